@@ -1,0 +1,1 @@
+"""The gateway: the REST service that predicts, batches, schedules, streams and records."""

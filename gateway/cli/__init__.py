@@ -1,0 +1,1 @@
+"""The `lmaas` command line."""

@@ -1,0 +1,1 @@
+"""The engine interface, its clients and the supervised process."""

@@ -1,0 +1,122 @@
+"""Every error the gateway raises on purpose.
+
+LmaasError
+├── InvalidRequest              what was sent cannot be served as it is
+│   ├── ContextLengthExceeded   the prompt leaves no room for an answer
+│   └── UnsupportedParameter    it would change the meaning, so it is not ignored
+├── Unauthenticated             no key, or one we do not know
+├── Forbidden                   a known key that may not do this
+├── NotFound
+│   └── ModelNotFound
+├── Conflict                    it contradicts what is there
+├── OverLimit                   too much at once, try later
+├── Unavailable                 something we need is away for now
+│   ├── EngineLost
+│   ├── DatabaseLost
+│   └── ShuttingDown
+├── GenerationFailed            the engine could not run the sequence
+└── StartupFailure              the process cannot start: one line says why
+
+Services raise these and know no status code; `gateway.api.errors` alone turns them into HTTP.
+"""
+
+
+class LmaasError(Exception):
+    """An error with a message for the user and, where one is at fault, the parameter's name."""
+
+    code: str | None = None
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+
+class InvalidRequest(LmaasError):
+    """What was sent cannot be served as it is."""
+
+    code = "invalid_value"
+
+
+class ContextLengthExceeded(InvalidRequest):
+    """The prompt leaves no room for an answer."""
+
+    code = "context_length_exceeded"
+
+
+class UnsupportedParameter(InvalidRequest):
+    """A parameter that changes the answer's meaning and is not offered."""
+
+    code = "unsupported_parameter"
+
+
+class Unauthenticated(LmaasError):
+    """No API key, or one that is unknown or revoked."""
+
+    code = "invalid_api_key"
+
+
+class Forbidden(LmaasError):
+    """The key is known but may not do this."""
+
+    code = "insufficient_permissions"
+
+
+class NotFound(LmaasError):
+    """No such thing."""
+
+    code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    """The model is not served here."""
+
+    code = "model_not_found"
+
+
+class Conflict(LmaasError):
+    """It contradicts what is already there."""
+
+    code = "conflict"
+
+
+class OverLimit(LmaasError):
+    """Too much at once; the same call may succeed later."""
+
+    code = "rate_limit_exceeded"
+
+
+class Unavailable(LmaasError):
+    """Something the request needs is away for now."""
+
+    code = "service_unavailable"
+
+
+class EngineLost(Unavailable):
+    """The engine does not answer."""
+
+    code = "engine_unavailable"
+
+
+class DatabaseLost(Unavailable):
+    """Postgres does not answer."""
+
+    code = "database_unavailable"
+
+
+class ShuttingDown(Unavailable):
+    """The gateway takes no new requests because it is stopping."""
+
+    code = "shutting_down"
+
+
+class GenerationFailed(LmaasError):
+    """The engine could not run the sequence."""
+
+    code = "generation_failed"
+
+
+class StartupFailure(LmaasError):
+    """The process cannot start; the message is the one line shown."""
+
+    code = "startup_failure"

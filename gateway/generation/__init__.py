@@ -1,0 +1,1 @@
+"""One request's life: tokens, prediction, queue, dispatch, stream, record."""

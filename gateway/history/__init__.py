@@ -1,0 +1,1 @@
+"""One record per request: spooled, written in groups, queried."""

@@ -1,0 +1,1 @@
+"""How long each answer will be: features, model, training, versions."""

@@ -1,0 +1,51 @@
+"""What the gateway asks its predictor, and what it is told."""
+
+from typing import Final
+from uuid import UUID
+
+from msgspec import Struct
+
+LEVELS: Final = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95)  # τ of the quantile heads
+
+
+class Question(Struct, frozen=True, kw_only=True):
+    """A request whose generation length is wanted."""
+
+    tenant: UUID
+    app: UUID
+    end_user: str | None
+    instruction: str
+    user_input: str
+    user_input_tokens: int
+    prompt_tokens: int
+    max_tokens: int
+    temperature: float
+    top_p: float
+
+
+class Prediction(Struct, frozen=True, kw_only=True):
+    """Quantiles of the generation length in tokens at `LEVELS`, rising, within 1 … max_tokens.
+
+    `source` tells where they come from: `model`, else the nearest history (`app`, `tenant`,
+    `global`), else `prior`. Features and embeddings are kept with the outcome for training;
+    an embedding is None where the budget ran out before it was made.
+    """
+
+    quantiles: tuple[float, float, float, float, float, float]
+    source: str
+    predictor: UUID | None
+    feature_version: int
+    features: bytes
+    instruction_hash: bytes
+    instruction_embedding: bytes | None = None
+    embedding: bytes | None = None
+
+    @property
+    def median(self) -> float:
+        """The statistic for order, WMA and serving time."""
+        return self.quantiles[2]
+
+    @property
+    def upper(self) -> float:
+        """The statistic for memory: the 0.9 quantile."""
+        return self.quantiles[4]

@@ -1,0 +1,1 @@
+"""Which batch runs next and whether it fits: pure functions, no I/O."""

@@ -1,0 +1,91 @@
+"""Every setting of the gateway, read from the environment once, at start."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta, Struct
+
+from gateway.errors import StartupFailure
+
+PREFIX = "LMAAS_"
+Secret: TypeAlias = Annotated[str, Meta(min_length=8)]
+DEMO_MODEL = Path(__file__).parent.parent / "engine" / "demo" / "lmaas-demo"
+
+
+def _variable(name: str) -> str:
+    return "DATABASE_URL" if name == "database_url" else PREFIX + name.upper()
+
+
+class Settings(Struct, frozen=True, rename=_variable):
+    """One field for each environment variable; the field's description is its documentation."""
+
+    host: Annotated[str, Meta(min_length=1, description="address to serve on")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="port to serve on; 0 takes a free one")] = 8000
+    data_dir: Annotated[
+        str, Meta(min_length=1, description="embedded Postgres, spool, engine socket and logs")
+    ] = ".lmaas"
+    database_url: Annotated[
+        str | None, Meta(description="Postgres 15 or newer; unset: an embedded server is started")
+    ] = None
+    model: Annotated[
+        str, Meta(min_length=1, description="folder or hub name of the model to serve")
+    ] = str(DEMO_MODEL)
+    admin_key: Annotated[
+        Secret | None, Meta(description="key of the admin API; unset: made at first start")
+    ] = None
+    api_key: Annotated[
+        Secret | None, Meta(description="value of the demo app's key at first start")
+    ] = None
+    policy: Annotated[
+        Literal["lmaas", "hrrn", "sjf", "fcfs"], Meta(description="order of waiting batches")
+    ] = "lmaas"
+    kv_tokens: Annotated[
+        int, Meta(ge=64, description="size of the engine's KV pool, in tokens")
+    ] = 32_768
+    page_tokens: Annotated[int, Meta(ge=1, le=1024, description="KV tokens a page")] = 16
+    batch_waste: Annotated[
+        int, Meta(ge=0, description="Φ: token reads a batch may waste before a new one is opened")
+    ] = 50_000
+    max_delay_s: Annotated[
+        float, Meta(gt=0, description="a request that waited this long goes first in its turn")
+    ] = 30.0
+    admission_z: Annotated[
+        float, Meta(ge=0, description="standard deviations kept free above the expected KV peak")
+    ] = 3.0
+    prediction_budget_ms: Annotated[
+        float, Meta(gt=0, description="a request waits this long for its prediction, then takes its prior")
+    ] = 250.0
+    drain_s: Annotated[
+        float, Meta(ge=0, description="at a stop, running requests have this long to finish")
+    ] = 20.0
+    engine_threads: Annotated[
+        int, Meta(ge=0, description="CPU threads of the engine; 0 leaves it to torch")
+    ] = 0
+    engine_device: Annotated[
+        Literal["auto", "cpu", "cuda"], Meta(description="where the engine runs the model")
+    ] = "auto"
+    engine_dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        Meta(description="the engine's number format; auto: float32 on a CPU, the model's own on a GPU"),
+    ] = "auto"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="least severe event logged")
+    ] = "info"
+
+
+def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
+    """The settings of an environment. StartupFailure names a wrong or unknown variable."""
+    known = {field.encode_name for field in msgspec.structs.fields(Settings)}
+    given = {name: value for name, value in environment.items() if name in known and value != ""}
+    unknown = sorted(name for name in environment if name.startswith(PREFIX) and name not in known)
+    if unknown:
+        raise StartupFailure(f"unknown setting {unknown[0]}; accepted are {', '.join(sorted(known))}")
+    try:
+        return msgspec.convert(given, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        reason, _, place = str(error).partition(" - at ")
+        variable = place.strip("`$.") or "the environment"
+        raise StartupFailure(f"{variable}: {reason}") from error

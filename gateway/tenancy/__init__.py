@@ -1,0 +1,1 @@
+"""Who asks: tenants, their apps and API keys."""

@@ -1,0 +1,71 @@
+"""History: one record per request, and the instructions the requests carried."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Index
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import Base
+
+
+class RequestRecord(Base):
+    """What was asked, predicted and served. Never the text itself.
+
+    The time leads the key, so the table can be partitioned by it without a change.
+    """
+
+    __tablename__ = "requests"
+    __table_args__ = (
+        Index(None, "app_id", "arrived_at"),
+        Index(None, "tenant_id", "arrived_at"),
+        Index(None, "model", "arrived_at"),
+    )
+
+    arrived_at: Mapped[datetime] = mapped_column(primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+
+    # Who asked. No foreign keys: history outlives what it speaks of.
+    tenant_id: Mapped[UUID]
+    app_id: Mapped[UUID]
+    api_key_id: Mapped[UUID]
+    end_user: Mapped[str | None]
+
+    # What was asked.
+    model: Mapped[str]
+    streamed: Mapped[bool]
+    prompt_tokens: Mapped[int]
+    user_input_tokens: Mapped[int]
+    max_tokens: Mapped[int]
+    temperature: Mapped[float]
+    top_p: Mapped[float]
+
+    # What was predicted.
+    quantiles: Mapped[list[float]]
+    prediction_source: Mapped[str]
+    predictor_id: Mapped[UUID | None]
+    feature_version: Mapped[int]
+    features: Mapped[bytes]
+    instruction_hash: Mapped[bytes]
+    embedding: Mapped[bytes | None]
+
+    # What happened.
+    generation_tokens: Mapped[int]
+    finish_reason: Mapped[str]
+    censored: Mapped[bool]
+    policy: Mapped[str]
+    batch_id: Mapped[str | None]
+    batch_size: Mapped[int | None]
+    preemptions: Mapped[int]
+    queued_s: Mapped[float | None]
+    first_token_s: Mapped[float | None]
+    response_s: Mapped[float]
+
+
+class Instruction(Base):
+    """The embedding of an instruction, kept once by the instruction's SHA-256."""
+
+    __tablename__ = "instructions"
+
+    hash: Mapped[bytes] = mapped_column(primary_key=True)
+    embedding: Mapped[bytes]
