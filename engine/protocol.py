@@ -1,4 +1,4 @@
-"""The messages between gateway and engine. Both sides import this file, so it imports nothing heavy.
+"""The messages between gateway and engine; both sides import this file, so it is light.
 
 `GET /info` answers `EngineInfo`. `POST /submit` takes a `Submission` and answers `Submitted`.
 `GET /events?session=S&after=N` answers an endless NDJSON stream of `Event`s. The first event of

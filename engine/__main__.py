@@ -1,0 +1,40 @@
+"""`python -m engine`: one engine process, set up by its environment."""
+
+import os
+import signal
+import sys
+from argparse import ArgumentParser
+
+from engine.address import Address
+from engine.errors import StartupFailure
+from engine.logs import configure_logs
+from engine.settings import read_settings
+from engine.supervision import end_with_supervisor
+
+WRONG_START = 2  # exit code where a setting, the model or the socket stops the start
+
+
+def main() -> int:
+    """Run the engine; its exit code. A failed start prints one line on stderr."""
+    parser = ArgumentParser(prog="python -m engine", description=__doc__)
+    parser.add_argument("--supervised", action="store_true", help="exit when stdin reaches its end")
+    supervised = parser.parse_args().supervised
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(os.EX_OK))
+    try:
+        settings = read_settings()
+        configure_logs(settings.log_level)
+        address = Address(settings.engine_socket)
+        address.check()
+        if supervised:
+            end_with_supervisor(address)
+        from engine.process import serve  # noqa: PLC0415 - torch waits until the settings are right
+
+        return serve(settings, address)
+    except StartupFailure as failure:
+        print(f"engine: {failure}", file=sys.stderr)  # noqa: T201 - the one line of a failed start
+        return WRONG_START
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""The numbered events of this process, the newest of them kept for whoever comes back."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Final
+
+import msgspec
+
+from engine.protocol import Event, Heartbeat, Hello, Step
+
+KEPT: Final = 4096
+HEARTBEAT_S: Final = 1.0
+_encoder = msgspec.json.Encoder()
+
+
+def line(event: Event) -> bytes:
+    """An event as one line of NDJSON."""
+    return _encoder.encode(event) + b"\n"
+
+
+class EventLog:
+    """A ring of encoded steps, numbered without a gap; lives on the asyncio side alone."""
+
+    def __init__(self, kept: int = KEPT) -> None:
+        self.newest = 0
+        self._lines: deque[bytes] = deque(maxlen=kept)
+        self._readers: set[EventReader] = set()
+
+    @property
+    def oldest(self) -> int:
+        """Number of the oldest event still kept; one beyond the newest when none is."""
+        return self.newest - len(self._lines) + 1
+
+    def append(self, step: Step) -> None:
+        """Keep a step and wake every reader."""
+        assert step.number == self.newest + 1, "an event was skipped or repeated"
+        self.newest = step.number
+        self._lines.append(line(step))
+        for reader in self._readers:
+            reader.wake()
+
+    def since(self, number: int) -> bytes:
+        """The lines of all kept events after this number."""
+        new = min(self.newest - number, len(self._lines))
+        return b"".join(self._lines[place] for place in range(-new, 0))
+
+    def attach(self, reader: "EventReader") -> None:
+        """Wake this reader from now on."""
+        self._readers.add(reader)
+
+    def detach(self, reader: "EventReader") -> None:
+        """Wake this reader no longer."""
+        self._readers.discard(reader)
+
+
+class EventReader:
+    """One open stream: what follows a given event, as it comes, until closed."""
+
+    def __init__(
+        self, events: EventLog, epoch: str, after: int, heartbeat_s: float = HEARTBEAT_S
+    ) -> None:
+        self._events = events
+        self._epoch = epoch
+        self._after = min(after, events.newest)
+        self._heartbeat_s = heartbeat_s
+        self._news = asyncio.Event()
+        self._closed = False
+
+    def wake(self) -> None:
+        """There is something new."""
+        self._news.set()
+
+    def close(self) -> None:
+        """End the stream after what has been sent."""
+        self._closed = True
+        self._news.set()
+
+    async def lines(self) -> AsyncIterator[bytes]:
+        """Hello, then every event as soon as it is there, and a heartbeat when none comes.
+
+        Ends when closed, or when the reader was so slow that events left the ring unread: it
+        learns of that from the Hello of its next stream.
+        """
+        self._events.attach(self)
+        try:
+            yield self._hello()
+            while not self._closed and self._events.oldest <= self._after + 1:
+                self._news.clear()
+                news, self._after = self._events.since(self._after), self._events.newest
+                if news:
+                    yield news
+                elif not await self._stirred():
+                    yield line(Heartbeat(number=self._after))
+        finally:
+            self._events.detach(self)
+
+    def _hello(self) -> bytes:
+        lost = self._events.oldest > self._after + 1
+        self._after = max(self._after, self._events.oldest - 1)
+        return line(Hello(epoch=self._epoch, number=self._events.newest, lost=lost))
+
+    async def _stirred(self) -> bool:
+        """Wait for news; False when it is time for a heartbeat instead."""
+        try:
+            async with asyncio.timeout(self._heartbeat_s):
+                return await self._news.wait()
+        except TimeoutError:
+            return False

@@ -1,0 +1,1 @@
+"""The engine's KV memory."""

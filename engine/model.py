@@ -1,0 +1,137 @@
+"""A Hugging Face model, loaded for paged attention or refused with the reason."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
+from transformers.utils import logging as transformers_logging
+
+from engine.attention.reference import paged_attention
+from engine.errors import ModelRefused, StartupFailure
+from engine.kv.store import KvShape
+from engine.settings import Device, Dtype
+
+ATTENTION: Final = "lmaas_paged"
+FAMILIES: Final = ("gemma", "gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3")
+# Their frequencies follow the longest position of a step, so a neighbour would change the answer.
+NEIGHBOURLY_ROPE: Final = frozenset({"dynamic", "longrope"})
+
+
+class LoadedModel(NamedTuple):
+    """The network and what the engine must know of it."""
+
+    network: nn.Module
+    name: str
+    context_tokens: int
+    vocabulary: int
+    stop_ids: list[int]
+    kv_shape: KvShape
+    dtype: torch.dtype
+    device: torch.device
+
+
+def load_model(name: str, device: Device, dtype: Dtype) -> LoadedModel:
+    """The model of a folder or hub name. StartupFailure, or ModelRefused, with one line."""
+    transformers_logging.disable_progress_bar()
+    place = choose_device(device)
+    config = _config(name)
+    refuse_unservable(config)
+    number_format = _number_format(dtype, place)
+    try:
+        AttentionInterface.register(ATTENTION, paged_attention)
+        network, loading = AutoModelForCausalLM.from_pretrained(
+            name, config=config, dtype=number_format, output_loading_info=True
+        )
+        network.set_attn_implementation(ATTENTION)
+        network = network.to(place).eval().requires_grad_(False)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise StartupFailure(f"LMAAS_MODEL: {name} does not load: {_line(error)}") from error
+    if loading["missing_keys"]:
+        raise ModelRefused(f"LMAAS_MODEL: {name} has no weights for {min(loading['missing_keys'])}")
+    if network.config._attn_implementation != ATTENTION:  # noqa: SLF001 - no public way to ask
+        raise ModelRefused(f"LMAAS_MODEL: {name} keeps its own attention")
+    return LoadedModel(
+        network=network,
+        name=name,
+        context_tokens=config.max_position_embeddings,
+        vocabulary=config.vocab_size,
+        stop_ids=_stop_ids(network.generation_config.eos_token_id),
+        kv_shape=_kv_shape(config),
+        dtype=network.dtype,
+        device=place,
+    )
+
+
+def choose_device(device: Device) -> torch.device:
+    """Where the model runs; StartupFailure where a GPU is asked for and there is none."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise StartupFailure("LMAAS_ENGINE_DEVICE: cuda, but torch sees no CUDA device")
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)
+
+
+def refuse_unservable(config: Any) -> None:
+    """ModelRefused unless this engine gives the model's own tokens, whatever runs beside it."""
+    kind = config.model_type
+    if kind not in FAMILIES:
+        raise ModelRefused(
+            f"LMAAS_MODEL: a {kind} model is not served; accepted are {', '.join(FAMILIES)}"
+        )
+    if getattr(config, "is_encoder_decoder", False) or getattr(
+        config, "add_cross_attention", False
+    ):
+        raise ModelRefused("LMAAS_MODEL: only decoder-only models are served")
+    rope = sorted(NEIGHBOURLY_ROPE & set(_rope_types(getattr(config, "rope_parameters", None))))
+    if rope:
+        raise ModelRefused(f"LMAAS_MODEL: {rope[0]} RoPE depends on the other sequences of a step")
+
+
+def _config(name: str) -> Any:
+    if name.startswith(("/", "./", "../", "~")) and not Path(name).is_dir():
+        raise StartupFailure(f"LMAAS_MODEL: there is no folder {name}")
+    try:
+        return AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise StartupFailure(f"LMAAS_MODEL: {name} does not load: {_line(error)}") from error
+
+
+def _rope_types(rope: Any) -> Iterator[str]:
+    """Every RoPE type in a configuration, which may have one for each kind of layer."""
+    if isinstance(rope, dict):
+        for key, value in rope.items():
+            if key == "rope_type":
+                yield value
+            yield from _rope_types(value)
+
+
+def _number_format(dtype: Dtype, place: torch.device) -> torch.dtype | str:
+    if dtype != "auto":
+        number_format = getattr(torch, dtype)
+        assert isinstance(number_format, torch.dtype)
+        return number_format
+    return torch.float32 if place.type == "cpu" else "auto"
+
+
+def _stop_ids(declared: int | list[int] | None) -> list[int]:
+    if declared is None:
+        return []
+    return [declared] if isinstance(declared, int) else sorted(declared)
+
+
+def _kv_shape(config: Any) -> KvShape:
+    heads = config.num_attention_heads
+    return KvShape(
+        layers=config.num_hidden_layers,
+        kv_heads=getattr(config, "num_key_value_heads", None) or heads,
+        head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+    )
+
+
+def _line(error: Exception) -> str:
+    """The first line of a library's message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

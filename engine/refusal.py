@@ -1,0 +1,35 @@
+"""Why a sequence can never run here."""
+
+from collections.abc import Sequence as Ids
+
+from engine.protocol import EngineInfo, Sequence
+
+
+def refusal(sequence: Sequence, info: EngineInfo) -> str | None:
+    """The reason this engine will never run a sequence, or None.
+
+    `context_tokens` of the engine's info are bounded by its KV pool, so what passes also fits.
+    """
+    stranger = _outside(info.vocabulary, sequence.prompt, sequence.generated, sequence.stop_ids)
+    if stranger is not None:
+        return f"token id {stranger} is outside the vocabulary of {info.vocabulary}"
+    if len(sequence.generated) > sequence.max_tokens:
+        return (
+            f"{len(sequence.generated)} tokens are generated, max_tokens is {sequence.max_tokens}"
+        )
+    tokens = len(sequence.prompt) + sequence.max_tokens
+    if tokens > info.context_tokens:
+        return (
+            f"prompt and max_tokens come to {tokens} tokens, "
+            f"the engine's context is {info.context_tokens}"
+        )
+    return None
+
+
+def _outside(vocabulary: int, *fields: Ids[int]) -> int | None:
+    """A token id outside 0 … vocabulary - 1, if there is one."""
+    for field in fields:
+        for extreme in (min(field, default=0), max(field, default=0)):
+            if not 0 <= extreme < vocabulary:
+                return extreme
+    return None

@@ -1,0 +1,235 @@
+"""The engine as a process, and a small client of its socket."""
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from itertools import count
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from engine.protocol import Event, Finish, Hello, Sequence, Step, Submission, SubmitBatch, Submitted
+
+DEADLINE_S = 30.0
+ROOT = Path(__file__).parents[3]
+_events = msgspec.json.Decoder(Event)
+_names = count()
+
+
+@pytest.fixture(scope="session")
+def engine_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small random Llama and no tokenizer."""
+    torch.manual_seed(3)
+    config = LlamaConfig(
+        vocab_size=97,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=4096,
+        initializer_range=0.3,
+        eos_token_id=2,
+    )
+    folder = tmp_path_factory.mktemp("engine") / "model"
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def short_folder() -> Iterator[Path]:
+    """A folder whose path is short enough for sockets."""
+    folder = Path(tempfile.mkdtemp(prefix="lmaas-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+class EngineProcess:
+    """`python -m engine` with its own socket."""
+
+    def __init__(
+        self, path: Path, model: Path | str, arguments: tuple[str, ...], settings: dict[str, str]
+    ) -> None:
+        self.socket = path
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": os.environ.get("HOME", "/"),
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+            "LMAAS_MODEL": str(model),
+            "LMAAS_ENGINE_SOCKET": str(path),
+            "LMAAS_KV_TOKENS": "4096",
+            **settings,
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def wait_until_ready(self) -> None:
+        """Until the engine takes calls; its error output if it does not get there."""
+        end = monotonic() + DEADLINE_S
+        while not self._listens():
+            assert self.process.poll() is None, self.process.communicate()[1]
+            assert monotonic() < end, "the engine did not come up"
+            sleep(0.02)
+
+    def _listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as caller:
+            return caller.connect_ex(str(self.socket)) == 0
+
+    def ended(self) -> tuple[int, str, str]:
+        """Exit code, stdout and stderr of an engine that is about to end."""
+        out, error = self.process.communicate(timeout=DEADLINE_S)
+        return self.process.returncode, out, error
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
+
+
+@pytest.fixture(scope="session")
+def start_engine(engine_model: Path, short_folder: Path) -> Iterator[Callable[..., EngineProcess]]:
+    """Starts engine processes; whichever still run at the end are killed."""
+    started: list[EngineProcess] = []
+
+    def start(
+        *arguments: str,
+        model: Path | str | None = None,
+        path: Path | None = None,
+        program: tuple[str, ...] = ("-m", "engine"),
+        **settings: str,
+    ) -> EngineProcess:
+        path = path or short_folder / f"{next(_names)}.sock"
+        command = (*program, *arguments)
+        started.append(EngineProcess(path, model or engine_model, command, settings))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+
+
+@pytest.fixture(scope="session")
+def engine(start_engine: Callable[..., EngineProcess]) -> EngineProcess:
+    """One engine that most tests share, each with a session of its own."""
+    process = start_engine()
+    process.wait_until_ready()
+    return process
+
+
+class Stream:
+    """An open events stream."""
+
+    def __init__(self, lines: AsyncIterator[str]) -> None:
+        self._lines = lines
+        self.events: list[Event] = []
+
+    async def until(self, condition: Callable[["Stream"], object]) -> None:
+        """Read until a condition holds, within the deadline."""
+        async with asyncio.timeout(DEADLINE_S):
+            while not condition(self):
+                self.events.append(_events.decode(await anext(self._lines)))
+
+    async def drained(self) -> None:
+        """Read to the stream's end, within the deadline."""
+        async with asyncio.timeout(DEADLINE_S):
+            self.events += [_events.decode(line) async for line in self._lines]
+
+    @property
+    def steps(self) -> list[Step]:
+        return [event for event in self.events if isinstance(event, Step)]
+
+    @property
+    def hello(self) -> Hello:
+        assert isinstance(self.events[0], Hello)
+        return self.events[0]
+
+    def tokens(self, name: str) -> list[int]:
+        return [token for step in self.steps for token in step.tokens.get(name, [])]
+
+    @property
+    def finishes(self) -> dict[str, Finish]:
+        return {finish.id: finish for step in self.steps for finish in step.finished}
+
+
+class Gateway:
+    """One gateway session with an engine."""
+
+    def __init__(self, engine: EngineProcess, epoch: str, http: httpx.AsyncClient) -> None:
+        self.engine = engine
+        self.http = http
+        self.epoch = epoch
+        self.session = f"session-{next(_names)}"
+
+    @asynccontextmanager
+    async def events(self, after: int = 0) -> AsyncIterator[Stream]:
+        query = {"session": self.session, "after": after}
+        async with self.http.stream("GET", "/events", params=query) as response:
+            assert response.status_code == 200, await response.aread()
+            stream = Stream(response.aiter_lines())
+            await stream.until(lambda stream: stream.events)
+            yield stream
+
+    async def operate(self, *operations: Any) -> Submitted:
+        submission = Submission(self.session, self.epoch, list(operations))
+        answer = await self.http.post("/submit", content=msgspec.json.encode(submission))
+        assert answer.status_code == 200, answer.text
+        return msgspec.json.decode(answer.content, type=Submitted)
+
+    async def submit(self, *sequences: Sequence) -> Submitted:
+        return await self.operate(SubmitBatch("batch", list(sequences)))
+
+    async def stats(self) -> dict[str, Any]:
+        return (await self.http.get("/stats")).json()
+
+
+@pytest.fixture
+def connect() -> Callable[[EngineProcess], Any]:
+    """Opens a new gateway session with an engine."""
+
+    @asynccontextmanager
+    async def open_session(engine: EngineProcess) -> AsyncIterator[Gateway]:
+        transport = httpx.AsyncHTTPTransport(uds=str(engine.socket))
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://engine", timeout=DEADLINE_S
+        ) as http:
+            yield Gateway(engine, (await http.get("/info")).json()["epoch"], http)
+
+    return open_session
+
+
+@pytest.fixture
+async def gateway(engine: EngineProcess, connect: Callable[..., Any]) -> AsyncIterator[Gateway]:
+    """A new session with the shared engine."""
+    async with connect(engine) as session:
+        yield session
+
+
+@pytest.fixture
+def a_sequence() -> Callable[..., Sequence]:
+    """A sequence with defaults and a name of its own."""
+
+    def build(**fields: Any) -> Sequence:
+        defaults = {"id": f"s{next(_names)}", "prompt": [1, 2, 3], "max_tokens": 8, "reserve": 8}
+        return Sequence(**{**defaults, **fields})
+
+    return build

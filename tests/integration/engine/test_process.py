@@ -1,0 +1,106 @@
+"""The engine's start and end."""
+
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+WRONG_START = 2
+BREAKS_ONCE_STARTED = """
+import engine.process
+from engine.__main__ import main
+from engine.runner import Runner
+
+class Breaking(Runner):
+    runs = 0
+
+    def run(self, chunks):
+        self.runs += 1
+        if self.runs > 1:
+            raise RuntimeError("the device is lost")
+        return super().run(chunks)
+
+engine.process.Runner = Breaking
+raise SystemExit(main())
+"""
+
+
+def one_line(error: str) -> str:
+    [line] = error.splitlines()
+    return line
+
+
+async def test_a_stale_socket_is_replaced_and_eof_ends_a_supervised_engine(
+    start_engine: Callable, short_folder: Path, connect: Callable, a_sequence: Callable
+) -> None:
+    path = short_folder / "stale.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    engine = start_engine("--supervised", path=path)
+    engine.wait_until_ready()
+    sequence = a_sequence(max_tokens=4000)
+    async with connect(engine) as gateway, gateway.events() as stream:
+        await gateway.submit(sequence)
+        await stream.until(lambda stream: stream.tokens(sequence.id))
+        engine.process.stdin.close()
+        engine.process.stdin = None
+        code, out, _ = engine.ended()
+    assert (code, out) == (0, "")
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_streams_and_process_and_removes_the_socket(
+    number: signal.Signals, start_engine: Callable, connect: Callable, a_sequence: Callable
+) -> None:
+    engine = start_engine()
+    engine.wait_until_ready()
+    sequence = a_sequence(max_tokens=4000)
+    async with connect(engine) as gateway, gateway.events() as stream:
+        await gateway.submit(sequence)
+        await stream.until(lambda stream: stream.tokens(sequence.id))
+        engine.process.send_signal(number)
+        await stream.drained()
+    code, out, error = engine.ended()
+    assert (code, out) == (0, "")
+    assert '"event": "engine_stopped"' in error.splitlines()[-1]
+    assert not engine.socket.exists()
+
+
+async def test_an_engine_whose_model_runs_no_more_exits_so_that_it_is_restarted(
+    start_engine: Callable, connect: Callable, a_sequence: Callable
+) -> None:
+    engine = start_engine(program=("-c", BREAKS_ONCE_STARTED))
+    engine.wait_until_ready()
+    sequence = a_sequence()
+    async with connect(engine) as gateway, gateway.events() as stream:
+        await gateway.submit(sequence)
+        await stream.drained()
+    code, _, error = engine.ended()
+    assert code == 1
+    assert '"event": "loop_died"' in error
+    assert not engine.socket.exists()
+
+
+def test_a_missing_model_is_one_line_and_exit_code_2(start_engine: Callable) -> None:
+    code, out, error = start_engine(model="/no/such/model").ended()
+    assert (code, out) == (WRONG_START, "")
+    assert one_line(error) == "engine: LMAAS_MODEL: there is no folder /no/such/model"
+
+
+def test_a_wrong_setting_is_one_line_and_exit_code_2(start_engine: Callable) -> None:
+    code, out, error = start_engine(LMAAS_ENGINE_COLOUR="red").ended()
+    assert (code, out) == (WRONG_START, "")
+    assert one_line(error).startswith("engine: unknown setting LMAAS_ENGINE_COLOUR; accepted are")
+
+
+def test_the_gateways_settings_are_not_the_engines_business(
+    engine: Any, start_engine: Callable
+) -> None:
+    code, out, error = start_engine(path=engine.socket, LMAAS_POLICY="fcfs").ended()
+    assert (code, out) == (WRONG_START, "")
+    assert one_line(error).startswith("engine: LMAAS_ENGINE_SOCKET: another process serves on")
+    assert engine.socket.exists()

@@ -1,0 +1,180 @@
+"""Small random models, and an engine around them without the process."""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import pytest
+import torch
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from engine.composer import Composer
+from engine.kv.pages import PagePool
+from engine.loop import StepLoop
+from engine.model import load_model
+from engine.orders import Order, Start
+from engine.protocol import Finish, Sequence, Step
+from engine.runner import Runner
+
+VOCABULARY = 97
+DEADLINE_S = 30.0
+SHAPE = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.3,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "pad_token_id": None,
+}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {"model_type": "llama"},
+    "llama-tied": {
+        "model_type": "llama",
+        "tie_word_embeddings": True,
+        "num_key_value_heads": 1,
+        "rope_parameters": {
+            "rope_type": "llama3",
+            "rope_theta": 10_000.0,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 32,
+        },
+    },
+    "qwen2": {"model_type": "qwen2"},
+    "qwen2-mixed": {
+        "model_type": "qwen2",
+        "use_sliding_window": True,
+        "sliding_window": 12,
+        "max_window_layers": 1,
+    },
+    "qwen3": {"model_type": "qwen3", "head_dim": 16},
+    "mistral": {"model_type": "mistral", "sliding_window": 12},
+    "gemma": {"model_type": "gemma", "head_dim": 16},
+    "gpt2": {"model_type": "gpt2", "num_key_value_heads": None},
+    "gpt_neox": {"model_type": "gpt_neox", "num_key_value_heads": None},
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def events_logged() -> Iterator[list[EventDict]]:
+    """What the engine logged, kept from the terminal."""
+    with capture_logs() as logged:
+        yield logged
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a small random model of a family, made once."""
+    made: dict[str, Path] = {}
+
+    def folder(family: str) -> Path:
+        if family not in made:
+            torch.manual_seed(11)
+            config = AutoConfig.for_model(**(SHAPE | FAMILIES[family]))
+            model = AutoModelForCausalLM.from_config(config)
+            made[family] = tmp_path_factory.mktemp(family) / "model"
+            model.save_pretrained(made[family])
+        return made[family]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def a_runner(model_folder: Callable[[str], Path]) -> Callable[..., Runner]:
+    """A runner for a family's small model, or for a folder."""
+
+    def build(model: str | Path = "llama", *, pages: int = 64, page_tokens: int = 4) -> Runner:
+        folder = model if isinstance(model, Path) else model_folder(model)
+        return Runner(load_model(str(folder), "cpu", "float32"), pages, page_tokens)
+
+    return build
+
+
+@pytest.fixture
+def a_sequence() -> Callable[..., Sequence]:
+    """A sequence with defaults."""
+
+    def build(name: str = "s", prompt: Iterable[int] = (1, 2, 3), **fields: Any) -> Sequence:
+        fields = {"max_tokens": 8, "reserve": 8, **fields}
+        return Sequence(id=name, prompt=list(prompt), **fields)
+
+    return build
+
+
+class Run:
+    """A step loop in its thread, and all it told."""
+
+    def __init__(self, runner: Runner, pages: int, page_tokens: int, step_tokens: int) -> None:
+        self.steps: list[Step] = []
+        self.deaths: list[BaseException] = []
+        self._told: Queue[Step | BaseException] = Queue()
+        self.composer = Composer(PagePool(pages, page_tokens), step_tokens)
+        self.loop = StepLoop(runner, self.composer, self._told.put, self._told.put)
+
+    def until(self, condition: Callable[["Run"], bool]) -> None:
+        """Read steps until a condition holds, within the deadline."""
+        while not condition(self):
+            told = self._told.get(timeout=DEADLINE_S)
+            if isinstance(told, Step):
+                self.steps.append(told)
+            else:
+                self.deaths.append(told)
+                assert condition(self), f"the loop died: {told!r}"
+
+    def all(self, sequences: list[Sequence], *orders: Order) -> dict[str, list[int]]:
+        """Run sequences to their end; the tokens of each."""
+        self.loop.put(Start(sequences), *orders)
+        names = {sequence.id for sequence in sequences}
+        self.until(lambda run: names <= run.finishes.keys())
+        return {sequence.id: self.tokens(sequence.id) for sequence in sequences}
+
+    def tokens(self, name: str) -> list[int]:
+        return [token for step in self.steps for token in step.tokens.get(name, [])]
+
+    @property
+    def finishes(self) -> dict[str, Finish]:
+        return {finish.id: finish for step in self.steps for finish in step.finished}
+
+    @property
+    def preempted(self) -> list[str]:
+        return [name for step in self.steps for name in step.preempted]
+
+
+@pytest.fixture
+def a_run(a_runner: Callable[..., Runner]) -> Iterator[Callable[..., Run]]:
+    """A running step loop; its pages are audited when the test is over."""
+    runs: list[Run] = []
+
+    def start(
+        model: str | Path | Runner = "llama",
+        *,
+        pages: int = 64,
+        page_tokens: int = 4,
+        step_tokens: int = 64,
+    ) -> Run:
+        known = isinstance(model, Runner)
+        runner = model if known else a_runner(model, pages=pages, page_tokens=page_tokens)
+        runs.append(Run(runner, pages, page_tokens, step_tokens))
+        runs[-1].loop.start()
+        return runs[-1]
+
+    yield start
+    for run in runs:
+        run.loop.close()
+        run.loop.join(DEADLINE_S)
+        assert not run.loop.is_alive()
+        run.composer.check()
