@@ -1,0 +1,65 @@
+"""A batch that changes while it waits, and knows its extremes."""
+
+from gateway.scheduling.least import Least
+from gateway.scheduling.waiting import Waiting
+from gateway.scheduling.waste import row_reads
+
+
+class Batch:
+    """Waiting requests of one model by serial number; each extreme costs O(log n) amortised.
+
+    Closed for good (`insertable` False) once it is half of a batch that ran out of memory.
+    """
+
+    __slots__ = ("_arrival", "_generation", "_prompt", "_reads", "id", "insertable", "members",
+                 "model", "serial")  # fmt: skip
+
+    def __init__(self, serial: int, batch_id: str, model: str, *, insertable: bool = True) -> None:
+        self.serial = serial
+        self.id = batch_id
+        self.model = model
+        self.insertable = insertable
+        self.members: dict[int, Waiting] = {}
+        self._prompt = Least(self.members)
+        self._generation = Least(self.members)
+        self._reads = Least(self.members)
+        self._arrival = Least(self.members)
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def add(self, serial: int, request: Waiting) -> None:
+        """Take a request in under a serial number no other ever had."""
+        self.members[serial] = request
+        self._prompt.push(-request.prompt_tokens, serial)
+        self._generation.push(-request.median, serial)
+        self._reads.push(row_reads(request.prompt_tokens, request.median), serial)
+        self._arrival.push(request.arrived_s, serial)
+
+    def remove(self, serial: int) -> None:
+        """Let a member go. KeyError if it is none."""
+        del self.members[serial]
+
+    @property
+    def prompt_tokens(self) -> int:
+        """L(B): the longest prompt."""
+        return int(-self._prompt.top()[0])
+
+    @property
+    def generation_tokens(self) -> float:
+        """G(B): the longest predicted generation."""
+        return -self._generation.top()[0]
+
+    @property
+    def least_reads(self) -> float:
+        """The least T(L(p), G'(p)) over the members: what WMA(B) is measured from."""
+        return self._reads.top()[0]
+
+    @property
+    def oldest_s(self) -> float:
+        """Arrival of the member that has waited longest."""
+        return self._arrival.top()[0]
+
+    def first(self, count: int) -> list[Waiting]:
+        """The `count` members that arrived first, in that order."""
+        return [self.members[serial] for serial in self._arrival.first(count)]

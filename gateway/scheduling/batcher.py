@@ -1,0 +1,122 @@
+"""Adaptive batching directed by wasted memory access (Magnus, arXiv 2406.04785)."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
+
+from gateway.scheduling.batch import Batch
+from gateway.scheduling.joinable import Joinable
+from gateway.scheduling.least import Least
+from gateway.scheduling.waiting import Waiting
+
+
+class Batcher:
+    """Waiting requests in batches of similar length. An arrival costs a look at the open batches.
+
+    `waste_limit` is Φ in token reads; None lets every request be a batch of its own.
+    `memory_tokens` is Θ in KV tokens. Batch ids come from `ids`.
+    """
+
+    def __init__(self, waste_limit: float | None, memory_tokens: int, ids: Iterator[str]) -> None:
+        self._waste_limit = waste_limit
+        self._memory_tokens = memory_tokens
+        self._ids = ids
+        self._serials = count()
+        self._joinable: dict[str, Joinable] = {}
+        self._home: dict[str, tuple[int, Batch]] = {}
+        self._members: dict[int, Waiting] = {}
+        self._arrival = Least(self._members)
+        self.batches: dict[str, Batch] = {}
+
+    def __len__(self) -> int:
+        return len(self._home)
+
+    def __contains__(self, request_id: str) -> bool:
+        return request_id in self._home
+
+    def add(self, request: Waiting) -> Batch:
+        """The batch the request now waits in: the one of least WMA below Φ, else a new one."""
+        if request.id in self._home:
+            raise ValueError(f"request {request.id} waits already; ids must differ")
+        batch = self._best(request) or self._open(request.model, insertable=True)
+        self._place(request, batch)
+        return batch
+
+    def halve(self, requests: Sequence[Waiting]) -> tuple[Batch, Batch]:
+        """Queue a batch that ran out of memory again, as two halves that nobody joins.
+
+        The members are two or more, of one model. ValueError if not, or if one waits already.
+        """
+        if len(requests) < 2 or any(request.id in self._home for request in requests):  # noqa: PLR2004
+            raise ValueError("two or more requests, none of them waiting, can be halved")
+        halves = requests[: len(requests) // 2], requests[len(requests) // 2 :]
+        first, second = (self._closed(half) for half in halves)
+        return first, second
+
+    def take(self, request_ids: Iterable[str]) -> list[Batch]:
+        """Let waiting requests go; the batches they left. KeyError if one is unknown."""
+        touched: dict[int, Batch] = {}
+        for request_id in request_ids:
+            serial, batch = self._home.pop(request_id)
+            batch.remove(serial)
+            del self._members[serial]
+            touched[batch.serial] = batch
+        for batch in touched.values():
+            self._changed(batch)
+        return list(touched.values())
+
+    def first(self, count: int) -> list[Waiting]:
+        """The `count` requests that arrived first, whatever their batch."""
+        return [self._members[serial] for serial in self._arrival.first(count)]
+
+    def _best(self, request: Waiting) -> Batch | None:
+        joinable = self._joinable.get(request.model)
+        if self._waste_limit is None or joinable is None:
+            return None
+        found = joinable.least_waste(request.prompt_tokens, request.median)
+        return found[1] if found and found[0] < self._waste_limit else None
+
+    def _open(self, model: str, *, insertable: bool) -> Batch:
+        batch = Batch(next(self._serials), next(self._ids), model, insertable=insertable)
+        self.batches[batch.id] = batch
+        return batch
+
+    def _closed(self, requests: Sequence[Waiting]) -> Batch:
+        batch = self._open(requests[0].model, insertable=False)
+        for request in requests:
+            self._place(request, batch)
+        return batch
+
+    def _place(self, request: Waiting, batch: Batch) -> None:
+        serial = next(self._serials)
+        batch.add(serial, request)
+        self._members[serial] = request
+        self._arrival.push(request.arrived_s, serial)
+        self._home[request.id] = serial, batch
+        self._changed(batch)
+
+    def _changed(self, batch: Batch) -> None:
+        if not batch:
+            del self.batches[batch.id]
+        if self._waste_limit is None:
+            return
+        joinable = self._joinable.setdefault(batch.model, Joinable(self._memory_tokens))
+        joinable.update(batch)
+
+    def check(self) -> None:
+        """AssertionError where batches, members and the table of open batches disagree."""
+        assert sum(map(len, self.batches.values())) == len(self._home) == len(self._members)
+        for request_id, (serial, batch) in self._home.items():
+            assert self.batches[batch.id] is batch
+            assert batch.members[serial].id == request_id
+        for batch in self.batches.values():
+            assert {request.model for request in batch.members.values()} == {batch.model}
+            assert batch.oldest_s == min(r.arrived_s for r in batch.members.values())
+            assert batch.prompt_tokens == max(r.prompt_tokens for r in batch.members.values())
+            assert batch.generation_tokens == max(r.median for r in batch.members.values())
+            self._check_joinable(batch)
+
+    def _check_joinable(self, batch: Batch) -> None:
+        if self._waste_limit is None:
+            return
+        joinable = self._joinable[batch.model]
+        assert (batch in joinable) == (batch.insertable and not joinable.is_full(batch))

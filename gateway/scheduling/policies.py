@@ -1,0 +1,112 @@
+"""The scheduling policies by name, behind one interface."""
+
+from collections.abc import Iterator, Sequence
+from itertools import count
+from typing import Final, Literal, Protocol, TypeAlias
+
+from gateway.scheduling.admission import Capacity
+from gateway.scheduling.batch import Batch
+from gateway.scheduling.batcher import Batcher
+from gateway.scheduling.dispatch import Dispatch
+from gateway.scheduling.ranked import Rank, RankedPolicy
+from gateway.scheduling.response_ratio import Line, ratio_line
+from gateway.scheduling.waiting import Running, Waiting, WaitingBatch
+
+__all__ = ["NAMES", "Dispatch", "Policy", "PolicyName", "build_policy"]
+
+PolicyName: TypeAlias = Literal["lmaas", "hrrn", "sjf", "fcfs"]
+NAMES: Final[tuple[PolicyName, ...]] = ("lmaas", "hrrn", "sjf", "fcfs")
+
+
+class Policy(Protocol):
+    """The queue before one engine, and the order in which it empties.
+
+    No clock of its own: `now_s` and `arrived_s` come from one clock that never runs backwards.
+    """
+
+    @property
+    def name(self) -> str:
+        """What it is called in settings, metrics and records."""
+
+    def arrive(self, request: Waiting) -> None:
+        """Let a request wait. ValueError if one with this id waits already."""
+
+    def withdraw(self, request_id: str) -> bool:
+        """Forget a waiting request, whose client has gone; False if it does not wait here."""
+
+    def dispatch(self, running: Sequence[Running], now_s: float) -> Dispatch | None:
+        """The best batch, as much of it as fits beside `running`; None if nothing waits or fits.
+
+        With nothing running, something is always dispatched. Call again until None.
+        """
+
+    def observe(
+        self, size: int, prompt_tokens: int, generation_tokens: float, serving_s: float
+    ) -> None:
+        """Learn how long a batch of this size, longest prompt and longest generation took."""
+
+    def waiting(self) -> Sequence[WaitingBatch]:
+        """The batches that wait, oldest batch first."""
+
+    def __len__(self) -> int:
+        """Requests waiting."""
+
+    def check(self) -> None:
+        """AssertionError where the queue contradicts itself; for tests."""
+
+
+LOOKAHEAD: Final = 8  # batches tried when nothing of the best one fits
+
+
+def by_arrival(batch: Batch, _serving_s: float) -> Line:
+    """First come, first served."""
+    return Line(0.0, batch.oldest_s, 1.0)
+
+
+def by_length(batch: Batch, _serving_s: float) -> Line:
+    """Shortest predicted generation (median) first."""
+    return Line(-batch.generation_tokens, 0.0, 0.0)
+
+
+def by_ratio(batch: Batch, serving_s: float) -> Line:
+    """Highest response ratio next."""
+    return ratio_line(batch.oldest_s, serving_s)
+
+
+RANKS: Final[dict[PolicyName, Rank]] = {
+    "lmaas": by_ratio,
+    "hrrn": by_ratio,
+    "sjf": by_length,
+    "fcfs": by_arrival,
+}
+
+
+def build_policy(
+    name: PolicyName,
+    *,
+    waste_limit: float,
+    max_delay_s: float,
+    admission_z: float,
+    kv_tokens: int,
+    page_tokens: int,
+    ids: Iterator[str] | None = None,
+) -> Policy:
+    """An empty queue under the named policy; all admit by the future KV peak.
+
+    `lmaas`: batches of similar length (`waste_limit` is Φ, in token reads) by response ratio;
+    requests that waited more than `max_delay_s` go first, oldest first. `hrrn`, `sjf`, `fcfs`: the
+    plain orders, each request a batch of its own, none passed by another that fits better.
+    `ids` names batches, `b1`, `b2`, … by default. KeyError for an unknown name.
+    """
+    rank = RANKS[name]
+    ids = ids if ids is not None else map("b{}".format, count(1))
+    ours = name == "lmaas"
+    return RankedPolicy(
+        name,
+        rank=rank,
+        batcher=Batcher(waste_limit if ours else None, kv_tokens, ids),
+        capacity=Capacity(kv_tokens, page_tokens, admission_z),
+        ids=ids,
+        lookahead=LOOKAHEAD if ours else 1,
+        max_delay_s=max_delay_s if ours else None,
+    )

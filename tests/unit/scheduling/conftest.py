@@ -1,0 +1,73 @@
+"""Builders of what the scheduler is told, with defaults for all that a test does not turn on."""
+
+from collections.abc import Callable
+from itertools import count
+from typing import TypeAlias
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from gateway.scheduling.waiting import Quantiles, Running, Waiting
+
+# speed is measured elsewhere: a busy machine fails no property
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
+
+MakeWaiting: TypeAlias = Callable[..., Waiting]
+MakeRunning: TypeAlias = Callable[..., Running]
+
+SPREAD = (0.4, 0.6, 1.0, 1.5, 2.2, 3.0)
+numbers = count()
+
+
+def spread(generation: float, max_tokens: int) -> Quantiles:
+    low, lower, middle, upper, high, highest = (
+        min(max(generation * share, 1.0), float(max_tokens)) for share in SPREAD
+    )
+    return low, lower, middle, upper, high, highest
+
+
+@pytest.fixture(scope="session")
+def a_request() -> MakeWaiting:
+    def make(
+        prompt: int = 50,
+        generation: float = 40,
+        *,
+        max_tokens: int = 200,
+        arrived_s: float = 0.0,
+        model: str = "demo",
+        request_id: str | None = None,
+        quantiles: Quantiles | None = None,
+    ) -> Waiting:
+        return Waiting(
+            id=request_id or f"r{next(numbers)}",
+            model=model,
+            tenant="t",
+            prompt_tokens=prompt,
+            quantiles=quantiles or spread(generation, max_tokens),
+            max_tokens=max_tokens,
+            arrived_s=arrived_s,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def a_sequence() -> MakeRunning:
+    def make(
+        prompt: int = 50,
+        generation: float = 40,
+        *,
+        generated: int = 0,
+        max_tokens: int = 200,
+        quantiles: Quantiles | None = None,
+    ) -> Running:
+        return Running(
+            id=f"s{next(numbers)}",
+            prompt_tokens=prompt,
+            generated=generated,
+            quantiles=quantiles or spread(generation, max_tokens),
+            max_tokens=max_tokens,
+        )
+
+    return make

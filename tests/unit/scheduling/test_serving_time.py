@@ -1,0 +1,109 @@
+"""The serving-time model on outcomes of its own form, with and without noise."""
+
+from random import Random
+from statistics import median
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as budget
+from hypothesis import strategies as st
+
+from gateway.scheduling.serving_time import (
+    PRIOR,
+    Pace,
+    ServingTime,
+    nonnegative_minimum,
+    same_order,
+    serving_seconds,
+)
+
+paces = st.builds(
+    Pace,
+    batch=st.floats(0, 0.1),
+    prompt_token=st.floats(1e-6, 1e-2),
+    step=st.floats(1e-4, 1e-1),
+    sequence_step=st.floats(0, 1e-2),
+    token_read=st.floats(0, 1e-5),
+)
+
+
+def a_batch(random: Random) -> tuple[int, int, int]:
+    return random.randint(1, 64), random.randint(5, 1500), random.randint(2, 800)
+
+
+def errors(model: ServingTime, pace: Pace, random: Random) -> list[float]:
+    batches = [a_batch(random) for _ in range(100)]
+    return [abs(model.estimate(*b) / serving_seconds(pace, *b) - 1) for b in batches]
+
+
+@budget(max_examples=25, deadline=None)
+@given(paces, st.integers(0, 1000))
+def test_estimate_converges_on_outcomes_of_its_form(pace: Pace, seed: int) -> None:
+    random, model = Random(seed), ServingTime()
+    for _ in range(150):
+        batch = a_batch(random)
+        noise = random.lognormvariate(0, 0.1)
+        model.observe(*batch, serving_seconds(pace, *batch) * noise)
+    assert median(errors(model, pace, random)) <= 0.10
+
+
+@given(st.floats(1e-3, 1e3))
+def test_one_outcome_sets_the_scale(scale: float) -> None:
+    model = ServingTime()
+    engine = Pace(*(scale * cost for cost in PRIOR))
+    model.observe(4, 100, 50, serving_seconds(engine, 4, 100, 50))
+    assert max(errors(model, engine, Random(1))) <= 0.05
+
+
+@given(st.lists(st.tuples(st.integers(1, 64), st.integers(1, 2000), st.floats(1, 2000),
+                          st.floats(1e-3, 1e3)), max_size=20))  # fmt: skip
+def test_costs_are_never_negative_and_estimates_never_zero(
+    outcomes: list[tuple[int, int, float, float]],
+) -> None:
+    model = ServingTime()
+    for outcome in outcomes:
+        model.observe(*outcome)
+        assert min(model.pace) >= 0
+        assert model.estimate(1, 1, 1) > 0
+        assert np.isfinite(model.pace).all()
+
+
+@pytest.mark.parametrize("nonsense", [0.0, -1.0, float("nan"), float("inf")])
+def test_time_that_is_none_teaches_nothing(nonsense: float) -> None:
+    model = ServingTime()
+    model.observe(1, 10, 10, nonsense)
+    assert model.pace == PRIOR
+
+
+def test_one_wild_outcome_is_forgotten() -> None:
+    random, model = Random(3), ServingTime()
+    for number in range(100):
+        batch = a_batch(random)
+        model.observe(*batch, 1e5 if number == 50 else serving_seconds(PRIOR, *batch))
+    assert median(errors(model, PRIOR, random)) <= 0.10
+
+
+def test_estimate_grows_with_size_and_lengths() -> None:
+    model = ServingTime()
+    usual = model.estimate(4, 100, 50)
+    assert usual < min(
+        model.estimate(8, 100, 50), model.estimate(4, 200, 50), model.estimate(4, 100, 99)
+    )
+
+
+@given(st.integers(0, 10_000))
+def test_nonnegative_minimum_meets_its_conditions(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    rows = random.normal(size=(7, 5))
+    gram, moment = rows.T @ rows + 0.01 * np.eye(5), random.normal(size=5) * 3
+    found = nonnegative_minimum(gram, moment)
+    slope = gram @ found - moment
+    assert (found >= 0).all()
+    assert (slope >= -1e-8).all()
+    assert float(abs(found * slope).max()) <= 1e-6
+
+
+def test_an_engine_twice_as_slow_keeps_the_order() -> None:
+    assert same_order(PRIOR, Pace(*(2 * cost for cost in PRIOR)))
+    assert not same_order(PRIOR, PRIOR._replace(prompt_token=1e-2))
