@@ -9,6 +9,7 @@ LmaasError
 ├── NotFound
 │   └── ModelNotFound
 ├── Conflict                    it contradicts what is there
+│   └── PredictorRefused        a version is damaged, or belongs to another model
 ├── OverLimit                   too much at once, try later
 ├── Unavailable                 something we need is away for now
 │   ├── EngineLost
@@ -78,6 +79,12 @@ class Conflict(LmaasError):
     """It contradicts what is already there."""
 
     code = "conflict"
+
+
+class PredictorRefused(Conflict):
+    """A predictor's version is damaged, or was made for another model or feature version."""
+
+    code = "predictor_refused"
 
 
 class OverLimit(LmaasError):

@@ -22,7 +22,7 @@ class Tenant(Base):
 
 
 class App(Base):
-    """One application of a tenant; its registered instruction is used where a request brings none."""
+    """One application of a tenant; its instruction serves requests that bring none."""
 
     __tablename__ = "apps"
     __table_args__ = (UniqueConstraint("tenant_id", "name"),)

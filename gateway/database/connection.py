@@ -1,0 +1,77 @@
+"""The gateway's connections to Postgres."""
+
+from typing import Any, Final, Self
+
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
+
+from gateway.database.address import connection_parameters
+from gateway.database.errors import Sessions, translated
+from gateway.errors import StartupFailure
+
+OLDEST: Final = 150_000  # PostgreSQL 15, as server_version_num writes it
+POOL_SIZE: Final = 8
+POOL_WAIT_S: Final = 5.0
+
+
+class Database:
+    """A pool of connections and the sessions on it."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+        self.sessions: Sessions = async_sessionmaker(engine, expire_on_commit=False)
+
+    @classmethod
+    async def open(cls, url: str) -> Self:
+        """A pool whose database answers and is new enough; StartupFailure says why not."""
+        parameters = connection_parameters(url)
+        database = cls(_engine(parameters))
+        try:
+            await database._check()
+        except DBAPIError as error:
+            await database.close()
+            raise unreachable(error, parameters) from error
+        except StartupFailure:
+            await database.close()
+            raise
+        return database
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.engine.dispose()
+
+    async def ping(self) -> None:
+        """Return if the database answers. DatabaseLost if not."""
+        with translated():
+            async with self.engine.connect() as connection:
+                await connection.execute(text("SELECT 1"))
+
+    async def _check(self) -> None:
+        async with self.engine.connect() as connection:
+            number = int((await connection.execute(text("SHOW server_version_num"))).scalar_one())
+        if number < OLDEST:
+            raise StartupFailure(
+                f"DATABASE_URL: the server is PostgreSQL {number // 10_000}; "
+                f"{OLDEST // 10_000} or newer is needed"
+            )
+
+
+def _engine(parameters: dict[str, Any]) -> AsyncEngine:
+    return create_async_engine(
+        "postgresql+psycopg://",
+        connect_args=parameters,
+        pool_size=POOL_SIZE,
+        max_overflow=POOL_SIZE,
+        pool_timeout=POOL_WAIT_S,
+        pool_pre_ping=True,  # a restart of Postgres costs no request
+    )
+
+
+def unreachable(error: DBAPIError, parameters: dict[str, Any]) -> StartupFailure:
+    """The one line for a database that could not be reached, without its password."""
+    reason = " ".join(str(error.orig).split())
+    password = parameters.get("password")
+    if password:
+        reason = reason.replace(str(password), "***")
+    return StartupFailure(f"DATABASE_URL: cannot connect: {reason}")

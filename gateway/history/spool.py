@@ -1,0 +1,64 @@
+"""The local spool: a finished request is in this file before its client's last byte."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Final
+
+import msgspec
+import structlog
+
+from gateway.history.record import Record
+
+SUFFIX: Final = ".jsonl"
+
+log = structlog.get_logger()
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Record)
+
+
+class Spool:
+    """Records in files of one folder, one JSON line each.
+
+    `append` writes to the open file. `seal` closes it; sealed files are read, inserted and
+    removed by the writer. Files left by a process that died are sealed from the start.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        left = (int(path.stem) for path in folder.glob(f"*{SUFFIX}"))
+        self._number = max(left, default=0)
+        self._file: IO[bytes] | None = None
+
+    def append(self, record: Record) -> None:
+        """Write one record; it survives a killed process. OSError where the disk refuses."""
+        if self._file is None:
+            self._number += 1
+            self._file = self._path(self._number).open("ab", buffering=0)
+        self._file.write(_encoder.encode(record) + b"\n")
+
+    def seal(self) -> list[Path]:
+        """Close the open file; every sealed file, oldest first."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        return sorted(self._folder.glob(f"*{SUFFIX}"), key=lambda path: int(path.stem))
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number:012d}{SUFFIX}"
+
+
+def read_sealed(path: Path) -> list[Record]:
+    """A sealed file's records, made durable first. A line cut off by a power loss is dropped."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        return list(_records(path, file))
+
+
+def _records(path: Path, file: IO[bytes]) -> Iterator[Record]:
+    for number, line in enumerate(file, 1):
+        try:
+            yield _decoder.decode(line)
+        except msgspec.DecodeError as error:
+            log.error("record_unreadable", file=path.name, line=number, reason=str(error))

@@ -1,0 +1,112 @@
+"""Writes history in groups, off the request path; each record once."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import structlog
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from gateway.history.record import Record
+from gateway.history.spool import Spool, read_sealed
+from models import Instruction, RequestRecord
+
+FLUSH_EVERY_S: Final = 0.1
+LONGEST_BACKOFF_S: Final = 5.0
+GROUP: Final = 1_000  # rows a statement
+
+log = structlog.get_logger()
+
+
+class HistoryWriter:
+    """Takes finished requests at once and inserts them in groups.
+
+    A record waits in the spool until Postgres has committed it; the record's key makes a second
+    insert of the same record do nothing. Where the disk refuses, records wait in memory.
+    """
+
+    def __init__(self, sessions: async_sessionmaker[AsyncSession], folder: Path) -> None:
+        self._sessions = sessions
+        self._spool = Spool(folder)
+        self._unspooled: list[Record] = []
+        self._known_instructions: set[bytes] = set()
+        self._dirty = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.written = 0
+
+    async def start(self) -> None:
+        """Insert what an earlier process left, then whatever comes."""
+        self._dirty.set()
+        self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """Insert what is left. What Postgres does not take now stays in the spool."""
+        if self._task:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        try:
+            await self.flush()
+        except (SQLAlchemyError, OSError) as error:
+            log.error("history_kept_in_spool", reason=str(error))
+
+    def record(self, record: Record) -> None:
+        """Remember a finished request; returns when it would survive a killed process."""
+        try:
+            self._spool.append(record)
+        except OSError as error:
+            log.error("spool_failed", reason=str(error))
+            self._unspooled.append(record)
+        self._dirty.set()
+
+    async def flush(self) -> None:
+        """Insert everything recorded so far. SQLAlchemyError where Postgres does not take it."""
+        unspooled = list(self._unspooled)
+        if unspooled:
+            await self._insert(unspooled)
+            del self._unspooled[: len(unspooled)]
+        for path in self._spool.seal():
+            await self._insert(await asyncio.to_thread(read_sealed, path))
+            path.unlink()
+
+    async def _run(self) -> None:
+        backoff = FLUSH_EVERY_S
+        while True:
+            await self._dirty.wait()
+            await asyncio.sleep(backoff)
+            self._dirty.clear()
+            try:
+                await self.flush()
+                backoff = FLUSH_EVERY_S
+            except (SQLAlchemyError, OSError) as error:
+                backoff = min(2 * backoff, LONGEST_BACKOFF_S)
+                self._dirty.set()
+                log.warning("history_delayed", reason=str(error), retry_s=backoff)
+
+    async def _insert(self, records: Sequence[Record]) -> None:
+        instructions = {
+            record.instruction_hash: record.instruction_embedding
+            for record in records
+            if record.instruction_embedding
+            and record.instruction_hash not in self._known_instructions
+        }
+        async with self._sessions() as session, session.begin():
+            for start in range(0, len(records), GROUP):
+                rows = [_row(record) for record in records[start : start + GROUP]]
+                await session.execute(insert(RequestRecord).on_conflict_do_nothing(), rows)
+            if instructions:
+                known = [{"hash": key, "embedding": vector} for key, vector in instructions.items()]
+                await session.execute(insert(Instruction).on_conflict_do_nothing(), known)
+        self._known_instructions.update(instructions)
+        self.written += len(records)
+
+
+def _row(record: Record) -> dict[str, Any]:
+    row = msgspec.structs.asdict(record)
+    del row["instruction_embedding"]
+    return row

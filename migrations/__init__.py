@@ -1,0 +1,1 @@
+"""The database's migrations; `gateway.database.migration` runs them."""

@@ -1,0 +1,38 @@
+"""Runs migrations on the connection it is given, or, for developers, on DATABASE_URL.
+
+A migration waits a few seconds at most for a table's lock: better that it fails and is run again
+than that requests queue behind it.
+"""
+
+import os
+from typing import Final
+
+from alembic import context
+from sqlalchemy import Connection, text
+
+from gateway.database.migration import migration_engine
+from models import Base
+
+LOCK_TIMEOUT: Final = "5s"
+
+
+def run(connection: Connection) -> None:
+    """Run what the command asked for, each migration in a transaction of its own."""
+    connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
+    connection.commit()
+    context.configure(
+        connection=connection,
+        target_metadata=Base.metadata,
+        transaction_per_migration=True,
+        compare_server_default=True,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+given = context.config.attributes.get("connection")
+if given is not None:
+    run(given)
+else:
+    with migration_engine(os.environ["DATABASE_URL"]).connect() as opened:
+        run(opened)

@@ -1,0 +1,87 @@
+"""The migrations, on a real server."""
+
+import threading
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from alembic import command
+
+from gateway.database.embedded import EmbeddedPostgres
+from gateway.database.migration import LOCK, alembic_config, migrate
+from gateway.errors import StartupFailure
+from models import Base
+
+
+@pytest.fixture
+def empty_url(postgres: EmbeddedPostgres) -> Iterator[str]:
+    """A database without tables."""
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE empty")
+        yield postgres.url.replace("/postgres?", "/empty?")
+        connection.execute("DROP DATABASE empty WITH (FORCE)")
+
+
+def tables(url: str) -> set[str]:
+    with psycopg.connect(url) as connection:
+        rows = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        return {name for (name,) in rows}
+
+
+def test_empty_database_gets_every_table(empty_url: str) -> None:
+    migrate(empty_url)
+    assert tables(empty_url) == set(Base.metadata.tables) | {"alembic_version"}
+
+
+def test_tables_and_models_agree(empty_url: str) -> None:
+    migrate(empty_url)
+    with alembic_config(empty_url) as config:
+        command.check(config)
+
+
+def test_down_to_nothing_and_up_again_ends_where_it_began(empty_url: str) -> None:
+    migrate(empty_url)
+    with alembic_config(empty_url) as config:
+        command.downgrade(config, "base")
+    assert tables(empty_url) == {"alembic_version"}
+    migrate(empty_url)
+    with alembic_config(empty_url) as config:
+        command.check(config)
+
+
+def test_migrating_twice_changes_nothing(empty_url: str) -> None:
+    migrate(empty_url)
+    before = tables(empty_url)
+    migrate(empty_url)
+    assert tables(empty_url) == before
+
+
+def test_gateway_waits_while_another_migrates(empty_url: str) -> None:
+    with psycopg.connect(empty_url) as other:
+        other.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
+        waiting = threading.Thread(target=migrate, args=(empty_url,))
+        waiting.start()
+        waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        while other.execute(waits).fetchone() == (0,):
+            assert waiting.is_alive()
+        assert tables(empty_url) == set()
+    waiting.join(20)
+    assert "tenants" in tables(empty_url)
+
+
+def test_migration_gives_up_on_a_table_that_stays_locked(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.database.migration.LOCK_WAIT", "100ms")
+    with psycopg.connect(empty_url) as other:
+        other.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
+        with pytest.raises(StartupFailure, match="lock timeout"):
+            migrate(empty_url)
+
+
+def test_database_of_a_newer_release_is_refused(empty_url: str) -> None:
+    migrate(empty_url)
+    with psycopg.connect(empty_url) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(StartupFailure, match=r"9999.*newer release"):
+        migrate(empty_url)

@@ -1,0 +1,108 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+
+from gateway.database.errors import Sessions
+from gateway.history.record import Record
+from gateway.history.writer import HistoryWriter
+from models import Instruction, RequestRecord
+
+
+async def rows(sessions: Sessions) -> int:
+    async with sessions() as session:
+        return await session.scalar(select(func.count()).select_from(RequestRecord)) or 0
+
+
+async def test_row_says_what_the_record_says(
+    sessions: Sessions, tmp_path: Path, a_record: Callable[..., Record]
+) -> None:
+    writer = HistoryWriter(sessions, tmp_path)
+    record = a_record(end_user="ursula", generation_tokens=321, embedding=b"\x00\x3c")
+    writer.record(record)
+    await writer.flush()
+    async with sessions() as session:
+        row = await session.scalar(select(RequestRecord))
+    assert row is not None
+    told = {name: getattr(row, name) for name in record.__struct_fields__ if hasattr(row, name)}
+    assert told == {name: getattr(record, name) for name in told}
+    assert told["embedding"] == b"\x00\x3c"
+
+
+async def test_clean_stop_leaves_nothing_behind(
+    sessions: Sessions, tmp_path: Path, a_record: Callable[..., Record]
+) -> None:
+    writer = HistoryWriter(sessions, tmp_path)
+    await writer.start()
+    for _ in range(1500):
+        writer.record(a_record())
+    await writer.close()
+    assert await rows(sessions) == 1500
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_record_is_stored_once_however_often_it_is_inserted(
+    sessions: Sessions, tmp_path: Path, a_record: Callable[..., Record]
+) -> None:
+    writer = HistoryWriter(sessions, tmp_path)
+    record = a_record()
+    for _ in range(2):
+        writer.record(record)
+        await writer.flush()
+    assert await rows(sessions) == 1
+
+
+async def test_next_start_inserts_what_a_killed_process_left(
+    sessions: Sessions, tmp_path: Path, a_record: Callable[..., Record]
+) -> None:
+    dead = HistoryWriter(sessions, tmp_path)
+    dead.record(a_record())  # never flushed
+    writer = HistoryWriter(sessions, tmp_path)
+    await writer.start()
+    await writer.close()
+    assert await rows(sessions) == 1
+    await dead.close()
+
+
+async def test_lost_database_delays_history_and_loses_none(
+    sessions: Sessions, tmp_path: Path, a_record: Callable[..., Record]
+) -> None:
+    nowhere = create_async_engine(f"postgresql+psycopg://postgres@/postgres?host={tmp_path}")
+    cut_off = HistoryWriter(async_sessionmaker(nowhere), tmp_path)
+    cut_off.record(a_record())
+    with pytest.raises(SQLAlchemyError):
+        await cut_off.flush()
+    await cut_off.close()
+    await HistoryWriter(sessions, tmp_path).flush()
+    assert await rows(sessions) == 1
+
+
+async def test_instruction_is_kept_once(
+    sessions: Sessions, tmp_path: Path, a_record: Callable[..., Record]
+) -> None:
+    writer = HistoryWriter(sessions, tmp_path)
+    for _ in range(3):
+        writer.record(a_record(instruction_hash=b"h", instruction_embedding=b"e"))
+    await writer.flush()
+    writer.record(a_record(instruction_hash=b"h", instruction_embedding=b"e"))
+    await writer.flush()
+    async with sessions() as session:
+        kept = (await session.scalars(select(Instruction))).all()
+    assert [(row.hash, row.embedding) for row in kept] == [(b"h", b"e")]
+
+
+async def test_full_disk_keeps_records_in_memory_until_they_are_stored(
+    sessions: Sessions, tmp_path: Path, a_record: Callable[..., Record]
+) -> None:
+    folder = tmp_path / "spool"
+    writer = HistoryWriter(sessions, folder)
+    folder.rmdir()
+    folder.write_text("no folder: every append fails")
+    writer.record(a_record())
+    folder.unlink()
+    folder.mkdir()
+    await writer.flush()
+    assert await rows(sessions) == 1

@@ -1,0 +1,211 @@
+"""Authentication against a real database, with it and without it."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from sqlalchemy import event
+
+from gateway.database.connection import Database
+from gateway.database.errors import Sessions
+from gateway.errors import DatabaseLost, Unauthenticated
+from gateway.tenancy import authentication, lookup
+from gateway.tenancy.authentication import Authenticator
+from gateway.tenancy.demo import ensure_demo
+from gateway.tenancy.keys import ApiKeys
+from gateway.tenancy.secret import new_secret
+from tests.conftest import Builder
+from tests.integration.tenancy.conftest import Line
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def authenticator(sessions: Sessions, clock: Clock) -> Iterator[Authenticator]:
+    made = Authenticator(sessions, clock=clock)
+    yield made
+    made.check()
+
+
+@contextmanager
+def counted(database: Database) -> Iterator[list[str]]:
+    """The statements sent meanwhile."""
+    sent: list[str] = []
+
+    def note(_conn: object, _cursor: object, statement: str, *_: object) -> None:
+        sent.append(statement)
+
+    event.listen(database.engine.sync_engine, "before_cursor_execute", note)
+    try:
+        yield sent
+    finally:
+        event.remove(database.engine.sync_engine, "before_cursor_execute", note)
+
+
+async def test_valid_key_names_its_app_and_tenant(
+    build: Builder, authenticator: Authenticator
+) -> None:
+    tenant = await build.tenant("acme")
+    app = await build.app(tenant, name="mail", instruction="Answer politely.")
+    new = await build.key(app)
+    caller = await authenticator.authenticate(new.secret)
+    assert (caller.tenant_id, caller.tenant) == (tenant.id, "acme")
+    assert (caller.app_id, caller.app) == (app.id, "mail")
+    assert caller.api_key_id == new.key.id
+    assert caller.instruction == "Answer politely."
+
+
+@pytest.mark.parametrize("secret", ["", "sk-lmaas-guess", "Bearer", "ключ", "\udcff", "\0"])
+async def test_unknown_key_is_refused(authenticator: Authenticator, secret: str) -> None:
+    with pytest.raises(Unauthenticated, match="unknown or revoked"):
+        await authenticator.authenticate(secret)
+
+
+async def test_known_key_costs_no_query(
+    build: Builder, authenticator: Authenticator, database: Database
+) -> None:
+    new = await build.key()
+    first = await authenticator.authenticate(new.secret)
+    with counted(database) as sent:
+        assert await authenticator.authenticate(new.secret) is first
+    assert sent == []
+
+
+async def test_key_revoked_here_is_refused_at_once(sessions: Sessions, build: Builder) -> None:
+    new = await build.key()
+    await build.authenticator.authenticate(new.secret)
+    await ApiKeys(sessions, build.authenticator).revoke(new.key.id)
+    with pytest.raises(Unauthenticated):
+        await build.authenticator.authenticate(new.secret)
+
+
+async def test_key_revoked_elsewhere_is_refused_after_its_time(
+    sessions: Sessions, build: Builder, authenticator: Authenticator, clock: Clock
+) -> None:
+    new = await build.key()
+    await authenticator.authenticate(new.secret)
+    await ApiKeys(sessions, Authenticator(sessions)).revoke(new.key.id)
+    clock.now = authentication.FRESH_S - 1
+    await authenticator.authenticate(new.secret)
+    clock.now = authentication.FRESH_S
+    with pytest.raises(Unauthenticated):
+        await authenticator.authenticate(new.secret)
+
+
+async def test_look_up_that_a_revocation_overtakes_does_not_let_the_key_in(
+    build: Builder, authenticator: Authenticator
+) -> None:
+    new = await build.key()
+    asking = asyncio.create_task(authenticator.authenticate(new.secret))
+    await asyncio.sleep(0)
+    authenticator.revoke(new.key.id)
+    with pytest.raises(Unauthenticated):
+        await asking
+
+
+async def test_key_made_after_its_refusal_is_let_in_once_the_refusal_is_forgotten(
+    sessions: Sessions, authenticator: Authenticator, clock: Clock
+) -> None:
+    secret = new_secret()
+    with pytest.raises(Unauthenticated):
+        await authenticator.authenticate(secret)
+    assert await ensure_demo(sessions, [], secret) == secret
+    clock.now = authentication.UNKNOWN_S
+    assert (await authenticator.authenticate(secret)).tenant == "demo"
+
+
+async def test_unknown_key_is_asked_for_once_in_a_while(
+    authenticator: Authenticator, database: Database, clock: Clock
+) -> None:
+    with counted(database) as sent:
+        for _ in range(3):
+            with pytest.raises(Unauthenticated):
+                await authenticator.authenticate("a wrong key")
+        assert len(sent) == 1
+        clock.now = authentication.UNKNOWN_S
+        with pytest.raises(Unauthenticated):
+            await authenticator.authenticate("a wrong key")
+        assert len(sent) == 2
+
+
+async def test_thousand_guesses_at_once_cost_few_queries(
+    authenticator: Authenticator, database: Database
+) -> None:
+    with counted(database) as sent:
+        guesses = [authenticator.authenticate(f"guess {n}") for n in range(1000)]
+        answers = await asyncio.gather(*guesses, return_exceptions=True)
+    assert all(isinstance(answer, Unauthenticated) for answer in answers)
+    assert len(sent) <= 1 + -(-1000 // lookup.AT_ONCE)
+
+
+async def test_memory_of_refused_keys_stays_bounded(
+    authenticator: Authenticator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(authentication, "CAPACITY", 10)
+    guesses = [authenticator.authenticate(f"guess {n}") for n in range(50)]
+    await asyncio.gather(*guesses, return_exceptions=True)
+    authenticator.check()
+    assert len(authenticator._unknown) == 10
+
+
+async def test_waiter_that_leaves_does_not_take_the_others_answer_along(
+    build: Builder, authenticator: Authenticator
+) -> None:
+    new = await build.key()
+    leaving = asyncio.create_task(authenticator.authenticate(new.secret))
+    staying = asyncio.create_task(authenticator.authenticate(new.secret))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    assert (await staying).api_key_id == new.key.id
+
+
+async def test_known_key_is_served_while_the_database_is_away(
+    distant: Database, line: Line, build: Builder, clock: Clock
+) -> None:
+    authenticator = Authenticator(distant.sessions, clock=clock)
+    new = await build.key()
+    caller = await authenticator.authenticate(new.secret)
+    await line.cut()
+    clock.now = authentication.FRESH_S * 1000
+    assert await authenticator.authenticate(new.secret) == caller
+
+
+async def test_unknown_key_meets_database_lost_while_the_database_is_away(
+    distant: Database, line: Line, build: Builder
+) -> None:
+    new = await build.key()
+    await line.cut()
+    authenticator = Authenticator(distant.sessions)
+    with pytest.raises(DatabaseLost):
+        await authenticator.authenticate(new.secret)
+    await line.mend()
+    assert (await authenticator.authenticate(new.secret)).api_key_id == new.key.id
+
+
+async def test_revocation_counts_again_once_the_database_is_back(
+    distant: Database, line: Line, build: Builder, sessions: Sessions, clock: Clock
+) -> None:
+    authenticator = Authenticator(distant.sessions, clock=clock)
+    new = await build.key()
+    await authenticator.authenticate(new.secret)
+    await ApiKeys(sessions, Authenticator(sessions)).revoke(new.key.id)
+    await line.cut()
+    clock.now = authentication.FRESH_S
+    await authenticator.authenticate(new.secret)
+    await line.mend()
+    clock.now += authentication.LOST_S
+    with pytest.raises(Unauthenticated):
+        await authenticator.authenticate(new.secret)

@@ -1,0 +1,43 @@
+from collections.abc import Callable
+from pathlib import Path
+
+from gateway.history.record import Record
+from gateway.history.spool import Spool, read_sealed
+
+
+def test_sealed_files_hold_every_record_in_order(
+    tmp_path: Path, a_record: Callable[..., Record]
+) -> None:
+    spool = Spool(tmp_path)
+    records = [a_record(generation_tokens=tokens) for tokens in (1, 2, 3)]
+    spool.append(records[0])
+    spool.seal()
+    for record in records[1:]:
+        spool.append(record)
+    assert [record for path in spool.seal() for record in read_sealed(path)] == records
+
+
+def test_what_a_killed_process_left_is_found_again(
+    tmp_path: Path, a_record: Callable[..., Record]
+) -> None:
+    left = a_record()
+    dead = Spool(tmp_path)
+    dead.append(left)  # never sealed
+    after = Spool(tmp_path)
+    after.append(a_record())
+    first, second = after.seal()
+    assert read_sealed(first) == [left]
+    assert second != first
+    dead.seal()
+
+
+def test_line_cut_off_by_a_power_loss_does_not_hide_the_others(
+    tmp_path: Path, a_record: Callable[..., Record]
+) -> None:
+    spool = Spool(tmp_path)
+    whole = a_record()
+    spool.append(whole)
+    (path,) = spool.seal()
+    path.write_bytes(path.read_bytes() * 2)
+    path.write_bytes(path.read_bytes()[:-20])
+    assert read_sealed(path) == [whole]

@@ -1,0 +1,53 @@
+"""The admin key's file."""
+
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import StartupFailure
+from gateway.tenancy.admin_key import ensure_admin_key
+
+
+def test_first_start_makes_a_key_that_only_the_owner_can_read(tmp_path: Path) -> None:
+    key = ensure_admin_key(tmp_path / "new", None)
+    assert key.made
+    assert (tmp_path / "new" / "admin_key").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["admin_key"]
+
+
+def test_second_start_reads_the_same_key(tmp_path: Path) -> None:
+    first, second = ensure_admin_key(tmp_path, None), ensure_admin_key(tmp_path, None)
+    assert second.secret == first.secret
+    assert not second.made
+
+
+def test_empty_file_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "admin_key").touch()
+    assert ensure_admin_key(tmp_path, None).made
+    assert not ensure_admin_key(tmp_path, None).made
+
+
+def test_given_key_is_taken_and_not_written(tmp_path: Path) -> None:
+    key = ensure_admin_key(tmp_path, "from-the-environment")
+    assert key.matches("from-the-environment")
+    assert not key.made
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_the_key_itself_matches(tmp_path: Path) -> None:
+    key = ensure_admin_key(tmp_path, None)
+    assert key.matches(key.secret)
+    assert not any(
+        key.matches(other) for other in ("", key.secret[:-1], key.secret + "x", "\udcff")
+    )
+
+
+def test_key_does_not_show_in_a_log(tmp_path: Path) -> None:
+    key = ensure_admin_key(tmp_path, None)
+    assert key.secret not in f"{key!r} {key}"
+
+
+def test_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StartupFailure, match="admin_key: Not a directory"):
+        ensure_admin_key(tmp_path / "file", None)
