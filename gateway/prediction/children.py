@@ -1,0 +1,28 @@
+"""What the gateway's child processes have in common."""
+
+import asyncio
+import os
+from asyncio.subprocess import Process
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[2]
+END_S: Final = 5.0
+
+
+def child_environment() -> dict[str, str]:
+    """The environment of a child process: this one's, with our packages to be found."""
+    found = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(found)}
+
+
+async def end_child(process: Process) -> None:
+    """Close a child's stdin, which tells it to end; kill it if it stays. Waits until it is gone."""
+    if process.stdin is not None:
+        process.stdin.close()
+    try:
+        async with asyncio.timeout(END_S):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()

@@ -1,0 +1,159 @@
+"""From samples to a version and how good it is: pure, without a database.
+
+The newest fifth is held out: the version is fitted on the rest, its calibration begins with the
+held-out scores, and it is judged there beside the version now active, a straight line per app,
+and what was predicted at the time. Judged are the lengths as served: those that ended by
+themselves or at their own `max_tokens`, which caps the quantiles too. Censored by a reader who
+left, a length says too little and is not judged; it is still learned, as a lower bound.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import msgspec
+import numpy as np
+
+from gateway.errors import Conflict
+from gateway.prediction.artefact import Artefact
+from gateway.prediction.calibration import NO_SCORES, Calibration, Scores, finish, scores_of
+from gateway.prediction.evaluation import Scorecard, evaluate
+from gateway.prediction.features import FEATURE_VERSION, INPUTS, NOTES
+from gateway.prediction.inputs import Inputs
+from gateway.prediction.lines import place
+from gateway.prediction.messages import LEVELS
+from gateway.prediction.quantiles import Fitted, QuantileModel, fit
+from gateway.prediction.samples import Samples
+from gateway.prediction.survival import Floats, quantiles, weigh
+
+LEAST_ROWS: Final = 100
+HELD_OUT: Final = 0.2
+EQUAL: Final = 1e-9  # two measures closer than this are the same
+
+Predict: TypeAlias = Callable[[Inputs], Floats]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A new version and the scorecards on the held-out rows; `active` None where there is none."""
+
+    artefact: Artefact
+    held_out: int
+    new: Scorecard
+    active: Scorecard | None
+    line: Scorecard
+    served: Scorecard
+
+    @property
+    def no_worse(self) -> bool:
+        """Whether neither pinball loss nor τ is worse than the active version's."""
+        if self.active is None:
+            return True
+        better = self.new.pinball <= self.active.pinball + EQUAL
+        return better and self.new.tau >= self.active.tau - EQUAL
+
+    def metrics(self) -> dict[str, Any]:
+        """The scorecards as JSON."""
+        cards = {"new": self.new, "active": self.active, "line": self.line, "served": self.served}
+        return {"held_out_rows": self.held_out, **msgspec.to_builtins(cards)}
+
+
+def make_version(
+    samples: Samples, *, model: str, model_hash: str, active: Artefact | None, threads: int
+) -> Judged:
+    """Fit a version and judge it. Conflict if there is too little to learn from."""
+    if samples.natural < LEAST_ROWS:
+        raise Conflict(
+            f"training needs at least {LEAST_ROWS} finished requests of model {model}, "
+            f"found {samples.natural}"
+        )
+    split = len(samples) - round(HELD_OUT * len(samples))
+    past, newest = samples.rows(0, split), samples.rows(split, len(samples))
+    if not _judgeable(newest).any():
+        raise Conflict(
+            f"none of the newest {len(newest)} requests of model {model} ended by itself, "
+            "so a version could not be judged"
+        )
+    fitted = fit(past.inputs, past.tokens, past.censored, threads=threads)
+    model_now = QuantileModel(fitted)
+    return Judged(
+        artefact=_artefact(fitted, model, model_hash, held_out_scores(model_now.predict, newest)),
+        held_out=len(newest),
+        new=judge(model_now.predict, newest),
+        active=judge(QuantileModel(active).predict, newest, active.scores) if active else None,
+        line=judge(_line(fitted, past), newest),
+        served=_card(newest, newest.served),
+    )
+
+
+def judge(predict: Predict, samples: Samples, start: Scores = NO_SCORES) -> Scorecard:
+    """How good a model is on samples, calibrated on the way by each outcome as it is live."""
+    calibration = Calibration(start)
+    scored = predict(samples.inputs)
+    predicted = np.empty_like(scored)
+    for row, app in enumerate(samples.inputs.apps):
+        cap = int(samples.max_tokens[row])
+        predicted[row] = finish(scored[row].tolist(), calibration.offsets(app), cap)
+        calibration.learn(
+            app,
+            scored[row, -len(NOTES) :].tolist(),
+            int(samples.tokens[row]),
+            censored=bool(samples.censored[row]),
+        )
+    return _card(samples, predicted)
+
+
+def held_out_scores(predict: Predict, samples: Samples) -> Scores:
+    """The scores a version's calibration begins with."""
+    upper = predict(samples.inputs)[:, -len(NOTES) :]
+    return Scores(
+        apps=samples.inputs.apps,
+        scores=[
+            scores_of(row, int(tokens))
+            for row, tokens in zip(upper.tolist(), samples.tokens, strict=True)
+        ],
+        censored=samples.censored.tolist(),
+    )
+
+
+def _judgeable(samples: Samples) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    return ~samples.censored | (samples.tokens >= samples.max_tokens)
+
+
+def _card(samples: Samples, predicted: Floats) -> Scorecard:
+    judgeable = _judgeable(samples)
+    return evaluate(samples.tokens[judgeable], predicted[judgeable])
+
+
+def _line(fitted: Fitted, past: Samples) -> Predict:
+    """The straight line per app alone, with the quantiles of all its scaled residuals."""
+
+    def placed(inputs: Inputs) -> tuple[Floats, Floats]:
+        return place(inputs.apps, inputs.log_uil, fitted.pooled, fitted.lines)
+
+    centre, spread = placed(past.inputs)
+    residuals = (np.log(np.maximum(past.tokens, 1.0)) - centre) / spread
+    levels = quantiles(*weigh(residuals, past.censored), np.array(LEVELS))
+
+    def predict(inputs: Inputs) -> Floats:
+        centre, spread = placed(inputs)
+        return centre[:, None] + spread[:, None] * levels
+
+    return predict
+
+
+def _artefact(fitted: Fitted, model: str, model_hash: str, scores: Scores) -> Artefact:
+    return Artefact(
+        model=model,
+        model_hash=model_hash,
+        feature_version=FEATURE_VERSION,
+        inputs=list(INPUTS),
+        levels=list(LEVELS),
+        pooled=fitted.pooled,
+        pooled_levels=fitted.pooled_levels,
+        lines=fitted.lines,
+        instruction_axes=fitted.instruction_axes,
+        user_axes=fitted.user_axes,
+        trees=fitted.trees,
+        scores=scores,
+    )

@@ -1,0 +1,85 @@
+"""Follows which version is active in Postgres, so that no gateway needs a restart."""
+
+import asyncio
+from contextlib import suppress
+from typing import Final
+from uuid import UUID
+
+import psycopg
+import structlog
+
+from gateway.database.address import connection_parameters
+from gateway.errors import DatabaseLost, NotFound, PredictorRefused, Unavailable
+from gateway.prediction.predictor import LengthPredictor
+from gateway.prediction.registry import CHANNEL, Registry
+
+log = structlog.get_logger()
+
+POLL_S: Final = 30.0  # where a notification was lost
+RECONNECT_S: Final = 2.0
+
+
+class PredictorListener:
+    """Has a predictor use its model's active version, from each change on."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        predictor: LengthPredictor,
+        database_url: str,
+        *,
+        poll_s: float = POLL_S,
+    ) -> None:
+        self._registry = registry
+        self._predictor = predictor
+        self._database_url = database_url
+        self._poll_s = poll_s
+        self._refused: UUID | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Take the active version into use, then follow it in the background."""
+        await self.follow()
+        self._task = asyncio.create_task(self._listen(), name="predictor listener")
+
+    async def close(self) -> None:
+        """Follow no more."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    async def follow(self) -> None:
+        """Use the active version if another one is in use.
+
+        One that cannot be used is logged, once where it was refused, and the one before stays.
+        """
+        active: UUID | None = None
+        try:
+            active = await self._registry.active(self._predictor.model)
+            if active is None or active in (self._predictor.active, self._refused):
+                return
+            artefact = await self._registry.artefact(active)
+            await self._predictor.activate(active, artefact)
+        except PredictorRefused as refused:
+            self._refused = active
+            log.error("predictor_version_refused", predictor=str(active), reason=refused.message)
+        except (Unavailable, DatabaseLost, NotFound) as error:
+            log.warning("predictor_version_not_followed", reason=error.message)
+
+    async def _listen(self) -> None:
+        parameters = connection_parameters(self._database_url)
+        while True:
+            try:
+                async with await psycopg.AsyncConnection.connect(
+                    **parameters, autocommit=True
+                ) as connection:
+                    await connection.execute(f"LISTEN {CHANNEL}")
+                    while True:
+                        await self.follow()
+                        async for _ in connection.notifies(timeout=self._poll_s, stop_after=1):
+                            pass
+            except (psycopg.Error, OSError) as error:
+                log.warning("predictor_listener_disconnected", reason=str(error).strip())
+            await asyncio.sleep(RECONNECT_S)
+            await self.follow()

@@ -1,0 +1,202 @@
+"""How long an answer will be: what the rest of the gateway asks before it queues a request."""
+
+import asyncio
+import hashlib
+import time
+from typing import Final
+from uuid import UUID
+
+import structlog
+from msgspec import Struct
+
+from gateway.database.errors import Sessions
+from gateway.errors import Unavailable
+from gateway.history.record import Record
+from gateway.prediction.artefact import decode
+from gateway.prediction.calibration import NO_OFFSETS, Calibration, finish
+from gateway.prediction.client import PredictorClient
+from gateway.prediction.features import FEATURE_VERSION, Vector, features, from_bytes, note, noted
+from gateway.prediction.frames import Answer
+from gateway.prediction.habits import Habits, History, Outcome
+from gateway.prediction.messages import Prediction, Question
+from gateway.prediction.recent import Finished, ended_at, recent
+
+log = structlog.get_logger()
+
+MOST_CALIBRATED: Final = 5_000  # rows read when a version comes into use
+MOST_CHARS: Final = 1_000  # of a text that is embedded; the encoder reads fewer still
+
+
+class Counts(Struct):
+    """How predictions came about, since the start."""
+
+    by_model: int = 0
+    without_model: int = 0
+    without_embedding: int = 0
+    timed_out: int = 0
+    unavailable: int = 0
+
+
+class LengthPredictor:
+    """The length predictor of one served model.
+
+    `budget_s` is the longest a request waits for its prediction; then it takes what history tells.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        model_hash: str,
+        budget_s: float,
+        sessions: Sessions,
+    ) -> None:
+        self.model = model
+        self.model_hash = model_hash
+        self.counts = Counts()
+        self._budget_s = budget_s
+        self._sessions = sessions
+        self._client = PredictorClient()
+        self._habits = Habits()
+        self._calibrations: dict[UUID, Calibration] = {}
+        self._active: UUID | None = None
+
+    @property
+    def active(self) -> UUID | None:
+        """The version in use."""
+        return self._active
+
+    @property
+    def connected(self) -> bool:
+        """Whether the process answers."""
+        return self._client.connected
+
+    async def start(self) -> None:
+        """Learn from recent history and start the predictor process, which is not waited for."""
+        finished = await recent(self._sessions, self.model)
+        for row in finished:
+            self._habits.learn(row.outcome)
+        self._client.start()
+        log.info("habits_loaded", rows=len(finished))
+
+    async def ready(self) -> None:
+        """Return once the process answers; `predict` need not wait for it."""
+        await self._client.ready()
+
+    async def close(self) -> None:
+        """End the predictor process."""
+        await self._client.close()
+
+    async def predict(self, question: Question) -> Prediction:
+        """The length's quantiles within the budget; never raises, whatever is away."""
+        history = self._habits.history(
+            tenant=question.tenant,
+            app=question.app,
+            end_user=question.end_user,
+            max_tokens=question.max_tokens,
+            now=time.time(),
+        )
+        vector = features(question, history)
+        instruction, user_input = _plain(question.instruction), _plain(question.user_input)
+        digest = hashlib.sha256(instruction.encode()).digest()
+        answer = None
+        try:
+            answer = await self._client.ask(
+                app=question.app,
+                instruction_hash=digest,
+                instruction=instruction[:MOST_CHARS],
+                user_input=user_input[:MOST_CHARS],
+                features=vector.tobytes(),
+                within_s=self._budget_s,
+            )
+        except TimeoutError:
+            self.counts.timed_out += 1
+        except Unavailable:
+            self.counts.unavailable += 1
+        return self._prediction(question, history, vector, digest, answer)
+
+    def observe(self, record: Record) -> None:
+        """Learn from a finished request: habits at once, calibration of the version that spoke."""
+        if record.model != self.model:
+            return
+        outcome = Outcome(
+            record.tenant_id,
+            record.app_id,
+            record.end_user,
+            record.generation_tokens,
+            record.censored,
+            ended_at(record.arrived_at, record.response_s),
+        )
+        self._habits.learn(outcome)
+        calibration = self._calibrations.get(record.predictor_id) if record.predictor_id else None
+        if calibration is not None:
+            version = record.feature_version
+            _calibrate(
+                calibration, Finished(outcome, record.predictor_id, version, record.features)
+            )
+
+    async def activate(self, predictor_id: UUID, artefact: bytes) -> None:
+        """Score with another version from now on.
+
+        PredictorRefused leaves the version before in use; Unavailable if the process died over it.
+        """
+        calibration = await asyncio.to_thread(_first_calibration, artefact, self.model_hash)
+        spoken = recent(self._sessions, self.model, predictor=predictor_id, most=MOST_CALIBRATED)
+        for row in await spoken:
+            _calibrate(calibration, row)
+        before = {id_: kept for id_, kept in self._calibrations.items() if id_ == self._active}
+        self._calibrations = {**before, predictor_id: calibration}
+        await self._client.load(predictor_id, self.model_hash, artefact)
+        self._active = predictor_id
+        log.info("predictor_version_activated", predictor=str(predictor_id), model=self.model)
+
+    def _prediction(
+        self,
+        question: Question,
+        history: History,
+        vector: Vector,
+        digest: bytes,
+        answer: Answer | None,
+    ) -> Prediction:
+        source, predictor, scored = history.source, None, history.app.quantiles
+        offsets = NO_OFFSETS
+        if answer is not None and answer.scored is not None and answer.predictor is not None:
+            source, predictor, scored = "model", answer.predictor, answer.scored
+            calibration = self._calibrations.get(predictor)
+            offsets = calibration.offsets(question.app) if calibration is not None else NO_OFFSETS
+            vector = note(vector, scored)
+            self.counts.by_model += 1
+            self.counts.without_embedding += answer.embedding is None
+        else:
+            self.counts.without_model += 1
+        q10, q25, q50, q75, q90, q95 = finish(scored, offsets, question.max_tokens)
+        return Prediction(
+            quantiles=(q10, q25, q50, q75, q90, q95),
+            source=source,
+            predictor=predictor,
+            feature_version=FEATURE_VERSION,
+            features=vector.tobytes(),
+            instruction_hash=digest,
+            instruction_embedding=answer.instruction_embedding if answer is not None else None,
+            embedding=answer.embedding if answer is not None else None,
+        )
+
+
+def _first_calibration(artefact: bytes, model_hash: str) -> Calibration:
+    return Calibration(decode(artefact, model_hash=model_hash).scores)
+
+
+def _calibrate(calibration: Calibration, row: Finished) -> None:
+    if row.feature_version != FEATURE_VERSION or (row.outcome.censored and not row.outcome.tokens):
+        return
+    calibration.learn(
+        row.outcome.app,
+        noted(from_bytes(row.features)),
+        row.outcome.tokens,
+        censored=row.outcome.censored,
+    )
+
+
+def _plain(text: str) -> str:
+    """The text without lone surrogates, which JSON may carry and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode("utf-8")

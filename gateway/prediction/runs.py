@@ -1,0 +1,89 @@
+"""Training runs as the gateway starts them: one process at a time, watched to its end."""
+
+import asyncio
+import sys
+from asyncio.subprocess import PIPE, Process
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from gateway.database.errors import Sessions
+from gateway.errors import DatabaseLost
+from gateway.prediction.children import child_environment, end_child
+from gateway.prediction.training_log import TrainingLog
+from models import TrainingRun
+
+log = structlog.get_logger()
+
+COMMAND: Final = (sys.executable, "-m", "gateway.prediction.training", "--with-parent")
+
+
+class TrainingRuns:
+    """Starts training runs of the served model. A run ends with the gateway that started it."""
+
+    def __init__(
+        self, sessions: Sessions, *, model: str, model_hash: str, database_url: str
+    ) -> None:
+        self._log = TrainingLog(sessions)
+        self._model = model
+        self._model_hash = model_hash
+        self._database_url = database_url
+        self._process: Process | None = None
+        self._watcher: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The id of the process at work; None while there is none."""
+        return self._process.pid if self._process is not None else None
+
+    async def recover(self) -> None:
+        """Mark runs as failed that a crashed gateway left open."""
+        buried = await self._log.bury(self._model)
+        if buried:
+            log.warning("training_runs_buried", runs=buried)
+
+    async def start(self, by: str, *, activate: bool = True) -> TrainingRun:
+        """Start a run and return its row, still queued. Conflict while another is open."""
+        await self.recover()
+        run = await self._log.queue(self._model, by=by, activate=activate)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *COMMAND,
+                *("--run", str(run.id), "--model-hash", self._model_hash),
+                stdin=PIPE,
+                env=child_environment() | {"DATABASE_URL": self._database_url},
+            )
+        except OSError as error:
+            await self._log.failed(run.id, f"the training process did not start: {error}")
+            raise
+        self._process = process
+        log.info("training_started", run=str(run.id), pid=process.pid, by=by)
+        self._watcher = asyncio.create_task(self._watch(run.id, process), name="training watcher")
+        return run
+
+    async def finished(self) -> None:
+        """Return once no run of this gateway is at work."""
+        if self._watcher is not None:
+            await asyncio.shield(self._watcher)
+
+    async def close(self) -> None:
+        """Stop the run at work, which is then marked failed."""
+        if self._process is not None:
+            await end_child(self._process)
+        await self.finished()
+
+    async def _watch(self, run_id: UUID, process: Process) -> None:
+        code = await process.wait()
+        self._process = None
+        log.info("training_ended", run=str(run_id), code=code)
+        try:
+            await self._log.failed(run_id, _reason(code))  # no effect on one that is finished
+        except DatabaseLost as error:
+            log.warning("training_end_not_recorded", run=str(run_id), reason=error.message)
+
+
+def _reason(code: int) -> str:
+    if code < 0:
+        return f"the training process was killed by signal {-code}"
+    return f"the training process ended with code {code} before it was done; its log says more"

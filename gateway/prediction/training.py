@@ -1,0 +1,140 @@
+"""One training run: `python -m gateway.prediction.training --run UUID --model-hash HASH`.
+
+A process of its own, killable at any time, with DATABASE_URL in its environment. Exit code 0 if a
+version was made, 1 if not; the reason stands in the run's row.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+from threading import Thread
+from uuid import UUID
+
+import structlog
+
+from gateway.database.connection import Database
+from gateway.errors import LmaasError, PredictorRefused
+from gateway.logs import set_up_logging
+from gateway.prediction.artefact import Artefact, decode, encode
+from gateway.prediction.features import FEATURE_VERSION
+from gateway.prediction.fitting import Judged, make_version
+from gateway.prediction.registry import Registry
+from gateway.prediction.samples import Samples, read_samples
+from gateway.prediction.training_log import TrainingLog, training_lock
+from models import Predictor, TrainingRun
+
+log = structlog.get_logger()
+
+NICENESS = 10  # requests first
+
+
+async def train(database: Database, run_id: UUID, model_hash: str) -> bool:
+    """Do a queued run; whether it made a version. Its row says what became of it."""
+    registry, training_log = Registry(database.sessions), TrainingLog(database.sessions)
+    run = await registry.run(run_id)
+    try:
+        async with training_lock(database.engine, run.model):
+            await training_log.began(run_id)
+            version = await _make(database, registry, run, model_hash)
+            await training_log.succeeded(run_id, version.id)
+    except LmaasError as error:
+        log.warning("training_failed", run=str(run_id), reason=error.message)
+        await training_log.failed(run_id, error.message)
+        return False
+    return True
+
+
+async def _make(
+    database: Database, registry: Registry, run: TrainingRun, model_hash: str
+) -> Predictor:
+    samples = await read_samples(database.sessions, run.model)
+    log.info("training_samples_read", run=str(run.id), rows=len(samples))
+    active, refusal = await _active(registry, run.model, model_hash)
+    judged = make_version(
+        samples,
+        model=run.model,
+        model_hash=model_hash,
+        active=active,
+        threads=max(1, (os.cpu_count() or 1) // 2),
+    )
+    wanted = run.activate and judged.no_worse
+    metrics = judged.metrics() | {
+        "no_worse_than_active": judged.no_worse,
+        "activated": wanted,
+        "active_refused": refusal,
+    }
+    version = await registry.add(_version(run, model_hash, samples, judged, metrics))
+    if wanted:
+        await registry.activate(version.id, by=run.created_by)
+    log.info("predictor_version_made", run=str(run.id), predictor=str(version.id), **metrics)
+    return version
+
+
+async def _active(
+    registry: Registry, model: str, model_hash: str
+) -> tuple[Artefact | None, str | None]:
+    """The active version to be compared with, or why there is none that could be."""
+    active = await registry.active(model)
+    if active is None:
+        return None, None
+    try:
+        return decode(await registry.artefact(active), model_hash=model_hash), None
+    except PredictorRefused as refused:
+        return None, refused.message
+
+
+def _version(
+    run: TrainingRun,
+    model_hash: str,
+    samples: Samples,
+    judged: Judged,
+    metrics: dict[str, object],
+) -> Predictor:
+    return Predictor(
+        model=run.model,
+        model_hash=model_hash,
+        feature_version=FEATURE_VERSION,
+        artefact=encode(judged.artefact),
+        metrics=metrics,
+        trained_from=samples.arrived[0],
+        trained_until=samples.arrived[-1],
+        rows=len(samples),
+        created_by=run.created_by,
+    )
+
+
+def end_with_parent() -> None:
+    """End this process at once when stdin closes: whoever started it is gone."""
+
+    def wait() -> None:
+        sys.stdin.buffer.read()
+        os._exit(2)
+
+    Thread(target=wait, daemon=True).start()
+
+
+async def _main(run_id: UUID, model_hash: str) -> bool:
+    database = await Database.open(os.environ["DATABASE_URL"])
+    try:
+        return await train(database, run_id, model_hash)
+    finally:
+        await database.close()
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description="Fit a length predictor on history.")
+    parser.add_argument("--run", type=UUID, required=True, help="the queued training run")
+    parser.add_argument("--model-hash", required=True, help="hash of the served model")
+    parser.add_argument("--with-parent", action="store_true", help="end when stdin closes")
+    arguments = parser.parse_args()
+    set_up_logging("info")
+    if arguments.with_parent:
+        end_with_parent()
+    os.nice(NICENESS)
+    sys.exit(0 if asyncio.run(_main(arguments.run, arguments.model_hash)) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""The real predictor process, and a fitted version's bytes."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from uuid import UUID
+
+import numpy as np
+import pytest
+
+from gateway.database.connection import Database
+from gateway.database.errors import Sessions
+from gateway.prediction.artefact import encode
+from gateway.prediction.features import FEATURE_VERSION, NAMES, USER_INPUT_COLUMN
+from gateway.prediction.fitting import make_version
+from gateway.prediction.inputs import EMBEDDING_DIMS, Inputs
+from gateway.prediction.messages import Question
+from gateway.prediction.predictor import LengthPredictor
+from gateway.prediction.registry import Registry
+from gateway.prediction.runs import TrainingRuns
+from gateway.prediction.samples import Samples
+from models import Predictor
+
+MODEL, MODEL_HASH = "demo", "abc"
+PATIENCE_S = 60.0
+
+
+@pytest.fixture(scope="session")
+async def predictor(database: Database) -> AsyncIterator[LengthPredictor]:
+    """A length predictor with its process; the budget is no one's hurry here."""
+    predictor = LengthPredictor(
+        model=MODEL, model_hash=MODEL_HASH, budget_s=PATIENCE_S, sessions=database.sessions
+    )
+    await predictor.start()
+    await predictor.ready()
+    yield predictor
+    await predictor.close()
+
+
+@pytest.fixture
+def registry(sessions: Sessions) -> Registry:
+    return Registry(sessions)
+
+
+@pytest.fixture
+async def runs(sessions: Sessions, postgres_url: str) -> AsyncIterator[TrainingRuns]:
+    runs = TrainingRuns(sessions, model=MODEL, model_hash=MODEL_HASH, database_url=postgres_url)
+    yield runs
+    await runs.close()
+
+
+@pytest.fixture(scope="session")
+def artefact() -> bytes:
+    """A version fitted on 120 rows of one app whose answers are as long as its inputs."""
+    rows = 120
+    random = np.random.default_rng(1)
+    features = np.zeros((rows, len(NAMES)), dtype=np.float32)
+    features[:, USER_INPUT_COLUMN] = random.uniform(2, 5, rows)
+    samples = Samples(
+        inputs=Inputs(
+            apps=[UUID(int=1)] * rows,
+            features=features,
+            instructions=np.zeros((1, EMBEDDING_DIMS), dtype=np.float32),
+            instruction_of=np.zeros(rows, dtype=np.intp),
+            embeddings=random.normal(size=(rows, EMBEDDING_DIMS)).astype(np.float32),
+        ),
+        tokens=np.round(np.exp(features[:, USER_INPUT_COLUMN] + random.normal(0, 0.1, rows))),
+        censored=np.zeros(rows, dtype=np.bool_),
+        max_tokens=np.full(rows, 2_000.0),
+        served=np.ones((rows, 6)),
+        arrived=[datetime.now(UTC)] * rows,
+    )
+    judged = make_version(samples, model=MODEL, model_hash=MODEL_HASH, active=None, threads=1)
+    return encode(judged.artefact)
+
+
+@pytest.fixture
+def a_version(artefact: bytes) -> Callable[..., Predictor]:
+    """Makes a version to be kept; any column can be given."""
+
+    def build(**given: object) -> Predictor:
+        columns: dict[str, object] = {
+            "model": MODEL,
+            "model_hash": MODEL_HASH,
+            "feature_version": FEATURE_VERSION,
+            "artefact": artefact,
+            "metrics": {},
+            "rows": 120,
+            "created_by": "test",
+        }
+        return Predictor(**{**columns, **given})
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def a_question() -> Callable[..., Question]:
+    """Makes the question for one request; any field can be given."""
+
+    def build(user_input: str = "one two three", **given: object) -> Question:
+        fields: dict[str, object] = {
+            "tenant": UUID(int=1),
+            "app": UUID(int=1),
+            "end_user": None,
+            "instruction": "Copy the text.",
+            "user_input": user_input,
+            "user_input_tokens": len(user_input.split()),
+            "prompt_tokens": len(user_input.split()) + 5,
+            "max_tokens": 500,
+            "temperature": 0.0,
+            "top_p": 1.0,
+        }
+        return Question(**{**fields, **given})  # type: ignore[arg-type]
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Callable[..., object]:
+    """Waits until a condition holds, however long the machine takes within reason."""
+
+    async def wait(holds: Callable[[], object]) -> None:
+        until = time.monotonic() + PATIENCE_S
+        while not holds():
+            assert time.monotonic() < until, "it never came true"
+            await asyncio.sleep(0.02)
+
+    return wait

@@ -1,0 +1,170 @@
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from uuid import uuid4
+
+import numpy as np
+import psutil
+import pytest
+
+from gateway.errors import PredictorRefused
+from gateway.history.record import Record
+from gateway.prediction.messages import Prediction, Question
+from gateway.prediction.predictor import LengthPredictor
+
+Asked = Callable[..., Question]
+
+
+def vector(stored: bytes | None) -> np.ndarray:
+    assert stored is not None
+    return np.frombuffer(stored, np.float16).astype(float)
+
+
+async def test_embeddings_are_unit_vectors_near_those_of_like_texts(
+    predictor: LengthPredictor, a_question: Asked
+) -> None:
+    cat, kitten, tax = await asyncio.gather(
+        predictor.predict(a_question("The cat sleeps on the sofa.")),
+        predictor.predict(a_question("A kitten is sleeping on the couch.")),
+        predictor.predict(a_question("How do I file my tax return?")),
+    )
+    assert np.linalg.norm(vector(cat.embedding)) == pytest.approx(1, abs=1e-3)
+    assert vector(cat.embedding) @ vector(kitten.embedding) > 0.5
+    assert vector(cat.embedding) @ vector(tax.embedding) < 0.2
+    assert cat.instruction_embedding == tax.instruction_embedding
+    assert cat.instruction_hash == tax.instruction_hash
+
+
+async def test_text_that_is_no_unicode_is_answered(
+    predictor: LengthPredictor, a_question: Asked
+) -> None:
+    found = await predictor.predict(a_question("\ud800 broken \x00", instruction="\udfff"))
+    assert found.embedding is not None
+
+
+async def test_overlong_text_is_answered(predictor: LengthPredictor, a_question: Asked) -> None:
+    assert (await predictor.predict(a_question("word " * 100_000))).embedding is not None
+
+
+async def test_request_out_of_budget_takes_its_prior(
+    predictor: LengthPredictor, a_question: Asked, a_record: Callable[..., Record]
+) -> None:
+    hasty = LengthPredictor(
+        model="demo", model_hash="abc", budget_s=1e-9, sessions=predictor._sessions
+    )
+    hasty._client = predictor._client
+    found = await hasty.predict(a_question(max_tokens=100))
+    assert (found.source, found.embedding, hasty.counts.timed_out) == ("prior", None, 1)
+    assert found.median == pytest.approx(10)
+    app = uuid4()
+    for _ in range(20):
+        hasty.observe(a_record(model="demo", app_id=app, generation_tokens=70))
+    found = await hasty.predict(a_question(app=app, max_tokens=100))
+    assert found.source == "app"
+    assert found.median == pytest.approx(70, rel=0.1)
+
+
+async def test_killed_process_costs_no_answer_and_comes_back_with_its_version(
+    predictor: LengthPredictor,
+    a_question: Asked,
+    artefact: bytes,
+    eventually: Callable[[Callable[[], object]], Awaitable[None]],
+) -> None:
+    version = uuid4()
+    await predictor.activate(version, artefact)
+    before = await predictor.predict(a_question("one two three four"))
+    assert (before.source, before.predictor) == ("model", version)
+
+    client = predictor._client
+    starts = client.starts
+    asked = [
+        asyncio.create_task(predictor.predict(a_question(f"number {each}"))) for each in range(64)
+    ]
+    await asyncio.sleep(0)  # the questions are on their way
+    assert client.pid is not None
+    os.kill(client.pid, signal.SIGKILL)
+    answers: list[Prediction] = await asyncio.gather(*asked)
+    assert all(1 <= each.median <= each.upper <= 500 for each in answers)
+    assert any(each.source != "model" for each in answers)
+    assert predictor.counts.unavailable > 0
+
+    await eventually(lambda: client.starts == starts + 1)
+    await predictor.ready()
+    after = await predictor.predict(a_question("one two three four"))
+    assert (after.source, after.predictor) == ("model", version)
+    assert after.quantiles[2] == pytest.approx(before.quantiles[2], rel=0.3)
+
+
+async def test_damaged_artefact_is_refused_and_the_previous_stays(
+    predictor: LengthPredictor, a_question: Asked, artefact: bytes
+) -> None:
+    version = uuid4()
+    await predictor.activate(version, artefact)
+    damaged = artefact[:-1] + bytes([artefact[-1] ^ 1])
+    with pytest.raises(PredictorRefused, match="damaged"):
+        await predictor.activate(uuid4(), damaged)
+    assert predictor.active == version
+    assert (await predictor.predict(a_question())).predictor == version
+
+
+async def test_process_itself_refuses_what_it_cannot_read(
+    predictor: LengthPredictor, a_question: Asked, artefact: bytes
+) -> None:
+    version = uuid4()
+    await predictor.activate(version, artefact)
+    with pytest.raises(PredictorRefused, match="no predictor"):
+        await predictor._client.load(uuid4(), "abc", b"from elsewhere")
+    assert (await predictor.predict(a_question())).predictor == version
+
+
+async def test_calibration_moves_the_upper_quantile_with_the_outcomes(
+    predictor: LengthPredictor,
+    a_question: Asked,
+    artefact: bytes,
+    a_record: Callable[..., Record],
+) -> None:
+    version = uuid4()
+    await predictor.activate(version, artefact)
+    text = "one two three four five six"
+    before = await predictor.predict(a_question(text))
+    for _ in range(600):
+        predictor.observe(
+            a_record(
+                model="demo",
+                app_id=a_question().app,
+                generation_tokens=60,
+                predictor_id=version,
+                features=before.features,
+            )
+        )
+    after = await predictor.predict(a_question(text))
+    assert before.upper < 20
+    assert after.upper == pytest.approx(60, rel=0.25)
+
+
+def test_process_ends_with_a_killed_gateway() -> None:
+    script = """
+import asyncio
+from gateway.prediction.client import PredictorClient
+
+async def main():
+    client = PredictorClient()
+    client.start()
+    while client.pid is None:
+        await asyncio.sleep(0.01)
+    print(client.pid, flush=True)
+    await asyncio.sleep(3600)
+
+asyncio.run(main())
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True
+    ) as gateway:
+        assert gateway.stdout is not None
+        lines = iter(gateway.stdout.readline, "")
+        child = psutil.Process(int(next(line for line in lines if line.strip().isdigit())))
+        gateway.kill()
+    child.wait(timeout=60)

@@ -1,0 +1,130 @@
+from collections.abc import AsyncIterator, Awaitable, Callable
+from uuid import uuid4
+
+import pytest
+from msgspec.structs import replace
+from sqlalchemy import update
+
+from gateway.database.errors import Sessions
+from gateway.errors import NotFound, PredictorRefused
+from gateway.prediction.artefact import decode, encode
+from gateway.prediction.listener import PredictorListener
+from gateway.prediction.predictor import LengthPredictor
+from gateway.prediction.registry import Registry
+from models import Predictor
+
+Version = Callable[..., Predictor]
+Eventually = Callable[[Callable[[], object]], Awaitable[None]]
+
+
+@pytest.fixture
+async def listener(
+    registry: Registry, predictor: LengthPredictor, postgres_url: str
+) -> AsyncIterator[PredictorListener]:
+    """A listener that would not see a change in time by polling."""
+    listener = PredictorListener(registry, predictor, postgres_url, poll_s=3_600)
+    await listener.start()
+    yield listener
+    await listener.close()
+
+
+async def test_one_version_of_a_model_is_active(registry: Registry, a_version: Version) -> None:
+    first, second = await registry.add(a_version()), await registry.add(a_version())
+    other = await registry.add(a_version(model="other"))
+    for version in (first, other, second):
+        activated = await registry.activate(version.id, by="olga")
+        assert (activated.active, activated.activated_by) == (True, "olga")
+        assert activated.activated_at is not None
+    assert await registry.active("demo") == second.id
+    assert await registry.active("other") == other.id
+    assert [each.active for each in await registry.list("demo")] == [True, False]
+    assert [each.id for each in await registry.list()] == [other.id, second.id, first.id]
+
+
+@pytest.mark.usefixtures("listener")
+async def test_activated_version_is_used_without_a_restart_and_rolled_back(
+    registry: Registry,
+    predictor: LengthPredictor,
+    a_version: Version,
+    eventually: Eventually,
+) -> None:
+    first, second = await registry.add(a_version()), await registry.add(a_version())
+    for version in (first, second, first):
+        await registry.activate(version.id, by="test")
+        await eventually(lambda version=version: predictor.active == version.id)
+
+
+async def test_version_whose_notification_was_lost_is_found_by_polling(
+    *,
+    registry: Registry,
+    sessions: Sessions,
+    predictor: LengthPredictor,
+    postgres_url: str,
+    a_version: Version,
+    eventually: Eventually,
+) -> None:
+    polling = PredictorListener(registry, predictor, postgres_url, poll_s=0.05)
+    await polling.start()
+    version = await registry.add(a_version())
+    async with sessions.begin() as session:
+        await session.execute(
+            update(Predictor).where(Predictor.id == version.id).values(active=True)
+        )
+    await eventually(lambda: predictor.active == version.id)
+    await polling.close()
+
+
+async def test_damaged_version_cannot_be_activated(
+    registry: Registry, a_version: Version, artefact: bytes
+) -> None:
+    sound = await registry.add(a_version())
+    damaged = await registry.add(a_version(artefact=artefact[:-9]))
+    await registry.activate(sound.id, by="test")
+    with pytest.raises(PredictorRefused, match="damaged"):
+        await registry.activate(damaged.id, by="test")
+    assert await registry.active("demo") == sound.id
+
+
+async def test_damaged_version_that_is_active_is_refused_and_the_previous_stays(
+    *,
+    registry: Registry,
+    predictor: LengthPredictor,
+    listener: PredictorListener,
+    a_version: Version,
+    artefact: bytes,
+    sessions: Sessions,
+) -> None:
+    sound = await registry.add(a_version())
+    await registry.activate(sound.id, by="test")
+    await listener.follow()
+    damaged = await registry.add(a_version(artefact=artefact[:-9]))
+    async with sessions.begin() as session:  # past the registry, as a careless hand might
+        await session.execute(update(Predictor).values(active=Predictor.id == damaged.id))
+    await listener.follow()
+    assert predictor.active == sound.id
+
+
+async def test_version_of_another_model_hash_is_not_used(
+    registry: Registry,
+    predictor: LengthPredictor,
+    listener: PredictorListener,
+    a_version: Version,
+    artefact: bytes,
+) -> None:
+    sound = await registry.add(a_version())
+    await registry.activate(sound.id, by="test")
+    await listener.follow()
+    decoded = decode(artefact, model_hash="abc")
+    foreign = encode(replace(decoded, model_hash="xyz"))
+    version = await registry.add(a_version(artefact=foreign, model_hash="xyz"))
+    await registry.activate(version.id, by="test")
+    await listener.follow()
+    assert predictor.active == sound.id
+
+
+async def test_unknown_version_is_not_found(registry: Registry) -> None:
+    for call in (registry.show, registry.artefact, registry.run):
+        with pytest.raises(NotFound):
+            await call(uuid4())
+    with pytest.raises(NotFound):
+        await registry.activate(uuid4(), by="test")

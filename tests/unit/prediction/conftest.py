@@ -1,0 +1,55 @@
+"""Synthetic samples, and a version fitted on them once."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import numpy as np
+import pytest
+
+from gateway.prediction.features import NAMES, USER_INPUT_COLUMN
+from gateway.prediction.fitting import Judged, make_version
+from gateway.prediction.inputs import EMBEDDING_DIMS, Inputs
+from gateway.prediction.samples import Samples
+
+RATIOS = (4.0, 1.0, 0.25)
+
+
+def synthetic_samples(rows: int, seed: int) -> Samples:
+    """Three input-proportional apps in turn; the first embedding axis also moves the length."""
+    random = np.random.default_rng(seed)
+    features = np.zeros((rows, len(NAMES)), dtype=np.float32)
+    features[:, USER_INPUT_COLUMN] = random.uniform(2, 5, rows)
+    embeddings = random.normal(size=(rows, EMBEDDING_DIMS)).astype(np.float32)
+    embeddings[:, 0] = 20 * np.sign(embeddings[:, 0])
+    app_of = np.arange(rows) % len(RATIOS)
+    log_lengths = (
+        np.log(np.array(RATIOS)[app_of])
+        + features[:, USER_INPUT_COLUMN]
+        + 0.02 * embeddings[:, 0]
+        + random.normal(0, 0.1, rows)
+    )
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    return Samples(
+        inputs=Inputs(
+            apps=[UUID(int=int(app) + 1) for app in app_of],
+            features=features,
+            instructions=np.eye(len(RATIOS), EMBEDDING_DIMS, dtype=np.float32),
+            instruction_of=app_of,
+            embeddings=embeddings,
+        ),
+        tokens=np.maximum(np.round(np.exp(log_lengths)), 1.0),
+        censored=np.zeros(rows, dtype=np.bool_),
+        max_tokens=np.full(rows, 2_000.0),
+        served=np.tile([2.0, 7.0, 45.0, 300.0, 900.0, 1_400.0], (rows, 1)),
+        arrived=[began + timedelta(seconds=row) for row in range(rows)],
+    )
+
+
+@pytest.fixture(scope="session")
+def samples() -> Samples:
+    return synthetic_samples(600, seed=1)
+
+
+@pytest.fixture(scope="session")
+def judged(samples: Samples) -> Judged:
+    return make_version(samples, model="demo", model_hash="abc", active=None, threads=1)

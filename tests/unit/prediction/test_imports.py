@@ -1,0 +1,24 @@
+import subprocess
+import sys
+
+GATEWAY_SIDE = (
+    "predictor",
+    "client",
+    "habits",
+    "calibration",
+    "artefact",
+    "features",
+    "registry",
+    "listener",
+    "runs",
+)
+HEAVY = ("torch", "lightgbm", "sklearn", "scipy", "sentence_transformers", "transformers")
+
+
+def test_gateways_own_process_imports_no_learning_library() -> None:
+    imports = "; ".join(f"import gateway.prediction.{name}" for name in GATEWAY_SIDE)
+    script = f"import sys; {imports}; print([name for name in {HEAVY} if name in sys.modules])"
+    found = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    )
+    assert found.stdout.strip() == "[]"
