@@ -23,7 +23,9 @@ class Settings(Struct, frozen=True, rename=_variable):
     """One field for each environment variable; the field's description is its documentation."""
 
     host: Annotated[str, Meta(min_length=1, description="address to serve on")] = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65535, description="port to serve on; 0 takes a free one")] = 8000
+    port: Annotated[
+        int, Meta(ge=0, le=65535, description="port to serve on; 0 takes a free one")
+    ] = 8000
     data_dir: Annotated[
         str, Meta(min_length=1, description="embedded Postgres, spool, engine socket and logs")
     ] = ".lmaas"
@@ -56,24 +58,45 @@ class Settings(Struct, frozen=True, rename=_variable):
         float, Meta(ge=0, description="standard deviations kept free above the expected KV peak")
     ] = 3.0
     prediction_budget_ms: Annotated[
-        float, Meta(gt=0, description="a request waits this long for its prediction, then takes its prior")
+        float,
+        Meta(
+            gt=0, description="a request waits this long for its prediction, then takes its prior"
+        ),
     ] = 250.0
     drain_s: Annotated[
         float, Meta(ge=0, description="at a stop, running requests have this long to finish")
     ] = 20.0
+    engine_socket: Annotated[
+        str | None, Meta(description="socket of an engine run elsewhere; unset: one is started")
+    ] = None
     engine_threads: Annotated[
         int, Meta(ge=0, description="CPU threads of the engine; 0 leaves it to torch")
     ] = 0
+    engine_step_tokens: Annotated[
+        int, Meta(ge=1, description="tokens the engine runs in one step; longer prompts are cut")
+    ] = 512
     engine_device: Annotated[
         Literal["auto", "cpu", "cuda"], Meta(description="where the engine runs the model")
     ] = "auto"
     engine_dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"],
-        Meta(description="the engine's number format; auto: float32 on a CPU, the model's own on a GPU"),
+        Meta(
+            description="the engine's number format; auto: float32 on a CPU, else the model's own"
+        ),
     ] = "auto"
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="least severe event logged")
     ] = "info"
+
+    @property
+    def data_folder(self) -> Path:
+        """The data folder's absolute path."""
+        return Path(self.data_dir).expanduser().absolute()
+
+    @property
+    def model_name(self) -> str:
+        """What clients call the model: the folder's name, or the hub name."""
+        return Path(self.model).name if Path(self.model).is_dir() else self.model
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -82,7 +105,9 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     given = {name: value for name, value in environment.items() if name in known and value != ""}
     unknown = sorted(name for name in environment if name.startswith(PREFIX) and name not in known)
     if unknown:
-        raise StartupFailure(f"unknown setting {unknown[0]}; accepted are {', '.join(sorted(known))}")
+        raise StartupFailure(
+            f"unknown setting {unknown[0]}; accepted are {', '.join(sorted(known))}"
+        )
     try:
         return msgspec.convert(given, Settings, strict=False)
     except msgspec.ValidationError as error:

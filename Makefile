@@ -1,0 +1,55 @@
+# `make` lists the targets.
+.DEFAULT_GOAL := help
+.PHONY: help install run test lint types contracts check format demo-model exactness clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+T ?= tests
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+.venv/installed: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || { echo "making .venv"; $(PYTHON) -m venv .venv; }
+	@echo "installing (about two minutes the first time)"
+	@$(PIP) --editable .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	@echo "installing what tests and checks need"
+	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+install: .venv/installed-dev  ## make .venv with everything in it
+
+run: .venv/installed  ## start Postgres, predictor, engine and gateway on http://127.0.0.1:8000
+	@exec $(BIN)/lmaas serve
+
+test: .venv/installed-dev  ## run the tests; T=tests/unit/scheduling narrows
+	@$(BIN)/python -m pytest $(T)
+
+lint: .venv/installed-dev  ## ruff: rules and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: .venv/installed-dev  ## let ruff format and mend
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+types: .venv/installed-dev  ## mypy, strict
+	@$(BIN)/mypy
+
+contracts: .venv/installed-dev  ## the arrows between packages
+	@$(BIN)/lint-imports
+
+check: lint types contracts test  ## what CI runs
+
+demo-model: .venv/installed  ## train the shipped demo model anew (about an hour on two cores)
+	@$(BIN)/python -m engine.demo.train engine/demo/lmaas-demo
+
+exactness: .venv/installed  ## exact match of the demo model on unseen inputs, by job
+	@$(BIN)/python -m engine.demo.exactness engine/demo/lmaas-demo
+
+clean:  ## remove what the tools leave behind; data in .lmaas stays
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info

@@ -1,0 +1,5 @@
+"""`python -m gateway` is `lmaas`."""
+
+from gateway.cli.main import main
+
+main()

@@ -1,0 +1,1 @@
+"""The admin API: tenants, apps and keys, predictors and their training."""

@@ -1,0 +1,61 @@
+"""`/admin/tenants/{tenant_id}/apps`: a tenant's applications."""
+
+from datetime import datetime
+from typing import Self
+from uuid import UUID
+
+from litestar import Controller, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
+from msgspec import Struct
+
+from gateway.api.envelope import Listing
+from gateway.tenancy.apps import Apps
+from gateway.tenancy.paging import Cursor
+from models import App
+
+
+class AppRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """An app to make; `instruction` serves requests that bring no system message."""
+
+    name: str
+    instruction: str | None = None
+
+
+class AppAnswer(Struct, frozen=True):
+    """An app."""
+
+    id: UUID
+    tenant_id: UUID
+    name: str
+    instruction: str | None
+    created_at: datetime
+
+    @classmethod
+    def of(cls, app: App) -> Self:
+        """The app as clients see it."""
+        return cls(app.id, app.tenant_id, app.name, app.instruction, app.created_at)
+
+
+class AppsController(Controller):
+    """Makes and lists the apps of a tenant."""
+
+    path = "/tenants/{tenant_id:uuid}/apps"
+
+    @post(summary="Make an app of a tenant")
+    async def create_app(
+        self, tenant_id: FromPath[UUID], data: JSONBody[AppRequest], apps: NamedDependency[Apps]
+    ) -> AppAnswer:
+        """The new app; 404 without such a tenant, 409 if it has an app of that name."""
+        return AppAnswer.of(await apps.create(tenant_id, data.name, data.instruction))
+
+    @get(summary="List the apps of a tenant")
+    async def list_apps(
+        self,
+        tenant_id: FromPath[UUID],
+        cursor: NamedDependency[Cursor],
+        apps: NamedDependency[Apps],
+    ) -> Listing[AppAnswer]:
+        """Apps, oldest first; 404 without such a tenant."""
+        page = await apps.list(tenant_id, cursor)
+        return Listing(data=[AppAnswer.of(app) for app in page.items], has_more=page.more)

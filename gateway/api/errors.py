@@ -1,0 +1,183 @@
+"""The one place where errors become HTTP answers, all of OpenAI's shape.
+
+`exception_handlers` belong to the application; a stream that has begun sends `error_body`.
+"""
+
+from http import HTTPStatus
+from typing import Any, Final
+
+import msgspec
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException, SerializationException, ValidationException
+from litestar.types import ExceptionHandlersMap
+from msgspec import Struct
+
+from gateway.errors import (
+    Conflict,
+    Forbidden,
+    GenerationFailed,
+    InvalidRequest,
+    LmaasError,
+    NotFound,
+    OverLimit,
+    Unauthenticated,
+    Unavailable,
+)
+
+log = structlog.get_logger(__name__)
+
+STATUS: Final[dict[type[LmaasError], int]] = {
+    InvalidRequest: 400,
+    Unauthenticated: 401,
+    Forbidden: 403,
+    NotFound: 404,
+    Conflict: 409,
+    OverLimit: 429,
+    GenerationFailed: 500,
+    Unavailable: 503,
+    LmaasError: 500,
+}
+TYPE: Final[dict[int, str]] = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
+CODE: Final[dict[int, str]] = {
+    400: "invalid_value",
+    401: "invalid_api_key",
+    403: "insufficient_permissions",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "request_too_large",
+    415: "unsupported_media_type",
+    429: "rate_limit_exceeded",
+    503: "service_unavailable",
+}
+RETRY_AFTER_S: Final[dict[int, int]] = {429: 1, 503: 2}
+# Client libraries try a 409 again, but a conflict stays one.
+FINAL: Final[frozenset[int]] = frozenset({409})
+
+
+class ErrorDetail(Struct, frozen=True):
+    """What went wrong; `param` names the parameter at fault where there is one."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(Struct, frozen=True):
+    """The body of every answer that is an error."""
+
+    error: ErrorDetail
+
+
+def status_of(error: LmaasError) -> int:
+    """The HTTP status of an error, by its nearest class in `STATUS`."""
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def error_body(error: LmaasError) -> ErrorBody:
+    """An error as the body of an answer, or as the last event of a stream."""
+    return _body(status_of(error), error.message, error.param, error.code)
+
+
+def _body(status: int, message: str, param: str | None, code: str | None) -> ErrorBody:
+    ours = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
+    return ErrorBody(ErrorDetail(message, TYPE.get(status, ours), param, code))
+
+
+def _answer(
+    status: int, body: ErrorBody, headers: dict[str, str] | None = None
+) -> Response[ErrorBody]:
+    headers = dict(headers or {})
+    if status in RETRY_AFTER_S:
+        headers["Retry-After"] = str(RETRY_AFTER_S[status])
+    if status in FINAL:
+        headers["X-Should-Retry"] = "false"
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    return Response(body, status_code=status, headers=headers, media_type="application/json")
+
+
+def handle_ours(_: Request[Any, Any, Any], error: LmaasError) -> Response[ErrorBody]:
+    """An error that the gateway raised on purpose."""
+    status = status_of(error)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.warning("request_failed", error=type(error).__name__, reason=error.message)
+    return _answer(status, error_body(error))
+
+
+def handle_litestar(request: Request[Any, Any, Any], error: HTTPException) -> Response[ErrorBody]:
+    """An error of the framework's own, such as no such route or a body that cannot be read."""
+    status = error.status_code
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        return handle_unexpected(request, error)
+    message, param = _explain(request, error)
+    body = _body(status, message, param, CODE.get(status))
+    return _answer(status, body, error.headers)
+
+
+def handle_unexpected(_: Request[Any, Any, Any], error: Exception) -> Response[ErrorBody]:
+    """A defect: logged with its traceback, and not explained to the client."""
+    log.error("request_crashed", exc_info=error)
+    message = "the server made a mistake; it is logged"
+    return _answer(500, _body(500, message, None, "internal_error"))
+
+
+def _explain(request: Request[Any, Any, Any], error: HTTPException) -> tuple[str, str | None]:
+    """What is wrong, and the path of the parameter at fault."""
+    route = f"{request.method} {request.url.path}"
+    match error.status_code:
+        case HTTPStatus.NOT_FOUND:
+            return f"there is no {route}", None
+        case HTTPStatus.METHOD_NOT_ALLOWED:
+            allowed = (error.headers or {}).get("allow", "")
+            return f"{route} is not allowed; accepted is {allowed}", None
+        case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            return "the body is too large", None
+    return _explain_input(error)
+
+
+def _explain_input(error: HTTPException) -> tuple[str, str | None]:
+    """What is wrong with what was sent."""
+    match error.__cause__:
+        case msgspec.ValidationError() as cause:
+            return _explain_validation(cause)
+        case SerializationException() as cause:
+            return f"the body is not JSON: {cause.detail}", None
+    if isinstance(error, ValidationException) and isinstance(error.extra, list) and error.extra:
+        first = error.extra[0]  # of dependencies that ran side by side, the cause is a group
+        return _placed(str(first.get("key", "")), str(first.get("message", error.detail)))
+    return error.detail, None
+
+
+def _explain_validation(cause: msgspec.ValidationError) -> tuple[str, str | None]:
+    """Msgspec's words with the place put first, as OpenAI writes places: `messages[0].role`."""
+    reason, _, place = str(cause).partition(" - at ")
+    place = place.strip("`").removeprefix("$").lstrip(".")
+    if place == "data" or place.startswith(("data.", "data[")):
+        place = place.removeprefix("data").lstrip(".")
+    if reason == "Object missing required field `data`":
+        return "a body in JSON is needed", None
+    if reason.startswith(("Object missing required field", "Object contains unknown field")):
+        field = reason.split("`")[1]
+        place = f"{place}.{field}" if place else field
+        wrong = "is required" if "missing" in reason else "is not a known field"
+        return f"{place}: {wrong}", place
+    return _placed(place, reason)
+
+
+def _placed(place: str, reason: str) -> tuple[str, str | None]:
+    reason = reason[:1].lower() + reason[1:]
+    return (f"{place}: {reason}", place) if place else (f"the body: {reason}", None)
+
+
+exception_handlers: Final[ExceptionHandlersMap] = {
+    LmaasError: handle_ours,
+    HTTPException: handle_litestar,
+    Exception: handle_unexpected,
+}

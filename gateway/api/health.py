@@ -1,0 +1,48 @@
+"""`GET /health/live` and `/health/ready`."""
+
+from uuid import UUID
+
+from litestar import Controller, Response, get
+from litestar.di import NamedDependency
+from msgspec import Struct
+
+from gateway.generation.service import Generations
+
+
+class Health(Struct):
+    """How the gateway is."""
+
+    status: str
+    engine: str
+    predictor: str
+    predictor_version: UUID | None
+    waiting: int
+    running: int
+
+
+class HealthController(Controller):
+    """For load balancers and supervisors; no key is needed."""
+
+    path = "/health"
+    tags = ("Health",)
+
+    @get("/live", summary="Is the process there?")
+    async def live(self) -> dict[str, str]:
+        """Answers as long as the event loop turns."""
+        return {"status": "ok"}
+
+    @get("/ready", summary="Would a request be served now?")
+    async def ready(self, generations: NamedDependency[Generations]) -> Response[Health]:
+        """200 when a request would be served, else 503. A predictor that is away costs nothing
+        but accuracy, and a database that is away delays history, so neither makes it unready.
+        """
+        ready = generations.ready
+        health = Health(
+            status="ready" if ready else "unavailable",
+            engine="connected" if generations.dispatcher.connected else "away",
+            predictor="connected" if generations.predicting else "away",
+            predictor_version=generations.predictor_version,
+            waiting=generations.dispatcher.waiting,
+            running=generations.dispatcher.running,
+        )
+        return Response(health, status_code=200 if ready else 503)

@@ -1,0 +1,60 @@
+"""The Litestar application: wiring only."""
+
+from typing import Final
+
+from litestar import Litestar, Router
+from litestar.di import Provide
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.spec import Components, SecurityScheme
+
+from gateway.api.admin.routes import AdminServices, admin_router
+from gateway.api.chat import ChatController
+from gateway.api.errors import exception_handlers
+from gateway.api.guards import api_key_guard, provide_caller
+from gateway.api.health import HealthController
+from gateway.api.request_id import RequestId
+from gateway.api.served_models import ModelsController
+from gateway.node import Node
+from gateway.tenancy.apps import Apps
+from gateway.tenancy.keys import ApiKeys
+from gateway.tenancy.tenants import Tenants
+
+LARGEST_BODY: Final = 16 << 20  # bytes
+
+
+def build_app(node: Node) -> Litestar:
+    """The routes over a running node."""
+    sessions = node.database.sessions
+    admin = AdminServices(
+        tenants=Tenants(sessions),
+        apps=Apps(sessions),
+        keys=ApiKeys(sessions, node.authenticator),
+        registry=node.registry,
+        runs=node.runs,
+    )
+    return Litestar(
+        route_handlers=[
+            HealthController,
+            Router(
+                "/v1",
+                route_handlers=[ChatController, ModelsController],
+                guards=[api_key_guard(node.authenticator)],
+                dependencies={"caller": Provide(provide_caller)},
+                security=[{"bearer": []}],
+                tags=["OpenAI"],
+            ),
+            admin_router(node.admin_key, admin),
+        ],
+        dependencies={"generations": Provide(lambda: node.generations, sync_to_thread=False)},
+        middleware=[RequestId()],
+        exception_handlers=exception_handlers,
+        request_max_body_size=LARGEST_BODY,
+        openapi_config=OpenAPIConfig(
+            title="LMaaS gateway",
+            version="0.1.0",
+            use_handler_docstrings=True,
+            components=Components(
+                security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer")}
+            ),
+        ),
+    )

@@ -1,0 +1,17 @@
+"""`lmaas engine`: the engine alone, for those who supervise it themselves."""
+
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    add_help_option=False,
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def engine(arguments: tuple[str, ...]) -> NoReturn:
+    """Become `python -m engine`, with the same arguments."""
+    os.execv(sys.executable, [sys.executable, "-m", "engine", *arguments])  # noqa: S606  no shell

@@ -1,0 +1,23 @@
+"""`lmaas migrate`: bring the database's tables to this release."""
+
+from pathlib import Path
+
+import click
+
+from gateway.database import migration
+from gateway.database.embedded import EmbeddedPostgres
+from gateway.logs import set_up_logging
+from gateway.settings import read_settings
+
+
+@click.command()
+def migrate() -> None:
+    """Apply the migrations to DATABASE_URL, or to the embedded Postgres where it is unset."""
+    settings = read_settings()
+    set_up_logging(settings.log_level)
+    if settings.database_url is not None:
+        migration.migrate(settings.database_url)
+    else:
+        with EmbeddedPostgres(Path(settings.data_dir)) as server:
+            migration.migrate(server.url)
+    click.echo("the database is up to date")

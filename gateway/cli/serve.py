@@ -1,0 +1,125 @@
+"""`lmaas serve`: everything on this machine, until a signal."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from typing import Final
+
+import click
+import uvicorn
+import uvloop
+
+from gateway.app import build_app
+from gateway.errors import StartupFailure
+from gateway.logs import set_up_logging
+from gateway.node import Node, running_node
+from gateway.settings import Settings, read_settings
+
+BACKLOG: Final = 2048
+STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+@click.command()
+def serve() -> None:
+    """Start the gateway with its database, predictor and engine."""
+    settings = read_settings()
+    set_up_logging(settings.log_level)
+    with _listening(settings) as listener:
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(_serve(settings, listener))
+        except asyncio.CancelledError:
+            click.echo("stopped before it was ready", err=True)
+
+
+@contextlib.contextmanager
+def _listening(settings: Settings) -> Iterator[socket.socket]:
+    """The bound port, taken before anything slow starts."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((settings.host, settings.port))
+            listener.listen(BACKLOG)
+        except OSError as error:
+            raise StartupFailure(
+                f"cannot serve on {settings.host}:{settings.port}: {error.strerror}; "
+                "set LMAAS_PORT or LMAAS_HOST to another"
+            ) from error
+        yield listener
+
+
+class _Server(uvicorn.Server):
+    """uvicorn with our signal handling: the parts around it stop after it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to `_serve`."""
+        yield
+
+
+async def _serve(settings: Settings, listener: socket.socket) -> None:
+    began = time.monotonic()
+
+    def say(line: str) -> None:
+        click.echo(f"{time.monotonic() - began:6.1f} s  {line}", err=True)
+
+    loop = asyncio.get_running_loop()
+    starting = asyncio.current_task()
+    assert starting is not None
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, starting.cancel)
+    async with running_node(settings, say) as node:
+        server = _server(settings, node)
+
+        def stop() -> None:
+            say("stopping: running requests may finish; again to stop at once")
+            server.force_exit = server.should_exit
+            server.should_exit = True
+
+        for number in STOP_SIGNALS:
+            loop.add_signal_handler(number, stop)
+        host, port = listener.getsockname()[:2]
+        say(f"ready on http://{host}:{port}")
+        _welcome(node, f"http://{host}:{port}")
+        await server.serve([listener])
+    say("stopped")
+
+
+def _server(settings: Settings, node: Node) -> _Server:
+    return _Server(
+        uvicorn.Config(
+            build_app(node),
+            loop="none",
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=max(1, round(settings.drain_s)),
+            backlog=BACKLOG,
+        )
+    )
+
+
+def _welcome(node: Node, url: str) -> None:
+    """The keys that were just made, once, and a line to paste."""
+    if node.admin_key.made:
+        click.echo(
+            f"\nadmin key (kept in {node.settings.data_dir}/admin_key): {node.admin_key.secret}"
+        )
+    if node.demo_key is None:
+        return
+    click.echo(f"API key of the demo tenant (shown once): {node.demo_key}\n")
+    click.echo(
+        f"curl {url}/v1/chat/completions \\\n"
+        f"  -H 'Authorization: Bearer {node.demo_key}' -H 'Content-Type: application/json' \\\n"
+        f"""  -d '{{"model": "{node.generations.model}", "temperature": 0, "messages": [\n"""
+        '       {"role": "system", "content": "Translate into Velan, word by word."},\n'
+        """       {"role": "user", "content": "brave queen finds golden castle"}]}'\n"""
+    )
+    sys.stdout.flush()

@@ -1,0 +1,66 @@
+"""What a client asks for, and what of it the predictor looks at."""
+
+from typing import Final
+
+from msgspec import Struct
+
+from gateway.errors import ContextLengthExceeded, InvalidRequest
+from gateway.tenancy.authentication import Caller
+
+INSTRUCTING: Final = ("system", "developer")
+
+
+class Message(Struct, frozen=True):
+    """One turn of a conversation, as plain text."""
+
+    role: str
+    content: str
+
+
+class Ask(Struct, frozen=True, kw_only=True):
+    """A checked request for one answer."""
+
+    caller: Caller
+    messages: tuple[Message, ...]
+    end_user: str | None = None
+    max_tokens: int | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int | None = None
+    streamed: bool = False
+
+    @property
+    def instruction(self) -> str:
+        """The app's fixed text: the system messages, or the app's registered instruction."""
+        given = [message.content for message in self.messages if message.role in INSTRUCTING]
+        return "\n".join(given) if given else self.caller.instruction or ""
+
+    @property
+    def user_input(self) -> str:
+        """What the user wrote last."""
+        return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
+
+    def conversation(self) -> list[dict[str, str]]:
+        """The messages for the chat template, the registered instruction first where none came."""
+        turns = [{"role": m.role, "content": m.content} for m in self.messages]
+        if self.instruction and not any(m.role in INSTRUCTING for m in self.messages):
+            turns.insert(0, {"role": "system", "content": self.instruction})
+        return turns
+
+
+def answer_limit(prompt_tokens: int, wanted: int | None, context_tokens: int) -> int:
+    """Most tokens the answer may have: what was asked for, else what the context leaves.
+
+    ContextLengthExceeded where prompt and answer cannot fit; InvalidRequest below 1.
+    """
+    if wanted is not None and wanted < 1:
+        raise InvalidRequest(f"max_tokens is {wanted}; at least 1 is needed", param="max_tokens")
+    room = context_tokens - prompt_tokens
+    if room < max(1, wanted or 1):
+        asked = f" and max_tokens asks for {wanted} more" if wanted else ""
+        raise ContextLengthExceeded(
+            f"the model's context is {context_tokens} tokens; the messages take "
+            f"{prompt_tokens}{asked}: shorten the messages or lower max_tokens",
+            param="messages",
+        )
+    return wanted or room

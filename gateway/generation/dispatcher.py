@@ -1,0 +1,239 @@
+"""Hands batches to the engine as the policy says, and each step's tokens to their requests."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from collections.abc import Sequence as Many
+from typing import Final
+
+import structlog
+from msgspec import Struct
+
+from engine.protocol import EngineInfo, Finish, Refused, Step
+from gateway.engines.interface import Engine
+from gateway.errors import GenerationFailed, LmaasError
+from gateway.generation.live import LiveRequest
+from gateway.scheduling.policies import Dispatch, Policy
+
+STEPS_BETWEEN_DECISIONS: Final = 16  # while requests wait and nothing finishes
+
+log = structlog.get_logger()
+
+
+class _Progress(Struct):
+    """A dispatched batch until its last request ends."""
+
+    size: int
+    left: int
+    began_s: float
+    prompt_tokens: int
+    generation_tokens: int = 0
+
+
+class Dispatcher:
+    """The queue in front of one engine. It decides when; the policy decides what.
+
+    `info` describes the newest engine; `lost_at_s` is None while it answers.
+    `on_end` is called once for every request that ended, before its reader learns of it.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        policy: Policy,
+        on_end: Callable[[LiveRequest], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.policy = policy
+        self._model = model
+        self._on_end = on_end
+        self._clock = clock
+        self._engine: Engine | None = None
+        self.info: EngineInfo | None = None
+        self.lost_at_s: float | None = clock()
+        self._ready = asyncio.Event()
+        self._waiting: dict[str, LiveRequest] = {}
+        self._running: dict[str, LiveRequest] = {}
+        self._batches: dict[str, _Progress] = {}
+        self._deciding = False
+        self._steps = 0
+
+    @property
+    def connected(self) -> bool:
+        """Whether an engine is there."""
+        return self.lost_at_s is None
+
+    async def ready(self) -> EngineInfo:
+        """The engine's description, once it is there."""
+        await self._ready.wait()
+        assert self.info is not None
+        return self.info
+
+    @property
+    def waiting(self) -> int:
+        """Requests not yet handed to the engine."""
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        """Requests handed to the engine and not ended."""
+        return len(self._running)
+
+    def attach(self, engine: Engine) -> None:
+        """Use this engine; it tells when it is ready."""
+        self._engine = engine
+
+    def enqueue(self, live: LiveRequest) -> None:
+        """Let a request wait for its turn."""
+        self._waiting[live.id.hex] = live
+        self.policy.arrive(live.waiting(self._model))
+        self._decide_soon()
+
+    def cancel(self, live: LiveRequest, error: LmaasError | None = None) -> None:
+        """End a request whose answer nobody wants; its pages are freed at the next step."""
+        if live.done:
+            return
+        if self._waiting.pop(live.id.hex, None) is not None:
+            self.policy.withdraw(live.id.hex)
+        elif self._running.pop(live.sequence_id, None) is not None and self._engine:
+            self._engine.cancel([live.sequence_id])
+        self._end(live, "cancelled", error)
+
+    def cancel_all(self, error: LmaasError) -> None:
+        """End everything: the gateway stops."""
+        for live in (*self._waiting.values(), *self._running.values()):
+            self.cancel(live, error)
+
+    def engine_ready(self, info: EngineInfo) -> None:
+        """A fresh engine: what was running goes on from what it had generated."""
+        self.info, self.lost_at_s = info, None
+        self._ready.set()
+        unfinished = list(self._running.values())
+        self._running.clear()
+        if unfinished:
+            log.info("sequences_resumed", count=len(unfinished))
+        self._resume(unfinished)
+        self._decide_soon()
+
+    def engine_lost(self) -> None:
+        """Wait for the next engine; nothing is dispatched meanwhile."""
+        self.lost_at_s = self._clock()
+        self._ready.clear()
+
+    def engine_refused(self, refused: Many[Refused]) -> None:
+        """The engine will never run these."""
+        for item in refused:
+            live = self._running.pop(item.id, None)
+            if live:
+                self._end(live, "error", GenerationFailed(f"the engine refused it: {item.reason}"))
+        self._decide_soon()
+
+    def engine_stepped(self, step: Step) -> None:
+        """Give each request its tokens, end those that finished, and decide anew."""
+        now_s = self._clock()
+        for sequence_id, tokens in step.tokens.items():
+            live = self._running.get(sequence_id)
+            if live:
+                live.grow(tokens, now_s)
+        for sequence_id in step.preempted:
+            live = self._running.get(sequence_id)
+            if live:
+                live.preemptions += 1
+        if step.finished:
+            self._finish(step.finished)
+        self._steps += 1
+        if self._waiting and (step.finished or self._steps % STEPS_BETWEEN_DECISIONS == 0):
+            self._decide_soon()
+
+    def _finish(self, finished: Many[Finish]) -> None:
+        cut_off = []
+        for finish in finished:
+            live = self._running.pop(finish.id, None)
+            if live is None:
+                continue
+            if finish.reason == "cancelled":  # not by us: our stream was away for too long
+                cut_off.append(live)
+            elif finish.reason == "error":
+                reason = finish.message or "no reason given"
+                self._end(live, "error", GenerationFailed(f"the engine failed: {reason}"))
+            else:
+                self._end(live, finish.reason)
+        self._resume(cut_off)
+
+    def _resume(self, unfinished: Many[LiveRequest]) -> None:
+        """Hand requests over anew, under a new name, to go on where they stopped."""
+        assert self._engine is not None
+        assert self.info is not None
+        sequences = []
+        for live in unfinished:
+            live.attempt += 1
+            if len(live.tokens) >= live.max_tokens:
+                self._end(live, "length")
+                continue
+            self._running[live.sequence_id] = live
+            sequences.append(live.sequence(self.info.stop_ids))
+        if sequences:
+            self._engine.submit("resumed", sequences)
+
+    def _decide_soon(self) -> None:
+        """One decision for all that happens in this turn of the event loop."""
+        if not self._deciding:
+            self._deciding = True
+            asyncio.get_running_loop().call_soon(self._decide)
+
+    def _decide(self) -> None:
+        self._deciding = False
+        while self._waiting and self.connected:
+            running = [live.running() for live in self._running.values()]
+            dispatch = self.policy.dispatch(running, self._clock())
+            if dispatch is None:
+                return
+            self._send(dispatch)
+
+    def _send(self, dispatch: Dispatch) -> None:
+        assert self._engine is not None
+        assert self.info is not None
+        now_s = self._clock()
+        sequences = []
+        for request in dispatch.requests:
+            live = self._waiting.pop(request.id)
+            live.dispatch, live.dispatched_s = dispatch, now_s
+            self._running[live.sequence_id] = live
+            sequences.append(live.sequence(self.info.stop_ids))
+        self._batches[dispatch.batch] = _Progress(
+            size=len(sequences),
+            left=len(sequences),
+            began_s=now_s,
+            prompt_tokens=max(len(sequence.prompt) for sequence in sequences),
+        )
+        self._engine.submit(dispatch.batch, sequences)
+        log.debug(
+            "batch_dispatched",
+            batch=dispatch.batch,
+            size=len(sequences),
+            ratio=round(dispatch.ratio, 3),
+            waited_s=round(dispatch.waited_s, 3),
+        )
+
+    def _end(self, live: LiveRequest, reason: str, error: LmaasError | None = None) -> None:
+        now_s = self._clock()
+        self._settle_batch(live, now_s)
+        live.end(reason, now_s, error)
+        self._on_end(live)
+
+    def _settle_batch(self, live: LiveRequest, now_s: float) -> None:
+        """When a batch's last request ends, the policy learns how long the batch took."""
+        batch = self._batches.get(live.dispatch.batch) if live.dispatch else None
+        if batch is None or live.dispatch is None:
+            return
+        batch.left -= 1
+        batch.generation_tokens = max(batch.generation_tokens, len(live.tokens))
+        if batch.left == 0:
+            del self._batches[live.dispatch.batch]
+            if batch.generation_tokens:
+                self.policy.observe(
+                    batch.size,
+                    batch.prompt_tokens,
+                    batch.generation_tokens,
+                    now_s - batch.began_s,
+                )

@@ -1,0 +1,142 @@
+"""Generations: from a checked request to a running answer, and its record at the end."""
+
+import time
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+from engine.protocol import EngineInfo
+from gateway.errors import EngineLost, ModelNotFound, ShuttingDown
+from gateway.generation.ask import Ask, answer_limit
+from gateway.generation.dispatcher import Dispatcher
+from gateway.generation.live import LiveRequest
+from gateway.generation.recording import record_of
+from gateway.generation.tokens import AnswerDecoder, ChatTokenizer
+from gateway.history.writer import HistoryWriter
+from gateway.prediction.messages import Question
+from gateway.prediction.predictor import LengthPredictor
+from gateway.scheduling.policies import Policy
+from models.base import new_id
+
+OUTAGE_S: Final = 30.0  # an engine away for longer is not waited for
+
+
+class Generations:
+    """Serves one model: predicts, queues, and records what came of it."""
+
+    def __init__(
+        self,
+        model: str,
+        tokenizer: ChatTokenizer,
+        predictor: LengthPredictor,
+        *,
+        policy: Policy,
+        history: HistoryWriter,
+    ) -> None:
+        self.model = model
+        self.dispatcher = Dispatcher(model, policy, self._record)
+        self.started_at = int(time.time())
+        self._tokenizer = tokenizer
+        self._predictor = predictor
+        self._history = history
+        self._stopping = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether a request would be taken now and find an engine."""
+        return self.dispatcher.connected and not self._stopping
+
+    @property
+    def fingerprint(self) -> str:
+        """OpenAI's `system_fingerprint`: what, beside the seed, an answer depends on."""
+        return f"fp_{self._tokenizer.fingerprint[:12]}"
+
+    @property
+    def predicting(self) -> bool:
+        """Whether the predictor process answers; without it predictions come from history."""
+        return self._predictor.connected
+
+    @property
+    def predictor_version(self) -> UUID | None:
+        """The active version of the length predictor; None before the first training."""
+        return self._predictor.active
+
+    def check_model(self, name: str) -> None:
+        """ModelNotFound unless this is the served model."""
+        if name != self.model:
+            raise ModelNotFound(
+                f"the model {name!r} is not served here; served is {self.model!r}", param="model"
+            )
+
+    async def start(self, ask: Ask) -> LiveRequest:
+        """Predict and queue a request; its tokens grow in what is returned.
+
+        ContextLengthExceeded or InvalidRequest where it can never run, Unavailable where not now.
+        """
+        arrived_at, arrived_s = datetime.now(UTC), time.monotonic()
+        if self._stopping:
+            raise ShuttingDown("the gateway is stopping; ask again in a moment")
+        info = self._engine_info()
+        prompt = self._tokenizer.encode_chat(ask.conversation())
+        limit = answer_limit(len(prompt), ask.max_tokens, _room(info))
+        question = self._question(ask, len(prompt), limit)
+        live = LiveRequest(
+            request_id=new_id(),
+            ask=ask,
+            prompt=prompt,
+            user_input_tokens=question.user_input_tokens,
+            max_tokens=limit,
+            prediction=await self._predictor.predict(question),
+            arrived_at=arrived_at,
+            arrived_s=arrived_s,
+        )
+        if self._stopping:
+            raise ShuttingDown("the gateway is stopping; ask again in a moment")
+        self.dispatcher.enqueue(live)
+        return live
+
+    def cancel(self, live: LiveRequest) -> None:
+        """The client went away: stop generating. Nothing happens where it has ended."""
+        self.dispatcher.cancel(live)
+
+    def stop(self) -> None:
+        """Take no more requests and end those that run."""
+        self._stopping = True
+        self.dispatcher.cancel_all(ShuttingDown("the gateway stopped before the answer was done"))
+
+    def decoder(self) -> AnswerDecoder:
+        """A decoder for one answer of this model."""
+        return self._tokenizer.decoder()
+
+    def _engine_info(self) -> EngineInfo:
+        """The engine's bounds. A short loss is waited out in the queue, a long one refused."""
+        lost_at_s = self.dispatcher.lost_at_s
+        if self.dispatcher.info is None:
+            raise EngineLost("the engine is still loading its model; ask again in a moment")
+        if lost_at_s is not None and time.monotonic() - lost_at_s > OUTAGE_S:
+            raise EngineLost("the engine does not answer; ask again in a moment")
+        return self.dispatcher.info
+
+    def _question(self, ask: Ask, prompt_tokens: int, limit: int) -> Question:
+        return Question(
+            tenant=ask.caller.tenant_id,
+            app=ask.caller.app_id,
+            end_user=ask.end_user,
+            instruction=ask.instruction,
+            user_input=ask.user_input,
+            user_input_tokens=len(self._tokenizer.encode(ask.user_input)),
+            prompt_tokens=prompt_tokens,
+            max_tokens=limit,
+            temperature=ask.temperature,
+            top_p=ask.top_p,
+        )
+
+    def _record(self, live: LiveRequest) -> None:
+        record = record_of(live, self.model, self.dispatcher.policy.name)
+        self._history.record(record)
+        self._predictor.observe(record)
+
+
+def _room(info: EngineInfo) -> int:
+    """Tokens one sequence may have: the model's context, or all KV memory where that is less."""
+    return min(info.context_tokens, info.kv.pages * info.kv.page_tokens)

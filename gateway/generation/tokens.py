@@ -1,0 +1,137 @@
+"""Text to token ids and back, as the served model's own tokenizer and chat template say."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from jinja2 import TemplateError
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
+
+from gateway.errors import InvalidRequest, StartupFailure
+
+FILES: Final = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json")
+HEAD_BYTES: Final = 8 << 20
+
+
+def model_folder(model: str) -> Path:
+    """The folder with the model's files; a hub name is looked up and its tokenizer fetched.
+
+    StartupFailure where neither such a folder nor such a name exists.
+    """
+    folder = Path(model)
+    if folder.is_dir():
+        return folder
+    try:
+        return Path(snapshot_download(model, allow_patterns=list(FILES)))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise StartupFailure(
+            f"LMAAS_MODEL: no folder {model!r}, and the hub gave no such model ({reason})"
+        ) from error
+
+
+def model_fingerprint(folder: Path) -> str:
+    """Tells models apart: configuration, tokenizer, template, and the head of the weights."""
+    digest = hashlib.sha256()
+    weights = sorted(folder.glob("*.safetensors"))
+    for path in (*(folder / name for name in FILES), *weights):
+        if path.is_file():
+            digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+            with path.open("rb") as file:
+                digest.update(file.read(HEAD_BYTES))
+    return digest.hexdigest()
+
+
+def _refuse(message: str) -> None:
+    raise TemplateError(message)
+
+
+class ChatTokenizer:
+    """Encodes conversations and decodes answers. Safe to share between tasks."""
+
+    def __init__(self, folder: Path) -> None:
+        core = folder / "tokenizer.json"
+        if not core.is_file():
+            raise StartupFailure(f"LMAAS_MODEL: {folder} has no tokenizer.json")
+        self._tokenizer = Tokenizer.from_file(str(core))
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        settings = _json(folder / "tokenizer_config.json")
+        separate = folder / "chat_template.jinja"
+        source = separate.read_text() if separate.is_file() else settings.get("chat_template")
+        if not isinstance(source, str):
+            raise StartupFailure(f"LMAAS_MODEL: {folder} has no chat template")
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+        )
+        environment.globals["raise_exception"] = _refuse
+        self._template = environment.from_string(source)
+        self._names = {
+            name: _token_text(settings.get(name))
+            for name in ("bos_token", "eos_token", "pad_token")
+        }
+        self.fingerprint: str = hashlib.sha256(core.read_bytes() + source.encode()).hexdigest()
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Token ids of a conversation up to where the answer begins.
+
+        InvalidRequest where the model's template does not take this conversation.
+        """
+        try:
+            text = self._template.render(
+                messages=messages, add_generation_prompt=True, **self._names
+            )
+        except TemplateError as error:
+            raise InvalidRequest(
+                f"the model's chat template refuses these messages: {error}", param="messages"
+            ) from error
+        return self.encode(text)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a plain text."""
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def decoder(self) -> "AnswerDecoder":
+        """A decoder for one answer."""
+        return AnswerDecoder(self._tokenizer)
+
+
+class AnswerDecoder:
+    """Turns an answer's tokens into text as they come, never splitting a character."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._stream = DecodeStream(skip_special_tokens=True)
+        self._ids: list[int] = []
+        self._given = 0
+
+    def feed(self, ids: Sequence[int]) -> str:
+        """The text these tokens complete; empty while a character is unfinished."""
+        self._ids.extend(ids)
+        pieces = (self._stream.step(self._tokenizer, token) for token in ids)
+        text = "".join(piece for piece in pieces if piece)
+        self._given += len(text)
+        return text
+
+    def finish(self) -> str:
+        """What an answer that ended inside a character still has to give."""
+        whole = self._tokenizer.decode(self._ids, skip_special_tokens=True)
+        return whole[self._given :]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return msgspec.json.decode(path.read_bytes(), type=dict[str, Any]) if path.is_file() else {}
+
+
+def _token_text(entry: object) -> str:
+    """A special token as its configuration writes it: plain, or an object with its content."""
+    if isinstance(entry, dict):
+        return str(entry.get("content", ""))
+    return entry if isinstance(entry, str) else ""

@@ -1,0 +1,215 @@
+"""One unit of gateway and engine: its parts started in order, and stopped in reverse."""
+
+import asyncio
+import fcntl
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+from gateway.database.connection import Database
+from gateway.database.embedded import EmbeddedPostgres
+from gateway.database.migration import migrate
+from gateway.engines.colocated import ColocatedEngine
+from gateway.engines.supervisor import EngineSupervisor, socket_path
+from gateway.errors import StartupFailure
+from gateway.generation.service import Generations
+from gateway.generation.tokens import ChatTokenizer, model_fingerprint, model_folder
+from gateway.history.writer import HistoryWriter
+from gateway.prediction.listener import PredictorListener
+from gateway.prediction.predictor import LengthPredictor
+from gateway.prediction.registry import Registry
+from gateway.prediction.runs import TrainingRuns
+from gateway.scheduling.policies import Policy, build_policy
+from gateway.settings import Settings
+from gateway.tenancy.admin_key import AdminKey, ensure_admin_key
+from gateway.tenancy.authentication import Authenticator
+from gateway.tenancy.demo import ensure_demo
+from models.base import new_id
+
+ENGINE_START_S: Final = 600.0
+
+Progress: TypeAlias = Callable[[str], None]
+
+
+class Node(Struct, frozen=True):
+    """The running parts that the API speaks to."""
+
+    settings: Settings
+    database: Database
+    admin_key: AdminKey
+    authenticator: Authenticator
+    generations: Generations
+    registry: Registry
+    runs: TrainingRuns
+    demo_key: str | None
+
+
+class DemoApp(Struct):
+    """An application that a model folder's `apps.json` suggests for the demo tenant."""
+
+    name: str
+    instruction: str
+
+
+@asynccontextmanager
+async def running_node(settings: Settings, say: Progress) -> AsyncIterator[Node]:
+    """Start every part; on leaving, stop them in reverse. StartupFailure says what hinders it."""
+    data_dir = settings.data_folder
+    async with AsyncExitStack() as stack:
+        stack.enter_context(_data_folder(data_dir))
+        folder = await asyncio.to_thread(model_folder, settings.model)
+        tokenizer = ChatTokenizer(folder)
+        supervisor = await _start_engine(stack, settings, data_dir, say)
+        url = settings.database_url or await _start_postgres(stack, data_dir, say)
+        await asyncio.to_thread(migrate, url)
+        database = await Database.open(url)
+        stack.push_async_callback(database.close)
+
+        say("starting the length predictor")
+        model = settings.model_name
+        model_hash = await asyncio.to_thread(model_fingerprint, folder)
+        predictor = LengthPredictor(
+            model=model,
+            model_hash=model_hash,
+            budget_s=settings.prediction_budget_ms / 1000,
+            sessions=database.sessions,
+        )
+        await predictor.start()
+        stack.push_async_callback(predictor.close)
+        registry = Registry(database.sessions)
+        listener = PredictorListener(registry, predictor, url)
+        await listener.start()
+        stack.push_async_callback(listener.close)
+        runs = TrainingRuns(database.sessions, model=model, model_hash=model_hash, database_url=url)
+        await runs.recover()
+        stack.push_async_callback(runs.close)
+
+        history = HistoryWriter(database.sessions, data_dir / "spool")
+        await history.start()
+        stack.push_async_callback(history.close)
+        generations = Generations(
+            model, tokenizer, predictor, policy=_policy(settings), history=history
+        )
+        engine = ColocatedEngine(str(_socket(settings, data_dir)), generations.dispatcher)
+        generations.dispatcher.attach(engine)
+        await engine.start()
+        stack.push_async_callback(engine.close)
+        stack.callback(generations.stop)
+        say("waiting for the engine to load its model")
+        await _engine_ready(generations, supervisor)
+        # Keys are made last: one that was made is shown.
+        admin_key = ensure_admin_key(data_dir, settings.admin_key)
+        demo_key = await ensure_demo(database.sessions, _demo_apps(folder), settings.api_key)
+        yield Node(
+            settings=settings,
+            database=database,
+            admin_key=admin_key,
+            authenticator=Authenticator(database.sessions),
+            generations=generations,
+            registry=registry,
+            runs=runs,
+            demo_key=demo_key,
+        )
+        say("stopping the parts")
+
+
+@contextmanager
+def _data_folder(data_dir: Path) -> Iterator[None]:
+    """The data folder, held by one gateway at a time."""
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        with (data_dir / "gateway.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise StartupFailure(
+                    f"another gateway uses {data_dir}; set LMAAS_DATA_DIR to another folder"
+                ) from error
+            yield
+    except OSError as error:
+        raise StartupFailure(f"LMAAS_DATA_DIR: {data_dir}: {error.strerror}") from error
+
+
+async def _start_postgres(stack: AsyncExitStack, data_dir: Path, say: Progress) -> str:
+    say("starting the embedded Postgres")
+    postgres = EmbeddedPostgres(data_dir)
+    stack.push_async_callback(asyncio.to_thread, postgres.stop)
+    return await asyncio.to_thread(postgres.start)
+
+
+def _socket(settings: Settings, data_dir: Path) -> Path:
+    return Path(settings.engine_socket) if settings.engine_socket else socket_path(data_dir)
+
+
+async def _start_engine(
+    stack: AsyncExitStack, settings: Settings, data_dir: Path, say: Progress
+) -> EngineSupervisor | None:
+    """Our own engine process, or None where one is run elsewhere."""
+    if settings.engine_socket:
+        return None
+    say("starting the engine")
+    supervisor = EngineSupervisor(
+        {
+            "LMAAS_MODEL": settings.model,
+            "LMAAS_ENGINE_SOCKET": str(_socket(settings, data_dir)),
+            "LMAAS_KV_TOKENS": str(settings.kv_tokens),
+            "LMAAS_PAGE_TOKENS": str(settings.page_tokens),
+            "LMAAS_ENGINE_THREADS": str(settings.engine_threads),
+            "LMAAS_ENGINE_DEVICE": settings.engine_device,
+            "LMAAS_ENGINE_DTYPE": settings.engine_dtype,
+            "LMAAS_ENGINE_STEP_TOKENS": str(settings.engine_step_tokens),
+            "LMAAS_LOG_LEVEL": settings.log_level,
+        },
+        data_dir / "engine.log",
+    )
+    await supervisor.start()
+    stack.push_async_callback(supervisor.stop)
+    return supervisor
+
+
+async def _engine_ready(generations: Generations, supervisor: EngineSupervisor | None) -> None:
+    """Returns when the engine answers; StartupFailure when it cannot, or takes too long."""
+    ready = asyncio.create_task(generations.dispatcher.ready())
+    failed = asyncio.create_task(supervisor.failed()) if supervisor else None
+    waits = [task for task in (ready, failed) if task]
+    try:
+        await asyncio.wait(waits, timeout=ENGINE_START_S, return_when=asyncio.FIRST_COMPLETED)
+        if failed and failed.done():
+            raise failed.result()
+        if not ready.done():
+            raise StartupFailure(f"the engine did not answer within {ENGINE_START_S:.0f} s")
+    finally:
+        for task in waits:
+            task.cancel()
+
+
+def _policy(settings: Settings) -> Policy:
+    return build_policy(
+        settings.policy,
+        waste_limit=settings.batch_waste,
+        max_delay_s=settings.max_delay_s,
+        admission_z=settings.admission_z,
+        kv_tokens=settings.kv_tokens,
+        page_tokens=settings.page_tokens,
+        ids=_batch_ids(),
+    )
+
+
+def _batch_ids() -> Iterator[str]:
+    """Names of batches, never the same after a restart."""
+    start = new_id().hex[:12]
+    return (f"batch_{start}_{number}" for number in count(1))
+
+
+def _demo_apps(folder: Path) -> list[tuple[str, str]]:
+    """The applications that the model's folder suggests for the demo tenant, if any."""
+    file = folder / "apps.json"
+    if not file.is_file():
+        return []
+    apps = msgspec.json.decode(file.read_bytes(), type=list[DemoApp])
+    return [(app.name, app.instruction) for app in apps]

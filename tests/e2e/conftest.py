@@ -1,0 +1,188 @@
+"""The whole product as a user starts it: `lmaas serve` in a process of its own."""
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import psutil
+import pytest
+from sqlalchemy import func, select
+
+from gateway.database.connection import Database
+from gateway.database.embedded import EmbeddedPostgres
+from models import RequestRecord
+
+READY = re.compile(r"ready on (http://\S+)")
+START_S = 120.0
+STOP_S = 60.0
+API_KEY = "sk-lmaas-tests-of-the-whole"
+ADMIN_KEY = "sk-lmaas-tests-of-the-admin"
+INSTRUCTIONS = {
+    "translate": "Translate into Velan, word by word.",
+    "spell": "Spell out every word.",
+    "diary": "Invent what is asked for.",
+}
+
+
+def environment(data_dir: Path, **settings: str) -> dict[str, str]:
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("LMAAS_")}
+    ours.pop("DATABASE_URL", None)
+    return {
+        **ours,
+        "LMAAS_DATA_DIR": str(data_dir),
+        "LMAAS_PORT": "0",
+        "LMAAS_API_KEY": API_KEY,
+        "LMAAS_ADMIN_KEY": ADMIN_KEY,
+        "LMAAS_ENGINE_THREADS": "1",
+        **settings,
+    }
+
+
+class Served:
+    """A running gateway."""
+
+    def __init__(self, data_dir: Path, **settings: str) -> None:
+        self.data_dir = data_dir
+        self.errors = data_dir.parent / f"{data_dir.name}.stderr"
+        self.output = data_dir.parent / f"{data_dir.name}.stdout"
+        with self.errors.open("wb") as errors, self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "gateway", "serve"],
+                env=environment(data_dir, **settings),
+                stdout=output,
+                stderr=errors,
+            )
+        self.url = ""
+
+    async def ready(self) -> "Served":
+        async with asyncio.timeout(START_S):
+            while not (told := READY.search(self.errors.read_text())):
+                assert self.process.poll() is None, self.errors.read_text()
+                await asyncio.sleep(0.05)
+        self.url = told[1]
+        return self
+
+    def family(self) -> list[psutil.Process]:
+        """The gateway's own processes and its Postgres, which is no child of its."""
+        ours = psutil.Process(self.process.pid).children(recursive=True)
+        held = [p for p in psutil.process_iter(["cmdline"]) if self._is_postgres(p)]
+        return [*ours, *held]
+
+    def _is_postgres(self, process: psutil.Process) -> bool:
+        return str(self.data_dir / "postgres") in " ".join(process.info["cmdline"] or [])
+
+    def engine(self) -> psutil.Process:
+        return self._child("engine")
+
+    def predictor(self) -> psutil.Process:
+        return self._child("gateway.prediction.process")
+
+    def _child(self, module: str) -> psutil.Process:
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return next(child for child in children if child.cmdline()[1:3] == ["-m", module])
+
+    async def stop(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return await asyncio.to_thread(self.process.wait, STOP_S)
+
+    def client(self) -> openai.AsyncOpenAI:
+        return openai.AsyncOpenAI(
+            base_url=f"{self.url}/v1", api_key=API_KEY, max_retries=0, timeout=60.0
+        )
+
+    def admin(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            base_url=self.url, headers={"Authorization": f"Bearer {ADMIN_KEY}"}, timeout=60.0
+        )
+
+    async def health(self) -> dict[str, Any]:
+        async with httpx.AsyncClient(base_url=self.url) as client:
+            return dict((await client.get("/health/ready")).json())
+
+    async def idle(self) -> None:
+        """Returns when no request waits or runs."""
+        async with asyncio.timeout(30):
+            while (health := await self.health())["waiting"] or health["running"]:
+                await asyncio.sleep(0.02)
+
+    async def history(self) -> int:
+        """Records in the embedded Postgres."""
+        database = await Database.open(EmbeddedPostgres(self.data_dir).url)
+        async with database.sessions() as session:
+            count = await session.scalar(select(func.count()).select_from(RequestRecord))
+        await database.close()
+        return count or 0
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Iterator[Path]:
+    """A short path: sockets lie in it."""
+    root = Path(tempfile.mkdtemp(prefix="lmaas-e2e-"))
+    yield root
+    shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+async def served(data_root: Path) -> AsyncIterator[Served]:
+    """One gateway for all tests that leave it as they found it."""
+    gateway = await Served(data_root / "shared").ready()
+    yield gateway
+    assert await gateway.stop() == 0, gateway.errors.read_text()
+
+
+@pytest.fixture
+async def client(served: Served) -> AsyncIterator[openai.AsyncOpenAI]:
+    """The official client, unmodified."""
+    async with served.client() as client:
+        yield client
+
+
+def asked(job: str, text: str, **more: Any) -> dict[str, Any]:
+    """A greedy chat request for one of the demo jobs."""
+    return {
+        "model": "lmaas-demo",
+        "temperature": 0,
+        "messages": [
+            {"role": "system", "content": INSTRUCTIONS[job]},
+            {"role": "user", "content": text},
+        ],
+        **more,
+    }
+
+
+@pytest.fixture(name="asked")
+def asked_fixture() -> Any:
+    return asked
+
+
+@pytest.fixture(name="environment")
+def environment_fixture() -> Any:
+    return environment
+
+
+@pytest.fixture
+def serve(data_root: Path) -> Iterator[Any]:
+    """Starts gateways of a test's own; whatever is left of them is killed."""
+    started: list[Served] = []
+
+    def start(name: str, **settings: str) -> Served:
+        started.append(Served(data_root / name, **settings))
+        return started[-1]
+
+    yield start
+    for gateway in started:
+        if gateway.process.poll() is None:
+            for process in gateway.family():
+                process.kill()
+            gateway.process.kill()
+            gateway.process.wait()

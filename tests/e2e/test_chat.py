@@ -1,0 +1,183 @@
+"""The chat API as the official client sees it."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from engine.demo.lexicon import VELAN
+
+Asked = Callable[..., dict[str, Any]]
+WORDS = "brave queen finds golden castle"
+VELAN_WORDS = " ".join(VELAN[word] for word in WORDS.split())
+
+
+async def test_answer_is_what_the_model_was_trained_to_say(
+    client: openai.AsyncOpenAI, asked: Asked
+) -> None:
+    completion = await client.chat.completions.create(**asked("translate", WORDS))
+    assert completion.choices[0].message.content == VELAN_WORDS
+    assert completion.choices[0].finish_reason == "stop"
+    assert completion.usage is not None
+    assert completion.usage.completion_tokens == 5
+    assert completion.usage.total_tokens == completion.usage.prompt_tokens + 5
+
+
+async def test_stream_carries_the_same_answer(client: openai.AsyncOpenAI, asked: Asked) -> None:
+    stream = await client.chat.completions.create(
+        **asked("translate", WORDS, stream=True, stream_options={"include_usage": True})
+    )
+    chunks = [chunk async for chunk in stream]
+    pieces = [choice.delta.content or "" for chunk in chunks for choice in chunk.choices]
+    assert "".join(pieces) == VELAN_WORDS
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert chunks[-2].choices[0].finish_reason == "stop"
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens == 5
+    assert len({chunk.id for chunk in chunks}) == 1
+
+
+async def test_answers_do_not_depend_on_what_runs_beside_them(
+    client: openai.AsyncOpenAI, asked: Asked
+) -> None:
+    texts = [WORDS, "king", "quiet river crosses narrow bridge", "eagle watches wolf"]
+    alone = [
+        (await client.chat.completions.create(**asked("translate", text)))
+        .choices[0]
+        .message.content
+        for text in texts
+    ]
+    together = await asyncio.gather(
+        *(client.chat.completions.create(**asked("translate", text)) for text in texts * 5)
+    )
+    assert [item.choices[0].message.content for item in together] == alone * 5
+
+
+async def test_same_seed_draws_the_same_answer(client: openai.AsyncOpenAI, asked: Asked) -> None:
+    request = asked("diary", "a diary of the brave king", temperature=1.0)
+    first, again, other = await asyncio.gather(
+        *(client.chat.completions.create(**request, seed=seed) for seed in (1, 1, 2))
+    )
+    assert first.choices[0].message.content == again.choices[0].message.content
+    assert first.choices[0].message.content != other.choices[0].message.content
+
+
+async def test_max_tokens_cuts_the_answer(client: openai.AsyncOpenAI, asked: Asked) -> None:
+    completion = await client.chat.completions.create(**asked("translate", WORDS, max_tokens=2))
+    assert completion.choices[0].message.content == " ".join(VELAN_WORDS.split()[:2])
+    assert completion.choices[0].finish_reason == "length"
+
+
+async def test_content_may_come_in_parts(client: openai.AsyncOpenAI) -> None:
+    completion = await client.chat.completions.create(
+        model="lmaas-demo",
+        temperature=0,
+        messages=[
+            {"role": "developer", "content": "Translate into Velan, word by word."},
+            {"role": "user", "content": [{"type": "text", "text": WORDS}]},
+        ],
+    )
+    assert completion.choices[0].message.content == VELAN_WORDS
+
+
+async def test_response_tells_its_prediction_and_its_id(
+    client: openai.AsyncOpenAI, asked: Asked
+) -> None:
+    raw = await client.chat.completions.with_raw_response.create(**asked("translate", WORDS))
+    assert int(raw.headers["x-lmaas-predicted-tokens"]) >= 1
+    assert raw.headers["x-request-id"].startswith("req_")
+
+
+async def test_models_are_listed_and_shown(client: openai.AsyncOpenAI) -> None:
+    (model,) = (await client.models.list()).data
+    assert model.id == "lmaas-demo"
+    assert (await client.models.retrieve("lmaas-demo")).id == "lmaas-demo"
+    with pytest.raises(openai.NotFoundError):
+        await client.models.retrieve("another")
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "code", "param"),
+    [
+        ({"model": "gpt-x"}, openai.NotFoundError, "model_not_found", "model"),
+        ({"max_tokens": 5000}, openai.BadRequestError, "context_length_exceeded", "messages"),
+        ({"max_tokens": 0}, openai.BadRequestError, "invalid_value", "max_tokens"),
+        ({"temperature": -1}, openai.BadRequestError, "invalid_value", "temperature"),
+        ({"top_p": 0}, openai.BadRequestError, "invalid_value", "top_p"),
+        ({"n": 2}, openai.BadRequestError, "unsupported_parameter", "n"),
+        ({"stop": ["x"]}, openai.BadRequestError, "unsupported_parameter", "stop"),
+        ({"logprobs": True}, openai.BadRequestError, "unsupported_parameter", "logprobs"),
+        ({"messages": []}, openai.BadRequestError, "invalid_value", "messages"),
+        (
+            {"messages": [{"role": "judge", "content": "x"}]},
+            openai.BadRequestError,
+            "invalid_value",
+            "messages[0].role",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            openai.BadRequestError,
+            "unsupported_parameter",
+            "messages[0].content[0]",
+        ),
+        (
+            {"stream_options": {"include_usage": True}},
+            openai.BadRequestError,
+            "invalid_value",
+            "stream_options",
+        ),
+    ],
+)
+async def test_bad_request_is_named(
+    client: openai.AsyncOpenAI,
+    asked: Asked,
+    change: dict[str, Any],
+    kind: type[openai.APIStatusError],
+    code: str,
+    param: str,
+) -> None:
+    with pytest.raises(kind) as caught:
+        await client.chat.completions.create(**{**asked("translate", WORDS), **change})
+    assert (caught.value.code, caught.value.param) == (code, param)
+
+
+async def test_over_long_prompt_is_refused(client: openai.AsyncOpenAI, asked: Asked) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        await client.chat.completions.create(**asked("translate", "king " * 3000))
+    assert caught.value.code == "context_length_exceeded"
+
+
+async def test_harmless_and_null_fields_are_taken(client: openai.AsyncOpenAI, asked: Asked) -> None:
+    completion = await client.chat.completions.create(
+        **asked("translate", WORDS, n=1, stop=None, store=False, metadata={"a": "b"}),
+        extra_body={"max_tokens": None, "tool_choice": "auto", "a_field_of_next_year": 1},
+    )
+    assert completion.choices[0].message.content == VELAN_WORDS
+
+
+async def test_unknown_key_is_refused(served: Any, asked: Asked) -> None:
+    async with openai.AsyncOpenAI(
+        base_url=f"{served.url}/v1", api_key="sk-lmaas-unknown", max_retries=0
+    ) as stranger:
+        with pytest.raises(openai.AuthenticationError) as caught:
+            await stranger.chat.completions.create(**asked("translate", WORDS))
+    assert caught.value.code == "invalid_api_key"
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_client_that_goes_away_frees_its_sequence(
+    served: Any, client: openai.AsyncOpenAI, asked: Asked, streamed: bool
+) -> None:
+    request = asked("spell", " ".join(list(VELAN)[:20]))  # some 180 tokens
+    if streamed:
+        stream = await client.chat.completions.create(**request, stream=True)
+        await anext(aiter(stream))
+        await stream.close()
+    else:
+        with pytest.raises((httpx.ReadTimeout, openai.APITimeoutError)):
+            await client.chat.completions.create(**request, timeout=0.05)
+    await served.idle()

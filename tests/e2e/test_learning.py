@@ -1,0 +1,82 @@
+"""The predictor learns from what the gateway served."""
+
+import asyncio
+from random import Random
+from statistics import mean
+from typing import Any
+
+import httpx
+import openai
+
+from engine.demo.jobs import JOBS
+
+CONCURRENT = 24
+DEADLINE_S = 120.0
+
+
+class App:
+    """One demo application with its registered instruction and a key of its own."""
+
+    def __init__(self, job: Any, client: openai.AsyncOpenAI) -> None:
+        self.job = job
+        self.client = client
+
+    async def ask(self, rng: Random) -> tuple[int, int]:
+        """Predicted and actual tokens of one request."""
+        raw = await self.client.chat.completions.with_raw_response.create(
+            model="lmaas-demo",
+            temperature=1.0 if self.job.open else 0.0,
+            messages=[{"role": "user", "content": self.job.draw(rng).question}],
+        )
+        usage = raw.parse().usage
+        assert usage is not None
+        return int(raw.headers["x-lmaas-predicted-tokens"]), usage.completion_tokens
+
+
+async def make_apps(served: Any, admin: httpx.AsyncClient) -> list[App]:
+    tenant = (await admin.post("/admin/tenants", json={"name": "learners"})).json()
+    apps = []
+    for job in JOBS:
+        body = {"name": job.name, "instruction": job.instructions[0]}
+        app = (await admin.post(f"/admin/tenants/{tenant['id']}/apps", json=body)).json()
+        key = (await admin.post(f"/admin/apps/{app['id']}/keys", json={"name": "test"})).json()
+        client = openai.AsyncOpenAI(
+            base_url=f"{served.url}/v1", api_key=key["secret"], max_retries=0
+        )
+        apps.append(App(job, client))
+    return apps
+
+
+async def mean_error(apps: list[App], requests: int, seed: int) -> float:
+    """Mean absolute error of the predicted tokens over mixed traffic."""
+    rng = Random(seed)
+    gate = asyncio.Semaphore(CONCURRENT)
+
+    async def ask(app: App) -> tuple[int, int]:
+        async with gate:
+            return await app.ask(rng)
+
+    told = await asyncio.gather(*(ask(rng.choice(apps)) for _ in range(requests)))
+    return mean(abs(predicted - actual) for predicted, actual in told)
+
+
+async def test_training_on_served_requests_halves_the_error(served: Any) -> None:
+    async with served.admin() as admin:
+        apps = await make_apps(served, admin)
+        before = await mean_error(apps, 300, seed=1)
+        started = await admin.post("/admin/predictors")
+        assert started.status_code == 202
+        run = started.json()
+        async with asyncio.timeout(DEADLINE_S):
+            while run["state"] not in ("succeeded", "failed"):
+                await asyncio.sleep(0.2)
+                run = (await admin.get(f"/admin/training-runs/{run['id']}")).json()
+            assert run["state"] == "succeeded", run["error"]
+            version = (await admin.get(f"/admin/predictors/{run['predictor_id']}")).json()
+            assert version["state"] == "active", version["metrics"]
+            while (await served.health())["predictor_version"] != version["id"]:
+                await asyncio.sleep(0.05)
+        after = await mean_error(apps, 100, seed=2)
+        for app in apps:
+            await app.client.close()
+    assert after < before / 2, f"{before:.1f} tokens before, {after:.1f} after"

@@ -1,0 +1,162 @@
+"""How the product starts, stops, fails to start, and survives what dies."""
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import psutil
+import pytest
+
+from engine.demo.lexicon import VELAN
+
+Asked = Callable[..., dict[str, Any]]
+TWENTY = " ".join(list(VELAN)[:20])
+
+
+async def test_second_start_finds_all_data_and_a_stop_leaves_no_process(
+    serve: Any, asked: Asked
+) -> None:
+    first = await serve("life").ready()
+    async with first.client() as client:
+        answer = await client.chat.completions.create(**asked("translate", "brave king"))
+    async with first.admin() as admin:
+        made = (await admin.post("/admin/tenants", json={"name": "a tenant"})).raise_for_status()
+    family = first.family()
+    assert len(family) >= 3  # engine, predictor, Postgres
+    assert await first.stop(signal.SIGINT) == 0
+    assert not [process for process in family if process.is_running()]
+
+    second = await serve("life").ready()
+    async with second.client() as client:  # the key of the first start
+        again = await client.chat.completions.create(**asked("translate", "brave king"))
+    async with second.admin() as admin:
+        names = [item["name"] for item in (await admin.get("/admin/tenants")).json()["data"]]
+    assert again.choices == answer.choices
+    assert names == ["demo", "a tenant"]
+    assert made.json()["name"] == "a tenant"
+    assert await second.stop() == 0
+
+
+async def test_killed_engine_is_a_pause_and_not_an_error(
+    served: Any, client: openai.AsyncOpenAI, asked: Asked
+) -> None:
+    request = asked("spell", TWENTY)
+    whole = (await client.chat.completions.create(**request)).choices[0].message.content
+    stream = await client.chat.completions.create(**request, stream=True)
+    pieces = []
+    async for chunk in stream:
+        pieces.append(chunk.choices[0].delta.content or "")
+        if len(pieces) == 2:
+            served.engine().kill()
+    assert "".join(pieces) == whole
+    assert len(pieces) > 2
+
+
+async def test_killed_predictor_costs_no_request(
+    served: Any, client: openai.AsyncOpenAI, asked: Asked
+) -> None:
+    before = served.predictor()
+    before.kill()
+    answer = await client.chat.completions.create(**asked("translate", "brave king"))
+    assert answer.choices[0].finish_reason == "stop"
+
+
+async def test_running_request_may_finish_at_a_stop(serve: Any, asked: Asked) -> None:
+    gateway = await serve("drain").ready()
+    async with gateway.client() as client:
+        stream = await client.chat.completions.create(**asked("spell", TWENTY, stream=True))
+        first = await anext(aiter(stream))
+        gateway.process.send_signal(signal.SIGTERM)
+        reasons = [chunk.choices[0].finish_reason async for chunk in stream]
+    assert first.choices[0].finish_reason is None
+    assert reasons[-1] == "stop"
+    assert await gateway.stop() == 0
+
+
+async def test_killed_gateway_takes_its_processes_along_and_loses_no_record(
+    serve: Any, asked: Asked
+) -> None:
+    gateway = await serve("kill").ready()
+    children = psutil.Process(gateway.process.pid).children(recursive=True)
+    children = [child for child in children if "-m" in child.cmdline()]
+    async with gateway.client() as client:
+        for _ in range(3):
+            await client.chat.completions.create(**asked("translate", "brave king"))
+        gateway.process.kill()
+        gateway.process.wait()
+    await asyncio.to_thread(psutil.wait_procs, children, 20)
+    assert not [child for child in children if child.is_running()]
+    again = await serve("kill").ready()
+    assert await again.history() == 3
+    assert await again.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"LMAAS_MODEL": "/nowhere/at/all"}, "LMAAS_MODEL"),
+        ({"LMAAS_PORT": "many"}, "LMAAS_PORT"),
+        ({"LMAAS_PROT": "8000"}, "LMAAS_PROT"),
+        ({"LMAAS_POLICY": "best"}, "LMAAS_POLICY"),
+        ({"DATABASE_URL": "postgresql://nobody:secret@127.0.0.1:9/none"}, "DATABASE_URL"),
+        ({"DATABASE_URL": "mysql://root@localhost/x"}, "DATABASE_URL"),
+        ({"LMAAS_DATA_DIR": "/proc/none"}, "LMAAS_DATA_DIR"),
+        ({"LMAAS_HOST": "203.0.113.1"}, "203.0.113.1"),
+    ],
+)
+async def test_start_that_cannot_succeed_says_why_in_one_line(
+    data_root: Path, environment: Callable[..., dict[str, str]], settings: dict[str, str], says: str
+) -> None:
+    code, last = await _run(environment(data_root / "never", **settings))
+    assert code == 1
+    assert last.startswith("lmaas: ")
+    assert says in last
+    assert "secret" not in last
+
+
+async def test_port_in_use_is_named(
+    data_root: Path, environment: Callable[..., dict[str, str]]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        code, last = await _run(environment(data_root / "never", LMAAS_PORT=port))
+    assert code == 1
+    assert port in last
+    assert "LMAAS_PORT" in last
+
+
+async def test_two_gateways_do_not_share_a_data_folder(
+    served: Any, environment: Callable[..., dict[str, str]]
+) -> None:
+    code, last = await _run(environment(served.data_dir))
+    assert code == 1
+    assert "another gateway" in last
+
+
+async def test_readiness_tells_what_is_there(served: Any) -> None:
+    async with httpx.AsyncClient(base_url=served.url) as client:
+        assert (await client.get("/health/live")).json() == {"status": "ok"}
+        ready = await client.get("/health/ready")
+    assert ready.status_code == 200
+    assert ready.json()["engine"] == "connected"
+
+
+async def _run(environment: dict[str, str]) -> tuple[int, str]:
+    """Exit code and last line of a start that fails."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway", "serve"),
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        cwd=Path.cwd(),
+    )
+    _, errors = await asyncio.wait_for(process.communicate(), 90)
+    assert process.returncode is not None
+    return process.returncode, errors.decode().strip().splitlines()[-1]

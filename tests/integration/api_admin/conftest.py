@@ -1,0 +1,52 @@
+"""The admin API on a real database."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from litestar import Litestar
+from litestar.openapi import OpenAPIConfig
+
+from gateway.api.admin.routes import AdminServices, admin_router
+from gateway.api.errors import exception_handlers
+from gateway.database.errors import Sessions
+from gateway.prediction.registry import Registry
+from gateway.prediction.runs import TrainingRuns
+from gateway.tenancy.admin_key import AdminKey
+from gateway.tenancy.apps import Apps
+from gateway.tenancy.keys import ApiKeys
+from gateway.tenancy.tenants import Tenants
+from tests.conftest import Builder
+
+ADMIN_KEY = "the-admin-key"
+
+
+@pytest.fixture
+async def runs(sessions: Sessions, postgres_url: str) -> AsyncIterator[TrainingRuns]:
+    made = TrainingRuns(sessions, model="m", model_hash="h", database_url=postgres_url)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def application(sessions: Sessions, build: Builder, runs: TrainingRuns) -> Litestar:
+    services = AdminServices(
+        tenants=Tenants(sessions),
+        apps=Apps(sessions),
+        keys=ApiKeys(sessions, build.authenticator),
+        registry=Registry(sessions),
+        runs=runs,
+    )
+    return Litestar(
+        [admin_router(AdminKey(ADMIN_KEY), services)],
+        exception_handlers=exception_handlers,
+        openapi_config=OpenAPIConfig("test", "1", use_handler_docstrings=True),
+    )
+
+
+@pytest.fixture
+async def client(application: Litestar) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(application, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        client.headers["authorization"] = f"Bearer {ADMIN_KEY}"
+        yield client

@@ -1,0 +1,125 @@
+"""`lmaas` from the shell, against the admin API on a real socket."""
+
+import asyncio
+import json
+import os
+import socket
+import sys
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+import uvicorn
+from litestar import Litestar
+
+from tests.conftest import Builder
+from tests.integration.api_admin.conftest import ADMIN_KEY
+
+Run: TypeAlias = Callable[..., Awaitable[tuple[int, str, str]]]
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+async def url(application: Litestar) -> AsyncIterator[str]:
+    """The admin API, served on a free port."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        config = uvicorn.Config(application, log_config=None, lifespan="off", ws="none")
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve([listener]))
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        await serving
+
+
+@pytest.fixture
+def lmaas(tmp_path: Path) -> Run:
+    """Runs the command line: exit code, output, errors."""
+
+    async def run(*arguments: object, **environment: str) -> tuple[int, str, str]:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", "from gateway.cli.main import main; main()"),
+            *map(str, arguments),
+            stdout=PIPE,
+            stderr=PIPE,
+            cwd=tmp_path,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environment},
+        )
+        output, errors = await process.communicate()
+        assert process.returncode is not None
+        return process.returncode, output.decode(), errors.decode()
+
+    return run
+
+
+async def test_tenant_app_and_key_are_made_in_three_commands(
+    lmaas: Run, url: str, build: Builder
+) -> None:
+    async def made(*arguments: object) -> dict[str, Any]:
+        code, output, errors = await lmaas("admin", "--url", url, "--key", ADMIN_KEY, *arguments)
+        assert (code, errors) == (0, "")
+        answer: dict[str, Any] = json.loads(output)
+        return answer
+
+    tenant = await made("tenants", "create", "acme")
+    app = await made("apps", "create", tenant["id"], "mail", "--instruction", "Be polite.")
+    key = await made("keys", "create", app["id"], "staging")
+    assert (await build.authenticator.authenticate(key["secret"])).app == "mail"
+    assert (await made("keys", "revoke", key["id"]))["revoked_at"]
+
+
+async def test_list_prints_one_object_a_line(lmaas: Run, url: str, build: Builder) -> None:
+    await build.tenant("first")
+    await build.tenant("second")
+    _, output, _ = await lmaas("admin", "--url", url, "tenants", "list", LMAAS_ADMIN_KEY=ADMIN_KEY)
+    assert [json.loads(line)["name"] for line in output.splitlines()] == ["first", "second"]
+
+
+async def test_key_is_read_from_the_data_folder(lmaas: Run, url: str, tmp_path: Path) -> None:
+    (tmp_path / "admin_key").write_text(f"{ADMIN_KEY}\n")
+    code, _, _ = await lmaas(
+        "admin", "--url", url, "predictors", "list", LMAAS_DATA_DIR=str(tmp_path)
+    )
+    assert code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--key", "wrong-key", "tenants", "list"], "the admin key is wrong"),
+        (["tenants", "list"], "no admin key: give --key or LMAAS_ADMIN_KEY"),
+        (["--key", ADMIN_KEY, "tenants", "create", ""], "name: 1 to 100 printable characters"),
+        (["--url", "http://127.0.0.1:9", "--key", "k", "tenants", "list"], "cannot reach http:"),
+    ],
+)
+async def test_failure_is_one_line_and_exit_code_1(
+    lmaas: Run, url: str, arguments: list[str], message: str
+) -> None:
+    code, output, errors = await lmaas("admin", "--url", url, *arguments)
+    assert (code, output) == (1, "")
+    assert errors.startswith(f"lmaas: {message}")
+    assert errors.count("\n") == 1
+
+
+async def test_migrate_says_when_it_is_done(lmaas: Run, postgres_url: str) -> None:
+    code, output, _ = await lmaas("migrate", DATABASE_URL=postgres_url)
+    assert (code, output) == (0, "the database is up to date\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", "postgresql://me:hush@127.0.0.1:9/db"),
+        ("LMAAS_PORTT", "1"),
+        ("LMAAS_PORT", "x"),
+    ],
+)
+async def test_wrong_setting_is_one_line_that_names_it(lmaas: Run, name: str, value: str) -> None:
+    code, output, errors = await lmaas("migrate", **{name: value})
+    assert (code, output) == (1, "")
+    assert name in errors
+    assert "hush" not in errors
+    assert errors.count("\n") == 1

@@ -1,0 +1,76 @@
+"""What holds for every admin route there is."""
+
+import re
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from litestar import Litestar
+
+ROUTES = {
+    ("GET", "/admin/tenants"),
+    ("POST", "/admin/tenants"),
+    ("GET", "/admin/tenants/{tenant_id}/apps"),
+    ("POST", "/admin/tenants/{tenant_id}/apps"),
+    ("GET", "/admin/apps/{app_id}/keys"),
+    ("POST", "/admin/apps/{app_id}/keys"),
+    ("DELETE", "/admin/keys/{key_id}"),
+    ("GET", "/admin/predictors"),
+    ("POST", "/admin/predictors"),
+    ("GET", "/admin/predictors/{predictor_id}"),
+    ("POST", "/admin/predictors/{predictor_id}/activate"),
+    ("GET", "/admin/training-runs"),
+    ("GET", "/admin/training-runs/{run_id}"),
+}
+
+
+def documented(application: Litestar) -> dict[tuple[str, str], dict[str, Any]]:
+    paths = application.openapi_schema.to_schema()["paths"]
+    return {
+        (method.upper(), path): operation
+        for path, item in paths.items()
+        for method, operation in item.items()
+    }
+
+
+def filled(path: str) -> str:
+    """The path with an id of nothing."""
+    return re.sub(r"{\w+}", str(uuid4()), path)
+
+
+def test_documented_routes_are_the_promised_ones(application: Litestar) -> None:
+    assert documented(application).keys() == ROUTES
+
+
+def test_every_route_is_documented_with_a_summary_and_a_description(application: Litestar) -> None:
+    for operation in documented(application).values():
+        assert operation["summary"]
+        assert operation["description"]
+        assert operation["security"] == [{"bearer": []}]
+
+
+@pytest.mark.parametrize("route", sorted(ROUTES), ids=" ".join)
+@pytest.mark.parametrize("authorization", [None, "", "Bearer", "Bearer wrong", "Basic YTpi"])
+async def test_stranger_gets_a_401_of_openais_shape(
+    client: httpx.AsyncClient, route: tuple[str, str], authorization: str | None
+) -> None:
+    method, path = route
+    del client.headers["authorization"]
+    headers = {} if authorization is None else {"authorization": authorization}
+    response = await client.request(method, filled(path), headers=headers, content=b"{broken")
+    assert response.status_code == 401
+    error = response.json()["error"]
+    assert (error["type"], error["code"]) == ("authentication_error", "invalid_api_key")
+
+
+@pytest.mark.parametrize("route", sorted(r for r in ROUTES if "{" in r[1]), ids=" ".join)
+async def test_id_of_nothing_is_a_404_of_openais_shape(
+    client: httpx.AsyncClient, route: tuple[str, str]
+) -> None:
+    method, path = route
+    body = {"name": "x"} if method == "POST" and "activate" not in path else None
+    response = await client.request(method, filled(path), json=body)
+    assert response.status_code == 404
+    assert response.json()["error"]["code"] == "not_found"
+    assert "there is no" in response.json()["error"]["message"]

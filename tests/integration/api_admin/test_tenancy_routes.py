@@ -1,0 +1,87 @@
+"""Tenants, apps and keys over HTTP."""
+
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from gateway.errors import Unauthenticated
+from tests.conftest import Builder
+
+Client = httpx.AsyncClient
+
+
+async def made(client: Client, path: str, **body: Any) -> dict[str, Any]:
+    response = await client.post(path, json=body)
+    assert response.status_code == 201, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+async def test_key_made_over_http_speaks_for_its_app(client: Client, build: Builder) -> None:
+    tenant = await made(client, "/admin/tenants", name="acme")
+    app = await made(
+        client, f"/admin/tenants/{tenant['id']}/apps", name="mail", instruction="Be polite."
+    )
+    key = await made(client, f"/admin/apps/{app['id']}/keys", name="staging")
+    caller = await build.authenticator.authenticate(key["secret"])
+    assert (caller.tenant, caller.app, caller.instruction) == ("acme", "mail", "Be polite.")
+
+
+async def test_listed_key_does_not_show_its_secret(client: Client, build: Builder) -> None:
+    new = await build.key()
+    response = await client.get(f"/admin/apps/{new.key.app_id}/keys")
+    (listed,) = response.json()["data"]
+    assert listed["prefix"] == new.key.prefix
+    assert new.secret not in response.text
+    assert new.key.digest.hex() not in response.text
+
+
+async def test_revoked_key_is_refused_at_once(client: Client, build: Builder) -> None:
+    new = await build.key()
+    await build.authenticator.authenticate(new.secret)
+    response = await client.delete(f"/admin/keys/{new.key.id}")
+    assert response.json()["revoked_at"] is not None
+    with pytest.raises(Unauthenticated):
+        await build.authenticator.authenticate(new.secret)
+
+
+async def test_pages_follow_each_other_to_the_end(client: Client) -> None:
+    names = [f"tenant {n}" for n in range(5)]
+    for name in names:
+        await made(client, "/admin/tenants", name=name)
+    seen: list[str] = []
+    query = "?limit=2"
+    while query:
+        page = (await client.get(f"/admin/tenants{query}")).json()
+        assert page["object"] == "list"
+        seen += [tenant["name"] for tenant in page["data"]]
+        query = f"?limit=2&after={page['data'][-1]['id']}" if page["has_more"] else ""
+    assert seen == names
+
+
+async def test_taken_name_is_a_conflict(client: Client) -> None:
+    await made(client, "/admin/tenants", name="acme")
+    response = await client.post("/admin/tenants", json={"name": "acme"})
+    assert response.status_code == 409
+    assert response.json()["error"]["code"] == "conflict"
+
+
+async def test_app_of_no_tenant_is_a_404_that_names_it(client: Client) -> None:
+    nowhere = uuid4()
+    response = await client.post(f"/admin/tenants/{nowhere}/apps", json={"name": "mail"})
+    assert response.status_code == 404
+    assert str(nowhere) in response.json()["error"]["message"]
+
+
+async def test_bad_name_and_misspelt_field_are_named(client: Client) -> None:
+    bad = await client.post("/admin/tenants", json={"name": " "})
+    misspelt = await client.post("/admin/tenants", json={"nmae": "acme"})
+    assert (bad.status_code, bad.json()["error"]["param"]) == (400, "name")
+    assert (misspelt.status_code, misspelt.json()["error"]["param"]) == (400, "nmae")
+
+
+async def test_page_out_of_bounds_is_refused_with_the_bound(client: Client) -> None:
+    response = await client.get("/admin/tenants?limit=101")
+    assert response.json()["error"]["message"] == "limit: expected `int` <= 100"

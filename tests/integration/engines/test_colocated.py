@@ -1,0 +1,137 @@
+"""The client against the real engine process on the shipped model."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from collections.abc import Sequence as Many
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from engine.protocol import EngineInfo, Finish, Refused, Sequence, Step
+from gateway.engines.colocated import ColocatedEngine
+from gateway.engines.supervisor import EngineSupervisor, socket_path
+
+DEMO = Path(__file__).parents[3] / "engine" / "demo" / "lmaas-demo"
+DEADLINE_S = 60.0
+
+
+class Witness:
+    """Keeps what the engine told, and waits for what it should tell."""
+
+    def __init__(self) -> None:
+        self.epochs: list[str] = []
+        self.losses = 0
+        self.tokens: dict[str, list[int]] = {}
+        self.finished: dict[str, Finish] = {}
+        self.refused: list[Refused] = []
+        self._changed = asyncio.Event()
+
+    def engine_ready(self, info: EngineInfo) -> None:
+        self.epochs.append(info.epoch)
+        self._changed.set()
+
+    def engine_lost(self) -> None:
+        self.losses += 1
+        self._changed.set()
+
+    def engine_refused(self, refused: Many[Refused]) -> None:
+        self.refused.extend(refused)
+        self._changed.set()
+
+    def engine_stepped(self, step: Step) -> None:
+        for name, tokens in step.tokens.items():
+            self.tokens.setdefault(name, []).extend(tokens)
+        self.finished.update({finish.id: finish for finish in step.finished})
+        self._changed.set()
+
+    async def sees(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
+
+
+@pytest.fixture(scope="module")
+async def supervisor(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EngineSupervisor]:
+    folder = tmp_path_factory.mktemp("engine")
+    environment = {
+        "LMAAS_MODEL": str(DEMO),
+        "LMAAS_ENGINE_SOCKET": str(socket_path(folder)),
+        "LMAAS_ENGINE_THREADS": "1",
+    }
+    supervisor = EngineSupervisor(environment, folder / "engine.log")
+    await supervisor.start()
+    yield supervisor
+    await supervisor.stop()
+
+
+@asynccontextmanager
+async def connected(supervisor: EngineSupervisor) -> AsyncIterator[tuple[ColocatedEngine, Witness]]:
+    witness = Witness()
+    engine = ColocatedEngine(supervisor.socket, witness)
+    await engine.start()
+    await witness.sees(lambda: witness.epochs)
+    yield engine, witness
+    await engine.close()
+
+
+def a_sequence(name: str, *, max_tokens: int = 8) -> Sequence:
+    return Sequence(id=name, prompt=[1, 5, 2, 6, 3], max_tokens=max_tokens, reserve=max_tokens)
+
+
+async def test_batch_is_run_to_its_end(supervisor: EngineSupervisor) -> None:
+    async with connected(supervisor) as (engine, witness):
+        engine.submit("batch", [a_sequence("a"), a_sequence("b", max_tokens=3)])
+        await witness.sees(lambda: len(witness.finished) == 2)
+        assert {name: len(tokens) for name, tokens in witness.tokens.items()} == {"a": 8, "b": 3}
+        assert witness.finished["a"].reason == "length"
+
+
+async def test_sequence_that_can_never_run_is_refused(supervisor: EngineSupervisor) -> None:
+    async with connected(supervisor) as (engine, witness):
+        engine.submit("batch", [a_sequence("long", max_tokens=10**6), a_sequence("short")])
+        await witness.sees(lambda: witness.refused and "short" in witness.finished)
+        assert [refused.id for refused in witness.refused] == ["long"]
+
+
+async def test_cancelled_sequence_ends(supervisor: EngineSupervisor) -> None:
+    async with connected(supervisor) as (engine, witness):
+        engine.submit("batch", [a_sequence("gone", max_tokens=1500)])
+        await witness.sees(lambda: "gone" in witness.tokens)
+        engine.cancel(["gone"])
+        await witness.sees(lambda: "gone" in witness.finished)
+        assert witness.finished["gone"].reason == "cancelled"
+
+
+async def test_killed_engine_is_replaced_and_announced(supervisor: EngineSupervisor) -> None:
+    async with connected(supervisor) as (engine, witness):
+        assert supervisor.pid is not None
+        os.kill(supervisor.pid, signal.SIGKILL)
+        await witness.sees(lambda: len(witness.epochs) == 2)
+        assert witness.losses == 1
+        assert witness.epochs[0] != witness.epochs[1]
+        engine.submit("after", [a_sequence("after")])
+        await witness.sees(lambda: "after" in witness.finished)
+
+
+async def test_engine_dies_with_its_supervisor(supervisor: EngineSupervisor) -> None:
+    pid = supervisor.pid
+    assert pid is not None
+    await supervisor.stop()
+    assert not psutil.pid_exists(pid)
+
+
+async def test_missing_model_is_told_by_the_engines_last_words(tmp_path: Path) -> None:
+    environment = {
+        "LMAAS_MODEL": str(tmp_path / "nowhere"),
+        "LMAAS_ENGINE_SOCKET": str(tmp_path / "e.sock"),
+    }
+    supervisor = EngineSupervisor(environment, tmp_path / "engine.log")
+    await supervisor.start()
+    failure = await supervisor.failed()
+    assert "nowhere" in failure.message
+    await supervisor.stop()

@@ -1,0 +1,43 @@
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.errors import ContextLengthExceeded, InvalidRequest
+from gateway.generation.ask import Ask, answer_limit
+
+
+def test_registered_instruction_is_used_where_the_request_brings_none(
+    an_ask: Callable[..., Ask],
+) -> None:
+    ask = an_ask(("user", "hello"), registered="Be brief.")
+    assert ask.instruction == "Be brief."
+    assert [turn["role"] for turn in ask.conversation()] == ["system", "user"]
+
+
+def test_system_message_replaces_the_registered_instruction(an_ask: Callable[..., Ask]) -> None:
+    ask = an_ask(("system", "Sing."), ("user", "hello"), registered="Be brief.")
+    assert ask.instruction == "Sing."
+    assert [turn["content"] for turn in ask.conversation()] == ["Sing.", "hello"]
+
+
+def test_user_input_is_what_the_user_wrote_last(an_ask: Callable[..., Ask]) -> None:
+    assert an_ask(("user", "one"), ("assistant", "1"), ("user", "two")).user_input == "two"
+
+
+@given(prompt=st.integers(1, 50), wanted=st.none() | st.integers(1, 50), context=st.integers(1, 50))
+def test_answer_never_outgrows_the_context(prompt: int, wanted: int | None, context: int) -> None:
+    fits = prompt + (wanted or 1) <= context
+    if fits:
+        limit = answer_limit(prompt, wanted, context)
+        assert limit == (wanted or context - prompt)
+    else:
+        with pytest.raises(ContextLengthExceeded):
+            answer_limit(prompt, wanted, context)
+
+
+def test_no_token_at_all_cannot_be_asked_for() -> None:
+    with pytest.raises(InvalidRequest, match="at least 1") as caught:
+        answer_limit(5, 0, 100)
+    assert caught.value.param == "max_tokens"

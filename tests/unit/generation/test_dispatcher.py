@@ -1,0 +1,219 @@
+"""The dispatcher with the real policy and an engine that only notes what it is told."""
+
+import asyncio
+from collections.abc import Callable
+from collections.abc import Sequence as Many
+from datetime import UTC, datetime
+from itertools import count
+from uuid import UUID
+
+import pytest
+
+from engine.protocol import EngineInfo, Finish, KvState, Refused, Sequence, Step
+from gateway.errors import ShuttingDown
+from gateway.generation.ask import Ask
+from gateway.generation.dispatcher import Dispatcher
+from gateway.generation.live import LiveRequest
+from gateway.prediction.messages import Prediction
+from gateway.scheduling.policies import build_policy
+
+KV = KvState(pages=64, free=64, page_tokens=16)
+
+
+class NotingEngine:
+    """An engine that runs nothing: the test plays its events."""
+
+    info = None
+
+    def __init__(self) -> None:
+        self.submitted: list[list[Sequence]] = []
+        self.cancelled: list[str] = []
+
+    def submit(self, batch: str, sequences: Many[Sequence]) -> None:
+        assert batch
+        self.submitted.append(list(sequences))
+
+    def cancel(self, ids: Many[str]) -> None:
+        self.cancelled.extend(ids)
+
+
+class Scene:
+    """A dispatcher with its engine, and requests to give it."""
+
+    def __init__(self, an_ask: Callable[..., Ask]) -> None:
+        self.ended: list[LiveRequest] = []
+        self.engine = NotingEngine()
+        policy = build_policy(
+            "lmaas",
+            waste_limit=50_000,
+            max_delay_s=30.0,
+            admission_z=3.0,
+            kv_tokens=1024,
+            page_tokens=16,
+        )
+        self.dispatcher = Dispatcher("model", policy, self.ended.append)
+        self.dispatcher.attach(self.engine)
+        self._ask = an_ask()
+        self._numbers = count(1)
+        self._steps = count(1)
+
+    def request(self, length: float = 10.0, max_tokens: int = 100) -> LiveRequest:
+        return LiveRequest(
+            request_id=UUID(int=next(self._numbers)),
+            ask=self._ask,
+            prompt=[1, 2, 3],
+            user_input_tokens=2,
+            max_tokens=max_tokens,
+            prediction=Prediction(
+                quantiles=(length,) * 6,
+                source="model",
+                predictor=None,
+                feature_version=1,
+                features=b"",
+                instruction_hash=b"",
+            ),
+            arrived_at=datetime.now(UTC),
+            arrived_s=0.0,
+        )
+
+    def connect(self) -> None:
+        self.dispatcher.engine_ready(
+            EngineInfo("epoch", "model", 512, 100, [4], KV, "cpu", "float32")
+        )
+
+    async def enqueue(self, *requests: LiveRequest) -> None:
+        for request in requests:
+            self.dispatcher.enqueue(request)
+        await asyncio.sleep(0)  # one turn of the loop: the decision
+
+    def step(self, tokens: dict[str, list[int]] | None = None, finished: Many[Finish] = ()) -> None:
+        number = next(self._steps)
+        self.dispatcher.engine_stepped(Step(number, KV, tokens or {}, list(finished)))
+
+    @property
+    def names(self) -> list[str]:
+        return [sequence.id for batch in self.engine.submitted for sequence in batch]
+
+
+@pytest.fixture
+def scene(an_ask: Callable[..., Ask]) -> Scene:
+    return Scene(an_ask)
+
+
+async def test_requests_wait_until_the_engine_is_there(scene: Scene) -> None:
+    await scene.enqueue(scene.request())
+    assert scene.dispatcher.waiting == 1
+    scene.connect()
+    await asyncio.sleep(0)
+    assert scene.dispatcher.running == 1
+
+
+async def test_requests_that_arrive_together_are_one_batch(scene: Scene) -> None:
+    scene.connect()
+    await scene.enqueue(scene.request(), scene.request())
+    assert [len(batch) for batch in scene.engine.submitted] == [2]
+
+
+async def test_finished_request_has_its_tokens_and_reason(scene: Scene) -> None:
+    scene.connect()
+    request = scene.request()
+    await scene.enqueue(request)
+    scene.step({request.sequence_id: [7]})
+    scene.step({request.sequence_id: [8]}, [Finish(request.sequence_id, "stop")])
+    assert (request.tokens, request.finish_reason) == ([7, 8], "stop")
+    assert scene.ended == [request]
+
+
+async def test_what_does_not_fit_waits_for_a_finish(scene: Scene) -> None:
+    scene.connect()
+    requests = [scene.request(length=400.0, max_tokens=400) for _ in range(5)]
+    await scene.enqueue(*requests)
+    held = scene.dispatcher.running
+    assert 1 <= held < 5
+    first = next(r for r in requests if r.sequence_id in scene.names)
+    scene.step(finished=[Finish(first.sequence_id, "stop")])
+    await asyncio.sleep(0)
+    assert len(scene.names) == held + 1
+
+
+async def test_lost_engine_is_followed_by_a_continuation(scene: Scene) -> None:
+    scene.connect()
+    request = scene.request()
+    await scene.enqueue(request)
+    scene.step({request.sequence_id: [7, 8]})
+    scene.dispatcher.engine_lost()
+    scene.connect()
+    again = scene.engine.submitted[-1][0]
+    assert (again.prompt, again.generated) == ([1, 2, 3], [7, 8])
+    assert again.id == request.sequence_id != scene.names[0]
+    assert not scene.ended
+
+
+async def test_events_of_a_lost_engine_are_not_taken_for_the_new_ones(scene: Scene) -> None:
+    scene.connect()
+    request = scene.request()
+    await scene.enqueue(request)
+    old = request.sequence_id
+    scene.dispatcher.engine_lost()
+    scene.connect()
+    scene.step({old: [99]}, [Finish(old, "stop")])
+    assert (request.tokens, request.done) == ([], False)
+
+
+async def test_request_cut_off_by_the_engine_goes_on(scene: Scene) -> None:
+    scene.connect()
+    request = scene.request()
+    await scene.enqueue(request)
+    scene.step({request.sequence_id: [7]}, [Finish(request.sequence_id, "cancelled")])
+    assert scene.engine.submitted[-1][0].generated == [7]
+
+
+async def test_cancelled_request_is_cancelled_in_the_engine_and_recorded(scene: Scene) -> None:
+    scene.connect()
+    request = scene.request()
+    await scene.enqueue(request)
+    scene.dispatcher.cancel(request)
+    scene.dispatcher.cancel(request)
+    assert scene.engine.cancelled == [request.sequence_id]
+    assert [r.finish_reason for r in scene.ended] == ["cancelled"]
+
+
+async def test_waiting_request_that_is_cancelled_never_runs(scene: Scene) -> None:
+    request = scene.request()
+    await scene.enqueue(request)
+    scene.dispatcher.cancel(request)
+    scene.connect()
+    await asyncio.sleep(0)
+    assert not scene.names
+    assert len(scene.dispatcher.policy) == 0
+
+
+async def test_refused_request_ends_with_the_reason(scene: Scene) -> None:
+    scene.connect()
+    request = scene.request()
+    await scene.enqueue(request)
+    scene.dispatcher.engine_refused([Refused(request.sequence_id, "too long")])
+    assert request.error is not None
+    assert "too long" in request.error.message
+
+
+async def test_stopping_ends_everything_with_an_error(scene: Scene) -> None:
+    scene.connect()
+    running = scene.request()
+    await scene.enqueue(running)
+    scene.dispatcher.engine_lost()
+    waiting = scene.request()
+    await scene.enqueue(waiting)
+    scene.dispatcher.cancel_all(ShuttingDown("bye"))
+    assert [r.finish_reason for r in (running, waiting)] == ["cancelled", "cancelled"]
+    assert (scene.dispatcher.waiting, scene.dispatcher.running) == (0, 0)
+
+
+async def test_policy_learns_how_long_a_batch_took(scene: Scene) -> None:
+    scene.connect()
+    request = scene.request()
+    await scene.enqueue(request)
+    learned: list[tuple[int, int, float]] = []
+    scene.dispatcher.policy.observe = lambda *seen: learned.append(seen[:3])  # type: ignore[method-assign]
+    scene.step({request.sequence_id: [1, 2]}, [Finish(request.sequence_id, "stop")])
+    assert learned == [(1, 3, 2)]

@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.errors import InvalidRequest, StartupFailure
+from gateway.generation.tokens import ChatTokenizer, model_folder
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="▁"), max_size=60)
+
+
+@given(text=TEXT, data=st.data())
+def test_pieces_of_an_answer_join_to_its_text(
+    tokenizer: ChatTokenizer, text: str, data: st.DataObject
+) -> None:
+    ids = tokenizer.encode(text)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(ids)), max_size=5)))
+    decoder = tokenizer.decoder()
+    bounds = zip([0, *cuts], [*cuts, len(ids)], strict=True)
+    pieces = [decoder.feed(ids[start:end]) for start, end in bounds]
+    assert "".join(pieces) + decoder.finish() == text
+
+
+def test_answer_cut_inside_a_character_still_ends() -> None:
+    tokenizer = ChatTokenizer(model_folder(str(Path("engine/demo/lmaas-demo").resolve())))
+    ids = tokenizer.encode("日")
+    decoder = tokenizer.decoder()
+    whole = decoder.feed(ids[:-1]) + decoder.finish()
+    assert "日" not in whole
+    assert whole
+
+
+def test_template_that_refuses_a_conversation_is_an_invalid_request(tmp_path: Path) -> None:
+    source = Path("engine/demo/lmaas-demo")
+    (tmp_path / "tokenizer.json").write_bytes((source / "tokenizer.json").read_bytes())
+    (tmp_path / "chat_template.jinja").write_text("{{ raise_exception('no such role') }}")
+    with pytest.raises(InvalidRequest, match="no such role"):
+        ChatTokenizer(tmp_path).encode_chat([{"role": "user", "content": "x"}])
+
+
+def test_missing_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StartupFailure, match="LMAAS_MODEL"):
+        model_folder(str(tmp_path / "nowhere"))
+
+
+def test_folder_without_a_tokenizer_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StartupFailure, match=r"no tokenizer\.json"):
+        ChatTokenizer(tmp_path)
+
+
+def test_conversation_ends_where_the_answer_begins(tokenizer: ChatTokenizer) -> None:
+    asked = tokenizer.encode_chat([{"role": "user", "content": "king"}])
+    answered = tokenizer.encode_chat(
+        [{"role": "user", "content": "king"}, {"role": "assistant", "content": "queen"}]
+    )
+    assert answered[: len(asked)] == asked
