@@ -1,6 +1,6 @@
 # `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint types contracts check format demo-model exactness clean
+.PHONY: help install run test lint types contracts check format docs demo-model exactness clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -44,6 +44,9 @@ contracts: .venv/installed-dev  ## the arrows between packages
 	@$(BIN)/lint-imports
 
 check: lint types contracts test  ## what CI runs
+
+docs: .venv/installed  ## write docs/configuration.md anew
+	@$(BIN)/lmaas configuration > docs/configuration.md
 
 demo-model: .venv/installed  ## train the shipped demo model anew (about an hour on two cores)
 	@$(BIN)/python -m engine.demo.train engine/demo/lmaas-demo

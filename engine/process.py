@@ -41,8 +41,7 @@ def serve(settings: Settings, address: Address) -> int:
 
     StartupFailure where the model or the address cannot be had.
     """
-    if settings.engine_threads:
-        torch.set_num_threads(settings.engine_threads)
+    torch.set_num_threads(settings.engine_threads or max(1, len(os.sched_getaffinity(0)) - 1))
     model = load_model(settings.model, settings.engine_device, settings.engine_dtype)
     runner = Runner(model, settings.pages, settings.page_tokens)
     runner.probe(page=0)

@@ -29,7 +29,7 @@ class Settings(Struct, frozen=True, rename=_variable):
     ]
     kv_tokens: Annotated[int, Meta(ge=64, description="size of the KV pool, in tokens")] = 32_768
     page_tokens: Annotated[int, Meta(ge=1, le=1024, description="KV tokens a page")] = 16
-    engine_threads: Annotated[int, Meta(ge=0, description="CPU threads; 0 leaves it to torch")] = 0
+    engine_threads: Annotated[int, Meta(ge=0, description="CPU threads; 0: all cores but one")] = 0
     engine_device: Annotated[Device, Meta(description="where the model runs")] = "auto"
     engine_dtype: Annotated[
         Dtype,

@@ -9,6 +9,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 
 from gateway.api.admin.routes import AdminServices, admin_router
 from gateway.api.chat import ChatController
+from gateway.api.completions import CompletionsController
 from gateway.api.errors import exception_handlers
 from gateway.api.guards import api_key_guard, provide_caller
 from gateway.api.health import HealthController
@@ -37,7 +38,7 @@ def build_app(node: Node) -> Litestar:
             HealthController,
             Router(
                 "/v1",
-                route_handlers=[ChatController, ModelsController],
+                route_handlers=[ChatController, CompletionsController, ModelsController],
                 guards=[api_key_guard(node.authenticator)],
                 dependencies={"caller": Provide(provide_caller)},
                 security=[{"bearer": []}],

@@ -15,6 +15,7 @@ LmaasError
 │   ├── EngineLost
 │   ├── DatabaseLost
 │   └── ShuttingDown
+├── ClientGone                  nobody is there to read the answer
 ├── GenerationFailed            the engine could not run the sequence
 └── StartupFailure              the process cannot start: one line says why
 
@@ -115,6 +116,12 @@ class ShuttingDown(Unavailable):
     """The gateway takes no new requests because it is stopping."""
 
     code = "shutting_down"
+
+
+class ClientGone(LmaasError):
+    """Nobody is there to read the answer."""
+
+    code = "client_gone"
 
 
 class GenerationFailed(LmaasError):

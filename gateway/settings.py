@@ -70,7 +70,11 @@ class Settings(Struct, frozen=True, rename=_variable):
         str | None, Meta(description="socket of an engine run elsewhere; unset: one is started")
     ] = None
     engine_threads: Annotated[
-        int, Meta(ge=0, description="CPU threads of the engine; 0 leaves it to torch")
+        int,
+        Meta(
+            ge=0,
+            description="CPU threads of the engine; 0: all cores but one, which the gateway needs",
+        ),
     ] = 0
     engine_step_tokens: Annotated[
         int, Meta(ge=1, description="tokens the engine runs in one step; longer prompts are cut")

@@ -77,7 +77,7 @@ def _statement(rng: Random, target: str) -> tuple[str, str]:
     if kind == 1:
         return f"{target} = {left}", f"{target} becomes a copy of {left}"
     symbol, word = rng.choice(list(OPERATORS.items()))
-    right = rng.choice(VARIABLES) if kind == 2 else str(rng.randrange(100))
+    right = str(rng.randrange(100)) if kind % 2 else rng.choice(VARIABLES)
     return f"{target} = {left} {symbol} {right}", f"{target} becomes {left} {word} {right}"
 
 
@@ -87,7 +87,9 @@ def _comment(rng: Random, size: int) -> tuple[str, str]:
 
 
 def _sentence(rng: Random) -> str:
-    return f"the {rng.choice(ADJECTIVES)} {rng.choice(NOUNS)} {rng.choice(VERBS)} {rng.choice(NOUNS)}"
+    return (
+        f"the {rng.choice(ADJECTIVES)} {rng.choice(NOUNS)} {rng.choice(VERBS)} {rng.choice(NOUNS)}"
+    )
 
 
 def _roster(rng: Random, size: int) -> tuple[str, str]:
@@ -116,7 +118,10 @@ JOBS: Final = (
     ),
     Job(
         "glossary",
-        ("Make a glossary of these words in Velan.", "List each word beside its Velan translation."),
+        (
+            "Make a glossary of these words in Velan.",
+            "List each word beside its Velan translation.",
+        ),
         _glossary,
         30,
     ),

@@ -3,37 +3,219 @@
 from random import Random
 from typing import Final
 
-NOUNS: Final = (
-    "king queen river bridge castle forest garden tower horse eagle wolf sailor doctor farmer "
-    "baker teacher window door letter lamp table mirror candle basket bottle hammer ladder "
-    "island valley desert harbor market temple village wagon blanket button pillow silver "
-    "copper marble thunder winter summer autumn morning evening shadow dragon rabbit turtle "
-    "lizard pigeon salmon spider camel goat"
-).split()
-VERBS: Final = (
-    "finds follows carries watches builds paints opens closes guards visits leaves enters "
-    "crosses climbs breaks mends sells buys hides steals throws catches cleans covers draws "
-    "feeds greets hears helps holds keeps knows lifts likes loves meets moves needs pulls reads"
-).split()
-ADJECTIVES: Final = (
-    "brave young old hidden golden broken quiet loud heavy gentle bitter sweet clever foolish "
-    "proud humble distant narrow wide hollow ancient modern frozen burning empty crowded "
-    "bright dark sharp smooth rough dusty muddy rusty lonely jolly"
-).split()
-NAMES: Final = (
-    "anna boris clara david elena felix greta henry irene jonas karin lukas maria nadia oscar "
-    "paula quinn rosa simon tanya ursula victor wanda xavier yusuf zelda"
-).split()
-VARIABLES: Final = (
-    "total price tax count width height speed weight score rate limit offset index length "
-    "balance bonus depth angle margin ratio"
-).split()
+NOUNS: Final = [
+    "king",
+    "queen",
+    "river",
+    "bridge",
+    "castle",
+    "forest",
+    "garden",
+    "tower",
+    "horse",
+    "eagle",
+    "wolf",
+    "sailor",
+    "doctor",
+    "farmer",
+    "baker",
+    "teacher",
+    "window",
+    "door",
+    "letter",
+    "lamp",
+    "table",
+    "mirror",
+    "candle",
+    "basket",
+    "bottle",
+    "hammer",
+    "ladder",
+    "island",
+    "valley",
+    "desert",
+    "harbor",
+    "market",
+    "temple",
+    "village",
+    "wagon",
+    "blanket",
+    "button",
+    "pillow",
+    "silver",
+    "copper",
+    "marble",
+    "thunder",
+    "winter",
+    "summer",
+    "autumn",
+    "morning",
+    "evening",
+    "shadow",
+    "dragon",
+    "rabbit",
+    "turtle",
+    "lizard",
+    "pigeon",
+    "salmon",
+    "spider",
+    "camel",
+    "goat",
+]
+VERBS: Final = [
+    "finds",
+    "follows",
+    "carries",
+    "watches",
+    "builds",
+    "paints",
+    "opens",
+    "closes",
+    "guards",
+    "visits",
+    "leaves",
+    "enters",
+    "crosses",
+    "climbs",
+    "breaks",
+    "mends",
+    "sells",
+    "buys",
+    "hides",
+    "steals",
+    "throws",
+    "catches",
+    "cleans",
+    "covers",
+    "draws",
+    "feeds",
+    "greets",
+    "hears",
+    "helps",
+    "holds",
+    "keeps",
+    "knows",
+    "lifts",
+    "likes",
+    "loves",
+    "meets",
+    "moves",
+    "needs",
+    "pulls",
+    "reads",
+]
+ADJECTIVES: Final = [
+    "brave",
+    "young",
+    "old",
+    "hidden",
+    "golden",
+    "broken",
+    "quiet",
+    "loud",
+    "heavy",
+    "gentle",
+    "bitter",
+    "sweet",
+    "clever",
+    "foolish",
+    "proud",
+    "humble",
+    "distant",
+    "narrow",
+    "wide",
+    "hollow",
+    "ancient",
+    "modern",
+    "frozen",
+    "burning",
+    "empty",
+    "crowded",
+    "bright",
+    "dark",
+    "sharp",
+    "smooth",
+    "rough",
+    "dusty",
+    "muddy",
+    "rusty",
+    "lonely",
+    "jolly",
+]
+NAMES: Final = [
+    "anna",
+    "boris",
+    "clara",
+    "david",
+    "elena",
+    "felix",
+    "greta",
+    "henry",
+    "irene",
+    "jonas",
+    "karin",
+    "lukas",
+    "maria",
+    "nadia",
+    "oscar",
+    "paula",
+    "quinn",
+    "rosa",
+    "simon",
+    "tanya",
+    "ursula",
+    "victor",
+    "wanda",
+    "xavier",
+    "yusuf",
+    "zelda",
+]
+VARIABLES: Final = [
+    "total",
+    "price",
+    "tax",
+    "count",
+    "width",
+    "height",
+    "speed",
+    "weight",
+    "score",
+    "rate",
+    "limit",
+    "offset",
+    "index",
+    "length",
+    "balance",
+    "bonus",
+    "depth",
+    "angle",
+    "margin",
+    "ratio",
+]
 OPERATORS: Final = {"+": "plus", "-": "minus", "*": "times", "/": "over"}
-UNITS: Final = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-    "fifteen sixteen seventeen eighteen nineteen"
-).split()
-TENS: Final = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+UNITS: Final = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
+TENS: Final = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 
 WORDS: Final = (*NOUNS, *VERBS, *ADJECTIVES)
 

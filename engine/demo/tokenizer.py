@@ -28,9 +28,26 @@ CHAT_TEMPLATE: Final = (
 )
 
 _SPACE: Final = "▁"
-_PROSE: Final = (
-    "the a diary of day becomes number copy over plus minus times is and to in what who "
-).split()
+_PROSE: Final = [
+    "the",
+    "a",
+    "diary",
+    "of",
+    "day",
+    "becomes",
+    "number",
+    "copy",
+    "over",
+    "plus",
+    "minus",
+    "times",
+    "is",
+    "and",
+    "to",
+    "in",
+    "what",
+    "who",
+]
 
 
 def vocabulary() -> list[str]:

@@ -1,5 +1,6 @@
 """Trains the demo model from nothing on text it generates: `python -m engine.demo.train OUT`."""
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from engine.demo.jobs import JOBS, Exchange
 from engine.demo.tokenizer import END, PAD, build_tokenizer
 
 IGNORED: Final = -100
+MATRIX: Final = 2  # dimensions
 TRAINING_SEED: Final = 20_261
 VALIDATION_SEED: Final = 77_003
 RAMP: Final = 0.35  # share of the steps during which inputs grow to their full length
@@ -108,7 +110,7 @@ def batches_from(encoder: Encoder, step: int, steps: int, budget: int) -> Iterat
         step += len(batches)
 
 
-def logits_and_labels(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+def logits_and_labels(model: LlamaForCausalLM, batch: Batch) -> tuple[Tensor, Tensor]:
     """Logits (answer tokens, vocabulary) and the labels they should predict."""
     wanted = batch.labels[:, 1:] != IGNORED
     hidden = model.model(input_ids=batch.tokens, use_cache=False).last_hidden_state
@@ -116,12 +118,14 @@ def logits_and_labels(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def exactness(model: nn.Module, batches: list[Batch]) -> dict[str, float]:
+def exactness(model: LlamaForCausalLM, batches: list[Batch]) -> dict[str, float]:
     """Share of answers, by job, whose every token is the most probable one."""
     right: dict[str, list[bool]] = {job.name: [] for job in JOBS if not job.open}
     for batch in batches:
         logits, labels = logits_and_labels(model, batch)
-        hits = iter((logits.argmax(-1) == labels).split((batch.labels[:, 1:] != IGNORED).sum(1).tolist()))
+        hits = iter(
+            (logits.argmax(-1) == labels).split((batch.labels[:, 1:] != IGNORED).sum(1).tolist())
+        )
         for job, hit in zip(batch.jobs, hits, strict=True):
             right[job].append(bool(hit.all()))
     return {job: sum(hits) / len(hits) for job, hits in right.items() if hits}
@@ -134,7 +138,7 @@ class Training:
         self.model = model
         self.step = 0
         self._peak = peak
-        block = [p for p in model.model.layers.parameters() if p.ndim == 2]
+        block = [p for p in model.model.layers.parameters() if p.ndim == MATRIX]
         taken = {id(p) for p in block}
         rest = [p for p in model.parameters() if id(p) not in taken]
         self._optimisers: list[torch.optim.Optimizer] = [
@@ -174,15 +178,18 @@ class Training:
 
 @click.command()
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--steps", default=14_000, show_default=True, help="updates in all")
+@click.option("--steps", default=11_000, show_default=True, help="updates in all")
 @click.option("--budget", default=4_000, show_default=True, help="tokens a step, padding included")
 @click.option("--peak", default=3e-3, show_default=True, help="highest learning rate")
 @click.option("--threads", default=2, show_default=True)
-@click.option("--state", type=click.Path(path_type=Path), help="kept here every minute, resumed from")
+@click.option(
+    "--state", type=click.Path(path_type=Path), help="kept here every minute, resumed from"
+)
 def main(out: Path, steps: int, budget: int, peak: float, threads: int, state: Path | None) -> None:
     """Train, report exact match by job each minute, save the model to OUT."""
     torch.manual_seed(TRAINING_SEED)
     torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)  # vanishing probabilities would slow steps a hundredfold
     tokenizer = build_tokenizer()
     training = Training(LlamaForCausalLM(configuration(tokenizer)), peak)
     if state and state.exists():
@@ -210,8 +217,18 @@ def main(out: Path, steps: int, budget: int, peak: float, threads: int, state: P
                 training.save(state)
         if done:
             break
-    training.model.save_pretrained(out)
+    save(training.model, tokenizer, out)
+
+
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
+    """Writes a folder that `AutoModelForCausalLM.from_pretrained` loads.
+
+    Its `apps.json` suggests an application for each job.
+    """
+    model.save_pretrained(out)
     tokenizer.save_pretrained(out)
+    apps = [{"name": job.name, "instruction": job.instructions[0]} for job in JOBS]
+    (out / "apps.json").write_text(json.dumps(apps, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,9 @@
 """`POST /v1/chat/completions`: plain and streamed."""
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
-from typing import Final
+from typing import Any
 
 import msgspec
 from litestar import Controller, Request, Response, post
-from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 from litestar.response import Stream
@@ -20,21 +16,14 @@ from gateway.api.chat_schema import (
     Choice,
     ChunkChoice,
     Delta,
-    Usage,
 )
-from gateway.api.errors import error_body
-from gateway.errors import LmaasError
-from gateway.generation.answer import pieces, whole
+from gateway.api.sampling_schema import Usage, created
+from gateway.api.streams import ended_before_disconnect, predicted, streamed
+from gateway.errors import ClientGone
+from gateway.generation.answer import whole
 from gateway.generation.live import LiveRequest
 from gateway.generation.service import Generations
 from gateway.tenancy.authentication import Caller
-
-PING_S: Final = 10.0
-PING: Final = b": waiting\n\n"
-DONE: Final = b"data: [DONE]\n\n"
-CLIENT_CLOSED_REQUEST: Final = 499
-
-_encode = msgspec.json.Encoder().encode
 
 
 class ChatController(Controller):
@@ -48,117 +37,63 @@ class ChatController(Controller):
         data: JSONBody[ChatCompletionRequest],
         caller: NamedDependency[Caller],
         generations: NamedDependency[Generations],
-        request: Request[None, None, State],
-    ) -> Response[bytes] | Stream:
+        request: Request[Any, Any, Any],
+    ) -> Response[ChatCompletion] | Stream:
         """One answer of the served model, in OpenAI's form."""
         generations.check_model(data.model)
-        ask = data.ask(caller)
-        live = await generations.start(ask)
-        headers = {"x-lmaas-predicted-tokens": str(round(live.prediction.median))}
-        if ask.streamed:
-            with_usage = bool(data.stream_options and data.stream_options.include_usage)
-            return Stream(
-                _kept_alive(_events(live, generations, with_usage=with_usage)),
-                media_type="text/event-stream",
-                headers=headers | {"cache-control": "no-cache", "x-accel-buffering": "no"},
-            )
-        if not await _ended_before_disconnect(live, request):
+        live = await generations.start(data.ask(caller))
+        if data.stream:
+            return streamed(live, generations, _Chunks(live, generations, usage=data.with_usage))
+        if not await ended_before_disconnect([live], request):
             generations.cancel(live)
-            return Response(b"", status_code=CLIENT_CLOSED_REQUEST)
-        completion = _completion(live, generations, await whole(live, generations.decoder()))
-        return Response(_encode(completion), media_type="application/json", headers=headers)
-
-
-async def _ended_before_disconnect(live: LiveRequest, request: Request[None, None, State]) -> bool:
-    """Whether the answer ended while the client was still there."""
-    ended = asyncio.ensure_future(live.ended())
-    gone = asyncio.ensure_future(request.receive())  # the body is read: only a disconnect is left
-    try:
-        await asyncio.wait((ended, gone), return_when=asyncio.FIRST_COMPLETED)
-        return live.done
-    finally:
-        ended.cancel()
-        gone.cancel()
+            raise ClientGone("the client went away")
+        answer = AnswerMessage(await whole(live))
+        assert live.finish_reason is not None
+        return Response(
+            ChatCompletion(
+                id=_name(live),
+                created=created(live),
+                model=generations.model,
+                choices=[Choice(answer, live.finish_reason)],
+                usage=Usage.of(live),
+                system_fingerprint=generations.fingerprint,
+            ),
+            headers=predicted(live),
+        )
 
 
 def _name(live: LiveRequest) -> str:
     return f"chatcmpl-{live.id.hex}"
 
 
-def _usage(live: LiveRequest) -> Usage:
-    read, written = len(live.prompt), len(live.tokens)
-    return Usage(read, written, read + written)
+class _Chunks:
+    """The events of a streamed conversation."""
 
+    def __init__(self, live: LiveRequest, generations: Generations, *, usage: bool) -> None:
+        self._live = live
+        self._usage = usage
+        self._base = ChatCompletionChunk(
+            id=_name(live),
+            created=created(live),
+            model=generations.model,
+            choices=[],
+            system_fingerprint=generations.fingerprint,
+            usage=None if usage else msgspec.UNSET,
+        )
 
-def _completion(live: LiveRequest, generations: Generations, text: str) -> ChatCompletion:
-    assert live.finish_reason is not None
-    return ChatCompletion(
-        id=_name(live),
-        created=int(live.arrived_at.timestamp()),
-        model=generations.model,
-        choices=[Choice(AnswerMessage(text), live.finish_reason)],
-        usage=_usage(live),
-        system_fingerprint=generations.fingerprint,
-    )
+    def opening(self) -> ChatCompletionChunk:
+        return self._chunk(Delta(role="assistant", content=""))
 
+    def piece(self, text: str) -> ChatCompletionChunk:
+        return self._chunk(Delta(content=text))
 
-async def _events(
-    live: LiveRequest, generations: Generations, *, with_usage: bool
-) -> AsyncGenerator[bytes, None]:
-    """The stream's events: role, pieces, finish, usage where asked for, done.
+    def closing(self) -> ChatCompletionChunk:
+        return self._chunk(Delta(), self._live.finish_reason)
 
-    An error after the start is an event of its own; clients raise it. A client that goes away
-    closes this generator, which frees the sequence.
-    """
-    base = ChatCompletionChunk(
-        id=_name(live),
-        created=int(live.arrived_at.timestamp()),
-        model=generations.model,
-        choices=[],
-        system_fingerprint=generations.fingerprint,
-        usage=None if with_usage else msgspec.UNSET,
-    )
+    def usage(self) -> ChatCompletionChunk | None:
+        if not self._usage:
+            return None
+        return msgspec.structs.replace(self._base, usage=Usage.of(self._live))
 
-    def event(choice: ChunkChoice) -> bytes:
-        return _sse(msgspec.structs.replace(base, choices=[choice]))
-
-    try:
-        yield event(ChunkChoice(Delta(role="assistant", content="")))
-        async with aclosing(pieces(live, generations.decoder())) as texts:
-            async for text in texts:
-                yield event(ChunkChoice(Delta(content=text)))
-        yield event(ChunkChoice(Delta(), finish_reason=live.finish_reason))
-        if with_usage:
-            yield _sse(msgspec.structs.replace(base, usage=_usage(live)))
-        yield DONE
-    except LmaasError as error:
-        yield _sse(error_body(error))
-    finally:
-        generations.cancel(live)
-
-
-def _sse(message: object) -> bytes:
-    return b"data: " + _encode(message) + b"\n\n"
-
-
-async def _kept_alive(events: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
-    """The events, with a comment line while there are none, so that no proxy gives up."""
-    following: asyncio.Future[bytes] | None = None
-    try:
-        while True:
-            following = following or asyncio.ensure_future(anext(events))
-            done, _ = await asyncio.wait((following,), timeout=PING_S)
-            if not done:
-                yield PING
-                continue
-            try:
-                event = following.result()
-            except StopAsyncIteration:
-                return
-            following = None
-            yield event
-    finally:
-        if following and not following.done():
-            following.cancel()
-            await asyncio.wait((following,))
-        await events.aclose()
+    def _chunk(self, delta: Delta, finish_reason: str | None = None) -> ChatCompletionChunk:
+        return msgspec.structs.replace(self._base, choices=[ChunkChoice(delta, finish_reason)])

@@ -1,17 +1,17 @@
 """OpenAI's chat completion messages, as clients send and read them."""
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from gateway.errors import InvalidRequest, UnsupportedParameter
+from gateway.api.sampling_schema import SamplingRequest, Usage
+from gateway.errors import UnsupportedParameter
 from gateway.generation.ask import Ask, Message
 from gateway.tenancy.authentication import Caller
 
 # Each changes what the answer means, so none is ignored; the values that ask for nothing pass.
-_UNSUPPORTED: dict[str, tuple[object, ...]] = {
+_UNSUPPORTED: Final[dict[str, tuple[object, ...]]] = {
     "n": (1,),
-    "stop": ([],),
     "tools": ([],),
     "tool_choice": ("none", "auto"),
     "functions": ([],),
@@ -27,9 +27,6 @@ _UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "prediction": (),
     "web_search_options": (),
 }
-
-# Postgres' text holds no NUL.
-EndUser: TypeAlias = Annotated[str, Meta(max_length=512, pattern=r"^[^\x00]*$")]
 
 
 class ContentPart(Struct):
@@ -59,28 +56,12 @@ class ChatMessage(Struct):
         return "\n".join(part.text or "" for part in self.content)
 
 
-class StreamOptions(Struct):
-    """What a stream carries beside the answer."""
+class ChatCompletionRequest(SamplingRequest, kw_only=True):
+    """The body of `POST /v1/chat/completions`."""
 
-    include_usage: bool | None = None
-
-
-class ChatCompletionRequest(Struct):
-    """The body of `POST /v1/chat/completions`. Unknown fields are ignored, null means unset."""
-
-    model: str
     messages: Annotated[list[ChatMessage], Meta(min_length=1)]
-    max_tokens: int | None = None
     max_completion_tokens: int | None = None
-    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
-    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    user: EndUser | None = None
-    safety_identifier: EndUser | None = None
     n: Any = None
-    stop: Any = None
     tools: Any = None
     tool_choice: Any = None
     functions: Any = None
@@ -98,45 +79,16 @@ class ChatCompletionRequest(Struct):
 
     def ask(self, caller: Caller) -> Ask:
         """The request as the service takes it. InvalidRequest names what is not accepted."""
-        self._refuse_unsupported()
-        if self.stream_options is not None and not self.stream:
-            raise InvalidRequest(
-                "stream_options is only accepted with stream set to true", param="stream_options"
-            )
-        return Ask(
-            caller=caller,
+        self.refuse(_UNSUPPORTED)
+        newer = self.max_completion_tokens
+        return self.sampled(
+            caller,
             messages=tuple(
                 Message(message.role, message.text(place))
                 for place, message in enumerate(self.messages)
             ),
-            end_user=self.safety_identifier or self.user,
-            max_tokens=(
-                self.max_tokens
-                if self.max_completion_tokens is None
-                else self.max_completion_tokens
-            ),
-            temperature=1.0 if self.temperature is None else self.temperature,
-            top_p=1.0 if self.top_p is None else self.top_p,
-            seed=self.seed,
-            streamed=bool(self.stream),
+            max_tokens=self.max_tokens if newer is None else newer,
         )
-
-    def _refuse_unsupported(self) -> None:
-        for name, harmless in _UNSUPPORTED.items():
-            value = getattr(self, name)
-            if value is not None and value not in harmless:
-                accepted = " or ".join(repr(item) for item in harmless) or "nothing"
-                raise UnsupportedParameter(
-                    f"{name} is not supported by this model; accepted is {accepted}", param=name
-                )
-
-
-class Usage(Struct):
-    """Tokens read and written."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
 
 
 class AnswerMessage(Struct):

@@ -14,6 +14,7 @@ from litestar.types import ExceptionHandlersMap
 from msgspec import Struct
 
 from gateway.errors import (
+    ClientGone,
     Conflict,
     Forbidden,
     GenerationFailed,
@@ -34,6 +35,7 @@ STATUS: Final[dict[type[LmaasError], int]] = {
     NotFound: 404,
     Conflict: 409,
     OverLimit: 429,
+    ClientGone: 499,
     GenerationFailed: 500,
     Unavailable: 503,
     LmaasError: 500,

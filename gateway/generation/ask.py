@@ -18,26 +18,35 @@ class Message(Struct, frozen=True):
 
 
 class Ask(Struct, frozen=True, kw_only=True):
-    """A checked request for one answer."""
+    """A checked request for one answer: to a conversation, or to a prompt as it stands."""
 
     caller: Caller
-    messages: tuple[Message, ...]
+    messages: tuple[Message, ...] = ()
+    prompt: str | tuple[int, ...] | None = None
     end_user: str | None = None
     max_tokens: int | None = None
     temperature: float = 1.0
     top_p: float = 1.0
     seed: int | None = None
+    stops: tuple[str, ...] = ()
     streamed: bool = False
 
     @property
     def instruction(self) -> str:
-        """The app's fixed text: the system messages, or the app's registered instruction."""
+        """The app's fixed text: the system messages, or the app's registered instruction.
+
+        A prompt as it stands has none: nothing is put before it.
+        """
+        if self.prompt is not None:
+            return ""
         given = [message.content for message in self.messages if message.role in INSTRUCTING]
         return "\n".join(given) if given else self.caller.instruction or ""
 
     @property
     def user_input(self) -> str:
-        """What the user wrote last."""
+        """What the user wrote last; the prompt, where it is text."""
+        if self.prompt is not None:
+            return self.prompt if isinstance(self.prompt, str) else ""
         return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
 
     def conversation(self) -> list[dict[str, str]]:
@@ -48,10 +57,13 @@ class Ask(Struct, frozen=True, kw_only=True):
         return turns
 
 
-def answer_limit(prompt_tokens: int, wanted: int | None, context_tokens: int) -> int:
+def answer_limit(
+    prompt_tokens: int, wanted: int | None, context_tokens: int, *, param: str = "messages"
+) -> int:
     """Most tokens the answer may have: what was asked for, else what the context leaves.
 
-    ContextLengthExceeded where prompt and answer cannot fit; InvalidRequest below 1.
+    ContextLengthExceeded where prompt and answer cannot fit, naming `param`; InvalidRequest
+    below 1.
     """
     if wanted is not None and wanted < 1:
         raise InvalidRequest(f"max_tokens is {wanted}; at least 1 is needed", param="max_tokens")
@@ -59,8 +71,8 @@ def answer_limit(prompt_tokens: int, wanted: int | None, context_tokens: int) ->
     if room < max(1, wanted or 1):
         asked = f" and max_tokens asks for {wanted} more" if wanted else ""
         raise ContextLengthExceeded(
-            f"the model's context is {context_tokens} tokens; the messages take "
-            f"{prompt_tokens}{asked}: shorten the messages or lower max_tokens",
-            param="messages",
+            f"the model's context is {context_tokens} tokens; the prompt takes "
+            f"{prompt_tokens}{asked}: shorten it or lower max_tokens",
+            param=param,
         )
     return wanted or room

@@ -131,10 +131,12 @@ class Dispatcher:
     def engine_stepped(self, step: Step) -> None:
         """Give each request its tokens, end those that finished, and decide anew."""
         now_s = self._clock()
+        stopped = []
         for sequence_id, tokens in step.tokens.items():
             live = self._running.get(sequence_id)
-            if live:
-                live.grow(tokens, now_s)
+            if live and live.grow(tokens, now_s):
+                stopped.append(live)
+        self._stop(stopped)
         for sequence_id in step.preempted:
             live = self._running.get(sequence_id)
             if live:
@@ -142,8 +144,18 @@ class Dispatcher:
         if step.finished:
             self._finish(step.finished)
         self._steps += 1
-        if self._waiting and (step.finished or self._steps % STEPS_BETWEEN_DECISIONS == 0):
+        if self._waiting and (
+            step.finished or stopped or self._steps % STEPS_BETWEEN_DECISIONS == 0
+        ):
             self._decide_soon()
+
+    def _stop(self, stopped: Many[LiveRequest]) -> None:
+        """End answers at their stop string; what the engine still generates is dropped."""
+        for live in stopped:
+            del self._running[live.sequence_id]
+            self._end(live, "stop")
+        if stopped and self._engine:
+            self._engine.cancel([live.sequence_id for live in stopped])
 
     def _finish(self, finished: Many[Finish]) -> None:
         cut_off = []

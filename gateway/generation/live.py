@@ -8,6 +8,8 @@ from uuid import UUID
 from engine.protocol import Sampling, Sequence
 from gateway.errors import LmaasError
 from gateway.generation.ask import Ask
+from gateway.generation.text import AnswerText
+from gateway.generation.tokens import AnswerDecoder
 from gateway.prediction.messages import Prediction
 from gateway.scheduling.policies import Dispatch
 from gateway.scheduling.waiting import Running, Waiting
@@ -29,6 +31,7 @@ class LiveRequest:
         user_input_tokens: int,
         max_tokens: int,
         prediction: Prediction,
+        decoder: AnswerDecoder,
         arrived_at: datetime,
         arrived_s: float,
     ) -> None:
@@ -42,6 +45,7 @@ class LiveRequest:
         self.arrived_s = arrived_s
 
         self.tokens: list[int] = []
+        self.text = AnswerText(decoder, ask.stops)
         self.finish_reason: str | None = None
         self.error: LmaasError | None = None
 
@@ -102,12 +106,17 @@ class LiveRequest:
             ),
         )
 
-    def grow(self, tokens: list[int], now_s: float) -> None:
-        """Take what one step generated."""
+    def grow(self, tokens: list[int], now_s: float) -> bool:
+        """Take what one step generated; whether a stop string is complete with it.
+
+        Tokens beyond the stop string are not taken: neither counted nor learned.
+        """
         if self.first_token_s is None:
             self.first_token_s = now_s
-        self.tokens.extend(tokens)
+        taken, stopped = self.text.grow(tokens)
+        self.tokens.extend(tokens[:taken])
         self._grew.set()
+        return stopped
 
     def end(self, reason: str, now_s: float, error: LmaasError | None = None) -> None:
         """Nothing more comes."""

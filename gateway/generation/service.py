@@ -6,12 +6,12 @@ from typing import Final
 from uuid import UUID
 
 from engine.protocol import EngineInfo
-from gateway.errors import EngineLost, ModelNotFound, ShuttingDown
+from gateway.errors import EngineLost, InvalidRequest, ModelNotFound, ShuttingDown
 from gateway.generation.ask import Ask, answer_limit
 from gateway.generation.dispatcher import Dispatcher
 from gateway.generation.live import LiveRequest
 from gateway.generation.recording import record_of
-from gateway.generation.tokens import AnswerDecoder, ChatTokenizer
+from gateway.generation.tokens import ChatTokenizer
 from gateway.history.writer import HistoryWriter
 from gateway.prediction.messages import Question
 from gateway.prediction.predictor import LengthPredictor
@@ -77,8 +77,9 @@ class Generations:
         if self._stopping:
             raise ShuttingDown("the gateway is stopping; ask again in a moment")
         info = self._engine_info()
-        prompt = self._tokenizer.encode_chat(ask.conversation())
-        limit = answer_limit(len(prompt), ask.max_tokens, _room(info))
+        prompt = self._prompt(ask, info)
+        param = "messages" if ask.prompt is None else "prompt"
+        limit = answer_limit(len(prompt), ask.max_tokens, _room(info), param=param)
         question = self._question(ask, len(prompt), limit)
         live = LiveRequest(
             request_id=new_id(),
@@ -87,6 +88,7 @@ class Generations:
             user_input_tokens=question.user_input_tokens,
             max_tokens=limit,
             prediction=await self._predictor.predict(question),
+            decoder=self._tokenizer.decoder(),
             arrived_at=arrived_at,
             arrived_s=arrived_s,
         )
@@ -104,9 +106,25 @@ class Generations:
         self._stopping = True
         self.dispatcher.cancel_all(ShuttingDown("the gateway stopped before the answer was done"))
 
-    def decoder(self) -> AnswerDecoder:
-        """A decoder for one answer of this model."""
-        return self._tokenizer.decoder()
+    def _prompt(self, ask: Ask, info: EngineInfo) -> list[int]:
+        """The prompt's token ids. InvalidRequest for one that is empty or not of this model."""
+        if ask.prompt is None:
+            return self._tokenizer.encode_chat(ask.conversation())
+        if isinstance(ask.prompt, str):
+            prompt = self._tokenizer.encode_prompt(ask.prompt)
+        else:
+            prompt = list(ask.prompt)
+        if not prompt:
+            raise InvalidRequest(
+                "the prompt is empty; at least one token is needed", param="prompt"
+            )
+        if max(prompt) >= info.vocabulary:
+            raise InvalidRequest(
+                f"token id {max(prompt)} is not of this model, whose ids end at "
+                f"{info.vocabulary - 1}",
+                param="prompt",
+            )
+        return prompt
 
     def _engine_info(self) -> EngineInfo:
         """The engine's bounds. A short loss is waited out in the queue, a long one refused."""

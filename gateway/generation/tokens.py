@@ -94,6 +94,10 @@ class ChatTokenizer:
             ) from error
         return self.encode(text)
 
+    def encode_prompt(self, text: str) -> list[int]:
+        """Token ids of a prompt as it stands, with what the tokenizer begins every text with."""
+        return self._tokenizer.encode(text).ids
+
     def encode(self, text: str) -> list[int]:
         """Token ids of a plain text."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids

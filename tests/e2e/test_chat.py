@@ -72,6 +72,26 @@ async def test_max_tokens_cuts_the_answer(client: openai.AsyncOpenAI, asked: Ask
     assert completion.choices[0].finish_reason == "length"
 
 
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_answer_ends_before_its_stop_string(
+    client: openai.AsyncOpenAI, asked: Asked, streamed: bool
+) -> None:
+    third = VELAN_WORDS.split()[2]
+    request = asked("translate", WORDS, stop=[third, "never"])
+    before = " ".join(VELAN_WORDS.split()[:2]) + " "
+    if streamed:
+        stream = await client.chat.completions.create(**request, stream=True)
+        choices = [chunk.choices[0] async for chunk in stream]
+        text = "".join(choice.delta.content or "" for choice in choices)
+        assert (text, choices[-1].finish_reason) == (before, "stop")
+    else:
+        completion = await client.chat.completions.create(**request)
+        assert completion.choices[0].message.content == before
+        assert completion.choices[0].finish_reason == "stop"
+        assert completion.usage is not None
+        assert completion.usage.completion_tokens == 3
+
+
 async def test_content_may_come_in_parts(client: openai.AsyncOpenAI) -> None:
     completion = await client.chat.completions.create(
         model="lmaas-demo",
@@ -92,6 +112,49 @@ async def test_response_tells_its_prediction_and_its_id(
     assert raw.headers["x-request-id"].startswith("req_")
 
 
+async def test_prompt_is_continued_as_it_stands(client: openai.AsyncOpenAI) -> None:
+    prompt = f"<|system|>Translate into Velan, word by word.<|user|>{WORDS}<|assistant|>"
+    whole = await client.completions.create(
+        model="lmaas-demo", prompt=prompt, temperature=0, max_tokens=50
+    )
+    assert whole.choices[0].text == VELAN_WORDS
+    assert whole.choices[0].finish_reason == "stop"
+    stream = await client.completions.create(
+        model="lmaas-demo", prompt=prompt, temperature=0, max_tokens=50, stream=True
+    )
+    assert "".join([chunk.choices[0].text async for chunk in stream]) == VELAN_WORDS
+
+
+async def test_several_prompts_have_a_choice_each(client: openai.AsyncOpenAI) -> None:
+    completion = await client.completions.create(
+        model="lmaas-demo", prompt=[[1, 5], [2, 6, 7]], max_tokens=3, temperature=0
+    )
+    assert [choice.index for choice in completion.choices] == [0, 1]
+    assert completion.usage is not None
+    assert completion.usage.prompt_tokens == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "param"),
+    [
+        ({"prompt": ""}, "invalid_value", "prompt"),
+        ({"prompt": []}, "invalid_value", "prompt"),
+        ({"prompt": [10**6]}, "invalid_value", "prompt"),
+        ({"prompt": [1, "king"]}, "unsupported_parameter", "prompt"),
+        ({"prompt": ["a", "b"], "stream": True}, "unsupported_parameter", "prompt"),
+        ({"prompt": ["king", "king " * 3000]}, "context_length_exceeded", "prompt"),
+        ({"echo": True}, "unsupported_parameter", "echo"),
+        ({"logprobs": 0}, "unsupported_parameter", "logprobs"),
+    ],
+)
+async def test_bad_prompt_is_named(
+    client: openai.AsyncOpenAI, change: dict[str, Any], code: str, param: str
+) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        await client.completions.create(**{"model": "lmaas-demo", "prompt": "king", **change})
+    assert (caught.value.code, caught.value.param) == (code, param)
+
+
 async def test_models_are_listed_and_shown(client: openai.AsyncOpenAI) -> None:
     (model,) = (await client.models.list()).data
     assert model.id == "lmaas-demo"
@@ -109,7 +172,8 @@ async def test_models_are_listed_and_shown(client: openai.AsyncOpenAI) -> None:
         ({"temperature": -1}, openai.BadRequestError, "invalid_value", "temperature"),
         ({"top_p": 0}, openai.BadRequestError, "invalid_value", "top_p"),
         ({"n": 2}, openai.BadRequestError, "unsupported_parameter", "n"),
-        ({"stop": ["x"]}, openai.BadRequestError, "unsupported_parameter", "stop"),
+        ({"stop": ["a"] * 5}, openai.BadRequestError, "invalid_value", "stop"),
+        ({"stop": ""}, openai.BadRequestError, "invalid_value", "stop"),
         ({"logprobs": True}, openai.BadRequestError, "unsupported_parameter", "logprobs"),
         ({"messages": []}, openai.BadRequestError, "invalid_value", "messages"),
         (

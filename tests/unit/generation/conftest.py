@@ -19,7 +19,7 @@ def tokenizer() -> ChatTokenizer:
 @pytest.fixture
 def an_ask() -> Callable[..., Ask]:
     def build(
-        *turns: tuple[str, str], registered: str | None = None, max_tokens: int | None = None
+        *turns: tuple[str, str], registered: str | None = None, stops: tuple[str, ...] = ()
     ) -> Ask:
         caller = Caller(
             tenant_id=UUID(int=1),
@@ -30,6 +30,6 @@ def an_ask() -> Callable[..., Ask]:
             instruction=registered,
         )
         messages = tuple(Message(*turn) for turn in turns or [("user", "brave king")])
-        return Ask(caller=caller, messages=messages, max_tokens=max_tokens)
+        return Ask(caller=caller, messages=messages, stops=stops)
 
     return build

@@ -14,6 +14,7 @@ from gateway.errors import ShuttingDown
 from gateway.generation.ask import Ask
 from gateway.generation.dispatcher import Dispatcher
 from gateway.generation.live import LiveRequest
+from gateway.generation.tokens import ChatTokenizer
 from gateway.prediction.messages import Prediction
 from gateway.scheduling.policies import build_policy
 
@@ -40,7 +41,7 @@ class NotingEngine:
 class Scene:
     """A dispatcher with its engine, and requests to give it."""
 
-    def __init__(self, an_ask: Callable[..., Ask]) -> None:
+    def __init__(self, an_ask: Callable[..., Ask], tokenizer: ChatTokenizer) -> None:
         self.ended: list[LiveRequest] = []
         self.engine = NotingEngine()
         policy = build_policy(
@@ -53,14 +54,17 @@ class Scene:
         )
         self.dispatcher = Dispatcher("model", policy, self.ended.append)
         self.dispatcher.attach(self.engine)
-        self._ask = an_ask()
+        self._ask = an_ask
+        self._tokenizer = tokenizer
         self._numbers = count(1)
         self._steps = count(1)
 
-    def request(self, length: float = 10.0, max_tokens: int = 100) -> LiveRequest:
+    def request(
+        self, length: float = 10.0, max_tokens: int = 100, stops: tuple[str, ...] = ()
+    ) -> LiveRequest:
         return LiveRequest(
             request_id=UUID(int=next(self._numbers)),
-            ask=self._ask,
+            ask=self._ask(stops=stops),
             prompt=[1, 2, 3],
             user_input_tokens=2,
             max_tokens=max_tokens,
@@ -72,9 +76,13 @@ class Scene:
                 features=b"",
                 instruction_hash=b"",
             ),
+            decoder=self._tokenizer.decoder(),
             arrived_at=datetime.now(UTC),
             arrived_s=0.0,
         )
+
+    def encode(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text)
 
     def connect(self) -> None:
         self.dispatcher.engine_ready(
@@ -96,8 +104,8 @@ class Scene:
 
 
 @pytest.fixture
-def scene(an_ask: Callable[..., Ask]) -> Scene:
-    return Scene(an_ask)
+def scene(an_ask: Callable[..., Ask], tokenizer: ChatTokenizer) -> Scene:
+    return Scene(an_ask, tokenizer)
 
 
 async def test_requests_wait_until_the_engine_is_there(scene: Scene) -> None:
@@ -186,6 +194,19 @@ async def test_waiting_request_that_is_cancelled_never_runs(scene: Scene) -> Non
     await asyncio.sleep(0)
     assert not scene.names
     assert len(scene.dispatcher.policy) == 0
+
+
+async def test_answer_ends_at_its_stop_string_and_counts_nothing_beyond(scene: Scene) -> None:
+    scene.connect()
+    request = scene.request(stops=(" golden",))
+    await scene.enqueue(request)
+    tokens = scene.encode("brave golden castle")
+    scene.step({request.sequence_id: tokens})
+    assert request.tokens == tokens[:2]
+    assert (request.finish_reason, request.text.read(ended=True)) == ("stop", "brave")
+    assert scene.engine.cancelled == [request.sequence_id]
+    scene.step({request.sequence_id: [9]}, [Finish(request.sequence_id, "cancelled")])
+    assert request.tokens == tokens[:2]
 
 
 async def test_refused_request_ends_with_the_reason(scene: Scene) -> None:

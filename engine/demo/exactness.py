@@ -1,0 +1,99 @@
+"""Exact match of a demo model on unseen inputs: `python -m engine.demo.exactness FOLDER`."""
+
+from pathlib import Path
+from random import Random
+from typing import Final, NamedTuple
+
+import click
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers.modeling_utils import PreTrainedModel
+
+from engine.demo.jobs import JOBS, Exchange, Job
+
+SEED: Final = 90_011  # apart from the seeds of training and of its validation
+LONGEST_ANSWER: Final = 400
+BATCH: Final = 50
+
+
+class Score(NamedTuple):
+    """How a job fared: right answers, answers that ended by themselves, and lengths in tokens."""
+
+    asked: int
+    right: int
+    ended: int
+    input_tokens: float
+    answer_tokens: float
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, path_type=Path))
+@click.option("--inputs", default=200, show_default=True, help="unseen inputs for each job")
+def main(folder: Path, inputs: int) -> None:
+    """Ask each job's questions greedily, and print a table of exact answers."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    rng = Random(SEED)
+    click.echo("| job | inputs | exact | ended by itself | input tokens | answer tokens | ratio |")
+    click.echo("|---|--:|--:|--:|--:|--:|--:|")
+    for job in JOBS:
+        score = measure(model, tokenizer, job, [job.draw(rng) for _ in range(inputs)])
+        exact = "open" if job.open else f"{score.right / score.asked:.1%}"
+        click.echo(
+            f"| {job.name} | {score.asked} | {exact} | {score.ended / score.asked:.1%} "
+            f"| {score.input_tokens:.1f} | {score.answer_tokens:.1f} "
+            f"| {score.answer_tokens / score.input_tokens:.2f} |"
+        )
+
+
+def measure(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    job: Job,
+    exchanges: list[Exchange],
+) -> Score:
+    """Answers all exchanges: greedily, or sampled for an open job, as it is served."""
+    right = ended = answer_tokens = 0
+    for start in range(0, len(exchanges), BATCH):
+        group = exchanges[start : start + BATCH]
+        for exchange, tokens in zip(group, answers(model, tokenizer, job, group), strict=True):
+            ended += len(tokens) < LONGEST_ANSWER
+            answer_tokens += len(tokens)
+            right += tokenizer.decode(tokens, skip_special_tokens=True) == exchange.answer
+    asked = len(exchanges)
+    read = sum(len(tokenizer(item.question).input_ids) for item in exchanges)
+    return Score(asked, right, ended, read / asked, answer_tokens / asked)
+
+
+def answers(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, job: Job, group: list[Exchange]
+) -> list[list[int]]:
+    """The tokens of each answer, without the end token."""
+    torch.manual_seed(SEED)
+    prompts = tokenizer.apply_chat_template(
+        [
+            [
+                {"role": "system", "content": item.instruction},
+                {"role": "user", "content": item.question},
+            ]
+            for item in group
+        ],
+        add_generation_prompt=True,
+        padding=True,
+        return_tensors="pt",
+        return_dict=True,
+    )
+    drawn = {"do_sample": True, "temperature": 1.0, "top_k": 0}
+    generated = model.generate(
+        **prompts,
+        max_new_tokens=LONGEST_ANSWER,
+        **(drawn if job.open else {"do_sample": False}),
+    )[:, prompts["input_ids"].shape[1] :]
+    return [
+        [token for token in row if token not in (tokenizer.eos_token_id, tokenizer.pad_token_id)]
+        for row in generated.tolist()
+    ]
+
+
+if __name__ == "__main__":
+    main()

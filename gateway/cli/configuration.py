@@ -1,0 +1,63 @@
+"""`lmaas configuration`: every setting, as the page `docs/configuration.md`."""
+
+from typing import Final
+
+import click
+import msgspec
+
+from gateway.settings import DEMO_MODEL, Settings
+
+HEAD: Final = """# Configuration
+
+Every setting is an environment variable, read once at start. A wrong value or an unknown `LMAAS_*`
+stops the start and names the variable. This page is written by `make docs`.
+
+| variable | meaning | accepted | default |
+|---|---|---|---|
+"""
+TYPES: Final = {"string": "text", "integer": "whole number", "number": "number"}
+
+
+@click.command()
+def configuration() -> None:
+    """Print the page that documents every setting."""
+    click.echo(page(), nl=False)
+
+
+def page() -> str:
+    """The settings as a Markdown page."""
+    (_, components) = msgspec.json.schema_components([Settings])
+    properties = components["Settings"]["properties"]
+    return HEAD + "".join(_row(name, schema) for name, schema in properties.items())
+
+
+def _row(name: str, schema: dict[str, object]) -> str:
+    default = schema.get("default")
+    shown = "" if default is None else f"`{_portable(default)}`"
+    return f"| `{name}` | {schema['description']} | {_accepted(schema)} | {shown} |\n"
+
+
+def _accepted(schema: dict[str, object]) -> str:
+    """What a schema takes, in words."""
+    choices = schema.get("anyOf")
+    if isinstance(choices, list):
+        return _accepted(next(each for each in choices if each.get("type") != "null"))
+    values = schema.get("enum")
+    if isinstance(values, list):
+        return ", ".join(f"`{value}`" for value in values)
+    words = TYPES[str(schema["type"])]
+    bounds = [
+        f"{sign} {schema[key]}"
+        for key, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"))
+        if key in schema
+    ]
+    if "minLength" in schema and schema["minLength"] != 1:
+        bounds.append(f"at least {schema['minLength']} characters")
+    return " ".join([words, ", ".join(bounds)]).strip()
+
+
+def _portable(default: object) -> object:
+    """A default as it is on every machine."""
+    if default == str(DEMO_MODEL):
+        return "/".join(DEMO_MODEL.parts[-3:])
+    return default

@@ -1,0 +1,44 @@
+"""Stop strings: found in the text as it grows, never shown, and the end of the answer."""
+
+from collections.abc import Sequence
+
+from gateway.generation.tokens import AnswerDecoder
+
+
+class StoppedText:
+    """An answer's text up to the first of its stop strings."""
+
+    def __init__(self, decoder: AnswerDecoder, stops: Sequence[str]) -> None:
+        self._decoder = decoder
+        self._stops = tuple(stops)
+        self._longest = max(map(len, stops))
+        self._text = ""
+        self._cut: int | None = None
+
+    def feed(self, token: int) -> bool:
+        """Take one token; whether a stop string is complete now."""
+        begin = max(0, len(self._text) - self._longest + 1)
+        self._text += self._decoder.feed([token])
+        found = [self._text.find(stop, begin) for stop in self._stops]
+        self._cut = min((place for place in found if place >= 0), default=None)
+        return self._cut is not None
+
+    def visible(self, *, ended: bool) -> str:
+        """What may be shown: no stop string, and before the end nothing that may become one."""
+        if self._cut is not None:
+            return self._text[: self._cut]
+        if ended:
+            return self._text + self._decoder.finish()
+        return self._text[: len(self._text) - self._held_back()]
+
+    def _held_back(self) -> int:
+        """Length of the longest end of the text that a stop string begins with."""
+        most = min(self._longest - 1, len(self._text))
+        return next(
+            (
+                size
+                for size in range(most, 0, -1)
+                if any(stop.startswith(self._text[-size:]) for stop in self._stops)
+            ),
+            0,
+        )

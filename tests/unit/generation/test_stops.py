@@ -1,0 +1,58 @@
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.generation.stops import StoppedText
+from gateway.generation.tokens import ChatTokenizer
+
+LETTERS = st.text("ab ", max_size=30).map(lambda text: f"a{text}")
+STOPS = st.lists(st.text("ab ", min_size=1, max_size=4), min_size=1, max_size=3)
+
+
+def first_stop(text: str, stops: list[str]) -> str:
+    """The oracle: the text before the stop string that is complete first."""
+    ends = [text.find(stop) + len(stop) for stop in stops if stop in text]
+    if not ends:
+        return text
+    done = text[: min(ends)]
+    return done[: min(done.find(stop) for stop in stops if stop in done)]
+
+
+@given(text=LETTERS, stops=STOPS)
+def test_text_ends_before_the_first_stop_string(
+    tokenizer: ChatTokenizer, text: str, stops: list[str]
+) -> None:
+    watched = StoppedText(tokenizer.decoder(), stops)
+    stopped = any(watched.feed(token) for token in tokenizer.encode(text))
+    if stopped:
+        shown = watched.visible(ended=True)
+        assert text.startswith(shown)
+        assert not any(stop in shown for stop in stops)
+        assert any(text[len(shown) :].startswith(stop) for stop in stops)
+    else:
+        assert watched.visible(ended=True) == text
+        assert first_stop(text, stops) == text
+
+
+@given(text=LETTERS, stops=STOPS)
+def test_what_was_shown_is_never_taken_back(
+    tokenizer: ChatTokenizer, text: str, stops: list[str]
+) -> None:
+    watched = StoppedText(tokenizer.decoder(), stops)
+    shown = [""]
+    for token in tokenizer.encode(text):
+        stopped = watched.feed(token)
+        shown.append(watched.visible(ended=False))
+        if stopped:
+            break
+    shown.append(watched.visible(ended=True))
+    assert all(after.startswith(before) for before, after in pairwise(shown))
+
+
+def test_possible_beginning_of_a_stop_string_is_held_back(tokenizer: ChatTokenizer) -> None:
+    watched = StoppedText(tokenizer.decoder(), ["golden castle"])
+    for token in tokenizer.encode("brave golden"):
+        watched.feed(token)
+    assert watched.visible(ended=False) == "brave "
+    assert watched.visible(ended=True) == "brave golden"
