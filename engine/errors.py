@@ -15,7 +15,7 @@ EngineFailure
 from typing import ClassVar
 
 
-class EngineFailure(Exception):  # noqa: N818 - the tree names what happened
+class EngineFailure(Exception):
     """An error with a message for whoever caused it."""
 
 

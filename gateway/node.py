@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 import msgspec
 from msgspec import Struct
 
+from engine.protocol import EngineInfo
 from gateway.database.connection import Database
 from gateway.database.embedded import EmbeddedPostgres
 from gateway.database.migration import migrate
@@ -101,7 +102,8 @@ async def running_node(settings: Settings, say: Progress) -> AsyncIterator[Node]
         stack.push_async_callback(engine.close)
         stack.callback(generations.stop)
         say("waiting for the engine to load its model")
-        await _engine_ready(generations, supervisor)
+        info = await _engine_ready(generations, supervisor)
+        _check_memory(settings, info)
         # Keys are made last: one that was made is shown.
         admin_key = ensure_admin_key(data_dir, settings.admin_key)
         demo_key = await ensure_demo(database.sessions, _demo_apps(folder), settings.api_key)
@@ -123,16 +125,17 @@ def _data_folder(data_dir: Path) -> Iterator[None]:
     """The data folder, held by one gateway at a time."""
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        with (data_dir / "gateway.lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise StartupFailure(
-                    f"another gateway uses {data_dir}; set LMAAS_DATA_DIR to another folder"
-                ) from error
-            yield
+        lock = (data_dir / "gateway.lock").open("w")
     except OSError as error:
         raise StartupFailure(f"LMAAS_DATA_DIR: {data_dir}: {error.strerror}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StartupFailure(
+                f"another gateway uses {data_dir}; set LMAAS_DATA_DIR to another folder"
+            ) from error
+        yield
 
 
 async def _start_postgres(stack: AsyncExitStack, data_dir: Path, say: Progress) -> str:
@@ -172,8 +175,10 @@ async def _start_engine(
     return supervisor
 
 
-async def _engine_ready(generations: Generations, supervisor: EngineSupervisor | None) -> None:
-    """Returns when the engine answers; StartupFailure when it cannot, or takes too long."""
+async def _engine_ready(
+    generations: Generations, supervisor: EngineSupervisor | None
+) -> EngineInfo:
+    """The engine, once it answers; StartupFailure when it cannot, or takes too long."""
     ready = asyncio.create_task(generations.dispatcher.ready())
     failed = asyncio.create_task(supervisor.failed()) if supervisor else None
     waits = [task for task in (ready, failed) if task]
@@ -183,9 +188,22 @@ async def _engine_ready(generations: Generations, supervisor: EngineSupervisor |
             raise failed.result()
         if not ready.done():
             raise StartupFailure(f"the engine did not answer within {ENGINE_START_S:.0f} s")
+        if supervisor:
+            supervisor.proven = True
+        return ready.result()
     finally:
         for task in waits:
             task.cancel()
+
+
+def _check_memory(settings: Settings, info: EngineInfo) -> None:
+    """StartupFailure where an engine run elsewhere has other memory than admission counts on."""
+    ours = (settings.kv_tokens // settings.page_tokens, settings.page_tokens)
+    if ours != (info.kv.pages, info.kv.page_tokens):
+        raise StartupFailure(
+            f"the engine has {info.kv.pages} pages of {info.kv.page_tokens} tokens, the gateway "
+            f"counts on {ours[0]} of {ours[1]}: set LMAAS_KV_TOKENS and LMAAS_PAGE_TOKENS alike"
+        )
 
 
 def _policy(settings: Settings) -> Policy:

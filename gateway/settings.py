@@ -58,11 +58,8 @@ class Settings(Struct, frozen=True, rename=_variable):
         float, Meta(ge=0, description="standard deviations kept free above the expected KV peak")
     ] = 3.0
     prediction_budget_ms: Annotated[
-        float,
-        Meta(
-            gt=0, description="a request waits this long for its prediction, then takes its prior"
-        ),
-    ] = 250.0
+        float, Meta(gt=0, description="longest wait for a prediction; then one without embedding")
+    ] = 50.0
     drain_s: Annotated[
         float, Meta(ge=0, description="at a stop, running requests have this long to finish")
     ] = 20.0

@@ -5,11 +5,12 @@ from typing import Annotated, Any, Final, TypeAlias
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.api.sampling_schema import SamplingRequest, Usage
-from gateway.errors import UnsupportedParameter
+from gateway.errors import InvalidRequest, UnsupportedParameter
 from gateway.generation.ask import Ask
 from gateway.tenancy.authentication import Caller
 
 DEFAULT_TOKENS: Final = 16  # as OpenAI's
+MOST_PROMPTS: Final = 128
 TokenId: TypeAlias = Annotated[int, Meta(ge=0)]
 Prompts: TypeAlias = Annotated[
     list[str | TokenId | list[TokenId]], Meta(min_length=1, max_length=100_000)
@@ -45,6 +46,11 @@ class CompletionRequest(SamplingRequest, kw_only=True):
         """One ask for each prompt. InvalidRequest names what is not accepted."""
         self.refuse(_UNSUPPORTED)
         prompts = self._prompts()
+        if len(prompts) > MOST_PROMPTS:
+            raise InvalidRequest(
+                f"{len(prompts)} prompts were sent; at most {MOST_PROMPTS} are accepted",
+                param="prompt",
+            )
         if self.stream and len(prompts) > 1:
             raise UnsupportedParameter(
                 f"a stream continues one prompt; {len(prompts)} were sent", param="prompt"

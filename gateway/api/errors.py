@@ -178,7 +178,14 @@ def _placed(place: str, reason: str) -> tuple[str, str | None]:
     return (f"{place}: {reason}", place) if place else (f"the body: {reason}", None)
 
 
+def handle_unreadable(_: Request[Any, Any, Any], __: Exception) -> Response[ErrorBody]:
+    """A body that is not UTF-8, or nested beyond all measure."""
+    return _answer(400, _body(400, "the body is not JSON that can be read", None, CODE[400]))
+
+
 exception_handlers: Final[ExceptionHandlersMap] = {
+    UnicodeDecodeError: handle_unreadable,
+    RecursionError: handle_unreadable,
     LmaasError: handle_ours,
     HTTPException: handle_litestar,
     Exception: handle_unexpected,

@@ -1,12 +1,13 @@
 """Answers as server-sent events, and clients that go away before they have one."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any, Final, Protocol
 
 import msgspec
 from litestar import Request
+from litestar.background_tasks import BackgroundTask
 from litestar.response import Stream
 
 from gateway.api.errors import error_body
@@ -46,8 +47,10 @@ def predicted(live: LiveRequest) -> dict[str, str]:
 
 def streamed(live: LiveRequest, generations: Generations, chunks: Chunks) -> Stream:
     """The answer as a stream of events that stays open while the request waits."""
+    events = _kept_alive(_events(live, generations, chunks))
     return Stream(
-        _kept_alive(_events(live, generations, chunks)),
+        events,
+        background=BackgroundTask(events.aclose),  # for a client that left while we wrote to it
         media_type="text/event-stream",
         headers=HEADERS | predicted(live),
     )
@@ -95,7 +98,7 @@ def _sse(message: object) -> bytes:
     return b"data: " + _encode(message) + b"\n\n"
 
 
-async def _kept_alive(events: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+async def _kept_alive(events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
     """The events, with a comment line while there are none, so that no proxy gives up."""
     following: asyncio.Future[bytes] | None = None
     try:

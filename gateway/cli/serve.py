@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import signal
 import socket
 import sys
@@ -20,6 +21,8 @@ from gateway.node import Node, running_node
 from gateway.settings import Settings, read_settings
 
 BACKLOG: Final = 2048
+KEEP_ALIVE_S: Final = 75  # longer than clients' pools keep a connection, lest one meets its end
+GOODBYE_S: Final = 3  # after the drain, to tell clients whose answers were cut
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -78,7 +81,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
 
         def stop() -> None:
             say("stopping: running requests may finish; again to stop at once")
-            server.force_exit = server.should_exit
+            loop.call_later(0 if server.should_exit else settings.drain_s, node.generations.stop)
             server.should_exit = True
 
         for number in STOP_SIGNALS:
@@ -100,7 +103,8 @@ def _server(settings: Settings, node: Node) -> _Server:
             log_level="warning",
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=max(1, round(settings.drain_s)),
+            timeout_graceful_shutdown=math.ceil(settings.drain_s) + GOODBYE_S,
+            timeout_keep_alive=KEEP_ALIVE_S,
             backlog=BACKLOG,
         )
     )

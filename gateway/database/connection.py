@@ -64,6 +64,7 @@ def _engine(parameters: dict[str, Any]) -> AsyncEngine:
         pool_size=POOL_SIZE,
         max_overflow=POOL_SIZE,
         pool_timeout=POOL_WAIT_S,
+        hide_parameters=True,  # they are the users', and errors are logged
         pool_pre_ping=True,  # a restart of Postgres costs no request
     )
 

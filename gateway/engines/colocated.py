@@ -30,7 +30,8 @@ from gateway.engines.interface import EngineListener
 
 SILENCE_S: Final = 5.0  # five heartbeats missed
 RETRY_S: Final = 0.1
-STALE_EPOCH: Final = 409
+SUBMIT_S: Final = 30.0
+CONFLICT: Final = 409  # another epoch, or another session
 
 log = structlog.get_logger()
 _encoder = msgspec.json.Encoder()
@@ -59,11 +60,6 @@ class ColocatedEngine:
         self._pending: list[Operation] = []
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-
-    @property
-    def info(self) -> EngineInfo | None:
-        """What it serves; None while it does not answer."""
-        return self._info
 
     async def start(self) -> None:
         """Begin to connect; `engine_ready` tells when the engine is there."""
@@ -98,28 +94,36 @@ class ColocatedEngine:
         )
 
     async def _read(self) -> None:
-        """Follow the engine for ever, over losses and restarts."""
+        """Follow the engine for ever, over losses and restarts, and whatever else goes wrong."""
         async with self._client(SILENCE_S) as client:
             while True:
                 try:
                     await self._follow(client)
-                except (httpx.HTTPError, _EngineChangedError, msgspec.DecodeError) as error:
-                    await self._lose(client, error)
-                    await asyncio.sleep(RETRY_S)
+                except (httpx.HTTPError, msgspec.DecodeError) as error:
+                    if not await self._same_engine(client):
+                        self._lose(error)
+                except _EngineChangedError as error:
+                    self._lose(error)
+                except Exception as error:
+                    log.exception("event_reader_failed")
+                    self._lose(error)
+                await asyncio.sleep(RETRY_S)
 
-    async def _lose(self, client: httpx.AsyncClient, error: Exception) -> None:
-        """A broken stream is resumed where the same engine still answers; else all is lost."""
+    async def _same_engine(self, client: httpx.AsyncClient) -> bool:
+        """Whether the engine whose stream broke still answers, so that the stream can go on."""
+        if self._info is None:
+            return False
+        with suppress(httpx.HTTPError, msgspec.DecodeError):
+            return (await self._ask_info(client)).epoch == self._info.epoch
+        return False
+
+    def _lose(self, error: Exception) -> None:
         if self._info is None:
             return
-        same = False
-        if not isinstance(error, _EngineChangedError):
-            with suppress(httpx.HTTPError, msgspec.DecodeError):
-                same = (await self._ask_info(client)).epoch == self._info.epoch
-        if not same:
-            log.warning("engine_lost", reason=str(error) or type(error).__name__)
-            self._info = None
-            self._pending.clear()
-            self._listener.engine_lost()
+        log.warning("engine_lost", reason=str(error) or type(error).__name__)
+        self._info = None
+        self._pending.clear()
+        self._listener.engine_lost()
 
     async def _ask_info(self, client: httpx.AsyncClient) -> EngineInfo:
         response = await client.get("/info")
@@ -134,6 +138,8 @@ class ColocatedEngine:
         async with client.stream(
             "GET", "/events", params={"session": self._session, "after": self._seen}
         ) as response:
+            if response.status_code == CONFLICT:
+                raise _EngineChangedError("another session took the engine over")
             response.raise_for_status()
             events = _lines(response)
             hello = _event_decoder.decode(await anext(events))
@@ -159,50 +165,58 @@ class ColocatedEngine:
 
     async def _send(self) -> None:
         """Post what is pending; what arrives meanwhile rides in the next submission."""
-        async with self._client(30.0) as client:
+        async with self._client(SUBMIT_S) as client:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
                 if self._info is None or not self._pending:
                     continue
                 operations, self._pending = self._pending, []
+                submission = Submission(self._session, self._info.epoch, operations)
                 try:
-                    await self._submit(client, self._info.epoch, operations)
-                except httpx.HTTPError as error:
+                    await self._submit(client, submission)
+                except (httpx.HTTPError, msgspec.DecodeError) as error:
                     log.warning("submission_failed", reason=repr(error))
-                    await self._repeat(operations)
+                    await self._repeat(submission)
 
-    async def _repeat(self, operations: list[Operation]) -> None:
-        """Submitting is idempotent, so a submission whose fate is unknown is sent again."""
+    async def _repeat(self, submission: Submission) -> None:
+        """Submitting is idempotent, so a submission whose fate is unknown is sent again.
+
+        Not into another session: that one submits anew what has not finished.
+        """
         await asyncio.sleep(RETRY_S)
-        if self._info is not None:
-            self._pending = operations + self._pending
+        if self._info is not None and self._session == submission.session:
+            self._pending = submission.operations + self._pending
             self._wake.set()
 
-    async def _submit(
-        self, client: httpx.AsyncClient, epoch: str, operations: list[Operation]
-    ) -> None:
-        body = _encoder.encode(Submission(self._session, epoch, operations))
-        response = await client.post("/submit", content=body)
-        if response.status_code == STALE_EPOCH:
-            return  # the event reader meets the new engine and everything is submitted again
+    async def _submit(self, client: httpx.AsyncClient, submission: Submission) -> None:
+        response = await client.post("/submit", content=_encoder.encode(submission))
+        if response.status_code == CONFLICT:
+            return  # the event reader meets the change and everything is submitted again
         if response.is_client_error:
-            log.error("submission_refused", status=response.status_code, body=response.text[:500])
-            self._listener.engine_refused(_all_refused(operations, response.text))
+            await self._isolate(client, submission, response)
             return
         response.raise_for_status()
         refused = _submitted_decoder.decode(response.content).refused
         if refused:
             self._listener.engine_refused(refused)
 
-
-def _all_refused(operations: list[Operation], reason: str) -> list[Refused]:
-    return [
-        Refused(sequence.id, reason)
-        for operation in operations
-        if isinstance(operation, SubmitBatch)
-        for sequence in operation.sequences
-    ]
+    async def _isolate(
+        self, client: httpx.AsyncClient, submission: Submission, response: httpx.Response
+    ) -> None:
+        """One operation the engine cannot read fails alone; the others are sent one by one."""
+        if len(submission.operations) > 1:
+            for operation in submission.operations:
+                await self._submit(
+                    client, msgspec.structs.replace(submission, operations=[operation])
+                )
+            return
+        log.error("submission_refused", status=response.status_code, reason=response.text[:500])
+        (operation,) = submission.operations
+        if isinstance(operation, SubmitBatch):
+            self._listener.engine_refused(
+                [Refused(sequence.id, response.text) for sequence in operation.sequences]
+            )
 
 
 async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:

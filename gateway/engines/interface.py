@@ -7,7 +7,7 @@ from engine.protocol import EngineInfo, Refused, Sequence, SequenceId, Step
 
 
 class EngineListener(Protocol):
-    """Who is told what an engine does. Calls come from one task, in order, and must not block."""
+    """Who is told what an engine does. Calls must not block."""
 
     def engine_ready(self, info: EngineInfo) -> None:
         """An engine that knows no sequence is there: the first, or another after a loss."""
@@ -24,10 +24,6 @@ class EngineListener(Protocol):
 
 class Engine(Protocol):
     """One engine serving one model."""
-
-    @property
-    def info(self) -> EngineInfo | None:
-        """What it serves; None while it does not answer."""
 
     def submit(self, batch: str, sequences: Many[Sequence]) -> None:
         """Hand over a batch. What becomes of it is told to the listener."""

@@ -35,8 +35,17 @@ def socket_path(data_dir: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"lmaas-{name}.sock"
 
 
+def _without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """What the engine need not know is not told."""
+    secrets = ("DATABASE_URL", "LMAAS_ADMIN_KEY", "LMAAS_API_KEY")
+    return {name: value for name, value in environment.items() if name not in secrets}
+
+
 class EngineSupervisor:
-    """Keeps one engine process alive. The process ends when our end of its stdin closes."""
+    """Keeps one engine process alive. The process ends when our end of its stdin closes.
+
+    Set `proven` once it answered: then its configuration is right, and it is always tried again.
+    """
 
     def __init__(self, environment: Mapping[str, str], log_file: Path) -> None:
         self._environment = dict(environment)
@@ -45,6 +54,7 @@ class EngineSupervisor:
         self._process: Process | None = None
         self._watch: asyncio.Task[None] | None = None
         self.restarts = 0
+        self.proven = False
 
     @property
     def pid(self) -> int | None:
@@ -87,7 +97,7 @@ class EngineSupervisor:
                 stdin=PIPE,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, **self._environment},
+                env={**_without_secrets(os.environ), **self._environment},
                 start_new_session=True,  # Ctrl-C reaches the gateway alone, which drains first
             )
         # Where the model runs on the CPU, it must not starve the gateway and the predictor.
@@ -99,7 +109,7 @@ class EngineSupervisor:
         while self._process is not None:
             began = time.monotonic()
             code = await self._process.wait()
-            if code == CONFIGURATION_EXIT:
+            if code == CONFIGURATION_EXIT and not self.proven:
                 log.error("engine_unable", reason=self._last_line())
                 return
             backoff = (
@@ -110,7 +120,16 @@ class EngineSupervisor:
             self.restarts += 1
             log.warning("engine_died", code=code, restarts=self.restarts, backoff_s=backoff)
             await asyncio.sleep(backoff)
-            self._process = await self._spawn()
+            self._process = await self._respawn()
+
+    async def _respawn(self) -> Process:
+        """The next process, as soon as the machine has room for one."""
+        while True:
+            try:
+                return await self._spawn()
+            except OSError as error:
+                log.error("engine_not_started", reason=str(error), retry_s=LONGEST_BACKOFF_S)
+                await asyncio.sleep(LONGEST_BACKOFF_S)
 
     def _last_line(self) -> str:
         with self._log_file.open("rb") as output:

@@ -32,6 +32,19 @@ class Ask(Struct, frozen=True, kw_only=True):
     streamed: bool = False
 
     @property
+    def param(self) -> str:
+        """The parameter that carries the text."""
+        return "messages" if self.prompt is None else "prompt"
+
+    @property
+    def characters(self) -> int:
+        """How much text there is to encode."""
+        if isinstance(self.prompt, str):
+            return len(self.prompt)
+        registered = len(self.caller.instruction or "")
+        return registered + sum(len(message.content) for message in self.messages)
+
+    @property
     def instruction(self) -> str:
         """The app's fixed text: the system messages, or the app's registered instruction.
 

@@ -11,11 +11,13 @@ from msgspec import Struct
 
 from engine.protocol import EngineInfo, Finish, Refused, Step
 from gateway.engines.interface import Engine
-from gateway.errors import GenerationFailed, LmaasError
+from gateway.errors import EngineLost, GenerationFailed, LmaasError
 from gateway.generation.live import LiveRequest
 from gateway.scheduling.policies import Dispatch, Policy
 
 STEPS_BETWEEN_DECISIONS: Final = 16  # while requests wait and nothing finishes
+DISPATCHES_A_TURN: Final = 8  # of the event loop, which has streams to serve too
+OUTAGE_S: Final = 30.0  # an engine away for longer is not waited for
 
 log = structlog.get_logger()
 
@@ -34,7 +36,7 @@ class Dispatcher:
     """The queue in front of one engine. It decides when; the policy decides what.
 
     `info` describes the newest engine; `lost_at_s` is None while it answers.
-    `on_end` is called once for every request that ended, before its reader learns of it.
+    `on_end` is called once for every request that ended, before its reader gets to run.
     """
 
     def __init__(
@@ -119,6 +121,14 @@ class Dispatcher:
         """Wait for the next engine; nothing is dispatched meanwhile."""
         self.lost_at_s = self._clock()
         self._ready.clear()
+        self._batches.clear()  # how long an outage took says nothing of a batch
+        asyncio.get_running_loop().call_later(OUTAGE_S, self._give_up, self.lost_at_s)
+
+    def _give_up(self, lost_at_s: float) -> None:
+        """End what waits for an engine that did not come back."""
+        if self.lost_at_s == lost_at_s:
+            log.error("engine_given_up", waiting=self.waiting, running=self.running)
+            self.cancel_all(EngineLost("the engine does not answer; ask again in a moment"))
 
     def engine_refused(self, refused: Many[Refused]) -> None:
         """The engine will never run these."""
@@ -195,12 +205,15 @@ class Dispatcher:
 
     def _decide(self) -> None:
         self._deciding = False
-        while self._waiting and self.connected:
+        for _ in range(DISPATCHES_A_TURN):
+            if not self._waiting or not self.connected:
+                return
             running = [live.running() for live in self._running.values()]
             dispatch = self.policy.dispatch(running, self._clock())
             if dispatch is None:
                 return
             self._send(dispatch)
+        self._decide_soon()
 
     def _send(self, dispatch: Dispatch) -> None:
         assert self._engine is not None
@@ -231,7 +244,10 @@ class Dispatcher:
         now_s = self._clock()
         self._settle_batch(live, now_s)
         live.end(reason, now_s, error)
-        self._on_end(live)
+        try:
+            self._on_end(live)
+        except Exception:  # one record that cannot be made must not end all other answers
+            log.exception("request_not_recorded", request=str(live.id))
 
     def _settle_batch(self, live: LiveRequest, now_s: float) -> None:
         """When a batch's last request ends, the policy learns how long the batch took."""

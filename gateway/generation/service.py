@@ -1,14 +1,22 @@
 """Generations: from a checked request to a running answer, and its record at the end."""
 
+import asyncio
 import time
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 from uuid import UUID
 
 from engine.protocol import EngineInfo
-from gateway.errors import EngineLost, InvalidRequest, ModelNotFound, ShuttingDown
+from gateway.errors import (
+    ContextLengthExceeded,
+    EngineLost,
+    InvalidRequest,
+    ModelNotFound,
+    ShuttingDown,
+)
 from gateway.generation.ask import Ask, answer_limit
-from gateway.generation.dispatcher import Dispatcher
+from gateway.generation.dispatcher import OUTAGE_S, Dispatcher
 from gateway.generation.live import LiveRequest
 from gateway.generation.recording import record_of
 from gateway.generation.tokens import ChatTokenizer
@@ -18,7 +26,7 @@ from gateway.prediction.predictor import LengthPredictor
 from gateway.scheduling.policies import Policy
 from models.base import new_id
 
-OUTAGE_S: Final = 30.0  # an engine away for longer is not waited for
+LONG_TEXT: Final = 16_384  # characters
 
 
 class Generations:
@@ -77,9 +85,8 @@ class Generations:
         if self._stopping:
             raise ShuttingDown("the gateway is stopping; ask again in a moment")
         info = self._engine_info()
-        prompt = self._prompt(ask, info)
-        param = "messages" if ask.prompt is None else "prompt"
-        limit = answer_limit(len(prompt), ask.max_tokens, _room(info), param=param)
+        prompt = await self._prompt(ask, info)
+        limit = answer_limit(len(prompt), ask.max_tokens, info.context_tokens, param=ask.param)
         question = self._question(ask, len(prompt), limit)
         live = LiveRequest(
             request_id=new_id(),
@@ -106,17 +113,15 @@ class Generations:
         self._stopping = True
         self.dispatcher.cancel_all(ShuttingDown("the gateway stopped before the answer was done"))
 
-    def _prompt(self, ask: Ask, info: EngineInfo) -> list[int]:
+    async def _prompt(self, ask: Ask, info: EngineInfo) -> list[int]:
         """The prompt's token ids. InvalidRequest for one that is empty or not of this model."""
-        if ask.prompt is None:
-            return self._tokenizer.encode_chat(ask.conversation())
-        if isinstance(ask.prompt, str):
-            prompt = self._tokenizer.encode_prompt(ask.prompt)
-        else:
+        if isinstance(ask.prompt, tuple):
             prompt = list(ask.prompt)
+        else:
+            prompt = await self._encode(ask, info)
         if not prompt:
             raise InvalidRequest(
-                "the prompt is empty; at least one token is needed", param="prompt"
+                "the prompt is empty; at least one token is needed", param=ask.param
             )
         if max(prompt) >= info.vocabulary:
             raise InvalidRequest(
@@ -125,6 +130,23 @@ class Generations:
                 param="prompt",
             )
         return prompt
+
+    async def _encode(self, ask: Ask, info: EngineInfo) -> list[int]:
+        """Encode on the event loop what is short, in a thread what is long, never what is hopeless.
+
+        ContextLengthExceeded where even the longest tokens could not take all this text.
+        """
+        size = ask.characters
+        if size > info.context_tokens * self._tokenizer.longest_token:
+            raise ContextLengthExceeded(
+                f"the model's context is {info.context_tokens} tokens; {size} characters are more",
+                param=ask.param,
+            )
+        if isinstance(ask.prompt, str):
+            encode = partial(self._tokenizer.encode_prompt, ask.prompt)
+        else:
+            encode = partial(self._tokenizer.encode_chat, ask.conversation())
+        return encode() if size < LONG_TEXT else await asyncio.to_thread(encode)
 
     def _engine_info(self) -> EngineInfo:
         """The engine's bounds. A short loss is waited out in the queue, a long one refused."""
@@ -153,8 +175,3 @@ class Generations:
         record = record_of(live, self.model, self.dispatcher.policy.name)
         self._history.record(record)
         self._predictor.observe(record)
-
-
-def _room(info: EngineInfo) -> int:
-    """Tokens one sequence may have: the model's context, or all KV memory where that is less."""
-    return min(info.context_tokens, info.kv.pages * info.kv.page_tokens)

@@ -1,6 +1,8 @@
 """Text to token ids and back, as the served model's own tokenizer and chat template say."""
 
 import hashlib
+import re
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -12,12 +14,13 @@ from jinja2 import TemplateError
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
-from tokenizers.decoders import DecodeStream
 
 from gateway.errors import InvalidRequest, StartupFailure
 
 FILES: Final = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json")
 HEAD_BYTES: Final = 8 << 20
+UNFINISHED: Final = "\N{REPLACEMENT CHARACTER}"
+MOST_HELD: Final = 64  # tokens; then what ends in no character will never be one
 
 
 def model_folder(model: str) -> Path:
@@ -77,22 +80,48 @@ class ChatTokenizer:
             name: _token_text(settings.get(name))
             for name in ("bos_token", "eos_token", "pad_token")
         }
+        self._plain = Tokenizer.from_file(str(core))
+        self._plain.encode_special_tokens = True
+        self._plain.no_padding()
+        self._plain.no_truncation()
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        controls = [re.escape(token.content) for token in added if token.special]
+        self._control = re.compile("|".join(controls) or r"(?!)")
+        self.longest_token: int = max(map(len, self._tokenizer.get_vocab()))
         self.fingerprint: str = hashlib.sha256(core.read_bytes() + source.encode()).hexdigest()
 
     def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """Token ids of a conversation up to where the answer begins.
 
+        A control token that somebody wrote into a message is text there, and controls nothing.
         InvalidRequest where the model's template does not take this conversation.
         """
+        forged = [m["content"] for m in messages if self._control.search(m["content"])]
+        if not forged:
+            return self.encode(self._render(messages))
+        marks = {secrets.token_hex(16): content for content in forged}
+        names = {content: mark for mark, content in marks.items()}
+        marked = [{**m, "content": names.get(m["content"], m["content"])} for m in messages]
+        parts = re.split(f"({'|'.join(marks)})", self._render(marked))
+        return [
+            token
+            for part in parts
+            for token in (
+                self._plain.encode(marks[part], add_special_tokens=False).ids
+                if part in marks
+                else self.encode(part)
+            )
+        ]
+
+    def _render(self, messages: Sequence[Mapping[str, str]]) -> str:
         try:
-            text = self._template.render(
+            return self._template.render(
                 messages=messages, add_generation_prompt=True, **self._names
             )
         except TemplateError as error:
             raise InvalidRequest(
                 f"the model's chat template refuses these messages: {error}", param="messages"
             ) from error
-        return self.encode(text)
 
     def encode_prompt(self, text: str) -> list[int]:
         """Token ids of a prompt as it stands, with what the tokenizer begins every text with."""
@@ -108,26 +137,36 @@ class ChatTokenizer:
 
 
 class AnswerDecoder:
-    """Turns an answer's tokens into text as they come, never splitting a character."""
+    """Turns an answer's tokens into text as they come, never splitting a character.
+
+    Each piece is what the tokens add to the text of the few before them, since a token's text may
+    depend on its neighbour's. Bytes that can no longer become a character are given as U+FFFD.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._stream = DecodeStream(skip_special_tokens=True)
-        self._ids: list[int] = []
-        self._given = 0
+        self._given: list[int] = []  # the tokens of the piece before
+        self._held: list[int] = []  # tokens not yet given
 
     def feed(self, ids: Sequence[int]) -> str:
         """The text these tokens complete; empty while a character is unfinished."""
-        self._ids.extend(ids)
-        pieces = (self._stream.step(self._tokenizer, token) for token in ids)
-        text = "".join(piece for piece in pieces if piece)
-        self._given += len(text)
-        return text
+        self._held.extend(ids)
+        piece = self._piece()
+        unfinished = piece.endswith(UNFINISHED) and len(self._held) < MOST_HELD
+        return self._give(piece) if piece and not unfinished else ""
 
     def finish(self) -> str:
         """What an answer that ended inside a character still has to give."""
-        whole = self._tokenizer.decode(self._ids, skip_special_tokens=True)
-        return whole[self._given :]
+        return self._give(self._piece())
+
+    def _piece(self) -> str:
+        before = self._tokenizer.decode(self._given, skip_special_tokens=True)
+        whole = self._tokenizer.decode(self._given + self._held, skip_special_tokens=True)
+        return whole[len(before) :]
+
+    def _give(self, piece: str) -> str:
+        self._given, self._held = self._held, []
+        return piece
 
 
 def _json(path: Path) -> dict[str, Any]:

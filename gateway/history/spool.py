@@ -1,5 +1,6 @@
 """The local spool: a finished request is in this file before its client's last byte."""
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import structlog
 from gateway.history.record import Record
 
 SUFFIX: Final = ".jsonl"
+ASIDE: Final = ".aside"
 
 log = structlog.get_logger()
 _encoder = msgspec.json.Encoder()
@@ -36,7 +38,11 @@ class Spool:
         if self._file is None:
             self._number += 1
             self._file = self._path(self._number).open("ab", buffering=0)
-        self._file.write(_encoder.encode(record) + b"\n")
+        line = line_of(record) + b"\n"
+        if self._file.write(line) != len(line):  # the next line must not be glued to this one
+            self._file.close()
+            self._file = None
+            raise OSError(errno.ENOSPC, "the disk took a part of a record")
 
     def seal(self) -> list[Path]:
         """Close the open file; every sealed file, oldest first."""
@@ -50,7 +56,11 @@ class Spool:
 
 
 def read_sealed(path: Path) -> list[Record]:
-    """A sealed file's records, made durable first. A line cut off by a power loss is dropped."""
+    """A sealed file's records, made durable first.
+
+    Lines that cannot be read, cut off by a power loss or of another release, are set aside in a
+    file beside it.
+    """
     with path.open("rb") as file:
         os.fsync(file.fileno())
         return list(_records(path, file))
@@ -62,3 +72,15 @@ def _records(path: Path, file: IO[bytes]) -> Iterator[Record]:
             yield _decoder.decode(line)
         except msgspec.DecodeError as error:
             log.error("record_unreadable", file=path.name, line=number, reason=str(error))
+            set_aside(path, line)
+
+
+def set_aside(path: Path, line: bytes) -> None:
+    """Keep a line that history does not take for whoever looks into it."""
+    with path.with_suffix(ASIDE).open("ab") as kept:
+        kept.write(line.rstrip(b"\n") + b"\n")
+
+
+def line_of(record: Record) -> bytes:
+    """A record as a line of the spool."""
+    return _encoder.encode(record)

@@ -9,16 +9,17 @@ from typing import Any, Final
 import msgspec
 import structlog
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from gateway.history.record import Record
-from gateway.history.spool import Spool, read_sealed
+from gateway.history.spool import Spool, line_of, read_sealed, set_aside
 from models import Instruction, RequestRecord
 
 FLUSH_EVERY_S: Final = 0.1
 LONGEST_BACKOFF_S: Final = 5.0
 GROUP: Final = 1_000  # rows a statement
+MOST_KNOWN: Final = 100_000
 
 log = structlog.get_logger()
 
@@ -71,8 +72,24 @@ class HistoryWriter:
             await self._insert(unspooled)
             del self._unspooled[: len(unspooled)]
         for path in self._spool.seal():
-            await self._insert(await asyncio.to_thread(read_sealed, path))
+            await self._insert_file(path)
             path.unlink()
+
+    async def _insert_file(self, path: Path) -> None:
+        records = await asyncio.to_thread(read_sealed, path)
+        try:
+            await self._insert(records)
+        except DataError:
+            await self._insert_one_by_one(path, records)
+
+    async def _insert_one_by_one(self, path: Path, records: Sequence[Record]) -> None:
+        """A record that Postgres will never take holds up no other."""
+        for record in records:
+            try:
+                await self._insert([record])
+            except DataError as error:
+                log.error("record_refused", request=str(record.id), reason=str(error.orig))
+                set_aside(path, line_of(record))
 
     async def _run(self) -> None:
         backoff = FLUSH_EVERY_S
@@ -83,10 +100,10 @@ class HistoryWriter:
             try:
                 await self.flush()
                 backoff = FLUSH_EVERY_S
-            except (SQLAlchemyError, OSError) as error:
+            except Exception as error:  # noqa: BLE001  whatever it is, the next records must go on
                 backoff = min(2 * backoff, LONGEST_BACKOFF_S)
                 self._dirty.set()
-                log.warning("history_delayed", reason=str(error), retry_s=backoff)
+                log.warning("history_delayed", reason=repr(error), retry_s=backoff)
 
     async def _insert(self, records: Sequence[Record]) -> None:
         instructions = {
@@ -102,6 +119,8 @@ class HistoryWriter:
             if instructions:
                 known = [{"hash": key, "embedding": vector} for key, vector in instructions.items()]
                 await session.execute(insert(Instruction).on_conflict_do_nothing(), known)
+        if len(self._known_instructions) > MOST_KNOWN:
+            self._known_instructions.clear()  # inserted again, they do nothing
         self._known_instructions.update(instructions)
         self.written += len(records)
 

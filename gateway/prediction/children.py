@@ -9,11 +9,14 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[2]
 END_S: Final = 5.0
 
+SECRETS: Final = ("DATABASE_URL", "LMAAS_ADMIN_KEY", "LMAAS_API_KEY")
+
 
 def child_environment() -> dict[str, str]:
-    """The environment of a child process: this one's, with our packages to be found."""
+    """The environment of a child process: this one's without its secrets, with our packages."""
     found = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(found)}
+    ours = {name: value for name, value in os.environ.items() if name not in SECRETS}
+    return {**ours, "PYTHONPATH": os.pathsep.join(found)}
 
 
 async def end_child(process: Process) -> None:

@@ -13,7 +13,17 @@ import structlog
 
 from gateway.errors import PredictorRefused, Unavailable
 from gateway.prediction.children import child_environment, end_child
-from gateway.prediction.frames import Answer, Ask, Load, Loaded, Ready, Reply, frame, read_reply
+from gateway.prediction.frames import (
+    Answer,
+    Ask,
+    Dropped,
+    Load,
+    Loaded,
+    Ready,
+    Reply,
+    frame,
+    read_reply,
+)
 
 log = structlog.get_logger()
 
@@ -27,18 +37,35 @@ ENVIRONMENT: Final = {  # its libraries read these when they are imported
 }
 FIRST_BACKOFF_S: Final = 0.5
 MOST_BACKOFF_S: Final = 30.0
+EMBED_WITHIN_S: Final = 10.0  # an embedding is wanted for training even after its answer began
 MOST_UNSENT_BYTES: Final = 1 << 20  # the process reads no more: ask it nothing
 
 
+class Asked:
+    """A question on its way: `first` the answer without embedding, as soon as there is one.
+
+    `whole` is the answer with it; None where the process died or was too far behind.
+    """
+
+    def __init__(self) -> None:
+        self.first: Answer | None = None
+        self.whole: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
+
+    async def within(self, budget_s: float) -> Answer | None:
+        """The best answer there is when it is whole or the budget is spent."""
+        await asyncio.wait((self.whole,), timeout=budget_s)
+        whole = self.whole.result() if self.whole.done() else None
+        return whole or self.first
+
+
 class PredictorClient:
-    """One predictor process, supervised. What was in flight when it died fails with Unavailable."""
+    """One predictor process, supervised; a version that is being loaded fails with it."""
 
     def __init__(self) -> None:
         self._numbers = itertools.count()
         self._process: Process | None = None
         self._ready = asyncio.Event()
-        self._answers: dict[int, asyncio.Future[Answer]] = {}
-        self._hasty: dict[int, Answer] = {}
+        self._asked: dict[int, Asked] = {}
         self._loading: dict[UUID, asyncio.Future[None]] = {}
         self._load: Load | None = None
         self._supervisor: asyncio.Task[None] | None = None
@@ -69,7 +96,7 @@ class PredictorClient:
             with suppress(asyncio.CancelledError):
                 await self._supervisor
 
-    async def ask(
+    def ask(
         self,
         *,
         app: UUID,
@@ -77,28 +104,15 @@ class PredictorClient:
         instruction: str,
         user_input: str,
         features: bytes,
-        within_s: float,
-    ) -> Answer:
-        """The process's answer; after `within_s` the one without embedding, if there is that.
-
-        TimeoutError without any answer in time; Unavailable without a process.
-        """
+    ) -> Asked:
+        """Put a question to the process. Unavailable without one, or where it does not keep up."""
         number = next(self._numbers)
-        deadline_s = time.monotonic() + within_s
-        ask = Ask(number, deadline_s, app, instruction_hash, instruction, user_input, features)
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._send(ask)
-        self._answers[number] = answer
-        try:
-            async with asyncio.timeout(within_s):
-                return await answer
-        except TimeoutError:
-            if number in self._hasty:
-                return self._hasty[number]
-            raise
-        finally:
-            del self._answers[number]
-            self._hasty.pop(number, None)
+        deadline_s = time.monotonic() + EMBED_WITHIN_S
+        self._send(
+            Ask(number, deadline_s, app, instruction_hash, instruction, user_input, features)
+        )
+        asked = self._asked[number] = Asked()
+        return asked
 
     async def load(self, predictor: UUID, model_hash: str, artefact: bytes) -> None:
         """Have the process score with a version from now on, also after a restart.
@@ -172,14 +186,12 @@ class PredictorClient:
 
     def _take(self, reply: Reply) -> None:
         match reply:
-            case Answer(number=number, embedding=embedding):
-                answer = self._answers.get(number)
-                if answer is None or answer.done():
-                    return
-                if embedding is None:
-                    self._hasty[number] = reply
-                else:
-                    answer.set_result(reply)
+            case Answer(number=number, embedding=None):
+                self._asked[number].first = reply
+            case Answer(number=number):
+                self._asked.pop(number).whole.set_result(reply)
+            case Dropped(number=number):
+                self._asked.pop(number).whole.set_result(None)
             case Loaded(predictor=predictor, error=error):
                 loaded = self._loading.get(predictor)
                 if loaded is None or loaded.done():
@@ -193,10 +205,9 @@ class PredictorClient:
                 pass
 
     def _fail_waiting(self) -> None:
-        waiting: list[asyncio.Future[Answer] | asyncio.Future[None]] = [
-            *self._answers.values(),
-            *self._loading.values(),
-        ]
-        for future in waiting:
-            if not future.done():
-                future.set_exception(Unavailable("the predictor process ended"))
+        asked, self._asked = self._asked, {}
+        for each in asked.values():
+            each.whole.set_result(None)
+        for loading in self._loading.values():
+            if not loading.done():
+                loading.set_exception(Unavailable("the predictor process ended"))

@@ -14,7 +14,7 @@ HEAD_BYTES: Final = 4
 
 
 class Ask(Struct, frozen=True, tag=True, array_like=True):
-    """One request to embed and score; worthless once the monotonic clock passed `deadline_s`."""
+    """One request to score and embed; not embedded once the monotonic clock passed `deadline_s`."""
 
     number: int
     deadline_s: float
@@ -58,8 +58,14 @@ class Answer(Struct, frozen=True, tag=True, array_like=True):
     scored: tuple[float, ...] | None
 
 
+class Dropped(Struct, frozen=True, tag=True, array_like=True):
+    """A question whose user input will not be embedded: it waited too long."""
+
+    number: int
+
+
 Request: TypeAlias = Ask | Load
-Reply: TypeAlias = Ready | Loaded | Answer
+Reply: TypeAlias = Ready | Loaded | Answer | Dropped
 
 encode_body = msgspec.msgpack.Encoder().encode
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)

@@ -3,7 +3,7 @@
 from typing import Final
 from uuid import UUID
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 LEVELS: Final = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95)  # τ of the quantile heads
 
@@ -23,12 +23,19 @@ class Question(Struct, frozen=True, kw_only=True):
     top_p: float
 
 
+class Embeddings(Struct):
+    """A request's embeddings, float16 bytes. They take their time: None until they are made."""
+
+    instruction: bytes | None = None
+    user_input: bytes | None = None
+
+
 class Prediction(Struct, frozen=True, kw_only=True):
     """Quantiles of the generation length in tokens at `LEVELS`, rising, within 1 … max_tokens.
 
     `source` tells where they come from: `model`, else the nearest history (`app`, `tenant`,
-    `global`), else `prior`. Features and embeddings are kept with the outcome for training;
-    an embedding is None where the budget ran out before it was made.
+    `global`), else `prior`. Features and embeddings are kept with the outcome for training; the
+    embeddings may still be on their way.
     """
 
     quantiles: tuple[float, float, float, float, float, float]
@@ -37,8 +44,7 @@ class Prediction(Struct, frozen=True, kw_only=True):
     feature_version: int
     features: bytes
     instruction_hash: bytes
-    instruction_embedding: bytes | None = None
-    embedding: bytes | None = None
+    embeddings: Embeddings = field(default_factory=Embeddings)
 
     @property
     def median(self) -> float:

@@ -3,6 +3,8 @@
 import asyncio
 import hashlib
 import time
+from asyncio import Future
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -14,11 +16,11 @@ from gateway.errors import Unavailable
 from gateway.history.record import Record
 from gateway.prediction.artefact import decode
 from gateway.prediction.calibration import NO_OFFSETS, Calibration, finish
-from gateway.prediction.client import PredictorClient
+from gateway.prediction.client import Asked, PredictorClient
 from gateway.prediction.features import FEATURE_VERSION, Vector, features, from_bytes, note, noted
 from gateway.prediction.frames import Answer
 from gateway.prediction.habits import Habits, History, Outcome
-from gateway.prediction.messages import Prediction, Question
+from gateway.prediction.messages import Embeddings, Prediction, Question
 from gateway.prediction.recent import Finished, ended_at, recent
 
 log = structlog.get_logger()
@@ -40,7 +42,8 @@ class Counts(Struct):
 class LengthPredictor:
     """The length predictor of one served model.
 
-    `budget_s` is the longest a request waits for its prediction; then it takes what history tells.
+    `budget_s` is the longest a request waits for its prediction; then it takes the one made
+    without its embedding, or what history tells.
     """
 
     def __init__(
@@ -99,21 +102,29 @@ class LengthPredictor:
         vector = features(question, history)
         instruction, user_input = _plain(question.instruction), _plain(question.user_input)
         digest = hashlib.sha256(instruction.encode()).digest()
-        answer = None
+        embeddings, answer = Embeddings(), None
         try:
-            answer = await self._client.ask(
+            asked = self._client.ask(
                 app=question.app,
                 instruction_hash=digest,
                 instruction=instruction[:MOST_CHARS],
                 user_input=user_input[:MOST_CHARS],
                 features=vector.tobytes(),
-                within_s=self._budget_s,
             )
-        except TimeoutError:
-            self.counts.timed_out += 1
         except Unavailable:
             self.counts.unavailable += 1
-        return self._prediction(question, history, vector, digest, answer)
+        else:
+            asked.whole.add_done_callback(partial(_keep, embeddings))
+            answer = await self._in_time(asked)
+        return self._prediction(question, history, vector, digest, embeddings, answer)
+
+    async def _in_time(self, asked: Asked) -> Answer | None:
+        """The best answer within the budget. Without a version none is worth waiting for."""
+        if self._active is None:
+            return None
+        answer = await asked.within(self._budget_s)
+        self.counts.timed_out += answer is None
+        return answer
 
     def observe(self, record: Record) -> None:
         """Learn from a finished request: habits at once, calibration of the version that spoke."""
@@ -156,6 +167,7 @@ class LengthPredictor:
         history: History,
         vector: Vector,
         digest: bytes,
+        embeddings: Embeddings,
         answer: Answer | None,
     ) -> Prediction:
         source, predictor, scored = history.source, None, history.app.quantiles
@@ -177,8 +189,7 @@ class LengthPredictor:
             feature_version=FEATURE_VERSION,
             features=vector.tobytes(),
             instruction_hash=digest,
-            instruction_embedding=answer.instruction_embedding if answer is not None else None,
-            embedding=answer.embedding if answer is not None else None,
+            embeddings=embeddings,
         )
 
 
@@ -195,6 +206,14 @@ def _calibrate(calibration: Calibration, row: Finished) -> None:
         row.outcome.tokens,
         censored=row.outcome.censored,
     )
+
+
+def _keep(embeddings: Embeddings, whole: Future[Answer | None]) -> None:
+    """Keep what a whole answer brings for the record."""
+    answer = whole.result()
+    if answer is not None:
+        embeddings.instruction = answer.instruction_embedding
+        embeddings.user_input = answer.embedding
 
 
 def _plain(text: str) -> str:

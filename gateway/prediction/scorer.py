@@ -22,22 +22,21 @@ class Scorer:
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
-        self._model: QuantileModel | None = None
-        self._predictor: UUID | None = None
+        self._version: tuple[UUID, QuantileModel] | None = None
 
     def load(self, order: Load) -> Loaded:
         """Take a version into use; one that is refused leaves the one before in place."""
         try:
-            self._model = QuantileModel(decode(order.artefact, model_hash=order.model_hash))
+            model = QuantileModel(decode(order.artefact, model_hash=order.model_hash))
         except PredictorRefused as refused:
             return Loaded(order.predictor, refused.message)
-        self._predictor = order.predictor
+        self._version = (order.predictor, model)
         log.info("predictor_version_loaded", predictor=str(order.predictor))
         return Loaded(order.predictor, None)
 
     def hasten(self, asks: Sequence[Ask]) -> list[Answer]:
         """Answers without the user inputs' embeddings, if a version is loaded; else none."""
-        if self._model is None or not asks:
+        if self._version is None or not asks:
             return []
         instructions = [self._embedder.known(ask.instruction_hash) for ask in asks]
         return self._answers(asks, instructions, [None] * len(asks))
@@ -58,22 +57,10 @@ class Scorer:
         instructions: Sequence[bytes | None],
         embeddings: Sequence[bytes | None],
     ) -> list[Answer]:
-        scored = self._score(asks, instructions, embeddings)
-        return [
-            Answer(ask.number, instruction, embedding, self._predictor, quantiles)
-            for ask, instruction, embedding, quantiles in zip(
-                asks, instructions, embeddings, scored, strict=True
-            )
-        ]
-
-    def _score(
-        self,
-        asks: Sequence[Ask],
-        instructions: Sequence[bytes | None],
-        embeddings: Sequence[bytes | None],
-    ) -> Sequence[tuple[float, ...] | None]:
-        if self._model is None:
-            return [None] * len(asks)
+        if self._version is None:
+            rows = zip(asks, instructions, embeddings, strict=True)
+            return [Answer(ask.number, *made, None, None) for ask, *made in rows]
+        predictor, model = self._version
         inputs = Inputs(
             apps=[ask.app for ask in asks],
             features=np.stack([from_bytes(ask.features) for ask in asks]),
@@ -81,4 +68,10 @@ class Scorer:
             instruction_of=np.arange(len(asks)),
             embeddings=np.stack([embedding_from(row) for row in embeddings]),
         )
-        return [tuple(row) for row in self._model.predict(inputs).tolist()]
+        scored = model.predict(inputs).tolist()
+        return [
+            Answer(ask.number, instruction, embedding, predictor, tuple(quantiles))
+            for ask, instruction, embedding, quantiles in zip(
+                asks, instructions, embeddings, scored, strict=True
+            )
+        ]

@@ -83,8 +83,8 @@ class Traffic:
             feature_version=predicted.feature_version,
             features=predicted.features,
             instruction_hash=predicted.instruction_hash,
-            instruction_embedding=predicted.instruction_embedding,
-            embedding=predicted.embedding,
+            instruction_embedding=predicted.embeddings.instruction,
+            embedding=predicted.embeddings.user_input,
         )
 
 

@@ -24,8 +24,6 @@ KV = KvState(pages=64, free=64, page_tokens=16)
 class NotingEngine:
     """An engine that runs nothing: the test plays its events."""
 
-    info = None
-
     def __init__(self) -> None:
         self.submitted: list[list[Sequence]] = []
         self.cancelled: list[str] = []

@@ -3,7 +3,7 @@ from queue import SimpleQueue
 from uuid import UUID
 
 from gateway.prediction.embedder import MOST_TEXTS
-from gateway.prediction.frames import Ask
+from gateway.prediction.frames import Ask, Dropped
 from gateway.prediction.process import Requests, arrived, oldest
 
 
@@ -22,11 +22,13 @@ def test_everything_that_arrived_is_taken_at_once() -> None:
 
 def test_oldest_questions_are_embedded_first_and_a_few_at_a_time() -> None:
     asks = deque(an_ask(number) for number in range(MOST_TEXTS + 1))
-    assert [ask.number for ask in oldest(asks, 0.0)] == list(range(MOST_TEXTS))
+    assert [ask.number for ask in oldest(asks, 0.0)[0]] == list(range(MOST_TEXTS))
     assert [ask.number for ask in asks] == [MOST_TEXTS]
 
 
 def test_questions_nobody_waits_for_are_not_embedded() -> None:
     asks = deque([an_ask(1, deadline_s=1.0), an_ask(2, deadline_s=3.0)])
-    assert [ask.number for ask in oldest(asks, 2.0)] == [2]
+    batch, dropped = oldest(asks, 2.0)
+    assert [ask.number for ask in batch] == [2]
+    assert dropped == [Dropped(1)]
     assert not asks
