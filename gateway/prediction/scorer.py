@@ -59,7 +59,10 @@ class Scorer:
     ) -> list[Answer]:
         if self._version is None:
             rows = zip(asks, instructions, embeddings, strict=True)
-            return [Answer(ask.number, *made, None, None) for ask, *made in rows]
+            return [
+                Answer(ask.number, instruction, embedding, None, None)
+                for ask, instruction, embedding in rows
+            ]
         predictor, model = self._version
         inputs = Inputs(
             apps=[ask.app for ask in asks],
