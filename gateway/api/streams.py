@@ -50,10 +50,15 @@ def streamed(live: LiveRequest, generations: Generations, chunks: Chunks) -> Str
     events = _kept_alive(_events(live, generations, chunks))
     return Stream(
         events,
-        background=BackgroundTask(events.aclose),  # for a client that left while we wrote to it
+        background=BackgroundTask(_close, events),
         media_type="text/event-stream",
         headers=HEADERS | predicted(live),
     )
+
+
+async def _close(events: AsyncGenerator[bytes, None]) -> None:
+    """Ends a stream whose client left while we wrote to it: nobody else does."""
+    await events.aclose()
 
 
 async def ended_before_disconnect(

@@ -44,12 +44,15 @@ class Dispatcher:
         model: str,
         policy: Policy,
         on_end: Callable[[LiveRequest], None],
+        *,
         clock: Callable[[], float] = time.monotonic,
+        outage_s: float = OUTAGE_S,
     ) -> None:
         self.policy = policy
         self._model = model
         self._on_end = on_end
         self._clock = clock
+        self._outage_s = outage_s
         self._engine: Engine | None = None
         self.info: EngineInfo | None = None
         self.lost_at_s: float | None = clock()
@@ -122,7 +125,7 @@ class Dispatcher:
         self.lost_at_s = self._clock()
         self._ready.clear()
         self._batches.clear()  # how long an outage took says nothing of a batch
-        asyncio.get_running_loop().call_later(OUTAGE_S, self._give_up, self.lost_at_s)
+        asyncio.get_running_loop().call_later(self._outage_s, self._give_up, self.lost_at_s)
 
     def _give_up(self, lost_at_s: float) -> None:
         """End what waits for an engine that did not come back."""

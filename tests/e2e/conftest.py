@@ -101,8 +101,14 @@ class Served:
         )
 
     def admin(self) -> httpx.AsyncClient:
+        return self._bearing(ADMIN_KEY)
+
+    def caller(self) -> httpx.AsyncClient:
+        return self._bearing(API_KEY)
+
+    def _bearing(self, key: str) -> httpx.AsyncClient:
         return httpx.AsyncClient(
-            base_url=self.url, headers={"Authorization": f"Bearer {ADMIN_KEY}"}, timeout=60.0
+            base_url=self.url, headers={"Authorization": f"Bearer {key}"}, timeout=60.0
         )
 
     async def health(self) -> dict[str, Any]:

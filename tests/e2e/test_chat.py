@@ -215,6 +215,22 @@ async def test_over_long_prompt_is_refused(client: openai.AsyncOpenAI, asked: As
     assert caught.value.code == "context_length_exceeded"
 
 
+async def test_text_beyond_all_measure_is_refused_unread(
+    client: openai.AsyncOpenAI, asked: Asked
+) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        await client.chat.completions.create(**asked("translate", "k" * 2_000_000))
+    assert caught.value.code == "context_length_exceeded"
+
+
+@pytest.mark.parametrize("body", [b"\xff\xfe", b"{", b'{"tools": ' + b"[" * 50_000, b"", b"[]"])
+async def test_body_that_is_no_request_is_a_bad_request(served: Any, body: bytes) -> None:
+    async with served.caller() as caller:
+        answer = await caller.post("/v1/chat/completions", content=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
 async def test_harmless_and_null_fields_are_taken(client: openai.AsyncOpenAI, asked: Asked) -> None:
     completion = await client.chat.completions.create(
         **asked("translate", WORDS, n=1, stop=None, store=False, metadata={"a": "b"}),

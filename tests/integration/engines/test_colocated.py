@@ -8,6 +8,7 @@ from collections.abc import Sequence as Many
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -116,6 +117,27 @@ async def test_killed_engine_is_replaced_and_announced(supervisor: EngineSupervi
         assert witness.epochs[0] != witness.epochs[1]
         engine.submit("after", [a_sequence("after")])
         await witness.sees(lambda: "after" in witness.finished)
+
+
+async def test_operation_that_cannot_be_read_fails_alone(supervisor: EngineSupervisor) -> None:
+    async with connected(supervisor) as (engine, witness):
+        engine.submit("bad", [Sequence(id="empty", prompt=[], max_tokens=1, reserve=1)])
+        engine.submit("good", [a_sequence("fine")])
+        await witness.sees(lambda: witness.refused and "fine" in witness.finished)
+        assert [refused.id for refused in witness.refused] == ["empty"]
+
+
+async def test_session_taken_over_by_another_is_begun_anew(supervisor: EngineSupervisor) -> None:
+    transport = httpx.AsyncHTTPTransport(uds=supervisor.socket)
+    async with connected(supervisor) as (engine, witness):
+        async with (
+            httpx.AsyncClient(transport=transport, base_url="http://engine") as other,
+            other.stream("GET", "/events", params={"session": "another"}) as events,
+        ):
+            await anext(events.aiter_lines())
+            await witness.sees(lambda: witness.losses and len(witness.epochs) > 1)
+        engine.submit("after", [a_sequence("after takeover")])
+        await witness.sees(lambda: "after takeover" in witness.finished)
 
 
 async def test_engine_dies_with_its_supervisor(supervisor: EngineSupervisor) -> None:

@@ -80,6 +80,20 @@ async def test_lost_database_delays_history_and_loses_none(
     assert await rows(sessions) == 1
 
 
+async def test_record_that_postgres_refuses_is_set_aside_and_holds_up_no_other(
+    sessions: Sessions, tmp_path: Path, a_record: Callable[..., Record]
+) -> None:
+    writer = HistoryWriter(sessions, tmp_path)
+    writer.record(a_record())
+    writer.record(a_record(end_user="a\x00b"))
+    writer.record(a_record())
+    await writer.flush()
+    assert await rows(sessions) == 2
+    (aside,) = tmp_path.iterdir()
+    assert aside.suffix == ".aside"
+    assert aside.read_text().count("\n") == 1
+
+
 async def test_instruction_is_kept_once(
     sessions: Sessions, tmp_path: Path, a_record: Callable[..., Record]
 ) -> None:

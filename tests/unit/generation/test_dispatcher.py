@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from engine.protocol import EngineInfo, Finish, KvState, Refused, Sequence, Step
-from gateway.errors import ShuttingDown
+from gateway.errors import EngineLost, ShuttingDown
 from gateway.generation.ask import Ask
 from gateway.generation.dispatcher import Dispatcher
 from gateway.generation.live import LiveRequest
@@ -39,7 +39,9 @@ class NotingEngine:
 class Scene:
     """A dispatcher with its engine, and requests to give it."""
 
-    def __init__(self, an_ask: Callable[..., Ask], tokenizer: ChatTokenizer) -> None:
+    def __init__(
+        self, an_ask: Callable[..., Ask], tokenizer: ChatTokenizer, outage_s: float = 60.0
+    ) -> None:
         self.ended: list[LiveRequest] = []
         self.engine = NotingEngine()
         policy = build_policy(
@@ -50,7 +52,7 @@ class Scene:
             kv_tokens=1024,
             page_tokens=16,
         )
-        self.dispatcher = Dispatcher("model", policy, self.ended.append)
+        self.dispatcher = Dispatcher("model", policy, self.ended.append, outage_s=outage_s)
         self.dispatcher.attach(self.engine)
         self._ask = an_ask
         self._tokenizer = tokenizer
@@ -153,6 +155,29 @@ async def test_lost_engine_is_followed_by_a_continuation(scene: Scene) -> None:
     assert (again.prompt, again.generated) == ([1, 2, 3], [7, 8])
     assert again.id == request.sequence_id != scene.names[0]
     assert not scene.ended
+
+
+async def test_engine_that_stays_away_is_given_up(
+    an_ask: Callable[..., Ask], tokenizer: ChatTokenizer
+) -> None:
+    scene = Scene(an_ask, tokenizer, outage_s=0.0)
+    scene.connect()
+    running, waiting = scene.request(), scene.request()
+    await scene.enqueue(running)
+    scene.dispatcher.engine_lost()
+    scene.dispatcher.enqueue(waiting)
+    await asyncio.wait_for(waiting.ended(), 10)
+    assert isinstance(running.error, EngineLost)
+    assert isinstance(waiting.error, EngineLost)
+
+
+async def test_record_that_cannot_be_made_ends_no_other_answer(scene: Scene) -> None:
+    scene.connect()
+    first, second = scene.request(), scene.request()
+    await scene.enqueue(first, second)
+    scene.dispatcher._on_end = lambda _: 1 / 0  # type: ignore[assignment, return-value]
+    scene.step(finished=[Finish(first.sequence_id, "stop"), Finish(second.sequence_id, "stop")])
+    assert (first.done, second.done) == (True, True)
 
 
 async def test_events_of_a_lost_engine_are_not_taken_for_the_new_ones(scene: Scene) -> None:

@@ -41,3 +41,4 @@ def test_line_cut_off_by_a_power_loss_does_not_hide_the_others(
     path.write_bytes(path.read_bytes() * 2)
     path.write_bytes(path.read_bytes()[:-20])
     assert read_sealed(path) == [whole]
+    assert path.with_suffix(".aside").stat().st_size > 0
