@@ -31,7 +31,7 @@ async def test_second_start_finds_all_data_and_a_stop_leaves_no_process(
     family = first.family()
     assert len(family) >= 3  # engine, predictor, Postgres
     assert await first.stop(signal.SIGINT) == 0
-    assert not [process for process in family if process.is_running()]
+    assert not [process for process in family if _lives(process)]
 
     second = await serve("life").ready()
     async with second.client() as client:  # the key of the first start
@@ -42,6 +42,16 @@ async def test_second_start_finds_all_data_and_a_stop_leaves_no_process(
     assert names == ["demo", "a tenant"]
     assert made.json()["name"] == "a tenant"
     assert await second.stop() == 0
+
+
+async def test_output_tells_no_key_that_was_given_and_no_call_of_the_engine(
+    served: Any, client: openai.AsyncOpenAI, asked: Asked
+) -> None:
+    await client.chat.completions.create(**asked("spell", "brave"))
+    told = served.output.read_text() + served.errors.read_text()
+    assert "$LMAAS_API_KEY" in told
+    assert client.api_key not in told
+    assert "http://engine" not in told
 
 
 async def test_killed_engine_is_a_pause_and_not_an_error(
@@ -92,7 +102,7 @@ async def test_killed_gateway_takes_its_processes_along_and_loses_no_record(
         gateway.process.kill()
         gateway.process.wait()
     await asyncio.to_thread(psutil.wait_procs, children, 20)
-    assert not [child for child in children if child.is_running()]
+    assert not [child for child in children if _lives(child)]
     again = await serve("kill").ready()
     assert await again.history() == 3
     assert await again.stop() == 0
@@ -146,6 +156,14 @@ async def test_readiness_tells_what_is_there(served: Any) -> None:
         ready = await client.get("/health/ready")
     assert ready.status_code == 200
     assert ready.json()["engine"] == "connected"
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether it runs still; one that ended and was not yet reaped by its parent does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 async def _run(environment: dict[str, str]) -> tuple[int, str]:
