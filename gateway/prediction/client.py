@@ -161,7 +161,11 @@ class PredictorClient:
         began = time.monotonic()
         self.starts += 1
         process = await asyncio.create_subprocess_exec(
-            *COMMAND, stdin=PIPE, stdout=PIPE, env=child_environment() | ENVIRONMENT
+            *COMMAND,
+            stdin=PIPE,
+            stdout=PIPE,
+            env=child_environment() | ENVIRONMENT,
+            start_new_session=True,  # Ctrl-C is the gateway's to handle
         )
         log.info("predictor_process_started", pid=process.pid)
         self._process = process

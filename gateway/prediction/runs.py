@@ -52,6 +52,7 @@ class TrainingRuns:
                 *COMMAND,
                 *("--run", str(run.id), "--model-hash", self._model_hash),
                 stdin=PIPE,
+                start_new_session=True,  # Ctrl-C is the gateway's to handle
                 env=child_environment() | {"DATABASE_URL": self._database_url},
             )
         except OSError as error:
