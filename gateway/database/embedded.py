@@ -28,6 +28,7 @@ from gateway.errors import StartupFailure
 
 log = structlog.get_logger(__name__)
 
+PASSING: Final = ("starting up", "shutting down", "recovery", "not yet accepting")
 START_S: Final = 300.0  # the time recovery after a crash may take
 STOP_S: Final = 60.0
 SOCKET: Final = ".s.PGSQL.5432"
@@ -147,7 +148,7 @@ class EmbeddedPostgres:
         try:
             self._user.run("initdb", *INITDB, "--pgdata", str(unfinished), timeout_s=START_S)
         except ProgramError as error:
-            raise StartupFailure(f"initdb in {unfinished}: {_last_line(str(error))}") from error
+            raise StartupFailure(f"initdb in {unfinished}: {_reason(str(error))}") from error
         unfinished.rename(self._data)
 
     def _check_version(self) -> None:
@@ -215,7 +216,7 @@ class EmbeddedPostgres:
             try:
                 self._pg_ctl("start", "--log", str(self._log), "--options", options)
             except ProgramError as error:
-                reason = self._why(logged) or _last_line(str(error))
+                reason = self._why(logged) or _reason(str(error))
                 # What a killed server leaves of itself needs a moment to go.
                 if "shared memory block" in reason and time.monotonic() < until:
                     time.sleep(0.2)
@@ -230,7 +231,7 @@ class EmbeddedPostgres:
         try:
             self._pg_ctl("stop", "--mode", "fast")
         except ProgramError as error:
-            log.warning("embedded_postgres_stop_failed", reason=_last_line(str(error)))
+            log.warning("embedded_postgres_stop_failed", reason=_reason(str(error)))
             return
         if self._socket_folder() != self._data:
             shutil.rmtree(self._socket_folder(), ignore_errors=True)
@@ -251,10 +252,11 @@ class EmbeddedPostgres:
             try:
                 psycopg.connect(self.url, connect_timeout=10).close()
             except psycopg.OperationalError as error:
-                if time.monotonic() > until or self._postmaster() is None:
+                late = time.monotonic() > until or self._postmaster() is None
+                if late or _is_final(str(error)):
                     raise StartupFailure(
                         f"embedded Postgres in {self._data} does not answer: "
-                        f"{_last_line(str(error))} (its log: {self._log})"
+                        f"{_reason(str(error))} (its log: {self._log})"
                     ) from error
                 time.sleep(0.1)
             else:
@@ -276,6 +278,13 @@ class EmbeddedPostgres:
         return fatal[-1].strip() if fatal else ""
 
 
-def _last_line(text: str) -> str:
+def _is_final(refusal: str) -> bool:
+    """Whether a server refuses for good, and not because it starts, stops or recovers."""
+    return "FATAL:" in refusal and not any(word in refusal for word in PASSING)
+
+
+def _reason(text: str) -> str:
+    """The line of a program's output that says why it failed: the fatal one, else the last."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "no reason given"
+    fatal = [line[line.index("FATAL:") :] for line in lines if "FATAL:" in line]
+    return (fatal or lines or ["no reason given"])[-1]

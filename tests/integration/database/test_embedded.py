@@ -14,7 +14,7 @@ import psutil
 import psycopg
 import pytest
 
-from gateway.database.embedded import EmbeddedPostgres
+from gateway.database.embedded import EmbeddedPostgres, _reason
 from gateway.errors import StartupFailure
 
 
@@ -72,7 +72,7 @@ def in_another_process(folder: Path, then: str) -> "subprocess.Popen[str]":
     """A process that starts the server, says so, and goes on with `then`."""
     code = (
         "import os, signal, sys\nfrom pathlib import Path\n"
-        "from gateway.database.embedded import EmbeddedPostgres\n"
+        "from gateway.database.embedded import EmbeddedPostgres, _reason\n"
         f"server = EmbeddedPostgres(Path({str(folder)!r}))\n"
         f"server.start()\nprint('started', flush=True)\n{then}\n"
     )
@@ -206,6 +206,17 @@ def test_damaged_folder_is_refused_with_the_servers_own_reason(data_dir: Path) -
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may own root's folder")
+def test_server_that_refuses_for_good_is_not_waited_for(data_dir: Path) -> None:
+    shutil.rmtree(data_dir / "postgres" / "base")
+    with pytest.raises(StartupFailure, match="FATAL"):
+        EmbeddedPostgres(data_dir).start()
+
+
+def test_reason_of_a_failed_program_is_its_fatal_line() -> None:
+    said = "making\n2026 UTC [1] FATAL:  could not write: No space left on device\nremoving\n"
+    assert _reason(said) == "FATAL:  could not write: No space left on device"
+
+
 def test_folder_of_roots_is_refused(tmp_path: Path) -> None:
     (tmp_path / "postgres").mkdir()
     with pytest.raises(StartupFailure, match="belongs to root"):
