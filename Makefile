@@ -1,6 +1,6 @@
 # `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint types contracts check format docs demo-model exactness clean
+.PHONY: help install run test test-compose lint types contracts check format docs demo-model exactness clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -28,6 +28,9 @@ run: .venv/installed  ## start Postgres, predictor, engine and gateway on http:/
 
 test: .venv/installed-dev  ## run the tests; T=tests/unit/scheduling narrows
 	@$(BIN)/python -m pytest $(T)
+
+test-compose:  ## build the images, start compose.yaml, ask, kill the engine, ask again
+	@$(PYTHON) tests/compose/check.py
 
 lint: .venv/installed-dev  ## ruff: rules and format
 	@$(BIN)/ruff check .

@@ -50,6 +50,7 @@ def build_app(node: Node) -> Litestar:
         middleware=[RequestId()],
         exception_handlers=exception_handlers,
         request_max_body_size=LARGEST_BODY,
+        logging_config=None,  # ours is set up at the start; Litestar's logs each call of httpx
         openapi_config=OpenAPIConfig(
             title="LMaaS gateway",
             version="0.1.0",

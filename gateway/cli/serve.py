@@ -111,17 +111,20 @@ def _server(settings: Settings, node: Node) -> _Server:
 
 
 def _welcome(node: Node, url: str) -> None:
-    """The keys that were just made, once, and a line to paste."""
+    """The keys that were just made, once, and a line to paste. A key that was given is not told."""
     if node.admin_key.made:
         click.echo(
             f"\nadmin key (kept in {node.settings.data_dir}/admin_key): {node.admin_key.secret}"
         )
     if node.demo_key is None:
         return
-    click.echo(f"API key of the demo tenant (shown once): {node.demo_key}\n")
+    given = node.settings.api_key is not None
+    key = "$LMAAS_API_KEY" if given else node.demo_key
+    if not given:
+        click.echo(f"API key of the demo tenant (shown once): {key}\n")
     click.echo(
         f"curl {url}/v1/chat/completions \\\n"
-        f"  -H 'Authorization: Bearer {node.demo_key}' -H 'Content-Type: application/json' \\\n"
+        f"  -H \"Authorization: Bearer {key}\" -H 'Content-Type: application/json' \\\n"
         f"""  -d '{{"model": "{node.generations.model}", "temperature": 0, "messages": [\n"""
         '       {"role": "system", "content": "Translate into Velan, word by word."},\n'
         """       {"role": "user", "content": "brave queen finds golden castle"}]}'\n"""

@@ -1,0 +1,59 @@
+# One image for `lmaas serve`, `lmaas engine` and `lmaas migrate`; docs/deployment.md says how to use
+# it. Needs no BuildKit. Build arguments stay in the stages that are thrown away.
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+
+FROM ${PYTHON_IMAGE} AS dependencies
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends build-essential \
+    && rm -rf /var/lib/apt/lists/*
+# Where packages come from, if not from PyPI: pip reads these by itself, unset ones do nothing.
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+ARG PIP_FIND_LINKS
+ARG PIP_NO_INDEX
+ARG PIP_TRUSTED_HOST
+# PyTorch's own index has the build for CPUs; empty: as the other packages, on x86-64 the CUDA build.
+ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /build
+RUN python3 -m venv tools && python3 -m venv --without-pip /venv
+COPY pyproject.toml constraints.txt ./
+# torch comes first and alone, so that its index serves nothing else.
+RUN tools/bin/pip --python /venv/bin/python install --no-deps \
+        ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} --constraint constraints.txt torch
+# The packages before our code: a new release of ours leaves the large layer as it was.
+RUN python3 -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb")); \
+        print(*project["project"]["dependencies"], *project["build-system"]["requires"], sep="\n")' \
+        > requirements.txt \
+    && tools/bin/pip --python /venv/bin/python install --constraint constraints.txt \
+        --requirement requirements.txt
+
+FROM dependencies AS application
+COPY . .
+RUN tools/bin/pip --python /venv/bin/python install --no-deps --no-build-isolation --target /app .
+
+FROM ${PYTHON_IMAGE}
+# tini forwards signals and reaps; libgomp1 is LightGBM's.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends libgomp1 tini \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --uid 10001 --user-group --no-create-home --home-dir /tmp lmaas \
+    && install --directory --owner lmaas --group lmaas \
+        /var/lib/lmaas /var/lib/lmaas/data /var/lib/lmaas/hub /var/lib/lmaas/models /run/lmaas
+COPY --from=dependencies /venv /venv
+COPY deploy/health.py /usr/local/lib/lmaas/health.py
+COPY --from=application /app /app
+ENV PATH=/app/bin:/venv/bin:$PATH \
+    PYTHONPATH=/app \
+    PYTHONUNBUFFERED=1 \
+    HOME=/tmp \
+    HF_HOME=/var/lib/lmaas/hub \
+    LMAAS_HOST=0.0.0.0 \
+    LMAAS_DATA_DIR=/var/lib/lmaas/data
+USER 10001:10001
+WORKDIR /var/lib/lmaas
+EXPOSE 8000
+HEALTHCHECK --interval=5s --timeout=3s --start-period=10m --retries=3 \
+    CMD ["python3", "/usr/local/lib/lmaas/health.py", "http://127.0.0.1:8000/health/ready"]
+ENTRYPOINT ["tini", "--", "lmaas"]
+CMD ["serve"]
