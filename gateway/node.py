@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -25,7 +26,7 @@ from gateway.prediction.listener import PredictorListener
 from gateway.prediction.predictor import LengthPredictor
 from gateway.prediction.registry import Registry
 from gateway.prediction.runs import TrainingRuns
-from gateway.scheduling.policies import Policy, build_policy
+from gateway.scheduling.policies import Policy, PolicyName, build_policy
 from gateway.settings import Settings
 from gateway.tenancy.admin_key import AdminKey, ensure_admin_key
 from gateway.tenancy.authentication import Authenticator
@@ -94,7 +95,12 @@ async def running_node(settings: Settings, say: Progress) -> AsyncIterator[Node]
         await history.start()
         stack.push_async_callback(history.close)
         generations = Generations(
-            model, tokenizer, predictor, policy=_policy(settings), history=history
+            model,
+            tokenizer,
+            predictor,
+            policy=settings.policy,
+            policies=_policies(settings),
+            history=history,
         )
         engine = ColocatedEngine(str(_socket(settings, data_dir)), generations.dispatcher)
         generations.dispatcher.attach(engine)
@@ -206,14 +212,16 @@ def _check_memory(settings: Settings, info: EngineInfo) -> None:
         )
 
 
-def _policy(settings: Settings) -> Policy:
-    return build_policy(
-        settings.policy,
+def _policies(settings: Settings) -> Callable[[PolicyName], Policy]:
+    """Makes a policy by its name; batch names are common to all."""
+    return partial(
+        build_policy,
         waste_limit=settings.batch_waste,
         max_delay_s=settings.max_delay_s,
         admission_z=settings.admission_z,
         kv_tokens=settings.kv_tokens,
         page_tokens=settings.page_tokens,
+        fixed_batch=settings.fixed_batch,
         ids=_batch_ids(),
     )
 

@@ -42,8 +42,12 @@ class Settings(Struct, frozen=True, rename=_variable):
         Secret | None, Meta(description="value of the demo app's key at first start")
     ] = None
     policy: Annotated[
-        Literal["lmaas", "hrrn", "sjf", "fcfs"], Meta(description="order of waiting batches")
+        Literal["lmaas", "hrrn", "sjf", "fcfs", "fixed"],
+        Meta(description="scheduling policy; fixed: batches of a fixed size, first come first"),
     ] = "lmaas"
+    fixed_batch: Annotated[
+        int, Meta(ge=1, description="requests in a batch under the policy fixed")
+    ] = 8
     kv_tokens: Annotated[
         int, Meta(ge=64, description="size of the engine's KV pool, in tokens")
     ] = 32_768

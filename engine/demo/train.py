@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from engine.demo.examples import EXAMPLES, save_examples
 from engine.demo.jobs import JOBS, Exchange
 from engine.demo.tokenizer import END, PAD, build_tokenizer
 
@@ -223,10 +224,11 @@ def main(out: Path, steps: int, budget: int, peak: float, threads: int, state: P
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     """Writes a folder that `AutoModelForCausalLM.from_pretrained` loads.
 
-    Its `apps.json` suggests an application for each job.
+    Its `apps.json` suggests an application for each job, its `examples.jsonl` what to ask them.
     """
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
+    save_examples(out / EXAMPLES)
     apps = [{"name": job.name, "instruction": job.instructions[0]} for job in JOBS]
     (out / "apps.json").write_text(json.dumps(apps, indent=2) + "\n")
 

@@ -18,7 +18,7 @@ from gateway.api.chat_schema import (
     Delta,
 )
 from gateway.api.sampling_schema import Usage, created
-from gateway.api.streams import ended_before_disconnect, predicted, streamed
+from gateway.api.streams import batched, ended_before_disconnect, predicted, streamed
 from gateway.errors import ClientGone
 from gateway.generation.answer import whole
 from gateway.generation.live import LiveRequest
@@ -58,7 +58,7 @@ class ChatController(Controller):
                 usage=Usage.of(live),
                 system_fingerprint=generations.fingerprint,
             ),
-            headers=predicted(live),
+            headers=predicted(live) | batched(live),
         )
 
 

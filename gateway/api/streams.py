@@ -45,6 +45,11 @@ def predicted(live: LiveRequest) -> dict[str, str]:
     return {"x-lmaas-predicted-tokens": str(round(live.prediction.median))}
 
 
+def batched(live: LiveRequest) -> dict[str, str]:
+    """The header that names the batch an answer ran in; none where it did not run."""
+    return {"x-lmaas-batch": live.dispatch.batch} if live.dispatch else {}
+
+
 def streamed(live: LiveRequest, generations: Generations, chunks: Chunks) -> Stream:
     """The answer as a stream of events that stays open while the request waits."""
     events = _kept_alive(_events(live, generations, chunks))
@@ -73,6 +78,7 @@ async def ended_before_disconnect(
     finally:
         ended.cancel()
         gone.cancel()
+        await asyncio.gather(ended, gone, return_exceptions=True)
 
 
 async def _events(
@@ -120,7 +126,7 @@ async def _kept_alive(events: AsyncGenerator[bytes, None]) -> AsyncGenerator[byt
             following = None
             yield event
     finally:
-        if following and not following.done():
+        if following:
             following.cancel()
-            await asyncio.wait((following,))
+            await asyncio.gather(following, return_exceptions=True)
         await events.aclose()

@@ -38,6 +38,10 @@ class AdminClient:
         """The answer to a POST."""
         return self._call("POST", path, json=body)
 
+    def put(self, path: str, **body: Any) -> Any:
+        """The answer to a PUT."""
+        return self._call("PUT", path, json=body)
+
     def delete(self, path: str) -> Any:
         """The answer to a DELETE."""
         return self._call("DELETE", path)

@@ -14,6 +14,7 @@ COMMANDS: Final = {
     "engine": "gateway.cli.engine",
     "migrate": "gateway.cli.migrate",
     "admin": "gateway.cli.admin",
+    "demo": "gateway.cli.demo",
     "configuration": "gateway.cli.configuration",
 }
 

@@ -94,6 +94,17 @@ class Dispatcher:
         self.policy.arrive(live.waiting(self._model))
         self._decide_soon()
 
+    def use(self, policy: Policy) -> None:
+        """Schedule by another policy from now on; what waits moves there, what runs goes on."""
+        if policy is self.policy:
+            return
+        for request_id, live in self._waiting.items():
+            self.policy.withdraw(request_id)
+            policy.arrive(live.waiting(self._model))
+        log.info("policy_changed", before=self.policy.name, now=policy.name, waiting=self.waiting)
+        self.policy = policy
+        self._decide_soon()
+
     def cancel(self, live: LiveRequest, error: LmaasError | None = None) -> None:
         """End a request whose answer nobody wants; its pages are freed at the next step."""
         if live.done:
@@ -225,7 +236,7 @@ class Dispatcher:
         sequences = []
         for request in dispatch.requests:
             live = self._waiting.pop(request.id)
-            live.dispatch, live.dispatched_s = dispatch, now_s
+            live.dispatch, live.dispatched_s, live.policy = dispatch, now_s, self.policy.name
             self._running[live.sequence_id] = live
             sequences.append(live.sequence(self.info.stop_ids))
         self._batches[dispatch.batch] = _Progress(

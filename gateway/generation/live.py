@@ -50,6 +50,7 @@ class LiveRequest:
         self.error: LmaasError | None = None
 
         self.dispatch: Dispatch | None = None
+        self.policy: str | None = None  # that dispatched it
         self.attempt = 0
         self.preemptions = 0
         self.dispatched_s: float | None = None

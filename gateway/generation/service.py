@@ -2,8 +2,9 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from typing import Final
 from uuid import UUID
 
@@ -23,7 +24,7 @@ from gateway.generation.tokens import ChatTokenizer
 from gateway.history.writer import HistoryWriter
 from gateway.prediction.messages import Question
 from gateway.prediction.predictor import LengthPredictor
-from gateway.scheduling.policies import Policy
+from gateway.scheduling.policies import NAMES, Policy, PolicyName
 from models.base import new_id
 
 LONG_TEXT: Final = 16_384  # characters
@@ -38,11 +39,13 @@ class Generations:
         tokenizer: ChatTokenizer,
         predictor: LengthPredictor,
         *,
-        policy: Policy,
+        policy: PolicyName,
+        policies: Callable[[PolicyName], Policy],
         history: HistoryWriter,
     ) -> None:
         self.model = model
-        self.dispatcher = Dispatcher(model, policy, self._record)
+        self._policies = cache(policies)  # one that comes back knows what it had learned
+        self.dispatcher = Dispatcher(model, self._policies(policy), self._record)
         self.started_at = int(time.time())
         self._tokenizer = tokenizer
         self._predictor = predictor
@@ -53,6 +56,23 @@ class Generations:
     def ready(self) -> bool:
         """Whether a request would be taken now and find an engine."""
         return self.dispatcher.connected and not self._stopping
+
+    @property
+    def policy(self) -> str:
+        """The name of the scheduling policy."""
+        return self.dispatcher.policy.name
+
+    def use_policy(self, name: str) -> None:
+        """Schedule by this policy until the next change or start; nothing that waits is lost.
+
+        InvalidRequest where there is no such policy.
+        """
+        known = next((each for each in NAMES if each == name), None)
+        if known is None:
+            raise InvalidRequest(
+                f"there is no policy {name!r}; accepted are {', '.join(NAMES)}", param="name"
+            )
+        self.dispatcher.use(self._policies(known))
 
     @property
     def fingerprint(self) -> str:
@@ -172,6 +192,6 @@ class Generations:
         )
 
     def _record(self, live: LiveRequest) -> None:
-        record = record_of(live, self.model, self.dispatcher.policy.name)
+        record = record_of(live, self.model, live.policy or self.policy)
         self._history.record(record)
         self._predictor.observe(record)

@@ -30,8 +30,11 @@ class Capacity(Struct, frozen=True):
 
     def holds(self, request: Waiting) -> bool:
         """Whether the request fits at its longest with the pool to itself."""
-        longest = request.prompt_tokens + request.max_tokens
-        return -(-longest // self.page_tokens) <= self.pages
+        return self.longest_pages(request) <= self.pages
+
+    def longest_pages(self, request: Waiting) -> int:
+        """Pages the request takes at its longest."""
+        return -(-(request.prompt_tokens + request.max_tokens) // self.page_tokens)
 
 
 def use_ahead(running: Sequence[Running], page_tokens: int) -> tuple[Floats, Floats]:

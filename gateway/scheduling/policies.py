@@ -2,20 +2,21 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import count
-from typing import Final, Literal, Protocol, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias, get_args
 
 from gateway.scheduling.admission import Capacity
 from gateway.scheduling.batch import Batch
 from gateway.scheduling.batcher import Batcher
 from gateway.scheduling.dispatch import Dispatch
+from gateway.scheduling.fixed import FixedPolicy
 from gateway.scheduling.ranked import Rank, RankedPolicy
 from gateway.scheduling.response_ratio import Line, ratio_line
 from gateway.scheduling.waiting import Running, Waiting, WaitingBatch
 
 __all__ = ["NAMES", "Dispatch", "Policy", "PolicyName", "build_policy"]
 
-PolicyName: TypeAlias = Literal["lmaas", "hrrn", "sjf", "fcfs"]
-NAMES: Final[tuple[PolicyName, ...]] = ("lmaas", "hrrn", "sjf", "fcfs")
+PolicyName: TypeAlias = Literal["lmaas", "hrrn", "sjf", "fcfs", "fixed"]
+NAMES: Final[tuple[PolicyName, ...]] = get_args(PolicyName)
 
 
 class Policy(Protocol):
@@ -89,23 +90,28 @@ def build_policy(
     admission_z: float,
     kv_tokens: int,
     page_tokens: int,
+    fixed_batch: int = 8,
     ids: Iterator[str] | None = None,
 ) -> Policy:
-    """An empty queue under the named policy; all admit by the future KV peak.
+    """An empty queue under the named policy; all but `fixed` admit by the future KV peak.
 
     `lmaas`: batches of similar length (`waste_limit` is Φ, in token reads) by response ratio;
     requests that waited more than `max_delay_s` go first, oldest first. `hrrn`, `sjf`, `fcfs`: the
     plain orders, each request a batch of its own, none passed by another that fits better.
+    `fixed`: `fixed_batch` requests at a time in order of arrival, reserved at their longest.
     `ids` names batches, `b1`, `b2`, … by default. KeyError for an unknown name.
     """
-    rank = RANKS[name]
     ids = ids if ids is not None else map("b{}".format, count(1))
+    capacity = Capacity(kv_tokens, page_tokens, admission_z)
+    if name == "fixed":
+        return FixedPolicy(fixed_batch, capacity, ids)
+    rank = RANKS[name]
     ours = name == "lmaas"
     return RankedPolicy(
         name,
         rank=rank,
         batcher=Batcher(waste_limit if ours else None, kv_tokens, ids),
-        capacity=Capacity(kv_tokens, page_tokens, admission_z),
+        capacity=capacity,
         ids=ids,
         lookahead=LOOKAHEAD if ours else 1,
         max_delay_s=max_delay_s if ours else None,

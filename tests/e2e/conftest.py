@@ -103,13 +103,17 @@ class Served:
     def admin(self) -> httpx.AsyncClient:
         return self._bearing(ADMIN_KEY)
 
-    def caller(self) -> httpx.AsyncClient:
-        return self._bearing(API_KEY)
+    def caller(self, **options: Any) -> httpx.AsyncClient:
+        return self._bearing(API_KEY, **options)
 
-    def _bearing(self, key: str) -> httpx.AsyncClient:
-        return httpx.AsyncClient(
-            base_url=self.url, headers={"Authorization": f"Bearer {key}"}, timeout=60.0
-        )
+    def _bearing(self, key: str, **options: Any) -> httpx.AsyncClient:
+        bearer = {"Authorization": f"Bearer {key}"}
+        return httpx.AsyncClient(base_url=self.url, headers=bearer, timeout=60.0, **options)
+
+    async def engine_stats(self) -> dict[str, Any]:
+        transport = httpx.AsyncHTTPTransport(uds=str(self.data_dir / "engine.sock"))
+        async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
+            return dict((await client.get("/stats")).json())
 
     async def health(self) -> dict[str, Any]:
         async with httpx.AsyncClient(base_url=self.url) as client:

@@ -110,6 +110,7 @@ async def test_response_tells_its_prediction_and_its_id(
     raw = await client.chat.completions.with_raw_response.create(**asked("translate", WORDS))
     assert int(raw.headers["x-lmaas-predicted-tokens"]) >= 1
     assert raw.headers["x-request-id"].startswith("req_")
+    assert raw.headers["x-lmaas-batch"].startswith("batch_")
 
 
 async def test_prompt_is_continued_as_it_stands(client: openai.AsyncOpenAI) -> None:

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from gateway.api.admin.apps import AppsController
 from gateway.api.admin.keys import KeysController
+from gateway.api.admin.policy import PolicyController
 from gateway.api.admin.predictors import PredictorsController, TrainingRunsController
 from gateway.api.admin.tenants import TenantsController
 from gateway.api.envelope import provide_cursor
@@ -42,6 +43,7 @@ def admin_router(admin_key: AdminKey, services: AdminServices) -> Router:
             KeysController,
             PredictorsController,
             TrainingRunsController,
+            PolicyController,
         ],
         guards=[admin_guard(admin_key)],
         dependencies={

@@ -1,17 +1,26 @@
 """The admin API on a real database."""
 
 from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
 
 import httpx
 import pytest
 from litestar import Litestar
+from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 
 from gateway.api.admin.routes import AdminServices, admin_router
 from gateway.api.errors import exception_handlers
 from gateway.database.errors import Sessions
+from gateway.generation.service import Generations
+from gateway.generation.tokens import ChatTokenizer
+from gateway.history.writer import HistoryWriter
+from gateway.prediction.predictor import LengthPredictor
 from gateway.prediction.registry import Registry
 from gateway.prediction.runs import TrainingRuns
+from gateway.scheduling.policies import build_policy
+from gateway.settings import DEMO_MODEL
 from gateway.tenancy.admin_key import AdminKey
 from gateway.tenancy.apps import Apps
 from gateway.tenancy.keys import ApiKeys
@@ -29,7 +38,29 @@ async def runs(sessions: Sessions, postgres_url: str) -> AsyncIterator[TrainingR
 
 
 @pytest.fixture
-def application(sessions: Sessions, build: Builder, runs: TrainingRuns) -> Litestar:
+def generations(sessions: Sessions, tmp_path: Path) -> Generations:
+    """Without an engine: nothing leaves its queue."""
+    return Generations(
+        "m",
+        ChatTokenizer(DEMO_MODEL),
+        LengthPredictor(model="m", model_hash="h", budget_s=1.0, sessions=sessions),
+        policy="lmaas",
+        policies=partial(
+            build_policy,
+            waste_limit=50_000,
+            max_delay_s=30.0,
+            admission_z=3.0,
+            kv_tokens=1024,
+            page_tokens=16,
+        ),
+        history=HistoryWriter(sessions, tmp_path),
+    )
+
+
+@pytest.fixture
+def application(
+    sessions: Sessions, build: Builder, runs: TrainingRuns, generations: Generations
+) -> Litestar:
     services = AdminServices(
         tenants=Tenants(sessions),
         apps=Apps(sessions),
@@ -39,6 +70,7 @@ def application(sessions: Sessions, build: Builder, runs: TrainingRuns) -> Lites
     )
     return Litestar(
         [admin_router(AdminKey(ADMIN_KEY), services)],
+        dependencies={"generations": Provide(lambda: generations, sync_to_thread=False)},
         exception_handlers=exception_handlers,
         openapi_config=OpenAPIConfig("test", "1", use_handler_docstrings=True),
     )

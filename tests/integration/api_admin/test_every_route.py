@@ -22,6 +22,8 @@ ROUTES = {
     ("POST", "/admin/predictors/{predictor_id}/activate"),
     ("GET", "/admin/training-runs"),
     ("GET", "/admin/training-runs/{run_id}"),
+    ("GET", "/admin/policy"),
+    ("PUT", "/admin/policy"),
 }
 
 

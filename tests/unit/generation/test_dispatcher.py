@@ -16,7 +16,7 @@ from gateway.generation.dispatcher import Dispatcher
 from gateway.generation.live import LiveRequest
 from gateway.generation.tokens import ChatTokenizer
 from gateway.prediction.messages import Prediction
-from gateway.scheduling.policies import build_policy
+from gateway.scheduling.policies import NAMES, Policy, PolicyName, build_policy
 
 KV = KvState(pages=64, free=64, page_tokens=16)
 
@@ -36,6 +36,18 @@ class NotingEngine:
         self.cancelled.extend(ids)
 
 
+def a_policy(name: PolicyName) -> Policy:
+    return build_policy(
+        name,
+        waste_limit=50_000,
+        max_delay_s=30.0,
+        admission_z=3.0,
+        kv_tokens=1024,
+        page_tokens=16,
+        fixed_batch=2,
+    )
+
+
 class Scene:
     """A dispatcher with its engine, and requests to give it."""
 
@@ -44,15 +56,9 @@ class Scene:
     ) -> None:
         self.ended: list[LiveRequest] = []
         self.engine = NotingEngine()
-        policy = build_policy(
-            "lmaas",
-            waste_limit=50_000,
-            max_delay_s=30.0,
-            admission_z=3.0,
-            kv_tokens=1024,
-            page_tokens=16,
+        self.dispatcher = Dispatcher(
+            "model", a_policy("lmaas"), self.ended.append, outage_s=outage_s
         )
-        self.dispatcher = Dispatcher("model", policy, self.ended.append, outage_s=outage_s)
         self.dispatcher.attach(self.engine)
         self._ask = an_ask
         self._tokenizer = tokenizer
@@ -261,3 +267,52 @@ async def test_policy_learns_how_long_a_batch_took(scene: Scene) -> None:
     scene.dispatcher.policy.observe = lambda *seen: learned.append(seen[:3])  # type: ignore[method-assign]
     scene.step({request.sequence_id: [1, 2]}, [Finish(request.sequence_id, "stop")])
     assert learned == [(1, 3, 2)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_changed_policy_takes_over_all_that_waits(scene: Scene, name: PolicyName) -> None:
+    requests = [scene.request() for _ in range(5)]
+    await scene.enqueue(*requests)
+    before, now = scene.dispatcher.policy, a_policy(name)
+    scene.dispatcher.use(now)
+    now.check()
+    assert (len(before), len(now)) == (0, 5)
+    scene.connect()
+    while scene.dispatcher.waiting or scene.dispatcher.running:
+        await asyncio.sleep(0)
+        running = [request for request in requests if request.sequence_id in scene.names]
+        scene.step(finished=[Finish(request.sequence_id, "stop") for request in running])
+    assert sorted(scene.names) == sorted(request.sequence_id for request in requests)
+    assert sorted(r.id for r in scene.ended) == [r.id for r in requests]
+
+
+async def test_policy_changed_for_itself_keeps_its_queue(scene: Scene) -> None:
+    await scene.enqueue(scene.request())
+    scene.dispatcher.use(scene.dispatcher.policy)
+    assert len(scene.dispatcher.policy) == 1
+
+
+async def test_fixed_batch_waits_for_what_an_earlier_policy_started(scene: Scene) -> None:
+    scene.connect()
+    running, waiting = scene.request(), scene.request()
+    await scene.enqueue(running)
+    scene.dispatcher.use(a_policy("fixed"))
+    await scene.enqueue(waiting)
+    assert scene.names == [running.sequence_id]
+    scene.step(finished=[Finish(running.sequence_id, "stop")])
+    await asyncio.sleep(0)
+    assert scene.names == [running.sequence_id, waiting.sequence_id]
+    assert (running.policy, waiting.policy) == ("lmaas", "fixed")
+
+
+async def test_fixed_batch_whose_requests_are_all_cancelled_makes_way(scene: Scene) -> None:
+    scene.dispatcher.use(a_policy("fixed"))
+    scene.connect()
+    gone, next_one = scene.request(), scene.request()
+    await scene.enqueue(gone)
+    await scene.enqueue(next_one)
+    sequence_id = gone.sequence_id
+    scene.dispatcher.cancel(gone)
+    scene.step(finished=[Finish(sequence_id, "cancelled")])
+    await asyncio.sleep(0)
+    assert next_one.sequence_id in scene.names

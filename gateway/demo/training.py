@@ -1,0 +1,41 @@
+"""Trains the length predictor through the admin API."""
+
+import time
+from typing import Any, Final
+
+from gateway.demo.admin import Admin
+from gateway.errors import LmaasError
+
+POLL_S: Final = 0.2
+PICKUP_S: Final = 60.0  # for the gateway to load a version that was activated
+
+
+def active_version(admin: Admin) -> str | None:
+    """The version at work in this gateway; None before the first training."""
+    version: str | None = admin.get("/health/ready")["predictor_version"]
+    return version
+
+
+def train(admin: Admin) -> bool:
+    """Whether a new version is at work; False where it was no better than the one there.
+
+    LmaasError where the training run fails.
+    """
+    run = admin.post("/admin/predictors")
+    while run["state"] not in {"succeeded", "failed"}:
+        time.sleep(POLL_S)
+        run = admin.get(f"/admin/training-runs/{run['id']}")
+    if run["state"] == "failed":
+        raise LmaasError(f"the training run failed: {run['error']}")
+    version = admin.get(f"/admin/predictors/{run['predictor_id']}")
+    if version["state"] == "active":
+        _await_pickup(admin, version)
+    return bool(version["state"] == "active")
+
+
+def _await_pickup(admin: Admin, version: dict[str, Any]) -> None:
+    until_s = time.monotonic() + PICKUP_S
+    while active_version(admin) != version["id"]:
+        if time.monotonic() > until_s:
+            raise LmaasError(f"the gateway did not take up version {version['id']}")
+        time.sleep(POLL_S)

@@ -1,0 +1,128 @@
+"""`lmaas demo` as a newcomer starts it, against a running gateway."""
+
+import asyncio
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from engine.demo.jobs import JOBS
+
+TAUGHT = 100  # requests that a first training needs
+
+
+async def start_demo(url: str, environment: Any, picture: Path, *options: str) -> Process:
+    arguments = ["demo", "--url", url, "--picture", str(picture), *options]
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway", *arguments),
+        stdout=PIPE,
+        stderr=PIPE,
+        env=environment(picture.parent),
+    )
+
+
+async def ended(demo: Process) -> tuple[int, str, str]:
+    output, errors = await demo.communicate()
+    assert demo.returncode is not None
+    return demo.returncode, output.decode(), errors.decode()
+
+
+async def demo_keys(admin: httpx.AsyncClient) -> list[dict[str, Any]]:
+    """The keys that demos made."""
+    tenants = (await admin.get("/admin/tenants?limit=100")).json()["data"]
+    tenant = next(tenant for tenant in tenants if tenant["name"] == "demo")
+    apps = (await admin.get(f"/admin/tenants/{tenant['id']}/apps?limit=100")).json()["data"]
+    pages = [(await admin.get(f"/admin/apps/{app['id']}/keys?limit=100")).json() for app in apps]
+    return [key for page in pages for key in page["data"] if key["name"] == "lmaas demo"]
+
+
+async def put_back(admin: httpx.AsyncClient, policy: str, keys: int) -> bool:
+    """Whether the policy is as it was, and all keys that were made are revoked."""
+    made = await demo_keys(admin)
+    assert len(made) >= keys
+    at_work = (await admin.get("/admin/policy")).json()["name"]
+    return at_work == policy and all(key["revoked_at"] for key in made)
+
+
+async def test_demo_shows_every_app_and_leaves_all_as_it_was(
+    served: Any, asked: Any, environment: Any, tmp_path: Path
+) -> None:
+    async with served.client() as client, served.admin() as admin:
+        questions = [asked("translate", "brave queen " * (1 + n % 9)) for n in range(TAUGHT)]
+        await asyncio.gather(*(client.chat.completions.create(**each) for each in questions))
+        await admin.put("/admin/policy", json={"name": "hrrn"})
+        try:
+            demo = await start_demo(
+                served.url, environment, tmp_path / "demo.png", "--requests", "40"
+            )
+            code, output, errors = await ended(demo)
+            assert code == 0, errors
+            assert await put_back(admin, "hrrn", keys=len(JOBS))
+        finally:
+            await admin.put("/admin/policy", json={"name": "lmaas"})
+    rows = [line.split() for line in output.splitlines()]
+    counts = {row[0]: int(row[1]) for row in rows if row and row[0] in {j.name for j in JOBS}}
+    assert set(counts) == {job.name for job in JOBS}
+    assert sum(counts.values()) == 40
+    assert {row[0] for row in rows if row} >= {"all", "lmaas", "fixed"}
+    assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
+
+
+async def test_demo_that_cannot_train_says_why_and_puts_all_back(
+    serve: Any, environment: Any, tmp_path: Path
+) -> None:
+    gateway = await serve("untaught").ready()
+    demo = await start_demo(gateway.url, environment, tmp_path / "demo.png", "--requests", "14")
+    code, _, errors = await ended(demo)
+    assert code == 1
+    assert "lmaas: the training run failed: training needs at least 100" in errors
+    async with gateway.admin() as admin:
+        assert await put_back(admin, "lmaas", keys=len(JOBS))
+
+
+async def test_interrupted_demo_puts_all_back(
+    served: Any, environment: Any, tmp_path: Path
+) -> None:
+    async with served.admin() as admin:
+        before = len(await demo_keys(admin))
+        demo = await start_demo(served.url, environment, tmp_path / "demo.png")
+        async with asyncio.timeout(60):
+            while not (await served.health())["running"]:
+                await asyncio.sleep(0.05)
+        demo.send_signal(signal.SIGINT)
+        code, _, errors = await ended(demo)
+        assert code == 1
+        assert "Traceback" not in errors
+        assert await put_back(admin, "lmaas", keys=before + len(JOBS))
+    await served.idle()
+
+
+async def test_gateway_that_is_away_is_one_line(environment: Any, tmp_path: Path) -> None:
+    demo = await start_demo("http://127.0.0.1:9", environment, tmp_path / "demo.png")
+    code, output, errors = await ended(demo)
+    assert (code, output, errors.count("\n")) == (1, "", 1)
+    assert errors.startswith("lmaas: cannot reach http://127.0.0.1:9")
+
+
+async def test_wrong_admin_key_is_one_line(served: Any, environment: Any, tmp_path: Path) -> None:
+    demo = await start_demo(
+        served.url, environment, tmp_path / "demo.png", "--key", "sk-lmaas-of-nobody"
+    )
+    code, _, errors = await ended(demo)
+    assert code == 1
+    assert errors.startswith("lmaas: ")
+    assert errors.count("\n") == 1
+
+
+async def test_folder_that_is_not_there_is_told_before_any_request(
+    served: Any, environment: Any, tmp_path: Path
+) -> None:
+    async with served.admin() as admin:
+        before = len(await demo_keys(admin))
+        demo = await start_demo(served.url, environment, tmp_path / "demo.png", "--picture", "/x/y")
+        code, _, errors = await ended(demo)
+        assert (code, len(await demo_keys(admin))) == (1, before)
+    assert "/x" in errors

@@ -1,0 +1,76 @@
+"""The demo's traffic: planned, seeded, without a question in common between training and test."""
+
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from engine.demo.exactness import SEED as EXACTNESS_SEED
+from engine.demo.examples import EACH, SEED, save_examples
+from engine.demo.jobs import JOBS
+from engine.demo.train import TRAINING_SEED, VALIDATION_SEED
+from gateway.demo.examples import FILE, read_examples
+from gateway.demo.traffic import BURST_S, OPEN_APPS, plan_traffic
+from gateway.errors import StartupFailure
+from gateway.settings import DEMO_MODEL
+
+EXAMPLES = {"spell": ["a", "b", "c", "d"], "diary": ["e", "f", "g", "h"]}
+
+
+def test_same_plan_comes_out_every_time() -> None:
+    assert plan_traffic(EXAMPLES, 40, 1) == plan_traffic(EXAMPLES, 40, 1)
+
+
+def test_halves_have_the_same_apps_at_the_same_times_and_no_question_in_common() -> None:
+    first, second = plan_traffic(EXAMPLES, 40, 0), plan_traffic(EXAMPLES, 40, 1)
+    assert [(a.at_s, a.app, a.seed) for a in first] == [(a.at_s, a.app, a.seed) for a in second]
+    assert not {a.question for a in first} & {a.question for a in second}
+
+
+def test_every_app_gets_its_share() -> None:
+    counts = Counter(arrival.app for arrival in plan_traffic(EXAMPLES, 41, 0))
+    assert sorted(counts.values()) == [20, 21]
+
+
+def test_only_the_open_app_is_drawn() -> None:
+    for arrival in plan_traffic(EXAMPLES, 40, 0):
+        assert arrival.temperature == (1.0 if arrival.app == "diary" else 0.0)
+
+
+def test_open_apps_are_the_open_jobs() -> None:
+    assert {job.name for job in JOBS if job.open} == OPEN_APPS
+
+
+def test_arrivals_come_in_order_and_in_bursts() -> None:
+    times = [arrival.at_s for arrival in plan_traffic(EXAMPLES, 100, 0)]
+    assert times == sorted(times)
+    gaps = [after - before for before, after in pairwise(times)]
+    assert max(gaps) > 5 * sorted(gaps)[50]
+    assert times[11] <= BURST_S
+
+
+def test_app_with_one_question_asks_it_in_both_halves() -> None:
+    plans = [plan_traffic({"spell": ["only"]}, 2, half) for half in (0, 1)]
+    assert {arrival.question for plan in plans for arrival in plan} == {"only"}
+
+
+def test_shipped_examples_are_what_training_writes(tmp_path: Path) -> None:
+    save_examples(tmp_path / FILE)
+    assert (tmp_path / FILE).read_text() == (DEMO_MODEL / FILE).read_text()
+    examples = read_examples(str(tmp_path))
+    assert {app: len(questions) for app, questions in examples.items()} == {
+        job.name: EACH for job in JOBS
+    }
+    assert len({SEED, TRAINING_SEED, VALIDATION_SEED, EXACTNESS_SEED}) == 4
+
+
+@pytest.mark.parametrize("content", [None, '{"app": "spell"}\n', "{"])
+def test_model_without_readable_examples_is_refused_in_one_line(
+    tmp_path: Path, content: str | None
+) -> None:
+    if content is not None:
+        (tmp_path / FILE).write_text(content)
+    with pytest.raises(StartupFailure) as refused:
+        read_examples(str(tmp_path))
+    assert str(tmp_path / FILE) in refused.value.message

@@ -1,0 +1,94 @@
+"""What fixed batches promise beyond what every policy does."""
+
+from collections.abc import Callable
+from itertools import count
+from typing import TypeAlias
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.scheduling.admission import Capacity
+from gateway.scheduling.fixed import FixedPolicy
+from gateway.scheduling.waiting import Waiting
+
+MakeWaiting: TypeAlias = Callable[..., Waiting]
+SIZE = 3
+
+
+def a_policy(kv_tokens: int = 10_000, page_tokens: int = 10) -> FixedPolicy:
+    return FixedPolicy(SIZE, Capacity(kv_tokens, page_tokens, 3.0), map("b{}".format, count(1)))
+
+
+def ids(requests: tuple[Waiting, ...]) -> str:
+    return "".join(request.id for request in requests)
+
+
+def test_batches_are_the_oldest_of_the_fixed_size(a_request: MakeWaiting) -> None:
+    policy = a_policy()
+    for place, name in enumerate("dacbe"):
+        policy.arrive(a_request(request_id=name, arrived_s=float(place)))
+    batches = [policy.dispatch([], 9.0), policy.dispatch([], 9.0)]
+    assert [ids(batch.requests) for batch in batches if batch] == ["dac", "be"]
+    assert policy.dispatch([], 9.0) is None
+
+
+def test_request_that_arrived_earlier_but_was_told_later_goes_first(
+    a_request: MakeWaiting,
+) -> None:
+    policy = a_policy()
+    policy.arrive(a_request(request_id="b", arrived_s=2.0))
+    policy.arrive(a_request(request_id="a", arrived_s=1.0))
+    found = policy.dispatch([], 5.0)
+    assert found is not None
+    assert (ids(found.requests), found.waited_s) == ("ab", 4.0)
+
+
+def test_next_batch_waits_until_the_last_of_the_one_before_has_ended(
+    a_request: MakeWaiting,
+) -> None:
+    policy = a_policy()
+    for _ in range(2 * SIZE):
+        policy.arrive(a_request())
+    first = policy.dispatch([], 1.0)
+    assert first is not None
+    running = [request.started() for request in first.requests]
+    while running:
+        assert policy.dispatch(running, 2.0) is None
+        running.pop()
+    assert policy.dispatch(running, 3.0) is not None
+
+
+@given(st.lists(st.tuples(st.integers(1, 400), st.integers(1, 400)), min_size=1, max_size=12))
+def test_batch_at_its_longest_fits_unless_it_is_one_request(
+    a_request: MakeWaiting, drawn: list[tuple[int, int]]
+) -> None:
+    policy = a_policy(kv_tokens=600)
+    for place, (prompt, longest) in enumerate(drawn):
+        policy.arrive(
+            a_request(prompt, 1, max_tokens=longest, arrived_s=float(place), request_id=str(place))
+        )
+    order: list[str] = []
+    while (found := policy.dispatch([], 99.0)) is not None:
+        pages = sum(-(-(r.prompt_tokens + r.max_tokens) // 10) for r in found.requests)
+        assert len(found.requests) == 1 or pages <= 60
+        assert len(found.requests) <= SIZE
+        order += [request.id for request in found.requests]
+    assert order == [str(place) for place in range(len(drawn))]
+
+
+def test_batch_never_mixes_models(a_request: MakeWaiting) -> None:
+    policy = a_policy()
+    for place, model in enumerate("aab"):
+        policy.arrive(a_request(model=model, arrived_s=float(place)))
+    assert [len(batch.requests) for batch in policy.waiting()] == [2, 1]
+    found = policy.dispatch([], 5.0)
+    assert found is not None
+    assert [request.model for request in found.requests] == ["a", "a"]
+
+
+def test_request_cannot_wait_twice(a_request: MakeWaiting) -> None:
+    policy = a_policy()
+    policy.arrive(a_request(request_id="same"))
+    with pytest.raises(ValueError, match="same"):
+        policy.arrive(a_request(request_id="same"))
