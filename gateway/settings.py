@@ -11,12 +11,18 @@ from msgspec import Meta, Struct
 from gateway.errors import StartupFailure
 
 PREFIX = "LMAAS_"
+SECRETS = ("DATABASE_URL", "LMAAS_ADMIN_KEY", "LMAAS_API_KEY")
 Secret: TypeAlias = Annotated[str, Meta(min_length=8)]
 DEMO_MODEL = Path(__file__).parent.parent / "engine" / "demo" / "lmaas-demo"
 
 
 def _variable(name: str) -> str:
     return "DATABASE_URL" if name == "database_url" else PREFIX + name.upper()
+
+
+def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment for a child process that need not know our keys and our database."""
+    return {name: value for name, value in environment.items() if name not in SECRETS}
 
 
 class Settings(Struct, frozen=True, rename=_variable):

@@ -15,6 +15,7 @@ from typing import Final
 import structlog
 
 from gateway.errors import StartupFailure
+from gateway.settings import without_secrets
 
 SOCKET_PATH_LIMIT: Final = 100  # the kernel takes 107 bytes
 CONFIGURATION_EXIT: Final = 2  # the engine says that it can never start like this
@@ -33,12 +34,6 @@ def socket_path(data_dir: Path) -> Path:
         return path
     name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"lmaas-{name}.sock"
-
-
-def _without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
-    """What the engine need not know is not told."""
-    secrets = ("DATABASE_URL", "LMAAS_ADMIN_KEY", "LMAAS_API_KEY")
-    return {name: value for name, value in environment.items() if name not in secrets}
 
 
 class EngineSupervisor:
@@ -97,7 +92,7 @@ class EngineSupervisor:
                 stdin=PIPE,
                 stdout=output,
                 stderr=output,
-                env={**_without_secrets(os.environ), **self._environment},
+                env={**without_secrets(os.environ), **self._environment},
                 start_new_session=True,  # Ctrl-C reaches the gateway alone, which drains first
             )
         # Where the model runs on the CPU, it must not starve the gateway and the predictor.

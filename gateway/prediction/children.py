@@ -6,17 +6,16 @@ from asyncio.subprocess import Process
 from pathlib import Path
 from typing import Final
 
+from gateway.settings import without_secrets
+
 ROOT: Final = Path(__file__).parents[2]
 END_S: Final = 5.0
-
-SECRETS: Final = ("DATABASE_URL", "LMAAS_ADMIN_KEY", "LMAAS_API_KEY")
 
 
 def child_environment() -> dict[str, str]:
     """The environment of a child process: this one's without its secrets, with our packages."""
     found = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    ours = {name: value for name, value in os.environ.items() if name not in SECRETS}
-    return {**ours, "PYTHONPATH": os.pathsep.join(found)}
+    return {**without_secrets(os.environ), "PYTHONPATH": os.pathsep.join(found)}
 
 
 async def end_child(process: Process) -> None:
