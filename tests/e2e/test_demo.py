@@ -21,7 +21,13 @@ async def start_demo(url: str, environment: Any, picture: Path, *options: str) -
         stdout=PIPE,
         stderr=PIPE,
         env=environment(picture.parent),
+        preexec_fn=heed_ctrl_c,
     )
+
+
+def heed_ctrl_c() -> None:
+    """As on a terminal; what a shell starts in the background ignores SIGINT, and its heirs too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 async def ended(demo: Process) -> tuple[int, str, str]:
