@@ -91,7 +91,6 @@ def test_scattered_pages_change_no_token(a_run: Callable) -> None:
     scattered.composer.pool.give_back(low)
 
 
-@pytest.mark.skipif(not (DEMO / "config.json").exists(), reason="the demo model is not there")
 def test_demo_model_gives_the_tokens_of_generate(a_run: Callable) -> None:
     sequences = some_sequences(600, 12)
     run = a_run(DEMO, pages=24, page_tokens=16, step_tokens=64)
