@@ -1,6 +1,6 @@
 """Why a sequence can never run here."""
 
-from collections.abc import Sequence as Ids
+from collections.abc import Collection as Ids
 
 from engine.protocol import EngineInfo, Sequence
 
@@ -10,7 +10,9 @@ def refusal(sequence: Sequence, info: EngineInfo) -> str | None:
 
     `context_tokens` of the engine's info are bounded by its KV pool, so what passes also fits.
     """
-    stranger = _outside(info.vocabulary, sequence.prompt, sequence.generated, sequence.stop_ids)
+    how = sequence.sampling
+    fields = (sequence.prompt, sequence.generated, sequence.stop_ids, how.allowed, how.logit_bias)
+    stranger = _outside(info.vocabulary, *fields)
     if stranger is not None:
         return f"token id {stranger} is outside the vocabulary of {info.vocabulary}"
     if len(sequence.generated) > sequence.max_tokens:

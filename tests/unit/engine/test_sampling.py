@@ -1,97 +1,173 @@
-"""Drawing tokens."""
+"""Drawing the tokens of a step."""
 
-from collections import Counter
+from collections.abc import Callable
+from math import sqrt
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from engine.protocol import Sampling
-from engine.sampling import Draw, sample, uniforms
+from engine.sampling import Draw, draw_tokens, prepare, pull, read
+from engine.sampling.batch import SCORES
 
-GREEDY = Sampling()
-seeds = st.integers(-(2**70), 2**70)
-positions = st.integers(1, 2**20)
-
-
-def some_logits(rows: int, vocabulary: int = 50, seed: int = 0) -> torch.Tensor:
-    return torch.randn(rows, vocabulary, generator=torch.Generator().manual_seed(seed)) * 3
-
-
-@given(
-    st.lists(st.tuples(seeds, positions), min_size=1, max_size=8),
-    st.floats(0.0, 5.0),
-    st.floats(0.01, 1.0),
+CPU = torch.device("cpu")
+VOCABULARY = 50
+samplings = st.builds(
+    Sampling,
+    temperature=st.sampled_from([0.0, 0.1, 1.0]) | st.floats(0.0, 100.0),
+    top_k=st.integers(0, 60),
+    top_p=st.just(1.0) | st.floats(0.01, 1.0),
+    min_p=st.just(0.0) | st.floats(0.0, 1.0),
+    presence_penalty=st.just(0.0) | st.floats(-2.0, 2.0),
+    repetition_penalty=st.just(1.0) | st.floats(0.1, 10.0),
+    logit_bias=st.dictionaries(st.integers(0, 60), st.floats(-100.0, 100.0), max_size=3),
+    allowed=st.lists(st.integers(0, 49), max_size=5),
+    logprobs=st.none() | st.integers(0, 20),
+    seed=st.integers(-(2**70), 2**70),
 )
-def test_a_row_draws_the_same_alone_and_in_any_batch(
-    keys: list[tuple[int, int]], temperature: float, top_p: float
-) -> None:
-    logits = some_logits(len(keys))
-    draws = [Draw(Sampling(temperature, top_p, seed), position) for seed, position in keys]
-    alone = [sample(logits[row : row + 1], [draw])[0] for row, draw in enumerate(draws)]
-    assert sample(logits, draws) == alone
-    assert sample(logits.flip(0), draws[::-1]) == alone[::-1]
+tokens_before = st.lists(st.integers(0, 49), max_size=6)
+draws_of_a_row = st.tuples(samplings, st.integers(0, 2**20), tokens_before, tokens_before).map(
+    lambda fields: Draw(*fields)
+)
 
 
-def test_greedy_takes_the_likeliest_beside_sampled_rows() -> None:
-    logits = some_logits(4)
-    draws = [Draw(GREEDY, 3), Draw(Sampling(temperature=50.0), 3)] * 2
-    tokens = sample(logits, draws)
-    assert tokens[::2] == logits.argmax(-1)[::2].tolist()
+def some_logits(rows: int, vocabulary: int = VOCABULARY) -> Tensor:
+    """Logits with equals among them."""
+    generator = torch.Generator().manual_seed(rows)
+    return (torch.randn(rows, vocabulary, generator=generator) * 3).bfloat16()
+
+
+def drawn(logits: Tensor, draws: list[Draw]) -> list[int | None]:
+    batch = prepare(draws, logits.shape[-1], CPU)
+    return [outcome.token for outcome in read(pull(draw_tokens(logits, batch)), batch)]
+
+
+def rarely_exceeded(freedom: int) -> float:
+    """The 0.999 quantile of chi-square (Wilson and Hilferty, PNAS 17, 1931)."""
+    spread = 2 / (9 * freedom)
+    return freedom * (1 - spread + 3.09 * sqrt(spread)) ** 3
+
+
+@given(st.lists(draws_of_a_row, min_size=1, max_size=8))
+def test_a_row_draws_the_same_alone_and_in_any_batch(draws: list[Draw]) -> None:
+    logits = some_logits(len(draws))
+    alone = [drawn(logits[row : row + 1], [draw])[0] for row, draw in enumerate(draws)]
+    assert drawn(logits, draws) == alone
+    assert drawn(logits.flip(0), draws[::-1]) == alone[::-1]
+
+
+def test_a_row_draws_the_same_in_a_group_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = some_logits(9)
+    draws = [Draw(Sampling(1.0, top_k, 0.9, seed=top_k), 5) for top_k in range(9)]
+    together = drawn(logits, draws)
+    monkeypatch.setitem(SCORES, "cpu", 2 * VOCABULARY)
+    assert drawn(logits, draws) == together
+
+
+@pytest.mark.parametrize(
+    "greedy",
+    [
+        Sampling(),
+        Sampling(9e-6),
+        Sampling(100.0, top_k=1),
+        Sampling(100.0, top_p=1e-9),
+    ],
+)
+def test_greedy_takes_the_first_of_the_likeliest_beside_any_row(greedy: Sampling) -> None:
+    logits = some_logits(6)
+    logits[:, 30:32] = logits.amax() + 1
+    draws = [Draw(greedy, 3), Draw(Sampling(50.0), 3)] * 3
+    assert drawn(logits, draws)[::2] == [30, 30, 30]
 
 
 @pytest.mark.parametrize("temperature", [1e-300, 1e-6, 1e-5, 1e-3])
-def test_a_temperature_near_zero_is_greedy(temperature: float) -> None:
+@pytest.mark.parametrize("options", [{}, {"top_k": 5}, {"top_p": 0.999}])
+def test_a_temperature_near_zero_is_greedy(temperature: float, options: dict[str, Any]) -> None:
     logits = some_logits(5)
-    draws = [Draw(Sampling(temperature, seed=row), 9) for row in range(5)]
-    assert sample(logits, draws) == logits.argmax(-1).tolist()
+    logits[:, 30] = logits.amax() + 1
+    draws = [Draw(Sampling(temperature, seed=row, **options), 9) for row in range(5)]
+    assert drawn(logits, draws) == [30] * 5
 
 
-@given(seeds, positions)
-def test_top_p_draws_from_the_smallest_set_that_reaches_it(seed: int, position: int) -> None:
-    logits = torch.tensor([[0.1, 0.5, 0.15, 0.25]]).log()
-    assert sample(logits, [Draw(Sampling(1.0, 0.74, seed), position)])[0] in {1, 3}
-    assert sample(logits, [Draw(Sampling(1.0, 0.49, seed), position)]) == [1]
+def test_seeds_and_positions_decide_what_is_drawn() -> None:
+    logits = torch.zeros(40, VOCABULARY)
+    draws = [Draw(Sampling(1.0, seed=seed), position) for seed in range(5) for position in range(8)]
+    assert drawn(logits, draws) == drawn(logits, draws)
+    assert len(set(drawn(logits, draws))) > 20
 
 
-def test_tokens_come_as_often_as_they_are_likely() -> None:
-    chances, count = [0.1, 0.5, 0.15, 0.25], 4000
-    logits = torch.tensor([chances]).log().expand(count, -1)
-    drawn = Counter(sample(logits, [Draw(Sampling(1.0, seed=7), n) for n in range(count)]))
-    assert [drawn[token] / count for token in range(4)] == pytest.approx(chances, abs=0.03)
-
-
-def test_temperature_flattens_what_is_drawn() -> None:
-    logits = torch.tensor([[0.0, 2.0]]).expand(2000, -1)
-    drawn = sample(logits, [Draw(Sampling(2.0, seed=n), 1) for n in range(2000)])
-    assert drawn.count(1) / 2000 == pytest.approx(0.731, abs=0.03)
-
-
-@given(st.lists(st.tuples(seeds, positions), min_size=1, max_size=20))
-def test_uniforms_lie_in_the_half_open_unit_interval(keys: list[tuple[int, int]]) -> None:
-    drawn = uniforms([Draw(Sampling(seed=seed), position) for seed, position in keys])
-    assert all(0 <= chance < 1 for chance in drawn)
-
-
-def test_neighbouring_seeds_and_positions_draw_unrelated_numbers() -> None:
-    drawn = uniforms([Draw(Sampling(seed=s), p) for s in range(60) for p in range(60)])
-    assert len(set(drawn.tolist())) == 3600
-    table = torch.from_numpy(drawn).reshape(60, 60)
-    assert table.mean().item() == pytest.approx(0.5, abs=0.02)
-    neighbours = torch.stack([table[:, :-1].flatten(), table[:, 1:].flatten()])
-    assert abs(torch.corrcoef(neighbours)[0, 1].item()) < 0.05
+@pytest.mark.parametrize(
+    ("sampling", "kept"),
+    [
+        ({}, lambda p: p > 0),
+        ({"temperature": 2.5}, lambda p: p > 0),
+        ({"top_k": 4}, lambda p: p >= p.sort().values[-4]),
+        ({"top_p": 0.8}, lambda p: p >= p.sort().values[-5]),
+        ({"min_p": 0.1}, lambda p: p >= 0.1 * p.max()),
+        ({"top_k": 6, "top_p": 0.9}, lambda p: p >= p.sort().values[-5]),
+    ],
+)
+def test_tokens_come_as_often_as_they_are_likely(
+    sampling: dict[str, Any], kept: Callable[[Tensor], Tensor]
+) -> None:
+    logits = torch.arange(12).remainder(7) * 0.6 - torch.arange(12) * 0.05
+    sampling = {"temperature": 1.0, "seed": 7, **sampling}
+    likely = torch.softmax(logits.double() / sampling["temperature"], -1)
+    likely = torch.where(kept(likely), likely, 0.0)
+    count = 20_000
+    tokens = drawn(logits.expand(count, -1), [Draw(Sampling(**sampling), n) for n in range(count)])
+    found = torch.tensor(tokens).bincount(minlength=12)
+    expected = count * likely / likely.sum()
+    assert not found[expected == 0].any()
+    there = expected > 0
+    distance = ((found - expected).square() / expected)[there].sum().item()
+    assert distance < rarely_exceeded(int(there.sum()) - 1)
 
 
 @pytest.mark.parametrize("poison", [torch.nan, torch.inf])
-def test_a_row_that_is_no_number_draws_nothing(poison: float) -> None:
+@pytest.mark.parametrize("options", [{}, {"top_k": 5}, {"top_p": 0.5}, {"allowed": [3]}])
+def test_a_row_that_is_no_number_ends_alone(poison: float, options: dict[str, Any]) -> None:
     logits = some_logits(3)
     logits[1, 4] = poison
-    tokens = sample(logits, [Draw(Sampling(1.0), 1), Draw(GREEDY, 1), Draw(GREEDY, 1)])
-    assert [token is None for token in tokens] == [False, True, False]
+    draws = [Draw(Sampling(1.0, **options), 1)] * 3
+    batch = prepare(draws, VOCABULARY, CPU)
+    step = draw_tokens(logits, batch)
+    outcomes = read(pull(step), batch)
+    assert [outcome.token is None for outcome in outcomes] == [False, True, False]
+    assert outcomes[1].reason == "the model's scores are not finite numbers"
+    assert step.finite.tolist() == [True, False, True]
+    assert step.tokens[1] == 0
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_a_token_the_model_rules_out_is_not_drawn(temperature: float) -> None:
-    logits = torch.tensor([[-torch.inf, 0.0, -torch.inf]])
-    assert sample(logits, [Draw(Sampling(temperature), 1)]) == [1]
+@pytest.mark.parametrize("options", [{}, {"top_k": 2000}, {"top_p": 0.5}, {"top_k": 20}])
+@pytest.mark.parametrize("temperature", [0.0, 1.0, 100.0])
+def test_tokens_the_model_rules_out_are_not_drawn(
+    temperature: float, options: dict[str, Any]
+) -> None:
+    logits = torch.full((1, VOCABULARY), -torch.inf)
+    logits[0, 17] = -3.0
+    assert drawn(logits, [Draw(Sampling(temperature, **options), 1)]) == [17]
+
+
+def test_a_vocabulary_of_one_token_draws_it() -> None:
+    draws = [Draw(Sampling(temperature, top_k=5), 1) for temperature in (0.0, 1.0)]
+    assert drawn(torch.zeros(2, 1), draws) == [0, 0]
+
+
+def test_a_step_that_draws_nothing_has_no_outcomes() -> None:
+    assert drawn(torch.zeros(0, VOCABULARY), []) == []
+
+
+def test_drawing_reads_nothing_back_from_the_device() -> None:
+    everything = Sampling(1.0, 20, 0.9, 0.1, 0.3, 0.4, 1.2, {3: 2.0}, [5, 6], 4)
+    ways = [Sampling(), Sampling(1.0), Sampling(1.0, top_k=2000, top_p=0.9), everything]
+    draws = [Draw(sampling, 3, [1], [2], carried=0) for sampling in ways]
+    nowhere = torch.device("meta")  # has no numbers to be read
+    batch = prepare(draws, 3000, nowhere)
+    logits = torch.empty(4, 3000, device=nowhere, dtype=torch.bfloat16)
+    step = draw_tokens(logits, batch, torch.empty(4, device=nowhere, dtype=torch.int64))
+    assert (step.tokens.shape, step.finite.shape) == ((4,), (4,))

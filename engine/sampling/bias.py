@@ -1,0 +1,37 @@
+"""`logit_bias`: something added to the scores of named tokens."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from engine.sampling.draw import Draw
+from engine.sampling.transfer import to_device
+
+
+class Bias(NamedTuple):
+    """What is added, and where in a group's flattened scores: (entries,) each, places distinct."""
+
+    places: Tensor
+    values: Tensor
+
+    @classmethod
+    def of(cls, draws: Sequence[Draw], vocabulary: int, device: torch.device) -> Self | None:
+        """The bias of these rows, None without any; ids outside the vocabulary are no tokens."""
+        entries = {
+            row * vocabulary + token: value
+            for row, draw in enumerate(draws)
+            for token, value in draw.sampling.logit_bias.items()
+            if 0 <= token < vocabulary
+        }
+        if not entries:
+            return None
+        return cls(
+            to_device(torch.tensor(list(entries)), device),
+            to_device(torch.tensor(list(entries.values()), dtype=torch.float32), device),
+        )
+
+    def apply(self, scores: Tensor) -> None:
+        """Add to scores (rows, vocabulary) in place."""
+        scores.view(-1).index_add_(0, self.places, self.values)

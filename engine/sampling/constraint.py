@@ -1,0 +1,25 @@
+"""Which tokens may come next."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from engine.sampling.transfer import to_device
+
+
+class Constraint(Protocol):
+    """Decides from what a sequence has generated which tokens may follow."""
+
+    def allowed(self, generated: Sequence[int]) -> Tensor | None:
+        """True for every token that may follow: (vocabulary,) booleans, None for all."""
+
+
+@lru_cache(maxsize=64)
+def only(ids: tuple[int, ...], vocabulary: int, device: torch.device) -> Tensor:
+    """True for these tokens: (vocabulary,) booleans; ids outside the vocabulary are no tokens."""
+    mask = torch.zeros(vocabulary, dtype=torch.bool)
+    mask[[token for token in ids if 0 <= token < vocabulary]] = True
+    return to_device(mask, device)

@@ -1,0 +1,102 @@
+"""Penalties on tokens that were there before."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.protocol import Sampling
+from engine.sampling.draw import Draw
+from engine.sampling.transfer import to_device
+
+
+def penalised(sampling: Sampling) -> bool:
+    """Whether these options look at earlier tokens."""
+    return (
+        sampling.repetition_penalty != 1.0
+        or sampling.frequency_penalty != 0.0
+        or sampling.presence_penalty != 0.0
+    )
+
+
+class Penalties(NamedTuple):
+    """Each distinct earlier token of a group's rows, and what it costs there.
+
+    `counts` is how often it was generated, 0 for a token of the prompt alone. The last rows'
+    tokens may still be on their way: rows `carrying` drew theirs in rows `carried` of the
+    previous step.
+    """
+
+    rows: Tensor  # (entries,)
+    tokens: Tensor  # (entries,)
+    counts: Tensor  # (entries,)
+    factors: Tensor  # (rows, 3): repetition, frequency, presence
+    carrying: Tensor  # (carriers,)
+    carried: Tensor  # (carriers,)
+
+    @classmethod
+    def of(cls, draws: Sequence[Draw], vocabulary: int, device: torch.device) -> Self | None:
+        """The penalties of these rows, None without any."""
+        tables = [(row, _table(draw)) for row, draw in enumerate(draws) if penalised(draw.sampling)]
+        if not tables:
+            return None
+        lengths = [table.shape[1] for _, table in tables]
+        rows = np.repeat([row for row, _ in tables], lengths)
+        tokens, counts = np.concatenate([table for _, table in tables], axis=1)
+        known = tokens < vocabulary
+        carriers = [(row, draws[row].carried) for row, _ in tables]
+        late = [(row, carried) for row, carried in carriers if carried is not None]
+        host = (
+            *(torch.from_numpy(column[known]) for column in (rows, tokens, counts)),
+            torch.tensor([_factors(draw.sampling) for draw in draws]),
+            *torch.tensor(late, dtype=torch.int64).reshape(-1, 2).T.contiguous(),
+        )
+        return cls(*(to_device(tensor, device) for tensor in host))
+
+    def apply(self, scores: Tensor, previous: Tensor | None) -> None:
+        """Penalise scores (rows, vocabulary) in place; `previous` are the last step's tokens.
+
+        Repetition is that of CTRL (arXiv 1909.05858, section 4.1), which Hugging Face made to
+        multiply scores below 0; frequency and presence are OpenAI's.
+        """
+        rows, tokens, counts = self._entries(len(scores), previous)
+        repetition, frequency, presence = self.factors[rows].unbind(-1)
+        places = rows * scores.shape[-1] + tokens
+        flat = scores.view(-1)
+        old = flat[places]
+        new = torch.where(old > 0, old / repetition, old * repetition)
+        flat.index_copy_(0, places, new - frequency * counts - presence * (counts > 0))
+
+    def _entries(self, rows: int, previous: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows, tokens and counts with the carried tokens: (entries + carriers,) each.
+
+        A carried token that was there before stands twice, both times with its full count.
+        """
+        if not len(self.carrying):
+            return self.rows, self.tokens, self.counts
+        assert previous is not None, "a row's newest token is carried, yet no step came before"
+        arrived = previous[self.carried]
+        newest = self.tokens.new_full((rows,), -1).index_copy_(0, self.carrying, arrived)
+        again = self.tokens == newest[self.rows]
+        counts = self.counts + again
+        total = counts.new_zeros(rows).index_add_(0, self.rows, counts * again)
+        return (
+            torch.cat([self.rows, self.carrying]),
+            torch.cat([self.tokens, arrived]),
+            torch.cat([counts, total[self.carrying].clamp_(min=1)]),
+        )
+
+
+def _table(draw: Draw) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+    """Distinct earlier tokens above how often each was generated: (2, tokens)."""
+    repeats = draw.sampling.repetition_penalty != 1.0
+    counts = dict.fromkeys(draw.prompt, 0) if repeats else {}
+    counts.update(Counter(draw.generated))
+    return np.array([list(counts), list(counts.values())], dtype=np.int64)
+
+
+def _factors(sampling: Sampling) -> tuple[float, float, float]:
+    return sampling.repetition_penalty, sampling.frequency_penalty, sampling.presence_penalty

@@ -1,0 +1,16 @@
+"""Host memory to the device."""
+
+import torch
+from torch import Tensor
+
+
+def to_device(host: Tensor, device: torch.device) -> Tensor:
+    """A host tensor on the device; never waits for what the device is doing."""
+    if device.type == "cuda":
+        host = host.pin_memory()  # a copy from pageable memory would wait
+    return host.to(device, non_blocking=True)
+
+
+def column(values: list[float] | list[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """One value for each row, on the device: (rows, 1)."""
+    return to_device(torch.tensor(values, dtype=dtype)[:, None], device)

@@ -1,0 +1,111 @@
+"""Bias, penalties and masks against a slow walk over the vocabulary."""
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from engine.protocol import Sampling
+from engine.sampling import Draw, Outcome, draw_tokens, prepare, pull, read
+from engine.sampling.edits import Edits
+
+CPU = torch.device("cpu")
+VOCABULARY = 12
+tokens = st.integers(0, VOCABULARY - 1)
+histories = st.lists(tokens, max_size=10)
+samplings = st.builds(
+    Sampling,
+    presence_penalty=st.just(0.0) | st.floats(-2.0, 2.0),
+    frequency_penalty=st.just(0.0) | st.floats(-2.0, 2.0),
+    repetition_penalty=st.just(1.0) | st.floats(0.1, 10.0),
+    logit_bias=st.dictionaries(st.integers(-3, 20), st.floats(-100.0, 100.0), max_size=4),
+    allowed=st.lists(st.integers(-3, 20), max_size=4),
+)
+LOGITS = torch.tensor([0.5, -1.0, 3.0, 0.0, 2.5, -4.0, 1.0, 1.5, -0.5, 2.0, -2.0, 2.75])
+
+
+class After:
+    """Allows what follows the newest token in the vocabulary, and all at the start."""
+
+    def allowed(self, generated: Sequence[int]) -> Tensor | None:
+        return torch.arange(VOCABULARY) > generated[-1] if generated else None
+
+
+def edited(draws: list[Draw], previous: Tensor | None = None) -> Tensor:
+    scores = LOGITS.repeat(len(draws), 1)
+    Edits.of(draws, VOCABULARY, CPU).apply(scores, previous)
+    return scores
+
+
+def outcomes(draws: list[Draw]) -> list[Outcome]:
+    batch = prepare(draws, VOCABULARY, CPU)
+    return read(pull(draw_tokens(LOGITS.expand(len(draws), -1), batch)), batch)
+
+
+def slowly_edited(sampling: Sampling, prompt: list[int], generated: list[int]) -> list[float]:
+    scores = []
+    for token, logit in enumerate(LOGITS.tolist()):
+        score = logit + sampling.logit_bias.get(token, 0.0)
+        if token in prompt or token in generated:
+            factor = sampling.repetition_penalty
+            score = score / factor if score > 0 else score * factor
+        score -= sampling.frequency_penalty * generated.count(token)
+        score -= sampling.presence_penalty * (token in generated)
+        ruled_out = sampling.allowed and token not in sampling.allowed
+        scores.append(-torch.inf if ruled_out else score)
+    return scores
+
+
+@given(st.lists(st.tuples(samplings, histories, histories), min_size=1, max_size=4))
+def test_scores_are_edited_in_the_order_the_options_state(
+    rows: list[tuple[Sampling, list[int], list[int]]],
+) -> None:
+    draws = [Draw(sampling, 9, prompt, generated) for sampling, prompt, generated in rows]
+    expected = torch.tensor([slowly_edited(*row) for row in rows])
+    torch.testing.assert_close(edited(draws), expected, rtol=1e-5, atol=1e-5)
+
+
+@given(st.lists(st.tuples(samplings, histories, histories, tokens), min_size=1, max_size=4))
+def test_a_carried_token_is_penalised_like_a_known_one(
+    rows: list[tuple[Sampling, list[int], list[int], int]],
+) -> None:
+    previous = torch.tensor([newest for *_, newest in rows]).flip(0)
+    known, carried = [], []
+    for row, (sampling, prompt, generated, newest) in enumerate(rows):
+        known.append(Draw(sampling, 9, prompt, [*generated, newest]))
+        carried.append(Draw(sampling, 9, prompt, generated, carried=len(rows) - 1 - row))
+    assert torch.equal(edited(carried, previous), edited(known))
+
+
+def test_a_penalty_moves_greedy_to_the_next_token() -> None:
+    draws = [Draw(Sampling(frequency_penalty=0.2), 9, generated=[2] * n) for n in range(4)]
+    assert [outcome.token for outcome in outcomes(draws)] == [2, 2, 11, 11]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 100.0])
+def test_only_allowed_tokens_are_drawn(temperature: float) -> None:
+    draws = [Draw(Sampling(temperature, allowed=[5, 1]), position) for position in range(40)]
+    drawn = {outcome.token for outcome in outcomes(draws)}
+    assert drawn == ({5, 1} if temperature else {1})
+
+
+def test_a_constraint_follows_what_was_generated() -> None:
+    draws = [Draw(Sampling(), 9, generated=known, constraint=After()) for known in ([], [2], [9])]
+    assert [outcome.token for outcome in outcomes(draws)] == [2, 11, 11]
+
+
+def test_options_and_constraint_must_both_allow_a_token() -> None:
+    named = Sampling(allowed=[1, 4, 6])
+    draws = [Draw(named, 9, generated=known, constraint=After()) for known in ([], [4])]
+    assert [outcome.token for outcome in outcomes(draws)] == [4, 6]
+
+
+def test_a_row_that_may_draw_nothing_ends_alone_with_the_reason() -> None:
+    stuck = Draw(Sampling(1.0, top_p=0.5), 9, generated=[11], constraint=After())
+    strange = Draw(Sampling(allowed=[99]), 9)
+    found = outcomes([Draw(Sampling(), 9), stuck, strange])
+    assert [outcome.token for outcome in found] == [2, None, None]
+    assert {outcome.reason for outcome in found[1:]} == {"no token is allowed"}
