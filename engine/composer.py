@@ -1,163 +1,224 @@
 """Which sequences, and how many tokens of each, go into the next step.
 
-Each running sequence has pages promised for its reservation; the promises never exceed the pool,
-so a page is always there when a token needs it (supervised reservations: S³, arXiv 2306.06000).
+Iteration-level batching (Orca, OSDI 2022) with chunked prefill; memory is promised by predicted
+length and supervised (S³, arXiv 2306.06000). A step is composed while the one before still runs:
+the token that one draws for a sequence is counted as there and not looked at.
 """
 
 from collections import deque
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from engine.kv.pages import PagePool
+from engine.kv.memory import Copies, KvMemory
 from engine.sequence import LiveSequence
 
 
 class Chunk(NamedTuple):
-    """Tokens `start` … `start + length - 1` of a sequence, computed in this step."""
+    """Tokens `start` … `start + length - 1` of a sequence, computed in this step.
+
+    The sequence's next token is drawn after it where it `completes` the sequence. Where `carry`
+    is given its last token is the one the step before draws there.
+    """
 
     sequence: LiveSequence
     start: int
     length: int
-
-    @property
-    def completes(self) -> bool:
-        """Whether the sequence's next token can be drawn after it."""
-        return self.start + self.length == len(self.sequence.tokens)
+    completes: bool
+    carry: int | None
 
 
 class Plan(NamedTuple):
-    """One step: chunks of a single token first, then longer ones."""
+    """One step: chunks of a single token first, then longer ones; what moves before it runs."""
 
     chunks: list[Chunk]
     preempted: list[LiveSequence]
+    copies: Copies
 
 
 class Composer:
-    """Iteration-level batching: all running sequences decode, then prompts fill the step.
+    """All running sequences decode, then prompts fill the step.
 
     Sequences start in submit order, preempted ones before new ones; the first that does not fit
     holds the rest back, so none starves. At most `step_tokens` sequences run at once, hence one
     that still prefills always finds room in the step.
     """
 
-    def __init__(self, pool: PagePool, step_tokens: int) -> None:
-        self.pool = pool
+    def __init__(self, memory: KvMemory, step_tokens: int) -> None:
+        self.memory = memory
         self.step_tokens = step_tokens
         self.running: list[LiveSequence] = []
         self.preempted: list[LiveSequence] = []
         self.waiting: deque[LiveSequence] = deque()
         self.extensions = 0
+        self._leavers: list[LiveSequence] = []
+        self._full = False  # the next one does not fit, and no memory was freed since
 
     @property
     def idle(self) -> bool:
         """Whether there is nothing to run."""
         return not (self.running or self.preempted or self.waiting)
 
-    def promised(self, sequence: LiveSequence) -> int:
-        """Pages promised to a sequence: for its reservation, and never fewer than it holds."""
-        reservation = self.pool.pages_for(sequence.prompt_tokens + sequence.reserved)
-        return max(reservation, len(sequence.pages))
+    def add(self, sequences: Sequence[LiveSequence]) -> None:
+        """Let sequences wait for their turn; prompt and `max_tokens` of each must fit the pool."""
+        self.waiting.extend(sequences)
 
-    def unpromised(self) -> int:
-        """Pages promised to no running sequence."""
-        return self.pool.size - sum(map(self.promised, self.running))
+    def ended(self, sequence: LiveSequence) -> None:
+        """A sequence got its last token; it leaves at once."""
+        self.remove(sequence)
+        self._leavers.append(sequence)
 
-    def add(self, sequence: LiveSequence) -> None:
-        """Let a sequence wait for its turn; prompt and `max_tokens` together must fit the pool."""
-        self.waiting.append(sequence)
+    def take_leavers(self) -> list[LiveSequence]:
+        """Ended sequences that left since the last call."""
+        leavers, self._leavers = self._leavers, []
+        return leavers
 
     def remove(self, sequence: LiveSequence) -> None:
-        """Forget a sequence, wherever it is, and free its pages."""
+        """Forget a sequence, wherever it is, and free its memory."""
         for place in (self.running, self.preempted, self.waiting):
             if sequence in place:
                 place.remove(sequence)
-        self._free(sequence)
+        self.memory.release(sequence)
+        self._full = False
 
-    def clear(self) -> None:
-        """Forget every sequence."""
-        for sequence in [*self.running, *self.preempted, *self.waiting]:
-            self.remove(sequence)
+    def reconsider(self) -> None:
+        """Memory was freed from outside: look again whether the next sequence fits."""
+        self._full = False
 
     def compose(self) -> Plan:
         """The next step; extends, preempts and starts sequences on the way."""
-        preempted = self._extend_all()
+        preempted = self._supervise()
         self._start()
-        return Plan(self._fill(), preempted)
+        return Plan(self._fill(), preempted, self.memory.take_copies())
+
+    def compose_one(self, sequence: LiveSequence) -> Plan:
+        """A step of one sequence alone; nobody else may hold memory."""
+        if sequence not in self.running:
+            (self.preempted if sequence in self.preempted else self.waiting).remove(sequence)
+            self.memory.begin(sequence)
+            self.running.append(sequence)
+        chunks = in_order([take_chunk(self.memory, sequence, self.step_tokens)])
+        return Plan(chunks, [], self.memory.take_copies())
+
+    def evacuate(self) -> list[LiveSequence]:
+        """Take everyone's pages, as if none was ever computed; all resume in order of arrival."""
+        evacuated = list(self.running)
+        for sequence in evacuated:
+            self._suspend(sequence, self.memory.release)
+        for sequence in self.preempted:
+            sequence.ahead = 0
+            if sequence.swapped is not None and sequence.swapped.content is None:
+                self.memory.release(sequence)
+        return evacuated
+
+    def disband(self) -> list[LiveSequence]:
+        """Hand everyone over to another composer, in order of arrival, without memory."""
+        self.evacuate()
+        everyone = sorted((*self.preempted, *self.waiting), key=lambda s: s.arrival)
+        for sequence in everyone:
+            self.memory.release(sequence)
+        self.preempted.clear()
+        self.waiting.clear()
+        return everyone
 
     def check(self) -> None:
         """AssertionError unless pages, promises and queues agree."""
-        self.pool.check(sequence.pages for sequence in self.running)
-        assert self.unpromised() >= 0, "more pages are promised than there are"
+        self.memory.check([*self.running, *self.preempted, *self.waiting])
         for sequence in (*self.preempted, *self.waiting):
             assert not sequence.pages, f"{sequence.id} holds pages but does not run"
             assert not sequence.computed, f"{sequence.id} has computed tokens but no pages"
 
-    def _extend_all(self) -> list[LiveSequence]:
-        """Extend every sequence that outgrows its promise; whoever was preempted for that."""
+    def _supervise(self) -> list[LiveSequence]:
+        """Double what was outgrown, and preempt until there are pages for every next token."""
+        for sequence in self.running:
+            if not sequence.complete and sequence.generated + sequence.ahead >= sequence.reserved:
+                sequence.reserved = min(
+                    2 * (sequence.generated + sequence.ahead), sequence.max_tokens
+                )
+                self.extensions += 1
         preempted: list[LiveSequence] = []
-        for sequence in list(self.running):
-            needed = self.pool.pages_for(len(sequence.tokens))
-            if sequence not in preempted and needed > self.promised(sequence):
-                preempted += self._extend(sequence)
+        while self._lacks_pages():
+            candidates = [s for s in self.running if not s.complete]
+            if len(candidates) <= 1:
+                self.memory.tree.unpin_all()
+                break
+            victim = max(candidates, key=lambda s: (s.remainder, s.arrival))
+            self._suspend(victim, self.memory.swap_out)
+            preempted.append(victim)
         return preempted
 
-    def _extend(self, sequence: LiveSequence) -> list[LiveSequence]:
-        """Double a reservation, or raise it by what is left; at worst preempt one sequence.
+    def _lacks_pages(self) -> bool:
+        """Whether a next token, or the first prompt where none decodes, finds no page."""
+        if len(self.running) <= self.memory.free:
+            return False
+        missing, decoding = 0, False
+        for sequence in self.running:
+            if sequence.pending == 1 and not sequence.complete:
+                decoding = True
+                missing += self.memory.missing(sequence, sequence.length)
+        if not decoding:
+            first = next((s for s in self.running if s.pending > 1), None)
+            missing = self.memory.missing(first, first.computed + 1) if first else 0
+        return missing > self.memory.free
 
-        The victim is the longest remainder, the latest of equals; it may be the sequence itself,
-        which then resumes with its doubled reservation.
-        """
-        self.extensions += 1
-        unpromised = self.unpromised()
-        promised = self.promised(sequence)
-        sequence.reserved = min(2 * sequence.generated, sequence.max_tokens)
-        victims = []
-        if unpromised == 0:
-            victim = max(self.running, key=lambda other: (other.remainder, other.arrival))
-            unpromised = self.promised(victim)
-            self._preempt(victim)
-            victims.append(victim)
-        if sequence not in victims:
-            room = (promised + unpromised) * self.pool.page_tokens - sequence.prompt_tokens
-            sequence.reserved = min(sequence.reserved, room)
-        return victims
-
-    def _preempt(self, victim: LiveSequence) -> None:
-        """Take a sequence's pages; it resumes by computing prompt and generated tokens again."""
+    def _suspend(self, victim: LiveSequence, take: Callable[[LiveSequence], None]) -> None:
         self.running.remove(victim)
-        self._free(victim)
+        take(victim)
         self.preempted.append(victim)
         self.preempted.sort(key=lambda sequence: sequence.arrival)
-
-    def _free(self, sequence: LiveSequence) -> None:
-        self.pool.give_back(sequence.pages)
-        sequence.pages.clear()
-        sequence.computed = 0
+        self._full = False
 
     def _start(self) -> None:
-        """Start what fits, in order: what it has generated and one more is promised at least."""
-        while len(self.running) < self.step_tokens and (self.preempted or self.waiting):
-            sequence = self.preempted[0] if self.preempted else self.waiting[0]
-            sequence.reserved = max(sequence.reserved, sequence.generated + 1)
-            if self.promised(sequence) > self.unpromised():
+        """Start what fits, in order; whoever would run alone fits."""
+        while len(self.running) < self.step_tokens and not self._full:
+            queue = self.preempted or self.waiting
+            if not queue:
                 return
-            if self.preempted:
-                self.preempted.pop(0)
-            else:
-                self.waiting.popleft()
+            sequence = queue[0]
+            sequence.reserved = max(
+                sequence.reserved, min(sequence.generated + 1, sequence.max_tokens)
+            )
+            if not self.memory.fits(self.running, sequence):
+                if self.running:
+                    self._full = True
+                    return
+                self.memory.tree.unpin_all()
+            del queue[0]
+            self.memory.begin(sequence)
             self.running.append(sequence)
 
     def _fill(self) -> list[Chunk]:
         """The step's chunks, each with the pages it writes to."""
-        decoding = [sequence for sequence in self.running if sequence.pending == 1]
-        chunks = [self._chunk(sequence, 1) for sequence in decoding]
+        ready = [s for s in self.running if not s.complete and not (s.constraint and s.ahead)]
+        chunks = [
+            take_chunk(self.memory, sequence, 1) for sequence in ready if sequence.pending == 1
+        ]
         budget = self.step_tokens - len(chunks)
-        for sequence in self.running:
+        for sequence in ready:
             if budget > 0 and sequence.pending > 1:
-                chunks.append(self._chunk(sequence, min(sequence.pending, budget)))
-                budget -= chunks[-1].length
-        return sorted(chunks, key=lambda chunk: chunk.length > 1)
+                self.memory.adopt(sequence)
+                chunk = take_chunk(self.memory, sequence, budget)
+                if chunk.length:
+                    chunks.append(chunk)
+                    budget -= chunk.length
+                    self._full = False  # the next one may begin with what this one computes
+        return in_order(chunks)
 
-    def _chunk(self, sequence: LiveSequence, length: int) -> Chunk:
-        needed = self.pool.pages_for(sequence.computed + length)
-        sequence.pages += self.pool.take(needed - len(sequence.pages))
-        return Chunk(sequence, sequence.computed, length)
+
+def take_chunk(memory: KvMemory, sequence: LiveSequence, most: int) -> Chunk:
+    """A sequence's next tokens, as many as there is room for; they count as computed now."""
+    length = memory.grow(sequence, min(sequence.pending, most))
+    start = sequence.computed
+    sequence.computed += length
+    completes = length > 0 and sequence.pending == 0
+    carry = sequence.drawn if completes and sequence.ahead else None
+    sequence.ahead += completes
+    memory.list_pages(sequence)
+    return Chunk(sequence, start, length, completes, carry)
+
+
+def in_order(chunks: list[Chunk]) -> list[Chunk]:
+    """The chunks as a step takes them; each sequence learns where its token will be drawn."""
+    chunks.sort(key=lambda chunk: chunk.length > 1)
+    for place, chunk in enumerate(chunk for chunk in chunks if chunk.completes):
+        chunk.sequence.drawn = place
+    return chunks

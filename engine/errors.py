@@ -3,6 +3,7 @@
 EngineFailure
 ├── StartupFailure        the process cannot start: one line says why
 │   └── ModelRefused      the model is there but cannot be served rightly
+├── OutOfMemory           the device had no room for a step; never shown to a client
 └── RejectedCall          a call over the socket that cannot be carried out
     ├── MalformedCall     what was sent is not in the protocol
     ├── UnknownRoute      no such path, or not with this method
@@ -25,6 +26,10 @@ class StartupFailure(EngineFailure):
 
 class ModelRefused(StartupFailure):
     """The model is there but this engine would not give its right tokens."""
+
+
+class OutOfMemory(EngineFailure):
+    """The device had no room for a step; the KV pool gives way."""
 
 
 class RejectedCall(EngineFailure):

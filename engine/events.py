@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 import msgspec
@@ -20,10 +20,14 @@ def line(event: Event) -> bytes:
 
 
 class EventLog:
-    """A ring of encoded steps, numbered without a gap; lives on the asyncio side alone."""
+    """A ring of encoded steps, numbered without a gap; lives on the asyncio side alone.
 
-    def __init__(self, kept: int = KEPT) -> None:
+    `busy_s` tells for how long a step has been under way.
+    """
+
+    def __init__(self, kept: int = KEPT, busy_s: Callable[[], float] = float) -> None:
         self.newest = 0
+        self.busy_s = busy_s
         self._lines: deque[bytes] = deque(maxlen=kept)
         self._readers: set[EventReader] = set()
 
@@ -91,7 +95,7 @@ class EventReader:
                 if news:
                     yield news
                 elif not await self._stirred():
-                    yield line(Heartbeat(number=self._after))
+                    yield line(Heartbeat(self._after, round(self._events.busy_s(), 3)))
         finally:
             self._events.detach(self)
 

@@ -2,29 +2,35 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from engine.attention.reference import paged_attention
 from engine.errors import ModelRefused, StartupFailure
 from engine.kv.store import KvShape
+from engine.networks import llama
+from engine.networks.huggingface import HuggingFaceNetwork
+from engine.networks.interface import Network
 from engine.settings import Device, Dtype
 
-ATTENTION: Final = "lmaas_paged"
+NetworkChoice = Literal["auto", "huggingface"]
 FAMILIES: Final = ("gemma", "gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3")
 # Their frequencies follow the longest position of a step, so a neighbour would change the answer.
 NEIGHBOURLY_ROPE: Final = frozenset({"dynamic", "longrope"})
 
 
 class LoadedModel(NamedTuple):
-    """The network and what the engine must know of it."""
+    """The network and what the engine must know of it.
 
-    network: nn.Module
+    `module` is the transformers model it was made from, or what it left of that.
+    """
+
+    network: Network
+    module: nn.Module
     name: str
     context_tokens: int
     vocabulary: int
@@ -34,36 +40,48 @@ class LoadedModel(NamedTuple):
     device: torch.device
 
 
-def load_model(name: str, device: Device, dtype: Dtype) -> LoadedModel:
-    """The model of a folder or hub name. StartupFailure, or ModelRefused, with one line."""
+def load_model(
+    name: str, device: Device, dtype: Dtype, network: NetworkChoice = "auto"
+) -> LoadedModel:
+    """The model of a folder or hub name. StartupFailure, or ModelRefused, with one line.
+
+    It runs on a network of ours where there is one for it, unless transformers' own is asked for.
+    """
     transformers_logging.disable_progress_bar()
     place = choose_device(device)
     config = _config(name)
     refuse_unservable(config)
     number_format = _number_format(dtype, place)
     try:
-        AttentionInterface.register(ATTENTION, paged_attention)
-        network, loading = AutoModelForCausalLM.from_pretrained(
+        module, loading = AutoModelForCausalLM.from_pretrained(
             name, config=config, dtype=number_format, output_loading_info=True
         )
-        network.set_attn_implementation(ATTENTION)
-        network = network.to(place).eval().requires_grad_(False)
+        module = module.to(place).eval().requires_grad_(False)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise StartupFailure(f"LMAAS_MODEL: {name} does not load: {_line(error)}") from error
     if loading["missing_keys"]:
         raise ModelRefused(f"LMAAS_MODEL: {name} has no weights for {min(loading['missing_keys'])}")
-    if network.config._attn_implementation != ATTENTION:  # noqa: SLF001 - no public way to ask
-        raise ModelRefused(f"LMAAS_MODEL: {name} keeps its own attention")
+    number_format = module.dtype
     return LoadedModel(
-        network=network,
+        network=_network(module, name, network),
+        module=module,
         name=name,
         context_tokens=config.max_position_embeddings,
         vocabulary=config.vocab_size,
-        stop_ids=_stop_ids(network.generation_config.eos_token_id),
+        stop_ids=_stop_ids(module.generation_config.eos_token_id),
         kv_shape=_kv_shape(config),
-        dtype=network.dtype,
+        dtype=number_format,
         device=place,
     )
+
+
+def _network(module: Any, name: str, choice: NetworkChoice) -> Network:
+    if choice == "auto" and llama.fits(module.config):
+        return llama.LlamaNetwork(module)
+    try:
+        return HuggingFaceNetwork(module)
+    except ValueError as error:
+        raise ModelRefused(f"LMAAS_MODEL: {name} is not served: {error}") from error
 
 
 def choose_device(device: Device) -> torch.device:

@@ -1,14 +1,15 @@
 """What the step loop is told to do; carried out before its next step."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from engine.protocol import Revise, Sequence, SequenceId
+from engine.protocol import Pause, Pin, Resume, Revise, Sequence, SequenceId, SetMode, Unpin
 
 
 @dataclass(frozen=True)
 class Start:
-    """Run these sequences, in this order."""
+    """Run these sequences, in this order; in lock step they are one batch."""
 
     sequences: list[Sequence]
 
@@ -23,7 +24,14 @@ class Stop:
 
 @dataclass(frozen=True)
 class Forget:
-    """Drop every sequence without a word: whoever asked for them is gone."""
+    """Drop every sequence, pin and pause without a word: whoever asked for them is gone."""
 
 
-Order: TypeAlias = Start | Stop | Revise | Forget
+@dataclass(frozen=True)
+class Audit:
+    """Count every page; `answer` gets what is wrong, or None. Called on the loop's thread."""
+
+    answer: Callable[[str | None], None]
+
+
+Order: TypeAlias = Start | Stop | Revise | Pin | Unpin | Pause | Resume | SetMode | Forget | Audit

@@ -1,118 +1,64 @@
 """One step's chunks as tensors, packed one behind the other without padding."""
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from engine.attention.interface import Attention, Context
+from engine.attention.tables import Integers, put, spread
 from engine.composer import Chunk
-
-Integers = npt.NDArray[np.int64]
-UNSEEN: Final = 2**31  # a position beyond every query's: nobody reads such a page
-SPARSE: Final = 2  # pages spanned for each page read, from which on copying beats reading in place
-
-
-class Prefill(NamedTuple):
-    """A chunk of several tokens: its rows of the step, its first position, its page table."""
-
-    rows: slice
-    start: int
-    pages: Tensor  # (pages of the chunk's context,)
-
-
-class Decode(NamedTuple):
-    """All chunks of a single token, rows 0 … rows - 1 of the step, and the pages they read.
-
-    Where `pages` is None the first `span` pages of the pool are read in place; those among them
-    that no row owns are masked by their `first`.
-    """
-
-    rows: int
-    span: int
-    pages: Tensor | None  # (span,) page ids
-    owner: Tensor  # (span,) row that reads the page
-    first: Tensor  # (span,) position of the page's first token, or UNSEEN
-    positions: Tensor  # (rows,) position of each row's token
 
 
 class Packed(NamedTuple):
-    """A step as the model takes it."""
+    """A step as a network takes it.
 
-    token_ids: Tensor  # (1, tokens)
-    positions: Tensor  # (1, tokens)
-    pages: Tensor  # (tokens,) page that takes the token's keys and values
-    offsets: Tensor  # (tokens,) place within the page
+    `carry` are the rows whose token the host does not know yet, and for each of them which of the
+    tokens drawn in the step before it is.
+    """
+
+    token_ids: Tensor  # (tokens,)
+    positions: Tensor  # (tokens,)
     last: Tensor  # (samples,) rows from which a next token is drawn
-    decode: Decode | None
-    prefills: list[Prefill]
+    plan: Any  # the attention's own
+    carry: Tensor | None  # (2, carried)
 
 
-def pack(chunks: Sequence[Chunk], page_tokens: int, device: torch.device) -> Packed:
+def pack(chunks: Sequence[Chunk], attention: Attention[Any], device: torch.device) -> Packed:
     """The tensors of a step. Chunks of one token must come before longer ones."""
-    spans = [np.arange(chunk.start, chunk.start + chunk.length) for chunk in chunks]
-    tables = [_table(chunk, page_tokens) for chunk in chunks]
-    positions = np.concatenate(spans)
-    pages = np.concatenate([t[s // page_tokens] for t, s in zip(tables, spans, strict=True)])
-    ends = np.cumsum([chunk.length for chunk in chunks])
-    singles = sum(chunk.length == 1 for chunk in chunks)
-    decode = _decode(tables[:singles], positions[:singles], page_tokens, device)
-    prefills = [
-        Prefill(slice(end - chunk.length, end), chunk.start, _put(table, device))
-        for chunk, table, end in zip(chunks, tables, ends.tolist(), strict=True)
-        if chunk.length > 1
+    contexts = [Context(c.start, c.length, c.sequence.pages, c.sequence.padding) for c in chunks]
+    starts, lengths, hidden, completes = (
+        np.array(column, dtype=np.int64)
+        for column in zip(
+            *((c.start, c.length, c.sequence.padding, c.completes) for c in chunks), strict=True
+        )
+    )
+    ends = np.cumsum(lengths)
+    carried = [
+        (row, c.carry)
+        for row, c in zip((ends - 1).tolist(), chunks, strict=True)
+        if c.carry is not None
     ]
     return Packed(
-        token_ids=_put(np.concatenate([_tokens(chunk) for chunk in chunks]), device)[None],
-        positions=_put(positions, device)[None],
-        pages=_put(pages, device),
-        offsets=_put(positions % page_tokens, device),
-        last=_put(ends[[chunk.completes for chunk in chunks]] - 1, device),
-        decode=decode if singles else None,
-        prefills=prefills,
+        token_ids=put(_tokens(chunks), device),
+        positions=put(np.maximum(spread(starts - hidden, lengths), 0), device),
+        last=put(ends[completes > 0] - 1, device),
+        plan=attention.plan(contexts),
+        carry=put(np.array(carried, dtype=np.int64).T.copy(), device) if carried else None,
     )
 
 
-def _decode(
-    tables: list[Integers], positions: Integers, page_tokens: int, device: torch.device
-) -> Decode | None:
-    if not tables:
-        return None
-    read = np.concatenate(tables)
-    owner = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
-    first = np.concatenate([np.arange(len(table)) for table in tables]) * page_tokens
-    span = int(read.max()) + 1
-    in_place = span <= SPARSE * len(read)
-    if in_place:
-        owner, first = _spread(read, owner, span, 0), _spread(read, first, span, UNSEEN)
-    return Decode(
-        rows=len(tables),
-        span=span if in_place else len(read),
-        pages=None if in_place else _put(read, device),
-        owner=_put(owner, device),
-        first=_put(first, device),
-        positions=_put(positions, device),
-    )
-
-
-def _spread(places: Integers, values: Integers, size: int, rest: int) -> Integers:
-    spread = np.full(size, rest, dtype=np.int64)
-    spread[places] = values
-    return spread
-
-
-def _tokens(chunk: Chunk) -> Integers:
-    tokens = chunk.sequence.tokens[chunk.start : chunk.start + chunk.length]
-    return np.asarray(tokens, dtype=np.int64)
-
-
-def _table(chunk: Chunk, page_tokens: int) -> Integers:
-    """The pages that hold the tokens up to the chunk's last."""
-    used = -(-(chunk.start + chunk.length) // page_tokens)
-    return np.asarray(chunk.sequence.pages[:used], dtype=np.int64)
-
-
-def _put(values: Integers, device: torch.device) -> Tensor:
-    return torch.from_numpy(values).to(device, non_blocking=True)
+def _tokens(chunks: Sequence[Chunk]) -> Integers:
+    """The step's token ids; 0 where they are not known yet."""
+    ids: list[int] = []
+    for chunk in chunks:
+        known = chunk.length - (chunk.carry is not None)
+        if known == 1:
+            ids.append(chunk.sequence.tokens[chunk.start])
+        elif known:
+            ids += chunk.sequence.tokens[chunk.start : chunk.start + known]
+        if chunk.carry is not None:
+            ids.append(0)
+    return np.array(ids, dtype=np.int64)

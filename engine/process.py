@@ -6,11 +6,11 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial
 from socket import socket
 from typing import Any, Final
 from uuid import uuid4
 
+import msgspec
 import structlog
 import torch
 import uvicorn
@@ -19,17 +19,22 @@ import uvloop
 from engine.address import Address
 from engine.composer import Composer
 from engine.events import EventLog
+from engine.kv.host import HostTier
+from engine.kv.memory import KvMemory
 from engine.kv.pages import PagePool
 from engine.loop import StepLoop
 from engine.model import LoadedModel, load_model
+from engine.orders import Audit
 from engine.protocol import EngineInfo, KvState, Step
 from engine.runner import Runner
 from engine.server import Server
 from engine.sessions import Sessions
 from engine.settings import Settings
+from engine.sizing import pool_pages
 
 DIED: Final = 1  # exit code of an engine that could not go on
 LAST_STEP_S: Final = 10.0
+WATCH_S: Final = 1.0
 GOODBYE_S: Final = 2
 IDLE_CONNECTION_S: Final = 3600  # the gateway's pool decides, lest a call meets a closing one
 
@@ -43,21 +48,28 @@ def serve(settings: Settings, address: Address) -> int:
     """
     torch.set_num_threads(settings.engine_threads or max(1, len(os.sched_getaffinity(0)) - 1))
     model = load_model(settings.model, settings.engine_device, settings.engine_dtype)
-    runner = Runner(model, settings.pages, settings.page_tokens)
-    runner.probe(page=0)
-    composer = Composer(PagePool(settings.pages, settings.page_tokens), settings.engine_step_tokens)
-    info = describe(model, settings)
+    pages = pool_pages(model, settings)
+    runner = Runner(model, pages, settings.page_tokens)
+    costs = runner.measure(min(settings.engine_step_tokens, model.context_tokens))
+    memory = KvMemory(
+        PagePool(pages, settings.page_tokens),
+        HostTier(settings.host_kv_tokens // settings.page_tokens, costs),
+        sharing=settings.prefix_sharing,
+    )
+    composer = Composer(memory, settings.engine_step_tokens)
+    info = describe(model, pages, settings.page_tokens)
     listener = address.listen()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as asynchronous:
-            return asynchronous.run(_serve(runner, composer, info, listener))
+            engine = Engine(runner, composer, info, settings.engine_step_limit_s)
+            return asynchronous.run(engine.serve(listener))
     finally:
         address.remove()
+        runner.close()
 
 
-def describe(model: LoadedModel, settings: Settings) -> EngineInfo:
+def describe(model: LoadedModel, pages: int, page_tokens: int) -> EngineInfo:
     """What this process tells of itself; its context is bounded by its KV pool."""
-    pages, page_tokens = settings.pages, settings.page_tokens
     return EngineInfo(
         epoch=uuid4().hex,
         model=model.name,
@@ -70,46 +82,88 @@ def describe(model: LoadedModel, settings: Settings) -> EngineInfo:
     )
 
 
-async def _serve(runner: Runner, composer: Composer, info: EngineInfo, listener: socket) -> int:
-    clock = asyncio.get_running_loop()
-    deaths: list[BaseException] = []
+class Engine:
+    """The step loop and the server in front of it, until one of them ends."""
 
-    def emit(step: Step) -> None:
-        clock.call_soon_threadsafe(sessions.publish, step)
+    def __init__(
+        self, runner: Runner, composer: Composer, info: EngineInfo, step_limit_s: float
+    ) -> None:
+        self._info = info
+        self._step_limit_s = step_limit_s
+        self._deaths: list[BaseException] = []
+        self._loop = StepLoop(runner, composer, self._emit, self._died)
+        self._sessions = Sessions(info, EventLog(busy_s=self._busy_s), self._loop.put)
+        self._http = _Http(_configuration(Server(info, self._sessions, self._stats, self._audit)))
 
-    def died(error: BaseException) -> None:
-        deaths.append(error)
-        clock.call_soon_threadsafe(stop)
+    async def serve(self, listener: socket) -> int:
+        """Serve until told to stop or unable to go on; the exit code."""
+        self._clock = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._clock.add_signal_handler(number, self._stop)
+        self._loop.start()
+        log.info(
+            "engine_started",
+            model=self._info.model,
+            epoch=self._info.epoch,
+            device=self._info.device,
+            dtype=self._info.dtype,
+            kv_tokens=self._info.kv.pages * self._info.kv.page_tokens,
+        )
+        watch = asyncio.create_task(self._watch())
+        await self._http.serve(sockets=[listener])
+        watch.cancel()
+        self._loop.close()
+        await asyncio.to_thread(self._loop.join, LAST_STEP_S)
+        log.info("engine_stopped", died=bool(self._deaths))
+        if self._loop.is_alive():  # in a step that does not end
+            os._exit(DIED)
+        return DIED if self._deaths else os.EX_OK
 
-    def stop() -> None:
-        sessions.close()
-        http.should_exit = True
+    async def _watch(self) -> None:
+        """End the process when a step hangs: nothing else ends a stuck device call."""
+        while self._busy_s() < self._step_limit_s:  # noqa: ASYNC110 - nobody tells of a hang
+            await asyncio.sleep(WATCH_S)
+        log.error("step_hung", busy_s=round(self._busy_s(), 1))
+        os._exit(DIED)
 
-    loop = StepLoop(runner, composer, emit, died)
-    sessions = Sessions(info, EventLog(), loop.put)
-    http = _Http(_configuration(Server(info, sessions, partial(_stats, loop))))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        clock.add_signal_handler(number, stop)
-    loop.start()
-    log.info("engine_started", model=info.model, epoch=info.epoch, device=info.device)
-    await http.serve(sockets=[listener])
-    loop.close()
-    await asyncio.to_thread(loop.join, LAST_STEP_S)
-    log.info("engine_stopped", died=bool(deaths))
-    return DIED if deaths else os.EX_OK
+    def _busy_s(self) -> float:
+        return self._loop.busy_s
 
+    def _emit(self, step: Step) -> None:
+        self._clock.call_soon_threadsafe(self._sessions.publish, step)
 
-def _stats(loop: StepLoop) -> dict[str, Any]:
-    kv, composer = loop.kv, loop.composer
-    return {
-        "pages": kv.pages,
-        "free_pages": kv.free,
-        "page_tokens": kv.page_tokens,
-        "running": len(composer.running),
-        "preempted": len(composer.preempted),
-        "waiting": len(composer.waiting),
-        **asdict(loop.stats),
-    }
+    def _died(self, error: BaseException) -> None:
+        self._deaths.append(error)
+        self._clock.call_soon_threadsafe(self._stop)
+
+    def _stop(self) -> None:
+        self._sessions.close()
+        self._http.should_exit = True
+
+    async def _audit(self) -> str | None:
+        """What is wrong with the pages; None when every one is where it belongs."""
+        found: asyncio.Future[str | None] = self._clock.create_future()
+
+        def answer(wrong: str | None) -> None:
+            self._clock.call_soon_threadsafe(found.set_result, wrong)
+
+        self._loop.put(Audit(answer))
+        return await found
+
+    def _stats(self) -> dict[str, Any]:
+        loop, roster = self._loop, self._loop.roster
+        composer = roster.composer
+        return {
+            **msgspec.structs.asdict(loop.kv),
+            "mode": roster.mode,
+            "paused": roster.paused,
+            "draining": self._sessions.draining,
+            "running": len(composer.running),
+            "preempted": len(composer.preempted),
+            "waiting": len(composer.waiting),
+            "busy_s": loop.busy_s,
+            **asdict(loop.stats),
+        }
 
 
 class _Http(uvicorn.Server):

@@ -1,63 +1,164 @@
-"""Runs the model on a step's chunks and draws the next tokens."""
+"""Runs steps on the model: packs them, launches them, draws their tokens."""
 
-from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from time import perf_counter
+from typing import Final
 
 import torch
 from torch import Tensor
 
-from engine.attention.reference import PagedStep
-from engine.composer import Chunk
-from engine.errors import StartupFailure
+from engine.attention.reference import ReferenceAttention
+from engine.composer import Chunk, Plan
+from engine.errors import OutOfMemory, StartupFailure
+from engine.flight import Executed, Flight, clock_of
+from engine.kv.host import RestoreCosts
+from engine.kv.memory import Copies
 from engine.kv.store import KvStore
 from engine.model import LoadedModel
 from engine.packing import Packed, pack
-from engine.sampling import Draw, sample
+from engine.sampling import Batch, Draw, draw_tokens, prepare, pull
 from engine.sequence import LiveSequence
+
+COPIED: Final = 4  # pages, to learn what copying costs
+EXHAUSTED: Final = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 class Runner:
-    """The model with its KV memory; used by one thread at a time."""
+    """The model with its KV memory; used by one thread at a time.
+
+    On a CPU steps run in a thread of their own, on a GPU in the stream's order; either way a step
+    can be launched while the one before runs, and reads that one's tokens where they are drawn.
+    """
 
     def __init__(self, model: LoadedModel, pages: int, page_tokens: int) -> None:
         self.model = model
         self._page_tokens = page_tokens
+        self._allocate(pages)
+        self._clock = clock_of(model.device)
+        self._previous: Tensor | None = None
+        self._thread = ThreadPoolExecutor(1, "model") if model.device.type == "cpu" else None
+
+    def launch(self, plan: Plan, started_s: float, behind: Flight | None = None) -> Flight:
+        """Begin a step, after the one under way; `started_s` is when composing it began."""
+        composed_s = perf_counter()
+        device = self.model.device
+        packed = pack(plan.chunks, self.attention, device)
+        draws = [_draw(chunk) for chunk in plan.chunks if chunk.completes]
+        batch = prepare(draws, self.model.vocabulary, device)
+        work = partial(self._execute, plan.copies, packed, batch)
+        executed = self._thread.submit(work) if self._thread else _run_now(work)
+        return Flight(
+            plan, batch, executed, behind=behind, started_s=started_s, composed_s=composed_s
+        )
+
+    def probe(self, page: int, tokens: int = 1) -> float:
+        """Run a prompt of so many tokens on a page alone; how long it took. Raises what that does.
+
+        A prompt longer than the page writes over itself: what it computes is of no use.
+        """
+        pages = [page] * -(-tokens // self._page_tokens)
+        sequence = LiveSequence("probe", 0, [0] * tokens, tokens, 1, 1, 1, pages=pages)
+        flight = self.launch(Plan([Chunk(sequence, 0, tokens, True, None)], [], Copies()), 0.0)
+        flight.land()
+        return flight.times.model_s
+
+    def measure(self, tokens: int) -> RestoreCosts:
+        """What copying a page and computing a prompt token cost here, with all pages free."""
+        self.probe(0, tokens)
+        pages = list(range(min(COPIED, self.store.pages)))
+        self.store.copy_in(pages, self.store.copy_out(pages))
+        began_s = perf_counter()
+        self.store.copy_in(pages, self.store.copy_out(pages))
+        copied_s = perf_counter() - began_s
+        return RestoreCosts(copied_s / (2 * len(pages)), self.probe(0, tokens) / tokens)
+
+    def clear(self) -> None:
+        """Zero all pages: some may hold what is no number."""
+        self.store.scrub(range(self.store.pages))
+
+    def shrink(self, pages: int) -> int:
+        """Give up the pool for a smaller one, empty, as large as can be had; its pages."""
+        del self.store, self.attention
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._allocate(pages)
+        return pages
+
+    def close(self) -> None:
+        """End the model's thread."""
+        if self._thread:
+            self._thread.shutdown()
+
+    def _allocate(self, pages: int) -> None:
+        model = self.model
         try:
-            self._store = KvStore(model.kv_shape, pages, page_tokens, model.dtype, model.device)
+            self.store = KvStore(
+                model.kv_shape, pages, self._page_tokens, model.dtype, model.device
+            )
         except (RuntimeError, MemoryError) as error:
             raise StartupFailure(
-                f"LMAAS_KV_TOKENS: no memory for {pages} pages of {page_tokens} tokens"
+                f"LMAAS_KV_TOKENS: no memory for {pages} pages of {self._page_tokens} tokens"
             ) from error
+        self.attention = ReferenceAttention(self.store)
 
-    def run(self, chunks: Sequence[Chunk]) -> list[int | None]:
-        """The next token of every chunk that completes its sequence, in the chunks' order.
+    def _execute(self, copies: Copies, packed: Packed, batch: Batch) -> Executed:
+        """One step on the device. OutOfMemory where it has no room."""
+        previous, self._previous = self._previous, None
+        try:
+            with torch.inference_mode():
+                began = self._clock()
+                self._move(copies)
+                copied = self._clock()
+                if packed.carry is not None:
+                    assert previous is not None, "the step before has failed"
+                    packed.token_ids[packed.carry[0]] = previous[packed.carry[1]]
+                logits = self.model.network(packed, self.attention)
+                drawn = draw_tokens(logits, batch, previous)
+                pulled = pull(drawn)
+                self._previous = drawn.tokens
+                return Executed(pulled, began, copied, self._clock())
+        except MemoryError as error:
+            raise OutOfMemory(str(error)) from error
+        except RuntimeError as error:  # torch.OutOfMemoryError is one, a CPU's has no own type
+            if any(phrase in str(error).lower() for phrase in EXHAUSTED):
+                raise OutOfMemory(str(error)) from error
+            raise
 
-        None where the model's scores are no numbers. Keys and values are kept on the way.
-        """
-        packed = pack(chunks, self._page_tokens, self.model.device)
-        with torch.inference_mode():
-            logits = self._forward(packed)
-            return sample(logits, [_draw(c.sequence) for c in chunks if c.completes])
-
-    def scrub(self, pages: Sequence[int]) -> None:
-        """Zero pages whose content may be no numbers."""
-        self._store.scrub(pages)
-
-    def probe(self, page: int) -> None:
-        """Run one token on a free page; raises what the model raises."""
-        sequence = LiveSequence("probe", 0, [0], 1, 1, 1, 1, pages=[page])
-        self.run([Chunk(sequence, 0, 1)])
-
-    def _forward(self, packed: Packed) -> Tensor:
-        """Logits of the rows that a token is drawn from: (samples, vocabulary)."""
-        logits: Tensor = self.model.network(
-            input_ids=packed.token_ids,
-            position_ids=packed.positions,
-            use_cache=False,
-            logits_to_keep=packed.last,
-            paged=PagedStep(packed, self._store),
-        ).logits
-        return logits[0]
+    def _move(self, copies: Copies) -> None:
+        for swapped, pages in copies.out:
+            swapped.content = self.store.copy_out(pages)
+        if copies.scrub:
+            self.store.scrub(copies.scrub)
+        for swapped, pages in copies.back:
+            assert swapped.content is not None, "what was to be copied out is not there"
+            self.store.copy_in(pages, swapped.content[:, :, -len(pages) :])
 
 
-def _draw(sequence: LiveSequence) -> Draw:
-    return Draw(sequence.sampling, len(sequence.tokens))
+def _draw(chunk: Chunk) -> Draw:
+    sequence = chunk.sequence
+    start = sequence.padding + sequence.prompt_tokens
+    return Draw(
+        sampling=sequence.sampling,
+        position=chunk.start + chunk.length - sequence.padding,
+        prompt=sequence.tokens[sequence.padding : start] if _looks_back(sequence) else (),
+        generated=sequence.tokens[start:] if _looks_back(sequence) else (),
+        carried=chunk.carry,
+        constraint=sequence.constraint,
+    )
+
+
+def _looks_back(sequence: LiveSequence) -> bool:
+    """Whether drawing its next token depends on the tokens before."""
+    how = sequence.sampling
+    penalties = (how.presence_penalty, how.frequency_penalty, how.repetition_penalty - 1)
+    return any(penalties) or sequence.constraint is not None
+
+
+def _run_now(work: "partial[Executed]") -> "Future[Executed]":
+    done: Future[Executed] = Future()
+    try:
+        done.set_result(work())
+    except Exception as error:  # noqa: BLE001 - told to whoever lands the flight
+        done.set_exception(error)
+    return done

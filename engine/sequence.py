@@ -3,7 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Final
 
+from engine.kv.host import Swapped
+from engine.kv.prefix import Node
 from engine.protocol import Sampling, Sequence
+from engine.sampling.constraint import Constraint
 
 GREEDY: Final = Sampling()
 
@@ -12,9 +15,11 @@ GREEDY: Final = Sampling()
 class LiveSequence:
     """Tokens, memory and promise of one sequence; owned by the step loop.
 
-    `computed` of its `tokens` have their keys and values in `pages`. `reserved` is the generation
-    length that memory is promised for, `expected` the length it is now thought to reach: the
-    first is kept, the second only chooses victims.
+    `computed` tokens have their keys and values in `pages`, or will when the launched steps are
+    done; the first pages are those of `nodes`, which other sequences may read too. `ahead` tokens
+    are being drawn and not in `tokens` yet. `reserved` is the generation length that memory is
+    promised for, `expected` the length it is now thought to reach: the first is kept, the second
+    only chooses victims.
     """
 
     id: str
@@ -26,18 +31,38 @@ class LiveSequence:
     expected: int
     stop_ids: frozenset[int] = frozenset()
     sampling: Sampling = GREEDY
+    constraint: Constraint | None = None
+    salt: str = ""
+
     computed: int = 0
     pages: list[int] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)
+    listing: bool = True  # whether its full pages go into the prefix tree
+    swapped: Swapped | None = None
+    padding: int = 0  # tokens in front that lock-step mode fills up, and nobody sees
+    ahead: int = 0
+    drawn: int = 0  # where the newest launched step draws its token, if it does
+    done: bool = False
 
     @property
     def generated(self) -> int:
         """Tokens generated so far, here or before it came here."""
-        return len(self.tokens) - self.prompt_tokens
+        return len(self.tokens) - self.padding - self.prompt_tokens
+
+    @property
+    def length(self) -> int:
+        """Tokens it has, those being drawn included."""
+        return len(self.tokens) + self.ahead
 
     @property
     def pending(self) -> int:
         """Tokens not computed yet: 1 while decoding."""
-        return len(self.tokens) - self.computed
+        return self.length - self.computed
+
+    @property
+    def complete(self) -> bool:
+        """Whether it gets no further token than those being drawn."""
+        return self.generated + self.ahead >= self.max_tokens
 
     @property
     def remainder(self) -> int:
@@ -59,4 +84,5 @@ def live(sequence: Sequence, arrival: int) -> LiveSequence:
         expected=reserved,
         stop_ids=frozenset(sequence.stop_ids),
         sampling=sequence.sampling,
+        salt=sequence.salt,
     )

@@ -30,11 +30,16 @@ class Server:
     """The ASGI application on the engine's socket."""
 
     def __init__(
-        self, info: EngineInfo, sessions: Sessions, stats: Callable[[], dict[str, Any]]
+        self,
+        info: EngineInfo,
+        sessions: Sessions,
+        stats: Callable[[], dict[str, Any]],
+        audit: Callable[[], Awaitable[str | None]],
     ) -> None:
         self._info = info
         self._sessions = sessions
         self._stats = stats
+        self._audit = audit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one call; a RejectedCall becomes its status and an EngineError."""
@@ -51,6 +56,8 @@ class Server:
                 await _answer(send, {"status": "ok", "epoch": self._info.epoch})
             case "GET", "/stats":
                 await _answer(send, self._stats())
+            case "GET", "/audit":
+                await _answer(send, {"wrong": await self._audit()})
             case "POST", "/submit":
                 submission = _parse(await _body(receive))
                 await _answer(send, self._sessions.submit(submission))
@@ -59,7 +66,7 @@ class Server:
                 await self._stream(self._sessions.open(session, after), receive, send)
             case method, path:
                 raise UnknownRoute(
-                    f"no {method} {path}; there are GET /info, /events, /stats, /health "
+                    f"no {method} {path}; there are GET /info, /events, /stats, /audit, /health "
                     "and POST /submit"
                 )
 

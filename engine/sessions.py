@@ -13,9 +13,11 @@ from engine.known import KnownSequences
 from engine.orders import Forget, Order, Start, Stop
 from engine.protocol import (
     Cancel,
+    Drain,
     EngineInfo,
     Operation,
     Refused,
+    Resume,
     Sequence,
     Step,
     Submission,
@@ -26,6 +28,7 @@ from engine.refusal import refusal
 
 GONE_S: Final = 5.0
 REPLACED: Final = 1024
+DRAINING: Final = "the engine is draining: it takes no new sequences until it is resumed"
 
 log = structlog.get_logger()
 
@@ -48,6 +51,7 @@ class Sessions:
         self._events = events
         self._put = put
         self._gone_s = gone_s
+        self.draining = False
         self._current: str | None = None
         self._began_after = 0
         self._replaced: deque[str] = deque(maxlen=REPLACED)
@@ -104,6 +108,7 @@ class Sessions:
         self._readers.clear()
         self._known.clear()
         self._stop_clock()
+        self.draining = False
         self._current = session
         self._began_after = self._events.newest
 
@@ -132,6 +137,11 @@ class Sessions:
                 return self._start(sequences)
             case Cancel(ids=ids):
                 self._put(Stop(ids))
+            case Drain():
+                self.draining = True
+            case Resume():
+                self.draining = False
+                self._put(operation)
             case _:
                 self._put(operation)
         return []
@@ -141,7 +151,7 @@ class Sessions:
         for sequence in sequences:
             if sequence.id in self._known:
                 continue
-            reason = refusal(sequence, self._info)
+            reason = DRAINING if self.draining else refusal(sequence, self._info)
             if reason is not None:
                 refused.append(Refused(id=sequence.id, reason=reason))
             else:

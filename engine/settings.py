@@ -27,7 +27,21 @@ class Settings(Struct, frozen=True, rename=_variable):
     engine_socket: Annotated[
         str, Meta(min_length=1, description="path of the Unix socket to serve on")
     ]
-    kv_tokens: Annotated[int, Meta(ge=64, description="size of the KV pool, in tokens")] = 32_768
+    kv_tokens: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="size of the KV pool, in tokens; 0: on a GPU what memory is free beside "
+            "the model and its largest step, on a CPU 32768",
+        ),
+    ] = 0
+    host_kv_tokens: Annotated[
+        int,
+        Meta(ge=0, description="KV tokens of preempted sequences kept in host memory; 0: none"),
+    ] = 32_768
+    prefix_sharing: Annotated[
+        bool, Meta(description="keep the KV memory of equal prefixes of one tenant once")
+    ] = True
     page_tokens: Annotated[int, Meta(ge=1, le=1024, description="KV tokens a page")] = 16
     engine_threads: Annotated[int, Meta(ge=0, description="CPU threads; 0: all cores but one")] = 0
     engine_device: Annotated[Device, Meta(description="where the model runs")] = "auto"
@@ -38,14 +52,13 @@ class Settings(Struct, frozen=True, rename=_variable):
     engine_step_tokens: Annotated[
         int, Meta(ge=1, description="tokens computed in one step; longer prompts go in chunks")
     ] = 512
+    engine_step_limit_s: Annotated[
+        float,
+        Meta(gt=0, description="a step under way for longer means a hung device: the engine ends"),
+    ] = 120.0
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="least severe event logged")
     ] = "info"
-
-    @property
-    def pages(self) -> int:
-        """Pages of the KV pool: whole ones only."""
-        return self.kv_tokens // self.page_tokens
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -64,7 +77,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         settings = msgspec.convert(given, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise StartupFailure(_complaint(str(error))) from error
-    if settings.pages == 0:
+    if 0 < settings.kv_tokens < settings.page_tokens:
         raise StartupFailure("LMAAS_PAGE_TOKENS: a page must not be larger than LMAAS_KV_TOKENS")
     return settings
 

@@ -1,4 +1,4 @@
-"""The pages of KV memory: which are free, and who owns the others."""
+"""The pages of KV memory that nobody owns."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -32,6 +32,12 @@ class PagePool:
         """These pages are free again."""
         for page in pages:
             heappush(self._free, page)
+
+    def shrink(self, size: int) -> None:
+        """Only pages 0 … size-1 are left; none may be owned."""
+        assert len(self._free) == self.size, "a page is owned while the pool shrinks"
+        self.size = size
+        self._free = list(range(size))
 
     def check(self, tables: Iterable[Sequence[int]]) -> None:
         """AssertionError unless every page is free or in exactly one of these page tables."""

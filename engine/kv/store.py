@@ -16,22 +16,54 @@ class KvShape(NamedTuple):
 
 
 class KvStore:
-    """Keys and values of every page, layer by layer, allocated once."""
+    """Keys and values of every page, allocated once; `keys[layer]` and `values[layer]` are views.
+
+    Each view is (pages, kv_heads, page_tokens, head_dim).
+    """
 
     def __init__(
         self, shape: KvShape, pages: int, page_tokens: int, dtype: torch.dtype, device: torch.device
     ) -> None:
-        # (pages, kv_heads, page_tokens, head_dim) for each layer
-        size = (pages, shape.kv_heads, page_tokens, shape.head_dim)
-        self.keys = [torch.zeros(size, dtype=dtype, device=device) for _ in range(shape.layers)]
-        self.values = [torch.zeros(size, dtype=dtype, device=device) for _ in range(shape.layers)]
+        self.shape = shape
+        self.pages = pages
+        self.page_tokens = page_tokens
+        self.content = torch.zeros(
+            (2, shape.layers, pages, shape.kv_heads, page_tokens, shape.head_dim),
+            dtype=dtype,
+            device=device,
+        )
+        self.keys = list(self.content[0])
+        self.values = list(self.content[1])
 
-    def write(self, layer: int, pages: Tensor, offsets: Tensor, key: Tensor, value: Tensor) -> None:
-        """Keep (tokens, kv_heads, head_dim) keys and values, each at its page and offset."""
-        self.keys[layer][pages, :, offsets] = key
-        self.values[layer][pages, :, offsets] = value
+    @property
+    def page_bytes(self) -> int:
+        """Bytes of one page over all layers, keys and values."""
+        layers, kv_heads, head_dim = self.shape
+        return 2 * layers * kv_heads * self.page_tokens * head_dim * self.content.itemsize
+
+    def write(self, layer: int, rows: Tensor, key: Tensor, value: Tensor) -> None:
+        """Keep keys and values, (tokens, kv_heads, head_dim), each at its row.
+
+        Rows (tokens · kv_heads,) count the tokens of all heads of all pages, page by page.
+        """
+        dim = self.shape.head_dim
+        self.keys[layer].view(-1, dim).index_copy_(0, rows, key.reshape(-1, dim))
+        self.values[layer].view(-1, dim).index_copy_(0, rows, value.reshape(-1, dim))
 
     def scrub(self, pages: Sequence[int]) -> None:
         """Zero these pages: a value that is no number must not reach the page's next owner."""
-        for tensor in (*self.keys, *self.values):
-            tensor[list(pages)] = 0
+        self.content.index_fill_(2, self._index(pages), 0)
+
+    def copy_out(self, pages: Sequence[int]) -> Tensor:
+        """What these pages hold, in host memory.
+
+        One tensor, (2, layers, pages, kv_heads, page_tokens, head_dim), keys before values.
+        """
+        return self.content.index_select(2, self._index(pages)).cpu()
+
+    def copy_in(self, pages: Sequence[int], content: Tensor) -> None:
+        """Let these pages hold what was copied out, page for page."""
+        self.content.index_copy_(2, self._index(pages), content.to(self.content.device))
+
+    def _index(self, pages: Sequence[int]) -> Tensor:
+        return torch.tensor(list(pages), dtype=torch.long, device=self.content.device)

@@ -79,7 +79,7 @@ async def test_storm_fails_no_request_and_leaves_nothing_behind(serve: Any) -> N
     assert tally.answered > REQUESTS / 2
 
     async with asyncio.timeout(30):  # the cancelled ones are dropped at the engine's next step
-        while (stats := await gateway.engine_stats())["free_pages"] != stats["pages"]:
+        while (stats := await gateway.engine_stats())["free"] != stats["pages"]:
             await asyncio.sleep(0.02)
     assert await gateway.stop() == 0
     told = gateway.errors.read_text()

@@ -20,7 +20,17 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from engine.protocol import Event, Finish, Hello, Sequence, Step, Submission, SubmitBatch, Submitted
+from engine.protocol import (
+    Event,
+    Finish,
+    Heartbeat,
+    Hello,
+    Sequence,
+    Step,
+    Submission,
+    SubmitBatch,
+    Submitted,
+)
 
 DEADLINE_S = 30.0
 ROOT = Path(__file__).parents[3]
@@ -157,6 +167,10 @@ class Stream:
     @property
     def steps(self) -> list[Step]:
         return [event for event in self.events if isinstance(event, Step)]
+
+    @property
+    def beats(self) -> list[Heartbeat]:
+        return [event for event in self.events if isinstance(event, Heartbeat)]
 
     @property
     def hello(self) -> Hello:

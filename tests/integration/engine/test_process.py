@@ -15,13 +15,17 @@ from engine.__main__ import main
 from engine.runner import Runner
 
 class Breaking(Runner):
-    runs = 0
+    measured = False
 
-    def run(self, chunks):
-        self.runs += 1
-        if self.runs > 1:
+    def measure(self, tokens):
+        costs = super().measure(tokens)
+        self.measured = True
+        return costs
+
+    def _execute(self, *step):
+        if self.measured:
             raise RuntimeError("the device is lost")
-        return super().run(chunks)
+        return super()._execute(*step)
 
 engine.process.Runner = Breaking
 raise SystemExit(main())
@@ -83,6 +87,24 @@ async def test_an_engine_whose_model_runs_no_more_exits_so_that_it_is_restarted(
     assert code == 1
     assert '"event": "loop_died"' in error
     assert not engine.socket.exists()
+
+
+HANGS_ONCE_STARTED = BREAKS_ONCE_STARTED.replace(
+    'raise RuntimeError("the device is lost")', "import time; time.sleep(1000)"
+)
+
+
+async def test_an_engine_whose_step_hangs_tells_and_exits_so_that_it_is_restarted(
+    start_engine: Callable, connect: Callable, a_sequence: Callable
+) -> None:
+    engine = start_engine(program=("-c", HANGS_ONCE_STARTED), LMAAS_ENGINE_STEP_LIMIT_S="2.5")
+    engine.wait_until_ready()
+    async with connect(engine) as gateway, gateway.events() as stream:
+        await gateway.submit(a_sequence())
+        await stream.until(lambda stream: [e for e in stream.beats if e.busy_s > 1])
+    code, _, error = engine.ended()
+    assert code == 1
+    assert '"event": "step_hung"' in error
 
 
 def test_a_missing_model_is_one_line_and_exit_code_2(start_engine: Callable) -> None:

@@ -46,7 +46,7 @@ async def test_a_cancelled_sequence_frees_its_pages(gateway: Any, a_sequence: Ca
         await gateway.operate(Cancel([sequence.id, "unknown"]))
         await stream.until(lambda stream: stream.finishes)
     assert stream.finishes[sequence.id].reason == "cancelled"
-    assert (await gateway.stats())["free_pages"] == 256
+    assert (await gateway.stats())["free"] == 256
 
 
 async def test_a_sequence_submitted_twice_runs_once(gateway: Any, a_sequence: Callable) -> None:
@@ -99,7 +99,7 @@ async def test_a_gateway_that_stays_away_finds_its_sequences_cancelled(
     while stats["cancelled"] == before["cancelled"] and monotonic() < end:
         await asyncio.sleep(0.1)
         stats = await gateway.stats()
-    assert stats["free_pages"] == 256
+    assert stats["free"] == 256
     async with gateway.events() as stream:
         await stream.until(lambda stream: len(stream.finishes) == 60)
     last = stream.finishes[sequences[-1].id]
@@ -119,7 +119,7 @@ async def test_a_tight_pool_preempts_and_finishes_everything(
         stats = await gateway.stats()
     assert [len(stream.tokens(sequence.id)) for sequence in sequences] == [60] * 8
     assert any(step.preempted for step in stream.steps)
-    assert (stats["free_pages"], stats["finished"], stats["failed"]) == (16, 8, 0)
+    assert (stats["free"], stats["finished"], stats["failed"]) == (16, 8, 0)
     assert stats["preemptions"] == sum(len(step.preempted) for step in stream.steps)
 
 

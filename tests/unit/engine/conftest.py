@@ -12,6 +12,8 @@ from structlog.typing import EventDict
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from engine.composer import Composer
+from engine.kv.host import HostTier, RestoreCosts
+from engine.kv.memory import KvMemory
 from engine.kv.pages import PagePool
 from engine.loop import StepLoop
 from engine.model import load_model
@@ -118,12 +120,13 @@ def a_sequence() -> Callable[..., Sequence]:
 class Run:
     """A step loop in its thread, and all it told."""
 
-    def __init__(self, runner: Runner, pages: int, page_tokens: int, step_tokens: int) -> None:
+    def __init__(self, runner: Runner, memory: KvMemory, step_tokens: int) -> None:
         self.steps: list[Step] = []
         self.deaths: list[BaseException] = []
+        self.memory = memory
         self._told: Queue[Step | BaseException] = Queue()
-        self.composer = Composer(PagePool(pages, page_tokens), step_tokens)
-        self.loop = StepLoop(runner, self.composer, self._told.put, self._told.put)
+        composer = Composer(memory, step_tokens)
+        self.loop = StepLoop(runner, composer, self._told.put, self._told.put)
 
     def until(self, condition: Callable[["Run"], bool]) -> None:
         """Read steps until a condition holds, within the deadline."""
@@ -146,6 +149,11 @@ class Run:
         return [token for step in self.steps for token in step.tokens.get(name, [])]
 
     @property
+    def computed(self) -> int:
+        """Tokens run through the model."""
+        return sum(step.computed for step in self.steps)
+
+    @property
     def finishes(self) -> dict[str, Finish]:
         return {finish.id: finish for step in self.steps for finish in step.finished}
 
@@ -165,10 +173,14 @@ def a_run(a_runner: Callable[..., Runner]) -> Iterator[Callable[..., Run]]:
         pages: int = 64,
         page_tokens: int = 4,
         step_tokens: int = 64,
+        sharing: bool = False,
+        host_pages: int = 0,
     ) -> Run:
         known = isinstance(model, Runner)
         runner = model if known else a_runner(model, pages=pages, page_tokens=page_tokens)
-        runs.append(Run(runner, pages, page_tokens, step_tokens))
+        host = HostTier(host_pages, RestoreCosts(page_copy_s=0.0, token_s=1.0))
+        memory = KvMemory(PagePool(pages, page_tokens), host, sharing=sharing)
+        runs.append(Run(runner, memory, step_tokens))
         runs[-1].loop.start()
         return runs[-1]
 
@@ -177,4 +189,4 @@ def a_run(a_runner: Callable[..., Runner]) -> Iterator[Callable[..., Run]]:
         run.loop.close()
         run.loop.join(DEADLINE_S)
         assert not run.loop.is_alive()
-        run.composer.check()
+        run.loop.roster.composer.check()

@@ -1,15 +1,18 @@
 """The step loop: how sequences end, and what it does when a step fails."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from random import Random
 
 import pytest
 import torch
 
 from engine.orders import Forget, Start, Stop
-from engine.protocol import Revise, Sampling
+from engine.protocol import Pause, Resume, Revise, Sampling, SetMode
+from engine.sequence import live
 
 UNKNOWN_TOKEN = 10**6
+VOCABULARY = 97
 
 
 def test_a_stop_id_ends_a_sequence_and_is_not_among_its_tokens(
@@ -79,15 +82,197 @@ def test_a_revised_sequence_is_the_one_preempted(a_run: Callable, a_sequence: Ca
     assert run.preempted[0] == "a"
 
 
-def test_a_failing_step_ends_its_sequences_and_the_loop_goes_on(
+def test_a_failing_step_ends_the_one_sequence_that_makes_it_fail(
+    a_run: Callable, a_sequence: Callable
+) -> None:
+    run = a_run(step_tokens=16)
+    alone = run.all([a_sequence("alone", range(20))])["alone"]
+    beside = [a_sequence(f"beside{n}", range(20)) for n in range(3)]
+    poison = a_sequence("poison", [1, 2, 3, UNKNOWN_TOKEN])
+    tokens = run.all([*beside, poison, a_sequence("behind", range(20))])
+    assert run.finishes["poison"].reason == "error"
+    assert run.finishes["poison"].message.startswith("IndexError")
+    assert tokens == dict.fromkeys(tokens, alone) | {"poison": []}
+
+
+def test_one_of_two_poisoned_prompts_does_not_hide_the_other(
+    a_run: Callable, a_sequence: Callable
+) -> None:
+    run = a_run(sharing=True)
+    poisoned = [a_sequence(name, [*range(9), UNKNOWN_TOKEN]) for name in ("first", "second")]
+    run.all([a_sequence("beside", range(9)), *poisoned])
+    reasons = {name: finish.reason for name, finish in run.finishes.items()}
+    assert reasons == {"beside": "length", "first": "error", "second": "error"}
+
+
+class Exhausted:
+    """A network whose device has no room for some of its steps."""
+
+    def __init__(self, network: Callable, failures: int) -> None:
+        self.network, self.failures = network, failures
+
+    def __call__(self, *step: object) -> torch.Tensor:
+        if self.failures > 0:
+            self.failures -= 1
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+        return self.network(*step)
+
+
+def test_a_device_out_of_memory_shrinks_the_pool_and_no_client_notices(
+    a_runner: Callable, a_run: Callable, a_sequence: Callable
+) -> None:
+    sequences = [a_sequence(f"s{n}", range(n, n + 9)) for n in range(6)]
+    calm = a_run().all(sequences)
+    runner = a_runner()
+    runner.model = runner.model._replace(network=Exhausted(runner.model.network, failures=3))
+    run = a_run(runner)
+    assert run.all(sequences) == calm
+    assert run.loop.stats.shrinks == 3
+    assert run.steps[-1].kv.pages == int(int(int(64 * 0.9) * 0.9) * 0.9)
+
+
+def test_what_a_shrunken_pool_cannot_hold_ends_with_the_reason(
+    a_runner: Callable, a_run: Callable, a_sequence: Callable
+) -> None:
+    runner = a_runner()
+    runner.model = runner.model._replace(network=Exhausted(runner.model.network, failures=1))
+    run = a_run(runner)
+    run.all([a_sequence("large", max_tokens=250, reserve=9), a_sequence("small")])
+    assert run.finishes["small"].reason == "length"
+    assert "KV memory, which had to shrink" in run.finishes["large"].message
+    run.all([a_sequence("later", max_tokens=250)])
+    assert run.finishes["later"].reason == "error"
+
+
+def test_nothing_is_computed_during_a_pause(a_run: Callable, a_sequence: Callable) -> None:
+    run = a_run()
+    whole = run.all([a_sequence("whole", max_tokens=40)])["whole"]
+    run.loop.put(Start([a_sequence("paused", max_tokens=40)]))
+    run.until(lambda run: run.tokens("paused"))
+    run.loop.put(Pause(), Start([a_sequence("waits")]), Stop(["waits"]))
+    run.until(lambda run: "waits" in run.finishes)
+    paused_at = len(run.tokens("paused"))
+    assert paused_at < 40
+    assert run.loop.roster.paused
+    run.loop.put(Resume())
+    run.until(lambda run: "paused" in run.finishes)
+    assert run.tokens("paused") == whole
+
+
+def test_a_change_of_mode_changes_no_token(a_run: Callable, a_sequence: Callable) -> None:
+    sequences = [a_sequence(f"s{n}", range(n, 3 * n + 2), max_tokens=9 + n) for n in range(5)]
+    calm = a_run().all(sequences)
+    run = a_run()
+    run.loop.put(Start(sequences[:3]))
+    run.until(lambda run: run.tokens("s0"))
+    run.loop.put(SetMode("lockstep"), Start(sequences[3:]))
+    run.until(lambda run: len(run.tokens("s1")) > 4)
+    run.loop.put(SetMode("continuous"))
+    run.until(lambda run: len(run.finishes) == 5)
+    assert {s.id: run.tokens(s.id) for s in sequences} == calm
+
+
+def test_lockstep_answers_leave_together_with_their_own_tokens(
+    a_run: Callable, a_sequence: Callable
+) -> None:
+    sequences = [a_sequence(f"s{n}", range(2 * n + 1), max_tokens=2 + 5 * n) for n in range(4)]
+    calm = a_run().all(sequences)
+    run = a_run()
+    run.loop.put(SetMode("lockstep"))
+    assert run.all(sequences) == calm
+    [last] = [step for step in run.steps if step.finished]
+    assert [finish.id for finish in last.finished] == ["s0", "s1", "s2", "s3"]
+    assert run.computed >= 4 * (7 + 16)
+
+
+def test_a_lockstep_batch_that_outgrows_memory_is_split_and_changes_no_token(
+    a_run: Callable, a_sequence: Callable
+) -> None:
+    sequences = [a_sequence(f"s{n}", range(3), max_tokens=25 + n) for n in range(4)]
+    calm = a_run().all(sequences)
+    run = a_run(pages=20)
+    run.loop.put(SetMode("lockstep"))
+    assert run.all(sequences) == calm
+    assert set(run.preempted) == set(calm)
+
+
+def test_equal_prefixes_are_computed_once_and_change_no_token(
+    a_run: Callable, a_sequence: Callable
+) -> None:
+    prefix = list(range(40))
+    sequences = [a_sequence(f"s{n}", [*prefix, n, n + 1]) for n in range(6)]
+    apart, together = a_run(step_tokens=24), a_run(step_tokens=24, sharing=True)
+    assert together.all(sequences) == apart.all(sequences)
+    assert apart.computed - together.computed == 5 * 40
+
+
+def test_a_cached_prefix_is_found_again_by_a_later_sequence(
+    a_run: Callable, a_sequence: Callable
+) -> None:
+    run = a_run(sharing=True)
+    first = run.all([a_sequence("first", range(20))])["first"]
+    before = run.computed
+    later = a_sequence("later", [*range(20), *first[:5]], max_tokens=3)
+    assert run.all([later])["later"] == first[5:]
+    assert run.computed - before == 25 - 24 + 2  # the generated tokens were known, too
+
+
+def test_swapped_sequences_resume_with_the_same_tokens_and_compute_nothing_twice(
+    a_run: Callable, a_sequence: Callable
+) -> None:
+    sequences = [a_sequence(f"s{n}", range(n, n + 9), max_tokens=30, reserve=2) for n in range(6)]
+    calm = a_run()
+    tokens = calm.all(sequences)
+    run = a_run(pages=24, host_pages=100)
+    assert run.all(sequences) == tokens
+    assert run.preempted
+    assert run.computed == calm.computed
+    assert run.memory.host.used == 0
+
+
+def test_log_probabilities_come_with_the_tokens(a_run: Callable, a_sequence: Callable) -> None:
+    run = a_run()
+    [tokens] = run.all([a_sequence("s", sampling=Sampling(logprobs=2))]).values()
+    told = [logprobs for step in run.steps for logprobs in step.logprobs.get("s", [])]
+    assert [logprobs.top[0][0] for logprobs in told] == tokens
+    assert all(logprobs.logprob == logprobs.top[0][1] < 0 for logprobs in told)
+
+
+def test_only_allowed_tokens_are_drawn(a_run: Callable, a_sequence: Callable) -> None:
+    run = a_run()
+    [tokens] = run.all([a_sequence("s", sampling=Sampling(allowed=[5, 9]))]).values()
+    assert set(tokens) <= {5, 9}
+
+
+def test_a_penalty_counts_the_token_that_is_still_being_drawn(
+    a_run: Callable, a_sequence: Callable
+) -> None:
+    once = Sampling(presence_penalty=2.0, frequency_penalty=2.0, logit_bias={7: 6.0, 8: 5.0})
+    [tokens] = a_run().all([a_sequence("s", sampling=once, max_tokens=30)]).values()
+    repeated = [a for a, b in pairwise(tokens) if a == b]
+    assert len(repeated) < 5
+
+
+class Alternating:
+    """A grammar: even tokens after odd ones, odd ones after even."""
+
+    def allowed(self, generated: list[int]) -> torch.Tensor:
+        wanted = 1 - generated[-1] % 2 if generated else 0
+        return torch.arange(VOCABULARY) % 2 == wanted
+
+
+def test_a_constraint_sees_every_token_generated_before(
     a_run: Callable, a_sequence: Callable
 ) -> None:
     run = a_run()
-    alone = run.all([a_sequence("alone")])["alone"]
-    run.all([a_sequence("beside"), a_sequence("poison", [UNKNOWN_TOKEN])])
-    assert run.finishes["poison"].reason == run.finishes["beside"].reason == "error"
-    assert run.finishes["poison"].message.startswith("IndexError")
-    assert run.all([a_sequence("after")])["after"] == alone
+    submitted = a_sequence("s", max_tokens=12)
+    constrained = live(submitted, 0)
+    constrained.constraint = Alternating()
+    run.loop.roster._sequences["s"] = constrained
+    run.loop.roster.composer.add([constrained])
+    run.all([a_sequence("beside")])
+    run.until(lambda run: "s" in run.finishes)
+    assert [token % 2 for token in run.tokens("s")] == [0, 1] * 6
 
 
 def test_a_loop_whose_model_runs_nothing_any_more_dies(
@@ -95,12 +280,11 @@ def test_a_loop_whose_model_runs_nothing_any_more_dies(
 ) -> None:
     runner = a_runner()
     run = a_run(runner)
-    runner._store.keys.clear()
+    runner.store.keys.clear()
     run.loop.put(Start([a_sequence()]))
     run.until(lambda run: run.deaths)
     run.loop.join(10)
     assert not run.loop.is_alive()
-    run.composer.pool.give_back(set(range(64)) - set(run.composer.pool._free))
 
 
 def test_scores_that_are_no_numbers_end_one_sequence_and_taint_no_other(
@@ -109,7 +293,7 @@ def test_scores_that_are_no_numbers_end_one_sequence_and_taint_no_other(
     runner = a_runner()
     clean = a_run(runner).all([a_sequence("s", max_tokens=40)])["s"]
     with torch.no_grad():
-        runner.model.network.get_input_embeddings().weight[96] = torch.nan
+        runner.model.module.get_input_embeddings().weight[96] = torch.nan
     run = a_run(runner)
     beside = run.all([a_sequence("nan", [96] * 50), a_sequence("s", max_tokens=40)])["s"]
     assert run.finishes["nan"].reason == "error"

@@ -18,7 +18,8 @@ NEEDED = {"LMAAS_MODEL": "m", "LMAAS_ENGINE_SOCKET": "s"}
 
 def test_settings_have_defaults_and_leave_the_gateways_alone() -> None:
     settings = read_settings({**NEEDED, "LMAAS_POLICY": "fcfs", "LMAAS_KV_TOKENS": "1000"})
-    assert (settings.pages, settings.engine_step_tokens, settings.engine_dtype) == (62, 512, "auto")
+    assert (settings.kv_tokens, settings.engine_step_tokens) == (1000, 512)
+    assert (settings.engine_dtype, settings.prefix_sharing) == ("auto", True)
 
 
 @pytest.mark.parametrize(

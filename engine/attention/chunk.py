@@ -1,0 +1,89 @@
+"""Attention of a chunk of several tokens over its sequence so far."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from engine.attention.tables import Tables, put
+from engine.kv.store import KvStore
+
+
+class Chunk(NamedTuple):
+    """A chunk of a step; without `pages` its context is the chunk itself.
+
+    Without a mask a token sees all before it.
+    """
+
+    rows: slice  # of the step
+    context: int  # tokens of the sequence up to the chunk's last
+    pages: Tensor | None  # (kv_heads · pages,) which (page, head)s of the store, head by head
+    mask: Tensor | None  # (chunk, context) added to the scores
+
+
+def plan_chunk(tables: Tables, index: int, store: KvStore, window: int | None) -> Chunk:
+    """How one of a step's chunks is attended."""
+    start, length, hidden, count = (
+        int(column[index])
+        for column in (tables.starts, tables.lengths, tables.hidden, tables.counts)
+    )
+    first, offset = int(tables.lengths[:index].sum()), int(tables.offsets[index])
+    rows, context, heads = slice(first, first + length), start + length, store.shape.kv_heads
+    table = tables.pages[offset : offset + count] * heads + np.arange(heads)[:, None]
+    whole = window is None or context <= window
+    device = store.content.device
+    mask = None if whole and not start and not hidden else _mask(start, length, hidden, window)
+    return Chunk(
+        rows=rows,
+        context=context,
+        pages=put(table.reshape(-1), device) if start else None,
+        mask=None if mask is None else mask.to(device, store.content.dtype),
+    )
+
+
+def _mask(start: int, length: int, hidden: int, window: int | None) -> Tensor:
+    keys = torch.arange(start + length)
+    query = keys[start:, None]
+    seen = (keys <= query) & (keys >= query.clamp(max=hidden))
+    if window is not None:
+        seen &= keys > query - window
+    return torch.zeros(seen.shape).masked_fill_(~seen, -torch.inf)
+
+
+def attend_chunk(
+    chunk: Chunk,
+    query: Tensor,
+    fresh: tuple[Tensor, Tensor],
+    stored: tuple[Tensor, Tensor],
+    scale: float,
+) -> Tensor:
+    """A chunk's queries (chunk, heads, dim) over its context: like the query.
+
+    `fresh` are the chunk's own keys and values, (chunk, kv_heads, dim), `stored` all pages.
+    """
+    length, heads, dim = query.shape
+    if chunk.pages is None:
+        keys, values = (part.transpose(0, 1) for part in fresh)
+    else:
+        keys, values = (_gather(pool, chunk.pages)[:, : chunk.context] for pool in stored)
+    kv_heads = keys.shape[0]
+    grouped = query.view(length, kv_heads, heads // kv_heads, dim).permute(1, 2, 0, 3)
+    shape = (kv_heads, heads // kv_heads, chunk.context, dim)
+    out = scaled_dot_product_attention(
+        grouped,
+        keys[:, None].expand(shape),
+        values[:, None].expand(shape),
+        chunk.mask,
+        is_causal=chunk.mask is None,
+        scale=scale,
+    )
+    return out.permute(2, 0, 1, 3).reshape(length, heads, dim)
+
+
+def _gather(pool: Tensor, pages: Tensor) -> Tensor:
+    """Pages of one sequence in order: (kv_heads, tokens, dim)."""
+    _, kv_heads, page_tokens, dim = pool.shape
+    rows = pool.view(-1, page_tokens * dim).index_select(0, pages)
+    return rows.view(kv_heads, -1, dim)

@@ -1,0 +1,160 @@
+"""Static batches: Magnus's setting (arXiv 2406.04785), kept to reproduce what it costs.
+
+A batch starts when nothing else runs. Its prompts are padded to the longest, an answer that ended
+goes on being computed, and all leave together when the last has ended: the memory that padding
+and waiting waste is really read. Where pages run out the batch is split into two halves, which
+take their turn again with what they have generated.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+
+from engine.composer import Chunk, Plan, in_order, take_chunk
+from engine.kv.memory import KvMemory
+from engine.sequence import LiveSequence
+
+PAD = 0  # any token id: nobody sees it
+
+
+class LockstepComposer:
+    """One batch after another, each as it was submitted; takes the place of a `Composer`."""
+
+    def __init__(self, memory: KvMemory, step_tokens: int) -> None:
+        self.memory = memory
+        self.step_tokens = step_tokens
+        self.running: list[LiveSequence] = []
+        self.batches: deque[list[LiveSequence]] = deque()
+        self.preempted: list[LiveSequence] = []  # nobody: a split batch waits like any other
+        self.extensions = 0
+        self._ended: list[LiveSequence] = []  # of the running batch
+        self._leavers: list[LiveSequence] = []
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to run."""
+        return not (self.running or self.batches)
+
+    @property
+    def waiting(self) -> list[LiveSequence]:
+        """Sequences of batches that have not started, or have to start again."""
+        return [sequence for batch in self.batches for sequence in batch]
+
+    def add(self, sequences: Sequence[LiveSequence]) -> None:
+        """Let a batch wait for its turn."""
+        self.batches.append(list(sequences))
+
+    def ended(self, sequence: LiveSequence) -> None:
+        """A sequence got its last token; the whole batch leaves when that was the last one."""
+        if sequence not in self.running:
+            self.remove(sequence)
+            self._leavers.append(sequence)
+            return
+        self._ended.append(sequence)
+        if len(self._ended) == len(self.running):
+            self._break_up()
+
+    def take_leavers(self) -> list[LiveSequence]:
+        """Ended sequences that left since the last call."""
+        leavers, self._leavers = self._leavers, []
+        return leavers
+
+    def remove(self, sequence: LiveSequence) -> None:
+        """Forget a sequence, wherever it is, and free its memory."""
+        for place in (self.running, self._ended, *self.batches):
+            if sequence in place:
+                place.remove(sequence)
+        self.batches = deque(batch for batch in self.batches if batch)
+        self.memory.release(sequence)
+        if self.running and len(self._ended) == len(self.running):
+            self._break_up()
+
+    def reconsider(self) -> None:
+        """Nothing waits for memory to be freed."""
+
+    def compose(self) -> Plan:
+        """The next step of the running batch, or the first of the next one."""
+        split: list[LiveSequence] = []
+        if not self.running and self.batches:
+            self._begin(self.batches.popleft())
+        elif self._missing() > self.memory.free:
+            split = self._break_up()
+            half = -(-len(split) // 2)
+            self.batches.extendleft(batch for batch in (split[half:], split[:half]) if batch)
+        return Plan(self._fill(), split, self.memory.take_copies())
+
+    def compose_one(self, sequence: LiveSequence) -> Plan:
+        """A step of one sequence alone; nobody else may hold memory."""
+        if sequence not in self.running:
+            self.remove(sequence)
+            self.running.append(sequence)
+        chunks = in_order([take_chunk(self.memory, sequence, self.step_tokens)])
+        return Plan(chunks, [], self.memory.take_copies())
+
+    def evacuate(self) -> list[LiveSequence]:
+        """Take everyone's pages, as if none was ever computed; the batch starts again, first."""
+        evacuated = self._break_up()
+        if evacuated:
+            self.batches.appendleft(evacuated)
+        for sequence in self.waiting:
+            sequence.ahead = 0
+        return evacuated
+
+    def disband(self) -> list[LiveSequence]:
+        """Hand everyone over to another composer, in order of arrival, without memory."""
+        self.evacuate()
+        everyone = sorted(self.waiting, key=lambda sequence: sequence.arrival)
+        self.batches.clear()
+        return everyone
+
+    def check(self) -> None:
+        """AssertionError unless pages and queues agree."""
+        self.memory.check([*self.running, *self.waiting])
+        for sequence in self.waiting:
+            assert not sequence.pages, f"{sequence.id} holds pages but does not run"
+            assert not sequence.padding, f"{sequence.id} is padded but does not run"
+
+    def _begin(self, batch: list[LiveSequence]) -> None:
+        """Start a batch, or as large a half of it as memory holds."""
+        width = max(sequence.length for sequence in batch)
+        pages = self.memory.pool.pages_for(width + 1)
+        while len(batch) > 1 and len(batch) * pages > self.memory.free:
+            half = -(-len(batch) // 2)
+            self.batches.appendleft(batch[half:])
+            batch = batch[:half]
+            width = max(sequence.length for sequence in batch)
+            pages = self.memory.pool.pages_for(width + 1)
+        for sequence in batch:
+            sequence.padding = width - sequence.length
+            sequence.tokens = [PAD] * sequence.padding + sequence.tokens
+        self.running = batch
+
+    def _break_up(self) -> list[LiveSequence]:
+        """End the running batch: ended sequences leave, the others are returned without memory."""
+        unfinished = [sequence for sequence in self.running if sequence not in self._ended]
+        for sequence in self.running:
+            sequence.tokens = sequence.tokens[sequence.padding :]
+            sequence.padding = 0
+            self.memory.release(sequence)
+        self._leavers += self._ended
+        self.running, self._ended = [], []
+        return unfinished
+
+    def _missing(self) -> int:
+        """Pages that the next step lacks."""
+        return sum(self.memory.missing(sequence, sequence.length) for sequence in self.running)
+
+    def _fill(self) -> list[Chunk]:
+        """Prompts first, as the step's budget allows; then a token of every member."""
+        budget, chunks = self.step_tokens, []
+        for sequence in self.running:
+            if budget > 0 and sequence.pending > 1:
+                chunks.append(take_chunk(self.memory, sequence, budget))
+                budget -= chunks[-1].length
+        if not chunks:
+            chunks = [self._next(s) for s in self.running if not (s.constraint and s.ahead)]
+        return in_order(chunks)
+
+    def _next(self, sequence: LiveSequence) -> Chunk:
+        """One more token; an ended answer stays at its position, lest it leave the context."""
+        sequence.padding += sequence.done
+        return take_chunk(self.memory, sequence, 1)

@@ -1,0 +1,1 @@
+"""The networks: from a packed step to logits."""

@@ -1,0 +1,55 @@
+"""A transformers model as it is, its attention replaced by ours."""
+
+from typing import Any, Final
+
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+from engine.attention.interface import Attention
+from engine.packing import Packed
+
+ATTENTION: Final = "lmaas_paged"
+
+
+class HuggingFaceNetwork:
+    """Any model that lets its attention be replaced; ValueError for one that does not."""
+
+    def __init__(self, module: nn.Module) -> None:
+        AttentionInterface.register(ATTENTION, _attend)
+        module.set_attn_implementation(ATTENTION)
+        if module.config._attn_implementation != ATTENTION:  # noqa: SLF001 - no public way to ask
+            raise ValueError("it keeps its own attention")
+        self._module = module
+
+    def __call__(self, packed: Packed, attention: Attention[Any]) -> Tensor:
+        """Logits of the rows that a token is drawn from: (samples, vocabulary)."""
+        logits: Tensor = self._module(
+            input_ids=packed.token_ids[None],
+            position_ids=packed.positions[None],
+            use_cache=False,
+            logits_to_keep=packed.last,
+            paged=(attention, packed.plan),
+        ).logits
+        return logits[0]
+
+
+def _attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,  # noqa: ARG001 - transformers' signature; no mask is built
+    *,
+    paged: tuple[Attention[Any], Any],
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **_: object,
+) -> tuple[Tensor, None]:
+    """Attention as transformers calls it: (1, heads, tokens, dim) gives (1, tokens, heads, dim)."""
+    attention, plan = paged
+    layer = module.layer_idx
+    assert isinstance(layer, int)
+    query, key, value = (part[0].transpose(0, 1).contiguous() for part in (query, key, value))
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    out = attention.attend(plan, layer, query, key, value, scale=scale, window=sliding_window)
+    return out[None], None

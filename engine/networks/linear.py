@@ -1,0 +1,77 @@
+"""Matrix products with fixed weights."""
+
+from typing import Final, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+PACKED_FOR: Final = 128  # rows; the layout that oneDNN chooses for these suits all but one
+
+
+class Linear(Protocol):
+    """y = x W + b, and what can be fused with it."""
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """(rows, inputs) gives (rows, outputs)."""
+
+    def add(self, rows: Tensor, to: Tensor) -> Tensor:
+        """The product and `to`, (rows, outputs), added up."""
+
+
+class DenseLinear:
+    """Weights as they are, (outputs, inputs)."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._weight = weight
+        self._bias = bias
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """(rows, inputs) gives (rows, outputs)."""
+        return linear(rows, self._weight, self._bias)
+
+    def add(self, rows: Tensor, to: Tensor) -> Tensor:
+        """The product and `to`, (rows, outputs), added up."""
+        return linear(rows, self._weight, self._bias).add_(to)
+
+
+class PackedLinear:
+    """Weights in the blocks that oneDNN's kernels read, so that no product rearranges them."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_FOR)  # noqa: SLF001
+        self._bias = bias
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """(rows, inputs) gives (rows, outputs)."""
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(  # noqa: SLF001
+            rows, self._weight, self._bias, "none", [], ""
+        )
+        return product
+
+    def add(self, rows: Tensor, to: Tensor) -> Tensor:
+        """The product and `to`, (rows, outputs), added up."""
+        total: Tensor = torch.ops.mkldnn._linear_pointwise.binary(  # noqa: SLF001
+            rows, to, self._weight, self._bias, "add"
+        )
+        return total
+
+
+def fixed_linear(weight: Tensor, bias: Tensor | None = None) -> Linear:
+    """The fastest product with these weights here; they may be freed unless it keeps them."""
+    return (
+        PackedLinear(weight, bias)
+        if packable(weight.device, weight.dtype)
+        else DenseLinear(weight, bias)
+    )
+
+
+def packable(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether oneDNN multiplies this number format on this device."""
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    if dtype == torch.float32:
+        return True
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001
+    return dtype == torch.float16 and bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())  # noqa: SLF001

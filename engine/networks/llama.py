@@ -1,0 +1,158 @@
+"""Our own forward pass of the Llama family: Llama, Mistral, Qwen2 and Qwen3.
+
+It computes what transformers' modules do, with fewer and larger operations.
+"""
+
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding, rms_norm, silu
+
+from engine.attention.interface import Attention
+from engine.networks.linear import DenseLinear, Linear, fixed_linear
+from engine.packing import Packed
+
+FAMILIES: Final = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+STATIC_ROPE: Final = frozenset({"default", "linear", "llama3", "yarn"})
+
+
+class Norm(NamedTuple):
+    """Root mean square normalisation over the last dimension."""
+
+    weight: Tensor
+    epsilon: float
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Each row divided by its root mean square and weighted."""
+        return rms_norm(rows, self.weight.shape, self.weight, self.epsilon)
+
+
+class Layer(NamedTuple):
+    """One layer's weights."""
+
+    before_attention: Norm
+    qkv: Linear
+    query_norm: Norm | None
+    key_norm: Norm | None
+    out: Linear
+    before_mlp: Norm
+    gate_up: Linear
+    down: Linear
+    scale: float
+    window: int | None
+
+
+def fits(config: Any) -> bool:
+    """Whether this forward pass is the one that a configuration asks for."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    return (
+        config.model_type in FAMILIES
+        and config.hidden_act == "silu"
+        and rope.get("rope_type") in STATIC_ROPE
+        and rope.get("partial_rotary_factor", 1.0) == 1.0
+        and getattr(config, "quantization_config", None) is None
+        and getattr(config, "pretraining_tp", 1) == 1
+    )
+
+
+class LlamaNetwork:
+    """Takes over a transformers model's weights: of the model itself only the embedding is left."""
+
+    def __init__(self, module: Any) -> None:
+        config, model = module.config, module.model
+        self._heads: int = config.num_attention_heads
+        self._kv_heads: int = config.num_key_value_heads
+        self._embedding: Tensor = model.embed_tokens.weight
+        self._rotary = model.rotary_emb
+        self._layers: list[Layer] = []
+        for index, layer in enumerate(model.layers):
+            self._layers.append(_layer(layer, _window(config, layer)))
+            model.layers[index] = nn.Identity()
+        self._norm = _norm(model.norm)
+        if module.lm_head.weight is self._embedding:
+            self._head: Linear = DenseLinear(self._embedding, None)
+        else:
+            self._head = fixed_linear(module.lm_head.weight)
+            module.lm_head = nn.Identity()
+
+    def __call__(self, packed: Packed, attention: Attention[Any]) -> Tensor:
+        """Logits of the rows that a token is drawn from: (samples, vocabulary)."""
+        hidden = embedding(packed.token_ids, self._embedding)  # (tokens, width)
+        rotation = self._rotation(hidden, packed.positions)
+        for index, layer in enumerate(self._layers):
+            query, key, value = self._project(layer, hidden, rotation)
+            attended = attention.attend(
+                packed.plan, index, query, key, value, scale=layer.scale, window=layer.window
+            ).flatten(1)
+            if index == len(self._layers) - 1 and len(packed.last) < len(hidden):
+                attended, hidden = attended[packed.last], hidden[packed.last]
+            hidden = layer.out.add(attended, hidden)
+            gate, up = layer.gate_up(layer.before_mlp(hidden)).chunk(2, -1)
+            hidden = layer.down.add(silu(gate).mul_(up), hidden)
+        return self._head(self._norm(hidden))
+
+    def _rotation(self, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines for every token: (tokens, 1, dim) and half of that."""
+        cosines, sines = self._rotary(hidden, positions[None])
+        return cosines[0, :, None], sines[0, :, None].chunk(2, -1)[0]
+
+    def _project(
+        self, layer: Layer, hidden: Tensor, rotation: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, (tokens, heads, dim) each, rotary embedding applied."""
+        heads, kv_heads = self._heads, self._kv_heads
+        qkv = layer.qkv(layer.before_attention(hidden)).unflatten(-1, (heads + 2 * kv_heads, -1))
+        query, key, value = qkv.split((heads, kv_heads, kv_heads), 1)
+        if layer.query_norm is None or layer.key_norm is None:
+            query, key = rotate(qkv[:, : heads + kv_heads], *rotation).split((heads, kv_heads), 1)
+        else:
+            query = rotate(layer.query_norm(query), *rotation)
+            key = rotate(layer.key_norm(key), *rotation)
+        return query, key, value
+
+
+def rotate(rows: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """Rotary embedding (arXiv 2104.09864) of (tokens, heads, dim); pairs are half a head apart."""
+    rotated = rows * cosines
+    first, second = rows.chunk(2, -1)
+    half = first.shape[-1]
+    rotated[..., :half].addcmul_(second, sines, value=-1)
+    rotated[..., half:].addcmul_(first, sines)
+    return rotated
+
+
+def _layer(layer: Any, window: int | None) -> Layer:
+    attention, mlp = layer.self_attn, layer.mlp
+    return Layer(
+        before_attention=_norm(layer.input_layernorm),
+        qkv=_fused(attention.q_proj, attention.k_proj, attention.v_proj),
+        query_norm=_norm(attention.q_norm) if hasattr(attention, "q_norm") else None,
+        key_norm=_norm(attention.k_norm) if hasattr(attention, "k_norm") else None,
+        out=_fused(attention.o_proj),
+        before_mlp=_norm(layer.post_attention_layernorm),
+        gate_up=_fused(mlp.gate_proj, mlp.up_proj),
+        down=_fused(mlp.down_proj),
+        scale=attention.scaling,
+        window=window,
+    )
+
+
+def _norm(module: Any) -> Norm:
+    return Norm(module.weight, module.variance_epsilon)
+
+
+def _fused(*linears: Any) -> Linear:
+    """One product in place of several of the same input."""
+    weight = torch.cat([one.weight for one in linears])
+    if linears[0].bias is None:
+        return fixed_linear(weight)
+    return fixed_linear(weight, torch.cat([one.bias for one in linears]))
+
+
+def _window(config: Any, layer: Any) -> int | None:
+    """Mistral slides in every layer, Qwen in those that say so, Llama in none."""
+    if config.model_type == "mistral":
+        window: int | None = config.sliding_window
+        return window
+    return getattr(layer.self_attn, "sliding_window", None)

@@ -1,0 +1,178 @@
+"""The sequences that are here: how they come, and how they leave."""
+
+import structlog
+
+from engine.composer import Composer
+from engine.kv.memory import KvMemory
+from engine.lockstep import LockstepComposer
+from engine.orders import Audit, Forget, Order, Start, Stop
+from engine.protocol import (
+    Finish,
+    FinishReason,
+    Mode,
+    Pause,
+    Pin,
+    Resume,
+    Revise,
+    Sequence,
+    SequenceId,
+    SetMode,
+    Unpin,
+)
+from engine.sampling import Outcome
+from engine.sequence import LiveSequence, live
+
+log = structlog.get_logger()
+
+
+class Roster:
+    """Every sequence by its name, and the composer they are in; carries out orders.
+
+    `finished` collects who left, to be told of.
+    """
+
+    def __init__(self, composer: Composer) -> None:
+        self.composer: Composer | LockstepComposer = composer
+        self.memory: KvMemory = composer.memory
+        self.paused = False
+        self.finished: list[Finish] = []
+        self._sequences: dict[SequenceId, LiveSequence] = {}
+        self._outcomes: dict[SequenceId, Finish] = {}  # of ended sequences that have not left
+        self._arrivals = 0
+
+    @property
+    def mode(self) -> Mode:
+        """How batches are formed now."""
+        return "lockstep" if isinstance(self.composer, LockstepComposer) else "continuous"
+
+    def obey(self, order: Order) -> None:  # noqa: C901 - one line for each kind of order
+        """Carry out an order; no step may be under way where it changes the mode."""
+        match order:
+            case Start(sequences):
+                self._take_on(sequences)
+            case Stop(ids, message):
+                for name in list(self._sequences) if ids is None else ids:
+                    self._cancel(name, message)
+            case Revise(remaining):
+                self._revise(remaining)
+            case Pin(name, tokens, salt):
+                self.memory.tree.pin(name, salt, tokens)
+            case Unpin(names):
+                self._unpin(names)
+            case Pause() | Resume():
+                self.paused = isinstance(order, Pause)
+            case SetMode(mode):
+                self._change_mode(mode)
+            case Forget():
+                self._forget()
+            case Audit(answer):
+                answer(self._audit())
+
+    def take(self, sequence: LiveSequence, outcome: Outcome) -> int | None:
+        """Give a sequence the token drawn for it; None where nobody is told of it."""
+        token = outcome.token
+        if sequence.done:  # it left, or lock step keeps it computing until its batch ends
+            sequence.tokens.append(token or 0)
+            return None
+        if token is None:
+            self.memory.poison(sequence)
+            self.end_with_error(sequence, outcome.reason)
+            return None
+        sequence.tokens.append(token)
+        if token in sequence.stop_ids:
+            self._end(sequence, "stop")
+            return None
+        if sequence.generated == sequence.max_tokens:
+            self._end(sequence, "length")
+        return token
+
+    def dismiss(self) -> None:
+        """Tell of the ended sequences that their batch let go."""
+        for sequence in self.composer.take_leavers():
+            self._leave(sequence, self._outcomes.pop(sequence.id))
+
+    def end_with_error(self, sequence: LiveSequence, message: str) -> None:
+        """End a sequence that cannot go on."""
+        self.composer.remove(sequence)
+        self._leave(sequence, Finish(sequence.id, "error", message))
+
+    def end_oversized(self) -> None:
+        """End whoever the pool, having shrunk, cannot hold any more."""
+        for sequence in list(self._sequences.values()):
+            tokens = sequence.prompt_tokens + sequence.max_tokens
+            if self.memory.pool.pages_for(tokens) > self.memory.pool.size:
+                message = f"{tokens} tokens do not fit the KV memory, which had to shrink"
+                self.end_with_error(sequence, message)
+
+    def _take_on(self, sequences: list[Sequence]) -> None:
+        newcomers = []
+        for sequence in sequences:
+            self._arrivals += 1
+            newcomer = live(sequence, self._arrivals)
+            self._sequences[newcomer.id] = newcomer
+            if newcomer.complete:
+                self._leave(newcomer, Finish(newcomer.id, "length"))
+            else:
+                newcomers.append(newcomer)
+        if newcomers:
+            self.composer.add(newcomers)
+        self.end_oversized()
+
+    def _cancel(self, name: SequenceId, message: str | None) -> None:
+        sequence = self._sequences.get(name)
+        if sequence is not None:
+            self.composer.remove(sequence)
+            cancelled = Finish(name, "cancelled", message)
+            self._leave(sequence, self._outcomes.pop(name, cancelled))
+            self.dismiss()
+
+    def _revise(self, remaining: dict[SequenceId, int]) -> None:
+        for name, tokens in remaining.items():
+            if name in self._sequences:
+                self._sequences[name].expected = self._sequences[name].generated + tokens
+
+    def _unpin(self, names: list[str]) -> None:
+        for name in names:
+            self.memory.tree.unpin(name)
+        self.composer.reconsider()
+
+    def _change_mode(self, mode: Mode) -> None:
+        """Hand everyone to the other composer; what was computed is computed again."""
+        if mode == self.mode:
+            return
+        kind = LockstepComposer if mode == "lockstep" else Composer
+        fresh = kind(self.memory, self.composer.step_tokens)
+        everyone = self.composer.disband()
+        self.dismiss()
+        if everyone:
+            fresh.add(everyone)
+        self.composer = fresh
+        log.info("mode_changed", mode=mode, sequences=len(everyone))
+
+    def _audit(self) -> str | None:
+        try:
+            self.composer.check()
+        except AssertionError as error:
+            return str(error) or "an invariant of the queues does not hold"
+        return None
+
+    def _forget(self) -> None:
+        for sequence in self._sequences.values():
+            sequence.done = True
+            self.composer.remove(sequence)
+        self.composer.take_leavers()
+        for kept in (self._sequences, self._outcomes, self.finished):
+            kept.clear()
+        self.memory.tree.unpin_all()
+        self.paused = False
+        self._change_mode("continuous")
+
+    def _end(self, sequence: LiveSequence, reason: FinishReason) -> None:
+        sequence.done = True
+        self._outcomes[sequence.id] = Finish(sequence.id, reason)
+        self.composer.ended(sequence)
+
+    def _leave(self, sequence: LiveSequence, finish: Finish) -> None:
+        sequence.done = True
+        del self._sequences[sequence.id]
+        self.finished.append(finish)
