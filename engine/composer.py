@@ -206,13 +206,14 @@ class Composer:
 
 def take_chunk(memory: KvMemory, sequence: LiveSequence, most: int) -> Chunk:
     """A sequence's next tokens, as many as there is room for; they count as computed now."""
-    length = memory.grow(sequence, min(sequence.pending, most))
-    start = sequence.computed
-    sequence.computed += length
-    completes = length > 0 and sequence.pending == 0
+    start, pending = sequence.computed, sequence.pending
+    length = memory.grow(sequence, min(pending, most))
+    sequence.computed = start + length
+    completes = length == pending
     carry = sequence.drawn if completes and sequence.ahead else None
     sequence.ahead += completes
-    memory.list_pages(sequence)
+    if sequence.computed >= memory.pool.page_tokens * (len(sequence.nodes) + 1):
+        memory.list_pages(sequence)
     return Chunk(sequence, start, length, completes, carry)
 
 

@@ -17,7 +17,7 @@ from engine.kv.memory import Copies
 from engine.kv.store import KvStore
 from engine.model import LoadedModel
 from engine.packing import Packed, pack
-from engine.sampling import Batch, Draw, draw_tokens, prepare, pull
+from engine.sampling import GREEDY, Batch, Draw, draw_tokens, prepare, pull
 from engine.sequence import LiveSequence
 
 COPIED: Final = 4  # pages, to learn what copying costs
@@ -137,22 +137,18 @@ class Runner:
 
 def _draw(chunk: Chunk) -> Draw:
     sequence = chunk.sequence
+    if sequence.greedy:
+        return GREEDY
     start = sequence.padding + sequence.prompt_tokens
+    seen = sequence.looks_back
     return Draw(
         sampling=sequence.sampling,
         position=chunk.start + chunk.length - sequence.padding,
-        prompt=sequence.tokens[sequence.padding : start] if _looks_back(sequence) else (),
-        generated=sequence.tokens[start:] if _looks_back(sequence) else (),
+        prompt=sequence.tokens[sequence.padding : start] if seen else (),
+        generated=sequence.tokens[start:] if seen else (),
         carried=chunk.carry,
         constraint=sequence.constraint,
     )
-
-
-def _looks_back(sequence: LiveSequence) -> bool:
-    """Whether drawing its next token depends on the tokens before."""
-    how = sequence.sampling
-    penalties = (how.presence_penalty, how.frequency_penalty, how.repetition_penalty - 1)
-    return any(penalties) or sequence.constraint is not None
 
 
 def _run_now(work: "partial[Executed]") -> "Future[Executed]":

@@ -1,14 +1,11 @@
 """One sequence on its way through the engine."""
 
 from dataclasses import dataclass, field
-from typing import Final
 
 from engine.kv.host import Swapped
 from engine.kv.prefix import Node
 from engine.protocol import Sampling, Sequence
-from engine.sampling.constraint import Constraint
-
-GREEDY: Final = Sampling()
+from engine.sampling import GREEDY, Constraint, greedy, looks_back
 
 
 @dataclass(eq=False, slots=True)
@@ -30,7 +27,7 @@ class LiveSequence:
     reserved: int
     expected: int
     stop_ids: frozenset[int] = frozenset()
-    sampling: Sampling = GREEDY
+    sampling: Sampling = GREEDY.sampling
     constraint: Constraint | None = None
     salt: str = ""
 
@@ -43,6 +40,13 @@ class LiveSequence:
     ahead: int = 0
     drawn: int = 0  # where the newest launched step draws its token, if it does
     done: bool = False
+
+    greedy: bool = field(init=False)
+    looks_back: bool = field(init=False)  # whether its next token depends on those before
+
+    def __post_init__(self) -> None:
+        self.greedy = self.constraint is None and greedy(self.sampling)
+        self.looks_back = self.constraint is not None or looks_back(self.sampling)
 
     @property
     def generated(self) -> int:
@@ -57,12 +61,13 @@ class LiveSequence:
     @property
     def pending(self) -> int:
         """Tokens not computed yet: 1 while decoding."""
-        return self.length - self.computed
+        return len(self.tokens) + self.ahead - self.computed
 
     @property
     def complete(self) -> bool:
         """Whether it gets no further token than those being drawn."""
-        return self.generated + self.ahead >= self.max_tokens
+        answered = len(self.tokens) + self.ahead - self.padding - self.prompt_tokens
+        return answered >= self.max_tokens
 
     @property
     def remainder(self) -> int:

@@ -84,11 +84,13 @@ class KvMemory:
 
     def grow(self, sequence: LiveSequence, tokens: int) -> int:
         """Pages for so many tokens more than are computed; how many of them there is room for."""
-        have = self.free
-        missing = self.missing(sequence, sequence.computed + tokens)
-        if missing:
-            sequence.pages += self._take(min(missing, have))
-        return min(tokens, len(sequence.pages) * self.pool.page_tokens - sequence.computed)
+        room = len(sequence.pages) * self.pool.page_tokens - sequence.computed
+        if room < tokens:
+            missing = self.pool.pages_for(tokens - room)
+            taken = self._take(min(missing, self.free))
+            sequence.pages += taken
+            room += len(taken) * self.pool.page_tokens
+        return min(tokens, room)
 
     def adopt(self, sequence: LiveSequence) -> None:
         """Take over further pages of a prompt that another sequence has computed meanwhile."""

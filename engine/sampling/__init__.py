@@ -6,11 +6,12 @@ device, without waiting for it; `read` waits.
 
 from engine.sampling.batch import Batch, prepare
 from engine.sampling.constraint import Constraint
-from engine.sampling.draw import Draw
+from engine.sampling.draw import GREEDY, Draw, greedy, looks_back
 from engine.sampling.drawing import Drawn, draw_tokens
 from engine.sampling.outcome import Outcome, Pulled, pull, read
 
 __all__ = [
+    "GREEDY",
     "Batch",
     "Constraint",
     "Draw",
@@ -18,6 +19,8 @@ __all__ = [
     "Outcome",
     "Pulled",
     "draw_tokens",
+    "greedy",
+    "looks_back",
     "prepare",
     "pull",
     "read",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from engine.sampling.choice import Choice, Way, choice, way
-from engine.sampling.draw import Draw
+from engine.sampling.draw import GREEDY, Draw
 from engine.sampling.edits import Edits, edited
 from engine.sampling.logprobs import Wanted
 from engine.sampling.transfer import to_device
@@ -41,6 +41,8 @@ def prepare(draws: Sequence[Draw], vocabulary: int, device: torch.device) -> Bat
     """
     ways: defaultdict[Way, list[int]] = defaultdict(list)
     for row, draw in enumerate(draws):
+        if draw is GREEDY:
+            continue
         kind = way(draw.sampling, vocabulary)
         if kind is not Way.LIKELIEST or edited(draw):
             ways[kind].append(row)

@@ -1,7 +1,9 @@
 """What the drawing of one token is asked to heed."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+import msgspec
 
 from engine.protocol import Sampling
 from engine.sampling.constraint import Constraint
@@ -22,3 +24,17 @@ class Draw(NamedTuple):
     generated: Sequence[int] = ()
     carried: int | None = None
     constraint: Constraint | None = None
+
+
+GREEDY: Final = Draw(Sampling(), position=0)  # of a row that takes the likeliest token, no more
+
+
+def greedy(sampling: Sampling) -> bool:
+    """Whether `GREEDY` says all there is to say of these options."""
+    return msgspec.structs.replace(sampling, seed=0) == GREEDY.sampling
+
+
+def looks_back(sampling: Sampling) -> bool:
+    """Whether drawing the next token depends on the tokens before."""
+    penalties = (sampling.presence_penalty, sampling.frequency_penalty)
+    return any(penalties) or sampling.repetition_penalty != 1

@@ -1,6 +1,7 @@
 """The step loop: how sequences end, and what it does when a step fails."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from random import Random
 
@@ -266,8 +267,7 @@ def test_a_constraint_sees_every_token_generated_before(
 ) -> None:
     run = a_run()
     submitted = a_sequence("s", max_tokens=12)
-    constrained = live(submitted, 0)
-    constrained.constraint = Alternating()
+    constrained = replace(live(submitted, 0), constraint=Alternating())
     run.loop.roster._sequences["s"] = constrained
     run.loop.roster.composer.add([constrained])
     run.all([a_sequence("beside")])
