@@ -49,7 +49,7 @@ def serve(settings: Settings, address: Address) -> int:
     torch.set_num_threads(settings.engine_threads or max(1, len(os.sched_getaffinity(0)) - 1))
     model = load_model(settings.model, settings.engine_device, settings.engine_dtype)
     pages = pool_pages(model, settings)
-    runner = Runner(model, pages, settings.page_tokens)
+    runner = Runner(model, pages, settings.page_tokens, graph_rows=settings.engine_graph_rows)
     costs = runner.measure(min(settings.engine_step_tokens, model.context_tokens))
     memory = KvMemory(
         PagePool(pages, settings.page_tokens),

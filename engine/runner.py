@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from engine.attention.reference import ReferenceAttention
+from engine.attention.triton import TritonAttention
 from engine.composer import Chunk, Plan
 from engine.errors import OutOfMemory, StartupFailure
 from engine.flight import Executed, Flight, clock_of
+from engine.graphs import DecodeGraphs, Forward
 from engine.kv.host import RestoreCosts
 from engine.kv.memory import Copies
 from engine.kv.store import KvStore
@@ -29,11 +31,15 @@ class Runner:
 
     On a CPU steps run in a thread of their own, on a GPU in the stream's order; either way a step
     can be launched while the one before runs, and reads that one's tokens where they are drawn.
+    On a GPU steps of up to `graph_rows` single tokens are replayed as CUDA graphs.
     """
 
-    def __init__(self, model: LoadedModel, pages: int, page_tokens: int) -> None:
+    def __init__(
+        self, model: LoadedModel, pages: int, page_tokens: int, *, graph_rows: int = 0
+    ) -> None:
         self.model = model
         self._page_tokens = page_tokens
+        self._graph_rows = graph_rows if model.device.type == "cuda" else 0
         self._allocate(pages)
         self._clock = clock_of(model.device)
         self._previous: Tensor | None = None
@@ -79,7 +85,7 @@ class Runner:
 
     def shrink(self, pages: int) -> int:
         """Give up the pool for a smaller one, empty, as large as can be had; its pages."""
-        del self.store, self.attention
+        del self.store, self.attention, self._forward
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
         self._allocate(pages)
@@ -100,7 +106,21 @@ class Runner:
             raise StartupFailure(
                 f"LMAAS_KV_TOKENS: no memory for {pages} pages of {self._page_tokens} tokens"
             ) from error
-        self.attention = ReferenceAttention(self.store)
+        on_gpu = model.device.type == "cuda"
+        self.attention = (
+            TritonAttention(self.store, model.heads) if on_gpu else ReferenceAttention(self.store)
+        )
+        self._forward: Forward = partial(model.network, attention=self.attention)
+        if self._graph_rows:
+            self._capture()
+
+    def _capture(self) -> None:
+        assert isinstance(self.attention, TritonAttention)
+        standing = self.attention.standing(self._graph_rows, self.model.context_tokens)
+        with torch.inference_mode():
+            self._forward = DecodeGraphs(
+                self._forward, standing, self._graph_rows, self.model.device
+            )
 
     def _execute(self, copies: Copies, packed: Packed, batch: Batch) -> Executed:
         """One step on the device. OutOfMemory where it has no room."""
@@ -113,7 +133,7 @@ class Runner:
                 if packed.carry is not None:
                     assert previous is not None, "the step before has failed"
                     packed.token_ids[packed.carry[0]] = previous[packed.carry[1]]
-                logits = self.model.network(packed, self.attention)
+                logits = self._forward(packed)
                 drawn = draw_tokens(logits, batch, previous)
                 pulled = pull(drawn)
                 self._previous = drawn.tokens

@@ -10,7 +10,7 @@ from engine.runner import Runner
 from engine.settings import Settings
 
 CPU_TOKENS: Final = 32_768  # without a setting: host memory is not ours alone
-USED: Final = 0.95  # of a GPU's free memory; the rest is for fragments
+USED: Final = 0.9  # of a GPU's free memory; the rest is for CUDA graphs and fragments
 
 
 def pool_pages(model: LoadedModel, settings: Settings) -> int:

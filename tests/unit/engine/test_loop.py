@@ -8,8 +8,11 @@ from random import Random
 import pytest
 import torch
 
+from engine.attention.reference import ReferenceAttention
 from engine.orders import Forget, Start, Stop
+from engine.packing import Packed
 from engine.protocol import Pause, Resume, Revise, Sampling, SetMode
+from engine.runner import Runner
 from engine.sequence import live
 
 UNKNOWN_TOKEN = 10**6
@@ -112,11 +115,16 @@ class Exhausted:
     def __init__(self, network: Callable, failures: int) -> None:
         self.network, self.failures = network, failures
 
-    def __call__(self, *step: object) -> torch.Tensor:
+    def __call__(self, packed: Packed, attention: ReferenceAttention) -> torch.Tensor:
         if self.failures > 0:
             self.failures -= 1
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
-        return self.network(*step)
+        return self.network(packed, attention)
+
+
+def an_exhausted_runner(runner: Runner, failures: int) -> Runner:
+    network = Exhausted(runner.model.network, failures)
+    return Runner(runner.model._replace(network=network), pages=64, page_tokens=4)
 
 
 def test_a_device_out_of_memory_shrinks_the_pool_and_no_client_notices(
@@ -124,9 +132,7 @@ def test_a_device_out_of_memory_shrinks_the_pool_and_no_client_notices(
 ) -> None:
     sequences = [a_sequence(f"s{n}", range(n, n + 9)) for n in range(6)]
     calm = a_run().all(sequences)
-    runner = a_runner()
-    runner.model = runner.model._replace(network=Exhausted(runner.model.network, failures=3))
-    run = a_run(runner)
+    run = a_run(an_exhausted_runner(a_runner(), failures=3))
     assert run.all(sequences) == calm
     assert run.loop.stats.shrinks == 3
     assert run.steps[-1].kv.pages == int(int(int(64 * 0.9) * 0.9) * 0.9)
@@ -135,9 +141,7 @@ def test_a_device_out_of_memory_shrinks_the_pool_and_no_client_notices(
 def test_what_a_shrunken_pool_cannot_hold_ends_with_the_reason(
     a_runner: Callable, a_run: Callable, a_sequence: Callable
 ) -> None:
-    runner = a_runner()
-    runner.model = runner.model._replace(network=Exhausted(runner.model.network, failures=1))
-    run = a_run(runner)
+    run = a_run(an_exhausted_runner(a_runner(), failures=1))
     run.all([a_sequence("large", max_tokens=250, reserve=9), a_sequence("small")])
     assert run.finishes["small"].reason == "length"
     assert "KV memory, which had to shrink" in run.finishes["large"].message
