@@ -21,6 +21,15 @@ NetworkChoice = Literal["auto", "huggingface"]
 FAMILIES: Final = ("gemma", "gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3")
 # Their frequencies follow the longest position of a step, so a neighbour would change the answer.
 NEIGHBOURLY_ROPE: Final = frozenset({"dynamic", "longrope"})
+LAYERS: Final = frozenset({"full_attention", "sliding_attention"})
+# What these settings ask for, where they are set, is not in our attention.
+FOREIGN: Final = {
+    "attn_logit_softcapping": "soft-capped attention",
+    "final_logit_softcapping": "soft-capped logits",
+    "kv_lora_rank": "multi-head latent attention",
+    "attention_sinks": "attention sinks",
+    "cache_implementation": "a cache of its own kind",
+}
 
 
 class LoadedModel(NamedTuple):
@@ -35,6 +44,7 @@ class LoadedModel(NamedTuple):
     context_tokens: int
     vocabulary: int
     stop_ids: list[int]
+    heads: int
     kv_shape: KvShape
     dtype: torch.dtype
     device: torch.device
@@ -69,6 +79,7 @@ def load_model(
         context_tokens=config.max_position_embeddings,
         vocabulary=config.vocab_size,
         stop_ids=_stop_ids(module.generation_config.eos_token_id),
+        heads=config.num_attention_heads,
         kv_shape=_kv_shape(config),
         dtype=number_format,
         device=place,
@@ -104,6 +115,12 @@ def refuse_unservable(config: Any) -> None:
         config, "add_cross_attention", False
     ):
         raise ModelRefused("LMAAS_MODEL: only decoder-only models are served")
+    foreign = [what for setting, what in FOREIGN.items() if getattr(config, setting, None)]
+    if foreign:
+        raise ModelRefused(f"LMAAS_MODEL: {foreign[0]} is not served")
+    layers = sorted(set(getattr(config, "layer_types", None) or ()) - LAYERS)
+    if layers:
+        raise ModelRefused(f"LMAAS_MODEL: {layers[0]} layers are not served")
     rope = sorted(NEIGHBOURLY_ROPE & set(_rope_types(getattr(config, "rope_parameters", None))))
     if rope:
         raise ModelRefused(f"LMAAS_MODEL: {rope[0]} RoPE depends on the other sequences of a step")

@@ -152,7 +152,7 @@ class Runner:
             self.store.scrub(copies.scrub)
         for swapped, pages in copies.back:
             assert swapped.content is not None, "what was to be copied out is not there"
-            self.store.copy_in(pages, swapped.content[:, :, -len(pages) :])
+            self.store.copy_in(pages, swapped.content)
 
 
 def _draw(chunk: Chunk) -> Draw:

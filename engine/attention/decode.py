@@ -105,7 +105,7 @@ def _mask(one: Pass, page_tokens: int, hide: float) -> npt.NDArray[np.float32]:
 def attend_decode(
     decode: Decode, query: Tensor, keys: Tensor, values: Tensor, scale: float
 ) -> Tensor:
-    """Tokens (tokens, heads, dim) over pages (pages, kv_heads, page_tokens, dim): like the query."""
+    """Tokens (tokens, heads, dim) over (pages, kv_heads, page_tokens, dim): like the query."""
     results = [_attend_read(read, query, keys, values, scale) for read in decode.reads]
     out, weight = results[0]  # (parts, dim), (parts,)
     if len(results) > 1:

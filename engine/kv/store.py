@@ -55,15 +55,17 @@ class KvStore:
         self.content.index_fill_(2, self._index(pages), 0)
 
     def copy_out(self, pages: Sequence[int]) -> Tensor:
-        """What these pages hold, in host memory.
+        """What these pages hold, on its way to host memory.
 
-        One tensor, (2, layers, pages, kv_heads, page_tokens, head_dim), keys before values.
+        One tensor, (2, layers, pages, kv_heads, page_tokens, head_dim), keys before values. From
+        a GPU it arrives in pinned memory when the stream gets there.
         """
-        return self.content.index_select(2, self._index(pages)).cpu()
+        return self.content.index_select(2, self._index(pages)).to("cpu", non_blocking=True)
 
     def copy_in(self, pages: Sequence[int], content: Tensor) -> None:
-        """Let these pages hold what was copied out, page for page."""
-        self.content.index_copy_(2, self._index(pages), content.to(self.content.device))
+        """Let these pages hold the last of those that were copied out."""
+        content = content.to(self.content.device, non_blocking=True)[:, :, -len(pages) :]
+        self.content.index_copy_(2, self._index(pages), content)
 
     def _index(self, pages: Sequence[int]) -> Tensor:
         return torch.tensor(list(pages), dtype=torch.long, device=self.content.device)

@@ -14,7 +14,7 @@ ATTENTION: Final = "lmaas_paged"
 class HuggingFaceNetwork:
     """Any model that lets its attention be replaced; ValueError for one that does not."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: Any) -> None:
         AttentionInterface.register(ATTENTION, _attend)
         module.set_attn_implementation(ATTENTION)
         if module.config._attn_implementation != ATTENTION:  # noqa: SLF001 - no public way to ask

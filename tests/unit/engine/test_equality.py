@@ -1,15 +1,17 @@
 """The engine's greedy tokens are those of transformers' `generate`."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from random import Random
 
 import pytest
 import torch
+from msgspec import structs
 from transformers import AutoModelForCausalLM
 
 import engine.demo
-from engine.protocol import Sequence
+from engine.protocol import Sequence, SetMode
 
 DEMO = Path(engine.demo.__file__).parent / "lmaas-demo"
 FAMILIES = [
@@ -17,7 +19,7 @@ FAMILIES = [
 ]  # fmt: skip
 
 
-def some_sequences(vocabulary: int, count: int, reserve: int | None = None) -> list[Sequence]:
+def some_sequences(vocabulary: int, count: int) -> list[Sequence]:
     """Sequences of mixed prompt and generation lengths."""
     random = Random(5)
     return [
@@ -25,10 +27,13 @@ def some_sequences(vocabulary: int, count: int, reserve: int | None = None) -> l
             id=f"s{number}",
             prompt=[random.randrange(vocabulary) for _ in range(random.choice([1, 3, 17, 41]))],
             max_tokens=(tokens := random.choice([1, 7, 23])),
-            reserve=reserve or tokens,
+            reserve=tokens,
         )
         for number in range(count)
     ]
+
+
+SEQUENCES = some_sequences(97, 8)
 
 
 def generated_by_transformers(folder: Path, sequences: list[Sequence]) -> dict[str, list[int]]:
@@ -45,31 +50,40 @@ def generated_by_transformers(folder: Path, sequences: list[Sequence]) -> dict[s
     }
 
 
+@pytest.fixture(scope="module")
+def expected(model_folder: Callable[[str], Path]) -> Callable[[str], dict[str, list[int]]]:
+    """What transformers generates for `some_sequences`, made once for each family."""
+    return lru_cache(lambda family: generated_by_transformers(model_folder(family), SEQUENCES))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_gives_the_tokens_of_generate(
-    family: str, a_run: Callable, model_folder: Callable
+@pytest.mark.parametrize(("step_tokens", "page_tokens"), [(2, 3), (5, 16), (33, 1), (512, 4)])
+def test_no_chunking_or_page_size_changes_a_token(
+    family: str, step_tokens: int, page_tokens: int, a_run: Callable, expected: Callable
 ) -> None:
-    sequences = some_sequences(97, 8)
-    run = a_run(family, step_tokens=16)
-    assert run.all(sequences) == generated_by_transformers(model_folder(family), sequences)
+    run = a_run(family, pages=400 // page_tokens, page_tokens=page_tokens, step_tokens=step_tokens)
+    assert run.all(SEQUENCES) == expected(family)
 
 
-@pytest.mark.parametrize("family", ["llama", "mistral"])
-@pytest.mark.parametrize("step_tokens", [2, 5, 33, 512])
-@pytest.mark.parametrize("page_tokens", [1, 3, 16])
-def test_chunking_and_page_size_change_no_token(
-    family: str, step_tokens: int, page_tokens: int, a_run: Callable, model_folder: Callable
-) -> None:
-    sequences = some_sequences(97, 5)
-    run = a_run(family, pages=256 // page_tokens, page_tokens=page_tokens, step_tokens=step_tokens)
-    assert run.all(sequences) == generated_by_transformers(model_folder(family), sequences)
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("step_tokens", [5, 64])
+@pytest.mark.parametrize("host_pages", [0, 30], ids=["recompute", "swap"])
+@pytest.mark.parametrize("sharing", [False, True], ids=["apart", "shared"])
+def test_no_preemption_or_sharing_changes_a_token(
+    family: str, step_tokens: int, host_pages: int, sharing: bool, a_run: Callable,
+    expected: Callable,
+) -> None:  # fmt: skip
+    sequences = [structs.replace(sequence, reserve=1) for sequence in SEQUENCES]
+    run = a_run(family, pages=17, step_tokens=step_tokens, host_pages=host_pages, sharing=sharing)
+    assert run.all(sequences) == expected(family)
+    assert run.preempted
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2-mixed", "gpt2"])
-def test_preemption_changes_no_token(family: str, a_run: Callable, model_folder: Callable) -> None:
-    sequences = some_sequences(97, 10, reserve=1)
-    run = a_run(family, pages=16, page_tokens=4, step_tokens=16)
-    assert run.all(sequences) == generated_by_transformers(model_folder(family), sequences)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_lock_step_changes_no_token(family: str, a_run: Callable, expected: Callable) -> None:
+    run = a_run(family, pages=60)
+    run.loop.put(SetMode("lockstep"))
+    assert run.all(SEQUENCES) == expected(family)
     assert run.preempted
 
 

@@ -1,0 +1,67 @@
+"""Packing a step's chunks into tensors."""
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+
+import torch
+
+from engine.attention.interface import Context
+from engine.composer import Chunk
+from engine.packing import Packed, pack
+
+
+class Noted:
+    """An attention whose plan is what it was asked for."""
+
+    def plan(self, contexts: Sequence[Context]) -> list[Context]:
+        return list(contexts)
+
+
+def a_chunk(
+    tokens: Sequence[int],
+    start: int,
+    length: int,
+    *,
+    completes: bool = True,
+    carry: int | None = None,
+    padding: int = 0,
+) -> Chunk:
+    sequence = SimpleNamespace(tokens=list(tokens), pages=[9], padding=padding)
+    return Chunk(sequence, start, length, completes, carry)
+
+
+def packed(*chunks: Chunk) -> Packed:
+    return pack(chunks, Noted(), torch.device("cpu"))
+
+
+def test_chunks_lie_one_behind_the_other() -> None:
+    step = packed(a_chunk([5, 6, 7], 2, 1), a_chunk([1, 2, 3, 4], 1, 3))
+    assert step.token_ids.tolist() == [7, 2, 3, 4]
+    assert step.positions.tolist() == [2, 1, 2, 3]
+    assert step.plan == [Context(2, 1, [9], 0), Context(1, 3, [9], 0)]
+
+
+def test_tokens_are_drawn_behind_completing_chunks_alone() -> None:
+    step = packed(
+        a_chunk([5], 0, 1), a_chunk([1, 2, 3, 4], 0, 3, completes=False), a_chunk([8, 9], 0, 2)
+    )
+    assert step.last.tolist() == [0, 5]
+
+
+def test_padding_does_not_count_as_position() -> None:
+    step = packed(a_chunk([0, 0, 0, 6, 7], 1, 4, padding=3))
+    assert step.positions.tolist() == [0, 0, 0, 1]
+    assert step.plan[0].hidden == 3
+
+
+def test_tokens_not_known_yet_are_carried_over() -> None:
+    step = packed(
+        a_chunk([5, 6], 2, 1, carry=1), a_chunk([7], 0, 1), a_chunk([1, 2], 0, 3, carry=0)
+    )
+    assert step.token_ids.tolist() == [0, 7, 1, 2, 0]
+    assert step.carry is not None
+    assert step.carry.tolist() == [[0, 4], [1, 0]]
+
+
+def test_nothing_is_carried_where_all_is_known() -> None:
+    assert packed(a_chunk([5], 0, 1)).carry is None
