@@ -1,6 +1,6 @@
 # `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-compose lint types contracts check format docs demo-model exactness clean
+.PHONY: help install run test test-compose lint types contracts check bench format docs demo-model exactness clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -47,6 +47,9 @@ contracts: .venv/installed-dev  ## the arrows between packages
 	@$(BIN)/lint-imports
 
 check: lint types contracts test  ## what CI runs
+
+bench: .venv/installed  ## measure a figure: F=E1 E3 prefix step; A='--rounds 1' passes options
+	@$(BIN)/python -m benchmarks $(F) $(A)
 
 docs: .venv/installed  ## write docs/configuration.md anew
 	@$(BIN)/lmaas configuration > docs/configuration.md

@@ -74,10 +74,12 @@ class Runner:
         self.probe(0, tokens)
         pages = list(range(min(COPIED, self.store.pages)))
         self.store.copy_in(pages, self.store.copy_out(pages))
-        began_s = perf_counter()
+        began = self._clock()
         self.store.copy_in(pages, self.store.copy_out(pages))
-        copied_s = perf_counter() - began_s
-        return RestoreCosts(copied_s / (2 * len(pages)), self.probe(0, tokens) / tokens)
+        copied = self._clock()
+        copied.passed()
+        page_copy_s = began.until(copied) / (2 * len(pages))
+        return RestoreCosts(page_copy_s, self.probe(0, tokens) / tokens)
 
     def clear(self) -> None:
         """Zero all pages: some may hold what is no number."""

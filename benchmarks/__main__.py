@@ -1,0 +1,81 @@
+"""`python -m benchmarks FIGURE`: measure a figure, print it, and write its result."""
+
+import signal
+import sys
+
+import click
+
+from benchmarks import e1, e3, prefix, step, workload
+from benchmarks.models import SHAPES
+
+threads_option = click.option("--threads", default=2, show_default=True, help="cores to use")
+sizes = click.Choice(list(SHAPES))
+
+
+@click.group()
+def main() -> None:
+    """Figures that the engine is held to. Results go to benchmarks/results.
+
+    Anything but a figure's own workload is a mere look: its result goes to .bench/looks.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("interrupted"))  # and end the contestants
+
+
+@main.command("E1")
+@click.option("--rounds", default=5, show_default=True, help="runs of each contestant")
+@click.option(
+    "--slow-rounds", default=3, show_default=True, help="the same, of who is slow on m100"
+)
+@click.option("--sizes", "chosen", default="tiny,m100", show_default=True, help="models to run")
+@click.option("--only", default="", help=f"of {', '.join(n for s in e1.SIDES.values() for n in s)}")
+@click.option("--requests", default=workload.MIXED, show_default=True, help="how many of the mix")
+@threads_option
+def engines(
+    rounds: int, slow_rounds: int, chosen: str, only: str, requests: int, threads: int
+) -> None:
+    """Our engine on CPU against transformers and vLLM."""
+    names = _among(only, [name for names in e1.SIDES.values() for name in names])
+    e1.run(rounds, slow_rounds, _among(chosen, list(SHAPES)), names, requests, threads)
+
+
+@main.command("E3")
+@click.option("--rounds", default=3, show_default=True, help="runs of each policy")
+@click.option("--requests", default=workload.MIXED, show_default=True, help="how many of the mix")
+@click.option("--size", type=sizes, default=e3.SIZE, show_default=True, help="model to run")
+@threads_option
+def reservations(rounds: int, requests: int, threads: int, size: str) -> None:
+    """The engine at a fixed KV budget, by what is reserved for answers."""
+    e3.run(rounds, requests, threads, size)
+
+
+@main.command("prefix")
+@click.option("--rounds", default=3, show_default=True, help="runs of each setting")
+@click.option("--requests", default=prefix.REQUESTS, show_default=True, help="with one prefix")
+@click.option("--size", type=sizes, default=prefix.SIZE, show_default=True, help="model to run")
+@threads_option
+def prefixes(rounds: int, requests: int, threads: int, size: str) -> None:
+    """Requests that begin alike, with and without sharing."""
+    prefix.run(rounds, requests, threads, size)
+
+
+@main.command("step")
+@click.option("--rounds", default=5, show_default=True, help="runs of the batch")
+@click.option("--requests", default=step.BATCH, show_default=True, help="in the batch")
+@click.option("--size", type=sizes, default=step.SIZE, show_default=True, help="model to run")
+@threads_option
+def steps(rounds: int, requests: int, threads: int, size: str) -> None:
+    """The share of a step outside the model."""
+    step.run(rounds, requests, threads, size)
+
+
+def _among(text: str, known: list[str]) -> list[str]:
+    """The names in a comma-separated list. UsageError for one that is not known."""
+    names = [name for name in text.split(",") if name]
+    for name in names:
+        if name not in known:
+            raise click.UsageError(f"{name} is none of {', '.join(known)}")
+    return names
+
+
+if __name__ == "__main__":
+    main()

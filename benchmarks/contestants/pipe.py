@@ -1,0 +1,43 @@
+"""The child's end of a contest: requests come in by stdin, one JSON line a task, answers go out.
+
+Imported in vLLM's environment too, hence nothing but the standard library.
+"""
+
+import json
+import os
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from time import perf_counter
+from typing import TextIO, TypeAlias
+
+Task: TypeAlias = list[tuple[list[int], int]]  # prompts, and how many tokens to generate
+Tokens: TypeAlias = list[list[int]]
+Answer: TypeAlias = Callable[[Task], Tokens]
+
+
+def serve(prepare: Callable[[Namespace], AbstractContextManager[Answer]], *numbers: str) -> None:
+    """Enter what `prepare` loads, then answer tasks until stdin ends, and tell each one's time.
+
+    The command line names a folder with a model, `--threads`, and each of `numbers`. What
+    libraries print goes to stderr.
+    """
+    parser = ArgumentParser()
+    parser.add_argument("folder")
+    for number in ("--threads", *numbers):
+        parser.add_argument(number, type=int, required=True)
+    channel = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    with prepare(parser.parse_args()) as answer:
+        _say(channel, {"ready": True})
+        for line in sys.stdin:
+            task = [(prompt, tokens) for prompt, tokens in json.loads(line)]
+            start = perf_counter()
+            tokens = answer(task)
+            _say(channel, {"wall_s": perf_counter() - start, "tokens": tokens})
+
+
+def _say(channel: TextIO, message: dict[str, object]) -> None:
+    channel.write(json.dumps(message) + "\n")
+    channel.flush()

@@ -1,0 +1,172 @@
+"""The contest's end: processes that answer when asked and are stopped in between."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final, Protocol
+
+import psutil
+
+from benchmarks.client import EngineProcess, Passage
+from benchmarks.places import ROOT, log_file
+from benchmarks.workload import Request
+from engine.protocol import Sequence
+
+LOADING_S: Final = 600.0
+ANSWERING_S: Final = 1800.0
+END_S: Final = 20.0
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The time a contestant took, and each request's tokens, in the requests' order."""
+
+    wall_s: float
+    tokens: list[list[int]]
+
+
+class Contestant(Protocol):
+    """Somebody who answers requests; takes no CPU while paused."""
+
+    def answer(self, requests: list[Request]) -> Answered:
+        """Answer all, as fast as possible. RuntimeError where it cannot."""
+
+    def pause(self) -> None:
+        """Stop where it stands."""
+
+    def go_on(self) -> None:
+        """Undo `pause`."""
+
+    def close(self) -> None:
+        """End for good."""
+
+
+class PipedContestant:
+    """A process with the other end of `benchmarks.contestants.pipe`."""
+
+    def __init__(
+        self, name: str, command: list[str], environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._name = name
+        self._log = log_file(name).open("w")
+        self._process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **(environment or {})},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            bufsize=1,
+        )
+        try:
+            self._hear(LOADING_S)
+        except RuntimeError:
+            self.close()
+            raise
+
+    def answer(self, requests: list[Request]) -> Answered:
+        """Answer all; the time is taken on the other side."""
+        assert self._process.stdin is not None
+        task = [(request.prompt, request.tokens) for request in requests]
+        self._process.stdin.write(json.dumps(task) + "\n")
+        heard = self._hear(ANSWERING_S)
+        return Answered(heard["wall_s"], heard["tokens"])
+
+    def pause(self) -> None:
+        """Stop the process and its children where they stand."""
+        signal_tree(self._process.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let them go on."""
+        signal_tree(self._process.pid, signal.SIGCONT)
+
+    def close(self) -> None:
+        """End the process and its children."""
+        self.go_on()
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            signal_tree(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._process.stdout.close()
+        self._log.close()
+
+    def _hear(self, within_s: float) -> dict[str, Any]:
+        """The next line. RuntimeError where none comes in time, or none will ever come."""
+        assert self._process.stdout is not None
+        end = monotonic() + within_s
+        while not select.select([self._process.stdout], [], [], 1.0)[0]:
+            if monotonic() > end:
+                raise RuntimeError(f"{self._name} said nothing for {within_s:g} s")
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self._name} ended; see {self._log.name}")
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+
+class EngineContestant:
+    """Our engine, by its socket."""
+
+    def __init__(self, name: str, folder: Path, **settings: object) -> None:
+        self._engine = EngineProcess(name, folder, **settings)
+        self._engine.wait_until_ready()
+
+    def answer(self, requests: list[Request]) -> Answered:
+        """Answer all; RuntimeError where a prompt was not computed in this very run."""
+        passage = self._engine.run([_sequence(request) for request in requests])
+        _check(requests, passage)
+        return Answered(passage.wall_s, [passage.tokens[request.id] for request in requests])
+
+    def pause(self) -> None:
+        """Stop the process where it stands."""
+        signal_tree(self._engine.process.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let it go on."""
+        signal_tree(self._engine.process.pid, signal.SIGCONT)
+
+    def close(self) -> None:
+        """End the process."""
+        self.go_on()
+        self._engine.close()
+
+
+def signal_tree(pid: int, number: signal.Signals) -> None:
+    """Send a signal to a process and all it started."""
+    try:
+        parent = psutil.Process(pid)
+        tree = [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    for process in tree:
+        try:
+            process.send_signal(number)
+        except psutil.NoSuchProcess:
+            continue
+
+
+def _sequence(request: Request) -> Sequence:
+    return Sequence(request.id, request.prompt, max_tokens=request.tokens, reserve=request.tokens)
+
+
+def _check(requests: list[Request], passage: Passage) -> None:
+    """RuntimeError unless all tokens came, and all were computed in this very run."""
+    if passage.failed:
+        raise RuntimeError(f"the engine failed {passage.failed} of {len(requests)} requests")
+    due = sum(len(request.prompt) + request.tokens - 1 for request in requests)
+    computed = passage.counted["computed_tokens"]
+    if computed < due:
+        raise RuntimeError(f"the engine computed only {computed:.0f} of the {due} tokens due")

@@ -1,0 +1,50 @@
+"""vLLM's CPU build; runs in an environment of its own (`benchmarks.installation`)."""
+
+import importlib
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from benchmarks.contestants.pipe import Answer, Task, Tokens, serve
+
+STEP_TOKENS: Final = 2048
+KV_BYTES: Final = 3 * 2**30  # nothing is ever preempted
+CONTEXT: Final = 1024
+
+
+@contextmanager
+def prepare(arguments: Namespace) -> Iterator[Answer]:
+    """Answers everything at once, so many sequences at a time."""
+    vllm = importlib.import_module("vllm")
+    model = vllm.LLM(
+        model=arguments.folder,
+        skip_tokenizer_init=True,
+        dtype="float32",
+        enforce_eager=arguments.compiled == 0,
+        max_model_len=CONTEXT,
+        max_num_seqs=arguments.sequences,
+        max_num_batched_tokens=STEP_TOKENS,
+        kv_cache_memory_bytes=KV_BYTES,
+        enable_prefix_caching=False,  # the same prompts come again in each round
+        disable_log_stats=True,
+    )
+
+    def answer(task: Task) -> Tokens:
+        outputs = model.generate(
+            [{"prompt_token_ids": prompt} for prompt, _ in task],
+            [
+                vllm.SamplingParams(
+                    temperature=0.0, max_tokens=tokens, ignore_eos=True, detokenize=False
+                )
+                for _, tokens in task
+            ],
+            use_tqdm=False,
+        )
+        return [list(output.outputs[0].token_ids) for output in outputs]
+
+    yield answer
+
+
+if __name__ == "__main__":
+    serve(prepare, "--sequences", "--compiled")

@@ -1,0 +1,16 @@
+"""Where benchmarks read and write."""
+
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[1]
+CACHE: Final = ROOT / ".bench"  # outside git: models, vLLM, logs, results of quick looks
+RESULTS: Final = ROOT / "benchmarks" / "results"
+README: Final = ROOT / "benchmarks" / "README.md"
+
+
+def log_file(name: str) -> Path:
+    """Where a process writes what it has to say; its folder exists."""
+    folder = CACHE / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{name}.log"

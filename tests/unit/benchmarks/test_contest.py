@@ -1,0 +1,136 @@
+"""Turns, absences, and the comparison of two sides."""
+
+import pytest
+
+from benchmarks import contest as contest_file
+from benchmarks.contest import Contest, Entry
+from benchmarks.contestants.process import Answered
+from benchmarks.e1 import BOUNDS, targets
+from benchmarks.foreign import Meter, Reading
+from benchmarks.ratios import paired
+from benchmarks.workload import Request, mixed_requests
+
+
+class Player:
+    """Answers at once, and notes when it was awake."""
+
+    def __init__(self, name: str, notes: list[str], fails_at: int = 99) -> None:
+        self.name, self.notes, self.left = name, notes, fails_at
+
+    def answer(self, requests: list[Request]) -> Answered:
+        self.left -= 1
+        if self.left < 0:
+            raise RuntimeError(f"{self.name} broke")
+        self.notes.append(f"{self.name} answers {len(requests)}")
+        return Answered(2.0, [[1] * request.tokens for request in requests])
+
+    def pause(self) -> None:
+        self.notes.append(f"{self.name} sleeps")
+
+    def go_on(self) -> None:
+        self.notes.append(f"{self.name} wakes")
+
+    def close(self) -> None:
+        self.notes.append(f"{self.name} ends")
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contestants settle at once, and the tests' own machine counts as quiet."""
+    monkeypatch.setattr(contest_file, "SETTLING_S", 0.0)
+    clock = iter(range(1000))
+    monkeypatch.setattr(Meter.__init__, "__defaults__", (lambda: Reading(next(clock), 0, 0, 0),))
+
+
+@pytest.fixture
+def notes() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def contest() -> Contest:
+    return Contest(mixed_requests(6), lambda _: None)
+
+
+def test_only_the_one_whose_turn_it_is_is_awake(contest: Contest, notes: list[str]) -> None:
+    for name in "ab":
+        contest.enter(Entry(name, lambda name=name: Player(name, notes), rounds=1))
+    notes.clear()
+    list(contest.rounds(1))
+    turn = ["{} wakes", "{} answers 4", "{} answers 6", "{} sleeps"]
+    assert notes == [line.format(name) for name in "ab" for line in turn]
+
+
+def test_another_contestant_begins_each_round(contest: Contest, notes: list[str]) -> None:
+    for name in "abc":
+        contest.enter(Entry(name, lambda name=name: Player(name, notes), rounds=9))
+    orders = ["".join(run.name for run in runs) for runs in contest.rounds(3)]
+    assert orders == ["abc", "bca", "cab"]
+
+
+def test_slow_contestant_leaves_the_later_rounds_to_others(
+    contest: Contest, notes: list[str]
+) -> None:
+    contest.enter(Entry("slow", lambda: Player("slow", notes), rounds=1))
+    contest.enter(Entry("quick", lambda: Player("quick", notes), rounds=3))
+    assert [len(runs) for runs in contest.rounds(3)] == [2, 1, 1]
+
+
+def test_contest_goes_on_without_who_cannot_start(contest: Contest, notes: list[str]) -> None:
+    def fail() -> Player:
+        raise RuntimeError("no wheel")
+
+    contest.enter(Entry("missing", fail, rounds=1))
+    contest.enter(Entry("here", lambda: Player("here", notes), rounds=1))
+    assert [run.name for runs in contest.rounds(1) for run in runs] == ["here"]
+    assert contest.absent == {"missing": "no wheel"}
+
+
+def test_contest_goes_on_without_who_breaks_on_the_way(contest: Contest, notes: list[str]) -> None:
+    contest.enter(Entry("frail", lambda: Player("frail", notes, fails_at=3), rounds=3))
+    contest.enter(Entry("sound", lambda: Player("sound", notes), rounds=3))
+    assert [len(runs) for runs in contest.rounds(3)] == [2, 1, 1]
+    assert "frail ends" in notes
+
+
+def test_rate_counts_generated_tokens(contest: Contest, notes: list[str]) -> None:
+    contest.enter(Entry("a", lambda: Player("a", notes), rounds=1))
+    (run,) = next(contest.rounds(1))
+    assert run.rate == sum(request.tokens for request in mixed_requests(6)) / 2.0
+
+
+def test_ratio_is_the_median_of_paired_ratios() -> None:
+    ratio = paired([10.0, 22.0, 60.0], [10.0, 11.0, 20.0])
+    assert ratio
+    assert ratio.runs == [1.0, 2.0, 3.0]
+    assert ratio.median == 2.0
+    assert 1.0 <= ratio.low <= 2.0 <= ratio.high <= 3.0
+
+
+def test_interval_is_the_same_every_time() -> None:
+    ours, theirs = [3.0, 4.0, 5.0, 7.0, 6.0], [1.0, 2.0, 2.0, 2.0, 3.0]
+    assert paired(ours, theirs) == paired(ours, theirs)
+
+
+def test_one_round_gives_a_ratio_without_width() -> None:
+    ratio = paired([4.0], [2.0])
+    assert ratio
+    assert (ratio.low, ratio.median, ratio.high) == (2.0, 2.0, 2.0)
+
+
+def test_sides_that_never_met_have_no_ratio() -> None:
+    assert paired([], [1.0]) is None
+
+
+def test_every_target_of_e1_is_missed_while_nothing_is_measured() -> None:
+    verdicts = targets([])
+    assert len(verdicts) == len(BOUNDS) == 5
+    assert not any(verdict.met for verdict in verdicts)
+
+
+def test_target_of_e1_reads_its_ratio() -> None:
+    row = {"size": "tiny", "ratio": "ours / vllm", "median": 1.2}
+    met = [verdict for verdict in targets([row]) if verdict.met]
+    assert [(verdict.name, verdict.value) for verdict in met] == [
+        ("tiny: ours / vllm, at least", 1.2)
+    ]

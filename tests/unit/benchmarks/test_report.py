@@ -1,0 +1,99 @@
+"""Result files, and the tables made of them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import report as report_file
+from benchmarks.report import BEGIN, END, Report, Result, rows_table, shown, target, write_tables
+
+
+def a_result(figure: str, value: float | None) -> Result:
+    return Result(
+        figure=figure,
+        commit="abc1234",
+        machine="a machine, 2 cores",
+        taken_at="2026-01-02T03:04:05+00:00",
+        rows=[{"size": "tiny", "median": 1234.5, "tokens_s": [1.0, 2.0]}],
+        targets=[target("ours / theirs", value, 1.15)],
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A benchmarks folder without results, and a cache beside it."""
+    (tmp_path / "README.md").write_text(f"Before.\n{BEGIN}old{END}After.\n")
+    monkeypatch.setattr(report_file, "README", tmp_path / "README.md")
+    monkeypatch.setattr(report_file, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(report_file, "CACHE", tmp_path / "cache")
+    return tmp_path
+
+
+def write(folder: Path, *results: Result) -> str:
+    (folder / "results").mkdir(exist_ok=True)
+    for result in results:
+        content = report_file.msgspec.json.encode(result)
+        (folder / "results" / f"{result.figure}.json").write_bytes(content)
+    write_tables(folder / "README.md", folder / "results")
+    return (folder / "README.md").read_text()
+
+
+def test_result_file_holds_the_agreed_fields(folder: Path) -> None:
+    Report("E9", look=False).write([{"x": 1}], [target("x", 1.0, 2.0)])
+    written = json.loads((folder / "results" / "E9.json").read_text())
+    assert list(written) == ["figure", "commit", "machine", "taken_at", "rows", "targets"]
+    assert written["targets"] == [
+        {"name": "x, at least", "value": 1.0, "target": 2.0, "met": False}
+    ]
+
+
+def test_table_is_made_of_all_result_files(folder: Path) -> None:
+    text = write(folder, a_result("E1", 1.2), a_result("E3", 1.3))
+    assert "| E1 | ours / theirs, at least | 1.15 | 1.2 | met |" in text
+    assert "| E3 | ours / theirs, at least | 1.15 | 1.3 | met |" in text
+    assert "a machine, 2 cores; commit abc1234; 2026-01-02" in text
+
+
+def test_table_leaves_what_stands_around_it(folder: Path) -> None:
+    write(folder, a_result("E1", 1.2))
+    text = write(folder, a_result("E1", 1.2))
+    assert text.startswith(f"Before.\n{BEGIN}")
+    assert text.endswith(f"{END}After.\n")
+    assert text.count("| E1 |") == 1
+
+
+def test_missed_target_is_shown_as_missed(folder: Path) -> None:
+    text = write(folder, a_result("E1", 1.1))
+    assert "| E1 | ours / theirs, at least | 1.15 | 1.1 | **missed** |" in text
+
+
+def test_missing_side_is_a_missed_target(folder: Path) -> None:
+    text = write(folder, a_result("E1", None))
+    assert "| E1 | ours / theirs, at least | 1.15 | missing | **missed** |" in text
+
+
+def test_upper_bound_is_met_from_below() -> None:
+    assert target("share", 0.1, 0.1, "at most").met
+    assert not target("share", 0.11, 0.1, "at most").met
+
+
+def test_look_leaves_results_and_table_alone(folder: Path) -> None:
+    before = (folder / "README.md").read_text()
+    Report("E1", look=True).write([], [])
+    assert (folder / "cache" / "looks" / "E1.json").exists()
+    assert not (folder / "results").exists()
+    assert (folder / "README.md").read_text() == before
+
+
+def test_rows_with_other_fields_get_a_table_of_their_own() -> None:
+    text = rows_table([{"a": 1, "runs": [1]}, {"b": 2}, {"a": 3, "runs": []}])
+    assert text == "| a |\n|---|\n| 1 |\n| 3 |\n\n| b |\n|---|\n| 2 |"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1234.5, "1,234"), (1.2345, "1.23"), (0.0, "0"), (7, "7"), (None, ""), ("x", "x")],
+)
+def test_number_is_shown_with_the_digits_that_mean_something(value: object, text: str) -> None:
+    assert shown(value) == text
