@@ -46,10 +46,17 @@ def serve(settings: Settings, address: Address) -> int:
 
     StartupFailure where the model or the address cannot be had.
     """
-    torch.set_num_threads(settings.engine_threads or max(1, len(os.sched_getaffinity(0)) - 1))
+    torch.set_num_threads(1)  # here; the model's own thread takes more
+    threads = settings.engine_threads or max(1, len(os.sched_getaffinity(0)) - 1)
     model = load_model(settings.model, settings.engine_device, settings.engine_dtype)
     pages = pool_pages(model, settings)
-    runner = Runner(model, pages, settings.page_tokens, graph_rows=settings.engine_graph_rows)
+    runner = Runner(
+        model,
+        pages,
+        settings.page_tokens,
+        threads=threads,
+        graph_rows=settings.engine_graph_rows,
+    )
     costs = runner.measure(min(settings.engine_step_tokens, model.context_tokens))
     memory = KvMemory(
         PagePool(pages, settings.page_tokens),

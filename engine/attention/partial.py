@@ -17,8 +17,8 @@ def attend_part(
     Query (items, queries, dim), keys and values (items, tokens, dim), mask (items, queries,
     tokens) give (items, queries, dim) and (items, queries) in float32.
     """
-    scores = torch.baddbmm(mask, query, keys.transpose(1, 2), alpha=scale)
+    scores = torch.baddbmm(mask, query, keys.transpose(1, 2), alpha=scale).float()
     shares = torch.softmax(scores, -1)
     # The highest share is exp(highest score) / total weight: two cheap maxima spare a slow sum.
-    weight = scores.amax(-1).float() - shares.amax(-1).float().log()
-    return torch.bmm(shares, values), weight
+    weight = scores.amax(-1) - shares.amax(-1).log()
+    return torch.bmm(shares.to(values.dtype), values), weight

@@ -1,7 +1,7 @@
 """What became of a step's rows, on the host."""
 
 from math import inf, isfinite
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,6 +9,8 @@ from torch import Tensor
 from engine.protocol import TokenLogprobs
 from engine.sampling.batch import Batch
 from engine.sampling.drawing import Drawn
+
+LEAST: Final = -9999.0  # for minus infinity, which JSON has no word for
 
 
 class Outcome(NamedTuple):
@@ -72,7 +74,7 @@ def _listed(numbers: list[float], batch: Batch) -> dict[int, TokenLogprobs]:
             strict=True,
         )
         likeliest = [(token, logprob) for token, logprob in pairs if logprob > -inf]
-        found[row] = TokenLogprobs(numbers[place], likeliest)
+        found[row] = TokenLogprobs(max(numbers[place], LEAST), likeliest)
     return found
 
 
