@@ -12,7 +12,6 @@ from typing import Final, TypeAlias
 import msgspec
 from msgspec import Struct
 
-from engine.protocol import EngineInfo
 from gateway.database.connection import Database
 from gateway.database.embedded import EmbeddedPostgres
 from gateway.database.migration import migrate
@@ -108,8 +107,7 @@ async def running_node(settings: Settings, say: Progress) -> AsyncIterator[Node]
         stack.push_async_callback(engine.close)
         stack.callback(generations.stop)
         say("waiting for the engine to load its model")
-        info = await _engine_ready(generations, supervisor)
-        _check_memory(settings, info)
+        await _engine_ready(generations, supervisor)
         # Keys are made last: one that was made is shown.
         admin_key = ensure_admin_key(data_dir, settings.admin_key)
         demo_key = await ensure_demo(database.sessions, _demo_apps(folder), settings.api_key)
@@ -155,6 +153,25 @@ def _socket(settings: Settings, data_dir: Path) -> Path:
     return Path(settings.engine_socket) if settings.engine_socket else socket_path(data_dir)
 
 
+def engine_environment(settings: Settings, socket: Path) -> dict[str, str]:
+    """The settings of the engine that we start, each as given to us."""
+    return {
+        "LMAAS_MODEL": settings.model,
+        "LMAAS_ENGINE_SOCKET": str(socket),
+        "LMAAS_KV_TOKENS": str(settings.kv_tokens),
+        "LMAAS_HOST_KV_TOKENS": str(settings.host_kv_tokens),
+        "LMAAS_PREFIX_SHARING": str(settings.prefix_sharing).lower(),
+        "LMAAS_PAGE_TOKENS": str(settings.page_tokens),
+        "LMAAS_ENGINE_THREADS": str(settings.engine_threads),
+        "LMAAS_ENGINE_DEVICE": settings.engine_device,
+        "LMAAS_ENGINE_DTYPE": settings.engine_dtype,
+        "LMAAS_ENGINE_STEP_TOKENS": str(settings.engine_step_tokens),
+        "LMAAS_ENGINE_GRAPH_ROWS": str(settings.engine_graph_rows),
+        "LMAAS_ENGINE_STEP_LIMIT_S": str(settings.engine_step_limit_s),
+        "LMAAS_LOG_LEVEL": settings.log_level,
+    }
+
+
 async def _start_engine(
     stack: AsyncExitStack, settings: Settings, data_dir: Path, say: Progress
 ) -> EngineSupervisor | None:
@@ -162,29 +179,15 @@ async def _start_engine(
     if settings.engine_socket:
         return None
     say("starting the engine")
-    supervisor = EngineSupervisor(
-        {
-            "LMAAS_MODEL": settings.model,
-            "LMAAS_ENGINE_SOCKET": str(_socket(settings, data_dir)),
-            "LMAAS_KV_TOKENS": str(settings.kv_tokens),
-            "LMAAS_PAGE_TOKENS": str(settings.page_tokens),
-            "LMAAS_ENGINE_THREADS": str(settings.engine_threads),
-            "LMAAS_ENGINE_DEVICE": settings.engine_device,
-            "LMAAS_ENGINE_DTYPE": settings.engine_dtype,
-            "LMAAS_ENGINE_STEP_TOKENS": str(settings.engine_step_tokens),
-            "LMAAS_LOG_LEVEL": settings.log_level,
-        },
-        data_dir / "engine.log",
-    )
+    environment = engine_environment(settings, _socket(settings, data_dir))
+    supervisor = EngineSupervisor(environment, data_dir / "engine.log")
     await supervisor.start()
     stack.push_async_callback(supervisor.stop)
     return supervisor
 
 
-async def _engine_ready(
-    generations: Generations, supervisor: EngineSupervisor | None
-) -> EngineInfo:
-    """The engine, once it answers; StartupFailure when it cannot, or takes too long."""
+async def _engine_ready(generations: Generations, supervisor: EngineSupervisor | None) -> None:
+    """Returns once the engine answers; StartupFailure when it cannot, or takes too long."""
     ready = asyncio.create_task(generations.dispatcher.ready())
     failed = asyncio.create_task(supervisor.failed()) if supervisor else None
     waits = [task for task in (ready, failed) if task]
@@ -196,20 +199,9 @@ async def _engine_ready(
             raise StartupFailure(f"the engine did not answer within {ENGINE_START_S:.0f} s")
         if supervisor:
             supervisor.proven = True
-        return ready.result()
     finally:
         for task in waits:
             task.cancel()
-
-
-def _check_memory(settings: Settings, info: EngineInfo) -> None:
-    """StartupFailure where an engine run elsewhere has other memory than admission counts on."""
-    ours = (settings.kv_tokens // settings.page_tokens, settings.page_tokens)
-    if ours != (info.kv.pages, info.kv.page_tokens):
-        raise StartupFailure(
-            f"the engine has {info.kv.pages} pages of {info.kv.page_tokens} tokens, the gateway "
-            f"counts on {ours[0]} of {ours[1]}: set LMAAS_KV_TOKENS and LMAAS_PAGE_TOKENS alike"
-        )
 
 
 def _policies(settings: Settings) -> Callable[[PolicyName], Policy]:
@@ -219,8 +211,6 @@ def _policies(settings: Settings) -> Callable[[PolicyName], Policy]:
         waste_limit=settings.batch_waste,
         max_delay_s=settings.max_delay_s,
         admission_z=settings.admission_z,
-        kv_tokens=settings.kv_tokens,
-        page_tokens=settings.page_tokens,
         fixed_batch=settings.fixed_batch,
         ids=_batch_ids(),
     )

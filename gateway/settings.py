@@ -55,8 +55,24 @@ class Settings(Struct, frozen=True, rename=_variable):
         int, Meta(ge=1, description="requests in a batch under the policy fixed")
     ] = 8
     kv_tokens: Annotated[
-        int, Meta(ge=64, description="size of the engine's KV pool, in tokens")
+        int,
+        Meta(
+            ge=0,
+            description="size of the engine's KV pool, in tokens; 0: on a GPU what memory is free "
+            "beside the model, on a CPU 32768",
+        ),
+    ] = 0
+    host_kv_tokens: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="KV tokens of preempted requests that the engine keeps in host memory; "
+            "0: none, they are computed again",
+        ),
     ] = 32_768
+    prefix_sharing: Annotated[
+        bool, Meta(description="keep the KV memory of equal prefixes of one tenant once")
+    ] = True
     page_tokens: Annotated[int, Meta(ge=1, le=1024, description="KV tokens a page")] = 16
     batch_waste: Annotated[
         int, Meta(ge=0, description="Φ: token reads a batch may waste before a new one is opened")
@@ -95,6 +111,22 @@ class Settings(Struct, frozen=True, rename=_variable):
             description="the engine's number format; auto: float32 on a CPU, else the model's own"
         ),
     ] = "auto"
+    engine_graph_rows: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="on a GPU, largest decode step that the engine keeps as a CUDA graph; "
+            "0: none",
+        ),
+    ] = 128
+    engine_step_limit_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="a step of the engine under way for longer means a hung device: the engine "
+            "ends and is started again",
+        ),
+    ] = 120.0
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="least severe event logged")
     ] = "info"

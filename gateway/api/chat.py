@@ -1,5 +1,6 @@
 """`POST /v1/chat/completions`: plain and streamed."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -14,14 +15,21 @@ from gateway.api.chat_schema import (
     ChatCompletionChunk,
     ChatCompletionRequest,
     Choice,
+    ChoiceLogprobs,
     ChunkChoice,
     Delta,
 )
 from gateway.api.sampling_schema import Usage, created
-from gateway.api.streams import batched, ended_before_disconnect, predicted, streamed
+from gateway.api.streams import (
+    batched,
+    cancel_all,
+    ended_before_disconnect,
+    predicted,
+    streamed,
+)
 from gateway.errors import ClientGone
 from gateway.generation.answer import whole
-from gateway.generation.live import LiveRequest
+from gateway.generation.live import LiveRequest, Piece
 from gateway.generation.service import Generations
 from gateway.tenancy.authentication import Caller
 
@@ -39,27 +47,39 @@ class ChatController(Controller):
         generations: NamedDependency[Generations],
         request: Request[Any, Any, Any],
     ) -> Response[ChatCompletion] | Stream:
-        """One answer of the served model, in OpenAI's form."""
+        """The served model's answer, or `n` of them, in OpenAI's form."""
         generations.check_model(data.model)
-        live = await generations.start(data.ask(caller))
+        lives = await generations.start(data.ask(caller))
         if data.stream:
-            return streamed(live, generations, _Chunks(live, generations, usage=data.with_usage))
-        if not await ended_before_disconnect([live], request):
-            generations.cancel(live)
-            raise ClientGone("the client went away")
-        answer = AnswerMessage(await whole(live))
-        assert live.finish_reason is not None
+            return streamed(lives, generations, _Chunks(lives, generations, usage=data.with_usage))
+        try:
+            if not await ended_before_disconnect(lives, request):
+                raise ClientGone("the client went away")
+            choices = [await _choice(live) for live in lives]
+        finally:
+            cancel_all(lives, generations)
         return Response(
             ChatCompletion(
-                id=_name(live),
-                created=created(live),
+                id=_name(lives[0]),
+                created=created(lives[0]),
                 model=generations.model,
-                choices=[Choice(answer, live.finish_reason)],
-                usage=Usage.of(live),
+                choices=choices,
+                usage=Usage.of(*lives),
                 system_fingerprint=generations.fingerprint,
             ),
-            headers=predicted(live) | batched(live),
+            headers=predicted(lives[0]) | batched(lives[0]),
         )
+
+
+async def _choice(live: LiveRequest) -> Choice:
+    answer = await whole(live)
+    return Choice(
+        AnswerMessage(answer.text), live.finish_reason, live.choice, _scored(live, answer)
+    )
+
+
+def _scored(live: LiveRequest, piece: Piece) -> ChoiceLogprobs | None:
+    return None if live.ask.sampling.logprobs is None else ChoiceLogprobs.of(piece)
 
 
 def _name(live: LiveRequest) -> str:
@@ -69,31 +89,34 @@ def _name(live: LiveRequest) -> str:
 class _Chunks:
     """The events of a streamed conversation."""
 
-    def __init__(self, live: LiveRequest, generations: Generations, *, usage: bool) -> None:
-        self._live = live
+    def __init__(
+        self, lives: Sequence[LiveRequest], generations: Generations, *, usage: bool
+    ) -> None:
+        self._lives = lives
         self._usage = usage
         self._base = ChatCompletionChunk(
-            id=_name(live),
-            created=created(live),
+            id=_name(lives[0]),
+            created=created(lives[0]),
             model=generations.model,
             choices=[],
             system_fingerprint=generations.fingerprint,
             usage=None if usage else msgspec.UNSET,
         )
 
-    def opening(self) -> ChatCompletionChunk:
-        return self._chunk(Delta(role="assistant", content=""))
+    def opening(self, live: LiveRequest) -> ChatCompletionChunk:
+        return self._chunk(ChunkChoice(Delta(role="assistant", content=""), live.choice))
 
-    def piece(self, text: str) -> ChatCompletionChunk:
-        return self._chunk(Delta(content=text))
+    def piece(self, live: LiveRequest, piece: Piece) -> ChatCompletionChunk:
+        scored = _scored(live, piece)
+        return self._chunk(ChunkChoice(Delta(content=piece.text), live.choice, logprobs=scored))
 
-    def closing(self) -> ChatCompletionChunk:
-        return self._chunk(Delta(), self._live.finish_reason)
+    def closing(self, live: LiveRequest) -> ChatCompletionChunk:
+        return self._chunk(ChunkChoice(Delta(), live.choice, live.finish_reason))
 
     def usage(self) -> ChatCompletionChunk | None:
         if not self._usage:
             return None
-        return msgspec.structs.replace(self._base, usage=Usage.of(self._live))
+        return msgspec.structs.replace(self._base, usage=Usage.of(*self._lives))
 
-    def _chunk(self, delta: Delta, finish_reason: str | None = None) -> ChatCompletionChunk:
-        return msgspec.structs.replace(self._base, choices=[ChunkChoice(delta, finish_reason)])
+    def _chunk(self, choice: ChunkChoice) -> ChatCompletionChunk:
+        return msgspec.structs.replace(self._base, choices=[choice])

@@ -1,32 +1,32 @@
 """OpenAI's chat completion messages, as clients send and read them."""
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from gateway.api.ranges import Range
 from gateway.api.sampling_schema import SamplingRequest, Usage
-from gateway.errors import UnsupportedParameter
+from gateway.errors import InvalidRequest, UnsupportedParameter
 from gateway.generation.ask import Ask, Message
+from gateway.generation.live import Piece
+from gateway.generation.scores import Likelihood
 from gateway.tenancy.authentication import Caller
 
 # Each changes what the answer means, so none is ignored; the values that ask for nothing pass.
 _UNSUPPORTED: Final[dict[str, tuple[object, ...]]] = {
-    "n": (1,),
     "tools": ([],),
     "tool_choice": ("none", "auto"),
     "functions": ([],),
     "function_call": ("none", "auto"),
     "response_format": ({"type": "text"},),
-    "logprobs": (False,),
-    "top_logprobs": (0,),
-    "logit_bias": ({},),
-    "presence_penalty": (0,),
-    "frequency_penalty": (0,),
     "modalities": (["text"],),
     "audio": (),
     "prediction": (),
     "web_search_options": (),
 }
+
+
+_RANGES: Final = {"top_logprobs": Range(0, 20)}
 
 
 class ContentPart(Struct):
@@ -61,17 +61,13 @@ class ChatCompletionRequest(SamplingRequest, kw_only=True):
 
     messages: Annotated[list[ChatMessage], Meta(min_length=1)]
     max_completion_tokens: int | None = None
-    n: Any = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
     tools: Any = None
     tool_choice: Any = None
     functions: Any = None
     function_call: Any = None
     response_format: Any = None
-    logprobs: Any = None
-    top_logprobs: Any = None
-    logit_bias: Any = None
-    presence_penalty: Any = None
-    frequency_penalty: Any = None
     modalities: Any = None
     audio: Any = None
     prediction: Any = None
@@ -79,7 +75,13 @@ class ChatCompletionRequest(SamplingRequest, kw_only=True):
 
     def ask(self, caller: Caller) -> Ask:
         """The request as the service takes it. InvalidRequest names what is not accepted."""
-        self.refuse(_UNSUPPORTED)
+        self.check(_UNSUPPORTED, _RANGES)
+        if self.top_logprobs and not self.logprobs:
+            raise InvalidRequest(
+                f"top_logprobs is {self.top_logprobs}; it is only accepted with logprobs set to "
+                "true",
+                param="top_logprobs",
+            )
         newer = self.max_completion_tokens
         return self.sampled(
             caller,
@@ -88,7 +90,47 @@ class ChatCompletionRequest(SamplingRequest, kw_only=True):
                 for place, message in enumerate(self.messages)
             ),
             max_tokens=self.max_tokens if newer is None else newer,
+            logprobs=(self.top_logprobs or 0) if self.logprobs else None,
         )
+
+
+class LikelyToken(Struct):
+    """A token that was likely; `bytes` is null for a control token, which has no text."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class TokenLogprob(LikelyToken):
+    """A token of the answer, and the likeliest in its place."""
+
+    top_logprobs: list[LikelyToken]
+
+
+class ChoiceLogprobs(Struct):
+    """The answer's tokens, or those of a chunk."""
+
+    content: list[TokenLogprob]
+    refusal: None = None
+
+    @classmethod
+    def of(cls, piece: Piece) -> Self:
+        """What became of the tokens of a piece."""
+        return cls(
+            [
+                TokenLogprob(
+                    *_likely(scored.drawn),
+                    [LikelyToken(*_likely(likely)) for likely in scored.likeliest],
+                )
+                for scored in piece.scored
+            ]
+        )
+
+
+def _likely(likelihood: Likelihood) -> tuple[str, float, list[int] | None]:
+    token = likelihood.token
+    return token.text, likelihood.logprob, None if token.bytes is None else list(token.bytes)
 
 
 class AnswerMessage(Struct):
@@ -100,12 +142,12 @@ class AnswerMessage(Struct):
 
 
 class Choice(Struct):
-    """The one choice of a completion."""
+    """One answer."""
 
     message: AnswerMessage
-    finish_reason: str
-    index: int = 0
-    logprobs: None = None
+    finish_reason: str | None
+    index: int
+    logprobs: ChoiceLogprobs | None
 
 
 class ChatCompletion(Struct):
@@ -128,12 +170,12 @@ class Delta(Struct, omit_defaults=True):
 
 
 class ChunkChoice(Struct):
-    """The one choice of a chunk."""
+    """What a chunk tells of one answer."""
 
     delta: Delta
+    index: int
     finish_reason: str | None = None
-    index: int = 0
-    logprobs: None = None
+    logprobs: ChoiceLogprobs | None = None
 
 
 class ChatCompletionChunk(Struct):

@@ -1,12 +1,15 @@
 """OpenAI's text completion messages, as clients send and read them."""
 
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, Self, TypeAlias
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from gateway.api.ranges import Range
 from gateway.api.sampling_schema import SamplingRequest, Usage
 from gateway.errors import InvalidRequest, UnsupportedParameter
 from gateway.generation.ask import Ask
+from gateway.generation.live import Piece
+from gateway.generation.scores import ScoredToken
 from gateway.tenancy.authentication import Caller
 
 DEFAULT_TOKENS: Final = 16  # as OpenAI's
@@ -18,37 +21,30 @@ Prompts: TypeAlias = Annotated[
 
 # Each changes what the answer means, so none is ignored; the values that ask for nothing pass.
 _UNSUPPORTED: Final[dict[str, tuple[object, ...]]] = {
-    "n": (1,),
     "best_of": (1,),
     "echo": (False,),
-    "logprobs": (),
-    "logit_bias": ({},),
     "suffix": ("",),
-    "presence_penalty": (0,),
-    "frequency_penalty": (0,),
 }
+_RANGES: Final = {"logprobs": Range(0, 5)}
 
 
 class CompletionRequest(SamplingRequest, kw_only=True):
     """The body of `POST /v1/completions`: one prompt or some, as text or as token ids."""
 
     prompt: str | Prompts
-    n: Any = None
+    logprobs: int | None = None
     best_of: Any = None
     echo: Any = None
-    logprobs: Any = None
-    logit_bias: Any = None
     suffix: Any = None
-    presence_penalty: Any = None
-    frequency_penalty: Any = None
 
     def asks(self, caller: Caller) -> list[Ask]:
         """One ask for each prompt. InvalidRequest names what is not accepted."""
-        self.refuse(_UNSUPPORTED)
+        self.check(_UNSUPPORTED, _RANGES)
         prompts = self._prompts()
-        if len(prompts) > MOST_PROMPTS:
+        if len(prompts) > MOST_PROMPTS // self.choices:
             raise InvalidRequest(
-                f"{len(prompts)} prompts were sent; at most {MOST_PROMPTS} are accepted",
+                f"{len(prompts)} prompts were sent for {self.choices} choices each; at most "
+                f"{MOST_PROMPTS} choices are accepted",
                 param="prompt",
             )
         if self.stream and len(prompts) > 1:
@@ -56,7 +52,10 @@ class CompletionRequest(SamplingRequest, kw_only=True):
                 f"a stream continues one prompt; {len(prompts)} were sent", param="prompt"
             )
         most = DEFAULT_TOKENS if self.max_tokens is None else self.max_tokens
-        return [self.sampled(caller, prompt=prompt, max_tokens=most) for prompt in prompts]
+        return [
+            self.sampled(caller, prompt=prompt, max_tokens=most, logprobs=self.logprobs)
+            for prompt in prompts
+        ]
 
     def _prompts(self) -> list[str | tuple[int, ...]]:
         if isinstance(self.prompt, str):
@@ -76,13 +75,45 @@ class CompletionRequest(SamplingRequest, kw_only=True):
         return [item for item in self.prompt if isinstance(item, str | list)]
 
 
+class TextLogprobs(Struct):
+    """The continuation's tokens, or those of a chunk; `text_offset` counts characters of it.
+
+    `top_logprobs` are the likeliest in each place, and the token that was drawn.
+    """
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[int]
+
+    @classmethod
+    def of(cls, piece: Piece) -> Self:
+        """What became of the tokens of a piece."""
+        scored = piece.scored
+        return cls(
+            tokens=[each.drawn.token.text for each in scored],
+            token_logprobs=[each.drawn.logprob for each in scored],
+            top_logprobs=[_by_text(each) for each in scored],
+            text_offset=[each.start for each in scored],
+        )
+
+
+def _by_text(scored: ScoredToken) -> dict[str, float]:
+    """The likeliest by their text, where some look alike the likeliest, and the drawn one."""
+    found: dict[str, float] = {}
+    for likely in scored.likeliest:
+        found.setdefault(likely.token.text, likely.logprob)
+    found[scored.drawn.token.text] = scored.drawn.logprob
+    return found
+
+
 class TextChoice(Struct):
-    """The continuation of one prompt."""
+    """One continuation of a prompt."""
 
     text: str
     finish_reason: str | None
-    index: int = 0
-    logprobs: None = None
+    index: int
+    logprobs: TextLogprobs | None = None
 
 
 class Completion(Struct):

@@ -1,6 +1,7 @@
 """`POST /v1/completions`: a prompt as it stands, continued; plain and streamed."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -10,13 +11,18 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody
 from litestar.response import Stream
 
-from gateway.api.completion_schema import Completion, CompletionRequest, TextChoice
+from gateway.api.completion_schema import (
+    Completion,
+    CompletionRequest,
+    TextChoice,
+    TextLogprobs,
+)
 from gateway.api.sampling_schema import Usage, created
-from gateway.api.streams import ended_before_disconnect, predicted, streamed
+from gateway.api.streams import cancel_all, ended_before_disconnect, predicted, streamed
 from gateway.errors import ClientGone
 from gateway.generation.answer import whole
 from gateway.generation.ask import Ask
-from gateway.generation.live import LiveRequest
+from gateway.generation.live import LiveRequest, Piece
 from gateway.generation.service import Generations
 from gateway.tenancy.authentication import Caller
 
@@ -34,21 +40,17 @@ class CompletionsController(Controller):
         generations: NamedDependency[Generations],
         request: Request[Any, Any, Any],
     ) -> Response[Completion] | Stream:
-        """The continuation of each prompt, in OpenAI's form; one prompt where it streams."""
+        """The continuations of each prompt, in OpenAI's form; one prompt where it streams."""
         generations.check_model(data.model)
         lives = await _start_all(data.asks(caller), generations)
         if data.stream:
-            (live,) = lives
-            return streamed(live, generations, _Chunks(live, generations, usage=data.with_usage))
+            return streamed(lives, generations, _Chunks(lives, generations, usage=data.with_usage))
         try:
             if not await ended_before_disconnect(lives, request):
                 raise ClientGone("the client went away")
-            choices = [
-                TextChoice(await whole(live), live.finish_reason, index)
-                for index, live in enumerate(lives)
-            ]
+            choices = [await _choice(live, index) for index, live in enumerate(lives)]
         finally:
-            _cancel_all(lives, generations)
+            cancel_all(lives, generations)
         completion = msgspec.structs.replace(
             _base(lives[0], generations), choices=choices, usage=Usage.of(*lives)
         )
@@ -58,17 +60,21 @@ class CompletionsController(Controller):
 async def _start_all(asks: list[Ask], generations: Generations) -> list[LiveRequest]:
     """Start all or none."""
     started = await asyncio.gather(*map(generations.start, asks), return_exceptions=True)
-    lives = [each for each in started if isinstance(each, LiveRequest)]
     failures = [each for each in started if isinstance(each, BaseException)]
+    lives = [live for each in started if isinstance(each, list) for live in each]
     if failures:
-        _cancel_all(lives, generations)
+        cancel_all(lives, generations)
         raise failures[0]
     return lives
 
 
-def _cancel_all(lives: list[LiveRequest], generations: Generations) -> None:
-    for live in lives:
-        generations.cancel(live)
+async def _choice(live: LiveRequest, index: int) -> TextChoice:
+    answer = await whole(live)
+    return TextChoice(answer.text, live.finish_reason, index, _scored(live, answer))
+
+
+def _scored(live: LiveRequest, piece: Piece) -> TextLogprobs | None:
+    return None if live.ask.sampling.logprobs is None else TextLogprobs.of(piece)
 
 
 def _base(live: LiveRequest, generations: Generations) -> Completion:
@@ -86,28 +92,30 @@ def _name(request_id: UUID) -> str:
 
 
 class _Chunks:
-    """The events of one streamed continuation."""
+    """The events of a prompt's streamed continuations."""
 
-    def __init__(self, live: LiveRequest, generations: Generations, *, usage: bool) -> None:
-        self._live = live
+    def __init__(
+        self, lives: Sequence[LiveRequest], generations: Generations, *, usage: bool
+    ) -> None:
+        self._lives = lives
         self._usage = usage
-        self._base = _base(live, generations)
+        self._base = _base(lives[0], generations)
         if usage:
             self._base.usage = None
 
-    def opening(self) -> None:
-        return None
+    def opening(self, live: LiveRequest) -> None:
+        del live  # nothing comes before a continuation
 
-    def piece(self, text: str) -> Completion:
-        return self._chunk(TextChoice(text, None))
+    def piece(self, live: LiveRequest, piece: Piece) -> Completion:
+        return self._chunk(TextChoice(piece.text, None, live.choice, _scored(live, piece)))
 
-    def closing(self) -> Completion:
-        return self._chunk(TextChoice("", self._live.finish_reason))
+    def closing(self, live: LiveRequest) -> Completion:
+        return self._chunk(TextChoice("", live.finish_reason, live.choice))
 
     def usage(self) -> Completion | None:
         if not self._usage:
             return None
-        return msgspec.structs.replace(self._base, usage=Usage.of(self._live))
+        return msgspec.structs.replace(self._base, usage=Usage.of(*self._lives))
 
     def _chunk(self, choice: TextChoice) -> Completion:
         return msgspec.structs.replace(self._base, choices=[choice])

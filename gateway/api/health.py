@@ -6,6 +6,7 @@ from litestar import Controller, Response, get
 from litestar.di import NamedDependency
 from msgspec import Struct
 
+from gateway.generation.dispatcher import Dispatcher
 from gateway.generation.service import Generations
 
 
@@ -39,10 +40,16 @@ class HealthController(Controller):
         ready = generations.ready
         health = Health(
             status="ready" if ready else "unavailable",
-            engine="connected" if generations.dispatcher.connected else "away",
+            engine=_engine(generations.dispatcher),
             predictor="connected" if generations.predicting else "away",
             predictor_version=generations.predictor_version,
             waiting=generations.dispatcher.waiting,
             running=generations.dispatcher.running,
         )
         return Response(health, status_code=200 if ready else 503)
+
+
+def _engine(dispatcher: Dispatcher) -> str:
+    if not dispatcher.connected:
+        return "away"
+    return "held" if dispatcher.held else "connected"

@@ -13,7 +13,7 @@ from litestar.response import Stream
 from gateway.api.errors import error_body
 from gateway.errors import LmaasError
 from gateway.generation.answer import pieces
-from gateway.generation.live import LiveRequest
+from gateway.generation.live import LiveRequest, Piece
 from gateway.generation.service import Generations
 
 PING_S: Final = 10.0
@@ -27,14 +27,14 @@ _encode = msgspec.json.Encoder().encode
 class Chunks(Protocol):
     """The events of one kind of answer; None where that kind has no such event."""
 
-    def opening(self) -> object | None:
-        """Before the first piece."""
+    def opening(self, live: LiveRequest) -> object | None:
+        """Before a choice's first piece."""
 
-    def piece(self, text: str) -> object:
-        """A piece of the answer."""
+    def piece(self, live: LiveRequest, piece: Piece) -> object:
+        """A piece of a choice."""
 
-    def closing(self) -> object:
-        """The end, with the finish reason."""
+    def closing(self, live: LiveRequest) -> object:
+        """The end of a choice, with the finish reason."""
 
     def usage(self) -> object | None:
         """Tokens read and written, where they were asked for."""
@@ -50,15 +50,21 @@ def batched(live: LiveRequest) -> dict[str, str]:
     return {"x-lmaas-batch": live.dispatch.batch} if live.dispatch else {}
 
 
-def streamed(live: LiveRequest, generations: Generations, chunks: Chunks) -> Stream:
-    """The answer as a stream of events that stays open while the request waits."""
-    events = _kept_alive(_events(live, generations, chunks))
+def streamed(lives: Sequence[LiveRequest], generations: Generations, chunks: Chunks) -> Stream:
+    """A request's choices as a stream of events that stays open while they wait."""
+    events = _kept_alive(_events(lives, generations, chunks))
     return Stream(
         events,
         background=BackgroundTask(_close, events),
         media_type="text/event-stream",
-        headers=HEADERS | predicted(live),
+        headers=HEADERS | predicted(lives[0]),
     )
+
+
+def cancel_all(lives: Sequence[LiveRequest], generations: Generations) -> None:
+    """End the choices that have not ended: nobody reads them."""
+    for live in lives:
+        generations.cancel(live)
 
 
 async def _close(events: AsyncGenerator[bytes, None]) -> None:
@@ -82,27 +88,27 @@ async def ended_before_disconnect(
 
 
 async def _events(
-    live: LiveRequest, generations: Generations, chunks: Chunks
+    lives: Sequence[LiveRequest], generations: Generations, chunks: Chunks
 ) -> AsyncGenerator[bytes, None]:
-    """Opening, pieces, end, usage, done.
+    """Opening, pieces and end of each choice, usage, done.
 
     An error after the start is an event of its own; clients raise it. A client that goes away
-    closes this generator, which frees the sequence.
+    closes this generator, which frees the sequences.
     """
     try:
-        if (opening := chunks.opening()) is not None:
-            yield _sse(opening)
-        async with aclosing(pieces(live)) as texts:
-            async for text in texts:
-                yield _sse(chunks.piece(text))
-        yield _sse(chunks.closing())
+        for live in lives:
+            if (opening := chunks.opening(live)) is not None:
+                yield _sse(opening)
+        async with aclosing(pieces(lives)) as parts:
+            async for live, piece in parts:
+                yield _sse(chunks.closing(live) if piece is None else chunks.piece(live, piece))
         if (usage := chunks.usage()) is not None:
             yield _sse(usage)
         yield DONE
     except LmaasError as error:
         yield _sse(error_body(error))
     finally:
-        generations.cancel(live)
+        cancel_all(lives, generations)
 
 
 def _sse(message: object) -> bytes:

@@ -27,7 +27,7 @@ def _open(url: str, key: str | None) -> Iterator[AdminClient]:
 @click.option("--key", help="The admin key; else LMAAS_ADMIN_KEY, else <data folder>/admin_key.")
 @click.pass_context
 def admin(context: click.Context, url: str, key: str | None) -> None:
-    """Manage tenants, apps, keys and predictors of a running gateway.
+    """Manage tenants, apps, keys, predictors and the engine of a running gateway.
 
     Every command prints JSON: one object, or one a line for a list.
     """
@@ -148,6 +148,39 @@ def show_predictor(client: AdminClient, predictor_id: UUID) -> None:
 def activate_predictor(client: AdminClient, predictor_id: UUID) -> None:
     """Put a version to work in every gateway."""
     _show(client.post(f"/admin/predictors/{predictor_id}/activate"))
+
+
+@admin.group()
+def engine() -> None:
+    """The engine: its state, and whether it is given requests."""
+
+
+@engine.command("show")
+@Call
+def show_engine(client: AdminClient) -> None:
+    """Show what it serves, its KV memory and its newest step."""
+    _show(client.get("/admin/engine"))
+
+
+@engine.command("pause")
+@Call
+def pause_engine(client: AdminClient) -> None:
+    """Compute nothing until resumed; requests wait."""
+    _show(client.post("/admin/engine/pause"))
+
+
+@engine.command("drain")
+@Call
+def drain_engine(client: AdminClient) -> None:
+    """Let running requests end and new ones wait until resumed."""
+    _show(client.post("/admin/engine/drain"))
+
+
+@engine.command("resume")
+@Call
+def resume_engine(client: AdminClient) -> None:
+    """End a pause or a drain."""
+    _show(client.post("/admin/engine/resume"))
 
 
 def _show(item: dict[str, Any]) -> None:

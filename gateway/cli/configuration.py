@@ -15,7 +15,12 @@ stops the start and names the variable. This page is written by `make docs`.
 | variable | meaning | accepted | default |
 |---|---|---|---|
 """
-TYPES: Final = {"string": "text", "integer": "whole number", "number": "number"}
+TYPES: Final = {
+    "string": "text",
+    "integer": "whole number",
+    "number": "number",
+    "boolean": "`true`, `false`",
+}
 
 
 @click.command()
@@ -57,7 +62,9 @@ def _accepted(schema: dict[str, object]) -> str:
 
 
 def _portable(default: object) -> object:
-    """A default as it is on every machine."""
+    """A default as it is on every machine, and as it is written in the environment."""
+    if isinstance(default, bool):
+        return str(default).lower()
     if default == str(DEMO_MODEL):
         return "/".join(DEMO_MODEL.parts[-3:])
     return default

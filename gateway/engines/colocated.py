@@ -1,7 +1,7 @@
 """The client of the engine process on this machine: two long-lived uses of one Unix socket."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from collections.abc import Sequence as Many
 from contextlib import suppress
 from typing import Final
@@ -13,24 +13,33 @@ import structlog
 
 from engine.protocol import (
     Cancel,
+    Drain,
     EngineInfo,
     Event,
     Heartbeat,
     Hello,
+    Mode,
     Operation,
+    Pause,
+    Pin,
     Refused,
+    Resume,
+    Revise,
     Sequence,
     SequenceId,
+    SetMode,
     Step,
     Submission,
     SubmitBatch,
     Submitted,
+    Unpin,
 )
 from gateway.engines.interface import EngineListener
 
 SILENCE_S: Final = 5.0  # five heartbeats missed
 RETRY_S: Final = 0.1
 SUBMIT_S: Final = 30.0
+SLOW_STEP_S: Final = 10.0  # a step under way for longer is worth a word
 CONFLICT: Final = 409  # another epoch, or another session
 
 log = structlog.get_logger()
@@ -57,6 +66,8 @@ class ColocatedEngine:
         self._session = ""
         self._info: EngineInfo | None = None
         self._seen = 0
+        self.busy_s = 0.0
+        self._slow = False
         self._pending: list[Operation] = []
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -80,6 +91,34 @@ class ColocatedEngine:
     def cancel(self, ids: Many[SequenceId]) -> None:
         """Stop these sequences with the next submission."""
         self._post(Cancel(list(ids)))
+
+    def revise(self, remaining: Mapping[SequenceId, int]) -> None:
+        """Advise how many more tokens each sequence is now expected to generate."""
+        self._post(Revise(dict(remaining)))
+
+    def pause(self) -> None:
+        """Let the engine compute nothing until `resume`."""
+        self._post(Pause())
+
+    def drain(self) -> None:
+        """Let the engine refuse new sequences until `resume`."""
+        self._post(Drain())
+
+    def resume(self) -> None:
+        """End a pause or a drain."""
+        self._post(Resume())
+
+    def set_mode(self, mode: Mode) -> None:
+        """Batch by iteration, or in lock step."""
+        self._post(SetMode(mode))
+
+    def pin(self, name: str, tokens: Many[int], salt: str) -> None:
+        """Keep the KV memory of a prefix of this salt under a name of ours."""
+        self._post(Pin(name, list(tokens), salt))
+
+    def unpin(self, names: Many[str]) -> None:
+        """Let pinned prefixes go."""
+        self._post(Unpin(list(names)))
 
     def _post(self, operation: Operation) -> None:
         if self._info is not None:
@@ -123,6 +162,7 @@ class ColocatedEngine:
         log.warning("engine_lost", reason=str(error) or type(error).__name__)
         self._info = None
         self._pending.clear()
+        self._busy(0.0)
         self._listener.engine_lost()
 
     async def _ask_info(self, client: httpx.AsyncClient) -> EngineInfo:
@@ -159,9 +199,19 @@ class ColocatedEngine:
             case Step():
                 if event.number > self._seen:
                     self._seen = event.number
+                    self._busy(0.0)
                     self._listener.engine_stepped(event)
-            case Heartbeat() | Hello():
+            case Heartbeat(busy_s=busy_s):
+                self._busy(busy_s)
+            case Hello():
                 pass
+
+    def _busy(self, busy_s: float) -> None:
+        """Note for how long a step has been under way; say once that one is slow."""
+        slow = busy_s > SLOW_STEP_S
+        if slow and not self._slow:
+            log.warning("engine_step_slow", busy_s=busy_s)
+        self.busy_s, self._slow = busy_s, slow
 
     async def _send(self) -> None:
         """Post what is pending; what arrives meanwhile rides in the next submission."""

@@ -1,36 +1,42 @@
-"""An answer's text, as it comes or whole."""
+"""The answers to a request, as they come or whole."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
-from gateway.generation.live import LiveRequest
+from gateway.generation.live import LiveRequest, Piece
 
 COALESCE_S: Final = 0.025  # writes to one client are this far apart, but for the first token
 
 
-async def pieces(live: LiveRequest) -> AsyncGenerator[str, None]:
-    """Pieces of the answer: the first token at once, then what has come every `COALESCE_S`.
+async def pieces(
+    lives: Sequence[LiveRequest],
+) -> AsyncGenerator[tuple[LiveRequest, Piece | None], None]:
+    """Pieces of all choices of a request, each with whose it is; None where a choice has ended.
 
-    Raises the request's error after what was generated before it.
+    The first token at once, then what has come every `COALESCE_S`. Raises the error of a choice
+    after what was generated before it.
     """
-    while True:
-        await live.growth()
-        done = live.done
-        text = live.text.read(ended=done)
-        if text:
-            yield text
-        if done:
-            break
-        if live.tokens:
+    unfinished = list(lives)
+    while unfinished:
+        await unfinished[0].growth()
+        for live in unfinished.copy():
+            done = live.done
+            if piece := live.read(ended=done):
+                yield live, piece
+            if not done:
+                continue
+            if live.error:
+                raise live.error
+            unfinished.remove(live)
+            yield live, None
+        if unfinished and any(live.tokens for live in lives):
             await asyncio.sleep(COALESCE_S)
-    if live.error:
-        raise live.error
 
 
-async def whole(live: LiveRequest) -> str:
+async def whole(live: LiveRequest) -> Piece:
     """The finished answer. Raises the request's error."""
     await live.ended()
     if live.error:
         raise live.error
-    return live.text.read(ended=True)
+    return live.read(ended=True)

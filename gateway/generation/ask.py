@@ -4,6 +4,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from engine.protocol import Sampling
 from gateway.errors import ContextLengthExceeded, InvalidRequest
 from gateway.tenancy.authentication import Caller
 
@@ -18,16 +19,19 @@ class Message(Struct, frozen=True):
 
 
 class Ask(Struct, frozen=True, kw_only=True):
-    """A checked request for one answer: to a conversation, or to a prompt as it stands."""
+    """A checked request: `choices` answers to a conversation, or to a prompt as it stands.
+
+    `sampling` is without a seed: every choice has one of its own.
+    """
 
     caller: Caller
     messages: tuple[Message, ...] = ()
     prompt: str | tuple[int, ...] | None = None
     end_user: str | None = None
     max_tokens: int | None = None
-    temperature: float = 1.0
-    top_p: float = 1.0
+    sampling: Sampling = Sampling(temperature=1.0)
     seed: int | None = None
+    choices: int = 1
     stops: tuple[str, ...] = ()
     streamed: bool = False
 

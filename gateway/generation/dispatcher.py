@@ -6,12 +6,13 @@ from collections.abc import Callable
 from collections.abc import Sequence as Many
 from typing import Final
 
+import msgspec
 import structlog
-from msgspec import Struct
 
-from engine.protocol import EngineInfo, Finish, Refused, Step
+from engine.protocol import EngineInfo, Finish, KvState, Mode, Refused, Step
 from gateway.engines.interface import Engine
-from gateway.errors import EngineLost, GenerationFailed, LmaasError
+from gateway.errors import ContextLengthExceeded, EngineLost, GenerationFailed, LmaasError
+from gateway.generation.in_flight import BatchesInFlight
 from gateway.generation.live import LiveRequest
 from gateway.scheduling.policies import Dispatch, Policy
 
@@ -22,20 +23,11 @@ OUTAGE_S: Final = 30.0  # an engine away for longer is not waited for
 log = structlog.get_logger()
 
 
-class _Progress(Struct):
-    """A dispatched batch until its last request ends."""
-
-    size: int
-    left: int
-    began_s: float
-    prompt_tokens: int
-    generation_tokens: int = 0
-
-
 class Dispatcher:
     """The queue in front of one engine. It decides when; the policy decides what.
 
-    `info` describes the newest engine; `lost_at_s` is None while it answers.
+    `info` describes the newest engine, its memory as it is now; `step` is its newest step.
+    `lost_at_s` is None while it answers. While `paused` or `draining` nothing is dispatched.
     `on_end` is called once for every request that ended, before its reader gets to run.
     """
 
@@ -55,11 +47,15 @@ class Dispatcher:
         self._outage_s = outage_s
         self._engine: Engine | None = None
         self.info: EngineInfo | None = None
+        self.step: Step | None = None
+        self.mode: Mode = "continuous"
+        self.paused = False
+        self.draining = False
         self.lost_at_s: float | None = clock()
         self._ready = asyncio.Event()
         self._waiting: dict[str, LiveRequest] = {}
         self._running: dict[str, LiveRequest] = {}
-        self._batches: dict[str, _Progress] = {}
+        self._batches = BatchesInFlight()
         self._deciding = False
         self._steps = 0
 
@@ -67,6 +63,16 @@ class Dispatcher:
     def connected(self) -> bool:
         """Whether an engine is there."""
         return self.lost_at_s is None
+
+    @property
+    def held(self) -> bool:
+        """Whether an operator keeps requests from the engine."""
+        return self.paused or self.draining
+
+    @property
+    def busy_s(self) -> float:
+        """For how long a step of the engine has been under way."""
+        return self._engine.busy_s if self._engine else 0.0
 
     async def ready(self) -> EngineInfo:
         """The engine's description, once it is there."""
@@ -98,12 +104,47 @@ class Dispatcher:
         """Schedule by another policy from now on; what waits moves there, what runs goes on."""
         if policy is self.policy:
             return
+        if self.info is not None:
+            policy.resize(self.info.kv.pages, self.info.kv.page_tokens)
         for request_id, live in self._waiting.items():
             self.policy.withdraw(request_id)
             policy.arrive(live.waiting(self._model))
         log.info("policy_changed", before=self.policy.name, now=policy.name, waiting=self.waiting)
         self.policy = policy
         self._decide_soon()
+
+    def pause(self) -> None:
+        """Give the engine nothing and let it compute nothing, until resumed; memory is kept.
+
+        Holds for every engine: one that takes its place is paused too.
+        """
+        self.paused = True
+        self._batches.clear()  # how long a pause took says nothing of a batch
+        log.info("engine_paused", waiting=self.waiting, running=self.running)
+        if self._engine:
+            self._engine.pause()
+
+    def drain(self) -> None:
+        """Start nothing until resumed; what runs goes on to its end, in the next engine too.
+
+        The engine is not told: it would refuse what another one was running when it died.
+        """
+        self.draining = True
+        log.info("engine_draining", waiting=self.waiting, running=self.running)
+
+    def resume(self) -> None:
+        """End a pause or a drain."""
+        self.paused = self.draining = False
+        log.info("engine_resumed", waiting=self.waiting, running=self.running)
+        if self._engine:
+            self._engine.resume()
+        self._decide_soon()
+
+    def set_mode(self, mode: Mode) -> None:
+        """Batch by iteration, or in lock step, in whatever engine is there."""
+        self.mode = mode
+        if self._engine:
+            self._engine.set_mode(mode)
 
     def cancel(self, live: LiveRequest, error: LmaasError | None = None) -> None:
         """End a request whose answer nobody wants; its pages are freed at the next step."""
@@ -122,14 +163,49 @@ class Dispatcher:
 
     def engine_ready(self, info: EngineInfo) -> None:
         """A fresh engine: what was running goes on from what it had generated."""
-        self.info, self.lost_at_s = info, None
+        self.info, self.step, self.lost_at_s = info, None, None
         self._ready.set()
+        self._instruct()
+        self._resize(info.kv)
         unfinished = list(self._running.values())
         self._running.clear()
         if unfinished:
             log.info("sequences_resumed", count=len(unfinished))
         self._resume(unfinished)
         self._decide_soon()
+
+    def _instruct(self) -> None:
+        """Tell a fresh engine what the one before was told."""
+        assert self._engine is not None
+        if self.mode != "continuous":
+            self._engine.set_mode(self.mode)
+        if self.paused:
+            self._engine.pause()
+
+    def _resize(self, kv: KvState) -> None:
+        """Count on the engine's memory as it is now; end what waits and does not fit any more."""
+        assert self.info is not None
+        context_tokens = min(self.info.context_tokens, kv.pages * kv.page_tokens)
+        self.info = msgspec.structs.replace(self.info, kv=kv, context_tokens=context_tokens)
+        self.policy.resize(kv.pages, kv.page_tokens)
+        for request_id, live in list(self._waiting.items()):
+            before = live.max_tokens
+            if not self._bound(live):
+                del self._waiting[request_id]
+                self.policy.withdraw(request_id)
+            elif live.max_tokens != before:
+                self.policy.withdraw(request_id)
+                self.policy.arrive(live.waiting(self._model))
+
+    def _bound(self, live: LiveRequest) -> bool:
+        """Keep an answer within the context there is; a request that does not fit it ends."""
+        assert self.info is not None
+        try:
+            live.bound(self.info.context_tokens)
+        except ContextLengthExceeded as error:
+            self._end(live, "error", error)
+            return False
+        return True
 
     def engine_lost(self) -> None:
         """Wait for the next engine; nothing is dispatched meanwhile."""
@@ -155,10 +231,14 @@ class Dispatcher:
     def engine_stepped(self, step: Step) -> None:
         """Give each request its tokens, end those that finished, and decide anew."""
         now_s = self._clock()
+        self.step = step
+        if self.info is not None and step.kv.pages != self.info.kv.pages:
+            log.warning("kv_resized", pages=step.kv.pages, before=self.info.kv.pages)
+            self._resize(step.kv)
         stopped = []
         for sequence_id, tokens in step.tokens.items():
             live = self._running.get(sequence_id)
-            if live and live.grow(tokens, now_s):
+            if live and live.grow(tokens, now_s, step.logprobs.get(sequence_id, ())):
                 stopped.append(live)
         self._stop(stopped)
         for sequence_id in step.preempted:
@@ -187,7 +267,9 @@ class Dispatcher:
             live = self._running.pop(finish.id, None)
             if live is None:
                 continue
-            if finish.reason == "cancelled":  # not by us: our stream was away for too long
+            lost = finish.reason == "cancelled"  # not by us: our stream was away for too long
+            shrunk = finish.reason == "error" and not self._fits(live)
+            if lost or shrunk:
                 cut_off.append(live)
             elif finish.reason == "error":
                 reason = finish.message or "no reason given"
@@ -196,12 +278,17 @@ class Dispatcher:
                 self._end(live, finish.reason)
         self._resume(cut_off)
 
+    def _fits(self, live: LiveRequest) -> bool:
+        """Whether the engine could hold a request at its longest."""
+        assert self.info is not None
+        return len(live.prompt) + live.max_tokens <= self.info.context_tokens
+
     def _resume(self, unfinished: Many[LiveRequest]) -> None:
         """Hand requests over anew, under a new name, to go on where they stopped."""
         assert self._engine is not None
         assert self.info is not None
         sequences = []
-        for live in unfinished:
+        for live in filter(self._bound, unfinished):
             live.attempt += 1
             if len(live.tokens) >= live.max_tokens:
                 self._end(live, "length")
@@ -220,7 +307,7 @@ class Dispatcher:
     def _decide(self) -> None:
         self._deciding = False
         for _ in range(DISPATCHES_A_TURN):
-            if not self._waiting or not self.connected:
+            if not self._waiting or not self.connected or self.held:
                 return
             running = [live.running() for live in self._running.values()]
             dispatch = self.policy.dispatch(running, self._clock())
@@ -239,12 +326,7 @@ class Dispatcher:
             live.dispatch, live.dispatched_s, live.policy = dispatch, now_s, self.policy.name
             self._running[live.sequence_id] = live
             sequences.append(live.sequence(self.info.stop_ids))
-        self._batches[dispatch.batch] = _Progress(
-            size=len(sequences),
-            left=len(sequences),
-            began_s=now_s,
-            prompt_tokens=max(len(sequence.prompt) for sequence in sequences),
-        )
+        self._batches.begin(dispatch, now_s)
         self._engine.submit(dispatch.batch, sequences)
         log.debug(
             "batch_dispatched",
@@ -256,26 +338,9 @@ class Dispatcher:
 
     def _end(self, live: LiveRequest, reason: str, error: LmaasError | None = None) -> None:
         now_s = self._clock()
-        self._settle_batch(live, now_s)
+        self._batches.settle(live, self.policy, now_s)
         live.end(reason, now_s, error)
         try:
             self._on_end(live)
         except Exception:  # one record that cannot be made must not end all other answers
             log.exception("request_not_recorded", request=str(live.id))
-
-    def _settle_batch(self, live: LiveRequest, now_s: float) -> None:
-        """When a batch's last request ends, the policy learns how long the batch took."""
-        batch = self._batches.get(live.dispatch.batch) if live.dispatch else None
-        if batch is None or live.dispatch is None:
-            return
-        batch.left -= 1
-        batch.generation_tokens = max(batch.generation_tokens, len(live.tokens))
-        if batch.left == 0:
-            del self._batches[live.dispatch.batch]
-            if batch.generation_tokens:
-                self.policy.observe(
-                    batch.size,
-                    batch.prompt_tokens,
-                    batch.generation_tokens,
-                    now_s - batch.began_s,
-                )

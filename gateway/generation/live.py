@@ -1,13 +1,19 @@
-"""One request between its arrival and its record."""
+"""One choice of a request between its arrival and its record."""
 
 import asyncio
 import math
+from collections.abc import Sequence as Many
 from datetime import datetime
 from uuid import UUID
 
-from engine.protocol import Sampling, Sequence
-from gateway.errors import LmaasError
-from gateway.generation.ask import Ask
+import msgspec
+from msgspec import Struct
+
+from engine.protocol import Sequence, TokenLogprobs
+from gateway.errors import ContextLengthExceeded, LmaasError
+from gateway.generation.ask import Ask, answer_limit
+from gateway.generation.scores import ScoredToken, Scorer
+from gateway.generation.spelling import Speller
 from gateway.generation.text import AnswerText
 from gateway.generation.tokens import AnswerDecoder
 from gateway.prediction.messages import Prediction
@@ -15,11 +21,22 @@ from gateway.scheduling.policies import Dispatch
 from gateway.scheduling.waiting import Running, Waiting
 
 
+class Piece(Struct, frozen=True):
+    """What came of an answer: its text, and its tokens' scores where they were asked for."""
+
+    text: str
+    scored: list[ScoredToken] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.text or self.scored)
+
+
 class LiveRequest:
     """A request that waits, runs or has just ended. Times in `_s` are of one monotonic clock.
 
     Tokens grow as the engine steps; a reader keeps its own place in them, so a slow client
-    holds up nobody and costs no more memory than the answer.
+    holds up nobody and costs no more memory than the answer. Of a request for several answers
+    each `choice` is one of these; they have `grew` in common, for their one reader.
     """
 
     def __init__(
@@ -32,11 +49,15 @@ class LiveRequest:
         max_tokens: int,
         prediction: Prediction,
         decoder: AnswerDecoder,
+        speller: Speller,
         arrived_at: datetime,
         arrived_s: float,
+        choice: int = 0,
+        grew: asyncio.Event | None = None,
     ) -> None:
         self.id = request_id
         self.ask = ask
+        self.choice = choice
         self.prompt = prompt
         self.user_input_tokens = user_input_tokens
         self.max_tokens = max_tokens
@@ -45,7 +66,10 @@ class LiveRequest:
         self.arrived_s = arrived_s
 
         self.tokens: list[int] = []
-        self.text = AnswerText(decoder, ask.stops)
+        self.logprobs: list[TokenLogprobs] = []  # one for each token, where they were asked for
+        self.text = AnswerText(decoder, ask.stops, placed=ask.sampling.logprobs is not None)
+        self._scorer = Scorer(speller)
+        self._scored = 0
         self.finish_reason: str | None = None
         self.error: LmaasError | None = None
 
@@ -56,7 +80,7 @@ class LiveRequest:
         self.dispatched_s: float | None = None
         self.first_token_s: float | None = None
         self.finished_s: float | None = None
-        self._grew = asyncio.Event()
+        self._grew = grew or asyncio.Event()
 
     @property
     def done(self) -> bool:
@@ -91,7 +115,10 @@ class LiveRequest:
         )
 
     def sequence(self, stop_ids: list[int]) -> Sequence:
-        """What the engine runs: from the prompt and whatever was generated before."""
+        """What the engine runs: from the prompt and whatever was generated before.
+
+        Its tenant's salt keeps the KV memory of its prefixes from other tenants.
+        """
         return Sequence(
             id=self.sequence_id,
             prompt=self.prompt,
@@ -99,25 +126,55 @@ class LiveRequest:
             max_tokens=self.max_tokens,
             reserve=min(self.max_tokens, max(1, math.ceil(self.prediction.upper))),
             stop_ids=stop_ids,
-            sampling=Sampling(
-                temperature=self.ask.temperature,
-                top_p=self.ask.top_p,
-                # Unseeded requests draw their own randomness, the same after a restart.
-                seed=self.ask.seed if self.ask.seed is not None else self.id.int & (2**63 - 1),
-            ),
+            sampling=msgspec.structs.replace(self.ask.sampling, seed=self._seed),
+            salt=self.ask.caller.tenant_id.hex,
         )
 
-    def grow(self, tokens: list[int], now_s: float) -> bool:
+    @property
+    def _seed(self) -> int:
+        """Choices draw apart; unseeded ones have their own randomness, the same after a restart."""
+        if self.ask.seed is None:
+            return self.id.int & (2**63 - 1)
+        return self.ask.seed + self.choice
+
+    def bound(self, context_tokens: int) -> None:
+        """Keep the answer within a context that has become smaller.
+
+        ContextLengthExceeded where what was asked for does not fit any more.
+        """
+        try:
+            room = answer_limit(
+                len(self.prompt), self.ask.max_tokens, context_tokens, param=self.ask.param
+            )
+        except ContextLengthExceeded as error:
+            raise ContextLengthExceeded(
+                f"the engine's KV memory has become smaller: {error.message}", param=error.param
+            ) from error
+        self.max_tokens = min(self.max_tokens, room)
+
+    def grow(self, tokens: list[int], now_s: float, logprobs: Many[TokenLogprobs] = ()) -> bool:
         """Take what one step generated; whether a stop string is complete with it.
 
-        Tokens beyond the stop string are not taken: neither counted nor learned.
+        Tokens beyond the stop string are not taken: neither counted nor learned nor shown.
         """
         if self.first_token_s is None:
             self.first_token_s = now_s
         taken, stopped = self.text.grow(tokens)
         self.tokens.extend(tokens[:taken])
+        self.logprobs.extend(logprobs[:taken])
         self._grew.set()
         return stopped
+
+    def read(self, *, ended: bool) -> Piece:
+        """What came since the last call; all of it once `ended`."""
+        text = self.text.read(ended=ended)
+        starts = self.text.starts(self._scored, ended=ended)
+        if self.ask.sampling.logprobs is None or not starts:
+            return Piece(text)
+        span = slice(self._scored, self._scored + len(starts))
+        self._scored = span.stop
+        scored = self._scorer.score(self.tokens[span], self.logprobs[span], starts)
+        return Piece(text, list(scored))
 
     def end(self, reason: str, now_s: float, error: LmaasError | None = None) -> None:
         """Nothing more comes."""

@@ -54,8 +54,8 @@ class Generations:
 
     @property
     def ready(self) -> bool:
-        """Whether a request would be taken now and find an engine."""
-        return self.dispatcher.connected and not self._stopping
+        """Whether a request would be taken now and find an engine that may run it."""
+        return self.dispatcher.connected and not self.dispatcher.held and not self._stopping
 
     @property
     def policy(self) -> str:
@@ -96,8 +96,8 @@ class Generations:
                 f"the model {name!r} is not served here; served is {self.model!r}", param="model"
             )
 
-    async def start(self, ask: Ask) -> LiveRequest:
-        """Predict and queue a request; its tokens grow in what is returned.
+    async def start(self, ask: Ask) -> list[LiveRequest]:
+        """Predict and queue a request; its tokens grow in what is returned, one for each choice.
 
         ContextLengthExceeded or InvalidRequest where it can never run, Unavailable where not now.
         """
@@ -105,24 +105,34 @@ class Generations:
         if self._stopping:
             raise ShuttingDown("the gateway is stopping; ask again in a moment")
         info = self._engine_info()
+        _check_bias(ask, info)
         prompt = await self._prompt(ask, info)
         limit = answer_limit(len(prompt), ask.max_tokens, info.context_tokens, param=ask.param)
         question = self._question(ask, len(prompt), limit)
-        live = LiveRequest(
-            request_id=new_id(),
-            ask=ask,
-            prompt=prompt,
-            user_input_tokens=question.user_input_tokens,
-            max_tokens=limit,
-            prediction=await self._predictor.predict(question),
-            decoder=self._tokenizer.decoder(),
-            arrived_at=arrived_at,
-            arrived_s=arrived_s,
-        )
+        prediction = await self._predictor.predict(question)
         if self._stopping:
             raise ShuttingDown("the gateway is stopping; ask again in a moment")
-        self.dispatcher.enqueue(live)
-        return live
+        grew = asyncio.Event()
+        lives = [
+            LiveRequest(
+                request_id=new_id(),
+                ask=ask,
+                choice=choice,
+                prompt=prompt,
+                user_input_tokens=question.user_input_tokens,
+                max_tokens=limit,
+                prediction=prediction,
+                decoder=self._tokenizer.decoder(),
+                speller=self._tokenizer.speller,
+                arrived_at=arrived_at,
+                arrived_s=arrived_s,
+                grew=grew,
+            )
+            for choice in range(ask.choices)
+        ]
+        for live in lives:
+            self.dispatcher.enqueue(live)
+        return lives
 
     def cancel(self, live: LiveRequest) -> None:
         """The client went away: stop generating. Nothing happens where it has ended."""
@@ -187,11 +197,22 @@ class Generations:
             user_input_tokens=len(self._tokenizer.encode(ask.user_input)),
             prompt_tokens=prompt_tokens,
             max_tokens=limit,
-            temperature=ask.temperature,
-            top_p=ask.top_p,
+            temperature=ask.sampling.temperature,
+            top_p=ask.sampling.top_p,
         )
 
     def _record(self, live: LiveRequest) -> None:
         record = record_of(live, self.model, live.policy or self.policy)
         self._history.record(record)
         self._predictor.observe(record)
+
+
+def _check_bias(ask: Ask, info: EngineInfo) -> None:
+    """InvalidRequest for a bias of what is no token of this model."""
+    strangers = [token for token in ask.sampling.logit_bias if token >= info.vocabulary]
+    if strangers:
+        raise InvalidRequest(
+            f"logit_bias names token id {strangers[0]}; accepted are this model's, 0 to "
+            f"{info.vocabulary - 1}",
+            param="logit_bias",
+        )

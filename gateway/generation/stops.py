@@ -1,26 +1,34 @@
 """Stop strings: found in the text as it grows, never shown, and the end of the answer."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 
 from gateway.generation.tokens import AnswerDecoder
 
 
 class StoppedText:
-    """An answer's text up to the first of its stop strings."""
+    """An answer's text up to the first of its stop strings; `starts` is where each token begins."""
 
     def __init__(self, decoder: AnswerDecoder, stops: Sequence[str]) -> None:
         self._decoder = decoder
         self._stops = tuple(stops)
-        self._longest = max(map(len, stops))
+        self._longest = max(map(len, stops), default=1)
+        self.starts: list[int] = []
         self._text = ""
         self._cut: int | None = None
 
     def feed(self, token: int) -> bool:
         """Take one token; whether a stop string is complete now."""
+        self.starts.append(len(self._text))
         begin = max(0, len(self._text) - self._longest + 1)
         self._text += self._decoder.feed([token])
         found = [self._text.find(stop, begin) for stop in self._stops]
         self._cut = min((place for place in found if place >= 0), default=None)
+        return self._cut is not None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string is complete."""
         return self._cut is not None
 
     def visible(self, *, ended: bool) -> str:
@@ -30,6 +38,12 @@ class StoppedText:
         if ended:
             return self._text + self._decoder.finish()
         return self._text[: len(self._text) - self._held_back()]
+
+    def within(self, characters: int) -> int:
+        """How many tokens lie within the first so many characters of the text."""
+        count = bisect_left(self.starts, characters)
+        end = self.starts[count] if count < len(self.starts) else len(self._text)
+        return count - 1 if count and end > characters else count
 
     def _held_back(self) -> int:
         """Length of the longest end of the text that a stop string begins with."""

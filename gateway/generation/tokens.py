@@ -13,9 +13,11 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from jinja2 import TemplateError
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from msgspec import Struct
 from tokenizers import Tokenizer
 
 from gateway.errors import InvalidRequest, StartupFailure
+from gateway.generation.spelling import Speller
 
 FILES: Final = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json")
 HEAD_BYTES: Final = 8 << 20
@@ -50,6 +52,12 @@ def model_fingerprint(folder: Path) -> str:
             with path.open("rb") as file:
                 digest.update(file.read(HEAD_BYTES))
     return digest.hexdigest()
+
+
+class _TokenizerFile(Struct):
+    """As much of a `tokenizer.json` as is read here."""
+
+    decoder: dict[str, Any] | None = None
 
 
 def _refuse(message: str) -> None:
@@ -87,6 +95,8 @@ class ChatTokenizer:
         added = self._tokenizer.get_added_tokens_decoder().values()
         controls = [re.escape(token.content) for token in added if token.special]
         self._control = re.compile("|".join(controls) or r"(?!)")
+        written = msgspec.json.decode(core.read_bytes(), type=_TokenizerFile)
+        self.speller = Speller(self._tokenizer, written.decoder or {})
         self.longest_token: int = max(map(len, self._tokenizer.get_vocab()))
         self.fingerprint: str = hashlib.sha256(core.read_bytes() + source.encode()).hexdigest()
 

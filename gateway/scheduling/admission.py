@@ -7,6 +7,7 @@ the exact maximum, and above it by less than one interval's growth.
 """
 
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 from msgspec import Struct
@@ -19,14 +20,18 @@ from gateway.scheduling.waiting import Running, Waiting
 class Capacity(Struct, frozen=True):
     """The KV pool, and `z`: standard deviations kept free above the expected peak."""
 
-    kv_tokens: int
+    pages: int
     page_tokens: int
     z: float
 
     @property
-    def pages(self) -> int:
-        """Pages in the pool."""
-        return self.kv_tokens // self.page_tokens
+    def tokens(self) -> int:
+        """Token slots in the pool: Θ in tokens."""
+        return self.pages * self.page_tokens
+
+    def resized(self, pages: int, page_tokens: int) -> Self:
+        """Another pool, with as much kept free."""
+        return type(self)(pages, page_tokens, self.z)
 
     def holds(self, request: Waiting) -> bool:
         """Whether the request fits at its longest with the pool to itself."""

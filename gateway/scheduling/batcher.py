@@ -52,6 +52,13 @@ class Batcher:
         first, second = (self._closed(half) for half in halves)
         return first, second
 
+    def resize(self, memory_tokens: int) -> None:
+        """Let batches grow to this Θ from now on; those that are larger already stay so."""
+        self._memory_tokens = memory_tokens
+        self._joinable.clear()
+        for batch in self.batches.values():
+            self._changed(batch)
+
     def take(self, request_ids: Iterable[str]) -> list[Batch]:
         """Let waiting requests go; the batches they left. KeyError if one is unknown."""
         touched: dict[int, Batch] = {}

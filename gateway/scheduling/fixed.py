@@ -71,6 +71,10 @@ class FixedPolicy:
         """Learn a batch's serving time; it is told, and orders nothing."""
         self._serving.observe(size, prompt_tokens, generation_tokens, serving_s)
 
+    def resize(self, pages: int, page_tokens: int) -> None:
+        """Fill a KV pool of this size from now on; what waits stays."""
+        self._capacity = self._capacity.resized(pages, page_tokens)
+
     def waiting(self) -> Sequence[WaitingBatch]:
         """The batches as they would run if nothing more came, in that order."""
         left = self._first(len(self))

@@ -46,6 +46,9 @@ class Policy(Protocol):
     ) -> None:
         """Learn how long a batch of this size, longest prompt and longest generation took."""
 
+    def resize(self, pages: int, page_tokens: int) -> None:
+        """Count on a KV pool of this size from now on; what waits stays."""
+
     def waiting(self) -> Sequence[WaitingBatch]:
         """The batches that wait, oldest batch first."""
 
@@ -88,12 +91,12 @@ def build_policy(
     waste_limit: float,
     max_delay_s: float,
     admission_z: float,
-    kv_tokens: int,
-    page_tokens: int,
     fixed_batch: int = 8,
     ids: Iterator[str] | None = None,
 ) -> Policy:
     """An empty queue under the named policy; all but `fixed` admit by the future KV peak.
+
+    It counts on no KV memory until `resize` tells of some: until then requests go one by one.
 
     `lmaas`: batches of similar length (`waste_limit` is Φ, in token reads) by response ratio;
     requests that waited more than `max_delay_s` go first, oldest first. `hrrn`, `sjf`, `fcfs`: the
@@ -102,7 +105,7 @@ def build_policy(
     `ids` names batches, `b1`, `b2`, … by default. KeyError for an unknown name.
     """
     ids = ids if ids is not None else map("b{}".format, count(1))
-    capacity = Capacity(kv_tokens, page_tokens, admission_z)
+    capacity = Capacity(pages=0, page_tokens=1, z=admission_z)
     if name == "fixed":
         return FixedPolicy(fixed_batch, capacity, ids)
     rank = RANKS[name]
@@ -110,7 +113,7 @@ def build_policy(
     return RankedPolicy(
         name,
         rank=rank,
-        batcher=Batcher(waste_limit if ours else None, kv_tokens, ids),
+        batcher=Batcher(waste_limit if ours else None, capacity.tokens, ids),
         capacity=capacity,
         ids=ids,
         lookahead=LOOKAHEAD if ours else 1,

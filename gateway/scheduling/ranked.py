@@ -91,6 +91,11 @@ class RankedPolicy:
             batches = self._batcher.batches.values()
             self._ranking.put_all({batch.id: self._line(batch) for batch in batches})
 
+    def resize(self, pages: int, page_tokens: int) -> None:
+        """Admit to a KV pool of this size from now on; what waits stays."""
+        self._capacity = self._capacity.resized(pages, page_tokens)
+        self._batcher.resize(self._capacity.tokens)
+
     def waiting(self) -> Sequence[WaitingBatch]:
         """The batches that wait, oldest batch first."""
         return [

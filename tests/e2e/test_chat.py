@@ -144,8 +144,10 @@ async def test_several_prompts_have_a_choice_each(client: openai.AsyncOpenAI) ->
         ({"prompt": [1, "king"]}, "unsupported_parameter", "prompt"),
         ({"prompt": ["a", "b"], "stream": True}, "unsupported_parameter", "prompt"),
         ({"prompt": ["king", "king " * 3000]}, "context_length_exceeded", "prompt"),
+        ({"prompt": ["king"] * 40, "n": 4}, "invalid_value", "prompt"),
         ({"echo": True}, "unsupported_parameter", "echo"),
-        ({"logprobs": 0}, "unsupported_parameter", "logprobs"),
+        ({"best_of": 2}, "unsupported_parameter", "best_of"),
+        ({"suffix": "!"}, "unsupported_parameter", "suffix"),
     ],
 )
 async def test_bad_prompt_is_named(
@@ -172,10 +174,9 @@ async def test_models_are_listed_and_shown(client: openai.AsyncOpenAI) -> None:
         ({"max_tokens": 0}, openai.BadRequestError, "invalid_value", "max_tokens"),
         ({"temperature": -1}, openai.BadRequestError, "invalid_value", "temperature"),
         ({"top_p": 0}, openai.BadRequestError, "invalid_value", "top_p"),
-        ({"n": 2}, openai.BadRequestError, "unsupported_parameter", "n"),
+        ({"tools": [{}]}, openai.BadRequestError, "unsupported_parameter", "tools"),
         ({"stop": ["a"] * 5}, openai.BadRequestError, "invalid_value", "stop"),
         ({"stop": ""}, openai.BadRequestError, "invalid_value", "stop"),
-        ({"logprobs": True}, openai.BadRequestError, "unsupported_parameter", "logprobs"),
         ({"messages": []}, openai.BadRequestError, "invalid_value", "messages"),
         (
             {"messages": [{"role": "judge", "content": "x"}]},
@@ -235,6 +236,8 @@ async def test_body_that_is_no_request_is_a_bad_request(served: Any, body: bytes
 async def test_harmless_and_null_fields_are_taken(client: openai.AsyncOpenAI, asked: Asked) -> None:
     completion = await client.chat.completions.create(
         **asked("translate", WORDS, n=1, stop=None, store=False, metadata={"a": "b"}),
+        top_logprobs=0,
+        logit_bias={},
         extra_body={"max_tokens": None, "tool_choice": "auto", "a_field_of_next_year": 1},
     )
     assert completion.choices[0].message.content == VELAN_WORDS

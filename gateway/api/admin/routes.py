@@ -7,6 +7,7 @@ from litestar.di import Provide
 from msgspec import Struct
 
 from gateway.api.admin.apps import AppsController
+from gateway.api.admin.engine import EngineController
 from gateway.api.admin.keys import KeysController
 from gateway.api.admin.policy import PolicyController
 from gateway.api.admin.predictors import PredictorsController, TrainingRunsController
@@ -44,6 +45,7 @@ def admin_router(admin_key: AdminKey, services: AdminServices) -> Router:
             PredictorsController,
             TrainingRunsController,
             PolicyController,
+            EngineController,
         ],
         guards=[admin_guard(admin_key)],
         dependencies={

@@ -50,8 +50,6 @@ def generations(sessions: Sessions, tmp_path: Path) -> Generations:
             waste_limit=50_000,
             max_delay_s=30.0,
             admission_z=3.0,
-            kv_tokens=1024,
-            page_tokens=16,
         ),
         history=HistoryWriter(sessions, tmp_path),
     )

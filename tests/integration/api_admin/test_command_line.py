@@ -104,6 +104,13 @@ async def test_failure_is_one_line_and_exit_code_1(
     assert errors.count("\n") == 1
 
 
+async def test_engine_is_paused_and_resumed(lmaas: Run, url: str) -> None:
+    key = {"LMAAS_ADMIN_KEY": ADMIN_KEY}
+    for action, paused in (("show", False), ("pause", True), ("drain", True), ("resume", False)):
+        code, output, _ = await lmaas("admin", "--url", url, "engine", action, **key)
+        assert (code, json.loads(output)["paused"]) == (0, paused)
+
+
 async def test_migrate_says_when_it_is_done(lmaas: Run, postgres_url: str) -> None:
     code, output, _ = await lmaas("migrate", DATABASE_URL=postgres_url)
     assert (code, output) == (0, "the database is up to date\n")

@@ -24,6 +24,10 @@ ROUTES = {
     ("GET", "/admin/training-runs/{run_id}"),
     ("GET", "/admin/policy"),
     ("PUT", "/admin/policy"),
+    ("GET", "/admin/engine"),
+    ("POST", "/admin/engine/pause"),
+    ("POST", "/admin/engine/drain"),
+    ("POST", "/admin/engine/resume"),
 }
 
 

@@ -12,7 +12,7 @@ import httpx
 import psutil
 import pytest
 
-from engine.protocol import EngineInfo, Finish, Refused, Sequence, Step
+from engine.protocol import EngineInfo, Finish, KvState, Refused, Sequence, Step
 from gateway.engines.colocated import ColocatedEngine
 from gateway.engines.supervisor import EngineSupervisor, socket_path
 
@@ -29,6 +29,7 @@ class Witness:
         self.tokens: dict[str, list[int]] = {}
         self.finished: dict[str, Finish] = {}
         self.refused: list[Refused] = []
+        self.kv: KvState | None = None
         self._changed = asyncio.Event()
 
     def engine_ready(self, info: EngineInfo) -> None:
@@ -44,6 +45,7 @@ class Witness:
         self._changed.set()
 
     def engine_stepped(self, step: Step) -> None:
+        self.kv = step.kv
         for name, tokens in step.tokens.items():
             self.tokens.setdefault(name, []).extend(tokens)
         self.finished.update({finish.id: finish for finish in step.finished})
@@ -106,6 +108,52 @@ async def test_cancelled_sequence_ends(supervisor: EngineSupervisor) -> None:
         engine.cancel(["gone"])
         await witness.sees(lambda: "gone" in witness.finished)
         assert witness.finished["gone"].reason == "cancelled"
+
+
+async def test_paused_engine_computes_nothing_until_resumed(supervisor: EngineSupervisor) -> None:
+    async with connected(supervisor) as (engine, witness):
+        engine.pause()
+        engine.submit("batch", [a_sequence("a")])
+        await asyncio.sleep(0.3)
+        assert not witness.tokens
+        engine.resume()
+        await witness.sees(lambda: "a" in witness.finished)
+
+
+async def test_draining_engine_refuses_what_is_new_and_ends_what_runs(
+    supervisor: EngineSupervisor,
+) -> None:
+    async with connected(supervisor) as (engine, witness):
+        engine.submit("before", [a_sequence("old", max_tokens=100)])
+        engine.drain()
+        engine.submit("after", [a_sequence("new")])
+        await witness.sees(lambda: witness.refused and "old" in witness.finished)
+        assert [refused.id for refused in witness.refused] == ["new"]
+        engine.resume()
+        engine.submit("again", [a_sequence("new")])
+        await witness.sees(lambda: "new" in witness.finished)
+
+
+async def test_batch_in_lock_step_leaves_together(supervisor: EngineSupervisor) -> None:
+    async with connected(supervisor) as (engine, witness):
+        engine.set_mode("lockstep")
+        engine.submit("batch", [a_sequence("long", max_tokens=40), a_sequence("short")])
+        await witness.sees(lambda: witness.finished)
+        assert witness.finished.keys() == {"long", "short"}
+
+
+async def test_pinned_prefix_is_kept_until_unpinned(supervisor: EngineSupervisor) -> None:
+    prompt = [1, *range(100, 164)]  # four pages and a token
+    async with connected(supervisor) as (engine, witness):
+        engine.pin("prefix", prompt, "tenant")
+        for name, shared in (("a", 4), ("b", 0)):
+            sequence = Sequence(name, prompt, max_tokens=4, reserve=4, salt="tenant")
+            engine.submit(name, [sequence])
+            engine.revise({name: 2})
+            await witness.sees(lambda name=name: name in witness.finished)  # type: ignore[misc]
+            assert witness.kv is not None
+            assert witness.kv.shared == shared
+            engine.unpin(["prefix"])
 
 
 async def test_killed_engine_is_replaced_and_announced(supervisor: EngineSupervisor) -> None:

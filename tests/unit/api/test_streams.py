@@ -7,16 +7,11 @@ from litestar import Litestar, get
 from litestar.response import Stream
 
 from gateway.api.streams import streamed
+from gateway.generation.live import LiveRequest, Piece
 
 
 class Median:
     median = 3.0
-
-
-class Words:
-    def read(self, *, ended: bool) -> str:
-        assert not ended
-        return "word "
 
 
 class Answer:
@@ -26,20 +21,23 @@ class Answer:
     error = None
     tokens = (1,)
     prediction = Median()
-    text = Words()
+
+    def read(self, *, ended: bool) -> Piece:
+        assert not ended
+        return Piece("word ")
 
     async def growth(self) -> None:
         await asyncio.sleep(0)
 
 
 class Chunks:
-    def opening(self) -> None:
+    def opening(self, _: LiveRequest) -> None:
         return None
 
-    def piece(self, text: str) -> str:
-        return text
+    def piece(self, _: LiveRequest, piece: Piece) -> str:
+        return piece.text
 
-    def closing(self) -> str:
+    def closing(self, _: LiveRequest) -> str:
         return "end"
 
     def usage(self) -> None:
@@ -59,7 +57,7 @@ async def test_client_that_leaves_while_we_write_to_it_frees_its_sequence() -> N
 
     @get("/")
     async def stream() -> Stream:
-        return streamed(answer, generations, Chunks())  # type: ignore[arg-type]
+        return streamed([answer], generations, Chunks())  # type: ignore[list-item, arg-type]
 
     blocked = asyncio.Event()
 

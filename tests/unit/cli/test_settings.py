@@ -1,9 +1,15 @@
 """Settings as the environment gives them."""
 
+from pathlib import Path
+
+import msgspec
 import pytest
 
+from engine.settings import Settings as EngineSettings
+from engine.settings import read_settings as read_engine_settings
 from gateway.errors import StartupFailure
-from gateway.settings import read_settings, without_secrets
+from gateway.node import engine_environment
+from gateway.settings import Settings, read_settings, without_secrets
 
 
 def test_unset_and_empty_variables_take_their_defaults() -> None:
@@ -23,12 +29,38 @@ def test_values_are_read_as_their_types() -> None:
         ("LMAAS_POLICY", "best"),
         ("LMAAS_API_KEY", "short"),
         ("LMAAS_MAX_DELAY_S", "0"),
+        ("LMAAS_KV_TOKENS", "-1"),
+        ("LMAAS_HOST_KV_TOKENS", "-1"),
+        ("LMAAS_PREFIX_SHARING", "maybe"),
+        ("LMAAS_ENGINE_STEP_LIMIT_S", "0"),
         ("LMAAS_PROT", "8000"),
     ],
 )
 def test_wrong_or_unknown_variable_is_named(name: str, value: str) -> None:
     with pytest.raises(StartupFailure, match=name):
         read_settings({name: value})
+
+
+def test_engine_that_we_start_has_every_setting_as_it_was_given_to_us() -> None:
+    given = {
+        "LMAAS_KV_TOKENS": "4096",
+        "LMAAS_HOST_KV_TOKENS": "0",
+        "LMAAS_PREFIX_SHARING": "false",
+        "LMAAS_ENGINE_STEP_LIMIT_S": "7.5",
+    }
+    environment = engine_environment(read_settings(given), Path("/run/engine.sock"))
+    engine = read_engine_settings(environment)
+    assert (engine.kv_tokens, engine.host_kv_tokens) == (4096, 0)
+    assert (engine.prefix_sharing, engine.engine_step_limit_s) == (False, 7.5)
+    fields = msgspec.structs.fields(EngineSettings)
+    assert environment.keys() == {field.encode_name for field in fields}
+
+
+def test_defaults_of_the_engines_settings_are_the_engines() -> None:
+    ours = {field.encode_name: field.default for field in msgspec.structs.fields(Settings)}
+    for field in msgspec.structs.fields(EngineSettings):
+        if not field.required:
+            assert ours[field.encode_name] == field.default
 
 
 def test_children_are_not_told_our_secrets() -> None:

@@ -1,14 +1,27 @@
-from collections.abc import Callable
+"""Asks, requests, and the dispatcher with an engine that only notes what it is told."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Many
+from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
 
+from engine.protocol import EngineInfo, Finish, KvState, Mode, Sequence, Step, TokenLogprobs
 from gateway.generation.ask import Ask, Message
+from gateway.generation.dispatcher import Dispatcher
+from gateway.generation.live import LiveRequest
 from gateway.generation.tokens import ChatTokenizer
+from gateway.prediction.messages import Prediction
+from gateway.scheduling.policies import Policy, PolicyName, build_policy
 from gateway.tenancy.caller import Caller
 
 DEMO = Path(__file__).parents[3] / "engine" / "demo" / "lmaas-demo"
+KV = KvState(pages=64, free=64, page_tokens=16)
 
 
 @pytest.fixture(scope="session")
@@ -19,10 +32,10 @@ def tokenizer() -> ChatTokenizer:
 @pytest.fixture
 def an_ask() -> Callable[..., Ask]:
     def build(
-        *turns: tuple[str, str], registered: str | None = None, stops: tuple[str, ...] = ()
+        *turns: tuple[str, str], registered: str | None = None, tenant: int = 1, **fields: object
     ) -> Ask:
         caller = Caller(
-            tenant_id=UUID(int=1),
+            tenant_id=UUID(int=tenant),
             tenant="tenant",
             app_id=UUID(int=2),
             app="app",
@@ -30,6 +43,139 @@ def an_ask() -> Callable[..., Ask]:
             instruction=registered,
         )
         messages = tuple(Message(*turn) for turn in turns or [("user", "brave king")])
-        return Ask(caller=caller, messages=messages, stops=stops)
+        return Ask(caller=caller, messages=messages, **fields)  # type: ignore[arg-type]
 
     return build
+
+
+class NotingEngine:
+    """An engine that runs nothing: the test plays its events."""
+
+    busy_s = 0.0
+
+    def __init__(self) -> None:
+        self.submitted: list[list[Sequence]] = []
+        self.cancelled: list[str] = []
+        self.told: list[str] = []
+
+    def submit(self, batch: str, sequences: Many[Sequence]) -> None:
+        assert batch
+        self.submitted.append(list(sequences))
+
+    def cancel(self, ids: Many[str]) -> None:
+        self.cancelled.extend(ids)
+
+    def revise(self, remaining: Mapping[str, int]) -> None:
+        self.told.append(f"revise {remaining}")
+
+    def pause(self) -> None:
+        self.told.append("pause")
+
+    def drain(self) -> None:
+        self.told.append("drain")
+
+    def resume(self) -> None:
+        self.told.append("resume")
+
+    def set_mode(self, mode: Mode) -> None:
+        self.told.append(mode)
+
+    def pin(self, name: str, tokens: Many[int], salt: str) -> None:
+        self.told.append(f"pin {name} {tokens} {salt}")
+
+    def unpin(self, names: Many[str]) -> None:
+        self.told.append(f"unpin {names}")
+
+
+def a_policy(name: PolicyName) -> Policy:
+    return build_policy(
+        name,
+        waste_limit=50_000,
+        max_delay_s=30.0,
+        admission_z=3.0,
+        fixed_batch=2,
+    )
+
+
+class Scene:
+    """A dispatcher with its engine, and requests to give it."""
+
+    def __init__(
+        self, an_ask: Callable[..., Ask], tokenizer: ChatTokenizer, outage_s: float = 60.0
+    ) -> None:
+        self.ended: list[LiveRequest] = []
+        self.engine = NotingEngine()
+        self.dispatcher = Dispatcher(
+            "model", a_policy("lmaas"), self.ended.append, outage_s=outage_s
+        )
+        self.dispatcher.attach(self.engine)
+        self._ask = an_ask
+        self._tokenizer = tokenizer
+        self._numbers = count(1)
+        self._steps = count(1)
+
+    def request(
+        self,
+        length: float = 10.0,
+        max_tokens: int = 100,
+        *,
+        asked: int | None = None,
+        choice: int = 0,
+        grew: asyncio.Event | None = None,
+        **ask: Any,
+    ) -> LiveRequest:
+        return LiveRequest(
+            request_id=UUID(int=next(self._numbers)),
+            ask=self._ask(max_tokens=asked, **ask),
+            choice=choice,
+            grew=grew,
+            prompt=[1, 2, 3],
+            user_input_tokens=2,
+            max_tokens=max_tokens,
+            prediction=Prediction(
+                quantiles=(length,) * 6,
+                source="model",
+                predictor=None,
+                feature_version=1,
+                features=b"",
+                instruction_hash=b"",
+            ),
+            decoder=self._tokenizer.decoder(),
+            speller=self._tokenizer.speller,
+            arrived_at=datetime.now(UTC),
+            arrived_s=0.0,
+        )
+
+    def encode(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text)
+
+    def connect(self, kv: KvState = KV) -> None:
+        self.dispatcher.engine_ready(
+            EngineInfo("epoch", "model", 512, 100, [4], kv, "cpu", "float32")
+        )
+
+    async def enqueue(self, *requests: LiveRequest) -> None:
+        for request in requests:
+            self.dispatcher.enqueue(request)
+        await asyncio.sleep(0)  # one turn of the loop: the decision
+
+    def step(
+        self,
+        tokens: dict[str, list[int]] | None = None,
+        finished: Many[Finish] = (),
+        *,
+        kv: KvState = KV,
+        logprobs: dict[str, list[TokenLogprobs]] | None = None,
+    ) -> None:
+        self.dispatcher.engine_stepped(
+            Step(next(self._steps), kv, tokens or {}, logprobs or {}, list(finished))
+        )
+
+    @property
+    def names(self) -> list[str]:
+        return [sequence.id for batch in self.engine.submitted for sequence in batch]
+
+
+@pytest.fixture
+def scene(an_ask: Callable[..., Ask], tokenizer: ChatTokenizer) -> Scene:
+    return Scene(an_ask, tokenizer)

@@ -2,116 +2,15 @@
 
 import asyncio
 from collections.abc import Callable
-from collections.abc import Sequence as Many
-from datetime import UTC, datetime
-from itertools import count
-from uuid import UUID
 
 import pytest
 
-from engine.protocol import EngineInfo, Finish, KvState, Refused, Sequence, Step
+from engine.protocol import Finish, Refused
 from gateway.errors import EngineLost, ShuttingDown
 from gateway.generation.ask import Ask
-from gateway.generation.dispatcher import Dispatcher
-from gateway.generation.live import LiveRequest
 from gateway.generation.tokens import ChatTokenizer
-from gateway.prediction.messages import Prediction
-from gateway.scheduling.policies import NAMES, Policy, PolicyName, build_policy
-
-KV = KvState(pages=64, free=64, page_tokens=16)
-
-
-class NotingEngine:
-    """An engine that runs nothing: the test plays its events."""
-
-    def __init__(self) -> None:
-        self.submitted: list[list[Sequence]] = []
-        self.cancelled: list[str] = []
-
-    def submit(self, batch: str, sequences: Many[Sequence]) -> None:
-        assert batch
-        self.submitted.append(list(sequences))
-
-    def cancel(self, ids: Many[str]) -> None:
-        self.cancelled.extend(ids)
-
-
-def a_policy(name: PolicyName) -> Policy:
-    return build_policy(
-        name,
-        waste_limit=50_000,
-        max_delay_s=30.0,
-        admission_z=3.0,
-        kv_tokens=1024,
-        page_tokens=16,
-        fixed_batch=2,
-    )
-
-
-class Scene:
-    """A dispatcher with its engine, and requests to give it."""
-
-    def __init__(
-        self, an_ask: Callable[..., Ask], tokenizer: ChatTokenizer, outage_s: float = 60.0
-    ) -> None:
-        self.ended: list[LiveRequest] = []
-        self.engine = NotingEngine()
-        self.dispatcher = Dispatcher(
-            "model", a_policy("lmaas"), self.ended.append, outage_s=outage_s
-        )
-        self.dispatcher.attach(self.engine)
-        self._ask = an_ask
-        self._tokenizer = tokenizer
-        self._numbers = count(1)
-        self._steps = count(1)
-
-    def request(
-        self, length: float = 10.0, max_tokens: int = 100, stops: tuple[str, ...] = ()
-    ) -> LiveRequest:
-        return LiveRequest(
-            request_id=UUID(int=next(self._numbers)),
-            ask=self._ask(stops=stops),
-            prompt=[1, 2, 3],
-            user_input_tokens=2,
-            max_tokens=max_tokens,
-            prediction=Prediction(
-                quantiles=(length,) * 6,
-                source="model",
-                predictor=None,
-                feature_version=1,
-                features=b"",
-                instruction_hash=b"",
-            ),
-            decoder=self._tokenizer.decoder(),
-            arrived_at=datetime.now(UTC),
-            arrived_s=0.0,
-        )
-
-    def encode(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text)
-
-    def connect(self) -> None:
-        self.dispatcher.engine_ready(
-            EngineInfo("epoch", "model", 512, 100, [4], KV, "cpu", "float32")
-        )
-
-    async def enqueue(self, *requests: LiveRequest) -> None:
-        for request in requests:
-            self.dispatcher.enqueue(request)
-        await asyncio.sleep(0)  # one turn of the loop: the decision
-
-    def step(self, tokens: dict[str, list[int]] | None = None, finished: Many[Finish] = ()) -> None:
-        number = next(self._steps)
-        self.dispatcher.engine_stepped(Step(number, KV, tokens or {}, list(finished)))
-
-    @property
-    def names(self) -> list[str]:
-        return [sequence.id for batch in self.engine.submitted for sequence in batch]
-
-
-@pytest.fixture
-def scene(an_ask: Callable[..., Ask], tokenizer: ChatTokenizer) -> Scene:
-    return Scene(an_ask, tokenizer)
+from gateway.scheduling.policies import NAMES, PolicyName
+from tests.unit.generation.conftest import Scene, a_policy
 
 
 async def test_requests_wait_until_the_engine_is_there(scene: Scene) -> None:

@@ -36,7 +36,7 @@ def test_peak_is_never_below_the_worst_step_and_little_above(
     a_sequence: MakeRunning, drawn: list[tuple[int, int, int]], page: int, z: float
 ) -> None:
     running = [a_sequence(p, g, generated=spent) for p, g, spent in drawn]
-    capacity = Capacity(10_000, page, z)
+    capacity = Capacity(10_000 // page, page, z)
     exact = peak_of_every_step(running, capacity)
     assert exact - 1e-6 <= Forecast(running, capacity).peak() <= 1.15 * exact + 1
 
@@ -48,7 +48,7 @@ def test_peak_of_the_near_steps_is_exact(
     running = [
         a_sequence(p, 5 + g / 10, generated=spent % 14, max_tokens=16) for p, g, spent in drawn
     ]
-    capacity = Capacity(10_000, page, 3.0)
+    capacity = Capacity(10_000 // page, page, 3.0)
     exact = peak_of_every_step(running, capacity)
     assert Forecast(running, capacity).peak() == pytest.approx(exact)
 
@@ -56,18 +56,18 @@ def test_peak_of_the_near_steps_is_exact(
 @given(
     st.lists(sizes, max_size=5),
     st.lists(st.tuples(st.integers(1, 120), st.integers(1, 200)), min_size=1, max_size=12),
-    st.integers(100, 3000),
+    st.integers(12, 375),
 )
 def test_admissible_is_what_one_by_one_from_scratch_admits(
     a_sequence: MakeRunning,
     a_request: MakeWaiting,
     running_sizes: list[tuple[int, int, int]],
     batch_sizes: list[tuple[int, int]],
-    kv_tokens: int,
+    pages: int,
 ) -> None:
     running = [a_sequence(p, g, generated=spent) for p, g, spent in running_sizes]
     batch = [a_request(p, g) for p, g in batch_sizes]
-    capacity = Capacity(kv_tokens, 8, 2.0)
+    capacity = Capacity(pages, 8, 2.0)
     fits = 0
     for count in range(1, len(batch) + 1):
         together = [*running, *(request.started() for request in batch[:count])]
@@ -83,7 +83,7 @@ def test_lone_request_that_fits_at_its_longest_is_admitted(
     a_request: MakeWaiting, size: tuple[int, int, int], page: int
 ) -> None:
     request = a_request(size[0], size[1])
-    enough = Capacity((size[0] + 200 + page - 1) // page * page, page, 50.0)
+    enough = Capacity((size[0] + 200 + page - 1) // page, page, 50.0)
     assert admissible([request], [], enough) == 1
     assert Forecast([], enough).fits([request]) == [True]
 
@@ -91,7 +91,7 @@ def test_lone_request_that_fits_at_its_longest_is_admitted(
 def test_candidates_are_judged_alone_by_fits_and_together_by_admit(
     a_request: MakeWaiting, a_sequence: MakeRunning
 ) -> None:
-    forecast = Forecast([a_sequence(400)], Capacity(592, 16, 0.0))
+    forecast = Forecast([a_sequence(400)], Capacity(37, 16, 0.0))
     requests = [a_request(100), a_request(100), a_request(300)]
     assert forecast.fits(requests) == [True, True, False]
     assert forecast.admit(requests) == 1

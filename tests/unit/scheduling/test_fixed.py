@@ -16,8 +16,8 @@ MakeWaiting: TypeAlias = Callable[..., Waiting]
 SIZE = 3
 
 
-def a_policy(kv_tokens: int = 10_000, page_tokens: int = 10) -> FixedPolicy:
-    return FixedPolicy(SIZE, Capacity(kv_tokens, page_tokens, 3.0), map("b{}".format, count(1)))
+def a_policy(pages: int = 1_000) -> FixedPolicy:
+    return FixedPolicy(SIZE, Capacity(pages, 10, 3.0), map("b{}".format, count(1)))
 
 
 def ids(requests: tuple[Waiting, ...]) -> str:
@@ -63,7 +63,7 @@ def test_next_batch_waits_until_the_last_of_the_one_before_has_ended(
 def test_batch_at_its_longest_fits_unless_it_is_one_request(
     a_request: MakeWaiting, drawn: list[tuple[int, int]]
 ) -> None:
-    policy = a_policy(kv_tokens=600)
+    policy = a_policy(pages=60)
     for place, (prompt, longest) in enumerate(drawn):
         policy.arrive(
             a_request(prompt, 1, max_tokens=longest, arrived_s=float(place), request_id=str(place))

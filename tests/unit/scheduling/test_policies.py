@@ -12,8 +12,8 @@ from gateway.scheduling.policies import LOOKAHEAD, NAMES, Policy, PolicyName, bu
 from gateway.scheduling.waiting import Running, Waiting
 
 MakeWaiting: TypeAlias = Callable[..., Waiting]
-KV_TOKENS, PAGE, Z, MAX_DELAY_S = 800, 8, 2.0, 20.0
-CAPACITY = Capacity(KV_TOKENS, PAGE, Z)
+PAGES, PAGE, Z, MAX_DELAY_S = 100, 8, 2.0, 20.0
+KV_TOKENS = PAGES * PAGE
 names = st.sampled_from(NAMES)
 actions = st.lists(
     st.one_of(
@@ -21,20 +21,16 @@ actions = st.lists(
         st.tuples(st.just("withdraw"), st.integers(0, 30), st.just(0)),
         st.tuples(st.just("dispatch"), st.integers(0, 15), st.integers(0, 6)),
         st.tuples(st.just("observe"), st.integers(1, 30), st.integers(1, 100)),
+        st.tuples(st.just("resize"), st.integers(1, 120), st.integers(1, 32)),
     ),
     max_size=50,
 )
 
 
 def a_policy(name: PolicyName, waste_limit: float = 2_000) -> Policy:
-    return build_policy(
-        name,
-        waste_limit=waste_limit,
-        max_delay_s=MAX_DELAY_S,
-        admission_z=Z,
-        kv_tokens=KV_TOKENS,
-        page_tokens=PAGE,
-    )
+    policy = build_policy(name, waste_limit=waste_limit, max_delay_s=MAX_DELAY_S, admission_z=Z)
+    policy.resize(PAGES, PAGE)
+    return policy
 
 
 class Scene:
@@ -42,6 +38,7 @@ class Scene:
 
     def __init__(self, policy: Policy, a_request: MakeWaiting) -> None:
         self.policy, self.a_request = policy, a_request
+        self.capacity = Capacity(PAGES, PAGE, Z)
         self.now_s = 0.0
         self.waiting: dict[str, Waiting] = {}
         self.running: list[Running] = []
@@ -68,6 +65,10 @@ class Scene:
     def observe(self, size: int, seconds: int) -> None:
         self.policy.observe(size, 10 * size, 40.0, seconds / 10)
 
+    def resize(self, pages: int, page_tokens: int) -> None:
+        self.policy.resize(pages, page_tokens)
+        self.capacity = Capacity(pages, page_tokens, Z)
+
     def dispatch(self, passed_s: int, stay: int) -> None:
         self.now_s += passed_s
         self.running = self.running[:stay]
@@ -78,7 +79,7 @@ class Scene:
         assert found.requests
         assert found.batch not in self.batches
         assert len({request.model for request in found.requests}) == 1
-        assert admissible(found.requests, self.running, CAPACITY) == len(found.requests) or (
+        assert admissible(found.requests, self.running, self.capacity) == len(found.requests) or (
             len(found.requests) == 1 and not self.running
         )
         self.batches.add(found.batch)
@@ -101,7 +102,7 @@ class Scene:
         return bool(self.running) and all(self.blocked(head) for head in heads)
 
     def blocked(self, request: Waiting) -> bool:
-        return admissible([request], self.running, CAPACITY) == 0
+        return admissible([request], self.running, self.capacity) == 0
 
 
 @given(names, actions)
@@ -199,6 +200,31 @@ def test_nothing_passes_an_overdue_request_that_does_not_fit(a_request: MakeWait
     assert [request.id for request in alone.requests] == ["large"]
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_resized_pool_is_filled_and_no_more(a_request: MakeWaiting, name: PolicyName) -> None:
+    started = []
+    for pages in (20, 200):
+        policy, running = a_policy(name), list[Running]()
+        for _ in range(8):
+            policy.arrive(a_request(40, 20, max_tokens=20))
+        policy.resize(pages, 8)
+        while (found := policy.dispatch(running, 1.0)) is not None:
+            running += [request.started() for request in found.requests]
+        assert len(policy) + len(running) == 8
+        started.append(len(running))
+    assert 1 <= started[0] <= 3
+    assert started[1] == 8
+
+
+def test_grown_pool_lets_requests_join_batches_that_were_full(a_request: MakeWaiting) -> None:
+    policy = a_policy("lmaas", waste_limit=1e9)
+    policy.resize(10, 8)
+    for pages, batches in ((10, 1), (10, 2), (100, 2)):
+        policy.resize(pages, 8)
+        policy.arrive(a_request(40, 20))
+        assert len(policy.waiting()) == batches
+
+
 def test_request_too_large_for_the_pool_is_left_to_the_idle_engine(a_request: MakeWaiting) -> None:
     policy = a_policy("lmaas")
     policy.arrive(a_request(5_000, 100))
@@ -221,8 +247,6 @@ def test_batch_names_come_from_the_given_counter(a_request: MakeWaiting) -> None
         waste_limit=0,
         max_delay_s=1,
         admission_z=0,
-        kv_tokens=1000,
-        page_tokens=1,
         ids=iter(["first", "second"]),
     )
     policy.arrive(a_request())

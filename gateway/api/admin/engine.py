@@ -1,0 +1,148 @@
+"""`/admin/engine`: how the engine is, and what it is told."""
+
+from typing import Self
+
+from litestar import Controller, get, post
+from litestar.di import NamedDependency
+from msgspec import Struct
+
+from engine.protocol import EngineInfo, KvState, Mode, Step, StepTimes
+from gateway.generation.dispatcher import Dispatcher
+from gateway.generation.service import Generations
+
+
+class ServedBy(Struct, frozen=True):
+    """What the engine serves, and on what."""
+
+    epoch: str
+    model: str
+    context_tokens: int
+    vocabulary: int
+    device: str
+    dtype: str
+
+    @classmethod
+    def of(cls, info: EngineInfo) -> Self:
+        """The lasting part of an engine's description."""
+        return cls(
+            epoch=info.epoch,
+            model=info.model,
+            context_tokens=info.context_tokens,
+            vocabulary=info.vocabulary,
+            device=info.device,
+            dtype=info.dtype,
+        )
+
+
+class KvAnswer(Struct, frozen=True):
+    """KV memory in pages; cached ones are among the free ones."""
+
+    pages: int
+    free: int
+    page_tokens: int
+    cached: int
+    shared: int
+    swapped: int
+
+    @classmethod
+    def of(cls, kv: KvState) -> Self:
+        """KV memory as clients see it, with the counts that are zero."""
+        return cls(kv.pages, kv.free, kv.page_tokens, kv.cached, kv.shared, kv.swapped)
+
+
+class StepAnswer(Struct, frozen=True):
+    """The newest step: its sequences in the engine, and where its time went."""
+
+    number: int
+    running: int
+    suspended: int
+    waiting: int
+    computed: int
+    took_s: float
+    times: StepTimes | None
+
+    @classmethod
+    def of(cls, step: Step) -> Self:
+        """A step as clients see it: without the tokens."""
+        return cls(
+            number=step.number,
+            running=step.running,
+            suspended=step.suspended,
+            waiting=step.waiting,
+            computed=step.computed,
+            took_s=step.took_s,
+            times=step.times,
+        )
+
+
+class EngineAnswer(Struct, frozen=True):
+    """The engine as its newest step told; `info` and `kv` are null before the first engine.
+
+    `step` is null before an engine's first step. While `paused` or `draining` requests wait in
+    the gateway.
+    """
+
+    connected: bool
+    paused: bool
+    draining: bool
+    mode: Mode
+    busy_s: float
+    waiting: int
+    running: int
+    info: ServedBy | None
+    kv: KvAnswer | None
+    step: StepAnswer | None
+
+    @classmethod
+    def of(cls, dispatcher: Dispatcher) -> Self:
+        """The engine as the queue in front of it knows it."""
+        info, step = dispatcher.info, dispatcher.step
+        kv = step.kv if step else info.kv if info else None
+        return cls(
+            connected=dispatcher.connected,
+            paused=dispatcher.paused,
+            draining=dispatcher.draining,
+            mode=dispatcher.mode,
+            busy_s=dispatcher.busy_s,
+            waiting=dispatcher.waiting,
+            running=dispatcher.running,
+            info=ServedBy.of(info) if info else None,
+            kv=KvAnswer.of(kv) if kv else None,
+            step=StepAnswer.of(step) if step else None,
+        )
+
+
+class EngineController(Controller):
+    """Shows the engine of this gateway, and holds requests back from it."""
+
+    path = "/engine"
+
+    @get(summary="Show the engine")
+    async def show_engine(self, generations: NamedDependency[Generations]) -> EngineAnswer:
+        """What it serves, its KV memory, what runs and waits, and its newest step."""
+        return EngineAnswer.of(generations.dispatcher)
+
+    @post("/pause", status_code=200, summary="Pause the engine")
+    async def pause_engine(self, generations: NamedDependency[Generations]) -> EngineAnswer:
+        """Compute nothing until resumed; running requests keep their memory, new ones wait.
+
+        An engine that takes its place is paused too; the gateway tells load balancers that it is
+        not ready.
+        """
+        generations.dispatcher.pause()
+        return EngineAnswer.of(generations.dispatcher)
+
+    @post("/drain", status_code=200, summary="Drain the engine")
+    async def drain_engine(self, generations: NamedDependency[Generations]) -> EngineAnswer:
+        """Let running requests end and new ones wait until resumed; no request fails.
+
+        The gateway tells load balancers that it is not ready.
+        """
+        generations.dispatcher.drain()
+        return EngineAnswer.of(generations.dispatcher)
+
+    @post("/resume", status_code=200, summary="Resume the engine")
+    async def resume_engine(self, generations: NamedDependency[Generations]) -> EngineAnswer:
+        """End a pause or a drain."""
+        generations.dispatcher.resume()
+        return EngineAnswer.of(generations.dispatcher)

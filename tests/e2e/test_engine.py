@@ -1,0 +1,65 @@
+"""An operator and the engine, while clients ask."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import openai
+
+from engine.demo.lexicon import VELAN
+
+Asked = Callable[..., dict[str, Any]]
+TWENTY = " ".join(list(VELAN)[:20])
+
+
+async def _tells(served: Any, action: str) -> dict[str, Any]:
+    async with served.admin() as admin:
+        return dict((await admin.post(f"/admin/engine/{action}")).raise_for_status().json())
+
+
+async def test_pause_and_drain_are_waits_and_not_errors(
+    served: Any, client: openai.AsyncOpenAI, asked: Asked
+) -> None:
+    request = asked("spell", TWENTY)
+    whole = (await client.chat.completions.create(**request)).choices
+    for action in ("pause", "drain"):
+        running = asyncio.create_task(client.chat.completions.create(**request))
+        while not (await served.health())["running"]:
+            await asyncio.sleep(0.01)
+        assert (await _tells(served, action))["connected"]
+        late = asyncio.create_task(client.chat.completions.create(**request))
+        done, _ = await asyncio.wait([running, late], timeout=2.0)
+        assert done == ({running} if action == "drain" else set())
+        health = await served.health()
+        assert (health["status"], health["engine"], health["waiting"]) == ("unavailable", "held", 1)
+        await _tells(served, "resume")
+        assert (await running).choices == (await late).choices == whole
+
+
+async def test_engine_killed_while_paused_stays_paused(
+    served: Any, client: openai.AsyncOpenAI, asked: Asked
+) -> None:
+    request = asked("spell", TWENTY)
+    whole = (await client.chat.completions.create(**request)).choices
+    before = await _tells(served, "pause")
+    task = asyncio.create_task(client.chat.completions.create(**request))
+    served.engine().kill()
+    async with asyncio.timeout(60):
+        while (now := await _tells(served, "pause"))["info"]["epoch"] == before["info"]["epoch"]:
+            await asyncio.sleep(0.1)
+    assert (now["paused"], task.done()) == (True, False)
+    await _tells(served, "resume")
+    assert (await task).choices == whole
+
+
+async def test_engine_is_shown_with_its_memory_and_its_newest_step(
+    served: Any, client: openai.AsyncOpenAI, asked: Asked
+) -> None:
+    await client.chat.completions.create(**asked("translate", "brave king"))
+    await served.idle()
+    async with served.admin() as admin:
+        shown = (await admin.get("/admin/engine")).json()
+    assert shown["info"]["model"].endswith("lmaas-demo")
+    assert shown["kv"]["pages"] * shown["kv"]["page_tokens"] == 32_768  # the engine's own choice
+    assert shown["step"]["number"] > 0
+    assert (shown["mode"], shown["paused"], shown["draining"]) == ("continuous", False, False)

@@ -1,0 +1,88 @@
+"""The client and an engine that hangs: a small server that says what such an engine would."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import uvicorn
+from structlog.testing import capture_logs
+
+from engine.protocol import EngineInfo, Event, Heartbeat, Hello, KvState, Step
+from gateway.engines.colocated import ColocatedEngine
+
+KV = KvState(pages=8, free=8, page_tokens=16)
+INFO = EngineInfo("epoch", "model", 128, 100, [], KV, "cpu", "float32")
+
+
+class HangingEngine:
+    """Sends the events that a test tells it, one after another."""
+
+    def __init__(self) -> None:
+        self.events: asyncio.Queue[Event] = asyncio.Queue()
+
+    async def __call__(
+        self, scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]
+    ) -> None:
+        del receive
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        if scope["path"] == "/info":
+            await send({"type": "http.response.body", "body": msgspec.json.encode(INFO)})
+            return
+        event: Event = Hello("epoch", 0)
+        while True:
+            line = msgspec.json.encode(event) + b"\n"
+            await send({"type": "http.response.body", "body": line, "more_body": True})
+            event = await self.events.get()
+
+
+class Nobody:
+    """Listens to an engine and does nothing."""
+
+    def engine_ready(self, info: EngineInfo) -> None: ...
+
+    def engine_stepped(self, step: Step) -> None: ...
+
+    def engine_refused(self, refused: Any) -> None: ...
+
+    def engine_lost(self) -> None: ...
+
+
+@pytest.fixture
+async def hanging() -> AsyncIterator[tuple[HangingEngine, ColocatedEngine]]:
+    with tempfile.TemporaryDirectory() as folder:
+        engine, socket = HangingEngine(), str(Path(folder) / "engine.sock")
+        config = uvicorn.Config(engine, uds=socket, log_config=None, lifespan="off", ws="none")
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve())
+        client = ColocatedEngine(socket, Nobody())
+        await client.start()
+        yield engine, client
+        await client.close()
+        server.force_exit = server.should_exit = True
+        await serving
+
+
+async def test_step_that_is_slow_is_told_once_and_again_when_it_is_another(
+    hanging: tuple[HangingEngine, ColocatedEngine],
+) -> None:
+    engine, client = hanging
+    with capture_logs() as logs:
+        for busy_s in (2.0, 10.5, 11.5):
+            engine.events.put_nowait(Heartbeat(0, busy_s))
+        await _sees(lambda: client.busy_s == 11.5)
+        assert [entry["event"] for entry in logs] == ["engine_step_slow"]
+        engine.events.put_nowait(Step(1, KV, {}))
+        await _sees(lambda: client.busy_s == 0.0)
+        engine.events.put_nowait(Heartbeat(1, 12.0))
+        await _sees(lambda: client.busy_s == 12.0)
+    assert [entry["busy_s"] for entry in logs] == [10.5, 12.0]
+
+
+async def _sees(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)

@@ -1,0 +1,131 @@
+"""The queue counts on the KV memory that the engine tells of."""
+
+import asyncio
+
+import pytest
+
+from engine.protocol import Finish, KvState
+from gateway.errors import ContextLengthExceeded, GenerationFailed
+from gateway.scheduling.policies import NAMES, PolicyName
+from tests.unit.generation.conftest import KV, Scene, a_policy
+
+SMALL = KvState(pages=8, free=8, page_tokens=16)  # 128 tokens
+
+
+def too_small(sequence_id: str) -> Finish:
+    return Finish(sequence_id, "error", "it does not fit the KV memory, which had to shrink")
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_policy_admits_to_the_pool_of_the_engine_that_is_there(
+    scene: Scene, name: PolicyName
+) -> None:
+    running = []
+    for kv in (KvState(pages=4, free=4, page_tokens=16), KV):
+        scene.dispatcher.use(a_policy(name))
+        scene.connect(kv)
+        requests = [scene.request(length=30.0, max_tokens=30) for _ in range(4)]
+        await scene.enqueue(*requests)
+        running.append(scene.dispatcher.running)
+        for request in requests:
+            scene.dispatcher.cancel(request)
+    assert running[0] < running[1]
+
+
+async def test_shrunken_pool_admits_fewer(scene: Scene) -> None:
+    scene.connect()
+    scene.step(kv=SMALL)
+    await scene.enqueue(*(scene.request(length=100.0, max_tokens=100) for _ in range(4)))
+    assert scene.dispatcher.running == 1
+
+
+async def test_policy_changed_later_knows_the_pool(scene: Scene) -> None:
+    scene.connect()
+    scene.dispatcher.use(a_policy("fcfs"))
+    await scene.enqueue(*(scene.request() for _ in range(4)))
+    assert scene.dispatcher.running == 4
+
+
+async def test_waiting_request_that_a_shrunken_pool_cannot_hold_ends_and_says_why(
+    scene: Scene,
+) -> None:
+    scene.connect()
+    scene.dispatcher.drain()
+    large = scene.request(max_tokens=200, asked=200)
+    small = scene.request(max_tokens=50, asked=50)
+    await scene.enqueue(large, small)
+    scene.step(kv=SMALL)
+    assert isinstance(large.error, ContextLengthExceeded)
+    assert "memory has become smaller" in large.error.message
+    assert "128 tokens" in large.error.message
+    assert scene.dispatcher.waiting == len(scene.dispatcher.policy) == 1
+    scene.dispatcher.policy.check()
+
+
+async def test_waiting_request_without_a_limit_of_its_own_is_kept_within_the_pool(
+    scene: Scene,
+) -> None:
+    scene.connect()
+    scene.dispatcher.drain()
+    request = scene.request(max_tokens=500)
+    await scene.enqueue(request)
+    scene.step(kv=SMALL)
+    scene.dispatcher.resume()
+    await asyncio.sleep(0)
+    assert scene.engine.submitted[-1][0].max_tokens == 125
+
+
+async def test_running_request_that_the_shrunken_pool_ended_goes_on_within_it(
+    scene: Scene,
+) -> None:
+    scene.connect()
+    request = scene.request(max_tokens=500)
+    await scene.enqueue(request)
+    scene.step({request.sequence_id: [7, 8]})
+    scene.step(finished=[too_small(request.sequence_id)], kv=SMALL)
+    again = scene.engine.submitted[-1][0]
+    assert (again.generated, again.max_tokens) == ([7, 8], 125)
+    assert not request.done
+
+
+async def test_running_request_that_asked_for_more_than_the_pool_ends_and_says_why(
+    scene: Scene,
+) -> None:
+    scene.connect()
+    request = scene.request(max_tokens=200, asked=200)
+    await scene.enqueue(request)
+    scene.step(finished=[too_small(request.sequence_id)], kv=SMALL)
+    assert isinstance(request.error, ContextLengthExceeded)
+    assert scene.dispatcher.running == 0
+
+
+async def test_answer_already_longer_than_the_shrunken_pool_ends_by_its_length(
+    scene: Scene,
+) -> None:
+    scene.connect()
+    request = scene.request(max_tokens=500)
+    await scene.enqueue(request)
+    scene.step({request.sequence_id: [7] * 130})
+    scene.step(finished=[too_small(request.sequence_id)], kv=SMALL)
+    assert (request.finish_reason, request.error) == ("length", None)
+
+
+async def test_request_that_fits_and_failed_has_failed(scene: Scene) -> None:
+    scene.connect()
+    request = scene.request()
+    await scene.enqueue(request)
+    scene.step(finished=[Finish(request.sequence_id, "error", "bad numbers")])
+    assert isinstance(request.error, GenerationFailed)
+    assert "bad numbers" in request.error.message
+
+
+async def test_next_engine_with_a_smaller_pool_goes_on_with_what_it_can_hold(
+    scene: Scene,
+) -> None:
+    scene.connect()
+    free, bound = scene.request(max_tokens=500), scene.request(max_tokens=200, asked=200)
+    await scene.enqueue(free, bound)
+    scene.dispatcher.engine_lost()
+    scene.connect(SMALL)
+    assert [sequence.id for sequence in scene.engine.submitted[-1]] == [free.sequence_id]
+    assert isinstance(bound.error, ContextLengthExceeded)

@@ -1,0 +1,76 @@
+"""Tokens spelled one by one, for each way in which tokenizers write bytes."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers.trainers import BpeTrainer
+
+from gateway.generation.spelling import Speller
+from gateway.generation.tokens import ChatTokenizer
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="▁"), max_size=40)
+
+
+@pytest.fixture(scope="module")
+def byte_level() -> Tokenizer:
+    """A tokenizer of GPT-2's kind, whose tokens are parts of characters."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = BpeTrainer(
+        vocab_size=300, initial_alphabet=alphabet, special_tokens=["<|end|>"], show_progress=False
+    )
+    tokenizer.train_from_iterator(["brave queen finds golden castle"] * 9, trainer)
+    return tokenizer
+
+
+def spell(speller: Speller, ids: list[int]) -> bytes:
+    return b"".join(
+        speller.spell(token, first=place == 0).bytes or b"" for place, token in enumerate(ids)
+    )
+
+
+@given(text=TEXT)
+def test_byte_level_tokens_join_to_the_text(byte_level: Tokenizer, text: str) -> None:
+    speller = Speller(byte_level, msgspec.json.decode(byte_level.to_str())["decoder"])
+    assert spell(speller, byte_level.encode(text).ids) == text.encode()
+
+
+@given(text=TEXT)
+def test_tokens_with_byte_fallback_join_to_the_text(tokenizer: ChatTokenizer, text: str) -> None:
+    ids = tokenizer.encode(text)
+    assert spell(tokenizer.speller, ids).decode() == tokenizer._tokenizer.decode(ids)
+
+
+def test_part_of_a_character_has_its_byte_and_the_replacement_character(
+    tokenizer: ChatTokenizer,
+) -> None:
+    spelled = [tokenizer.speller.spell(token) for token in tokenizer.encode("日")[-3:]]
+    assert b"".join(each.bytes or b"" for each in spelled) == "日".encode()
+    assert [each.text for each in spelled] == ["\ufffd"] * 3
+
+
+def test_control_token_has_a_name_and_no_bytes(tokenizer: ChatTokenizer) -> None:
+    (end,) = tokenizer.encode("<|end|>")
+    spelled = tokenizer.speller.spell(end)
+    assert (spelled.text, spelled.bytes) == ("<|end|>", None)
+
+
+def test_id_beyond_the_tokenizers_is_no_text(tokenizer: ChatTokenizer) -> None:
+    assert tokenizer.speller.spell(10**6).bytes == b""
+
+
+def test_decoder_of_another_kind_is_asked_itself() -> None:
+    tokenizer = Tokenizer(models.WordLevel({"brave": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    tokenizer.decoder = decoders.WordPiece()
+    speller = Speller(tokenizer, {"type": "WordPiece"})
+    assert speller.spell(0).bytes == b"brave"
+
+
+def test_word_begins_with_its_space_but_for_the_first(tokenizer: ChatTokenizer) -> None:
+    (token,) = tokenizer.encode("queen")
+    spell = tokenizer.speller.spell
+    assert (spell(token).text, spell(token, first=True).text) == (" queen", "queen")
