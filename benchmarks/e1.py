@@ -30,7 +30,8 @@ SIDES: Final = {
     "ours": ("ours",),
     "ours-bf16": ("ours-bf16",),
 }
-SLOW: Final = {*SIDES["static"], *SIDES["continuous"], "vllm-64-default"}  # on m100: fewer rounds
+# On m100 fewer rounds: there each takes minutes, or a setting that is slower on tiny.
+SLOW: Final = {*SIDES["static"], *SIDES["continuous"], "vllm-64", "vllm-64-default"}
 ON_REQUEST: Final = {"vllm-64-compiled"}
 USUAL: Final = [name for names in SIDES.values() for name in names if name not in ON_REQUEST]
 # On m100, where a run takes minutes, one setting of the slow sides speaks for them.

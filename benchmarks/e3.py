@@ -14,7 +14,7 @@ from benchmarks.ratios import paired
 from benchmarks.report import Report, Row, Target, target
 from benchmarks.reservations import predicted, relative_error
 from benchmarks.workload import GENERATION, MIXED, Request, mixed_requests
-from engine.protocol import Sequence
+from engine.protocol import Sampling, Sequence
 
 LONGEST: Final = GENERATION[1]  # what every caller asks for at most
 FITTING: Final = 10  # mean sequences that the KV budget holds
@@ -28,13 +28,19 @@ class Known:
 
     id: str
     prompt: list[int]
+    sampling: Sampling
     length: int
     stop: int
 
     def sequence(self, reserve: int) -> Sequence:
         """What is submitted: everybody may generate the longest answer, and stops on the way."""
         return Sequence(
-            self.id, self.prompt, max_tokens=LONGEST, reserve=reserve, stop_ids=[self.stop]
+            self.id,
+            self.prompt,
+            max_tokens=LONGEST,
+            reserve=reserve,
+            stop_ids=[self.stop],
+            sampling=self.sampling,
         )
 
 
@@ -64,19 +70,21 @@ def learn_lengths(engine: EngineProcess, requests: list[Request]) -> list[Known]
     """Let the model answer each request at length, and choose where it shall stop.
 
     A stop id ends an answer where it first occurs, so the length is that before a token that is
-    new and closest to the length wanted.
+    new and closest to the length wanted. Answers are drawn at temperature 1, each with a seed: the
+    greedy ones of a random model soon repeat themselves, and nothing in them is new.
     """
+    samplings = [Sampling(temperature=1.0, seed=seed) for seed in range(len(requests))]
     passage = engine.run(
         [
-            Sequence(request.id, request.prompt, max_tokens=LONGEST, reserve=LONGEST)
-            for request in requests
+            Sequence(r.id, r.prompt, max_tokens=LONGEST, reserve=LONGEST, sampling=sampling)
+            for r, sampling in zip(requests, samplings, strict=True)
         ]
     )
     known = []
-    for request in requests:
+    for request, sampling in zip(requests, samplings, strict=True):
         answer = passage.tokens[request.id]
         length = stopping(answer, request.tokens)
-        known.append(Known(request.id, request.prompt, length, answer[length]))
+        known.append(Known(request.id, request.prompt, sampling, length, answer[length]))
     return known
 
 

@@ -20,7 +20,7 @@ REQUESTS: Final = 64
 SHARED: Final = 1024
 OWN: Final = 32
 GENERATED: Final = 32
-SIZE: Final = "m100"
+SIZE: Final = "tiny"
 KV_TOKENS: Final = REQUESTS * 1152  # unshared, rounded up to any page: nobody is preempted
 SAVED: Final = 0.9
 
