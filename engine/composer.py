@@ -99,16 +99,14 @@ class Composer:
         chunks = in_order([take_chunk(self.memory, sequence, self.step_tokens)])
         return Plan(chunks, [], self.memory.take_copies())
 
-    def evacuate(self) -> list[LiveSequence]:
+    def evacuate(self) -> None:
         """Take everyone's pages, as if none was ever computed; all resume in order of arrival."""
-        evacuated = list(self.running)
-        for sequence in evacuated:
+        for sequence in list(self.running):
             self._suspend(sequence, self.memory.release)
         for sequence in self.preempted:
             sequence.ahead = 0
             if sequence.swapped is not None and sequence.swapped.content is None:
                 self.memory.release(sequence)
-        return evacuated
 
     def disband(self) -> list[LiveSequence]:
         """Hand everyone over to another composer, in order of arrival, without memory."""

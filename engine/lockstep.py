@@ -90,14 +90,13 @@ class LockstepComposer:
         chunks = in_order([take_chunk(self.memory, sequence, self.step_tokens)])
         return Plan(chunks, [], self.memory.take_copies())
 
-    def evacuate(self) -> list[LiveSequence]:
+    def evacuate(self) -> None:
         """Take everyone's pages, as if none was ever computed; the batch starts again, first."""
         evacuated = self._break_up()
         if evacuated:
             self.batches.appendleft(evacuated)
         for sequence in self.waiting:
             sequence.ahead = 0
-        return evacuated
 
     def disband(self) -> list[LiveSequence]:
         """Hand everyone over to another composer, in order of arrival, without memory."""
@@ -115,18 +114,19 @@ class LockstepComposer:
 
     def _begin(self, batch: list[LiveSequence]) -> None:
         """Start a batch, or as large a half of it as memory holds."""
-        width = max(sequence.length for sequence in batch)
-        pages = self.memory.pool.pages_for(width + 1)
-        while len(batch) > 1 and len(batch) * pages > self.memory.free:
+        while len(batch) > 1 and len(batch) * self._pages(batch) > self.memory.free:
             half = -(-len(batch) // 2)
             self.batches.appendleft(batch[half:])
             batch = batch[:half]
-            width = max(sequence.length for sequence in batch)
-            pages = self.memory.pool.pages_for(width + 1)
+        width = _width(batch)
         for sequence in batch:
             sequence.padding = width - sequence.length
             sequence.tokens = [PAD] * sequence.padding + sequence.tokens
         self.running = batch
+
+    def _pages(self, batch: list[LiveSequence]) -> int:
+        """Pages of each member when it has its first token."""
+        return self.memory.pool.pages_for(_width(batch) + 1)
 
     def _break_up(self) -> list[LiveSequence]:
         """End the running batch: ended sequences leave, the others are returned without memory."""
@@ -158,3 +158,8 @@ class LockstepComposer:
         """One more token; an ended answer stays at its position, lest it leave the context."""
         sequence.padding += sequence.done
         return take_chunk(self.memory, sequence, 1)
+
+
+def _width(batch: list[LiveSequence]) -> int:
+    """Tokens that every member is padded to."""
+    return max(sequence.length for sequence in batch)

@@ -112,13 +112,8 @@ class PrefixTree:
         for node in reversed(nodes):
             self._count(node, readers=-1)
 
-    def evict(self, pages: int, *, pinned: bool = False) -> None:
-        """Free so many pages, the longest unread leaves first, as far as there are any.
-
-        Pinned ones go only where that is said.
-        """
-        if pinned:
-            self.unpin_all()
+    def evict(self, pages: int) -> None:
+        """Free so many pages, the longest unread leaves first, as far as there are any."""
         while pages > 0 and self._unused:
             used, page, node = heappop(self._unused)
             if _evictable(used, page, node):
