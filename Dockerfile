@@ -33,9 +33,9 @@ COPY . .
 RUN tools/bin/pip --python /venv/bin/python install --no-deps --no-build-isolation --target /app .
 
 FROM ${PYTHON_IMAGE}
-# tini forwards signals and reaps; libgomp1 is LightGBM's.
+# tini forwards signals and reaps; libgomp1 is LightGBM's; gcc makes the CPU engine's kernel.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends libgomp1 tini \
+    && apt-get install -y --no-install-recommends gcc libc6-dev libgomp1 tini \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 10001 --user-group --no-create-home --home-dir /tmp lmaas \
     && install --directory --owner lmaas --group lmaas \

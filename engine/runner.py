@@ -5,9 +5,12 @@ from functools import partial
 from time import perf_counter
 from typing import Final
 
+import structlog
 import torch
 from torch import Tensor
 
+from engine.attention.compiled import NotCompiled
+from engine.attention.native import NativeDecode
 from engine.attention.reference import ReferenceAttention
 from engine.attention.triton import TritonAttention
 from engine.composer import Chunk, Plan
@@ -21,6 +24,8 @@ from engine.model import LoadedModel
 from engine.packing import Packed, pack
 from engine.sampling import GREEDY, Batch, Draw, draw_tokens, prepare, pull
 from engine.sequence import LiveSequence
+
+log = structlog.get_logger()
 
 COPIED: Final = 4  # pages, to learn what copying costs
 EXHAUSTED: Final = ("out of memory", "can't allocate memory", "not enough memory")
@@ -115,10 +120,7 @@ class Runner:
             raise StartupFailure(
                 f"LMAAS_KV_TOKENS: no memory for {pages} pages of {self._page_tokens} tokens"
             ) from error
-        on_gpu = model.device.type == "cuda"
-        self.attention = (
-            TritonAttention(self.store, model.heads) if on_gpu else ReferenceAttention(self.store)
-        )
+        self.attention = choose_attention(self.store, model.heads)
         self._forward: Forward = partial(model.network, attention=self.attention)
         if self._graph_rows:
             self._capture()
@@ -162,6 +164,17 @@ class Runner:
         for swapped, pages in copies.back:
             assert swapped.content is not None, "what was to be copied out is not there"
             self.store.copy_in(pages, swapped.content)
+
+
+def choose_attention(store: KvStore, heads: int) -> TritonAttention | ReferenceAttention:
+    """The fastest attention there is for a store's device, read by so many query heads."""
+    if store.content.device.type == "cuda":
+        return TritonAttention(store, heads)
+    try:
+        return ReferenceAttention(store, NativeDecode(store, heads))
+    except NotCompiled as reason:
+        log.warning("kernel_not_compiled", reason=str(reason), instead="slower, by torch")
+        return ReferenceAttention(store)
 
 
 def _draw(chunk: Chunk) -> Draw:

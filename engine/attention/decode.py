@@ -10,6 +10,7 @@ from torch import Tensor
 from engine.attention.partial import attend_part, unseen
 from engine.attention.passes import Pass, arrange, count_up, list_entries
 from engine.attention.tables import Integers, Tables, put
+from engine.kv.store import KvStore
 
 
 class Read(NamedTuple):
@@ -42,33 +43,56 @@ class Heads(NamedTuple):
     group: int
 
 
-def plan_decode(
-    tables: Tables, rows: int, heads: Heads, window: int | None, pool: Tensor
-) -> Decode:
-    """How the first `rows` chunks, single tokens, are attended over pages like those of `pool`."""
-    page_tokens, device = pool.shape[2], pool.device
-    entries = list_entries(tables, rows, page_tokens, window)
-    reads, numbers = [], np.empty((len(entries.rows), heads.kv * heads.group), dtype=np.int64)
-    before = 0
-    for one, chosen in arrange(entries):
-        reads.append(_read(one, heads, pool))
-        numbers[chosen] = before + _parts(one, heads)
-        before += one.size * one.readers * numbers.shape[1]
-    counts = np.bincount(entries.rows, minlength=rows)
-    # An absent part is the token's own first one: another's may not be a number.
-    places = np.repeat(numbers[np.cumsum(counts) - counts, :, None], counts.max(), axis=2)
-    places[entries.rows, :, count_up(counts)] = numbers
-    there = np.arange(places.shape[2]) < counts[:, None]  # (tokens, places)
-    present = np.flatnonzero(np.repeat(there, numbers.shape[1], axis=0))
-    ends = np.cumsum(np.repeat(counts, numbers.shape[1]))
-    return Decode(
-        reads=reads,
-        places=put(places, device),
-        absent=put(np.where(there, 0, -np.inf).astype(np.float32)[:, None], device),
-        present=put(present, device),
-        parts=put(places.reshape(-1)[present], device),
-        bags=put(ends - np.repeat(counts, numbers.shape[1]), device),
-    )
+class PagewiseDecode:
+    """Attention of single tokens over the pages of a store."""
+
+    def __init__(self, store: KvStore) -> None:
+        self._pool = store.keys[0]
+
+    def plan(self, tables: Tables, rows: int, heads: int, window: int | None) -> Decode:
+        """How the first `rows` chunks, single tokens, are attended with so many query heads."""
+        pool = self._pool
+        kv_heads, page_tokens, device = pool.shape[1], pool.shape[2], pool.device
+        entries = list_entries(tables, rows, page_tokens, window)
+        reads, numbers = [], np.empty((len(entries.rows), heads), dtype=np.int64)
+        before = 0
+        for one, chosen in arrange(entries):
+            reads.append(_read(one, Heads(kv_heads, heads // kv_heads), pool))
+            numbers[chosen] = before + _parts(one, Heads(kv_heads, heads // kv_heads))
+            before += one.size * one.readers * numbers.shape[1]
+        counts = np.bincount(entries.rows, minlength=rows)
+        # An absent part is the token's own first one: another's may not be a number.
+        places = np.repeat(numbers[np.cumsum(counts) - counts, :, None], counts.max(), axis=2)
+        places[entries.rows, :, count_up(counts)] = numbers
+        there = np.arange(places.shape[2]) < counts[:, None]  # (tokens, places)
+        present = np.flatnonzero(np.repeat(there, numbers.shape[1], axis=0))
+        ends = np.cumsum(np.repeat(counts, numbers.shape[1]))
+        return Decode(
+            reads=reads,
+            places=put(places, device),
+            absent=put(np.where(there, 0, -np.inf).astype(np.float32)[:, None], device),
+            present=put(present, device),
+            parts=put(places.reshape(-1)[present], device),
+            bags=put(ends - np.repeat(counts, numbers.shape[1]), device),
+        )
+
+    def attend(
+        self, plan: Decode, query: Tensor, keys: Tensor, values: Tensor, scale: float
+    ) -> Tensor:
+        """Tokens (tokens, heads, dim) over (pages, kv_heads, page_tokens, dim): like the query."""
+        results = [_attend_read(read, query, keys, values, scale) for read in plan.reads]
+        out, weight = results[0]  # (parts, dim), (parts,)
+        if len(results) > 1:
+            out, weight = (torch.cat(column) for column in zip(*results, strict=True))
+        shares = torch.softmax(weight[plan.places].add_(plan.absent), -1)
+        combined: Tensor = torch.embedding_bag(
+            out,
+            plan.parts,
+            plan.bags,
+            mode=0,
+            per_sample_weights=shares.view(-1)[plan.present].to(out.dtype),
+        )[0]
+        return combined.view(query.shape)
 
 
 def _parts(one: Pass, heads: Heads) -> Integers:
@@ -100,25 +124,6 @@ def _mask(one: Pass, page_tokens: int, hide: float) -> npt.NDArray[np.float32]:
     seen = (keys >= lowest[edge, None]) & (keys <= highest[edge, None])
     mask[one.items[edge], one.turns[edge]] = np.where(seen, 0, hide)
     return mask
-
-
-def attend_decode(
-    decode: Decode, query: Tensor, keys: Tensor, values: Tensor, scale: float
-) -> Tensor:
-    """Tokens (tokens, heads, dim) over (pages, kv_heads, page_tokens, dim): like the query."""
-    results = [_attend_read(read, query, keys, values, scale) for read in decode.reads]
-    out, weight = results[0]  # (parts, dim), (parts,)
-    if len(results) > 1:
-        out, weight = (torch.cat(column) for column in zip(*results, strict=True))
-    shares = torch.softmax(weight[decode.places].add_(decode.absent), -1)
-    combined: Tensor = torch.embedding_bag(
-        out,
-        decode.parts,
-        decode.bags,
-        mode=0,
-        per_sample_weights=shares.view(-1)[decode.present].to(out.dtype),
-    )[0]
-    return combined.view(query.shape)
 
 
 def _attend_read(

@@ -1,16 +1,29 @@
-"""Paged attention in plain torch: the reference, and what a CPU runs."""
+"""Paged attention in plain torch, which every device knows: the reference."""
 
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from engine.attention.chunk import Chunk, attend_chunk, plan_chunk
-from engine.attention.decode import Decode, Heads, attend_decode, plan_decode
+from engine.attention.decode import PagewiseDecode
 from engine.attention.interface import Context
 from engine.attention.tables import Tables, put, spread, tabulate
 from engine.kv.store import KvStore
+
+
+class Decode(Protocol):
+    """Attention of single tokens, each over its own pages."""
+
+    def plan(self, tables: Tables, rows: int, heads: int, window: int | None) -> Any:
+        """How the first `rows` chunks, single tokens, are attended with so many query heads."""
+
+    def attend(
+        self, plan: Any, query: Tensor, keys: Tensor, values: Tensor, scale: float
+    ) -> Tensor:
+        """Tokens (tokens, heads, dim) over (pages, kv_heads, page_tokens, dim): like the query."""
 
 
 class StepPlan:
@@ -19,21 +32,20 @@ class StepPlan:
     The latter depends on a layer's window and heads: it is made for the first layer of a kind.
     """
 
-    def __init__(self, tables: Tables, store: KvStore) -> None:
+    def __init__(self, tables: Tables, store: KvStore, decode: Decode) -> None:
         self._tables = tables
         self._store = store
-        self._device = store.content.device
+        self._decode = decode
         self.singles = int(np.argmin(np.append(tables.lengths, 0) == 1))
-        self.rows = put(_rows(tables, store), self._device)
-        self._decodes: dict[tuple[int, int | None], Decode] = {}
+        self.rows = put(_rows(tables, store), store.content.device)
+        self._decodes: dict[tuple[int, int | None], Any] = {}
         self._chunks: dict[int | None, list[Chunk]] = {}
 
-    def decode(self, heads: int, window: int | None) -> Decode:
+    def decode(self, heads: int, window: int | None) -> Any:
         """How single tokens are attended, there being some."""
         if (heads, window) not in self._decodes:
-            kv = self._store.shape.kv_heads
-            self._decodes[heads, window] = plan_decode(
-                self._tables, self.singles, Heads(kv, heads // kv), window, self._store.keys[0]
+            self._decodes[heads, window] = self._decode.plan(
+                self._tables, self.singles, heads, window
             )
         return self._decodes[heads, window]
 
@@ -48,14 +60,18 @@ class StepPlan:
 
 
 class ReferenceAttention:
-    """Attention over the pages of a store, on any device that torch knows."""
+    """Attention over the pages of a store, on any device that torch knows.
 
-    def __init__(self, store: KvStore) -> None:
+    For single tokens a faster way than torch's may be given.
+    """
+
+    def __init__(self, store: KvStore, decode: Decode | None = None) -> None:
         self._store = store
+        self._decode = decode or PagewiseDecode(store)
 
     def plan(self, contexts: Sequence[Context]) -> StepPlan:
         """What every layer of a step needs."""
-        return StepPlan(tabulate(contexts, self._store.page_tokens), self._store)
+        return StepPlan(tabulate(contexts, self._store.page_tokens), self._store, self._decode)
 
     def attend(
         self,
@@ -76,7 +92,7 @@ class ReferenceAttention:
         parts = []
         if singles:
             decode = plan.decode(query.shape[1], window)
-            parts.append(attend_decode(decode, query[:singles], keys, values, scale))
+            parts.append(self._decode.attend(decode, query[:singles], keys, values, scale))
         for chunk in chunks:
             fresh = key[chunk.rows], value[chunk.rows]
             parts.append(attend_chunk(chunk, query[chunk.rows], fresh, (keys, values), scale))

@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from engine.attention.decode import PagewiseDecode
 from engine.attention.interface import Context
+from engine.attention.native import NativeDecode
 from engine.attention.reference import ReferenceAttention
 from engine.kv.store import KvShape, KvStore
 
@@ -54,15 +56,21 @@ def one_by_one(
     return torch.stack(outs), torch.tensor(real)
 
 
+def both_ways(store: KvStore) -> list[ReferenceAttention]:
+    """Single tokens attended by torch, and by the compiled kernel."""
+    ways = PagewiseDecode(store), NativeDecode(store, KV_HEADS * GROUP)
+    return [ReferenceAttention(store, decode) for decode in ways]
+
+
 def check(contexts: Sequence[Context], window: int | None = None, pages: int = 64) -> None:
     store = a_store(pages)
-    attention = ReferenceAttention(store)
     query, key, value = some_tokens(contexts)
-    plan = attention.plan(contexts)
-    out = attention.attend(plan, 0, query, key, value, scale=SCALE, window=window)
-    expected, real = one_by_one(store, contexts, query, window)
-    assert torch.isfinite(out).all()
-    torch.testing.assert_close(out[real], expected[real], atol=1e-5, rtol=1e-4)
+    for attention in both_ways(store):
+        plan = attention.plan(contexts)
+        out = attention.attend(plan, 0, query, key, value, scale=SCALE, window=window)
+        expected, real = one_by_one(store, contexts, query, window)
+        assert torch.isfinite(out).all()
+        torch.testing.assert_close(out[real], expected[real], atol=1e-5, rtol=1e-4)
 
 
 @st.composite
@@ -105,24 +113,25 @@ def test_a_chunk_reads_what_another_chunk_of_the_step_writes() -> None:
 def test_what_lies_in_pages_of_others_does_not_matter() -> None:
     store = a_store()
     store.content[:, :, 1] = torch.nan
-    attention = ReferenceAttention(store)
     contexts = [Context(2, 1, [0]), Context(6, 1, [4, 2]), Context(1, 2, [3])]
     query, key, value = some_tokens(contexts)
-    out = attention.attend(attention.plan(contexts), 0, query, key, value, scale=SCALE, window=None)
-    assert torch.isfinite(out).all()
+    for attention in both_ways(store):
+        plan = attention.plan(contexts)
+        out = attention.attend(plan, 0, query, key, value, scale=SCALE, window=None)
+        assert torch.isfinite(out).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_stays_close(dtype: torch.dtype) -> None:
     store = a_store(dtype=dtype)
-    attention = ReferenceAttention(store)
     contexts = [Context(9, 1, [0, 1, 2]), Context(6, 1, [0, 3], 5), Context(3, 4, [4, 5])]
     query, key, value = some_tokens(contexts, dtype)
-    plan = attention.plan(contexts)
-    out = attention.attend(plan, 0, query, key, value, scale=SCALE, window=None)
-    expected, _ = one_by_one(store, contexts, query, None)
-    assert out.dtype == dtype
-    torch.testing.assert_close(out.float(), expected, atol=0.03, rtol=0.03)
+    for attention in both_ways(store):
+        plan = attention.plan(contexts)
+        out = attention.attend(plan, 0, query, key, value, scale=SCALE, window=None)
+        expected, _ = one_by_one(store, contexts, query, None)
+        assert out.dtype == dtype
+        torch.testing.assert_close(out.float(), expected, atol=0.03, rtol=0.03)
 
 
 def test_copied_pages_hold_what_they_held() -> None:

@@ -1,0 +1,82 @@
+"""Attention of single tokens by a kernel of our own in C, for CPUs.
+
+Torch has no operation that reads pages where they lie: it takes five of them (see `decode`), each
+of which goes through memory again.
+"""
+
+from ctypes import c_float, c_int64, c_void_p
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.attention.compiled import load
+from engine.attention.tables import Integers, Tables
+from engine.kv.store import KvStore
+
+SOURCE: Final = Path(__file__).with_name("decode.c")
+FORMATS: Final = {torch.float32: 32, torch.float16: 16, torch.bfloat16: -16}
+
+
+class NativePlan(NamedTuple):
+    """What each single token sees: its keys `lowest` … `newest`, in pages from `offsets` on."""
+
+    pages: Integers
+    offsets: Integers
+    lowest: Integers
+    newest: Integers
+
+
+class NativeDecode:
+    """The kernel for one model's heads. NotCompiled where it cannot be made."""
+
+    def __init__(self, store: KvStore, heads: int) -> None:
+        self._heads = heads
+        kv_heads = store.shape.kv_heads
+        library = load(
+            SOURCE,
+            {
+                "DIM": store.shape.head_dim,
+                "KV_HEADS": kv_heads,
+                "GROUP": heads // kv_heads,
+                "PAGE": store.page_tokens,
+                "FORMAT": FORMATS[store.content.dtype],
+            },
+        )
+        self._attend = library.attend
+        self._attend.restype = None
+        pointers = [c_void_p] * 6
+        self._attend.argtypes = [
+            c_void_p, c_int64, *pointers, c_int64, c_float, c_void_p
+        ]  # fmt: skip
+
+    def plan(self, tables: Tables, rows: int, heads: int, window: int | None) -> NativePlan:
+        """What the first `rows` chunks, single tokens, see."""
+        assert heads == self._heads
+        newest = tables.starts[:rows]
+        lowest = np.minimum(tables.hidden[:rows], newest)
+        if window is not None:
+            lowest = np.maximum(lowest, newest - window + 1)
+        return NativePlan(tables.pages, tables.offsets, lowest, newest)
+
+    def attend(
+        self, plan: NativePlan, query: Tensor, keys: Tensor, values: Tensor, scale: float
+    ) -> Tensor:
+        """Tokens (tokens, heads, dim) over (pages, kv_heads, page_tokens, dim): like the query."""
+        tokens, heads, dim = query.shape
+        if query.stride()[1:] != (dim, 1):
+            query = query.contiguous()
+        out = torch.empty((tokens, heads, dim), dtype=query.dtype)
+        self._attend(
+            query.data_ptr(),
+            query.stride(0),
+            keys.data_ptr(),
+            values.data_ptr(),
+            *(column.ctypes.data for column in plan),
+            tokens,
+            scale,
+            out.data_ptr(),
+        )
+        return out
