@@ -15,9 +15,11 @@ from gateway.errors import ContextLengthExceeded, EngineLost, GenerationFailed, 
 from gateway.generation.in_flight import BatchesInFlight
 from gateway.generation.live import LiveRequest
 from gateway.scheduling.policies import Dispatch, Policy
+from gateway.scheduling.remaining import Lengths
 
 STEPS_BETWEEN_DECISIONS: Final = 16  # while requests wait and nothing finishes
 DISPATCHES_A_TURN: Final = 8  # of the event loop, which has streams to serve too
+STEPS_BETWEEN_REVISIONS: Final = 32
 OUTAGE_S: Final = 30.0  # an engine away for longer is not waited for
 
 log = structlog.get_logger()
@@ -248,10 +250,19 @@ class Dispatcher:
         if step.finished:
             self._finish(step.finished)
         self._steps += 1
+        if self._steps % STEPS_BETWEEN_REVISIONS == 0 and self._running:
+            self._revise()
         if self._waiting and (
             step.finished or stopped or self._steps % STEPS_BETWEEN_DECISIONS == 0
         ):
             self._decide_soon()
+
+    def _revise(self) -> None:
+        """Tell the engine how much longer each answer will be, now that it is so long already."""
+        assert self._engine is not None
+        running = [live.running() for live in self._running.values()]
+        medians = Lengths.of(running).remaining_quantile(0.5).round().astype(int).tolist()
+        self._engine.revise(dict(zip(self._running, medians, strict=True)))
 
     def _stop(self, stopped: Many[LiveRequest]) -> None:
         """End answers at their stop string; what the engine still generates is dropped."""

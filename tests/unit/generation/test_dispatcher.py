@@ -1,6 +1,7 @@
 """The dispatcher with the real policy and an engine that only notes what it is told."""
 
 import asyncio
+from ast import literal_eval
 from collections.abc import Callable
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from engine.protocol import Finish, Refused
 from gateway.errors import EngineLost, ShuttingDown
 from gateway.generation.ask import Ask
+from gateway.generation.dispatcher import STEPS_BETWEEN_REVISIONS
 from gateway.generation.tokens import ChatTokenizer
 from gateway.scheduling.policies import NAMES, PolicyName
 from tests.unit.generation.conftest import Scene, a_policy
@@ -215,3 +217,17 @@ async def test_fixed_batch_whose_requests_are_all_cancelled_makes_way(scene: Sce
     scene.step(finished=[Finish(sequence_id, "cancelled")])
     await asyncio.sleep(0)
     assert next_one.sequence_id in scene.names
+
+
+async def test_running_answers_are_revised_by_what_they_have_become(scene: Scene) -> None:
+    scene.connect()
+    short, long, gone = scene.request(10.0), scene.request(90.0), scene.request(90.0)
+    await scene.enqueue(short, long, gone)
+    scene.step({gone.sequence_id: [7]}, [Finish(gone.sequence_id, "stop")])
+    for _ in range(STEPS_BETWEEN_REVISIONS - 1):
+        scene.step({short.sequence_id: [7], long.sequence_id: [7]})
+    (told,) = scene.engine.told
+    remaining = literal_eval(told.removeprefix("revise "))
+    assert remaining.keys() == {short.sequence_id, long.sequence_id}
+    assert remaining[long.sequence_id] == 90 - len(long.tokens)
+    assert 1 <= remaining[short.sequence_id] < 10
