@@ -13,11 +13,17 @@ from gateway.api.completions import CompletionsController
 from gateway.api.errors import exception_handlers
 from gateway.api.guards import api_key_guard, provide_caller
 from gateway.api.health import HealthController
+from gateway.api.length_predictions import LengthPredictionsController
 from gateway.api.request_id import RequestId
 from gateway.api.served_models import ModelsController
+from gateway.history.audit import AuditTrail
 from gateway.node import Node
+from gateway.prediction.drift_series import DriftSeries
+from gateway.prediction.erasure import SampleErasure
+from gateway.prediction.schedule import Schedules
 from gateway.tenancy.apps import Apps
 from gateway.tenancy.keys import ApiKeys
+from gateway.tenancy.scopes import ScopedKeys
 from gateway.tenancy.tenants import Tenants
 
 LARGEST_BODY: Final = 16 << 20  # bytes
@@ -30,15 +36,27 @@ def build_app(node: Node) -> Litestar:
         tenants=Tenants(sessions),
         apps=Apps(sessions),
         keys=ApiKeys(sessions, node.authenticator),
+        scoped_keys=ScopedKeys(sessions),
         registry=node.registry,
         runs=node.runs,
+        schedules=Schedules(sessions),
+        comparison=node.comparison,
+        series=DriftSeries(sessions, node.runs.model),
+        erasure=SampleErasure(sessions),
+        logs=node.logs,
+        trail=AuditTrail(sessions),
     )
     return Litestar(
         route_handlers=[
             HealthController,
             Router(
                 "/v1",
-                route_handlers=[ChatController, CompletionsController, ModelsController],
+                route_handlers=[
+                    ChatController,
+                    CompletionsController,
+                    LengthPredictionsController,
+                    ModelsController,
+                ],
                 guards=[api_key_guard(node.authenticator)],
                 dependencies={"caller": Provide(provide_caller)},
                 security=[{"bearer": []}],

@@ -21,7 +21,10 @@ from gateway.errors import StartupFailure
 from gateway.generation.service import Generations
 from gateway.generation.tokens import ChatTokenizer, model_fingerprint, model_folder
 from gateway.history.writer import HistoryWriter
+from gateway.prediction.automatic import AutomaticTraining
+from gateway.prediction.comparison import Comparison
 from gateway.prediction.listener import PredictorListener
+from gateway.prediction.log_import import Counting, LogImport
 from gateway.prediction.predictor import LengthPredictor
 from gateway.prediction.registry import Registry
 from gateway.prediction.runs import TrainingRuns
@@ -47,6 +50,8 @@ class Node(Struct, frozen=True):
     generations: Generations
     registry: Registry
     runs: TrainingRuns
+    comparison: Comparison
+    logs: LogImport
     demo_key: str | None
 
 
@@ -89,6 +94,16 @@ async def running_node(settings: Settings, say: Progress) -> AsyncIterator[Node]
         runs = TrainingRuns(database.sessions, model=model, model_hash=model_hash, database_url=url)
         await runs.recover()
         stack.push_async_callback(runs.close)
+        automatic = AutomaticTraining(
+            database.sessions,
+            runs,
+            predictor.drift,
+            model=model,
+            database_url=url,
+            enabled=settings.automatic_training,
+        )
+        automatic.start()
+        stack.push_async_callback(automatic.close)
 
         history = HistoryWriter(database.sessions, data_dir / "spool")
         await history.start()
@@ -119,6 +134,8 @@ async def running_node(settings: Settings, say: Progress) -> AsyncIterator[Node]
             generations=generations,
             registry=registry,
             runs=runs,
+            comparison=Comparison(database.sessions, database_url=url),
+            logs=LogImport(database.sessions, model=model, counting=_counting(tokenizer)),
             demo_key=demo_key,
         )
         say("stopping the parts")
@@ -214,6 +231,17 @@ def _policies(settings: Settings) -> Callable[[PolicyName], Policy]:
         fixed_batch=settings.fixed_batch,
         ids=_batch_ids(),
     )
+
+
+def _counting(tokenizer: ChatTokenizer) -> Counting:
+    """The served model's tokens, for logs that were served elsewhere."""
+
+    def prompt(instruction: str, user_input: str) -> int:
+        turns = [("system", instruction), ("user", user_input)]
+        chat = [{"role": role, "content": content} for role, content in turns if content]
+        return len(tokenizer.encode_chat(chat))
+
+    return Counting(text=lambda text: len(tokenizer.encode(text)), prompt=prompt)
 
 
 def _batch_ids() -> Iterator[str]:

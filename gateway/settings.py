@@ -86,6 +86,12 @@ class Settings(Struct, frozen=True, rename=_variable):
     prediction_budget_ms: Annotated[
         float, Meta(gt=0, description="longest wait for a prediction; then one without embedding")
     ] = 50.0
+    automatic_training: Annotated[
+        bool,
+        Meta(
+            description="this gateway starts training runs by the schedule that the admin API sets"
+        ),
+    ] = True
     drain_s: Annotated[
         float, Meta(ge=0, description="at a stop, running requests have this long to finish")
     ] = 20.0

@@ -1,17 +1,22 @@
 """The database's tables, one file per aggregate."""
 
+from models.admin_key import ScopedKey
+from models.audit import AuditEntry
 from models.base import Base
-from models.predictor import Predictor, TrainingRun
+from models.predictor import Predictor, TrainingRun, TrainingSchedule
 from models.record import Instruction, RequestRecord
 from models.tenant import ApiKey, App, Tenant
 
 __all__ = [
     "ApiKey",
     "App",
+    "AuditEntry",
     "Base",
     "Instruction",
     "Predictor",
     "RequestRecord",
+    "ScopedKey",
     "Tenant",
     "TrainingRun",
+    "TrainingSchedule",
 ]

@@ -1,4 +1,4 @@
-"""Versions of the length predictor, and the training runs that make them."""
+"""Versions of the length predictor, the training runs that make them, and when they start."""
 
 from datetime import datetime
 from typing import Any
@@ -34,10 +34,15 @@ class Predictor(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     activated_at: Mapped[datetime | None]
     activated_by: Mapped[str | None]
+    # The version that was active before this one was activated: where a roll-back leads.
+    replaced_id: Mapped[UUID | None] = mapped_column(ForeignKey("predictors.id"))
 
 
 class TrainingRun(Base):
-    """One fitting of a predictor: `queued`, `running`, then `succeeded` or `failed`."""
+    """One fitting of a predictor: `queued`, `running`, then `succeeded`, `failed` or `cancelled`.
+
+    While `cancelled_by` is set and the run is not finished, its process is being killed.
+    """
 
     __tablename__ = "training_runs"
     __table_args__ = (Index(None, "model", "created_at"),)
@@ -52,3 +57,20 @@ class TrainingRun(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    trigger: Mapped[str] = mapped_column(default="operator", server_default="operator")
+    cancelled_by: Mapped[str | None]
+    # How far it is, and what it read of each tenant: `gateway.prediction.training_log`.
+    phase: Mapped[str | None]
+    rows_read: Mapped[int] = mapped_column(default=0, server_default="0")
+    samples: Mapped[dict[str, Any] | None]
+
+
+class TrainingSchedule(Base):
+    """When a model's predictor is trained without being asked. No row: the defaults hold."""
+
+    __tablename__ = "training_schedules"
+
+    model: Mapped[str] = mapped_column(primary_key=True)
+    settings: Mapped[dict[str, Any]]
+    changed_by: Mapped[str]
+    changed_at: Mapped[datetime] = mapped_column(server_default=func.now())

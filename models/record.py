@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Index
+from sqlalchemy import Index, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base
@@ -20,6 +20,25 @@ class RequestRecord(Base):
         Index(None, "app_id", "arrived_at"),
         Index(None, "tenant_id", "arrived_at"),
         Index(None, "model", "arrived_at"),
+        # Random samples of an app's rows, read from the index alone: see `prediction.reservoir`.
+        Index(
+            "ix_requests_sampling",
+            "model",
+            "feature_version",
+            "app_id",
+            "hard",
+            text("uuid_hash_extended(id, 0)"),
+            postgresql_include=["id", "arrived_at", "tenant_id"],
+            postgresql_where=text(
+                "feature_version > 0 AND (NOT censored OR generation_tokens > 0)"
+            ),
+        ),
+        Index(
+            "ix_requests_erased",
+            "model",
+            "tenant_id",
+            postgresql_where=text("feature_version = 0"),
+        ),
     )
 
     arrived_at: Mapped[datetime] = mapped_column(primary_key=True)
@@ -40,7 +59,7 @@ class RequestRecord(Base):
     temperature: Mapped[float]
     top_p: Mapped[float]
 
-    # What was predicted.
+    # What was predicted. Feature version 0: erased, or never kept because the tenant opted out.
     quantiles: Mapped[list[float]]
     prediction_source: Mapped[str]
     predictor_id: Mapped[UUID | None]
@@ -60,6 +79,7 @@ class RequestRecord(Base):
     queued_s: Mapped[float | None]
     first_token_s: Mapped[float | None]
     response_s: Mapped[float]
+    hard: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
 class Instruction(Base):

@@ -17,6 +17,7 @@ from gateway.database.embedded import EmbeddedPostgres
 from gateway.database.errors import Sessions
 from gateway.database.migration import migrate
 from gateway.history.record import Record
+from gateway.prediction.features import FEATURE_VERSION
 from gateway.tenancy.apps import Apps
 from gateway.tenancy.authentication import Authenticator
 from gateway.tenancy.keys import ApiKeys, NewKey
@@ -85,7 +86,7 @@ def a_record() -> Callable[..., Record]:
             "quantiles": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
             "prediction_source": "prior",
             "predictor_id": None,
-            "feature_version": 1,
+            "feature_version": FEATURE_VERSION,
             "features": b"",
             "instruction_hash": b"hash",
             "instruction_embedding": None,

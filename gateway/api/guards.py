@@ -1,4 +1,4 @@
-"""Who may call: API keys for the model, the admin key for the rest.
+"""Who may call the model: whoever has an API key. `admin.actor` guards the admin API.
 
 Guards run before the body is read, so a stranger learns nothing from it.
 """
@@ -11,7 +11,6 @@ from litestar.handlers import BaseRouteHandler
 from litestar.types import Guard
 
 from gateway.errors import Unauthenticated
-from gateway.tenancy.admin_key import AdminKey
 from gateway.tenancy.authentication import Authenticator
 from gateway.tenancy.caller import Caller
 
@@ -35,16 +34,6 @@ def api_key_guard(authenticator: Authenticator) -> Guard:
 
     async def guard(connection: Connection, _: BaseRouteHandler) -> None:
         connection.state[CALLER] = await authenticator.authenticate(bearer(connection))
-
-    return guard
-
-
-def admin_guard(admin_key: AdminKey) -> Guard:
-    """Lets in whoever has the admin key."""
-
-    def guard(connection: Connection, _: BaseRouteHandler) -> None:
-        if not admin_key.matches(bearer(connection)):
-            raise Unauthenticated("the admin key is wrong")
 
     return guard
 

@@ -1,16 +1,13 @@
 """`lmaas admin …`: the admin API from the command line."""
 
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 from uuid import UUID
 
 import click
 
-from gateway.cli.admin_client import AdminClient
-
-Call = click.make_pass_decorator(AdminClient)
+from gateway.cli.admin_client import AdminClient, Call, show, show_all
+from gateway.cli.admin_predictors import predictors
 
 
 @contextmanager
@@ -44,14 +41,42 @@ def tenants() -> None:
 @Call
 def create_tenant(client: AdminClient, name: str) -> None:
     """Make a tenant."""
-    _show(client.post("/admin/tenants", name=name))
+    show(client.post("/admin/tenants", name=name))
+
+
+@tenants.command("show")
+@click.argument("tenant_id", type=click.UUID)
+@Call
+def show_tenant(client: AdminClient, tenant_id: UUID) -> None:
+    """Show a tenant."""
+    show(client.get(f"/admin/tenants/{tenant_id}"))
+
+
+@tenants.command("learning")
+@click.argument("tenant_id", type=click.UUID)
+@click.argument("state", type=click.Choice(["on", "off"]))
+@Call
+def set_learning(client: AdminClient, tenant_id: UUID, state: str) -> None:
+    """Let the predictor learn from a tenant's requests, or not."""
+    show(client.patch(f"/admin/tenants/{tenant_id}", learning=state == "on"))
+
+
+@tenants.command("erase")
+@click.argument("tenant_id", type=click.UUID)
+@click.option("--user", help="Only this user's samples.")
+@click.confirmation_option(prompt="Features, embeddings and users cannot be brought back. Erase?")
+@Call
+def erase_samples(client: AdminClient, tenant_id: UUID, user: str | None) -> None:
+    """Erase what was kept of a tenant's or a user's requests to learn from; usage stays."""
+    query = {"user": user} if user else {}
+    show(client.delete(f"/admin/tenants/{tenant_id}/samples", **query))
 
 
 @tenants.command("list")
 @Call
 def list_tenants(client: AdminClient) -> None:
     """List the tenants."""
-    _show_all(client.all("/admin/tenants"))
+    show_all(client.all("/admin/tenants"))
 
 
 @admin.group()
@@ -66,7 +91,7 @@ def apps() -> None:
 @Call
 def create_app(client: AdminClient, tenant_id: UUID, name: str, instruction: str | None) -> None:
     """Make an app of a tenant."""
-    _show(client.post(f"/admin/tenants/{tenant_id}/apps", name=name, instruction=instruction))
+    show(client.post(f"/admin/tenants/{tenant_id}/apps", name=name, instruction=instruction))
 
 
 @apps.command("list")
@@ -74,7 +99,7 @@ def create_app(client: AdminClient, tenant_id: UUID, name: str, instruction: str
 @Call
 def list_apps(client: AdminClient, tenant_id: UUID) -> None:
     """List the apps of a tenant."""
-    _show_all(client.all(f"/admin/tenants/{tenant_id}/apps"))
+    show_all(client.all(f"/admin/tenants/{tenant_id}/apps"))
 
 
 @admin.group()
@@ -88,7 +113,7 @@ def keys() -> None:
 @Call
 def create_key(client: AdminClient, app_id: UUID, name: str) -> None:
     """Make an API key of an app; its secret is shown once."""
-    _show(client.post(f"/admin/apps/{app_id}/keys", name=name))
+    show(client.post(f"/admin/apps/{app_id}/keys", name=name))
 
 
 @keys.command("list")
@@ -96,7 +121,7 @@ def create_key(client: AdminClient, app_id: UUID, name: str) -> None:
 @Call
 def list_keys(client: AdminClient, app_id: UUID) -> None:
     """List the API keys of an app."""
-    _show_all(client.all(f"/admin/apps/{app_id}/keys"))
+    show_all(client.all(f"/admin/apps/{app_id}/keys"))
 
 
 @keys.command("revoke")
@@ -104,50 +129,36 @@ def list_keys(client: AdminClient, app_id: UUID) -> None:
 @Call
 def revoke_key(client: AdminClient, key_id: UUID) -> None:
     """Revoke an API key."""
-    _show(client.delete(f"/admin/keys/{key_id}"))
+    show(client.delete(f"/admin/keys/{key_id}"))
 
 
-@admin.group()
-def predictors() -> None:
-    """Versions of the length predictor."""
+@admin.group("scoped-keys")
+def scoped_keys() -> None:
+    """Keys for a part of the admin API."""
 
 
-@predictors.command("train")
-@click.option("--activate/--keep", default=True, help="Put it to work if it is no worse.")
+@scoped_keys.command("create")
+@click.argument("name")
+@click.argument("scopes", nargs=-1, required=True)
 @Call
-def train(client: AdminClient, *, activate: bool) -> None:
-    """Start training a version; `runs` tells how it goes."""
-    _show(client.post("/admin/predictors", activate=activate))
+def create_scoped_key(client: AdminClient, name: str, scopes: tuple[str, ...]) -> None:
+    """Make a key with scopes: read, tenants, predictors, engine; its secret is shown once."""
+    show(client.post("/admin/scoped-keys", name=name, scopes=list(scopes)))
 
 
-@predictors.command("runs")
+@scoped_keys.command("list")
 @Call
-def list_runs(client: AdminClient) -> None:
-    """List the newest training runs."""
-    _show_all(client.get("/admin/training-runs", limit=100)["data"])
+def list_scoped_keys(client: AdminClient) -> None:
+    """List the keys for parts of the admin API."""
+    show_all(client.all("/admin/scoped-keys"))
 
 
-@predictors.command("list")
+@scoped_keys.command("revoke")
+@click.argument("key_id", type=click.UUID)
 @Call
-def list_predictors(client: AdminClient) -> None:
-    """List the newest versions."""
-    _show_all(client.get("/admin/predictors", limit=100)["data"])
-
-
-@predictors.command("show")
-@click.argument("predictor_id", type=click.UUID)
-@Call
-def show_predictor(client: AdminClient, predictor_id: UUID) -> None:
-    """Show a version with its metrics."""
-    _show(client.get(f"/admin/predictors/{predictor_id}"))
-
-
-@predictors.command("activate")
-@click.argument("predictor_id", type=click.UUID)
-@Call
-def activate_predictor(client: AdminClient, predictor_id: UUID) -> None:
-    """Put a version to work in every gateway."""
-    _show(client.post(f"/admin/predictors/{predictor_id}/activate"))
+def revoke_scoped_key(client: AdminClient, key_id: UUID) -> None:
+    """Revoke a key for a part of the admin API."""
+    show(client.delete(f"/admin/scoped-keys/{key_id}"))
 
 
 @admin.group()
@@ -159,34 +170,48 @@ def engine() -> None:
 @Call
 def show_engine(client: AdminClient) -> None:
     """Show what it serves, its KV memory and its newest step."""
-    _show(client.get("/admin/engine"))
+    show(client.get("/admin/engine"))
 
 
 @engine.command("pause")
 @Call
 def pause_engine(client: AdminClient) -> None:
     """Compute nothing until resumed; requests wait."""
-    _show(client.post("/admin/engine/pause"))
+    show(client.post("/admin/engine/pause"))
 
 
 @engine.command("drain")
 @Call
 def drain_engine(client: AdminClient) -> None:
     """Let running requests end and new ones wait until resumed."""
-    _show(client.post("/admin/engine/drain"))
+    show(client.post("/admin/engine/drain"))
 
 
 @engine.command("resume")
 @Call
 def resume_engine(client: AdminClient) -> None:
     """End a pause or a drain."""
-    _show(client.post("/admin/engine/resume"))
+    show(client.post("/admin/engine/resume"))
 
 
-def _show(item: dict[str, Any]) -> None:
-    click.echo(json.dumps(item, ensure_ascii=False, indent=2))
+@admin.command("drift")
+@click.option("--app", type=click.UUID, help="Only this app.")
+@click.option("--hours", type=float, default=168.0, show_default=True, help="How far back.")
+@click.option("--buckets", type=int, default=28, show_default=True, help="Stretches of time.")
+@Call
+def show_drift(client: AdminClient, app: UUID | None, hours: float, buckets: int) -> None:
+    """Show how good predictions were over time."""
+    query = {"app": str(app)} if app else {}
+    show(client.get("/admin/drift", hours=hours, buckets=buckets, **query))
 
 
-def _show_all(items: Iterable[dict[str, Any]]) -> None:
-    for item in items:
-        click.echo(json.dumps(item, ensure_ascii=False))
+@admin.command("audit")
+@click.option("--subject", help="Only what was done to this id or name.")
+@Call
+def list_audit(client: AdminClient, subject: str | None) -> None:
+    """List the newest steps that were taken, by whom, and when."""
+    query = {"subject": subject} if subject else {}
+    show_all(client.get("/admin/audit", limit=100, **query)["data"])
+
+
+admin.add_command(predictors)

@@ -1,11 +1,13 @@
 """Calls of the admin API, for the command line."""
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import click
 import httpx
 
 from gateway.errors import LmaasError, StartupFailure
@@ -13,6 +15,7 @@ from gateway.settings import Settings
 from gateway.tenancy.admin_key import admin_key_file
 
 TIMEOUT_S = 30.0
+LONG_S = 600.0  # embedding thousands of lines; erasing millions of rows
 
 
 class AdminClient:
@@ -42,9 +45,22 @@ class AdminClient:
         """The answer to a PUT."""
         return self._call("PUT", path, json=body)
 
-    def delete(self, path: str) -> Any:
+    def patch(self, path: str, **body: Any) -> Any:
+        """The answer to a PATCH."""
+        return self._call("PATCH", path, json=body)
+
+    def delete(self, path: str, **query: Any) -> Any:
         """The answer to a DELETE."""
-        return self._call("DELETE", path)
+        return self._call("DELETE", path, params=query, timeout=LONG_S)
+
+    def send(self, path: str, body: bytes, media_type: str) -> Any:
+        """The answer to a POST of bytes, which may take its time."""
+        headers = {"content-type": media_type}
+        return self._call("POST", path, content=body, headers=headers, timeout=LONG_S)
+
+    def fetch(self, path: str) -> bytes:
+        """The bytes that a GET answers."""
+        return self._send("GET", path).content
 
     def all(self, path: str) -> Iterator[dict[str, Any]]:
         """Every item of a list, page after page."""
@@ -57,16 +73,22 @@ class AdminClient:
             query["after"] = page["data"][-1]["id"]
 
     def _call(self, method: str, path: str, **arguments: Any) -> Any:
+        return self._json(self._send(method, path, **arguments))
+
+    def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         try:
             response = self._http.request(method, path, **arguments)
-            answer = response.json()
         except httpx.HTTPError as error:
             raise LmaasError(f"cannot reach {self._url}: {error}") from error
+        if response.status_code >= HTTPStatus.BAD_REQUEST:
+            raise LmaasError(_reason(self._json(response), response.status_code))
+        return response
+
+    def _json(self, response: httpx.Response) -> Any:
+        try:
+            return response.json()
         except ValueError as error:
             raise LmaasError(f"{self._url} does not answer like an LMaaS gateway") from error
-        if response.status_code >= HTTPStatus.BAD_REQUEST:
-            raise LmaasError(_reason(answer, response.status_code))
-        return answer
 
 
 def _reason(answer: Any, status: int) -> str:
@@ -89,3 +111,17 @@ def _key() -> str:
         raise StartupFailure(
             f"no admin key: give --key or LMAAS_ADMIN_KEY ({path}: {error.strerror})"
         ) from error
+
+
+Call = click.make_pass_decorator(AdminClient)
+
+
+def show(item: dict[str, Any]) -> None:
+    """Print an object as JSON."""
+    click.echo(json.dumps(item, ensure_ascii=False, indent=2))
+
+
+def show_all(items: Iterable[dict[str, Any]]) -> None:
+    """Print objects as JSON, one a line."""
+    for item in items:
+        click.echo(json.dumps(item, ensure_ascii=False))

@@ -22,11 +22,11 @@ def train(admin: Admin) -> bool:
     LmaasError where the training run fails.
     """
     run = admin.post("/admin/predictors")
-    while run["state"] not in {"succeeded", "failed"}:
+    while run["state"] not in {"succeeded", "failed", "cancelled"}:
         time.sleep(POLL_S)
         run = admin.get(f"/admin/training-runs/{run['id']}")
-    if run["state"] == "failed":
-        raise LmaasError(f"the training run failed: {run['error']}")
+    if run["state"] != "succeeded":
+        raise LmaasError(f"the training run {run['state']}: {run['error']}")
     version = admin.get(f"/admin/predictors/{run['predictor_id']}")
     if version["state"] == "active":
         _await_pickup(admin, version)

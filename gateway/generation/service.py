@@ -8,6 +8,8 @@ from functools import cache, partial
 from typing import Final
 from uuid import UUID
 
+from msgspec import Struct
+
 from engine.protocol import EngineInfo
 from gateway.errors import (
     ContextLengthExceeded,
@@ -22,12 +24,22 @@ from gateway.generation.live import LiveRequest
 from gateway.generation.recording import record_of
 from gateway.generation.tokens import ChatTokenizer
 from gateway.history.writer import HistoryWriter
-from gateway.prediction.messages import Question
+from gateway.prediction.drift import DriftMonitor
+from gateway.prediction.messages import Prediction, Question
 from gateway.prediction.predictor import LengthPredictor
 from gateway.scheduling.policies import NAMES, Policy, PolicyName
 from models.base import new_id
 
 LONG_TEXT: Final = 16_384  # characters
+
+
+class Foreseen(Struct, frozen=True):
+    """What is known of a request before it runs; an answer has at most `max_tokens`."""
+
+    prompt: list[int]
+    user_input_tokens: int
+    max_tokens: int
+    prediction: Prediction
 
 
 class Generations:
@@ -89,12 +101,27 @@ class Generations:
         """The active version of the length predictor; None before the first training."""
         return self._predictor.active
 
+    @property
+    def drift(self) -> DriftMonitor:
+        """How good this gateway's newest predictions were."""
+        return self._predictor.drift
+
     def check_model(self, name: str) -> None:
         """ModelNotFound unless this is the served model."""
         if name != self.model:
             raise ModelNotFound(
                 f"the model {name!r} is not served here; served is {self.model!r}", param="model"
             )
+
+    async def foresee(self, ask: Ask) -> Foreseen:
+        """How long each answer to a request would be. Errors as of `start`."""
+        info = self._engine_info()
+        _check_bias(ask, info)
+        prompt = await self._prompt(ask, info)
+        limit = answer_limit(len(prompt), ask.max_tokens, info.context_tokens, param=ask.param)
+        question = self._question(ask, len(prompt), limit)
+        prediction = await self._predictor.predict(question)
+        return Foreseen(prompt, question.user_input_tokens, limit, prediction)
 
     async def start(self, ask: Ask) -> list[LiveRequest]:
         """Predict and queue a request; its tokens grow in what is returned, one for each choice.
@@ -104,12 +131,7 @@ class Generations:
         arrived_at, arrived_s = datetime.now(UTC), time.monotonic()
         if self._stopping:
             raise ShuttingDown("the gateway is stopping; ask again in a moment")
-        info = self._engine_info()
-        _check_bias(ask, info)
-        prompt = await self._prompt(ask, info)
-        limit = answer_limit(len(prompt), ask.max_tokens, info.context_tokens, param=ask.param)
-        question = self._question(ask, len(prompt), limit)
-        prediction = await self._predictor.predict(question)
+        foreseen = await self.foresee(ask)
         if self._stopping:
             raise ShuttingDown("the gateway is stopping; ask again in a moment")
         grew = asyncio.Event()
@@ -118,10 +140,10 @@ class Generations:
                 request_id=new_id(),
                 ask=ask,
                 choice=choice,
-                prompt=prompt,
-                user_input_tokens=question.user_input_tokens,
-                max_tokens=limit,
-                prediction=prediction,
+                prompt=foreseen.prompt,
+                user_input_tokens=foreseen.user_input_tokens,
+                max_tokens=foreseen.max_tokens,
+                prediction=foreseen.prediction,
                 decoder=self._tokenizer.decoder(),
                 speller=self._tokenizer.speller,
                 arrived_at=arrived_at,

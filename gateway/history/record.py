@@ -1,9 +1,16 @@
 """What is remembered of a request. The spool keeps it as JSON, Postgres as a row."""
 
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from msgspec import Struct
+from msgspec.structs import replace
+
+MEDIAN: Final = 2  # of the quantiles
+HARD_TOKENS: Final = 10.0
+HARD_SHARE: Final = 0.1  # of the length
+KEPT_NOTHING: Final = 0  # the feature version of a record without features
 
 
 class Record(Struct, frozen=True, kw_only=True):
@@ -44,3 +51,25 @@ class Record(Struct, frozen=True, kw_only=True):
     queued_s: float | None
     first_token_s: float | None
     response_s: float
+
+    @property
+    def hard(self) -> bool:
+        """Whether the median that was served missed by more than 10 tokens and 10 %.
+
+        Of a length that was cut off it is known only where it came out longer.
+        """
+        missed = self.generation_tokens - self.quantiles[MEDIAN]
+        known = missed if self.censored else abs(missed)
+        return known > max(HARD_TOKENS, HARD_SHARE * self.generation_tokens)
+
+    def unlearned(self) -> "Record":
+        """The record with its usage, and nothing that could be learned from or names a user."""
+        return replace(
+            self,
+            end_user=None,
+            feature_version=KEPT_NOTHING,
+            features=b"",
+            instruction_hash=b"",
+            instruction_embedding=None,
+            embedding=None,
+        )

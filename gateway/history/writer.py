@@ -1,6 +1,7 @@
 """Writes history in groups, off the request path; each record once."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -8,18 +9,20 @@ from typing import Any, Final
 
 import msgspec
 import structlog
+from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DataError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from gateway.history.record import Record
 from gateway.history.spool import Spool, line_of, read_sealed, set_aside
-from models import Instruction, RequestRecord
+from models import Instruction, RequestRecord, Tenant
 
 FLUSH_EVERY_S: Final = 0.1
 LONGEST_BACKOFF_S: Final = 5.0
 GROUP: Final = 1_000  # rows a statement
 MOST_KNOWN: Final = 100_000
+KNOWN_S: Final = 600.0  # then they are inserted again: one may have been erased
 
 log = structlog.get_logger()
 
@@ -36,6 +39,7 @@ class HistoryWriter:
         self._spool = Spool(folder)
         self._unspooled: list[Record] = []
         self._known_instructions: set[bytes] = set()
+        self._known_until = float("-inf")
         self._dirty = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.written = 0
@@ -106,26 +110,41 @@ class HistoryWriter:
                 log.warning("history_delayed", reason=repr(error), retry_s=backoff)
 
     async def _insert(self, records: Sequence[Record]) -> None:
-        instructions = {
+        async with self._sessions() as session, session.begin():
+            permitted = await _permitted(session, records)
+            instructions = self._new_instructions(permitted)
+            for start in range(0, len(permitted), GROUP):
+                rows = [_row(record) for record in permitted[start : start + GROUP]]
+                await session.execute(insert(RequestRecord).on_conflict_do_nothing(), rows)
+            if instructions:
+                known = [{"hash": key, "embedding": vector} for key, vector in instructions.items()]
+                await session.execute(insert(Instruction).on_conflict_do_nothing(), known)
+        self._known_instructions.update(instructions)
+        self.written += len(records)
+
+    def _new_instructions(self, records: Sequence[Record]) -> dict[bytes, bytes]:
+        now = time.monotonic()
+        if len(self._known_instructions) > MOST_KNOWN or now > self._known_until:
+            self._known_instructions.clear()
+            self._known_until = now + KNOWN_S
+        return {
             record.instruction_hash: record.instruction_embedding
             for record in records
             if record.instruction_embedding
             and record.instruction_hash not in self._known_instructions
         }
-        async with self._sessions() as session, session.begin():
-            for start in range(0, len(records), GROUP):
-                rows = [_row(record) for record in records[start : start + GROUP]]
-                await session.execute(insert(RequestRecord).on_conflict_do_nothing(), rows)
-            if instructions:
-                known = [{"hash": key, "embedding": vector} for key, vector in instructions.items()]
-                await session.execute(insert(Instruction).on_conflict_do_nothing(), known)
-        if len(self._known_instructions) > MOST_KNOWN:
-            self._known_instructions.clear()  # inserted again, they do nothing
-        self._known_instructions.update(instructions)
-        self.written += len(records)
+
+
+async def _permitted(session: AsyncSession, records: Sequence[Record]) -> list[Record]:
+    """The records, those of tenants that opted out of learning without what is learned from."""
+    tenants = {record.tenant_id for record in records}
+    opted_out = set(
+        await session.scalars(select(Tenant.id).where(Tenant.id.in_(tenants), ~Tenant.learning))
+    )
+    return [record.unlearned() if record.tenant_id in opted_out else record for record in records]
 
 
 def _row(record: Record) -> dict[str, Any]:
     row = msgspec.structs.asdict(record)
     del row["instruction_embedding"]
-    return row
+    return row | {"hard": record.hard}

@@ -17,7 +17,7 @@ from gateway.prediction.calibration import Scores
 from gateway.prediction.features import FEATURE_VERSION, INPUTS
 from gateway.prediction.messages import LEVELS
 
-MAGIC: Final = b"LMAASP1\n"
+MAGIC: Final = b"LMAASP2\n"
 DIGEST_BYTES: Final = 32
 
 
@@ -39,11 +39,58 @@ class Matrix(Struct, frozen=True):
         return np.frombuffer(self.data, dtype=np.float32).reshape(self.rows, self.columns)
 
 
+class Bytes(Struct, frozen=True):
+    """A matrix in a byte a number: each column's scale, and multiples of it from -127 to 127."""
+
+    scale: Matrix
+    data: bytes
+
+    @classmethod
+    def of(cls, values: NDArray[np.float32]) -> "Bytes":
+        """Pack a two-dimensional array; off by half a scale at most."""
+        scale = np.maximum(np.abs(values).max(axis=0, initial=0.0), 1e-12) / 127
+        return cls(Matrix.of(scale[None]), np.round(values / scale).astype(np.int8).tobytes())
+
+    def array(self) -> NDArray[np.float32]:
+        """The (rows, columns) array. ValueError if the data is of another size."""
+        whole = np.frombuffer(self.data, dtype=np.int8).reshape(-1, self.scale.columns)
+        return whole * self.scale.array()
+
+
 class Axes(Struct, frozen=True):
-    """A fitted compression of embeddings: mean (1, d) and basis (d, kept)."""
+    """A fitted compression of vectors: mean (1, d) and basis (d, kept)."""
 
     mean: Matrix
     basis: Matrix
+
+
+class Space(Struct, frozen=True):
+    """Where texts are compared: their mean meaning, and their cues' means and scales, (1, d)."""
+
+    meaning: Matrix
+    cues: Matrix
+    scale: Matrix
+
+
+class Kernel(Struct, frozen=True):
+    """One app's kernel ridge: points that were learned from, (n, d), a weight for each, (1, n)."""
+
+    points: Bytes
+    weights: Matrix
+    mean: float
+
+
+class Newcomer(Struct, frozen=True):
+    """How long the answers of an app are that was not seen in training.
+
+    Log length = a share of what the input's length tells and of what cues and meaning tell, two
+    LightGBM texts; `levels` are the quantiles of what that misses.
+    """
+
+    by_input: str
+    by_text: str
+    axes: Axes
+    levels: list[float]
 
 
 class Line(Struct, frozen=True):
@@ -56,10 +103,9 @@ class Line(Struct, frozen=True):
 
 
 class Artefact(Struct, frozen=True, kw_only=True):
-    """All of one version. `trees` are LightGBM texts, one for each of `levels`.
+    """All of one version. `trees` are LightGBM texts, one for each of `levels`; so is `mean`.
 
-    `pooled_levels` are the quantiles of the scaled residual around the pooled line, for an app
-    that was not seen in training.
+    Lengths are log(1 + tokens) inside, natural logarithms of tokens where quantiles leave it.
     """
 
     model: str
@@ -68,11 +114,12 @@ class Artefact(Struct, frozen=True, kw_only=True):
     inputs: list[str]
     levels: list[float]
     pooled: Line
-    pooled_levels: list[float]
     lines: dict[UUID, Line]
-    instruction_axes: Axes
-    user_axes: Axes
+    space: Space
+    kernels: dict[UUID, Kernel]
     trees: list[str]
+    mean: str
+    newcomer: Newcomer
     scores: Scores
 
 

@@ -37,25 +37,8 @@ ENVIRONMENT: Final = {  # its libraries read these when they are imported
 }
 FIRST_BACKOFF_S: Final = 0.5
 MOST_BACKOFF_S: Final = 30.0
-EMBED_WITHIN_S: Final = 10.0  # an embedding is wanted for training even after its answer began
+ANSWER_WITHIN_S: Final = 10.0  # a text is wanted for training even after its answer began
 MOST_UNSENT_BYTES: Final = 1 << 20  # the process reads no more: ask it nothing
-
-
-class Asked:
-    """A question on its way: `first` the answer without embedding, as soon as there is one.
-
-    `whole` is the answer with it; None where the process died or was too far behind.
-    """
-
-    def __init__(self) -> None:
-        self.first: Answer | None = None
-        self.whole: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
-
-    async def within(self, budget_s: float) -> Answer | None:
-        """The best answer there is when it is whole or the budget is spent."""
-        await asyncio.wait((self.whole,), timeout=budget_s)
-        whole = self.whole.result() if self.whole.done() else None
-        return whole or self.first
 
 
 class PredictorClient:
@@ -65,7 +48,7 @@ class PredictorClient:
         self._numbers = itertools.count()
         self._process: Process | None = None
         self._ready = asyncio.Event()
-        self._asked: dict[int, Asked] = {}
+        self._asked: dict[int, asyncio.Future[Answer | None]] = {}
         self._loading: dict[UUID, asyncio.Future[None]] = {}
         self._load: Load | None = None
         self._supervisor: asyncio.Task[None] | None = None
@@ -104,15 +87,18 @@ class PredictorClient:
         instruction: str,
         user_input: str,
         features: bytes,
-    ) -> Asked:
-        """Put a question to the process. Unavailable without one, or where it does not keep up."""
+    ) -> asyncio.Future[Answer | None]:
+        """Put a question to the process. Unavailable without one, or where it does not keep up.
+
+        None comes where the process died or was too far behind.
+        """
         number = next(self._numbers)
-        deadline_s = time.monotonic() + EMBED_WITHIN_S
+        deadline_s = time.monotonic() + ANSWER_WITHIN_S
         self._send(
             Ask(number, deadline_s, app, instruction_hash, instruction, user_input, features)
         )
-        asked = self._asked[number] = Asked()
-        return asked
+        answer = self._asked[number] = asyncio.get_running_loop().create_future()
+        return answer
 
     async def load(self, predictor: UUID, model_hash: str, artefact: bytes) -> None:
         """Have the process score with a version from now on, also after a restart.
@@ -175,9 +161,11 @@ class PredictorClient:
                 reply = await read_reply(process.stdout)
                 if isinstance(reply, Ready):
                     log.info("predictor_process_ready", after_s=round(time.monotonic() - began, 1))
-                    self._ready.set()
-                    if self._load is not None:
-                        self._send(self._load)
+                    if self._load is None:
+                        self._ready.set()
+                    else:  # ready once it scores with the version that the one before had
+                        assert process.stdin is not None
+                        process.stdin.write(frame(self._load))
                 else:
                     self._take(reply)
         except asyncio.IncompleteReadError:
@@ -190,13 +178,12 @@ class PredictorClient:
 
     def _take(self, reply: Reply) -> None:
         match reply:
-            case Answer(number=number, embedding=None):
-                self._asked[number].first = reply
             case Answer(number=number):
-                self._asked.pop(number).whole.set_result(reply)
+                self._asked.pop(number).set_result(reply)
             case Dropped(number=number):
-                self._asked.pop(number).whole.set_result(None)
+                self._asked.pop(number).set_result(None)
             case Loaded(predictor=predictor, error=error):
+                self._ready.set()
                 loaded = self._loading.get(predictor)
                 if loaded is None or loaded.done():
                     report = log.info if error is None else log.error
@@ -211,7 +198,7 @@ class PredictorClient:
     def _fail_waiting(self) -> None:
         asked, self._asked = self._asked, {}
         for each in asked.values():
-            each.whole.set_result(None)
+            each.set_result(None)
         for loading in self._loading.values():
             if not loading.done():
                 loading.set_exception(Unavailable("the predictor process ended"))

@@ -1,12 +1,10 @@
-"""Embeddings on fewer axes: principal components fitted at training."""
+"""Vectors on fewer axes: principal components fitted at training."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gateway.prediction.artefact import Axes, Matrix
 
-INSTRUCTION_DIMS = 16
-USER_DIMS = 32
 ROWS_PER_DIM = 10
 
 Rows = NDArray[np.float32]
@@ -31,5 +29,5 @@ def fit_axes(vectors: Rows, most: int, *, rows_per_dim: int = ROWS_PER_DIM) -> A
 
 
 def compress(vectors: Rows, axes: Axes) -> Rows:
-    """Embeddings on the fitted axes: (n, d) rows give (n, kept); NaN rows stay NaN."""
+    """Vectors on the fitted axes: (n, d) rows give (n, kept); NaN rows stay NaN."""
     return np.asarray((vectors - axes.mean.array()) @ axes.basis.array(), dtype=np.float32)

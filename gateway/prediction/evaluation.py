@@ -52,9 +52,14 @@ def evaluate(tokens: Floats, predicted: Floats) -> Scorecard:
 
 def pinball(actual: Floats, predicted: Floats) -> float:
     """Mean pinball loss of (n, len(LEVELS)): τ for each unit short, 1 less τ for each in excess."""
+    return _mean(pinballs(actual, predicted))
+
+
+def pinballs(actual: Floats, predicted: Floats) -> Floats:
+    """The pinball loss of each row and level, (n, len(LEVELS))."""
     levels = np.array(LEVELS)
     short = actual[:, None] - predicted
-    return _mean(np.maximum(levels * short, (levels - 1) * short))
+    return np.maximum(levels * short, (levels - 1) * short)
 
 
 def kendall_tau(left: Floats, right: Floats) -> float:

@@ -1,4 +1,4 @@
-"""What the predictor sees of a request besides its embeddings.
+"""What the predictor sees of a request besides its text.
 
 The gateway makes the vector when the request arrives and keeps it with the outcome; training
 reads that very vector, so both always see the same. A change of a name, an order or a meaning
@@ -14,11 +14,10 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.prediction import lexical
 from gateway.prediction.habits import History, Lengths
 from gateway.prediction.messages import LEVELS, Question
 
-FEATURE_VERSION: Final = 1
+FEATURE_VERSION: Final = 2
 
 _REQUEST: Final = (
     "log_user_input_tokens",
@@ -32,7 +31,6 @@ _LENGTHS: Final = ("mean", "spread", "q10", "q50", "q90", "log_count", "log_rece
 
 INPUTS: Final = (
     *_REQUEST,
-    *lexical.NAMES,
     *(f"app_{name}" for name in _LENGTHS),
     *(f"user_{name}" for name in _LENGTHS),
     "user_over_app",
@@ -46,7 +44,7 @@ Vector: TypeAlias = NDArray[np.float32]
 
 
 def features(question: Question, history: History) -> Vector:
-    """The vector `NAMES` of a request: (len(NAMES),) float32, finite for any text."""
+    """The vector `NAMES` of a request: (len(NAMES),) float32, all finite."""
     return np.array(
         [
             math.log1p(max(question.user_input_tokens, 0)),
@@ -55,7 +53,6 @@ def features(question: Question, history: History) -> Vector:
             question.temperature,
             question.top_p,
             math.log1p(len(question.instruction)),
-            *lexical.cues(question.user_input),
             *_of(history.app),
             *_of(history.user),
             history.user.mean - history.app.mean,

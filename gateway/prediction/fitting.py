@@ -22,7 +22,7 @@ from gateway.prediction.features import FEATURE_VERSION, INPUTS, NOTES
 from gateway.prediction.inputs import Inputs
 from gateway.prediction.lines import place
 from gateway.prediction.messages import LEVELS
-from gateway.prediction.quantiles import Fitted, QuantileModel, fit
+from gateway.prediction.quantiles import Fitted, QuantileModel, fit, from_log1p
 from gateway.prediction.samples import Samples
 from gateway.prediction.survival import Floats, quantiles, weigh
 
@@ -74,13 +74,13 @@ def make_version(
             f"none of the newest {len(newest)} requests of model {model} ended by itself, "
             "so a version could not be judged"
         )
-    fitted = fit(past.inputs, past.tokens, past.censored, threads=threads)
+    fitted = fit(past.inputs, past.tokens, past.censored, past.weights, threads=threads)
     model_now = QuantileModel(fitted)
     return Judged(
-        artefact=_artefact(fitted, model, model_hash, held_out_scores(model_now.predict, newest)),
+        artefact=_artefact(fitted, model, model_hash, held_out_scores(model_now, newest)),
         held_out=len(newest),
-        new=judge(model_now.predict, newest),
-        active=judge(QuantileModel(active).predict, newest, active.scores) if active else None,
+        new=judge(levels_of(model_now), newest),
+        active=judge(levels_of(QuantileModel(active)), newest, active.scores) if active else None,
         line=judge(_line(fitted, past), newest),
         served=_card(newest, newest.served),
     )
@@ -103,9 +103,14 @@ def judge(predict: Predict, samples: Samples, start: Scores = NO_SCORES) -> Scor
     return _card(samples, predicted)
 
 
-def held_out_scores(predict: Predict, samples: Samples) -> Scores:
+def levels_of(model: QuantileModel) -> Predict:
+    """A model's quantiles alone."""
+    return lambda inputs: model.predict(inputs).quantiles
+
+
+def held_out_scores(model: QuantileModel, samples: Samples) -> Scores:
     """The scores a version's calibration begins with."""
-    upper = predict(samples.inputs)[:, -len(NOTES) :]
+    upper = model.predict(samples.inputs).quantiles[:, -len(NOTES) :]
     return Scores(
         apps=samples.inputs.apps,
         scores=[
@@ -132,12 +137,12 @@ def _line(fitted: Fitted, past: Samples) -> Predict:
         return place(inputs.apps, inputs.log_uil, fitted.pooled, fitted.lines)
 
     centre, spread = placed(past.inputs)
-    residuals = (np.log(np.maximum(past.tokens, 1.0)) - centre) / spread
+    residuals = (np.log1p(past.tokens) - centre) / spread
     levels = quantiles(*weigh(residuals, past.censored), np.array(LEVELS))
 
     def predict(inputs: Inputs) -> Floats:
         centre, spread = placed(inputs)
-        return centre[:, None] + spread[:, None] * levels
+        return from_log1p(centre[:, None] + spread[:, None] * levels)
 
     return predict
 
@@ -150,10 +155,11 @@ def _artefact(fitted: Fitted, model: str, model_hash: str, scores: Scores) -> Ar
         inputs=list(INPUTS),
         levels=list(LEVELS),
         pooled=fitted.pooled,
-        pooled_levels=fitted.pooled_levels,
         lines=fitted.lines,
-        instruction_axes=fitted.instruction_axes,
-        user_axes=fitted.user_axes,
+        space=fitted.space,
+        kernels=fitted.kernels,
         trees=fitted.trees,
+        mean=fitted.mean,
+        newcomer=fitted.newcomer,
         scores=scores,
     )

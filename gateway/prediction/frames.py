@@ -14,7 +14,7 @@ HEAD_BYTES: Final = 4
 
 
 class Ask(Struct, frozen=True, tag=True, array_like=True):
-    """One request to score and embed; not embedded once the monotonic clock passed `deadline_s`."""
+    """One request to score; forgotten once the monotonic clock passed `deadline_s`."""
 
     number: int
     deadline_s: float
@@ -34,7 +34,7 @@ class Load(Struct, frozen=True, tag=True, array_like=True):
 
 
 class Ready(Struct, frozen=True, tag=True, array_like=True):
-    """The encoder is loaded."""
+    """The process can encode texts and score."""
 
 
 class Loaded(Struct, frozen=True, tag=True, array_like=True):
@@ -44,22 +44,28 @@ class Loaded(Struct, frozen=True, tag=True, array_like=True):
     error: str | None
 
 
-class Answer(Struct, frozen=True, tag=True, array_like=True):
-    """Embeddings as float16 bytes, and log quantiles at `LEVELS` where a version is loaded.
+class Scored(Struct, frozen=True, array_like=True):
+    """What a version says of a request: quantiles of ln tokens at `LEVELS`, and mean tokens."""
 
-    The first answer to a question may come without embeddings, which take their time; the one
-    with the user input's embedding is the last.
+    predictor: UUID
+    quantiles: tuple[float, ...]
+    mean: float
+
+
+class Answer(Struct, frozen=True, tag=True, array_like=True):
+    """The text's vector as float16 bytes; and the score, where a version is loaded.
+
+    The instruction's embedding comes along once it has been made.
     """
 
     number: int
     instruction_embedding: bytes | None
-    embedding: bytes | None
-    predictor: UUID | None
-    scored: tuple[float, ...] | None
+    text: bytes
+    scored: Scored | None = None
 
 
 class Dropped(Struct, frozen=True, tag=True, array_like=True):
-    """A question whose user input will not be embedded: it waited too long."""
+    """A question that waited too long."""
 
     number: int
 

@@ -8,22 +8,22 @@ from numpy.typing import NDArray
 
 from gateway.prediction.features import INPUTS, USER_INPUT_COLUMN, Vector
 
-EMBEDDING_DIMS = 384  # of all-MiniLM-L6-v2
+EMBEDDING_DIMS = 384  # of an instruction's, by all-MiniLM-L6-v2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """Columns over the same n requests; a row of NaN stands for a missing embedding.
+    """Columns over the same n requests; a row of NaN stands for what is missing.
 
-    features (n, ≥ len(INPUTS)) float32, embeddings (n, 384) float32; `instruction_of` (n,) picks
-    a row of the k distinct `instructions` (k, 384).
+    features (n, ≥ len(INPUTS)) and text (n, TEXT_DIMS), both float32; `instruction_of` (n,) picks
+    a row of the k distinct `instructions` (k, EMBEDDING_DIMS).
     """
 
     apps: list[UUID]
     features: NDArray[np.float32]
     instructions: NDArray[np.float32]
     instruction_of: NDArray[np.intp]
-    embeddings: NDArray[np.float32]
+    text: NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.apps)
@@ -38,26 +38,26 @@ class Inputs:
         """log(1 + user input length), (n,)."""
         return self.features[:, USER_INPUT_COLUMN].astype(np.float64)
 
-    def rows(self, start: int, stop: int) -> "Inputs":
-        """The requests from `start` to before `stop`."""
-        part = slice(start, stop)
+    def rows(self, which: slice | NDArray[np.intp]) -> "Inputs":
+        """Some of the requests."""
+        part = np.arange(len(self))[which]
         return Inputs(
-            apps=self.apps[part],
+            apps=[self.apps[row] for row in part.tolist()],
             features=self.features[part],
             instructions=self.instructions,
             instruction_of=self.instruction_of[part],
-            embeddings=self.embeddings[part],
+            text=self.text[part],
         )
 
 
-def embedding_from(stored: bytes | None) -> Vector:
-    """An embedding kept as float16 bytes, (384,) float32; NaN where there is none.
+def unpacked(stored: bytes | None, dims: int) -> Vector:
+    """Numbers kept as float16 bytes, (dims,) float32; NaN where there are none.
 
-    ValueError if it is of another size.
+    ValueError if they are of another size.
     """
     if stored is None:
-        return np.full(EMBEDDING_DIMS, np.nan, dtype=np.float32)
+        return np.full(dims, np.nan, dtype=np.float32)
     vector = np.frombuffer(stored, dtype=np.float16)
-    if len(vector) != EMBEDDING_DIMS:
-        raise ValueError(f"an embedding of {len(vector)} numbers, {EMBEDDING_DIMS} expected")
+    if len(vector) != dims:
+        raise ValueError(f"a vector of {len(vector)} numbers, {dims} expected")
     return vector.astype(np.float32)

@@ -26,7 +26,7 @@ def fit_lines(
     A censored length is replaced by what the residuals of its size tell to expect above it
     (`beyond`), and the lines are fitted again, as Buckley and James (1979) do.
     """
-    rows_of = _grouped(apps)
+    rows_of = grouped(apps)
     lengths = log_lengths
     for _ in range(IMPUTATIONS if censored.any() else 1):
         pooled = _pooled(log_uil, lengths)
@@ -77,7 +77,8 @@ def beyond(residuals: Floats, censored: Bools, *, draws: int) -> Floats:
     return filled
 
 
-def _grouped(apps: Sequence[UUID]) -> dict[UUID, NDArray[np.intp]]:
+def grouped(apps: Sequence[UUID]) -> dict[UUID, NDArray[np.intp]]:
+    """The rows of each app, rising."""
     numbers = {app: number for number, app in enumerate(dict.fromkeys(apps))}
     number_of = np.array([numbers[app] for app in apps])
     rows = np.argsort(number_of, kind="stable")

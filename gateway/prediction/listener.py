@@ -2,21 +2,16 @@
 
 import asyncio
 from contextlib import suppress
-from typing import Final
 from uuid import UUID
 
-import psycopg
 import structlog
 
-from gateway.database.address import connection_parameters
 from gateway.errors import DatabaseLost, NotFound, PredictorRefused, Unavailable
+from gateway.prediction.notices import POLL_S, listen
 from gateway.prediction.predictor import LengthPredictor
 from gateway.prediction.registry import CHANNEL, Registry
 
 log = structlog.get_logger()
-
-POLL_S: Final = 30.0  # where a notification was lost
-RECONNECT_S: Final = 2.0
 
 
 class PredictorListener:
@@ -40,7 +35,8 @@ class PredictorListener:
     async def start(self) -> None:
         """Take the active version into use, then follow it in the background."""
         await self.follow()
-        self._task = asyncio.create_task(self._listen(), name="predictor listener")
+        listening = listen(self._database_url, CHANNEL, self.follow, poll_s=self._poll_s)
+        self._task = asyncio.create_task(listening, name="predictor listener")
 
     async def close(self) -> None:
         """Follow no more."""
@@ -66,20 +62,3 @@ class PredictorListener:
             log.error("predictor_version_refused", predictor=str(active), reason=refused.message)
         except (Unavailable, DatabaseLost, NotFound) as error:
             log.warning("predictor_version_not_followed", reason=error.message)
-
-    async def _listen(self) -> None:
-        parameters = connection_parameters(self._database_url)
-        while True:
-            try:
-                async with await psycopg.AsyncConnection.connect(
-                    **parameters, autocommit=True
-                ) as connection:
-                    await connection.execute(f"LISTEN {CHANNEL}")
-                    while True:
-                        await self.follow()
-                        async for _ in connection.notifies(timeout=self._poll_s, stop_after=1):
-                            pass
-            except (psycopg.Error, OSError) as error:
-                log.warning("predictor_listener_disconnected", reason=str(error).strip())
-            await asyncio.sleep(RECONNECT_S)
-            await self.follow()

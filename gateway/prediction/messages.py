@@ -24,14 +24,19 @@ class Question(Struct, frozen=True, kw_only=True):
 
 
 class Embeddings(Struct):
-    """A request's embeddings, float16 bytes. They take their time: None until they are made."""
+    """A request's vectors, float16 bytes: of its instruction, and of its text.
+
+    They take their time: None until they are made.
+    """
 
     instruction: bytes | None = None
     user_input: bytes | None = None
 
 
 class Prediction(Struct, frozen=True, kw_only=True):
-    """Quantiles of the generation length in tokens at `LEVELS`, rising, within 1 … max_tokens.
+    """Quantiles of the generation length in tokens at `LEVELS`, rising, and its mean.
+
+    All lie within 1 … max_tokens.
 
     `source` tells where they come from: `model`, else the nearest history (`app`, `tenant`,
     `global`), else `prior`. Features and embeddings are kept with the outcome for training; the
@@ -39,6 +44,7 @@ class Prediction(Struct, frozen=True, kw_only=True):
     """
 
     quantiles: tuple[float, float, float, float, float, float]
+    mean: float
     source: str
     predictor: UUID | None
     feature_version: int

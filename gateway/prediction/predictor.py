@@ -8,6 +8,7 @@ from functools import partial
 from typing import Final
 from uuid import UUID
 
+import numpy as np
 import structlog
 from msgspec import Struct
 
@@ -16,17 +17,20 @@ from gateway.errors import Unavailable
 from gateway.history.record import Record
 from gateway.prediction.artefact import decode
 from gateway.prediction.calibration import NO_OFFSETS, Calibration, finish
-from gateway.prediction.client import Asked, PredictorClient
+from gateway.prediction.client import PredictorClient
+from gateway.prediction.drift import DriftMonitor
 from gateway.prediction.features import FEATURE_VERSION, Vector, features, from_bytes, note, noted
 from gateway.prediction.frames import Answer
 from gateway.prediction.habits import Habits, History, Outcome
 from gateway.prediction.messages import Embeddings, Prediction, Question
 from gateway.prediction.recent import Finished, ended_at, recent
+from gateway.prediction.statistics import expected_tokens
 
 log = structlog.get_logger()
 
 MOST_CALIBRATED: Final = 5_000  # rows read when a version comes into use
-MOST_CHARS: Final = 1_000  # of a text that is embedded; the encoder reads fewer still
+MOST_CHARS: Final = 1_000  # of an instruction; the encoder reads fewer still
+MOST_INPUT_CHARS: Final = 20_000  # of a longer text, half from each end
 
 
 class Counts(Struct):
@@ -34,7 +38,6 @@ class Counts(Struct):
 
     by_model: int = 0
     without_model: int = 0
-    without_embedding: int = 0
     timed_out: int = 0
     unavailable: int = 0
 
@@ -42,8 +45,7 @@ class Counts(Struct):
 class LengthPredictor:
     """The length predictor of one served model.
 
-    `budget_s` is the longest a request waits for its prediction; then it takes the one made
-    without its embedding, or what history tells.
+    `budget_s` is the longest a request waits for its prediction; then it takes what history tells.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class LengthPredictor:
         self.model = model
         self.model_hash = model_hash
         self.counts = Counts()
+        self.drift = DriftMonitor()
         self._budget_s = budget_s
         self._sessions = sessions
         self._client = PredictorClient()
@@ -108,21 +111,22 @@ class LengthPredictor:
                 app=question.app,
                 instruction_hash=digest,
                 instruction=instruction[:MOST_CHARS],
-                user_input=user_input[:MOST_CHARS],
+                user_input=ends(user_input),
                 features=vector.tobytes(),
             )
         except Unavailable:
             self.counts.unavailable += 1
         else:
-            asked.whole.add_done_callback(partial(_keep, embeddings))
+            asked.add_done_callback(partial(_keep, embeddings))
             answer = await self._in_time(asked)
         return self._prediction(question, history, vector, digest, embeddings, answer)
 
-    async def _in_time(self, asked: Asked) -> Answer | None:
-        """The best answer within the budget. Without a version none is worth waiting for."""
+    async def _in_time(self, asked: "Future[Answer | None]") -> Answer | None:
+        """The answer within the budget. Without a version it is not worth waiting for."""
         if self._active is None:
             return None
-        answer = await asked.within(self._budget_s)
+        await asyncio.wait((asked,), timeout=self._budget_s)
+        answer = asked.result() if asked.done() else None
         self.counts.timed_out += answer is None
         return answer
 
@@ -139,6 +143,8 @@ class LengthPredictor:
             ended_at(record.arrived_at, record.response_s),
         )
         self._habits.learn(outcome)
+        if record.predictor_id == self._active:
+            self.drift.observe(record)
         calibration = self._calibrations.get(record.predictor_id) if record.predictor_id else None
         if calibration is not None:
             version = record.feature_version
@@ -171,19 +177,21 @@ class LengthPredictor:
         answer: Answer | None,
     ) -> Prediction:
         source, predictor, scored = history.source, None, history.app.quantiles
-        offsets = NO_OFFSETS
-        if answer is not None and answer.scored is not None and answer.predictor is not None:
-            source, predictor, scored = "model", answer.predictor, answer.scored
+        offsets, mean = NO_OFFSETS, None
+        if answer is not None and answer.scored is not None:
+            source, predictor, scored = "model", answer.scored.predictor, answer.scored.quantiles
             calibration = self._calibrations.get(predictor)
             offsets = calibration.offsets(question.app) if calibration is not None else NO_OFFSETS
-            vector = note(vector, scored)
+            vector, mean = note(vector, scored), answer.scored.mean
             self.counts.by_model += 1
-            self.counts.without_embedding += answer.embedding is None
         else:
             self.counts.without_model += 1
         q10, q25, q50, q75, q90, q95 = finish(scored, offsets, question.max_tokens)
+        if mean is None:
+            mean = float(expected_tokens(np.array([q10, q25, q50, q75, q90, q95])))
         return Prediction(
             quantiles=(q10, q25, q50, q75, q90, q95),
+            mean=min(max(mean, 1.0), float(question.max_tokens)),
             source=source,
             predictor=predictor,
             feature_version=FEATURE_VERSION,
@@ -213,7 +221,15 @@ def _keep(embeddings: Embeddings, whole: Future[Answer | None]) -> None:
     answer = whole.result()
     if answer is not None:
         embeddings.instruction = answer.instruction_embedding
-        embeddings.user_input = answer.embedding
+        embeddings.user_input = answer.text
+
+
+def ends(text: str) -> str:
+    """The text, without the middle of a very long one."""
+    if len(text) <= MOST_INPUT_CHARS:
+        return text
+    half = MOST_INPUT_CHARS // 2
+    return f"{text[:half]}\n{text[-half:]}"
 
 
 def _plain(text: str) -> str:

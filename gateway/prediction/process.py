@@ -1,8 +1,8 @@
 """The predictor process: `python -m gateway.prediction.process`, a child of the gateway.
 
 Reads `frames.Request` from stdin, writes `frames.Reply` to stdout, logs to stderr, and ends at once
-when stdin closes: then the gateway is gone. One thread reads and scores each question at once,
-without its embedding; the other embeds them in micro-batches and scores them again.
+when stdin closes: then the gateway is gone. One thread reads; one answers what has arrived, a
+micro-batch at a time; one loads versions, which nobody waits for.
 """
 
 import os
@@ -13,22 +13,26 @@ from collections import deque
 from collections.abc import Sequence
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
-from typing import BinaryIO, TypeAlias
+from typing import BinaryIO, Final, TypeAlias
 
 from gateway.logs import set_up_logging
-from gateway.prediction.embedder import MOST_TEXTS, Embedder
+from gateway.prediction.embedder import Embedder
 from gateway.prediction.frames import (
     Ask,
     Dropped,
+    Load,
     Ready,
     Reply,
-    Request,
     frame,
     read_request,
 )
 from gateway.prediction.scorer import Scorer
+from gateway.prediction.text import TextEncoder
 
-Requests: TypeAlias = SimpleQueue[Request]
+MOST_BATCHED: Final = 32  # questions: the next ones wait for them
+
+Asks: TypeAlias = SimpleQueue[Ask]
+Loads: TypeAlias = SimpleQueue[Load]
 
 
 class Replies:
@@ -46,34 +50,30 @@ class Replies:
                 self._pipe.flush()
 
 
-def serve(scorer: Scorer, requests: Requests, replies: Replies) -> None:
-    """Load versions and embed what was asked, oldest first, for ever."""
-    unembedded: deque[Ask] = deque()
+def serve(scorer: Scorer, asks: Asks, replies: Replies) -> None:
+    """Answer what is asked, oldest first, for ever."""
+    waiting: deque[Ask] = deque()
     while True:
-        for request in arrived(requests, wait=not unembedded):
-            if isinstance(request, Ask):
-                unembedded.append(request)
-            else:
-                replies.send([scorer.load(request)])
-        batch, dropped = oldest(unembedded, time.monotonic())
+        waiting.extend(arrived(asks, wait=not waiting))
+        batch, dropped = oldest(waiting, time.monotonic())
         replies.send([*dropped, *scorer.answer(batch)])
 
 
-def arrived(requests: Requests, *, wait: bool) -> list[Request]:
+def arrived(asks: Asks, *, wait: bool) -> list[Ask]:
     """Everything that has arrived; with `wait` at least one."""
-    batch = [requests.get()] if wait else []
+    batch = [asks.get()] if wait else []
     while True:
         try:
-            batch.append(requests.get_nowait())
+            batch.append(asks.get_nowait())
         except Empty:
             return batch
 
 
 def oldest(asks: deque[Ask], now_s: float) -> tuple[list[Ask], list[Dropped]]:
-    """Takes the next MOST_TEXTS questions out of `asks`, and those that waited too long."""
+    """Takes the next MOST_BATCHED questions out of `asks`, and those that waited too long."""
     batch: list[Ask] = []
     dropped: list[Dropped] = []
-    while asks and len(batch) < MOST_TEXTS:
+    while asks and len(batch) < MOST_BATCHED:
         ask = asks.popleft()
         if ask.deadline_s > now_s:
             batch.append(ask)
@@ -82,15 +82,19 @@ def oldest(asks: deque[Ask], now_s: float) -> tuple[list[Ask], list[Dropped]]:
     return batch, dropped
 
 
-def read_all(pipe: BinaryIO, scorer: Scorer, requests: Requests, replies: Replies) -> None:
-    """Answer each question without its embedding and queue it, until the pipe closes.
+def load_all(scorer: Scorer, loads: Loads, replies: Replies) -> None:
+    """Load the versions that are ordered, one after another, for ever."""
+    while True:
+        replies.send([scorer.load(loads.get())])
 
-    Then the gateway is gone, and so is this process.
-    """
+
+def read_all(pipe: BinaryIO, asks: Asks, loads: Loads) -> None:
+    """Pass on what the gateway sends until the pipe closes; then this process ends."""
     while (request := read_request(pipe)) is not None:
         if isinstance(request, Ask):
-            replies.send(scorer.hasten([request]))
-        requests.put(request)
+            asks.put(request)
+        else:
+            loads.put(request)
     os._exit(0)
 
 
@@ -100,12 +104,16 @@ def main() -> None:
     pipe = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a library that prints spoils no frame
     set_up_logging("info")
-    requests: Requests = SimpleQueue()
-    scorer, replies = Scorer(Embedder()), Replies(pipe)
+    asks: Asks = SimpleQueue()
+    loads: Loads = SimpleQueue()
+    replies = Replies(pipe)
+    texts = TextEncoder()
+    texts.encode("warm up")
+    scorer = Scorer(texts, Embedder())
     replies.send([Ready()])
-    reader = (sys.stdin.buffer, scorer, requests, replies)
-    Thread(target=read_all, args=reader, daemon=True).start()
-    serve(scorer, requests, replies)
+    Thread(target=read_all, args=(sys.stdin.buffer, asks, loads), daemon=True).start()
+    Thread(target=load_all, args=(scorer, loads, replies), daemon=True).start()
+    serve(scorer, asks, replies)
 
 
 if __name__ == "__main__":

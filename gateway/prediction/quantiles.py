@@ -1,24 +1,38 @@
-"""The length model: a line per app on log lengths, then quantile trees on the scaled residual.
+"""The length model: a line per app, what like texts were answered at, then quantile trees.
 
-For an app that training did not see it is the pooled line with the pooled residual's quantiles:
-what was learned of other apps' residuals does not hold for it.
+Each stage is fitted on what the one before leaves, on log(1 + tokens) in spreads of the app's line.
+An app that training did not see has none of this: see `newcomer`.
 """
 
 from dataclasses import dataclass
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.prediction.artefact import Artefact, Axes, Line
-from gateway.prediction.compression import INSTRUCTION_DIMS, USER_DIMS, compress, fit_axes
+from gateway.prediction.artefact import Artefact, Kernel, Line, Newcomer, Space
 from gateway.prediction.inputs import Inputs
-from gateway.prediction.lines import beyond, fit_lines, place
-from gateway.prediction.messages import LEVELS
-from gateway.prediction.survival import Bools, Floats, quantiles, weigh
-from gateway.prediction.trees import Trees, fit_trees
+from gateway.prediction.kernel import (
+    LEAST_ROWS,
+    AppKernel,
+    fit_kernel,
+    fit_space,
+    place_texts,
+    present,
+)
+from gateway.prediction.lines import beyond, fit_lines, grouped, place
+from gateway.prediction.newcomer import NewcomerModel, fit_newcomer
+from gateway.prediction.statistics import expected_tokens
+from gateway.prediction.survival import Bools, Floats
+from gateway.prediction.text import CUES
+from gateway.prediction.trees import fit_mean, fit_trees, read_trees
 
-DRAWS = 5  # values that stand in for one censored row
+DRAWS: Final = 5  # values that stand in for one censored row
+MEAN_ROUNDS: Final = 120
+MEAN_SHAPE: Final = {"num_leaves": 31, "min_data_in_leaf": 20}
+SEED: Final = 1
+MOST_LOG: Final = 30.0  # more than any answer has
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,85 +40,138 @@ class Fitted:
     """The parts of a fitted model; field by field those of `Artefact`."""
 
     pooled: Line
-    pooled_levels: list[float]
     lines: dict[UUID, Line]
-    instruction_axes: Axes
-    user_axes: Axes
+    space: Space
+    kernels: dict[UUID, Kernel]
     trees: list[str]
+    mean: str
+    newcomer: Newcomer
 
 
-def fit(inputs: Inputs, tokens: Floats, censored: Bools, *, threads: int) -> Fitted:
-    """Fit on n ≥ 1 requests and their generation lengths.
+class Predicted(NamedTuple):
+    """Of n requests: quantiles of ln tokens at `LEVELS` (n, len(LEVELS)), and mean tokens (n,).
 
-    A censored row enters the trees as DRAWS rows of weight 1/DRAWS, at residuals drawn from the
-    natural ones above its own (`lines.beyond`).
+    The quantiles rise in each row; nothing is capped or calibrated yet.
     """
-    log_lengths = np.log(np.maximum(tokens, 1.0))
-    pooled, lines = fit_lines(inputs.apps, inputs.log_uil, log_lengths, censored)
-    instruction_axes = fit_axes(inputs.instructions, INSTRUCTION_DIMS, rows_per_dim=1)
-    user_axes = fit_axes(inputs.embeddings, USER_DIMS)
-    table = _table(inputs, lines, pooled, instruction_axes, user_axes)
 
+    quantiles: Floats
+    mean: Floats
+
+
+def fit(
+    inputs: Inputs,
+    tokens: Floats,
+    censored: Bools,
+    weights: Floats | None = None,
+    *,
+    threads: int,
+) -> Fitted:
+    """Fit on n ≥ 1 requests and their generation lengths, each counting by its weight.
+
+    A censored row enters the kernels at what is to be expected beyond it, and the trees as DRAWS
+    rows at values drawn from there (`lines.beyond`).
+    """
+    weights = np.ones(len(inputs)) if weights is None else weights
+    log_lengths = np.log1p(np.maximum(tokens, 1.0))
+    pooled, lines = fit_lines(inputs.apps, inputs.log_uil, log_lengths, censored)
     centre, spread = place(inputs.apps, inputs.log_uil, pooled, lines)
-    targets = beyond((log_lengths - centre) / spread, censored, draws=DRAWS)
+    scaled = (log_lengths - centre) / spread
+    expected = beyond(scaled, censored, draws=1)[:, 0]
+    space = fit_space(inputs.text)
+    kernels, told = _fit_kernels(inputs, place_texts(inputs.text, space), expected, weights)
+
+    targets = beyond(scaled - told, censored, draws=DRAWS)
     natural = np.flatnonzero(~censored)
     cut = np.repeat(np.flatnonzero(censored), DRAWS)
     rows = np.concatenate((natural, cut))
+    table = _table(inputs, centre, spread, told)
+    likely = centre + spread * expected
+    missed = np.expm1(likely) - np.expm1(centre + spread * told)
     return Fitted(
         pooled=pooled,
-        pooled_levels=_pooled_levels(inputs, log_lengths, censored, pooled),
         lines=lines,
-        instruction_axes=instruction_axes,
-        user_axes=user_axes,
+        space=space,
+        kernels=kernels,
         trees=fit_trees(
             table[rows],
             np.concatenate((targets[natural, 0], targets[censored].ravel())),
-            np.concatenate((np.ones(len(natural)), np.full(len(cut), 1 / DRAWS))),
+            np.concatenate((weights[natural], weights[cut] / DRAWS)),
             threads=threads,
         ),
+        mean=fit_mean(table, missed, weights, MEAN_ROUNDS, threads=threads, **MEAN_SHAPE),
+        newcomer=fit_newcomer(inputs, likely, censored, weights, threads=threads),
     )
 
 
 class QuantileModel:
-    """A version ready to predict."""
+    """A version ready to predict. PredictorRefused if its trees cannot be read."""
 
     def __init__(self, fitted: Fitted | Artefact) -> None:
         self._fitted = fitted
-        self._trees = Trees(fitted.trees)
+        self._kernels = {app: AppKernel(kernel) for app, kernel in fitted.kernels.items()}
+        *self._heads, self._mean = read_trees([*fitted.trees, fitted.mean])
+        self._newcomer = NewcomerModel(fitted.newcomer)
 
-    def predict(self, inputs: Inputs) -> Floats:
-        """Log quantiles at `LEVELS` of n requests, (n, len(LEVELS)), rising, not yet capped."""
+    def predict(self, inputs: Inputs) -> Predicted:
+        """What is known of n requests' lengths."""
+        known = np.array([app in self._fitted.lines for app in inputs.apps], dtype=np.bool_)
+        if known.all():
+            return self._seen(inputs)
+        if not known.any():
+            return _finished(self._newcomer.predict(inputs))
+        quantiles, mean = np.empty((len(inputs), len(self._heads))), np.empty(len(inputs))
+        for rows, part in (
+            (np.flatnonzero(known), self._seen),
+            (np.flatnonzero(~known), lambda new: _finished(self._newcomer.predict(new))),
+        ):
+            quantiles[rows], mean[rows] = part(inputs.rows(rows))
+        return Predicted(quantiles, mean)
+
+    def _seen(self, inputs: Inputs) -> Predicted:
+        """Of apps that training saw."""
         fitted = self._fitted
         centre, spread = place(inputs.apps, inputs.log_uil, fitted.pooled, fitted.lines)
-        table = _table(
-            inputs, fitted.lines, fitted.pooled, fitted.instruction_axes, fitted.user_axes
-        )
-        residual = self._trees.score(table)
-        unseen = [app not in fitted.lines for app in inputs.apps]
-        residual[unseen] = fitted.pooled_levels
-        # Sorting the levels of a row never raises its pinball loss (Chernozhukov et al. 2010).
-        return np.sort(centre[:, None] + spread[:, None] * residual, axis=1)
+        points = place_texts(inputs.text, fitted.space)
+        told = np.zeros(len(inputs))
+        for app, rows in grouped(inputs.apps).items():
+            if app in self._kernels:
+                told[rows] = self._kernels[app].predict(points[rows])
+        table = _table(inputs, centre, spread, told)
+        left = np.stack([head.score(table) for head in self._heads], axis=1)
+        found = _finished(centre[:, None] + spread[:, None] * (told[:, None] + left))
+        mean = np.expm1(np.minimum(centre + spread * told, MOST_LOG)) + self._mean.score(table)
+        return Predicted(found.quantiles, (found.mean + np.maximum(mean, 1.0)) / 2)
 
 
-def _pooled_levels(
-    inputs: Inputs, log_lengths: Floats, censored: Bools, pooled: Line
-) -> list[float]:
-    centre, spread = place(inputs.apps, inputs.log_uil, pooled, {})
-    ordered, weights = weigh((log_lengths - centre) / spread, censored)
-    return [float(each) for each in quantiles(ordered, weights, np.array(LEVELS))]
+def _finished(quantiles: Floats) -> Predicted:
+    """From quantiles of log(1 + tokens), and the mean that they tell."""
+    # Sorting the levels of a row never raises its pinball loss (Chernozhukov et al. 2010).
+    rising = from_log1p(np.sort(quantiles, axis=1))
+    return Predicted(rising, expected_tokens(np.exp(rising)))
 
 
-def _table(
-    inputs: Inputs, lines: dict[UUID, Line], pooled: Line, instruction_axes: Axes, user_axes: Axes
-) -> NDArray[np.float32]:
-    centre, spread = place(inputs.apps, inputs.log_uil, pooled, lines)
-    instructions = compress(inputs.instructions, instruction_axes)[inputs.instruction_of]
-    return np.hstack(
-        (
-            inputs.request,
-            centre[:, None].astype(np.float32),
-            np.log(spread)[:, None].astype(np.float32),
-            instructions,
-            compress(inputs.embeddings, user_axes),
-        )
-    )
+def from_log1p(values: Floats) -> Floats:
+    """Natural logarithms of tokens, at least 0, from log(1 + tokens)."""
+    return np.log(np.maximum(np.expm1(np.minimum(values, MOST_LOG)), 1.0))
+
+
+def _fit_kernels(
+    inputs: Inputs, points: NDArray[np.float32], target: Floats, weights: Floats
+) -> tuple[dict[UUID, Kernel], Floats]:
+    """The kernels of apps with enough texts, and what they tell of the rows, (n,)."""
+    random = np.random.default_rng(SEED)
+    there = present(points)
+    told = np.zeros(len(inputs))
+    kernels = {}
+    for app, rows in grouped(inputs.apps).items():
+        with_text = rows[there[rows]]
+        if len(with_text) >= LEAST_ROWS:
+            kernels[app], told[with_text] = fit_kernel(
+                points[with_text], target[with_text], weights[with_text], random
+            )
+    return kernels, told
+
+
+def _table(inputs: Inputs, centre: Floats, spread: Floats, told: Floats) -> NDArray[np.float32]:
+    own = np.stack((centre, np.log(spread), spread * told, centre + spread * told), axis=1)
+    return np.hstack((inputs.request, inputs.text[:, CUES], own), dtype=np.float32)

@@ -1,17 +1,18 @@
 """The newest outcomes in history, from which a starting gateway learns what it knew before."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
 from msgspec import Struct
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from gateway.database.errors import Sessions, transaction
 from gateway.prediction.habits import Outcome
 from models import RequestRecord
 
 MOST_ROWS: Final = 20_000
+IMPORTED: Final = "imported"  # the source of a row that was not served here
 
 
 class Finished(Struct, frozen=True):
@@ -59,6 +60,33 @@ async def recent(
             tenant, app, user, tokens, censored, arrived, response_s, predictor, version, vector,
         ) in reversed(rows)
     ]  # fmt: skip
+
+
+async def newest_start(sessions: Sessions, model: str, most: int) -> datetime:
+    """When the oldest of the newest `most` outcomes arrived; the beginning of time without any."""
+    newest = (
+        select(RequestRecord.arrived_at)
+        .where(RequestRecord.model == model)
+        .order_by(RequestRecord.arrived_at.desc())
+        .limit(most)
+        .subquery()
+    )
+    async with transaction(sessions) as session:
+        oldest = await session.scalar(select(func.min(newest.c.arrived_at)))
+    return oldest or datetime.fromtimestamp(0, UTC)
+
+
+async def count_since(sessions: Sessions, model: str, since: datetime | None, *, most: int) -> int:
+    """How many outcomes arrived since then, or ever; counted up to `most`."""
+    rows = select(RequestRecord.id).where(
+        RequestRecord.model == model, RequestRecord.prediction_source != IMPORTED
+    )
+    if since is not None:
+        rows = rows.where(RequestRecord.arrived_at > since)
+    async with transaction(sessions) as session:
+        return (
+            await session.scalar(select(func.count()).select_from(rows.limit(most).subquery())) or 0
+        )
 
 
 def ended_at(arrived_at: datetime, response_s: float) -> float:

@@ -1,16 +1,19 @@
-"""Versions of the predictor in Postgres: kept, listed, made active; and the runs that made them."""
+"""Versions of the predictor in Postgres: kept, listed, activated, rolled back, exported."""
 
 import asyncio
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import Select, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import Sessions, transaction
-from gateway.errors import NotFound
+from gateway.errors import Conflict, NotFound
+from gateway.history.audit import note
 from gateway.prediction.artefact import checksum, decode
+from gateway.prediction.training_log import finish, no_run
 from models import Predictor, TrainingRun
+from models.base import new_id
 
 CHANNEL: Final = "lmaas_predictors"  # NOTIFY with the model's name: another version is active
 MOST_LISTED: Final = 100
@@ -60,35 +63,86 @@ class Registry:
             session.add(version)
         return version
 
+    async def publish(self, version: Predictor, run_id: UUID, *, activate: bool) -> Predictor:
+        """Keep what a training run made, and with `activate` put it to work; the run succeeded.
+
+        All of it or nothing: Conflict if the run was cancelled or is finished.
+        """
+        version.checksum = checksum(version.artefact)
+        async with transaction(self._sessions) as session:
+            session.add(version)
+            await session.flush()
+            if await session.scalar(finish(run_id, version.id)) is None:
+                raise Conflict(f"training run {run_id} was cancelled")
+            note(session, version.created_by, "predictor.trained", version.id, after=_told(version))
+            if activate:
+                await _activate(session, version, version.created_by)
+        return version
+
     async def activate(self, predictor_id: UUID, by: str) -> Predictor:
         """Make a version the active one of its model, and tell all gateways after the commit.
 
         NotFound; PredictorRefused if its bytes are damaged or of another feature version, and
         the active one stays.
         """
-        stored = await self.artefact(predictor_id)
         async with transaction(self._sessions) as session:
-            version = await _version(session, predictor_id)
-            await asyncio.to_thread(decode, stored, model_hash=version.model_hash)
-            # Two activations at once wait for each other here, not for the unique index.
-            await session.execute(
-                text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"),
-                {"name": f"{CHANNEL} {version.model}"},
-            )
-            await session.execute(
-                update(Predictor)
-                .where(Predictor.model == version.model, Predictor.active)
-                .values(active=False)
-            )
-            version.active = True
-            version.activated_at = func.now()
-            version.activated_by = by
+            version = await self._readable(session, predictor_id)
+            await _activate(session, version, by)
+        return version
+
+    async def roll_back(self, model: str, by: str) -> Predictor:
+        """Activate the version that was active before the active one; again, and the one before it.
+
+        Conflict where there is none; PredictorRefused as `activate`.
+        """
+        async with transaction(self._sessions) as session:
+            await _lock(session, model)
+            active = await session.scalar(_active(model))
+            if active is None or active.replaced_id is None:
+                raise Conflict(f"no version of model {model} was active before")
+            version = await self._readable(session, active.replaced_id)
+            await _activate(session, version, by, action="predictor.rolled_back")
+        return version
+
+    async def take(self, stored: bytes, *, model: str, model_hash: str, by: str) -> Predictor:
+        """Keep a version that was exported elsewhere, inactive.
+
+        PredictorRefused if it is damaged, of another model or of another feature version.
+        """
+        artefact = await asyncio.to_thread(decode, stored, model_hash=model_hash)
+        version = Predictor(
+            id=new_id(),
+            model=model,
+            model_hash=model_hash,
+            feature_version=artefact.feature_version,
+            artefact=stored,
+            checksum=checksum(stored),
+            metrics={"imported": True},
+            rows=artefact.pooled.rows,
+            created_by=by,
+        )
+        async with transaction(self._sessions) as session:
+            session.add(version)
             await session.flush()
-            await session.refresh(version, ["active", "activated_at"])
-            await session.execute(
-                text("SELECT pg_notify(:channel, :model)"),
-                {"channel": CHANNEL, "model": version.model},
+            note(session, by, "predictor.imported", version.id, after=_told(version))
+        return version
+
+    async def give(self, predictor_id: UUID, by: str) -> bytes:
+        """A version's bytes, to be taken elsewhere. NotFound; PredictorRefused if damaged."""
+        async with transaction(self._sessions) as session:
+            version = await self._readable(session, predictor_id)
+            note(session, by, "predictor.exported", predictor_id, after=_told(version))
+            stored = await session.scalar(
+                select(Predictor.artefact).where(Predictor.id == predictor_id)
             )
+        assert stored is not None
+        return stored
+
+    async def _readable(self, session: AsyncSession, predictor_id: UUID) -> Predictor:
+        """A version whose bytes can be used. NotFound, PredictorRefused."""
+        stored = await self.artefact(predictor_id)
+        version = await _version(session, predictor_id)
+        await asyncio.to_thread(decode, stored, model_hash=version.model_hash)
         return version
 
     async def runs(self, model: str | None = None, limit: int = MOST_LISTED) -> Runs:
@@ -104,8 +158,53 @@ class Registry:
         async with transaction(self._sessions) as session:
             run = await session.get(TrainingRun, run_id)
         if run is None:
-            raise NotFound(f"there is no training run {run_id}", param="run_id")
+            raise no_run(run_id)
         return run
+
+
+async def _lock(session: AsyncSession, model: str) -> None:
+    """Two activations at once wait for each other here, not for the unique index."""
+    await session.execute(
+        text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"),
+        {"name": f"{CHANNEL} {model}"},
+    )
+
+
+async def _activate(
+    session: AsyncSession, version: Predictor, by: str, *, action: str = "predictor.activated"
+) -> None:
+    """Make a version the active one; a roll-back leaves where the next one leads as it was."""
+    await _lock(session, version.model)
+    active = await session.scalar(_active(version.model))
+    if active is not None and active.id != version.id:
+        active.active = False
+        await session.flush()  # before there is another: at most one may be active
+        if action == "predictor.activated":
+            version.replaced_id = active.id
+    version.active = True
+    version.activated_at = func.now()
+    version.activated_by = by
+    await session.flush()
+    await session.refresh(version, ["active", "activated_at"])
+    before = {"active": None if active is None else str(active.id)}
+    note(session, by, action, version.id, before=before, after={"active": str(version.id)})
+    await session.execute(
+        text("SELECT pg_notify(:channel, :model)"), {"channel": CHANNEL, "model": version.model}
+    )
+
+
+def _active(model: str) -> Select[Predictor]:
+    return select(Predictor).where(Predictor.model == model, Predictor.active)
+
+
+def _told(version: Predictor) -> dict[str, Any]:
+    """What the audit trail says of a version."""
+    return {
+        "model": version.model,
+        "model_hash": version.model_hash,
+        "checksum": version.checksum.hex(),
+        "rows": version.rows,
+    }
 
 
 async def _version(session: AsyncSession, predictor_id: UUID) -> Predictor:

@@ -1,4 +1,4 @@
-"""What the predictor process does with a micro-batch: embed it, then score it."""
+"""What the predictor process does with a micro-batch: encode its texts, then score it."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -10,17 +10,19 @@ from gateway.errors import PredictorRefused
 from gateway.prediction.artefact import decode
 from gateway.prediction.embedder import Embedder
 from gateway.prediction.features import from_bytes
-from gateway.prediction.frames import Answer, Ask, Load, Loaded
-from gateway.prediction.inputs import Inputs, embedding_from
+from gateway.prediction.frames import Answer, Ask, Load, Loaded, Scored
+from gateway.prediction.inputs import EMBEDDING_DIMS, Inputs, unpacked
 from gateway.prediction.quantiles import QuantileModel
+from gateway.prediction.text import TextEncoder
 
 log = structlog.get_logger()
 
 
 class Scorer:
-    """The encoder, and the version in use if there is one."""
+    """The encoder, and the version in use if there is one, which another thread may exchange."""
 
-    def __init__(self, embedder: Embedder) -> None:
+    def __init__(self, texts: TextEncoder, embedder: Embedder) -> None:
+        self._texts = texts
         self._embedder = embedder
         self._version: tuple[UUID, QuantileModel] | None = None
 
@@ -34,47 +36,27 @@ class Scorer:
         log.info("predictor_version_loaded", predictor=str(order.predictor))
         return Loaded(order.predictor, None)
 
-    def hasten(self, asks: Sequence[Ask]) -> list[Answer]:
-        """Answers without the user inputs' embeddings, if a version is loaded; else none."""
-        if self._version is None or not asks:
-            return []
-        instructions = [self._embedder.known(ask.instruction_hash) for ask in asks]
-        return self._answers(asks, instructions, [None] * len(asks))
-
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
-        """One whole answer for each question, in their order."""
+        """One answer for each question, in their order."""
         if not asks:
             return []
-        instructions, embeddings = self._embedder.embed(
-            [(ask.instruction_hash, ask.instruction) for ask in asks],
-            [ask.user_input for ask in asks],
-        )
-        return self._answers(asks, instructions, embeddings)
-
-    def _answers(
-        self,
-        asks: Sequence[Ask],
-        instructions: Sequence[bytes | None],
-        embeddings: Sequence[bytes | None],
-    ) -> list[Answer]:
+        texts = [self._texts.encode(ask.user_input).astype(np.float16) for ask in asks]
+        instructions = [self._embedder.known(ask.instruction_hash, ask.instruction) for ask in asks]
+        rows = zip(asks, instructions, texts, strict=True)
         if self._version is None:
-            rows = zip(asks, instructions, embeddings, strict=True)
-            return [
-                Answer(ask.number, instruction, embedding, None, None)
-                for ask, instruction, embedding in rows
-            ]
+            return [Answer(ask.number, known, text.tobytes()) for ask, known, text in rows]
         predictor, model = self._version
-        inputs = Inputs(
-            apps=[ask.app for ask in asks],
-            features=np.stack([from_bytes(ask.features) for ask in asks]),
-            instructions=np.stack([embedding_from(row) for row in instructions]),
-            instruction_of=np.arange(len(asks)),
-            embeddings=np.stack([embedding_from(row) for row in embeddings]),
-        )
-        scored = model.predict(inputs).tolist()
-        return [
-            Answer(ask.number, instruction, embedding, predictor, tuple(quantiles))
-            for ask, instruction, embedding, quantiles in zip(
-                asks, instructions, embeddings, scored, strict=True
+        scored = model.predict(
+            Inputs(
+                apps=[ask.app for ask in asks],
+                features=np.stack([from_bytes(ask.features) for ask in asks]),
+                instructions=np.stack([unpacked(row, EMBEDDING_DIMS) for row in instructions]),
+                instruction_of=np.arange(len(asks)),
+                text=np.stack(texts).astype(np.float32),
             )
+        )
+        found = zip(scored.quantiles.tolist(), scored.mean.tolist(), strict=True)
+        return [
+            Answer(ask.number, known, text.tobytes(), Scored(predictor, tuple(quantiles), mean))
+            for (ask, known, text), (quantiles, mean) in zip(rows, found, strict=True)
         ]

@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import os
 import sys
+from datetime import UTC, datetime, timedelta
 from threading import Thread
 from uuid import UUID
 
@@ -21,12 +22,14 @@ from gateway.prediction.features import FEATURE_VERSION
 from gateway.prediction.fitting import Judged, make_version
 from gateway.prediction.registry import Registry
 from gateway.prediction.samples import Samples, read_samples
+from gateway.prediction.schedule import Schedules
 from gateway.prediction.training_log import TrainingLog, training_lock
 from models import Predictor, TrainingRun
 
 log = structlog.get_logger()
 
 NICENESS = 10  # requests first
+SEEDS = (1 << 31) - 1  # draws of history differ from run to run
 
 
 async def train(database: Database, run_id: UUID, model_hash: str) -> bool:
@@ -36,8 +39,7 @@ async def train(database: Database, run_id: UUID, model_hash: str) -> bool:
     try:
         async with training_lock(database.engine, run.model):
             await training_log.began(run_id)
-            version = await _make(database, registry, run, model_hash)
-            await training_log.succeeded(run_id, version.id)
+            await _make(database, registry, training_log, run, model_hash)
     except LmaasError as error:
         log.warning("training_failed", run=str(run_id), reason=error.message)
         await training_log.failed(run_id, error.message)
@@ -46,10 +48,27 @@ async def train(database: Database, run_id: UUID, model_hash: str) -> bool:
 
 
 async def _make(
-    database: Database, registry: Registry, run: TrainingRun, model_hash: str
+    database: Database,
+    registry: Registry,
+    training_log: TrainingLog,
+    run: TrainingRun,
+    model_hash: str,
 ) -> Predictor:
-    samples = await read_samples(database.sessions, run.model)
+    async def told(read: int, wanted: int) -> None:
+        log.info("training_samples_reading", run=str(run.id), read=read, wanted=wanted)
+        await training_log.at(run.id, "reading", rows_read=read)
+
+    await training_log.at(run.id, "drawing")
+    schedule, _ = await Schedules(database.sessions).show(run.model)
+    samples, report = await read_samples(
+        database.sessions,
+        run.model,
+        since=datetime.now(UTC) - timedelta(days=schedule.history_days),
+        seed=run.id.int & SEEDS,
+        told=told,
+    )
     log.info("training_samples_read", run=str(run.id), rows=len(samples))
+    await training_log.at(run.id, "fitting", rows_read=len(samples), samples=report)
     active, refusal = await _active(registry, run.model, model_hash)
     judged = make_version(
         samples,
@@ -64,9 +83,10 @@ async def _make(
         "activated": wanted,
         "active_refused": refusal,
     }
-    version = await registry.add(_version(run, model_hash, samples, judged, metrics))
-    if wanted:
-        await registry.activate(version.id, by=run.created_by)
+    await training_log.at(run.id, "storing")
+    version = await registry.publish(
+        _version(run, model_hash, samples, judged, metrics), run.id, activate=wanted
+    )
     log.info("predictor_version_made", run=str(run.id), predictor=str(version.id), **metrics)
     return version
 

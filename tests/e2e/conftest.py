@@ -44,6 +44,7 @@ def environment(data_dir: Path, **settings: str) -> dict[str, str]:
         "LMAAS_API_KEY": API_KEY,
         "LMAAS_ADMIN_KEY": ADMIN_KEY,
         "LMAAS_ENGINE_THREADS": "1",
+        "LMAAS_AUTOMATIC_TRAINING": "false",
         **settings,
     }
 

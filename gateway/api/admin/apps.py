@@ -9,9 +9,11 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 from msgspec import Struct
 
+from gateway.api.admin.actor import area
 from gateway.api.envelope import Listing
 from gateway.tenancy.apps import Apps
 from gateway.tenancy.paging import Cursor
+from gateway.tenancy.scopes import Scope
 from models import App
 
 
@@ -41,6 +43,7 @@ class AppsController(Controller):
     """Makes and lists the apps of a tenant."""
 
     path = "/tenants/{tenant_id:uuid}/apps"
+    opt = area(Scope.TENANTS)
 
     @post(summary="Make an app of a tenant")
     async def create_app(

@@ -7,8 +7,10 @@ from litestar.di import NamedDependency
 from msgspec import Struct
 
 from engine.protocol import EngineInfo, KvState, Mode, Step, StepTimes
+from gateway.api.admin.actor import area
 from gateway.generation.dispatcher import Dispatcher
 from gateway.generation.service import Generations
+from gateway.tenancy.scopes import Scope
 
 
 class ServedBy(Struct, frozen=True):
@@ -116,6 +118,7 @@ class EngineController(Controller):
     """Shows the engine of this gateway, and holds requests back from it."""
 
     path = "/engine"
+    opt = area(Scope.ENGINE)
 
     @get(summary="Show the engine")
     async def show_engine(self, generations: NamedDependency[Generations]) -> EngineAnswer:

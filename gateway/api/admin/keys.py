@@ -9,9 +9,11 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 from msgspec import Struct
 
+from gateway.api.admin.actor import area
 from gateway.api.envelope import Listing
 from gateway.tenancy.keys import ApiKeys, NewKey
 from gateway.tenancy.paging import Cursor
+from gateway.tenancy.scopes import Scope
 from models import ApiKey
 
 
@@ -69,6 +71,8 @@ class NewKeyAnswer(Struct, frozen=True, kw_only=True):
 
 class KeysController(Controller):
     """Makes, lists and revokes API keys."""
+
+    opt = area(Scope.TENANTS)
 
     @post("/apps/{app_id:uuid}/keys", summary="Make an API key of an app")
     async def create_key(

@@ -7,7 +7,9 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody
 from msgspec import Struct
 
+from gateway.api.admin.actor import area
 from gateway.generation.service import Generations
+from gateway.tenancy.scopes import Scope
 
 
 class PolicyRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -31,6 +33,7 @@ class PolicyController(Controller):
     """Shows and changes the policy of this gateway; at its next start LMAAS_POLICY holds again."""
 
     path = "/policy"
+    opt = area(Scope.ENGINE)
 
     @get(summary="Show the scheduling policy")
     async def show_policy(self, generations: NamedDependency[Generations]) -> PolicyAnswer:

@@ -1,24 +1,36 @@
-"""`/admin/predictors` and `/admin/training-runs`: versions of the length predictor."""
+"""`/admin/predictors`: versions of the length predictor."""
 
 from datetime import datetime
 from typing import Any, Final, Literal, Self
 from uuid import UUID
 
-from litestar import Controller, get, post
+from litestar import Controller, Response, get, post
+from litestar.datastructures import ResponseHeader
 from litestar.di import NamedDependency
-from litestar.params import FromPath, JSONBody
+from litestar.params import FromPath, JSONBody, RawBody
 from msgspec import Struct
 
+from gateway.api.admin.actor import Actor, area
+from gateway.api.admin.body import raw
+from gateway.api.admin.training import TrainingRequest, TrainingRunAnswer
 from gateway.api.envelope import Limit, Listing
+from gateway.prediction.artefact import checksum
+from gateway.prediction.comparison import Compared, Comparison
+from gateway.prediction.evaluation import Scorecard
 from gateway.prediction.registry import Registry
 from gateway.prediction.runs import TrainingRuns
-from models import Predictor, TrainingRun
+from gateway.tenancy.scopes import Scope
+from models import Predictor
 
-ADMIN: Final = "admin"  # who did it: the admin key has no other name
+BINARY: Final = "application/octet-stream"
+CHECKSUM: Final = "x-lmaas-checksum"
 
 
 class PredictorAnswer(Struct, frozen=True, kw_only=True):
-    """A version: what it was fitted on, how well it does, and whether it is at work."""
+    """A version: what it was fitted on, how well it does, and whether it is at work.
+
+    `replaced_id` is the version that was active before it: where a roll-back leads.
+    """
 
     id: UUID
     model: str
@@ -34,6 +46,7 @@ class PredictorAnswer(Struct, frozen=True, kw_only=True):
     created_at: datetime
     activated_by: str | None
     activated_at: datetime | None
+    replaced_id: UUID | None
 
     @classmethod
     def of(cls, version: Predictor) -> Self:
@@ -53,58 +66,51 @@ class PredictorAnswer(Struct, frozen=True, kw_only=True):
             created_at=version.created_at,
             activated_by=version.activated_by,
             activated_at=version.activated_at,
+            replaced_id=version.replaced_id,
         )
 
 
-class TrainingRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """A training run to start; with `activate` the new version goes live if it is no worse."""
+class ComparisonAnswer(Struct, frozen=True, kw_only=True):
+    """Two versions, and both scored on the same newest `rows` of history.
 
-    activate: bool = True
+    `unseen` tells that neither was made from these rows. Where they could not be scored, `why_not`
+    says the reason. Lower is better but for `tau` and, up to 0.9, `coverage`.
+    """
 
-
-class TrainingRunAnswer(Struct, frozen=True, kw_only=True):
-    """A training run: `queued`, `running`, then `succeeded` or `failed` with the error."""
-
-    id: UUID
-    model: str
-    state: str
-    error: str | None
-    activate: bool
-    predictor_id: UUID | None
-    created_by: str
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
+    versions: list[PredictorAnswer]
+    rows: int
+    unseen: bool
+    scorecards: list[Scorecard] | None
+    why_not: str | None
 
     @classmethod
-    def of(cls, run: TrainingRun) -> Self:
-        """The run as clients see it."""
+    def of(cls, compared: Compared) -> Self:
+        """The comparison as clients see it."""
         return cls(
-            id=run.id,
-            model=run.model,
-            state=run.state,
-            error=run.error,
-            activate=run.activate,
-            predictor_id=run.predictor_id,
-            created_by=run.created_by,
-            created_at=run.created_at,
-            started_at=run.started_at,
-            finished_at=run.finished_at,
+            versions=[PredictorAnswer.of(version) for version in compared.versions],
+            rows=compared.rows,
+            unseen=compared.unseen,
+            scorecards=None if compared.scorecards is None else list(compared.scorecards),
+            why_not=compared.why_not,
         )
 
 
 class PredictorsController(Controller):
-    """Trains, lists, shows and activates versions."""
+    """Trains, lists, shows, compares, activates, exports and imports versions."""
 
     path = "/predictors"
+    opt = area(Scope.PREDICTORS)
 
     @post(status_code=202, summary="Train a new version")
     async def train(
-        self, runs: NamedDependency[TrainingRuns], data: JSONBody[TrainingRequest | None] = None
+        self,
+        runs: NamedDependency[TrainingRuns],
+        actor: Actor,
+        data: JSONBody[TrainingRequest | None] = None,
     ) -> TrainingRunAnswer:
         """The run, to poll at `/admin/training-runs/{id}`; 409 while another is at work."""
         wanted = data or TrainingRequest()
-        return TrainingRunAnswer.of(await runs.start(ADMIN, activate=wanted.activate))
+        return TrainingRunAnswer.of(await runs.start(actor, activate=wanted.activate))
 
     @get(summary="List the newest versions")
     async def list_predictors(
@@ -123,28 +129,68 @@ class PredictorsController(Controller):
 
     @post("/{predictor_id:uuid}/activate", status_code=200, summary="Activate a version")
     async def activate_predictor(
-        self, predictor_id: FromPath[UUID], registry: NamedDependency[Registry]
+        self, predictor_id: FromPath[UUID], registry: NamedDependency[Registry], actor: Actor
     ) -> PredictorAnswer:
-        """The version, at work from now on in every gateway; also the way back to an older one."""
-        return PredictorAnswer.of(await registry.activate(predictor_id, ADMIN))
+        """The version, at work from now on in every gateway; 409 where it cannot be used."""
+        return PredictorAnswer.of(await registry.activate(predictor_id, actor))
 
+    @post("/rollback", status_code=200, summary="Roll back to the version before")
+    async def roll_back(
+        self,
+        registry: NamedDependency[Registry],
+        runs: NamedDependency[TrainingRuns],
+        actor: Actor,
+    ) -> PredictorAnswer:
+        """The version that was active before, at work again in every gateway.
 
-class TrainingRunsController(Controller):
-    """Lists and shows training runs."""
+        Once more leads to the one before that; 409 where there is none.
+        """
+        return PredictorAnswer.of(await registry.roll_back(runs.model, actor))
 
-    path = "/training-runs"
+    @get("/{predictor_id:uuid}/compare/{other_id:uuid}", summary="Compare two versions")
+    async def compare_predictors(
+        self,
+        predictor_id: FromPath[UUID],
+        other_id: FromPath[UUID],
+        comparison: NamedDependency[Comparison],
+    ) -> ComparisonAnswer:
+        """Their metrics, and both scored on the newest history; takes some seconds.
 
-    @get(summary="List the newest training runs")
-    async def list_runs(
-        self, registry: NamedDependency[Registry], limit: Limit = 20
-    ) -> Listing[TrainingRunAnswer]:
-        """Runs, newest first."""
-        runs = await registry.runs(limit=limit + 1)
-        return Listing.cut([TrainingRunAnswer.of(run) for run in runs], limit)
+        404 if there is no such version, 409 for two of different models.
+        """
+        return ComparisonAnswer.of(await comparison.compare(predictor_id, other_id))
 
-    @get("/{run_id:uuid}", summary="Show a training run")
-    async def show_run(
-        self, run_id: FromPath[UUID], registry: NamedDependency[Registry]
-    ) -> TrainingRunAnswer:
-        """One run; 404 if there is none."""
-        return TrainingRunAnswer.of(await registry.run(run_id))
+    @get(
+        "/{predictor_id:uuid}/export",
+        summary="Export a version",
+        media_type=BINARY,
+        response_headers=[
+            ResponseHeader(
+                name=CHECKSUM, description="SHA-256 of the body", documentation_only=True
+            )
+        ],
+    )
+    async def export_predictor(
+        self, predictor_id: FromPath[UUID], registry: NamedDependency[Registry], actor: Actor
+    ) -> Response[bytes]:
+        """The version's bytes, which hold its checksum too; 409 where it is damaged."""
+        stored = await registry.give(predictor_id, actor)
+        named = f'attachment; filename="{predictor_id}.lmaas-predictor"'
+        told = {CHECKSUM: checksum(stored).hex(), "content-disposition": named}
+        return Response(stored, headers=told, media_type=BINARY)
+
+    @post("/import", summary="Import a version", operation_class=raw(BINARY, "an exported version"))
+    async def import_predictor(
+        self,
+        body: RawBody,
+        registry: NamedDependency[Registry],
+        runs: NamedDependency[TrainingRuns],
+        actor: Actor,
+    ) -> PredictorAnswer:
+        """The version, inactive.
+
+        409 `predictor_refused` where the bytes are damaged, or made for another model, tokenizer,
+        chat template or release.
+        """
+        version = await registry.take(body, model=runs.model, model_hash=runs.model_hash, by=actor)
+        return PredictorAnswer.of(version)

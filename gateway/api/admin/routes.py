@@ -1,4 +1,4 @@
-"""The admin API as one router, behind the admin key."""
+"""The admin API as one router, behind the admin key and those with scopes."""
 
 from typing import TypeVar
 
@@ -6,19 +6,30 @@ from litestar import Router
 from litestar.di import Provide
 from msgspec import Struct
 
+from gateway.api.admin.actor import admission_guard, provide_actor
 from gateway.api.admin.apps import AppsController
+from gateway.api.admin.audit import AuditController
 from gateway.api.admin.engine import EngineController
 from gateway.api.admin.keys import KeysController
 from gateway.api.admin.policy import PolicyController
-from gateway.api.admin.predictors import PredictorsController, TrainingRunsController
+from gateway.api.admin.predictors import PredictorsController
+from gateway.api.admin.samples import DriftController, LogsController, SamplesController
+from gateway.api.admin.scoped_keys import ScopedKeysController
 from gateway.api.admin.tenants import TenantsController
+from gateway.api.admin.training import TrainingRunsController, TrainingScheduleController
 from gateway.api.envelope import provide_cursor
-from gateway.api.guards import admin_guard
+from gateway.history.audit import AuditTrail
+from gateway.prediction.comparison import Comparison
+from gateway.prediction.drift_series import DriftSeries
+from gateway.prediction.erasure import SampleErasure
+from gateway.prediction.log_import import LogImport
 from gateway.prediction.registry import Registry
 from gateway.prediction.runs import TrainingRuns
+from gateway.prediction.schedule import Schedules
 from gateway.tenancy.admin_key import AdminKey
 from gateway.tenancy.apps import Apps
 from gateway.tenancy.keys import ApiKeys
+from gateway.tenancy.scopes import Admission, ScopedKeys
 from gateway.tenancy.tenants import Tenants
 
 T = TypeVar("T")
@@ -30,8 +41,15 @@ class AdminServices(Struct, frozen=True, kw_only=True):
     tenants: Tenants
     apps: Apps
     keys: ApiKeys
+    scoped_keys: ScopedKeys
     registry: Registry
     runs: TrainingRuns
+    schedules: Schedules
+    comparison: Comparison
+    series: DriftSeries
+    erasure: SampleErasure
+    logs: LogImport
+    trail: AuditTrail
 
 
 def admin_router(admin_key: AdminKey, services: AdminServices) -> Router:
@@ -42,19 +60,22 @@ def admin_router(admin_key: AdminKey, services: AdminServices) -> Router:
             TenantsController,
             AppsController,
             KeysController,
+            ScopedKeysController,
             PredictorsController,
             TrainingRunsController,
+            TrainingScheduleController,
+            LogsController,
+            SamplesController,
+            DriftController,
+            AuditController,
             PolicyController,
             EngineController,
         ],
-        guards=[admin_guard(admin_key)],
+        guards=[admission_guard(Admission(admin_key, services.scoped_keys))],
         dependencies={
             "cursor": Provide(provide_cursor),
-            "tenants": _given(services.tenants),
-            "apps": _given(services.apps),
-            "keys": _given(services.keys),
-            "registry": _given(services.registry),
-            "runs": _given(services.runs),
+            "actor": Provide(provide_actor),
+            **{name: _given(getattr(services, name)) for name in services.__struct_fields__},
         },
         tags=["Admin"],
         security=[{"bearer": []}],

@@ -4,13 +4,15 @@ from datetime import datetime
 from typing import Self
 from uuid import UUID
 
-from litestar import Controller, get, post
+from litestar import Controller, get, patch, post
 from litestar.di import NamedDependency
-from litestar.params import JSONBody
+from litestar.params import FromPath, JSONBody
 from msgspec import Struct
 
+from gateway.api.admin.actor import Actor, area
 from gateway.api.envelope import Listing
 from gateway.tenancy.paging import Cursor
+from gateway.tenancy.scopes import Scope
 from gateway.tenancy.tenants import Tenants
 from models import Tenant
 
@@ -21,23 +23,31 @@ class TenantRequest(Struct, frozen=True, forbid_unknown_fields=True):
     name: str
 
 
+class TenantChange(Struct, frozen=True, forbid_unknown_fields=True):
+    """What to change; without `learning` nothing of its requests is kept to learn from."""
+
+    learning: bool
+
+
 class TenantAnswer(Struct, frozen=True):
-    """A tenant."""
+    """A tenant; with `learning` the length predictor learns from its requests."""
 
     id: UUID
     name: str
+    learning: bool
     created_at: datetime
 
     @classmethod
     def of(cls, tenant: Tenant) -> Self:
         """The tenant as clients see it."""
-        return cls(tenant.id, tenant.name, tenant.created_at)
+        return cls(tenant.id, tenant.name, tenant.learning, tenant.created_at)
 
 
 class TenantsController(Controller):
-    """Makes and lists tenants."""
+    """Makes, lists, shows and changes tenants."""
 
     path = "/tenants"
+    opt = area(Scope.TENANTS)
 
     @post(summary="Make a tenant")
     async def create_tenant(
@@ -53,3 +63,26 @@ class TenantsController(Controller):
         """Tenants, oldest first."""
         page = await tenants.list(cursor)
         return Listing(data=[TenantAnswer.of(tenant) for tenant in page.items], has_more=page.more)
+
+    @get("/{tenant_id:uuid}", summary="Show a tenant")
+    async def show_tenant(
+        self, tenant_id: FromPath[UUID], tenants: NamedDependency[Tenants]
+    ) -> TenantAnswer:
+        """One tenant; 404 if there is none."""
+        return TenantAnswer.of(await tenants.show(tenant_id))
+
+    @patch("/{tenant_id:uuid}", summary="Let a tenant be learned from, or not")
+    async def change_tenant(
+        self,
+        tenant_id: FromPath[UUID],
+        data: JSONBody[TenantChange],
+        tenants: NamedDependency[Tenants],
+        actor: Actor,
+    ) -> TenantAnswer:
+        """The tenant; 404 if there is none.
+
+        Opted out, it is in no training set any more, and history keeps its usage alone. What was
+        kept before is erased by `DELETE /admin/tenants/{id}/samples`.
+        """
+        changed = await tenants.allow_learning(tenant_id, allowed=data.learning, by=actor)
+        return TenantAnswer.of(changed)

@@ -15,19 +15,29 @@ from gateway.api.errors import exception_handlers
 from gateway.database.errors import Sessions
 from gateway.generation.service import Generations
 from gateway.generation.tokens import ChatTokenizer
+from gateway.history.audit import AuditTrail
 from gateway.history.writer import HistoryWriter
+from gateway.prediction.comparison import Comparison
+from gateway.prediction.drift_series import DriftSeries
+from gateway.prediction.erasure import SampleErasure
+from gateway.prediction.log_import import Counting, LogImport
 from gateway.prediction.predictor import LengthPredictor
 from gateway.prediction.registry import Registry
 from gateway.prediction.runs import TrainingRuns
+from gateway.prediction.schedule import Schedules
 from gateway.scheduling.policies import build_policy
 from gateway.settings import DEMO_MODEL
 from gateway.tenancy.admin_key import AdminKey
 from gateway.tenancy.apps import Apps
 from gateway.tenancy.keys import ApiKeys
+from gateway.tenancy.scopes import ScopedKeys
 from gateway.tenancy.tenants import Tenants
 from tests.conftest import Builder
 
 ADMIN_KEY = "the-admin-key"
+WORDS = Counting(
+    text=lambda text: len(text.split()), prompt=lambda left, right: len(f"{left} {right}".split())
+)
 
 
 @pytest.fixture
@@ -57,14 +67,26 @@ def generations(sessions: Sessions, tmp_path: Path) -> Generations:
 
 @pytest.fixture
 def application(
-    sessions: Sessions, build: Builder, runs: TrainingRuns, generations: Generations
+    *,
+    sessions: Sessions,
+    build: Builder,
+    runs: TrainingRuns,
+    generations: Generations,
+    postgres_url: str,
 ) -> Litestar:
     services = AdminServices(
         tenants=Tenants(sessions),
         apps=Apps(sessions),
         keys=ApiKeys(sessions, build.authenticator),
+        scoped_keys=ScopedKeys(sessions),
         registry=Registry(sessions),
         runs=runs,
+        schedules=Schedules(sessions),
+        comparison=Comparison(sessions, database_url=postgres_url),
+        series=DriftSeries(sessions, "m"),
+        erasure=SampleErasure(sessions),
+        logs=LogImport(sessions, model="m", counting=WORDS),
+        trail=AuditTrail(sessions),
     )
     return Litestar(
         [admin_router(AdminKey(ADMIN_KEY), services)],

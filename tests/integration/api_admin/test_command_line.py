@@ -14,8 +14,10 @@ import pytest
 import uvicorn
 from litestar import Litestar
 
+from gateway.database.errors import Sessions
 from tests.conftest import Builder
 from tests.integration.api_admin.conftest import ADMIN_KEY
+from tests.integration.api_admin.test_predictor_routes import a_version
 
 Run: TypeAlias = Callable[..., Awaitable[tuple[int, str, str]]]
 ROOT = Path(__file__).parents[3]
@@ -109,6 +111,52 @@ async def test_engine_is_paused_and_resumed(lmaas: Run, url: str) -> None:
     for action, paused in (("show", False), ("pause", True), ("drain", True), ("resume", False)):
         code, output, _ = await lmaas("admin", "--url", url, "engine", action, **key)
         assert (code, json.loads(output)["paused"]) == (0, paused)
+
+
+async def test_life_cycle_of_the_predictor_has_its_commands(
+    lmaas: Run, url: str, build: Builder, sessions: Sessions, tmp_path: Path
+) -> None:
+    tenant = (await build.tenant()).id
+    versions = [await a_version(sessions) for _ in range(2)]
+    file = tmp_path / "exported"
+
+    async def told(*arguments: object) -> Any:
+        code, output, errors = await lmaas("admin", "--url", url, "--key", ADMIN_KEY, *arguments)
+        assert (code, errors) == (0, ""), arguments
+        return json.loads(output.splitlines()[0] if output[:2] != "{\n" else output)
+
+    for version in versions:
+        await told("predictors", "activate", version.id)
+    assert (await told("predictors", "rollback"))["id"] == str(versions[0].id)
+    assert (await told("predictors", "export", versions[0].id, file))["bytes"] > 100
+    assert (await told("predictors", "import", file))["checksum"] == versions[0].checksum.hex()
+    compared = await told("predictors", "compare", versions[0].id, versions[1].id)
+    assert "found 0" in compared["why_not"]
+    changed = await told("predictors", "schedule", "every_s=3600", "drift=false")
+    assert (changed["schedule"]["every_s"], changed["schedule"]["drift"]) == (3600, False)
+    assert (await told("predictors", "schedule"))["schedule"] == changed["schedule"]
+    assert (await told("tenants", "learning", tenant, "off"))["learning"] is False
+    assert (await told("tenants", "show", tenant))["learning"] is False
+    assert (await told("tenants", "erase", tenant, "--user", "u", "--yes"))["rows"] == 0
+    assert len((await told("drift", "--hours", 4, "--buckets", 2))["buckets"]) == 2
+    assert (await told("audit"))["action"] == "samples.erased"
+    run = await told("predictors", "train", "--keep")
+    assert (await told("predictors", "run", run["id"]))["activate"] is False
+
+
+async def test_bad_lines_of_a_log_are_told_line_by_line(
+    lmaas: Run, url: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"app": "nobody", "input": "x", "tokens": 1}\n{\n')
+    code, output, errors = await lmaas(
+        "admin", "--url", url, "--key", ADMIN_KEY, "predictors", "learn", log
+    )
+    assert (code, output) == (1, "")
+    first, second, third = errors.splitlines()
+    assert first == "lmaas: nothing was imported"
+    assert second == "line 1: there is no app 'nobody'"
+    assert third.startswith("line 2: ")
 
 
 async def test_migrate_says_when_it_is_done(lmaas: Run, postgres_url: str) -> None:

@@ -22,12 +22,33 @@ ROUTES = {
     ("POST", "/admin/predictors/{predictor_id}/activate"),
     ("GET", "/admin/training-runs"),
     ("GET", "/admin/training-runs/{run_id}"),
+    ("GET", "/admin/tenants/{tenant_id}"),
+    ("PATCH", "/admin/tenants/{tenant_id}"),
+    ("DELETE", "/admin/tenants/{tenant_id}/samples"),
+    ("POST", "/admin/predictors/rollback"),
+    ("POST", "/admin/predictors/import"),
+    ("POST", "/admin/predictors/samples"),
+    ("GET", "/admin/predictors/{predictor_id}/export"),
+    ("GET", "/admin/predictors/{predictor_id}/compare/{other_id}"),
+    ("POST", "/admin/training-runs/{run_id}/cancel"),
+    ("GET", "/admin/training-schedule"),
+    ("PUT", "/admin/training-schedule"),
+    ("GET", "/admin/drift"),
+    ("GET", "/admin/audit"),
+    ("GET", "/admin/scoped-keys"),
+    ("POST", "/admin/scoped-keys"),
+    ("DELETE", "/admin/scoped-keys/{key_id}"),
     ("GET", "/admin/policy"),
     ("PUT", "/admin/policy"),
     ("GET", "/admin/engine"),
     ("POST", "/admin/engine/pause"),
     ("POST", "/admin/engine/drain"),
     ("POST", "/admin/engine/resume"),
+}
+BODIES: dict[tuple[str, str], dict[str, Any]] = {
+    ("POST", "/admin/tenants/{tenant_id}/apps"): {"name": "x"},
+    ("POST", "/admin/apps/{app_id}/keys"): {"name": "x"},
+    ("PATCH", "/admin/tenants/{tenant_id}"): {"learning": False},
 }
 
 
@@ -75,7 +96,7 @@ async def test_id_of_nothing_is_a_404_of_openais_shape(
     client: httpx.AsyncClient, route: tuple[str, str]
 ) -> None:
     method, path = route
-    body = {"name": "x"} if method == "POST" and "activate" not in path else None
+    body = BODIES.get((method, path))
     response = await client.request(method, filled(path), json=body)
     assert response.status_code == 404
     assert response.json()["error"]["code"] == "not_found"

@@ -1,12 +1,23 @@
 """Predictors and training runs over HTTP."""
 
+import hashlib
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from gateway.database.errors import Sessions
-from gateway.prediction.artefact import Artefact, Axes, Line, Matrix, encode
+from gateway.prediction.artefact import (
+    Artefact,
+    Axes,
+    Line,
+    Matrix,
+    Newcomer,
+    Space,
+    decode,
+    encode,
+)
 from gateway.prediction.calibration import NO_SCORES
 from gateway.prediction.features import FEATURE_VERSION, INPUTS
 from gateway.prediction.messages import LEVELS
@@ -20,7 +31,6 @@ Client = httpx.AsyncClient
 def an_artefact() -> bytes:
     """A version that was fitted on nothing, in the right form."""
     empty = Matrix(0, 0, b"")
-    axes = Axes(empty, empty)
     return encode(
         Artefact(
             model="m",
@@ -29,11 +39,12 @@ def an_artefact() -> bytes:
             inputs=list(INPUTS),
             levels=list(LEVELS),
             pooled=Line(0.0, 1.0, 1.0, 0),
-            pooled_levels=[0.0] * len(LEVELS),
             lines={},
-            instruction_axes=axes,
-            user_axes=axes,
+            space=Space(empty, empty, empty),
+            kernels={},
             trees=[""] * len(LEVELS),
+            mean="",
+            newcomer=Newcomer("", "", Axes(empty, empty), [0.0] * len(LEVELS)),
             scores=NO_SCORES,
         )
     )
@@ -118,3 +129,102 @@ async def test_wrong_training_request_is_a_400(client: Client, body: object) -> 
     response = await client.post("/admin/predictors", json=body)
     assert response.status_code == 400
     assert (await client.get("/admin/training-runs")).json()["data"] == []
+
+
+async def test_roll_back_is_one_call_and_a_409_where_there_is_nothing_before(
+    client: Client, sessions: Sessions
+) -> None:
+    assert (await client.post("/admin/predictors/rollback")).status_code == 409
+    first, second = await a_version(sessions), await a_version(sessions)
+    for version in (first, second):
+        await client.post(f"/admin/predictors/{version.id}/activate")
+    back = (await client.post("/admin/predictors/rollback")).json()
+    assert (back["id"], back["state"]) == (str(first.id), "active")
+    assert (await client.get(f"/admin/predictors/{second.id}")).json()["replaced_id"] == back["id"]
+
+
+async def test_exported_version_is_imported_and_its_checksum_told(
+    client: Client, sessions: Sessions
+) -> None:
+    version = await a_version(sessions)
+    exported = await client.get(f"/admin/predictors/{version.id}/export")
+    assert exported.headers["content-type"] == "application/octet-stream"
+    assert exported.headers["x-lmaas-checksum"] == hashlib.sha256(exported.content).hexdigest()
+    imported = await client.post("/admin/predictors/import", content=exported.content)
+    assert imported.status_code == 201
+    told = imported.json()
+    assert (told["state"], told["checksum"]) == ("inactive", version.checksum.hex())
+    assert told["id"] != str(version.id)
+
+
+def foreign() -> bytes:
+    ours = decode(an_artefact(), model_hash="h")
+    return encode(msgspec.structs.replace(ours, model_hash="elsewhere"))
+
+
+@pytest.mark.parametrize(
+    ("stored", "message"),
+    [
+        (b"", "do not begin with its mark"),
+        (b"PK" + an_artefact(), "do not begin with its mark"),
+        (an_artefact()[:-1], "checksum does not match"),
+        (foreign(), "trained for model hash elsewhere, not h"),
+    ],
+    ids=["empty", "another file", "cut off", "of another model"],
+)
+async def test_damaged_or_foreign_import_is_a_409_that_says_so(
+    client: Client, stored: bytes, message: str
+) -> None:
+    response = await client.post("/admin/predictors/import", content=stored)
+    assert response.status_code == 409
+    error = response.json()["error"]
+    assert error["code"] == "predictor_refused"
+    assert message in error["message"]
+    assert (await client.get("/admin/predictors")).json()["data"] == []
+
+
+async def test_compared_versions_stand_side_by_side_and_too_little_history_is_told(
+    client: Client, sessions: Sessions
+) -> None:
+    first, second = await a_version(sessions), await a_version(sessions, metrics={"tau": 0.8})
+    compared = (await client.get(f"/admin/predictors/{first.id}/compare/{second.id}")).json()
+    assert [version["metrics"]["tau"] for version in compared["versions"]] == [0.7, 0.8]
+    assert compared["scorecards"] is None
+    assert compared["why_not"] == "a comparison needs at least 20 finished requests, found 0"
+    other = await a_version(sessions, model_hash="x")
+    response = await client.get(f"/admin/predictors/{first.id}/compare/{other.id}")
+    assert response.status_code == 409
+
+
+async def test_run_is_cancelled_and_cannot_be_twice(client: Client, runs: TrainingRuns) -> None:
+    run = (await client.post("/admin/predictors")).json()
+    cancelled = await client.post(f"/admin/training-runs/{run['id']}/cancel")
+    assert cancelled.status_code == 202
+    assert cancelled.json()["cancelled_by"] == "admin"
+    await runs.finished()
+    ended = (await client.get(f"/admin/training-runs/{run['id']}")).json()
+    assert (ended["state"], ended["error"]) == ("cancelled", "cancelled by admin")
+    assert (await client.post(f"/admin/training-runs/{run['id']}/cancel")).status_code == 409
+
+
+async def test_schedule_is_shown_and_set(client: Client) -> None:
+    shown = (await client.get("/admin/training-schedule")).json()
+    assert (shown["model"], shown["changed_by"]) == ("m", None)
+    wanted = shown["schedule"] | {"every_s": 3_600.0, "drift": False}
+    answer = await client.put("/admin/training-schedule", json=wanted)
+    assert answer.status_code == 200
+    assert (answer.json()["schedule"], answer.json()["changed_by"]) == (wanted, "admin")
+    assert (await client.get("/admin/training-schedule")).json() == answer.json()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("every_s", 1), ("window", 10), ("tau_floor", 2), ("evry_s", 60), ("least_outcomes", "many")],
+)
+async def test_wrong_schedule_is_a_400_that_names_the_field(
+    client: Client, field: str, value: object
+) -> None:
+    response = await client.put("/admin/training-schedule", json={field: value})
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == field
+    assert (await client.get("/admin/training-schedule")).json()["changed_by"] is None

@@ -20,6 +20,7 @@ from gateway.prediction.predictor import LengthPredictor
 from gateway.prediction.registry import Registry
 from gateway.prediction.runs import TrainingRuns
 from gateway.prediction.samples import Samples
+from gateway.prediction.text import TEXT_DIMS
 from models import Predictor
 
 MODEL, MODEL_HASH = "demo", "abc"
@@ -63,7 +64,7 @@ def artefact() -> bytes:
             features=features,
             instructions=np.zeros((1, EMBEDDING_DIMS), dtype=np.float32),
             instruction_of=np.zeros(rows, dtype=np.intp),
-            embeddings=random.normal(size=(rows, EMBEDDING_DIMS)).astype(np.float32),
+            text=random.normal(size=(rows, TEXT_DIMS)).astype(np.float32),
         ),
         tokens=np.round(np.exp(features[:, USER_INPUT_COLUMN] + random.normal(0, 0.1, rows))),
         censored=np.zeros(rows, dtype=np.bool_),

@@ -1,6 +1,7 @@
-"""The process's inside with the real encoder and a fitted version."""
+"""The process's inside with the real encoders and a fitted version."""
 
 import time
+from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 import numpy as np
@@ -9,44 +10,67 @@ import pytest
 from gateway.prediction.embedder import Embedder
 from gateway.prediction.features import NAMES, USER_INPUT_COLUMN
 from gateway.prediction.frames import Ask, Load
+from gateway.prediction.inputs import EMBEDDING_DIMS, unpacked
 from gateway.prediction.scorer import Scorer
+from gateway.prediction.text import TEXT_DIMS, TextEncoder
 
 MODEL_HASH = "abc"
 
 
 @pytest.fixture(scope="module")
 def scorer() -> Scorer:
-    return Scorer(Embedder())
+    return Scorer(TextEncoder(), Embedder())
 
 
-def an_ask(log_length: float) -> Ask:
+def an_ask(log_length: float, instruction: str = "Answer.", app: int = 1) -> Ask:
     features = np.zeros(len(NAMES), dtype=np.float32)
     features[USER_INPUT_COLUMN] = log_length
     return Ask(
         number=7,
         deadline_s=time.monotonic() + 60,
-        app=UUID(int=1),
-        instruction_hash=b"h",
-        instruction="Answer.",
+        app=UUID(int=app),
+        instruction_hash=instruction.encode(),
+        instruction=instruction,
         user_input="brave king",
         features=features.tobytes(),
     )
 
 
-def test_without_a_version_there_is_nothing_to_hasten(scorer: Scorer) -> None:
-    assert scorer.hasten([an_ask(3.0)]) == []
+def test_without_a_version_the_text_is_encoded_all_the_same(scorer: Scorer) -> None:
     (answer,) = scorer.answer([an_ask(3.0)])
     assert answer.scored is None
-    assert answer.embedding is not None
+    assert np.isfinite(unpacked(answer.text, TEXT_DIMS)).all()
 
 
-def test_hasty_answer_is_near_the_whole_one(scorer: Scorer, artefact: bytes) -> None:
+async def test_an_instruction_is_embedded_while_nobody_waits(
+    scorer: Scorer, eventually: Callable[[Callable[[], object]], Awaitable[None]]
+) -> None:
+    await eventually(lambda: scorer.answer([an_ask(3.0)])[0].instruction_embedding)
+    (answer,) = scorer.answer([an_ask(3.0)])
+    vector = unpacked(answer.instruction_embedding, EMBEDDING_DIMS)
+    assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-3)
+    (other,) = scorer.answer([an_ask(3.0, "Translate into German.")])
+    assert other.instruction_embedding != answer.instruction_embedding
+
+
+def test_a_batch_is_answered_in_order_each_as_alone(scorer: Scorer, artefact: bytes) -> None:
     assert scorer.load(Load(UUID(int=9), MODEL_HASH, artefact)).error is None
-    (hasty,) = scorer.hasten([an_ask(3.5)])
-    (whole,) = scorer.answer([an_ask(3.5)])
-    assert hasty.embedding is None
-    assert whole.embedding is not None
-    assert hasty.scored is not None
-    assert whole.scored is not None
-    assert np.allclose(hasty.scored, whole.scored, atol=0.3)
-    assert abs(hasty.scored[2] - 3.5) < 0.3
+    asks = [an_ask(3.5), an_ask(2.5), an_ask(3.0, app=5)]
+    together = [answer.scored for answer in scorer.answer(asks)]
+    for ask, found in zip(asks, together, strict=True):
+        (alone,) = scorer.answer([ask])
+        assert alone.scored is not None
+        assert found is not None
+        assert np.allclose(found.quantiles, alone.scored.quantiles, atol=1e-3)
+        assert found.mean == pytest.approx(alone.scored.mean, rel=1e-3)
+    assert together[0] is not None
+    assert abs(together[0].quantiles[2] - 3.5) < 0.3
+
+
+def test_a_version_that_is_refused_leaves_the_one_before(scorer: Scorer, artefact: bytes) -> None:
+    scorer.load(Load(UUID(int=9), MODEL_HASH, artefact))
+    refused = scorer.load(Load(UUID(int=10), "other", artefact))
+    assert "trained for model hash" in str(refused.error)
+    (answer,) = scorer.answer([an_ask(3.5)])
+    assert answer.scored is not None
+    assert answer.scored.predictor == UUID(int=9)

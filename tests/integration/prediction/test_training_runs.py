@@ -1,6 +1,7 @@
+import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -8,11 +9,17 @@ from sqlalchemy import text
 
 from gateway.database.connection import Database
 from gateway.database.errors import Sessions
-from gateway.errors import Conflict
+from gateway.errors import Conflict, NotFound
+from gateway.history.audit import AuditTrail
+from gateway.prediction.automatic import AutomaticTraining
+from gateway.prediction.drift import DriftMonitor
 from gateway.prediction.registry import Registry
 from gateway.prediction.runs import TrainingRuns
-from gateway.prediction.training_log import training_lock
-from models import TrainingRun
+from gateway.prediction.training_log import TrainingLog, training_lock
+from models import Predictor, TrainingRun
+from models.base import new_id
+
+Eventually = Callable[[Callable[[], object]], Awaitable[None]]
 
 
 @asynccontextmanager
@@ -96,3 +103,119 @@ async def test_run_of_another_living_gateway_is_left_alone(
                 pass
     await runs.recover()
     assert (await registry.run(theirs.id)).state == "failed"
+
+
+@pytest.fixture
+async def elsewhere(sessions: Sessions, postgres_url: str) -> AsyncIterator[TrainingRuns]:
+    """The training runs of another gateway on the same database."""
+    runs = TrainingRuns(sessions, model="demo", model_hash="abc", database_url=postgres_url)
+    yield runs
+    await runs.close()
+
+
+async def test_two_gateways_never_train_at_once(
+    runs: TrainingRuns, elsewhere: TrainingRuns, registry: Registry, database: Database
+) -> None:
+    async with unreadable_history(database):
+        asked = await asyncio.gather(
+            runs.start("olga"), elsewhere.start("otto"), return_exceptions=True
+        )
+        (run,) = [each for each in asked if isinstance(each, TrainingRun)]
+        (refused,) = [each for each in asked if isinstance(each, Conflict)]
+        assert str(run.id) in refused.message
+        await until_running(registry, run)
+        for gateway in (runs, elsewhere):
+            with pytest.raises(Conflict, match="not finished yet"):
+                await gateway.start("olga")
+        assert [gateway.pid for gateway in (runs, elsewhere)].count(None) == 1
+
+
+async def test_killed_run_of_one_gateway_lets_the_other_start_at_once(
+    runs: TrainingRuns, elsewhere: TrainingRuns, registry: Registry, database: Database
+) -> None:
+    async with unreadable_history(database):
+        run = await runs.start("olga")
+        await until_running(registry, run)
+        assert runs.pid is not None
+        os.kill(runs.pid, signal.SIGKILL)
+        await runs.finished()
+        again = await elsewhere.start("otto")
+        await until_running(registry, again)
+    await elsewhere.finished()
+    assert (await registry.run(again.id)).error == (
+        "training needs at least 100 finished requests of model demo, found 0"
+    )
+
+
+async def test_run_is_cancelled_by_another_gateway(
+    *,
+    sessions: Sessions,
+    runs: TrainingRuns,
+    elsewhere: TrainingRuns,
+    registry: Registry,
+    database: Database,
+    postgres_url: str,
+) -> None:
+    listening = AutomaticTraining(
+        sessions,
+        runs,
+        DriftMonitor(),
+        model="demo",
+        database_url=postgres_url,
+        enabled=False,
+        poll_s=3_600,
+    )
+    listening.start()
+    async with unreadable_history(database):
+        run = await runs.start("olga")
+        await until_running(registry, run)
+        asked = await elsewhere.cancel(run.id, "otto")
+        assert (asked.state, asked.cancelled_by) == ("running", "otto")
+        await runs.finished()
+    ended = await registry.run(run.id)
+    assert (ended.state, ended.error, ended.phase) == ("cancelled", "cancelled by otto", "drawing")
+    with pytest.raises(Conflict, match="is finished"):
+        await elsewhere.cancel(run.id, "otto")
+    steps = await AuditTrail(sessions).list(9, subject=str(run.id))
+    assert [(step.actor, step.action) for step in steps] == [
+        ("otto", "training.cancelled"),
+        ("olga", "training.started"),
+    ]
+    await listening.close()
+
+
+async def test_run_of_a_gateway_that_is_gone_can_be_cancelled(
+    runs: TrainingRuns, registry: Registry, sessions: Sessions
+) -> None:
+    left = TrainingRun(model="demo", state="running", created_by="olga")
+    async with sessions.begin() as session:
+        session.add(left)
+    await runs.cancel(left.id, "otto")
+    assert (await registry.run(left.id)).state == "cancelled"
+    with pytest.raises(NotFound):
+        await runs.cancel(new_id(), "otto")
+
+
+async def test_cancelled_run_publishes_no_version(
+    sessions: Sessions, registry: Registry, a_version: Callable[..., Predictor]
+) -> None:
+    training_log = TrainingLog(sessions)
+    run = await training_log.queue("demo", by="olga", activate=True)
+    await training_log.began(run.id)
+    await training_log.cancel(run.id, by="otto")
+    with pytest.raises(Conflict, match="was cancelled"):
+        await registry.publish(a_version(), run.id, activate=True)
+    assert await registry.list() == []
+    assert await registry.active("demo") is None
+
+
+async def test_finished_run_and_its_version_are_published_together(
+    sessions: Sessions, registry: Registry, a_version: Callable[..., Predictor]
+) -> None:
+    training_log = TrainingLog(sessions)
+    run = await training_log.queue("demo", by="olga", activate=True)
+    await training_log.began(run.id)
+    version = await registry.publish(a_version(), run.id, activate=True)
+    assert await registry.active("demo") == version.id
+    ended = await registry.run(run.id)
+    assert (ended.state, ended.predictor_id) == ("succeeded", version.id)

@@ -6,7 +6,8 @@ from msgspec.structs import replace
 from sqlalchemy import update
 
 from gateway.database.errors import Sessions
-from gateway.errors import NotFound, PredictorRefused
+from gateway.errors import Conflict, NotFound, PredictorRefused
+from gateway.history.audit import AuditTrail
 from gateway.prediction.artefact import decode, encode
 from gateway.prediction.listener import PredictorListener
 from gateway.prediction.predictor import LengthPredictor
@@ -128,3 +129,64 @@ async def test_unknown_version_is_not_found(registry: Registry) -> None:
             await call(uuid4())
     with pytest.raises(NotFound):
         await registry.activate(uuid4(), by="test")
+
+
+async def test_rolling_back_leads_from_version_to_version_to_the_first(
+    registry: Registry, a_version: Version, sessions: Sessions
+) -> None:
+    first, second, third = [await registry.add(a_version()) for _ in range(3)]
+    for version in (first, second, third):
+        await registry.activate(version.id, by="olga")
+    for before in (second, first):
+        assert (await registry.roll_back("demo", by="otto")).id == before.id
+        assert await registry.active("demo") == before.id
+    with pytest.raises(Conflict, match="no version of model demo was active before"):
+        await registry.roll_back("demo", by="otto")
+    (step, *_) = await AuditTrail(sessions).list(1)
+    assert (step.actor, step.action, step.subject) == (
+        "otto",
+        "predictor.rolled_back",
+        str(first.id),
+    )
+    assert (step.before, step.after) == ({"active": str(second.id)}, {"active": str(first.id)})
+
+
+async def test_roll_back_to_a_damaged_version_is_refused_and_the_active_one_stays(
+    registry: Registry, a_version: Version, artefact: bytes, sessions: Sessions
+) -> None:
+    first, second = await registry.add(a_version()), await registry.add(a_version())
+    for version in (first, second):
+        await registry.activate(version.id, by="olga")
+    async with sessions.begin() as session:
+        await session.execute(
+            update(Predictor).where(Predictor.id == first.id).values(artefact=artefact[:-9])
+        )
+    with pytest.raises(PredictorRefused, match="damaged"):
+        await registry.roll_back("demo", by="otto")
+    assert await registry.active("demo") == second.id
+
+
+async def test_exported_version_is_imported_inactive_and_scores_the_same(
+    registry: Registry, a_version: Version, artefact: bytes
+) -> None:
+    version = await registry.add(a_version())
+    stored = await registry.give(version.id, by="olga")
+    taken = await registry.take(stored, model="demo", model_hash="abc", by="otto")
+    assert stored == artefact
+    assert taken.checksum == version.checksum
+    assert (taken.active, taken.created_by, taken.rows) == (False, "otto", 96)
+    await registry.activate(taken.id, by="otto")
+    assert await registry.active("demo") == taken.id
+
+
+@pytest.mark.parametrize("place", [0, 20, 60, -1])
+async def test_damaged_import_is_refused_and_nothing_kept(
+    registry: Registry, artefact: bytes, place: int
+) -> None:
+    damaged = bytearray(artefact)
+    damaged[place] ^= 1
+    with pytest.raises(PredictorRefused):
+        await registry.take(bytes(damaged), model="demo", model_hash="abc", by="otto")
+    with pytest.raises(PredictorRefused, match="trained for model hash abc, not xyz"):
+        await registry.take(artefact, model="demo", model_hash="xyz", by="otto")
+    assert await registry.list() == []

@@ -134,6 +134,7 @@ class Scene:
             max_tokens=max_tokens,
             prediction=Prediction(
                 quantiles=(length,) * 6,
+                mean=length,
                 source="model",
                 predictor=None,
                 feature_version=1,

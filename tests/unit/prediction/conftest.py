@@ -10,22 +10,24 @@ from gateway.prediction.features import NAMES, USER_INPUT_COLUMN
 from gateway.prediction.fitting import Judged, make_version
 from gateway.prediction.inputs import EMBEDDING_DIMS, Inputs
 from gateway.prediction.samples import Samples
+from gateway.prediction.text import MEANING, TEXT_DIMS
 
 RATIOS = (4.0, 1.0, 0.25)
 
 
 def synthetic_samples(rows: int, seed: int) -> Samples:
-    """Three input-proportional apps in turn; the first embedding axis also moves the length."""
+    """Three input-proportional apps in turn; one axis of the meaning moves the length too."""
     random = np.random.default_rng(seed)
     features = np.zeros((rows, len(NAMES)), dtype=np.float32)
     features[:, USER_INPUT_COLUMN] = random.uniform(2, 5, rows)
-    embeddings = random.normal(size=(rows, EMBEDDING_DIMS)).astype(np.float32)
-    embeddings[:, 0] = 20 * np.sign(embeddings[:, 0])
+    text = random.normal(size=(rows, TEXT_DIMS)).astype(np.float32)
+    moving = text[:, MEANING.start]
+    moving[:] = 20 * np.sign(moving)
     app_of = np.arange(rows) % len(RATIOS)
     log_lengths = (
         np.log(np.array(RATIOS)[app_of])
         + features[:, USER_INPUT_COLUMN]
-        + 0.02 * embeddings[:, 0]
+        + 0.02 * moving
         + random.normal(0, 0.1, rows)
     )
     began = datetime(2026, 1, 1, tzinfo=UTC)
@@ -35,7 +37,7 @@ def synthetic_samples(rows: int, seed: int) -> Samples:
             features=features,
             instructions=np.eye(len(RATIOS), EMBEDDING_DIMS, dtype=np.float32),
             instruction_of=app_of,
-            embeddings=embeddings,
+            text=text,
         ),
         tokens=np.maximum(np.round(np.exp(log_lengths)), 1.0),
         censored=np.zeros(rows, dtype=np.bool_),

@@ -7,8 +7,6 @@ from hypothesis import strategies as st
 
 from gateway.prediction.features import INPUTS, NAMES, features, from_bytes, note, noted
 from gateway.prediction.habits import Habits
-from gateway.prediction.lexical import NAMES as CUES
-from gateway.prediction.lexical import asked_words, cues
 from gateway.prediction.messages import Question
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=300)  # surrogates too
@@ -53,39 +51,6 @@ def test_any_count_gives_a_finite_vector(tokens: int, most: int) -> None:
 
 def test_names_are_distinct() -> None:
     assert len(set(NAMES)) == len(NAMES)
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("Explain gravity in 50 words.", 50),
-        ("Write a 300-word essay", 300),
-        ("give me three short sentences or 10 words", 54),
-        ("list 5 ideas", 75),
-        ("What is the speed of light?", None),
-        ("It has 3 legs", None),
-    ],
-)
-def test_asked_length_is_read(text: str, words: float | None) -> None:
-    assert asked_words(text) == words
-
-
-@pytest.mark.parametrize(
-    ("text", "cue"),
-    [
-        ("Is this it?", "ends_with_question_mark"),
-        ("def f(x):\n    return x", "log_code_signs"),
-        ("give the answer as JSON", "asks_structure"),
-        ("some tips please", "asks_list"),
-        ("be brief", "asks_brief"),
-        ("a detailed report", "asks_long"),
-        ("Translate: good day", "leads_with_translate"),
-        ("Grüße", "foreign_letters"),
-    ],
-)
-def test_cue_is_seen(text: str, cue: str) -> None:
-    assert cues(text)[CUES.index(cue)] > 0
-    assert cues("one plain sentence")[CUES.index(cue)] == 0
 
 
 def test_noted_quantiles_are_kept_beside_the_inputs() -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from gateway.errors import Conflict
 from gateway.prediction.calibration import WINDOW, Calibration
-from gateway.prediction.fitting import Judged, judge, make_version
+from gateway.prediction.fitting import Judged, judge, levels_of, make_version
 from gateway.prediction.quantiles import QuantileModel
 from gateway.prediction.samples import Samples
 
@@ -70,7 +70,7 @@ def test_rows_ended_by_max_tokens_are_judged_as_served(judged: Judged, samples: 
         censored=newest.tokens > caps,
         max_tokens=caps,
     )
-    card = judge(QuantileModel(judged.artefact).predict, capped)
+    card = judge(levels_of(QuantileModel(judged.artefact)), capped)
     assert card.rows == 200
     assert card.mae < 6
     assert WINDOW >= 200

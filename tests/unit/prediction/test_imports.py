@@ -11,6 +11,11 @@ GATEWAY_SIDE = (
     "registry",
     "listener",
     "runs",
+    "automatic",
+    "comparison",
+    "drift_series",
+    "erasure",
+    "log_import",
 )
 HEAVY = ("torch", "lightgbm", "sklearn", "scipy", "sentence_transformers", "transformers")
 

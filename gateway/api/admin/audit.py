@@ -1,0 +1,63 @@
+"""`/admin/audit`: who changed what, and when."""
+
+from datetime import datetime
+from typing import Annotated, Any, Self
+from uuid import UUID
+
+from litestar import Controller, get
+from litestar.di import NamedDependency
+from litestar.params import QueryParameter
+from msgspec import Struct
+
+from gateway.api.admin.actor import area
+from gateway.api.envelope import Limit, Listing
+from gateway.history.audit import AuditTrail
+from gateway.tenancy.scopes import Scope
+from models import AuditEntry
+
+Before = Annotated[UUID | None, QueryParameter(description="last id of the page before")]
+Subject = Annotated[str | None, QueryParameter(description="only what was done to this id or name")]
+
+
+class AuditAnswer(Struct, frozen=True, kw_only=True):
+    """One step: what the subject was before, and after."""
+
+    id: UUID
+    at: datetime
+    actor: str
+    action: str
+    subject: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+    @classmethod
+    def of(cls, entry: AuditEntry) -> Self:
+        """The step as clients see it."""
+        return cls(
+            id=entry.id,
+            at=entry.at,
+            actor=entry.actor,
+            action=entry.action,
+            subject=entry.subject,
+            before=entry.before,
+            after=entry.after,
+        )
+
+
+class AuditController(Controller):
+    """Shows the audit trail."""
+
+    path = "/audit"
+    opt = area(Scope.READ)
+
+    @get(summary="Read the audit trail")
+    async def list_audit(
+        self,
+        trail: NamedDependency[AuditTrail],
+        subject: Subject = None,
+        before: Before = None,
+        limit: Limit = 20,
+    ) -> Listing[AuditAnswer]:
+        """Steps, newest first; the next page is the one `before` the last id."""
+        entries = await trail.list(limit + 1, before=before, subject=subject)
+        return Listing.cut([AuditAnswer.of(entry) for entry in entries], limit)

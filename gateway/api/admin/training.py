@@ -1,0 +1,148 @@
+"""`/admin/training-runs` and `/admin/training-schedule`: how versions come to be."""
+
+from datetime import datetime
+from typing import Any, Self
+from uuid import UUID
+
+from litestar import Controller, get, post, put
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
+from msgspec import Struct
+
+from gateway.api.admin.actor import Actor, area
+from gateway.api.envelope import Limit, Listing
+from gateway.prediction.registry import Registry
+from gateway.prediction.runs import TrainingRuns
+from gateway.prediction.schedule import Changed, Schedule, Schedules
+from gateway.tenancy.scopes import Scope
+from models import TrainingRun
+
+
+class TrainingRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """A training run to start; with `activate` the new version goes live if it is no worse."""
+
+    activate: bool = True
+
+
+class TrainingRunAnswer(Struct, frozen=True, kw_only=True):
+    """A training run: `queued`, `running`, then `succeeded`, or `failed` or `cancelled` with why.
+
+    `trigger` is `operator`, `timer`, `coverage` or `tau`. A running one goes through the phases
+    `drawing`, `reading`, `fitting` and `storing`. `samples` tells what was read of each tenant:
+    rows found and read, left out because the tenant opted out, and erased. While `cancelled_by` is
+    set and the state is not `cancelled` yet, its process is being ended.
+    """
+
+    id: UUID
+    model: str
+    state: str
+    error: str | None
+    activate: bool
+    trigger: str
+    phase: str | None
+    rows_read: int
+    samples: dict[str, Any] | None
+    predictor_id: UUID | None
+    created_by: str
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    cancelled_by: str | None
+
+    @classmethod
+    def of(cls, run: TrainingRun) -> Self:
+        """The run as clients see it."""
+        return cls(
+            id=run.id,
+            model=run.model,
+            state=run.state,
+            error=run.error,
+            activate=run.activate,
+            trigger=run.trigger,
+            phase=run.phase,
+            rows_read=run.rows_read,
+            samples=run.samples,
+            predictor_id=run.predictor_id,
+            created_by=run.created_by,
+            created_at=run.created_at,
+            started_at=run.started_at,
+            finished_at=run.finished_at,
+            cancelled_by=run.cancelled_by,
+        )
+
+
+class TrainingRunsController(Controller):
+    """Lists, shows and cancels training runs."""
+
+    path = "/training-runs"
+    opt = area(Scope.PREDICTORS)
+
+    @get(summary="List the newest training runs")
+    async def list_runs(
+        self, registry: NamedDependency[Registry], limit: Limit = 20
+    ) -> Listing[TrainingRunAnswer]:
+        """Runs, newest first."""
+        runs = await registry.runs(limit=limit + 1)
+        return Listing.cut([TrainingRunAnswer.of(run) for run in runs], limit)
+
+    @get("/{run_id:uuid}", summary="Show a training run")
+    async def show_run(
+        self, run_id: FromPath[UUID], registry: NamedDependency[Registry]
+    ) -> TrainingRunAnswer:
+        """One run; 404 if there is none."""
+        return TrainingRunAnswer.of(await registry.run(run_id))
+
+    @post("/{run_id:uuid}/cancel", status_code=202, summary="Cancel a training run")
+    async def cancel_run(
+        self, run_id: FromPath[UUID], runs: NamedDependency[TrainingRuns], actor: Actor
+    ) -> TrainingRunAnswer:
+        """The run, whose process is being ended by whichever gateway it is of.
+
+        It is `cancelled` when it is gone, and makes no version; 409 if it is finished.
+        """
+        return TrainingRunAnswer.of(await runs.cancel(run_id, actor))
+
+
+class ScheduleAnswer(Struct, frozen=True, kw_only=True):
+    """The schedule of a model, and who changed it last; the defaults where nobody did."""
+
+    model: str
+    schedule: Schedule
+    changed_by: str | None
+    changed_at: datetime | None
+
+    @classmethod
+    def of(cls, model: str, schedule: Schedule, changed: Changed | None) -> Self:
+        """The schedule as clients see it."""
+        return cls(
+            model=model,
+            schedule=schedule,
+            changed_by=changed.by if changed else None,
+            changed_at=changed.at if changed else None,
+        )
+
+
+class TrainingScheduleController(Controller):
+    """Shows and sets when the served model's predictor is trained without being asked."""
+
+    path = "/training-schedule"
+    opt = area(Scope.PREDICTORS)
+
+    @get(summary="Show the training schedule")
+    async def show_schedule(
+        self, schedules: NamedDependency[Schedules], runs: NamedDependency[TrainingRuns]
+    ) -> ScheduleAnswer:
+        """Timer, thresholds and windows, the same for all gateways of the model."""
+        return ScheduleAnswer.of(runs.model, *await schedules.show(runs.model))
+
+    @put(summary="Set the training schedule")
+    async def set_schedule(
+        self,
+        data: JSONBody[Schedule],
+        schedules: NamedDependency[Schedules],
+        runs: NamedDependency[TrainingRuns],
+        actor: Actor,
+    ) -> ScheduleAnswer:
+        """The schedule, which all gateways hold to at once; a field left out is its default."""
+        await schedules.set(runs.model, data, by=actor)
+        return ScheduleAnswer.of(runs.model, *await schedules.show(runs.model))

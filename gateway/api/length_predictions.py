@@ -1,0 +1,75 @@
+"""`POST /v1/length-predictions`: how long the answer to a conversation would be."""
+
+from typing import Literal, Self
+from uuid import UUID
+
+from litestar import Controller, post
+from litestar.di import NamedDependency
+from litestar.params import JSONBody
+from msgspec import Struct
+
+from gateway.api.chat_schema import ChatCompletionRequest
+from gateway.generation.service import Foreseen, Generations
+from gateway.tenancy.authentication import Caller
+
+
+class QuantilesAnswer(Struct, frozen=True):
+    """Tokens that the answer stays below with a probability of 10, 25, 50, 75, 90 and 95 %."""
+
+    p10: float
+    p25: float
+    p50: float
+    p75: float
+    p90: float
+    p95: float
+
+
+class LengthPredictionAnswer(Struct, frozen=True, kw_only=True):
+    """The predicted length of each answer; its median is what completions carry too.
+
+    `source` is `model`, or the nearest history (`app`, `tenant`, `global`), or `prior`.
+    """
+
+    object: Literal["length_prediction"] = "length_prediction"
+    model: str
+    predicted_tokens: int
+    mean_tokens: float
+    quantiles: QuantilesAnswer
+    prompt_tokens: int
+    max_tokens: int
+    source: str
+    predictor_id: UUID | None
+
+    @classmethod
+    def of(cls, foreseen: Foreseen, model: str) -> Self:
+        """The prediction as clients see it."""
+        prediction = foreseen.prediction
+        return cls(
+            model=model,
+            predicted_tokens=round(prediction.median),
+            mean_tokens=round(prediction.mean, 1),
+            quantiles=QuantilesAnswer(*(round(tokens, 1) for tokens in prediction.quantiles)),
+            prompt_tokens=len(foreseen.prompt),
+            max_tokens=foreseen.max_tokens,
+            source=prediction.source,
+            predictor_id=prediction.predictor,
+        )
+
+
+class LengthPredictionsController(Controller):
+    """Predicts lengths of answers that nobody generates."""
+
+    path = "/length-predictions"
+
+    @post(status_code=200, summary="Predict the length of an answer without generating it")
+    async def predict(
+        self,
+        data: JSONBody[ChatCompletionRequest],
+        caller: NamedDependency[Caller],
+        generations: NamedDependency[Generations],
+    ) -> LengthPredictionAnswer:
+        """Quantiles of the generation length for the body of a chat completion."""
+        generations.check_model(data.model)
+        return LengthPredictionAnswer.of(
+            await generations.foresee(data.ask(caller)), generations.model
+        )

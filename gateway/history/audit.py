@@ -1,0 +1,44 @@
+"""The audit trail: who changed what, and when."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gateway.database.errors import Sessions, transaction
+from models import AuditEntry
+
+
+def note(
+    session: AsyncSession,
+    actor: str,
+    action: str,
+    subject: UUID | str,
+    *,
+    before: dict[str, Any] | None = None,
+    after: dict[str, Any] | None = None,
+) -> None:
+    """Write a step into the trail, in the transaction that takes it: both are kept, or neither."""
+    session.add(
+        AuditEntry(actor=actor, action=action, subject=str(subject), before=before, after=after)
+    )
+
+
+class AuditTrail:
+    """Reads the trail."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    async def list(
+        self, limit: int, *, before: UUID | None = None, subject: str | None = None
+    ) -> list[AuditEntry]:
+        """The newest entries, of those older than `before` and about `subject` where given."""
+        statement = select(AuditEntry).order_by(AuditEntry.id.desc()).limit(limit)
+        if before is not None:
+            statement = statement.where(AuditEntry.id < before)
+        if subject is not None:
+            statement = statement.where(AuditEntry.subject == subject)
+        async with transaction(self._sessions) as session:
+            return [*await session.scalars(statement)]

@@ -1,0 +1,90 @@
+"""Somebody's own log as lines of JSON: what is accepted, and what is wrong with which line."""
+
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+from gateway.errors import InvalidRequest
+
+MOST_LINES: Final = 10_000
+MOST_TOLD: Final = 100  # bad lines in an error's message
+
+Tokens = Annotated[int, Meta(ge=1, le=1_000_000)]
+Temperature = Annotated[float, Meta(ge=0, le=2)]
+Share = Annotated[float, Meta(gt=0, le=1)]
+
+
+class LogLine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A request that was answered elsewhere; the answer itself, or its length in tokens.
+
+    `app` is the app's id, or its name where no other tenant has one of that name; without
+    `instruction` its registered one holds. `cut_off`: the answer did not end by itself.
+    """
+
+    app: str
+    input: str
+    instruction: str | None = None
+    output: str | None = None
+    tokens: Tokens | None = None
+    user: str | None = None
+    max_tokens: Tokens = 4_096
+    temperature: Temperature = 1.0
+    top_p: Share = 1.0
+    cut_off: bool = False
+
+
+class BadLine(Struct, frozen=True):
+    """The number of a line, the first is 1, and what is wrong with it."""
+
+    number: int
+    reason: str
+
+
+_decoder = msgspec.json.Decoder(LogLine)
+
+
+def read_lines(body: bytes) -> tuple[dict[int, LogLine], list[BadLine]]:
+    """The good lines by their number, and the bad ones; blank lines are passed over.
+
+    InvalidRequest if there are none, or more than MOST_LINES.
+    """
+    lines = {number: line for number, line in enumerate(body.split(b"\n"), 1) if line.strip()}
+    if not 0 < len(lines) <= MOST_LINES:
+        raise InvalidRequest(
+            f"the body has {len(lines)} lines; accepted are 1 to {MOST_LINES}, one JSON object each"
+        )
+    good: dict[int, LogLine] = {}
+    bad: list[BadLine] = []
+    for number, line in lines.items():
+        try:
+            read = _decoder.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            bad.append(BadLine(number, str(error)))
+            continue
+        wrong = _wrong(read)
+        if wrong is None:
+            good[number] = read
+        else:
+            bad.append(BadLine(number, wrong))
+    return good, bad
+
+
+def refuse(bad: list[BadLine]) -> InvalidRequest:
+    """The error that names every bad line, MOST_TOLD of them at most, in their order."""
+    ordered = sorted(bad, key=lambda line: line.number)
+    told = [f"line {line.number}: {line.reason}" for line in ordered[:MOST_TOLD]]
+    if len(bad) > MOST_TOLD:
+        told.append(f"and {len(bad) - MOST_TOLD} more")
+    return InvalidRequest("nothing was imported\n" + "\n".join(told))
+
+
+def _wrong(line: LogLine) -> str | None:
+    texts = (line.app, line.input, line.instruction, line.user)
+    if any("\0" in text for text in texts if text):
+        return "a text holds the character NUL"
+    if (line.output is None) == (line.tokens is None):
+        return "either `output` or `tokens` is needed, and not both"
+    if line.output == "":
+        return "`output` is empty"
+    return None

@@ -1,0 +1,39 @@
+"""Hearing at once what another gateway changed in Postgres."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias
+
+import psycopg
+import structlog
+
+from gateway.database.address import connection_parameters
+
+log = structlog.get_logger()
+
+POLL_S: Final = 30.0  # where a notification was lost
+RECONNECT_S: Final = 2.0
+
+React: TypeAlias = Callable[[], Awaitable[None]]
+
+
+async def listen(database_url: str, channel: str, react: React, *, poll_s: float = POLL_S) -> None:
+    """Call `react` now, at each notification of a channel, and every `poll_s`; for ever.
+
+    Without a connection it is called every RECONNECT_S. What it raises ends the listening.
+    """
+    parameters = connection_parameters(database_url)
+    while True:
+        try:
+            async with await psycopg.AsyncConnection.connect(
+                **parameters, autocommit=True
+            ) as connection:
+                await connection.execute(f"LISTEN {channel}")
+                while True:
+                    await react()
+                    async for _ in connection.notifies(timeout=poll_s, stop_after=1):
+                        pass
+        except (psycopg.Error, OSError) as error:
+            log.warning("listener_disconnected", channel=channel, reason=str(error).strip())
+        await asyncio.sleep(RECONNECT_S)
+        await react()

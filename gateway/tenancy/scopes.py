@@ -1,0 +1,115 @@
+"""Keys of the admin API with scopes: what a colleague or a program may do of it."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+from msgspec import Struct
+from sqlalchemy import select
+
+from gateway.database.errors import Sessions, transaction
+from gateway.errors import Forbidden, InvalidRequest, NotFound, Unauthenticated
+from gateway.history.audit import note
+from gateway.tenancy.admin_key import AdminKey
+from gateway.tenancy.naming import checked_name
+from gateway.tenancy.paging import Cursor, Page
+from gateway.tenancy.secret import digest, new_secret, prefix
+from models import ScopedKey
+
+ADMIN: Final = "admin"  # what the trail calls the admin key
+
+
+class Scope(StrEnum):
+    """A part of the admin API: to read all of it, or to change one area."""
+
+    READ = "read"
+    TENANTS = "tenants"  # tenants, apps, their keys, opting out, erasing samples
+    PREDICTORS = "predictors"  # training, versions, schedule, imported logs
+    ENGINE = "engine"  # pausing, draining, the scheduling policy
+
+
+class NewScopedKey(Struct, frozen=True):
+    """A key with its secret, which nobody can read again."""
+
+    key: ScopedKey
+    secret: str
+
+
+class ScopedKeys:
+    """Makes, lists, revokes and admits keys of the admin API."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    async def create(self, name: str, scopes: Sequence[Scope], *, by: str) -> NewScopedKey:
+        """A new key. InvalidRequest without a scope, Conflict if the name is taken."""
+        if not scopes or name == ADMIN:
+            raise InvalidRequest(
+                "a key needs at least one scope, and another name than 'admin'",
+                param="scopes" if not scopes else "name",
+            )
+        secret, named = new_secret(), sorted({str(scope) for scope in scopes})
+        key = ScopedKey(
+            name=checked_name(name), scopes=named, prefix=prefix(secret), digest=digest(secret)
+        )
+        taken = f"a key named {name!r} exists already"
+        async with transaction(self._sessions, conflict=taken) as session:
+            session.add(key)
+            note(session, by, "scoped_key.made", name, after={"scopes": named})
+        return NewScopedKey(key, secret)
+
+    async def list(self, cursor: Cursor) -> Page[ScopedKey]:
+        """Keys, revoked ones too, oldest first."""
+        statement = select(ScopedKey).order_by(ScopedKey.id).limit(cursor.limit + 1)
+        if cursor.after is not None:
+            statement = statement.where(ScopedKey.id > cursor.after)
+        async with transaction(self._sessions) as session:
+            return cursor.page(list(await session.scalars(statement)))
+
+    async def revoke(self, key_id: UUID, *, by: str) -> ScopedKey:
+        """The key, refused everywhere from now on. NotFound. Revoking twice is no error."""
+        async with transaction(self._sessions) as session:
+            key = await session.get(ScopedKey, key_id, with_for_update=True)
+            if key is None:
+                raise NotFound(f"there is no scoped key {key_id}", param="key_id")
+            if key.revoked_at is None:
+                key.revoked_at = datetime.now(UTC)
+                note(session, by, "scoped_key.revoked", key.name)
+        return key
+
+    async def find(self, secret: str) -> ScopedKey | None:
+        """The key of this secret, if it is valid."""
+        statement = select(ScopedKey).where(
+            ScopedKey.digest == digest(secret), ScopedKey.revoked_at.is_(None)
+        )
+        async with transaction(self._sessions) as session:
+            return await session.scalar(statement)
+
+
+class Admission:
+    """Who may call the admin API, and what of it."""
+
+    def __init__(self, admin_key: AdminKey, keys: ScopedKeys) -> None:
+        self._admin_key = admin_key
+        self._keys = keys
+
+    async def admit(self, secret: str, area: Scope | None, *, reads: bool) -> str:
+        """The name of whoever has this secret, for the trail.
+
+        What belongs to no area the admin key alone may do. Unauthenticated for an unknown or
+        revoked key, Forbidden for one without the scope.
+        """
+        if self._admin_key.matches(secret):
+            return ADMIN
+        key = await self._keys.find(secret)
+        if key is None:
+            raise Unauthenticated("the admin key is wrong")
+        enough = {area} if area is not None else set[Scope]()
+        if reads and area is not None:
+            enough.add(Scope.READ)
+        if not enough & {Scope(scope) for scope in key.scopes}:
+            wanted = " or ".join(sorted(enough)) or "the admin key itself"
+            raise Forbidden(f"the key {key.name!r} may not do this; needed is {wanted}")
+        return key.name

@@ -1,0 +1,152 @@
+"""Training runs that nobody asked for."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from msgspec.structs import replace
+
+from gateway.database.errors import Sessions
+from gateway.history.audit import AuditTrail
+from gateway.history.record import Record
+from gateway.history.writer import HistoryWriter
+from gateway.prediction.automatic import AutomaticTraining
+from gateway.prediction.drift import DriftMonitor
+from gateway.prediction.registry import Registry
+from gateway.prediction.runs import TrainingRuns
+from gateway.prediction.schedule import Schedule, Schedules
+from models import Predictor
+
+QUIET = Schedule(every_s=None, least_outcomes=5, window=50)
+Eventually = Callable[[Callable[[], object]], Awaitable[None]]
+Gateway = tuple[AutomaticTraining, TrainingRuns, DriftMonitor]
+
+
+@pytest.fixture
+async def gateways(sessions: Sessions, postgres_url: str) -> AsyncIterator[list[Gateway]]:
+    """Two gateways on one database, which look when they are told to."""
+    made: list[Gateway] = []
+    for _ in range(2):
+        runs = TrainingRuns(sessions, model="demo", model_hash="abc", database_url=postgres_url)
+        drift = DriftMonitor()
+        automatic = AutomaticTraining(
+            sessions, runs, drift, model="demo", database_url=postgres_url, poll_s=3_600
+        )
+        made.append((automatic, runs, drift))
+    yield made
+    for automatic, runs, _ in made:
+        await automatic.close()
+        await runs.close()
+
+
+@pytest.fixture
+async def outcomes(
+    sessions: Sessions, tmp_path: Path, a_record: Callable[..., Record]
+) -> Callable[[int], Awaitable[None]]:
+    """Puts finished requests into history."""
+    writer = HistoryWriter(sessions, tmp_path)
+
+    async def finish(number: int) -> None:
+        for _ in range(number):
+            writer.record(a_record(model="demo"))
+        await writer.flush()
+
+    return finish
+
+
+async def test_one_of_two_gateways_starts_the_run_that_is_due(
+    gateways: list[Gateway],
+    outcomes: Callable[[int], Awaitable[None]],
+    sessions: Sessions,
+    registry: Registry,
+) -> None:
+    await Schedules(sessions).set("demo", replace(QUIET, every_s=3_600.0), by="olga")
+    await outcomes(4)
+    await asyncio.gather(*(automatic.look() for automatic, _, _ in gateways))
+    assert await registry.runs() == []
+    await outcomes(1)
+    for _ in range(3):
+        await asyncio.gather(*(automatic.look() for automatic, _, _ in gateways))
+    for _, runs, _ in gateways:
+        await runs.finished()
+    await asyncio.gather(*(automatic.look() for automatic, _, _ in gateways))
+    (run,) = await registry.runs()
+    assert (run.trigger, run.created_by) == ("timer", "schedule")
+
+
+async def test_gateway_in_the_background_hears_of_a_changed_schedule(
+    *,
+    gateways: list[Gateway],
+    outcomes: Callable[[int], Awaitable[None]],
+    sessions: Sessions,
+    registry: Registry,
+    eventually: Eventually,
+) -> None:
+    await Schedules(sessions).set("demo", QUIET, by="olga")
+    await outcomes(5)
+    automatic, runs, drift = gateways[0]
+    automatic.start()
+    await eventually(lambda: drift.quality() is None and drift._all.size == 50)
+    assert await registry.runs() == []
+    await Schedules(sessions).set("demo", replace(QUIET, every_s=60.0), by="otto")
+    await eventually(lambda: runs.pid is not None)
+    changed, _ = (await AuditTrail(sessions).list(9, subject="demo"))[:2]
+    assert (changed.actor, changed.action) == ("otto", "schedule.changed")
+    assert changed.before is not None
+    assert changed.after is not None
+    assert (changed.before["every_s"], changed.after["every_s"]) == (None, 60.0)
+
+
+@pytest.mark.parametrize(
+    ("length", "trigger"), [(lambda n: n + 1_000, "coverage"), (lambda n: 101 - n, "tau")]
+)
+async def test_drift_of_the_active_version_starts_a_run(
+    *,
+    gateways: list[Gateway],
+    outcomes: Callable[[int], Awaitable[None]],
+    sessions: Sessions,
+    registry: Registry,
+    a_version: Callable[..., Predictor],
+    a_record: Callable[..., Record],
+    length: Callable[[int], int],
+    trigger: str,
+) -> None:
+    await Schedules(sessions).set("demo", replace(QUIET, coverage_tolerance=0.2), by="olga")
+    version = await registry.add(a_version(metrics={"new": {"tau": 0.5}}))
+    await registry.activate(version.id, by="olga")
+    await outcomes(5)
+    automatic, runs, drift = gateways[0]
+    await automatic.look()
+    feed(drift, version.id, a_record, lambda n: n)
+    await automatic.look()
+    assert await registry.runs() == []
+    feed(drift, version.id, a_record, length)
+    await automatic.look()
+    (run,) = await registry.runs()
+    assert run.trigger == trigger
+    await runs.finished()
+
+
+def feed(
+    drift: DriftMonitor,
+    version: UUID,
+    a_record: Callable[..., Record],
+    length: Callable[[int], int],
+) -> None:
+    """100 outcomes; predicted were 1 to 100 tokens, a tenth of them too short a P90."""
+    for n in range(1, 101):
+        upper = 5_000.0 if n % 10 and length(n) < 1_000 else 0.5
+        drift.observe(
+            a_record(
+                predictor_id=version,
+                quantiles=[1.0, 1.0, float(n), float(n), upper, upper],
+                generation_tokens=length(n),
+                max_tokens=10_000,
+            )
+        )
+
+
+async def test_schedule_that_nobody_set_is_the_default(sessions: Sessions) -> None:
+    assert await Schedules(sessions).show("demo") == (Schedule(), None)

@@ -1,0 +1,287 @@
+"""Samples drawn from history on a real Postgres."""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TypeAlias
+from uuid import UUID
+
+import numpy as np
+import pytest
+from sqlalchemy import text
+
+from gateway.database.connection import Database
+from gateway.database.errors import Sessions
+from gateway.history.record import Record
+from gateway.history.writer import HistoryWriter
+from gateway.prediction.erasure import SampleErasure
+from gateway.prediction.features import FEATURE_VERSION, NAMES
+from gateway.prediction.samples import read_samples
+from gateway.prediction.text import TEXT_DIMS
+from gateway.tenancy.tenants import Tenants
+from models.base import new_id
+from tests.conftest import Builder
+
+FEATURES = np.zeros(len(NAMES), dtype=np.float32).tobytes()
+TEXT = bytes(2 * TEXT_DIMS)
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+Keep: TypeAlias = Callable[[Sequence[Record]], Awaitable[None]]
+
+
+@pytest.fixture
+def a_sample(a_record: Callable[..., Record]) -> Callable[..., Record]:
+    """Makes a record that could be learned from; any field can be given."""
+
+    def build(**given: object) -> Record:
+        fields = {"features": FEATURES, "feature_version": FEATURE_VERSION}
+        return a_record(**{**fields, **given})
+
+    return build
+
+
+@pytest.fixture
+def keep(sessions: Sessions, tmp_path: Path) -> Keep:
+    """Puts records into history."""
+    writer = HistoryWriter(sessions, tmp_path)
+
+    async def put(records: Sequence[Record]) -> None:
+        for record in records:
+            writer.record(record)
+        await writer.flush()
+
+    return put
+
+
+async def test_few_rows_are_all_read_oldest_first_and_weigh_the_same(
+    sessions: Sessions, keep: Keep, a_sample: Callable[..., Record]
+) -> None:
+    at = [BEGAN + timedelta(seconds=second) for second in (3, 1, 2)]
+    await keep([a_sample(arrived_at=when, generation_tokens=when.second) for when in at])
+    samples, report = await read_samples(sessions, "model")
+    assert samples.tokens.tolist() == [1, 2, 3]
+    assert samples.arrived == sorted(at)
+    assert samples.weights is not None
+    assert samples.weights.tolist() == [1, 1, 1]
+    assert (report["found"], report["read"]) == (3, 3)
+
+
+async def test_what_says_nothing_of_a_length_is_not_read(
+    sessions: Sessions, keep: Keep, a_sample: Callable[..., Record]
+) -> None:
+    cut = {"censored": True, "finish_reason": "cancelled"}
+    await keep(
+        [
+            a_sample(generation_tokens=0, **cut),
+            a_sample(feature_version=FEATURE_VERSION + 1),
+            a_sample(model="other"),
+            a_sample(features=b"1234"),
+            a_sample(arrived_at=BEGAN - timedelta(seconds=1)),
+            a_sample(generation_tokens=7, **cut),
+        ]
+    )
+    samples, _ = await read_samples(sessions, "model", since=BEGAN)
+    assert samples.tokens.tolist() == [7]
+    assert samples.censored.tolist() == [True]
+
+
+async def test_draw_is_the_same_for_the_same_seed_and_another_for_another(
+    sessions: Sessions, keep: Keep, a_sample: Callable[..., Record]
+) -> None:
+    await keep([a_sample(generation_tokens=n + 1, quantiles=[n + 1.0] * 6) for n in range(400)])
+
+    async def drawn(seed: int) -> list[float]:
+        samples, _ = await read_samples(sessions, "model", most=40, seed=seed)
+        assert len(samples) == 32  # the room for extra hard rows stays empty
+        return list(samples.tokens)
+
+    assert await drawn(1) == await drawn(1) != await drawn(2)
+
+
+async def test_every_row_is_drawn_equally_often_and_weights_undo_what_is_not(
+    sessions: Sessions, keep: Keep, a_sample: Callable[..., Record]
+) -> None:
+    """300 rows of one app, a fifth of them hard, and 60 of another; 90 rows, 200 times."""
+    large, small = UUID(int=1), UUID(int=2)
+    hard = [1.0, 1.0, 500.0, 500.0, 500.0, 500.0]
+    fair = [1.0, 5.0, 12.0, 20.0, 30.0, 40.0]
+    records = [
+        a_sample(
+            app_id=large if n < 300 else small,
+            quantiles=hard if n % 5 == 0 and n < 300 else fair,
+            generation_tokens=n % 17 + 2,
+            arrived_at=BEGAN + timedelta(seconds=n),
+        )
+        for n in range(360)
+    ]
+    await keep(records)
+    times: Counter[datetime] = Counter()
+    stands_for: Counter[datetime] = Counter()
+    hards = []
+    for seed in range(200):
+        samples, report = await read_samples(sessions, "model", most=90, seed=seed)
+        assert samples.weights is not None
+        hards.append(report["hard"])
+        times.update(samples.arrived)
+        for when, weight in zip(samples.arrived, samples.weights, strict=True):
+            stands_for[when] += weight * 360 / len(samples)
+    easy = [times[r.arrived_at] for r in records[:300] if not r.hard]
+    assert min(easy) > 10  # of 200 draws, a share of about 0.2
+    assert np.mean(hards) > 72 * (60 / 360)  # more than their share of the core
+    each = np.array([stands_for[record.arrived_at] / 200 for record in records])
+    assert each.mean() == pytest.approx(1)
+    for part in (each[:300], each[300:], each[:300:5]):
+        assert part.mean() == pytest.approx(1, abs=0.12)
+
+
+async def test_hard_rows_are_those_the_served_median_missed(
+    a_sample: Callable[..., Record],
+) -> None:
+    def hard(median: float, tokens: int, *, censored: bool = False) -> bool:
+        record = a_sample(
+            quantiles=[0.0, 0.0, median, 0.0, 0.0, 0.0], generation_tokens=tokens, censored=censored
+        )
+        return record.hard
+
+    assert not hard(10, 20)
+    assert hard(10, 21)
+    assert hard(31, 20)
+    assert not hard(190, 210)
+    assert hard(180, 210)
+    assert not hard(200, 20, censored=True)
+    assert hard(20, 200, censored=True)
+
+
+async def test_opted_out_tenant_is_not_trained_on_and_keeps_its_usage_alone(
+    *,
+    sessions: Sessions,
+    keep: Keep,
+    build: Builder,
+    a_sample: Callable[..., Record],
+    database: Database,
+) -> None:
+    private, open_to = (await build.tenant()).id, (await build.tenant()).id
+    personal = {
+        "end_user": "ursula",
+        "embedding": TEXT,
+        "instruction_hash": b"h",
+        "instruction_embedding": bytes(768),
+    }
+    before = a_sample(tenant_id=private, generation_tokens=50, **personal)
+    await keep([before])
+    await Tenants(sessions).allow_learning(private, allowed=False, by="olga")
+    after = a_sample(
+        tenant_id=private,
+        generation_tokens=60,
+        **personal | {"instruction_hash": b"private", "app_id": new_id()},
+    )
+    theirs = a_sample(tenant_id=open_to, app_id=new_id(), generation_tokens=70)
+    await keep([after, theirs])
+    samples, report = await read_samples(sessions, "model")
+    assert samples.tokens.tolist() == [70]
+    assert report["tenants"][str(private)] == {"found": 0, "read": 0, "opted_out": 1, "erased": 1}
+    assert report["tenants"][str(open_to)] == {"found": 1, "read": 1, "opted_out": 0, "erased": 0}
+    async with database.engine.connect() as connection:
+        kept = await connection.execute(
+            text(
+                "SELECT generation_tokens, end_user, embedding, features, instruction_hash "
+                "FROM requests WHERE id = :id"
+            ),
+            {"id": after.id},
+        )
+        assert kept.one() == (60, None, None, b"", b"")
+        hashes = await connection.execute(text("SELECT hash FROM instructions"))
+        assert list(hashes.scalars()) == [b"h"]
+
+
+async def test_erased_tenant_is_gone_from_the_next_training_set(
+    *,
+    sessions: Sessions,
+    keep: Keep,
+    build: Builder,
+    a_sample: Callable[..., Record],
+    database: Database,
+) -> None:
+    gone, stays = (await build.tenant()).id, (await build.tenant()).id
+
+    def rows(tenant: UUID, app: int, *hashes: bytes) -> list[Record]:
+        own = {
+            "tenant_id": tenant,
+            "app_id": UUID(int=app),
+            "end_user": "u",
+            "embedding": TEXT,
+        }
+        return [
+            a_sample(instruction_hash=hash_, instruction_embedding=bytes(768), **own)
+            for hash_ in hashes
+        ]
+
+    await keep([*rows(gone, 5, b"shared", b"own", b"own"), *rows(stays, 6, b"shared")])
+    erased = await SampleErasure(sessions).erase(gone, None, by="olga")
+    assert (erased.rows, erased.instructions) == (3, 1)
+    assert (await SampleErasure(sessions).erase(gone, None, by="olga")).rows == 0
+    _, report = await read_samples(sessions, "model")
+    assert report["tenants"][str(gone)] == {"found": 0, "read": 0, "opted_out": 0, "erased": 3}
+    assert report["tenants"][str(stays)]["read"] == 1
+    async with database.engine.connect() as connection:
+        left = await connection.execute(
+            text(
+                "SELECT count(*), count(end_user), count(embedding), sum(generation_tokens) "
+                "FROM requests WHERE tenant_id = :id"
+            ),
+            {"id": gone},
+        )
+        assert left.one() == (3, 0, 0, 36)
+        assert list(await connection.scalars(text("SELECT hash FROM instructions"))) == [b"shared"]
+
+
+async def test_erasing_a_user_leaves_the_others_of_the_tenant(
+    sessions: Sessions, keep: Keep, build: Builder, a_sample: Callable[..., Record]
+) -> None:
+    tenant = (await build.tenant()).id
+    users = ("ursula", "ursula", "uwe", None)
+    await keep([a_sample(tenant_id=tenant, end_user=user) for user in users])
+    erased = await SampleErasure(sessions).erase(tenant, "ursula", by="olga")
+    assert (erased.rows, erased.instructions) == (2, 0)
+    samples, report = await read_samples(sessions, "model")
+    assert len(samples) == 2
+    assert report["tenants"][str(tenant)] == {"found": 2, "read": 2, "opted_out": 0, "erased": 2}
+
+
+async def test_draw_reads_the_index_and_no_row(
+    keep: Keep, a_sample: Callable[..., Record], database: Database
+) -> None:
+    await keep([a_sample() for _ in range(2_000)])
+    async with database.engine.connect() as plain:
+        connection = await plain.execution_options(isolation_level="AUTOCOMMIT")
+        await connection.execute(text("VACUUM ANALYZE requests"))
+        await connection.execute(text("SET enable_seqscan = off"))
+        plan = await connection.execute(
+            text(
+                "EXPLAIN SELECT arrived_at, id FROM requests WHERE model = 'model' "
+                f"AND feature_version = {FEATURE_VERSION} AND feature_version > 0 "
+                "AND (NOT censored OR generation_tokens > 0) "
+                f"AND app_id = '{UUID(int=2)}' AND hard = false "
+                "AND uuid_hash_extended(id, 0) >= 5 "
+                "ORDER BY uuid_hash_extended(id, 0) LIMIT 10"
+            )
+        )
+        steps = " ".join(plan.scalars())
+    assert "Index Only Scan using ix_requests_sampling" in steps
+    assert "Sort" not in steps
+
+
+async def test_erasure_in_portions_passes_over_no_row(
+    *,
+    sessions: Sessions,
+    keep: Keep,
+    build: Builder,
+    a_sample: Callable[..., Record],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.prediction.erasure.PORTION", 2)
+    tenant = (await build.tenant()).id
+    await keep([a_sample(tenant_id=tenant, arrived_at=BEGAN) for _ in range(3)])
+    await keep([a_sample(tenant_id=tenant, app_id=new_id(), end_user="u") for _ in range(4)])
+    assert (await SampleErasure(sessions).erase(tenant, None, by="olga")).rows == 7
+    assert len((await read_samples(sessions, "model"))[0]) == 0
