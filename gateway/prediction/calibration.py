@@ -15,12 +15,11 @@ from uuid import UUID
 import numpy as np
 from msgspec import Struct
 
-from gateway.prediction.features import NOTES
 from gateway.prediction.messages import LEVELS
 from gateway.prediction.survival import Bools, Floats, quantiles, weigh
 from gateway.prediction.window import Window
 
-UPPER: Final = LEVELS[-len(NOTES) :]  # what each calibrated quantile promises to cover
+UPPER: Final = LEVELS[-2:]  # what each calibrated quantile promises to cover
 WINDOW: Final = 500
 LEAST_APP: Final = 50
 LEAST_GLOBAL: Final = 20

@@ -4,8 +4,8 @@ The gateway makes the vector when the request arrives and keeps it with the outc
 reads that very vector, so both always see the same. A change of a name, an order or a meaning
 takes a new FEATURE_VERSION, and versions of the predictor are bound to it.
 
-The last columns, `NOTES`, are no input of the model: they keep the upper quantiles the model gave
-before calibration (log tokens; 0 without a model), which calibration needs with the outcome.
+The last columns, `NOTES`, are no input of the model: they keep quantiles that the model gave (ln
+tokens; 0 without a model), from which correction and calibration learn with the outcome.
 """
 
 import math
@@ -35,7 +35,8 @@ INPUTS: Final = (
     *(f"user_{name}" for name in _LENGTHS),
     "user_over_app",
 )
-NOTES: Final = ("scored_p90", "scored_p95")
+NOTED: Final = (0.5, 0.9, 0.95)
+NOTES: Final = tuple(f"scored_{level}" for level in NOTED)
 NAMES: Final = (*INPUTS, *NOTES)
 
 USER_INPUT_COLUMN: Final = INPUTS.index("log_user_input_tokens")
@@ -63,14 +64,14 @@ def features(question: Question, history: History) -> Vector:
 
 
 def note(vector: Vector, scored: tuple[float, ...]) -> Vector:
-    """The vector with the model's uncalibrated log quantiles at `LEVELS` noted in it."""
-    noted = vector.copy()
-    noted[len(INPUTS) :] = scored[len(LEVELS) - len(NOTES) :]
-    return noted
+    """The vector with what the model said noted in it: its ln quantiles at `LEVELS`."""
+    kept = vector.copy()
+    kept[len(INPUTS) :] = [scored[LEVELS.index(level)] for level in NOTED]
+    return kept
 
 
 def noted(vector: Vector) -> tuple[float, ...]:
-    """The uncalibrated upper log quantiles kept in a vector, rising."""
+    """The ln quantiles at `NOTED` kept in a vector, rising."""
     return tuple(vector[len(INPUTS) :].tolist())
 
 

@@ -7,18 +7,20 @@ themselves or at their own `max_tokens`, which caps the quantiles too. Censored 
 left, a length says too little and is not judged; it is still learned, as a lower bound.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
+from uuid import UUID
 
 import msgspec
 import numpy as np
 
 from gateway.errors import Conflict
+from gateway.prediction.adaptation import PLACES, Adaptation, Told
 from gateway.prediction.artefact import Artefact
-from gateway.prediction.calibration import NO_SCORES, Calibration, Scores, finish, scores_of
+from gateway.prediction.calibration import NO_SCORES, UPPER, Scores, scores_of
 from gateway.prediction.evaluation import Scorecard, evaluate
-from gateway.prediction.features import FEATURE_VERSION, INPUTS, NOTES
+from gateway.prediction.features import FEATURE_VERSION, INPUTS
 from gateway.prediction.inputs import Inputs
 from gateway.prediction.lines import place
 from gateway.prediction.messages import LEVELS
@@ -79,28 +81,39 @@ def make_version(
     return Judged(
         artefact=_artefact(fitted, model, model_hash, held_out_scores(model_now, newest)),
         held_out=len(newest),
-        new=judge(levels_of(model_now), newest),
-        active=judge(levels_of(QuantileModel(active)), newest, active.scores) if active else None,
-        line=judge(_line(fitted, past), newest),
+        new=judge(levels_of(model_now), newest, fitted.lines),
+        active=judge_version(active, newest) if active else None,
+        line=judge(_line(fitted, past), newest, fitted.lines),
         served=_card(newest, newest.served),
     )
 
 
-def judge(predict: Predict, samples: Samples, start: Scores = NO_SCORES) -> Scorecard:
-    """How good a model is on samples, calibrated on the way by each outcome as it is live."""
-    calibration = Calibration(start)
+def judge(
+    predict: Predict, samples: Samples, known: Iterable[UUID] = (), start: Scores = NO_SCORES
+) -> Scorecard:
+    """How good a model that knows some apps is on samples, adapted on the way as it is live."""
+    adaptation = Adaptation(known, start)
     scored = predict(samples.inputs)
     predicted = np.empty_like(scored)
-    for row, app in enumerate(samples.inputs.apps):
-        cap = int(samples.max_tokens[row])
-        predicted[row] = finish(scored[row].tolist(), calibration.offsets(app), cap)
-        calibration.learn(
-            app,
-            scored[row, -len(NOTES) :].tolist(),
-            int(samples.tokens[row]),
-            censored=bool(samples.censored[row]),
-        )
+    rows = zip(
+        samples.inputs.apps,
+        samples.inputs.log_uil.tolist(),
+        scored.tolist(),
+        samples.tokens.astype(int).tolist(),
+        samples.censored.tolist(),
+        samples.max_tokens.astype(int).tolist(),
+        strict=True,
+    )
+    for row, (app, log_uil, levels, tokens, censored, cap) in enumerate(rows):
+        predicted[row] = adaptation.serve(app, log_uil, levels, cap)
+        said = tuple(levels[place] for place in PLACES)
+        adaptation.learn(Told(app, log_uil, said, tokens, censored))
     return _card(samples, predicted)
+
+
+def judge_version(version: Artefact, samples: Samples) -> Scorecard:
+    """How good a stored version is on samples."""
+    return judge(levels_of(QuantileModel(version)), samples, version.lines, version.scores)
 
 
 def levels_of(model: QuantileModel) -> Predict:
@@ -110,7 +123,7 @@ def levels_of(model: QuantileModel) -> Predict:
 
 def held_out_scores(model: QuantileModel, samples: Samples) -> Scores:
     """The scores a version's calibration begins with."""
-    upper = model.predict(samples.inputs).quantiles[:, -len(NOTES) :]
+    upper = model.predict(samples.inputs).quantiles[:, -len(UPPER) :]
     return Scores(
         apps=samples.inputs.apps,
         scores=[

@@ -19,19 +19,25 @@ IMPUTATIONS = 3
 
 
 def fit_lines(
-    apps: Sequence[UUID], log_uil: Floats, log_lengths: Floats, censored: Bools
+    apps: Sequence[UUID],
+    log_uil: Floats,
+    log_lengths: Floats,
+    censored: Bools,
+    weights: Floats | None = None,
 ) -> tuple[Line, dict[UUID, Line]]:
-    """The pooled line and each app's, from n ≥ 1 rows.
+    """The pooled line and each app's, from n ≥ 1 rows, each counting by its weight.
 
     A censored length is replaced by what the residuals of its size tell to expect above it
     (`beyond`), and the lines are fitted again, as Buckley and James (1979) do.
     """
+    weights = np.ones(len(log_uil)) if weights is None else weights
     rows_of = grouped(apps)
     lengths = log_lengths
     for _ in range(IMPUTATIONS if censored.any() else 1):
-        pooled = _pooled(log_uil, lengths)
+        pooled = _pooled(log_uil, lengths, weights)
         lines = {
-            app: _shrunk(log_uil[rows], lengths[rows], pooled) for app, rows in rows_of.items()
+            app: _shrunk(log_uil[rows], lengths[rows], weights[rows], pooled)
+            for app, rows in rows_of.items()
         }
         centre, spread = place(apps, log_uil, pooled, lines)
         expected = beyond((log_lengths - centre) / spread, censored, draws=1)[:, 0]
@@ -86,26 +92,26 @@ def grouped(apps: Sequence[UUID]) -> dict[UUID, NDArray[np.intp]]:
     return dict(zip(numbers, np.split(rows, ends), strict=True))
 
 
-def _pooled(x: Floats, y: Floats) -> Line:
-    centred = x - x.mean()
-    slope = float(centred @ (y - y.mean())) / max(float(centred @ centred), 1.0)
-    return _through(x, y, slope, len(y))
+def _pooled(x: Floats, y: Floats, weights: Floats) -> Line:
+    centred = x - np.average(x, weights=weights)
+    scale = max(float(weights @ centred**2), 1.0)
+    slope = float((weights * centred) @ (y - np.average(y, weights=weights))) / scale
+    intercept = float(np.average(y - slope * x, weights=weights))
+    variance = float(np.average((y - intercept - slope * x) ** 2, weights=weights))
+    return Line(intercept, slope, max(variance**0.5, LEAST_SPREAD), len(y))
 
 
-def _shrunk(x: Floats, y: Floats, pooled: Line) -> Line:
+def _shrunk(x: Floats, y: Floats, weights: Floats, pooled: Line) -> Line:
     """Ridge around the pooled line: its residuals are fitted with slope and intercept held back."""
     residual = y - (pooled.intercept + pooled.slope * x)
-    own = len(y) / (len(y) + SHRINKAGE)
-    centred = x - x.mean()
-    slope = float(centred @ (residual - residual.mean())) / (float(centred @ centred) + SHRINKAGE)
-    shift = own * float(residual.mean())
-    intercept = pooled.intercept + shift - slope * float(x.mean())
+    total = float(weights.sum())
+    own = total / (total + SHRINKAGE)
+    middle, shift = (float(np.average(each, weights=weights)) for each in (x, residual))
+    centred = x - middle
+    scale = float(weights @ centred**2) + SHRINKAGE
+    slope = float((weights * centred) @ (residual - shift)) / scale
+    intercept = pooled.intercept + own * shift - slope * middle
     left = y - (intercept + (pooled.slope + slope) * x)
-    variance = own * float((left**2).mean()) + (1 - own) * pooled.spread**2
+    missed = float(np.average(left**2, weights=weights))
+    variance = own * missed + (1 - own) * pooled.spread**2
     return Line(intercept, pooled.slope + slope, max(variance**0.5, LEAST_SPREAD), len(y))
-
-
-def _through(x: Floats, y: Floats, slope: float, rows: int) -> Line:
-    intercept = float(y.mean()) - slope * float(x.mean())
-    spread = float(np.std(y - intercept - slope * x))
-    return Line(intercept, slope, max(spread, LEAST_SPREAD), rows)

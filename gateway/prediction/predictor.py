@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import math
 import time
 from asyncio import Future
 from functools import partial
@@ -15,11 +16,20 @@ from msgspec import Struct
 from gateway.database.errors import Sessions
 from gateway.errors import Unavailable
 from gateway.history.record import Record
+from gateway.prediction.adaptation import Adaptation, Told
 from gateway.prediction.artefact import decode
-from gateway.prediction.calibration import NO_OFFSETS, Calibration, finish
+from gateway.prediction.calibration import NO_OFFSETS, finish
 from gateway.prediction.client import PredictorClient
 from gateway.prediction.drift import DriftMonitor
-from gateway.prediction.features import FEATURE_VERSION, Vector, features, from_bytes, note, noted
+from gateway.prediction.features import (
+    FEATURE_VERSION,
+    USER_INPUT_COLUMN,
+    Vector,
+    features,
+    from_bytes,
+    note,
+    noted,
+)
 from gateway.prediction.frames import Answer
 from gateway.prediction.habits import Habits, History, Outcome
 from gateway.prediction.messages import Embeddings, Prediction, Question
@@ -28,7 +38,7 @@ from gateway.prediction.statistics import expected_tokens
 
 log = structlog.get_logger()
 
-MOST_CALIBRATED: Final = 5_000  # rows read when a version comes into use
+MOST_ADAPTED: Final = 5_000  # rows read when a version comes into use
 MOST_CHARS: Final = 1_000  # of an instruction; the encoder reads fewer still
 MOST_INPUT_CHARS: Final = 20_000  # of a longer text, half from each end
 
@@ -64,7 +74,7 @@ class LengthPredictor:
         self._sessions = sessions
         self._client = PredictorClient()
         self._habits = Habits()
-        self._calibrations: dict[UUID, Calibration] = {}
+        self._adaptations: dict[UUID, Adaptation] = {}
         self._active: UUID | None = None
 
     @property
@@ -131,7 +141,7 @@ class LengthPredictor:
         return answer
 
     def observe(self, record: Record) -> None:
-        """Learn from a finished request: habits at once, calibration of the version that spoke."""
+        """Learn from a finished request: habits, and the version that spoke."""
         if record.model != self.model:
             return
         outcome = Outcome(
@@ -145,24 +155,22 @@ class LengthPredictor:
         self._habits.learn(outcome)
         if record.predictor_id == self._active:
             self.drift.observe(record)
-        calibration = self._calibrations.get(record.predictor_id) if record.predictor_id else None
-        if calibration is not None:
+        adaptation = self._adaptations.get(record.predictor_id) if record.predictor_id else None
+        if adaptation is not None:
             version = record.feature_version
-            _calibrate(
-                calibration, Finished(outcome, record.predictor_id, version, record.features)
-            )
+            _adapt(adaptation, Finished(outcome, record.predictor_id, version, record.features))
 
     async def activate(self, predictor_id: UUID, artefact: bytes) -> None:
         """Score with another version from now on.
 
         PredictorRefused leaves the version before in use; Unavailable if the process died over it.
         """
-        calibration = await asyncio.to_thread(_first_calibration, artefact, self.model_hash)
-        spoken = recent(self._sessions, self.model, predictor=predictor_id, most=MOST_CALIBRATED)
+        adaptation = await asyncio.to_thread(_unadapted, artefact, self.model_hash)
+        spoken = recent(self._sessions, self.model, predictor=predictor_id, most=MOST_ADAPTED)
         for row in await spoken:
-            _calibrate(calibration, row)
-        before = {id_: kept for id_, kept in self._calibrations.items() if id_ == self._active}
-        self._calibrations = {**before, predictor_id: calibration}
+            _adapt(adaptation, row)
+        before = {id_: kept for id_, kept in self._adaptations.items() if id_ == self._active}
+        self._adaptations = {**before, predictor_id: adaptation}
         await self._client.load(predictor_id, self.model_hash, artefact)
         self._active = predictor_id
         log.info("predictor_version_activated", predictor=str(predictor_id), model=self.model)
@@ -176,19 +184,21 @@ class LengthPredictor:
         embeddings: Embeddings,
         answer: Answer | None,
     ) -> Prediction:
-        source, predictor, scored = history.source, None, history.app.quantiles
-        offsets, mean = NO_OFFSETS, None
         if answer is not None and answer.scored is not None:
-            source, predictor, scored = "model", answer.scored.predictor, answer.scored.quantiles
-            calibration = self._calibrations.get(predictor)
-            offsets = calibration.offsets(question.app) if calibration is not None else NO_OFFSETS
-            vector, mean = note(vector, scored), answer.scored.mean
             self.counts.by_model += 1
+            source, predictor, scored = "model", answer.scored.predictor, answer.scored.quantiles
+            # The version before may answer still while another is being loaded.
+            adaptation = self._adaptations.get(predictor) or Adaptation()
+            log_uil = float(vector[USER_INPUT_COLUMN])
+            levels = adaptation.serve(question.app, log_uil, scored, question.max_tokens)
+            mean = answer.scored.mean * math.exp(adaptation.shift(question.app, log_uil))
+            vector = note(vector, scored)
         else:
             self.counts.without_model += 1
-        q10, q25, q50, q75, q90, q95 = finish(scored, offsets, question.max_tokens)
-        if mean is None:
-            mean = float(expected_tokens(np.array([q10, q25, q50, q75, q90, q95])))
+            source, predictor = history.source, None
+            levels = finish(history.app.quantiles, NO_OFFSETS, question.max_tokens)
+            mean = float(expected_tokens(np.array(levels)))
+        q10, q25, q50, q75, q90, q95 = levels
         return Prediction(
             quantiles=(q10, q25, q50, q75, q90, q95),
             mean=min(max(mean, 1.0), float(question.max_tokens)),
@@ -201,19 +211,18 @@ class LengthPredictor:
         )
 
 
-def _first_calibration(artefact: bytes, model_hash: str) -> Calibration:
-    return Calibration(decode(artefact, model_hash=model_hash).scores)
+def _unadapted(artefact: bytes, model_hash: str) -> Adaptation:
+    version = decode(artefact, model_hash=model_hash)
+    return Adaptation(version.lines, version.scores)
 
 
-def _calibrate(calibration: Calibration, row: Finished) -> None:
-    if row.feature_version != FEATURE_VERSION or (row.outcome.censored and not row.outcome.tokens):
+def _adapt(adaptation: Adaptation, row: Finished) -> None:
+    outcome = row.outcome
+    if row.feature_version != FEATURE_VERSION or (outcome.censored and not outcome.tokens):
         return
-    calibration.learn(
-        row.outcome.app,
-        noted(from_bytes(row.features)),
-        row.outcome.tokens,
-        censored=row.outcome.censored,
-    )
+    vector = from_bytes(row.features)
+    log_uil, said = float(vector[USER_INPUT_COLUMN]), noted(vector)
+    adaptation.learn(Told(outcome.app, log_uil, said, outcome.tokens, outcome.censored))
 
 
 def _keep(embeddings: Embeddings, whole: Future[Answer | None]) -> None:

@@ -73,7 +73,7 @@ def fit(
     """
     weights = np.ones(len(inputs)) if weights is None else weights
     log_lengths = np.log1p(np.maximum(tokens, 1.0))
-    pooled, lines = fit_lines(inputs.apps, inputs.log_uil, log_lengths, censored)
+    pooled, lines = fit_lines(inputs.apps, inputs.log_uil, log_lengths, censored, weights)
     centre, spread = place(inputs.apps, inputs.log_uil, pooled, lines)
     scaled = (log_lengths - centre) / spread
     expected = beyond(scaled, censored, draws=1)[:, 0]

@@ -18,8 +18,7 @@ from gateway.database.connection import Database
 from gateway.errors import Conflict, LmaasError
 from gateway.logs import set_up_logging
 from gateway.prediction.artefact import decode
-from gateway.prediction.fitting import judge, levels_of
-from gateway.prediction.quantiles import QuantileModel
+from gateway.prediction.fitting import judge_version
 from gateway.prediction.recent import newest_start
 from gateway.prediction.registry import Registry
 from gateway.prediction.samples import BEGINNING, Samples, read_samples
@@ -46,7 +45,7 @@ async def compare(database: Database, first: UUID, second: UUID) -> dict[str, An
     ]
     trained = [each.trained_until for each in versions if each.trained_until is not None]
     samples, unseen = await _slice(database, versions[0].model, max(trained, default=BEGINNING))
-    cards = [judge(levels_of(QuantileModel(each)), samples, each.scores) for each in models]
+    cards = [judge_version(each, samples) for each in models]
     if not cards[0].rows:
         raise Conflict(f"none of the newest {len(samples)} requests ended by itself")
     return {"rows": len(samples), "unseen": unseen, "cards": msgspec.to_builtins(cards)}

@@ -56,9 +56,9 @@ def test_names_are_distinct() -> None:
 def test_noted_quantiles_are_kept_beside_the_inputs() -> None:
     vector = features(a_question(), HISTORY)
     with_note = note(vector, (1.0, 2.0, 3.0, 4.0, 5.0, 6.0))
-    assert noted(with_note) == (5.0, 6.0)
+    assert noted(with_note) == (3.0, 5.0, 6.0)
     assert (with_note[: len(INPUTS)] == vector[: len(INPUTS)]).all()
-    assert noted(vector) == (0.0, 0.0)
+    assert noted(vector) == (0.0, 0.0, 0.0)
 
 
 def test_stored_vector_comes_back_and_one_of_another_size_does_not() -> None:

@@ -63,3 +63,17 @@ def test_cut_off_residual_is_drawn_from_those_above_it() -> None:
 
 def test_cut_off_residual_above_all_stays_its_own_bound() -> None:
     assert beyond(np.array([0.0, 9.0]), np.array([False, True]), draws=3)[1].tolist() == [9.0] * 3
+
+
+def test_a_row_of_weight_three_is_three_rows() -> None:
+    x, y = proportional(50, 2.0, 1)
+    apps, weights = [LONG, SHORT] * 25, np.where(np.arange(50) % 5, 1.0, 3.0)
+    again = np.repeat(np.arange(50), weights.astype(int))
+    weighed, lines = fit_lines(apps, x, y, np.zeros(50, bool), weights)
+    repeated, others = fit_lines(
+        [apps[row] for row in again], x[again], y[again], np.zeros(len(again), bool)
+    )
+    for one, other in ((weighed, repeated), *((lines[app], others[app]) for app in lines)):
+        assert one.intercept == pytest.approx(other.intercept)
+        assert one.slope == pytest.approx(other.slope)
+        assert one.spread == pytest.approx(other.spread)

@@ -1,0 +1,65 @@
+"""From what a version says to what is served: corrected, calibrated, capped.
+
+The same code serves live requests, judges versions and replays history.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Final
+from uuid import UUID
+
+from msgspec import Struct
+
+from gateway.prediction.calibration import NO_SCORES, Calibration, Scores, finish
+from gateway.prediction.correction import Corrections
+from gateway.prediction.features import NOTED
+from gateway.prediction.messages import LEVELS
+
+PLACES: Final = tuple(LEVELS.index(level) for level in NOTED)
+
+
+class Told(Struct, frozen=True):
+    """An outcome: of which app, how long its input was, what was said of it, and what came.
+
+    `said` are the version's ln quantiles at `NOTED`, before any correction.
+    """
+
+    app: UUID
+    log_uil: float
+    said: tuple[float, ...]
+    tokens: int
+    censored: bool
+
+
+class Adaptation:
+    """What one version learned since it was trained, an outcome at a time."""
+
+    def __init__(self, known: Iterable[UUID] = (), start: Scores = NO_SCORES) -> None:
+        self._corrections = Corrections(frozenset(known))
+        self._calibration = Calibration(start)
+
+    def shift(self, app: UUID, log_uil: float) -> float:
+        """What is added to the logarithm of every quantile."""
+        return self._corrections.shift(app, log_uil)
+
+    def serve(
+        self, app: UUID, log_uil: float, scored: Sequence[float], max_tokens: int
+    ) -> tuple[float, ...]:
+        """Quantiles in tokens, rising within 1 … max_tokens, from ln quantiles at `LEVELS`."""
+        shift = self.shift(app, log_uil)
+        moved = [level + shift for level in scored]
+        return finish(moved, self._calibration.offsets(app), max_tokens)
+
+    def learn(self, told: Told) -> None:
+        """Take in an outcome.
+
+        A length that was cut off says that it would have been longer than that, and nothing where
+        more was expected.
+        """
+        shift = self._corrections.shift(told.app, told.log_uil)
+        median, *upper = told.said
+        raised = [level + shift for level in upper]
+        self._calibration.learn(told.app, raised, told.tokens, censored=told.censored)
+        missed = math.log(max(told.tokens, 1)) - median
+        if not told.censored or missed > shift:
+            self._corrections.learn(told.app, told.log_uil, missed)
