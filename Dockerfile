@@ -33,7 +33,7 @@ COPY . .
 RUN tools/bin/pip --python /venv/bin/python install --no-deps --no-build-isolation --target /app .
 
 FROM ${PYTHON_IMAGE}
-# tini forwards signals and reaps; libgomp1 is LightGBM's; gcc makes the CPU engine's kernel.
+# tini forwards signals and reaps; libgomp1 is LightGBM's; gcc makes the engine's kernels.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends gcc libc6-dev libgomp1 tini \
     && rm -rf /var/lib/apt/lists/* \
@@ -48,6 +48,8 @@ ENV PATH=/app/bin:/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     HOME=/tmp \
     HF_HOME=/var/lib/lmaas/hub \
+    XDG_CACHE_HOME=/var/cache/lmaas \
+    TRITON_CACHE_DIR=/var/cache/lmaas/triton \
     LMAAS_HOST=0.0.0.0 \
     LMAAS_DATA_DIR=/var/lib/lmaas/data
 USER 10001:10001

@@ -152,8 +152,8 @@ def check_file(stack: Stack, bare: Stack) -> None:
 
 
 def check_image(stack: Stack, settings: Mapping[str, str]) -> None:
-    """No build tools, not root, nothing of where the packages came from."""
-    look = "id -u; command -v cc gcc g++ make ld || true; ls -d /root/.cache /build 2>/dev/null"
+    """Not root, nothing left of the build or of where the packages came from."""
+    look = "id -u; command -v g++ make pip || true; ls -d /root/.cache /build 2>/dev/null"
     found = stack.compose("exec", "-T", "gateway", "sh", "-c", f"{look} || true").split()
     if found != [USER]:
         raise Failed(f"in the gateway's container: {found}, expected user {USER} and no more")
@@ -163,7 +163,16 @@ def check_image(stack: Stack, settings: Mapping[str, str]) -> None:
     if any(value in history for value in told):
         raise Failed("the image tells where its packages came from")
     megabytes = int(run("docker", "image", "inspect", "--format", "{{.Size}}", IMAGE)) // 10**6
-    say(f"runs as user {USER}, without build tools; the image has {megabytes} MB")
+    say(f"runs as user {USER}, without what built it; the image has {megabytes} MB")
+
+
+def check_kernel(stack: Stack) -> None:
+    """The engine computes with the kernel that it compiled."""
+    look = ("sh", "-c", "ls /var/cache/lmaas/lmaas/kernels")
+    kernels = stack.compose("exec", "-T", "engine", *look).split()
+    if not any(name.startswith("decode-") for name in kernels):
+        raise Failed(f"the engine compiled no kernel: {kernels}")
+    say("the engine runs on a kernel of its own")
 
 
 def check_kill(stack: Stack) -> None:
@@ -200,6 +209,7 @@ def check(stack: Stack, settings: Mapping[str, str]) -> None:
     stack.up()
     say("all are healthy")
     check_image(stack, settings)
+    check_kernel(stack)
     stack.ask()
     check_kill(stack)
     stack.ask()
