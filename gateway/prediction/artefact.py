@@ -4,6 +4,7 @@ Layout: MAGIC, the SHA-256 of the rest (32 bytes), then one `Artefact` as Messag
 """
 
 import hashlib
+from collections.abc import Set as AbstractSet
 from typing import Final
 from uuid import UUID
 
@@ -73,7 +74,10 @@ class Space(Struct, frozen=True):
 
 
 class Kernel(Struct, frozen=True):
-    """One app's kernel ridge: points that were learned from, (n, d), a weight for each, (1, n)."""
+    """One app's kernel ridge: points that were learned from, (n, d), a weight for each, (1, n).
+
+    The points are what is left of requests' texts: personal data.
+    """
 
     points: Bytes
     weights: Matrix
@@ -139,16 +143,7 @@ def decode(stored: bytes, *, model_hash: str) -> Artefact:
 
     PredictorRefused if it is damaged, of another model, or of another feature version.
     """
-    head = len(MAGIC) + DIGEST_BYTES
-    digest, body = stored[len(MAGIC) : head], stored[head:]
-    if not stored.startswith(MAGIC):
-        raise PredictorRefused("these bytes are no predictor: they do not begin with its mark")
-    if hashlib.sha256(body).digest() != digest:
-        raise PredictorRefused("the predictor is damaged: its checksum does not match")
-    try:
-        artefact = msgspec.msgpack.decode(body, type=Artefact)
-    except msgspec.DecodeError as error:
-        raise PredictorRefused(f"the predictor cannot be read: {error}") from error
+    artefact = _read(stored)
     if artefact.model_hash != model_hash:
         raise PredictorRefused(
             f"the predictor was trained for model hash {artefact.model_hash}, not {model_hash}"
@@ -161,3 +156,28 @@ def decode(stored: bytes, *, model_hash: str) -> Artefact:
     if artefact.levels != list(LEVELS) or len(artefact.trees) != len(LEVELS):
         raise PredictorRefused(f"the predictor has other quantiles than {LEVELS}")
     return artefact
+
+
+def without_texts(stored: bytes, apps: AbstractSet[UUID]) -> bytes | None:
+    """A version without the text vectors of some apps' requests; None where it holds none.
+
+    PredictorRefused if it is damaged.
+    """
+    artefact = _read(stored)
+    kept = {app: kernel for app, kernel in artefact.kernels.items() if app not in apps}
+    if len(kept) == len(artefact.kernels):
+        return None
+    return encode(msgspec.structs.replace(artefact, kernels=kept))
+
+
+def _read(stored: bytes) -> Artefact:
+    head = len(MAGIC) + DIGEST_BYTES
+    digest, body = stored[len(MAGIC) : head], stored[head:]
+    if not stored.startswith(MAGIC):
+        raise PredictorRefused("these bytes are no predictor: they do not begin with its mark")
+    if hashlib.sha256(body).digest() != digest:
+        raise PredictorRefused("the predictor is damaged: its checksum does not match")
+    try:
+        return msgspec.msgpack.decode(body, type=Artefact)
+    except msgspec.DecodeError as error:
+        raise PredictorRefused(f"the predictor cannot be read: {error}") from error

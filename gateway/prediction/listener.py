@@ -2,7 +2,6 @@
 
 import asyncio
 from contextlib import suppress
-from uuid import UUID
 
 import structlog
 
@@ -29,7 +28,8 @@ class PredictorListener:
         self._predictor = predictor
         self._database_url = database_url
         self._poll_s = poll_s
-        self._refused: UUID | None = None
+        self._refused: bytes | None = None
+        self._followed: bytes | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -46,19 +46,25 @@ class PredictorListener:
                 await self._task
 
     async def follow(self) -> None:
-        """Use the active version if another one is in use.
+        """Use the active version if another one is in use, or other bytes of it.
 
         One that cannot be used is logged, once where it was refused, and the one before stays.
         """
-        active: UUID | None = None
+        checksum: bytes | None = None
         try:
-            active = await self._registry.active(self._predictor.model)
-            if active is None or active in (self._predictor.active, self._refused):
+            in_use = await self._registry.in_use(self._predictor.model)
+            if in_use is None:
+                return
+            active, checksum = in_use
+            if checksum == self._refused or (
+                active == self._predictor.active and checksum == self._followed
+            ):
                 return
             artefact = await self._registry.artefact(active)
             await self._predictor.activate(active, artefact)
+            self._followed = checksum
         except PredictorRefused as refused:
-            self._refused = active
+            self._refused = checksum
             log.error("predictor_version_refused", predictor=str(active), reason=refused.message)
         except (Unavailable, DatabaseLost, NotFound) as error:
             log.warning("predictor_version_not_followed", reason=error.message)

@@ -44,12 +44,13 @@ MOST_INPUT_CHARS: Final = 20_000  # of a longer text, half from each end
 
 
 class Counts(Struct):
-    """How predictions came about, since the start."""
+    """How predictions came about, and how often a version was taken into use, since the start."""
 
     by_model: int = 0
     without_model: int = 0
     timed_out: int = 0
     unavailable: int = 0
+    activations: int = 0
 
 
 class LengthPredictor:
@@ -173,6 +174,7 @@ class LengthPredictor:
         self._adaptations = {**before, predictor_id: adaptation}
         await self._client.load(predictor_id, self.model_hash, artefact)
         self._active = predictor_id
+        self.counts.activations += 1
         log.info("predictor_version_activated", predictor=str(predictor_id), model=self.model)
 
     def _prediction(

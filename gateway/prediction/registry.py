@@ -1,19 +1,23 @@
 """Versions of the predictor in Postgres: kept, listed, activated, rolled back, exported."""
 
 import asyncio
+from collections.abc import Set as AbstractSet
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
+import structlog
 from sqlalchemy import Select, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import Sessions, transaction
-from gateway.errors import Conflict, NotFound
+from gateway.errors import Conflict, NotFound, PredictorRefused
 from gateway.history.audit import note
-from gateway.prediction.artefact import checksum, decode
+from gateway.prediction.artefact import checksum, decode, without_texts
 from gateway.prediction.training_log import finish, no_run
 from models import Predictor, TrainingRun
 from models.base import new_id
+
+log = structlog.get_logger()
 
 CHANNEL: Final = "lmaas_predictors"  # NOTIFY with the model's name: another version is active
 MOST_LISTED: Final = 100
@@ -46,6 +50,44 @@ class Registry:
         statement = select(Predictor.id).where(Predictor.model == model, Predictor.active)
         async with transaction(self._sessions) as session:
             return await session.scalar(statement)
+
+    async def in_use(self, model: str) -> tuple[UUID, bytes] | None:
+        """The version of a model that is active, and the checksum of its bytes."""
+        statement = select(Predictor.id, Predictor.checksum)
+        statement = statement.where(Predictor.model == model, Predictor.active)
+        async with transaction(self._sessions) as session:
+            row = (await session.execute(statement)).one_or_none()
+        return None if row is None else (row.id, row.checksum)
+
+    async def forget_texts(self, apps: AbstractSet[UUID], by: str) -> int:
+        """Take the text vectors of some apps' requests out of every version; out of how many.
+
+        All gateways load the active version anew. One that is damaged is left as it is: nobody
+        can use it.
+        """
+        async with transaction(self._sessions) as session:
+            ids = [*await session.scalars(select(Predictor.id))]
+        changed = 0
+        for predictor_id in ids:
+            try:
+                stored = await self.artefact(predictor_id)
+                left = await asyncio.to_thread(without_texts, stored, apps)
+            except (NotFound, PredictorRefused) as error:
+                log.warning("predictor_not_read", id=str(predictor_id), reason=error.message)
+                continue
+            if left is not None:
+                changed += 1
+                await self._exchange(predictor_id, left, by)
+        return changed
+
+    async def _exchange(self, predictor_id: UUID, stored: bytes, by: str) -> None:
+        async with transaction(self._sessions) as session:
+            version = await _version(session, predictor_id)
+            before = _told(version)
+            version.artefact, version.checksum = stored, checksum(stored)
+            after = _told(version)
+            note(session, by, "predictor.texts_forgotten", predictor_id, before=before, after=after)
+            await _tell(session, version.model)
 
     async def artefact(self, predictor_id: UUID) -> bytes:
         """A version's bytes, as they are stored. NotFound if there is none."""
@@ -188,8 +230,13 @@ async def _activate(
     await session.refresh(version, ["active", "activated_at"])
     before = {"active": None if active is None else str(active.id)}
     note(session, by, action, version.id, before=before, after={"active": str(version.id)})
+    await _tell(session, version.model)
+
+
+async def _tell(session: AsyncSession, model: str) -> None:
+    """Have all gateways look again, once this is committed."""
     await session.execute(
-        text("SELECT pg_notify(:channel, :model)"), {"channel": CHANNEL, "model": version.model}
+        text("SELECT pg_notify(:channel, :model)"), {"channel": CHANNEL, "model": model}
     )
 
 

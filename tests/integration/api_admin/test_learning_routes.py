@@ -62,7 +62,7 @@ async def test_erasure_counts_its_rows_and_does_not_write_the_user_into_the_trai
     path = f"/admin/tenants/{tenant.id}/samples"
     for query, rows in (({"user": "ursula"}, 1), ({"user": "ursula"}, 0), ({}, 2), ({}, 0)):
         erased = await client.delete(path, params=query)
-        assert erased.json() == {"rows": rows, "instructions": 0}
+        assert erased.json() == {"rows": rows, "instructions": 0, "predictors": 0}
     trail = (await client.get("/admin/audit")).text
     assert "ursula" not in trail
     assert (

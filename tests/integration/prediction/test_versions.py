@@ -1,18 +1,20 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from msgspec.structs import replace
 from sqlalchemy import update
 
-from gateway.database.errors import Sessions
+from gateway.database.errors import Sessions, transaction
 from gateway.errors import Conflict, NotFound, PredictorRefused
 from gateway.history.audit import AuditTrail
 from gateway.prediction.artefact import decode, encode
+from gateway.prediction.erasure import SampleErasure
 from gateway.prediction.listener import PredictorListener
+from gateway.prediction.messages import Question
 from gateway.prediction.predictor import LengthPredictor
 from gateway.prediction.registry import Registry
-from models import Predictor
+from models import App, Predictor, Tenant
 
 Version = Callable[..., Predictor]
 Eventually = Callable[[Callable[[], object]], Awaitable[None]]
@@ -190,3 +192,40 @@ async def test_damaged_import_is_refused_and_nothing_kept(
     with pytest.raises(PredictorRefused, match="trained for model hash abc, not xyz"):
         await registry.take(artefact, model="demo", model_hash="xyz", by="otto")
     assert await registry.list() == []
+
+
+@pytest.mark.usefixtures("listener")
+async def test_erased_texts_leave_every_version_also_the_one_at_work(
+    registry: Registry,
+    predictor: LengthPredictor,
+    sessions: Sessions,
+    artefact: bytes,
+    a_version: Version,
+    eventually: Eventually,
+    a_question: Callable[..., Question],
+) -> None:
+    whole = decode(artefact, model_hash="abc")
+    kernel = whole.kernels[UUID(int=1)]
+    async with transaction(sessions) as session:
+        tenant = Tenant(name=f"tenant-{uuid4()}")
+        session.add(tenant)
+        await session.flush()
+        app = App(tenant_id=tenant.id, name="app")
+        session.add(app)
+    both = encode(replace(whole, kernels={app.id: kernel, UUID(int=1): kernel}))
+    theirs, ours = await registry.add(a_version(artefact=both)), await registry.add(a_version())
+    await registry.activate(theirs.id, by="test")
+    await eventually(lambda: predictor.active == theirs.id)
+    loads = predictor.counts.activations
+
+    erased = await SampleErasure(sessions).erase(tenant.id, None, by="olga")
+    assert erased.predictors == 1
+    left = decode(await registry.artefact(theirs.id), model_hash="abc")
+    assert set(left.kernels) == {UUID(int=1)}
+    assert left.trees == whole.trees
+    assert await registry.artefact(ours.id) == artefact
+    await eventually(lambda: predictor.counts.activations == loads + 1)
+    assert (await predictor.predict(a_question())).predictor == theirs.id
+    steps = await AuditTrail(sessions).list(2)
+    assert [step.action for step in steps] == ["samples.erased", "predictor.texts_forgotten"]
+    assert (await SampleErasure(sessions).erase(tenant.id, None, by="olga")).predictors == 0
