@@ -84,7 +84,7 @@ class Settings(Struct, frozen=True, rename=_variable):
         float, Meta(ge=0, description="standard deviations kept free above the expected KV peak")
     ] = 3.0
     prediction_budget_ms: Annotated[
-        float, Meta(gt=0, description="longest wait for a prediction; then one without embedding")
+        float, Meta(gt=0, description="longest wait for a prediction; then history answers")
     ] = 50.0
     automatic_training: Annotated[
         bool,
