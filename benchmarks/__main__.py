@@ -2,11 +2,15 @@
 
 import signal
 import sys
+from pathlib import Path
+from typing import Literal
 
 import click
 
-from benchmarks import e1, e3, prefix, step, workload
+from benchmarks import e1, e3, p1, p2, p3, prefix, step, workload
 from benchmarks.models import SHAPES
+from gateway.errors import LmaasError
+from gateway.evaluation.lengths import Rule
 
 threads_option = click.option("--threads", default=2, show_default=True, help="cores to use")
 sizes = click.Choice(list(SHAPES))
@@ -14,7 +18,7 @@ sizes = click.Choice(list(SHAPES))
 
 @click.group()
 def main() -> None:
-    """Figures that the engine is held to. Results go to benchmarks/results.
+    """Figures that the project is held to. Results go to benchmarks/results.
 
     Anything but a figure's own workload is a mere look: its result goes to .bench/looks.
     """
@@ -46,6 +50,67 @@ def engines(
 def reservations(rounds: int, requests: int, threads: int, size: str) -> None:
     """The engine at a fixed KV budget, by what is reserved for answers."""
     e3.run(rounds, requests, threads, size)
+
+
+@main.command("P1")
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="LENGTH_DATA",
+    help="folder of texts (docs/prediction.md); by default what LENGTH_DATA names",
+)
+@click.option("--lengths", type=click.Choice([*p1.BOTH, "both"]), default="both", show_default=True)
+@click.option("--apps", default="", help="only these, separated by commas")
+@threads_option
+def predictions(
+    data: Path | None, lengths: Rule | Literal["both"], apps: str, threads: int
+) -> None:
+    """Length prediction on real text."""
+    if data is None:
+        raise click.ClickException("P1 needs a folder of texts: --data DIR, or LENGTH_DATA=DIR")
+    rules = p1.BOTH if lengths == "both" else (lengths,)
+    try:
+        p1.run(data, rules, [app for app in apps.split(",") if app], threads)
+    except LmaasError as error:
+        raise click.ClickException(error.message) from error
+
+
+@main.command("P2")
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="LENGTH_DATA",
+    help="folder of texts (docs/prediction.md); by default what LENGTH_DATA names",
+)
+@click.option("--only", default=",".join(p2.PARTS), show_default=True, help="parts to measure")
+@threads_option
+def cost(data: Path | None, only: str, threads: int) -> None:
+    """What a prediction costs, and whom it keeps waiting."""
+    if data is None:
+        raise click.ClickException("P2 needs a folder of texts: --data DIR, or LENGTH_DATA=DIR")
+    try:
+        p2.run(data, _among(only, list(p2.PARTS)), threads)
+    except LmaasError as error:
+        raise click.ClickException(error.message) from error
+
+
+@main.command("P3")
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="LENGTH_DATA",
+    help="folder of texts (docs/prediction.md); by default what LENGTH_DATA names",
+)
+@click.option("--only", default=",".join(p3.PARTS), show_default=True, help="parts to measure")
+@threads_option
+def change(data: Path | None, only: str, threads: int) -> None:
+    """Length prediction where apps are new and traffic changes."""
+    if data is None:
+        raise click.ClickException("P3 needs a folder of texts: --data DIR, or LENGTH_DATA=DIR")
+    try:
+        p3.run(data, _among(only, list(p3.PARTS)), threads)
+    except LmaasError as error:
+        raise click.ClickException(error.message) from error
 
 
 @main.command("prefix")

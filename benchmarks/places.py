@@ -6,6 +6,7 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[1]
 CACHE: Final = ROOT / ".bench"  # outside git: models, vLLM, logs, results of quick looks
 RESULTS: Final = ROOT / "benchmarks" / "results"
+PLOTS: Final = ROOT / "benchmarks" / "plots"
 README: Final = ROOT / "benchmarks" / "README.md"
 
 

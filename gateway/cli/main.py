@@ -15,6 +15,7 @@ COMMANDS: Final = {
     "migrate": "gateway.cli.migrate",
     "admin": "gateway.cli.admin",
     "demo": "gateway.cli.demo",
+    "evaluate": "gateway.cli.evaluate",
     "configuration": "gateway.cli.configuration",
 }
 

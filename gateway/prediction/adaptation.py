@@ -38,16 +38,20 @@ class Adaptation:
         self._corrections = Corrections(frozenset(known))
         self._calibration = Calibration(start)
 
-    def shift(self, app: UUID, log_uil: float) -> float:
-        """What is added to the logarithm of every quantile."""
-        return self._corrections.shift(app, log_uil)
+    def shift(self, app: UUID, log_uil: float, scored: Sequence[float]) -> float:
+        """What is added to the logarithm of the median and the mean."""
+        return self._corrections.shift(app, log_uil, [scored[place] for place in PLACES])
+
+    def corrected(self, app: UUID, log_uil: float, scored: Sequence[float]) -> list[float]:
+        """Quantiles (ln) at `LEVELS`, corrected but not calibrated, from those of the version."""
+        said = [scored[place] for place in PLACES]
+        return self._moved(app, log_uil, said, scored)
 
     def serve(
         self, app: UUID, log_uil: float, scored: Sequence[float], max_tokens: int
     ) -> tuple[float, ...]:
         """Quantiles in tokens, rising within 1 … max_tokens, from ln quantiles at `LEVELS`."""
-        shift = self.shift(app, log_uil)
-        moved = [level + shift for level in scored]
+        moved = self.corrected(app, log_uil, scored)
         return finish(moved, self._calibration.offsets(app), max_tokens)
 
     def learn(self, told: Told) -> None:
@@ -56,10 +60,18 @@ class Adaptation:
         A length that was cut off says that it would have been longer than that, and nothing where
         more was expected.
         """
-        shift = self._corrections.shift(told.app, told.log_uil)
-        median, *upper = told.said
-        raised = [level + shift for level in upper]
-        self._calibration.learn(told.app, raised, told.tokens, censored=told.censored)
-        missed = math.log(max(told.tokens, 1)) - median
-        if not told.censored or missed > shift:
-            self._corrections.learn(told.app, told.log_uil, missed)
+        median, *upper = self._moved(told.app, told.log_uil, told.said, told.said)
+        self._calibration.learn(told.app, upper, told.tokens, censored=told.censored)
+        length = math.log(max(told.tokens, 1))
+        if told.censored and length <= median:
+            return
+        missed = length - told.said[0]
+        if self._corrections.learn(told.app, told.log_uil, told.said, missed):
+            self._calibration.forget(told.app)
+
+    def _moved(
+        self, app: UUID, log_uil: float, said: Sequence[float], levels: Sequence[float]
+    ) -> list[float]:
+        middle, stretch = said[0], self._corrections.stretch(app)
+        centre = middle + self._corrections.shift(app, log_uil, said)
+        return [centre + stretch * (level - middle) for level in levels]

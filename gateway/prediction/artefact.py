@@ -74,13 +74,14 @@ class Space(Struct, frozen=True):
 
 
 class Kernel(Struct, frozen=True):
-    """One app's kernel ridge: points that were learned from, (n, d), a weight for each, (1, n).
+    """One app's kernel ridge: the points learned from, (n, d), with weights and targets (1, n).
 
     The points are what is left of requests' texts: personal data.
     """
 
     points: Bytes
     weights: Matrix
+    targets: Matrix
     mean: float
 
 

@@ -96,6 +96,10 @@ class Calibration:
         """Take in an outcome: the uncalibrated log quantiles at `UPPER`, and the length."""
         self._learn(app, scores_of(scored, tokens), censored=censored)
 
+    def forget(self, app: UUID) -> None:
+        """Drop an app's own scores: its answers have become others."""
+        self._apps.pop(app, None)
+
     def _learn(self, app: UUID, scores: Sequence[float], *, censored: bool) -> None:
         self._all.add(scores, censored=censored)
         own = self._apps.pop(app, None) or _Scored()

@@ -1,67 +1,123 @@
 """By how much an app's answers miss the model, learned from each outcome between two trainings.
 
-A Bayesian straight line in the input's length per app, fitted recursively, old outcomes fading. It
-is held near zero for an app that training saw, unless its answers miss by more than chance explains
-(a new prompt, say); for a newcomer it is free from the start.
+A Bayesian linear regression of the misses on the input's length and on what the model said, per
+app, old outcomes fading: ridge regression in recursive form (Rasmussen and Williams 2006, 2.1).
+It is held near zero for an app that training saw, and free from the start for a newcomer, whose
+quantiles are also drawn as far from the median as its misses are. Two cumulative sums (Page 1954)
+watch for answers that begin to miss in one direction, as after a new prompt: what was learned
+before that began is dropped then, and the app is free.
 """
 
 import math
 from collections import OrderedDict
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, TypeAlias
 from uuid import UUID
 
-FADING: Final = 0.99  # an outcome counts for so much less with every later one
-MIDDLE: Final = 3.5  # of log(1 + UIL): where slope and intercept tell different things
-FREE: Final = (1.0, 0.7)  # standard deviations of intercept and slope beforehand
-HELD: Final = (0.05, 0.02)
-CHANCE: Final = 4.0  # standard errors; a larger mean miss is no chance
-NOISE: Final = 0.25  # variance of a miss, until there are outcomes
-NOISE_SHARE: Final = 0.03  # of the newest miss in that variance
-MOST_DEVIATION: Final = 4.0  # an outcome further off counts as one so far
+import numpy as np
+
+from gateway.prediction.survival import Floats
+
+FADING: Final = 0.995  # an outcome counts for so much less with every later one
+MIDDLE: Final = 3.5  # of a log length: where slopes and intercept tell different things
+FREE: Final = (1.0, 0.7, 0.7)  # standard deviations of intercept and slopes beforehand
+HELD: Final = (0.05, 0.02, 0.02)
+FREED: Final = (1.0, 0.2, 0.2)  # of an app that training saw, after an alarm
+SLACK: Final = 0.5  # spreads that a miss may be off without raising suspicion
+ALARM: Final = 8.0  # spreads; a sum of misses beyond is no chance
+TRUST: Final = 5.0  # outcomes' worth of trust in the spread that the model says
+UPPER: Final = 1.2816  # standard deviations from the median of a normal to its 0.9 quantile
+LEAST_SPREAD: Final = 0.03
+MOST_DEVIATION: Final = 4.0  # an outcome further off, in spreads, counts as one so far
 MAX_APPS: Final = 10_000
+
+Said: TypeAlias = Sequence[float]  # ln quantiles of the version: the median, then the 0.9
+
+
+class _Scale:
+    """How far misses are spread, in spreads that the model said: faded squares of them."""
+
+    __slots__ = ("squares", "weight")
+
+    def __init__(self, squares: float = 0.0, weight: float = 0.0) -> None:
+        self.squares = squares
+        self.weight = weight
+
+    def add(self, left: float) -> None:
+        self.squares = FADING * self.squares + left * left
+        self.weight = FADING * self.weight + 1.0
+
+    def stretch(self) -> float:
+        return math.sqrt((TRUST + self.squares) / (TRUST + self.weight))
+
+
+class _Side:
+    """Misses in one direction: their cumulative sum, and what came since it was last zero."""
+
+    __slots__ = ("products", "scale", "sum")
+
+    def __init__(self, scale: _Scale) -> None:
+        self.sum = 0.0
+        self.products = np.zeros((4, 4))
+        self.scale = _Scale(scale.squares, scale.weight)  # as it was before
 
 
 class Correction:
     """One app's line. Lengths are natural logarithms of tokens."""
 
-    __slots__ = ("_free", "_noise", "_squares", "_sums", "_weight")
+    __slots__ = ("_coefficients", "_prior", "_products", "_scale", "_sides")
 
     def __init__(self, *, free: bool) -> None:
-        self._free = free
-        self._noise = NOISE
-        self._weight = 0.0  # outcomes, faded
-        self._squares = (0.0, 0.0)  # of the input's length: sum, sum of squares
-        self._sums = (0.0, 0.0)  # of misses, and times the input's length
+        self._prior = FREE if free else HELD
+        self._products = np.zeros((4, 4))  # faded, of (1, length of the input, said, miss)
+        self._scale = _Scale()
+        self._sides = {sign: _Side(self._scale) for sign in (1, -1)}
+        self._coefficients = (0.0, 0.0, 0.0)
 
-    def shift(self, log_uil: float) -> float:
+    @property
+    def stretch(self) -> float:
+        """What to multiply distances from the median by."""
+        return 1.0 if self._prior is HELD else self._scale.stretch()
+
+    def shift(self, log_uil: float, said: Said) -> float:
         """What to add to the logarithm of a predicted length."""
-        if not self._weight:
-            return 0.0
-        x = log_uil - MIDDLE
-        free = self._free or self._surprised()
-        held = [self._noise / deviation**2 for deviation in (FREE if free else HELD)]
-        a, b, d = self._weight + held[0], self._squares[0], self._squares[1] + held[1]
-        scale = a * d - b * b
-        intercept = (d * self._sums[0] - b * self._sums[1]) / scale
-        slope = (a * self._sums[1] - b * self._sums[0]) / scale
-        return intercept + slope * x
+        intercept, by_input, by_said = self._coefficients
+        return intercept + by_input * (log_uil - MIDDLE) + by_said * (said[0] - MIDDLE)
 
-    def learn(self, log_uil: float, missed: float) -> None:
-        """Take in by how much a length exceeded what was predicted, uncorrected."""
-        x = log_uil - MIDDLE
-        expected = self.shift(log_uil)
-        most = MOST_DEVIATION * math.sqrt(self._noise)
-        off = min(max(missed - expected, -most), most)
-        self._noise += NOISE_SHARE * (off * off - self._noise)
-        missed = expected + off
-        self._weight = FADING * self._weight + 1.0
-        self._squares = FADING * self._squares[0] + x, FADING * self._squares[1] + x * x
-        self._sums = FADING * self._sums[0] + missed, FADING * self._sums[1] + missed * x
+    def learn(self, log_uil: float, said: Said, missed: float) -> bool:
+        """Take in by how much a length exceeded the median said; whether the alarm went off."""
+        spread = max((said[1] - said[0]) / UPPER, LEAST_SPREAD)
+        scale = spread * self._scale.stretch()
+        expected = self.shift(log_uil, said)
+        off = min(max((missed - expected) / scale, -MOST_DEVIATION), MOST_DEVIATION)
+        row = np.array((1.0, log_uil - MIDDLE, said[0] - MIDDLE, missed))
+        alarmed = self._watch(off, row)
+        if not alarmed:
+            row[3] = expected + off * scale
+            self._products = FADING * self._products + row[:, None] * row
+            self._scale.add(off * scale / spread)
+        self._solve(spread * self._scale.stretch())
+        return alarmed
 
-    def _surprised(self) -> bool:
-        """Whether the mean miss is more than chance."""
-        error = math.sqrt(self._noise * self._weight * (1 + FADING) / 2)
-        return abs(self._sums[0]) > CHANCE * error
+    def _watch(self, off: float, row: Floats) -> bool:
+        """Sum up both ways, and begin anew with what came since the one that went too far."""
+        for sign, side in self._sides.items():
+            side.sum += sign * off - SLACK
+            if side.sum <= 0:
+                self._sides[sign] = _Side(self._scale)
+                continue
+            side.products = FADING * side.products + row[:, None] * row
+            if side.sum > ALARM:
+                self._prior = FREED if self._prior is HELD else self._prior
+                self._products, self._scale = side.products, side.scale
+                self._sides = {each: _Side(self._scale) for each in self._sides}
+                return True
+        return False
+
+    def _solve(self, noise: float) -> None:
+        held = np.diag((noise / np.array(self._prior)) ** 2)
+        found = np.linalg.solve(self._products[:3, :3] + held, self._products[:3, 3])
+        self._coefficients = tuple(found.tolist())
 
 
 class Corrections:
@@ -71,15 +127,21 @@ class Corrections:
         self._known = known
         self._apps: OrderedDict[UUID, Correction] = OrderedDict()
 
-    def shift(self, app: UUID, log_uil: float) -> float:
+    def shift(self, app: UUID, log_uil: float, said: Said) -> float:
         """What to add to the logarithm of a predicted length."""
         own = self._apps.get(app)
-        return own.shift(log_uil) if own is not None else 0.0
+        return own.shift(log_uil, said) if own is not None else 0.0
 
-    def learn(self, app: UUID, log_uil: float, missed: float) -> None:
-        """Take in by how much a length exceeded what was predicted, uncorrected."""
+    def stretch(self, app: UUID) -> float:
+        """What to multiply distances from the median by."""
+        own = self._apps.get(app)
+        return own.stretch if own is not None else 1.0
+
+    def learn(self, app: UUID, log_uil: float, said: Said, missed: float) -> bool:
+        """Take in by how much a length exceeded the median said; whether the alarm went off."""
         own = self._apps.pop(app, None) or Correction(free=app not in self._known)
-        own.learn(log_uil, missed)
+        alarmed = own.learn(log_uil, said, missed)
         self._apps[app] = own
         if len(self._apps) > MAX_APPS:
             self._apps.popitem(last=False)
+        return alarmed

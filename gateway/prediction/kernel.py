@@ -1,8 +1,9 @@
 """What an app's requests with like texts were answered at: Gaussian kernel ridge, app by app.
 
-Predicts the residual of the app's line in spreads. Its predictions of the rows it is fitted on are
-leave-one-out, in closed form (Rasmussen and Williams 2006, eq. 5.12), so that whatever is fitted
-on top sees during training what it will see when serving.
+Tells the residual of the app's line, in spreads; and beside it what the nearest texts alone were
+answered at, and how much they differ. What it tells of the rows it is fitted on is leave-one-out,
+the ridge's in closed form (Rasmussen and Williams 2006, eq. 5.12), so that whatever is fitted on
+top sees during training what it will see when serving.
 """
 
 from typing import Final
@@ -24,6 +25,8 @@ MOST_POINTS: Final = 3_000  # an app keeps
 MOST_TRIED: Final = 2_000  # rows on which an app's ridge is chosen
 FITTED_SHARE: Final = 0.65  # of these
 LEAST_ROWS: Final = 40
+SHARPNESS: Final = 6  # a neighbour's weight is its nearness to this power
+TOLD: Final = ("ridge", "neighbours", "difference")  # columns
 
 Points = NDArray[np.float32]
 
@@ -58,29 +61,33 @@ def place_texts(text: NDArray[np.float32], space: Space) -> Points:
 def fit_kernel(
     points: Points, target: Floats, weights: Floats, random: np.random.Generator
 ) -> tuple[Kernel, Floats]:
-    """An app's kernel from n ≥ LEAST_ROWS rows, and its predictions of them, (n,).
+    """An app's kernel from n ≥ LEAST_ROWS rows, and what it tells of them, (n, len(TOLD)).
 
     A row of weight w counts as w rows of the same point and target. Rows beyond MOST_POINTS are
-    left out by lot, and predicted as serving predicts.
+    left out by lot, and told of as when serving.
     """
     order = random.permutation(len(points))
     kept, others = np.sort(order[:MOST_POINTS]), np.sort(order[MOST_POINTS:])
     packed = Bytes.of(points[kept])
     own, mean = packed.array(), float(np.average(target[kept], weights=weights[kept]))
+    targets = target[kept].astype(np.float32)
     matrix = gram(own, own)
+    others_near = matrix.copy()
+    np.fill_diagonal(others_near, 0.0)
+    told = np.empty((len(points), len(TOLD)))
+    told[kept, 1:] = _neighbours(others_near, targets)
     ridge = _ridge(points, target, weights, order[:MOST_TRIED])
     matrix[np.diag_indices_from(matrix)] += ridge / np.maximum(weights[kept], 1e-3)
     lower = scipy.linalg.cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
-    solved = scipy.linalg.cho_solve(
-        (lower, True), (target[kept] - mean).astype(np.float32), check_finite=False
-    )
+    solved = scipy.linalg.cho_solve((lower, True), targets - np.float32(mean), check_finite=False)
     inverse, _ = scipy.linalg.lapack.strtri(lower, lower=1, overwrite_c=1)
-    predicted = np.empty(len(points))
-    predicted[kept] = target[kept] - solved / np.einsum("ij,ij->j", inverse, inverse)
-    kernel = Kernel(points=packed, weights=Matrix.of(solved[None]), mean=mean)
+    told[kept, 0] = targets - solved / np.einsum("ij,ij->j", inverse, inverse)
+    kernel = Kernel(
+        points=packed, weights=Matrix.of(solved[None]), mean=mean, targets=Matrix.of(targets[None])
+    )
     if len(others):
-        predicted[others] = AppKernel(kernel).predict(points[others])
-    return kernel, predicted
+        told[others] = AppKernel(kernel).tell(points[others])
+    return kernel, told
 
 
 class AppKernel:
@@ -91,11 +98,23 @@ class AppKernel:
         self._squares = (self._points**2).sum(axis=1)
         self._weights = kernel.weights.array()[0]
         self._mean = kernel.mean
+        self._targets = kernel.targets.array()[0]
 
-    def predict(self, points: Points) -> Floats:
-        """For points (n, d) the residuals of the line, in spreads: (n,); 0 where there is none."""
-        found: Floats = gram(points, self._points, self._squares) @ self._weights + self._mean
-        return np.nan_to_num(found, nan=0.0).astype(np.float64)
+    def tell(self, points: Points) -> Floats:
+        """For points (n, d) what is told of each, (n, len(TOLD)); 0 where there is none."""
+        near = gram(points, self._points, self._squares)
+        ridge = near @ self._weights + self._mean
+        told = np.column_stack((ridge, _neighbours(near, self._targets)))
+        return np.asarray(np.nan_to_num(told, nan=0.0), dtype=np.float64)
+
+
+def _neighbours(near: Points, targets: Points) -> Points:
+    """Mean and standard deviation of the neighbours' targets (m,), by nearness (n, m): (n, 2)."""
+    weights = near**SHARPNESS
+    total = weights.sum(axis=1) + 1e-9
+    mean = weights @ targets / total
+    square = weights @ targets**2 / total
+    return np.stack((mean, np.sqrt(np.maximum(square - mean**2, 0.0))), axis=1)
 
 
 def gram(points: Points, others: Points, squares: Points | None = None) -> Points:

@@ -18,7 +18,7 @@ BY_INPUT: Final = {"num_leaves": 31, "min_data_in_leaf": 20}
 BY_TEXT: Final = {"num_leaves": 15, "min_data_in_leaf": 100}
 INPUT_ROUNDS: Final = 60
 TEXT_ROUNDS: Final = 100
-TEXT_SHARE: Final = 0.3
+TEXT_SHARE: Final = 0.5
 
 
 def fit_newcomer(

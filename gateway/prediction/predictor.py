@@ -193,7 +193,7 @@ class LengthPredictor:
             adaptation = self._adaptations.get(predictor) or Adaptation()
             log_uil = float(vector[USER_INPUT_COLUMN])
             levels = adaptation.serve(question.app, log_uil, scored, question.max_tokens)
-            mean = answer.scored.mean * math.exp(adaptation.shift(question.app, log_uil))
+            mean = answer.scored.mean * math.exp(adaptation.shift(question.app, log_uil, scored))
             vector = note(vector, scored)
         else:
             self.counts.without_model += 1

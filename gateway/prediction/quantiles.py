@@ -15,6 +15,7 @@ from gateway.prediction.artefact import Artefact, Kernel, Line, Newcomer, Space
 from gateway.prediction.inputs import Inputs
 from gateway.prediction.kernel import (
     LEAST_ROWS,
+    TOLD,
     AppKernel,
     fit_kernel,
     fit_space,
@@ -80,13 +81,13 @@ def fit(
     space = fit_space(inputs.text)
     kernels, told = _fit_kernels(inputs, place_texts(inputs.text, space), expected, weights)
 
-    targets = beyond(scaled - told, censored, draws=DRAWS)
+    targets = beyond(scaled - told[:, 0], censored, draws=DRAWS)
     natural = np.flatnonzero(~censored)
     cut = np.repeat(np.flatnonzero(censored), DRAWS)
     rows = np.concatenate((natural, cut))
     table = _table(inputs, centre, spread, told)
     likely = centre + spread * expected
-    missed = np.expm1(likely) - np.expm1(centre + spread * told)
+    missed = np.expm1(likely) - np.expm1(centre + spread * told[:, 0])
     return Fitted(
         pooled=pooled,
         lines=lines,
@@ -132,14 +133,15 @@ class QuantileModel:
         fitted = self._fitted
         centre, spread = place(inputs.apps, inputs.log_uil, fitted.pooled, fitted.lines)
         points = place_texts(inputs.text, fitted.space)
-        told = np.zeros(len(inputs))
+        told = np.zeros((len(inputs), len(TOLD)))
         for app, rows in grouped(inputs.apps).items():
             if app in self._kernels:
-                told[rows] = self._kernels[app].predict(points[rows])
+                told[rows] = self._kernels[app].tell(points[rows])
         table = _table(inputs, centre, spread, told)
         left = np.stack([head.score(table) for head in self._heads], axis=1)
-        found = _finished(centre[:, None] + spread[:, None] * (told[:, None] + left))
-        mean = np.expm1(np.minimum(centre + spread * told, MOST_LOG)) + self._mean.score(table)
+        middle = centre + spread * told[:, 0]
+        found = _finished(middle[:, None] + spread[:, None] * left)
+        mean = np.expm1(np.minimum(middle, MOST_LOG)) + self._mean.score(table)
         return Predicted(found.quantiles, (found.mean + np.maximum(mean, 1.0)) / 2)
 
 
@@ -158,10 +160,10 @@ def from_log1p(values: Floats) -> Floats:
 def _fit_kernels(
     inputs: Inputs, points: NDArray[np.float32], target: Floats, weights: Floats
 ) -> tuple[dict[UUID, Kernel], Floats]:
-    """The kernels of apps with enough texts, and what they tell of the rows, (n,)."""
+    """The kernels of apps with enough texts, and what they tell of the rows, (n, len(TOLD))."""
     random = np.random.default_rng(SEED)
     there = present(points)
-    told = np.zeros(len(inputs))
+    told = np.zeros((len(inputs), len(TOLD)))
     kernels = {}
     for app, rows in grouped(inputs.apps).items():
         with_text = rows[there[rows]]
@@ -173,5 +175,13 @@ def _fit_kernels(
 
 
 def _table(inputs: Inputs, centre: Floats, spread: Floats, told: Floats) -> NDArray[np.float32]:
-    own = np.stack((centre, np.log(spread), spread * told, centre + spread * told), axis=1)
+    own = np.column_stack(
+        (
+            centre,
+            np.log(spread),
+            spread[:, None] * told[:, :2],
+            told[:, 2],
+            centre + spread * told[:, 0],
+        )
+    )
     return np.hstack((inputs.request, inputs.text[:, CUES], own), dtype=np.float32)

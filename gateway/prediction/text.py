@@ -74,28 +74,25 @@ class TextEncoder:
 
     def encode(self, text: str) -> Vector:
         """The vector of any text, (TEXT_DIMS,), all finite."""
-        ids = self._ids(text)
-        pairs = ids[:-1].astype(np.uint64) * np.uint64(40_503) + ids[1:].astype(np.uint64)
-        pairs += np.uint64(1 << 32)  # unlike any token
-        return np.concatenate(
-            (
-                cues.cues(text),
-                self._statistics(ids),
-                self._meanings[ids].mean(axis=0),
-                _sketch(self._slots[ids], UNIGRAM_DIMS),
-                _sketch(_signed(pairs, BIGRAM_DIMS), BIGRAM_DIMS),
-            ),
-            dtype=np.float32,
-        )
+        ids = self.tokens(text)
+        vector = np.empty(TEXT_DIMS, dtype=np.float32)
+        vector[: len(cues.NAMES)] = cues.cues(text)
+        vector[len(cues.NAMES) : CUE_DIMS] = self.statistics(ids)
+        vector[MEANING] = self.meaning(ids)
+        vector[SKETCH] = self.sketch(ids)
+        return vector
 
-    def _ids(self, text: str) -> Ids:
+    def tokens(self, text: str) -> Ids:
         """The tokens of a text, at least one; names are taken apart where their case changes."""
         if len(text) > HEAD_CHARS + TAIL_CHARS:
             text = f"{text[:HEAD_CHARS]} {text[-TAIL_CHARS:]}"
-        found = self._tokenizer.encode(_CAMEL.sub(" ", text), add_special_tokens=False).ids
-        return np.array(found or [UNKNOWN], dtype=np.int64)
+        apart = _CAMEL.sub(" ", text)
+        # Only in batches does the tokenizer not note where each token stood.
+        (found,) = self._tokenizer.encode_batch_fast([apart], add_special_tokens=False)
+        return np.array(found.ids or [UNKNOWN], dtype=np.int64)
 
-    def _statistics(self, ids: Ids) -> tuple[float, ...]:
+    def statistics(self, ids: Ids) -> tuple[float, ...]:
+        """The numbers `STATISTICS` of n ≥ 1 tokens."""
         pieces, log_rank = len(ids), self._log_rank[ids]
         continued = int(self._continues[ids].sum())
         words = pieces - continued
@@ -105,8 +102,25 @@ class TextEncoder:
             continued / pieces,
             float(log_rank.mean()),
             float((log_rank > RARE).mean()),
-            len(np.unique(ids)) / pieces,
+            len(set(ids.tolist())) / pieces,
             math.log1p(words),
+        )
+
+    def meaning(self, ids: Ids) -> Vector:
+        """Of n ≥ 1 tokens, (MEANING_DIMS,)."""
+        mean: Vector = self._meanings[ids].mean(axis=0)
+        return mean
+
+    def sketch(self, ids: Ids) -> Vector:
+        """Of n ≥ 1 tokens, (UNIGRAM_DIMS + BIGRAM_DIMS,)."""
+        keys = ids.astype(np.uint64)
+        pairs = keys[:-1] * np.uint64(40_503) + keys[1:]
+        pairs += np.uint64(1 << 32)  # unlike any token
+        return np.concatenate(
+            (
+                _sketch(self._slots[ids], UNIGRAM_DIMS),
+                _sketch(_signed(pairs, BIGRAM_DIMS), BIGRAM_DIMS),
+            )
         )
 
 

@@ -1,5 +1,7 @@
 """LightGBM: quantile heads, and means."""
 
+import ctypes
+import weakref
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -29,7 +31,13 @@ COMMON: Final[dict[str, Any]] = {
     "verbosity": -1,
 }
 
+MOST_ROW_BY_ROW: Final = 8  # more are scored faster at once
+
 Table = NDArray[np.float32]
+_LIB: Final = lightgbm.basic._LIB  # noqa: SLF001 - the only way to its C interface
+_check: Final = lightgbm.basic._safe_call  # noqa: SLF001
+_NORMAL: Final = 0  # C_API_PREDICT_NORMAL
+_FLOAT32: Final = 0  # C_API_DTYPE_FLOAT32
 
 
 def fit_trees(table: Table, target: Floats, weights: Floats, *, threads: int) -> list[str]:
@@ -64,10 +72,50 @@ class Trees:
 
     def __init__(self, text: str) -> None:
         self._booster = lightgbm.Booster(model_str=text)
+        self._row = _RowScorer(self._booster)
 
     def score(self, table: Table) -> Floats:
         """Its outputs for (n, d) rows, (n,)."""
+        if len(table) <= MOST_ROW_BY_ROW:
+            rows = np.ascontiguousarray(table, dtype=np.float32)
+            return np.array([self._row.score(row) for row in rows])
         return np.asarray(self._booster.predict(table, num_threads=1), dtype=np.float64)
+
+
+class _RowScorer:
+    """LightGBM's way for a row at a time, which `Booster` does not offer: a third of its cost."""
+
+    def __init__(self, booster: lightgbm.Booster) -> None:
+        self._booster = booster  # lives as long as what was made of it
+        self._columns = booster.num_feature()
+        self._made = ctypes.c_void_p()
+        self._length = ctypes.c_int64()
+        self._output = ctypes.c_double()
+        _check(
+            _LIB.LGBM_BoosterPredictForMatSingleRowFastInit(
+                booster._handle,  # noqa: SLF001
+                ctypes.c_int(_NORMAL),
+                ctypes.c_int(0),  # from the first round
+                ctypes.c_int(-1),  # to the last
+                ctypes.c_int(_FLOAT32),
+                ctypes.c_int32(self._columns),
+                b"num_threads=1",
+                ctypes.byref(self._made),
+            )
+        )
+        weakref.finalize(self, _LIB.LGBM_FastConfigFree, self._made)
+        self._to = ctypes.byref(self._length), ctypes.byref(self._output)
+
+    def score(self, row: Table) -> float:
+        """The output for (d,) contiguous numbers."""
+        if row.shape != (self._columns,):
+            raise ValueError(f"a row of {row.shape}, {self._columns} columns expected")
+        _check(
+            _LIB.LGBM_BoosterPredictForMatSingleRowFast(
+                self._made, ctypes.c_void_p(row.ctypes.data), *self._to
+            )
+        )
+        return self._output.value
 
 
 def read_trees(texts: Sequence[str]) -> list[Trees]:

@@ -1,0 +1,70 @@
+"""P2's version of the predictor: P1's model of the train lines, as the gateway would load it."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from benchmarks.places import CACHE
+from benchmarks.report import Report
+from gateway.evaluation.arrivals import Arrivals, Requests
+from gateway.evaluation.corpus import Corpus
+from gateway.evaluation.lengths import count_words
+from gateway.evaluation.ours import HELD_OUT, scores
+from gateway.evaluation.sentences import Sentences
+from gateway.evaluation.vectors import TextVectors
+from gateway.prediction.artefact import Artefact, encode
+from gateway.prediction.calibration import Scores
+from gateway.prediction.features import FEATURE_VERSION, INPUTS
+from gateway.prediction.inputs import Inputs
+from gateway.prediction.messages import LEVELS
+from gateway.prediction.quantiles import Fitted, QuantileModel, fit
+from gateway.prediction.survival import Floats
+
+MODEL: Final = "P2"
+MODEL_HASH: Final = "of a model that is not there"
+
+
+@dataclass(frozen=True)
+class Version:
+    """What was fitted, from which requests; and the requests that are told apart by it."""
+
+    model: QuantileModel
+    artefact: bytes
+    learned: Requests
+    test: Requests
+
+
+def make_version(corpus: Corpus, report: Report, threads: int) -> Version:
+    """Fit on the train lines as P1 does: lengths in words, no history.
+
+    Its calibration begins with as many scores as P1's, though of rows that it was fitted on: what
+    they are makes no difference to the cost.
+    """
+    report.say(f"reading {len(corpus.train)} + {len(corpus.test)} lines")
+    sentences = Sentences(threads, CACHE / "magnus", report.say)
+    arrivals = Arrivals(count_words, TextVectors(), sentences, history=False)
+    learned, test = arrivals.take(corpus.train), arrivals.take(corpus.test)
+    report.say("fitting")
+    fitted = fit_on(learned.inputs, learned.tokens, threads)
+    model = QuantileModel(fitted)
+    newest = learned.rows(slice(len(learned) - round(HELD_OUT * len(learned)), None))
+    start = scores(model.predict(newest.inputs).quantiles, newest)
+    return Version(model, encode(_artefact(fitted, start)), learned, test)
+
+
+def fit_on(inputs: Inputs, tokens: Floats, threads: int) -> Fitted:
+    """The product's fit on requests that all ended by themselves."""
+    return fit(inputs, tokens, np.zeros(len(inputs), dtype=np.bool_), threads=threads)
+
+
+def _artefact(fitted: Fitted, start: Scores) -> Artefact:
+    return Artefact(
+        model=MODEL,
+        model_hash=MODEL_HASH,
+        feature_version=FEATURE_VERSION,
+        inputs=list(INPUTS),
+        levels=list(LEVELS),
+        scores=start,
+        **vars(fitted),
+    )

@@ -1,0 +1,124 @@
+"""Lines as requests that arrive one after another, with what history knew of each by then."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.evaluation.corpus import Line
+from gateway.evaluation.lengths import Count
+from gateway.evaluation.sentences import Sentences
+from gateway.evaluation.vectors import TextVectors
+from gateway.prediction.features import features
+from gateway.prediction.habits import Habits, Outcome
+from gateway.prediction.inputs import Inputs
+from gateway.prediction.messages import Question
+from gateway.prediction.survival import Floats
+
+MAX_TOKENS: Final = 16_384  # of every request; longer than any answer of 8,000 characters
+TENANT: Final = uuid5(NAMESPACE_URL, "lmaas:evaluation")
+SEED: Final = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requests:
+    """n requests in the order of their arrival; `names` (n,) of their apps, `tokens` (n,)."""
+
+    lines: list[Line]
+    names: NDArray[np.str_]
+    inputs: Inputs
+    tokens: Floats
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def rows(self, part: slice) -> "Requests":
+        """Some of the requests."""
+        return Requests(
+            lines=self.lines[part],
+            names=self.names[part],
+            inputs=self.inputs.rows(part),
+            tokens=self.tokens[part],
+        )
+
+
+class Arrivals:
+    """Makes requests of lines, in a seeded random order: files hold blocks, traffic does not.
+
+    With history, one request arrives a second, and its outcome is known before the next; the
+    lines that `take` gets first are the past of those it gets later. Without, no outcome is known.
+    """
+
+    def __init__(
+        self, count: Count, texts: TextVectors, sentences: Sentences, *, history: bool
+    ) -> None:
+        self._count = count
+        self._texts = texts
+        self._sentences = sentences
+        self._history = history
+        self._habits = Habits()
+        self._now_s = 0.0
+
+    def take(self, lines: Sequence[Line]) -> Requests:
+        """These lines as requests, after all that were taken before."""
+        ordered = Random(SEED).sample(lines, len(lines))
+        tokens = np.maximum(self._count([line.output for line in ordered]), 1)
+        instructions = sorted({line.instruction for line in ordered})
+        place = {text: number for number, text in enumerate(instructions)}
+        return Requests(
+            lines=ordered,
+            names=np.array([line.app for line in ordered]),
+            inputs=Inputs(
+                apps=[app_id(line.app) for line in ordered],
+                features=np.stack(list(self._features(ordered, tokens))),
+                text=self._texts.of([line.input for line in ordered]),
+                instructions=self._sentences.embed(instructions),
+                instruction_of=np.array([place[line.instruction] for line in ordered]),
+            ),
+            tokens=tokens.astype(np.float64),
+        )
+
+    def _features(
+        self, lines: Sequence[Line], tokens: NDArray[np.int64]
+    ) -> Iterator[NDArray[np.float32]]:
+        inputs = self._count([line.input for line in lines])
+        instructions = {line.instruction for line in lines}
+        fixed = dict(zip(instructions, self._count(list(instructions)), strict=True))
+        for line, uil, generated in zip(lines, inputs.tolist(), tokens.tolist(), strict=True):
+            question = _question(line, uil, uil + int(fixed[line.instruction]))
+            yield features(question, self._habits.history(
+                tenant=TENANT,
+                app=question.app,
+                end_user=line.user,
+                max_tokens=MAX_TOKENS,
+                now=self._now_s,
+            ))  # fmt: skip
+            if self._history:
+                self._now_s += 1.0
+                self._habits.learn(
+                    Outcome(TENANT, question.app, line.user, generated, False, self._now_s)
+                )
+
+
+def app_id(name: str) -> UUID:
+    """The id of an app, the same in every folder."""
+    return uuid5(TENANT, name)
+
+
+def _question(line: Line, uil: int, prompt: int) -> Question:
+    return Question(
+        tenant=TENANT,
+        app=app_id(line.app),
+        end_user=line.user,
+        instruction=line.instruction,
+        user_input=line.input,
+        user_input_tokens=uil,
+        prompt_tokens=prompt,
+        max_tokens=MAX_TOKENS,
+        temperature=1.0,
+        top_p=1.0,
+    )

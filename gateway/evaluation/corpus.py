@@ -1,0 +1,109 @@
+"""Folders of requests and their answers, one JSON object a line (`*.jsonl`, `*.jsonl.gz`).
+
+The format is told in docs/prediction.md; columns it does not name are passed over.
+"""
+
+import gzip
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from gateway.errors import InvalidRequest, NotFound
+
+ENDINGS: Final = (".jsonl", ".jsonl.gz")
+
+Text = Annotated[str, Meta(min_length=1)]
+Split = Literal["train", "valid"]
+
+
+class Line(Struct, frozen=True, kw_only=True):
+    """A request that was answered. `user` is the app's end user, where the folder knows any."""
+
+    app: Text
+    instruction: str
+    input: str
+    output: Text
+    source: str | None = None
+    user: str | None = None
+    split: Split | None = None
+
+
+class Corpus(Struct, frozen=True):
+    """What is learned from and what is reported on, each in the order of the files."""
+
+    train: list[Line]
+    test: list[Line]
+
+    def only(self, apps: Collection[str]) -> "Corpus":
+        """The lines of these apps. InvalidRequest for one that has none to report on."""
+        known = {line.app for line in self.test}
+        for app in apps:
+            if app not in known:
+                raise InvalidRequest(f"there is no app {app}; known are {', '.join(sorted(known))}")
+        return Corpus(
+            [line for line in self.train if line.app in apps],
+            [line for line in self.test if line.app in apps],
+        )
+
+
+_decoder = msgspec.json.Decoder(Line)
+
+
+def read_corpus(train: Path, test: Path) -> Corpus:
+    """The `train` lines of one folder and the `valid` lines of the other, possibly the same.
+
+    A line without a split counts wherever its folder is used. NotFound for a missing folder,
+    InvalidRequest for a damaged line or where there is nothing to learn from or to report on.
+    """
+    lines = list(read_lines(train))
+    others = lines if train.resolve() == test.resolve() else list(read_lines(test))
+    if others is lines and any(line.split is None for line in lines):
+        raise InvalidRequest(
+            f"{train} is to train and to test on, but has lines without `split`: "
+            "give each its split, or name two folders"
+        )
+    learned = [line for line in lines if line.split != "valid"]
+    reported = [line for line in others if line.split != "train"]
+    if not learned:
+        raise InvalidRequest(f"{train} has nothing to train on: all its lines are `valid`")
+    if not reported:
+        raise InvalidRequest(f"{test} has nothing to report on: all its lines are `train`")
+    return Corpus(learned, reported)
+
+
+def read_lines(folder: Path) -> Iterator[Line]:
+    """All lines of a folder, its files by name; blank lines are passed over."""
+    if not folder.is_dir():
+        raise NotFound(f"there is no folder {folder}")
+    files = sorted(path for path in folder.iterdir() if path.name.endswith(ENDINGS))
+    found = 0
+    for path in files:
+        for line in _read_file(path):
+            found += 1
+            yield line
+    if not found:
+        raise InvalidRequest(f"{folder} has no lines in files named *{' or *'.join(ENDINGS)}")
+
+
+def _read_file(path: Path) -> Iterator[Line]:
+    for number, raw in enumerate(_raw_lines(path), 1):
+        if not raw.strip():
+            continue
+        try:
+            yield _decoder.decode(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise InvalidRequest(f"{path}, line {number}: {error}") from error
+
+
+def _raw_lines(path: Path) -> Iterator[bytes]:
+    """A file's lines, unpacked. InvalidRequest where it cannot be read on."""
+    number = 0
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            for number, line in enumerate(file, 1):  # noqa: B007 - names where reading ended
+                yield line
+    except (OSError, EOFError) as error:
+        raise InvalidRequest(f"{path}, after line {number}: {error}") from error

@@ -1,0 +1,49 @@
+"""How long a text is: by words, or by a byte-pair encoding trained on the texts at hand."""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
+
+from gateway.evaluation.corpus import Line
+
+Rule = Literal["words", "bpe"]
+Count: TypeAlias = Callable[[Sequence[str]], NDArray[np.int64]]  # tokens of each text, (n,)
+
+BPE_TOKENS: Final = 16_000  # entries of the vocabulary, fewer where the texts give fewer
+_IDEOGRAPH: Final = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_WORD: Final = re.compile(rf"[{_IDEOGRAPH}_]|[^\W_{_IDEOGRAPH}]+|[^\w\s]")
+
+
+def counting(rule: Rule, learned: Iterable[Line]) -> Count:
+    """The rule as a function; what it has to learn comes from these lines alone."""
+    return count_words if rule == "words" else train_bpe(learned)
+
+
+def count_words(texts: Sequence[str]) -> NDArray[np.int64]:
+    """Words and single signs; an ideograph counts as one, and so does an underscore."""
+    return np.array([len(_WORD.findall(text)) for text in texts], dtype=np.int64)
+
+
+def train_bpe(lines: Iterable[Line]) -> Count:
+    """Tokens of a byte-level BPE (Sennrich et al. 2016) of inputs and outputs of these lines."""
+    tokenizer = Tokenizer(BPE())
+    # Assigned as the library documents; its stubs declare the property read-only.
+    setattr(tokenizer, "pre_tokenizer", ByteLevel(add_prefix_space=False))  # noqa: B010
+    trainer = BpeTrainer(
+        vocab_size=BPE_TOKENS, show_progress=False, initial_alphabet=ByteLevel.alphabet()
+    )
+    texts = (text for line in lines for text in (line.input, line.output))
+    tokenizer.train_from_iterator(texts, trainer)
+
+    def count(texts: Sequence[str]) -> NDArray[np.int64]:
+        encoded = tokenizer.encode_batch_fast(list(texts))
+        return np.array([len(each.ids) for each in encoded], dtype=np.int64)
+
+    return count

@@ -1,0 +1,81 @@
+"""The product's own model, trained and calibrated as the product does it."""
+
+from collections.abc import Iterable
+from time import perf_counter
+from typing import Final
+
+import numpy as np
+
+from gateway.evaluation.arrivals import MAX_TOKENS, Requests
+from gateway.evaluation.forecast import Forecast
+from gateway.prediction.adaptation import PLACES, Adaptation, Told
+from gateway.prediction.calibration import UPPER, Scores, scores_of
+from gateway.prediction.quantiles import Predicted, QuantileModel, fit
+from gateway.prediction.statistics import expected_log
+from gateway.prediction.survival import Floats
+
+HELD_OUT: Final = 0.15  # the newest of what is learned from: calibration begins with their scores
+
+
+class Ours:
+    """The length model; `fit_s` is what the last fitting on everything took, in seconds."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self.fit_s = 0.0
+
+    def forecast(self, learned: Requests, test: Requests) -> Forecast:
+        """What the product would have served for the test requests, one after another.
+
+        The split-conformal scores that calibration begins with are those of a model of the older
+        requests on the newest; then each test request is corrected and calibrated by the ones
+        before it. The location is that of the corrected quantiles before calibration.
+        """
+        older = len(learned) - round(HELD_OUT * len(learned))
+        newest = learned.rows(slice(older, None))
+        first = self._fit(learned.rows(slice(older))).predict(newest.inputs).quantiles
+        began = perf_counter()
+        model = self._fit(learned)
+        self.fit_s = perf_counter() - began
+        adaptation = Adaptation(learned.inputs.apps, scores(first, newest))
+        return serve(model.predict(test.inputs), test, adaptation)
+
+    def _fit(self, learned: Requests) -> QuantileModel:
+        natural = np.zeros(len(learned), dtype=np.bool_)  # nothing was cut by max_tokens
+        return QuantileModel(fit(learned.inputs, learned.tokens, natural, threads=self._threads))
+
+
+def scores(log_quantiles: Floats, requests: Requests) -> Scores:
+    """Conformity scores of predictions (n, len(LEVELS)) of requests that have ended."""
+    upper: Iterable[list[float]] = log_quantiles[:, -len(UPPER) :].tolist()
+    return Scores(
+        apps=requests.inputs.apps,
+        scores=[
+            scores_of(row, int(tokens)) for row, tokens in zip(upper, requests.tokens, strict=True)
+        ],
+        censored=[False] * len(requests),
+    )
+
+
+def serve(predicted: Predicted, requests: Requests, adaptation: Adaptation) -> Forecast:
+    """What a version that goes on learning served, from what it said of each request."""
+    served = np.empty_like(predicted.quantiles)
+    corrected = np.empty_like(predicted.quantiles)
+    shifts = np.empty(len(requests))
+    columns = (
+        requests.inputs.apps,
+        requests.inputs.log_uil.tolist(),
+        predicted.quantiles.tolist(),
+        requests.tokens.astype(int).tolist(),
+    )
+    for row, (app, log_uil, levels, tokens) in enumerate(zip(*columns, strict=True)):
+        served[row] = adaptation.serve(app, log_uil, levels, MAX_TOKENS)
+        corrected[row] = adaptation.corrected(app, log_uil, levels)
+        shifts[row] = adaptation.shift(app, log_uil, levels)
+        said = tuple(levels[place] for place in PLACES)
+        adaptation.learn(Told(app, log_uil, said, tokens, censored=False))
+    return Forecast(
+        log_quantiles=np.log(served),
+        location=expected_log(np.exp(corrected)),
+        mean=predicted.mean * np.exp(shifts),
+    )

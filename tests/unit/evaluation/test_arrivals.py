@@ -1,0 +1,101 @@
+"""Lines as requests, with and without history."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gateway.evaluation.arrivals import Arrivals, Requests, app_id
+from gateway.evaluation.corpus import Line
+from gateway.evaluation.lengths import count_words
+from gateway.evaluation.sentences import Sentences
+from gateway.evaluation.vectors import TextVectors
+from gateway.prediction.features import NAMES
+from gateway.prediction.text import TEXT_DIMS
+
+
+class Unread(Sentences):
+    """Sentences that no test here looks at."""
+
+    def __init__(self) -> None:
+        pass
+
+    def embed(self, texts: Any) -> Any:
+        return np.zeros((len(texts), 384), dtype=np.float32)
+
+
+def lines(app: str, words: int, count: int = 20, user: str | None = None) -> list[Line]:
+    return [
+        Line(app=app, instruction="Do.", input=f"number {n}", output="word " * words, user=user)
+        for n in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def texts() -> TextVectors:
+    return TextVectors()
+
+
+def arrivals(texts: TextVectors, *, history: bool) -> Arrivals:
+    return Arrivals(count_words, texts, Unread(), history=history)
+
+
+def column(requests: Requests, name: str) -> np.ndarray[Any, Any]:
+    return requests.inputs.features[:, NAMES.index(name)]
+
+
+def test_requests_carry_lengths_and_vectors_of_their_lines(texts: TextVectors) -> None:
+    found = arrivals(texts, history=False).take([*lines("a", 3), *lines("b", 0)])
+    by_app = dict(zip(found.names.tolist(), found.tokens.tolist(), strict=True))
+    assert by_app == {"a": 3, "b": 1}  # an answer has a token at least
+    assert found.inputs.text.shape == (40, TEXT_DIMS)
+    assert found.inputs.log_uil == pytest.approx(np.log1p(2))
+    assert found.inputs.apps == [app_id(name) for name in found.names]
+
+
+def test_order_of_arrival_is_shuffled_and_the_same_every_time(texts: TextVectors) -> None:
+    some = [*lines("a", 3), *lines("b", 5)]
+    one, two = (arrivals(texts, history=False).take(some) for _ in range(2))
+    assert one.lines == two.lines != some
+
+
+def test_without_history_no_length_is_known(texts: TextVectors) -> None:
+    off = arrivals(texts, history=False)
+    off.take(lines("a", 3))
+    later = off.take(lines("a", 300))
+    assert not column(later, "app_log_count").any()
+    assert len(set(column(later, "app_mean"))) == 1
+
+
+def test_with_history_only_earlier_lengths_are_known(texts: TextVectors) -> None:
+    found = arrivals(texts, history=True).take([*lines("a", 3), *lines("b", 50)])
+    counts = np.expm1(column(found, "app_log_count"))
+    for app in "ab":
+        assert counts[found.names == app] == pytest.approx(np.arange(20), abs=1e-3)
+
+
+def test_what_was_taken_first_is_the_past_of_what_comes_later(texts: TextVectors) -> None:
+    on = arrivals(texts, history=True)
+    on.take([*lines("a", 3), *lines("b", 50)])
+    later = on.take([*lines("a", 3, count=1), *lines("b", 50, count=1)])
+    means = dict(zip(later.names.tolist(), column(later, "app_mean").tolist(), strict=True))
+    assert means["a"] < 2.5 < means["b"]
+
+
+def test_users_have_habits_of_their_own(texts: TextVectors) -> None:
+    on = arrivals(texts, history=True)
+    on.take([*lines("a", 3, user="brief"), *lines("a", 50, user="wordy")])
+    later = on.take([*lines("a", 3, 1, user="brief"), *lines("a", 50, 1, user="wordy")])
+    by_user = dict(
+        zip((line.user for line in later.lines), column(later, "user_mean"), strict=True)
+    )
+    assert by_user["brief"] < by_user["wordy"] - 1
+
+
+def test_rows_are_the_same_part_of_every_column(texts: TextVectors) -> None:
+    whole = arrivals(texts, history=False).take([*lines("a", 3), *lines("b", 5)])
+    part = whole.rows(slice(10, None))
+    assert len(part) == 30
+    assert part.names.tolist() == whole.names[10:].tolist()
+    assert part.inputs.apps == whole.inputs.apps[10:]
+    assert (part.inputs.text == whole.inputs.text[10:]).all()
