@@ -52,10 +52,13 @@ class Bytes(Struct, frozen=True):
         scale = np.maximum(np.abs(values).max(axis=0, initial=0.0), 1e-12) / 127
         return cls(Matrix.of(scale[None]), np.round(values / scale).astype(np.int8).tobytes())
 
+    def multiples(self) -> NDArray[np.int8]:
+        """The (rows, columns) array in scales. ValueError if the data is of another size."""
+        return np.frombuffer(self.data, dtype=np.int8).reshape(-1, self.scale.columns)
+
     def array(self) -> NDArray[np.float32]:
         """The (rows, columns) array. ValueError if the data is of another size."""
-        whole = np.frombuffer(self.data, dtype=np.int8).reshape(-1, self.scale.columns)
-        return whole * self.scale.array()
+        return self.multiples() * self.scale.array()
 
 
 class Axes(Struct, frozen=True):

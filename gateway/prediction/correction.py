@@ -21,10 +21,10 @@ from gateway.prediction.survival import Floats
 FADING: Final = 0.995  # an outcome counts for so much less with every later one
 MIDDLE: Final = 3.5  # of a log length: where slopes and intercept tell different things
 FREE: Final = (1.0, 0.7, 0.7)  # standard deviations of intercept and slopes beforehand
-HELD: Final = (0.05, 0.02, 0.02)
+HELD: Final = (0.03, 0.01, 0.01)
 FREED: Final = (1.0, 0.2, 0.2)  # of an app that training saw, after an alarm
 SLACK: Final = 0.5  # spreads that a miss may be off without raising suspicion
-ALARM: Final = 8.0  # spreads; a sum of misses beyond is no chance
+ALARM: Final = 12.0  # spreads; a sum of misses beyond is no chance
 TRUST: Final = 5.0  # outcomes' worth of trust in the spread that the model says
 UPPER: Final = 1.2816  # standard deviations from the median of a normal to its 0.9 quantile
 LEAST_SPREAD: Final = 0.03

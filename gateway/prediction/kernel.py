@@ -25,6 +25,7 @@ MOST_POINTS: Final = 3_000  # an app keeps
 MOST_TRIED: Final = 2_000  # rows on which an app's ridge is chosen
 FITTED_SHARE: Final = 0.65  # of these
 LEAST_ROWS: Final = 40
+BLOCK: Final = 256  # points at a time: as many as stay in the processor's second cache
 SHARPNESS: Final = 6  # a neighbour's weight is its nearness to this power
 TOLD: Final = ("ridge", "neighbours", "difference")  # columns
 
@@ -91,21 +92,31 @@ def fit_kernel(
 
 
 class AppKernel:
-    """An app's kernel, ready to predict."""
+    """An app's kernel, ready to predict. Its points stay in a byte a number: memory is the cost."""
 
     def __init__(self, kernel: Kernel) -> None:
-        self._points = kernel.points.array()
-        self._squares = (self._points**2).sum(axis=1)
+        self._scale = kernel.points.scale.array()[0]
+        self._points = kernel.points.multiples()
+        self._squares = (kernel.points.array() ** 2).sum(axis=1)
         self._weights = kernel.weights.array()[0]
         self._mean = kernel.mean
         self._targets = kernel.targets.array()[0]
 
     def tell(self, points: Points) -> Floats:
         """For points (n, d) what is told of each, (n, len(TOLD)); 0 where there is none."""
-        near = gram(points, self._points, self._squares)
+        near = self._near(points)
         ridge = near @ self._weights + self._mean
         told = np.column_stack((ridge, _neighbours(near, self._targets)))
         return np.asarray(np.nan_to_num(told, nan=0.0), dtype=np.float64)
+
+    def _near(self, points: Points) -> Points:
+        """The gram of points (n, d) and the kernel's own, (n, m)."""
+        scaled = points * self._scale
+        products = np.empty((len(points), len(self._points)), dtype=np.float32)
+        for start in range(0, len(self._points), BLOCK):
+            block = slice(start, start + BLOCK)
+            products[:, block] = scaled @ self._points[block].astype(np.float32).T
+        return _nearness(products, points, self._squares)
 
 
 def _neighbours(near: Points, targets: Points) -> Points:
@@ -117,14 +128,18 @@ def _neighbours(near: Points, targets: Points) -> Points:
     return np.stack((mean, np.sqrt(np.maximum(square - mean**2, 0.0))), axis=1)
 
 
-def gram(points: Points, others: Points, squares: Points | None = None) -> Points:
-    """exp(-d²) of every pair, (n, m); `squares` are those of the others, where they are known."""
-    distances = points @ others.T
-    distances *= -2
-    distances += (others**2).sum(axis=1) if squares is None else squares
-    distances += (points**2).sum(axis=1)[:, None]
-    np.maximum(distances, 0, out=distances)
-    nearness: Points = np.exp(-distances, out=distances)
+def gram(points: Points, others: Points) -> Points:
+    """exp(-d²) of every pair, (n, m)."""
+    return _nearness(points @ others.T, points, (others**2).sum(axis=1))
+
+
+def _nearness(products: Points, points: Points, squares: Points) -> Points:
+    """exp(-d²) from the scalar products (n, m) and the others' squared lengths (m,), in place."""
+    products *= -2
+    products += squares
+    products += (points**2).sum(axis=1)[:, None]
+    np.maximum(products, 0, out=products)
+    nearness: Points = np.exp(-products, out=products)
     return nearness
 
 

@@ -84,3 +84,15 @@ def test_coverage_returns_within_a_window_after_the_lengths_double() -> None:
 def test_calibration_begins_with_given_scores() -> None:
     start = Scores([APP] * LEAST_APP, [(0.5, 0.7)] * LEAST_APP, [False] * LEAST_APP)
     assert Calibration(start).offsets(APP) == pytest.approx((0.5, 0.7))
+
+
+def test_an_app_that_is_forgotten_takes_the_offset_over_all_again() -> None:
+    calibration = Calibration()
+    for _ in range(LEAST_APP):
+        calibration.learn(OTHER, (0.0, 0.0), 10, censored=False)
+        calibration.learn(APP, (0.0, 0.0), 1_000, censored=False)
+    assert calibration.offsets(APP) == pytest.approx((math.log(1_000),) * 2)
+    calibration.forget(APP)
+    assert calibration.offsets(APP) == calibration.offsets(UUID(int=3))
+    assert calibration.offsets(OTHER) == pytest.approx((math.log(10),) * 2)
+    calibration.forget(UUID(int=3))  # nothing is known of it
