@@ -6,6 +6,8 @@ from typing import Any
 import openai
 import pytest
 
+from tests.e2e.conftest import Served
+
 Asked = Callable[..., dict[str, Any]]
 PATH = "/length-predictions"
 
@@ -28,11 +30,14 @@ async def test_it_is_what_the_completion_would_carry(
 
 
 async def test_nothing_runs_and_nothing_is_recorded(
-    client: openai.AsyncOpenAI, asked: Asked
+    served: Served, client: openai.AsyncOpenAI, asked: Asked
 ) -> None:
-    before = await client.post(PATH, body=asked("spell", "king"), cast_to=dict[str, Any])
-    again = await client.post(PATH, body=asked("spell", "king"), cast_to=dict[str, Any])
-    assert before["quantiles"] == again["quantiles"]
+    await served.idle()
+    before = await served.engine_stats()
+    for _ in range(3):
+        told = await client.post(PATH, body=asked("spell", "king"), cast_to=dict[str, Any])
+        assert told["object"] == "length_prediction"
+    assert (await served.engine_stats())["finished"] == before["finished"]
 
 
 async def test_what_could_never_run_is_refused(client: openai.AsyncOpenAI, asked: Asked) -> None:
