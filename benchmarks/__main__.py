@@ -2,6 +2,8 @@
 
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +16,33 @@ from gateway.evaluation.lengths import Rule
 
 threads_option = click.option("--threads", default=2, show_default=True, help="cores to use")
 sizes = click.Choice(list(SHAPES))
+
+
+def _given(context: click.Context, _: click.Parameter, data: Path | None) -> Path:
+    """The folder. ClickException where none is named."""
+    if data is None:
+        raise click.ClickException(
+            f"{context.info_name} needs a folder of texts: --data DIR, or LENGTH_DATA=DIR"
+        )
+    return data
+
+
+data_option = click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="LENGTH_DATA",
+    callback=_given,
+    help="folder of texts (docs/prediction.md); by default what LENGTH_DATA names",
+)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Errors of ours in one line."""
+    try:
+        yield
+    except LmaasError as error:
+        raise click.ClickException(error.message) from error
 
 
 @click.group()
@@ -53,64 +82,35 @@ def reservations(rounds: int, requests: int, threads: int, size: str) -> None:
 
 
 @main.command("P1")
-@click.option(
-    "--data",
-    type=click.Path(file_okay=False, path_type=Path),
-    envvar="LENGTH_DATA",
-    help="folder of texts (docs/prediction.md); by default what LENGTH_DATA names",
-)
+@data_option
 @click.option("--lengths", type=click.Choice([*p1.BOTH, "both"]), default="both", show_default=True)
 @click.option("--apps", default="", help="only these, separated by commas")
 @threads_option
-def predictions(
-    data: Path | None, lengths: Rule | Literal["both"], apps: str, threads: int
-) -> None:
+def predictions(data: Path, lengths: Rule | Literal["both"], apps: str, threads: int) -> None:
     """Length prediction on real text."""
-    if data is None:
-        raise click.ClickException("P1 needs a folder of texts: --data DIR, or LENGTH_DATA=DIR")
     rules = p1.BOTH if lengths == "both" else (lengths,)
-    try:
+    with _told():
         p1.run(data, rules, [app for app in apps.split(",") if app], threads)
-    except LmaasError as error:
-        raise click.ClickException(error.message) from error
 
 
 @main.command("P2")
-@click.option(
-    "--data",
-    type=click.Path(file_okay=False, path_type=Path),
-    envvar="LENGTH_DATA",
-    help="folder of texts (docs/prediction.md); by default what LENGTH_DATA names",
-)
+@data_option
 @click.option("--only", default=",".join(p2.PARTS), show_default=True, help="parts to measure")
 @threads_option
-def cost(data: Path | None, only: str, threads: int) -> None:
+def cost(data: Path, only: str, threads: int) -> None:
     """What a prediction costs, and whom it keeps waiting."""
-    if data is None:
-        raise click.ClickException("P2 needs a folder of texts: --data DIR, or LENGTH_DATA=DIR")
-    try:
+    with _told():
         p2.run(data, _among(only, list(p2.PARTS)), threads)
-    except LmaasError as error:
-        raise click.ClickException(error.message) from error
 
 
 @main.command("P3")
-@click.option(
-    "--data",
-    type=click.Path(file_okay=False, path_type=Path),
-    envvar="LENGTH_DATA",
-    help="folder of texts (docs/prediction.md); by default what LENGTH_DATA names",
-)
+@data_option
 @click.option("--only", default=",".join(p3.PARTS), show_default=True, help="parts to measure")
 @threads_option
-def change(data: Path | None, only: str, threads: int) -> None:
+def change(data: Path, only: str, threads: int) -> None:
     """Length prediction where apps are new and traffic changes."""
-    if data is None:
-        raise click.ClickException("P3 needs a folder of texts: --data DIR, or LENGTH_DATA=DIR")
-    try:
+    with _told():
         p3.run(data, _among(only, list(p3.PARTS)), threads)
-    except LmaasError as error:
-        raise click.ClickException(error.message) from error
 
 
 @main.command("prefix")

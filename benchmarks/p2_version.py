@@ -13,11 +13,9 @@ from gateway.evaluation.lengths import count_words
 from gateway.evaluation.ours import HELD_OUT, scores
 from gateway.evaluation.sentences import Sentences
 from gateway.evaluation.vectors import TextVectors
-from gateway.prediction.artefact import Artefact, encode
-from gateway.prediction.calibration import Scores
-from gateway.prediction.features import FEATURE_VERSION, INPUTS
+from gateway.prediction.artefact import encode
+from gateway.prediction.fitting import artefact_of
 from gateway.prediction.inputs import Inputs
-from gateway.prediction.messages import LEVELS
 from gateway.prediction.quantiles import Fitted, QuantileModel, fit
 from gateway.prediction.survival import Floats
 
@@ -50,21 +48,10 @@ def make_version(corpus: Corpus, report: Report, threads: int) -> Version:
     model = QuantileModel(fitted)
     newest = learned.rows(slice(len(learned) - round(HELD_OUT * len(learned)), None))
     start = scores(model.predict(newest.inputs).quantiles, newest)
-    return Version(model, encode(_artefact(fitted, start)), learned, test)
+    artefact = artefact_of(fitted, model=MODEL, model_hash=MODEL_HASH, scores=start)
+    return Version(model, encode(artefact), learned, test)
 
 
 def fit_on(inputs: Inputs, tokens: Floats, threads: int) -> Fitted:
     """The product's fit on requests that all ended by themselves."""
     return fit(inputs, tokens, np.zeros(len(inputs), dtype=np.bool_), threads=threads)
-
-
-def _artefact(fitted: Fitted, start: Scores) -> Artefact:
-    return Artefact(
-        model=MODEL,
-        model_hash=MODEL_HASH,
-        feature_version=FEATURE_VERSION,
-        inputs=list(INPUTS),
-        levels=list(LEVELS),
-        scores=start,
-        **vars(fitted),
-    )

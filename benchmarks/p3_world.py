@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gateway.evaluation.arrivals import MAX_TOKENS, Requests, app_id
 from gateway.evaluation.ours import scores
-from gateway.prediction.adaptation import PLACES, Adaptation, Told
+from gateway.prediction.adaptation import Adaptation, Told
 from gateway.prediction.calibration import NO_SCORES, Scores
 from gateway.prediction.evaluation import MEDIAN, P90
 from gateway.prediction.fitting import HELD_OUT
@@ -111,8 +111,7 @@ def replay(adaptation: Adaptation, stream: Asked) -> Served:
     for row, (app, log_uil, levels, tokens) in enumerate(_each(stream)):
         quantiles = adaptation.serve(app, log_uil, levels, MAX_TOKENS)
         told[row] = quantiles[MEDIAN], quantiles[P90]
-        said = tuple(levels[place] for place in PLACES)
-        adaptation.learn(Told(app, log_uil, said, int(tokens), censored=False))
+        adaptation.learn(Told.of(app, log_uil, levels, int(tokens), censored=False))
     return Served(told[:, 0], told[:, 1], stream.tokens)
 
 

@@ -1,6 +1,5 @@
 """The product's own model, trained and calibrated as the product does it."""
 
-from collections.abc import Iterable
 from time import perf_counter
 from typing import Final
 
@@ -8,8 +7,8 @@ import numpy as np
 
 from gateway.evaluation.arrivals import MAX_TOKENS, Requests
 from gateway.evaluation.forecast import Forecast
-from gateway.prediction.adaptation import PLACES, Adaptation, Told
-from gateway.prediction.calibration import UPPER, Scores, scores_of
+from gateway.prediction.adaptation import Adaptation, Told
+from gateway.prediction.calibration import Scores, first_scores
 from gateway.prediction.quantiles import Predicted, QuantileModel, fit
 from gateway.prediction.statistics import expected_log
 from gateway.prediction.survival import Floats
@@ -47,14 +46,8 @@ class Ours:
 
 def scores(log_quantiles: Floats, requests: Requests) -> Scores:
     """Conformity scores of predictions (n, len(LEVELS)) of requests that have ended."""
-    upper: Iterable[list[float]] = log_quantiles[:, -len(UPPER) :].tolist()
-    return Scores(
-        apps=requests.inputs.apps,
-        scores=[
-            scores_of(row, int(tokens)) for row, tokens in zip(upper, requests.tokens, strict=True)
-        ],
-        censored=[False] * len(requests),
-    )
+    natural = np.zeros(len(requests), dtype=np.bool_)
+    return first_scores(requests.inputs.apps, log_quantiles, requests.tokens, natural)
 
 
 def serve(predicted: Predicted, requests: Requests, adaptation: Adaptation) -> Forecast:
@@ -72,8 +65,7 @@ def serve(predicted: Predicted, requests: Requests, adaptation: Adaptation) -> F
         served[row] = adaptation.serve(app, log_uil, levels, MAX_TOKENS)
         corrected[row] = adaptation.corrected(app, log_uil, levels)
         shifts[row] = adaptation.shift(app, log_uil, levels)
-        said = tuple(levels[place] for place in PLACES)
-        adaptation.learn(Told(app, log_uil, said, tokens, censored=False))
+        adaptation.learn(Told.of(app, log_uil, levels, tokens, censored=False))
     return Forecast(
         log_quantiles=np.log(served),
         location=expected_log(np.exp(corrected)),

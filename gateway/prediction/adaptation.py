@@ -5,7 +5,7 @@ The same code serves live requests, judges versions and replays history.
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, Self
 from uuid import UUID
 
 from msgspec import Struct
@@ -29,6 +29,13 @@ class Told(Struct, frozen=True):
     said: tuple[float, ...]
     tokens: int
     censored: bool
+
+    @classmethod
+    def of(
+        cls, app: UUID, log_uil: float, scored: Sequence[float], tokens: int, *, censored: bool
+    ) -> Self:
+        """The outcome of a request of which the version said these ln quantiles at `LEVELS`."""
+        return cls(app, log_uil, tuple(scored[place] for place in PLACES), tokens, censored)
 
 
 class Adaptation:

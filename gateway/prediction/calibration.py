@@ -115,6 +115,19 @@ def scores_of(scored: Sequence[float], tokens: int) -> tuple[float, ...]:
     return tuple(length - upper for upper in scored)
 
 
+def first_scores(
+    apps: list[UUID], log_quantiles: Floats, tokens: Floats, censored: Bools
+) -> Scores:
+    """Scores to begin with, of n outcomes that a model told (n, len(LEVELS)) of, oldest first."""
+    upper = log_quantiles[:, -len(UPPER) :].tolist()
+    lengths = tokens.astype(int).tolist()
+    return Scores(
+        apps=apps,
+        scores=[scores_of(row, length) for row, length in zip(upper, lengths, strict=True)],
+        censored=censored.tolist(),
+    )
+
+
 def finish(scored: Sequence[float], offsets: Offsets, max_tokens: int) -> tuple[float, ...]:
     """Quantiles in tokens from log quantiles at `LEVELS`: moved, rising, in 1 … max_tokens."""
     lower = len(scored) - len(offsets)

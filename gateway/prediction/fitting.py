@@ -16,9 +16,9 @@ import msgspec
 import numpy as np
 
 from gateway.errors import Conflict
-from gateway.prediction.adaptation import PLACES, Adaptation, Told
+from gateway.prediction.adaptation import Adaptation, Told
 from gateway.prediction.artefact import Artefact
-from gateway.prediction.calibration import NO_SCORES, UPPER, Scores, scores_of
+from gateway.prediction.calibration import NO_SCORES, Scores, first_scores
 from gateway.prediction.evaluation import Scorecard, evaluate
 from gateway.prediction.features import FEATURE_VERSION, INPUTS
 from gateway.prediction.inputs import Inputs
@@ -78,8 +78,10 @@ def make_version(
         )
     fitted = fit(past.inputs, past.tokens, past.censored, past.weights, threads=threads)
     model_now = QuantileModel(fitted)
+    said = model_now.predict(newest.inputs).quantiles
+    scores = first_scores(newest.inputs.apps, said, newest.tokens, newest.censored)
     return Judged(
-        artefact=_artefact(fitted, model, model_hash, held_out_scores(model_now, newest)),
+        artefact=artefact_of(fitted, model=model, model_hash=model_hash, scores=scores),
         held_out=len(newest),
         new=judge(levels_of(model_now), newest, fitted.lines),
         active=judge_version(active, newest) if active else None,
@@ -106,8 +108,7 @@ def judge(
     )
     for row, (app, log_uil, levels, tokens, censored, cap) in enumerate(rows):
         predicted[row] = adaptation.serve(app, log_uil, levels, cap)
-        said = tuple(levels[place] for place in PLACES)
-        adaptation.learn(Told(app, log_uil, said, tokens, censored))
+        adaptation.learn(Told.of(app, log_uil, levels, tokens, censored=censored))
     return _card(samples, predicted)
 
 
@@ -119,19 +120,6 @@ def judge_version(version: Artefact, samples: Samples) -> Scorecard:
 def levels_of(model: QuantileModel) -> Predict:
     """A model's quantiles alone."""
     return lambda inputs: model.predict(inputs).quantiles
-
-
-def held_out_scores(model: QuantileModel, samples: Samples) -> Scores:
-    """The scores a version's calibration begins with."""
-    upper = model.predict(samples.inputs).quantiles[:, -len(UPPER) :]
-    return Scores(
-        apps=samples.inputs.apps,
-        scores=[
-            scores_of(row, int(tokens))
-            for row, tokens in zip(upper.tolist(), samples.tokens, strict=True)
-        ],
-        censored=samples.censored.tolist(),
-    )
 
 
 def _judgeable(samples: Samples) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -160,19 +148,14 @@ def _line(fitted: Fitted, past: Samples) -> Predict:
     return predict
 
 
-def _artefact(fitted: Fitted, model: str, model_hash: str, scores: Scores) -> Artefact:
+def artefact_of(fitted: Fitted, *, model: str, model_hash: str, scores: Scores) -> Artefact:
+    """A fitted model as it is stored, with what its calibration begins with."""
     return Artefact(
         model=model,
         model_hash=model_hash,
         feature_version=FEATURE_VERSION,
         inputs=list(INPUTS),
         levels=list(LEVELS),
-        pooled=fitted.pooled,
-        lines=fitted.lines,
-        space=fitted.space,
-        kernels=fitted.kernels,
-        trees=fitted.trees,
-        mean=fitted.mean,
-        newcomer=fitted.newcomer,
         scores=scores,
+        **vars(fitted),
     )
