@@ -48,7 +48,7 @@ contracts: .venv/installed-dev  ## the arrows between packages
 
 check: lint types contracts test  ## what CI runs
 
-bench: .venv/installed  ## measure a figure: F=E1 E3 P1 P2 P3 prefix step; A='--rounds 1' passes options
+bench: .venv/installed  ## measure a figure: F=E1 E3 P1 P2 P3 S0 S2 S3 S5 decision prefix step; A='--rounds 1' passes options
 	@$(BIN)/python -m benchmarks $(F) $(A)
 
 docs: .venv/installed  ## write docs/configuration.md anew

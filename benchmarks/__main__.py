@@ -9,10 +9,27 @@ from typing import Literal
 
 import click
 
-from benchmarks import e1, e3, p1, p2, p3, prefix, step, workload
+from benchmarks import (
+    decisions,
+    e1,
+    e3,
+    live_replay,
+    p1,
+    p2,
+    p3,
+    prefix,
+    s2,
+    s3,
+    s5,
+    step,
+    workload,
+)
 from benchmarks.models import SHAPES
 from gateway.errors import LmaasError
 from gateway.evaluation.lengths import Rule
+from gateway.replay.costs import EngineModel, read_engine
+from gateway.replay.profiles import DEFAULT as PUBLISHED
+from gateway.replay.profiles import profile
 
 threads_option = click.option("--threads", default=2, show_default=True, help="cores to use")
 sizes = click.Choice(list(SHAPES))
@@ -43,6 +60,30 @@ def _told() -> Iterator[None]:
         yield
     except LmaasError as error:
         raise click.ClickException(error.message) from error
+
+
+trace_option = click.option(
+    "--trace",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="ARRIVAL_TRACE",
+    help="arrivals and lengths of a real service (docs/replay.md); by default ARRIVAL_TRACE",
+)
+
+
+def _engine(_context: click.Context, _: click.Parameter, file: Path | None) -> EngineModel:
+    """The engine that was measured, or a published one."""
+    with _told():
+        return profile(PUBLISHED) if file is None else read_engine(file)
+
+
+engine_option = click.option(
+    "--engine",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=_engine,
+    help=f"an engine that lmaas calibrate measured  [default: {PUBLISHED} as published]",
+)
+quick_option = click.option("--quick", is_flag=True, help="a look, with fewer requests")
+jobs_option = click.option("--jobs", default=2, show_default=True, help="processes to replay in")
 
 
 @click.group()
@@ -111,6 +152,62 @@ def change(data: Path, only: str, threads: int) -> None:
     """Length prediction where apps are new and traffic changes."""
     with _told():
         p3.run(data, _among(only, list(p3.PARTS)), threads)
+
+
+@main.command("S0")
+@click.option("--requests", default=live_replay.REQUESTS, show_default=True, help="of each policy")
+@click.option("--load", default=live_replay.LOAD, show_default=True, help="share of the saturated")
+def faithfulness(requests: int, load: float) -> None:
+    """The live gateway against a replay of the same requests."""
+    with _told():
+        live_replay.run(requests, load)
+
+
+@main.command("decision")
+@click.option("--only", default=",".join(decisions.POLICIES), show_default=True, help="policies")
+@click.option("--most", default=decisions.WAITING[-1], show_default=True, help="requests waiting")
+@click.option("--turns", default=decisions.TURNS, show_default=True, help="timed")
+def scheduling(only: str, most: int, turns: int) -> None:
+    """What a scheduling decision costs."""
+    names = _among(only, list(decisions.POLICIES))
+    chosen = [policy for policy in decisions.POLICIES if policy in names]
+    decisions.run(chosen, most, turns)
+
+
+@main.command("S2")
+@data_option
+@trace_option
+@engine_option
+@quick_option
+@click.option("--only", default="", help="regimes that begin so, as texts/poisson/tight")
+@jobs_option
+def order(
+    data: Path, trace: Path | None, engine: EngineModel, quick: bool, only: str, jobs: int
+) -> None:
+    """Policies on an engine that batches by iteration, simulated, from half load to overload."""
+    with _told():
+        s2.run(data, trace, engine, quick=quick, only=only, jobs=jobs)
+
+
+@main.command("S3")
+@quick_option
+@jobs_option
+def memory(quick: bool, jobs: int) -> None:
+    """What is reserved for answers, on simulated cards."""
+    with _told():
+        s3.run(quick=quick, jobs=jobs)
+
+
+@main.command("S5")
+@data_option
+@engine_option
+@quick_option
+@click.option("--only", default="", help="sources and pools that begin so, as chat/tight")
+@jobs_option
+def deadlines(data: Path, engine: EngineModel, quick: bool, only: str, jobs: int) -> None:
+    """Requests with deadlines in overload, on a simulated engine."""
+    with _told():
+        s5.run(data, engine, quick=quick, only=only, jobs=jobs)
 
 
 @main.command("prefix")

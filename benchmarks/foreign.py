@@ -1,6 +1,7 @@
 """Meters the CPU that others use while we measure: busy cores that are not our process tree's."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from time import perf_counter
 from typing import NamedTuple
 
@@ -39,17 +40,27 @@ class Meter:
         return Load(max(0.0, (busy - own) / passed), (now.stolen_s - start.stolen_s) / passed)
 
 
-def reading() -> Reading:
-    """What the clocks say now."""
+def reading(others: Iterable[int] = ()) -> Reading:
+    """What the clocks say now; processes of ours that are in no tree of ours, by their ids."""
     cpu = psutil.cpu_times()
     busy = cpu.user + cpu.nice + cpu.system + cpu.irq + cpu.softirq  # guests are part of user
-    return Reading(perf_counter(), busy, cpu.steal, own_cpu_s())
+    return Reading(perf_counter(), busy, cpu.steal, own_cpu_s(others))
 
 
-def own_cpu_s() -> float:
-    """CPU seconds of this process and everything it started, whether it still runs or not."""
-    own = psutil.Process()
-    return sum(map(_cpu_s, [own, *own.children(recursive=True)]))
+def own_cpu_s(others: Iterable[int] = ()) -> float:
+    """CPU seconds of this process and everything it started, whether it still runs or not.
+
+    `others` are processes that count as our own, with everything they started.
+    """
+    return sum(map(_tree_cpu_s, [os.getpid(), *others]))
+
+
+def _tree_cpu_s(pid: int) -> float:
+    try:
+        root = psutil.Process(pid)
+        return sum(map(_cpu_s, [root, *root.children(recursive=True)]))
+    except psutil.NoSuchProcess:
+        return 0.0
 
 
 def _cpu_s(process: psutil.Process) -> float:

@@ -14,16 +14,19 @@ from gateway.api.errors import exception_handlers
 from gateway.api.guards import api_key_guard, provide_caller
 from gateway.api.health import HealthController
 from gateway.api.length_predictions import LengthPredictionsController
+from gateway.api.metrics import MetricsController
+from gateway.api.patience import provide_patience
 from gateway.api.request_id import RequestId
 from gateway.api.served_models import ModelsController
 from gateway.history.audit import AuditTrail
+from gateway.history.requests import RequestHistory
 from gateway.node import Node
 from gateway.prediction.drift_series import DriftSeries
 from gateway.prediction.erasure import SampleErasure
 from gateway.prediction.schedule import Schedules
 from gateway.tenancy.apps import Apps
 from gateway.tenancy.keys import ApiKeys
-from gateway.tenancy.scopes import ScopedKeys
+from gateway.tenancy.scopes import Admission, ScopedKeys
 from gateway.tenancy.tenants import Tenants
 
 LARGEST_BODY: Final = 16 << 20  # bytes
@@ -45,10 +48,13 @@ def build_app(node: Node) -> Litestar:
         erasure=SampleErasure(sessions),
         logs=node.logs,
         trail=AuditTrail(sessions),
+        requests=RequestHistory(sessions),
     )
+    admission = Admission(node.admin_key, admin.scoped_keys)
     return Litestar(
         route_handlers=[
             HealthController,
+            MetricsController,
             Router(
                 "/v1",
                 route_handlers=[
@@ -58,13 +64,19 @@ def build_app(node: Node) -> Litestar:
                     ModelsController,
                 ],
                 guards=[api_key_guard(node.authenticator)],
-                dependencies={"caller": Provide(provide_caller)},
+                dependencies={
+                    "caller": Provide(provide_caller),
+                    "patience": Provide(provide_patience),
+                },
                 security=[{"bearer": []}],
                 tags=["OpenAI"],
             ),
             admin_router(node.admin_key, admin),
         ],
-        dependencies={"generations": Provide(lambda: node.generations, sync_to_thread=False)},
+        dependencies={
+            "generations": Provide(lambda: node.generations, sync_to_thread=False),
+            "admission": Provide(lambda: admission, sync_to_thread=False),
+        },
         middleware=[RequestId()],
         exception_handlers=exception_handlers,
         request_max_body_size=LARGEST_BODY,

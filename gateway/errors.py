@@ -14,8 +14,11 @@ LmaasError
 ├── Unavailable                 something we need is away for now
 │   ├── EngineLost
 │   ├── DatabaseLost
+│   ├── DeadlineUnreachable     the answer cannot be there when it is wanted
+│   │   └── QueueTimeExceeded   it has not started within the longest wait that was allowed
 │   └── ShuttingDown
 ├── ClientGone                  nobody is there to read the answer
+├── RequestCancelled            an operator ended it
 ├── GenerationFailed            the engine could not run the sequence
 └── StartupFailure              the process cannot start: one line says why
 
@@ -27,6 +30,7 @@ class LmaasError(Exception):
     """An error with a message for the user and, where one is at fault, the parameter's name."""
 
     code: str | None = None
+    retry_after_s: float | None = None  # when asking again makes sense, where that is known
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
@@ -112,6 +116,26 @@ class DatabaseLost(Unavailable):
     code = "database_unavailable"
 
 
+class DeadlineUnreachable(Unavailable):
+    """The answer cannot be there when it is wanted; `retry_after_s` tells when one could be."""
+
+    code = "deadline_unreachable"
+    reason = "deadline"  # in records and metrics
+
+    def __init__(
+        self, message: str, *, param: str | None = None, retry_after_s: float = 1.0
+    ) -> None:
+        super().__init__(message, param=param)
+        self.retry_after_s = retry_after_s
+
+
+class QueueTimeExceeded(DeadlineUnreachable):
+    """It has not started within the longest wait that was allowed."""
+
+    code = "queue_time_exceeded"
+    reason = "queue_time"
+
+
 class ShuttingDown(Unavailable):
     """The gateway takes no new requests because it is stopping."""
 
@@ -122,6 +146,12 @@ class ClientGone(LmaasError):
     """Nobody is there to read the answer."""
 
     code = "client_gone"
+
+
+class RequestCancelled(LmaasError):
+    """An operator ended the request."""
+
+    code = "request_cancelled"
 
 
 class GenerationFailed(LmaasError):

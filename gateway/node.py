@@ -4,8 +4,6 @@ import asyncio
 import fcntl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -28,12 +26,11 @@ from gateway.prediction.log_import import Counting, LogImport
 from gateway.prediction.predictor import LengthPredictor
 from gateway.prediction.registry import Registry
 from gateway.prediction.runs import TrainingRuns
-from gateway.scheduling.policies import Policy, PolicyName, build_policy
+from gateway.scheduling.policies import Options
 from gateway.settings import Settings
 from gateway.tenancy.admin_key import AdminKey, ensure_admin_key
 from gateway.tenancy.authentication import Authenticator
 from gateway.tenancy.demo import ensure_demo
-from models.base import new_id
 
 ENGINE_START_S: Final = 600.0
 
@@ -113,7 +110,8 @@ async def running_node(settings: Settings, say: Progress) -> AsyncIterator[Node]
             tokenizer,
             predictor,
             policy=settings.policy,
-            policies=_policies(settings),
+            options=_options(settings),
+            tau_floor=settings.tau_floor,
             history=history,
         )
         engine = ColocatedEngine(str(_socket(settings, data_dir)), generations.dispatcher)
@@ -221,15 +219,16 @@ async def _engine_ready(generations: Generations, supervisor: EngineSupervisor |
             task.cancel()
 
 
-def _policies(settings: Settings) -> Callable[[PolicyName], Policy]:
-    """Makes a policy by its name; batch names are common to all."""
-    return partial(
-        build_policy,
+def _options(settings: Settings) -> Options:
+    """What the policies are told."""
+    return Options(
+        admission=None if settings.admission == "own" else settings.admission,
+        admission_z=settings.admission_z,
         waste_limit=settings.batch_waste,
         max_delay_s=settings.max_delay_s,
-        admission_z=settings.admission_z,
+        guard_tail=settings.guard_tail,
+        waiting_power=settings.waiting_power,
         fixed_batch=settings.fixed_batch,
-        ids=_batch_ids(),
     )
 
 
@@ -242,12 +241,6 @@ def _counting(tokenizer: ChatTokenizer) -> Counting:
         return len(tokenizer.encode_chat(chat))
 
     return Counting(text=lambda text: len(tokenizer.encode(text)), prompt=prompt)
-
-
-def _batch_ids() -> Iterator[str]:
-    """Names of batches, never the same after a restart."""
-    start = new_id().hex[:12]
-    return (f"batch_{start}_{number}" for number in count(1))
 
 
 def _demo_apps(folder: Path) -> list[tuple[str, str]]:

@@ -48,9 +48,20 @@ class Settings(Struct, frozen=True, rename=_variable):
         Secret | None, Meta(description="value of the demo app's key at first start")
     ] = None
     policy: Annotated[
-        Literal["lmaas", "hrrn", "sjf", "fcfs", "fixed"],
-        Meta(description="scheduling policy; fixed: batches of a fixed size, first come first"),
+        Literal["lmaas", "hrrn", "sjf", "fcfs", "magnus", "s3", "fixed"],
+        Meta(
+            description="scheduling policy; lmaas: shares, then response ratio within bounds; "
+            "magnus: batches in lock step; fixed: batches of a fixed size, first come first"
+        ),
     ] = "lmaas"
+    admission: Annotated[
+        Literal["own", "peak", "upper", "reserved", "maximum", "held"],
+        Meta(
+            description="what fits beside what runs; own: the policy's rule; peak: the expected "
+            "future KV peak and admission_z deviations; upper: the peak at each one's P90; "
+            "reserved: the sum of P90s; maximum: the sum of max_tokens; held: what is in use"
+        ),
+    ] = "own"
     fixed_batch: Annotated[
         int, Meta(ge=1, description="requests in a batch under the policy fixed")
     ] = 8
@@ -78,10 +89,45 @@ class Settings(Struct, frozen=True, rename=_variable):
         int, Meta(ge=0, description="Φ: token reads a batch may waste before a new one is opened")
     ] = 50_000
     max_delay_s: Annotated[
-        float, Meta(gt=0, description="a request that waited this long goes first in its turn")
-    ] = 30.0
+        float,
+        Meta(
+            gt=0,
+            description="a request starts at most this much later than first come, first served "
+            "would start it; divided by its tier's urgency",
+        ),
+    ] = 60.0
+    guard_tail: Annotated[
+        bool,
+        Meta(
+            description="let waiting weigh more the longer first come, first served would make "
+            "requests wait: the slowest answers gain, the mean loses"
+        ),
+    ] = True
+    waiting_power: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=16,
+            description="how waiting weighs against length: 0 is shortest first, 1 highest "
+            "response ratio next, more is nearer to first come, first served",
+        ),
+    ] = 0.5
+    tau_floor: Annotated[
+        float,
+        Meta(
+            ge=-1,
+            le=1,
+            description="rolling Kendall τ of predictions below which requests go in order of "
+            "arrival",
+        ),
+    ] = 0.2
     admission_z: Annotated[
-        float, Meta(ge=0, description="standard deviations kept free above the expected KV peak")
+        float,
+        Meta(
+            ge=0,
+            description="standard deviations kept free above the expected KV peak, at first: "
+            "preemptions raise it",
+        ),
     ] = 3.0
     prediction_budget_ms: Annotated[
         float, Meta(gt=0, description="longest wait for a prediction; then history answers")

@@ -81,6 +81,19 @@ class RequestRecord(Base):
     response_s: Mapped[float]
     hard: Mapped[bool] = mapped_column(default=False, server_default=false())
 
+    # How it was scheduled; null in rows of releases that did not record it.
+    service_tier: Mapped[str | None]
+    deadline_s: Mapped[float | None]
+    policy_order: Mapped[str | None]
+    queue_ahead: Mapped[int | None]
+    passed_by: Mapped[int | None]
+    expected_start_s: Mapped[float | None]
+    expected_finish_s: Mapped[float | None]
+    response_ratio: Mapped[float | None]
+    overdue: Mapped[bool | None]
+    kv_free_pages: Mapped[int | None]
+    gave_up: Mapped[str | None]
+
 
 class Instruction(Base):
     """The embedding of an instruction, kept once by the instruction's SHA-256."""

@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, UniqueConstraint, func, true
+from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, func, text, true
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from models.base import Base, new_id
@@ -13,11 +13,14 @@ class Tenant(Base):
     """Who pays."""
 
     __tablename__ = "tenants"
+    __table_args__ = (CheckConstraint("share > 0", name="share_positive"),)
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     name: Mapped[str] = mapped_column(unique=True)
     # Whether its requests may be learned from; without it no feature, embedding or user is kept.
     learning: Mapped[bool] = mapped_column(default=True, server_default=true())
+    # Its weight among tenants that wait for the same engine: twice the share, twice the tokens.
+    share: Mapped[float] = mapped_column(default=1.0, server_default=text("1"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     apps: Mapped[list["App"]] = relationship(back_populates="tenant", lazy="raise")

@@ -19,6 +19,7 @@ from gateway.api.chat_schema import (
     ChunkChoice,
     Delta,
 )
+from gateway.api.patience import Patience
 from gateway.api.sampling_schema import Usage, created
 from gateway.api.streams import (
     batched,
@@ -44,14 +45,15 @@ class ChatController(Controller):
         self,
         data: JSONBody[ChatCompletionRequest],
         caller: NamedDependency[Caller],
+        patience: NamedDependency[Patience],
         generations: NamedDependency[Generations],
         request: Request[Any, Any, Any],
     ) -> Response[ChatCompletion] | Stream:
         """The served model's answer, or `n` of them, in OpenAI's form."""
         generations.check_model(data.model)
-        lives = await generations.start(data.ask(caller))
+        lives = await generations.start(data.ask(caller, patience))
         if data.stream:
-            return streamed(lives, generations, _Chunks(lives, generations, usage=data.with_usage))
+            return streamed(lives, generations, _Chunks(lives, generations, data))
         try:
             if not await ended_before_disconnect(lives, request):
                 raise ClientGone("the client went away")
@@ -66,6 +68,7 @@ class ChatController(Controller):
                 choices=choices,
                 usage=Usage.of(*lives),
                 system_fingerprint=generations.fingerprint,
+                service_tier=data.applied_tier,
             ),
             headers=predicted(lives[0]) | batched(lives[0]),
         )
@@ -90,17 +93,21 @@ class _Chunks:
     """The events of a streamed conversation."""
 
     def __init__(
-        self, lives: Sequence[LiveRequest], generations: Generations, *, usage: bool
+        self,
+        lives: Sequence[LiveRequest],
+        generations: Generations,
+        data: ChatCompletionRequest,
     ) -> None:
         self._lives = lives
-        self._usage = usage
+        self._usage = data.with_usage
         self._base = ChatCompletionChunk(
             id=_name(lives[0]),
             created=created(lives[0]),
             model=generations.model,
             choices=[],
             system_fingerprint=generations.fingerprint,
-            usage=None if usage else msgspec.UNSET,
+            usage=None if data.with_usage else msgspec.UNSET,
+            service_tier=data.applied_tier,
         )
 
     def opening(self, live: LiveRequest) -> ChatCompletionChunk:

@@ -4,10 +4,11 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from gateway.api.patience import Patience
 from gateway.api.ranges import Range
-from gateway.api.sampling_schema import SamplingRequest, Usage
+from gateway.api.sampling_schema import PATIENT, SamplingRequest, Usage
 from gateway.errors import InvalidRequest, UnsupportedParameter
-from gateway.generation.ask import Ask, Message
+from gateway.generation.ask import Ask, Message, ServiceTier
 from gateway.generation.live import Piece
 from gateway.generation.scores import Likelihood
 from gateway.tenancy.authentication import Caller
@@ -73,7 +74,7 @@ class ChatCompletionRequest(SamplingRequest, kw_only=True):
     prediction: Any = None
     web_search_options: Any = None
 
-    def ask(self, caller: Caller) -> Ask:
+    def ask(self, caller: Caller, patience: Patience = PATIENT) -> Ask:
         """The request as the service takes it. InvalidRequest names what is not accepted."""
         self.check(_UNSUPPORTED, _RANGES)
         if self.top_logprobs and not self.logprobs:
@@ -85,6 +86,7 @@ class ChatCompletionRequest(SamplingRequest, kw_only=True):
         newer = self.max_completion_tokens
         return self.sampled(
             caller,
+            patience,
             messages=tuple(
                 Message(message.role, message.text(place))
                 for place, message in enumerate(self.messages)
@@ -159,6 +161,7 @@ class ChatCompletion(Struct):
     choices: list[Choice]
     usage: Usage
     system_fingerprint: str
+    service_tier: ServiceTier | UnsetType = UNSET
     object: str = "chat.completion"
 
 
@@ -187,4 +190,5 @@ class ChatCompletionChunk(Struct):
     choices: list[ChunkChoice]
     system_fingerprint: str
     usage: Usage | UnsetType | None = UNSET
+    service_tier: ServiceTier | UnsetType = UNSET
     object: str = "chat.completion.chunk"

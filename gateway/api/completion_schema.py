@@ -4,10 +4,11 @@ from typing import Annotated, Any, Final, Self, TypeAlias
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from gateway.api.patience import Patience
 from gateway.api.ranges import Range
-from gateway.api.sampling_schema import SamplingRequest, Usage
+from gateway.api.sampling_schema import PATIENT, SamplingRequest, Usage
 from gateway.errors import InvalidRequest, UnsupportedParameter
-from gateway.generation.ask import Ask
+from gateway.generation.ask import Ask, ServiceTier
 from gateway.generation.live import Piece
 from gateway.generation.scores import ScoredToken
 from gateway.tenancy.authentication import Caller
@@ -37,7 +38,7 @@ class CompletionRequest(SamplingRequest, kw_only=True):
     echo: Any = None
     suffix: Any = None
 
-    def asks(self, caller: Caller) -> list[Ask]:
+    def asks(self, caller: Caller, patience: Patience = PATIENT) -> list[Ask]:
         """One ask for each prompt. InvalidRequest names what is not accepted."""
         self.check(_UNSUPPORTED, _RANGES)
         prompts = self._prompts()
@@ -53,7 +54,7 @@ class CompletionRequest(SamplingRequest, kw_only=True):
             )
         most = DEFAULT_TOKENS if self.max_tokens is None else self.max_tokens
         return [
-            self.sampled(caller, prompt=prompt, max_tokens=most, logprobs=self.logprobs)
+            self.sampled(caller, patience, prompt=prompt, max_tokens=most, logprobs=self.logprobs)
             for prompt in prompts
         ]
 
@@ -125,4 +126,5 @@ class Completion(Struct):
     choices: list[TextChoice]
     system_fingerprint: str
     usage: Usage | UnsetType | None = UNSET
+    service_tier: ServiceTier | UnsetType = UNSET
     object: str = "text_completion"

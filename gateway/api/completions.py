@@ -17,6 +17,7 @@ from gateway.api.completion_schema import (
     TextChoice,
     TextLogprobs,
 )
+from gateway.api.patience import Patience
 from gateway.api.sampling_schema import Usage, created
 from gateway.api.streams import cancel_all, ended_before_disconnect, predicted, streamed
 from gateway.errors import ClientGone
@@ -37,14 +38,15 @@ class CompletionsController(Controller):
         self,
         data: JSONBody[CompletionRequest],
         caller: NamedDependency[Caller],
+        patience: NamedDependency[Patience],
         generations: NamedDependency[Generations],
         request: Request[Any, Any, Any],
     ) -> Response[Completion] | Stream:
         """The continuations of each prompt, in OpenAI's form; one prompt where it streams."""
         generations.check_model(data.model)
-        lives = await _start_all(data.asks(caller), generations)
+        lives = await _start_all(data.asks(caller, patience), generations)
         if data.stream:
-            return streamed(lives, generations, _Chunks(lives, generations, usage=data.with_usage))
+            return streamed(lives, generations, _Chunks(lives, generations, data))
         try:
             if not await ended_before_disconnect(lives, request):
                 raise ClientGone("the client went away")
@@ -52,7 +54,7 @@ class CompletionsController(Controller):
         finally:
             cancel_all(lives, generations)
         completion = msgspec.structs.replace(
-            _base(lives[0], generations), choices=choices, usage=Usage.of(*lives)
+            _base(lives[0], generations, data), choices=choices, usage=Usage.of(*lives)
         )
         return Response(completion, headers=predicted(lives[0]))
 
@@ -77,13 +79,14 @@ def _scored(live: LiveRequest, piece: Piece) -> TextLogprobs | None:
     return None if live.ask.sampling.logprobs is None else TextLogprobs.of(piece)
 
 
-def _base(live: LiveRequest, generations: Generations) -> Completion:
+def _base(live: LiveRequest, generations: Generations, data: CompletionRequest) -> Completion:
     return Completion(
         id=_name(live.id),
         created=created(live),
         model=generations.model,
         choices=[],
         system_fingerprint=generations.fingerprint,
+        service_tier=data.applied_tier,
     )
 
 
@@ -95,12 +98,12 @@ class _Chunks:
     """The events of a prompt's streamed continuations."""
 
     def __init__(
-        self, lives: Sequence[LiveRequest], generations: Generations, *, usage: bool
+        self, lives: Sequence[LiveRequest], generations: Generations, data: CompletionRequest
     ) -> None:
         self._lives = lives
-        self._usage = usage
-        self._base = _base(lives[0], generations)
-        if usage:
+        self._usage = data.with_usage
+        self._base = _base(lives[0], generations, data)
+        if data.with_usage:
             self._base.usage = None
 
     def opening(self, live: LiveRequest) -> None:

@@ -3,6 +3,7 @@
 `exception_handlers` belong to the application; a stream that has begun sends `error_body`.
 """
 
+import math
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from gateway.errors import (
     LmaasError,
     NotFound,
     OverLimit,
+    RequestCancelled,
     Unauthenticated,
     Unavailable,
 )
@@ -34,6 +36,7 @@ STATUS: Final[dict[type[LmaasError], int]] = {
     Forbidden: 403,
     NotFound: 404,
     Conflict: 409,
+    RequestCancelled: 409,
     OverLimit: 429,
     ClientGone: 499,
     GenerationFailed: 500,
@@ -58,7 +61,8 @@ CODE: Final[dict[int, str]] = {
     503: "service_unavailable",
 }
 RETRY_AFTER_S: Final[dict[int, int]] = {429: 1, 503: 2}
-# Client libraries try a 409 again, but a conflict stays one.
+LONGEST_RETRY_S: Final = 86_400.0
+# Client libraries try a 409 again, but a conflict stays one, and what was cancelled was meant.
 FINAL: Final[frozenset[int]] = frozenset({409})
 
 
@@ -97,7 +101,7 @@ def _answer(
 ) -> Response[ErrorBody]:
     headers = dict(headers or {})
     if status in RETRY_AFTER_S:
-        headers["Retry-After"] = str(RETRY_AFTER_S[status])
+        headers.setdefault("Retry-After", str(RETRY_AFTER_S[status]))
     if status in FINAL:
         headers["X-Should-Retry"] = "false"
     if status == HTTPStatus.UNAUTHORIZED:
@@ -110,7 +114,13 @@ def handle_ours(_: Request[Any, Any, Any], error: LmaasError) -> Response[ErrorB
     status = status_of(error)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.warning("request_failed", error=type(error).__name__, reason=error.message)
-    return _answer(status, error_body(error))
+    return _answer(status, error_body(error), _retry_after(error.retry_after_s))
+
+
+def _retry_after(wait_s: float | None) -> dict[str, str]:
+    if wait_s is None:
+        return {}
+    return {"Retry-After": str(math.ceil(min(max(wait_s, 1.0), LONGEST_RETRY_S)))}
 
 
 def handle_litestar(request: Request[Any, Any, Any], error: HTTPException) -> Response[ErrorBody]:

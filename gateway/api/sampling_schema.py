@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Annotated, Final, TypeAlias, TypeVar
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from engine.protocol import Sampling
+from gateway.api.patience import Patience
 from gateway.api.ranges import Range, check_ranges
 from gateway.errors import InvalidRequest, UnsupportedParameter
-from gateway.generation.ask import Ask, Message
+from gateway.generation.ask import Ask, Message, ServiceTier
 from gateway.generation.live import LiveRequest
 from gateway.tenancy.authentication import Caller
 
@@ -18,6 +19,17 @@ T = TypeVar("T")
 EndUser: TypeAlias = Annotated[str, Meta(max_length=512, pattern=r"^[^\x00]*$")]
 StopString: TypeAlias = Annotated[str, Meta(min_length=1, max_length=256)]
 StopStrings: TypeAlias = Annotated[list[StopString], Meta(max_length=4)]
+
+# What clients may ask for, and which tier that is; OpenAI's newest clients say `fast` for priority.
+TIERS: Final[dict[str, ServiceTier]] = {
+    "auto": "default",
+    "default": "default",
+    "flex": "flex",
+    "priority": "priority",
+    "fast": "priority",
+}
+TierName: TypeAlias = Annotated[str, Meta(extra_json_schema={"extra": {"enum": list(TIERS)}})]
+PATIENT: Final = Patience()
 
 MOST_CHOICES: Final = 8
 MOST_BIASED: Final = 1024  # tokens
@@ -64,6 +76,7 @@ class SamplingRequest(Struct, kw_only=True):
     stream_options: StreamOptions | None = None
     user: EndUser | None = None
     safety_identifier: EndUser | None = None
+    service_tier: TierName | None = None
 
     @property
     def with_usage(self) -> bool:
@@ -75,9 +88,15 @@ class SamplingRequest(Struct, kw_only=True):
         """How many answers are wanted."""
         return 1 if self.n is None else self.n
 
+    @property
+    def applied_tier(self) -> ServiceTier | UnsetType:
+        """The service tier as answers tell it: only where one was asked for."""
+        return UNSET if self.service_tier is None else TIERS[self.service_tier]
+
     def sampled(
         self,
         caller: Caller,
+        patience: Patience,
         *,
         messages: tuple[Message, ...] = (),
         prompt: str | tuple[int, ...] | None = None,
@@ -114,16 +133,25 @@ class SamplingRequest(Struct, kw_only=True):
             choices=self.choices,
             stops=(stop,) if isinstance(stop, str) else tuple(stop),
             streamed=bool(self.stream),
+            service_tier=TIERS[self.service_tier or "auto"],
+            deadline_s=patience.deadline_s,
+            max_queue_s=patience.max_queue_s,
         )
 
     def check(
         self, unsupported: Mapping[str, tuple[object, ...]], ranges: Mapping[str, Range]
     ) -> None:
-        """InvalidRequest for a number outside its range, these ranges or the common ones.
+        """InvalidRequest for a number outside its range, of these or the common ones, and for an
+        unknown service tier.
 
         UnsupportedParameter for a field that is set to anything but its harmless values.
         """
         check_ranges(self, {**RANGES, **ranges})
+        if self.service_tier is not None and self.service_tier not in TIERS:
+            raise InvalidRequest(
+                f"service_tier is {self.service_tier[:40]!r}; accepted are {', '.join(TIERS)}",
+                param="service_tier",
+            )
         for name, harmless in unsupported.items():
             value = getattr(self, name)
             if value is not None and value not in harmless:

@@ -8,6 +8,7 @@ import click
 
 from gateway.cli.admin_client import AdminClient, Call, show, show_all
 from gateway.cli.admin_predictors import predictors
+from gateway.cli.admin_queue import requests, show_queue
 
 
 @contextmanager
@@ -24,7 +25,7 @@ def _open(url: str, key: str | None) -> Iterator[AdminClient]:
 @click.option("--key", help="The admin key; else LMAAS_ADMIN_KEY, else <data folder>/admin_key.")
 @click.pass_context
 def admin(context: click.Context, url: str, key: str | None) -> None:
-    """Manage tenants, apps, keys, predictors and the engine of a running gateway.
+    """Manage tenants, apps, keys, predictors, the queue and the engine of a running gateway.
 
     Every command prints JSON: one object, or one a line for a list.
     """
@@ -38,10 +39,11 @@ def tenants() -> None:
 
 @tenants.command("create")
 @click.argument("name")
+@click.option("--share", type=float, default=1.0, show_default=True, help="Its weight.")
 @Call
-def create_tenant(client: AdminClient, name: str) -> None:
+def create_tenant(client: AdminClient, name: str, share: float) -> None:
     """Make a tenant."""
-    show(client.post("/admin/tenants", name=name))
+    show(client.post("/admin/tenants", name=name, share=share))
 
 
 @tenants.command("show")
@@ -59,6 +61,15 @@ def show_tenant(client: AdminClient, tenant_id: UUID) -> None:
 def set_learning(client: AdminClient, tenant_id: UUID, state: str) -> None:
     """Let the predictor learn from a tenant's requests, or not."""
     show(client.patch(f"/admin/tenants/{tenant_id}", learning=state == "on"))
+
+
+@tenants.command("share")
+@click.argument("tenant_id", type=click.UUID)
+@click.argument("share", type=float)
+@Call
+def set_share(client: AdminClient, tenant_id: UUID, share: float) -> None:
+    """Set a tenant's weight among tenants, 0.01 to 100; at first it is 1."""
+    show(client.patch(f"/admin/tenants/{tenant_id}", share=share))
 
 
 @tenants.command("erase")
@@ -215,3 +226,5 @@ def list_audit(client: AdminClient, subject: str | None) -> None:
 
 
 admin.add_command(predictors)
+admin.add_command(show_queue)
+admin.add_command(requests)

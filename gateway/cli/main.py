@@ -16,6 +16,8 @@ COMMANDS: Final = {
     "admin": "gateway.cli.admin",
     "demo": "gateway.cli.demo",
     "evaluate": "gateway.cli.evaluate",
+    "replay": "gateway.cli.replay",
+    "calibrate": "gateway.cli.calibrate",
     "configuration": "gateway.cli.configuration",
 }
 

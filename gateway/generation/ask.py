@@ -1,6 +1,6 @@
 """What a client asks for, and what of it the predictor looks at."""
 
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
 
@@ -9,6 +9,9 @@ from gateway.errors import ContextLengthExceeded, InvalidRequest
 from gateway.tenancy.authentication import Caller
 
 INSTRUCTING: Final = ("system", "developer")
+
+ServiceTier: TypeAlias = Literal["default", "flex", "priority"]
+URGENCY: Final[dict[str, float]] = {"flex": 0.25, "default": 1.0, "priority": 4.0}
 
 
 class Message(Struct, frozen=True):
@@ -21,7 +24,8 @@ class Message(Struct, frozen=True):
 class Ask(Struct, frozen=True, kw_only=True):
     """A checked request: `choices` answers to a conversation, or to a prompt as it stands.
 
-    `sampling` is without a seed: every choice has one of its own.
+    `sampling` is without a seed: every choice has one of its own. The whole answer is wanted within
+    `deadline_s` seconds of its arrival; it waits `max_queue_s` seconds at most.
     """
 
     caller: Caller
@@ -34,6 +38,14 @@ class Ask(Struct, frozen=True, kw_only=True):
     choices: int = 1
     stops: tuple[str, ...] = ()
     streamed: bool = False
+    service_tier: ServiceTier = "default"
+    deadline_s: float | None = None
+    max_queue_s: float | None = None
+
+    @property
+    def urgency(self) -> float:
+        """How many times a second of waiting counts, and a token is charged to the tenant."""
+        return URGENCY[self.service_tier]
 
     @property
     def param(self) -> str:

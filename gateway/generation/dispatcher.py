@@ -2,18 +2,28 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Many
 from typing import Final
+from uuid import UUID
 
 import msgspec
 import structlog
 
 from engine.protocol import EngineInfo, Finish, KvState, Mode, Refused, Step
 from gateway.engines.interface import Engine
-from gateway.errors import ContextLengthExceeded, EngineLost, GenerationFailed, LmaasError
+from gateway.errors import (
+    ContextLengthExceeded,
+    DeadlineUnreachable,
+    EngineLost,
+    GenerationFailed,
+    LmaasError,
+    QueueTimeExceeded,
+)
 from gateway.generation.in_flight import BatchesInFlight
 from gateway.generation.live import LiveRequest
+from gateway.generation.metrics import Metrics
+from gateway.generation.places import Places
 from gateway.scheduling.policies import Dispatch, Policy
 from gateway.scheduling.remaining import Lengths
 
@@ -21,6 +31,8 @@ STEPS_BETWEEN_DECISIONS: Final = 16  # while requests wait and nothing finishes
 DISPATCHES_A_TURN: Final = 8  # of the event loop, which has streams to serve too
 STEPS_BETWEEN_REVISIONS: Final = 32
 OUTAGE_S: Final = 30.0  # an engine away for longer is not waited for
+WATCH_S: Final = 0.25  # how late a queue time is noticed to be over, if nothing else happens
+ENDS_BETWEEN_JUDGEMENTS: Final = 20  # of whether predictions hold
 
 log = structlog.get_logger()
 
@@ -31,6 +43,7 @@ class Dispatcher:
     `info` describes the newest engine, its memory as it is now; `step` is its newest step.
     `lost_at_s` is None while it answers. While `paused` or `draining` nothing is dispatched.
     `on_end` is called once for every request that ended, before its reader gets to run.
+    `trusted` tells whether predictions hold; while they do not, the policy falls back.
     """
 
     def __init__(
@@ -41,16 +54,21 @@ class Dispatcher:
         *,
         clock: Callable[[], float] = time.monotonic,
         outage_s: float = OUTAGE_S,
+        trusted: Callable[[], bool] = lambda: True,
+        metrics: Metrics | None = None,
     ) -> None:
         self.policy = policy
         self._model = model
         self._on_end = on_end
         self._clock = clock
         self._outage_s = outage_s
+        self._trusted = trusted
+        self._trusts = True
+        self.metrics = metrics or Metrics()
         self._engine: Engine | None = None
         self.info: EngineInfo | None = None
         self.step: Step | None = None
-        self.mode: Mode = "continuous"
+        self.mode: Mode = "lockstep" if policy.lockstep else "continuous"
         self.paused = False
         self.draining = False
         self.lost_at_s: float | None = clock()
@@ -58,8 +76,13 @@ class Dispatcher:
         self._waiting: dict[str, LiveRequest] = {}
         self._running: dict[str, LiveRequest] = {}
         self._batches = BatchesInFlight()
+        self._places = Places()
+        self._order = "policy", "short_queue"
         self._deciding = False
+        self._watching = False
         self._steps = 0
+        self._ends = 0
+        self._preemptions = 0
 
     @property
     def connected(self) -> bool:
@@ -92,6 +115,24 @@ class Dispatcher:
         """Requests handed to the engine and not ended."""
         return len(self._running)
 
+    @property
+    def trusts(self) -> bool:
+        """Whether predictions hold; False: requests go in order of arrival."""
+        return self._trusts
+
+    def waiting_requests(self) -> Iterator[LiveRequest]:
+        """Requests not yet handed to the engine, in order of arrival."""
+        return iter(self._waiting.values())
+
+    def running_requests(self) -> Iterator[LiveRequest]:
+        """Requests handed to the engine and not ended."""
+        return iter(self._running.values())
+
+    def find(self, request_id: UUID) -> LiveRequest | None:
+        """A request that waits or runs."""
+        waiting = self._waiting.get(request_id.hex)
+        return waiting or next((r for r in self._running.values() if r.id == request_id), None)
+
     def attach(self, engine: Engine) -> None:
         """Use this engine; it tells when it is ready."""
         self._engine = engine
@@ -99,8 +140,11 @@ class Dispatcher:
     def enqueue(self, live: LiveRequest) -> None:
         """Let a request wait for its turn."""
         self._waiting[live.id.hex] = live
-        self.policy.arrive(live.waiting(self._model))
+        self._places.arrive(live)
+        request = live.waiting(self._model)
+        self.policy.arrive(request)
         self._decide_soon()
+        self._watch()
 
     def use(self, policy: Policy) -> None:
         """Schedule by another policy from now on; what waits moves there, what runs goes on."""
@@ -113,6 +157,11 @@ class Dispatcher:
             policy.arrive(live.waiting(self._model))
         log.info("policy_changed", before=self.policy.name, now=policy.name, waiting=self.waiting)
         self.policy = policy
+        policy.trust(self._trusts)
+        self._refresh()
+        mode: Mode = "lockstep" if policy.lockstep else "continuous"
+        if mode != self.mode:
+            self.set_mode(mode)
         self._decide_soon()
 
     def pause(self) -> None:
@@ -154,8 +203,10 @@ class Dispatcher:
             return
         if self._waiting.pop(live.id.hex, None) is not None:
             self.policy.withdraw(live.id.hex)
+            self._places.withdraw(live)
         elif self._running.pop(live.sequence_id, None) is not None and self._engine:
             self._engine.cancel([live.sequence_id])
+            self._decide_soon()
         self._end(live, "cancelled", error)
 
     def cancel_all(self, error: LmaasError) -> None:
@@ -174,6 +225,7 @@ class Dispatcher:
         if unfinished:
             log.info("sequences_resumed", count=len(unfinished))
         self._resume(unfinished)
+        self._refresh()
         self._decide_soon()
 
     def _instruct(self) -> None:
@@ -193,8 +245,8 @@ class Dispatcher:
         for request_id, live in list(self._waiting.items()):
             before = live.max_tokens
             if not self._bound(live):
-                del self._waiting[request_id]
                 self.policy.withdraw(request_id)
+                self._places.withdraw(self._waiting.pop(request_id))
             elif live.max_tokens != before:
                 self.policy.withdraw(request_id)
                 self.policy.arrive(live.waiting(self._model))
@@ -246,10 +298,12 @@ class Dispatcher:
         for sequence_id in step.preempted:
             live = self._running.get(sequence_id)
             if live:
+                self._preemptions += not live.preemptions
                 live.preemptions += 1
         if step.finished:
             self._finish(step.finished)
         self._steps += 1
+        self.policy.admission.advance(1)
         if self._steps % STEPS_BETWEEN_REVISIONS == 0 and self._running:
             self._revise()
         if self._waiting and (
@@ -305,7 +359,9 @@ class Dispatcher:
                 self._end(live, "length")
                 continue
             self._running[live.sequence_id] = live
-            sequences.append(live.sequence(self.info.stop_ids))
+            assert live.request is not None
+            reserve = self.policy.admission.reserve(live.request)
+            sequences.append(live.sequence(self.info.stop_ids, reserve))
         if sequences:
             self._engine.submit("resumed", sequences)
 
@@ -317,15 +373,50 @@ class Dispatcher:
 
     def _decide(self) -> None:
         self._deciding = False
+        self._give_up_hopeless()
         for _ in range(DISPATCHES_A_TURN):
             if not self._waiting or not self.connected or self.held:
                 return
-            running = [live.running() for live in self._running.values()]
-            dispatch = self.policy.dispatch(running, self._clock())
+            if self.policy.admission.stale:
+                self._refresh()
+            began_s = time.perf_counter()
+            dispatch = self.policy.dispatch(self._clock())
+            self.metrics.decided(time.perf_counter() - began_s)
+            self._tell_order()
             if dispatch is None:
                 return
             self._send(dispatch)
         self._decide_soon()
+
+    def _tell_order(self) -> None:
+        """Show in a metric whether the policy falls back on order of arrival, and why."""
+        order = self.policy.order, "short_queue" if self._trusts else "untrusted"
+        if order != self._order:
+            self._order = order
+            self.metrics.order(*order)
+
+    def _refresh(self) -> None:
+        """Tell admission what runs."""
+        self.policy.admission.refresh([live.running() for live in self._running.values()])
+
+    def _watch(self) -> None:
+        """Look after those that wait, though nothing should happen."""
+        if not self._watching and self._waiting:
+            self._watching = True
+            asyncio.get_running_loop().call_later(WATCH_S, self._look)
+
+    def _look(self) -> None:
+        self._watching = False
+        self._give_up_hopeless()
+        self._watch()
+
+    def _give_up_hopeless(self) -> None:
+        """End what cannot be answered in time, before it costs anything."""
+        now_s = self._clock()
+        for request in self.policy.give_up(now_s):
+            live = self._waiting.pop(request.id)
+            self._places.withdraw(live)
+            self._end(live, "cancelled", _given_up(live, now_s))
 
     def _send(self, dispatch: Dispatch) -> None:
         assert self._engine is not None
@@ -335,10 +426,15 @@ class Dispatcher:
         for request in dispatch.requests:
             live = self._waiting.pop(request.id)
             live.dispatch, live.dispatched_s, live.policy = dispatch, now_s, self.policy.name
+            live.order = "arrival" if dispatch.reason == "arrival" else "policy"
+            live.kv_free_pages = self.step.kv.free if self.step else self.info.kv.free
+            self._places.start(live, now_s)
             self._running[live.sequence_id] = live
-            sequences.append(live.sequence(self.info.stop_ids))
+            reserve = self.policy.admission.reserve(request)
+            sequences.append(live.sequence(self.info.stop_ids, reserve))
         self._batches.begin(dispatch, now_s)
         self._engine.submit(dispatch.batch, sequences)
+        self.metrics.dispatched(dispatch)
         log.debug(
             "batch_dispatched",
             batch=dispatch.batch,
@@ -350,8 +446,44 @@ class Dispatcher:
     def _end(self, live: LiveRequest, reason: str, error: LmaasError | None = None) -> None:
         now_s = self._clock()
         self._batches.settle(live, self.policy, now_s)
+        if live.dispatched_s is not None and live.request is not None:
+            self._places.ended(now_s - live.dispatched_s, len(live.tokens))
+            self.policy.ended(live.request, len(live.tokens), now_s)
         live.end(reason, now_s, error)
+        self.metrics.ended(live)
         try:
             self._on_end(live)
         except Exception:  # one record that cannot be made must not end all other answers
             log.exception("request_not_recorded", request=str(live.id))
+        self._ends += 1
+        if self._ends % ENDS_BETWEEN_JUDGEMENTS == 0:
+            self._judge()
+
+    def _judge(self) -> None:
+        """Tell the policy how many were preempted, and whether predictions still hold."""
+        self.policy.admission.observed(ENDS_BETWEEN_JUDGEMENTS, self._preemptions)
+        self._preemptions = 0
+        trusted = self._trusted()
+        if trusted != self._trusts:
+            self._trusts = trusted
+            self.policy.trust(trusted)
+            log.warning("predictions_trusted" if trusted else "predictions_distrusted")
+
+
+def _given_up(live: LiveRequest, now_s: float) -> DeadlineUnreachable:
+    """Why a request that waits is given up."""
+    waited_s = now_s - live.arrived_s
+    request = live.request
+    assert request is not None
+    if request.start_by_s is not None and now_s > request.start_by_s:
+        return QueueTimeExceeded(
+            f"it waited {waited_s:.1f} s, as long as it was allowed to, and has not started",
+            param="x-lmaas-max-queue-ms",
+            retry_after_s=max(waited_s, 1.0),
+        )
+    return DeadlineUnreachable(
+        f"after {waited_s:.1f} s in the queue the answer, {live.prediction.quantiles[0]:.0f} to "
+        f"{live.prediction.quantiles[4]:.0f} tokens in all likelihood, cannot be there in time",
+        param="x-lmaas-deadline-ms",
+        retry_after_s=max(waited_s, 1.0),
+    )

@@ -1,7 +1,6 @@
 """One choice of a request between its arrival and its record."""
 
 import asyncio
-import math
 from collections.abc import Sequence as Many
 from datetime import datetime
 from uuid import UUID
@@ -73,6 +72,13 @@ class LiveRequest:
         self.finish_reason: str | None = None
         self.error: LmaasError | None = None
 
+        self.request: Waiting | None = None  # as the policy sees it
+        self.queue_ahead: int | None = None
+        self.passed_by: int | None = None
+        self.kv_free_pages: int | None = None
+        self.expected_start_s: float | None = None
+        self.expected_finish_s: float | None = None
+        self.order: str | None = None
         self.dispatch: Dispatch | None = None
         self.policy: str | None = None  # that dispatched it
         self.attempt = 0
@@ -94,15 +100,24 @@ class LiveRequest:
 
     def waiting(self, model: str) -> Waiting:
         """What the policy sees while it waits."""
-        return Waiting(
+        ask = self.ask
+        self.request = Waiting(
             id=self.id.hex,
             model=model,
-            tenant=self.ask.caller.tenant_id.hex,
+            tenant=ask.caller.tenant_id.hex,
             prompt_tokens=len(self.prompt),
             quantiles=self.prediction.quantiles,
             max_tokens=self.max_tokens,
             arrived_s=self.arrived_s,
+            share=ask.caller.share,
+            urgency=ask.urgency,
+            deadline_s=self._then(ask.deadline_s),
+            start_by_s=self._then(ask.max_queue_s),
         )
+        return self.request
+
+    def _then(self, seconds: float | None) -> float | None:
+        return None if seconds is None else self.arrived_s + seconds
 
     def running(self) -> Running:
         """What admission sees while it runs."""
@@ -114,9 +129,10 @@ class LiveRequest:
             max_tokens=self.max_tokens,
         )
 
-    def sequence(self, stop_ids: list[int]) -> Sequence:
+    def sequence(self, stop_ids: list[int], reserve: int) -> Sequence:
         """What the engine runs: from the prompt and whatever was generated before.
 
+        `reserve` are the tokens of generation that memory is promised for.
         Its tenant's salt keeps the KV memory of its prefixes from other tenants.
         """
         return Sequence(
@@ -124,7 +140,7 @@ class LiveRequest:
             prompt=self.prompt,
             generated=self.tokens.copy(),
             max_tokens=self.max_tokens,
-            reserve=min(self.max_tokens, max(1, math.ceil(self.prediction.upper))),
+            reserve=reserve,
             stop_ids=stop_ids,
             sampling=msgspec.structs.replace(self.ask.sampling, seed=self._seed),
             salt=self.ask.caller.tenant_id.hex,

@@ -1,5 +1,6 @@
 """What history keeps of a request that ended."""
 
+from gateway.errors import DeadlineUnreachable
 from gateway.generation.live import LiveRequest
 from gateway.history.record import Record
 
@@ -44,6 +45,17 @@ def record_of(live: LiveRequest, model: str, policy: str) -> Record:
         queued_s=_since(live.arrived_s, live.dispatched_s),
         first_token_s=_since(live.arrived_s, live.first_token_s),
         response_s=live.finished_s - live.arrived_s,
+        service_tier=live.ask.service_tier,
+        deadline_s=live.ask.deadline_s,
+        policy_order=live.order,
+        queue_ahead=live.queue_ahead,
+        passed_by=live.passed_by,
+        expected_start_s=live.expected_start_s,
+        expected_finish_s=live.expected_finish_s,
+        response_ratio=live.dispatch.ratio if live.dispatch else None,
+        overdue=live.dispatch.overdue if live.dispatch else None,
+        kv_free_pages=live.kv_free_pages,
+        gave_up=live.error.reason if isinstance(live.error, DeadlineUnreachable) else None,
     )
 
 

@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import partial
+from itertools import count
 from typing import Final
 from uuid import UUID
 
@@ -21,13 +22,14 @@ from gateway.errors import (
 from gateway.generation.ask import Ask, answer_limit
 from gateway.generation.dispatcher import OUTAGE_S, Dispatcher
 from gateway.generation.live import LiveRequest
+from gateway.generation.metrics import Metrics
 from gateway.generation.recording import record_of
 from gateway.generation.tokens import ChatTokenizer
 from gateway.history.writer import HistoryWriter
 from gateway.prediction.drift import DriftMonitor
 from gateway.prediction.messages import Prediction, Question
 from gateway.prediction.predictor import LengthPredictor
-from gateway.scheduling.policies import NAMES, Policy, PolicyName
+from gateway.scheduling.policies import NAMES, Options, Policy, PolicyName, build_policy
 from models.base import new_id
 
 LONG_TEXT: Final = 16_384  # characters
@@ -52,12 +54,22 @@ class Generations:
         predictor: LengthPredictor,
         *,
         policy: PolicyName,
-        policies: Callable[[PolicyName], Policy],
+        options: Options,
+        tau_floor: float,
         history: HistoryWriter,
     ) -> None:
         self.model = model
-        self._policies = cache(policies)  # one that comes back knows what it had learned
-        self.dispatcher = Dispatcher(model, self._policies(policy), self._record)
+        self.options = options
+        self._ids = _batch_ids()
+        self._policies: dict[PolicyName, Policy] = {}
+        self.metrics = Metrics()
+        self.dispatcher = Dispatcher(
+            model,
+            self._policy(policy),
+            self._record,
+            trusted=lambda: predictor.drift.trustworthy(tau_floor),
+            metrics=self.metrics,
+        )
         self.started_at = int(time.time())
         self._tokenizer = tokenizer
         self._predictor = predictor
@@ -74,17 +86,26 @@ class Generations:
         """The name of the scheduling policy."""
         return self.dispatcher.policy.name
 
-    def use_policy(self, name: str) -> None:
+    def use_policy(self, name: str, options: Options | None = None) -> None:
         """Schedule by this policy until the next change or start; nothing that waits is lost.
 
-        InvalidRequest where there is no such policy.
+        With other options all policies begin anew. InvalidRequest where there is no such policy.
         """
         known = next((each for each in NAMES if each == name), None)
         if known is None:
             raise InvalidRequest(
                 f"there is no policy {name!r}; accepted are {', '.join(NAMES)}", param="name"
             )
-        self.dispatcher.use(self._policies(known))
+        if options is not None and options != self.options:
+            self.options = options
+            self._policies.clear()
+        self.dispatcher.use(self._policy(known))
+
+    def _policy(self, name: PolicyName) -> Policy:
+        """One that comes back knows what it had learned."""
+        if name not in self._policies:
+            self._policies[name] = build_policy(name, self.options, self._ids)
+        return self._policies[name]
 
     @property
     def fingerprint(self) -> str:
@@ -126,7 +147,8 @@ class Generations:
     async def start(self, ask: Ask) -> list[LiveRequest]:
         """Predict and queue a request; its tokens grow in what is returned, one for each choice.
 
-        ContextLengthExceeded or InvalidRequest where it can never run, Unavailable where not now.
+        ContextLengthExceeded or InvalidRequest where it can never run, Unavailable where not now or
+        not by its deadline.
         """
         arrived_at, arrived_s = datetime.now(UTC), time.monotonic()
         if self._stopping:
@@ -154,7 +176,18 @@ class Generations:
         ]
         for live in lives:
             self.dispatcher.enqueue(live)
+        if ask.deadline_s is not None:
+            await self._refuse_hopeless(lives)
         return lives
+
+    async def _refuse_hopeless(self, lives: list[LiveRequest]) -> None:
+        """Raise what the first decision gave a request up for, before a stream has begun."""
+        await asyncio.sleep(0)
+        error = next((live.error for live in lives if live.error), None)
+        if error is not None:
+            for live in lives:
+                self.cancel(live)
+            raise error
 
     def cancel(self, live: LiveRequest) -> None:
         """The client went away: stop generating. Nothing happens where it has ended."""
@@ -238,3 +271,9 @@ def _check_bias(ask: Ask, info: EngineInfo) -> None:
             f"{info.vocabulary - 1}",
             param="logit_bias",
         )
+
+
+def _batch_ids() -> Iterator[str]:
+    """Names of batches, never the same after a restart."""
+    start = new_id().hex[:12]
+    return (f"batch_{start}_{number}" for number in count(1))

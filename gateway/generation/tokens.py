@@ -160,7 +160,10 @@ class AnswerDecoder:
 
     def feed(self, ids: Sequence[int]) -> str:
         """The text these tokens complete; empty while a character is unfinished."""
-        self._held.extend(ids)
+        return "".join(map(self._take, ids))
+
+    def _take(self, token: int) -> str:
+        self._held.append(token)
         piece = self._piece()
         unfinished = piece.endswith(UNFINISHED) and len(self._held) < MOST_HELD
         return self._give(piece) if piece and not unfinished else ""

@@ -16,7 +16,15 @@ KEPT_NOTHING: Final = 0  # the feature version of a record without features
 class Record(Struct, frozen=True, kw_only=True):
     """A finished request; the fields are the columns of `models.record.RequestRecord`.
 
-    Durations are seconds. `features` are float32 bytes, embeddings float16 bytes.
+    Durations are seconds, from its arrival unless the name says otherwise. What has a default is
+    not in what the release before left in its spool.
+
+    `policy_order` is `policy`, or `arrival` where it fell back on that. `queue_ahead` requests
+    waited when it came, `passed_by` came later and started before it. `expected_start_s` and
+    `expected_finish_s` are as told at its arrival. `kv_free_pages` are those at its dispatch.
+    `gave_up` tells why it never started: `deadline` or `queue_time`.
+
+    `features` are float32 bytes, embeddings float16 bytes.
     `instruction_embedding` is kept apart, once for each instruction.
     """
 
@@ -51,6 +59,17 @@ class Record(Struct, frozen=True, kw_only=True):
     queued_s: float | None
     first_token_s: float | None
     response_s: float
+    service_tier: str | None = None
+    deadline_s: float | None = None
+    policy_order: str | None = None
+    queue_ahead: int | None = None
+    passed_by: int | None = None
+    expected_start_s: float | None = None
+    expected_finish_s: float | None = None
+    response_ratio: float | None = None
+    overdue: bool | None = None
+    kv_free_pages: int | None = None
+    gave_up: str | None = None
 
     @property
     def hard(self) -> bool:

@@ -1,16 +1,23 @@
 """What a policy decides: the requests to send to the engine now."""
 
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
 from msgspec import Struct
 
+from gateway.scheduling.response_ratio import response_ratio
 from gateway.scheduling.waiting import Waiting
+
+Reason: TypeAlias = Literal["rank", "arrival", "overdue", "late"]
 
 
 class Dispatch(Struct, frozen=True):
-    """Requests of one model to start together, oldest first.
+    """Requests of one model to start together.
 
     `batch` names this dispatch and no other: the part of a batch that fits gets an id of its own.
     `serving_s` is S of these requests, `waited_s` their longest wait W and `ratio` R = (W + S)/S.
-    `overdue` tells that they went first because they had waited longer than the bound.
+    `reason` tells why these: the best `rank`, `arrival` where order is by arrival, `overdue` where
+    they had been put back for as long as the bound allows, `late` where a deadline is near.
     """
 
     batch: str
@@ -18,4 +25,23 @@ class Dispatch(Struct, frozen=True):
     serving_s: float
     ratio: float
     waited_s: float
-    overdue: bool
+    reason: Reason = "rank"
+
+    @property
+    def overdue(self) -> bool:
+        """Whether they had been put back for as long as the bound allows."""
+        return self.reason == "overdue"
+
+
+def dispatch_of(
+    batch: str,
+    requests: Sequence[Waiting],
+    *,
+    serving_s: float,
+    now_s: float,
+    reason: Reason = "rank",
+) -> Dispatch:
+    """These requests as a dispatch."""
+    waited_s = max(now_s - min(request.arrived_s for request in requests), 0.0)
+    ratio = response_ratio(waited_s, serving_s)
+    return Dispatch(batch, tuple(requests), serving_s, ratio, waited_s, reason)

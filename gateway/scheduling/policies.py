@@ -1,33 +1,52 @@
 """The scheduling policies by name, behind one interface."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
-from typing import Final, Literal, Protocol, TypeAlias, get_args
+from typing import Final, Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
-from gateway.scheduling.admission import Capacity
-from gateway.scheduling.batch import Batch
-from gateway.scheduling.batcher import Batcher
+from msgspec import Struct
+
+from gateway.scheduling.admission import Admission, AdmissionName
 from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.fixed import FixedPolicy
-from gateway.scheduling.ranked import Rank, RankedPolicy
-from gateway.scheduling.response_ratio import Line, ratio_line
-from gateway.scheduling.waiting import Running, Waiting, WaitingBatch
+from gateway.scheduling.future_peak import FuturePeak
+from gateway.scheduling.length_aware import LengthAwarePolicy
+from gateway.scheduling.magnus import MagnusPolicy
+from gateway.scheduling.ranked import Rank, RankedPolicy, by_arrival, by_length, by_ratio
+from gateway.scheduling.reserved import SumOfReservations
+from gateway.scheduling.s3 import S3Policy
+from gateway.scheduling.tenant_queue import Bounds
+from gateway.scheduling.upper_peak import UpperPeak
+from gateway.scheduling.waiting import Waiting, WaitingBatch
 
-__all__ = ["NAMES", "Dispatch", "Policy", "PolicyName", "build_policy"]
+__all__ = ["NAMES", "Dispatch", "Options", "Policy", "PolicyName", "build_policy"]
 
-PolicyName: TypeAlias = Literal["lmaas", "hrrn", "sjf", "fcfs", "fixed"]
+PolicyName: TypeAlias = Literal["lmaas", "hrrn", "sjf", "fcfs", "magnus", "s3", "fixed"]
 NAMES: Final[tuple[PolicyName, ...]] = get_args(PolicyName)
 
 
 class Policy(Protocol):
     """The queue before one engine, and the order in which it empties.
 
-    No clock of its own: `now_s` and `arrived_s` come from one clock that never runs backwards.
+    No clock of its own: `now_s` and the times of requests come from one clock that never runs
+    backwards.
     """
 
     @property
     def name(self) -> str:
         """What it is called in settings, metrics and records."""
+
+    @property
+    def admission(self) -> Admission:
+        """What decides what fits beside what runs; to be kept up to date between dispatches."""
+
+    @property
+    def lockstep(self) -> bool:
+        """Whether the engine has to run its batches in lock step."""
+
+    @property
+    def order(self) -> Literal["policy", "arrival"]:
+        """What it goes by now: `arrival` where it falls back on first come, first served."""
 
     def arrive(self, request: Waiting) -> None:
         """Let a request wait. ValueError if one with this id waits already."""
@@ -35,22 +54,31 @@ class Policy(Protocol):
     def withdraw(self, request_id: str) -> bool:
         """Forget a waiting request, whose client has gone; False if it does not wait here."""
 
-    def dispatch(self, running: Sequence[Running], now_s: float) -> Dispatch | None:
-        """The best batch, as much of it as fits beside `running`; None if nothing waits or fits.
+    def dispatch(self, now_s: float) -> Dispatch | None:
+        """What goes next, as much of it as fits; None if nothing waits or fits.
 
         With nothing running, something is always dispatched. Call again until None.
         """
+
+    def ended(self, request: Waiting, generated: int, now_s: float) -> None:
+        """A dispatched request left the engine, with so many tokens generated."""
 
     def observe(
         self, size: int, prompt_tokens: int, generation_tokens: float, serving_s: float
     ) -> None:
         """Learn how long a batch of this size, longest prompt and longest generation took."""
 
+    def give_up(self, now_s: float) -> list[Waiting]:
+        """Withdraws the requests whose deadline cannot be met any more."""
+
+    def trust(self, trusted: bool) -> None:
+        """Whether predictions hold; at first they do."""
+
     def resize(self, pages: int, page_tokens: int) -> None:
         """Count on a KV pool of this size from now on; what waits stays."""
 
-    def waiting(self) -> Sequence[WaitingBatch]:
-        """The batches that wait, oldest batch first."""
+    def waiting(self, now_s: float) -> Sequence[WaitingBatch]:
+        """The batches that wait, in the order in which they would go now."""
 
     def __len__(self) -> int:
         """Requests waiting."""
@@ -59,63 +87,71 @@ class Policy(Protocol):
         """AssertionError where the queue contradicts itself; for tests."""
 
 
-LOOKAHEAD: Final = 8  # batches tried when nothing of the best one fits
+@runtime_checkable
+class LockstepPolicy(Policy, Protocol):
+    """A policy whose batches may run out of memory as a whole."""
+
+    def halve(self, requests: Sequence[Waiting]) -> None:
+        """A batch of two or more ran out of memory: its halves wait again."""
 
 
-def by_arrival(batch: Batch, _serving_s: float) -> Line:
-    """First come, first served."""
-    return Line(0.0, batch.oldest_s, 1.0)
+class Options(Struct, frozen=True, kw_only=True):
+    """What the policies can be told.
+
+    `admission` None takes each policy's own rule. `admission_z` is in standard deviations,
+    `waste_limit` is Φ in token reads. `max_delay_s`, `waiting_power` and `guard_tail` are those of
+    `Bounds`: (0, large) is near to first come, first served, (None, 0) is shortest first.
+    """
+
+    admission: AdmissionName | None = None
+    admission_z: float = 3.0
+    waste_limit: float = 50_000.0
+    max_delay_s: float | None = 60.0
+    waiting_power: float = 0.5
+    guard_tail: bool = True
+    fixed_batch: int = 8
 
 
-def by_length(batch: Batch, _serving_s: float) -> Line:
-    """Shortest predicted generation (median) first."""
-    return Line(-batch.generation_tokens, 0.0, 0.0)
-
-
-def by_ratio(batch: Batch, serving_s: float) -> Line:
-    """Highest response ratio next."""
-    return ratio_line(batch.oldest_s, serving_s)
-
-
-RANKS: Final[dict[PolicyName, Rank]] = {
-    "lmaas": by_ratio,
-    "hrrn": by_ratio,
-    "sjf": by_length,
-    "fcfs": by_arrival,
+RANKS: Final[dict[PolicyName, Rank]] = {"hrrn": by_ratio, "sjf": by_length, "fcfs": by_arrival}
+OWN_ADMISSION: Final[dict[PolicyName, AdmissionName]] = {
+    "magnus": "held",
+    "s3": "reserved",
+    "fixed": "maximum",
 }
 
 
-def build_policy(
-    name: PolicyName,
-    *,
-    waste_limit: float,
-    max_delay_s: float,
-    admission_z: float,
-    fixed_batch: int = 8,
-    ids: Iterator[str] | None = None,
-) -> Policy:
-    """An empty queue under the named policy; all but `fixed` admit by the future KV peak.
+def build_admission(name: AdmissionName, z: float) -> Admission:
+    """The rule of this name, for a pool that it is yet to be told of."""
+    if name == "peak":
+        return FuturePeak(z)
+    return UpperPeak() if name == "upper" else SumOfReservations(name)
+
+
+def build_policy(name: PolicyName, options: Options, ids: Iterator[str] | None = None) -> Policy:
+    """An empty queue under the named policy.
 
     It counts on no KV memory until `resize` tells of some: until then requests go one by one.
-
-    `lmaas`: batches of similar length (`waste_limit` is Φ, in token reads) by response ratio;
-    requests that waited more than `max_delay_s` go first, oldest first. `hrrn`, `sjf`, `fcfs`: the
-    plain orders, each request a batch of its own, none passed by another that fits better.
-    `fixed`: `fixed_batch` requests at a time in order of arrival, reserved at their longest.
-    `ids` names batches, `b1`, `b2`, … by default. KeyError for an unknown name.
+    `lmaas`: shares, bounds, response ratio. `hrrn`, `sjf`, `fcfs`: the plain orders. `magnus`:
+    batches of least waste for an engine in lock step. `s3`: reservations of the predicted length,
+    packed. `fixed`: so many at a time. `ids` names batches, `b1`, `b2`, … by default. KeyError for
+    an unknown name.
     """
     ids = ids if ids is not None else map("b{}".format, count(1))
-    capacity = Capacity(pages=0, page_tokens=1, z=admission_z)
-    if name == "fixed":
-        return FixedPolicy(fixed_batch, capacity, ids)
-    rank = RANKS[name]
-    ours = name == "lmaas"
-    return RankedPolicy(
-        name,
-        rank=rank,
-        batcher=Batcher(waste_limit if ours else None, capacity.tokens, ids),
-        capacity=capacity,
-        ids=ids,
-        lookahead=LOOKAHEAD if ours else 1,
-        max_delay_s=max_delay_s if ours else None,
-    )
+    rule = options.admission or OWN_ADMISSION.get(name, "peak")
+    admission = build_admission(rule, options.admission_z)
+    if name in RANKS:
+        return RankedPolicy(name, RANKS[name], admission=admission, ids=ids)
+    return BUILDERS[name](options, admission, ids)
+
+
+def _lmaas(options: Options, admission: Admission, ids: Iterator[str]) -> Policy:
+    bounds = Bounds(options.max_delay_s, options.waiting_power, options.guard_tail)
+    return LengthAwarePolicy("lmaas", admission=admission, bounds=bounds, ids=ids)
+
+
+BUILDERS: Final[dict[str, Callable[[Options, Admission, Iterator[str]], Policy]]] = {
+    "lmaas": _lmaas,
+    "magnus": lambda o, admission, ids: MagnusPolicy(o.waste_limit, admission=admission, ids=ids),
+    "s3": lambda _, admission, ids: S3Policy(admission=admission, ids=ids),
+    "fixed": lambda o, admission, ids: FixedPolicy(o.fixed_batch, admission=admission, ids=ids),
+}

@@ -6,20 +6,25 @@ between the last two (heavy-tailed, as lengths are: TIE, arXiv 2604.00499) until
 what is left stops. Given `generated` tokens, hazards up to there are spent: they subtract.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
-from typing import Final, TypeAlias
+from functools import lru_cache
+from math import exp, log
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from gateway.scheduling.waiting import Running
+from gateway.scheduling.waiting import Quantiles, Running
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 LEVELS: Final = np.array([0.1, 0.25, 0.5, 0.75, 0.9, 0.95])  # τ
 HAZARD: Final = -np.log1p(-LEVELS)  # spent at each quantile
 JUMP: Final = 1e-9  # least width in ln x of a piece, where quantiles are equal
-LEAST_TAIL: Final = np.log(1.05)  # the tail halves over 5 % of length or more
+SPENT: Final[list[float]] = HAZARD.tolist()
+LN2: Final = log(2.0)
+LEAST_TAIL: Final = log(1.05)  # the tail halves over 5 % of length or more
 FAR: Final = 32.0  # ln of more tokens than anyone asks for
 
 
@@ -97,6 +102,38 @@ def _pieces(ends: Floats) -> tuple[Floats, Floats]:
     hazards[:, 1:7] = HAZARD
     hazards[:, 7] = HAZARD[-1] + tail * (FAR - knots[:, 6])
     return knots, hazards
+
+
+class Survival(NamedTuple):
+    """The hazard of a length yet to begin, piecewise linear in ln x through 8 knots."""
+
+    knots: list[float]
+    hazards: list[float]
+
+    def alive(self, step: float) -> float:
+        """P(still running `step` steps after the start), max_tokens aside."""
+        x = log(step) if step > 1 else 0.0
+        end = bisect_right(self.knots, x)
+        if end == 0 or x >= FAR:
+            return 0.0 if end else 1.0
+        low, start = self.knots[end - 1], self.hazards[end - 1]
+        share = (x - low) / (self.knots[end] - low)
+        return exp(-start - share * (self.hazards[end] - start))
+
+
+@lru_cache(maxsize=8192)
+def survival(quantiles: Quantiles, max_tokens: int) -> Survival:
+    """The survival of a request that starts now."""
+    ends, highest = [], 1.0
+    for quantile in quantiles:
+        highest = max(highest, min(quantile, max_tokens))
+        ends.append(log(highest))
+    knots = [max(2 * ends[0] - ends[2], 0.0)]
+    for end in ends:
+        knots.append(max(end, knots[-1] + JUMP))
+    tail = LN2 / max(ends[5] - ends[4], LEAST_TAIL)
+    hazards = [0.0, *SPENT, SPENT[-1] + tail * (FAR - knots[-1])]
+    return Survival([*knots, FAR], hazards)
 
 
 def _interpolated(x: Floats, knots: Floats, values: Floats) -> Floats:

@@ -1,10 +1,13 @@
 """How long a batch runs: prefill plus steps, with coefficients learned from outcomes."""
 
+from collections.abc import Sequence
 from math import exp, isfinite, log
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from gateway.scheduling.waiting import Waiting
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -13,6 +16,8 @@ KEEP: Final = 0.998  # an outcome's weight fades by this with each newer one: ab
 SHAPE_WEIGHT: Final = 0.01  # outcomes that the prior's shape is worth at first; 1/n² of it later
 PROBES: Final = ((1, 64, 16), (1, 64, 1024), (1, 2048, 16), (16, 512, 64), (64, 128, 256))
 SAME: Final = 1.1
+EARLY: Final = 64  # outcomes, each of which changes the pace at once
+EVERY: Final = 16  # later ones do together
 OUTLIER: Final = 8.0  # an outcome counts at most this many times its estimate, and at least 1/8
 
 
@@ -69,10 +74,16 @@ class ServingTime:
         self._moment = np.zeros(5)
         self._log_scale = 0.0
         self._weight = 0.0
+        self._outcomes = 0
 
     def estimate(self, size: int, prompt_tokens: float, generation_tokens: float) -> float:
         """S in seconds of a batch with this many requests, L(B) and G(B)."""
         return serving_seconds(self.pace, size, prompt_tokens, generation_tokens)
+
+    def of(self, requests: Sequence[Waiting]) -> float:
+        """S in seconds of these requests as one batch."""
+        longest = max(request.prompt_tokens for request in requests)
+        return self.estimate(len(requests), longest, max(request.median for request in requests))
 
     def observe(
         self, size: int, prompt_tokens: float, generation_tokens: float, serving_s: float
@@ -89,7 +100,9 @@ class ServingTime:
         self._log_scale += (-log(share.sum()) - self._log_scale) / self._weight
         self._gram = KEEP * self._gram + np.outer(share, share)
         self._moment = KEEP * self._moment + share
-        self.pace = Pace(*(self._multiples() * self._prior).tolist())
+        self._outcomes += 1
+        if self._outcomes <= EARLY or self._outcomes % EVERY == 0:
+            self.pace = Pace(*(self._multiples() * self._prior).tolist())
 
     def _multiples(self) -> Floats:
         scale, shape_weight = exp(self._log_scale), SHAPE_WEIGHT / self._weight**2

@@ -9,7 +9,12 @@ Quantiles: TypeAlias = tuple[float, float, float, float, float, float]
 
 
 class Waiting(Struct, frozen=True):
-    """A request that has not started; `arrived_s` is on the clock that dispatch is called with."""
+    """A request that has not started. All times are on the clock that dispatch is called with.
+
+    `share` is its tenant's weight among tenants. `urgency` is its service tier's weight: a second
+    of waiting counts `urgency` times, and so does a token charged to its tenant. The whole answer
+    is wanted by `deadline_s`; it must have started by `start_by_s`.
+    """
 
     id: str
     model: str
@@ -18,15 +23,19 @@ class Waiting(Struct, frozen=True):
     quantiles: Quantiles
     max_tokens: int
     arrived_s: float
+    share: float = 1.0
+    urgency: float = 1.0
+    deadline_s: float | None = None
+    start_by_s: float | None = None
 
     @property
     def median(self) -> float:
-        """The statistic for order, WMA and serving time: G'."""
+        """The statistic for WMA and serving time: G'."""
         return self.quantiles[2]
 
     @property
     def upper(self) -> float:
-        """The statistic for memory: the 0.9 quantile."""
+        """The statistic for reservations: the 0.9 quantile."""
         return self.quantiles[4]
 
     def started(self) -> "Running":
@@ -45,13 +54,14 @@ class Running(Struct, frozen=True):
 
 
 class WaitingBatch(Struct, frozen=True):
-    """A batch as it waits: its requests oldest first, and its serving time S as ranked now."""
+    """A batch as it waits: its requests oldest first, its serving time S, its ratio R now."""
 
     id: str
     model: str
     requests: tuple[Waiting, ...]
     insertable: bool
     serving_s: float
+    ratio: float = 1.0
 
     @property
     def prompt_tokens(self) -> int:

@@ -6,7 +6,10 @@ from msgspec import Struct
 
 
 class Caller(Struct, frozen=True, kw_only=True):
-    """An app of a tenant, known by one of its API keys; its registered instruction, if any."""
+    """An app of a tenant, known by one of its API keys; its registered instruction, if any.
+
+    `share` is the tenant's weight among tenants.
+    """
 
     tenant_id: UUID
     tenant: str
@@ -14,3 +17,4 @@ class Caller(Struct, frozen=True, kw_only=True):
     app: str
     api_key_id: UUID
     instruction: str | None
+    share: float = 1.0

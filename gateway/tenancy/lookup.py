@@ -69,7 +69,14 @@ class CallerLookup:
     async def _query(self, digests: list[bytes]) -> dict[bytes, Caller]:
         statement = (
             select(
-                ApiKey.digest, ApiKey.id, App.id, App.name, App.instruction, Tenant.id, Tenant.name
+                ApiKey.digest,
+                ApiKey.id,
+                App.id,
+                App.name,
+                App.instruction,
+                Tenant.id,
+                Tenant.name,
+                Tenant.share,
             )
             .join(App, App.id == ApiKey.app_id)
             .join(Tenant, Tenant.id == App.tenant_id)
@@ -85,6 +92,7 @@ class CallerLookup:
                 app=app,
                 api_key_id=key_id,
                 instruction=instruction,
+                share=share,
             )
-            for digest, key_id, app_id, app, instruction, tenant_id, tenant in rows
+            for digest, key_id, app_id, app, instruction, tenant_id, tenant, share in rows
         }

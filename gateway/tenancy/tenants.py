@@ -3,12 +3,14 @@
 from uuid import UUID
 
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import Sessions, transaction
-from gateway.errors import NotFound
+from gateway.errors import InvalidRequest, NotFound
 from gateway.history.audit import note
 from gateway.tenancy.naming import checked_name
 from gateway.tenancy.paging import Cursor, Page
+from gateway.tenancy.share import checked_share
 from models import Tenant
 
 
@@ -18,9 +20,9 @@ class Tenants:
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
 
-    async def create(self, name: str) -> Tenant:
+    async def create(self, name: str, *, share: float = 1.0) -> Tenant:
         """A new tenant. Conflict if the name is taken."""
-        tenant = Tenant(name=checked_name(name))
+        tenant = Tenant(name=checked_name(name), share=checked_share(share))
         taken = f"a tenant named {name!r} exists already"
         async with transaction(self._sessions, conflict=taken) as session:
             session.add(tenant)
@@ -42,21 +44,37 @@ class Tenants:
             raise no_tenant(tenant_id)
         return tenant
 
-    async def allow_learning(self, tenant_id: UUID, *, allowed: bool, by: str) -> Tenant:
-        """Let the predictor learn from the tenant's requests, or not. NotFound.
+    async def change(
+        self, tenant_id: UUID, *, learning: bool | None = None, share: float | None = None, by: str
+    ) -> Tenant:
+        """Change what is given, all or nothing. NotFound, InvalidRequest.
 
-        Without it, training leaves out what is in history, and from now on history keeps neither
-        features nor embeddings nor users of the tenant. `prediction.erasure` forgets the old ones.
+        Without `learning`, training leaves out what is in history, and from now on history keeps
+        neither features nor embeddings nor users of the tenant. `prediction.erasure` forgets the
+        old ones. A new `share` holds for requests that arrive after their caller is looked up anew.
         """
+        if learning is None and share is None:
+            raise InvalidRequest("nothing to change; accepted are learning and share")
+        if share is not None:
+            checked_share(share)
         async with transaction(self._sessions) as session:
             tenant = await session.get(Tenant, tenant_id, with_for_update=True)
             if tenant is None:
                 raise no_tenant(tenant_id)
-            if tenant.learning != allowed:
-                before, after = {"learning": tenant.learning}, {"learning": allowed}
-                tenant.learning = allowed
-                note(session, by, "tenant.learning", tenant_id, before=before, after=after)
+            _set(session, tenant, "learning", learning, by)
+            _set(session, tenant, "share", share, by)
         return tenant
+
+
+def _set(
+    session: AsyncSession, tenant: Tenant, field: str, value: float | bool | None, by: str
+) -> None:
+    """Change one field, and note it in the audit trail where it is another value."""
+    before = getattr(tenant, field)
+    if value is None or value == before:
+        return
+    setattr(tenant, field, value)
+    note(session, by, f"tenant.{field}", tenant.id, before={field: before}, after={field: value})
 
 
 def no_tenant(tenant_id: UUID) -> NotFound:

@@ -22,7 +22,7 @@ async def test_it_is_what_the_completion_would_carry(
     assert quantiles == sorted(quantiles)
     assert quantiles[0] >= 1
     assert quantiles[-1] <= told["max_tokens"] == 40
-    assert told["predicted_tokens"] == round(told["quantiles"]["p50"])
+    assert abs(told["predicted_tokens"] - told["quantiles"]["p50"]) <= 0.5
     assert answer.headers["x-lmaas-predicted-tokens"] == str(told["predicted_tokens"])
     completion = answer.parse()
     assert completion.usage is not None

@@ -1,36 +1,85 @@
 """`/admin/policy`: the scheduling policy at work."""
 
-from typing import Self
+from typing import Annotated, Final, Literal, Self, TypeAlias
 
 from litestar import Controller, get, put
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
-from msgspec import Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.structs import asdict, replace
 
 from gateway.api.admin.actor import area
 from gateway.generation.service import Generations
+from gateway.scheduling.policies import Options
 from gateway.tenancy.scopes import Scope
+
+AdmissionRule: TypeAlias = Literal["own", "peak", "upper", "reserved", "maximum", "held"]
+AtLeast0: TypeAlias = Annotated[float, Meta(ge=0)]
+Power: TypeAlias = Annotated[float, Meta(ge=0, le=16)]
+
+OWN: Final = "own"
+UNTRUSTED: Final = "predictions have told too little of the order of lengths lately"
+SHORT_QUEUE: Final = "so few requests wait that another order would gain nothing"
 
 
 class PolicyRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """The policy to schedule by."""
+    """The policy to schedule by; of its options, what is left out stays.
+
+    `admission` is `own` for the policy's own rule. `max_delay_s` null lets a request be put back
+    for any time.
+    """
 
     name: str
+    admission: AdmissionRule | UnsetType = UNSET
+    admission_z: AtLeast0 | UnsetType = UNSET
+    max_delay_s: AtLeast0 | UnsetType | None = UNSET
+    guard_tail: bool | UnsetType = UNSET
+    waiting_power: Power | UnsetType = UNSET
+
+    def changed(self, options: Options) -> Options:
+        """The options with what is given here."""
+        given = {name: value for name, value in asdict(self).items() if value is not UNSET}
+        del given["name"]
+        if given.get("admission") == OWN:
+            given["admission"] = None
+        return replace(options, **given)
 
 
-class PolicyAnswer(Struct, frozen=True):
-    """The policy at work."""
+class PolicyAnswer(Struct, frozen=True, kw_only=True):
+    """The policy at work, and its options.
+
+    `order` is `arrival` while it falls back on first come, first served; `why` says the reason.
+    """
 
     name: str
+    order: Literal["policy", "arrival"]
+    why: str | None
+    admission: AdmissionRule
+    admission_z: float
+    max_delay_s: float | None
+    guard_tail: bool
+    waiting_power: float
 
     @classmethod
     def of(cls, generations: Generations) -> Self:
         """The policy as clients see it."""
-        return cls(generations.policy)
+        dispatcher, options = generations.dispatcher, generations.options
+        order = dispatcher.policy.order
+        why = SHORT_QUEUE if dispatcher.trusts else UNTRUSTED
+        return cls(
+            name=generations.policy,
+            order=order,
+            why=why if order == "arrival" else None,
+            admission=options.admission or OWN,
+            admission_z=options.admission_z,
+            max_delay_s=options.max_delay_s,
+            guard_tail=options.guard_tail,
+            waiting_power=options.waiting_power,
+        )
 
 
 class PolicyController(Controller):
-    """Shows and changes the policy of this gateway; at its next start LMAAS_POLICY holds again."""
+    """Shows and changes the policy of this gateway; at its next start the settings hold again."""
 
     path = "/policy"
     opt = area(Scope.ENGINE)
@@ -46,7 +95,8 @@ class PolicyController(Controller):
     ) -> PolicyAnswer:
         """The policy, at work until the next change or start.
 
-        Waiting requests move to it, running ones go on; 400 where there is no such policy.
+        Waiting requests move to it, running ones go on; 400 where there is no such policy. With
+        other options it begins anew and has serving times to learn.
         """
-        generations.use_policy(data.name)
+        generations.use_policy(data.name, data.changed(generations.options))
         return PolicyAnswer.of(generations)

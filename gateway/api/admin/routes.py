@@ -13,12 +13,14 @@ from gateway.api.admin.engine import EngineController
 from gateway.api.admin.keys import KeysController
 from gateway.api.admin.policy import PolicyController
 from gateway.api.admin.predictors import PredictorsController
+from gateway.api.admin.queue import QueueController, RequestsController
 from gateway.api.admin.samples import DriftController, LogsController, SamplesController
 from gateway.api.admin.scoped_keys import ScopedKeysController
 from gateway.api.admin.tenants import TenantsController
 from gateway.api.admin.training import TrainingRunsController, TrainingScheduleController
 from gateway.api.envelope import provide_cursor
 from gateway.history.audit import AuditTrail
+from gateway.history.requests import RequestHistory
 from gateway.prediction.comparison import Comparison
 from gateway.prediction.drift_series import DriftSeries
 from gateway.prediction.erasure import SampleErasure
@@ -50,6 +52,7 @@ class AdminServices(Struct, frozen=True, kw_only=True):
     erasure: SampleErasure
     logs: LogImport
     trail: AuditTrail
+    requests: RequestHistory
 
 
 def admin_router(admin_key: AdminKey, services: AdminServices) -> Router:
@@ -70,6 +73,8 @@ def admin_router(admin_key: AdminKey, services: AdminServices) -> Router:
             AuditController,
             PolicyController,
             EngineController,
+            QueueController,
+            RequestsController,
         ],
         guards=[admission_guard(Admission(admin_key, services.scoped_keys))],
         dependencies={

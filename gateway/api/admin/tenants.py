@@ -18,29 +18,41 @@ from models import Tenant
 
 
 class TenantRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """A tenant to make; the name is 1 to 100 characters and not taken."""
+    """A tenant to make; the name is 1 to 100 characters and not taken.
+
+    `share`, 0.01 to 100, is its weight among the tenants that wait for the same engine.
+    """
 
     name: str
+    share: float = 1.0
 
 
 class TenantChange(Struct, frozen=True, forbid_unknown_fields=True):
-    """What to change; without `learning` nothing of its requests is kept to learn from."""
+    """What to change; what is left out or null stays.
 
-    learning: bool
+    Without `learning` nothing of its requests is kept to learn from. `share` is 0.01 to 100.
+    """
+
+    learning: bool | None = None
+    share: float | None = None
 
 
 class TenantAnswer(Struct, frozen=True):
-    """A tenant; with `learning` the length predictor learns from its requests."""
+    """A tenant; with `learning` the length predictor learns from its requests.
+
+    Of two tenants that both always wait, one with twice the `share` gets twice the tokens.
+    """
 
     id: UUID
     name: str
     learning: bool
+    share: float
     created_at: datetime
 
     @classmethod
     def of(cls, tenant: Tenant) -> Self:
         """The tenant as clients see it."""
-        return cls(tenant.id, tenant.name, tenant.learning, tenant.created_at)
+        return cls(tenant.id, tenant.name, tenant.learning, tenant.share, tenant.created_at)
 
 
 class TenantsController(Controller):
@@ -54,7 +66,7 @@ class TenantsController(Controller):
         self, data: JSONBody[TenantRequest], tenants: NamedDependency[Tenants]
     ) -> TenantAnswer:
         """The new tenant; 409 if the name is taken."""
-        return TenantAnswer.of(await tenants.create(data.name))
+        return TenantAnswer.of(await tenants.create(data.name, share=data.share))
 
     @get(summary="List the tenants")
     async def list_tenants(
@@ -71,7 +83,7 @@ class TenantsController(Controller):
         """One tenant; 404 if there is none."""
         return TenantAnswer.of(await tenants.show(tenant_id))
 
-    @patch("/{tenant_id:uuid}", summary="Let a tenant be learned from, or not")
+    @patch("/{tenant_id:uuid}", summary="Change a tenant")
     async def change_tenant(
         self,
         tenant_id: FromPath[UUID],
@@ -81,8 +93,11 @@ class TenantsController(Controller):
     ) -> TenantAnswer:
         """The tenant; 404 if there is none.
 
-        Opted out, it is in no training set any more, and history keeps its usage alone. What was
-        kept before is erased by `DELETE /admin/tenants/{id}/samples`.
+        A new share holds for requests that come half a minute later at the latest. Opted out, it is
+        in no training set any more, and history keeps its usage alone. What was kept before is
+        erased by `DELETE /admin/tenants/{id}/samples`.
         """
-        changed = await tenants.allow_learning(tenant_id, allowed=data.learning, by=actor)
+        changed = await tenants.change(
+            tenant_id, learning=data.learning, share=data.share, by=actor
+        )
         return TenantAnswer.of(changed)

@@ -1,8 +1,6 @@
 """The admin API on a real database."""
 
 from collections.abc import AsyncIterator
-from functools import partial
-from pathlib import Path
 
 import httpx
 import pytest
@@ -16,6 +14,7 @@ from gateway.database.errors import Sessions
 from gateway.generation.service import Generations
 from gateway.generation.tokens import ChatTokenizer
 from gateway.history.audit import AuditTrail
+from gateway.history.requests import RequestHistory
 from gateway.history.writer import HistoryWriter
 from gateway.prediction.comparison import Comparison
 from gateway.prediction.drift_series import DriftSeries
@@ -25,7 +24,7 @@ from gateway.prediction.predictor import LengthPredictor
 from gateway.prediction.registry import Registry
 from gateway.prediction.runs import TrainingRuns
 from gateway.prediction.schedule import Schedules
-from gateway.scheduling.policies import build_policy
+from gateway.scheduling.policies import Options
 from gateway.settings import DEMO_MODEL
 from gateway.tenancy.admin_key import AdminKey
 from gateway.tenancy.apps import Apps
@@ -48,21 +47,21 @@ async def runs(sessions: Sessions, postgres_url: str) -> AsyncIterator[TrainingR
 
 
 @pytest.fixture
-def generations(sessions: Sessions, tmp_path: Path) -> Generations:
+async def generations(
+    sessions: Sessions, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Generations]:
     """Without an engine: nothing leaves its queue."""
-    return Generations(
+    history = HistoryWriter(sessions, tmp_path_factory.mktemp("spool"))
+    yield Generations(
         "m",
         ChatTokenizer(DEMO_MODEL),
         LengthPredictor(model="m", model_hash="h", budget_s=1.0, sessions=sessions),
         policy="lmaas",
-        policies=partial(
-            build_policy,
-            waste_limit=50_000,
-            max_delay_s=30.0,
-            admission_z=3.0,
-        ),
-        history=HistoryWriter(sessions, tmp_path),
+        options=Options(),
+        tau_floor=0.2,
+        history=history,
     )
+    await history.close()
 
 
 @pytest.fixture
@@ -87,6 +86,7 @@ def application(
         erasure=SampleErasure(sessions),
         logs=LogImport(sessions, model="m", counting=WORDS),
         trail=AuditTrail(sessions),
+        requests=RequestHistory(sessions),
     )
     return Litestar(
         [admin_router(AdminKey(ADMIN_KEY), services)],

@@ -15,6 +15,7 @@ import uvicorn
 from litestar import Litestar
 
 from gateway.database.errors import Sessions
+from gateway.history.writer import HistoryWriter
 from tests.conftest import Builder
 from tests.integration.api_admin.conftest import ADMIN_KEY
 from tests.integration.api_admin.test_predictor_routes import a_version
@@ -178,3 +179,23 @@ async def test_wrong_setting_is_one_line_that_names_it(lmaas: Run, name: str, va
     assert name in errors
     assert "hush" not in errors
     assert errors.count("\n") == 1
+
+
+async def test_queue_and_requests_have_their_commands(
+    lmaas: Run, url: str, build: Builder, sessions: Sessions, tmp_path: Path, a_record: Any
+) -> None:
+    record = a_record()
+    writer = HistoryWriter(sessions, tmp_path / "spool")
+    writer.record(record)
+    await writer.flush()
+    admin = ("admin", "--url", url, "--key", ADMIN_KEY)
+    assert await lmaas(*admin, "queue") == (0, "", "")
+    _, totals, _ = await lmaas(*admin, "queue", "--totals")
+    assert json.loads(totals)["waiting"] == 0
+    _, shown, _ = await lmaas(*admin, "requests", "show", f"chatcmpl-{record.id.hex}")
+    assert json.loads(shown)["id"] == str(record.id)
+    code, _, errors = await lmaas(*admin, "requests", "cancel", record.id)
+    assert (code, errors) == (1, f"lmaas: there is no request {record.id} that waits or runs\n")
+    tenant = (await build.tenant()).id
+    _, changed, _ = await lmaas(*admin, "tenants", "share", tenant, "2.5")
+    assert json.loads(changed)["share"] == 2.5

@@ -44,6 +44,9 @@ ROUTES = {
     ("POST", "/admin/engine/pause"),
     ("POST", "/admin/engine/drain"),
     ("POST", "/admin/engine/resume"),
+    ("GET", "/admin/queue"),
+    ("GET", "/admin/requests/{request_id}"),
+    ("POST", "/admin/requests/{request_id}/cancel"),
 }
 BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/admin/tenants/{tenant_id}/apps"): {"name": "x"},

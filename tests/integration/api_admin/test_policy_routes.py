@@ -1,5 +1,7 @@
 """The scheduling policy over HTTP."""
 
+from typing import Any
+
 import httpx
 import pytest
 
@@ -7,14 +9,20 @@ from gateway.generation.service import Generations
 from gateway.scheduling.policies import NAMES
 
 
+async def policy(client: httpx.AsyncClient) -> dict[str, Any]:
+    response = await client.get("/admin/policy")
+    assert response.status_code == 200
+    return dict(response.json())
+
+
 async def test_changed_policy_is_at_work_and_shown(
     client: httpx.AsyncClient, generations: Generations
 ) -> None:
-    assert (await client.get("/admin/policy")).json() == {"name": "lmaas"}
+    assert (await policy(client))["name"] == "lmaas"
     changed = await client.put("/admin/policy", json={"name": "fixed"})
-    assert (changed.status_code, changed.json()) == (200, {"name": "fixed"})
+    assert (changed.status_code, changed.json()["name"]) == (200, "fixed")
     assert generations.dispatcher.policy.name == "fixed"
-    assert (await client.get("/admin/policy")).json() == {"name": "fixed"}
+    assert await policy(client) == changed.json()
 
 
 async def test_policy_that_comes_back_is_the_one_that_learned(
@@ -24,6 +32,59 @@ async def test_policy_that_comes_back_is_the_one_that_learned(
     for name in ("fixed", "lmaas"):
         await client.put("/admin/policy", json={"name": name})
     assert generations.dispatcher.policy is learned
+
+
+async def test_options_are_changed_one_by_one_and_shown(
+    client: httpx.AsyncClient, generations: Generations
+) -> None:
+    before = await policy(client)
+    for change in (
+        {"admission": "upper"},
+        {"admission_z": 2.0, "max_delay_s": None},
+        {"waiting_power": 0.25, "guard_tail": False},
+        {"admission": "own", "max_delay_s": before["max_delay_s"]},
+    ):
+        changed = await client.put("/admin/policy", json={"name": "lmaas", **change})
+        assert changed.status_code == 200, changed.text
+        assert changed.json().items() >= change.items()
+    told = before | {"admission_z": 2.0, "waiting_power": 0.25, "guard_tail": False}
+    assert await policy(client) == told
+    assert generations.options.admission is None
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"admission": "all"}, "admission"),
+        ({"admission_z": -1}, "admission_z"),
+        ({"max_delay_s": -0.1}, "max_delay_s"),
+        ({"waiting_power": -0.1}, "waiting_power"),
+        ({"waiting_power": 17}, "waiting_power"),
+        ({"waiting_power": "much"}, "waiting_power"),
+        ({"patience": 1}, "patience"),
+    ],
+)
+async def test_wrong_option_is_named_and_changes_nothing(
+    client: httpx.AsyncClient, change: dict[str, object], param: str
+) -> None:
+    before = await policy(client)
+    response = await client.put("/admin/policy", json={"name": "fcfs", **change})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+    assert await policy(client) == before
+
+
+async def test_fallback_on_order_of_arrival_is_told_with_its_reason(
+    client: httpx.AsyncClient, generations: Generations
+) -> None:
+    short = await policy(client)
+    generations.dispatcher._trusts = False
+    generations.dispatcher.policy.trust(False)
+    untrusted = await policy(client)
+    assert (short["order"], untrusted["order"]) == ("arrival", "arrival")
+    assert "so few requests wait" in short["why"]
+    assert "predictions" in untrusted["why"]
+    plain = (await client.put("/admin/policy", json={"name": "fcfs"})).json()
+    assert (plain["order"], plain["why"]) == ("policy", None)
 
 
 async def test_unknown_policy_is_a_400_that_names_the_known_ones(client: httpx.AsyncClient) -> None:
@@ -39,4 +100,4 @@ async def test_wrong_policy_request_is_a_400_and_changes_nothing(
     client: httpx.AsyncClient, body: object
 ) -> None:
     assert (await client.put("/admin/policy", json=body)).status_code == 400
-    assert (await client.get("/admin/policy")).json() == {"name": "lmaas"}
+    assert (await policy(client))["name"] == "lmaas"

@@ -20,6 +20,8 @@ AREAS = {
     "/admin/training": "predictors",
     "/admin/policy": "engine",
     "/admin/engine": "engine",
+    "/admin/queue": "engine",
+    "/admin/requests": "engine",
 }
 
 

@@ -85,3 +85,44 @@ async def test_bad_name_and_misspelt_field_are_named(client: Client) -> None:
 async def test_page_out_of_bounds_is_refused_with_the_bound(client: Client) -> None:
     response = await client.get("/admin/tenants?limit=101")
     assert response.json()["error"]["message"] == "limit: expected `int` <= 100"
+
+
+async def test_share_is_one_until_it_is_changed_and_the_trail_tells(
+    client: Client, build: Builder
+) -> None:
+    tenant = await made(client, "/admin/tenants", name="acme")
+    heavy = await made(client, "/admin/tenants", name="heavy", share=4)
+    assert (tenant["share"], heavy["share"]) == (1.0, 4.0)
+    changed = await client.patch(f"/admin/tenants/{tenant['id']}", json={"share": 2.5})
+    assert (changed.status_code, changed.json()["share"]) == (200, 2.5)
+    assert changed.json()["learning"] is True
+    shown = (await client.get(f"/admin/tenants/{tenant['id']}")).json()
+    assert shown["share"] == 2.5
+    (step,) = (await client.get("/admin/audit", params={"subject": tenant["id"]})).json()["data"]
+    assert (step["action"], step["before"], step["after"]) == (
+        "tenant.share",
+        {"share": 1.0},
+        {"share": 2.5},
+    )
+    app = await made(client, f"/admin/tenants/{tenant['id']}/apps", name="mail")
+    key = await made(client, f"/admin/apps/{app['id']}/keys", name="staging")
+    assert (await build.authenticator.authenticate(key["secret"])).share == 2.5
+
+
+@pytest.mark.parametrize("share", [0, -1, 0.009, 100.1, 1e300, "much", True])
+async def test_share_out_of_range_is_refused_and_changes_nothing(
+    client: Client, build: Builder, share: object
+) -> None:
+    tenant = await build.tenant()
+    made_so = await client.post("/admin/tenants", json={"name": "new", "share": share})
+    changed = await client.patch(f"/admin/tenants/{tenant.id}", json={"share": share})
+    for response in (made_so, changed):
+        assert (response.status_code, response.json()["error"]["param"]) == (400, "share")
+    assert (await client.get(f"/admin/tenants/{tenant.id}")).json()["share"] == 1.0
+
+
+async def test_change_of_nothing_is_refused(client: Client, build: Builder) -> None:
+    tenant = await build.tenant()
+    response = await client.patch(f"/admin/tenants/{tenant.id}", json={})
+    assert response.status_code == 400
+    assert "learning and share" in response.json()["error"]["message"]

@@ -169,7 +169,7 @@ async def test_opted_out_tenant_is_not_trained_on_and_keeps_its_usage_alone(
     }
     before = a_sample(tenant_id=private, generation_tokens=50, **personal)
     await keep([before])
-    await Tenants(sessions).allow_learning(private, allowed=False, by="olga")
+    await Tenants(sessions).change(private, learning=False, by="olga")
     after = a_sample(
         tenant_id=private,
         generation_tokens=60,

@@ -15,6 +15,7 @@ from gateway.tenancy.authentication import Authenticator
 from gateway.tenancy.demo import ensure_demo
 from gateway.tenancy.keys import ApiKeys
 from gateway.tenancy.secret import new_secret
+from gateway.tenancy.tenants import Tenants
 from tests.conftest import Builder
 from tests.integration.tenancy.conftest import Line
 
@@ -209,3 +210,15 @@ async def test_revocation_counts_again_once_the_database_is_back(
     clock.now += authentication.LOST_S
     with pytest.raises(Unauthenticated):
         await authenticator.authenticate(new.secret)
+
+
+async def test_changed_share_is_known_once_the_caller_is_looked_up_anew(
+    build: Builder, authenticator: Authenticator, clock: Clock, sessions: Sessions
+) -> None:
+    app = await build.app()
+    new = await build.key(app)
+    assert (await authenticator.authenticate(new.secret)).share == 1.0
+    await Tenants(sessions).change(app.tenant_id, share=3.0, by="olga")
+    assert (await authenticator.authenticate(new.secret)).share == 1.0
+    clock.now += authentication.FRESH_S
+    assert (await authenticator.authenticate(new.secret)).share == 3.0

@@ -1,6 +1,7 @@
 """Every error a client can meet has OpenAI's shape."""
 
 import json
+import math
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -19,7 +20,14 @@ from msgspec import Struct
 from structlog.testing import capture_logs
 
 from gateway.api.errors import STATUS, error_body, exception_handlers, status_of
-from gateway.errors import Conflict, InvalidRequest, LmaasError, Unauthenticated
+from gateway.errors import (
+    Conflict,
+    DeadlineUnreachable,
+    InvalidRequest,
+    LmaasError,
+    RequestCancelled,
+    Unauthenticated,
+)
 
 TYPES = {
     "invalid_request_error",
@@ -206,3 +214,20 @@ async def test_wrong_query_is_a_400_that_says_what_and_where(
     error = error_of(response)
     assert (response.status_code, error["param"]) == (400, "limit")
     assert error["message"] == "limit: expected `int`, got `str`"
+
+
+@pytest.mark.parametrize(
+    ("wait_s", "told"), [(0.0, "1"), (0.2, "1"), (3.01, "4"), (30.0, "30"), (math.inf, "86400")]
+)
+async def test_unreachable_deadline_tells_when_to_try_again_in_whole_seconds(
+    wait_s: float, told: str
+) -> None:
+    response = await answer_to(DeadlineUnreachable("too late", retry_after_s=wait_s))
+    assert (response.status_code, response.headers["retry-after"]) == (503, told)
+    assert error_of(response)["code"] == "deadline_unreachable"
+
+
+async def test_what_an_operator_cancelled_is_not_to_be_tried_again() -> None:
+    response = await answer_to(RequestCancelled("an operator cancelled it"))
+    assert (response.status_code, response.headers["x-should-retry"]) == (409, "false")
+    assert "retry-after" not in response.headers

@@ -1,6 +1,7 @@
 """Asks, requests, and the dispatcher with an engine that only notes what it is told."""
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Many
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from gateway.generation.dispatcher import Dispatcher
 from gateway.generation.live import LiveRequest
 from gateway.generation.tokens import ChatTokenizer
 from gateway.prediction.messages import Prediction
-from gateway.scheduling.policies import Policy, PolicyName, build_policy
+from gateway.scheduling.policies import Options, Policy, PolicyName, build_policy
 from gateway.tenancy.caller import Caller
 
 DEMO = Path(__file__).parents[3] / "engine" / "demo" / "lmaas-demo"
@@ -88,13 +89,7 @@ class NotingEngine:
 
 
 def a_policy(name: PolicyName) -> Policy:
-    return build_policy(
-        name,
-        waste_limit=50_000,
-        max_delay_s=30.0,
-        admission_z=3.0,
-        fixed_batch=2,
-    )
+    return build_policy(name, Options(fixed_batch=2))
 
 
 class Scene:
@@ -122,6 +117,7 @@ class Scene:
         asked: int | None = None,
         choice: int = 0,
         grew: asyncio.Event | None = None,
+        arrived_s: float | None = None,
         **ask: Any,
     ) -> LiveRequest:
         return LiveRequest(
@@ -144,7 +140,7 @@ class Scene:
             decoder=self._tokenizer.decoder(),
             speller=self._tokenizer.speller,
             arrived_at=datetime.now(UTC),
-            arrived_s=0.0,
+            arrived_s=time.monotonic() if arrived_s is None else arrived_s,
         )
 
     def encode(self, text: str) -> list[int]:

@@ -22,14 +22,14 @@ def written(piece: Piece) -> str:
 
 
 def test_tenants_share_no_prefix(scene: Scene) -> None:
-    salts = [scene.request(tenant=tenant).sequence([]).salt for tenant in (1, 1, 2)]
+    salts = [scene.request(tenant=tenant).sequence([], 5).salt for tenant in (1, 1, 2)]
     assert salts[0] == salts[1] != salts[2]
     assert all(salts)
 
 
 def test_sampling_reaches_the_engine_as_it_was_asked_for(scene: Scene) -> None:
     asked = Sampling(temperature=0.5, top_k=3, min_p=0.1, logit_bias={5: -100.0}, logprobs=2)
-    sent = scene.request(sampling=asked, seed=11).sequence([]).sampling
+    sent = scene.request(sampling=asked, seed=11).sequence([], 5).sampling
     assert sent == Sampling(
         temperature=0.5, top_k=3, min_p=0.1, logit_bias={5: -100.0}, logprobs=2, seed=11
     )
@@ -37,12 +37,12 @@ def test_sampling_reaches_the_engine_as_it_was_asked_for(scene: Scene) -> None:
 
 def test_choices_draw_apart_and_again_the_same(scene: Scene) -> None:
     choices = [scene.request(choice=choice, seed=2**63 - 1) for choice in range(3)]
-    seeds = [live.sequence([]).sampling.seed for live in choices]
+    seeds = [live.sequence([], 5).sampling.seed for live in choices]
     assert seeds == [2**63 - 1, 2**63, 2**63 + 1]
     unseeded = [scene.request(), scene.request()]
-    drawn = [live.sequence([]).sampling.seed for live in unseeded]
+    drawn = [live.sequence([], 5).sampling.seed for live in unseeded]
     assert drawn[0] != drawn[1]
-    assert drawn == [live.sequence([]).sampling.seed for live in unseeded]
+    assert drawn == [live.sequence([], 5).sampling.seed for live in unseeded]
 
 
 def test_tokens_of_a_scored_answer_join_to_its_text(scene: Scene) -> None:

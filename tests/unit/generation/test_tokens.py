@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.errors import InvalidRequest, StartupFailure
@@ -10,12 +10,13 @@ from gateway.generation.tokens import ChatTokenizer, model_folder
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="▁"), max_size=60)
 
 
-@given(text=TEXT, data=st.data())
+@example(text="𐀀" * 16, cuts=[64])
+@given(text=TEXT, cuts=st.lists(st.integers(0, 60), max_size=5))
 def test_pieces_of_an_answer_join_to_the_whole(
-    tokenizer: ChatTokenizer, text: str, data: st.DataObject
+    tokenizer: ChatTokenizer, text: str, cuts: list[int]
 ) -> None:
     ids = tokenizer.encode(text)
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(ids)), max_size=5)))
+    cuts = sorted(min(cut, len(ids)) for cut in cuts)
     decoder = tokenizer.decoder()
     bounds = zip([0, *cuts], [*cuts, len(ids)], strict=True)
     pieces = [decoder.feed(ids[start:end]) for start, end in bounds]

@@ -1,6 +1,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from gateway.history.record import Record
 from gateway.history.spool import Spool, read_sealed
 
@@ -42,3 +44,16 @@ def test_line_cut_off_by_a_power_loss_does_not_hide_the_others(
     path.write_bytes(path.read_bytes()[:-20])
     assert read_sealed(path) == [whole]
     assert path.with_suffix(".aside").stat().st_size > 0
+
+
+def test_record_that_the_release_before_left_is_read(
+    tmp_path: Path, a_record: Callable[..., Record]
+) -> None:
+    record = a_record()
+    known = msgspec.to_builtins(record)
+    defaults = {field.name for field in msgspec.structs.fields(Record) if not field.required}
+    older = {name: value for name, value in known.items() if name not in defaults}
+    (tmp_path / "000000000001.jsonl").write_bytes(msgspec.json.encode(older) + b"\n")
+    (sealed,) = Spool(tmp_path).seal()
+    assert "queue_ahead" in defaults
+    assert read_sealed(sealed) == [record]

@@ -7,6 +7,7 @@ from typing import TypeAlias
 import pytest
 from hypothesis import HealthCheck, settings
 
+from gateway.scheduling.entry import Entry
 from gateway.scheduling.waiting import Quantiles, Running, Waiting
 
 # speed is measured elsewhere: a busy machine fails no property
@@ -15,6 +16,7 @@ settings.load_profile("busy")
 
 MakeWaiting: TypeAlias = Callable[..., Waiting]
 MakeRunning: TypeAlias = Callable[..., Running]
+MakeEntry: TypeAlias = Callable[..., Entry]
 
 SPREAD = (0.4, 0.6, 1.0, 1.5, 2.2, 3.0)
 numbers = count()
@@ -36,17 +38,26 @@ def a_request() -> MakeWaiting:
         max_tokens: int = 200,
         arrived_s: float = 0.0,
         model: str = "demo",
+        tenant: str = "t",
         request_id: str | None = None,
         quantiles: Quantiles | None = None,
+        share: float = 1.0,
+        urgency: float = 1.0,
+        deadline_s: float | None = None,
+        start_by_s: float | None = None,
     ) -> Waiting:
         return Waiting(
             id=request_id or f"r{next(numbers)}",
             model=model,
-            tenant="t",
+            tenant=tenant,
             prompt_tokens=prompt,
             quantiles=quantiles or spread(generation, max_tokens),
             max_tokens=max_tokens,
             arrived_s=arrived_s,
+            share=share,
+            urgency=urgency,
+            deadline_s=deadline_s,
+            start_by_s=start_by_s,
         )
 
     return make
@@ -69,5 +80,14 @@ def a_sequence() -> MakeRunning:
             quantiles=quantiles or spread(generation, max_tokens),
             max_tokens=max_tokens,
         )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def an_entry() -> MakeEntry:
+    def make(request: Waiting, serving_s: float = 1.0, *, work: float | None = None) -> Entry:
+        work = serving_s if work is None else work
+        return Entry(serial=next(numbers), request=request, serving_s=serving_s, work=work)
 
     return make

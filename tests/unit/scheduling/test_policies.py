@@ -1,34 +1,62 @@
-"""What every policy promises, under any sequence of arrivals, withdrawals and dispatches."""
+"""What every policy promises, whatever happens to it in whatever order."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import count
+from math import ceil
+from random import Random
 from typing import TypeAlias
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from gateway.scheduling.admission import Capacity, admissible
-from gateway.scheduling.policies import LOOKAHEAD, NAMES, Policy, PolicyName, build_policy
+from gateway.scheduling.admission import AdmissionName
+from gateway.scheduling.dispatch import Dispatch
+from gateway.scheduling.future_peak import FuturePeak
+from gateway.scheduling.length_aware import SHORT, LengthAwarePolicy
+from gateway.scheduling.marginal import LEAST
+from gateway.scheduling.plain import PlainPolicy
+from gateway.scheduling.policies import (
+    NAMES,
+    LockstepPolicy,
+    Options,
+    Policy,
+    PolicyName,
+    build_policy,
+)
+from gateway.scheduling.reserved import SumOfReservations
+from gateway.scheduling.upper_peak import UpperPeak
 from gateway.scheduling.waiting import Running, Waiting
 
 MakeWaiting: TypeAlias = Callable[..., Waiting]
-PAGES, PAGE, Z, MAX_DELAY_S = 100, 8, 2.0, 20.0
-KV_TOKENS = PAGES * PAGE
-names = st.sampled_from(NAMES)
+PAGES, PAGE = 100, 8
+OPTIONS = Options(
+    admission_z=2.0, waste_limit=2_000, max_delay_s=20.0, guard_tail=False, fixed_batch=4
+)
+GUARDED = replace(OPTIONS, waiting_power=0.25, guard_tail=True)
+RULES: tuple[AdmissionName, ...] = ("peak", "upper", "reserved", "maximum", "held")
 actions = st.lists(
     st.one_of(
         st.tuples(st.just("arrive"), st.integers(1, 300), st.integers(1, 200)),
+        st.tuples(st.just("arrive"), st.integers(1, 60), st.integers(1, 20)),
         st.tuples(st.just("withdraw"), st.integers(0, 30), st.just(0)),
-        st.tuples(st.just("dispatch"), st.integers(0, 15), st.integers(0, 6)),
+        st.tuples(st.just("dispatch"), st.integers(0, 15), st.just(0)),
+        st.tuples(st.just("dispatch"), st.just(0), st.just(0)),
+        st.tuples(st.just("step"), st.integers(1, 12), st.just(0)),
+        st.tuples(st.just("end"), st.integers(0, 9), st.integers(0, 300)),
+        st.tuples(st.just("give_up"), st.integers(0, 30), st.just(0)),
+        st.tuples(st.just("trust"), st.integers(0, 1), st.just(0)),
         st.tuples(st.just("observe"), st.integers(1, 30), st.integers(1, 100)),
         st.tuples(st.just("resize"), st.integers(1, 120), st.integers(1, 32)),
+        st.tuples(st.just("halve"), st.just(0), st.just(0)),
     ),
     max_size=50,
 )
 
 
-def a_policy(name: PolicyName, waste_limit: float = 2_000) -> Policy:
-    policy = build_policy(name, waste_limit=waste_limit, max_delay_s=MAX_DELAY_S, admission_z=Z)
+def a_policy(name: PolicyName, options: Options = OPTIONS) -> Policy:
+    policy = build_policy(name, options)
     policy.resize(PAGES, PAGE)
     return policy
 
@@ -38,233 +66,370 @@ class Scene:
 
     def __init__(self, policy: Policy, a_request: MakeWaiting) -> None:
         self.policy, self.a_request = policy, a_request
-        self.capacity = Capacity(PAGES, PAGE, Z)
         self.now_s = 0.0
+        self.arrived: dict[str, Waiting] = {}
         self.waiting: dict[str, Waiting] = {}
-        self.running: list[Running] = []
+        self.running: dict[str, Running] = {}
         self.batches: set[str] = set()
+        self.halved: set[str] = set()
 
     def act(self, action: str, first: int, second: int) -> None:
         getattr(self, action)(first, second)
         self.policy.check()
-        listed = [request for batch in self.policy.waiting() for request in batch.requests]
+        listed = [r for batch in self.policy.waiting(self.now_s) for r in batch.requests]
         assert len(self.policy) == len(listed) == len(self.waiting)
         assert {request.id: request for request in listed} == self.waiting
+        assert self.policy.admission.empty == (not self.running)
 
     def arrive(self, prompt: int, generation: int) -> None:
-        request = self.a_request(prompt, generation, arrived_s=self.now_s)
+        pressing = prompt % 4 == 0
+        request = self.a_request(
+            prompt,
+            generation,
+            arrived_s=self.now_s,
+            tenant="abc"[generation % 3],
+            share=(1.0, 3.0)[prompt % 2],
+            urgency=(1.0, 2.0, 0.5)[prompt % 3],
+            deadline_s=self.now_s + generation / 2 if pressing else None,
+            start_by_s=self.now_s + prompt / 5 if prompt % 5 == 0 else None,
+        )
         self.policy.arrive(request)
-        self.waiting[request.id] = request
+        self.waiting[request.id] = self.arrived[request.id] = request
 
     def withdraw(self, place: int, _: int) -> None:
-        known = [*self.waiting, "unknown"]
+        known = [*self.waiting, *self.running, "unknown"]
         request_id = known[place % len(known)]
         assert self.policy.withdraw(request_id) == (request_id in self.waiting)
         self.waiting.pop(request_id, None)
+
+    def step(self, steps: int, _: int) -> None:
+        self.policy.admission.advance(steps)
+        self.running = {key: after(steps, sequence) for key, sequence in self.running.items()}
+
+    def end(self, place: int, generated: int) -> None:
+        if self.running:
+            request_id = list(self.running)[place % len(self.running)]
+            del self.running[request_id]
+            self.policy.ended(self.arrived[request_id], generated, self.now_s)
+
+    def give_up(self, passed_s: int, _: int) -> None:
+        self.now_s += passed_s
+        for request in self.policy.give_up(self.now_s):
+            assert self.waiting.pop(request.id) == request
+            assert request.deadline_s is not None or request.start_by_s is not None
+        knows_deadlines = self.policy.name == "lmaas"
+        new = [request for key, request in self.waiting.items() if key not in self.halved]
+        for request in new:  # the others had started in time
+            ends_s = [request.start_by_s, request.deadline_s if knows_deadlines else None]
+            assert all(end_s is None or end_s >= self.now_s for end_s in ends_s)
+
+    def trust(self, trusted: int, _: int) -> None:
+        self.policy.trust(bool(trusted))
 
     def observe(self, size: int, seconds: int) -> None:
         self.policy.observe(size, 10 * size, 40.0, seconds / 10)
 
     def resize(self, pages: int, page_tokens: int) -> None:
         self.policy.resize(pages, page_tokens)
-        self.capacity = Capacity(pages, page_tokens, Z)
 
-    def dispatch(self, passed_s: int, stay: int) -> None:
+    def halve(self, *_: int) -> None:
+        if isinstance(self.policy, LockstepPolicy) and len(self.running) > 1:
+            requests = [self.arrived[key] for key in self.running]
+            self.policy.halve(requests)
+            self.waiting.update({request.id: request for request in requests})
+            self.halved |= self.running.keys()
+            self.running.clear()
+
+    def dispatch(self, passed_s: int, _: int) -> None:
         self.now_s += passed_s
-        self.running = self.running[:stay]
-        found = self.policy.dispatch(self.running, self.now_s)
+        if self.policy.admission.stale:
+            self.policy.admission.refresh(list(self.running.values()))
+        found = self.policy.dispatch(self.now_s)
         if found is None:
-            assert self.nothing_fits()
+            assert self.running or not self.waiting
             return
+        self.take(found)
+        admission = self.policy.admission
+        forces = self.policy.name in ("fixed", "magnus")  # by rules of their own
+        if isinstance(admission, FuturePeak) and len(self.running) > 1 and not forces:
+            assert admission.peak() <= admission.capacity.pages
+
+    def take(self, found: Dispatch) -> None:
         assert found.requests
         assert found.batch not in self.batches
-        assert len({request.model for request in found.requests}) == 1
-        assert admissible(found.requests, self.running, self.capacity) == len(found.requests) or (
-            len(found.requests) == 1 and not self.running
-        )
+        waited_s = max(self.now_s - request.arrived_s for request in found.requests)
+        assert found.waited_s == waited_s
+        assert found.ratio == pytest.approx(1 + waited_s / found.serving_s)
         self.batches.add(found.batch)
         for request in found.requests:
             assert self.waiting.pop(request.id) == request
-            self.running.append(request.started())
+            self.running[request.id] = request.started()
 
-    def nothing_fits(self) -> bool:
-        oldest = min(self.waiting.values(), key=lambda r: r.arrived_s, default=None)
-        if oldest is None:
-            return True
-        overdue = self.now_s - oldest.arrived_s > MAX_DELAY_S
-        if self.policy.name == "fixed":
-            return bool(self.running)
-        heads = [batch.requests[0] for batch in self.policy.waiting()]
-        if self.policy.name != "lmaas":
-            return bool(self.running) and any(self.blocked(head) for head in heads)
-        if overdue or len(heads) > LOOKAHEAD:
-            return bool(self.running)
-        return bool(self.running) and all(self.blocked(head) for head in heads)
-
-    def blocked(self, request: Waiting) -> bool:
-        return admissible([request], self.running, self.capacity) == 0
+    def drain(self) -> None:
+        """All that waits is dispatched, one dispatch after another."""
+        while self.waiting:
+            while self.running:
+                self.act("end", 0, 7)
+            self.act("dispatch", 1, 0)
 
 
-@given(names, actions)
+def after(steps: int, sequence: Running) -> Running:
+    generated = min(sequence.generated + steps, sequence.max_tokens - 1)
+    return Running(
+        sequence.id, sequence.prompt_tokens, generated, sequence.quantiles, sequence.max_tokens
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=60)
+@given(drawn=actions)
 def test_no_request_is_lost_or_doubled_and_no_engine_idle(
     a_request: MakeWaiting, name: PolicyName, drawn: list[tuple[str, int, int]]
 ) -> None:
     scene = Scene(a_policy(name), a_request)
     for action in drawn:
         scene.act(*action)
-    while scene.waiting:
-        scene.act("dispatch", 1, 0)
-    assert scene.policy.dispatch([], scene.now_s) is None
+    scene.drain()
+    assert scene.policy.dispatch(scene.now_s) is None
 
 
-@pytest.mark.parametrize(("name", "order"), [("fcfs", "abc"), ("sjf", "cab"), ("hrrn", "cab")])
-def test_baselines_dispatch_in_their_order(
+@settings(max_examples=60)
+@given(drawn=actions, options=st.sampled_from([OPTIONS, GUARDED]), seed=st.integers(0, 1_000))
+def test_nothing_goes_wrong_while_predictions_are_trusted_now_and_then(
+    a_request: MakeWaiting, drawn: list[tuple[str, int, int]], options: Options, seed: int
+) -> None:
+    random, scene = Random(seed), Scene(a_policy("lmaas", options), a_request)
+    for _ in range(LEAST):  # enough to know how long answers are
+        scene.act("arrive", 2, 10)
+        scene.act("dispatch", 0, 0)
+        scene.act("end", 0, random.randint(0, 300))
+    for action in drawn:
+        scene.act("trust", random.randint(0, 1), 0)
+        scene.act(*action)
+        if scene.policy.order == "policy":
+            assert len(scene.waiting) > SHORT
+    scene.drain()
+
+
+@pytest.mark.parametrize("rule", RULES)
+@settings(max_examples=30)
+@given(drawn=actions, name=st.sampled_from(NAMES))
+def test_every_policy_works_with_every_admission_rule(
+    a_request: MakeWaiting,
+    rule: AdmissionName,
+    name: PolicyName,
+    drawn: list[tuple[str, int, int]],
+) -> None:
+    scene = Scene(a_policy(name, Options(admission=rule, max_delay_s=None)), a_request)
+    for action in drawn:
+        scene.act(*action)
+    scene.drain()
+
+
+@pytest.mark.parametrize(
+    ("name", "order"), [("fcfs", "abc"), ("sjf", "cab"), ("hrrn", "cab"), ("lmaas", "cab")]
+)
+def test_policies_dispatch_in_their_order(
     a_request: MakeWaiting, name: PolicyName, order: str
 ) -> None:
-    policy = a_policy(name)
+    policy = build_policy(name, OPTIONS)  # of no memory it knows: one by one
     policy.arrive(a_request(generation=40, arrived_s=0.0, request_id="a"))
     policy.arrive(a_request(generation=80, arrived_s=1.0, request_id="b"))
     policy.arrive(a_request(generation=4, arrived_s=2.0, request_id="c"))
-    found = [policy.dispatch([], 10.0) for _ in order]
-    assert "".join(dispatch.requests[0].id for dispatch in found if dispatch) == order
+    assert sent_one_by_one(policy, 10.0) == list(order)
 
 
-def test_similar_requests_go_together(a_request: MakeWaiting) -> None:
-    policy = a_policy("lmaas")
-    for generation in (10, 100, 11, 101):
-        policy.arrive(a_request(generation=generation))
-    assert [len(batch.requests) for batch in policy.waiting()] == [2, 2]
-    found = policy.dispatch([], 1.0)
-    assert found is not None
-    assert sorted(request.median for request in found.requests) == [10, 11]
-
-
-def test_what_does_not_fit_of_a_batch_keeps_waiting(a_request: MakeWaiting) -> None:
-    policy = a_policy("lmaas", waste_limit=1e9)
-    for number in range(8):
-        policy.arrive(a_request(80, 60, arrived_s=float(number)))
-    found = policy.dispatch([], 9.0)
-    assert found is not None
-    assert 1 < len(found.requests) < 8
-    assert [request.arrived_s for request in found.requests] == [
-        *map(float, range(len(found.requests)))
-    ]
-    assert len(policy) == 8 - len(found.requests)
-    assert policy.waiting()[0].id != found.batch
-
-
-def test_overdue_requests_go_first_oldest_first_across_batches(a_request: MakeWaiting) -> None:
-    policy = a_policy("lmaas", waste_limit=500)
-    for number, generation in enumerate((150, 5, 140, 4)):
-        policy.arrive(a_request(20, generation, arrived_s=float(number), request_id=f"old{number}"))
-    policy.arrive(a_request(1, 1, arrived_s=22.0))
-    found = policy.dispatch([], 3.5 + MAX_DELAY_S)
-    assert found is not None
-    assert found.overdue
-    assert found.waited_s == 3.5 + MAX_DELAY_S
-    started = [request.id for request in found.requests]
-    assert started == [f"old{number}" for number in range(len(started))]
-
-
-@given(st.integers(0, 1000))
-def test_long_request_starts_though_short_ones_never_cease(
-    a_request: MakeWaiting, seed: int
-) -> None:
-    policy, running = a_policy("lmaas"), list[Running]()
-    long = a_request(500, 150, arrived_s=0.0, request_id="long", max_tokens=250)
-    policy.arrive(long)
-    for second in range(1, 60):
-        for number in range(4):
-            policy.arrive(a_request(60 + seed % 40 + number, 20, arrived_s=float(second)))
-        running = running[4:]  # the oldest have ended
-        while (found := policy.dispatch(running, float(second))) is not None:
-            running += [request.started() for request in found.requests]
-            if "long" in {request.id for request in found.requests}:
-                assert second <= MAX_DELAY_S + 1 + KV_TOKENS / 60
-                return
-    pytest.fail("the long request starved")
-
-
-def test_nothing_passes_an_overdue_request_that_does_not_fit(a_request: MakeWaiting) -> None:
-    policy = a_policy("lmaas", waste_limit=1)
-    running = [a_request(400, 40).started()]
-    policy.arrive(a_request(500, 150, arrived_s=0.0, request_id="large"))
-    policy.arrive(a_request(10, 5, arrived_s=5.0, request_id="small"))
-    passed = policy.dispatch(running, 10.0)
-    assert passed is not None
-    assert [request.id for request in passed.requests] == ["small"]
-    policy.arrive(a_request(10, 5, arrived_s=5.0))
-    assert policy.dispatch(running, MAX_DELAY_S + 1) is None
-    alone = policy.dispatch([], MAX_DELAY_S + 2)
-    assert alone is not None
-    assert [request.id for request in alone.requests] == ["large"]
+def sent_one_by_one(policy: Policy, now_s: float) -> list[str]:
+    order = []
+    while (found := policy.dispatch(now_s)) is not None:
+        for request in found.requests:
+            order.append(request.id)
+            policy.ended(request, 1, now_s)
+    return order
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_resized_pool_is_filled_and_no_more(a_request: MakeWaiting, name: PolicyName) -> None:
     started = []
     for pages in (20, 200):
-        policy, running = a_policy(name), list[Running]()
+        policy = a_policy(name, Options(admission_z=2.0))
+        policy.resize(pages, 8)
         for _ in range(8):
             policy.arrive(a_request(40, 20, max_tokens=20))
-        policy.resize(pages, 8)
-        while (found := policy.dispatch(running, 1.0)) is not None:
-            running += [request.started() for request in found.requests]
-        assert len(policy) + len(running) == 8
-        started.append(len(running))
+        running = 0
+        while (found := policy.dispatch(1.0)) is not None:
+            running += len(found.requests)
+        assert len(policy) + running == 8
+        started.append(running)
     assert 1 <= started[0] <= 3
     assert started[1] == 8
 
 
-def test_grown_pool_lets_requests_join_batches_that_were_full(a_request: MakeWaiting) -> None:
-    policy = a_policy("lmaas", waste_limit=1e9)
-    policy.resize(10, 8)
-    for pages, batches in ((10, 1), (10, 2), (100, 2)):
-        policy.resize(pages, 8)
-        policy.arrive(a_request(40, 20))
-        assert len(policy.waiting()) == batches
-
-
-def test_request_too_large_for_the_pool_is_left_to_the_idle_engine(a_request: MakeWaiting) -> None:
-    policy = a_policy("lmaas")
-    policy.arrive(a_request(5_000, 100))
-    assert policy.dispatch([a_request(10, 5).started()], 1.0) is None
-    assert policy.dispatch([], 1.0) is not None
-
-
-def test_models_never_share_a_dispatch(a_request: MakeWaiting) -> None:
-    policy = a_policy("lmaas")
-    for number in range(4):
+@pytest.mark.parametrize("name", NAMES)
+def test_models_never_share_a_dispatch(a_request: MakeWaiting, name: PolicyName) -> None:
+    policy = a_policy(name)
+    for number in range(12):
         policy.arrive(a_request(5, 5, model="ab"[number % 2], arrived_s=float(number)))
-    for now_s in (5.0, 5.0, 40.0):
-        found = policy.dispatch([], now_s)
-        assert found is None or len({request.model for request in found.requests}) == 1
+    policy.trust(trusted=False)
+    while len(policy):
+        found = policy.dispatch(15.0)
+        assert found is not None
+        assert len({request.model for request in found.requests}) == 1
+        policy.trust(trusted=True)
+        end_all(policy, found.requests)
+
+
+def end_all(policy: Policy, requests: Sequence[Waiting]) -> None:
+    for request in requests:
+        policy.ended(request, 1, 15.0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_who_has_waited_for_as_long_as_it_may_is_given_up_once(
+    a_request: MakeWaiting, name: PolicyName
+) -> None:
+    policy = a_policy(name)
+    requests = [a_request(arrived_s=0.0, start_by_s=float(9 - place)) for place in range(6)]
+    forever = a_request(arrived_s=0.0)
+    for request in (*requests, forever):
+        policy.arrive(request)
+    assert policy.withdraw(requests[3].id)
+    assert policy.give_up(5.0) == [requests[5]]
+    assert policy.give_up(5.0) == []
+    assert policy.give_up(8.5) == [requests[4], requests[2], requests[1]]
+    policy.check()
+    assert len(policy) == 2
+    end_all(policy, sent(policy, 9.0))
+    policy.give_up(99.0)
+    assert {r.id for batch in policy.waiting(99.0) for r in batch.requests} <= {forever.id}
+
+
+def sent(policy: Policy, now_s: float) -> Sequence[Waiting]:
+    found = policy.dispatch(now_s)
+    assert found is not None
+    return found.requests
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_request_that_comes_back_keeps_its_queue_time(
+    a_request: MakeWaiting, name: PolicyName
+) -> None:
+    policy, request = a_policy(name), a_request(start_by_s=9.0)
+    for generation in (10.0, 20.0, 10.0):
+        again = replace(request, quantiles=(generation,) * 6)
+        policy.arrive(again)
+        assert policy.withdraw(request.id)
+    policy.arrive(again)
+    assert policy.give_up(9.5) == [again]
+    assert policy.give_up(9.5) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_queue_times_of_those_that_started_are_forgotten(
+    a_request: MakeWaiting, name: PolicyName
+) -> None:
+    policy = a_policy(name)
+    for _ in range(1_000):
+        policy.arrive(a_request(5, 5, start_by_s=1e6))
+        end_all(policy, sent(policy, 1.0))
+    if isinstance(policy, PlainPolicy):
+        assert len(policy._expiring) <= 100
+    else:
+        assert isinstance(policy, LengthAwarePolicy)
+        [queue] = policy._tenants.values()
+        assert len(queue._deadlines._becoming_hopeless) <= 100
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_same_id_cannot_wait_twice(a_request: MakeWaiting, name: PolicyName) -> None:
+    policy, request = a_policy(name), a_request()
+    policy.arrive(request)
+    with pytest.raises(ValueError, match="waits already"):
+        policy.arrive(request)
+    policy.check()
+    assert len(policy) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_request_too_large_for_the_pool_is_left_to_the_idle_engine(
+    a_request: MakeWaiting, name: PolicyName
+) -> None:
+    policy, small = a_policy(name), a_request(10, 5)
+    policy.arrive(small)
+    assert policy.dispatch(0.0) is not None
+    policy.arrive(a_request(5_000, 100))
+    assert policy.dispatch(1.0) is None
+    policy.ended(small, 5, 1.0)
+    assert policy.dispatch(1.0) is not None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_policy_is_built_with_its_own_rule_and_mode(name: PolicyName) -> None:
+    own = {"magnus": "held", "s3": "reserved", "fixed": "maximum"}
+    policy = a_policy(name)
+    assert policy.name == name
+    assert policy.lockstep == (name == "magnus") == isinstance(policy, LockstepPolicy)
+    if name in own:
+        assert isinstance(policy.admission, SumOfReservations)
+        assert policy.admission._reservation == own[name]
+    else:
+        assert isinstance(policy.admission, FuturePeak)
+        assert policy.admission.z == 2.0
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_rule_of_admission_can_be_told(a_request: MakeWaiting, rule: AdmissionName) -> None:
+    admission = a_policy("fcfs", Options(admission=rule)).admission
+    request = a_request(generation=20, max_tokens=100)
+    reserved = {"peak": 20, "upper": ceil(request.upper), "reserved": ceil(request.upper)}
+    assert admission.reserve(request) == {**reserved, "maximum": 100, "held": 1}[rule]
+    assert isinstance(admission, UpperPeak) == (rule == "upper")
+
+
+def test_options_are_what_the_default_policy_goes_by(a_request: MakeWaiting) -> None:
+    options = {
+        "arrival": Options(max_delay_s=0.0, waiting_power=16.0),
+        "bounded": Options(max_delay_s=6.0, waiting_power=0.0, guard_tail=False),
+        "later": Options(max_delay_s=8.0, waiting_power=0.0, guard_tail=False),
+        "shortest": Options(max_delay_s=None, waiting_power=0.0),
+    }
+    orders = {name: order_of(a_request, each) for name, each in options.items()}
+    assert orders == {  # the last two go by arrival
+        "arrival": "abcdef",
+        "bounded": "faedbc",
+        "later": "feadbc",
+        "shortest": "fedcab",
+    }
+
+
+def order_of(a_request: MakeWaiting, options: Options) -> str:
+    """Six requests, each shorter than the one before; one starts every two seconds."""
+    policy, order, now_s = build_policy("lmaas", options), "", 5.0
+    for place, (name, generation) in enumerate(zip("abcdef", (160, 80, 40, 20, 8, 3), strict=True)):
+        arrived_s = float(place)
+        policy.arrive(a_request(generation=generation, arrived_s=arrived_s, request_id=name))
+    while (found := policy.dispatch(now_s)) is not None:
+        [request] = found.requests
+        order += request.id
+        now_s += 2.0
+        policy.ended(request, 1, now_s)
+    return order
 
 
 def test_batch_names_come_from_the_given_counter(a_request: MakeWaiting) -> None:
-    policy = build_policy(
-        "fcfs",
-        waste_limit=0,
-        max_delay_s=1,
-        admission_z=0,
-        ids=iter(["first", "second"]),
-    )
+    policy = build_policy("fcfs", Options(), ids=iter(["first", "second"]))
     policy.arrive(a_request())
-    found = policy.dispatch([], 0.0)
+    found = policy.dispatch(0.0)
     assert found is not None
     assert found.batch == "first"
 
 
-def test_learned_serving_time_changes_the_order(a_request: MakeWaiting) -> None:
-    policy = a_policy("hrrn")
-    policy.arrive(a_request(300, 10, arrived_s=0.0, request_id="long prompt"))
-    policy.arrive(a_request(10, 60, arrived_s=0.0, request_id="long answer"))
-    for size in range(1, 40):  # an engine on which prompts are dear and steps nearly free
-        policy.observe(size, 10 * size, 400.0 / size, 0.1 * size * size)
-    policy.check()
-    found = policy.dispatch([], 5.0)
-    assert found is not None
-    assert found.requests[0].id == "long answer"
+def test_batches_are_numbered_by_default(a_request: MakeWaiting) -> None:
+    policy = a_policy("sjf")
+    for _ in range(3):
+        policy.arrive(a_request(generation=5))
+    found = [policy.dispatch(0.0) for _ in range(3)]
+    assert [each.batch for each in found if each] == [f"b{n}" for _, n in zip("abc", count(1))]
 
 
 def test_unknown_policy_is_refused() -> None:

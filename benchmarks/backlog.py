@@ -1,0 +1,213 @@
+"""A policy with many requests waiting: as one ends another comes, and what fits goes."""
+
+import heapq
+from collections.abc import Callable
+from math import exp, log
+from random import Random
+from statistics import mean
+from time import thread_time
+from typing import Final, NamedTuple, TypeVar
+
+from msgspec import Struct
+
+from gateway.scheduling.dispatch import Dispatch
+from gateway.scheduling.policies import Options, PolicyName, build_policy
+from gateway.scheduling.waiting import Quantiles, Running, Waiting
+
+SEED: Final = 23
+PAGE_TOKENS: Final = 16
+STEP_S: Final = 0.02
+TENANTS: Final = 8
+PROMPT: Final = (180, 0.7)  # tokens: median, standard deviation of the logarithm
+ANSWER: Final = (140, 0.8)
+MISSED: Final = 0.4  # standard deviation of the logarithm of a prediction's error
+MOST: Final = 2_048
+LEAST_PAGES: Final = 2 * MOST // PAGE_TOKENS  # any request fits at its longest
+NORMAL: Final = (-1.2816, -0.6745, 0.0, 0.6745, 1.2816, 1.6449)  # at τ = .1 .25 .5 .75 .9 .95
+ROUNDS: Final = 8  # of settling, until as many run as wanted
+
+Result = TypeVar("Result")
+
+
+class Turn(NamedTuple):
+    """What one turn took, in seconds of this thread's CPU time, and how many ran after it.
+
+    `calls_s` are the calls of dispatch, the last of which finds that nothing more fits; each with
+    the refresh of admission before it, if one was due. `ended_s` is what it took to tell of the
+    request that ended and of its batch.
+    """
+
+    ended_s: float
+    arrive_s: float
+    calls_s: list[float]
+    refresh_s: float
+    running: int
+
+    @property
+    def decisions_s(self) -> list[float]:
+        """What each decision took: a call of dispatch, the first with the arrival before it."""
+        return [self.arrive_s + self.calls_s[0], *self.calls_s[1:]]
+
+
+class _Sequence(NamedTuple):
+    """A request that runs: since which step, how long its answer will be, and its batch."""
+
+    request: Waiting
+    began: int
+    length: int
+    batch: str
+
+
+class _Batch(Struct):
+    """A dispatch until its last request ends."""
+
+    dispatch: Dispatch
+    began: int
+    left: int
+    longest: int = 0
+
+
+class Backlog:
+    """Keeps `waiting` requests waiting, and a pool in which about `running` run."""
+
+    def __init__(self, policy: PolicyName, waiting: int, running: int) -> None:
+        self.policy = build_policy(policy, Options())
+        self._waiting = waiting
+        self._wanted = running
+        self._random = Random(SEED)
+        self._step = 0
+        self._number = 0
+        self._lengths: dict[str, int] = {}  # true ones, of what waits
+        self._running: dict[str, _Sequence] = {}
+        self._ends: list[tuple[int, str]] = []
+        self._batches: dict[str, _Batch] = {}
+        self._pages = running * round((PROMPT[0] + ANSWER[0]) * 1.4 / PAGE_TOKENS) + LEAST_PAGES
+        self.policy.resize(self._pages, PAGE_TOKENS)
+        apart_s = ANSWER[0] * 1.4 * STEP_S / running  # between two ends, about
+        for place in range(waiting, 0, -1):
+            self.policy.arrive(self._request(-place * apart_s))
+
+    def settle(self) -> None:
+        """Run until the pool lets about so many run as are wanted."""
+        self._dispatch()
+        for _ in range(ROUNDS):
+            running = mean(turn.running for turn in self.turns(max(2 * self._wanted, 50)))
+            self._pages = max(round(self._pages * self._wanted / running), LEAST_PAGES)
+            self.policy.resize(self._pages, PAGE_TOKENS)
+
+    def turns(self, count: int) -> list[Turn]:
+        """So many turns: a request ends, another comes, and what fits is dispatched."""
+        return [self._turn() for _ in range(count)]
+
+    def check(self) -> None:
+        """AssertionError where the policy contradicts itself or what runs here."""
+        self.policy.check()
+        assert len(self._lengths) == len(self.policy)
+        assert len(self._running) == len(self._ends)
+
+    def _turn(self) -> Turn:
+        ended_s = self._end_next()
+        request = self._request(self._now_s)
+        arrive_s, _ = _timed(lambda: self.policy.arrive(request))
+        calls_s, refresh_s = self._dispatch()
+        self._level()
+        return Turn(ended_s, arrive_s, calls_s, refresh_s, len(self._running))
+
+    def _level(self) -> None:
+        """Let as many wait as should."""
+        while len(self.policy) < self._waiting:
+            self.policy.arrive(self._request(self._now_s))
+        while len(self.policy) > self._waiting:
+            newest, _ = self._lengths.popitem()
+            self.policy.withdraw(newest)
+
+    @property
+    def _now_s(self) -> float:
+        return self._step * STEP_S
+
+    def _end_next(self) -> float:
+        """Let steps pass until the next request ends; seconds that telling the policy took."""
+        end, request_id = heapq.heappop(self._ends)
+        self.policy.admission.advance(end - self._step)
+        self._step = end
+        sequence = self._running.pop(request_id)
+        batch = self._batches[sequence.batch]
+        batch.left -= 1
+        batch.longest = max(batch.longest, sequence.length)
+        took_s, _ = _timed(lambda: self._told(sequence, batch))
+        return took_s
+
+    def _told(self, sequence: _Sequence, batch: _Batch) -> None:
+        self.policy.ended(sequence.request, sequence.length, self._now_s)
+        if batch.left == 0:
+            del self._batches[sequence.batch]
+            requests = batch.dispatch.requests
+            prompt = max(request.prompt_tokens for request in requests)
+            served_s = (self._step - batch.began) * STEP_S
+            self.policy.observe(len(requests), prompt, batch.longest, served_s)
+
+    def _dispatch(self) -> tuple[list[float], float]:
+        """Dispatch until nothing fits; what each call took, and the refreshes among that."""
+        calls_s, refreshes_s = [], 0.0
+        while True:
+            refresh_s = 0.0
+            if self.policy.admission.stale:
+                refresh_s, _ = _timed(lambda: self.policy.admission.refresh(self._held()))
+            call_s, dispatch = _timed(lambda: self.policy.dispatch(self._now_s))
+            calls_s.append(refresh_s + call_s)
+            refreshes_s += refresh_s
+            if dispatch is None:
+                return calls_s, refreshes_s
+            self._begin(dispatch)
+
+    def _begin(self, dispatch: Dispatch) -> None:
+        self._batches[dispatch.batch] = _Batch(dispatch, self._step, len(dispatch.requests))
+        for request in dispatch.requests:
+            length = self._lengths.pop(request.id)
+            self._running[request.id] = _Sequence(request, self._step, length, dispatch.batch)
+            heapq.heappush(self._ends, (self._step + length, request.id))
+
+    def _held(self) -> list[Running]:
+        return [
+            Running(
+                request.id,
+                request.prompt_tokens,
+                self._step - began,
+                request.quantiles,
+                request.max_tokens,
+            )
+            for request, began, _, _ in self._running.values()
+        ]
+
+    def _request(self, arrived_s: float) -> Waiting:
+        """The next request, its length predicted with an error."""
+        self._number += 1
+        length = _drawn(self._random, *ANSWER)
+        median = length * exp(self._random.gauss(0.0, MISSED))
+        request = Waiting(
+            id=str(self._number),
+            model="benchmark",
+            tenant=f"tenant {self._random.randrange(TENANTS)}",
+            prompt_tokens=_drawn(self._random, *PROMPT),
+            quantiles=_quantiles(median),
+            max_tokens=MOST,
+            arrived_s=arrived_s,
+        )
+        self._lengths[request.id] = length
+        return request
+
+
+def _drawn(rng: Random, median: float, spread: float) -> int:
+    return min(max(round(exp(rng.gauss(log(median), spread))), 1), MOST)
+
+
+def _quantiles(median: float) -> Quantiles:
+    a, b, c, d, e, f = (min(max(median * exp(MISSED * z), 1.0), float(MOST)) for z in NORMAL)
+    return a, b, c, d, e, f
+
+
+def _timed(call: Callable[[], Result]) -> tuple[float, Result]:
+    """Seconds of CPU time that a call took, and what it gave: it waits for nobody."""
+    began_s = thread_time()
+    result = call()
+    return thread_time() - began_s, result

@@ -1,0 +1,74 @@
+"""`GET /metrics`: counts and gauges in Prometheus' text format."""
+
+from typing import Any, Final
+
+from litestar import Controller, Request, Response, get
+from litestar.di import NamedDependency
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from gateway.api.guards import bearer
+from gateway.generation.dispatcher import Dispatcher
+from gateway.generation.metrics import Metrics
+from gateway.generation.service import Generations
+from gateway.prediction.drift import DriftMonitor
+from gateway.scheduling.length_aware import LengthAwarePolicy
+from gateway.tenancy.scopes import Admission, Scope
+
+SHORT_QUEUE: Final = "short_queue"
+UNTRUSTED: Final = "untrusted"
+
+
+class MetricsController(Controller):
+    """For Prometheus; no key is needed but for what names tenants."""
+
+    path = "/metrics"
+    tags = ("Health",)
+
+    @get(summary="Counts and gauges for Prometheus", media_type="text/plain")
+    async def show_metrics(
+        self,
+        request: Request[Any, Any, Any],
+        generations: NamedDependency[Generations],
+        admission: NamedDependency[Admission],
+    ) -> Response[bytes]:
+        """Series without anybody's name; with the admin key, or one that may read, tenants' too.
+
+        Tenants beyond the first hundred share the name `other`. 401 or 403 for another key.
+        """
+        named = "authorization" in request.headers
+        if named:
+            await admission.admit(bearer(request), Scope.READ, reads=True)
+        metrics = generations.metrics
+        read_gauges(metrics, generations.dispatcher, generations.drift)
+        text = generate_latest(metrics.registry)
+        if named:
+            text += generate_latest(metrics.tenants.registry)
+        return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})
+
+
+def read_gauges(metrics: Metrics, dispatcher: Dispatcher, drift: DriftMonitor) -> None:
+    """Set the gauges to what is the case now."""
+    policy = dispatcher.policy
+    metrics.policy(policy.name)
+    metrics.order(policy.order, SHORT_QUEUE if dispatcher.trusts else UNTRUSTED)
+    if isinstance(policy, LengthAwarePolicy):
+        metrics.tenants.charged(policy.shares.counter)
+    metrics.gauge("lmaas_waiting_requests", dispatcher.waiting, "Requests not yet started.")
+    metrics.gauge("lmaas_running_requests", dispatcher.running, "Requests in the engine.")
+    metrics.gauge("lmaas_engine_connected", dispatcher.connected, "1 while an engine answers.")
+    kv = dispatcher.step.kv if dispatcher.step else dispatcher.info.kv if dispatcher.info else None
+    metrics.gauge("lmaas_kv_pages", kv.pages if kv else None, "Pages of KV memory.")
+    metrics.gauge(
+        "lmaas_kv_used_pages", kv.pages - kv.free if kv else None, "Pages of KV memory in use."
+    )
+    quality = drift.quality()
+    metrics.gauge(
+        "lmaas_prediction_coverage",
+        quality.coverage if quality else None,
+        "Share of newest lengths within the 0.9 quantile; not a number before the first hundred.",
+    )
+    metrics.gauge(
+        "lmaas_prediction_tau",
+        quality.tau if quality else None,
+        "Kendall's tau of newest medians and lengths; not a number before the first hundred.",
+    )

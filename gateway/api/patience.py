@@ -1,0 +1,97 @@
+"""How long a client is willing to wait, as its headers say."""
+
+import math
+from typing import Annotated, Final, TypeAlias
+
+from litestar.params import HeaderParameter
+from msgspec import Struct
+
+from gateway.errors import InvalidRequest
+
+DEADLINE: Final = "x-lmaas-deadline-ms"
+MAX_QUEUE: Final = "x-lmaas-max-queue-ms"
+# Read timeouts in seconds that OpenAI's own clients send: for Python, and for JavaScript.
+READ_TIMEOUT: Final = "x-stainless-read-timeout"
+TIMEOUT: Final = "x-stainless-timeout"
+LONGEST_MS: Final = 24 * 3_600_000
+
+DeadlineHeader: TypeAlias = Annotated[
+    str | None,
+    HeaderParameter(
+        name=DEADLINE,
+        description=f"the whole answer is wanted within so many milliseconds, 1 to {LONGEST_MS}; "
+        "503 `deadline_unreachable` as soon as it cannot be there",
+    ),
+]
+MaxQueueHeader: TypeAlias = Annotated[
+    str | None,
+    HeaderParameter(
+        name=MAX_QUEUE,
+        description=f"longest wait for the first step in milliseconds, 1 to {LONGEST_MS}; "
+        "503 `queue_time_exceeded` once it is over. Unset: the client's read timeout, where it "
+        "sends one",
+    ),
+]
+ReadTimeoutHeader: TypeAlias = Annotated[
+    str | None,
+    HeaderParameter(
+        name=READ_TIMEOUT, description="seconds; sent by OpenAI's client for Python by itself"
+    ),
+]
+TimeoutHeader: TypeAlias = Annotated[
+    str | None,
+    HeaderParameter(
+        name=TIMEOUT, description="seconds; sent by OpenAI's client for JavaScript by itself"
+    ),
+]
+
+
+class Patience(Struct, frozen=True):
+    """Seconds from a request's arrival to its whole answer, and to its start, at most."""
+
+    deadline_s: float | None = None
+    max_queue_s: float | None = None
+
+
+async def provide_patience(
+    deadline: DeadlineHeader = None,
+    max_queue: MaxQueueHeader = None,
+    read_timeout: ReadTimeoutHeader = None,
+    whole_timeout: TimeoutHeader = None,
+) -> Patience:
+    """What the headers say: the dependency `patience`. InvalidRequest names a wrong one."""
+    queue_s = milliseconds(MAX_QUEUE, max_queue)
+    if queue_s is None:
+        queue_s = client_timeout(READ_TIMEOUT, read_timeout)
+    if queue_s is None:
+        queue_s = client_timeout(TIMEOUT, whole_timeout)
+    return Patience(milliseconds(DEADLINE, deadline), queue_s)
+
+
+def milliseconds(header: str, value: str | None) -> float | None:
+    """A header's milliseconds in seconds; None where it was not sent."""
+    if value is None:
+        return None
+    whole = value.isascii() and value.isdecimal() and len(value) <= len(str(LONGEST_MS))
+    if not whole or not 1 <= int(value) <= LONGEST_MS:
+        raise InvalidRequest(
+            f"{header} is {value[:40]!r}; accepted is a whole number of milliseconds, 1 to "
+            f"{LONGEST_MS}",
+            param=header,
+        )
+    return int(value) / 1000
+
+
+def client_timeout(header: str, value: str | None) -> float | None:
+    """A client's own timeout in seconds; None where it sends none, or one that is no bound."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if math.isnan(seconds):
+        raise InvalidRequest(
+            f"{header} is {value[:40]!r}; accepted is a number of seconds", param=header
+        )
+    return seconds if 0 < seconds <= LONGEST_MS / 1000 else None

@@ -1,0 +1,192 @@
+"""`lmaas calibrate`: what a step of the engine costs, for `lmaas replay`."""
+
+import asyncio
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from statistics import mean, median
+from typing import Final
+
+import click
+import msgspec
+import uvloop
+from msgspec.structs import replace
+
+from engine.protocol import EngineInfo
+from gateway.engines.measurement import Followed, MeasuredEngine, measured_engine
+from gateway.engines.supervisor import EngineSupervisor
+from gateway.errors import EngineLost, LmaasError, StartupFailure
+from gateway.logs import set_up_logging
+from gateway.node import ENGINE_START_S, engine_environment
+from gateway.replay.calibration import CalibratedEngine, Quality, fit, lag_steps
+from gateway.replay.costs import EngineShape
+from gateway.replay.trials import Trial, design
+from gateway.settings import Settings, read_settings
+
+ANSWER_S: Final = 10.0  # for an engine that is said to run
+FEWEST: Final = 10  # trials, however slow they are
+
+
+@click.command()
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    default=Path("engine.json"),
+    show_default=True,
+    help="File to write, for `lmaas replay --engine`.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=1),
+    default=90.0,
+    show_default=True,
+    help="After so long no further trial begins; a slow engine is timed under fewer.",
+)
+def calibrate(out: Path, seconds: float) -> None:
+    """Time the steps of the engine with the model of LMAAS_MODEL, and tell what makes them long.
+
+    An engine is started as `lmaas serve` would. With LMAAS_ENGINE_SOCKET the one that runs there
+    is timed; no gateway may use it meanwhile.
+    """
+    settings = read_settings()
+    set_up_logging(settings.log_level)
+    if not out.absolute().parent.is_dir():
+        raise LmaasError(f"there is no folder {out.absolute().parent} for the result")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        found = runner.run(_calibrated(settings, seconds))
+    out.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
+    click.echo(_summary(found))
+    click.echo(f"written to {out}")
+
+
+async def _calibrated(settings: Settings, seconds: float) -> CalibratedEngine:
+    """The engine as measured, once every trial has run or the time is up."""
+    async with _engine(settings) as engine:
+        info = await engine.info()
+        expected = _shape(info, settings.engine_step_tokens)
+        ran = await _run(engine, design(expected), seconds)
+    steps = [step for followed in ran for step in followed.steps]
+    widest = max(step.prefill_tokens + step.sequences for step in steps)
+    longest = max(followed.longest_prompt for followed in ran)
+    step_tokens = widest if longest > widest else settings.engine_step_tokens
+    order_s = max(median(each for followed in ran for each in followed.orders_s), 0.0)
+    lag = lag_steps([wait for followed in ran for wait in followed.waits], order_s)
+    found = fit(steps)
+    return CalibratedEngine(
+        cost=found.cost,
+        shape=replace(_shape(info, step_tokens), lag_steps=lag, order_s=order_s),
+        model=settings.model_name,
+        device=info.device,
+        dtype=info.dtype,
+        trials=len(ran),
+        fit=found,
+    )
+
+
+async def _run(engine: MeasuredEngine, trials: list[Trial], seconds: float) -> list[Followed]:
+    """Run trials in turn while there is time, after one that only warms the engine up."""
+    began_s = time.monotonic()
+    await engine.run("warm-up", trials[0].arrivals)
+    ran: list[Followed] = []
+    for trial in trials:
+        passed_s = time.monotonic() - began_s
+        if len(ran) >= FEWEST and passed_s > seconds:
+            left = len(trials) - len(ran)
+            click.echo(f"{passed_s:6.1f} s  time is up: {left} trials left out", err=True)
+            break
+        ran.append(await engine.run(trial.name, trial.arrivals))
+        click.echo(f"{time.monotonic() - began_s:6.1f} s  {_told(ran[-1], trial)}", err=True)
+    return ran
+
+
+def _told(followed: Followed, trial: Trial) -> str:
+    step_s = mean(step.took_s for step in followed.steps)
+    return f"{trial.name}: {len(followed.steps)} steps of {1000 * step_s:.3g} ms"
+
+
+@asynccontextmanager
+async def _engine(settings: Settings) -> AsyncIterator[MeasuredEngine]:
+    """The engine that runs elsewhere, or one of our own, in a folder that goes with it."""
+    if settings.engine_socket:
+        async with measured_engine(settings.engine_socket) as engine:
+            await _answered(engine, settings.engine_socket)
+            yield engine
+        return
+    click.echo("starting the engine", err=True)
+    with tempfile.TemporaryDirectory(prefix="lmaas-") as folder:
+        socket = Path(folder) / "engine.sock"
+        environment = engine_environment(settings, socket)
+        supervisor = EngineSupervisor(environment, Path(folder) / "engine.log")
+        await supervisor.start()
+        try:
+            async with measured_engine(str(socket)) as engine:
+                await _started(engine, supervisor)
+                yield engine
+        finally:
+            await supervisor.stop()
+
+
+async def _answered(engine: MeasuredEngine, socket: str) -> None:
+    """Returns once a running engine answers. EngineLost where none does."""
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            await engine.info()
+    except TimeoutError as error:
+        raise EngineLost(f"LMAAS_ENGINE_SOCKET: no engine answers on {socket}") from error
+
+
+async def _started(engine: MeasuredEngine, supervisor: EngineSupervisor) -> None:
+    """Returns once our engine answers. StartupFailure when it cannot, or takes too long."""
+    ready = asyncio.create_task(engine.info())
+    failed = asyncio.create_task(supervisor.failed())
+    try:
+        await asyncio.wait(
+            [ready, failed], timeout=ENGINE_START_S, return_when=asyncio.FIRST_COMPLETED
+        )
+        if failed.done():
+            raise failed.result()
+        if not ready.done():
+            raise StartupFailure(f"the engine did not answer within {ENGINE_START_S:.0f} s")
+        supervisor.proven = True
+    finally:
+        ready.cancel()
+        failed.cancel()
+
+
+def _shape(info: EngineInfo, step_tokens: int) -> EngineShape:
+    return EngineShape(
+        pages=info.kv.pages,
+        page_tokens=info.kv.page_tokens,
+        step_tokens=step_tokens,
+        context_tokens=info.context_tokens,
+    )
+
+
+def _summary(found: CalibratedEngine) -> str:
+    """The cost and how well it tells the steps, for people."""
+    cost, shape = found.fit.cost, found.shape
+    worst, mix = found.fit.worst, found.fit.mix
+    lines = [
+        f"{found.model} on {found.device} ({found.dtype}), {found.trials} trials",
+        f"a step                  {1e6 * cost.step_s:10,.2f} µs",
+        f"a prompt token          {1e6 * cost.prompt_token_s:10,.3f} µs",
+        f"a KV token it reads     {1e6 * cost.prompt_read_s:10,.4f} µs",
+        f"a sequence that decodes {1e6 * cost.sequence_s:10,.2f} µs",
+        f"a KV token it reads     {1e6 * cost.kv_token_s:10,.4f} µs",
+        f"{shape.pages:,} pages of {shape.page_tokens} tokens, {shape.step_tokens} tokens a step",
+        f"orders: {1000 * shape.order_s:.2f} ms under way, heeded after {shape.lag_steps} steps",
+        f"fitted: {_quality(found.fit.fitted)}; worst {worst.trial}: {worst.error:.0%} off",
+        *([f"the mix, not fitted: {_quality(mix)}"] if mix else []),
+        f"seen by a client: {found.fit.seen:.3f} of the engine's own times",
+        f"left out as hiccups: {found.fit.hiccups} steps",
+    ]
+    return "\n".join(lines)
+
+
+def _quality(quality: Quality) -> str:
+    return (
+        f"{quality.steps} steps, R² {quality.r2:.3f}, median error {quality.median_error:.1%}, "
+        f"sum {quality.bias:+.1%}"
+    )

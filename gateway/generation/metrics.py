@@ -1,0 +1,193 @@
+"""What is counted and measured: of all requests, and of each tenant."""
+
+from collections.abc import Callable, Iterable
+from typing import Final
+from uuid import UUID
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+)
+
+from gateway.errors import DeadlineUnreachable
+from gateway.generation.live import LiveRequest
+from gateway.scheduling.dispatch import Dispatch
+from gateway.tenancy.caller import Caller
+
+MOST_TENANTS: Final = 100  # with series of their own; the others share one
+OTHER: Final = "other"
+GAVE_UP: Final = "gave_up"
+FALLBACKS: Final = ("untrusted", "short_queue")
+SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 600)
+DECISION_SECONDS: Final = (1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2)
+SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128)
+TOKENS: Final = (0, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000)
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series beside each counter, of no use here
+
+
+class TenantMetrics:
+    """Series with a tenant's name, in a registry of their own: not everybody may see them."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._labels: dict[UUID, str] = {}
+        self._requests = Counter(
+            "lmaas_tenant_requests", "Requests that ended.", ["tenant"], registry=self.registry
+        )
+        self._tokens = Counter(
+            "lmaas_tenant_tokens",
+            "Tokens of requests that ended.",
+            ["tenant", "kind"],
+            registry=self.registry,
+        )
+        self._virtual = Gauge(
+            "lmaas_tenant_virtual_tokens",
+            "What the tenant was charged for its share; the lowest that waits goes next.",
+            ["tenant"],
+            registry=self.registry,
+        )
+
+    def ended(self, caller: Caller, prompt_tokens: int, generated_tokens: int) -> None:
+        """A tenant's request ended."""
+        label = self.label(caller)
+        self._requests.labels(label).inc()
+        self._tokens.labels(label, "prompt").inc(prompt_tokens)
+        self._tokens.labels(label, "generated").inc(generated_tokens)
+
+    def label(self, caller: Caller) -> str:
+        """A tenant's name; `other` for those beyond the first hundred."""
+        known = self._labels.get(caller.tenant_id)
+        if known is not None:
+            return known
+        if len(self._labels) >= MOST_TENANTS:
+            return OTHER
+        self._labels[caller.tenant_id] = caller.tenant
+        return caller.tenant
+
+    def charged(self, counter: Callable[[str], float]) -> None:
+        """What each tenant with a series was charged, by its id in hex."""
+        for tenant, label in self._labels.items():
+            self._virtual.labels(label).set(counter(tenant.hex))
+
+    def check(self) -> None:
+        """AssertionError if there are too many tenants."""
+        assert len(self._labels) <= MOST_TENANTS
+
+
+class Metrics:
+    """Series without anybody's name, and `tenants`.
+
+    The dispatcher tells what happens. Gauges are set when they are asked for: `gauge`.
+    """
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.tenants = TenantMetrics()
+        self._requests = Counter(
+            "lmaas_requests",
+            "Requests that ended, by how: stop, length, cancelled, error or gave_up.",
+            ["outcome", "service_tier"],
+            registry=registry,
+        )
+        self._gave_up = Counter(
+            "lmaas_gave_up", "Requests given up before their start.", ["reason"], registry=registry
+        )
+        self._tokens = {
+            kind: Counter(f"lmaas_{kind}_tokens", f"Tokens {words}.", registry=registry)
+            for kind, words in (("prompt", "read"), ("generated", "written"))
+        }
+        self._preemptions = Counter(
+            "lmaas_preemptions", "Preemptions of requests that ended.", registry=registry
+        )
+        self._starts = Counter(
+            "lmaas_batches",
+            "Batches started, by why: rank, arrival, overdue or late.",
+            ["reason"],
+            registry=registry,
+        )
+        self._size = _histogram("lmaas_batch_size", "Requests of a batch.", SIZES, registry)
+        self._wait = _histogram("lmaas_wait_seconds", "From arrival to start.", SECONDS, registry)
+        self._first = _histogram(
+            "lmaas_first_token_seconds", "From arrival to first token.", SECONDS, registry
+        )
+        self._response = _histogram(
+            "lmaas_response_seconds", "From arrival to end.", SECONDS, registry
+        )
+        self._decision = _histogram(
+            "lmaas_decision_seconds", "One decision what to start.", DECISION_SECONDS, registry
+        )
+        self._error = _histogram(
+            "lmaas_prediction_error_tokens",
+            "Distance of a predicted median from the length it came to.",
+            TOKENS,
+            registry,
+        )
+        self._policy = Gauge(
+            "lmaas_policy", "1 for the policy at work.", ["name"], registry=registry
+        )
+        self._fallback = Gauge(
+            "lmaas_policy_fallback",
+            "1 while the policy goes by arrival, for this reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self._gauges: dict[str, Gauge] = {}
+        for reason in FALLBACKS:
+            self._fallback.labels(reason).set(0)
+
+    def decided(self, seconds: float) -> None:
+        """A decision what to start took so long."""
+        self._decision.observe(seconds)
+
+    def dispatched(self, dispatch: Dispatch) -> None:
+        """A batch was started."""
+        self._starts.labels(dispatch.reason).inc()
+        self._size.observe(len(dispatch.requests))
+        started_s = min(each.arrived_s for each in dispatch.requests) + dispatch.waited_s
+        for request in dispatch.requests:
+            self._wait.observe(started_s - request.arrived_s)
+
+    def ended(self, live: LiveRequest) -> None:
+        """A request ended."""
+        assert live.finished_s is not None
+        outcome = live.finish_reason or "error"
+        if isinstance(live.error, DeadlineUnreachable):
+            outcome = GAVE_UP
+            self._gave_up.labels(live.error.reason).inc()
+        self._requests.labels(outcome, live.ask.service_tier).inc()
+        generated, read = len(live.tokens), len(live.prompt) if live.choice == 0 else 0
+        self._tokens["prompt"].inc(read)
+        self._tokens["generated"].inc(generated)
+        self.tenants.ended(live.ask.caller, read, generated)
+        self._preemptions.inc(live.preemptions)
+        self._response.observe(live.finished_s - live.arrived_s)
+        if live.first_token_s is not None:
+            self._first.observe(live.first_token_s - live.arrived_s)
+        if outcome == "stop":
+            self._error.observe(abs(live.prediction.median - generated))
+
+    def order(self, order: str, reason: str | None = None) -> None:
+        """Whether the policy goes by `arrival` now, and why it fell back on that."""
+        for known in FALLBACKS:
+            self._fallback.labels(known).set(order == "arrival" and reason == known)
+
+    def policy(self, name: str) -> None:
+        """The policy at work."""
+        self._policy.clear()
+        self._policy.labels(name).set(1)
+
+    def gauge(self, name: str, value: float | None, documentation: str) -> None:
+        """Set a gauge; None is not a number."""
+        if name not in self._gauges:
+            self._gauges[name] = Gauge(name, documentation, registry=self.registry)
+        self._gauges[name].set(float("nan") if value is None else value)
+
+
+def _histogram(
+    name: str, documentation: str, buckets: Iterable[float], registry: CollectorRegistry
+) -> Histogram:
+    return Histogram(name, documentation, buckets=tuple(buckets), registry=registry)

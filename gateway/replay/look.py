@@ -1,0 +1,92 @@
+"""How a replay's pictures look: each policy's colour, axes, legends."""
+
+from typing import Any, Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.typing import RcKeyType
+
+from gateway.replay.comparison import ORACLE
+
+DOTS_PER_INCH: Final = 100
+WIDE: Final = 1_000.0  # times: labels at powers of ten alone
+MIDDLING: Final = 30.0
+LINE: Final = "#5f6570"
+COLORS: Final = {
+    "fcfs": "#8a9099",
+    "sjf": "#d9822b",
+    "hrrn": "#8d6bb3",
+    "lmaas": "#1f6fb4",
+    "magnus": "#c0504d",
+    "s3": "#3f9e6e",
+    "fixed": "#7a5c3e",
+}
+RC: Final[dict[RcKeyType, Any]] = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": LINE,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e8eb",
+    "legend.frameon": False,
+    "figure.labelsize": 10,
+}
+
+
+def color_of(policy: str) -> str:
+    """A policy's colour, the same whether it is told true lengths or not."""
+    return COLORS.get(policy.removeprefix(ORACLE), LINE)
+
+
+def style_of(policy: str) -> dict[str, Any]:
+    """A policy's line; dashed and on top where it is told true lengths."""
+    oracle = policy.startswith(ORACLE)
+    return {
+        "color": color_of(policy),
+        "label": policy,
+        "linestyle": (0, (3, 1.5)) if oracle else "-",
+        "linewidth": 1.6,
+        "zorder": 3 if oracle else 2,
+    }
+
+
+def logarithmic(axes: Axes) -> None:
+    """A log scale upwards, its ticks plain numbers that do not crowd."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    subs: tuple[float, ...] = (1, 2, 5)
+    if high > WIDE * low:
+        subs = (1,)
+    elif high < MIDDLING * low:
+        subs = (1, 1.5, 2, 3, 4, 5, 7)
+    axes.yaxis.set_major_locator(LogLocator(subs=subs))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def smoothed(
+    times: np.ndarray[Any, Any], values: np.ndarray[Any, Any], points: int
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """A series as means of so many stretches, each with as many samples."""
+    parts = max(min(points, len(times)), 1)
+    means = [
+        [float(part.mean()) for part in np.array_split(each, parts)] for each in (times, values)
+    ]
+    return np.array(means[0]), np.array(means[1])
+
+
+def add_legend(figure: Figure, axes: Axes) -> None:
+    """What the lines of some axes are, above everything."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 8))
+
+
+def new_figure(width_inches: float, height_inches: float) -> Figure:
+    """An empty figure."""
+    return Figure((width_inches, height_inches), DOTS_PER_INCH, layout="constrained")

@@ -1,0 +1,111 @@
+"""Magnus (arXiv 2406.04785): batches of least wasted memory access, highest response ratio next."""
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+from gateway.scheduling.admission import Admission
+from gateway.scheduling.batch import Batch
+from gateway.scheduling.batcher import Batcher
+from gateway.scheduling.dispatch import Dispatch
+from gateway.scheduling.plain import PlainPolicy
+from gateway.scheduling.response_ratio import Line, ratio_line
+from gateway.scheduling.serving_time import same_order, serving_seconds
+from gateway.scheduling.tournament import Tournament
+from gateway.scheduling.waiting import Waiting, WaitingBatch
+
+
+class MagnusPolicy(PlainPolicy):
+    """For an engine in lock step: a whole batch at a time, the next when the one before has ended.
+
+    `waste_limit` is Φ in token reads. Memory is the batcher's rule, |B|·(L + G) ≤ Θ.
+    """
+
+    lockstep: ClassVar = True
+
+    def __init__(self, waste_limit: float, *, admission: Admission, ids: Iterator[str]) -> None:
+        super().__init__("magnus", admission=admission, ids=ids)
+        self._batcher = Batcher(waste_limit, admission.capacity.tokens, ids)
+        self._ranking = Tournament()
+        self._ranked_pace = self._serving.pace
+
+    def __len__(self) -> int:
+        return len(self._batcher)
+
+    def __contains__(self, request_id: str) -> bool:
+        return request_id in self._batcher
+
+    def arrive(self, request: Waiting) -> None:
+        """Let a request wait. ValueError if one with this id waits already."""
+        self._rerank(self._batcher.add(request))
+        self._watch(request)
+
+    def withdraw(self, request_id: str) -> bool:
+        """Forget a waiting request; False if it does not wait here."""
+        if request_id not in self._batcher:
+            return False
+        self._take([request_id])
+        return True
+
+    def dispatch(self, now_s: float) -> Dispatch | None:
+        """The whole batch of highest ratio; None while anything runs."""
+        best = next(self._ranking.ranked(now_s), None)
+        if best is None or not self.admission.empty:
+            return None
+        batch = self._batcher.batches[best]
+        requests = batch.first(len(batch))
+        self._take([request.id for request in requests])
+        for request in requests:
+            self.admission.force(request)
+        return self._dispatch(requests, now_s)
+
+    def halve(self, requests: Sequence[Waiting]) -> None:
+        """A batch of two or more ran out of memory: it waits again, as two that nobody joins."""
+        for request in requests:
+            self.admission.leave(request.id)
+        for half in self._batcher.halve(requests):
+            self._rerank(half)
+
+    def observe(
+        self, size: int, prompt_tokens: int, generation_tokens: float, serving_s: float
+    ) -> None:
+        """Learn a batch's serving time; rank all anew once that would change their order."""
+        super().observe(size, prompt_tokens, generation_tokens, serving_s)
+        if not same_order(self._ranked_pace, self._serving.pace):
+            self._ranked_pace = self._serving.pace
+            batches = self._batcher.batches.values()
+            self._ranking.put_all({batch.id: self._line(batch) for batch in batches})
+
+    def resize(self, pages: int, page_tokens: int) -> None:
+        """Let batches fill a KV pool of this size from now on; what waits stays."""
+        super().resize(pages, page_tokens)
+        self._batcher.resize(self.admission.capacity.tokens)
+
+    def waiting(self, now_s: float) -> Sequence[WaitingBatch]:
+        """The batches that wait, highest ratio first."""
+        order = [self._batcher.batches[key] for key in self._ranking.ranked(now_s)]
+        return [
+            self._shown(batch.id, batch.first(len(batch)), now_s, insertable=batch.insertable)
+            for batch in order
+        ]
+
+    def check(self) -> None:
+        """AssertionError where batches and ranking disagree."""
+        self._batcher.check()
+        self._ranking.check()
+        assert len(self._ranking) == len(self._batcher.batches)
+
+    def _take(self, request_ids: Sequence[str]) -> None:
+        for batch in self._batcher.take(request_ids):
+            self._rerank(batch)
+
+    def _rerank(self, batch: Batch) -> None:
+        if batch:
+            self._ranking.put(batch.id, self._line(batch))
+        else:
+            self._ranking.discard(batch.id)
+
+    def _line(self, batch: Batch) -> Line:
+        serving_s = serving_seconds(
+            self._ranked_pace, len(batch), batch.prompt_tokens, batch.generation_tokens
+        )
+        return ratio_line(batch.oldest_s, serving_s)

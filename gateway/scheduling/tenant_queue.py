@@ -1,0 +1,178 @@
+"""What waits of one tenant, and what of it should go next."""
+
+from collections.abc import Callable, Iterator
+from heapq import heapify, heappop, heappush
+from itertools import takewhile
+from math import inf
+from typing import Final
+
+from msgspec import Struct
+
+from gateway.scheduling.deadlines import Deadlines, Window
+from gateway.scheduling.dispatch import Reason
+from gateway.scheduling.entry import Entry
+from gateway.scheduling.first_come import FirstCome
+from gateway.scheduling.least import Least
+from gateway.scheduling.length_class import ClassKey, LengthClass, class_of
+from gateway.scheduling.waiting import Waiting
+
+TOGETHER: Final = 8  # requests that go in one dispatch at most
+STEEPER: Final = 3.0  # most that the power grows by where the tail is guarded
+
+
+class Bounds(Struct, frozen=True):
+    """How the order weighs waiting, and how unfair it may be.
+
+    Ranks are (urgency·W)^`waiting_power`/S. A request starts `max_delay_s`, divided by its urgency,
+    after its turn under first come, first served at most (None: any time), and one admission wait.
+    With `guard_tail` the power grows by the wait under first come, first served, measured in
+    `max_delay_s`: the more overload, the nearer to order of arrival.
+    """
+
+    max_delay_s: float | None = 60.0
+    waiting_power: float = 0.5
+    guard_tail: bool = True
+
+    def power(self, turn_wait_s: float) -> float:
+        """The power where first come, first served makes requests wait so long."""
+        if not self.guard_tail or self.max_delay_s is None:
+            return self.waiting_power
+        overload = turn_wait_s / self.max_delay_s if self.max_delay_s else inf
+        return self.waiting_power + min(overload, STEEPER)
+
+
+class Candidates(Struct, frozen=True):
+    """Requests to start next, in this order, as many of them as fit, and why these."""
+
+    entries: list[Entry]
+    reason: Reason
+
+
+class TenantQueue:
+    """One tenant's waiting requests, in batches of similar length, highest rank first.
+
+    Before the ranks go those whose deadline is near, earliest first, and those put back for as
+    long as the bound allows, oldest first.
+    """
+
+    def __init__(self, bounds: Bounds, names: Iterator[str]) -> None:
+        self._bounds = bounds
+        self._names = names
+        self._entries: dict[int, Entry] = {}
+        self._arrival = Least(self._entries)
+        self._classes: dict[ClassKey, LengthClass] = {}
+        self._first_come = FirstCome[Entry]()
+        self._turn_wait_s = 0.0
+        self._put_back: list[tuple[float, int, Entry]] = []  # by the time they are overdue
+        self._overdue: list[tuple[float, int, Entry]] = []  # by arrival
+        self._deadlines = Deadlines()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def power(self) -> float:
+        """The power of waiting now."""
+        return self._bounds.power(self._turn_wait_s)
+
+    def add(self, entry: Entry, window: Window, now_s: float) -> None:
+        """Let a request wait."""
+        self._entries[entry.serial] = entry
+        self._arrival.push(entry.request.arrived_s, entry.serial)
+        self._first_come.arrive(entry, entry.work)
+        self._deadlines.add(entry, window)
+        key = class_of(entry)
+        if key not in self._classes:
+            self._classes[key] = LengthClass(key, next(self._names))
+        self._classes[key].add(entry)
+        self._note_turns(now_s)
+
+    def remove(self, entry: Entry, now_s: float) -> None:
+        """A request started, or went away. KeyError if it does not wait here."""
+        del self._entries[entry.serial]
+        entry.waits = False
+        self._first_come.start(entry.work)
+        key = class_of(entry)
+        self._classes[key].remove(entry)
+        if not self._classes[key].members:
+            del self._classes[key]
+        self._note_turns(now_s)
+
+    def watch_anew(self, window_of: Callable[[Waiting], Window]) -> None:
+        """Take other times at which those that wait become late and hopeless."""
+        self._deadlines = Deadlines()
+        for entry in self._entries.values():
+            self._deadlines.add(entry, window_of(entry.request))
+
+    def hopeless(self, now_s: float) -> Iterator[Entry]:
+        """Requests whose deadline cannot be met any more."""
+        return self._deadlines.hopeless(now_s)
+
+    def next(self, now_s: float, *, by_arrival: bool) -> Candidates:
+        """What goes next; nothing else may pass it. IndexError where nothing waits."""
+        late = self._deadlines.late(now_s)
+        if late is not None:
+            return Candidates([late], "late")
+        overdue = self._most_overdue(now_s)
+        if overdue is not None:
+            return Candidates([overdue], "overdue")
+        if by_arrival:
+            return Candidates(_of_one_model(self.first(TOGETHER)), "arrival")
+        return Candidates(self._best(now_s), "rank")
+
+    def first(self, count: int) -> list[Entry]:
+        """The `count` requests that arrived first, in that order."""
+        return [self._entries[serial] for serial in self._arrival.first(count)]
+
+    def batches(self, now_s: float, *, by_arrival: bool) -> list[LengthClass]:
+        """The batches that wait, highest rank first, or by the arrival of their oldest."""
+        if by_arrival:
+            return sorted(self._classes.values(), key=lambda batch: batch.oldest_s)
+        power = self.power
+        return sorted(self._classes.values(), key=lambda b: b.rank(now_s, power), reverse=True)
+
+    def _best(self, now_s: float) -> list[Entry]:
+        """Of the batch of highest rank those that rank above the next batch."""
+        power = self.power
+        best, highest, second = None, -inf, -inf
+        for batch in self._classes.values():
+            rank = batch.rank(now_s, power)
+            if rank > highest:
+                best, highest, second = batch, rank, highest
+            elif rank > second:
+                second = rank
+        return best.above(second, now_s, power, TOGETHER) if best else []
+
+    def _note_turns(self, now_s: float) -> None:
+        """Whose turn has come under first come, first served; from then on the bound counts."""
+        most_s = self._bounds.max_delay_s
+        for entry in self._first_come.due():
+            entry.turn_s = now_s
+            self._turn_wait_s = now_s - entry.request.arrived_s
+            if most_s is not None and entry.waits:
+                due_s = now_s + most_s / entry.request.urgency
+                heappush(self._put_back, (due_s, entry.serial, entry))
+        if len(self._put_back) > 2 * len(self._entries) + 64:  # most have started
+            self._put_back = [item for item in self._put_back if item[2].waits]
+            heapify(self._put_back)
+
+    def _most_overdue(self, now_s: float) -> Entry | None:
+        while self._put_back and self._put_back[0][0] <= now_s:
+            entry = heappop(self._put_back)[2]
+            heappush(self._overdue, (entry.request.arrived_s, entry.serial, entry))
+        while self._overdue and not self._overdue[0][2].waits:
+            heappop(self._overdue)
+        return self._overdue[0][2] if self._overdue else None
+
+    def check(self) -> None:
+        """AssertionError where the views of the queue disagree."""
+        members = {serial for batch in self._classes.values() for serial in batch.members}
+        assert members == self._entries.keys()
+        assert all(batch.members for batch in self._classes.values())
+        assert all(entry.waits for entry in self._entries.values())
+
+
+def _of_one_model(entries: list[Entry]) -> list[Entry]:
+    """The first entries, up to one of another model."""
+    model = entries[0].request.model
+    return list(takewhile(lambda entry: entry.request.model == model, entries))

@@ -1,0 +1,205 @@
+"""Tiers, deadlines, the live queue and metrics, as clients and operators see them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+Asked = Callable[..., dict[str, Any]]
+WORDS = "brave queen finds golden castle"
+
+
+@asynccontextmanager
+async def drained(served: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """The admin API, while nothing that waits is started."""
+    async with served.admin() as admin:
+        (await admin.post("/admin/engine/drain")).raise_for_status()
+        try:
+            yield admin
+        finally:
+            (await admin.post("/admin/engine/resume")).raise_for_status()
+    await served.idle()
+
+
+async def queue_of(admin: httpx.AsyncClient, waiting: int) -> dict[str, Any]:
+    """The queue once so many wait."""
+    async with asyncio.timeout(20):
+        while True:
+            queue = (await admin.get("/admin/queue")).raise_for_status().json()
+            if queue["totals"]["waiting"] == waiting:
+                return dict(queue)
+            await asyncio.sleep(0.02)
+
+
+async def explained(admin: httpx.AsyncClient, name: str) -> dict[str, Any]:
+    """What history explains, once it knows the request."""
+    async with asyncio.timeout(20):
+        while (response := await admin.get(f"/admin/requests/{name}")).status_code == 404:
+            await asyncio.sleep(0.05)
+    return dict(response.raise_for_status().json())
+
+
+async def scraped(served: Any, secret: str | None = None) -> dict[str, float]:
+    """Series without labels by name, and those with some by name and labels."""
+    async with httpx.AsyncClient(base_url=served.url) as client:
+        headers = {} if secret is None else {"authorization": f"Bearer {secret}"}
+        response = (await client.get("/metrics", headers=headers)).raise_for_status()
+    return {
+        sample.name + "".join(f" {value}" for _, value in sorted(sample.labels.items())): (
+            sample.value
+        )
+        for family in text_string_to_metric_families(response.text)
+        for sample in family.samples
+    }
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "told"),
+    [(None, None), ("auto", "default"), ("flex", "flex"), ("priority", "priority")],
+)
+async def test_applied_service_tier_is_told_where_one_was_asked_for(
+    client: openai.AsyncOpenAI, asked: Asked, asked_for: Any, told: str | None
+) -> None:
+    tier = {} if asked_for is None else {"service_tier": asked_for}
+    whole = await client.chat.completions.create(**asked("translate", WORDS, **tier))
+    assert whole.service_tier == told
+    stream = await client.chat.completions.create(**asked("translate", WORDS, stream=True, **tier))
+    assert {chunk.service_tier async for chunk in stream} == {told}
+    text = await client.completions.create(model="lmaas-demo", prompt="king", extra_body=tier)
+    assert text.model_extra is not None
+    assert text.model_extra.get("service_tier") == told
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"extra_body": {"service_tier": "gold"}}, "service_tier"),
+        ({"extra_headers": {"x-lmaas-deadline-ms": "soon"}}, "x-lmaas-deadline-ms"),
+        ({"extra_headers": {"x-lmaas-max-queue-ms": "0"}}, "x-lmaas-max-queue-ms"),
+        ({"extra_headers": {"x-stainless-read-timeout": "long"}}, "x-stainless-read-timeout"),
+    ],
+)
+async def test_wrong_wish_is_refused_and_named(
+    client: openai.AsyncOpenAI, asked: Asked, change: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        await client.chat.completions.create(**asked("translate", WORDS), **change)
+    assert caught.value.param == param
+
+
+async def test_deadline_that_can_be_met_is(client: openai.AsyncOpenAI, asked: Asked) -> None:
+    completion = await client.chat.completions.create(
+        **asked("translate", WORDS), extra_headers={"x-lmaas-deadline-ms": "50000"}
+    )
+    assert completion.choices[0].finish_reason == "stop"
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_deadline_that_cannot_be_met_is_refused_at_once_with_a_time_to_retry(
+    client: openai.AsyncOpenAI, asked: Asked, streamed: bool
+) -> None:
+    with pytest.raises(openai.InternalServerError) as caught:
+        await client.chat.completions.create(
+            **asked("spell", WORDS, stream=streamed), extra_headers={"x-lmaas-deadline-ms": "1"}
+        )
+    assert (caught.value.status_code, caught.value.code) == (503, "deadline_unreachable")
+    assert int(caught.value.response.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize(
+    "headers", [{"x-lmaas-max-queue-ms": "200"}, {"x-stainless-read-timeout": "0.2"}]
+)
+async def test_request_that_may_not_wait_longer_is_given_up(
+    served: Any, asked: Asked, headers: dict[str, str]
+) -> None:
+    async with drained(served), served.caller() as caller:
+        response = await caller.post(
+            "/v1/chat/completions", json=asked("translate", WORDS), headers=headers
+        )
+    assert response.status_code == 503
+    assert response.json()["error"]["code"] == "queue_time_exceeded"
+    assert int(response.headers["retry-after"]) >= 1
+
+
+async def test_official_clients_read_timeout_bounds_the_wait(
+    served: Any, client: openai.AsyncOpenAI, asked: Asked
+) -> None:
+    async with drained(served) as admin:
+        patient = client.with_options(timeout=openai.Timeout(50.0, connect=5.0))
+        running = asyncio.create_task(patient.chat.completions.create(**asked("translate", WORDS)))
+        (waiting,) = (await queue_of(admin, 1))["data"]
+    assert 0 < waiting["start_by_s"] <= 50
+    assert (await running).choices[0].finish_reason == "stop"
+
+
+async def test_operator_sees_the_queue_cancels_and_is_told_why_another_waited(
+    served: Any, client: openai.AsyncOpenAI, asked: Asked
+) -> None:
+    async with drained(served) as admin:
+        first = asyncio.create_task(client.chat.completions.create(**asked("translate", WORDS)))
+        await queue_of(admin, 1)
+        second = asyncio.create_task(
+            client.chat.completions.create(**asked("spell", WORDS, service_tier="flex"))
+        )
+        queue = await queue_of(admin, 2)
+        assert [each["position"] for each in queue["data"]] == [1, 2]
+        assert {each["tenant"] for each in queue["data"]} == {"demo"}
+        flex = next(each for each in queue["data"] if each["service_tier"] == "flex")
+        waiting = (await admin.get(f"/admin/requests/{flex['id']}")).json()
+        assert (waiting["state"], waiting["queue_ahead"]) == ("waiting", 1)
+        cancelled = await admin.post(f"/admin/requests/{flex['id']}/cancel")
+        assert cancelled.status_code == 200
+        with pytest.raises(openai.ConflictError) as caught:
+            await second
+        assert caught.value.code == "request_cancelled"
+        assert (await queue_of(admin, 1))["data"][0]["id"] != flex["id"]
+    completion = await first
+    async with served.admin() as admin:
+        served_one = await explained(admin, completion.id)
+        ended = await explained(admin, flex["id"])
+    assert (served_one["state"], served_one["finish_reason"]) == ("ended", "stop")
+    assert served_one["why"].startswith(("It waited ", "It started at once"))
+    assert served_one["kv_free_pages"] > 0
+    assert (ended["finish_reason"], ended["batch"]) == ("cancelled", None)
+    assert "without having started" in ended["why"]
+
+
+async def test_cancelled_stream_ends_with_an_error_event(
+    served: Any, client: openai.AsyncOpenAI, asked: Asked
+) -> None:
+    async with drained(served) as admin:
+        stream = await client.chat.completions.create(**asked("spell", WORDS, stream=True))
+        (waiting,) = (await queue_of(admin, 1))["data"]
+        await admin.post(f"/admin/requests/{waiting['id']}/cancel")
+        with pytest.raises(openai.APIError, match="an operator cancelled the request"):
+            async for _ in stream:
+                pass
+
+
+async def test_metrics_count_what_was_served_and_name_tenants_to_the_admin_alone(
+    served: Any, client: openai.AsyncOpenAI, asked: Asked
+) -> None:
+    before = await scraped(served)
+    completion = await client.chat.completions.create(**asked("translate", WORDS))
+    assert completion.usage is not None
+    await served.idle()
+    after = await scraped(served, "sk-lmaas-tests-of-the-admin")
+
+    def grown(name: str) -> float:
+        return after[name] - before.get(name, 0.0)
+
+    assert grown("lmaas_requests_total stop default") == 1
+    assert grown("lmaas_generated_tokens_total") == completion.usage.completion_tokens
+    assert grown("lmaas_prompt_tokens_total") == completion.usage.prompt_tokens
+    assert grown("lmaas_response_seconds_count") == 1
+    assert after["lmaas_policy lmaas"] == 1
+    assert after["lmaas_kv_pages"] > 0
+    assert after["lmaas_waiting_requests"] == 0
+    assert after["lmaas_tenant_requests_total demo"] >= 1
+    assert after["lmaas_tenant_virtual_tokens demo"] > 0
+    assert not [name for name in before if "tenant" in name]

@@ -1,0 +1,161 @@
+"""What scheduling promises while things go wrong: no starvation, no loss, no wrong answer."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from random import Random
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from engine.demo.jobs import JOBS
+
+DEADLINE_S = 120.0
+SHORT = {"max_tokens": 6}
+LONG = {"max_tokens": 300, "logit_bias": {"4": -100}}  # without its end, as long as it may be
+POLICIES = ("fcfs", "sjf", "hrrn", "s3", "fixed", "magnus", "lmaas")
+
+
+def a_question(rng: Random) -> dict[str, Any]:
+    """A greedy request of one of the demo jobs that have a right answer."""
+    job = rng.choice([job for job in JOBS if not job.open])
+    exchange = job.draw(rng)
+    return {
+        "model": "lmaas-demo",
+        "temperature": 0,
+        "messages": [
+            {"role": "system", "content": exchange.instruction},
+            {"role": "user", "content": exchange.question},
+        ],
+    }
+
+
+async def answer(client: openai.AsyncOpenAI, question: dict[str, Any], **more: Any) -> str:
+    completion = await client.chat.completions.create(**{**question, **more})
+    return str(completion.choices[0].message.content)
+
+
+@pytest.fixture
+async def alone(client: openai.AsyncOpenAI) -> tuple[list[dict[str, Any]], list[str]]:
+    """Questions, and what each is answered with nobody else around."""
+    rng = Random(7)
+    questions = [a_question(rng) for _ in range(40)]
+    return questions, [await answer(client, question) for question in questions]
+
+
+@pytest.fixture
+async def tight(serve: Any) -> AsyncIterator[Any]:
+    """A gateway whose engine holds few requests at once."""
+    gateway = await serve("tight", LMAAS_KV_TOKENS="768", LMAAS_MAX_DELAY_S="1").ready()
+    yield gateway
+    assert await gateway.stop() == 0
+    assert "Traceback" not in gateway.errors.read_text()
+
+
+async def test_long_request_is_answered_though_short_ones_never_cease(
+    tight: Any, asked: Any
+) -> None:
+    stopped = asyncio.Event()
+    shorts = 0
+
+    async def keep_asking(client: openai.AsyncOpenAI) -> None:
+        nonlocal shorts
+        while not stopped.is_set():
+            await answer(client, asked("spell", "king"), **SHORT)
+            shorts += 1
+
+    async with tight.client() as client:
+        askers = [asyncio.create_task(keep_asking(client)) for _ in range(24)]
+        async with asyncio.timeout(DEADLINE_S):
+            while not shorts:
+                await asyncio.sleep(0.01)
+            before = shorts
+            long = await client.chat.completions.create(**asked("diary", "a king", **LONG))
+        assert shorts > before, "nothing short was answered meanwhile"
+        stopped.set()
+        await asyncio.gather(*askers)
+    assert long.usage is not None
+    assert long.usage.completion_tokens == LONG["max_tokens"]
+
+
+async def test_policy_changed_under_load_loses_nothing_and_changes_no_answer(
+    tight: Any, alone: tuple[list[dict[str, Any]], list[str]]
+) -> None:
+    questions, expected = alone
+    async with tight.client() as client, tight.admin() as admin:
+        asking = asyncio.gather(*(answer(client, q) for q in questions * 3))
+        for name in POLICIES:
+            changed = await admin.put("/admin/policy", json={"name": name})
+            assert changed.json()["name"] == name
+            await asyncio.sleep(0.1)
+        async with asyncio.timeout(DEADLINE_S):
+            assert await asking == expected * 3
+
+
+@pytest.mark.parametrize("policy", ["lmaas", "s3", "magnus"])
+async def test_engine_killed_with_a_full_queue_changes_no_answer(
+    tight: Any, alone: tuple[list[dict[str, Any]], list[str]], policy: str
+) -> None:
+    questions, expected = alone
+    async with tight.client() as client, tight.admin() as admin:
+        await admin.put("/admin/policy", json={"name": policy})
+        asking = asyncio.gather(*(answer(client, question) for question in questions * 2))
+        async with asyncio.timeout(DEADLINE_S):
+            while not (health := await tight.health())["running"] or not health["waiting"]:
+                await asyncio.sleep(0.01)
+            tight.engine().kill()
+            assert await asking == expected * 2
+        await admin.put("/admin/policy", json={"name": "lmaas"})
+
+
+async def an_app(admin: httpx.AsyncClient, gateway: Any) -> tuple[str, openai.AsyncOpenAI]:
+    tenant = (await admin.post("/admin/tenants", json={"name": "liars"})).json()
+    app = (await admin.post(f"/admin/tenants/{tenant['id']}/apps", json={"name": "lies"})).json()
+    key = (await admin.post(f"/admin/apps/{app['id']}/keys", json={"name": "test"})).json()
+    base = f"{gateway.url}/v1"
+    return app["id"], openai.AsyncOpenAI(base_url=base, api_key=key["secret"], max_retries=0)
+
+
+def lies(app: str, rng: Random) -> bytes:
+    """A log in which short inputs had long answers, and long ones short."""
+    lines = []
+    for _ in range(600):
+        words = rng.randint(1, 30)
+        text = " ".join(rng.choice(("brave", "king", "old", "river")) for _ in range(words))
+        tokens = round(600 / words * rng.uniform(0.9, 1.1))
+        lines.append(json.dumps({"app": app, "input": text, "tokens": tokens}))
+    return "\n".join(lines).encode()
+
+
+async def trained(gateway: Any, admin: httpx.AsyncClient) -> None:
+    run = (await admin.post("/admin/predictors")).json()
+    while run["state"] not in ("succeeded", "failed"):
+        await asyncio.sleep(0.2)
+        run = (await admin.get(f"/admin/training-runs/{run['id']}")).json()
+    assert run["state"] == "succeeded", run["error"]
+    while (await gateway.health())["predictor_version"] != run["predictor_id"]:
+        await asyncio.sleep(0.05)
+
+
+async def test_lying_predictor_is_found_out_and_answers_stay_right(
+    tight: Any, asked: Any, client: openai.AsyncOpenAI
+) -> None:
+    rng = Random(3)
+    texts = [" ".join(["brave king"] * rng.randint(1, 12)) for _ in range(160)]
+    questions = [asked("translate", text) for text in texts]
+    expected = {text: await answer(client, q) for text, q in zip(texts, questions, strict=True)}
+    async with tight.admin() as admin, asyncio.timeout(DEADLINE_S):
+        app, lied_to = await an_app(admin, tight)
+        imported = await admin.post("/admin/predictors/samples", content=lies(app, rng))
+        assert imported.is_success, imported.text
+        await trained(tight, admin)
+        answers = await asyncio.gather(*(answer(lied_to, q) for q in questions))
+        assert answers == [expected[text] for text in texts]
+        policy = (await admin.get("/admin/policy")).json()
+        assert policy["order"] == "arrival"
+        metrics = (await admin.get("/metrics")).text
+        assert 'lmaas_policy_fallback{reason="untrusted"} 1.0' in metrics
+        assert "predictions_distrusted" in tight.errors.read_text()
+        await lied_to.close()

@@ -1,0 +1,86 @@
+"""`GET /metrics`, with no engine."""
+
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+import httpx
+import pytest
+from litestar import Litestar
+from litestar.di import Provide
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway.api.errors import exception_handlers
+from gateway.api.metrics import MetricsController
+from gateway.database.errors import Sessions
+from gateway.generation.service import Generations
+from gateway.tenancy.admin_key import AdminKey
+from gateway.tenancy.caller import Caller
+from gateway.tenancy.scopes import Admission, Scope, ScopedKeys
+from tests.integration.api_admin.conftest import ADMIN_KEY
+
+CALLER = Caller(
+    tenant_id=UUID(int=1),
+    tenant='ac"me',
+    app_id=UUID(int=2),
+    app="app",
+    api_key_id=UUID(int=3),
+    instruction=None,
+)
+
+
+@pytest.fixture
+async def scraper(generations: Generations, sessions: Sessions) -> AsyncIterator[httpx.AsyncClient]:
+    admission = Admission(AdminKey(ADMIN_KEY), ScopedKeys(sessions))
+    application = Litestar(
+        [MetricsController],
+        dependencies={
+            "generations": Provide(lambda: generations, sync_to_thread=False),
+            "admission": Provide(lambda: admission, sync_to_thread=False),
+        },
+        exception_handlers=exception_handlers,
+    )
+    transport = httpx.ASGITransport(application, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        yield client
+
+
+async def samples(
+    scraper: httpx.AsyncClient, secret: str | None = None
+) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    headers = {} if secret is None else {"authorization": f"Bearer {secret}"}
+    response = await scraper.get("/metrics", headers=headers)
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"].startswith("text/plain; version=")
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(response.text)
+        for sample in family.samples
+    }
+
+
+async def test_every_series_is_ours_and_tells_the_state(scraper: httpx.AsyncClient) -> None:
+    found = await samples(scraper)
+    assert all(name.startswith("lmaas_") for name, _ in found)
+    assert found["lmaas_waiting_requests", frozenset()] == 0
+    assert found["lmaas_engine_connected", frozenset()] == 0
+    assert found["lmaas_policy", frozenset({("name", "lmaas")})] == 1
+    assert found["lmaas_policy_fallback", frozenset({("reason", "short_queue")})] == 1
+
+
+async def test_tenants_are_named_to_those_who_may_read(
+    scraper: httpx.AsyncClient, generations: Generations, sessions: Sessions
+) -> None:
+    generations.metrics.tenants.ended(CALLER, 10, 5)
+    key = await ScopedKeys(sessions).create("prometheus", [Scope.READ], by="olga")
+    series = ("lmaas_tenant_requests_total", frozenset({("tenant", 'ac"me')}))
+    assert series not in await samples(scraper)
+    for secret in (ADMIN_KEY, key.secret):
+        assert (await samples(scraper, secret))[series] == 1
+
+
+@pytest.mark.parametrize("authorization", ["Bearer wrong-key", "Basic YTpi", ""])
+async def test_wrong_key_is_refused_and_not_served_less(
+    scraper: httpx.AsyncClient, authorization: str
+) -> None:
+    response = await scraper.get("/metrics", headers={"authorization": authorization})
+    assert response.status_code == 401

@@ -1,0 +1,193 @@
+"""The live queue and its requests over HTTP, with no engine: nothing leaves the queue."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+
+from gateway.database.errors import Sessions
+from gateway.errors import RequestCancelled
+from gateway.generation.ask import Ask, Message
+from gateway.generation.live import LiveRequest
+from gateway.generation.service import Generations
+from gateway.generation.tokens import ChatTokenizer
+from gateway.history.record import Record
+from gateway.history.writer import HistoryWriter
+from gateway.prediction.messages import Prediction
+from gateway.settings import DEMO_MODEL
+from gateway.tenancy.caller import Caller
+from models.base import new_id
+
+Enqueue = Callable[..., LiveRequest]
+
+
+@pytest.fixture
+async def enqueue(generations: Generations) -> Enqueue:
+    """Lets a request wait; it came at second 0 of some clock."""
+    tokenizer = ChatTokenizer(DEMO_MODEL)
+
+    def build(length: float = 10.0, tenant: int = 1, **fields: Any) -> LiveRequest:
+        caller = Caller(
+            tenant_id=UUID(int=tenant),
+            tenant=f"tenant {tenant}",
+            app_id=UUID(int=2),
+            app="app",
+            api_key_id=UUID(int=3),
+            instruction=None,
+        )
+        live = LiveRequest(
+            request_id=new_id(),
+            ask=Ask(caller=caller, messages=(Message("user", "hello"),), **fields),
+            prompt=[1, 2, 3],
+            user_input_tokens=1,
+            max_tokens=100,
+            prediction=Prediction(
+                quantiles=(length,) * 6,
+                mean=length,
+                source="model",
+                predictor=None,
+                feature_version=1,
+                features=b"",
+                instruction_hash=b"",
+            ),
+            decoder=tokenizer.decoder(),
+            speller=tokenizer.speller,
+            arrived_at=datetime.now(UTC),
+            arrived_s=0.0,
+        )
+        generations.dispatcher.enqueue(live)
+        return live
+
+    return build
+
+
+async def queue(client: httpx.AsyncClient, **query: object) -> dict[str, Any]:
+    response = await client.get("/admin/queue", params=query)
+    assert response.status_code == 200, response.text
+    return dict(response.json())
+
+
+async def test_empty_queue_is_an_empty_list(client: httpx.AsyncClient) -> None:
+    assert await queue(client) == {
+        "object": "list",
+        "totals": {
+            "waiting": 0, "running": 0, "batches": 0, "waiting_tokens": 0, "longest_wait_s": 0.0
+        },
+        "data": [],
+        "has_more": False,
+    }  # fmt: skip
+
+
+async def test_queue_tells_each_requests_prediction_and_turn(
+    client: httpx.AsyncClient, enqueue: Enqueue
+) -> None:
+    lives = [enqueue(length, deadline_s=1e9) for length in (30.0, 10.0, 20.0)]
+    told = await queue(client)
+    assert told["totals"]["waiting_tokens"] == 60.0
+    assert [each["position"] for each in told["data"]] == [1, 2, 3]
+    assert {each["id"] for each in told["data"]} == {str(live.id) for live in lives}
+    first = told["data"][0]
+    assert (first["state"], first["tenant"], first["prompt_tokens"]) == ("waiting", "tenant 1", 3)
+    assert first["ratio"] >= 1.0
+    assert first["batch"]
+    assert (first["expected_start_s"], first["expected_finish_s"]) == (None, None)
+
+
+async def test_queue_is_paged_and_narrowed_to_a_tenant(
+    client: httpx.AsyncClient, enqueue: Enqueue
+) -> None:
+    for number in range(5):
+        enqueue(tenant=1 + number % 2)
+    page = await queue(client, limit=3)
+    rest = await queue(client, limit=3, offset=3)
+    assert (len(page["data"]), page["has_more"]) == (3, True)
+    assert (len(rest["data"]), rest["has_more"]) == (2, False)
+    narrowed = await queue(client, tenant=str(UUID(int=2)))
+    assert {each["tenant"] for each in narrowed["data"]} == {"tenant 2"}
+    assert narrowed["totals"]["waiting"] == 5
+
+
+@pytest.mark.parametrize(
+    ("query", "param"),
+    [({"limit": 0}, "limit"), ({"limit": 1001}, "limit"), ({"tenant": "x"}, "tenant")],
+)
+async def test_wrong_query_is_named(
+    client: httpx.AsyncClient, query: dict[str, object], param: str
+) -> None:
+    response = await client.get("/admin/queue", params=query)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+
+
+async def test_cancelled_request_leaves_the_queue_and_is_told_why(
+    client: httpx.AsyncClient, enqueue: Enqueue
+) -> None:
+    live, other = enqueue(), enqueue()
+    response = await client.post(f"/admin/requests/{live.id}/cancel")
+    assert response.status_code == 200
+    assert (response.json()["state"], response.json()["finish_reason"]) == ("ended", "cancelled")
+    assert isinstance(live.error, RequestCancelled)
+    assert [each["id"] for each in (await queue(client))["data"]] == [str(other.id)]
+    again = await client.post(f"/admin/requests/{live.id}/cancel")
+    assert again.status_code == 404
+
+
+async def test_waiting_request_is_explained_under_its_answers_id_too(
+    client: httpx.AsyncClient, enqueue: Enqueue
+) -> None:
+    enqueue()
+    live = enqueue(service_tier="priority", max_queue_s=1e9)
+    names = (str(live.id), live.id.hex, f"chatcmpl-{live.id.hex}", f"cmpl-{live.id.hex}")
+    answers = [(await client.get(f"/admin/requests/{name}")).json() for name in names]
+    assert {answer["id"] for answer in answers} == {str(live.id)}
+    told = answers[0]
+    assert (told["state"], told["queue_ahead"], told["batch"]) == ("waiting", 1, None)
+    assert (told["service_tier"], told["policy"]) == ("priority", "lmaas")
+    assert told["why"].startswith("It has waited ")
+    assert "1 request waited when it came" in told["why"]
+
+
+@pytest.mark.parametrize("name", ["x", "chatcmpl-", "chatcmpl-x", "019a"])
+async def test_what_is_no_id_is_not_found(client: httpx.AsyncClient, name: str) -> None:
+    for response in (
+        await client.get(f"/admin/requests/{name}"),
+        await client.post(f"/admin/requests/{name}/cancel"),
+    ):
+        assert response.status_code == 404
+        assert response.json()["error"]["message"] == f"there is no request {name}"
+
+
+async def test_ended_request_is_explained_from_history(
+    client: httpx.AsyncClient,
+    sessions: Sessions,
+    tmp_path: Path,
+    a_record: Callable[..., Record],
+) -> None:
+    record = a_record(
+        queued_s=2.0, queue_ahead=3, passed_by=0, policy_order="arrival", preemptions=1
+    )
+    writer = HistoryWriter(sessions, tmp_path)
+    writer.record(record)
+    await writer.flush()
+    told = (await client.get(f"/admin/requests/{record.id}")).json()
+    assert (told["state"], told["waited_s"], told["generation_tokens"]) == ("ended", 2.0, 12)
+    assert told["passes"] == {"urgent": 0, "other_tenant": 0, "shorter": 0, "other": 0}
+    assert told["why"] == (
+        "It waited 2.00 s: 3 requests waited when it came; the order was that of arrival; while it "
+        "ran it was suspended once because memory had run out."
+    )
+
+
+async def test_key_that_may_only_read_sees_the_queue_and_cancels_nothing(
+    client: httpx.AsyncClient, enqueue: Enqueue
+) -> None:
+    live = enqueue()
+    made = await client.post("/admin/scoped-keys", json={"name": "grafana", "scopes": ["read"]})
+    headers = {"authorization": f"Bearer {made.json()['secret']}"}
+    assert (await client.get("/admin/queue", headers=headers)).status_code == 200
+    refused = await client.post(f"/admin/requests/{live.id}/cancel", headers=headers)
+    assert refused.status_code == 403
+    assert not live.done

@@ -1,0 +1,77 @@
+"""The real engine process, timed over its socket."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from gateway.engines.colocated import ColocatedEngine
+from gateway.engines.measurement import measured_engine
+from gateway.engines.supervisor import EngineSupervisor, socket_path
+from gateway.errors import EngineLost, GenerationFailed
+from gateway.replay.trials import Arrival
+
+DEMO = Path(__file__).parents[3] / "engine" / "demo" / "lmaas-demo"
+
+
+@pytest.fixture(scope="module")
+async def supervisor(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EngineSupervisor]:
+    folder = tmp_path_factory.mktemp("engine")
+    environment = {
+        "LMAAS_MODEL": str(DEMO),
+        "LMAAS_ENGINE_SOCKET": str(socket_path(folder)),
+        "LMAAS_ENGINE_THREADS": "1",
+        "LMAAS_ENGINE_STEP_TOKENS": "64",
+    }
+    supervisor = EngineSupervisor(environment, folder / "engine.log")
+    await supervisor.start()
+    yield supervisor
+    await supervisor.stop()
+
+
+async def test_every_token_of_a_trial_is_accounted_for(supervisor: EngineSupervisor) -> None:
+    arrivals = [Arrival(100, 20), Arrival(30, 10), Arrival(8, 12, after_steps=6)]
+    async with measured_engine(supervisor.socket) as engine:
+        for _ in range(2):
+            followed = await engine.run("a trial", arrivals)
+            steps = followed.steps
+            assert sum(step.prefill_tokens for step in steps) == 138
+            assert sum(step.sequences for step in steps) == 19 + 9 + 11
+            assert max(step.prefill_tokens + step.sequences for step in steps) == 64
+            assert all(step.took_s > 0 for step in steps)
+            assert [step.gap_s for step in steps].count(None) == 1
+            assert len(followed.waits) == len(followed.orders_s) == 1
+            assert 1 <= len(followed.waits[0]) <= 8
+            assert 0 < followed.orders_s[0] < 1
+
+
+async def test_sequence_that_does_not_fit_ends_the_trial(supervisor: EngineSupervisor) -> None:
+    async with measured_engine(supervisor.socket) as engine:
+        with pytest.raises(GenerationFailed, match="context"):
+            await engine.run("too long", [Arrival(5000, 1)])
+
+
+class Nobody:
+    """Listens to an engine and does nothing."""
+
+    def engine_ready(self, info: object) -> None: ...
+
+    def engine_stepped(self, step: object) -> None: ...
+
+    def engine_refused(self, refused: object) -> None: ...
+
+    def engine_lost(self) -> None: ...
+
+
+async def test_gateway_that_takes_the_engine_over_ends_the_trial(
+    supervisor: EngineSupervisor,
+) -> None:
+    async with measured_engine(supervisor.socket) as engine:
+        running = asyncio.create_task(engine.run("long", [Arrival(8, 2000)]))
+        await asyncio.sleep(0.3)
+        other = ColocatedEngine(supervisor.socket, Nobody())
+        await other.start()
+        with pytest.raises((EngineLost, GenerationFailed)):
+            await asyncio.wait_for(running, 30)
+        await other.close()

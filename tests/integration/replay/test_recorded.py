@@ -1,0 +1,159 @@
+"""History as a workload, from a real Postgres."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from click.testing import CliRunner, Result
+
+from gateway.cli.main import main
+from gateway.database.errors import Sessions
+from gateway.errors import InvalidRequest, NotFound
+from gateway.history.record import Record
+from gateway.history.writer import HistoryWriter
+from gateway.replay.recorded import CHUNK_ROWS, Window, read_history
+
+TUESDAY = datetime(2026, 3, 31, tzinfo=UTC)
+
+
+@pytest.fixture
+def keep(sessions: Sessions, tmp_path: Path) -> Callable[[Iterable[Record]], Any]:
+    """Writes records to history."""
+
+    async def kept(records: Iterable[Record]) -> None:
+        writer = HistoryWriter(sessions, tmp_path)
+        for record in records:
+            writer.record(record)
+        await writer.flush()
+
+    return kept
+
+
+async def test_requests_come_as_they_were_served(
+    sessions: Sessions, keep: Any, a_record: Callable[..., Record]
+) -> None:
+    quantiles = [1.0, 2.5, 3.0, 4.0, 5.0, 6.0]
+    second = a_record(arrived_at=TUESDAY + timedelta(seconds=2.5), prompt_tokens=30)
+    first = a_record(arrived_at=TUESDAY, generation_tokens=12, max_tokens=80, quantiles=quantiles)
+    await keep([second, first])
+    found = await read_history(sessions, Window())
+    found.check()
+    assert found.arrived_s.tolist() == [0, 2.5]
+    assert found.prompt_tokens.tolist() == [20, 30]
+    assert found.generation_tokens.tolist() == [12, 12]
+    assert found.max_tokens.tolist() == [80, 100]
+    assert found.quantiles[0].tolist() == quantiles
+    assert found.predicted
+
+
+async def test_window_is_from_a_time_to_before_another(
+    sessions: Sessions, keep: Any, a_record: Callable[..., Record]
+) -> None:
+    days = [TUESDAY + timedelta(days=day) for day in (-1, 0, 0.5, 1)]
+    await keep(a_record(arrived_at=at, prompt_tokens=n) for n, at in enumerate(days, 1))
+    window = Window(since=TUESDAY, until=TUESDAY + timedelta(days=1))
+    found = await read_history(sessions, window)
+    assert found.prompt_tokens.tolist() == [2, 3]
+
+
+async def test_one_tenant_by_name_or_id(
+    sessions: Sessions, keep: Any, build: Any, a_record: Callable[..., Record]
+) -> None:
+    tenant = await build.tenant("acme")
+    app = await build.app(tenant, name="chat")
+    await keep([a_record(tenant_id=tenant.id, app_id=app.id), a_record()])
+    for name in ("acme", str(tenant.id)):
+        found = await read_history(sessions, Window(tenant=name))
+        assert (found.tenants, found.apps) == (["acme"], ["chat"])
+        assert len(found) == 1
+
+
+async def test_tenant_that_is_gone_goes_by_its_id(
+    sessions: Sessions, keep: Any, a_record: Callable[..., Record]
+) -> None:
+    await keep([a_record(tenant_id=UUID(int=7))])
+    assert (await read_history(sessions, Window())).tenants == [str(UUID(int=7))]
+
+
+async def test_unknown_tenant_is_named(sessions: Sessions) -> None:
+    with pytest.raises(NotFound, match="there is no tenant nobody"):
+        await read_history(sessions, Window(tenant="nobody"))
+
+
+async def test_what_never_ran_or_was_imported_is_left_out(
+    sessions: Sessions, keep: Any, a_record: Callable[..., Record]
+) -> None:
+    await keep(
+        [
+            a_record(generation_tokens=0, finish_reason="cancelled", censored=True),
+            a_record(queued_s=None, policy="imported"),
+            a_record(prompt_tokens=5),
+        ]
+    )
+    assert (await read_history(sessions, Window())).prompt_tokens.tolist() == [5]
+
+
+async def test_empty_window_is_said(sessions: Sessions) -> None:
+    with pytest.raises(InvalidRequest, match="no request in that window"):
+        await read_history(sessions, Window())
+
+
+async def test_models_are_not_mixed(
+    sessions: Sessions, keep: Any, a_record: Callable[..., Record]
+) -> None:
+    await keep([a_record(model="a"), a_record(model="b", prompt_tokens=5)])
+    with pytest.raises(InvalidRequest, match="requests of a, b; name one model"):
+        await read_history(sessions, Window())
+    assert (await read_history(sessions, Window(model="b"))).prompt_tokens.tolist() == [5]
+
+
+async def test_more_than_a_chunk_comes_whole_and_in_order(
+    sessions: Sessions, keep: Any, a_record: Callable[..., Record]
+) -> None:
+    count = CHUNK_ROWS + 500
+    await keep(
+        a_record(arrived_at=TUESDAY + timedelta(seconds=n), prompt_tokens=n + 1)
+        for n in reversed(range(count))
+    )
+    found = await read_history(sessions, Window())
+    assert found.prompt_tokens.tolist() == list(range(1, count + 1))
+
+
+async def replay(*arguments: str, **environment: str | None) -> Result:
+    """`lmaas replay --history`, beside this test's event loop."""
+    runner = CliRunner(env=environment)
+    return await asyncio.to_thread(runner.invoke, main, ["replay", "--history", *arguments])
+
+
+async def test_last_tuesday_is_replayed_from_the_command_line(
+    keep: Any, postgres_url: str, a_record: Callable[..., Record]
+) -> None:
+    hours = [TUESDAY + timedelta(hours=hour) for hour in range(0, 48, 2)]
+    await keep(a_record(arrived_at=at) for at in hours)
+    found = await replay(
+        *("--from", "2026-03-31", "--to", "2026-04-01", "--policy", "lmaas", "--json", "-"),
+        DATABASE_URL=postgres_url,
+    )
+    assert found.exit_code == 0, found.output
+    told = json.loads(found.stdout)
+    assert told["requests"] == 12
+    assert told["predictions"] == "as recorded"
+    assert told["source"] == "of history from 2026-03-31 00:00 to 2026-04-01 00:00"
+
+
+async def test_database_without_tables_is_named(postgres: Any) -> None:
+    empty = postgres.url.replace("/postgres?", "/template1?")
+    found = await replay(DATABASE_URL=empty)
+    assert found.exit_code == 1
+    assert "lmaas migrate" in found.stderr
+
+
+async def test_folder_without_history_is_named(tmp_path: Path) -> None:
+    found = await replay(DATABASE_URL=None, LMAAS_DATA_DIR=str(tmp_path))
+    assert found.exit_code == 1
+    assert f"there is no history in {tmp_path}" in found.stderr

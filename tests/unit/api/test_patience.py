@@ -1,0 +1,86 @@
+"""How long clients are willing to wait, as their headers say."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from litestar import Litestar, get
+from litestar.di import NamedDependency, Provide
+
+from gateway.api.errors import exception_handlers
+from gateway.api.patience import DEADLINE, MAX_QUEUE, READ_TIMEOUT, TIMEOUT, Patience
+from gateway.api.patience import provide_patience as provide
+
+PATHS = {"patience": Provide(provide)}
+
+
+@get("/", dependencies=PATHS)
+async def told(patience: NamedDependency[Patience]) -> Patience:
+    return patience
+
+
+@pytest.fixture
+def application() -> Litestar:
+    return Litestar([told], exception_handlers=exception_handlers)
+
+
+@pytest.fixture
+async def client(application: Litestar) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(application, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("headers", "deadline_s", "max_queue_s"),
+    [
+        ({}, None, None),
+        ({DEADLINE: "1500"}, 1.5, None),
+        ({MAX_QUEUE: "1"}, None, 0.001),
+        ({DEADLINE: "86400000", MAX_QUEUE: "86400000"}, 86_400.0, 86_400.0),
+        ({READ_TIMEOUT: "600"}, None, 600.0),
+        ({READ_TIMEOUT: "0.25"}, None, 0.25),
+        ({TIMEOUT: "60"}, None, 60.0),
+        ({READ_TIMEOUT: "600", MAX_QUEUE: "20"}, None, 0.02),
+        ({READ_TIMEOUT: "inf", DEADLINE: "20"}, 0.02, None),
+        ({TIMEOUT: "0"}, None, None),
+        ({TIMEOUT: "1e9"}, None, None),
+    ],
+)
+async def test_headers_tell_seconds(
+    client: httpx.AsyncClient,
+    headers: dict[str, str],
+    deadline_s: float | None,
+    max_queue_s: float | None,
+) -> None:
+    response = await client.get("/", headers=headers)
+    assert response.json() == {"deadline_s": deadline_s, "max_queue_s": max_queue_s}
+
+
+@pytest.mark.parametrize("header", [DEADLINE, MAX_QUEUE])
+@pytest.mark.parametrize("value", ["", "0", "-5", "1.5", "1e3", "soon", "86400001", "9" * 400, "٣"])
+async def test_wrong_milliseconds_are_a_400_that_names_the_header(
+    client: httpx.AsyncClient, header: str, value: str
+) -> None:
+    response = await client.get("/", headers={header: value.encode()})
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (400, header)
+    assert error["message"].startswith(f"{header} is ")
+    assert error["message"].endswith("a whole number of milliseconds, 1 to 86400000")
+    assert len(error["message"]) < 200
+
+
+@pytest.mark.parametrize("value", ["", "nan", "a minute"])
+async def test_client_timeout_that_is_no_number_is_named(
+    client: httpx.AsyncClient, value: str
+) -> None:
+    error = (await client.get("/", headers={READ_TIMEOUT: value})).json()["error"]
+    assert (error["code"], error["param"]) == ("invalid_value", READ_TIMEOUT)
+
+
+def test_headers_are_documented(application: Litestar) -> None:
+    operation = application.openapi_schema.to_schema()["paths"]["/"]["get"]
+    documented = {each["name"]: each for each in operation["parameters"]}
+    assert documented.keys() == {DEADLINE, MAX_QUEUE, READ_TIMEOUT, TIMEOUT}
+    assert all(each["in"] == "header" and not each["required"] for each in documented.values())
+    assert "milliseconds" in documented[DEADLINE]["description"]

@@ -1,0 +1,125 @@
+"""What S0 sends, how it tells the saturated throughput, and its verdicts."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.foreign import Load
+from benchmarks.gateway_process import Served, environment
+from benchmarks.live_plots import NAME, draw
+from benchmarks.live_replay import POLICIES, Pass, rows_of, saturated, targets
+from benchmarks.live_traffic import ANSWER, plan
+from benchmarks.quiet import Measured
+from gateway.replay.calibration import CalibratedEngine, Fit, Quality, Shape
+from gateway.replay.costs import EngineShape, LinearCost
+from gateway.replay.workload import Workload
+
+COST = LinearCost(step_s=2e-3, prompt_token_s=5e-5, sequence_s=8e-5, kv_token_s=3e-7)
+GOOD = Quality(steps=100, r2=0.99, median_error=0.03, bias=0.01)
+ENGINE = CalibratedEngine(
+    cost=COST,
+    shape=EngineShape(pages=100, page_tokens=16, context_tokens=2048),
+    model="m",
+    device="cpu",
+    dtype="float32",
+    trials=9,
+    fit=Fit(COST, GOOD, GOOD, Shape("t", 0.0, 0.0, 1.0, 1.0, 9, 1.0, 1.1), seen=1.0, hiccups=0),
+)
+
+
+def served(response_s: Any, tokens: Any = 10, queued_s: Any = 0.0) -> Served:
+    """Requests that all came at once, their first token as soon as they start."""
+    response_s = np.asarray(response_s, np.float64)
+    count = len(response_s)
+    queued = np.broadcast_to(np.asarray(queued_s, np.float64), count)
+    workload = Workload.of(np.zeros(count), np.full(count, 5), np.full(count, tokens))
+    return Served(workload, queued, queued, response_s, preemptions=2)
+
+
+def a_pass(live_s: Any, replayed_s: Any) -> Pass:
+    replayed = SimpleNamespace(
+        finished_s=np.asarray(replayed_s, np.float64),
+        dispatched_s=np.zeros(len(replayed_s)),
+        preemptions=np.array([1, 2]),
+    )
+    return Pass(served(live_s), np.asarray(live_s), replayed)  # type: ignore[arg-type]
+
+
+def rows(factor: float, tail: float = 1.0) -> list[Any]:
+    """A replay that is `factor` times as slow, the slowest request `tail` times on top."""
+    live_s = np.linspace(1, 2, 200)
+    replayed_s = live_s * factor
+    replayed_s[-4:] *= tail
+    passes = {name: Measured(a_pass(live_s, replayed_s), Load(0, 0), 1) for name in POLICIES}
+    return rows_of(ENGINE, a_pass(live_s, replayed_s), 3.0, passes)
+
+
+def missed(found: list[Any]) -> list[str]:
+    return [verdict.name for verdict in targets(found) if not verdict.met]
+
+
+def test_requests_come_at_random_times_of_their_rate_and_are_the_same_every_time() -> None:
+    planned = plan(2000, seed=1, rate_s=20.0)
+    assert planned == plan(2000, seed=1, rate_s=20.0)
+    assert planned[-1].at_s == pytest.approx(100, rel=0.1)
+    gaps = np.diff([each.at_s for each in planned])
+    assert gaps.std() == pytest.approx(1 / 20, rel=0.15)  # as of a Poisson process
+    assert {each.at_s for each in plan(9, seed=1)} == {0.0}
+
+
+def test_rate_changes_nothing_but_the_times() -> None:
+    slow, fast = plan(50, seed=4, rate_s=1.0), plan(50, seed=4, rate_s=2.0)
+    assert [(a.question, a.tokens) for a in slow] == [(b.question, b.tokens) for b in fast]
+    assert [a.at_s for a in slow] == pytest.approx([2 * b.at_s for b in fast])
+
+
+def test_answers_have_the_lengths_that_are_meant() -> None:
+    lengths = [each.tokens for each in plan(2000, seed=1)]
+    assert (min(lengths) >= ANSWER[0], max(lengths) <= ANSWER[1]) == (True, True)
+    assert np.median(lengths) == pytest.approx(110, rel=0.1)
+
+
+def test_throughput_counts_tokens_while_something_waits() -> None:
+    # Two run for ten seconds, two wait for them: from then on nothing waits.
+    found = served([10, 10, 20, 20], tokens=100, queued_s=[0, 0, 10, 10])
+    assert saturated(found) == pytest.approx(200 / 10)
+
+
+def test_replay_that_is_near_meets_every_target() -> None:
+    assert missed(rows(1.05)) == []
+    assert missed(rows(0.95)) == []
+
+
+@pytest.mark.parametrize("factor", [0.88, 1.12])
+def test_mean_that_is_too_far_off_is_missed_on_either_side(factor: float) -> None:
+    assert missed(rows(factor)) == [
+        f"{policy}: mean response, replay off live, at most" for policy in POLICIES
+    ]
+
+
+def test_tail_that_is_too_far_off_is_missed() -> None:
+    assert missed(rows(1.0, tail=1.3)) == [
+        f"{policy}: p99 response, replay off live, at most" for policy in POLICIES
+    ]
+
+
+def test_policy_that_was_not_run_is_missed() -> None:
+    found = [row for row in rows(1.0) if row.get("policy") != POLICIES[1]]
+    assert all(POLICIES[1] in name for name in missed(found))
+    assert len(missed(found)) == 2
+
+
+def test_picture_is_drawn(tmp_path: Any) -> None:
+    draw({name: a_pass([1.0, 2.0], [1.1, 2.1]) for name in POLICIES}, tmp_path)
+    assert (tmp_path / f"{NAME}.png").stat().st_size > 1000
+
+
+def test_commands_get_these_settings_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LMAAS_POLICY", "sjf")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://elsewhere")
+    given = environment({"kv_tokens": 64})
+    ours = {name: value for name, value in given.items() if name.startswith("LMAAS_")}
+    assert ours == {"LMAAS_KV_TOKENS": "64"}
+    assert "DATABASE_URL" not in given

@@ -1,0 +1,185 @@
+"""S2's regimes, rows, targets and pictures, on made-up measures."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from benchmarks.report import rows_table
+from benchmarks.s2_cells import (
+    ALWAYS,
+    COMPARED,
+    LOADS,
+    MEAN_FIRST,
+    OVERLOAD,
+    SHUFFLED,
+    Cell,
+    Regime,
+    Task,
+    cell,
+    loads_of,
+    regimes,
+    scenario,
+    sides,
+    stretch,
+)
+from benchmarks.s2_plots import draw_deciles, draw_loads
+from benchmarks.s2_rows import Point, gain_row, points, rows_of, source_row
+from benchmarks.s2_targets import targets
+from benchmarks.sides import FCFS, OUR_ORACLE, OURS, pool_of, replayed, side
+from gateway.replay.measures import Measures, measure
+from gateway.replay.profiles import profile
+from gateway.replay.workload import Workload
+
+TIGHT = Regime("texts", "poisson", "tight")
+MEANS = {OURS: 7.0, OUR_ORACLE: 5.0, SHUFFLED: 10.1, MEAN_FIRST: 2.5}
+
+
+def measures(mean_s: float = 10.0, p99_s: float = 40.0) -> Measures:
+    """Those of ten requests, but for the response."""
+    workload, engine = some_requests(10), profile("a100-80gb/llama-3-8b")
+    outcomes = replayed(side(FCFS), workload, engine, seed=0)
+    found = measure(workload, outcomes, engine.shape.pages, outcomes.dispatched_s)
+    return msgspec.structs.replace(found, mean_s=mean_s, p99_s=p99_s)
+
+
+def a_cell(load: float = 0.9, seed: int = 0, regime: Regime = TIGHT, **means: float) -> Cell:
+    wanted = MEANS | means
+    found = {each.name: measures(wanted.get(each.name, 10.0)) for each in sides(regime, load)}
+    return Cell(regime=regime, load=load, seed=seed, rate_s=3.0, measures=found)
+
+
+def some_requests(count: int = 200) -> Workload:
+    chance = np.random.default_rng(4)
+    tokens = chance.integers(5, 200, count)
+    workload = Workload.of(np.arange(count) / 10, chance.integers(10, 300, count), tokens)
+    return workload.said(tokens[:, None] * np.array([0.4, 0.7, 1, 1.4, 2, 2.5], np.float32))
+
+
+def test_mean_first_is_for_overload_alone() -> None:
+    assert MEAN_FIRST not in {each.name for each in sides(TIGHT, 1.0)}
+    assert MEAN_FIRST in {each.name for each in sides(TIGHT, OVERLOAD)}
+
+
+def test_others_are_told_where_it_matters() -> None:
+    def names(regime: Regime, load: float) -> list[str]:
+        return [each.name for each in sides(regime, load)]
+
+    bursts = Regime("texts", "bursts", "tight")
+    assert names(TIGHT, 0.5) == [*ALWAYS, "sjf", "hrrn", SHUFFLED]
+    assert names(TIGHT, 0.9) == [*COMPARED, SHUFFLED]
+    assert names(bursts, 0.5) == list(ALWAYS)
+    assert names(bursts, 0.9) == [*ALWAYS, "sjf", "hrrn", SHUFFLED]
+    assert loads_of(bursts) == (0.7, 0.9, 1.1)
+
+
+def test_first_come_is_measured_first_and_with_predictions_of_its_own() -> None:
+    first = next(sides(TIGHT, LOADS[0]))
+    assert (first.name, first.told) == (FCFS, "recorded")
+
+
+def test_regimes_are_chosen_by_how_their_names_begin() -> None:
+    assert [str(each) for each in regimes(["texts", "trace"], "texts/bursts,trace")] == [
+        "texts/bursts/tight",
+        "texts/bursts/roomy",
+        "trace/trace/tight",
+        "trace/trace/roomy",
+    ]
+    assert len(regimes(["texts", "trace"], "")) == 6
+
+
+@pytest.mark.parametrize(("seed", "first"), [(0, 0), (1, 75), (2, 150)])
+def test_stretches_lie_evenly_on_the_trace(seed: int, first: int) -> None:
+    trace = some_requests(200)
+    part = stretch(trace, 50, seed, 3)
+    assert part.arrived_s[0] == trace.arrived_s[first]
+    assert len(part) == 50
+
+
+def test_pool_holds_as_many_mean_requests_in_whole_pages() -> None:
+    requests = Workload.of([0.0, 0.0], [16, 17], [16, 16])  # 2 and 3 pages
+    assert pool_of(8, profile("a100-80gb/llama-3-8b"), requests).shape.pages == 20
+
+
+def test_gain_is_that_of_the_means_beside_the_oracles() -> None:
+    point = Point(TIGHT, 0.9, (a_cell(), a_cell(seed=1, lmaas=8.0)))
+    ours = 1 - (0.7 * 0.8) ** 0.5
+    row = gain_row(point)
+    assert row["oracle's gain"] == pytest.approx(0.5)
+    assert row["gain"] == pytest.approx(ours)
+    assert row["gain/oracle's"] == pytest.approx(ours / 0.5)
+    assert row["low"] < ours < row["high"] < 1
+    assert row["policies"][OURS]["mean_s"]["mean"] == pytest.approx(7.5)
+
+
+def test_nothing_is_shared_of_a_gain_not_worth_having() -> None:
+    point = Point(TIGHT, 0.5, (a_cell(load=0.5, **{OUR_ORACLE: 9.5}),))
+    assert point.share is None
+
+
+def test_targets_look_at_the_worst_cell_of_a_source() -> None:
+    found = points(
+        [a_cell(), a_cell(load=OVERLOAD, lmaas=9.0), a_cell(load=0.5, **{OUR_ORACLE: 9.9})]
+    )
+    verdicts = {each.name: each for each in targets(found)}
+    least = verdicts["texts: least part of oracle-lmaas' gain where that is ≥ 10 %, at least"]
+    assert least.value == pytest.approx(0.2)
+    assert not least.met
+    assert verdicts["texts: mean over FCFS's elsewhere, at most"].value == pytest.approx(0.7)
+    assert verdicts["texts: FCFS's mean over ours at 1.1, mean first, at least"].met
+    assert verdicts["texts: mean over FCFS's, labels shuffled, at most"].met
+
+
+def test_overload_that_was_not_measured_is_a_missed_target() -> None:
+    verdicts = {each.name: each for each in targets(points([a_cell()]))}
+    missing = verdicts["texts: p99 over FCFS's at 1.1, at most"]
+    assert (missing.value, missing.met) == (None, False)
+
+
+def test_rows_fit_their_tables_and_the_result_file() -> None:
+    rows = rows_of(points([a_cell(), a_cell(load=OVERLOAD)]))
+    table = rows_table(rows)
+    assert "| texts | poisson | tight | 0.9 |" in table
+    assert "bounded" in table
+    assert "policies" not in table
+    msgspec.json.encode(rows)
+
+
+def test_a_source_tells_how_well_its_lengths_are_predicted() -> None:
+    requests = some_requests()
+    row = source_row("texts", requests, requests, profile("a100-80gb/llama-3-8b"))
+    assert row["τ"] == pytest.approx(1)
+    assert row["P90 covers"] == 1
+
+
+def test_a_cell_replays_every_side() -> None:
+    requests = some_requests()
+    engine = pool_of(8, profile("a100-80gb/llama-3-8b"), requests)
+    task = Task(
+        regime=TIGHT,
+        load=1.1,
+        seed=0,
+        rate_s=5.0,
+        scenario=scenario(requests, TIGHT, 150, 0, 3),
+        engine=engine,
+    )
+    done = cell(task)
+    assert list(done.measures) == [each.name for each in sides(TIGHT, 1.1)]
+    assert {each.requests for each in done.measures.values()} == {150}
+
+
+def test_pictures_are_drawn(tmp_path: Path) -> None:
+    cells = [
+        a_cell(load=load, seed=seed, regime=Regime("texts", "poisson", pool))
+        for pool in ("tight", "roomy")
+        for load in (0.9, 1.0, OVERLOAD)
+        for seed in range(2)
+    ]
+    draw_loads(points(cells), tmp_path)
+    draw_deciles(points(cells), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "S2-mean.png",
+        "S2-p99.png",
+        "S2-deciles.png",
+    }

@@ -1,0 +1,115 @@
+"""S3's lengths, measures, rows and targets."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.report import rows_table
+from benchmarks.s3_cells import (
+    CONTEXT,
+    FIXED,
+    MODELS,
+    PEAK,
+    SIDES,
+    VARIED,
+    Cell,
+    Held,
+    Lengths,
+    Task,
+    cell,
+    engine_of,
+    mean_over,
+    requests,
+    spread_of,
+)
+from benchmarks.s3_plots import draw
+from benchmarks.s3_rows import over_maximum, rows_of, targets
+from gateway.replay.predictions import kendall_tau
+
+
+def chance() -> np.random.Generator:
+    return np.random.default_rng(3)
+
+
+def a_side(in_flight: float = 70.0, tokens_s: float = 1_000.0, kv_use: float = 0.9) -> Held:
+    return Held(
+        in_flight=in_flight,
+        tokens_s=tokens_s,
+        kv_use=kv_use,
+        preempted=0.001,
+        recomputed=0.0,
+        unanswered=0,
+    )
+
+
+def a_cell(model: str = "llama-13b", lengths: Lengths = FIXED, ours: Held | None = None) -> Cell:
+    found = {each.name: a_side() for each in SIDES}
+    found["maximum"] = a_side(in_flight=10.0)
+    found[PEAK] = ours or a_side()
+    return Cell(model=model, lengths=lengths.name, seed=0, sides=found)
+
+
+@pytest.mark.parametrize("error", [0.1, 0.25, 0.5])
+def test_medians_are_wrong_by_the_stated_error(error: float) -> None:
+    found = requests(Lengths(name="fixed", error=error, answer=400), 20_000, chance())
+    wrong = np.abs(found.quantiles[:, 2] - 400).mean() / 400
+    assert wrong == pytest.approx(error, rel=0.03)
+
+
+def test_quantiles_of_fixed_lengths_are_calibrated() -> None:
+    found = requests(FIXED, 20_000, chance())
+    covered = (found.generation_tokens[:, None] <= found.quantiles).mean(axis=0)
+    assert covered == pytest.approx([0.1, 0.25, 0.5, 0.75, 0.9, 0.95], abs=0.01)
+
+
+def test_varied_lengths_fit_the_context_and_are_predicted_as_ours_are() -> None:
+    found = requests(VARIED, 5_000, chance())
+    found.check()
+    assert (found.prompt_tokens + found.generation_tokens).max() <= CONTEXT
+    assert kendall_tau(found.quantiles[:, 2], found.generation_tokens) == pytest.approx(
+        0.7, abs=0.02
+    )
+
+
+def test_no_error_is_no_spread() -> None:
+    assert spread_of(0.0) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_value_lasts_until_the_next() -> None:
+    times_s, values = np.array([0.0, 1.0, 3.0, 4.0]), np.array([5.0, 10.0, 20.0, 99.0])
+    assert mean_over(times_s, values, 0.5, 4.0) == pytest.approx((2.5 + 20 + 20) / 3.5)
+
+
+def test_larger_models_leave_less_memory() -> None:
+    pages = [engine_of(model).shape.pages for model in MODELS]
+    assert pages == sorted(pages, reverse=True)
+    assert pages[-1] * 16 >= CONTEXT
+
+
+def test_targets_look_at_the_worst_model() -> None:
+    cells = [a_cell(), a_cell("llama-33b", ours=a_side(in_flight=55.0, kv_use=0.8))]
+    verdicts = {each.name: each for each in targets(cells)}
+    assert verdicts["fixed: in flight over the maximum's, at least"].value == pytest.approx(5.5)
+    assert not verdicts["fixed: KV use, at least"].met
+    assert verdicts["fixed: tokens/s over the oracle's, at least"].met
+    assert not verdicts["varied: KV use, at least"].met  # it was not measured
+
+
+def test_rows_tell_every_side_over_the_maximum() -> None:
+    rows = list(rows_of([a_cell()]))
+    assert [row["reserved"] for row in rows] == [each.name for each in SIDES]
+    assert over_maximum([a_cell()], PEAK).mean == pytest.approx(7)
+    assert "| fixed | llama-13b |" in rows_table(rows)
+
+
+def test_a_cell_replays_every_side() -> None:
+    done = cell(Task(model="llama-33b", lengths=FIXED, seed=0, turnovers=1))
+    assert list(done.sides) == [each.name for each in SIDES]
+    assert done.sides["maximum"].in_flight == pytest.approx(2, abs=0.1)
+    assert sum(each.unanswered for each in done.sides.values()) == 0
+
+
+def test_picture_is_drawn(tmp_path: Path) -> None:
+    draw([a_cell(model, lengths) for model in MODELS for lengths in (FIXED, VARIED)], tmp_path)
+    assert (tmp_path / "S3-reserved.png").exists()

@@ -1,0 +1,141 @@
+"""S5's deadlines, its judge, rows and targets."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.report import rows_table
+from benchmarks.s5_cells import (
+    REQUESTS,
+    SIDES,
+    Cell,
+    Task,
+    cell,
+    goodput_s,
+    hidden,
+    judged_each,
+    kept,
+    meets,
+    unloaded_s,
+)
+from benchmarks.s5_plots import draw
+from benchmarks.s5_rows import over_first_come, rows_of, targets, wilson
+from benchmarks.sides import FCFS, OURS, pool_of, replayed, side
+from gateway.replay.costs import EngineModel
+from gateway.replay.measures import Measures, measure
+from gateway.replay.profiles import profile
+from gateway.replay.scenario import Scenario
+from gateway.replay.workload import Workload
+
+WRONGLY = "chat, tight: wrongly refused, let in"
+ENGINE = profile("a100-80gb/llama-3-8b")
+
+
+def alike(count: int, apart_s: float = 0.0) -> Workload:
+    """Requests of 100 + 50 tokens, perfectly predicted."""
+    workload = Workload.of(np.arange(count) * apart_s, [100] * count, [50] * count)
+    return workload.said(np.full((count, 6), 50, np.float32))
+
+
+def pool(requests: float) -> EngineModel:
+    return pool_of(requests, ENGINE, alike(1))
+
+
+def measures() -> Measures:
+    workload = alike(3, apart_s=1.0)
+    return measure(workload, replayed(side(FCFS), workload, pool(2), seed=0), pages=20)
+
+
+def a_cell(seed: int = 0, ours: float = 3.0, first_come: float = 1.0, wrong: int = 1) -> Cell:
+    return Cell(
+        source="chat",
+        pool="tight",
+        seed=seed,
+        rate_s=4.0,
+        unloaded_s=0.5,
+        measures={name: measures() for name in SIDES},
+        goodput_s=dict.fromkeys(SIDES, first_come) | {OURS: ours},
+        refused=900,
+        judged=100,
+        wrong=wrong,
+        wrong_in_order=2 * wrong,
+    )
+
+
+def test_unloaded_is_what_the_engine_takes_for_one_alone() -> None:
+    found = unloaded_s(alike(5), pool(2))
+    cost = ENGINE.cost
+    assert found == pytest.approx(found[0])
+    assert found[0] == pytest.approx(
+        cost.seconds(100, 0, 0) + cost.run_seconds(1, 101, 49), rel=0.05
+    )
+
+
+def test_only_answers_within_their_deadline_count() -> None:
+    workload = replace(alike(4, apart_s=10.0), deadline_s=np.array([1e-9, 100.0, 100.0, 100.0]))
+    outcomes = replayed(side(FCFS), workload, pool(2), seed=0)
+    assert goodput_s(workload, outcomes) == pytest.approx(3 / 30)
+
+
+def test_a_request_that_would_have_made_it_was_refused_wrongly() -> None:
+    workload = replace(alike(2), deadline_s=np.full(2, 100.0))
+    assert meets(1, workload, pool(2), hidden)
+    assert meets(1, workload, pool(2), kept)
+
+
+def test_a_request_that_cannot_make_it_was_refused_rightly() -> None:
+    alone_s = unloaded_s(alike(1), pool(1))[0]
+    workload = replace(alike(8), deadline_s=np.full(8, 0.5 * alone_s))
+    assert not meets(7, workload, pool(1), hidden)
+    assert not meets(7, workload, pool(1), kept)
+
+
+def test_a_request_let_in_for_good_keeps_its_place_by_deadline() -> None:
+    workload = replace(alike(3), deadline_s=np.full(3, 100.0))
+    found = kept(workload, 1)
+    assert found.quantiles[1, 0] == 1
+    assert found.quantiles[1, 1] == 50
+    assert found.deadline_s[1] == 100
+    assert np.isnan(hidden(workload, 1).deadline_s).tolist() == [False, True, False]
+
+
+def test_a_cell_judges_no_more_than_was_asked() -> None:
+    scenario = Scenario(source=alike(50), arrivals="poisson", drawn=200, predictor="recorded")
+    done = cell(
+        Task(source="chat", pool="tight", seed=0, scenario=scenario, engine=pool(2), judged=3)
+    )
+    assert done.refused >= done.judged
+    assert done.judged <= 3
+    assert list(done.goodput_s) == list(SIDES)
+
+
+def test_targets_pool_what_was_judged_over_the_seeds() -> None:
+    verdicts = {each.name: each for each in targets([a_cell(), a_cell(seed=1, wrong=4)])}
+    assert verdicts[f"{WRONGLY} its deadline hidden, at most"].value == 0.025
+    assert verdicts[f"{WRONGLY} but never refused, at most"].value == 0.05
+    assert verdicts["chat, tight: in time over FCFS's at 1.3, at least"].value == pytest.approx(3)
+
+
+def test_nothing_in_time_counts_as_one() -> None:
+    assert over_first_come([a_cell(first_come=0.0)], OURS).mean == pytest.approx(3 / (4 / REQUESTS))
+
+
+def test_interval_of_a_share() -> None:
+    low, high = wilson(2, 100)
+    assert (low, high) == pytest.approx((0.0055, 0.0700), abs=5e-4)
+    assert wilson(0, 0) == (None, None)
+
+
+def test_so_many_are_judged_over_all_seeds() -> None:
+    assert judged_each(210, 3) == 70
+
+
+def test_rows_fit_their_tables() -> None:
+    assert "met their deadline" in rows_table(list(rows_of([a_cell()])))
+
+
+def test_picture_is_drawn(tmp_path: Path) -> None:
+    draw([a_cell(), a_cell(seed=1)], tmp_path)
+    assert (tmp_path / "S5-in-time.png").exists()

@@ -1,0 +1,72 @@
+"""Requests made of predicted texts, and where they are kept."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import text_requests as text_requests_file
+from benchmarks.sides import Workers
+from benchmarks.text_requests import of_apps, text_requests
+from gateway.evaluation.corpus import Corpus, Line
+from gateway.evaluation.experiment import OURS, Run
+from gateway.evaluation.forecast import Forecast
+
+
+def a_line(app: str, words: int) -> Line:
+    return Line(app=app, instruction="say it", input="one two three", output="word " * words)
+
+
+def a_run(corpus: Corpus) -> Run:
+    """Every line predicted as it is."""
+    lines = corpus.test
+    tokens = np.array([float(len(line.output.split())) for line in lines])
+    levels = np.log(tokens[:, None] * np.array([0.5, 0.8, 1, 1.2, 1.5, 2]))
+    names = np.array([line.app for line in lines])
+    return Run(lines, names, tokens, {OURS: Forecast.of(levels)}, summary=None)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def predictions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How often the model was asked; its answers are made up."""
+    asked: list[int] = []
+    corpus = Corpus([], [a_line("grammar", 4), a_line("detox", 7), a_line("grammar", 9)])
+
+    def run(given: Corpus, *_: object) -> Run:
+        asked.append(len(given.test))
+        return a_run(given)
+
+    monkeypatch.setattr(text_requests_file, "FOLDER", tmp_path / "kept")
+    monkeypatch.setattr(text_requests_file, "read_corpus", lambda *_: corpus)
+    monkeypatch.setattr(text_requests_file, "run", run)
+    return asked
+
+
+def test_prompt_is_instruction_and_input(predictions: list[int], tmp_path: Path) -> None:
+    found = text_requests(tmp_path, 1, print)
+    assert found.prompt_tokens.tolist() == [5, 5, 5]
+    assert found.generation_tokens.tolist() == [4, 7, 9]
+    assert found.quantiles[:, 2] == pytest.approx([4, 7, 9])
+    assert [found.apps[number] for number in found.app] == ["grammar", "detox", "grammar"]
+    assert predictions == [3]
+
+
+def test_predictions_are_kept_until_texts_change(predictions: list[int], tmp_path: Path) -> None:
+    text_requests(tmp_path, 1, print)
+    text_requests(tmp_path, 1, print)
+    assert len(predictions) == 1
+    (tmp_path / "more.jsonl").write_text("{}")
+    text_requests(tmp_path, 1, print)
+    assert len(predictions) == 2
+
+
+@pytest.mark.usefixtures("predictions")
+def test_apps_are_told_apart(tmp_path: Path) -> None:
+    found = of_apps(text_requests(tmp_path, 1, print), ("grammar",))
+    assert found.generation_tokens.tolist() == [4, 9]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_tasks_are_done_in_order(jobs: int) -> None:
+    with Workers(jobs) as workers:
+        assert list(workers.each(abs, [-3, 2, -1])) == [3, 2, 1]

@@ -1,0 +1,223 @@
+"""`lmaas replay` on a small trace, end to end."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from gateway.cli.main import main
+from gateway.cli.replay import replay as command
+from gateway.replay.comparison import DEFAULT
+from gateway.replay.costs import EngineModel, EngineShape, LinearCost
+from gateway.replay.measures import Measures
+from gateway.replay.profiles import GPUS, MODELS
+from gateway.replay.trace import NEEDED, QUANTILES
+
+ENGINE = EngineModel(
+    cost=LinearCost(step_s=0.01, prompt_token_s=1e-5, sequence_s=1e-4, kv_token_s=1e-7),
+    shape=EngineShape(pages=100, page_tokens=16, context_tokens=1_024),
+)
+
+
+def replay(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["replay", *map(str, arguments)])
+
+
+def printed(*arguments: object) -> dict[str, Any]:
+    found = replay(*arguments, "--json", "-")
+    assert found.exit_code == 0, found.output
+    told: dict[str, Any] = json.loads(found.stdout)
+    return told
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    random = np.random.default_rng(1)
+    rows = zip(
+        random.exponential(0.3, size=60).cumsum(),
+        random.integers(5, 60, size=60),
+        random.integers(5, 300, size=60),
+        strict=True,
+    )
+    file = tmp_path / "trace.csv"
+    file.write_text(
+        "arrival_s,prompt_tokens,generation_tokens\n"
+        + "".join(f"{at:.4f},{prompt},{tokens}\n" for at, prompt, tokens in rows)
+    )
+    return file
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Path:
+    file = tmp_path / "engine.json"
+    file.write_bytes(msgspec.json.encode(ENGINE))
+    return file
+
+
+def test_a_trace_is_replayed_under_the_usual_policies(trace: Path) -> None:
+    found = replay("--trace", trace)
+    assert found.exit_code == 0, found.output
+    for name in DEFAULT:
+        assert name in found.stdout
+    assert "noise of Kendall τ 0.7, none are recorded" in found.output
+    assert "as it is" in found.stdout
+
+
+def test_json_has_the_numbers_of_the_table(trace: Path, engine: Path, tmp_path: Path) -> None:
+    file = tmp_path / "numbers.json"
+    found = replay(
+        *("--trace", trace, "--engine", engine, "--policy", "fcfs", "--load", 0.9, "--json", file)
+    )
+    assert found.exit_code == 0, found.output
+    (row,) = json.loads(file.read_text())["rows"]
+    assert (row["policy"], row["load"]) == ("fcfs", 0.9)
+    assert f"{row['measures']['p90_s']['mean']:,.2f}" in found.stdout
+
+
+def test_json_alone_is_printed_where_asked(trace: Path, engine: Path) -> None:
+    told = printed(
+        *("--trace", trace, "--engine", engine, "--policy", "sjf", "--policy", "fcfs"),
+        *("--load", 0.5, "--load", 1.1, "--seeds", 2),
+    )
+    assert [(row["load"], row["policy"]) for row in told["rows"]] == [
+        (0.5, "sjf"),
+        (0.5, "fcfs"),
+        (1.1, "sjf"),
+        (1.1, "fcfs"),
+    ]
+    assert told["seeds"] == 2
+    assert told["requests"] == 60
+    mean = told["rows"][0]["measures"]["mean_s"]
+    assert mean["low"] <= mean["mean"] <= mean["high"]
+
+
+def test_report_is_written(trace: Path, engine: Path, tmp_path: Path) -> None:
+    found = replay(
+        *("--trace", trace, "--engine", engine, "--policy", "fcfs", "--report", tmp_path / "deep/r")
+    )
+    assert found.exit_code == 0, found.output
+    assert (tmp_path / "deep/r/report.html").exists()
+
+
+def test_recorded_predictions_are_taken_where_there_are_any(engine: Path, tmp_path: Path) -> None:
+    trace = tmp_path / "told.csv"
+    header = "arrival_s,prompt_tokens,generation_tokens,max_tokens," + ",".join(QUANTILES)
+    trace.write_text(header + "\n" + "".join(f"{n},9,30,90,10,20,30,40,50,60\n" for n in range(20)))
+    told = printed("--trace", trace, "--engine", engine, "--policy", "sjf", "--seeds", 3)
+    assert told["predictions"] == "as recorded"
+    assert told["seeds"] == 1  # nothing is left to chance
+
+
+def test_invented_arrivals_take_lengths_from_a_trace(trace: Path, engine: Path) -> None:
+    told = printed(
+        *("--generate", "bursts", "--lengths", trace, "--requests", 150, "--engine", engine),
+        *("--policy", "fcfs"),
+    )
+    assert told["requests"] == 150
+    assert told["rows"][0]["load"] == 0.9
+    assert told["arrivals"].startswith("bursts")
+
+
+def test_invented_arrivals_need_no_file() -> None:
+    told = printed("--generate", "poisson", "--requests", 100, "--policy", "fcfs", "--load", 0.5)
+    assert "chat service" in told["source"]
+
+
+def test_one_engine_less_is_slower(trace: Path, engine: Path) -> None:
+    given = ("--trace", trace, "--engine", engine, "--policy", "fcfs", "--engines")
+    two, one = (
+        printed(*given, engines)["rows"][0]["measures"]["mean_s"]["mean"] for engines in (2, 1)
+    )
+    assert two < one
+
+
+def test_speed_brings_everything_sooner(trace: Path, engine: Path) -> None:
+    given = ("--trace", trace, "--engine", engine, "--policy", "fcfs", "--speed")
+    usual, fast = (printed(*given, speed)["rows"][0]["rate_s"] for speed in (1, 4))
+    assert fast == pytest.approx(4 * usual)
+
+
+def test_where_nobody_waits_it_says_so(trace: Path, engine: Path) -> None:
+    said = "hardly a request waited"
+    quiet, busy = (
+        replay("--trace", trace, "--engine", engine, "--policy", "fcfs", "--load", load).output
+        for load in (0.02, 1.2)
+    )
+    assert said in quiet
+    assert said not in busy
+
+
+def test_the_first_requests_of_a_trace(trace: Path, engine: Path) -> None:
+    told = printed("--trace", trace, "--engine", engine, "--policy", "fcfs", "--requests", 7)
+    assert told["requests"] == 7
+
+
+def test_requests_too_long_for_the_engine_are_left_out_and_counted(
+    engine: Path, tmp_path: Path
+) -> None:
+    trace = tmp_path / "long.csv"
+    trace.write_text("arrival_s,prompt_tokens,generation_tokens\n0,10,10\n1,2000,10\n2,10,10\n")
+    found = replay("--trace", trace, "--engine", engine, "--policy", "fcfs")
+    assert "1 requests are left out: longer than the 1,024 tokens" in found.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ((), "one of --trace, --history and --generate"),
+        (("--generate", "poisson", "--history"), "one of --trace"),
+        (("--generate", "poisson", "--from", "2026-01-01"), "go with --history"),
+        (("--history", "--lengths", "x"), "--lengths goes with --generate"),
+        (("--generate", "poisson", "--speed", "2"), "--speed is for arrivals as they are"),
+        (("--history", "--from", "Tuesday"), "'Tuesday' is not a time like"),
+        (("--generate", "poisson", "--policy", "best"), "'best' is not one of"),
+        (("--generate", "poisson", "--tau", "0"), "0 is not in the range"),
+        (
+            ("--generate", "poisson", "--engine", "x", "--profile", "a100-80gb/llama-13b"),
+            "not both",
+        ),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(arguments: tuple[str, ...], reason: str) -> None:
+    found = replay(*arguments)
+    assert found.exit_code == 2
+    assert reason in " ".join(found.output.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("--trace", "nowhere.csv"), "there is no file nowhere.csv"),
+        (("--generate", "poisson", "--engine", "nowhere.json"), "nowhere.json"),
+        (("--generate", "poisson", "--json", "nowhere/x.json"), "there is no folder"),
+        (("--generate", "poisson", "--predictor", "recorded"), "no predictions are recorded"),
+    ],
+)
+def test_what_is_missing_is_said_in_one_line(arguments: tuple[str, ...], reason: str) -> None:
+    found = replay(*arguments)
+    assert found.exit_code == 1
+    assert reason in found.stderr
+
+
+def test_page_tells_every_option_figure_and_profile() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "replay.md").read_text()
+    options = {name for option in command.params for name in option.opts if name.startswith("--")}
+    figures = set(Measures.__struct_fields__) - {"requests"}
+    wanted = {*options, *figures, *NEEDED, *QUANTILES, *GPUS, *MODELS}
+    assert {name for name in wanted if name not in page} == set()
+
+
+def test_help_waits_for_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from gateway.cli.replay import replay\n"
+        "heavy = {'matplotlib', 'scipy.stats', 'sqlalchemy', 'torch', 'sklearn'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,110 @@
+"""What is counted of requests."""
+
+from uuid import UUID
+
+from prometheus_client import CollectorRegistry
+
+from engine.protocol import Finish
+from gateway.errors import DeadlineUnreachable
+from gateway.generation.metrics import MOST_TENANTS, OTHER, Metrics
+from gateway.tenancy.caller import Caller
+from tests.unit.generation.conftest import Scene
+
+
+def value(registry: CollectorRegistry, series: str, **labels: str) -> float | None:
+    return registry.get_sample_value(series, labels)
+
+
+def a_caller(number: int) -> Caller:
+    return Caller(
+        tenant_id=UUID(int=number),
+        tenant=f"tenant {number}",
+        app_id=UUID(int=1),
+        app="app",
+        api_key_id=UUID(int=2),
+        instruction=None,
+    )
+
+
+async def test_finished_request_is_counted_with_its_tokens_and_times(scene: Scene) -> None:
+    scene.connect()
+    request = scene.request(length=4.0)
+    await scene.enqueue(request)
+    scene.step({request.sequence_id: [7, 8]}, [Finish(request.sequence_id, "stop")])
+    registry = scene.dispatcher.metrics.registry
+    assert value(registry, "lmaas_requests_total", outcome="stop", service_tier="default") == 1
+    assert value(registry, "lmaas_prompt_tokens_total") == 3
+    assert value(registry, "lmaas_generated_tokens_total") == 2
+    assert value(registry, "lmaas_batch_size_sum") == 1
+    for name in ("wait_seconds", "first_token_seconds", "response_seconds"):
+        assert value(registry, f"lmaas_{name}_count") == 1
+    assert value(registry, "lmaas_prediction_error_tokens_sum") == 2
+    assert (value(registry, "lmaas_decision_seconds_count") or 0) >= 1
+
+
+async def test_cut_off_answer_says_nothing_of_the_prediction(scene: Scene) -> None:
+    scene.connect()
+    request = scene.request()
+    await scene.enqueue(request)
+    scene.step({request.sequence_id: [7]}, [Finish(request.sequence_id, "length")])
+    assert value(scene.dispatcher.metrics.registry, "lmaas_prediction_error_tokens_count") == 0
+
+
+async def test_given_up_request_is_counted_with_the_reason(scene: Scene) -> None:
+    request = scene.request(service_tier="flex")
+    await scene.enqueue(request)
+    scene.dispatcher.cancel(request, DeadlineUnreachable("too late"))
+    registry = scene.dispatcher.metrics.registry
+    assert value(registry, "lmaas_requests_total", outcome="gave_up", service_tier="flex") == 1
+    assert value(registry, "lmaas_gave_up_total", reason="deadline") == 1
+    assert value(registry, "lmaas_first_token_seconds_count") == 0
+
+
+def test_fallback_is_told_with_its_reason_and_ends() -> None:
+    metrics = Metrics()
+
+    def told() -> list[float | None]:
+        names = ("untrusted", "short_queue")
+        return [value(metrics.registry, "lmaas_policy_fallback", reason=name) for name in names]
+
+    assert told() == [0, 0]
+    metrics.order("arrival", "untrusted")
+    assert told() == [1, 0]
+    metrics.order("arrival", "short_queue")
+    assert told() == [0, 1]
+    metrics.order("policy")
+    assert told() == [0, 0]
+
+
+def test_only_the_policy_at_work_has_a_series() -> None:
+    metrics = Metrics()
+    for name in ("lmaas", "fcfs"):
+        metrics.policy(name)
+    assert value(metrics.registry, "lmaas_policy", name="fcfs") == 1
+    assert value(metrics.registry, "lmaas_policy", name="lmaas") is None
+
+
+def test_tenants_beyond_the_bound_share_one_series() -> None:
+    tenants = Metrics().tenants
+    for number in range(MOST_TENANTS + 5):
+        tenants.ended(a_caller(number), 10, 1)
+    tenants.ended(a_caller(0), 10, 1)
+    tenants.check()
+    assert value(tenants.registry, "lmaas_tenant_requests_total", tenant="tenant 0") == 2
+    assert value(tenants.registry, "lmaas_tenant_requests_total", tenant=OTHER) == 5
+    prompt = value(tenants.registry, "lmaas_tenant_tokens_total", tenant=OTHER, kind="prompt")
+    assert prompt == 50
+
+
+def test_no_series_without_a_tenants_registry_names_anybody() -> None:
+    metrics = Metrics()
+    metrics.tenants.ended(a_caller(7), 10, 1)
+    labels = [s.labels for family in metrics.registry.collect() for s in family.samples]
+    assert not any("tenant" in each for each in labels)
+
+
+def test_what_a_tenant_was_charged_is_told_by_its_name() -> None:
+    tenants = Metrics().tenants
+    tenants.ended(a_caller(7), 10, 1)
+    tenants.charged({UUID(int=7).hex: 42.0}.__getitem__)
+    assert value(tenants.registry, "lmaas_tenant_virtual_tokens", tenant="tenant 7") == 42.0

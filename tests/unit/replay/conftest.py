@@ -1,0 +1,212 @@
+"""A policy simple enough to be seen through, and builders of engines and workloads."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeAlias
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from gateway.replay.costs import EngineModel, EngineShape, LinearCost
+from gateway.replay.workload import Workload
+from gateway.scheduling.capacity import NO_CAPACITY, Capacity
+from gateway.scheduling.dispatch import Dispatch, dispatch_of
+from gateway.scheduling.waiting import Running, Waiting, WaitingBatch
+
+# speed is measured elsewhere: a busy machine fails no property
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
+
+Rule: TypeAlias = Literal["longest", "upper", "held", "all"]
+MakePolicy: TypeAlias = Callable[..., "FirstCome"]
+MakeWorkload: TypeAlias = Callable[..., Workload]
+MakeModel: TypeAlias = Callable[..., EngineModel]
+
+REFRESH = 5  # steps after which `held` is stale
+
+
+class Sums:
+    """Admits while a sum of pages fits: prompt and the longest, the predicted or no generation."""
+
+    def __init__(self, rule: Rule) -> None:
+        self.capacity = NO_CAPACITY
+        self.rule = rule
+        self.calls: list[tuple[Any, ...]] = []
+        self._pages: dict[str, int] = {}
+        self._steps = 0
+
+    @property
+    def empty(self) -> bool:
+        return not self._pages
+
+    @property
+    def stale(self) -> bool:
+        return self.rule == "held" and self._steps >= REFRESH
+
+    def refresh(self, running: Sequence[Running]) -> None:
+        self.calls.append(("refresh", *sorted((s.id, s.generated) for s in running)))
+        assert {s.id for s in running} == set(self._pages)
+        self._pages = {s.id: self._of(s) for s in running}
+        self._steps = 0
+
+    def advance(self, steps: int) -> None:
+        self.calls.append(("advance", steps))
+        self._steps += steps
+
+    def leave(self, request_id: str) -> None:
+        del self._pages[request_id]
+
+    def admit(self, requests: Sequence[Waiting]) -> int:
+        for place, request in enumerate(requests):
+            pages = sum(self._pages.values()) + self._of(request.started())
+            if pages > self.capacity.pages and self.rule != "all" and self._pages:
+                return place
+            self.force(request)
+        return len(requests)
+
+    def force(self, request: Waiting) -> None:
+        self._pages[request.id] = self._of(request.started())
+
+    def reserve(self, request: Waiting) -> int:
+        return self._tokens(request.started()) if self.rule != "all" else int(request.upper)
+
+    def resize(self, capacity: Capacity) -> None:
+        self.capacity = capacity
+
+    def trust(self, trusted: bool) -> None:
+        self.calls.append(("trust", trusted))
+
+    def observed(self, ended: int, preempted: int) -> None:
+        self.calls.append(("observed", ended, preempted))
+
+    def _of(self, sequence: Running) -> int:
+        return self.capacity.pages_for(sequence.prompt_tokens + self._tokens(sequence))
+
+    def _tokens(self, sequence: Running) -> int:
+        if self.rule == "longest":
+            return sequence.max_tokens
+        if self.rule == "upper":
+            return max(int(sequence.quantiles[4]), sequence.generated + 1)
+        return sequence.generated + 1
+
+
+class FirstCome:
+    """First come, first served, so many at a time; `calls` tells what it was told, and said."""
+
+    name = "first-come"
+    lockstep = False
+
+    def __init__(self, rule: Rule = "longest", *, most: int = 3) -> None:
+        self.admission = Sums(rule)
+        self.calls = self.admission.calls
+        self.order: Literal["policy", "arrival"] = "arrival"
+        self._most = most
+        self._batches = 0
+        self.queue: deque[Waiting] = deque()
+
+    def __len__(self) -> int:
+        return len(self.queue)
+
+    def arrive(self, request: Waiting) -> None:
+        self.calls.append(("arrive", request.id))
+        self.queue.append(request)
+
+    def withdraw(self, request_id: str) -> bool:
+        raise NotImplementedError
+
+    def dispatch(self, now_s: float) -> Dispatch | None:
+        oldest = list(self.queue)[: self._most]
+        requests = oldest[: self.admission.admit(oldest)]
+        self.calls.append(("dispatch", now_s, *(request.id for request in requests)))
+        for _ in requests:
+            self.queue.popleft()
+        self._batches += 1
+        batch = f"b{self._batches}"
+        return dispatch_of(batch, requests, serving_s=1.0, now_s=now_s) if requests else None
+
+    def ended(self, request: Waiting, generated: int, now_s: float) -> None:
+        self.calls.append(("ended", request.id, generated, now_s))
+        self.admission.leave(request.id)
+
+    def observe(
+        self, size: int, prompt_tokens: int, generation_tokens: float, serving_s: float
+    ) -> None:
+        self.calls.append(("observe", size, prompt_tokens, generation_tokens, serving_s))
+
+    def give_up(self, now_s: float) -> list[Waiting]:
+        late = [r for r in self.queue if r.start_by_s is not None and r.start_by_s <= now_s]
+        for request in late:
+            self.queue.remove(request)
+        return late
+
+    def trust(self, trusted: bool) -> None:
+        self.calls.append(("trust", trusted))
+        self.order = "policy" if trusted else "arrival"
+
+    def resize(self, pages: int, page_tokens: int) -> None:
+        self.admission.resize(Capacity(pages, page_tokens))
+
+    def waiting(self, now_s: float) -> Sequence[WaitingBatch]:
+        raise NotImplementedError
+
+    def check(self) -> None:
+        raise NotImplementedError
+
+
+class InLockstep(FirstCome):
+    """The same for an engine in lock step; halves of a broken batch wait first."""
+
+    lockstep = True
+
+    def dispatch(self, now_s: float) -> Dispatch | None:
+        return super().dispatch(now_s) if self.admission.empty else None
+
+
+class Halving(InLockstep):
+    """The same, which takes broken batches back."""
+
+    def __init__(self, rule: Rule = "longest", *, most: int = 3) -> None:
+        super().__init__(rule, most=most)
+        self.halved: list[tuple[Waiting, ...]] = []
+
+    def halve(self, requests: Sequence[Waiting]) -> None:
+        self.halved.append(tuple(requests))
+        for request in requests:
+            self.admission.leave(request.id)
+        self.queue.extendleft(reversed(requests))
+        self._most = max(len(requests) // 2, 1)
+
+
+POLICIES = {"continuous": FirstCome, "lockstep": InLockstep, "halving": Halving}
+
+# durations are sums of powers of two: exact in floating point, in whatever order they are added
+COST = LinearCost(step_s=2**-6, prompt_token_s=2**-12, sequence_s=2**-9, kv_token_s=2**-16)
+
+
+@pytest.fixture(scope="session")
+def a_policy() -> MakePolicy:
+    def make(rule: Rule = "longest", *, mode: str = "continuous", most: int = 3) -> FirstCome:
+        return POLICIES[mode](rule, most=most)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def a_model() -> MakeModel:
+    def make(**shape: Any) -> EngineModel:
+        given = {"pages": 64, "page_tokens": 4, "step_tokens": 32, "context_tokens": 10_000}
+        return EngineModel(cost=COST, shape=EngineShape(**{**given, **shape}))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def a_workload() -> MakeWorkload:
+    def make(*requests: tuple[float, int, int], **columns: Any) -> Workload:
+        """Of (arrived_s, prompt_tokens, generation_tokens) each, foretold as they are."""
+        arrived_s, prompts, lengths = zip(*requests, strict=True)
+        foretold = [[float(length)] * 6 for length in lengths]
+        given = {"max_tokens": 64, "quantiles": foretold, **columns}
+        return Workload.of(arrived_s, prompts, lengths, **given)
+
+    return make

@@ -1,0 +1,176 @@
+"""Policies beside each other."""
+
+from math import isnan
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import t as student
+
+from gateway.errors import InvalidRequest
+from gateway.replay.comparison import CONTENDERS, Comparison, Plan, compare, parted
+from gateway.replay.costs import EngineModel, EngineShape, LinearCost
+from gateway.replay.estimate import estimate
+from gateway.replay.load import saturated_rate_s
+from gateway.replay.nodes import replay_on
+from gateway.replay.profiles import NAMES, profile
+from gateway.replay.scenario import Scenario
+from gateway.replay.typical import typical_lengths
+from gateway.replay.workload import Workload
+from gateway.scheduling.policies import Options, build_policy
+
+TIGHT = EngineModel(
+    cost=LinearCost(step_s=0.01, prompt_token_s=1e-5, sequence_s=1e-4, kv_token_s=1e-7),
+    shape=EngineShape(pages=200, page_tokens=16, context_tokens=4_096),
+)
+
+
+def requests(count: int = 300, seed: int = 1, **columns: Any) -> Workload:
+    random = np.random.default_rng(seed)
+    given = {
+        "arrived_s": random.exponential(size=count).cumsum(),
+        "prompt_tokens": random.integers(20, 200, size=count),
+        "generation_tokens": np.clip(80 * np.exp(random.standard_normal(count)), 1, 900).astype(
+            int
+        ),
+    }
+    return Workload.of(**{**given, **columns})
+
+
+def compared(workload: Workload | None = None, **changes: Any) -> Comparison:
+    given = {"scenario": Scenario(source=workload or requests()), "engine": TIGHT} | changes
+    return compare(Plan(**given), lambda _: None)
+
+
+def test_rows_are_every_policy_at_every_load() -> None:
+    found = compared(policies=("fcfs", "sjf"), loads=(0.5, 1.0))
+    assert [(row.load, row.policy) for row in found.rows] == [
+        (0.5, "fcfs"),
+        (0.5, "sjf"),
+        (1.0, "fcfs"),
+        (1.0, "sjf"),
+    ]
+    assert set(found.courses) == {(row.policy, row.load) for row in found.rows}
+
+
+def test_load_is_a_share_of_the_saturated_rate() -> None:
+    found = compared(policies=("fcfs",), loads=(0.5,))
+    assert found.saturated_rate_s is not None
+    assert found.rows[0].rate_s == pytest.approx(0.5 * found.saturated_rate_s)
+
+
+def test_arrivals_as_they_are_need_no_load() -> None:
+    workload = requests()
+    found = compared(workload, policies=("fcfs",))
+    assert found.saturated_rate_s is None
+    assert (found.rows[0].load, found.rows[0].rate_s) == (None, workload.rate_s)
+
+
+def test_true_lengths_help_the_shortest_first() -> None:
+    found = compared(policies=("fcfs", "sjf", "oracle-sjf"), loads=(1.0,), seeds=2)
+    fcfs, sjf, oracle = (row.measures["mean_s"].mean for row in found.rows)
+    assert oracle < sjf < fcfs
+
+
+def test_every_policy_sees_the_same_requests() -> None:
+    together = compared(policies=("fcfs", "sjf"), loads=(0.9,)).rows[1]
+    alone = compared(policies=("sjf",), loads=(0.9,)).rows[0]
+    for name in ("mean_s", "p99_s", "tokens_s"):
+        assert together.measures[name] == alone.measures[name] or isnan(alone.measures[name].low)
+        assert together.measures[name].mean == alone.measures[name].mean
+
+
+def test_delay_behind_fcfs_is_known_where_fcfs_ran() -> None:
+    fcfs, sjf = compared(policies=("fcfs", "sjf"), loads=(0.9,)).rows
+    assert fcfs.measures["extra_delay_s"].mean == 0
+    assert sjf.measures["extra_delay_s"].mean > 0
+    assert isnan(compared(policies=("sjf",), loads=(0.9,)).rows[0].measures["extra_delay_s"].mean)
+
+
+def test_several_processes_find_the_same() -> None:
+    plan = Plan(
+        scenario=Scenario(source=requests(60)),
+        engine=TIGHT,
+        policies=("fcfs", "sjf"),
+        loads=(0.5, 0.9),
+    )
+    one, two = (compare(plan, lambda _: None, jobs) for jobs in (1, 2))
+    for alone, shared in zip(one.rows, two.rows, strict=True):
+        assert alone.measures["mean_s"].mean == shared.measures["mean_s"].mean
+
+
+def test_seeds_give_an_interval() -> None:
+    several = compared(policies=("fcfs",), seeds=3, loads=(0.9,)).rows[0].measures["mean_s"]
+    one = compared(policies=("fcfs",), loads=(0.9,)).rows[0].measures["mean_s"]
+    assert several.low <= several.mean <= several.high
+    assert isnan(one.low)
+
+
+def test_interval_is_students() -> None:
+    values = [3.0, 4.0, 8.0]
+    found = estimate(values)
+    half = student.ppf(0.975, 2) * np.std(values, ddof=1) / 3**0.5
+    assert (found.mean, found.half) == pytest.approx((5, half))
+
+
+def test_one_engine_less_answers_later() -> None:
+    two, one = (
+        compared(policies=("fcfs",), engines=engines).rows[0].measures["mean_s"].mean
+        for engines in (2, 1)
+    )
+    assert one > two
+
+
+def test_engines_are_fed_in_turn() -> None:
+    workload = requests(101).said(np.full((101, 6), 100, np.float32))
+    policy = lambda: build_policy("fcfs", Options())  # noqa: E731
+    both = replay_on(2, workload, policy, TIGHT)
+    odd = replay_on(1, workload.take(slice(1, None, 2)), policy, TIGHT)
+    assert both.finished_s[1::2].tolist() == odd.finished_s.tolist()
+    assert len(both.finished_s) == 101
+    assert both.computed_tokens > odd.computed_tokens
+    assert len(both.time_s) == len(both.waiting) == len(both.kv_pages)
+
+
+def test_saturated_rate_is_what_the_engine_gets_through() -> None:
+    found = compared(requests(2_000), policies=("fcfs",), loads=(1.4,))
+    assert found.rows[0].measures["requests_s"].mean == pytest.approx(
+        found.saturated_rate_s, rel=0.05
+    )
+
+
+def test_deadlines_do_not_change_what_load_means() -> None:
+    workload = requests(200).said(np.full((200, 6), 100, np.float32))
+    hurried = requests(200, deadline_s=0.001).said(np.full((200, 6), 100, np.float32))
+    rates = [saturated_rate_s(each, TIGHT, Options()) for each in (workload, hurried)]
+    assert rates[0] == rates[1]
+
+
+def test_drawn_requests_are_as_many_as_asked_and_of_the_source() -> None:
+    source = typical_lengths()
+    scenario = Scenario(source=source, arrivals="poisson", drawn=500)
+    one, two = (scenario.workload(3.0, seed) for seed in (0, 1))
+    one.check()
+    assert len(one) == 500
+    assert set(one.prompt_tokens) <= set(source.prompt_tokens)
+    assert (one.prompt_tokens != two.prompt_tokens).any()
+    assert one.rate_s == pytest.approx(3)
+
+
+@pytest.mark.parametrize("contender", CONTENDERS)
+def test_contender_is_a_policy_perhaps_told_true_lengths(contender: str) -> None:
+    name, oracle = parted(contender)
+    assert contender == f"oracle-{name}" if oracle else contender == name
+
+
+def test_unknown_policy_is_named() -> None:
+    with pytest.raises(InvalidRequest, match="no policy oracle-best; known are lmaas"):
+        parted("oracle-best")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_published_profile_leaves_memory_for_kv(name: str) -> None:
+    engine = profile(name)
+    assert engine.shape.pages * engine.shape.page_tokens >= 4_000
+    token_s = engine.cost.seconds(0, 1, 100.0)
+    assert 0.002 < token_s < 0.05
