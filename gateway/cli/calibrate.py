@@ -170,11 +170,11 @@ def _summary(found: CalibratedEngine) -> str:
     worst, mix = found.fit.worst, found.fit.mix
     lines = [
         f"{found.model} on {found.device} ({found.dtype}), {found.trials} trials",
-        f"a step                  {1e6 * cost.step_s:10,.2f} µs",
-        f"a prompt token          {1e6 * cost.prompt_token_s:10,.3f} µs",
-        f"a KV token it reads     {1e6 * cost.prompt_read_s:10,.4f} µs",
-        f"a sequence that decodes {1e6 * cost.sequence_s:10,.2f} µs",
-        f"a KV token it reads     {1e6 * cost.kv_token_s:10,.4f} µs",
+        f"a step                    {1e6 * cost.step_s:10,.2f} µs",
+        f"a prompt token            {1e6 * cost.prompt_token_s:10,.3f} µs",
+        f"a KV token a prompt reads {1e6 * cost.prompt_read_s:10,.4f} µs",
+        f"a sequence that decodes   {1e6 * cost.sequence_s:10,.2f} µs",
+        f"a KV token decoding reads {1e6 * cost.kv_token_s:10,.4f} µs",
         f"{shape.pages:,} pages of {shape.page_tokens} tokens, {shape.step_tokens} tokens a step",
         f"orders: {1000 * shape.order_s:.2f} ms under way, heeded after {shape.lag_steps} steps",
         f"fitted: {_quality(found.fit.fitted)}; worst {worst.trial}: {worst.error:.0%} off",

@@ -14,12 +14,11 @@ from engine.protocol import EngineInfo, Finish, KvState, Mode, Refused, Step
 from gateway.engines.interface import Engine
 from gateway.errors import (
     ContextLengthExceeded,
-    DeadlineUnreachable,
     EngineLost,
     GenerationFailed,
     LmaasError,
-    QueueTimeExceeded,
 )
+from gateway.generation.giving_up import given_up
 from gateway.generation.in_flight import BatchesInFlight
 from gateway.generation.live import LiveRequest
 from gateway.generation.metrics import Metrics
@@ -416,7 +415,7 @@ class Dispatcher:
         for request in self.policy.give_up(now_s):
             live = self._waiting.pop(request.id)
             self._places.withdraw(live)
-            self._end(live, "cancelled", _given_up(live, now_s))
+            self._end(live, "cancelled", given_up(live, now_s))
 
     def _send(self, dispatch: Dispatch) -> None:
         assert self._engine is not None
@@ -468,22 +467,3 @@ class Dispatcher:
             self._trusts = trusted
             self.policy.trust(trusted)
             log.warning("predictions_trusted" if trusted else "predictions_distrusted")
-
-
-def _given_up(live: LiveRequest, now_s: float) -> DeadlineUnreachable:
-    """Why a request that waits is given up."""
-    waited_s = now_s - live.arrived_s
-    request = live.request
-    assert request is not None
-    if request.start_by_s is not None and now_s > request.start_by_s:
-        return QueueTimeExceeded(
-            f"it waited {waited_s:.1f} s, as long as it was allowed to, and has not started",
-            param="x-lmaas-max-queue-ms",
-            retry_after_s=max(waited_s, 1.0),
-        )
-    return DeadlineUnreachable(
-        f"after {waited_s:.1f} s in the queue the answer, {live.prediction.quantiles[0]:.0f} to "
-        f"{live.prediction.quantiles[4]:.0f} tokens in all likelihood, cannot be there in time",
-        param="x-lmaas-deadline-ms",
-        retry_after_s=max(waited_s, 1.0),
-    )

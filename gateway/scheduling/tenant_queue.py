@@ -51,8 +51,8 @@ class Candidates(Struct, frozen=True):
 class TenantQueue:
     """One tenant's waiting requests, in batches of similar length, highest rank first.
 
-    Before the ranks go those whose deadline is near, earliest first, and those put back for as
-    long as the bound allows, oldest first.
+    Before the ranks go those put back for as long as the bound allows, oldest first, and then
+    those whose deadline is near, earliest first.
     """
 
     def __init__(self, bounds: Bounds, names: Iterator[str]) -> None:
@@ -110,12 +110,12 @@ class TenantQueue:
 
     def next(self, now_s: float, *, by_arrival: bool) -> Candidates:
         """What goes next; nothing else may pass it. IndexError where nothing waits."""
-        late = self._deadlines.late(now_s)
-        if late is not None:
-            return Candidates([late], "late")
         overdue = self._most_overdue(now_s)
         if overdue is not None:
             return Candidates([overdue], "overdue")
+        late = self._deadlines.late(now_s)
+        if late is not None:
+            return Candidates([late], "late")
         if by_arrival:
             return Candidates(_of_one_model(self.first(TOGETHER)), "arrival")
         return Candidates(self._best(now_s), "rank")

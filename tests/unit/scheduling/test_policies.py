@@ -26,6 +26,7 @@ from gateway.scheduling.policies import (
     build_policy,
 )
 from gateway.scheduling.reserved import SumOfReservations
+from gateway.scheduling.tenant_queue import Bounds
 from gateway.scheduling.upper_peak import UpperPeak
 from gateway.scheduling.waiting import Running, Waiting
 
@@ -400,6 +401,12 @@ def test_options_are_what_the_default_policy_goes_by(a_request: MakeWaiting) -> 
         "later": "feadbc",
         "shortest": "fedcab",
     }
+
+
+def test_bounds_of_the_default_policy_are_those_of_its_options() -> None:
+    policy = build_policy("lmaas", Options(max_delay_s=7.0, waiting_power=0.3, guard_tail=True))
+    assert isinstance(policy, LengthAwarePolicy)
+    assert policy._bounds == Bounds(7.0, 0.3, guard_tail=True)
 
 
 def order_of(a_request: MakeWaiting, options: Options) -> str:

@@ -130,8 +130,8 @@ class Plain:
         late, overdue = self.late(now_s), self.overdue(now_s)
         if late or overdue:
             [entry] = found.entries
-            assert entry is (late or overdue)[0]
-            assert found.reason == ("late" if late else "overdue")
+            assert entry is (overdue or late)[0]
+            assert found.reason == ("overdue" if overdue else "late")
         elif by_arrival:
             oldest = self.here[:TOGETHER]
             others = (n for n, e in enumerate(oldest) if e.request.model != oldest[0].request.model)
@@ -154,7 +154,7 @@ class Plain:
 
 
 @given(bounds_of, st.integers(0, 100_000), st.sampled_from([0.0, 0.2]))
-def test_next_are_the_late_then_the_overdue_then_the_highest(
+def test_next_are_the_overdue_then_the_late_then_the_highest(
     a_request: MakeWaiting, an_entry: MakeEntry, bounds: Bounds, seed: int, pressing: float
 ) -> None:
     random, queue, plain, now_s = Random(seed), a_queue(bounds), Plain(bounds), 0.0
@@ -214,18 +214,18 @@ def test_those_that_came_at_once_go_together(a_request: MakeWaiting, an_entry: M
     assert [entry.serving_s for entry in next_of(queue, 5.0).entries] == [1.0] * 3
 
 
-def test_late_goes_before_overdue_and_both_before_rank(
+def test_overdue_goes_before_late_and_both_before_rank(
     a_request: MakeWaiting, an_entry: MakeEntry
 ) -> None:
     queue = a_queue(TEN)
     overdue, short = filled(queue, a_request, an_entry, [1e4, 1.0])
     late = an_entry(a_request(arrived_s=2.0, deadline_s=20.0), 1e4)
-    queue.add(late, Window(late_s=15.0, hopeless_s=18.0), 2.0)
-    found = [next_of(queue, now_s) for now_s in (9.9, 10.0, 15.0)]
+    queue.add(late, Window(late_s=8.0, hopeless_s=18.0), 2.0)
+    found = [next_of(queue, now_s) for now_s in (7.9, 8.0, 10.0)]
     assert [(c.entries, c.reason) for c in found] == [
         ([short], "rank"),
-        ([overdue], "overdue"),
         ([late], "late"),
+        ([overdue], "overdue"),
     ]
 
 
