@@ -13,7 +13,7 @@ from gateway.scheduling.waiting import Waiting
 class Window(Struct, frozen=True):
     """When a request has to start, on the scheduler's clock; inf where it does not matter.
 
-    From `late_s` on it goes before all but the overdue; after `hopeless_s` it is not worth starting.
+    From `late_s` on it goes before all but the overdue; after `hopeless_s` it is not worth a start.
     """
 
     late_s: float
