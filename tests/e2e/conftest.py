@@ -181,9 +181,8 @@ def environment_fixture() -> Any:
     return environment
 
 
-@pytest.fixture
-def serve(data_root: Path) -> Iterator[Any]:
-    """Starts gateways of a test's own; whatever is left of them is killed."""
+def starting(data_root: Path) -> Iterator[Any]:
+    """Starts gateways; whatever is left of them is killed."""
     started: list[Served] = []
 
     def start(name: str, **settings: str) -> Served:
@@ -197,3 +196,15 @@ def serve(data_root: Path) -> Iterator[Any]:
                 process.kill()
             gateway.process.kill()
             gateway.process.wait()
+
+
+@pytest.fixture
+def serve(data_root: Path) -> Iterator[Any]:
+    """Starts gateways of a test's own."""
+    yield from starting(data_root)
+
+
+@pytest.fixture(scope="module")
+def start_gateway(data_root: Path) -> Iterator[Any]:
+    """Starts gateways that several tests of a file share."""
+    yield from starting(data_root)
