@@ -19,10 +19,10 @@ from gateway.errors import (
     LmaasError,
 )
 from gateway.generation.giving_up import given_up
-from gateway.generation.in_flight import BatchesInFlight
 from gateway.generation.live import LiveRequest
 from gateway.generation.metrics import Metrics
 from gateway.generation.places import Places
+from gateway.scheduling.in_flight import BatchesInFlight
 from gateway.scheduling.policies import Dispatch, Policy
 from gateway.scheduling.remaining import Lengths
 
@@ -444,7 +444,9 @@ class Dispatcher:
 
     def _end(self, live: LiveRequest, reason: str, error: LmaasError | None = None) -> None:
         now_s = self._clock()
-        self._batches.settle(live, self.policy, now_s)
+        outcome = self._batches.settle(live.id.hex, len(live.tokens), now_s)
+        if outcome is not None:
+            self.policy.observe(*outcome)
         if live.dispatched_s is not None and live.request is not None:
             self._places.ended(now_s - live.dispatched_s, len(live.tokens))
             self.policy.ended(live.request, len(live.tokens), now_s)

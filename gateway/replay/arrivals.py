@@ -17,7 +17,6 @@ VARIATION: Final = 0.73**-0.5  # of a gamma with shape .73, as fitted to BurstGP
 CYCLE: Final = 400.0  # requests in a high and a low phase together
 HIGH_SHARE: Final = 0.2  # of the time
 HIGH_RATE: Final = 3.0  # times the mean
-LOW_RATE: Final = (1 - HIGH_SHARE * HIGH_RATE) / (1 - HIGH_SHARE)
 
 
 def generated(

@@ -12,7 +12,6 @@ from typing import Final
 import numpy as np
 from msgspec.structs import replace
 
-from gateway.replay.batches import Batches
 from gateway.replay.costs import EngineModel
 from gateway.replay.engine import ContinuousEngine
 from gateway.replay.interface import Sequences, SimulatedEngine
@@ -23,6 +22,7 @@ from gateway.replay.series import Series
 from gateway.replay.trust import Trust
 from gateway.replay.workload import Workload
 from gateway.scheduling.dispatch import Dispatch
+from gateway.scheduling.in_flight import BatchesInFlight
 from gateway.scheduling.policies import LockstepPolicy, Policy
 from gateway.scheduling.waiting import Waiting
 
@@ -70,7 +70,7 @@ class Simulation:
         began_s, ended_s = (self._arrivals[0], self._arrivals[-2]) if len(workload) else (0.0, 0.0)
         self._series = Series(began_s, ended_s - began_s, sample)
         self._answers = Answers(len(workload))
-        self._batches = Batches()
+        self._batches = BatchesInFlight()
         self._trust = Trust(tau_floor)
         self._arrived = 0
         self._waiting = 0

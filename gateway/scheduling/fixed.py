@@ -6,13 +6,12 @@ from itertools import accumulate, takewhile
 from typing import ClassVar, Literal
 
 from gateway.scheduling.admission import Admission
-from gateway.scheduling.arrivals import ArrivalOrder
 from gateway.scheduling.dispatch import Dispatch
-from gateway.scheduling.plain import PlainPolicy
+from gateway.scheduling.oldest_first import OldestFirst
 from gateway.scheduling.waiting import Waiting, WaitingBatch
 
 
-class FixedPolicy(PlainPolicy):
+class FixedPolicy(OldestFirst):
     """Batches of the `size` oldest requests; the next starts when the one before has ended.
 
     Predictions play no part: every request is admitted at its longest, prompt and max_tokens, so
@@ -24,22 +23,6 @@ class FixedPolicy(PlainPolicy):
     def __init__(self, size: int, *, admission: Admission, ids: Iterator[str]) -> None:
         super().__init__("fixed", admission=admission, ids=ids)
         self._size = size
-        self._arrivals = ArrivalOrder()
-
-    def __len__(self) -> int:
-        return len(self._arrivals)
-
-    def __contains__(self, request_id: str) -> bool:
-        return request_id in self._arrivals
-
-    def arrive(self, request: Waiting) -> None:
-        """Let a request wait. ValueError if one with this id waits already."""
-        self._arrivals.add(request)
-        self._watch(request)
-
-    def withdraw(self, request_id: str) -> bool:
-        """Forget a waiting request; False if it does not wait here."""
-        return self._arrivals.remove(request_id)
 
     def dispatch(self, now_s: float) -> Dispatch | None:
         """The next batch; None while anything runs."""
@@ -61,10 +44,6 @@ class FixedPolicy(PlainPolicy):
             name, insertable = f"{self.name} {len(batches) + 1}", len(requests) < self._size
             batches.append(self._shown(name, requests, now_s, insertable=insertable))
         return batches
-
-    def check(self) -> None:
-        """AssertionError where the requests and their ids disagree."""
-        self._arrivals.check()
 
     def _next(self, oldest: Sequence[Waiting]) -> tuple[Waiting, ...]:
         """As many of these as share the first's model and fit at their longest; at least one."""

@@ -143,8 +143,9 @@ class FuturePeak:
 
     def assume(self, quantiles: Quantiles | None) -> None:
         """Take every length to be distributed like this, or None: as predicted."""
-        self._assumed = quantiles
-        self._outdated = self._outdated or bool(self._joined)
+        if quantiles != self._assumed:
+            self._assumed = quantiles
+            self._outdated = self._outdated or bool(self._joined)
 
     def observed(self, ended: int, preempted: int) -> None:
         """So many requests ended, and so many were preempted, since the last call."""

@@ -4,15 +4,14 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from gateway.scheduling.admission import Admission
-from gateway.scheduling.arrivals import ArrivalOrder
 from gateway.scheduling.dispatch import Dispatch
-from gateway.scheduling.plain import PlainPolicy
+from gateway.scheduling.oldest_first import OldestFirst
 from gateway.scheduling.waiting import Waiting, WaitingBatch
 
 WINDOW: Final = 64  # oldest requests that are packed
 
 
-class S3Policy(PlainPolicy):
+class S3Policy(OldestFirst):
     """Packs the oldest requests into the free memory, decreasing first fit.
 
     What outgrows its reservation is the engine's supervisor's business.
@@ -20,22 +19,6 @@ class S3Policy(PlainPolicy):
 
     def __init__(self, *, admission: Admission, ids: Iterator[str]) -> None:
         super().__init__("s3", admission=admission, ids=ids)
-        self._arrivals = ArrivalOrder()
-
-    def __len__(self) -> int:
-        return len(self._arrivals)
-
-    def __contains__(self, request_id: str) -> bool:
-        return request_id in self._arrivals
-
-    def arrive(self, request: Waiting) -> None:
-        """Let a request wait. ValueError if one with this id waits already."""
-        self._arrivals.add(request)
-        self._watch(request)
-
-    def withdraw(self, request_id: str) -> bool:
-        """Forget a waiting request; False if it does not wait here."""
-        return self._arrivals.remove(request_id)
 
     def dispatch(self, now_s: float) -> Dispatch | None:
         """All of the oldest that fit, tried from the largest reservation down."""
@@ -54,10 +37,6 @@ class S3Policy(PlainPolicy):
         """Every request as a batch of its own, oldest first."""
         oldest = self._arrivals.first(len(self._arrivals))
         return [self._shown(request.id, [request], now_s) for request in oldest]
-
-    def check(self) -> None:
-        """AssertionError where the requests and their ids disagree."""
-        self._arrivals.check()
 
     def _reserved(self, request: Waiting) -> int:
         return request.prompt_tokens + self.admission.reserve(request)

@@ -24,7 +24,7 @@ class _Progress(Struct):
     generation_tokens: int = 0
 
 
-class Batches:
+class BatchesInFlight:
     """How long each batch took that ran undisturbed."""
 
     def __init__(self) -> None:
@@ -39,11 +39,13 @@ class Batches:
             self._of[request.id] = progress
 
     def settle(self, request_id: str, tokens: int, now_s: float) -> BatchOutcome | None:
-        """A request ended; the outcome of its batch where it was the last."""
-        batch = self._of.pop(request_id)
+        """A request ended; the outcome of its batch where it was the last and any generated."""
+        batch = self._of.pop(request_id, None)
+        if batch is None:
+            return None
         batch.left -= 1
         batch.generation_tokens = max(batch.generation_tokens, tokens)
-        if batch.left:
+        if batch.left or not batch.generation_tokens:
             return None
         return BatchOutcome(
             batch.size, batch.prompt_tokens, batch.generation_tokens, now_s - batch.began_s
@@ -52,3 +54,7 @@ class Batches:
     def forget(self, request_id: str) -> None:
         """A request waits again: its batch was disturbed, and nothing is learned of it."""
         self._of.pop(request_id)
+
+    def clear(self) -> None:
+        """Forget all: what now comes in between is no batch's doing."""
+        self._of.clear()
