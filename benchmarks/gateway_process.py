@@ -13,6 +13,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Final, Self
 
+import httpx
 import numpy as np
 from msgspec import Struct
 from sqlalchemy import func, select
@@ -30,6 +31,7 @@ START_S: Final = 120.0
 STOP_S: Final = 60.0
 RECORDED_S: Final = 30.0  # until the last request's record is in Postgres
 READY: Final = re.compile(r"ready on (http://\S+)")
+BUSY: Final = re.compile(r"^lmaas_engine_busy_seconds_total (\S+)$", re.MULTILINE)
 API_KEY: Final = "sk-lmaas-benchmarks"
 ADMIN_KEY: Final = "sk-lmaas-benchmarks-admin"
 
@@ -106,6 +108,11 @@ class GatewayProcess:
         """Counts our Postgres, which is no child of ours, as our own."""
         line = (self._data / "postgres" / "postmaster.pid").read_text().splitlines()[0]
         return Meter(lambda: reading([int(line)]))
+
+    def busy_s(self) -> float:
+        """What the engine's steps took since the start, in all."""
+        [value] = BUSY.findall(httpx.get(f"{self.url}/metrics").raise_for_status().text)
+        return float(value)
 
     def served(self, since: datetime, count: int) -> Served:
         """The requests that arrived since then. RuntimeError unless it is so many."""

@@ -38,21 +38,34 @@ SETTINGS: Final = {
     "prefix_sharing": "false",  # a replay knows lengths alone
     "tau_floor": -1,  # no falling back on order of arrival: it has tests of its own
 }
+PACINGS: Final = 3
 MEAN_OFF: Final = 0.10
 P99_OFF: Final = 0.15
 
 
 class Pass(Struct, frozen=True):
-    """One policy: what history says of the requests, what a client saw, and what replay says."""
+    """One policy: what history says of the requests, what a client saw, and what replay says.
+
+    `pace` is what the engine's steps took in all, over what the calibrated cost says of them: a
+    machine that does other things too is not as fast at all times. `replayed` goes by that pace,
+    `unpaced` by the calibration alone.
+    """
 
     served: Served
     client_s: Floats
+    pace: float
     replayed: Outcomes
+    unpaced: Outcomes
 
     @property
     def replayed_s(self) -> Floats:
         """Response times in replay."""
         return self.replayed.finished_s - self.served.workload.arrived_s
+
+    @property
+    def unpaced_s(self) -> Floats:
+        """Response times in replay as fast as calibrated."""
+        return self.unpaced.finished_s - self.served.workload.arrived_s
 
 
 def run(requests: int, load: float) -> None:
@@ -142,7 +155,7 @@ def rows_of(
     found: list[Row] = [_row(name, rate_s, measured) for name, measured in passes.items()]
     fit = engine.fit
     cost = msgspec.structs.asdict(fit.cost)
-    live_s, replay_s = _span_s(queued.served.response_s), _span_s(queued.replayed_s)
+    live_s, replay_s = _span_s(queued.served.response_s), _span_s(queued.unpaced_s)
     found.append(
         {
             "engine": engine.model,
@@ -172,6 +185,8 @@ def _row(policy: str, rate_s: float, measured: Measured[Pass]) -> Row:
         **{f"live_{name}_s": float(value) for name, value in live.items()},
         **{f"replay_{name}_s": float(value) for name, value in told.items()},
         **{f"{name}_off": float(told[name] / live[name] - 1) for name in live},
+        "pace": passed.pace,
+        "unpaced_mean_off": float(passed.unpaced_s.mean() / live_s.mean() - 1),
         "live_queued_s": float(passed.served.queued_s.mean()),
         "replay_queued_s": float(
             (passed.replayed.dispatched_s - passed.served.workload.arrived_s).mean()
@@ -190,11 +205,21 @@ def _passed(
     gateway: GatewayProcess, engine: CalibratedEngine, policy: PolicyName, planned: list[Planned]
 ) -> Pass:
     """Send requests, read what history has of them, and replay just that."""
-    since = datetime.now(UTC)
+    since, busy_s = datetime.now(UTC), gateway.busy_s()
     client_s = np.array(send(gateway.url, planned))
+    busy_s = gateway.busy_s() - busy_s
     served = gateway.served(since, len(planned))
-    outcomes = replay(served.workload, build_policy(policy, Options()), engine, tau_floor=None)
-    return Pass(served, client_s, outcomes)
+
+    def at(pace: float) -> Outcomes:
+        paced = msgspec.structs.replace(engine, cost=engine.fit.cost.paced(pace))
+        return replay(served.workload, build_policy(policy, Options()), paced, tau_floor=None)
+
+    pace, unpaced = 1.0, at(1.0)
+    outcomes = unpaced
+    for _ in range(PACINGS):  # a slower engine batches more, so the pace is found in steps
+        pace *= busy_s / outcomes.busy_s
+        outcomes = at(pace)
+    return Pass(served, client_s, pace, outcomes, unpaced)
 
 
 def _span_s(response_s: Floats) -> float:
@@ -207,5 +232,6 @@ def _told(report: Report, name: str, measured: Measured[Pass]) -> None:
     live_s, replay_s = passed.served.response_s, passed.replayed_s
     report.say(
         f"{name}: mean {live_s.mean():.3f} s live, {replay_s.mean():.3f} s in replay; "
-        f"p99 {np.quantile(live_s, 0.99):.3f} s and {np.quantile(replay_s, 0.99):.3f} s; {measured}"
+        f"p99 {np.quantile(live_s, 0.99):.3f} s and {np.quantile(replay_s, 0.99):.3f} s; "
+        f"steps took {passed.pace:.2f} times as long as calibrated; {measured}"
     )

@@ -28,7 +28,11 @@ ARRIVALS: Final[dict[str, tuple[ArrivalsName, ...]]] = {
 MAIN: Final = (TEXTS, "poisson")
 SHUFFLED: Final = "shuffled"
 MEAN_FIRST: Final = "mean-first"
-UNBOUNDED: Final = Options(max_delay_s=None, guard_tail=False, waiting_power=0.25)
+BOUNDED: Final = "bounded"
+SETTINGS: Final = {
+    BOUNDED: Options(waiting_weight=10.0),
+    MEAN_FIRST: Options(max_delay_s=None, waiting_weight=0.25),
+}
 ALWAYS: Final = (FCFS, OURS, OUR_ORACLE)
 PLAIN: Final = ("sjf", "hrrn")
 ORACLES: Final = ("oracle-sjf", "oracle-hrrn")
@@ -83,7 +87,8 @@ def sides(regime: Regime, load: float) -> Iterator[Side]:
     if main or load in SOME_LOADS:
         yield Side(name=SHUFFLED, policy=OURS, told="shuffled")
     if load == OVERLOAD:
-        yield Side(name=MEAN_FIRST, policy=OURS, options=UNBOUNDED)
+        for name, options in SETTINGS.items():
+            yield Side(name=name, policy=OURS, options=options)
 
 
 def loads_of(regime: Regime) -> tuple[float, ...]:

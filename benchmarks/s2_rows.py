@@ -8,7 +8,7 @@ import numpy as np
 from msgspec import Struct
 
 from benchmarks.report import Row
-from benchmarks.s2_cells import COMPARED, MEAN_FIRST, OVERLOAD, POOLS, SHUFFLED, Cell, Regime
+from benchmarks.s2_cells import COMPARED, OVERLOAD, POOLS, SETTINGS, SHUFFLED, Cell, Regime
 from benchmarks.sides import FCFS, OUR_ORACLE, OURS, pool_of, ratio
 from gateway.prediction.messages import LEVELS
 from gateway.replay.costs import EngineModel
@@ -128,14 +128,14 @@ def policy_row(point: Point) -> Row:
 
 
 def overload_rows(found: Iterable[Point]) -> Iterator[Row]:
-    """The two settings in overload: within bounds, and the mean first."""
+    """The settings in overload: the default, the tail kept short, the mean first."""
     for point in found:
-        if point.load == OVERLOAD and MEAN_FIRST in point.sides:
-            for name in (OURS, MEAN_FIRST):
+        if point.load == OVERLOAD:
+            for name in (OURS, *SETTINGS):
                 speed_up, tail = point.speed_up(name), point.over(name, "p99_s")
                 yield {
                     **_where(point),
-                    "setting": "bounded" if name == OURS else name,
+                    "setting": "default" if name == OURS else name,
                     "fcfs mean/ours": speed_up.mean,
                     "mean low": speed_up.low,
                     "mean high": speed_up.high,

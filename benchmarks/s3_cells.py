@@ -26,6 +26,8 @@ LEAST_REQUESTS: Final = 1_500
 SETTLED: Final = 0.3  # of the requests start before anything is measured
 MAXIMUM: Final = "maximum"
 PEAK: Final = "peak"  # our default
+SELDOM: Final = "peak, seldom preempting"
+MOST_PREEMPTED: Final = 0.005
 ORACLE: Final = "peak oracle"
 
 
@@ -64,6 +66,7 @@ SIDES: Final = (
     Side(name="S³ oracle", policy="s3", told="oracle"),
     Side(name="held", policy=FCFS, options=Options(admission="held")),
     Side(name=PEAK, policy=FCFS),
+    Side(name=SELDOM, policy=FCFS, options=Options(preempted_share=MOST_PREEMPTED)),
     Side(name=ORACLE, policy=FCFS, told="oracle"),
 )
 

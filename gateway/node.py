@@ -224,10 +224,10 @@ def _options(settings: Settings) -> Options:
     return Options(
         admission=None if settings.admission == "own" else settings.admission,
         admission_z=settings.admission_z,
+        preempted_share=settings.preempted_share,
         waste_limit=settings.batch_waste,
         max_delay_s=settings.max_delay_s,
-        guard_tail=settings.guard_tail,
-        waiting_power=settings.waiting_power,
+        waiting_weight=settings.waiting_weight,
         fixed_batch=settings.fixed_batch,
     )
 

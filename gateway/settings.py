@@ -96,22 +96,16 @@ class Settings(Struct, frozen=True, rename=_variable):
             "would start it; divided by its tier's urgency",
         ),
     ] = 60.0
-    guard_tail: Annotated[
-        bool,
-        Meta(
-            description="let waiting weigh more the longer first come, first served would make "
-            "requests wait: the slowest answers gain, the mean loses"
-        ),
-    ] = True
-    waiting_power: Annotated[
+    waiting_weight: Annotated[
         float,
         Meta(
             ge=0,
-            le=16,
-            description="how waiting weighs against length: 0 is shortest first, 1 highest "
-            "response ratio next, more is nearer to first come, first served",
+            le=100,
+            description="how waiting weighs against length: 0 is shortest first, whose mean the "
+            "default comes near to; with 10 the slowest answers in overload are hardly slower than "
+            "first come, first served would make them",
         ),
-    ] = 0.5
+    ] = 2.0
     tau_floor: Annotated[
         float,
         Meta(
@@ -126,9 +120,18 @@ class Settings(Struct, frozen=True, rename=_variable):
         Meta(
             ge=0,
             description="standard deviations kept free above the expected KV peak, at first: "
-            "preemptions raise it",
+            "then as few as preemptions allow",
         ),
-    ] = 3.0
+    ] = 1.0
+    preempted_share: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="share of requests that may be preempted where many wait for memory: a "
+            "pause for a few, and more requests at once for all",
+        ),
+    ] = 0.05
     prediction_budget_ms: Annotated[
         float, Meta(gt=0, description="longest wait for a prediction; then history answers")
     ] = 50.0

@@ -81,6 +81,7 @@ class Dispatcher:
         self._watching = False
         self._steps = 0
         self._ends = 0
+        self._pressed_ends = 0  # while others waited
         self._preemptions = 0
 
     @property
@@ -302,6 +303,7 @@ class Dispatcher:
         if step.finished:
             self._finish(step.finished)
         self._steps += 1
+        self.metrics.stepped(step)
         self.policy.admission.advance(1)
         if self._steps % STEPS_BETWEEN_REVISIONS == 0 and self._running:
             self._revise()
@@ -457,13 +459,14 @@ class Dispatcher:
         except Exception:  # one record that cannot be made must not end all other answers
             log.exception("request_not_recorded", request=str(live.id))
         self._ends += 1
+        self._pressed_ends += bool(self._waiting)
         if self._ends % ENDS_BETWEEN_JUDGEMENTS == 0:
             self._judge()
 
     def _judge(self) -> None:
         """Tell the policy how many were preempted, and whether predictions still hold."""
-        self.policy.admission.observed(ENDS_BETWEEN_JUDGEMENTS, self._preemptions)
-        self._preemptions = 0
+        self.policy.admission.observed(self._pressed_ends, self._preemptions)
+        self._pressed_ends = self._preemptions = 0
         trusted = self._trusted()
         if trusted != self._trusts:
             self._trusts = trusted

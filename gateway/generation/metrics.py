@@ -12,6 +12,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
+from engine.protocol import Step
 from gateway.errors import DeadlineUnreachable
 from gateway.generation.live import LiveRequest
 from gateway.scheduling.dispatch import Dispatch
@@ -109,6 +110,14 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
+        self._engine = {
+            kind: Counter(f"lmaas_engine_{kind}", words, registry=registry)
+            for kind, words in (
+                ("steps", "Steps of the engine."),
+                ("busy_seconds", "What its steps took."),
+                ("computed_tokens", "Tokens that they ran through the model."),
+            )
+        }
         self._size = _histogram("lmaas_batch_size", "Requests of a batch.", SIZES, registry)
         self._wait = _histogram("lmaas_wait_seconds", "From arrival to start.", SECONDS, registry)
         self._first = _histogram(
@@ -142,6 +151,12 @@ class Metrics:
     def decided(self, seconds: float) -> None:
         """A decision what to start took so long."""
         self._decision.observe(seconds)
+
+    def stepped(self, step: Step) -> None:
+        """The engine did a step."""
+        self._engine["steps"].inc()
+        self._engine["busy_seconds"].inc(step.took_s)
+        self._engine["computed_tokens"].inc(step.computed)
 
     def dispatched(self, dispatch: Dispatch) -> None:
         """A batch was started."""

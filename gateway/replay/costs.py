@@ -6,6 +6,7 @@ from typing import Annotated, Protocol, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import astuple
 
 from gateway.errors import InvalidRequest, NotFound
 
@@ -48,6 +49,10 @@ class LinearCost(Struct, frozen=True, tag="linear", tag_field="kind"):
             + self.kv_token_s * kv_tokens
             + self.prompt_read_s * prompt_reads
         )
+
+    def paced(self, factor: float) -> "LinearCost":
+        """The cost where everything takes `factor` times as long."""
+        return LinearCost(*(factor * part for part in astuple(self)))
 
     def run_seconds(self, sequences: int, kv_tokens: float, steps: int) -> float:
         """`steps` steps of decoding in a row, from `kv_tokens` on; each sequence grows a token."""

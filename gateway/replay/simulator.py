@@ -135,7 +135,7 @@ class Simulation:
             self._tell_steps(engine.steps)
             for sequence in finished:
                 self._end(sequence, now_s)
-            self._count_preemptions(len(finished))
+            self._count_preemptions(len(finished) if self._waiting else 0)
             if broken:
                 self._halve(broken)
             return True

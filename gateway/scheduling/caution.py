@@ -2,35 +2,25 @@
 
 from typing import Final
 
-LEAST: Final = 0.5
+LEAST: Final = 0.0  # what is expected, and nothing above
 MOST: Final = 8.0
-WINDOW: Final = 100  # ended requests between two changes
-TOO_MANY: Final = 0.005  # of them preempted
-RAISE: Final = 0.35
-LOWER: Final = 0.93  # times
+GAIN: Final = 0.2
+TARGET: Final = 0.05
 
 
 class Caution:
     """The z of admission, in standard deviations.
 
-    Raised where more than 0.5 % of the last requests were preempted, lowered a little where none
-    was.
+    Each preempted request raises it, each that ended while others waited lowers it, so that it
+    comes to rest where a share `target` of these is preempted (stochastic approximation, Robbins
+    and Monro 1951): errors that correlate, which z knows nothing of, are paid for like all others.
     """
 
-    def __init__(self, z: float) -> None:
+    def __init__(self, z: float, target: float = TARGET) -> None:
         self.z = z  # standard deviations to keep free
-        self._ended = 0
-        self._preempted = 0
+        self._target = target
 
     def observed(self, ended: int, preempted: int) -> None:
-        """So many requests ended, and so many were preempted, since the last call."""
-        self._ended += ended
-        self._preempted += preempted
-        if self._ended < WINDOW:
-            return
-        share = self._preempted / self._ended
-        if share > TOO_MANY:
-            self.z = min(self.z + RAISE, max(MOST, self.z))
-        elif not self._preempted:
-            self.z = max(self.z * LOWER, min(LEAST, self.z))
-        self._ended = self._preempted = 0
+        """So many requests ended while others waited, and so many were preempted, since then."""
+        z = self.z + GAIN * (preempted - self._target * ended)
+        self.z = min(max(z, min(LEAST, self.z)), max(MOST, self.z))

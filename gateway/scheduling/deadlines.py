@@ -1,22 +1,35 @@
-"""Requests with a deadline: which are late, and which cannot be met any more."""
+"""Requests with a deadline: which are late, and which cannot be met any more.
+
+In overload the earliest deadline first brings every request to its start when it is nearly too
+late, and hardly any to its end in time (Locke, Best-effort decision making for real-time
+scheduling, 1986). So the late go first only while they are few and will probably be in time.
+"""
 
 from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
 from math import inf
+from typing import Final, TypeAlias
 
 from msgspec import Struct
 
 from gateway.scheduling.entry import Entry
+from gateway.scheduling.least import Least
 from gateway.scheduling.waiting import Waiting
+
+MOST_LATE: Final = 0.25  # of those waiting; where there are more, nobody goes first for it
+
+Queue: TypeAlias = list[tuple[float, int, Entry]]
+"""A heap of entries by a time."""
 
 
 class Window(Struct, frozen=True):
     """When a request has to start, on the scheduler's clock; inf where it does not matter.
 
-    From `late_s` on it goes before all but the overdue; after `hopeless_s` it is not worth a start.
+    From `late_s` to `unlikely_s` it is late; after `hopeless_s` it is not worth a start.
     """
 
     late_s: float
+    unlikely_s: float
     hopeless_s: float
 
 
@@ -25,47 +38,63 @@ def window_of(
 ) -> Window:
     """When a request has to start, where a generation of so many tokens takes `seconds(tokens)`.
 
-    It is late once an answer as long as its 0.9 quantile might miss the deadline. It is hopeless
-    once an answer would that only one in thirty comes below: the length as far below the 0.1
-    quantile as that is below the 0.25 quantile. Predictions that are not trusted condemn nobody.
+    It is late once an answer as long as its 0.9 quantile might miss the deadline, and unlikely to
+    be in time once its median would. It is hopeless once an answer would that only one in thirty
+    comes below: the length as far below the 0.1 quantile as that is below the 0.25 quantile.
+    Predictions that are not trusted condemn nobody.
     """
-    late_s = hopeless_s = inf
+    late_s = unlikely_s = hopeless_s = inf
     if request.deadline_s is not None:
         low, lower = request.quantiles[:2]
-        late_s = request.deadline_s - seconds(request.quantiles[4])
+        late_s = request.deadline_s - seconds(request.upper)
+        unlikely_s = request.deadline_s - seconds(request.median)
         hopeless_s = request.deadline_s - (seconds(low * low / lower) if trusted else 0.0)
     if request.start_by_s is not None:
         hopeless_s = min(hopeless_s, request.start_by_s)
-    return Window(late_s, hopeless_s)
+    return Window(late_s, unlikely_s, hopeless_s)
 
 
 class Deadlines:
-    """Entries by the time at which they become late, and then hopeless."""
+    """Waiting entries by the times at which they become late, unlikely and hopeless."""
 
     def __init__(self) -> None:
-        self._becoming_late: list[tuple[float, int, Entry]] = []
-        self._late: list[tuple[float, int, Entry]] = []
-        self._becoming_hopeless: list[tuple[float, int, Entry]] = []
+        self._becoming_late: Queue = []
+        self._becoming_unlikely: Queue = []
+        self._becoming_hopeless: Queue = []
+        self._late: dict[int, Entry] = {}
+        self._soonest = Least(self._late)
         self._adds = 0
 
     def add(self, entry: Entry, window: Window) -> None:
         """Watch an entry."""
         if window.late_s < inf:
             heappush(self._becoming_late, (window.late_s, entry.serial, entry))
+            heappush(self._becoming_unlikely, (window.unlikely_s, entry.serial, entry))
         if window.hopeless_s < inf:
             heappush(self._becoming_hopeless, (window.hopeless_s, entry.serial, entry))
             self._forget_gone()
 
-    def late(self, now_s: float) -> Entry | None:
-        """Of the late ones that wait, the one whose deadline is next."""
+    def remove(self, entry: Entry) -> None:
+        """An entry waits no more."""
+        self._late.pop(entry.serial, None)
+
+    def late(self, now_s: float, waiting: int) -> Entry | None:
+        """Of the late ones the one whose deadline is next.
+
+        None where they are more than a quarter of those `waiting`, and more than one.
+        """
         while self._becoming_late and self._becoming_late[0][0] <= now_s:
             entry = heappop(self._becoming_late)[2]
             deadline_s = entry.request.deadline_s
             assert deadline_s is not None
-            heappush(self._late, (deadline_s, entry.serial, entry))
-        while self._late and not self._late[0][2].waits:
-            heappop(self._late)
-        return self._late[0][2] if self._late else None
+            if entry.waits:
+                self._late[entry.serial] = entry
+                self._soonest.push(deadline_s, entry.serial)
+        while self._becoming_unlikely and self._becoming_unlikely[0][0] < now_s:
+            self._late.pop(heappop(self._becoming_unlikely)[1], None)
+        if not self._late or len(self._late) > max(MOST_LATE * waiting, 1):
+            return None
+        return self._late[self._soonest.top()[1]]
 
     def hopeless(self, now_s: float) -> Iterator[Entry]:
         """Waiting entries that cannot be met any more; each is told once."""
@@ -80,6 +109,6 @@ class Deadlines:
         if self._adds < len(self._becoming_hopeless) // 2 + 16:
             return
         self._adds = 0
-        for heap in (self._becoming_late, self._becoming_hopeless):
+        for heap in (self._becoming_late, self._becoming_unlikely, self._becoming_hopeless):
             heap[:] = [item for item in heap if item[2].waits]
             heapify(heap)

@@ -8,13 +8,15 @@ from gateway.scheduling.waiting import Waiting
 class Entry(Struct, eq=False):
     """A request from its arrival to its start.
 
-    `serving_s` is S, how long it will run; `work` what joining takes, in KV token-steps. Its turn
-    under first come, first served came at `turn_s`. `serial` is unique.
+    `serving_s` is S, how long it will run; `cost` what it takes of the engine, in KV token-steps.
+    Its wait counts from `since_s`. Its turn under first come, first served came at `turn_s`.
+    `serial` is unique.
     """
 
     serial: int
     request: Waiting
     serving_s: float
-    work: float
+    cost: float
+    since_s: float = 0.0
     turn_s: float | None = None
     waits: bool = True

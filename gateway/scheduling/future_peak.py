@@ -14,7 +14,7 @@ import numpy as np
 from msgspec import Struct, structs
 
 from gateway.scheduling.capacity import NO_CAPACITY, Capacity
-from gateway.scheduling.caution import Caution
+from gateway.scheduling.caution import TARGET, Caution
 from gateway.scheduling.horizon import EACH, FIRST, LAST, intervals
 from gateway.scheduling.remaining import Floats, Lengths, survival
 from gateway.scheduling.waiting import Quantiles, Running, Waiting
@@ -57,8 +57,8 @@ class FuturePeak:
     A candidate costs some tens of microseconds, however many run.
     """
 
-    def __init__(self, z: float) -> None:
-        self._caution = Caution(z)
+    def __init__(self, z: float, preempted_share: float = TARGET) -> None:
+        self._caution = Caution(z, preempted_share)
         self._joined: dict[str, Use] = {}
         self._assumed: Quantiles | None = None
         self.resize(NO_CAPACITY)
@@ -148,7 +148,7 @@ class FuturePeak:
             self._outdated = self._outdated or bool(self._joined)
 
     def observed(self, ended: int, preempted: int) -> None:
-        """So many requests ended, and so many were preempted, since the last call."""
+        """So many requests ended while others waited, and so many were preempted, since then."""
         self._caution.observed(ended, preempted)
 
     def _take(self, request: Waiting) -> bool:

@@ -65,7 +65,7 @@ class LengthAwarePolicy:
             serial=next(self._serials),
             request=request,
             serving_s=self._seconds(request, generation),
-            work=joining_cost(request.prompt_tokens, generation),
+            cost=joining_cost(request.prompt_tokens, generation),
         )
         queue = self._tenants.get(request.tenant)
         if queue is None:

@@ -1,4 +1,4 @@
-"""Waiting requests of one tenant that run about as long: a batch of similar length."""
+"""Waiting requests of one tenant that cost about as much: a batch of similar length."""
 
 from itertools import takewhile
 from math import floor, log
@@ -7,61 +7,61 @@ from typing import Final, TypeAlias
 from gateway.scheduling.entry import Entry
 from gateway.scheduling.least import Least
 
-WIDTH: Final = 1.25  # serving time of the longest of a class by that of the shortest
+WIDTH: Final = 1.5  # cost of the dearest of a class by that of the cheapest
 _LOG_WIDTH: Final = log(WIDTH)
-SHORTEST_WAIT_S: Final = 1e-3
 
 ClassKey: TypeAlias = tuple[str, float, int]
-"""Model, urgency and level: `WIDTH`ⁿ ≤ S < `WIDTH`ⁿ⁺¹ seconds."""
+"""Model, urgency and level: `WIDTH`ⁿ ≤ cost < `WIDTH`ⁿ⁺¹ KV token-steps."""
 
 
 def class_of(entry: Entry) -> ClassKey:
     """The class that a request belongs to."""
     request = entry.request
-    return request.model, request.urgency, floor(log(entry.serving_s) / _LOG_WIDTH)
+    return request.model, request.urgency, floor(log(entry.cost) / _LOG_WIDTH)
 
 
 class LengthClass:
-    """The members of one class, oldest first; ranked by its oldest."""
+    """The members of one class, in the order of `since_s`; ranked by the first of them."""
 
     def __init__(self, key: ClassKey, name: str) -> None:
         self.name = name
         self.members: dict[int, Entry] = {}
-        self._arrival = Least(self.members)
+        self._waits = Least(self.members)
         _, self._urgency, level = key
-        self._log_serving = (level + 0.5) * _LOG_WIDTH
+        self._log_worth = log(self._urgency) - (level + 0.5) * _LOG_WIDTH
 
     def add(self, entry: Entry) -> None:
         """Take a member in."""
         self.members[entry.serial] = entry
-        self._arrival.push(entry.request.arrived_s, entry.serial)
+        self._waits.push(entry.since_s, entry.serial)
 
     def remove(self, entry: Entry) -> None:
         """Let a member go. KeyError if it is none."""
         del self.members[entry.serial]
 
     def first(self, count: int) -> list[Entry]:
-        """The `count` members that arrived first, in that order."""
-        return [self.members[serial] for serial in self._arrival.first(count)]
+        """The `count` members of the longest wait, in that order."""
+        return [self.members[serial] for serial in self._waits.first(count)]
 
     @property
     def oldest_s(self) -> float:
-        """Arrival of the member that has waited longest."""
-        return self._arrival.top()[0]
+        """Arrival of the member that came first: O(n)."""
+        return min(entry.request.arrived_s for entry in self.members.values())
 
-    def rank(self, now_s: float, power: float) -> float:
-        """Logarithm of (urgency·W)^power/S, W the wait of its oldest.
+    def rank(self, now_s: float, a_second: float) -> float:
+        """Logarithm of urgency·exp(`a_second`·urgency·W)/cost, W the wait of its first.
 
-        With a power of 1 this orders as the response ratio does, as 1 + W/S does by W/S; with less
-        it comes near to shortest first (0), with more to first come, first served.
+        The response ratio W/S with waits that count exponentially: for jobs whose lengths are
+        known, one after another, no order has a lighter tail where `a_second` is the rate at which
+        that of first come, first served falls off (Boost; Yu and Scully, SIGMETRICS 2024).
         """
-        return self._rank(now_s - self.oldest_s, power)
+        return self._rank(now_s - self._waits.top()[0], a_second)
 
-    def above(self, rank: float, now_s: float, power: float, most: int) -> list[Entry]:
-        """Its oldest and whoever else ranks as high by its own wait, `most` of them at most."""
+    def above(self, rank: float, now_s: float, a_second: float, most: int) -> list[Entry]:
+        """Its first and whoever else ranks as high by its own wait, `most` of them at most."""
         first, *others = self.first(most)
-        high = takewhile(lambda e: self._rank(now_s - e.request.arrived_s, power) >= rank, others)
+        high = takewhile(lambda e: self._rank(now_s - e.since_s, a_second) >= rank, others)
         return [first, *high]
 
-    def _rank(self, waited_s: float, power: float) -> float:
-        return power * log(max(waited_s * self._urgency, SHORTEST_WAIT_S)) - self._log_serving
+    def _rank(self, waited_s: float, a_second: float) -> float:
+        return a_second * self._urgency * waited_s + self._log_worth

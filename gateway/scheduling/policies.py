@@ -7,6 +7,7 @@ from typing import Final, Literal, Protocol, TypeAlias, get_args, runtime_checka
 from msgspec import Struct
 
 from gateway.scheduling.admission import Admission, AdmissionName
+from gateway.scheduling.caution import TARGET
 from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.fixed import FixedPolicy
 from gateway.scheduling.future_peak import FuturePeak
@@ -98,17 +99,18 @@ class LockstepPolicy(Policy, Protocol):
 class Options(Struct, frozen=True, kw_only=True):
     """What the policies can be told.
 
-    `admission` None takes each policy's own rule. `admission_z` is in standard deviations,
-    `waste_limit` is Φ in token reads. `max_delay_s`, `waiting_power` and `guard_tail` are those of
-    `Bounds`: (0, large) is near to first come, first served, (None, 0) is shortest first.
+    `admission` None takes each policy's own rule. `admission_z`, in standard deviations, holds at
+    first and settles where `preempted_share` of all requests is preempted. `waste_limit` is Φ in
+    token reads. `max_delay_s` and `waiting_weight` are those of `Bounds`: no delay is near to
+    first come, first served, (None, 0) is cheapest first.
     """
 
     admission: AdmissionName | None = None
-    admission_z: float = 3.0
+    admission_z: float = 1.0
+    preempted_share: float = TARGET
     waste_limit: float = 50_000.0
     max_delay_s: float | None = 60.0
-    waiting_power: float = 0.5
-    guard_tail: bool = True
+    waiting_weight: float = 2.0
     fixed_batch: int = 8
 
 
@@ -120,10 +122,10 @@ OWN_ADMISSION: Final[dict[PolicyName, AdmissionName]] = {
 }
 
 
-def build_admission(name: AdmissionName, z: float) -> Admission:
+def build_admission(name: AdmissionName, z: float, preempted_share: float = TARGET) -> Admission:
     """The rule of this name, for a pool that it is yet to be told of."""
     if name == "peak":
-        return FuturePeak(z)
+        return FuturePeak(z, preempted_share)
     return UpperPeak() if name == "upper" else SumOfReservations(name)
 
 
@@ -138,14 +140,14 @@ def build_policy(name: PolicyName, options: Options, ids: Iterator[str] | None =
     """
     ids = ids if ids is not None else map("b{}".format, count(1))
     rule = options.admission or OWN_ADMISSION.get(name, "peak")
-    admission = build_admission(rule, options.admission_z)
+    admission = build_admission(rule, options.admission_z, options.preempted_share)
     if name in RANKS:
         return RankedPolicy(name, RANKS[name], admission=admission, ids=ids)
     return BUILDERS[name](options, admission, ids)
 
 
 def _lmaas(options: Options, admission: Admission, ids: Iterator[str]) -> Policy:
-    bounds = Bounds(options.max_delay_s, options.waiting_power, options.guard_tail)
+    bounds = Bounds(options.max_delay_s, options.waiting_weight)
     return LengthAwarePolicy("lmaas", admission=admission, bounds=bounds, ids=ids)
 
 

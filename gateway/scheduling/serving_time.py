@@ -17,6 +17,7 @@ SHAPE_WEIGHT: Final = 0.01  # outcomes that the prior's shape is worth at first;
 PROBES: Final = ((1, 64, 16), (1, 64, 1024), (1, 2048, 16), (16, 512, 64), (64, 128, 256))
 SAME: Final = 1.1
 EARLY: Final = 64  # outcomes, each of which changes the pace at once
+FEW: Final = 8  # outcomes; nothing is known of what is usual before
 EVERY: Final = 16  # later ones do together
 OUTLIER: Final = 8.0  # an outcome counts at most this many times its estimate, and at least 1/8
 
@@ -91,7 +92,7 @@ class ServingTime:
         """Learn from one outcome; one that is not a positive time is ignored."""
         if not (isfinite(serving_s) and serving_s > 0):
             return
-        if self._weight:
+        if self._outcomes >= FEW:
             usual = self.estimate(size, prompt_tokens, generation_tokens)
             serving_s = min(max(serving_s, usual / OUTLIER), usual * OUTLIER)
         taken = np.array(quantities(size, prompt_tokens, generation_tokens))

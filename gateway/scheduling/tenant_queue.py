@@ -14,31 +14,23 @@ from gateway.scheduling.entry import Entry
 from gateway.scheduling.first_come import FirstCome
 from gateway.scheduling.least import Least
 from gateway.scheduling.length_class import ClassKey, LengthClass, class_of
+from gateway.scheduling.wait_scale import WaitScale
 from gateway.scheduling.waiting import Waiting
 
 TOGETHER: Final = 8  # requests that go in one dispatch at most
-STEEPER: Final = 3.0  # most that the power grows by where the tail is guarded
 
 
 class Bounds(Struct, frozen=True):
     """How the order weighs waiting, and how unfair it may be.
 
-    Ranks are (urgency·W)^`waiting_power`/S. A request starts `max_delay_s`, divided by its urgency,
-    after its turn under first come, first served at most (None: any time), and one admission wait.
-    With `guard_tail` the power grows by the wait under first come, first served, measured in
-    `max_delay_s`: the more overload, the nearer to order of arrival.
+    A request that has waited T, as long as first come, first served makes requests wait, goes
+    before a fresh one that costs e^`waiting_weight` times less. It starts `max_delay_s`, divided
+    by its urgency, after its turn under first come, first served at most (None: any time), and one
+    admission wait.
     """
 
     max_delay_s: float | None = 60.0
-    waiting_power: float = 0.5
-    guard_tail: bool = True
-
-    def power(self, turn_wait_s: float) -> float:
-        """The power where first come, first served makes requests wait so long."""
-        if not self.guard_tail or self.max_delay_s is None:
-            return self.waiting_power
-        overload = turn_wait_s / self.max_delay_s if self.max_delay_s else inf
-        return self.waiting_power + min(overload, STEEPER)
+    waiting_weight: float = 2.0
 
 
 class Candidates(Struct, frozen=True):
@@ -51,8 +43,8 @@ class Candidates(Struct, frozen=True):
 class TenantQueue:
     """One tenant's waiting requests, in batches of similar length, highest rank first.
 
-    Before the ranks go those put back for as long as the bound allows, oldest first, and then
-    those whose deadline is near, earliest first.
+    Before the ranks go those put back for as long as the bound allows, oldest first, and then,
+    while they are few, those whose deadline is near, earliest first.
     """
 
     def __init__(self, bounds: Bounds, names: Iterator[str]) -> None:
@@ -62,7 +54,7 @@ class TenantQueue:
         self._arrival = Least(self._entries)
         self._classes: dict[ClassKey, LengthClass] = {}
         self._first_come = FirstCome[Entry]()
-        self._turn_wait_s = 0.0
+        self._scale = WaitScale()
         self._put_back: list[tuple[float, int, Entry]] = []  # by the time they are overdue
         self._overdue: list[tuple[float, int, Entry]] = []  # by arrival
         self._deadlines = Deadlines()
@@ -71,15 +63,16 @@ class TenantQueue:
         return len(self._entries)
 
     @property
-    def power(self) -> float:
-        """The power of waiting now."""
-        return self._bounds.power(self._turn_wait_s)
+    def a_second(self) -> float:
+        """What a second of waiting counts for now, on the logarithm of a rank."""
+        return self._bounds.waiting_weight / self._scale.seconds
 
     def add(self, entry: Entry, window: Window, now_s: float) -> None:
         """Let a request wait."""
+        entry.since_s = entry.request.arrived_s - self._scale.arrived(entry.serving_s)
         self._entries[entry.serial] = entry
         self._arrival.push(entry.request.arrived_s, entry.serial)
-        self._first_come.arrive(entry, entry.work)
+        self._first_come.arrive(entry, entry.cost)
         self._deadlines.add(entry, window)
         key = class_of(entry)
         if key not in self._classes:
@@ -91,7 +84,8 @@ class TenantQueue:
         """A request started, or went away. KeyError if it does not wait here."""
         del self._entries[entry.serial]
         entry.waits = False
-        self._first_come.start(entry.work)
+        self._first_come.start(entry.cost)
+        self._deadlines.remove(entry)
         key = class_of(entry)
         self._classes[key].remove(entry)
         if not self._classes[key].members:
@@ -113,7 +107,7 @@ class TenantQueue:
         overdue = self._most_overdue(now_s)
         if overdue is not None:
             return Candidates([overdue], "overdue")
-        late = self._deadlines.late(now_s)
+        late = self._deadlines.late(now_s, len(self._entries))
         if late is not None:
             return Candidates([late], "late")
         if by_arrival:
@@ -128,27 +122,27 @@ class TenantQueue:
         """The batches that wait, highest rank first, or by the arrival of their oldest."""
         if by_arrival:
             return sorted(self._classes.values(), key=lambda batch: batch.oldest_s)
-        power = self.power
-        return sorted(self._classes.values(), key=lambda b: b.rank(now_s, power), reverse=True)
+        a_second = self.a_second
+        return sorted(self._classes.values(), key=lambda b: b.rank(now_s, a_second), reverse=True)
 
     def _best(self, now_s: float) -> list[Entry]:
         """Of the batch of highest rank those that rank above the next batch."""
-        power = self.power
+        a_second = self.a_second
         best, highest, second = None, -inf, -inf
         for batch in self._classes.values():
-            rank = batch.rank(now_s, power)
+            rank = batch.rank(now_s, a_second)
             if rank > highest:
                 best, highest, second = batch, rank, highest
             elif rank > second:
                 second = rank
-        return best.above(second, now_s, power, TOGETHER) if best else []
+        return best.above(second, now_s, a_second, TOGETHER) if best else []
 
     def _note_turns(self, now_s: float) -> None:
         """Whose turn has come under first come, first served; from then on the bound counts."""
         most_s = self._bounds.max_delay_s
         for entry in self._first_come.due():
             entry.turn_s = now_s
-            self._turn_wait_s = now_s - entry.request.arrived_s
+            self._scale.turned(now_s - entry.request.arrived_s)
             if most_s is not None and entry.waits:
                 due_s = now_s + most_s / entry.request.urgency
                 heappush(self._put_back, (due_s, entry.serial, entry))

@@ -54,7 +54,7 @@ class Running(Struct, frozen=True):
 
 
 class WaitingBatch(Struct, frozen=True):
-    """A batch as it waits: its requests oldest first, its serving time S, its ratio R now."""
+    """A batch as it waits: its requests in order, its serving time S, its ratio R now."""
 
     id: str
     model: str
@@ -76,4 +76,4 @@ class WaitingBatch(Struct, frozen=True):
     @property
     def oldest_s(self) -> float:
         """Arrival of the request that has waited longest."""
-        return self.requests[0].arrived_s
+        return min(request.arrived_s for request in self.requests)

@@ -15,7 +15,8 @@ from gateway.tenancy.scopes import Scope
 
 AdmissionRule: TypeAlias = Literal["own", "peak", "upper", "reserved", "maximum", "held"]
 AtLeast0: TypeAlias = Annotated[float, Meta(ge=0)]
-Power: TypeAlias = Annotated[float, Meta(ge=0, le=16)]
+Weight: TypeAlias = Annotated[float, Meta(ge=0, le=100)]
+Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
 
 OWN: Final = "own"
 UNTRUSTED: Final = "predictions have told too little of the order of lengths lately"
@@ -32,9 +33,9 @@ class PolicyRequest(Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     admission: AdmissionRule | UnsetType = UNSET
     admission_z: AtLeast0 | UnsetType = UNSET
+    preempted_share: Share | UnsetType = UNSET
     max_delay_s: AtLeast0 | UnsetType | None = UNSET
-    guard_tail: bool | UnsetType = UNSET
-    waiting_power: Power | UnsetType = UNSET
+    waiting_weight: Weight | UnsetType = UNSET
 
     def changed(self, options: Options) -> Options:
         """The options with what is given here."""
@@ -56,9 +57,9 @@ class PolicyAnswer(Struct, frozen=True, kw_only=True):
     why: str | None
     admission: AdmissionRule
     admission_z: float
+    preempted_share: float
     max_delay_s: float | None
-    guard_tail: bool
-    waiting_power: float
+    waiting_weight: float
 
     @classmethod
     def of(cls, generations: Generations) -> Self:
@@ -72,9 +73,9 @@ class PolicyAnswer(Struct, frozen=True, kw_only=True):
             why=why if order == "arrival" else None,
             admission=options.admission or OWN,
             admission_z=options.admission_z,
+            preempted_share=options.preempted_share,
             max_delay_s=options.max_delay_s,
-            guard_tail=options.guard_tail,
-            waiting_power=options.waiting_power,
+            waiting_weight=options.waiting_weight,
         )
 
 

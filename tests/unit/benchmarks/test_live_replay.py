@@ -44,7 +44,7 @@ def a_pass(live_s: Any, replayed_s: Any) -> Pass:
         dispatched_s=np.zeros(len(replayed_s)),
         preemptions=np.array([1, 2]),
     )
-    return Pass(served(live_s), np.asarray(live_s), replayed)  # type: ignore[arg-type]
+    return Pass(served(live_s), np.asarray(live_s), 1.2, replayed, replayed)  # type: ignore[arg-type]
 
 
 def rows(factor: float, tail: float = 1.0) -> list[Any]:

@@ -163,9 +163,19 @@ class Scene:
         *,
         kv: KvState = KV,
         logprobs: dict[str, list[TokenLogprobs]] | None = None,
+        took_s: float = 0.0,
+        computed: int = 0,
     ) -> None:
         self.dispatcher.engine_stepped(
-            Step(next(self._steps), kv, tokens or {}, logprobs or {}, list(finished))
+            Step(
+                next(self._steps),
+                kv,
+                tokens or {},
+                logprobs or {},
+                list(finished),
+                took_s=took_s,
+                computed=computed,
+            )
         )
 
     @property

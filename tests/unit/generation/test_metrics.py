@@ -42,6 +42,18 @@ async def test_finished_request_is_counted_with_its_tokens_and_times(scene: Scen
     assert (value(registry, "lmaas_decision_seconds_count") or 0) >= 1
 
 
+async def test_steps_of_the_engine_are_counted_with_what_they_took(scene: Scene) -> None:
+    scene.connect()
+    request = scene.request()
+    await scene.enqueue(request)
+    for took_s, computed in ((0.5, 3), (0.25, 1)):
+        scene.step({request.sequence_id: [7]}, took_s=took_s, computed=computed)
+    registry = scene.dispatcher.metrics.registry
+    assert value(registry, "lmaas_engine_steps_total") == 2
+    assert value(registry, "lmaas_engine_busy_seconds_total") == 0.75
+    assert value(registry, "lmaas_engine_computed_tokens_total") == 4
+
+
 async def test_cut_off_answer_says_nothing_of_the_prediction(scene: Scene) -> None:
     scene.connect()
     request = scene.request()

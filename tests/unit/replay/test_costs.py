@@ -80,3 +80,12 @@ def test_file_without_an_engine_is_refused(tmp_path: Path) -> None:
     (tmp_path / "engine.json").write_text('{"cost": {"kind": "linear", "step_s": -1}}')
     with pytest.raises(InvalidRequest, match="describes no engine"):
         read_engine(tmp_path / "engine.json")
+
+
+def test_paced_cost_is_in_proportion() -> None:
+    cost = LinearCost(step_s=2e-3, prompt_token_s=5e-5, sequence_s=8e-5, kv_token_s=3e-7)
+    shape = 40, 7, 900.0, 120.0
+    assert cost.paced(1.5).seconds(*shape) == pytest.approx(1.5 * cost.seconds(*shape))
+    assert cost.paced(1.5).run_seconds(7, 900, 31) == pytest.approx(
+        1.5 * cost.run_seconds(7, 900, 31)
+    )

@@ -321,7 +321,7 @@ class SlowReplay:
                 longest = max(r.prompt_tokens for r in batch[0])
                 self.policy.observe(len(batch[0]), longest, max(batch[1]), now_s - batch[2])
         new = self.engine.preemptions - self.told_preemptions
-        self.policy.admission.observed(len(ended), new)
+        self.policy.admission.observed(len(ended) if len(self.policy) else 0, new)
         self.told_preemptions += new
 
     def decide(self, now_s: float) -> None:

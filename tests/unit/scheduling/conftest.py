@@ -86,8 +86,19 @@ def a_sequence() -> MakeRunning:
 
 @pytest.fixture(scope="session")
 def an_entry() -> MakeEntry:
-    def make(request: Waiting, serving_s: float = 1.0, *, work: float | None = None) -> Entry:
-        work = serving_s if work is None else work
-        return Entry(serial=next(numbers), request=request, serving_s=serving_s, work=work)
+    def make(
+        request: Waiting,
+        cost: float = 1.0,
+        *,
+        serving_s: float = 1.0,
+        since_s: float | None = None,
+    ) -> Entry:
+        return Entry(
+            serial=next(numbers),
+            request=request,
+            serving_s=serving_s,
+            cost=cost,
+            since_s=request.arrived_s if since_s is None else since_s,
+        )
 
     return make

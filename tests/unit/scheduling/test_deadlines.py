@@ -25,11 +25,11 @@ def seconds(tokens: float) -> float:
     return tokens / 10
 
 
-def test_request_is_late_by_its_upper_and_hopeless_by_a_very_low_quantile(
+def test_request_is_late_by_its_upper_unlikely_by_its_median_and_hopeless_by_a_very_low_quantile(
     a_request: MakeWaiting,
 ) -> None:
     request = a_request(quantiles=QUANTILES, deadline_s=50.0)
-    assert window_of(request, seconds) == Window(late_s=42.0, hopeless_s=49.5)  # 10²/20 tokens
+    assert window_of(request, seconds) == Window(42.0, 47.0, 49.5)  # 10²/20 tokens
 
 
 @given(st.lists(st.integers(1, 500), min_size=6, max_size=6), times)
@@ -41,7 +41,8 @@ def test_none_is_hopeless_before_it_is_late_nor_by_more_than_the_lowest_quantile
     window = window_of(a_request(quantiles=quantiles, deadline_s=deadline_s), seconds)
     assert window.late_s == deadline_s - seconds(high)
     assert deadline_s - seconds(low) <= window.hopeless_s + 1e-9
-    assert window.late_s <= window.hopeless_s + 1e-9
+    assert window.unlikely_s == deadline_s - seconds(middle)
+    assert window.late_s <= window.unlikely_s <= window.hopeless_s + 1e-9
     assert window.hopeless_s < deadline_s
 
 
@@ -52,20 +53,20 @@ def test_only_what_is_certain_condemns_where_predictions_are_not_trusted(
     a_request: MakeWaiting, start_by_s: float | None, hopeless_s: float
 ) -> None:
     request = a_request(quantiles=QUANTILES, deadline_s=50.0, start_by_s=start_by_s)
-    assert window_of(request, seconds, trusted=False) == Window(42.0, hopeless_s)
+    assert window_of(request, seconds, trusted=False) == Window(42.0, 47.0, hopeless_s)
 
 
 def test_last_start_makes_hopeless_but_never_late(a_request: MakeWaiting) -> None:
     request = a_request(quantiles=QUANTILES, start_by_s=7.0)
-    assert window_of(request, seconds) == Window(late_s=inf, hopeless_s=7.0)
-    assert window_of(request, seconds, trusted=False) == Window(late_s=inf, hopeless_s=7.0)
+    assert window_of(request, seconds) == Window(inf, inf, 7.0)
+    assert window_of(request, seconds, trusted=False) == Window(inf, inf, 7.0)
 
 
 def test_earlier_of_both_bounds_makes_hopeless(a_request: MakeWaiting) -> None:
     early = a_request(quantiles=QUANTILES, deadline_s=50.0, start_by_s=30.0)
     late = a_request(quantiles=QUANTILES, deadline_s=50.0, start_by_s=60.0)
-    assert window_of(early, seconds) == Window(42.0, 30.0)
-    assert window_of(late, seconds) == Window(42.0, 49.5)
+    assert window_of(early, seconds) == Window(42.0, 47.0, 30.0)
+    assert window_of(late, seconds) == Window(42.0, 47.0, 49.5)
 
 
 @pytest.mark.parametrize("trusted", [True, False])
@@ -73,20 +74,22 @@ def test_request_without_deadline_is_never_late_nor_hopeless(
     a_request: MakeWaiting, an_entry: MakeEntry, trusted: bool
 ) -> None:
     window = window_of(a_request(), seconds, trusted=trusted)
-    assert window == Window(inf, inf)
+    assert window == Window(inf, inf, inf)
     deadlines, entry = Deadlines(), an_entry(a_request())
     deadlines.add(entry, window)
-    assert deadlines.late(1e12) is None
+    assert deadlines.late(1e12, 1) is None
     assert list(deadlines.hopeless(1e12)) == []
 
 
-@given(actions)
-def test_late_ones_go_by_deadline_and_hopeless_ones_are_told_once(
+@given(actions, st.sampled_from([1, 3, 10]))
+def test_late_ones_go_by_deadline_while_they_are_few_and_hopeless_ones_are_told_once(
     a_request: MakeWaiting,
     an_entry: MakeEntry,
     drawn: list[tuple[int, tuple[float | None, int, float | None] | None, int]],
+    factor: int,
 ) -> None:
-    check_against_a_look_at_all(a_request, an_entry, drawn)
+    """Beside every request that is watched wait others: `factor` in all."""
+    check_against_a_look_at_all(a_request, an_entry, drawn, factor)
 
 
 @given(st.lists(actions, min_size=4, max_size=4))
@@ -97,13 +100,14 @@ def test_what_is_forgotten_was_gone(
 ) -> None:
     """So many, in so little time, that the heaps are swept."""
     soon = [(0, new, place) for some in drawn for _, new, place in some]
-    check_against_a_look_at_all(a_request, an_entry, [*soon, *drawn[0]])
+    check_against_a_look_at_all(a_request, an_entry, [*soon, *drawn[0]], 10)
 
 
 def check_against_a_look_at_all(
     a_request: MakeWaiting,
     an_entry: MakeEntry,
     drawn: list[tuple[int, tuple[float | None, int, float | None] | None, int]],
+    factor: int,
 ) -> None:
     deadlines, now_s = Deadlines(), 0.0
     known: list[tuple[Entry, Window]] = []
@@ -117,10 +121,14 @@ def check_against_a_look_at_all(
             known.append((entry, window_of(request, seconds, trusted=bool(slack % 3))))
             deadlines.add(*known[-1])
         elif known:
-            known[place % len(known)][0].waits = False
-        late = [e for e, window in known if e.waits and window.late_s <= now_s]
+            gone = known[place % len(known)][0]
+            gone.waits = False
+            deadlines.remove(gone)
+        late = [e for e, window in known if e.waits and window.late_s <= now_s <= window.unlikely_s]
         soonest = min(late, key=lambda e: (e.request.deadline_s, e.serial), default=None)
-        assert deadlines.late(now_s) is soonest
+        waiting = sum(e.waits for e, _ in known) * factor
+        few = len(late) <= 1 or 4 * len(late) <= waiting
+        assert deadlines.late(now_s, waiting) is (soonest if few else None)
         found = list(deadlines.hopeless(now_s))
         due = [e for e, window in known if e.waits and window.hopeless_s < now_s]
         assert {e.serial for e in found} == {e.serial for e in due if e not in told}
@@ -135,10 +143,16 @@ def test_those_gone_are_forgotten_long_before_their_time(
     deadlines, here = Deadlines(), list[Entry]()
     for _ in range(5_000):
         here.append(an_entry(a_request(deadline_s=1e6)))
-        deadlines.add(here[-1], Window(1e6 - 9, 1e6 - 1))
+        deadlines.add(here[-1], Window(1e6 - 9, 1e6 - 5, 1e6 - 1))
         if len(here) > waiting:
-            here.pop(len(here) // 2).waits = False
-        heaps = deadlines._becoming_late, deadlines._becoming_hopeless
+            gone = here.pop(len(here) // 2)
+            gone.waits = False
+            deadlines.remove(gone)
+        heaps = (
+            deadlines._becoming_late,
+            deadlines._becoming_unlikely,
+            deadlines._becoming_hopeless,
+        )
         assert all(len(heap) <= 2 * waiting + 40 for heap in heaps)
     told = list(deadlines.hopeless(1e6))
     assert {e.serial for e in told} == {e.serial for e in here}

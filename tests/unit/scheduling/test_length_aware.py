@@ -1,4 +1,4 @@
-"""The default policy's order by definition: ratio, deadlines, bounds, arrival."""
+"""The default policy's order by definition: rank, deadlines, bounds, arrival."""
 
 from collections.abc import Callable
 from itertools import count
@@ -16,20 +16,22 @@ from gateway.scheduling.deadlines import window_of
 from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.entry import Entry
 from gateway.scheduling.future_peak import FuturePeak
+from gateway.scheduling.joining_cost import joining_cost
 from gateway.scheduling.length_aware import SHORT, LengthAwarePolicy
-from gateway.scheduling.length_class import SHORTEST_WAIT_S, WIDTH, ClassKey, class_of
+from gateway.scheduling.length_class import WIDTH, ClassKey, class_of
 from gateway.scheduling.marginal import EVERY, LEAST
 from gateway.scheduling.remaining import LEVELS
 from gateway.scheduling.risk import risk_adjusted
 from gateway.scheduling.serving_time import ServingTime
-from gateway.scheduling.tenant_queue import Bounds
+from gateway.scheduling.tenant_queue import Bounds, TenantQueue
 from gateway.scheduling.waiting import Quantiles, Running, Waiting
 
 MakeWaiting: TypeAlias = Callable[..., Waiting]
 MakeEntry: TypeAlias = Callable[..., Entry]
 UNBOUND = Bounds(max_delay_s=None)
+CHEAPEST = Bounds(max_delay_s=None, waiting_weight=0.0)
 MAX_DELAY_S = 20.0
-powers = st.sampled_from([0.0, 0.25, 0.5, 1.0, 3.0])
+weights = st.sampled_from([0.0, 0.5, 2.0, 10.0])
 sizes = st.tuples(st.integers(1, 300), st.integers(1, 200), st.sampled_from([0.5, 1.0, 2.0]))
 actions = st.lists(
     st.tuples(st.floats(0, 10), st.one_of(st.none(), sizes, sizes)), min_size=5, max_size=50
@@ -46,6 +48,10 @@ def a_policy(pages: int = 0, bounds: Bounds = UNBOUND, z: float = 2.0) -> Length
 
 def serving_s(request: Waiting) -> float:
     return ServingTime().estimate(1, request.prompt_tokens, risk_adjusted(request))
+
+
+def cost(request: Waiting) -> float:
+    return joining_cost(request.prompt_tokens, risk_adjusted(request))
 
 
 def dispatched(policy: LengthAwarePolicy, now_s: float) -> Dispatch:
@@ -65,70 +71,93 @@ def sent(policy: LengthAwarePolicy, now_s: float) -> Waiting:
     return request
 
 
-def weighted_s(request: Waiting, now_s: float) -> float:
-    return max(request.urgency * (now_s - request.arrived_s), SHORTEST_WAIT_S)
+class Scale:
+    """How waits count, as the queue does that is built of the same requests."""
+
+    def __init__(self, weight: float, make: MakeEntry) -> None:
+        self.queue = TenantQueue(Bounds(None, weight), map("q{}".format, count(1)))
+        self.make = make
+        self.entries: dict[str, Entry] = {}
+
+    def arrive(self, request: Waiting) -> None:
+        entry = self.make(request, cost(request), serving_s=serving_s(request))
+        self.entries[request.id] = entry
+        self.queue.add(entry, window_of(request, float), request.arrived_s)
+
+    def start(self, request: Waiting, now_s: float) -> None:
+        self.queue.remove(self.entries.pop(request.id), now_s)
+
+    def of(self, request: Waiting, now_s: float) -> float:
+        """Logarithm of what urgency and waiting multiply 1/cost by."""
+        waited_s = now_s - self.entries[request.id].since_s
+        return self.queue.a_second * request.urgency * waited_s + log(request.urgency)
 
 
-@given(actions, powers)
+@given(actions, weights)
 def test_highest_rank_goes_next_but_for_the_width_of_a_class(
-    a_request: MakeWaiting, drawn: list[tuple[float, tuple[int, int, float] | None]], power: float
+    a_request: MakeWaiting,
+    an_entry: MakeEntry,
+    drawn: list[tuple[float, tuple[int, int, float] | None]],
+    weight: float,
 ) -> None:
-    policy = a_policy(bounds=Bounds(None, waiting_power=power))
+    policy, scale = a_policy(bounds=Bounds(None, weight)), Scale(weight, an_entry)
     waiting, now_s = dict[str, Waiting](), 0.0
     for passed_s, new in drawn:
         now_s += passed_s
         if new is not None:
             request = a_request(*new[:2], arrived_s=now_s, urgency=new[2])
             policy.arrive(request)
+            scale.arrive(request)
             waiting[request.id] = request
         elif len(waiting) > SHORT:
-            ranks = {
-                r.id: power * log(weighted_s(r, now_s)) - log(serving_s(r))
-                for r in waiting.values()
-            }
+            ranks = {r.id: scale.of(r, now_s) - log(cost(r)) for r in waiting.values()}
             found = sent(policy, now_s)
             assert ranks[found.id] + log(WIDTH) >= max(ranks.values()) - 1e-9
+            scale.start(found, now_s)
             del waiting[found.id]
     policy.check()
 
 
-@given(actions, powers)
-def test_oldest_of_the_highest_class_goes_next(
+@given(actions, weights)
+def test_first_of_the_highest_class_goes_next(
     a_request: MakeWaiting,
     an_entry: MakeEntry,
     drawn: list[tuple[float, tuple[int, int, float] | None]],
-    power: float,
+    weight: float,
 ) -> None:
     def class_key(request: Waiting) -> ClassKey:
-        return class_of(an_entry(request, serving_s(request)))
+        return class_of(an_entry(request, cost(request)))
 
-    policy = a_policy(bounds=Bounds(None, waiting_power=power))
+    policy, scale = a_policy(bounds=Bounds(None, weight)), Scale(weight, an_entry)
     waiting, now_s = list[Waiting](), 0.0
     for passed_s, new in drawn:
         now_s += passed_s
         if new is not None:
             waiting.append(a_request(*new[:2], arrived_s=now_s))
             policy.arrive(waiting[-1])
+            scale.arrive(waiting[-1])
         elif len(waiting) > SHORT:
-            oldest = {class_key(request): request for request in reversed(waiting)}
+            order = sorted(waiting, key=lambda request: scale.entries[request.id].since_s)
+            first = {class_key(request): request for request in reversed(order)}
             ranks = {
-                key: power * log(weighted_s(request, now_s)) - (key[2] + 0.5) * log(WIDTH)
-                for key, request in oldest.items()
+                key: scale.of(request, now_s) - (key[2] + 0.5) * log(WIDTH)
+                for key, request in first.items()
             }
             found = sent(policy, now_s)
-            assert oldest[class_key(found)] is found
+            assert first[class_key(found)] is found
             assert ranks[class_key(found)] == pytest.approx(max(ranks.values()))
+            scale.start(found, now_s)
             waiting.remove(found)
 
 
-def test_the_less_power_the_nearer_to_the_shortest_first(a_request: MakeWaiting) -> None:
+def test_the_less_weight_the_nearer_to_the_cheapest_first(a_request: MakeWaiting) -> None:
     first = []
-    for power in (4.0, 1.0, 0.25, 0.0):
-        policy = a_policy(bounds=Bounds(None, waiting_power=power))
+    for weight in (40.0, 0.4, 0.1, 0.0):
+        policy = a_policy(bounds=Bounds(None, weight))
         policy.arrive(a_request(generation=160, arrived_s=0.0, request_id="old"))
-        policy.arrive(a_request(generation=40, arrived_s=40.0, request_id="middle"))
-        policy.arrive(a_request(generation=5, arrived_s=99.9, request_id="new"))
-        first.append(sent(policy, 100.0).id)
+        policy.arrive(a_request(generation=40, arrived_s=0.1, request_id="middle"))
+        policy.arrive(a_request(generation=5, arrived_s=4.0, request_id="new"))
+        first.append(sent(policy, 5.0).id)
     assert first == ["old", "middle", "new", "new"]
 
 
@@ -145,7 +174,7 @@ def test_requests_go_in_order_of_arrival_while_not_trusted(
 
 
 def test_fall_back_is_told_and_taken_back(a_request: MakeWaiting) -> None:
-    policy = a_policy(pages=200)
+    policy = a_policy(pages=200, bounds=CHEAPEST)
     for place, generation in enumerate((90, 5, 90, 5, 90, 5)):
         policy.arrive(a_request(generation=generation, arrived_s=float(place)))
     assert policy.order == "policy"
@@ -207,7 +236,7 @@ def exact_peak(running: list[Running]) -> float:
 
 
 def test_few_requests_go_in_order_of_arrival(a_request: MakeWaiting) -> None:
-    policy = a_policy()
+    policy = a_policy(bounds=CHEAPEST)
     for place, generation in enumerate((90, 5, 5)):
         policy.arrive(a_request(generation=generation, arrived_s=float(place)))
     assert policy.order == "policy"
@@ -218,11 +247,28 @@ def test_few_requests_go_in_order_of_arrival(a_request: MakeWaiting) -> None:
 
 
 def test_similar_requests_go_together(a_request: MakeWaiting) -> None:
-    policy = a_policy(pages=200)
+    policy = a_policy(pages=200, bounds=CHEAPEST)
     for place, generation in enumerate((10, 100, 10, 101)):
         policy.arrive(a_request(generation=generation, arrived_s=place / 100))
     assert [len(batch.requests) for batch in policy.waiting(50.0)] == [2, 2]
     assert [request.median for request in dispatched(policy, 50.0).requests] == [10, 10]
+
+
+def test_batch_is_as_old_as_its_oldest_whoever_of_it_is_first(a_request: MakeWaiting) -> None:
+    policy = a_policy()
+    for _ in range(2):
+        policy.arrive(a_request(arrived_s=0.0))
+    for _ in range(2):
+        sent(policy, 0.5)
+    shorter, longer = (
+        a_request(generation=40, arrived_s=1.0),
+        a_request(generation=44, arrived_s=1.01),
+    )
+    for request in (shorter, longer, a_request(generation=180, arrived_s=2.0)):
+        policy.arrive(request)
+    [batch] = [batch for batch in policy.waiting(9.0) if len(batch.requests) > 1]
+    assert (batch.requests, batch.oldest_s) == ((longer, shorter), 1.0)
+    assert batch.ratio == pytest.approx(1 + 8.0 / batch.serving_s)
 
 
 def test_what_does_not_fit_of_a_batch_keeps_waiting(a_request: MakeWaiting) -> None:
@@ -238,7 +284,7 @@ def test_what_does_not_fit_of_a_batch_keeps_waiting(a_request: MakeWaiting) -> N
 
 
 def test_nothing_passes_an_overdue_one_that_does_not_fit(a_request: MakeWaiting) -> None:
-    policy = a_policy(pages=100, bounds=Bounds(MAX_DELAY_S))
+    policy = a_policy(pages=100, bounds=Bounds(MAX_DELAY_S, waiting_weight=0.0))
     runs = a_request(400, 40)
     policy.arrive(runs)
     dispatched(policy, 0.0)
@@ -305,16 +351,26 @@ def test_what_is_sent_is_what_is_next_as_far_as_it_fits(
 
 def test_late_one_goes_first_and_earliest_deadline_first(a_request: MakeWaiting) -> None:
     policy = a_policy()
-    for deadline_s in (60.0, 40.0, 50.0):
+    for deadline_s in (60.0, 59.93, 59.96):
         policy.arrive(a_request(500, 190, deadline_s=deadline_s))
-    for _ in range(4):
+    for _ in range(12):
         policy.arrive(a_request(5, 5))
     assert sent(policy, 1.0).deadline_s is None
     late_s = 60.0 - ServingTime().estimate(1, 500, 200)
     reasons = [dispatched(policy, late_s)]
     policy.ended(reasons[0].requests[0], 1, late_s)
-    assert (reasons[0].requests[0].deadline_s, reasons[0].reason) == (40.0, "late")
-    assert [sent(policy, late_s).deadline_s for _ in range(3)] == [50.0, 60.0, None]
+    assert (reasons[0].requests[0].deadline_s, reasons[0].reason) == (59.93, "late")
+    assert [sent(policy, late_s).deadline_s for _ in range(3)] == [59.96, 60.0, None]
+
+
+def test_late_ones_wait_for_their_rank_where_they_are_many(a_request: MakeWaiting) -> None:
+    policy = a_policy()
+    for _ in range(2):
+        policy.arrive(a_request(500, 190, deadline_s=60.0))
+    for _ in range(4):
+        policy.arrive(a_request(5, 5))
+    late_s = 60.0 - ServingTime().estimate(1, 500, 200)
+    assert dispatched(policy, late_s).reason == "rank"
 
 
 @given(st.integers(0, 10_000))

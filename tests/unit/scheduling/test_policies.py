@@ -32,10 +32,9 @@ from gateway.scheduling.waiting import Running, Waiting
 
 MakeWaiting: TypeAlias = Callable[..., Waiting]
 PAGES, PAGE = 100, 8
-OPTIONS = Options(
-    admission_z=2.0, waste_limit=2_000, max_delay_s=20.0, guard_tail=False, fixed_batch=4
-)
-GUARDED = replace(OPTIONS, waiting_power=0.25, guard_tail=True)
+OPTIONS = Options(admission_z=2.0, waste_limit=2_000, max_delay_s=20.0, fixed_batch=4)
+WEIGHTY = replace(OPTIONS, waiting_weight=10.0)
+CHEAPEST = replace(OPTIONS, waiting_weight=0.0)
 RULES: tuple[AdmissionName, ...] = ("peak", "upper", "reserved", "maximum", "held")
 actions = st.lists(
     st.one_of(
@@ -195,7 +194,7 @@ def test_no_request_is_lost_or_doubled_and_no_engine_idle(
 
 
 @settings(max_examples=60)
-@given(drawn=actions, options=st.sampled_from([OPTIONS, GUARDED]), seed=st.integers(0, 1_000))
+@given(drawn=actions, options=st.sampled_from([OPTIONS, WEIGHTY]), seed=st.integers(0, 1_000))
 def test_nothing_goes_wrong_while_predictions_are_trusted_now_and_then(
     a_request: MakeWaiting, drawn: list[tuple[str, int, int]], options: Options, seed: int
 ) -> None:
@@ -233,7 +232,7 @@ def test_every_policy_works_with_every_admission_rule(
 def test_policies_dispatch_in_their_order(
     a_request: MakeWaiting, name: PolicyName, order: str
 ) -> None:
-    policy = build_policy(name, OPTIONS)  # of no memory it knows: one by one
+    policy = build_policy(name, CHEAPEST)  # of no memory it knows: one by one
     policy.arrive(a_request(generation=40, arrived_s=0.0, request_id="a"))
     policy.arrive(a_request(generation=80, arrived_s=1.0, request_id="b"))
     policy.arrive(a_request(generation=4, arrived_s=2.0, request_id="c"))
@@ -389,24 +388,45 @@ def test_rule_of_admission_can_be_told(a_request: MakeWaiting, rule: AdmissionNa
 
 def test_options_are_what_the_default_policy_goes_by(a_request: MakeWaiting) -> None:
     options = {
-        "arrival": Options(max_delay_s=0.0, waiting_power=16.0),
-        "bounded": Options(max_delay_s=6.0, waiting_power=0.0, guard_tail=False),
-        "later": Options(max_delay_s=8.0, waiting_power=0.0, guard_tail=False),
-        "shortest": Options(max_delay_s=None, waiting_power=0.0),
+        "arrival": Options(max_delay_s=0.0, waiting_weight=100.0),
+        "weighty": Options(max_delay_s=None, waiting_weight=100.0),
+        "bounded": Options(max_delay_s=6.0, waiting_weight=0.0),
+        "later": Options(max_delay_s=8.0, waiting_weight=0.0),
+        "cheapest": Options(max_delay_s=None, waiting_weight=0.0),
     }
     orders = {name: order_of(a_request, each) for name, each in options.items()}
     assert orders == {  # the last two go by arrival
         "arrival": "abcdef",
+        "weighty": "abcdef",
         "bounded": "faedbc",
         "later": "feadbc",
-        "shortest": "fedcab",
+        "cheapest": "fedcab",
     }
 
 
 def test_bounds_of_the_default_policy_are_those_of_its_options() -> None:
-    policy = build_policy("lmaas", Options(max_delay_s=7.0, waiting_power=0.3, guard_tail=True))
+    policy = build_policy("lmaas", Options(max_delay_s=7.0, waiting_weight=0.3))
     assert isinstance(policy, LengthAwarePolicy)
-    assert policy._bounds == Bounds(7.0, 0.3, guard_tail=True)
+    assert policy._bounds == Bounds(7.0, 0.3)
+
+
+@pytest.mark.parametrize("name", ["lmaas", "hrrn", "sjf", "fcfs"])
+def test_share_that_may_be_preempted_is_that_of_its_options(name: PolicyName) -> None:
+    settled = []
+    for share in (0.0, 0.1, 0.2, 0.3, 1.0):
+        admission = a_policy(name, Options(admission_z=2.0, preempted_share=share)).admission
+        assert isinstance(admission, FuturePeak)
+        admission.observed(100, 20)
+        settled.append(admission.z)
+    assert settled == pytest.approx([6.0, 4.0, 2.0, 0.0, 0.0])
+
+
+def test_by_default_one_in_twenty_may_be_preempted() -> None:
+    admission = build_policy("lmaas", Options()).admission
+    assert isinstance(admission, FuturePeak)
+    assert admission.z == 1.0
+    admission.observed(100, 5)
+    assert admission.z == pytest.approx(1.0)
 
 
 def order_of(a_request: MakeWaiting, options: Options) -> str:

@@ -48,6 +48,15 @@ def test_estimate_converges_on_outcomes_of_its_form(pace: Pace, seed: int) -> No
     assert median(errors(model, pace, random)) <= 0.10
 
 
+def test_first_outcomes_may_differ_much_from_each_other() -> None:
+    pace, random, model = Pace(0.0, 2**-7, 2**-9, 0.0, 0.0), Random(335), ServingTime()
+    for _ in range(150):  # the first batch is small, the next two are not
+        batch = a_batch(random)
+        noise = random.lognormvariate(0, 0.1)
+        model.observe(*batch, serving_seconds(pace, *batch) * noise)
+    assert median(errors(model, pace, random)) <= 0.05
+
+
 @given(st.floats(1e-3, 1e3))
 def test_one_outcome_sets_the_scale(scale: float) -> None:
     model = ServingTime()

@@ -2,30 +2,30 @@
 
 from collections.abc import Callable
 from itertools import count
-from math import inf, log
+from math import exp, floor, inf, log
 from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.scheduling.deadlines import Window
+from gateway.scheduling.deadlines import MOST_LATE, Window
 from gateway.scheduling.entry import Entry
-from gateway.scheduling.length_class import SHORTEST_WAIT_S, WIDTH, class_of
-from gateway.scheduling.tenant_queue import STEEPER, TOGETHER, Bounds, Candidates, TenantQueue
+from gateway.scheduling.length_class import WIDTH, ClassKey, LengthClass
+from gateway.scheduling.tenant_queue import TOGETHER, Bounds, Candidates, TenantQueue
+from gateway.scheduling.wait_scale import FADE, KEEP, LEAST_S, MOST_RUNS, MOST_WAITS
 from gateway.scheduling.waiting import Waiting
 
 MakeWaiting = Callable[..., Waiting]
 MakeEntry = Callable[..., Entry]
-NEVER = Window(inf, inf)
+NEVER = Window(inf, inf, inf)
 UNBOUND = Bounds(max_delay_s=None)
 TEN = Bounds(max_delay_s=10.0)
 LIKE = 1e-9
 bounds_of = st.builds(
     Bounds,
     max_delay_s=st.sampled_from([None, 0.0, 5.0, 20.0]),
-    waiting_power=st.sampled_from([0.0, 0.25, 0.5, 1.0, 4.0]),
-    guard_tail=st.booleans(),
+    waiting_weight=st.sampled_from([0.0, 0.5, 2.0, 10.0]),
 )
 
 
@@ -37,13 +37,13 @@ def filled(
     queue: TenantQueue,
     a_request: MakeWaiting,
     an_entry: MakeEntry,
-    servings_s: list[float],
+    costs: list[float],
     window: Window = NEVER,
 ) -> list[Entry]:
-    """Entries of these serving times, one of them a second."""
+    """Entries of these costs, one of them a second, each of which runs for a second."""
     entries = [
-        an_entry(a_request(arrived_s=float(place), deadline_s=100.0 + place), serving_s)
-        for place, serving_s in enumerate(servings_s)
+        an_entry(a_request(arrived_s=float(place), deadline_s=100.0 + place), cost)
+        for place, cost in enumerate(costs)
     ]
     for entry in entries:
         queue.add(entry, window, entry.request.arrived_s)
@@ -55,9 +55,9 @@ def next_of(queue: TenantQueue, now_s: float) -> Candidates:
     return queue.next(now_s, by_arrival=False)
 
 
-def shown(queue: TenantQueue, now_s: float, *, by_arrival: bool) -> list[Entry]:
-    """The oldest of each batch."""
-    return [batch.first(1)[0] for batch in queue.batches(now_s, by_arrival=by_arrival)]
+def key_of(entry: Entry) -> ClassKey:
+    request = entry.request
+    return request.model, request.urgency, floor(log(entry.cost) / log(WIDTH))
 
 
 class Plain:
@@ -66,8 +66,9 @@ class Plain:
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
         self.all: list[Entry] = []
-        self.late_s: dict[int, float] = {}
+        self.windows: dict[int, Window] = {}
         self.turn_s: dict[int, float] = {}
+        self.waits_s: list[float] = []  # at their turns, in that order
         self.started = 0.0
 
     @property
@@ -75,26 +76,43 @@ class Plain:
         return [entry for entry in self.all if entry.waits]
 
     @property
-    def power(self) -> float:
-        """By the last one whose turn came."""
-        most_s, turned = self.bounds.max_delay_s, [e for e in self.all if e.serial in self.turn_s]
-        if not self.bounds.guard_tail or most_s is None:
-            return self.bounds.waiting_power
-        waited_s = 0.0
-        if turned:
-            waited_s = self.turn_s[turned[-1].serial] - turned[-1].request.arrived_s
-        overload = min(waited_s / most_s, STEEPER) if most_s else STEEPER
-        return self.bounds.waiting_power + overload
+    def mean_s(self) -> float:
+        """How long one runs, the older the less it counts."""
+        weights = [KEEP**age for age in range(len(self.all))]
+        newest = [entry.serving_s for entry in reversed(self.all)]
+        weighted = sum(weight * each for weight, each in zip(weights, newest, strict=True))
+        return weighted / sum(weights) if weights else 0.0
+
+    @property
+    def longest_s(self) -> float:
+        """The longest wait for a turn, the older the less it counts."""
+        faded = (FADE**age * waited_s for age, waited_s in enumerate(reversed(self.waits_s)))
+        return max(faded, default=0.0)
+
+    @property
+    def a_second(self) -> float:
+        return self.bounds.waiting_weight / max(self.longest_s + self.mean_s, LEAST_S)
+
+    def arrive(self, entry: Entry, window: Window) -> float:
+        """Since when it counts as waiting."""
+        self.windows[entry.serial] = window
+        self.all.append(entry)
+        most_s = min(MOST_RUNS * self.mean_s, MOST_WAITS * self.longest_s)
+        return entry.request.arrived_s - min(entry.serving_s, most_s)
 
     def note_turns(self, now_s: float) -> None:
         before = 0.0
         for entry in self.all:
-            if before <= self.started:
-                self.turn_s.setdefault(entry.serial, now_s)
-            before += entry.work
+            if before <= self.started and entry.serial not in self.turn_s:
+                self.turn_s[entry.serial] = now_s
+                self.waits_s.append(now_s - entry.request.arrived_s)
+            before += entry.cost
 
     def late(self, now_s: float) -> list[Entry]:
-        late = [entry for entry in self.here if self.late_s[entry.serial] <= now_s]
+        windows = {entry: self.windows[entry.serial] for entry in self.here}
+        late = [entry for entry, w in windows.items() if w.late_s <= now_s <= w.unlikely_s]
+        if len(late) > max(MOST_LATE * len(self.here), 1):
+            return []
         return sorted(late, key=lambda entry: (entry.request.deadline_s, entry.serial))
 
     def overdue(self, now_s: float) -> list[Entry]:
@@ -108,23 +126,44 @@ class Plain:
         ]
 
     def rank(self, entry: Entry, now_s: float) -> float:
-        waited_s = entry.request.urgency * (now_s - entry.request.arrived_s)
-        middle = (class_of(entry)[2] + 0.5) * log(WIDTH)
-        return self.power * log(max(waited_s, SHORTEST_WAIT_S)) - middle
+        urgency, middle = entry.request.urgency, WIDTH ** (key_of(entry)[2] + 0.5)
+        waited_s = now_s - entry.since_s
+        return self.a_second * urgency * waited_s + log(urgency) - log(middle)
+
+    @property
+    def classes(self) -> dict[ClassKey, list[Entry]]:
+        """Each in the order in which the waits of its members began."""
+        found: dict[ClassKey, list[Entry]] = {}
+        for entry in sorted(self.here, key=lambda entry: (entry.since_s, entry.serial)):
+            found.setdefault(key_of(entry), []).append(entry)
+        return found
 
     def check_all(self, queue: TenantQueue, now_s: float) -> None:
         queue.check()
         assert len(queue) == len(self.here)
         assert {e.serial: e.turn_s for e in self.all if e.turn_s is not None} == self.turn_s
-        assert queue.power == self.power
+        assert queue.a_second == pytest.approx(self.a_second)
         if self.here:
             for by_arrival in (False, True):
                 found = queue.next(now_s, by_arrival=by_arrival)
                 self.check(found, now_s, by_arrival=by_arrival)
-            ranks = [self.rank(oldest, now_s) for oldest in shown(queue, now_s, by_arrival=False)]
-            assert ranks == pytest.approx(sorted(ranks, reverse=True))
-            arrived_s = [e.request.arrived_s for e in shown(queue, now_s, by_arrival=True)]
-            assert arrived_s == sorted(arrived_s)
+        self.check_batches(queue.batches(now_s, by_arrival=False))
+        self.check_batches(queue.batches(now_s, by_arrival=True))
+        ranks = [
+            self.rank(batch.first(1)[0], now_s) for batch in queue.batches(now_s, by_arrival=False)
+        ]
+        assert ranks == pytest.approx(sorted(ranks, reverse=True))
+        oldest_s = [
+            min(entry.request.arrived_s for entry in batch.members.values())
+            for batch in queue.batches(now_s, by_arrival=True)
+        ]
+        assert oldest_s == sorted(oldest_s)
+
+    def check_batches(self, batches: list[LengthClass]) -> None:
+        classes = self.classes
+        members = [batch.first(len(self.here)) for batch in batches]
+        assert {key_of(each[0]): each for each in members} == classes
+        assert len(batches) == len(classes)
 
     def check(self, found: Candidates, now_s: float, *, by_arrival: bool) -> None:
         late, overdue = self.late(now_s), self.overdue(now_s)
@@ -142,9 +181,9 @@ class Plain:
             self.check_ranks(found.entries, now_s)
 
     def check_ranks(self, found: list[Entry], now_s: float) -> None:
-        key = class_of(found[0])
-        batch = [entry for entry in self.here if class_of(entry) == key]
-        others = [self.rank(entry, now_s) for entry in self.here if class_of(entry) != key]
+        key = key_of(found[0])
+        batch = self.classes[key]
+        others = [self.rank(entry, now_s) for entry in self.here if key_of(entry) != key]
         highest = max(others, default=-inf)
         assert found == batch[: len(found)]
         assert self.rank(found[0], now_s) >= highest - LIKE
@@ -168,40 +207,90 @@ def test_next_are_the_overdue_then_the_late_then_the_highest(
                 model=random.choice(["demo", "demo", "demo", "other"]),
                 deadline_s=late_s + random.randrange(20),
             )
-            serving_s = random.choice([0.1, 0.11, 0.5, 0.5, 0.6])
-            entry = an_entry(request, serving_s, work=float(random.randint(1, 40)))
-            plain.late_s[entry.serial] = late_s
-            plain.all.append(entry)
-            queue.add(entry, Window(late_s, inf), now_s)
+            cost = random.choice([4.0, 4.5, 20.0, 20.0, 24.0])
+            entry = an_entry(request, cost, serving_s=random.choice([0.0, 0.5, 1.0, 4.0, 16.0]))
+            window = Window(late_s, late_s + random.choice([0, 5, 20]), inf)
+            since_s = plain.arrive(entry, window)
+            queue.add(entry, window, now_s)
+            assert entry.since_s == pytest.approx(since_s)
         elif plain.here:
             gone = random.choice([next_of(queue, now_s).entries[0], random.choice(plain.here)])
             queue.remove(gone, now_s)
-            plain.started += gone.work
+            plain.started += gone.cost
         plain.note_turns(now_s)
         plain.check_all(queue, now_s)
 
 
-def test_old_long_class_overtakes_a_new_short_one(
+@given(
+    st.floats(0.1, 10.0),
+    st.floats(0.0, 50.0),
+    st.floats(0.1, 10.0),
+    st.floats(1.0, 1e6),
+    st.sampled_from([0.99, 1.01]),
+)
+def test_who_has_waited_as_long_as_all_do_goes_before_one_as_many_times_cheaper_as_it_weighs(
+    a_request: MakeWaiting,
+    an_entry: MakeEntry,
+    weight: float,
+    turn_wait_s: float,
+    serving_s: float,
+    cost: float,
+    times: float,
+) -> None:
+    queue = a_queue(Bounds(max_delay_s=None, waiting_weight=weight))
+    for entry in [an_entry(a_request(arrived_s=0.0), serving_s=serving_s) for _ in range(2)]:
+        queue.add(entry, NEVER, 0.0)
+    for entry in queue.first(2):
+        queue.remove(entry, turn_wait_s)
+    dear = cost * exp(weight) * (1 / WIDTH if times > 1 else WIDTH)
+    old = an_entry(a_request(arrived_s=100.0), dear, serving_s=serving_s)
+    queue.add(old, NEVER, 100.0)
+    waited_s = times * (FADE * turn_wait_s + serving_s)
+    fresh = an_entry(a_request(arrived_s=100.0 + waited_s), cost, serving_s=serving_s)
+    queue.add(fresh, NEVER, 100.0 + waited_s)
+    assert next_of(queue, 100.0 + waited_s).entries[0] is (old if times > 1 else fresh)
+
+
+@pytest.mark.parametrize(("weight", "first"), [(0.0, 1), (1.0, 1), (2.0, 1), (4.0, 0), (100.0, 0)])
+def test_weight_lies_between_cheapest_first_and_first_come_first_served(
+    a_request: MakeWaiting, an_entry: MakeEntry, weight: float, first: int
+) -> None:
+    queue = a_queue(Bounds(max_delay_s=None, waiting_weight=weight))
+    both = filled(queue, a_request, an_entry, [4.0, 0.5])
+    assert next_of(queue, 9.0).entries == [both[first]]  # T is 1, as much is between: e² < 8 < e⁴
+
+
+def test_who_runs_longer_has_waited_longer_up_to_twice_the_mean(
     a_request: MakeWaiting, an_entry: MakeEntry
 ) -> None:
-    queue = a_queue(Bounds(max_delay_s=None, waiting_power=1.0))
-    long, short = an_entry(a_request(arrived_s=0.0), 8.0), an_entry(a_request(arrived_s=90.0), 0.8)
-    queue.add(long, NEVER, 0.0)
-    queue.add(short, NEVER, 90.0)
-    assert next_of(queue, 91.0).entries == [long]
-    assert next_of(queue, 110.0).entries == [short]
+    queue = a_queue()
+    queue.remove(*filled(queue, a_request, an_entry, [1.0]), 50.0)
+    first, second = filled(queue, a_request, an_entry, [1.0, 1.0])
+    queue.remove(first, 50.0)  # the second's turn comes, after 49 s
+    queue.remove(second, 50.0)
+    servings_s = (1.0, 1.0, 3.0, 100.0)
+    entries = [an_entry(a_request(arrived_s=55.0), serving_s=s) for s in servings_s]
+    for entry in entries:
+        queue.add(entry, NEVER, 55.0)
+    short, another, long, longest = entries
+    assert next_of(queue, 55.0).entries == [longest, long, short, another]
+    assert [55.0 - entry.since_s for entry in (short, another)] == [1.0, 1.0]
+    assert 2.0 < 55.0 - long.since_s < 3.0
+    assert 30.0 < 55.0 - longest.since_s < 35.0
 
 
-@pytest.mark.parametrize(("power", "first"), [(0.0, 1), (0.5, 1), (1.0, 0), (8.0, 0)])
-def test_power_lies_between_shortest_first_and_first_come_first_served(
-    a_request: MakeWaiting, an_entry: MakeEntry, power: float, first: int
+def test_burst_on_an_idle_engine_goes_cheapest_first(
+    a_request: MakeWaiting, an_entry: MakeEntry
 ) -> None:
-    queue = a_queue(Bounds(max_delay_s=None, waiting_power=power))
-    both = filled(queue, a_request, an_entry, [4.0, 0.5])
-    assert next_of(queue, 1.1).entries == [both[first]]  # waits 1.1 and 0.1: 11 to 1, S is 8 to 1
+    queue = a_queue()
+    for cost in (1.0, 50.0, 1.0, 50.0):
+        queue.add(an_entry(a_request(arrived_s=5.0), cost, serving_s=cost), NEVER, 5.0)
+    assert [entry.cost for entry in next_of(queue, 6.0).entries] == [1.0, 1.0]
 
 
-def test_similar_ones_go_together_oldest_first(a_request: MakeWaiting, an_entry: MakeEntry) -> None:
+def test_similar_ones_go_together_first_come_first(
+    a_request: MakeWaiting, an_entry: MakeEntry
+) -> None:
     queue = a_queue()
     entries = filled(queue, a_request, an_entry, [1.0] * (TOGETHER + 3))
     assert next_of(queue, 50.0).entries == entries[:TOGETHER]
@@ -209,9 +298,9 @@ def test_similar_ones_go_together_oldest_first(a_request: MakeWaiting, an_entry:
 
 def test_those_that_came_at_once_go_together(a_request: MakeWaiting, an_entry: MakeEntry) -> None:
     queue = a_queue()
-    for serving_s in (1.0, 1.0, 1.0, 9.0):
-        queue.add(an_entry(a_request(arrived_s=5.0), serving_s), NEVER, 5.0)
-    assert [entry.serving_s for entry in next_of(queue, 5.0).entries] == [1.0] * 3
+    for cost in (1.0, 1.0, 1.0, 9.0):
+        queue.add(an_entry(a_request(arrived_s=5.0), cost), NEVER, 5.0)
+    assert [entry.cost for entry in next_of(queue, 5.0).entries] == [1.0] * 3
 
 
 def test_overdue_goes_before_late_and_both_before_rank(
@@ -220,7 +309,7 @@ def test_overdue_goes_before_late_and_both_before_rank(
     queue = a_queue(TEN)
     overdue, short = filled(queue, a_request, an_entry, [1e4, 1.0])
     late = an_entry(a_request(arrived_s=2.0, deadline_s=20.0), 1e4)
-    queue.add(late, Window(late_s=8.0, hopeless_s=18.0), 2.0)
+    queue.add(late, Window(late_s=8.0, unlikely_s=inf, hopeless_s=18.0), 2.0)
     found = [next_of(queue, now_s) for now_s in (7.9, 8.0, 10.0)]
     assert [(c.entries, c.reason) for c in found] == [
         ([short], "rank"),
@@ -233,7 +322,9 @@ def test_late_ones_go_earliest_deadline_first(a_request: MakeWaiting, an_entry: 
     queue = a_queue()
     for deadline_s in (30.0, 10.0, 20.0):
         request = a_request(deadline_s=deadline_s)
-        queue.add(an_entry(request), Window(deadline_s - 9, deadline_s - 5), 0.0)
+        queue.add(an_entry(request), Window(deadline_s - 9, inf, deadline_s - 5), 0.0)
+    for _ in range(12):
+        queue.add(an_entry(a_request()), NEVER, 0.0)
     order = []
     for _ in range(3):
         [entry] = next_of(queue, 22.0).entries
@@ -291,7 +382,7 @@ def test_hopeless_are_told_once_and_not_once_started(
     a_request: MakeWaiting, an_entry: MakeEntry
 ) -> None:
     queue = a_queue()
-    first, second, third = filled(queue, a_request, an_entry, [1.0] * 3, Window(5.0, 9.0))
+    first, second, third = filled(queue, a_request, an_entry, [1.0] * 3, Window(5.0, inf, 9.0))
     queue.remove(first, 6.0)
     assert list(queue.hopeless(9.0)) == []
     assert list(queue.hopeless(9.1)) == [second, third]
@@ -309,29 +400,34 @@ def test_classes_that_emptied_are_gone(a_request: MakeWaiting, an_entry: MakeEnt
         queue.remove(entries[0], 1.0)
 
 
-@pytest.mark.parametrize(
-    ("bounds", "added"),
-    [
-        (Bounds(20.0, 0.5, guard_tail=False), 0.0),
-        (Bounds(None, 0.5, guard_tail=True), 0.0),
-        (Bounds(20.0, 0.5, guard_tail=True), 1.5),
-        (Bounds(5.0, 0.25, guard_tail=True), STEEPER),
-        (Bounds(0.0, 0.5, guard_tail=True), STEEPER),
-    ],
-)
-def test_guarded_tail_lets_waiting_weigh_more_the_longer_turns_take(
-    bounds: Bounds, added: float
-) -> None:
-    assert bounds.power(30.0) == bounds.waiting_power + added
-
-
-def test_power_falls_again_once_the_queue_was_empty(
+def test_waiting_counts_by_what_first_come_first_served_would_make_of_late(
     a_request: MakeWaiting, an_entry: MakeEntry
 ) -> None:
-    queue = a_queue(Bounds(10.0, 0.5, guard_tail=True))
-    long, short = filled(queue, a_request, an_entry, [500.0, 1.0])
-    queue.remove(long, 16.0)
-    assert queue.power == 0.5 + 1.5
-    queue.remove(short, 20.0)
+    queue = a_queue(Bounds(10.0, waiting_weight=6.0))
+    assert queue.a_second == 6.0 / LEAST_S
+    first, second = filled(queue, a_request, an_entry, [500.0, 1.0])
+    assert queue.a_second == pytest.approx(6.0)  # nobody waited, all ran for a second
+    queue.remove(first, 12.0)
+    assert queue.a_second == pytest.approx(6.0 / 12.0)  # the second one waited eleven
+    queue.remove(second, 20.0)
     queue.add(an_entry(a_request(arrived_s=21.0)), NEVER, 21.0)
-    assert queue.power == 0.5
+    assert queue.a_second == pytest.approx(6.0 / (11.0 * FADE + 1.0))
+
+
+def test_who_went_away_before_its_turn_tells_how_long_that_takes_as_well(
+    a_request: MakeWaiting, an_entry: MakeEntry
+) -> None:
+    queue = a_queue(Bounds(10.0, waiting_weight=6.0))
+    first, second = filled(queue, a_request, an_entry, [500.0, 1.0])
+    queue.remove(second, 2.0)
+    assert queue.a_second == pytest.approx(6.0)
+    queue.remove(first, 12.0)
+    assert queue.a_second == pytest.approx(6.0 / 12.0)
+
+
+def test_order_of_two_that_wait_stays_as_long_as_waits_are_alike(
+    a_request: MakeWaiting, an_entry: MakeEntry
+) -> None:
+    queue = a_queue(Bounds(max_delay_s=None))
+    _, cheap = filled(queue, a_request, an_entry, [1e4, 1.0])
+    assert {tuple(next_of(queue, now_s).entries) for now_s in (1.0, 1e3, 1e6)} == {(cheap,)}
