@@ -95,6 +95,16 @@ GENERATED_LOAD: Final = 0.9
 )
 @click.option("--admission", type=click.Choice(get_args(AdmissionName)), help="Of all policies.")
 @click.option("--max-delay-s", type=POSITIVE, help="Bound of lmaas on being passed by.")
+@click.option(
+    "--waiting-weight",
+    type=click.FloatRange(min=0),
+    help="How lmaas weighs waiting against length.",
+)
+@click.option(
+    "--preempted-share",
+    type=click.FloatRange(min=0, max=1),
+    help="Share of requests that peak may preempt.",
+)
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
 @click.option(
@@ -125,6 +135,8 @@ def replay(
     engines: int,
     admission: AdmissionName | None,
     max_delay_s: float | None,
+    waiting_weight: float | None,
+    preempted_share: float | None,
     seeds: int,
     jobs: int,
     file: Path | None,
@@ -167,7 +179,12 @@ def replay(
         loads=tuple(dict.fromkeys(loads)) or ((GENERATED_LOAD,) if generate else ()),
         seeds=seeds if scenario.random else 1,
         engines=engines,
-        options=_options(admission, max_delay_s),
+        options=_options(
+            admission=admission,
+            max_delay_s=max_delay_s,
+            waiting_weight=waiting_weight,
+            preempted_share=preempted_share,
+        ),
     )
     _say(f"predictions: {predictions(scenario)}")
     if plan.seeds < seeds:
@@ -199,9 +216,9 @@ def _fitted(source: Source, engine: EngineModel, speed: float) -> Source:
     return Source(fitting.arriving(fitting.arrived_s / speed), source.name, source.drawn)
 
 
-def _options(admission: AdmissionName | None, max_delay_s: float | None) -> Options:
-    usual = Options()
-    return replace(usual, admission=admission, max_delay_s=max_delay_s or usual.max_delay_s)
+def _options(**given: AdmissionName | float | None) -> Options:
+    """The usual options, with what was given."""
+    return replace(Options(), **{name: value for name, value in given.items() if value is not None})
 
 
 def _write(summary: Summary, found: Comparison, file: Path | None, report: Path | None) -> None:

@@ -27,6 +27,8 @@ class Summary(Struct, frozen=True, kw_only=True):
     kv_tokens: int
     admission: str  # the rule, or that each policy has its own
     max_delay_s: float | None
+    waiting_weight: float
+    preempted_share: float
     seeds: int
     saturated_rate_s: float | None
     rows: list[Row]
@@ -71,6 +73,8 @@ def summarise(source: str, engine: str, plan: Plan, found: Comparison) -> Summar
         kv_tokens=shape.pages * shape.page_tokens,
         admission=plan.options.admission or OWN,
         max_delay_s=plan.options.max_delay_s,
+        waiting_weight=plan.options.waiting_weight,
+        preempted_share=plan.options.preempted_share,
         seeds=plan.seeds,
         saturated_rate_s=found.saturated_rate_s,
         rows=found.rows,

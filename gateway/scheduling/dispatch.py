@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 from msgspec import Struct
 
 from gateway.scheduling.response_ratio import response_ratio
-from gateway.scheduling.waiting import Waiting
+from gateway.scheduling.waiting import Waiting, WaitingBatch
 
 Reason: TypeAlias = Literal["rank", "arrival", "overdue", "late"]
 
@@ -45,3 +45,17 @@ def dispatch_of(
     waited_s = max(now_s - min(request.arrived_s for request in requests), 0.0)
     ratio = response_ratio(waited_s, serving_s)
     return Dispatch(batch, tuple(requests), serving_s, ratio, waited_s, reason)
+
+
+def waiting_batch_of(
+    name: str,
+    requests: Sequence[Waiting],
+    *,
+    serving_s: float,
+    now_s: float,
+    insertable: bool = False,
+) -> WaitingBatch:
+    """These requests of one model as a batch that waits."""
+    waited_s = now_s - min(request.arrived_s for request in requests)
+    ratio = response_ratio(waited_s, serving_s)
+    return WaitingBatch(name, requests[0].model, tuple(requests), insertable, serving_s, ratio)

@@ -7,12 +7,11 @@ from typing import ClassVar, Final, Literal
 from gateway.scheduling.admission import Admission
 from gateway.scheduling.capacity import Capacity
 from gateway.scheduling.deadlines import Window, window_of
-from gateway.scheduling.dispatch import Dispatch, dispatch_of
+from gateway.scheduling.dispatch import Dispatch, dispatch_of, waiting_batch_of
 from gateway.scheduling.entry import Entry
 from gateway.scheduling.joining_cost import joining_cost
 from gateway.scheduling.length_class import LengthClass
 from gateway.scheduling.marginal import Marginal
-from gateway.scheduling.response_ratio import response_ratio
 from gateway.scheduling.risk import risk_adjusted, risk_of
 from gateway.scheduling.serving_time import ServingTime
 from gateway.scheduling.shares import Shares, service
@@ -153,10 +152,11 @@ class LengthAwarePolicy:
             queue.check()
 
     def _shown(self, batch: LengthClass, now_s: float) -> WaitingBatch:
-        requests = tuple(entry.request for entry in batch.first(len(batch.members)))
+        requests = [entry.request for entry in batch.first(len(batch.members))]
         serving_s = self._serving.of(requests)
-        ratio = response_ratio(now_s - batch.oldest_s, serving_s)
-        return WaitingBatch(batch.name, requests[0].model, requests, True, serving_s, ratio)
+        return waiting_batch_of(
+            batch.name, requests, serving_s=serving_s, now_s=now_s, insertable=True
+        )
 
     def _dispatched(self, found: Candidates, fitting: int) -> Dispatch:
         requests = [entry.request for entry in found.entries[:fitting]]

@@ -8,8 +8,7 @@ from typing import ClassVar, Literal
 
 from gateway.scheduling.admission import Admission
 from gateway.scheduling.capacity import Capacity
-from gateway.scheduling.dispatch import Dispatch, Reason, dispatch_of
-from gateway.scheduling.response_ratio import response_ratio
+from gateway.scheduling.dispatch import Dispatch, Reason, dispatch_of, waiting_batch_of
 from gateway.scheduling.serving_time import ServingTime
 from gateway.scheduling.waiting import Waiting, WaitingBatch
 
@@ -90,7 +89,8 @@ class PlainPolicy(ABC):
     def _shown(
         self, name: str, requests: Sequence[Waiting], now_s: float, *, insertable: bool = False
     ) -> WaitingBatch:
-        """Requests that wait together, oldest first."""
+        """Requests that wait together."""
         serving_s = self._serving.of(requests)
-        ratio = response_ratio(now_s - requests[0].arrived_s, serving_s)
-        return WaitingBatch(name, requests[0].model, tuple(requests), insertable, serving_s, ratio)
+        return waiting_batch_of(
+            name, requests, serving_s=serving_s, now_s=now_s, insertable=insertable
+        )

@@ -137,6 +137,18 @@ def test_one_engine_less_is_slower(trace: Path, engine: Path) -> None:
     assert two < one
 
 
+def test_order_follows_its_settings_and_they_are_told(trace: Path, engine: Path) -> None:
+    mean_s = {}
+    for weight in (0, 2, 50):
+        told = printed(
+            "--trace", trace, "--engine", engine, "--policy", "lmaas", "--load", 1.3,
+            "--waiting-weight", weight, "--max-delay-s", 1e6, "--preempted-share", 0.01,
+        )  # fmt: skip
+        assert (told["waiting_weight"], told["preempted_share"]) == (weight, 0.01)
+        mean_s[weight] = told["rows"][0]["measures"]["mean_s"]["mean"]
+    assert mean_s[0] <= mean_s[2] < mean_s[50]
+
+
 def test_speed_brings_everything_sooner(trace: Path, engine: Path) -> None:
     given = ("--trace", trace, "--engine", engine, "--policy", "fcfs", "--speed")
     usual, fast = (printed(*given, speed)["rows"][0]["rate_s"] for speed in (1, 4))
