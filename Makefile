@@ -27,7 +27,7 @@ run: .venv/installed  ## start Postgres, predictor, engine and gateway on http:/
 	@exec $(BIN)/lmaas serve
 
 test: .venv/installed-dev  ## run the tests; T=tests/unit/scheduling narrows
-	@$(BIN)/python -m pytest $(T)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(T)
 
 test-compose:  ## build the images, start compose.yaml, ask, kill the engine, ask again
 	@$(PYTHON) tests/compose/check.py
