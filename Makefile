@@ -4,7 +4,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-T ?= tests
+T ?=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 help:  ## list the targets
@@ -27,7 +27,8 @@ run: .venv/installed  ## start Postgres, predictor, engine and gateway on http:/
 	@exec $(BIN)/lmaas serve
 
 test: .venv/installed-dev  ## run the tests; T=tests/unit/scheduling narrows
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(T)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(or $(T),tests/unit tests/integration)
+	$(if $(T),,@$(BIN)/python -m pytest tests/e2e)
 
 test-compose:  ## build the images, start compose.yaml, ask, kill the engine, ask again
 	@$(PYTHON) tests/compose/check.py

@@ -471,4 +471,5 @@ class Dispatcher:
         if trusted != self._trusts:
             self._trusts = trusted
             self.policy.trust(trusted)
+            self._tell_order()
             log.warning("predictions_trusted" if trusted else "predictions_distrusted")
