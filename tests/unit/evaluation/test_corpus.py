@@ -69,7 +69,9 @@ def test_bytes_that_are_no_text_are_named(write: Write) -> None:
         list(read_lines(data))
 
 
-@pytest.mark.parametrize("content", [b"plain", gzip.compress(b"{}\n" * 9_000)[:40]])
+@pytest.mark.parametrize(
+    "content", [b"plain", gzip.compress(b"{}\n" * 9_000)[:40]], ids=["no gzip", "broken off"]
+)
 def test_packed_file_that_is_none_or_broken_off_is_named(write: Write, content: bytes) -> None:
     data = write()
     (data / "some.jsonl.gz").write_bytes(content)
