@@ -7,7 +7,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from gateway.evaluation.plots import BLUE, DOTS_PER_INCH, LOOK, ORANGE
+from gateway.evaluation.plots import BLUE, DOTS_PER_INCH, ORANGE
+from gateway.pictures import LOOK
 
 if TYPE_CHECKING:
     from benchmarks.live_replay import Pass

@@ -17,8 +17,9 @@ from benchmarks.p3_shuffled import Shuffled
 from benchmarks.p3_switch import BEFORE as BEFORE_SWITCH
 from benchmarks.p3_switch import Switch
 from benchmarks.p3_world import PROMISED, TOLERANCE, WINDOW
-from gateway.evaluation.plots import BLUE, DOTS_PER_INCH, LINE, LOOK, ORANGE
+from gateway.evaluation.plots import BLUE, DOTS_PER_INCH, ORANGE
 from gateway.evaluation.scoring import rms
+from gateway.pictures import LINE, LOOK
 from gateway.prediction.schedule import Schedule
 from gateway.prediction.survival import Floats
 

@@ -11,7 +11,6 @@ from gateway.replay.estimate import Estimate, estimate
 IN_FLIGHT: Final = 6.0
 THROUGHPUT: Final = 0.92
 KV_USE: Final = 0.85
-PREEMPTED: Final = MOST_PREEMPTED
 
 
 def rows_of(cells: Iterable[Cell]) -> Iterator[Row]:
@@ -80,9 +79,9 @@ def _targets(groups: list[list[Cell]], *, in_flight: bool) -> Iterator[Target]:
     uses = [measured(group, PEAK, "kv_use").mean for group in groups]
     yield target("KV use", min(uses, default=None), KV_USE)
     shares = [measured(group, PEAK, "preempted").mean for group in groups]
-    yield target("preempted", max(shares, default=None), PREEMPTED, "at most")
+    yield target("preempted", max(shares, default=None), MOST_PREEMPTED, "at most")
     shares = [measured(group, SELDOM, "preempted").mean for group in groups]
     told = f"preempted, told {MOST_PREEMPTED:.1%}"
-    yield target(told, max(shares, default=None), PREEMPTED, "at most")
+    yield target(told, max(shares, default=None), MOST_PREEMPTED, "at most")
     failed = sum(each.unanswered for each in mine) if mine else None
     yield target("out of memory", failed, 0, "at most")

@@ -101,9 +101,9 @@ class Settings(Struct, frozen=True, rename=_variable):
         Meta(
             ge=0,
             le=100,
-            description="how waiting weighs against length: 0 is shortest first, whose mean the "
-            "default comes near to; with 10 the slowest answers in overload are hardly slower than "
-            "first come, first served would make them",
+            description="how waiting weighs against length: 0 is cheapest first; the default "
+            "trades some of its mean for the tail; with 10 the slowest answers in overload are "
+            "hardly slower than first come, first served would make them",
         ),
     ] = 2.0
     tau_floor: Annotated[

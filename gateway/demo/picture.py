@@ -11,30 +11,19 @@ from matplotlib.typing import ColorType, RcKeyType
 
 from gateway.demo.figures import Passes, mean_error, mean_response, response_quantile
 from gateway.demo.sending import Outcome
+from gateway.pictures import LINE, LOOK
 
 SIZE_INCHES: Final = (12.0, 5.0)
 DOTS_PER_INCH: Final = 100
 GREY: Final = "#b4b8bf"
-LINE: Final = "#5f6570"
 LMAAS: Final = "#1f6fb4"
 FIXED: Final = "#d9822b"
-LOOK: Final[dict[RcKeyType, Any]] = {
-    "font.size": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": LINE,
-    "axes.titlesize": 13,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.grid": True,
-    "grid.color": "#e6e8eb",
-    "legend.frameon": False,
-}
+LARGE: Final[dict[RcKeyType, Any]] = {**LOOK, "font.size": 11, "axes.titlesize": 13}
 
 
 def draw(passes: Passes, path: Path) -> None:
     """Writes the picture as PNG, 1200 x 500 pixels."""
-    with mpl.rc_context(LOOK):
+    with mpl.rc_context(LARGE):
         figure = Figure(SIZE_INCHES, DOTS_PER_INCH, layout="constrained")
         lengths, responses = figure.subplots(1, 2)
         _draw_lengths(lengths, passes)

@@ -3,39 +3,26 @@
 from collections.abc import Callable
 from math import ceil
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.typing import RcKeyType
 
 from gateway.evaluation.experiment import OURS, Run, Summary
 from gateway.evaluation.midflight import SHARES
 from gateway.evaluation.scoring import POOLED
+from gateway.pictures import LINE, LOOK
 
 DOTS_PER_INCH: Final = 80
 PANELS_WIDE: Final = 5
 TICKS: Final = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000)
 WIDE: Final = 200.0  # times: no place for every tick
 PROMISED: Final = 90.0  # % of lengths within the 0.9 quantile
-LINE: Final = "#5f6570"
 BLUE: Final = "#1f6fb4"
 ORANGE: Final = "#d9822b"
 OTHERS: Final = ("#b4b8bf", "#8d6bb3", "#3f9e6e", ORANGE)
 MARKERS: Final = "v^sD"
-LOOK: Final[dict[RcKeyType, Any]] = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": LINE,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.grid": True,
-    "grid.color": "#e6e8eb",
-    "legend.frameon": False,
-}
 
 
 def draw(run: Run, folder: Path, prefix: str = "") -> list[Path]:

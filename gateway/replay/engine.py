@@ -14,15 +14,13 @@ from math import inf
 from gateway.replay.costs import EngineModel
 from gateway.replay.growth import Growth
 from gateway.replay.interface import Sequences
-from gateway.replay.orders import Orders
 from gateway.replay.promises import Promises
 from gateway.replay.sequence import SimulatedSequence
-from gateway.replay.timeline import Timeline
-from gateway.replay.work import Work
+from gateway.replay.stepping import SteppingEngine
 from gateway.scheduling.remaining import Lengths
 
 
-class ContinuousEngine:
+class ContinuousEngine(SteppingEngine):
     """Iteration-level batching with paged memory, reservations and preemption.
 
     A sequence prefills, then decodes; once ended it stays for as long as the real engine does not
@@ -30,23 +28,14 @@ class ContinuousEngine:
     """
 
     def __init__(self, model: EngineModel) -> None:
-        self._cost, self._shape = model.cost, model.shape
+        super().__init__(model)
         self._page_tokens = model.shape.page_tokens
-        self.work = Work()
-        self.next_s = inf
-        self.steps = 0
-        self.between = False
         self.free = model.shape.pages
         self.waiting: deque[SimulatedSequence] = deque()
         self.preempted: Sequences = []  # in order of arrival
         self.running: dict[int, SimulatedSequence] = {}  # by arrival, in the order they started
         self.promises = Promises(model.shape.pages, model.shape.page_tokens)
         self._growth = Growth(model.shape.page_tokens)
-        self._timeline = Timeline(model.cost)
-        self._orders = Orders(model.shape)
-        self._under_way = False
-        self._now_s = 0.0
-        self._arrivals = 0
         self._prefilling: Sequences = []
         self._prefilled: Sequences = []  # with the step under way, but for a last token at most
         self._first: Sequences = []  # their first token comes with the next step
@@ -55,18 +44,6 @@ class ContinuousEngine:
         self._full = False  # the next one does not fit, and no memory was freed since
         self._copy_s = 0.0  # before the next step
         self._prompt_reads = 0.0  # in the next step
-
-    def submit(self, sequences: Sequences, at_s: float) -> None:
-        """Let sequences run, handed over together, and not before any other."""
-        for sequence in sequences:
-            self._arrivals += 1
-            sequence.arrival = self._arrivals
-        self._orders.send(sequences, at_s)
-        if self._under_way:
-            self._orders.reach_run(self._timeline)
-            self.next_s = self._timeline.ended_s
-        elif not self.between:
-            self.next_s = self._orders.ready_s
 
     def settle(self) -> Sequences:
         """The steps under way have ended: the sequences that ended with them."""
@@ -99,16 +76,6 @@ class ContinuousEngine:
             self._begin(prompts)
         else:
             self.next_s = self._orders.ready_s
-
-    def steps_by(self, at_s: float) -> int:
-        """Steps done by a time up to `next_s`."""
-        return self._timeline.done(at_s) if self._under_way else self.steps
-
-    def reached_s(self, boundary: int) -> float:
-        """When so many steps will be done; inf where they are not under way."""
-        if not self._under_way or boundary > self._timeline.last:
-            return inf
-        return self._timeline.at(boundary)
 
     def pages_at(self, at_s: float) -> int:
         """Pages held at a time up to `next_s`."""

@@ -11,31 +11,20 @@ from typing import Final
 
 from gateway.replay.costs import EngineModel
 from gateway.replay.interface import Sequences
-from gateway.replay.orders import Orders
-from gateway.replay.timeline import Timeline
-from gateway.replay.work import Work
+from gateway.replay.stepping import SteppingEngine
 
 PAIR: Final = 2
 
 
-class LockstepEngine:
+class LockstepEngine(SteppingEngine):
     """One batch after another, in the order they were submitted.
 
     Where `owner_halves`, a batch of two or more that breaks is given back by `take_broken`.
     """
 
     def __init__(self, model: EngineModel, *, owner_halves: bool) -> None:
-        self._cost, self._shape = model.cost, model.shape
+        super().__init__(model)
         self._owner_halves = owner_halves
-        self.work = Work()
-        self.next_s = inf
-        self.steps = 0
-        self.between = False
-        self._timeline = Timeline(model.cost)
-        self._orders = Orders(model.shape)
-        self._under_way = False
-        self._now_s = 0.0
-        self._arrivals = 0
         self._waiting: deque[Sequences] = deque()
         self._broken: Sequences = []
         self._rows: Sequences = []
@@ -43,18 +32,6 @@ class LockstepEngine:
         self._computed = 0  # padded prompt tokens, of all rows
         self._decoded = 0  # steps in which all rows decoded
         self._ghosts = 0  # rows that a last step goes on with
-
-    def submit(self, sequences: Sequences, at_s: float) -> None:
-        """Let a batch run when its turn comes."""
-        for sequence in sequences:
-            self._arrivals += 1
-            sequence.arrival = self._arrivals
-        self._orders.send(sequences, at_s)
-        if self._under_way:
-            self._orders.reach_run(self._timeline)
-            self.next_s = self._timeline.ended_s
-        elif not self.between:
-            self.next_s = min(self.next_s, self._orders.ready_s)
 
     def settle(self) -> Sequences:
         """The steps under way have ended: the sequences that ended with them."""
@@ -102,16 +79,6 @@ class LockstepEngine:
             self.next_s = self._timeline.ended_s
         else:
             self.next_s = self._now_s if self._broken else self._orders.ready_s
-
-    def steps_by(self, at_s: float) -> int:
-        """Steps done by a time up to `next_s`."""
-        return self._timeline.done(at_s) if self._under_way else self.steps
-
-    def reached_s(self, boundary: int) -> float:
-        """When so many steps will be done; inf where they are not under way."""
-        if not self._under_way or boundary > self._timeline.last:
-            return inf
-        return self._timeline.at(boundary)
 
     def pages_at(self, at_s: float) -> int:
         """Pages held at a time up to `next_s`."""

@@ -8,12 +8,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.typing import RcKeyType
 
+from gateway.pictures import LINE, LOOK
 from gateway.replay.comparison import ORACLE
 
 DOTS_PER_INCH: Final = 100
 WIDE: Final = 1_000.0  # times: labels at powers of ten alone
 MIDDLING: Final = 30.0
-LINE: Final = "#5f6570"
 COLORS: Final = {
     "fcfs": "#8a9099",
     "sjf": "#d9822b",
@@ -23,20 +23,7 @@ COLORS: Final = {
     "s3": "#3f9e6e",
     "fixed": "#7a5c3e",
 }
-RC: Final[dict[RcKeyType, Any]] = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": LINE,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e6e8eb",
-    "legend.frameon": False,
-    "figure.labelsize": 10,
-}
+RC: Final[dict[RcKeyType, Any]] = {**LOOK, "axes.axisbelow": True, "figure.labelsize": 10}
 
 
 def color_of(policy: str) -> str:

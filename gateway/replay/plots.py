@@ -10,10 +10,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gateway.pictures import LINE
 from gateway.replay.comparison import FIRST_COME, ORACLE, Comparison, Row
 from gateway.replay.course import Course
 from gateway.replay.look import (
-    LINE,
     RC,
     add_legend,
     color_of,

@@ -51,9 +51,10 @@ class LengthClass:
     def rank(self, now_s: float, a_second: float) -> float:
         """Logarithm of urgency·exp(`a_second`·urgency·W)/cost, W the wait of its first.
 
-        The response ratio W/S with waits that count exponentially: for jobs whose lengths are
-        known, one after another, no order has a lighter tail where `a_second` is the rate at which
-        that of first come, first served falls off (Boost; Yu and Scully, SIGMETRICS 2024).
+        The response ratio W/S with waits that count exponentially: for jobs of known lengths that
+        are not heavy-tailed, one after another, no order has a lighter tail where `a_second` is the
+        rate at which that of first come, first served falls off (Boost; Yu and Scully, SIGMETRICS
+        2024).
         """
         return self._rank(now_s - self._waits.top()[0], a_second)
 

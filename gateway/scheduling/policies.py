@@ -122,10 +122,10 @@ OWN_ADMISSION: Final[dict[PolicyName, AdmissionName]] = {
 }
 
 
-def build_admission(name: AdmissionName, z: float, preempted_share: float = TARGET) -> Admission:
+def build_admission(name: AdmissionName, options: Options) -> Admission:
     """The rule of this name, for a pool that it is yet to be told of."""
     if name == "peak":
-        return FuturePeak(z, preempted_share)
+        return FuturePeak(options.admission_z, options.preempted_share)
     return UpperPeak() if name == "upper" else SumOfReservations(name)
 
 
@@ -140,7 +140,7 @@ def build_policy(name: PolicyName, options: Options, ids: Iterator[str] | None =
     """
     ids = ids if ids is not None else map("b{}".format, count(1))
     rule = options.admission or OWN_ADMISSION.get(name, "peak")
-    admission = build_admission(rule, options.admission_z, options.preempted_share)
+    admission = build_admission(rule, options)
     if name in RANKS:
         return RankedPolicy(name, RANKS[name], admission=admission, ids=ids)
     return BUILDERS[name](options, admission, ids)
