@@ -30,13 +30,14 @@ SHUFFLED: Final = "shuffled"
 MEAN_FIRST: Final = "mean-first"
 BOUNDED: Final = "bounded"
 SETTINGS: Final = {
-    BOUNDED: Options(waiting_weight=10.0),
+    BOUNDED: Options(waiting_weight=20.0),
     MEAN_FIRST: Options(max_delay_s=None, waiting_weight=0.25),
 }
 ALWAYS: Final = (FCFS, OURS, OUR_ORACLE)
 PLAIN: Final = ("sjf", "hrrn")
+HELD: Final = "fcfs, held"  # without any prediction: whoever fits now starts
 ORACLES: Final = ("oracle-sjf", "oracle-hrrn")
-COMPARED: Final = (*ALWAYS, *PLAIN, *ORACLES)
+COMPARED: Final = (*ALWAYS, HELD, *PLAIN, *ORACLES)
 SOME_LOADS: Final = (0.7, 0.9, 1.1)  # where not all are told
 
 
@@ -81,6 +82,7 @@ def sides(regime: Regime, load: float) -> Iterator[Side]:
     busy = load in SOME_LOADS[1:]
     yield from map(side, ALWAYS)
     if main or busy:
+        yield Side(name=HELD, policy=FCFS, options=Options(admission="held"))
         yield from map(side, PLAIN)
     if main and busy:
         yield from map(side, ORACLES)

@@ -223,7 +223,6 @@ def _options(settings: Settings) -> Options:
     """What the policies are told."""
     return Options(
         admission=None if settings.admission == "own" else settings.admission,
-        admission_z=settings.admission_z,
         preempted_share=settings.preempted_share,
         waste_limit=settings.batch_waste,
         max_delay_s=settings.max_delay_s,

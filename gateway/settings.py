@@ -58,8 +58,9 @@ class Settings(Struct, frozen=True, rename=_variable):
         Literal["own", "peak", "upper", "reserved", "maximum", "held"],
         Meta(
             description="what fits beside what runs; own: the policy's rule; peak: the expected "
-            "future KV peak and admission_z deviations; upper: the peak at each one's P90; "
-            "reserved: the sum of P90s; maximum: the sum of max_tokens; held: what is in use"
+            "future KV peak and as little above it as preemptions allow; upper: the peak at each "
+            "one's P90; reserved: the sum of P90s; maximum: the sum of max_tokens; "
+            "held: what is in use"
         ),
     ] = "own"
     fixed_batch: Annotated[
@@ -102,10 +103,10 @@ class Settings(Struct, frozen=True, rename=_variable):
             ge=0,
             le=100,
             description="how waiting weighs against length: 0 is cheapest first; the default "
-            "trades some of its mean for the tail; with 10 the slowest answers in overload are "
-            "hardly slower than first come, first served would make them",
+            "trades some of its mean for the tail; with 20 the slowest answers in overload are no "
+            "slower than first come, first served would make them",
         ),
-    ] = 2.0
+    ] = 3.0
     tau_floor: Annotated[
         float,
         Meta(
@@ -115,23 +116,15 @@ class Settings(Struct, frozen=True, rename=_variable):
             "arrival",
         ),
     ] = 0.2
-    admission_z: Annotated[
-        float,
-        Meta(
-            ge=0,
-            description="standard deviations kept free above the expected KV peak, at first: "
-            "then as few as preemptions allow",
-        ),
-    ] = 1.0
     preempted_share: Annotated[
         float,
         Meta(
             ge=0,
             le=1,
-            description="share of requests that may be preempted where many wait for memory: a "
-            "pause for a few, and more requests at once for all",
+            description="preemptions for each request where many wait for memory: a pause for a "
+            "few, and more requests at once for all",
         ),
-    ] = 0.05
+    ] = 0.1
     prediction_budget_ms: Annotated[
         float, Meta(gt=0, description="longest wait for a prediction; then history answers")
     ] = 50.0

@@ -298,7 +298,7 @@ class Dispatcher:
         for sequence_id in step.preempted:
             live = self._running.get(sequence_id)
             if live:
-                self._preemptions += not live.preemptions
+                self._preemptions += 1
                 live.preemptions += 1
         if step.finished:
             self._finish(step.finished)

@@ -1,26 +1,35 @@
 """How much KV memory is kept free above what is expected: tuned on preemptions."""
 
+from statistics import NormalDist
 from typing import Final
 
 LEAST: Final = 0.0  # what is expected, and nothing above
 MOST: Final = 8.0
-GAIN: Final = 0.2
-TARGET: Final = 0.05
+CALM: Final = 500.0  # requests without a preemption that lower z by 1
+RAREST: Final = 0.001  # a target below is held as this one is
+TARGET: Final = 0.1
+
+
+def first_z(target: float) -> float:
+    """The z to begin with: a normal peak is above it with the probability `target`."""
+    return max(NormalDist().inv_cdf(1 - min(max(target, RAREST), 1 - RAREST)), LEAST)
 
 
 class Caution:
     """The z of admission, in standard deviations.
 
-    Each preempted request raises it, each that ended while others waited lowers it, so that it
-    comes to rest where a share `target` of these is preempted (stochastic approximation, Robbins
-    and Monro 1951): errors that correlate, which z knows nothing of, are paid for like all others.
+    Each preemption raises it, each request that ended while others waited lowers it, so that it
+    comes to rest at `target` preemptions for each of these (stochastic approximation, Robbins and
+    Monro 1951): errors that correlate, which z knows nothing of, are paid for like all others. The
+    rarer preemptions shall be, the more each tells.
     """
 
     def __init__(self, z: float, target: float = TARGET) -> None:
         self.z = z  # standard deviations to keep free
         self._target = target
+        self._gain = 1 / (CALM * max(target, RAREST))
 
     def observed(self, ended: int, preempted: int) -> None:
-        """So many requests ended while others waited, and so many were preempted, since then."""
-        z = self.z + GAIN * (preempted - self._target * ended)
+        """So many requests ended while others waited, and so many preemptions were, since then."""
+        z = self.z + self._gain * (preempted - self._target * ended)
         self.z = min(max(z, min(LEAST, self.z)), max(MOST, self.z))

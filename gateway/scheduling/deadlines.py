@@ -39,16 +39,16 @@ def window_of(
     """When a request has to start, where a generation of so many tokens takes `seconds(tokens)`.
 
     It is late once an answer as long as its 0.9 quantile might miss the deadline, and unlikely to
-    be in time once its median would. It is hopeless once an answer would that only one in thirty
-    comes below: the length as far below the 0.1 quantile as that is below the 0.25 quantile.
-    Predictions that are not trusted condemn nobody.
+    be in time once its median would. It is hopeless once an answer would that hardly one in a
+    hundred comes below: the length twice as far below the 0.1 quantile as that is below the 0.25
+    quantile, on logarithms. Predictions that are not trusted condemn nobody.
     """
     late_s = unlikely_s = hopeless_s = inf
     if request.deadline_s is not None:
         low, lower = request.quantiles[:2]
         late_s = request.deadline_s - seconds(request.upper)
         unlikely_s = request.deadline_s - seconds(request.median)
-        hopeless_s = request.deadline_s - (seconds(low * low / lower) if trusted else 0.0)
+        hopeless_s = request.deadline_s - (seconds(low**3 / lower**2) if trusted else 0.0)
     if request.start_by_s is not None:
         hopeless_s = min(hopeless_s, request.start_by_s)
     return Window(late_s, unlikely_s, hopeless_s)

@@ -7,7 +7,7 @@ from typing import Final, Literal, Protocol, TypeAlias, get_args, runtime_checka
 from msgspec import Struct
 
 from gateway.scheduling.admission import Admission, AdmissionName
-from gateway.scheduling.caution import TARGET
+from gateway.scheduling.caution import TARGET, first_z
 from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.fixed import FixedPolicy
 from gateway.scheduling.future_peak import FuturePeak
@@ -99,18 +99,16 @@ class LockstepPolicy(Policy, Protocol):
 class Options(Struct, frozen=True, kw_only=True):
     """What the policies can be told.
 
-    `admission` None takes each policy's own rule. `admission_z`, in standard deviations, holds at
-    first and settles where `preempted_share` of all requests is preempted. `waste_limit` is Φ in
-    token reads. `max_delay_s` and `waiting_weight` are those of `Bounds`: no delay is near to
-    first come, first served, (None, 0) is cheapest first.
+    `admission` None takes each policy's own rule. `preempted_share` is where z of `FuturePeak`
+    settles. `waste_limit` is Φ in token reads. `max_delay_s` and `waiting_weight` are those of
+    `Bounds`: no delay is near to first come, first served, (None, 0) is cheapest first.
     """
 
     admission: AdmissionName | None = None
-    admission_z: float = 1.0
     preempted_share: float = TARGET
     waste_limit: float = 50_000.0
     max_delay_s: float | None = 60.0
-    waiting_weight: float = 2.0
+    waiting_weight: float = 3.0
     fixed_batch: int = 8
 
 
@@ -125,7 +123,7 @@ OWN_ADMISSION: Final[dict[PolicyName, AdmissionName]] = {
 def build_admission(name: AdmissionName, options: Options) -> Admission:
     """The rule of this name, for a pool that it is yet to be told of."""
     if name == "peak":
-        return FuturePeak(options.admission_z, options.preempted_share)
+        return FuturePeak(first_z(options.preempted_share), options.preempted_share)
     return UpperPeak() if name == "upper" else SumOfReservations(name)
 
 

@@ -30,7 +30,7 @@ class Bounds(Struct, frozen=True):
     """
 
     max_delay_s: float | None = 60.0
-    waiting_weight: float = 2.0
+    waiting_weight: float = 3.0
 
 
 class Candidates(Struct, frozen=True):

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-FADE: Final = 0.995  # of the longest wait, with each turn: half of it is left after 138
+FADE: Final = 0.999  # of the longest wait, with each turn: half of it is left after 693
 KEEP: Final = 0.995  # of a request's weight in the mean, with each that comes later
 MOST_RUNS: Final = 2.0  # times the mean run: what a long one gets for it at most
 MOST_WAITS: Final = 4.0  # times the longest wait

@@ -32,7 +32,6 @@ class PolicyRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     admission: AdmissionRule | UnsetType = UNSET
-    admission_z: AtLeast0 | UnsetType = UNSET
     preempted_share: Share | UnsetType = UNSET
     max_delay_s: AtLeast0 | UnsetType | None = UNSET
     waiting_weight: Weight | UnsetType = UNSET
@@ -56,7 +55,6 @@ class PolicyAnswer(Struct, frozen=True, kw_only=True):
     order: Literal["policy", "arrival"]
     why: str | None
     admission: AdmissionRule
-    admission_z: float
     preempted_share: float
     max_delay_s: float | None
     waiting_weight: float
@@ -72,7 +70,6 @@ class PolicyAnswer(Struct, frozen=True, kw_only=True):
             order=order,
             why=why if order == "arrival" else None,
             admission=options.admission or OWN,
-            admission_z=options.admission_z,
             preempted_share=options.preempted_share,
             max_delay_s=options.max_delay_s,
             waiting_weight=options.waiting_weight,

@@ -40,14 +40,14 @@ async def test_options_are_changed_one_by_one_and_shown(
     before = await policy(client)
     for change in (
         {"admission": "upper"},
-        {"admission_z": 2.0, "max_delay_s": None},
+        {"max_delay_s": None},
         {"waiting_weight": 0.25, "preempted_share": 0.01},
         {"admission": "own", "max_delay_s": before["max_delay_s"]},
     ):
         changed = await client.put("/admin/policy", json={"name": "lmaas", **change})
         assert changed.status_code == 200, changed.text
         assert changed.json().items() >= change.items()
-    told = before | {"admission_z": 2.0, "waiting_weight": 0.25, "preempted_share": 0.01}
+    told = before | {"waiting_weight": 0.25, "preempted_share": 0.01}
     assert await policy(client) == told
     assert generations.options.admission is None
 
@@ -56,7 +56,6 @@ async def test_options_are_changed_one_by_one_and_shown(
     ("change", "param"),
     [
         ({"admission": "all"}, "admission"),
-        ({"admission_z": -1}, "admission_z"),
         ({"max_delay_s": -0.1}, "max_delay_s"),
         ({"preempted_share": 1.1}, "preempted_share"),
         ({"waiting_weight": -0.1}, "waiting_weight"),

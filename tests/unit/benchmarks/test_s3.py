@@ -92,6 +92,7 @@ def test_targets_look_at_the_worst_model() -> None:
     verdicts = {each.name: each for each in targets(cells)}
     assert verdicts["fixed: in flight over the maximum's, at least"].value == pytest.approx(5.5)
     assert not verdicts["fixed: KV use, at least"].met
+    assert verdicts["fixed, told 0.5%: KV use, at least"].met
     assert verdicts["fixed: tokens/s over the oracle's, at least"].met
     assert not verdicts["varied: KV use, at least"].met  # it was not measured
 

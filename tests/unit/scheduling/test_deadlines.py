@@ -29,7 +29,7 @@ def test_request_is_late_by_its_upper_unlikely_by_its_median_and_hopeless_by_a_v
     a_request: MakeWaiting,
 ) -> None:
     request = a_request(quantiles=QUANTILES, deadline_s=50.0)
-    assert window_of(request, seconds) == Window(42.0, 47.0, 49.5)  # 10²/20 tokens
+    assert window_of(request, seconds) == Window(42.0, 47.0, 49.75)  # 10³/20² tokens
 
 
 @given(st.lists(st.integers(1, 500), min_size=6, max_size=6), times)
@@ -66,7 +66,7 @@ def test_earlier_of_both_bounds_makes_hopeless(a_request: MakeWaiting) -> None:
     early = a_request(quantiles=QUANTILES, deadline_s=50.0, start_by_s=30.0)
     late = a_request(quantiles=QUANTILES, deadline_s=50.0, start_by_s=60.0)
     assert window_of(early, seconds) == Window(42.0, 47.0, 30.0)
-    assert window_of(late, seconds) == Window(42.0, 47.0, 49.5)
+    assert window_of(late, seconds) == Window(42.0, 47.0, 49.75)
 
 
 @pytest.mark.parametrize("trusted", [True, False])

@@ -294,7 +294,7 @@ def test_longer_candidate_than_any_running_is_forecast_to_its_end(
 def test_preemptions_raise_what_is_kept_free(a_sequence: MakeRunning) -> None:
     admission = an_admission([a_sequence() for _ in range(5)], z=2.0)
     calm = admission.peak()
-    admission.observed(1_000, 100)
+    admission.observed(1_000, 200)
     assert calm < admission.peak()
 
 
