@@ -81,7 +81,10 @@ class Task(Struct, frozen=True, kw_only=True):
 
 
 class Held(Struct, frozen=True, kw_only=True):
-    """What a side did while requests waited; `in_flight` and `kv_use` are means over that time."""
+    """What a side did while requests waited, once settled: but `recomputed` is of the whole run.
+
+    `in_flight` and `kv_use` are means over time, `preempted` is a share of those that started.
+    """
 
     in_flight: float
     tokens_s: float
@@ -159,11 +162,12 @@ def held(workload: Workload, outcomes: Outcomes, engine: EngineModel) -> Held:
     """A run in numbers, from where a part of the requests has started until none waits."""
     first_s, last_s = np.nanquantile(outcomes.dispatched_s, [SETTLED, 1])
     ended = (outcomes.finished_s > first_s) & (outcomes.finished_s <= last_s)
+    settled = outcomes.dispatched_s >= first_s
     return Held(
         in_flight=mean_over(outcomes.time_s, outcomes.running, first_s, last_s),
         tokens_s=float(workload.generation_tokens[ended].sum() / (last_s - first_s)),
         kv_use=mean_over(outcomes.time_s, outcomes.kv_pages, first_s, last_s) / engine.shape.pages,
-        preempted=float((outcomes.preemptions > 0).mean()),
+        preempted=float((outcomes.preemptions[settled] > 0).mean()),
         recomputed=outcomes.recomputed_tokens / outcomes.computed_tokens,
         unanswered=int(np.isnan(outcomes.finished_s).sum()),
     )
