@@ -121,8 +121,8 @@ class Settings(Struct, frozen=True, rename=_variable):
         Meta(
             ge=0,
             le=1,
-            description="preemptions for each request where many wait for memory: a pause for a "
-            "few, and more requests at once for all",
+            description="preemptions for each request, at most, where many wait for memory: a "
+            "pause for a few, and more requests at once for all; the more run, the fewer",
         ),
     ] = 0.1
     prediction_budget_ms: Annotated[

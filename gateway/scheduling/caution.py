@@ -8,6 +8,7 @@ MOST: Final = 8.0
 CALM: Final = 500.0  # requests without a preemption that lower z by 1
 RAREST: Final = 0.001  # a target below is held as this one is
 TARGET: Final = 0.1
+STALLS: Final = 1.6  # requests held up by preemptions, for each that ends, that pay
 
 
 def first_z(target: float) -> float:
@@ -22,14 +23,20 @@ class Caution:
     comes to rest at `target` preemptions for each of these (stochastic approximation, Robbins and
     Monro 1951): errors that correlate, which z knows nothing of, are paid for like all others. The
     rarer preemptions shall be, the more each tells.
+
+    While what was preempted is computed again all others wait, and the memory it made room for is
+    one part in as many as run: the more run, the rarer preemptions shall be.
     """
 
     def __init__(self, z: float, target: float = TARGET) -> None:
         self.z = z  # standard deviations to keep free
         self._target = target
-        self._gain = 1 / (CALM * max(target, RAREST))
 
-    def observed(self, ended: int, preempted: int) -> None:
-        """So many requests ended while others waited, and so many preemptions were, since then."""
-        z = self.z + self._gain * (preempted - self._target * ended)
+    def observed(self, ended: int, preempted: int, running: int) -> None:
+        """So many ended while others waited and so many preemptions were, since then.
+
+        `running` is how many run now.
+        """
+        target = min(self._target, STALLS / max(running, 1))
+        z = self.z + (preempted - target * ended) / (CALM * max(target, RAREST))
         self.z = min(max(z, min(LEAST, self.z)), max(MOST, self.z))

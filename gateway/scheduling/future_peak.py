@@ -149,7 +149,7 @@ class FuturePeak:
 
     def observed(self, ended: int, preempted: int) -> None:
         """So many requests ended while others waited, and so many were preempted, since then."""
-        self._caution.observed(ended, preempted)
+        self._caution.observed(ended, preempted, running=len(self._joined))
 
     def _take(self, request: Waiting) -> bool:
         at_once = self._mean[self._steps] + self._capacity.pages_for(request.prompt_tokens)
