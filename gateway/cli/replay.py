@@ -103,7 +103,7 @@ GENERATED_LOAD: Final = 0.9
 @click.option(
     "--preempted-share",
     type=click.FloatRange(min=0, max=1),
-    help="Share of requests that peak may preempt.",
+    help="Preemptions for each request at most, where peak admits.",
 )
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")

@@ -53,4 +53,4 @@ class Admission(Protocol):
         """Take every length to be distributed like this, or None: as predicted."""
 
     def observed(self, ended: int, preempted: int) -> None:
-        """So many requests ended while others waited, and so many were preempted, since then."""
+        """So many requests ended while others waited, and so many preemptions were, since then."""

@@ -33,7 +33,7 @@ class Caution:
         self._target = target
 
     def observed(self, ended: int, preempted: int, running: int) -> None:
-        """So many ended while others waited and so many preemptions were, since then.
+        """So many requests ended while others waited, and so many preemptions were, since then.
 
         `running` is how many run now.
         """

@@ -148,7 +148,7 @@ class FuturePeak:
             self._outdated = self._outdated or bool(self._joined)
 
     def observed(self, ended: int, preempted: int) -> None:
-        """So many requests ended while others waited, and so many were preempted, since then."""
+        """So many requests ended while others waited, and so many preemptions were, since then."""
         self._caution.observed(ended, preempted, running=len(self._joined))
 
     def _take(self, request: Waiting) -> bool:
