@@ -11,7 +11,7 @@ from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import httpx
 import numpy as np
@@ -31,9 +31,21 @@ START_S: Final = 120.0
 STOP_S: Final = 60.0
 RECORDED_S: Final = 30.0  # until the last request's record is in Postgres
 READY: Final = re.compile(r"ready on (http://\S+)")
-BUSY: Final = re.compile(r"^lmaas_engine_busy_seconds_total (\S+)$", re.MULTILINE)
+COUNTER: Final = re.compile(r"^lmaas_engine_(\w+)_total (\S+)$", re.MULTILINE)
 API_KEY: Final = "sk-lmaas-benchmarks"
 ADMIN_KEY: Final = "sk-lmaas-benchmarks-admin"
+
+
+class Steps(NamedTuple):
+    """An engine's steps, the seconds they took, and the tokens computed in them."""
+
+    number: float
+    busy_s: float
+    computed: float
+
+    def since(self, before: Self) -> Self:
+        """Those that came after a first look."""
+        return type(self)(*(now - then for now, then in zip(self, before, strict=True)))
 
 
 class Served(Struct, frozen=True):
@@ -109,10 +121,11 @@ class GatewayProcess:
         line = (self._data / "postgres" / "postmaster.pid").read_text().splitlines()[0]
         return Meter(lambda: reading([int(line)]))
 
-    def busy_s(self) -> float:
-        """What the engine's steps took since the start, in all."""
-        [value] = BUSY.findall(httpx.get(f"{self.url}/metrics").raise_for_status().text)
-        return float(value)
+    def steps(self) -> Steps:
+        """The engine's steps since the start."""
+        shown = httpx.get(f"{self.url}/metrics").raise_for_status().text
+        counted = {name: float(value) for name, value in COUNTER.findall(shown)}
+        return Steps(counted["steps"], counted["busy_seconds"], counted["computed_tokens"])
 
     def served(self, since: datetime, count: int) -> Served:
         """The requests that arrived since then. RuntimeError unless it is so many."""

@@ -14,16 +14,17 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from benchmarks.gateway_process import GatewayProcess, Served, environment
+from benchmarks.gateway_process import GatewayProcess, Served, Steps, environment
 from benchmarks.live_plots import draw
 from benchmarks.live_traffic import Planned, plan, send
 from benchmarks.places import PLOTS, ROOT
 from benchmarks.quiet import Measured, quietest
 from benchmarks.report import Report, Row, Target, target
 from gateway.replay.calibration import CalibratedEngine
+from gateway.replay.costs import LinearCost
 from gateway.replay.outcomes import Outcomes
 from gateway.replay.simulator import replay
-from gateway.replay.workload import Floats
+from gateway.replay.workload import Floats, Workload
 from gateway.scheduling.policies import Options, PolicyName, build_policy
 
 REQUESTS: Final = 500
@@ -38,7 +39,6 @@ SETTINGS: Final = {
     "prefix_sharing": "false",  # a replay knows lengths alone
     "tau_floor": -1,  # no falling back on order of arrival: it has tests of its own
 }
-PACINGS: Final = 3
 MEAN_OFF: Final = 0.10
 P99_OFF: Final = 0.15
 
@@ -205,21 +205,34 @@ def _passed(
     gateway: GatewayProcess, engine: CalibratedEngine, policy: PolicyName, planned: list[Planned]
 ) -> Pass:
     """Send requests, read what history has of them, and replay just that."""
-    since, busy_s = datetime.now(UTC), gateway.busy_s()
+    since, before = datetime.now(UTC), gateway.steps()
     client_s = np.array(send(gateway.url, planned))
-    busy_s = gateway.busy_s() - busy_s
+    steps = gateway.steps().since(before)
     served = gateway.served(since, len(planned))
 
     def at(pace: float) -> Outcomes:
         paced = msgspec.structs.replace(engine, cost=engine.fit.cost.paced(pace))
         return replay(served.workload, build_policy(policy, Options()), paced, tau_floor=None)
 
-    pace, unpaced = 1.0, at(1.0)
-    outcomes = unpaced
-    for _ in range(PACINGS):  # a slower engine batches more, so the pace is found in steps
-        pace *= busy_s / outcomes.busy_s
-        outcomes = at(pace)
-    return Pass(served, client_s, pace, outcomes, unpaced)
+    pace = steps.busy_s / calibrated_s(engine.fit.cost, served.workload, steps)
+    return Pass(served, client_s, pace, at(pace), at(1.0))
+
+
+def calibrated_s(cost: LinearCost, workload: Workload, steps: Steps) -> float:
+    """What the steps that served these requests should have taken, by the calibrated cost.
+
+    Whatever was batched with what: of the cost only the number of steps depends on that. A token
+    reads those before it; the first of an answer comes with its prompt.
+    """
+    prompts = workload.prompt_tokens.astype(np.float64)
+    decoded = workload.generation_tokens - 1.0
+    return float(
+        cost.step_s * steps.number
+        + cost.prompt_token_s * (steps.computed - decoded.sum())
+        + cost.prompt_read_s * (prompts**2 / 2).sum()
+        + cost.sequence_s * decoded.sum()
+        + cost.kv_token_s * (decoded * (prompts + (decoded + 1) / 2)).sum()
+    )
 
 
 def _span_s(response_s: Floats) -> float:

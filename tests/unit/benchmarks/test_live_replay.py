@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 
 from benchmarks.foreign import Load
-from benchmarks.gateway_process import Served, environment
+from benchmarks.gateway_process import Served, Steps, environment
 from benchmarks.live_plots import NAME, draw
-from benchmarks.live_replay import POLICIES, Pass, rows_of, saturated, targets
+from benchmarks.live_replay import POLICIES, Pass, calibrated_s, rows_of, saturated, targets
 from benchmarks.live_traffic import ANSWER, plan
 from benchmarks.quiet import Measured
 from gateway.replay.calibration import CalibratedEngine, Fit, Quality, Shape
-from gateway.replay.costs import EngineShape, LinearCost
+from gateway.replay.costs import EngineModel, EngineShape, LinearCost
+from gateway.replay.predictions import predicted
+from gateway.replay.simulator import replay
 from gateway.replay.workload import Workload
+from gateway.scheduling.policies import Options, build_policy
 
 COST = LinearCost(step_s=2e-3, prompt_token_s=5e-5, sequence_s=8e-5, kv_token_s=3e-7)
 GOOD = Quality(steps=100, r2=0.99, median_error=0.03, bias=0.01)
@@ -123,3 +126,22 @@ def test_commands_get_these_settings_and_no_others(monkeypatch: pytest.MonkeyPat
     ours = {name: value for name, value in given.items() if name.startswith("LMAAS_")}
     assert ours == {"LMAAS_KV_TOKENS": "64"}
     assert "DATABASE_URL" not in given
+
+
+def test_pace_is_told_by_the_steps_that_were_whoever_was_batched_with_whom() -> None:
+    cost = LinearCost(
+        step_s=2e-3, prompt_token_s=5e-5, sequence_s=8e-5, kv_token_s=3e-7, prompt_read_s=1e-7
+    )
+    engine = EngineModel(cost=cost, shape=ENGINE.shape)
+    drawn = Workload.of(np.arange(20) / 50, np.arange(20, 40), np.arange(1, 21))
+    workload = predicted(drawn, "oracle", np.random.default_rng(1))
+    alone = replay(workload, build_policy("fixed", Options(fixed_batch=1)), engine)
+    together = replay(workload, build_policy("fcfs", Options()), engine)
+    assert alone.steps > together.steps
+    for outcomes in (alone, together):
+        steps = Steps(outcomes.steps, outcomes.busy_s, outcomes.computed_tokens)
+        assert outcomes.busy_s == pytest.approx(calibrated_s(cost, workload, steps), rel=0.02)
+
+
+def test_steps_are_counted_from_a_look_before() -> None:
+    assert Steps(9, 2.5, 300).since(Steps(4, 1.5, 100)) == Steps(5, 1.0, 200)
