@@ -225,14 +225,13 @@ def calibrated_s(cost: LinearCost, workload: Workload, steps: Steps) -> float:
     reads those before it; the first of an answer comes with its prompt.
     """
     prompts = workload.prompt_tokens.astype(np.float64)
-    decoded = workload.generation_tokens - 1.0
-    return float(
-        cost.step_s * steps.number
-        + cost.prompt_token_s * (steps.computed - decoded.sum())
-        + cost.prompt_read_s * (prompts**2 / 2).sum()
-        + cost.sequence_s * decoded.sum()
-        + cost.kv_token_s * (decoded * (prompts + (decoded + 1) / 2)).sum()
+    decoded = workload.generation_tokens - 1
+    in_all = int(decoded.sum())
+    reads = float((decoded * (prompts + (decoded + 1) / 2)).sum())
+    in_one_s = cost.seconds(
+        round(steps.computed) - in_all, in_all, reads, float((prompts**2 / 2).sum())
     )
+    return in_one_s + (steps.number - 1) * cost.step_s
 
 
 def _span_s(response_s: Floats) -> float:

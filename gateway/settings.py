@@ -103,8 +103,8 @@ class Settings(Struct, frozen=True, rename=_variable):
             ge=0,
             le=100,
             description="how waiting weighs against length: 0 is cheapest first; the default "
-            "trades some of its mean for the tail; with 20 the slowest answers in overload are no "
-            "slower than first come, first served would make them",
+            "trades some of its mean for the tail; with 20 the slowest answers in overload are "
+            "hardly slower than first come, first served would make them",
         ),
     ] = 3.0
     tau_floor: Annotated[

@@ -163,6 +163,7 @@ class Scene:
         *,
         kv: KvState = KV,
         logprobs: dict[str, list[TokenLogprobs]] | None = None,
+        preempted: Many[str] = (),
         took_s: float = 0.0,
         computed: int = 0,
     ) -> None:
@@ -173,6 +174,7 @@ class Scene:
                 tokens or {},
                 logprobs or {},
                 list(finished),
+                list(preempted),
                 took_s=took_s,
                 computed=computed,
             )

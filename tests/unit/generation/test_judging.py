@@ -30,6 +30,22 @@ async def test_distrust_is_told_at_once_though_nothing_waits(
     assert (untrusted(scene), scene.dispatcher.trusts) == (1, False)
 
 
+async def test_each_time_that_a_request_is_preempted_counts(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, int]] = []
+    scene.connect()
+    admission = scene.dispatcher.policy.admission
+    monkeypatch.setattr(admission, "observed", lambda *counts: told.append(counts))
+    request = scene.request(length=4.0)
+    await scene.enqueue(request)
+    for _ in range(3):
+        scene.step(preempted=[request.sequence_id])
+    scene.step({}, [Finish(request.sequence_id, "stop")])
+    await answered(scene, ENDS_BETWEEN_JUDGEMENTS - 1)
+    assert told == [(0, 3)]
+
+
 @pytest.mark.parametrize("others_wait", [False, True])
 async def test_answers_without_a_preemption_count_only_while_others_wait(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, others_wait: bool
