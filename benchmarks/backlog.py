@@ -8,8 +8,7 @@ from statistics import mean
 from time import thread_time
 from typing import Final, NamedTuple, TypeVar
 
-from msgspec import Struct
-
+from gateway.scheduling.control_loop import ControlLoop
 from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.policies import Options, PolicyName, build_policy
 from gateway.scheduling.waiting import Quantiles, Running, Waiting
@@ -33,8 +32,8 @@ class Turn(NamedTuple):
     """What one turn took, in seconds of this thread's CPU time, and how many ran after it.
 
     `calls_s` are the calls of dispatch, the last of which finds that nothing more fits; each with
-    the refresh of admission before it, if one was due. `ended_s` is what it took to tell of the
-    request that ended and of its batch.
+    the refresh of admission before it, if one was due. `ended_s` is what the loop took to learn of
+    the request that ended and of its batch.
     """
 
     ended_s: float
@@ -50,42 +49,30 @@ class Turn(NamedTuple):
 
 
 class _Sequence(NamedTuple):
-    """A request that runs: since which step, how long its answer will be, and its batch."""
+    """A request that runs: since which step, and how long its answer will be."""
 
     request: Waiting
     began: int
     length: int
-    batch: str
-
-
-class _Batch(Struct):
-    """A dispatch until its last request ends."""
-
-    dispatch: Dispatch
-    began: int
-    left: int
-    longest: int = 0
 
 
 class Backlog:
     """Keeps `waiting` requests waiting, and a pool in which about `running` run."""
 
     def __init__(self, policy: PolicyName, waiting: int, running: int) -> None:
-        self.policy = build_policy(policy, Options())
+        self.loop = ControlLoop(build_policy(policy, Options()))
         self._waiting = waiting
         self._wanted = running
         self._random = Random(SEED)
-        self._step = 0
         self._number = 0
         self._lengths: dict[str, int] = {}  # true ones, of what waits
         self._running: dict[str, _Sequence] = {}
         self._ends: list[tuple[int, str]] = []
-        self._batches: dict[str, _Batch] = {}
         self._pages = running * round((PROMPT[0] + ANSWER[0]) * 1.4 / PAGE_TOKENS) + LEAST_PAGES
-        self.policy.resize(self._pages, PAGE_TOKENS)
+        self.loop.resize(self._pages, PAGE_TOKENS)
         apart_s = ANSWER[0] * 1.4 * STEP_S / running  # between two ends, about
         for place in range(waiting, 0, -1):
-            self.policy.arrive(self._request(-place * apart_s))
+            self.loop.arrive(self._request(-place * apart_s))
 
     def settle(self) -> None:
         """Run until the pool lets about so many run as are wanted."""
@@ -93,7 +80,7 @@ class Backlog:
         for _ in range(ROUNDS):
             running = mean(turn.running for turn in self.turns(max(2 * self._wanted, 50)))
             self._pages = max(round(self._pages * self._wanted / running), LEAST_PAGES)
-            self.policy.resize(self._pages, PAGE_TOKENS)
+            self.loop.resize(self._pages, PAGE_TOKENS)
 
     def turns(self, count: int) -> list[Turn]:
         """So many turns: a request ends, another comes, and what fits is dispatched."""
@@ -101,59 +88,50 @@ class Backlog:
 
     def check(self) -> None:
         """AssertionError where the policy contradicts itself or what runs here."""
-        self.policy.check()
-        assert len(self._lengths) == len(self.policy)
+        self.loop.policy.check()
+        assert len(self._lengths) == self.loop.waiting
         assert len(self._running) == len(self._ends)
 
     def _turn(self) -> Turn:
         ended_s = self._end_next()
         request = self._request(self._now_s)
-        arrive_s, _ = _timed(lambda: self.policy.arrive(request))
+        arrive_s, _ = _timed(lambda: self.loop.arrive(request))
         calls_s, refresh_s = self._dispatch()
         self._level()
         return Turn(ended_s, arrive_s, calls_s, refresh_s, len(self._running))
 
     def _level(self) -> None:
         """Let as many wait as should."""
-        while len(self.policy) < self._waiting:
-            self.policy.arrive(self._request(self._now_s))
-        while len(self.policy) > self._waiting:
+        while self.loop.waiting < self._waiting:
+            self.loop.arrive(self._request(self._now_s))
+        while self.loop.waiting > self._waiting:
             newest, _ = self._lengths.popitem()
-            self.policy.withdraw(newest)
+            self.loop.withdraw(newest)
 
     @property
     def _now_s(self) -> float:
-        return self._step * STEP_S
+        return self.loop.steps * STEP_S
 
     def _end_next(self) -> float:
-        """Let steps pass until the next request ends; seconds that telling the policy took."""
+        """Let steps pass until the next request ends; seconds that the loop took to learn of it."""
         end, request_id = heapq.heappop(self._ends)
-        self.policy.admission.advance(end - self._step)
-        self._step = end
+        self.loop.advance(end - self.loop.steps)
         sequence = self._running.pop(request_id)
-        batch = self._batches[sequence.batch]
-        batch.left -= 1
-        batch.longest = max(batch.longest, sequence.length)
-        took_s, _ = _timed(lambda: self._told(sequence, batch))
+        took_s, _ = _timed(lambda: self._ended(sequence))
         return took_s
 
-    def _told(self, sequence: _Sequence, batch: _Batch) -> None:
-        self.policy.ended(sequence.request, sequence.length, self._now_s)
-        if batch.left == 0:
-            del self._batches[sequence.batch]
-            requests = batch.dispatch.requests
-            prompt = max(request.prompt_tokens for request in requests)
-            served_s = (self._step - batch.began) * STEP_S
-            self.policy.observe(len(requests), prompt, batch.longest, served_s)
+    def _ended(self, sequence: _Sequence) -> None:
+        self.loop.ended(sequence.request, sequence.length, self._now_s)
+        self.loop.settle()
 
     def _dispatch(self) -> tuple[list[float], float]:
         """Dispatch until nothing fits; what each call took, and the refreshes among that."""
         calls_s, refreshes_s = [], 0.0
         while True:
             refresh_s = 0.0
-            if self.policy.admission.stale:
-                refresh_s, _ = _timed(lambda: self.policy.admission.refresh(self._held()))
-            call_s, dispatch = _timed(lambda: self.policy.dispatch(self._now_s))
+            if self.loop.policy.admission.stale:
+                refresh_s, _ = _timed(lambda: self.loop.refresh(self._held()))
+            call_s, dispatch = _timed(lambda: self.loop.dispatch(self._now_s, self._held))
             calls_s.append(refresh_s + call_s)
             refreshes_s += refresh_s
             if dispatch is None:
@@ -161,22 +139,21 @@ class Backlog:
             self._begin(dispatch)
 
     def _begin(self, dispatch: Dispatch) -> None:
-        self._batches[dispatch.batch] = _Batch(dispatch, self._step, len(dispatch.requests))
         for request in dispatch.requests:
             length = self._lengths.pop(request.id)
-            self._running[request.id] = _Sequence(request, self._step, length, dispatch.batch)
-            heapq.heappush(self._ends, (self._step + length, request.id))
+            self._running[request.id] = _Sequence(request, self.loop.steps, length)
+            heapq.heappush(self._ends, (self.loop.steps + length, request.id))
 
     def _held(self) -> list[Running]:
         return [
             Running(
                 request.id,
                 request.prompt_tokens,
-                self._step - began,
+                self.loop.steps - began,
                 request.quantiles,
                 request.max_tokens,
             )
-            for request, began, _, _ in self._running.values()
+            for request, began, _ in self._running.values()
         ]
 
     def _request(self, arrived_s: float) -> Waiting:

@@ -16,6 +16,7 @@ from gateway.database.migration import migrate
 from gateway.engines.colocated import ColocatedEngine
 from gateway.engines.supervisor import EngineSupervisor, socket_path
 from gateway.errors import StartupFailure
+from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import Generations
 from gateway.generation.tokens import ChatTokenizer, model_fingerprint, model_folder
 from gateway.history.writer import HistoryWriter
@@ -105,18 +106,18 @@ async def running_node(settings: Settings, say: Progress) -> AsyncIterator[Node]
         history = HistoryWriter(database.sessions, data_dir / "spool")
         await history.start()
         stack.push_async_callback(history.close)
-        generations = Generations(
+        engine = ColocatedEngine(str(_socket(settings, data_dir)))
+        scheduler = Scheduler(
             model,
-            tokenizer,
+            engine,
+            history,
             predictor,
             policy=settings.policy,
             options=_options(settings),
             tau_floor=settings.tau_floor,
-            history=history,
         )
-        engine = ColocatedEngine(str(_socket(settings, data_dir)), generations.dispatcher)
-        generations.dispatcher.attach(engine)
-        await engine.start()
+        generations = Generations(model, tokenizer, predictor, scheduler)
+        await scheduler.start()
         stack.push_async_callback(engine.close)
         stack.callback(generations.stop)
         say("waiting for the engine to load its model")
@@ -203,7 +204,7 @@ async def _start_engine(
 
 async def _engine_ready(generations: Generations, supervisor: EngineSupervisor | None) -> None:
     """Returns once the engine answers; StartupFailure when it cannot, or takes too long."""
-    ready = asyncio.create_task(generations.dispatcher.ready())
+    ready = asyncio.create_task(generations.scheduler.engine.ready())
     failed = asyncio.create_task(supervisor.failed()) if supervisor else None
     waits = [task for task in (ready, failed) if task]
     try:

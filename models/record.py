@@ -93,6 +93,7 @@ class RequestRecord(Base):
     overdue: Mapped[bool | None]
     kv_free_pages: Mapped[int | None]
     gave_up: Mapped[str | None]
+    gateway_id: Mapped[UUID | None]
 
 
 class Instruction(Base):

@@ -6,7 +6,7 @@ from litestar import Controller, Response, get
 from litestar.di import NamedDependency
 from msgspec import Struct
 
-from gateway.generation.dispatcher import Dispatcher
+from gateway.generation.engine_session import EngineSession
 from gateway.generation.service import Generations
 
 
@@ -37,19 +37,19 @@ class HealthController(Controller):
         """200 when a request would be served, else 503. A predictor that is away costs nothing
         but accuracy, and a database that is away delays history, so neither makes it unready.
         """
-        ready = generations.ready
+        ready, scheduler = generations.ready, generations.scheduler
         health = Health(
             status="ready" if ready else "unavailable",
-            engine=_engine(generations.dispatcher),
+            engine=_engine(scheduler.engine),
             predictor="connected" if generations.predicting else "away",
             predictor_version=generations.predictor_version,
-            waiting=generations.dispatcher.waiting,
-            running=generations.dispatcher.running,
+            waiting=len(scheduler.table.waiting),
+            running=len(scheduler.table.running),
         )
         return Response(health, status_code=200 if ready else 503)
 
 
-def _engine(dispatcher: Dispatcher) -> str:
-    if not dispatcher.connected:
+def _engine(engine: EngineSession) -> str:
+    if not engine.connected:
         return "away"
-    return "held" if dispatcher.held else "connected"
+    return "held" if engine.held else "connected"

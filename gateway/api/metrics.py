@@ -1,21 +1,16 @@
 """`GET /metrics`: counts and gauges in Prometheus' text format."""
 
-from typing import Any, Final
+from typing import Any
 
 from litestar import Controller, Request, Response, get
 from litestar.di import NamedDependency
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from gateway.api.guards import bearer
-from gateway.generation.dispatcher import Dispatcher
 from gateway.generation.metrics import Metrics
 from gateway.generation.service import Generations
-from gateway.prediction.drift import DriftMonitor
 from gateway.scheduling.length_aware import LengthAwarePolicy
 from gateway.tenancy.scopes import Admission, Scope
-
-SHORT_QUEUE: Final = "short_queue"
-UNTRUSTED: Final = "untrusted"
 
 
 class MetricsController(Controller):
@@ -38,25 +33,26 @@ class MetricsController(Controller):
         named = "authorization" in request.headers
         if named:
             await admission.admit(bearer(request), Scope.READ, reads=True)
-        metrics = generations.metrics
-        read_gauges(metrics, generations.dispatcher, generations.drift)
+        metrics = generations.scheduler.metrics
+        read_gauges(metrics, generations)
         text = generate_latest(metrics.registry)
         if named:
             text += generate_latest(metrics.tenants.registry)
         return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})
 
 
-def read_gauges(metrics: Metrics, dispatcher: Dispatcher, drift: DriftMonitor) -> None:
+def read_gauges(metrics: Metrics, generations: Generations) -> None:
     """Set the gauges to what is the case now."""
-    policy = dispatcher.policy
+    scheduler, drift = generations.scheduler, generations.drift
+    policy, engine, table = scheduler.policy, scheduler.engine, scheduler.table
     metrics.policy(policy.name)
-    metrics.order(policy.order, SHORT_QUEUE if dispatcher.trusts else UNTRUSTED)
+    metrics.fallback(scheduler.fallback)
     if isinstance(policy, LengthAwarePolicy):
         metrics.tenants.charged(policy.shares.counter)
-    metrics.gauge("lmaas_waiting_requests", dispatcher.waiting, "Requests not yet started.")
-    metrics.gauge("lmaas_running_requests", dispatcher.running, "Requests in the engine.")
-    metrics.gauge("lmaas_engine_connected", dispatcher.connected, "1 while an engine answers.")
-    kv = dispatcher.step.kv if dispatcher.step else dispatcher.info.kv if dispatcher.info else None
+    metrics.gauge("lmaas_waiting_requests", len(table.waiting), "Requests not yet started.")
+    metrics.gauge("lmaas_running_requests", len(table.running), "Requests in the engine.")
+    metrics.gauge("lmaas_engine_connected", engine.connected, "1 while an engine answers.")
+    kv = engine.kv
     metrics.gauge("lmaas_kv_pages", kv.pages if kv else None, "Pages of KV memory.")
     metrics.gauge(
         "lmaas_kv_used_pages", kv.pages - kv.free if kv else None, "Pages of KV memory in use."

@@ -47,7 +47,7 @@ def predicted(live: LiveRequest) -> dict[str, str]:
 
 def batched(live: LiveRequest) -> dict[str, str]:
     """The header that names the batch an answer ran in; none where it did not run."""
-    return {"x-lmaas-batch": live.dispatch.batch} if live.dispatch else {}
+    return {"x-lmaas-batch": live.trace.batch} if live.trace.batch else {}
 
 
 def streamed(lives: Sequence[LiveRequest], generations: Generations, chunks: Chunks) -> Stream:

@@ -60,9 +60,9 @@ class ColocatedEngine:
     session's sequences, and the listener submits again what has not finished.
     """
 
-    def __init__(self, socket: str, listener: EngineListener) -> None:
+    def __init__(self, socket: str) -> None:
         self._socket = socket
-        self._listener = listener
+        self._listener: EngineListener
         self._session = ""
         self._info: EngineInfo | None = None
         self._seen = 0
@@ -72,8 +72,9 @@ class ColocatedEngine:
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def start(self) -> None:
-        """Begin to connect; `engine_ready` tells when the engine is there."""
+    async def start(self, listener: EngineListener) -> None:
+        """Begin to connect; the listener hears of the engine once it is there."""
+        self._listener = listener
         self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._send())]
 
     async def close(self) -> None:

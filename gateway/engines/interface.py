@@ -30,6 +30,12 @@ class Engine(Protocol):
     has nothing pinned, whatever the one before was told.
     """
 
+    async def start(self, listener: EngineListener) -> None:
+        """Begin to connect; the listener hears of the engine once it is there."""
+
+    async def close(self) -> None:
+        """Drop the connection; the engine cancels what still runs."""
+
     @property
     def busy_s(self) -> float:
         """For how long a step has been under way; 0 where steps come as they should."""

@@ -149,7 +149,7 @@ class MeasuredEngine:
     """An engine that runs one trial after another. Its listener: told by the client alone."""
 
     def __init__(self, socket: str) -> None:
-        self._client = ColocatedEngine(socket, self)
+        self._client = ColocatedEngine(socket)
         self._random = Random(SEED)
         self._info: asyncio.Future[EngineInfo] = asyncio.get_running_loop().create_future()
         self._followed: Followed | None = None
@@ -158,7 +158,7 @@ class MeasuredEngine:
 
     async def start(self) -> None:
         """Begin to connect."""
-        await self._client.start()
+        await self._client.start(self)
 
     async def close(self) -> None:
         """Drop the connection."""

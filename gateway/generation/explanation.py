@@ -1,21 +1,20 @@
 """Why a request waited as long as it did: from memory while it lives, then from history."""
 
-import time
-from collections.abc import Callable
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal, TypeAlias
 from uuid import UUID
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gateway.errors import DeadlineUnreachable
 from gateway.generation.ask import URGENCY
-from gateway.generation.dispatcher import Dispatcher
 from gateway.generation.live import LiveRequest
 from gateway.generation.reasons import Facts, why
+from gateway.history.record import Record
 from gateway.history.requests import Passes, RequestHistory
 from models import RequestRecord
+
+State: TypeAlias = Literal["waiting", "running", "ended"]
 
 
 class Explained(Struct, frozen=True, kw_only=True):
@@ -29,7 +28,7 @@ class Explained(Struct, frozen=True, kw_only=True):
     """
 
     id: UUID
-    state: Literal["waiting", "running", "ended"]
+    state: State
     why: str = ""
     tenant_id: UUID
     app_id: UUID
@@ -62,115 +61,45 @@ class Explained(Struct, frozen=True, kw_only=True):
     gave_up: str | None
 
 
-async def explain(
-    request_id: UUID,
-    dispatcher: Dispatcher,
-    history: RequestHistory,
-    *,
-    clock: Callable[[], float] = time.monotonic,
-) -> Explained:
-    """What became of a request of this gateway, or of one that ended on any. NotFound."""
-    live = dispatcher.find(request_id)
-    if live is not None:
-        return explain_live(live, dispatcher.policy.name, clock())
+COMPUTED: Final = frozenset({"state", "why", "batch", "passes", "waited_s"})
+RECORDED: Final = tuple(name for name in Explained.__struct_fields__ if name not in COMPUTED)
+
+
+async def explain_ended(request_id: UUID, history: RequestHistory) -> Explained:
+    """What became of a request that ended, on whichever gateway. NotFound."""
     record = await history.find(request_id)
     own = URGENCY.get(record.service_tier or "default", 1.0)
     above = [tier for tier, urgency in URGENCY.items() if urgency > own]
-    return explain_record(record, await history.passes(record, above))
+    return explain(record, "ended", await history.passes(record, above))
 
 
-def explain_record(record: RequestRecord, passes: Passes) -> Explained:
-    """A request as history tells it, and who overtook it."""
-    return _in_words(
-        Explained(
-            id=record.id,
-            state="ended",
-            tenant_id=record.tenant_id,
-            app_id=record.app_id,
-            arrived_at=record.arrived_at,
-            service_tier=record.service_tier,
-            deadline_s=record.deadline_s,
-            prompt_tokens=record.prompt_tokens,
-            max_tokens=record.max_tokens,
-            quantiles=record.quantiles,
-            prediction_source=record.prediction_source,
-            predictor_id=record.predictor_id,
-            policy=record.policy,
-            policy_order=record.policy_order,
-            batch=record.batch_id,
-            batch_size=record.batch_size,
-            response_ratio=record.response_ratio,
-            overdue=record.overdue,
-            queue_ahead=record.queue_ahead,
-            passed_by=record.passed_by,
-            passes=passes,
-            kv_free_pages=record.kv_free_pages,
-            expected_start_s=record.expected_start_s,
-            expected_finish_s=record.expected_finish_s,
-            waited_s=record.response_s if record.queued_s is None else record.queued_s,
-            first_token_s=record.first_token_s,
-            response_s=record.response_s,
-            preemptions=record.preemptions,
-            generation_tokens=record.generation_tokens,
-            finish_reason=record.finish_reason,
-            gave_up=record.gave_up,
-        )
-    )
-
-
-def explain_live(live: LiveRequest, policy: str, now_s: float) -> Explained:
+def explain_live(live: LiveRequest, record: Record) -> Explained:
     """A request as memory has it: one that waits, runs, or has just ended."""
-    caller, prediction, dispatch = live.ask.caller, live.prediction, live.dispatch
-    until_s = next(at for at in (live.dispatched_s, live.finished_s, now_s) if at is not None)
-    return _in_words(
-        Explained(
-            id=live.id,
-            state="ended" if live.done else "waiting" if dispatch is None else "running",
-            tenant_id=caller.tenant_id,
-            app_id=caller.app_id,
-            arrived_at=live.arrived_at,
-            service_tier=live.ask.service_tier,
-            deadline_s=live.ask.deadline_s,
-            prompt_tokens=len(live.prompt),
-            max_tokens=live.max_tokens,
-            quantiles=list(prediction.quantiles),
-            prediction_source=prediction.source,
-            predictor_id=prediction.predictor,
-            policy=live.policy or policy,
-            policy_order=live.order,
-            batch=dispatch.batch if dispatch else None,
-            batch_size=len(dispatch.requests) if dispatch else None,
-            response_ratio=dispatch.ratio if dispatch else None,
-            overdue=dispatch.overdue if dispatch else None,
-            queue_ahead=live.queue_ahead,
-            passed_by=live.passed_by,
-            passes=None,
-            kv_free_pages=live.kv_free_pages,
-            expected_start_s=live.expected_start_s,
-            expected_finish_s=live.expected_finish_s,
-            waited_s=until_s - live.arrived_s,
-            first_token_s=_since(live, live.first_token_s),
-            response_s=_since(live, live.finished_s),
-            preemptions=live.preemptions,
-            generation_tokens=len(live.tokens),
-            finish_reason=live.finish_reason,
-            gave_up=live.error.reason if isinstance(live.error, DeadlineUnreachable) else None,
-        )
+    if live.done:
+        return explain(record, "ended")
+    state: State = "waiting" if live.dispatched_s is None else "running"
+    return replace(explain(record, state), response_s=None, finish_reason=None)
+
+
+def explain(
+    record: Record | RequestRecord, state: State, passes: Passes | None = None
+) -> Explained:
+    """A record in this state, in words."""
+    recorded = {name: getattr(record, name) for name in RECORDED}
+    explained = Explained(
+        state=state,
+        batch=record.batch_id,
+        passes=passes,
+        waited_s=record.response_s if record.queued_s is None else record.queued_s,
+        **recorded,
     )
-
-
-def _since(live: LiveRequest, then_s: float | None) -> float | None:
-    return None if then_s is None else then_s - live.arrived_s
-
-
-def _in_words(explained: Explained) -> Explained:
     facts = Facts(
-        state=explained.state,
+        state=state,
         started=explained.batch is not None,
         waited_s=explained.waited_s,
         queue_ahead=explained.queue_ahead,
         passed_by=explained.passed_by,
-        passes=explained.passes,
+        passes=passes,
         policy_order=explained.policy_order,
         overdue=bool(explained.overdue),
         preemptions=explained.preemptions,

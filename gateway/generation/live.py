@@ -3,20 +3,22 @@
 import asyncio
 from collections.abc import Sequence as Many
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
 
-import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.protocol import Sequence, TokenLogprobs
 from gateway.errors import ContextLengthExceeded, LmaasError
 from gateway.generation.ask import Ask, answer_limit
+from gateway.generation.queue_position import QueuePosition
 from gateway.generation.scores import ScoredToken, Scorer
 from gateway.generation.spelling import Speller
 from gateway.generation.text import AnswerText
 from gateway.generation.tokens import AnswerDecoder
 from gateway.prediction.messages import Prediction
-from gateway.scheduling.policies import Dispatch
+from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.waiting import Running, Waiting
 
 
@@ -28,6 +30,28 @@ class Piece(Struct, frozen=True):
 
     def __bool__(self) -> bool:
         return bool(self.text or self.scored)
+
+
+class SchedulingTrace(Struct, frozen=True, kw_only=True):
+    """How a request was scheduled, for its record; None where it has not happened.
+
+    `queue_ahead` requests waited at its arrival, from when the expected times count in seconds.
+    The rest is set at its dispatch: `order` is `arrival` where the policy had fallen back on that,
+    `ratio` is its batch's response ratio, `passed_by` requests came later and left the queue
+    before it, `kv_free_pages` were free.
+    """
+
+    queue_ahead: int | None = None
+    expected_start_s: float | None = None
+    expected_finish_s: float | None = None
+    policy: str | None = None
+    order: Literal["policy", "arrival"] | None = None
+    batch: str | None = None
+    batch_size: int | None = None
+    ratio: float | None = None
+    overdue: bool | None = None
+    passed_by: int | None = None
+    kv_free_pages: int | None = None
 
 
 class LiveRequest:
@@ -73,14 +97,7 @@ class LiveRequest:
         self.error: LmaasError | None = None
 
         self.request: Waiting | None = None  # as the policy sees it
-        self.queue_ahead: int | None = None
-        self.passed_by: int | None = None
-        self.kv_free_pages: int | None = None
-        self.expected_start_s: float | None = None
-        self.expected_finish_s: float | None = None
-        self.order: str | None = None
-        self.dispatch: Dispatch | None = None
-        self.policy: str | None = None  # that dispatched it
+        self.trace = SchedulingTrace()
         self.attempt = 0
         self.preemptions = 0
         self.dispatched_s: float | None = None
@@ -98,12 +115,45 @@ class LiveRequest:
         """Its name in the engine; another for every time it is handed over anew."""
         return f"{self.id.hex}.{self.attempt}"
 
-    def waiting(self, model: str) -> Waiting:
+    def queued(self, position: QueuePosition) -> None:
+        """It waits, at this place in the queue."""
+        self.trace = replace(
+            self.trace,
+            queue_ahead=position.ahead,
+            expected_start_s=position.expected_start_s,
+            expected_finish_s=position.expected_finish_s,
+        )
+
+    def dispatched(
+        self,
+        dispatch: Dispatch,
+        now_s: float,
+        *,
+        batch: str,
+        policy: str,
+        passed_by: int,
+        kv_free_pages: int | None,
+    ) -> None:
+        """It starts, in this batch."""
+        self.dispatched_s = now_s
+        self.trace = replace(
+            self.trace,
+            policy=policy,
+            order="arrival" if dispatch.reason == "arrival" else "policy",
+            batch=batch,
+            batch_size=len(dispatch.requests),
+            ratio=dispatch.ratio,
+            overdue=dispatch.overdue,
+            passed_by=passed_by,
+            kv_free_pages=kv_free_pages,
+        )
+
+    def waiting(self) -> Waiting:
         """What the policy sees while it waits."""
         ask = self.ask
         self.request = Waiting(
             id=self.id.hex,
-            model=model,
+            model="",
             tenant=ask.caller.tenant_id.hex,
             prompt_tokens=len(self.prompt),
             quantiles=self.prediction.quantiles,
@@ -142,7 +192,7 @@ class LiveRequest:
             max_tokens=self.max_tokens,
             reserve=reserve,
             stop_ids=stop_ids,
-            sampling=msgspec.structs.replace(self.ask.sampling, seed=self._seed),
+            sampling=replace(self.ask.sampling, seed=self._seed),
             salt=self.ask.caller.tenant_id.hex,
         )
 

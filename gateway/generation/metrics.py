@@ -185,10 +185,10 @@ class Metrics:
         if outcome == "stop":
             self._error.observe(abs(live.prediction.median - generated))
 
-    def order(self, order: str, reason: str | None = None) -> None:
-        """Whether the policy goes by `arrival` now, and why it fell back on that."""
+    def fallback(self, reason: str | None) -> None:
+        """Why the policy goes by order of arrival now; None where it does not."""
         for known in FALLBACKS:
-            self._fallback.labels(known).set(order == "arrival" and reason == known)
+            self._fallback.labels(known).set(reason == known)
 
     def policy(self, name: str) -> None:
         """The policy at work."""

@@ -1,14 +1,13 @@
 """The live queue: what runs, and what waits in the order in which it would start."""
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from typing import Literal, NamedTuple
 from uuid import UUID
 
 from msgspec import Struct
 
-from gateway.generation.dispatcher import Dispatcher
+from gateway.generation.engine_session import EngineSession
 from gateway.generation.expected_times import (
     Turn,
     first_free_s,
@@ -17,6 +16,8 @@ from gateway.generation.expected_times import (
     turns,
 )
 from gateway.generation.live import LiveRequest
+from gateway.generation.request_table import RequestTable
+from gateway.scheduling.policies import Policy
 from gateway.scheduling.waiting import WaitingBatch
 
 
@@ -78,18 +79,19 @@ class _Started(NamedTuple):
 
 
 def read_queue(
-    dispatcher: Dispatcher,
+    table: RequestTable,
+    engine: EngineSession,
+    policy: Policy,
     *,
+    now_s: float,
     limit: int,
     offset: int = 0,
     tenant: UUID | None = None,
-    clock: Callable[[], float] = time.monotonic,
 ) -> Queue:
     """The queue now, and of its requests, all or a tenant's, `limit` from `offset` on."""
-    now_s = clock()
-    batches = dispatcher.policy.waiting(now_s)
-    running = [*dispatcher.running_requests()]
-    step_s = dispatcher.step.took_s if dispatcher.step else None
+    batches = policy.waiting(now_s)
+    running = list(table.running.values())
+    step_s = engine.step.took_s if engine.step else None
     left = remaining_tokens(running)
     free_s = first_free_s(running, left, now_s, step_s)
     wanted: Iterator[_Started | Turn] = chain(
@@ -106,48 +108,43 @@ def read_queue(
     )
     page = list(islice(wanted, offset, offset + limit + 1))
     return Queue(
-        totals=_totals(dispatcher, batches, now_s),
+        totals=_totals(table, batches, now_s),
         requests=[
-            _waiting(dispatcher, each, now_s)
+            _waiting(table.waiting[each.request.id], each, now_s, expected=engine.accepting)
             if isinstance(each, Turn)
-            else _running(dispatcher, each, now_s, step_s)
+            else _running(each, now_s, step_s, expected=engine.accepting)
             for each in page[:limit]
         ],
         more=len(page) > limit,
     )
 
 
-def _totals(dispatcher: Dispatcher, batches: Sequence[WaitingBatch], now_s: float) -> Totals:
+def _totals(table: RequestTable, batches: Sequence[WaitingBatch], now_s: float) -> Totals:
     return Totals(
-        waiting=dispatcher.waiting,
-        running=dispatcher.running,
+        waiting=len(table.waiting),
+        running=len(table.running),
         batches=len(batches),
         waiting_tokens=sum(request.median for batch in batches for request in batch.requests),
         longest_wait_s=max((now_s - batch.oldest_s for batch in batches), default=0.0),
     )
 
 
-def _running(
-    dispatcher: Dispatcher, started: _Started, now_s: float, step_s: float | None
-) -> Queued:
+def _running(started: _Started, now_s: float, step_s: float | None, *, expected: bool) -> Queued:
     live, tokens = started
-    pace = seconds_a_token(live, now_s, step_s) if _works(dispatcher) else None
+    pace = seconds_a_token(live, now_s, step_s) if expected else None
     return _queued(
         live,
         now_s,
         state="running",
         until_s=live.dispatched_s,
-        batch=live.dispatch.batch if live.dispatch else None,
-        ratio=live.dispatch.ratio if live.dispatch else None,
+        batch=live.trace.batch,
+        ratio=live.trace.ratio,
         remaining=tokens,
         finish_s=None if pace is None else tokens * pace,
     )
 
 
-def _waiting(dispatcher: Dispatcher, turn: Turn, now_s: float) -> Queued:
-    live = dispatcher.find(UUID(turn.request.id))
-    assert live is not None, "what waits with the policy waits with the dispatcher"
-    works = _works(dispatcher)
+def _waiting(live: LiveRequest, turn: Turn, now_s: float, *, expected: bool) -> Queued:
     return _queued(
         live,
         now_s,
@@ -156,14 +153,9 @@ def _waiting(dispatcher: Dispatcher, turn: Turn, now_s: float) -> Queued:
         ratio=turn.batch.ratio,
         position=turn.position,
         remaining=live.prediction.median,
-        start_s=turn.start_s if works else None,
-        finish_s=turn.finish_s if works else None,
+        start_s=turn.start_s if expected else None,
+        finish_s=turn.finish_s if expected else None,
     )
-
-
-def _works(dispatcher: Dispatcher) -> bool:
-    """Whether requests are being started: without that nothing can be expected."""
-    return dispatcher.connected and not dispatcher.held
 
 
 def _queued(

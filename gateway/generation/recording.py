@@ -1,18 +1,31 @@
-"""What history keeps of a request that ended."""
+"""What history keeps of a request."""
+
+from typing import Final
+from uuid import UUID
+
+from msgspec import Struct
 
 from gateway.errors import DeadlineUnreachable
 from gateway.generation.live import LiveRequest
 from gateway.history.record import Record
 
+UNFINISHED: Final = "unfinished"  # never in history
 
-def record_of(live: LiveRequest, model: str, policy: str) -> Record:
-    """The record of an ended request.
 
-    Only an answer the model ended itself shows its natural length; the others are censored.
+class Origin(Struct, frozen=True):
+    """Where requests are served: the model, and this run of the gateway."""
+
+    model: str
+    gateway_id: UUID
+
+
+def record_of(live: LiveRequest, origin: Origin, policy: str, now_s: float) -> Record:
+    """The record of a request, as if one that has not ended did so now.
+
+    `policy` is the one at work now, for a request that was never dispatched. Only an answer that
+    the model ended by itself has its natural length; the others are censored.
     """
-    assert live.finished_s is not None
-    assert live.finish_reason is not None
-    caller, prediction = live.ask.caller, live.prediction
+    caller, prediction, trace = live.ask.caller, live.prediction, live.trace
     return Record(
         arrived_at=live.arrived_at,
         id=live.id,
@@ -20,7 +33,7 @@ def record_of(live: LiveRequest, model: str, policy: str) -> Record:
         app_id=caller.app_id,
         api_key_id=caller.api_key_id,
         end_user=live.ask.end_user,
-        model=model,
+        model=origin.model,
         streamed=live.ask.streamed,
         prompt_tokens=len(live.prompt),
         user_input_tokens=live.user_input_tokens,
@@ -36,25 +49,26 @@ def record_of(live: LiveRequest, model: str, policy: str) -> Record:
         instruction_embedding=prediction.embeddings.instruction,
         embedding=prediction.embeddings.user_input,
         generation_tokens=len(live.tokens),
-        finish_reason=live.finish_reason,
+        finish_reason=live.finish_reason or UNFINISHED,
         censored=live.finish_reason != "stop",
-        policy=policy,
-        batch_id=live.dispatch.batch if live.dispatch else None,
-        batch_size=len(live.dispatch.requests) if live.dispatch else None,
+        policy=trace.policy or policy,
+        gateway_id=origin.gateway_id,
+        batch_id=trace.batch,
+        batch_size=trace.batch_size,
         preemptions=live.preemptions,
         queued_s=_since(live.arrived_s, live.dispatched_s),
         first_token_s=_since(live.arrived_s, live.first_token_s),
-        response_s=live.finished_s - live.arrived_s,
+        response_s=(live.finished_s or now_s) - live.arrived_s,
         service_tier=live.ask.service_tier,
         deadline_s=live.ask.deadline_s,
-        policy_order=live.order,
-        queue_ahead=live.queue_ahead,
-        passed_by=live.passed_by,
-        expected_start_s=live.expected_start_s,
-        expected_finish_s=live.expected_finish_s,
-        response_ratio=live.dispatch.ratio if live.dispatch else None,
-        overdue=live.dispatch.overdue if live.dispatch else None,
-        kv_free_pages=live.kv_free_pages,
+        policy_order=trace.order,
+        queue_ahead=trace.queue_ahead,
+        passed_by=trace.passed_by,
+        expected_start_s=trace.expected_start_s,
+        expected_finish_s=trace.expected_finish_s,
+        response_ratio=trace.ratio,
+        overdue=trace.overdue,
+        kv_free_pages=trace.kv_free_pages,
         gave_up=live.error.reason if isinstance(live.error, DeadlineUnreachable) else None,
     )
 

@@ -2,10 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
-from itertools import count
 from typing import Final
 from uuid import UUID
 
@@ -20,16 +18,13 @@ from gateway.errors import (
     ShuttingDown,
 )
 from gateway.generation.ask import Ask, answer_limit
-from gateway.generation.dispatcher import OUTAGE_S, Dispatcher
+from gateway.generation.engine_events import OUTAGE_S
 from gateway.generation.live import LiveRequest
-from gateway.generation.metrics import Metrics
-from gateway.generation.recording import record_of
+from gateway.generation.scheduler import Scheduler
 from gateway.generation.tokens import ChatTokenizer
-from gateway.history.writer import HistoryWriter
 from gateway.prediction.drift import DriftMonitor
 from gateway.prediction.messages import Prediction, Question
 from gateway.prediction.predictor import LengthPredictor
-from gateway.scheduling.policies import NAMES, Options, Policy, PolicyName, build_policy
 from models.base import new_id
 
 LONG_TEXT: Final = 16_384  # characters
@@ -45,67 +40,26 @@ class Foreseen(Struct, frozen=True):
 
 
 class Generations:
-    """Serves one model: predicts, queues, and records what came of it."""
+    """Serves one model: predicts, queues, and returns answers as they grow."""
 
     def __init__(
         self,
         model: str,
         tokenizer: ChatTokenizer,
         predictor: LengthPredictor,
-        *,
-        policy: PolicyName,
-        options: Options,
-        tau_floor: float,
-        history: HistoryWriter,
+        scheduler: Scheduler,
     ) -> None:
         self.model = model
-        self.options = options
-        self._ids = _batch_ids()
-        self._policies: dict[PolicyName, Policy] = {}
-        self.metrics = Metrics()
-        self.dispatcher = Dispatcher(
-            model,
-            self._policy(policy),
-            self._record,
-            trusted=lambda: predictor.drift.trustworthy(tau_floor),
-            metrics=self.metrics,
-        )
+        self.scheduler = scheduler
         self.started_at = int(time.time())
         self._tokenizer = tokenizer
         self._predictor = predictor
-        self._history = history
         self._stopping = False
 
     @property
     def ready(self) -> bool:
         """Whether a request would be taken now and find an engine that may run it."""
-        return self.dispatcher.connected and not self.dispatcher.held and not self._stopping
-
-    @property
-    def policy(self) -> str:
-        """The name of the scheduling policy."""
-        return self.dispatcher.policy.name
-
-    def use_policy(self, name: str, options: Options | None = None) -> None:
-        """Schedule by this policy until the next change or start; nothing that waits is lost.
-
-        With other options all policies begin anew. InvalidRequest where there is no such policy.
-        """
-        known = next((each for each in NAMES if each == name), None)
-        if known is None:
-            raise InvalidRequest(
-                f"there is no policy {name!r}; accepted are {', '.join(NAMES)}", param="name"
-            )
-        if options is not None and options != self.options:
-            self.options = options
-            self._policies.clear()
-        self.dispatcher.use(self._policy(known))
-
-    def _policy(self, name: PolicyName) -> Policy:
-        """One that comes back knows what it had learned."""
-        if name not in self._policies:
-            self._policies[name] = build_policy(name, self.options, self._ids)
-        return self._policies[name]
+        return self.scheduler.engine.accepting and not self._stopping
 
     @property
     def fingerprint(self) -> str:
@@ -175,7 +129,7 @@ class Generations:
             for choice in range(ask.choices)
         ]
         for live in lives:
-            self.dispatcher.enqueue(live)
+            self.scheduler.enqueue(live)
         if ask.deadline_s is not None:
             await self._refuse_hopeless(lives)
         return lives
@@ -191,12 +145,12 @@ class Generations:
 
     def cancel(self, live: LiveRequest) -> None:
         """The client went away: stop generating. Nothing happens where it has ended."""
-        self.dispatcher.cancel(live)
+        self.scheduler.cancel(live)
 
     def stop(self) -> None:
         """Take no more requests and end those that run."""
         self._stopping = True
-        self.dispatcher.cancel_all(ShuttingDown("the gateway stopped before the answer was done"))
+        self.scheduler.cancel_all(ShuttingDown("the gateway stopped before the answer was done"))
 
     async def _prompt(self, ask: Ask, info: EngineInfo) -> list[int]:
         """The prompt's token ids. InvalidRequest for one that is empty or not of this model."""
@@ -235,12 +189,12 @@ class Generations:
 
     def _engine_info(self) -> EngineInfo:
         """The engine's bounds. A short loss is waited out in the queue, a long one refused."""
-        lost_at_s = self.dispatcher.lost_at_s
-        if self.dispatcher.info is None:
+        engine = self.scheduler.engine
+        if engine.info is None:
             raise EngineLost("the engine is still loading its model; ask again in a moment")
-        if lost_at_s is not None and time.monotonic() - lost_at_s > OUTAGE_S:
+        if engine.lost_at_s is not None and time.monotonic() - engine.lost_at_s > OUTAGE_S:
             raise EngineLost("the engine does not answer; ask again in a moment")
-        return self.dispatcher.info
+        return engine.info
 
     def _question(self, ask: Ask, prompt_tokens: int, limit: int) -> Question:
         return Question(
@@ -256,11 +210,6 @@ class Generations:
             top_p=ask.sampling.top_p,
         )
 
-    def _record(self, live: LiveRequest) -> None:
-        record = record_of(live, self.model, live.policy or self.policy)
-        self._history.record(record)
-        self._predictor.observe(record)
-
 
 def _check_bias(ask: Ask, info: EngineInfo) -> None:
     """InvalidRequest for a bias of what is no token of this model."""
@@ -271,9 +220,3 @@ def _check_bias(ask: Ask, info: EngineInfo) -> None:
             f"{info.vocabulary - 1}",
             param="logit_bias",
         )
-
-
-def _batch_ids() -> Iterator[str]:
-    """Names of batches, never the same after a restart."""
-    start = new_id().hex[:12]
-    return (f"batch_{start}_{number}" for number in count(1))

@@ -24,6 +24,8 @@ class Record(Struct, frozen=True, kw_only=True):
     `expected_finish_s` are as told at its arrival. `kv_free_pages` are those at its dispatch.
     `gave_up` tells why it never started: `deadline` or `queue_time`.
 
+    `gateway_id` names one run of a gateway.
+
     `features` are float32 bytes, embeddings float16 bytes.
     `instruction_embedding` is kept apart, once for each instruction.
     """
@@ -70,6 +72,7 @@ class Record(Struct, frozen=True, kw_only=True):
     overdue: bool | None = None
     kv_free_pages: int | None = None
     gave_up: str | None = None
+    gateway_id: UUID | None = None
 
     @property
     def hard(self) -> bool:

@@ -120,11 +120,10 @@ def _passes(record: RequestRecord, more_urgent: Collection[str]) -> Select[int, 
 
 
 def _elsewhere_in_the_same_gateway(record: RequestRecord) -> list[ColumnElement[bool]]:
-    """In other batches, which are named after the gateway's start; all where it has none itself."""
-    if record.batch_id is None or "_" not in record.batch_id:
+    """In other batches of its gateway; all where it was never in a batch."""
+    if record.batch_id is None:
         return []
-    gateway = record.batch_id.rpartition("_")[0] + "_"
-    return [
-        func.starts_with(RequestRecord.batch_id, gateway),
-        RequestRecord.batch_id != record.batch_id,
-    ]
+    other_batch = RequestRecord.batch_id != record.batch_id
+    if record.gateway_id is None:
+        return [other_batch]
+    return [other_batch, RequestRecord.gateway_id == record.gateway_id]

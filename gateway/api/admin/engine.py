@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from engine.protocol import EngineInfo, KvState, Mode, Step, StepTimes
 from gateway.api.admin.actor import area
-from gateway.generation.dispatcher import Dispatcher
+from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import Generations
 from gateway.tenancy.scopes import Scope
 
@@ -96,21 +96,20 @@ class EngineAnswer(Struct, frozen=True):
     step: StepAnswer | None
 
     @classmethod
-    def of(cls, dispatcher: Dispatcher) -> Self:
-        """The engine as the queue in front of it knows it."""
-        info, step = dispatcher.info, dispatcher.step
-        kv = step.kv if step else info.kv if info else None
+    def of(cls, scheduler: Scheduler) -> Self:
+        """The engine as this gateway knows it."""
+        engine, table = scheduler.engine, scheduler.table
         return cls(
-            connected=dispatcher.connected,
-            paused=dispatcher.paused,
-            draining=dispatcher.draining,
-            mode=dispatcher.mode,
-            busy_s=dispatcher.busy_s,
-            waiting=dispatcher.waiting,
-            running=dispatcher.running,
-            info=ServedBy.of(info) if info else None,
-            kv=KvAnswer.of(kv) if kv else None,
-            step=StepAnswer.of(step) if step else None,
+            connected=engine.connected,
+            paused=engine.paused,
+            draining=engine.draining,
+            mode=engine.mode,
+            busy_s=engine.busy_s,
+            waiting=len(table.waiting),
+            running=len(table.running),
+            info=ServedBy.of(engine.info) if engine.info else None,
+            kv=KvAnswer.of(engine.kv) if engine.kv else None,
+            step=StepAnswer.of(engine.step) if engine.step else None,
         )
 
 
@@ -123,7 +122,7 @@ class EngineController(Controller):
     @get(summary="Show the engine")
     async def show_engine(self, generations: NamedDependency[Generations]) -> EngineAnswer:
         """What it serves, its KV memory, what runs and waits, and its newest step."""
-        return EngineAnswer.of(generations.dispatcher)
+        return EngineAnswer.of(generations.scheduler)
 
     @post("/pause", status_code=200, summary="Pause the engine")
     async def pause_engine(self, generations: NamedDependency[Generations]) -> EngineAnswer:
@@ -132,8 +131,8 @@ class EngineController(Controller):
         An engine that takes its place is paused too; the gateway tells load balancers that it is
         not ready.
         """
-        generations.dispatcher.pause()
-        return EngineAnswer.of(generations.dispatcher)
+        generations.scheduler.pause_engine()
+        return EngineAnswer.of(generations.scheduler)
 
     @post("/drain", status_code=200, summary="Drain the engine")
     async def drain_engine(self, generations: NamedDependency[Generations]) -> EngineAnswer:
@@ -141,11 +140,11 @@ class EngineController(Controller):
 
         The gateway tells load balancers that it is not ready.
         """
-        generations.dispatcher.drain()
-        return EngineAnswer.of(generations.dispatcher)
+        generations.scheduler.drain_engine()
+        return EngineAnswer.of(generations.scheduler)
 
     @post("/resume", status_code=200, summary="Resume the engine")
     async def resume_engine(self, generations: NamedDependency[Generations]) -> EngineAnswer:
         """End a pause or a drain."""
-        generations.dispatcher.resume()
-        return EngineAnswer.of(generations.dispatcher)
+        generations.scheduler.resume_engine()
+        return EngineAnswer.of(generations.scheduler)

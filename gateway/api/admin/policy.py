@@ -9,7 +9,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import asdict, replace
 
 from gateway.api.admin.actor import area
+from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import Generations
+from gateway.scheduling.control_loop import Fallback
 from gateway.scheduling.policies import Options
 from gateway.tenancy.scopes import Scope
 
@@ -19,8 +21,10 @@ Weight: TypeAlias = Annotated[float, Meta(ge=0, le=100)]
 Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
 
 OWN: Final = "own"
-UNTRUSTED: Final = "predictions have told too little of the order of lengths lately"
-SHORT_QUEUE: Final = "so few requests wait that another order would gain nothing"
+WHY: Final[dict[Fallback, str]] = {
+    "untrusted": "predictions have told too little of the order of lengths lately",
+    "short_queue": "so few requests wait that another order would gain nothing",
+}
 
 
 class PolicyRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -60,15 +64,13 @@ class PolicyAnswer(Struct, frozen=True, kw_only=True):
     waiting_weight: float
 
     @classmethod
-    def of(cls, generations: Generations) -> Self:
+    def of(cls, scheduler: Scheduler) -> Self:
         """The policy as clients see it."""
-        dispatcher, options = generations.dispatcher, generations.options
-        order = dispatcher.policy.order
-        why = SHORT_QUEUE if dispatcher.trusts else UNTRUSTED
+        fallback, options = scheduler.fallback, scheduler.options
         return cls(
-            name=generations.policy,
-            order=order,
-            why=why if order == "arrival" else None,
+            name=scheduler.policy.name,
+            order=scheduler.policy.order,
+            why=WHY[fallback] if fallback else None,
             admission=options.admission or OWN,
             preempted_share=options.preempted_share,
             max_delay_s=options.max_delay_s,
@@ -85,7 +87,7 @@ class PolicyController(Controller):
     @get(summary="Show the scheduling policy")
     async def show_policy(self, generations: NamedDependency[Generations]) -> PolicyAnswer:
         """The policy of this gateway; others on the same database have their own."""
-        return PolicyAnswer.of(generations)
+        return PolicyAnswer.of(generations.scheduler)
 
     @put(summary="Change the scheduling policy")
     async def use_policy(
@@ -96,5 +98,5 @@ class PolicyController(Controller):
         Waiting requests move to it, running ones go on; 400 where there is no such policy. With
         other options it begins anew and has serving times to learn.
         """
-        generations.use_policy(data.name, data.changed(generations.options))
-        return PolicyAnswer.of(generations)
+        generations.scheduler.use_policy(data.name, data.changed(generations.scheduler.options))
+        return PolicyAnswer.of(generations.scheduler)

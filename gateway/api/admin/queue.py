@@ -9,9 +9,8 @@ from litestar.params import FromPath, QueryParameter
 from msgspec import Struct
 
 from gateway.api.admin.actor import Actor, area
-from gateway.generation.cancellation import cancel_request
-from gateway.generation.explanation import Explained, explain, explain_live
-from gateway.generation.queue_view import Queue, Queued, Totals, read_queue
+from gateway.generation.explanation import Explained
+from gateway.generation.queue_view import Queue, Queued, Totals
 from gateway.generation.service import Generations
 from gateway.history.requests import RequestHistory, no_request
 from gateway.tenancy.scopes import Scope
@@ -53,7 +52,7 @@ class QueueController(Controller):
         offset: Offset = 0,
     ) -> QueueAnswer:
         """What runs and waits here, each with its prediction, batch, turn and expected times."""
-        queue = read_queue(generations.dispatcher, limit=limit, offset=offset, tenant=tenant)
+        queue = generations.scheduler.read_queue(limit=limit, offset=offset, tenant=tenant)
         return QueueAnswer.of(queue)
 
 
@@ -75,7 +74,7 @@ class RequestsController(Controller):
         Of this gateway while it lives, of any gateway once it has ended; 404 where nothing is
         known, and for some moments after its end.
         """
-        return await explain(known_id(request_id), generations.dispatcher, requests)
+        return await generations.scheduler.explain(known_id(request_id), requests)
 
     @post("/{request_id:str}/cancel", status_code=200, summary="Cancel a request")
     async def cancel(
@@ -85,8 +84,7 @@ class RequestsController(Controller):
 
         404 where it neither waits nor runs in this gateway.
         """
-        live = cancel_request(generations.dispatcher, known_id(request_id), by=actor)
-        return explain_live(live, generations.policy, live.arrived_s)
+        return generations.scheduler.cancel_request(known_id(request_id), by=actor)
 
 
 def known_id(name: str) -> UUID:

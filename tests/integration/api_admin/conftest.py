@@ -11,6 +11,8 @@ from litestar.openapi import OpenAPIConfig
 from gateway.api.admin.routes import AdminServices, admin_router
 from gateway.api.errors import exception_handlers
 from gateway.database.errors import Sessions
+from gateway.engines.colocated import ColocatedEngine
+from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import Generations
 from gateway.generation.tokens import ChatTokenizer
 from gateway.history.audit import AuditTrail
@@ -52,15 +54,17 @@ async def generations(
 ) -> AsyncIterator[Generations]:
     """Without an engine: nothing leaves its queue."""
     history = HistoryWriter(sessions, tmp_path_factory.mktemp("spool"))
-    yield Generations(
+    predictor = LengthPredictor(model="m", model_hash="h", budget_s=1.0, sessions=sessions)
+    scheduler = Scheduler(
         "m",
-        ChatTokenizer(DEMO_MODEL),
-        LengthPredictor(model="m", model_hash="h", budget_s=1.0, sessions=sessions),
+        ColocatedEngine("nothing listens here"),
+        history,
+        predictor,
         policy="lmaas",
         options=Options(),
         tau_floor=0.2,
-        history=history,
     )
+    yield Generations("m", ChatTokenizer(DEMO_MODEL), predictor, scheduler)
     await history.close()
 
 

@@ -22,12 +22,11 @@ async def test_engine_that_was_never_there_is_shown_as_such(client: httpx.AsyncC
 async def test_engine_is_shown_as_its_newest_step_told(
     client: httpx.AsyncClient, generations: Generations
 ) -> None:
-    dispatcher = generations.dispatcher
-    dispatcher.info, dispatcher.lost_at_s = INFO, None
+    generations.scheduler.events.engine_ready(INFO)
     before = (await client.get("/admin/engine")).json()
     kv = KvState(pages=64, free=10, page_tokens=16, cached=3, shared=2)
     times = StepTimes(0.001, 0.002, 0.0, 0.01, 0.0)
-    dispatcher.engine_stepped(
+    generations.scheduler.events.engine_stepped(
         Step(7, kv, {}, running=5, suspended=1, waiting=2, computed=9, took_s=0.011, times=times)
     )
     shown = (await client.get("/admin/engine")).json()
@@ -43,7 +42,7 @@ async def test_engine_is_shown_as_its_newest_step_told(
 async def test_held_engine_is_shown_and_makes_the_gateway_unready(
     client: httpx.AsyncClient, generations: Generations
 ) -> None:
-    generations.dispatcher.lost_at_s = None
+    generations.scheduler.events.engine_ready(INFO)
     for action, paused, draining in (
         ("pause", True, False),
         ("drain", True, True),

@@ -70,7 +70,7 @@ async def test_every_series_is_ours_and_tells_the_state(scraper: httpx.AsyncClie
 async def test_tenants_are_named_to_those_who_may_read(
     scraper: httpx.AsyncClient, generations: Generations, sessions: Sessions
 ) -> None:
-    generations.metrics.tenants.ended(CALLER, 10, 5)
+    generations.scheduler.metrics.tenants.ended(CALLER, 10, 5)
     key = await ScopedKeys(sessions).create("prometheus", [Scope.READ], by="olga")
     series = ("lmaas_tenant_requests_total", frozenset({("tenant", 'ac"me')}))
     assert series not in await samples(scraper)

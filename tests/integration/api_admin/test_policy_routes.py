@@ -21,17 +21,17 @@ async def test_changed_policy_is_at_work_and_shown(
     assert (await policy(client))["name"] == "lmaas"
     changed = await client.put("/admin/policy", json={"name": "fixed"})
     assert (changed.status_code, changed.json()["name"]) == (200, "fixed")
-    assert generations.dispatcher.policy.name == "fixed"
+    assert generations.scheduler.policy.name == "fixed"
     assert await policy(client) == changed.json()
 
 
 async def test_policy_that_comes_back_is_the_one_that_learned(
     client: httpx.AsyncClient, generations: Generations
 ) -> None:
-    learned = generations.dispatcher.policy
+    learned = generations.scheduler.policy
     for name in ("fixed", "lmaas"):
         await client.put("/admin/policy", json={"name": name})
-    assert generations.dispatcher.policy is learned
+    assert generations.scheduler.policy is learned
 
 
 async def test_options_are_changed_one_by_one_and_shown(
@@ -49,7 +49,7 @@ async def test_options_are_changed_one_by_one_and_shown(
         assert changed.json().items() >= change.items()
     told = before | {"waiting_weight": 0.25, "preempted_share": 0.01}
     assert await policy(client) == told
-    assert generations.options.admission is None
+    assert generations.scheduler.options.admission is None
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,7 @@ async def test_fallback_on_order_of_arrival_is_told_with_its_reason(
     client: httpx.AsyncClient, generations: Generations
 ) -> None:
     short = await policy(client)
-    generations.dispatcher._trusts = False
-    generations.dispatcher.policy.trust(False)
+    generations.scheduler._loop.trust(False)
     untrusted = await policy(client)
     assert (short["order"], untrusted["order"]) == ("arrival", "arrival")
     assert "so few requests wait" in short["why"]

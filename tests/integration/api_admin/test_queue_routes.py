@@ -59,7 +59,7 @@ async def enqueue(generations: Generations) -> Enqueue:
             arrived_at=datetime.now(UTC),
             arrived_s=0.0,
         )
-        generations.dispatcher.enqueue(live)
+        generations.scheduler.enqueue(live)
         return live
 
     return build

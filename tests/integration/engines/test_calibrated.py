@@ -70,8 +70,8 @@ async def test_gateway_that_takes_the_engine_over_ends_the_trial(
     async with measured_engine(supervisor.socket) as engine:
         running = asyncio.create_task(engine.run("long", [Arrival(8, 2000)]))
         await asyncio.sleep(0.3)
-        other = ColocatedEngine(supervisor.socket, Nobody())
-        await other.start()
+        other = ColocatedEngine(supervisor.socket)
+        await other.start(Nobody())
         with pytest.raises((EngineLost, GenerationFailed)):
             await asyncio.wait_for(running, 30)
         await other.close()

@@ -75,8 +75,8 @@ async def supervisor(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
 @asynccontextmanager
 async def connected(supervisor: EngineSupervisor) -> AsyncIterator[tuple[ColocatedEngine, Witness]]:
     witness = Witness()
-    engine = ColocatedEngine(supervisor.socket, witness)
-    await engine.start()
+    engine = ColocatedEngine(supervisor.socket)
+    await engine.start(witness)
     await witness.sees(lambda: witness.epochs)
     yield engine, witness
     await engine.close()

@@ -58,8 +58,8 @@ async def hanging() -> AsyncIterator[tuple[HangingEngine, ColocatedEngine]]:
         config = uvicorn.Config(engine, uds=socket, log_config=None, lifespan="off", ws="none")
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve())
-        client = ColocatedEngine(socket, Nobody())
-        await client.start()
+        client = ColocatedEngine(socket)
+        await client.start(Nobody())
         yield engine, client
         await client.close()
         server.force_exit = server.should_exit = True

@@ -68,15 +68,25 @@ async def test_id_of_nothing_is_not_found(sessions: Sessions, request_id: UUID) 
         await RequestHistory(sessions).find(request_id)
 
 
+HERE = UUID(int=7)
+
+
 async def test_who_overtook_a_request_is_counted_by_why(
     sessions: Sessions, tmp_path: Path, a_record: Callable[..., Record]
 ) -> None:
     def came(after_s: float, waited_s: float | None, **fields: object) -> Record:
-        known = {"batch_id": "batch_a_2", "quantiles": [50.0] * 6, "service_tier": "default"}
+        known = {
+            "gateway_id": HERE,
+            "batch_id": "a-2",
+            "quantiles": [50.0] * 6,
+            "service_tier": "default",
+        }
         at = CAME + timedelta(seconds=after_s)
-        return a_record(arrived_at=at, queued_s=waited_s, **{**known, **fields})
+        return a_record(
+            arrived_at=at, queued_s=waited_s, **{"quantiles": [50.0] * 6, **known, **fields}
+        )
 
-    slow = came(0.0, 10.0, batch_id="batch_a_1")
+    slow = came(0.0, 10.0, batch_id="a-1")
     await store(
         sessions,
         tmp_path,
@@ -88,8 +98,10 @@ async def test_who_overtook_a_request_is_counted_by_why(
         came(5.0, 1.0),
         came(6.0, 5.0, quantiles=[5.0] * 6),  # started later
         came(-1.0, 1.0, quantiles=[5.0] * 6),  # came earlier
-        came(7.0, 1.0, quantiles=[5.0] * 6, batch_id="batch_b_7"),  # on another gateway
-        came(7.5, 2.4999, quantiles=[5.0] * 6, batch_id="batch_a_1"),  # started with it
+        came(
+            7.0, 1.0, quantiles=[5.0] * 6, gateway_id=UUID(int=8), batch_id="b-7"
+        ),  # on another gateway
+        came(7.5, 2.4999, quantiles=[5.0] * 6, batch_id="a-1"),  # started with it
         came(8.0, None, quantiles=[5.0] * 6, batch_id=None),  # never started
     )
     history = RequestHistory(sessions)

@@ -13,12 +13,16 @@ from uuid import UUID
 import pytest
 
 from engine.protocol import EngineInfo, Finish, KvState, Mode, Sequence, Step, TokenLogprobs
+from gateway.engines.interface import EngineListener
 from gateway.generation.ask import Ask, Message
-from gateway.generation.dispatcher import Dispatcher
 from gateway.generation.live import LiveRequest
+from gateway.generation.scheduler import Scheduler
 from gateway.generation.tokens import ChatTokenizer
+from gateway.history.record import Record
+from gateway.prediction.drift import DriftMonitor
 from gateway.prediction.messages import Prediction
 from gateway.scheduling.policies import Options, Policy, PolicyName, build_policy
+from gateway.scheduling.waiting import Quantiles
 from gateway.tenancy.caller import Caller
 
 DEMO = Path(__file__).parents[3] / "engine" / "demo" / "lmaas-demo"
@@ -59,6 +63,12 @@ class NotingEngine:
         self.cancelled: list[str] = []
         self.told: list[str] = []
 
+    async def start(self, _listener: EngineListener) -> None:
+        raise AssertionError("the test plays its events")
+
+    async def close(self) -> None:
+        pass
+
     def submit(self, batch: str, sequences: Many[Sequence]) -> None:
         assert batch
         self.submitted.append(list(sequences))
@@ -92,18 +102,47 @@ def a_policy(name: PolicyName) -> Policy:
     return build_policy(name, Options(fixed_batch=2))
 
 
+class Outcomes:
+    """Keeps the records of ended requests; `trusted` is what it says of predictions."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.drift = DriftMonitor()
+        self.trusted = True
+        self.drift.trustworthy = lambda _: self.trustworthy()  # type: ignore[method-assign]
+
+    def trustworthy(self) -> bool:
+        return self.trusted
+
+    def record(self, record: Record) -> None:
+        self.records.append(record)
+
+    def observe(self, record: Record) -> None:
+        assert record is self.records[-1]
+
+
 class Scene:
-    """A dispatcher with its engine, and requests to give it."""
+    """A scheduler with its engine, and requests to give it."""
 
     def __init__(
         self, an_ask: Callable[..., Ask], tokenizer: ChatTokenizer, outage_s: float = 60.0
     ) -> None:
-        self.ended: list[LiveRequest] = []
+        self.now_s: float | None = None  # of the clock, where a test sets it
         self.engine = NotingEngine()
-        self.dispatcher = Dispatcher(
-            "model", a_policy("lmaas"), self.ended.append, outage_s=outage_s
+        self.outcomes = Outcomes()
+        self.scheduler = Scheduler(
+            "model",
+            self.engine,
+            self.outcomes,
+            self.outcomes,
+            policy="lmaas",
+            options=Options(fixed_batch=2),
+            tau_floor=0.2,
+            outage_s=outage_s,
+            clock=lambda: time.monotonic() if self.now_s is None else self.now_s,
         )
-        self.dispatcher.attach(self.engine)
+        self.loop = self.scheduler._loop
+        self.table = self.scheduler.table
         self._ask = an_ask
         self._tokenizer = tokenizer
         self._numbers = count(1)
@@ -118,6 +157,8 @@ class Scene:
         choice: int = 0,
         grew: asyncio.Event | None = None,
         arrived_s: float | None = None,
+        prompt: list[int] | None = None,
+        quantiles: Quantiles | None = None,
         **ask: Any,
     ) -> LiveRequest:
         return LiveRequest(
@@ -125,11 +166,11 @@ class Scene:
             ask=self._ask(max_tokens=asked, **ask),
             choice=choice,
             grew=grew,
-            prompt=[1, 2, 3],
+            prompt=prompt or [1, 2, 3],
             user_input_tokens=2,
             max_tokens=max_tokens,
             prediction=Prediction(
-                quantiles=(length,) * 6,
+                quantiles=quantiles or (length,) * 6,
                 mean=length,
                 source="model",
                 predictor=None,
@@ -143,17 +184,21 @@ class Scene:
             arrived_s=time.monotonic() if arrived_s is None else arrived_s,
         )
 
+    @staticmethod
+    def kv(pages: int, page_tokens: int) -> KvState:
+        return KvState(pages=pages, free=pages, page_tokens=page_tokens)
+
     def encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text)
 
     def connect(self, kv: KvState = KV) -> None:
-        self.dispatcher.engine_ready(
+        self.scheduler.events.engine_ready(
             EngineInfo("epoch", "model", 512, 100, [4], kv, "cpu", "float32")
         )
 
     async def enqueue(self, *requests: LiveRequest) -> None:
         for request in requests:
-            self.dispatcher.enqueue(request)
+            self.scheduler.enqueue(request)
         await asyncio.sleep(0)  # one turn of the loop: the decision
 
     def step(
@@ -167,7 +212,7 @@ class Scene:
         took_s: float = 0.0,
         computed: int = 0,
     ) -> None:
-        self.dispatcher.engine_stepped(
+        self.scheduler.events.engine_stepped(
             Step(
                 next(self._steps),
                 kv,
@@ -179,6 +224,18 @@ class Scene:
                 computed=computed,
             )
         )
+
+    @property
+    def waiting(self) -> int:
+        return len(self.table.waiting)
+
+    @property
+    def running(self) -> int:
+        return len(self.table.running)
+
+    @property
+    def ended(self) -> list[UUID]:
+        return [record.id for record in self.outcomes.records]
 
     @property
     def names(self) -> list[str]:

@@ -9,18 +9,18 @@ import pytest
 from engine.protocol import Finish, Refused
 from gateway.errors import EngineLost, ShuttingDown
 from gateway.generation.ask import Ask
-from gateway.generation.dispatcher import STEPS_BETWEEN_REVISIONS
+from gateway.generation.engine_events import STEPS_BETWEEN_REVISIONS
 from gateway.generation.tokens import ChatTokenizer
 from gateway.scheduling.policies import NAMES, PolicyName
-from tests.unit.generation.conftest import Scene, a_policy
+from tests.unit.generation.conftest import Scene
 
 
 async def test_requests_wait_until_the_engine_is_there(scene: Scene) -> None:
     await scene.enqueue(scene.request())
-    assert scene.dispatcher.waiting == 1
+    assert scene.waiting == 1
     scene.connect()
     await asyncio.sleep(0)
-    assert scene.dispatcher.running == 1
+    assert scene.running == 1
 
 
 async def test_requests_that_arrive_together_are_one_batch(scene: Scene) -> None:
@@ -36,14 +36,14 @@ async def test_finished_request_has_its_tokens_and_reason(scene: Scene) -> None:
     scene.step({request.sequence_id: [7]})
     scene.step({request.sequence_id: [8]}, [Finish(request.sequence_id, "stop")])
     assert (request.tokens, request.finish_reason) == ([7, 8], "stop")
-    assert scene.ended == [request]
+    assert scene.ended == [request.id]
 
 
 async def test_what_does_not_fit_waits_for_a_finish(scene: Scene) -> None:
     scene.connect()
     requests = [scene.request(length=400.0, max_tokens=400) for _ in range(5)]
     await scene.enqueue(*requests)
-    held = scene.dispatcher.running
+    held = scene.running
     assert 1 <= held < 5
     first = next(r for r in requests if r.sequence_id in scene.names)
     scene.step(finished=[Finish(first.sequence_id, "stop")])
@@ -56,7 +56,7 @@ async def test_lost_engine_is_followed_by_a_continuation(scene: Scene) -> None:
     request = scene.request()
     await scene.enqueue(request)
     scene.step({request.sequence_id: [7, 8]})
-    scene.dispatcher.engine_lost()
+    scene.scheduler.events.engine_lost()
     scene.connect()
     again = scene.engine.submitted[-1][0]
     assert (again.prompt, again.generated) == ([1, 2, 3], [7, 8])
@@ -71,8 +71,8 @@ async def test_engine_that_stays_away_is_given_up(
     scene.connect()
     running, waiting = scene.request(), scene.request()
     await scene.enqueue(running)
-    scene.dispatcher.engine_lost()
-    scene.dispatcher.enqueue(waiting)
+    scene.scheduler.events.engine_lost()
+    scene.scheduler.enqueue(waiting)
     await asyncio.wait_for(waiting.ended(), 10)
     assert isinstance(running.error, EngineLost)
     assert isinstance(waiting.error, EngineLost)
@@ -82,7 +82,7 @@ async def test_record_that_cannot_be_made_ends_no_other_answer(scene: Scene) -> 
     scene.connect()
     first, second = scene.request(), scene.request()
     await scene.enqueue(first, second)
-    scene.dispatcher._on_end = lambda _: 1 / 0  # type: ignore[assignment, return-value]
+    scene.outcomes.record = lambda _: 1 / 0  # type: ignore[method-assign, assignment, return-value]
     scene.step(finished=[Finish(first.sequence_id, "stop"), Finish(second.sequence_id, "stop")])
     assert (first.done, second.done) == (True, True)
 
@@ -92,7 +92,7 @@ async def test_events_of_a_lost_engine_are_not_taken_for_the_new_ones(scene: Sce
     request = scene.request()
     await scene.enqueue(request)
     old = request.sequence_id
-    scene.dispatcher.engine_lost()
+    scene.scheduler.events.engine_lost()
     scene.connect()
     scene.step({old: [99]}, [Finish(old, "stop")])
     assert (request.tokens, request.done) == ([], False)
@@ -110,20 +110,20 @@ async def test_cancelled_request_is_cancelled_in_the_engine_and_recorded(scene: 
     scene.connect()
     request = scene.request()
     await scene.enqueue(request)
-    scene.dispatcher.cancel(request)
-    scene.dispatcher.cancel(request)
+    scene.scheduler.cancel(request)
+    scene.scheduler.cancel(request)
     assert scene.engine.cancelled == [request.sequence_id]
-    assert [r.finish_reason for r in scene.ended] == ["cancelled"]
+    assert [r.finish_reason for r in scene.outcomes.records] == ["cancelled"]
 
 
 async def test_waiting_request_that_is_cancelled_never_runs(scene: Scene) -> None:
     request = scene.request()
     await scene.enqueue(request)
-    scene.dispatcher.cancel(request)
+    scene.scheduler.cancel(request)
     scene.connect()
     await asyncio.sleep(0)
     assert not scene.names
-    assert len(scene.dispatcher.policy) == 0
+    assert len(scene.scheduler.policy) == 0
 
 
 async def test_answer_ends_at_its_stop_string_and_counts_nothing_beyond(scene: Scene) -> None:
@@ -143,7 +143,7 @@ async def test_refused_request_ends_with_the_reason(scene: Scene) -> None:
     scene.connect()
     request = scene.request()
     await scene.enqueue(request)
-    scene.dispatcher.engine_refused([Refused(request.sequence_id, "too long")])
+    scene.scheduler.events.engine_refused([Refused(request.sequence_id, "too long")])
     assert request.error is not None
     assert "too long" in request.error.message
 
@@ -152,12 +152,12 @@ async def test_stopping_ends_everything_with_an_error(scene: Scene) -> None:
     scene.connect()
     running = scene.request()
     await scene.enqueue(running)
-    scene.dispatcher.engine_lost()
+    scene.scheduler.events.engine_lost()
     waiting = scene.request()
     await scene.enqueue(waiting)
-    scene.dispatcher.cancel_all(ShuttingDown("bye"))
+    scene.scheduler.cancel_all(ShuttingDown("bye"))
     assert [r.finish_reason for r in (running, waiting)] == ["cancelled", "cancelled"]
-    assert (scene.dispatcher.waiting, scene.dispatcher.running) == (0, 0)
+    assert (scene.waiting, scene.running) == (0, 0)
 
 
 async def test_policy_learns_how_long_a_batch_took(scene: Scene) -> None:
@@ -165,7 +165,7 @@ async def test_policy_learns_how_long_a_batch_took(scene: Scene) -> None:
     request = scene.request()
     await scene.enqueue(request)
     learned: list[tuple[int, int, float]] = []
-    scene.dispatcher.policy.observe = lambda *seen: learned.append(seen[:3])  # type: ignore[method-assign]
+    scene.scheduler.policy.observe = lambda *seen: learned.append(seen[:3])  # type: ignore[method-assign]
     scene.step({request.sequence_id: [1, 2]}, [Finish(request.sequence_id, "stop")])
     assert learned == [(1, 3, 2)]
 
@@ -174,46 +174,48 @@ async def test_policy_learns_how_long_a_batch_took(scene: Scene) -> None:
 async def test_changed_policy_takes_over_all_that_waits(scene: Scene, name: PolicyName) -> None:
     requests = [scene.request() for _ in range(5)]
     await scene.enqueue(*requests)
-    before, now = scene.dispatcher.policy, a_policy(name)
-    scene.dispatcher.use(now)
+    before = scene.scheduler.policy
+    scene.scheduler.use_policy(name)
+    now = scene.scheduler.policy
     now.check()
-    assert (len(before), len(now)) == (0, 5)
+    assert (now is before, len(now)) == (name == "lmaas", 5)
+    assert now is before or len(before) == 0
     scene.connect()
-    while scene.dispatcher.waiting or scene.dispatcher.running:
+    while scene.waiting or scene.running:
         await asyncio.sleep(0)
         running = [request for request in requests if request.sequence_id in scene.names]
         scene.step(finished=[Finish(request.sequence_id, "stop") for request in running])
     assert sorted(scene.names) == sorted(request.sequence_id for request in requests)
-    assert sorted(r.id for r in scene.ended) == [r.id for r in requests]
+    assert sorted(scene.ended) == [r.id for r in requests]
 
 
 async def test_policy_changed_for_itself_keeps_its_queue(scene: Scene) -> None:
     await scene.enqueue(scene.request())
-    scene.dispatcher.use(scene.dispatcher.policy)
-    assert len(scene.dispatcher.policy) == 1
+    scene.scheduler.use_policy("lmaas")
+    assert len(scene.scheduler.policy) == 1
 
 
 async def test_fixed_batch_waits_for_what_an_earlier_policy_started(scene: Scene) -> None:
     scene.connect()
     running, waiting = scene.request(), scene.request()
     await scene.enqueue(running)
-    scene.dispatcher.use(a_policy("fixed"))
+    scene.scheduler.use_policy("fixed")
     await scene.enqueue(waiting)
     assert scene.names == [running.sequence_id]
     scene.step(finished=[Finish(running.sequence_id, "stop")])
     await asyncio.sleep(0)
     assert scene.names == [running.sequence_id, waiting.sequence_id]
-    assert (running.policy, waiting.policy) == ("lmaas", "fixed")
+    assert (running.trace.policy, waiting.trace.policy) == ("lmaas", "fixed")
 
 
 async def test_fixed_batch_whose_requests_are_all_cancelled_makes_way(scene: Scene) -> None:
-    scene.dispatcher.use(a_policy("fixed"))
+    scene.scheduler.use_policy("fixed")
     scene.connect()
     gone, next_one = scene.request(), scene.request()
     await scene.enqueue(gone)
     await scene.enqueue(next_one)
     sequence_id = gone.sequence_id
-    scene.dispatcher.cancel(gone)
+    scene.scheduler.cancel(gone)
     scene.step(finished=[Finish(sequence_id, "cancelled")])
     await asyncio.sleep(0)
     assert next_one.sequence_id in scene.names

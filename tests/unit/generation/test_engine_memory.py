@@ -7,7 +7,7 @@ import pytest
 from engine.protocol import Finish, KvState
 from gateway.errors import ContextLengthExceeded, GenerationFailed
 from gateway.scheduling.policies import NAMES, PolicyName
-from tests.unit.generation.conftest import KV, Scene, a_policy
+from tests.unit.generation.conftest import KV, Scene
 
 SMALL = KvState(pages=8, free=8, page_tokens=16)  # 128 tokens
 
@@ -22,13 +22,13 @@ async def test_policy_admits_to_the_pool_of_the_engine_that_is_there(
 ) -> None:
     running = []
     for kv in (KvState(pages=4, free=4, page_tokens=16), KV):
-        scene.dispatcher.use(a_policy(name))
+        scene.scheduler.use_policy(name)
         scene.connect(kv)
         requests = [scene.request(length=30.0, max_tokens=30) for _ in range(4)]
         await scene.enqueue(*requests)
-        running.append(scene.dispatcher.running)
+        running.append(scene.running)
         for request in requests:
-            scene.dispatcher.cancel(request)
+            scene.scheduler.cancel(request)
     assert running[0] < running[1]
 
 
@@ -36,21 +36,21 @@ async def test_shrunken_pool_admits_fewer(scene: Scene) -> None:
     scene.connect()
     scene.step(kv=SMALL)
     await scene.enqueue(*(scene.request(length=100.0, max_tokens=100) for _ in range(4)))
-    assert scene.dispatcher.running == 1
+    assert scene.running == 1
 
 
 async def test_policy_changed_later_knows_the_pool(scene: Scene) -> None:
     scene.connect()
-    scene.dispatcher.use(a_policy("fcfs"))
+    scene.scheduler.use_policy("fcfs")
     await scene.enqueue(*(scene.request() for _ in range(4)))
-    assert scene.dispatcher.running == 4
+    assert scene.running == 4
 
 
 async def test_waiting_request_that_a_shrunken_pool_cannot_hold_ends_and_says_why(
     scene: Scene,
 ) -> None:
     scene.connect()
-    scene.dispatcher.drain()
+    scene.scheduler.drain_engine()
     large = scene.request(max_tokens=200, asked=200)
     small = scene.request(max_tokens=50, asked=50)
     await scene.enqueue(large, small)
@@ -58,19 +58,19 @@ async def test_waiting_request_that_a_shrunken_pool_cannot_hold_ends_and_says_wh
     assert isinstance(large.error, ContextLengthExceeded)
     assert "memory has become smaller" in large.error.message
     assert "128 tokens" in large.error.message
-    assert scene.dispatcher.waiting == len(scene.dispatcher.policy) == 1
-    scene.dispatcher.policy.check()
+    assert scene.waiting == len(scene.scheduler.policy) == 1
+    scene.scheduler.policy.check()
 
 
 async def test_waiting_request_without_a_limit_of_its_own_is_kept_within_the_pool(
     scene: Scene,
 ) -> None:
     scene.connect()
-    scene.dispatcher.drain()
+    scene.scheduler.drain_engine()
     request = scene.request(max_tokens=500)
     await scene.enqueue(request)
     scene.step(kv=SMALL)
-    scene.dispatcher.resume()
+    scene.scheduler.resume_engine()
     await asyncio.sleep(0)
     assert scene.engine.submitted[-1][0].max_tokens == 125
 
@@ -96,7 +96,7 @@ async def test_running_request_that_asked_for_more_than_the_pool_ends_and_says_w
     await scene.enqueue(request)
     scene.step(finished=[too_small(request.sequence_id)], kv=SMALL)
     assert isinstance(request.error, ContextLengthExceeded)
-    assert scene.dispatcher.running == 0
+    assert scene.running == 0
 
 
 async def test_answer_already_longer_than_the_shrunken_pool_ends_by_its_length(
@@ -125,7 +125,7 @@ async def test_next_engine_with_a_smaller_pool_goes_on_with_what_it_can_hold(
     scene.connect()
     free, bound = scene.request(max_tokens=500), scene.request(max_tokens=200, asked=200)
     await scene.enqueue(free, bound)
-    scene.dispatcher.engine_lost()
+    scene.scheduler.events.engine_lost()
     scene.connect(SMALL)
     assert [sequence.id for sequence in scene.engine.submitted[-1]] == [free.sequence_id]
     assert isinstance(bound.error, ContextLengthExceeded)

@@ -8,24 +8,24 @@ from tests.unit.generation.conftest import Scene
 
 async def test_paused_engine_is_given_nothing_until_resumed(scene: Scene) -> None:
     scene.connect()
-    scene.dispatcher.pause()
+    scene.scheduler.pause_engine()
     await scene.enqueue(scene.request())
-    assert (scene.engine.told, scene.dispatcher.waiting) == (["pause"], 1)
-    scene.dispatcher.resume()
+    assert (scene.engine.told, scene.waiting) == (["pause"], 1)
+    scene.scheduler.resume_engine()
     await asyncio.sleep(0)
-    assert (scene.engine.told, scene.dispatcher.running) == (["pause", "resume"], 1)
+    assert (scene.engine.told, scene.running) == (["pause", "resume"], 1)
 
 
 async def test_drained_engine_ends_what_it_has_and_gets_nothing_new(scene: Scene) -> None:
     scene.connect()
     running, waiting = scene.request(), scene.request()
     await scene.enqueue(running)
-    scene.dispatcher.drain()
+    scene.scheduler.drain_engine()
     await scene.enqueue(waiting)
     scene.step({running.sequence_id: [7]}, [Finish(running.sequence_id, "stop")])
     await asyncio.sleep(0)
-    assert (running.finish_reason, scene.dispatcher.running) == ("stop", 0)
-    scene.dispatcher.resume()
+    assert (running.finish_reason, scene.running) == ("stop", 0)
+    scene.scheduler.resume_engine()
     await asyncio.sleep(0)
     assert scene.names == [running.sequence_id, waiting.sequence_id]
 
@@ -35,8 +35,8 @@ async def test_engine_lost_while_draining_is_followed_by_a_continuation(scene: S
     request = scene.request()
     await scene.enqueue(request)
     scene.step({request.sequence_id: [7]})
-    scene.dispatcher.drain()
-    scene.dispatcher.engine_lost()
+    scene.scheduler.drain_engine()
+    scene.scheduler.events.engine_lost()
     scene.connect()
     assert scene.engine.submitted[-1][0].generated == [7]
     assert "drain" not in scene.engine.told
@@ -44,15 +44,15 @@ async def test_engine_lost_while_draining_is_followed_by_a_continuation(scene: S
 
 async def test_next_engine_is_told_what_the_one_before_was(scene: Scene) -> None:
     scene.connect()
-    scene.dispatcher.set_mode("lockstep")
-    scene.dispatcher.pause()
-    scene.dispatcher.engine_lost()
+    scene.scheduler.engine.set_mode("lockstep")
+    scene.scheduler.pause_engine()
+    scene.scheduler.events.engine_lost()
     scene.engine.told.clear()
     scene.connect()
     assert scene.engine.told == ["lockstep", "pause"]
-    scene.dispatcher.resume()
-    scene.dispatcher.set_mode("continuous")
-    scene.dispatcher.engine_lost()
+    scene.scheduler.resume_engine()
+    scene.scheduler.engine.set_mode("continuous")
+    scene.scheduler.events.engine_lost()
     scene.engine.told.clear()
     scene.connect()
     assert scene.engine.told == []

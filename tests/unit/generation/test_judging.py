@@ -1,9 +1,9 @@
-"""What the policy is told after every twenty answers."""
+"""What the policy hears of ends and preemptions, and of how far predictions hold."""
 
 import pytest
 
 from engine.protocol import Finish
-from gateway.generation.dispatcher import ENDS_BETWEEN_JUDGEMENTS
+from gateway.scheduling.control_loop import ENDS_BETWEEN_JUDGEMENTS
 from tests.unit.generation.conftest import Scene
 
 
@@ -15,19 +15,17 @@ async def answered(scene: Scene, count: int) -> None:
 
 
 def untrusted(scene: Scene) -> float | None:
-    registry = scene.dispatcher.metrics.registry
+    registry = scene.scheduler.metrics.registry
     return registry.get_sample_value("lmaas_policy_fallback", {"reason": "untrusted"})
 
 
-async def test_distrust_is_told_at_once_though_nothing_waits(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_distrust_is_shown_at_once_though_nothing_waits(scene: Scene) -> None:
     scene.connect()
-    monkeypatch.setattr(scene.dispatcher, "_trusted", lambda: False)
+    scene.outcomes.trusted = False
     await answered(scene, ENDS_BETWEEN_JUDGEMENTS - 1)
-    assert (untrusted(scene), scene.dispatcher.trusts) == (0, True)
+    assert (untrusted(scene), scene.loop.trusted) == (0, True)
     await answered(scene, 1)
-    assert (untrusted(scene), scene.dispatcher.trusts) == (1, False)
+    assert (untrusted(scene), scene.loop.trusted) == (1, False)
 
 
 async def test_each_time_that_a_request_is_preempted_counts(
@@ -35,15 +33,15 @@ async def test_each_time_that_a_request_is_preempted_counts(
 ) -> None:
     told: list[tuple[int, int]] = []
     scene.connect()
-    admission = scene.dispatcher.policy.admission
+    admission = scene.scheduler.policy.admission
     monkeypatch.setattr(admission, "observed", lambda *counts: told.append(counts))
     request = scene.request(length=4.0)
     await scene.enqueue(request)
     for _ in range(3):
         scene.step(preempted=[request.sequence_id])
     scene.step({}, [Finish(request.sequence_id, "stop")])
-    await answered(scene, ENDS_BETWEEN_JUDGEMENTS - 1)
-    assert told == [(0, 3)]
+    await answered(scene, 1)
+    assert told == [(0, 3), (0, 0)]
 
 
 @pytest.mark.parametrize("others_wait", [False, True])
@@ -52,15 +50,15 @@ async def test_answers_without_a_preemption_count_only_while_others_wait(
 ) -> None:
     told: list[tuple[int, int]] = []
     scene.connect()
-    admission = scene.dispatcher.policy.admission
+    admission = scene.scheduler.policy.admission
     monkeypatch.setattr(admission, "observed", lambda *counts: told.append(counts))
-    requests = [scene.request(length=4.0) for _ in range(ENDS_BETWEEN_JUDGEMENTS)]
+    requests = [scene.request(length=4.0) for _ in range(3)]
     for request in requests:
         await scene.enqueue(request)
         scene.step({request.sequence_id: [7]})
     if others_wait:
-        scene.dispatcher.drain()
+        scene.scheduler.drain_engine()
         await scene.enqueue(scene.request())
     for request in requests:
         scene.step({}, [Finish(request.sequence_id, "stop")])
-    assert told == [(ENDS_BETWEEN_JUDGEMENTS if others_wait else 0, 0)]
+    assert told == [(int(others_wait), 0)] * 3

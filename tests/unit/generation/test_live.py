@@ -92,7 +92,7 @@ async def test_scores_from_before_a_loss_are_kept(scene: Scene) -> None:
     await scene.enqueue(live)
     first, second = scene.encode("brave queen")
     scene.step({live.sequence_id: [first]}, logprobs={live.sequence_id: scores([first])})
-    scene.dispatcher.engine_lost()
+    scene.scheduler.events.engine_lost()
     scene.connect()
     scene.step({live.sequence_id: [second]}, logprobs={live.sequence_id: scores([second])})
     assert written(live.read(ended=True)) == "brave queen"

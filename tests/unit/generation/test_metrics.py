@@ -31,7 +31,7 @@ async def test_finished_request_is_counted_with_its_tokens_and_times(scene: Scen
     request = scene.request(length=4.0)
     await scene.enqueue(request)
     scene.step({request.sequence_id: [7, 8]}, [Finish(request.sequence_id, "stop")])
-    registry = scene.dispatcher.metrics.registry
+    registry = scene.scheduler.metrics.registry
     assert value(registry, "lmaas_requests_total", outcome="stop", service_tier="default") == 1
     assert value(registry, "lmaas_prompt_tokens_total") == 3
     assert value(registry, "lmaas_generated_tokens_total") == 2
@@ -48,7 +48,7 @@ async def test_steps_of_the_engine_are_counted_with_what_they_took(scene: Scene)
     await scene.enqueue(request)
     for took_s, computed in ((0.5, 3), (0.25, 1)):
         scene.step({request.sequence_id: [7]}, took_s=took_s, computed=computed)
-    registry = scene.dispatcher.metrics.registry
+    registry = scene.scheduler.metrics.registry
     assert value(registry, "lmaas_engine_steps_total") == 2
     assert value(registry, "lmaas_engine_busy_seconds_total") == 0.75
     assert value(registry, "lmaas_engine_computed_tokens_total") == 4
@@ -59,14 +59,14 @@ async def test_cut_off_answer_says_nothing_of_the_prediction(scene: Scene) -> No
     request = scene.request()
     await scene.enqueue(request)
     scene.step({request.sequence_id: [7]}, [Finish(request.sequence_id, "length")])
-    assert value(scene.dispatcher.metrics.registry, "lmaas_prediction_error_tokens_count") == 0
+    assert value(scene.scheduler.metrics.registry, "lmaas_prediction_error_tokens_count") == 0
 
 
 async def test_given_up_request_is_counted_with_the_reason(scene: Scene) -> None:
     request = scene.request(service_tier="flex")
     await scene.enqueue(request)
-    scene.dispatcher.cancel(request, DeadlineUnreachable("too late"))
-    registry = scene.dispatcher.metrics.registry
+    scene.scheduler.cancel(request, DeadlineUnreachable("too late"))
+    registry = scene.scheduler.metrics.registry
     assert value(registry, "lmaas_requests_total", outcome="gave_up", service_tier="flex") == 1
     assert value(registry, "lmaas_gave_up_total", reason="deadline") == 1
     assert value(registry, "lmaas_first_token_seconds_count") == 0
@@ -80,11 +80,11 @@ def test_fallback_is_told_with_its_reason_and_ends() -> None:
         return [value(metrics.registry, "lmaas_policy_fallback", reason=name) for name in names]
 
     assert told() == [0, 0]
-    metrics.order("arrival", "untrusted")
+    metrics.fallback("untrusted")
     assert told() == [1, 0]
-    metrics.order("arrival", "short_queue")
+    metrics.fallback("short_queue")
     assert told() == [0, 1]
-    metrics.order("policy")
+    metrics.fallback(None)
     assert told() == [0, 0]
 
 

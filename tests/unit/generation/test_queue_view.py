@@ -2,28 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import Callable
 from uuid import UUID
 
 import pytest
 
 from engine.protocol import Finish
 from gateway.errors import NotFound, RequestCancelled
-from gateway.generation.cancellation import cancel_request
-from gateway.generation.explanation import explain_live
-from gateway.generation.queue_view import read_queue
 from tests.unit.generation.conftest import Scene
-
-
-def clock(now_s: float) -> Callable[[], float]:
-    return lambda: now_s
 
 
 async def test_waiting_requests_come_in_the_order_of_their_turn(scene: Scene) -> None:
     requests = [scene.request(length=length) for length in (90.0, 5.0, 40.0, 10.0)]
     await scene.enqueue(*requests)
-    queue = read_queue(scene.dispatcher, limit=10)
-    ranked = [r.id for batch in scene.dispatcher.policy.waiting(0.0) for r in batch.requests]
+    queue = scene.scheduler.read_queue(limit=10)
+    ranked = [r.id for batch in scene.scheduler.policy.waiting(0.0) for r in batch.requests]
     assert {each.id for each in queue.requests} == {request.id for request in requests}
     assert [each.position for each in queue.requests] == [1, 2, 3, 4]
     assert len(ranked) == 4
@@ -34,7 +26,7 @@ async def test_waiting_requests_come_in_the_order_of_their_turn(scene: Scene) ->
 
 async def test_nothing_is_expected_while_no_engine_takes_requests(scene: Scene) -> None:
     await scene.enqueue(scene.request())
-    (waiting,) = read_queue(scene.dispatcher, limit=1).requests
+    (waiting,) = scene.scheduler.read_queue(limit=1).requests
     assert (waiting.expected_start_s, waiting.expected_finish_s) == (None, None)
 
 
@@ -42,9 +34,9 @@ async def test_running_requests_come_first_with_what_is_left_of_them(scene: Scen
     scene.connect()
     requests = [scene.request(length=400.0, max_tokens=400) for _ in range(6)]
     await scene.enqueue(*requests)
-    running = [request for request in requests if request.dispatch]
+    running = [request for request in requests if request.trace.batch]
     scene.step({request.sequence_id: [1, 2] for request in running})
-    queue = read_queue(scene.dispatcher, limit=10)
+    queue = scene.scheduler.read_queue(limit=10)
     states = [each.state for each in queue.requests]
     assert states == ["running"] * len(running) + ["waiting"] * (6 - len(running))
     assert 0 < len(running) < 6
@@ -61,10 +53,11 @@ async def test_running_requests_come_first_with_what_is_left_of_them(scene: Scen
 async def test_pages_hold_every_request_once(scene: Scene) -> None:
     requests = [scene.request(tenant=1 + number % 2) for number in range(7)]
     await scene.enqueue(*requests)
+    scene.now_s = 1.0
     seen = []
     more, offset = True, 0
     while more:
-        queue = read_queue(scene.dispatcher, limit=3, offset=offset, clock=clock(1.0))
+        queue = scene.scheduler.read_queue(limit=3, offset=offset)
         seen += [each.id for each in queue.requests]
         more, offset = queue.more, offset + 3
     assert sorted(seen) == sorted(request.id for request in requests)
@@ -74,8 +67,9 @@ async def test_one_tenants_requests_keep_their_turn_among_all(scene: Scene) -> N
     requests = [scene.request(tenant=1 + number % 2) for number in range(6)]
     await scene.enqueue(*requests)
     tenant = UUID(int=2)
-    queue = read_queue(scene.dispatcher, limit=10, tenant=tenant, clock=clock(1.0))
-    everything = read_queue(scene.dispatcher, limit=10, clock=clock(1.0))
+    scene.now_s = 1.0
+    queue = scene.scheduler.read_queue(limit=10, tenant=tenant)
+    everything = scene.scheduler.read_queue(limit=10)
     assert [each.tenant_id for each in queue.requests] == [tenant] * 3
     assert queue.totals == everything.totals
     assert queue.requests == [each for each in everything.requests if each.tenant_id == tenant]
@@ -85,7 +79,8 @@ async def test_bounds_of_waiting_count_from_now(scene: Scene) -> None:
     patient = scene.request(deadline_s=60.0, max_queue_s=20.0, service_tier="flex")
     patient.arrived_s = time.monotonic()
     await scene.enqueue(patient)
-    (told,) = read_queue(scene.dispatcher, limit=1, clock=clock(patient.arrived_s + 5)).requests
+    scene.now_s = patient.arrived_s + 5
+    (told,) = scene.scheduler.read_queue(limit=1).requests
     assert (told.deadline_s, told.start_by_s, told.waited_s) == pytest.approx((55.0, 15.0, 5.0))
     assert (told.service_tier, told.urgency) == ("flex", 0.25)
 
@@ -93,11 +88,11 @@ async def test_bounds_of_waiting_count_from_now(scene: Scene) -> None:
 async def test_cancelled_request_is_gone_and_its_client_is_told(scene: Scene) -> None:
     request, other = scene.request(), scene.request()
     await scene.enqueue(request, other)
-    assert cancel_request(scene.dispatcher, request.id, by="olga") is request
+    assert scene.scheduler.cancel_request(request.id, by="olga").id == request.id
     assert isinstance(request.error, RequestCancelled)
-    assert [live.id for live in scene.dispatcher.waiting_requests()] == [other.id]
+    assert [live.id for live in scene.table.waiting.values()] == [other.id]
     with pytest.raises(NotFound, match="there is no request"):
-        cancel_request(scene.dispatcher, request.id, by="olga")
+        scene.scheduler.cancel_request(request.id, by="olga")
 
 
 async def test_all_choices_of_a_request_are_cancelled_together(scene: Scene) -> None:
@@ -106,7 +101,7 @@ async def test_all_choices_of_a_request_are_cancelled_together(scene: Scene) -> 
     first, second = (scene.request(choice=choice, grew=grew) for choice in range(2))
     second.ask = first.ask
     await scene.enqueue(first, second)
-    cancel_request(scene.dispatcher, second.id, by="olga")
+    scene.scheduler.cancel_request(second.id, by="olga")
     assert (first.done, second.done) == (True, True)
     assert sorted(scene.engine.cancelled) == sorted([first.sequence_id, second.sequence_id])
 
@@ -114,17 +109,20 @@ async def test_all_choices_of_a_request_are_cancelled_together(scene: Scene) -> 
 async def test_explanation_follows_a_request_through_its_life(scene: Scene) -> None:
     request = scene.request(arrived_s=0.0)
     await scene.enqueue(request)
-    waiting = explain_live(request, "lmaas", 2.0)
+    scene.now_s = 2.0
+    waiting = scene.scheduler._explained(request)
     assert (waiting.state, waiting.waited_s, waiting.batch) == ("waiting", 2.0, None)
     assert waiting.why.startswith("It has waited 2.00 s")
     scene.connect()
     await asyncio.sleep(0)
     assert request.dispatched_s is not None
-    running = explain_live(request, "lmaas", request.dispatched_s + 1.0)
+    scene.now_s = request.dispatched_s + 1.0
+    running = scene.scheduler._explained(request)
     assert (running.state, running.queue_ahead) == ("running", 0)
     assert running.waited_s == request.dispatched_s
     assert running.kv_free_pages == 64
     scene.step({request.sequence_id: [7]}, [Finish(request.sequence_id, "stop")])
-    ended = explain_live(request, "lmaas", 1e9)
+    scene.now_s = 1e9
+    ended = scene.scheduler._explained(request)
     assert (ended.state, ended.finish_reason, ended.generation_tokens) == ("ended", "stop", 1)
     assert ended.waited_s == running.waited_s

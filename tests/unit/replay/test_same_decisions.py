@@ -1,0 +1,347 @@
+"""One script of events, run by a replay, by the live scheduler and by the control loop alone."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from math import inf
+from random import Random
+from typing import Any, TypeAlias
+
+import numpy as np
+import pytest
+from msgspec import Struct
+
+from engine.protocol import Finish, KvState
+from gateway.generation.ask import Ask
+from gateway.generation.live import LiveRequest
+from gateway.generation.tokens import ChatTokenizer
+from gateway.prediction.drift import Rolling
+from gateway.replay.costs import EngineShape
+from gateway.replay.sequence import SimulatedSequence
+from gateway.replay.simulator import TRUST_WINDOW, Simulation
+from gateway.replay.work import Work
+from gateway.replay.workload import Workload
+from gateway.scheduling.control_loop import ControlLoop
+from gateway.scheduling.policies import NAMES, Options, PolicyName, build_policy
+from gateway.scheduling.waiting import Running, Waiting
+from tests.unit.generation.conftest import Scene, an_ask, tokenizer
+
+STEP_S = 0.25  # exact in floating point
+KV = KvState(pages=40, free=40, page_tokens=16)
+SHAPE = EngineShape(pages=KV.pages, page_tokens=KV.page_tokens, step_tokens=64, context_tokens=512)
+TAU_FLOOR = 0.2
+Dispatched: TypeAlias = tuple[float, tuple[str, ...], str]  # when, which requests, by which order
+
+fixtures = (an_ask, tokenizer)
+
+
+@pytest.fixture
+def scene(an_ask: Callable[..., Ask], tokenizer: ChatTokenizer) -> Scene:
+    return Scene(an_ask, tokenizer)
+
+
+class Stepped(Struct, frozen=True):
+    """What a step of the scripted engine did, by request."""
+
+    at_s: float
+    grew: list[str]
+    finished: list[str]
+    preempted: list[str]
+
+
+class ScriptedEngine:
+    """Each sequence gets a token in each step; some are preempted by chance, and lose nothing."""
+
+    def __init__(self, seed: int) -> None:
+        self.work = Work()
+        self.next_s = inf
+        self.steps = 0
+        self.between = False
+        self.script: list[Stepped] = []
+        self._random = Random(seed)
+        self._sequences: list[SimulatedSequence] = []
+        self._under_way: list[SimulatedSequence] = []
+
+    def submit(self, sequences: list[SimulatedSequence], at_s: float) -> None:
+        self._sequences.extend(sequences)
+        if self.next_s == inf and not self.between:
+            self.next_s = at_s
+
+    def settle(self) -> list[SimulatedSequence]:
+        self.between = True
+        if not self._under_way:
+            return []
+        for sequence in self._under_way:
+            sequence.generated += 1
+        finished = [s for s in self._under_way if s.generated == s.tokens]
+        going = [s for s in self._under_way if s.generated < s.tokens]
+        preempted = [s for s in going if self._random.random() < 0.01]
+        for sequence in preempted:
+            sequence.preemptions += 1
+        self.work.preemptions += len(preempted)
+        self.steps += 1
+        grew, ended, paused = (_ids(some) for some in (self._under_way, finished, preempted))
+        self.script.append(Stepped(self.next_s, grew, ended, paused))
+        self._sequences = [s for s in self._sequences if s.generated < s.tokens]
+        self._under_way = []
+        return finished
+
+    def take_broken(self) -> list[SimulatedSequence]:
+        return []
+
+    def compose(self) -> None:
+        self.between = False
+        self._under_way = list(self._sequences)
+        self.next_s = self.next_s + STEP_S if self._sequences else inf
+
+    def steps_by(self, _at_s: float) -> int:
+        return self.steps
+
+    def reached_s(self, boundary: int) -> float:
+        return self.next_s if boundary == self.steps + 1 and self._under_way else inf
+
+    def pages_at(self, _at_s: float) -> int:
+        return 0
+
+
+class Noting(Simulation):
+    """A replay that keeps what it dispatches."""
+
+    made: list[Dispatched]
+
+    def _send(self, dispatch: Any, now_s: float) -> None:
+        self.made.append(_made(dispatch, now_s))
+        super()._send(dispatch, now_s)
+
+
+def a_crowd(seed: int, *, foretold: bool = True, count: int = 400) -> Workload:
+    """Requests of three tenants, some with a longest wait; their lengths are foretold or not."""
+    rng = np.random.default_rng(seed)
+    lengths = np.clip(np.exp(rng.normal(3.2, 0.7, count)).round(), 1, 150)
+    medians = lengths * np.exp(rng.normal(0.0, 0.4, count))
+    spread = np.exp(0.4 * np.array([-1.28, -0.67, 0.0, 0.67, 1.28, 1.64]))
+    waits = np.where(rng.random(count) < 0.2, rng.integers(1, 30, count), np.nan)
+    return Workload.of(
+        np.floor(rng.exponential(1.1, count).cumsum() / STEP_S) * STEP_S,
+        rng.integers(5, 60, count),
+        lengths,
+        max_tokens=200,
+        quantiles=np.clip((medians if foretold else medians[::-1])[:, None] * spread, 1, 200),
+        tenants=[f"{number:032x}" for number in (1, 2, 3)],
+        tenant=rng.integers(0, 3, count),
+        start_by_s=waits,
+    )
+
+
+def enqueue(scene: Scene, request: Waiting) -> LiveRequest:
+    """The same request in the live scheduler."""
+    started_s = request.arrived_s
+    wait_s = None if request.start_by_s is None else request.start_by_s - started_s
+    live = scene.request(
+        max_tokens=request.max_tokens,
+        quantiles=request.quantiles,
+        prompt=[1] * request.prompt_tokens,
+        arrived_s=started_s,
+        tenant=int(request.tenant, 16),
+        max_queue_s=wait_s,
+    )
+    scene.scheduler.enqueue(live)
+    return live
+
+
+async def submitted(scene: Scene, names: dict[str, str]) -> list[Dispatched]:
+    """What the live scheduler hands over until it has nothing more to decide; `names` by id."""
+    before = len(scene.engine.submitted)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    found = []
+    for batch in scene.engine.submitted[before:]:
+        lives = [scene.table.running[sequence.id] for sequence in batch]
+        ids = tuple(names[live.id.hex] for live in lives)
+        assert scene.now_s is not None
+        found.append((scene.now_s, ids, lives[0].trace.order or ""))
+    return found
+
+
+async def lived(workload: Workload, script: list[Stepped], scene: Scene) -> list[Dispatched]:
+    """What the live scheduler dispatches, given the same arrivals and steps."""
+    made: list[Dispatched] = []
+    lives: dict[str, LiveRequest] = {}
+    names: dict[str, str] = {}
+    quality = Rolling(TRUST_WINDOW)
+    scene.outcomes.trustworthy = lambda: (  # type: ignore[method-assign]
+        (found := quality.quality()) is None or found.tau >= TAU_FLOOR
+    )
+    arrivals = [workload.waiting(place) for place in range(len(workload))]
+    steps = list(script)
+    scene.connect(KV)
+    while arrivals or steps:
+        times = [*(r.arrived_s for r in arrivals[:1]), *(step.at_s for step in steps[:1])]
+        scene.now_s = min(times)
+        while steps and steps[0].at_s <= scene.now_s:
+            step = steps.pop(0)
+            for place in map(int, step.finished):
+                request, length = workload.waiting(place), workload.generation_tokens[place]
+                quality.add(request.median, float(length), covered=True)
+            scene.step(
+                {lives[each].sequence_id: [7] for each in step.grew},
+                [Finish(lives[each].sequence_id, "stop") for each in step.finished],
+                preempted=[lives[each].sequence_id for each in step.preempted],
+                kv=KV,
+            )
+        while arrivals and arrivals[0].arrived_s <= scene.now_s:
+            request = arrivals.pop(0)
+            live = lives[request.id] = enqueue(scene, request)
+            names[live.id.hex] = request.id
+        made += await submitted(scene, names)
+    return made
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("policy", ["lmaas", "fcfs", "sjf", "hrrn", "s3", "fixed"])
+async def test_replay_and_live_scheduler_decide_the_same(
+    policy: PolicyName, seed: int, scene: Scene
+) -> None:
+    workload, engine = a_crowd(seed), ScriptedEngine(seed)
+    run = Noting(
+        workload, build_policy(policy, Options()), engine, SHAPE, tau_floor=TAU_FLOOR, sample=2
+    )
+    run.made = []
+    outcomes = run.run()
+    assert outcomes.gave_up.any()
+    assert outcomes.preemptions.sum() > 20
+    scene.scheduler.use_policy(policy, Options())
+    assert await lived(workload, engine.script, scene) == run.made
+
+
+async def test_replay_and_live_scheduler_distrust_predictions_at_the_same_time(
+    scene: Scene,
+) -> None:
+    workload, engine = a_crowd(3, foretold=False), ScriptedEngine(3)
+    policy = build_policy("lmaas", Options())
+    run = Noting(workload, policy, engine, SHAPE, tau_floor=TAU_FLOOR, sample=2)
+    run.made = []
+    run.run()
+    assert policy.order == "arrival"
+    scene.scheduler.use_policy("lmaas", Options())
+    assert await lived(workload, engine.script, scene) == run.made
+
+
+class Pair:
+    """The live scheduler, and the control loop with just what it needs to know."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.now_s = 0.0
+        self.loop = ControlLoop(build_policy("lmaas", Options()))
+        self.connected = False
+        self.waiting: dict[str, Waiting] = {}
+        self.running: dict[str, tuple[Waiting, int]] = {}  # with tokens generated
+        self.lives: dict[str, LiveRequest] = {}
+        self.names: dict[str, str] = {}
+        scene.scheduler.use_policy("lmaas", Options())
+
+    def known(self) -> list[Running]:
+        return [
+            Running(r.id, r.prompt_tokens, tokens, r.quantiles, r.max_tokens)
+            for r, tokens in self.running.values()
+        ]
+
+    def arrive(self, request: Waiting) -> None:
+        self.waiting[request.id] = request
+        self.loop.arrive(request)
+        live = self.lives[request.id] = enqueue(self.scene, request)
+        self.names[live.id.hex] = request.id
+
+    def step(self, finished: Sequence[str], preempted: Sequence[str]) -> None:
+        self.scene.step(
+            {self.lives[each].sequence_id: [7] for each in self.running},
+            [Finish(self.lives[each].sequence_id, "stop") for each in finished],
+            preempted=[self.lives[each].sequence_id for each in preempted],
+            kv=KV,
+        )
+        self.loop.advance(1)
+        self.loop.preempted(len(preempted))
+        self.running = {name: (r, tokens + 1) for name, (r, tokens) in self.running.items()}
+        for name in finished:
+            self.loop.ended(*self.running.pop(name), self.now_s)
+        if finished:
+            self.loop.settle()
+
+    def cancel(self, name: str) -> None:
+        self.scene.scheduler.cancel(self.lives[name])
+        if self.waiting.pop(name, None) is None:
+            self.loop.ended(*self.running.pop(name), self.now_s)
+        else:
+            self.loop.withdraw(name)
+        self.loop.due = True
+
+    def lose(self) -> None:
+        self.scene.scheduler.events.engine_lost()
+        self.loop.interrupt()
+        self.connected = False
+
+    def connect(self) -> None:
+        self.scene.connect(KV)
+        self.scene.engine.submitted.clear()  # what ran goes on: no decision
+        self.loop.resize(KV.pages, KV.page_tokens)
+        self.loop.refresh(self.known())
+        self.loop.due = self.connected = True
+
+    def use(self, name: PolicyName) -> None:
+        if name != self.loop.policy.name:
+            self.scene.scheduler.use_policy(name)
+            policy = build_policy(name, Options())
+            self.loop.use(policy, list(self.waiting.values()), self.known())
+            self.scene.scheduler._policies.clear()  # none comes back
+
+    async def decide(self) -> list[Dispatched]:
+        """What both dispatch."""
+        made: list[Dispatched] = []
+        due = self.loop.due
+        if due:
+            for request in self.loop.give_up(self.now_s):
+                del self.waiting[request.id]
+        while due and self.connected and (found := self.loop.dispatch(self.now_s, self.known)):
+            made.append(_made(found, self.now_s))
+            for request in found.requests:
+                self.running[request.id] = self.waiting.pop(request.id), 0
+        assert await submitted(self.scene, self.names) == made
+        return made
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_live_scheduler_decides_as_the_loop_does_whatever_happens(
+    seed: int, scene: Scene
+) -> None:
+    random, workload, pair = Random(seed), a_crowd(seed), Pair(scene)
+    lengths = workload.generation_tokens.tolist()
+    arrivals = [workload.waiting(place) for place in range(len(workload))]
+    made: list[Dispatched] = []
+    for tick in range(1_200):
+        pair.now_s = scene.now_s = tick * STEP_S
+        if pair.connected:
+            at_end = [n for n, (_, tokens) in pair.running.items() if tokens + 1 >= lengths[int(n)]]
+            others = pair.running.keys() - at_end
+            pair.step(at_end, [each for each in sorted(others) if random.random() < 0.01])
+        while arrivals and arrivals[0].arrived_s <= pair.now_s:
+            pair.arrive(arrivals.pop(0))
+        happens = random.random()
+        if happens < 0.05 and (pair.waiting or pair.running):
+            pair.cancel(random.choice([*pair.waiting, *pair.running]))
+        elif happens < 0.06 and pair.connected:
+            pair.lose()
+        elif happens < 0.15 and not pair.connected:
+            pair.connect()
+        elif happens > 0.99:
+            pair.use(random.choice([each for each in NAMES if each != "magnus"]))
+        made += await pair.decide()
+    assert len(made) > 100
+
+
+def _ids(sequences: Sequence[SimulatedSequence]) -> list[str]:
+    return [sequence.request.id for sequence in sequences]
+
+
+def _made(dispatch: Any, now_s: float) -> Dispatched:
+    order = "arrival" if dispatch.reason == "arrival" else "policy"
+    return now_s, tuple(request.id for request in dispatch.requests), order
