@@ -113,6 +113,19 @@ async def test_response_tells_its_prediction_and_its_id(
     assert raw.headers["x-lmaas-batch"].startswith("batch_")
 
 
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize("endpoint", ["chat/completions", "completions"])
+async def test_answer_names_its_prediction_and_its_batch_in_headers(
+    served: Any, asked: Asked, endpoint: str, streamed: bool
+) -> None:
+    body = asked("translate", WORDS, prompt="king", stream=streamed)
+    async with served.caller() as caller:
+        answer = await caller.post(f"/v1/{endpoint}", json=body)
+    assert answer.status_code == 200
+    assert int(answer.headers["x-lmaas-predicted-tokens"]) >= 1
+    assert answer.headers["x-lmaas-batch"].startswith("batch_")
+
+
 async def test_prompt_is_continued_as_it_stands(client: openai.AsyncOpenAI) -> None:
     prompt = f"<|system|>Translate into Velan, word by word.<|user|>{WORDS}<|assistant|>"
     whole = await client.completions.create(
