@@ -1,14 +1,13 @@
 """`POST /v1/chat/completions`: plain and streamed."""
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
-import msgspec
 from litestar import Controller, Request, Response, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 from litestar.response import Stream
 
+from gateway.api.answers import Form, answered
 from gateway.api.chat_schema import (
     AnswerMessage,
     ChatCompletion,
@@ -20,19 +19,29 @@ from gateway.api.chat_schema import (
     Delta,
 )
 from gateway.api.patience import Patience
-from gateway.api.sampling_schema import Usage, created
-from gateway.api.streams import (
-    batched,
-    cancel_all,
-    ended_before_disconnect,
-    predicted,
-    streamed,
-)
-from gateway.errors import ClientGone
-from gateway.generation.answer import whole
+from gateway.api.sampling_schema import scored
 from gateway.generation.live import LiveRequest, Piece
 from gateway.generation.service import Generations
 from gateway.tenancy.authentication import Caller
+
+
+def _choice(index: int, live: LiveRequest, answer: Piece) -> Choice:
+    logprobs = scored(live, answer, ChoiceLogprobs.of)
+    return Choice(AnswerMessage(answer.text), live.finish_reason, index, logprobs)
+
+
+def _part(live: LiveRequest, piece: Piece | None) -> ChunkChoice:
+    if piece is None:
+        return ChunkChoice(Delta(), live.choice, live.finish_reason)
+    logprobs = scored(live, piece, ChoiceLogprobs.of)
+    return ChunkChoice(Delta(content=piece.text), live.choice, logprobs=logprobs)
+
+
+def _opening(live: LiveRequest) -> ChunkChoice:
+    return ChunkChoice(Delta(role="assistant", content=""), live.choice)
+
+
+FORM: Final = Form("chatcmpl-", ChatCompletion, ChatCompletionChunk, _choice, _part, _opening)
 
 
 class ChatController(Controller):
@@ -52,78 +61,4 @@ class ChatController(Controller):
         """The served model's answer, or `n` of them, in OpenAI's form."""
         generations.check_model(data.model)
         lives = await generations.start(data.ask(caller, patience))
-        if data.stream:
-            return streamed(lives, generations, _Chunks(lives, generations, data))
-        try:
-            if not await ended_before_disconnect(lives, request):
-                raise ClientGone("the client went away")
-            choices = [await _choice(live) for live in lives]
-        finally:
-            cancel_all(lives, generations)
-        return Response(
-            ChatCompletion(
-                id=_name(lives[0]),
-                created=created(lives[0]),
-                model=generations.model,
-                choices=choices,
-                usage=Usage.of(*lives),
-                system_fingerprint=generations.fingerprint,
-                service_tier=data.applied_tier,
-            ),
-            headers=predicted(lives[0]) | batched(lives[0]),
-        )
-
-
-async def _choice(live: LiveRequest) -> Choice:
-    answer = await whole(live)
-    return Choice(
-        AnswerMessage(answer.text), live.finish_reason, live.choice, _scored(live, answer)
-    )
-
-
-def _scored(live: LiveRequest, piece: Piece) -> ChoiceLogprobs | None:
-    return None if live.ask.sampling.logprobs is None else ChoiceLogprobs.of(piece)
-
-
-def _name(live: LiveRequest) -> str:
-    return f"chatcmpl-{live.id.hex}"
-
-
-class _Chunks:
-    """The events of a streamed conversation."""
-
-    def __init__(
-        self,
-        lives: Sequence[LiveRequest],
-        generations: Generations,
-        data: ChatCompletionRequest,
-    ) -> None:
-        self._lives = lives
-        self._usage = data.with_usage
-        self._base = ChatCompletionChunk(
-            id=_name(lives[0]),
-            created=created(lives[0]),
-            model=generations.model,
-            choices=[],
-            system_fingerprint=generations.fingerprint,
-            usage=None if data.with_usage else msgspec.UNSET,
-            service_tier=data.applied_tier,
-        )
-
-    def opening(self, live: LiveRequest) -> ChatCompletionChunk:
-        return self._chunk(ChunkChoice(Delta(role="assistant", content=""), live.choice))
-
-    def piece(self, live: LiveRequest, piece: Piece) -> ChatCompletionChunk:
-        scored = _scored(live, piece)
-        return self._chunk(ChunkChoice(Delta(content=piece.text), live.choice, logprobs=scored))
-
-    def closing(self, live: LiveRequest) -> ChatCompletionChunk:
-        return self._chunk(ChunkChoice(Delta(), live.choice, live.finish_reason))
-
-    def usage(self) -> ChatCompletionChunk | None:
-        if not self._usage:
-            return None
-        return msgspec.structs.replace(self._base, usage=Usage.of(*self._lives))
-
-    def _chunk(self, choice: ChunkChoice) -> ChatCompletionChunk:
-        return msgspec.structs.replace(self._base, choices=[choice])
+        return await answered(FORM, lives, generations, data, request)

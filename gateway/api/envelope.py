@@ -1,14 +1,16 @@
-"""Lists as clients read them, in OpenAI's form."""
+"""Rows, and pages of them, as clients read them."""
 
-from typing import Annotated, Generic, Self, TypeAlias, TypeVar
+from typing import Annotated, Any, Generic, TypeAlias, TypeVar
 from uuid import UUID
 
+import msgspec
 from litestar.params import QueryParameter
 from msgspec import Struct
 
-from gateway.tenancy.paging import DEFAULT, MOST, Cursor
+from gateway.tenancy.paging import DEFAULT, MOST, Cursor, Page
 
 T = TypeVar("T")
+Answer = TypeVar("Answer", bound=Struct)
 
 Limit: TypeAlias = Annotated[int, QueryParameter(ge=1, le=MOST, description="most items wanted")]
 After: TypeAlias = Annotated[
@@ -23,10 +25,16 @@ class Listing(Struct, Generic[T], frozen=True, kw_only=True):
     data: list[T]
     has_more: bool
 
-    @classmethod
-    def cut(cls, items: list[T], limit: int) -> Self:
-        """At most `limit` of the items; one beyond tells that there are more."""
-        return cls(data=items[:limit], has_more=len(items) > limit)
+
+def to_answer(form: type[Answer], row: object, **computed: object) -> Answer:
+    """The row as clients see it: its attributes of the form's names, but for what is computed."""
+    read = {name: getattr(row, name) for name in form.__struct_fields__ if name not in computed}
+    return msgspec.convert(read | computed, form, from_attributes=True)
+
+
+def listing(form: type[Answer], page: Page[Any]) -> Listing[Answer]:
+    """A page of rows as clients see it."""
+    return Listing(data=[to_answer(form, row) for row in page.items], has_more=page.more)
 
 
 async def provide_cursor(limit: Limit = DEFAULT, after: After = None) -> Cursor:

@@ -1,6 +1,6 @@
 """What chat and text completions have in common: how to sample, how to answer, what it took."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Final, TypeAlias, TypeVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -10,7 +10,7 @@ from gateway.api.patience import Patience
 from gateway.api.ranges import Range, check_ranges
 from gateway.errors import InvalidRequest, UnsupportedParameter
 from gateway.generation.ask import Ask, Message, ServiceTier
-from gateway.generation.live import LiveRequest
+from gateway.generation.live import LiveRequest, Piece
 from gateway.tenancy.authentication import Caller
 
 T = TypeVar("T")
@@ -200,3 +200,8 @@ class Usage(Struct):
 def created(live: LiveRequest) -> int:
     """OpenAI's `created`: when the request arrived, in seconds since 1970."""
     return int(live.arrived_at.timestamp())
+
+
+def scored(live: LiveRequest, piece: Piece, form: Callable[[Piece], T]) -> T | None:
+    """A piece's log probabilities in an endpoint's form; None where they were not asked for."""
+    return None if live.ask.sampling.logprobs is None else form(piece)

@@ -7,7 +7,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 
 from gateway.database.address import connection_parameters
-from gateway.database.errors import Sessions, translated
+from gateway.database.errors import Sessions
 from gateway.errors import StartupFailure
 
 OLDEST: Final = 150_000  # PostgreSQL 15, as server_version_num writes it
@@ -40,12 +40,6 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         await self.engine.dispose()
-
-    async def ping(self) -> None:
-        """Return if the database answers. DatabaseLost if not."""
-        with translated():
-            async with self.engine.connect() as connection:
-                await connection.execute(text("SELECT 1"))
 
     async def _check(self) -> None:
         async with self.engine.connect() as connection:

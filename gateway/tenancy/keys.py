@@ -4,13 +4,12 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from msgspec import Struct
-from sqlalchemy import select
 
 from gateway.database.errors import Sessions, transaction
 from gateway.errors import NotFound
 from gateway.tenancy.authentication import Authenticator
 from gateway.tenancy.naming import checked_name
-from gateway.tenancy.paging import Cursor, Page
+from gateway.tenancy.paging import Cursor, Page, read_page
 from gateway.tenancy.secret import digest, new_secret, prefix
 from models import ApiKey, App
 
@@ -42,18 +41,10 @@ class ApiKeys:
 
     async def list(self, app_id: UUID, cursor: Cursor) -> Page[ApiKey]:
         """An app's keys, revoked ones too, oldest first. NotFound if there is no such app."""
-        statement = (
-            select(ApiKey)
-            .where(ApiKey.app_id == app_id)
-            .order_by(ApiKey.id)
-            .limit(cursor.limit + 1)
-        )
-        if cursor.after is not None:
-            statement = statement.where(ApiKey.id > cursor.after)
         async with transaction(self._sessions) as session:
             if await session.get(App, app_id) is None:
                 raise _no_app(app_id)
-            return cursor.page(list(await session.scalars(statement)))
+            return await read_page(session, ApiKey, cursor, ApiKey.app_id == app_id)
 
     async def revoke(self, key_id: UUID) -> ApiKey:
         """The key, revoked: refused on this node at once. NotFound. Revoking twice is no error."""

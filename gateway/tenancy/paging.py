@@ -4,11 +4,16 @@ from typing import Final, Generic, TypeVar
 from uuid import UUID
 
 from msgspec import Struct
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from models import ApiKey, App, ScopedKey, Tenant
 
 MOST: Final = 100
 DEFAULT: Final = 20
 
 T = TypeVar("T")
+Row = TypeVar("Row", ApiKey, App, ScopedKey, Tenant)
 
 
 class Page(Struct, Generic[T], frozen=True):
@@ -27,3 +32,13 @@ class Cursor(Struct, frozen=True):
     def page(self, items: list[T]) -> Page[T]:
         """`items` as a page; one beyond `limit` tells that there are more."""
         return Page(items[: self.limit], len(items) > self.limit)
+
+
+async def read_page(
+    session: AsyncSession, kind: type[Row], cursor: Cursor, *conditions: ColumnElement[bool]
+) -> Page[Row]:
+    """The rows of a kind that follow the cursor, oldest first."""
+    statement = select(kind).where(*conditions).order_by(kind.id).limit(cursor.limit + 1)
+    if cursor.after is not None:
+        statement = statement.where(kind.id > cursor.after)
+    return cursor.page(list(await session.scalars(statement)))

@@ -14,7 +14,7 @@ from gateway.errors import Forbidden, InvalidRequest, NotFound, Unauthenticated
 from gateway.history.audit import note
 from gateway.tenancy.admin_key import AdminKey
 from gateway.tenancy.naming import checked_name
-from gateway.tenancy.paging import Cursor, Page
+from gateway.tenancy.paging import Cursor, Page, read_page
 from gateway.tenancy.secret import digest, new_secret, prefix
 from models import ScopedKey
 
@@ -62,11 +62,8 @@ class ScopedKeys:
 
     async def list(self, cursor: Cursor) -> Page[ScopedKey]:
         """Keys, revoked ones too, oldest first."""
-        statement = select(ScopedKey).order_by(ScopedKey.id).limit(cursor.limit + 1)
-        if cursor.after is not None:
-            statement = statement.where(ScopedKey.id > cursor.after)
         async with transaction(self._sessions) as session:
-            return cursor.page(list(await session.scalars(statement)))
+            return await read_page(session, ScopedKey, cursor)
 
     async def revoke(self, key_id: UUID, *, by: str) -> ScopedKey:
         """The key, refused everywhere from now on. NotFound. Revoking twice is no error."""

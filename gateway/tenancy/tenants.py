@@ -2,14 +2,13 @@
 
 from uuid import UUID
 
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import Sessions, transaction
 from gateway.errors import InvalidRequest, NotFound
 from gateway.history.audit import note
 from gateway.tenancy.naming import checked_name
-from gateway.tenancy.paging import Cursor, Page
+from gateway.tenancy.paging import Cursor, Page, read_page
 from gateway.tenancy.share import checked_share
 from models import Tenant
 
@@ -30,11 +29,8 @@ class Tenants:
 
     async def list(self, cursor: Cursor) -> Page[Tenant]:
         """Tenants, oldest first."""
-        statement = select(Tenant).order_by(Tenant.id).limit(cursor.limit + 1)
-        if cursor.after is not None:
-            statement = statement.where(Tenant.id > cursor.after)
         async with transaction(self._sessions) as session:
-            return cursor.page(list(await session.scalars(statement)))
+            return await read_page(session, Tenant, cursor)
 
     async def show(self, tenant_id: UUID) -> Tenant:
         """One tenant. NotFound."""

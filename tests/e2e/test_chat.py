@@ -1,6 +1,7 @@
 """The chat API as the official client sees it."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,8 @@ from engine.demo.lexicon import VELAN
 Asked = Callable[..., dict[str, Any]]
 WORDS = "brave queen finds golden castle"
 VELAN_WORDS = " ".join(VELAN[word] for word in WORDS.split())
+
+BATCH = r"[0-9a-f]{12}-[0-9]+"  # this run of the gateway, and a number
 
 
 async def test_answer_is_what_the_model_was_trained_to_say(
@@ -110,7 +113,20 @@ async def test_response_tells_its_prediction_and_its_id(
     raw = await client.chat.completions.with_raw_response.create(**asked("translate", WORDS))
     assert int(raw.headers["x-lmaas-predicted-tokens"]) >= 1
     assert raw.headers["x-request-id"].startswith("req_")
-    assert raw.headers["x-lmaas-batch"].startswith("batch_")
+    assert re.fullmatch(BATCH, raw.headers["x-lmaas-batch"])
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize("endpoint", ["chat/completions", "completions"])
+async def test_answer_names_its_prediction_and_its_batch_in_headers(
+    served: Any, asked: Asked, endpoint: str, streamed: bool
+) -> None:
+    body = asked("translate", WORDS, prompt="king", stream=streamed)
+    async with served.caller() as caller:
+        answer = await caller.post(f"/v1/{endpoint}", json=body)
+    assert answer.status_code == 200
+    assert int(answer.headers["x-lmaas-predicted-tokens"]) >= 1
+    assert re.fullmatch(BATCH, answer.headers["x-lmaas-batch"])
 
 
 async def test_prompt_is_continued_as_it_stands(client: openai.AsyncOpenAI) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import openai
+import pytest
 
 from engine.demo.lexicon import VELAN
 
@@ -34,6 +35,19 @@ async def test_pause_and_drain_are_waits_and_not_errors(
         assert (health["status"], health["engine"], health["waiting"]) == ("unavailable", "held", 1)
         await _tells(served, "resume")
         assert (await running).choices == (await late).choices == whole
+
+
+@pytest.mark.parametrize("endpoint", ["chat/completions", "completions"])
+async def test_stream_that_waits_begins_at_once_and_without_a_batch(
+    served: Any, asked: Asked, endpoint: str
+) -> None:
+    body = asked("translate", "brave king", prompt="king", stream=True)
+    await _tells(served, "drain")
+    async with served.caller() as caller, caller.stream("POST", f"/v1/{endpoint}", json=body) as it:
+        assert "x-lmaas-predicted-tokens" in it.headers
+        assert "x-lmaas-batch" not in it.headers
+        await _tells(served, "resume")
+        assert (await it.aread()).endswith(b"data: [DONE]\n\n")
 
 
 async def test_engine_killed_while_paused_stays_paused(

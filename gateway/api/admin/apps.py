@@ -1,7 +1,6 @@
 """`/admin/tenants/{tenant_id}/apps`: a tenant's applications."""
 
 from datetime import datetime
-from typing import Self
 from uuid import UUID
 
 from litestar import Controller, get, post
@@ -10,11 +9,10 @@ from litestar.params import FromPath, JSONBody
 from msgspec import Struct
 
 from gateway.api.admin.actor import area
-from gateway.api.envelope import Listing
+from gateway.api.envelope import Listing, listing, to_answer
 from gateway.tenancy.apps import Apps
 from gateway.tenancy.paging import Cursor
 from gateway.tenancy.scopes import Scope
-from models import App
 
 
 class AppRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -33,11 +31,6 @@ class AppAnswer(Struct, frozen=True):
     instruction: str | None
     created_at: datetime
 
-    @classmethod
-    def of(cls, app: App) -> Self:
-        """The app as clients see it."""
-        return cls(app.id, app.tenant_id, app.name, app.instruction, app.created_at)
-
 
 class AppsController(Controller):
     """Makes and lists the apps of a tenant."""
@@ -50,7 +43,7 @@ class AppsController(Controller):
         self, tenant_id: FromPath[UUID], data: JSONBody[AppRequest], apps: NamedDependency[Apps]
     ) -> AppAnswer:
         """The new app; 404 without such a tenant, 409 if it has an app of that name."""
-        return AppAnswer.of(await apps.create(tenant_id, data.name, data.instruction))
+        return to_answer(AppAnswer, await apps.create(tenant_id, data.name, data.instruction))
 
     @get(summary="List the apps of a tenant")
     async def list_apps(
@@ -60,5 +53,4 @@ class AppsController(Controller):
         apps: NamedDependency[Apps],
     ) -> Listing[AppAnswer]:
         """Apps, oldest first; 404 without such a tenant."""
-        page = await apps.list(tenant_id, cursor)
-        return Listing(data=[AppAnswer.of(app) for app in page.items], has_more=page.more)
+        return listing(AppAnswer, await apps.list(tenant_id, cursor))

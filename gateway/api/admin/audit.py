@@ -1,7 +1,7 @@
 """`/admin/audit`: who changed what, and when."""
 
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 from uuid import UUID
 
 from litestar import Controller, get
@@ -10,10 +10,10 @@ from litestar.params import QueryParameter
 from msgspec import Struct
 
 from gateway.api.admin.actor import area
-from gateway.api.envelope import Limit, Listing
+from gateway.api.envelope import Limit, Listing, listing
 from gateway.history.audit import AuditTrail
+from gateway.tenancy.paging import Cursor
 from gateway.tenancy.scopes import Scope
-from models import AuditEntry
 
 Before = Annotated[UUID | None, QueryParameter(description="last id of the page before")]
 Subject = Annotated[str | None, QueryParameter(description="only what was done to this id or name")]
@@ -29,19 +29,6 @@ class AuditAnswer(Struct, frozen=True, kw_only=True):
     subject: str
     before: dict[str, Any] | None
     after: dict[str, Any] | None
-
-    @classmethod
-    def of(cls, entry: AuditEntry) -> Self:
-        """The step as clients see it."""
-        return cls(
-            id=entry.id,
-            at=entry.at,
-            actor=entry.actor,
-            action=entry.action,
-            subject=entry.subject,
-            before=entry.before,
-            after=entry.after,
-        )
 
 
 class AuditController(Controller):
@@ -60,4 +47,4 @@ class AuditController(Controller):
     ) -> Listing[AuditAnswer]:
         """Steps, newest first; the next page is the one `before` the last id."""
         entries = await trail.list(limit + 1, before=before, subject=subject)
-        return Listing.cut([AuditAnswer.of(entry) for entry in entries], limit)
+        return listing(AuditAnswer, Cursor(limit).page(entries))

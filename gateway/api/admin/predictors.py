@@ -13,12 +13,13 @@ from msgspec import Struct
 from gateway.api.admin.actor import Actor, area
 from gateway.api.admin.body import raw
 from gateway.api.admin.training import TrainingRequest, TrainingRunAnswer
-from gateway.api.envelope import Limit, Listing
+from gateway.api.envelope import Limit, Listing, to_answer
 from gateway.prediction.artefact import checksum
 from gateway.prediction.comparison import Compared, Comparison
 from gateway.prediction.evaluation import Scorecard
 from gateway.prediction.registry import Registry
 from gateway.prediction.runs import TrainingRuns
+from gateway.tenancy.paging import Cursor
 from gateway.tenancy.scopes import Scope
 from models import Predictor
 
@@ -51,23 +52,8 @@ class PredictorAnswer(Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, version: Predictor) -> Self:
         """The version as clients see it."""
-        return cls(
-            id=version.id,
-            model=version.model,
-            model_hash=version.model_hash,
-            feature_version=version.feature_version,
-            state="active" if version.active else "inactive",
-            rows=version.rows,
-            trained_from=version.trained_from,
-            trained_until=version.trained_until,
-            metrics=version.metrics,
-            checksum=version.checksum.hex(),
-            created_by=version.created_by,
-            created_at=version.created_at,
-            activated_by=version.activated_by,
-            activated_at=version.activated_at,
-            replaced_id=version.replaced_id,
-        )
+        state = "active" if version.active else "inactive"
+        return to_answer(cls, version, state=state, checksum=version.checksum.hex())
 
 
 class ComparisonAnswer(Struct, frozen=True, kw_only=True):
@@ -86,13 +72,8 @@ class ComparisonAnswer(Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, compared: Compared) -> Self:
         """The comparison as clients see it."""
-        return cls(
-            versions=[PredictorAnswer.of(version) for version in compared.versions],
-            rows=compared.rows,
-            unseen=compared.unseen,
-            scorecards=None if compared.scorecards is None else list(compared.scorecards),
-            why_not=compared.why_not,
-        )
+        versions = [PredictorAnswer.of(version) for version in compared.versions]
+        return to_answer(cls, compared, versions=versions)
 
 
 class PredictorsController(Controller):
@@ -110,7 +91,7 @@ class PredictorsController(Controller):
     ) -> TrainingRunAnswer:
         """The run, to poll at `/admin/training-runs/{id}`; 409 while another is at work."""
         wanted = data or TrainingRequest()
-        return TrainingRunAnswer.of(await runs.start(actor, activate=wanted.activate))
+        return to_answer(TrainingRunAnswer, await runs.start(actor, activate=wanted.activate))
 
     @get(summary="List the newest versions")
     async def list_predictors(
@@ -118,7 +99,8 @@ class PredictorsController(Controller):
     ) -> Listing[PredictorAnswer]:
         """Versions, newest first."""
         versions = await registry.list(limit=limit + 1)
-        return Listing.cut([PredictorAnswer.of(version) for version in versions], limit)
+        page = Cursor(limit).page(versions)
+        return Listing(data=[PredictorAnswer.of(each) for each in page.items], has_more=page.more)
 
     @get("/{predictor_id:uuid}", summary="Show a version")
     async def show_predictor(

@@ -1,7 +1,6 @@
 """`/admin/tenants`: who pays."""
 
 from datetime import datetime
-from typing import Self
 from uuid import UUID
 
 from litestar import Controller, get, patch, post
@@ -10,11 +9,10 @@ from litestar.params import FromPath, JSONBody
 from msgspec import Struct
 
 from gateway.api.admin.actor import Actor, area
-from gateway.api.envelope import Listing
+from gateway.api.envelope import Listing, listing, to_answer
 from gateway.tenancy.paging import Cursor
 from gateway.tenancy.scopes import Scope
 from gateway.tenancy.tenants import Tenants
-from models import Tenant
 
 
 class TenantRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,11 +47,6 @@ class TenantAnswer(Struct, frozen=True):
     share: float
     created_at: datetime
 
-    @classmethod
-    def of(cls, tenant: Tenant) -> Self:
-        """The tenant as clients see it."""
-        return cls(tenant.id, tenant.name, tenant.learning, tenant.share, tenant.created_at)
-
 
 class TenantsController(Controller):
     """Makes, lists, shows and changes tenants."""
@@ -66,22 +59,21 @@ class TenantsController(Controller):
         self, data: JSONBody[TenantRequest], tenants: NamedDependency[Tenants]
     ) -> TenantAnswer:
         """The new tenant; 409 if the name is taken."""
-        return TenantAnswer.of(await tenants.create(data.name, share=data.share))
+        return to_answer(TenantAnswer, await tenants.create(data.name, share=data.share))
 
     @get(summary="List the tenants")
     async def list_tenants(
         self, cursor: NamedDependency[Cursor], tenants: NamedDependency[Tenants]
     ) -> Listing[TenantAnswer]:
         """Tenants, oldest first."""
-        page = await tenants.list(cursor)
-        return Listing(data=[TenantAnswer.of(tenant) for tenant in page.items], has_more=page.more)
+        return listing(TenantAnswer, await tenants.list(cursor))
 
     @get("/{tenant_id:uuid}", summary="Show a tenant")
     async def show_tenant(
         self, tenant_id: FromPath[UUID], tenants: NamedDependency[Tenants]
     ) -> TenantAnswer:
         """One tenant; 404 if there is none."""
-        return TenantAnswer.of(await tenants.show(tenant_id))
+        return to_answer(TenantAnswer, await tenants.show(tenant_id))
 
     @patch("/{tenant_id:uuid}", summary="Change a tenant")
     async def change_tenant(
@@ -100,4 +92,4 @@ class TenantsController(Controller):
         changed = await tenants.change(
             tenant_id, learning=data.learning, share=data.share, by=actor
         )
-        return TenantAnswer.of(changed)
+        return to_answer(TenantAnswer, changed)

@@ -10,12 +10,12 @@ from litestar.params import FromPath, JSONBody
 from msgspec import Struct
 
 from gateway.api.admin.actor import Actor, area
-from gateway.api.envelope import Limit, Listing
+from gateway.api.envelope import Limit, Listing, listing, to_answer
 from gateway.prediction.registry import Registry
 from gateway.prediction.runs import TrainingRuns
 from gateway.prediction.schedule import Changed, Schedule, Schedules
+from gateway.tenancy.paging import Cursor
 from gateway.tenancy.scopes import Scope
-from models import TrainingRun
 
 
 class TrainingRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,27 +49,6 @@ class TrainingRunAnswer(Struct, frozen=True, kw_only=True):
     finished_at: datetime | None
     cancelled_by: str | None
 
-    @classmethod
-    def of(cls, run: TrainingRun) -> Self:
-        """The run as clients see it."""
-        return cls(
-            id=run.id,
-            model=run.model,
-            state=run.state,
-            error=run.error,
-            activate=run.activate,
-            trigger=run.trigger,
-            phase=run.phase,
-            rows_read=run.rows_read,
-            samples=run.samples,
-            predictor_id=run.predictor_id,
-            created_by=run.created_by,
-            created_at=run.created_at,
-            started_at=run.started_at,
-            finished_at=run.finished_at,
-            cancelled_by=run.cancelled_by,
-        )
-
 
 class TrainingRunsController(Controller):
     """Lists, shows and cancels training runs."""
@@ -83,14 +62,14 @@ class TrainingRunsController(Controller):
     ) -> Listing[TrainingRunAnswer]:
         """Runs, newest first."""
         runs = await registry.runs(limit=limit + 1)
-        return Listing.cut([TrainingRunAnswer.of(run) for run in runs], limit)
+        return listing(TrainingRunAnswer, Cursor(limit).page(runs))
 
     @get("/{run_id:uuid}", summary="Show a training run")
     async def show_run(
         self, run_id: FromPath[UUID], registry: NamedDependency[Registry]
     ) -> TrainingRunAnswer:
         """One run; 404 if there is none."""
-        return TrainingRunAnswer.of(await registry.run(run_id))
+        return to_answer(TrainingRunAnswer, await registry.run(run_id))
 
     @post("/{run_id:uuid}/cancel", status_code=202, summary="Cancel a training run")
     async def cancel_run(
@@ -100,7 +79,7 @@ class TrainingRunsController(Controller):
 
         It is `cancelled` when it is gone, and makes no version; 409 if it is finished.
         """
-        return TrainingRunAnswer.of(await runs.cancel(run_id, actor))
+        return to_answer(TrainingRunAnswer, await runs.cancel(run_id, actor))
 
 
 class ScheduleAnswer(Struct, frozen=True, kw_only=True):

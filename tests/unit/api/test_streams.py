@@ -1,26 +1,33 @@
 """Streams whose client does not read, or goes away."""
 
 import asyncio
+from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
-from litestar import Litestar, get
+import pytest
+from litestar import Litestar, Request, Response, get
 from litestar.response import Stream
 
-from gateway.api.streams import streamed
-from gateway.generation.live import LiveRequest, Piece
-
-
-class Median:
-    median = 3.0
+from gateway.api.answers import answered
+from gateway.api.completion_schema import Completion, CompletionRequest
+from gateway.api.completions import FORM
+from gateway.generation.live import Piece, SchedulingTrace
 
 
 class Answer:
     """As much of a live request as a stream reads: it grows for ever."""
 
+    id = UUID(int=1)
+    choice = 0
     done = False
     error = None
+    trace = SchedulingTrace()
     tokens = (1,)
-    prediction = Median()
+    arrived_at = datetime.now(UTC)
+    prediction = SimpleNamespace(median=3.0)
+    ask = SimpleNamespace(sampling=SimpleNamespace(logprobs=None))
 
     def read(self, *, ended: bool) -> Piece:
         assert not ended
@@ -30,21 +37,10 @@ class Answer:
         await asyncio.sleep(0)
 
 
-class Chunks:
-    def opening(self, _: LiveRequest) -> None:
-        return None
-
-    def piece(self, _: LiveRequest, piece: Piece) -> str:
-        return piece.text
-
-    def closing(self, _: LiveRequest) -> str:
-        return "end"
-
-    def usage(self) -> None:
-        return None
-
-
 class Generations:
+    model = "m"
+    fingerprint = "fp"
+
     def __init__(self) -> None:
         self.cancelled: list[Any] = []
 
@@ -52,14 +48,18 @@ class Generations:
         self.cancelled.append(live)
 
 
-async def test_client_that_leaves_while_we_write_to_it_frees_its_sequence() -> None:
+@pytest.mark.parametrize("leaves", ["while we write to it", "before"])
+async def test_client_that_leaves_frees_its_sequence(leaves: str) -> None:
     generations, answer = Generations(), Answer()
+    data = CompletionRequest(model="m", prompt="king", stream=True)
 
     @get("/")
-    async def stream() -> Stream:
-        return streamed([answer], generations, Chunks())  # type: ignore[list-item, arg-type]
+    async def stream(request: Request[Any, Any, Any]) -> Response[Completion] | Stream:
+        return await answered(FORM, [answer], generations, data, request)  # type: ignore[list-item, arg-type]
 
     blocked = asyncio.Event()
+    if leaves == "before":
+        blocked.set()
 
     async def send(message: Any) -> None:
         if message["type"] == "http.response.body":
