@@ -2,7 +2,7 @@
 
 from itertools import count
 
-from gateway.scheduling.least import Least
+from gateway.scheduling.lazy_heap import LazyHeap
 from gateway.scheduling.waiting import Waiting
 
 
@@ -13,7 +13,7 @@ class ArrivalOrder:
         self._serials = count()
         self._serial_of: dict[str, int] = {}
         self._requests: dict[int, Waiting] = {}
-        self._arrival = Least(self._requests)
+        self._arrival: LazyHeap[float, Waiting] = LazyHeap(self._requests)
 
     def __len__(self) -> int:
         return len(self._requests)
@@ -36,7 +36,7 @@ class ArrivalOrder:
 
     def first(self, count: int) -> list[Waiting]:
         """The `count` requests that arrived first, in that order."""
-        return [self._requests[serial] for serial in self._arrival.first(count)]
+        return self._arrival.first(count)
 
     def check(self) -> None:
         """AssertionError where requests and their ids disagree."""

@@ -5,7 +5,6 @@ from itertools import count
 
 from gateway.scheduling.batch import Batch
 from gateway.scheduling.joinable import Joinable
-from gateway.scheduling.least import Least
 from gateway.scheduling.waiting import Waiting
 
 
@@ -23,8 +22,6 @@ class Batcher:
         self._serials = count()
         self._joinable: dict[str, Joinable] = {}
         self._home: dict[str, tuple[int, Batch]] = {}
-        self._members: dict[int, Waiting] = {}
-        self._arrival = Least(self._members)
         self.batches: dict[str, Batch] = {}
 
     def __len__(self) -> int:
@@ -65,15 +62,10 @@ class Batcher:
         for request_id in request_ids:
             serial, batch = self._home.pop(request_id)
             batch.remove(serial)
-            del self._members[serial]
             touched[batch.serial] = batch
         for batch in touched.values():
             self._changed(batch)
         return list(touched.values())
-
-    def first(self, count: int) -> list[Waiting]:
-        """The `count` requests that arrived first, whatever their batch."""
-        return [self._members[serial] for serial in self._arrival.first(count)]
 
     def _best(self, request: Waiting) -> Batch | None:
         joinable = self._joinable.get(request.model)
@@ -96,8 +88,6 @@ class Batcher:
     def _place(self, request: Waiting, batch: Batch) -> None:
         serial = next(self._serials)
         batch.add(serial, request)
-        self._members[serial] = request
-        self._arrival.push(request.arrived_s, serial)
         self._home[request.id] = serial, batch
         self._changed(batch)
 
@@ -111,7 +101,7 @@ class Batcher:
 
     def check(self) -> None:
         """AssertionError where batches, members and the table of open batches disagree."""
-        assert sum(map(len, self.batches.values())) == len(self._home) == len(self._members)
+        assert sum(map(len, self.batches.values())) == len(self._home)
         for request_id, (serial, batch) in self._home.items():
             assert self.batches[batch.id] is batch
             assert batch.members[serial].id == request_id

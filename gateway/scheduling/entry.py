@@ -9,8 +9,7 @@ class Entry(Struct, eq=False):
     """A request from its arrival to its start.
 
     `serving_s` is S, how long it will run; `cost` what it takes of the engine, in KV token-steps.
-    Its wait counts from `since_s`. Its turn under first come, first served came at `turn_s`.
-    `serial` is unique.
+    Its wait counts from `since_s`. `serial` is unique.
     """
 
     serial: int
@@ -18,5 +17,3 @@ class Entry(Struct, eq=False):
     serving_s: float
     cost: float
     since_s: float = 0.0
-    turn_s: float | None = None
-    waits: bool = True

@@ -5,7 +5,7 @@ from math import floor, log
 from typing import Final, TypeAlias
 
 from gateway.scheduling.entry import Entry
-from gateway.scheduling.least import Least
+from gateway.scheduling.lazy_heap import LazyHeap
 
 WIDTH: Final = 1.5  # cost of the dearest of a class by that of the cheapest
 _LOG_WIDTH: Final = log(WIDTH)
@@ -26,7 +26,7 @@ class LengthClass:
     def __init__(self, key: ClassKey, name: str) -> None:
         self.name = name
         self.members: dict[int, Entry] = {}
-        self._waits = Least(self.members)
+        self._waits: LazyHeap[float, Entry] = LazyHeap(self.members)
         _, self._urgency, level = key
         self._log_worth = log(self._urgency) - (level + 0.5) * _LOG_WIDTH
 
@@ -41,7 +41,7 @@ class LengthClass:
 
     def first(self, count: int) -> list[Entry]:
         """The `count` members of the longest wait, in that order."""
-        return [self.members[serial] for serial in self._waits.first(count)]
+        return self._waits.first(count)
 
     @property
     def oldest_s(self) -> float:
@@ -56,7 +56,7 @@ class LengthClass:
         rate at which that of first come, first served falls off (Boost; Yu and Scully, SIGMETRICS
         2024).
         """
-        return self._rank(now_s - self._waits.top()[0], a_second)
+        return self._rank(now_s - self._waits.least_key(), a_second)
 
     def above(self, rank: float, now_s: float, a_second: float, most: int) -> list[Entry]:
         """Its first and whoever else ranks as high by its own wait, `most` of them at most."""

@@ -84,18 +84,3 @@ def test_same_id_cannot_wait_twice(a_request: MakeWaiting) -> None:
 def test_without_a_waste_limit_each_request_is_its_own_batch(a_request: MakeWaiting) -> None:
     batcher = Batcher(None, 10_000, ids())
     assert len({batcher.add(a_request()).id for _ in range(4)}) == 4
-
-
-@given(st.lists(st.tuples(st.floats(0, 100), st.booleans()), max_size=60))
-def test_first_are_those_who_arrived_first(
-    a_request: MakeWaiting, drawn: list[tuple[float, bool]]
-) -> None:
-    batcher = Batcher(500.0, 300, ids())
-    stay: list[Waiting] = []
-    for arrived_s, leaves in drawn:
-        request = a_request(arrived_s=arrived_s)
-        batcher.add(request)
-        stay.append(request)
-        if leaves:
-            batcher.take([stay.pop(len(stay) // 2).id])
-    assert batcher.first(7) == sorted(stay, key=lambda request: request.arrived_s)[:7]

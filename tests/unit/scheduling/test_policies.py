@@ -337,7 +337,7 @@ def test_queue_times_of_those_that_started_are_forgotten(
     else:
         assert isinstance(policy, LengthAwarePolicy)
         [queue] = policy._tenants.values()
-        assert len(queue._deadlines._becoming_hopeless) <= 100
+        assert len(queue._deadlines._becoming_hopeless._heap) <= 100
 
 
 @pytest.mark.parametrize("name", NAMES)
