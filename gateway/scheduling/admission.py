@@ -6,7 +6,7 @@ from typing import Literal, Protocol, TypeAlias
 from gateway.scheduling.capacity import Capacity
 from gateway.scheduling.waiting import Quantiles, Running, Waiting
 
-AdmissionName: TypeAlias = Literal["peak", "upper", "reserved", "maximum", "held"]
+AdmissionName: TypeAlias = Literal["peak", "reserved", "maximum", "held"]
 
 
 class Admission(Protocol):

@@ -17,7 +17,6 @@ from gateway.scheduling.ranked import Rank, RankedPolicy, by_arrival, by_length,
 from gateway.scheduling.reserved import SumOfReservations
 from gateway.scheduling.s3 import S3Policy
 from gateway.scheduling.tenant_queue import Bounds
-from gateway.scheduling.upper_peak import UpperPeak
 from gateway.scheduling.waiting import Waiting, WaitingBatch
 
 __all__ = ["NAMES", "Dispatch", "Options", "Policy", "PolicyName", "build_policy"]
@@ -124,7 +123,7 @@ def build_admission(name: AdmissionName, options: Options) -> Admission:
     """The rule of this name, for a pool that it is yet to be told of."""
     if name == "peak":
         return FuturePeak(first_z(options.preempted_share), options.preempted_share)
-    return UpperPeak() if name == "upper" else SumOfReservations(name)
+    return SumOfReservations(name)
 
 
 def build_policy(name: PolicyName, options: Options, ids: Iterator[str] | None = None) -> Policy:

@@ -13,7 +13,7 @@ from gateway.generation.service import Generations
 from gateway.scheduling.policies import Options
 from gateway.tenancy.scopes import Scope
 
-AdmissionRule: TypeAlias = Literal["own", "peak", "upper", "reserved", "maximum", "held"]
+AdmissionRule: TypeAlias = Literal["own", "peak", "reserved", "maximum", "held"]
 AtLeast0: TypeAlias = Annotated[float, Meta(ge=0)]
 Weight: TypeAlias = Annotated[float, Meta(ge=0, le=100)]
 Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]

@@ -27,7 +27,6 @@ from gateway.scheduling.policies import (
 )
 from gateway.scheduling.reserved import SumOfReservations
 from gateway.scheduling.tenant_queue import Bounds
-from gateway.scheduling.upper_peak import UpperPeak
 from gateway.scheduling.waiting import Running, Waiting
 
 MakeWaiting: TypeAlias = Callable[..., Waiting]
@@ -35,7 +34,7 @@ PAGES, PAGE = 100, 8
 OPTIONS = Options(preempted_share=0.02, waste_limit=2_000, max_delay_s=20.0, fixed_batch=4)
 WEIGHTY = replace(OPTIONS, waiting_weight=10.0)
 CHEAPEST = replace(OPTIONS, waiting_weight=0.0)
-RULES: tuple[AdmissionName, ...] = ("peak", "upper", "reserved", "maximum", "held")
+RULES: tuple[AdmissionName, ...] = ("peak", "reserved", "maximum", "held")
 actions = st.lists(
     st.one_of(
         st.tuples(st.just("arrive"), st.integers(1, 300), st.integers(1, 200)),
@@ -381,9 +380,9 @@ def test_policy_is_built_with_its_own_rule_and_mode(name: PolicyName) -> None:
 def test_rule_of_admission_can_be_told(a_request: MakeWaiting, rule: AdmissionName) -> None:
     admission = a_policy("fcfs", Options(admission=rule)).admission
     request = a_request(generation=20, max_tokens=100)
-    reserved = {"peak": 20, "upper": ceil(request.upper), "reserved": ceil(request.upper)}
-    assert admission.reserve(request) == {**reserved, "maximum": 100, "held": 1}[rule]
-    assert isinstance(admission, UpperPeak) == (rule == "upper")
+    reserved = {"peak": 20, "reserved": ceil(request.upper), "maximum": 100, "held": 1}
+    assert admission.reserve(request) == reserved[rule]
+    assert isinstance(admission, FuturePeak) == (rule == "peak")
 
 
 def test_options_are_what_the_default_policy_goes_by(a_request: MakeWaiting) -> None:
