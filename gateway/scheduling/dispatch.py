@@ -48,14 +48,9 @@ def dispatch_of(
 
 
 def waiting_batch_of(
-    name: str,
-    requests: Sequence[Waiting],
-    *,
-    serving_s: float,
-    now_s: float,
-    insertable: bool = False,
+    name: str, requests: Sequence[Waiting], *, serving_s: float, now_s: float
 ) -> WaitingBatch:
-    """These requests of one model as a batch that waits."""
+    """These requests as a batch that waits."""
     waited_s = now_s - min(request.arrived_s for request in requests)
     ratio = response_ratio(waited_s, serving_s)
-    return WaitingBatch(name, requests[0].model, tuple(requests), insertable, serving_s, ratio)
+    return WaitingBatch(name, tuple(requests), serving_s, ratio)

@@ -41,8 +41,7 @@ class FixedPolicy(OldestFirst):
         while left:
             requests = self._next(left[: self._size])
             left = left[len(requests) :]
-            name, insertable = f"{self.name} {len(batches) + 1}", len(requests) < self._size
-            batches.append(self._shown(name, requests, now_s, insertable=insertable))
+            batches.append(self._shown(f"{self.name} {len(batches) + 1}", requests, now_s))
         return batches
 
     def _next(self, oldest: Sequence[Waiting]) -> tuple[Waiting, ...]:

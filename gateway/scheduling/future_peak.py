@@ -133,10 +133,6 @@ class FuturePeak:
         """Let a request join whether it fits or not."""
         self._join(request, self._use(request))
 
-    def peak(self) -> float:
-        """Pages that will do, in all likelihood, until all have finished."""
-        return self._peak(self._mean, self._variance)
-
     def reserve(self, request: Waiting) -> int:
         """The median: memory is watched here, the engine need only begin."""
         return max(1, min(ceil(request.median), request.max_tokens))

@@ -154,9 +154,7 @@ class LengthAwarePolicy:
     def _shown(self, batch: LengthClass, now_s: float) -> WaitingBatch:
         requests = [entry.request for entry in batch.first(len(batch.members))]
         serving_s = self._serving.of(requests)
-        return waiting_batch_of(
-            batch.name, requests, serving_s=serving_s, now_s=now_s, insertable=True
-        )
+        return waiting_batch_of(batch.name, requests, serving_s=serving_s, now_s=now_s)
 
     def _dispatched(self, found: Candidates, fitting: int) -> Dispatch:
         requests = [entry.request for entry in found.entries[:fitting]]

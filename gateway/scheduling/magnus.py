@@ -83,10 +83,7 @@ class MagnusPolicy(PlainPolicy):
     def waiting(self, now_s: float) -> Sequence[WaitingBatch]:
         """The batches that wait, highest ratio first."""
         order = [self._batcher.batches[key] for key in self._ranking.ranked(now_s)]
-        return [
-            self._shown(batch.id, batch.first(len(batch)), now_s, insertable=batch.insertable)
-            for batch in order
-        ]
+        return [self._shown(batch.id, batch.first(len(batch)), now_s) for batch in order]
 
     def check(self) -> None:
         """AssertionError where batches and ranking disagree."""

@@ -86,11 +86,7 @@ class PlainPolicy(ABC):
         batch = next(self._ids)
         return dispatch_of(batch, requests, serving_s=serving_s, now_s=now_s, reason=reason)
 
-    def _shown(
-        self, name: str, requests: Sequence[Waiting], now_s: float, *, insertable: bool = False
-    ) -> WaitingBatch:
+    def _shown(self, name: str, requests: Sequence[Waiting], now_s: float) -> WaitingBatch:
         """Requests that wait together."""
         serving_s = self._serving.of(requests)
-        return waiting_batch_of(
-            name, requests, serving_s=serving_s, now_s=now_s, insertable=insertable
-        )
+        return waiting_batch_of(name, requests, serving_s=serving_s, now_s=now_s)
