@@ -27,9 +27,6 @@ class Batcher:
     def __len__(self) -> int:
         return len(self._home)
 
-    def __contains__(self, request_id: str) -> bool:
-        return request_id in self._home
-
     def add(self, request: Waiting) -> Batch:
         """The batch the request now waits in: the one of least WMA below Φ, else a new one."""
         if request.id in self._home:

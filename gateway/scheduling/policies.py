@@ -13,7 +13,8 @@ from gateway.scheduling.fixed import FixedPolicy
 from gateway.scheduling.future_peak import FuturePeak
 from gateway.scheduling.length_aware import LengthAwarePolicy
 from gateway.scheduling.magnus import MagnusPolicy
-from gateway.scheduling.ranked import Rank, RankedPolicy, by_arrival, by_length, by_ratio
+from gateway.scheduling.plain import PlainPolicy
+from gateway.scheduling.ranked import Rank, RankedPolicy, by_length, by_ratio
 from gateway.scheduling.reserved import SumOfReservations
 from gateway.scheduling.s3 import S3Policy
 from gateway.scheduling.tenant_queue import Bounds
@@ -111,7 +112,7 @@ class Options(Struct, frozen=True, kw_only=True):
     fixed_batch: int = 8
 
 
-RANKS: Final[dict[PolicyName, Rank]] = {"hrrn": by_ratio, "sjf": by_length, "fcfs": by_arrival}
+RANKS: Final[dict[PolicyName, Rank]] = {"hrrn": by_ratio, "sjf": by_length}
 OWN_ADMISSION: Final[dict[PolicyName, AdmissionName]] = {
     "magnus": "held",
     "s3": "reserved",
@@ -150,6 +151,7 @@ def _lmaas(options: Options, admission: Admission, ids: Iterator[str]) -> Policy
 
 BUILDERS: Final[dict[str, Callable[[Options, Admission, Iterator[str]], Policy]]] = {
     "lmaas": _lmaas,
+    "fcfs": lambda _, admission, ids: PlainPolicy("fcfs", admission=admission, ids=ids),
     "magnus": lambda o, admission, ids: MagnusPolicy(o.waste_limit, admission=admission, ids=ids),
     "s3": lambda _, admission, ids: S3Policy(admission=admission, ids=ids),
     "fixed": lambda o, admission, ids: FixedPolicy(o.fixed_batch, admission=admission, ids=ids),

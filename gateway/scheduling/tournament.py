@@ -70,12 +70,12 @@ class Tournament:
         while heap:
             _, _, node = heappop(heap)
             slot = self._winner[node]
+            yield self._keys[slot]
             while node < self._capacity:  # down to the winner's leaf; those it beat come next
                 node *= 2
                 if self._winner[node] != slot:
                     node += 1
                 self._enter(heap, node ^ 1)
-            yield self._keys[slot]
 
     def _enter(self, heap: list[tuple[float, int, int]], node: int) -> None:
         slot = self._winner[node]

@@ -118,6 +118,15 @@ def test_batch_out_of_memory_waits_again_as_two_that_nobody_joins(
     assert dispatched(policy, 10.0) in (failed[:2], failed[2:])
 
 
+def test_halves_started_in_time_and_are_not_given_up(a_request: MakeWaiting) -> None:
+    policy = a_policy()
+    for _ in range(4):
+        policy.arrive(a_request(start_by_s=9.0))
+    policy.halve(dispatched(policy, 8.0))
+    assert policy.give_up(10.0) == []
+    assert len(policy) == 4
+
+
 def test_only_two_or_more_can_be_halved(a_request: MakeWaiting) -> None:
     policy = a_policy()
     policy.arrive(a_request())

@@ -337,7 +337,7 @@ def test_queue_times_of_those_that_started_are_forgotten(
         policy.arrive(a_request(5, 5, start_by_s=1e6))
         end_all(policy, sent(policy, 1.0))
     if isinstance(policy, PlainPolicy):
-        assert len(policy._expiring) <= 100
+        assert len(policy._expiring._heap) <= 100
     else:
         assert isinstance(policy, LengthAwarePolicy)
         [queue] = policy._tenants.values()
