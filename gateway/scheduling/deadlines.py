@@ -11,8 +11,8 @@ from typing import Final
 
 from msgspec import Struct
 
-from gateway.scheduling.entry import Entry
 from gateway.scheduling.lazy_heap import LazyHeap
+from gateway.scheduling.length_class import Entry
 from gateway.scheduling.waiting import Waiting
 
 MOST_LATE: Final = 0.25  # of those waiting; where there are more, nobody goes first for it

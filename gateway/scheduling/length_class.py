@@ -4,14 +4,30 @@ from itertools import takewhile
 from math import floor, log
 from typing import Final, TypeAlias
 
-from gateway.scheduling.entry import Entry
+from msgspec import Struct
+
 from gateway.scheduling.lazy_heap import LazyHeap
+from gateway.scheduling.waiting import Waiting
 
 WIDTH: Final = 1.5  # cost of the dearest of a class by that of the cheapest
 _LOG_WIDTH: Final = log(WIDTH)
 
 ClassKey: TypeAlias = tuple[str, float, int]
 """Model, urgency and level: `WIDTH`ⁿ ≤ cost < `WIDTH`ⁿ⁺¹ KV token-steps."""
+
+
+class Entry(Struct, eq=False):
+    """A request from its arrival to its start.
+
+    `serving_s` is S, how long it will run; `cost` what it takes of the engine, in KV token-steps.
+    Its wait counts from `since_s`. `serial` is unique.
+    """
+
+    serial: int
+    request: Waiting
+    serving_s: float
+    cost: float
+    since_s: float = 0.0
 
 
 def class_of(entry: Entry) -> ClassKey:

@@ -6,9 +6,8 @@ from typing import ClassVar
 from gateway.scheduling.admission import Admission
 from gateway.scheduling.batch import Batch
 from gateway.scheduling.batcher import Batcher
-from gateway.scheduling.dispatch import Dispatch
+from gateway.scheduling.dispatch import Dispatch, Line, ratio_line
 from gateway.scheduling.plain import PlainPolicy
-from gateway.scheduling.response_ratio import Line, ratio_line
 from gateway.scheduling.serving_time import same_order, serving_seconds
 from gateway.scheduling.tournament import Tournament
 from gateway.scheduling.waiting import Waiting, WaitingBatch

@@ -4,8 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import ClassVar, Literal
 
-from gateway.scheduling.admission import Admission
-from gateway.scheduling.capacity import Capacity
+from gateway.scheduling.admission import Admission, Capacity
 from gateway.scheduling.dispatch import Dispatch, Reason, dispatch_of, waiting_batch_of
 from gateway.scheduling.lazy_heap import LazyHeap
 from gateway.scheduling.serving_time import ServingTime

@@ -5,8 +5,8 @@ from itertools import islice
 from typing import TypeAlias
 
 from gateway.scheduling.admission import Admission
+from gateway.scheduling.dispatch import Line, ratio_line
 from gateway.scheduling.plain import PlainPolicy
-from gateway.scheduling.response_ratio import Line, ratio_line
 from gateway.scheduling.serving_time import same_order, serving_seconds
 from gateway.scheduling.tournament import Tournament
 from gateway.scheduling.waiting import Waiting

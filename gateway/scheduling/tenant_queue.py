@@ -9,11 +9,9 @@ from msgspec import Struct
 
 from gateway.scheduling.deadlines import Deadlines, Window
 from gateway.scheduling.dispatch import Reason
-from gateway.scheduling.entry import Entry
-from gateway.scheduling.first_come import FirstCome
+from gateway.scheduling.first_come import FirstCome, WaitScale
 from gateway.scheduling.lazy_heap import LazyHeap
-from gateway.scheduling.length_class import ClassKey, LengthClass, class_of
-from gateway.scheduling.wait_scale import WaitScale
+from gateway.scheduling.length_class import ClassKey, Entry, LengthClass, class_of
 from gateway.scheduling.waiting import Waiting
 
 TOGETHER: Final = 8  # requests that go in one dispatch at most

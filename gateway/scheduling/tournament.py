@@ -10,7 +10,7 @@ from heapq import heappop, heappush
 from math import inf, isclose
 from typing import Final
 
-from gateway.scheduling.response_ratio import Line
+from gateway.scheduling.dispatch import Line
 
 NOBODY: Final = -1
 

@@ -12,12 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from gateway.scheduling.entry import Entry
 from gateway.scheduling.first_come import FirstCome
 from gateway.scheduling.future_peak import FuturePeak
-from gateway.scheduling.joining_cost import joining_cost
+from gateway.scheduling.joining_cost import joining_cost, risk_adjusted
 from gateway.scheduling.length_aware import LengthAwarePolicy
-from gateway.scheduling.risk import risk_adjusted
+from gateway.scheduling.length_class import Entry
 from gateway.scheduling.tenant_queue import Bounds, TenantQueue
 from gateway.scheduling.waiting import Running, Waiting
 

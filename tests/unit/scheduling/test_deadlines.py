@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.scheduling.deadlines import Deadlines, Window, window_of
-from gateway.scheduling.entry import Entry
+from gateway.scheduling.length_class import Entry
 from gateway.scheduling.waiting import Quantiles, Waiting
 
 MakeWaiting = Callable[..., Waiting]

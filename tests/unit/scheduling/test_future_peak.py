@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from gateway.scheduling.capacity import Capacity
-from gateway.scheduling.future_peak import REFRESH, FuturePeak, use_ahead
-from gateway.scheduling.horizon import FIRST
+from gateway.scheduling.admission import Capacity
+from gateway.scheduling.future_peak import FIRST, REFRESH, FuturePeak, use_ahead
 from gateway.scheduling.remaining import Lengths
 from gateway.scheduling.waiting import Quantiles, Running, Waiting
 

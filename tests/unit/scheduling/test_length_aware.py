@@ -11,17 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.scheduling.capacity import Capacity
+from gateway.scheduling.admission import Capacity
 from gateway.scheduling.deadlines import window_of
 from gateway.scheduling.dispatch import Dispatch
-from gateway.scheduling.entry import Entry
 from gateway.scheduling.future_peak import FuturePeak
-from gateway.scheduling.joining_cost import joining_cost
+from gateway.scheduling.joining_cost import joining_cost, risk_adjusted
 from gateway.scheduling.length_aware import SHORT, LengthAwarePolicy
-from gateway.scheduling.length_class import WIDTH, ClassKey, class_of
+from gateway.scheduling.length_class import WIDTH, ClassKey, Entry, class_of
 from gateway.scheduling.marginal import EVERY, LEAST
 from gateway.scheduling.remaining import LEVELS
-from gateway.scheduling.risk import risk_adjusted
 from gateway.scheduling.serving_time import ServingTime
 from gateway.scheduling.tenant_queue import Bounds, TenantQueue
 from gateway.scheduling.waiting import Quantiles, Running, Waiting

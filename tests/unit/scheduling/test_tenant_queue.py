@@ -10,11 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.scheduling.deadlines import MOST_LATE, Window
-from gateway.scheduling.entry import Entry
-from gateway.scheduling.first_come import FirstCome
-from gateway.scheduling.length_class import WIDTH, ClassKey, LengthClass
+from gateway.scheduling.first_come import FADE, KEEP, LEAST_S, MOST_RUNS, MOST_WAITS, FirstCome
+from gateway.scheduling.length_class import WIDTH, ClassKey, Entry, LengthClass
 from gateway.scheduling.tenant_queue import TOGETHER, Bounds, Candidates, TenantQueue
-from gateway.scheduling.wait_scale import FADE, KEEP, LEAST_S, MOST_RUNS, MOST_WAITS
 from gateway.scheduling.waiting import Waiting
 
 MakeWaiting = Callable[..., Waiting]
