@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias, get_args, get_origin
 
 import msgspec
 from msgspec import Meta, Struct
@@ -55,12 +55,11 @@ class Settings(Struct, frozen=True, rename=_variable):
         ),
     ] = "lmaas"
     admission: Annotated[
-        Literal["own", "peak", "upper", "reserved", "maximum", "held"],
+        Literal["own", "peak", "reserved", "maximum", "held"],
         Meta(
             description="what fits beside what runs; own: the policy's rule; peak: the expected "
-            "future KV peak and as little above it as preemptions allow; upper: the peak at each "
-            "one's P90; reserved: the sum of P90s; maximum: the sum of max_tokens; "
-            "held: what is in use"
+            "future KV peak and as little above it as preemptions allow; reserved: the sum of "
+            "P90s; maximum: the sum of max_tokens; held: what is in use"
         ),
     ] = "own"
     fixed_batch: Annotated[
@@ -204,4 +203,13 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     except msgspec.ValidationError as error:
         reason, _, place = str(error).partition(" - at ")
         variable = place.strip("`$.") or "the environment"
-        raise StartupFailure(f"{variable}: {reason}") from error
+        names = ", ".join(_choices(variable))
+        accepted = f"; accepted are {names}" if names else ""
+        raise StartupFailure(f"{variable}: {reason}{accepted}") from error
+
+
+def _choices(variable: str) -> tuple[str, ...]:
+    """The values of a setting that takes one of some names; none for any other."""
+    types = {field.encode_name: field.type for field in msgspec.structs.fields(Settings)}
+    plain = next(iter(get_args(types.get(variable))), None)
+    return get_args(plain) if get_origin(plain) is Literal else ()

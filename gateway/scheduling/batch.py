@@ -1,6 +1,6 @@
 """A batch that changes while it waits, and knows its extremes."""
 
-from gateway.scheduling.least import Least
+from gateway.scheduling.lazy_heap import LazyHeap
 from gateway.scheduling.waiting import Waiting
 from gateway.scheduling.waste import row_reads
 
@@ -20,10 +20,10 @@ class Batch:
         self.model = model
         self.insertable = insertable
         self.members: dict[int, Waiting] = {}
-        self._prompt = Least(self.members)
-        self._generation = Least(self.members)
-        self._reads = Least(self.members)
-        self._arrival = Least(self.members)
+        self._prompt: LazyHeap[float, Waiting] = LazyHeap(self.members)
+        self._generation: LazyHeap[float, Waiting] = LazyHeap(self.members)
+        self._reads: LazyHeap[float, Waiting] = LazyHeap(self.members)
+        self._arrival: LazyHeap[float, Waiting] = LazyHeap(self.members)
 
     def __len__(self) -> int:
         return len(self.members)
@@ -43,23 +43,23 @@ class Batch:
     @property
     def prompt_tokens(self) -> int:
         """L(B): the longest prompt."""
-        return int(-self._prompt.top()[0])
+        return int(-self._prompt.least_key())
 
     @property
     def generation_tokens(self) -> float:
         """G(B): the longest predicted generation."""
-        return -self._generation.top()[0]
+        return -self._generation.least_key()
 
     @property
     def least_reads(self) -> float:
         """The least T(L(p), G'(p)) over the members: what WMA(B) is measured from."""
-        return self._reads.top()[0]
+        return self._reads.least_key()
 
     @property
     def oldest_s(self) -> float:
         """Arrival of the member that has waited longest."""
-        return self._arrival.top()[0]
+        return self._arrival.least_key()
 
     def first(self, count: int) -> list[Waiting]:
         """The `count` members that arrived first, in that order."""
-        return [self.members[serial] for serial in self._arrival.first(count)]
+        return self._arrival.first(count)

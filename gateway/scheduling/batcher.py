@@ -2,11 +2,18 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
+from typing import Final
+
+import numpy as np
 
 from gateway.scheduling.batch import Batch
-from gateway.scheduling.joinable import Joinable
-from gateway.scheduling.least import Least
 from gateway.scheduling.waiting import Waiting
+from gateway.scheduling.waste import row_reads
+
+SIZE: Final = 0  # columns of the batches that may be joined
+PROMPT: Final = 1
+GENERATION: Final = 2
+READS: Final = 3
 
 
 class Batcher:
@@ -23,15 +30,10 @@ class Batcher:
         self._serials = count()
         self._joinable: dict[str, Joinable] = {}
         self._home: dict[str, tuple[int, Batch]] = {}
-        self._members: dict[int, Waiting] = {}
-        self._arrival = Least(self._members)
         self.batches: dict[str, Batch] = {}
 
     def __len__(self) -> int:
         return len(self._home)
-
-    def __contains__(self, request_id: str) -> bool:
-        return request_id in self._home
 
     def add(self, request: Waiting) -> Batch:
         """The batch the request now waits in: the one of least WMA below Φ, else a new one."""
@@ -65,15 +67,10 @@ class Batcher:
         for request_id in request_ids:
             serial, batch = self._home.pop(request_id)
             batch.remove(serial)
-            del self._members[serial]
             touched[batch.serial] = batch
         for batch in touched.values():
             self._changed(batch)
         return list(touched.values())
-
-    def first(self, count: int) -> list[Waiting]:
-        """The `count` requests that arrived first, whatever their batch."""
-        return [self._members[serial] for serial in self._arrival.first(count)]
 
     def _best(self, request: Waiting) -> Batch | None:
         joinable = self._joinable.get(request.model)
@@ -96,8 +93,6 @@ class Batcher:
     def _place(self, request: Waiting, batch: Batch) -> None:
         serial = next(self._serials)
         batch.add(serial, request)
-        self._members[serial] = request
-        self._arrival.push(request.arrived_s, serial)
         self._home[request.id] = serial, batch
         self._changed(batch)
 
@@ -111,7 +106,7 @@ class Batcher:
 
     def check(self) -> None:
         """AssertionError where batches, members and the table of open batches disagree."""
-        assert sum(map(len, self.batches.values())) == len(self._home) == len(self._members)
+        assert sum(map(len, self.batches.values())) == len(self._home)
         for request_id, (serial, batch) in self._home.items():
             assert self.batches[batch.id] is batch
             assert batch.members[serial].id == request_id
@@ -127,3 +122,74 @@ class Batcher:
             return
         joinable = self._joinable[batch.model]
         assert (batch in joinable) == (batch.insertable and not joinable.is_full(batch))
+
+
+class Joinable:
+    """Size, L(B), G(B) and least T of each insertable batch of one model that is not full.
+
+    A batch is full when one more member of its own lengths would break the memory rule: no
+    request can ever join it, so it is left out. What stays differs in length by more than Φ, and
+    so is few, however many requests wait.
+    """
+
+    def __init__(self, memory_tokens: int) -> None:
+        self._memory_tokens = memory_tokens  # Θ
+        self._batches: list[Batch] = []
+        self._row: dict[int, int] = {}
+        self._table = np.zeros((4, 16))  # (column, batch)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __contains__(self, batch: Batch) -> bool:
+        return batch.serial in self._row
+
+    def is_full(self, batch: Batch) -> bool:
+        """Whether no request at all can join."""
+        tokens = batch.prompt_tokens + batch.generation_tokens
+        return (len(batch) + 1) * tokens > self._memory_tokens
+
+    def update(self, batch: Batch) -> None:
+        """Take note of a batch that is new or has changed."""
+        if not batch or not batch.insertable or self.is_full(batch):
+            self._discard(batch)
+            return
+        row = self._row.get(batch.serial)
+        if row is None:
+            row = self._append(batch)
+        self._table[SIZE, row] = len(batch)
+        self._table[PROMPT, row] = batch.prompt_tokens
+        self._table[GENERATION, row] = batch.generation_tokens
+        self._table[READS, row] = batch.least_reads
+
+    def least_waste(
+        self, prompt_tokens: int, generation_tokens: float
+    ) -> tuple[float, Batch] | None:
+        """The least WMA(B + p) and its batch, among those where |B + p|·(L + G) ≤ Θ."""
+        if not self._batches:
+            return None
+        size, prompt, generation, reads = self._table[:, : len(self._batches)]
+        longest = np.maximum(prompt, prompt_tokens)
+        most = np.maximum(generation, generation_tokens)
+        least = np.minimum(reads, row_reads(prompt_tokens, generation_tokens))
+        waste = most * (longest + (most - 1) / 2) - least
+        waste[(size + 1) * (longest + most) > self._memory_tokens] = np.inf
+        best = int(waste.argmin())
+        return None if waste[best] == np.inf else (float(waste[best]), self._batches[best])
+
+    def _append(self, batch: Batch) -> int:
+        row = self._row[batch.serial] = len(self._batches)
+        self._batches.append(batch)
+        if row == self._table.shape[1]:
+            self._table = np.concatenate([self._table, np.zeros_like(self._table)], axis=1)
+        return row
+
+    def _discard(self, batch: Batch) -> None:
+        row = self._row.pop(batch.serial, None)
+        if row is None:
+            return
+        last = self._batches.pop()
+        if last is not batch:  # the last row fills the gap
+            self._batches[row] = last
+            self._row[last.serial] = row
+            self._table[:, row] = self._table[:, len(self._batches)]

@@ -5,21 +5,17 @@ late, and hardly any to its end in time (Locke, Best-effort decision making for 
 scheduling, 1986). So the late go first only while they are few and will probably be in time.
 """
 
-from collections.abc import Callable, Iterator
-from heapq import heapify, heappop, heappush
+from collections.abc import Callable, Mapping
 from math import inf
-from typing import Final, TypeAlias
+from typing import Final
 
 from msgspec import Struct
 
-from gateway.scheduling.entry import Entry
-from gateway.scheduling.least import Least
+from gateway.scheduling.lazy_heap import LazyHeap
+from gateway.scheduling.length_class import Entry
 from gateway.scheduling.waiting import Waiting
 
 MOST_LATE: Final = 0.25  # of those waiting; where there are more, nobody goes first for it
-
-Queue: TypeAlias = list[tuple[float, int, Entry]]
-"""A heap of entries by a time."""
 
 
 class Window(Struct, frozen=True):
@@ -55,24 +51,22 @@ def window_of(
 
 
 class Deadlines:
-    """Waiting entries by the times at which they become late, unlikely and hopeless."""
+    """Waiting entries, by serial, by the times at which they become late, unlikely and hopeless."""
 
-    def __init__(self) -> None:
-        self._becoming_late: Queue = []
-        self._becoming_unlikely: Queue = []
-        self._becoming_hopeless: Queue = []
+    def __init__(self, entries: Mapping[int, Entry]) -> None:
+        self._becoming_late: LazyHeap[float, Entry] = LazyHeap(entries)
+        self._becoming_unlikely: LazyHeap[float, Entry] = LazyHeap(entries)
+        self._becoming_hopeless: LazyHeap[float, Entry] = LazyHeap(entries)
         self._late: dict[int, Entry] = {}
-        self._soonest = Least(self._late)
-        self._adds = 0
+        self._soonest: LazyHeap[float, Entry] = LazyHeap(self._late)
 
     def add(self, entry: Entry, window: Window) -> None:
-        """Watch an entry."""
+        """Watch an entry that waits."""
         if window.late_s < inf:
-            heappush(self._becoming_late, (window.late_s, entry.serial, entry))
-            heappush(self._becoming_unlikely, (window.unlikely_s, entry.serial, entry))
+            self._becoming_late.push(window.late_s, entry.serial)
+            self._becoming_unlikely.push(window.unlikely_s, entry.serial)
         if window.hopeless_s < inf:
-            heappush(self._becoming_hopeless, (window.hopeless_s, entry.serial, entry))
-            self._forget_gone()
+            self._becoming_hopeless.push(window.hopeless_s, entry.serial)
 
     def remove(self, entry: Entry) -> None:
         """An entry waits no more."""
@@ -83,32 +77,17 @@ class Deadlines:
 
         None where they are more than a quarter of those `waiting`, and more than one.
         """
-        while self._becoming_late and self._becoming_late[0][0] <= now_s:
-            entry = heappop(self._becoming_late)[2]
+        for entry in self._becoming_late.pop_through(now_s):
             deadline_s = entry.request.deadline_s
             assert deadline_s is not None
-            if entry.waits:
-                self._late[entry.serial] = entry
-                self._soonest.push(deadline_s, entry.serial)
-        while self._becoming_unlikely and self._becoming_unlikely[0][0] < now_s:
-            self._late.pop(heappop(self._becoming_unlikely)[1], None)
-        if not self._late or len(self._late) > max(MOST_LATE * waiting, 1):
+            self._late[entry.serial] = entry
+            self._soonest.push(deadline_s, entry.serial)
+        for entry in self._becoming_unlikely.pop_before(now_s):
+            self._late.pop(entry.serial, None)
+        if len(self._late) > max(MOST_LATE * waiting, 1):
             return None
-        return self._late[self._soonest.top()[1]]
+        return self._soonest.least()
 
-    def hopeless(self, now_s: float) -> Iterator[Entry]:
-        """Waiting entries that cannot be met any more; each is told once."""
-        while self._becoming_hopeless and self._becoming_hopeless[0][0] < now_s:
-            entry = heappop(self._becoming_hopeless)[2]
-            if entry.waits:
-                yield entry
-
-    def _forget_gone(self) -> None:
-        """Drop what does not wait any more, each time as many have come as were kept before."""
-        self._adds += 1
-        if self._adds < len(self._becoming_hopeless) // 2 + 16:
-            return
-        self._adds = 0
-        for heap in (self._becoming_late, self._becoming_unlikely, self._becoming_hopeless):
-            heap[:] = [item for item in heap if item[2].waits]
-            heapify(heap)
+    def hopeless(self, now_s: float) -> list[Entry]:
+        """Waiting entries that cannot be met any more; each is given once."""
+        return self._becoming_hopeless.pop_before(now_s)

@@ -1,14 +1,38 @@
-"""What a policy decides: the requests to send to the engine now."""
+"""What a policy decides: the requests to send to the engine now, and their response ratio.
+
+Highest response ratio next: HRRN; Magnus, arXiv 2406.04785.
+"""
 
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
-from gateway.scheduling.response_ratio import response_ratio
 from gateway.scheduling.waiting import Waiting, WaitingBatch
 
 Reason: TypeAlias = Literal["rank", "arrival", "overdue", "late"]
+
+
+def response_ratio(waited_s: float, serving_s: float) -> float:
+    """R = (W + S)/S ≥ 1, with W the longest wait in the batch and S > 0 its serving time."""
+    return (max(waited_s, 0.0) + serving_s) / serving_s
+
+
+class Line(Struct, frozen=True):
+    """A rank that changes with time: `offset + (now - origin_s)·slope`; highest goes next."""
+
+    offset: float
+    origin_s: float
+    slope: float
+
+    def at(self, now_s: float) -> float:
+        """The rank at `now_s`."""
+        return self.offset + (now_s - self.origin_s) * self.slope
+
+
+def ratio_line(oldest_s: float, serving_s: float) -> Line:
+    """R of a batch as a line of time: it starts at 1 and grows by 1/S each second."""
+    return Line(1.0, oldest_s, 1.0 / serving_s)
 
 
 class Dispatch(Struct, frozen=True):
@@ -48,14 +72,9 @@ def dispatch_of(
 
 
 def waiting_batch_of(
-    name: str,
-    requests: Sequence[Waiting],
-    *,
-    serving_s: float,
-    now_s: float,
-    insertable: bool = False,
+    name: str, requests: Sequence[Waiting], *, serving_s: float, now_s: float
 ) -> WaitingBatch:
-    """These requests of one model as a batch that waits."""
+    """These requests as a batch that waits."""
     waited_s = now_s - min(request.arrived_s for request in requests)
     ratio = response_ratio(waited_s, serving_s)
-    return WaitingBatch(name, requests[0].model, tuple(requests), insertable, serving_s, ratio)
+    return WaitingBatch(name, tuple(requests), serving_s, ratio)

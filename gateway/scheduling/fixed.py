@@ -7,11 +7,11 @@ from typing import ClassVar, Literal
 
 from gateway.scheduling.admission import Admission
 from gateway.scheduling.dispatch import Dispatch
-from gateway.scheduling.oldest_first import OldestFirst
+from gateway.scheduling.plain import PlainPolicy
 from gateway.scheduling.waiting import Waiting, WaitingBatch
 
 
-class FixedPolicy(OldestFirst):
+class FixedPolicy(PlainPolicy):
     """Batches of the `size` oldest requests; the next starts when the one before has ended.
 
     Predictions play no part: every request is admitted at its longest, prompt and max_tokens, so
@@ -28,21 +28,19 @@ class FixedPolicy(OldestFirst):
         """The next batch; None while anything runs."""
         if not self.admission.empty or not self:
             return None
-        requests = self._next(self._arrivals.first(self._size))
+        requests = self._next(self._first(self._size, now_s))
         for request in requests:
-            self.withdraw(request.id)
             self.admission.force(request)
-        return self._dispatch(requests, now_s, "arrival")
+        return self._started(requests, now_s, "arrival")
 
     def waiting(self, now_s: float) -> Sequence[WaitingBatch]:
         """The batches as they would run if nothing more came, in that order."""
-        left = self._arrivals.first(len(self))
+        left = self._first(len(self), now_s)
         batches: list[WaitingBatch] = []
         while left:
             requests = self._next(left[: self._size])
             left = left[len(requests) :]
-            name, insertable = f"{self.name} {len(batches) + 1}", len(requests) < self._size
-            batches.append(self._shown(name, requests, now_s, insertable=insertable))
+            batches.append(self._shown(f"{self.name} {len(batches) + 1}", requests, now_s))
         return batches
 
     def _next(self, oldest: Sequence[Waiting]) -> tuple[Waiting, ...]:

@@ -13,15 +13,33 @@ from typing import Final
 import numpy as np
 from msgspec import Struct, structs
 
-from gateway.scheduling.capacity import NO_CAPACITY, Capacity
+from gateway.scheduling.admission import NO_CAPACITY, Capacity
 from gateway.scheduling.caution import TARGET, Caution
-from gateway.scheduling.horizon import EACH, FIRST, LAST, intervals
 from gateway.scheduling.remaining import Floats, Lengths, survival
 from gateway.scheduling.waiting import Quantiles, Running, Waiting
 
 REFRESH: Final = 8  # steps; until then what runs is taken to be as likely to end as at the refresh
 EPSILON: Final = 1e-9  # sums of floats differ by their order
+EACH: Final = 16  # steps looked at one by one
+WIDENING: Final = 1.125
+FARTHEST: Final = 2**22
 assert REFRESH <= EACH
+
+
+def _interval_ends() -> Floats:
+    ends = [float(step) for step in range(EACH + 1)]
+    while ends[-1] < FARTHEST:
+        ends.append(float(int(ends[-1] * WIDENING)))
+    return np.array(ends)
+
+
+LAST: Final = _interval_ends()
+FIRST: Final = np.concatenate([LAST[:1], LAST[:-1] + 1])
+
+
+def intervals(steps: int) -> int:
+    """How many intervals, each from `FIRST[i]` through `LAST[i]`, cover steps 0 … `steps`."""
+    return int(np.searchsorted(LAST, steps)) + 1
 
 
 class Use(Struct, frozen=True):
@@ -132,10 +150,6 @@ class FuturePeak:
     def force(self, request: Waiting) -> None:
         """Let a request join whether it fits or not."""
         self._join(request, self._use(request))
-
-    def peak(self) -> float:
-        """Pages that will do, in all likelihood, until all have finished."""
-        return self._peak(self._mean, self._variance)
 
     def reserve(self, request: Waiting) -> int:
         """The median: memory is watched here, the engine need only begin."""

@@ -4,15 +4,12 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import ClassVar, Final, Literal
 
-from gateway.scheduling.admission import Admission
-from gateway.scheduling.capacity import Capacity
+from gateway.scheduling.admission import Admission, Capacity
 from gateway.scheduling.deadlines import Window, window_of
 from gateway.scheduling.dispatch import Dispatch, dispatch_of, waiting_batch_of
-from gateway.scheduling.entry import Entry
-from gateway.scheduling.joining_cost import joining_cost
-from gateway.scheduling.length_class import LengthClass
+from gateway.scheduling.joining_cost import joining_cost, risk_adjusted, risk_of
+from gateway.scheduling.length_class import Entry, LengthClass
 from gateway.scheduling.marginal import Marginal
-from gateway.scheduling.risk import risk_adjusted, risk_of
 from gateway.scheduling.serving_time import ServingTime
 from gateway.scheduling.shares import Shares, service
 from gateway.scheduling.tenant_queue import Bounds, Candidates, TenantQueue
@@ -154,9 +151,7 @@ class LengthAwarePolicy:
     def _shown(self, batch: LengthClass, now_s: float) -> WaitingBatch:
         requests = [entry.request for entry in batch.first(len(batch.members))]
         serving_s = self._serving.of(requests)
-        return waiting_batch_of(
-            batch.name, requests, serving_s=serving_s, now_s=now_s, insertable=True
-        )
+        return waiting_batch_of(batch.name, requests, serving_s=serving_s, now_s=now_s)
 
     def _dispatched(self, found: Candidates, fitting: int) -> Dispatch:
         requests = [entry.request for entry in found.entries[:fitting]]

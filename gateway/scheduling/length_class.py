@@ -4,14 +4,30 @@ from itertools import takewhile
 from math import floor, log
 from typing import Final, TypeAlias
 
-from gateway.scheduling.entry import Entry
-from gateway.scheduling.least import Least
+from msgspec import Struct
+
+from gateway.scheduling.lazy_heap import LazyHeap
+from gateway.scheduling.waiting import Waiting
 
 WIDTH: Final = 1.5  # cost of the dearest of a class by that of the cheapest
 _LOG_WIDTH: Final = log(WIDTH)
 
 ClassKey: TypeAlias = tuple[str, float, int]
 """Model, urgency and level: `WIDTH`ⁿ ≤ cost < `WIDTH`ⁿ⁺¹ KV token-steps."""
+
+
+class Entry(Struct, eq=False):
+    """A request from its arrival to its start.
+
+    `serving_s` is S, how long it will run; `cost` what it takes of the engine, in KV token-steps.
+    Its wait counts from `since_s`. `serial` is unique.
+    """
+
+    serial: int
+    request: Waiting
+    serving_s: float
+    cost: float
+    since_s: float = 0.0
 
 
 def class_of(entry: Entry) -> ClassKey:
@@ -26,7 +42,7 @@ class LengthClass:
     def __init__(self, key: ClassKey, name: str) -> None:
         self.name = name
         self.members: dict[int, Entry] = {}
-        self._waits = Least(self.members)
+        self._waits: LazyHeap[float, Entry] = LazyHeap(self.members)
         _, self._urgency, level = key
         self._log_worth = log(self._urgency) - (level + 0.5) * _LOG_WIDTH
 
@@ -41,7 +57,7 @@ class LengthClass:
 
     def first(self, count: int) -> list[Entry]:
         """The `count` members of the longest wait, in that order."""
-        return [self.members[serial] for serial in self._waits.first(count)]
+        return self._waits.first(count)
 
     @property
     def oldest_s(self) -> float:
@@ -56,7 +72,7 @@ class LengthClass:
         rate at which that of first come, first served falls off (Boost; Yu and Scully, SIGMETRICS
         2024).
         """
-        return self._rank(now_s - self._waits.top()[0], a_second)
+        return self._rank(now_s - self._waits.least_key(), a_second)
 
     def above(self, rank: float, now_s: float, a_second: float, most: int) -> list[Entry]:
         """Its first and whoever else ranks as high by its own wait, `most` of them at most."""

@@ -6,9 +6,8 @@ from typing import ClassVar
 from gateway.scheduling.admission import Admission
 from gateway.scheduling.batch import Batch
 from gateway.scheduling.batcher import Batcher
-from gateway.scheduling.dispatch import Dispatch
+from gateway.scheduling.dispatch import Dispatch, Line, ratio_line
 from gateway.scheduling.plain import PlainPolicy
-from gateway.scheduling.response_ratio import Line, ratio_line
 from gateway.scheduling.serving_time import same_order, serving_seconds
 from gateway.scheduling.tournament import Tournament
 from gateway.scheduling.waiting import Waiting, WaitingBatch
@@ -28,24 +27,6 @@ class MagnusPolicy(PlainPolicy):
         self._ranking = Tournament()
         self._ranked_pace = self._serving.pace
 
-    def __len__(self) -> int:
-        return len(self._batcher)
-
-    def __contains__(self, request_id: str) -> bool:
-        return request_id in self._batcher
-
-    def arrive(self, request: Waiting) -> None:
-        """Let a request wait. ValueError if one with this id waits already."""
-        self._rerank(self._batcher.add(request))
-        self._watch(request)
-
-    def withdraw(self, request_id: str) -> bool:
-        """Forget a waiting request; False if it does not wait here."""
-        if request_id not in self._batcher:
-            return False
-        self._take([request_id])
-        return True
-
     def dispatch(self, now_s: float) -> Dispatch | None:
         """The whole batch of highest ratio; None while anything runs."""
         best = next(self._ranking.ranked(now_s), None)
@@ -53,22 +34,26 @@ class MagnusPolicy(PlainPolicy):
             return None
         batch = self._batcher.batches[best]
         requests = batch.first(len(batch))
-        self._take([request.id for request in requests])
         for request in requests:
             self.admission.force(request)
-        return self._dispatch(requests, now_s)
+        return self._started(requests, now_s)
 
     def halve(self, requests: Sequence[Waiting]) -> None:
-        """A batch of two or more ran out of memory: it waits again, as two that nobody joins."""
+        """A batch of two or more ran out of memory: it waits again, as two that nobody joins.
+
+        It did start in time, so that none of it is given up for its maximum queue time.
+        """
+        halves = self._batcher.halve(requests)
         for request in requests:
             self.admission.leave(request.id)
-        for half in self._batcher.halve(requests):
+            super()._enter(request)
+        for half in halves:
             self._rerank(half)
 
     def observe(
         self, size: int, prompt_tokens: int, generation_tokens: float, serving_s: float
     ) -> None:
-        """Learn a batch's serving time; rank all anew once that would change their order."""
+        """Learn a batch's serving time; rank all again once that would change their order."""
         super().observe(size, prompt_tokens, generation_tokens, serving_s)
         if not same_order(self._ranked_pace, self._serving.pace):
             self._ranked_pace = self._serving.pace
@@ -83,19 +68,23 @@ class MagnusPolicy(PlainPolicy):
     def waiting(self, now_s: float) -> Sequence[WaitingBatch]:
         """The batches that wait, highest ratio first."""
         order = [self._batcher.batches[key] for key in self._ranking.ranked(now_s)]
-        return [
-            self._shown(batch.id, batch.first(len(batch)), now_s, insertable=batch.insertable)
-            for batch in order
-        ]
+        return [self._shown(batch.id, batch.first(len(batch)), now_s) for batch in order]
 
     def check(self) -> None:
         """AssertionError where batches and ranking disagree."""
+        super().check()
         self._batcher.check()
         self._ranking.check()
+        assert len(self._batcher) == len(self)
         assert len(self._ranking) == len(self._batcher.batches)
 
-    def _take(self, request_ids: Sequence[str]) -> None:
-        for batch in self._batcher.take(request_ids):
+    def _enter(self, request: Waiting) -> None:
+        super()._enter(request)
+        self._rerank(self._batcher.add(request))
+
+    def _remove(self, requests: Sequence[Waiting]) -> None:
+        super()._remove(requests)
+        for batch in self._batcher.take([request.id for request in requests]):
             self._rerank(batch)
 
     def _rerank(self, batch: Batch) -> None:

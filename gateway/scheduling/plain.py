@@ -1,22 +1,22 @@
-"""What the policies have in common that know neither shares nor deadlines nor bounds."""
+"""First come, first served; the other orders for comparison derive from it."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import ClassVar, Literal
 
-from gateway.scheduling.admission import Admission
-from gateway.scheduling.capacity import Capacity
+from gateway.scheduling.admission import Admission, Capacity
 from gateway.scheduling.dispatch import Dispatch, Reason, dispatch_of, waiting_batch_of
+from gateway.scheduling.lazy_heap import LazyHeap
 from gateway.scheduling.serving_time import ServingTime
 from gateway.scheduling.waiting import Waiting, WaitingBatch
 
 
-class PlainPolicy(ABC):
-    """The published orders and the usual ones, for comparison; they trust predictions always.
+class PlainPolicy:
+    """Requests in order of arrival, one at a time, as long as the first fits.
 
-    They keep a maximum queue time, and know no other deadline.
+    A policy with another order overrides `_first`, `_enter` and `_remove`. All of them trust
+    predictions always and keep a maximum queue time; they know no other deadline, no shares and no
+    bound on what passes a request.
     """
 
     lockstep: ClassVar = False
@@ -28,19 +28,38 @@ class PlainPolicy(ABC):
         self._ids = ids
         self._serving = ServingTime()
         self._serials = count()
-        self._expiring: list[tuple[float, int, Waiting]] = []
+        self._serial_of: dict[str, int] = {}
+        self._requests: dict[int, Waiting] = {}
+        self._arrival: LazyHeap[float, Waiting] = LazyHeap(self._requests)
+        self._expiring: LazyHeap[float, Waiting] = LazyHeap(self._requests)
 
-    @abstractmethod
     def __len__(self) -> int:
-        """Requests waiting."""
+        return len(self._requests)
 
-    @abstractmethod
-    def __contains__(self, request_id: str) -> bool:
-        """Whether the request waits here."""
+    def arrive(self, request: Waiting) -> None:
+        """Let a request wait. ValueError if one with this id waits already."""
+        self._enter(request)
+        if request.start_by_s is not None:
+            self._expiring.push(request.start_by_s, self._serial_of[request.id])
 
-    @abstractmethod
     def withdraw(self, request_id: str) -> bool:
         """Forget a waiting request; False if it does not wait here."""
+        serial = self._serial_of.get(request_id)
+        if serial is None:
+            return False
+        self._remove([self._requests[serial]])
+        return True
+
+    def dispatch(self, now_s: float) -> Dispatch | None:
+        """The first request if it fits, or if nothing runs."""
+        first = self._first(1, now_s)
+        if not first:
+            return None
+        if not self.admission.admit(first):
+            if not self.admission.empty:
+                return None
+            self.admission.force(first[0])
+        return self._started(first, now_s)
 
     def ended(self, request: Waiting, generated: int, now_s: float) -> None:
         """A dispatched request ended: its memory is free."""
@@ -55,12 +74,9 @@ class PlainPolicy(ABC):
 
     def give_up(self, now_s: float) -> list[Waiting]:
         """Withdraws the requests that have waited for as long as they may."""
-        given_up = []
-        while self._expiring and self._expiring[0][0] < now_s:
-            request = heappop(self._expiring)[2]
-            if self.withdraw(request.id):
-                given_up.append(request)
-        return given_up
+        expired = self._expiring.pop_before(now_s)
+        self._remove(expired)
+        return expired
 
     def trust(self, trusted: bool) -> None:
         """Nothing changes: these orders trust predictions always."""
@@ -70,27 +86,42 @@ class PlainPolicy(ABC):
         """Admit to a KV pool of this size from now on; what waits stays."""
         self.admission.resize(Capacity(pages, page_tokens))
 
-    def _watch(self, request: Waiting) -> None:
-        """Give the request up in time, if it has a maximum queue time."""
-        if request.start_by_s is None:
-            return
-        heappush(self._expiring, (request.start_by_s, next(self._serials), request))
-        if len(self._expiring) > 2 * len(self) + 64:  # most have started
-            self._expiring = [item for item in self._expiring if item[2].id in self]
-            heapify(self._expiring)
+    def waiting(self, now_s: float) -> Sequence[WaitingBatch]:
+        """Every request as a batch of its own, in order."""
+        order = self._first(len(self), now_s)
+        return [self._shown(request.id, [request], now_s) for request in order]
 
-    def _dispatch(
+    def check(self) -> None:
+        """AssertionError where requests and their ids disagree."""
+        assert len(self._serial_of) == len(self._requests)
+        for request_id, serial in self._serial_of.items():
+            assert self._requests[serial].id == request_id
+
+    def _first(self, count: int, now_s: float) -> list[Waiting]:
+        """The `count` requests that go next, in order."""
+        del now_s
+        return self._arrival.first(count)
+
+    def _enter(self, request: Waiting) -> None:
+        if request.id in self._serial_of:
+            raise ValueError(f"request {request.id} waits already; ids must differ")
+        serial = self._serial_of[request.id] = next(self._serials)
+        self._requests[serial] = request
+        self._arrival.push(request.arrived_s, serial)
+
+    def _remove(self, requests: Sequence[Waiting]) -> None:
+        for request in requests:
+            del self._requests[self._serial_of.pop(request.id)]
+
+    def _started(
         self, requests: Sequence[Waiting], now_s: float, reason: Reason = "rank"
     ) -> Dispatch:
-        serving_s = self._serving.of(requests)
-        batch = next(self._ids)
+        """Requests that were admitted wait no more."""
+        self._remove(requests)
+        serving_s, batch = self._serving.of(requests), next(self._ids)
         return dispatch_of(batch, requests, serving_s=serving_s, now_s=now_s, reason=reason)
 
-    def _shown(
-        self, name: str, requests: Sequence[Waiting], now_s: float, *, insertable: bool = False
-    ) -> WaitingBatch:
+    def _shown(self, name: str, requests: Sequence[Waiting], now_s: float) -> WaitingBatch:
         """Requests that wait together."""
         serving_s = self._serving.of(requests)
-        return waiting_batch_of(
-            name, requests, serving_s=serving_s, now_s=now_s, insertable=insertable
-        )
+        return waiting_batch_of(name, requests, serving_s=serving_s, now_s=now_s)

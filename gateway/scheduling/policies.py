@@ -13,11 +13,11 @@ from gateway.scheduling.fixed import FixedPolicy
 from gateway.scheduling.future_peak import FuturePeak
 from gateway.scheduling.length_aware import LengthAwarePolicy
 from gateway.scheduling.magnus import MagnusPolicy
-from gateway.scheduling.ranked import Rank, RankedPolicy, by_arrival, by_length, by_ratio
+from gateway.scheduling.plain import PlainPolicy
+from gateway.scheduling.ranked import Rank, RankedPolicy, by_length, by_ratio
 from gateway.scheduling.reserved import SumOfReservations
 from gateway.scheduling.s3 import S3Policy
 from gateway.scheduling.tenant_queue import Bounds
-from gateway.scheduling.upper_peak import UpperPeak
 from gateway.scheduling.waiting import Waiting, WaitingBatch
 
 __all__ = ["NAMES", "Dispatch", "Options", "Policy", "PolicyName", "build_policy"]
@@ -112,7 +112,7 @@ class Options(Struct, frozen=True, kw_only=True):
     fixed_batch: int = 8
 
 
-RANKS: Final[dict[PolicyName, Rank]] = {"hrrn": by_ratio, "sjf": by_length, "fcfs": by_arrival}
+RANKS: Final[dict[PolicyName, Rank]] = {"hrrn": by_ratio, "sjf": by_length}
 OWN_ADMISSION: Final[dict[PolicyName, AdmissionName]] = {
     "magnus": "held",
     "s3": "reserved",
@@ -124,7 +124,7 @@ def build_admission(name: AdmissionName, options: Options) -> Admission:
     """The rule of this name, for a pool that it is yet to be told of."""
     if name == "peak":
         return FuturePeak(first_z(options.preempted_share), options.preempted_share)
-    return UpperPeak() if name == "upper" else SumOfReservations(name)
+    return SumOfReservations(name)
 
 
 def build_policy(name: PolicyName, options: Options, ids: Iterator[str] | None = None) -> Policy:
@@ -151,6 +151,7 @@ def _lmaas(options: Options, admission: Admission, ids: Iterator[str]) -> Policy
 
 BUILDERS: Final[dict[str, Callable[[Options, Admission, Iterator[str]], Policy]]] = {
     "lmaas": _lmaas,
+    "fcfs": lambda _, admission, ids: PlainPolicy("fcfs", admission=admission, ids=ids),
     "magnus": lambda o, admission, ids: MagnusPolicy(o.waste_limit, admission=admission, ids=ids),
     "s3": lambda _, admission, ids: S3Policy(admission=admission, ids=ids),
     "fixed": lambda o, admission, ids: FixedPolicy(o.fixed_batch, admission=admission, ids=ids),

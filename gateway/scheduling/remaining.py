@@ -64,26 +64,6 @@ class Lengths:
         remaining: Floats = np.maximum(np.minimum(length, self.max_tokens) - self.generated, 1.0)
         return remaining
 
-    def moments(self) -> tuple[Floats, Floats]:
-        """Mean (n,) and variance (n,) of the tokens still to come.
-
-        Integrals of the survival over each piece from generated + 1 on, in place of the sums over
-        whole steps: exact to about a token.
-        """
-        slopes = np.diff(self._hazards) / np.diff(self._knots)  # (n, 7)
-        slopes = np.concatenate([np.zeros((len(slopes), 1)), slopes], axis=1)
-        knots = np.exp(self._knots[:, :-1])
-        low, high = self.generated[:, None] + 1.0, self.max_tokens[:, None] + 0.5
-        edges = np.concatenate([low, np.clip(knots, low, np.maximum(low, high)), high], axis=1)
-        start, width = edges[:, :-1], np.maximum(np.log(edges[:, 1:] / edges[:, :-1]), 0.0)
-        after = self._hazard(start * (1 + 4 * JUMP))  # (n, 8), past a jump at the start
-        alive = np.exp(np.minimum(self._spent - after, 0.0))
-        area = (alive * start * _grown(1.0 - slopes, width)).sum(axis=1)
-        lever = (alive * start**2 * _grown(2.0 - slopes, width)).sum(axis=1)
-        mean = 0.5 + area
-        square = 0.25 + 2 * (lever - (self.generated + 0.5) * area)
-        return mean, np.maximum(square - mean**2, 0.0)
-
     def _hazard(self, lengths: Floats) -> Floats:
         """-ln P(N ≥ x) of each row at its lengths (n, H)."""
         logs = np.log(np.maximum(lengths, 1.0))
@@ -146,11 +126,3 @@ def _interpolated(x: Floats, knots: Floats, values: Floats) -> Floats:
     apart = 2 * knots[:, -1].max() * np.arange(len(x))[:, None]
     line: Floats = np.interp((x + apart).ravel(), (knots + apart).ravel(), values.ravel())
     return line.reshape(x.shape)
-
-
-def _grown(power: Floats, width: Floats) -> Floats:
-    """∫ e^(power·t) dt for t from 0 to `width`."""
-    flat = np.abs(power) < 1e-12  # noqa: PLR2004 - where the quotient is 0/0
-    safe = np.where(flat, 1.0, power)
-    grown: Floats = np.where(flat, width, np.expm1(safe * width) / safe)
-    return grown

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from math import ceil
 from typing import Final, Literal, TypeAlias
 
-from gateway.scheduling.capacity import NO_CAPACITY, Capacity
+from gateway.scheduling.admission import NO_CAPACITY, Capacity
 from gateway.scheduling.waiting import Quantiles, Running, Waiting
 
 Reservation: TypeAlias = Literal["reserved", "maximum", "held"]

@@ -1,17 +1,17 @@
 """S³ (arXiv 2306.06000): memory reserved for the predicted length, filled largest first."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final
 
 from gateway.scheduling.admission import Admission
 from gateway.scheduling.dispatch import Dispatch
-from gateway.scheduling.oldest_first import OldestFirst
-from gateway.scheduling.waiting import Waiting, WaitingBatch
+from gateway.scheduling.plain import PlainPolicy
+from gateway.scheduling.waiting import Waiting
 
 WINDOW: Final = 64  # oldest requests that are packed
 
 
-class S3Policy(OldestFirst):
+class S3Policy(PlainPolicy):
     """Packs the oldest requests into the free memory, decreasing first fit.
 
     What outgrows its reservation is the engine's supervisor's business.
@@ -22,21 +22,14 @@ class S3Policy(OldestFirst):
 
     def dispatch(self, now_s: float) -> Dispatch | None:
         """All of the oldest that fit, tried from the largest reservation down."""
-        first = self._arrivals.first(WINDOW)
+        first = self._first(WINDOW, now_s)
         oldest = [request for request in first if request.model == first[0].model]
         decreasing = sorted(oldest, key=self._reserved, reverse=True)
         requests = [request for request in decreasing if self.admission.admit([request])]
         if not requests and oldest and self.admission.empty:
             self.admission.force(oldest[0])
             requests = oldest[:1]
-        for request in requests:
-            self.withdraw(request.id)
-        return self._dispatch(requests, now_s) if requests else None
-
-    def waiting(self, now_s: float) -> Sequence[WaitingBatch]:
-        """Every request as a batch of its own, oldest first."""
-        oldest = self._arrivals.first(len(self._arrivals))
-        return [self._shown(request.id, [request], now_s) for request in oldest]
+        return self._started(requests, now_s) if requests else None
 
     def _reserved(self, request: Waiting) -> int:
         return request.prompt_tokens + self.admission.reserve(request)

@@ -4,9 +4,10 @@ Each tenant's counter grows by the tokens it is served, divided by its share; th
 What a request will generate is charged when it starts, as predicted, and settled when it ends.
 """
 
-from collections.abc import Iterator
-from heapq import heapify, heappop, heappush
+from itertools import count
 from typing import Final
+
+from gateway.scheduling.lazy_heap import LazyHeap
 
 GENERATED: Final = 2.0  # a generated token counts as two of the prompt (VTC, section 5)
 
@@ -25,8 +26,10 @@ class Shares:
 
     def __init__(self) -> None:
         self._counters: dict[str, float] = {}
-        self._waiting: set[str] = set()
-        self._heap: list[tuple[float, str]] = []
+        self._serials = count()
+        self._serial_of: dict[str, int] = {}  # of those that wait, one for each change
+        self._waiting: dict[int, str] = {}
+        self._order: LazyHeap[tuple[float, str], str] = LazyHeap(self._waiting)
         self._last = ""
 
     def counter(self, tenant: str) -> float:
@@ -38,51 +41,36 @@ class Shares:
         lowest = self.lowest()
         floor = self.counter(self._last if lowest is None else lowest)
         self._counters[tenant] = max(self.counter(tenant), floor)
-        self._waiting.add(tenant)
-        self._push(tenant)
+        self._place(tenant)
 
     def leave(self, tenant: str) -> None:
         """No request of the tenant waits any more."""
         self._last = tenant
-        self._waiting.discard(tenant)
+        serial = self._serial_of.pop(tenant, None)
+        if serial is not None:
+            del self._waiting[serial]
 
     def charge(self, tenant: str, tokens: float) -> None:
         """Add to a counter, or take from it where a charge was too high."""
         self._counters[tenant] = self.counter(tenant) + tokens
-        if tenant in self._waiting:
-            self._push(tenant)
-
-    def _push(self, tenant: str) -> None:
-        heappush(self._heap, (self._counters[tenant], tenant))
-        if len(self._heap) > 4 * len(self._waiting) + 8:
-            self._heap = [(self._counters[waiting], waiting) for waiting in self._waiting]
-            heapify(self._heap)
+        if tenant in self._serial_of:
+            self._place(tenant)
 
     def lowest(self) -> str | None:
-        """The tenant that waits with the lowest counter; None where nobody waits."""
-        while self._heap:
-            counter, tenant = self._heap[0]
-            if tenant in self._waiting and counter == self._counters[tenant]:
-                return tenant
-            heappop(self._heap)
-        return None
+        """The tenant that waits with the lowest counter; None where none waits."""
+        return self._order.least()
 
-    def lowest_first(self) -> Iterator[str]:
-        """Tenants that wait, lowest counter first. No change while it runs."""
-        taken: list[tuple[float, str]] = []
-        try:
-            while (tenant := self.lowest()) is not None:
-                taken.append(heappop(self._heap))
-                self._drop_repeats(taken[-1])
-                yield tenant
-        finally:
-            for entry in taken:
-                heappush(self._heap, entry)
+    def lowest_first(self) -> list[str]:
+        """Tenants that wait, lowest counter first."""
+        return self._order.first(len(self._waiting))
 
-    def _drop_repeats(self, entry: tuple[float, str]) -> None:
-        while self._heap and self._heap[0] == entry:
-            heappop(self._heap)
+    def _place(self, tenant: str) -> None:
+        self._waiting.pop(self._serial_of.get(tenant, -1), None)
+        serial = self._serial_of[tenant] = next(self._serials)
+        self._waiting[serial] = tenant
+        self._order.push((self._counters[tenant], tenant), serial)
 
     def check(self) -> None:
-        """AssertionError where a waiting tenant is not to be found."""
-        assert self._waiting <= {t for c, t in self._heap if c == self._counters[t]}
+        """AssertionError where a waiting tenant is not to be found by its counter."""
+        assert self._waiting == {serial: tenant for tenant, serial in self._serial_of.items()}
+        assert self.lowest_first() == sorted(self._serial_of, key=lambda t: (self._counters[t], t))

@@ -1,7 +1,6 @@
 """What waits of one tenant, and what of it should go next."""
 
 from collections.abc import Callable, Iterator
-from heapq import heapify, heappop, heappush
 from itertools import takewhile
 from math import inf
 from typing import Final
@@ -10,11 +9,9 @@ from msgspec import Struct
 
 from gateway.scheduling.deadlines import Deadlines, Window
 from gateway.scheduling.dispatch import Reason
-from gateway.scheduling.entry import Entry
-from gateway.scheduling.first_come import FirstCome
-from gateway.scheduling.least import Least
-from gateway.scheduling.length_class import ClassKey, LengthClass, class_of
-from gateway.scheduling.wait_scale import WaitScale
+from gateway.scheduling.first_come import FirstCome, WaitScale
+from gateway.scheduling.lazy_heap import LazyHeap
+from gateway.scheduling.length_class import ClassKey, Entry, LengthClass, class_of
 from gateway.scheduling.waiting import Waiting
 
 TOGETHER: Final = 8  # requests that go in one dispatch at most
@@ -51,13 +48,13 @@ class TenantQueue:
         self._bounds = bounds
         self._names = names
         self._entries: dict[int, Entry] = {}
-        self._arrival = Least(self._entries)
+        self._arrival: LazyHeap[float, Entry] = LazyHeap(self._entries)
         self._classes: dict[ClassKey, LengthClass] = {}
         self._first_come = FirstCome[Entry]()
         self._scale = WaitScale()
-        self._put_back: list[tuple[float, int, Entry]] = []  # by the time they are overdue
-        self._overdue: list[tuple[float, int, Entry]] = []  # by arrival
-        self._deadlines = Deadlines()
+        self._put_back: LazyHeap[float, Entry] = LazyHeap(self._entries)  # by when they are overdue
+        self._overdue: LazyHeap[float, Entry] = LazyHeap(self._entries)  # by arrival
+        self._deadlines = Deadlines(self._entries)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -83,7 +80,6 @@ class TenantQueue:
     def remove(self, entry: Entry, now_s: float) -> None:
         """A request started, or went away. KeyError if it does not wait here."""
         del self._entries[entry.serial]
-        entry.waits = False
         self._first_come.start(entry.cost)
         self._deadlines.remove(entry)
         key = class_of(entry)
@@ -94,11 +90,11 @@ class TenantQueue:
 
     def watch_anew(self, window_of: Callable[[Waiting], Window]) -> None:
         """Take other times at which those that wait become late and hopeless."""
-        self._deadlines = Deadlines()
+        self._deadlines = Deadlines(self._entries)
         for entry in self._entries.values():
             self._deadlines.add(entry, window_of(entry.request))
 
-    def hopeless(self, now_s: float) -> Iterator[Entry]:
+    def hopeless(self, now_s: float) -> list[Entry]:
         """Requests whose deadline cannot be met any more."""
         return self._deadlines.hopeless(now_s)
 
@@ -116,7 +112,7 @@ class TenantQueue:
 
     def first(self, count: int) -> list[Entry]:
         """The `count` requests that arrived first, in that order."""
-        return [self._entries[serial] for serial in self._arrival.first(count)]
+        return self._arrival.first(count)
 
     def batches(self, now_s: float, *, by_arrival: bool) -> list[LengthClass]:
         """The batches that wait, highest rank first, or by the arrival of their oldest."""
@@ -141,29 +137,21 @@ class TenantQueue:
         """Whose turn has come under first come, first served; from then on the bound counts."""
         most_s = self._bounds.max_delay_s
         for entry in self._first_come.due():
-            entry.turn_s = now_s
             self._scale.turned(now_s - entry.request.arrived_s)
-            if most_s is not None and entry.waits:
+            if most_s is not None and entry.serial in self._entries:
                 due_s = now_s + most_s / entry.request.urgency
-                heappush(self._put_back, (due_s, entry.serial, entry))
-        if len(self._put_back) > 2 * len(self._entries) + 64:  # most have started
-            self._put_back = [item for item in self._put_back if item[2].waits]
-            heapify(self._put_back)
+                self._put_back.push(due_s, entry.serial)
 
     def _most_overdue(self, now_s: float) -> Entry | None:
-        while self._put_back and self._put_back[0][0] <= now_s:
-            entry = heappop(self._put_back)[2]
-            heappush(self._overdue, (entry.request.arrived_s, entry.serial, entry))
-        while self._overdue and not self._overdue[0][2].waits:
-            heappop(self._overdue)
-        return self._overdue[0][2] if self._overdue else None
+        for entry in self._put_back.pop_through(now_s):
+            self._overdue.push(entry.request.arrived_s, entry.serial)
+        return self._overdue.least()
 
     def check(self) -> None:
         """AssertionError where the views of the queue disagree."""
         members = {serial for batch in self._classes.values() for serial in batch.members}
         assert members == self._entries.keys()
         assert all(batch.members for batch in self._classes.values())
-        assert all(entry.waits for entry in self._entries.values())
 
 
 def _of_one_model(entries: list[Entry]) -> list[Entry]:

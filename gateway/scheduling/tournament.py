@@ -10,7 +10,7 @@ from heapq import heappop, heappush
 from math import inf, isclose
 from typing import Final
 
-from gateway.scheduling.response_ratio import Line
+from gateway.scheduling.dispatch import Line
 
 NOBODY: Final = -1
 
@@ -70,12 +70,12 @@ class Tournament:
         while heap:
             _, _, node = heappop(heap)
             slot = self._winner[node]
+            yield self._keys[slot]
             while node < self._capacity:  # down to the winner's leaf; those it beat come next
                 node *= 2
                 if self._winner[node] != slot:
                     node += 1
                 self._enter(heap, node ^ 1)
-            yield self._keys[slot]
 
     def _enter(self, heap: list[tuple[float, int, int]], node: int) -> None:
         slot = self._winner[node]

@@ -57,16 +57,9 @@ class WaitingBatch(Struct, frozen=True):
     """A batch as it waits: its requests in order, its serving time S, its ratio R now."""
 
     id: str
-    model: str
     requests: tuple[Waiting, ...]
-    insertable: bool
     serving_s: float
     ratio: float = 1.0
-
-    @property
-    def prompt_tokens(self) -> int:
-        """L(B): the longest prompt."""
-        return max(request.prompt_tokens for request in self.requests)
 
     @property
     def generation_tokens(self) -> float:

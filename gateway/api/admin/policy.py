@@ -15,7 +15,7 @@ from gateway.scheduling.control_loop import Fallback
 from gateway.scheduling.policies import Options
 from gateway.tenancy.scopes import Scope
 
-AdmissionRule: TypeAlias = Literal["own", "peak", "upper", "reserved", "maximum", "held"]
+AdmissionRule: TypeAlias = Literal["own", "peak", "reserved", "maximum", "held"]
 AtLeast0: TypeAlias = Annotated[float, Meta(ge=0)]
 Weight: TypeAlias = Annotated[float, Meta(ge=0, le=100)]
 Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]

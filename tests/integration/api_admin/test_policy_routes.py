@@ -39,7 +39,7 @@ async def test_options_are_changed_one_by_one_and_shown(
 ) -> None:
     before = await policy(client)
     for change in (
-        {"admission": "upper"},
+        {"admission": "reserved"},
         {"max_delay_s": None},
         {"waiting_weight": 0.25, "preempted_share": 0.01},
         {"admission": "own", "max_delay_s": before["max_delay_s"]},
@@ -56,6 +56,7 @@ async def test_options_are_changed_one_by_one_and_shown(
     ("change", "param"),
     [
         ({"admission": "all"}, "admission"),
+        ({"admission": "upper"}, "admission"),
         ({"max_delay_s": -0.1}, "max_delay_s"),
         ({"preempted_share": 1.1}, "preempted_share"),
         ({"waiting_weight": -0.1}, "waiting_weight"),

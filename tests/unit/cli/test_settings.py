@@ -41,6 +41,11 @@ def test_wrong_or_unknown_variable_is_named(name: str, value: str) -> None:
         read_settings({name: value})
 
 
+def test_names_that_are_accepted_are_said_where_another_is_given() -> None:
+    with pytest.raises(StartupFailure, match="accepted are own, peak, reserved, maximum, held"):
+        read_settings({"LMAAS_ADMISSION": "upper"})
+
+
 def test_engine_that_we_start_has_every_setting_as_it_was_given_to_us() -> None:
     given = {
         "LMAAS_KV_TOKENS": "4096",

@@ -12,7 +12,7 @@ def a_batch(*medians: float, serving_s: float = 2.0) -> WaitingBatch:
         Waiting(f"{place} {median}", "m", "t", 10, (median,) * 6, 100, 0.0)
         for place, median in enumerate(medians)
     )
-    return WaitingBatch("b", "m", requests, True, serving_s)
+    return WaitingBatch("b", requests, serving_s)
 
 
 def test_batches_follow_each_other_at_the_present_number_in_flight() -> None:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 
 from gateway.replay.costs import EngineModel, EngineShape, LinearCost
 from gateway.replay.workload import Workload
-from gateway.scheduling.capacity import NO_CAPACITY, Capacity
+from gateway.scheduling.admission import NO_CAPACITY, Capacity
 from gateway.scheduling.dispatch import Dispatch, dispatch_of
 from gateway.scheduling.waiting import Running, Waiting, WaitingBatch
 

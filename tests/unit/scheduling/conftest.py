@@ -7,7 +7,7 @@ from typing import TypeAlias
 import pytest
 from hypothesis import HealthCheck, settings
 
-from gateway.scheduling.entry import Entry
+from gateway.scheduling.length_class import Entry
 from gateway.scheduling.waiting import Quantiles, Running, Waiting
 
 # speed is measured elsewhere: a busy machine fails no property

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from gateway.scheduling.batch import Batch
 from gateway.scheduling.batcher import Batcher
 from gateway.scheduling.waiting import Waiting
-from gateway.scheduling.waste import batch_waste
 
 MakeWaiting = Callable[..., Waiting]
 arrivals = st.lists(
@@ -25,11 +24,21 @@ def ids() -> Iterator[str]:
 
 def waste_if_joined(batch: Batch, request: Waiting, memory_tokens: int) -> float | None:
     members = [*batch.members.values(), request]
-    lengths = [(member.prompt_tokens, member.median) for member in members]
+    lengths = [(member.prompt_tokens, int(member.median)) for member in members]
     tokens = max(prompt for prompt, _ in lengths) + max(generation for _, generation in lengths)
     if not batch.insertable or batch.model != request.model:
         return None
-    return batch_waste(lengths) if len(members) * tokens <= memory_tokens else None
+    if len(members) * tokens > memory_tokens:
+        return None
+    return max(token_reads_wasted(*member, lengths) for member in lengths)
+
+
+def token_reads_wasted(prompt: int, generation: int, batch: list[tuple[int, int]]) -> int:
+    """Padding read while a member generates, and its whole row from then to the last end."""
+    longest = max(prompt for prompt, _ in batch)
+    last = max(generation for _, generation in batch)
+    padding = sum(longest - prompt for _ in range(generation))
+    return padding + sum(step + longest for step in range(generation, last))
 
 
 @given(arrivals, st.integers(1, 3000), st.integers(40, 600))
@@ -84,18 +93,3 @@ def test_same_id_cannot_wait_twice(a_request: MakeWaiting) -> None:
 def test_without_a_waste_limit_each_request_is_its_own_batch(a_request: MakeWaiting) -> None:
     batcher = Batcher(None, 10_000, ids())
     assert len({batcher.add(a_request()).id for _ in range(4)}) == 4
-
-
-@given(st.lists(st.tuples(st.floats(0, 100), st.booleans()), max_size=60))
-def test_first_are_those_who_arrived_first(
-    a_request: MakeWaiting, drawn: list[tuple[float, bool]]
-) -> None:
-    batcher = Batcher(500.0, 300, ids())
-    stay: list[Waiting] = []
-    for arrived_s, leaves in drawn:
-        request = a_request(arrived_s=arrived_s)
-        batcher.add(request)
-        stay.append(request)
-        if leaves:
-            batcher.take([stay.pop(len(stay) // 2).id])
-    assert batcher.first(7) == sorted(stay, key=lambda request: request.arrived_s)[:7]

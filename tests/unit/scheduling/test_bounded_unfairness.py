@@ -1,8 +1,9 @@
 """How much later a request starts than under first come, first served, which is run beside it."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
+from math import inf
 from random import Random
 from typing import TypeAlias
 
@@ -11,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from gateway.scheduling.first_come import FirstCome
 from gateway.scheduling.future_peak import FuturePeak
-from gateway.scheduling.joining_cost import joining_cost
+from gateway.scheduling.joining_cost import joining_cost, risk_adjusted
 from gateway.scheduling.length_aware import LengthAwarePolicy
-from gateway.scheduling.risk import risk_adjusted
-from gateway.scheduling.tenant_queue import Bounds
+from gateway.scheduling.length_class import Entry
+from gateway.scheduling.tenant_queue import Bounds, TenantQueue
 from gateway.scheduling.waiting import Running, Waiting
 
 MakeWaiting: TypeAlias = Callable[..., Waiting]
@@ -27,6 +29,20 @@ loads = st.sampled_from([0.7, 0.95, 1.3, 3.0])
 weights = st.sampled_from([0.0, 0.5, 2.0, 10.0])
 
 
+class Turns(FirstCome[Entry]):
+    """Keeps when the turn of each request came, on the clock of its policy."""
+
+    def __init__(self, policy: LengthAwarePolicy) -> None:
+        super().__init__()
+        self.policy = policy
+        self.turn_s: dict[str, float] = {}
+
+    def due(self) -> Iterator[Entry]:
+        for entry in super().due():
+            self.turn_s[entry.request.id] = self.policy._now_s
+            yield entry
+
+
 class World:
     """One tenant, and an engine that works on one request after another, always at one rate."""
 
@@ -35,18 +51,17 @@ class World:
         admission = FuturePeak(2.0)
         self.policy = LengthAwarePolicy("lmaas", admission=admission, bounds=bounds, ids=ids)
         self.policy.resize(pages, PAGE)
-        self.turn_s: dict[str, float] = {}
+        queue = self.policy._tenants["t"] = TenantQueue(bounds, ids)
+        turns = queue._first_come = Turns(self.policy)
+        self.turn_s = turns.turn_s
         self.started_s: dict[str, float] = {}
 
     def serve(self, requests: list[Waiting]) -> None:
         """The requests in order of arrival."""
         coming, now_s = deque(requests), 0.0
-        entries = {}
         while coming or len(self.policy):
             while coming and coming[0].arrived_s <= now_s:
-                request = coming.popleft()
-                self.policy.arrive(request)
-                entries[request.id] = self.policy._waiting[request.id]
+                self.policy.arrive(coming.popleft())
             found = self.policy.dispatch(now_s)
             if found is None:
                 now_s = coming[0].arrived_s
@@ -55,14 +70,10 @@ class World:
             self.started_s[request.id] = now_s
             end_s = now_s + runs_s(request)
             while coming and coming[0].arrived_s < end_s:
-                another = coming.popleft()
-                self.policy.arrive(another)
-                entries[another.id] = self.policy._waiting[another.id]
+                self.policy.arrive(coming.popleft())
             now_s = end_s
             self.policy.ended(request, int(request.median), now_s)
-        for key, entry in entries.items():
-            assert entry.turn_s is not None
-            self.turn_s[key] = entry.turn_s
+        assert self.turn_s.keys() == {request.id for request in requests}
 
 
 def runs_s(request: Waiting) -> float:
@@ -276,7 +287,7 @@ def test_large_request_starts_in_time_whatever_was_predicted(
         engine.step()
     large = a_request(500, 150, arrived_s=engine.now_s, max_tokens=250, request_id="large")
     engine.policy.arrive(large)
-    entry = engine.policy._waiting["large"]
     drained_s = 200 * STEP_S  # the longest of those that run
     while "large" not in engine.step():
-        assert entry.turn_s is None or engine.now_s <= entry.turn_s + MAX_DELAY_S + drained_s
+        turn_s = engine.world.turn_s.get("large", inf)
+        assert engine.now_s <= turn_s + MAX_DELAY_S + drained_s

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.scheduling.deadlines import Deadlines, Window, window_of
-from gateway.scheduling.entry import Entry
+from gateway.scheduling.length_class import Entry
 from gateway.scheduling.waiting import Quantiles, Waiting
 
 MakeWaiting = Callable[..., Waiting]
@@ -75,10 +75,11 @@ def test_request_without_deadline_is_never_late_nor_hopeless(
 ) -> None:
     window = window_of(a_request(), seconds, trusted=trusted)
     assert window == Window(inf, inf, inf)
-    deadlines, entry = Deadlines(), an_entry(a_request())
+    entry = an_entry(a_request())
+    deadlines = Deadlines({entry.serial: entry})
     deadlines.add(entry, window)
     assert deadlines.late(1e12, 1) is None
-    assert list(deadlines.hopeless(1e12)) == []
+    assert deadlines.hopeless(1e12) == []
 
 
 @given(actions, st.sampled_from([1, 3, 10]))
@@ -109,7 +110,8 @@ def check_against_a_look_at_all(
     drawn: list[tuple[int, tuple[float | None, int, float | None] | None, int]],
     factor: int,
 ) -> None:
-    deadlines, now_s = Deadlines(), 0.0
+    here, now_s = dict[int, Entry](), 0.0
+    deadlines = Deadlines(here)
     known: list[tuple[Entry, Window]] = []
     told: list[Entry] = []
     for passed_s, new, place in drawn:
@@ -118,19 +120,21 @@ def check_against_a_look_at_all(
             deadline_s, slack, start_by_s = new
             request = a_request(generation=10 * slack, deadline_s=deadline_s, start_by_s=start_by_s)
             entry = an_entry(request)
+            here[entry.serial] = entry
             known.append((entry, window_of(request, seconds, trusted=bool(slack % 3))))
             deadlines.add(*known[-1])
         elif known:
             gone = known[place % len(known)][0]
-            gone.waits = False
+            here.pop(gone.serial, None)
             deadlines.remove(gone)
-        late = [e for e, window in known if e.waits and window.late_s <= now_s <= window.unlikely_s]
+        waits = [(entry, window) for entry, window in known if entry.serial in here]
+        late = [e for e, window in waits if window.late_s <= now_s <= window.unlikely_s]
         soonest = min(late, key=lambda e: (e.request.deadline_s, e.serial), default=None)
-        waiting = sum(e.waits for e, _ in known) * factor
+        waiting = len(here) * factor
         few = len(late) <= 1 or 4 * len(late) <= waiting
         assert deadlines.late(now_s, waiting) is (soonest if few else None)
-        found = list(deadlines.hopeless(now_s))
-        due = [e for e, window in known if e.waits and window.hopeless_s < now_s]
+        found = deadlines.hopeless(now_s)
+        due = [e for e, window in waits if window.hopeless_s < now_s]
         assert {e.serial for e in found} == {e.serial for e in due if e not in told}
         assert len(found) == len({e.serial for e in found})
         told += found
@@ -140,19 +144,18 @@ def check_against_a_look_at_all(
 def test_those_gone_are_forgotten_long_before_their_time(
     a_request: MakeWaiting, an_entry: MakeEntry, waiting: int
 ) -> None:
-    deadlines, here = Deadlines(), list[Entry]()
+    here = dict[int, Entry]()
+    deadlines = Deadlines(here)
     for _ in range(5_000):
-        here.append(an_entry(a_request(deadline_s=1e6)))
-        deadlines.add(here[-1], Window(1e6 - 9, 1e6 - 5, 1e6 - 1))
+        entry = an_entry(a_request(deadline_s=1e6))
+        here[entry.serial] = entry
+        deadlines.add(entry, Window(1e6 - 9, 1e6 - 5, 1e6 - 1))
         if len(here) > waiting:
-            gone = here.pop(len(here) // 2)
-            gone.waits = False
-            deadlines.remove(gone)
+            deadlines.remove(here.pop([*here][len(here) // 2]))
         heaps = (
             deadlines._becoming_late,
             deadlines._becoming_unlikely,
             deadlines._becoming_hopeless,
         )
-        assert all(len(heap) <= 2 * waiting + 40 for heap in heaps)
-    told = list(deadlines.hopeless(1e6))
-    assert {e.serial for e in told} == {e.serial for e in here}
+        assert all(len(heap._heap) <= 2 * waiting + 40 for heap in heaps)
+    assert {e.serial for e in deadlines.hopeless(1e6)} == here.keys()

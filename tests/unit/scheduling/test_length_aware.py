@@ -11,17 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.scheduling.capacity import Capacity
+from gateway.scheduling.admission import Capacity
 from gateway.scheduling.deadlines import window_of
 from gateway.scheduling.dispatch import Dispatch
-from gateway.scheduling.entry import Entry
 from gateway.scheduling.future_peak import FuturePeak
-from gateway.scheduling.joining_cost import joining_cost
+from gateway.scheduling.joining_cost import joining_cost, risk_adjusted
 from gateway.scheduling.length_aware import SHORT, LengthAwarePolicy
-from gateway.scheduling.length_class import WIDTH, ClassKey, class_of
+from gateway.scheduling.length_class import WIDTH, ClassKey, Entry, class_of
 from gateway.scheduling.marginal import EVERY, LEAST
 from gateway.scheduling.remaining import LEVELS
-from gateway.scheduling.risk import risk_adjusted
 from gateway.scheduling.serving_time import ServingTime
 from gateway.scheduling.tenant_queue import Bounds, TenantQueue
 from gateway.scheduling.waiting import Quantiles, Running, Waiting
@@ -224,15 +222,18 @@ def told(request: Waiting, quantiles: Quantiles) -> Running:
 
 def peak_of(policy: LengthAwarePolicy, running: list[Running]) -> float:
     assert isinstance(policy.admission, FuturePeak)
-    policy.admission.refresh(running)
-    return policy.admission.peak()
+    return peak_once_refreshed(policy.admission, running)
 
 
 def exact_peak(running: list[Running]) -> float:
     admission = FuturePeak(2.0)
     admission.resize(Capacity(2_000, 8))
+    return peak_once_refreshed(admission, running)
+
+
+def peak_once_refreshed(admission: FuturePeak, running: list[Running]) -> float:
     admission.refresh(running)
-    return admission.peak()
+    return admission._peak(admission._mean, admission._variance)
 
 
 def test_few_requests_go_in_order_of_arrival(a_request: MakeWaiting) -> None:

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.scheduling.entry import Entry
-from gateway.scheduling.length_class import WIDTH, LengthClass, class_of
+from gateway.scheduling.length_class import WIDTH, Entry, LengthClass, class_of
 from gateway.scheduling.waiting import Waiting
 
 MakeWaiting = Callable[..., Waiting]

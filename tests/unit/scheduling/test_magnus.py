@@ -13,7 +13,7 @@ from gateway.scheduling.policies import LockstepPolicy
 from gateway.scheduling.reserved import SumOfReservations
 from gateway.scheduling.serving_time import ServingTime
 from gateway.scheduling.waiting import Waiting
-from gateway.scheduling.waste import batch_waste
+from gateway.scheduling.waste import row_reads
 
 MakeWaiting: TypeAlias = Callable[..., Waiting]
 PHI = 2_000.0
@@ -31,6 +31,12 @@ def dispatched(policy: MagnusPolicy, now_s: float) -> tuple[Waiting, ...]:
     found = policy.dispatch(now_s)
     assert found is not None
     return found.requests
+
+
+def waste(lengths: list[tuple[int, float]]) -> float:
+    """WMA: the reads of a row as long as the longest, less those of the shortest alone."""
+    longest = row_reads(max(p for p, _ in lengths), max(g for _, g in lengths))
+    return longest - min(row_reads(*member) for member in lengths)
 
 
 def end(policy: MagnusPolicy, requests: Sequence[Waiting]) -> None:
@@ -73,7 +79,7 @@ def test_batch_keeps_below_waste_and_memory(
         lengths = [(request.prompt_tokens, request.median) for request in batch]
         longest = max(p for p, _ in lengths) + max(g for _, g in lengths)
         assert len(batch) == 1 or len(batch) * longest <= tokens
-        assert batch_waste(lengths) < PHI
+        assert waste(lengths) < PHI
         end(policy, batch)
 
 
@@ -101,7 +107,8 @@ def test_batch_out_of_memory_waits_again_as_two_that_nobody_joins(
     assert policy.admission.empty
     policy.arrive(a_request(arrived_s=9.0))
     policy.check()
-    waiting = {batch.requests: batch.insertable for batch in policy.waiting(9.0)}
+    insertable = {key: batch.insertable for key, batch in policy._batcher.batches.items()}
+    waiting = {batch.requests: insertable[batch.id] for batch in policy.waiting(9.0)}
     assert waiting == {
         failed[:2]: False,
         failed[2:]: False,
@@ -109,6 +116,15 @@ def test_batch_out_of_memory_waits_again_as_two_that_nobody_joins(
     }
     assert len(policy) == 6
     assert dispatched(policy, 10.0) in (failed[:2], failed[2:])
+
+
+def test_halves_started_in_time_and_are_not_given_up(a_request: MakeWaiting) -> None:
+    policy = a_policy()
+    for _ in range(4):
+        policy.arrive(a_request(start_by_s=9.0))
+    policy.halve(dispatched(policy, 8.0))
+    assert policy.give_up(10.0) == []
+    assert len(policy) == 4
 
 
 def test_only_two_or_more_can_be_halved(a_request: MakeWaiting) -> None:

@@ -56,20 +56,6 @@ def test_alive_is_the_survival_given_what_was_generated(
     assert not alive[len(exact) :].any()
 
 
-@given(quantiles, generated)
-def test_moments_are_those_of_the_whole_distribution(
-    a_sequence: MakeRunning, drawn: Quantiles, spent: int
-) -> None:
-    sequence = a_sequence(quantiles=drawn, generated=spent, max_tokens=MAX_TOKENS)
-    steps = range(1, MAX_TOKENS - spent + 1)
-    alive = [still_running(step, spent, drawn) for step in steps]
-    mean = sum(alive)
-    square = sum((2 * step - 1) * share for step, share in zip(steps, alive, strict=True))
-    got, variance = (float(moment[0]) for moment in Lengths.of([sequence]).moments())
-    assert got == pytest.approx(mean, rel=0.05, abs=1.0)
-    assert variance**0.5 == pytest.approx(max(square - mean**2, 0) ** 0.5, rel=0.08, abs=1.5)
-
-
 @given(quantiles, generated, st.sampled_from([0.5, 0.9, 0.95, 0.99]))
 def test_remaining_quantile_is_outlived_as_often_as_it_says(
     a_sequence: MakeRunning, drawn: Quantiles, spent: int, level: float

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.scheduling.capacity import Capacity
+from gateway.scheduling.admission import Capacity
 from gateway.scheduling.reserved import REFRESH, Reservation, SumOfReservations
 from gateway.scheduling.waiting import Running, Waiting
 

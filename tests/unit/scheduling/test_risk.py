@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.scheduling.risk import BELOW, BETA, risk_adjusted, risk_of
+from gateway.scheduling.joining_cost import BELOW, BETA, risk_adjusted, risk_of
 from gateway.scheduling.waiting import Quantiles, Waiting
 
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95)

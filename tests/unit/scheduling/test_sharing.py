@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.scheduling.future_peak import FuturePeak
+from gateway.scheduling.joining_cost import risk_of
 from gateway.scheduling.length_aware import LengthAwarePolicy
-from gateway.scheduling.risk import risk_of
 from gateway.scheduling.shares import service
 from gateway.scheduling.tenant_queue import TOGETHER, Bounds
 from gateway.scheduling.waiting import Waiting

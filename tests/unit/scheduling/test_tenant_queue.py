@@ -1,6 +1,6 @@
 """What of one tenant should go next, against a look at all of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 from math import exp, floor, inf, log
 from random import Random
@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.scheduling.deadlines import MOST_LATE, Window
-from gateway.scheduling.entry import Entry
-from gateway.scheduling.length_class import WIDTH, ClassKey, LengthClass
+from gateway.scheduling.first_come import FADE, KEEP, LEAST_S, MOST_RUNS, MOST_WAITS, FirstCome
+from gateway.scheduling.length_class import WIDTH, ClassKey, Entry, LengthClass
 from gateway.scheduling.tenant_queue import TOGETHER, Bounds, Candidates, TenantQueue
-from gateway.scheduling.wait_scale import FADE, KEEP, LEAST_S, MOST_RUNS, MOST_WAITS
 from gateway.scheduling.waiting import Waiting
 
 MakeWaiting = Callable[..., Waiting]
@@ -31,6 +30,25 @@ bounds_of = st.builds(
 
 def a_queue(bounds: Bounds = UNBOUND) -> TenantQueue:
     return TenantQueue(bounds, map("b{}".format, count(1)))
+
+
+class Turns(FirstCome[Entry]):
+    """Keeps whose turn has come, in that order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.come: list[Entry] = []
+
+    def due(self) -> Iterator[Entry]:
+        for entry in super().due():
+            self.come.append(entry)
+            yield entry
+
+
+def watched(queue: TenantQueue) -> list[Entry]:
+    """Whose turn has come in a queue that is new."""
+    turns = queue._first_come = Turns()
+    return turns.come
 
 
 def filled(
@@ -66,6 +84,7 @@ class Plain:
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
         self.all: list[Entry] = []
+        self.gone: set[int] = set()
         self.windows: dict[int, Window] = {}
         self.turn_s: dict[int, float] = {}
         self.waits_s: list[float] = []  # at their turns, in that order
@@ -73,7 +92,7 @@ class Plain:
 
     @property
     def here(self) -> list[Entry]:
-        return [entry for entry in self.all if entry.waits]
+        return [entry for entry in self.all if entry.serial not in self.gone]
 
     @property
     def mean_s(self) -> float:
@@ -99,6 +118,10 @@ class Plain:
         self.all.append(entry)
         most_s = min(MOST_RUNS * self.mean_s, MOST_WAITS * self.longest_s)
         return entry.request.arrived_s - min(entry.serving_s, most_s)
+
+    def leave(self, entry: Entry) -> None:
+        self.gone.add(entry.serial)
+        self.started += entry.cost
 
     def note_turns(self, now_s: float) -> None:
         before = 0.0
@@ -141,7 +164,6 @@ class Plain:
     def check_all(self, queue: TenantQueue, now_s: float) -> None:
         queue.check()
         assert len(queue) == len(self.here)
-        assert {e.serial: e.turn_s for e in self.all if e.turn_s is not None} == self.turn_s
         assert queue.a_second == pytest.approx(self.a_second)
         if self.here:
             for by_arrival in (False, True):
@@ -197,6 +219,7 @@ def test_next_are_the_overdue_then_the_late_then_the_highest(
     a_request: MakeWaiting, an_entry: MakeEntry, bounds: Bounds, seed: int, pressing: float
 ) -> None:
     random, queue, plain, now_s = Random(seed), a_queue(bounds), Plain(bounds), 0.0
+    turns = watched(queue)
     for _ in range(30):
         now_s += random.choice([0, 0, 1, 2, 5])
         if random.random() < 0.65:
@@ -216,8 +239,9 @@ def test_next_are_the_overdue_then_the_late_then_the_highest(
         elif plain.here:
             gone = random.choice([next_of(queue, now_s).entries[0], random.choice(plain.here)])
             queue.remove(gone, now_s)
-            plain.started += gone.cost
+            plain.leave(gone)
         plain.note_turns(now_s)
+        assert [entry.serial for entry in turns] == [*plain.turn_s]
         plain.check_all(queue, now_s)
 
 
@@ -336,12 +360,13 @@ def test_late_ones_go_earliest_deadline_first(a_request: MakeWaiting, an_entry: 
 
 def test_turns_come_as_work_starts(a_request: MakeWaiting, an_entry: MakeEntry) -> None:
     queue = a_queue()
+    turns = watched(queue)
     long, short, last = filled(queue, a_request, an_entry, [500.0, 100.0, 300.0])
     queue.remove(last, 4.0)  # 300 of the 500 before the short one
     queue.remove(short, 5.0)
-    assert [entry.turn_s for entry in (long, short, last)] == [0.0, None, None]
+    assert turns == [long]
     queue.remove(long, 7.0)
-    assert [entry.turn_s for entry in (long, short, last)] == [0.0, 7.0, 7.0]
+    assert turns == [long, short, last]
     assert not queue
 
 
@@ -367,7 +392,7 @@ def test_those_that_started_are_forgotten_long_before_they_were_overdue(
         entry = an_entry(a_request(arrived_s=float(place)))
         queue.add(entry, NEVER, float(place))
         queue.remove(entry, float(place))
-        assert len(queue._put_back) <= 100
+        assert len(queue._put_back._heap) <= 100
     assert next_of(queue, 999_999.0).reason == "rank"
     assert next_of(queue, 1e6) == Candidates([stays], "overdue")
 
@@ -384,9 +409,9 @@ def test_hopeless_are_told_once_and_not_once_started(
     queue = a_queue()
     first, second, third = filled(queue, a_request, an_entry, [1.0] * 3, Window(5.0, inf, 9.0))
     queue.remove(first, 6.0)
-    assert list(queue.hopeless(9.0)) == []
-    assert list(queue.hopeless(9.1)) == [second, third]
-    assert list(queue.hopeless(99.0)) == []
+    assert queue.hopeless(9.0) == []
+    assert queue.hopeless(9.1) == [second, third]
+    assert queue.hopeless(99.0) == []
 
 
 def test_classes_that_emptied_are_gone(a_request: MakeWaiting, an_entry: MakeEntry) -> None:

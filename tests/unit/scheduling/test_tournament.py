@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.scheduling.response_ratio import Line, ratio_line, response_ratio
+from gateway.scheduling.dispatch import Line, ratio_line, response_ratio
 from gateway.scheduling.tournament import Tournament
 
 lines = st.builds(

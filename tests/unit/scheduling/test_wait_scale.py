@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.scheduling.wait_scale import FADE, KEEP, LEAST_S, MOST_RUNS, MOST_WAITS, WaitScale
+from gateway.scheduling.first_come import FADE, KEEP, LEAST_S, MOST_RUNS, MOST_WAITS, WaitScale
 
 seconds = st.one_of(st.sampled_from([0.0, 1e-6, 1.0]), st.floats(0, 1e4))
 events = st.lists(st.tuples(st.sampled_from(["arrived", "turned"]), seconds), max_size=60)
