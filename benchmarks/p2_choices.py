@@ -15,10 +15,11 @@ from benchmarks.p2_version import Version, fit_on
 from benchmarks.places import CACHE
 from gateway.evaluation.arrivals import Requests
 from gateway.evaluation.scoring import rms
-from gateway.prediction.evaluation import MEDIAN, kendall_tau
+from gateway.prediction.evaluation import kendall_tau
 from gateway.prediction.quantiles import QuantileModel
 from gateway.prediction.statistics import expected_log
 from gateway.prediction.text import MEANING, SKETCH
+from gateway.quantiles import MEDIAN
 
 TOKENS: Final = (32, 64)
 NONE: Final = "cues alone"

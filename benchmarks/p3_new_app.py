@@ -27,7 +27,7 @@ from gateway.evaluation.scoring import log_errors, rms
 from gateway.prediction.adaptation import Adaptation
 from gateway.prediction.newcomer import NewcomerModel, fit_newcomer
 from gateway.prediction.quantiles import from_log1p
-from gateway.prediction.survival import Floats
+from gateway.quantiles import Floats
 
 OUTCOMES: Final = (10, 25, 50, 100)
 ORDERS: Final = 5

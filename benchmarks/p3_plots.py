@@ -21,7 +21,7 @@ from gateway.evaluation.plots import BLUE, DOTS_PER_INCH, ORANGE
 from gateway.evaluation.scoring import rms
 from gateway.pictures import LINE, LOOK
 from gateway.prediction.schedule import Schedule
-from gateway.prediction.survival import Floats
+from gateway.quantiles import Floats
 
 PALE: Final = "#c9d6e3"
 

@@ -7,7 +7,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from gateway.evaluation.scoring import POOLED, rms
-from gateway.prediction.survival import Floats
+from gateway.quantiles import Floats
 
 DRAWS: Final = 2_000
 SEED: Final = 1

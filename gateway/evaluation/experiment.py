@@ -24,7 +24,7 @@ from gateway.evaluation.scoring import Scores, log_errors, score_apps
 from gateway.evaluation.sentences import Sentences, Tell
 from gateway.evaluation.vectors import TextVectors
 from gateway.prediction.fitting import LEAST_ROWS
-from gateway.prediction.survival import Floats
+from gateway.quantiles import Floats
 
 OURS: Final = "ours"
 BASELINES: Final = (INPUT_LENGTH, APP_MEAN, LINE, MAGNUS)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from gateway.evaluation.forecast import Forecast
 from gateway.prediction.evaluation import kendall_tau, pinballs
-from gateway.prediction.survival import Floats
+from gateway.quantiles import Floats
 
 POOLED: Final = "pooled"
 Z: Final = 1.959964  # of a 95 % interval

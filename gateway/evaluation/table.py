@@ -11,7 +11,7 @@ from gateway.evaluation.bootstrap import Difference
 from gateway.evaluation.experiment import OURS, Summary
 from gateway.evaluation.midflight import Midflight
 from gateway.evaluation.scoring import POOLED, Scores
-from gateway.prediction.messages import LEVELS
+from gateway.quantiles import LEVELS
 
 WIDTH: Final = 112  # columns that the widest table needs
 NEW: Final = "*"  # behind the name of an app that was not trained on

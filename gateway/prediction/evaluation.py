@@ -8,11 +8,8 @@ from typing import Final
 import numpy as np
 from msgspec import Struct
 
-from gateway.prediction.messages import LEVELS
-from gateway.prediction.survival import Floats
+from gateway.quantiles import LEVELS, MEDIAN, P90, Floats
 
-MEDIAN: Final = LEVELS.index(0.5)
-P90: Final = LEVELS.index(0.9)
 BLOCK: Final = 512
 
 

@@ -1,11 +1,12 @@
 """What the gateway asks its predictor, and what it is told."""
 
-from typing import Final
 from uuid import UUID
 
 from msgspec import Struct, field
 
-LEVELS: Final = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95)  # τ of the quantile heads
+from gateway.quantiles import LEVELS, MEDIAN, P90
+
+__all__ = ["LEVELS", "Embeddings", "Prediction", "Question"]
 
 
 class Question(Struct, frozen=True, kw_only=True):
@@ -55,9 +56,9 @@ class Prediction(Struct, frozen=True, kw_only=True):
     @property
     def median(self) -> float:
         """The statistic for order, WMA and serving time."""
-        return self.quantiles[2]
+        return self.quantiles[MEDIAN]
 
     @property
     def upper(self) -> float:
         """The statistic for memory: the 0.9 quantile."""
-        return self.quantiles[4]
+        return self.quantiles[P90]

@@ -20,9 +20,9 @@ from gateway.prediction.artefact import (
 )
 from gateway.prediction.calibration import NO_SCORES
 from gateway.prediction.features import FEATURE_VERSION, INPUTS
-from gateway.prediction.messages import LEVELS
 from gateway.prediction.registry import Registry
 from gateway.prediction.runs import TrainingRuns
+from gateway.quantiles import LEVELS
 from models import Predictor
 
 Client = httpx.AsyncClient

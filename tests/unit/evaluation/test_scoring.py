@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.evaluation.forecast import Forecast
 from gateway.evaluation.scoring import POOLED, score, score_apps, wilson
-from gateway.prediction.messages import LEVELS
+from gateway.quantiles import LEVELS
 
 ROWS = st.lists(
     st.tuples(

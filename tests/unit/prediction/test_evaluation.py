@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
 from gateway.prediction.evaluation import BLOCK, evaluate, kendall_tau, pinball
-from gateway.prediction.messages import LEVELS
+from gateway.quantiles import LEVELS
 
 PAIRS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=2, max_size=40)
 
