@@ -63,6 +63,7 @@ class Generations:
         self._ids = _batch_ids()
         self._policies: dict[PolicyName, Policy] = {}
         self.metrics = Metrics()
+        self.metrics.count_predictions(predictor.counts.by_source)
         self.dispatcher = Dispatcher(
             model,
             self._policy(policy),

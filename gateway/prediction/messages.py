@@ -1,12 +1,16 @@
 """What the gateway asks its predictor, and what it is told."""
 
+from typing import Final
 from uuid import UUID
 
 from msgspec import Struct, field
 
 from gateway.quantiles import LEVELS, MEDIAN, P90
 
-__all__ = ["LEVELS", "Embeddings", "Prediction", "Question"]
+__all__ = ["LEVELS", "SOURCES", "Embeddings", "Prediction", "Question"]
+
+SOURCES: Final = ("model", "app", "tenant", "global", "prior")
+"""Where a prediction comes from: a version, else the nearest history, else nothing but a prior."""
 
 
 class Question(Struct, frozen=True, kw_only=True):
@@ -39,9 +43,8 @@ class Prediction(Struct, frozen=True, kw_only=True):
 
     All lie within 1 … max_tokens.
 
-    `source` tells where they come from: `model`, else the nearest history (`app`, `tenant`,
-    `global`), else `prior`. Features and embeddings are kept with the outcome for training; the
-    embeddings may still be on their way.
+    `source` is one of `SOURCES`. Features and embeddings are kept with the outcome for training;
+    the embeddings may still be on their way.
     """
 
     quantiles: tuple[float, float, float, float, float, float]
