@@ -32,7 +32,9 @@ def _against_baselines(off: Summary) -> Iterator[Target]:
     pooled = magnus.pop(POOLED)
     behind = sum(each.low > 0 for each in magnus.values())
     worst = max(each.ours / each.theirs for app, each in line.items() if app != POOLED)
-    yield target("log-RMSE below input length", 1 - ours.log_rmse / simple.log_rmse, LOG_GAIN)
+    yield target(
+        "log-RMSE below input length", 1 - ours.log_rmse_mean / simple.log_rmse_mean, LOG_GAIN
+    )
     yield target(
         "token RMSE below input length", 1 - ours.token_rmse / simple.token_rmse, TOKEN_GAIN
     )
@@ -59,5 +61,5 @@ def _in_itself(off: Summary) -> Iterator[Target]:
 def _history(off: Summary, on: Summary | None) -> Target:
     ratio = None
     if on is not None:
-        ratio = on.scores[OURS][POOLED].log_rmse / off.scores[OURS][POOLED].log_rmse
+        ratio = on.scores[OURS][POOLED].log_rmse_mean / off.scores[OURS][POOLED].log_rmse_mean
     return target("log-RMSE with history over without", ratio, 1, "at most")

@@ -299,7 +299,7 @@ def _choice_rows(found: Found) -> Iterator[Row]:
             "p50_us": cost and cost.p50_us,
             "p99_us": cost and cost.p99_us,
             "τ": worth.tau,
-            "log_rmse": worth.log_rmse,
+            "log_rmse_mean": worth.log_rmse_mean,
         }
 
 

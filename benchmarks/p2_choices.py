@@ -14,11 +14,11 @@ from benchmarks.p2_parts import minilm
 from benchmarks.p2_version import Version, fit_on
 from benchmarks.places import CACHE
 from gateway.evaluation.arrivals import Requests
-from gateway.evaluation.scoring import rms
-from gateway.prediction.evaluation import MEDIAN, kendall_tau
+from gateway.prediction.evaluation import kendall_tau, rms
 from gateway.prediction.quantiles import QuantileModel
 from gateway.prediction.statistics import expected_log
 from gateway.prediction.text import MEANING, SKETCH
+from gateway.quantiles import MEDIAN
 
 TOKENS: Final = (32, 64)
 NONE: Final = "cues alone"
@@ -35,7 +35,7 @@ class Worth(Struct, frozen=True):
 
     name: str
     tau: float
-    log_rmse: float
+    log_rmse_mean: float
 
 
 def worths(version: Version, threads: int, tell: Tell) -> Iterator[Worth]:

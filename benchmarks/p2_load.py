@@ -20,7 +20,7 @@ from gateway.evaluation.corpus import Line
 from gateway.evaluation.lengths import count_words
 from gateway.prediction.messages import Question
 from gateway.prediction.predictor import LengthPredictor
-from gateway.prediction.survival import Floats
+from gateway.quantiles import Floats
 
 TICK_S: Final = 0.001
 NEW_APPS: Final = 20

@@ -22,9 +22,9 @@ from gateway.prediction.kernel import AppKernel, place_texts
 from gateway.prediction.lines import grouped
 from gateway.prediction.newcomer import NewcomerModel
 from gateway.prediction.quantiles import QuantileModel
-from gateway.prediction.survival import Floats
 from gateway.prediction.text import TextEncoder
 from gateway.prediction.trees import Table, Trees, read_trees
+from gateway.quantiles import Floats
 
 BATCH: Final = 32
 SINGLES: Final = 1_000

@@ -17,7 +17,7 @@ from gateway.prediction.artefact import encode
 from gateway.prediction.fitting import artefact_of
 from gateway.prediction.inputs import Inputs
 from gateway.prediction.quantiles import Fitted, QuantileModel, fit
-from gateway.prediction.survival import Floats
+from gateway.quantiles import Floats
 
 MODEL: Final = "P2"
 MODEL_HASH: Final = "of a model that is not there"

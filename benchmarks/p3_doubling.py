@@ -11,8 +11,8 @@ from benchmarks.p3_switch import tau
 from benchmarks.p3_world import Asked, Version, back, replay, rolling
 from benchmarks.report import Row
 from gateway.evaluation.arrivals import Requests
-from gateway.prediction.evaluation import MEDIAN, kendall_tau
-from gateway.prediction.survival import Floats
+from gateway.prediction.evaluation import kendall_tau
+from gateway.quantiles import MEDIAN, Floats
 
 BEFORE: Final = 300
 AFTER: Final = 700

@@ -23,11 +23,12 @@ from benchmarks.p3_world import (
 from benchmarks.report import Row
 from gateway.evaluation.arrivals import Requests
 from gateway.evaluation.baselines import input_length
-from gateway.evaluation.scoring import log_errors, rms
+from gateway.evaluation.scoring import log_errors
 from gateway.prediction.adaptation import Adaptation
+from gateway.prediction.evaluation import rms
 from gateway.prediction.newcomer import NewcomerModel, fit_newcomer
 from gateway.prediction.quantiles import from_log1p
-from gateway.prediction.survival import Floats
+from gateway.quantiles import Floats
 
 OUTCOMES: Final = (10, 25, 50, 100)
 ORDERS: Final = 5

@@ -18,10 +18,10 @@ from benchmarks.p3_switch import BEFORE as BEFORE_SWITCH
 from benchmarks.p3_switch import Switch
 from benchmarks.p3_world import PROMISED, TOLERANCE, WINDOW
 from gateway.evaluation.plots import BLUE, DOTS_PER_INCH, ORANGE
-from gateway.evaluation.scoring import rms
 from gateway.pictures import LINE, LOOK
+from gateway.prediction.evaluation import rms
 from gateway.prediction.schedule import Schedule
-from gateway.prediction.survival import Floats
+from gateway.quantiles import Floats
 
 PALE: Final = "#c9d6e3"
 

@@ -13,9 +13,8 @@ from gateway.evaluation.arrivals import MAX_TOKENS, TENANT, Requests
 from gateway.history.record import Record
 from gateway.prediction.drift import DriftMonitor
 from gateway.prediction.features import FEATURE_VERSION
-from gateway.prediction.messages import LEVELS
 from gateway.prediction.schedule import Schedule
-from gateway.prediction.survival import Bools, Floats
+from gateway.quantiles import LEVELS, Bools, Floats
 
 BEFORE: Final = 1_000
 AFTER: Final = 1_500

@@ -24,7 +24,7 @@ from benchmarks.p3_world import (
 from benchmarks.report import Row
 from gateway.evaluation.arrivals import Requests
 from gateway.prediction.evaluation import kendall_tau
-from gateway.prediction.survival import Bools, Floats
+from gateway.quantiles import Bools, Floats
 
 BEFORE: Final = 500
 AFTER: Final = 1_000

@@ -12,11 +12,10 @@ from gateway.evaluation.arrivals import MAX_TOKENS, Requests, app_id
 from gateway.evaluation.ours import scores
 from gateway.prediction.adaptation import Adaptation, Told
 from gateway.prediction.calibration import NO_SCORES, Scores
-from gateway.prediction.evaluation import MEDIAN, P90
 from gateway.prediction.fitting import HELD_OUT
 from gateway.prediction.quantiles import QuantileModel, fit
 from gateway.prediction.statistics import expected_log
-from gateway.prediction.survival import Bools, Floats
+from gateway.quantiles import MEDIAN, P90, Bools, Floats
 
 Rows = NDArray[np.intp]
 

@@ -17,7 +17,7 @@ from gateway.prediction.features import features
 from gateway.prediction.habits import Habits, Outcome
 from gateway.prediction.inputs import Inputs
 from gateway.prediction.messages import Question
-from gateway.prediction.survival import Floats
+from gateway.quantiles import Floats
 
 MAX_TOKENS: Final = 16_384  # of every request; longer than any answer of 8,000 characters
 TENANT: Final = uuid5(NAMESPACE_URL, "lmaas:evaluation")

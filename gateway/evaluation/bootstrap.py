@@ -6,8 +6,9 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from gateway.evaluation.scoring import POOLED, rms
-from gateway.prediction.survival import Floats
+from gateway.evaluation.scoring import POOLED
+from gateway.prediction.evaluation import rms
+from gateway.quantiles import Floats
 
 DRAWS: Final = 2_000
 SEED: Final = 1

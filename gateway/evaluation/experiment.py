@@ -24,10 +24,9 @@ from gateway.evaluation.scoring import Scores, log_errors, score_apps
 from gateway.evaluation.sentences import Sentences, Tell
 from gateway.evaluation.vectors import TextVectors
 from gateway.prediction.fitting import LEAST_ROWS
-from gateway.prediction.survival import Floats
+from gateway.quantiles import Floats
 
 OURS: Final = "ours"
-BASELINES: Final = (INPUT_LENGTH, APP_MEAN, LINE, MAGNUS)
 
 
 class Wanted(Struct, frozen=True, kw_only=True):

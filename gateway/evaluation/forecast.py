@@ -6,11 +6,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.prediction.evaluation import MEDIAN, P90
-from gateway.prediction.messages import LEVELS
 from gateway.prediction.quantiles import from_log1p
 from gateway.prediction.statistics import expected_log, expected_tokens
-from gateway.prediction.survival import Floats
+from gateway.quantiles import LEVELS, MEDIAN, P90, Bools, Floats
 
 LEAST_OWN: Final = 50  # residuals of an app; below, those of all apps stand in
 
@@ -46,7 +44,7 @@ class Forecast:
         """The 0.9 quantile in tokens, (n,)."""
         return np.asarray(np.exp(self.log_quantiles[:, P90]))
 
-    def rows(self, which: NDArray[np.bool_]) -> "Forecast":
+    def rows(self, which: Bools) -> "Forecast":
         """The part of some requests."""
         return Forecast(
             log_quantiles=self.log_quantiles[which],

@@ -13,7 +13,7 @@ from sklearn.ensemble import RandomForestRegressor
 from gateway.evaluation.arrivals import Requests
 from gateway.evaluation.forecast import Forecast, around
 from gateway.evaluation.sentences import Sentences
-from gateway.prediction.survival import Floats
+from gateway.quantiles import Floats
 
 NAME: Final = "Magnus"
 APP_DIMS: Final = 4

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from gateway.evaluation.arrivals import MAX_TOKENS
 from gateway.evaluation.forecast import Forecast
 from gateway.evaluation.scoring import POOLED
-from gateway.prediction.survival import Floats
+from gateway.quantiles import Floats
 from gateway.scheduling.remaining import Lengths
 
 SHARES: Final = (0.25, 0.5)  # of the true generation

@@ -11,7 +11,7 @@ from gateway.prediction.adaptation import Adaptation, Told
 from gateway.prediction.calibration import Scores, first_scores
 from gateway.prediction.quantiles import Predicted, QuantileModel, fit
 from gateway.prediction.statistics import expected_log
-from gateway.prediction.survival import Floats
+from gateway.quantiles import Floats
 
 HELD_OUT: Final = 0.15  # the newest of what is learned from: calibration begins with their scores
 

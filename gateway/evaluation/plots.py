@@ -79,7 +79,7 @@ def _errors(run: Run) -> Figure:
     figure = _figure(11.0, 1.6 + 0.3 * len(order))
     left, right = figure.subplots(1, 2, sharey=True)
     for name, color, marker in _contenders(run.summary):
-        for axes, field in ((left, "log_rmse"), (right, "tau")):
+        for axes, field in ((left, "log_rmse_mean"), (right, "tau")):
             values = [getattr(scores[name][app], field) for app in order]
             size = 70 if name == OURS else 30
             axes.scatter(
@@ -156,7 +156,7 @@ def _apps_by_error(summary: Summary) -> list[str]:
     """The apps by our error, least first, and all of them on top."""
     cards = summary.scores[OURS]
     apps = [app for app in cards if app != POOLED]
-    return [*sorted(apps, key=lambda app: cards[app].log_rmse), POOLED]
+    return [*sorted(apps, key=lambda app: cards[app].log_rmse_mean), POOLED]
 
 
 def _contenders(summary: Summary) -> list[tuple[str, str, str]]:

@@ -11,7 +11,7 @@ from gateway.evaluation.bootstrap import Difference
 from gateway.evaluation.experiment import OURS, Summary
 from gateway.evaluation.midflight import Midflight
 from gateway.evaluation.scoring import POOLED, Scores
-from gateway.prediction.messages import LEVELS
+from gateway.quantiles import LEVELS
 
 WIDTH: Final = 112  # columns that the widest table needs
 NEW: Final = "*"  # behind the name of an app that was not trained on
@@ -80,7 +80,7 @@ def _score_cells(card: Scores) -> list[str]:
         str(card.rows),
         f"{card.mae:.1f}",
         f"{card.token_rmse:.1f}",
-        f"{card.log_rmse:.3f}",
+        f"{card.log_rmse_mean:.3f}",
         f"{card.tau:.3f}",
         f"{100 * card.coverage:.1f} ± {half:.1f}",
         f"{card.over_mean:.2f}",

@@ -1,6 +1,6 @@
 """What is counted and measured: of all requests, and of each tenant."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 from uuid import UUID
 
@@ -11,6 +11,8 @@ from prometheus_client import (
     Histogram,
     disable_created_metrics,
 )
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from engine.protocol import Step
 from gateway.errors import DeadlineUnreachable
@@ -195,11 +197,30 @@ class Metrics:
         self._policy.clear()
         self._policy.labels(name).set(1)
 
+    def count_predictions(self, by_source: Mapping[str, int]) -> None:
+        """Show these counts, as they are at each scrape; once."""
+        self.registry.register(_Predictions(by_source))
+
     def gauge(self, name: str, value: float | None, documentation: str) -> None:
         """Set a gauge; None is not a number."""
         if name not in self._gauges:
             self._gauges[name] = Gauge(name, documentation, registry=self.registry)
         self._gauges[name].set(float("nan") if value is None else value)
+
+
+class _Predictions(Collector):
+    """Counts that the length predictor keeps."""
+
+    def __init__(self, by_source: Mapping[str, int]) -> None:
+        self._by_source = by_source
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """One counter, a series for each source."""
+        words = "Length predictions, by source: the model, else the nearest history, else a prior."
+        family = CounterMetricFamily("lmaas_predictions", words, labels=["source"])
+        for source, count in self._by_source.items():
+            family.add_metric([source], count)
+        yield family
 
 
 def _histogram(

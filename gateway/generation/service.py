@@ -51,6 +51,7 @@ class Generations:
     ) -> None:
         self.model = model
         self.scheduler = scheduler
+        scheduler.metrics.count_predictions(predictor.counts.by_source)
         self.started_at = int(time.time())
         self._tokenizer = tokenizer
         self._predictor = predictor

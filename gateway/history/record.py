@@ -7,7 +7,8 @@ from uuid import UUID
 from msgspec import Struct
 from msgspec.structs import replace
 
-MEDIAN: Final = 2  # of the quantiles
+from gateway.quantiles import MEDIAN
+
 HARD_TOKENS: Final = 10.0
 HARD_SHARE: Final = 0.1  # of the length
 KEPT_NOTHING: Final = 0  # the feature version of a record without features

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Select, func, not_, select
 
 from gateway.database.errors import Sessions, transaction
 from gateway.errors import NotFound
-from gateway.history.record import MEDIAN
+from gateway.quantiles import MEDIAN
 from models import RequestRecord
 
 TIMED: Final = 7  # the version of ids that tell when they were made

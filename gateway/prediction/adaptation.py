@@ -13,7 +13,7 @@ from msgspec import Struct
 from gateway.prediction.calibration import NO_SCORES, Calibration, Scores, finish
 from gateway.prediction.correction import Corrections
 from gateway.prediction.features import NOTED
-from gateway.prediction.messages import LEVELS
+from gateway.quantiles import LEVELS
 
 PLACES: Final = tuple(LEVELS.index(level) for level in NOTED)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gateway.errors import PredictorRefused
 from gateway.prediction.calibration import Scores
 from gateway.prediction.features import FEATURE_VERSION, INPUTS
-from gateway.prediction.messages import LEVELS
+from gateway.quantiles import LEVELS
 
 MAGIC: Final = b"LMAASP2\n"
 DIGEST_BYTES: Final = 32

@@ -15,9 +15,9 @@ from uuid import UUID
 import numpy as np
 from msgspec import Struct
 
-from gateway.prediction.messages import LEVELS
-from gateway.prediction.survival import Bools, Floats, quantiles, weigh
+from gateway.prediction.survival import quantiles, weigh
 from gateway.prediction.window import Window
+from gateway.quantiles import LEVELS, Bools, Floats
 
 UPPER: Final = LEVELS[-2:]  # what each calibrated quantile promises to cover
 WINDOW: Final = 500

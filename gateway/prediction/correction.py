@@ -16,7 +16,7 @@ from uuid import UUID
 
 import numpy as np
 
-from gateway.prediction.survival import Floats
+from gateway.quantiles import Floats
 
 FADING: Final = 0.995  # an outcome counts for so much less with every later one
 MIDDLE: Final = 3.5  # of a log length: where slopes and intercept tell different things

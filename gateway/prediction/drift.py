@@ -11,10 +11,9 @@ from uuid import UUID
 import numpy as np
 from msgspec import Struct
 
-from gateway.history.record import MEDIAN, Record
-from gateway.prediction.messages import LEVELS
+from gateway.history.record import Record
+from gateway.quantiles import MEDIAN, P90
 
-P90: Final = LEVELS.index(0.9)
 LEAST: Final = 100  # outcomes, before which a window says nothing
 MAX_APPS: Final = 2_000
 

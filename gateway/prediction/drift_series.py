@@ -8,11 +8,12 @@ from uuid import UUID
 
 import numpy as np
 from msgspec import Struct
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 
 from gateway.database.errors import Sessions, transaction
 from gateway.prediction.drift import Quality
 from gateway.prediction.evaluation import kendall_tau
+from gateway.quantiles import MEDIAN, P90, Floats
 
 MOST_ROWS: Final = 500  # of a bucket, its newest: τ compares every pair
 
@@ -20,7 +21,7 @@ _SERIES: Final = """
     SELECT bucket.number, row.generation_tokens, row.median, row.upper
     FROM generate_series(0, :buckets - 1) AS bucket (number)
     CROSS JOIN LATERAL (
-        SELECT generation_tokens, quantiles[3] AS median, quantiles[5] AS upper
+        SELECT generation_tokens, quantiles[{median}] AS median, quantiles[{upper}] AS upper
         FROM requests
         WHERE {whose}
           AND arrived_at >= :since + bucket.number * CAST(:width AS interval)
@@ -30,8 +31,15 @@ _SERIES: Final = """
         ORDER BY arrived_at DESC LIMIT :most
     ) AS row
 """
-_OF_ALL: Final = text(_SERIES.format(whose="model = :model"))
-_OF_APP: Final = text(_SERIES.format(whose="model = :model AND app_id = :app"))
+
+
+def _statement(whose: str) -> TextClause:
+    """The series of the rows for which a condition holds; SQL counts a row's quantiles from 1."""
+    return text(_SERIES.format(whose=whose, median=MEDIAN + 1, upper=P90 + 1))
+
+
+_OF_ALL: Final = _statement("model = :model")
+_OF_APP: Final = _statement("model = :model AND app_id = :app")
 
 
 class Bucket(Struct, frozen=True):
@@ -70,7 +78,7 @@ def _qualities(rows: Sequence[Any], buckets: int) -> list[Quality | None]:
     return [_quality(table[table[:, 0] == number]) for number in range(buckets)]
 
 
-def _quality(rows: np.ndarray[Any, np.dtype[np.float64]]) -> Quality | None:
+def _quality(rows: Floats) -> Quality | None:
     if not len(rows):
         return None
     tokens, median, upper = rows[:, 1], rows[:, 2], rows[:, 3]

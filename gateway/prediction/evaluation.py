@@ -3,56 +3,62 @@
 Pure functions of lengths (n,) and quantiles in tokens (n, len(LEVELS)). NaN where n = 0.
 """
 
+from math import sqrt
 from typing import Final
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, field
 
-from gateway.prediction.messages import LEVELS
-from gateway.prediction.survival import Floats
+from gateway.quantiles import LEVELS, MEDIAN, P90, Bools, Floats
 
-MEDIAN: Final = LEVELS.index(0.5)
-P90: Final = LEVELS.index(0.9)
 BLOCK: Final = 512
+ROUNDING: Final = 1e-9  # of a quantile
 
 
-class Scorecard(Struct, frozen=True):
+class Scorecard(Struct, frozen=True, kw_only=True):
     """`pinball` is the mean over rows and levels on log lengths, `pinball_tokens` on tokens.
 
-    `mae` in tokens, `log_rmse` and `tau` are those of the median; `coverage` is the share of
-    lengths within the 0.9 quantile, `reserved` the mean of that quantile over the length.
+    `mae` in tokens, `log_rmse_median` and `tau` (Kendall's τ-b) are those of the median;
+    `coverage` is the share of lengths within the 0.9 quantile, `over_mean` the mean of that
+    quantile over the length. Stored versions and the admin API call the root mean square error of
+    the median's logarithm `log_rmse`, and `over_mean` `reserved`.
     """
 
     rows: int
     pinball: float
     pinball_tokens: float
     mae: float
-    log_rmse: float
+    log_rmse_median: float = field(name="log_rmse")
     tau: float
     coverage: float
-    reserved: float
+    over_mean: float = field(name="reserved")
 
 
 def evaluate(tokens: Floats, predicted: Floats) -> Scorecard:
     """Every measure at once."""
     lengths = np.maximum(tokens, 1.0)
     logs, predicted_logs = np.log(lengths), np.log(np.maximum(predicted, 1.0))
-    median = predicted[:, MEDIAN]
+    median, p90 = predicted[:, MEDIAN], predicted[:, P90]
     return Scorecard(
         rows=len(tokens),
         pinball=pinball(logs, predicted_logs),
         pinball_tokens=pinball(lengths, predicted),
-        mae=_mean(np.abs(lengths - median)),
-        log_rmse=_mean((logs - predicted_logs[:, MEDIAN]) ** 2) ** 0.5,
+        mae=mean(np.abs(lengths - median)),
+        log_rmse_median=rms(logs - predicted_logs[:, MEDIAN]),
         tau=kendall_tau(lengths, median),
-        coverage=_mean((lengths <= predicted[:, P90]).astype(np.float64)),
-        reserved=_mean(predicted[:, P90] / lengths),
+        coverage=mean(covered(lengths, p90).astype(np.float64)),
+        over_mean=mean(p90 / lengths),
     )
+
+
+def covered(lengths: Floats, quantile: Floats) -> Bools:
+    """Which lengths (n,) lie within a quantile (n,), which may have lost a bit as a logarithm."""
+    return lengths <= quantile * (1 + ROUNDING)
 
 
 def pinball(actual: Floats, predicted: Floats) -> float:
     """Mean pinball loss of (n, len(LEVELS)): τ for each unit short, 1 less τ for each in excess."""
-    return _mean(pinballs(actual, predicted))
+    return mean(pinballs(actual, predicted))
 
 
 def pinballs(actual: Floats, predicted: Floats) -> Floats:
@@ -79,5 +85,11 @@ def kendall_tau(left: Floats, right: Floats) -> float:
     return agree / scale if scale else 0.0
 
 
-def _mean(values: Floats) -> float:
+def mean(values: Floats) -> float:
+    """The mean of all values."""
     return float(values.mean()) if values.size else float("nan")
+
+
+def rms(errors: Floats) -> float:
+    """The root of the mean square."""
+    return sqrt(mean(errors**2))

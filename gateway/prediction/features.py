@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.prediction.habits import History, Lengths
-from gateway.prediction.messages import LEVELS, Question
+from gateway.prediction.messages import Question
+from gateway.quantiles import LEVELS
 
 FEATURE_VERSION: Final = 2
 

@@ -23,10 +23,10 @@ from gateway.prediction.evaluation import Scorecard, evaluate
 from gateway.prediction.features import FEATURE_VERSION, INPUTS
 from gateway.prediction.inputs import Inputs
 from gateway.prediction.lines import place
-from gateway.prediction.messages import LEVELS
 from gateway.prediction.quantiles import Fitted, QuantileModel, fit, from_log1p
 from gateway.prediction.samples import Samples
-from gateway.prediction.survival import Floats, quantiles, weigh
+from gateway.prediction.survival import quantiles, weigh
+from gateway.quantiles import LEVELS, Bools, Floats
 
 LEAST_ROWS: Final = 100
 HELD_OUT: Final = 0.2
@@ -122,7 +122,7 @@ def levels_of(model: QuantileModel) -> Predict:
     return lambda inputs: model.predict(inputs).quantiles
 
 
-def _judgeable(samples: Samples) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _judgeable(samples: Samples) -> Bools:
     return ~samples.censored | (samples.tokens >= samples.max_tokens)
 
 

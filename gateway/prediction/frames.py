@@ -4,7 +4,7 @@ A frame is its body's length (4 bytes, big-endian) and the body: one of the stru
 """
 
 from asyncio import StreamReader
-from typing import BinaryIO, Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -84,7 +84,14 @@ def frame(message: Request | Reply) -> bytes:
     return len(body).to_bytes(HEAD_BYTES, "big") + body
 
 
-def read_request(pipe: BinaryIO) -> Request | None:
+class Readable(Protocol):
+    """The receiving end of a pipe."""
+
+    def read(self, size: int, /) -> bytes:
+        """The next `size` bytes, fewer only where the pipe was closed. Blocks."""
+
+
+def read_request(pipe: Readable) -> Request | None:
     """The next request, None where the pipe was closed. Blocks."""
     head = pipe.read(HEAD_BYTES)
     if len(head) < HEAD_BYTES:

@@ -14,9 +14,9 @@ from uuid import UUID
 import numpy as np
 from msgspec import Struct
 
-from gateway.prediction.messages import LEVELS
 from gateway.prediction.survival import quantiles, weigh
 from gateway.prediction.window import Window
+from gateway.quantiles import LEVELS
 
 SHRINKAGE = 4.0
 APP_WINDOW = 256

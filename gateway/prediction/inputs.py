@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.prediction.features import INPUTS, USER_INPUT_COLUMN, Vector
+from gateway.quantiles import Floats
 
 EMBEDDING_DIMS = 384  # of an instruction's, by all-MiniLM-L6-v2
 
@@ -34,7 +35,7 @@ class Inputs:
         return self.features[:, : len(INPUTS)]
 
     @property
-    def log_uil(self) -> NDArray[np.float64]:
+    def log_uil(self) -> Floats:
         """log(1 + user input length), (n,)."""
         return self.features[:, USER_INPUT_COLUMN].astype(np.float64)
 

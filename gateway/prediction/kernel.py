@@ -13,8 +13,8 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from gateway.prediction.artefact import Bytes, Kernel, Matrix, Space
-from gateway.prediction.survival import Bools, Floats
 from gateway.prediction.text import CUES, MEANING, SKETCH
+from gateway.quantiles import Bools, Floats
 
 MEANING_WEIGHT: Final = 0.85  # lengths of the parts of a point
 SKETCH_WEIGHT: Final = 0.5

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.prediction.artefact import Line
-from gateway.prediction.survival import Bools, Floats, weigh
+from gateway.prediction.survival import weigh
+from gateway.quantiles import Bools, Floats
 
 SHRINKAGE = 10.0  # rows' worth of trust in the pooled line
 LEAST_SPREAD = 0.05

@@ -5,7 +5,12 @@ from uuid import UUID
 
 from msgspec import Struct, field
 
-LEVELS: Final = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95)  # τ of the quantile heads
+from gateway.quantiles import LEVELS, MEDIAN, P90
+
+__all__ = ["LEVELS", "SOURCES", "Embeddings", "Prediction", "Question"]
+
+SOURCES: Final = ("model", "app", "tenant", "global", "prior")
+"""Where a prediction comes from: a version, else the nearest history, else nothing but a prior."""
 
 
 class Question(Struct, frozen=True, kw_only=True):
@@ -38,9 +43,8 @@ class Prediction(Struct, frozen=True, kw_only=True):
 
     All lie within 1 … max_tokens.
 
-    `source` tells where they come from: `model`, else the nearest history (`app`, `tenant`,
-    `global`), else `prior`. Features and embeddings are kept with the outcome for training; the
-    embeddings may still be on their way.
+    `source` is one of `SOURCES`. Features and embeddings are kept with the outcome for training;
+    the embeddings may still be on their way.
     """
 
     quantiles: tuple[float, float, float, float, float, float]
@@ -55,9 +59,9 @@ class Prediction(Struct, frozen=True, kw_only=True):
     @property
     def median(self) -> float:
         """The statistic for order, WMA and serving time."""
-        return self.quantiles[2]
+        return self.quantiles[MEDIAN]
 
     @property
     def upper(self) -> float:
         """The statistic for memory: the 0.9 quantile."""
-        return self.quantiles[4]
+        return self.quantiles[P90]

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from gateway.prediction.artefact import Newcomer
 from gateway.prediction.compression import compress, fit_axes
 from gateway.prediction.inputs import Inputs
-from gateway.prediction.messages import LEVELS
-from gateway.prediction.survival import Bools, Floats, quantiles, weigh
+from gateway.prediction.survival import quantiles, weigh
 from gateway.prediction.text import CUES, MEANING
 from gateway.prediction.trees import fit_mean, read_trees
+from gateway.quantiles import LEVELS, Bools, Floats
 
 MEANING_AXES: Final = 32
 BY_INPUT: Final = {"num_leaves": 31, "min_data_in_leaf": 20}

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import numpy as np
 import structlog
-from msgspec import Struct
+from msgspec import Struct, field
 
 from gateway.database.errors import Sessions
 from gateway.errors import Unavailable
@@ -32,7 +32,7 @@ from gateway.prediction.features import (
 )
 from gateway.prediction.frames import Answer
 from gateway.prediction.habits import Habits, History, Outcome
-from gateway.prediction.messages import Embeddings, Prediction, Question
+from gateway.prediction.messages import SOURCES, Embeddings, Prediction, Question
 from gateway.prediction.recent import Finished, ended_at, recent
 from gateway.prediction.statistics import expected_tokens
 
@@ -44,10 +44,13 @@ MOST_INPUT_CHARS: Final = 20_000  # of a longer text, half from each end
 
 
 class Counts(Struct):
-    """How predictions came about, and how often a version was taken into use, since the start."""
+    """Predictions since the start, and how often a version was taken into use.
 
-    by_model: int = 0
-    without_model: int = 0
+    `by_source` counts all of them by their source; `timed_out` waited for the version longer than
+    the budget, `unavailable` had no process to ask.
+    """
+
+    by_source: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SOURCES, 0))
     timed_out: int = 0
     unavailable: int = 0
     activations: int = 0
@@ -187,7 +190,6 @@ class LengthPredictor:
         answer: Answer | None,
     ) -> Prediction:
         if answer is not None and answer.scored is not None:
-            self.counts.by_model += 1
             source, predictor, scored = "model", answer.scored.predictor, answer.scored.quantiles
             # The version before may answer still while another is being loaded.
             adaptation = self._adaptations.get(predictor) or Adaptation()
@@ -196,10 +198,10 @@ class LengthPredictor:
             mean = answer.scored.mean * math.exp(adaptation.shift(question.app, log_uil, scored))
             vector = note(vector, scored)
         else:
-            self.counts.without_model += 1
             source, predictor = history.source, None
             levels = finish(history.app.quantiles, NO_OFFSETS, question.max_tokens)
             mean = float(expected_tokens(np.array(levels)))
+        self.counts.by_source[source] += 1
         q10, q25, q50, q75, q90, q95 = levels
         return Prediction(
             quantiles=(q10, q25, q50, q75, q90, q95),

@@ -23,6 +23,7 @@ from gateway.prediction.frames import (
     Ask,
     Dropped,
     Load,
+    Readable,
     Ready,
     Reply,
     frame,
@@ -31,6 +32,8 @@ from gateway.prediction.frames import (
 from gateway.prediction.scorer import Scorer
 from gateway.prediction.text import TextEncoder
 
+STDIN: Final = 0
+MAX_READ_BYTES: Final = 1 << 20
 MOST_BATCHED: Final = 32  # questions: the next ones wait for them
 EMBEDDER: Final = "embedder"  # the name of its thread
 SWITCH_S: Final = 0.0005  # for which the thread that answers waits for another to let go
@@ -38,6 +41,27 @@ BACKGROUND: Final = 19  # niceness
 
 Asks: TypeAlias = SimpleQueue[Ask]
 Loads: TypeAlias = SimpleQueue[Load]
+
+
+class Pipe:
+    """The receiving end of a pipe, unbuffered.
+
+    A thread blocked in `sys.stdin` holds a lock that the interpreter's exit needs; here it holds
+    none, so the process can end with its own error.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def read(self, size: int, /) -> bytes:
+        """The next `size` bytes, fewer only where the pipe was closed. Blocks."""
+        found = bytearray()
+        while len(found) < size:
+            part = os.read(self._descriptor, min(size - len(found), MAX_READ_BYTES))
+            if not part:
+                break
+            found += part
+        return bytes(found)
 
 
 class Replies:
@@ -93,7 +117,7 @@ def load_all(scorer: Scorer, loads: Loads, replies: Replies) -> None:
         replies.send([scorer.load(loads.get())])
 
 
-def read_all(pipe: BinaryIO, asks: Asks, loads: Loads) -> None:
+def read_all(pipe: Readable, asks: Asks, loads: Loads) -> None:
     """Pass on what the gateway sends until the pipe closes; then this process ends."""
     while (request := read_request(pipe)) is not None:
         if isinstance(request, Ask):
@@ -126,7 +150,7 @@ def main() -> None:
     scorer = Scorer(texts, Embedder())
     answers_first()
     replies.send([Ready()])
-    Thread(target=read_all, args=(sys.stdin.buffer, asks, loads), daemon=True).start()
+    Thread(target=read_all, args=(Pipe(STDIN), asks, loads), daemon=True).start()
     Thread(target=load_all, args=(scorer, loads, replies), daemon=True).start()
     serve(scorer, asks, replies)
 

@@ -25,9 +25,9 @@ from gateway.prediction.kernel import (
 from gateway.prediction.lines import beyond, fit_lines, grouped, place
 from gateway.prediction.newcomer import NewcomerModel, fit_newcomer
 from gateway.prediction.statistics import expected_tokens
-from gateway.prediction.survival import Bools, Floats
 from gateway.prediction.text import CUES
 from gateway.prediction.trees import fit_mean, fit_trees, read_trees
+from gateway.quantiles import Bools, Floats
 
 DRAWS: Final = 5  # values that stand in for one censored row
 MEAN_ROUNDS: Final = 120

@@ -20,7 +20,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.prediction.strata import Quota, Stratum, allocate, newest_from, weights
-from gateway.prediction.survival import Floats
+from gateway.quantiles import Bools, Floats
 
 FOUND, READ, OPTED_OUT, ERASED = "found", "read", "opted_out", "erased"
 
@@ -165,7 +165,7 @@ def _weigh(
     return [rows[row] for row in order], weights(population[order], taken[order])
 
 
-def _nth(number: NDArray[np.intp], hard: NDArray[np.bool_]) -> NDArray[np.intp]:
+def _nth(number: NDArray[np.intp], hard: Bools) -> NDArray[np.intp]:
     """The place of each row in its stratum's draw; rows of a stratum stand together."""
     group = 2 * number + hard
     first = np.flatnonzero(np.diff(group, prepend=-1))

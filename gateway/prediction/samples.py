@@ -14,10 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from gateway.database.errors import Sessions, translated
 from gateway.prediction.features import FEATURE_VERSION, NAMES
 from gateway.prediction.inputs import EMBEDDING_DIMS, Inputs, unpacked
-from gateway.prediction.messages import LEVELS
 from gateway.prediction.reservoir import draw
-from gateway.prediction.survival import Bools, Floats
 from gateway.prediction.text import TEXT_DIMS
+from gateway.quantiles import LEVELS, Bools, Floats
 from models import Instruction, RequestRecord
 
 MOST_ROWS: Final = 50_000

@@ -4,7 +4,7 @@ from typing import Final
 
 import numpy as np
 
-from gateway.prediction.survival import Floats
+from gateway.quantiles import Floats
 
 # Shares of the distribution that each of `LEVELS` stands for: up to the middle between neighbours.
 # A long tail weighs in tokens; in logarithms the outermost levels stand for as much on both sides.

@@ -17,7 +17,7 @@ from uuid import UUID
 import numpy as np
 from msgspec import Struct
 
-from gateway.prediction.survival import Bools, Floats
+from gateway.quantiles import Bools, Floats
 
 EXTRA: Final = 0.2  # most of the set that are extra hard rows
 BOOST: Final = 4.0  # a hard row's chance over an easy one's, at most; so are their weights' ratio

@@ -5,13 +5,9 @@ what was generated. Kaplan and Meier (1958) weigh such samples: the mass of a ce
 to the natural ones above it. Efron (1967) closes the tail: the largest value counts as natural.
 """
 
-from typing import TypeAlias
-
 import numpy as np
-from numpy.typing import NDArray
 
-Floats: TypeAlias = NDArray[np.float64]
-Bools: TypeAlias = NDArray[np.bool_]
+from gateway.quantiles import Bools, Floats
 
 ROUNDING = 1e-9  # cumulated weights may miss a level by this much
 

@@ -28,6 +28,7 @@ from models import Predictor, TrainingRun
 
 log = structlog.get_logger()
 
+STDIN = 0
 NICENESS = 10  # requests first
 SEEDS = (1 << 31) - 1  # draws of history differ from run to run
 
@@ -44,7 +45,16 @@ async def train(database: Database, run_id: UUID, model_hash: str) -> bool:
         log.warning("training_failed", run=str(run_id), reason=error.message)
         await training_log.failed(run_id, error.message)
         return False
+    except Exception as error:
+        await training_log.failed(run_id, _broken(error))
+        raise
     return True
+
+
+def _broken(error: Exception) -> str:
+    """An unforeseen error in one line; a statement that failed follows in lines of its own."""
+    said = str(error).partition("\n")[0]
+    return f"the training process failed: {type(error).__name__}: {said}"
 
 
 async def _make(
@@ -125,10 +135,12 @@ def _version(
 
 
 def end_with_parent() -> None:
-    """End this process at once when stdin closes: whoever started it is gone."""
+    """End this process at once when stdin closes: its parent has ended."""
 
     def wait() -> None:
-        sys.stdin.buffer.read()
+        # Not `sys.stdin`: a thread blocked there holds a lock that the interpreter's exit needs.
+        while os.read(STDIN, 4096):
+            pass
         os._exit(2)
 
     Thread(target=wait, daemon=True).start()

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.errors import PredictorRefused
-from gateway.prediction.messages import LEVELS
-from gateway.prediction.survival import Floats
+from gateway.quantiles import LEVELS, Floats
 
 LEAST_ROUNDS: Final = 60
 MOST_ROUNDS: Final = 120

@@ -4,7 +4,7 @@ from array import array
 
 import numpy as np
 
-from gateway.prediction.survival import Bools, Floats
+from gateway.quantiles import Bools, Floats
 
 REFRESH = 32  # what is derived from n values is renewed after n / REFRESH new ones
 

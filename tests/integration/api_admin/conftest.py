@@ -49,12 +49,17 @@ async def runs(sessions: Sessions, postgres_url: str) -> AsyncIterator[TrainingR
 
 
 @pytest.fixture
+def predictor(sessions: Sessions) -> LengthPredictor:
+    """Without a process: it predicts from history."""
+    return LengthPredictor(model="m", model_hash="h", budget_s=1.0, sessions=sessions)
+
+
+@pytest.fixture
 async def generations(
-    sessions: Sessions, tmp_path_factory: pytest.TempPathFactory
+    sessions: Sessions, predictor: LengthPredictor, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Generations]:
     """Without an engine: nothing leaves its queue."""
     history = HistoryWriter(sessions, tmp_path_factory.mktemp("spool"))
-    predictor = LengthPredictor(model="m", model_hash="h", budget_s=1.0, sessions=sessions)
     scheduler = Scheduler(
         "m",
         ColocatedEngine("nothing listens here"),

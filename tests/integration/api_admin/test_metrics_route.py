@@ -1,6 +1,6 @@
 """`GET /metrics`, with no engine."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from uuid import UUID
 
 import httpx
@@ -13,6 +13,9 @@ from gateway.api.errors import exception_handlers
 from gateway.api.metrics import MetricsController
 from gateway.database.errors import Sessions
 from gateway.generation.service import Generations
+from gateway.history.record import Record
+from gateway.prediction.messages import SOURCES, Question
+from gateway.prediction.predictor import LengthPredictor
 from gateway.tenancy.admin_key import AdminKey
 from gateway.tenancy.caller import Caller
 from gateway.tenancy.scopes import Admission, Scope, ScopedKeys
@@ -25,6 +28,18 @@ CALLER = Caller(
     app="app",
     api_key_id=UUID(int=3),
     instruction=None,
+)
+QUESTION = Question(
+    tenant=CALLER.tenant_id,
+    app=CALLER.app_id,
+    end_user=None,
+    instruction="Copy the text.",
+    user_input="one two three",
+    user_input_tokens=3,
+    prompt_tokens=8,
+    max_tokens=100,
+    temperature=0.0,
+    top_p=1.0,
 )
 
 
@@ -65,6 +80,31 @@ async def test_every_series_is_ours_and_tells_the_state(scraper: httpx.AsyncClie
     assert found["lmaas_engine_connected", frozenset()] == 0
     assert found["lmaas_policy", frozenset({("name", "lmaas")})] == 1
     assert found["lmaas_policy_fallback", frozenset({("reason", "short_queue")})] == 1
+
+
+async def test_predictions_are_counted_by_their_source(
+    scraper: httpx.AsyncClient,
+    predictor: LengthPredictor,
+    a_record: Callable[..., Record],
+) -> None:
+    def series(source: str) -> tuple[str, frozenset[tuple[str, str]]]:
+        return "lmaas_predictions_total", frozenset({("source", source)})
+
+    before = await samples(scraper)
+    assert [before[series(source)] for source in SOURCES] == [0] * len(SOURCES)
+    await predictor.predict(QUESTION)
+    for _ in range(20):
+        predictor.observe(a_record(model="m", app_id=QUESTION.app))
+    for _ in range(2):
+        await predictor.predict(QUESTION)
+    after = await samples(scraper)
+    assert {source: after[series(source)] for source in SOURCES} == {
+        "model": 0,
+        "app": 2,
+        "tenant": 0,
+        "global": 0,
+        "prior": 1,
+    }
 
 
 async def test_tenants_are_named_to_those_who_may_read(

@@ -1,8 +1,10 @@
 import asyncio
+import math
 import os
 import signal
 import subprocess
 import sys
+from asyncio.subprocess import PIPE
 from collections.abc import Awaitable, Callable
 from uuid import uuid4
 
@@ -13,6 +15,10 @@ import pytest
 from gateway.database.connection import Database
 from gateway.errors import PredictorRefused
 from gateway.history.record import Record
+from gateway.prediction.children import child_environment
+from gateway.prediction.client import COMMAND, ENVIRONMENT
+from gateway.prediction.features import NAMES
+from gateway.prediction.frames import Ask, Load, Loaded, Ready, frame, read_reply
 from gateway.prediction.messages import Prediction, Question
 from gateway.prediction.predictor import LengthPredictor
 from gateway.prediction.text import TEXT_DIMS
@@ -75,19 +81,19 @@ async def test_killed_process_costs_no_answer_and_comes_back_with_its_version(
     assert (before.source, before.predictor) == ("model", version)
 
     client = predictor._client
-    starts = client.starts
+    killed = client.pid
+    assert killed is not None
     asked = [
         asyncio.create_task(predictor.predict(a_question(f"number {each}"))) for each in range(64)
     ]
     await asyncio.sleep(0)  # the questions are on their way
-    assert client.pid is not None
-    os.kill(client.pid, signal.SIGKILL)
+    os.kill(killed, signal.SIGKILL)
     answers: list[Prediction] = await asyncio.gather(*asked)
     assert all(1 <= each.median <= each.upper <= 500 for each in answers)
     assert any(each.source != "model" for each in answers)
     assert predictor.counts.timed_out > 0
 
-    await eventually(lambda: client.starts == starts + 1)
+    await eventually(lambda: client.pid not in {None, killed})
     await predictor.ready()
     after = await predictor.predict(a_question("one two three four"))
     assert (after.source, after.predictor) == ("model", version)
@@ -139,6 +145,26 @@ async def test_calibration_moves_the_upper_quantile_with_the_outcomes(
     after = await predictor.predict(a_question(text))
     assert before.upper < 20
     assert after.upper == pytest.approx(60, rel=0.25)
+
+
+async def test_process_that_breaks_ends_with_its_own_error(artefact: bytes) -> None:
+    version = uuid4()
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=child_environment() | ENVIRONMENT
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert isinstance(await read_reply(process.stdout), Ready)
+    process.stdin.write(frame(Load(version, "abc", artefact)))
+    assert await read_reply(process.stdout) == Loaded(version, None)
+    wrong = Ask(0, math.inf, uuid4(), b"hash", "Copy the text.", "one two", features=bytes(8))
+    process.stdin.write(frame(wrong))
+    errors = await process.stderr.read()  # stdin stays open until the process has ended
+    assert await process.wait() == 1
+    assert errors.decode().rstrip().splitlines()[-1] == (
+        f"ValueError: 2 features, {len(NAMES)} expected"
+    )
 
 
 def test_process_ends_with_a_killed_gateway() -> None:

@@ -10,7 +10,7 @@ from engine.demo.exactness import SEED as EXACTNESS_SEED
 from engine.demo.examples import EACH, SEED, save_examples
 from engine.demo.jobs import JOBS
 from engine.demo.train import TRAINING_SEED, VALIDATION_SEED
-from gateway.demo.examples import FILE, read_examples
+from gateway.demo.examples import QUESTIONS, read_examples
 from gateway.demo.traffic import BURST_S, OPEN_APPS, plan_traffic
 from gateway.errors import StartupFailure
 from gateway.settings import DEMO_MODEL
@@ -56,8 +56,8 @@ def test_app_with_one_question_asks_it_in_both_halves() -> None:
 
 
 def test_shipped_examples_are_what_training_writes(tmp_path: Path) -> None:
-    save_examples(tmp_path / FILE)
-    assert (tmp_path / FILE).read_text() == (DEMO_MODEL / FILE).read_text()
+    save_examples(tmp_path / QUESTIONS)
+    assert (tmp_path / QUESTIONS).read_text() == (DEMO_MODEL / QUESTIONS).read_text()
     examples = read_examples(str(tmp_path))
     assert {app: len(questions) for app, questions in examples.items()} == {
         job.name: EACH for job in JOBS
@@ -70,7 +70,7 @@ def test_model_without_readable_examples_is_refused_in_one_line(
     tmp_path: Path, content: str | None
 ) -> None:
     if content is not None:
-        (tmp_path / FILE).write_text(content)
+        (tmp_path / QUESTIONS).write_text(content)
     with pytest.raises(StartupFailure) as refused:
         read_examples(str(tmp_path))
-    assert str(tmp_path / FILE) in refused.value.message
+    assert str(tmp_path / QUESTIONS) in refused.value.message

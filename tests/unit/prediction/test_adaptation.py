@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gateway.prediction.adaptation import PLACES, Adaptation, Told
-from gateway.prediction.messages import LEVELS
+from gateway.quantiles import P90
 
 APP = UUID(int=1)
 NORMAL = (-1.2816, -0.6745, 0.0, 0.6745, 1.2816, 1.6449)
@@ -26,7 +26,7 @@ def teach(
     for _ in range(count):
         scored = levels(math.log(100))
         tokens = round(100 * factor * math.exp(random.normal(0, noise)))
-        covered.append(tokens <= adaptation.serve(APP, 3.5, scored, MOST)[LEVELS.index(0.9)])
+        covered.append(tokens <= adaptation.serve(APP, 3.5, scored, MOST)[P90])
         adaptation.learn(told(scored, tokens))
     return covered
 

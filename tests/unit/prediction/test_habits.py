@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.prediction.habits import FOREVER_S, SHRINKAGE, Habits, History, Outcome, prior
-from gateway.prediction.messages import LEVELS
+from gateway.quantiles import LEVELS
 
 TENANT, APP = UUID(int=1), UUID(int=2)
 

@@ -12,10 +12,10 @@ from gateway.prediction.artefact import decode, encode
 from gateway.prediction.features import NAMES, USER_INPUT_COLUMN
 from gateway.prediction.fitting import Judged
 from gateway.prediction.inputs import EMBEDDING_DIMS, Inputs
-from gateway.prediction.messages import LEVELS
 from gateway.prediction.quantiles import QuantileModel, fit
 from gateway.prediction.samples import Samples
 from gateway.prediction.text import TEXT_DIMS
+from gateway.quantiles import LEVELS, MEDIAN
 
 NUMBERS = st.floats(-1e6, 1e6, width=32)
 
@@ -60,7 +60,7 @@ def test_new_app_gets_what_holds_for_all(judged: Judged, samples: Samples) -> No
     new = model.predict(replace(samples.inputs, apps=apps))
     alone = model.predict(replace(samples.inputs, apps=[UUID(int=98)] * len(samples)))
     np.testing.assert_array_equal(new.quantiles, alone.quantiles)
-    medians, lengths = new.quantiles[:, LEVELS.index(0.5)], np.log(samples.tokens)
+    medians, lengths = new.quantiles[:, MEDIAN], np.log(samples.tokens)
     uil = samples.inputs.features[:, USER_INPUT_COLUMN]
     assert np.corrcoef(medians, uil)[0, 1] > 0.9
     assert abs((medians - lengths).mean()) < 0.2
@@ -84,7 +84,7 @@ def test_a_row_counts_by_its_weight(samples: Samples) -> None:
     medians = [
         QuantileModel(fit(samples.inputs, doubled, samples.censored, weights, threads=1))
         .predict(samples.inputs)
-        .quantiles[:, LEVELS.index(0.5)]
+        .quantiles[:, MEDIAN]
         .mean()
         for weights in (None, heavy, 2 - heavy)
     ]
@@ -96,12 +96,12 @@ def test_the_mean_lies_above_the_median_where_lengths_have_a_tail(
     judged: Judged, samples: Samples
 ) -> None:
     found = QuantileModel(judged.artefact).predict(samples.inputs)
-    assert found.mean.mean() > np.exp(found.quantiles[:, LEVELS.index(0.5)]).mean()
+    assert found.mean.mean() > np.exp(found.quantiles[:, MEDIAN]).mean()
     assert np.abs(found.mean - samples.tokens).mean() < 0.3 * samples.tokens.mean()
 
 
 def test_model_adds_what_the_text_tells(judged: Judged) -> None:
-    assert judged.new.log_rmse < 0.6 * judged.line.log_rmse
+    assert judged.new.log_rmse_median < 0.6 * judged.line.log_rmse_median
     assert judged.new.tau > judged.line.tau
 
 
@@ -113,7 +113,7 @@ def test_cut_off_lengths_do_not_shorten_what_is_predicted(samples: Samples) -> N
     natural = fit(samples.inputs, samples.tokens, samples.censored, threads=1)
     cut = fit(samples.inputs, np.minimum(samples.tokens, caps), censored, threads=1)
     found = [QuantileModel(each).predict(samples.inputs).quantiles for each in (cut, natural)]
-    assert abs((found[0] - found[1])[:, LEVELS.index(0.5)].mean()) < 0.05
+    assert abs((found[0] - found[1])[:, MEDIAN].mean()) < 0.05
 
 
 def test_trees_that_lightgbm_cannot_read_are_refused(judged: Judged) -> None:

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.prediction.messages import LEVELS
 from gateway.prediction.survival import quantiles, weigh
+from gateway.quantiles import LEVELS
 
 SAMPLES = st.lists(st.tuples(st.integers(0, 9), st.booleans()), min_size=1, max_size=12)
 

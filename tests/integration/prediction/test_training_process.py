@@ -1,0 +1,99 @@
+"""The training process itself: its exit code, what it prints, and the reason it leaves behind."""
+
+import asyncio
+import json
+from asyncio.subprocess import PIPE
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gateway.database.errors import Sessions
+from gateway.history.record import Record
+from gateway.history.writer import HistoryWriter
+from gateway.prediction.children import child_environment
+from gateway.prediction.features import NAMES, USER_INPUT_COLUMN
+from gateway.prediction.registry import Registry
+from gateway.prediction.runs import COMMAND
+from gateway.prediction.training_log import TrainingLog
+from models import TrainingRun
+
+ROWS = 120
+EndedRun = tuple[int, str, TrainingRun]
+
+
+class Trainer:
+    """Puts outcomes into history, and starts training processes as the gateway does."""
+
+    def __init__(
+        self, sessions: Sessions, url: str, folder: Path, a_record: Callable[..., Record]
+    ) -> None:
+        self._sessions = sessions
+        self._url = url
+        self._history = HistoryWriter(sessions, folder)
+        self._a_record = a_record
+
+    async def outcomes(self, rows: int, **given: object) -> None:
+        """Answers about as long as their inputs; any field of the records can be given."""
+        random = np.random.default_rng(1)
+        for _ in range(rows):
+            features = np.zeros(len(NAMES), dtype=np.float32)
+            features[USER_INPUT_COLUMN] = random.uniform(2, 5)
+            fields: dict[str, object] = {
+                "model": "demo",
+                "max_tokens": 2_000,
+                "features": features.tobytes(),
+                "generation_tokens": round(float(np.exp(features[USER_INPUT_COLUMN]))),
+            }
+            self._history.record(self._a_record(**(fields | given)))
+        await self._history.flush()
+
+    async def train(self) -> EndedRun:
+        """The exit code of a run's process, its standard error, and the run's row."""
+        run = await TrainingLog(self._sessions).queue("demo", by="olga", activate=True)
+        process = await asyncio.create_subprocess_exec(
+            *(*COMMAND, "--run", str(run.id), "--model-hash", "abc"),
+            stdin=PIPE,  # stays open until the process has ended
+            stderr=PIPE,
+            env=child_environment() | {"DATABASE_URL": self._url},
+        )
+        assert process.stderr is not None
+        errors = await process.stderr.read()
+        row = await Registry(self._sessions).run(run.id)
+        return await process.wait(), errors.decode(), row
+
+
+@pytest.fixture
+def trainer(
+    sessions: Sessions, postgres_url: str, tmp_path: Path, a_record: Callable[..., Record]
+) -> Trainer:
+    return Trainer(sessions, postgres_url, tmp_path, a_record)
+
+
+def events(errors: str) -> list[str]:
+    """The events logged; ValueError where anything else was printed."""
+    return [json.loads(line)["event"] for line in errors.splitlines()]
+
+
+async def test_run_that_made_a_version_exits_0_and_prints_its_log_alone(trainer: Trainer) -> None:
+    await trainer.outcomes(ROWS)
+    code, errors, run = await trainer.train()
+    assert (code, run.state, run.error) == (0, "succeeded", None)
+    assert events(errors)[-1] == "predictor_version_made"
+
+
+async def test_refused_run_exits_1_with_its_reason(trainer: Trainer) -> None:
+    code, errors, run = await trainer.train()
+    assert (code, run.state) == (1, "failed")
+    assert run.error == "training needs at least 100 finished requests of model demo, found 0"
+    assert events(errors)[-1] == "training_failed"
+
+
+async def test_run_that_breaks_exits_1_and_its_row_says_what_broke(trainer: Trainer) -> None:
+    await trainer.outcomes(ROWS, embedding=b"no vector.")
+    code, errors, run = await trainer.train()
+    assert (code, run.state) == (1, "failed")
+    assert run.error is not None
+    assert run.error.startswith("the training process failed: ValueError: cannot reshape array")
+    assert errors.rstrip().splitlines()[-1].startswith("ValueError: cannot reshape array")
