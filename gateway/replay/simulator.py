@@ -14,11 +14,10 @@ from msgspec.structs import replace
 
 from gateway.replay.costs import EngineModel
 from gateway.replay.engine import ContinuousEngine
-from gateway.replay.interface import Sequences, SimulatedEngine
 from gateway.replay.lockstep import LockstepEngine
-from gateway.replay.outcomes import Answers, Outcomes
+from gateway.replay.outcomes import Answers, Outcomes, Series
 from gateway.replay.sequence import SimulatedSequence
-from gateway.replay.series import Series
+from gateway.replay.stepping import Sequences, SimulatedEngine
 from gateway.replay.trust import Trust
 from gateway.replay.workload import Workload
 from gateway.scheduling.dispatch import Dispatch
