@@ -98,7 +98,7 @@ class ContinuousEngine(SimulatedEngine):
         self.work.computed_tokens += prompts
         for sequence in self._first:
             if sequence.decoding:
-                sequence.first_token_s = timeline.at(self.steps + 1)
+                sequence.first_token_s = timeline.reached_s(self.steps + 1)
         self._first.clear()
 
     def _next_change(self) -> int:

@@ -80,7 +80,7 @@ class SimulatedEngine(ABC):
         """When a boundary is reached; inf where it is not one of the steps under way."""
         if not self._under_way or boundary > self._timeline.last:
             return inf
-        return self._timeline.at(boundary)
+        return self._timeline.reached_s(boundary)
 
     @abstractmethod
     def _stepped(self) -> Sequences:
