@@ -5,36 +5,30 @@ the same predictions (but for the oracles and for shuffled labels) and, but for 
 admission. The load is in parts of what FCFS gets through of these very requests, saturated.
 """
 
-from collections.abc import Iterator
-from itertools import product
+from itertools import repeat
 from pathlib import Path
 from typing import Final
 
 from benchmarks.places import CACHE, PLOTS
 from benchmarks.report import Report, Row
 from benchmarks.s2_cells import (
-    POOLS,
     REQUESTS,
-    SEEDS,
     TEXTS,
     TRACE,
     Cell,
-    Regime,
-    Task,
-    cell,
+    cases,
     loads_of,
     regimes,
-    saturated,
     scenario,
 )
 from benchmarks.s2_plots import draw_deciles, draw_loads
 from benchmarks.s2_rows import points, rows_of, source_row
 from benchmarks.s2_targets import targets
-from benchmarks.sides import OUR_ORACLE, OURS, Workers, pool_of
+from benchmarks.sides import OUR_ORACLE, OURS, POOLS, SEEDS, fitting, pool_of, saturated
 from benchmarks.text_requests import text_requests
+from gateway.replay.comparison import compare, in_processes, measures_of
 from gateway.replay.costs import EngineModel
 from gateway.replay.trace import read_trace
-from gateway.replay.workload import Workload
 
 QUICK_REQUESTS: Final = 2_000
 QUICK_LOADS: Final = (0.7, 0.9, 1.1)
@@ -48,25 +42,28 @@ def run(
     report = Report("S2", look=look)
     if trace is None:
         report.say("no --trace: the arrival trace is left out, and this is a mere look")
-    whole = {**_texts(data, report, jobs), **({TRACE: read_trace(trace)} if trace else {})}
-    sources = {name: _fitting(workload, engine) for name, workload in whole.items()}
+    whole = {TEXTS: text_requests(data, jobs, report.say)}  # proportional and open apps, mixed
+    if trace is not None:
+        whole[TRACE] = read_trace(trace)
+    sources = {name: fitting(workload, engine) for name, workload in whole.items()}
     rows: list[Row] = [
         source_row(name, whole[name], workload, engine) for name, workload in sources.items()
     ]
     requests = QUICK_REQUESTS if quick else REQUESTS
     cells: list[Cell] = []
-    with Workers(jobs) as workers:
-        for regime in regimes(list(sources), only):
-            loads = QUICK_LOADS if quick else loads_of(regime)
-            tasks = _tasks(regime, sources[regime.source], engine, requests)
-            rates = list(workers.each(saturated, tasks))
-            told = ", ".join(f"{rate_s:.4g}" for rate_s in rates)
-            report.say(f"{regime}: FCFS saturated at {told} requests/s")
-            for done in workers.each(cell, _loaded(tasks, rates, loads)):
-                cells.append(done)
-                report.say(_line(done))
-            found = points(cells)
-            report.write([*rows, *rows_of(found)], list(targets(found)))
+    for regime in regimes(list(sources), only):
+        source = sources[regime.source]
+        pool = pool_of(POOLS[regime.pool], engine, source)
+        drawn = [scenario(source, regime, requests, seed, SEEDS) for seed in range(SEEDS)]
+        rates_s = list(in_processes(jobs, saturated, drawn, repeat(pool), range(SEEDS)))
+        shown = ", ".join(f"{rate_s:.4g}" for rate_s in rates_s)
+        report.say(f"{regime}: FCFS saturated at {shown} requests/s")
+        loads = QUICK_LOADS if quick else loads_of(regime)
+        for done in compare(cases(regime, drawn, rates_s, pool, loads), measures_of, jobs):
+            cells.append(done)
+            report.say(_line(done))
+        found = points(cells)
+        report.write([*rows, *rows_of(found)], list(targets(found)))
     found = points(cells)
     folder = CACHE / "looks" if look else PLOTS
     draw_loads(found, folder)
@@ -74,49 +71,11 @@ def run(
     report.conclude([*rows, *rows_of(found)], list(targets(found)))
 
 
-def _texts(data: Path, report: Report, threads: int) -> dict[str, Workload]:
-    """Texts of proportional and of open apps, mixed."""
-    return {TEXTS: text_requests(data, threads, report.say)}
-
-
-def _fitting(workload: Workload, engine: EngineModel) -> Workload:
-    """What fits the smallest pool alone: the same requests for every pool."""
-    return workload.within(pool_of(min(POOLS.values()), engine, workload).shape.most_tokens)
-
-
-def _tasks(regime: Regime, workload: Workload, engine: EngineModel, requests: int) -> list[Task]:
-    """The regime's requests for each seed, not yet at any load."""
-    pool = pool_of(POOLS[regime.pool], engine, workload)
-    return [
-        Task(
-            regime=regime,
-            load=1.0,
-            seed=seed,
-            rate_s=1.0,
-            scenario=scenario(workload, regime, requests, seed, SEEDS),
-            engine=pool,
-        )
-        for seed in range(SEEDS)
-    ]
-
-
-def _loaded(tasks: list[Task], rates: list[float], loads: tuple[float, ...]) -> Iterator[Task]:
-    for load, (task, rate_s) in product(loads, zip(tasks, rates, strict=True)):
-        yield Task(
-            regime=task.regime,
-            load=load,
-            seed=task.seed,
-            rate_s=load * rate_s,
-            scenario=task.scenario,
-            engine=task.engine,
-        )
-
-
 def _line(done: Cell) -> str:
-    measures = done.measures
-    told = ", ".join(
+    regime, load = done.key
+    shown = ", ".join(
         f"{name} {each.mean_s:.2f}/{each.p99_s:.2f}"
-        for name, each in measures.items()
+        for name, each in done.measured.items()
         if name in {"fcfs", "sjf", OURS, OUR_ORACLE, "shuffled", "mean-first"}
     )
-    return f"{done.regime} at {done.load:g}, seed {done.seed}: mean/p99 s {told}"
+    return f"{regime} at {load:g}, seed {done.seed}: mean/p99 s {shown}"

@@ -1,24 +1,25 @@
 """What S2 replays: requests, arrivals and a pool make a regime; a load and a seed make a cell."""
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from functools import partial
+from itertools import product
+from typing import Final, TypeAlias
 
 from msgspec import Struct
 
-from benchmarks.sides import FCFS, OUR_ORACLE, OURS, Side, replayed, side
+from benchmarks.sides import FCFS, OUR_ORACLE, OURS, POOLS
+from gateway.replay import comparison
 from gateway.replay.arrivals import ArrivalsName
+from gateway.replay.comparison import Case, Contender
 from gateway.replay.costs import EngineModel
-from gateway.replay.load import saturated_rate_s
-from gateway.replay.measures import Measures, measure
+from gateway.replay.measures import Measures
 from gateway.replay.scenario import Scenario
-from gateway.replay.workload import Floats, Workload
+from gateway.replay.workload import Workload
 from gateway.scheduling.policies import Options
 
 REQUESTS: Final = 10_000
-SEEDS: Final = 3
 LOADS: Final = (0.5, 0.7, 0.8, 0.9, 1.0, 1.1)
 OVERLOAD: Final = 1.1
-POOLS: Final = {"tight": 8, "roomy": 64}  # mean requests that fit
 TRACE: Final = "trace"
 TEXTS: Final = "texts"
 ARRIVALS: Final[dict[str, tuple[ArrivalsName, ...]]] = {
@@ -52,45 +53,25 @@ class Regime(Struct, frozen=True):
         return f"{self.source}/{self.arrivals}/{self.pool}"
 
 
-class Task(Struct, frozen=True, kw_only=True):
-    """A cell to be replayed; `rate_s` is in requests a second."""
-
-    regime: Regime
-    load: float
-    seed: int
-    rate_s: float
-    scenario: Scenario
-    engine: EngineModel
+Place: TypeAlias = tuple[Regime, float]  # and a load
+Cell: TypeAlias = comparison.Cell[Place, Measures]
 
 
-class Cell(Struct, frozen=True, kw_only=True):
-    """What every side came to on the same requests."""
-
-    regime: Regime
-    load: float
-    seed: int
-    rate_s: float
-    measures: dict[str, Measures]
-
-
-def sides(regime: Regime, load: float) -> Iterator[Side]:
-    """Who is compared at a load; FCFS comes first, the others' delays are told from its.
-
-    Everybody everywhere would take hours: the main regime has the most.
-    """
+def contenders(regime: Regime, load: float) -> Iterator[Contender]:
+    """Those compared at a load: all only in the main regime, for everywhere would take hours."""
     main = (regime.source, regime.arrivals) == MAIN
     busy = load in SOME_LOADS[1:]
-    yield from map(side, ALWAYS)
+    yield from map(Contender.of, ALWAYS)
     if main or busy:
-        yield Side(name=HELD, policy=FCFS, options=Options(admission="held"))
-        yield from map(side, PLAIN)
+        yield Contender(name=HELD, policy=FCFS, options=Options(admission="held"))
+        yield from map(Contender.of, PLAIN)
     if main and busy:
-        yield from map(side, ORACLES)
+        yield from map(Contender.of, ORACLES)
     if main or load in SOME_LOADS:
-        yield Side(name=SHUFFLED, policy=OURS, told="shuffled")
+        yield Contender(name=SHUFFLED, policy=OURS, predictor="shuffled")
     if load == OVERLOAD:
         for name, options in SETTINGS.items():
-            yield Side(name=name, policy=OURS, options=options)
+            yield Contender(name=name, policy=OURS, options=options)
 
 
 def loads_of(regime: Regime) -> tuple[float, ...]:
@@ -125,29 +106,22 @@ def stretch(trace: Workload, requests: int, seed: int, seeds: int) -> Workload:
     return trace.take(slice(first, first + requests))
 
 
-def saturated(task: Task) -> float:
-    """Requests a second that FCFS gets through of this cell's requests, saturated."""
-    return saturated_rate_s(_workload(task), task.engine, Options())
-
-
-def cell(task: Task) -> Cell:
-    """Replay a cell."""
-    workload = _workload(task)
-    first_come_s: Floats | None = None
-    measures: dict[str, Measures] = {}
-    for each in sides(task.regime, task.load):
-        outcomes = replayed(each, workload, task.engine, task.seed)
-        if each.name == FCFS:
-            first_come_s = outcomes.dispatched_s
-        measures[each.name] = measure(workload, outcomes, task.engine.shape.pages, first_come_s)
-    return Cell(
-        regime=task.regime,
-        load=task.load,
-        seed=task.seed,
-        rate_s=workload.rate_s,
-        measures=measures,
-    )
-
-
-def _workload(task: Task) -> Workload:
-    return task.scenario.workload(task.rate_s, task.seed)
+def cases(
+    regime: Regime,
+    scenarios: Sequence[Scenario],
+    rates_s: Sequence[float],
+    engine: EngineModel,
+    loads: Sequence[float],
+) -> list[Case[Place]]:
+    """One for each load and seed; scenarios and saturated rates are one a seed."""
+    seeds = list(enumerate(zip(scenarios, rates_s, strict=True)))
+    return [
+        Case(
+            key=(regime, load),
+            seed=seed,
+            requests=partial(each.workload, load * rate_s, seed),
+            engine=engine,
+            contenders=tuple(contenders(regime, load)),
+        )
+        for load, (seed, (each, rate_s)) in product(loads, seeds)
+    ]

@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.s2_cells import MAIN, POOLS, SHUFFLED
+from benchmarks.s2_cells import MAIN, SHUFFLED
 from benchmarks.s2_rows import Point
-from benchmarks.sides import FCFS, OUR_ORACLE, OURS
+from benchmarks.sides import FCFS, OUR_ORACLE, OURS, POOLS
 from gateway.replay.estimate import Estimate, estimate
 from gateway.replay.look import RC, add_legend, color_of, logarithmic, new_figure, style_of
 from gateway.replay.measures import DECILES
@@ -94,7 +94,7 @@ def _loads(axes: Axes, found: list[Point], measure: str) -> None:
 
 def _by_length(axes: Axes, point: Point) -> None:
     for name in BY_LENGTH:
-        columns = zip(*(cell.measures[name].deciles_s for cell in point.cells), strict=True)
+        columns = zip(*(cell.measured[name].deciles_s for cell in point.cells), strict=True)
         means = [estimate(values).mean for values in columns]
         axes.plot(range(1, DECILES + 1), means, marker="o", markersize=3, **_style(name))
     axes.set_title(f"{point.regime.pool}, load {point.load:g}", fontsize=9)

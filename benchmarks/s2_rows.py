@@ -8,8 +8,8 @@ import numpy as np
 from msgspec import Struct
 
 from benchmarks.report import Row
-from benchmarks.s2_cells import COMPARED, OVERLOAD, POOLS, SETTINGS, SHUFFLED, Cell, Regime
-from benchmarks.sides import FCFS, OUR_ORACLE, OURS, pool_of, ratio
+from benchmarks.s2_cells import COMPARED, OVERLOAD, SETTINGS, SHUFFLED, Cell, Regime
+from benchmarks.sides import FCFS, OUR_ORACLE, OURS, POOLS, grouped, pool_of, ratio
 from gateway.prediction.messages import LEVELS
 from gateway.replay.costs import EngineModel
 from gateway.replay.estimate import Estimate, estimate
@@ -34,15 +34,15 @@ class Point(Struct, frozen=True):
     @property
     def sides(self) -> list[str]:
         """Who was compared."""
-        return list(self.cells[0].measures)
+        return list(self.cells[0].measured)
 
     def of(self, side: str, measure: str) -> Estimate:
         """A measure over the seeds."""
-        return estimate([float(getattr(cell.measures[side], measure)) for cell in self.cells])
+        return estimate([float(getattr(cell.measured[side], measure)) for cell in self.cells])
 
     def over(self, side: str, measure: str) -> Estimate:
         """A measure in parts of FCFS's, seed by seed."""
-        return ratio([_over(c.measures[side], c.measures[FCFS], measure) for c in self.cells])
+        return ratio([_over(c.measured[side], c.measured[FCFS], measure) for c in self.cells])
 
     def mean_over(self, side: str, measure: str) -> float | None:
         """The same without its interval; None where the side is not told."""
@@ -50,7 +50,7 @@ class Point(Struct, frozen=True):
 
     def speed_up(self, side: str) -> Estimate:
         """FCFS's mean response over this side's."""
-        return ratio([_over(c.measures[FCFS], c.measures[side], "mean_s") for c in self.cells])
+        return ratio([_over(c.measured[FCFS], c.measured[side], "mean_s") for c in self.cells])
 
     def gain(self, side: str) -> Estimate:
         """By which part of FCFS's mean response this side's is shorter."""
@@ -66,10 +66,7 @@ class Point(Struct, frozen=True):
 
 def points(cells: Iterable[Cell]) -> list[Point]:
     """Cells by regime and load, in their order."""
-    found: dict[tuple[Regime, float], list[Cell]] = {}
-    for cell in cells:
-        found.setdefault((cell.regime, cell.load), []).append(cell)
-    return [Point(regime, load, tuple(group)) for (regime, load), group in found.items()]
+    return [Point(*place, tuple(group)) for place, group in grouped(cells).items()]
 
 
 def source_row(name: str, whole: Workload, workload: Workload, engine: EngineModel) -> Row:
@@ -163,7 +160,7 @@ def _where(point: Point) -> Row:
 
 def _measures(point: Point, side: str) -> Row:
     """One policy's measures with their intervals, and its response by decile of true length."""
-    deciles = zip(*(cell.measures[side].deciles_s for cell in point.cells), strict=True)
+    deciles = zip(*(cell.measured[side].deciles_s for cell in point.cells), strict=True)
     return {
         **{name: msgspec.to_builtins(point.of(side, name)) for name in SHOWN},
         "deciles_s": [msgspec.to_builtins(estimate(values)) for values in deciles],

@@ -11,21 +11,12 @@ from typing import Final
 
 from benchmarks.places import CACHE, PLOTS
 from benchmarks.report import Report
-from benchmarks.s3_cells import (
-    MODELS,
-    OTHERS,
-    OTHERS_MODEL,
-    REGIMES,
-    TURNOVERS,
-    Cell,
-    Task,
-    cell,
-)
+from benchmarks.s3_cells import MODELS, OTHERS, OTHERS_MODEL, REGIMES, TURNOVERS, Cell, case, held
 from benchmarks.s3_plots import draw
 from benchmarks.s3_rows import rows_of, targets
-from benchmarks.sides import Workers
+from benchmarks.sides import SEEDS
+from gateway.replay.comparison import compare
 
-SEEDS: Final = 3
 QUICK_TURNOVERS: Final = 5
 
 
@@ -34,25 +25,23 @@ def run(*, quick: bool, jobs: int) -> None:
     report = Report("S3", look=quick)
     turnovers = QUICK_TURNOVERS if quick else TURNOVERS
     kinds = [*product(REGIMES, MODELS), *((lengths, OTHERS_MODEL) for lengths in OTHERS)]
-    tasks = [
-        Task(model=model, lengths=lengths, seed=seed, turnovers=turnovers)
-        for lengths, model in kinds
-        for seed in range(SEEDS)
+    cases = [
+        case(model, lengths, seed, turnovers) for lengths, model in kinds for seed in range(SEEDS)
     ]
     cells: list[Cell] = []
-    with Workers(jobs) as workers:
-        for done in workers.each(cell, tasks):
-            cells.append(done)
-            report.say(_line(done))
-            report.write(list(rows_of(cells)), list(targets(cells)))
+    for done in compare(cases, held, jobs):
+        cells.append(done)
+        report.say(_line(done))
+        report.write(list(rows_of(cells)), list(targets(cells)))
     draw(cells, CACHE / "looks" if quick else PLOTS)
     report.conclude(list(rows_of(cells)), list(targets(cells)))
 
 
 def _line(done: Cell) -> str:
-    told = ", ".join(
+    lengths, model = done.key
+    shown = ", ".join(
         f"{name} {each.in_flight:.0f} in flight {each.tokens_s:,.0f} tok/s KV {each.kv_use:.0%}"
         f" preempted {each.preempted:.2%}"
-        for name, each in done.sides.items()
+        for name, each in done.measured.items()
     )
-    return f"{done.lengths}, {done.model}, seed {done.seed}: {told}"
+    return f"{lengths}, {model}, seed {done.seed}: {shown}"

@@ -1,16 +1,18 @@
 """What S3 replays: models on a card, lengths with predictions, what is reserved for answers."""
 
+from functools import partial
 from statistics import NormalDist
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 import numpy as np
 from msgspec import Struct
 
-from benchmarks.sides import FCFS, Side, replayed
+from benchmarks.sides import FCFS
 from gateway.prediction.messages import LEVELS
+from gateway.replay import comparison
+from gateway.replay.comparison import Case, Contender, Run
 from gateway.replay.costs import EngineModel
-from gateway.replay.outcomes import Outcomes
 from gateway.replay.predictions import noisy
 from gateway.replay.profiles import profile
 from gateway.replay.workload import Counts, Floats, Singles, Workload
@@ -61,23 +63,14 @@ OTHERS: Final = tuple(  # on one model: the ratio is a matter of how short seque
 )
 OTHERS_MODEL: Final = "llama-13b"
 SIDES: Final = (
-    Side(name=MAXIMUM, policy=FCFS, options=Options(admission="maximum")),
-    Side(name="S³ predicted", policy="s3"),
-    Side(name="S³ oracle", policy="s3", told="oracle"),
-    Side(name="held", policy=FCFS, options=Options(admission="held")),
-    Side(name=PEAK, policy=FCFS),
-    Side(name=SELDOM, policy=FCFS, options=Options(preempted_share=MOST_PREEMPTED)),
-    Side(name=ORACLE, policy=FCFS, told="oracle"),
+    Contender(name=MAXIMUM, policy=FCFS, options=Options(admission="maximum")),
+    Contender(name="S³ predicted", policy="s3"),
+    Contender(name="S³ oracle", policy="s3", predictor="oracle"),
+    Contender(name="held", policy=FCFS, options=Options(admission="held")),
+    Contender(name=PEAK, policy=FCFS),
+    Contender(name=SELDOM, policy=FCFS, options=Options(preempted_share=MOST_PREEMPTED)),
+    Contender(name=ORACLE, policy=FCFS, predictor="oracle"),
 )
-
-
-class Task(Struct, frozen=True, kw_only=True):
-    """One model, one kind of lengths, one seed."""
-
-    model: str
-    lengths: Lengths
-    seed: int
-    turnovers: int = TURNOVERS
 
 
 class Held(Struct, frozen=True, kw_only=True):
@@ -94,29 +87,20 @@ class Held(Struct, frozen=True, kw_only=True):
     unanswered: int
 
 
-class Cell(Struct, frozen=True, kw_only=True):
-    """What every side came to on the same requests."""
-
-    model: str
-    lengths: str
-    seed: int
-    sides: dict[str, Held]
+Cell: TypeAlias = comparison.Cell[tuple[str, str], Held]  # of lengths and model
 
 
-def cell(task: Task) -> Cell:
-    """Replay a cell: all requests are there from the start."""
-    engine = engine_of(task.model)
+def case(model: str, lengths: Lengths, seed: int, turnovers: int) -> Case[tuple[str, str]]:
+    """Requests that fill the model's pool this many times, all there from the start."""
+    engine = engine_of(model)
     tokens = engine.shape.pages * engine.shape.page_tokens
-    count = max(LEAST_REQUESTS, round(task.turnovers * tokens / task.lengths.in_flight))
-    workload = requests(task.lengths, count, np.random.default_rng(task.seed))
-    return Cell(
-        model=task.model,
-        lengths=task.lengths.name,
-        seed=task.seed,
-        sides={
-            each.name: held(workload, replayed(each, workload, engine, task.seed), engine)
-            for each in SIDES
-        },
+    count = max(LEAST_REQUESTS, round(turnovers * tokens / lengths.in_flight))
+    return Case(
+        key=(lengths.name, model),
+        seed=seed,
+        requests=partial(requests, lengths, count, seed),
+        engine=engine,
+        contenders=SIDES,
     )
 
 
@@ -127,8 +111,9 @@ def engine_of(model: str) -> EngineModel:
     return msgspec.structs.replace(engine, shape=shape)
 
 
-def requests(lengths: Lengths, count: int, chance: np.random.Generator) -> Workload:
-    """So many requests that carry their predictions, all at time 0."""
+def requests(lengths: Lengths, count: int, seed: int) -> Workload:
+    """`count` requests that carry their predictions, all at time 0."""
+    chance = np.random.default_rng(seed)
     prompts = _drawn(lengths.prompt, lengths.spread, CONTEXT // 2, count, chance)
     answers = _drawn(lengths.answer, lengths.spread, CONTEXT // 2, count, chance)
     quantiles = (
@@ -158,15 +143,16 @@ def spread_of(error: float) -> float:
     return low
 
 
-def held(workload: Workload, outcomes: Outcomes, engine: EngineModel) -> Held:
-    """A run in numbers, from where a part of the requests has started until none waits."""
+def held(run: Run) -> Held:
+    """The run in numbers, from where a part of the requests has started until none waits."""
+    outcomes = run.outcomes
     first_s, last_s = np.nanquantile(outcomes.dispatched_s, [SETTLED, 1])
     ended = (outcomes.finished_s > first_s) & (outcomes.finished_s <= last_s)
     settled = outcomes.dispatched_s >= first_s
     return Held(
         in_flight=mean_over(outcomes.time_s, outcomes.running, first_s, last_s),
-        tokens_s=float(workload.generation_tokens[ended].sum() / (last_s - first_s)),
-        kv_use=mean_over(outcomes.time_s, outcomes.kv_pages, first_s, last_s) / engine.shape.pages,
+        tokens_s=float(run.workload.generation_tokens[ended].sum() / (last_s - first_s)),
+        kv_use=mean_over(outcomes.time_s, outcomes.kv_pages, first_s, last_s) / run.case.pages,
         preempted=float((outcomes.preemptions[settled] > 0).mean()),
         recomputed=outcomes.recomputed_tokens / outcomes.computed_tokens,
         unanswered=int(np.isnan(outcomes.finished_s).sum()),

@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from benchmarks.s3_cells import FIXED, SIDES, VARIED, Cell
-from benchmarks.s3_rows import grouped, over_maximum, over_oracle
+from benchmarks.s3_rows import over_maximum, over_oracle
+from benchmarks.sides import grouped
 from gateway.replay.estimate import Estimate
 from gateway.replay.look import RC, add_legend, new_figure
 

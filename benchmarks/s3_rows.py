@@ -6,7 +6,7 @@ from typing import Final
 
 from benchmarks.report import Row, Target, target
 from benchmarks.s3_cells import FIXED, MAXIMUM, MOST_PREEMPTED, ORACLE, PEAK, SELDOM, VARIED, Cell
-from benchmarks.sides import ratio
+from benchmarks.sides import grouped, ratio
 from gateway.replay.estimate import Estimate, estimate
 
 IN_FLIGHT: Final = 6.0
@@ -18,7 +18,7 @@ SETTINGS: Final = {PEAK: "", SELDOM: f", told {MOST_PREEMPTED:.1%}"}
 def rows_of(cells: Iterable[Cell]) -> Iterator[Row]:
     """A row for each kind of lengths, model and side: means over the seeds."""
     for (lengths, model), group in grouped(cells).items():
-        for side in group[0].sides:
+        for side in group[0].measured:
             in_flight, tokens = (measured(group, side, n) for n in ("in_flight", "tokens_s"))
             over = over_oracle(group, side)
             yield {
@@ -35,7 +35,7 @@ def rows_of(cells: Iterable[Cell]) -> Iterator[Row]:
                 "KV use": measured(group, side, "kv_use").mean,
                 "preempted": measured(group, side, "preempted").mean,
                 "recomputed": measured(group, side, "recomputed").mean,
-                "unanswered": sum(each.sides[side].unanswered for each in group),
+                "unanswered": sum(each.measured[side].unanswered for each in group),
             }
 
 
@@ -48,31 +48,23 @@ def targets(cells: Iterable[Cell]) -> Iterator[Target]:
             yield Target(f"{name}{told}: {each.name}", each.value, each.target, each.met)
 
 
-def grouped(cells: Iterable[Cell]) -> dict[tuple[str, str], list[Cell]]:
-    """Cells by lengths and model."""
-    found: dict[tuple[str, str], list[Cell]] = {}
-    for each in cells:
-        found.setdefault((each.lengths, each.model), []).append(each)
-    return found
-
-
 def measured(group: Iterable[Cell], side: str, name: str) -> Estimate:
     """A measure of a side over the seeds."""
-    return estimate([float(getattr(each.sides[side], name)) for each in group])
+    return estimate([float(getattr(each.measured[side], name)) for each in group])
 
 
 def over_maximum(group: Iterable[Cell], side: str) -> Estimate:
     """Sequences in flight over those where the maximum is reserved."""
-    return ratio([e.sides[side].in_flight / e.sides[MAXIMUM].in_flight for e in group])
+    return ratio([e.measured[side].in_flight / e.measured[MAXIMUM].in_flight for e in group])
 
 
 def over_oracle(group: Iterable[Cell], side: str) -> Estimate:
     """Tokens a second over those of the oracle."""
-    return ratio([e.sides[side].tokens_s / e.sides[ORACLE].tokens_s for e in group])
+    return ratio([e.measured[side].tokens_s / e.measured[ORACLE].tokens_s for e in group])
 
 
 def _targets(groups: list[list[Cell]], side: str, *, in_flight: bool) -> Iterator[Target]:
-    mine = [each.sides[side] for group in groups for each in group]
+    mine = [each.measured[side] for group in groups for each in group]
     if in_flight:
         least = min((over_maximum(group, side).mean for group in groups), default=None)
         yield target("in flight over the maximum's", least, IN_FLIGHT)

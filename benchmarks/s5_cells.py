@@ -2,91 +2,88 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from math import ceil
 from typing import Final, TypeAlias
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from benchmarks.sides import FCFS, OURS, replayed, side
+from benchmarks.sides import FCFS, OURS, saturated
+from gateway.replay import comparison
+from gateway.replay.comparison import Case, Contender, Run, measures_of, replayed
 from gateway.replay.costs import EngineModel
-from gateway.replay.load import saturated_rate_s
-from gateway.replay.measures import Measures, measure
+from gateway.replay.measures import Measures
 from gateway.replay.outcomes import Outcomes
 from gateway.replay.scenario import Scenario
 from gateway.replay.workload import Floats, Workload
-from gateway.scheduling.policies import Options
 
 REQUESTS: Final = 3_000
-SEEDS: Final = 3
 LOAD: Final = 1.3
 SLACK: Final = 3.0  # times what an answer takes with the engine to itself
 JUDGED: Final = 210  # refused requests that are let in, over all seeds
-POOLS: Final = {"tight": 8, "roomy": 64}  # mean requests that fit
 SIDES: Final = (FCFS, "sjf", "hrrn", OURS)
 
 LetIn: TypeAlias = Callable[[Workload, int], Workload]
 
 
-class Task(Struct, frozen=True, kw_only=True):
-    """Requests and a pool, for one seed."""
-
-    source: str
-    pool: str
-    seed: int
-    scenario: Scenario
-    engine: EngineModel
-    judged: int
-
-
-class Cell(Struct, frozen=True, kw_only=True):
-    """What every side came to: measures, and answers in time for each second of arrivals.
+class Served(Struct, frozen=True, kw_only=True):
+    """What a contender came to: measures, and answers in time for each second of arrivals.
 
     Of our refusals `judged` were let in, each alone and twice: `wrong` of these met their deadline
-    with nobody knowing it, `wrong_in_order` as it is, but for the refusal.
+    where it was hidden, `wrong_in_order` as it is, but for the refusal. Others have none judged.
     """
 
-    source: str
-    pool: str
-    seed: int
-    rate_s: float
+    measures: Measures
+    goodput_s: float
     unloaded_s: float
-    measures: dict[str, Measures]
-    goodput_s: dict[str, float]
-    refused: int
-    judged: int
-    wrong: int
-    wrong_in_order: int
+    refused: int = 0
+    judged: int = 0
+    wrong: int = 0
+    wrong_in_order: int = 0
 
 
-def cell(task: Task) -> Cell:
-    """Replay a cell, and judge a part of what was refused."""
-    drawn = task.scenario.workload(1.0, task.seed)
-    rate_s = LOAD * saturated_rate_s(drawn, task.engine, Options())
-    workload = task.scenario.workload(rate_s, task.seed)
-    alone_s = unloaded_s(workload, task.engine)
-    workload = replace(workload, deadline_s=SLACK * alone_s)
-    found = {name: replayed(side(name), workload, task.engine, task.seed) for name in SIDES}
-    pages = task.engine.shape.pages
-    first_come_s = found[FCFS].dispatched_s
-    refused = np.flatnonzero(found[OURS].gave_up)
-    judged = np.random.default_rng(task.seed).permutation(refused)[: task.judged]
+Place: TypeAlias = tuple[str, str]  # source and pool
+Cell: TypeAlias = comparison.Cell[Place, Served]
+
+
+def case(place: Place, scenario: Scenario, engine: EngineModel, seed: int) -> Case[Place]:
+    """Requests in overload, with deadlines."""
+    return Case(
+        key=place,
+        seed=seed,
+        requests=partial(hurried, scenario, engine, seed),
+        engine=engine,
+        contenders=[Contender.of(name) for name in SIDES],
+    )
+
+
+def hurried(scenario: Scenario, engine: EngineModel, seed: int) -> Workload:
+    """A seed's requests at `LOAD`, each due after `SLACK` times what it takes alone."""
+    workload = scenario.workload(LOAD * saturated(scenario, engine, seed), seed)
+    return replace(workload, deadline_s=SLACK * unloaded_s(workload, engine))
+
+
+def served(run: Run, most_judged: int) -> Served:
+    """The run in numbers; a part of what we refused is judged."""
+    workload = run.workload
+    found = Served(
+        measures=measures_of(run),
+        goodput_s=goodput_s(workload, run.outcomes),
+        unloaded_s=float(workload.deadline_s.mean()) / SLACK,
+    )
+    if run.contender.name != OURS:
+        return found
+    refused = np.flatnonzero(run.outcomes.gave_up)
+    judged = np.random.default_rng(run.case.seed).permutation(refused)[:most_judged]
     wrong, wrong_in_order = (
-        sum(meets(place, workload, task.engine, let_in) for place in judged.tolist())
+        sum(meets(place, workload, run.case.engine, let_in) for place in judged.tolist())
         for let_in in (hidden, kept)
     )
-    return Cell(
-        source=task.source,
-        pool=task.pool,
-        seed=task.seed,
-        rate_s=workload.rate_s,
-        unloaded_s=float(alone_s.mean()),
-        measures={
-            name: measure(workload, outcomes, pages, first_come_s)
-            for name, outcomes in found.items()
-        },
-        goodput_s={name: goodput_s(workload, outcomes) for name, outcomes in found.items()},
+    return msgspec.structs.replace(
+        found,
         refused=len(refused),
         judged=len(judged),
         wrong=wrong,
@@ -99,7 +96,7 @@ def unloaded_s(workload: Workload, engine: EngineModel) -> Floats:
     longest = workload.prompt_tokens.max() + workload.generation_tokens.max()
     apart_s = 2 * engine.cost.run_seconds(1, float(longest), int(longest)) + 10.0
     alone = workload.unhurried().arriving(apart_s * np.arange(len(workload), dtype=np.float64))
-    found: Floats = replayed(side(FCFS), alone, engine, seed=0).finished_s - alone.arrived_s
+    found: Floats = replayed(Contender.of(FCFS), alone, engine).finished_s - alone.arrived_s
     return found
 
 
@@ -138,7 +135,7 @@ def meets(place: int, workload: Workload, engine: EngineModel, let_in: LetIn) ->
     """
     due_s = workload.arrived_s[place] + workload.deadline_s[place]
     before = int(np.searchsorted(workload.arrived_s, due_s, side="right"))
-    outcomes = replayed(side(OURS), let_in(workload, place).take(slice(before)), engine, seed=0)
+    outcomes = replayed(Contender.of(OURS), let_in(workload, place).take(slice(before)), engine)
     return bool(outcomes.finished_s[place] <= due_s)
 
 

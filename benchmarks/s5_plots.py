@@ -7,7 +7,8 @@ import matplotlib as mpl
 import numpy as np
 
 from benchmarks.s5_cells import LOAD, SIDES, Cell
-from benchmarks.s5_rows import grouped, share_in_time
+from benchmarks.s5_rows import share_in_time
+from benchmarks.sides import grouped
 from gateway.replay.look import RC, color_of, new_figure
 
 

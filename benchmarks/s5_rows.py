@@ -5,7 +5,7 @@ from typing import Final
 
 from benchmarks.report import Row, Target, target
 from benchmarks.s5_cells import LOAD, REQUESTS, SIDES, Cell
-from benchmarks.sides import FCFS, OURS, ratio
+from benchmarks.sides import FCFS, OURS, grouped, ratio
 from gateway.replay.estimate import Estimate, estimate
 
 GOODPUT: Final = 1.5
@@ -36,35 +36,35 @@ def rows_of(cells: Iterable[Cell]) -> Iterator[Row]:
                 "preempted": _measure(group, name, "preempted"),
             }
     for (source, pool), group in groups.items():
-        judged = sum(each.judged for each in group)
+        judged = sum(each.measured[OURS].judged for each in group)
         for let_in, wrong in wrongs(group).items():
             low, high = wilson(wrong, judged)
             yield {
                 "source": source,
                 "pool": pool,
-                "refused": sum(each.refused for each in group),
+                "refused": sum(each.measured[OURS].refused for each in group),
                 "let in": let_in,
                 "judged": judged,
                 "met their deadline": wrong,
                 "wrong": wrong / judged if judged else None,
                 "low": low,
                 "high": high,
-                "unloaded s": _of(group, lambda each: each.unloaded_s).mean,
+                "unloaded s": _of(group, lambda each: each.measured[OURS].unloaded_s).mean,
             }
 
 
 def wrongs(group: Sequence[Cell]) -> dict[str, int]:
     """Refused requests that met their deadline, by how they were let in."""
     return {
-        "its deadline hidden": sum(each.wrong for each in group),
-        "but never refused": sum(each.wrong_in_order for each in group),
+        "its deadline hidden": sum(each.measured[OURS].wrong for each in group),
+        "but never refused": sum(each.measured[OURS].wrong_in_order for each in group),
     }
 
 
 def targets(cells: Iterable[Cell]) -> Iterator[Target]:
     """The verdicts, for each source and pool."""
     for (source, pool), group in grouped(cells).items():
-        judged = sum(each.judged for each in group)
+        judged = sum(each.measured[OURS].judged for each in group)
         where = f"{source}, {pool}"
         yield target(
             f"{where}: in time over FCFS's at {LOAD}", over_first_come(group, OURS).mean, GOODPUT
@@ -74,22 +74,14 @@ def targets(cells: Iterable[Cell]) -> Iterator[Target]:
             yield target(f"{where}: wrongly refused, let in {let_in}", share, WRONG, "at most")
 
 
-def grouped(cells: Iterable[Cell]) -> dict[tuple[str, str], list[Cell]]:
-    """Cells by source and pool."""
-    found: dict[tuple[str, str], list[Cell]] = {}
-    for each in cells:
-        found.setdefault((each.source, each.pool), []).append(each)
-    return found
-
-
 def in_time_s(group: Iterable[Cell], name: str) -> Estimate:
     """Answers in time for each second of arrivals."""
-    return _of(group, lambda each: each.goodput_s[name])
+    return _of(group, lambda each: each.measured[name].goodput_s)
 
 
 def share_in_time(group: Iterable[Cell], name: str) -> Estimate:
     """Answers in time as a share of what arrived."""
-    return _of(group, lambda each: each.goodput_s[name] / each.rate_s)
+    return _of(group, lambda each: each.measured[name].goodput_s / each.rate_s)
 
 
 def over_first_come(group: Iterable[Cell], name: str) -> Estimate:
@@ -109,11 +101,11 @@ def wilson(hits: int, tries: int) -> tuple[float | None, float | None]:
 
 
 def _at_least_one(cell: Cell, name: str) -> float:
-    return max(cell.goodput_s[name], cell.rate_s / REQUESTS)
+    return max(cell.measured[name].goodput_s, cell.rate_s / REQUESTS)
 
 
 def _measure(group: Iterable[Cell], side: str, name: str) -> float:
-    return _of(group, lambda each: float(getattr(each.measures[side], name))).mean
+    return _of(group, lambda each: float(getattr(each.measured[side].measures, name))).mean
 
 
 def _of(group: Iterable[Cell], value: Callable[[Cell], float]) -> Estimate:

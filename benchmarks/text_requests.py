@@ -32,12 +32,6 @@ def text_requests(data: Path, threads: int, tell: Callable[[str], None]) -> Work
     return _read(file)
 
 
-def of_apps(workload: Workload, apps: tuple[str, ...]) -> Workload:
-    """The requests of these apps."""
-    numbers = [number for number, name in enumerate(workload.apps) if name in apps]
-    return workload.take(np.isin(workload.app, numbers))
-
-
 def _write(done: Run, file: Path) -> None:
     prompts = count_words([line.instruction for line in done.lines]) + count_words(
         [line.input for line in done.lines]

@@ -12,8 +12,9 @@ from rich.console import Console
 from gateway.cli.replay_source import Asked, Source, given_engine, given_source, moment
 from gateway.errors import InvalidRequest
 from gateway.replay.arrivals import VARIATION, ArrivalsName
-from gateway.replay.comparison import CONTENDERS, DEFAULT, Comparison, Plan, compare
+from gateway.replay.comparison import CONTENDERS
 from gateway.replay.costs import EngineModel
+from gateway.replay.plan import DEFAULT, Comparison, Plan, compare_policies
 from gateway.replay.predictions import TAU, PredictorName
 from gateway.replay.profiles import NAMES as PROFILES
 from gateway.replay.scenario import Scenario
@@ -189,7 +190,7 @@ def replay(
     _say(f"predictions: {predictions(scenario)}")
     if plan.seeds < seeds:
         _say("nothing is left to chance: one seed says it all")
-    found = compare(plan, _say, jobs)
+    found = compare_policies(plan, _say, jobs)
     _write(summarise(source.name, engine_name, plan, found), found, file, report)
 
 

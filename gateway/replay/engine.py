@@ -13,14 +13,13 @@ from math import inf
 
 from gateway.replay.costs import EngineModel
 from gateway.replay.growth import Growth
-from gateway.replay.interface import Sequences
 from gateway.replay.promises import Promises
 from gateway.replay.sequence import SimulatedSequence
-from gateway.replay.stepping import SteppingEngine
+from gateway.replay.stepping import Sequences, SimulatedEngine
 from gateway.scheduling.remaining import Lengths
 
 
-class ContinuousEngine(SteppingEngine):
+class ContinuousEngine(SimulatedEngine):
     """Iteration-level batching with paged memory, reservations and preemption.
 
     A sequence prefills, then decodes; once ended it stays for as long as the real engine does not
@@ -45,12 +44,15 @@ class ContinuousEngine(SteppingEngine):
         self._copy_s = 0.0  # before the next step
         self._prompt_reads = 0.0  # in the next step
 
-    def settle(self) -> Sequences:
-        """The steps under way have ended: the sequences that ended with them."""
-        self._now_s, self.between = self.next_s, True
+    def pages_at(self, at_s: float) -> int:
+        """Pages held at a time up to `next_s`."""
+        held = self._shape.pages - self.free
         if not self._under_way:
-            return []
-        self._under_way = False
+            return held
+        steps = max(self._timeline.boundary(at_s) - self.steps, 1)
+        return held + self._growth.taken(self.steps, steps)
+
+    def _stepped(self) -> Sequences:
         self._account()
         self.steps = self._timeline.last
         for sequence in self._prefilled:
@@ -58,14 +60,7 @@ class ContinuousEngine(SteppingEngine):
         self._prefilled.clear()
         return self._finished()
 
-    def take_broken(self) -> Sequences:
-        """None: here sequences are preempted one by one, and resumed."""
-        return []
-
-    def compose(self) -> None:
-        """Begin the next steps, as many as are alike; none where there is nothing to run."""
-        self.between = False
-        self._orders.reach_boundary(self._now_s, self.steps)
+    def _begin_steps(self) -> None:
         while self._leaving and self._leaving[0][0] <= self.steps:
             self._leave(self._leaving.popleft()[1])
         prompts = self._prepare()
@@ -74,16 +69,6 @@ class ContinuousEngine(SteppingEngine):
             prompts = self._prepare()
         if prompts or self._growth.count:
             self._begin(prompts)
-        else:
-            self.next_s = self._orders.ready_s
-
-    def pages_at(self, at_s: float) -> int:
-        """Pages held at a time up to `next_s`."""
-        held = self._shape.pages - self.free
-        if not self._under_way:
-            return held
-        steps = max(self._timeline.boundary(at_s) - self.steps, 1)
-        return held + self._growth.taken(self.steps, steps)
 
     def _prepare(self) -> int:
         """Preempt, start and give out pages for the next step; the prompt tokens it computes."""
@@ -113,10 +98,8 @@ class ContinuousEngine(SteppingEngine):
         self.work.computed_tokens += prompts
         for sequence in self._first:
             if sequence.decoding:
-                sequence.first_token_s = timeline.at(self.steps + 1)
+                sequence.first_token_s = timeline.reached_s(self.steps + 1)
         self._first.clear()
-        self._orders.reach_run(timeline)
-        self.next_s = timeline.ended_s
 
     def _next_change(self) -> int:
         """The boundary at which what decodes changes, or finds no page."""

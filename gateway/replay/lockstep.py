@@ -10,13 +10,12 @@ from math import ceil, inf
 from typing import Final
 
 from gateway.replay.costs import EngineModel
-from gateway.replay.interface import Sequences
-from gateway.replay.stepping import SteppingEngine
+from gateway.replay.stepping import Sequences, SimulatedEngine
 
 PAIR: Final = 2
 
 
-class LockstepEngine(SteppingEngine):
+class LockstepEngine(SimulatedEngine):
     """One batch after another, in the order they were submitted.
 
     Where `owner_halves`, a batch of two or more that breaks is given back by `take_broken`.
@@ -33,12 +32,27 @@ class LockstepEngine(SteppingEngine):
         self._decoded = 0  # steps in which all rows decoded
         self._ghosts = 0  # rows that a last step goes on with
 
-    def settle(self) -> Sequences:
-        """The steps under way have ended: the sequences that ended with them."""
-        self._now_s, self.between = self.next_s, True
-        if not self._under_way:
-            return []
-        self._under_way = False
+    def take_broken(self) -> Sequences:
+        """Sequences of a batch that ran out of memory: their owner submits them again."""
+        broken, self._broken = self._broken, []
+        return broken
+
+    def compose(self) -> None:
+        """Begin the next steps; after a batch broke, it is at once their owner's turn."""
+        super().compose()
+        if self._broken:
+            self.next_s = self._now_s
+
+    def pages_at(self, at_s: float) -> int:
+        """Pages held at a time up to `next_s`."""
+        if not self._under_way or self._ghosts:
+            return 0
+        if self._computed < len(self._rows) * self._width:
+            return self._prompt_pages(self._computed + self._chunk)
+        steps = max(self._timeline.boundary(at_s) - self.steps, 1)
+        return len(self._rows) * self._pages(self._width + self._decoded + steps)
+
+    def _stepped(self) -> Sequences:
         steps = self._timeline.last - self.steps
         self.steps = self._timeline.last
         seconds = self._now_s - self._timeline.began_s
@@ -53,15 +67,7 @@ class LockstepEngine(SteppingEngine):
             self._grown(steps, seconds)
         return self._ended()
 
-    def take_broken(self) -> Sequences:
-        """Sequences of a batch that ran out of memory: their owner submits them again."""
-        broken, self._broken = self._broken, []
-        return broken
-
-    def compose(self) -> None:
-        """Begin the next steps, as many as are alike; none where there is nothing to run."""
-        self.between = False
-        self._orders.reach_boundary(self._now_s, self.steps)
+    def _begin_steps(self) -> None:
         at_rest = not (self._rows or self._ghosts or self._waiting)
         self._waiting.extend(self._orders.take_batches(inf if at_rest else self.steps))
         if not self._rows and not self._ghosts:
@@ -74,20 +80,6 @@ class LockstepEngine(SteppingEngine):
             self._timeline.step(self._now_s, self.steps, seconds)
         elif self._rows:
             self._go_on(len(self._rows), min(self._left, self._room), self._decoded + 1)
-        if self._under_way:
-            self._orders.reach_run(self._timeline)
-            self.next_s = self._timeline.ended_s
-        else:
-            self.next_s = self._now_s if self._broken else self._orders.ready_s
-
-    def pages_at(self, at_s: float) -> int:
-        """Pages held at a time up to `next_s`."""
-        if not self._under_way or self._ghosts:
-            return 0
-        if self._computed < len(self._rows) * self._width:
-            return self._prompt_pages(self._computed + self._chunk)
-        steps = max(self._timeline.boundary(at_s) - self.steps, 1)
-        return len(self._rows) * self._pages(self._width + self._decoded + steps)
 
     @property
     def _chunk(self) -> int:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gateway.pictures import LINE
-from gateway.replay.comparison import FIRST_COME, ORACLE, Comparison, Row
+from gateway.replay.comparison import FIRST_COME, ORACLE
 from gateway.replay.course import Course
 from gateway.replay.look import (
     RC,
@@ -23,6 +23,7 @@ from gateway.replay.look import (
     style_of,
 )
 from gateway.replay.measures import DECILES
+from gateway.replay.plan import Comparison, Row
 from gateway.replay.table import load_name
 
 WIDTH: Final = 11.0  # inches

@@ -8,7 +8,7 @@ from typing import Final
 from rich.table import Table
 
 from gateway.errors import InvalidRequest
-from gateway.replay.comparison import Comparison
+from gateway.replay.plan import Comparison
 from gateway.replay.plots import draw
 from gateway.replay.table import deciles_table, engine_table, responses_table, tenants_table
 

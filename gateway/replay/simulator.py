@@ -13,11 +13,10 @@ from msgspec.structs import replace
 from gateway.prediction.drift import Rolling
 from gateway.replay.costs import EngineModel, EngineShape
 from gateway.replay.engine import ContinuousEngine
-from gateway.replay.interface import Sequences, SimulatedEngine
 from gateway.replay.lockstep import LockstepEngine
-from gateway.replay.outcomes import Answers, Outcomes
+from gateway.replay.outcomes import Answers, Outcomes, Series
 from gateway.replay.sequence import SimulatedSequence
-from gateway.replay.series import Series
+from gateway.replay.stepping import Sequences, SimulatedEngine
 from gateway.replay.workload import Workload
 from gateway.scheduling.control_loop import ControlLoop
 from gateway.scheduling.dispatch import Dispatch

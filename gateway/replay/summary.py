@@ -4,7 +4,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from gateway.replay.comparison import Comparison, Plan, Row
+from gateway.replay.plan import Comparison, Plan, Row
 from gateway.replay.scenario import Scenario
 
 IDLE: Final = "hardly a request waited, so order made no difference: try a higher --load"

@@ -10,12 +10,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from gateway.replay.comparison import Row
+from gateway.replay.course import MOST_TENANTS
 from gateway.replay.estimate import Estimate
 from gateway.replay.measures import DECILES
+from gateway.replay.plan import Row
 
 WIDTH: Final = 112  # columns that the widest table needs
-MOST_TENANTS: Final = 8
 NOTHING: Final = "-"
 
 

@@ -37,8 +37,10 @@ class Timeline:
         self.last = last
         self.ended_s = self._end_s(last)
 
-    def at(self, boundary: int) -> float:
-        """When a boundary beyond the first is reached."""
+    def reached_s(self, boundary: int) -> float:
+        """When a boundary is reached."""
+        if boundary == self.first:
+            return self.began_s
         return self.ended_s if boundary == self.last else self._end_s(boundary)
 
     def boundary(self, at_s: float) -> int:
@@ -61,10 +63,6 @@ class Timeline:
         """Steps done by a time before the end."""
         boundary = self.boundary(at_s)
         return boundary if self.reached_s(boundary) <= at_s else boundary - 1
-
-    def reached_s(self, boundary: int) -> float:
-        """When any boundary is reached, the first too."""
-        return self.began_s if boundary == self.first else self.at(boundary)
 
     def _end_s(self, boundary: int) -> float:
         return self._origin_s + self._cost.run_seconds(

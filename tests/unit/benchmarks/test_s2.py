@@ -18,18 +18,18 @@ from benchmarks.s2_cells import (
     SHUFFLED,
     Cell,
     Regime,
-    Task,
-    cell,
+    cases,
+    contenders,
     loads_of,
     regimes,
     scenario,
-    sides,
     stretch,
 )
 from benchmarks.s2_plots import draw_deciles, draw_loads
 from benchmarks.s2_rows import Point, gain_row, points, rows_of, source_row
 from benchmarks.s2_targets import targets
-from benchmarks.sides import FCFS, OUR_ORACLE, OURS, pool_of, replayed, side
+from benchmarks.sides import FCFS, OUR_ORACLE, OURS, pool_of
+from gateway.replay.comparison import Contender, compare, measures_of, replayed
 from gateway.replay.measures import Measures, measure
 from gateway.replay.profiles import profile
 from gateway.replay.workload import Workload
@@ -41,15 +41,15 @@ MEANS = {OURS: 7.0, OUR_ORACLE: 5.0, SHUFFLED: 10.1, MEAN_FIRST: 2.5}
 def measures(mean_s: float = 10.0, p99_s: float = 40.0) -> Measures:
     """Those of ten requests, but for the response."""
     workload, engine = some_requests(10), profile("a100-80gb/llama-3-8b")
-    outcomes = replayed(side(FCFS), workload, engine, seed=0)
+    outcomes = replayed(Contender.of(FCFS), workload, engine)
     found = measure(workload, outcomes, engine.shape.pages, outcomes.dispatched_s)
     return msgspec.structs.replace(found, mean_s=mean_s, p99_s=p99_s)
 
 
 def a_cell(load: float = 0.9, seed: int = 0, regime: Regime = TIGHT, **means: float) -> Cell:
     wanted = MEANS | means
-    found = {each.name: measures(wanted.get(each.name, 10.0)) for each in sides(regime, load)}
-    return Cell(regime=regime, load=load, seed=seed, rate_s=3.0, measures=found)
+    found = {each.name: measures(wanted.get(each.name, 10.0)) for each in contenders(regime, load)}
+    return Cell(key=(regime, load), seed=seed, rate_s=3.0, measured=found)
 
 
 def some_requests(count: int = 200) -> Workload:
@@ -60,13 +60,13 @@ def some_requests(count: int = 200) -> Workload:
 
 
 def test_settings_are_for_overload_alone() -> None:
-    assert not SETTINGS.keys() & {each.name for each in sides(TIGHT, 1.0)}
-    assert SETTINGS.keys() < {each.name for each in sides(TIGHT, OVERLOAD)}
+    assert not SETTINGS.keys() & {each.name for each in contenders(TIGHT, 1.0)}
+    assert SETTINGS.keys() < {each.name for each in contenders(TIGHT, OVERLOAD)}
 
 
 def test_others_are_told_where_it_matters() -> None:
     def names(regime: Regime, load: float) -> list[str]:
-        return [each.name for each in sides(regime, load)]
+        return [each.name for each in contenders(regime, load)]
 
     bursts = Regime("texts", "bursts", "tight")
     assert names(TIGHT, 0.5) == [*ALWAYS, HELD, "sjf", "hrrn", SHUFFLED]
@@ -77,8 +77,8 @@ def test_others_are_told_where_it_matters() -> None:
 
 
 def test_first_come_is_measured_first_and_with_predictions_of_its_own() -> None:
-    first = next(sides(TIGHT, LOADS[0]))
-    assert (first.name, first.told) == (FCFS, "recorded")
+    first = next(contenders(TIGHT, LOADS[0]))
+    assert (first.name, first.predictor) == (FCFS, "recorded")
 
 
 def test_regimes_are_chosen_by_how_their_names_begin() -> None:
@@ -158,17 +158,12 @@ def test_a_source_tells_how_well_its_lengths_are_predicted() -> None:
 def test_a_cell_replays_every_side() -> None:
     requests = some_requests()
     engine = pool_of(8, profile("a100-80gb/llama-3-8b"), requests)
-    task = Task(
-        regime=TIGHT,
-        load=1.1,
-        seed=0,
-        rate_s=5.0,
-        scenario=scenario(requests, TIGHT, 150, 0, 3),
-        engine=engine,
-    )
-    done = cell(task)
-    assert list(done.measures) == [each.name for each in sides(TIGHT, 1.1)]
-    assert {each.requests for each in done.measures.values()} == {150}
+    drawn = scenario(requests, TIGHT, 150, 0, 3)
+    (done,) = compare(cases(TIGHT, [drawn], [5.0], engine, [1.1]), measures_of)
+    assert done.key == (TIGHT, 1.1)
+    assert done.rate_s == pytest.approx(5.5)
+    assert list(done.measured) == [each.name for each in contenders(TIGHT, 1.1)]
+    assert {each.requests for each in done.measured.values()} == {150}
 
 
 def test_pictures_are_drawn(tmp_path: Path) -> None:

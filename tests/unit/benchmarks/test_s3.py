@@ -16,20 +16,17 @@ from benchmarks.s3_cells import (
     Cell,
     Held,
     Lengths,
-    Task,
-    cell,
+    case,
     engine_of,
+    held,
     mean_over,
     requests,
     spread_of,
 )
 from benchmarks.s3_plots import draw
 from benchmarks.s3_rows import over_maximum, rows_of, targets
+from gateway.replay.comparison import compare
 from gateway.replay.predictions import kendall_tau
-
-
-def chance() -> np.random.Generator:
-    return np.random.default_rng(3)
 
 
 def a_side(in_flight: float = 70.0, tokens_s: float = 1_000.0, kv_use: float = 0.9) -> Held:
@@ -47,24 +44,24 @@ def a_cell(model: str = "llama-13b", lengths: Lengths = FIXED, ours: Held | None
     found = {each.name: a_side() for each in SIDES}
     found["maximum"] = a_side(in_flight=10.0)
     found[PEAK] = ours or a_side()
-    return Cell(model=model, lengths=lengths.name, seed=0, sides=found)
+    return Cell(key=(lengths.name, model), seed=0, rate_s=float("inf"), measured=found)
 
 
 @pytest.mark.parametrize("error", [0.1, 0.25, 0.5])
 def test_medians_are_wrong_by_the_stated_error(error: float) -> None:
-    found = requests(Lengths(name="fixed", error=error, answer=400), 20_000, chance())
+    found = requests(Lengths(name="fixed", error=error, answer=400), 20_000, seed=3)
     wrong = np.abs(found.quantiles[:, 2] - 400).mean() / 400
     assert wrong == pytest.approx(error, rel=0.03)
 
 
 def test_quantiles_of_fixed_lengths_are_calibrated() -> None:
-    found = requests(FIXED, 20_000, chance())
+    found = requests(FIXED, 20_000, seed=3)
     covered = (found.generation_tokens[:, None] <= found.quantiles).mean(axis=0)
     assert covered == pytest.approx([0.1, 0.25, 0.5, 0.75, 0.9, 0.95], abs=0.01)
 
 
 def test_varied_lengths_fit_the_context_and_are_predicted_as_ours_are() -> None:
-    found = requests(VARIED, 5_000, chance())
+    found = requests(VARIED, 5_000, seed=3)
     found.check()
     assert (found.prompt_tokens + found.generation_tokens).max() <= CONTEXT
     assert kendall_tau(found.quantiles[:, 2], found.generation_tokens) == pytest.approx(
@@ -105,10 +102,10 @@ def test_rows_tell_every_side_over_the_maximum() -> None:
 
 
 def test_a_cell_replays_every_side() -> None:
-    done = cell(Task(model="llama-33b", lengths=FIXED, seed=0, turnovers=1))
-    assert list(done.sides) == [each.name for each in SIDES]
-    assert done.sides["maximum"].in_flight == pytest.approx(2, abs=0.1)
-    assert sum(each.unanswered for each in done.sides.values()) == 0
+    (done,) = compare([case("llama-33b", FIXED, seed=0, turnovers=1)], held)
+    assert list(done.measured) == [each.name for each in SIDES]
+    assert done.measured["maximum"].in_flight == pytest.approx(2, abs=0.1)
+    assert sum(each.unanswered for each in done.measured.values()) == 0
 
 
 def test_picture_is_drawn(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """S5's deadlines, its judge, rows and targets."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +12,20 @@ from benchmarks.s5_cells import (
     REQUESTS,
     SIDES,
     Cell,
-    Task,
-    cell,
+    Served,
+    case,
     goodput_s,
     hidden,
     judged_each,
     kept,
     meets,
+    served,
     unloaded_s,
 )
 from benchmarks.s5_plots import draw
 from benchmarks.s5_rows import over_first_come, rows_of, targets, wilson
-from benchmarks.sides import FCFS, OURS, pool_of, replayed, side
+from benchmarks.sides import FCFS, OURS, pool_of
+from gateway.replay.comparison import Contender, compare, replayed
 from gateway.replay.costs import EngineModel
 from gateway.replay.measures import Measures, measure
 from gateway.replay.profiles import profile
@@ -45,22 +48,25 @@ def pool(requests: float) -> EngineModel:
 
 def measures() -> Measures:
     workload = alike(3, apart_s=1.0)
-    return measure(workload, replayed(side(FCFS), workload, pool(2), seed=0), pages=20)
+    return measure(workload, replayed(Contender.of(FCFS), workload, pool(2)), pages=20)
 
 
 def a_cell(seed: int = 0, ours: float = 3.0, first_come: float = 1.0, wrong: int = 1) -> Cell:
-    return Cell(
-        source="chat",
-        pool="tight",
-        seed=seed,
-        rate_s=4.0,
+    found = Served(measures=measures(), goodput_s=first_come, unloaded_s=0.5)
+    refusing = Served(
+        measures=measures(),
+        goodput_s=ours,
         unloaded_s=0.5,
-        measures={name: measures() for name in SIDES},
-        goodput_s=dict.fromkeys(SIDES, first_come) | {OURS: ours},
         refused=900,
         judged=100,
         wrong=wrong,
         wrong_in_order=2 * wrong,
+    )
+    return Cell(
+        key=("chat", "tight"),
+        seed=seed,
+        rate_s=4.0,
+        measured=dict.fromkeys(SIDES, found) | {OURS: refusing},
     )
 
 
@@ -75,7 +81,7 @@ def test_unloaded_is_what_the_engine_takes_for_one_alone() -> None:
 
 def test_only_answers_within_their_deadline_count() -> None:
     workload = replace(alike(4, apart_s=10.0), deadline_s=np.array([1e-9, 100.0, 100.0, 100.0]))
-    outcomes = replayed(side(FCFS), workload, pool(2), seed=0)
+    outcomes = replayed(Contender.of(FCFS), workload, pool(2))
     assert goodput_s(workload, outcomes) == pytest.approx(3 / 30)
 
 
@@ -103,12 +109,12 @@ def test_a_request_let_in_for_good_keeps_its_place_by_deadline() -> None:
 
 def test_a_cell_judges_no_more_than_was_asked() -> None:
     scenario = Scenario(source=alike(50), arrivals="poisson", drawn=200, predictor="recorded")
-    done = cell(
-        Task(source="chat", pool="tight", seed=0, scenario=scenario, engine=pool(2), judged=3)
-    )
-    assert done.refused >= done.judged
-    assert done.judged <= 3
-    assert list(done.goodput_s) == list(SIDES)
+    overloaded = case(("chat", "tight"), scenario, pool(2), seed=0)
+    (done,) = compare([overloaded], partial(served, most_judged=3))
+    assert done.measured[OURS].refused >= done.measured[OURS].judged
+    assert done.measured[OURS].judged <= 3
+    assert done.measured[FCFS].judged == 0
+    assert list(done.measured) == list(SIDES)
 
 
 def test_targets_pool_what_was_judged_over_the_seeds() -> None:

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import text_requests as text_requests_file
-from benchmarks.sides import Workers
-from benchmarks.text_requests import of_apps, text_requests
+from benchmarks.text_requests import text_requests
 from gateway.evaluation.corpus import Corpus, Line
 from gateway.evaluation.experiment import OURS, Run
 from gateway.evaluation.forecast import Forecast
@@ -58,15 +57,3 @@ def test_predictions_are_kept_until_texts_change(predictions: list[int], tmp_pat
     (tmp_path / "more.jsonl").write_text("{}")
     text_requests(tmp_path, 1, print)
     assert len(predictions) == 2
-
-
-@pytest.mark.usefixtures("predictions")
-def test_apps_are_told_apart(tmp_path: Path) -> None:
-    found = of_apps(text_requests(tmp_path, 1, print), ("grammar",))
-    assert found.generation_tokens.tolist() == [4, 9]
-
-
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_tasks_are_done_in_order(jobs: int) -> None:
-    with Workers(jobs) as workers:
-        assert list(workers.each(abs, [-3, 2, -1])) == [3, 2, 1]

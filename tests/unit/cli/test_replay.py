@@ -13,9 +13,9 @@ from click.testing import CliRunner, Result
 
 from gateway.cli.main import main
 from gateway.cli.replay import replay as command
-from gateway.replay.comparison import DEFAULT
 from gateway.replay.costs import EngineModel, EngineShape, LinearCost
 from gateway.replay.measures import Measures
+from gateway.replay.plan import DEFAULT
 from gateway.replay.profiles import GPUS, MODELS
 from gateway.replay.trace import NEEDED, QUANTILES
 

@@ -1,5 +1,7 @@
 """Policies beside each other."""
 
+from dataclasses import replace
+from functools import partial
 from math import isnan
 from typing import Any
 
@@ -8,11 +10,20 @@ import pytest
 from scipy.stats import t as student
 
 from gateway.errors import InvalidRequest
-from gateway.replay.comparison import CONTENDERS, Comparison, Plan, compare, parted
+from gateway.replay.comparison import (
+    CONTENDERS,
+    Case,
+    Contender,
+    Run,
+    compare,
+    in_processes,
+    measures_of,
+)
 from gateway.replay.costs import EngineModel, EngineShape, LinearCost
 from gateway.replay.estimate import estimate
 from gateway.replay.load import saturated_rate_s
 from gateway.replay.nodes import replay_on
+from gateway.replay.plan import Comparison, Plan, compare_policies
 from gateway.replay.profiles import NAMES, profile
 from gateway.replay.scenario import Scenario
 from gateway.replay.typical import typical_lengths
@@ -39,7 +50,54 @@ def requests(count: int = 300, seed: int = 1, **columns: Any) -> Workload:
 
 def compared(workload: Workload | None = None, **changes: Any) -> Comparison:
     given = {"scenario": Scenario(source=workload or requests()), "engine": TIGHT} | changes
-    return compare(Plan(**given), lambda _: None)
+    return compare_policies(Plan(**given), lambda _: None)
+
+
+def a_case(key: str, *policies: str) -> Case[str]:
+    workload = requests(60).said(np.full((60, 6), 100, np.float32))
+    contenders = [Contender.of(name) for name in policies]
+    return Case(
+        key=key, seed=0, requests=partial(replace, workload), engine=TIGHT, contenders=contenders
+    )
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_cells_come_in_order_of_cases_with_fcfs_first(jobs: int) -> None:
+    cases = [a_case("b", "sjf", "fcfs", "oracle-sjf"), a_case("a", "hrrn")]
+    found = list(compare(cases, measures_of, jobs))
+    assert [(cell.key, list(cell.measured)) for cell in found] == [
+        ("b", ["fcfs", "sjf", "oracle-sjf"]),
+        ("a", ["hrrn"]),
+    ]
+    assert not any(isnan(each.extra_delay_s) for each in found[0].measured.values())
+    assert isnan(found[1].measured["hrrn"].extra_delay_s)
+
+
+def test_hook_measures_each_run_before_the_next_begins() -> None:
+    runs: list[Run] = []
+    (cell,) = compare([a_case("a", "fcfs", "sjf")], lambda run: runs.append(run) or len(runs))
+    assert cell.measured == {"fcfs": 1, "sjf": 2}
+    assert runs[0].workload is runs[1].workload
+    assert runs[1].first_come_s is runs[0].outcomes.dispatched_s
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_line_is_said_of_each_run(jobs: int) -> None:
+    plan = Plan(
+        scenario=Scenario(source=requests(60)), engine=TIGHT, policies=("sjf", "fcfs"), loads=(0.5,)
+    )
+    lines: list[str] = []
+    compare_policies(plan, lines.append, jobs)
+    assert [line.partition(":")[0] for line in lines] == [
+        "fcfs, saturated",
+        "fcfs at load 0.5, seed 1",
+        "sjf at load 0.5, seed 1",
+    ]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_rows_of_arguments_are_worked_off_in_order(jobs: int) -> None:
+    assert list(in_processes(jobs, pow, [2, 3, 1], [3, 2, 1])) == [8, 9, 1]
 
 
 def test_rows_are_every_policy_at_every_load() -> None:
@@ -94,7 +152,7 @@ def test_several_processes_find_the_same() -> None:
         policies=("fcfs", "sjf"),
         loads=(0.5, 0.9),
     )
-    one, two = (compare(plan, lambda _: None, jobs) for jobs in (1, 2))
+    one, two = (compare_policies(plan, lambda _: None, jobs) for jobs in (1, 2))
     for alone, shared in zip(one.rows, two.rows, strict=True):
         assert alone.measures["mean_s"].mean == shared.measures["mean_s"].mean
 
@@ -159,13 +217,14 @@ def test_drawn_requests_are_as_many_as_asked_and_of_the_source() -> None:
 
 @pytest.mark.parametrize("contender", CONTENDERS)
 def test_contender_is_a_policy_perhaps_told_true_lengths(contender: str) -> None:
-    name, oracle = parted(contender)
-    assert contender == f"oracle-{name}" if oracle else contender == name
+    found = Contender.of(contender)
+    oracle = {"oracle": "oracle-", "recorded": ""}[found.predictor]
+    assert contender == found.name == oracle + found.policy
 
 
 def test_unknown_policy_is_named() -> None:
     with pytest.raises(InvalidRequest, match="no policy oracle-best; known are lmaas"):
-        parted("oracle-best")
+        Contender.of("oracle-best")
 
 
 @pytest.mark.parametrize("name", NAMES)

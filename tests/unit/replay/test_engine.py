@@ -13,14 +13,14 @@ from engine.kv.memory import KvMemory
 from engine.kv.pages import PagePool
 from engine.kv.reservations import Claim, peak_pages
 from engine.sequence import LiveSequence
-from gateway.replay.claims import Claim as Promised
-from gateway.replay.claims import Claims, fit
 from gateway.replay.costs import EngineModel, EngineShape, LinearCost
 from gateway.replay.engine import ContinuousEngine
 from gateway.replay.growth import Growth
-from gateway.replay.interface import SimulatedEngine
 from gateway.replay.lockstep import LockstepEngine
+from gateway.replay.promises import Claim as Promised
+from gateway.replay.promises import Claims, fit
 from gateway.replay.sequence import SimulatedSequence
+from gateway.replay.stepping import SimulatedEngine
 from gateway.replay.timeline import Timeline
 from gateway.scheduling.remaining import Lengths
 from gateway.scheduling.waiting import Quantiles, Running, Waiting

@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from gateway.errors import InvalidRequest
-from gateway.replay.comparison import Comparison, Plan, compare
 from gateway.replay.costs import EngineModel, EngineShape, LinearCost
+from gateway.replay.plan import Comparison, Plan, compare_policies
 from gateway.replay.report import write_report
 from gateway.replay.scenario import Scenario
 from gateway.replay.table import WIDTH, tables
@@ -40,7 +40,7 @@ def compared(*, tenants: int = 1, loads: tuple[float, ...] = (), **columns: Any)
         loads=loads,
         seeds=2,
     )
-    return compare(plan, lambda _: None)
+    return compare_policies(plan, lambda _: None)
 
 
 def shown(found: Comparison) -> str:

@@ -16,9 +16,8 @@ from gateway.generation.live import LiveRequest
 from gateway.generation.tokens import ChatTokenizer
 from gateway.prediction.drift import Rolling
 from gateway.replay.costs import EngineShape
-from gateway.replay.sequence import SimulatedSequence
+from gateway.replay.sequence import SimulatedSequence, Work
 from gateway.replay.simulator import TRUST_WINDOW, Simulation
-from gateway.replay.work import Work
 from gateway.replay.workload import Workload
 from gateway.scheduling.control_loop import ControlLoop
 from gateway.scheduling.policies import NAMES, Options, PolicyName, build_policy

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.replay.costs import EngineModel, EngineShape, GpuProfile, LinearCost
-from gateway.replay.outcomes import Outcomes
-from gateway.replay.series import Series
+from gateway.replay.outcomes import Outcomes, Series
 from gateway.replay.simulator import replay
 from gateway.replay.workload import Workload
 from gateway.scheduling.policies import NAMES, Options, build_policy
