@@ -52,8 +52,9 @@ check: lint types contracts test  ## what CI runs
 bench: .venv/installed  ## measure a figure: F=E1 E3 P1 P2 P3 S0 S2 S3 S5 decision prefix step; A='--rounds 1' passes options
 	@$(BIN)/python -m benchmarks $(F) $(A)
 
-docs: .venv/installed  ## write docs/configuration.md anew
+docs: .venv/installed  ## write docs/configuration.md and docs/errors.md
 	@$(BIN)/lmaas configuration > docs/configuration.md
+	@$(BIN)/lmaas errors > docs/errors.md
 
 demo-model: .venv/installed  ## train the shipped demo model anew (about an hour on two cores)
 	@$(BIN)/python -m engine.demo.train engine/demo/lmaas-demo
