@@ -33,9 +33,10 @@ test: .venv/installed-dev  ## run the tests; T=tests/unit/scheduling narrows
 test-compose:  ## build the images, start compose.yaml, ask, kill the engine, ask again
 	@$(PYTHON) tests/compose/check.py
 
-lint: .venv/installed-dev  ## ruff: rules and format
+lint: .venv/installed-dev  ## ruff: rules and format; words that are to be avoided
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/python -m checks.words
 
 format: .venv/installed-dev  ## let ruff format and mend
 	@$(BIN)/ruff check --fix .
