@@ -12,12 +12,16 @@ from typing import Final, NamedTuple
 
 ROOT: Final = Path(__file__).parents[1]
 PATHS: Final = (
+    "README.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "SECURITY.md",
     ".github",
+    "benchmarks/README.md",
     "checks",
+    "docs",
     "tests/unit/checks",
+    "tests/unit/docs",
 )
 SUFFIXES: Final = frozenset({".md", ".py", ".sh", ".toml", ".yaml", ".yml"})
 WORDS: Final = {
