@@ -57,7 +57,7 @@ docs: .venv/installed  ## write docs/configuration.md and docs/errors.md
 	@$(BIN)/lmaas configuration > docs/configuration.md
 	@$(BIN)/lmaas errors > docs/errors.md
 
-demo-model: .venv/installed  ## train the shipped demo model anew (about an hour on two cores)
+demo-model: .venv/installed  ## train the shipped demo model again (about an hour on two cores)
 	@$(BIN)/python -m engine.demo.train engine/demo/lmaas-demo
 
 exactness: .venv/installed  ## exact match of the demo model on unseen inputs, by job
