@@ -33,9 +33,10 @@ test: .venv/installed-dev  ## run the tests; T=tests/unit/scheduling narrows
 test-compose:  ## build the images, start compose.yaml, ask, kill the engine, ask again
 	@$(PYTHON) tests/compose/check.py
 
-lint: .venv/installed-dev  ## ruff: rules and format
+lint: .venv/installed-dev  ## ruff: rules and format; words that are to be avoided
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/python -m checks.words
 
 format: .venv/installed-dev  ## let ruff format and mend
 	@$(BIN)/ruff check --fix .
@@ -52,10 +53,11 @@ check: lint types contracts test  ## what CI runs
 bench: .venv/installed  ## measure a figure: F=E1 E3 P1 P2 P3 S0 S2 S3 S5 decision prefix step; A='--rounds 1' passes options
 	@$(BIN)/python -m benchmarks $(F) $(A)
 
-docs: .venv/installed  ## write docs/configuration.md anew
+docs: .venv/installed  ## write docs/configuration.md and docs/errors.md
 	@$(BIN)/lmaas configuration > docs/configuration.md
+	@$(BIN)/lmaas errors > docs/errors.md
 
-demo-model: .venv/installed  ## train the shipped demo model anew (about an hour on two cores)
+demo-model: .venv/installed  ## train the shipped demo model again (about an hour on two cores)
 	@$(BIN)/python -m engine.demo.train engine/demo/lmaas-demo
 
 exactness: .venv/installed  ## exact match of the demo model on unseen inputs, by job

@@ -1,5 +1,6 @@
 """The Litestar application: wiring only."""
 
+from importlib.metadata import version
 from typing import Final
 
 from litestar import Litestar, Router
@@ -83,7 +84,7 @@ def build_app(node: Node) -> Litestar:
         logging_config=None,  # ours is set up at the start; Litestar's logs each call of httpx
         openapi_config=OpenAPIConfig(
             title="LMaaS gateway",
-            version="0.1.0",
+            version=version("lmaas"),
             use_handler_docstrings=True,
             components=Components(
                 security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer")}

@@ -1,36 +1,41 @@
 """Every error the gateway raises on purpose.
 
 LmaasError
-├── InvalidRequest              what was sent cannot be served as it is
-│   ├── ContextLengthExceeded   the prompt leaves no room for an answer
-│   └── UnsupportedParameter    it would change the meaning, so it is not ignored
-├── Unauthenticated             no key, or one we do not know
-├── Forbidden                   a known key that may not do this
+├── InvalidRequest
+│   ├── ContextLengthExceeded
+│   └── UnsupportedParameter
+├── Unauthenticated
+├── Forbidden
 ├── NotFound
 │   └── ModelNotFound
-├── Conflict                    it contradicts what is there
-│   └── PredictorRefused        a version is damaged, or belongs to another model
-├── OverLimit                   too much at once, try later
-├── Unavailable                 something we need is away for now
+├── Conflict
+│   └── PredictorRefused
+├── OverLimit
+├── Unavailable
 │   ├── EngineLost
 │   ├── DatabaseLost
-│   ├── DeadlineUnreachable     the answer cannot be there when it is wanted
-│   │   └── QueueTimeExceeded   it has not started within the longest wait that was allowed
+│   ├── DeadlineUnreachable
+│   │   └── QueueTimeExceeded
 │   └── ShuttingDown
-├── ClientGone                  nobody is there to read the answer
-├── RequestCancelled            an operator ended it
-├── GenerationFailed            the engine could not run the sequence
-└── StartupFailure              the process cannot start: one line says why
+├── ClientGone
+├── RequestCancelled
+├── GenerationFailed
+└── StartupFailure
 
 Services raise these and know no status code; `gateway.api.errors` alone turns them into HTTP.
+A class's docstring is the cause and its `remedy` what to do: `lmaas errors` prints both as
+`docs/errors.md`.
 """
+
+from typing import ClassVar
 
 
 class LmaasError(Exception):
     """An error with a message for the user and, where one is at fault, the parameter's name."""
 
     code: str | None = None
-    retry_after_s: float | None = None  # when asking again makes sense, where that is known
+    remedy: ClassVar[str] = ""
+    retry_after_s: float | None = None  # seconds until a retry makes sense, if known
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
@@ -39,87 +44,115 @@ class LmaasError(Exception):
 
 
 class InvalidRequest(LmaasError):
-    """What was sent cannot be served as it is."""
+    """A field of the request is missing, unknown or has a value that is not accepted."""
 
     code = "invalid_value"
+    remedy = "Correct the field that `param` names; `message` says what is accepted."
 
 
 class ContextLengthExceeded(InvalidRequest):
-    """The prompt leaves no room for an answer."""
+    """The prompt and `max_tokens` together exceed the model's context or the engine's KV memory."""
 
     code = "context_length_exceeded"
+    remedy = "Shorten the prompt or lower `max_tokens`. An operator can raise `LMAAS_KV_TOKENS`."
 
 
 class UnsupportedParameter(InvalidRequest):
-    """A parameter that changes the answer's meaning and is not offered."""
+    """The request sets a parameter that would change the answer and that is not implemented."""
 
     code = "unsupported_parameter"
+    remedy = "Remove the parameter that `param` names, or send a value that `message` lists."
 
 
 class Unauthenticated(LmaasError):
-    """No API key, or one that is unknown or revoked."""
+    """The `Authorization` header has no API key, or the key is unknown or revoked."""
 
     code = "invalid_api_key"
+    remedy = (
+        "Send `Authorization: Bearer <key>`. `lmaas admin keys create` makes a key for `/v1`; "
+        "the admin API has keys of its own."
+    )
 
 
 class Forbidden(LmaasError):
-    """The key is known but may not do this."""
+    """The admin key is valid, but its scopes do not include this operation."""
 
     code = "insufficient_permissions"
+    remedy = "Use a key with the scope that `message` names (`lmaas admin scoped-keys create`)."
 
 
 class NotFound(LmaasError):
-    """No such thing."""
+    """The route does not exist, or no object has this id."""
 
     code = "not_found"
+    remedy = "Check the path and the id; the admin API's lists show the ids that exist."
 
 
 class ModelNotFound(NotFound):
-    """The model is not served here."""
+    """The request names a model that this gateway does not serve."""
 
     code = "model_not_found"
+    remedy = "Use a model that `GET /v1/models` lists."
 
 
 class Conflict(LmaasError):
-    """It contradicts what is already there."""
+    """The operation contradicts the present state, such as a name in use or a finished run."""
 
     code = "conflict"
+    remedy = "Read the object's present state, then decide; the same call will fail again."
 
 
 class PredictorRefused(Conflict):
-    """A predictor's version is damaged, or was made for another model or feature version."""
+    """The predictor version is damaged, or was made for another model or feature version."""
 
     code = "predictor_refused"
+    remedy = (
+        "Export the version again, or train one for this model: `lmaas admin predictors train`."
+    )
 
 
 class OverLimit(LmaasError):
-    """Too much at once; the same call may succeed later."""
+    """Too many unknown API keys are being looked up at the same time."""
 
     code = "rate_limit_exceeded"
+    remedy = "Retry after `Retry-After` seconds, and check that every client has a valid key."
 
 
 class Unavailable(LmaasError):
-    """Something the request needs is away for now."""
+    """A part that the request needs, such as the predictor process, is not ready."""
 
     code = "service_unavailable"
+    remedy = "Retry after `Retry-After` seconds. If it persists, read the gateway's log."
 
 
 class EngineLost(Unavailable):
-    """The engine does not answer."""
+    """The engine is loading its model, or has not answered for longer than a restart takes."""
 
     code = "engine_unavailable"
+    remedy = (
+        "Retry after `Retry-After` seconds. If it persists, `GET /health/ready` and the engine's "
+        "log show why it does not start."
+    )
 
 
 class DatabaseLost(Unavailable):
-    """Postgres does not answer."""
+    """PostgreSQL does not answer."""
 
     code = "database_unavailable"
+    remedy = (
+        "Retry after `Retry-After` seconds; an operator checks `DATABASE_URL` and the server. "
+        "Keys that were used lately keep working, and history waits in the spool."
+    )
 
 
 class DeadlineUnreachable(Unavailable):
-    """The answer cannot be there when it is wanted; `retry_after_s` tells when one could be."""
+    """The whole answer cannot be complete by the deadline that the request sets.
+
+    `retry_after_s`: seconds after which the same request could meet it.
+    """
 
     code = "deadline_unreachable"
+    remedy = "Retry after `Retry-After` seconds, or allow more time (`x-lmaas-deadline-ms`)."
     reason = "deadline"  # in records and metrics
 
     def __init__(
@@ -130,37 +163,49 @@ class DeadlineUnreachable(Unavailable):
 
 
 class QueueTimeExceeded(DeadlineUnreachable):
-    """It has not started within the longest wait that was allowed."""
+    """The request did not start within its longest allowed wait."""
 
     code = "queue_time_exceeded"
+    remedy = (
+        "Retry after `Retry-After` seconds, or allow a longer wait: `x-lmaas-max-queue-ms`, "
+        "or the client library's read timeout."
+    )
     reason = "queue_time"
 
 
 class ShuttingDown(Unavailable):
-    """The gateway takes no new requests because it is stopping."""
+    """The gateway is stopping: it accepts no request, and ends those still running at the limit."""
 
     code = "shutting_down"
+    remedy = (
+        "Retry after `Retry-After` seconds or at another gateway. `LMAAS_DRAIN_S` sets how long "
+        "running requests may take to finish."
+    )
 
 
 class ClientGone(LmaasError):
-    """Nobody is there to read the answer."""
+    """The client closed the connection before the answer was complete."""
 
     code = "client_gone"
+    remedy = "Nothing to do on the server; raise the client's timeout if it closed too early."
 
 
 class RequestCancelled(LmaasError):
-    """An operator ended the request."""
+    """An operator ended the request (`lmaas admin requests cancel`)."""
 
     code = "request_cancelled"
+    remedy = "Ask the operator before sending it again."
 
 
 class GenerationFailed(LmaasError):
-    """The engine could not run the sequence."""
+    """The engine refused the request or failed while it computed the answer."""
 
     code = "generation_failed"
+    remedy = "Retry once. If it persists, report `message` and the request's id to the operator."
 
 
 class StartupFailure(LmaasError):
-    """The process cannot start; the message is the one line shown."""
+    """A process or command cannot start; the message on standard error is the reason."""
 
     code = "startup_failure"
+    remedy = "Correct the setting, file or server that the message names, then start it again."

@@ -50,16 +50,17 @@ class Settings(Struct, frozen=True, rename=_variable):
     policy: Annotated[
         Literal["lmaas", "hrrn", "sjf", "fcfs", "magnus", "s3", "fixed"],
         Meta(
-            description="scheduling policy; lmaas: shares, then response ratio within bounds; "
-            "magnus: batches in lock step; fixed: batches of a fixed size, first come first"
+            description="scheduling policy, see scheduling.md; lmaas: shares between tenants, then "
+            "waiting time against cost, within bounds; magnus: batches that start and end "
+            "together; fixed: batches of a fixed size, first come, first served"
         ),
     ] = "lmaas"
     admission: Annotated[
         Literal["own", "peak", "reserved", "maximum", "held"],
         Meta(
-            description="what fits beside what runs; own: the policy's rule; peak: the expected "
-            "future KV peak and as little above it as preemptions allow; reserved: the sum of "
-            "P90s; maximum: the sum of max_tokens; held: what is in use"
+            description="rule for what fits into KV memory with what runs; own: the policy's rule; "
+            "peak: the expected future peak plus a margin that adapts to preemptions; reserved: "
+            "the sum of the 0.9 quantiles; maximum: the sum of max_tokens; held: what is in use now"
         ),
     ] = "own"
     fixed_batch: Annotated[
@@ -69,8 +70,8 @@ class Settings(Struct, frozen=True, rename=_variable):
         int,
         Meta(
             ge=0,
-            description="size of the engine's KV pool, in tokens; 0: on a GPU what memory is free "
-            "beside the model, on a CPU 32768",
+            description="size of the engine's KV pool, in tokens; 0: on a GPU the memory that the "
+            "model leaves free, on a CPU 32768",
         ),
     ] = 0
     host_kv_tokens: Annotated[
@@ -78,22 +79,29 @@ class Settings(Struct, frozen=True, rename=_variable):
         Meta(
             ge=0,
             description="KV tokens of preempted requests that the engine keeps in host memory; "
-            "0: none, they are computed again",
+            "0: none, preempted requests are computed again",
         ),
     ] = 32_768
     prefix_sharing: Annotated[
-        bool, Meta(description="keep the KV memory of equal prefixes of one tenant once")
+        bool, Meta(description="store equal prompt prefixes of one tenant once in KV memory")
     ] = True
-    page_tokens: Annotated[int, Meta(ge=1, le=1024, description="KV tokens a page")] = 16
+    page_tokens: Annotated[
+        int, Meta(ge=1, le=1024, description="tokens in a page of KV memory")
+    ] = 16
     batch_waste: Annotated[
-        int, Meta(ge=0, description="Φ: token reads a batch may waste before a new one is opened")
+        int,
+        Meta(
+            ge=0,
+            description="under the policy magnus: KV token reads that a batch may waste on padding "
+            "and waiting before another batch is opened (the paper's Φ)",
+        ),
     ] = 50_000
     max_delay_s: Annotated[
         float,
         Meta(
             gt=0,
-            description="a request starts at most this much later than first come, first served "
-            "would start it; divided by its tier's urgency",
+            description="longest delay of a request's start behind its start under first come, "
+            "first served, in seconds; divided by the urgency of its service tier",
         ),
     ] = 60.0
     waiting_weight: Annotated[
@@ -101,9 +109,9 @@ class Settings(Struct, frozen=True, rename=_variable):
         Meta(
             ge=0,
             le=100,
-            description="how waiting weighs against length: 0 is cheapest first; the default "
-            "trades some of its mean for the tail; with 20 the slowest answers in overload are "
-            "hardly slower than first come, first served would make them",
+            description="weight of waiting time against cost: 0 serves the cheapest request first, "
+            "for the shortest mean; higher values favour the slowest answers, which with 20 take "
+            "in overload about as long as under first come, first served",
         ),
     ] = 3.0
     tau_floor: Annotated[
@@ -111,8 +119,8 @@ class Settings(Struct, frozen=True, rename=_variable):
         Meta(
             ge=-1,
             le=1,
-            description="rolling Kendall τ of predictions below which requests go in order of "
-            "arrival",
+            description="Kendall's τ of recent predictions (1: all in the right order, 0: no "
+            "better than chance) below which requests go in order of arrival",
         ),
     ] = 0.2
     preempted_share: Annotated[
@@ -120,12 +128,13 @@ class Settings(Struct, frozen=True, rename=_variable):
         Meta(
             ge=0,
             le=1,
-            description="preemptions for each request, at most, where many wait for memory: a "
-            "pause for a few, and more requests at once for all; the more run, the fewer",
+            description="target preemption rate per completed request under memory pressure; "
+            "higher admits more at once, lower pauses fewer",
         ),
     ] = 0.1
     prediction_budget_ms: Annotated[
-        float, Meta(gt=0, description="longest wait for a prediction; then history answers")
+        float,
+        Meta(gt=0, description="longest wait for a prediction; after it, earlier lengths are used"),
     ] = 50.0
     automatic_training: Annotated[
         bool,
@@ -134,7 +143,8 @@ class Settings(Struct, frozen=True, rename=_variable):
         ),
     ] = True
     drain_s: Annotated[
-        float, Meta(ge=0, description="at a stop, running requests have this long to finish")
+        float,
+        Meta(ge=0, description="time that running requests have to finish at a stop, in seconds"),
     ] = 20.0
     engine_socket: Annotated[
         str | None, Meta(description="socket of an engine run elsewhere; unset: one is started")
@@ -147,7 +157,7 @@ class Settings(Struct, frozen=True, rename=_variable):
         ),
     ] = 0
     engine_step_tokens: Annotated[
-        int, Meta(ge=1, description="tokens the engine runs in one step; longer prompts are cut")
+        int, Meta(ge=1, description="most tokens in a step; longer prompts are computed in parts")
     ] = 512
     engine_device: Annotated[
         Literal["auto", "cpu", "cuda"], Meta(description="where the engine runs the model")
@@ -155,7 +165,7 @@ class Settings(Struct, frozen=True, rename=_variable):
     engine_dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"],
         Meta(
-            description="the engine's number format; auto: float32 on a CPU, else the model's own"
+            description="number format of the engine; auto: float32 on a CPU, else the model's own"
         ),
     ] = "auto"
     engine_graph_rows: Annotated[
@@ -170,8 +180,8 @@ class Settings(Struct, frozen=True, rename=_variable):
         float,
         Meta(
             gt=0,
-            description="a step of the engine under way for longer means a hung device: the engine "
-            "ends and is started again",
+            description="longest time of an engine step, in seconds; a longer one counts as a hung "
+            "device, and the engine is restarted",
         ),
     ] = 120.0
     log_level: Annotated[

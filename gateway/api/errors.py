@@ -58,6 +58,7 @@ CODE: Final[dict[int, str]] = {
     413: "request_too_large",
     415: "unsupported_media_type",
     429: "rate_limit_exceeded",
+    500: "internal_error",
     503: "service_unavailable",
 }
 RETRY_AFTER_S: Final[dict[int, int]] = {429: 1, 503: 2}
@@ -137,7 +138,7 @@ def handle_unexpected(_: Request[Any, Any, Any], error: Exception) -> Response[E
     """A defect: logged with its traceback, and not explained to the client."""
     log.error("request_crashed", exc_info=error)
     message = "the server made a mistake; it is logged"
-    return _answer(500, _body(500, message, None, "internal_error"))
+    return _answer(500, _body(500, message, None, CODE[500]))
 
 
 def _explain(request: Request[Any, Any, Any], error: HTTPException) -> tuple[str, str | None]:

@@ -19,6 +19,7 @@ COMMANDS: Final = {
     "replay": "gateway.cli.replay",
     "calibrate": "gateway.cli.calibrate",
     "configuration": "gateway.cli.configuration",
+    "errors": "gateway.cli.errors",
 }
 
 

@@ -1,0 +1,92 @@
+"""The documentation says what the program does."""
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from gateway.cli.configuration import page
+from gateway.cli.main import COMMANDS
+from gateway.errors import DeadlineUnreachable, QueueTimeExceeded, RequestCancelled
+from gateway.generation.metrics import Metrics
+from gateway.settings import Settings
+
+ROOT = Path(__file__).parents[3]
+DOCS = ROOT / "docs"
+DOCUMENTS = [
+    *("README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md"),
+    *sorted(path.relative_to(ROOT).as_posix() for path in DOCS.glob("*.md")),
+]
+MAX_README = 120  # lines
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+
+
+def code_of(text: str) -> str:
+    """The shell blocks and the code within sentences."""
+    shell = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
+    return "\n".join([*shell, *re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text)])
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors that a forge gives to a page's headings."""
+    headings = [heading.lower() for heading in HEADING.findall(path.read_text())]
+    return {re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in headings}
+
+
+def test_configuration_page_is_what_the_settings_say() -> None:
+    assert (DOCS / "configuration.md").read_text() == page(), "run `make docs`"
+
+
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= MAX_README
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_document_names_only_commands_and_targets_that_exist(document: str) -> None:
+    code = code_of((ROOT / document).read_text())
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"\blmaas ([a-z]+)\b", code)) <= set(COMMANDS)
+    assert set(re.findall(r"\bmake ([a-z-]+)\b", code)) <= targets
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_document_names_only_settings_that_exist(document: str) -> None:
+    known = {field.encode_name for field in msgspec.structs.fields(Settings)}
+    named = set(re.findall(r"\bLMAAS_[A-Z_]+\b", (ROOT / document).read_text()))
+    assert {name for name in named if not name.endswith("_")} <= known
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_of_the_document_lead_somewhere(document: str) -> None:
+    here = ROOT / document
+    for link in LINK.findall(here.read_text()):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = (here.parent / name).resolve() if name else here
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_every_page_is_reached_from_the_index() -> None:
+    index = (DOCS / "index.md").read_text()
+    assert {path.name for path in DOCS.glob("*.md")} - {"index.md"} <= set(LINK.findall(index))
+
+
+def test_every_series_of_metrics_is_documented() -> None:
+    page = (DOCS / "operations.md").read_text()
+    metrics = Metrics()
+    registries = (metrics.registry, metrics.tenants.registry)
+    named = {family.name for registry in registries for family in registry.collect()}
+    gauges = (ROOT / "gateway" / "api" / "metrics.py").read_text()
+    named |= set(re.findall(r'"(lmaas_\w+)"', gauges))
+    assert len(named) > 20
+    assert {name for name in named if name not in page} == set()
+
+
+def test_every_reason_to_be_given_up_is_documented() -> None:
+    page = (DOCS / "scheduling.md").read_text()
+    for error in (DeadlineUnreachable, QueueTimeExceeded, RequestCancelled):
+        assert f"`{error.code}`" in page
