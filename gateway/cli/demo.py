@@ -8,7 +8,7 @@ from rich.console import Console
 
 from gateway.cli.admin_client import AdminClient
 from gateway.demo.demonstration import Wanted, demonstrate
-from gateway.demo.examples import read_examples
+from gateway.demo.examples import read_examples, read_instructions
 from gateway.demo.picture import draw
 from gateway.demo.table import NOTES, app_table, policy_table, summary
 from gateway.errors import LmaasError
@@ -44,21 +44,28 @@ LEAST_WIDTH = 100  # columns; the tables need them, where there is no terminal t
 def demo(url: str, key: str | None, requests: int, concurrency: int, picture: Path) -> None:
     """Send traffic to a running gateway, train, send again; show lengths and response times.
 
-    The server must serve a model with examples, such as the shipped one.
+    The server must serve a model with examples, such as the shipped one. The requests belong to a
+    tenant of their own, `lmaas demo`; the figures are right on a server without other traffic.
     """
     settings = read_settings()
-    examples = read_examples(settings.model)
+    wanted = Wanted(
+        url,
+        settings.model_name,
+        read_examples(settings.model),
+        read_instructions(settings.model),
+        requests,
+        concurrency,
+    )
     if not picture.absolute().parent.is_dir():
         raise LmaasError(f"there is no folder {picture.absolute().parent} for the picture")
     console = Console()
     console.width = max(console.width, LEAST_WIDTH)
-    wanted = Wanted(url, settings.model_name, requests, concurrency)
     with closing(AdminClient(url, key)) as admin:
-        passes = demonstrate(admin, examples, wanted, console)
+        passes, learned = demonstrate(admin, wanted, console)
     draw(passes, picture)
     console.print()
     console.print(app_table(passes))
     console.print()
     console.print(policy_table(passes))
     console.print(NOTES)
-    console.print(f"\n{summary(passes)}\nThe picture is in {picture}.")
+    console.print(f"\n{summary(passes, learned)}\nThe picture is in {picture}.")

@@ -1,5 +1,7 @@
-"""The questions that a model's folder suggests, by app."""
+"""The apps that a model's folder suggests, each with its instruction and questions."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -8,10 +10,21 @@ from msgspec import Struct
 
 from gateway.errors import StartupFailure
 
-FILE: Final = "examples.jsonl"
+QUESTIONS: Final = "examples.jsonl"
+APPS: Final = "apps.json"
 
 Examples: TypeAlias = dict[str, list[str]]
 """Questions by the name of the app they are for."""
+
+Instructions: TypeAlias = dict[str, str]
+"""Instructions by the name of their app."""
+
+
+class App(Struct):
+    """An app and what it asks of the model."""
+
+    name: str
+    instruction: str
 
 
 class Example(Struct):
@@ -21,18 +34,31 @@ class Example(Struct):
     question: str
 
 
+def read_instructions(model: str) -> Instructions:
+    """The apps in the folder of the served model. StartupFailure where it has none."""
+    with _readable(Path(model) / APPS) as path:
+        apps = msgspec.json.decode(path.read_bytes(), type=list[App])
+    return {app.name: app.instruction for app in apps}
+
+
 def read_examples(model: str) -> Examples:
     """The examples in the folder of the served model. StartupFailure where it has none."""
-    path = Path(model) / FILE
-    try:
+    with _readable(Path(model) / QUESTIONS) as path:
         lines = msgspec.json.Decoder(Example).decode_lines(path.read_bytes())
+    examples: Examples = {}
+    for line in lines:
+        examples.setdefault(line.app, []).append(line.question)
+    return examples
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[Path]:
+    """Errors of reading this file inside leave as StartupFailure."""
+    try:
+        yield path
     except OSError as error:
         raise StartupFailure(
             f"LMAAS_MODEL: the demo needs a model with examples ({path}: {error.strerror})"
         ) from error
     except msgspec.DecodeError as error:
         raise StartupFailure(f"{path}: {error}") from error
-    examples: Examples = {}
-    for line in lines:
-        examples.setdefault(line.app, []).append(line.question)
-    return examples

@@ -15,6 +15,7 @@ from gateway.demo.figures import (
     response_quantile,
 )
 from gateway.demo.sending import Outcome
+from gateway.demo.training import Learned
 
 ALL: Final = "all apps"
 NOTES: Final = (
@@ -98,11 +99,13 @@ def policy_table(passes: Passes) -> Table:
     return table
 
 
-def summary(passes: Passes) -> str:
+def summary(passes: Passes, learned: Learned) -> str:
     """One sentence: what training did to the error, and the policy to the response time."""
     lmaas_s, fixed_s = mean_response(passes.after), mean_response(passes.fixed)
+    foreign = learned.rows - learned.own_rows
+    whose = f" ({foreign} of them not the demo's)" if foreign else ""
     return (
-        f"Having learned from {len(passes.before)} requests, predictions of new ones are off by "
+        f"Having learned from {learned.rows} requests{whose}, predictions of new ones are off by "
         f"{mean_error(passes.after):.1f} tokens on average instead of "
         f"{mean_error(passes.before):.1f}; the mean response takes {lmaas_s:.2f} s under lmaas "
         f"and {fixed_s:.2f} s under fixed batches ({lmaas_s / fixed_s - 1:+.0%})."

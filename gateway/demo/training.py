@@ -3,6 +3,8 @@
 import time
 from typing import Any, Final
 
+from msgspec import Struct
+
 from gateway.demo.admin import Admin
 from gateway.errors import LmaasError
 
@@ -16,8 +18,19 @@ def active_version(admin: Admin) -> str | None:
     return version
 
 
-def train(admin: Admin) -> bool:
-    """Whether a new version is at work; False where it was no better than the one there.
+class Learned(Struct, frozen=True):
+    """What a training run read: all `rows`, and of these the demo tenant's `own_rows`.
+
+    `activated` is False where the new version was no better than the one at work.
+    """
+
+    rows: int
+    own_rows: int
+    activated: bool
+
+
+def train(admin: Admin, tenant: str) -> Learned:
+    """Train on history, and wait until a version that was activated is at work.
 
     LmaasError where the training run fails.
     """
@@ -28,9 +41,11 @@ def train(admin: Admin) -> bool:
     if run["state"] != "succeeded":
         raise LmaasError(f"the training run {run['state']}: {run['error']}")
     version = admin.get(f"/admin/predictors/{run['predictor_id']}")
-    if version["state"] == "active":
+    activated = version["state"] == "active"
+    if activated:
         _await_pickup(admin, version)
-    return bool(version["state"] == "active")
+    own = run["samples"]["tenants"].get(tenant, {"read": 0})
+    return Learned(run["rows_read"], own["read"], activated)
 
 
 def _await_pickup(admin: Admin, version: dict[str, Any]) -> None:

@@ -1,15 +1,21 @@
 """`lmaas demo` as a newcomer starts it, against a running gateway."""
 
 import asyncio
+import re
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
+import openai
 
 from engine.demo.jobs import JOBS
+from gateway.cli.admin_client import AdminClient
+from gateway.demo.tenant import demo_tenant
+from tests.e2e.conftest import ADMIN_KEY
 
 TAUGHT = 100  # requests that a first training needs
 
@@ -36,13 +42,26 @@ async def ended(demo: Process) -> tuple[int, str, str]:
     return demo.returncode, output.decode(), errors.decode()
 
 
+async def demo_apps(admin: httpx.AsyncClient) -> list[dict[str, Any]]:
+    """The apps of the demos' tenant, if there is one by now."""
+    tenants = (await admin.get("/admin/tenants?limit=100")).json()["data"]
+    ids = [tenant["id"] for tenant in tenants if tenant["name"] == "lmaas demo"]
+    assert len(ids) <= 1
+    pages = [(await admin.get(f"/admin/tenants/{id_}/apps?limit=100")).json() for id_ in ids]
+    return [app for page in pages for app in page["data"]]
+
+
 async def demo_keys(admin: httpx.AsyncClient) -> list[dict[str, Any]]:
     """The keys that demos made."""
-    tenants = (await admin.get("/admin/tenants?limit=100")).json()["data"]
-    tenant = next(tenant for tenant in tenants if tenant["name"] == "demo")
-    apps = (await admin.get(f"/admin/tenants/{tenant['id']}/apps?limit=100")).json()["data"]
+    apps = await demo_apps(admin)
     pages = [(await admin.get(f"/admin/apps/{app['id']}/keys?limit=100")).json() for app in apps]
     return [key for page in pages for key in page["data"] if key["name"] == "lmaas demo"]
+
+
+async def asking(client: openai.AsyncOpenAI, question: dict[str, Any]) -> None:
+    """Traffic without an end."""
+    while True:
+        await client.chat.completions.create(**question)
 
 
 async def put_back(admin: httpx.AsyncClient, policy: str, keys: int) -> bool:
@@ -69,6 +88,12 @@ async def test_demo_shows_every_app_and_leaves_all_as_it_was(
             assert await put_back(admin, "hrrn", keys=len(JOBS))
         finally:
             await admin.put("/admin/policy", json={"name": "lmaas"})
+        (run,) = (await admin.get("/admin/training-runs?limit=1")).json()["data"]
+    foreign = run["rows_read"] - 40
+    assert foreign >= TAUGHT
+    words = " ".join(output.split())
+    assert f"learned from {run['rows_read']} requests ({foreign} of them not the demo's)" in words
+    assert "Warning" not in words
     rows = [line.split() for line in output.splitlines()]
     counts = {row[0]: int(row[1]) for row in rows if row and row[0] in {j.name for j in JOBS}}
     assert set(counts) == {job.name for job in JOBS}
@@ -87,6 +112,38 @@ async def test_demo_that_cannot_train_says_why_and_puts_all_back(
     assert "lmaas: the training run failed: training needs at least 100" in errors
     async with gateway.admin() as admin:
         assert await put_back(admin, "lmaas", keys=len(JOBS))
+
+
+async def test_demo_warns_of_other_traffic(
+    serve: Any, asked: Any, environment: Any, tmp_path: Path
+) -> None:
+    gateway = await serve("busy").ready()
+    async with gateway.client() as client:
+        other = asyncio.create_task(asking(client, asked("spell", "brave queen " * 12)))
+        async with asyncio.timeout(60):
+            while not (await gateway.health())["running"]:
+                await asyncio.sleep(0.05)
+        demo = await start_demo(gateway.url, environment, tmp_path / "demo.png", "--requests", "14")
+        _, output, _ = await ended(demo)
+        assert not other.done(), "the other traffic must last as long as the demo"
+        other.cancel()
+    warning = r"Warning: meanwhile the server had [1-9]\d* requests that are not the demo's"
+    assert re.search(warning, " ".join(output.split()))
+
+
+async def test_next_demo_takes_the_same_apps_and_revokes_keys_that_were_left(served: Any) -> None:
+    instructions = {job.name: job.instructions[0] for job in JOBS}
+    with closing(AdminClient(served.url, ADMIN_KEY)) as admin:
+        with demo_tenant(admin, instructions, print) as first:
+            assert set(first.keys) == set(instructions)
+        async with served.admin() as reader:
+            for app in await demo_apps(reader):
+                admin.post(f"/admin/apps/{app['id']}/keys", name="lmaas demo")  # of a killed demo
+            with demo_tenant(admin, instructions, print) as second:
+                valid = [key for key in await demo_keys(reader) if not key["revoked_at"]]
+            assert (second.id, len(await demo_apps(reader))) == (first.id, len(JOBS))
+            assert len(valid) == len(JOBS)
+            assert await put_back(reader, "lmaas", keys=3 * len(JOBS))
 
 
 async def test_interrupted_demo_puts_all_back(

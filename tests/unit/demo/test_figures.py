@@ -12,6 +12,7 @@ from gateway.demo.figures import BatchFigures, Passes, mean_error, response_quan
 from gateway.demo.picture import draw
 from gateway.demo.sending import Outcome
 from gateway.demo.table import app_table, policy_table, summary
+from gateway.demo.training import Learned
 
 MakeOutcome: TypeAlias = Callable[..., Outcome]
 
@@ -79,7 +80,22 @@ def test_summary_tells_whichever_policy_was_faster(
     an_outcome: MakeOutcome, fixed_s: float, told: str
 ) -> None:
     one = [an_outcome()]
-    assert told in summary(Passes(one, one, [an_outcome(response_s=fixed_s)]))
+    passes = Passes(one, one, [an_outcome(response_s=fixed_s)])
+    assert told in summary(passes, Learned(rows=140, own_rows=140, activated=True))
+
+
+@pytest.mark.parametrize(
+    ("own_rows", "words"),
+    [
+        (403, "Having learned from 403 requests, predictions"),
+        (5, "Having learned from 403 requests (398 of them not the demo's), predictions"),
+    ],
+)
+def test_summary_counts_what_training_read(
+    an_outcome: MakeOutcome, own_rows: int, words: str
+) -> None:
+    learned = Learned(rows=403, own_rows=own_rows, activated=True)
+    assert summary(a_show(an_outcome), learned).startswith(words)
 
 
 def test_picture_is_a_png_of_readme_width(an_outcome: MakeOutcome, tmp_path: Path) -> None:
