@@ -27,7 +27,6 @@ from gateway.prediction.fitting import LEAST_ROWS
 from gateway.quantiles import Floats
 
 OURS: Final = "ours"
-BASELINES: Final = (INPUT_LENGTH, APP_MEAN, LINE, MAGNUS)
 
 
 class Wanted(Struct, frozen=True, kw_only=True):

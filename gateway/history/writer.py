@@ -42,7 +42,6 @@ class HistoryWriter:
         self._known_until = float("-inf")
         self._dirty = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self.written = 0
 
     async def start(self) -> None:
         """Insert what an earlier process left, then whatever comes."""
@@ -120,7 +119,6 @@ class HistoryWriter:
                 known = [{"hash": key, "embedding": vector} for key, vector in instructions.items()]
                 await session.execute(insert(Instruction).on_conflict_do_nothing(), known)
         self._known_instructions.update(instructions)
-        self.written += len(records)
 
     def _new_instructions(self, records: Sequence[Record]) -> dict[bytes, bytes]:
         now = time.monotonic()

@@ -52,7 +52,6 @@ class PredictorClient:
         self._loading: dict[UUID, asyncio.Future[None]] = {}
         self._load: Load | None = None
         self._supervisor: asyncio.Task[None] | None = None
-        self.starts = 0
 
     @property
     def pid(self) -> int | None:
@@ -145,7 +144,6 @@ class PredictorClient:
     async def _run(self) -> int:
         """Start the process and read its replies until it ends; its exit code."""
         began = time.monotonic()
-        self.starts += 1
         process = await asyncio.create_subprocess_exec(
             *COMMAND,
             stdin=PIPE,

@@ -98,13 +98,6 @@ class Registry:
             raise _no_version(predictor_id)
         return stored
 
-    async def add(self, version: Predictor) -> Predictor:
-        """Keep a new version, inactive."""
-        version.checksum = checksum(version.artefact)
-        async with transaction(self._sessions) as session:
-            session.add(version)
-        return version
-
     async def publish(self, version: Predictor, run_id: UUID, *, activate: bool) -> Predictor:
         """Keep what a training run made, and with `activate` put it to work; the run succeeded.
 

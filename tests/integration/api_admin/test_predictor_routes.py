@@ -20,10 +20,10 @@ from gateway.prediction.artefact import (
 )
 from gateway.prediction.calibration import NO_SCORES
 from gateway.prediction.features import FEATURE_VERSION, INPUTS
-from gateway.prediction.registry import Registry
 from gateway.prediction.runs import TrainingRuns
 from gateway.quantiles import LEVELS
 from models import Predictor
+from tests.integration.prediction.conftest import StockedRegistry
 
 Client = httpx.AsyncClient
 
@@ -60,7 +60,7 @@ async def a_version(sessions: Sessions, **other: Any) -> Predictor:
         "rows": 500,
         "created_by": "test",
     }
-    return await Registry(sessions).add(Predictor(**values | other))
+    return await StockedRegistry(sessions).add(Predictor(**values | other))
 
 
 async def test_version_shows_its_metrics_and_range_and_not_its_bytes(

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from gateway.database.connection import Database
-from gateway.database.errors import Sessions
-from gateway.prediction.artefact import encode
+from gateway.database.errors import Sessions, transaction
+from gateway.prediction.artefact import checksum, encode
 from gateway.prediction.features import FEATURE_VERSION, NAMES, USER_INPUT_COLUMN
 from gateway.prediction.fitting import make_version
 from gateway.prediction.inputs import EMBEDDING_DIMS, Inputs
@@ -39,9 +39,20 @@ async def predictor(database: Database) -> AsyncIterator[LengthPredictor]:
     await predictor.close()
 
 
+class StockedRegistry(Registry):
+    """A registry with versions that no training run made."""
+
+    async def add(self, version: Predictor) -> Predictor:
+        """Keep a version, inactive."""
+        version.checksum = checksum(version.artefact)
+        async with transaction(self._sessions) as session:
+            session.add(version)
+        return version
+
+
 @pytest.fixture
-def registry(sessions: Sessions) -> Registry:
-    return Registry(sessions)
+def registry(sessions: Sessions) -> StockedRegistry:
+    return StockedRegistry(sessions)
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from gateway.history.record import Record
 from gateway.history.writer import HistoryWriter
 from gateway.prediction.automatic import AutomaticTraining
 from gateway.prediction.drift import DriftMonitor
-from gateway.prediction.registry import Registry
 from gateway.prediction.runs import TrainingRuns
 from gateway.prediction.schedule import Schedule, Schedules
 from models import Predictor
+from tests.integration.prediction.conftest import StockedRegistry
 
 QUIET = Schedule(every_s=None, least_outcomes=5, window=50)
 Eventually = Callable[[Callable[[], object]], Awaitable[None]]
@@ -60,7 +60,7 @@ async def test_one_of_two_gateways_starts_the_run_that_is_due(
     gateways: list[Gateway],
     outcomes: Callable[[int], Awaitable[None]],
     sessions: Sessions,
-    registry: Registry,
+    registry: StockedRegistry,
 ) -> None:
     await Schedules(sessions).set("demo", replace(QUIET, every_s=3_600.0), by="olga")
     await outcomes(4)
@@ -81,7 +81,7 @@ async def test_gateway_in_the_background_hears_of_a_changed_schedule(
     gateways: list[Gateway],
     outcomes: Callable[[int], Awaitable[None]],
     sessions: Sessions,
-    registry: Registry,
+    registry: StockedRegistry,
     eventually: Eventually,
 ) -> None:
     await Schedules(sessions).set("demo", QUIET, by="olga")
@@ -107,7 +107,7 @@ async def test_drift_of_the_active_version_starts_a_run(
     gateways: list[Gateway],
     outcomes: Callable[[int], Awaitable[None]],
     sessions: Sessions,
-    registry: Registry,
+    registry: StockedRegistry,
     a_version: Callable[..., Predictor],
     a_record: Callable[..., Record],
     length: Callable[[int], int],

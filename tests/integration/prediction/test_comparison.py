@@ -15,9 +15,9 @@ from gateway.history.writer import HistoryWriter
 from gateway.prediction.artefact import Line, decode, encode
 from gateway.prediction.comparison import Comparison
 from gateway.prediction.features import FEATURE_VERSION, NAMES, USER_INPUT_COLUMN
-from gateway.prediction.registry import Registry
 from models import Predictor
 from models.base import new_id
+from tests.integration.prediction.conftest import StockedRegistry
 
 APP = UUID(int=1)  # that of the version
 
@@ -51,7 +51,7 @@ async def history(
 async def test_better_version_scores_better_on_the_same_rows(
     *,
     comparison: Comparison,
-    registry: Registry,
+    registry: StockedRegistry,
     sessions: Sessions,
     tmp_path: Path,
     a_version: Callable[..., Predictor],
@@ -74,7 +74,7 @@ async def test_better_version_scores_better_on_the_same_rows(
 
 
 async def test_versions_of_different_models_and_unknown_ones_are_not_compared(
-    comparison: Comparison, registry: Registry, a_version: Callable[..., Predictor]
+    comparison: Comparison, registry: StockedRegistry, a_version: Callable[..., Predictor]
 ) -> None:
     first = await registry.add(a_version())
     with pytest.raises(NotFound):

@@ -13,8 +13,8 @@ from gateway.prediction.erasure import SampleErasure
 from gateway.prediction.listener import PredictorListener
 from gateway.prediction.messages import Question
 from gateway.prediction.predictor import LengthPredictor
-from gateway.prediction.registry import Registry
 from models import App, Predictor, Tenant
+from tests.integration.prediction.conftest import StockedRegistry
 
 Version = Callable[..., Predictor]
 Eventually = Callable[[Callable[[], object]], Awaitable[None]]
@@ -22,7 +22,7 @@ Eventually = Callable[[Callable[[], object]], Awaitable[None]]
 
 @pytest.fixture
 async def listener(
-    registry: Registry, predictor: LengthPredictor, postgres_url: str
+    registry: StockedRegistry, predictor: LengthPredictor, postgres_url: str
 ) -> AsyncIterator[PredictorListener]:
     """A listener that would not see a change in time by polling."""
     listener = PredictorListener(registry, predictor, postgres_url, poll_s=3_600)
@@ -31,7 +31,9 @@ async def listener(
     await listener.close()
 
 
-async def test_one_version_of_a_model_is_active(registry: Registry, a_version: Version) -> None:
+async def test_one_version_of_a_model_is_active(
+    registry: StockedRegistry, a_version: Version
+) -> None:
     first, second = await registry.add(a_version()), await registry.add(a_version())
     other = await registry.add(a_version(model="other"))
     for version in (first, other, second):
@@ -46,7 +48,7 @@ async def test_one_version_of_a_model_is_active(registry: Registry, a_version: V
 
 @pytest.mark.usefixtures("listener")
 async def test_activated_version_is_used_without_a_restart_and_rolled_back(
-    registry: Registry,
+    registry: StockedRegistry,
     predictor: LengthPredictor,
     a_version: Version,
     eventually: Eventually,
@@ -59,7 +61,7 @@ async def test_activated_version_is_used_without_a_restart_and_rolled_back(
 
 async def test_version_whose_notification_was_lost_is_found_by_polling(
     *,
-    registry: Registry,
+    registry: StockedRegistry,
     sessions: Sessions,
     predictor: LengthPredictor,
     postgres_url: str,
@@ -78,7 +80,7 @@ async def test_version_whose_notification_was_lost_is_found_by_polling(
 
 
 async def test_damaged_version_cannot_be_activated(
-    registry: Registry, a_version: Version, artefact: bytes
+    registry: StockedRegistry, a_version: Version, artefact: bytes
 ) -> None:
     sound = await registry.add(a_version())
     damaged = await registry.add(a_version(artefact=artefact[:-9]))
@@ -90,7 +92,7 @@ async def test_damaged_version_cannot_be_activated(
 
 async def test_damaged_version_that_is_active_is_refused_and_the_previous_stays(
     *,
-    registry: Registry,
+    registry: StockedRegistry,
     predictor: LengthPredictor,
     listener: PredictorListener,
     a_version: Version,
@@ -108,7 +110,7 @@ async def test_damaged_version_that_is_active_is_refused_and_the_previous_stays(
 
 
 async def test_version_of_another_model_hash_is_not_used(
-    registry: Registry,
+    registry: StockedRegistry,
     predictor: LengthPredictor,
     listener: PredictorListener,
     a_version: Version,
@@ -125,7 +127,7 @@ async def test_version_of_another_model_hash_is_not_used(
     assert predictor.active == sound.id
 
 
-async def test_unknown_version_is_not_found(registry: Registry) -> None:
+async def test_unknown_version_is_not_found(registry: StockedRegistry) -> None:
     for call in (registry.show, registry.artefact, registry.run):
         with pytest.raises(NotFound):
             await call(uuid4())
@@ -134,7 +136,7 @@ async def test_unknown_version_is_not_found(registry: Registry) -> None:
 
 
 async def test_rolling_back_leads_from_version_to_version_to_the_first(
-    registry: Registry, a_version: Version, sessions: Sessions
+    registry: StockedRegistry, a_version: Version, sessions: Sessions
 ) -> None:
     first, second, third = [await registry.add(a_version()) for _ in range(3)]
     for version in (first, second, third):
@@ -154,7 +156,7 @@ async def test_rolling_back_leads_from_version_to_version_to_the_first(
 
 
 async def test_roll_back_to_a_damaged_version_is_refused_and_the_active_one_stays(
-    registry: Registry, a_version: Version, artefact: bytes, sessions: Sessions
+    registry: StockedRegistry, a_version: Version, artefact: bytes, sessions: Sessions
 ) -> None:
     first, second = await registry.add(a_version()), await registry.add(a_version())
     for version in (first, second):
@@ -169,7 +171,7 @@ async def test_roll_back_to_a_damaged_version_is_refused_and_the_active_one_stay
 
 
 async def test_exported_version_is_imported_inactive_and_scores_the_same(
-    registry: Registry, a_version: Version, artefact: bytes
+    registry: StockedRegistry, a_version: Version, artefact: bytes
 ) -> None:
     version = await registry.add(a_version())
     stored = await registry.give(version.id, by="olga")
@@ -183,7 +185,7 @@ async def test_exported_version_is_imported_inactive_and_scores_the_same(
 
 @pytest.mark.parametrize("place", [0, 20, 60, -1])
 async def test_damaged_import_is_refused_and_nothing_kept(
-    registry: Registry, artefact: bytes, place: int
+    registry: StockedRegistry, artefact: bytes, place: int
 ) -> None:
     damaged = bytearray(artefact)
     damaged[place] ^= 1
@@ -196,7 +198,7 @@ async def test_damaged_import_is_refused_and_nothing_kept(
 
 @pytest.mark.usefixtures("listener")
 async def test_erased_texts_leave_every_version_also_the_one_at_work(
-    registry: Registry,
+    registry: StockedRegistry,
     predictor: LengthPredictor,
     sessions: Sessions,
     artefact: bytes,
