@@ -15,6 +15,7 @@ from gateway.demo.sending import Outcome, Sender
 from gateway.demo.tenant import demo_tenant
 from gateway.demo.traffic import Arrival, plan_traffic
 from gateway.demo.training import Learned, active_version, train
+from gateway.errors import LmaasError
 
 
 class Wanted(Struct, frozen=True):
@@ -35,6 +36,8 @@ def demonstrate(admin: Admin, wanted: Wanted, console: Console) -> tuple[Passes,
     away, refuses the admin key or fails to train.
     """
     apps = {app: text for app, text in wanted.instructions.items() if app in wanted.examples}
+    if not apps:
+        raise LmaasError("no app of the model's folder has both an instruction and examples")
     asked = {app: wanted.examples[app] for app in apps}
     first, second = (plan_traffic(asked, wanted.requests, half) for half in (0, 1))
     with ExitStack() as stack:

@@ -1,18 +1,22 @@
 """The demo's traffic: planned, seeded, without a question in common between training and test."""
 
 from collections import Counter
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from engine.demo.exactness import SEED as EXACTNESS_SEED
 from engine.demo.examples import EACH, SEED, save_examples
 from engine.demo.jobs import JOBS
 from engine.demo.train import TRAINING_SEED, VALIDATION_SEED
+from gateway.cli.admin_client import AdminClient
+from gateway.demo.demonstration import Wanted, demonstrate
 from gateway.demo.examples import QUESTIONS, read_examples
 from gateway.demo.traffic import BURST_S, OPEN_APPS, plan_traffic
-from gateway.errors import StartupFailure
+from gateway.errors import LmaasError, StartupFailure
 from gateway.settings import DEMO_MODEL
 
 EXAMPLES = {"spell": ["a", "b", "c", "d"], "diary": ["e", "f", "g", "h"]}
@@ -74,3 +78,12 @@ def test_model_without_readable_examples_is_refused_in_one_line(
     with pytest.raises(StartupFailure) as refused:
         read_examples(str(tmp_path))
     assert str(tmp_path / QUESTIONS) in refused.value.message
+
+
+def test_demo_needs_an_app_with_instruction_and_examples() -> None:
+    wanted = Wanted("http://127.0.0.1:9", "model", EXAMPLES, {"translate": "Do it."}, 14, 4)
+    with (
+        closing(AdminClient(wanted.url, "a key")) as admin,
+        pytest.raises(LmaasError, match="both an instruction and examples"),
+    ):
+        demonstrate(admin, wanted, Console())
