@@ -163,7 +163,6 @@ class Backlog:
         median = length * exp(self._random.gauss(0.0, MISSED))
         request = Waiting(
             id=str(self._number),
-            model="benchmark",
             tenant=f"tenant {self._random.randrange(TENANTS)}",
             prompt_tokens=_drawn(self._random, *PROMPT),
             quantiles=_quantiles(median),

@@ -153,7 +153,6 @@ class LiveRequest:
         ask = self.ask
         self.request = Waiting(
             id=self.id.hex,
-            model="",
             tenant=ask.caller.tenant_id.hex,
             prompt_tokens=len(self.prompt),
             quantiles=self.prediction.quantiles,

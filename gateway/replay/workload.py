@@ -16,7 +16,6 @@ Singles: TypeAlias = npt.NDArray[np.float32]
 Counts: TypeAlias = npt.NDArray[np.int32]
 Indices: TypeAlias = npt.NDArray[np.int16]
 
-MODEL: Final = "replay"
 NOBODY: Final = "default"  # tenant and app of requests that name none
 MOST_NAMES: Final = 2**15
 
@@ -101,7 +100,6 @@ class Workload:
         arrived_s = float(self.arrived_s[place])
         return Waiting(
             id=str(place),
-            model=MODEL,
             tenant=self.tenants[self.tenant[place]],
             prompt_tokens=int(self.prompt_tokens[place]),
             quantiles=tuple(self.quantiles[place].tolist()),

@@ -6,18 +6,17 @@ from gateway.scheduling.waste import row_reads
 
 
 class Batch:
-    """Waiting requests of one model by serial number; each extreme costs O(log n) amortised.
+    """Waiting requests by serial number; each extreme costs O(log n) amortised.
 
     Closed for good (`insertable` False) once it is half of a batch that ran out of memory.
     """
 
     __slots__ = ("_arrival", "_generation", "_prompt", "_reads", "id", "insertable", "members",
-                 "model", "serial")  # fmt: skip
+                 "serial")  # fmt: skip
 
-    def __init__(self, serial: int, batch_id: str, model: str, *, insertable: bool = True) -> None:
+    def __init__(self, serial: int, *, insertable: bool = True) -> None:
         self.serial = serial
-        self.id = batch_id
-        self.model = model
+        self.id = f"b{serial}"
         self.insertable = insertable
         self.members: dict[int, Waiting] = {}
         self._prompt: LazyHeap[float, Waiting] = LazyHeap(self.members)

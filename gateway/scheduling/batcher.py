@@ -1,6 +1,6 @@
 """Adaptive batching directed by wasted memory access (Magnus, arXiv 2406.04785)."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import count
 from typing import Final
 
@@ -20,15 +20,14 @@ class Batcher:
     """Waiting requests in batches of similar length. An arrival costs a look at the open batches.
 
     `waste_limit` is Φ in token reads; None lets every request be a batch of its own.
-    `memory_tokens` is Θ in KV tokens. Batch ids come from `ids`.
+    `memory_tokens` is Θ in KV tokens.
     """
 
-    def __init__(self, waste_limit: float | None, memory_tokens: int, ids: Iterator[str]) -> None:
+    def __init__(self, waste_limit: float | None, memory_tokens: int) -> None:
         self._waste_limit = waste_limit
         self._memory_tokens = memory_tokens
-        self._ids = ids
         self._serials = count()
-        self._joinable: dict[str, Joinable] = {}
+        self._joinable = Joinable(memory_tokens)
         self._home: dict[str, tuple[int, Batch]] = {}
         self.batches: dict[str, Batch] = {}
 
@@ -39,7 +38,7 @@ class Batcher:
         """The batch the request now waits in: the one of least WMA below Φ, else a new one."""
         if request.id in self._home:
             raise ValueError(f"request {request.id} waits already; ids must differ")
-        batch = self._best(request) or self._open(request.model, insertable=True)
+        batch = self._best(request) or self._open(insertable=True)
         self._place(request, batch)
         return batch
 
@@ -57,7 +56,7 @@ class Batcher:
     def resize(self, memory_tokens: int) -> None:
         """Let batches grow to this Θ from now on; those that are larger already stay so."""
         self._memory_tokens = memory_tokens
-        self._joinable.clear()
+        self._joinable = Joinable(memory_tokens)
         for batch in self.batches.values():
             self._changed(batch)
 
@@ -73,19 +72,18 @@ class Batcher:
         return list(touched.values())
 
     def _best(self, request: Waiting) -> Batch | None:
-        joinable = self._joinable.get(request.model)
-        if self._waste_limit is None or joinable is None:
+        if self._waste_limit is None:
             return None
-        found = joinable.least_waste(request.prompt_tokens, request.median)
+        found = self._joinable.least_waste(request.prompt_tokens, request.median)
         return found[1] if found and found[0] < self._waste_limit else None
 
-    def _open(self, model: str, *, insertable: bool) -> Batch:
-        batch = Batch(next(self._serials), next(self._ids), model, insertable=insertable)
+    def _open(self, *, insertable: bool) -> Batch:
+        batch = Batch(next(self._serials), insertable=insertable)
         self.batches[batch.id] = batch
         return batch
 
     def _closed(self, requests: Sequence[Waiting]) -> Batch:
-        batch = self._open(requests[0].model, insertable=False)
+        batch = self._open(insertable=False)
         for request in requests:
             self._place(request, batch)
         return batch
@@ -99,10 +97,8 @@ class Batcher:
     def _changed(self, batch: Batch) -> None:
         if not batch:
             del self.batches[batch.id]
-        if self._waste_limit is None:
-            return
-        joinable = self._joinable.setdefault(batch.model, Joinable(self._memory_tokens))
-        joinable.update(batch)
+        if self._waste_limit is not None:
+            self._joinable.update(batch)
 
     def check(self) -> None:
         """AssertionError where batches, members and the table of open batches disagree."""
@@ -111,7 +107,6 @@ class Batcher:
             assert self.batches[batch.id] is batch
             assert batch.members[serial].id == request_id
         for batch in self.batches.values():
-            assert {request.model for request in batch.members.values()} == {batch.model}
             assert batch.oldest_s == min(r.arrived_s for r in batch.members.values())
             assert batch.prompt_tokens == max(r.prompt_tokens for r in batch.members.values())
             assert batch.generation_tokens == max(r.median for r in batch.members.values())
@@ -120,12 +115,12 @@ class Batcher:
     def _check_joinable(self, batch: Batch) -> None:
         if self._waste_limit is None:
             return
-        joinable = self._joinable[batch.model]
-        assert (batch in joinable) == (batch.insertable and not joinable.is_full(batch))
+        open_to_all = batch.insertable and not self._joinable.is_full(batch)
+        assert (batch in self._joinable) == open_to_all
 
 
 class Joinable:
-    """Size, L(B), G(B) and least T of each insertable batch of one model that is not full.
+    """Size, L(B), G(B) and least T of each insertable batch that is not full.
 
     A batch is full when one more member of its own lengths would break the memory rule: no
     request can ever join it, so it is left out. What stays differs in length by more than Φ, and

@@ -36,15 +36,13 @@ def ratio_line(oldest_s: float, serving_s: float) -> Line:
 
 
 class Dispatch(Struct, frozen=True):
-    """Requests of one model to start together.
+    """Requests to start together.
 
-    `batch` names this dispatch and no other: the part of a batch that fits gets an id of its own.
     `serving_s` is S of these requests, `waited_s` their longest wait W and `ratio` R = (W + S)/S.
     `reason` tells why these: the best `rank`, `arrival` where order is by arrival, `overdue` where
     they had been put back for as long as the bound allows, `late` where a deadline is near.
     """
 
-    batch: str
     requests: tuple[Waiting, ...]
     serving_s: float
     ratio: float
@@ -58,17 +56,12 @@ class Dispatch(Struct, frozen=True):
 
 
 def dispatch_of(
-    batch: str,
-    requests: Sequence[Waiting],
-    *,
-    serving_s: float,
-    now_s: float,
-    reason: Reason = "rank",
+    requests: Sequence[Waiting], *, serving_s: float, now_s: float, reason: Reason = "rank"
 ) -> Dispatch:
     """These requests as a dispatch."""
     waited_s = max(now_s - min(request.arrived_s for request in requests), 0.0)
     ratio = response_ratio(waited_s, serving_s)
-    return Dispatch(batch, tuple(requests), serving_s, ratio, waited_s, reason)
+    return Dispatch(tuple(requests), serving_s, ratio, waited_s, reason)
 
 
 def waiting_batch_of(

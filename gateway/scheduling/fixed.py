@@ -1,8 +1,8 @@
 """Fixed batches, first come, first served: what most run today, and Magnus's baseline (VS)."""
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from itertools import accumulate, takewhile
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import ClassVar, Literal
 
 from gateway.scheduling.admission import Admission
@@ -20,8 +20,8 @@ class FixedPolicy(PlainPolicy):
 
     order: ClassVar[Literal["policy", "arrival"]] = "arrival"
 
-    def __init__(self, size: int, *, admission: Admission, ids: Iterator[str]) -> None:
-        super().__init__("fixed", admission=admission, ids=ids)
+    def __init__(self, size: int, *, admission: Admission) -> None:
+        super().__init__("fixed", admission=admission)
         self._size = size
 
     def dispatch(self, now_s: float) -> Dispatch | None:
@@ -44,9 +44,8 @@ class FixedPolicy(PlainPolicy):
         return batches
 
     def _next(self, oldest: Sequence[Waiting]) -> tuple[Waiting, ...]:
-        """As many of these as share the first's model and fit at their longest; at least one."""
+        """As many of these as fit at their longest; at least one."""
         capacity = self.admission.capacity
-        alike = list(takewhile(lambda request: request.model == oldest[0].model, oldest))
-        filled = accumulate(capacity.longest_pages(request) for request in alike)
+        filled = accumulate(capacity.longest_pages(request) for request in oldest)
         fitting = bisect_right(list(filled), capacity.pages)
-        return tuple(alike[: max(fitting, 1)])
+        return tuple(oldest[: max(fitting, 1)])

@@ -1,6 +1,6 @@
 """The default policy: shares between tenants, and in each the response ratio, within bounds."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import count
 from typing import ClassVar, Final, Literal
 
@@ -27,14 +27,12 @@ class LengthAwarePolicy:
 
     lockstep: ClassVar = False
 
-    def __init__(
-        self, name: str, *, admission: Admission, bounds: Bounds, ids: Iterator[str]
-    ) -> None:
+    def __init__(self, name: str, *, admission: Admission, bounds: Bounds) -> None:
         self.name = name
         self.admission = admission
         self.shares = Shares()
         self._bounds = bounds
-        self._ids = ids
+        self._class_names = map("c{}".format, count(1))
         self._serials = count()
         self._serving = ServingTime()
         self._marginal = Marginal()
@@ -65,7 +63,7 @@ class LengthAwarePolicy:
         )
         queue = self._tenants.get(request.tenant)
         if queue is None:
-            queue = self._tenants[request.tenant] = TenantQueue(self._bounds, self._ids)
+            queue = self._tenants[request.tenant] = TenantQueue(self._bounds, self._class_names)
         if not queue:
             self.shares.enter(request.tenant)
         self._waiting[request.id] = entry
@@ -162,7 +160,6 @@ class LengthAwarePolicy:
             self._charge(request, service(request.prompt_tokens, mean))
             self._remove(entry)
         return dispatch_of(
-            next(self._ids),
             requests,
             serving_s=self._serving.of(requests),
             now_s=self._now_s,

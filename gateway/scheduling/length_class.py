@@ -12,7 +12,7 @@ from gateway.scheduling.waiting import Waiting
 WIDTH: Final = 1.5  # cost of the dearest of a class by that of the cheapest
 _LOG_WIDTH: Final = log(WIDTH)
 
-ClassKey: TypeAlias = tuple[str, float, int]
+ClassKey: TypeAlias = tuple[float, int]
 """Model, urgency and level: `WIDTH`ⁿ ≤ cost < `WIDTH`ⁿ⁺¹ KV token-steps."""
 
 
@@ -33,7 +33,7 @@ class Entry(Struct, eq=False):
 def class_of(entry: Entry) -> ClassKey:
     """The class that a request belongs to."""
     request = entry.request
-    return request.model, request.urgency, floor(log(entry.cost) / _LOG_WIDTH)
+    return request.urgency, floor(log(entry.cost) / _LOG_WIDTH)
 
 
 class LengthClass:
@@ -43,7 +43,7 @@ class LengthClass:
         self.name = name
         self.members: dict[int, Entry] = {}
         self._waits: LazyHeap[float, Entry] = LazyHeap(self.members)
-        _, self._urgency, level = key
+        self._urgency, level = key
         self._log_worth = log(self._urgency) - (level + 0.5) * _LOG_WIDTH
 
     def add(self, entry: Entry) -> None:

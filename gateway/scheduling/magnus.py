@@ -1,6 +1,6 @@
 """Magnus (arXiv 2406.04785): batches of least wasted memory access, highest response ratio next."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from gateway.scheduling.admission import Admission
@@ -21,9 +21,9 @@ class MagnusPolicy(PlainPolicy):
 
     lockstep: ClassVar = True
 
-    def __init__(self, waste_limit: float, *, admission: Admission, ids: Iterator[str]) -> None:
-        super().__init__("magnus", admission=admission, ids=ids)
-        self._batcher = Batcher(waste_limit, admission.capacity.tokens, ids)
+    def __init__(self, waste_limit: float, *, admission: Admission) -> None:
+        super().__init__("magnus", admission=admission)
+        self._batcher = Batcher(waste_limit, admission.capacity.tokens)
         self._ranking = Tournament()
         self._ranked_pace = self._serving.pace
 

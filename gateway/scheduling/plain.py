@@ -1,6 +1,6 @@
 """First come, first served; the other orders for comparison derive from it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import count
 from typing import ClassVar, Literal
 
@@ -22,10 +22,9 @@ class PlainPolicy:
     lockstep: ClassVar = False
     order: ClassVar[Literal["policy", "arrival"]] = "policy"
 
-    def __init__(self, name: str, *, admission: Admission, ids: Iterator[str]) -> None:
+    def __init__(self, name: str, *, admission: Admission) -> None:
         self.name = name
         self.admission = admission
-        self._ids = ids
         self._serving = ServingTime()
         self._serials = count()
         self._serial_of: dict[str, int] = {}
@@ -118,8 +117,8 @@ class PlainPolicy:
     ) -> Dispatch:
         """Requests that were admitted wait no more."""
         self._remove(requests)
-        serving_s, batch = self._serving.of(requests), next(self._ids)
-        return dispatch_of(batch, requests, serving_s=serving_s, now_s=now_s, reason=reason)
+        serving_s = self._serving.of(requests)
+        return dispatch_of(requests, serving_s=serving_s, now_s=now_s, reason=reason)
 
     def _shown(self, name: str, requests: Sequence[Waiting], now_s: float) -> WaitingBatch:
         """Requests that wait together."""

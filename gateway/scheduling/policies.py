@@ -1,7 +1,6 @@
 """The scheduling policies by name, behind one interface."""
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import count
+from collections.abc import Callable, Sequence
 from typing import Final, Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
 from msgspec import Struct
@@ -127,32 +126,30 @@ def build_admission(name: AdmissionName, options: Options) -> Admission:
     return SumOfReservations(name)
 
 
-def build_policy(name: PolicyName, options: Options, ids: Iterator[str] | None = None) -> Policy:
+def build_policy(name: PolicyName, options: Options) -> Policy:
     """An empty queue under the named policy.
 
     It counts on no KV memory until `resize` tells of some: until then requests go one by one.
     `lmaas`: shares, bounds, response ratio. `hrrn`, `sjf`, `fcfs`: the plain orders. `magnus`:
     batches of least waste for an engine in lock step. `s3`: reservations of the predicted length,
-    packed. `fixed`: so many at a time. `ids` names batches, `b1`, `b2`, … by default. KeyError for
-    an unknown name.
+    packed. `fixed`: so many at a time. KeyError for an unknown name.
     """
-    ids = ids if ids is not None else map("b{}".format, count(1))
     rule = options.admission or OWN_ADMISSION.get(name, "peak")
     admission = build_admission(rule, options)
     if name in RANKS:
-        return RankedPolicy(name, RANKS[name], admission=admission, ids=ids)
-    return BUILDERS[name](options, admission, ids)
+        return RankedPolicy(name, RANKS[name], admission=admission)
+    return BUILDERS[name](options, admission)
 
 
-def _lmaas(options: Options, admission: Admission, ids: Iterator[str]) -> Policy:
+def _lmaas(options: Options, admission: Admission) -> Policy:
     bounds = Bounds(options.max_delay_s, options.waiting_weight)
-    return LengthAwarePolicy("lmaas", admission=admission, bounds=bounds, ids=ids)
+    return LengthAwarePolicy("lmaas", admission=admission, bounds=bounds)
 
 
-BUILDERS: Final[dict[str, Callable[[Options, Admission, Iterator[str]], Policy]]] = {
+BUILDERS: Final[dict[str, Callable[[Options, Admission], Policy]]] = {
     "lmaas": _lmaas,
-    "fcfs": lambda _, admission, ids: PlainPolicy("fcfs", admission=admission, ids=ids),
-    "magnus": lambda o, admission, ids: MagnusPolicy(o.waste_limit, admission=admission, ids=ids),
-    "s3": lambda _, admission, ids: S3Policy(admission=admission, ids=ids),
-    "fixed": lambda o, admission, ids: FixedPolicy(o.fixed_batch, admission=admission, ids=ids),
+    "fcfs": lambda _, admission: PlainPolicy("fcfs", admission=admission),
+    "magnus": lambda o, admission: MagnusPolicy(o.waste_limit, admission=admission),
+    "s3": lambda _, admission: S3Policy(admission=admission),
+    "fixed": lambda o, admission: FixedPolicy(o.fixed_batch, admission=admission),
 }

@@ -1,6 +1,6 @@
 """The orders by rank: each request by itself, highest first, none passed by one that fits."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import TypeAlias
 
@@ -28,8 +28,8 @@ def by_ratio(request: Waiting, serving_s: float) -> Line:
 class RankedPolicy(PlainPolicy):
     """Requests by rank, one at a time, as long as the first fits."""
 
-    def __init__(self, name: str, rank: Rank, *, admission: Admission, ids: Iterator[str]) -> None:
-        super().__init__(name, admission=admission, ids=ids)
+    def __init__(self, name: str, rank: Rank, *, admission: Admission) -> None:
+        super().__init__(name, admission=admission)
         self._rank = rank
         self._ranking = Tournament()
         self._ranked_pace = self._serving.pace

@@ -1,6 +1,5 @@
 """S³ (arXiv 2306.06000): memory reserved for the predicted length, filled largest first."""
 
-from collections.abc import Iterator
 from typing import Final
 
 from gateway.scheduling.admission import Admission
@@ -17,13 +16,12 @@ class S3Policy(PlainPolicy):
     What outgrows its reservation is the engine's supervisor's business.
     """
 
-    def __init__(self, *, admission: Admission, ids: Iterator[str]) -> None:
-        super().__init__("s3", admission=admission, ids=ids)
+    def __init__(self, *, admission: Admission) -> None:
+        super().__init__("s3", admission=admission)
 
     def dispatch(self, now_s: float) -> Dispatch | None:
         """All of the oldest that fit, tried from the largest reservation down."""
-        first = self._first(WINDOW, now_s)
-        oldest = [request for request in first if request.model == first[0].model]
+        oldest = self._first(WINDOW, now_s)
         decreasing = sorted(oldest, key=self._reserved, reverse=True)
         requests = [request for request in decreasing if self.admission.admit([request])]
         if not requests and oldest and self.admission.empty:

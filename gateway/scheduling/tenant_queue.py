@@ -1,7 +1,6 @@
 """What waits of one tenant, and what of it should go next."""
 
 from collections.abc import Callable, Iterator
-from itertools import takewhile
 from math import inf
 from typing import Final
 
@@ -107,7 +106,7 @@ class TenantQueue:
         if late is not None:
             return Candidates([late], "late")
         if by_arrival:
-            return Candidates(_of_one_model(self.first(TOGETHER)), "arrival")
+            return Candidates(self.first(TOGETHER), "arrival")
         return Candidates(self._best(now_s), "rank")
 
     def first(self, count: int) -> list[Entry]:
@@ -152,9 +151,3 @@ class TenantQueue:
         members = {serial for batch in self._classes.values() for serial in batch.members}
         assert members == self._entries.keys()
         assert all(batch.members for batch in self._classes.values())
-
-
-def _of_one_model(entries: list[Entry]) -> list[Entry]:
-    """The first entries, up to one of another model."""
-    model = entries[0].request.model
-    return list(takewhile(lambda entry: entry.request.model == model, entries))

@@ -17,7 +17,6 @@ class Waiting(Struct, frozen=True):
     """
 
     id: str
-    model: str
     tenant: str
     prompt_tokens: int
     quantiles: Quantiles

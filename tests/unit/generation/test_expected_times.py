@@ -9,7 +9,7 @@ from tests.unit.generation.conftest import Scene
 
 def a_batch(*medians: float, serving_s: float = 2.0) -> WaitingBatch:
     requests = tuple(
-        Waiting(f"{place} {median}", "m", "t", 10, (median,) * 6, 100, 0.0)
+        Waiting(f"{place} {median}", "t", 10, (median,) * 6, 100, 0.0)
         for place, median in enumerate(medians)
     )
     return WaitingBatch("b", requests, serving_s)

@@ -101,7 +101,6 @@ class FirstCome:
         self.calls = self.admission.calls
         self.order: Literal["policy", "arrival"] = "arrival"
         self._most = most
-        self._batches = 0
         self.queue: deque[Waiting] = deque()
 
     def __len__(self) -> int:
@@ -120,9 +119,7 @@ class FirstCome:
         self.calls.append(("dispatch", now_s, *(request.id for request in requests)))
         for _ in requests:
             self.queue.popleft()
-        self._batches += 1
-        batch = f"b{self._batches}"
-        return dispatch_of(batch, requests, serving_s=1.0, now_s=now_s) if requests else None
+        return dispatch_of(requests, serving_s=1.0, now_s=now_s) if requests else None
 
     def ended(self, request: Waiting, generated: int, now_s: float) -> None:
         self.calls.append(("ended", request.id, generated, now_s))

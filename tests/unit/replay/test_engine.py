@@ -80,7 +80,7 @@ class Seen:
 def sequences_of(submitted: list[Job]) -> list[SimulatedSequence]:
     made = []
     for place, job in enumerate(submitted):
-        request = Waiting(str(place), "m", "t", job.prompt, job.quantiles, job.most, 0.0)
+        request = Waiting(str(place), "t", job.prompt, job.quantiles, job.most, 0.0)
         made.append(SimulatedSequence(place, request, job.tokens, job.reserve))
     return made
 

@@ -40,7 +40,6 @@ def test_scheduler_sees_the_request_and_not_its_length() -> None:
     )
     assert found.waiting(0) == Waiting(
         id="0",
-        model="replay",
         tenant="default",
         prompt_tokens=10,
         quantiles=(1, 2, 3, 4, 5, 6),

@@ -37,7 +37,6 @@ def a_request() -> MakeWaiting:
         *,
         max_tokens: int = 200,
         arrived_s: float = 0.0,
-        model: str = "demo",
         tenant: str = "t",
         request_id: str | None = None,
         quantiles: Quantiles | None = None,
@@ -48,7 +47,6 @@ def a_request() -> MakeWaiting:
     ) -> Waiting:
         return Waiting(
             id=request_id or f"r{next(numbers)}",
-            model=model,
             tenant=tenant,
             prompt_tokens=prompt,
             quantiles=quantiles or spread(generation, max_tokens),

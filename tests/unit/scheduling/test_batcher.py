@@ -1,7 +1,6 @@
 """Adaptive batching against a look at every waiting batch."""
 
-from collections.abc import Callable, Iterator
-from itertools import count
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -13,20 +12,16 @@ from gateway.scheduling.waiting import Waiting
 
 MakeWaiting = Callable[..., Waiting]
 arrivals = st.lists(
-    st.tuples(st.integers(1, 40), st.integers(1, 60), st.sampled_from("ab"), st.booleans()),
+    st.tuples(st.integers(1, 40), st.integers(1, 60), st.booleans()),
     max_size=25,
 )
-
-
-def ids() -> Iterator[str]:
-    return map("b{}".format, count(1))
 
 
 def waste_if_joined(batch: Batch, request: Waiting, memory_tokens: int) -> float | None:
     members = [*batch.members.values(), request]
     lengths = [(member.prompt_tokens, int(member.median)) for member in members]
     tokens = max(prompt for prompt, _ in lengths) + max(generation for _, generation in lengths)
-    if not batch.insertable or batch.model != request.model:
+    if not batch.insertable:
         return None
     if len(members) * tokens > memory_tokens:
         return None
@@ -43,11 +38,11 @@ def token_reads_wasted(prompt: int, generation: int, batch: list[tuple[int, int]
 
 @given(arrivals, st.integers(1, 3000), st.integers(40, 600))
 def test_request_joins_the_batch_of_least_waste_below_the_limit(
-    a_request: MakeWaiting, drawn: list[tuple[int, int, str, bool]], limit: int, memory: int
+    a_request: MakeWaiting, drawn: list[tuple[int, int, bool]], limit: int, memory: int
 ) -> None:
-    batcher = Batcher(limit, memory, ids())
-    for prompt, generation, model, leaves in drawn:
-        request = a_request(prompt, generation, model=model)
+    batcher = Batcher(limit, memory)
+    for prompt, generation, leaves in drawn:
+        request = a_request(prompt, generation)
         wastes = {b.id: waste_if_joined(b, request, memory) for b in batcher.batches.values()}
         below = [waste for waste in wastes.values() if waste is not None and waste < limit]
         batch = batcher.add(request)
@@ -58,7 +53,7 @@ def test_request_joins_the_batch_of_least_waste_below_the_limit(
 
 
 def test_batch_shrinks_to_the_lengths_of_those_who_stay(a_request: MakeWaiting) -> None:
-    batcher = Batcher(1e9, 10_000, ids())
+    batcher = Batcher(1e9, 10_000)
     long, short = a_request(90, 80), a_request(10, 20)
     batch = batcher.add(long)
     assert batcher.add(short) is batch
@@ -68,7 +63,7 @@ def test_batch_shrinks_to_the_lengths_of_those_who_stay(a_request: MakeWaiting) 
 
 
 def test_halves_of_a_failed_batch_take_nobody_in(a_request: MakeWaiting) -> None:
-    batcher = Batcher(1e9, 10_000, ids())
+    batcher = Batcher(1e9, 10_000)
     requests = [a_request() for _ in range(5)]
     first, second = batcher.halve(requests)
     assert [len(first), len(second)] == [2, 3]
@@ -79,11 +74,11 @@ def test_halves_of_a_failed_batch_take_nobody_in(a_request: MakeWaiting) -> None
 
 def test_a_lone_request_cannot_be_halved(a_request: MakeWaiting) -> None:
     with pytest.raises(ValueError, match="two or more"):
-        Batcher(1e9, 10_000, ids()).halve([a_request()])
+        Batcher(1e9, 10_000).halve([a_request()])
 
 
 def test_same_id_cannot_wait_twice(a_request: MakeWaiting) -> None:
-    batcher = Batcher(1e9, 10_000, ids())
+    batcher = Batcher(1e9, 10_000)
     request = a_request()
     batcher.add(request)
     with pytest.raises(ValueError, match="waits already"):
@@ -91,5 +86,5 @@ def test_same_id_cannot_wait_twice(a_request: MakeWaiting) -> None:
 
 
 def test_without_a_waste_limit_each_request_is_its_own_batch(a_request: MakeWaiting) -> None:
-    batcher = Batcher(None, 10_000, ids())
+    batcher = Batcher(None, 10_000)
     assert len({batcher.add(a_request()).id for _ in range(4)}) == 4

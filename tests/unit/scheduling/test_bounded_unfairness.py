@@ -49,7 +49,7 @@ class World:
     def __init__(self, bounds: Bounds, pages: int = 0) -> None:
         ids = map("b{}".format, count(1))
         admission = FuturePeak(2.0)
-        self.policy = LengthAwarePolicy("lmaas", admission=admission, bounds=bounds, ids=ids)
+        self.policy = LengthAwarePolicy("lmaas", admission=admission, bounds=bounds)
         self.policy.resize(pages, PAGE)
         queue = self.policy._tenants["t"] = TenantQueue(bounds, ids)
         turns = queue._first_come = Turns(self.policy)

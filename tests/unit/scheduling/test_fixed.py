@@ -1,7 +1,6 @@
 """What fixed batches promise beyond what every policy does."""
 
 from collections.abc import Callable, Sequence
-from itertools import count
 from typing import TypeAlias
 
 import pytest
@@ -17,8 +16,7 @@ SIZE = 3
 
 
 def a_policy(pages: int = 1_000) -> FixedPolicy:
-    ids = map("b{}".format, count(1))
-    policy = FixedPolicy(SIZE, admission=SumOfReservations("maximum"), ids=ids)
+    policy = FixedPolicy(SIZE, admission=SumOfReservations("maximum"))
     policy.resize(pages, 10)
     return policy
 
@@ -86,16 +84,6 @@ def test_batch_at_its_longest_fits_unless_it_is_one_request(
         order += [request.id for request in found.requests]
         end(policy, found.requests)
     assert order == [str(place) for place in range(len(drawn))]
-
-
-def test_batch_never_mixes_models(a_request: MakeWaiting) -> None:
-    policy = a_policy()
-    for place, model in enumerate("aab"):
-        policy.arrive(a_request(model=model, arrived_s=float(place)))
-    assert [len(batch.requests) for batch in policy.waiting(5.0)] == [2, 1]
-    found = policy.dispatch(5.0)
-    assert found is not None
-    assert [request.model for request in found.requests] == ["a", "a"]
 
 
 def test_request_cannot_wait_twice(a_request: MakeWaiting) -> None:

@@ -38,15 +38,14 @@ def test_dearer_request_is_in_no_lower_class(
     a_request: MakeWaiting, an_entry: MakeEntry, cost: float, other: float
 ) -> None:
     both = sorted([cost, other])
-    lower, higher = (class_of(an_entry(a_request(), each))[2] for each in both)
+    lower, higher = (class_of(an_entry(a_request(), each))[1] for each in both)
     assert lower <= higher
 
 
-@pytest.mark.parametrize("difference", [{"model": "other"}, {"urgency": 2.0}])
-def test_requests_of_unlike_kind_share_no_class(
-    a_request: MakeWaiting, an_entry: MakeEntry, difference: dict[str, object]
+def test_requests_of_unlike_urgency_share_no_class(
+    a_request: MakeWaiting, an_entry: MakeEntry
 ) -> None:
-    assert class_of(an_entry(a_request())) != class_of(an_entry(a_request(**difference)))
+    assert class_of(an_entry(a_request())) != class_of(an_entry(a_request(urgency=2.0)))
     assert class_of(an_entry(a_request())) == class_of(an_entry(a_request(tenant="another")))
 
 

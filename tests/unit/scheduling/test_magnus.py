@@ -1,7 +1,6 @@
 """Magnus's rules on a lock-step engine, by definition."""
 
 from collections.abc import Callable, Sequence
-from itertools import count
 from typing import TypeAlias
 
 import pytest
@@ -21,8 +20,7 @@ sizes = st.tuples(st.integers(1, 100), st.integers(1, 100), st.floats(0, 5))
 
 
 def a_policy(waste_limit: float = PHI, tokens: int = 800) -> MagnusPolicy:
-    ids = map("b{}".format, count(1))
-    policy = MagnusPolicy(waste_limit, admission=SumOfReservations("held"), ids=ids)
+    policy = MagnusPolicy(waste_limit, admission=SumOfReservations("held"))
     policy.resize(tokens, 1)
     return policy
 
@@ -135,20 +133,19 @@ def test_only_two_or_more_can_be_halved(a_request: MakeWaiting) -> None:
         policy.halve([lone])
 
 
-def test_dispatch_has_a_name_of_its_own(a_request: MakeWaiting) -> None:
-    policy = a_policy()
-    for _ in range(3):
-        policy.arrive(a_request())
-    [batch] = policy.waiting(1.0)
-    found = policy.dispatch(1.0)
-    assert found is not None
-    assert found.batch != batch.id
-    assert (found.requests, found.ratio) == (batch.requests, pytest.approx(batch.ratio))
-
-
 def test_magnus_wants_lock_step_and_always_trusts() -> None:
     policy = a_policy()
     policy.trust(trusted=False)
     assert (policy.lockstep, policy.order) == (True, "policy")
     assert isinstance(policy, LockstepPolicy)
     assert policy.give_up(1e9) == []
+
+
+def test_dispatch_is_the_batch_that_waited(a_request: MakeWaiting) -> None:
+    policy = a_policy()
+    for _ in range(3):
+        policy.arrive(a_request())
+    [batch] = policy.waiting(1.0)
+    found = policy.dispatch(1.0)
+    assert found is not None
+    assert (found.requests, found.ratio) == (batch.requests, pytest.approx(batch.ratio))

@@ -1,7 +1,6 @@
 """First come, first served against sorting by arrival."""
 
 from collections.abc import Callable
-from itertools import count
 
 import pytest
 from hypothesis import given
@@ -16,8 +15,7 @@ actions = st.lists(st.tuples(st.integers(0, 20), st.booleans(), st.integers(0, 4
 
 
 def a_policy(pages: int = 0) -> PlainPolicy:
-    ids = map("b{}".format, count(1))
-    policy = PlainPolicy("plain", admission=FuturePeak(0.0), ids=ids)
+    policy = PlainPolicy("plain", admission=FuturePeak(0.0))
     policy.resize(pages, 8)
     return policy
 

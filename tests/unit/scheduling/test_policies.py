@@ -1,7 +1,6 @@
 """What every policy promises, whatever happens to it in whatever order."""
 
 from collections.abc import Callable, Sequence
-from itertools import count
 from math import ceil
 from random import Random
 from typing import TypeAlias
@@ -69,7 +68,6 @@ class Scene:
         self.arrived: dict[str, Waiting] = {}
         self.waiting: dict[str, Waiting] = {}
         self.running: dict[str, Running] = {}
-        self.batches: set[str] = set()
         self.halved: set[str] = set()
 
     def act(self, action: str, first: int, second: int) -> None:
@@ -155,11 +153,9 @@ class Scene:
 
     def take(self, found: Dispatch) -> None:
         assert found.requests
-        assert found.batch not in self.batches
         waited_s = max(self.now_s - request.arrived_s for request in found.requests)
         assert found.waited_s == waited_s
         assert found.ratio == pytest.approx(1 + waited_s / found.serving_s)
-        self.batches.add(found.batch)
         for request in found.requests:
             assert self.waiting.pop(request.id) == request
             self.running[request.id] = request.started()
@@ -267,20 +263,6 @@ def test_resized_pool_is_filled_and_no_more(a_request: MakeWaiting, name: Policy
         started.append(running)
     assert 1 <= started[0] <= 3
     assert started[1] == 8
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_models_never_share_a_dispatch(a_request: MakeWaiting, name: PolicyName) -> None:
-    policy = a_policy(name)
-    for number in range(12):
-        policy.arrive(a_request(5, 5, model="ab"[number % 2], arrived_s=float(number)))
-    policy.trust(trusted=False)
-    while len(policy):
-        found = policy.dispatch(15.0)
-        assert found is not None
-        assert len({request.model for request in found.requests}) == 1
-        policy.trust(trusted=True)
-        end_all(policy, found.requests)
 
 
 def end_all(policy: Policy, requests: Sequence[Waiting]) -> None:
@@ -446,22 +428,6 @@ def order_of(a_request: MakeWaiting, options: Options) -> str:
         now_s += 2.0
         policy.ended(request, 1, now_s)
     return order
-
-
-def test_batch_names_come_from_the_given_counter(a_request: MakeWaiting) -> None:
-    policy = build_policy("fcfs", Options(), ids=iter(["first", "second"]))
-    policy.arrive(a_request())
-    found = policy.dispatch(0.0)
-    assert found is not None
-    assert found.batch == "first"
-
-
-def test_batches_are_numbered_by_default(a_request: MakeWaiting) -> None:
-    policy = a_policy("sjf")
-    for _ in range(3):
-        policy.arrive(a_request(generation=5))
-    found = [policy.dispatch(0.0) for _ in range(3)]
-    assert [each.batch for each in found if each] == [f"b{n}" for _, n in zip("abc", count(1))]
 
 
 def test_unknown_policy_is_refused() -> None:

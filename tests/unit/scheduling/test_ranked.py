@@ -1,7 +1,6 @@
 """The orders by rank against sorting by their definition."""
 
 from collections.abc import Callable
-from itertools import count
 from typing import TypeAlias
 
 import pytest
@@ -21,8 +20,7 @@ actions = st.lists(
 
 
 def a_policy(rank: Rank) -> RankedPolicy:
-    ids = map("b{}".format, count(1))
-    policy = RankedPolicy("plain", rank, admission=FuturePeak(0.0), ids=ids)
+    policy = RankedPolicy("plain", rank, admission=FuturePeak(0.0))
     policy.resize(0, 8)
     return policy
 
@@ -99,7 +97,7 @@ def test_no_order_knows_deadlines_or_falls_back(a_request: MakeWaiting) -> None:
 
 def test_doubt_changes_neither_order_nor_admission(a_request: MakeWaiting) -> None:
     admission = FuturePeak(3.0)
-    policy = RankedPolicy("plain", by_ratio, admission=admission, ids=iter(["b"]))
+    policy = RankedPolicy("plain", by_ratio, admission=admission)
     admission.force(a_request())
     peak = admission._peak(admission._mean, admission._variance)
     policy.trust(trusted=False)

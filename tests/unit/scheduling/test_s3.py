@@ -1,7 +1,6 @@
 """S³'s packing against decreasing first fit written out."""
 
 from collections.abc import Callable
-from itertools import count
 from typing import TypeAlias
 
 from hypothesis import given
@@ -24,8 +23,7 @@ rounds = st.lists(
 
 
 def a_policy(pages: int) -> S3Policy:
-    ids = map("b{}".format, count(1))
-    policy = S3Policy(admission=SumOfReservations("reserved"), ids=ids)
+    policy = S3Policy(admission=SumOfReservations("reserved"))
     policy.resize(pages, PAGE)
     return policy
 

@@ -1,7 +1,6 @@
 """What tenants get of the engine under the default policy."""
 
 from collections.abc import Callable
-from itertools import count
 from random import Random
 from typing import TypeAlias
 
@@ -22,9 +21,8 @@ weights = st.lists(st.sampled_from([0.5, 1.0, 1.5, 3.0, 10.0]), min_size=2, max_
 
 def a_policy(pages: int = 0) -> LengthAwarePolicy:
     """Without pages it sends one at a time."""
-    ids = map("b{}".format, count(1))
     bounds = Bounds(max_delay_s=30.0)
-    policy = LengthAwarePolicy("lmaas", admission=FuturePeak(2.0), bounds=bounds, ids=ids)
+    policy = LengthAwarePolicy("lmaas", admission=FuturePeak(2.0), bounds=bounds)
     policy.resize(pages, 8)
     return policy
 

@@ -74,8 +74,7 @@ def next_of(queue: TenantQueue, now_s: float) -> Candidates:
 
 
 def key_of(entry: Entry) -> ClassKey:
-    request = entry.request
-    return request.model, request.urgency, floor(log(entry.cost) / log(WIDTH))
+    return entry.request.urgency, floor(log(entry.cost) / log(WIDTH))
 
 
 class Plain:
@@ -194,9 +193,7 @@ class Plain:
             assert entry is (overdue or late)[0]
             assert found.reason == ("overdue" if overdue else "late")
         elif by_arrival:
-            oldest = self.here[:TOGETHER]
-            others = (n for n, e in enumerate(oldest) if e.request.model != oldest[0].request.model)
-            assert found.entries == oldest[: next(others, TOGETHER)]
+            assert found.entries == self.here[:TOGETHER]
             assert found.reason == "arrival"
         else:
             assert found.reason == "rank"
@@ -227,7 +224,6 @@ def test_next_are_the_overdue_then_the_late_then_the_highest(
             request = a_request(
                 arrived_s=now_s,
                 urgency=random.choice([1.0, 1.0, 4.0]),
-                model=random.choice(["demo", "demo", "demo", "other"]),
                 deadline_s=late_s + random.randrange(20),
             )
             cost = random.choice([4.0, 4.5, 20.0, 20.0, 24.0])
