@@ -1,15 +1,22 @@
-"""Fixtures every test may ask for: a real Postgres, and what is built in it."""
+"""Hypothesis profiles, and fixtures for every test: a real Postgres, and what is built in it.
 
+A run has one embedded server, started by the first process that needs it. Each process has a
+database of its own there, copied from one that is migrated once.
+"""
+
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 from sqlalchemy import text
 
 from gateway.database.connection import Database
@@ -25,26 +32,70 @@ from gateway.tenancy.tenants import Tenants
 from models import App, Base, Tenant
 from models.base import new_id
 
+POSTGRES = pytest.StashKey[Path]()
+FIND_MIGRATED = "SELECT 1 FROM pg_database WHERE datname = 'migrated'"
+# a twentieth of what TRUNCATE takes where tables hold few rows
+DELETES = "; ".join(f"DELETE FROM {table}" for table in reversed(Base.metadata.sorted_tables))
+EMPTY = f"DO $$ BEGIN {DELETES}; END $$"
+
+# HYPOTHESIS_PROFILE chooses. Speed is measured elsewhere: a busy machine fails no property.
+settings.register_profile(
+    "ci",
+    settings.get_profile("default"),
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    print_blob=True,
+)
+settings.register_profile("dev", settings.get_profile("ci"), max_examples=25)
+settings.register_profile("nightly", settings.get_profile("ci"), max_examples=2_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the folder of this run's Postgres; its path is short, for the socket's sake."""
+    given = getattr(config, "workerinput", None)
+    folder = given["postgres"] if given else tempfile.mkdtemp(prefix="lmaas-test-")
+    config.stash[POSTGRES] = Path(folder)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Give a process of pytest-xdist the folder."""
+    node.workerinput["postgres"] = str(node.config.stash[POSTGRES])
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the folder at the end of the run, when no process of it is left."""
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(config.stash[POSTGRES], ignore_errors=True)
+
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[EmbeddedPostgres]:
-    """An embedded server of the tests' own. Its folder's path is short, for the socket's sake."""
-    folder = Path(tempfile.mkdtemp(prefix="lmaas-test-"))
-    try:
-        with EmbeddedPostgres(folder) as server:
-            with psycopg.connect(server.url, autocommit=True) as connection:
-                connection.execute("ALTER SYSTEM SET fsync = off")  # nothing here outlives a crash
-                connection.execute("SELECT pg_reload_conf()")
-            yield server
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def postgres(pytestconfig: pytest.Config) -> Iterator[EmbeddedPostgres]:
+    """The run's embedded server. Its own database `postgres` has no tables."""
+    with EmbeddedPostgres(pytestconfig.stash[POSTGRES]) as server:
+        with psycopg.connect(server.url, autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET fsync = off")  # nothing here outlives a crash
+            connection.execute("SELECT pg_reload_conf()")
+        yield server
 
 
 @pytest.fixture(scope="session")
 def postgres_url(postgres: EmbeddedPostgres) -> str:
-    """A database with this release's tables."""
-    migrate(postgres.url)
-    return postgres.url
+    """A database of this process with this release's tables, copied from a migrated one."""
+    mine = f"test_{os.getpid()}"
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        connection.execute("SELECT pg_advisory_lock(0)")  # one process migrates, others wait
+        if not connection.execute(FIND_MIGRATED).fetchone():
+            connection.execute("CREATE DATABASE migrated")
+        migrate(url_of(postgres, "migrated"))
+        connection.execute(f"CREATE DATABASE {mine} TEMPLATE migrated")
+    return url_of(postgres, mine)
+
+
+def url_of(postgres: EmbeddedPostgres, database: str) -> str:
+    return postgres.url.replace("/postgres?", f"/{database}?")
 
 
 @pytest.fixture(scope="session")
@@ -58,10 +109,9 @@ async def database(postgres_url: str) -> AsyncIterator[Database]:
 @pytest.fixture
 async def sessions(database: Database) -> AsyncIterator[Sessions]:
     """Sessions on a database that is empty before every test."""
-    tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
     yield database.sessions
     async with database.engine.begin() as connection:
-        await connection.execute(text(f"TRUNCATE {tables} CASCADE"))
+        await connection.execute(text(EMPTY))
 
 
 @pytest.fixture

@@ -62,9 +62,10 @@ async def line(postgres_url: str) -> AsyncIterator[Line]:
 
 
 @pytest.fixture
-async def distant(line: Line, sessions: Sessions) -> AsyncIterator[Database]:
+async def distant(line: Line, sessions: Sessions, postgres_url: str) -> AsyncIterator[Database]:
     """The database at the other end of the line, emptied after the test by `sessions`."""
     del sessions
-    opened = await Database.open(f"postgresql://postgres@/postgres?host={quote(str(line.folder))}")
+    name = connection_parameters(postgres_url)["dbname"]
+    opened = await Database.open(f"postgresql://postgres@/{name}?host={quote(str(line.folder))}")
     yield opened
     await opened.close()

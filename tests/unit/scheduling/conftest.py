@@ -5,14 +5,9 @@ from itertools import count
 from typing import TypeAlias
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from gateway.scheduling.length_class import Entry
 from gateway.scheduling.waiting import Quantiles, Running, Waiting
-
-# speed is measured elsewhere: a busy machine fails no property
-settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("busy")
 
 MakeWaiting: TypeAlias = Callable[..., Waiting]
 MakeRunning: TypeAlias = Callable[..., Running]
