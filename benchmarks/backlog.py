@@ -10,8 +10,8 @@ from typing import Final, NamedTuple, TypeVar
 
 from gateway.scheduling.control_loop import ControlLoop
 from gateway.scheduling.dispatch import Dispatch
-from gateway.scheduling.policies import Options, PolicyName, build_policy
-from gateway.scheduling.waiting import Quantiles, Running, Waiting
+from gateway.scheduling.policy import Options, PolicyName, build_policy
+from gateway.scheduling.requests import Quantiles, Running, Waiting
 
 SEED: Final = 23
 PAGE_TOKENS: Final = 16

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.backlog import Backlog, Turn
 from benchmarks.quiet import Measured, quietest
 from benchmarks.report import Report, Row, Target, target
-from gateway.scheduling.policies import PolicyName
+from gateway.scheduling.policy import PolicyName
 
 POLICIES: Final[tuple[PolicyName, ...]] = ("lmaas", "hrrn", "fcfs")
 WAITING: Final = (100, 1_000, 10_000, 100_000)

@@ -25,7 +25,7 @@ from gateway.replay.costs import LinearCost
 from gateway.replay.outcomes import Outcomes
 from gateway.replay.simulator import replay
 from gateway.replay.workload import Floats, Workload
-from gateway.scheduling.policies import Options, PolicyName, build_policy
+from gateway.scheduling.policy import Options, PolicyName, build_policy
 
 REQUESTS: Final = 500
 POLICIES: Final[tuple[PolicyName, ...]] = ("fcfs", "lmaas")

@@ -15,7 +15,7 @@ from gateway.replay.costs import EngineModel
 from gateway.replay.measures import Measures
 from gateway.replay.scenario import Scenario
 from gateway.replay.workload import Workload
-from gateway.scheduling.policies import Options
+from gateway.scheduling.policy import Options
 
 REQUESTS: Final = 10_000
 LOADS: Final = (0.5, 0.7, 0.8, 0.9, 1.0, 1.1)

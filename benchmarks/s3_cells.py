@@ -16,7 +16,7 @@ from gateway.replay.costs import EngineModel
 from gateway.replay.predictions import noisy
 from gateway.replay.profiles import profile
 from gateway.replay.workload import Counts, Floats, Singles, Workload
-from gateway.scheduling.policies import Options
+from gateway.scheduling.policy import Options
 
 MODELS: Final = ("gpt-j-6b", "llama-13b", "gpt-neox-20b", "llama-33b")
 CARD: Final = "a100-80gb"

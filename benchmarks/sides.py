@@ -12,7 +12,7 @@ from gateway.replay.estimate import Estimate, estimate
 from gateway.replay.load import saturated_rate_s
 from gateway.replay.scenario import Scenario
 from gateway.replay.workload import Workload
-from gateway.scheduling.policies import Options
+from gateway.scheduling.policy import Options
 
 FCFS: Final = "fcfs"
 OURS: Final = "lmaas"

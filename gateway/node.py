@@ -27,7 +27,7 @@ from gateway.prediction.log_import import Counting, LogImport
 from gateway.prediction.predictor import LengthPredictor
 from gateway.prediction.registry import Registry
 from gateway.prediction.runs import TrainingRuns
-from gateway.scheduling.policies import Options
+from gateway.scheduling.policy import Options
 from gateway.settings import Settings
 from gateway.tenancy.admin_key import AdminKey, ensure_admin_key
 from gateway.tenancy.authentication import Authenticator

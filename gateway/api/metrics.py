@@ -9,7 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from gateway.api.guards import bearer
 from gateway.generation.metrics import Metrics
 from gateway.generation.service import Generations
-from gateway.scheduling.length_aware import LengthAwarePolicy
+from gateway.scheduling.lmaas.policy import LengthAwarePolicy
 from gateway.tenancy.scopes import Admission, Scope
 
 

@@ -20,8 +20,8 @@ from gateway.replay.profiles import NAMES as PROFILES
 from gateway.replay.scenario import Scenario
 from gateway.replay.summary import Summary, predictions, summarise
 from gateway.replay.table import WIDTH, tables
-from gateway.scheduling.admission import AdmissionName
-from gateway.scheduling.policies import Options
+from gateway.scheduling.admission.interface import AdmissionName
+from gateway.scheduling.policy import Options
 
 FILE: Final = click.Path(dir_okay=False, path_type=Path)
 FOLDER: Final = click.Path(file_okay=False, path_type=Path)

@@ -10,7 +10,7 @@ from gateway.evaluation.arrivals import MAX_TOKENS
 from gateway.evaluation.forecast import Forecast
 from gateway.evaluation.scoring import POOLED
 from gateway.quantiles import Floats
-from gateway.scheduling.remaining import Lengths
+from gateway.scheduling.admission.length_distribution import Lengths
 
 SHARES: Final = (0.25, 0.5)  # of the true generation
 

@@ -24,7 +24,7 @@ from gateway.generation.request_table import RequestTable
 from gateway.generation.settlement import Settlement
 from gateway.scheduling.control_loop import ControlLoop
 from gateway.scheduling.dispatch import Dispatch
-from gateway.scheduling.policies import Policy
+from gateway.scheduling.policy import Policy
 
 DISPATCHES_A_TURN: Final = 8  # of the event loop, which has streams to serve too
 WATCH_S: Final = 0.25  # how late a queue time is noticed to be over, if nothing else happens

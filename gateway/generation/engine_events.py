@@ -15,8 +15,8 @@ from gateway.generation.live import LiveRequest
 from gateway.generation.metrics import Metrics
 from gateway.generation.request_table import RequestTable
 from gateway.generation.settlement import Settlement
+from gateway.scheduling.admission.length_distribution import Lengths
 from gateway.scheduling.control_loop import ControlLoop
-from gateway.scheduling.remaining import Lengths
 
 STEPS_BETWEEN_REVISIONS: Final = 32
 OUTAGE_S: Final = 30.0  # an engine away for longer is not waited for

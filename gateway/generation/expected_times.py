@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from gateway.generation.live import LiveRequest
-from gateway.scheduling.remaining import Lengths
-from gateway.scheduling.waiting import Waiting, WaitingBatch
+from gateway.scheduling.admission.length_distribution import Lengths
+from gateway.scheduling.requests import Waiting, WaitingBatch
 
 
 class Turn(NamedTuple):

@@ -19,7 +19,7 @@ from gateway.generation.text import AnswerText
 from gateway.generation.tokens import AnswerDecoder
 from gateway.prediction.messages import Prediction
 from gateway.scheduling.dispatch import Dispatch
-from gateway.scheduling.waiting import Running, Waiting
+from gateway.scheduling.requests import Running, Waiting
 
 
 class Piece(Struct, frozen=True):

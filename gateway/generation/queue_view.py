@@ -17,8 +17,8 @@ from gateway.generation.expected_times import (
 )
 from gateway.generation.live import LiveRequest
 from gateway.generation.request_table import RequestTable
-from gateway.scheduling.policies import Policy
-from gateway.scheduling.waiting import WaitingBatch
+from gateway.scheduling.policy import Policy
+from gateway.scheduling.requests import WaitingBatch
 
 
 class Queued(Struct, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from uuid import UUID
 
 from gateway.generation.live import LiveRequest
-from gateway.scheduling.waiting import Running, Waiting
+from gateway.scheduling.requests import Running, Waiting
 
 
 class RequestTable:

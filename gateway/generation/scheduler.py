@@ -21,7 +21,7 @@ from gateway.generation.request_table import RequestTable
 from gateway.generation.settlement import History, Learner, Settlement
 from gateway.history.requests import RequestHistory, no_request
 from gateway.scheduling.control_loop import ControlLoop, Fallback
-from gateway.scheduling.policies import NAMES, Options, Policy, PolicyName, build_policy
+from gateway.scheduling.policy import NAMES, Options, Policy, PolicyName, build_policy
 from models.base import new_id
 
 log = structlog.get_logger()

@@ -17,7 +17,7 @@ from gateway.replay.nodes import replay_on
 from gateway.replay.outcomes import Outcomes
 from gateway.replay.predictions import PredictorName, predicted
 from gateway.replay.workload import Floats, Workload
-from gateway.scheduling.policies import NAMES, Options, PolicyName, build_policy
+from gateway.scheduling.policy import NAMES, Options, PolicyName, build_policy
 
 ORACLE: Final = "oracle-"
 FIRST_COME: Final = "fcfs"

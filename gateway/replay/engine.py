@@ -16,7 +16,7 @@ from gateway.replay.growth import Growth
 from gateway.replay.promises import Promises
 from gateway.replay.sequence import SimulatedSequence
 from gateway.replay.stepping import Sequences, SimulatedEngine
-from gateway.scheduling.remaining import Lengths
+from gateway.scheduling.admission.length_distribution import Lengths
 
 
 class ContinuousEngine(SimulatedEngine):

@@ -7,7 +7,7 @@ import numpy as np
 from gateway.replay.costs import EngineModel
 from gateway.replay.simulator import replay
 from gateway.replay.workload import Floats, Workload
-from gateway.scheduling.policies import Options, build_policy
+from gateway.scheduling.policy import Options, build_policy
 
 MOST_REQUESTS: Final = 20_000
 FILLING: Final = 0.1  # of the time until the queue is empty

@@ -10,7 +10,7 @@ from gateway.replay.costs import EngineModel
 from gateway.replay.outcomes import Outcomes
 from gateway.replay.simulator import replay
 from gateway.replay.workload import Floats, Workload
-from gateway.scheduling.policies import Policy
+from gateway.scheduling.policy import Policy
 
 Values: TypeAlias = npt.NDArray[Any]
 

@@ -16,7 +16,7 @@ from gateway.replay.estimate import Estimate, estimate
 from gateway.replay.load import saturated_rate_s
 from gateway.replay.measures import SCALARS, Measures
 from gateway.replay.scenario import Scenario
-from gateway.scheduling.policies import Options
+from gateway.scheduling.policy import Options
 
 DEFAULT: Final = ("fcfs", "sjf", "hrrn", "lmaas", "oracle-lmaas")
 

@@ -2,7 +2,7 @@
 
 from math import nan
 
-from gateway.scheduling.waiting import Running, Waiting
+from gateway.scheduling.requests import Running, Waiting
 
 
 class SimulatedSequence:

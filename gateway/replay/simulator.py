@@ -20,8 +20,8 @@ from gateway.replay.stepping import Sequences, SimulatedEngine
 from gateway.replay.workload import Workload
 from gateway.scheduling.control_loop import ControlLoop
 from gateway.scheduling.dispatch import Dispatch
-from gateway.scheduling.policies import LockstepPolicy, Policy
-from gateway.scheduling.waiting import Running, Waiting
+from gateway.scheduling.policy import LockstepPolicy, Policy
+from gateway.scheduling.requests import Running, Waiting
 
 SAMPLES: Final = 2_000
 TAU_FLOOR: Final = 0.2

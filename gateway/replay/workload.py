@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from gateway.errors import InvalidRequest
 from gateway.prediction.messages import LEVELS
-from gateway.scheduling.waiting import Waiting
+from gateway.scheduling.requests import Waiting
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Singles: TypeAlias = npt.NDArray[np.float32]

@@ -9,8 +9,8 @@ from typing import Final, Literal, TypeAlias
 
 from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.in_flight import BatchesInFlight
-from gateway.scheduling.policies import LockstepPolicy, Policy
-from gateway.scheduling.waiting import Running, Waiting
+from gateway.scheduling.policy import LockstepPolicy, Policy
+from gateway.scheduling.requests import Running, Waiting
 
 STEPS_BETWEEN_DECISIONS: Final = 16  # while requests wait and nothing ends
 ENDS_BETWEEN_JUDGEMENTS: Final = 20  # of whether predictions hold

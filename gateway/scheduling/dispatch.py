@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
-from gateway.scheduling.waiting import Waiting, WaitingBatch
+from gateway.scheduling.requests import Waiting, WaitingBatch
 
 Reason: TypeAlias = Literal["rank", "arrival", "overdue", "late"]
 

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from gateway.scheduling.waiting import Waiting
+from gateway.scheduling.requests import Waiting
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 

@@ -12,7 +12,7 @@ from gateway.api.admin.actor import area
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import Generations
 from gateway.scheduling.control_loop import Fallback
-from gateway.scheduling.policies import Options
+from gateway.scheduling.policy import Options
 from gateway.tenancy.scopes import Scope
 
 AdmissionRule: TypeAlias = Literal["own", "peak", "reserved", "maximum", "held"]

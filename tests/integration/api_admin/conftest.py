@@ -26,7 +26,7 @@ from gateway.prediction.predictor import LengthPredictor
 from gateway.prediction.registry import Registry
 from gateway.prediction.runs import TrainingRuns
 from gateway.prediction.schedule import Schedules
-from gateway.scheduling.policies import Options
+from gateway.scheduling.policy import Options
 from gateway.settings import DEMO_MODEL
 from gateway.tenancy.admin_key import AdminKey
 from gateway.tenancy.apps import Apps

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from gateway.generation.service import Generations
-from gateway.scheduling.policies import NAMES
+from gateway.scheduling.policy import NAMES
 
 
 async def policy(client: httpx.AsyncClient) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from gateway.replay.costs import EngineModel, EngineShape, LinearCost
 from gateway.replay.predictions import predicted
 from gateway.replay.simulator import replay
 from gateway.replay.workload import Workload
-from gateway.scheduling.policies import Options, build_policy
+from gateway.scheduling.policy import Options, build_policy
 
 COST = LinearCost(step_s=2e-3, prompt_token_s=5e-5, sequence_s=8e-5, kv_token_s=3e-7)
 GOOD = Quality(steps=100, r2=0.99, median_error=0.03, bias=0.01)

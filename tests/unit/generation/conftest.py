@@ -21,8 +21,8 @@ from gateway.generation.tokens import ChatTokenizer
 from gateway.history.record import Record
 from gateway.prediction.drift import DriftMonitor
 from gateway.prediction.messages import Prediction
-from gateway.scheduling.policies import Options, Policy, PolicyName, build_policy
-from gateway.scheduling.waiting import Quantiles
+from gateway.scheduling.policy import Options, Policy, PolicyName, build_policy
+from gateway.scheduling.requests import Quantiles
 from gateway.tenancy.caller import Caller
 
 DEMO = Path(__file__).parents[3] / "engine" / "demo" / "lmaas-demo"

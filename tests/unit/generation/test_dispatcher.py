@@ -11,7 +11,7 @@ from gateway.errors import EngineLost, ShuttingDown
 from gateway.generation.ask import Ask
 from gateway.generation.engine_events import STEPS_BETWEEN_REVISIONS
 from gateway.generation.tokens import ChatTokenizer
-from gateway.scheduling.policies import NAMES, PolicyName
+from gateway.scheduling.policy import NAMES, PolicyName
 from tests.unit.generation.conftest import Scene
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from engine.protocol import Finish, KvState
 from gateway.errors import ContextLengthExceeded, GenerationFailed
-from gateway.scheduling.policies import NAMES, PolicyName
+from gateway.scheduling.policy import NAMES, PolicyName
 from tests.unit.generation.conftest import KV, Scene
 
 SMALL = KvState(pages=8, free=8, page_tokens=16)  # 128 tokens

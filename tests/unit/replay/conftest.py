@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, settings
 
 from gateway.replay.costs import EngineModel, EngineShape, LinearCost
 from gateway.replay.workload import Workload
-from gateway.scheduling.admission import NO_CAPACITY, Capacity
+from gateway.scheduling.admission.interface import NO_CAPACITY, Capacity
 from gateway.scheduling.dispatch import Dispatch, dispatch_of
-from gateway.scheduling.waiting import Running, Waiting, WaitingBatch
+from gateway.scheduling.requests import Running, Waiting, WaitingBatch
 
 # speed is measured elsewhere: a busy machine fails no property
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])

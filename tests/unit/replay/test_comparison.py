@@ -28,7 +28,7 @@ from gateway.replay.profiles import NAMES, profile
 from gateway.replay.scenario import Scenario
 from gateway.replay.typical import typical_lengths
 from gateway.replay.workload import Workload
-from gateway.scheduling.policies import Options, build_policy
+from gateway.scheduling.policy import Options, build_policy
 
 TIGHT = EngineModel(
     cost=LinearCost(step_s=0.01, prompt_token_s=1e-5, sequence_s=1e-4, kv_token_s=1e-7),

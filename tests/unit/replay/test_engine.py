@@ -22,8 +22,8 @@ from gateway.replay.promises import Claims, fit
 from gateway.replay.sequence import SimulatedSequence
 from gateway.replay.stepping import SimulatedEngine
 from gateway.replay.timeline import Timeline
-from gateway.scheduling.remaining import Lengths
-from gateway.scheduling.waiting import Quantiles, Running, Waiting
+from gateway.scheduling.admission.length_distribution import Lengths
+from gateway.scheduling.requests import Quantiles, Running, Waiting
 
 COST = LinearCost(step_s=2**-6, prompt_token_s=2**-12, sequence_s=2**-9, kv_token_s=2**-16)
 PAGE_TOKENS = 4

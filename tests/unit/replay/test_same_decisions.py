@@ -20,8 +20,8 @@ from gateway.replay.sequence import SimulatedSequence, Work
 from gateway.replay.simulator import TRUST_WINDOW, Simulation
 from gateway.replay.workload import Workload
 from gateway.scheduling.control_loop import ControlLoop
-from gateway.scheduling.policies import NAMES, Options, PolicyName, build_policy
-from gateway.scheduling.waiting import Running, Waiting
+from gateway.scheduling.policy import NAMES, Options, PolicyName, build_policy
+from gateway.scheduling.requests import Running, Waiting
 from tests.unit.generation.conftest import Scene, an_ask, tokenizer
 
 STEP_S = 0.25  # exact in floating point

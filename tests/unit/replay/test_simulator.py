@@ -13,9 +13,9 @@ from gateway.replay.costs import EngineModel, EngineShape, GpuProfile, LinearCos
 from gateway.replay.outcomes import Outcomes, Series
 from gateway.replay.simulator import replay
 from gateway.replay.workload import Workload
-from gateway.scheduling.policies import NAMES, Options, build_policy
-from gateway.scheduling.remaining import Lengths
-from gateway.scheduling.waiting import Running, Waiting
+from gateway.scheduling.admission.length_distribution import Lengths
+from gateway.scheduling.policy import NAMES, Options, build_policy
+from gateway.scheduling.requests import Running, Waiting
 
 COSTS = [
     LinearCost(step_s=2**-6, prompt_token_s=2**-12, sequence_s=2**-9, kv_token_s=2**-16),

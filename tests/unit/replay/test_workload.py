@@ -5,7 +5,7 @@ import pytest
 
 from gateway.errors import InvalidRequest
 from gateway.replay.workload import Workload
-from gateway.scheduling.waiting import Waiting
+from gateway.scheduling.requests import Waiting
 
 
 def some(count: int = 4, **columns: object) -> Workload:

@@ -6,8 +6,8 @@ from typing import TypeAlias
 
 import pytest
 
-from gateway.scheduling.length_class import Entry
-from gateway.scheduling.waiting import Quantiles, Running, Waiting
+from gateway.scheduling.lmaas.cost_class import Entry
+from gateway.scheduling.requests import Quantiles, Running, Waiting
 
 MakeWaiting: TypeAlias = Callable[..., Waiting]
 MakeRunning: TypeAlias = Callable[..., Running]

@@ -1,0 +1,1 @@
+"""What fits into KV memory next to what runs."""

@@ -1,0 +1,1 @@
+"""Policies for comparison: the usual orders and S³."""

@@ -1,0 +1,1 @@
+"""The default policy: tenant shares, deadlines, and waiting against cost."""

@@ -1,0 +1,64 @@
+"""A batch that changes while it waits, and knows its extremes."""
+
+from gateway.scheduling.lazy_heap import LazyHeap
+from gateway.scheduling.magnus.wma import row_reads
+from gateway.scheduling.requests import Waiting
+
+
+class Batch:
+    """Waiting requests by serial number; each extreme costs O(log n) amortised.
+
+    Closed for good (`insertable` False) once it is half of a batch that ran out of memory.
+    """
+
+    __slots__ = ("_arrival", "_generation", "_prompt", "_reads", "id", "insertable", "members",
+                 "serial")  # fmt: skip
+
+    def __init__(self, serial: int, *, insertable: bool = True) -> None:
+        self.serial = serial
+        self.id = f"b{serial}"
+        self.insertable = insertable
+        self.members: dict[int, Waiting] = {}
+        self._prompt: LazyHeap[float, Waiting] = LazyHeap(self.members)
+        self._generation: LazyHeap[float, Waiting] = LazyHeap(self.members)
+        self._reads: LazyHeap[float, Waiting] = LazyHeap(self.members)
+        self._arrival: LazyHeap[float, Waiting] = LazyHeap(self.members)
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def add(self, serial: int, request: Waiting) -> None:
+        """Take a request in under a serial number no other ever had."""
+        self.members[serial] = request
+        self._prompt.push(-request.prompt_tokens, serial)
+        self._generation.push(-request.median, serial)
+        self._reads.push(row_reads(request.prompt_tokens, request.median), serial)
+        self._arrival.push(request.arrived_s, serial)
+
+    def remove(self, serial: int) -> None:
+        """Let a member go. KeyError if it is none."""
+        del self.members[serial]
+
+    @property
+    def prompt_tokens(self) -> int:
+        """L(B): the longest prompt."""
+        return int(-self._prompt.least_key())
+
+    @property
+    def generation_tokens(self) -> float:
+        """G(B): the longest predicted generation."""
+        return -self._generation.least_key()
+
+    @property
+    def least_reads(self) -> float:
+        """The least T(L(p), G'(p)) over the members: what WMA(B) is measured from."""
+        return self._reads.least_key()
+
+    @property
+    def oldest_s(self) -> float:
+        """Arrival of the member that has waited longest."""
+        return self._arrival.least_key()
+
+    def first(self, count: int) -> list[Waiting]:
+        """The `count` members that arrived first, in that order."""
+        return self._arrival.first(count)

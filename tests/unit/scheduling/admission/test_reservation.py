@@ -1,0 +1,154 @@
+"""Admission by sums of pages, counted by hand."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.scheduling.admission.interface import Capacity
+from gateway.scheduling.admission.reservation import REFRESH, Reservation, SumOfReservations
+from gateway.scheduling.requests import Running, Waiting
+
+MakeWaiting = Callable[..., Waiting]
+MakeRunning = Callable[..., Running]
+NAMES: tuple[Reservation, ...] = ("reserved", "maximum", "held")
+PAGE = 10
+QUANTILES = (5.0, 10.0, 20.0, 30.0, 40.0, 60.0)
+names = st.sampled_from(NAMES)
+
+
+def an_admission(
+    name: Reservation, running: Sequence[Running] = (), *, pages: int = 100, page: int = PAGE
+) -> SumOfReservations:
+    admission = SumOfReservations(name)
+    admission.resize(Capacity(pages, page))
+    admission.refresh(running)
+    return admission
+
+
+def room_beside(name: Reservation, running: Sequence[Running], a_request: MakeWaiting) -> int:
+    """Pages left of 100, by how long a prompt still fits."""
+    for pages in range(100, 0, -1):
+        probe = a_request(PAGE * pages - 1, quantiles=(1.0,) * 6, max_tokens=1)
+        if an_admission(name, running).admit([probe]):
+            return pages
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("name", "generated", "pages"),
+    [
+        ("reserved", 0, 9),  # 50 + 40
+        ("reserved", 39, 9),
+        ("reserved", 40, 13),  # 50 + 80
+        ("reserved", 80, 15),  # 50 + 160, but no more than 100 can come
+        ("maximum", 0, 15),
+        ("maximum", 99, 15),
+        ("held", 0, 6),  # 50 + 1
+        ("held", 9, 6),
+        ("held", 10, 7),
+    ],
+)
+def test_running_sequence_counts_with_its_reservation(
+    a_sequence: MakeRunning,
+    a_request: MakeWaiting,
+    name: Reservation,
+    generated: int,
+    pages: int,
+) -> None:
+    running = a_sequence(50, quantiles=QUANTILES, max_tokens=100, generated=generated)
+    assert room_beside(name, [running], a_request) == 100 - pages
+
+
+@pytest.mark.parametrize(("name", "tokens"), [("reserved", 41), ("maximum", 100), ("held", 1)])
+def test_engine_is_asked_for_what_is_counted(
+    a_request: MakeWaiting, name: Reservation, tokens: int
+) -> None:
+    quantiles = (5.0, 10.0, 20.0, 30.0, 40.5, 60.0)
+    request = a_request(50, quantiles=quantiles, max_tokens=100)
+    assert an_admission(name).reserve(request) == tokens
+
+
+@given(
+    names,
+    st.lists(st.tuples(st.integers(1, 150), st.integers(1, 150), st.booleans()), max_size=15),
+    st.integers(10, 90),
+)
+def test_requests_are_admitted_while_their_pages_fit(
+    a_request: MakeWaiting,
+    name: Reservation,
+    drawn: list[tuple[int, int, bool]],
+    pages: int,
+) -> None:
+    admission, held = an_admission(name, pages=pages), dict[str, int]()
+    for prompt, generation, leaves in drawn:
+        request = a_request(prompt, generation)
+        tokens = {
+            "reserved": -int(-request.upper // 1),
+            "maximum": request.max_tokens,
+            "held": 1,
+        }[name]
+        takes = -(-(prompt + tokens) // PAGE)
+        alone = not held and -(-(prompt + request.max_tokens) // PAGE) <= pages
+        fits = alone or sum(held.values()) + takes <= pages
+        assert admission.admit([request]) == int(fits)
+        if fits:
+            held[request.id] = takes
+        if leaves and held:
+            gone = next(iter(held))
+            del held[gone]
+            admission.leave(gone)
+        assert admission.empty == (not held)
+
+
+def test_the_first_that_does_not_fit_ends_the_row(a_request: MakeWaiting) -> None:
+    row = [a_request(prompt, 1, max_tokens=10) for prompt in (290, 590, 190, 10)]
+    admission = an_admission("maximum")
+    assert admission.admit(row) == 2
+    assert admission.admit(row[3:]) == 1
+
+
+def test_too_large_a_request_can_be_forced_and_leaves_all_its_room(
+    a_request: MakeWaiting,
+) -> None:
+    admission, large = an_admission("maximum"), a_request(2_000)
+    assert admission.admit([large]) == 0
+    admission.force(large)
+    assert admission.admit([a_request(1, max_tokens=1)]) == 0
+    admission.leave(large.id)
+    admission.leave(large.id)
+    assert admission.admit([a_request(900, max_tokens=100)]) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "stale"), [("reserved", True), ("maximum", False), ("held", True)]
+)
+def test_what_grows_is_to_be_told_anew(name: Reservation, stale: bool) -> None:
+    admission = an_admission(name)
+    admission.advance(REFRESH - 1)
+    assert not admission.stale
+    admission.advance(1)
+    assert admission.stale is stale
+    admission.refresh([])
+    assert not admission.stale
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pages_of_another_size_are_counted_anew(
+    a_request: MakeWaiting, a_sequence: MakeRunning, name: Reservation
+) -> None:
+    running = [a_sequence(500, max_tokens=100)]
+    admission = an_admission(name, running, pages=1_000, page=1)
+    admission.resize(Capacity(100, PAGE))
+    if admission.stale:
+        admission.refresh(running)
+    assert admission.admit([a_request(100, max_tokens=100)]) == 1
+
+
+def test_nothing_is_tuned_or_assumed(a_request: MakeWaiting) -> None:
+    admission = an_admission("reserved", pages=10)
+    admission.observed(1_000, 1_000)
+    admission.assume((50.0,) * 6)
+    assert not admission.stale
+    assert admission.admit([a_request(60, quantiles=QUANTILES, max_tokens=50)]) == 1

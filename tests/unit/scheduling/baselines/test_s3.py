@@ -1,0 +1,96 @@
+"""S³'s packing against decreasing first fit written out."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.scheduling.admission.reservation import SumOfReservations
+from gateway.scheduling.baselines.s3 import WINDOW, S3Policy
+from gateway.scheduling.requests import Waiting
+
+MakeWaiting: TypeAlias = Callable[..., Waiting]
+PAGE = 10
+rounds = st.lists(
+    st.tuples(
+        st.lists(st.tuples(st.integers(1, 150), st.integers(1, 90)), max_size=12),
+        st.integers(0, 8),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+def a_policy(pages: int) -> S3Policy:
+    policy = S3Policy(admission=SumOfReservations("reserved"))
+    policy.resize(pages, PAGE)
+    return policy
+
+
+def tokens_of(request: Waiting) -> int:
+    """Reserved: prompt and the predicted upper quantile, rounded up."""
+    return request.prompt_tokens - int(-request.upper // 1)
+
+
+def packed(waiting: list[Waiting], running: list[Waiting], pages: int) -> list[str]:
+    """Of the oldest, from the largest down, each that fits what is left; the oldest where none."""
+    free = pages - sum(-(-tokens_of(request) // PAGE) for request in running)
+    oldest = sorted(waiting, key=lambda request: request.arrived_s)[:WINDOW]
+    chosen = []
+    for request in sorted(oldest, key=tokens_of, reverse=True):
+        needed = -(-tokens_of(request) // PAGE)
+        if needed <= free:
+            free -= needed
+            chosen.append(request.id)
+    return chosen or [request.id for request in oldest[:1] if not running]
+
+
+@given(rounds, st.integers(10, 80))
+def test_oldest_are_packed_by_decreasing_first_fit(
+    a_request: MakeWaiting, drawn: list[tuple[list[tuple[int, int]], int]], pages: int
+) -> None:
+    policy, waiting, running = a_policy(pages), list[Waiting](), list[Waiting]()
+    for second, (arriving, stay) in enumerate(drawn):
+        for place, (prompt, generation) in enumerate(arriving):
+            request = a_request(prompt, generation, arrived_s=second + place / 100)
+            waiting.append(request)
+            policy.arrive(request)
+        for request in running[stay:]:
+            policy.ended(request, 1, float(second))
+        running = running[:stay]
+        expected = packed(waiting, running, pages)
+        found = policy.dispatch(second + 1.0)
+        assert [r.id for r in found.requests] == expected if found else not expected
+        running += [request for request in waiting if request.id in expected]
+        waiting = [request for request in waiting if request.id not in expected]
+        policy.check()
+
+
+def test_only_the_oldest_are_looked_at(a_request: MakeWaiting) -> None:
+    policy = a_policy(pages=10)
+    for place in range(WINDOW):
+        policy.arrive(a_request(50, 5, arrived_s=float(place)))
+    policy.arrive(a_request(85, 1, arrived_s=1e3, request_id="largest but young"))
+    found = policy.dispatch(2e3)
+    assert found is not None
+    assert [request.arrived_s for request in found.requests] == [0.0]
+    assert found.waited_s == 2e3
+
+
+def test_smaller_ones_fill_what_the_largest_leaves(a_request: MakeWaiting) -> None:
+    policy = a_policy(pages=20)
+    for prompt, name in ((40, "small"), (110, "large"), (120, "larger"), (50, "medium")):
+        policy.arrive(a_request(prompt, 1, request_id=name))
+    found = policy.dispatch(1.0)
+    assert found is not None
+    assert [request.id for request in found.requests] == ["larger", "medium"]
+    assert policy.dispatch(1.0) is None
+
+
+def test_s3_always_trusts_and_knows_no_deadline(a_request: MakeWaiting) -> None:
+    policy = a_policy(pages=20)
+    policy.arrive(a_request(deadline_s=1.0))
+    policy.trust(trusted=False)
+    assert (policy.order, policy.lockstep) == ("policy", False)
+    assert policy.give_up(99.0) == []

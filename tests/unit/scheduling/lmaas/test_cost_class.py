@@ -1,0 +1,138 @@
+"""Classes of similar cost, their members and their rank."""
+
+from collections.abc import Callable
+from math import log
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.scheduling.lmaas.cost_class import WIDTH, Entry, LengthClass, class_of
+from gateway.scheduling.requests import Waiting
+
+MakeWaiting = Callable[..., Waiting]
+MakeEntry = Callable[..., Entry]
+costs = st.floats(1e-3, 1e12)
+urgencies = st.floats(0.25, 4.0)
+rates = st.one_of(st.sampled_from([0.0, 0.01, 1.0]), st.floats(0, 100))
+waits = st.one_of(st.just(0.0), st.floats(0, 1e6))
+
+
+def a_class(entries: list[Entry]) -> LengthClass:
+    batch = LengthClass(class_of(entries[0]), "b")
+    for entry in entries:
+        batch.add(entry)
+    return batch
+
+
+@given(costs, st.floats(1e-3, 1e3))
+def test_cost_lies_within_its_class_however_long_it_runs(
+    a_request: MakeWaiting, an_entry: MakeEntry, cost: float, serving_s: float
+) -> None:
+    level = class_of(an_entry(a_request(), cost, serving_s=serving_s))[2]
+    assert WIDTH**level * (1 - 1e-9) <= cost <= WIDTH ** (level + 1) * (1 + 1e-9)
+
+
+@given(costs, costs)
+def test_dearer_request_is_in_no_lower_class(
+    a_request: MakeWaiting, an_entry: MakeEntry, cost: float, other: float
+) -> None:
+    both = sorted([cost, other])
+    lower, higher = (class_of(an_entry(a_request(), each))[1] for each in both)
+    assert lower <= higher
+
+
+def test_requests_of_unlike_urgency_share_no_class(
+    a_request: MakeWaiting, an_entry: MakeEntry
+) -> None:
+    assert class_of(an_entry(a_request())) != class_of(an_entry(a_request(urgency=2.0)))
+    assert class_of(an_entry(a_request())) == class_of(an_entry(a_request(tenant="another")))
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 50), st.integers(0, 9), st.booleans()), min_size=1, max_size=40
+    )
+)
+def test_members_are_told_in_the_order_in_which_their_waits_began(
+    a_request: MakeWaiting, an_entry: MakeEntry, drawn: list[tuple[int, int, bool]]
+) -> None:
+    batch, here = LengthClass(("demo", 1.0, 20), "b"), list[Entry]()
+    for arrived_s, credit_s, leaves in drawn:
+        request = a_request(arrived_s=float(arrived_s))
+        here.append(an_entry(request, since_s=float(arrived_s - credit_s)))
+        batch.add(here[-1])
+        if leaves:
+            batch.remove(here.pop(len(here) // 2))
+        order = sorted(here, key=lambda entry: entry.since_s)
+        assert batch.first(5) == order[:5]
+        if here:
+            assert batch.oldest_s == min(entry.request.arrived_s for entry in here)
+
+
+@given(costs, urgencies, waits, st.floats(-100, 100), rates)
+def test_rank_is_urgency_by_cost_times_an_exponential_of_the_weighted_wait(
+    a_request: MakeWaiting,
+    an_entry: MakeEntry,
+    cost: float,
+    urgency: float,
+    waited_s: float,
+    since_s: float,
+    a_second: float,
+) -> None:
+    entry = an_entry(a_request(arrived_s=1e3, urgency=urgency), cost, since_s=since_s)
+    now_s = since_s + waited_s
+    counted = a_second * urgency * (now_s - since_s)
+    rank = a_class([entry]).rank(now_s, a_second)
+    assert rank - counted == pytest.approx(
+        log(urgency / cost), abs=log(WIDTH) / 2 + 1e-12 * counted + 1e-6
+    )  # its class counts, in the middle
+
+
+@given(costs, st.floats(1.0, WIDTH), waits, rates)
+def test_those_of_one_class_rank_by_their_waits_alone(
+    a_request: MakeWaiting,
+    an_entry: MakeEntry,
+    cost: float,
+    dearer: float,
+    waited_s: float,
+    a_second: float,
+) -> None:
+    both = [an_entry(a_request(), each) for each in (cost, cost * dearer)]
+    ranks = [a_class([entry]).rank(waited_s, a_second) for entry in both]
+    if class_of(both[0]) == class_of(both[1]):
+        assert ranks[0] == ranks[1]
+    else:
+        assert ranks[0] - ranks[1] == pytest.approx(log(WIDTH), rel=1e-6)
+
+
+def test_rank_follows_the_first_that_stays(a_request: MakeWaiting, an_entry: MakeEntry) -> None:
+    first, second = (an_entry(a_request(arrived_s=9.0), since_s=since_s) for since_s in (3.0, 8.0))
+    batch = a_class([second, first])
+    before = batch.rank(10.0, 0.5)
+    batch.remove(first)
+    assert batch.rank(10.0, 0.5) - before == pytest.approx(-0.5 * 5.0)
+
+
+@given(
+    st.lists(st.integers(0, 50), min_size=1, max_size=12),
+    urgencies,
+    rates,
+    st.one_of(st.floats(-60, 60), st.integers(0, 11)),
+)
+def test_those_above_a_rank_are_the_first_and_who_reaches_it(
+    a_request: MakeWaiting,
+    an_entry: MakeEntry,
+    drawn: list[int],
+    urgency: float,
+    a_second: float,
+    bar: float,
+) -> None:
+    request = a_request(arrived_s=9.0, urgency=urgency)
+    entries = [an_entry(request, since_s=float(since_s)) for since_s in drawn]
+    order = sorted(entries, key=lambda entry: entry.since_s)
+    alone = [a_class([entry]).rank(50.0, a_second) for entry in order]
+    rank = alone[bar % len(alone)] if isinstance(bar, int) else bar  # exactly as high as one
+    reach = [e for e, each in zip(order, alone, strict=True) if each >= rank]
+    most = len(entries) // 2 + 1
+    assert a_class(entries).above(rank, 50.0, a_second, most) == (reach or order[:1])[:most]

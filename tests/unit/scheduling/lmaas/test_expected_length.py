@@ -1,0 +1,113 @@
+"""Mean and CVaR against the quantile function written out and summed numerically."""
+
+from collections.abc import Callable
+from math import log
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.scheduling.lmaas.cost import BELOW, BETA, risk_adjusted, risk_of
+from gateway.scheduling.requests import Quantiles, Waiting
+
+LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
+CELLS = 40_000
+quantiles = st.lists(st.floats(1, 2_000), min_size=6, max_size=6).map(
+    lambda drawn: tuple(sorted(drawn))
+)
+limits = st.integers(2_000, 20_000)
+
+
+def lengths_at(levels: np.ndarray, drawn: Quantiles, max_tokens: int) -> np.ndarray:
+    """The length below which a share `levels` of all lengths lies."""
+    knots = [(2 * BELOW - 1) * drawn[0], *drawn]
+    body = np.interp(levels, (0.0, *LEVELS), knots)
+    rate = log(2) / max(log(drawn[5] / drawn[4]), log(1.05))  # a Pareto law's exponent
+    beyond = np.maximum(levels, LEVELS[-1])
+    tail = drawn[5] * (0.05 / (1 - beyond)) ** (1 / rate)
+    return np.minimum(np.where(levels > LEVELS[-1], tail, body), max_tokens)
+
+
+def mean_between(low: float, high: float, drawn: Quantiles, max_tokens: int) -> float:
+    levels = low + (high - low) * (np.arange(CELLS) + 0.5) / CELLS
+    return float(lengths_at(levels, drawn, max_tokens).mean())
+
+
+@given(quantiles, limits)
+def test_risk_is_what_numerical_integration_finds(drawn: Quantiles, max_tokens: int) -> None:
+    found = risk_of(drawn, max_tokens)
+    parts = [(0.0, 0.9), (0.9, 0.95), (0.95, 1.0)]
+    body, high, tail = (mean_between(*part, drawn, max_tokens) for part in parts)
+    assert found.worst_tenth == pytest.approx((high + tail) / 2, rel=2e-3)
+    assert found.mean == pytest.approx(max(0.9 * body + 0.05 * (high + tail), 1.0), rel=2e-3)
+
+
+@given(quantiles, limits)
+def test_longest_tenth_lies_between_the_upper_quantile_and_the_limit(
+    drawn: Quantiles, max_tokens: int
+) -> None:
+    mean, worst = risk_of(drawn, max_tokens)
+    assert drawn[4] * (1 - 1e-9) <= worst <= max_tokens * (1 + 1e-9)
+    assert 1.0 <= mean <= worst * (1 + 1e-9)
+
+
+@given(quantiles, st.sampled_from([0, 1, 2, 3, 5]), st.floats(0, 1), limits)
+def test_risk_grows_with_each_quantile(
+    drawn: Quantiles, place: int, share: float, max_tokens: int
+) -> None:
+    """But the 0.9 one, beside which the 0.95 one tells how heavy the tail is."""
+    above = [*drawn, float(max_tokens)][place + 1]
+    raised = list(drawn)
+    raised[place] += share * (above - raised[place])
+    before, after = risk_of(drawn, max_tokens), risk_of(tuple(raised), max_tokens)
+    assert after.mean >= before.mean * (1 - 1e-9)
+    assert after.worst_tenth >= before.worst_tenth * (1 - 1e-9)
+
+
+@given(quantiles, st.floats(1, 3), st.integers(6_000, 20_000))
+def test_risk_grows_with_all_quantiles_together(
+    drawn: Quantiles, factor: float, max_tokens: int
+) -> None:
+    longer = tuple(factor * tokens for tokens in drawn)
+    before, after = risk_of(drawn, max_tokens), risk_of(longer, max_tokens)
+    assert after.mean >= before.mean * (1 - 1e-9)
+    assert after.worst_tenth >= before.worst_tenth * (1 - 1e-9)
+
+
+@given(quantiles, limits, st.integers(0, 5_000))
+def test_risk_grows_with_the_limit(drawn: Quantiles, max_tokens: int, more: int) -> None:
+    before, after = risk_of(drawn, max_tokens), risk_of(drawn, max_tokens + more)
+    assert after.mean >= before.mean * (1 - 1e-9)
+    assert after.worst_tenth >= before.worst_tenth * (1 - 1e-9)
+
+
+def test_certain_length_has_no_risk_beyond_its_least_tail() -> None:
+    mean, worst = risk_of((100.0,) * 6, 10_000)
+    assert mean == pytest.approx(98, abs=1)
+    assert 100 <= worst <= 105
+
+
+def test_length_cut_at_the_limit_goes_no_further() -> None:
+    assert risk_of((400.0,) * 6, 400).worst_tenth == pytest.approx(400)
+
+
+def test_pareto_tail_of_power_one_is_a_logarithm() -> None:
+    near = [risk_of((10.0, 20.0, 40.0, 60.0, 100.0, top), 5_000) for top in (199.99, 200.0, 200.01)]
+    assert near[0].mean < near[1].mean < near[2].mean
+    assert near[1].mean == pytest.approx(near[0].mean, rel=1e-3)
+
+
+def test_nothing_is_shorter_than_a_token() -> None:
+    assert risk_of((1.0,) * 6, 1) == (1.0, 1.0)
+
+
+def test_heavier_tail_of_the_same_middle_counts_more(
+    a_request: Callable[..., Waiting],
+) -> None:
+    even = a_request(quantiles=(50.0, 80.0, 100.0, 120.0, 150.0, 160.0), max_tokens=4_000)
+    heavy = a_request(quantiles=(50.0, 80.0, 100.0, 120.0, 150.0, 300.0), max_tokens=4_000)
+    assert risk_adjusted(even) < risk_adjusted(heavy)
+    mean, worst = risk_of(even.quantiles, even.max_tokens)
+    assert risk_adjusted(even) == mean + BETA * worst
+    assert risk_adjusted(even, beta=0.0) == mean

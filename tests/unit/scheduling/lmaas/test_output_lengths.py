@@ -1,0 +1,38 @@
+"""The lengths of the newest answers against numpy over the window."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.scheduling.admission.length_distribution import LEVELS
+from gateway.scheduling.lmaas.output_lengths import EVERY, LEAST, WINDOW, Marginal
+
+
+def told(lengths: list[int]) -> tuple[Marginal, list[bool]]:
+    marginal = Marginal()
+    return marginal, [marginal.add(each) for each in lengths]
+
+
+def test_nothing_is_known_of_a_few_answers() -> None:
+    marginal, new = told([7] * (LEAST - 1))
+    assert marginal.quantiles is None
+    assert not any(new)
+    assert marginal.add(7)
+    assert marginal.quantiles == (7.0,) * 6
+
+
+@given(st.integers(LEAST, 3 * WINDOW), st.integers(0, 1_000))
+def test_quantiles_are_those_of_the_newest_answers(answers: int, seed: int) -> None:
+    lengths = (100 * np.random.default_rng(seed).pareto(1.5, answers)).astype(int)
+    marginal, new = told(lengths.tolist())
+    looked = answers - answers % EVERY
+    newest = lengths[max(looked - WINDOW, 0) : looked]
+    assert marginal.quantiles == pytest.approx(np.quantile(newest, LEVELS).tolist())
+    assert marginal.quantiles == tuple(sorted(marginal.quantiles or ()))
+    assert [n for n, each in enumerate(new, 1) if each] == [*range(LEAST, answers + 1, EVERY)]
+
+
+def test_long_answers_of_an_hour_ago_are_forgotten() -> None:
+    marginal, _ = told([1_000] * WINDOW + [3] * WINDOW)
+    assert marginal.quantiles == (3.0,) * 6

@@ -1,0 +1,460 @@
+"""The default policy's order by definition: rank, deadlines, bounds, arrival."""
+
+from collections.abc import Callable
+from itertools import count
+from math import log
+from random import Random
+from typing import TypeAlias
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.scheduling.admission.future_peak import FuturePeak
+from gateway.scheduling.admission.interface import Capacity
+from gateway.scheduling.admission.length_distribution import LEVELS
+from gateway.scheduling.dispatch import Dispatch
+from gateway.scheduling.lmaas.cost import joining_cost, risk_adjusted
+from gateway.scheduling.lmaas.cost_class import WIDTH, ClassKey, Entry, class_of
+from gateway.scheduling.lmaas.deadlines import window_of
+from gateway.scheduling.lmaas.output_lengths import EVERY, LEAST
+from gateway.scheduling.lmaas.policy import SHORT, LengthAwarePolicy
+from gateway.scheduling.lmaas.tenant_queue import Bounds, TenantQueue
+from gateway.scheduling.requests import Quantiles, Running, Waiting
+from gateway.scheduling.serving_time import ServingTime
+
+MakeWaiting: TypeAlias = Callable[..., Waiting]
+MakeEntry: TypeAlias = Callable[..., Entry]
+UNBOUND = Bounds(max_delay_s=None)
+CHEAPEST = Bounds(max_delay_s=None, waiting_weight=0.0)
+MAX_DELAY_S = 20.0
+weights = st.sampled_from([0.0, 0.5, 2.0, 10.0])
+sizes = st.tuples(st.integers(1, 300), st.integers(1, 200), st.sampled_from([0.5, 1.0, 2.0]))
+actions = st.lists(
+    st.tuples(st.floats(0, 10), st.one_of(st.none(), sizes, sizes)), min_size=5, max_size=50
+)
+
+
+def a_policy(pages: int = 0, bounds: Bounds = UNBOUND, z: float = 2.0) -> LengthAwarePolicy:
+    """Without pages it sends one at a time."""
+    policy = LengthAwarePolicy("lmaas", admission=FuturePeak(z), bounds=bounds)
+    policy.resize(pages, 8)
+    return policy
+
+
+def serving_s(request: Waiting) -> float:
+    return ServingTime().estimate(1, request.prompt_tokens, risk_adjusted(request))
+
+
+def cost(request: Waiting) -> float:
+    return joining_cost(request.prompt_tokens, risk_adjusted(request))
+
+
+def dispatched(policy: LengthAwarePolicy, now_s: float) -> Dispatch:
+    found = policy.dispatch(now_s)
+    assert found is not None
+    return found
+
+
+def ids(found: Dispatch) -> list[str]:
+    return [request.id for request in found.requests]
+
+
+def sent(policy: LengthAwarePolicy, now_s: float) -> Waiting:
+    """The next request, which has then ended."""
+    [request] = dispatched(policy, now_s).requests
+    policy.ended(request, 1, now_s)
+    return request
+
+
+class Scale:
+    """How waits count, as the queue does that is built of the same requests."""
+
+    def __init__(self, weight: float, make: MakeEntry) -> None:
+        self.queue = TenantQueue(Bounds(None, weight), map("q{}".format, count(1)))
+        self.make = make
+        self.entries: dict[str, Entry] = {}
+
+    def arrive(self, request: Waiting) -> None:
+        entry = self.make(request, cost(request), serving_s=serving_s(request))
+        self.entries[request.id] = entry
+        self.queue.add(entry, window_of(request, float), request.arrived_s)
+
+    def start(self, request: Waiting, now_s: float) -> None:
+        self.queue.remove(self.entries.pop(request.id), now_s)
+
+    def of(self, request: Waiting, now_s: float) -> float:
+        """Logarithm of what urgency and waiting multiply 1/cost by."""
+        waited_s = now_s - self.entries[request.id].since_s
+        return self.queue.a_second * request.urgency * waited_s + log(request.urgency)
+
+
+@given(actions, weights)
+def test_highest_rank_goes_next_but_for_the_width_of_a_class(
+    a_request: MakeWaiting,
+    an_entry: MakeEntry,
+    drawn: list[tuple[float, tuple[int, int, float] | None]],
+    weight: float,
+) -> None:
+    policy, scale = a_policy(bounds=Bounds(None, weight)), Scale(weight, an_entry)
+    waiting, now_s = dict[str, Waiting](), 0.0
+    for passed_s, new in drawn:
+        now_s += passed_s
+        if new is not None:
+            request = a_request(*new[:2], arrived_s=now_s, urgency=new[2])
+            policy.arrive(request)
+            scale.arrive(request)
+            waiting[request.id] = request
+        elif len(waiting) > SHORT:
+            ranks = {r.id: scale.of(r, now_s) - log(cost(r)) for r in waiting.values()}
+            found = sent(policy, now_s)
+            assert ranks[found.id] + log(WIDTH) >= max(ranks.values()) - 1e-9
+            scale.start(found, now_s)
+            del waiting[found.id]
+    policy.check()
+
+
+@given(actions, weights)
+def test_first_of_the_highest_class_goes_next(
+    a_request: MakeWaiting,
+    an_entry: MakeEntry,
+    drawn: list[tuple[float, tuple[int, int, float] | None]],
+    weight: float,
+) -> None:
+    def class_key(request: Waiting) -> ClassKey:
+        return class_of(an_entry(request, cost(request)))
+
+    policy, scale = a_policy(bounds=Bounds(None, weight)), Scale(weight, an_entry)
+    waiting, now_s = list[Waiting](), 0.0
+    for passed_s, new in drawn:
+        now_s += passed_s
+        if new is not None:
+            waiting.append(a_request(*new[:2], arrived_s=now_s))
+            policy.arrive(waiting[-1])
+            scale.arrive(waiting[-1])
+        elif len(waiting) > SHORT:
+            order = sorted(waiting, key=lambda request: scale.entries[request.id].since_s)
+            first = {class_key(request): request for request in reversed(order)}
+            ranks = {
+                key: scale.of(request, now_s) - (key[2] + 0.5) * log(WIDTH)
+                for key, request in first.items()
+            }
+            found = sent(policy, now_s)
+            assert first[class_key(found)] is found
+            assert ranks[class_key(found)] == pytest.approx(max(ranks.values()))
+            scale.start(found, now_s)
+            waiting.remove(found)
+
+
+def test_the_less_weight_the_nearer_to_the_cheapest_first(a_request: MakeWaiting) -> None:
+    first = []
+    for weight in (40.0, 0.4, 0.1, 0.0):
+        policy = a_policy(bounds=Bounds(None, weight))
+        policy.arrive(a_request(generation=160, arrived_s=0.0, request_id="old"))
+        policy.arrive(a_request(generation=40, arrived_s=0.1, request_id="middle"))
+        policy.arrive(a_request(generation=5, arrived_s=4.0, request_id="new"))
+        first.append(sent(policy, 5.0).id)
+    assert first == ["old", "middle", "new", "new"]
+
+
+@given(st.lists(st.tuples(st.integers(1, 300), st.integers(1, 200)), min_size=1, max_size=12))
+def test_requests_go_in_order_of_arrival_while_not_trusted(
+    a_request: MakeWaiting, drawn: list[tuple[int, int]]
+) -> None:
+    policy = a_policy()
+    policy.trust(trusted=False)
+    requests = [a_request(p, g, arrived_s=float(n)) for n, (p, g) in enumerate(drawn)]
+    for request in requests:
+        policy.arrive(request)
+    assert [sent(policy, 50.0) for _ in requests] == requests
+
+
+def test_fall_back_is_told_and_taken_back(a_request: MakeWaiting) -> None:
+    policy = a_policy(pages=200, bounds=CHEAPEST)
+    for place, generation in enumerate((90, 5, 90, 5, 90, 5)):
+        policy.arrive(a_request(generation=generation, arrived_s=float(place)))
+    assert policy.order == "policy"
+    policy.trust(trusted=False)
+    assert policy.order == "arrival"
+    policy.trust(trusted=True)
+    assert policy.order == "policy"
+    found = dispatched(policy, 9.0)
+    assert found.reason == "rank"
+    assert {request.median for request in found.requests} == {5.0}
+
+
+@given(st.lists(st.integers(0, 300), min_size=LEAST, max_size=LEAST + 3 * EVERY), st.booleans())
+def test_while_not_trusted_each_is_taken_to_be_as_long_as_any(
+    a_request: MakeWaiting, lengths: list[int], trusted_at_first: bool
+) -> None:
+    policy, runs = a_policy(pages=2_000), [a_request(60, 5), a_request(10, 150)]
+    assert policy.admission.admit(runs) == 2
+    policy.trust(trusted=trusted_at_first)
+    for tokens in lengths:
+        ended = a_request(generation=9)
+        policy.admission.force(ended)
+        policy.ended(ended, tokens, 1.0)
+    policy.trust(trusted=False)
+    known = lengths[: len(lengths) - len(lengths) % EVERY]
+    low, lower, middle, upper, high, highest = np.quantile(known, LEVELS).tolist()
+    alike = [told(request, (low, lower, middle, upper, high, highest)) for request in runs]
+    assert peak_of(policy, [request.started() for request in runs]) == exact_peak(alike)
+    policy.trust(trusted=True)
+    running = [request.started() for request in runs]
+    assert peak_of(policy, running) == exact_peak(running)
+
+
+def test_too_few_answers_tell_nothing_of_lengths(a_request: MakeWaiting) -> None:
+    policy, running = a_policy(pages=2_000), [a_request(60, 5).started()]
+    policy.trust(trusted=False)
+    for _ in range(LEAST - 1):
+        policy.ended(a_request(), 150, 1.0)
+    assert peak_of(policy, running) == exact_peak(running)
+    policy.ended(a_request(), 150, 1.0)
+    assert peak_of(policy, running) > exact_peak(running)
+
+
+def told(request: Waiting, quantiles: Quantiles) -> Running:
+    return Running(request.id, request.prompt_tokens, 0, quantiles, request.max_tokens)
+
+
+def peak_of(policy: LengthAwarePolicy, running: list[Running]) -> float:
+    assert isinstance(policy.admission, FuturePeak)
+    return peak_once_refreshed(policy.admission, running)
+
+
+def exact_peak(running: list[Running]) -> float:
+    admission = FuturePeak(2.0)
+    admission.resize(Capacity(2_000, 8))
+    return peak_once_refreshed(admission, running)
+
+
+def peak_once_refreshed(admission: FuturePeak, running: list[Running]) -> float:
+    admission.refresh(running)
+    return admission._peak(admission._mean, admission._variance)
+
+
+def test_few_requests_go_in_order_of_arrival(a_request: MakeWaiting) -> None:
+    policy = a_policy(bounds=CHEAPEST)
+    for place, generation in enumerate((90, 5, 5)):
+        policy.arrive(a_request(generation=generation, arrived_s=float(place)))
+    assert policy.order == "policy"
+    assert sent(policy, 9.0).median == 5
+    assert policy.order == "arrival"
+    found = dispatched(policy, 9.0)
+    assert ([r.median for r in found.requests], found.reason) == ([90], "arrival")
+
+
+def test_similar_requests_go_together(a_request: MakeWaiting) -> None:
+    policy = a_policy(pages=200, bounds=CHEAPEST)
+    for place, generation in enumerate((10, 100, 10, 101)):
+        policy.arrive(a_request(generation=generation, arrived_s=place / 100))
+    assert [len(batch.requests) for batch in policy.waiting(50.0)] == [2, 2]
+    assert [request.median for request in dispatched(policy, 50.0).requests] == [10, 10]
+
+
+def test_batch_is_as_old_as_its_oldest_whoever_of_it_is_first(a_request: MakeWaiting) -> None:
+    policy = a_policy()
+    for _ in range(2):
+        policy.arrive(a_request(arrived_s=0.0))
+    for _ in range(2):
+        sent(policy, 0.5)
+    shorter, longer = (
+        a_request(generation=40, arrived_s=1.0),
+        a_request(generation=44, arrived_s=1.01),
+    )
+    for request in (shorter, longer, a_request(generation=180, arrived_s=2.0)):
+        policy.arrive(request)
+    [batch] = [batch for batch in policy.waiting(9.0) if len(batch.requests) > 1]
+    assert (batch.requests, batch.oldest_s) == ((longer, shorter), 1.0)
+    assert batch.ratio == pytest.approx(1 + 8.0 / batch.serving_s)
+
+
+def test_what_does_not_fit_of_a_batch_keeps_waiting(a_request: MakeWaiting) -> None:
+    policy = a_policy(pages=100)
+    for place in range(8):
+        policy.arrive(a_request(80, 60, arrived_s=float(place)))
+    found = dispatched(policy, 9.0)
+    assert 1 < len(found.requests) < 8
+    started = len(found.requests)
+    assert [request.arrived_s for request in found.requests] == [*map(float, range(started))]
+    assert len(policy) == 8 - started
+
+
+def test_nothing_passes_an_overdue_one_that_does_not_fit(a_request: MakeWaiting) -> None:
+    policy = a_policy(pages=100, bounds=Bounds(MAX_DELAY_S, waiting_weight=0.0))
+    runs = a_request(400, 40)
+    policy.arrive(runs)
+    dispatched(policy, 0.0)
+    policy.arrive(a_request(500, 150, arrived_s=0.0, request_id="large"))
+    for _ in range(6):
+        policy.arrive(a_request(10, 5, arrived_s=5.0))
+    passed = dispatched(policy, 10.0)
+    assert "large" not in ids(passed)
+    for _ in range(3):
+        policy.arrive(a_request(10, 5, arrived_s=12.0))
+    assert policy.dispatch(MAX_DELAY_S + 0.1) is None
+    for request in (*passed.requests, runs):
+        policy.ended(request, 5, 22.0)
+    found = dispatched(policy, 22.0)
+    assert (ids(found), found.reason, found.overdue) == (["large"], "overdue", True)
+
+
+@pytest.mark.parametrize("tenant", ["t", "another"])
+def test_nothing_passes_the_highest_rank_that_does_not_fit(
+    a_request: MakeWaiting, tenant: str
+) -> None:
+    policy, runs = a_policy(pages=100), a_request(400, 40)
+    policy.arrive(runs)
+    dispatched(policy, 0.0)
+    for place in range(3):
+        policy.arrive(a_request(600, 100, arrived_s=1.0, request_id=f"large {place}"))
+    policy.shares.charge("t", -1_000.0)  # its turn, whoever else waits
+    policy.arrive(a_request(10, 5, arrived_s=999.9, tenant=tenant))
+    assert policy.dispatch(1_000.0) is None
+    policy.ended(runs, 5, 1_001.0)
+    assert ids(dispatched(policy, 1_001.0)) == ["large 0"]
+
+
+@given(st.integers(0, 10_000), st.booleans())
+def test_what_is_sent_is_what_is_next_as_far_as_it_fits(
+    a_request: MakeWaiting, seed: int, trusted: bool
+) -> None:
+    random, policy = Random(seed), a_policy(pages=60, bounds=Bounds(MAX_DELAY_S))
+    policy.trust(trusted=trusted)
+    running, now_s = list[Waiting](), 0.0
+    for _ in range(40):
+        now_s += random.expovariate(0.5)
+        size = random.randint(1, 200), random.choice([3, 5, 100])
+        policy.arrive(a_request(*size, arrived_s=now_s, tenant=random.choice("ab")))
+        if running and random.random() < 0.6:
+            policy.ended(running.pop(random.randrange(len(running))), 5, now_s)
+        for _ in range(random.randrange(3)):
+            tenant = policy.shares.lowest()
+            if tenant is None:
+                break
+            by_arrival = policy.order == "arrival"
+            following = policy._tenants[tenant].next(now_s, by_arrival=by_arrival)
+            expected = [entry.request for entry in following.entries]
+            copy = FuturePeak(2.0)
+            copy.resize(Capacity(60, 8))
+            copy.refresh([request.started() for request in running])
+            fitting = copy.admit(expected) or int(not running)
+            policy.admission.refresh([request.started() for request in running])
+            found = policy.dispatch(now_s)
+            assert (list(found.requests) if found else []) == expected[:fitting]
+            assert found is None or found.reason == following.reason
+            running += expected[:fitting]
+
+
+def test_late_one_goes_first_and_earliest_deadline_first(a_request: MakeWaiting) -> None:
+    policy = a_policy()
+    for deadline_s in (60.0, 59.93, 59.96):
+        policy.arrive(a_request(500, 190, deadline_s=deadline_s))
+    for _ in range(12):
+        policy.arrive(a_request(5, 5))
+    assert sent(policy, 1.0).deadline_s is None
+    late_s = 60.0 - ServingTime().estimate(1, 500, 200)
+    reasons = [dispatched(policy, late_s)]
+    policy.ended(reasons[0].requests[0], 1, late_s)
+    assert (reasons[0].requests[0].deadline_s, reasons[0].reason) == (59.93, "late")
+    assert [sent(policy, late_s).deadline_s for _ in range(3)] == [59.96, 60.0, None]
+
+
+def test_late_ones_wait_for_their_rank_where_they_are_many(a_request: MakeWaiting) -> None:
+    policy = a_policy()
+    for _ in range(2):
+        policy.arrive(a_request(500, 190, deadline_s=60.0))
+    for _ in range(4):
+        policy.arrive(a_request(5, 5))
+    late_s = 60.0 - ServingTime().estimate(1, 500, 200)
+    assert dispatched(policy, late_s).reason == "rank"
+
+
+@given(st.integers(0, 10_000))
+def test_hopeless_ones_are_given_up_once_and_never_start(a_request: MakeWaiting, seed: int) -> None:
+    random, policy, now_s = Random(seed), a_policy(), 0.0
+    hopeless_s: dict[str, float] = {}
+    waiting: set[str] = set()
+    for _ in range(60):
+        now_s += random.expovariate(2.0)
+        deadline_s = random.choice([None, now_s + random.uniform(0, 15)])
+        start_by_s = random.choice([None, now_s + random.uniform(0, 15)])
+        request = a_request(
+            random.randint(1, 100),
+            random.randint(1, 200),
+            arrived_s=now_s,
+            deadline_s=deadline_s,
+            start_by_s=start_by_s,
+            tenant=random.choice("ab"),
+        )
+        policy.arrive(request)
+        waiting.add(request.id)
+        hopeless_s[request.id] = window_of(
+            request, lambda tokens, p=request.prompt_tokens: ServingTime().estimate(1, p, tokens)
+        ).hopeless_s
+        given_up = [each.id for each in policy.give_up(now_s)]
+        assert sorted(given_up) == sorted(name for name in waiting if hopeless_s[name] < now_s)
+        waiting.difference_update(given_up)
+        if waiting and random.random() < 0.5:
+            started = sent(policy, now_s).id
+            assert hopeless_s[started] >= now_s
+            waiting.remove(started)
+        policy.check()
+        assert len(policy) == len(waiting)
+
+
+@given(st.integers(0, 10_000))
+def test_those_that_wait_are_condemned_by_predictions_only_while_these_hold(
+    a_request: MakeWaiting, seed: int
+) -> None:
+    random, policy = Random(seed), a_policy()
+    waiting, now_s, trusted = dict[str, Waiting](), 0.0, True
+    for _ in range(30):
+        now_s += random.expovariate(1.0)
+        deadline_s, start_by_s = (random.choice([None, now_s + random.uniform(0, 9)]) for _ in "ab")
+        request = a_request(
+            generation=random.randint(1, 200),
+            arrived_s=now_s,
+            deadline_s=deadline_s,
+            start_by_s=start_by_s,
+            tenant=random.choice("ab"),
+        )
+        policy.arrive(request)
+        waiting[request.id] = request
+        if random.random() < 0.4:
+            trusted = not trusted
+            policy.trust(trusted)
+        ends_s = {
+            r.id: window_of(
+                r,
+                lambda n, p=r.prompt_tokens: ServingTime().estimate(1, p, n),
+                trusted=trusted,
+            ).hopeless_s
+            for r in waiting.values()
+        }
+        given_up = {each.id for each in policy.give_up(now_s)}
+        assert given_up == {name for name, end_s in ends_s.items() if end_s < now_s}
+        waiting = {name: r for name, r in waiting.items() if name not in given_up}
+
+
+def test_request_without_deadline_is_never_given_up(a_request: MakeWaiting) -> None:
+    policy = a_policy()
+    policy.arrive(a_request(arrived_s=0.0))
+    assert policy.give_up(1e9) == []
+
+
+def test_most_urgent_waits_least(a_request: MakeWaiting) -> None:
+    policy = a_policy()
+    for urgency in (1.0, 2.0, 0.5, 1.0):
+        policy.arrive(a_request(urgency=urgency))
+    assert sent(policy, 5.0).urgency == 2.0
+
+
+def test_request_of_another_policy_ends_without_a_charge(a_request: MakeWaiting) -> None:
+    policy, foreign = a_policy(), a_request()
+    policy.admission.force(foreign)
+    policy.ended(foreign, 30, 1.0)
+    assert policy.admission.empty
+    assert policy.shares.counter("t") == 0.0

@@ -1,0 +1,461 @@
+"""What of one tenant should go next, against a look at all of them."""
+
+from collections.abc import Callable, Iterator
+from itertools import count
+from math import exp, floor, inf, log
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.scheduling.lmaas.cost_class import WIDTH, ClassKey, Entry, LengthClass
+from gateway.scheduling.lmaas.deadlines import MOST_LATE, Window
+from gateway.scheduling.lmaas.fcfs_reference import (
+    FADE,
+    KEEP,
+    LEAST_S,
+    MOST_RUNS,
+    MOST_WAITS,
+    FirstCome,
+)
+from gateway.scheduling.lmaas.tenant_queue import TOGETHER, Bounds, Candidates, TenantQueue
+from gateway.scheduling.requests import Waiting
+
+MakeWaiting = Callable[..., Waiting]
+MakeEntry = Callable[..., Entry]
+NEVER = Window(inf, inf, inf)
+UNBOUND = Bounds(max_delay_s=None)
+TEN = Bounds(max_delay_s=10.0)
+LIKE = 1e-9
+bounds_of = st.builds(
+    Bounds,
+    max_delay_s=st.sampled_from([None, 0.0, 5.0, 20.0]),
+    waiting_weight=st.sampled_from([0.0, 0.5, 2.0, 10.0]),
+)
+
+
+def a_queue(bounds: Bounds = UNBOUND) -> TenantQueue:
+    return TenantQueue(bounds, map("b{}".format, count(1)))
+
+
+class Turns(FirstCome[Entry]):
+    """Keeps whose turn has come, in that order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.come: list[Entry] = []
+
+    def due(self) -> Iterator[Entry]:
+        for entry in super().due():
+            self.come.append(entry)
+            yield entry
+
+
+def watched(queue: TenantQueue) -> list[Entry]:
+    """Whose turn has come in a queue that is new."""
+    turns = queue._first_come = Turns()
+    return turns.come
+
+
+def filled(
+    queue: TenantQueue,
+    a_request: MakeWaiting,
+    an_entry: MakeEntry,
+    costs: list[float],
+    window: Window = NEVER,
+) -> list[Entry]:
+    """Entries of these costs, one of them a second, each of which runs for a second."""
+    entries = [
+        an_entry(a_request(arrived_s=float(place), deadline_s=100.0 + place), cost)
+        for place, cost in enumerate(costs)
+    ]
+    for entry in entries:
+        queue.add(entry, window, entry.request.arrived_s)
+    queue.check()
+    return entries
+
+
+def next_of(queue: TenantQueue, now_s: float) -> Candidates:
+    return queue.next(now_s, by_arrival=False)
+
+
+def key_of(entry: Entry) -> ClassKey:
+    return entry.request.urgency, floor(log(entry.cost) / log(WIDTH))
+
+
+class Plain:
+    """The queue by its definition: every question is a look at every entry."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.bounds = bounds
+        self.all: list[Entry] = []
+        self.gone: set[int] = set()
+        self.windows: dict[int, Window] = {}
+        self.turn_s: dict[int, float] = {}
+        self.waits_s: list[float] = []  # at their turns, in that order
+        self.started = 0.0
+
+    @property
+    def here(self) -> list[Entry]:
+        return [entry for entry in self.all if entry.serial not in self.gone]
+
+    @property
+    def mean_s(self) -> float:
+        """How long one runs, the older the less it counts."""
+        weights = [KEEP**age for age in range(len(self.all))]
+        newest = [entry.serving_s for entry in reversed(self.all)]
+        weighted = sum(weight * each for weight, each in zip(weights, newest, strict=True))
+        return weighted / sum(weights) if weights else 0.0
+
+    @property
+    def longest_s(self) -> float:
+        """The longest wait for a turn, the older the less it counts."""
+        faded = (FADE**age * waited_s for age, waited_s in enumerate(reversed(self.waits_s)))
+        return max(faded, default=0.0)
+
+    @property
+    def a_second(self) -> float:
+        return self.bounds.waiting_weight / max(self.longest_s + self.mean_s, LEAST_S)
+
+    def arrive(self, entry: Entry, window: Window) -> float:
+        """Since when it counts as waiting."""
+        self.windows[entry.serial] = window
+        self.all.append(entry)
+        most_s = min(MOST_RUNS * self.mean_s, MOST_WAITS * self.longest_s)
+        return entry.request.arrived_s - min(entry.serving_s, most_s)
+
+    def leave(self, entry: Entry) -> None:
+        self.gone.add(entry.serial)
+        self.started += entry.cost
+
+    def note_turns(self, now_s: float) -> None:
+        before = 0.0
+        for entry in self.all:
+            if before <= self.started and entry.serial not in self.turn_s:
+                self.turn_s[entry.serial] = now_s
+                self.waits_s.append(now_s - entry.request.arrived_s)
+            before += entry.cost
+
+    def late(self, now_s: float) -> list[Entry]:
+        windows = {entry: self.windows[entry.serial] for entry in self.here}
+        late = [entry for entry, w in windows.items() if w.late_s <= now_s <= w.unlikely_s]
+        if len(late) > max(MOST_LATE * len(self.here), 1):
+            return []
+        return sorted(late, key=lambda entry: (entry.request.deadline_s, entry.serial))
+
+    def overdue(self, now_s: float) -> list[Entry]:
+        if self.bounds.max_delay_s is None:
+            return []
+        most_s = self.bounds.max_delay_s
+        return [
+            entry
+            for entry in self.here
+            if self.turn_s.get(entry.serial, inf) + most_s / entry.request.urgency <= now_s
+        ]
+
+    def rank(self, entry: Entry, now_s: float) -> float:
+        urgency, middle = entry.request.urgency, WIDTH ** (key_of(entry)[2] + 0.5)
+        waited_s = now_s - entry.since_s
+        return self.a_second * urgency * waited_s + log(urgency) - log(middle)
+
+    @property
+    def classes(self) -> dict[ClassKey, list[Entry]]:
+        """Each in the order in which the waits of its members began."""
+        found: dict[ClassKey, list[Entry]] = {}
+        for entry in sorted(self.here, key=lambda entry: (entry.since_s, entry.serial)):
+            found.setdefault(key_of(entry), []).append(entry)
+        return found
+
+    def check_all(self, queue: TenantQueue, now_s: float) -> None:
+        queue.check()
+        assert len(queue) == len(self.here)
+        assert queue.a_second == pytest.approx(self.a_second)
+        if self.here:
+            for by_arrival in (False, True):
+                found = queue.next(now_s, by_arrival=by_arrival)
+                self.check(found, now_s, by_arrival=by_arrival)
+        self.check_batches(queue.batches(now_s, by_arrival=False))
+        self.check_batches(queue.batches(now_s, by_arrival=True))
+        ranks = [
+            self.rank(batch.first(1)[0], now_s) for batch in queue.batches(now_s, by_arrival=False)
+        ]
+        assert ranks == pytest.approx(sorted(ranks, reverse=True))
+        oldest_s = [
+            min(entry.request.arrived_s for entry in batch.members.values())
+            for batch in queue.batches(now_s, by_arrival=True)
+        ]
+        assert oldest_s == sorted(oldest_s)
+
+    def check_batches(self, batches: list[LengthClass]) -> None:
+        classes = self.classes
+        members = [batch.first(len(self.here)) for batch in batches]
+        assert {key_of(each[0]): each for each in members} == classes
+        assert len(batches) == len(classes)
+
+    def check(self, found: Candidates, now_s: float, *, by_arrival: bool) -> None:
+        late, overdue = self.late(now_s), self.overdue(now_s)
+        if late or overdue:
+            [entry] = found.entries
+            assert entry is (overdue or late)[0]
+            assert found.reason == ("overdue" if overdue else "late")
+        elif by_arrival:
+            assert found.entries == self.here[:TOGETHER]
+            assert found.reason == "arrival"
+        else:
+            assert found.reason == "rank"
+            self.check_ranks(found.entries, now_s)
+
+    def check_ranks(self, found: list[Entry], now_s: float) -> None:
+        key = key_of(found[0])
+        batch = self.classes[key]
+        others = [self.rank(entry, now_s) for entry in self.here if key_of(entry) != key]
+        highest = max(others, default=-inf)
+        assert found == batch[: len(found)]
+        assert self.rank(found[0], now_s) >= highest - LIKE
+        assert all(self.rank(entry, now_s) >= highest - LIKE for entry in found)
+        if len(found) < min(len(batch), TOGETHER):
+            assert self.rank(batch[len(found)], now_s) <= highest + LIKE
+
+
+@given(bounds_of, st.integers(0, 100_000), st.sampled_from([0.0, 0.2]))
+def test_next_are_the_overdue_then_the_late_then_the_highest(
+    a_request: MakeWaiting, an_entry: MakeEntry, bounds: Bounds, seed: int, pressing: float
+) -> None:
+    random, queue, plain, now_s = Random(seed), a_queue(bounds), Plain(bounds), 0.0
+    turns = watched(queue)
+    for _ in range(30):
+        now_s += random.choice([0, 0, 1, 2, 5])
+        if random.random() < 0.65:
+            late_s = now_s + random.randrange(30) if random.random() < pressing else inf
+            request = a_request(
+                arrived_s=now_s,
+                urgency=random.choice([1.0, 1.0, 4.0]),
+                deadline_s=late_s + random.randrange(20),
+            )
+            cost = random.choice([4.0, 4.5, 20.0, 20.0, 24.0])
+            entry = an_entry(request, cost, serving_s=random.choice([0.0, 0.5, 1.0, 4.0, 16.0]))
+            window = Window(late_s, late_s + random.choice([0, 5, 20]), inf)
+            since_s = plain.arrive(entry, window)
+            queue.add(entry, window, now_s)
+            assert entry.since_s == pytest.approx(since_s)
+        elif plain.here:
+            gone = random.choice([next_of(queue, now_s).entries[0], random.choice(plain.here)])
+            queue.remove(gone, now_s)
+            plain.leave(gone)
+        plain.note_turns(now_s)
+        assert [entry.serial for entry in turns] == [*plain.turn_s]
+        plain.check_all(queue, now_s)
+
+
+@given(
+    st.floats(0.1, 10.0),
+    st.floats(0.0, 50.0),
+    st.floats(0.1, 10.0),
+    st.floats(1.0, 1e6),
+    st.sampled_from([0.99, 1.01]),
+)
+def test_who_has_waited_as_long_as_all_do_goes_before_one_as_many_times_cheaper_as_it_weighs(
+    a_request: MakeWaiting,
+    an_entry: MakeEntry,
+    weight: float,
+    turn_wait_s: float,
+    serving_s: float,
+    cost: float,
+    times: float,
+) -> None:
+    queue = a_queue(Bounds(max_delay_s=None, waiting_weight=weight))
+    for entry in [an_entry(a_request(arrived_s=0.0), serving_s=serving_s) for _ in range(2)]:
+        queue.add(entry, NEVER, 0.0)
+    for entry in queue.first(2):
+        queue.remove(entry, turn_wait_s)
+    dear = cost * exp(weight) * (1 / WIDTH if times > 1 else WIDTH)
+    old = an_entry(a_request(arrived_s=100.0), dear, serving_s=serving_s)
+    queue.add(old, NEVER, 100.0)
+    waited_s = times * (FADE * turn_wait_s + serving_s)
+    fresh = an_entry(a_request(arrived_s=100.0 + waited_s), cost, serving_s=serving_s)
+    queue.add(fresh, NEVER, 100.0 + waited_s)
+    assert next_of(queue, 100.0 + waited_s).entries[0] is (old if times > 1 else fresh)
+
+
+@pytest.mark.parametrize(("weight", "first"), [(0.0, 1), (1.0, 1), (2.0, 1), (4.0, 0), (100.0, 0)])
+def test_weight_lies_between_cheapest_first_and_first_come_first_served(
+    a_request: MakeWaiting, an_entry: MakeEntry, weight: float, first: int
+) -> None:
+    queue = a_queue(Bounds(max_delay_s=None, waiting_weight=weight))
+    both = filled(queue, a_request, an_entry, [4.0, 0.5])
+    assert next_of(queue, 9.0).entries == [both[first]]  # T is 1, as much is between: e² < 8 < e⁴
+
+
+def test_who_runs_longer_has_waited_longer_up_to_twice_the_mean(
+    a_request: MakeWaiting, an_entry: MakeEntry
+) -> None:
+    queue = a_queue()
+    queue.remove(*filled(queue, a_request, an_entry, [1.0]), 50.0)
+    first, second = filled(queue, a_request, an_entry, [1.0, 1.0])
+    queue.remove(first, 50.0)  # the second's turn comes, after 49 s
+    queue.remove(second, 50.0)
+    servings_s = (1.0, 1.0, 3.0, 100.0)
+    entries = [an_entry(a_request(arrived_s=55.0), serving_s=s) for s in servings_s]
+    for entry in entries:
+        queue.add(entry, NEVER, 55.0)
+    short, another, long, longest = entries
+    assert next_of(queue, 55.0).entries == [longest, long, short, another]
+    assert [55.0 - entry.since_s for entry in (short, another)] == [1.0, 1.0]
+    assert 2.0 < 55.0 - long.since_s < 3.0
+    assert 30.0 < 55.0 - longest.since_s < 35.0
+
+
+def test_burst_on_an_idle_engine_goes_cheapest_first(
+    a_request: MakeWaiting, an_entry: MakeEntry
+) -> None:
+    queue = a_queue()
+    for cost in (1.0, 50.0, 1.0, 50.0):
+        queue.add(an_entry(a_request(arrived_s=5.0), cost, serving_s=cost), NEVER, 5.0)
+    assert [entry.cost for entry in next_of(queue, 6.0).entries] == [1.0, 1.0]
+
+
+def test_similar_ones_go_together_first_come_first(
+    a_request: MakeWaiting, an_entry: MakeEntry
+) -> None:
+    queue = a_queue()
+    entries = filled(queue, a_request, an_entry, [1.0] * (TOGETHER + 3))
+    assert next_of(queue, 50.0).entries == entries[:TOGETHER]
+
+
+def test_those_that_came_at_once_go_together(a_request: MakeWaiting, an_entry: MakeEntry) -> None:
+    queue = a_queue()
+    for cost in (1.0, 1.0, 1.0, 9.0):
+        queue.add(an_entry(a_request(arrived_s=5.0), cost), NEVER, 5.0)
+    assert [entry.cost for entry in next_of(queue, 5.0).entries] == [1.0] * 3
+
+
+def test_overdue_goes_before_late_and_both_before_rank(
+    a_request: MakeWaiting, an_entry: MakeEntry
+) -> None:
+    queue = a_queue(TEN)
+    overdue, short = filled(queue, a_request, an_entry, [1e4, 1.0])
+    late = an_entry(a_request(arrived_s=2.0, deadline_s=20.0), 1e4)
+    queue.add(late, Window(late_s=8.0, unlikely_s=inf, hopeless_s=18.0), 2.0)
+    found = [next_of(queue, now_s) for now_s in (7.9, 8.0, 10.0)]
+    assert [(c.entries, c.reason) for c in found] == [
+        ([short], "rank"),
+        ([late], "late"),
+        ([overdue], "overdue"),
+    ]
+
+
+def test_late_ones_go_earliest_deadline_first(a_request: MakeWaiting, an_entry: MakeEntry) -> None:
+    queue = a_queue()
+    for deadline_s in (30.0, 10.0, 20.0):
+        request = a_request(deadline_s=deadline_s)
+        queue.add(an_entry(request), Window(deadline_s - 9, inf, deadline_s - 5), 0.0)
+    for _ in range(12):
+        queue.add(an_entry(a_request()), NEVER, 0.0)
+    order = []
+    for _ in range(3):
+        [entry] = next_of(queue, 22.0).entries
+        order.append(entry.request.deadline_s)
+        queue.remove(entry, 22.0)
+        queue.check()
+    assert order == [10.0, 20.0, 30.0]
+
+
+def test_turns_come_as_work_starts(a_request: MakeWaiting, an_entry: MakeEntry) -> None:
+    queue = a_queue()
+    turns = watched(queue)
+    long, short, last = filled(queue, a_request, an_entry, [500.0, 100.0, 300.0])
+    queue.remove(last, 4.0)  # 300 of the 500 before the short one
+    queue.remove(short, 5.0)
+    assert turns == [long]
+    queue.remove(long, 7.0)
+    assert turns == [long, short, last]
+    assert not queue
+
+
+def test_who_started_before_its_turn_is_never_overdue(
+    a_request: MakeWaiting, an_entry: MakeEntry
+) -> None:
+    queue = a_queue(TEN)
+    long, short = filled(queue, a_request, an_entry, [500.0, 1.0])
+    queue.remove(short, 1.0)
+    queue.remove(long, 2.0)
+    new = an_entry(a_request(arrived_s=95.0))
+    queue.add(new, NEVER, 95.0)
+    assert next_of(queue, 99.0) == Candidates([new], "rank")
+
+
+def test_those_that_started_are_forgotten_long_before_they_were_overdue(
+    a_request: MakeWaiting, an_entry: MakeEntry
+) -> None:
+    queue = a_queue(Bounds(max_delay_s=1e6))
+    stays = an_entry(a_request(arrived_s=0.0))
+    queue.add(stays, NEVER, 0.0)
+    for place in range(5_000):
+        entry = an_entry(a_request(arrived_s=float(place)))
+        queue.add(entry, NEVER, float(place))
+        queue.remove(entry, float(place))
+        assert len(queue._put_back._heap) <= 100
+    assert next_of(queue, 999_999.0).reason == "rank"
+    assert next_of(queue, 1e6) == Candidates([stays], "overdue")
+
+
+def test_without_a_bound_nobody_is_overdue(a_request: MakeWaiting, an_entry: MakeEntry) -> None:
+    queue = a_queue(UNBOUND)
+    filled(queue, a_request, an_entry, [500.0, 1.0])
+    assert next_of(queue, 1e9).reason == "rank"
+
+
+def test_hopeless_are_told_once_and_not_once_started(
+    a_request: MakeWaiting, an_entry: MakeEntry
+) -> None:
+    queue = a_queue()
+    first, second, third = filled(queue, a_request, an_entry, [1.0] * 3, Window(5.0, inf, 9.0))
+    queue.remove(first, 6.0)
+    assert queue.hopeless(9.0) == []
+    assert queue.hopeless(9.1) == [second, third]
+    assert queue.hopeless(99.0) == []
+
+
+def test_classes_that_emptied_are_gone(a_request: MakeWaiting, an_entry: MakeEntry) -> None:
+    queue = a_queue()
+    entries = filled(queue, a_request, an_entry, [1.0, 2.0, 2.0])
+    assert len(queue.batches(5.0, by_arrival=False)) == 2
+    queue.remove(entries[0], 1.0)
+    [left] = queue.batches(5.0, by_arrival=False)
+    assert left.first(9) == entries[1:]
+    with pytest.raises(KeyError):
+        queue.remove(entries[0], 1.0)
+
+
+def test_waiting_counts_by_what_first_come_first_served_would_make_of_late(
+    a_request: MakeWaiting, an_entry: MakeEntry
+) -> None:
+    queue = a_queue(Bounds(10.0, waiting_weight=6.0))
+    assert queue.a_second == 6.0 / LEAST_S
+    first, second = filled(queue, a_request, an_entry, [500.0, 1.0])
+    assert queue.a_second == pytest.approx(6.0)  # nobody waited, all ran for a second
+    queue.remove(first, 12.0)
+    assert queue.a_second == pytest.approx(6.0 / 12.0)  # the second one waited eleven
+    queue.remove(second, 20.0)
+    queue.add(an_entry(a_request(arrived_s=21.0)), NEVER, 21.0)
+    assert queue.a_second == pytest.approx(6.0 / (11.0 * FADE + 1.0))
+
+
+def test_who_went_away_before_its_turn_tells_how_long_that_takes_as_well(
+    a_request: MakeWaiting, an_entry: MakeEntry
+) -> None:
+    queue = a_queue(Bounds(10.0, waiting_weight=6.0))
+    first, second = filled(queue, a_request, an_entry, [500.0, 1.0])
+    queue.remove(second, 2.0)
+    assert queue.a_second == pytest.approx(6.0)
+    queue.remove(first, 12.0)
+    assert queue.a_second == pytest.approx(6.0 / 12.0)
+
+
+def test_order_of_two_that_wait_stays_as_long_as_waits_are_alike(
+    a_request: MakeWaiting, an_entry: MakeEntry
+) -> None:
+    queue = a_queue(Bounds(max_delay_s=None))
+    _, cheap = filled(queue, a_request, an_entry, [1e4, 1.0])
+    assert {tuple(next_of(queue, now_s).entries) for now_s in (1.0, 1e3, 1e6)} == {(cheap,)}

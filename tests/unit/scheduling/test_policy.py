@@ -1,0 +1,435 @@
+"""What every policy promises, whatever happens to it in whatever order."""
+
+from collections.abc import Callable, Sequence
+from math import ceil
+from random import Random
+from typing import TypeAlias
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from gateway.scheduling.admission.future_peak import FuturePeak
+from gateway.scheduling.admission.interface import AdmissionName
+from gateway.scheduling.admission.reservation import SumOfReservations
+from gateway.scheduling.baselines.base import PlainPolicy
+from gateway.scheduling.dispatch import Dispatch
+from gateway.scheduling.lmaas.output_lengths import LEAST
+from gateway.scheduling.lmaas.policy import SHORT, LengthAwarePolicy
+from gateway.scheduling.lmaas.tenant_queue import Bounds
+from gateway.scheduling.policy import (
+    NAMES,
+    LockstepPolicy,
+    Options,
+    Policy,
+    PolicyName,
+    build_policy,
+)
+from gateway.scheduling.requests import Running, Waiting
+
+MakeWaiting: TypeAlias = Callable[..., Waiting]
+PAGES, PAGE = 100, 8
+OPTIONS = Options(preempted_share=0.02, waste_limit=2_000, max_delay_s=20.0, fixed_batch=4)
+WEIGHTY = replace(OPTIONS, waiting_weight=10.0)
+CHEAPEST = replace(OPTIONS, waiting_weight=0.0)
+RULES: tuple[AdmissionName, ...] = ("peak", "reserved", "maximum", "held")
+actions = st.lists(
+    st.one_of(
+        st.tuples(st.just("arrive"), st.integers(1, 300), st.integers(1, 200)),
+        st.tuples(st.just("arrive"), st.integers(1, 60), st.integers(1, 20)),
+        st.tuples(st.just("withdraw"), st.integers(0, 30), st.just(0)),
+        st.tuples(st.just("dispatch"), st.integers(0, 15), st.just(0)),
+        st.tuples(st.just("dispatch"), st.just(0), st.just(0)),
+        st.tuples(st.just("step"), st.integers(1, 12), st.just(0)),
+        st.tuples(st.just("end"), st.integers(0, 9), st.integers(0, 300)),
+        st.tuples(st.just("give_up"), st.integers(0, 30), st.just(0)),
+        st.tuples(st.just("trust"), st.integers(0, 1), st.just(0)),
+        st.tuples(st.just("observe"), st.integers(1, 30), st.integers(1, 100)),
+        st.tuples(st.just("resize"), st.integers(1, 120), st.integers(1, 32)),
+        st.tuples(st.just("halve"), st.just(0), st.just(0)),
+    ),
+    max_size=50,
+)
+
+
+def a_policy(name: PolicyName, options: Options = OPTIONS) -> Policy:
+    policy = build_policy(name, options)
+    policy.resize(PAGES, PAGE)
+    return policy
+
+
+class Scene:
+    """A policy, the truth about who waits and runs, and a clock."""
+
+    def __init__(self, policy: Policy, a_request: MakeWaiting) -> None:
+        self.policy, self.a_request = policy, a_request
+        self.now_s = 0.0
+        self.arrived: dict[str, Waiting] = {}
+        self.waiting: dict[str, Waiting] = {}
+        self.running: dict[str, Running] = {}
+        self.halved: set[str] = set()
+
+    def act(self, action: str, first: int, second: int) -> None:
+        getattr(self, action)(first, second)
+        self.policy.check()
+        listed = [r for batch in self.policy.waiting(self.now_s) for r in batch.requests]
+        assert len(self.policy) == len(listed) == len(self.waiting)
+        assert {request.id: request for request in listed} == self.waiting
+        assert self.policy.admission.empty == (not self.running)
+
+    def arrive(self, prompt: int, generation: int) -> None:
+        pressing = prompt % 4 == 0
+        request = self.a_request(
+            prompt,
+            generation,
+            arrived_s=self.now_s,
+            tenant="abc"[generation % 3],
+            share=(1.0, 3.0)[prompt % 2],
+            urgency=(1.0, 2.0, 0.5)[prompt % 3],
+            deadline_s=self.now_s + generation / 2 if pressing else None,
+            start_by_s=self.now_s + prompt / 5 if prompt % 5 == 0 else None,
+        )
+        self.policy.arrive(request)
+        self.waiting[request.id] = self.arrived[request.id] = request
+
+    def withdraw(self, place: int, _: int) -> None:
+        known = [*self.waiting, *self.running, "unknown"]
+        request_id = known[place % len(known)]
+        assert self.policy.withdraw(request_id) == (request_id in self.waiting)
+        self.waiting.pop(request_id, None)
+
+    def step(self, steps: int, _: int) -> None:
+        self.policy.admission.advance(steps)
+        self.running = {key: after(steps, sequence) for key, sequence in self.running.items()}
+
+    def end(self, place: int, generated: int) -> None:
+        if self.running:
+            request_id = list(self.running)[place % len(self.running)]
+            del self.running[request_id]
+            self.policy.ended(self.arrived[request_id], generated, self.now_s)
+
+    def give_up(self, passed_s: int, _: int) -> None:
+        self.now_s += passed_s
+        for request in self.policy.give_up(self.now_s):
+            assert self.waiting.pop(request.id) == request
+            assert request.deadline_s is not None or request.start_by_s is not None
+        knows_deadlines = self.policy.name == "lmaas"
+        new = [request for key, request in self.waiting.items() if key not in self.halved]
+        for request in new:  # the others had started in time
+            ends_s = [request.start_by_s, request.deadline_s if knows_deadlines else None]
+            assert all(end_s is None or end_s >= self.now_s for end_s in ends_s)
+
+    def trust(self, trusted: int, _: int) -> None:
+        self.policy.trust(bool(trusted))
+
+    def observe(self, size: int, seconds: int) -> None:
+        self.policy.observe(size, 10 * size, 40.0, seconds / 10)
+
+    def resize(self, pages: int, page_tokens: int) -> None:
+        self.policy.resize(pages, page_tokens)
+
+    def halve(self, *_: int) -> None:
+        if isinstance(self.policy, LockstepPolicy) and len(self.running) > 1:
+            requests = [self.arrived[key] for key in self.running]
+            self.policy.halve(requests)
+            self.waiting.update({request.id: request for request in requests})
+            self.halved |= self.running.keys()
+            self.running.clear()
+
+    def dispatch(self, passed_s: int, _: int) -> None:
+        self.now_s += passed_s
+        if self.policy.admission.stale:
+            self.policy.admission.refresh(list(self.running.values()))
+        found = self.policy.dispatch(self.now_s)
+        if found is None:
+            assert self.running or not self.waiting
+            return
+        self.take(found)
+        admission = self.policy.admission
+        forces = self.policy.name in ("fixed", "magnus")  # by rules of their own
+        if isinstance(admission, FuturePeak) and len(self.running) > 1 and not forces:
+            assert peak_of(admission) <= admission.capacity.pages
+
+    def take(self, found: Dispatch) -> None:
+        assert found.requests
+        waited_s = max(self.now_s - request.arrived_s for request in found.requests)
+        assert found.waited_s == waited_s
+        assert found.ratio == pytest.approx(1 + waited_s / found.serving_s)
+        for request in found.requests:
+            assert self.waiting.pop(request.id) == request
+            self.running[request.id] = request.started()
+
+    def drain(self) -> None:
+        """All that waits is dispatched, one dispatch after another."""
+        while self.waiting:
+            while self.running:
+                self.act("end", 0, 7)
+            self.act("dispatch", 1, 0)
+
+
+def peak_of(admission: FuturePeak) -> float:
+    """Pages that will do, in all likelihood, until all have finished."""
+    return admission._peak(admission._mean, admission._variance)
+
+
+def after(steps: int, sequence: Running) -> Running:
+    generated = min(sequence.generated + steps, sequence.max_tokens - 1)
+    return Running(
+        sequence.id, sequence.prompt_tokens, generated, sequence.quantiles, sequence.max_tokens
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=60)
+@given(drawn=actions)
+def test_no_request_is_lost_or_doubled_and_no_engine_idle(
+    a_request: MakeWaiting, name: PolicyName, drawn: list[tuple[str, int, int]]
+) -> None:
+    scene = Scene(a_policy(name), a_request)
+    for action in drawn:
+        scene.act(*action)
+    scene.drain()
+    assert scene.policy.dispatch(scene.now_s) is None
+
+
+@settings(max_examples=60)
+@given(drawn=actions, options=st.sampled_from([OPTIONS, WEIGHTY]), seed=st.integers(0, 1_000))
+def test_nothing_goes_wrong_while_predictions_are_trusted_now_and_then(
+    a_request: MakeWaiting, drawn: list[tuple[str, int, int]], options: Options, seed: int
+) -> None:
+    random, scene = Random(seed), Scene(a_policy("lmaas", options), a_request)
+    for _ in range(LEAST):  # enough to know how long answers are
+        scene.act("arrive", 2, 10)
+        scene.act("dispatch", 0, 0)
+        scene.act("end", 0, random.randint(0, 300))
+    for action in drawn:
+        scene.act("trust", random.randint(0, 1), 0)
+        scene.act(*action)
+        if scene.policy.order == "policy":
+            assert len(scene.waiting) > SHORT
+    scene.drain()
+
+
+@pytest.mark.parametrize("rule", RULES)
+@settings(max_examples=30)
+@given(drawn=actions, name=st.sampled_from(NAMES))
+def test_every_policy_works_with_every_admission_rule(
+    a_request: MakeWaiting,
+    rule: AdmissionName,
+    name: PolicyName,
+    drawn: list[tuple[str, int, int]],
+) -> None:
+    scene = Scene(a_policy(name, Options(admission=rule, max_delay_s=None)), a_request)
+    for action in drawn:
+        scene.act(*action)
+    scene.drain()
+
+
+@pytest.mark.parametrize(
+    ("name", "order"), [("fcfs", "abc"), ("sjf", "cab"), ("hrrn", "cab"), ("lmaas", "cab")]
+)
+def test_policies_dispatch_in_their_order(
+    a_request: MakeWaiting, name: PolicyName, order: str
+) -> None:
+    policy = build_policy(name, CHEAPEST)  # of no memory it knows: one by one
+    policy.arrive(a_request(generation=40, arrived_s=0.0, request_id="a"))
+    policy.arrive(a_request(generation=80, arrived_s=1.0, request_id="b"))
+    policy.arrive(a_request(generation=4, arrived_s=2.0, request_id="c"))
+    assert sent_one_by_one(policy, 10.0) == list(order)
+
+
+def sent_one_by_one(policy: Policy, now_s: float) -> list[str]:
+    order = []
+    while (found := policy.dispatch(now_s)) is not None:
+        for request in found.requests:
+            order.append(request.id)
+            policy.ended(request, 1, now_s)
+    return order
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_resized_pool_is_filled_and_no_more(a_request: MakeWaiting, name: PolicyName) -> None:
+    started = []
+    for pages in (20, 200):
+        policy = a_policy(name, Options(preempted_share=0.02))
+        policy.resize(pages, 8)
+        for _ in range(8):
+            policy.arrive(a_request(40, 20, max_tokens=20))
+        running = 0
+        while (found := policy.dispatch(1.0)) is not None:
+            running += len(found.requests)
+        assert len(policy) + running == 8
+        started.append(running)
+    assert 1 <= started[0] <= 3
+    assert started[1] == 8
+
+
+def end_all(policy: Policy, requests: Sequence[Waiting]) -> None:
+    for request in requests:
+        policy.ended(request, 1, 15.0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_who_has_waited_for_as_long_as_it_may_is_given_up_once(
+    a_request: MakeWaiting, name: PolicyName
+) -> None:
+    policy = a_policy(name)
+    requests = [a_request(arrived_s=0.0, start_by_s=float(9 - place)) for place in range(6)]
+    forever = a_request(arrived_s=0.0)
+    for request in (*requests, forever):
+        policy.arrive(request)
+    assert policy.withdraw(requests[3].id)
+    assert policy.give_up(5.0) == [requests[5]]
+    assert policy.give_up(5.0) == []
+    assert policy.give_up(8.5) == [requests[4], requests[2], requests[1]]
+    policy.check()
+    assert len(policy) == 2
+    end_all(policy, sent(policy, 9.0))
+    policy.give_up(99.0)
+    assert {r.id for batch in policy.waiting(99.0) for r in batch.requests} <= {forever.id}
+
+
+def sent(policy: Policy, now_s: float) -> Sequence[Waiting]:
+    found = policy.dispatch(now_s)
+    assert found is not None
+    return found.requests
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_request_that_comes_back_keeps_its_queue_time(
+    a_request: MakeWaiting, name: PolicyName
+) -> None:
+    policy, request = a_policy(name), a_request(start_by_s=9.0)
+    for generation in (10.0, 20.0, 10.0):
+        again = replace(request, quantiles=(generation,) * 6)
+        policy.arrive(again)
+        assert policy.withdraw(request.id)
+    policy.arrive(again)
+    assert policy.give_up(9.5) == [again]
+    assert policy.give_up(9.5) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_queue_times_of_those_that_started_are_forgotten(
+    a_request: MakeWaiting, name: PolicyName
+) -> None:
+    policy = a_policy(name)
+    for _ in range(1_000):
+        policy.arrive(a_request(5, 5, start_by_s=1e6))
+        end_all(policy, sent(policy, 1.0))
+    if isinstance(policy, PlainPolicy):
+        assert len(policy._expiring._heap) <= 100
+    else:
+        assert isinstance(policy, LengthAwarePolicy)
+        [queue] = policy._tenants.values()
+        assert len(queue._deadlines._becoming_hopeless._heap) <= 100
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_same_id_cannot_wait_twice(a_request: MakeWaiting, name: PolicyName) -> None:
+    policy, request = a_policy(name), a_request()
+    policy.arrive(request)
+    with pytest.raises(ValueError, match="waits already"):
+        policy.arrive(request)
+    policy.check()
+    assert len(policy) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_request_too_large_for_the_pool_is_left_to_the_idle_engine(
+    a_request: MakeWaiting, name: PolicyName
+) -> None:
+    policy, small = a_policy(name), a_request(10, 5)
+    policy.arrive(small)
+    assert policy.dispatch(0.0) is not None
+    policy.arrive(a_request(5_000, 100))
+    assert policy.dispatch(1.0) is None
+    policy.ended(small, 5, 1.0)
+    assert policy.dispatch(1.0) is not None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_policy_is_built_with_its_own_rule_and_mode(name: PolicyName) -> None:
+    own = {"magnus": "held", "s3": "reserved", "fixed": "maximum"}
+    policy = a_policy(name)
+    assert policy.name == name
+    assert policy.lockstep == (name == "magnus") == isinstance(policy, LockstepPolicy)
+    if name in own:
+        assert isinstance(policy.admission, SumOfReservations)
+        assert policy.admission._reservation == own[name]
+    else:
+        assert isinstance(policy.admission, FuturePeak)
+        assert policy.admission.z == pytest.approx(2.05, abs=0.01)  # one in 50 of a normal law
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_rule_of_admission_can_be_told(a_request: MakeWaiting, rule: AdmissionName) -> None:
+    admission = a_policy("fcfs", Options(admission=rule)).admission
+    request = a_request(generation=20, max_tokens=100)
+    reserved = {"peak": 20, "reserved": ceil(request.upper), "maximum": 100, "held": 1}
+    assert admission.reserve(request) == reserved[rule]
+    assert isinstance(admission, FuturePeak) == (rule == "peak")
+
+
+def test_options_are_what_the_default_policy_goes_by(a_request: MakeWaiting) -> None:
+    options = {
+        "arrival": Options(max_delay_s=0.0, waiting_weight=100.0),
+        "weighty": Options(max_delay_s=None, waiting_weight=100.0),
+        "bounded": Options(max_delay_s=6.0, waiting_weight=0.0),
+        "later": Options(max_delay_s=8.0, waiting_weight=0.0),
+        "cheapest": Options(max_delay_s=None, waiting_weight=0.0),
+    }
+    orders = {name: order_of(a_request, each) for name, each in options.items()}
+    assert orders == {  # the last two go by arrival
+        "arrival": "abcdef",
+        "weighty": "abcdef",
+        "bounded": "faedbc",
+        "later": "feadbc",
+        "cheapest": "fedcab",
+    }
+
+
+def test_bounds_of_the_default_policy_are_those_of_its_options() -> None:
+    policy = build_policy("lmaas", Options(max_delay_s=7.0, waiting_weight=0.3))
+    assert isinstance(policy, LengthAwarePolicy)
+    assert policy._bounds == Bounds(7.0, 0.3)
+
+
+@pytest.mark.parametrize("name", ["lmaas", "hrrn", "sjf", "fcfs"])
+def test_share_that_may_be_preempted_is_that_of_its_options(name: PolicyName) -> None:
+    settled = []
+    for share in (0.0, 0.005, 0.02, 0.1, 0.9):
+        admission = a_policy(name, Options(preempted_share=share)).admission
+        assert isinstance(admission, FuturePeak)
+        first = admission.z
+        admission.observed(100, 2)
+        settled.append(admission.z - first)
+    assert settled == pytest.approx([4.0, 0.6, 0.0, -0.16, 0.0])
+
+
+def test_by_default_one_in_ten_may_be_preempted() -> None:
+    admission = build_policy("lmaas", Options()).admission
+    assert isinstance(admission, FuturePeak)
+    first = admission.z
+    admission.observed(100, 10)
+    assert admission.z == pytest.approx(first) == pytest.approx(1.28, abs=0.01)
+
+
+def order_of(a_request: MakeWaiting, options: Options) -> str:
+    """Six requests, each shorter than the one before; one starts every two seconds."""
+    policy, order, now_s = build_policy("lmaas", options), "", 5.0
+    for place, (name, generation) in enumerate(zip("abcdef", (160, 80, 40, 20, 8, 3), strict=True)):
+        arrived_s = float(place)
+        policy.arrive(a_request(generation=generation, arrived_s=arrived_s, request_id=name))
+    while (found := policy.dispatch(now_s)) is not None:
+        [request] = found.requests
+        order += request.id
+        now_s += 2.0
+        policy.ended(request, 1, now_s)
+    return order
+
+
+def test_unknown_policy_is_refused() -> None:
+    with pytest.raises(KeyError):
+        a_policy("lifo")  # type: ignore[arg-type]
