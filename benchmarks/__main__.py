@@ -27,9 +27,9 @@ from benchmarks import (
 from benchmarks.models import SHAPES
 from gateway.errors import LmaasError
 from gateway.evaluation.lengths import Rule
-from gateway.replay.costs import EngineModel, read_engine
-from gateway.replay.profiles import DEFAULT as PUBLISHED
-from gateway.replay.profiles import profile
+from gateway.replay.cost.model import EngineModel, read_engine
+from gateway.replay.cost.profiles import DEFAULT as PUBLISHED
+from gateway.replay.cost.profiles import profile
 
 threads_option = click.option("--threads", default=2, show_default=True, help="cores to use")
 sizes = click.Choice(list(SHAPES))

@@ -23,8 +23,8 @@ from benchmarks.places import ROOT, log_file
 from gateway.cli.admin_client import AdminClient
 from gateway.database.connection import Database
 from gateway.database.embedded import EmbeddedPostgres
-from gateway.replay.recorded import Window, read_history
-from gateway.replay.workload import Floats, Workload
+from gateway.replay.workload.history import Window, read_history
+from gateway.replay.workload.workload import Floats, Workload
 from models import RequestRecord
 
 START_S: Final = 120.0

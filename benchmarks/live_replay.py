@@ -20,11 +20,11 @@ from benchmarks.live_traffic import Planned, plan, send
 from benchmarks.places import PLOTS, ROOT
 from benchmarks.quiet import Measured, quietest
 from benchmarks.report import Report, Row, Target, target
-from gateway.replay.calibration import CalibratedEngine
-from gateway.replay.costs import LinearCost
-from gateway.replay.outcomes import Outcomes
+from gateway.replay.cost.calibration import CalibratedEngine
+from gateway.replay.cost.model import LinearCost
+from gateway.replay.measure.outcomes import Outcomes
 from gateway.replay.simulator import replay
-from gateway.replay.workload import Floats, Workload
+from gateway.replay.workload.workload import Floats, Workload
 from gateway.scheduling.policy import Options, PolicyName, build_policy
 
 REQUESTS: Final = 500

@@ -27,8 +27,8 @@ from benchmarks.s2_targets import targets
 from benchmarks.sides import OUR_ORACLE, OURS, POOLS, SEEDS, fitting, pool_of, saturated
 from benchmarks.text_requests import text_requests
 from gateway.replay.comparison import compare, in_processes, measures_of
-from gateway.replay.costs import EngineModel
-from gateway.replay.trace import read_trace
+from gateway.replay.cost.model import EngineModel
+from gateway.replay.workload.trace import read_trace
 
 QUICK_REQUESTS: Final = 2_000
 QUICK_LOADS: Final = (0.7, 0.9, 1.1)

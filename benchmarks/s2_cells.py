@@ -9,12 +9,12 @@ from msgspec import Struct
 
 from benchmarks.sides import FCFS, OUR_ORACLE, OURS, POOLS
 from gateway.replay import comparison
-from gateway.replay.arrivals import ArrivalsName
 from gateway.replay.comparison import Case, Contender
-from gateway.replay.costs import EngineModel
-from gateway.replay.measures import Measures
-from gateway.replay.scenario import Scenario
-from gateway.replay.workload import Workload
+from gateway.replay.cost.model import EngineModel
+from gateway.replay.measure.metrics import Measures
+from gateway.replay.workload.arrivals import ArrivalsName
+from gateway.replay.workload.scenario import Scenario
+from gateway.replay.workload.workload import Workload
 from gateway.scheduling.policy import Options
 
 REQUESTS: Final = 10_000

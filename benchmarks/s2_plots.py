@@ -12,10 +12,17 @@ from matplotlib.figure import Figure
 from benchmarks.s2_cells import MAIN, SHUFFLED
 from benchmarks.s2_rows import Point
 from benchmarks.sides import FCFS, OUR_ORACLE, OURS, POOLS
-from gateway.replay.estimate import Estimate, estimate
-from gateway.replay.look import RC, add_legend, color_of, logarithmic, new_figure, style_of
-from gateway.replay.measures import DECILES
-from gateway.replay.workload import Floats
+from gateway.replay.measure.confidence import Estimate, estimate
+from gateway.replay.measure.metrics import DECILES
+from gateway.replay.report.plot_style import (
+    RC,
+    add_legend,
+    color_of,
+    logarithmic,
+    new_figure,
+    style_of,
+)
+from gateway.replay.workload.workload import Floats
 
 DRAWN: Final = ("sjf", "hrrn", OURS, OUR_ORACLE, SHUFFLED)
 BY_LENGTH: Final = (FCFS, "sjf", "hrrn", OURS, OUR_ORACLE)

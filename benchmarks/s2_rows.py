@@ -11,11 +11,11 @@ from benchmarks.report import Row
 from benchmarks.s2_cells import COMPARED, OVERLOAD, SETTINGS, SHUFFLED, Cell, Regime
 from benchmarks.sides import FCFS, OUR_ORACLE, OURS, POOLS, grouped, pool_of, ratio
 from gateway.prediction.messages import LEVELS
-from gateway.replay.costs import EngineModel
-from gateway.replay.estimate import Estimate, estimate
-from gateway.replay.measures import Measures
-from gateway.replay.predictions import kendall_tau
-from gateway.replay.workload import Workload
+from gateway.replay.cost.model import EngineModel
+from gateway.replay.measure.confidence import Estimate, estimate
+from gateway.replay.measure.metrics import Measures
+from gateway.replay.workload.predictions import kendall_tau
+from gateway.replay.workload.workload import Workload
 
 WORTHWHILE: Final = 0.1  # gain of the oracle; below, there is nothing to gain
 MEDIAN, P90 = LEVELS.index(0.5), LEVELS.index(0.9)

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from benchmarks.s3_cells import FIXED, SIDES, VARIED, Cell
 from benchmarks.s3_rows import over_maximum, over_oracle
 from benchmarks.sides import grouped
-from gateway.replay.estimate import Estimate
-from gateway.replay.look import RC, add_legend, new_figure
+from gateway.replay.measure.confidence import Estimate
+from gateway.replay.report.plot_style import RC, add_legend, new_figure
 
 PALETTE: Final = ("#b4b8bf", "#9fd0b5", "#3f9e6e", "#d9822b", "#1f6fb4", "#7fb2dc", "#12406b")
 

@@ -7,7 +7,7 @@ from typing import Final
 from benchmarks.report import Row, Target, target
 from benchmarks.s3_cells import FIXED, MAXIMUM, MOST_PREEMPTED, ORACLE, PEAK, SELDOM, VARIED, Cell
 from benchmarks.sides import grouped, ratio
-from gateway.replay.estimate import Estimate, estimate
+from gateway.replay.measure.confidence import Estimate, estimate
 
 IN_FLIGHT: Final = 6.0
 THROUGHPUT: Final = 0.92

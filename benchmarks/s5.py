@@ -23,11 +23,11 @@ from benchmarks.s5_rows import rows_of, targets
 from benchmarks.sides import OURS, POOLS, SEEDS, fitting, pool_of
 from benchmarks.text_requests import text_requests
 from gateway.replay.comparison import Case, compare
-from gateway.replay.costs import EngineModel
-from gateway.replay.predictions import PredictorName
-from gateway.replay.scenario import Scenario
-from gateway.replay.typical import typical_lengths
-from gateway.replay.workload import Workload
+from gateway.replay.cost.model import EngineModel
+from gateway.replay.workload.predictions import PredictorName
+from gateway.replay.workload.scenario import Scenario
+from gateway.replay.workload.synthetic import typical_lengths
+from gateway.replay.workload.workload import Workload
 
 TEXTS: Final = "texts"
 CHAT: Final = "chat"

@@ -14,11 +14,11 @@ from msgspec import Struct
 from benchmarks.sides import FCFS, OURS, saturated
 from gateway.replay import comparison
 from gateway.replay.comparison import Case, Contender, Run, measures_of, replayed
-from gateway.replay.costs import EngineModel
-from gateway.replay.measures import Measures
-from gateway.replay.outcomes import Outcomes
-from gateway.replay.scenario import Scenario
-from gateway.replay.workload import Floats, Workload
+from gateway.replay.cost.model import EngineModel
+from gateway.replay.measure.metrics import Measures
+from gateway.replay.measure.outcomes import Outcomes
+from gateway.replay.workload.scenario import Scenario
+from gateway.replay.workload.workload import Floats, Workload
 
 REQUESTS: Final = 3_000
 LOAD: Final = 1.3

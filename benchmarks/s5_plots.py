@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.s5_cells import LOAD, SIDES, Cell
 from benchmarks.s5_rows import share_in_time
 from benchmarks.sides import grouped
-from gateway.replay.look import RC, color_of, new_figure
+from gateway.replay.report.plot_style import RC, color_of, new_figure
 
 
 @mpl.rc_context(RC)

@@ -6,7 +6,7 @@ from typing import Final
 from benchmarks.report import Row, Target, target
 from benchmarks.s5_cells import LOAD, REQUESTS, SIDES, Cell
 from benchmarks.sides import FCFS, OURS, grouped, ratio
-from gateway.replay.estimate import Estimate, estimate
+from gateway.replay.measure.confidence import Estimate, estimate
 
 GOODPUT: Final = 1.5
 WRONG: Final = 0.02

@@ -7,11 +7,11 @@ from typing import Final
 import msgspec
 
 from gateway.replay.comparison import ORACLE, Cell, Key, Measured
-from gateway.replay.costs import EngineModel
-from gateway.replay.estimate import Estimate, estimate
-from gateway.replay.load import saturated_rate_s
-from gateway.replay.scenario import Scenario
-from gateway.replay.workload import Workload
+from gateway.replay.cost.model import EngineModel
+from gateway.replay.measure.confidence import Estimate, estimate
+from gateway.replay.saturation import saturated_rate_s
+from gateway.replay.workload.scenario import Scenario
+from gateway.replay.workload.workload import Workload
 from gateway.scheduling.policy import Options
 
 FCFS: Final = "fcfs"

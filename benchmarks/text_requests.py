@@ -12,7 +12,7 @@ from gateway.evaluation.corpus import ENDINGS, read_corpus
 from gateway.evaluation.experiment import OURS, Run, Wanted, run
 from gateway.evaluation.lengths import count_words
 from gateway.evaluation.vectors import TextVectors
-from gateway.replay.workload import Workload
+from gateway.replay.workload.workload import Workload
 
 CODE: Final = ("gateway/prediction", "gateway/evaluation")  # what predictions depend on
 FOLDER: Final = CACHE / "replay"

@@ -20,9 +20,9 @@ from gateway.engines.supervisor import EngineSupervisor
 from gateway.errors import EngineLost, LmaasError, StartupFailure
 from gateway.logs import set_up_logging
 from gateway.node import ENGINE_START_S, engine_environment
-from gateway.replay.calibration import CalibratedEngine, Quality, fit, lag_steps
-from gateway.replay.costs import EngineShape
-from gateway.replay.trials import Trial, design
+from gateway.replay.cost.calibration import CalibratedEngine, Quality, fit, lag_steps
+from gateway.replay.cost.model import EngineShape
+from gateway.replay.cost.trials import Trial, design
 from gateway.settings import Settings, read_settings
 
 ANSWER_S: Final = 10.0  # for an engine that is said to run

@@ -11,15 +11,15 @@ from rich.console import Console
 
 from gateway.cli.replay_source import Asked, Source, given_engine, given_source, moment
 from gateway.errors import InvalidRequest
-from gateway.replay.arrivals import VARIATION, ArrivalsName
 from gateway.replay.comparison import CONTENDERS
-from gateway.replay.costs import EngineModel
+from gateway.replay.cost.model import EngineModel
+from gateway.replay.cost.profiles import NAMES as PROFILES
 from gateway.replay.plan import DEFAULT, Comparison, Plan, compare_policies
-from gateway.replay.predictions import TAU, PredictorName
-from gateway.replay.profiles import NAMES as PROFILES
-from gateway.replay.scenario import Scenario
-from gateway.replay.summary import Summary, predictions, summarise
-from gateway.replay.table import WIDTH, tables
+from gateway.replay.report.summary import Summary, predictions, summarise
+from gateway.replay.report.table import WIDTH, tables
+from gateway.replay.workload.arrivals import VARIATION, ArrivalsName
+from gateway.replay.workload.predictions import TAU, PredictorName
+from gateway.replay.workload.scenario import Scenario
 from gateway.scheduling.admission.interface import AdmissionName
 from gateway.scheduling.policy import Options
 
@@ -234,7 +234,7 @@ def _write(summary: Summary, found: Comparison, file: Path | None, report: Path 
         if file:
             file.write_bytes(encoded + b"\n")
     if report:
-        from gateway.replay.report import write_report  # noqa: PLC0415 - matplotlib
+        from gateway.replay.report.report import write_report  # noqa: PLC0415 - matplotlib
 
         _say(f"report: {write_report(found, summary.facts(), report)}")
 

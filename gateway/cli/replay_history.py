@@ -8,8 +8,8 @@ from gateway.database.connection import Database
 from gateway.database.embedded import EmbeddedPostgres
 from gateway.errors import NotFound, StartupFailure
 from gateway.logs import set_up_logging
-from gateway.replay.recorded import Window, read_history
-from gateway.replay.workload import Workload
+from gateway.replay.workload.history import Window, read_history
+from gateway.replay.workload.workload import Workload
 from gateway.settings import read_settings
 
 

@@ -7,11 +7,11 @@ from typing import Any, Final
 import click
 from msgspec import Struct
 
-from gateway.replay.costs import EngineModel, read_engine
-from gateway.replay.profiles import DEFAULT, profile
-from gateway.replay.trace import read_trace
-from gateway.replay.typical import typical_lengths
-from gateway.replay.workload import Workload
+from gateway.replay.cost.model import EngineModel, read_engine
+from gateway.replay.cost.profiles import DEFAULT, profile
+from gateway.replay.workload.synthetic import typical_lengths
+from gateway.replay.workload.trace import read_trace
+from gateway.replay.workload.workload import Workload
 
 DRAWN: Final = 10_000
 
@@ -70,7 +70,7 @@ def _lengths(asked: Asked) -> Source:
 
 def _history(asked: Asked) -> tuple[Workload, str]:
     from gateway.cli.replay_history import read_window  # noqa: PLC0415 - the database's drivers
-    from gateway.replay.recorded import Window  # noqa: PLC0415
+    from gateway.replay.workload.history import Window  # noqa: PLC0415
 
     window = Window(since=asked.since, until=asked.until, tenant=asked.tenant, model=asked.model)
     name = "of history"

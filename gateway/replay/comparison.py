@@ -11,12 +11,12 @@ import numpy as np
 from msgspec import Struct
 
 from gateway.errors import InvalidRequest
-from gateway.replay.costs import EngineModel
-from gateway.replay.measures import Measures, measure
-from gateway.replay.nodes import replay_on
-from gateway.replay.outcomes import Outcomes
-from gateway.replay.predictions import PredictorName, predicted
-from gateway.replay.workload import Floats, Workload
+from gateway.replay.cost.model import EngineModel
+from gateway.replay.measure.metrics import Measures, measure
+from gateway.replay.measure.outcomes import Outcomes
+from gateway.replay.replicas import replay_on
+from gateway.replay.workload.predictions import PredictorName, predicted
+from gateway.replay.workload.workload import Floats, Workload
 from gateway.scheduling.policy import NAMES, Options, PolicyName, build_policy
 
 ORACLE: Final = "oracle-"

@@ -10,12 +10,12 @@ import numpy as np
 from msgspec import Struct
 
 from gateway.replay.comparison import Case, Cell, Contender, Run, compare, measures_of
-from gateway.replay.costs import EngineModel
-from gateway.replay.course import Course, course
-from gateway.replay.estimate import Estimate, estimate
-from gateway.replay.load import saturated_rate_s
-from gateway.replay.measures import SCALARS, Measures
-from gateway.replay.scenario import Scenario
+from gateway.replay.cost.model import EngineModel
+from gateway.replay.measure.confidence import Estimate, estimate
+from gateway.replay.measure.metrics import SCALARS, Measures
+from gateway.replay.measure.time_series import Course, course
+from gateway.replay.saturation import saturated_rate_s
+from gateway.replay.workload.scenario import Scenario
 from gateway.scheduling.policy import Options
 
 DEFAULT: Final = ("fcfs", "sjf", "hrrn", "lmaas", "oracle-lmaas")

@@ -11,13 +11,13 @@ import numpy as np
 from msgspec.structs import replace
 
 from gateway.prediction.drift import Rolling
-from gateway.replay.costs import EngineModel, EngineShape
-from gateway.replay.engine import ContinuousEngine
-from gateway.replay.lockstep import LockstepEngine
-from gateway.replay.outcomes import Answers, Outcomes, Series
-from gateway.replay.sequence import SimulatedSequence
-from gateway.replay.stepping import Sequences, SimulatedEngine
-from gateway.replay.workload import Workload
+from gateway.replay.cost.model import EngineModel, EngineShape
+from gateway.replay.engine.base import Sequences, SimulatedEngine
+from gateway.replay.engine.continuous import ContinuousEngine
+from gateway.replay.engine.lockstep import LockstepEngine
+from gateway.replay.engine.sequence import SimulatedSequence
+from gateway.replay.measure.outcomes import Answers, Outcomes, Series
+from gateway.replay.workload.workload import Workload
 from gateway.scheduling.control_loop import ControlLoop
 from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.policy import LockstepPolicy, Policy

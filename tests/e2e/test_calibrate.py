@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.replay.calibration import CalibratedEngine
-from gateway.replay.costs import EngineModel, LinearCost
+from gateway.replay.cost.calibration import CalibratedEngine
+from gateway.replay.cost.model import EngineModel, LinearCost
 
 Environment = Callable[..., dict[str, str]]
 

@@ -10,7 +10,7 @@ from gateway.engines.colocated import ColocatedEngine
 from gateway.engines.measurement import measured_engine
 from gateway.engines.supervisor import EngineSupervisor, socket_path
 from gateway.errors import EngineLost, GenerationFailed
-from gateway.replay.trials import Arrival
+from gateway.replay.cost.trials import Arrival
 
 DEMO = Path(__file__).parents[3] / "engine" / "demo" / "lmaas-demo"
 

@@ -16,7 +16,7 @@ from gateway.database.errors import Sessions
 from gateway.errors import InvalidRequest, NotFound
 from gateway.history.record import Record
 from gateway.history.writer import HistoryWriter
-from gateway.replay.recorded import CHUNK_ROWS, Window, read_history
+from gateway.replay.workload.history import CHUNK_ROWS, Window, read_history
 
 TUESDAY = datetime(2026, 3, 31, tzinfo=UTC)
 

@@ -12,11 +12,11 @@ from benchmarks.live_plots import NAME, draw
 from benchmarks.live_replay import POLICIES, Pass, calibrated_s, rows_of, saturated, targets
 from benchmarks.live_traffic import ANSWER, plan
 from benchmarks.quiet import Measured
-from gateway.replay.calibration import CalibratedEngine, Fit, Quality, Shape
-from gateway.replay.costs import EngineModel, EngineShape, LinearCost
-from gateway.replay.predictions import predicted
+from gateway.replay.cost.calibration import CalibratedEngine, Fit, Quality, Shape
+from gateway.replay.cost.model import EngineModel, EngineShape, LinearCost
 from gateway.replay.simulator import replay
-from gateway.replay.workload import Workload
+from gateway.replay.workload.predictions import predicted
+from gateway.replay.workload.workload import Workload
 from gateway.scheduling.policy import Options, build_policy
 
 COST = LinearCost(step_s=2e-3, prompt_token_s=5e-5, sequence_s=8e-5, kv_token_s=3e-7)

@@ -30,9 +30,9 @@ from benchmarks.s2_rows import Point, gain_row, points, rows_of, source_row
 from benchmarks.s2_targets import targets
 from benchmarks.sides import FCFS, OUR_ORACLE, OURS, pool_of
 from gateway.replay.comparison import Contender, compare, measures_of, replayed
-from gateway.replay.measures import Measures, measure
-from gateway.replay.profiles import profile
-from gateway.replay.workload import Workload
+from gateway.replay.cost.profiles import profile
+from gateway.replay.measure.metrics import Measures, measure
+from gateway.replay.workload.workload import Workload
 
 TIGHT = Regime("texts", "poisson", "tight")
 MEANS = {OURS: 7.0, OUR_ORACLE: 5.0, SHUFFLED: 10.1, MEAN_FIRST: 2.5}

@@ -26,7 +26,7 @@ from benchmarks.s3_cells import (
 from benchmarks.s3_plots import draw
 from benchmarks.s3_rows import over_maximum, rows_of, targets
 from gateway.replay.comparison import compare
-from gateway.replay.predictions import kendall_tau
+from gateway.replay.workload.predictions import kendall_tau
 
 
 def a_side(in_flight: float = 70.0, tokens_s: float = 1_000.0, kv_use: float = 0.9) -> Held:

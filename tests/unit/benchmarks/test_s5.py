@@ -26,11 +26,11 @@ from benchmarks.s5_plots import draw
 from benchmarks.s5_rows import over_first_come, rows_of, targets, wilson
 from benchmarks.sides import FCFS, OURS, pool_of
 from gateway.replay.comparison import Contender, compare, replayed
-from gateway.replay.costs import EngineModel
-from gateway.replay.measures import Measures, measure
-from gateway.replay.profiles import profile
-from gateway.replay.scenario import Scenario
-from gateway.replay.workload import Workload
+from gateway.replay.cost.model import EngineModel
+from gateway.replay.cost.profiles import profile
+from gateway.replay.measure.metrics import Measures, measure
+from gateway.replay.workload.scenario import Scenario
+from gateway.replay.workload.workload import Workload
 
 WRONGLY = "chat, tight: wrongly refused, let in"
 ENGINE = profile("a100-80gb/llama-3-8b")

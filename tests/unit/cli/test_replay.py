@@ -13,11 +13,11 @@ from click.testing import CliRunner, Result
 
 from gateway.cli.main import main
 from gateway.cli.replay import replay as command
-from gateway.replay.costs import EngineModel, EngineShape, LinearCost
-from gateway.replay.measures import Measures
+from gateway.replay.cost.model import EngineModel, EngineShape, LinearCost
+from gateway.replay.cost.profiles import GPUS, MODELS
+from gateway.replay.measure.metrics import Measures
 from gateway.replay.plan import DEFAULT
-from gateway.replay.profiles import GPUS, MODELS
-from gateway.replay.trace import NEEDED, QUANTILES
+from gateway.replay.workload.trace import NEEDED, QUANTILES
 
 ENGINE = EngineModel(
     cost=LinearCost(step_s=0.01, prompt_token_s=1e-5, sequence_s=1e-4, kv_token_s=1e-7),

@@ -7,8 +7,8 @@ from typing import Any, Literal, TypeAlias
 import pytest
 from hypothesis import HealthCheck, settings
 
-from gateway.replay.costs import EngineModel, EngineShape, LinearCost
-from gateway.replay.workload import Workload
+from gateway.replay.cost.model import EngineModel, EngineShape, LinearCost
+from gateway.replay.workload.workload import Workload
 from gateway.scheduling.admission.interface import NO_CAPACITY, Capacity
 from gateway.scheduling.dispatch import Dispatch, dispatch_of
 from gateway.scheduling.requests import Running, Waiting, WaitingBatch

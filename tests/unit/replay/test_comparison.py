@@ -19,15 +19,15 @@ from gateway.replay.comparison import (
     in_processes,
     measures_of,
 )
-from gateway.replay.costs import EngineModel, EngineShape, LinearCost
-from gateway.replay.estimate import estimate
-from gateway.replay.load import saturated_rate_s
-from gateway.replay.nodes import replay_on
+from gateway.replay.cost.model import EngineModel, EngineShape, LinearCost
+from gateway.replay.cost.profiles import NAMES, profile
+from gateway.replay.measure.confidence import estimate
 from gateway.replay.plan import Comparison, Plan, compare_policies
-from gateway.replay.profiles import NAMES, profile
-from gateway.replay.scenario import Scenario
-from gateway.replay.typical import typical_lengths
-from gateway.replay.workload import Workload
+from gateway.replay.replicas import replay_on
+from gateway.replay.saturation import saturated_rate_s
+from gateway.replay.workload.scenario import Scenario
+from gateway.replay.workload.synthetic import typical_lengths
+from gateway.replay.workload.workload import Workload
 from gateway.scheduling.policy import Options, build_policy
 
 TIGHT = EngineModel(

@@ -15,10 +15,10 @@ from gateway.generation.ask import Ask
 from gateway.generation.live import LiveRequest
 from gateway.generation.tokens import ChatTokenizer
 from gateway.prediction.drift import Rolling
-from gateway.replay.costs import EngineShape
-from gateway.replay.sequence import SimulatedSequence, Work
+from gateway.replay.cost.model import EngineShape
+from gateway.replay.engine.sequence import SimulatedSequence, Work
 from gateway.replay.simulator import TRUST_WINDOW, Simulation
-from gateway.replay.workload import Workload
+from gateway.replay.workload.workload import Workload
 from gateway.scheduling.control_loop import ControlLoop
 from gateway.scheduling.policy import NAMES, Options, PolicyName, build_policy
 from gateway.scheduling.requests import Running, Waiting

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.replay.costs import EngineModel, EngineShape, GpuProfile, LinearCost
-from gateway.replay.outcomes import Outcomes, Series
+from gateway.replay.cost.model import EngineModel, EngineShape, GpuProfile, LinearCost
+from gateway.replay.measure.outcomes import Outcomes, Series
 from gateway.replay.simulator import replay
-from gateway.replay.workload import Workload
+from gateway.replay.workload.workload import Workload
 from gateway.scheduling.admission.length_distribution import Lengths
 from gateway.scheduling.policy import NAMES, Options, build_policy
 from gateway.scheduling.requests import Running, Waiting

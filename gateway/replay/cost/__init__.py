@@ -1,0 +1,1 @@
+"""What a step of an engine costs: published, or measured by calibration."""

@@ -1,0 +1,1 @@
+"""Simulated engines: by iteration and in lock step."""

@@ -1,0 +1,1 @@
+"""What a replay measures, with confidence intervals."""

@@ -1,0 +1,1 @@
+"""A replay as tables, plots and a page."""

@@ -1,0 +1,148 @@
+"""A comparison as tables."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from math import isnan
+from typing import Final, NamedTuple
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from gateway.replay.measure.confidence import Estimate
+from gateway.replay.measure.metrics import DECILES
+from gateway.replay.measure.time_series import MOST_TENANTS
+from gateway.replay.plan import Row
+
+WIDTH: Final = 112  # columns that the widest table needs
+NOTHING: Final = "-"
+
+
+class Column(NamedTuple):
+    """A measure's heading, its factor and its decimals; `spread` shows half its interval too."""
+
+    heading: str
+    measure: str
+    factor: float = 1.0
+    decimals: int = 2
+    spread: bool = False
+
+
+RESPONSES: Final = (
+    Column("response s\nmean", "mean_s", spread=True),
+    Column("\np50", "p50_s"),
+    Column("\np90", "p90_s"),
+    Column("\np99", "p99_s", spread=True),
+    Column("TTFT s\nmean", "ttft_mean_s"),
+    Column("\np99", "ttft_p99_s"),
+    Column("wait s\nmean", "wait_mean_s"),
+    Column("longest delay\nbehind fcfs s", "extra_delay_s", decimals=1),
+)
+ENGINE: Final = (
+    Column("\ntokens/s", "tokens_s", decimals=0),
+    Column("KV use\n%", "kv_use", 100, 1),
+    Column("preempted\n%", "preempted", 100),
+    Column("recomputed\n% of tokens", "recomputed", 100),
+    Column("decision\nµs", "decision_us", decimals=0),
+)
+DEADLINES: Final = (
+    Column("in time\n%", "in_time", 100, 1, spread=True),
+    Column("goodput\n/s", "goodput_s"),
+    Column("gave up\n%", "gave_up", 100, 1),
+)
+
+
+def tables(rows: Sequence[Row]) -> RenderableType:
+    """Every table of a comparison: policies by load, by decile of length, and by tenant."""
+    return Group(*_tables(rows))
+
+
+def load_name(load: float | None) -> str:
+    """How a load is called."""
+    return "as it is" if load is None else f"{load:g}"
+
+
+def responses_table(rows: Sequence[Row]) -> Table:
+    """How long requests took."""
+    return _measures_table("How long requests took", RESPONSES, rows)
+
+
+def engine_table(rows: Sequence[Row]) -> Table:
+    """What the engine did meanwhile, and where requests have deadlines, how many were met."""
+    due = any(not isnan(row.measures["in_time"].mean) for row in rows)
+    columns = [*ENGINE, *(DEADLINES if due else ())]
+    return _measures_table("What the engine did", columns, rows)
+
+
+def deciles_table(rows: Sequence[Row]) -> Table:
+    """Mean response of each tenth of the requests by true length."""
+    column = Column("", "", decimals=2)
+    return _table(
+        "Mean response in seconds by decile of true length",
+        ["shortest", *map(str, range(2, DECILES)), "longest"],
+        rows,
+        lambda row: [_cell(each, column) for each in row.deciles_s],
+    )
+
+
+def tenants_table(rows: Sequence[Row]) -> Table:
+    """Each tenant's mean response, and its share of the tokens; of many tenants, the largest."""
+    shares = {name: share.mean for name, share in rows[0].served.items()}
+    names = sorted(shares, key=lambda name: -shares[name])[:MOST_TENANTS]
+    column = Column("", "")
+    return _table(
+        "Mean response in seconds by tenant, and its share of the tokens",
+        [f"{name}\n{shares[name]:.0%}" for name in names],
+        rows,
+        lambda row: [_cell(row.tenants_s[name], column) for name in names],
+    )
+
+
+def _tables(rows: Sequence[Row]) -> Iterator[RenderableType]:
+    yield responses_table(rows)
+    yield engine_table(rows)
+    yield deciles_table(rows)
+    if len(rows[0].served) > 1:
+        yield tenants_table(rows)
+
+
+def _measures_table(title: str, columns: Sequence[Column], rows: Sequence[Row]) -> Table:
+    return _table(
+        title,
+        [column.heading for column in columns],
+        rows,
+        lambda row: [_cell(row.measures[column.measure], column) for column in columns],
+    )
+
+
+def _table(
+    title: str, headings: Sequence[str], rows: Sequence[Row], cells: Callable[[Row], list[str]]
+) -> Table:
+    """Rows by load, a section each."""
+    table = Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    above = "\n" if any("\n" in heading for heading in headings) else ""
+    table.add_column(f"{above}load", no_wrap=True)
+    table.add_column(f"{above}policy", no_wrap=True)
+    for heading in headings:
+        table.add_column(Text(heading), justify="right", no_wrap=True)
+    for load, group in groupby(rows, key=lambda row: row.load):
+        for place, row in enumerate(group):
+            table.add_row("" if place else load_name(load), row.policy, *cells(row))
+        table.add_section()
+    return table
+
+
+def _cell(found: Estimate, column: Column) -> str:
+    if isnan(found.mean):
+        return NOTHING
+    shown = f"{column.factor * found.mean:,.{column.decimals}f}"
+    if not column.spread or isnan(found.low):
+        return shown
+    return f"{shown} ± {column.factor * found.half:,.{column.decimals}f}"

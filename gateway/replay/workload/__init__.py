@@ -1,0 +1,1 @@
+"""Requests to replay: from traces, from history, or synthetic."""

@@ -1,0 +1,142 @@
+"""The gateway's own history as a workload: any window, of one tenant or of all."""
+
+from array import array
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+import numpy as np
+from msgspec import Struct
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gateway.database.errors import Sessions, translated
+from gateway.errors import InvalidRequest, NotFound
+from gateway.prediction.messages import LEVELS
+from gateway.replay.workload.workload import Workload
+from models import App, RequestRecord, Tenant
+
+CHUNK_ROWS: Final = 10_000
+
+
+class Window(Struct, frozen=True, kw_only=True):
+    """Which requests: from a time to before another, None without bound, of these alone.
+
+    `tenant` is a name or an id.
+    """
+
+    since: datetime | None = None
+    until: datetime | None = None
+    tenant: str | None = None
+    model: str | None = None
+
+
+async def read_history(sessions: Sessions, window: Window) -> Workload:
+    """The requests of a window that generated anything, in order of arrival, as they were served.
+
+    Their quantiles are those of the predictor that was active then. An answer that was cut off
+    counts with the tokens it came to. InvalidRequest where there are none, or of several models;
+    NotFound for an unknown tenant.
+    """
+    columns = _Columns()
+    with translated():
+        async with sessions() as session:
+            await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+            conditions = await _conditions(session, window)
+            await _refuse_mixed(session, conditions)
+            rows = await session.stream(_statement(conditions))
+            async for chunk in rows.partitions(CHUNK_ROWS):
+                columns.add(chunk)
+            names = await _names(session, Tenant), await _names(session, App)
+    return columns.workload(*names)
+
+
+async def _conditions(session: AsyncSession, window: Window) -> list[ColumnElement[bool]]:
+    """What a row must be like: served and ended, not imported, and inside the window."""
+    conditions = [RequestRecord.generation_tokens > 0, RequestRecord.queued_s.is_not(None)]
+    if window.since is not None:
+        conditions.append(RequestRecord.arrived_at >= window.since)
+    if window.until is not None:
+        conditions.append(RequestRecord.arrived_at < window.until)
+    if window.model is not None:
+        conditions.append(RequestRecord.model == window.model)
+    if window.tenant is not None:
+        conditions.append(RequestRecord.tenant_id == await _tenant_id(session, window.tenant))
+    return conditions
+
+
+async def _tenant_id(session: AsyncSession, tenant: str) -> UUID:
+    """The id of a tenant called so; an id stands for itself, for history outlives tenants."""
+    found = await session.scalar(select(Tenant.id).where(Tenant.name == tenant))
+    if found is not None:
+        return found
+    try:
+        return UUID(tenant)
+    except ValueError:
+        raise NotFound(f"there is no tenant {tenant}") from None
+
+
+async def _refuse_mixed(session: AsyncSession, conditions: list[ColumnElement[bool]]) -> None:
+    models = select(RequestRecord.model).where(*conditions).distinct().order_by(RequestRecord.model)
+    found = list(await session.scalars(models))
+    if not found:
+        raise InvalidRequest("history has no request in that window")
+    if len(found) > 1:
+        raise InvalidRequest(f"the window has requests of {', '.join(found)}; name one model")
+
+
+def _statement(conditions: list[ColumnElement[bool]]) -> Any:
+    return (
+        select(
+            RequestRecord.arrived_at,
+            RequestRecord.prompt_tokens,
+            RequestRecord.generation_tokens,
+            RequestRecord.max_tokens,
+            RequestRecord.tenant_id,
+            RequestRecord.app_id,
+            RequestRecord.quantiles,
+        )
+        .where(*conditions)
+        .order_by(RequestRecord.arrived_at, RequestRecord.id)
+        .execution_options(yield_per=CHUNK_ROWS)  # a cursor of the server's
+    )
+
+
+async def _names(session: AsyncSession, table: type[Tenant | App]) -> dict[UUID, str]:
+    rows = await session.execute(select(table.id, table.name))
+    return {row.id: row.name for row in rows}
+
+
+class _Columns:
+    """Gathers rows, in order of arrival, in little memory."""
+
+    def __init__(self) -> None:
+        self._arrived = array("d")
+        self._tokens = array("i")  # prompt, generation, max_tokens, tenant, app
+        self._quantiles = array("f")
+        self._tenants: dict[UUID, int] = {}
+        self._apps: dict[UUID, int] = {}
+
+    def add(self, rows: Any) -> None:
+        """A chunk of the statement's rows."""
+        for arrived_at, prompt, generation, most, tenant, app, quantiles in rows:
+            self._arrived.append((arrived_at - datetime.fromtimestamp(0, UTC)).total_seconds())
+            tenant_number = self._tenants.setdefault(tenant, len(self._tenants))
+            app_number = self._apps.setdefault(app, len(self._apps))
+            self._tokens.extend((prompt, generation, most, tenant_number, app_number))
+            self._quantiles.extend(quantiles)
+
+    def workload(self, tenants: dict[UUID, str], apps: dict[UUID, str]) -> Workload:
+        """The requests; tenants and apps by name, or by id where they are gone."""
+        prompt, generation, most, tenant, app = np.array(self._tokens).reshape(-1, 5).T
+        return Workload.of(
+            np.array(self._arrived),
+            prompt,
+            generation,
+            max_tokens=np.maximum(most, generation),
+            quantiles=np.array(self._quantiles).reshape(-1, len(LEVELS)),
+            tenant=tenant,
+            app=app,
+            tenants=[tenants.get(key, str(key)) for key in self._tenants],
+            apps=[apps.get(key, str(key)) for key in self._apps],
+        )

@@ -1,0 +1,91 @@
+"""Runs of steps cost what their steps do, and a file says what an engine is."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.errors import InvalidRequest, NotFound
+from gateway.replay.cost.model import (
+    EngineModel,
+    EngineShape,
+    GpuProfile,
+    LinearCost,
+    StepCost,
+    read_engine,
+)
+
+LINEAR = LinearCost(step_s=5e-3, prompt_token_s=1e-5, sequence_s=2e-4, kv_token_s=3e-8)
+CARD = GpuProfile(
+    name="small",
+    weight_bytes=1e9,
+    kv_bytes_per_token=1e6,
+    bandwidth_bytes_s=1e11,
+    flops_s=1e13,
+    parameters=5e8,
+    overhead_s=1e-4,
+    memory_bytes=2e9,
+)
+SHAPE = EngineShape(pages=10, page_tokens=16, context_tokens=100)
+
+
+@given(
+    st.sampled_from([LINEAR, CARD]),
+    st.integers(0, 400),
+    st.integers(0, 10_000),
+    st.integers(0, 60),
+)
+def test_run_takes_what_its_steps_take(
+    cost: StepCost, sequences: int, kv_tokens: int, steps: int
+) -> None:
+    each = [cost.seconds(0, sequences, kv_tokens + step * sequences) for step in range(steps)]
+    assert cost.run_seconds(sequences, kv_tokens, steps) == pytest.approx(sum(each), rel=1e-12)
+
+
+def test_card_computes_at_first_and_reads_later() -> None:
+    computing_s, reading_s = CARD.seconds(0, 200, 0), CARD.seconds(0, 200, 10_000)
+    assert computing_s == pytest.approx(1e-4 + 2 * 5e8 * 200 / 1e13)
+    assert reading_s == pytest.approx(1e-4 + (1e9 + 1e10) / 1e11)
+    both_s = CARD.run_seconds(200, 900, 20)  # computing bounds the first of these steps alone
+    assert 20 * CARD.seconds(0, 200, 900) < both_s < 20 * CARD.seconds(0, 200, 900 + 20 * 200)
+
+
+def test_prompts_cost_computing_alone() -> None:
+    assert CARD.seconds(512, 0, 0) == pytest.approx(1e-4 + max(1e9 / 1e11, 2 * 5e8 * 512 / 1e13))
+
+
+def test_longest_sequence_is_bounded_by_context_and_by_pages() -> None:
+    assert SHAPE.most_tokens == 100
+    assert msgspec.structs.replace(SHAPE, pages=5).most_tokens == 80
+
+
+def test_no_more_sequences_run_than_a_step_has_tokens() -> None:
+    assert SHAPE.most_sequences == 512
+    assert msgspec.structs.replace(SHAPE, max_sequences=8).most_sequences == 8
+    assert msgspec.structs.replace(SHAPE, max_sequences=900).most_sequences == 512
+
+
+@pytest.mark.parametrize("cost", [LINEAR, CARD])
+def test_engine_is_read_as_it_was_written(cost: LinearCost | GpuProfile, tmp_path: Path) -> None:
+    model = EngineModel(cost=cost, shape=SHAPE)
+    (tmp_path / "engine.json").write_bytes(msgspec.json.encode(model))
+    assert read_engine(tmp_path / "engine.json") == model
+
+
+def test_file_without_an_engine_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="No such file"):
+        read_engine(tmp_path / "engine.json")
+    (tmp_path / "engine.json").write_text('{"cost": {"kind": "linear", "step_s": -1}}')
+    with pytest.raises(InvalidRequest, match="describes no engine"):
+        read_engine(tmp_path / "engine.json")
+
+
+def test_paced_cost_is_in_proportion() -> None:
+    cost = LinearCost(step_s=2e-3, prompt_token_s=5e-5, sequence_s=8e-5, kv_token_s=3e-7)
+    shape = 40, 7, 900.0, 120.0
+    assert cost.paced(1.5).seconds(*shape) == pytest.approx(1.5 * cost.seconds(*shape))
+    assert cost.paced(1.5).run_seconds(7, 900, 31) == pytest.approx(
+        1.5 * cost.run_seconds(7, 900, 31)
+    )

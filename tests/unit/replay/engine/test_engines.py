@@ -1,0 +1,389 @@
+"""The simulated engine does, step by step, what the real one's composer does."""
+
+from dataclasses import dataclass
+from itertools import accumulate
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from engine.composer import Composer, Plan
+from engine.kv.host import HostTier, RestoreCosts
+from engine.kv.memory import KvMemory
+from engine.kv.pages import PagePool
+from engine.kv.reservations import Claim, peak_pages
+from engine.sequence import LiveSequence
+from gateway.replay.cost.model import EngineModel, EngineShape, LinearCost
+from gateway.replay.engine.base import SimulatedEngine
+from gateway.replay.engine.continuous import ContinuousEngine
+from gateway.replay.engine.decode_pages import Growth
+from gateway.replay.engine.lockstep import LockstepEngine
+from gateway.replay.engine.reservations import Claim as Promised
+from gateway.replay.engine.reservations import Claims, fit
+from gateway.replay.engine.sequence import SimulatedSequence
+from gateway.replay.engine.timeline import Timeline
+from gateway.scheduling.admission.length_distribution import Lengths
+from gateway.scheduling.requests import Quantiles, Running, Waiting
+
+COST = LinearCost(step_s=2**-6, prompt_token_s=2**-12, sequence_s=2**-9, kv_token_s=2**-16)
+PAGE_TOKENS = 4
+
+
+@dataclass(frozen=True)
+class Job:
+    """A sequence to run: `wait` is in 1/32 s after the one before."""
+
+    wait: int
+    prompt: int
+    tokens: int
+    reserve: int
+    most: int
+
+    @property
+    def quantiles(self) -> Quantiles:
+        middle = float(min(max(self.reserve, 1), self.most))
+        return 1.0, 1.0, middle, middle, middle, middle
+
+
+@st.composite
+def jobs(draw: st.DrawFn, *, cut_off: bool) -> Job:
+    """Each fits 16 pages; `cut_off` answers end at max_tokens, the others before."""
+    tokens = draw(st.integers(1, 24))
+    most = tokens if cut_off else tokens + draw(st.integers(1, 12))
+    return Job(
+        wait=draw(st.integers(0, 8)),
+        prompt=draw(st.integers(1, 64 - most)),
+        tokens=tokens,
+        reserve=draw(st.integers(1, 30)),
+        most=most,
+    )
+
+
+def model_of(pages: int = 16, step_tokens: int = 12, **shape: float | None) -> EngineModel:
+    given = {"page_tokens": PAGE_TOKENS, "context_tokens": 10_000, **shape}
+    return EngineModel(cost=COST, shape=EngineShape(pages=pages, step_tokens=step_tokens, **given))
+
+
+def starts(submitted: list[Job]) -> list[float]:
+    return list(accumulate(job.wait / 32 for job in submitted))
+
+
+@dataclass
+class Seen:
+    finished_s: list[float]
+    first_s: list[float]
+    preemptions: list[int]
+    extensions: int
+    busy_s: float
+
+
+def sequences_of(submitted: list[Job]) -> list[SimulatedSequence]:
+    made = []
+    for place, job in enumerate(submitted):
+        request = Waiting(str(place), "t", job.prompt, job.quantiles, job.most, 0.0)
+        made.append(SimulatedSequence(place, request, job.tokens, job.reserve))
+    return made
+
+
+def simulated(submitted: list[Job], engine: ContinuousEngine) -> Seen:
+    sequences, times = sequences_of(submitted), starts(submitted)
+    finished_s = drive(engine, sequences, times)
+    return Seen(
+        finished_s=finished_s,
+        first_s=[sequence.first_token_s for sequence in sequences],
+        preemptions=[sequence.preemptions for sequence in sequences],
+        extensions=engine.promises.extensions,
+        busy_s=engine.work.busy_s,
+    )
+
+
+def drive(
+    engine: SimulatedEngine, sequences: list[SimulatedSequence], times: list[float]
+) -> list[float]:
+    """Hand over each sequence at its time; when each ended."""
+    finished_s = [float("nan")] * len(sequences)
+    left = list(zip(times, sequences, strict=True))
+    while left or engine.next_s < float("inf"):
+        now_s = min(engine.next_s, left[0][0] if left else float("inf"))
+        if engine.next_s <= now_s:
+            for sequence in engine.settle():
+                finished_s[sequence.place] = now_s
+        while left and left[0][0] <= now_s:
+            engine.submit([left.pop(0)[1]], now_s)
+        if engine.between:
+            engine.compose()
+    return finished_s
+
+
+class RealComposer:
+    """The engine's own composer, driven as its loop does, by a clock that the cost tells."""
+
+    def __init__(self, submitted: list[Job], pages: int, step_tokens: int) -> None:
+        memory = KvMemory(
+            PagePool(pages, PAGE_TOKENS), HostTier(0, RestoreCosts(1.0, 0.0)), sharing=False
+        )
+        self.composer = Composer(memory, step_tokens)
+        self.jobs = submitted
+        self.left = list(zip(starts(submitted), range(len(submitted)), strict=True))
+        self.seen = Seen(
+            [float("nan")] * len(submitted), [float("nan")] * len(submitted),
+            [0] * len(submitted), 0, 0.0,
+        )  # fmt: skip
+        self.now_s = 0.0
+        self.flying: tuple[Plan, float] | None = None
+
+    def run(self) -> Seen:
+        while self.left or self.flying or not self.composer.idle:
+            if self.composer.idle and not self.flying:
+                self.now_s = max(self.now_s, self.left[0][0])
+            while self.left and self.left[0][0] <= self.now_s:
+                self.composer.add([self.live(self.left.pop(0)[1])])
+            flight = self.launch()
+            earlier, self.flying = self.flying, flight
+            if earlier is not None:
+                self.settle(*earlier)
+        self.seen.extensions = self.composer.extensions
+        return self.seen
+
+    def live(self, place: int) -> LiveSequence:
+        job = self.jobs[place]
+        reserved = min(job.reserve, job.most)
+        return LiveSequence(
+            str(place), place, [0] * job.prompt, job.prompt, job.most, reserved, reserved
+        )
+
+    def launch(self) -> tuple[Plan, float] | None:
+        """The next step and how long it takes; its remainders are as known by then."""
+        running = [s for s in self.composer.running if not s.complete]
+        running.sort(key=lambda s: s.pending > 1)
+        known = []
+        for sequence in running:
+            job = self.jobs[int(sequence.id)]
+            generated = sequence.generated + sequence.ahead
+            known.append(Running("", job.prompt, generated, job.quantiles, job.most))
+        remainders = Lengths.of(known).remaining_quantile(0.5).round().astype(int).tolist()
+        for sequence, remainder in zip(running, remainders, strict=True):
+            sequence.expected = sequence.generated + remainder
+        plan = self.composer.compose()
+        for victim in plan.preempted:
+            job = self.jobs[int(victim.id)]
+            self.seen.preemptions[int(victim.id)] += victim.generated + victim.ahead < job.tokens
+        if not any(chunk.length for chunk in plan.chunks):
+            return None
+        singles = [chunk for chunk in plan.chunks if chunk.completes and chunk.length == 1]
+        prompts = sum(chunk.length for chunk in plan.chunks) - len(singles)
+        kv_tokens = sum(chunk.start + 1 for chunk in singles)
+        return plan, COST.seconds(prompts, len(singles), kv_tokens)
+
+    def settle(self, plan: Plan, seconds: float) -> None:
+        self.now_s += seconds
+        self.seen.busy_s += seconds
+        for chunk in plan.chunks:
+            sequence = chunk.sequence
+            if not chunk.completes:
+                continue
+            sequence.ahead -= 1
+            sequence.tokens.append(0)
+            if sequence.done:
+                continue
+            place = int(sequence.id)
+            if sequence.generated == 1:
+                self.seen.first_s[place] = self.now_s
+            if sequence.generated == self.jobs[place].tokens:
+                sequence.done = True
+                self.seen.finished_s[place] = self.now_s
+                self.composer.ended(sequence)
+
+
+@given(st.lists(jobs(cut_off=True), min_size=1, max_size=12))
+def test_steps_are_those_of_the_engine_where_answers_are_cut_off(submitted: list[Job]) -> None:
+    real = RealComposer(submitted, pages=16, step_tokens=12).run()
+    assert simulated(submitted, ContinuousEngine(model_of())) == real
+
+
+@given(st.lists(jobs(cut_off=False), min_size=1, max_size=12))
+def test_steps_are_those_of_the_engine_where_answers_end(submitted: list[Job]) -> None:
+    real = RealComposer(submitted, pages=64, step_tokens=12).run()
+    assert simulated(submitted, ContinuousEngine(model_of(pages=64))) == real
+
+
+def test_engine_preempts_and_doubles_in_these_tests() -> None:
+    submitted = [Job(0, 10, 20, 4, 20) for _ in range(6)]
+    real = RealComposer(submitted, pages=16, step_tokens=12).run()
+    seen = simulated(submitted, ContinuousEngine(model_of()))
+    assert seen == real
+    assert sum(seen.preemptions) > 0
+    assert seen.extensions >= len(submitted)
+
+
+@given(
+    st.lists(jobs(cut_off=False), min_size=1, max_size=10),
+    st.sampled_from([0, 1, 2]),
+    st.sampled_from([None, 2**-8]),
+)
+def test_pages_stay_within_the_pool_and_come_back(
+    submitted: list[Job], lag_steps: int, swap_token_s: float | None
+) -> None:
+    engine = ContinuousEngine(model_of(lag_steps=lag_steps, swap_token_s=swap_token_s))
+    sequences, left = sequences_of(submitted), starts(submitted)
+    engine.submit(sequences, left[0])
+    ended = 0
+    while engine.next_s < float("inf"):
+        began_s = engine.next_s
+        ended += len(engine.settle())
+        engine.compose()
+        assert 0 <= engine.free <= 16
+        if engine.next_s < float("inf"):
+            assert engine.pages_at((began_s + engine.next_s) / 2) <= 16
+            assert engine.pages_at(engine.next_s) <= 16
+    assert ended == len(submitted)
+    assert engine.free == 16
+    assert not [*engine.running, *engine.waiting, *engine.preempted]
+
+
+def test_preempted_sequence_computes_what_it_had_again() -> None:
+    submitted = [Job(0, 10, 20, 4, 20) for _ in range(6)]
+    engine = ContinuousEngine(model_of())
+    simulated(submitted, engine)
+    needed = sum(job.prompt + job.tokens - 1 for job in submitted)
+    assert engine.work.recomputed_tokens > 0
+    assert engine.work.computed_tokens == needed + engine.work.recomputed_tokens
+
+
+def test_swapped_sequence_computes_nothing_again_and_pays_for_the_copies() -> None:
+    submitted = [Job(0, 10, 20, 4, 20) for _ in range(6)]
+    free, dear = (ContinuousEngine(model_of(swap_token_s=s)) for s in (0.0, 2**-8))
+    for engine in (free, dear):
+        simulated(submitted, engine)
+        assert engine.work.recomputed_tokens == 0
+        assert engine.work.computed_tokens == sum(job.prompt + job.tokens - 1 for job in submitted)
+    assert free.work.preemptions > 0
+    assert dear.work.busy_s > free.work.busy_s
+
+
+@pytest.mark.parametrize(("lag_steps", "started_step"), [(0, 2), (1, 3), (2, 4)])
+def test_late_order_is_heeded_so_many_steps_after_the_one_under_way(
+    lag_steps: int, started_step: int
+) -> None:
+    engine = ContinuousEngine(model_of(lag_steps=lag_steps))
+    first, second = sequences_of([Job(0, 1, 20, 20, 20), Job(0, 1, 1, 1, 1)])
+    first_s, step_s = COST.seconds(0, 1, 1), COST.seconds(0, 1, 2)
+    finished_s = drive(engine, [first, second], [0.0, first_s + step_s / 2])
+    began_s = COST.run_seconds(1, 1, started_step)
+    own_s = COST.seconds(0, 2, started_step + 2)
+    assert finished_s[1] == began_s + own_s
+
+
+def test_order_on_its_way_waits_for_the_step_it_comes_in() -> None:
+    engine = ContinuousEngine(model_of(order_s=1.0, lag_steps=0))
+    (only,) = sequences_of([Job(0, 1, 1, 1, 1)])
+    assert drive(engine, [only], [2.0]) == [3.0 + COST.seconds(0, 1, 1)]
+
+
+def test_engine_goes_on_with_an_answer_until_it_knows_of_its_end() -> None:
+    ends, cut_off = Job(0, 8, 4, 4, 9), Job(0, 8, 4, 4, 4)
+    computed = []
+    for job, lag_steps in ((ends, 0), (ends, 1), (cut_off, 1)):
+        engine = ContinuousEngine(model_of(lag_steps=lag_steps))
+        simulated([job], engine)
+        computed.append(engine.work.computed_tokens)
+    assert computed == [11, 12, 11]
+
+
+@pytest.mark.parametrize("most", [12, 90])
+@given(data=st.data())
+def test_promises_fit_where_their_peak_does(most: int, data: st.DataObject) -> None:
+    each = st.tuples(st.integers(0, 40), st.integers(1, 60))
+    claims = data.draw(st.lists(each, min_size=1, max_size=most))
+    page_tokens, step = data.draw(st.integers(1, 9)), data.draw(st.integers(0, 100))
+    peak = peak_pages([Claim(tokens, left) for left, tokens in claims], page_tokens)
+    for pages in (peak - 1, peak, data.draw(st.integers(1, 2 * peak))):
+        promised = Claims().beside(Promised(step + left, tokens - step) for left, tokens in claims)
+        assert fit(promised, page_tokens, pages) == (peak <= pages)
+
+
+@given(st.lists(st.tuples(st.integers(0, 90), st.integers(0, 9), st.integers(-9, 9))))
+def test_claims_are_those_put_and_not_dropped(changes: list[tuple[int, int, int]]) -> None:
+    claims, kept = Claims(), dict[int, tuple[int, int]]()
+    for key, end, lead in changes:
+        if end == 0 and kept.pop(key, None):
+            claims.drop(key)
+        elif end:
+            claims.put(key, end, lead)
+            kept[key] = end, lead
+    assert sorted(map(tuple, claims.beside([]).T.tolist())) == sorted(kept.values())
+
+
+@given(
+    st.lists(st.integers(1, 40), max_size=8),
+    st.integers(0, 30),
+    st.integers(0, 60),
+    st.integers(1, 7),
+)
+def test_growth_takes_the_pages_that_each_sequence_takes(
+    leads: list[int], step: int, steps: int, page_tokens: int
+) -> None:
+    growth = Growth(page_tokens)
+    for lead in leads:
+        growth.add(lead)
+
+    def pages(at: int) -> int:
+        return sum(-(-(at + lead - 1) // page_tokens) for lead in leads)
+
+    assert growth.taken(step, steps) == pages(step + steps) - pages(step)
+    assert growth.due(step) == pages(step + 1) - pages(step)
+    assert growth.kv_tokens(step) == sum(step + lead for lead in leads)
+    for free in range(12):
+        fitting = [n for n in range(steps + 1) if pages(step + n) - pages(step) <= free]
+        assert growth.steps_within(step, free, steps) == max(fitting)
+
+
+@given(st.integers(1, 200), st.integers(1, 30), st.integers(0, 5000), st.floats(0, 1))
+@example(100, 1, 0, 1.0)
+def test_boundary_is_the_first_at_a_time_or_later(
+    steps: int, sequences: int, kv_tokens: int, share: float
+) -> None:
+    timeline = Timeline(COST)
+    timeline.run(1.0, 10, 10 + steps, sequences, kv_tokens, 0.0)
+    at_s = 1.0 + share * (timeline.ended_s - 1.0)
+    ends = [timeline.reached_s(boundary) for boundary in range(10, 11 + steps)]
+    assert timeline.boundary(at_s) == 10 + next(n for n, end_s in enumerate(ends) if end_s >= at_s)
+    assert timeline.done(at_s) == 10 + sum(end_s <= at_s for end_s in ends[1:])
+
+
+def lockstep(submitted: list[Job], pages: int) -> tuple[LockstepEngine, list[float]]:
+    """All submitted as one batch."""
+    engine = LockstepEngine(model_of(pages=pages), owner_halves=False)
+    sequences = sequences_of(submitted)
+    engine.submit(sequences, 0.0)
+    finished_s = [float("nan")] * len(sequences)
+    while engine.next_s < float("inf"):
+        now_s = engine.next_s
+        for sequence in engine.settle():
+            finished_s[sequence.place] = now_s
+            assert sequence.generated == sequence.tokens
+        engine.compose()
+        assert engine.pages_at(now_s) <= pages
+    return engine, finished_s
+
+
+def test_batch_in_lock_step_ends_together_and_reads_its_padding() -> None:
+    engine, finished_s = lockstep([Job(0, 10, 6, 6, 6), Job(0, 3, 2, 2, 2)], pages=16)
+    prefill_s = COST.seconds(12, 0, 0) + COST.seconds(8, 0, 0)
+    decode_s = COST.run_seconds(2, 2 * 11, 5)
+    assert finished_s == [prefill_s + decode_s] * 2
+    assert engine.work.computed_tokens == 20 + 2 * 5 + 2  # a step more than anyone wanted
+
+
+def test_batch_that_runs_out_of_pages_is_broken_up_and_goes_on() -> None:
+    submitted = [Job(0, 8, 20, 20, 20), Job(0, 8, 9, 9, 9), Job(0, 8, 20, 20, 20)]
+    engine, finished_s = lockstep(submitted, pages=12)  # four pages, 16 tokens, each
+    assert engine.work.preemptions == 2
+    assert finished_s[1] < finished_s[0] < finished_s[2]
+
+
+@given(st.lists(jobs(cut_off=False), min_size=1, max_size=8))
+def test_every_batch_in_lock_step_comes_to_its_end(submitted: list[Job]) -> None:
+    engine, finished_s = lockstep(submitted, pages=16)
+    assert all(end_s > 0 for end_s in finished_s)
+    assert engine.work.page_seconds <= 16 * engine.work.busy_s
