@@ -41,7 +41,7 @@ from gateway.database.embedded import EmbeddedPostgres
 from gateway.database.migration import migrate
 from gateway.evaluation.corpus import read_corpus
 from gateway.prediction.messages import Question
-from gateway.prediction.predictor import LengthPredictor
+from gateway.prediction.serving.predictor import LengthPredictor
 from models.base import new_id
 
 BUDGET_S: Final = 0.05  # LMAAS_PREDICTION_BUDGET_MS as it comes
@@ -184,7 +184,7 @@ def _pid() -> int:
     (pid,) = (
         child.pid
         for child in psutil.Process().children()
-        if "gateway.prediction.process" in child.cmdline()
+        if "gateway.prediction.serving.process" in child.cmdline()
     )
     return int(pid)
 

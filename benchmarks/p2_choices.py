@@ -14,10 +14,10 @@ from benchmarks.p2_parts import minilm
 from benchmarks.p2_version import Version, fit_on
 from benchmarks.places import CACHE
 from gateway.evaluation.arrivals import Requests
-from gateway.prediction.evaluation import kendall_tau, rms
-from gateway.prediction.quantiles import QuantileModel
-from gateway.prediction.statistics import expected_log
-from gateway.prediction.text import MEANING, SKETCH
+from gateway.prediction.expectation import expected_log
+from gateway.prediction.features.text_encoder import MEANING, SKETCH
+from gateway.prediction.model.length_model import QuantileModel
+from gateway.prediction.training.scorecard import kendall_tau, rms
 from gateway.quantiles import MEDIAN
 
 TOKENS: Final = (32, 64)

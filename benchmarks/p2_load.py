@@ -19,7 +19,7 @@ from gateway.evaluation.arrivals import MAX_TOKENS, TENANT, app_id
 from gateway.evaluation.corpus import Line
 from gateway.evaluation.lengths import count_words
 from gateway.prediction.messages import Question
-from gateway.prediction.predictor import LengthPredictor
+from gateway.prediction.serving.predictor import LengthPredictor
 from gateway.quantiles import Floats
 
 TICK_S: Final = 0.001

@@ -15,15 +15,15 @@ import numpy as np
 from msgspec import Struct
 
 from benchmarks.p2_version import MODEL_HASH
-from gateway.prediction.artefact import Artefact, decode
-from gateway.prediction.cues import cues
-from gateway.prediction.inputs import Inputs
-from gateway.prediction.kernel import AppKernel, place_texts
-from gateway.prediction.lines import grouped
-from gateway.prediction.newcomer import NewcomerModel
-from gateway.prediction.quantiles import QuantileModel
-from gateway.prediction.text import TextEncoder
-from gateway.prediction.trees import Table, Trees, read_trees
+from gateway.prediction.features.cues import cues
+from gateway.prediction.features.text_encoder import TextEncoder
+from gateway.prediction.model.app_lines import grouped
+from gateway.prediction.model.artefact import Artefact, decode
+from gateway.prediction.model.inputs import Inputs
+from gateway.prediction.model.length_model import QuantileModel
+from gateway.prediction.model.text_kernel import AppKernel, place_texts
+from gateway.prediction.model.trees import Table, Trees, read_trees
+from gateway.prediction.model.unseen_apps import NewcomerModel
 from gateway.quantiles import Floats
 
 BATCH: Final = 32

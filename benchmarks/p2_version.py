@@ -13,10 +13,10 @@ from gateway.evaluation.lengths import count_words
 from gateway.evaluation.ours import HELD_OUT, scores
 from gateway.evaluation.sentences import Sentences
 from gateway.evaluation.vectors import TextVectors
-from gateway.prediction.artefact import encode
-from gateway.prediction.fitting import artefact_of
-from gateway.prediction.inputs import Inputs
-from gateway.prediction.quantiles import Fitted, QuantileModel, fit
+from gateway.prediction.model.artefact import encode
+from gateway.prediction.model.inputs import Inputs
+from gateway.prediction.model.length_model import Fitted, QuantileModel, fit
+from gateway.prediction.training.fitting import artefact_of
 from gateway.quantiles import Floats
 
 MODEL: Final = "P2"

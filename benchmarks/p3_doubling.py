@@ -11,7 +11,7 @@ from benchmarks.p3_switch import tau
 from benchmarks.p3_world import Asked, Version, back, replay, rolling
 from benchmarks.report import Row
 from gateway.evaluation.arrivals import Requests
-from gateway.prediction.evaluation import kendall_tau
+from gateway.prediction.training.scorecard import kendall_tau
 from gateway.quantiles import MEDIAN, Floats
 
 BEFORE: Final = 300

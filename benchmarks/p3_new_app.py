@@ -24,10 +24,10 @@ from benchmarks.report import Row
 from gateway.evaluation.arrivals import Requests
 from gateway.evaluation.baselines import input_length
 from gateway.evaluation.scoring import log_errors
-from gateway.prediction.adaptation import Adaptation
-from gateway.prediction.evaluation import rms
-from gateway.prediction.newcomer import NewcomerModel, fit_newcomer
-from gateway.prediction.quantiles import from_log1p
+from gateway.prediction.adaptation.adaptation import Adaptation
+from gateway.prediction.model.length_model import from_log1p
+from gateway.prediction.model.unseen_apps import NewcomerModel, fit_newcomer
+from gateway.prediction.training.scorecard import rms
 from gateway.quantiles import Floats
 
 OUTCOMES: Final = (10, 25, 50, 100)

@@ -19,8 +19,8 @@ from benchmarks.p3_switch import Switch
 from benchmarks.p3_world import PROMISED, TOLERANCE, WINDOW
 from gateway.evaluation.plots import BLUE, DOTS_PER_INCH, ORANGE
 from gateway.pictures import LINE, LOOK
-from gateway.prediction.evaluation import rms
-from gateway.prediction.schedule import Schedule
+from gateway.prediction.lifecycle.schedule import Schedule
+from gateway.prediction.training.scorecard import rms
 from gateway.quantiles import Floats
 
 PALE: Final = "#c9d6e3"

@@ -11,9 +11,9 @@ from benchmarks.p3_world import Asked, Served, Version, replay
 from benchmarks.report import Row
 from gateway.evaluation.arrivals import MAX_TOKENS, TENANT, Requests
 from gateway.history.record import Record
-from gateway.prediction.drift import DriftMonitor
-from gateway.prediction.features import FEATURE_VERSION
-from gateway.prediction.schedule import Schedule
+from gateway.prediction.features.features import FEATURE_VERSION
+from gateway.prediction.lifecycle.schedule import Schedule
+from gateway.prediction.serving.drift import DriftMonitor
 from gateway.quantiles import LEVELS, Bools, Floats
 
 BEFORE: Final = 1_000

@@ -23,7 +23,7 @@ from benchmarks.p3_world import (
 )
 from benchmarks.report import Row
 from gateway.evaluation.arrivals import Requests
-from gateway.prediction.evaluation import kendall_tau
+from gateway.prediction.training.scorecard import kendall_tau
 from gateway.quantiles import Bools, Floats
 
 BEFORE: Final = 500

@@ -8,7 +8,7 @@ from benchmarks.p3_new_app import POOLED, TAUGHT
 from benchmarks.p3_shuffled import Shuffled
 from benchmarks.p3_switch import Switch
 from benchmarks.report import Row, Target, target
-from gateway.prediction.schedule import Schedule
+from gateway.prediction.lifecycle.schedule import Schedule
 
 OVER_FULL: Final = 1.15
 OUTCOMES: Final = 500

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from gateway.evaluation.arrivals import MAX_TOKENS, Requests, app_id
 from gateway.evaluation.ours import scores
-from gateway.prediction.adaptation import Adaptation, Told
-from gateway.prediction.calibration import NO_SCORES, Scores
-from gateway.prediction.fitting import HELD_OUT
-from gateway.prediction.quantiles import QuantileModel, fit
-from gateway.prediction.statistics import expected_log
+from gateway.prediction.adaptation.adaptation import Adaptation, Told
+from gateway.prediction.adaptation.conformal import NO_SCORES, Scores
+from gateway.prediction.expectation import expected_log
+from gateway.prediction.model.length_model import QuantileModel, fit
+from gateway.prediction.training.fitting import HELD_OUT
 from gateway.quantiles import MEDIAN, P90, Bools, Floats
 
 Rows = NDArray[np.intp]
@@ -83,7 +83,7 @@ class Version:
 
 
 def make_version(requests: Requests, threads: int) -> Version:
-    """Fitted on the older rows, calibrated on the newest, as in `gateway.prediction.fitting`."""
+    """Fitted on the older rows, calibrated on the newest, as in `gateway.prediction.training.fitting`."""
     older = len(requests) - round(HELD_OUT * len(requests))
     past, newest = requests.rows(slice(older)), requests.rows(slice(older, None))
     found = fitted(past, threads)

@@ -22,9 +22,9 @@ from gateway.api.served_models import ModelsController
 from gateway.history.audit import AuditTrail
 from gateway.history.requests import RequestHistory
 from gateway.node import Node
-from gateway.prediction.drift_series import DriftSeries
-from gateway.prediction.erasure import SampleErasure
-from gateway.prediction.schedule import Schedules
+from gateway.prediction.lifecycle.drift_series import DriftSeries
+from gateway.prediction.lifecycle.erasure import SampleErasure
+from gateway.prediction.lifecycle.schedule import Schedules
 from gateway.tenancy.apps import Apps
 from gateway.tenancy.keys import ApiKeys
 from gateway.tenancy.scopes import Admission, ScopedKeys

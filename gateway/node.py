@@ -20,13 +20,13 @@ from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import Generations
 from gateway.generation.tokens import ChatTokenizer, model_fingerprint, model_folder
 from gateway.history.writer import HistoryWriter
-from gateway.prediction.automatic import AutomaticTraining
-from gateway.prediction.comparison import Comparison
-from gateway.prediction.listener import PredictorListener
-from gateway.prediction.log_import import Counting, LogImport
-from gateway.prediction.predictor import LengthPredictor
-from gateway.prediction.registry import Registry
-from gateway.prediction.runs import TrainingRuns
+from gateway.prediction.lifecycle.auto_training import AutomaticTraining
+from gateway.prediction.lifecycle.comparison import Comparison
+from gateway.prediction.lifecycle.listener import PredictorListener
+from gateway.prediction.lifecycle.log_import import Counting, LogImport
+from gateway.prediction.lifecycle.registry import Registry
+from gateway.prediction.lifecycle.runs import TrainingRuns
+from gateway.prediction.serving.predictor import LengthPredictor
 from gateway.scheduling.policy import Options
 from gateway.settings import Settings
 from gateway.tenancy.admin_key import AdminKey, ensure_admin_key

@@ -59,7 +59,7 @@ class TrainingRun(Base):
     finished_at: Mapped[datetime | None]
     trigger: Mapped[str] = mapped_column(default="operator", server_default="operator")
     cancelled_by: Mapped[str | None]
-    # How far it is, and what it read of each tenant: `gateway.prediction.training_log`.
+    # How far it is, and what it read of each tenant: `gateway.prediction.lifecycle.run_log`.
     phase: Mapped[str | None]
     rows_read: Mapped[int] = mapped_column(default=0, server_default="0")
     samples: Mapped[dict[str, Any] | None]

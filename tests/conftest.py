@@ -24,7 +24,7 @@ from gateway.database.embedded import EmbeddedPostgres
 from gateway.database.errors import Sessions
 from gateway.database.migration import migrate
 from gateway.history.record import Record
-from gateway.prediction.features import FEATURE_VERSION
+from gateway.prediction.features.features import FEATURE_VERSION
 from gateway.tenancy.apps import Apps
 from gateway.tenancy.authentication import Authenticator
 from gateway.tenancy.keys import ApiKeys, NewKey

@@ -13,10 +13,10 @@ from gateway.evaluation.corpus import Line
 from gateway.evaluation.lengths import Count
 from gateway.evaluation.sentences import Sentences
 from gateway.evaluation.vectors import TextVectors
-from gateway.prediction.features import features
-from gateway.prediction.habits import Habits, Outcome
-from gateway.prediction.inputs import Inputs
+from gateway.prediction.features.features import features
+from gateway.prediction.features.length_history import Habits, Outcome
 from gateway.prediction.messages import Question
+from gateway.prediction.model.inputs import Inputs
 from gateway.quantiles import Floats
 
 MAX_TOKENS: Final = 16_384  # of every request; longer than any answer of 8,000 characters

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from gateway.evaluation.arrivals import Requests
 from gateway.evaluation.forecast import Forecast, around
-from gateway.prediction.lines import fit_lines, place
-from gateway.prediction.quantiles import MEAN_ROUNDS, MEAN_SHAPE, from_log1p
-from gateway.prediction.trees import fit_mean, fit_trees, read_trees
+from gateway.prediction.model.app_lines import fit_lines, place
+from gateway.prediction.model.length_model import MEAN_ROUNDS, MEAN_SHAPE, from_log1p
+from gateway.prediction.model.trees import fit_mean, fit_trees, read_trees
 from gateway.quantiles import Floats
 
 INPUT_LENGTH: Final = "input length"

@@ -7,7 +7,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from gateway.evaluation.scoring import POOLED
-from gateway.prediction.evaluation import rms
+from gateway.prediction.training.scorecard import rms
 from gateway.quantiles import Floats
 
 DRAWS: Final = 2_000

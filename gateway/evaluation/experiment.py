@@ -23,7 +23,7 @@ from gateway.evaluation.ours import Ours
 from gateway.evaluation.scoring import Scores, log_errors, score_apps
 from gateway.evaluation.sentences import Sentences, Tell
 from gateway.evaluation.vectors import TextVectors
-from gateway.prediction.fitting import LEAST_ROWS
+from gateway.prediction.training.fitting import LEAST_ROWS
 from gateway.quantiles import Floats
 
 OURS: Final = "ours"

@@ -6,8 +6,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.prediction.quantiles import from_log1p
-from gateway.prediction.statistics import expected_log, expected_tokens
+from gateway.prediction.expectation import expected_log, expected_tokens
+from gateway.prediction.model.length_model import from_log1p
 from gateway.quantiles import LEVELS, MEDIAN, P90, Bools, Floats
 
 LEAST_OWN: Final = 50  # residuals of an app; below, those of all apps stand in

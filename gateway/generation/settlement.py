@@ -11,7 +11,7 @@ from gateway.generation.metrics import Metrics
 from gateway.generation.queue_position import QueuePositions
 from gateway.generation.recording import Origin, record_of
 from gateway.history.record import Record
-from gateway.prediction.drift import DriftMonitor
+from gateway.prediction.serving.drift import DriftMonitor
 from gateway.scheduling.control_loop import ControlLoop
 
 log = structlog.get_logger()

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from msgspec.structs import replace
 
-from gateway.prediction.drift import Rolling
+from gateway.prediction.serving.drift import Rolling
 from gateway.replay.cost.model import EngineModel, EngineShape
 from gateway.replay.engine.base import Sequences, SimulatedEngine
 from gateway.replay.engine.continuous import ContinuousEngine

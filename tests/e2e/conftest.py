@@ -86,7 +86,7 @@ class Served:
         return self._child("engine")
 
     def predictor(self) -> psutil.Process:
-        return self._child("gateway.prediction.process")
+        return self._child("gateway.prediction.serving.process")
 
     def _child(self, module: str) -> psutil.Process:
         children = psutil.Process(self.process.pid).children(recursive=True)

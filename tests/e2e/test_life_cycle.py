@@ -63,7 +63,7 @@ async def trainer(gateway: Any) -> psutil.Process:
     async with asyncio.timeout(DEADLINE_S):
         while True:
             for child in psutil.Process(gateway.process.pid).children():
-                if "gateway.prediction.training" in child.cmdline():
+                if "gateway.prediction.lifecycle.training_process" in child.cmdline():
                     return child
             await asyncio.sleep(0.01)
 

@@ -14,11 +14,11 @@ from gateway.api.admin.actor import Actor, area
 from gateway.api.admin.body import raw
 from gateway.api.admin.training import TrainingRequest, TrainingRunAnswer
 from gateway.api.envelope import Limit, Listing, to_answer
-from gateway.prediction.artefact import checksum
-from gateway.prediction.comparison import Compared, Comparison
-from gateway.prediction.evaluation import Scorecard
-from gateway.prediction.registry import Registry
-from gateway.prediction.runs import TrainingRuns
+from gateway.prediction.lifecycle.comparison import Compared, Comparison
+from gateway.prediction.lifecycle.registry import Registry
+from gateway.prediction.lifecycle.runs import TrainingRuns
+from gateway.prediction.model.artefact import checksum
+from gateway.prediction.training.scorecard import Scorecard
 from gateway.tenancy.paging import Cursor
 from gateway.tenancy.scopes import Scope
 from models import Predictor

@@ -12,10 +12,10 @@ from msgspec import Struct
 from gateway.api.admin.actor import Actor, area
 from gateway.api.admin.body import raw
 from gateway.generation.service import Generations
-from gateway.prediction.drift_series import DriftSeries
-from gateway.prediction.erasure import Erased, SampleErasure
-from gateway.prediction.log_import import Imported, LogImport
-from gateway.prediction.schedule import Schedules
+from gateway.prediction.lifecycle.drift_series import DriftSeries
+from gateway.prediction.lifecycle.erasure import Erased, SampleErasure
+from gateway.prediction.lifecycle.log_import import Imported, LogImport
+from gateway.prediction.lifecycle.schedule import Schedules
 from gateway.tenancy.scopes import Scope
 
 LINES: Final = "application/x-ndjson"

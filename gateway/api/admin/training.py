@@ -11,9 +11,9 @@ from msgspec import Struct
 
 from gateway.api.admin.actor import Actor, area
 from gateway.api.envelope import Limit, Listing, listing, to_answer
-from gateway.prediction.registry import Registry
-from gateway.prediction.runs import TrainingRuns
-from gateway.prediction.schedule import Changed, Schedule, Schedules
+from gateway.prediction.lifecycle.registry import Registry
+from gateway.prediction.lifecycle.runs import TrainingRuns
+from gateway.prediction.lifecycle.schedule import Changed, Schedule, Schedules
 from gateway.tenancy.paging import Cursor
 from gateway.tenancy.scopes import Scope
 

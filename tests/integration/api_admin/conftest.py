@@ -18,14 +18,14 @@ from gateway.generation.tokens import ChatTokenizer
 from gateway.history.audit import AuditTrail
 from gateway.history.requests import RequestHistory
 from gateway.history.writer import HistoryWriter
-from gateway.prediction.comparison import Comparison
-from gateway.prediction.drift_series import DriftSeries
-from gateway.prediction.erasure import SampleErasure
-from gateway.prediction.log_import import Counting, LogImport
-from gateway.prediction.predictor import LengthPredictor
-from gateway.prediction.registry import Registry
-from gateway.prediction.runs import TrainingRuns
-from gateway.prediction.schedule import Schedules
+from gateway.prediction.lifecycle.comparison import Comparison
+from gateway.prediction.lifecycle.drift_series import DriftSeries
+from gateway.prediction.lifecycle.erasure import SampleErasure
+from gateway.prediction.lifecycle.log_import import Counting, LogImport
+from gateway.prediction.lifecycle.registry import Registry
+from gateway.prediction.lifecycle.runs import TrainingRuns
+from gateway.prediction.lifecycle.schedule import Schedules
+from gateway.prediction.serving.predictor import LengthPredictor
 from gateway.scheduling.policy import Options
 from gateway.settings import DEMO_MODEL
 from gateway.tenancy.admin_key import AdminKey

@@ -15,9 +15,9 @@ from sqlalchemy import select
 from gateway.database.errors import Sessions
 from gateway.history.record import Record
 from gateway.history.writer import HistoryWriter
-from gateway.prediction.features import FEATURE_VERSION, NAMES
-from gateway.prediction.recent import recent
-from gateway.prediction.samples import read_samples
+from gateway.prediction.features.features import FEATURE_VERSION, NAMES
+from gateway.prediction.serving.warm_start import recent
+from gateway.prediction.training.samples import read_samples
 from models import RequestRecord
 from tests.conftest import Builder
 

@@ -15,7 +15,7 @@ from gateway.database.errors import Sessions
 from gateway.generation.service import Generations
 from gateway.history.record import Record
 from gateway.prediction.messages import SOURCES, Question
-from gateway.prediction.predictor import LengthPredictor
+from gateway.prediction.serving.predictor import LengthPredictor
 from gateway.tenancy.admin_key import AdminKey
 from gateway.tenancy.caller import Caller
 from gateway.tenancy.scopes import Admission, Scope, ScopedKeys

@@ -8,7 +8,10 @@ import msgspec
 import pytest
 
 from gateway.database.errors import Sessions
-from gateway.prediction.artefact import (
+from gateway.prediction.adaptation.conformal import NO_SCORES
+from gateway.prediction.features.features import FEATURE_VERSION, INPUTS
+from gateway.prediction.lifecycle.runs import TrainingRuns
+from gateway.prediction.model.artefact import (
     Artefact,
     Axes,
     Line,
@@ -18,9 +21,6 @@ from gateway.prediction.artefact import (
     decode,
     encode,
 )
-from gateway.prediction.calibration import NO_SCORES
-from gateway.prediction.features import FEATURE_VERSION, INPUTS
-from gateway.prediction.runs import TrainingRuns
 from gateway.quantiles import LEVELS
 from models import Predictor
 from tests.integration.prediction.conftest import StockedRegistry

@@ -11,16 +11,16 @@ import pytest
 
 from gateway.database.connection import Database
 from gateway.database.errors import Sessions, transaction
-from gateway.prediction.artefact import checksum, encode
-from gateway.prediction.features import FEATURE_VERSION, NAMES, USER_INPUT_COLUMN
-from gateway.prediction.fitting import make_version
-from gateway.prediction.inputs import EMBEDDING_DIMS, Inputs
+from gateway.prediction.features.features import FEATURE_VERSION, NAMES, USER_INPUT_COLUMN
+from gateway.prediction.features.text_encoder import TEXT_DIMS
+from gateway.prediction.lifecycle.registry import Registry
+from gateway.prediction.lifecycle.runs import TrainingRuns
 from gateway.prediction.messages import Question
-from gateway.prediction.predictor import LengthPredictor
-from gateway.prediction.registry import Registry
-from gateway.prediction.runs import TrainingRuns
-from gateway.prediction.samples import Samples
-from gateway.prediction.text import TEXT_DIMS
+from gateway.prediction.model.artefact import checksum, encode
+from gateway.prediction.model.inputs import EMBEDDING_DIMS, Inputs
+from gateway.prediction.serving.predictor import LengthPredictor
+from gateway.prediction.training.fitting import make_version
+from gateway.prediction.training.samples import Samples
 from models import Predictor
 
 MODEL, MODEL_HASH = "demo", "abc"

@@ -12,10 +12,10 @@ from gateway.database.errors import Sessions
 from gateway.history.audit import AuditTrail
 from gateway.history.record import Record
 from gateway.history.writer import HistoryWriter
-from gateway.prediction.automatic import AutomaticTraining
-from gateway.prediction.drift import DriftMonitor
-from gateway.prediction.runs import TrainingRuns
-from gateway.prediction.schedule import Schedule, Schedules
+from gateway.prediction.lifecycle.auto_training import AutomaticTraining
+from gateway.prediction.lifecycle.runs import TrainingRuns
+from gateway.prediction.lifecycle.schedule import Schedule, Schedules
+from gateway.prediction.serving.drift import DriftMonitor
 from models import Predictor
 from tests.integration.prediction.conftest import StockedRegistry
 

@@ -12,9 +12,9 @@ from gateway.database.errors import Sessions
 from gateway.errors import Conflict, NotFound
 from gateway.history.record import Record
 from gateway.history.writer import HistoryWriter
-from gateway.prediction.artefact import Line, decode, encode
-from gateway.prediction.comparison import Comparison
-from gateway.prediction.features import FEATURE_VERSION, NAMES, USER_INPUT_COLUMN
+from gateway.prediction.features.features import FEATURE_VERSION, NAMES, USER_INPUT_COLUMN
+from gateway.prediction.lifecycle.comparison import Comparison
+from gateway.prediction.model.artefact import Line, decode, encode
 from models import Predictor
 from models.base import new_id
 from tests.integration.prediction.conftest import StockedRegistry

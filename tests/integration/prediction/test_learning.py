@@ -10,11 +10,11 @@ import pytest
 from gateway.database.errors import Sessions
 from gateway.history.record import Record
 from gateway.history.writer import HistoryWriter
-from gateway.prediction.listener import PredictorListener
+from gateway.prediction.lifecycle.listener import PredictorListener
+from gateway.prediction.lifecycle.registry import Registry
+from gateway.prediction.lifecycle.runs import TrainingRuns
 from gateway.prediction.messages import Prediction, Question
-from gateway.prediction.predictor import LengthPredictor
-from gateway.prediction.registry import Registry
-from gateway.prediction.runs import TrainingRuns
+from gateway.prediction.serving.predictor import LengthPredictor
 
 WORDS = "river stone green walk under seven bright house letter quiet".split()  # noqa: SIM905
 AT_ONCE = 20

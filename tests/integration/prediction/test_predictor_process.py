@@ -12,16 +12,16 @@ import numpy as np
 import psutil
 import pytest
 
+from gateway.child_process import child_environment
 from gateway.database.connection import Database
 from gateway.errors import PredictorRefused
 from gateway.history.record import Record
-from gateway.prediction.children import child_environment
-from gateway.prediction.client import COMMAND, ENVIRONMENT
-from gateway.prediction.features import NAMES
-from gateway.prediction.frames import Ask, Load, Loaded, Ready, frame, read_reply
+from gateway.prediction.features.features import NAMES
+from gateway.prediction.features.text_encoder import TEXT_DIMS
 from gateway.prediction.messages import Prediction, Question
-from gateway.prediction.predictor import LengthPredictor
-from gateway.prediction.text import TEXT_DIMS
+from gateway.prediction.serving.frames import Ask, Load, Loaded, Ready, frame, read_reply
+from gateway.prediction.serving.predictor import LengthPredictor
+from gateway.prediction.serving.process_client import COMMAND, ENVIRONMENT
 
 Asked = Callable[..., Question]
 Eventually = Callable[[Callable[[], object]], Awaitable[None]]
@@ -170,7 +170,7 @@ async def test_process_that_breaks_ends_with_its_own_error(artefact: bytes) -> N
 def test_process_ends_with_a_killed_gateway() -> None:
     script = """
 import asyncio
-from gateway.prediction.client import PredictorClient
+from gateway.prediction.serving.process_client import PredictorClient
 
 async def main():
     client = PredictorClient()

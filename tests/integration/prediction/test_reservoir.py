@@ -15,10 +15,10 @@ from gateway.database.connection import Database
 from gateway.database.errors import Sessions
 from gateway.history.record import Record
 from gateway.history.writer import HistoryWriter
-from gateway.prediction.erasure import SampleErasure
-from gateway.prediction.features import FEATURE_VERSION, NAMES
-from gateway.prediction.samples import read_samples
-from gateway.prediction.text import TEXT_DIMS
+from gateway.prediction.features.features import FEATURE_VERSION, NAMES
+from gateway.prediction.features.text_encoder import TEXT_DIMS
+from gateway.prediction.lifecycle.erasure import SampleErasure
+from gateway.prediction.training.samples import read_samples
 from gateway.tenancy.tenants import Tenants
 from models.base import new_id
 from tests.conftest import Builder
@@ -279,7 +279,7 @@ async def test_erasure_in_portions_passes_over_no_row(
     a_sample: Callable[..., Record],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gateway.prediction.erasure.PORTION", 2)
+    monkeypatch.setattr("gateway.prediction.lifecycle.erasure.PORTION", 2)
     tenant = (await build.tenant()).id
     await keep([a_sample(tenant_id=tenant, arrived_at=BEGAN) for _ in range(3)])
     await keep([a_sample(tenant_id=tenant, app_id=new_id(), end_user="u") for _ in range(4)])

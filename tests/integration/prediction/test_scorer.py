@@ -7,12 +7,12 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from gateway.prediction.embedder import Embedder
-from gateway.prediction.features import NAMES, USER_INPUT_COLUMN
-from gateway.prediction.frames import Ask, Load
-from gateway.prediction.inputs import EMBEDDING_DIMS, unpacked
-from gateway.prediction.scorer import Scorer
-from gateway.prediction.text import TEXT_DIMS, TextEncoder
+from gateway.prediction.features.embedder import Embedder
+from gateway.prediction.features.features import NAMES, USER_INPUT_COLUMN
+from gateway.prediction.features.text_encoder import TEXT_DIMS, TextEncoder
+from gateway.prediction.model.inputs import EMBEDDING_DIMS, unpacked
+from gateway.prediction.serving.frames import Ask, Load
+from gateway.prediction.serving.scorer import Scorer
 
 MODEL_HASH = "abc"
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gateway.child_process import child_environment
 from gateway.database.errors import Sessions
 from gateway.history.record import Record
 from gateway.history.writer import HistoryWriter
-from gateway.prediction.children import child_environment
-from gateway.prediction.features import NAMES, USER_INPUT_COLUMN
-from gateway.prediction.registry import Registry
-from gateway.prediction.runs import COMMAND
-from gateway.prediction.training_log import TrainingLog
+from gateway.prediction.features.features import NAMES, USER_INPUT_COLUMN
+from gateway.prediction.lifecycle.registry import Registry
+from gateway.prediction.lifecycle.run_log import TrainingLog
+from gateway.prediction.lifecycle.runs import COMMAND
 from models import TrainingRun
 
 ROWS = 120

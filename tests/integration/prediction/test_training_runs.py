@@ -11,11 +11,11 @@ from gateway.database.connection import Database
 from gateway.database.errors import Sessions
 from gateway.errors import Conflict, NotFound
 from gateway.history.audit import AuditTrail
-from gateway.prediction.automatic import AutomaticTraining
-from gateway.prediction.drift import DriftMonitor
-from gateway.prediction.registry import Registry
-from gateway.prediction.runs import TrainingRuns
-from gateway.prediction.training_log import TrainingLog, training_lock
+from gateway.prediction.lifecycle.auto_training import AutomaticTraining
+from gateway.prediction.lifecycle.registry import Registry
+from gateway.prediction.lifecycle.run_log import TrainingLog, training_lock
+from gateway.prediction.lifecycle.runs import TrainingRuns
+from gateway.prediction.serving.drift import DriftMonitor
 from models import Predictor, TrainingRun
 from models.base import new_id
 

@@ -8,11 +8,11 @@ from sqlalchemy import update
 from gateway.database.errors import Sessions, transaction
 from gateway.errors import Conflict, NotFound, PredictorRefused
 from gateway.history.audit import AuditTrail
-from gateway.prediction.artefact import decode, encode
-from gateway.prediction.erasure import SampleErasure
-from gateway.prediction.listener import PredictorListener
+from gateway.prediction.lifecycle.erasure import SampleErasure
+from gateway.prediction.lifecycle.listener import PredictorListener
 from gateway.prediction.messages import Question
-from gateway.prediction.predictor import LengthPredictor
+from gateway.prediction.model.artefact import decode, encode
+from gateway.prediction.serving.predictor import LengthPredictor
 from models import App, Predictor, Tenant
 from tests.integration.prediction.conftest import StockedRegistry
 

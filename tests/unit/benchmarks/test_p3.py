@@ -18,8 +18,8 @@ from benchmarks.p3_targets import (
     switch_targets,
 )
 from benchmarks.p3_world import WINDOW, Asked, at_most, back, log_misses, replay, rolling, settled
-from gateway.prediction.adaptation import Adaptation
-from gateway.prediction.statistics import expected_log
+from gateway.prediction.adaptation.adaptation import Adaptation
+from gateway.prediction.expectation import expected_log
 
 APP = UUID(int=1)
 

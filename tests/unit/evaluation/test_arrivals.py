@@ -10,8 +10,8 @@ from gateway.evaluation.corpus import Line
 from gateway.evaluation.lengths import count_words
 from gateway.evaluation.sentences import Sentences
 from gateway.evaluation.vectors import TextVectors
-from gateway.prediction.features import NAMES
-from gateway.prediction.text import TEXT_DIMS
+from gateway.prediction.features.features import NAMES
+from gateway.prediction.features.text_encoder import TEXT_DIMS
 
 
 class Unread(Sentences):

@@ -14,8 +14,8 @@ from gateway.evaluation.ours import scores, serve
 from gateway.evaluation.scoring import log_errors, rms, score
 from gateway.evaluation.sentences import Sentences
 from gateway.evaluation.vectors import TextVectors
-from gateway.prediction.adaptation import Adaptation
-from gateway.prediction.quantiles import Predicted
+from gateway.prediction.adaptation.adaptation import Adaptation
+from gateway.prediction.model.length_model import Predicted
 
 
 @pytest.fixture

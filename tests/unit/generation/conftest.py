@@ -19,8 +19,8 @@ from gateway.generation.live import LiveRequest
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.tokens import ChatTokenizer
 from gateway.history.record import Record
-from gateway.prediction.drift import DriftMonitor
 from gateway.prediction.messages import Prediction
+from gateway.prediction.serving.drift import DriftMonitor
 from gateway.scheduling.policy import Options, Policy, PolicyName, build_policy
 from gateway.scheduling.requests import Quantiles
 from gateway.tenancy.caller import Caller

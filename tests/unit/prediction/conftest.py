@@ -6,11 +6,11 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from gateway.prediction.features import NAMES, USER_INPUT_COLUMN
-from gateway.prediction.fitting import Judged, make_version
-from gateway.prediction.inputs import EMBEDDING_DIMS, Inputs
-from gateway.prediction.samples import Samples
-from gateway.prediction.text import MEANING, TEXT_DIMS
+from gateway.prediction.features.features import NAMES, USER_INPUT_COLUMN
+from gateway.prediction.features.text_encoder import MEANING, TEXT_DIMS
+from gateway.prediction.model.inputs import EMBEDDING_DIMS, Inputs
+from gateway.prediction.training.fitting import Judged, make_version
+from gateway.prediction.training.samples import Samples
 
 RATIOS = (4.0, 1.0, 0.25)
 

@@ -14,7 +14,7 @@ from engine.protocol import Finish, KvState
 from gateway.generation.ask import Ask
 from gateway.generation.live import LiveRequest
 from gateway.generation.tokens import ChatTokenizer
-from gateway.prediction.drift import Rolling
+from gateway.prediction.serving.drift import Rolling
 from gateway.replay.cost.model import EngineShape
 from gateway.replay.engine.sequence import SimulatedSequence, Work
 from gateway.replay.simulator import TRUST_WINDOW, Simulation

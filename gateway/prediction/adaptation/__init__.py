@@ -1,0 +1,1 @@
+"""Corrections between trainings, from each outcome."""

@@ -1,0 +1,1 @@
+"""Features of a request: text vectors, cues and length history."""

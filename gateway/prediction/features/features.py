@@ -1,0 +1,97 @@
+"""What the predictor sees of a request besides its text.
+
+The gateway makes the vector when the request arrives and keeps it with the outcome; training
+reads that very vector, so both always see the same. A change of a name, an order or a meaning
+takes a new FEATURE_VERSION, and versions of the predictor are bound to it.
+
+The last columns, `NOTES`, are no input of the model: they keep quantiles that the model gave (ln
+tokens; 0 without a model), from which correction and calibration learn with the outcome.
+"""
+
+import math
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.prediction.features.length_history import History, Lengths
+from gateway.prediction.messages import Question
+from gateway.quantiles import LEVELS
+
+FEATURE_VERSION: Final = 2
+
+_REQUEST: Final = (
+    "log_user_input_tokens",
+    "log_prompt_tokens",
+    "log_max_tokens",
+    "temperature",
+    "top_p",
+    "log_instruction_chars",
+)
+_LENGTHS: Final = ("mean", "spread", "q10", "q50", "q90", "log_count", "log_recency")
+
+INPUTS: Final = (
+    *_REQUEST,
+    *(f"app_{name}" for name in _LENGTHS),
+    *(f"user_{name}" for name in _LENGTHS),
+    "user_over_app",
+)
+NOTED: Final = (0.5, 0.9, 0.95)
+NOTES: Final = tuple(f"scored_{level}" for level in NOTED)
+NAMES: Final = (*INPUTS, *NOTES)
+
+USER_INPUT_COLUMN: Final = INPUTS.index("log_user_input_tokens")
+
+Vector: TypeAlias = NDArray[np.float32]
+
+
+def features(question: Question, history: History) -> Vector:
+    """The vector `NAMES` of a request: (len(NAMES),) float32, all finite."""
+    return np.array(
+        [
+            math.log1p(max(question.user_input_tokens, 0)),
+            math.log1p(max(question.prompt_tokens, 0)),
+            math.log1p(max(question.max_tokens, 0)),
+            question.temperature,
+            question.top_p,
+            math.log1p(len(question.instruction)),
+            *_of(history.app),
+            *_of(history.user),
+            history.user.mean - history.app.mean,
+            *(0.0 for _ in NOTES),
+        ],
+        dtype=np.float32,
+    )
+
+
+def note(vector: Vector, scored: tuple[float, ...]) -> Vector:
+    """The vector with what the model said noted in it: its ln quantiles at `LEVELS`."""
+    kept = vector.copy()
+    kept[len(INPUTS) :] = [scored[LEVELS.index(level)] for level in NOTED]
+    return kept
+
+
+def noted(vector: Vector) -> tuple[float, ...]:
+    """The ln quantiles at `NOTED` kept in a vector, rising."""
+    return tuple(vector[len(INPUTS) :].tolist())
+
+
+def from_bytes(stored: bytes) -> Vector:
+    """The vector kept in a record. ValueError if it is not of this feature version's size."""
+    vector = np.frombuffer(stored, dtype=np.float32)
+    if len(vector) != len(NAMES):
+        raise ValueError(f"{len(vector)} features, {len(NAMES)} expected")
+    return vector
+
+
+def _of(lengths: Lengths) -> tuple[float, ...]:
+    q10, _, q50, _, q90, _ = lengths.quantiles
+    return (
+        lengths.mean,
+        lengths.spread,
+        q10,
+        q50,
+        q90,
+        math.log1p(lengths.count),
+        math.log1p(lengths.recency_s),
+    )

@@ -1,0 +1,1 @@
+"""Versions: training runs, activation, comparison, erasure."""

@@ -1,0 +1,116 @@
+"""Starts training runs by the schedule, and ends those that another gateway's operator cancelled.
+
+Every gateway looks; that only one of them starts a run is decided in Postgres, where a run is
+queued (`TrainingLog.queue`).
+"""
+
+import asyncio
+import time
+from contextlib import suppress
+from uuid import UUID
+
+import msgspec
+import structlog
+
+from gateway.database.errors import Sessions
+from gateway.errors import Conflict, LmaasError, NotFound
+from gateway.prediction.lifecycle.notify import POLL_S, listen
+from gateway.prediction.lifecycle.registry import Registry
+from gateway.prediction.lifecycle.run_log import CHANNEL, Reason, TrainingLog
+from gateway.prediction.lifecycle.runs import TrainingRuns
+from gateway.prediction.lifecycle.schedule import Schedule, Schedules
+from gateway.prediction.lifecycle.triggers import Facts, due
+from gateway.prediction.serving.drift import DriftMonitor
+from gateway.prediction.serving.warm_start import count_since
+from models import TrainingRun
+
+log = structlog.get_logger()
+
+BY = "schedule"  # who starts such a run
+
+
+class AutomaticTraining:
+    """Looks at one model's schedule every `poll_s`, and whenever it or a run was changed.
+
+    Not `enabled`, it starts no run, and still ends those that were cancelled.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        runs: TrainingRuns,
+        drift: DriftMonitor,
+        *,
+        model: str,
+        database_url: str,
+        enabled: bool = True,
+        poll_s: float = POLL_S,
+    ) -> None:
+        self._sessions = sessions
+        self._log = TrainingLog(sessions)
+        self._registry = Registry(sessions)
+        self._schedules = Schedules(sessions)
+        self._runs = runs
+        self._drift = drift
+        self._model = model
+        self._database_url = database_url
+        self._enabled = enabled
+        self._poll_s = poll_s
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Look in the background."""
+        listening = listen(self._database_url, CHANNEL, self.look, poll_s=self._poll_s)
+        self._task = asyncio.create_task(listening, name="automatic training")
+
+    async def close(self) -> None:
+        """Look no more; a run at work goes on."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    async def look(self) -> None:
+        """End a run that was cancelled, else start one if it is due; what hinders it is logged."""
+        try:
+            await self._runs.obey()
+            schedule, _ = await self._schedules.show(self._model)
+            self._drift.use_window(schedule.window)
+            if self._enabled:
+                await self._start_if_due(schedule)
+        except Conflict as conflict:
+            log.info("automatic_training_not_needed", reason=conflict.message)
+        except (LmaasError, OSError, msgspec.ValidationError) as error:
+            log.warning("automatic_training_hindered", reason=str(error))
+
+    async def _start_if_due(self, schedule: Schedule) -> None:
+        newest = await self._log.newest(self._model)
+        if newest is not None and newest.finished_at is None:
+            await self._runs.recover()  # its gateway may be gone
+            return
+        trigger = due(schedule, await self._facts(schedule, newest), time.time())
+        if trigger is not None:
+            reason = Reason(trigger, None if newest is None else newest.id)
+            await self._runs.start(BY, activate=schedule.activate, reason=reason)
+
+    async def _facts(self, schedule: Schedule, newest: TrainingRun | None) -> Facts:
+        began = None if newest is None else newest.created_at
+        active = await self._registry.active(self._model)
+        spoke = active is not None and active == self._drift.version
+        return Facts(
+            newest_run_s=None if began is None else began.timestamp(),
+            outcomes=await count_since(
+                self._sessions, self._model, began, most=schedule.least_outcomes
+            ),
+            quality=self._drift.quality() if spoke else None,
+            judged_tau=await self._judged_tau(active) if active is not None and spoke else None,
+        )
+
+    async def _judged_tau(self, predictor_id: UUID) -> float | None:
+        """What τ was on the held-out rows; None for a version that was judged elsewhere."""
+        try:
+            metrics = (await self._registry.show(predictor_id)).metrics
+        except NotFound:
+            return None
+        tau = metrics.get("new", {}).get("tau")
+        return float(tau) if tau is not None else None

@@ -1,0 +1,95 @@
+"""Two versions on the same newest slice: `python -m gateway.prediction.lifecycle.comparison_process FIRST SECOND`.
+
+A process of its own, because it loads LightGBM. DATABASE_URL in its environment; writes the two
+scorecards and the number of rows as JSON to stdout, or the reason there are none; exit code 1 then.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from gateway.database.connection import Database
+from gateway.errors import Conflict, LmaasError
+from gateway.logs import set_up_logging
+from gateway.prediction.lifecycle.registry import Registry
+from gateway.prediction.model.artefact import decode
+from gateway.prediction.serving.warm_start import newest_start
+from gateway.prediction.training.fitting import judge_version
+from gateway.prediction.training.samples import BEGINNING, Samples, read_samples
+
+MOST_ROWS: Final = 2_000
+LEAST_ROWS: Final = 20
+LEAST_UNSEEN: Final = 200
+TICK: Final = timedelta(microseconds=1)
+NICENESS: Final = 10  # requests first
+
+
+async def compare(database: Database, first: UUID, second: UUID) -> dict[str, Any]:
+    """Both scorecards on the newest MOST_ROWS outcomes of their model.
+
+    NotFound; Conflict if they are of different models or there is too little history;
+    PredictorRefused if one cannot be used.
+    """
+    registry = Registry(database.sessions)
+    versions = [await registry.show(each) for each in (first, second)]
+    if versions[0].model_hash != versions[1].model_hash:
+        raise Conflict("the two versions were made for different models")
+    models = [
+        decode(await registry.artefact(each.id), model_hash=each.model_hash) for each in versions
+    ]
+    trained = [each.trained_until for each in versions if each.trained_until is not None]
+    samples, unseen = await _slice(database, versions[0].model, max(trained, default=BEGINNING))
+    cards = [judge_version(each, samples) for each in models]
+    if not cards[0].rows:
+        raise Conflict(f"none of the newest {len(samples)} requests ended by itself")
+    return {"rows": len(samples), "unseen": unseen, "cards": msgspec.to_builtins(cards)}
+
+
+async def _slice(database: Database, model: str, trained: datetime) -> tuple[Samples, bool]:
+    """The newest outcomes, if there are enough only those neither version was trained on.
+
+    The answer tells which. Conflict where there are too few.
+    """
+    since = await newest_start(database.sessions, model, MOST_ROWS)
+    samples, _ = await read_samples(database.sessions, model, since=max(since, trained + TICK))
+    if len(samples) >= LEAST_UNSEEN:
+        return samples, True
+    samples, _ = await read_samples(database.sessions, model, since=since)
+    if len(samples) < LEAST_ROWS:
+        raise Conflict(
+            f"a comparison needs at least {LEAST_ROWS} finished requests, found {len(samples)}"
+        )
+    return samples, False
+
+
+async def _main(first: UUID, second: UUID) -> int:
+    database = await Database.open(os.environ["DATABASE_URL"])
+    try:
+        answer, code = await compare(database, first, second), 0
+    except LmaasError as error:
+        answer, code = {"error": error.message}, 1
+    finally:
+        await database.close()
+    sys.stdout.buffer.write(msgspec.json.encode(answer))
+    return code
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description="Score two predictors on the newest history.")
+    parser.add_argument("first", type=UUID)
+    parser.add_argument("second", type=UUID)
+    arguments = parser.parse_args()
+    set_up_logging("warning")
+    os.nice(NICENESS)
+    sys.exit(asyncio.run(_main(arguments.first, arguments.second)))
+
+
+if __name__ == "__main__":
+    main()

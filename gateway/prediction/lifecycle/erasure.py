@@ -1,0 +1,110 @@
+"""Forgetting what was kept of a tenant's or a user's requests for learning.
+
+Usage stays: who paid for how many tokens. What goes are features, embeddings, the instruction's
+hash and the user's name; of a whole tenant also the embeddings of instructions nobody else uses.
+Every version forgets the texts of the apps that were asked: until the next training it predicts
+their lengths from cues and lines alone.
+Rows are erased in portions, each in a transaction of its own, so that nothing waits for long.
+"""
+
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+from msgspec import Struct
+from sqlalchemy import select, text
+
+from gateway.database.errors import Sessions, transaction
+from gateway.errors import NotFound
+from gateway.history.audit import note
+from gateway.prediction.lifecycle.registry import Registry
+from models import App, Tenant
+
+PORTION: Final = 5_000  # rows
+BEGINNING: Final = (datetime.fromtimestamp(0, UTC), UUID(int=0))
+
+# A row without features may still name its user: of another feature version, or cut off at once.
+_ERASE: Final = """
+    WITH old AS (
+        SELECT arrived_at, id, app_id, instruction_hash FROM requests
+        WHERE tenant_id = :tenant AND {whose}
+          AND arrived_at >= :at AND (arrived_at, id) > (:at, :id)
+          AND (feature_version > 0 OR end_user IS NOT NULL OR octet_length(features) > 0)
+        ORDER BY arrived_at, id LIMIT :portion
+    ), erased AS (
+        UPDATE requests
+        SET feature_version = 0, features = '', embedding = NULL, end_user = NULL,
+            instruction_hash = ''
+        FROM old WHERE requests.arrived_at = old.arrived_at AND requests.id = old.id
+        RETURNING old.arrived_at, old.id, old.app_id, old.instruction_hash
+    )
+    SELECT * FROM erased ORDER BY arrived_at, id
+"""
+_OF_TENANT: Final = text(_ERASE.format(whose="TRUE"))
+_OF_USER: Final = text(_ERASE.format(whose="end_user = :user"))
+_FORGET: Final = text("""
+    DELETE FROM instructions
+    WHERE hash = ANY(:hashes)
+      AND hash NOT IN (SELECT instruction_hash FROM requests WHERE instruction_hash = ANY(:hashes))
+""")
+
+
+class Erased(Struct, frozen=True):
+    """How many rows of history were erased, how many instructions' embeddings, and out of how
+    many versions the texts of the apps were taken.
+    """
+
+    rows: int
+    instructions: int
+    predictors: int
+
+
+class SampleErasure:
+    """Erases what could be learned from."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    async def erase(self, tenant_id: UUID, user: str | None, *, by: str) -> Erased:
+        """Erase all rows of a tenant, or those of one of its apps' users. NotFound.
+
+        The trail keeps how many, and not the user's name. What is still on its way into history,
+        a tenth of a second's worth, comes after.
+        """
+        async with transaction(self._sessions) as session:
+            if await session.get(Tenant, tenant_id) is None:
+                raise NotFound(f"there is no tenant {tenant_id}", param="tenant_id")
+        rows, hashes, apps = await self._erase_rows(tenant_id, user)
+        if user is None:
+            async with transaction(self._sessions) as session:
+                apps |= {*await session.scalars(select(App.id).where(App.tenant_id == tenant_id))}
+        predictors = await Registry(self._sessions).forget_texts(apps, by) if apps else 0
+        async with transaction(self._sessions) as session:
+            forgotten = 0
+            if user is None and hashes:
+                done: Any = await session.execute(_FORGET, {"hashes": sorted(hashes)})
+                forgotten = done.rowcount
+            erased = Erased(rows, forgotten, predictors)
+            after = {"rows": rows, "instructions": forgotten, "predictors": predictors}
+            whose = "tenant" if user is None else "user"
+            note(session, by, "samples.erased", tenant_id, after={"of": whose, **after})
+        return erased
+
+    async def _erase_rows(
+        self, tenant_id: UUID, user: str | None
+    ) -> tuple[int, set[bytes], set[UUID]]:
+        """How many rows there were, the instructions they carried, and the apps that were asked."""
+        statement = _OF_TENANT if user is None else _OF_USER
+        given = {"tenant": tenant_id, "user": user, "portion": PORTION}
+        last: tuple[datetime, UUID] = BEGINNING
+        rows, hashes, apps = 0, set[bytes](), set[UUID]()
+        while True:
+            place = {"at": last[0], "id": last[1]}
+            async with transaction(self._sessions) as session:
+                erased = (await session.execute(statement, given | place)).all()
+            if not erased:
+                return rows, hashes, apps
+            last = erased[-1].arrived_at, erased[-1].id
+            rows += len(erased)
+            apps |= {each.app_id for each in erased}
+            hashes |= {bytes(each.instruction_hash) for each in erased} - {b""}

@@ -1,0 +1,70 @@
+"""Follows which version is active in Postgres, so that no gateway needs a restart."""
+
+import asyncio
+from contextlib import suppress
+
+import structlog
+
+from gateway.errors import DatabaseLost, NotFound, PredictorRefused, Unavailable
+from gateway.prediction.lifecycle.notify import POLL_S, listen
+from gateway.prediction.lifecycle.registry import CHANNEL, Registry
+from gateway.prediction.serving.predictor import LengthPredictor
+
+log = structlog.get_logger()
+
+
+class PredictorListener:
+    """Has a predictor use its model's active version, from each change on."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        predictor: LengthPredictor,
+        database_url: str,
+        *,
+        poll_s: float = POLL_S,
+    ) -> None:
+        self._registry = registry
+        self._predictor = predictor
+        self._database_url = database_url
+        self._poll_s = poll_s
+        self._refused: bytes | None = None
+        self._followed: bytes | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Take the active version into use, then follow it in the background."""
+        await self.follow()
+        listening = listen(self._database_url, CHANNEL, self.follow, poll_s=self._poll_s)
+        self._task = asyncio.create_task(listening, name="predictor listener")
+
+    async def close(self) -> None:
+        """Follow no more."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    async def follow(self) -> None:
+        """Use the active version if another one is in use, or other bytes of it.
+
+        One that cannot be used is logged, once where it was refused, and the one before stays.
+        """
+        checksum: bytes | None = None
+        try:
+            in_use = await self._registry.in_use(self._predictor.model)
+            if in_use is None:
+                return
+            active, checksum = in_use
+            if checksum == self._refused or (
+                active == self._predictor.active and checksum == self._followed
+            ):
+                return
+            artefact = await self._registry.artefact(active)
+            await self._predictor.activate(active, artefact)
+            self._followed = checksum
+        except PredictorRefused as refused:
+            self._refused = checksum
+            log.error("predictor_version_refused", predictor=str(active), reason=refused.message)
+        except (Unavailable, DatabaseLost, NotFound) as error:
+            log.warning("predictor_version_not_followed", reason=error.message)

@@ -1,0 +1,258 @@
+"""Versions of the predictor in Postgres: kept, listed, activated, rolled back, exported."""
+
+import asyncio
+from collections.abc import Set as AbstractSet
+from typing import Any, Final, TypeAlias
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Select, func, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gateway.database.errors import Sessions, transaction
+from gateway.errors import Conflict, NotFound, PredictorRefused
+from gateway.history.audit import note
+from gateway.prediction.lifecycle.run_log import finish, no_run
+from gateway.prediction.model.artefact import checksum, decode, without_texts
+from models import Predictor, TrainingRun
+from models.base import new_id
+
+log = structlog.get_logger()
+
+CHANNEL: Final = "lmaas_predictors"  # NOTIFY with the model's name: another version is active
+MOST_LISTED: Final = 100
+
+Versions: TypeAlias = list[Predictor]
+Runs: TypeAlias = list[TrainingRun]
+
+
+class Registry:
+    """What is known of versions and training runs, newest first."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    async def list(self, model: str | None = None, limit: int = MOST_LISTED) -> Versions:
+        """The newest versions, without their bytes."""
+        statement = select(Predictor).order_by(Predictor.id.desc()).limit(limit)
+        if model is not None:
+            statement = statement.where(Predictor.model == model)
+        async with transaction(self._sessions) as session:
+            return [*await session.scalars(statement)]
+
+    async def show(self, predictor_id: UUID) -> Predictor:
+        """One version, without its bytes. NotFound if there is none."""
+        async with transaction(self._sessions) as session:
+            return await _version(session, predictor_id)
+
+    async def active(self, model: str) -> UUID | None:
+        """The version of a model that is active."""
+        statement = select(Predictor.id).where(Predictor.model == model, Predictor.active)
+        async with transaction(self._sessions) as session:
+            return await session.scalar(statement)
+
+    async def in_use(self, model: str) -> tuple[UUID, bytes] | None:
+        """The version of a model that is active, and the checksum of its bytes."""
+        statement = select(Predictor.id, Predictor.checksum)
+        statement = statement.where(Predictor.model == model, Predictor.active)
+        async with transaction(self._sessions) as session:
+            row = (await session.execute(statement)).one_or_none()
+        return None if row is None else (row.id, row.checksum)
+
+    async def forget_texts(self, apps: AbstractSet[UUID], by: str) -> int:
+        """Take the text vectors of some apps' requests out of every version; out of how many.
+
+        All gateways load the active version anew. One that is damaged is left as it is: nobody
+        can use it.
+        """
+        async with transaction(self._sessions) as session:
+            ids = [*await session.scalars(select(Predictor.id))]
+        changed = 0
+        for predictor_id in ids:
+            try:
+                stored = await self.artefact(predictor_id)
+                left = await asyncio.to_thread(without_texts, stored, apps)
+            except (NotFound, PredictorRefused) as error:
+                log.warning("predictor_not_read", id=str(predictor_id), reason=error.message)
+                continue
+            if left is not None:
+                changed += 1
+                await self._exchange(predictor_id, left, by)
+        return changed
+
+    async def _exchange(self, predictor_id: UUID, stored: bytes, by: str) -> None:
+        async with transaction(self._sessions) as session:
+            version = await _version(session, predictor_id)
+            before = _told(version)
+            version.artefact, version.checksum = stored, checksum(stored)
+            after = _told(version)
+            note(session, by, "predictor.texts_forgotten", predictor_id, before=before, after=after)
+            await _tell(session, version.model)
+
+    async def artefact(self, predictor_id: UUID) -> bytes:
+        """A version's bytes, as they are stored. NotFound if there is none."""
+        statement = select(Predictor.artefact).where(Predictor.id == predictor_id)
+        async with transaction(self._sessions) as session:
+            stored = await session.scalar(statement)
+        if stored is None:
+            raise _no_version(predictor_id)
+        return stored
+
+    async def publish(self, version: Predictor, run_id: UUID, *, activate: bool) -> Predictor:
+        """Keep what a training run made, and with `activate` put it to work; the run succeeded.
+
+        All of it or nothing: Conflict if the run was cancelled or is finished.
+        """
+        version.checksum = checksum(version.artefact)
+        async with transaction(self._sessions) as session:
+            session.add(version)
+            await session.flush()
+            if await session.scalar(finish(run_id, version.id)) is None:
+                raise Conflict(f"training run {run_id} was cancelled")
+            note(session, version.created_by, "predictor.trained", version.id, after=_told(version))
+            if activate:
+                await _activate(session, version, version.created_by)
+        return version
+
+    async def activate(self, predictor_id: UUID, by: str) -> Predictor:
+        """Make a version the active one of its model, and tell all gateways after the commit.
+
+        NotFound; PredictorRefused if its bytes are damaged or of another feature version, and
+        the active one stays.
+        """
+        async with transaction(self._sessions) as session:
+            version = await self._readable(session, predictor_id)
+            await _activate(session, version, by)
+        return version
+
+    async def roll_back(self, model: str, by: str) -> Predictor:
+        """Activate the version that was active before the active one; again, and the one before it.
+
+        Conflict where there is none; PredictorRefused as `activate`.
+        """
+        async with transaction(self._sessions) as session:
+            await _lock(session, model)
+            active = await session.scalar(_active(model))
+            if active is None or active.replaced_id is None:
+                raise Conflict(f"no version of model {model} was active before")
+            version = await self._readable(session, active.replaced_id)
+            await _activate(session, version, by, action="predictor.rolled_back")
+        return version
+
+    async def take(self, stored: bytes, *, model: str, model_hash: str, by: str) -> Predictor:
+        """Keep a version that was exported elsewhere, inactive.
+
+        PredictorRefused if it is damaged, of another model or of another feature version.
+        """
+        artefact = await asyncio.to_thread(decode, stored, model_hash=model_hash)
+        version = Predictor(
+            id=new_id(),
+            model=model,
+            model_hash=model_hash,
+            feature_version=artefact.feature_version,
+            artefact=stored,
+            checksum=checksum(stored),
+            metrics={"imported": True},
+            rows=artefact.pooled.rows,
+            created_by=by,
+        )
+        async with transaction(self._sessions) as session:
+            session.add(version)
+            await session.flush()
+            note(session, by, "predictor.imported", version.id, after=_told(version))
+        return version
+
+    async def give(self, predictor_id: UUID, by: str) -> bytes:
+        """A version's bytes, to be taken elsewhere. NotFound; PredictorRefused if damaged."""
+        async with transaction(self._sessions) as session:
+            version = await self._readable(session, predictor_id)
+            note(session, by, "predictor.exported", predictor_id, after=_told(version))
+            stored = await session.scalar(
+                select(Predictor.artefact).where(Predictor.id == predictor_id)
+            )
+        assert stored is not None
+        return stored
+
+    async def _readable(self, session: AsyncSession, predictor_id: UUID) -> Predictor:
+        """A version whose bytes can be used. NotFound, PredictorRefused."""
+        stored = await self.artefact(predictor_id)
+        version = await _version(session, predictor_id)
+        await asyncio.to_thread(decode, stored, model_hash=version.model_hash)
+        return version
+
+    async def runs(self, model: str | None = None, limit: int = MOST_LISTED) -> Runs:
+        """The newest training runs."""
+        statement = select(TrainingRun).order_by(TrainingRun.id.desc()).limit(limit)
+        if model is not None:
+            statement = statement.where(TrainingRun.model == model)
+        async with transaction(self._sessions) as session:
+            return [*await session.scalars(statement)]
+
+    async def run(self, run_id: UUID) -> TrainingRun:
+        """One training run. NotFound if there is none."""
+        async with transaction(self._sessions) as session:
+            run = await session.get(TrainingRun, run_id)
+        if run is None:
+            raise no_run(run_id)
+        return run
+
+
+async def _lock(session: AsyncSession, model: str) -> None:
+    """Two activations at once wait for each other here, not for the unique index."""
+    await session.execute(
+        text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"),
+        {"name": f"{CHANNEL} {model}"},
+    )
+
+
+async def _activate(
+    session: AsyncSession, version: Predictor, by: str, *, action: str = "predictor.activated"
+) -> None:
+    """Make a version the active one; a roll-back leaves where the next one leads as it was."""
+    await _lock(session, version.model)
+    active = await session.scalar(_active(version.model))
+    if active is not None and active.id != version.id:
+        active.active = False
+        await session.flush()  # before there is another: at most one may be active
+        if action == "predictor.activated":
+            version.replaced_id = active.id
+    version.active = True
+    version.activated_at = func.now()
+    version.activated_by = by
+    await session.flush()
+    await session.refresh(version, ["active", "activated_at"])
+    before = {"active": None if active is None else str(active.id)}
+    note(session, by, action, version.id, before=before, after={"active": str(version.id)})
+    await _tell(session, version.model)
+
+
+async def _tell(session: AsyncSession, model: str) -> None:
+    """Have all gateways look again, once this is committed."""
+    await session.execute(
+        text("SELECT pg_notify(:channel, :model)"), {"channel": CHANNEL, "model": model}
+    )
+
+
+def _active(model: str) -> Select[Predictor]:
+    return select(Predictor).where(Predictor.model == model, Predictor.active)
+
+
+def _told(version: Predictor) -> dict[str, Any]:
+    """What the audit trail says of a version."""
+    return {
+        "model": version.model,
+        "model_hash": version.model_hash,
+        "checksum": version.checksum.hex(),
+        "rows": version.rows,
+    }
+
+
+async def _version(session: AsyncSession, predictor_id: UUID) -> Predictor:
+    version = await session.get(Predictor, predictor_id)
+    if version is None:
+        raise _no_version(predictor_id)
+    return version
+
+
+def _no_version(predictor_id: UUID) -> NotFound:
+    return NotFound(f"there is no predictor {predictor_id}", param="predictor_id")

@@ -1,0 +1,172 @@
+"""One training run: `python -m gateway.prediction.lifecycle.training_process --run UUID --model-hash HASH`.
+
+A process of its own, killable at any time, with DATABASE_URL in its environment. Exit code 0 if a
+version was made, 1 if not; the reason stands in the run's row.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+from datetime import UTC, datetime, timedelta
+from threading import Thread
+from uuid import UUID
+
+import structlog
+
+from gateway.database.connection import Database
+from gateway.errors import LmaasError, PredictorRefused
+from gateway.logs import set_up_logging
+from gateway.prediction.features.features import FEATURE_VERSION
+from gateway.prediction.lifecycle.registry import Registry
+from gateway.prediction.lifecycle.run_log import TrainingLog, training_lock
+from gateway.prediction.lifecycle.schedule import Schedules
+from gateway.prediction.model.artefact import Artefact, decode, encode
+from gateway.prediction.training.fitting import Judged, make_version
+from gateway.prediction.training.samples import Samples, read_samples
+from models import Predictor, TrainingRun
+
+log = structlog.get_logger()
+
+STDIN = 0
+NICENESS = 10  # requests first
+SEEDS = (1 << 31) - 1  # draws of history differ from run to run
+
+
+async def train(database: Database, run_id: UUID, model_hash: str) -> bool:
+    """Do a queued run; whether it made a version. Its row says what became of it."""
+    registry, training_log = Registry(database.sessions), TrainingLog(database.sessions)
+    run = await registry.run(run_id)
+    try:
+        async with training_lock(database.engine, run.model):
+            await training_log.began(run_id)
+            await _make(database, registry, training_log, run, model_hash)
+    except LmaasError as error:
+        log.warning("training_failed", run=str(run_id), reason=error.message)
+        await training_log.failed(run_id, error.message)
+        return False
+    except Exception as error:
+        await training_log.failed(run_id, _broken(error))
+        raise
+    return True
+
+
+def _broken(error: Exception) -> str:
+    """An unforeseen error in one line; a statement that failed follows in lines of its own."""
+    said = str(error).partition("\n")[0]
+    return f"the training process failed: {type(error).__name__}: {said}"
+
+
+async def _make(
+    database: Database,
+    registry: Registry,
+    training_log: TrainingLog,
+    run: TrainingRun,
+    model_hash: str,
+) -> Predictor:
+    async def told(read: int, wanted: int) -> None:
+        log.info("training_samples_reading", run=str(run.id), read=read, wanted=wanted)
+        await training_log.at(run.id, "reading", rows_read=read)
+
+    await training_log.at(run.id, "drawing")
+    schedule, _ = await Schedules(database.sessions).show(run.model)
+    samples, report = await read_samples(
+        database.sessions,
+        run.model,
+        since=datetime.now(UTC) - timedelta(days=schedule.history_days),
+        seed=run.id.int & SEEDS,
+        told=told,
+    )
+    log.info("training_samples_read", run=str(run.id), rows=len(samples))
+    await training_log.at(run.id, "fitting", rows_read=len(samples), samples=report)
+    active, refusal = await _active(registry, run.model, model_hash)
+    judged = make_version(
+        samples,
+        model=run.model,
+        model_hash=model_hash,
+        active=active,
+        threads=max(1, (os.cpu_count() or 1) // 2),
+    )
+    wanted = run.activate and judged.no_worse
+    metrics = judged.metrics() | {
+        "no_worse_than_active": judged.no_worse,
+        "activated": wanted,
+        "active_refused": refusal,
+    }
+    await training_log.at(run.id, "storing")
+    version = await registry.publish(
+        _version(run, model_hash, samples, judged, metrics), run.id, activate=wanted
+    )
+    log.info("predictor_version_made", run=str(run.id), predictor=str(version.id), **metrics)
+    return version
+
+
+async def _active(
+    registry: Registry, model: str, model_hash: str
+) -> tuple[Artefact | None, str | None]:
+    """The active version to be compared with, or why there is none that could be."""
+    active = await registry.active(model)
+    if active is None:
+        return None, None
+    try:
+        return decode(await registry.artefact(active), model_hash=model_hash), None
+    except PredictorRefused as refused:
+        return None, refused.message
+
+
+def _version(
+    run: TrainingRun,
+    model_hash: str,
+    samples: Samples,
+    judged: Judged,
+    metrics: dict[str, object],
+) -> Predictor:
+    return Predictor(
+        model=run.model,
+        model_hash=model_hash,
+        feature_version=FEATURE_VERSION,
+        artefact=encode(judged.artefact),
+        metrics=metrics,
+        trained_from=samples.arrived[0],
+        trained_until=samples.arrived[-1],
+        rows=len(samples),
+        created_by=run.created_by,
+    )
+
+
+def end_with_parent() -> None:
+    """End this process at once when stdin closes: its parent has ended."""
+
+    def wait() -> None:
+        # Not `sys.stdin`: a thread blocked there holds a lock that the interpreter's exit needs.
+        while os.read(STDIN, 4096):
+            pass
+        os._exit(2)
+
+    Thread(target=wait, daemon=True).start()
+
+
+async def _main(run_id: UUID, model_hash: str) -> bool:
+    database = await Database.open(os.environ["DATABASE_URL"])
+    try:
+        return await train(database, run_id, model_hash)
+    finally:
+        await database.close()
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description="Fit a length predictor on history.")
+    parser.add_argument("--run", type=UUID, required=True, help="the queued training run")
+    parser.add_argument("--model-hash", required=True, help="hash of the served model")
+    parser.add_argument("--with-parent", action="store_true", help="end when stdin closes")
+    arguments = parser.parse_args()
+    set_up_logging("info")
+    if arguments.with_parent:
+        end_with_parent()
+    os.nice(NICENESS)
+    sys.exit(0 if asyncio.run(_main(arguments.run, arguments.model_hash)) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The trained model of lengths and its stored form."""

@@ -1,0 +1,64 @@
+"""What the model reads of n requests."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.prediction.features.features import INPUTS, USER_INPUT_COLUMN, Vector
+from gateway.quantiles import Floats
+
+EMBEDDING_DIMS = 384  # of an instruction's, by all-MiniLM-L6-v2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Columns over the same n requests; a row of NaN stands for what is missing.
+
+    features (n, ≥ len(INPUTS)) and text (n, TEXT_DIMS), both float32; `instruction_of` (n,) picks
+    a row of the k distinct `instructions` (k, EMBEDDING_DIMS).
+    """
+
+    apps: list[UUID]
+    features: NDArray[np.float32]
+    instructions: NDArray[np.float32]
+    instruction_of: NDArray[np.intp]
+    text: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.apps)
+
+    @property
+    def request(self) -> NDArray[np.float32]:
+        """The features that are inputs of the model, (n, len(INPUTS))."""
+        return self.features[:, : len(INPUTS)]
+
+    @property
+    def log_uil(self) -> Floats:
+        """log(1 + user input length), (n,)."""
+        return self.features[:, USER_INPUT_COLUMN].astype(np.float64)
+
+    def rows(self, which: slice | NDArray[np.intp]) -> "Inputs":
+        """Some of the requests."""
+        part = np.arange(len(self))[which]
+        return Inputs(
+            apps=[self.apps[row] for row in part.tolist()],
+            features=self.features[part],
+            instructions=self.instructions,
+            instruction_of=self.instruction_of[part],
+            text=self.text[part],
+        )
+
+
+def unpacked(stored: bytes | None, dims: int) -> Vector:
+    """Numbers kept as float16 bytes, (dims,) float32; NaN where there are none.
+
+    ValueError if they are of another size.
+    """
+    if stored is None:
+        return np.full(dims, np.nan, dtype=np.float32)
+    vector = np.frombuffer(stored, dtype=np.float16)
+    if len(vector) != dims:
+        raise ValueError(f"a vector of {len(vector)} numbers, {dims} expected")
+    return vector.astype(np.float32)

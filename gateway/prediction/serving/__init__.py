@@ -1,0 +1,1 @@
+"""Predictions for requests, from a process of its own."""

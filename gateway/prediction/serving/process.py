@@ -1,0 +1,159 @@
+"""The predictor process: `python -m gateway.prediction.serving.process`, a child of the gateway.
+
+Reads `frames.Request` from stdin, writes `frames.Reply` to stdout, logs to stderr, and ends at once
+when stdin closes: then the gateway is gone. One thread reads; one answers what has arrived, a
+micro-batch at a time; one loads versions, which nobody waits for.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from threading import Lock, Thread
+from typing import BinaryIO, Final, TypeAlias
+
+from gateway.logs import set_up_logging
+from gateway.prediction.features.embedder import Embedder
+from gateway.prediction.features.text_encoder import TextEncoder
+from gateway.prediction.serving.frames import (
+    Ask,
+    Dropped,
+    Load,
+    Readable,
+    Ready,
+    Reply,
+    frame,
+    read_request,
+)
+from gateway.prediction.serving.scorer import Scorer
+
+STDIN: Final = 0
+MAX_READ_BYTES: Final = 1 << 20
+MOST_BATCHED: Final = 32  # questions: the next ones wait for them
+EMBEDDER: Final = "embedder"  # the name of its thread
+SWITCH_S: Final = 0.0005  # for which the thread that answers waits for another to let go
+BACKGROUND: Final = 19  # niceness
+
+Asks: TypeAlias = SimpleQueue[Ask]
+Loads: TypeAlias = SimpleQueue[Load]
+
+
+class Pipe:
+    """The receiving end of a pipe, unbuffered.
+
+    A thread blocked in `sys.stdin` holds a lock that the interpreter's exit needs; here it holds
+    none, so the process can end with its own error.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def read(self, size: int, /) -> bytes:
+        """The next `size` bytes, fewer only where the pipe was closed. Blocks."""
+        found = bytearray()
+        while len(found) < size:
+            part = os.read(self._descriptor, min(size - len(found), MAX_READ_BYTES))
+            if not part:
+                break
+            found += part
+        return bytes(found)
+
+
+class Replies:
+    """The pipe to the gateway, written by two threads."""
+
+    def __init__(self, pipe: BinaryIO) -> None:
+        self._pipe = pipe
+        self._lock = Lock()
+
+    def send(self, replies: Sequence[Reply]) -> None:
+        """Write replies, if there are any."""
+        if replies:
+            with self._lock:
+                self._pipe.write(b"".join(frame(reply) for reply in replies))
+                self._pipe.flush()
+
+
+def serve(scorer: Scorer, asks: Asks, replies: Replies) -> None:
+    """Answer what is asked, oldest first, for ever."""
+    waiting: deque[Ask] = deque()
+    while True:
+        waiting.extend(arrived(asks, wait=not waiting))
+        batch, dropped = oldest(waiting, time.monotonic())
+        replies.send([*dropped, *scorer.answer(batch)])
+
+
+def arrived(asks: Asks, *, wait: bool) -> list[Ask]:
+    """Everything that has arrived; with `wait` at least one."""
+    batch = [asks.get()] if wait else []
+    while True:
+        try:
+            batch.append(asks.get_nowait())
+        except Empty:
+            return batch
+
+
+def oldest(asks: deque[Ask], now_s: float) -> tuple[list[Ask], list[Dropped]]:
+    """Takes the next MOST_BATCHED questions out of `asks`, and those that waited too long."""
+    batch: list[Ask] = []
+    dropped: list[Dropped] = []
+    while asks and len(batch) < MOST_BATCHED:
+        ask = asks.popleft()
+        if ask.deadline_s > now_s:
+            batch.append(ask)
+        else:
+            dropped.append(Dropped(ask.number))
+    return batch, dropped
+
+
+def load_all(scorer: Scorer, loads: Loads, replies: Replies) -> None:
+    """Load the versions that are ordered, one after another, for ever."""
+    while True:
+        replies.send([scorer.load(loads.get())])
+
+
+def read_all(pipe: Readable, asks: Asks, loads: Loads) -> None:
+    """Pass on what the gateway sends until the pipe closes; then this process ends."""
+    while (request := read_request(pipe)) is not None:
+        if isinstance(request, Ask):
+            asks.put(request)
+        else:
+            loads.put(request)
+    os._exit(0)
+
+
+def answers_first() -> None:
+    """Let the thread that answers go before the others, above all before the embedder."""
+    sys.setswitchinterval(SWITCH_S)
+    for thread in threading.enumerate():
+        if thread.name == EMBEDDER and thread.native_id is not None:
+            with suppress(OSError):  # only Linux gives threads priorities of their own
+                os.setpriority(os.PRIO_PROCESS, thread.native_id, BACKGROUND)
+
+
+def main() -> None:
+    """Serve the gateway that started this process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the gateway's to handle
+    pipe = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a library that prints spoils no frame
+    set_up_logging("info")
+    asks: Asks = SimpleQueue()
+    loads: Loads = SimpleQueue()
+    replies = Replies(pipe)
+    texts = TextEncoder()
+    texts.encode("warm up")
+    scorer = Scorer(texts, Embedder())
+    answers_first()
+    replies.send([Ready()])
+    Thread(target=read_all, args=(Pipe(STDIN), asks, loads), daemon=True).start()
+    Thread(target=load_all, args=(scorer, loads, replies), daemon=True).start()
+    serve(scorer, asks, replies)
+
+
+if __name__ == "__main__":
+    main()

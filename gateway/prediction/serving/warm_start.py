@@ -1,0 +1,94 @@
+"""The newest outcomes in history, from which a starting gateway learns what it knew before."""
+
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+from msgspec import Struct
+from sqlalchemy import func, select
+
+from gateway.database.errors import Sessions, transaction
+from gateway.prediction.features.length_history import Outcome
+from models import RequestRecord
+
+MOST_ROWS: Final = 20_000
+IMPORTED: Final = "imported"  # the source of a row that was not served here
+
+
+class Finished(Struct, frozen=True):
+    """A row of history: the outcome, and what calibration needs of its prediction."""
+
+    outcome: Outcome
+    predictor: UUID | None
+    feature_version: int
+    features: bytes
+
+
+async def recent(
+    sessions: Sessions, model: str, *, predictor: UUID | None = None, most: int = MOST_ROWS
+) -> list[Finished]:
+    """The newest outcomes of a model, oldest first; only those a predictor spoke on, if given."""
+    newest = (
+        select(
+            RequestRecord.tenant_id,
+            RequestRecord.app_id,
+            RequestRecord.end_user,
+            RequestRecord.generation_tokens,
+            RequestRecord.censored,
+            RequestRecord.arrived_at,
+            RequestRecord.response_s,
+            RequestRecord.predictor_id,
+            RequestRecord.feature_version,
+            RequestRecord.features,
+        )
+        .where(RequestRecord.model == model)
+        .order_by(RequestRecord.arrived_at.desc())
+        .limit(most)
+    )
+    if predictor is not None:
+        newest = newest.where(RequestRecord.predictor_id == predictor)
+    async with transaction(sessions) as session:
+        rows = (await session.execute(newest)).all()
+    return [
+        Finished(
+            Outcome(tenant, app, user, tokens, censored, ended_at(arrived, response_s)),
+            predictor,
+            version,
+            vector,
+        )
+        for (
+            tenant, app, user, tokens, censored, arrived, response_s, predictor, version, vector,
+        ) in reversed(rows)
+    ]  # fmt: skip
+
+
+async def newest_start(sessions: Sessions, model: str, most: int) -> datetime:
+    """When the oldest of the newest `most` outcomes arrived; the beginning of time without any."""
+    newest = (
+        select(RequestRecord.arrived_at)
+        .where(RequestRecord.model == model)
+        .order_by(RequestRecord.arrived_at.desc())
+        .limit(most)
+        .subquery()
+    )
+    async with transaction(sessions) as session:
+        oldest = await session.scalar(select(func.min(newest.c.arrived_at)))
+    return oldest or datetime.fromtimestamp(0, UTC)
+
+
+async def count_since(sessions: Sessions, model: str, since: datetime | None, *, most: int) -> int:
+    """How many outcomes arrived since then, or ever; counted up to `most`."""
+    rows = select(RequestRecord.id).where(
+        RequestRecord.model == model, RequestRecord.prediction_source != IMPORTED
+    )
+    if since is not None:
+        rows = rows.where(RequestRecord.arrived_at > since)
+    async with transaction(sessions) as session:
+        return (
+            await session.scalar(select(func.count()).select_from(rows.limit(most).subquery())) or 0
+        )
+
+
+def ended_at(arrived_at: datetime, response_s: float) -> float:
+    """Unix time at which a request was finished."""
+    return arrived_at.timestamp() + response_s

@@ -1,0 +1,1 @@
+"""From history rows to a fitted and judged model."""

@@ -1,0 +1,161 @@
+"""From samples to a version and how good it is: pure, without a database.
+
+The newest fifth is held out: the version is fitted on the rest, its calibration begins with the
+held-out scores, and it is judged there beside the version now active, a straight line per app,
+and what was predicted at the time. Judged are the lengths as served: those that ended by
+themselves or at their own `max_tokens`, which caps the quantiles too. Censored by a reader who
+left, a length says too little and is not judged; it is still learned, as a lower bound.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+from uuid import UUID
+
+import msgspec
+import numpy as np
+
+from gateway.errors import Conflict
+from gateway.prediction.adaptation.adaptation import Adaptation, Told
+from gateway.prediction.adaptation.conformal import NO_SCORES, Scores, first_scores
+from gateway.prediction.censoring import quantiles, weigh
+from gateway.prediction.features.features import FEATURE_VERSION, INPUTS
+from gateway.prediction.model.app_lines import place
+from gateway.prediction.model.artefact import Artefact
+from gateway.prediction.model.inputs import Inputs
+from gateway.prediction.model.length_model import Fitted, QuantileModel, fit, from_log1p
+from gateway.prediction.training.samples import Samples
+from gateway.prediction.training.scorecard import Scorecard, evaluate
+from gateway.quantiles import LEVELS, Bools, Floats
+
+LEAST_ROWS: Final = 100
+HELD_OUT: Final = 0.2
+EQUAL: Final = 1e-9  # two measures closer than this are the same
+
+Predict: TypeAlias = Callable[[Inputs], Floats]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A new version and the scorecards on the held-out rows; `active` None where there is none."""
+
+    artefact: Artefact
+    held_out: int
+    new: Scorecard
+    active: Scorecard | None
+    line: Scorecard
+    served: Scorecard
+
+    @property
+    def no_worse(self) -> bool:
+        """Whether neither pinball loss nor τ is worse than the active version's."""
+        if self.active is None:
+            return True
+        better = self.new.pinball <= self.active.pinball + EQUAL
+        return better and self.new.tau >= self.active.tau - EQUAL
+
+    def metrics(self) -> dict[str, Any]:
+        """The scorecards as JSON."""
+        cards = {"new": self.new, "active": self.active, "line": self.line, "served": self.served}
+        return {"held_out_rows": self.held_out, **msgspec.to_builtins(cards)}
+
+
+def make_version(
+    samples: Samples, *, model: str, model_hash: str, active: Artefact | None, threads: int
+) -> Judged:
+    """Fit a version and judge it. Conflict if there is too little to learn from."""
+    if samples.natural < LEAST_ROWS:
+        raise Conflict(
+            f"training needs at least {LEAST_ROWS} finished requests of model {model}, "
+            f"found {samples.natural}"
+        )
+    split = len(samples) - round(HELD_OUT * len(samples))
+    past, newest = samples.rows(0, split), samples.rows(split, len(samples))
+    if not _judgeable(newest).any():
+        raise Conflict(
+            f"none of the newest {len(newest)} requests of model {model} ended by itself, "
+            "so a version could not be judged"
+        )
+    fitted = fit(past.inputs, past.tokens, past.censored, past.weights, threads=threads)
+    model_now = QuantileModel(fitted)
+    said = model_now.predict(newest.inputs).quantiles
+    scores = first_scores(newest.inputs.apps, said, newest.tokens, newest.censored)
+    return Judged(
+        artefact=artefact_of(fitted, model=model, model_hash=model_hash, scores=scores),
+        held_out=len(newest),
+        new=judge(levels_of(model_now), newest, fitted.lines),
+        active=judge_version(active, newest) if active else None,
+        line=judge(_line(fitted, past), newest, fitted.lines),
+        served=_card(newest, newest.served),
+    )
+
+
+def judge(
+    predict: Predict, samples: Samples, known: Iterable[UUID] = (), start: Scores = NO_SCORES
+) -> Scorecard:
+    """How good a model that knows some apps is on samples, adapted on the way as it is live."""
+    adaptation = Adaptation(known, start)
+    scored = predict(samples.inputs)
+    predicted = np.empty_like(scored)
+    rows = zip(
+        samples.inputs.apps,
+        samples.inputs.log_uil.tolist(),
+        scored.tolist(),
+        samples.tokens.astype(int).tolist(),
+        samples.censored.tolist(),
+        samples.max_tokens.astype(int).tolist(),
+        strict=True,
+    )
+    for row, (app, log_uil, levels, tokens, censored, cap) in enumerate(rows):
+        predicted[row] = adaptation.serve(app, log_uil, levels, cap)
+        adaptation.learn(Told.of(app, log_uil, levels, tokens, censored=censored))
+    return _card(samples, predicted)
+
+
+def judge_version(version: Artefact, samples: Samples) -> Scorecard:
+    """How good a stored version is on samples."""
+    return judge(levels_of(QuantileModel(version)), samples, version.lines, version.scores)
+
+
+def levels_of(model: QuantileModel) -> Predict:
+    """A model's quantiles alone."""
+    return lambda inputs: model.predict(inputs).quantiles
+
+
+def _judgeable(samples: Samples) -> Bools:
+    return ~samples.censored | (samples.tokens >= samples.max_tokens)
+
+
+def _card(samples: Samples, predicted: Floats) -> Scorecard:
+    judgeable = _judgeable(samples)
+    return evaluate(samples.tokens[judgeable], predicted[judgeable])
+
+
+def _line(fitted: Fitted, past: Samples) -> Predict:
+    """The straight line per app alone, with the quantiles of all its scaled residuals."""
+
+    def placed(inputs: Inputs) -> tuple[Floats, Floats]:
+        return place(inputs.apps, inputs.log_uil, fitted.pooled, fitted.lines)
+
+    centre, spread = placed(past.inputs)
+    residuals = (np.log1p(past.tokens) - centre) / spread
+    levels = quantiles(*weigh(residuals, past.censored), np.array(LEVELS))
+
+    def predict(inputs: Inputs) -> Floats:
+        centre, spread = placed(inputs)
+        return from_log1p(centre[:, None] + spread[:, None] * levels)
+
+    return predict
+
+
+def artefact_of(fitted: Fitted, *, model: str, model_hash: str, scores: Scores) -> Artefact:
+    """A fitted model as it is stored, with what its calibration begins with."""
+    return Artefact(
+        model=model,
+        model_hash=model_hash,
+        feature_version=FEATURE_VERSION,
+        inputs=list(INPUTS),
+        levels=list(LEVELS),
+        scores=scores,
+        **vars(fitted),
+    )

@@ -1,0 +1,185 @@
+"""Finished requests as a training set, read from history: drawn first, then fetched."""
+
+from array import array
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, TypeAlias
+from uuid import UUID
+
+import numpy as np
+from sqlalchemy import ARRAY, DateTime, Uuid, bindparam, func, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gateway.database.errors import Sessions, translated
+from gateway.prediction.features.features import FEATURE_VERSION, NAMES
+from gateway.prediction.features.text_encoder import TEXT_DIMS
+from gateway.prediction.model.inputs import EMBEDDING_DIMS, Inputs, unpacked
+from gateway.prediction.training.sampling import draw
+from gateway.quantiles import LEVELS, Bools, Floats
+from models import Instruction, RequestRecord
+
+MOST_ROWS: Final = 50_000
+CHUNK_ROWS: Final = 2_000
+FEATURE_BYTES: Final = len(NAMES) * np.dtype(np.float32).itemsize
+MISSING: Final = np.full(TEXT_DIMS, np.nan, dtype=np.float16).tobytes()
+AT: Final = DateTime(timezone=True)
+BEGINNING: Final = datetime.fromtimestamp(0, UTC)
+
+Told: TypeAlias = Callable[[int, int], Awaitable[None]]
+
+
+async def _nobody(read: int, wanted: int) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """n finished requests, oldest first; columns (n,), `served` (n, len(LEVELS)) in tokens.
+
+    `served` is what was predicted at the time. `weights` is how many rows of history each stands
+    for, on average 1; without them each counts the same.
+    """
+
+    inputs: Inputs
+    tokens: Floats
+    censored: Bools
+    max_tokens: Floats
+    served: Floats
+    arrived: list[datetime]
+    weights: Floats | None = None
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def natural(self) -> int:
+        """How many ended by themselves."""
+        return int((~self.censored).sum())
+
+    def rows(self, start: int, stop: int) -> "Samples":
+        """The samples from `start` to before `stop`."""
+        part = slice(start, stop)
+        return Samples(
+            inputs=self.inputs.rows(part),
+            tokens=self.tokens[part],
+            censored=self.censored[part],
+            max_tokens=self.max_tokens[part],
+            served=self.served[part],
+            arrived=self.arrived[part],
+            weights=None if self.weights is None else self.weights[part],
+        )
+
+
+async def read_samples(
+    sessions: Sessions,
+    model: str,
+    *,
+    since: datetime = BEGINNING,
+    most: int = MOST_ROWS,
+    seed: int = 0,
+    told: Told = _nobody,
+) -> tuple[Samples, dict[str, Any]]:
+    """Outcomes of a model that arrived since then, and a report of what was read of each tenant.
+
+    At most `most`, drawn as `reservoir` says; all from one snapshot of history. Left out are those
+    cut off before their first token: they say nothing of a length. `told` hears how many rows
+    there are to read, and how many are.
+    """
+    columns = _Columns()
+    with translated():
+        async with sessions() as session:
+            await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+            drawn = await draw(session, model, FEATURE_VERSION, since=since, most=most, seed=seed)
+            # Rows lie far apart: only a bitmap scan fetches many pages at once.
+            await session.execute(text("SET LOCAL enable_indexscan = off"))
+            weights = dict(zip(drawn.keys, drawn.weights.tolist(), strict=True))
+            for start in range(0, len(drawn.keys), CHUNK_ROWS):
+                await told(start, len(drawn.keys))
+                part = slice(start, start + CHUNK_ROWS)
+                for row in await _fetch(session, drawn.keys[part]):
+                    columns.add(row, weights[row.arrived_at, row.id])
+            instructions = await _instructions(session, list(columns.hashes))
+    return columns.samples(instructions), drawn.report
+
+
+async def _fetch(session: AsyncSession, keys: Sequence[tuple[datetime, UUID]]) -> Sequence[Any]:
+    """The rows with these keys, oldest first; but those whose features are of another size."""
+    statement = (
+        select(
+            RequestRecord.id,
+            RequestRecord.app_id,
+            RequestRecord.features,
+            RequestRecord.instruction_hash,
+            RequestRecord.embedding,
+            RequestRecord.generation_tokens,
+            RequestRecord.censored,
+            RequestRecord.max_tokens,
+            RequestRecord.quantiles,
+            RequestRecord.arrived_at,
+        )
+        # An id belongs to one time, so pairs need not be compared.
+        .where(
+            RequestRecord.arrived_at == func.any(bindparam("at", type_=ARRAY(AT))),
+            RequestRecord.id == func.any(bindparam("ids", type_=ARRAY(Uuid()))),
+            func.octet_length(RequestRecord.features) == FEATURE_BYTES,
+        )
+        .order_by(RequestRecord.arrived_at, RequestRecord.id)
+    )
+    wanted = {"at": [at for at, _ in keys], "ids": [id_ for _, id_ in keys]}
+    return (await session.execute(statement, wanted)).all()
+
+
+async def _instructions(session: AsyncSession, hashes: Sequence[bytes]) -> dict[bytes, bytes]:
+    found: dict[bytes, bytes] = {}
+    for start in range(0, len(hashes), CHUNK_ROWS):
+        wanted = hashes[start : start + CHUNK_ROWS]
+        rows = await session.execute(
+            select(Instruction.hash, Instruction.embedding).where(Instruction.hash.in_(wanted))
+        )
+        found.update((hash_, embedding) for hash_, embedding in rows)
+    return found
+
+
+class _Columns:
+    """Gathers rows, oldest first, in little memory."""
+
+    def __init__(self) -> None:
+        self.hashes: dict[bytes, int] = {}
+        self._apps: list[UUID] = []
+        self._features = bytearray()
+        self._texts = bytearray()
+        self._served = array("d")
+        self._numbers = array("d")  # instruction, tokens, censored, max_tokens, weight
+        self._arrived: list[datetime] = []
+
+    def add(self, row: Any, weight: float) -> None:
+        """One row of `_fetch`."""
+        self._apps.append(row.app_id)
+        self._features += row.features
+        self._texts += MISSING if row.embedding is None else row.embedding
+        self._served.extend(row.quantiles)
+        number = self.hashes.setdefault(row.instruction_hash, len(self.hashes))
+        self._numbers.extend((number, row.generation_tokens, row.censored, row.max_tokens, weight))
+        self._arrived.append(row.arrived_at)
+
+    def samples(self, instructions: dict[bytes, bytes]) -> Samples:
+        numbers = np.array(self._numbers).reshape(-1, 5)
+        features = np.frombuffer(bytes(self._features), np.float32).reshape(-1, len(NAMES))
+        texts = np.frombuffer(bytes(self._texts), np.float16)
+        rows = [unpacked(instructions.get(hash_), EMBEDDING_DIMS) for hash_ in self.hashes]
+        return Samples(
+            inputs=Inputs(
+                apps=self._apps,
+                features=features,
+                instructions=np.array(rows, dtype=np.float32).reshape(-1, EMBEDDING_DIMS),
+                instruction_of=numbers[:, 0].astype(np.intp),
+                text=texts.reshape(-1, TEXT_DIMS).astype(np.float32),
+            ),
+            tokens=numbers[:, 1],
+            censored=numbers[:, 2].astype(np.bool_),
+            max_tokens=numbers[:, 3],
+            served=np.array(self._served).reshape(-1, len(LEVELS)),
+            arrived=self._arrived,
+            weights=numbers[:, 4],
+        )

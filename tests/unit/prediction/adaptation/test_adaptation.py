@@ -1,0 +1,73 @@
+"""What is served of a version, as outcomes come in."""
+
+import math
+from uuid import UUID
+
+import numpy as np
+import pytest
+
+from gateway.prediction.adaptation.adaptation import PLACES, Adaptation, Told
+from gateway.quantiles import P90
+
+APP = UUID(int=1)
+NORMAL = (-1.2816, -0.6745, 0.0, 0.6745, 1.2816, 1.6449)
+MOST = 100_000
+
+
+def levels(median: float, spread: float = 0.3) -> list[float]:
+    return [median + spread * deviation for deviation in NORMAL]
+
+
+def teach(
+    adaptation: Adaptation, count: int, *, factor: float = 1.0, noise: float = 0.3, seed: int = 0
+) -> list[bool]:
+    """Outcomes a factor from the median of 100; whether the 0.9 quantile covered each."""
+    random, covered = np.random.default_rng(seed), []
+    for _ in range(count):
+        scored = levels(math.log(100))
+        tokens = round(100 * factor * math.exp(random.normal(0, noise)))
+        covered.append(tokens <= adaptation.serve(APP, 3.5, scored, MOST)[P90])
+        adaptation.learn(told(scored, tokens))
+    return covered
+
+
+def told(scored: list[float], tokens: int, *, censored: bool = False) -> Told:
+    return Told(APP, 3.5, tuple(scored[place] for place in PLACES), tokens, censored)
+
+
+def test_first_request_is_served_as_the_version_says() -> None:
+    scored = levels(4.0)
+    assert Adaptation().corrected(APP, 3.0, scored) == pytest.approx(scored)
+    assert Adaptation().serve(APP, 3.0, scored, MOST) == pytest.approx(tuple(np.exp(scored)))
+
+
+def test_doubled_answers_are_covered_again() -> None:
+    adaptation = Adaptation([APP])
+    teach(adaptation, 600)
+    teach(adaptation, 60, factor=2.0, seed=1)
+    assert np.mean(teach(adaptation, 400, factor=2.0, seed=2)) == pytest.approx(0.9, abs=0.03)
+    assert adaptation.shift(APP, 3.5, levels(math.log(100))) == pytest.approx(math.log(2), abs=0.1)
+
+
+def test_newcomer_is_covered_before_calibration_knows_it() -> None:
+    adaptation = Adaptation()
+    teach(adaptation, 20, noise=0.9)
+    served = adaptation.corrected(APP, 3.5, levels(math.log(100)))
+    assert 2.0 < (served[4] - served[2]) / (1.2816 * 0.3) < 4.0
+
+
+def test_outcome_cut_off_below_the_median_corrects_nothing() -> None:
+    adaptation = Adaptation()
+    adaptation.learn(told(levels(5.0), 20, censored=True))
+    assert adaptation.shift(APP, 3.5, levels(5.0)) == 0.0
+    adaptation.learn(told(levels(5.0), 400, censored=True))
+    assert adaptation.shift(APP, 3.5, levels(5.0)) > 0.0
+
+
+def test_served_quantiles_rise_and_stay_within_max_tokens() -> None:
+    adaptation = Adaptation()
+    teach(adaptation, 100, factor=8.0, noise=1.5)
+    quantiles = adaptation.serve(APP, 9.0, levels(9.0), 500)
+    assert list(quantiles) == sorted(quantiles)
+    assert quantiles[0] >= 1.0
+    assert quantiles[-1] <= 500.0

@@ -1,0 +1,109 @@
+import math
+from collections.abc import Callable
+from random import Random
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import kendalltau
+
+from gateway.history.record import Record
+from gateway.prediction.serving.drift import LEAST, DriftMonitor, Rolling
+
+lengths = st.integers(1, 12)
+outcomes = st.lists(st.tuples(lengths, lengths, st.booleans()), min_size=10, max_size=60)
+
+VERSION = UUID(int=7)
+
+
+@given(outcomes)
+def test_rolling_tau_and_coverage_are_those_of_the_last_outcomes(
+    given_outcomes: list[tuple[int, int, bool]],
+) -> None:
+    rolling = Rolling(10)
+    for median, length, covered in given_outcomes:
+        rolling.add(median, length, covered=covered)
+    medians, actual, covered = zip(*given_outcomes[-10:], strict=True)
+    quality = rolling.quality()
+    assert quality is not None
+    expected = kendalltau(medians, actual).statistic if _vary(medians, actual) else 0.0
+    assert quality.tau == pytest.approx(expected)
+    assert quality.coverage == pytest.approx(sum(covered) / 10)
+
+
+def _vary(*series: tuple[int, ...]) -> bool:
+    return all(len(set(each)) > 1 for each in series)
+
+
+def served(a_record: Callable[..., Record], length: int, **given: object) -> Record:
+    """The record of a request whose length was predicted to be 1.1 times as long at most."""
+    values: dict[str, object] = {
+        "predictor_id": VERSION,
+        "generation_tokens": length,
+        "max_tokens": 1_000,
+        "quantiles": [length * by for by in (0.8, 0.9, 1.0, 1.05, 1.1, 1.2)],
+    }
+    return a_record(**{**values, **given})
+
+
+def test_monitor_says_nothing_before_it_saw_enough(a_record: Callable[..., Record]) -> None:
+    monitor = DriftMonitor()
+    for length in range(1, LEAST):
+        monitor.observe(served(a_record, length))
+    assert monitor.quality() is None
+    assert monitor.trustworthy(0.9)
+    monitor.observe(served(a_record, LEAST))
+    quality = monitor.quality()
+    assert quality is not None
+    assert (quality.outcomes, quality.coverage, quality.tau) == (LEAST, 1.0, pytest.approx(1.0))
+
+
+def test_shuffled_labels_make_predictions_untrustworthy(a_record: Callable[..., Record]) -> None:
+    random, monitor = Random(1), DriftMonitor(300)
+    for _ in range(300):
+        told, came = random.randint(1, 500), random.randint(1, 500)
+        monitor.observe(served(a_record, told, generation_tokens=came))
+    quality = monitor.quality()
+    assert quality is not None
+    assert math.isclose(quality.tau, 0, abs_tol=0.1)
+    assert not monitor.trustworthy(0.1)
+    monitor.check()
+
+
+def test_apps_are_measured_apart(a_record: Callable[..., Record]) -> None:
+    monitor, good, bad = DriftMonitor(), UUID(int=1), UUID(int=2)
+    for length in range(1, 151):
+        monitor.observe(served(a_record, length, app_id=good))
+        monitor.observe(served(a_record, length, app_id=bad, generation_tokens=1_000 - length))
+    known, unknown = monitor.quality(good), monitor.quality(bad)
+    assert known is not None
+    assert unknown is not None
+    assert known.tau == pytest.approx(1)
+    assert unknown.tau == pytest.approx(-1)
+    assert unknown.coverage == 0
+    assert monitor.quality(UUID(int=3)) is None
+
+
+def test_another_version_and_another_window_begin_anew(a_record: Callable[..., Record]) -> None:
+    monitor = DriftMonitor()
+    for length in range(1, 200):
+        monitor.observe(served(a_record, length))
+    monitor.use_window(500)
+    assert monitor.quality() is not None
+    monitor.observe(served(a_record, 5, predictor_id=UUID(int=8)))
+    assert (monitor.quality(), monitor.version) == (None, UUID(int=8))
+
+
+def test_reader_who_left_and_request_without_version_are_not_judged(
+    a_record: Callable[..., Record],
+) -> None:
+    monitor = DriftMonitor(50)
+    for length in range(1, 51):
+        monitor.observe(served(a_record, length))
+    for left in (served(a_record, 3, censored=True), served(a_record, 3, predictor_id=None)):
+        monitor.observe(left)
+    monitor.observe(served(a_record, 1_000, censored=True, quantiles=[1.0] * 6))
+    quality = monitor.quality()
+    assert quality is not None
+    assert quality.coverage == pytest.approx(0.98)
