@@ -18,7 +18,7 @@ from gateway.engines.supervisor import EngineSupervisor, socket_path
 from gateway.errors import StartupFailure
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import Generations
-from gateway.generation.tokens import ChatTokenizer, model_fingerprint, model_folder
+from gateway.generation.text.tokenizer import ChatTokenizer, model_fingerprint, model_folder
 from gateway.history.writer import HistoryWriter
 from gateway.prediction.lifecycle.auto_training import AutomaticTraining
 from gateway.prediction.lifecycle.comparison import Comparison

@@ -14,7 +14,7 @@ from gateway.api.sampling_schema import SamplingRequest, Usage, created
 from gateway.api.streams import streamed
 from gateway.errors import ClientGone
 from gateway.generation.answer import pieces, whole
-from gateway.generation.live import LiveRequest, Piece
+from gateway.generation.request_state import LiveRequest, Piece
 from gateway.generation.service import Generations
 
 Body = TypeVar("Body")

@@ -20,7 +20,7 @@ from gateway.api.chat_schema import (
 )
 from gateway.api.patience import Patience
 from gateway.api.sampling_schema import scored
-from gateway.generation.live import LiveRequest, Piece
+from gateway.generation.request_state import LiveRequest, Piece
 from gateway.generation.service import Generations
 from gateway.tenancy.authentication import Caller
 

@@ -8,9 +8,9 @@ from gateway.api.patience import Patience
 from gateway.api.ranges import Range
 from gateway.api.sampling_schema import PATIENT, SamplingRequest, Usage
 from gateway.errors import InvalidRequest, UnsupportedParameter
-from gateway.generation.ask import Ask, Message, ServiceTier
-from gateway.generation.live import Piece
-from gateway.generation.scores import Likelihood
+from gateway.generation.request import Ask, Message, ServiceTier
+from gateway.generation.request_state import Piece
+from gateway.generation.text.logprobs import Likelihood
 from gateway.tenancy.authentication import Caller
 
 # Each changes what the answer means, so none is ignored; the values that ask for nothing pass.

@@ -8,9 +8,9 @@ from gateway.api.patience import Patience
 from gateway.api.ranges import Range
 from gateway.api.sampling_schema import PATIENT, SamplingRequest, Usage
 from gateway.errors import InvalidRequest, UnsupportedParameter
-from gateway.generation.ask import Ask, ServiceTier
-from gateway.generation.live import Piece
-from gateway.generation.scores import ScoredToken
+from gateway.generation.request import Ask, ServiceTier
+from gateway.generation.request_state import Piece
+from gateway.generation.text.logprobs import ScoredToken
 from gateway.tenancy.authentication import Caller
 
 DEFAULT_TOKENS: Final = 16  # as OpenAI's

@@ -17,8 +17,8 @@ from gateway.api.completion_schema import (
 )
 from gateway.api.patience import Patience
 from gateway.api.sampling_schema import scored
-from gateway.generation.ask import Ask
-from gateway.generation.live import LiveRequest, Piece
+from gateway.generation.request import Ask
+from gateway.generation.request_state import LiveRequest, Piece
 from gateway.generation.service import Generations
 from gateway.tenancy.authentication import Caller
 

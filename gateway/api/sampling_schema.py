@@ -9,8 +9,8 @@ from engine.protocol import Sampling
 from gateway.api.patience import Patience
 from gateway.api.ranges import Range, check_ranges
 from gateway.errors import InvalidRequest, UnsupportedParameter
-from gateway.generation.ask import Ask, Message, ServiceTier
-from gateway.generation.live import LiveRequest, Piece
+from gateway.generation.request import Ask, Message, ServiceTier
+from gateway.generation.request_state import LiveRequest, Piece
 from gateway.tenancy.authentication import Caller
 
 T = TypeVar("T")

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
-from gateway.generation.live import LiveRequest, Piece
+from gateway.generation.request_state import LiveRequest, Piece
 
 COALESCE_S: Final = 0.025  # writes to one client are this far apart, but for the first token
 

@@ -16,10 +16,10 @@ from gateway.errors import (
     QueueTimeExceeded,
 )
 from gateway.generation.engine_session import EngineSession
-from gateway.generation.live import LiveRequest
 from gateway.generation.metrics import Metrics
 from gateway.generation.queue_position import QueuePositions
 from gateway.generation.recording import Origin
+from gateway.generation.request_state import LiveRequest
 from gateway.generation.request_table import RequestTable
 from gateway.generation.settlement import Settlement
 from gateway.scheduling.control_loop import ControlLoop

@@ -11,8 +11,8 @@ from engine.protocol import EngineInfo, Finish, Refused, Step
 from gateway.errors import EngineLost, GenerationFailed
 from gateway.generation.dispatcher import Dispatcher
 from gateway.generation.engine_session import EngineSession
-from gateway.generation.live import LiveRequest
 from gateway.generation.metrics import Metrics
+from gateway.generation.request_state import LiveRequest
 from gateway.generation.request_table import RequestTable
 from gateway.generation.settlement import Settlement
 from gateway.scheduling.admission.length_distribution import Lengths

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from engine.protocol import Step
 from gateway.errors import DeadlineUnreachable
-from gateway.generation.live import LiveRequest
+from gateway.generation.request_state import LiveRequest
 from gateway.scheduling.dispatch import Dispatch
 from gateway.tenancy.caller import Caller
 

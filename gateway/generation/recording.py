@@ -6,7 +6,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from gateway.errors import DeadlineUnreachable
-from gateway.generation.live import LiveRequest
+from gateway.generation.request_state import LiveRequest
 from gateway.history.record import Record
 
 UNFINISHED: Final = "unfinished"  # never in history

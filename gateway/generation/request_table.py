@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from uuid import UUID
 
-from gateway.generation.live import LiveRequest
+from gateway.generation.request_state import LiveRequest
 from gateway.scheduling.requests import Running, Waiting
 
 

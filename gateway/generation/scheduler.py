@@ -11,12 +11,12 @@ from gateway.errors import InvalidRequest, LmaasError, RequestCancelled
 from gateway.generation.dispatcher import Dispatcher, mode_of
 from gateway.generation.engine_events import OUTAGE_S, EngineEvents
 from gateway.generation.engine_session import EngineSession
-from gateway.generation.explanation import Explained, explain_ended, explain_live
-from gateway.generation.live import LiveRequest
+from gateway.generation.insight.explanation import Explained, explain_ended, explain_live
+from gateway.generation.insight.queue_view import Queue, read_queue
 from gateway.generation.metrics import Metrics
 from gateway.generation.queue_position import QueuePositions
-from gateway.generation.queue_view import Queue, read_queue
 from gateway.generation.recording import Origin, record_of
+from gateway.generation.request_state import LiveRequest
 from gateway.generation.request_table import RequestTable
 from gateway.generation.settlement import History, Learner, Settlement
 from gateway.history.requests import RequestHistory, no_request

@@ -17,11 +17,11 @@ from gateway.errors import (
     ModelNotFound,
     ShuttingDown,
 )
-from gateway.generation.ask import Ask, answer_limit
 from gateway.generation.engine_events import OUTAGE_S
-from gateway.generation.live import LiveRequest
+from gateway.generation.request import Ask, answer_limit
+from gateway.generation.request_state import LiveRequest
 from gateway.generation.scheduler import Scheduler
-from gateway.generation.tokens import ChatTokenizer
+from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.prediction.messages import Prediction, Question
 from gateway.prediction.serving.drift import DriftMonitor
 from gateway.prediction.serving.predictor import LengthPredictor

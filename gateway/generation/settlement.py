@@ -6,10 +6,10 @@ from typing import Protocol
 import structlog
 
 from gateway.errors import LmaasError
-from gateway.generation.live import LiveRequest
 from gateway.generation.metrics import Metrics
 from gateway.generation.queue_position import QueuePositions
 from gateway.generation.recording import Origin, record_of
+from gateway.generation.request_state import LiveRequest
 from gateway.history.record import Record
 from gateway.prediction.serving.drift import DriftMonitor
 from gateway.scheduling.control_loop import ControlLoop

@@ -9,7 +9,7 @@ import pytest
 from openai.types.chat import ChatCompletionTokenLogprob
 
 from engine.demo.lexicon import VELAN
-from gateway.generation.tokens import ChatTokenizer
+from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.settings import DEMO_MODEL
 
 Asked = Callable[..., dict[str, Any]]

@@ -9,8 +9,8 @@ from litestar.params import FromPath, QueryParameter
 from msgspec import Struct
 
 from gateway.api.admin.actor import Actor, area
-from gateway.generation.explanation import Explained
-from gateway.generation.queue_view import Queue, Queued, Totals
+from gateway.generation.insight.explanation import Explained
+from gateway.generation.insight.queue_view import Queue, Queued, Totals
 from gateway.generation.service import Generations
 from gateway.history.requests import RequestHistory, no_request
 from gateway.tenancy.scopes import Scope

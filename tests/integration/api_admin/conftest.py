@@ -14,7 +14,7 @@ from gateway.database.errors import Sessions
 from gateway.engines.colocated import ColocatedEngine
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import Generations
-from gateway.generation.tokens import ChatTokenizer
+from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.history.audit import AuditTrail
 from gateway.history.requests import RequestHistory
 from gateway.history.writer import HistoryWriter

@@ -11,10 +11,10 @@ import pytest
 
 from gateway.database.errors import Sessions
 from gateway.errors import RequestCancelled
-from gateway.generation.ask import Ask, Message
-from gateway.generation.live import LiveRequest
+from gateway.generation.request import Ask, Message
+from gateway.generation.request_state import LiveRequest
 from gateway.generation.service import Generations
-from gateway.generation.tokens import ChatTokenizer
+from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.history.record import Record
 from gateway.history.writer import HistoryWriter
 from gateway.prediction.messages import Prediction

@@ -13,7 +13,7 @@ from litestar.response import Stream
 from gateway.api.answers import answered
 from gateway.api.completion_schema import Completion, CompletionRequest
 from gateway.api.completions import FORM
-from gateway.generation.live import Piece, SchedulingTrace
+from gateway.generation.request_state import Piece, SchedulingTrace
 
 
 class Answer:

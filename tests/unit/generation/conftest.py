@@ -14,10 +14,10 @@ import pytest
 
 from engine.protocol import EngineInfo, Finish, KvState, Mode, Sequence, Step, TokenLogprobs
 from gateway.engines.interface import EngineListener
-from gateway.generation.ask import Ask, Message
-from gateway.generation.live import LiveRequest
+from gateway.generation.request import Ask, Message
+from gateway.generation.request_state import LiveRequest
 from gateway.generation.scheduler import Scheduler
-from gateway.generation.tokens import ChatTokenizer
+from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.history.record import Record
 from gateway.prediction.messages import Prediction
 from gateway.prediction.serving.drift import DriftMonitor

@@ -8,9 +8,9 @@ import pytest
 
 from engine.protocol import Finish, Refused
 from gateway.errors import EngineLost, ShuttingDown
-from gateway.generation.ask import Ask
 from gateway.generation.engine_events import STEPS_BETWEEN_REVISIONS
-from gateway.generation.tokens import ChatTokenizer
+from gateway.generation.request import Ask
+from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.scheduling.policy import NAMES, PolicyName
 from tests.unit.generation.conftest import Scene
 

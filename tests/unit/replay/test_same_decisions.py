@@ -11,9 +11,9 @@ import pytest
 from msgspec import Struct
 
 from engine.protocol import Finish, KvState
-from gateway.generation.ask import Ask
-from gateway.generation.live import LiveRequest
-from gateway.generation.tokens import ChatTokenizer
+from gateway.generation.request import Ask
+from gateway.generation.request_state import LiveRequest
+from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.prediction.serving.drift import Rolling
 from gateway.replay.cost.model import EngineShape
 from gateway.replay.engine.sequence import SimulatedSequence, Work

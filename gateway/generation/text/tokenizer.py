@@ -17,7 +17,7 @@ from msgspec import Struct
 from tokenizers import Tokenizer
 
 from gateway.errors import InvalidRequest, StartupFailure
-from gateway.generation.spelling import Speller
+from gateway.generation.text.token_bytes import Speller
 
 FILES: Final = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json")
 HEAD_BYTES: Final = 8 << 20

@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Sequence
 
-from gateway.generation.tokens import AnswerDecoder
+from gateway.generation.text.tokenizer import AnswerDecoder
 
 
 class StoppedText:

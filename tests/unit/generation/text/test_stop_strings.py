@@ -3,8 +3,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.generation.stops import StoppedText
-from gateway.generation.tokens import ChatTokenizer
+from gateway.generation.text.stop_strings import StoppedText
+from gateway.generation.text.tokenizer import ChatTokenizer
 
 LETTERS = st.text("ab ", max_size=30).map(lambda text: f"a{text}")
 STOPS = st.lists(st.text("ab ", min_size=1, max_size=4), min_size=1, max_size=3)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.generation.expected_times import first_free_s, seconds_a_token, turns
+from gateway.generation.insight.estimates import first_free_s, seconds_a_token, turns
 from gateway.scheduling.requests import Waiting, WaitingBatch
 from tests.unit.generation.conftest import Scene
 

@@ -7,7 +7,7 @@ import pytest
 from engine.protocol import Sampling, TokenLogprobs
 from gateway.errors import GenerationFailed
 from gateway.generation.answer import pieces, whole
-from gateway.generation.live import LiveRequest, Piece
+from gateway.generation.request_state import LiveRequest, Piece
 from tests.unit.generation.conftest import Scene
 
 SCORED = Sampling(logprobs=1)

@@ -7,9 +7,9 @@ from uuid import UUID
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gateway.generation.ask import URGENCY
-from gateway.generation.live import LiveRequest
-from gateway.generation.reasons import Facts, why
+from gateway.generation.insight.reasons import Facts, why
+from gateway.generation.request import URGENCY
+from gateway.generation.request_state import LiveRequest
 from gateway.history.record import Record
 from gateway.history.requests import Passes, RequestHistory
 from models import RequestRecord

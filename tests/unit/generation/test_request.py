@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import ContextLengthExceeded, InvalidRequest
-from gateway.generation.ask import Ask, answer_limit
+from gateway.generation.request import Ask, answer_limit
 
 
 def test_registered_instruction_is_used_where_the_request_brings_none(

@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.errors import InvalidRequest, StartupFailure
-from gateway.generation.tokens import ChatTokenizer, model_folder
+from gateway.generation.text.tokenizer import ChatTokenizer, model_folder
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="▁"), max_size=60)
 

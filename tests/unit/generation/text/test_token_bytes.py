@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from tokenizers.trainers import BpeTrainer
 
-from gateway.generation.spelling import Speller
-from gateway.generation.tokens import ChatTokenizer
+from gateway.generation.text.token_bytes import Speller
+from gateway.generation.text.tokenizer import ChatTokenizer
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="▁"), max_size=40)
 

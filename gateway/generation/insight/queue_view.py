@@ -8,14 +8,14 @@ from uuid import UUID
 from msgspec import Struct
 
 from gateway.generation.engine_session import EngineSession
-from gateway.generation.expected_times import (
+from gateway.generation.insight.estimates import (
     Turn,
     first_free_s,
     remaining_tokens,
     seconds_a_token,
     turns,
 )
-from gateway.generation.live import LiveRequest
+from gateway.generation.request_state import LiveRequest
 from gateway.generation.request_table import RequestTable
 from gateway.scheduling.policy import Policy
 from gateway.scheduling.requests import WaitingBatch

@@ -6,7 +6,7 @@ from typing import Final
 from msgspec import Struct
 
 from engine.protocol import TokenLogprobs
-from gateway.generation.spelling import Spelled, Speller
+from gateway.generation.text.token_bytes import Spelled, Speller
 
 LEAST: Final = -9999.0  # what clients are told of a token that cannot be drawn
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from gateway.generation.live import LiveRequest
+from gateway.generation.request_state import LiveRequest
 from gateway.scheduling.admission.length_distribution import Lengths
 from gateway.scheduling.requests import Waiting, WaitingBatch
 

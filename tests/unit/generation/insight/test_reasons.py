@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gateway.generation.reasons import Facts, why
+from gateway.generation.insight.reasons import Facts, why
 from gateway.history.requests import Passes
 
 

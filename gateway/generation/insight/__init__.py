@@ -1,0 +1,1 @@
+"""What an operator sees of the queue and of single requests."""
