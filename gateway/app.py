@@ -9,16 +9,16 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
 
 from gateway.api.admin.routes import AdminServices, admin_router
-from gateway.api.chat import ChatController
-from gateway.api.completions import CompletionsController
 from gateway.api.errors import exception_handlers
 from gateway.api.guards import api_key_guard, provide_caller
 from gateway.api.health import HealthController
-from gateway.api.length_predictions import LengthPredictionsController
 from gateway.api.metrics import MetricsController
-from gateway.api.patience import provide_patience
+from gateway.api.openai.chat import ChatController
+from gateway.api.openai.completions import CompletionsController
+from gateway.api.openai.length_predictions import LengthPredictionsController
+from gateway.api.openai.served_models import ModelsController
+from gateway.api.openai.timeouts import provide_patience
 from gateway.api.request_id import RequestId
-from gateway.api.served_models import ModelsController
 from gateway.history.audit import AuditTrail
 from gateway.history.requests import RequestHistory
 from gateway.node import Node

@@ -8,8 +8,8 @@ from litestar import Litestar, get
 from litestar.di import NamedDependency, Provide
 
 from gateway.api.errors import exception_handlers
-from gateway.api.patience import DEADLINE, MAX_QUEUE, READ_TIMEOUT, TIMEOUT, Patience
-from gateway.api.patience import provide_patience as provide
+from gateway.api.openai.timeouts import DEADLINE, MAX_QUEUE, READ_TIMEOUT, TIMEOUT, Patience
+from gateway.api.openai.timeouts import provide_patience as provide
 
 PATHS = {"patience": Provide(provide)}
 

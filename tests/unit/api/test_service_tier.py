@@ -6,9 +6,9 @@ import msgspec
 import pytest
 from msgspec import UNSET
 
-from gateway.api.chat_schema import ChatCompletionRequest
-from gateway.api.completion_schema import CompletionRequest
-from gateway.api.patience import Patience
+from gateway.api.openai.chat_schema import ChatCompletionRequest
+from gateway.api.openai.completion_schema import CompletionRequest
+from gateway.api.openai.timeouts import Patience
 from gateway.errors import InvalidRequest
 from gateway.tenancy.caller import Caller
 

@@ -10,9 +10,9 @@ import pytest
 from litestar import Litestar, Request, Response, get
 from litestar.response import Stream
 
-from gateway.api.answers import answered
-from gateway.api.completion_schema import Completion, CompletionRequest
-from gateway.api.completions import FORM
+from gateway.api.openai.answers import answered
+from gateway.api.openai.completion_schema import Completion, CompletionRequest
+from gateway.api.openai.completions import FORM
 from gateway.generation.request_state import Piece, SchedulingTrace
 
 

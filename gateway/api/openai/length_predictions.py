@@ -8,7 +8,7 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody
 from msgspec import Struct
 
-from gateway.api.chat_schema import ChatCompletionRequest
+from gateway.api.openai.chat_schema import ChatCompletionRequest
 from gateway.generation.service import Foreseen, Generations
 from gateway.tenancy.authentication import Caller
 

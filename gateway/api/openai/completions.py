@@ -8,15 +8,15 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody
 from litestar.response import Stream
 
-from gateway.api.answers import Form, answered, cancel_all
-from gateway.api.completion_schema import (
+from gateway.api.openai.answers import Form, answered, cancel_all
+from gateway.api.openai.completion_schema import (
     Completion,
     CompletionRequest,
     TextChoice,
     TextLogprobs,
 )
-from gateway.api.patience import Patience
-from gateway.api.sampling_schema import scored
+from gateway.api.openai.sampling_schema import scored
+from gateway.api.openai.timeouts import Patience
 from gateway.generation.request import Ask
 from gateway.generation.request_state import LiveRequest, Piece
 from gateway.generation.service import Generations

@@ -7,8 +7,8 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody
 from litestar.response import Stream
 
-from gateway.api.answers import Form, answered
-from gateway.api.chat_schema import (
+from gateway.api.openai.answers import Form, answered
+from gateway.api.openai.chat_schema import (
     AnswerMessage,
     ChatCompletion,
     ChatCompletionChunk,
@@ -18,8 +18,8 @@ from gateway.api.chat_schema import (
     ChunkChoice,
     Delta,
 )
-from gateway.api.patience import Patience
-from gateway.api.sampling_schema import scored
+from gateway.api.openai.sampling_schema import scored
+from gateway.api.openai.timeouts import Patience
 from gateway.generation.request_state import LiveRequest, Piece
 from gateway.generation.service import Generations
 from gateway.tenancy.authentication import Caller

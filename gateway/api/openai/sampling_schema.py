@@ -6,8 +6,8 @@ from typing import Annotated, Final, TypeAlias, TypeVar
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from engine.protocol import Sampling
-from gateway.api.patience import Patience
-from gateway.api.ranges import Range, check_ranges
+from gateway.api.openai.ranges import Range, check_ranges
+from gateway.api.openai.timeouts import Patience
 from gateway.errors import InvalidRequest, UnsupportedParameter
 from gateway.generation.request import Ask, Message, ServiceTier
 from gateway.generation.request_state import LiveRequest, Piece

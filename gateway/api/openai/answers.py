@@ -10,8 +10,8 @@ from litestar import Request, Response
 from litestar.response import Stream
 from msgspec import UNSET, Struct
 
-from gateway.api.sampling_schema import SamplingRequest, Usage, created
-from gateway.api.streams import streamed
+from gateway.api.openai.sampling_schema import SamplingRequest, Usage, created
+from gateway.api.openai.streams import streamed
 from gateway.errors import ClientGone
 from gateway.generation.answer import pieces, whole
 from gateway.generation.request_state import LiveRequest, Piece

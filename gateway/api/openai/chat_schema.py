@@ -4,9 +4,9 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from gateway.api.patience import Patience
-from gateway.api.ranges import Range
-from gateway.api.sampling_schema import PATIENT, SamplingRequest, Usage
+from gateway.api.openai.ranges import Range
+from gateway.api.openai.sampling_schema import PATIENT, SamplingRequest, Usage
+from gateway.api.openai.timeouts import Patience
 from gateway.errors import InvalidRequest, UnsupportedParameter
 from gateway.generation.request import Ask, Message, ServiceTier
 from gateway.generation.request_state import Piece
