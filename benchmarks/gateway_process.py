@@ -20,7 +20,7 @@ from sqlalchemy import func, select
 
 from benchmarks.foreign import Meter, reading
 from benchmarks.places import ROOT, log_file
-from gateway.cli.admin_client import AdminClient
+from gateway.cli.admin.client import AdminClient
 from gateway.database.connection import Database
 from gateway.database.embedded import EmbeddedPostgres
 from gateway.replay.workload.history import Window, read_history

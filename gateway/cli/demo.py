@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from gateway.cli.admin_client import AdminClient
+from gateway.cli.admin.client import AdminClient
 from gateway.demo.demonstration import Wanted, demonstrate
 from gateway.demo.examples import read_examples, read_instructions
 from gateway.demo.picture import draw

@@ -13,7 +13,7 @@ COMMANDS: Final = {
     "serve": "gateway.cli.serve",
     "engine": "gateway.cli.engine",
     "migrate": "gateway.cli.migrate",
-    "admin": "gateway.cli.admin",
+    "admin": "gateway.cli.admin.commands",
     "demo": "gateway.cli.demo",
     "evaluate": "gateway.cli.evaluate",
     "replay": "gateway.cli.replay",

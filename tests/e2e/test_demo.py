@@ -13,7 +13,7 @@ import httpx
 import openai
 
 from engine.demo.jobs import JOBS
-from gateway.cli.admin_client import AdminClient
+from gateway.cli.admin.client import AdminClient
 from gateway.demo.tenant import demo_tenant
 from tests.e2e.conftest import ADMIN_KEY
 

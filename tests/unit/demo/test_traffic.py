@@ -12,7 +12,7 @@ from engine.demo.exactness import SEED as EXACTNESS_SEED
 from engine.demo.examples import EACH, SEED, save_examples
 from engine.demo.jobs import JOBS
 from engine.demo.train import TRAINING_SEED, VALIDATION_SEED
-from gateway.cli.admin_client import AdminClient
+from gateway.cli.admin.client import AdminClient
 from gateway.demo.demonstration import Wanted, demonstrate
 from gateway.demo.examples import QUESTIONS, read_examples
 from gateway.demo.traffic import BURST_S, OPEN_APPS, plan_traffic

@@ -4,7 +4,7 @@ from uuid import UUID
 
 import click
 
-from gateway.cli.admin_client import AdminClient, Call, show, show_all
+from gateway.cli.admin.client import AdminClient, Call, show, show_all
 
 
 @click.command("queue")

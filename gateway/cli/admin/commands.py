@@ -6,9 +6,9 @@ from uuid import UUID
 
 import click
 
-from gateway.cli.admin_client import AdminClient, Call, show, show_all
-from gateway.cli.admin_predictors import predictors
-from gateway.cli.admin_queue import requests, show_queue
+from gateway.cli.admin.client import AdminClient, Call, show, show_all
+from gateway.cli.admin.predictors import predictors
+from gateway.cli.admin.queue import requests, show_queue
 
 
 @contextmanager

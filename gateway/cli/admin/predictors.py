@@ -7,7 +7,7 @@ from uuid import UUID
 
 import click
 
-from gateway.cli.admin_client import AdminClient, Call, show, show_all
+from gateway.cli.admin.client import AdminClient, Call, show, show_all
 from gateway.errors import InvalidRequest
 
 File = click.Path(exists=True, dir_okay=False, path_type=Path)

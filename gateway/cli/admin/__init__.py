@@ -1,0 +1,1 @@
+"""`lmaas admin`: the admin API from the command line."""
