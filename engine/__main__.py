@@ -7,9 +7,9 @@ from argparse import ArgumentParser
 
 from engine.address import Address
 from engine.errors import StartupFailure
-from engine.logs import configure_logs
+from engine.service.logs import configure_logs
+from engine.service.supervision import end_with_supervisor
 from engine.settings import read_settings
-from engine.supervision import end_with_supervisor
 
 WRONG_START = 2  # exit code where a setting, the model or the socket stops the start
 
@@ -28,7 +28,7 @@ def main() -> int:
         address.check()
         if supervised:
             end_with_supervisor(address)
-        from engine.process import serve  # noqa: PLC0415 - torch waits until the settings are right
+        from engine.service.process import serve  # noqa: PLC0415 - torch waits until the settings are right
 
         return serve(settings, address)
     except StartupFailure as failure:

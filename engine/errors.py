@@ -10,7 +10,7 @@ EngineFailure
     ├── OversizedCall     the body is larger than any honest submission
     └── ConflictingCall   it was meant for another epoch or a replaced session
 
-`engine.server` alone turns a RejectedCall into HTTP, by its `status`.
+`engine.service.server` alone turns a RejectedCall into HTTP, by its `status`.
 """
 
 from typing import ClassVar

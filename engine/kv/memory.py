@@ -8,7 +8,7 @@ from engine.kv.host import HostTier, Swapped
 from engine.kv.pages import PagePool
 from engine.kv.prefix import Node, PrefixTree
 from engine.kv.reservations import Claim, last_pages, peak_pages
-from engine.sequence import LiveSequence
+from engine.step.sequence import LiveSequence
 
 
 @dataclass

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from engine.attention.interface import Attention
-from engine.packing import Packed
+from engine.step.packing import Packed
 
 
 class Network(Protocol):

@@ -10,9 +10,9 @@ import pytest
 
 WRONG_START = 2
 BREAKS_ONCE_STARTED = """
-import engine.process
+import engine.service.process
 from engine.__main__ import main
-from engine.runner import Runner
+from engine.running.runner import Runner
 
 class Breaking(Runner):
     measured = False
@@ -27,7 +27,7 @@ class Breaking(Runner):
             raise RuntimeError("the device is lost")
         return super()._execute(*step)
 
-engine.process.Runner = Breaking
+engine.service.process.Runner = Breaking
 raise SystemExit(main())
 """
 
@@ -49,8 +49,8 @@ async def test_a_stale_socket_is_replaced_and_eof_ends_a_supervised_engine(
     async with connect(engine) as gateway, gateway.events() as stream:
         await gateway.submit(sequence)
         await stream.until(lambda stream: stream.tokens(sequence.id))
-        engine.process.stdin.close()
-        engine.process.stdin = None
+        engine.service.process.stdin.close()
+        engine.service.process.stdin = None
         code, out, _ = engine.ended()
     assert (code, out) == (0, "")
     assert not path.exists()
@@ -66,7 +66,7 @@ async def test_a_signal_ends_streams_and_process_and_removes_the_socket(
     async with connect(engine) as gateway, gateway.events() as stream:
         await gateway.submit(sequence)
         await stream.until(lambda stream: stream.tokens(sequence.id))
-        engine.process.send_signal(number)
+        engine.service.process.send_signal(number)
         await stream.drained()
     code, out, error = engine.ended()
     assert (code, out) == (0, "")

@@ -11,15 +11,15 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from engine.composer import Composer
 from engine.kv.host import HostTier, RestoreCosts
 from engine.kv.memory import KvMemory
 from engine.kv.pages import PagePool
-from engine.loop import StepLoop
-from engine.model import load_model
-from engine.orders import Order, Start
 from engine.protocol import Finish, Sequence, Step
-from engine.runner import Runner
+from engine.running.model import load_model
+from engine.running.runner import Runner
+from engine.step.commands import Order, Start
+from engine.step.composer import Composer
+from engine.step.loop import StepLoop
 
 VOCABULARY = 97
 DEADLINE_S = 30.0

@@ -10,7 +10,7 @@ from transformers import AutoConfig
 
 from engine.address import Address
 from engine.errors import ModelRefused, StartupFailure
-from engine.model import load_model, refuse_unservable
+from engine.running.model import load_model, refuse_unservable
 from engine.settings import read_settings
 
 NEEDED = {"LMAAS_MODEL": "m", "LMAAS_ENGINE_SOCKET": "s"}

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from engine.composer import Composer, Plan
 from engine.kv.host import HostTier, RestoreCosts
 from engine.kv.memory import KvMemory
 from engine.kv.pages import PagePool
 from engine.kv.reservations import Claim, peak_pages
-from engine.sequence import LiveSequence
+from engine.step.composer import Composer, Plan
+from engine.step.sequence import LiveSequence
 from gateway.replay.cost.model import EngineModel, EngineShape, LinearCost
 from gateway.replay.engine.base import SimulatedEngine
 from gateway.replay.engine.continuous import ContinuousEngine

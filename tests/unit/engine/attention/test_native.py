@@ -11,7 +11,7 @@ from engine.attention.interface import Context
 from engine.attention.native import NativeDecode
 from engine.attention.reference import ReferenceAttention
 from engine.kv.store import KvShape, KvStore
-from engine.runner import choose_attention
+from engine.running.runner import choose_attention
 
 
 def a_store(kv_heads: int, dim: int, page: int) -> KvStore:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from engine.attention.interface import Attention, Context
 from engine.attention.tables import Integers, put, spread
-from engine.composer import Chunk
+from engine.step.composer import Chunk
 
 
 class Packed(NamedTuple):

@@ -9,9 +9,9 @@ take their turn again with what they have generated.
 from collections import deque
 from collections.abc import Sequence
 
-from engine.composer import Chunk, Plan, in_order, take_chunk
 from engine.kv.memory import KvMemory
-from engine.sequence import LiveSequence
+from engine.step.composer import Chunk, Plan, in_order, take_chunk
+from engine.step.sequence import LiveSequence
 
 PAD = 0  # any token id: nobody sees it
 

@@ -3,12 +3,12 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.composer import Plan
 from engine.kv.host import HostTier, RestoreCosts
 from engine.kv.memory import KvMemory
 from engine.kv.pages import PagePool
-from engine.lockstep import LockstepComposer
-from engine.sequence import LiveSequence
+from engine.step.composer import Plan
+from engine.step.lockstep import LockstepComposer
+from engine.step.sequence import LiveSequence
 
 PAGES, PAGE_TOKENS = 8, 4
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from engine.attention.interface import Context
 from engine.attention.triton_plan import StandingPlan, plan_step
 from engine.attention.triton_tiles import Cut
-from engine.graphs import DecodeGraphs, buckets
-from engine.packing import Packed
+from engine.running.graphs import DecodeGraphs, buckets
+from engine.step.packing import Packed
 
 CPU = torch.device("cpu")
 CUT = Cut(most=4, kv_heads=1, processors=1)

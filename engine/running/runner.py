@@ -13,17 +13,17 @@ from engine.attention.compiled import NotCompiled
 from engine.attention.native import NativeDecode
 from engine.attention.reference import ReferenceAttention
 from engine.attention.triton import TritonAttention
-from engine.composer import Chunk, Plan
 from engine.errors import OutOfMemory, StartupFailure
-from engine.flight import Executed, Flight, clock_of
-from engine.graphs import DecodeGraphs, Forward
 from engine.kv.host import RestoreCosts
 from engine.kv.memory import Copies
 from engine.kv.store import KvStore
-from engine.model import LoadedModel
-from engine.packing import Packed, pack
+from engine.running.graphs import DecodeGraphs, Forward
+from engine.running.model import LoadedModel
 from engine.sampling import GREEDY, Batch, Draw, draw_tokens, prepare, pull
-from engine.sequence import LiveSequence
+from engine.step.composer import Chunk, Plan
+from engine.step.in_flight import Executed, Flight, clock_of
+from engine.step.packing import Packed, pack
+from engine.step.sequence import LiveSequence
 
 log = structlog.get_logger()
 

@@ -18,10 +18,10 @@ from engine.attention.interface import Attention, Context
 from engine.attention.reference import ReferenceAttention
 from engine.attention.triton import TritonAttention
 from engine.attention.triton_plan import NOWHERE
-from engine.graphs import DecodeGraphs
 from engine.kv.store import KvShape, KvStore
-from engine.model import load_model
-from engine.packing import Packed
+from engine.running.graphs import DecodeGraphs
+from engine.running.model import load_model
+from engine.step.packing import Packed
 
 CPU = torch.device("cpu")
 POOL = 96

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 import torch
 from torch import Tensor
 
-from engine.packing import Packed
+from engine.step.packing import Packed
 
 SMALL: Final = (1, 2, 4)
 STRIDE: Final = 8  # rows between larger buckets: tensor cores take eight at a time

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import torch
 
 from engine.attention.interface import Context
-from engine.composer import Chunk
-from engine.packing import Packed, pack
+from engine.step.composer import Chunk
+from engine.step.packing import Packed, pack
 
 
 class Noted:

@@ -8,9 +8,6 @@ from typing import Final
 import structlog
 
 from engine.errors import ConflictingCall
-from engine.events import EventLog, EventReader
-from engine.known import KnownSequences
-from engine.orders import Forget, Order, Start, Stop
 from engine.protocol import (
     Cancel,
     Drain,
@@ -24,7 +21,10 @@ from engine.protocol import (
     SubmitBatch,
     Submitted,
 )
-from engine.refusal import refusal
+from engine.service.events import EventLog, EventReader
+from engine.service.validation import refusal
+from engine.step.commands import Forget, Order, Start, Stop
+from engine.step.seen_ids import KnownSequences
 
 GONE_S: Final = 5.0
 REPLACED: Final = 1024

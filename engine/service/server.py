@@ -9,9 +9,9 @@ import msgspec
 import structlog
 
 from engine.errors import MalformedCall, OversizedCall, RejectedCall, UnknownRoute
-from engine.events import EventReader
 from engine.protocol import EngineError, EngineInfo, Submission
-from engine.sessions import Sessions
+from engine.service.events import EventReader
+from engine.service.sessions import Sessions
 
 Scope: TypeAlias = dict[str, Any]
 Message: TypeAlias = dict[str, Any]

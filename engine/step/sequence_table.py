@@ -2,10 +2,7 @@
 
 import structlog
 
-from engine.composer import Composer
 from engine.kv.memory import KvMemory
-from engine.lockstep import LockstepComposer
-from engine.orders import Audit, Forget, Order, Start, Stop
 from engine.protocol import (
     Finish,
     FinishReason,
@@ -20,7 +17,10 @@ from engine.protocol import (
     Unpin,
 )
 from engine.sampling import Outcome
-from engine.sequence import LiveSequence, live
+from engine.step.commands import Audit, Forget, Order, Start, Stop
+from engine.step.composer import Composer
+from engine.step.lockstep import LockstepComposer
+from engine.step.sequence import LiveSequence, live
 
 log = structlog.get_logger()
 

@@ -5,8 +5,8 @@ from typing import Final
 import torch
 
 from engine.errors import StartupFailure
-from engine.model import LoadedModel
-from engine.runner import Runner
+from engine.running.model import LoadedModel
+from engine.running.runner import Runner
 from engine.settings import Settings
 
 CPU_TOKENS: Final = 32_768  # without a setting: host memory is not ours alone

@@ -7,9 +7,9 @@ from typing import NamedTuple, Protocol, Self
 
 import torch
 
-from engine.composer import Plan
 from engine.protocol import StepTimes
 from engine.sampling import Batch, Outcome, Pulled, read
+from engine.step.composer import Plan
 
 
 class Clock(Protocol):

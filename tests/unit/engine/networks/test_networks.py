@@ -10,14 +10,14 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from engine.attention.reference import ReferenceAttention
-from engine.composer import Chunk
 from engine.kv.store import KvStore
-from engine.model import LoadedModel, NetworkChoice, load_model
 from engine.networks import llama
 from engine.networks.huggingface import HuggingFaceNetwork
 from engine.networks.linear import DenseLinear, PackedLinear, fixed_linear, packable
 from engine.networks.llama import LlamaNetwork
-from engine.packing import pack
+from engine.running.model import LoadedModel, NetworkChoice, load_model
+from engine.step.composer import Chunk
+from engine.step.packing import pack
 
 ALL = [
     "llama", "llama-tied", "qwen2", "qwen2-mixed", "qwen3", "mistral", "gemma", "gpt2", "gpt_neox",

@@ -7,9 +7,6 @@ import msgspec
 import pytest
 
 from engine.errors import ConflictingCall
-from engine.events import EventLog, EventReader
-from engine.known import KnownSequences
-from engine.orders import Forget, Order, Start, Stop
 from engine.protocol import (
     Cancel,
     EngineInfo,
@@ -24,7 +21,10 @@ from engine.protocol import (
     Submission,
     SubmitBatch,
 )
-from engine.sessions import Sessions
+from engine.service.events import EventLog, EventReader
+from engine.service.sessions import Sessions
+from engine.step.commands import Forget, Order, Start, Stop
+from engine.step.seen_ids import KnownSequences
 
 KV = KvState(pages=16, free=16, page_tokens=4)
 INFO = EngineInfo(

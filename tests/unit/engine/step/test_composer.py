@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.composer import Composer, Plan
 from engine.kv.host import HostTier, RestoreCosts, Swapped
 from engine.kv.memory import KvMemory
 from engine.kv.pages import PagePool
-from engine.sequence import LiveSequence
+from engine.step.composer import Composer, Plan
+from engine.step.sequence import LiveSequence
 
 PAGES, PAGE_TOKENS = 8, 4
 CAPACITY = PAGES * PAGE_TOKENS

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from engine.kv.memory import Copies, KvMemory
-from engine.sequence import LiveSequence
+from engine.step.sequence import LiveSequence
 
 
 class Chunk(NamedTuple):

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from engine.attention.reference import ReferenceAttention
-from engine.orders import Forget, Start, Stop
-from engine.packing import Packed
 from engine.protocol import Pause, Resume, Revise, Sampling, SetMode
-from engine.runner import Runner
-from engine.sequence import live
+from engine.running.runner import Runner
+from engine.step.commands import Forget, Start, Stop
+from engine.step.packing import Packed
+from engine.step.sequence import live
 
 UNKNOWN_TOKEN = 10**6
 VOCABULARY = 97

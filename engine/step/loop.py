@@ -8,15 +8,15 @@ from typing import Final
 
 import structlog
 
-from engine.composer import Composer, Plan
 from engine.errors import OutOfMemory
-from engine.flight import Flight
-from engine.orders import Forget, Order
 from engine.protocol import KvState, SequenceId, SetMode, Step, TokenLogprobs
-from engine.roster import Roster
-from engine.runner import Runner
-from engine.sequence import LiveSequence
-from engine.stats import Stats
+from engine.running.runner import Runner
+from engine.service.stats import Stats
+from engine.step.commands import Forget, Order
+from engine.step.composer import Composer, Plan
+from engine.step.in_flight import Flight
+from engine.step.sequence import LiveSequence
+from engine.step.sequence_table import Roster
 
 SHRINK: Final = 0.9  # of the pages are kept when the device runs out of memory
 SMALLEST: Final = 1 / 8  # of the first pool: below that it is not the pool that takes too much

@@ -17,20 +17,20 @@ import uvicorn
 import uvloop
 
 from engine.address import Address
-from engine.composer import Composer
-from engine.events import EventLog
 from engine.kv.host import HostTier
 from engine.kv.memory import KvMemory
 from engine.kv.pages import PagePool
-from engine.loop import StepLoop
-from engine.model import LoadedModel, load_model
-from engine.orders import Audit
 from engine.protocol import EngineInfo, KvState, Step
-from engine.runner import Runner
-from engine.server import Server
-from engine.sessions import Sessions
+from engine.running.model import LoadedModel, load_model
+from engine.running.runner import Runner
+from engine.running.sizing import pool_pages
+from engine.service.events import EventLog
+from engine.service.server import Server
+from engine.service.sessions import Sessions
 from engine.settings import Settings
-from engine.sizing import pool_pages
+from engine.step.commands import Audit
+from engine.step.composer import Composer
+from engine.step.loop import StepLoop
 
 DIED: Final = 1  # exit code of an engine that could not go on
 LAST_STEP_S: Final = 10.0

@@ -1,0 +1,1 @@
+"""The engine as a process: HTTP, sessions, events and logs."""

@@ -1,0 +1,1 @@
+"""The step loop: which sequences run, and what becomes of them."""
