@@ -24,7 +24,7 @@ from benchmarks import (
     step,
     workload,
 )
-from benchmarks.models import SHAPES
+from benchmarks.engine.models import SHAPES
 from gateway.errors import LmaasError
 from gateway.evaluation.lengths import Rule
 from gateway.replay.cost.model import EngineModel, read_engine

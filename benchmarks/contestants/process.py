@@ -14,9 +14,9 @@ from typing import Any, Final, Protocol
 
 import psutil
 
-from benchmarks.client import EngineProcess, Passage
-from benchmarks.places import ROOT, log_file
-from benchmarks.workload import Request
+from benchmarks.engine.client import EngineProcess, Passage
+from benchmarks.engine.workload import Request
+from benchmarks.harness.paths import ROOT, log_file
 from engine.protocol import Sequence
 
 LOADING_S: Final = 600.0

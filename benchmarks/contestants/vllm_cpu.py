@@ -1,4 +1,4 @@
-"""vLLM's CPU build; runs in an environment of its own (`benchmarks.installation`)."""
+"""vLLM's CPU build; runs in an environment of its own (`benchmarks.engine.installation`)."""
 
 import importlib
 from argparse import Namespace

@@ -3,12 +3,12 @@
 import pytest
 
 from benchmarks import contest as contest_file
-from benchmarks.contest import Contest, Entry
 from benchmarks.contestants.process import Answered
-from benchmarks.e1 import BOUNDS, targets
-from benchmarks.foreign import Meter, Reading
-from benchmarks.ratios import paired
-from benchmarks.workload import Request, mixed_requests
+from benchmarks.engine.e1 import BOUNDS, targets
+from benchmarks.engine.round_robin import Contest, Entry
+from benchmarks.engine.workload import Request, mixed_requests
+from benchmarks.harness.cpu_noise import Meter, Reading
+from benchmarks.harness.ratios import paired
 
 
 class Player:

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.backlog import Backlog, Turn
-from benchmarks.decisions import GROWTH, POLICIES, RUNNING, WAITING, growth_of, row_of, targets
-from benchmarks.foreign import Load
-from benchmarks.quiet import Measured
-from benchmarks.report import Row
+from benchmarks.decision.load import Backlog, Turn
+from benchmarks.decision.run import GROWTH, POLICIES, RUNNING, WAITING, growth_of, row_of, targets
+from benchmarks.harness.cpu_noise import Load
+from benchmarks.harness.report import Row
+from benchmarks.harness.retry import Measured
 
 
 def turns(arrive_us: float, dispatch_us: float) -> Measured[list[Turn]]:

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from benchmarks.foreign import Load, Meter, Reading, own_cpu_s
-from benchmarks.quiet import Measured, quietest
+from benchmarks.harness.cpu_noise import Load, Meter, Reading, own_cpu_s
+from benchmarks.harness.retry import Measured, quietest
 
 BURN = "import time\nwhile time.process_time() < 0.4: pass\n"
 

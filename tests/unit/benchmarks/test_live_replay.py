@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.foreign import Load
-from benchmarks.gateway_process import Served, Steps, environment
-from benchmarks.live_plots import NAME, draw
-from benchmarks.live_replay import POLICIES, Pass, calibrated_s, rows_of, saturated, targets
-from benchmarks.live_traffic import ANSWER, plan
-from benchmarks.quiet import Measured
+from benchmarks.harness.cpu_noise import Load
+from benchmarks.harness.retry import Measured
+from benchmarks.live.gateway_process import Served, Steps, environment
+from benchmarks.live.plots import NAME, draw
+from benchmarks.live.run import POLICIES, Pass, calibrated_s, rows_of, saturated, targets
+from benchmarks.live.traffic import ANSWER, plan
 from gateway.replay.cost.calibration import CalibratedEngine, Fit, Quality, Shape
 from gateway.replay.cost.model import EngineModel, EngineShape, LinearCost
 from gateway.replay.simulator import replay

@@ -7,8 +7,8 @@ from click.testing import CliRunner
 from msgspec.structs import replace
 
 from benchmarks.__main__ import main
-from benchmarks.families import FAMILIES
-from benchmarks.p1_targets import targets
+from benchmarks.p1.families import FAMILIES
+from benchmarks.p1.targets import targets
 from gateway.evaluation.baselines import INPUT_LENGTH, LINE
 from gateway.evaluation.bootstrap import Difference
 from gateway.evaluation.experiment import OURS, Summary

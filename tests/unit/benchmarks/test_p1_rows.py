@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from benchmarks.p1_rows import (
+from benchmarks.harness.report import rows_table
+from benchmarks.p1.rows import (
     app_rows,
     family_mean,
     midflight_rows,
@@ -11,7 +12,6 @@ from benchmarks.p1_rows import (
     source_rows,
     versus_rows,
 )
-from benchmarks.report import rows_table
 from gateway.evaluation.baselines import LINE
 from gateway.evaluation.bootstrap import compare_apps
 from gateway.evaluation.corpus import Line

@@ -9,10 +9,10 @@ from click.testing import CliRunner
 from msgspec.structs import replace
 
 from benchmarks.__main__ import main
-from benchmarks.foreign import Load
-from benchmarks.p2 import BATCH, BUDGET_S, OFFERED, OVERLOAD, Found, pooled, rows_of, targets
-from benchmarks.p2_choices import OURS, Worth
-from benchmarks.p2_load import (
+from benchmarks.harness.cpu_noise import Load
+from benchmarks.harness.retry import Measured
+from benchmarks.p2.choices import OURS, Worth
+from benchmarks.p2.load import (
     NEW_APPS,
     Passage,
     Waits,
@@ -21,8 +21,8 @@ from benchmarks.p2_load import (
     tick,
     with_new_instructions,
 )
-from benchmarks.p2_parts import HEADS, Cost
-from benchmarks.quiet import Measured
+from benchmarks.p2.parts import HEADS, Cost
+from benchmarks.p2.run import BATCH, BUDGET_S, OFFERED, OVERLOAD, Found, pooled, rows_of, targets
 from gateway.evaluation.arrivals import app_id
 from gateway.evaluation.corpus import Line
 

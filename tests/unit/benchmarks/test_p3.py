@@ -6,18 +6,18 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from benchmarks.p3_doubling import Doubling, doubling_rows
-from benchmarks.p3_new_app import OUTCOMES, POOLED, TAUGHT, NewApp, new_app_rows
-from benchmarks.p3_plots import draw_doublings, draw_new_apps, draw_shuffled, draw_switches
-from benchmarks.p3_shuffled import Shuffled, shuffled_rows
-from benchmarks.p3_switch import Switch, switch_rows
-from benchmarks.p3_targets import (
+from benchmarks.p3.doubling import Doubling, doubling_rows
+from benchmarks.p3.new_app import OUTCOMES, POOLED, TAUGHT, NewApp, new_app_rows
+from benchmarks.p3.plots import draw_doublings, draw_new_apps, draw_shuffled, draw_switches
+from benchmarks.p3.shuffled import Shuffled, shuffled_rows
+from benchmarks.p3.switch import Switch, switch_rows
+from benchmarks.p3.targets import (
     doubling_targets,
     new_app_targets,
     shuffled_targets,
     switch_targets,
 )
-from benchmarks.p3_world import WINDOW, Asked, at_most, back, log_misses, replay, rolling, settled
+from benchmarks.p3.world import WINDOW, Asked, at_most, back, log_misses, replay, rolling, settled
 from gateway.prediction.adaptation.adaptation import Adaptation
 from gateway.prediction.expectation import expected_log
 

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.contestants import process as process_file
 from benchmarks.contestants.process import PipedContestant
-from benchmarks.workload import Request
+from benchmarks.engine.workload import Request
 
 PROGRAM = """
 import subprocess, sys

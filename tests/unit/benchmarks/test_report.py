@@ -6,7 +6,16 @@ from pathlib import Path
 import pytest
 
 from benchmarks import report as report_file
-from benchmarks.report import BEGIN, END, Report, Result, rows_table, shown, target, write_tables
+from benchmarks.harness.report import (
+    BEGIN,
+    END,
+    Report,
+    Result,
+    rows_table,
+    shown,
+    target,
+    write_tables,
+)
 
 
 def a_result(figure: str, value: float | None) -> Result:

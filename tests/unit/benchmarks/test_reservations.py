@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.client import Moment, Passage
-from benchmarks.e3 import LONGEST, policies, stopping
-from benchmarks.floor import ideal_steps
-from benchmarks.occupancy import occupancy
-from benchmarks.reservations import predicted, relative_error
-from benchmarks.workload import Request, mixed_requests
+from benchmarks.engine.client import Moment, Passage
+from benchmarks.engine.e3 import LONGEST, policies, stopping
+from benchmarks.engine.floor import ideal_steps
+from benchmarks.engine.occupancy import occupancy
+from benchmarks.engine.reservations import predicted, relative_error
+from benchmarks.engine.workload import Request, mixed_requests
 from engine.protocol import KvState, Step
 
 LENGTHS = [request.tokens for request in mixed_requests()]

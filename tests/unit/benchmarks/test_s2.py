@@ -6,8 +6,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from benchmarks.report import rows_table
-from benchmarks.s2_cells import (
+from benchmarks.harness.contenders import FCFS, OUR_ORACLE, OURS, pool_of
+from benchmarks.harness.report import rows_table
+from benchmarks.s2.cells import (
     ALWAYS,
     COMPARED,
     HELD,
@@ -25,10 +26,9 @@ from benchmarks.s2_cells import (
     scenario,
     stretch,
 )
-from benchmarks.s2_plots import draw_deciles, draw_loads
-from benchmarks.s2_rows import Point, gain_row, points, rows_of, source_row
-from benchmarks.s2_targets import targets
-from benchmarks.sides import FCFS, OUR_ORACLE, OURS, pool_of
+from benchmarks.s2.plots import draw_deciles, draw_loads
+from benchmarks.s2.rows import Point, gain_row, points, rows_of, source_row
+from benchmarks.s2.targets import targets
 from gateway.replay.comparison import Contender, compare, measures_of, replayed
 from gateway.replay.cost.profiles import profile
 from gateway.replay.measure.metrics import Measures, measure

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.report import rows_table
-from benchmarks.s3_cells import (
+from benchmarks.harness.report import rows_table
+from benchmarks.s3.cells import (
     CONTEXT,
     FIXED,
     MODELS,
@@ -23,8 +23,8 @@ from benchmarks.s3_cells import (
     requests,
     spread_of,
 )
-from benchmarks.s3_plots import draw
-from benchmarks.s3_rows import over_maximum, rows_of, targets
+from benchmarks.s3.plots import draw
+from benchmarks.s3.rows import over_maximum, rows_of, targets
 from gateway.replay.comparison import compare
 from gateway.replay.workload.predictions import kendall_tau
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.report import rows_table
-from benchmarks.s5_cells import (
+from benchmarks.harness.contenders import FCFS, OURS, pool_of
+from benchmarks.harness.report import rows_table
+from benchmarks.s5.cells import (
     REQUESTS,
     SIDES,
     Cell,
@@ -22,9 +23,8 @@ from benchmarks.s5_cells import (
     served,
     unloaded_s,
 )
-from benchmarks.s5_plots import draw
-from benchmarks.s5_rows import over_first_come, rows_of, targets, wilson
-from benchmarks.sides import FCFS, OURS, pool_of
+from benchmarks.s5.plots import draw
+from benchmarks.s5.rows import over_first_come, rows_of, targets, wilson
 from gateway.replay.comparison import Contender, compare, replayed
 from gateway.replay.cost.model import EngineModel
 from gateway.replay.cost.profiles import profile

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import text_requests as text_requests_file
-from benchmarks.text_requests import text_requests
+from benchmarks.harness.text_requests import text_requests
 from gateway.evaluation.corpus import Corpus, Line
 from gateway.evaluation.experiment import OURS, Run
 from gateway.evaluation.forecast import Forecast

@@ -2,7 +2,7 @@
 
 from statistics import median
 
-from benchmarks.workload import (
+from benchmarks.engine.workload import (
     GENERATION,
     PROMPT,
     RESERVED_IDS,

@@ -1,0 +1,1 @@
+"""E1, E3, prefix and step: the engine itself."""

@@ -1,0 +1,52 @@
+"""What a passage's events tell of the engine's memory, weighted by time."""
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+from benchmarks.engine.client import Passage
+from engine.protocol import Step
+
+
+class Occupancy(NamedTuple):
+    """Means over time: sequences with KV memory, and the share of the pool that holds tokens."""
+
+    in_flight: float
+    kv_use: float
+    kv_use_queued: float | None  # while requests wait; None where none ever waits
+
+
+def occupancy(passage: Passage) -> Occupancy:
+    """Read from the events: each tells the state until the next."""
+    spans = list(_spans(passage))
+    queued = [(passed, step, flying) for passed, step, flying in spans if step.waiting]
+    return Occupancy(
+        in_flight=_mean(spans, lambda _, flying: flying),
+        kv_use=_mean(spans, lambda step, _: _use(step)),
+        kv_use_queued=_mean(queued, lambda step, _: _use(step)) if queued else None,
+    )
+
+
+Span = tuple[float, Step, int]
+
+
+def _spans(passage: Passage) -> Iterator[Span]:
+    """Seconds until the next event, the step, and how many sequences had memory.
+
+    The engine counts preempted ones as running: they come back with their next token.
+    """
+    away: set[str] = set()
+    for moment, following in pairwise(passage.moments):
+        step = moment.step
+        away = (away | set(step.preempted)) - step.tokens.keys()
+        away -= {finish.id for finish in step.finished}
+        yield following.at_s - moment.at_s, step, step.running - len(away)
+
+
+def _use(step: Step) -> float:
+    return 1 - step.kv.free / step.kv.pages
+
+
+def _mean(spans: list[Span], value: Callable[[Step, int], float]) -> float:
+    total = sum(passed for passed, _, _ in spans)
+    return sum(passed * value(step, flying) for passed, step, flying in spans) / total

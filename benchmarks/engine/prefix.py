@@ -1,0 +1,155 @@
+"""prefix: requests that begin alike, with their prefix shared in KV memory and not shared."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from statistics import median
+from typing import Final
+
+from benchmarks.engine.client import EngineProcess, Passage
+from benchmarks.engine.models import model_folder
+from benchmarks.engine.workload import prefixed_requests
+from benchmarks.harness.ratios import paired
+from benchmarks.harness.report import Report, Row, Target, target
+from benchmarks.harness.retry import Measured, quietest
+from engine.protocol import Sequence
+
+REQUESTS: Final = 64
+SHARED: Final = 1024
+OWN: Final = 32
+GENERATED: Final = 32
+SIZE: Final = "tiny"
+KV_TOKENS: Final = REQUESTS * 1152  # unshared, rounded up to any page: nobody is preempted
+SAVED: Final = 0.9
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The same requests, with their prefix shared and not."""
+
+    shared: Passage
+    unshared: Passage
+
+    @property
+    def same(self) -> float:
+        """Share of requests that were answered alike."""
+        one, other = self.shared.tokens, self.unshared.tokens
+        return sum(one[name] == other[name] for name in one) / len(one)
+
+    @property
+    def saved(self) -> float:
+        """Share of the prompt tokens that sharing left uncomputed."""
+        return 1 - prefilled(self.shared) / prefilled(self.unshared)
+
+
+def run(rounds: int, requests: int, threads: int, size: str) -> None:
+    """Measure both settings in turns; the result is written after every round."""
+    report = Report("prefix", look=requests != REQUESTS or size != SIZE)
+    found: list[Measured[Pair]] = []
+    with ExitStack() as stack:
+        on, off = (
+            stack.enter_context(
+                EngineProcess(
+                    f"prefix-{sharing}",
+                    model_folder(size),
+                    engine_threads=threads,
+                    kv_tokens=KV_TOKENS,
+                    prefix_sharing=sharing,
+                )
+            )
+            for sharing in (1, 0)
+        )
+        seeds = count()
+        for _ in range(rounds):
+            found.append(
+                quietest(lambda: _pair(on, off, requests, next(seeds)), partial(_tell, report))
+            )
+            report.write(rows_of(found, requests), targets(found, requests))
+    report.conclude(rows_of(found, requests), targets(found, requests))
+
+
+def prefilled(passage: Passage) -> float:
+    """Prompt tokens that were computed: every generated one but a sequence's last is, too."""
+    decoded = passage.generated - len(passage.tokens)
+    return passage.counted["computed_tokens"] - decoded
+
+
+def most_saved(requests: int) -> float:
+    """The share of prompt tokens left if the prefix is computed once."""
+    return SHARED * (requests - 1) / (requests * (SHARED + OWN))
+
+
+def targets(found: list[Measured[Pair]], requests: int) -> list[Target]:
+    """Verdicts on what was saved, and whether the answers stayed the same."""
+    saved = median(measured.outcome.saved for measured in found)
+    same = min(measured.outcome.same for measured in found)
+    return [
+        target("prefill saved, of what can be saved", saved / most_saved(requests), SAVED),
+        target("same answers with and without sharing", same, 1.0),
+    ]
+
+
+def rows_of(found: list[Measured[Pair]], requests: int) -> list[Row]:
+    """One row for each setting, and their ratio."""
+    pairs = [measured.outcome for measured in found]
+    faster = paired(_walls(pairs, _unshared), _walls(pairs, _shared))
+    assert faster
+    return [
+        _row("shared", pairs, _shared),
+        _row("not shared", pairs, _unshared),
+        {
+            "speed-up": faster.median,
+            "low": faster.low,
+            "high": faster.high,
+            "saved": median(pair.saved for pair in pairs),
+            "most_saved": most_saved(requests),
+            "same_answers": min(pair.same for pair in pairs),
+            "most_foreign": max(measured.load.foreign for measured in found),
+            "foreign": [measured.load.foreign for measured in found],
+        },
+    ]
+
+
+def _pair(on: EngineProcess, off: EngineProcess, requests: int, seed: int) -> Pair:
+    """Each time with other tokens, so that nothing is left in memory from the time before."""
+    sequences = [
+        Sequence(request.id, request.prompt, max_tokens=request.tokens, reserve=request.tokens)
+        for request in prefixed_requests(
+            requests, shared=SHARED, own=OWN, generated=GENERATED, seed=seed
+        )
+    ]
+    return Pair(shared=on.run(sequences), unshared=off.run(sequences))
+
+
+def _row(name: str, pairs: list[Pair], side: Callable[[Pair], Passage]) -> Row:
+    walls = _walls(pairs, side)
+    return {
+        "prefix": name,
+        "prefilled": median(prefilled(side(pair)) for pair in pairs),
+        "wall_s": median(walls),
+        "walls_s": walls,
+        "rounds": len(pairs),
+    }
+
+
+def _shared(pair: Pair) -> Passage:
+    return pair.shared
+
+
+def _unshared(pair: Pair) -> Passage:
+    return pair.unshared
+
+
+def _walls(pairs: list[Pair], side: Callable[[Pair], Passage]) -> list[float]:
+    return [side(pair).wall_s for pair in pairs]
+
+
+def _tell(report: Report, measured: Measured[Pair]) -> None:
+    pair = measured.outcome
+    report.say(
+        f"shared {pair.shared.wall_s:.1f} s, {prefilled(pair.shared):,.0f} prompt tokens computed; "
+        f"not shared {pair.unshared.wall_s:.1f} s, {prefilled(pair.unshared):,.0f}; "
+        f"same answers {pair.same:.0%}; {measured}"
+    )

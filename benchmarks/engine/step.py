@@ -1,0 +1,79 @@
+"""step: the share of an engine step that is not spent in the model."""
+
+from functools import partial
+from statistics import median
+from typing import Final
+
+from benchmarks.engine.client import EngineProcess, Passage
+from benchmarks.engine.models import model_folder
+from benchmarks.engine.workload import even_requests, warming
+from benchmarks.harness.report import Report, Row, Target, target
+from benchmarks.harness.retry import Measured, quietest
+from engine.protocol import Sequence
+
+BATCH: Final = 32
+PROMPT: Final = 64
+GENERATED: Final = 96
+SIZE: Final = "m100"
+KV_TOKENS: Final = 16_384
+OUTSIDE: Final = 0.1
+
+
+def run(rounds: int, requests: int, threads: int, size: str) -> None:
+    """Let one batch decode, and read the engine's own clocks; written after every round."""
+    report = Report("step", look=requests != BATCH or size != SIZE)
+    task = even_requests(requests, PROMPT, GENERATED)
+    batch, first = (
+        [Sequence(r.id, r.prompt, max_tokens=r.tokens, reserve=r.tokens) for r in some]
+        for some in (task, warming(task))
+    )
+    found: list[Measured[Passage]] = []
+    with EngineProcess(
+        "step", model_folder(size), engine_threads=threads, kv_tokens=KV_TOKENS, prefix_sharing=0
+    ) as engine:
+        engine.run(first)
+        for _ in range(rounds):
+            found.append(quietest(partial(engine.run, batch), partial(_tell, report)))
+            report.write(rows_of(found), targets(found))
+    report.conclude(rows_of(found), targets(found))
+
+
+def outside(passage: Passage) -> float:
+    """Share of the time in steps that went neither into the model nor into sampling."""
+    return 1 - passage.counted["forward_s"] / passage.counted["steps_s"]
+
+
+def between(passage: Passage) -> float:
+    """Share of the time, as the client sees it, in which no step ran."""
+    return 1 - passage.counted["steps_s"] / passage.wall_s
+
+
+def targets(found: list[Measured[Passage]]) -> list[Target]:
+    """The verdict on the median share."""
+    share = median(outside(measured.outcome) for measured in found)
+    return [target(f"share outside the model, batch {BATCH}", share, OUTSIDE, "at most")]
+
+
+def rows_of(found: list[Measured[Passage]]) -> list[Row]:
+    """One row for each round."""
+    return [_row(number, measured) for number, measured in enumerate(found, 1)]
+
+
+def _row(number: int, measured: Measured[Passage]) -> Row:
+    passage = measured.outcome
+    return {
+        "round": number,
+        "outside_model": outside(passage),
+        "between_steps": between(passage),
+        "step_ms": 1000 * passage.counted["steps_s"] / passage.counted["steps"],
+        "tokens_s": passage.generated / passage.wall_s,
+        "foreign": measured.load.foreign,
+    }
+
+
+def _tell(report: Report, measured: Measured[Passage]) -> None:
+    row = _row(0, measured)
+    report.say(
+        f"outside the model {row['outside_model']:.1%} of {row['step_ms']:.1f} ms a step, "
+        f"between steps {row['between_steps']:.1%}, {row['tokens_s']:,.1f} tok/s, {measured}"
+    )

@@ -1,0 +1,40 @@
+"""Makes a random model: `python -m benchmarks.engine.weights SIZE FOLDER`."""
+
+import sys
+from pathlib import Path
+from typing import Final
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from benchmarks.engine.models import SHAPES
+from benchmarks.engine.workload import VOCABULARY
+
+SEED: Final = 7
+CONTEXT: Final = 2048
+
+
+def make(size: str, folder: Path) -> None:
+    """Write the model to a folder, which appears with everything in it or not at all."""
+    shape = SHAPES[size]
+    torch.manual_seed(SEED)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=64,
+        max_position_embeddings=CONTEXT,
+        bos_token_id=None,
+        eos_token_id=None,  # nothing ends an answer but its length
+        pad_token_id=0,
+    )
+    unfinished = folder.with_suffix(".unfinished")
+    LlamaForCausalLM(config).save_pretrained(unfinished)
+    unfinished.rename(folder)
+
+
+if __name__ == "__main__":
+    make(sys.argv[1], Path(sys.argv[2]))

@@ -1,0 +1,1 @@
+"""S0: the live gateway against a replay."""

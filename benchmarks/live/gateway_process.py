@@ -1,0 +1,183 @@
+"""`lmaas serve` as a user starts it, in a data folder of its own that goes with it."""
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any, Final, NamedTuple, Self
+
+import httpx
+import numpy as np
+from msgspec import Struct
+from sqlalchemy import func, select
+
+from benchmarks.harness.cpu_noise import Meter, reading
+from benchmarks.harness.paths import ROOT, log_file
+from gateway.cli.admin.client import AdminClient
+from gateway.database.connection import Database
+from gateway.database.embedded import EmbeddedPostgres
+from gateway.replay.workload.history import Window, read_history
+from gateway.replay.workload.workload import Floats, Workload
+from models import RequestRecord
+
+START_S: Final = 120.0
+STOP_S: Final = 60.0
+RECORDED_S: Final = 30.0  # until the last request's record is in Postgres
+READY: Final = re.compile(r"ready on (http://\S+)")
+COUNTER: Final = re.compile(r"^lmaas_engine_(\w+)_total (\S+)$", re.MULTILINE)
+API_KEY: Final = "sk-lmaas-benchmarks"
+ADMIN_KEY: Final = "sk-lmaas-benchmarks-admin"
+
+
+class Steps(NamedTuple):
+    """An engine's steps, the seconds they took, and the tokens computed in them."""
+
+    number: float
+    busy_s: float
+    computed: float
+
+    def since(self, before: Self) -> Self:
+        """Those that came after a first look."""
+        return type(self)(*(now - then for now, then in zip(self, before, strict=True)))
+
+
+class Served(Struct, frozen=True):
+    """Requests as history has them, in order of arrival; times (n,) in seconds from arrival."""
+
+    workload: Workload
+    queued_s: Floats
+    first_token_s: Floats
+    response_s: Floats
+    preemptions: int
+
+
+def environment(settings: Mapping[str, object]) -> dict[str, str]:
+    """That of a command of ours with these `LMAAS_*` settings and no others."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("LMAAS_")}
+    kept.pop("DATABASE_URL", None)
+    return kept | {f"LMAAS_{name.upper()}": str(value) for name, value in settings.items()}
+
+
+class GatewayProcess:
+    """Gateway, engine, predictor and Postgres, with these `LMAAS_*` settings."""
+
+    def __init__(self, name: str, **settings: object) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="lmaas-bench-")
+        self._data = Path(self._folder.name) / "data"
+        self._log = log_file(name)
+        own = {
+            "data_dir": self._data,
+            "port": 0,
+            "api_key": API_KEY,
+            "admin_key": ADMIN_KEY,
+            "automatic_training": "false",
+            "log_level": "warning",
+        }
+        with self._log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "gateway", "serve"],
+                cwd=ROOT,
+                env=environment({**own, **settings}),
+                stdout=log,
+                stderr=log,
+            )
+        self.url = ""
+
+    def __enter__(self) -> Self:
+        try:
+            self.url = self._ready()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process, kindly first."""
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._folder.cleanup()
+
+    def use(self, policy: str) -> None:
+        """Schedule by this policy from now on."""
+        with closing(AdminClient(self.url, ADMIN_KEY)) as admin:
+            admin.put("/admin/policy", name=policy)
+
+    def meter(self) -> Meter:
+        """Counts our Postgres, which is no child of ours, as our own."""
+        line = (self._data / "postgres" / "postmaster.pid").read_text().splitlines()[0]
+        return Meter(lambda: reading([int(line)]))
+
+    def steps(self) -> Steps:
+        """The engine's steps since the start."""
+        shown = httpx.get(f"{self.url}/metrics").raise_for_status().text
+        counted = {name: float(value) for name, value in COUNTER.findall(shown)}
+        return Steps(counted["steps"], counted["busy_seconds"], counted["computed_tokens"])
+
+    def served(self, since: datetime, count: int) -> Served:
+        """The requests that arrived since then. RuntimeError unless it is so many."""
+        return asyncio.run(self._read(since, count))
+
+    async def _read(self, since: datetime, count: int) -> Served:
+        database = await Database.open(EmbeddedPostgres(self._data).url)
+        try:
+            await _recorded(database, since, count)
+            workload = await read_history(database.sessions, Window(since=since))
+            rows = await _times(database, since)
+        finally:
+            await database.close()
+        queued_s, first_token_s, response_s, preemptions = np.array(rows, np.float64).T
+        return Served(workload, queued_s, first_token_s, response_s, int(preemptions.sum()))
+
+    def _ready(self) -> str:
+        end = monotonic() + START_S
+        while not (told := READY.search(self._log.read_text())):
+            if self.process.poll() is not None or monotonic() > end:
+                words = self._log.read_text().strip().splitlines() or [f"see {self._log}"]
+                raise RuntimeError(f"the gateway did not start: {words[-1]}")
+            sleep(0.05)
+        return told[1]
+
+
+async def _recorded(database: Database, since: datetime, count: int) -> None:
+    """Returns once so many requests since then are recorded."""
+    statement = (
+        select(func.count()).select_from(RequestRecord).where(RequestRecord.arrived_at >= since)
+    )
+    end = monotonic() + RECORDED_S
+    while True:
+        async with database.sessions() as session:
+            found = await session.scalar(statement)
+        if found == count:
+            return
+        if monotonic() > end:
+            raise RuntimeError(f"history has {found} requests where {count} were sent")
+        await asyncio.sleep(0.1)
+
+
+async def _times(database: Database, since: datetime) -> list[tuple[Any, ...]]:
+    statement = (
+        select(
+            RequestRecord.queued_s,
+            RequestRecord.first_token_s,
+            RequestRecord.response_s,
+            RequestRecord.preemptions,
+        )
+        .where(RequestRecord.arrived_at >= since)
+        .order_by(RequestRecord.arrived_at, RequestRecord.id)
+    )
+    async with database.sessions() as session:
+        return [tuple(row) for row in (await session.execute(statement)).all()]

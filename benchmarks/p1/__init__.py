@@ -1,0 +1,1 @@
+"""P1: length prediction on real texts."""

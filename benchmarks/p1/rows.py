@@ -1,0 +1,145 @@
+"""The rows of P1: by predictor, by app, beside the baselines, and mid-flight."""
+
+from collections.abc import Iterable, Iterator
+from statistics import fmean
+
+import numpy as np
+
+from benchmarks.harness.report import Row
+from benchmarks.p1.families import FAMILIES
+from gateway.evaluation.baselines import LINE
+from gateway.evaluation.experiment import OURS, Run, Summary
+from gateway.evaluation.magnus import NAME as MAGNUS
+from gateway.evaluation.midflight import Midflight
+from gateway.evaluation.scoring import POOLED, Scores, score
+
+
+def overall_rows(run: Run, history: str) -> Iterator[Row]:
+    """A row for each predictor: pooled measures, and means over the apps of each family.
+
+    `over_*` is P90 over the actual length: means over apps of the apps' means and medians, and
+    `sums` the ratio of the family's sums.
+    """
+    for name, cards in run.summary.scores.items():
+        card = cards[POOLED]
+        yield {
+            "lengths": run.summary.lengths,
+            "history": history,
+            "predictor": name,
+            "log_rmse_mean": card.log_rmse_mean,
+            "token_rmse": card.token_rmse,
+            "mae": card.mae,
+            "pinball": card.pinball,
+            "coverage": card.coverage,
+            "tau": card.tau,
+            **{f"tau_{family}": family_mean(cards, family, "tau") for family in FAMILIES},
+            **{f"over_{family}": family_mean(cards, family, "over_mean") for family in FAMILIES},
+            **{
+                f"over_median_{family}": family_mean(cards, family, "over_median")
+                for family in FAMILIES
+            },
+            **{f"over_sums_{family}": _over_sums(run, name, family) for family in FAMILIES},
+            "fit_s": run.summary.fit_s if name == OURS else None,
+        }
+
+
+def app_rows(summary: Summary) -> Iterator[Row]:
+    """A row for each app, and one for all: ours without history."""
+    for app, card in summary.scores[OURS].items():
+        yield {
+            "lengths": summary.lengths,
+            "app": app,
+            "n": card.rows,
+            "mae": card.mae,
+            "token_rmse": card.token_rmse,
+            "log_rmse_mean": card.log_rmse_mean,
+            "tau": card.tau,
+            "pinball": card.pinball,
+            "pinball_levels": card.pinball_levels,
+            "coverage": card.coverage,
+            "coverage_low": card.coverage_low,
+            "coverage_high": card.coverage_high,
+            "over_mean": card.over_mean,
+            "over_median": card.over_median,
+            "over_sums": card.over_total,
+        }
+
+
+def versus_rows(summary: Summary) -> Iterator[Row]:
+    """log-RMSE by app beside the line's and Magnus's, with the paired interval of the latter."""
+    for app, line in summary.versus[LINE].items():
+        magnus = summary.versus[MAGNUS][app]
+        yield {
+            "lengths": summary.lengths,
+            "app": app,
+            "ours": line.ours,
+            "line": line.theirs,
+            "ours/line": line.ours / line.theirs,
+            "Magnus": magnus.theirs,
+            "ours - Magnus": magnus.difference,
+            "low": magnus.low,
+            "high": magnus.high,
+        }
+
+
+def source_rows(run: Run) -> Iterator[Row]:
+    """Apps of several sources, source by source: to tell these apart already looks like skill."""
+    sources = np.array([line.source or "" for line in run.lines])
+    for app in np.unique(run.names):
+        mine = np.unique(sources[run.names == app])
+        for source in mine if len(mine) > 1 else ():
+            rows = (run.names == app) & (sources == source)
+            cards = {
+                name: score(run.tokens[rows], forecast.rows(rows))
+                for name, forecast in run.forecasts.items()
+            }
+            yield {
+                "lengths": run.summary.lengths,
+                "app": str(app),
+                "source": str(source).partition(" (")[0],
+                "n": int(rows.sum()),
+                "log_rmse_mean": cards[OURS].log_rmse_mean,
+                "line log_rmse_mean": cards[LINE].log_rmse_mean,
+                "Magnus log_rmse_mean": cards[MAGNUS].log_rmse_mean,
+                "τ": cards[OURS].tau,
+                "line τ": cards[LINE].tau,
+                "Magnus τ": cards[MAGNUS].tau,
+            }
+
+
+def midflight_rows(summary: Summary) -> Iterator[Row]:
+    """Errors of the remaining length in tokens, pooled and over each family's answers."""
+    groups: dict[str, tuple[str, ...]] = {POOLED: (POOLED,), **FAMILIES}
+    for share in dict.fromkeys(each.share for each in summary.midflight):
+        for group, apps in groups.items():
+            found = [each for each in summary.midflight if each.share == share and each.app in apps]
+            if found:
+                static = _weighed((each, each.static_mae) for each in found)
+                conditional = _weighed((each, each.conditional_mae) for each in found)
+                yield {
+                    "lengths": summary.lengths,
+                    "generated": f"{share:.0%}",
+                    "apps": group,
+                    "answers": sum(each.rows for each in found),
+                    "static_mae": static,
+                    "revised_mae": conditional,
+                    "revised/static": conditional / static,
+                }
+
+
+def family_mean(cards: dict[str, Scores], family: str, measure: str) -> float | None:
+    """The mean of a measure over the apps of a family; None where none of them is there."""
+    values = [getattr(cards[app], measure) for app in FAMILIES[family] if app in cards]
+    return fmean(values) if values else None
+
+
+def _over_sums(run: Run, predictor: str, family: str) -> float | None:
+    mine = [name in FAMILIES[family] for name in run.names]
+    if not any(mine):
+        return None
+    return float(run.forecasts[predictor].p90[mine].sum() / run.tokens[mine].sum())
+
+
+def _weighed(values: Iterable[tuple[Midflight, float]]) -> float:
+    pairs = list(values)
+    return sum(each.rows * value for each, value in pairs) / sum(each.rows for each, _ in pairs)

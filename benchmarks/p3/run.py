@@ -1,0 +1,77 @@
+"""P3: apps that are new, mixes that change, prompts that are rewritten, and lengths without sense.
+
+Lengths in words, no history. All versions, corrections, calibrations and the monitor are the
+product's; each outcome is learned before the next request is served. `train` lines are trained on
+or arrive where the version did not see them, errors are measured on `valid` lines.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from benchmarks.harness.paths import CACHE, PLOTS
+from benchmarks.harness.report import Report, Row, Target
+from benchmarks.p3.doubling import doubling_rows, doublings
+from benchmarks.p3.new_app import new_app_rows, new_apps
+from benchmarks.p3.plots import draw_doublings, draw_new_apps, draw_shuffled, draw_switches
+from benchmarks.p3.shuffled import shuffled, shuffled_rows
+from benchmarks.p3.switch import switch_rows, switches
+from benchmarks.p3.targets import (
+    doubling_targets,
+    new_app_targets,
+    shuffled_targets,
+    switch_targets,
+)
+from benchmarks.p3.world import fitted, make_version
+from gateway.evaluation.arrivals import Arrivals
+from gateway.evaluation.corpus import read_corpus
+from gateway.evaluation.lengths import count_words
+from gateway.evaluation.sentences import Sentences
+from gateway.evaluation.vectors import TextVectors
+
+PARTS: Final = ("a", "b", "c", "d")
+
+
+def run(data: Path, parts: Iterable[str], threads: int) -> None:
+    """The parts wanted; with fewer than all it is a mere look."""
+    wanted = set(parts)
+    look = wanted != set(PARTS)
+    report, folder = Report("P3", look=look), CACHE / "looks" if look else PLOTS
+    rows: list[Row] = []
+    targets: list[Target] = []
+    corpus = read_corpus(data, data)
+    report.say(f"reading {len(corpus.train)} + {len(corpus.test)} lines")
+    sentences = Sentences(threads, CACHE / "magnus", report.say)
+    arrivals = Arrivals(count_words, TextVectors(), sentences, history=False)
+    learned, test = arrivals.take(corpus.train), arrivals.take(corpus.test)
+    if "a" in wanted:
+        report.say("(a) fitting on all apps")
+        full = fitted(learned, threads)
+        new = list(new_apps(learned, test, full, report.say, threads))
+        rows += new_app_rows(new)
+        targets += new_app_targets(new_app_rows(new))
+        draw_new_apps(new, folder)
+        report.write(rows, targets)
+    if "b" in wanted:
+        switched = switches(learned, test, report.say, threads)
+        rows += switch_rows(switched)
+        targets += switch_targets(switched)
+        draw_switches(switched, folder)
+        report.write(rows, targets)
+    if wanted & {"c", "d"}:
+        report.say("(c), (d) fitting a version")
+        version = make_version(learned, threads)
+    if "c" in wanted:
+        report.say("(c) one app's answers double")
+        doubled = list(doublings(test, version))
+        rows += doubling_rows(doubled)
+        targets += doubling_targets(doubled)
+        draw_doublings(doubled, folder)
+        report.write(rows, targets)
+    if "d" in wanted:
+        report.say("(d) lengths shuffled")
+        dealt = shuffled(test, version)
+        rows += shuffled_rows(dealt)
+        targets += shuffled_targets(dealt)
+        draw_shuffled(dealt, folder)
+    report.conclude(rows, targets)

@@ -1,0 +1,127 @@
+"""What S2 replays: requests, arrivals and a pool make a regime; a load and a seed make a cell."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import product
+from typing import Final, TypeAlias
+
+from msgspec import Struct
+
+from benchmarks.harness.contenders import FCFS, OUR_ORACLE, OURS, POOLS
+from gateway.replay import comparison
+from gateway.replay.comparison import Case, Contender
+from gateway.replay.cost.model import EngineModel
+from gateway.replay.measure.metrics import Measures
+from gateway.replay.workload.arrivals import ArrivalsName
+from gateway.replay.workload.scenario import Scenario
+from gateway.replay.workload.workload import Workload
+from gateway.scheduling.policy import Options
+
+REQUESTS: Final = 10_000
+LOADS: Final = (0.5, 0.7, 0.8, 0.9, 1.0, 1.1)
+OVERLOAD: Final = 1.1
+TRACE: Final = "trace"
+TEXTS: Final = "texts"
+ARRIVALS: Final[dict[str, tuple[ArrivalsName, ...]]] = {
+    TEXTS: ("poisson", "bursts"),
+    TRACE: ("trace",),
+}
+MAIN: Final = (TEXTS, "poisson")
+SHUFFLED: Final = "shuffled"
+MEAN_FIRST: Final = "mean-first"
+BOUNDED: Final = "bounded"
+SETTINGS: Final = {
+    BOUNDED: Options(waiting_weight=20.0),
+    MEAN_FIRST: Options(max_delay_s=None, waiting_weight=0.25),
+}
+ALWAYS: Final = (FCFS, OURS, OUR_ORACLE)
+PLAIN: Final = ("sjf", "hrrn")
+HELD: Final = "fcfs, held"  # without any prediction: whoever fits now starts
+ORACLES: Final = ("oracle-sjf", "oracle-hrrn")
+COMPARED: Final = (*ALWAYS, HELD, *PLAIN, *ORACLES)
+SOME_LOADS: Final = (0.7, 0.9, 1.1)  # where not all are told
+
+
+class Regime(Struct, frozen=True):
+    """Which requests, how they arrive, and how much memory there is for them."""
+
+    source: str
+    arrivals: ArrivalsName
+    pool: str
+
+    def __str__(self) -> str:
+        return f"{self.source}/{self.arrivals}/{self.pool}"
+
+
+Place: TypeAlias = tuple[Regime, float]  # and a load
+Cell: TypeAlias = comparison.Cell[Place, Measures]
+
+
+def contenders(regime: Regime, load: float) -> Iterator[Contender]:
+    """Those compared at a load: all only in the main regime, for everywhere would take hours."""
+    main = (regime.source, regime.arrivals) == MAIN
+    busy = load in SOME_LOADS[1:]
+    yield from map(Contender.of, ALWAYS)
+    if main or busy:
+        yield Contender(name=HELD, policy=FCFS, options=Options(admission="held"))
+        yield from map(Contender.of, PLAIN)
+    if main and busy:
+        yield from map(Contender.of, ORACLES)
+    if main or load in SOME_LOADS:
+        yield Contender(name=SHUFFLED, policy=OURS, predictor="shuffled")
+    if load == OVERLOAD:
+        for name, options in SETTINGS.items():
+            yield Contender(name=name, policy=OURS, options=options)
+
+
+def loads_of(regime: Regime) -> tuple[float, ...]:
+    """At which loads it is replayed."""
+    return LOADS if (regime.source, regime.arrivals) == MAIN else SOME_LOADS
+
+
+def regimes(sources: Sequence[str], only: str) -> list[Regime]:
+    """Those of the sources whose name begins like one of `only`, comma-separated; "" for all."""
+    known = [
+        Regime(source, arrivals, pool)
+        for source in sources
+        for arrivals in ARRIVALS[source]
+        for pool in POOLS
+    ]
+    wanted = tuple(only.split(","))
+    return [regime for regime in known if str(regime).startswith(wanted)]
+
+
+def scenario(workload: Workload, regime: Regime, requests: int, seed: int, seeds: int) -> Scenario:
+    """The requests of a seed: a stretch of a trace with noisy predictions, else drawn at random."""
+    if regime.arrivals == TRACE:
+        part = stretch(workload, requests, seed, seeds)
+        return Scenario(source=part, arrivals=TRACE, predictor="noise")
+    return Scenario(source=workload, arrivals=regime.arrivals, drawn=requests, predictor="recorded")
+
+
+def stretch(trace: Workload, requests: int, seed: int, seeds: int) -> Workload:
+    """So many requests in a row, or all there are; stretches of seeds lie evenly on the trace."""
+    spare = max(len(trace) - requests, 0)
+    first = spare * seed // max(seeds - 1, 1)
+    return trace.take(slice(first, first + requests))
+
+
+def cases(
+    regime: Regime,
+    scenarios: Sequence[Scenario],
+    rates_s: Sequence[float],
+    engine: EngineModel,
+    loads: Sequence[float],
+) -> list[Case[Place]]:
+    """One for each load and seed; scenarios and saturated rates are one a seed."""
+    seeds = list(enumerate(zip(scenarios, rates_s, strict=True)))
+    return [
+        Case(
+            key=(regime, load),
+            seed=seed,
+            requests=partial(each.workload, load * rate_s, seed),
+            engine=engine,
+            contenders=tuple(contenders(regime, load)),
+        )
+        for load, (seed, (each, rate_s)) in product(loads, seeds)
+    ]

@@ -1,0 +1,1 @@
+"""S3: reservations at a fixed KV budget."""
