@@ -9,22 +9,16 @@ from typing import Literal
 
 import click
 
-from benchmarks import (
-    decisions,
-    e1,
-    e3,
-    live_replay,
-    p1,
-    p2,
-    p3,
-    prefix,
-    s2,
-    s3,
-    s5,
-    step,
-    workload,
-)
+from benchmarks.decision import run as decisions
+from benchmarks.engine import e1, e3, prefix, step, workload
 from benchmarks.engine.models import SHAPES
+from benchmarks.live import run as live_replay
+from benchmarks.p1 import run as p1
+from benchmarks.p2 import run as p2
+from benchmarks.p3 import run as p3
+from benchmarks.s2 import run as s2
+from benchmarks.s3 import run as s3
+from benchmarks.s5 import run as s5
 from gateway.errors import LmaasError
 from gateway.evaluation.lengths import Rule
 from gateway.replay.cost.model import EngineModel, read_engine

@@ -8,7 +8,7 @@ from typing import Final
 
 from gateway.settings import without_secrets
 
-ROOT: Final = Path(__file__).parents[2]
+ROOT: Final = Path(__file__).parents[1]
 END_S: Final = 5.0
 
 

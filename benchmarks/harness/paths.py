@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-ROOT: Final = Path(__file__).parents[1]
+ROOT: Final = Path(__file__).parents[2]
 CACHE: Final = ROOT / ".bench"  # outside git: models, vLLM, logs, results of quick looks
 RESULTS: Final = ROOT / "benchmarks" / "results"
 PLOTS: Final = ROOT / "benchmarks" / "plots"

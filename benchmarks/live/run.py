@@ -158,7 +158,7 @@ def rows_of(
     live_s, replay_s = _span_s(queued.served.response_s), _span_s(queued.unpaced_s)
     found.append(
         {
-            "engine": engine.running.model,
+            "engine": engine.model,
             **{f"{name} µs": 1e6 * value for name, value in cost.items()},
             "r2": fit.fitted.r2,
             "median_error": fit.fitted.median_error,

@@ -83,7 +83,7 @@ class Version:
 
 
 def make_version(requests: Requests, threads: int) -> Version:
-    """Fitted on the older rows, calibrated on the newest, as in `gateway.prediction.training.fitting`."""
+    """Fitted on the older rows, calibrated on the newest, as training fits."""
     older = len(requests) - round(HELD_OUT * len(requests))
     past, newest = requests.rows(slice(older)), requests.rows(slice(older, None))
     found = fitted(past, threads)

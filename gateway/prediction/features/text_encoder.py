@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
-from gateway.prediction import cues
+from gateway.prediction.features import cues
 
 STATISTICS: Final = (
     "log_pieces",

@@ -1,4 +1,4 @@
-"""Two versions on the same newest slice: `python -m gateway.prediction.lifecycle.comparison_process FIRST SECOND`.
+"""Two versions on the same newest slice, their ids as arguments.
 
 A process of its own, because it loads LightGBM. DATABASE_URL in its environment; writes the two
 scorecards and the number of rows as JSON to stdout, or the reason there are none; exit code 1 then.

@@ -1,4 +1,4 @@
-"""One training run: `python -m gateway.prediction.lifecycle.training_process --run UUID --model-hash HASH`.
+"""One training run: its arguments are `--run UUID --model-hash HASH`.
 
 A process of its own, killable at any time, with DATABASE_URL in its environment. Exit code 0 if a
 version was made, 1 if not; the reason stands in the run's row.

@@ -1,6 +1,6 @@
 """A simulated engine that batches by iteration, from event to event.
 
-The rules of `engine.step.composer` and `engine.kv`: all running sequences decode, then prompts fill the
+The rules of the engine's composer: all running sequences decode, then prompts fill the
 step; sequences start in submit order while all reservations can be kept, a lone one always; where
 pages lack, the one thought to run longest is preempted. While nothing changes, all decode a token
 a step: any number of such steps is one event.

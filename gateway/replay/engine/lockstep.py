@@ -1,6 +1,6 @@
 """A simulated engine in lock step: Magnus's setting (arXiv 2406.04785).
 
-The rules of `engine.step.lockstep`: a batch starts when the one before has ended, all prompts padded to
+The rules of the engine's own: a batch starts when the one before has ended, all prompts padded to
 the longest; all rows decode until the longest has ended, and leave together. Where pages run out
 the batch is broken up, and its halves take their turn with what they have generated.
 """

@@ -49,8 +49,8 @@ async def test_a_stale_socket_is_replaced_and_eof_ends_a_supervised_engine(
     async with connect(engine) as gateway, gateway.events() as stream:
         await gateway.submit(sequence)
         await stream.until(lambda stream: stream.tokens(sequence.id))
-        engine.service.process.stdin.close()
-        engine.service.process.stdin = None
+        engine.process.stdin.close()
+        engine.process.stdin = None
         code, out, _ = engine.ended()
     assert (code, out) == (0, "")
     assert not path.exists()
@@ -66,7 +66,7 @@ async def test_a_signal_ends_streams_and_process_and_removes_the_socket(
     async with connect(engine) as gateway, gateway.events() as stream:
         await gateway.submit(sequence)
         await stream.until(lambda stream: stream.tokens(sequence.id))
-        engine.service.process.send_signal(number)
+        engine.process.send_signal(number)
         await stream.drained()
     code, out, error = engine.ended()
     assert (code, out) == (0, "")

@@ -72,12 +72,12 @@ async def test_step_that_is_slow_is_told_once_and_again_when_it_is_another(
     engine, client = hanging
     with capture_logs() as logs:
         for busy_s in (2.0, 10.5, 11.5):
-            engine.service.events.put_nowait(Heartbeat(0, busy_s))
+            engine.events.put_nowait(Heartbeat(0, busy_s))
         await _sees(lambda: client.busy_s == 11.5)
         assert [entry["event"] for entry in logs] == ["engine_step_slow"]
-        engine.service.events.put_nowait(Step(1, KV, {}))
+        engine.events.put_nowait(Step(1, KV, {}))
         await _sees(lambda: client.busy_s == 0.0)
-        engine.service.events.put_nowait(Heartbeat(1, 12.0))
+        engine.events.put_nowait(Heartbeat(1, 12.0))
         await _sees(lambda: client.busy_s == 12.0)
     assert [entry["busy_s"] for entry in logs] == [10.5, 12.0]
 

@@ -33,8 +33,8 @@ def test_kernels_compile_for_ampere_and_hopper(tmp_path: Path) -> None:
 
 
 def test_the_engine_starts_without_triton() -> None:
-    script = "import sys; sys.modules['triton'] = None; import engine.running.runner, engine.running.graphs"
-    script += ", engine.attention.triton"
+    script = "import sys; sys.modules['triton'] = None; import engine.running.runner"
+    script += ", engine.running.graphs, engine.attention.triton"
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
 
 
