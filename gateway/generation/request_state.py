@@ -14,9 +14,9 @@ from gateway.errors import ContextLengthExceeded, LmaasError
 from gateway.generation.queue_position import QueuePosition
 from gateway.generation.request import Ask, answer_limit
 from gateway.generation.text.detokenizer import AnswerText
+from gateway.generation.text.incremental_decoder import AnswerDecoder
 from gateway.generation.text.logprobs import ScoredToken, Scorer
 from gateway.generation.text.token_bytes import Speller
-from gateway.generation.text.tokenizer import AnswerDecoder
 from gateway.prediction.messages import Prediction
 from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.requests import Running, Waiting

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from gateway.generation.text.incremental_decoder import AnswerDecoder
 from gateway.generation.text.stop_strings import StoppedText
-from gateway.generation.text.tokenizer import AnswerDecoder
 
 
 class AnswerText:

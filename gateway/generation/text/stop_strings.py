@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Sequence
 
-from gateway.generation.text.tokenizer import AnswerDecoder
+from gateway.generation.text.incremental_decoder import AnswerDecoder
 
 
 class StoppedText:

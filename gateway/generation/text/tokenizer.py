@@ -17,12 +17,11 @@ from msgspec import Struct
 from tokenizers import Tokenizer
 
 from gateway.errors import InvalidRequest, StartupFailure
+from gateway.generation.text.incremental_decoder import AnswerDecoder
 from gateway.generation.text.token_bytes import Speller
 
 FILES: Final = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json")
 HEAD_BYTES: Final = 8 << 20
-UNFINISHED: Final = "\N{REPLACEMENT CHARACTER}"
-MOST_HELD: Final = 64  # tokens; then what ends in no character will never be one
 
 
 def model_folder(model: str) -> Path:
@@ -141,45 +140,9 @@ class ChatTokenizer:
         """Token ids of a plain text."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
-    def decoder(self) -> "AnswerDecoder":
+    def decoder(self) -> AnswerDecoder:
         """A decoder for one answer."""
         return AnswerDecoder(self._tokenizer)
-
-
-class AnswerDecoder:
-    """Turns an answer's tokens into text as they come, never splitting a character.
-
-    Each piece is what the tokens add to the text of the few before them, since a token's text may
-    depend on its neighbour's. Bytes that can no longer become a character are given as U+FFFD.
-    """
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._given: list[int] = []  # the tokens of the piece before
-        self._held: list[int] = []  # tokens not yet given
-
-    def feed(self, ids: Sequence[int]) -> str:
-        """The text these tokens complete; empty while a character is unfinished."""
-        return "".join(map(self._take, ids))
-
-    def _take(self, token: int) -> str:
-        self._held.append(token)
-        piece = self._piece()
-        unfinished = piece.endswith(UNFINISHED) and len(self._held) < MOST_HELD
-        return self._give(piece) if piece and not unfinished else ""
-
-    def finish(self) -> str:
-        """What an answer that ended inside a character still has to give."""
-        return self._give(self._piece())
-
-    def _piece(self) -> str:
-        before = self._tokenizer.decode(self._given, skip_special_tokens=True)
-        whole = self._tokenizer.decode(self._given + self._held, skip_special_tokens=True)
-        return whole[len(before) :]
-
-    def _give(self, piece: str) -> str:
-        self._given, self._held = self._held, []
-        return piece
 
 
 def _json(path: Path) -> dict[str, Any]:
