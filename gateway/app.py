@@ -17,7 +17,7 @@ from gateway.api.openai.chat import ChatController
 from gateway.api.openai.completions import CompletionsController
 from gateway.api.openai.length_predictions import LengthPredictionsController
 from gateway.api.openai.served_models import ModelsController
-from gateway.api.openai.timeouts import provide_patience
+from gateway.api.openai.timeouts import provide_timeouts
 from gateway.api.request_id import RequestId
 from gateway.history.audit import AuditTrail
 from gateway.history.requests import RequestHistory
@@ -27,7 +27,7 @@ from gateway.prediction.lifecycle.erasure import SampleErasure
 from gateway.prediction.lifecycle.schedule import Schedules
 from gateway.tenancy.apps import Apps
 from gateway.tenancy.keys import ApiKeys
-from gateway.tenancy.scopes import Admission, ScopedKeys
+from gateway.tenancy.scopes import AdminAccess, ScopedKeys
 from gateway.tenancy.tenants import Tenants
 
 LARGEST_BODY: Final = 16 << 20  # bytes
@@ -51,7 +51,7 @@ def build_app(node: Node) -> Litestar:
         trail=AuditTrail(sessions),
         requests=RequestHistory(sessions),
     )
-    admission = Admission(node.admin_key, admin.scoped_keys)
+    admission = AdminAccess(node.admin_key, admin.scoped_keys)
     return Litestar(
         route_handlers=[
             HealthController,
@@ -67,7 +67,7 @@ def build_app(node: Node) -> Litestar:
                 guards=[api_key_guard(node.authenticator)],
                 dependencies={
                     "caller": Provide(provide_caller),
-                    "patience": Provide(provide_patience),
+                    "patience": Provide(provide_timeouts),
                 },
                 security=[{"bearer": []}],
                 tags=["OpenAI"],

@@ -17,7 +17,7 @@ from gateway.engines.colocated import ColocatedEngine
 from gateway.engines.supervisor import EngineSupervisor, socket_path
 from gateway.errors import StartupFailure
 from gateway.generation.scheduler import Scheduler
-from gateway.generation.service import Generations
+from gateway.generation.service import GenerationService
 from gateway.generation.text.tokenizer import ChatTokenizer, model_fingerprint, model_folder
 from gateway.history.writer import HistoryWriter
 from gateway.prediction.lifecycle.auto_training import AutomaticTraining
@@ -45,7 +45,7 @@ class Node(Struct, frozen=True):
     database: Database
     admin_key: AdminKey
     authenticator: Authenticator
-    generations: Generations
+    generations: GenerationService
     registry: Registry
     runs: TrainingRuns
     comparison: Comparison
@@ -116,7 +116,7 @@ async def running_node(settings: Settings, say: Progress) -> AsyncIterator[Node]
             options=_options(settings),
             tau_floor=settings.tau_floor,
         )
-        generations = Generations(model, tokenizer, predictor, scheduler)
+        generations = GenerationService(model, tokenizer, predictor, scheduler)
         await scheduler.start()
         stack.push_async_callback(engine.close)
         stack.callback(generations.stop)
@@ -202,7 +202,9 @@ async def _start_engine(
     return supervisor
 
 
-async def _engine_ready(generations: Generations, supervisor: EngineSupervisor | None) -> None:
+async def _engine_ready(
+    generations: GenerationService, supervisor: EngineSupervisor | None
+) -> None:
     """Returns once the engine answers; StartupFailure when it cannot, or takes too long."""
     ready = asyncio.create_task(generations.scheduler.engine.ready())
     failed = asyncio.create_task(supervisor.failed()) if supervisor else None

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, TypeVar
 from gateway.scheduling.control_loop import ControlLoop
 from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.policy import Options, PolicyName, build_policy
-from gateway.scheduling.requests import Quantiles, Running, Waiting
+from gateway.scheduling.requests import Quantiles, QueuedRequest, RunningSequence
 
 SEED: Final = 23
 PAGE_TOKENS: Final = 16
@@ -51,7 +51,7 @@ class Turn(NamedTuple):
 class _Sequence(NamedTuple):
     """A request that runs: since which step, and how long its answer will be."""
 
-    request: Waiting
+    request: QueuedRequest
     began: int
     length: int
 
@@ -144,9 +144,9 @@ class Backlog:
             self._running[request.id] = _Sequence(request, self.loop.steps, length)
             heapq.heappush(self._ends, (self.loop.steps + length, request.id))
 
-    def _held(self) -> list[Running]:
+    def _held(self) -> list[RunningSequence]:
         return [
-            Running(
+            RunningSequence(
                 request.id,
                 request.prompt_tokens,
                 self.loop.steps - began,
@@ -156,12 +156,12 @@ class Backlog:
             for request, began, _ in self._running.values()
         ]
 
-    def _request(self, arrived_s: float) -> Waiting:
+    def _request(self, arrived_s: float) -> QueuedRequest:
         """The next request, its length predicted with an error."""
         self._number += 1
         length = _drawn(self._random, *ANSWER)
         median = length * exp(self._random.gauss(0.0, MISSED))
-        request = Waiting(
+        request = QueuedRequest(
             id=str(self._number),
             tenant=f"tenant {self._random.randrange(TENANTS)}",
             prompt_tokens=_drawn(self._random, *PROMPT),

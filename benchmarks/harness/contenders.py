@@ -8,7 +8,7 @@ import msgspec
 
 from gateway.replay.comparison import ORACLE, Cell, Key, Measured
 from gateway.replay.cost.model import EngineModel
-from gateway.replay.measure.confidence import Estimate, estimate
+from gateway.replay.measure.confidence import ConfidenceInterval, estimate
 from gateway.replay.saturation import saturated_rate_s
 from gateway.replay.workload.scenario import Scenario
 from gateway.replay.workload.workload import Workload
@@ -47,7 +47,7 @@ def fitting(workload: Workload, engine: EngineModel) -> Workload:
     return workload.within(pool_of(min(POOLS.values()), engine, workload).shape.most_tokens)
 
 
-def ratio(values: Sequence[float]) -> Estimate:
+def ratio(values: Sequence[float]) -> ConfidenceInterval:
     """The geometric mean of ratios above 0 over the seeds, and its 95 % interval: above 0, too."""
     logs = estimate([log(value) for value in values])
-    return Estimate(exp(logs.mean), exp(logs.low), exp(logs.high))
+    return ConfidenceInterval(exp(logs.mean), exp(logs.low), exp(logs.high))

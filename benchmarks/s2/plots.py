@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from benchmarks.harness.contenders import FCFS, OUR_ORACLE, OURS, POOLS
 from benchmarks.s2.cells import MAIN, SHUFFLED
 from benchmarks.s2.rows import Point
-from gateway.replay.measure.confidence import Estimate, estimate
+from gateway.replay.measure.confidence import ConfidenceInterval, estimate
 from gateway.replay.measure.metrics import DECILES
 from gateway.replay.report.plot_style import (
     RC,
@@ -72,7 +72,7 @@ def columns_of(point: Point) -> tuple[str, str]:
     return point.regime.source, point.regime.arrivals
 
 
-def whiskers(found: Sequence[Estimate]) -> Floats:
+def whiskers(found: Sequence[ConfidenceInterval]) -> Floats:
     """How far intervals reach below and above their means: (2, n), 0 where there is none."""
     reach = [(each.mean - each.low, each.high - each.mean) for each in found]
     both: Floats = np.nan_to_num(np.array(reach).reshape(-1, 2).T)

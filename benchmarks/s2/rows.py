@@ -12,7 +12,7 @@ from benchmarks.harness.report import Row
 from benchmarks.s2.cells import COMPARED, OVERLOAD, SETTINGS, SHUFFLED, Cell, Regime
 from gateway.prediction.messages import LEVELS
 from gateway.replay.cost.model import EngineModel
-from gateway.replay.measure.confidence import Estimate, estimate
+from gateway.replay.measure.confidence import ConfidenceInterval, estimate
 from gateway.replay.measure.metrics import Measures
 from gateway.replay.workload.predictions import kendall_tau
 from gateway.replay.workload.workload import Workload
@@ -36,11 +36,11 @@ class Point(Struct, frozen=True):
         """Who was compared."""
         return list(self.cells[0].measured)
 
-    def of(self, side: str, measure: str) -> Estimate:
+    def of(self, side: str, measure: str) -> ConfidenceInterval:
         """A measure over the seeds."""
         return estimate([float(getattr(cell.measured[side], measure)) for cell in self.cells])
 
-    def over(self, side: str, measure: str) -> Estimate:
+    def over(self, side: str, measure: str) -> ConfidenceInterval:
         """A measure in parts of FCFS's, seed by seed."""
         return ratio([_over(c.measured[side], c.measured[FCFS], measure) for c in self.cells])
 
@@ -48,14 +48,14 @@ class Point(Struct, frozen=True):
         """The same without its interval; None where the side is not told."""
         return self.over(side, measure).mean if side in self.sides else None
 
-    def speed_up(self, side: str) -> Estimate:
+    def speed_up(self, side: str) -> ConfidenceInterval:
         """FCFS's mean response over this side's."""
         return ratio([_over(c.measured[FCFS], c.measured[side], "mean_s") for c in self.cells])
 
-    def gain(self, side: str) -> Estimate:
+    def gain(self, side: str) -> ConfidenceInterval:
         """By which part of FCFS's mean response this side's is shorter."""
         over = self.over(side, "mean_s")
-        return Estimate(1 - over.mean, 1 - over.high, 1 - over.low)
+        return ConfidenceInterval(1 - over.mean, 1 - over.high, 1 - over.low)
 
     @property
     def share(self) -> float | None:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from benchmarks.harness.contenders import grouped
 from benchmarks.s3.cells import FIXED, SIDES, VARIED, Cell
 from benchmarks.s3.rows import over_maximum, over_oracle
-from gateway.replay.measure.confidence import Estimate
+from gateway.replay.measure.confidence import ConfidenceInterval
 from gateway.replay.report.plot_style import RC, add_legend, new_figure
 
 PALETTE: Final = ("#b4b8bf", "#9fd0b5", "#3f9e6e", "#d9822b", "#1f6fb4", "#7fb2dc", "#12406b")
@@ -35,7 +35,9 @@ def draw(cells: Iterable[Cell], folder: Path) -> None:
 
 
 def _bars(
-    axes: Axes, groups: dict[str, list[Cell]], value: Callable[[list[Cell], str], Estimate]
+    axes: Axes,
+    groups: dict[str, list[Cell]],
+    value: Callable[[list[Cell], str], ConfidenceInterval],
 ) -> None:
     wide = 0.8 / len(SIDES)
     places = np.arange(len(groups))

@@ -7,7 +7,7 @@ from typing import Final
 from benchmarks.harness.contenders import grouped, ratio
 from benchmarks.harness.report import Row, Target, target
 from benchmarks.s3.cells import FIXED, MAXIMUM, MOST_PREEMPTED, ORACLE, PEAK, SELDOM, VARIED, Cell
-from gateway.replay.measure.confidence import Estimate, estimate
+from gateway.replay.measure.confidence import ConfidenceInterval, estimate
 
 IN_FLIGHT: Final = 6.0
 THROUGHPUT: Final = 0.92
@@ -48,17 +48,17 @@ def targets(cells: Iterable[Cell]) -> Iterator[Target]:
             yield Target(f"{name}{told}: {each.name}", each.value, each.target, each.met)
 
 
-def measured(group: Iterable[Cell], side: str, name: str) -> Estimate:
+def measured(group: Iterable[Cell], side: str, name: str) -> ConfidenceInterval:
     """A measure of a side over the seeds."""
     return estimate([float(getattr(each.measured[side], name)) for each in group])
 
 
-def over_maximum(group: Iterable[Cell], side: str) -> Estimate:
+def over_maximum(group: Iterable[Cell], side: str) -> ConfidenceInterval:
     """Sequences in flight over those where the maximum is reserved."""
     return ratio([e.measured[side].in_flight / e.measured[MAXIMUM].in_flight for e in group])
 
 
-def over_oracle(group: Iterable[Cell], side: str) -> Estimate:
+def over_oracle(group: Iterable[Cell], side: str) -> ConfidenceInterval:
     """Tokens a second over those of the oracle."""
     return ratio([e.measured[side].tokens_s / e.measured[ORACLE].tokens_s for e in group])
 

@@ -6,7 +6,7 @@ from typing import Final
 from benchmarks.harness.contenders import FCFS, OURS, grouped, ratio
 from benchmarks.harness.report import Row, Target, target
 from benchmarks.s5.cells import LOAD, REQUESTS, SIDES, Cell
-from gateway.replay.measure.confidence import Estimate, estimate
+from gateway.replay.measure.confidence import ConfidenceInterval, estimate
 
 GOODPUT: Final = 1.5
 WRONG: Final = 0.02
@@ -74,17 +74,17 @@ def targets(cells: Iterable[Cell]) -> Iterator[Target]:
             yield target(f"{where}: wrongly refused, let in {let_in}", share, WRONG, "at most")
 
 
-def in_time_s(group: Iterable[Cell], name: str) -> Estimate:
+def in_time_s(group: Iterable[Cell], name: str) -> ConfidenceInterval:
     """Answers in time for each second of arrivals."""
     return _of(group, lambda each: each.measured[name].goodput_s)
 
 
-def share_in_time(group: Iterable[Cell], name: str) -> Estimate:
+def share_in_time(group: Iterable[Cell], name: str) -> ConfidenceInterval:
     """Answers in time as a share of what arrived."""
     return _of(group, lambda each: each.measured[name].goodput_s / each.rate_s)
 
 
-def over_first_come(group: Iterable[Cell], name: str) -> Estimate:
+def over_first_come(group: Iterable[Cell], name: str) -> ConfidenceInterval:
     """Answers in time over FCFS's, seed by seed; none counts as one, for a ratio's sake."""
     return ratio([_at_least_one(each, name) / _at_least_one(each, FCFS) for each in group])
 
@@ -108,5 +108,5 @@ def _measure(group: Iterable[Cell], side: str, name: str) -> float:
     return _of(group, lambda each: float(getattr(each.measured[side].measures, name))).mean
 
 
-def _of(group: Iterable[Cell], value: Callable[[Cell], float]) -> Estimate:
+def _of(group: Iterable[Cell], value: Callable[[Cell], float]) -> ConfidenceInterval:
     return estimate([value(each) for each in group])

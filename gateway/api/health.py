@@ -7,7 +7,7 @@ from litestar.di import NamedDependency
 from msgspec import Struct
 
 from gateway.generation.engine_session import EngineSession
-from gateway.generation.service import Generations
+from gateway.generation.service import GenerationService
 
 
 class Health(Struct):
@@ -33,7 +33,7 @@ class HealthController(Controller):
         return {"status": "ok"}
 
     @get("/ready", summary="Would a request be served now?")
-    async def ready(self, generations: NamedDependency[Generations]) -> Response[Health]:
+    async def ready(self, generations: NamedDependency[GenerationService]) -> Response[Health]:
         """200 when a request would be served, else 503. A predictor that is away costs nothing
         but accuracy, and a database that is away delays history, so neither makes it unready.
         """

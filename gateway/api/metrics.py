@@ -8,9 +8,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from gateway.api.guards import bearer
 from gateway.generation.metrics import Metrics
-from gateway.generation.service import Generations
-from gateway.scheduling.lmaas.policy import LengthAwarePolicy
-from gateway.tenancy.scopes import Admission, Scope
+from gateway.generation.service import GenerationService
+from gateway.scheduling.lmaas.policy import LmaasPolicy
+from gateway.tenancy.scopes import AdminAccess, Scope
 
 
 class MetricsController(Controller):
@@ -23,8 +23,8 @@ class MetricsController(Controller):
     async def show_metrics(
         self,
         request: Request[Any, Any, Any],
-        generations: NamedDependency[Generations],
-        admission: NamedDependency[Admission],
+        generations: NamedDependency[GenerationService],
+        admission: NamedDependency[AdminAccess],
     ) -> Response[bytes]:
         """Series without anybody's name; with the admin key, or one that may read, tenants' too.
 
@@ -41,13 +41,13 @@ class MetricsController(Controller):
         return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})
 
 
-def read_gauges(metrics: Metrics, generations: Generations) -> None:
+def read_gauges(metrics: Metrics, generations: GenerationService) -> None:
     """Set the gauges to what is the case now."""
     scheduler, drift = generations.scheduler, generations.drift
     policy, engine, table = scheduler.policy, scheduler.engine, scheduler.table
     metrics.policy(policy.name)
     metrics.fallback(scheduler.fallback)
-    if isinstance(policy, LengthAwarePolicy):
+    if isinstance(policy, LmaasPolicy):
         metrics.tenants.charged(policy.shares.counter)
     metrics.gauge("lmaas_waiting_requests", len(table.waiting), "Requests not yet started.")
     metrics.gauge("lmaas_running_requests", len(table.running), "Requests in the engine.")

@@ -10,7 +10,7 @@ from gateway.evaluation.arrivals import MAX_TOKENS
 from gateway.evaluation.forecast import Forecast
 from gateway.evaluation.scoring import POOLED
 from gateway.quantiles import Floats
-from gateway.scheduling.admission.length_distribution import Lengths
+from gateway.scheduling.admission.length_distribution import LengthDistributions
 
 SHARES: Final = (0.25, 0.5)  # of the true generation
 
@@ -47,6 +47,6 @@ def _errors(tokens: Floats, generated: Floats, forecast: Forecast) -> tuple[Floa
     """Absolute errors of the conditional and of the static estimate, (n,) each."""
     remaining = tokens - generated
     limits = np.full(len(tokens), float(MAX_TOKENS))
-    lengths = Lengths(np.exp(forecast.log_quantiles), limits, generated)
+    lengths = LengthDistributions(np.exp(forecast.log_quantiles), limits, generated)
     static = np.maximum(forecast.median - generated, 1.0)
     return np.abs(lengths.remaining_quantile(0.5) - remaining), np.abs(static - remaining)

@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
-from gateway.generation.request_state import LiveRequest, Piece
+from gateway.generation.request_state import Piece, RequestState
 
 COALESCE_S: Final = 0.025  # writes to one client are this far apart, but for the first token
 
 
 async def pieces(
-    lives: Sequence[LiveRequest],
-) -> AsyncGenerator[tuple[LiveRequest, Piece | None], None]:
+    lives: Sequence[RequestState],
+) -> AsyncGenerator[tuple[RequestState, Piece | None], None]:
     """Pieces of all choices of a request, each with whose it is; None where a choice has ended.
 
     The first token at once, then what has come every `COALESCE_S`. Raises the error of a choice
@@ -34,7 +34,7 @@ async def pieces(
             await asyncio.sleep(COALESCE_S)
 
 
-async def whole(live: LiveRequest) -> Piece:
+async def whole(live: RequestState) -> Piece:
     """The finished answer. Raises the request's error."""
     await live.ended()
     if live.error:

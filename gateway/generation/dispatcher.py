@@ -19,7 +19,7 @@ from gateway.generation.engine_session import EngineSession
 from gateway.generation.metrics import Metrics
 from gateway.generation.queue_position import QueuePositions
 from gateway.generation.recording import Origin
-from gateway.generation.request_state import LiveRequest
+from gateway.generation.request_state import RequestState
 from gateway.generation.request_table import RequestTable
 from gateway.generation.settlement import Settlement
 from gateway.scheduling.control_loop import ControlLoop
@@ -58,7 +58,7 @@ class Dispatcher:
         self._deciding = False
         self._watching = False
 
-    def enqueue(self, live: LiveRequest) -> None:
+    def enqueue(self, live: RequestState) -> None:
         """Let a request wait for its turn."""
         self._table.waiting[live.id.hex] = live
         live.queued(self._positions.arrive(live.id.hex, live.prediction.median))
@@ -66,7 +66,7 @@ class Dispatcher:
         self.decide_soon()
         self._watch()
 
-    def cancel(self, live: LiveRequest, error: LmaasError | None = None) -> None:
+    def cancel(self, live: RequestState, error: LmaasError | None = None) -> None:
         """End a request whose answer is no longer wanted; its pages are freed at the next step."""
         if live.done:
             return
@@ -115,7 +115,7 @@ class Dispatcher:
         self._loop.refresh(self._table.in_engine())
         self.decide_soon()
 
-    def resume(self, unfinished: Iterable[LiveRequest]) -> None:
+    def resume(self, unfinished: Iterable[RequestState]) -> None:
         """Hand requests over again, under a new name, to go on where they stopped."""
         sequences = []
         for live in filter(self._bound, unfinished):
@@ -180,13 +180,13 @@ class Dispatcher:
             waited_s=round(dispatch.waited_s, 3),
         )
 
-    def _sequence(self, live: LiveRequest) -> Sequence:
+    def _sequence(self, live: RequestState) -> Sequence:
         """The request as the engine runs it, from now on among the running ones."""
         assert live.request is not None
         self._table.running[live.sequence_id] = live
         return live.sequence(self._session.served.stop_ids, self._loop.reserve(live.request))
 
-    def _bound(self, live: LiveRequest) -> bool:
+    def _bound(self, live: RequestState) -> bool:
         """Keep an answer within the context there is; a request that does not fit it ends."""
         try:
             live.bound(self._session.served.context_tokens)
@@ -195,7 +195,7 @@ class Dispatcher:
             return False
         return True
 
-    def _withdraw(self, live: LiveRequest) -> None:
+    def _withdraw(self, live: RequestState) -> None:
         """Take a request out of the queue without a start."""
         del self._table.waiting[live.id.hex]
         self._loop.withdraw(live.id.hex)
@@ -226,7 +226,7 @@ def mode_of(policy: Policy) -> Mode:
     return "lockstep" if policy.lockstep else "continuous"
 
 
-def given_up(live: LiveRequest, now_s: float) -> DeadlineUnreachable:
+def given_up(live: RequestState, now_s: float) -> DeadlineUnreachable:
     """Why a request is given up before its start."""
     waited_s = now_s - live.arrived_s
     assert live.request is not None

@@ -12,10 +12,10 @@ from gateway.errors import EngineLost, GenerationFailed
 from gateway.generation.dispatcher import Dispatcher
 from gateway.generation.engine_session import EngineSession
 from gateway.generation.metrics import Metrics
-from gateway.generation.request_state import LiveRequest
+from gateway.generation.request_state import RequestState
 from gateway.generation.request_table import RequestTable
 from gateway.generation.settlement import Settlement
-from gateway.scheduling.admission.length_distribution import Lengths
+from gateway.scheduling.admission.length_distribution import LengthDistributions
 from gateway.scheduling.control_loop import ControlLoop
 
 STEPS_BETWEEN_REVISIONS: Final = 32
@@ -101,7 +101,7 @@ class EngineEvents:
             live.preemptions += 1
         self._loop.preempted(len(lives))
 
-    def _grow(self, step: Step) -> list[LiveRequest]:
+    def _grow(self, step: Step) -> list[RequestState]:
         """Give requests their new tokens; those whose stop string is complete."""
         now_s = self._clock()
         stopped = []
@@ -111,7 +111,7 @@ class EngineEvents:
                 stopped.append(live)
         return stopped
 
-    def _stop(self, stopped: Many[LiveRequest]) -> None:
+    def _stop(self, stopped: Many[RequestState]) -> None:
         """End answers at their stop string; what the engine still generates is dropped."""
         for live in stopped:
             del self._table.running[live.sequence_id]
@@ -137,13 +137,13 @@ class EngineEvents:
                 self._settlement.end(live, finish.reason)
         self._dispatcher.resume(cut_off)
 
-    def _fits(self, live: LiveRequest) -> bool:
+    def _fits(self, live: RequestState) -> bool:
         """Whether the engine could hold a request at its longest."""
         return len(live.prompt) + live.max_tokens <= self._session.served.context_tokens
 
     def _revise(self) -> None:
         """Advise the engine of each answer's remaining length, given how long it is already."""
-        lengths = Lengths.of(self._table.in_engine())
+        lengths = LengthDistributions.of(self._table.in_engine())
         medians = lengths.remaining_quantile(0.5).round().astype(int).tolist()
         self._session.revise(dict(zip(self._table.running, medians, strict=True)))
 

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from engine.protocol import Step
 from gateway.errors import DeadlineUnreachable
-from gateway.generation.request_state import LiveRequest
+from gateway.generation.request_state import RequestState
 from gateway.scheduling.dispatch import Dispatch
 from gateway.tenancy.caller import Caller
 
@@ -168,7 +168,7 @@ class Metrics:
         for request in dispatch.requests:
             self._wait.observe(started_s - request.arrived_s)
 
-    def ended(self, live: LiveRequest) -> None:
+    def ended(self, live: RequestState) -> None:
         """A request ended."""
         assert live.finished_s is not None
         outcome = live.finish_reason or "error"

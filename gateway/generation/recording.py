@@ -6,7 +6,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from gateway.errors import DeadlineUnreachable
-from gateway.generation.request_state import LiveRequest
+from gateway.generation.request_state import RequestState
 from gateway.history.record import Record
 
 UNFINISHED: Final = "unfinished"  # never in history
@@ -19,7 +19,7 @@ class Origin(Struct, frozen=True):
     gateway_id: UUID
 
 
-def record_of(live: LiveRequest, origin: Origin, policy: str, now_s: float) -> Record:
+def record_of(live: RequestState, origin: Origin, policy: str, now_s: float) -> Record:
     """The record of a request, as if one that has not ended did so now.
 
     `policy` is the one at work now, for a request that was never dispatched. Only an answer that

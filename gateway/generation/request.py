@@ -21,7 +21,7 @@ class Message(Struct, frozen=True):
     content: str
 
 
-class Ask(Struct, frozen=True, kw_only=True):
+class GenerationRequest(Struct, frozen=True, kw_only=True):
     """A checked request: `choices` answers to a conversation, or to a prompt as it stands.
 
     `sampling` is without a seed: every choice has one of its own. The whole answer is wanted within

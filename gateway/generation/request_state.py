@@ -12,14 +12,14 @@ from msgspec.structs import replace
 from engine.protocol import Sequence, TokenLogprobs
 from gateway.errors import ContextLengthExceeded, LmaasError
 from gateway.generation.queue_position import QueuePosition
-from gateway.generation.request import Ask, answer_limit
+from gateway.generation.request import GenerationRequest, answer_limit
 from gateway.generation.text.detokenizer import AnswerText
 from gateway.generation.text.incremental_decoder import AnswerDecoder
 from gateway.generation.text.logprobs import ScoredToken, Scorer
 from gateway.generation.text.token_bytes import Speller
 from gateway.prediction.messages import Prediction
 from gateway.scheduling.dispatch import Dispatch
-from gateway.scheduling.requests import Running, Waiting
+from gateway.scheduling.requests import QueuedRequest, RunningSequence
 
 
 class Piece(Struct, frozen=True):
@@ -54,7 +54,7 @@ class SchedulingTrace(Struct, frozen=True, kw_only=True):
     kv_free_pages: int | None = None
 
 
-class LiveRequest:
+class RequestState:
     """A request that waits, runs or has just ended. Times in `_s` are of one monotonic clock.
 
     Tokens grow as the engine steps; a reader keeps its own place in them, so a slow client
@@ -66,7 +66,7 @@ class LiveRequest:
         self,
         *,
         request_id: UUID,
-        ask: Ask,
+        ask: GenerationRequest,
         prompt: list[int],
         user_input_tokens: int,
         max_tokens: int,
@@ -96,7 +96,7 @@ class LiveRequest:
         self.finish_reason: str | None = None
         self.error: LmaasError | None = None
 
-        self.request: Waiting | None = None  # as the policy sees it
+        self.request: QueuedRequest | None = None  # as the policy sees it
         self.trace = SchedulingTrace()
         self.attempt = 0
         self.preemptions = 0
@@ -148,10 +148,10 @@ class LiveRequest:
             kv_free_pages=kv_free_pages,
         )
 
-    def waiting(self) -> Waiting:
+    def waiting(self) -> QueuedRequest:
         """What the policy sees while it waits."""
         ask = self.ask
-        self.request = Waiting(
+        self.request = QueuedRequest(
             id=self.id.hex,
             tenant=ask.caller.tenant_id.hex,
             prompt_tokens=len(self.prompt),
@@ -168,9 +168,9 @@ class LiveRequest:
     def _then(self, seconds: float | None) -> float | None:
         return None if seconds is None else self.arrived_s + seconds
 
-    def running(self) -> Running:
+    def running(self) -> RunningSequence:
         """What admission sees while it runs."""
-        return Running(
+        return RunningSequence(
             id=self.id.hex,
             prompt_tokens=len(self.prompt),
             generated=len(self.tokens),

@@ -16,7 +16,7 @@ from gateway.generation.insight.queue_view import Queue, read_queue
 from gateway.generation.metrics import Metrics
 from gateway.generation.queue_position import QueuePositions
 from gateway.generation.recording import Origin, record_of
-from gateway.generation.request_state import LiveRequest
+from gateway.generation.request_state import RequestState
 from gateway.generation.request_table import RequestTable
 from gateway.generation.settlement import History, Learner, Settlement
 from gateway.history.requests import RequestHistory, no_request
@@ -77,11 +77,11 @@ class Scheduler:
         """Begin to follow the engine; `engine.ready` returns once it is there."""
         await self._client.start(self.events)
 
-    def enqueue(self, live: LiveRequest) -> None:
+    def enqueue(self, live: RequestState) -> None:
         """Let a request wait for its turn."""
         self._dispatcher.enqueue(live)
 
-    def cancel(self, live: LiveRequest, error: LmaasError | None = None) -> None:
+    def cancel(self, live: RequestState, error: LmaasError | None = None) -> None:
         """End a request whose answer is no longer wanted. Nothing happens where it has ended."""
         self._dispatcher.cancel(live, error)
 
@@ -162,6 +162,6 @@ class Scheduler:
         log.info("request_cancelled", request=str(request_id), by=by)
         return self._explained(found)
 
-    def _explained(self, live: LiveRequest) -> Explained:
+    def _explained(self, live: RequestState) -> Explained:
         record = record_of(live, self._origin, self.policy.name, self._clock())
         return explain_live(live, record)

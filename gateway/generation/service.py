@@ -18,8 +18,8 @@ from gateway.errors import (
     ShuttingDown,
 )
 from gateway.generation.engine_events import OUTAGE_S
-from gateway.generation.request import Ask, answer_limit
-from gateway.generation.request_state import LiveRequest
+from gateway.generation.request import GenerationRequest, answer_limit
+from gateway.generation.request_state import RequestState
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.prediction.messages import Prediction, Question
@@ -30,7 +30,7 @@ from models.base import new_id
 LONG_TEXT: Final = 16_384  # characters
 
 
-class Foreseen(Struct, frozen=True):
+class PreparedRequest(Struct, frozen=True):
     """What is known of a request before it runs; an answer has at most `max_tokens`."""
 
     prompt: list[int]
@@ -39,7 +39,7 @@ class Foreseen(Struct, frozen=True):
     prediction: Prediction
 
 
-class Generations:
+class GenerationService:
     """Serves one model: predicts, queues, and returns answers as they grow."""
 
     def __init__(
@@ -89,7 +89,7 @@ class Generations:
                 f"the model {name!r} is not served here; served is {self.model!r}", param="model"
             )
 
-    async def foresee(self, ask: Ask) -> Foreseen:
+    async def prepare(self, ask: GenerationRequest) -> PreparedRequest:
         """How long each answer to a request would be. Errors as of `start`."""
         info = self._engine_info()
         _check_bias(ask, info)
@@ -97,9 +97,9 @@ class Generations:
         limit = answer_limit(len(prompt), ask.max_tokens, info.context_tokens, param=ask.param)
         question = self._question(ask, len(prompt), limit)
         prediction = await self._predictor.predict(question)
-        return Foreseen(prompt, question.user_input_tokens, limit, prediction)
+        return PreparedRequest(prompt, question.user_input_tokens, limit, prediction)
 
-    async def start(self, ask: Ask) -> list[LiveRequest]:
+    async def start(self, ask: GenerationRequest) -> list[RequestState]:
         """Predict and queue a request; its tokens grow in what is returned, one for each choice.
 
         ContextLengthExceeded or InvalidRequest where it can never run, Unavailable where not now or
@@ -108,12 +108,12 @@ class Generations:
         arrived_at, arrived_s = datetime.now(UTC), time.monotonic()
         if self._stopping:
             raise ShuttingDown("the gateway is stopping; ask again in a moment")
-        foreseen = await self.foresee(ask)
+        foreseen = await self.prepare(ask)
         if self._stopping:
             raise ShuttingDown("the gateway is stopping; ask again in a moment")
         grew = asyncio.Event()
         lives = [
-            LiveRequest(
+            RequestState(
                 request_id=new_id(),
                 ask=ask,
                 choice=choice,
@@ -135,7 +135,7 @@ class Generations:
             await self._refuse_hopeless(lives)
         return lives
 
-    async def _refuse_hopeless(self, lives: list[LiveRequest]) -> None:
+    async def _refuse_hopeless(self, lives: list[RequestState]) -> None:
         """Raise what the first decision gave a request up for, before a stream has begun."""
         await asyncio.sleep(0)
         error = next((live.error for live in lives if live.error), None)
@@ -144,7 +144,7 @@ class Generations:
                 self.cancel(live)
             raise error
 
-    def cancel(self, live: LiveRequest) -> None:
+    def cancel(self, live: RequestState) -> None:
         """The client went away: stop generating. Nothing happens where it has ended."""
         self.scheduler.cancel(live)
 
@@ -153,7 +153,7 @@ class Generations:
         self._stopping = True
         self.scheduler.cancel_all(ShuttingDown("the gateway stopped before the answer was done"))
 
-    async def _prompt(self, ask: Ask, info: EngineInfo) -> list[int]:
+    async def _prompt(self, ask: GenerationRequest, info: EngineInfo) -> list[int]:
         """The prompt's token ids. InvalidRequest for one that is empty or not of this model."""
         if isinstance(ask.prompt, tuple):
             prompt = list(ask.prompt)
@@ -171,7 +171,7 @@ class Generations:
             )
         return prompt
 
-    async def _encode(self, ask: Ask, info: EngineInfo) -> list[int]:
+    async def _encode(self, ask: GenerationRequest, info: EngineInfo) -> list[int]:
         """Encode on the event loop what is short, in a thread what is long, never what is hopeless.
 
         ContextLengthExceeded where even the longest tokens could not take all this text.
@@ -197,7 +197,7 @@ class Generations:
             raise EngineLost("the engine does not answer; ask again in a moment")
         return engine.info
 
-    def _question(self, ask: Ask, prompt_tokens: int, limit: int) -> Question:
+    def _question(self, ask: GenerationRequest, prompt_tokens: int, limit: int) -> Question:
         return Question(
             tenant=ask.caller.tenant_id,
             app=ask.caller.app_id,
@@ -212,7 +212,7 @@ class Generations:
         )
 
 
-def _check_bias(ask: Ask, info: EngineInfo) -> None:
+def _check_bias(ask: GenerationRequest, info: EngineInfo) -> None:
     """InvalidRequest for a bias of what is no token of this model."""
     strangers = [token for token in ask.sampling.logit_bias if token >= info.vocabulary]
     if strangers:

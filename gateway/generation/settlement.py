@@ -9,7 +9,7 @@ from gateway.errors import LmaasError
 from gateway.generation.metrics import Metrics
 from gateway.generation.queue_position import QueuePositions
 from gateway.generation.recording import Origin, record_of
-from gateway.generation.request_state import LiveRequest
+from gateway.generation.request_state import RequestState
 from gateway.history.record import Record
 from gateway.prediction.serving.drift import DriftMonitor
 from gateway.scheduling.control_loop import ControlLoop
@@ -58,7 +58,7 @@ class Settlement:
         self._tau_floor = tau_floor
         self._clock = clock
 
-    def end(self, live: LiveRequest, reason: str, error: LmaasError | None = None) -> None:
+    def end(self, live: RequestState, reason: str, error: LmaasError | None = None) -> None:
         """End a request that neither waits nor runs any more, before its reader gets to run."""
         now_s = self._clock()
         if live.dispatched_s is not None and live.request is not None:
@@ -73,7 +73,7 @@ class Settlement:
         if self._loop.judgement_due:
             self._judge()
 
-    def _keep(self, live: LiveRequest) -> None:
+    def _keep(self, live: RequestState) -> None:
         record = record_of(live, self._origin, self._loop.policy.name, self._clock())
         self._history.record(record)
         self._learner.observe(record)

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from gateway.replay.comparison import Case, Cell, Contender, Run, compare, measures_of
 from gateway.replay.cost.model import EngineModel
-from gateway.replay.measure.confidence import Estimate, estimate
+from gateway.replay.measure.confidence import ConfidenceInterval, estimate
 from gateway.replay.measure.metrics import SCALARS, Measures
 from gateway.replay.measure.time_series import Course, course
 from gateway.replay.saturation import saturated_rate_s
@@ -48,10 +48,10 @@ class Row(Struct, frozen=True, kw_only=True):
     policy: str
     load: float | None
     rate_s: float
-    measures: dict[str, Estimate]
-    deciles_s: list[Estimate]
-    served: dict[str, Estimate]
-    tenants_s: dict[str, Estimate]
+    measures: dict[str, ConfidenceInterval]
+    deciles_s: list[ConfidenceInterval]
+    served: dict[str, ConfidenceInterval]
+    tenants_s: dict[str, ConfidenceInterval]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from gateway.replay.workload.workload import Workload
 from gateway.scheduling.control_loop import ControlLoop
 from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.policy import LockstepPolicy, Policy
-from gateway.scheduling.requests import Running, Waiting
+from gateway.scheduling.requests import QueuedRequest, RunningSequence
 
 SAMPLES: Final = 2_000
 TAU_FLOOR: Final = 0.2
@@ -182,7 +182,7 @@ class Simulation:
             self._order = loop.policy.order
             self._order_changes += 1
 
-    def _known(self) -> list[Running]:
+    def _known(self) -> list[RunningSequence]:
         """What the gateway knows of what runs."""
         return [sequence.known(self._loop.steps) for sequence in self._running.values()]
 
@@ -194,7 +194,7 @@ class Simulation:
             sequences.append(sequence)
         self._engine.submit(sequences, now_s)
 
-    def _new(self, request: Waiting, dispatch: Dispatch, now_s: float) -> SimulatedSequence:
+    def _new(self, request: QueuedRequest, dispatch: Dispatch, now_s: float) -> SimulatedSequence:
         """A sequence for the engine; those of a broken batch go on as they are."""
         place = int(request.id)
         self._answers.dispatched_s[place] = now_s

@@ -10,7 +10,7 @@ from typing import Final, Literal, TypeAlias
 from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.in_flight import BatchesInFlight
 from gateway.scheduling.policy import LockstepPolicy, Policy
-from gateway.scheduling.requests import Running, Waiting
+from gateway.scheduling.requests import QueuedRequest, RunningSequence
 
 STEPS_BETWEEN_DECISIONS: Final = 16  # while requests wait and nothing ends
 ENDS_BETWEEN_JUDGEMENTS: Final = 20  # of whether predictions hold
@@ -55,7 +55,7 @@ class ControlLoop:
             return None
         return "short_queue" if self.trusted else "untrusted"
 
-    def arrive(self, request: Waiting) -> None:
+    def arrive(self, request: QueuedRequest) -> None:
         """Let a request wait. ValueError if one with this id waits already."""
         self.policy.arrive(request)
         self.due = True
@@ -75,7 +75,7 @@ class ControlLoop:
         """Account for preemptions by the engine."""
         self._preemptions += count
 
-    def ended(self, request: Waiting, tokens: int, now_s: float) -> None:
+    def ended(self, request: QueuedRequest, tokens: int, now_s: float) -> None:
         """A dispatched request left the engine with this many tokens generated."""
         self.policy.ended(request, tokens, now_s)
         outcome = self._batches.settle(request.id, tokens, now_s)
@@ -99,12 +99,14 @@ class ControlLoop:
             self.policy.trust(trusted)
         return changed
 
-    def give_up(self, now_s: float) -> list[Waiting]:
+    def give_up(self, now_s: float) -> list[QueuedRequest]:
         """Begin a decision: withdraw the requests whose deadline cannot be met any more."""
         self.due = False
         return self.policy.give_up(now_s)
 
-    def dispatch(self, now_s: float, running: Callable[[], Sequence[Running]]) -> Dispatch | None:
+    def dispatch(
+        self, now_s: float, running: Callable[[], Sequence[RunningSequence]]
+    ) -> Dispatch | None:
         """What to hand over next; None where nothing more fits.
 
         `running` gives what the engine holds, this decision's earlier dispatches included.
@@ -118,11 +120,11 @@ class ControlLoop:
             self._batches.begin(dispatch, now_s)
         return dispatch
 
-    def refresh(self, running: Sequence[Running]) -> None:
+    def refresh(self, running: Sequence[RunningSequence]) -> None:
         """Let admission start over from what the engine holds now."""
         self.policy.admission.refresh(running)
 
-    def reserve(self, request: Waiting) -> int:
+    def reserve(self, request: QueuedRequest) -> int:
         """Tokens of generation that the engine promises memory for, at least 1."""
         return self.policy.admission.reserve(request)
 
@@ -135,7 +137,7 @@ class ControlLoop:
         """The engine stands still: serving times measured across that would mislead."""
         self._batches.clear()
 
-    def halve(self, requests: Sequence[Waiting]) -> None:
+    def halve(self, requests: Sequence[QueuedRequest]) -> None:
         """A batch in lock step ran out of memory: its requests wait again, in two halves."""
         assert isinstance(self.policy, LockstepPolicy)
         for request in requests:
@@ -143,7 +145,9 @@ class ControlLoop:
         self.policy.halve(requests)
         self.due = True
 
-    def use(self, policy: Policy, waiting: Iterable[Waiting], running: Sequence[Running]) -> None:
+    def use(
+        self, policy: Policy, waiting: Iterable[QueuedRequest], running: Sequence[RunningSequence]
+    ) -> None:
         """Schedule by another policy: what waits moves there, what runs goes on."""
         policy.resize(*self._pool)
         for request in waiting:

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
-from gateway.scheduling.requests import Waiting, WaitingBatch
+from gateway.scheduling.requests import QueuedRequest, WaitingBatch
 
 Reason: TypeAlias = Literal["rank", "arrival", "overdue", "late"]
 
@@ -18,7 +18,7 @@ def response_ratio(waited_s: float, serving_s: float) -> float:
     return (max(waited_s, 0.0) + serving_s) / serving_s
 
 
-class Line(Struct, frozen=True):
+class RankLine(Struct, frozen=True):
     """A rank that changes with time: `offset + (now - origin_s)·slope`; highest goes next."""
 
     offset: float
@@ -30,9 +30,9 @@ class Line(Struct, frozen=True):
         return self.offset + (now_s - self.origin_s) * self.slope
 
 
-def ratio_line(oldest_s: float, serving_s: float) -> Line:
+def ratio_line(oldest_s: float, serving_s: float) -> RankLine:
     """R of a batch as a line of time: it starts at 1 and grows by 1/S each second."""
-    return Line(1.0, oldest_s, 1.0 / serving_s)
+    return RankLine(1.0, oldest_s, 1.0 / serving_s)
 
 
 class Dispatch(Struct, frozen=True):
@@ -43,7 +43,7 @@ class Dispatch(Struct, frozen=True):
     they had been put back for as long as the bound allows, `late` where a deadline is near.
     """
 
-    requests: tuple[Waiting, ...]
+    requests: tuple[QueuedRequest, ...]
     serving_s: float
     ratio: float
     waited_s: float
@@ -56,7 +56,7 @@ class Dispatch(Struct, frozen=True):
 
 
 def dispatch_of(
-    requests: Sequence[Waiting], *, serving_s: float, now_s: float, reason: Reason = "rank"
+    requests: Sequence[QueuedRequest], *, serving_s: float, now_s: float, reason: Reason = "rank"
 ) -> Dispatch:
     """These requests as a dispatch."""
     waited_s = max(now_s - min(request.arrived_s for request in requests), 0.0)
@@ -65,7 +65,7 @@ def dispatch_of(
 
 
 def waiting_batch_of(
-    name: str, requests: Sequence[Waiting], *, serving_s: float, now_s: float
+    name: str, requests: Sequence[QueuedRequest], *, serving_s: float, now_s: float
 ) -> WaitingBatch:
     """These requests as a batch that waits."""
     waited_s = now_s - min(request.arrived_s for request in requests)

@@ -14,10 +14,10 @@ from gateway.scheduling.baselines.fixed import FixedPolicy
 from gateway.scheduling.baselines.ranked import Rank, RankedPolicy, by_length, by_ratio
 from gateway.scheduling.baselines.s3 import S3Policy
 from gateway.scheduling.dispatch import Dispatch
-from gateway.scheduling.lmaas.policy import LengthAwarePolicy
+from gateway.scheduling.lmaas.policy import LmaasPolicy
 from gateway.scheduling.lmaas.tenant_queue import Bounds
 from gateway.scheduling.magnus.policy import MagnusPolicy
-from gateway.scheduling.requests import Waiting, WaitingBatch
+from gateway.scheduling.requests import QueuedRequest, WaitingBatch
 
 __all__ = ["NAMES", "Dispatch", "Options", "Policy", "PolicyName", "build_policy"]
 
@@ -48,7 +48,7 @@ class Policy(Protocol):
     def order(self) -> Literal["policy", "arrival"]:
         """What it goes by now: `arrival` where it falls back on first come, first served."""
 
-    def arrive(self, request: Waiting) -> None:
+    def arrive(self, request: QueuedRequest) -> None:
         """Let a request wait. ValueError if one with this id waits already."""
 
     def withdraw(self, request_id: str) -> bool:
@@ -60,7 +60,7 @@ class Policy(Protocol):
         With nothing running, something is always dispatched. Call again until None.
         """
 
-    def ended(self, request: Waiting, generated: int, now_s: float) -> None:
+    def ended(self, request: QueuedRequest, generated: int, now_s: float) -> None:
         """A dispatched request left the engine, with so many tokens generated."""
 
     def observe(
@@ -68,7 +68,7 @@ class Policy(Protocol):
     ) -> None:
         """Learn how long a batch of this size, longest prompt and longest generation took."""
 
-    def give_up(self, now_s: float) -> list[Waiting]:
+    def give_up(self, now_s: float) -> list[QueuedRequest]:
         """Withdraws the requests whose deadline cannot be met any more."""
 
     def trust(self, trusted: bool) -> None:
@@ -91,7 +91,7 @@ class Policy(Protocol):
 class LockstepPolicy(Policy, Protocol):
     """A policy whose batches may run out of memory as a whole."""
 
-    def halve(self, requests: Sequence[Waiting]) -> None:
+    def halve(self, requests: Sequence[QueuedRequest]) -> None:
         """A batch of two or more ran out of memory: its halves wait again."""
 
 
@@ -143,7 +143,7 @@ def build_policy(name: PolicyName, options: Options) -> Policy:
 
 def _lmaas(options: Options, admission: Admission) -> Policy:
     bounds = Bounds(options.max_delay_s, options.waiting_weight)
-    return LengthAwarePolicy("lmaas", admission=admission, bounds=bounds)
+    return LmaasPolicy("lmaas", admission=admission, bounds=bounds)
 
 
 BUILDERS: Final[dict[str, Callable[[Options, Admission], Policy]]] = {

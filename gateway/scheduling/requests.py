@@ -8,7 +8,7 @@ Quantiles: TypeAlias = tuple[float, float, float, float, float, float]
 """Generation length in tokens at τ = .1 .25 .5 .75 .9 .95, rising, within 1 … max_tokens."""
 
 
-class Waiting(Struct, frozen=True):
+class QueuedRequest(Struct, frozen=True):
     """A request that has not started. All times are on the clock that dispatch is called with.
 
     `share` is its tenant's weight among tenants. `urgency` is its service tier's weight: a second
@@ -37,12 +37,12 @@ class Waiting(Struct, frozen=True):
         """The statistic for reservations: the 0.9 quantile."""
         return self.quantiles[4]
 
-    def started(self) -> "Running":
+    def started(self) -> "RunningSequence":
         """The sequence it becomes once dispatched."""
-        return Running(self.id, self.prompt_tokens, 0, self.quantiles, self.max_tokens)
+        return RunningSequence(self.id, self.prompt_tokens, 0, self.quantiles, self.max_tokens)
 
 
-class Running(Struct, frozen=True):
+class RunningSequence(Struct, frozen=True):
     """A sequence the engine holds; `generated` tokens so far, quantiles of its whole length."""
 
     id: str
@@ -56,7 +56,7 @@ class WaitingBatch(Struct, frozen=True):
     """A batch as it waits: its requests in order, its serving time S, its ratio R now."""
 
     id: str
-    requests: tuple[Waiting, ...]
+    requests: tuple[QueuedRequest, ...]
     serving_s: float
     ratio: float = 1.0
 

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from gateway.scheduling.requests import Waiting
+from gateway.scheduling.requests import QueuedRequest
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -81,7 +81,7 @@ class ServingTime:
         """S in seconds of a batch with this many requests, L(B) and G(B)."""
         return serving_seconds(self.pace, size, prompt_tokens, generation_tokens)
 
-    def of(self, requests: Sequence[Waiting]) -> float:
+    def of(self, requests: Sequence[QueuedRequest]) -> float:
         """S in seconds of these requests as one batch."""
         longest = max(request.prompt_tokens for request in requests)
         return self.estimate(len(requests), longest, max(request.median for request in requests))

@@ -85,7 +85,7 @@ class ScopedKeys:
             return await session.scalar(statement)
 
 
-class Admission:
+class AdminAccess:
     """Who may call the admin API, and what of it."""
 
     def __init__(self, admin_key: AdminKey, keys: ScopedKeys) -> None:

@@ -8,7 +8,7 @@ from litestar.handlers import BaseRouteHandler
 from litestar.types import Guard
 
 from gateway.api.guards import Connection, bearer
-from gateway.tenancy.scopes import Admission, Scope
+from gateway.tenancy.scopes import AdminAccess, Scope
 
 ACTOR: Final = "actor"  # where the guard leaves what the dependency hands on
 AREA: Final = "area"
@@ -21,7 +21,7 @@ def area(scope: Scope) -> dict[str, Any]:
     return {AREA: scope}
 
 
-def admission_guard(admission: Admission) -> Guard:
+def admission_guard(admission: AdminAccess) -> Guard:
     """Lets in whoever has the admin key, or one with the scope of the route's `AREA`."""
 
     async def guard(connection: Connection, handler: BaseRouteHandler) -> None:

@@ -9,7 +9,7 @@ from msgspec import Struct
 from engine.protocol import EngineInfo, KvState, Mode, Step, StepTimes
 from gateway.api.admin.actor import area
 from gateway.generation.scheduler import Scheduler
-from gateway.generation.service import Generations
+from gateway.generation.service import GenerationService
 from gateway.tenancy.scopes import Scope
 
 
@@ -120,12 +120,12 @@ class EngineController(Controller):
     opt = area(Scope.ENGINE)
 
     @get(summary="Show the engine")
-    async def show_engine(self, generations: NamedDependency[Generations]) -> EngineAnswer:
+    async def show_engine(self, generations: NamedDependency[GenerationService]) -> EngineAnswer:
         """What it serves, its KV memory, what runs and waits, and its newest step."""
         return EngineAnswer.of(generations.scheduler)
 
     @post("/pause", status_code=200, summary="Pause the engine")
-    async def pause_engine(self, generations: NamedDependency[Generations]) -> EngineAnswer:
+    async def pause_engine(self, generations: NamedDependency[GenerationService]) -> EngineAnswer:
         """Compute nothing until resumed; running requests keep their memory, new ones wait.
 
         An engine that takes its place is paused too; the gateway tells load balancers that it is
@@ -135,7 +135,7 @@ class EngineController(Controller):
         return EngineAnswer.of(generations.scheduler)
 
     @post("/drain", status_code=200, summary="Drain the engine")
-    async def drain_engine(self, generations: NamedDependency[Generations]) -> EngineAnswer:
+    async def drain_engine(self, generations: NamedDependency[GenerationService]) -> EngineAnswer:
         """Let running requests end and new ones wait until resumed; no request fails.
 
         The gateway tells load balancers that it is not ready.
@@ -144,7 +144,7 @@ class EngineController(Controller):
         return EngineAnswer.of(generations.scheduler)
 
     @post("/resume", status_code=200, summary="Resume the engine")
-    async def resume_engine(self, generations: NamedDependency[Generations]) -> EngineAnswer:
+    async def resume_engine(self, generations: NamedDependency[GenerationService]) -> EngineAnswer:
         """End a pause or a drain."""
         generations.scheduler.resume_engine()
         return EngineAnswer.of(generations.scheduler)

@@ -10,7 +10,7 @@ from msgspec.structs import asdict, replace
 
 from gateway.api.admin.actor import area
 from gateway.generation.scheduler import Scheduler
-from gateway.generation.service import Generations
+from gateway.generation.service import GenerationService
 from gateway.scheduling.control_loop import Fallback
 from gateway.scheduling.policy import Options
 from gateway.tenancy.scopes import Scope
@@ -85,13 +85,13 @@ class PolicyController(Controller):
     opt = area(Scope.ENGINE)
 
     @get(summary="Show the scheduling policy")
-    async def show_policy(self, generations: NamedDependency[Generations]) -> PolicyAnswer:
+    async def show_policy(self, generations: NamedDependency[GenerationService]) -> PolicyAnswer:
         """The policy of this gateway; others on the same database have their own."""
         return PolicyAnswer.of(generations.scheduler)
 
     @put(summary="Change the scheduling policy")
     async def use_policy(
-        self, data: JSONBody[PolicyRequest], generations: NamedDependency[Generations]
+        self, data: JSONBody[PolicyRequest], generations: NamedDependency[GenerationService]
     ) -> PolicyAnswer:
         """The policy, at work until the next change or start.
 

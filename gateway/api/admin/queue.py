@@ -11,7 +11,7 @@ from msgspec import Struct
 from gateway.api.admin.actor import Actor, area
 from gateway.generation.insight.explanation import Explained
 from gateway.generation.insight.queue_view import Queue, Queued, Totals
-from gateway.generation.service import Generations
+from gateway.generation.service import GenerationService
 from gateway.history.requests import RequestHistory, no_request
 from gateway.tenancy.scopes import Scope
 
@@ -46,7 +46,7 @@ class QueueController(Controller):
     @get(summary="Show the live queue")
     async def show_queue(
         self,
-        generations: NamedDependency[Generations],
+        generations: NamedDependency[GenerationService],
         tenant: OfTenant = None,
         limit: QueueLimit = 100,
         offset: Offset = 0,
@@ -66,7 +66,7 @@ class RequestsController(Controller):
     async def explain_request(
         self,
         request_id: FromPath[str],
-        generations: NamedDependency[Generations],
+        generations: NamedDependency[GenerationService],
         requests: NamedDependency[RequestHistory],
     ) -> Explained:
         """Why it waited as long as it did; `request_id` may be an answer's `id`.
@@ -78,7 +78,10 @@ class RequestsController(Controller):
 
     @post("/{request_id:str}/cancel", status_code=200, summary="Cancel a request")
     async def cancel(
-        self, request_id: FromPath[str], generations: NamedDependency[Generations], actor: Actor
+        self,
+        request_id: FromPath[str],
+        generations: NamedDependency[GenerationService],
+        actor: Actor,
     ) -> Explained:
         """The request, ended with all its choices; its client gets 409 `request_cancelled`.
 

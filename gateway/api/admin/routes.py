@@ -31,7 +31,7 @@ from gateway.prediction.lifecycle.schedule import Schedules
 from gateway.tenancy.admin_key import AdminKey
 from gateway.tenancy.apps import Apps
 from gateway.tenancy.keys import ApiKeys
-from gateway.tenancy.scopes import Admission, ScopedKeys
+from gateway.tenancy.scopes import AdminAccess, ScopedKeys
 from gateway.tenancy.tenants import Tenants
 
 T = TypeVar("T")
@@ -76,7 +76,7 @@ def admin_router(admin_key: AdminKey, services: AdminServices) -> Router:
             QueueController,
             RequestsController,
         ],
-        guards=[admission_guard(Admission(admin_key, services.scoped_keys))],
+        guards=[admission_guard(AdminAccess(admin_key, services.scoped_keys))],
         dependencies={
             "cursor": Provide(provide_cursor),
             "actor": Provide(provide_actor),

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from gateway.api.admin.actor import Actor, area
 from gateway.api.admin.body import raw
-from gateway.generation.service import Generations
+from gateway.generation.service import GenerationService
 from gateway.prediction.lifecycle.drift_series import DriftSeries
 from gateway.prediction.lifecycle.erasure import Erased, SampleErasure
 from gateway.prediction.lifecycle.log_import import Imported, LogImport
@@ -109,7 +109,7 @@ class DriftController(Controller):
         self,
         series: NamedDependency[DriftSeries],
         schedules: NamedDependency[Schedules],
-        generations: NamedDependency[Generations],
+        generations: NamedDependency[GenerationService],
         app: DriftApp = None,
         hours: Hours = 168.0,
         buckets: Buckets = 28,

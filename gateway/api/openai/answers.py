@@ -14,8 +14,8 @@ from gateway.api.openai.sampling_schema import SamplingRequest, Usage, created
 from gateway.api.openai.streams import streamed
 from gateway.errors import ClientGone
 from gateway.generation.answer import pieces, whole
-from gateway.generation.request_state import LiveRequest, Piece
-from gateway.generation.service import Generations
+from gateway.generation.request_state import Piece, RequestState
+from gateway.generation.service import GenerationService
 
 Body = TypeVar("Body")
 
@@ -31,15 +31,15 @@ class Form(Struct, Generic[Body], frozen=True):
     prefix: str  # of an answer's id
     body: Callable[..., Body]
     event: Callable[..., object]
-    choice: Callable[[int, LiveRequest, Piece], object]
-    part: Callable[[LiveRequest, Piece | None], object]
-    opening: Callable[[LiveRequest], object] | None = None
+    choice: Callable[[int, RequestState, Piece], object]
+    part: Callable[[RequestState, Piece | None], object]
+    opening: Callable[[RequestState], object] | None = None
 
 
 async def answered(
     form: Form[Body],
-    lives: Sequence[LiveRequest],
-    generations: Generations,
+    lives: Sequence[RequestState],
+    generations: GenerationService,
     data: SamplingRequest,
     request: Request[Any, Any, Any],
 ) -> Response[Body] | Stream:
@@ -69,20 +69,20 @@ async def answered(
     return Response(body, headers=_headers(first))
 
 
-def cancel_all(lives: Sequence[LiveRequest], generations: Generations) -> None:
+def cancel_all(lives: Sequence[RequestState], generations: GenerationService) -> None:
     """End the choices that have not ended: nothing reads them."""
     for live in lives:
         generations.cancel(live)
 
 
-def _headers(live: LiveRequest) -> dict[str, str]:
+def _headers(live: RequestState) -> dict[str, str]:
     """The predicted length in tokens, and the batch of a request that has started."""
     batch = {"x-lmaas-batch": live.trace.batch} if live.trace.batch else {}
     return {"x-lmaas-predicted-tokens": str(round(live.prediction.median)), **batch}
 
 
 async def _ended_before_disconnect(
-    lives: Sequence[LiveRequest], request: Request[Any, Any, Any]
+    lives: Sequence[RequestState], request: Request[Any, Any, Any]
 ) -> bool:
     """Whether all choices ended while the client was still there."""
     ended = asyncio.gather(*(live.ended() for live in lives))
@@ -99,8 +99,8 @@ async def _ended_before_disconnect(
 async def _events(
     form: Form[Body],
     head: dict[str, Any],
-    lives: Sequence[LiveRequest],
-    generations: Generations,
+    lives: Sequence[RequestState],
+    generations: GenerationService,
     *,
     with_usage: bool,
 ) -> AsyncGenerator[object, None]:

@@ -19,25 +19,25 @@ from gateway.api.openai.chat_schema import (
     Delta,
 )
 from gateway.api.openai.sampling_schema import scored
-from gateway.api.openai.timeouts import Patience
-from gateway.generation.request_state import LiveRequest, Piece
-from gateway.generation.service import Generations
+from gateway.api.openai.timeouts import ClientTimeouts
+from gateway.generation.request_state import Piece, RequestState
+from gateway.generation.service import GenerationService
 from gateway.tenancy.authentication import Caller
 
 
-def _choice(index: int, live: LiveRequest, answer: Piece) -> Choice:
+def _choice(index: int, live: RequestState, answer: Piece) -> Choice:
     logprobs = scored(live, answer, ChoiceLogprobs.of)
     return Choice(AnswerMessage(answer.text), live.finish_reason, index, logprobs)
 
 
-def _part(live: LiveRequest, piece: Piece | None) -> ChunkChoice:
+def _part(live: RequestState, piece: Piece | None) -> ChunkChoice:
     if piece is None:
         return ChunkChoice(Delta(), live.choice, live.finish_reason)
     logprobs = scored(live, piece, ChoiceLogprobs.of)
     return ChunkChoice(Delta(content=piece.text), live.choice, logprobs=logprobs)
 
 
-def _opening(live: LiveRequest) -> ChunkChoice:
+def _opening(live: RequestState) -> ChunkChoice:
     return ChunkChoice(Delta(role="assistant", content=""), live.choice)
 
 
@@ -54,8 +54,8 @@ class ChatController(Controller):
         self,
         data: JSONBody[ChatCompletionRequest],
         caller: NamedDependency[Caller],
-        patience: NamedDependency[Patience],
-        generations: NamedDependency[Generations],
+        patience: NamedDependency[ClientTimeouts],
+        generations: NamedDependency[GenerationService],
         request: Request[Any, Any, Any],
     ) -> Response[ChatCompletion] | Stream:
         """The served model's answer, or `n` of them, in OpenAI's form."""

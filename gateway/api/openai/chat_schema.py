@@ -6,9 +6,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.api.openai.ranges import Range
 from gateway.api.openai.sampling_schema import PATIENT, SamplingRequest, Usage
-from gateway.api.openai.timeouts import Patience
+from gateway.api.openai.timeouts import ClientTimeouts
 from gateway.errors import InvalidRequest, UnsupportedParameter
-from gateway.generation.request import Ask, Message, ServiceTier
+from gateway.generation.request import GenerationRequest, Message, ServiceTier
 from gateway.generation.request_state import Piece
 from gateway.generation.text.logprobs import Likelihood
 from gateway.tenancy.authentication import Caller
@@ -74,7 +74,7 @@ class ChatCompletionRequest(SamplingRequest, kw_only=True):
     prediction: Any = None
     web_search_options: Any = None
 
-    def ask(self, caller: Caller, patience: Patience = PATIENT) -> Ask:
+    def ask(self, caller: Caller, patience: ClientTimeouts = PATIENT) -> GenerationRequest:
         """The request as the service takes it. InvalidRequest names what is not accepted."""
         self.check(_UNSUPPORTED, _RANGES)
         if self.top_logprobs and not self.logprobs:

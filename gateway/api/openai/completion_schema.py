@@ -6,9 +6,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.api.openai.ranges import Range
 from gateway.api.openai.sampling_schema import PATIENT, SamplingRequest, Usage
-from gateway.api.openai.timeouts import Patience
+from gateway.api.openai.timeouts import ClientTimeouts
 from gateway.errors import InvalidRequest, UnsupportedParameter
-from gateway.generation.request import Ask, ServiceTier
+from gateway.generation.request import GenerationRequest, ServiceTier
 from gateway.generation.request_state import Piece
 from gateway.generation.text.logprobs import ScoredToken
 from gateway.tenancy.authentication import Caller
@@ -38,7 +38,7 @@ class CompletionRequest(SamplingRequest, kw_only=True):
     echo: Any = None
     suffix: Any = None
 
-    def asks(self, caller: Caller, patience: Patience = PATIENT) -> list[Ask]:
+    def asks(self, caller: Caller, patience: ClientTimeouts = PATIENT) -> list[GenerationRequest]:
         """One ask for each prompt. InvalidRequest names what is not accepted."""
         self.check(_UNSUPPORTED, _RANGES)
         prompts = self._prompts()

@@ -16,19 +16,19 @@ from gateway.api.openai.completion_schema import (
     TextLogprobs,
 )
 from gateway.api.openai.sampling_schema import scored
-from gateway.api.openai.timeouts import Patience
-from gateway.generation.request import Ask
-from gateway.generation.request_state import LiveRequest, Piece
-from gateway.generation.service import Generations
+from gateway.api.openai.timeouts import ClientTimeouts
+from gateway.generation.request import GenerationRequest
+from gateway.generation.request_state import Piece, RequestState
+from gateway.generation.service import GenerationService
 from gateway.tenancy.authentication import Caller
 
 
-def _choice(index: int, live: LiveRequest, answer: Piece) -> TextChoice:
+def _choice(index: int, live: RequestState, answer: Piece) -> TextChoice:
     logprobs = scored(live, answer, TextLogprobs.of)
     return TextChoice(answer.text, live.finish_reason, index, logprobs)
 
 
-def _part(live: LiveRequest, piece: Piece | None) -> TextChoice:
+def _part(live: RequestState, piece: Piece | None) -> TextChoice:
     if piece is None:
         return TextChoice("", live.finish_reason, live.choice)
     return TextChoice(piece.text, None, live.choice, scored(live, piece, TextLogprobs.of))
@@ -47,8 +47,8 @@ class CompletionsController(Controller):
         self,
         data: JSONBody[CompletionRequest],
         caller: NamedDependency[Caller],
-        patience: NamedDependency[Patience],
-        generations: NamedDependency[Generations],
+        patience: NamedDependency[ClientTimeouts],
+        generations: NamedDependency[GenerationService],
         request: Request[Any, Any, Any],
     ) -> Response[Completion] | Stream:
         """The continuations of each prompt, in OpenAI's form; one prompt where it streams."""
@@ -57,7 +57,9 @@ class CompletionsController(Controller):
         return await answered(FORM, lives, generations, data, request)
 
 
-async def _start_all(asks: list[Ask], generations: Generations) -> list[LiveRequest]:
+async def _start_all(
+    asks: list[GenerationRequest], generations: GenerationService
+) -> list[RequestState]:
     """Start all or none."""
     started = await asyncio.gather(*map(generations.start, asks), return_exceptions=True)
     failures = [each for each in started if isinstance(each, BaseException)]

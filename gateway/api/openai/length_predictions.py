@@ -9,7 +9,7 @@ from litestar.params import JSONBody
 from msgspec import Struct
 
 from gateway.api.openai.chat_schema import ChatCompletionRequest
-from gateway.generation.service import Foreseen, Generations
+from gateway.generation.service import GenerationService, PreparedRequest
 from gateway.tenancy.authentication import Caller
 
 
@@ -41,7 +41,7 @@ class LengthPredictionAnswer(Struct, frozen=True, kw_only=True):
     predictor_id: UUID | None
 
     @classmethod
-    def of(cls, foreseen: Foreseen, model: str) -> Self:
+    def of(cls, foreseen: PreparedRequest, model: str) -> Self:
         """The prediction as clients see it."""
         prediction = foreseen.prediction
         return cls(
@@ -66,10 +66,10 @@ class LengthPredictionsController(Controller):
         self,
         data: JSONBody[ChatCompletionRequest],
         caller: NamedDependency[Caller],
-        generations: NamedDependency[Generations],
+        generations: NamedDependency[GenerationService],
     ) -> LengthPredictionAnswer:
         """Quantiles of the generation length for the body of a chat completion."""
         generations.check_model(data.model)
         return LengthPredictionAnswer.of(
-            await generations.foresee(data.ask(caller)), generations.model
+            await generations.prepare(data.ask(caller)), generations.model
         )

@@ -7,10 +7,10 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from engine.protocol import Sampling
 from gateway.api.openai.ranges import Range, check_ranges
-from gateway.api.openai.timeouts import Patience
+from gateway.api.openai.timeouts import ClientTimeouts
 from gateway.errors import InvalidRequest, UnsupportedParameter
-from gateway.generation.request import Ask, Message, ServiceTier
-from gateway.generation.request_state import LiveRequest, Piece
+from gateway.generation.request import GenerationRequest, Message, ServiceTier
+from gateway.generation.request_state import Piece, RequestState
 from gateway.tenancy.authentication import Caller
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ TIERS: Final[dict[str, ServiceTier]] = {
     "fast": "priority",
 }
 TierName: TypeAlias = Annotated[str, Meta(extra_json_schema={"extra": {"enum": list(TIERS)}})]
-PATIENT: Final = Patience()
+PATIENT: Final = ClientTimeouts()
 
 MOST_CHOICES: Final = 8
 MOST_BIASED: Final = 1024  # tokens
@@ -96,13 +96,13 @@ class SamplingRequest(Struct, kw_only=True):
     def sampled(
         self,
         caller: Caller,
-        patience: Patience,
+        patience: ClientTimeouts,
         *,
         messages: tuple[Message, ...] = (),
         prompt: str | tuple[int, ...] | None = None,
         max_tokens: int | None,
         logprobs: int | None,
-    ) -> Ask:
+    ) -> GenerationRequest:
         """These fields as the service takes them, for a conversation or a prompt.
 
         InvalidRequest names what is not accepted.
@@ -112,7 +112,7 @@ class SamplingRequest(Struct, kw_only=True):
                 "stream_options is only accepted with stream set to true", param="stream_options"
             )
         stop = self.stop or ()
-        return Ask(
+        return GenerationRequest(
             caller=caller,
             messages=messages,
             prompt=prompt,
@@ -190,18 +190,18 @@ class Usage(Struct):
     total_tokens: int
 
     @classmethod
-    def of(cls, *lives: LiveRequest) -> "Usage":
+    def of(cls, *lives: RequestState) -> "Usage":
         """What these requests took together; choices of one request share its prompt."""
         read = sum(len(live.prompt) for live in lives if live.choice == 0)
         written = sum(len(live.tokens) for live in lives)
         return cls(read, written, read + written)
 
 
-def created(live: LiveRequest) -> int:
+def created(live: RequestState) -> int:
     """OpenAI's `created`: when the request arrived, in seconds since 1970."""
     return int(live.arrived_at.timestamp())
 
 
-def scored(live: LiveRequest, piece: Piece, form: Callable[[Piece], T]) -> T | None:
+def scored(live: RequestState, piece: Piece, form: Callable[[Piece], T]) -> T | None:
     """A piece's log probabilities in an endpoint's form; None where they were not asked for."""
     return None if live.ask.sampling.logprobs is None else form(piece)

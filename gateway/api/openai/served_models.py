@@ -5,7 +5,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 from msgspec import Struct
 
-from gateway.generation.service import Generations
+from gateway.generation.service import GenerationService
 from gateway.tenancy.authentication import Caller
 
 
@@ -32,7 +32,7 @@ class ModelsController(Controller):
 
     @get(summary="List the served models")
     async def list_models(
-        self, caller: NamedDependency[Caller], generations: NamedDependency[Generations]
+        self, caller: NamedDependency[Caller], generations: NamedDependency[GenerationService]
     ) -> ServedModels:
         """Every model this gateway serves."""
         del caller  # any key may look
@@ -43,7 +43,7 @@ class ModelsController(Controller):
         self,
         model: FromPath[str],
         caller: NamedDependency[Caller],
-        generations: NamedDependency[Generations],
+        generations: NamedDependency[GenerationService],
     ) -> ServedModel:
         """One model by its name; 404 where it is not served."""
         del caller
@@ -51,5 +51,5 @@ class ModelsController(Controller):
         return _served(generations)
 
 
-def _served(generations: Generations) -> ServedModel:
+def _served(generations: GenerationService) -> ServedModel:
     return ServedModel(generations.model, generations.started_at)

@@ -46,26 +46,26 @@ TimeoutHeader: TypeAlias = Annotated[
 ]
 
 
-class Patience(Struct, frozen=True):
+class ClientTimeouts(Struct, frozen=True):
     """Seconds from a request's arrival to its whole answer, and to its start, at most."""
 
     deadline_s: float | None = None
     max_queue_s: float | None = None
 
 
-async def provide_patience(
+async def provide_timeouts(
     deadline: DeadlineHeader = None,
     max_queue: MaxQueueHeader = None,
     read_timeout: ReadTimeoutHeader = None,
     whole_timeout: TimeoutHeader = None,
-) -> Patience:
+) -> ClientTimeouts:
     """What the headers say: the dependency `patience`. InvalidRequest names a wrong one."""
     queue_s = milliseconds(MAX_QUEUE, max_queue)
     if queue_s is None:
         queue_s = client_timeout(READ_TIMEOUT, read_timeout)
     if queue_s is None:
         queue_s = client_timeout(TIMEOUT, whole_timeout)
-    return Patience(milliseconds(DEADLINE, deadline), queue_s)
+    return ClientTimeouts(milliseconds(DEADLINE, deadline), queue_s)
 
 
 def milliseconds(header: str, value: str | None) -> float | None:

@@ -3,15 +3,15 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from gateway.generation.request_state import LiveRequest
-from gateway.scheduling.admission.length_distribution import Lengths
-from gateway.scheduling.requests import Waiting, WaitingBatch
+from gateway.generation.request_state import RequestState
+from gateway.scheduling.admission.length_distribution import LengthDistributions
+from gateway.scheduling.requests import QueuedRequest, WaitingBatch
 
 
 class Turn(NamedTuple):
     """When a waiting request's turn comes; seconds count from now."""
 
-    request: Waiting
+    request: QueuedRequest
     batch: WaitingBatch
     position: int
     start_s: float
@@ -36,17 +36,17 @@ def turns(batches: Sequence[WaitingBatch], in_flight: int, free_s: float) -> Ite
         start_s += batch.serving_s * len(batch.requests) / max(in_flight, 1)
 
 
-def remaining_tokens(running: Sequence[LiveRequest]) -> list[float]:
+def remaining_tokens(running: Sequence[RequestState]) -> list[float]:
     """The median of what each still has to generate, given that it is not done yet."""
     if not running:
         return []
-    lengths = Lengths.of([live.running() for live in running])
+    lengths = LengthDistributions.of([live.running() for live in running])
     remaining: list[float] = lengths.remaining_quantile(0.5).tolist()
     return remaining
 
 
 def first_free_s(
-    running: Sequence[LiveRequest], remaining: Sequence[float], now_s: float, step_s: float | None
+    running: Sequence[RequestState], remaining: Sequence[float], now_s: float, step_s: float | None
 ) -> float:
     """Seconds until the first running request is expected to end; 0 with none."""
     ends = (
@@ -57,7 +57,7 @@ def first_free_s(
     return min(ends, default=0.0)
 
 
-def seconds_a_token(live: LiveRequest, now_s: float, step_s: float | None) -> float | None:
+def seconds_a_token(live: RequestState, now_s: float, step_s: float | None) -> float | None:
     """At which pace it generated since its first token; with one or none the newest step's."""
     if live.first_token_s is None or len(live.tokens) < 2:  # noqa: PLR2004 - one interval
         return step_s

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from gateway.generation.insight.reasons import Facts, why
 from gateway.generation.request import URGENCY
-from gateway.generation.request_state import LiveRequest
+from gateway.generation.request_state import RequestState
 from gateway.history.record import Record
 from gateway.history.requests import Passes, RequestHistory
 from models import RequestRecord
@@ -73,7 +73,7 @@ async def explain_ended(request_id: UUID, history: RequestHistory) -> Explained:
     return explain(record, "ended", await history.passes(record, above))
 
 
-def explain_live(live: LiveRequest, record: Record) -> Explained:
+def explain_live(live: RequestState, record: Record) -> Explained:
     """A request as memory has it: one that waits, runs, or has just ended."""
     if live.done:
         return explain(record, "ended")

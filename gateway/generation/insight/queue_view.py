@@ -15,7 +15,7 @@ from gateway.generation.insight.estimates import (
     seconds_a_token,
     turns,
 )
-from gateway.generation.request_state import LiveRequest
+from gateway.generation.request_state import RequestState
 from gateway.generation.request_table import RequestTable
 from gateway.scheduling.policy import Policy
 from gateway.scheduling.requests import WaitingBatch
@@ -74,7 +74,7 @@ class Queue(Struct, frozen=True, kw_only=True):
 
 
 class _Started(NamedTuple):
-    live: LiveRequest
+    live: RequestState
     remaining: float
 
 
@@ -144,7 +144,7 @@ def _running(started: _Started, now_s: float, step_s: float | None, *, expected:
     )
 
 
-def _waiting(live: LiveRequest, turn: Turn, now_s: float, *, expected: bool) -> Queued:
+def _waiting(live: RequestState, turn: Turn, now_s: float, *, expected: bool) -> Queued:
     return _queued(
         live,
         now_s,
@@ -159,7 +159,7 @@ def _waiting(live: LiveRequest, turn: Turn, now_s: float, *, expected: bool) -> 
 
 
 def _queued(
-    live: LiveRequest,
+    live: RequestState,
     now_s: float,
     *,
     state: Literal["waiting", "running"],
@@ -199,5 +199,5 @@ def _queued(
     )
 
 
-def _from_now(live: LiveRequest, allowed_s: float | None, now_s: float) -> float | None:
+def _from_now(live: RequestState, allowed_s: float | None, now_s: float) -> float | None:
     return None if allowed_s is None else live.arrived_s + allowed_s - now_s

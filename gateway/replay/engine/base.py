@@ -5,8 +5,8 @@ from math import inf
 from typing import TypeAlias
 
 from gateway.replay.cost.model import EngineModel
-from gateway.replay.engine.sequence import SimulatedSequence, Work
-from gateway.replay.engine.submissions import Orders
+from gateway.replay.engine.sequence import EngineStatistics, SimulatedSequence
+from gateway.replay.engine.submissions import Submissions
 from gateway.replay.engine.timeline import Timeline
 
 Sequences: TypeAlias = list[SimulatedSequence]
@@ -22,13 +22,13 @@ class SimulatedEngine(ABC):
     """
 
     def __init__(self, model: EngineModel) -> None:
-        self.work = Work()
+        self.work = EngineStatistics()
         self.next_s = inf
         self.steps = 0
         self.between = False
         self._cost, self._shape = model.cost, model.shape
         self._timeline = Timeline(model.cost)
-        self._orders = Orders(model.shape)
+        self._orders = Submissions(model.shape)
         self._under_way = False
         self._now_s = 0.0
         self._arrivals = 0

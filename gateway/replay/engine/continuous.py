@@ -13,10 +13,10 @@ from math import inf
 
 from gateway.replay.cost.model import EngineModel
 from gateway.replay.engine.base import Sequences, SimulatedEngine
-from gateway.replay.engine.decode_pages import Growth
-from gateway.replay.engine.reservations import Promises
+from gateway.replay.engine.decode_pages import DecodePages
+from gateway.replay.engine.reservations import Reservations
 from gateway.replay.engine.sequence import SimulatedSequence
-from gateway.scheduling.admission.length_distribution import Lengths
+from gateway.scheduling.admission.length_distribution import LengthDistributions
 
 
 class ContinuousEngine(SimulatedEngine):
@@ -33,8 +33,8 @@ class ContinuousEngine(SimulatedEngine):
         self.waiting: deque[SimulatedSequence] = deque()
         self.preempted: Sequences = []  # in order of arrival
         self.running: dict[int, SimulatedSequence] = {}  # by arrival, in the order they started
-        self.promises = Promises(model.shape.pages, model.shape.page_tokens)
-        self._growth = Growth(model.shape.page_tokens)
+        self.promises = Reservations(model.shape.pages, model.shape.page_tokens)
+        self._growth = DecodePages(model.shape.page_tokens)
         self._prefilling: Sequences = []
         self._prefilled: Sequences = []  # with the step under way, but for a last token at most
         self._first: Sequences = []  # their first token comes with the next step
@@ -207,7 +207,9 @@ class ContinuousEngine(SimulatedEngine):
         candidates = [*decoding, *self._prefilling]
         if len(candidates) > 1:
             known = [sequence.known(self.steps) for sequence in candidates]
-            remainders = Lengths.of(known).remaining_quantile(0.5).round().astype(int).tolist()
+            remainders = (
+                LengthDistributions.of(known).remaining_quantile(0.5).round().astype(int).tolist()
+            )
             arrivals = (sequence.arrival for sequence in candidates)
             ranked = sorted(zip(remainders, arrivals, strict=True))
             while len(ranked) > 1 and self._missing() > self.free:

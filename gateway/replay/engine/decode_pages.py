@@ -1,7 +1,7 @@
 """Sequences that decode, as one: each computes a token more every step, and keeps it."""
 
 
-class Growth:
+class DecodePages:
     """How many decode, the KV tokens they read, and the pages they take in each step to come.
 
     A sequence is known by its `lead`: at step i it has i + lead tokens, all but the last of them

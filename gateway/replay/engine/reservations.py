@@ -65,7 +65,7 @@ class Claims:
             self._table = np.pad(self._table, ((0, 0), (0, count)))
 
 
-class Promises:
+class Reservations:
     """The reservations of running sequences: doubled when outgrown, and up to `max_tokens`.
 
     Doubling is worked out when somebody asks, for nothing else depends on it.

@@ -2,7 +2,7 @@
 
 from math import nan
 
-from gateway.scheduling.requests import Running, Waiting
+from gateway.scheduling.requests import QueuedRequest, RunningSequence
 
 
 class SimulatedSequence:
@@ -16,7 +16,7 @@ class SimulatedSequence:
                  "max_tokens", "place", "preemptions", "prompt_tokens", "request", "reserved",
                  "spell", "swapped", "tokens")  # fmt: skip
 
-    def __init__(self, place: int, request: Waiting, tokens: int, reserved: int) -> None:
+    def __init__(self, place: int, request: QueuedRequest, tokens: int, reserved: int) -> None:
         self.place = place
         self.request = request
         self.tokens = tokens
@@ -40,16 +40,16 @@ class SimulatedSequence:
             return step + self.lead - self.prompt_tokens
         return self.generated
 
-    def known(self, step: int) -> Running:
+    def known(self, step: int) -> RunningSequence:
         """What a gateway knows of it once so many steps have been done."""
         request = self.request
         generated = min(self.generated_at(step), self.tokens)
-        return Running(
+        return RunningSequence(
             request.id, request.prompt_tokens, generated, request.quantiles, request.max_tokens
         )
 
 
-class Work:
+class EngineStatistics:
     """Steps, tokens and seconds of an engine since it began.
 
     `recomputed_tokens` were computed before, and lost when their sequence was preempted.

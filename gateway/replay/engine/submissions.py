@@ -8,7 +8,7 @@ from gateway.replay.engine.sequence import SimulatedSequence
 from gateway.replay.engine.timeline import Timeline
 
 
-class Orders:
+class Submissions:
     """What was handed over at once stays together, in order.
 
     An order is with the engine a while after it was sent; the step that heeds it is known once

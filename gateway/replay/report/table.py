@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from gateway.replay.measure.confidence import Estimate
+from gateway.replay.measure.confidence import ConfidenceInterval
 from gateway.replay.measure.metrics import DECILES
 from gateway.replay.measure.time_series import MOST_TENANTS
 from gateway.replay.plan import Row
@@ -139,7 +139,7 @@ def _table(
     return table
 
 
-def _cell(found: Estimate, column: Column) -> str:
+def _cell(found: ConfidenceInterval, column: Column) -> str:
     if isnan(found.mean):
         return NOTHING
     shown = f"{column.factor * found.mean:,.{column.decimals}f}"

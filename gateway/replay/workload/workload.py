@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from gateway.errors import InvalidRequest
 from gateway.prediction.messages import LEVELS
-from gateway.scheduling.requests import Waiting
+from gateway.scheduling.requests import QueuedRequest
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Singles: TypeAlias = npt.NDArray[np.float32]
@@ -95,10 +95,10 @@ class Workload:
         span_s = float(self.arrived_s[-1] - self.arrived_s[0]) if len(self) else 0.0
         return (len(self) - 1) / span_s if span_s else float("inf")
 
-    def waiting(self, place: int) -> Waiting:
+    def waiting(self, place: int) -> QueuedRequest:
         """The request at `place` as the scheduler sees it; its id is its place."""
         arrived_s = float(self.arrived_s[place])
-        return Waiting(
+        return QueuedRequest(
             id=str(place),
             tenant=self.tenants[self.tenant[place]],
             prompt_tokens=int(self.prompt_tokens[place]),

@@ -14,9 +14,9 @@ import numpy as np
 from msgspec import Struct, structs
 
 from gateway.scheduling.admission.interface import NO_CAPACITY, Capacity
-from gateway.scheduling.admission.length_distribution import Floats, Lengths, survival
-from gateway.scheduling.admission.safety_margin import TARGET, Caution
-from gateway.scheduling.requests import Quantiles, Running, Waiting
+from gateway.scheduling.admission.length_distribution import Floats, LengthDistributions, survival
+from gateway.scheduling.admission.safety_margin import TARGET, SafetyMargin
+from gateway.scheduling.requests import Quantiles, QueuedRequest, RunningSequence
 
 REFRESH: Final = 8  # steps; until then what runs is taken to be as likely to end as at the refresh
 EPSILON: Final = 1e-9  # sums of floats differ by their order
@@ -57,9 +57,11 @@ class _Ahead(Struct, frozen=True):
     logs: Floats  # (H,): ln of each interval's first step, at least 0
 
 
-def use_ahead(running: Sequence[Running], page_tokens: int, count: int) -> tuple[Floats, Floats]:
+def use_ahead(
+    running: Sequence[RunningSequence], page_tokens: int, count: int
+) -> tuple[Floats, Floats]:
     """Mean and variance of each sequence's pages over `count` intervals: (n, count) each."""
-    lengths = Lengths.of(running)
+    lengths = LengthDistributions.of(running)
     last = LAST[:count]
     alive = lengths.alive(FIRST[:count])  # at the start of each interval
     prompts = np.array([sequence.prompt_tokens for sequence in running], dtype=np.float64)
@@ -76,7 +78,7 @@ class FuturePeak:
     """
 
     def __init__(self, z: float, preempted_share: float = TARGET) -> None:
-        self._caution = Caution(z, preempted_share)
+        self._caution = SafetyMargin(z, preempted_share)
         self._joined: dict[str, Use] = {}
         self._assumed: Quantiles | None = None
         self.resize(NO_CAPACITY)
@@ -111,7 +113,7 @@ class FuturePeak:
         self._worst: int | None = None
         self._outdated = bool(self._joined)
 
-    def refresh(self, running: Sequence[Running]) -> None:
+    def refresh(self, running: Sequence[RunningSequence]) -> None:
         """Begin anew from what runs now."""
         if self._assumed is not None:
             running = [structs.replace(each, quantiles=self._assumed) for each in running]
@@ -138,7 +140,7 @@ class FuturePeak:
             self._variance = np.maximum(self._variance - use.variance, 0.0)
             self._worst = None
 
-    def admit(self, requests: Sequence[Waiting]) -> int:
+    def admit(self, requests: Sequence[QueuedRequest]) -> int:
         """How many of the requests, in order, can join; they have then joined."""
         for place, request in enumerate(requests):
             if self.empty and self._capacity.holds(request):
@@ -147,11 +149,11 @@ class FuturePeak:
                 return place
         return len(requests)
 
-    def force(self, request: Waiting) -> None:
+    def force(self, request: QueuedRequest) -> None:
         """Let a request join whether it fits or not."""
         self._join(request, self._use(request))
 
-    def reserve(self, request: Waiting) -> int:
+    def reserve(self, request: QueuedRequest) -> int:
         """The median: memory is watched here, the engine need only begin."""
         return max(1, min(ceil(request.median), request.max_tokens))
 
@@ -165,7 +167,7 @@ class FuturePeak:
         """So many requests ended while others waited, and so many preemptions were, since then."""
         self._caution.observed(ended, preempted, running=len(self._joined))
 
-    def _take(self, request: Waiting) -> bool:
+    def _take(self, request: QueuedRequest) -> bool:
         at_once = self._mean[self._steps] + self._capacity.pages_for(request.prompt_tokens)
         if at_once > self._capacity.pages or self._exceeds_at(self._worst_step(), request):
             return False
@@ -176,7 +178,7 @@ class FuturePeak:
         self._join(request, use)
         return True
 
-    def _exceeds_at(self, interval: int, request: Waiting) -> bool:
+    def _exceeds_at(self, interval: int, request: QueuedRequest) -> bool:
         """Whether the pool is too small in one interval already: no look at the others then."""
         ahead = self._ahead[self._steps]
         last, first = float(ahead.last[interval]), float(ahead.first[interval])
@@ -196,7 +198,7 @@ class FuturePeak:
             self._worst = self._steps + int(use.argmax())
         return self._worst
 
-    def _join(self, request: Waiting, use: Use) -> None:
+    def _join(self, request: QueuedRequest, use: Use) -> None:
         self._joined[request.id] = use
         self._mean = self._mean + use.mean
         self._variance = self._variance + use.variance
@@ -206,10 +208,10 @@ class FuturePeak:
         ahead = slice(self._steps, None)
         return float((mean[ahead] + self._caution.z * np.sqrt(variance[ahead])).max())
 
-    def _quantiles(self, request: Waiting) -> Quantiles:
+    def _quantiles(self, request: QueuedRequest) -> Quantiles:
         return request.quantiles if self._assumed is None else self._assumed
 
-    def _use(self, request: Waiting) -> Use:
+    def _use(self, request: QueuedRequest) -> Use:
         """Pages of a request that starts now."""
         ahead = self._ahead[self._steps]
         survives = survival(self._quantiles(request), request.max_tokens)

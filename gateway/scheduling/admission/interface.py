@@ -5,7 +5,7 @@ from typing import Final, Literal, Protocol, TypeAlias
 
 from msgspec import Struct
 
-from gateway.scheduling.requests import Quantiles, Running, Waiting
+from gateway.scheduling.requests import Quantiles, QueuedRequest, RunningSequence
 
 AdmissionName: TypeAlias = Literal["peak", "reserved", "maximum", "held"]
 
@@ -25,11 +25,11 @@ class Capacity(Struct, frozen=True):
         """Pages that hold so many tokens."""
         return int(-(-tokens // self.page_tokens))
 
-    def holds(self, request: Waiting) -> bool:
+    def holds(self, request: QueuedRequest) -> bool:
         """Whether the request fits at its longest with the pool to itself."""
         return self.longest_pages(request) <= self.pages
 
-    def longest_pages(self, request: Waiting) -> int:
+    def longest_pages(self, request: QueuedRequest) -> int:
         """Pages the request takes at its longest."""
         return self.pages_for(request.prompt_tokens + request.max_tokens)
 
@@ -56,7 +56,7 @@ class Admission(Protocol):
     def stale(self) -> bool:
         """Whether a refresh is due before the next admission."""
 
-    def refresh(self, running: Sequence[Running]) -> None:
+    def refresh(self, running: Sequence[RunningSequence]) -> None:
         """Begin anew from what runs now."""
 
     def advance(self, steps: int) -> None:
@@ -65,13 +65,13 @@ class Admission(Protocol):
     def leave(self, request_id: str) -> None:
         """A sequence left the engine; nothing happens where it is unknown."""
 
-    def admit(self, requests: Sequence[Waiting]) -> int:
+    def admit(self, requests: Sequence[QueuedRequest]) -> int:
         """How many of the requests, in order, can join; they have then joined."""
 
-    def force(self, request: Waiting) -> None:
+    def force(self, request: QueuedRequest) -> None:
         """Let a request join whether it fits or not."""
 
-    def reserve(self, request: Waiting) -> int:
+    def reserve(self, request: QueuedRequest) -> int:
         """Tokens of generation that the engine shall promise memory for, at least 1."""
 
     def resize(self, capacity: Capacity) -> None:

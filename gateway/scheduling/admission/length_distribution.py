@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from gateway.scheduling.requests import Quantiles, Running
+from gateway.scheduling.requests import Quantiles, RunningSequence
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -28,7 +28,7 @@ LEAST_TAIL: Final = log(1.05)  # the tail halves over 5 % of length or more
 FAR: Final = 32.0  # ln of more tokens than anyone asks for
 
 
-class Lengths:
+class LengthDistributions:
     """Generation lengths of n sequences as distributions: quantiles (n, 6), the rest (n,)."""
 
     def __init__(self, quantiles: Floats, max_tokens: Floats, generated: Floats) -> None:
@@ -39,7 +39,7 @@ class Lengths:
         self._spent = self._hazard(generated[:, None] + 1.0)  # (n, 1); a running one adds a token
 
     @classmethod
-    def of(cls, running: Sequence[Running]) -> "Lengths":
+    def of(cls, running: Sequence[RunningSequence]) -> "LengthDistributions":
         """The lengths of these sequences, in their order."""
         quantiles = np.array([sequence.quantiles for sequence in running], dtype=np.float64)
         limits = [(sequence.max_tokens, sequence.generated) for sequence in running]

@@ -10,7 +10,7 @@ from math import ceil
 from typing import Final, Literal, TypeAlias
 
 from gateway.scheduling.admission.interface import NO_CAPACITY, Capacity
-from gateway.scheduling.requests import Quantiles, Running, Waiting
+from gateway.scheduling.requests import Quantiles, QueuedRequest, RunningSequence
 
 Reservation: TypeAlias = Literal["reserved", "maximum", "held"]
 REFRESH: Final = 8  # steps
@@ -42,7 +42,7 @@ class SumOfReservations:
         grown = self._reservation != "maximum" and self._steps >= REFRESH
         return grown or self._resized
 
-    def refresh(self, running: Sequence[Running]) -> None:
+    def refresh(self, running: Sequence[RunningSequence]) -> None:
         """Begin anew from what runs now."""
         self._joined = {sequence.id: self._pages_of(sequence) for sequence in running}
         self._pages = sum(self._joined.values())
@@ -57,7 +57,7 @@ class SumOfReservations:
         """A sequence left the engine; nothing happens where it is unknown."""
         self._pages -= self._joined.pop(request_id, 0)
 
-    def admit(self, requests: Sequence[Waiting]) -> int:
+    def admit(self, requests: Sequence[QueuedRequest]) -> int:
         """How many of the requests, in order, can join; they have then joined."""
         for place, request in enumerate(requests):
             alone = self.empty and self.capacity.holds(request)
@@ -67,11 +67,11 @@ class SumOfReservations:
             self._join(request.id, pages)
         return len(requests)
 
-    def force(self, request: Waiting) -> None:
+    def force(self, request: QueuedRequest) -> None:
         """Let a request join whether it fits or not."""
         self._join(request.id, self._pages_of(request.started()))
 
-    def reserve(self, request: Waiting) -> int:
+    def reserve(self, request: QueuedRequest) -> int:
         """The tokens that are counted with."""
         return self._tokens(request.started())
 
@@ -90,10 +90,10 @@ class SumOfReservations:
         self._joined[request_id] = pages
         self._pages += pages
 
-    def _pages_of(self, sequence: Running) -> int:
+    def _pages_of(self, sequence: RunningSequence) -> int:
         return self.capacity.pages_for(sequence.prompt_tokens + self._tokens(sequence))
 
-    def _tokens(self, sequence: Running) -> int:
+    def _tokens(self, sequence: RunningSequence) -> int:
         """Tokens of generation reserved for a sequence."""
         if self._reservation == "maximum":
             return sequence.max_tokens

@@ -16,7 +16,7 @@ def first_z(target: float) -> float:
     return max(NormalDist().inv_cdf(1 - min(max(target, RAREST), 1 - RAREST)), LEAST)
 
 
-class Caution:
+class SafetyMargin:
     """The z of admission, in standard deviations.
 
     Each preemption raises it, each request that ended while others waited lowers it, so that it

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from gateway.scheduling.admission.interface import Admission, Capacity
 from gateway.scheduling.dispatch import Dispatch, Reason, dispatch_of, waiting_batch_of
 from gateway.scheduling.lazy_heap import LazyHeap
-from gateway.scheduling.requests import Waiting, WaitingBatch
+from gateway.scheduling.requests import QueuedRequest, WaitingBatch
 from gateway.scheduling.serving_time import ServingTime
 
 
@@ -28,14 +28,14 @@ class PlainPolicy:
         self._serving = ServingTime()
         self._serials = count()
         self._serial_of: dict[str, int] = {}
-        self._requests: dict[int, Waiting] = {}
-        self._arrival: LazyHeap[float, Waiting] = LazyHeap(self._requests)
-        self._expiring: LazyHeap[float, Waiting] = LazyHeap(self._requests)
+        self._requests: dict[int, QueuedRequest] = {}
+        self._arrival: LazyHeap[float, QueuedRequest] = LazyHeap(self._requests)
+        self._expiring: LazyHeap[float, QueuedRequest] = LazyHeap(self._requests)
 
     def __len__(self) -> int:
         return len(self._requests)
 
-    def arrive(self, request: Waiting) -> None:
+    def arrive(self, request: QueuedRequest) -> None:
         """Let a request wait. ValueError if one with this id waits already."""
         self._enter(request)
         if request.start_by_s is not None:
@@ -60,7 +60,7 @@ class PlainPolicy:
             self.admission.force(first[0])
         return self._started(first, now_s)
 
-    def ended(self, request: Waiting, generated: int, now_s: float) -> None:
+    def ended(self, request: QueuedRequest, generated: int, now_s: float) -> None:
         """A dispatched request ended: its memory is free."""
         del generated, now_s
         self.admission.leave(request.id)
@@ -71,7 +71,7 @@ class PlainPolicy:
         """Learn a batch's serving time."""
         self._serving.observe(size, prompt_tokens, generation_tokens, serving_s)
 
-    def give_up(self, now_s: float) -> list[Waiting]:
+    def give_up(self, now_s: float) -> list[QueuedRequest]:
         """Withdraws the requests that have waited for as long as they may."""
         expired = self._expiring.pop_before(now_s)
         self._remove(expired)
@@ -96,31 +96,31 @@ class PlainPolicy:
         for request_id, serial in self._serial_of.items():
             assert self._requests[serial].id == request_id
 
-    def _first(self, count: int, now_s: float) -> list[Waiting]:
+    def _first(self, count: int, now_s: float) -> list[QueuedRequest]:
         """The `count` requests that go next, in order."""
         del now_s
         return self._arrival.first(count)
 
-    def _enter(self, request: Waiting) -> None:
+    def _enter(self, request: QueuedRequest) -> None:
         if request.id in self._serial_of:
             raise ValueError(f"request {request.id} waits already; ids must differ")
         serial = self._serial_of[request.id] = next(self._serials)
         self._requests[serial] = request
         self._arrival.push(request.arrived_s, serial)
 
-    def _remove(self, requests: Sequence[Waiting]) -> None:
+    def _remove(self, requests: Sequence[QueuedRequest]) -> None:
         for request in requests:
             del self._requests[self._serial_of.pop(request.id)]
 
     def _started(
-        self, requests: Sequence[Waiting], now_s: float, reason: Reason = "rank"
+        self, requests: Sequence[QueuedRequest], now_s: float, reason: Reason = "rank"
     ) -> Dispatch:
         """Requests that were admitted wait no more."""
         self._remove(requests)
         serving_s = self._serving.of(requests)
         return dispatch_of(requests, serving_s=serving_s, now_s=now_s, reason=reason)
 
-    def _shown(self, name: str, requests: Sequence[Waiting], now_s: float) -> WaitingBatch:
+    def _shown(self, name: str, requests: Sequence[QueuedRequest], now_s: float) -> WaitingBatch:
         """Requests that wait together."""
         serving_s = self._serving.of(requests)
         return waiting_batch_of(name, requests, serving_s=serving_s, now_s=now_s)

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from gateway.scheduling.admission.interface import Admission
 from gateway.scheduling.baselines.base import PlainPolicy
 from gateway.scheduling.dispatch import Dispatch
-from gateway.scheduling.requests import Waiting, WaitingBatch
+from gateway.scheduling.requests import QueuedRequest, WaitingBatch
 
 
 class FixedPolicy(PlainPolicy):
@@ -43,7 +43,7 @@ class FixedPolicy(PlainPolicy):
             batches.append(self._shown(f"{self.name} {len(batches) + 1}", requests, now_s))
         return batches
 
-    def _next(self, oldest: Sequence[Waiting]) -> tuple[Waiting, ...]:
+    def _next(self, oldest: Sequence[QueuedRequest]) -> tuple[QueuedRequest, ...]:
         """As many of these as fit at their longest; at least one."""
         capacity = self.admission.capacity
         filled = accumulate(capacity.longest_pages(request) for request in oldest)

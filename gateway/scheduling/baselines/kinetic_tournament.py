@@ -10,12 +10,12 @@ from heapq import heappop, heappush
 from math import inf, isclose
 from typing import Final
 
-from gateway.scheduling.dispatch import Line
+from gateway.scheduling.dispatch import RankLine
 
 NOBODY: Final = -1
 
 
-class Tournament:
+class KineticTournament:
     """Lines by key; the highest at a time is first, and of equals the one entered first.
 
     Leaves are slots `capacity … 2·capacity - 1`, match `n` has the children `2n` and `2n + 1`,
@@ -26,7 +26,7 @@ class Tournament:
         self._now_s = 0.0
         self._slots: dict[str, int] = {}
         self._keys: dict[int, str] = {}
-        self._lines: dict[int, Line] = {}
+        self._lines: dict[int, RankLine] = {}
         self._entered: dict[int, int] = {}
         self._entries = 0
         self._free = [0]
@@ -37,7 +37,7 @@ class Tournament:
     def __len__(self) -> int:
         return len(self._slots)
 
-    def put(self, key: str, line: Line) -> None:
+    def put(self, key: str, line: RankLine) -> None:
         """Enter a line, or change the one of this key."""
         slot = self._slots.get(key)
         if slot is None:
@@ -46,7 +46,7 @@ class Tournament:
         self._winner[self._capacity + slot] = slot
         self._climb(slot)
 
-    def put_all(self, lines: Mapping[str, Line]) -> None:
+    def put_all(self, lines: Mapping[str, RankLine]) -> None:
         """Change the lines of keys already entered: O(n), for when all change at once."""
         for key, line in lines.items():
             self._lines[self._slots[key]] = line

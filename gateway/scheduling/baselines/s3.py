@@ -5,7 +5,7 @@ from typing import Final
 from gateway.scheduling.admission.interface import Admission
 from gateway.scheduling.baselines.base import PlainPolicy
 from gateway.scheduling.dispatch import Dispatch
-from gateway.scheduling.requests import Waiting
+from gateway.scheduling.requests import QueuedRequest
 
 WINDOW: Final = 64  # oldest requests that are packed
 
@@ -29,5 +29,5 @@ class S3Policy(PlainPolicy):
             requests = oldest[:1]
         return self._started(requests, now_s) if requests else None
 
-    def _reserved(self, request: Waiting) -> int:
+    def _reserved(self, request: QueuedRequest) -> int:
         return request.prompt_tokens + self.admission.reserve(request)

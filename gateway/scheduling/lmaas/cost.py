@@ -13,7 +13,7 @@ from math import log
 from typing import Final, NamedTuple
 
 from gateway.scheduling.admission.length_distribution import LEAST_TAIL, LN2
-from gateway.scheduling.requests import Quantiles, Waiting
+from gateway.scheduling.requests import Quantiles, QueuedRequest
 
 PROMPT_STEPS: Final = 16.0  # KV token-steps that computing a token of the prompt counts for
 BETA: Final = 0.1
@@ -60,7 +60,7 @@ def _mean_beyond(high: float, highest: float, max_tokens: int) -> float:
     return grown
 
 
-def risk_adjusted(request: Waiting, beta: float = BETA) -> float:
+def risk_adjusted(request: QueuedRequest, beta: float = BETA) -> float:
     """E + β·CVaR₉₀ of a request's generation, in tokens."""
     mean, worst = risk_of(request.quantiles, request.max_tokens)
     return mean + beta * worst

@@ -7,7 +7,7 @@ from typing import Final, TypeAlias
 from msgspec import Struct
 
 from gateway.scheduling.lazy_heap import LazyHeap
-from gateway.scheduling.requests import Waiting
+from gateway.scheduling.requests import QueuedRequest
 
 WIDTH: Final = 1.5  # cost of the dearest of a class by that of the cheapest
 _LOG_WIDTH: Final = log(WIDTH)
@@ -24,7 +24,7 @@ class Entry(Struct, eq=False):
     """
 
     serial: int
-    request: Waiting
+    request: QueuedRequest
     serving_s: float
     cost: float
     since_s: float = 0.0
@@ -36,7 +36,7 @@ def class_of(entry: Entry) -> ClassKey:
     return request.urgency, floor(log(entry.cost) / _LOG_WIDTH)
 
 
-class LengthClass:
+class CostClass:
     """The members of one class, in the order of `since_s`; ranked by the first of them."""
 
     def __init__(self, key: ClassKey, name: str) -> None:

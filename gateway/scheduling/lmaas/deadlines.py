@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from gateway.scheduling.lazy_heap import LazyHeap
 from gateway.scheduling.lmaas.cost_class import Entry
-from gateway.scheduling.requests import Waiting
+from gateway.scheduling.requests import QueuedRequest
 
 MOST_LATE: Final = 0.25  # of those waiting; where there are more, nobody goes first for it
 
@@ -30,7 +30,7 @@ class Window(Struct, frozen=True):
 
 
 def window_of(
-    request: Waiting, seconds: Callable[[float], float], *, trusted: bool = True
+    request: QueuedRequest, seconds: Callable[[float], float], *, trusted: bool = True
 ) -> Window:
     """When a request has to start, where a generation of so many tokens takes `seconds(tokens)`.
 

@@ -17,7 +17,7 @@ def service(prompt_tokens: float, generation_tokens: float) -> float:
     return prompt_tokens + GENERATED * generation_tokens
 
 
-class Shares:
+class FairShare:
     """The counters of all tenants ever seen, and those that wait, lowest first.
 
     Who comes back after a pause is lifted to the lowest that waits, so that being away saves

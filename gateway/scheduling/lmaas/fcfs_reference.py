@@ -18,7 +18,7 @@ MOST_WAITS: Final = 4.0  # times the longest wait
 LEAST_S: Final = 1e-3
 
 
-class FirstCome(Generic[T]):
+class FcfsReference(Generic[T]):
     """Requests in order of arrival, and how far first come, first served would have come.
 
     Work has any unit, as long as it is one; each call costs O(1) amortised.

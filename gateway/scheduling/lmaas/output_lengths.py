@@ -12,7 +12,7 @@ LEAST: Final = 50  # before which nothing is known
 EVERY: Final = 25  # answers between two looks
 
 
-class Marginal:
+class OutputLengths:
     """The quantiles of the newest answers' lengths, in tokens."""
 
     def __init__(self) -> None:

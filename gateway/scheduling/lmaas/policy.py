@@ -7,18 +7,18 @@ from typing import ClassVar, Final, Literal
 from gateway.scheduling.admission.interface import Admission, Capacity
 from gateway.scheduling.dispatch import Dispatch, dispatch_of, waiting_batch_of
 from gateway.scheduling.lmaas.cost import joining_cost, risk_adjusted, risk_of
-from gateway.scheduling.lmaas.cost_class import Entry, LengthClass
+from gateway.scheduling.lmaas.cost_class import CostClass, Entry
 from gateway.scheduling.lmaas.deadlines import Window, window_of
-from gateway.scheduling.lmaas.fair_share import Shares, service
-from gateway.scheduling.lmaas.output_lengths import Marginal
+from gateway.scheduling.lmaas.fair_share import FairShare, service
+from gateway.scheduling.lmaas.output_lengths import OutputLengths
 from gateway.scheduling.lmaas.tenant_queue import Bounds, Candidates, TenantQueue
-from gateway.scheduling.requests import Waiting, WaitingBatch
+from gateway.scheduling.requests import QueuedRequest, WaitingBatch
 from gateway.scheduling.serving_time import ServingTime
 
 SHORT: Final = 2  # requests; so few are served in order of arrival
 
 
-class LengthAwarePolicy:
+class LmaasPolicy:
     """Shares, then deadlines and bounds, then ranks on the risk-adjusted length.
 
     What is next goes next: where it does not fit, memory gathers for it and nothing passes. While
@@ -30,12 +30,12 @@ class LengthAwarePolicy:
     def __init__(self, name: str, *, admission: Admission, bounds: Bounds) -> None:
         self.name = name
         self.admission = admission
-        self.shares = Shares()
+        self.shares = FairShare()
         self._bounds = bounds
         self._class_names = map("c{}".format, count(1))
         self._serials = count()
         self._serving = ServingTime()
-        self._marginal = Marginal()
+        self._marginal = OutputLengths()
         self._trusted = True
         self._tenants: dict[str, TenantQueue] = {}
         self._waiting: dict[str, Entry] = {}
@@ -50,7 +50,7 @@ class LengthAwarePolicy:
         """What it goes by now."""
         return "policy" if self._trusted and len(self) > SHORT else "arrival"
 
-    def arrive(self, request: Waiting) -> None:
+    def arrive(self, request: QueuedRequest) -> None:
         """Let a request wait. ValueError if one with this id waits already."""
         if request.id in self._waiting:
             raise ValueError(f"request {request.id} waits already; ids must differ")
@@ -91,7 +91,7 @@ class LengthAwarePolicy:
             fitting = 1
         return self._dispatched(found, fitting) if fitting else None
 
-    def ended(self, request: Waiting, generated: int, now_s: float) -> None:
+    def ended(self, request: QueuedRequest, generated: int, now_s: float) -> None:
         """A dispatched request ended: its memory is free, its charge is settled."""
         self._now_s = max(self._now_s, now_s)
         self.admission.leave(request.id)
@@ -107,7 +107,7 @@ class LengthAwarePolicy:
         """Learn how long requests run."""
         self._serving.observe(size, prompt_tokens, generation_tokens, serving_s)
 
-    def give_up(self, now_s: float) -> list[Waiting]:
+    def give_up(self, now_s: float) -> list[QueuedRequest]:
         """Withdraws the requests whose deadline cannot be met any more."""
         self._now_s = max(self._now_s, now_s)
         hopeless = [entry for queue in self._tenants.values() for entry in queue.hopeless(now_s)]
@@ -146,7 +146,7 @@ class LengthAwarePolicy:
         for queue in self._tenants.values():
             queue.check()
 
-    def _shown(self, batch: LengthClass, now_s: float) -> WaitingBatch:
+    def _shown(self, batch: CostClass, now_s: float) -> WaitingBatch:
         requests = [entry.request for entry in batch.first(len(batch.members))]
         serving_s = self._serving.of(requests)
         return waiting_batch_of(batch.name, requests, serving_s=serving_s, now_s=now_s)
@@ -174,11 +174,11 @@ class LengthAwarePolicy:
         if not queue:
             self.shares.leave(request.tenant)
 
-    def _charge(self, request: Waiting, tokens: float) -> None:
+    def _charge(self, request: QueuedRequest, tokens: float) -> None:
         self.shares.charge(request.tenant, tokens * request.urgency / request.share)
 
-    def _window(self, request: Waiting) -> Window:
+    def _window(self, request: QueuedRequest) -> Window:
         return window_of(request, lambda n: self._seconds(request, n), trusted=self._trusted)
 
-    def _seconds(self, request: Waiting, generation_tokens: float) -> float:
+    def _seconds(self, request: QueuedRequest, generation_tokens: float) -> float:
         return self._serving.estimate(1, request.prompt_tokens, generation_tokens)

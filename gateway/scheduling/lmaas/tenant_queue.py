@@ -8,10 +8,10 @@ from msgspec import Struct
 
 from gateway.scheduling.dispatch import Reason
 from gateway.scheduling.lazy_heap import LazyHeap
-from gateway.scheduling.lmaas.cost_class import ClassKey, Entry, LengthClass, class_of
+from gateway.scheduling.lmaas.cost_class import ClassKey, CostClass, Entry, class_of
 from gateway.scheduling.lmaas.deadlines import Deadlines, Window
-from gateway.scheduling.lmaas.fcfs_reference import FirstCome, WaitScale
-from gateway.scheduling.requests import Waiting
+from gateway.scheduling.lmaas.fcfs_reference import FcfsReference, WaitScale
+from gateway.scheduling.requests import QueuedRequest
 
 TOGETHER: Final = 8  # requests that go in one dispatch at most
 
@@ -48,8 +48,8 @@ class TenantQueue:
         self._names = names
         self._entries: dict[int, Entry] = {}
         self._arrival: LazyHeap[float, Entry] = LazyHeap(self._entries)
-        self._classes: dict[ClassKey, LengthClass] = {}
-        self._first_come = FirstCome[Entry]()
+        self._classes: dict[ClassKey, CostClass] = {}
+        self._first_come = FcfsReference[Entry]()
         self._scale = WaitScale()
         self._put_back: LazyHeap[float, Entry] = LazyHeap(self._entries)  # by when they are overdue
         self._overdue: LazyHeap[float, Entry] = LazyHeap(self._entries)  # by arrival
@@ -72,7 +72,7 @@ class TenantQueue:
         self._deadlines.add(entry, window)
         key = class_of(entry)
         if key not in self._classes:
-            self._classes[key] = LengthClass(key, next(self._names))
+            self._classes[key] = CostClass(key, next(self._names))
         self._classes[key].add(entry)
         self._note_turns(now_s)
 
@@ -87,7 +87,7 @@ class TenantQueue:
             del self._classes[key]
         self._note_turns(now_s)
 
-    def watch_anew(self, window_of: Callable[[Waiting], Window]) -> None:
+    def watch_anew(self, window_of: Callable[[QueuedRequest], Window]) -> None:
         """Take other times at which those that wait become late and hopeless."""
         self._deadlines = Deadlines(self._entries)
         for entry in self._entries.values():
@@ -113,7 +113,7 @@ class TenantQueue:
         """The `count` requests that arrived first, in that order."""
         return self._arrival.first(count)
 
-    def batches(self, now_s: float, *, by_arrival: bool) -> list[LengthClass]:
+    def batches(self, now_s: float, *, by_arrival: bool) -> list[CostClass]:
         """The batches that wait, highest rank first, or by the arrival of their oldest."""
         if by_arrival:
             return sorted(self._classes.values(), key=lambda batch: batch.oldest_s)

@@ -2,7 +2,7 @@
 
 from gateway.scheduling.lazy_heap import LazyHeap
 from gateway.scheduling.magnus.wma import row_reads
-from gateway.scheduling.requests import Waiting
+from gateway.scheduling.requests import QueuedRequest
 
 
 class Batch:
@@ -18,16 +18,16 @@ class Batch:
         self.serial = serial
         self.id = f"b{serial}"
         self.insertable = insertable
-        self.members: dict[int, Waiting] = {}
-        self._prompt: LazyHeap[float, Waiting] = LazyHeap(self.members)
-        self._generation: LazyHeap[float, Waiting] = LazyHeap(self.members)
-        self._reads: LazyHeap[float, Waiting] = LazyHeap(self.members)
-        self._arrival: LazyHeap[float, Waiting] = LazyHeap(self.members)
+        self.members: dict[int, QueuedRequest] = {}
+        self._prompt: LazyHeap[float, QueuedRequest] = LazyHeap(self.members)
+        self._generation: LazyHeap[float, QueuedRequest] = LazyHeap(self.members)
+        self._reads: LazyHeap[float, QueuedRequest] = LazyHeap(self.members)
+        self._arrival: LazyHeap[float, QueuedRequest] = LazyHeap(self.members)
 
     def __len__(self) -> int:
         return len(self.members)
 
-    def add(self, serial: int, request: Waiting) -> None:
+    def add(self, serial: int, request: QueuedRequest) -> None:
         """Take a request in under a serial number no other ever had."""
         self.members[serial] = request
         self._prompt.push(-request.prompt_tokens, serial)
@@ -59,6 +59,6 @@ class Batch:
         """Arrival of the member that has waited longest."""
         return self._arrival.least_key()
 
-    def first(self, count: int) -> list[Waiting]:
+    def first(self, count: int) -> list[QueuedRequest]:
         """The `count` members that arrived first, in that order."""
         return self._arrival.first(count)

@@ -8,7 +8,7 @@ import numpy as np
 
 from gateway.scheduling.magnus.batch import Batch
 from gateway.scheduling.magnus.wma import row_reads
-from gateway.scheduling.requests import Waiting
+from gateway.scheduling.requests import QueuedRequest
 
 SIZE: Final = 0  # columns of the batches that may be joined
 PROMPT: Final = 1
@@ -27,14 +27,14 @@ class Batcher:
         self._waste_limit = waste_limit
         self._memory_tokens = memory_tokens
         self._serials = count()
-        self._joinable = Joinable(memory_tokens)
+        self._joinable = OpenBatches(memory_tokens)
         self._home: dict[str, tuple[int, Batch]] = {}
         self.batches: dict[str, Batch] = {}
 
     def __len__(self) -> int:
         return len(self._home)
 
-    def add(self, request: Waiting) -> Batch:
+    def add(self, request: QueuedRequest) -> Batch:
         """The batch the request now waits in: the one of least WMA below Φ, else a new one."""
         if request.id in self._home:
             raise ValueError(f"request {request.id} waits already; ids must differ")
@@ -42,7 +42,7 @@ class Batcher:
         self._place(request, batch)
         return batch
 
-    def halve(self, requests: Sequence[Waiting]) -> tuple[Batch, Batch]:
+    def halve(self, requests: Sequence[QueuedRequest]) -> tuple[Batch, Batch]:
         """Queue a batch that ran out of memory again, as two halves that nobody joins.
 
         The members are two or more, of one model. ValueError if not, or if one waits already.
@@ -56,7 +56,7 @@ class Batcher:
     def resize(self, memory_tokens: int) -> None:
         """Let batches grow to this Θ from now on; those that are larger already stay so."""
         self._memory_tokens = memory_tokens
-        self._joinable = Joinable(memory_tokens)
+        self._joinable = OpenBatches(memory_tokens)
         for batch in self.batches.values():
             self._changed(batch)
 
@@ -71,7 +71,7 @@ class Batcher:
             self._changed(batch)
         return list(touched.values())
 
-    def _best(self, request: Waiting) -> Batch | None:
+    def _best(self, request: QueuedRequest) -> Batch | None:
         if self._waste_limit is None:
             return None
         found = self._joinable.least_waste(request.prompt_tokens, request.median)
@@ -82,13 +82,13 @@ class Batcher:
         self.batches[batch.id] = batch
         return batch
 
-    def _closed(self, requests: Sequence[Waiting]) -> Batch:
+    def _closed(self, requests: Sequence[QueuedRequest]) -> Batch:
         batch = self._open(insertable=False)
         for request in requests:
             self._place(request, batch)
         return batch
 
-    def _place(self, request: Waiting, batch: Batch) -> None:
+    def _place(self, request: QueuedRequest, batch: Batch) -> None:
         serial = next(self._serials)
         batch.add(serial, request)
         self._home[request.id] = serial, batch
@@ -119,7 +119,7 @@ class Batcher:
         assert (batch in self._joinable) == open_to_all
 
 
-class Joinable:
+class OpenBatches:
     """Size, L(B), G(B) and least T of each insertable batch that is not full.
 
     A batch is full when one more member of its own lengths would break the memory rule: no

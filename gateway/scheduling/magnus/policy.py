@@ -5,11 +5,11 @@ from typing import ClassVar
 
 from gateway.scheduling.admission.interface import Admission
 from gateway.scheduling.baselines.base import PlainPolicy
-from gateway.scheduling.baselines.kinetic_tournament import Tournament
-from gateway.scheduling.dispatch import Dispatch, Line, ratio_line
+from gateway.scheduling.baselines.kinetic_tournament import KineticTournament
+from gateway.scheduling.dispatch import Dispatch, RankLine, ratio_line
 from gateway.scheduling.magnus.batch import Batch
 from gateway.scheduling.magnus.batcher import Batcher
-from gateway.scheduling.requests import Waiting, WaitingBatch
+from gateway.scheduling.requests import QueuedRequest, WaitingBatch
 from gateway.scheduling.serving_time import same_order, serving_seconds
 
 
@@ -24,7 +24,7 @@ class MagnusPolicy(PlainPolicy):
     def __init__(self, waste_limit: float, *, admission: Admission) -> None:
         super().__init__("magnus", admission=admission)
         self._batcher = Batcher(waste_limit, admission.capacity.tokens)
-        self._ranking = Tournament()
+        self._ranking = KineticTournament()
         self._ranked_pace = self._serving.pace
 
     def dispatch(self, now_s: float) -> Dispatch | None:
@@ -38,7 +38,7 @@ class MagnusPolicy(PlainPolicy):
             self.admission.force(request)
         return self._started(requests, now_s)
 
-    def halve(self, requests: Sequence[Waiting]) -> None:
+    def halve(self, requests: Sequence[QueuedRequest]) -> None:
         """A batch of two or more ran out of memory: it waits again, as two that nobody joins.
 
         It did start in time, so that none of it is given up for its maximum queue time.
@@ -78,11 +78,11 @@ class MagnusPolicy(PlainPolicy):
         assert len(self._batcher) == len(self)
         assert len(self._ranking) == len(self._batcher.batches)
 
-    def _enter(self, request: Waiting) -> None:
+    def _enter(self, request: QueuedRequest) -> None:
         super()._enter(request)
         self._rerank(self._batcher.add(request))
 
-    def _remove(self, requests: Sequence[Waiting]) -> None:
+    def _remove(self, requests: Sequence[QueuedRequest]) -> None:
         super()._remove(requests)
         for batch in self._batcher.take([request.id for request in requests]):
             self._rerank(batch)
@@ -93,7 +93,7 @@ class MagnusPolicy(PlainPolicy):
         else:
             self._ranking.discard(batch.id)
 
-    def _line(self, batch: Batch) -> Line:
+    def _line(self, batch: Batch) -> RankLine:
         serving_s = serving_seconds(
             self._ranked_pace, len(batch), batch.prompt_tokens, batch.generation_tokens
         )

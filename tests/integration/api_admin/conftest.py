@@ -13,7 +13,7 @@ from gateway.api.errors import exception_handlers
 from gateway.database.errors import Sessions
 from gateway.engines.colocated import ColocatedEngine
 from gateway.generation.scheduler import Scheduler
-from gateway.generation.service import Generations
+from gateway.generation.service import GenerationService
 from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.history.audit import AuditTrail
 from gateway.history.requests import RequestHistory
@@ -57,7 +57,7 @@ def predictor(sessions: Sessions) -> LengthPredictor:
 @pytest.fixture
 async def generations(
     sessions: Sessions, predictor: LengthPredictor, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Generations]:
+) -> AsyncIterator[GenerationService]:
     """Without an engine: nothing leaves its queue."""
     history = HistoryWriter(sessions, tmp_path_factory.mktemp("spool"))
     scheduler = Scheduler(
@@ -69,7 +69,7 @@ async def generations(
         options=Options(),
         tau_floor=0.2,
     )
-    yield Generations("m", ChatTokenizer(DEMO_MODEL), predictor, scheduler)
+    yield GenerationService("m", ChatTokenizer(DEMO_MODEL), predictor, scheduler)
     await history.close()
 
 
@@ -79,7 +79,7 @@ def application(
     sessions: Sessions,
     build: Builder,
     runs: TrainingRuns,
-    generations: Generations,
+    generations: GenerationService,
     postgres_url: str,
 ) -> Litestar:
     services = AdminServices(

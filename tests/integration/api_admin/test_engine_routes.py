@@ -3,7 +3,7 @@
 import httpx
 
 from engine.protocol import EngineInfo, KvState, Step, StepTimes
-from gateway.generation.service import Generations
+from gateway.generation.service import GenerationService
 
 KV = KvState(pages=64, free=64, page_tokens=16)
 INFO = EngineInfo("epoch", "m", 512, 100, [4], KV, "cuda:0", "bfloat16")
@@ -20,7 +20,7 @@ async def test_engine_that_was_never_there_is_shown_as_such(client: httpx.AsyncC
 
 
 async def test_engine_is_shown_as_its_newest_step_told(
-    client: httpx.AsyncClient, generations: Generations
+    client: httpx.AsyncClient, generations: GenerationService
 ) -> None:
     generations.scheduler.events.engine_ready(INFO)
     before = (await client.get("/admin/engine")).json()
@@ -40,7 +40,7 @@ async def test_engine_is_shown_as_its_newest_step_told(
 
 
 async def test_held_engine_is_shown_and_makes_the_gateway_unready(
-    client: httpx.AsyncClient, generations: Generations
+    client: httpx.AsyncClient, generations: GenerationService
 ) -> None:
     generations.scheduler.events.engine_ready(INFO)
     for action, paused, draining in (

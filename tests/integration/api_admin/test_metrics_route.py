@@ -12,13 +12,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway.api.errors import exception_handlers
 from gateway.api.metrics import MetricsController
 from gateway.database.errors import Sessions
-from gateway.generation.service import Generations
+from gateway.generation.service import GenerationService
 from gateway.history.record import Record
 from gateway.prediction.messages import SOURCES, Question
 from gateway.prediction.serving.predictor import LengthPredictor
 from gateway.tenancy.admin_key import AdminKey
 from gateway.tenancy.caller import Caller
-from gateway.tenancy.scopes import Admission, Scope, ScopedKeys
+from gateway.tenancy.scopes import AdminAccess, Scope, ScopedKeys
 from tests.integration.api_admin.conftest import ADMIN_KEY
 
 CALLER = Caller(
@@ -44,8 +44,10 @@ QUESTION = Question(
 
 
 @pytest.fixture
-async def scraper(generations: Generations, sessions: Sessions) -> AsyncIterator[httpx.AsyncClient]:
-    admission = Admission(AdminKey(ADMIN_KEY), ScopedKeys(sessions))
+async def scraper(
+    generations: GenerationService, sessions: Sessions
+) -> AsyncIterator[httpx.AsyncClient]:
+    admission = AdminAccess(AdminKey(ADMIN_KEY), ScopedKeys(sessions))
     application = Litestar(
         [MetricsController],
         dependencies={
@@ -108,7 +110,7 @@ async def test_predictions_are_counted_by_their_source(
 
 
 async def test_tenants_are_named_to_those_who_may_read(
-    scraper: httpx.AsyncClient, generations: Generations, sessions: Sessions
+    scraper: httpx.AsyncClient, generations: GenerationService, sessions: Sessions
 ) -> None:
     generations.scheduler.metrics.tenants.ended(CALLER, 10, 5)
     key = await ScopedKeys(sessions).create("prometheus", [Scope.READ], by="olga")

@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.generation.service import Generations
+from gateway.generation.service import GenerationService
 from gateway.scheduling.policy import NAMES
 
 
@@ -16,7 +16,7 @@ async def policy(client: httpx.AsyncClient) -> dict[str, Any]:
 
 
 async def test_changed_policy_is_at_work_and_shown(
-    client: httpx.AsyncClient, generations: Generations
+    client: httpx.AsyncClient, generations: GenerationService
 ) -> None:
     assert (await policy(client))["name"] == "lmaas"
     changed = await client.put("/admin/policy", json={"name": "fixed"})
@@ -26,7 +26,7 @@ async def test_changed_policy_is_at_work_and_shown(
 
 
 async def test_policy_that_comes_back_is_the_one_that_learned(
-    client: httpx.AsyncClient, generations: Generations
+    client: httpx.AsyncClient, generations: GenerationService
 ) -> None:
     learned = generations.scheduler.policy
     for name in ("fixed", "lmaas"):
@@ -35,7 +35,7 @@ async def test_policy_that_comes_back_is_the_one_that_learned(
 
 
 async def test_options_are_changed_one_by_one_and_shown(
-    client: httpx.AsyncClient, generations: Generations
+    client: httpx.AsyncClient, generations: GenerationService
 ) -> None:
     before = await policy(client)
     for change in (
@@ -75,7 +75,7 @@ async def test_wrong_option_is_named_and_changes_nothing(
 
 
 async def test_fallback_on_order_of_arrival_is_told_with_its_reason(
-    client: httpx.AsyncClient, generations: Generations
+    client: httpx.AsyncClient, generations: GenerationService
 ) -> None:
     short = await policy(client)
     generations.scheduler._loop.trust(False)

@@ -11,9 +11,9 @@ import pytest
 
 from gateway.database.errors import Sessions
 from gateway.errors import RequestCancelled
-from gateway.generation.request import Ask, Message
-from gateway.generation.request_state import LiveRequest
-from gateway.generation.service import Generations
+from gateway.generation.request import GenerationRequest, Message
+from gateway.generation.request_state import RequestState
+from gateway.generation.service import GenerationService
 from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.history.record import Record
 from gateway.history.writer import HistoryWriter
@@ -22,15 +22,15 @@ from gateway.settings import DEMO_MODEL
 from gateway.tenancy.caller import Caller
 from models.base import new_id
 
-Enqueue = Callable[..., LiveRequest]
+Enqueue = Callable[..., RequestState]
 
 
 @pytest.fixture
-async def enqueue(generations: Generations) -> Enqueue:
+async def enqueue(generations: GenerationService) -> Enqueue:
     """Lets a request wait; it came at second 0 of some clock."""
     tokenizer = ChatTokenizer(DEMO_MODEL)
 
-    def build(length: float = 10.0, tenant: int = 1, **fields: Any) -> LiveRequest:
+    def build(length: float = 10.0, tenant: int = 1, **fields: Any) -> RequestState:
         caller = Caller(
             tenant_id=UUID(int=tenant),
             tenant=f"tenant {tenant}",
@@ -39,9 +39,9 @@ async def enqueue(generations: Generations) -> Enqueue:
             api_key_id=UUID(int=3),
             instruction=None,
         )
-        live = LiveRequest(
+        live = RequestState(
             request_id=new_id(),
-            ask=Ask(caller=caller, messages=(Message("user", "hello"),), **fields),
+            ask=GenerationRequest(caller=caller, messages=(Message("user", "hello"),), **fields),
             prompt=[1, 2, 3],
             user_input_tokens=1,
             max_tokens=100,

@@ -8,14 +8,14 @@ from litestar import Litestar, get
 from litestar.di import NamedDependency, Provide
 
 from gateway.api.errors import exception_handlers
-from gateway.api.openai.timeouts import DEADLINE, MAX_QUEUE, READ_TIMEOUT, TIMEOUT, Patience
-from gateway.api.openai.timeouts import provide_patience as provide
+from gateway.api.openai.timeouts import DEADLINE, MAX_QUEUE, READ_TIMEOUT, TIMEOUT, ClientTimeouts
+from gateway.api.openai.timeouts import provide_timeouts as provide
 
 PATHS = {"patience": Provide(provide)}
 
 
 @get("/", dependencies=PATHS)
-async def told(patience: NamedDependency[Patience]) -> Patience:
+async def told(patience: NamedDependency[ClientTimeouts]) -> ClientTimeouts:
     return patience
 
 

@@ -8,7 +8,7 @@ from msgspec import UNSET
 
 from gateway.api.openai.chat_schema import ChatCompletionRequest
 from gateway.api.openai.completion_schema import CompletionRequest
-from gateway.api.openai.timeouts import Patience
+from gateway.api.openai.timeouts import ClientTimeouts
 from gateway.errors import InvalidRequest
 from gateway.tenancy.caller import Caller
 
@@ -60,7 +60,7 @@ def test_unknown_tier_is_refused_with_the_known_ones(name: str) -> None:
 
 
 def test_patience_is_carried_to_each_ask() -> None:
-    patience = Patience(deadline_s=2.0, max_queue_s=1.0)
+    patience = ClientTimeouts(deadline_s=2.0, max_queue_s=1.0)
     asks = [
         chat().ask(CALLER, patience),
         *CompletionRequest(model="m", prompt=["a", "b"]).asks(CALLER, patience),

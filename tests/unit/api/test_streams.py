@@ -37,7 +37,7 @@ class Answer:
         await asyncio.sleep(0)
 
 
-class Generations:
+class GenerationService:
     model = "m"
     fingerprint = "fp"
 
@@ -50,7 +50,7 @@ class Generations:
 
 @pytest.mark.parametrize("leaves", ["while we write to it", "before"])
 async def test_client_that_leaves_frees_its_sequence(leaves: str) -> None:
-    generations, answer = Generations(), Answer()
+    generations, answer = GenerationService(), Answer()
     data = CompletionRequest(model="m", prompt="king", stream=True)
 
     @get("/")

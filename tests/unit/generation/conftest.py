@@ -14,8 +14,8 @@ import pytest
 
 from engine.protocol import EngineInfo, Finish, KvState, Mode, Sequence, Step, TokenLogprobs
 from gateway.engines.interface import EngineListener
-from gateway.generation.request import Ask, Message
-from gateway.generation.request_state import LiveRequest
+from gateway.generation.request import GenerationRequest, Message
+from gateway.generation.request_state import RequestState
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.history.record import Record
@@ -35,10 +35,10 @@ def tokenizer() -> ChatTokenizer:
 
 
 @pytest.fixture
-def an_ask() -> Callable[..., Ask]:
+def an_ask() -> Callable[..., GenerationRequest]:
     def build(
         *turns: tuple[str, str], registered: str | None = None, tenant: int = 1, **fields: object
-    ) -> Ask:
+    ) -> GenerationRequest:
         caller = Caller(
             tenant_id=UUID(int=tenant),
             tenant="tenant",
@@ -48,7 +48,7 @@ def an_ask() -> Callable[..., Ask]:
             instruction=registered,
         )
         messages = tuple(Message(*turn) for turn in turns or [("user", "brave king")])
-        return Ask(caller=caller, messages=messages, **fields)  # type: ignore[arg-type]
+        return GenerationRequest(caller=caller, messages=messages, **fields)  # type: ignore[arg-type]
 
     return build
 
@@ -125,7 +125,10 @@ class Scene:
     """A scheduler with its engine, and requests to give it."""
 
     def __init__(
-        self, an_ask: Callable[..., Ask], tokenizer: ChatTokenizer, outage_s: float = 60.0
+        self,
+        an_ask: Callable[..., GenerationRequest],
+        tokenizer: ChatTokenizer,
+        outage_s: float = 60.0,
     ) -> None:
         self.now_s: float | None = None  # of the clock, where a test sets it
         self.engine = NotingEngine()
@@ -160,8 +163,8 @@ class Scene:
         prompt: list[int] | None = None,
         quantiles: Quantiles | None = None,
         **ask: Any,
-    ) -> LiveRequest:
-        return LiveRequest(
+    ) -> RequestState:
+        return RequestState(
             request_id=UUID(int=next(self._numbers)),
             ask=self._ask(max_tokens=asked, **ask),
             choice=choice,
@@ -196,7 +199,7 @@ class Scene:
             EngineInfo("epoch", "model", 512, 100, [4], kv, "cpu", "float32")
         )
 
-    async def enqueue(self, *requests: LiveRequest) -> None:
+    async def enqueue(self, *requests: RequestState) -> None:
         for request in requests:
             self.scheduler.enqueue(request)
         await asyncio.sleep(0)  # one turn of the loop: the decision
@@ -243,5 +246,5 @@ class Scene:
 
 
 @pytest.fixture
-def scene(an_ask: Callable[..., Ask], tokenizer: ChatTokenizer) -> Scene:
+def scene(an_ask: Callable[..., GenerationRequest], tokenizer: ChatTokenizer) -> Scene:
     return Scene(an_ask, tokenizer)

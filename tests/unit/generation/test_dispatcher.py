@@ -9,7 +9,7 @@ import pytest
 from engine.protocol import Finish, Refused
 from gateway.errors import EngineLost, ShuttingDown
 from gateway.generation.engine_events import STEPS_BETWEEN_REVISIONS
-from gateway.generation.request import Ask
+from gateway.generation.request import GenerationRequest
 from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.scheduling.policy import NAMES, PolicyName
 from tests.unit.generation.conftest import Scene
@@ -65,7 +65,7 @@ async def test_lost_engine_is_followed_by_a_continuation(scene: Scene) -> None:
 
 
 async def test_engine_that_stays_away_is_given_up(
-    an_ask: Callable[..., Ask], tokenizer: ChatTokenizer
+    an_ask: Callable[..., GenerationRequest], tokenizer: ChatTokenizer
 ) -> None:
     scene = Scene(an_ask, tokenizer, outage_s=0.0)
     scene.connect()

@@ -5,24 +5,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import ContextLengthExceeded, InvalidRequest
-from gateway.generation.request import Ask, answer_limit
+from gateway.generation.request import GenerationRequest, answer_limit
 
 
 def test_registered_instruction_is_used_where_the_request_brings_none(
-    an_ask: Callable[..., Ask],
+    an_ask: Callable[..., GenerationRequest],
 ) -> None:
     ask = an_ask(("user", "hello"), registered="Be brief.")
     assert ask.instruction == "Be brief."
     assert [turn["role"] for turn in ask.conversation()] == ["system", "user"]
 
 
-def test_system_message_replaces_the_registered_instruction(an_ask: Callable[..., Ask]) -> None:
+def test_system_message_replaces_the_registered_instruction(
+    an_ask: Callable[..., GenerationRequest],
+) -> None:
     ask = an_ask(("system", "Sing."), ("user", "hello"), registered="Be brief.")
     assert ask.instruction == "Sing."
     assert [turn["content"] for turn in ask.conversation()] == ["Sing.", "hello"]
 
 
-def test_user_input_is_what_the_user_wrote_last(an_ask: Callable[..., Ask]) -> None:
+def test_user_input_is_what_the_user_wrote_last(an_ask: Callable[..., GenerationRequest]) -> None:
     assert an_ask(("user", "one"), ("assistant", "1"), ("user", "two")).user_input == "two"
 
 

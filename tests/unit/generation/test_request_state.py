@@ -7,7 +7,7 @@ import pytest
 from engine.protocol import Sampling, TokenLogprobs
 from gateway.errors import GenerationFailed
 from gateway.generation.answer import pieces, whole
-from gateway.generation.request_state import LiveRequest, Piece
+from gateway.generation.request_state import Piece, RequestState
 from tests.unit.generation.conftest import Scene
 
 SCORED = Sampling(logprobs=1)
@@ -132,7 +132,7 @@ async def test_failed_choice_ends_the_reading(scene: Scene) -> None:
     lives[1].end("error", 1.0, GenerationFailed("broken"))
     texts = list[str]()
 
-    async def read(reading: list[LiveRequest]) -> None:
+    async def read(reading: list[RequestState]) -> None:
         async for _, piece in pieces(reading):
             texts.append(piece.text if piece else "")
 

@@ -11,7 +11,7 @@ from gateway.replay.cost.model import EngineModel, EngineShape, LinearCost
 from gateway.replay.workload.workload import Workload
 from gateway.scheduling.admission.interface import NO_CAPACITY, Capacity
 from gateway.scheduling.dispatch import Dispatch, dispatch_of
-from gateway.scheduling.requests import Running, Waiting, WaitingBatch
+from gateway.scheduling.requests import QueuedRequest, RunningSequence, WaitingBatch
 
 # speed is measured elsewhere: a busy machine fails no property
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -43,7 +43,7 @@ class Sums:
     def stale(self) -> bool:
         return self.rule == "held" and self._steps >= REFRESH
 
-    def refresh(self, running: Sequence[Running]) -> None:
+    def refresh(self, running: Sequence[RunningSequence]) -> None:
         self.calls.append(("refresh", *sorted((s.id, s.generated) for s in running)))
         assert {s.id for s in running} == set(self._pages)
         self._pages = {s.id: self._of(s) for s in running}
@@ -56,7 +56,7 @@ class Sums:
     def leave(self, request_id: str) -> None:
         del self._pages[request_id]
 
-    def admit(self, requests: Sequence[Waiting]) -> int:
+    def admit(self, requests: Sequence[QueuedRequest]) -> int:
         for place, request in enumerate(requests):
             pages = sum(self._pages.values()) + self._of(request.started())
             if pages > self.capacity.pages and self.rule != "all" and self._pages:
@@ -64,10 +64,10 @@ class Sums:
             self.force(request)
         return len(requests)
 
-    def force(self, request: Waiting) -> None:
+    def force(self, request: QueuedRequest) -> None:
         self._pages[request.id] = self._of(request.started())
 
-    def reserve(self, request: Waiting) -> int:
+    def reserve(self, request: QueuedRequest) -> int:
         return self._tokens(request.started()) if self.rule != "all" else int(request.upper)
 
     def resize(self, capacity: Capacity) -> None:
@@ -79,10 +79,10 @@ class Sums:
     def observed(self, ended: int, preempted: int) -> None:
         self.calls.append(("observed", ended, preempted))
 
-    def _of(self, sequence: Running) -> int:
+    def _of(self, sequence: RunningSequence) -> int:
         return self.capacity.pages_for(sequence.prompt_tokens + self._tokens(sequence))
 
-    def _tokens(self, sequence: Running) -> int:
+    def _tokens(self, sequence: RunningSequence) -> int:
         if self.rule == "longest":
             return sequence.max_tokens
         if self.rule == "upper":
@@ -101,12 +101,12 @@ class FirstCome:
         self.calls = self.admission.calls
         self.order: Literal["policy", "arrival"] = "arrival"
         self._most = most
-        self.queue: deque[Waiting] = deque()
+        self.queue: deque[QueuedRequest] = deque()
 
     def __len__(self) -> int:
         return len(self.queue)
 
-    def arrive(self, request: Waiting) -> None:
+    def arrive(self, request: QueuedRequest) -> None:
         self.calls.append(("arrive", request.id))
         self.queue.append(request)
 
@@ -121,7 +121,7 @@ class FirstCome:
             self.queue.popleft()
         return dispatch_of(requests, serving_s=1.0, now_s=now_s) if requests else None
 
-    def ended(self, request: Waiting, generated: int, now_s: float) -> None:
+    def ended(self, request: QueuedRequest, generated: int, now_s: float) -> None:
         self.calls.append(("ended", request.id, generated, now_s))
         self.admission.leave(request.id)
 
@@ -130,7 +130,7 @@ class FirstCome:
     ) -> None:
         self.calls.append(("observe", size, prompt_tokens, generation_tokens, serving_s))
 
-    def give_up(self, now_s: float) -> list[Waiting]:
+    def give_up(self, now_s: float) -> list[QueuedRequest]:
         late = [r for r in self.queue if r.start_by_s is not None and r.start_by_s <= now_s]
         for request in late:
             self.queue.remove(request)
@@ -164,9 +164,9 @@ class Halving(InLockstep):
 
     def __init__(self, rule: Rule = "longest", *, most: int = 3) -> None:
         super().__init__(rule, most=most)
-        self.halved: list[tuple[Waiting, ...]] = []
+        self.halved: list[tuple[QueuedRequest, ...]] = []
 
-    def halve(self, requests: Sequence[Waiting]) -> None:
+    def halve(self, requests: Sequence[QueuedRequest]) -> None:
         self.halved.append(tuple(requests))
         for request in requests:
             self.admission.leave(request.id)

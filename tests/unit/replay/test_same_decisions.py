@@ -11,17 +11,17 @@ import pytest
 from msgspec import Struct
 
 from engine.protocol import Finish, KvState
-from gateway.generation.request import Ask
-from gateway.generation.request_state import LiveRequest
+from gateway.generation.request import GenerationRequest
+from gateway.generation.request_state import RequestState
 from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.prediction.serving.drift import Rolling
 from gateway.replay.cost.model import EngineShape
-from gateway.replay.engine.sequence import SimulatedSequence, Work
+from gateway.replay.engine.sequence import EngineStatistics, SimulatedSequence
 from gateway.replay.simulator import TRUST_WINDOW, Simulation
 from gateway.replay.workload.workload import Workload
 from gateway.scheduling.control_loop import ControlLoop
 from gateway.scheduling.policy import NAMES, Options, PolicyName, build_policy
-from gateway.scheduling.requests import Running, Waiting
+from gateway.scheduling.requests import QueuedRequest, RunningSequence
 from tests.unit.generation.conftest import Scene, an_ask, tokenizer
 
 STEP_S = 0.25  # exact in floating point
@@ -34,7 +34,7 @@ fixtures = (an_ask, tokenizer)
 
 
 @pytest.fixture
-def scene(an_ask: Callable[..., Ask], tokenizer: ChatTokenizer) -> Scene:
+def scene(an_ask: Callable[..., GenerationRequest], tokenizer: ChatTokenizer) -> Scene:
     return Scene(an_ask, tokenizer)
 
 
@@ -51,7 +51,7 @@ class ScriptedEngine:
     """Each sequence gets a token in each step; some are preempted by chance, and lose nothing."""
 
     def __init__(self, seed: int) -> None:
-        self.work = Work()
+        self.work = EngineStatistics()
         self.next_s = inf
         self.steps = 0
         self.between = False
@@ -131,7 +131,7 @@ def a_crowd(seed: int, *, foretold: bool = True, count: int = 400) -> Workload:
     )
 
 
-def enqueue(scene: Scene, request: Waiting) -> LiveRequest:
+def enqueue(scene: Scene, request: QueuedRequest) -> RequestState:
     """The same request in the live scheduler."""
     started_s = request.arrived_s
     wait_s = None if request.start_by_s is None else request.start_by_s - started_s
@@ -164,7 +164,7 @@ async def submitted(scene: Scene, names: dict[str, str]) -> list[Dispatched]:
 async def lived(workload: Workload, script: list[Stepped], scene: Scene) -> list[Dispatched]:
     """What the live scheduler dispatches, given the same arrivals and steps."""
     made: list[Dispatched] = []
-    lives: dict[str, LiveRequest] = {}
+    lives: dict[str, RequestState] = {}
     names: dict[str, str] = {}
     quality = Rolling(TRUST_WINDOW)
     scene.outcomes.trustworthy = lambda: (  # type: ignore[method-assign]
@@ -233,19 +233,19 @@ class Pair:
         self.now_s = 0.0
         self.loop = ControlLoop(build_policy("lmaas", Options()))
         self.connected = False
-        self.waiting: dict[str, Waiting] = {}
-        self.running: dict[str, tuple[Waiting, int]] = {}  # with tokens generated
-        self.lives: dict[str, LiveRequest] = {}
+        self.waiting: dict[str, QueuedRequest] = {}
+        self.running: dict[str, tuple[QueuedRequest, int]] = {}  # with tokens generated
+        self.lives: dict[str, RequestState] = {}
         self.names: dict[str, str] = {}
         scene.scheduler.use_policy("lmaas", Options())
 
-    def known(self) -> list[Running]:
+    def known(self) -> list[RunningSequence]:
         return [
-            Running(r.id, r.prompt_tokens, tokens, r.quantiles, r.max_tokens)
+            RunningSequence(r.id, r.prompt_tokens, tokens, r.quantiles, r.max_tokens)
             for r, tokens in self.running.values()
         ]
 
-    def arrive(self, request: Waiting) -> None:
+    def arrive(self, request: QueuedRequest) -> None:
         self.waiting[request.id] = request
         self.loop.arrive(request)
         live = self.lives[request.id] = enqueue(self.scene, request)

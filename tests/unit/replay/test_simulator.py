@@ -13,9 +13,9 @@ from gateway.replay.cost.model import EngineModel, EngineShape, GpuProfile, Line
 from gateway.replay.measure.outcomes import Outcomes, Series
 from gateway.replay.simulator import replay
 from gateway.replay.workload.workload import Workload
-from gateway.scheduling.admission.length_distribution import Lengths
+from gateway.scheduling.admission.length_distribution import LengthDistributions
 from gateway.scheduling.policy import NAMES, Options, build_policy
-from gateway.scheduling.requests import Running, Waiting
+from gateway.scheduling.requests import QueuedRequest, RunningSequence
 
 COSTS = [
     LinearCost(step_s=2**-6, prompt_token_s=2**-12, sequence_s=2**-9, kv_token_s=2**-16),
@@ -36,7 +36,7 @@ COSTS = [
 class Token:
     """A sequence of the slow engine, which counts tokens one by one."""
 
-    request: Waiting
+    request: QueuedRequest
     tokens: int
     reserved: int
     arrival: int
@@ -195,13 +195,13 @@ class SlowEngine:
     def remainders(self, sequences: list[Token]) -> list[int]:
         """All at once, as the replay does: a median half way between two tokens goes either way."""
         known = [
-            Running(
+            RunningSequence(
                 "", s.request.prompt_tokens, min(s.generated, s.tokens),
                 s.request.quantiles, s.request.max_tokens,
             )
             for s in sequences
         ]  # fmt: skip
-        return Lengths.of(known).remaining_quantile(0.5).round().astype(int).tolist()
+        return LengthDistributions.of(known).remaining_quantile(0.5).round().astype(int).tolist()
 
     def start(self) -> None:
         shape = self.model.shape
@@ -329,7 +329,7 @@ class SlowReplay:
         while self.waiting:
             if self.policy.admission.stale:
                 known = [
-                    Running(
+                    RunningSequence(
                         s.request.id, s.request.prompt_tokens, min(s.generated, s.tokens),
                         s.request.quantiles, s.request.max_tokens,
                     )
@@ -346,7 +346,7 @@ class SlowReplay:
             ready_s = now_s + self.engine.model.shape.order_s
             self.engine.orders.append([ready_s, None, sequences])
 
-    def started(self, request: Waiting, now_s: float) -> Token:
+    def started(self, request: QueuedRequest, now_s: float) -> Token:
         place = int(request.id)
         self.seen["dispatched"][place] = now_s
         self.arrivals += 1

@@ -7,10 +7,10 @@ from typing import TypeAlias
 import pytest
 
 from gateway.scheduling.lmaas.cost_class import Entry
-from gateway.scheduling.requests import Quantiles, Running, Waiting
+from gateway.scheduling.requests import Quantiles, QueuedRequest, RunningSequence
 
-MakeWaiting: TypeAlias = Callable[..., Waiting]
-MakeRunning: TypeAlias = Callable[..., Running]
+MakeWaiting: TypeAlias = Callable[..., QueuedRequest]
+MakeRunning: TypeAlias = Callable[..., RunningSequence]
 MakeEntry: TypeAlias = Callable[..., Entry]
 
 SPREAD = (0.4, 0.6, 1.0, 1.5, 2.2, 3.0)
@@ -39,8 +39,8 @@ def a_request() -> MakeWaiting:
         urgency: float = 1.0,
         deadline_s: float | None = None,
         start_by_s: float | None = None,
-    ) -> Waiting:
-        return Waiting(
+    ) -> QueuedRequest:
+        return QueuedRequest(
             id=request_id or f"r{next(numbers)}",
             tenant=tenant,
             prompt_tokens=prompt,
@@ -65,8 +65,8 @@ def a_sequence() -> MakeRunning:
         generated: int = 0,
         max_tokens: int = 200,
         quantiles: Quantiles | None = None,
-    ) -> Running:
-        return Running(
+    ) -> RunningSequence:
+        return RunningSequence(
             id=f"s{next(numbers)}",
             prompt_tokens=prompt,
             generated=generated,
@@ -80,7 +80,7 @@ def a_sequence() -> MakeRunning:
 @pytest.fixture(scope="session")
 def an_entry() -> MakeEntry:
     def make(
-        request: Waiting,
+        request: QueuedRequest,
         cost: float = 1.0,
         *,
         serving_s: float = 1.0,

@@ -16,7 +16,7 @@ from gateway.scheduling.admission.reservation import SumOfReservations
 from gateway.scheduling.baselines.base import PlainPolicy
 from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.lmaas.output_lengths import LEAST
-from gateway.scheduling.lmaas.policy import SHORT, LengthAwarePolicy
+from gateway.scheduling.lmaas.policy import SHORT, LmaasPolicy
 from gateway.scheduling.lmaas.tenant_queue import Bounds
 from gateway.scheduling.policy import (
     NAMES,
@@ -26,9 +26,9 @@ from gateway.scheduling.policy import (
     PolicyName,
     build_policy,
 )
-from gateway.scheduling.requests import Running, Waiting
+from gateway.scheduling.requests import QueuedRequest, RunningSequence
 
-MakeWaiting: TypeAlias = Callable[..., Waiting]
+MakeWaiting: TypeAlias = Callable[..., QueuedRequest]
 PAGES, PAGE = 100, 8
 OPTIONS = Options(preempted_share=0.02, waste_limit=2_000, max_delay_s=20.0, fixed_batch=4)
 WEIGHTY = replace(OPTIONS, waiting_weight=10.0)
@@ -65,9 +65,9 @@ class Scene:
     def __init__(self, policy: Policy, a_request: MakeWaiting) -> None:
         self.policy, self.a_request = policy, a_request
         self.now_s = 0.0
-        self.arrived: dict[str, Waiting] = {}
-        self.waiting: dict[str, Waiting] = {}
-        self.running: dict[str, Running] = {}
+        self.arrived: dict[str, QueuedRequest] = {}
+        self.waiting: dict[str, QueuedRequest] = {}
+        self.running: dict[str, RunningSequence] = {}
         self.halved: set[str] = set()
 
     def act(self, action: str, first: int, second: int) -> None:
@@ -173,9 +173,9 @@ def peak_of(admission: FuturePeak) -> float:
     return admission._peak(admission._mean, admission._variance)
 
 
-def after(steps: int, sequence: Running) -> Running:
+def after(steps: int, sequence: RunningSequence) -> RunningSequence:
     generated = min(sequence.generated + steps, sequence.max_tokens - 1)
-    return Running(
+    return RunningSequence(
         sequence.id, sequence.prompt_tokens, generated, sequence.quantiles, sequence.max_tokens
     )
 
@@ -265,7 +265,7 @@ def test_resized_pool_is_filled_and_no_more(a_request: MakeWaiting, name: Policy
     assert started[1] == 8
 
 
-def end_all(policy: Policy, requests: Sequence[Waiting]) -> None:
+def end_all(policy: Policy, requests: Sequence[QueuedRequest]) -> None:
     for request in requests:
         policy.ended(request, 1, 15.0)
 
@@ -290,7 +290,7 @@ def test_who_has_waited_for_as_long_as_it_may_is_given_up_once(
     assert {r.id for batch in policy.waiting(99.0) for r in batch.requests} <= {forever.id}
 
 
-def sent(policy: Policy, now_s: float) -> Sequence[Waiting]:
+def sent(policy: Policy, now_s: float) -> Sequence[QueuedRequest]:
     found = policy.dispatch(now_s)
     assert found is not None
     return found.requests
@@ -321,7 +321,7 @@ def test_queue_times_of_those_that_started_are_forgotten(
     if isinstance(policy, PlainPolicy):
         assert len(policy._expiring._heap) <= 100
     else:
-        assert isinstance(policy, LengthAwarePolicy)
+        assert isinstance(policy, LmaasPolicy)
         [queue] = policy._tenants.values()
         assert len(queue._deadlines._becoming_hopeless._heap) <= 100
 
@@ -392,7 +392,7 @@ def test_options_are_what_the_default_policy_goes_by(a_request: MakeWaiting) -> 
 
 def test_bounds_of_the_default_policy_are_those_of_its_options() -> None:
     policy = build_policy("lmaas", Options(max_delay_s=7.0, waiting_weight=0.3))
-    assert isinstance(policy, LengthAwarePolicy)
+    assert isinstance(policy, LmaasPolicy)
     assert policy._bounds == Bounds(7.0, 0.3)
 
 

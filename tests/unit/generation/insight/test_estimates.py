@@ -3,13 +3,13 @@
 import pytest
 
 from gateway.generation.insight.estimates import first_free_s, seconds_a_token, turns
-from gateway.scheduling.requests import Waiting, WaitingBatch
+from gateway.scheduling.requests import QueuedRequest, WaitingBatch
 from tests.unit.generation.conftest import Scene
 
 
 def a_batch(*medians: float, serving_s: float = 2.0) -> WaitingBatch:
     requests = tuple(
-        Waiting(f"{place} {median}", "t", 10, (median,) * 6, 100, 0.0)
+        QueuedRequest(f"{place} {median}", "t", 10, (median,) * 6, 100, 0.0)
         for place, median in enumerate(medians)
     )
     return WaitingBatch("b", requests, serving_s)

@@ -16,14 +16,14 @@ from engine.step.sequence import LiveSequence
 from gateway.replay.cost.model import EngineModel, EngineShape, LinearCost
 from gateway.replay.engine.base import SimulatedEngine
 from gateway.replay.engine.continuous import ContinuousEngine
-from gateway.replay.engine.decode_pages import Growth
+from gateway.replay.engine.decode_pages import DecodePages
 from gateway.replay.engine.lockstep import LockstepEngine
 from gateway.replay.engine.reservations import Claim as Promised
 from gateway.replay.engine.reservations import Claims, fit
 from gateway.replay.engine.sequence import SimulatedSequence
 from gateway.replay.engine.timeline import Timeline
 from gateway.scheduling.admission.length_distribution import Lengths
-from gateway.scheduling.requests import Quantiles, Running, Waiting
+from gateway.scheduling.requests import Quantiles, QueuedRequest, RunningSequence
 
 COST = LinearCost(step_s=2**-6, prompt_token_s=2**-12, sequence_s=2**-9, kv_token_s=2**-16)
 PAGE_TOKENS = 4
@@ -80,7 +80,7 @@ class Seen:
 def sequences_of(submitted: list[Job]) -> list[SimulatedSequence]:
     made = []
     for place, job in enumerate(submitted):
-        request = Waiting(str(place), "t", job.prompt, job.quantiles, job.most, 0.0)
+        request = QueuedRequest(str(place), "t", job.prompt, job.quantiles, job.most, 0.0)
         made.append(SimulatedSequence(place, request, job.tokens, job.reserve))
     return made
 
@@ -160,7 +160,7 @@ class RealComposer:
         for sequence in running:
             job = self.jobs[int(sequence.id)]
             generated = sequence.generated + sequence.ahead
-            known.append(Running("", job.prompt, generated, job.quantiles, job.most))
+            known.append(RunningSequence("", job.prompt, generated, job.quantiles, job.most))
         remainders = Lengths.of(known).remaining_quantile(0.5).round().astype(int).tolist()
         for sequence, remainder in zip(running, remainders, strict=True):
             sequence.expected = sequence.generated + remainder
@@ -323,7 +323,7 @@ def test_claims_are_those_put_and_not_dropped(changes: list[tuple[int, int, int]
 def test_growth_takes_the_pages_that_each_sequence_takes(
     leads: list[int], step: int, steps: int, page_tokens: int
 ) -> None:
-    growth = Growth(page_tokens)
+    growth = DecodePages(page_tokens)
     for lead in leads:
         growth.add(lead)
 

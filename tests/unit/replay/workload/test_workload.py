@@ -5,7 +5,7 @@ import pytest
 
 from gateway.errors import InvalidRequest
 from gateway.replay.workload.workload import Workload
-from gateway.scheduling.requests import Waiting
+from gateway.scheduling.requests import QueuedRequest
 
 
 def some(count: int = 4, **columns: object) -> Workload:
@@ -38,7 +38,7 @@ def test_scheduler_sees_the_request_and_not_its_length() -> None:
     found = some(
         1, arrived_s=[0], quantiles=quantiles, max_tokens=99, deadline_s=7, share=2, urgency=3
     )
-    assert found.waiting(0) == Waiting(
+    assert found.waiting(0) == QueuedRequest(
         id="0",
         tenant="default",
         prompt_tokens=10,

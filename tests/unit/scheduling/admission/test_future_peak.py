@@ -11,11 +11,11 @@ from msgspec.structs import replace
 
 from gateway.scheduling.admission.future_peak import FIRST, REFRESH, FuturePeak, use_ahead
 from gateway.scheduling.admission.interface import Capacity
-from gateway.scheduling.admission.length_distribution import Lengths
-from gateway.scheduling.requests import Quantiles, Running, Waiting
+from gateway.scheduling.admission.length_distribution import LengthDistributions
+from gateway.scheduling.requests import Quantiles, QueuedRequest, RunningSequence
 
-MakeWaiting = Callable[..., Waiting]
-MakeRunning = Callable[..., Running]
+MakeWaiting = Callable[..., QueuedRequest]
+MakeRunning = Callable[..., RunningSequence]
 POOL = 10_000  # tokens
 sizes = st.tuples(st.integers(1, 120), st.integers(1, 200), st.integers(0, 199))
 newcomers = st.lists(st.tuples(st.integers(1, 120), st.integers(1, 200)), max_size=4)
@@ -27,7 +27,7 @@ quantiles = st.lists(st.integers(1, 200), min_size=6, max_size=6).map(
 
 
 def an_admission(
-    running: Sequence[Running] = (), *, pages: int = 1_000, page: int = 8, z: float = 2.0
+    running: Sequence[RunningSequence] = (), *, pages: int = 1_000, page: int = 8, z: float = 2.0
 ) -> FuturePeak:
     admission = FuturePeak(z)
     admission.resize(Capacity(pages, page))
@@ -40,32 +40,34 @@ def peak_of(admission: FuturePeak) -> float:
     return admission._peak(admission._mean, admission._variance)
 
 
-def use_at(sequence: Running, horizons: np.ndarray, page: int) -> tuple[np.ndarray, np.ndarray]:
+def use_at(
+    sequence: RunningSequence, horizons: np.ndarray, page: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean and variance of one sequence's pages so many steps from now."""
-    alive = Lengths.of([sequence]).alive(horizons)[0]
+    alive = LengthDistributions.of([sequence]).alive(horizons)[0]
     pages = np.ceil((sequence.prompt_tokens + sequence.generated + horizons) / page)
     return pages * alive, pages**2 * alive * (1 - alive)
 
 
 def peak_of_every_step(
-    running: Sequence[Running],
+    running: Sequence[RunningSequence],
     page: int,
     z: float,
     *,
     since: int = 0,
-    joined: Sequence[Running] = (),
+    joined: Sequence[RunningSequence] = (),
 ) -> float:
     """Looks at steps `since` and later only; that is where `joined` start."""
     return peak_at(steps_until_the_end(running, since, joined), running, page, z, since, joined)
 
 
 def peak_of_first_steps(
-    running: Sequence[Running],
+    running: Sequence[RunningSequence],
     page: int,
     z: float,
     *,
     since: int = 0,
-    joined: Sequence[Running] = (),
+    joined: Sequence[RunningSequence] = (),
 ) -> float:
     """Of every interval only the first step is looked at."""
     steps = steps_until_the_end(running, since, joined)
@@ -73,7 +75,7 @@ def peak_of_first_steps(
 
 
 def steps_until_the_end(
-    running: Sequence[Running], since: int, joined: Sequence[Running]
+    running: Sequence[RunningSequence], since: int, joined: Sequence[RunningSequence]
 ) -> np.ndarray:
     ends = [sequence.max_tokens - sequence.generated for sequence in running]
     ends += [since + sequence.max_tokens for sequence in joined]
@@ -82,11 +84,11 @@ def steps_until_the_end(
 
 def peak_at(
     steps: np.ndarray,
-    running: Sequence[Running],
+    running: Sequence[RunningSequence],
     page: int,
     z: float,
     since: int,
-    joined: Sequence[Running],
+    joined: Sequence[RunningSequence],
 ) -> float:
     uses = [use_at(sequence, steps, page) for sequence in running]
     uses += [use_at(sequence, steps - since, page) for sequence in joined]

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.scheduling.admission.length_distribution import LEVELS, Lengths
-from gateway.scheduling.requests import Quantiles, Running
+from gateway.scheduling.admission.length_distribution import LEVELS, LengthDistributions
+from gateway.scheduling.requests import Quantiles, RunningSequence
 
-MakeRunning = Callable[..., Running]
+MakeRunning = Callable[..., RunningSequence]
 MAX_TOKENS = 300
 quantiles = st.lists(st.integers(1, MAX_TOKENS), min_size=6, max_size=6).map(
     lambda drawn: tuple(float(tokens) for tokens in sorted(drawn))
@@ -50,7 +50,7 @@ def test_alive_is_the_survival_given_what_was_generated(
 ) -> None:
     sequence = a_sequence(quantiles=drawn, generated=spent, max_tokens=MAX_TOKENS)
     horizons = np.arange(0.0, MAX_TOKENS + 3)
-    alive = Lengths.of([sequence]).alive(horizons)[0]
+    alive = LengthDistributions.of([sequence]).alive(horizons)[0]
     exact = [still_running(step, spent, drawn) for step in range(MAX_TOKENS - spent + 1)]
     assert alive[: len(exact)] == pytest.approx(exact, rel=1e-6, abs=1e-12)
     assert not alive[len(exact) :].any()
@@ -60,7 +60,9 @@ def test_alive_is_the_survival_given_what_was_generated(
 def test_remaining_quantile_is_outlived_as_often_as_it_says(
     a_sequence: MakeRunning, drawn: Quantiles, spent: int, level: float
 ) -> None:
-    lengths = Lengths.of([a_sequence(quantiles=drawn, generated=spent, max_tokens=MAX_TOKENS)])
+    lengths = LengthDistributions.of(
+        [a_sequence(quantiles=drawn, generated=spent, max_tokens=MAX_TOKENS)]
+    )
     tokens = float(lengths.remaining_quantile(level)[0])
     before, after = lengths.alive(np.array([max(np.floor(tokens), 1.0), np.floor(tokens) + 2]))[0]
     assert 1 <= tokens <= MAX_TOKENS - spent
@@ -70,17 +72,17 @@ def test_remaining_quantile_is_outlived_as_often_as_it_says(
 
 def test_fresh_sequence_keeps_its_predicted_quantiles(a_sequence: MakeRunning) -> None:
     drawn = (20.0, 30.0, 50.0, 80.0, 120.0, 150.0)
-    lengths = Lengths.of([a_sequence(quantiles=drawn, max_tokens=MAX_TOKENS)])
+    lengths = LengthDistributions.of([a_sequence(quantiles=drawn, max_tokens=MAX_TOKENS)])
     found = [float(lengths.remaining_quantile(float(level))[0]) for level in LEVELS]
     assert found == pytest.approx(drawn)
 
 
 def test_certain_length_lives_to_it_and_no_further(a_sequence: MakeRunning) -> None:
     sequence = a_sequence(quantiles=(100.0,) * 6, generated=60, max_tokens=MAX_TOKENS)
-    alive = Lengths.of([sequence]).alive(np.array([0.0, 1.0, 40.0, 41.0]))[0]
+    alive = LengthDistributions.of([sequence]).alive(np.array([0.0, 1.0, 40.0, 41.0]))[0]
     assert alive[:3] == pytest.approx(1.0)
     assert alive[3] <= 0.05
 
 
 def test_no_sequences_have_no_lengths() -> None:
-    assert Lengths.of([]).alive(np.array([0.0, 1.0])).shape == (0, 2)
+    assert LengthDistributions.of([]).alive(np.array([0.0, 1.0])).shape == (0, 2)

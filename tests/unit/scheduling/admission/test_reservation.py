@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from gateway.scheduling.admission.interface import Capacity
 from gateway.scheduling.admission.reservation import REFRESH, Reservation, SumOfReservations
-from gateway.scheduling.requests import Running, Waiting
+from gateway.scheduling.requests import QueuedRequest, RunningSequence
 
-MakeWaiting = Callable[..., Waiting]
-MakeRunning = Callable[..., Running]
+MakeWaiting = Callable[..., QueuedRequest]
+MakeRunning = Callable[..., RunningSequence]
 NAMES: tuple[Reservation, ...] = ("reserved", "maximum", "held")
 PAGE = 10
 QUANTILES = (5.0, 10.0, 20.0, 30.0, 40.0, 60.0)
@@ -19,7 +19,11 @@ names = st.sampled_from(NAMES)
 
 
 def an_admission(
-    name: Reservation, running: Sequence[Running] = (), *, pages: int = 100, page: int = PAGE
+    name: Reservation,
+    running: Sequence[RunningSequence] = (),
+    *,
+    pages: int = 100,
+    page: int = PAGE,
 ) -> SumOfReservations:
     admission = SumOfReservations(name)
     admission.resize(Capacity(pages, page))
@@ -27,7 +31,9 @@ def an_admission(
     return admission
 
 
-def room_beside(name: Reservation, running: Sequence[Running], a_request: MakeWaiting) -> int:
+def room_beside(
+    name: Reservation, running: Sequence[RunningSequence], a_request: MakeWaiting
+) -> int:
     """Pages left of 100, by how long a prompt still fits."""
     for pages in range(100, 0, -1):
         probe = a_request(PAGE * pages - 1, quantiles=(1.0,) * 6, max_tokens=1)

@@ -14,7 +14,7 @@ from gateway.scheduling.admission.safety_margin import (
     RAREST,
     STALLS,
     TARGET,
-    Caution,
+    SafetyMargin,
     first_z,
 )
 
@@ -25,7 +25,7 @@ FEW = 1  # running, so that the target is as told
 
 
 def test_each_preemption_raises_it_and_each_end_lowers_it() -> None:
-    caution = Caution(3.0, target=0.1)
+    caution = SafetyMargin(3.0, target=0.1)
     caution.observed(0, 1, FEW)
     assert caution.z == pytest.approx(3.0 + 10 / CALM)
     caution.observed(1, 0, FEW)
@@ -34,7 +34,7 @@ def test_each_preemption_raises_it_and_each_end_lowers_it() -> None:
 
 @pytest.mark.parametrize("target", [0.01, 0.05, 0.25])
 def test_the_target_share_changes_nothing(target: float) -> None:
-    caution = Caution(3.0, target)
+    caution = SafetyMargin(3.0, target)
     caution.observed(100, round(100 * target), FEW)
     assert caution.z == pytest.approx(3.0)
 
@@ -43,7 +43,7 @@ def test_the_target_share_changes_nothing(target: float) -> None:
 def test_it_takes_a_step_by_what_is_preempted_above_the_target_but_not_out_of_bounds(
     z: float, target: float, drawn: list[tuple[int, int]]
 ) -> None:
-    caution = Caution(z, target)
+    caution = SafetyMargin(z, target)
     for ended, preempted in drawn:
         caution.observed(ended, preempted, FEW)
         step = (preempted - target * ended) / (CALM * max(target, RAREST))
@@ -58,7 +58,7 @@ def test_it_takes_a_step_by_what_is_preempted_above_the_target_but_not_out_of_bo
 def test_it_stays_within_its_bounds_or_where_it_was_told_to_be(
     z: float, target: float, drawn: list[tuple[int, int]]
 ) -> None:
-    caution = Caution(z, target)
+    caution = SafetyMargin(z, target)
     for outcome in drawn:
         before = caution.z
         caution.observed(*outcome, FEW)
@@ -67,21 +67,21 @@ def test_it_stays_within_its_bounds_or_where_it_was_told_to_be(
 
 @pytest.mark.parametrize(("outcome", "bound"), [((1, 1), MOST), ((1, 0), LEAST)])
 def test_bounds_are_reached_and_kept(outcome: tuple[int, int], bound: float) -> None:
-    caution = Caution(3.0)
+    caution = SafetyMargin(3.0)
     for _ in range(4_000):
         caution.observed(*outcome, FEW)
     assert caution.z == bound
 
 
 def test_calm_raises_and_preemptions_lower_nothing_that_was_told() -> None:
-    daring, wary = Caution(LEAST - 1), Caution(MOST + 1)
+    daring, wary = SafetyMargin(LEAST - 1), SafetyMargin(MOST + 1)
     daring.observed(100, 0, FEW)
     wary.observed(100, 100, FEW)
     assert (daring.z, wary.z) == (LEAST - 1, MOST + 1)
 
 
 def test_what_was_told_outside_the_bounds_moves_inwards_and_not_out_again() -> None:
-    daring, wary = Caution(LEAST - 1), Caution(MOST + 1)
+    daring, wary = SafetyMargin(LEAST - 1), SafetyMargin(MOST + 1)
     daring.observed(0, 2, FEW)
     wary.observed(50, 0, FEW)
     inwards = daring.z, wary.z
@@ -94,7 +94,7 @@ def test_what_was_told_outside_the_bounds_moves_inwards_and_not_out_again() -> N
 
 @given(st.floats(-MOST, 2 * MOST), outcomes)
 def test_a_target_of_nothing_never_lowers_it(z: float, drawn: list[tuple[int, int]]) -> None:
-    caution = Caution(z, target=0.0)
+    caution = SafetyMargin(z, target=0.0)
     for ended, preempted in drawn:
         before = caution.z
         caution.observed(ended, preempted, FEW)
@@ -104,7 +104,7 @@ def test_a_target_of_nothing_never_lowers_it(z: float, drawn: list[tuple[int, in
 
 @given(st.integers(0, 60), st.integers(0, 3), st.floats(3.0, 5.0))
 def test_one_by_one_comes_to_the_same_as_all_at_once(ended: int, preempted: int, z: float) -> None:
-    at_once, one_by_one = Caution(z), Caution(z)
+    at_once, one_by_one = SafetyMargin(z), SafetyMargin(z)
     at_once.observed(ended, preempted, FEW)
     for _ in range(ended):
         one_by_one.observed(1, 0, FEW)
@@ -113,7 +113,9 @@ def test_one_by_one_comes_to_the_same_as_all_at_once(ended: int, preempted: int,
     assert one_by_one.z == pytest.approx(at_once.z)
 
 
-def preempted_share(caution: Caution, random: Random, *, harshness: float, drift: float) -> float:
+def preempted_share(
+    caution: SafetyMargin, random: Random, *, harshness: float, drift: float
+) -> float:
     """Of 20,000 requests, where the more z the fewer are preempted, and how few drifts."""
     preempted, needed = 0, harshness
     for _ in range(20_000):
@@ -128,7 +130,7 @@ def preempted_share(caution: Caution, random: Random, *, harshness: float, drift
 @pytest.mark.parametrize("target", BOTH)
 @pytest.mark.parametrize("z", [LEAST, 1.0, MOST])
 def test_it_settles_where_the_target_share_is_preempted(z: float, target: float, seed: int) -> None:
-    caution, random = Caution(z, target), Random(seed)
+    caution, random = SafetyMargin(z, target), Random(seed)
     preempted_share(caution, random, harshness=0.5, drift=0.0)
     settled = preempted_share(caution, random, harshness=0.5, drift=0.0)
     assert settled == pytest.approx(target, rel=0.05)
@@ -138,7 +140,7 @@ def test_it_settles_where_the_target_share_is_preempted(z: float, target: float,
 
 @pytest.mark.parametrize("target", BOTH)
 def test_it_settles_there_in_a_world_that_drifts(target: float) -> None:
-    caution, random = Caution(1.0, target), Random(1)
+    caution, random = SafetyMargin(1.0, target), Random(1)
     preempted_share(caution, random, harshness=1.5, drift=0.05)
     settled = preempted_share(caution, random, harshness=1.5, drift=0.05)
     assert settled == pytest.approx(target, rel=0.05)
@@ -147,7 +149,7 @@ def test_it_settles_there_in_a_world_that_drifts(target: float) -> None:
 def test_it_settles_the_higher_the_harsher_the_world() -> None:
     settled = []
     for harshness in (0.5, 1.5, 3.0):
-        caution = Caution(1.0)
+        caution = SafetyMargin(1.0)
         preempted_share(caution, Random(2), harshness=harshness, drift=0.0)
         settled.append(caution.z)
     assert settled == sorted(settled)
@@ -155,7 +157,7 @@ def test_it_settles_the_higher_the_harsher_the_world() -> None:
 
 
 def test_a_world_without_preemptions_leaves_nothing_free() -> None:
-    caution = Caution(MOST)
+    caution = SafetyMargin(MOST)
     assert preempted_share(caution, Random(3), harshness=-50.0, drift=0.0) == 0.0
     assert caution.z == LEAST
 
@@ -171,7 +173,7 @@ def test_it_begins_where_a_normal_peak_would_be_exceeded_as_often(target: float,
 @pytest.mark.parametrize(("running", "target"), [(0, 0.1), (16, 0.1), (160, 0.01), (320, 0.005)])
 def test_the_more_run_the_rarer_preemptions_shall_be(running: int, target: float) -> None:
     assert target == pytest.approx(min(TARGET, STALLS / max(running, 1)))
-    caution = Caution(3.0)
+    caution = SafetyMargin(3.0)
     caution.observed(200, round(200 * target), running)
     assert caution.z == pytest.approx(3.0)
     caution.observed(0, 1, running)
@@ -179,6 +181,6 @@ def test_the_more_run_the_rarer_preemptions_shall_be(running: int, target: float
 
 
 def test_what_is_told_to_be_rarer_still_holds_where_many_run() -> None:
-    caution = Caution(3.0, target=0.004)
+    caution = SafetyMargin(3.0, target=0.004)
     caution.observed(500, 2, running=16)
     assert caution.z == pytest.approx(3.0)

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from gateway.scheduling.admission.future_peak import FuturePeak
 from gateway.scheduling.baselines.base import PlainPolicy
-from gateway.scheduling.requests import Waiting
+from gateway.scheduling.requests import QueuedRequest
 
-MakeWaiting = Callable[..., Waiting]
+MakeWaiting = Callable[..., QueuedRequest]
 actions = st.lists(st.tuples(st.integers(0, 20), st.booleans(), st.integers(0, 40)), max_size=60)
 
 
@@ -20,7 +20,7 @@ def a_policy(pages: int = 0) -> PlainPolicy:
     return policy
 
 
-def sent(policy: PlainPolicy, now_s: float) -> Waiting:
+def sent(policy: PlainPolicy, now_s: float) -> QueuedRequest:
     """The next request, which has then ended."""
     found = policy.dispatch(now_s)
     assert found is not None
@@ -33,7 +33,7 @@ def sent(policy: PlainPolicy, now_s: float) -> Waiting:
 def test_first_are_those_who_arrived_first(
     a_request: MakeWaiting, drawn: list[tuple[int, bool, int]]
 ) -> None:
-    policy, here = a_policy(), list[Waiting]()
+    policy, here = a_policy(), list[QueuedRequest]()
     for arrived_s, leaves, place in drawn:
         request = a_request(arrived_s=float(arrived_s))
         policy.arrive(request)
@@ -53,7 +53,7 @@ def test_first_are_those_who_arrived_first(
 def test_who_came_first_is_served_first(
     a_request: MakeWaiting, drawn: list[tuple[int, int]]
 ) -> None:
-    policy, requests = a_policy(), list[Waiting]()
+    policy, requests = a_policy(), list[QueuedRequest]()
     for generation, arrived_s in drawn:
         requests.append(a_request(generation=generation, arrived_s=float(arrived_s)))
         policy.arrive(requests[-1])

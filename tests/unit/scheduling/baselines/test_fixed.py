@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from gateway.scheduling.admission.reservation import SumOfReservations
 from gateway.scheduling.baselines.fixed import FixedPolicy
-from gateway.scheduling.requests import Waiting
+from gateway.scheduling.requests import QueuedRequest
 
-MakeWaiting: TypeAlias = Callable[..., Waiting]
+MakeWaiting: TypeAlias = Callable[..., QueuedRequest]
 SIZE = 3
 
 
@@ -21,12 +21,12 @@ def a_policy(pages: int = 1_000) -> FixedPolicy:
     return policy
 
 
-def end(policy: FixedPolicy, requests: Sequence[Waiting]) -> None:
+def end(policy: FixedPolicy, requests: Sequence[QueuedRequest]) -> None:
     for request in requests:
         policy.ended(request, 1, 0.0)
 
 
-def ids(requests: tuple[Waiting, ...]) -> str:
+def ids(requests: tuple[QueuedRequest, ...]) -> str:
     return "".join(request.id for request in requests)
 
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from gateway.scheduling.admission.future_peak import FuturePeak
 from gateway.scheduling.baselines.ranked import Rank, RankedPolicy, by_length, by_ratio
-from gateway.scheduling.requests import Waiting
+from gateway.scheduling.requests import QueuedRequest
 from gateway.scheduling.serving_time import SAME, ServingTime
 
-MakeWaiting: TypeAlias = Callable[..., Waiting]
+MakeWaiting: TypeAlias = Callable[..., QueuedRequest]
 sizes = st.tuples(st.integers(1, 300), st.integers(1, 200))
 actions = st.lists(
     st.tuples(st.floats(0, 10), st.one_of(st.none(), sizes)), min_size=1, max_size=40
@@ -25,7 +25,7 @@ def a_policy(rank: Rank) -> RankedPolicy:
     return policy
 
 
-def sent(policy: RankedPolicy, now_s: float) -> Waiting:
+def sent(policy: RankedPolicy, now_s: float) -> QueuedRequest:
     """The next request, which has then ended."""
     found = policy.dispatch(now_s)
     assert found is not None
@@ -38,7 +38,7 @@ def sent(policy: RankedPolicy, now_s: float) -> Waiting:
 def test_highest_response_ratio_goes_next_at_any_time(
     a_request: MakeWaiting, drawn: list[tuple[float, tuple[int, int] | None]]
 ) -> None:
-    policy, waiting, now_s = a_policy(by_ratio), dict[str, Waiting](), 0.0
+    policy, waiting, now_s = a_policy(by_ratio), dict[str, QueuedRequest](), 0.0
     serving = ServingTime()
     for passed_s, new in drawn:
         now_s += passed_s

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from gateway.scheduling.admission.reservation import SumOfReservations
 from gateway.scheduling.baselines.s3 import WINDOW, S3Policy
-from gateway.scheduling.requests import Waiting
+from gateway.scheduling.requests import QueuedRequest
 
-MakeWaiting: TypeAlias = Callable[..., Waiting]
+MakeWaiting: TypeAlias = Callable[..., QueuedRequest]
 PAGE = 10
 rounds = st.lists(
     st.tuples(
@@ -28,12 +28,12 @@ def a_policy(pages: int) -> S3Policy:
     return policy
 
 
-def tokens_of(request: Waiting) -> int:
+def tokens_of(request: QueuedRequest) -> int:
     """Reserved: prompt and the predicted upper quantile, rounded up."""
     return request.prompt_tokens - int(-request.upper // 1)
 
 
-def packed(waiting: list[Waiting], running: list[Waiting], pages: int) -> list[str]:
+def packed(waiting: list[QueuedRequest], running: list[QueuedRequest], pages: int) -> list[str]:
     """Of the oldest, from the largest down, each that fits what is left; the oldest where none."""
     free = pages - sum(-(-tokens_of(request) // PAGE) for request in running)
     oldest = sorted(waiting, key=lambda request: request.arrived_s)[:WINDOW]
@@ -50,7 +50,7 @@ def packed(waiting: list[Waiting], running: list[Waiting], pages: int) -> list[s
 def test_oldest_are_packed_by_decreasing_first_fit(
     a_request: MakeWaiting, drawn: list[tuple[list[tuple[int, int]], int]], pages: int
 ) -> None:
-    policy, waiting, running = a_policy(pages), list[Waiting](), list[Waiting]()
+    policy, waiting, running = a_policy(pages), list[QueuedRequest](), list[QueuedRequest]()
     for second, (arriving, stay) in enumerate(drawn):
         for place, (prompt, generation) in enumerate(arriving):
             request = a_request(prompt, generation, arrived_s=second + place / 100)

@@ -15,12 +15,12 @@ from msgspec.structs import replace
 from gateway.scheduling.admission.future_peak import FuturePeak
 from gateway.scheduling.lmaas.cost import joining_cost, risk_adjusted
 from gateway.scheduling.lmaas.cost_class import Entry
-from gateway.scheduling.lmaas.fcfs_reference import FirstCome
-from gateway.scheduling.lmaas.policy import LengthAwarePolicy
+from gateway.scheduling.lmaas.fcfs_reference import FcfsReference
+from gateway.scheduling.lmaas.policy import LmaasPolicy
 from gateway.scheduling.lmaas.tenant_queue import Bounds, TenantQueue
-from gateway.scheduling.requests import Running, Waiting
+from gateway.scheduling.requests import QueuedRequest, RunningSequence
 
-MakeWaiting: TypeAlias = Callable[..., Waiting]
+MakeWaiting: TypeAlias = Callable[..., QueuedRequest]
 PAGES, PAGE = 100, 8
 MAX_DELAY_S = 20.0
 STEP_S = 0.05
@@ -29,10 +29,10 @@ loads = st.sampled_from([0.7, 0.95, 1.3, 3.0])
 weights = st.sampled_from([0.0, 0.5, 2.0, 10.0])
 
 
-class Turns(FirstCome[Entry]):
+class Turns(FcfsReference[Entry]):
     """Keeps when the turn of each request came, on the clock of its policy."""
 
-    def __init__(self, policy: LengthAwarePolicy) -> None:
+    def __init__(self, policy: LmaasPolicy) -> None:
         super().__init__()
         self.policy = policy
         self.turn_s: dict[str, float] = {}
@@ -49,14 +49,14 @@ class World:
     def __init__(self, bounds: Bounds, pages: int = 0) -> None:
         ids = map("b{}".format, count(1))
         admission = FuturePeak(2.0)
-        self.policy = LengthAwarePolicy("lmaas", admission=admission, bounds=bounds)
+        self.policy = LmaasPolicy("lmaas", admission=admission, bounds=bounds)
         self.policy.resize(pages, PAGE)
         queue = self.policy._tenants["t"] = TenantQueue(bounds, ids)
         turns = queue._first_come = Turns(self.policy)
         self.turn_s = turns.turn_s
         self.started_s: dict[str, float] = {}
 
-    def serve(self, requests: list[Waiting]) -> None:
+    def serve(self, requests: list[QueuedRequest]) -> None:
         """The requests in order of arrival."""
         coming, now_s = deque(requests), 0.0
         while coming or len(self.policy):
@@ -76,11 +76,11 @@ class World:
         assert self.turn_s.keys() == {request.id for request in requests}
 
 
-def runs_s(request: Waiting) -> float:
+def runs_s(request: QueuedRequest) -> float:
     return joining_cost(request.prompt_tokens, risk_adjusted(request)) / RATE
 
 
-def first_come(requests: list[Waiting]) -> dict[str, float]:
+def first_come(requests: list[QueuedRequest]) -> dict[str, float]:
     """When each starts on that engine under first come, first served."""
     free_s, started_s = 0.0, {}
     for request in requests:
@@ -89,7 +89,7 @@ def first_come(requests: list[Waiting]) -> dict[str, float]:
     return started_s
 
 
-def most_behind_s(world: World, requests: list[Waiting]) -> float:
+def most_behind_s(world: World, requests: list[QueuedRequest]) -> float:
     """How much later one started than under first come, first served."""
     due_s = first_come(requests)
     return max(world.started_s[key] - due_s[key] for key in due_s)
@@ -97,7 +97,7 @@ def most_behind_s(world: World, requests: list[Waiting]) -> float:
 
 def arriving(
     a_request: MakeWaiting, random: Random, load: float, number: int, **also: object
-) -> list[Waiting]:
+) -> list[QueuedRequest]:
     """Mostly short ones, some long, in bursts; `load` times what the engine can do."""
     sizes = [(random.randint(1, 60), random.choice([3, 5, 8, 20, 40, 190])) for _ in range(number)]
     mean_s = sum(runs_s(a_request(*size)) for size in sizes) / number
@@ -108,7 +108,7 @@ def arriving(
     return requests
 
 
-def longest_s(requests: list[Waiting]) -> float:
+def longest_s(requests: list[QueuedRequest]) -> float:
     return max(runs_s(request) for request in requests)
 
 
@@ -219,13 +219,13 @@ def test_where_waiting_weighs_much_the_slowest_answer_is_no_slower_and_the_mean_
     assert took_s[0.0][1] < took_s[10.0][1] < 0.9 * mean_s
 
 
-def answers_s(started_s: dict[str, float], requests: list[Waiting]) -> tuple[float, float]:
+def answers_s(started_s: dict[str, float], requests: list[QueuedRequest]) -> tuple[float, float]:
     """How long the slowest answer takes in all, and how long they do on average."""
     took_s = [started_s[each.id] + runs_s(each) - each.arrived_s for each in requests]
     return max(took_s), sum(took_s) / len(took_s)
 
 
-def displacement(world: World, requests: list[Waiting]) -> int:
+def displacement(world: World, requests: list[QueuedRequest]) -> int:
     """By how many places requests started before or after their turn, all together."""
     started = sorted(requests, key=lambda request: world.started_s[request.id])
     place = {request.id: place for place, request in enumerate(started)}
@@ -239,7 +239,7 @@ class Engine:
         self.world = World(Bounds(MAX_DELAY_S), pages=PAGES)
         self.policy = self.world.policy
         self.a_request, self.random, self.factor = a_request, random, factor
-        self.running: dict[Waiting, list[int]] = {}  # generated so far, and at the end
+        self.running: dict[QueuedRequest, list[int]] = {}  # generated so far, and at the end
         self.now_s = 0.0
 
     def step(self) -> set[str]:
@@ -270,8 +270,8 @@ class Engine:
         return started
 
 
-def running(request: Waiting, generated: int) -> Running:
-    return Running(
+def running(request: QueuedRequest, generated: int) -> RunningSequence:
+    return RunningSequence(
         request.id, request.prompt_tokens, generated, request.quantiles, request.max_tokens
     )
 

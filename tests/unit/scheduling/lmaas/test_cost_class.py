@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.scheduling.lmaas.cost_class import WIDTH, Entry, LengthClass, class_of
-from gateway.scheduling.requests import Waiting
+from gateway.scheduling.lmaas.cost_class import WIDTH, CostClass, Entry, class_of
+from gateway.scheduling.requests import QueuedRequest
 
-MakeWaiting = Callable[..., Waiting]
+MakeWaiting = Callable[..., QueuedRequest]
 MakeEntry = Callable[..., Entry]
 costs = st.floats(1e-3, 1e12)
 urgencies = st.floats(0.25, 4.0)
@@ -18,8 +18,8 @@ rates = st.one_of(st.sampled_from([0.0, 0.01, 1.0]), st.floats(0, 100))
 waits = st.one_of(st.just(0.0), st.floats(0, 1e6))
 
 
-def a_class(entries: list[Entry]) -> LengthClass:
-    batch = LengthClass(class_of(entries[0]), "b")
+def a_class(entries: list[Entry]) -> CostClass:
+    batch = CostClass(class_of(entries[0]), "b")
     for entry in entries:
         batch.add(entry)
     return batch
@@ -29,7 +29,7 @@ def a_class(entries: list[Entry]) -> LengthClass:
 def test_cost_lies_within_its_class_however_long_it_runs(
     a_request: MakeWaiting, an_entry: MakeEntry, cost: float, serving_s: float
 ) -> None:
-    level = class_of(an_entry(a_request(), cost, serving_s=serving_s))[2]
+    level = class_of(an_entry(a_request(), cost, serving_s=serving_s))[1]
     assert WIDTH**level * (1 - 1e-9) <= cost <= WIDTH ** (level + 1) * (1 + 1e-9)
 
 
@@ -57,7 +57,7 @@ def test_requests_of_unlike_urgency_share_no_class(
 def test_members_are_told_in_the_order_in_which_their_waits_began(
     a_request: MakeWaiting, an_entry: MakeEntry, drawn: list[tuple[int, int, bool]]
 ) -> None:
-    batch, here = LengthClass(("demo", 1.0, 20), "b"), list[Entry]()
+    batch, here = CostClass((1.0, 20), "b"), list[Entry]()
     for arrived_s, credit_s, leaves in drawn:
         request = a_request(arrived_s=float(arrived_s))
         here.append(an_entry(request, since_s=float(arrived_s - credit_s)))

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from gateway.scheduling.lmaas.cost_class import Entry
 from gateway.scheduling.lmaas.deadlines import Deadlines, Window, window_of
-from gateway.scheduling.requests import Quantiles, Waiting
+from gateway.scheduling.requests import Quantiles, QueuedRequest
 
-MakeWaiting = Callable[..., Waiting]
+MakeWaiting = Callable[..., QueuedRequest]
 MakeEntry = Callable[..., Entry]
 QUANTILES: Quantiles = (10.0, 20.0, 30.0, 40.0, 80.0, 100.0)
 times = st.integers(0, 60).map(float)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.scheduling.lmaas.cost import BELOW, BETA, risk_adjusted, risk_of
-from gateway.scheduling.requests import Quantiles, Waiting
+from gateway.scheduling.requests import Quantiles, QueuedRequest
 
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 CELLS = 40_000
@@ -103,7 +103,7 @@ def test_nothing_is_shorter_than_a_token() -> None:
 
 
 def test_heavier_tail_of_the_same_middle_counts_more(
-    a_request: Callable[..., Waiting],
+    a_request: Callable[..., QueuedRequest],
 ) -> None:
     even = a_request(quantiles=(50.0, 80.0, 100.0, 120.0, 150.0, 160.0), max_tokens=4_000)
     heavy = a_request(quantiles=(50.0, 80.0, 100.0, 120.0, 150.0, 300.0), max_tokens=4_000)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.scheduling.lmaas.fair_share import GENERATED, Shares, service
+from gateway.scheduling.lmaas.fair_share import GENERATED, FairShare, service
 
 weights = st.lists(st.floats(0.25, 8.0), min_size=2, max_size=5)
 actions = st.lists(
@@ -23,7 +23,7 @@ actions = st.lists(
 def test_served_work_of_backlogged_tenants_keeps_within_the_bound(
     drawn: list[float], seed: int, error: float
 ) -> None:
-    random, shares = Random(seed), Shares()
+    random, shares = Random(seed), FairShare()
     share_of = {f"tenant {place}": share for place, share in enumerate(drawn)}
     served, most = dict.fromkeys(share_of, 0.0), 0.0
     for tenant in share_of:
@@ -41,7 +41,7 @@ def test_served_work_of_backlogged_tenants_keeps_within_the_bound(
 
 @given(actions)
 def test_lowest_first_is_the_order_of_a_full_sort(drawn: list[tuple[str, str, int]]) -> None:
-    shares, counters, waiting = Shares(), {"a": 0.0}, {"a"}
+    shares, counters, waiting = FairShare(), {"a": 0.0}, {"a"}
     shares.enter("a")
     for action, tenant, tokens in drawn:
         if action == "enter" and tenant not in waiting:
@@ -65,7 +65,7 @@ def test_lowest_first_is_the_order_of_a_full_sort(drawn: list[tuple[str, str, in
 
 
 def test_who_was_away_has_saved_nothing_up() -> None:
-    shares = Shares()
+    shares = FairShare()
     shares.enter("away")
     shares.leave("away")
     for busy in ("busy", "busier"):
@@ -78,7 +78,7 @@ def test_who_was_away_has_saved_nothing_up() -> None:
 
 
 def test_who_is_ahead_stays_ahead_on_return() -> None:
-    shares = Shares()
+    shares = FairShare()
     shares.enter("greedy")
     shares.enter("modest")
     shares.charge("greedy", 500.0)
@@ -88,7 +88,7 @@ def test_who_is_ahead_stays_ahead_on_return() -> None:
 
 
 def test_newcomer_to_an_empty_queue_starts_where_the_last_one_left() -> None:
-    shares = Shares()
+    shares = FairShare()
     shares.enter("a")
     shares.charge("a", 300.0)
     shares.leave("a")
@@ -97,7 +97,7 @@ def test_newcomer_to_an_empty_queue_starts_where_the_last_one_left() -> None:
 
 
 def test_nobody_is_lowest_where_nobody_waits() -> None:
-    shares = Shares()
+    shares = FairShare()
     assert shares.lowest() is None
     shares.enter("a")
     shares.charge("a", 5.0)
@@ -109,7 +109,7 @@ def test_nobody_is_lowest_where_nobody_waits() -> None:
 
 
 def test_what_the_last_one_is_charged_after_it_left_counts_for_a_newcomer() -> None:
-    shares = Shares()
+    shares = FairShare()
     shares.enter("a")
     shares.leave("a")
     shares.charge("a", 300.0)
@@ -118,14 +118,14 @@ def test_what_the_last_one_is_charged_after_it_left_counts_for_a_newcomer() -> N
 
 
 def test_a_look_at_the_order_changes_nothing() -> None:
-    shares = Shares()
+    shares = FairShare()
     for tenant in "abcd":
         shares.enter(tenant)
     assert [shares.lowest_first() for _ in range(2)] == [["a", "b", "c", "d"]] * 2
 
 
 def test_comings_and_goings_leave_nothing_behind() -> None:
-    shares = Shares()
+    shares = FairShare()
     shares.enter("first")
     for _ in range(5_000):
         shares.enter("guest")

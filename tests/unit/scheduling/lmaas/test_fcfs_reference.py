@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.scheduling.lmaas.fcfs_reference import FirstCome
+from gateway.scheduling.lmaas.fcfs_reference import FcfsReference
 
 actions = st.lists(
     st.one_of(
@@ -14,7 +14,7 @@ actions = st.lists(
 )
 
 
-class Line:
+class RankLine:
     """First come, first served, at the same rate: each unit of work goes to the head."""
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Line:
 def test_turn_comes_when_first_come_first_served_would_have_come_so_far(
     drawn: list[tuple[str, int]],
 ) -> None:
-    first_come, line, waiting = FirstCome[int](), Line(), list[tuple[int, int]]()
+    first_come, line, waiting = FcfsReference[int](), RankLine(), list[tuple[int, int]]()
     for number, (action, value) in enumerate(drawn):
         if action == "arrive":
             first_come.arrive(number, value)
@@ -57,14 +57,14 @@ def test_turn_comes_when_first_come_first_served_would_have_come_so_far(
 
 
 def test_turn_of_the_only_one_has_come() -> None:
-    first_come = FirstCome[str]()
+    first_come = FcfsReference[str]()
     first_come.arrive("a", 5)
     assert list(first_come.due()) == ["a"]
     assert not list(first_come.due())
 
 
 def test_one_put_back_has_its_turn_while_later_ones_start() -> None:
-    first_come = FirstCome[str]()
+    first_come = FcfsReference[str]()
     for name in ("first", "long", "short", "shorter"):
         first_come.arrive(name, {"long": 50.0}.get(name, 10.0))
     assert list(first_come.due()) == ["first"]

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.scheduling.admission.length_distribution import LEVELS
-from gateway.scheduling.lmaas.output_lengths import EVERY, LEAST, WINDOW, Marginal
+from gateway.scheduling.lmaas.output_lengths import EVERY, LEAST, WINDOW, OutputLengths
 
 
-def told(lengths: list[int]) -> tuple[Marginal, list[bool]]:
-    marginal = Marginal()
+def told(lengths: list[int]) -> tuple[OutputLengths, list[bool]]:
+    marginal = OutputLengths()
     return marginal, [marginal.add(each) for each in lengths]
 
 

@@ -19,12 +19,12 @@ from gateway.scheduling.lmaas.cost import joining_cost, risk_adjusted
 from gateway.scheduling.lmaas.cost_class import WIDTH, ClassKey, Entry, class_of
 from gateway.scheduling.lmaas.deadlines import window_of
 from gateway.scheduling.lmaas.output_lengths import EVERY, LEAST
-from gateway.scheduling.lmaas.policy import SHORT, LengthAwarePolicy
+from gateway.scheduling.lmaas.policy import SHORT, LmaasPolicy
 from gateway.scheduling.lmaas.tenant_queue import Bounds, TenantQueue
-from gateway.scheduling.requests import Quantiles, Running, Waiting
+from gateway.scheduling.requests import Quantiles, QueuedRequest, RunningSequence
 from gateway.scheduling.serving_time import ServingTime
 
-MakeWaiting: TypeAlias = Callable[..., Waiting]
+MakeWaiting: TypeAlias = Callable[..., QueuedRequest]
 MakeEntry: TypeAlias = Callable[..., Entry]
 UNBOUND = Bounds(max_delay_s=None)
 CHEAPEST = Bounds(max_delay_s=None, waiting_weight=0.0)
@@ -36,22 +36,22 @@ actions = st.lists(
 )
 
 
-def a_policy(pages: int = 0, bounds: Bounds = UNBOUND, z: float = 2.0) -> LengthAwarePolicy:
+def a_policy(pages: int = 0, bounds: Bounds = UNBOUND, z: float = 2.0) -> LmaasPolicy:
     """Without pages it sends one at a time."""
-    policy = LengthAwarePolicy("lmaas", admission=FuturePeak(z), bounds=bounds)
+    policy = LmaasPolicy("lmaas", admission=FuturePeak(z), bounds=bounds)
     policy.resize(pages, 8)
     return policy
 
 
-def serving_s(request: Waiting) -> float:
+def serving_s(request: QueuedRequest) -> float:
     return ServingTime().estimate(1, request.prompt_tokens, risk_adjusted(request))
 
 
-def cost(request: Waiting) -> float:
+def cost(request: QueuedRequest) -> float:
     return joining_cost(request.prompt_tokens, risk_adjusted(request))
 
 
-def dispatched(policy: LengthAwarePolicy, now_s: float) -> Dispatch:
+def dispatched(policy: LmaasPolicy, now_s: float) -> Dispatch:
     found = policy.dispatch(now_s)
     assert found is not None
     return found
@@ -61,7 +61,7 @@ def ids(found: Dispatch) -> list[str]:
     return [request.id for request in found.requests]
 
 
-def sent(policy: LengthAwarePolicy, now_s: float) -> Waiting:
+def sent(policy: LmaasPolicy, now_s: float) -> QueuedRequest:
     """The next request, which has then ended."""
     [request] = dispatched(policy, now_s).requests
     policy.ended(request, 1, now_s)
@@ -76,15 +76,15 @@ class Scale:
         self.make = make
         self.entries: dict[str, Entry] = {}
 
-    def arrive(self, request: Waiting) -> None:
+    def arrive(self, request: QueuedRequest) -> None:
         entry = self.make(request, cost(request), serving_s=serving_s(request))
         self.entries[request.id] = entry
         self.queue.add(entry, window_of(request, float), request.arrived_s)
 
-    def start(self, request: Waiting, now_s: float) -> None:
+    def start(self, request: QueuedRequest, now_s: float) -> None:
         self.queue.remove(self.entries.pop(request.id), now_s)
 
-    def of(self, request: Waiting, now_s: float) -> float:
+    def of(self, request: QueuedRequest, now_s: float) -> float:
         """Logarithm of what urgency and waiting multiply 1/cost by."""
         waited_s = now_s - self.entries[request.id].since_s
         return self.queue.a_second * request.urgency * waited_s + log(request.urgency)
@@ -98,7 +98,7 @@ def test_highest_rank_goes_next_but_for_the_width_of_a_class(
     weight: float,
 ) -> None:
     policy, scale = a_policy(bounds=Bounds(None, weight)), Scale(weight, an_entry)
-    waiting, now_s = dict[str, Waiting](), 0.0
+    waiting, now_s = dict[str, QueuedRequest](), 0.0
     for passed_s, new in drawn:
         now_s += passed_s
         if new is not None:
@@ -122,11 +122,11 @@ def test_first_of_the_highest_class_goes_next(
     drawn: list[tuple[float, tuple[int, int, float] | None]],
     weight: float,
 ) -> None:
-    def class_key(request: Waiting) -> ClassKey:
+    def class_key(request: QueuedRequest) -> ClassKey:
         return class_of(an_entry(request, cost(request)))
 
     policy, scale = a_policy(bounds=Bounds(None, weight)), Scale(weight, an_entry)
-    waiting, now_s = list[Waiting](), 0.0
+    waiting, now_s = list[QueuedRequest](), 0.0
     for passed_s, new in drawn:
         now_s += passed_s
         if new is not None:
@@ -137,7 +137,7 @@ def test_first_of_the_highest_class_goes_next(
             order = sorted(waiting, key=lambda request: scale.entries[request.id].since_s)
             first = {class_key(request): request for request in reversed(order)}
             ranks = {
-                key: scale.of(request, now_s) - (key[2] + 0.5) * log(WIDTH)
+                key: scale.of(request, now_s) - (key[1] + 0.5) * log(WIDTH)
                 for key, request in first.items()
             }
             found = sent(policy, now_s)
@@ -215,22 +215,22 @@ def test_too_few_answers_tell_nothing_of_lengths(a_request: MakeWaiting) -> None
     assert peak_of(policy, running) > exact_peak(running)
 
 
-def told(request: Waiting, quantiles: Quantiles) -> Running:
-    return Running(request.id, request.prompt_tokens, 0, quantiles, request.max_tokens)
+def told(request: QueuedRequest, quantiles: Quantiles) -> RunningSequence:
+    return RunningSequence(request.id, request.prompt_tokens, 0, quantiles, request.max_tokens)
 
 
-def peak_of(policy: LengthAwarePolicy, running: list[Running]) -> float:
+def peak_of(policy: LmaasPolicy, running: list[RunningSequence]) -> float:
     assert isinstance(policy.admission, FuturePeak)
     return peak_once_refreshed(policy.admission, running)
 
 
-def exact_peak(running: list[Running]) -> float:
+def exact_peak(running: list[RunningSequence]) -> float:
     admission = FuturePeak(2.0)
     admission.resize(Capacity(2_000, 8))
     return peak_once_refreshed(admission, running)
 
 
-def peak_once_refreshed(admission: FuturePeak, running: list[Running]) -> float:
+def peak_once_refreshed(admission: FuturePeak, running: list[RunningSequence]) -> float:
     admission.refresh(running)
     return admission._peak(admission._mean, admission._variance)
 
@@ -323,7 +323,7 @@ def test_what_is_sent_is_what_is_next_as_far_as_it_fits(
 ) -> None:
     random, policy = Random(seed), a_policy(pages=60, bounds=Bounds(MAX_DELAY_S))
     policy.trust(trusted=trusted)
-    running, now_s = list[Waiting](), 0.0
+    running, now_s = list[QueuedRequest](), 0.0
     for _ in range(40):
         now_s += random.expovariate(0.5)
         size = random.randint(1, 200), random.choice([3, 5, 100])
@@ -410,7 +410,7 @@ def test_those_that_wait_are_condemned_by_predictions_only_while_these_hold(
     a_request: MakeWaiting, seed: int
 ) -> None:
     random, policy = Random(seed), a_policy()
-    waiting, now_s, trusted = dict[str, Waiting](), 0.0, True
+    waiting, now_s, trusted = dict[str, QueuedRequest](), 0.0, True
     for _ in range(30):
         now_s += random.expovariate(1.0)
         deadline_s, start_by_s = (random.choice([None, now_s + random.uniform(0, 9)]) for _ in "ab")

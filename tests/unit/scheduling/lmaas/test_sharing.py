@@ -11,23 +11,23 @@ from hypothesis import strategies as st
 from gateway.scheduling.admission.future_peak import FuturePeak
 from gateway.scheduling.lmaas.cost import risk_of
 from gateway.scheduling.lmaas.fair_share import service
-from gateway.scheduling.lmaas.policy import LengthAwarePolicy
+from gateway.scheduling.lmaas.policy import LmaasPolicy
 from gateway.scheduling.lmaas.tenant_queue import TOGETHER, Bounds
-from gateway.scheduling.requests import Waiting
+from gateway.scheduling.requests import QueuedRequest
 
-MakeWaiting: TypeAlias = Callable[..., Waiting]
+MakeWaiting: TypeAlias = Callable[..., QueuedRequest]
 weights = st.lists(st.sampled_from([0.5, 1.0, 1.5, 3.0, 10.0]), min_size=2, max_size=4)
 
 
-def a_policy(pages: int = 0) -> LengthAwarePolicy:
+def a_policy(pages: int = 0) -> LmaasPolicy:
     """Without pages it sends one at a time."""
     bounds = Bounds(max_delay_s=30.0)
-    policy = LengthAwarePolicy("lmaas", admission=FuturePeak(2.0), bounds=bounds)
+    policy = LmaasPolicy("lmaas", admission=FuturePeak(2.0), bounds=bounds)
     policy.resize(pages, 8)
     return policy
 
 
-def predicted(request: Waiting) -> float:
+def predicted(request: QueuedRequest) -> float:
     mean = risk_of(request.quantiles, request.max_tokens).mean
     return service(request.prompt_tokens, mean)
 
@@ -131,7 +131,7 @@ def test_who_was_away_does_not_take_it_all(a_request: MakeWaiting) -> None:
     assert 18 <= order.count("back") <= 22
 
 
-def serve(policy: LengthAwarePolicy, now_s: float) -> str:
+def serve(policy: LmaasPolicy, now_s: float) -> str:
     found = policy.dispatch(now_s)
     assert found is not None
     [request] = found.requests

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.scheduling.lmaas.cost_class import WIDTH, ClassKey, Entry, LengthClass
+from gateway.scheduling.lmaas.cost_class import WIDTH, ClassKey, CostClass, Entry
 from gateway.scheduling.lmaas.deadlines import MOST_LATE, Window
 from gateway.scheduling.lmaas.fcfs_reference import (
     FADE,
@@ -17,12 +17,12 @@ from gateway.scheduling.lmaas.fcfs_reference import (
     LEAST_S,
     MOST_RUNS,
     MOST_WAITS,
-    FirstCome,
+    FcfsReference,
 )
 from gateway.scheduling.lmaas.tenant_queue import TOGETHER, Bounds, Candidates, TenantQueue
-from gateway.scheduling.requests import Waiting
+from gateway.scheduling.requests import QueuedRequest
 
-MakeWaiting = Callable[..., Waiting]
+MakeWaiting = Callable[..., QueuedRequest]
 MakeEntry = Callable[..., Entry]
 NEVER = Window(inf, inf, inf)
 UNBOUND = Bounds(max_delay_s=None)
@@ -39,7 +39,7 @@ def a_queue(bounds: Bounds = UNBOUND) -> TenantQueue:
     return TenantQueue(bounds, map("b{}".format, count(1)))
 
 
-class Turns(FirstCome[Entry]):
+class Turns(FcfsReference[Entry]):
     """Keeps whose turn has come, in that order."""
 
     def __init__(self) -> None:
@@ -155,7 +155,7 @@ class Plain:
         ]
 
     def rank(self, entry: Entry, now_s: float) -> float:
-        urgency, middle = entry.request.urgency, WIDTH ** (key_of(entry)[2] + 0.5)
+        urgency, middle = entry.request.urgency, WIDTH ** (key_of(entry)[1] + 0.5)
         waited_s = now_s - entry.since_s
         return self.a_second * urgency * waited_s + log(urgency) - log(middle)
 
@@ -187,7 +187,7 @@ class Plain:
         ]
         assert oldest_s == sorted(oldest_s)
 
-    def check_batches(self, batches: list[LengthClass]) -> None:
+    def check_batches(self, batches: list[CostClass]) -> None:
         classes = self.classes
         members = [batch.first(len(self.here)) for batch in batches]
         assert {key_of(each[0]): each for each in members} == classes

@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 
 from gateway.scheduling.magnus.batch import Batch
 from gateway.scheduling.magnus.batcher import Batcher
-from gateway.scheduling.requests import Waiting
+from gateway.scheduling.requests import QueuedRequest
 
-MakeWaiting = Callable[..., Waiting]
+MakeWaiting = Callable[..., QueuedRequest]
 arrivals = st.lists(
     st.tuples(st.integers(1, 40), st.integers(1, 60), st.booleans()),
     max_size=25,
 )
 
 
-def waste_if_joined(batch: Batch, request: Waiting, memory_tokens: int) -> float | None:
+def waste_if_joined(batch: Batch, request: QueuedRequest, memory_tokens: int) -> float | None:
     members = [*batch.members.values(), request]
     lengths = [(member.prompt_tokens, int(member.median)) for member in members]
     tokens = max(prompt for prompt, _ in lengths) + max(generation for _, generation in lengths)

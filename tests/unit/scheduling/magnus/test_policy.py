@@ -11,10 +11,10 @@ from gateway.scheduling.admission.reservation import SumOfReservations
 from gateway.scheduling.magnus.policy import MagnusPolicy
 from gateway.scheduling.magnus.wma import row_reads
 from gateway.scheduling.policy import LockstepPolicy
-from gateway.scheduling.requests import Waiting
+from gateway.scheduling.requests import QueuedRequest
 from gateway.scheduling.serving_time import ServingTime
 
-MakeWaiting: TypeAlias = Callable[..., Waiting]
+MakeWaiting: TypeAlias = Callable[..., QueuedRequest]
 PHI = 2_000.0
 sizes = st.tuples(st.integers(1, 100), st.integers(1, 100), st.floats(0, 5))
 
@@ -25,7 +25,7 @@ def a_policy(waste_limit: float = PHI, tokens: int = 800) -> MagnusPolicy:
     return policy
 
 
-def dispatched(policy: MagnusPolicy, now_s: float) -> tuple[Waiting, ...]:
+def dispatched(policy: MagnusPolicy, now_s: float) -> tuple[QueuedRequest, ...]:
     found = policy.dispatch(now_s)
     assert found is not None
     return found.requests
@@ -37,7 +37,7 @@ def waste(lengths: list[tuple[int, float]]) -> float:
     return longest - min(row_reads(*member) for member in lengths)
 
 
-def end(policy: MagnusPolicy, requests: Sequence[Waiting]) -> None:
+def end(policy: MagnusPolicy, requests: Sequence[QueuedRequest]) -> None:
     for request in requests:
         policy.ended(request, 1, 0.0)
 
