@@ -83,8 +83,9 @@ def compare_policies(plan: Plan, say: Say, jobs: int = 1) -> Comparison:
     hook = partial(_measured, say=say if jobs == 1 else None)
     for cell in compare(_cases(plan, contenders, rates), hook, jobs):
         cells.append(cell)
-        for name, (measures, _) in cell.measured.items() if jobs > 1 else ():
-            say(_line(name, cell.key, cell.seed, measures))
+        if jobs > 1:
+            for name, (measures, _) in cell.measured.items():
+                say(_line(name, cell.key, cell.seed, measures))
     return Comparison(
         rows=[
             _row(policy, [cell for cell in cells if cell.key == load])
@@ -118,7 +119,10 @@ def _cases(
 
 
 def _measured(run: Run, say: Say | None) -> Measured:
-    """The run in numbers; of the first seed, how it went over time too. `say` gets a line."""
+    """The run in numbers; of the first seed, how it went over time too. `say` gets a line.
+
+    What is said in another process is lost: there `say` is None.
+    """
     measures, case = measures_of(run), run.case
     if say is not None:
         say(_line(run.contender.name, case.key, case.seed, measures))
