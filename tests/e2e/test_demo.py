@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from engine.demo.jobs import JOBS
+from tests.conftest import PATIENCE_S
 
 TAUGHT = 100  # requests that a first training needs
 
@@ -53,16 +54,29 @@ async def put_back(admin: httpx.AsyncClient, policy: str, keys: int) -> bool:
     return at_work == policy and all(key["revoked_at"] for key in made)
 
 
-async def test_demo_shows_every_app_and_leaves_all_as_it_was(
-    served: Any, asked: Any, environment: Any, tmp_path: Path
+async def test_demo_that_cannot_train_says_why_and_puts_all_back(
+    own: Any, environment: Any, tmp_path: Path
 ) -> None:
-    async with served.client() as client, served.admin() as admin:
+    gateway = await own.running()  # `own` has served no 100 requests yet
+    demo = await start_demo(gateway.url, environment, tmp_path / "demo.png", "--requests", "14")
+    code, _, errors = await ended(demo)
+    assert code == 1
+    assert "lmaas: the training run failed: training needs at least 100" in errors
+    async with gateway.admin() as admin:
+        assert await put_back(admin, "lmaas", keys=len(JOBS))
+
+
+async def test_demo_shows_every_app_and_leaves_all_as_it_was(
+    own: Any, asked: Any, environment: Any, tmp_path: Path
+) -> None:
+    gateway = await own.running()
+    async with gateway.client() as client, gateway.admin() as admin:
         questions = [asked("translate", "brave queen " * (1 + n % 9)) for n in range(TAUGHT)]
         await asyncio.gather(*(client.chat.completions.create(**each) for each in questions))
         await admin.put("/admin/policy", json={"name": "hrrn"})
         try:
             demo = await start_demo(
-                served.url, environment, tmp_path / "demo.png", "--requests", "40"
+                gateway.url, environment, tmp_path / "demo.png", "--requests", "40"
             )
             code, output, errors = await ended(demo)
             assert code == 0, errors
@@ -77,33 +91,20 @@ async def test_demo_shows_every_app_and_leaves_all_as_it_was(
     assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
 
 
-async def test_demo_that_cannot_train_says_why_and_puts_all_back(
-    serve: Any, environment: Any, tmp_path: Path
-) -> None:
-    gateway = await serve("untaught").ready()
-    demo = await start_demo(gateway.url, environment, tmp_path / "demo.png", "--requests", "14")
-    code, _, errors = await ended(demo)
-    assert code == 1
-    assert "lmaas: the training run failed: training needs at least 100" in errors
+async def test_interrupted_demo_puts_all_back(own: Any, environment: Any, tmp_path: Path) -> None:
+    gateway = await own.running()
     async with gateway.admin() as admin:
-        assert await put_back(admin, "lmaas", keys=len(JOBS))
-
-
-async def test_interrupted_demo_puts_all_back(
-    served: Any, environment: Any, tmp_path: Path
-) -> None:
-    async with served.admin() as admin:
         before = len(await demo_keys(admin))
-        demo = await start_demo(served.url, environment, tmp_path / "demo.png")
-        async with asyncio.timeout(60):
-            while not (await served.health())["running"]:
+        demo = await start_demo(gateway.url, environment, tmp_path / "demo.png")
+        async with asyncio.timeout(PATIENCE_S):
+            while not (await gateway.health())["running"]:
                 await asyncio.sleep(0.05)
         demo.send_signal(signal.SIGINT)
         code, _, errors = await ended(demo)
         assert code == 1
         assert "Traceback" not in errors
         assert await put_back(admin, "lmaas", keys=before + len(JOBS))
-    await served.idle()
+    await gateway.idle()
 
 
 async def test_gateway_that_is_away_is_one_line(environment: Any, tmp_path: Path) -> None:
@@ -113,9 +114,10 @@ async def test_gateway_that_is_away_is_one_line(environment: Any, tmp_path: Path
     assert errors.startswith("lmaas: cannot reach http://127.0.0.1:9")
 
 
-async def test_wrong_admin_key_is_one_line(served: Any, environment: Any, tmp_path: Path) -> None:
+async def test_wrong_admin_key_is_one_line(own: Any, environment: Any, tmp_path: Path) -> None:
+    gateway = await own.running()
     demo = await start_demo(
-        served.url, environment, tmp_path / "demo.png", "--key", "sk-lmaas-of-nobody"
+        gateway.url, environment, tmp_path / "demo.png", "--key", "sk-lmaas-of-nobody"
     )
     code, _, errors = await ended(demo)
     assert code == 1
@@ -124,11 +126,14 @@ async def test_wrong_admin_key_is_one_line(served: Any, environment: Any, tmp_pa
 
 
 async def test_folder_that_is_not_there_is_told_before_any_request(
-    served: Any, environment: Any, tmp_path: Path
+    own: Any, environment: Any, tmp_path: Path
 ) -> None:
-    async with served.admin() as admin:
+    gateway = await own.running()
+    async with gateway.admin() as admin:
         before = len(await demo_keys(admin))
-        demo = await start_demo(served.url, environment, tmp_path / "demo.png", "--picture", "/x/y")
+        demo = await start_demo(
+            gateway.url, environment, tmp_path / "demo.png", "--picture", "/x/y"
+        )
         code, _, errors = await ended(demo)
         assert (code, len(await demo_keys(admin))) == (1, before)
     assert "/x" in errors

@@ -22,9 +22,9 @@ from gateway.prediction.runs import TrainingRuns
 from gateway.prediction.samples import Samples
 from gateway.prediction.text import TEXT_DIMS
 from models import Predictor
+from tests.conftest import PATIENCE_S
 
 MODEL, MODEL_HASH = "demo", "abc"
-PATIENCE_S = 60.0
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from gateway.history.record import Record
 from gateway.prediction.messages import Prediction, Question
 from gateway.prediction.predictor import LengthPredictor
 from gateway.prediction.text import TEXT_DIMS
+from tests.conftest import PATIENCE_S
 
 Asked = Callable[..., Question]
 Eventually = Callable[[Callable[[], object]], Awaitable[None]]
@@ -163,4 +164,4 @@ asyncio.run(main())
         lines = iter(gateway.stdout.readline, "")
         child = psutil.Process(int(next(line for line in lines if line.strip().isdigit())))
         gateway.kill()
-    child.wait(timeout=60)
+    child.wait(timeout=PATIENCE_S)

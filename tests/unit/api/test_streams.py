@@ -8,6 +8,7 @@ from litestar.response import Stream
 
 from gateway.api.streams import streamed
 from gateway.generation.live import LiveRequest, Piece
+from tests.conftest import PATIENCE_S
 
 
 class Median:
@@ -84,6 +85,6 @@ async def test_client_that_leaves_while_we_write_to_it_frees_its_sequence() -> N
         "scheme": "http",
         "root_path": "",
     }
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await Litestar([stream])(scope, receive, send)
     assert generations.cancelled == [answer]

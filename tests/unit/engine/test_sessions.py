@@ -25,6 +25,7 @@ from engine.protocol import (
     SubmitBatch,
 )
 from engine.sessions import Sessions
+from tests.conftest import PATIENCE_S
 
 KV = KvState(pages=16, free=16, page_tokens=4)
 INFO = EngineInfo(
@@ -67,7 +68,7 @@ async def events(reader: EventReader) -> AsyncIterator[Event]:
 
 
 async def some(count: int, reader: EventReader) -> list[Event]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         stream = events(reader)
         return [await anext(stream) for _ in range(count)]
 
