@@ -20,6 +20,18 @@ Asked = Callable[..., dict[str, Any]]
 TWENTY = " ".join(list(VELAN)[:20])
 
 
+async def test_output_tells_no_key_that_was_given_and_no_call_of_the_engine(
+    own: Any, asked: Asked
+) -> None:
+    gateway = await own.running()  # its first start, which names the key
+    async with gateway.client() as client:
+        await client.chat.completions.create(**asked("spell", "brave"))
+        told = gateway.output.read_text() + gateway.errors.read_text()
+        assert "$LMAAS_API_KEY" in told
+        assert client.api_key not in told
+        assert "http://engine" not in told
+
+
 async def test_second_start_finds_all_data_and_a_stop_leaves_no_process(
     own: Any, asked: Asked
 ) -> None:
@@ -43,18 +55,6 @@ async def test_second_start_finds_all_data_and_a_stop_leaves_no_process(
     assert before[0] == "demo"
     assert names == [*before, "a tenant"]
     assert made.json()["name"] == "a tenant"
-
-
-async def test_output_tells_no_key_that_was_given_and_no_call_of_the_engine(
-    own: Any, asked: Asked
-) -> None:
-    gateway = await own.running()
-    async with gateway.client() as client:
-        await client.chat.completions.create(**asked("spell", "brave"))
-        told = gateway.output.read_text() + gateway.errors.read_text()
-        assert "$LMAAS_API_KEY" in told
-        assert client.api_key not in told
-        assert "http://engine" not in told
 
 
 async def test_killed_engine_is_a_pause_and_not_an_error(own: Any, asked: Asked) -> None:
