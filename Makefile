@@ -1,6 +1,6 @@
 # `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-bench test-compose lint types contracts check bench format docs demo-model exactness clean
+.PHONY: help install run test test-bench coverage test-compose lint types contracts check bench format docs demo-model exactness clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -35,6 +35,9 @@ test: .venv/installed-dev  ## run the tests on two processes; T=tests/unit/sched
 test-bench: .venv/installed-dev  ## run the benchmarks' own tests, which `make test` runs too
 	@$(PYTEST) tests/unit/benchmarks
 
+coverage: .venv/installed-dev  ## lines and branches that tests reach, started processes too; T narrows
+	@$(PYTEST) --cov --cov-report=term --cov-report=html:build/coverage $(or $(T),tests/e2e tests/integration tests/unit)
+
 test-compose:  ## build the images, start compose.yaml, ask, kill the engine, ask again
 	@$(PYTHON) tests/compose/check.py
 
@@ -67,4 +70,4 @@ exactness: .venv/installed  ## exact match of the demo model on unseen inputs, b
 	@$(BIN)/python -m engine.demo.exactness engine/demo/lmaas-demo
 
 clean:  ## remove what the tools leave behind; data in .lmaas stays
-	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* build *.egg-info
