@@ -70,7 +70,9 @@ async def test_applied_service_tier_is_told_where_one_was_asked_for(
     tier = {} if asked_for is None else {"service_tier": asked_for}
     whole = await client.chat.completions.create(**asked("translate", WORDS, **tier))
     assert whole.service_tier == told
-    stream = await client.chat.completions.create(**asked("translate", WORDS, stream=True, **tier))
+    stream: Any = await client.chat.completions.create(
+        **asked("translate", WORDS, stream=True, **tier)
+    )
     assert {chunk.service_tier async for chunk in stream} == {told}
     text = await client.completions.create(model="lmaas-demo", prompt="king", extra_body=tier)
     assert text.model_extra is not None
@@ -175,7 +177,7 @@ async def test_cancelled_stream_ends_with_an_error_event(
     served: Any, client: openai.AsyncOpenAI, asked: Asked
 ) -> None:
     async with drained(served) as admin:
-        stream = await client.chat.completions.create(**asked("spell", WORDS, stream=True))
+        stream: Any = await client.chat.completions.create(**asked("spell", WORDS, stream=True))
         (waiting,) = (await queue_of(admin, 1))["data"]
         await admin.post(f"/admin/requests/{waiting['id']}/cancel")
         with pytest.raises(openai.APIError, match="an operator cancelled the request"):

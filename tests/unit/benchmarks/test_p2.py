@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from benchmarks.__main__ import main
 from benchmarks.foreign import Load
-from benchmarks.p2 import BATCH, BUDGET_S, OFFERED, OVERLOAD, Found, pooled, rows_of, targets
+from benchmarks.p2 import BUDGET_S, OFFERED, OVERLOAD, Found, pooled, rows_of, targets
 from benchmarks.p2_choices import OURS, Worth
 from benchmarks.p2_load import (
     NEW_APPS,
@@ -21,7 +21,7 @@ from benchmarks.p2_load import (
     tick,
     with_new_instructions,
 )
-from benchmarks.p2_parts import HEADS, Cost
+from benchmarks.p2_parts import BATCH, HEADS, Cost
 from benchmarks.quiet import Measured
 from gateway.evaluation.arrivals import app_id
 from gateway.evaluation.corpus import Line

@@ -140,6 +140,7 @@ async def test_a_new_session_reads_no_event_of_the_earlier_one() -> None:
     desk.step(running=3)
     hello, step = await some(2, reader)
     assert hello == Hello("e", 10, lost=False)
+    assert isinstance(step, Step)
     assert (step.number, step.running) == (10, 3)
 
 

@@ -71,7 +71,7 @@ def test_pooling_takes_the_mean_of_neighbours() -> None:
 def test_embeddings_come_back_from_the_folder(sentences: Sentences, tmp_path: Path) -> None:
     first = sentences.embed(["amber", "bridge", "amber"])
     again = Sentences(1, tmp_path / "cache", lambda _: None)
-    again._encode = lambda _: pytest.fail("embedded again")  # type: ignore[method-assign]
+    again._encode = lambda _: pytest.fail("embedded again")  # type: ignore[assignment, method-assign]
     assert np.abs(again.embed(["amber", "bridge", "amber"]) - first).max() < 1e-3
     assert (first[0] == first[2]).all()
     assert np.linalg.norm(first, axis=1) == pytest.approx(1, abs=1e-4)

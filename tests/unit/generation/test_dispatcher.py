@@ -82,7 +82,7 @@ async def test_record_that_cannot_be_made_ends_no_other_answer(scene: Scene) -> 
     scene.connect()
     first, second = scene.request(), scene.request()
     await scene.enqueue(first, second)
-    scene.dispatcher._on_end = lambda _: 1 / 0  # type: ignore[assignment, return-value]
+    scene.dispatcher._on_end = lambda _: 1 / 0  # type: ignore[assignment]
     scene.step(finished=[Finish(first.sequence_id, "stop"), Finish(second.sequence_id, "stop")])
     assert (first.done, second.done) == (True, True)
 

@@ -1,6 +1,7 @@
 """Virtual token counters against their bound, and against a plain table of counters."""
 
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -121,7 +122,7 @@ def test_stopping_half_way_forgets_nobody() -> None:
     shares = Shares()
     for tenant in "abcd":
         shares.enter(tenant)
-    looked = shares.lowest_first()
+    looked: Any = shares.lowest_first()
     assert [next(looked), next(looked)] == ["a", "b"]
     looked.close()
     assert list(shares.lowest_first()) == ["a", "b", "c", "d"]
