@@ -1,10 +1,13 @@
 # `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-compose lint types contracts check bench format docs demo-model exactness clean
+.PHONY: help install run test test-bench coverage test-compose lint types contracts check bench format docs demo-model exactness clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 T ?=
+# files in the order of the folders: the longest tests first; Hypothesis tries as many examples as CI
+PYTEST := HYPOTHESIS_PROFILE=$${HYPOTHESIS_PROFILE:-ci} $(BIN)/python -m pytest \
+	--numprocesses 2 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 help:  ## list the targets
@@ -26,9 +29,14 @@ install: .venv/installed-dev  ## make .venv with everything in it
 run: .venv/installed  ## start Postgres, predictor, engine and gateway on http://127.0.0.1:8000
 	@exec $(BIN)/lmaas serve
 
-test: .venv/installed-dev  ## run the tests; T=tests/unit/scheduling narrows
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(or $(T),tests/unit tests/integration)
-	$(if $(T),,@$(BIN)/python -m pytest tests/e2e)
+test: .venv/installed-dev  ## run the tests on two processes; T=tests/unit/scheduling narrows
+	@$(PYTEST) $(or $(T),tests/e2e tests/integration tests/unit)
+
+test-bench: .venv/installed-dev  ## run the benchmarks' own tests, which `make test` runs too
+	@$(PYTEST) tests/unit/benchmarks
+
+coverage: .venv/installed-dev  ## lines and branches that tests reach, started processes too; T narrows
+	@$(PYTEST) --cov --cov-report=term --cov-report=html:build/coverage $(or $(T),tests/e2e tests/integration tests/unit)
 
 test-compose:  ## build the images, start compose.yaml, ask, kill the engine, ask again
 	@$(PYTHON) tests/compose/check.py
@@ -64,4 +72,4 @@ exactness: .venv/installed  ## exact match of the demo model on unseen inputs, b
 	@$(BIN)/python -m engine.demo.exactness engine/demo/lmaas-demo
 
 clean:  ## remove what the tools leave behind; data in .lmaas stays
-	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* build *.egg-info

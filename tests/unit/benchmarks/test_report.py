@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from benchmarks import report as report_file
+from benchmarks.harness import report as report_file
 from benchmarks.harness.report import (
     BEGIN,
     END,
@@ -42,7 +43,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def write(folder: Path, *results: Result) -> str:
     (folder / "results").mkdir(exist_ok=True)
     for result in results:
-        content = report_file.msgspec.json.encode(result)
+        content = msgspec.json.encode(result)
         (folder / "results" / f"{result.figure}.json").write_bytes(content)
     write_tables(folder / "README.md", folder / "results")
     return (folder / "README.md").read_text()

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import text_requests as text_requests_file
+from benchmarks.harness import text_requests as text_requests_file
 from benchmarks.harness.text_requests import text_requests
 from gateway.evaluation.corpus import Corpus, Line
 from gateway.evaluation.experiment import OURS, Run
