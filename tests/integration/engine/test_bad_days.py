@@ -170,5 +170,6 @@ async def test_random_work_leaves_every_page_in_its_place(
         await stream.until(lambda stream: stream.finishes.keys() >= set(sent))
         assert await everything_is_in_place(gateway)
         await gateway.operate(Unpin(list("xyz")))
+        assert await everything_is_in_place(gateway)  # and the loop has obeyed
         stats = await gateway.stats()
     assert (stats["free"], stats["swapped"], stats["failed"]) == (stats["pages"], 0, 0)
