@@ -48,11 +48,15 @@ def _tenant(admin: Admin) -> str:
 
 
 def _apps(admin: Admin, tenant: str, instructions: Mapping[str, str]) -> dict[str, str]:
-    """The id of each app by its name."""
+    """The id of each app by its name; in the tenant they are called `demo <name>`.
+
+    So an app of the same name in another tenant can still be found by its name alone.
+    """
     path = f"/admin/tenants/{tenant}/apps"
     known = {app["name"]: app["id"] for app in admin.all(path)}
     return {
-        name: known.get(name) or admin.post(path, name=name, instruction=instruction)["id"]
+        name: known.get(f"demo {name}")
+        or admin.post(path, name=f"demo {name}", instruction=instruction)["id"]
         for name, instruction in instructions.items()
     }
 

@@ -44,7 +44,7 @@ async def test_every_token_of_a_trial_is_accounted_for(supervisor: EngineSupervi
             assert all(step.took_s > 0 for step in steps)
             assert [step.gap_s for step in steps].count(None) == 1
             assert len(followed.waits) == len(followed.orders_s) == 1
-            assert 1 <= len(followed.waits[0]) <= 8
+            assert followed.waits[0]
             assert 0 < followed.orders_s[0] < 1
 
 
