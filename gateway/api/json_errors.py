@@ -18,6 +18,8 @@ LONE_SURROGATE: Final = re.compile(
     rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})(\\u[dD][c-fC-F][0-9a-fA-F]{2}))"
 )
 ENCODED_SURROGATE: Final = re.compile(rb"\xed[\xa0-\xbf]")
+PLACE: Final = re.compile(r"surrogate pair \(byte (\d+)\)")
+NEAR: Final = 16  # bytes around the place where the decoder stopped: a pair of escapes has 12
 
 
 def other_encoding(body: bytes) -> str | None:
@@ -36,15 +38,35 @@ def explain_json_error(body: bytes, error: Exception) -> str:
     """What is wrong with a body that the decoder refused with this error."""
     if isinstance(error, RecursionError):
         return "the body is nested too deeply"
-    if lone := LONE_SURROGATE.search(body):
-        escape = (lone[1] or lone[2]).decode()
-        place = lone.start(1) if lone[1] else lone.start(2)
-        return f"the body has half of a surrogate pair, {escape} at byte {place}; send both halves"
-    if encoded := ENCODED_SURROGATE.search(body):
-        return f"the body is not UTF-8: a surrogate is encoded at byte {encoded.start()}"
     try:
         body.decode()
     except UnicodeDecodeError as found:
+        if ENCODED_SURROGATE.match(body, found.start):
+            return f"the body is not UTF-8: a surrogate is encoded at byte {found.start}"
         return f"the body is not UTF-8: {found.reason} at byte {found.start}"
     detail = str(getattr(error, "detail", error))
-    return f"the body is not JSON: {detail}"
+    return _explain_surrogate(body, detail) or f"the body is not JSON: {detail}"
+
+
+def _explain_surrogate(body: bytes, detail: str) -> str | None:
+    """The half of a surrogate pair at which the decoder stopped, if that is why.
+
+    Only the surroundings are searched: a whole body would hold up other requests.
+    """
+    if place := PLACE.search(detail):
+        stopped = int(place[1])
+    elif "truncated" in detail:  # said of a half at the very end, too
+        stopped = len(body)
+    else:
+        return None
+    before = body[: max(stopped - NEAR, 0)]
+    escaped = (
+        len(before) - len(before.rstrip(b"\\"))
+    ) % 2  # its last backslash escapes what follows
+    start = len(before) - escaped
+    lone = LONE_SURROGATE.search(body[start : stopped + NEAR])
+    if lone is None:
+        return None
+    group = 1 if lone[1] else 2
+    escape, place_of = lone[group].decode(), start + lone.start(group)
+    return f"the body has half of a surrogate pair, {escape} at byte {place_of}; send both halves"

@@ -105,6 +105,10 @@ def test_other_compression_is_a_415_that_lists_what_is_accepted(server: Server) 
         (rb'["\ud83d"]', r"half of a surrogate pair, \ud83d at byte 2"),
         (rb'["\\\udc00 "]', r"half of a surrogate pair, \udc00 at byte 4"),
         (rb'["\ud83d\ude00", "\ud83d x"]', r"half of a surrogate pair, \ud83d at byte 18"),
+        (
+            b'["' + rb"\\" * 40 + rb'\ud83d and more"]',
+            r"half of a surrogate pair, \ud83d at byte 82",
+        ),
         (b'["\xed\xa0\x80"]', "a surrogate is encoded at byte 2"),
         (b'["\xff"]', "not UTF-8: invalid start byte at byte 2"),
         (gzip.compress(b"[1]"), "Content-Encoding: gzip"),
