@@ -38,14 +38,6 @@ OTHER: Final[dict[int, tuple[str, str]]] = {
         "The route exists, but not with this HTTP method.",
         "Use a method that `message` lists.",
     ),
-    413: (
-        "The body is larger than 16 MiB.",
-        "Send a smaller body; split an import into several files.",
-    ),
-    415: (
-        "The body's `Content-Type` is not accepted by this route.",
-        "Send `Content-Type: application/json`, or what the OpenAPI page at `/schema` names.",
-    ),
     500: (
         "A defect in the gateway.",
         "Report it with `x-request-id`; the gateway's log has the traceback.",

@@ -14,6 +14,8 @@ import click
 import uvicorn
 import uvloop
 
+from gateway.api.connections.limits import ConnectionLimits
+from gateway.api.connections.protocol import bounded_protocol
 from gateway.app import build_app
 from gateway.errors import StartupFailure
 from gateway.logs import set_up_logging
@@ -97,6 +99,8 @@ def _server(settings: Settings, node: Node) -> _Server:
     return _Server(
         uvicorn.Config(
             build_app(node),
+            http=bounded_protocol(ConnectionLimits.of(settings)),
+            ws="none",
             loop="none",
             lifespan="off",
             log_config=None,
