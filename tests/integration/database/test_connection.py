@@ -70,7 +70,7 @@ async def test_unknown_database_is_named(postgres: EmbeddedPostgres) -> None:
 async def test_server_too_old_is_refused_with_its_version(
     postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.database.connection.OLDEST", 190_000)
+    monkeypatch.setattr("gateway.database.connection.MIN_SERVER_VERSION", 190_000)
     with pytest.raises(StartupFailure, match="PostgreSQL 18; 19 or newer is needed"):
         await Database.open(postgres.url)
 

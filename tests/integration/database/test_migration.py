@@ -8,7 +8,7 @@ import pytest
 from alembic import command
 
 from gateway.database.embedded import EmbeddedPostgres
-from gateway.database.migration import LOCK, alembic_config, migrate
+from gateway.database.migration import LOCK_KEY, alembic_config, migrate
 from gateway.errors import StartupFailure
 from models import Base
 
@@ -58,7 +58,7 @@ def test_migrating_twice_changes_nothing(empty_url: str) -> None:
 
 def test_gateway_waits_while_another_migrates(empty_url: str) -> None:
     with psycopg.connect(empty_url) as other:
-        other.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
+        other.execute("SELECT pg_advisory_lock(%s)", (LOCK_KEY,))
         waiting = threading.Thread(target=migrate, args=(empty_url,))
         waiting.start()
         waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
@@ -72,9 +72,9 @@ def test_gateway_waits_while_another_migrates(empty_url: str) -> None:
 def test_migration_gives_up_on_a_table_that_stays_locked(
     empty_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.database.migration.LOCK_WAIT", "100ms")
+    monkeypatch.setattr("gateway.database.migration.LOCK_TIMEOUT", "100ms")
     with psycopg.connect(empty_url) as other:
-        other.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
+        other.execute("SELECT pg_advisory_lock(%s)", (LOCK_KEY,))
         with pytest.raises(StartupFailure, match="lock timeout"):
             migrate(empty_url)
 
