@@ -10,7 +10,7 @@ from gateway.tenancy.admin_key import ensure_admin_key
 
 def test_first_start_makes_a_key_that_only_the_owner_can_read(tmp_path: Path) -> None:
     key = ensure_admin_key(tmp_path / "new", None)
-    assert key.made
+    assert key.is_new
     assert (tmp_path / "new" / "admin_key").stat().st_mode & 0o777 == 0o600
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["admin_key"]
 
@@ -18,19 +18,19 @@ def test_first_start_makes_a_key_that_only_the_owner_can_read(tmp_path: Path) ->
 def test_second_start_reads_the_same_key(tmp_path: Path) -> None:
     first, second = ensure_admin_key(tmp_path, None), ensure_admin_key(tmp_path, None)
     assert second.secret == first.secret
-    assert not second.made
+    assert not second.is_new
 
 
 def test_empty_file_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "admin_key").touch()
-    assert ensure_admin_key(tmp_path, None).made
-    assert not ensure_admin_key(tmp_path, None).made
+    assert ensure_admin_key(tmp_path, None).is_new
+    assert not ensure_admin_key(tmp_path, None).is_new
 
 
 def test_given_key_is_taken_and_not_written(tmp_path: Path) -> None:
     key = ensure_admin_key(tmp_path, "from-the-environment")
     assert key.matches("from-the-environment")
-    assert not key.made
+    assert not key.is_new
     assert list(tmp_path.iterdir()) == []
 
 
