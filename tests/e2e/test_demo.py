@@ -92,7 +92,7 @@ async def test_demo_shows_every_app_and_leaves_all_as_it_was(
     foreign = run["rows_read"] - 40
     assert foreign >= TAUGHT
     words = " ".join(output.split())
-    assert f"learned from {run['rows_read']} requests ({foreign} of them not the demo's)" in words
+    assert f"training on {run['rows_read']} requests ({foreign} of them not the demo's)" in words
     assert "Warning" not in words
     rows = [line.split() for line in output.splitlines()]
     counts = {row[0]: int(row[1]) for row in rows if row and row[0] in {j.name for j in JOBS}}
