@@ -1,4 +1,4 @@
-"""The migrations, on a real server."""
+"""Migrations on a real server."""
 
 import threading
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ def test_tables_and_models_agree(empty_url: str) -> None:
         command.check(config)
 
 
-def test_down_to_nothing_and_up_again_ends_where_it_began(empty_url: str) -> None:
+def test_downgrade_and_upgrade_restore_every_table(empty_url: str) -> None:
     migrate(empty_url)
     with alembic_config(empty_url) as config:
         command.downgrade(config, "base")
@@ -69,7 +69,7 @@ def test_gateway_waits_while_another_migrates(empty_url: str) -> None:
     assert "tenants" in tables(empty_url)
 
 
-def test_migration_gives_up_on_a_table_that_stays_locked(
+def test_migration_fails_if_the_lock_stays_taken(
     empty_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.database.migration.LOCK_TIMEOUT", "100ms")

@@ -1,4 +1,4 @@
-"""A line to the database that a test can cut."""
+"""A proxy to the database that a test can cut."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ SOCKET = ".s.PGSQL.5432"
 
 
 class DatabaseProxy:
-    """A socket in front of the database's own. Cut, it drops whoever is connected."""
+    """A socket in front of the database's own. `cut` drops all connections."""
 
     def __init__(self, folder: Path, target: Path) -> None:
         self.folder = folder
@@ -67,7 +67,7 @@ async def proxy(postgres_url: str) -> AsyncIterator[DatabaseProxy]:
 async def proxied_database(
     proxy: DatabaseProxy, sessions: Sessions, postgres_url: str
 ) -> AsyncIterator[Database]:
-    """The database at the other end of the line, emptied after the test by `sessions`."""
+    """The database behind the proxy; `sessions` empties it after the test."""
     del sessions
     name = connection_parameters(postgres_url)["dbname"]
     opened = await Database.open(f"postgresql://postgres@/{name}?host={quote(str(proxy.folder))}")

@@ -1,4 +1,4 @@
-"""Authentication against a real database, with it and without it."""
+"""Authentication with a real database, reachable and not."""
 
 import asyncio
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from tests.integration.tenancy.conftest import DatabaseProxy
 
 
 class Clock:
-    """Seconds that pass when a test says so."""
+    """A clock that a test sets, in seconds."""
 
     now = 0.0
 
@@ -43,7 +43,7 @@ def authenticator(sessions: Sessions, clock: Clock) -> Iterator[Authenticator]:
 
 @contextmanager
 def recorded_statements(database: Database) -> Iterator[list[str]]:
-    """The statements sent meanwhile."""
+    """The statements sent inside the block."""
     statements: list[str] = []
 
     def note(_conn: object, _cursor: object, statement: str, *_: object) -> None:
@@ -75,7 +75,7 @@ async def test_unknown_key_is_refused(authenticator: Authenticator, secret: str)
         await authenticator.authenticate(secret)
 
 
-async def test_known_key_costs_no_query(
+async def test_cached_key_costs_no_query(
     build: Builder, authenticator: Authenticator, database: Database
 ) -> None:
     new = await build.key()
@@ -93,7 +93,7 @@ async def test_key_revoked_here_is_refused_at_once(sessions: Sessions, build: Bu
         await build.authenticator.authenticate(new.secret)
 
 
-async def test_key_revoked_elsewhere_is_refused_after_its_time(
+async def test_key_revoked_elsewhere_is_refused_after_the_cache_time(
     sessions: Sessions, build: Builder, authenticator: Authenticator, clock: Clock
 ) -> None:
     new = await build.key()
@@ -106,7 +106,7 @@ async def test_key_revoked_elsewhere_is_refused_after_its_time(
         await authenticator.authenticate(new.secret)
 
 
-async def test_look_up_that_a_revocation_overtakes_does_not_let_the_key_in(
+async def test_revocation_during_a_look_up_refuses_the_key(
     build: Builder, authenticator: Authenticator
 ) -> None:
     new = await build.key()
@@ -117,7 +117,7 @@ async def test_look_up_that_a_revocation_overtakes_does_not_let_the_key_in(
         await asking
 
 
-async def test_key_made_after_its_refusal_is_let_in_once_the_refusal_is_forgotten(
+async def test_key_created_after_its_refusal_is_accepted_once_the_refusal_expires(
     sessions: Sessions, authenticator: Authenticator, clock: Clock
 ) -> None:
     secret = new_secret()
@@ -128,7 +128,7 @@ async def test_key_made_after_its_refusal_is_let_in_once_the_refusal_is_forgotte
     assert (await authenticator.authenticate(secret)).tenant == "demo"
 
 
-async def test_unknown_key_is_asked_for_once_in_a_while(
+async def test_unknown_key_is_looked_up_once_per_cache_time(
     authenticator: Authenticator, database: Database, clock: Clock
 ) -> None:
     with recorded_statements(database) as statements:
@@ -152,7 +152,7 @@ async def test_thousand_guesses_at_once_cost_few_queries(
     assert len(statements) <= 1 + -(-1000 // lookup.MAX_DIGESTS_PER_QUERY)
 
 
-async def test_memory_of_refused_keys_stays_bounded(
+async def test_cache_of_refused_keys_is_bounded(
     authenticator: Authenticator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(authentication, "MAX_CACHED_KEYS", 10)
@@ -162,7 +162,7 @@ async def test_memory_of_refused_keys_stays_bounded(
     assert len(authenticator._refused_until_s) == 10
 
 
-async def test_waiter_that_leaves_does_not_take_the_others_answer_along(
+async def test_cancelled_waiter_does_not_cancel_the_others(
     build: Builder, authenticator: Authenticator
 ) -> None:
     new = await build.key()
@@ -173,7 +173,7 @@ async def test_waiter_that_leaves_does_not_take_the_others_answer_along(
     assert (await staying).api_key_id == new.key.id
 
 
-async def test_known_key_is_served_while_the_database_is_away(
+async def test_cached_key_is_accepted_while_the_database_is_away(
     proxied_database: Database, proxy: DatabaseProxy, build: Builder, clock: Clock
 ) -> None:
     authenticator = Authenticator(proxied_database.sessions, clock=clock)
@@ -184,7 +184,7 @@ async def test_known_key_is_served_while_the_database_is_away(
     assert await authenticator.authenticate(new.secret) == caller
 
 
-async def test_unknown_key_meets_database_lost_while_the_database_is_away(
+async def test_uncached_key_gets_database_lost_while_the_database_is_away(
     proxied_database: Database, proxy: DatabaseProxy, build: Builder
 ) -> None:
     new = await build.key()
@@ -196,7 +196,7 @@ async def test_unknown_key_meets_database_lost_while_the_database_is_away(
     assert (await authenticator.authenticate(new.secret)).api_key_id == new.key.id
 
 
-async def test_revocation_counts_again_once_the_database_is_back(
+async def test_revocation_applies_once_the_database_is_back(
     proxied_database: Database,
     proxy: DatabaseProxy,
     build: Builder,
@@ -216,7 +216,7 @@ async def test_revocation_counts_again_once_the_database_is_back(
         await authenticator.authenticate(new.secret)
 
 
-async def test_changed_share_is_known_once_the_caller_is_looked_up_anew(
+async def test_changed_share_applies_after_the_cache_time(
     build: Builder, authenticator: Authenticator, clock: Clock, sessions: Sessions
 ) -> None:
     app = await build.app()

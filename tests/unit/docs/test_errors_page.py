@@ -1,4 +1,4 @@
-"""`docs/errors.md` is complete and of this code."""
+"""`docs/errors.md` is complete and up to date."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from gateway.errors import LmaasError
 ROOT = Path(__file__).parents[3]
 
 
-def test_errors_page_is_what_the_classes_say() -> None:
+def test_errors_page_is_up_to_date() -> None:
     assert (ROOT / "docs" / "errors.md").read_text() == page(), "run `make docs`"
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from gateway.tenancy.secret import KEY_PREFIX, digest, new_secret, prefix
 
 
-def test_secrets_are_marked_and_never_repeat() -> None:
+def test_secrets_have_the_prefix_and_never_repeat() -> None:
     secrets = {new_secret() for _ in range(100)}
     assert len(secrets) == 100
     assert all(
@@ -14,7 +14,7 @@ def test_secrets_are_marked_and_never_repeat() -> None:
     )
 
 
-def test_prefix_is_a_small_part_of_a_made_secret() -> None:
+def test_prefix_is_a_small_part_of_a_generated_secret() -> None:
     secret = new_secret()
     assert secret.startswith(prefix(secret))
     assert len(prefix(secret)) == len(KEY_PREFIX) + 4
