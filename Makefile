@@ -1,10 +1,13 @@
 # `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-compose lint types contracts check bench format docs demo-model exactness clean
+.PHONY: help install run test test-bench coverage test-compose lint types contracts check bench format docs demo-model exactness clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 T ?=
+# files in the order of the folders: the longest tests first; Hypothesis tries as many examples as CI
+PYTEST := HYPOTHESIS_PROFILE=$${HYPOTHESIS_PROFILE:-ci} $(BIN)/python -m pytest \
+	--numprocesses 2 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 help:  ## list the targets
@@ -27,8 +30,13 @@ run: .venv/installed  ## start Postgres, length predictor, engine and gateway on
 	@exec $(BIN)/lmaas serve
 
 test: .venv/installed-dev  ## run all tests, or those in T: make test T=tests/unit/scheduling
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(or $(T),tests/unit tests/integration)
-	$(if $(T),,@$(BIN)/python -m pytest tests/e2e)
+	@$(PYTEST) $(or $(T),tests/e2e tests/integration tests/unit)
+
+test-bench: .venv/installed-dev  ## run the tests of the benchmarks, which `make test` includes
+	@$(PYTEST) tests/unit/benchmarks
+
+coverage: .venv/installed-dev  ## measure line and branch coverage of all tests, or of those in T
+	@$(PYTEST) --cov --cov-report=term --cov-report=html:build/coverage $(or $(T),tests/e2e tests/integration tests/unit)
 
 test-compose:  ## build the image, start compose.yaml, send requests, kill the engine, send again
 	@$(PYTHON) tests/compose/check.py
@@ -64,4 +72,4 @@ exactness: .venv/installed  ## measure the demo model's exact-match rate on unse
 	@$(BIN)/python -m engine.demo.exactness engine/demo/lmaas-demo
 
 clean:  ## remove caches and build files; data in .lmaas stays
-	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* build *.egg-info

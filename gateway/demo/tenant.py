@@ -50,11 +50,16 @@ def _tenant(admin: Admin) -> str:
 
 
 def _apps(admin: Admin, tenant: str, instructions: Mapping[str, str]) -> dict[str, str]:
-    """App ids by name; creates missing apps."""
+    """App ids by the app's name in `instructions`; creates missing apps.
+
+    The tenant's apps are called `demo <name>`, so that an app of the same name in another tenant
+    can still be found by its name alone.
+    """
     path = f"/admin/tenants/{tenant}/apps"
     known = {app["name"]: app["id"] for app in admin.all(path)}
     return {
-        name: known.get(name) or admin.post(path, name=name, instruction=instruction)["id"]
+        name: known.get(f"demo {name}")
+        or admin.post(path, name=f"demo {name}", instruction=instruction)["id"]
         for name, instruction in instructions.items()
     }
 

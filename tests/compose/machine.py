@@ -182,7 +182,7 @@ class _QuietHandler(SimpleHTTPRequestHandler):
 
 
 def fetch_wheels(folder: str) -> None:
-    """Download the image's packages as wheels for this machine's Python, the same as the image's."""
+    """Download the image's packages as wheels, for this machine's Python: it is the same."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wanted = project["project"]["dependencies"] + project["build-system"]["requires"]
     run(

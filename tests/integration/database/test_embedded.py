@@ -16,6 +16,7 @@ import pytest
 
 from gateway.database.embedded import EmbeddedPostgres, _reason
 from gateway.errors import StartupFailure
+from tests.conftest import PATIENCE_S
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def data_dir(template: Path) -> Iterator[Path]:
     process = postmaster(folder)
     if process:
         process.send_signal(signal.SIGQUIT)
-        process.wait(10)
+        process.wait(PATIENCE_S)
     shutil.rmtree(folder)
 
 
@@ -110,7 +111,7 @@ def test_server_has_its_own_session_so_ctrl_c_does_not_reach_it(data_dir: Path) 
 
 def test_server_left_by_a_killed_gateway_is_adopted_and_stopped_by_the_next(data_dir: Path) -> None:
     killed = in_another_process(data_dir, "os.kill(os.getpid(), signal.SIGKILL)")
-    assert killed.wait(10) == -signal.SIGKILL
+    assert killed.wait(PATIENCE_S) == -signal.SIGKILL
     close(killed)
     left = postmaster(data_dir)
     assert left is not None
@@ -125,7 +126,7 @@ def test_server_is_stopped_only_by_its_last_user(data_dir: Path) -> None:
     with EmbeddedPostgres(data_dir) as server:
         url = server.url
     assert query(url, "SELECT 1") == [(1,)]
-    other.communicate("", timeout=20)
+    other.communicate("", timeout=PATIENCE_S)
     assert postmaster(data_dir) is None
 
 
@@ -154,7 +155,7 @@ def test_start_restarts_a_killed_server(data_dir: Path) -> None:
         process = postmaster(data_dir)
         assert process is not None
         process.kill()
-        process.wait(10)
+        process.wait(PATIENCE_S)
         server.start()
         assert query(server.url, "SELECT n FROM kept") == [(7,)]
 

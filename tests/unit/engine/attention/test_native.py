@@ -9,7 +9,7 @@ from engine.attention.compiled import NotCompiled, load
 from engine.attention.decode import PagewiseDecode
 from engine.attention.interface import Context
 from engine.attention.native import NativeDecode
-from engine.attention.reference import ReferenceAttention
+from engine.attention.reference import ReferenceAttention, StepPlan
 from engine.kv.store import KvShape, KvStore
 from engine.running.runner import choose_attention
 
@@ -74,7 +74,9 @@ def test_a_machine_without_a_compiler_computes_by_torch(
     store = a_store(1, 8, 4)
     with pytest.raises(NotCompiled, match="none of cc, gcc, clang is installed"):
         NativeDecode(store, 1)
-    assert choose_attention(store, 1).plan([Context(0, 1, [0])]).decode(1, None).reads
+    plan = choose_attention(store, 1).plan([Context(0, 1, [0])])
+    assert isinstance(plan, StepPlan)
+    assert plan.decode(1, None).reads
 
 
 def test_a_compiler_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -29,10 +29,10 @@ def put(tree: PrefixTree, tokens: tuple[int, ...], salt: str = "") -> list[Node]
             break
         parent = nodes[-1] if nodes else tree.root(salt)
         [page] = pool.take(1)
-        node = tree.add(parent, tokens[place * PAGE : (place + 1) * PAGE], page)
-        assert node is not None
-        tree.hold(node)
-        nodes.append(node)
+        added = tree.add(parent, tokens[place * PAGE : (place + 1) * PAGE], page)
+        assert added is not None
+        tree.hold(added)
+        nodes.append(added)
     return nodes
 
 

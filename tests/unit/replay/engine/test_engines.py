@@ -22,7 +22,7 @@ from gateway.replay.engine.reservations import Claim as Promised
 from gateway.replay.engine.reservations import Claims, fit
 from gateway.replay.engine.sequence import SimulatedSequence
 from gateway.replay.engine.timeline import Timeline
-from gateway.scheduling.admission.length_distribution import Lengths
+from gateway.scheduling.admission.length_distribution import LengthDistributions
 from gateway.scheduling.requests import Quantiles, QueuedRequest, RunningSequence
 
 COST = LinearCost(step_s=2**-6, prompt_token_s=2**-12, sequence_s=2**-9, kv_token_s=2**-16)
@@ -161,7 +161,9 @@ class RealComposer:
             job = self.jobs[int(sequence.id)]
             generated = sequence.generated + sequence.ahead
             known.append(RunningSequence("", job.prompt, generated, job.quantiles, job.most))
-        remainders = Lengths.of(known).remaining_quantile(0.5).round().astype(int).tolist()
+        remainders = (
+            LengthDistributions.of(known).remaining_quantile(0.5).round().astype(int).tolist()
+        )
         for sequence, remainder in zip(running, remainders, strict=True):
             sequence.expected = sequence.generated + remainder
         plan = self.composer.compose()

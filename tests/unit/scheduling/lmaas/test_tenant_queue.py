@@ -291,7 +291,8 @@ def test_who_runs_longer_has_waited_longer_up_to_twice_the_mean(
     a_request: MakeWaiting, an_entry: MakeEntry
 ) -> None:
     queue = a_queue()
-    queue.remove(*filled(queue, a_request, an_entry, [1.0]), 50.0)
+    [entry] = filled(queue, a_request, an_entry, [1.0])
+    queue.remove(entry, 50.0)
     first, second = filled(queue, a_request, an_entry, [1.0, 1.0])
     queue.remove(first, 50.0)  # the second's turn comes, after 49 s
     queue.remove(second, 50.0)
