@@ -104,11 +104,11 @@ async def test_demo_shows_every_app_and_leaves_all_as_it_was(
             await admin.put("/admin/policy", json={"name": "lmaas"})
         (run,) = (await admin.get("/admin/training-runs?limit=1")).json()["data"]
     words = " ".join(output.split())
-    learned = re.search(r"learned from (\d+) requests \((\d+) of them not the demo's\)", words)
-    assert learned is not None
-    rows, foreign = map(int, learned.groups())
-    assert rows == run["rows_read"]
-    assert TAUGHT <= foreign <= rows - 40
+    trained = re.search(r"training on (\d+) requests \((\d+) of them not the demo's\)", words)
+    assert trained is not None
+    read, others = map(int, trained.groups())
+    assert read == run["rows_read"]
+    assert TAUGHT <= others <= read - 40
     assert "Warning" not in words
     rows = [line.split() for line in output.splitlines()]
     counts = {row[0]: int(row[1]) for row in rows if row and row[0] in {j.name for j in JOBS}}
