@@ -3,10 +3,13 @@
 import json
 import re
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
 from litestar import get, post
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
 from litestar.openapi.config import OpenAPIConfig
 
 from gateway.api.cors import cors
@@ -20,7 +23,11 @@ from gateway.settings import read_settings
 ORIGIN = "https://chat.example.org"
 
 
-@post("/guarded", guards=[lambda connection, _: bearer(connection) and None])
+def needs_a_key(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    bearer(connection)
+
+
+@post("/guarded", guards=[needs_a_key])
 async def guarded() -> None:
     """A route <with> a key."""
 
