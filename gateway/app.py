@@ -21,7 +21,7 @@ from gateway.api.openai.timeouts import provide_timeouts
 from gateway.api.request_id import RequestId
 from gateway.history.audit import AuditTrail
 from gateway.history.requests import RequestHistory
-from gateway.node import Node
+from gateway.node import GatewayNode
 from gateway.prediction.lifecycle.drift_series import DriftSeries
 from gateway.prediction.lifecycle.erasure import SampleErasure
 from gateway.prediction.lifecycle.schedule import Schedules
@@ -30,10 +30,10 @@ from gateway.tenancy.keys import ApiKeys
 from gateway.tenancy.scopes import AdminAccess, ScopedKeys
 from gateway.tenancy.tenants import Tenants
 
-LARGEST_BODY: Final = 16 << 20  # bytes
+MAX_BODY_BYTES: Final = 16 << 20  # bytes
 
 
-def build_app(node: Node) -> Litestar:
+def build_app(node: GatewayNode) -> Litestar:
     """The routes over a running node."""
     sessions = node.database.sessions
     admin = AdminServices(
@@ -67,7 +67,7 @@ def build_app(node: Node) -> Litestar:
                 guards=[api_key_guard(node.authenticator)],
                 dependencies={
                     "caller": Provide(provide_caller),
-                    "patience": Provide(provide_timeouts),
+                    "timeouts": Provide(provide_timeouts),
                 },
                 security=[{"bearer": []}],
                 tags=["OpenAI"],
@@ -75,13 +75,13 @@ def build_app(node: Node) -> Litestar:
             admin_router(node.admin_key, admin),
         ],
         dependencies={
-            "generations": Provide(lambda: node.generations, sync_to_thread=False),
+            "service": Provide(lambda: node.service, sync_to_thread=False),
             "admission": Provide(lambda: admission, sync_to_thread=False),
         },
         middleware=[RequestId()],
         exception_handlers=exception_handlers,
-        request_max_body_size=LARGEST_BODY,
-        logging_config=None,  # ours is set up at the start; Litestar's logs each call of httpx
+        request_max_body_size=MAX_BODY_BYTES,
+        logging_config=None,  # set up at the start; Litestar's would log each call of httpx
         openapi_config=OpenAPIConfig(
             title="LMaaS gateway",
             version=version("lmaas"),

@@ -11,7 +11,7 @@ from gateway.generation.service import GenerationService
 
 
 class Health(Struct):
-    """How the gateway is."""
+    """The state of the gateway and its parts."""
 
     status: str
     engine: str
@@ -33,16 +33,18 @@ class HealthController(Controller):
         return {"status": "ok"}
 
     @get("/ready", summary="Would a request be served now?")
-    async def ready(self, generations: NamedDependency[GenerationService]) -> Response[Health]:
-        """200 when a request would be served, else 503. A predictor that is away costs nothing
-        but accuracy, and a database that is away delays history, so neither makes it unready.
+    async def ready(self, service: NamedDependency[GenerationService]) -> Response[Health]:
+        """200 if a request would be served, else 503.
+
+        Without the predictor, predictions are less accurate; without the database, history is
+        delayed; neither makes the gateway unready.
         """
-        ready, scheduler = generations.ready, generations.scheduler
+        ready, scheduler = service.ready, service.scheduler
         health = Health(
             status="ready" if ready else "unavailable",
             engine=_engine(scheduler.engine),
-            predictor="connected" if generations.predicting else "away",
-            predictor_version=generations.predictor_version,
+            predictor="connected" if service.predicting else "away",
+            predictor_version=service.predictor_version,
             waiting=len(scheduler.table.waiting),
             running=len(scheduler.table.running),
         )

@@ -1,4 +1,4 @@
-"""Every answer, errors too, carries `x-request-id` and how long it took to begin."""
+"""Adds `x-request-id` and the processing time to every response, errors included."""
 
 import time
 
@@ -11,10 +11,10 @@ from models.base import new_id
 
 
 class RequestId(ASGIMiddleware):
-    """Names a request in its answer's headers and in every log event about it."""
+    """Sets a request's id in its response's headers and in its log events."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        """Pass the request on, and add the headers when its answer begins."""
+        """Pass the request on, and add the headers when its response starts."""
         began, name = time.monotonic(), f"req_{new_id().hex}"
 
         async def send_named(message: Message) -> None:

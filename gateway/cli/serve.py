@@ -17,7 +17,7 @@ import uvloop
 from gateway.app import build_app
 from gateway.errors import StartupFailure
 from gateway.logs import set_up_logging
-from gateway.node import Node, running_node
+from gateway.node import GatewayNode, running_node
 from gateway.settings import Settings, read_settings
 
 BACKLOG: Final = 2048
@@ -81,7 +81,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
 
         def stop() -> None:
             say("stopping: running requests may finish; again to stop at once")
-            loop.call_later(0 if server.should_exit else settings.drain_s, node.generations.stop)
+            loop.call_later(0 if server.should_exit else settings.drain_s, node.service.stop)
             server.should_exit = True
 
         for number in STOP_SIGNALS:
@@ -93,7 +93,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     say("stopped")
 
 
-def _server(settings: Settings, node: Node) -> _Server:
+def _server(settings: Settings, node: GatewayNode) -> _Server:
     return _Server(
         uvicorn.Config(
             build_app(node),
@@ -110,7 +110,7 @@ def _server(settings: Settings, node: Node) -> _Server:
     )
 
 
-def _welcome(node: Node, url: str) -> None:
+def _welcome(node: GatewayNode, url: str) -> None:
     """The keys that were just made, once, and a line to paste. A key that was given is not told."""
     if node.admin_key.made:
         click.echo(
@@ -125,7 +125,7 @@ def _welcome(node: Node, url: str) -> None:
     click.echo(
         f"curl {url}/v1/chat/completions \\\n"
         f"  -H \"Authorization: Bearer {key}\" -H 'Content-Type: application/json' \\\n"
-        f"""  -d '{{"model": "{node.generations.model}", "temperature": 0, "messages": [\n"""
+        f"""  -d '{{"model": "{node.service.model}", "temperature": 0, "messages": [\n"""
         '       {"role": "system", "content": "Translate into Velan, word by word."},\n'
         """       {"role": "user", "content": "brave queen finds golden castle"}]}'\n"""
     )
