@@ -22,7 +22,7 @@ from gateway.replay.workload.workload import Workload
 from gateway.scheduling.control_loop import ControlLoop
 from gateway.scheduling.policy import POLICY_NAMES, Options, PolicyName, build_policy
 from gateway.scheduling.requests import QueuedRequest, RunningSequence
-from tests.unit.generation.conftest import Scene, an_ask, tokenizer
+from tests.unit.generation.conftest import SchedulerScene, a_request, tokenizer
 
 STEP_S = 0.25  # exact in floating point
 KV = KvState(pages=40, free=40, page_tokens=16)
@@ -30,12 +30,12 @@ SHAPE = EngineShape(pages=KV.pages, page_tokens=KV.page_tokens, step_tokens=64, 
 TAU_FLOOR = 0.2
 Dispatched: TypeAlias = tuple[float, tuple[str, ...], str]  # when, which requests, by which order
 
-fixtures = (an_ask, tokenizer)
+fixtures = (a_request, tokenizer)
 
 
 @pytest.fixture
-def scene(an_ask: Callable[..., GenerationRequest], tokenizer: ChatTokenizer) -> Scene:
-    return Scene(an_ask, tokenizer)
+def scene(a_request: Callable[..., GenerationRequest], tokenizer: ChatTokenizer) -> SchedulerScene:
+    return SchedulerScene(a_request, tokenizer)
 
 
 class Stepped(Struct, frozen=True):
@@ -131,11 +131,11 @@ def a_crowd(seed: int, *, foretold: bool = True, count: int = 400) -> Workload:
     )
 
 
-def enqueue(scene: Scene, request: QueuedRequest) -> RequestState:
+def enqueue(scene: SchedulerScene, request: QueuedRequest) -> RequestState:
     """The same request in the live scheduler."""
     started_s = request.arrived_s
     wait_s = None if request.start_by_s is None else request.start_by_s - started_s
-    live = scene.request(
+    state = scene.request(
         max_tokens=request.max_tokens,
         quantiles=request.quantiles,
         prompt=[1] * request.prompt_tokens,
@@ -143,28 +143,30 @@ def enqueue(scene: Scene, request: QueuedRequest) -> RequestState:
         tenant=int(request.tenant, 16),
         max_queue_s=wait_s,
     )
-    scene.scheduler.enqueue(live)
-    return live
+    scene.scheduler.enqueue(state)
+    return state
 
 
-async def submitted(scene: Scene, names: dict[str, str]) -> list[Dispatched]:
+async def submitted(scene: SchedulerScene, names: dict[str, str]) -> list[Dispatched]:
     """What the live scheduler hands over until it has nothing more to decide; `names` by id."""
     before = len(scene.engine.submitted)
     for _ in range(20):
         await asyncio.sleep(0)
     found: list[Dispatched] = []
     for batch in scene.engine.submitted[before:]:
-        lives = [scene.table.running[sequence.id] for sequence in batch]
-        ids = tuple(names[live.id.hex] for live in lives)
+        states = [scene.table.running[sequence.id] for sequence in batch]
+        ids = tuple(names[state.id.hex] for state in states)
         assert scene.now_s is not None
-        found.append((scene.now_s, ids, lives[0].trace.order or ""))
+        found.append((scene.now_s, ids, states[0].trace.order or ""))
     return found
 
 
-async def lived(workload: Workload, script: list[Stepped], scene: Scene) -> list[Dispatched]:
+async def lived(
+    workload: Workload, script: list[Stepped], scene: SchedulerScene
+) -> list[Dispatched]:
     """What the live scheduler dispatches, given the same arrivals and steps."""
     made: list[Dispatched] = []
-    lives: dict[str, RequestState] = {}
+    states: dict[str, RequestState] = {}
     names: dict[str, str] = {}
     quality = Rolling(TRUST_WINDOW)
     arrivals = [workload.waiting(place) for place in range(len(workload))]
@@ -181,15 +183,15 @@ async def lived(workload: Workload, script: list[Stepped], scene: Scene) -> list
                 measured = quality.quality()
                 scene.outcomes.trusted = measured is None or measured.tau >= TAU_FLOOR
             scene.step(
-                {lives[each].sequence_id: [7] for each in step.grew},
-                [Finish(lives[each].sequence_id, "stop") for each in step.finished],
-                preempted=[lives[each].sequence_id for each in step.preempted],
+                {states[each].sequence_id: [7] for each in step.grew},
+                [Finish(states[each].sequence_id, "stop") for each in step.finished],
+                preempted=[states[each].sequence_id for each in step.preempted],
                 kv=KV,
             )
         while arrivals and arrivals[0].arrived_s <= scene.now_s:
             request = arrivals.pop(0)
-            live = lives[request.id] = enqueue(scene, request)
-            names[live.id.hex] = request.id
+            state = states[request.id] = enqueue(scene, request)
+            names[state.id.hex] = request.id
         made += await submitted(scene, names)
     return made
 
@@ -197,7 +199,7 @@ async def lived(workload: Workload, script: list[Stepped], scene: Scene) -> list
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("policy", ["lmaas", "fcfs", "sjf", "hrrn", "s3", "fixed"])
 async def test_replay_and_live_scheduler_decide_the_same(
-    policy: PolicyName, seed: int, scene: Scene
+    policy: PolicyName, seed: int, scene: SchedulerScene
 ) -> None:
     workload, engine = a_crowd(seed), ScriptedEngine(seed)
     run = Noting(
@@ -212,7 +214,7 @@ async def test_replay_and_live_scheduler_decide_the_same(
 
 
 async def test_replay_and_live_scheduler_distrust_predictions_at_the_same_time(
-    scene: Scene,
+    scene: SchedulerScene,
 ) -> None:
     workload, engine = a_crowd(3, foretold=False), ScriptedEngine(3)
     policy = build_policy("lmaas", Options())
@@ -227,14 +229,14 @@ async def test_replay_and_live_scheduler_distrust_predictions_at_the_same_time(
 class Pair:
     """The live scheduler, and the control loop with just what it needs to know."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: SchedulerScene) -> None:
         self.scene = scene
         self.now_s = 0.0
         self.loop = ControlLoop(build_policy("lmaas", Options()))
         self.connected = False
         self.waiting: dict[str, QueuedRequest] = {}
         self.running: dict[str, tuple[QueuedRequest, int]] = {}  # with tokens generated
-        self.lives: dict[str, RequestState] = {}
+        self.states: dict[str, RequestState] = {}
         self.names: dict[str, str] = {}
         scene.scheduler.use_policy("lmaas", Options())
 
@@ -247,14 +249,14 @@ class Pair:
     def arrive(self, request: QueuedRequest) -> None:
         self.waiting[request.id] = request
         self.loop.arrive(request)
-        live = self.lives[request.id] = enqueue(self.scene, request)
-        self.names[live.id.hex] = request.id
+        state = self.states[request.id] = enqueue(self.scene, request)
+        self.names[state.id.hex] = request.id
 
     def step(self, finished: Sequence[str], preempted: Sequence[str]) -> None:
         self.scene.step(
-            {self.lives[each].sequence_id: [7] for each in self.running},
-            [Finish(self.lives[each].sequence_id, "stop") for each in finished],
-            preempted=[self.lives[each].sequence_id for each in preempted],
+            {self.states[each].sequence_id: [7] for each in self.running},
+            [Finish(self.states[each].sequence_id, "stop") for each in finished],
+            preempted=[self.states[each].sequence_id for each in preempted],
             kv=KV,
         )
         self.loop.advance(1)
@@ -266,7 +268,7 @@ class Pair:
             self.loop.settle()
 
     def cancel(self, name: str) -> None:
-        self.scene.scheduler.cancel(self.lives[name])
+        self.scene.scheduler.cancel(self.states[name])
         if self.waiting.pop(name, None) is None:
             self.loop.ended(*self.running.pop(name), self.now_s)
         else:
@@ -309,7 +311,7 @@ class Pair:
 
 @pytest.mark.parametrize("seed", range(6))
 async def test_live_scheduler_decides_as_the_loop_does_whatever_happens(
-    seed: int, scene: Scene
+    seed: int, scene: SchedulerScene
 ) -> None:
     random, workload, pair = Random(seed), a_crowd(seed), Pair(scene)
     lengths = workload.generation_tokens.tolist()
