@@ -56,12 +56,22 @@ class Comparison:
         self._gate = asyncio.Semaphore(AT_ONCE)
 
     async def compare(self, first: UUID, second: UUID) -> Compared:
-        """The two side by side. NotFound; Conflict if they are of different models."""
+        """The two side by side. NotFound; Conflict if they are of different models.
+
+        Unavailable if it takes too long, or the comparison before it does.
+        """
         versions = await self._registry.show(first), await self._registry.show(second)
         if versions[0].model_hash != versions[1].model_hash:
             raise Conflict("the two versions were made for different models")
-        async with self._gate:
+        try:
+            async with asyncio.timeout(WITHIN_S):
+                await self._gate.acquire()
+        except TimeoutError as error:
+            raise Unavailable("another comparison is running; try again when it is done") from error
+        try:
             shadowed = await self._shadow(first, second)
+        finally:
+            self._gate.release()
         cards = (shadowed.cards[0], shadowed.cards[1]) if shadowed.cards else None
         return Compared(versions, shadowed.rows, shadowed.unseen, cards, shadowed.error)
 

@@ -20,7 +20,7 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gateway.database.errors import Sessions, transaction
+from gateway.database.errors import LONG_TRANSACTION_S, Sessions, transaction
 from gateway.errors import Conflict, Unavailable
 from gateway.history.audit import note
 from gateway.prediction.adaptation.conformal import NO_OFFSETS, finish
@@ -93,7 +93,7 @@ class LogImport:
             samples = await asyncio.to_thread(self._samples, list(lines.values()), apps)
             rows, instructions = await _rows(samples, self._model)
             counts = Counter(str(sample.question.app) for sample in samples)
-            async with transaction(self._sessions) as session:
+            async with transaction(self._sessions, within_s=LONG_TRANSACTION_S) as session:
                 await _insert(session, rows, instructions)
                 after = {"rows": len(rows), "apps": dict(counts)}
                 note(session, by, "samples.imported", self._model, after=after)
