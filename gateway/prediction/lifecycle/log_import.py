@@ -37,6 +37,7 @@ from models.base import new_id
 
 AT_ONCE: Final = 32  # texts on their way to the encoder
 READY_S: Final = 120.0
+ANSWER_S: Final = 60.0  # the encoder itself gives up a text after 10 s
 INSTRUCTIONS_S: Final = 120.0
 AGAIN_S: Final = 0.05
 APART: Final = timedelta(milliseconds=1)
@@ -219,7 +220,11 @@ async def _complete(
 
 
 async def _answer(question: Future[Answer | None]) -> Answer:
-    answer = await question
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            answer = await question
+    except TimeoutError as error:
+        raise Unavailable("the encoder does not answer; nothing was imported") from error
     if answer is None:
         raise Unavailable("the encoder ended during the import; nothing was imported")
     return answer
