@@ -6,9 +6,9 @@ from typing import Final
 
 import msgspec
 
-from gateway.replay.comparison import ORACLE, Cell, Key, Measured
+from gateway.replay.comparison import ORACLE, CaseKey, Cell, Measurement
 from gateway.replay.cost.model import EngineModel
-from gateway.replay.measure.confidence import ConfidenceInterval, estimate
+from gateway.replay.measure.confidence import ConfidenceInterval, confidence_interval
 from gateway.replay.saturation import saturated_rate_s
 from gateway.replay.workload.scenario import Scenario
 from gateway.replay.workload.workload import Workload
@@ -21,9 +21,11 @@ SEEDS: Final = 3
 POOLS: Final = {"tight": 8, "roomy": 64}  # mean requests that fit
 
 
-def grouped(cells: Iterable[Cell[Key, Measured]]) -> dict[Key, list[Cell[Key, Measured]]]:
+def grouped(
+    cells: Iterable[Cell[CaseKey, Measurement]],
+) -> dict[CaseKey, list[Cell[CaseKey, Measurement]]]:
     """Cells that differ by seed alone, by what they have in common, in their order."""
-    found: dict[Key, list[Cell[Key, Measured]]] = {}
+    found: dict[CaseKey, list[Cell[CaseKey, Measurement]]] = {}
     for each in cells:
         found.setdefault(each.key, []).append(each)
     return found
@@ -44,10 +46,10 @@ def pool_of(requests: float, engine: EngineModel, workload: Workload) -> EngineM
 
 def fitting(workload: Workload, engine: EngineModel) -> Workload:
     """What fits the smallest pool alone: the same requests for every pool."""
-    return workload.within(pool_of(min(POOLS.values()), engine, workload).shape.most_tokens)
+    return workload.within(pool_of(min(POOLS.values()), engine, workload).shape.max_sequence_tokens)
 
 
 def ratio(values: Sequence[float]) -> ConfidenceInterval:
     """The geometric mean of ratios above 0 over the seeds, and its 95 % interval: above 0, too."""
-    logs = estimate([log(value) for value in values])
+    logs = confidence_interval([log(value) for value in values])
     return ConfidenceInterval(exp(logs.mean), exp(logs.low), exp(logs.high))

@@ -17,7 +17,7 @@ class Reading(NamedTuple):
     own_s: float
 
 
-class Load(NamedTuple):
+class CpuNoise(NamedTuple):
     """Mean cores during a run: used by others on this machine, and stolen by its host."""
 
     foreign: float
@@ -31,13 +31,13 @@ class Meter:
         self._read = read or reading
         self._start = self._read()
 
-    def load(self) -> Load:
+    def load(self) -> CpuNoise:
         """The load since the start; clocks tick, so a little less than none counts as none."""
         start, now = self._start, self._read()
         passed = now.clock_s - start.clock_s
         busy = now.busy_s - start.busy_s
         own = now.own_s - start.own_s
-        return Load(max(0.0, (busy - own) / passed), (now.stolen_s - start.stolen_s) / passed)
+        return CpuNoise(max(0.0, (busy - own) / passed), (now.stolen_s - start.stolen_s) / passed)
 
 
 def reading(others: Iterable[int] = ()) -> Reading:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from benchmarks.harness.cpu_noise import Load, Meter
+from benchmarks.harness.cpu_noise import CpuNoise, Meter
 
 QUIET: Final = 0.15  # foreign cores; a run beside more than this is repeated
 REPEATS: Final = 2
@@ -17,7 +17,7 @@ class Measured(Generic[Outcome]):
     """What a run brought, what went on beside it, and which attempt it was."""
 
     outcome: Outcome
-    load: Load
+    load: CpuNoise
     attempt: int
 
     @property

@@ -24,7 +24,7 @@ from gateway.cli.admin.client import AdminClient
 from gateway.database.connection import Database
 from gateway.database.embedded import EmbeddedPostgres
 from gateway.quantiles import Floats
-from gateway.replay.workload.history import Window, read_history
+from gateway.replay.workload.history import HistoryWindow, read_history
 from gateway.replay.workload.workload import Workload
 from models import RequestRecord
 
@@ -136,7 +136,7 @@ class GatewayProcess:
         database = await Database.open(EmbeddedPostgres(self._data).url)
         try:
             await _recorded(database, since, count)
-            workload = await read_history(database.sessions, Window(since=since))
+            workload = await read_history(database.sessions, HistoryWindow(since=since))
             rows = await _times(database, since)
         finally:
             await database.close()

@@ -23,7 +23,7 @@ from benchmarks.live.traffic import Planned, plan, send
 from gateway.quantiles import Floats
 from gateway.replay.cost.calibration import CalibratedEngine
 from gateway.replay.cost.model import LinearCost
-from gateway.replay.measure.outcomes import Outcomes
+from gateway.replay.measure.results import ReplayResults
 from gateway.replay.simulator import replay
 from gateway.replay.workload.workload import Workload
 from gateway.scheduling.policy import Options, PolicyName, build_policy
@@ -55,8 +55,8 @@ class Pass(Struct, frozen=True):
     served: Served
     client_s: Floats
     pace: float
-    replayed: Outcomes
-    unpaced: Outcomes
+    replayed: ReplayResults
+    unpaced: ReplayResults
 
     @property
     def replayed_s(self) -> Floats:
@@ -211,9 +211,9 @@ def _passed(
     steps = gateway.steps().since(before)
     served = gateway.served(since, len(planned))
 
-    def at(pace: float) -> Outcomes:
-        paced = msgspec.structs.replace(engine, cost=engine.fit.cost.paced(pace))
-        return replay(served.workload, build_policy(policy, Options()), paced, tau_floor=None)
+    def at(pace: float) -> ReplayResults:
+        scaled = msgspec.structs.replace(engine, cost=engine.fit.cost.scaled(pace))
+        return replay(served.workload, build_policy(policy, Options()), scaled, tau_floor=None)
 
     pace = steps.busy_s / calibrated_s(engine.fit.cost, served.workload, steps)
     return Pass(served, client_s, pace, at(pace), at(1.0))

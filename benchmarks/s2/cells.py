@@ -96,7 +96,9 @@ def scenario(workload: Workload, regime: Regime, requests: int, seed: int, seeds
     if regime.arrivals == TRACE:
         part = stretch(workload, requests, seed, seeds)
         return Scenario(source=part, arrivals=TRACE, predictor="noise")
-    return Scenario(source=workload, arrivals=regime.arrivals, drawn=requests, predictor="recorded")
+    return Scenario(
+        source=workload, arrivals=regime.arrivals, sample_size=requests, predictor="recorded"
+    )
 
 
 def stretch(trace: Workload, requests: int, seed: int, seeds: int) -> Workload:

@@ -13,14 +13,14 @@ from benchmarks.harness.contenders import FCFS, OUR_ORACLE, OURS, POOLS
 from benchmarks.s2.cells import MAIN, SHUFFLED
 from benchmarks.s2.rows import Point
 from gateway.quantiles import Floats
-from gateway.replay.measure.confidence import ConfidenceInterval, estimate
+from gateway.replay.measure.confidence import ConfidenceInterval, confidence_interval
 from gateway.replay.measure.metrics import DECILES
 from gateway.replay.report.plot_style import (
     RC,
     add_legend,
     color_of,
-    logarithmic,
     new_figure,
+    set_log_scale,
     style_of,
 )
 
@@ -96,17 +96,17 @@ def _loads(axes: Axes, found: list[Point], measure: str) -> None:
     axes.set_xticks([point.load for point in found])
     means = [point.over(n, measure).mean for point in found for n in DRAWN if n in point.sides]
     axes.set_ylim(min(means, default=1) / MARGIN, max(means, default=1) * MARGIN)
-    logarithmic(axes)
+    set_log_scale(axes)
 
 
 def _by_length(axes: Axes, point: Point) -> None:
     for name in BY_LENGTH:
         columns = zip(*(cell.measured[name].deciles_s for cell in point.cells), strict=True)
-        means = [estimate(values).mean for values in columns]
+        means = [confidence_interval(values).mean for values in columns]
         axes.plot(range(1, DECILES + 1), means, marker="o", markersize=3, **_style(name))
     axes.set_title(f"{point.regime.pool}, load {point.load:g}", fontsize=9)
     axes.set_xticks(range(1, DECILES + 1))
-    logarithmic(axes)
+    set_log_scale(axes)
 
 
 def _style(name: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from benchmarks.harness.report import Row
 from benchmarks.s2.cells import COMPARED, OVERLOAD, SETTINGS, SHUFFLED, Cell, Regime
 from gateway.quantiles import MEDIAN, P90
 from gateway.replay.cost.model import EngineModel
-from gateway.replay.measure.confidence import ConfidenceInterval, estimate
+from gateway.replay.measure.confidence import ConfidenceInterval, confidence_interval
 from gateway.replay.measure.metrics import Measures
 from gateway.replay.workload.predictions import kendall_tau
 from gateway.replay.workload.workload import Workload
@@ -37,7 +37,9 @@ class Point(Struct, frozen=True):
 
     def of(self, side: str, measure: str) -> ConfidenceInterval:
         """A measure over the seeds."""
-        return estimate([float(getattr(cell.measured[side], measure)) for cell in self.cells])
+        return confidence_interval(
+            [float(getattr(cell.measured[side], measure)) for cell in self.cells]
+        )
 
     def over(self, side: str, measure: str) -> ConfidenceInterval:
         """A measure in parts of FCFS's, seed by seed."""
@@ -70,7 +72,7 @@ def points(cells: Iterable[Cell]) -> list[Point]:
 
 def source_row(name: str, whole: Workload, workload: Workload, engine: EngineModel) -> Row:
     """What is drawn from, and how well its lengths are predicted where predictions are its own."""
-    known = workload.predicted
+    known = workload.has_predictions
     tokens = workload.generation_tokens
     quantiles = workload.quantiles
     return {
@@ -162,7 +164,7 @@ def _measures(point: Point, side: str) -> Row:
     deciles = zip(*(cell.measured[side].deciles_s for cell in point.cells), strict=True)
     return {
         **{name: msgspec.to_builtins(point.of(side, name)) for name in SHOWN},
-        "deciles_s": [msgspec.to_builtins(estimate(values)) for values in deciles],
+        "deciles_s": [msgspec.to_builtins(confidence_interval(values)) for values in deciles],
     }
 
 

@@ -34,7 +34,7 @@ from benchmarks.s2.cells import (
 from benchmarks.s2.plots import draw_deciles, draw_loads
 from benchmarks.s2.rows import points, rows_of, source_row
 from benchmarks.s2.targets import targets
-from gateway.replay.comparison import compare, in_processes, measures_of
+from gateway.replay.comparison import compare, map_in_processes, measures_of
 from gateway.replay.cost.model import EngineModel
 from gateway.replay.workload.trace import read_trace
 
@@ -62,12 +62,12 @@ def run(
     for regime in regimes(list(sources), only):
         source = sources[regime.source]
         pool = pool_of(POOLS[regime.pool], engine, source)
-        drawn = [scenario(source, regime, requests, seed, SEEDS) for seed in range(SEEDS)]
-        rates_s = list(in_processes(jobs, saturated, drawn, repeat(pool), range(SEEDS)))
+        sample_size = [scenario(source, regime, requests, seed, SEEDS) for seed in range(SEEDS)]
+        rates_s = list(map_in_processes(jobs, saturated, sample_size, repeat(pool), range(SEEDS)))
         shown = ", ".join(f"{rate_s:.4g}" for rate_s in rates_s)
         report.say(f"{regime}: FCFS saturated at {shown} requests/s")
         loads = QUICK_LOADS if quick else loads_of(regime)
-        for done in compare(cases(regime, drawn, rates_s, pool, loads), measures_of, jobs):
+        for done in compare(cases(regime, sample_size, rates_s, pool, loads), measures_of, jobs):
             cells.append(done)
             report.say(_line(done))
         found = points(cells)

@@ -11,11 +11,11 @@ from msgspec import Struct
 from benchmarks.harness.contenders import FCFS
 from gateway.quantiles import LEVELS, Floats
 from gateway.replay import comparison
-from gateway.replay.comparison import Case, Contender, Run
+from gateway.replay.comparison import Case, Contender, ReplayRun
 from gateway.replay.cost.model import EngineModel
 from gateway.replay.cost.profiles import profile
-from gateway.replay.workload.predictions import noisy
-from gateway.replay.workload.workload import Counts, Singles, Workload
+from gateway.replay.workload.predictions import noisy_quantiles
+from gateway.replay.workload.workload import Float32s, Int32s, Workload
 from gateway.scheduling.policy import Options
 
 MODELS: Final = ("gpt-j-6b", "llama-13b", "gpt-neox-20b", "llama-33b")
@@ -117,14 +117,16 @@ def requests(lengths: Lengths, count: int, seed: int) -> Workload:
     prompts = _drawn(lengths.prompt, lengths.spread, CONTEXT // 2, count, chance)
     answers = _drawn(lengths.answer, lengths.spread, CONTEXT // 2, count, chance)
     quantiles = (
-        noisy(answers, TAU, chance) if lengths.spread else erring(answers, lengths.error, chance)
+        noisy_quantiles(answers, TAU, chance)
+        if lengths.spread
+        else erring(answers, lengths.error, chance)
     )
     most = CONTEXT - prompts
     workload = Workload.of(np.zeros(count), prompts, answers, max_tokens=most)
-    return workload.said(quantiles)
+    return workload.with_quantiles(quantiles)
 
 
-def erring(answers: Counts, error: float, chance: np.random.Generator) -> Singles:
+def erring(answers: Int32s, error: float, chance: np.random.Generator) -> Float32s:
     """Calibrated quantiles (n, 6) whose medians are log-normally wrong, by `error` on average."""
     spread = spread_of(error)
     medians = answers * np.exp(spread * chance.standard_normal(len(answers)))
@@ -143,19 +145,19 @@ def spread_of(error: float) -> float:
     return low
 
 
-def held(run: Run) -> Held:
+def held(run: ReplayRun) -> Held:
     """The run in numbers, from where a part of the requests has started until none waits."""
-    outcomes = run.outcomes
-    first_s, last_s = np.nanquantile(outcomes.dispatched_s, [SETTLED, 1])
-    ended = (outcomes.finished_s > first_s) & (outcomes.finished_s <= last_s)
-    settled = outcomes.dispatched_s >= first_s
+    results = run.results
+    first_s, last_s = np.nanquantile(results.dispatched_s, [SETTLED, 1])
+    ended = (results.finished_s > first_s) & (results.finished_s <= last_s)
+    settled = results.dispatched_s >= first_s
     return Held(
-        in_flight=mean_over(outcomes.time_s, outcomes.running, first_s, last_s),
+        in_flight=mean_over(results.time_s, results.running, first_s, last_s),
         tokens_s=float(run.workload.generation_tokens[ended].sum() / (last_s - first_s)),
-        kv_use=mean_over(outcomes.time_s, outcomes.kv_pages, first_s, last_s) / run.case.pages,
-        preempted=float((outcomes.preemptions[settled] > 0).mean()),
-        recomputed=outcomes.recomputed_tokens / outcomes.computed_tokens,
-        unanswered=int(np.isnan(outcomes.finished_s).sum()),
+        kv_use=mean_over(results.time_s, results.kv_pages, first_s, last_s) / run.case.pages,
+        preempted=float((results.preemptions[settled] > 0).mean()),
+        recomputed=results.recomputed_tokens / results.computed_tokens,
+        unanswered=int(np.isnan(results.finished_s).sum()),
     )
 
 
@@ -168,7 +170,7 @@ def mean_over(time_s: Floats, values: Floats, first_s: float, last_s: float) -> 
 
 def _drawn(
     median: int, spread: float, most: int, count: int, chance: np.random.Generator
-) -> Counts:
+) -> Int32s:
     lengths = np.rint(median * np.exp(spread * chance.standard_normal(count)))
-    drawn: Counts = np.clip(lengths, 1, most).astype(np.int32)
-    return drawn
+    sample_size: Int32s = np.clip(lengths, 1, most).astype(np.int32)
+    return sample_size

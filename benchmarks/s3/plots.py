@@ -47,7 +47,7 @@ def _bars(
             places + (number - (len(SIDES) - 1) / 2) * wide,
             [each.mean for each in found],
             width=wide,
-            yerr=np.nan_to_num([each.half for each in found]),
+            yerr=np.nan_to_num([each.half_width for each in found]),
             color=color,
             label=side.name,
             error_kw={"elinewidth": 0.8},

@@ -7,7 +7,7 @@ from typing import Final
 from benchmarks.harness.contenders import grouped, ratio
 from benchmarks.harness.report import Row, Target, target
 from benchmarks.s3.cells import FIXED, MAXIMUM, MOST_PREEMPTED, ORACLE, PEAK, SELDOM, VARIED, Cell
-from gateway.replay.measure.confidence import ConfidenceInterval, estimate
+from gateway.replay.measure.confidence import ConfidenceInterval, confidence_interval
 
 IN_FLIGHT: Final = 6.0
 THROUGHPUT: Final = 0.92
@@ -28,7 +28,7 @@ def rows_of(cells: Iterable[Cell]) -> Iterator[Row]:
                 "in flight": in_flight.mean,
                 "/maximum's": over_maximum(group, side).mean,
                 "tokens/s": tokens.mean,
-                "± 95 %": tokens.half,
+                "± 95 %": tokens.half_width,
                 "/oracle's": over.mean,
                 "low": over.low,
                 "high": over.high,
@@ -50,7 +50,7 @@ def targets(cells: Iterable[Cell]) -> Iterator[Target]:
 
 def measured(group: Iterable[Cell], side: str, name: str) -> ConfidenceInterval:
     """A measure of a side over the seeds."""
-    return estimate([float(getattr(each.measured[side], name)) for each in group])
+    return confidence_interval([float(getattr(each.measured[side], name)) for each in group])
 
 
 def over_maximum(group: Iterable[Cell], side: str) -> ConfidenceInterval:

@@ -13,10 +13,10 @@ from msgspec import Struct
 from benchmarks.harness.contenders import FCFS, OURS, saturated
 from gateway.quantiles import Bools, Floats
 from gateway.replay import comparison
-from gateway.replay.comparison import Case, Contender, Run, measures_of, replayed
+from gateway.replay.comparison import Case, Contender, ReplayRun, measures_of, replay_contender
 from gateway.replay.cost.model import EngineModel
 from gateway.replay.measure.metrics import Measures
-from gateway.replay.measure.outcomes import Outcomes
+from gateway.replay.measure.results import ReplayResults
 from gateway.replay.workload.scenario import Scenario
 from gateway.replay.workload.workload import Workload
 
@@ -66,17 +66,17 @@ def hurried(scenario: Scenario, engine: EngineModel, seed: int) -> Workload:
     return replace(workload, deadline_s=SLACK * unloaded_s(workload, engine))
 
 
-def served(run: Run, most_judged: int) -> Served:
+def served(run: ReplayRun, most_judged: int) -> Served:
     """The run in numbers; a part of what we refused is judged."""
     workload = run.workload
     found = Served(
         measures=measures_of(run),
-        goodput_s=goodput_s(workload, run.outcomes),
+        goodput_s=goodput_s(workload, run.results),
         unloaded_s=float(workload.deadline_s.mean()) / SLACK,
     )
     if run.contender.name != OURS:
         return found
-    refused = np.flatnonzero(run.outcomes.gave_up)
+    refused = np.flatnonzero(run.results.gave_up)
     judged = np.random.default_rng(run.case.seed).permutation(refused)[:most_judged]
     wrong, wrong_in_order = (
         sum(meets(place, workload, run.case.engine, let_in) for place in judged.tolist())
@@ -95,20 +95,22 @@ def unloaded_s(workload: Workload, engine: EngineModel) -> Floats:
     """What each answer takes with the engine to itself: one comes long after the other, (n,)."""
     longest = workload.prompt_tokens.max() + workload.generation_tokens.max()
     apart_s = 2 * engine.cost.run_seconds(1, float(longest), int(longest)) + 10.0
-    alone = workload.unhurried().arriving(apart_s * np.arange(len(workload), dtype=np.float64))
-    found: Floats = replayed(Contender.of(FCFS), alone, engine).finished_s - alone.arrived_s
+    alone = workload.without_deadlines().with_arrivals(
+        apart_s * np.arange(len(workload), dtype=np.float64)
+    )
+    found: Floats = replay_contender(Contender.of(FCFS), alone, engine).finished_s - alone.arrived_s
     return found
 
 
-def in_time(workload: Workload, outcomes: Outcomes) -> Bools:
+def in_time(workload: Workload, results: ReplayResults) -> Bools:
     """Which were answered within their deadline, (n,)."""
-    met: Bools = outcomes.finished_s - workload.arrived_s <= workload.deadline_s
+    met: Bools = results.finished_s - workload.arrived_s <= workload.deadline_s
     return met
 
 
-def goodput_s(workload: Workload, outcomes: Outcomes) -> float:
+def goodput_s(workload: Workload, results: ReplayResults) -> float:
     """Answers in time for each second in which requests arrived: a long drain counts for nobody."""
-    return float(in_time(workload, outcomes).sum() / workload.arrived_s[-1])
+    return float(in_time(workload, results).sum() / workload.arrived_s[-1])
 
 
 def hidden(workload: Workload, place: int) -> Workload:
@@ -135,8 +137,10 @@ def meets(place: int, workload: Workload, engine: EngineModel, let_in: LetIn) ->
     """
     due_s = workload.arrived_s[place] + workload.deadline_s[place]
     before = int(np.searchsorted(workload.arrived_s, due_s, side="right"))
-    outcomes = replayed(Contender.of(OURS), let_in(workload, place).take(slice(before)), engine)
-    return bool(outcomes.finished_s[place] <= due_s)
+    results = replay_contender(
+        Contender.of(OURS), let_in(workload, place).take(slice(before)), engine
+    )
+    return bool(results.finished_s[place] <= due_s)
 
 
 def judged_each(judged: int, seeds: int) -> int:

@@ -25,7 +25,7 @@ def draw(cells: Iterable[Cell], folder: Path) -> None:
             np.arange(len(groups)) + (number - (len(SIDES) - 1) / 2) * wide,
             [100 * each.mean for each in shares],
             width=wide,
-            yerr=np.nan_to_num([100 * each.half for each in shares]),
+            yerr=np.nan_to_num([100 * each.half_width for each in shares]),
             color=color_of(name),
             label=name,
         )

@@ -6,7 +6,7 @@ from typing import Final
 from benchmarks.harness.contenders import FCFS, OURS, grouped, ratio
 from benchmarks.harness.report import Row, Target, target
 from benchmarks.s5.cells import LOAD, REQUESTS, SIDES, Cell
-from gateway.replay.measure.confidence import ConfidenceInterval, estimate
+from gateway.replay.measure.confidence import ConfidenceInterval, confidence_interval
 
 GOODPUT: Final = 1.5
 WRONG: Final = 0.02
@@ -109,4 +109,4 @@ def _measure(group: Iterable[Cell], side: str, name: str) -> float:
 
 
 def _of(group: Iterable[Cell], value: Callable[[Cell], float]) -> ConfidenceInterval:
-    return estimate([value(each) for each in group])
+    return confidence_interval([value(each) for each in group])

@@ -26,7 +26,7 @@ from gateway.replay.comparison import Case, compare
 from gateway.replay.cost.model import EngineModel
 from gateway.replay.workload.predictions import PredictorName
 from gateway.replay.workload.scenario import Scenario
-from gateway.replay.workload.synthetic import typical_lengths
+from gateway.replay.workload.synthetic import synthetic_lengths
 from gateway.replay.workload.workload import Workload
 
 TEXTS: Final = "texts"
@@ -54,12 +54,14 @@ def run(data: Path, engine: EngineModel, *, quick: bool, only: str, jobs: int) -
 def _cases(texts: Workload, engine: EngineModel, requests: int) -> Iterator[Case[Place]]:
     """A chat service's lengths with noisy predictions, and texts with our model's own."""
     sources: dict[str, tuple[Workload, PredictorName]] = {
-        CHAT: (typical_lengths(), "noise"),
+        CHAT: (synthetic_lengths(), "noise"),
         TEXTS: (texts, "recorded"),
     }
     for (source, (whole, predictor)), (pool, size) in product(sources.items(), POOLS.items()):
         some = fitting(whole, engine)
-        scenario = Scenario(source=some, arrivals="poisson", drawn=requests, predictor=predictor)
+        scenario = Scenario(
+            source=some, arrivals="poisson", sample_size=requests, predictor=predictor
+        )
         for seed in range(SEEDS):
             yield case((source, pool), scenario, pool_of(size, engine, some), seed)
 

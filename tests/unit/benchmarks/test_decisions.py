@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.decision.load import Backlog, Turn
 from benchmarks.decision.run import GROWTH, POLICIES, RUNNING, WAITING, growth_of, row_of, targets
-from benchmarks.harness.cpu_noise import Load
+from benchmarks.harness.cpu_noise import CpuNoise
 from benchmarks.harness.report import Row
 from benchmarks.harness.retry import Measured
 
@@ -16,7 +16,7 @@ from benchmarks.harness.retry import Measured
 def turns(arrive_us: float, dispatch_us: float) -> Measured[list[Turn]]:
     """Turns of a single decision each."""
     turn = Turn(0.0, arrive_us * 1e-6, [dispatch_us * 1e-6], 0.0, 8)
-    return Measured([turn] * 10, Load(0, 0), 1)
+    return Measured([turn] * 10, CpuNoise(0, 0), 1)
 
 
 def rows(growth: float = 2.0, least_us: float = 30.0, policies: Any = POLICIES) -> list[Row]:
@@ -47,7 +47,7 @@ def test_backlog_stays_as_long_and_as_many_run_as_wanted(policy: Any) -> None:
 
 def test_first_decision_of_a_turn_comes_with_the_arrival() -> None:
     found = [Turn(9.0, 1e-5, [2e-5, 4e-5], 1e-5, 8)] * 10
-    row = row_of("fcfs", 100, 8, Measured(found, Load(0, 0), 1))
+    row = row_of("fcfs", 100, 8, Measured(found, CpuNoise(0, 0), 1))
     assert row["decision_mean_us"] == pytest.approx(35)
     assert row["decision_max_us"] == pytest.approx(40)
     assert (row["decisions_a_turn"], row["running"]) == (2, 8)

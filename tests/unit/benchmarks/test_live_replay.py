@@ -6,21 +6,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.harness.cpu_noise import Load
+from benchmarks.harness.cpu_noise import CpuNoise
 from benchmarks.harness.retry import Measured
 from benchmarks.live.gateway_process import Served, Steps, environment
 from benchmarks.live.plots import NAME, draw
 from benchmarks.live.run import POLICIES, Pass, calibrated_s, rows_of, saturated, targets
 from benchmarks.live.traffic import ANSWER, plan
-from gateway.replay.cost.calibration import CalibratedEngine, Fit, Quality, Shape
+from gateway.replay.cost.calibration import CalibratedEngine, CostFit, FitQuality, StepGroup
 from gateway.replay.cost.model import EngineModel, EngineShape, LinearCost
 from gateway.replay.simulator import replay
-from gateway.replay.workload.predictions import predicted
+from gateway.replay.workload.predictions import with_predictions
 from gateway.replay.workload.workload import Workload
 from gateway.scheduling.policy import Options, build_policy
 
 COST = LinearCost(step_s=2e-3, prompt_token_s=5e-5, sequence_s=8e-5, kv_token_s=3e-7)
-GOOD = Quality(steps=100, r2=0.99, median_error=0.03, bias=0.01)
+GOOD = FitQuality(steps=100, r2=0.99, median_error=0.03, bias=0.01)
 ENGINE = CalibratedEngine(
     cost=COST,
     shape=EngineShape(pages=100, page_tokens=16, context_tokens=2048),
@@ -28,7 +28,9 @@ ENGINE = CalibratedEngine(
     device="cpu",
     dtype="float32",
     trials=9,
-    fit=Fit(COST, GOOD, GOOD, Shape("t", 0.0, 0.0, 1.0, 1.0, 9, 1.0, 1.1), seen=1.0, hiccups=0),
+    fit=CostFit(
+        COST, GOOD, GOOD, StepGroup("t", 0.0, 0.0, 1.0, 1.0, 9, 1.0, 1.1), seen=1.0, hiccups=0
+    ),
 )
 
 
@@ -55,7 +57,7 @@ def rows(factor: float, tail: float = 1.0) -> list[Any]:
     live_s = np.linspace(1, 2, 200)
     replayed_s = live_s * factor
     replayed_s[-4:] *= tail
-    passes = {name: Measured(a_pass(live_s, replayed_s), Load(0, 0), 1) for name in POLICIES}
+    passes = {name: Measured(a_pass(live_s, replayed_s), CpuNoise(0, 0), 1) for name in POLICIES}
     return rows_of(ENGINE, a_pass(live_s, replayed_s), 3.0, passes)
 
 
@@ -133,14 +135,14 @@ def test_pace_is_told_by_the_steps_that_were_whoever_was_batched_with_whom() -> 
         step_s=2e-3, prompt_token_s=5e-5, sequence_s=8e-5, kv_token_s=3e-7, prompt_read_s=1e-7
     )
     engine = EngineModel(cost=cost, shape=ENGINE.shape)
-    drawn = Workload.of(np.arange(20) / 50, np.arange(20, 40), np.arange(1, 21))
-    workload = predicted(drawn, "oracle", np.random.default_rng(1))
+    sample_size = Workload.of(np.arange(20) / 50, np.arange(20, 40), np.arange(1, 21))
+    workload = with_predictions(sample_size, "oracle", np.random.default_rng(1))
     alone = replay(workload, build_policy("fixed", Options(fixed_batch=1)), engine)
     together = replay(workload, build_policy("fcfs", Options()), engine)
     assert alone.steps > together.steps
-    for outcomes in (alone, together):
-        steps = Steps(outcomes.steps, outcomes.busy_s, outcomes.computed_tokens)
-        assert outcomes.busy_s == pytest.approx(calibrated_s(cost, workload, steps), rel=0.02)
+    for results in (alone, together):
+        steps = Steps(results.steps, results.busy_s, results.computed_tokens)
+        assert results.busy_s == pytest.approx(calibrated_s(cost, workload, steps), rel=0.02)
 
 
 def test_steps_are_counted_from_a_look_before() -> None:

@@ -25,7 +25,7 @@ from benchmarks.s5.cells import (
 )
 from benchmarks.s5.plots import draw
 from benchmarks.s5.rows import over_first_come, rows_of, targets, wilson
-from gateway.replay.comparison import Contender, compare, replayed
+from gateway.replay.comparison import Contender, compare, replay_contender
 from gateway.replay.cost.model import EngineModel
 from gateway.replay.cost.profiles import profile
 from gateway.replay.measure.metrics import Measures, measure
@@ -39,7 +39,7 @@ ENGINE = profile("a100-80gb/llama-3-8b")
 def alike(count: int, apart_s: float = 0.0) -> Workload:
     """Requests of 100 + 50 tokens, perfectly predicted."""
     workload = Workload.of(np.arange(count) * apart_s, [100] * count, [50] * count)
-    return workload.said(np.full((count, 6), 50, np.float32))
+    return workload.with_quantiles(np.full((count, 6), 50, np.float32))
 
 
 def pool(requests: float) -> EngineModel:
@@ -48,7 +48,7 @@ def pool(requests: float) -> EngineModel:
 
 def measures() -> Measures:
     workload = alike(3, apart_s=1.0)
-    return measure(workload, replayed(Contender.of(FCFS), workload, pool(2)), pages=20)
+    return measure(workload, replay_contender(Contender.of(FCFS), workload, pool(2)), pages=20)
 
 
 def a_cell(seed: int = 0, ours: float = 3.0, first_come: float = 1.0, wrong: int = 1) -> Cell:
@@ -81,8 +81,8 @@ def test_unloaded_is_what_the_engine_takes_for_one_alone() -> None:
 
 def test_only_answers_within_their_deadline_count() -> None:
     workload = replace(alike(4, apart_s=10.0), deadline_s=np.array([1e-9, 100.0, 100.0, 100.0]))
-    outcomes = replayed(Contender.of(FCFS), workload, pool(2))
-    assert goodput_s(workload, outcomes) == pytest.approx(3 / 30)
+    results = replay_contender(Contender.of(FCFS), workload, pool(2))
+    assert goodput_s(workload, results) == pytest.approx(3 / 30)
 
 
 def test_a_request_that_would_have_made_it_was_refused_wrongly() -> None:
@@ -108,7 +108,7 @@ def test_a_request_let_in_for_good_keeps_its_place_by_deadline() -> None:
 
 
 def test_a_cell_judges_no_more_than_was_asked() -> None:
-    scenario = Scenario(source=alike(50), arrivals="poisson", drawn=200, predictor="recorded")
+    scenario = Scenario(source=alike(50), arrivals="poisson", sample_size=200, predictor="recorded")
     overloaded = case(("chat", "tight"), scenario, pool(2), seed=0)
     (done,) = compare([overloaded], partial(served, most_judged=3))
     assert done.measured[OURS].refused >= done.measured[OURS].judged
