@@ -9,8 +9,8 @@ import pytest
 from benchmarks.harness.contenders import FCFS, OUR_ORACLE, OURS, pool_of
 from benchmarks.harness.report import rows_table
 from benchmarks.s2.cells import (
-    ALWAYS,
     COMPARED,
+    EVERYWHERE,
     HELD,
     LOADS,
     MEAN_FIRST,
@@ -24,7 +24,7 @@ from benchmarks.s2.cells import (
     loads_of,
     regimes,
     scenario,
-    stretch,
+    trace_part,
 )
 from benchmarks.s2.plots import draw_deciles, draw_loads
 from benchmarks.s2.rows import Point, gain_row, points, rows_of, source_row
@@ -71,10 +71,10 @@ def test_others_are_told_where_it_matters() -> None:
         return [each.name for each in contenders(regime, load)]
 
     bursts = Regime("texts", "bursts", "tight")
-    assert names(TIGHT, 0.5) == [*ALWAYS, HELD, "sjf", "hrrn", SHUFFLED]
+    assert names(TIGHT, 0.5) == [*EVERYWHERE, HELD, "sjf", "hrrn", SHUFFLED]
     assert names(TIGHT, 0.9) == [*COMPARED, SHUFFLED]
-    assert names(bursts, 0.5) == list(ALWAYS)
-    assert names(bursts, 0.9) == [*ALWAYS, HELD, "sjf", "hrrn", SHUFFLED]
+    assert names(bursts, 0.5) == list(EVERYWHERE)
+    assert names(bursts, 0.9) == [*EVERYWHERE, HELD, "sjf", "hrrn", SHUFFLED]
     assert loads_of(bursts) == (0.7, 0.9, 1.1)
 
 
@@ -96,7 +96,7 @@ def test_regimes_are_chosen_by_how_their_names_begin() -> None:
 @pytest.mark.parametrize(("seed", "first"), [(0, 0), (1, 75), (2, 150)])
 def test_stretches_lie_evenly_on_the_trace(seed: int, first: int) -> None:
     trace = some_requests(200)
-    part = stretch(trace, 50, seed, 3)
+    part = trace_part(trace, 50, seed, 3)
     assert part.arrived_s[0] == trace.arrived_s[first]
     assert len(part) == 50
 
