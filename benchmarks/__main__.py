@@ -22,7 +22,7 @@ from benchmarks.s5 import run as s5
 from gateway.errors import LmaasError
 from gateway.evaluation.lengths import Rule
 from gateway.replay.cost.model import EngineModel, read_engine
-from gateway.replay.cost.profiles import DEFAULT as PUBLISHED
+from gateway.replay.cost.profiles import DEFAULT_PROFILE as PUBLISHED
 from gateway.replay.cost.profiles import profile
 
 threads_option = click.option("--threads", default=2, show_default=True, help="cores to use")

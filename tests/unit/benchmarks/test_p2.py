@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from msgspec.structs import replace
 
 from benchmarks.__main__ import main
-from benchmarks.harness.cpu_noise import Load
+from benchmarks.harness.cpu_noise import CpuNoise
 from benchmarks.harness.retry import Measured
 from benchmarks.p2.choices import OURS, Worth
 from benchmarks.p2.load import (
@@ -41,7 +41,7 @@ GOOD = Passage(
 
 
 def measured(passage: Passage) -> Measured[Passage]:
-    return Measured(passage, Load(0.0, 0.0), 1)
+    return Measured(passage, CpuNoise(0.0, 0.0), 1)
 
 
 def found(passage: Passage = GOOD, alone_us: float = 300.0, together_us: float = 50.0) -> Found:

@@ -51,52 +51,52 @@ class ScriptedEngine:
     """Each sequence gets a token in each step; some are preempted by chance, and lose nothing."""
 
     def __init__(self, seed: int) -> None:
-        self.work = EngineStatistics()
+        self.statistics = EngineStatistics()
         self.next_s = inf
         self.steps = 0
-        self.between = False
+        self.at_boundary = False
         self.script: list[Stepped] = []
         self._random = Random(seed)
         self._sequences: list[SimulatedSequence] = []
-        self._under_way: list[SimulatedSequence] = []
+        self._stepping: list[SimulatedSequence] = []
 
     def submit(self, sequences: list[SimulatedSequence], at_s: float) -> None:
         self._sequences.extend(sequences)
-        if self.next_s == inf and not self.between:
+        if self.next_s == inf and not self.at_boundary:
             self.next_s = at_s
 
     def settle(self) -> list[SimulatedSequence]:
-        self.between = True
-        if not self._under_way:
+        self.at_boundary = True
+        if not self._stepping:
             return []
-        for sequence in self._under_way:
+        for sequence in self._stepping:
             sequence.generated += 1
-        finished = [s for s in self._under_way if s.generated == s.tokens]
-        going = [s for s in self._under_way if s.generated < s.tokens]
+        finished = [s for s in self._stepping if s.generated == s.tokens]
+        going = [s for s in self._stepping if s.generated < s.tokens]
         preempted = [s for s in going if self._random.random() < 0.01]
         for sequence in preempted:
             sequence.preemptions += 1
-        self.work.preemptions += len(preempted)
+        self.statistics.preemptions += len(preempted)
         self.steps += 1
-        grew, ended, paused = (_ids(some) for some in (self._under_way, finished, preempted))
+        grew, ended, paused = (_ids(some) for some in (self._stepping, finished, preempted))
         self.script.append(Stepped(self.next_s, grew, ended, paused))
         self._sequences = [s for s in self._sequences if s.generated < s.tokens]
-        self._under_way = []
+        self._stepping = []
         return finished
 
-    def take_broken(self) -> list[SimulatedSequence]:
+    def take_out_of_memory(self) -> list[SimulatedSequence]:
         return []
 
     def compose(self) -> None:
-        self.between = False
-        self._under_way = list(self._sequences)
+        self.at_boundary = False
+        self._stepping = list(self._sequences)
         self.next_s = self.next_s + STEP_S if self._sequences else inf
 
     def steps_by(self, _at_s: float) -> int:
         return self.steps
 
     def reached_s(self, boundary: int) -> float:
-        return self.next_s if boundary == self.steps + 1 and self._under_way else inf
+        return self.next_s if boundary == self.steps + 1 and self._stepping else inf
 
     def pages_at(self, _at_s: float) -> int:
         return 0
@@ -105,11 +105,11 @@ class ScriptedEngine:
 class Noting(Simulation):
     """A replay that keeps what it dispatches."""
 
-    made: list[Dispatched]
+    dispatched: list[Dispatched]
 
-    def _send(self, dispatch: Any, now_s: float) -> None:
-        self.made.append(_made(dispatch, now_s))
-        super()._send(dispatch, now_s)
+    def _submit(self, dispatch: Any, now_s: float) -> None:
+        self.dispatched.append(_made(dispatch, now_s))
+        super()._submit(dispatch, now_s)
 
 
 def a_crowd(seed: int, *, foretold: bool = True, count: int = 400) -> Workload:
@@ -169,7 +169,7 @@ async def lived(
     states: dict[str, RequestState] = {}
     names: dict[str, str] = {}
     quality = Rolling(TRUST_WINDOW)
-    arrivals = [workload.waiting(place) for place in range(len(workload))]
+    arrivals = [workload.request(index) for index in range(len(workload))]
     steps = list(script)
     scene.connect(KV)
     while arrivals or steps:
@@ -177,8 +177,8 @@ async def lived(
         scene.now_s = min(times)
         while steps and steps[0].at_s <= scene.now_s:
             step = steps.pop(0)
-            for place in map(int, step.finished):
-                request, length = workload.waiting(place), workload.generation_tokens[place]
+            for index in map(int, step.finished):
+                request, length = workload.request(index), workload.generation_tokens[index]
                 quality.add(request.median, float(length), covered=True)
                 measured = quality.quality()
                 scene.outcomes.trusted = measured is None or measured.tau >= TAU_FLOOR
@@ -203,14 +203,14 @@ async def test_replay_and_live_scheduler_decide_the_same(
 ) -> None:
     workload, engine = a_crowd(seed), ScriptedEngine(seed)
     run = Noting(
-        workload, build_policy(policy, Options()), engine, SHAPE, tau_floor=TAU_FLOOR, sample=2
+        workload, build_policy(policy, Options()), engine, SHAPE, tau_floor=TAU_FLOOR, max_samples=2
     )
-    run.made = []
+    run.dispatched = []
     outcomes = run.run()
     assert outcomes.gave_up.any()
     assert outcomes.preemptions.sum() > 20
     scene.scheduler.use_policy(policy, Options())
-    assert await lived(workload, engine.script, scene) == run.made
+    assert await lived(workload, engine.script, scene) == run.dispatched
 
 
 async def test_replay_and_live_scheduler_distrust_predictions_at_the_same_time(
@@ -218,12 +218,12 @@ async def test_replay_and_live_scheduler_distrust_predictions_at_the_same_time(
 ) -> None:
     workload, engine = a_crowd(3, foretold=False), ScriptedEngine(3)
     policy = build_policy("lmaas", Options())
-    run = Noting(workload, policy, engine, SHAPE, tau_floor=TAU_FLOOR, sample=2)
-    run.made = []
+    run = Noting(workload, policy, engine, SHAPE, tau_floor=TAU_FLOOR, max_samples=2)
+    run.dispatched = []
     run.run()
     assert policy.order == "arrival"
     scene.scheduler.use_policy("lmaas", Options())
-    assert await lived(workload, engine.script, scene) == run.made
+    assert await lived(workload, engine.script, scene) == run.dispatched
 
 
 class Pair:
@@ -296,17 +296,17 @@ class Pair:
 
     async def decide(self) -> list[Dispatched]:
         """What both dispatch."""
-        made: list[Dispatched] = []
+        dispatched: list[Dispatched] = []
         due = self.loop.due
         if due:
             for request in self.loop.give_up(self.now_s):
                 del self.waiting[request.id]
         while due and self.connected and (found := self.loop.dispatch(self.now_s, self.known)):
-            made.append(_made(found, self.now_s))
+            dispatched.append(_made(found, self.now_s))
             for request in found.requests:
                 self.running[request.id] = self.waiting.pop(request.id), 0
-        assert await submitted(self.scene, self.names) == made
-        return made
+        assert await submitted(self.scene, self.names) == dispatched
+        return dispatched
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -315,8 +315,8 @@ async def test_live_scheduler_decides_as_the_loop_does_whatever_happens(
 ) -> None:
     random, workload, pair = Random(seed), a_crowd(seed), Pair(scene)
     lengths = workload.generation_tokens.tolist()
-    arrivals = [workload.waiting(place) for place in range(len(workload))]
-    made: list[Dispatched] = []
+    arrivals = [workload.request(index) for index in range(len(workload))]
+    dispatched: list[Dispatched] = []
     for tick in range(1_200):
         pair.now_s = scene.now_s = tick * STEP_S
         if pair.connected:
@@ -334,8 +334,8 @@ async def test_live_scheduler_decides_as_the_loop_does_whatever_happens(
             pair.connect()
         elif happens > 0.99:
             pair.use(random.choice([each for each in POLICY_NAMES if each != "magnus"]))
-        made += await pair.decide()
-    assert len(made) > 100
+        dispatched += await pair.decide()
+    assert len(dispatched) > 100
 
 
 def _ids(sequences: Sequence[SimulatedSequence]) -> list[str]:
