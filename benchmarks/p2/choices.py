@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from benchmarks.harness.paths import CACHE
 from benchmarks.p2.parts import minilm
 from benchmarks.p2.version import Version, fit_on
-from gateway.evaluation.arrivals import Requests
+from gateway.evaluation.arrivals import EvaluationRequests
 from gateway.prediction.expectation import expected_log
 from gateway.prediction.features.text_encoder import MEANING, SKETCH
-from gateway.prediction.model.length_model import QuantileModel
+from gateway.prediction.model.length_model import LengthModel
 from gateway.prediction.training.scorecard import kendall_tau, rms
 from gateway.quantiles import MEDIAN
 
@@ -26,7 +26,7 @@ STATIC: Final = "cues, meaning"
 OURS: Final = "cues, meaning, sketch (ours)"
 
 Vectors = NDArray[np.float32]
-Change = Callable[[Requests], Vectors]
+Change = Callable[[EvaluationRequests], Vectors]
 Tell = Callable[[str], None]
 
 
@@ -46,7 +46,7 @@ def worths(version: Version, threads: int, tell: Tell) -> Iterator[Worth]:
         model = version.model
         if name != OURS:
             learned = replace(version.learned.inputs, text=change(version.learned))
-            model = QuantileModel(fit_on(learned, version.learned.tokens, threads))
+            model = LengthModel(fit_on(learned, version.learned.tokens, threads))
         quantiles = model.predict(test).quantiles
         yield Worth(
             name,
@@ -74,7 +74,7 @@ def _changes(threads: int, tell: Tell) -> dict[str, Change]:
     }
 
 
-def _instead(requests: Requests, meaning: Vectors | None) -> Vectors:
+def _instead(requests: EvaluationRequests, meaning: Vectors | None) -> Vectors:
     """The requests' text vectors without a sketch and with another meaning, or none."""
     text = requests.inputs.text.copy()
     text[:, SKETCH] = 0.0

@@ -16,9 +16,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from gateway.evaluation.arrivals import MAX_TOKENS, TENANT, app_id
-from gateway.evaluation.corpus import Line
+from gateway.evaluation.corpus import CorpusLine
 from gateway.evaluation.lengths import count_words
-from gateway.prediction.messages import Question
+from gateway.prediction.messages import PredictionRequest
 from gateway.prediction.serving.predictor import LengthPredictor
 from gateway.quantiles import Floats
 
@@ -67,7 +67,7 @@ def arrivals(rate: float, seconds: float, seed: int) -> Floats:
     return times[times < seconds]
 
 
-def questions(lines: Sequence[Line], seed: int = SEED) -> list[Question]:
+def questions(lines: Sequence[CorpusLine], seed: int = SEED) -> list[PredictionRequest]:
     """A question for each distinct input among the lines, in a random order.
 
     Some come from apps that no version has seen, with instructions of their own.
@@ -85,7 +85,7 @@ def questions(lines: Sequence[Line], seed: int = SEED) -> list[Question]:
     ]
 
 
-def with_new_instructions(asked: Sequence[Question]) -> list[Question]:
+def with_new_instructions(asked: Sequence[PredictionRequest]) -> list[PredictionRequest]:
     """The same questions, no two of which have an instruction in common."""
     return [
         replace(question, instruction=f"{question.instruction} (No. {number})")
@@ -93,9 +93,9 @@ def with_new_instructions(asked: Sequence[Question]) -> list[Question]:
     ]
 
 
-def _question(line: Line, words: int, prompt: int, new: int) -> Question:
+def _question(line: CorpusLine, words: int, prompt: int, new: int) -> PredictionRequest:
     unseen = new >= 0
-    return Question(
+    return PredictionRequest(
         tenant=TENANT,
         app=uuid5(TENANT, f"new {new}") if unseen else app_id(line.app),
         end_user=None,
@@ -110,13 +110,13 @@ def _question(line: Line, words: int, prompt: int, new: int) -> Question:
 
 
 async def offer(
-    predictor: LengthPredictor, asked: Sequence[Question], at_s: Sequence[float]
+    predictor: LengthPredictor, asked: Sequence[PredictionRequest], at_s: Sequence[float]
 ) -> Passage:
     """Ask one question at each time, whether those before are answered or not."""
     waited_s: list[float] = []
     sources: list[str] = []
 
-    async def ask(question: Question) -> None:
+    async def ask(question: PredictionRequest) -> None:
         began = perf_counter()
         prediction = await predictor.predict(question)
         waited_s.append(perf_counter() - began)
@@ -151,7 +151,7 @@ async def tick(late_s: list[float]) -> None:
         late_s.append(max(perf_counter() - due, 0.0))
 
 
-async def warm_up(predictor: LengthPredictor, lines: Sequence[Line]) -> None:
+async def warm_up(predictor: LengthPredictor, lines: Sequence[CorpusLine]) -> None:
     """Return once the instructions of the lines' apps are embedded, as those of old apps are."""
     known = {(line.app, line.instruction): line for line in lines}
     due = deque(_question(replace(line, input="warm up"), 2, 10, -1) for line in known.values())
@@ -161,7 +161,7 @@ async def warm_up(predictor: LengthPredictor, lines: Sequence[Line]) -> None:
         await asyncio.sleep(0.01)
 
 
-async def settle(predictor: LengthPredictor, question: Question) -> None:
+async def settle(predictor: LengthPredictor, question: PredictionRequest) -> None:
     """Return once the process has no backlog."""
     source = None
     while source != "model":

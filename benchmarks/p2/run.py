@@ -40,7 +40,7 @@ from gateway.database.connection import Database
 from gateway.database.embedded import EmbeddedPostgres
 from gateway.database.migration import migrate
 from gateway.evaluation.corpus import read_corpus
-from gateway.prediction.messages import Question
+from gateway.prediction.messages import PredictionRequest
 from gateway.prediction.serving.predictor import LengthPredictor
 from models.base import new_id
 
@@ -120,7 +120,7 @@ def cores() -> tuple[int, int]:
 
 
 def _load(
-    version: Version, asked: list[Question], asking: int, answering: int, report: Report
+    version: Version, asked: list[PredictionRequest], asking: int, answering: int, report: Report
 ) -> Iterator[tuple[Offered, Measured[Passage]]]:
     known = [*version.learned.lines, *version.test.lines]
     gc.collect()

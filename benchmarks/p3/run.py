@@ -23,10 +23,10 @@ from benchmarks.p3.targets import (
     switch_targets,
 )
 from benchmarks.p3.world import fitted, make_version
-from gateway.evaluation.arrivals import Arrivals
+from gateway.evaluation.arrivals import RequestBuilder
 from gateway.evaluation.corpus import read_corpus
 from gateway.evaluation.lengths import count_words
-from gateway.evaluation.sentences import Sentences
+from gateway.evaluation.sentences import SentenceEmbedder
 from gateway.evaluation.vectors import TextVectors
 
 PARTS: Final = ("a", "b", "c", "d")
@@ -41,8 +41,8 @@ def run(data: Path, parts: Iterable[str], threads: int) -> None:
     targets: list[Target] = []
     corpus = read_corpus(data, data)
     report.say(f"reading {len(corpus.train)} + {len(corpus.test)} lines")
-    sentences = Sentences(threads, CACHE / "magnus", report.say)
-    arrivals = Arrivals(count_words, TextVectors(), sentences, history=False)
+    sentences = SentenceEmbedder(threads, CACHE / "magnus", report.say)
+    arrivals = RequestBuilder(count_words, TextVectors(), sentences, history=False)
     learned, test = arrivals.take(corpus.train), arrivals.take(corpus.test)
     if "a" in wanted:
         report.say("(a) fitting on all apps")

@@ -22,7 +22,7 @@ from benchmarks.p3.world import (
     replay,
     serve,
 )
-from gateway.evaluation.arrivals import Requests
+from gateway.evaluation.arrivals import EvaluationRequests
 from gateway.prediction.training.scorecard import kendall_tau
 from gateway.quantiles import Bools, Floats
 
@@ -63,7 +63,9 @@ class _Change:
     level: Rows
 
 
-def switches(learned: Requests, test: Requests, say: Say, threads: int) -> list[Switch]:
+def switches(
+    learned: EvaluationRequests, test: EvaluationRequests, say: Say, threads: int
+) -> list[Switch]:
     """Seven apps give way to the other seven; and 9 : 1 of two halves becomes 1 : 9."""
     return [
         _switch(change, learned, test, say, threads)
@@ -71,13 +73,13 @@ def switches(learned: Requests, test: Requests, say: Say, threads: int) -> list[
     ]
 
 
-def halves(requests: Requests) -> tuple[list[str], list[str]]:
+def halves(requests: EvaluationRequests) -> tuple[list[str], list[str]]:
     """Every other app by name: both families in each half."""
     apps = np.unique(requests.names).tolist()
     return apps[::2], apps[1::2]
 
 
-def _new_half(learned: Requests, test: Requests) -> _Change:
+def _new_half(learned: EvaluationRequests, test: EvaluationRequests) -> _Change:
     old, new = (of_apps(learned.names, half) for half in halves(learned))
     random = np.random.default_rng(0)
     olds = random.permutation(np.flatnonzero(old))
@@ -91,7 +93,7 @@ def _new_half(learned: Requests, test: Requests) -> _Change:
     )
 
 
-def _flip(learned: Requests, test: Requests) -> _Change:
+def _flip(learned: EvaluationRequests, test: EvaluationRequests) -> _Change:
     random = np.random.default_rng(0)
     first, second = (of_apps(learned.names, half) for half in halves(learned))
     ones, twos = (random.permutation(np.flatnonzero(half)) for half in (first, second))
@@ -116,7 +118,9 @@ def _mixed(first: Rows, second: Rows, share: float, random: np.random.Generator)
     return random.permutation(np.concatenate(drawn))
 
 
-def _switch(change: _Change, learned: Requests, test: Requests, say: Say, threads: int) -> Switch:
+def _switch(
+    change: _Change, learned: EvaluationRequests, test: EvaluationRequests, say: Say, threads: int
+) -> Switch:
     say(f"(b) {change.name}")
     version = make_version(part(learned, change.trained), threads)
     before, after = (version.asked(part(learned, rows)) for rows in change.arriving)
@@ -155,7 +159,7 @@ def _rows(held: int, count: int, random: np.random.Generator) -> Rows:
     return random.choice(held, count, replace=held < count)
 
 
-def _tau_of(version: Version, requests: Requests) -> float:
+def _tau_of(version: Version, requests: EvaluationRequests) -> float:
     return tau(serve(version.adaptation(), version.asked(requests)))
 
 

@@ -9,14 +9,14 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.evaluation.corpus import Line
-from gateway.evaluation.lengths import Count
-from gateway.evaluation.sentences import Sentences
+from gateway.evaluation.corpus import CorpusLine
+from gateway.evaluation.lengths import TokenCounter
+from gateway.evaluation.sentences import SentenceEmbedder
 from gateway.evaluation.vectors import TextVectors
 from gateway.prediction.features.features import features
-from gateway.prediction.features.length_history import Habits, Outcome
-from gateway.prediction.messages import Question
-from gateway.prediction.model.inputs import Inputs
+from gateway.prediction.features.length_history import LengthHistory, LengthOutcome
+from gateway.prediction.messages import PredictionRequest
+from gateway.prediction.model.inputs import ModelInputs
 from gateway.quantiles import Floats
 
 MAX_TOKENS: Final = 16_384  # of every request; longer than any answer of 8,000 characters
@@ -25,20 +25,20 @@ SEED: Final = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Requests:
+class EvaluationRequests:
     """n requests in the order of their arrival; `names` (n,) of their apps, `tokens` (n,)."""
 
-    lines: list[Line]
+    lines: list[CorpusLine]
     names: NDArray[np.str_]
-    inputs: Inputs
+    inputs: ModelInputs
     tokens: Floats
 
     def __len__(self) -> int:
         return len(self.lines)
 
-    def rows(self, part: slice) -> "Requests":
+    def rows(self, part: slice) -> "EvaluationRequests":
         """Some of the requests."""
-        return Requests(
+        return EvaluationRequests(
             lines=self.lines[part],
             names=self.names[part],
             inputs=self.inputs.rows(part),
@@ -46,7 +46,7 @@ class Requests:
         )
 
 
-class Arrivals:
+class RequestBuilder:
     """Makes requests of lines, in a seeded random order: files hold blocks, traffic does not.
 
     With history, one request arrives a second, and its outcome is known before the next; the
@@ -54,25 +54,25 @@ class Arrivals:
     """
 
     def __init__(
-        self, count: Count, texts: TextVectors, sentences: Sentences, *, history: bool
+        self, count: TokenCounter, texts: TextVectors, sentences: SentenceEmbedder, *, history: bool
     ) -> None:
         self._count = count
         self._texts = texts
         self._sentences = sentences
         self._history = history
-        self._habits = Habits()
+        self._habits = LengthHistory()
         self._now_s = 0.0
 
-    def take(self, lines: Sequence[Line]) -> Requests:
+    def take(self, lines: Sequence[CorpusLine]) -> EvaluationRequests:
         """These lines as requests, after all that were taken before."""
         ordered = Random(SEED).sample(lines, len(lines))
         tokens = np.maximum(self._count([line.output for line in ordered]), 1)
         instructions = sorted({line.instruction for line in ordered})
         place = {text: number for number, text in enumerate(instructions)}
-        return Requests(
+        return EvaluationRequests(
             lines=ordered,
             names=np.array([line.app for line in ordered]),
-            inputs=Inputs(
+            inputs=ModelInputs(
                 apps=[app_id(line.app) for line in ordered],
                 features=np.stack(list(self._features(ordered, tokens))),
                 text=self._texts.of([line.input for line in ordered]),
@@ -83,7 +83,7 @@ class Arrivals:
         )
 
     def _features(
-        self, lines: Sequence[Line], tokens: NDArray[np.int64]
+        self, lines: Sequence[CorpusLine], tokens: NDArray[np.int64]
     ) -> Iterator[NDArray[np.float32]]:
         inputs = self._count([line.input for line in lines])
         instructions = {line.instruction for line in lines}
@@ -100,7 +100,7 @@ class Arrivals:
             if self._history:
                 self._now_s += 1.0
                 self._habits.learn(
-                    Outcome(TENANT, question.app, line.user, generated, False, self._now_s)
+                    LengthOutcome(TENANT, question.app, line.user, generated, False, self._now_s)
                 )
 
 
@@ -109,8 +109,8 @@ def app_id(name: str) -> UUID:
     return uuid5(TENANT, name)
 
 
-def _question(line: Line, uil: int, prompt: int) -> Question:
-    return Question(
+def _question(line: CorpusLine, uil: int, prompt: int) -> PredictionRequest:
+    return PredictionRequest(
         tenant=TENANT,
         app=app_id(line.app),
         end_user=line.user,

@@ -13,13 +13,13 @@ from msgspec import Meta, Struct
 
 from gateway.errors import InvalidRequest, NotFound
 
-ENDINGS: Final = (".jsonl", ".jsonl.gz")
+FILE_SUFFIXES: Final = (".jsonl", ".jsonl.gz")
 
 Text = Annotated[str, Meta(min_length=1)]
 Split = Literal["train", "valid"]
 
 
-class Line(Struct, frozen=True, kw_only=True):
+class CorpusLine(Struct, frozen=True, kw_only=True):
     """A request that was answered. `user` is the app's end user, where the folder knows any."""
 
     app: Text
@@ -34,8 +34,8 @@ class Line(Struct, frozen=True, kw_only=True):
 class Corpus(Struct, frozen=True):
     """What is learned from and what is reported on, each in the order of the files."""
 
-    train: list[Line]
-    test: list[Line]
+    train: list[CorpusLine]
+    test: list[CorpusLine]
 
     def only(self, apps: Collection[str]) -> "Corpus":
         """The lines of these apps. InvalidRequest for one that has none to report on."""
@@ -49,7 +49,7 @@ class Corpus(Struct, frozen=True):
         )
 
 
-_decoder = msgspec.json.Decoder(Line)
+_decoder = msgspec.json.Decoder(CorpusLine)
 
 
 def read_corpus(train: Path, test: Path) -> Corpus:
@@ -74,21 +74,21 @@ def read_corpus(train: Path, test: Path) -> Corpus:
     return Corpus(learned, reported)
 
 
-def read_lines(folder: Path) -> Iterator[Line]:
+def read_lines(folder: Path) -> Iterator[CorpusLine]:
     """All lines of a folder, its files by name; blank lines are passed over."""
     if not folder.is_dir():
         raise NotFound(f"there is no folder {folder}")
-    files = sorted(path for path in folder.iterdir() if path.name.endswith(ENDINGS))
+    files = sorted(path for path in folder.iterdir() if path.name.endswith(FILE_SUFFIXES))
     found = 0
     for path in files:
         for line in _read_file(path):
             found += 1
             yield line
     if not found:
-        raise InvalidRequest(f"{folder} has no lines in files named *{' or *'.join(ENDINGS)}")
+        raise InvalidRequest(f"{folder} has no lines in files named *{' or *'.join(FILE_SUFFIXES)}")
 
 
-def _read_file(path: Path) -> Iterator[Line]:
+def _read_file(path: Path) -> Iterator[CorpusLine]:
     for number, raw in enumerate(_raw_lines(path), 1):
         if not raw.strip():
             continue

@@ -10,7 +10,7 @@ from gateway.prediction.expectation import expected_log, expected_tokens
 from gateway.prediction.model.length_model import from_log1p
 from gateway.quantiles import LEVELS, MEDIAN, P90, Bools, Floats
 
-LEAST_OWN: Final = 50  # residuals of an app; below, those of all apps stand in
+MIN_APP_RESIDUALS: Final = 50  # residuals of an app; below, those of all apps stand in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,17 +53,17 @@ class Forecast:
         )
 
 
-def around(
+def residual_quantiles(
     location: Floats, names: NDArray[np.str_], residuals: Floats, learned: NDArray[np.str_]
 ) -> Floats:
     """Log quantiles (n, len(LEVELS)) of point forecasts of log(1 + tokens), (n,).
 
     Each app's are as far from the point as its learned residuals (k,) are spread; those of all
-    apps for one with fewer than LEAST_OWN.
+    apps for one with fewer than MIN_APP_RESIDUALS.
     """
     spread = np.tile(np.quantile(residuals, LEVELS), (len(names), 1))
     for name in np.unique(names):
         own = residuals[learned == name]
-        if len(own) >= LEAST_OWN:
+        if len(own) >= MIN_APP_RESIDUALS:
             spread[names == name] = np.quantile(own, LEVELS)
     return from_log1p(location[:, None] + spread)

@@ -15,7 +15,7 @@ from gateway.scheduling.admission.length_distribution import LengthDistributions
 SHARES: Final = (0.25, 0.5)  # of the true generation
 
 
-class Midflight(Struct, frozen=True):
+class MidflightErrors(Struct, frozen=True):
     """Errors of the remaining length, in tokens, after `share` of each of `rows` answers.
 
     `conditional_mae`: of the median of the length given that so many tokens did not end it;
@@ -29,7 +29,7 @@ class Midflight(Struct, frozen=True):
     static_mae: float
 
 
-def midflight(names: NDArray[np.str_], tokens: Floats, forecast: Forecast) -> list[Midflight]:
+def midflight(names: NDArray[np.str_], tokens: Floats, forecast: Forecast) -> list[MidflightErrors]:
     """For each share, every app and then all as POOLED; answers with no token by then left out."""
     found = []
     for share in SHARES:
@@ -39,7 +39,7 @@ def midflight(names: NDArray[np.str_], tokens: Floats, forecast: Forecast) -> li
             rows = (generated >= 1) & ((names == app) | (app == POOLED))
             if rows.any():
                 errors = (float(each[rows].mean()) for each in (conditional, static))
-                found.append(Midflight(app, share, int(rows.sum()), *errors))
+                found.append(MidflightErrors(app, share, int(rows.sum()), *errors))
     return found
 
 

@@ -9,26 +9,26 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from gateway.evaluation.experiment import OURS, Run, Summary
+from gateway.evaluation.experiment import OURS, EvaluationRun, EvaluationSummary
 from gateway.evaluation.midflight import SHARES
 from gateway.evaluation.scoring import POOLED
 from gateway.pictures import LINE, LOOK
 
 DOTS_PER_INCH: Final = 80
-PANELS_WIDE: Final = 5
+MAX_COLUMNS: Final = 5
 TICKS: Final = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000)
-WIDE: Final = 200.0  # times: no place for every tick
-PROMISED: Final = 90.0  # % of lengths within the 0.9 quantile
+SPARSE_TICKS_RATIO: Final = 200.0  # times: no place for every tick
+NOMINAL_COVERAGE_PERCENT: Final = 90.0  # % of lengths within the 0.9 quantile
 BLUE: Final = "#1f6fb4"
 ORANGE: Final = "#d9822b"
-OTHERS: Final = ("#b4b8bf", "#8d6bb3", "#3f9e6e", ORANGE)
+BASELINE_COLOURS: Final = ("#b4b8bf", "#8d6bb3", "#3f9e6e", ORANGE)
 MARKERS: Final = "v^sD"
 
 
-def draw(run: Run, folder: Path, prefix: str = "") -> list[Path]:
+def draw(run: EvaluationRun, folder: Path, prefix: str = "") -> list[Path]:
     """Writes the pictures as PNG into a folder, which is made; the files written."""
     folder.mkdir(parents=True, exist_ok=True)
-    pictures: dict[str, Callable[[Run], Figure]] = {
+    pictures: dict[str, Callable[[EvaluationRun], Figure]] = {
         "lengths": _lengths,
         "errors": _errors,
         "coverage": _coverage,
@@ -43,12 +43,12 @@ def draw(run: Run, folder: Path, prefix: str = "") -> list[Path]:
     return written
 
 
-def _lengths(run: Run) -> Figure:
+def _lengths(run: EvaluationRun) -> Figure:
     """Predicted median against actual length, both on log axes, a panel for each app."""
     cards = run.summary.scores[OURS]
     apps = [app for app in cards if app != POOLED]
-    high = ceil(len(apps) / PANELS_WIDE)
-    wide = min(len(apps), PANELS_WIDE)
+    high = ceil(len(apps) / MAX_COLUMNS)
+    wide = min(len(apps), MAX_COLUMNS)
     figure = _figure(max(2.6 * wide, 4.0), 2.6 * high + 0.4)
     panels = figure.subplots(high, wide, squeeze=False).ravel()
     median = run.forecasts[OURS].median
@@ -59,7 +59,7 @@ def _lengths(run: Run) -> Figure:
         axes.plot(ends, ends, color=LINE, linewidth=1, linestyle="--", zorder=1)
         axes.scatter(actual, predicted, s=7, color=BLUE, alpha=0.35, linewidths=0, zorder=2)
         axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
-        known = TICKS[::2] if ends[1] > WIDE * ends[0] else TICKS
+        known = TICKS[::2] if ends[1] > SPARSE_TICKS_RATIO * ends[0] else TICKS
         ticks = [tick for tick in known if ends[0] <= tick <= ends[1]]
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_ticks(ticks, [f"{tick:,}" for tick in ticks])
@@ -72,7 +72,7 @@ def _lengths(run: Run) -> Figure:
     return figure
 
 
-def _errors(run: Run) -> Figure:
+def _errors(run: EvaluationRun) -> Figure:
     """log-RMSE and τ of every contender by app, worst error last."""
     scores = run.summary.scores
     order = _apps_by_error(run.summary)
@@ -93,7 +93,7 @@ def _errors(run: Run) -> Figure:
     return figure
 
 
-def _coverage(run: Run) -> Figure:
+def _coverage(run: EvaluationRun) -> Figure:
     """What the 0.9 quantile covers by app with its interval, and what it reserves."""
     cards = run.summary.scores[OURS]
     order = _apps_by_error(run.summary)
@@ -103,7 +103,9 @@ def _coverage(run: Run) -> Figure:
     share = 100 * np.array([card.coverage for card in found])
     low = share - 100 * np.array([card.coverage_low for card in found])
     high = 100 * np.array([card.coverage_high for card in found]) - share
-    left.axvspan(PROMISED - 2, PROMISED + 2, color="#dcecf7", zorder=0)
+    left.axvspan(
+        NOMINAL_COVERAGE_PERCENT - 2, NOMINAL_COVERAGE_PERCENT + 2, color="#dcecf7", zorder=0
+    )
     left.errorbar(
         share, range(len(order)), xerr=np.maximum([low, high], 0), fmt="o", color=BLUE, capsize=3
     )
@@ -124,7 +126,7 @@ def _coverage(run: Run) -> Figure:
     return figure
 
 
-def _midflight(run: Run) -> Figure:
+def _midflight(run: EvaluationRun) -> Figure:
     """What knowing the tokens generated does to the error of the rest, by app."""
     order = _apps_by_error(run.summary)
     figure = _figure(7.0, 1.5 + 0.3 * len(order))
@@ -152,17 +154,17 @@ def _midflight(run: Run) -> Figure:
     return figure
 
 
-def _apps_by_error(summary: Summary) -> list[str]:
+def _apps_by_error(summary: EvaluationSummary) -> list[str]:
     """The apps by our error, least first, and all of them on top."""
     cards = summary.scores[OURS]
     apps = [app for app in cards if app != POOLED]
     return [*sorted(apps, key=lambda app: cards[app].log_rmse_mean), POOLED]
 
 
-def _contenders(summary: Summary) -> list[tuple[str, str, str]]:
+def _contenders(summary: EvaluationSummary) -> list[tuple[str, str, str]]:
     """Name, colour and marker; ours last, so that it lies on top."""
     others = [name for name in summary.scores if name != OURS]
-    styles = zip(others, OTHERS, MARKERS, strict=True) if others else ()
+    styles = zip(others, BASELINE_COLOURS, MARKERS, strict=True) if others else ()
     return [*styles, (OURS, BLUE, "o")]
 
 

@@ -8,14 +8,14 @@ from msgspec.structs import asdict
 from numpy.typing import NDArray
 
 from gateway.evaluation.forecast import Forecast
-from gateway.prediction.training.scorecard import Scorecard, covered, evaluate, pinballs, rms
+from gateway.prediction.training.scorecard import Scorecard, covered, evaluate, pinball_losses, rms
 from gateway.quantiles import Floats
 
 POOLED: Final = "pooled"
 Z: Final = 1.959964  # of a 95 % interval
 
 
-class Scores(Scorecard, frozen=True, kw_only=True):
+class DetailedScorecard(Scorecard, frozen=True, kw_only=True):
     """The scorecard of n = `rows` requests, and what only a mean or more than a mean shows.
 
     `token_rmse` is that of the mean, `log_rmse_mean` that of the mean of log(1 + tokens).
@@ -35,15 +35,15 @@ class Scores(Scorecard, frozen=True, kw_only=True):
     over_total: float
 
 
-def score(tokens: Floats, forecast: Forecast) -> Scores:
+def score(tokens: Floats, forecast: Forecast) -> DetailedScorecard:
     """Every measure of n ≥ 1 requests at once; `tokens` (n,) at least 1."""
     p90 = forecast.p90
     low, high = wilson(int(covered(tokens, p90).sum()), len(tokens))
-    return Scores(
+    return DetailedScorecard(
         **asdict(evaluate(tokens, np.exp(forecast.log_quantiles))),
         token_rmse=rms(tokens - forecast.mean),
         log_rmse_mean=rms(log_errors(tokens, forecast)),
-        pinball_levels=pinballs(np.log(tokens), forecast.log_quantiles).mean(axis=0).tolist(),
+        pinball_levels=pinball_losses(np.log(tokens), forecast.log_quantiles).mean(axis=0).tolist(),
         coverage_low=low,
         coverage_high=high,
         over_median=float(np.median(p90 / tokens)),
@@ -51,7 +51,9 @@ def score(tokens: Floats, forecast: Forecast) -> Scores:
     )
 
 
-def score_apps(names: NDArray[np.str_], tokens: Floats, forecast: Forecast) -> dict[str, Scores]:
+def score_apps(
+    names: NDArray[np.str_], tokens: Floats, forecast: Forecast
+) -> dict[str, DetailedScorecard]:
     """The scores of each app by name, and last those of all as POOLED."""
     cards = {
         str(name): score(tokens[names == name], forecast.rows(names == name))

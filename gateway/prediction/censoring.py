@@ -12,7 +12,7 @@ from gateway.quantiles import Bools, Floats
 ROUNDING = 1e-9  # cumulated weights may miss a level by this much
 
 
-def weigh(values: Floats, censored: Bools) -> tuple[Floats, Floats]:
+def kaplan_meier(values: Floats, censored: Bools) -> tuple[Floats, Floats]:
     """The n values in rising order and their weights, which sum to one.
 
     Without censored values every weight is 1/n. Both are empty for n = 0.
@@ -27,7 +27,7 @@ def weigh(values: Floats, censored: Bools) -> tuple[Floats, Floats]:
     return values[order], np.where(ended, before / at_risk, 0.0)
 
 
-def quantiles(ordered: Floats, weights: Floats, levels: Floats) -> Floats:
+def weighted_quantiles(ordered: Floats, weights: Floats, levels: Floats) -> Floats:
     """The least value whose cumulated weight reaches each level; `ordered` must not be empty."""
     reached = np.searchsorted(np.cumsum(weights), levels - ROUNDING)
     return ordered[np.minimum(reached, len(ordered) - 1)]

@@ -7,13 +7,13 @@ from msgspec import Struct, field
 
 from gateway.quantiles import LEVELS, MEDIAN, P90
 
-__all__ = ["LEVELS", "SOURCES", "Embeddings", "Prediction", "Question"]
+__all__ = ["LEVELS", "SOURCES", "Embeddings", "Prediction", "PredictionRequest"]
 
 SOURCES: Final = ("model", "app", "tenant", "global", "prior")
 """Where a prediction comes from: a version, else the nearest history, else nothing but a prior."""
 
 
-class Question(Struct, frozen=True, kw_only=True):
+class PredictionRequest(Struct, frozen=True, kw_only=True):
     """A request whose generation length is wanted."""
 
     tenant: UUID

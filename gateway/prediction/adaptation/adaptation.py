@@ -10,18 +10,23 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from gateway.prediction.adaptation.bias_correction import Corrections
-from gateway.prediction.adaptation.conformal import NO_SCORES, Calibration, Scores, finish
-from gateway.prediction.features.features import NOTED
+from gateway.prediction.adaptation.bias_correction import BiasCorrections
+from gateway.prediction.adaptation.conformal import (
+    NO_SCORES,
+    ConformalCalibration,
+    ConformityScores,
+    calibrated_tokens,
+)
+from gateway.prediction.features.features import NOTED_LEVELS
 from gateway.quantiles import LEVELS
 
-PLACES: Final = tuple(LEVELS.index(level) for level in NOTED)
+NOTED_COLUMNS: Final = tuple(LEVELS.index(level) for level in NOTED_LEVELS)
 
 
-class Told(Struct, frozen=True):
+class ScoredOutcome(Struct, frozen=True):
     """An outcome: of which app, how long its input was, what was said of it, and what came.
 
-    `said` are the version's ln quantiles at `NOTED`, before any correction.
+    `said` are the version's ln quantiles at `NOTED_LEVELS`, before any correction.
     """
 
     app: UUID
@@ -35,23 +40,23 @@ class Told(Struct, frozen=True):
         cls, app: UUID, log_uil: float, scored: Sequence[float], tokens: int, *, censored: bool
     ) -> Self:
         """The outcome of a request of which the version said these ln quantiles at `LEVELS`."""
-        return cls(app, log_uil, tuple(scored[place] for place in PLACES), tokens, censored)
+        return cls(app, log_uil, tuple(scored[place] for place in NOTED_COLUMNS), tokens, censored)
 
 
 class Adaptation:
     """What one version learned since it was trained, an outcome at a time."""
 
-    def __init__(self, known: Iterable[UUID] = (), start: Scores = NO_SCORES) -> None:
-        self._corrections = Corrections(frozenset(known))
-        self._calibration = Calibration(start)
+    def __init__(self, known: Iterable[UUID] = (), start: ConformityScores = NO_SCORES) -> None:
+        self._corrections = BiasCorrections(frozenset(known))
+        self._calibration = ConformalCalibration(start)
 
     def shift(self, app: UUID, log_uil: float, scored: Sequence[float]) -> float:
         """What is added to the logarithm of the median and the mean."""
-        return self._corrections.shift(app, log_uil, [scored[place] for place in PLACES])
+        return self._corrections.shift(app, log_uil, [scored[place] for place in NOTED_COLUMNS])
 
     def corrected(self, app: UUID, log_uil: float, scored: Sequence[float]) -> list[float]:
         """Quantiles (ln) at `LEVELS`, corrected but not calibrated, from those of the version."""
-        said = [scored[place] for place in PLACES]
+        said = [scored[place] for place in NOTED_COLUMNS]
         return self._moved(app, log_uil, said, scored)
 
     def serve(
@@ -59,9 +64,9 @@ class Adaptation:
     ) -> tuple[float, ...]:
         """Quantiles in tokens, rising within 1 … max_tokens, from ln quantiles at `LEVELS`."""
         moved = self.corrected(app, log_uil, scored)
-        return finish(moved, self._calibration.offsets(app), max_tokens)
+        return calibrated_tokens(moved, self._calibration.offsets(app), max_tokens)
 
-    def learn(self, told: Told) -> None:
+    def learn(self, told: ScoredOutcome) -> None:
         """Take in an outcome.
 
         A length that was cut off says that it would have been longer than that, and nothing where

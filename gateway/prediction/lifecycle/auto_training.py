@@ -1,7 +1,7 @@
 """Starts training runs by the schedule, and ends those that another gateway's operator cancelled.
 
 Every gateway looks; that only one of them starts a run is decided in Postgres, where a run is
-queued (`TrainingLog.queue`).
+queued (`RunLog.queue`).
 """
 
 import asyncio
@@ -16,20 +16,20 @@ from gateway.database.errors import Sessions
 from gateway.errors import Conflict, LmaasError, NotFound
 from gateway.prediction.lifecycle.notify import POLL_S, listen
 from gateway.prediction.lifecycle.registry import Registry
-from gateway.prediction.lifecycle.run_log import CHANNEL, Reason, TrainingLog
+from gateway.prediction.lifecycle.run_log import CHANNEL, RunLog, StartReason
 from gateway.prediction.lifecycle.runs import TrainingRuns
 from gateway.prediction.lifecycle.schedule import Schedule, Schedules
-from gateway.prediction.lifecycle.triggers import Facts, due
+from gateway.prediction.lifecycle.triggers import TriggerInputs, due_trigger
 from gateway.prediction.serving.drift import DriftMonitor
 from gateway.prediction.serving.warm_start import count_since
 from models import TrainingRun
 
 log = structlog.get_logger()
 
-BY = "schedule"  # who starts such a run
+CREATED_BY = "schedule"  # who starts such a run
 
 
-class AutomaticTraining:
+class AutoTraining:
     """Looks at one model's schedule every `poll_s`, and whenever it or a run was changed.
 
     Not `enabled`, it starts no run, and still ends those that were cancelled.
@@ -47,7 +47,7 @@ class AutomaticTraining:
         poll_s: float = POLL_S,
     ) -> None:
         self._sessions = sessions
-        self._log = TrainingLog(sessions)
+        self._log = RunLog(sessions)
         self._registry = Registry(sessions)
         self._schedules = Schedules(sessions)
         self._runs = runs
@@ -88,16 +88,16 @@ class AutomaticTraining:
         if newest is not None and newest.finished_at is None:
             await self._runs.recover()  # its gateway may be gone
             return
-        trigger = due(schedule, await self._facts(schedule, newest), time.time())
+        trigger = due_trigger(schedule, await self._facts(schedule, newest), time.time())
         if trigger is not None:
-            reason = Reason(trigger, None if newest is None else newest.id)
-            await self._runs.start(BY, activate=schedule.activate, reason=reason)
+            reason = StartReason(trigger, None if newest is None else newest.id)
+            await self._runs.start(CREATED_BY, activate=schedule.activate, reason=reason)
 
-    async def _facts(self, schedule: Schedule, newest: TrainingRun | None) -> Facts:
+    async def _facts(self, schedule: Schedule, newest: TrainingRun | None) -> TriggerInputs:
         began = None if newest is None else newest.created_at
         active = await self._registry.active(self._model)
         spoke = active is not None and active == self._drift.version
-        return Facts(
+        return TriggerInputs(
             newest_run_s=None if began is None else began.timestamp(),
             outcomes=await count_since(
                 self._sessions, self._model, began, most=schedule.least_outcomes

@@ -18,11 +18,11 @@ from gateway.prediction.training.scorecard import Scorecard
 from models import Predictor
 
 COMMAND: Final = (sys.executable, "-m", "gateway.prediction.lifecycle.comparison_process")
-WITHIN_S: Final = 120.0
-AT_ONCE: Final = 1  # each takes a core
+TIMEOUT_S: Final = 120.0
+MAX_CONCURRENT: Final = 1  # each takes a core
 
 
-class Shadowed(Struct, frozen=True):
+class ProcessResult(Struct, frozen=True):
     """What `gateway.prediction.lifecycle.comparison_process` tells."""
 
     rows: int = 0
@@ -31,7 +31,7 @@ class Shadowed(Struct, frozen=True):
     error: str | None = None
 
 
-class Compared(Struct, frozen=True):
+class VersionComparison(Struct, frozen=True):
     """Both versions, and their scorecards on the same newest `rows` of history.
 
     `unseen`: neither was trained on any of these rows, nor calibrated on them.
@@ -47,15 +47,15 @@ class Compared(Struct, frozen=True):
     why_not: str | None
 
 
-class Comparison:
+class VersionComparer:
     """Compares versions in a process of its own, one comparison at a time."""
 
     def __init__(self, sessions: Sessions, *, database_url: str) -> None:
         self._registry = Registry(sessions)
         self._database_url = database_url
-        self._gate = asyncio.Semaphore(AT_ONCE)
+        self._gate = asyncio.Semaphore(MAX_CONCURRENT)
 
-    async def compare(self, first: UUID, second: UUID) -> Compared:
+    async def compare(self, first: UUID, second: UUID) -> VersionComparison:
         """The two side by side. NotFound; Conflict if they are of different models."""
         versions = await self._registry.show(first), await self._registry.show(second)
         if versions[0].model_hash != versions[1].model_hash:
@@ -63,9 +63,9 @@ class Comparison:
         async with self._gate:
             shadowed = await self._shadow(first, second)
         cards = (shadowed.cards[0], shadowed.cards[1]) if shadowed.cards else None
-        return Compared(versions, shadowed.rows, shadowed.unseen, cards, shadowed.error)
+        return VersionComparison(versions, shadowed.rows, shadowed.unseen, cards, shadowed.error)
 
-    async def _shadow(self, first: UUID, second: UUID) -> Shadowed:
+    async def _shadow(self, first: UUID, second: UUID) -> ProcessResult:
         process = await asyncio.create_subprocess_exec(
             *(*COMMAND, str(first), str(second)),
             stdin=DEVNULL,
@@ -74,9 +74,9 @@ class Comparison:
             env=child_environment() | {"DATABASE_URL": self._database_url},
         )
         try:
-            async with asyncio.timeout(WITHIN_S):
+            async with asyncio.timeout(TIMEOUT_S):
                 told, _ = await process.communicate()
-            return msgspec.json.decode(told, type=Shadowed)
+            return msgspec.json.decode(told, type=ProcessResult)
         except (TimeoutError, msgspec.DecodeError) as error:
             raise Unavailable("the comparison did not come to an end; its log says more") from error
         finally:

@@ -21,17 +21,17 @@ from gateway.prediction.lifecycle.registry import Registry
 from gateway.prediction.model.artefact import decode
 from gateway.prediction.serving.warm_start import newest_start
 from gateway.prediction.training.fitting import judge_version
-from gateway.prediction.training.samples import BEGINNING, Samples, read_samples
+from gateway.prediction.training.samples import EPOCH, Samples, read_samples
 
-MOST_ROWS: Final = 2_000
-LEAST_ROWS: Final = 20
-LEAST_UNSEEN: Final = 200
+MAX_ROWS: Final = 2_000
+MIN_ROWS: Final = 20
+MIN_UNSEEN_ROWS: Final = 200
 TICK: Final = timedelta(microseconds=1)
 NICENESS: Final = 10  # requests first
 
 
 async def compare(database: Database, first: UUID, second: UUID) -> dict[str, Any]:
-    """Both scorecards on the newest MOST_ROWS outcomes of their model.
+    """Both scorecards on the newest MAX_ROWS outcomes of their model.
 
     NotFound; Conflict if they are of different models or there is too little history;
     PredictorRefused if one cannot be used.
@@ -44,26 +44,30 @@ async def compare(database: Database, first: UUID, second: UUID) -> dict[str, An
         decode(await registry.artefact(each.id), model_hash=each.model_hash) for each in versions
     ]
     trained = [each.trained_until for each in versions if each.trained_until is not None]
-    samples, unseen = await _slice(database, versions[0].model, max(trained, default=BEGINNING))
+    samples, unseen = await _newest_samples(
+        database, versions[0].model, max(trained, default=EPOCH)
+    )
     cards = [judge_version(each, samples) for each in models]
     if not cards[0].rows:
         raise Conflict(f"none of the newest {len(samples)} requests ended by itself")
     return {"rows": len(samples), "unseen": unseen, "cards": msgspec.to_builtins(cards)}
 
 
-async def _slice(database: Database, model: str, trained: datetime) -> tuple[Samples, bool]:
+async def _newest_samples(
+    database: Database, model: str, trained: datetime
+) -> tuple[Samples, bool]:
     """The newest outcomes, if there are enough only those neither version was trained on.
 
     The answer tells which. Conflict where there are too few.
     """
-    since = await newest_start(database.sessions, model, MOST_ROWS)
+    since = await newest_start(database.sessions, model, MAX_ROWS)
     samples, _ = await read_samples(database.sessions, model, since=max(since, trained + TICK))
-    if len(samples) >= LEAST_UNSEEN:
+    if len(samples) >= MIN_UNSEEN_ROWS:
         return samples, True
     samples, _ = await read_samples(database.sessions, model, since=since)
-    if len(samples) < LEAST_ROWS:
+    if len(samples) < MIN_ROWS:
         raise Conflict(
-            f"a comparison needs at least {LEAST_ROWS} finished requests, found {len(samples)}"
+            f"a comparison needs at least {MIN_ROWS} finished requests, found {len(samples)}"
         )
     return samples, False
 

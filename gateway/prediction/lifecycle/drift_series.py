@@ -15,7 +15,7 @@ from gateway.prediction.serving.drift import Quality
 from gateway.prediction.training.scorecard import kendall_tau
 from gateway.quantiles import MEDIAN, P90, Floats
 
-MOST_ROWS: Final = 500  # of a bucket, its newest: τ compares every pair
+MAX_BUCKET_ROWS: Final = 500  # of a bucket, its newest: τ compares every pair
 
 _SERIES: Final = """
     SELECT bucket.number, row.generation_tokens, row.median, row.upper
@@ -61,13 +61,13 @@ class DriftSeries:
     ) -> list[Bucket]:
         """The window before `until`, now by default, in buckets, oldest first.
 
-        Each is measured on its newest MOST_ROWS outcomes that a version predicted.
+        Each is measured on its newest MAX_BUCKET_ROWS outcomes that a version predicted.
         """
         since, width = (until or datetime.now(UTC)) - window, window / buckets
         statement = _OF_ALL if app is None else _OF_APP
         given = {"model": self._model, "since": since, "width": width, "buckets": buckets}
         async with transaction(self._sessions) as session:
-            rows = await session.execute(statement, given | {"app": app, "most": MOST_ROWS})
+            rows = await session.execute(statement, given | {"app": app, "most": MAX_BUCKET_ROWS})
             found = rows.all()
         qualities = await asyncio.to_thread(_qualities, found, buckets)
         return [Bucket(since + number * width, quality) for number, quality in enumerate(qualities)]

@@ -20,7 +20,7 @@ from gateway.history.audit import note
 from gateway.prediction.lifecycle.registry import Registry
 from models import App, Tenant
 
-PORTION: Final = 5_000  # rows
+BATCH_ROWS: Final = 5_000  # rows
 BEGINNING: Final = (datetime.fromtimestamp(0, UTC), UUID(int=0))
 
 # A row without features may still name its user: of another feature version, or cut off at once.
@@ -42,7 +42,7 @@ _ERASE: Final = """
 """
 _OF_TENANT: Final = text(_ERASE.format(whose="TRUE"))
 _OF_USER: Final = text(_ERASE.format(whose="end_user = :user"))
-_FORGET: Final = text("""
+_DELETE_INSTRUCTIONS: Final = text("""
     DELETE FROM instructions
     WHERE hash = ANY(:hashes)
       AND hash NOT IN (SELECT instruction_hash FROM requests WHERE instruction_hash = ANY(:hashes))
@@ -82,7 +82,7 @@ class SampleErasure:
         async with transaction(self._sessions) as session:
             forgotten = 0
             if user is None and hashes:
-                done: Any = await session.execute(_FORGET, {"hashes": sorted(hashes)})
+                done: Any = await session.execute(_DELETE_INSTRUCTIONS, {"hashes": sorted(hashes)})
                 forgotten = done.rowcount
             erased = Erased(rows, forgotten, predictors)
             after = {"rows": rows, "instructions": forgotten, "predictors": predictors}
@@ -95,7 +95,7 @@ class SampleErasure:
     ) -> tuple[int, set[bytes], set[UUID]]:
         """How many rows there were, the instructions they carried, and the apps that were asked."""
         statement = _OF_TENANT if user is None else _OF_USER
-        given = {"tenant": tenant_id, "user": user, "portion": PORTION}
+        given = {"tenant": tenant_id, "user": user, "portion": BATCH_ROWS}
         last: tuple[datetime, UUID] = BEGINNING
         rows, hashes, apps = 0, set[bytes](), set[UUID]()
         while True:

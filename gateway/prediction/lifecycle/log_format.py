@@ -7,8 +7,8 @@ from msgspec import Meta, Struct
 
 from gateway.errors import InvalidRequest
 
-MOST_LINES: Final = 10_000
-MOST_TOLD: Final = 100  # bad lines in an error's message
+MAX_LINES: Final = 10_000
+MAX_REPORTED: Final = 100  # bad lines in an error's message
 
 Tokens = Annotated[int, Meta(ge=1, le=1_000_000)]
 Temperature = Annotated[float, Meta(ge=0, le=2)]
@@ -47,12 +47,12 @@ _decoder = msgspec.json.Decoder(LogLine)
 def read_lines(body: bytes) -> tuple[dict[int, LogLine], list[BadLine]]:
     """The good lines by their number, and the bad ones; blank lines are passed over.
 
-    InvalidRequest if there are none, or more than MOST_LINES.
+    InvalidRequest if there are none, or more than MAX_LINES.
     """
     lines = {number: line for number, line in enumerate(body.split(b"\n"), 1) if line.strip()}
-    if not 0 < len(lines) <= MOST_LINES:
+    if not 0 < len(lines) <= MAX_LINES:
         raise InvalidRequest(
-            f"the body has {len(lines)} lines; accepted are 1 to {MOST_LINES}, one JSON object each"
+            f"the body has {len(lines)} lines; accepted are 1 to {MAX_LINES}, one JSON object each"
         )
     good: dict[int, LogLine] = {}
     bad: list[BadLine] = []
@@ -62,7 +62,7 @@ def read_lines(body: bytes) -> tuple[dict[int, LogLine], list[BadLine]]:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             bad.append(BadLine(number, str(error)))
             continue
-        wrong = _wrong(read)
+        wrong = _problem(read)
         if wrong is None:
             good[number] = read
         else:
@@ -70,16 +70,16 @@ def read_lines(body: bytes) -> tuple[dict[int, LogLine], list[BadLine]]:
     return good, bad
 
 
-def refuse(bad: list[BadLine]) -> InvalidRequest:
-    """The error that names every bad line, MOST_TOLD of them at most, in their order."""
+def bad_lines_error(bad: list[BadLine]) -> InvalidRequest:
+    """The error that names every bad line, MAX_REPORTED of them at most, in their order."""
     ordered = sorted(bad, key=lambda line: line.number)
-    told = [f"line {line.number}: {line.reason}" for line in ordered[:MOST_TOLD]]
-    if len(bad) > MOST_TOLD:
-        told.append(f"and {len(bad) - MOST_TOLD} more")
+    told = [f"line {line.number}: {line.reason}" for line in ordered[:MAX_REPORTED]]
+    if len(bad) > MAX_REPORTED:
+        told.append(f"and {len(bad) - MAX_REPORTED} more")
     return InvalidRequest("nothing was imported\n" + "\n".join(told))
 
 
-def _wrong(line: LogLine) -> str | None:
+def _problem(line: LogLine) -> str | None:
     texts = (line.app, line.input, line.instruction, line.user)
     if any("\0" in text for text in texts if text):
         return "a text holds the character NUL"

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from gateway.database.errors import Sessions, transaction
 from gateway.errors import Conflict, NotFound, PredictorRefused
 from gateway.history.audit import note
-from gateway.prediction.lifecycle.run_log import finish, no_run
+from gateway.prediction.lifecycle.run_log import mark_succeeded, run_not_found
 from gateway.prediction.model.artefact import checksum, decode, without_texts
 from models import Predictor, TrainingRun
 from models.base import new_id
@@ -20,7 +20,7 @@ from models.base import new_id
 log = structlog.get_logger()
 
 CHANNEL: Final = "lmaas_predictors"  # NOTIFY with the model's name: another version is active
-MOST_LISTED: Final = 100
+MAX_LISTED: Final = 100
 
 Versions: TypeAlias = list[Predictor]
 Runs: TypeAlias = list[TrainingRun]
@@ -32,7 +32,7 @@ class Registry:
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
 
-    async def list(self, model: str | None = None, limit: int = MOST_LISTED) -> Versions:
+    async def list(self, model: str | None = None, limit: int = MAX_LISTED) -> Versions:
         """The newest versions, without their bytes."""
         statement = select(Predictor).order_by(Predictor.id.desc()).limit(limit)
         if model is not None:
@@ -83,11 +83,11 @@ class Registry:
     async def _exchange(self, predictor_id: UUID, stored: bytes, by: str) -> None:
         async with transaction(self._sessions) as session:
             version = await _version(session, predictor_id)
-            before = _told(version)
+            before = _audit_fields(version)
             version.artefact, version.checksum = stored, checksum(stored)
-            after = _told(version)
+            after = _audit_fields(version)
             note(session, by, "predictor.texts_forgotten", predictor_id, before=before, after=after)
-            await _tell(session, version.model)
+            await _notify_gateways(session, version.model)
 
     async def artefact(self, predictor_id: UUID) -> bytes:
         """A version's bytes, as they are stored. NotFound if there is none."""
@@ -107,9 +107,15 @@ class Registry:
         async with transaction(self._sessions) as session:
             session.add(version)
             await session.flush()
-            if await session.scalar(finish(run_id, version.id)) is None:
+            if await session.scalar(mark_succeeded(run_id, version.id)) is None:
                 raise Conflict(f"training run {run_id} was cancelled")
-            note(session, version.created_by, "predictor.trained", version.id, after=_told(version))
+            note(
+                session,
+                version.created_by,
+                "predictor.trained",
+                version.id,
+                after=_audit_fields(version),
+            )
             if activate:
                 await _activate(session, version, version.created_by)
         return version
@@ -159,14 +165,14 @@ class Registry:
         async with transaction(self._sessions) as session:
             session.add(version)
             await session.flush()
-            note(session, by, "predictor.imported", version.id, after=_told(version))
+            note(session, by, "predictor.imported", version.id, after=_audit_fields(version))
         return version
 
     async def give(self, predictor_id: UUID, by: str) -> bytes:
         """A version's bytes, to be taken elsewhere. NotFound; PredictorRefused if damaged."""
         async with transaction(self._sessions) as session:
             version = await self._readable(session, predictor_id)
-            note(session, by, "predictor.exported", predictor_id, after=_told(version))
+            note(session, by, "predictor.exported", predictor_id, after=_audit_fields(version))
             stored = await session.scalar(
                 select(Predictor.artefact).where(Predictor.id == predictor_id)
             )
@@ -180,7 +186,7 @@ class Registry:
         await asyncio.to_thread(decode, stored, model_hash=version.model_hash)
         return version
 
-    async def runs(self, model: str | None = None, limit: int = MOST_LISTED) -> Runs:
+    async def runs(self, model: str | None = None, limit: int = MAX_LISTED) -> Runs:
         """The newest training runs."""
         statement = select(TrainingRun).order_by(TrainingRun.id.desc()).limit(limit)
         if model is not None:
@@ -193,7 +199,7 @@ class Registry:
         async with transaction(self._sessions) as session:
             run = await session.get(TrainingRun, run_id)
         if run is None:
-            raise no_run(run_id)
+            raise run_not_found(run_id)
         return run
 
 
@@ -223,10 +229,10 @@ async def _activate(
     await session.refresh(version, ["active", "activated_at"])
     before = {"active": None if active is None else str(active.id)}
     note(session, by, action, version.id, before=before, after={"active": str(version.id)})
-    await _tell(session, version.model)
+    await _notify_gateways(session, version.model)
 
 
-async def _tell(session: AsyncSession, model: str) -> None:
+async def _notify_gateways(session: AsyncSession, model: str) -> None:
     """Have all gateways look again, once this is committed."""
     await session.execute(
         text("SELECT pg_notify(:channel, :model)"), {"channel": CHANNEL, "model": model}
@@ -237,7 +243,7 @@ def _active(model: str) -> Select[Predictor]:
     return select(Predictor).where(Predictor.model == model, Predictor.active)
 
 
-def _told(version: Predictor) -> dict[str, Any]:
+def _audit_fields(version: Predictor) -> dict[str, Any]:
     """What the audit trail says of a version."""
     return {
         "model": version.model,

@@ -19,8 +19,8 @@ from models import TrainingRun
 from models.base import new_id
 
 CHANNEL: Final = "lmaas_training"  # NOTIFY with the model's name: a run's end or a schedule
-OPEN: Final = ("queued", "running")
-QUEUED_S: Final = 60.0  # a run that began nowhere within this is dead
+OPEN_STATES: Final = ("queued", "running")
+MAX_QUEUED_S: Final = 60.0  # a run that began nowhere within this is dead
 
 # Whether a connection to this database holds the advisory lock :key; a view, so it takes none.
 _LOCK_FREE: Final = text(
@@ -33,24 +33,24 @@ _LOCK_FREE: Final = text(
 )
 
 
-class Reason(Struct, frozen=True):
+class StartReason(Struct, frozen=True):
     """Why a run is started: its trigger, and the newest run there was when that was found."""
 
     trigger: str
     newest_run: UUID | None = None
 
 
-OPERATOR: Final = Reason("operator")
+OPERATOR: Final = StartReason("operator")
 
 
-class TrainingLog:
+class RunLog:
     """Writes what becomes of a model's training runs."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
 
     async def queue(
-        self, model: str, *, by: str, activate: bool, reason: Reason = OPERATOR
+        self, model: str, *, by: str, activate: bool, reason: StartReason = OPERATOR
     ) -> TrainingRun:
         """A new run. Conflict while one of the model is queued or running.
 
@@ -58,7 +58,7 @@ class TrainingLog:
         once there is a newer one: Conflict, too.
         """
         going = select(TrainingRun.id).where(
-            TrainingRun.model == model, TrainingRun.state.in_(OPEN)
+            TrainingRun.model == model, TrainingRun.state.in_(OPEN_STATES)
         )
         run = TrainingRun(
             id=new_id(), model=model, created_by=by, activate=activate, trigger=reason.trigger
@@ -93,8 +93,8 @@ class TrainingLog:
         async with transaction(self._sessions) as session:
             run = await session.get(TrainingRun, run_id, with_for_update=True)
             if run is None:
-                raise no_run(run_id)
-            if run.state not in OPEN:
+                raise run_not_found(run_id)
+            if run.state not in OPEN_STATES:
                 raise Conflict(f"training run {run_id} is finished: it {run.state}")
             if run.cancelled_by is None:
                 run.cancelled_by = by
@@ -126,7 +126,7 @@ class TrainingLog:
 
         One whose end was asked for is `cancelled`, whatever the reason.
         """
-        await self._set(run_id, **_ended(error))
+        await self._set(run_id, **_failed_columns(error))
 
     async def bury(self, model: str) -> int:
         """Mark as failed what a crashed gateway left open; how many there were.
@@ -134,7 +134,7 @@ class TrainingLog:
         A run at work holds its model's lock from before it is `running` until after it is
         finished, so one that is `running` without the lock is dead.
         """
-        late = func.now() - timedelta(seconds=QUEUED_S)
+        late = func.now() - timedelta(seconds=MAX_QUEUED_S)
         dead = or_(
             and_(TrainingRun.state == "running", _LOCK_FREE),
             and_(TrainingRun.state == "queued", TrainingRun.created_at < late),
@@ -142,7 +142,7 @@ class TrainingLog:
         statement = (
             update(TrainingRun)
             .where(TrainingRun.model == model, dead)
-            .values(**_ended("the gateway that started it stopped before it was done"))
+            .values(**_failed_columns("the gateway that started it stopped before it was done"))
             .returning(TrainingRun.id)
             .execution_options(synchronize_session=False)
         )
@@ -153,7 +153,7 @@ class TrainingLog:
     async def _set(self, run_id: UUID, **values: object) -> bool:
         statement = (
             update(TrainingRun)
-            .where(TrainingRun.id == run_id, TrainingRun.state.in_(OPEN))
+            .where(TrainingRun.id == run_id, TrainingRun.state.in_(OPEN_STATES))
             .values(**values)
             .returning(TrainingRun.id)
             .execution_options(synchronize_session=False)
@@ -162,7 +162,7 @@ class TrainingLog:
             return await session.scalar(statement) is not None
 
 
-def finish(run_id: UUID, predictor_id: UUID) -> ReturningUpdate[UUID]:
+def mark_succeeded(run_id: UUID, predictor_id: UUID) -> ReturningUpdate[UUID]:
     """Marks a running run as succeeded with this version; no row where it may not any more."""
     return (
         update(TrainingRun)
@@ -177,7 +177,7 @@ def finish(run_id: UUID, predictor_id: UUID) -> ReturningUpdate[UUID]:
     )
 
 
-def no_run(run_id: UUID) -> NotFound:
+def run_not_found(run_id: UUID) -> NotFound:
     """The error for an id of nothing."""
     return NotFound(f"there is no training run {run_id}", param="run_id")
 
@@ -187,7 +187,7 @@ def _newest(model: str) -> Select[UUID]:
     return ordered.order_by(TrainingRun.created_at.desc(), TrainingRun.id.desc()).limit(1)
 
 
-def _ended(error: str) -> dict[str, Any]:
+def _failed_columns(error: str) -> dict[str, Any]:
     """The columns of a run that made nothing."""
     unwanted = TrainingRun.cancelled_by.is_not(None)
     return {

@@ -12,7 +12,7 @@ import structlog
 from gateway.child_process import child_environment, end_child
 from gateway.database.errors import Sessions
 from gateway.errors import DatabaseLost
-from gateway.prediction.lifecycle.run_log import OPERATOR, Reason, TrainingLog
+from gateway.prediction.lifecycle.run_log import OPERATOR, RunLog, StartReason
 from models import TrainingRun
 
 log = structlog.get_logger()
@@ -31,7 +31,7 @@ class TrainingRuns:
     def __init__(
         self, sessions: Sessions, *, model: str, model_hash: str, database_url: str
     ) -> None:
-        self._log = TrainingLog(sessions)
+        self._log = RunLog(sessions)
         self.model = model
         self.model_hash = model_hash
         self._database_url = database_url
@@ -51,7 +51,7 @@ class TrainingRuns:
             log.warning("training_runs_buried", runs=buried)
 
     async def start(
-        self, by: str, *, activate: bool = True, reason: Reason = OPERATOR
+        self, by: str, *, activate: bool = True, reason: StartReason = OPERATOR
     ) -> TrainingRun:
         """Start a run and return its row, still queued.
 

@@ -41,7 +41,7 @@ class Schedule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     history_days: Annotated[float, Meta(gt=0, le=3_650)] = 90.0
 
 
-class Changed(Struct, frozen=True):
+class ScheduleChange(Struct, frozen=True):
     """Who set a schedule, and when."""
 
     by: str
@@ -54,13 +54,13 @@ class Schedules:
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
 
-    async def show(self, model: str) -> tuple[Schedule, Changed | None]:
+    async def show(self, model: str) -> tuple[Schedule, ScheduleChange | None]:
         """The schedule, and who changed it last; the defaults where nobody did."""
         async with transaction(self._sessions) as session:
             row = await session.get(TrainingSchedule, model)
         if row is None:
             return Schedule(), None
-        return _read(row), Changed(row.changed_by, row.changed_at)
+        return _read(row), ScheduleChange(row.changed_by, row.changed_at)
 
     async def set(self, model: str, schedule: Schedule, *, by: str) -> None:
         """Hold to another schedule; all gateways are told after the commit."""

@@ -19,10 +19,10 @@ from gateway.errors import LmaasError, PredictorRefused
 from gateway.logs import set_up_logging
 from gateway.prediction.features.features import FEATURE_VERSION
 from gateway.prediction.lifecycle.registry import Registry
-from gateway.prediction.lifecycle.run_log import TrainingLog, training_lock
+from gateway.prediction.lifecycle.run_log import RunLog, training_lock
 from gateway.prediction.lifecycle.schedule import Schedules
 from gateway.prediction.model.artefact import Artefact, decode, encode
-from gateway.prediction.training.fitting import Judged, make_version
+from gateway.prediction.training.fitting import JudgedVersion, make_version
 from gateway.prediction.training.samples import Samples, read_samples
 from models import Predictor, TrainingRun
 
@@ -30,37 +30,37 @@ log = structlog.get_logger()
 
 STDIN = 0
 NICENESS = 10  # requests first
-SEEDS = (1 << 31) - 1  # draws of history differ from run to run
+SEED_MASK = (1 << 31) - 1  # draws of history differ from run to run
 
 
 async def train(database: Database, run_id: UUID, model_hash: str) -> bool:
     """Do a queued run; whether it made a version. Its row says what became of it."""
-    registry, training_log = Registry(database.sessions), TrainingLog(database.sessions)
+    registry, training_log = Registry(database.sessions), RunLog(database.sessions)
     run = await registry.run(run_id)
     try:
         async with training_lock(database.engine, run.model):
             await training_log.began(run_id)
-            await _make(database, registry, training_log, run, model_hash)
+            await _make_version(database, registry, training_log, run, model_hash)
     except LmaasError as error:
         log.warning("training_failed", run=str(run_id), reason=error.message)
         await training_log.failed(run_id, error.message)
         return False
     except Exception as error:
-        await training_log.failed(run_id, _broken(error))
+        await training_log.failed(run_id, _unexpected_error(error))
         raise
     return True
 
 
-def _broken(error: Exception) -> str:
+def _unexpected_error(error: Exception) -> str:
     """An unforeseen error in one line; a statement that failed follows in lines of its own."""
     said = str(error).partition("\n")[0]
     return f"the training process failed: {type(error).__name__}: {said}"
 
 
-async def _make(
+async def _make_version(
     database: Database,
     registry: Registry,
-    training_log: TrainingLog,
+    training_log: RunLog,
     run: TrainingRun,
     model_hash: str,
 ) -> Predictor:
@@ -74,7 +74,7 @@ async def _make(
         database.sessions,
         run.model,
         since=datetime.now(UTC) - timedelta(days=schedule.history_days),
-        seed=run.id.int & SEEDS,
+        seed=run.id.int & SEED_MASK,
         told=told,
     )
     log.info("training_samples_read", run=str(run.id), rows=len(samples))
@@ -95,7 +95,7 @@ async def _make(
     }
     await training_log.at(run.id, "storing")
     version = await registry.publish(
-        _version(run, model_hash, samples, judged, metrics), run.id, activate=wanted
+        _predictor_row(run, model_hash, samples, judged, metrics), run.id, activate=wanted
     )
     log.info("predictor_version_made", run=str(run.id), predictor=str(version.id), **metrics)
     return version
@@ -114,11 +114,11 @@ async def _active(
         return None, refused.message
 
 
-def _version(
+def _predictor_row(
     run: TrainingRun,
     model_hash: str,
     samples: Samples,
-    judged: Judged,
+    judged: JudgedVersion,
     metrics: dict[str, object],
 ) -> Predictor:
     return Predictor(

@@ -10,12 +10,12 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.prediction.censoring import weigh
-from gateway.prediction.model.artefact import Line
+from gateway.prediction.censoring import kaplan_meier
+from gateway.prediction.model.artefact import AppLine
 from gateway.quantiles import Bools, Floats
 
 SHRINKAGE = 10.0  # rows' worth of trust in the pooled line
-LEAST_SPREAD = 0.05
+MIN_SPREAD = 0.05
 IMPUTATIONS = 3
 
 
@@ -25,29 +25,29 @@ def fit_lines(
     log_lengths: Floats,
     censored: Bools,
     weights: Floats | None = None,
-) -> tuple[Line, dict[UUID, Line]]:
+) -> tuple[AppLine, dict[UUID, AppLine]]:
     """The pooled line and each app's, from n ≥ 1 rows, each counting by its weight.
 
     A censored length is replaced by what the residuals of its size tell to expect above it
-    (`beyond`), and the lines are fitted again, as Buckley and James (1979) do.
+    (`impute_censored`), and the lines are fitted again, as Buckley and James (1979) do.
     """
     weights = np.ones(len(log_uil)) if weights is None else weights
-    rows_of = grouped(apps)
+    rows_of = rows_by_app(apps)
     lengths = log_lengths
     for _ in range(IMPUTATIONS if censored.any() else 1):
-        pooled = _pooled(log_uil, lengths, weights)
+        pooled = _pooled_line(log_uil, lengths, weights)
         lines = {
-            app: _shrunk(log_uil[rows], lengths[rows], weights[rows], pooled)
+            app: _shrunk_line(log_uil[rows], lengths[rows], weights[rows], pooled)
             for app, rows in rows_of.items()
         }
-        centre, spread = place(apps, log_uil, pooled, lines)
-        expected = beyond((log_lengths - centre) / spread, censored, draws=1)[:, 0]
+        centre, spread = predict_lines(apps, log_uil, pooled, lines)
+        expected = impute_censored((log_lengths - centre) / spread, censored, draws=1)[:, 0]
         lengths = np.where(censored, centre + spread * expected, log_lengths)
     return pooled, lines
 
 
-def place(
-    apps: Sequence[UUID], log_uil: Floats, pooled: Line, lines: dict[UUID, Line]
+def predict_lines(
+    apps: Sequence[UUID], log_uil: Floats, pooled: AppLine, lines: dict[UUID, AppLine]
 ) -> tuple[Floats, Floats]:
     """Centre and spread of the log length for each of n requests, (n,) both."""
     theirs = [lines.get(app, pooled) for app in apps]
@@ -56,7 +56,7 @@ def place(
     return intercept + slope * log_uil, np.array([line.spread for line in theirs])
 
 
-def beyond(residuals: Floats, censored: Bools, *, draws: int) -> Floats:
+def impute_censored(residuals: Floats, censored: Bools, *, draws: int) -> Floats:
     """Each residual `draws` times, (n, draws): a censored one as values that may lie behind it.
 
     The values are evenly spaced quantiles of the natural residuals above it, under their
@@ -65,7 +65,7 @@ def beyond(residuals: Floats, censored: Bools, *, draws: int) -> Floats:
     filled = np.repeat(residuals[:, None], draws, axis=1)
     if not censored.any():
         return filled
-    ordered, weights = weigh(residuals, censored)
+    ordered, weights = kaplan_meier(residuals, censored)
     cumulated = np.cumsum(weights)
     moment = np.cumsum(weights * ordered)
     steps = (np.arange(draws) + 0.5) / draws
@@ -84,7 +84,7 @@ def beyond(residuals: Floats, censored: Bools, *, draws: int) -> Floats:
     return filled
 
 
-def grouped(apps: Sequence[UUID]) -> dict[UUID, NDArray[np.intp]]:
+def rows_by_app(apps: Sequence[UUID]) -> dict[UUID, NDArray[np.intp]]:
     """The rows of each app, rising."""
     numbers = {app: number for number, app in enumerate(dict.fromkeys(apps))}
     number_of = np.array([numbers[app] for app in apps])
@@ -93,16 +93,16 @@ def grouped(apps: Sequence[UUID]) -> dict[UUID, NDArray[np.intp]]:
     return dict(zip(numbers, np.split(rows, ends), strict=True))
 
 
-def _pooled(x: Floats, y: Floats, weights: Floats) -> Line:
+def _pooled_line(x: Floats, y: Floats, weights: Floats) -> AppLine:
     centred = x - np.average(x, weights=weights)
     scale = max(float(weights @ centred**2), 1.0)
     slope = float((weights * centred) @ (y - np.average(y, weights=weights))) / scale
     intercept = float(np.average(y - slope * x, weights=weights))
     variance = float(np.average((y - intercept - slope * x) ** 2, weights=weights))
-    return Line(intercept, slope, max(variance**0.5, LEAST_SPREAD), len(y))
+    return AppLine(intercept, slope, max(variance**0.5, MIN_SPREAD), len(y))
 
 
-def _shrunk(x: Floats, y: Floats, weights: Floats, pooled: Line) -> Line:
+def _shrunk_line(x: Floats, y: Floats, weights: Floats, pooled: AppLine) -> AppLine:
     """Ridge around the pooled line: its residuals are fitted with slope and intercept held back."""
     residual = y - (pooled.intercept + pooled.slope * x)
     total = float(weights.sum())
@@ -115,4 +115,4 @@ def _shrunk(x: Floats, y: Floats, weights: Floats, pooled: Line) -> Line:
     left = y - (intercept + (pooled.slope + slope) * x)
     missed = float(np.average(left**2, weights=weights))
     variance = own * missed + (1 - own) * pooled.spread**2
-    return Line(intercept, pooled.slope + slope, max(variance**0.5, LEAST_SPREAD), len(y))
+    return AppLine(intercept, pooled.slope + slope, max(variance**0.5, MIN_SPREAD), len(y))

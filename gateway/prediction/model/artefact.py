@@ -14,7 +14,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from gateway.errors import PredictorRefused
-from gateway.prediction.adaptation.conformal import Scores
+from gateway.prediction.adaptation.conformal import ConformityScores
 from gateway.prediction.features.features import FEATURE_VERSION, INPUTS
 from gateway.quantiles import LEVELS
 
@@ -40,14 +40,14 @@ class Matrix(Struct, frozen=True):
         return np.frombuffer(self.data, dtype=np.float32).reshape(self.rows, self.columns)
 
 
-class Bytes(Struct, frozen=True):
+class QuantizedMatrix(Struct, frozen=True):
     """A matrix in a byte a number: each column's scale, and multiples of it from -127 to 127."""
 
     scale: Matrix
     data: bytes
 
     @classmethod
-    def of(cls, values: NDArray[np.float32]) -> "Bytes":
+    def of(cls, values: NDArray[np.float32]) -> "QuantizedMatrix":
         """Pack a two-dimensional array; off by half a scale at most."""
         scale = np.maximum(np.abs(values).max(axis=0, initial=0.0), 1e-12) / 127
         return cls(Matrix.of(scale[None]), np.round(values / scale).astype(np.int8).tobytes())
@@ -61,14 +61,14 @@ class Bytes(Struct, frozen=True):
         return self.multiples() * self.scale.array()
 
 
-class Axes(Struct, frozen=True):
+class PrincipalAxes(Struct, frozen=True):
     """A fitted compression of vectors: mean (1, d) and basis (d, kept)."""
 
     mean: Matrix
     basis: Matrix
 
 
-class Space(Struct, frozen=True):
+class TextSpace(Struct, frozen=True):
     """Where texts are compared: their mean meaning, and their cues' means and scales, (1, d)."""
 
     meaning: Matrix
@@ -76,19 +76,19 @@ class Space(Struct, frozen=True):
     scale: Matrix
 
 
-class Kernel(Struct, frozen=True):
+class FittedKernel(Struct, frozen=True):
     """One app's kernel ridge: the points learned from, (n, d), with weights and targets (1, n).
 
     The points are what is left of requests' texts: personal data.
     """
 
-    points: Bytes
+    points: QuantizedMatrix
     weights: Matrix
     targets: Matrix
     mean: float
 
 
-class Newcomer(Struct, frozen=True):
+class UnseenApps(Struct, frozen=True):
     """How long the answers of an app are that was not seen in training.
 
     Log length = a share of what the input's length tells and of what cues and meaning tell, two
@@ -97,11 +97,11 @@ class Newcomer(Struct, frozen=True):
 
     by_input: str
     by_text: str
-    axes: Axes
+    axes: PrincipalAxes
     levels: list[float]
 
 
-class Line(Struct, frozen=True):
+class AppLine(Struct, frozen=True):
     """Log length = intercept + slope · log(1 + UIL), give or take `spread`; seen on `rows`."""
 
     intercept: float
@@ -121,14 +121,14 @@ class Artefact(Struct, frozen=True, kw_only=True):
     feature_version: int
     inputs: list[str]
     levels: list[float]
-    pooled: Line
-    lines: dict[UUID, Line]
-    space: Space
-    kernels: dict[UUID, Kernel]
+    pooled: AppLine
+    lines: dict[UUID, AppLine]
+    space: TextSpace
+    kernels: dict[UUID, FittedKernel]
     trees: list[str]
     mean: str
-    newcomer: Newcomer
-    scores: Scores
+    newcomer: UnseenApps
+    scores: ConformityScores
 
 
 def encode(artefact: Artefact) -> bytes:

@@ -13,7 +13,7 @@ EMBEDDING_DIMS = 384  # of an instruction's, by all-MiniLM-L6-v2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inputs:
+class ModelInputs:
     """Columns over the same n requests; a row of NaN stands for what is missing.
 
     features (n, ≥ len(INPUTS)) and text (n, TEXT_DIMS), both float32; `instruction_of` (n,) picks
@@ -39,10 +39,10 @@ class Inputs:
         """log(1 + user input length), (n,)."""
         return self.features[:, USER_INPUT_COLUMN].astype(np.float64)
 
-    def rows(self, which: slice | NDArray[np.intp]) -> "Inputs":
+    def rows(self, which: slice | NDArray[np.intp]) -> "ModelInputs":
         """Some of the requests."""
         part = np.arange(len(self))[which]
-        return Inputs(
+        return ModelInputs(
             apps=[self.apps[row] for row in part.tolist()],
             features=self.features[part],
             instructions=self.instructions,
@@ -51,7 +51,7 @@ class Inputs:
         )
 
 
-def unpacked(stored: bytes | None, dims: int) -> Vector:
+def unpack_vector(stored: bytes | None, dims: int) -> Vector:
     """Numbers kept as float16 bytes, (dims,) float32; NaN where there are none.
 
     ValueError if they are of another size.

@@ -13,43 +13,48 @@ from numpy.typing import NDArray
 
 from gateway.prediction.expectation import expected_tokens
 from gateway.prediction.features.text_encoder import CUES
-from gateway.prediction.model.app_lines import beyond, fit_lines, grouped, place
-from gateway.prediction.model.artefact import Artefact, Kernel, Line, Newcomer, Space
-from gateway.prediction.model.inputs import Inputs
+from gateway.prediction.model.app_lines import (
+    fit_lines,
+    impute_censored,
+    predict_lines,
+    rows_by_app,
+)
+from gateway.prediction.model.artefact import AppLine, Artefact, FittedKernel, TextSpace, UnseenApps
+from gateway.prediction.model.inputs import ModelInputs
 from gateway.prediction.model.text_kernel import (
-    LEAST_ROWS,
-    TOLD,
+    KERNEL_OUTPUTS,
+    MIN_KERNEL_ROWS,
     AppKernel,
     fit_kernel,
     fit_space,
-    place_texts,
-    present,
+    has_text,
+    text_points,
 )
 from gateway.prediction.model.trees import fit_mean, fit_trees, read_trees
-from gateway.prediction.model.unseen_apps import NewcomerModel, fit_newcomer
+from gateway.prediction.model.unseen_apps import UnseenAppsModel, fit_unseen_apps
 from gateway.quantiles import Bools, Floats
 
-DRAWS: Final = 5  # values that stand in for one censored row
+IMPUTATION_DRAWS: Final = 5  # values that stand in for one censored row
 MEAN_ROUNDS: Final = 120
 MEAN_SHAPE: Final = {"num_leaves": 31, "min_data_in_leaf": 20}
 SEED: Final = 1
-MOST_LOG: Final = 30.0  # more than any answer has
+MAX_LOG_LENGTH: Final = 30.0  # more than any answer has
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fitted:
+class FittedModel:
     """The parts of a fitted model; field by field those of `Artefact`."""
 
-    pooled: Line
-    lines: dict[UUID, Line]
-    space: Space
-    kernels: dict[UUID, Kernel]
+    pooled: AppLine
+    lines: dict[UUID, AppLine]
+    space: TextSpace
+    kernels: dict[UUID, FittedKernel]
     trees: list[str]
     mean: str
-    newcomer: Newcomer
+    newcomer: UnseenApps
 
 
-class Predicted(NamedTuple):
+class PredictedLengths(NamedTuple):
     """Of n requests: quantiles of ln tokens at `LEVELS` (n, len(LEVELS)), and mean tokens (n,).
 
     The quantiles rise in each row; nothing is capped or calibrated yet.
@@ -60,35 +65,35 @@ class Predicted(NamedTuple):
 
 
 def fit(
-    inputs: Inputs,
+    inputs: ModelInputs,
     tokens: Floats,
     censored: Bools,
     weights: Floats | None = None,
     *,
     threads: int,
-) -> Fitted:
+) -> FittedModel:
     """Fit on n ≥ 1 requests and their generation lengths, each counting by its weight.
 
-    A censored row enters the kernels at what is to be expected beyond it, and the trees as DRAWS
+    A censored row enters the kernels at what is to be expected beyond it, and the trees as IMPUTATION_DRAWS
     rows at values drawn from there (`lines.beyond`).
     """
     weights = np.ones(len(inputs)) if weights is None else weights
     log_lengths = np.log1p(np.maximum(tokens, 1.0))
     pooled, lines = fit_lines(inputs.apps, inputs.log_uil, log_lengths, censored, weights)
-    centre, spread = place(inputs.apps, inputs.log_uil, pooled, lines)
+    centre, spread = predict_lines(inputs.apps, inputs.log_uil, pooled, lines)
     scaled = (log_lengths - centre) / spread
-    expected = beyond(scaled, censored, draws=1)[:, 0]
+    expected = impute_censored(scaled, censored, draws=1)[:, 0]
     space = fit_space(inputs.text)
-    kernels, told = _fit_kernels(inputs, place_texts(inputs.text, space), expected, weights)
+    kernels, told = _fit_kernels(inputs, text_points(inputs.text, space), expected, weights)
 
-    targets = beyond(scaled - told[:, 0], censored, draws=DRAWS)
+    targets = impute_censored(scaled - told[:, 0], censored, draws=IMPUTATION_DRAWS)
     natural = np.flatnonzero(~censored)
-    cut = np.repeat(np.flatnonzero(censored), DRAWS)
+    cut = np.repeat(np.flatnonzero(censored), IMPUTATION_DRAWS)
     rows = np.concatenate((natural, cut))
     table = _table(inputs, centre, spread, told)
     likely = centre + spread * expected
     missed = np.expm1(likely) - np.expm1(centre + spread * told[:, 0])
-    return Fitted(
+    return FittedModel(
         pooled=pooled,
         lines=lines,
         space=space,
@@ -96,85 +101,87 @@ def fit(
         trees=fit_trees(
             table[rows],
             np.concatenate((targets[natural, 0], targets[censored].ravel())),
-            np.concatenate((weights[natural], weights[cut] / DRAWS)),
+            np.concatenate((weights[natural], weights[cut] / IMPUTATION_DRAWS)),
             threads=threads,
         ),
         mean=fit_mean(table, missed, weights, MEAN_ROUNDS, threads=threads, **MEAN_SHAPE),
-        newcomer=fit_newcomer(inputs, likely, censored, weights, threads=threads),
+        newcomer=fit_unseen_apps(inputs, likely, censored, weights, threads=threads),
     )
 
 
-class QuantileModel:
+class LengthModel:
     """A version ready to predict. PredictorRefused if its trees cannot be read."""
 
-    def __init__(self, fitted: Fitted | Artefact) -> None:
+    def __init__(self, fitted: FittedModel | Artefact) -> None:
         self._fitted = fitted
         self._kernels = {app: AppKernel(kernel) for app, kernel in fitted.kernels.items()}
         *self._heads, self._mean = read_trees([*fitted.trees, fitted.mean])
-        self._newcomer = NewcomerModel(fitted.newcomer)
+        self._newcomer = UnseenAppsModel(fitted.newcomer)
 
-    def predict(self, inputs: Inputs) -> Predicted:
+    def predict(self, inputs: ModelInputs) -> PredictedLengths:
         """What is known of n requests' lengths."""
         known = np.array([app in self._fitted.lines for app in inputs.apps], dtype=np.bool_)
         if known.all():
             return self._seen(inputs)
         if not known.any():
-            return _finished(self._newcomer.predict(inputs))
+            return _sorted_prediction(self._newcomer.predict(inputs))
         quantiles, mean = np.empty((len(inputs), len(self._heads))), np.empty(len(inputs))
         for rows, part in (
             (np.flatnonzero(known), self._seen),
-            (np.flatnonzero(~known), lambda new: _finished(self._newcomer.predict(new))),
+            (np.flatnonzero(~known), lambda new: _sorted_prediction(self._newcomer.predict(new))),
         ):
             quantiles[rows], mean[rows] = part(inputs.rows(rows))
-        return Predicted(quantiles, mean)
+        return PredictedLengths(quantiles, mean)
 
-    def _seen(self, inputs: Inputs) -> Predicted:
+    def _seen(self, inputs: ModelInputs) -> PredictedLengths:
         """Of apps that training saw."""
         fitted = self._fitted
-        centre, spread = place(inputs.apps, inputs.log_uil, fitted.pooled, fitted.lines)
-        points = place_texts(inputs.text, fitted.space)
-        told = np.zeros((len(inputs), len(TOLD)))
-        for app, rows in grouped(inputs.apps).items():
+        centre, spread = predict_lines(inputs.apps, inputs.log_uil, fitted.pooled, fitted.lines)
+        points = text_points(inputs.text, fitted.space)
+        told = np.zeros((len(inputs), len(KERNEL_OUTPUTS)))
+        for app, rows in rows_by_app(inputs.apps).items():
             if app in self._kernels:
                 told[rows] = self._kernels[app].tell(points[rows])
         table = _table(inputs, centre, spread, told)
         left = np.stack([head.score(table) for head in self._heads], axis=1)
         middle = centre + spread * told[:, 0]
-        found = _finished(middle[:, None] + spread[:, None] * left)
-        mean = np.expm1(np.minimum(middle, MOST_LOG)) + self._mean.score(table)
-        return Predicted(found.quantiles, (found.mean + np.maximum(mean, 1.0)) / 2)
+        found = _sorted_prediction(middle[:, None] + spread[:, None] * left)
+        mean = np.expm1(np.minimum(middle, MAX_LOG_LENGTH)) + self._mean.score(table)
+        return PredictedLengths(found.quantiles, (found.mean + np.maximum(mean, 1.0)) / 2)
 
 
-def _finished(quantiles: Floats) -> Predicted:
+def _sorted_prediction(quantiles: Floats) -> PredictedLengths:
     """From quantiles of log(1 + tokens), and the mean that they tell."""
     # Sorting the levels of a row never raises its pinball loss (Chernozhukov et al. 2010).
     rising = from_log1p(np.sort(quantiles, axis=1))
-    return Predicted(rising, expected_tokens(np.exp(rising)))
+    return PredictedLengths(rising, expected_tokens(np.exp(rising)))
 
 
 def from_log1p(values: Floats) -> Floats:
     """Natural logarithms of tokens, at least 0, from log(1 + tokens)."""
-    return np.log(np.maximum(np.expm1(np.minimum(values, MOST_LOG)), 1.0))
+    return np.log(np.maximum(np.expm1(np.minimum(values, MAX_LOG_LENGTH)), 1.0))
 
 
 def _fit_kernels(
-    inputs: Inputs, points: NDArray[np.float32], target: Floats, weights: Floats
-) -> tuple[dict[UUID, Kernel], Floats]:
+    inputs: ModelInputs, points: NDArray[np.float32], target: Floats, weights: Floats
+) -> tuple[dict[UUID, FittedKernel], Floats]:
     """The kernels of apps with enough texts, and what they tell of the rows, (n, len(TOLD))."""
     random = np.random.default_rng(SEED)
-    there = present(points)
-    told = np.zeros((len(inputs), len(TOLD)))
+    there = has_text(points)
+    told = np.zeros((len(inputs), len(KERNEL_OUTPUTS)))
     kernels = {}
-    for app, rows in grouped(inputs.apps).items():
+    for app, rows in rows_by_app(inputs.apps).items():
         with_text = rows[there[rows]]
-        if len(with_text) >= LEAST_ROWS:
+        if len(with_text) >= MIN_KERNEL_ROWS:
             kernels[app], told[with_text] = fit_kernel(
                 points[with_text], target[with_text], weights[with_text], random
             )
     return kernels, told
 
 
-def _table(inputs: Inputs, centre: Floats, spread: Floats, told: Floats) -> NDArray[np.float32]:
+def _table(
+    inputs: ModelInputs, centre: Floats, spread: Floats, told: Floats
+) -> NDArray[np.float32]:
     own = np.column_stack(
         (
             centre,

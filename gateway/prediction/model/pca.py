@@ -3,14 +3,14 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.prediction.model.artefact import Axes, Matrix
+from gateway.prediction.model.artefact import Matrix, PrincipalAxes
 
 ROWS_PER_DIM = 10
 
 Rows = NDArray[np.float32]
 
 
-def fit_axes(vectors: Rows, most: int, *, rows_per_dim: int = ROWS_PER_DIM) -> Axes:
+def fit_axes(vectors: Rows, most: int, *, rows_per_dim: int = ROWS_PER_DIM) -> PrincipalAxes:
     """Axes along which the complete rows of (n, d) vary most.
 
     At most `most`, fewer where there are few rows or they vary along fewer; possibly none.
@@ -22,12 +22,12 @@ def fit_axes(vectors: Rows, most: int, *, rows_per_dim: int = ROWS_PER_DIM) -> A
     _, variances, basis = np.linalg.svd(centred.T @ centred)
     varying = int((variances > 1e-6 * max(len(present), 1)).sum())
     kept = min(most, varying, len(present) // rows_per_dim)
-    return Axes(
+    return PrincipalAxes(
         mean=Matrix.of(mean[None, :].astype(np.float32)),
         basis=Matrix.of(basis[:kept].T.astype(np.float32)),
     )
 
 
-def compress(vectors: Rows, axes: Axes) -> Rows:
+def compress(vectors: Rows, axes: PrincipalAxes) -> Rows:
     """Vectors on the fitted axes: (n, d) rows give (n, kept); NaN rows stay NaN."""
     return np.asarray((vectors - axes.mean.array()) @ axes.basis.array(), dtype=np.float32)

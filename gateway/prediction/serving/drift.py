@@ -14,7 +14,7 @@ from msgspec import Struct
 from gateway.history.record import Record
 from gateway.quantiles import MEDIAN, P90
 
-LEAST: Final = 100  # outcomes, before which a window says nothing
+MIN_OUTCOMES: Final = 100  # outcomes, before which a window says nothing
 MAX_APPS: Final = 2_000
 
 
@@ -30,7 +30,7 @@ class Quality(Struct, frozen=True):
     tau: float
 
 
-class Rolling:
+class RollingQuality:
     """The last `size` pairs of median and length, and how many lengths were covered."""
 
     __slots__ = ("_agree", "_covered", "_lengths", "_medians", "_next", "_untied", "held", "size")
@@ -59,7 +59,7 @@ class Rolling:
 
     def quality(self) -> Quality | None:
         """The measures; None while the window holds too few outcomes."""
-        if self.held < min(LEAST, self.size):
+        if self.held < min(MIN_OUTCOMES, self.size):
             return None
         scale = float(self._untied[0] * self._untied[1]) ** 0.5
         return Quality(
@@ -105,7 +105,7 @@ class DriftMonitor:
             self._restart(self._all.size)
         median, length = record.quantiles[MEDIAN], float(record.generation_tokens)
         covered = length <= record.quantiles[P90]
-        app = self._apps.pop(record.app_id, None) or Rolling(self._all.size)
+        app = self._apps.pop(record.app_id, None) or RollingQuality(self._all.size)
         for rolling in (self._all, app):
             rolling.add(median, length, covered=covered)
         self._apps[record.app_id] = app
@@ -128,5 +128,5 @@ class DriftMonitor:
         assert all(each.held <= each.size for each in (self._all, *self._apps.values()))
 
     def _restart(self, window: int) -> None:
-        self._all = Rolling(window)
-        self._apps: OrderedDict[UUID, Rolling] = OrderedDict()
+        self._all = RollingQuality(window)
+        self._apps: OrderedDict[UUID, RollingQuality] = OrderedDict()

@@ -10,10 +10,10 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-HEAD_BYTES: Final = 4
+HEADER_BYTES: Final = 4
 
 
-class Ask(Struct, frozen=True, tag=True, array_like=True):
+class ScoreRequest(Struct, frozen=True, tag=True, array_like=True):
     """One request to score; forgotten once the monotonic clock passed `deadline_s`."""
 
     number: int
@@ -25,7 +25,7 @@ class Ask(Struct, frozen=True, tag=True, array_like=True):
     features: bytes
 
 
-class Load(Struct, frozen=True, tag=True, array_like=True):
+class LoadVersion(Struct, frozen=True, tag=True, array_like=True):
     """Score with this version from now on."""
 
     predictor: UUID
@@ -37,14 +37,14 @@ class Ready(Struct, frozen=True, tag=True, array_like=True):
     """The process can encode texts and score."""
 
 
-class Loaded(Struct, frozen=True, tag=True, array_like=True):
+class VersionLoaded(Struct, frozen=True, tag=True, array_like=True):
     """The version is in use; with an error it is not, and the one before stays."""
 
     predictor: UUID
     error: str | None
 
 
-class Scored(Struct, frozen=True, array_like=True):
+class VersionScore(Struct, frozen=True, array_like=True):
     """What a version says of a request: quantiles of ln tokens at `LEVELS`, and mean tokens."""
 
     predictor: UUID
@@ -52,7 +52,7 @@ class Scored(Struct, frozen=True, array_like=True):
     mean: float
 
 
-class Answer(Struct, frozen=True, tag=True, array_like=True):
+class ScoreReply(Struct, frozen=True, tag=True, array_like=True):
     """The text's vector as float16 bytes; and the score, where a version is loaded.
 
     The instruction's embedding comes along once it has been made.
@@ -61,27 +61,27 @@ class Answer(Struct, frozen=True, tag=True, array_like=True):
     number: int
     instruction_embedding: bytes | None
     text: bytes
-    scored: Scored | None = None
+    scored: VersionScore | None = None
 
 
-class Dropped(Struct, frozen=True, tag=True, array_like=True):
+class RequestDropped(Struct, frozen=True, tag=True, array_like=True):
     """A question that waited too long."""
 
     number: int
 
 
-Request: TypeAlias = Ask | Load
-Reply: TypeAlias = Ready | Loaded | Answer | Dropped
+PredictorRequest: TypeAlias = ScoreRequest | LoadVersion
+PredictorReply: TypeAlias = Ready | VersionLoaded | ScoreReply | RequestDropped
 
 encode_body = msgspec.msgpack.Encoder().encode
-_requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
-_replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
+_requests: msgspec.msgpack.Decoder[PredictorRequest] = msgspec.msgpack.Decoder(PredictorRequest)
+_replies: msgspec.msgpack.Decoder[PredictorReply] = msgspec.msgpack.Decoder(PredictorReply)
 
 
-def frame(message: Request | Reply) -> bytes:
+def encode_frame(message: PredictorRequest | PredictorReply) -> bytes:
     """A message as it goes over the pipe."""
     body = encode_body(message)
-    return len(body).to_bytes(HEAD_BYTES, "big") + body
+    return len(body).to_bytes(HEADER_BYTES, "big") + body
 
 
 class Readable(Protocol):
@@ -91,18 +91,18 @@ class Readable(Protocol):
         """The next `size` bytes, fewer only where the pipe was closed. Blocks."""
 
 
-def read_request(pipe: Readable) -> Request | None:
+def read_request(pipe: Readable) -> PredictorRequest | None:
     """The next request, None where the pipe was closed. Blocks."""
-    head = pipe.read(HEAD_BYTES)
-    if len(head) < HEAD_BYTES:
+    head = pipe.read(HEADER_BYTES)
+    if len(head) < HEADER_BYTES:
         return None
     size = int.from_bytes(head, "big")
     body = pipe.read(size)
     return _requests.decode(body) if len(body) == size else None
 
 
-async def read_reply(pipe: StreamReader) -> Reply:
+async def read_reply(pipe: StreamReader) -> PredictorReply:
     """The next reply. asyncio.IncompleteReadError where the pipe was closed."""
-    head = await pipe.readexactly(HEAD_BYTES)
+    head = await pipe.readexactly(HEADER_BYTES)
     body = await pipe.readexactly(int.from_bytes(head, "big"))
     return _replies.decode(body)

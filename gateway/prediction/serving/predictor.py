@@ -16,8 +16,8 @@ from msgspec import Struct, field
 from gateway.database.errors import Sessions
 from gateway.errors import Unavailable
 from gateway.history.record import Record
-from gateway.prediction.adaptation.adaptation import Adaptation, Told
-from gateway.prediction.adaptation.conformal import NO_OFFSETS, finish
+from gateway.prediction.adaptation.adaptation import Adaptation, ScoredOutcome
+from gateway.prediction.adaptation.conformal import NO_OFFSETS, calibrated_tokens
 from gateway.prediction.expectation import expected_tokens
 from gateway.prediction.features.features import (
     FEATURE_VERSION,
@@ -25,25 +25,25 @@ from gateway.prediction.features.features import (
     Vector,
     features,
     from_bytes,
-    note,
-    noted,
+    raw_quantiles,
+    with_raw_quantiles,
 )
-from gateway.prediction.features.length_history import Habits, History, Outcome
-from gateway.prediction.messages import SOURCES, Embeddings, Prediction, Question
+from gateway.prediction.features.length_history import LengthHistory, LengthOutcome, RequestHistory
+from gateway.prediction.messages import SOURCES, Embeddings, Prediction, PredictionRequest
 from gateway.prediction.model.artefact import decode
 from gateway.prediction.serving.drift import DriftMonitor
-from gateway.prediction.serving.frames import Answer
+from gateway.prediction.serving.frames import ScoreReply
 from gateway.prediction.serving.process_client import PredictorClient
-from gateway.prediction.serving.warm_start import Finished, ended_at, recent
+from gateway.prediction.serving.warm_start import HistoryRow, ended_at, recent_outcomes
 
 log = structlog.get_logger()
 
-MOST_ADAPTED: Final = 5_000  # rows read when a version comes into use
-MOST_CHARS: Final = 1_000  # of an instruction; the encoder reads fewer still
-MOST_INPUT_CHARS: Final = 20_000  # of a longer text, half from each end
+MAX_ADAPTATION_ROWS: Final = 5_000  # rows read when a version comes into use
+MAX_INSTRUCTION_CHARS: Final = 1_000  # of an instruction; the encoder reads fewer still
+MAX_INPUT_CHARS: Final = 20_000  # of a longer text, half from each end
 
 
-class Counts(Struct):
+class PredictorCounts(Struct):
     """Predictions since the start, and how often a version was taken into use.
 
     `by_source` counts all of them by their source; `timed_out` waited for the version longer than
@@ -72,12 +72,12 @@ class LengthPredictor:
     ) -> None:
         self.model = model
         self.model_hash = model_hash
-        self.counts = Counts()
+        self.counts = PredictorCounts()
         self.drift = DriftMonitor()
         self._budget_s = budget_s
         self._sessions = sessions
         self._client = PredictorClient()
-        self._habits = Habits()
+        self._habits = LengthHistory()
         self._adaptations: dict[UUID, Adaptation] = {}
         self._active: UUID | None = None
 
@@ -93,7 +93,7 @@ class LengthPredictor:
 
     async def start(self) -> None:
         """Learn from recent history and start the predictor process, which is not waited for."""
-        finished = await recent(self._sessions, self.model)
+        finished = await recent_outcomes(self._sessions, self.model)
         for row in finished:
             self._habits.learn(row.outcome)
         self._client.start()
@@ -107,7 +107,7 @@ class LengthPredictor:
         """End the predictor process."""
         await self._client.close()
 
-    async def predict(self, question: Question) -> Prediction:
+    async def predict(self, question: PredictionRequest) -> Prediction:
         """The length's quantiles within the budget; never raises, whatever is away."""
         history = self._habits.history(
             tenant=question.tenant,
@@ -117,25 +117,25 @@ class LengthPredictor:
             now=time.time(),
         )
         vector = features(question, history)
-        instruction, user_input = _plain(question.instruction), _plain(question.user_input)
+        instruction, user_input = _encodable(question.instruction), _encodable(question.user_input)
         digest = hashlib.sha256(instruction.encode()).digest()
         embeddings, answer = Embeddings(), None
         try:
             asked = self._client.ask(
                 app=question.app,
                 instruction_hash=digest,
-                instruction=instruction[:MOST_CHARS],
-                user_input=ends(user_input),
+                instruction=instruction[:MAX_INSTRUCTION_CHARS],
+                user_input=head_and_tail(user_input),
                 features=vector.tobytes(),
             )
         except Unavailable:
             self.counts.unavailable += 1
         else:
-            asked.add_done_callback(partial(_keep, embeddings))
+            asked.add_done_callback(partial(_keep_embeddings, embeddings))
             answer = await self._in_time(asked)
         return self._prediction(question, history, vector, digest, embeddings, answer)
 
-    async def _in_time(self, asked: "Future[Answer | None]") -> Answer | None:
+    async def _in_time(self, asked: "Future[ScoreReply | None]") -> ScoreReply | None:
         """The answer within the budget. Without a version it is not worth waiting for."""
         if self._active is None:
             return None
@@ -148,7 +148,7 @@ class LengthPredictor:
         """Learn from a finished request: habits, and the version that spoke."""
         if record.model != self.model:
             return
-        outcome = Outcome(
+        outcome = LengthOutcome(
             record.tenant_id,
             record.app_id,
             record.end_user,
@@ -162,17 +162,21 @@ class LengthPredictor:
         adaptation = self._adaptations.get(record.predictor_id) if record.predictor_id else None
         if adaptation is not None:
             version = record.feature_version
-            _adapt(adaptation, Finished(outcome, record.predictor_id, version, record.features))
+            _learn_row(
+                adaptation, HistoryRow(outcome, record.predictor_id, version, record.features)
+            )
 
     async def activate(self, predictor_id: UUID, artefact: bytes) -> None:
         """Score with another version from now on.
 
         PredictorRefused leaves the version before in use; Unavailable if the process died over it.
         """
-        adaptation = await asyncio.to_thread(_unadapted, artefact, self.model_hash)
-        spoken = recent(self._sessions, self.model, predictor=predictor_id, most=MOST_ADAPTED)
+        adaptation = await asyncio.to_thread(_initial_adaptation, artefact, self.model_hash)
+        spoken = recent_outcomes(
+            self._sessions, self.model, predictor=predictor_id, most=MAX_ADAPTATION_ROWS
+        )
         for row in await spoken:
-            _adapt(adaptation, row)
+            _learn_row(adaptation, row)
         before = {id_: kept for id_, kept in self._adaptations.items() if id_ == self._active}
         self._adaptations = {**before, predictor_id: adaptation}
         await self._client.load(predictor_id, self.model_hash, artefact)
@@ -182,12 +186,12 @@ class LengthPredictor:
 
     def _prediction(
         self,
-        question: Question,
-        history: History,
+        question: PredictionRequest,
+        history: RequestHistory,
         vector: Vector,
         digest: bytes,
         embeddings: Embeddings,
-        answer: Answer | None,
+        answer: ScoreReply | None,
     ) -> Prediction:
         if answer is not None and answer.scored is not None:
             source, predictor, scored = "model", answer.scored.predictor, answer.scored.quantiles
@@ -196,10 +200,10 @@ class LengthPredictor:
             log_uil = float(vector[USER_INPUT_COLUMN])
             levels = adaptation.serve(question.app, log_uil, scored, question.max_tokens)
             mean = answer.scored.mean * math.exp(adaptation.shift(question.app, log_uil, scored))
-            vector = note(vector, scored)
+            vector = with_raw_quantiles(vector, scored)
         else:
             source, predictor = history.source, None
-            levels = finish(history.app.quantiles, NO_OFFSETS, question.max_tokens)
+            levels = calibrated_tokens(history.app.quantiles, NO_OFFSETS, question.max_tokens)
             mean = float(expected_tokens(np.array(levels)))
         self.counts.by_source[source] += 1
         q10, q25, q50, q75, q90, q95 = levels
@@ -215,21 +219,21 @@ class LengthPredictor:
         )
 
 
-def _unadapted(artefact: bytes, model_hash: str) -> Adaptation:
+def _initial_adaptation(artefact: bytes, model_hash: str) -> Adaptation:
     version = decode(artefact, model_hash=model_hash)
     return Adaptation(version.lines, version.scores)
 
 
-def _adapt(adaptation: Adaptation, row: Finished) -> None:
+def _learn_row(adaptation: Adaptation, row: HistoryRow) -> None:
     outcome = row.outcome
     if row.feature_version != FEATURE_VERSION or (outcome.censored and not outcome.tokens):
         return
     vector = from_bytes(row.features)
-    log_uil, said = float(vector[USER_INPUT_COLUMN]), noted(vector)
-    adaptation.learn(Told(outcome.app, log_uil, said, outcome.tokens, outcome.censored))
+    log_uil, said = float(vector[USER_INPUT_COLUMN]), raw_quantiles(vector)
+    adaptation.learn(ScoredOutcome(outcome.app, log_uil, said, outcome.tokens, outcome.censored))
 
 
-def _keep(embeddings: Embeddings, whole: Future[Answer | None]) -> None:
+def _keep_embeddings(embeddings: Embeddings, whole: Future[ScoreReply | None]) -> None:
     """Keep what a whole answer brings for the record."""
     answer = whole.result()
     if answer is not None:
@@ -237,14 +241,14 @@ def _keep(embeddings: Embeddings, whole: Future[Answer | None]) -> None:
         embeddings.user_input = answer.text
 
 
-def ends(text: str) -> str:
+def head_and_tail(text: str) -> str:
     """The text, without the middle of a very long one."""
-    if len(text) <= MOST_INPUT_CHARS:
+    if len(text) <= MAX_INPUT_CHARS:
         return text
-    half = MOST_INPUT_CHARS // 2
+    half = MAX_INPUT_CHARS // 2
     return f"{text[:half]}\n{text[-half:]}"
 
 
-def _plain(text: str) -> str:
+def _encodable(text: str) -> str:
     """The text without lone surrogates, which JSON may carry and UTF-8 cannot."""
     return text.encode("utf-8", "replace").decode("utf-8")

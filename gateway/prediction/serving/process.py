@@ -21,29 +21,29 @@ from gateway.logs import set_up_logging
 from gateway.prediction.features.embedder import Embedder
 from gateway.prediction.features.text_encoder import TextEncoder
 from gateway.prediction.serving.frames import (
-    Ask,
-    Dropped,
-    Load,
+    LoadVersion,
+    PredictorReply,
     Readable,
     Ready,
-    Reply,
-    frame,
+    RequestDropped,
+    ScoreRequest,
+    encode_frame,
     read_request,
 )
 from gateway.prediction.serving.scorer import Scorer
 
 STDIN: Final = 0
 MAX_READ_BYTES: Final = 1 << 20
-MOST_BATCHED: Final = 32  # questions: the next ones wait for them
-EMBEDDER: Final = "embedder"  # the name of its thread
-SWITCH_S: Final = 0.0005  # for which the thread that answers waits for another to let go
-BACKGROUND: Final = 19  # niceness
+MAX_BATCH_REQUESTS: Final = 32  # questions: the next ones wait for them
+EMBEDDER_THREAD: Final = "embedder"  # the name of its thread
+SWITCH_INTERVAL_S: Final = 0.0005  # for which the thread that answers waits for another to let go
+EMBEDDER_NICENESS: Final = 19  # niceness
 
-Asks: TypeAlias = SimpleQueue[Ask]
-Loads: TypeAlias = SimpleQueue[Load]
+ScoreQueue: TypeAlias = SimpleQueue[ScoreRequest]
+LoadQueue: TypeAlias = SimpleQueue[LoadVersion]
 
 
-class Pipe:
+class PipeReader:
     """The receiving end of a pipe, unbuffered.
 
     A thread blocked in `sys.stdin` holds a lock that the interpreter's exit needs; here it holds
@@ -64,31 +64,31 @@ class Pipe:
         return bytes(found)
 
 
-class Replies:
+class ReplyWriter:
     """The pipe to the gateway, written by two threads."""
 
     def __init__(self, pipe: BinaryIO) -> None:
         self._pipe = pipe
         self._lock = Lock()
 
-    def send(self, replies: Sequence[Reply]) -> None:
+    def send(self, replies: Sequence[PredictorReply]) -> None:
         """Write replies, if there are any."""
         if replies:
             with self._lock:
-                self._pipe.write(b"".join(frame(reply) for reply in replies))
+                self._pipe.write(b"".join(encode_frame(reply) for reply in replies))
                 self._pipe.flush()
 
 
-def serve(scorer: Scorer, asks: Asks, replies: Replies) -> None:
+def answer_requests(scorer: Scorer, asks: ScoreQueue, replies: ReplyWriter) -> None:
     """Answer what is asked, oldest first, for ever."""
-    waiting: deque[Ask] = deque()
+    waiting: deque[ScoreRequest] = deque()
     while True:
-        waiting.extend(arrived(asks, wait=not waiting))
-        batch, dropped = oldest(waiting, time.monotonic())
+        waiting.extend(take_arrived(asks, wait=not waiting))
+        batch, dropped = next_batch(waiting, time.monotonic())
         replies.send([*dropped, *scorer.answer(batch)])
 
 
-def arrived(asks: Asks, *, wait: bool) -> list[Ask]:
+def take_arrived(asks: ScoreQueue, *, wait: bool) -> list[ScoreRequest]:
     """Everything that has arrived; with `wait` at least one."""
     batch = [asks.get()] if wait else []
     while True:
@@ -98,42 +98,44 @@ def arrived(asks: Asks, *, wait: bool) -> list[Ask]:
             return batch
 
 
-def oldest(asks: deque[Ask], now_s: float) -> tuple[list[Ask], list[Dropped]]:
-    """Takes the next MOST_BATCHED questions out of `asks`, and those that waited too long."""
-    batch: list[Ask] = []
-    dropped: list[Dropped] = []
-    while asks and len(batch) < MOST_BATCHED:
+def next_batch(
+    asks: deque[ScoreRequest], now_s: float
+) -> tuple[list[ScoreRequest], list[RequestDropped]]:
+    """Takes the next MAX_BATCH_REQUESTS questions out of `asks`, and those that waited too long."""
+    batch: list[ScoreRequest] = []
+    dropped: list[RequestDropped] = []
+    while asks and len(batch) < MAX_BATCH_REQUESTS:
         ask = asks.popleft()
         if ask.deadline_s > now_s:
             batch.append(ask)
         else:
-            dropped.append(Dropped(ask.number))
+            dropped.append(RequestDropped(ask.number))
     return batch, dropped
 
 
-def load_all(scorer: Scorer, loads: Loads, replies: Replies) -> None:
+def load_versions(scorer: Scorer, loads: LoadQueue, replies: ReplyWriter) -> None:
     """Load the versions that are ordered, one after another, for ever."""
     while True:
         replies.send([scorer.load(loads.get())])
 
 
-def read_all(pipe: Readable, asks: Asks, loads: Loads) -> None:
+def read_requests(pipe: Readable, asks: ScoreQueue, loads: LoadQueue) -> None:
     """Pass on what the gateway sends until the pipe closes; then this process ends."""
     while (request := read_request(pipe)) is not None:
-        if isinstance(request, Ask):
+        if isinstance(request, ScoreRequest):
             asks.put(request)
         else:
             loads.put(request)
     os._exit(0)
 
 
-def answers_first() -> None:
+def prioritise_answers() -> None:
     """Let the thread that answers go before the others, above all before the embedder."""
-    sys.setswitchinterval(SWITCH_S)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     for thread in threading.enumerate():
-        if thread.name == EMBEDDER and thread.native_id is not None:
+        if thread.name == EMBEDDER_THREAD and thread.native_id is not None:
             with suppress(OSError):  # only Linux gives threads priorities of their own
-                os.setpriority(os.PRIO_PROCESS, thread.native_id, BACKGROUND)
+                os.setpriority(os.PRIO_PROCESS, thread.native_id, EMBEDDER_NICENESS)
 
 
 def main() -> None:
@@ -142,17 +144,17 @@ def main() -> None:
     pipe = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a library that prints spoils no frame
     set_up_logging("info")
-    asks: Asks = SimpleQueue()
-    loads: Loads = SimpleQueue()
-    replies = Replies(pipe)
+    asks: ScoreQueue = SimpleQueue()
+    loads: LoadQueue = SimpleQueue()
+    replies = ReplyWriter(pipe)
     texts = TextEncoder()
     texts.encode("warm up")
     scorer = Scorer(texts, Embedder())
-    answers_first()
+    prioritise_answers()
     replies.send([Ready()])
-    Thread(target=read_all, args=(Pipe(STDIN), asks, loads), daemon=True).start()
-    Thread(target=load_all, args=(scorer, loads, replies), daemon=True).start()
-    serve(scorer, asks, replies)
+    Thread(target=read_requests, args=(PipeReader(STDIN), asks, loads), daemon=True).start()
+    Thread(target=load_versions, args=(scorer, loads, replies), daemon=True).start()
+    answer_requests(scorer, asks, replies)
 
 
 if __name__ == "__main__":

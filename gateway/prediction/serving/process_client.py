@@ -14,14 +14,14 @@ import structlog
 from gateway.child_process import child_environment, end_child
 from gateway.errors import PredictorRefused, Unavailable
 from gateway.prediction.serving.frames import (
-    Answer,
-    Ask,
-    Dropped,
-    Load,
-    Loaded,
+    LoadVersion,
+    PredictorReply,
     Ready,
-    Reply,
-    frame,
+    RequestDropped,
+    ScoreReply,
+    ScoreRequest,
+    VersionLoaded,
+    encode_frame,
     read_reply,
 )
 
@@ -36,9 +36,9 @@ ENVIRONMENT: Final = {  # its libraries read these when they are imported
     "OMP_NUM_THREADS": "1",
 }
 FIRST_BACKOFF_S: Final = 0.5
-MOST_BACKOFF_S: Final = 30.0
-ANSWER_WITHIN_S: Final = 10.0  # a text is wanted for training even after its answer began
-MOST_UNSENT_BYTES: Final = 1 << 20  # the process reads no more: ask it nothing
+MAX_BACKOFF_S: Final = 30.0
+REPLY_TIMEOUT_S: Final = 10.0  # a text is wanted for training even after its answer began
+MAX_UNSENT_BYTES: Final = 1 << 20  # the process reads no more: ask it nothing
 
 
 class PredictorClient:
@@ -48,9 +48,9 @@ class PredictorClient:
         self._numbers = itertools.count()
         self._process: Process | None = None
         self._ready = asyncio.Event()
-        self._asked: dict[int, asyncio.Future[Answer | None]] = {}
+        self._asked: dict[int, asyncio.Future[ScoreReply | None]] = {}
         self._loading: dict[UUID, asyncio.Future[None]] = {}
-        self._load: Load | None = None
+        self._load: LoadVersion | None = None
         self._supervisor: asyncio.Task[None] | None = None
 
     @property
@@ -86,15 +86,17 @@ class PredictorClient:
         instruction: str,
         user_input: str,
         features: bytes,
-    ) -> asyncio.Future[Answer | None]:
+    ) -> asyncio.Future[ScoreReply | None]:
         """Put a question to the process. Unavailable without one, or where it does not keep up.
 
         None comes where the process died or was too far behind.
         """
         number = next(self._numbers)
-        deadline_s = time.monotonic() + ANSWER_WITHIN_S
+        deadline_s = time.monotonic() + REPLY_TIMEOUT_S
         self._send(
-            Ask(number, deadline_s, app, instruction_hash, instruction, user_input, features)
+            ScoreRequest(
+                number, deadline_s, app, instruction_hash, instruction, user_input, features
+            )
         )
         answer = self._asked[number] = asyncio.get_running_loop().create_future()
         return answer
@@ -105,7 +107,7 @@ class PredictorClient:
         While there is no process the next one begins with it. PredictorRefused leaves the
         version before in use.
         """
-        load = Load(predictor, model_hash, artefact)
+        load = LoadVersion(predictor, model_hash, artefact)
         if not self._ready.is_set():
             self._load = load
             return
@@ -117,14 +119,17 @@ class PredictorClient:
             self._loading.pop(predictor, None)
         self._load = load
 
-    def _send(self, message: Ask | Load) -> None:
+    def _send(self, message: ScoreRequest | LoadVersion) -> None:
         process = self._process
         if process is None or process.stdin is None or not self._ready.is_set():
             raise Unavailable("the predictor process is not ready")
         transport = process.stdin.transport
-        if isinstance(message, Ask) and transport.get_write_buffer_size() > MOST_UNSENT_BYTES:
+        if (
+            isinstance(message, ScoreRequest)
+            and transport.get_write_buffer_size() > MAX_UNSENT_BYTES
+        ):
             raise Unavailable("the predictor process does not keep up")
-        process.stdin.write(frame(message))
+        process.stdin.write(encode_frame(message))
 
     async def _supervise(self) -> None:
         backoff_s = FIRST_BACKOFF_S
@@ -135,11 +140,11 @@ class PredictorClient:
             except OSError as error:
                 log.error("predictor_process_not_started", reason=str(error))
                 code = None
-            if time.monotonic() - began > MOST_BACKOFF_S:
+            if time.monotonic() - began > MAX_BACKOFF_S:
                 backoff_s = FIRST_BACKOFF_S
             log.warning("predictor_process_ended", code=code, restart_in_s=backoff_s)
             await asyncio.sleep(backoff_s)
-            backoff_s = min(2 * backoff_s, MOST_BACKOFF_S)
+            backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
 
     async def _run(self) -> int:
         """Start the process and read its replies until it ends; its exit code."""
@@ -163,7 +168,7 @@ class PredictorClient:
                         self._ready.set()
                     else:  # ready once it scores with the version that the one before had
                         assert process.stdin is not None
-                        process.stdin.write(frame(self._load))
+                        process.stdin.write(encode_frame(self._load))
                 else:
                     self._take(reply)
         except asyncio.IncompleteReadError:
@@ -174,13 +179,13 @@ class PredictorClient:
             self._fail_waiting()
             await end_child(process)
 
-    def _take(self, reply: Reply) -> None:
+    def _take(self, reply: PredictorReply) -> None:
         match reply:
-            case Answer(number=number):
+            case ScoreReply(number=number):
                 self._asked.pop(number).set_result(reply)
-            case Dropped(number=number):
+            case RequestDropped(number=number):
                 self._asked.pop(number).set_result(None)
-            case Loaded(predictor=predictor, error=error):
+            case VersionLoaded(predictor=predictor, error=error):
                 self._ready.set()
                 loaded = self._loading.get(predictor)
                 if loaded is None or loaded.done():

@@ -8,25 +8,25 @@ from msgspec import Struct
 from sqlalchemy import func, select
 
 from gateway.database.errors import Sessions, transaction
-from gateway.prediction.features.length_history import Outcome
+from gateway.prediction.features.length_history import LengthOutcome
 from models import RequestRecord
 
-MOST_ROWS: Final = 20_000
+MAX_ROWS: Final = 20_000
 IMPORTED: Final = "imported"  # the source of a row that was not served here
 
 
-class Finished(Struct, frozen=True):
+class HistoryRow(Struct, frozen=True):
     """A row of history: the outcome, and what calibration needs of its prediction."""
 
-    outcome: Outcome
+    outcome: LengthOutcome
     predictor: UUID | None
     feature_version: int
     features: bytes
 
 
-async def recent(
-    sessions: Sessions, model: str, *, predictor: UUID | None = None, most: int = MOST_ROWS
-) -> list[Finished]:
+async def recent_outcomes(
+    sessions: Sessions, model: str, *, predictor: UUID | None = None, most: int = MAX_ROWS
+) -> list[HistoryRow]:
     """The newest outcomes of a model, oldest first; only those a predictor spoke on, if given."""
     newest = (
         select(
@@ -50,8 +50,8 @@ async def recent(
     async with transaction(sessions) as session:
         rows = (await session.execute(newest)).all()
     return [
-        Finished(
-            Outcome(tenant, app, user, tokens, censored, ended_at(arrived, response_s)),
+        HistoryRow(
+            LengthOutcome(tenant, app, user, tokens, censored, ended_at(arrived, response_s)),
             predictor,
             version,
             vector,

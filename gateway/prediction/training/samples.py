@@ -14,22 +14,22 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from gateway.database.errors import Sessions, translated
 from gateway.prediction.features.features import FEATURE_VERSION, NAMES
 from gateway.prediction.features.text_encoder import TEXT_DIMS
-from gateway.prediction.model.inputs import EMBEDDING_DIMS, Inputs, unpacked
-from gateway.prediction.training.sampling import draw
+from gateway.prediction.model.inputs import EMBEDDING_DIMS, ModelInputs, unpack_vector
+from gateway.prediction.training.sampling import draw_rows
 from gateway.quantiles import LEVELS, Bools, Floats
 from models import Instruction, RequestRecord
 
-MOST_ROWS: Final = 50_000
+MAX_ROWS: Final = 50_000
 CHUNK_ROWS: Final = 2_000
 FEATURE_BYTES: Final = len(NAMES) * np.dtype(np.float32).itemsize
-MISSING: Final = np.full(TEXT_DIMS, np.nan, dtype=np.float16).tobytes()
-AT: Final = DateTime(timezone=True)
-BEGINNING: Final = datetime.fromtimestamp(0, UTC)
+MISSING_TEXT: Final = np.full(TEXT_DIMS, np.nan, dtype=np.float16).tobytes()
+TIMESTAMP: Final = DateTime(timezone=True)
+EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
-Told: TypeAlias = Callable[[int, int], Awaitable[None]]
+ReadProgress: TypeAlias = Callable[[int, int], Awaitable[None]]
 
 
-async def _nobody(read: int, wanted: int) -> None:
+async def _no_progress(read: int, wanted: int) -> None:
     """Tell nobody."""
 
 
@@ -41,7 +41,7 @@ class Samples:
     for, on average 1; without them each counts the same.
     """
 
-    inputs: Inputs
+    inputs: ModelInputs
     tokens: Floats
     censored: Bools
     max_tokens: Floats
@@ -75,10 +75,10 @@ async def read_samples(
     sessions: Sessions,
     model: str,
     *,
-    since: datetime = BEGINNING,
-    most: int = MOST_ROWS,
+    since: datetime = EPOCH,
+    most: int = MAX_ROWS,
     seed: int = 0,
-    told: Told = _nobody,
+    told: ReadProgress = _no_progress,
 ) -> tuple[Samples, dict[str, Any]]:
     """Outcomes of a model that arrived since then, and a report of what was read of each tenant.
 
@@ -90,7 +90,9 @@ async def read_samples(
     with translated():
         async with sessions() as session:
             await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-            drawn = await draw(session, model, FEATURE_VERSION, since=since, most=most, seed=seed)
+            drawn = await draw_rows(
+                session, model, FEATURE_VERSION, since=since, most=most, seed=seed
+            )
             # Rows lie far apart: only a bitmap scan fetches many pages at once.
             await session.execute(text("SET LOCAL enable_indexscan = off"))
             weights = dict(zip(drawn.keys, drawn.weights.tolist(), strict=True))
@@ -120,7 +122,7 @@ async def _fetch(session: AsyncSession, keys: Sequence[tuple[datetime, UUID]]) -
         )
         # An id belongs to one time, so pairs need not be compared.
         .where(
-            RequestRecord.arrived_at == func.any(bindparam("at", type_=ARRAY(AT))),
+            RequestRecord.arrived_at == func.any(bindparam("at", type_=ARRAY(TIMESTAMP))),
             RequestRecord.id == func.any(bindparam("ids", type_=ARRAY(Uuid()))),
             func.octet_length(RequestRecord.features) == FEATURE_BYTES,
         )
@@ -157,7 +159,7 @@ class _Columns:
         """One row of `_fetch`."""
         self._apps.append(row.app_id)
         self._features += row.features
-        self._texts += MISSING if row.embedding is None else row.embedding
+        self._texts += MISSING_TEXT if row.embedding is None else row.embedding
         self._served.extend(row.quantiles)
         number = self.hashes.setdefault(row.instruction_hash, len(self.hashes))
         self._numbers.extend((number, row.generation_tokens, row.censored, row.max_tokens, weight))
@@ -167,9 +169,9 @@ class _Columns:
         numbers = np.array(self._numbers).reshape(-1, 5)
         features = np.frombuffer(bytes(self._features), np.float32).reshape(-1, len(NAMES))
         texts = np.frombuffer(bytes(self._texts), np.float16)
-        rows = [unpacked(instructions.get(hash_), EMBEDDING_DIMS) for hash_ in self.hashes]
+        rows = [unpack_vector(instructions.get(hash_), EMBEDDING_DIMS) for hash_ in self.hashes]
         return Samples(
-            inputs=Inputs(
+            inputs=ModelInputs(
                 apps=self._apps,
                 features=features,
                 instructions=np.array(rows, dtype=np.float32).reshape(-1, EMBEDDING_DIMS),

@@ -60,7 +60,7 @@ _OPTED_OUT: Final = text("SELECT id FROM tenants WHERE NOT learning")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
+class DrawnRows:
     """The keys of n rows, oldest first, and the weight of each, on average 1.
 
     `report` tells what was read of each tenant and what was not, for the training run's row.
@@ -71,9 +71,9 @@ class Drawn:
     report: dict[str, Any]
 
 
-async def draw(
+async def draw_rows(
     session: AsyncSession, model: str, version: int, *, since: datetime, most: int, seed: int
-) -> Drawn:
+) -> DrawnRows:
     """Draw at most `most` rows that arrived since then and have features of this version.
 
     Rows of tenants that opted out of learning are counted, and never drawn.
@@ -84,8 +84,8 @@ async def draw(
     erased = (await session.execute(_ERASED, {"model": model})).all()
     strata = _strata([row for row in counts if row.tenant_id not in opted_out])
     quotas = allocate(strata, most)
-    rows = (await session.execute(_DRAW, given | _wanted(strata, quotas, seed))).all()
-    kept, weight = _weigh(rows, strata, quotas)
+    rows = (await session.execute(_DRAW, given | _draw_parameters(strata, quotas, seed))).all()
+    kept, weight = _kept_and_weights(rows, strata, quotas)
     tenants: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for row in counts:
         tenants[str(row.tenant_id)][OPTED_OUT if row.tenant_id in opted_out else FOUND] += row.rows
@@ -93,7 +93,7 @@ async def draw(
         tenants[str(row.tenant_id)][ERASED] += row.rows
     for row in kept:
         tenants[str(row.tenant_id)][READ] += 1
-    return Drawn(
+    return DrawnRows(
         keys=[(row.arrived_at, row.id) for row in kept],
         weights=weight,
         report={
@@ -117,7 +117,7 @@ def _strata(counts: Sequence[Any]) -> list[Stratum]:
     return [Stratum(app, easy, hard) for app, (easy, hard) in rows.items()]
 
 
-def _wanted(strata: list[Stratum], quotas: list[Quota], seed: int) -> dict[str, Any]:
+def _draw_parameters(strata: list[Stratum], quotas: list[Quota], seed: int) -> dict[str, Any]:
     wanted = [
         (stratum.app, hard, quota)
         for stratum, both in zip(strata, quotas, strict=True)
@@ -127,18 +127,18 @@ def _wanted(strata: list[Stratum], quotas: list[Quota], seed: int) -> dict[str, 
     return {
         "apps": [app for app, _, _ in wanted],
         "hards": [hard for _, hard, _ in wanted],
-        "starts": [_start(seed, app, hard=hard) for app, hard, _ in wanted],
+        "starts": [_ring_start(seed, app, hard=hard) for app, hard, _ in wanted],
         "quotas": [quota for _, _, quota in wanted],
     }
 
 
-def _start(seed: int, app: UUID, *, hard: bool) -> int:
+def _ring_start(seed: int, app: UUID, *, hard: bool) -> int:
     """Where on its ring an app's draw begins: a 64-bit hash."""
     digest = hashlib.sha256(f"{seed} {app} {hard}".encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
-def _weigh(
+def _kept_and_weights(
     rows: Sequence[Any], strata: list[Stratum], quotas: list[Quota]
 ) -> tuple[list[Any], Floats]:
     """The rows that stay of those drawn, oldest first, and their weights."""
@@ -153,7 +153,7 @@ def _weigh(
         return np.array([getattr(item, name) for item in items], dtype=np.float64)[number]
 
     core_hard = by_row(quotas, "core_hard")
-    core = ~hard | (_nth(number, hard) < core_hard)
+    core = ~hard | (_draw_position(number, hard) < core_hard)
     newest = at >= newest_from(at, core)
     taken = np.where(newest, core_hard, by_row(quotas, "hard"))
     taken = np.where(hard, taken, by_row(quotas, "easy"))
@@ -165,7 +165,7 @@ def _weigh(
     return [rows[row] for row in order], weights(population[order], taken[order])
 
 
-def _nth(number: NDArray[np.intp], hard: Bools) -> NDArray[np.intp]:
+def _draw_position(number: NDArray[np.intp], hard: Bools) -> NDArray[np.intp]:
     """The place of each row in its stratum's draw; rows of a stratum stand together."""
     group = 2 * number + hard
     first = np.flatnonzero(np.diff(group, prepend=-1))

@@ -11,7 +11,7 @@ from msgspec import Struct, field
 
 from gateway.quantiles import LEVELS, MEDIAN, P90, Bools, Floats
 
-BLOCK: Final = 512
+BLOCK_ROWS: Final = 512
 ROUNDING: Final = 1e-9  # of a quantile
 
 
@@ -58,10 +58,10 @@ def covered(lengths: Floats, quantile: Floats) -> Bools:
 
 def pinball(actual: Floats, predicted: Floats) -> float:
     """Mean pinball loss of (n, len(LEVELS)): τ for each unit short, 1 less τ for each in excess."""
-    return mean(pinballs(actual, predicted))
+    return mean(pinball_losses(actual, predicted))
 
 
-def pinballs(actual: Floats, predicted: Floats) -> Floats:
+def pinball_losses(actual: Floats, predicted: Floats) -> Floats:
     """The pinball loss of each row and level, (n, len(LEVELS))."""
     levels = np.array(LEVELS)
     short = actual[:, None] - predicted
@@ -74,8 +74,8 @@ def kendall_tau(left: Floats, right: Floats) -> float:
     Compares every pair, block by block: n² work.
     """
     agree = untied_left = untied_right = 0.0
-    for start in range(0, len(left), BLOCK):
-        part = slice(start, start + BLOCK)
+    for start in range(0, len(left), BLOCK_ROWS):
+        part = slice(start, start + BLOCK_ROWS)
         a = np.sign(left[part, None] - left)
         b = np.sign(right[part, None] - right)
         agree += float((a * b).sum())

@@ -2,8 +2,8 @@
 
 An app's rows are two strata: easy ones, and Magnus's hard ones, which the prediction served at the
 time missed (`Record.hard`). The core of a training set takes both at the same rate, the same rate
-for all apps but the small ones, which give more. Hard rows are taken up to BOOST times as densely,
-as long as these extra rows are at most EXTRA of the set. Each row weighs the inverse of its chance
+for all apps but the small ones, which give more. Hard rows are taken up to MAX_HARD_RATE times as densely,
+as long as these extra rows are at most MAX_EXTRA_SHARE of the set. Each row weighs the inverse of its chance
 to be taken (Horvitz and Thompson 1952), so the weighted set keeps the quantiles of history.
 
 The newest rows, on which a version is judged and from which its calibration starts, hold no extra
@@ -19,11 +19,13 @@ from msgspec import Struct
 
 from gateway.quantiles import Bools, Floats
 
-EXTRA: Final = 0.2  # most of the set that are extra hard rows
-BOOST: Final = 4.0  # a hard row's chance over an easy one's, at most; so are their weights' ratio
-LEAST_APP: Final = 200  # rows of an app that has as many
-NEWEST: Final = 0.2  # share of the set that `gateway.prediction.training.fitting` judges on
-ROUNDS: Final = 60  # of bisection
+MAX_EXTRA_SHARE: Final = 0.2  # most of the set that are extra hard rows
+MAX_HARD_RATE: Final = (
+    4.0  # a hard row's chance over an easy one's, at most; so are their weights' ratio
+)
+MIN_APP_ROWS: Final = 200  # rows of an app that has as many
+NEWEST_SHARE: Final = 0.2  # share of the set that `gateway.prediction.training.fitting` judges on
+BISECTION_STEPS: Final = 60  # of bisection
 
 
 class Stratum(Struct, frozen=True):
@@ -52,14 +54,14 @@ def allocate(strata: Sequence[Stratum], most: int) -> list[Quota]:
     if sum(stratum.rows for stratum in strata) <= most:
         return [Quota(each.easy, each.hard, each.hard) for each in strata]
     sizes = np.array([each.rows for each in strata], dtype=np.float64)
-    core = _core(sizes, most - round(EXTRA * most))
+    core = _core(sizes, most - round(MAX_EXTRA_SHARE * most))
     hards = np.array([each.hard for each in strata], dtype=np.float64)
     core_hard = np.minimum(np.rint(core * hards / sizes), core)
     # The part of a stratum that is not empty is not left out while there is room for both.
     core_hard = np.where((hards > 0) & (core > 1), np.maximum(core_hard, 1), core_hard)
     core_hard = np.where((hards < sizes) & (core > 1), np.minimum(core_hard, core - 1), core_hard)
-    wanted = np.minimum(hards, np.floor(BOOST * core_hard)) - core_hard
-    share = min(1.0, round(EXTRA * most) / max(wanted.sum(), 1.0))
+    wanted = np.minimum(hards, np.floor(MAX_HARD_RATE * core_hard)) - core_hard
+    share = min(1.0, round(MAX_EXTRA_SHARE * most) / max(wanted.sum(), 1.0))
     extra = np.floor(share * wanted)
     return [
         Quota(int(rows - hard), int(hard + more), int(hard))
@@ -68,7 +70,7 @@ def allocate(strata: Sequence[Stratum], most: int) -> list[Quota]:
 
 
 def newest_from(at: Floats, core: Bools) -> float:
-    """From when on n ≥ 1 rows lose their extra ones, so that the newest NEWEST are all core.
+    """From when on n ≥ 1 rows lose their extra ones, so that the newest NEWEST_SHARE are all core.
 
     `at` is when each arrived, in any unit. Infinity where there are no extra rows.
     """
@@ -77,7 +79,7 @@ def newest_from(at: Floats, core: Bools) -> float:
     order = np.argsort(-at, kind="stable")
     newer_core = np.cumsum(core[order])
     older_extra = (~core).sum() - np.cumsum(~core[order])
-    enough = newer_core >= NEWEST * (core.sum() + older_extra)
+    enough = newer_core >= NEWEST_SHARE * (core.sum() + older_extra)
     return float(at[order[np.argmax(enough)]]) if enough.any() else float(at.min())
 
 
@@ -88,7 +90,7 @@ def weights(population: Floats, taken: Floats) -> Floats:
 
 
 def _core(sizes: Floats, budget: int) -> Floats:
-    """Rows of each app, together at most `budget`: a common share, but LEAST_APP of who has them.
+    """Rows of each app, together at most `budget`: a common share, but MIN_APP_ROWS of who has them.
 
     With more apps than rows, one row of each of the largest.
     """
@@ -96,13 +98,13 @@ def _core(sizes: Floats, budget: int) -> Floats:
         core = np.zeros(len(sizes))
         core[np.argsort(-sizes, kind="stable")[:budget]] = 1.0
         return core
-    least = max(1.0, min(LEAST_APP, budget // (2 * len(sizes))))
+    least = max(1.0, min(MIN_APP_ROWS, budget // (2 * len(sizes))))
 
     def taken(share: float) -> Floats:
         return np.asarray(np.minimum(sizes, np.maximum(least, np.floor(share * sizes))))
 
     low, high = 0.0, 1.0
-    for _ in range(ROUNDS):
+    for _ in range(BISECTION_STEPS):
         middle = (low + high) / 2
         low, high = (middle, high) if taken(middle).sum() <= budget else (low, middle)
     return taken(low)

@@ -12,12 +12,12 @@ from gateway.prediction.adaptation.conformal import NO_SCORES
 from gateway.prediction.features.features import FEATURE_VERSION, INPUTS
 from gateway.prediction.lifecycle.runs import TrainingRuns
 from gateway.prediction.model.artefact import (
+    AppLine,
     Artefact,
-    Axes,
-    Line,
     Matrix,
-    Newcomer,
-    Space,
+    PrincipalAxes,
+    TextSpace,
+    UnseenApps,
     decode,
     encode,
 )
@@ -38,13 +38,13 @@ def an_artefact() -> bytes:
             feature_version=FEATURE_VERSION,
             inputs=list(INPUTS),
             levels=list(LEVELS),
-            pooled=Line(0.0, 1.0, 1.0, 0),
+            pooled=AppLine(0.0, 1.0, 1.0, 0),
             lines={},
-            space=Space(empty, empty, empty),
+            space=TextSpace(empty, empty, empty),
             kernels={},
             trees=[""] * len(LEVELS),
             mean="",
-            newcomer=Newcomer("", "", Axes(empty, empty), [0.0] * len(LEVELS)),
+            newcomer=UnseenApps("", "", PrincipalAxes(empty, empty), [0.0] * len(LEVELS)),
             scores=NO_SCORES,
         )
     )

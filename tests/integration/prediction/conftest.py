@@ -15,9 +15,9 @@ from gateway.prediction.features.features import FEATURE_VERSION, NAMES, USER_IN
 from gateway.prediction.features.text_encoder import TEXT_DIMS
 from gateway.prediction.lifecycle.registry import Registry
 from gateway.prediction.lifecycle.runs import TrainingRuns
-from gateway.prediction.messages import Question
+from gateway.prediction.messages import PredictionRequest
 from gateway.prediction.model.artefact import checksum, encode
-from gateway.prediction.model.inputs import EMBEDDING_DIMS, Inputs
+from gateway.prediction.model.inputs import EMBEDDING_DIMS, ModelInputs
 from gateway.prediction.serving.predictor import LengthPredictor
 from gateway.prediction.training.fitting import make_version
 from gateway.prediction.training.samples import Samples
@@ -70,7 +70,7 @@ def artefact() -> bytes:
     features = np.zeros((rows, len(NAMES)), dtype=np.float32)
     features[:, USER_INPUT_COLUMN] = random.uniform(2, 5, rows)
     samples = Samples(
-        inputs=Inputs(
+        inputs=ModelInputs(
             apps=[UUID(int=1)] * rows,
             features=features,
             instructions=np.zeros((1, EMBEDDING_DIMS), dtype=np.float32),
@@ -107,10 +107,10 @@ def a_version(artefact: bytes) -> Callable[..., Predictor]:
 
 
 @pytest.fixture(scope="session")
-def a_question() -> Callable[..., Question]:
+def a_question() -> Callable[..., PredictionRequest]:
     """Makes the question for one request; any field can be given."""
 
-    def build(user_input: str = "one two three", **given: object) -> Question:
+    def build(user_input: str = "one two three", **given: object) -> PredictionRequest:
         fields: dict[str, object] = {
             "tenant": UUID(int=1),
             "app": UUID(int=1),
@@ -123,7 +123,7 @@ def a_question() -> Callable[..., Question]:
             "temperature": 0.0,
             "top_p": 1.0,
         }
-        return Question(**{**fields, **given})  # type: ignore[arg-type]
+        return PredictionRequest(**{**fields, **given})  # type: ignore[arg-type]
 
     return build
 

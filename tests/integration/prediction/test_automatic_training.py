@@ -12,7 +12,7 @@ from gateway.database.errors import Sessions
 from gateway.history.audit import AuditTrail
 from gateway.history.record import Record
 from gateway.history.writer import HistoryWriter
-from gateway.prediction.lifecycle.auto_training import AutomaticTraining
+from gateway.prediction.lifecycle.auto_training import AutoTraining
 from gateway.prediction.lifecycle.runs import TrainingRuns
 from gateway.prediction.lifecycle.schedule import Schedule, Schedules
 from gateway.prediction.serving.drift import DriftMonitor
@@ -21,7 +21,7 @@ from tests.integration.prediction.conftest import StockedRegistry
 
 QUIET = Schedule(every_s=None, least_outcomes=5, window=50)
 Eventually = Callable[[Callable[[], object]], Awaitable[None]]
-Gateway = tuple[AutomaticTraining, TrainingRuns, DriftMonitor]
+Gateway = tuple[AutoTraining, TrainingRuns, DriftMonitor]
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ async def gateways(sessions: Sessions, postgres_url: str) -> AsyncIterator[list[
     for _ in range(2):
         runs = TrainingRuns(sessions, model="demo", model_hash="abc", database_url=postgres_url)
         drift = DriftMonitor()
-        automatic = AutomaticTraining(
+        automatic = AutoTraining(
             sessions, runs, drift, model="demo", database_url=postgres_url, poll_s=3_600
         )
         made.append((automatic, runs, drift))

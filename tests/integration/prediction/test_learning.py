@@ -13,7 +13,7 @@ from gateway.history.writer import HistoryWriter
 from gateway.prediction.lifecycle.listener import PredictorListener
 from gateway.prediction.lifecycle.registry import Registry
 from gateway.prediction.lifecycle.runs import TrainingRuns
-from gateway.prediction.messages import Prediction, Question
+from gateway.prediction.messages import Prediction, PredictionRequest
 from gateway.prediction.serving.predictor import LengthPredictor
 
 WORDS = "river stone green walk under seven bright house letter quiet".split()  # noqa: SIM905
@@ -27,7 +27,7 @@ class Traffic:
         self,
         predictor: LengthPredictor,
         history: HistoryWriter,
-        a_question: Callable[..., Question],
+        a_question: Callable[..., PredictionRequest],
         a_record: Callable[..., Record],
     ) -> None:
         self._predictor = predictor
@@ -67,7 +67,7 @@ class Traffic:
         return 2 * words if instruction == "Double it." else words // 2
 
     def _finished(
-        self, question: Question, predicted: Prediction, tokens: int, app: UUID
+        self, question: PredictionRequest, predicted: Prediction, tokens: int, app: UUID
     ) -> Record:
         return self._a_record(
             model="demo",
@@ -112,7 +112,7 @@ async def test_training_on_served_requests_lowers_the_error_of_the_next(
     runs: TrainingRuns,
     postgres_url: str,
     tmp_path: Path,
-    a_question: Callable[..., Question],
+    a_question: Callable[..., PredictionRequest],
     a_record: Callable[..., Record],
     eventually: Callable[[Callable[[], object]], Awaitable[None]],
 ) -> None:

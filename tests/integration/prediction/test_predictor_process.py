@@ -18,12 +18,19 @@ from gateway.errors import PredictorRefused
 from gateway.history.record import Record
 from gateway.prediction.features.features import NAMES
 from gateway.prediction.features.text_encoder import TEXT_DIMS
-from gateway.prediction.messages import Prediction, Question
-from gateway.prediction.serving.frames import Ask, Load, Loaded, Ready, frame, read_reply
+from gateway.prediction.messages import Prediction, PredictionRequest
+from gateway.prediction.serving.frames import (
+    LoadVersion,
+    Ready,
+    ScoreRequest,
+    VersionLoaded,
+    encode_frame,
+    read_reply,
+)
 from gateway.prediction.serving.predictor import LengthPredictor
 from gateway.prediction.serving.process_client import COMMAND, ENVIRONMENT
 
-Asked = Callable[..., Question]
+Asked = Callable[..., PredictionRequest]
 Eventually = Callable[[Callable[[], object]], Awaitable[None]]
 
 
@@ -156,10 +163,12 @@ async def test_process_that_breaks_ends_with_its_own_error(artefact: bytes) -> N
     assert process.stdout is not None
     assert process.stderr is not None
     assert isinstance(await read_reply(process.stdout), Ready)
-    process.stdin.write(frame(Load(version, "abc", artefact)))
-    assert await read_reply(process.stdout) == Loaded(version, None)
-    wrong = Ask(0, math.inf, uuid4(), b"hash", "Copy the text.", "one two", features=bytes(8))
-    process.stdin.write(frame(wrong))
+    process.stdin.write(encode_frame(LoadVersion(version, "abc", artefact)))
+    assert await read_reply(process.stdout) == VersionLoaded(version, None)
+    wrong = ScoreRequest(
+        0, math.inf, uuid4(), b"hash", "Copy the text.", "one two", features=bytes(8)
+    )
+    process.stdin.write(encode_frame(wrong))
     errors = await process.stderr.read()  # stdin stays open until the process has ended
     assert await process.wait() == 1
     assert errors.decode().rstrip().splitlines()[-1] == (

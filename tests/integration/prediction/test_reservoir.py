@@ -279,7 +279,7 @@ async def test_erasure_in_portions_passes_over_no_row(
     a_sample: Callable[..., Record],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gateway.prediction.lifecycle.erasure.PORTION", 2)
+    monkeypatch.setattr("gateway.prediction.lifecycle.erasure.BATCH_ROWS", 2)
     tenant = (await build.tenant()).id
     await keep([a_sample(tenant_id=tenant, arrived_at=BEGAN) for _ in range(3)])
     await keep([a_sample(tenant_id=tenant, app_id=new_id(), end_user="u") for _ in range(4)])

@@ -10,8 +10,8 @@ import pytest
 from gateway.prediction.features.embedder import Embedder
 from gateway.prediction.features.features import NAMES, USER_INPUT_COLUMN
 from gateway.prediction.features.text_encoder import TEXT_DIMS, TextEncoder
-from gateway.prediction.model.inputs import EMBEDDING_DIMS, unpacked
-from gateway.prediction.serving.frames import Ask, Load
+from gateway.prediction.model.inputs import EMBEDDING_DIMS, unpack_vector
+from gateway.prediction.serving.frames import LoadVersion, ScoreRequest
 from gateway.prediction.serving.scorer import Scorer
 
 MODEL_HASH = "abc"
@@ -22,10 +22,10 @@ def scorer() -> Scorer:
     return Scorer(TextEncoder(), Embedder())
 
 
-def an_ask(log_length: float, instruction: str = "Answer.", app: int = 1) -> Ask:
+def an_ask(log_length: float, instruction: str = "Answer.", app: int = 1) -> ScoreRequest:
     features = np.zeros(len(NAMES), dtype=np.float32)
     features[USER_INPUT_COLUMN] = log_length
-    return Ask(
+    return ScoreRequest(
         number=7,
         deadline_s=time.monotonic() + 60,
         app=UUID(int=app),
@@ -39,7 +39,7 @@ def an_ask(log_length: float, instruction: str = "Answer.", app: int = 1) -> Ask
 def test_without_a_version_the_text_is_encoded_all_the_same(scorer: Scorer) -> None:
     (answer,) = scorer.answer([an_ask(3.0)])
     assert answer.scored is None
-    assert np.isfinite(unpacked(answer.text, TEXT_DIMS)).all()
+    assert np.isfinite(unpack_vector(answer.text, TEXT_DIMS)).all()
 
 
 async def test_an_instruction_is_embedded_while_nobody_waits(
@@ -47,14 +47,14 @@ async def test_an_instruction_is_embedded_while_nobody_waits(
 ) -> None:
     await eventually(lambda: scorer.answer([an_ask(3.0)])[0].instruction_embedding)
     (answer,) = scorer.answer([an_ask(3.0)])
-    vector = unpacked(answer.instruction_embedding, EMBEDDING_DIMS)
+    vector = unpack_vector(answer.instruction_embedding, EMBEDDING_DIMS)
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-3)
     (other,) = scorer.answer([an_ask(3.0, "Translate into German.")])
     assert other.instruction_embedding != answer.instruction_embedding
 
 
 def test_a_batch_is_answered_in_order_each_as_alone(scorer: Scorer, artefact: bytes) -> None:
-    assert scorer.load(Load(UUID(int=9), MODEL_HASH, artefact)).error is None
+    assert scorer.load(LoadVersion(UUID(int=9), MODEL_HASH, artefact)).error is None
     asks = [an_ask(3.5), an_ask(2.5), an_ask(3.0, app=5)]
     together = [answer.scored for answer in scorer.answer(asks)]
     for ask, found in zip(asks, together, strict=True):
@@ -68,8 +68,8 @@ def test_a_batch_is_answered_in_order_each_as_alone(scorer: Scorer, artefact: by
 
 
 def test_a_version_that_is_refused_leaves_the_one_before(scorer: Scorer, artefact: bytes) -> None:
-    scorer.load(Load(UUID(int=9), MODEL_HASH, artefact))
-    refused = scorer.load(Load(UUID(int=10), "other", artefact))
+    scorer.load(LoadVersion(UUID(int=9), MODEL_HASH, artefact))
+    refused = scorer.load(LoadVersion(UUID(int=10), "other", artefact))
     assert "trained for model hash" in str(refused.error)
     (answer,) = scorer.answer([an_ask(3.5)])
     assert answer.scored is not None

@@ -15,7 +15,7 @@ from gateway.history.record import Record
 from gateway.history.writer import HistoryWriter
 from gateway.prediction.features.features import NAMES, USER_INPUT_COLUMN
 from gateway.prediction.lifecycle.registry import Registry
-from gateway.prediction.lifecycle.run_log import TrainingLog
+from gateway.prediction.lifecycle.run_log import RunLog
 from gateway.prediction.lifecycle.runs import COMMAND
 from models import TrainingRun
 
@@ -51,7 +51,7 @@ class Trainer:
 
     async def train(self) -> EndedRun:
         """The exit code of a run's process, its standard error, and the run's row."""
-        run = await TrainingLog(self._sessions).queue("demo", by="olga", activate=True)
+        run = await RunLog(self._sessions).queue("demo", by="olga", activate=True)
         process = await asyncio.create_subprocess_exec(
             *(*COMMAND, "--run", str(run.id), "--model-hash", "abc"),
             stdin=PIPE,  # stays open until the process has ended

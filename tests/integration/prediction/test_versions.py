@@ -10,7 +10,7 @@ from gateway.errors import Conflict, NotFound, PredictorRefused
 from gateway.history.audit import AuditTrail
 from gateway.prediction.lifecycle.erasure import SampleErasure
 from gateway.prediction.lifecycle.listener import PredictorListener
-from gateway.prediction.messages import Question
+from gateway.prediction.messages import PredictionRequest
 from gateway.prediction.model.artefact import decode, encode
 from gateway.prediction.serving.predictor import LengthPredictor
 from models import App, Predictor, Tenant
@@ -204,7 +204,7 @@ async def test_erased_texts_leave_every_version_also_the_one_at_work(
     artefact: bytes,
     a_version: Version,
     eventually: Eventually,
-    a_question: Callable[..., Question],
+    a_question: Callable[..., PredictionRequest],
 ) -> None:
     whole = decode(artefact, model_hash="abc")
     kernel = whole.kernels[UUID(int=1)]

@@ -24,10 +24,10 @@ from benchmarks.p2.load import (
 from benchmarks.p2.parts import HEADS, Cost
 from benchmarks.p2.run import BATCH, BUDGET_S, OFFERED, OVERLOAD, Found, pooled, rows_of, targets
 from gateway.evaluation.arrivals import app_id
-from gateway.evaluation.corpus import Line
+from gateway.evaluation.corpus import CorpusLine
 
 LINES = [
-    Line(app="a", instruction="Answer.", input=f"text {number}", output="yes")
+    CorpusLine(app="a", instruction="Answer.", input=f"text {number}", output="yes")
     for number in range(2_000)
 ]
 GOOD = Passage(

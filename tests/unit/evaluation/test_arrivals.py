@@ -5,16 +5,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.evaluation.arrivals import Arrivals, Requests, app_id
-from gateway.evaluation.corpus import Line
+from gateway.evaluation.arrivals import EvaluationRequests, RequestBuilder, app_id
+from gateway.evaluation.corpus import CorpusLine
 from gateway.evaluation.lengths import count_words
-from gateway.evaluation.sentences import Sentences
+from gateway.evaluation.sentences import SentenceEmbedder
 from gateway.evaluation.vectors import TextVectors
 from gateway.prediction.features.features import NAMES
 from gateway.prediction.features.text_encoder import TEXT_DIMS
 
 
-class Unread(Sentences):
+class Unread(SentenceEmbedder):
     """Sentences that no test here looks at."""
 
     def __init__(self) -> None:
@@ -24,9 +24,11 @@ class Unread(Sentences):
         return np.zeros((len(texts), 384), dtype=np.float32)
 
 
-def lines(app: str, words: int, count: int = 20, user: str | None = None) -> list[Line]:
+def lines(app: str, words: int, count: int = 20, user: str | None = None) -> list[CorpusLine]:
     return [
-        Line(app=app, instruction="Do.", input=f"number {n}", output="word " * words, user=user)
+        CorpusLine(
+            app=app, instruction="Do.", input=f"number {n}", output="word " * words, user=user
+        )
         for n in range(count)
     ]
 
@@ -36,11 +38,11 @@ def texts() -> TextVectors:
     return TextVectors()
 
 
-def arrivals(texts: TextVectors, *, history: bool) -> Arrivals:
-    return Arrivals(count_words, texts, Unread(), history=history)
+def arrivals(texts: TextVectors, *, history: bool) -> RequestBuilder:
+    return RequestBuilder(count_words, texts, Unread(), history=history)
 
 
-def column(requests: Requests, name: str) -> np.ndarray[Any, Any]:
+def column(requests: EvaluationRequests, name: str) -> np.ndarray[Any, Any]:
     return requests.inputs.features[:, NAMES.index(name)]
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from gateway.prediction.features.features import NAMES, USER_INPUT_COLUMN
 from gateway.prediction.features.text_encoder import MEANING, TEXT_DIMS
-from gateway.prediction.model.inputs import EMBEDDING_DIMS, Inputs
-from gateway.prediction.training.fitting import Judged, make_version
+from gateway.prediction.model.inputs import EMBEDDING_DIMS, ModelInputs
+from gateway.prediction.training.fitting import JudgedVersion, make_version
 from gateway.prediction.training.samples import Samples
 
 RATIOS = (4.0, 1.0, 0.25)
@@ -32,7 +32,7 @@ def synthetic_samples(rows: int, seed: int) -> Samples:
     )
     began = datetime(2026, 1, 1, tzinfo=UTC)
     return Samples(
-        inputs=Inputs(
+        inputs=ModelInputs(
             apps=[UUID(int=int(app) + 1) for app in app_of],
             features=features,
             instructions=np.eye(len(RATIOS), EMBEDDING_DIMS, dtype=np.float32),
@@ -53,5 +53,5 @@ def samples() -> Samples:
 
 
 @pytest.fixture(scope="session")
-def judged(samples: Samples) -> Judged:
+def judged(samples: Samples) -> JudgedVersion:
     return make_version(samples, model="demo", model_hash="abc", active=None, threads=1)

@@ -14,7 +14,7 @@ from engine.protocol import Finish, KvState
 from gateway.generation.request import GenerationRequest
 from gateway.generation.request_state import RequestState
 from gateway.generation.text.tokenizer import ChatTokenizer
-from gateway.prediction.serving.drift import Rolling
+from gateway.prediction.serving.drift import RollingQuality
 from gateway.replay.cost.model import EngineShape
 from gateway.replay.engine.sequence import EngineStatistics, SimulatedSequence
 from gateway.replay.simulator import TRUST_WINDOW, Simulation
@@ -166,7 +166,7 @@ async def lived(workload: Workload, script: list[Stepped], scene: Scene) -> list
     made: list[Dispatched] = []
     lives: dict[str, RequestState] = {}
     names: dict[str, str] = {}
-    quality = Rolling(TRUST_WINDOW)
+    quality = RollingQuality(TRUST_WINDOW)
     scene.outcomes.trustworthy = lambda: (  # type: ignore[method-assign]
         (found := quality.quality()) is None or found.tau >= TAU_FLOOR
     )

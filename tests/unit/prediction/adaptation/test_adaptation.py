@@ -6,7 +6,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from gateway.prediction.adaptation.adaptation import PLACES, Adaptation, Told
+from gateway.prediction.adaptation.adaptation import NOTED_COLUMNS, Adaptation, ScoredOutcome
 from gateway.quantiles import P90
 
 APP = UUID(int=1)
@@ -31,8 +31,10 @@ def teach(
     return covered
 
 
-def told(scored: list[float], tokens: int, *, censored: bool = False) -> Told:
-    return Told(APP, 3.5, tuple(scored[place] for place in PLACES), tokens, censored)
+def told(scored: list[float], tokens: int, *, censored: bool = False) -> ScoredOutcome:
+    return ScoredOutcome(
+        APP, 3.5, tuple(scored[place] for place in NOTED_COLUMNS), tokens, censored
+    )
 
 
 def test_first_request_is_served_as_the_version_says() -> None:

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.prediction.features.cues import MOST_CHARS, NAMES, asked_words, cues
+from gateway.prediction.features.cues import MAX_CHARS, NAMES, asked_words, cues
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=300)  # surrogates too
 
@@ -57,5 +57,5 @@ def test_cue_is_seen(text: str, cue: str) -> None:
 
 def test_a_long_text_is_judged_by_its_ends_and_counted_whole() -> None:
     counted = NAMES.index("log_numbers")
-    whole = cues("7 words. " * (4 * MOST_CHARS))
-    assert whole[counted] == pytest.approx(np.log1p(4 * MOST_CHARS), abs=0.02)
+    whole = cues("7 words. " * (4 * MAX_CHARS))
+    assert whole[counted] == pytest.approx(np.log1p(4 * MAX_CHARS), abs=0.02)

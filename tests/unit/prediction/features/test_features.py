@@ -5,14 +5,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.prediction.features.features import INPUTS, NAMES, features, from_bytes, note, noted
-from gateway.prediction.features.length_history import Habits
-from gateway.prediction.messages import Question
+from gateway.prediction.features.features import (
+    INPUTS,
+    NAMES,
+    features,
+    from_bytes,
+    raw_quantiles,
+    with_raw_quantiles,
+)
+from gateway.prediction.features.length_history import LengthHistory
+from gateway.prediction.messages import PredictionRequest
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=300)  # surrogates too
 
 
-def a_question(user_input: str = "hello", **changes: object) -> Question:
+def a_question(user_input: str = "hello", **changes: object) -> PredictionRequest:
     asked = {
         "tenant": UUID(int=1),
         "app": UUID(int=2),
@@ -25,10 +32,10 @@ def a_question(user_input: str = "hello", **changes: object) -> Question:
         "temperature": 0.5,
         "top_p": 1.0,
     }
-    return Question(**{**asked, **changes})  # type: ignore[arg-type]
+    return PredictionRequest(**{**asked, **changes})  # type: ignore[arg-type]
 
 
-HISTORY = Habits().history(
+HISTORY = LengthHistory().history(
     tenant=UUID(int=1), app=UUID(int=2), end_user=None, max_tokens=100, now=0.0
 )
 
@@ -55,10 +62,10 @@ def test_names_are_distinct() -> None:
 
 def test_noted_quantiles_are_kept_beside_the_inputs() -> None:
     vector = features(a_question(), HISTORY)
-    with_note = note(vector, (1.0, 2.0, 3.0, 4.0, 5.0, 6.0))
-    assert noted(with_note) == (3.0, 5.0, 6.0)
+    with_note = with_raw_quantiles(vector, (1.0, 2.0, 3.0, 4.0, 5.0, 6.0))
+    assert raw_quantiles(with_note) == (3.0, 5.0, 6.0)
     assert (with_note[: len(INPUTS)] == vector[: len(INPUTS)]).all()
-    assert noted(vector) == (0.0, 0.0, 0.0)
+    assert raw_quantiles(vector) == (0.0, 0.0, 0.0)
 
 
 def test_stored_vector_comes_back_and_one_of_another_size_does_not() -> None:

@@ -4,11 +4,11 @@ import pytest
 
 from gateway.errors import InvalidRequest
 from gateway.prediction.lifecycle.log_format import (
-    MOST_LINES,
-    MOST_TOLD,
+    MAX_LINES,
+    MAX_REPORTED,
     BadLine,
+    bad_lines_error,
     read_lines,
-    refuse,
 )
 
 
@@ -43,14 +43,14 @@ def test_bad_line_is_told_with_its_number_and_its_reason(line: bytes, reason: st
     assert reason in bad.reason
 
 
-@pytest.mark.parametrize("body", [b"", b"\n \n", b"{}\n" * (MOST_LINES + 1)])
+@pytest.mark.parametrize("body", [b"", b"\n \n", b"{}\n" * (MAX_LINES + 1)])
 def test_no_line_and_too_many_are_refused(body: bytes) -> None:
-    with pytest.raises(InvalidRequest, match=f"accepted are 1 to {MOST_LINES}"):
+    with pytest.raises(InvalidRequest, match=f"accepted are 1 to {MAX_LINES}"):
         read_lines(body)
 
 
 def test_error_names_the_first_bad_lines_in_order() -> None:
-    bad = [BadLine(number, "wrong") for number in range(MOST_TOLD + 7, 0, -1)]
-    lines = refuse(bad).message.splitlines()
+    bad = [BadLine(number, "wrong") for number in range(MAX_REPORTED + 7, 0, -1)]
+    lines = bad_lines_error(bad).message.splitlines()
     assert lines[:2] == ["nothing was imported", "line 1: wrong"]
     assert lines[-1] == "and 7 more"

@@ -3,7 +3,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from gateway.prediction.model.app_lines import beyond, fit_lines
+from gateway.prediction.model.app_lines import fit_lines, impute_censored
 
 LONG, SHORT, YOUNG = UUID(int=1), UUID(int=2), UUID(int=3)
 
@@ -55,14 +55,17 @@ def test_line_through_cut_off_lengths_lies_where_the_natural_ones_would() -> Non
 def test_cut_off_residual_is_drawn_from_those_above_it() -> None:
     residuals = np.array([0.0, 1.0, 2.0, 3.0, 1.5])
     censored = np.array([False, False, False, False, True])
-    draws = beyond(residuals, censored, draws=4)
+    draws = impute_censored(residuals, censored, draws=4)
     assert (draws[:4] == residuals[:4, None]).all()
     assert draws[4].tolist() == [2.0, 2.0, 3.0, 3.0]
-    assert beyond(residuals, censored, draws=1)[4, 0] == pytest.approx(2.5)
+    assert impute_censored(residuals, censored, draws=1)[4, 0] == pytest.approx(2.5)
 
 
 def test_cut_off_residual_above_all_stays_its_own_bound() -> None:
-    assert beyond(np.array([0.0, 9.0]), np.array([False, True]), draws=3)[1].tolist() == [9.0] * 3
+    assert (
+        impute_censored(np.array([0.0, 9.0]), np.array([False, True]), draws=3)[1].tolist()
+        == [9.0] * 3
+    )
 
 
 def test_a_row_of_weight_three_is_three_rows() -> None:

@@ -1,15 +1,15 @@
 import numpy as np
 import pytest
 
-from gateway.prediction import kernel as kernels
-from gateway.prediction.model.text_kernel import SHARPNESS, AppKernel, fit_kernel, gram
+from gateway.prediction.model import text_kernel
+from gateway.prediction.model.text_kernel import NEIGHBOUR_POWER, AppKernel, fit_kernel, gram
 
 RIDGE, ROWS = 0.3, 60
 
 
 @pytest.fixture
 def one_ridge(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "RIDGES", (RIDGE,))
+    monkeypatch.setattr(text_kernel, "RIDGE_CANDIDATES", (RIDGE,))
 
 
 def some_rows() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -30,7 +30,7 @@ def test_rows_are_told_of_as_if_each_had_been_left_out() -> None:
         near = gram(own[[row]], own[rest])
         ridge = kernel.mean + near @ np.linalg.solve(matrix, target[rest] - kernel.mean)
         assert told[row, 0] == pytest.approx(float(ridge[0]), abs=1e-3)
-        share = near[0] ** SHARPNESS / (near[0] ** SHARPNESS).sum()
+        share = near[0] ** NEIGHBOUR_POWER / (near[0] ** NEIGHBOUR_POWER).sum()
         mean = share @ target[rest]
         assert told[row, 1] == pytest.approx(mean, abs=1e-3)
         difference = np.sqrt(share @ (target[rest] - mean) ** 2)
@@ -39,7 +39,7 @@ def test_rows_are_told_of_as_if_each_had_been_left_out() -> None:
 
 @pytest.mark.usefixtures("one_ridge")
 def test_serving_tells_what_the_formula_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "BLOCK", 7)
+    monkeypatch.setattr(text_kernel, "BLOCK_POINTS", 7)
     points, target, weights = some_rows()
     kernel, _ = fit_kernel(points, target, weights, np.random.default_rng(0))
     asked = np.random.default_rng(9).normal(0, 0.4, (4, 5)).astype(np.float32)
@@ -60,7 +60,7 @@ def test_a_text_that_is_missing_is_told_nothing_of() -> None:
 
 
 def test_rows_beyond_the_most_are_told_of_as_when_serving(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "MOST_POINTS", 40)
+    monkeypatch.setattr(text_kernel, "MAX_POINTS", 40)
     points, target, weights = some_rows()
     kernel, told = fit_kernel(points, target, weights, np.random.default_rng(0))
     assert kernel.points.multiples().shape == (40, 5)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
 from gateway.history.record import Record
-from gateway.prediction.serving.drift import LEAST, DriftMonitor, Rolling
+from gateway.prediction.serving.drift import MIN_OUTCOMES, DriftMonitor, RollingQuality
 
 lengths = st.integers(1, 12)
 outcomes = st.lists(st.tuples(lengths, lengths, st.booleans()), min_size=10, max_size=60)
@@ -21,7 +21,7 @@ VERSION = UUID(int=7)
 def test_rolling_tau_and_coverage_are_those_of_the_last_outcomes(
     given_outcomes: list[tuple[int, int, bool]],
 ) -> None:
-    rolling = Rolling(10)
+    rolling = RollingQuality(10)
     for median, length, covered in given_outcomes:
         rolling.add(median, length, covered=covered)
     medians, actual, covered = zip(*given_outcomes[-10:], strict=True)
@@ -49,14 +49,18 @@ def served(a_record: Callable[..., Record], length: int, **given: object) -> Rec
 
 def test_monitor_says_nothing_before_it_saw_enough(a_record: Callable[..., Record]) -> None:
     monitor = DriftMonitor()
-    for length in range(1, LEAST):
+    for length in range(1, MIN_OUTCOMES):
         monitor.observe(served(a_record, length))
     assert monitor.quality() is None
     assert monitor.trustworthy(0.9)
-    monitor.observe(served(a_record, LEAST))
+    monitor.observe(served(a_record, MIN_OUTCOMES))
     quality = monitor.quality()
     assert quality is not None
-    assert (quality.outcomes, quality.coverage, quality.tau) == (LEAST, 1.0, pytest.approx(1.0))
+    assert (quality.outcomes, quality.coverage, quality.tau) == (
+        MIN_OUTCOMES,
+        1.0,
+        pytest.approx(1.0),
+    )
 
 
 def test_shuffled_labels_make_predictions_untrustworthy(a_record: Callable[..., Record]) -> None:

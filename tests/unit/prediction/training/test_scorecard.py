@@ -7,7 +7,7 @@ from scipy.stats import kendalltau
 
 from gateway.evaluation.forecast import Forecast
 from gateway.evaluation.scoring import score
-from gateway.prediction.training.scorecard import BLOCK, evaluate, kendall_tau, pinball
+from gateway.prediction.training.scorecard import BLOCK_ROWS, evaluate, kendall_tau, pinball
 from gateway.quantiles import LEVELS
 
 PAIRS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=2, max_size=40)
@@ -24,7 +24,7 @@ def test_tau_is_scipys(pairs: list[tuple[int, int]]) -> None:
 
 def test_tau_over_several_blocks_is_scipys() -> None:
     random = np.random.default_rng(1)
-    left = random.integers(0, 50, 2 * BLOCK + 3).astype(float)
+    left = random.integers(0, 50, 2 * BLOCK_ROWS + 3).astype(float)
     right = left + random.integers(0, 50, len(left))
     assert kendall_tau(left, right) == pytest.approx(kendalltau(left, right).statistic)
 

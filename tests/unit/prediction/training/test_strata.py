@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.prediction.training.strata import (
-    BOOST,
-    EXTRA,
-    NEWEST,
+    MAX_EXTRA_SHARE,
+    MAX_HARD_RATE,
+    NEWEST_SHARE,
     Quota,
     Stratum,
     allocate,
@@ -45,8 +45,8 @@ def test_extra_hard_rows_are_bounded_in_all_and_for_each_app(
     strata: list[Stratum], most: int
 ) -> None:
     quotas = allocate(strata, most)
-    assert sum(quota.hard - quota.core_hard for quota in quotas) <= EXTRA * most + 1
-    assert all(quota.hard <= BOOST * quota.core_hard for quota in quotas)
+    assert sum(quota.hard - quota.core_hard for quota in quotas) <= MAX_EXTRA_SHARE * most + 1
+    assert all(quota.hard <= MAX_HARD_RATE * quota.core_hard for quota in quotas)
 
 
 @given(populations(), st.integers(100, 4_000))
@@ -88,7 +88,7 @@ def test_newest_rows_hold_no_extra_ones_and_are_enough_to_judge(
     at = np.random.default_rng(seed).permutation(len(core)).astype(np.float64)
     stays = core | (at < newest_from(at, core))
     ordered = core[stays][np.argsort(at[stays])]
-    judged = round(NEWEST * len(ordered))
+    judged = round(NEWEST_SHARE * len(ordered))
     if core.sum() >= judged:
         assert ordered[len(ordered) - judged :].all()
 

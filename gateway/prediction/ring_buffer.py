@@ -6,10 +6,10 @@ import numpy as np
 
 from gateway.quantiles import Bools, Floats
 
-REFRESH = 32  # what is derived from n values is renewed after n / REFRESH new ones
+REFRESH_DIVISOR = 32  # what is derived from n values is renewed after n / REFRESH_DIVISOR new ones
 
 
-class Window:
+class RingBuffer:
     """A ring of at most `size` float32 values, each natural or censored (a lower bound)."""
 
     __slots__ = ("_censored", "_fresh", "_next", "_values", "size", "total")
@@ -44,7 +44,7 @@ class Window:
 
     def stale(self) -> bool:
         """Whether so much is new that what was derived should be renewed; asking resets it."""
-        if self._fresh <= len(self._values) // REFRESH:
+        if self._fresh <= len(self._values) // REFRESH_DIVISOR:
             return False
         self._fresh = 0
         return True
