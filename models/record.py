@@ -20,7 +20,7 @@ class RequestRecord(Base):
         Index(None, "app_id", "arrived_at"),
         Index(None, "tenant_id", "arrived_at"),
         Index(None, "model", "arrived_at"),
-        # Random samples of an app's rows, read from the index alone: see `prediction.reservoir`.
+        # Random samples of rows by index-only scan: see `gateway.prediction.training.sampling`.
         Index(
             "ix_requests_sampling",
             "model",

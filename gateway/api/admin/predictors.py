@@ -156,7 +156,7 @@ class PredictorsController(Controller):
         self, predictor_id: FromPath[UUID], registry: NamedDependency[Registry], actor: Actor
     ) -> Response[bytes]:
         """The version's bytes, which hold its checksum too; 409 where it is damaged."""
-        stored = await registry.give(predictor_id, actor)
+        stored = await registry.export_version(predictor_id, actor)
         named = f'attachment; filename="{predictor_id}.lmaas-predictor"'
         told = {CHECKSUM: checksum(stored).hex(), "content-disposition": named}
         return Response(stored, headers=told, media_type=BINARY)
@@ -174,5 +174,7 @@ class PredictorsController(Controller):
         409 `predictor_refused` where the bytes are damaged, or made for another model, tokenizer,
         chat template or release.
         """
-        version = await registry.take(body, model=runs.model, model_hash=runs.model_hash, by=actor)
+        version = await registry.import_version(
+            body, model=runs.model, model_hash=runs.model_hash, by=actor
+        )
         return PredictorAnswer.of(version)

@@ -1,8 +1,8 @@
-"""Cues of a text about the length of the answer it asks for.
+"""Text features that correlate with the length of the requested answer.
 
-Most are counts of bytes by class, read off one histogram of the text's bytes; the rest are a few
-linear regular expressions. Counts enter as log(1 + n), extrapolated for a text longer than
-MAX_CHARS, which is judged by its first and last half of that; shares in 0 … 1.
+Most are byte counts by character class, from one histogram of the text's bytes; the rest come from
+linear-time regular expressions. Counts enter as log(1 + n), shares in 0 … 1. Of a text longer than
+MAX_CHARS, the first and last MAX_CHARS / 2 are read and counts are scaled to the whole text.
 """
 
 import math
@@ -113,7 +113,7 @@ _TURN = re.compile(r"^\W{0,2}\w[\w .-]{0,20}#?:", re.MULTILINE)
 
 _COUNTING = "zero one two three four five six seven eight nine ten eleven twelve"
 _NUMBERS: Final = {name: number for number, name in enumerate(_COUNTING.split())}
-_UNITS: Final[dict[str, float]] = {  # words an asked unit amounts to, roughly
+_UNITS: Final[dict[str, float]] = {  # words per unit of a requested length, approximately
     "word": 1,
     "token": 0.75,
     "character": 0.2,
@@ -178,15 +178,15 @@ NAMES: Final = (
 
 
 def cues(text: str) -> NDArray[np.float32]:
-    """The cues `NAMES` of any text, (len(NAMES),), all finite."""
+    """The features `NAMES` of any text, (len(NAMES),), all finite."""
     size = len(text)
     if size > MAX_CHARS:
         text = f"{text[: MAX_CHARS // 2]}\n{text[-MAX_CHARS // 2 :]}"
     raw = text.encode("utf-8", "replace")
     histogram = np.bincount(np.frombuffer(raw, dtype=np.uint8), minlength=256)
-    more = size / len(text) if text else 1.0
-    counts = (histogram @ _CLASS_OF) * more
-    share = counts / max(len(raw) * more, 1.0)
+    scale = size / len(text) if text else 1.0
+    counts = (histogram @ _CLASS_OF) * scale
+    shares = counts / max(len(raw) * scale, 1.0)
     lines = text.split("\n")
     stripped = text.strip()
 
@@ -201,21 +201,21 @@ def cues(text: str) -> NDArray[np.float32]:
     last_first = _FIRST_WORD.search(last)
     return np.array(
         [
-            math.log1p(len(raw) * more),
+            math.log1p(len(raw) * scale),
             *np.log1p(counts).tolist(),
-            share[1],
-            share[0],
-            share[2],
-            share[-1],
-            math.log1p(len(_NUMBER.findall(text)) * more),
-            math.log1p(len(_QUANTITY.findall(text)) * more),
-            math.log1p(len(_TURN.findall(text)) * more),
-            math.log1p(size / max(len(lines) * more, 1.0)),
+            shares[1],
+            shares[0],
+            shares[2],
+            shares[-1],
+            math.log1p(len(_NUMBER.findall(text)) * scale),
+            math.log1p(len(_QUANTITY.findall(text)) * scale),
+            math.log1p(len(_TURN.findall(text)) * scale),
+            math.log1p(size / max(len(lines) * scale, 1.0)),
             math.log1p(len(lines[0])),
             max(min(len(line) - len(line.lstrip(" ")), 40) for line in lines),
-            *(math.log1p(count * more) for count in keywords),
+            *(math.log1p(count * scale) for count in keywords),
             *_signature(text),
-            math.log1p(len(identifiers) * more),
+            math.log1p(len(identifiers) * scale),
             sum(map(len, identifiers)) / max(len(identifiers), 1),
             len(set(identifiers)) / max(len(identifiers), 1),
             float(stripped.endswith("?")),
@@ -233,9 +233,9 @@ def cues(text: str) -> NDArray[np.float32]:
 
 
 def asked_words(text: str) -> float:
-    """The length a text asks for ("in 50 words", "three sentences") in words; 0 if it does not.
+    """The length that a text requests ("in 50 words", "three sentences"), in words; 0 if none.
 
-    Of several the largest counts.
+    Of several lengths, the largest.
     """
     asked = (
         (int(number) if number.isdecimal() else _NUMBERS[number.lower()]) * _UNITS[unit.lower()]

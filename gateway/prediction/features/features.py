@@ -1,11 +1,11 @@
-"""What the predictor sees of a request besides its text.
+"""The numeric features of a request.
 
-The gateway makes the vector when the request arrives and keeps it with the outcome; training
-reads that very vector, so both always see the same. A change of a name, an order or a meaning
-takes a new FEATURE_VERSION, and versions of the predictor are bound to it.
+The gateway computes the vector when the request arrives and stores it with the outcome; training
+reads the stored vector, so training and serving see the same values. A change of a name, the order
+or a definition needs a new FEATURE_VERSION; predictor versions are bound to one.
 
-The last columns, `NOTES`, are no input of the model: they keep quantiles that the model gave (ln
-tokens; 0 without a model), from which correction and calibration learn with the outcome.
+The last columns, `NOTES`, are not model inputs: they hold the raw quantiles that the model
+predicted (ln tokens; 0 without a model), for bias correction and calibration.
 """
 
 import math
@@ -45,16 +45,16 @@ USER_INPUT_COLUMN: Final = INPUTS.index("log_user_input_tokens")
 Vector: TypeAlias = NDArray[np.float32]
 
 
-def features(question: PredictionRequest, history: RequestHistory) -> Vector:
+def features(request: PredictionRequest, history: RequestHistory) -> Vector:
     """The vector `NAMES` of a request: (len(NAMES),) float32, all finite."""
     return np.array(
         [
-            math.log1p(max(question.user_input_tokens, 0)),
-            math.log1p(max(question.prompt_tokens, 0)),
-            math.log1p(max(question.max_tokens, 0)),
-            question.temperature,
-            question.top_p,
-            math.log1p(len(question.instruction)),
+            math.log1p(max(request.user_input_tokens, 0)),
+            math.log1p(max(request.prompt_tokens, 0)),
+            math.log1p(max(request.max_tokens, 0)),
+            request.temperature,
+            request.top_p,
+            math.log1p(len(request.instruction)),
             *_statistics(history.app),
             *_statistics(history.user),
             history.user.mean - history.app.mean,
@@ -65,19 +65,19 @@ def features(question: PredictionRequest, history: RequestHistory) -> Vector:
 
 
 def with_raw_quantiles(vector: Vector, scored: tuple[float, ...]) -> Vector:
-    """The vector with what the model said noted in it: its ln quantiles at `LEVELS`."""
+    """The vector with the model's ln quantiles, given at `LEVELS`, in its last columns."""
     kept = vector.copy()
     kept[len(INPUTS) :] = [scored[LEVELS.index(level)] for level in NOTED_LEVELS]
     return kept
 
 
 def raw_quantiles(vector: Vector) -> tuple[float, ...]:
-    """The ln quantiles at `NOTED_LEVELS` kept in a vector, rising."""
+    """The ln quantiles at `NOTED_LEVELS` stored in a vector, ascending."""
     return tuple(vector[len(INPUTS) :].tolist())
 
 
 def from_bytes(stored: bytes) -> Vector:
-    """The vector kept in a record. ValueError if it is not of this feature version's size."""
+    """The vector stored in a record. ValueError if its size is not this feature version's."""
     vector = np.frombuffer(stored, dtype=np.float32)
     if len(vector) != len(NAMES):
         raise ValueError(f"{len(vector)} features, {len(NAMES)} expected")

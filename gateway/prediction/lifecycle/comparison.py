@@ -1,4 +1,4 @@
-"""Two versions side by side: as they were judged, and both on the newest history."""
+"""Compares two versions: their training metrics, and both on the newest history."""
 
 import asyncio
 import sys
@@ -19,11 +19,11 @@ from models import Predictor
 
 COMMAND: Final = (sys.executable, "-m", "gateway.prediction.lifecycle.comparison_process")
 TIMEOUT_S: Final = 120.0
-MAX_CONCURRENT: Final = 1  # each takes a core
+MAX_CONCURRENT: Final = 1  # a comparison occupies a core
 
 
 class ProcessResult(Struct, frozen=True):
-    """What `gateway.prediction.lifecycle.comparison_process` tells."""
+    """The output of `gateway.prediction.lifecycle.comparison_process`."""
 
     rows: int = 0
     unseen: bool = False
@@ -34,10 +34,10 @@ class ProcessResult(Struct, frozen=True):
 class VersionComparison(Struct, frozen=True):
     """Both versions, and their scorecards on the same newest `rows` of history.
 
-    `unseen`: neither was trained on any of these rows, nor calibrated on them.
+    `unseen`: neither was trained or calibrated on any of these rows.
 
-    Without scorecards `why_not` tells what hindered: too little history, or a version of an older
-    feature version, which cannot be used any more.
+    Without scorecards `why_not` states the reason: too few rows, or a version with an older feature
+    version, which cannot be used any more.
     """
 
     versions: tuple[Predictor, Predictor]
@@ -48,24 +48,24 @@ class VersionComparison(Struct, frozen=True):
 
 
 class VersionComparer:
-    """Compares versions in a process of its own, one comparison at a time."""
+    """Compares versions in a child process, one comparison at a time."""
 
     def __init__(self, sessions: Sessions, *, database_url: str) -> None:
         self._registry = Registry(sessions)
         self._database_url = database_url
-        self._gate = asyncio.Semaphore(MAX_CONCURRENT)
+        self._semaphore = asyncio.Semaphore(MAX_CONCURRENT)
 
     async def compare(self, first: UUID, second: UUID) -> VersionComparison:
-        """The two side by side. NotFound; Conflict if they are of different models."""
+        """Compare two versions. NotFound; Conflict if they are of different models."""
         versions = await self._registry.show(first), await self._registry.show(second)
         if versions[0].model_hash != versions[1].model_hash:
-            raise Conflict("the two versions were made for different models")
-        async with self._gate:
-            shadowed = await self._shadow(first, second)
-        cards = (shadowed.cards[0], shadowed.cards[1]) if shadowed.cards else None
-        return VersionComparison(versions, shadowed.rows, shadowed.unseen, cards, shadowed.error)
+            raise Conflict("the two versions were trained for different models")
+        async with self._semaphore:
+            result = await self._run_process(first, second)
+        cards = (result.cards[0], result.cards[1]) if result.cards else None
+        return VersionComparison(versions, result.rows, result.unseen, cards, result.error)
 
-    async def _shadow(self, first: UUID, second: UUID) -> ProcessResult:
+    async def _run_process(self, first: UUID, second: UUID) -> ProcessResult:
         process = await asyncio.create_subprocess_exec(
             *(*COMMAND, str(first), str(second)),
             stdin=DEVNULL,
@@ -75,10 +75,12 @@ class VersionComparer:
         )
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                told, _ = await process.communicate()
-            return msgspec.json.decode(told, type=ProcessResult)
+                stdout, _ = await process.communicate()
+            return msgspec.json.decode(stdout, type=ProcessResult)
         except (TimeoutError, msgspec.DecodeError) as error:
-            raise Unavailable("the comparison did not come to an end; its log says more") from error
+            raise Unavailable(
+                "the comparison did not finish; the gateway's log has the reason"
+            ) from error
         finally:
             with suppress(ProcessLookupError):
                 process.kill()

@@ -1,7 +1,7 @@
-"""Two versions on the same newest slice, their ids as arguments.
+"""The comparison process: evaluates two versions, given by id, on the same newest rows.
 
-A process of its own, because it loads LightGBM. DATABASE_URL in its environment; writes the two
-scorecards and the number of rows as JSON to stdout, or the reason there are none; exit code 1 then.
+A child process because it loads LightGBM. It reads DATABASE_URL from the environment and writes
+JSON to stdout: the two scorecards and the number of rows, or an error with exit code 1.
 """
 
 import argparse
@@ -27,7 +27,7 @@ MAX_ROWS: Final = 2_000
 MIN_ROWS: Final = 20
 MIN_UNSEEN_ROWS: Final = 200
 TICK: Final = timedelta(microseconds=1)
-NICENESS: Final = 10  # requests first
+NICENESS: Final = 10  # live requests take precedence
 
 
 async def compare(database: Database, first: UUID, second: UUID) -> dict[str, Any]:
@@ -39,7 +39,7 @@ async def compare(database: Database, first: UUID, second: UUID) -> dict[str, An
     registry = Registry(database.sessions)
     versions = [await registry.show(each) for each in (first, second)]
     if versions[0].model_hash != versions[1].model_hash:
-        raise Conflict("the two versions were made for different models")
+        raise Conflict("the two versions were trained for different models")
     models = [
         decode(await registry.artefact(each.id), model_hash=each.model_hash) for each in versions
     ]
@@ -49,16 +49,16 @@ async def compare(database: Database, first: UUID, second: UUID) -> dict[str, An
     )
     cards = [judge_version(each, samples) for each in models]
     if not cards[0].rows:
-        raise Conflict(f"none of the newest {len(samples)} requests ended by itself")
+        raise Conflict(f"none of the newest {len(samples)} requests ended naturally")
     return {"rows": len(samples), "unseen": unseen, "cards": msgspec.to_builtins(cards)}
 
 
 async def _newest_samples(
     database: Database, model: str, trained: datetime
 ) -> tuple[Samples, bool]:
-    """The newest outcomes, if there are enough only those neither version was trained on.
+    """The newest outcomes, and whether they are later than both versions' training data.
 
-    The answer tells which. Conflict where there are too few.
+    They are if there are at least MIN_UNSEEN_ROWS of those. Conflict with too few rows.
     """
     since = await newest_start(database.sessions, model, MAX_ROWS)
     samples, _ = await read_samples(database.sessions, model, since=max(since, trained + TICK))

@@ -1,19 +1,19 @@
-"""Whether a training run is due: pure, the time is an argument."""
+"""Decides whether a training run is due."""
 
 from msgspec import Struct
 
 from gateway.prediction.lifecycle.schedule import Schedule
 from gateway.prediction.serving.drift import Quality
 
-NOMINAL_COVERAGE = 0.9  # what the upper quantile is to cover
+NOMINAL_COVERAGE = 0.9  # of the 0.9 quantile
 
 
 class TriggerInputs(Struct, frozen=True, kw_only=True):
-    """What is known when a schedule is looked at.
+    """The inputs of the decision.
 
-    `newest_run_s` is the Unix time the newest run was started at, None where none ever was;
-    `outcomes` how many requests finished since; `judged_tau` what τ was when the active version
-    was judged, None where it was not.
+    `newest_run_s`: Unix time at which the newest run was started, None without a run. `outcomes`:
+    requests finished since. `judged_tau`: τ of the active version in its evaluation, None if it
+    has none.
     """
 
     newest_run_s: float | None
@@ -23,10 +23,10 @@ class TriggerInputs(Struct, frozen=True, kw_only=True):
 
 
 def due_trigger(schedule: Schedule, facts: TriggerInputs, now_s: float) -> str | None:
-    """The trigger that wants a run at Unix time `now_s`: `coverage`, `tau`, `timer`, or none.
+    """The trigger of a run at Unix time `now_s`: `coverage`, `tau`, `timer`, or None.
 
-    The first run, before which there is no version, is the timer's, at once. Drift is told by a
-    full window alone: of fewer outcomes coverage strays too far by chance.
+    The first run is due at once, by the timer. Drift needs a full window: coverage over fewer
+    outcomes is too noisy.
     """
     if facts.outcomes < schedule.least_outcomes:
         return None

@@ -1,4 +1,4 @@
-"""LightGBM: quantile heads, and means."""
+"""LightGBM models: quantile heads and means."""
 
 import ctypes
 import weakref
@@ -30,7 +30,7 @@ COMMON_PARAMETERS: Final[dict[str, Any]] = {
     "verbosity": -1,
 }
 
-MAX_SINGLE_ROWS: Final = 8  # more are scored faster at once
+MAX_SINGLE_ROWS: Final = 8  # more rows are faster in one call
 
 Table = NDArray[np.float32]
 _LIB: Final = lightgbm.basic._LIB  # noqa: SLF001 - the only way to its C interface
@@ -40,7 +40,7 @@ _FLOAT32: Final = 0  # C_API_DTYPE_FLOAT32
 
 
 def fit_trees(table: Table, target: Floats, weights: Floats, *, threads: int) -> list[str]:
-    """LightGBM texts for `LEVELS`, fitted on (n, d) rows with (n,) targets and weights."""
+    """LightGBM texts, one per level, fitted on (n, d) rows with (n,) targets and weights."""
     rounds = int(np.clip(len(table) // ROWS_PER_ROUND, MIN_ROUNDS, MAX_ROUNDS))
     shape = {
         "num_leaves": int(np.clip(len(table) // (2 * MIN_LEAF_ROWS), 2, MAX_LEAVES)),
@@ -56,7 +56,7 @@ def fit_trees(table: Table, target: Floats, weights: Floats, *, threads: int) ->
 def fit_mean(
     table: Table, target: Floats, weights: Floats, rounds: int, *, threads: int, **shape: int
 ) -> str:
-    """The LightGBM text of the mean."""
+    """The LightGBM text of a model of the mean, fitted on (n, d) rows."""
     parameters = {**COMMON_PARAMETERS, **shape, "num_threads": threads, "objective": "l2"}
     data = lightgbm.Dataset(table, label=target, weight=weights, params=parameters)
     return _train(parameters, data, rounds)
@@ -67,14 +67,14 @@ def _train(parameters: dict[str, Any], data: lightgbm.Dataset, rounds: int) -> s
 
 
 class TreeHead:
-    """One fitted head, ready to score; one thread."""
+    """One fitted LightGBM model, ready to score on one thread."""
 
     def __init__(self, text: str) -> None:
         self._booster = lightgbm.Booster(model_str=text)
         self._row = _RowScorer(self._booster)
 
     def score(self, table: Table) -> Floats:
-        """Its outputs for (n, d) rows, (n,)."""
+        """Outputs for (n, d) rows, (n,)."""
         if len(table) <= MAX_SINGLE_ROWS:
             rows = np.ascontiguousarray(table, dtype=np.float32)
             return np.array([self._row.score(row) for row in rows])
@@ -82,12 +82,12 @@ class TreeHead:
 
 
 class _RowScorer:
-    """LightGBM's way for a row at a time, which `Booster` does not offer: a third of its cost."""
+    """LightGBM's single-row C API, which `Booster` does not offer: a third of its cost."""
 
     def __init__(self, booster: lightgbm.Booster) -> None:
-        self._booster = booster  # lives as long as what was made of it
+        self._booster = booster  # must outlive the configuration
         self._columns = booster.num_feature()
-        self._made = ctypes.c_void_p()
+        self._config = ctypes.c_void_p()
         self._length = ctypes.c_int64()
         self._output = ctypes.c_double()
         _checked(
@@ -99,26 +99,26 @@ class _RowScorer:
                 ctypes.c_int(_FLOAT32),
                 ctypes.c_int32(self._columns),
                 b"num_threads=1",
-                ctypes.byref(self._made),
+                ctypes.byref(self._config),
             )
         )
-        weakref.finalize(self, _LIB.LGBM_FastConfigFree, self._made)
-        self._to = ctypes.byref(self._length), ctypes.byref(self._output)
+        weakref.finalize(self, _LIB.LGBM_FastConfigFree, self._config)
+        self._outputs = ctypes.byref(self._length), ctypes.byref(self._output)
 
     def score(self, row: Table) -> float:
-        """The output for (d,) contiguous numbers."""
+        """The output for a contiguous row, (d,)."""
         if row.shape != (self._columns,):
             raise ValueError(f"a row of {row.shape}, {self._columns} columns expected")
         _checked(
             _LIB.LGBM_BoosterPredictForMatSingleRowFast(
-                self._made, ctypes.c_void_p(row.ctypes.data), *self._to
+                self._config, ctypes.c_void_p(row.ctypes.data), *self._outputs
             )
         )
         return self._output.value
 
 
 def read_trees(texts: Sequence[str]) -> list[TreeHead]:
-    """Heads from their texts. PredictorRefused if a text is none."""
+    """Models from their texts. PredictorRefused if a text cannot be read."""
     try:
         return [TreeHead(text) for text in texts]
     except lightgbm.basic.LightGBMError as error:

@@ -1,4 +1,4 @@
-"""Apps that training did not see: what holds for every app, and nothing that is some app's own."""
+"""The model of apps that are not in the training data: only features that hold for every app."""
 
 from typing import Final
 
@@ -24,7 +24,7 @@ TEXT_SHARE: Final = 0.5
 def fit_unseen_apps(
     inputs: ModelInputs, log_lengths: Floats, censored: Bools, weights: Floats, *, threads: int
 ) -> UnseenApps:
-    """From n rows of known apps, of which each counts by the root of its rows."""
+    """Fit on n rows; an app of k rows has the total weight √k."""
     even = weights * _app_weights(inputs)
     axes = fit_axes(inputs.text[:, MEANING], MEANING_AXES)
     by_input = fit_mean(
@@ -35,20 +35,20 @@ def fit_unseen_apps(
     )
     by_text = fit_mean(table, log_lengths, even, TEXT_ROUNDS, threads=threads, **BY_TEXT)
     fitted = UnseenApps(by_input, by_text, axes, [0.0] * len(LEVELS))
-    missed = log_lengths - UnseenAppsModel(fitted).centre(inputs)
-    levels = weighted_quantiles(*kaplan_meier(missed, censored), np.array(LEVELS))
+    residuals = log_lengths - UnseenAppsModel(fitted).centre(inputs)
+    levels = weighted_quantiles(*kaplan_meier(residuals, censored), np.array(LEVELS))
     return UnseenApps(by_input, by_text, axes, levels.tolist())
 
 
 class UnseenAppsModel:
-    """A fitted newcomer, ready to predict."""
+    """A fitted model of unseen apps, ready to predict."""
 
     def __init__(self, fitted: UnseenApps) -> None:
         self._fitted = fitted
         self._by_input, self._by_text = read_trees([fitted.by_input, fitted.by_text])
 
     def centre(self, inputs: ModelInputs) -> Floats:
-        """log(1 + tokens) of n requests, (n,)."""
+        """Predicted log(1 + tokens) of n requests, (n,)."""
         by_input = self._by_input.score(_log_input_length(inputs))
         meaning = compress(inputs.text[:, MEANING], self._fitted.axes)
         by_text = self._by_text.score(
@@ -69,7 +69,7 @@ def _log_input_length(inputs: ModelInputs) -> NDArray[np.float32]:
 
 def _app_weights(inputs: ModelInputs) -> Floats:
     numbers = {app: number for number, app in enumerate(dict.fromkeys(inputs.apps))}
-    which = np.array([numbers[app] for app in inputs.apps])
-    weights = 1 / np.sqrt(np.bincount(which)[which])
+    app_of = np.array([numbers[app] for app in inputs.apps])
+    weights = 1 / np.sqrt(np.bincount(app_of)[app_of])
     even: Floats = weights / weights.mean()
     return even

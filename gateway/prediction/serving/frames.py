@@ -1,6 +1,6 @@
-"""What gateway and predictor process say to each other: MessagePack frames over a pipe.
+"""The protocol between gateway and predictor process: MessagePack frames over a pipe.
 
-A frame is its body's length (4 bytes, big-endian) and the body: one of the structs below.
+A frame is the length of its body (4 bytes, big-endian) and the body: one of the structs below.
 """
 
 from asyncio import StreamReader
@@ -14,7 +14,7 @@ HEADER_BYTES: Final = 4
 
 
 class ScoreRequest(Struct, frozen=True, tag=True, array_like=True):
-    """One request to score; forgotten once the monotonic clock passed `deadline_s`."""
+    """A request to score; dropped once the monotonic clock passes `deadline_s`."""
 
     number: int
     deadline_s: float
@@ -26,7 +26,7 @@ class ScoreRequest(Struct, frozen=True, tag=True, array_like=True):
 
 
 class LoadVersion(Struct, frozen=True, tag=True, array_like=True):
-    """Score with this version from now on."""
+    """Switch to this version."""
 
     predictor: UUID
     model_hash: str
@@ -34,18 +34,18 @@ class LoadVersion(Struct, frozen=True, tag=True, array_like=True):
 
 
 class Ready(Struct, frozen=True, tag=True, array_like=True):
-    """The process can encode texts and score."""
+    """The process has started and accepts requests."""
 
 
 class VersionLoaded(Struct, frozen=True, tag=True, array_like=True):
-    """The version is in use; with an error it is not, and the one before stays."""
+    """The version is in use; with an error it was refused and the previous one stays."""
 
     predictor: UUID
     error: str | None
 
 
 class VersionScore(Struct, frozen=True, array_like=True):
-    """What a version says of a request: quantiles of ln tokens at `LEVELS`, and mean tokens."""
+    """A version's raw prediction: quantiles of ln tokens at `LEVELS`, and mean tokens."""
 
     predictor: UUID
     quantiles: tuple[float, ...]
@@ -53,9 +53,9 @@ class VersionScore(Struct, frozen=True, array_like=True):
 
 
 class ScoreReply(Struct, frozen=True, tag=True, array_like=True):
-    """The text's vector as float16 bytes; and the score, where a version is loaded.
+    """The text vector as float16 bytes, and the score if a version is loaded.
 
-    The instruction's embedding comes along once it has been made.
+    `instruction_embedding` is None until it has been computed.
     """
 
     number: int
@@ -65,7 +65,7 @@ class ScoreReply(Struct, frozen=True, tag=True, array_like=True):
 
 
 class RequestDropped(Struct, frozen=True, tag=True, array_like=True):
-    """A question that waited too long."""
+    """A request whose deadline passed before it was scored."""
 
     number: int
 
@@ -79,7 +79,7 @@ _replies: msgspec.msgpack.Decoder[PredictorReply] = msgspec.msgpack.Decoder(Pred
 
 
 def encode_frame(message: PredictorRequest | PredictorReply) -> bytes:
-    """A message as it goes over the pipe."""
+    """The frame of a message."""
     body = encode_body(message)
     return len(body).to_bytes(HEADER_BYTES, "big") + body
 
@@ -88,11 +88,11 @@ class Readable(Protocol):
     """The receiving end of a pipe."""
 
     def read(self, size: int, /) -> bytes:
-        """The next `size` bytes, fewer only where the pipe was closed. Blocks."""
+        """The next `size` bytes, fewer only if the pipe was closed. Blocks."""
 
 
 def read_request(pipe: Readable) -> PredictorRequest | None:
-    """The next request, None where the pipe was closed. Blocks."""
+    """The next request; None if the pipe was closed. Blocks."""
     head = pipe.read(HEADER_BYTES)
     if len(head) < HEADER_BYTES:
         return None
@@ -102,7 +102,7 @@ def read_request(pipe: Readable) -> PredictorRequest | None:
 
 
 async def read_reply(pipe: StreamReader) -> PredictorReply:
-    """The next reply. asyncio.IncompleteReadError where the pipe was closed."""
+    """The next reply. asyncio.IncompleteReadError if the pipe was closed."""
     head = await pipe.readexactly(HEADER_BYTES)
     body = await pipe.readexactly(int.from_bytes(head, "big"))
     return _replies.decode(body)

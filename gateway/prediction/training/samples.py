@@ -1,4 +1,4 @@
-"""Finished requests as a training set, read from history: drawn first, then fetched."""
+"""Reads a training set from history: first keys are drawn, then rows fetched."""
 
 from array import array
 from collections.abc import Awaitable, Callable, Sequence
@@ -30,15 +30,15 @@ ReadProgress: TypeAlias = Callable[[int, int], Awaitable[None]]
 
 
 async def _no_progress(read: int, wanted: int) -> None:
-    """Tell nobody."""
+    """Report nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
     """n finished requests, oldest first; columns (n,), `served` (n, len(LEVELS)) in tokens.
 
-    `served` is what was predicted at the time. `weights` is how many rows of history each stands
-    for, on average 1; without them each counts the same.
+    `served` are the quantiles served at the time. `weights` are inverse sampling rates with mean 1;
+    None: equal weights.
     """
 
     inputs: ModelInputs
@@ -54,11 +54,11 @@ class Samples:
 
     @property
     def natural(self) -> int:
-        """How many ended by themselves."""
+        """The number of uncensored samples."""
         return int((~self.censored).sum())
 
     def rows(self, start: int, stop: int) -> "Samples":
-        """The samples from `start` to before `stop`."""
+        """The samples in [start, stop)."""
         part = slice(start, stop)
         return Samples(
             inputs=self.inputs.rows(part),
@@ -76,28 +76,27 @@ async def read_samples(
     model: str,
     *,
     since: datetime = EPOCH,
-    most: int = MAX_ROWS,
+    max_rows: int = MAX_ROWS,
     seed: int = 0,
-    told: ReadProgress = _no_progress,
+    on_progress: ReadProgress = _no_progress,
 ) -> tuple[Samples, dict[str, Any]]:
-    """Outcomes of a model that arrived since then, and a report of what was read of each tenant.
+    """Outcomes of a model that arrived since then, and a report of the rows read per tenant.
 
-    At most `most`, drawn as `reservoir` says; all from one snapshot of history. Left out are those
-    cut off before their first token: they say nothing of a length. `told` hears how many rows
-    there are to read, and how many are.
+    At most `max_rows`, drawn as in `sampling`, from one snapshot of history, without requests that
+    were cut off before their first token. `on_progress` gets the rows read so far and in total.
     """
     columns = _Columns()
     with translated():
         async with sessions() as session:
             await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
             drawn = await draw_rows(
-                session, model, FEATURE_VERSION, since=since, most=most, seed=seed
+                session, model, FEATURE_VERSION, since=since, max_rows=max_rows, seed=seed
             )
-            # Rows lie far apart: only a bitmap scan fetches many pages at once.
+            # The rows are scattered: only a bitmap scan prefetches their pages.
             await session.execute(text("SET LOCAL enable_indexscan = off"))
             weights = dict(zip(drawn.keys, drawn.weights.tolist(), strict=True))
             for start in range(0, len(drawn.keys), CHUNK_ROWS):
-                await told(start, len(drawn.keys))
+                await on_progress(start, len(drawn.keys))
                 part = slice(start, start + CHUNK_ROWS)
                 for row in await _fetch(session, drawn.keys[part]):
                     columns.add(row, weights[row.arrived_at, row.id])
@@ -106,7 +105,7 @@ async def read_samples(
 
 
 async def _fetch(session: AsyncSession, keys: Sequence[tuple[datetime, UUID]]) -> Sequence[Any]:
-    """The rows with these keys, oldest first; but those whose features are of another size."""
+    """The rows with these keys, oldest first, without those whose features have another size."""
     statement = (
         select(
             RequestRecord.id,
@@ -120,7 +119,7 @@ async def _fetch(session: AsyncSession, keys: Sequence[tuple[datetime, UUID]]) -
             RequestRecord.quantiles,
             RequestRecord.arrived_at,
         )
-        # An id belongs to one time, so pairs need not be compared.
+        # An id has one arrival time, so pairs need not be compared.
         .where(
             RequestRecord.arrived_at == func.any(bindparam("at", type_=ARRAY(TIMESTAMP))),
             RequestRecord.id == func.any(bindparam("ids", type_=ARRAY(Uuid()))),
@@ -144,7 +143,7 @@ async def _instructions(session: AsyncSession, hashes: Sequence[bytes]) -> dict[
 
 
 class _Columns:
-    """Gathers rows, oldest first, in little memory."""
+    """Collects rows, oldest first, in compact columns."""
 
     def __init__(self) -> None:
         self.hashes: dict[bytes, int] = {}
@@ -156,7 +155,7 @@ class _Columns:
         self._arrived: list[datetime] = []
 
     def add(self, row: Any, weight: float) -> None:
-        """One row of `_fetch`."""
+        """Append a row of `_fetch`."""
         self._apps.append(row.app_id)
         self._features += row.features
         self._texts += MISSING_TEXT if row.embedding is None else row.embedding

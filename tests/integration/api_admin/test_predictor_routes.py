@@ -165,8 +165,8 @@ def foreign() -> bytes:
 @pytest.mark.parametrize(
     ("stored", "message"),
     [
-        (b"", "do not begin with its mark"),
-        (b"PK" + an_artefact(), "do not begin with its mark"),
+        (b"", "magic bytes"),
+        (b"PK" + an_artefact(), "magic bytes"),
         (an_artefact()[:-1], "checksum does not match"),
         (foreign(), "trained for model hash elsewhere, not h"),
     ],
