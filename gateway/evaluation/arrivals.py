@@ -1,4 +1,4 @@
-"""Lines as requests that arrive one after another, with what history knew of each by then."""
+"""Requests built from lines of a corpus, with the length history at their arrival."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ SEED: Final = 1
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRequests:
-    """n requests in the order of their arrival; `names` (n,) of their apps, `tokens` (n,)."""
+    """n requests in order of arrival; `names` (n,) of their apps, generated `tokens` (n,)."""
 
     lines: list[CorpusLine]
     names: NDArray[np.str_]
@@ -37,7 +37,7 @@ class EvaluationRequests:
         return len(self.lines)
 
     def rows(self, part: slice) -> "EvaluationRequests":
-        """Some of the requests."""
+        """A slice of the requests."""
         return EvaluationRequests(
             lines=self.lines[part],
             names=self.names[part],
@@ -47,28 +47,28 @@ class EvaluationRequests:
 
 
 class RequestBuilder:
-    """Makes requests of lines, in a seeded random order: files hold blocks, traffic does not.
+    """Builds requests from lines, in a seeded random order, since files are sorted by app.
 
-    With history, one request arrives a second, and its outcome is known before the next; the
-    lines that `take` gets first are the past of those it gets later. Without, no outcome is known.
+    With `history`, one request arrives per second and its outcome is known before the next, also
+    across calls of `build`. Without, no outcome is known.
     """
 
     def __init__(
-        self, count: TokenCounter, texts: TextVectors, sentences: SentenceEmbedder, *, history: bool
+        self, count: TokenCounter, texts: TextVectors, embedder: SentenceEmbedder, *, history: bool
     ) -> None:
         self._count = count
         self._texts = texts
-        self._sentences = sentences
+        self._embedder = embedder
         self._history = history
-        self._habits = LengthHistory()
+        self._lengths = LengthHistory()
         self._now_s = 0.0
 
-    def take(self, lines: Sequence[CorpusLine]) -> EvaluationRequests:
-        """These lines as requests, after all that were taken before."""
+    def build(self, lines: Sequence[CorpusLine]) -> EvaluationRequests:
+        """Build the requests of these lines, which arrive after those of earlier calls."""
         ordered = Random(SEED).sample(lines, len(lines))
         tokens = np.maximum(self._count([line.output for line in ordered]), 1)
         instructions = sorted({line.instruction for line in ordered})
-        place = {text: number for number, text in enumerate(instructions)}
+        row_of = {text: number for number, text in enumerate(instructions)}
         return EvaluationRequests(
             lines=ordered,
             names=np.array([line.app for line in ordered]),
@@ -76,8 +76,8 @@ class RequestBuilder:
                 apps=[app_id(line.app) for line in ordered],
                 features=np.stack(list(self._features(ordered, tokens))),
                 text=self._texts.of([line.input for line in ordered]),
-                instructions=self._sentences.embed(instructions),
-                instruction_of=np.array([place[line.instruction] for line in ordered]),
+                instructions=self._embedder.embed(instructions),
+                instruction_of=np.array([row_of[line.instruction] for line in ordered]),
             ),
             tokens=tokens.astype(np.float64),
         )
@@ -87,37 +87,43 @@ class RequestBuilder:
     ) -> Iterator[NDArray[np.float32]]:
         inputs = self._count([line.input for line in lines])
         instructions = {line.instruction for line in lines}
-        fixed = dict(zip(instructions, self._count(list(instructions)), strict=True))
-        for line, uil, generated in zip(lines, inputs.tolist(), tokens.tolist(), strict=True):
-            question = _question(line, uil, uil + int(fixed[line.instruction]))
-            yield features(question, self._habits.history(
+        instruction_tokens = dict(zip(instructions, self._count(list(instructions)), strict=True))
+        for line, input_tokens, generated in zip(
+            lines, inputs.tolist(), tokens.tolist(), strict=True
+        ):
+            request = _prediction_request(
+                line, input_tokens, input_tokens + int(instruction_tokens[line.instruction])
+            )
+            yield features(request, self._lengths.history(
                 tenant=TENANT,
-                app=question.app,
+                app=request.app,
                 end_user=line.user,
                 max_tokens=MAX_TOKENS,
                 now=self._now_s,
             ))  # fmt: skip
             if self._history:
                 self._now_s += 1.0
-                self._habits.learn(
-                    LengthOutcome(TENANT, question.app, line.user, generated, False, self._now_s)
+                self._lengths.learn(
+                    LengthOutcome(TENANT, request.app, line.user, generated, False, self._now_s)
                 )
 
 
 def app_id(name: str) -> UUID:
-    """The id of an app, the same in every folder."""
+    """The id of an app, derived from its name."""
     return uuid5(TENANT, name)
 
 
-def _question(line: CorpusLine, uil: int, prompt: int) -> PredictionRequest:
+def _prediction_request(
+    line: CorpusLine, input_tokens: int, prompt_tokens: int
+) -> PredictionRequest:
     return PredictionRequest(
         tenant=TENANT,
         app=app_id(line.app),
         end_user=line.user,
         instruction=line.instruction,
         user_input=line.input,
-        user_input_tokens=uil,
-        prompt_tokens=prompt,
+        user_input_tokens=input_tokens,
+        prompt_tokens=prompt_tokens,
         max_tokens=MAX_TOKENS,
         temperature=1.0,
         top_p=1.0,

@@ -1,4 +1,4 @@
-"""Whether one side's errors are smaller than another's on the same requests."""
+"""Paired bootstrap comparison of two predictors' errors on the same requests."""
 
 from typing import Final
 
@@ -15,7 +15,7 @@ SEED: Final = 1
 
 
 class PairedDifference(Struct, frozen=True):
-    """Our RMSE less theirs, and the 95 % interval: below 0 we are ahead."""
+    """`ours` minus `theirs`, both RMSE, with its 95 % interval: negative if ours is smaller."""
 
     ours: float
     theirs: float
@@ -25,9 +25,9 @@ class PairedDifference(Struct, frozen=True):
 
 
 def compare(ours: Floats, theirs: Floats) -> PairedDifference:
-    """Paired errors of n ≥ 1 requests, (n,) each; percentile bootstrap over requests (Efron 1979).
+    """Compare paired errors of n ≥ 1 requests, (n,) each, by percentile bootstrap (Efron 1979).
 
-    The same seed everywhere: the same errors give the same interval.
+    The seed is fixed: equal errors give equal intervals.
     """
     rng = np.random.default_rng(SEED)
     squares = np.stack((ours**2, theirs**2), axis=1)
@@ -43,7 +43,7 @@ def compare(ours: Floats, theirs: Floats) -> PairedDifference:
 def compare_apps(
     names: NDArray[np.str_], ours: Floats, theirs: Floats
 ) -> dict[str, PairedDifference]:
-    """The comparison on each app, and last on all as POOLED."""
+    """The comparison for each app, and last for all requests as POOLED."""
     each = {
         str(name): compare(ours[names == name], theirs[names == name]) for name in np.unique(names)
     }

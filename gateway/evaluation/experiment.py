@@ -1,4 +1,4 @@
-"""One run: make requests, let every contender forecast, and measure them."""
+"""An evaluation run: build requests, forecast with each predictor, score."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ OURS: Final = "ours"
 
 
 class EvaluationOptions(Struct, frozen=True, kw_only=True):
-    """What a run does. `cache` keeps the vectors that Magnus needs from one run to the next."""
+    """Options of a run. `cache` is a folder that keeps sentence embeddings between runs."""
 
     lengths: LengthRule = "words"
     history: bool = False
@@ -47,10 +47,10 @@ class EvaluationOptions(Struct, frozen=True, kw_only=True):
 
 
 class EvaluationSummary(Struct, frozen=True, kw_only=True):
-    """The numbers of a run.
+    """The results of a run.
 
-    `scores` by contender and app, `versus` by baseline and app: the paired comparison of
-    log-RMSE. `new_apps` are those that were not trained on; `fit_s` in seconds.
+    `scores` by predictor and app; `versus` by baseline and app: the paired comparison of log-RMSE.
+    `new_apps` have no training lines; `fit_s` is the training time in seconds.
     """
 
     lengths: LengthRule
@@ -66,7 +66,7 @@ class EvaluationSummary(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class EvaluationRun:
-    """What pictures are drawn from: the test requests' lines (n), apps (n,) and lengths (n,)."""
+    """The data of plots: the test requests' lines (n), app names (n,) and lengths (n,)."""
 
     lines: list[CorpusLine]
     names: NDArray[np.str_]
@@ -76,55 +76,56 @@ class EvaluationRun:
 
 
 def run(
-    corpus: Corpus, wanted: EvaluationOptions, texts: TextVectors, tell: Progress
+    corpus: Corpus, options: EvaluationOptions, texts: TextVectors, progress: Progress
 ) -> EvaluationRun:
-    """Train on one part of the corpus and forecast the other; `tell` hears of the progress.
+    """Train on the training lines and forecast the test lines; `progress` gets status messages.
 
-    InvalidRequest if the product would not train on so few.
+    InvalidRequest with fewer training lines than the product needs.
     """
     if len(corpus.train) < MIN_TRAINING_ROWS:
         raise InvalidRequest(
-            f"{len(corpus.train)} lines to train on are too few, at least {MIN_TRAINING_ROWS} are needed"
+            f"{len(corpus.train)} lines to train on are too few, "
+            f"at least {MIN_TRAINING_ROWS} are needed"
         )
-    tell(f"reading lengths ({wanted.lengths}) and texts of {len(corpus.train)} lines to learn from")
-    count = token_counter(wanted.lengths, corpus.train)
-    sentences = SentenceEmbedder(wanted.threads, wanted.cache, tell)
-    arrivals = RequestBuilder(count, texts, sentences, history=wanted.history)
-    learned = arrivals.take(corpus.train)
-    test = arrivals.take(corpus.test)
-    ours = ProductModel(wanted.threads)
-    tell(f"fitting on {len(learned)} requests, forecasting {len(test)}")
-    forecasts = {OURS: ours.forecast(learned, test)}
-    if wanted.baselines:
-        tell("fitting the baselines")
-        forecasts.update(_baselines(learned, test, sentences, wanted.threads))
-    summary = _summary(learned, test, wanted, ours, forecasts)
+    progress(f"reading lengths ({options.lengths}) and texts of {len(corpus.train)} training lines")
+    count = token_counter(options.lengths, corpus.train)
+    embedder = SentenceEmbedder(options.threads, options.cache, progress)
+    builder = RequestBuilder(count, texts, embedder, history=options.history)
+    train = builder.build(corpus.train)
+    test = builder.build(corpus.test)
+    ours = ProductModel(options.threads)
+    progress(f"fitting on {len(train)} requests, forecasting {len(test)}")
+    forecasts = {OURS: ours.forecast(train, test)}
+    if options.baselines:
+        progress("fitting the baselines")
+        forecasts.update(_baselines(train, test, embedder, options.threads))
+    summary = _summary(train, test, options, ours, forecasts)
     return EvaluationRun(test.lines, test.names, test.tokens, forecasts, summary)
 
 
 def _baselines(
-    learned: EvaluationRequests, test: EvaluationRequests, sentences: SentenceEmbedder, threads: int
+    train: EvaluationRequests, test: EvaluationRequests, embedder: SentenceEmbedder, threads: int
 ) -> Iterator[tuple[str, Forecast]]:
-    yield INPUT_LENGTH, input_length(learned, test, threads)
-    yield APP_MEAN, app_mean(learned, test)
-    yield LINE_PER_APP, line_per_app(learned, test)
-    yield MAGNUS, magnus(learned, test, sentences=sentences, threads=threads)
+    yield INPUT_LENGTH, input_length(train, test, threads)
+    yield APP_MEAN, app_mean(train, test)
+    yield LINE_PER_APP, line_per_app(train, test)
+    yield MAGNUS, magnus(train, test, embedder=embedder, threads=threads)
 
 
 def _summary(
-    learned: EvaluationRequests,
+    train: EvaluationRequests,
     test: EvaluationRequests,
-    wanted: EvaluationOptions,
+    options: EvaluationOptions,
     ours: ProductModel,
     forecasts: dict[str, Forecast],
 ) -> EvaluationSummary:
     errors = {name: log_errors(test.tokens, each) for name, each in forecasts.items()}
     return EvaluationSummary(
-        lengths=wanted.lengths,
-        history=wanted.history,
-        train_rows=len(learned),
+        lengths=options.lengths,
+        history=options.history,
+        train_rows=len(train),
         test_rows=len(test),
-        new_apps=sorted(set(test.names.tolist()) - set(learned.names.tolist())),
+        new_apps=sorted(set(test.names.tolist()) - set(train.names.tolist())),
         fit_s=ours.fit_s,
         scores={
             name: score_apps(test.names, test.tokens, each) for name, each in forecasts.items()

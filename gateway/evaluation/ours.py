@@ -1,4 +1,4 @@
-"""The product's own model, trained and calibrated as the product does it."""
+"""The product's length model, trained, calibrated and adapted as in production."""
 
 from time import perf_counter
 from typing import Final
@@ -13,41 +13,39 @@ from gateway.prediction.expectation import expected_log
 from gateway.prediction.model.length_model import LengthModel, PredictedLengths, fit
 from gateway.quantiles import Floats
 
-HELD_OUT_SHARE: Final = (
-    0.15  # the newest of what is learned from: calibration begins with their scores
-)
+HELD_OUT_SHARE: Final = 0.15  # newest training requests, for the initial conformity scores
 
 
 class ProductModel:
-    """The length model; `fit_s` is what the last fitting on everything took, in seconds."""
+    """The product's length model; `fit_s` is the duration of the last full fit, in seconds."""
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
         self.fit_s = 0.0
 
-    def forecast(self, learned: EvaluationRequests, test: EvaluationRequests) -> Forecast:
-        """What the product would have served for the test requests, one after another.
+    def forecast(self, train: EvaluationRequests, test: EvaluationRequests) -> Forecast:
+        """The predictions that the product would have served for the test requests, in order.
 
-        The split-conformal scores that calibration begins with are those of a model of the older
-        requests on the newest; then each test request is corrected and calibrated by the ones
-        before it. The location is that of the corrected quantiles before calibration.
+        Initial conformity scores come from a model of the older training requests on the newest;
+        each test request is then corrected and calibrated by the outcomes before it. `location`
+        is that of the corrected quantiles before calibration.
         """
-        older = len(learned) - round(HELD_OUT_SHARE * len(learned))
-        newest = learned.rows(slice(older, None))
-        first = self._fit(learned.rows(slice(older))).predict(newest.inputs).quantiles
+        older = len(train) - round(HELD_OUT_SHARE * len(train))
+        newest = train.rows(slice(older, None))
+        first = self._fit(train.rows(slice(older))).predict(newest.inputs).quantiles
         began = perf_counter()
-        model = self._fit(learned)
+        model = self._fit(train)
         self.fit_s = perf_counter() - began
-        adaptation = Adaptation(learned.inputs.apps, scores(first, newest))
+        adaptation = Adaptation(train.inputs.apps, scores(first, newest))
         return serve(model.predict(test.inputs), test, adaptation)
 
-    def _fit(self, learned: EvaluationRequests) -> LengthModel:
-        natural = np.zeros(len(learned), dtype=np.bool_)  # nothing was cut by max_tokens
-        return LengthModel(fit(learned.inputs, learned.tokens, natural, threads=self._threads))
+    def _fit(self, train: EvaluationRequests) -> LengthModel:
+        natural = np.zeros(len(train), dtype=np.bool_)  # nothing was cut by max_tokens
+        return LengthModel(fit(train.inputs, train.tokens, natural, threads=self._threads))
 
 
 def scores(log_quantiles: Floats, requests: EvaluationRequests) -> ConformityScores:
-    """Conformity scores of predictions (n, len(LEVELS)) of requests that have ended."""
+    """Conformity scores of predictions (n, len(LEVELS)) for finished requests."""
     natural = np.zeros(len(requests), dtype=np.bool_)
     return initial_scores(requests.inputs.apps, log_quantiles, requests.tokens, natural)
 
@@ -55,7 +53,7 @@ def scores(log_quantiles: Floats, requests: EvaluationRequests) -> ConformitySco
 def serve(
     predicted: PredictedLengths, requests: EvaluationRequests, adaptation: Adaptation
 ) -> Forecast:
-    """What a version that goes on learning served, from what it said of each request."""
+    """The served forecast: raw predictions, adapted after each outcome."""
     served = np.empty_like(predicted.quantiles)
     corrected = np.empty_like(predicted.quantiles)
     shifts = np.empty(len(requests))

