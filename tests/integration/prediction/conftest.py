@@ -24,14 +24,14 @@ from gateway.prediction.training.samples import Samples
 from models import Predictor
 
 MODEL, MODEL_HASH = "demo", "abc"
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 
 
 @pytest.fixture(scope="session")
 async def predictor(database: Database) -> AsyncIterator[LengthPredictor]:
-    """A length predictor with its process; the budget is no one's hurry here."""
+    """A length predictor with its process and a budget that tests do not exceed."""
     predictor = LengthPredictor(
-        model=MODEL, model_hash=MODEL_HASH, budget_s=PATIENCE_S, sessions=database.sessions
+        model=MODEL, model_hash=MODEL_HASH, budget_s=TIMEOUT_S, sessions=database.sessions
     )
     await predictor.start()
     await predictor.ready()
@@ -43,7 +43,7 @@ class StockedRegistry(Registry):
     """A registry with versions that no training run made."""
 
     async def add(self, version: Predictor) -> Predictor:
-        """Keep a version, inactive."""
+        """Store a version as inactive."""
         version.checksum = checksum(version.artefact)
         async with transaction(self._sessions) as session:
             session.add(version)
@@ -89,7 +89,7 @@ def artefact() -> bytes:
 
 @pytest.fixture
 def a_version(artefact: bytes) -> Callable[..., Predictor]:
-    """Makes a version to be kept; any column can be given."""
+    """Makes a version to be stored; any column can be given."""
 
     def build(**given: object) -> Predictor:
         columns: dict[str, object] = {
@@ -107,8 +107,8 @@ def a_version(artefact: bytes) -> Callable[..., Predictor]:
 
 
 @pytest.fixture(scope="session")
-def a_question() -> Callable[..., PredictionRequest]:
-    """Makes the question for one request; any field can be given."""
+def a_prediction_request() -> Callable[..., PredictionRequest]:
+    """Makes a prediction request; any field can be given."""
 
     def build(user_input: str = "one two three", **given: object) -> PredictionRequest:
         fields: dict[str, object] = {
@@ -130,12 +130,12 @@ def a_question() -> Callable[..., PredictionRequest]:
 
 @pytest.fixture(scope="session")
 def eventually() -> Callable[..., object]:
-    """Waits until a condition holds, however long the machine takes within reason."""
+    """Waits until a condition holds, up to TIMEOUT_S."""
 
     async def wait(holds: Callable[[], object]) -> None:
-        until = time.monotonic() + PATIENCE_S
+        until = time.monotonic() + TIMEOUT_S
         while not holds():
-            assert time.monotonic() < until, "it never came true"
+            assert time.monotonic() < until, "the condition never held"
             await asyncio.sleep(0.02)
 
     return wait

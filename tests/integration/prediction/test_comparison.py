@@ -1,4 +1,4 @@
-"""Two versions on the same history, in a process of its own."""
+"""Comparison of two versions on the same history, in a child process."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -59,9 +59,9 @@ async def test_better_version_scores_better_on_the_same_rows(
     artefact: bytes,
 ) -> None:
     await history(sessions, tmp_path, a_record, 300)
-    sound = decode(artefact, model_hash="abc")
-    flat = {APP: AppLine(4.0, 0.0, 1.0, 120)}
-    blind = encode(replace(sound, lines=flat))
+    decoded = decode(artefact, model_hash="abc")
+    flat_line = {APP: AppLine(4.0, 0.0, 1.0, 120)}
+    blind = encode(replace(decoded, lines=flat_line))
     good, bad = await registry.add(a_version()), await registry.add(a_version(artefact=blind))
     compared = await comparison.compare(good.id, bad.id)
     assert compared.why_not is None

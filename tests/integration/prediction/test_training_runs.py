@@ -24,7 +24,7 @@ Eventually = Callable[[Callable[[], object]], Awaitable[None]]
 
 @asynccontextmanager
 async def unreadable_history(database: Database) -> AsyncIterator[None]:
-    """Training waits at its first read."""
+    """Lock history, so that training blocks at its first read."""
     async with database.engine.begin() as connection:
         await connection.execute(text("LOCK TABLE requests IN ACCESS EXCLUSIVE MODE"))
         yield
@@ -201,7 +201,7 @@ async def test_cancelled_run_publishes_no_version(
 ) -> None:
     training_log = RunLog(sessions)
     run = await training_log.queue("demo", by="olga", activate=True)
-    await training_log.began(run.id)
+    await training_log.mark_running(run.id)
     await training_log.cancel(run.id, by="otto")
     with pytest.raises(Conflict, match="was cancelled"):
         await registry.publish(a_version(), run.id, activate=True)
@@ -214,7 +214,7 @@ async def test_finished_run_and_its_version_are_published_together(
 ) -> None:
     training_log = RunLog(sessions)
     run = await training_log.queue("demo", by="olga", activate=True)
-    await training_log.began(run.id)
+    await training_log.mark_running(run.id)
     version = await registry.publish(a_version(), run.id, activate=True)
     assert await registry.active("demo") == version.id
     ended = await registry.run(run.id)

@@ -1,4 +1,4 @@
-"""What a token is."""
+"""Token counts by words and by BPE."""
 
 import pytest
 from hypothesis import given
@@ -22,7 +22,7 @@ from gateway.evaluation.lengths import count_words, token_counter, train_bpe
         ("x2 + 3.5", 5),
     ],
 )
-def test_words_signs_and_ideographs_count_one_each(text: str, words: int) -> None:
+def test_words_punctuation_and_ideographs_count_one_each(text: str, words: int) -> None:
     assert count_words([text]).tolist() == [words]
 
 
@@ -36,7 +36,7 @@ def a_line(text: str) -> CorpusLine:
     return CorpusLine(app="a", instruction="", input=text, output=text)
 
 
-def test_bpe_has_one_token_for_what_it_met_often() -> None:
+def test_bpe_has_one_token_for_a_frequent_word() -> None:
     count = train_bpe([a_line("marmalade marmalade")] * 50)
     assert count(["marmalade"]) < count(["xylophone"])
 

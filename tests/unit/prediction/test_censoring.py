@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from gateway.prediction.censoring import kaplan_meier, weighted_quantiles
 from gateway.quantiles import LEVELS
 
-SAMPLES = st.lists(st.tuples(st.integers(0, 9), st.booleans()), min_size=1, max_size=12)
+CENSORED_SAMPLES = st.lists(st.tuples(st.integers(0, 9), st.booleans()), min_size=1, max_size=12)
 
 
 def redistributed(samples: list[tuple[int, bool]]) -> list[Fraction]:
-    """Efron's redistribution to the right, by hand: each censored mass goes to all above it."""
+    """Efron's redistribution to the right: each censored mass is shared by all above it."""
     mass = [Fraction(1, len(samples))] * len(samples)
     for place, (_, censored) in enumerate(samples[:-1]):
         if censored:
@@ -21,7 +21,7 @@ def redistributed(samples: list[tuple[int, bool]]) -> list[Fraction]:
     return mass
 
 
-@given(SAMPLES)
+@given(CENSORED_SAMPLES)
 def test_weights_are_those_of_redistribution_to_the_right(samples: list[tuple[int, bool]]) -> None:
     values, censored = zip(*samples, strict=True)
     ordered, weights = kaplan_meier(np.array(values, float), np.array(censored))
@@ -40,6 +40,6 @@ def test_without_censoring_quantiles_are_the_empirical_ones(values: list[float])
     assert found.tolist() == exact
 
 
-def test_nothing_weighs_nothing() -> None:
+def test_no_samples_have_no_weights() -> None:
     ordered, weights = kaplan_meier(np.array([]), np.array([], dtype=bool))
     assert len(ordered) == len(weights) == 0

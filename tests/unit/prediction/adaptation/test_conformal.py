@@ -31,13 +31,13 @@ def test_offset_is_the_conformal_order_statistic(scores: list[float], level: flo
 
 
 @given(LOGS, st.tuples(st.floats(-9, 9), st.floats(-9, 9)), st.integers(1, 10**6))
-def test_finished_quantiles_rise_within_one_and_max_tokens(
-    scored: list[float], offsets: tuple[float, float], most: int
+def test_calibrated_quantiles_ascend_within_one_and_max_tokens(
+    scored: list[float], offsets: tuple[float, float], max_tokens: int
 ) -> None:
-    quantiles = calibrated_tokens(scored, offsets, most)
+    quantiles = calibrated_tokens(scored, offsets, max_tokens)
     assert list(quantiles) == sorted(quantiles)
     assert quantiles[0] >= 1
-    assert quantiles[-1] <= most
+    assert quantiles[-1] <= max_tokens
 
 
 def test_offset_is_signed() -> None:
@@ -47,7 +47,7 @@ def test_offset_is_signed() -> None:
     assert calibration.offsets(APP) == pytest.approx((math.log(0.5), math.log(0.25)))
 
 
-def test_young_app_takes_the_offset_over_all_apps() -> None:
+def test_app_with_few_scores_uses_the_global_offset() -> None:
     calibration = ConformalCalibration()
     for _ in range(MIN_GLOBAL_SCORES - 1):
         calibration.learn(OTHER, (0.0, 0.0), 10, censored=False)
@@ -74,21 +74,21 @@ def test_coverage_returns_within_a_window_after_the_lengths_double() -> None:
     covered = []
     for turn, log_length in enumerate(noise):
         tokens = round(math.exp(log_length) * (2 if turn >= 2 * WINDOW_SCORES else 1))
-        promised = upper + calibration.offsets(APP)[0]
-        covered.append(math.log(tokens) <= promised)
+        upper_bound = upper + calibration.offsets(APP)[0]
+        covered.append(math.log(tokens) <= upper_bound)
         calibration.learn(APP, (upper, upper + 0.2), tokens, censored=False)
     assert np.mean(covered[WINDOW_SCORES : 2 * WINDOW_SCORES]) == pytest.approx(0.9, abs=0.03)
     assert np.mean(covered[-WINDOW_SCORES:]) == pytest.approx(0.9, abs=0.03)
 
 
-def test_calibration_begins_with_given_scores() -> None:
+def test_calibration_starts_with_initial_scores() -> None:
     start = ConformityScores(
         [APP] * MIN_APP_SCORES, [(0.5, 0.7)] * MIN_APP_SCORES, [False] * MIN_APP_SCORES
     )
     assert ConformalCalibration(start).offsets(APP) == pytest.approx((0.5, 0.7))
 
 
-def test_an_app_that_is_forgotten_takes_the_offset_over_all_again() -> None:
+def test_forgotten_app_uses_the_global_offset_again() -> None:
     calibration = ConformalCalibration()
     for _ in range(MIN_APP_SCORES):
         calibration.learn(OTHER, (0.0, 0.0), 10, censored=False)
@@ -97,4 +97,4 @@ def test_an_app_that_is_forgotten_takes_the_offset_over_all_again() -> None:
     calibration.forget(APP)
     assert calibration.offsets(APP) == calibration.offsets(UUID(int=3))
     assert calibration.offsets(OTHER) == pytest.approx((math.log(10),) * 2)
-    calibration.forget(UUID(int=3))  # nothing is known of it
+    calibration.forget(UUID(int=3))  # an app without scores

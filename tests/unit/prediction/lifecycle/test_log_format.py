@@ -16,7 +16,7 @@ def a_line(**fields: object) -> bytes:
     return json.dumps({"app": "mail", "input": "Hello", "tokens": 3, **fields}).encode()
 
 
-def test_lines_are_numbered_as_in_the_file_and_blank_ones_passed_over() -> None:
+def test_lines_are_numbered_as_in_the_file_and_blank_ones_skipped() -> None:
     good, bad = read_lines(b"\n" + a_line() + b"\r\n\n" + a_line(tokens=None, output="Hi") + b"\n")
     assert {number: line.tokens for number, line in good.items()} == {2: 3, 4: None}
     assert bad == []
@@ -36,7 +36,7 @@ def test_lines_are_numbered_as_in_the_file_and_blank_ones_passed_over() -> None:
         (a_line(lenght=3), "unknown field `lenght`"),
     ],
 )
-def test_bad_line_is_told_with_its_number_and_its_reason(line: bytes, reason: str) -> None:
+def test_bad_line_is_reported_with_number_and_reason(line: bytes, reason: str) -> None:
     good, (bad,) = read_lines(a_line() + b"\n" + line)
     assert list(good) == [1]
     assert bad.number == 2

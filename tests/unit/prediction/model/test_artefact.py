@@ -9,7 +9,7 @@ from gateway.prediction.model.artefact import decode, encode
 from gateway.prediction.training.fitting import JudgedVersion
 
 
-def test_artefact_comes_back_as_it_was(judged: JudgedVersion) -> None:
+def test_artefact_round_trips(judged: JudgedVersion) -> None:
     assert decode(encode(judged.artefact), model_hash="abc") == judged.artefact
 
 

@@ -54,7 +54,7 @@ def test_stored_version_predicts_as_the_fitted_one(judged: JudgedVersion, sample
     assert (after.mean == before.mean).all()
 
 
-def test_new_app_gets_what_holds_for_all(judged: JudgedVersion, samples: Samples) -> None:
+def test_unseen_app_gets_the_unseen_apps_model(judged: JudgedVersion, samples: Samples) -> None:
     model = LengthModel(judged.artefact)
     apps = [UUID(int=99 + row % 2) for row in range(len(samples))]
     new = model.predict(replace(samples.inputs, apps=apps))
@@ -100,12 +100,12 @@ def test_the_mean_lies_above_the_median_where_lengths_have_a_tail(
     assert np.abs(found.mean - samples.tokens).mean() < 0.3 * samples.tokens.mean()
 
 
-def test_model_adds_what_the_text_tells(judged: JudgedVersion) -> None:
+def test_text_features_improve_on_the_line(judged: JudgedVersion) -> None:
     assert judged.new.log_rmse_median < 0.6 * judged.line.log_rmse_median
     assert judged.new.tau > judged.line.tau
 
 
-def test_cut_off_lengths_do_not_shorten_what_is_predicted(samples: Samples) -> None:
+def test_censored_lengths_do_not_shorten_predictions(samples: Samples) -> None:
     samples = samples.rows(0, 300)
     caps = np.random.default_rng(4).uniform(5, 400, len(samples))
     censored = samples.tokens > caps
@@ -117,6 +117,6 @@ def test_cut_off_lengths_do_not_shorten_what_is_predicted(samples: Samples) -> N
 
 
 def test_trees_that_lightgbm_cannot_read_are_refused(judged: JudgedVersion) -> None:
-    foreign = replace_struct(judged.artefact, trees=["no tree"] * len(LEVELS))
+    unreadable = replace_struct(judged.artefact, trees=["no tree"] * len(LEVELS))
     with pytest.raises(PredictorRefused, match="LightGBM cannot read"):
-        LengthModel(foreign)
+        LengthModel(unreadable)

@@ -1,4 +1,4 @@
-"""What is told of an app that training did not see."""
+"""Predictions for apps that are not in the training data."""
 
 from dataclasses import replace
 from uuid import UUID
@@ -25,14 +25,14 @@ def model(samples: Samples) -> UnseenAppsModel:
     return fitted(samples)
 
 
-def test_longer_inputs_of_a_new_app_are_told_longer_answers(
+def test_longer_inputs_of_an_unseen_app_predict_longer_answers(
     model: UnseenAppsModel, samples: Samples
 ) -> None:
     centre, log_uil = model.centre(samples.inputs), samples.inputs.log_uil
     assert np.corrcoef(centre, log_uil)[0, 1] > 0.7
 
 
-def test_nothing_told_depends_on_which_app_asks(model: UnseenAppsModel, samples: Samples) -> None:
+def test_prediction_does_not_depend_on_the_app(model: UnseenAppsModel, samples: Samples) -> None:
     renamed = replace(samples.inputs, apps=[UUID(int=99)] * len(samples))
     assert np.array_equal(model.predict(samples.inputs), model.predict(renamed))
 
@@ -44,7 +44,7 @@ def test_quantiles_rise_and_cover_what_was_fitted(model: UnseenAppsModel, sample
     assert covered == pytest.approx([0.1, 0.25, 0.5, 0.75, 0.9, 0.95], abs=0.02)
 
 
-def test_app_with_many_rows_does_not_speak_for_all(samples: Samples) -> None:
+def test_app_with_many_rows_does_not_dominate(samples: Samples) -> None:
     few = np.flatnonzero([app == UUID(int=3) for app in samples.inputs.apps])[:40]
     many = np.flatnonzero([app == UUID(int=1) for app in samples.inputs.apps])
     rows = np.concatenate((few, many))
@@ -57,6 +57,6 @@ def test_app_with_many_rows_does_not_speak_for_all(samples: Samples) -> None:
     assert centre < logs.mean() - 0.1
 
 
-def test_missing_texts_are_no_obstacle(model: UnseenAppsModel, samples: Samples) -> None:
+def test_missing_texts_are_allowed(model: UnseenAppsModel, samples: Samples) -> None:
     blind = replace(samples.inputs, text=np.full_like(samples.inputs.text, np.nan))
     assert np.isfinite(model.predict(blind)).all()

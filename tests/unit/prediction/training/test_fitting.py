@@ -10,7 +10,7 @@ from gateway.prediction.training.fitting import JudgedVersion, judge, make_versi
 from gateway.prediction.training.samples import Samples
 
 
-def test_version_beats_what_was_predicted_before(judged: JudgedVersion) -> None:
+def test_version_beats_the_line_and_the_served_predictions(judged: JudgedVersion) -> None:
     assert judged.new.pinball < judged.line.pinball < judged.served.pinball
     assert judged.new.coverage == pytest.approx(0.9, abs=0.08)
     assert judged.no_worse
@@ -49,7 +49,7 @@ def test_too_few_rows_say_how_many_are_needed(samples: Samples) -> None:
         make_version(samples.rows(0, 99), model="m", model_hash="h", active=None, threads=1)
 
 
-def test_newest_rows_of_readers_who_left_cannot_judge(samples: Samples) -> None:
+def test_newest_rows_that_are_all_censored_cannot_evaluate(samples: Samples) -> None:
     censored = np.arange(len(samples)) >= 400
     with pytest.raises(Conflict, match="could not be judged"):
         make_version(

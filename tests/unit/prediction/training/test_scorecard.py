@@ -14,7 +14,7 @@ PAIRS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=2, ma
 
 
 @given(PAIRS)
-def test_tau_is_scipys(pairs: list[tuple[int, int]]) -> None:
+def test_tau_equals_scipys(pairs: list[tuple[int, int]]) -> None:
     left, right = np.array(pairs, float).T
     if len(set(left)) > 1 and len(set(right)) > 1:
         assert kendall_tau(left, right) == pytest.approx(kendalltau(left, right).statistic)
@@ -22,7 +22,7 @@ def test_tau_is_scipys(pairs: list[tuple[int, int]]) -> None:
         assert kendall_tau(left, right) == 0.0
 
 
-def test_tau_over_several_blocks_is_scipys() -> None:
+def test_tau_over_several_blocks_equals_scipys() -> None:
     random = np.random.default_rng(1)
     left = random.integers(0, 50, 2 * BLOCK_ROWS + 3).astype(float)
     right = left + random.integers(0, 50, len(left))

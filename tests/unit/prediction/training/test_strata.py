@@ -31,10 +31,10 @@ def taken(quotas: list[Quota]) -> int:
 
 @given(populations(), st.integers(20, 4_000))
 def test_quotas_keep_within_the_bound_and_within_what_there_is(
-    strata: list[Stratum], most: int
+    strata: list[Stratum], max_rows: int
 ) -> None:
-    quotas = allocate(strata, most)
-    assert taken(quotas) <= most
+    quotas = allocate(strata, max_rows)
+    assert taken(quotas) <= max_rows
     for stratum, quota in zip(strata, quotas, strict=True):
         assert 0 <= quota.easy <= stratum.easy
         assert 0 <= quota.core_hard <= quota.hard <= stratum.hard
@@ -42,18 +42,18 @@ def test_quotas_keep_within_the_bound_and_within_what_there_is(
 
 @given(populations(), st.integers(20, 4_000))
 def test_extra_hard_rows_are_bounded_in_all_and_for_each_app(
-    strata: list[Stratum], most: int
+    strata: list[Stratum], max_rows: int
 ) -> None:
-    quotas = allocate(strata, most)
-    assert sum(quota.hard - quota.core_hard for quota in quotas) <= MAX_EXTRA_SHARE * most + 1
+    quotas = allocate(strata, max_rows)
+    assert sum(quota.hard - quota.core_hard for quota in quotas) <= MAX_EXTRA_SHARE * max_rows + 1
     assert all(quota.hard <= MAX_HARD_RATE * quota.core_hard for quota in quotas)
 
 
 @given(populations(), st.integers(100, 4_000))
 def test_rows_times_their_weights_are_the_population_of_every_app(
-    strata: list[Stratum], most: int
+    strata: list[Stratum], max_rows: int
 ) -> None:
-    for stratum, quota in zip(strata, allocate(strata, most), strict=True):
+    for stratum, quota in zip(strata, allocate(strata, max_rows), strict=True):
         stands_for = 0.0
         for rows, read in ((stratum.easy, quota.easy), (stratum.hard, quota.hard)):
             assert read > 0 or rows == 0, "a part of the app can never be taken"
