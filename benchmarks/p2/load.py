@@ -67,7 +67,7 @@ def arrivals(rate: float, seconds: float, seed: int) -> Floats:
     return times[times < seconds]
 
 
-def questions(lines: Sequence[CorpusLine], seed: int = SEED) -> list[PredictionRequest]:
+def prediction_requests(lines: Sequence[CorpusLine], seed: int = SEED) -> list[PredictionRequest]:
     """A question for each distinct input among the lines, in a random order.
 
     Some come from apps that no version has seen, with instructions of their own.
@@ -80,7 +80,7 @@ def questions(lines: Sequence[CorpusLine], seed: int = SEED) -> list[PredictionR
     numbers = random.integers(NEW_APPS, size=len(ordered))
     news = np.where(random.random(len(ordered)) < NEW_SHARE, numbers, -1)
     return [
-        _question(line, count, count + fixed[line.instruction], new)
+        _prediction_request(line, count, count + fixed[line.instruction], new)
         for line, count, new in zip(ordered, words, news.tolist(), strict=True)
     ]
 
@@ -88,12 +88,12 @@ def questions(lines: Sequence[CorpusLine], seed: int = SEED) -> list[PredictionR
 def with_new_instructions(asked: Sequence[PredictionRequest]) -> list[PredictionRequest]:
     """The same questions, no two of which have an instruction in common."""
     return [
-        replace(question, instruction=f"{question.instruction} (No. {number})")
-        for number, question in enumerate(asked)
+        replace(request, instruction=f"{request.instruction} (No. {number})")
+        for number, request in enumerate(asked)
     ]
 
 
-def _question(line: CorpusLine, words: int, prompt: int, new: int) -> PredictionRequest:
+def _prediction_request(line: CorpusLine, words: int, prompt: int, new: int) -> PredictionRequest:
     unseen = new >= 0
     return PredictionRequest(
         tenant=TENANT,
@@ -116,9 +116,9 @@ async def offer(
     waited_s: list[float] = []
     sources: list[str] = []
 
-    async def ask(question: PredictionRequest) -> None:
+    async def ask(request: PredictionRequest) -> None:
         began = perf_counter()
-        prediction = await predictor.predict(question)
+        prediction = await predictor.predict(request)
         waited_s.append(perf_counter() - began)
         sources.append(prediction.source)
 
@@ -127,9 +127,9 @@ async def offer(
     ticking = asyncio.create_task(tick(late_s))
     began = perf_counter()
     async with asyncio.TaskGroup() as running:
-        for due_s, question in zip(at_s, asked, strict=True):
+        for due_s, request in zip(at_s, asked, strict=True):
             await asyncio.sleep(max(began + due_s - perf_counter(), 0.0))
-            running.create_task(ask(question))
+            running.create_task(ask(request))
     wall_s = perf_counter() - began
     ticking.cancel()
     return Passage(
@@ -154,19 +154,21 @@ async def tick(late_s: list[float]) -> None:
 async def warm_up(predictor: LengthPredictor, lines: Sequence[CorpusLine]) -> None:
     """Return once the instructions of the lines' apps are embedded, as those of old apps are."""
     known = {(line.app, line.instruction): line for line in lines}
-    due = deque(_question(replace(line, input="warm up"), 2, 10, -1) for line in known.values())
+    due = deque(
+        _prediction_request(replace(line, input="warm up"), 2, 10, -1) for line in known.values()
+    )
     while due:
         if (await predictor.predict(due[0])).embeddings.instruction is not None:
             due.popleft()
         await asyncio.sleep(0.01)
 
 
-async def settle(predictor: LengthPredictor, question: PredictionRequest) -> None:
+async def settle(predictor: LengthPredictor, request: PredictionRequest) -> None:
     """Return once the process has no backlog."""
     source = None
     while source != "model":
         await asyncio.sleep(0.1)
-        source = (await predictor.predict(question)).source
+        source = (await predictor.predict(request)).source
     gc.collect()
 
 

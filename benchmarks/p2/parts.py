@@ -110,7 +110,7 @@ def _time_parts(stored: bytes, sample: Sample, core: int) -> list[Cost]:
             _cost(HEADS, together, partial(_score, heads), tables),
             _cost("tree head of the mean", together, partial(_score, mean), tables),
             _cost("kernel", together, _kernel(artefact), drawn),
-            _cost("newcomer", together, UnseenAppsModel(artefact.newcomer).predict, drawn),
+            _cost("newcomer", together, UnseenAppsModel(artefact.unseen_apps).predict, drawn),
             _cost("predict, without the text vector", together, model.predict, drawn),
         ]
     return found
@@ -137,13 +137,13 @@ def _table(model: LengthModel, inputs: ModelInputs) -> Table:
 def _kernel(artefact: Artefact) -> Callable[[ModelInputs], None]:
     kernels = {app: AppKernel(kernel) for app, kernel in artefact.kernels.items()}
 
-    def tell(inputs: ModelInputs) -> None:
+    def predict(inputs: ModelInputs) -> None:
         points = text_points(inputs.text, artefact.space)
         for app, rows in rows_by_app(inputs.apps).items():
             if app in kernels:
-                kernels[app].tell(points[rows])
+                kernels[app].predict(points[rows])
 
-    return tell
+    return predict
 
 
 def _time_encoders(texts: Sequence[str], tokens: Sequence[int], core: int) -> dict[int, Cost]:

@@ -29,7 +29,7 @@ from benchmarks.p2.load import (
     arrivals,
     offer,
     pin,
-    questions,
+    prediction_requests,
     settle,
     warm_up,
     with_new_instructions,
@@ -97,7 +97,7 @@ def run(data: Path, only: Sequence[str], threads: int) -> None:
         report.write(rows_of(found), targets(found))
 
     if "load" in only:
-        asked = questions([*corpus.train, *corpus.test])
+        asked = prediction_requests([*corpus.train, *corpus.test])
         for offered, measured in _load(version, asked, asking, answering, report):
             found.load.setdefault(offered, []).append(measured)
             write()
@@ -122,7 +122,7 @@ def cores() -> tuple[int, int]:
 def _load(
     version: Version, asked: list[PredictionRequest], asking: int, answering: int, report: Report
 ) -> Iterator[tuple[Offered, Measured[Passage]]]:
-    known = [*version.learned.lines, *version.test.lines]
+    known = [*version.train.lines, *version.test.lines]
     gc.collect()
     gc.freeze()  # the texts are the benchmark's: no gateway has them to look through
     free = os.sched_getaffinity(0)

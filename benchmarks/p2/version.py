@@ -29,7 +29,7 @@ class Version:
 
     model: LengthModel
     artefact: bytes
-    learned: EvaluationRequests
+    train: EvaluationRequests
     test: EvaluationRequests
 
 
@@ -40,16 +40,16 @@ def make_version(corpus: Corpus, report: Report, threads: int) -> Version:
     they are makes no difference to the cost.
     """
     report.say(f"reading {len(corpus.train)} + {len(corpus.test)} lines")
-    sentences = SentenceEmbedder(threads, CACHE / "magnus", report.say)
-    arrivals = RequestBuilder(count_words, TextVectors(), sentences, history=False)
-    learned, test = arrivals.take(corpus.train), arrivals.take(corpus.test)
+    embedder = SentenceEmbedder(threads, CACHE / "magnus", report.say)
+    builder = RequestBuilder(count_words, TextVectors(), embedder, history=False)
+    train, test = builder.build(corpus.train), builder.build(corpus.test)
     report.say("fitting")
-    fitted = fit_on(learned.inputs, learned.tokens, threads)
+    fitted = fit_on(train.inputs, train.tokens, threads)
     model = LengthModel(fitted)
-    newest = learned.rows(slice(len(learned) - round(HELD_OUT_SHARE * len(learned)), None))
+    newest = train.rows(slice(len(train) - round(HELD_OUT_SHARE * len(train)), None))
     start = scores(model.predict(newest.inputs).quantiles, newest)
     artefact = artefact_of(fitted, model=MODEL, model_hash=MODEL_HASH, scores=start)
-    return Version(model, encode(artefact), learned, test)
+    return Version(model, encode(artefact), train, test)
 
 
 def fit_on(inputs: ModelInputs, tokens: Floats, threads: int) -> FittedModel:

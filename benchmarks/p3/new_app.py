@@ -58,18 +58,18 @@ class NewApp:
 
 
 def new_apps(
-    learned: EvaluationRequests, test: EvaluationRequests, full: Version, say: Say, threads: int
+    train: EvaluationRequests, test: EvaluationRequests, full: Version, say: Say, threads: int
 ) -> Iterator[NewApp]:
     """Each app in turn left out of training."""
     for app in np.unique(test.names).tolist():
         say(f"(a) {app} is new")
-        yield _new_app(app, learned, test, full, threads)
+        yield _new_app(app, train, test, full, threads)
 
 
 def _new_app(
-    app: str, learned: EvaluationRequests, test: EvaluationRequests, full: Version, threads: int
+    app: str, train: EvaluationRequests, test: EvaluationRequests, full: Version, threads: int
 ) -> NewApp:
-    others, own = part(learned, learned.names != app), part(learned, learned.names == app)
+    others, own = part(train, train.names != app), part(train, train.names == app)
     mine = part(test, test.names == app)
     known = ids(np.unique(others.names).tolist())
     speaks = _newcomer(others, threads)
