@@ -14,7 +14,7 @@ from gateway.api.metrics import MetricsController
 from gateway.database.errors import Sessions
 from gateway.generation.service import GenerationService
 from gateway.history.record import Record
-from gateway.prediction.messages import SOURCES, Question
+from gateway.prediction.messages import SOURCES, PredictionRequest
 from gateway.prediction.serving.predictor import LengthPredictor
 from gateway.tenancy.admin_key import AdminKey
 from gateway.tenancy.caller import Caller
@@ -29,7 +29,7 @@ CALLER = Caller(
     api_key_id=UUID(int=3),
     instruction=None,
 )
-QUESTION = Question(
+QUESTION = PredictionRequest(
     tenant=CALLER.tenant_id,
     app=CALLER.app_id,
     end_user=None,

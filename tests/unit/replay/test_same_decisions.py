@@ -14,7 +14,7 @@ from engine.protocol import Finish, KvState
 from gateway.generation.request import GenerationRequest
 from gateway.generation.request_state import RequestState
 from gateway.generation.text.tokenizer import ChatTokenizer
-from gateway.prediction.serving.drift import Rolling
+from gateway.prediction.serving.drift import RollingQuality
 from gateway.replay.cost.model import EngineShape
 from gateway.replay.engine.sequence import EngineStatistics, SimulatedSequence
 from gateway.replay.simulator import TRUST_WINDOW, Simulation
@@ -168,7 +168,7 @@ async def lived(
     made: list[Dispatched] = []
     states: dict[str, RequestState] = {}
     names: dict[str, str] = {}
-    quality = Rolling(TRUST_WINDOW)
+    quality = RollingQuality(TRUST_WINDOW)
     arrivals = [workload.request(index) for index in range(len(workload))]
     steps = list(script)
     scene.connect(KV)
