@@ -11,7 +11,7 @@ from engine.service.logs import configure_logs
 from engine.service.supervision import end_with_supervisor
 from engine.settings import read_settings
 
-WRONG_START = 2  # exit code where a setting, the model or the socket stops the start
+EXIT_STARTUP_FAILED = 2  # exit code where a setting, the model or the socket stops the start
 
 
 def main() -> int:
@@ -33,7 +33,7 @@ def main() -> int:
         return serve(settings, address)
     except StartupFailure as failure:
         print(f"engine: {failure}", file=sys.stderr)  # noqa: T201 - the one line of a failed start
-        return WRONG_START
+        return EXIT_STARTUP_FAILED
 
 
 if __name__ == "__main__":

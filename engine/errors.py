@@ -24,7 +24,7 @@ class StartupFailure(EngineFailure):
     """The process cannot start; the message is the one line shown."""
 
 
-class ModelRefused(StartupFailure):
+class UnsupportedModel(StartupFailure):
     """The model is there but this engine would not give its right tokens."""
 
 

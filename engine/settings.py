@@ -79,14 +79,14 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     try:
         settings = msgspec.convert(given, Settings, strict=False)
     except msgspec.ValidationError as error:
-        raise StartupFailure(_complaint(str(error))) from error
+        raise StartupFailure(_with_variable(str(error))) from error
     if 0 < settings.kv_tokens < settings.page_tokens:
         raise StartupFailure("LMAAS_PAGE_TOKENS: a page must not be larger than LMAAS_KV_TOKENS")
     return settings
 
 
-def _complaint(message: str) -> str:
+def _with_variable(message: str) -> str:
     """The message of a failed conversion with the variable's name in front."""
-    reason, _, place = message.partition(" - at ")
-    variable = place.strip("`$.")
+    reason, _, path = message.partition(" - at ")
+    variable = path.strip("`$.")
     return f"{variable}: {reason}" if variable else reason

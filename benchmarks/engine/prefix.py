@@ -8,7 +8,7 @@ from itertools import count
 from statistics import median
 from typing import Final
 
-from benchmarks.engine.client import EngineProcess, Passage
+from benchmarks.engine.client import EngineProcess, RunTrace
 from benchmarks.engine.models import model_folder
 from benchmarks.engine.workload import prefixed_requests
 from benchmarks.harness.ratios import paired
@@ -22,15 +22,15 @@ OWN: Final = 32
 GENERATED: Final = 32
 SIZE: Final = "tiny"
 KV_TOKENS: Final = REQUESTS * 1152  # unshared, rounded up to any page: nobody is preempted
-SAVED: Final = 0.9
+MIN_SAVED_SHARE: Final = 0.9
 
 
 @dataclass(frozen=True)
-class Pair:
+class SharingPair:
     """The same requests, with their prefix shared and not."""
 
-    shared: Passage
-    unshared: Passage
+    shared: RunTrace
+    unshared: RunTrace
 
     @property
     def same(self) -> float:
@@ -47,7 +47,7 @@ class Pair:
 def run(rounds: int, requests: int, threads: int, size: str) -> None:
     """Measure both settings in turns; the result is written after every round."""
     report = Report("prefix", look=requests != REQUESTS or size != SIZE)
-    found: list[Measured[Pair]] = []
+    found: list[Measured[SharingPair]] = []
     with ExitStack() as stack:
         on, off = (
             stack.enter_context(
@@ -64,34 +64,36 @@ def run(rounds: int, requests: int, threads: int, size: str) -> None:
         seeds = count()
         for _ in range(rounds):
             found.append(
-                quietest(lambda: _pair(on, off, requests, next(seeds)), partial(_tell, report))
+                quietest(
+                    lambda: _pair(on, off, requests, next(seeds)), partial(_report_run, report)
+                )
             )
             report.write(rows_of(found, requests), targets(found, requests))
     report.conclude(rows_of(found, requests), targets(found, requests))
 
 
-def prefilled(passage: Passage) -> float:
+def prefilled(trace: RunTrace) -> float:
     """Prompt tokens that were computed: every generated one but a sequence's last is, too."""
-    decoded = passage.generated - len(passage.tokens)
-    return passage.counted["computed_tokens"] - decoded
+    decoded = trace.generated - len(trace.tokens)
+    return trace.counted["computed_tokens"] - decoded
 
 
-def most_saved(requests: int) -> float:
+def max_saved(requests: int) -> float:
     """The share of prompt tokens left if the prefix is computed once."""
     return SHARED * (requests - 1) / (requests * (SHARED + OWN))
 
 
-def targets(found: list[Measured[Pair]], requests: int) -> list[Target]:
+def targets(found: list[Measured[SharingPair]], requests: int) -> list[Target]:
     """Verdicts on what was saved, and whether the answers stayed the same."""
     saved = median(measured.outcome.saved for measured in found)
     same = min(measured.outcome.same for measured in found)
     return [
-        target("prefill saved, of what can be saved", saved / most_saved(requests), SAVED),
+        target("prefill saved, of what can be saved", saved / max_saved(requests), MIN_SAVED_SHARE),
         target("same answers with and without sharing", same, 1.0),
     ]
 
 
-def rows_of(found: list[Measured[Pair]], requests: int) -> list[Row]:
+def rows_of(found: list[Measured[SharingPair]], requests: int) -> list[Row]:
     """One row for each setting, and their ratio."""
     pairs = [measured.outcome for measured in found]
     faster = paired(_walls(pairs, _unshared), _walls(pairs, _shared))
@@ -104,7 +106,7 @@ def rows_of(found: list[Measured[Pair]], requests: int) -> list[Row]:
             "low": faster.low,
             "high": faster.high,
             "saved": median(pair.saved for pair in pairs),
-            "most_saved": most_saved(requests),
+            "most_saved": max_saved(requests),
             "same_answers": min(pair.same for pair in pairs),
             "most_foreign": max(measured.load.foreign for measured in found),
             "foreign": [measured.load.foreign for measured in found],
@@ -112,7 +114,7 @@ def rows_of(found: list[Measured[Pair]], requests: int) -> list[Row]:
     ]
 
 
-def _pair(on: EngineProcess, off: EngineProcess, requests: int, seed: int) -> Pair:
+def _pair(on: EngineProcess, off: EngineProcess, requests: int, seed: int) -> SharingPair:
     """Each time with other tokens, so that nothing is left in memory from the time before."""
     sequences = [
         Sequence(request.id, request.prompt, max_tokens=request.tokens, reserve=request.tokens)
@@ -120,10 +122,10 @@ def _pair(on: EngineProcess, off: EngineProcess, requests: int, seed: int) -> Pa
             requests, shared=SHARED, own=OWN, generated=GENERATED, seed=seed
         )
     ]
-    return Pair(shared=on.run(sequences), unshared=off.run(sequences))
+    return SharingPair(shared=on.run(sequences), unshared=off.run(sequences))
 
 
-def _row(name: str, pairs: list[Pair], side: Callable[[Pair], Passage]) -> Row:
+def _row(name: str, pairs: list[SharingPair], side: Callable[[SharingPair], RunTrace]) -> Row:
     walls = _walls(pairs, side)
     return {
         "prefix": name,
@@ -134,19 +136,19 @@ def _row(name: str, pairs: list[Pair], side: Callable[[Pair], Passage]) -> Row:
     }
 
 
-def _shared(pair: Pair) -> Passage:
+def _shared(pair: SharingPair) -> RunTrace:
     return pair.shared
 
 
-def _unshared(pair: Pair) -> Passage:
+def _unshared(pair: SharingPair) -> RunTrace:
     return pair.unshared
 
 
-def _walls(pairs: list[Pair], side: Callable[[Pair], Passage]) -> list[float]:
+def _walls(pairs: list[SharingPair], side: Callable[[SharingPair], RunTrace]) -> list[float]:
     return [side(pair).wall_s for pair in pairs]
 
 
-def _tell(report: Report, measured: Measured[Pair]) -> None:
+def _report_run(report: Report, measured: Measured[SharingPair]) -> None:
     pair = measured.outcome
     report.say(
         f"shared {pair.shared.wall_s:.1f} s, {prefilled(pair.shared):,.0f} prompt tokens computed; "

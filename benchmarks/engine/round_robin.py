@@ -6,20 +6,20 @@ from dataclasses import dataclass
 from time import sleep
 from typing import Final
 
-from benchmarks.contestants.process import Answered, Contestant
-from benchmarks.engine.workload import Request, warming
+from benchmarks.engine.contestants.process import Contestant, TimedAnswers
+from benchmarks.engine.workload import Request, warmup_requests
 from benchmarks.harness.retry import Measured, quietest
 
-SETTLING_S: Final = 0.5
+SETTLE_S: Final = 0.5
 
 
 @dataclass(frozen=True)
-class Run:
+class ContestantRun:
     """What a contestant did in one round."""
 
     name: str
     round: int
-    measured: Measured[Answered]
+    measured: Measured[TimedAnswers]
 
     @property
     def tokens(self) -> list[list[int]]:
@@ -33,7 +33,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ContestantSpec:
     """How a contestant is started, and in how many rounds it takes part."""
 
     name: str
@@ -41,32 +41,32 @@ class Entry:
     rounds: int
 
 
-class Contest:
+class RoundRobin:
     """Contestants started one after another, each paused until its turn."""
 
     def __init__(self, requests: list[Request], say: Callable[[str], None]) -> None:
         self._requests = requests
         self._say = say
-        self._present: dict[str, tuple[Entry, Contestant]] = {}
+        self._present: dict[str, tuple[ContestantSpec, Contestant]] = {}
         self.absent: dict[str, str] = {}
 
-    def enter(self, entry: Entry) -> None:
+    def enter(self, spec: ContestantSpec) -> None:
         """Start a contestant; one that cannot start is absent, and the contest goes on."""
-        self._say(f"{entry.name}: starting")
+        self._say(f"{spec.name}: starting")
         try:
-            contestant = entry.start()
+            contestant = spec.start()
         except (RuntimeError, OSError) as error:
-            self._leave(entry.name, error)
+            self._leave(spec.name, error)
             return
-        self._present[entry.name] = entry, contestant
+        self._present[spec.name] = spec, contestant
         contestant.pause()
 
-    def rounds(self, count: int) -> Iterator[list[Run]]:
+    def rounds(self, count: int) -> Iterator[list[ContestantRun]]:
         """The runs of each round. Rounds begin with another contestant each time."""
         for number in range(count):
-            turn = [entry for entry, _ in self._present.values() if number < entry.rounds]
+            turn = [spec for spec, _ in self._present.values() if number < spec.rounds]
             start = number % max(1, len(turn))
-            found = [self._play(entry.name, number) for entry in turn[start:] + turn[:start]]
+            found = [self._play(spec.name, number) for spec in turn[start:] + turn[:start]]
             yield [run for run in found if run]
 
     def close(self) -> None:
@@ -75,19 +75,19 @@ class Contest:
             contestant.close()
         self._present.clear()
 
-    def _play(self, name: str, number: int) -> Run | None:
+    def _play(self, name: str, number: int) -> ContestantRun | None:
         """One contestant's run of a round; None where it fails, and is absent from then on."""
         _, contestant = self._present[name]
-        contestant.go_on()
+        contestant.resume()
         try:
-            sleep(SETTLING_S)
-            contestant.answer(warming(self._requests))
-            return Run(
+            sleep(SETTLE_S)
+            contestant.answer(warmup_requests(self._requests))
+            return ContestantRun(
                 name,
                 number,
                 quietest(
                     lambda: contestant.answer(self._requests),
-                    lambda measured: self._tell(Run(name, number, measured)),
+                    lambda measured: self._report_run(ContestantRun(name, number, measured)),
                 ),
             )
         except (RuntimeError, OSError) as error:
@@ -96,7 +96,7 @@ class Contest:
         finally:
             contestant.pause()
 
-    def _tell(self, run: Run) -> None:
+    def _report_run(self, run: ContestantRun) -> None:
         wall_s = run.measured.outcome.wall_s
         self._say(
             f"round {run.round + 1}: {run.name} {run.rate:,.1f} tok/s in {wall_s:.1f} s, "

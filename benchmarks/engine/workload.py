@@ -15,7 +15,7 @@ MIXED_SEED: Final = 2087  # of 4000 tried, the one whose totals are closest to t
 PROMPT: Final = (32, 256)  # tokens, uniform
 GENERATION: Final = (8, 256)  # tokens, log-normal, clipped
 MEDIAN: Final = 62
-SPREAD: Final = 0.75  # standard deviation of the log length
+LOG_SD: Final = 0.75  # standard deviation of the log length
 
 
 @dataclass(frozen=True)
@@ -59,20 +59,20 @@ def even_requests(count: int, prompt: int, generated: int) -> list[Request]:
     return prefixed_requests(count, shared=0, own=prompt, generated=generated)
 
 
-def warming(requests: list[Request]) -> list[Request]:
+def warmup_requests(requests: list[Request]) -> list[Request]:
     """A few short requests that wake a contestant up."""
     return [Request(f"w{request.id}", request.prompt[:32], 4) for request in requests[:4]]
 
 
 def _prompt_tokens(rng: Random) -> int:
-    least, most = PROMPT
-    return least + int(rng.random() * (most - least + 1))
+    low, high = PROMPT
+    return low + int(rng.random() * (high - low + 1))
 
 
 def _generated_tokens(rng: Random) -> int:
-    least, most = GENERATION
-    length = exp(log(MEDIAN) + SPREAD * NormalDist().inv_cdf(rng.random()))
-    return min(max(round(length), least), most)
+    low, high = GENERATION
+    length = exp(log(MEDIAN) + LOG_SD * NormalDist().inv_cdf(rng.random()))
+    return min(max(round(length), low), high)
 
 
 def _token_ids(seed: int) -> Iterator[int]:

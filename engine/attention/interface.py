@@ -12,14 +12,14 @@ class Context(NamedTuple):
     """One chunk of a step as attention sees it.
 
     Token i of a sequence lies in `pages[i // page_tokens]` at place `i % page_tokens`; `pages`
-    cover at least `start + length` tokens. The first `hidden` tokens are padding: what comes
+    cover at least `start + length` tokens. The first `padding` tokens are padding: what comes
     behind them does not see them.
     """
 
     start: int
     length: int
     pages: Sequence[int]
-    hidden: int = 0
+    padding: int = 0
 
 
 class Attention(Protocol[Plan]):

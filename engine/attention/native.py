@@ -13,20 +13,20 @@ import torch
 from torch import Tensor
 
 from engine.attention.compiled import load
-from engine.attention.tables import Integers, Tables
+from engine.attention.tables import Int64Array, PageTables
 from engine.kv.store import KvStore
 
 SOURCE: Final = Path(__file__).with_name("decode.c")
-FORMATS: Final = {torch.float32: 32, torch.float16: 16, torch.bfloat16: -16}
+FORMAT_CODES: Final = {torch.float32: 32, torch.float16: 16, torch.bfloat16: -16}
 
 
 class NativePlan(NamedTuple):
     """What each single token sees: its keys `lowest` … `newest`, in pages from `offsets` on."""
 
-    pages: Integers
-    offsets: Integers
-    lowest: Integers
-    newest: Integers
+    pages: Int64Array
+    offsets: Int64Array
+    lowest: Int64Array
+    newest: Int64Array
 
 
 class NativeDecode:
@@ -42,7 +42,7 @@ class NativeDecode:
                 "KV_HEADS": kv_heads,
                 "GROUP": heads // kv_heads,
                 "PAGE": store.page_tokens,
-                "FORMAT": FORMATS[store.content.dtype],
+                "FORMAT": FORMAT_CODES[store.content.dtype],
             },
         )
         self._attend = library.attend
@@ -52,11 +52,11 @@ class NativeDecode:
             c_void_p, c_int64, *pointers, c_int64, c_float, c_void_p
         ]  # fmt: skip
 
-    def plan(self, tables: Tables, rows: int, heads: int, window: int | None) -> NativePlan:
+    def plan(self, tables: PageTables, rows: int, heads: int, window: int | None) -> NativePlan:
         """What the first `rows` chunks, single tokens, see."""
         assert heads == self._heads
         newest = tables.starts[:rows]
-        lowest = np.minimum(tables.hidden[:rows], newest)
+        lowest = np.minimum(tables.padding[:rows], newest)
         if window is not None:
             lowest = np.maximum(lowest, newest - window + 1)
         return NativePlan(tables.pages, tables.offsets, lowest, newest)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-def unseen(dtype: torch.dtype) -> float:
+def masked_score(dtype: torch.dtype) -> float:
     """What is added to the score of a key that is not seen; finite, so that no sum is NaN."""
     return max(-1e30, torch.finfo(dtype).min / 2)
 

@@ -7,17 +7,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.attention.chunk import Chunk, attend_chunk, plan_chunk
+from engine.attention.chunk import ChunkPlan, attend_chunk, plan_chunk
 from engine.attention.decode import PagewiseDecode
 from engine.attention.interface import Context
-from engine.attention.tables import Tables, put, spread, tabulate
+from engine.attention.tables import PageTables, as_tensor, ranges, tabulate
 from engine.kv.store import KvStore
 
 
-class Decode(Protocol):
+class DecodeAttention(Protocol):
     """Attention of single tokens, each over its own pages."""
 
-    def plan(self, tables: Tables, rows: int, heads: int, window: int | None) -> Any:
+    def plan(self, tables: PageTables, rows: int, heads: int, window: int | None) -> Any:
         """How the first `rows` chunks, single tokens, are attended with so many query heads."""
 
     def attend(
@@ -26,20 +26,20 @@ class Decode(Protocol):
         """Tokens (tokens, heads, dim) over (pages, kv_heads, page_tokens, dim): like the query."""
 
 
-class StepPlan:
+class ReferencePlan:
     """Where a step's keys and values go, and how its tokens are attended.
 
     The latter depends on a layer's window and heads: it is made for the first layer of a kind.
     """
 
-    def __init__(self, tables: Tables, store: KvStore, decode: Decode) -> None:
+    def __init__(self, tables: PageTables, store: KvStore, decode: DecodeAttention) -> None:
         self._tables = tables
         self._store = store
         self._decode = decode
         self.singles = int(np.argmin(np.append(tables.lengths, 0) == 1))
-        self.rows = put(_rows(tables, store), store.content.device)
+        self.rows = as_tensor(_rows(tables, store), store.content.device)
         self._decodes: dict[tuple[int, int | None], Any] = {}
-        self._chunks: dict[int | None, list[Chunk]] = {}
+        self._chunks: dict[int | None, list[ChunkPlan]] = {}
 
     def decode(self, heads: int, window: int | None) -> Any:
         """How single tokens are attended, there being some."""
@@ -49,7 +49,7 @@ class StepPlan:
             )
         return self._decodes[heads, window]
 
-    def chunks(self, window: int | None) -> list[Chunk]:
+    def chunks(self, window: int | None) -> list[ChunkPlan]:
         """How longer chunks are attended."""
         if window not in self._chunks:
             self._chunks[window] = [
@@ -65,17 +65,17 @@ class ReferenceAttention:
     For single tokens a faster way than torch's may be given.
     """
 
-    def __init__(self, store: KvStore, decode: Decode | None = None) -> None:
+    def __init__(self, store: KvStore, decode: DecodeAttention | None = None) -> None:
         self._store = store
         self._decode = decode or PagewiseDecode(store)
 
-    def plan(self, contexts: Sequence[Context]) -> StepPlan:
+    def plan(self, contexts: Sequence[Context]) -> ReferencePlan:
         """What every layer of a step needs."""
-        return StepPlan(tabulate(contexts, self._store.page_tokens), self._store, self._decode)
+        return ReferencePlan(tabulate(contexts, self._store.page_tokens), self._store, self._decode)
 
     def attend(
         self,
-        plan: StepPlan,
+        plan: ReferencePlan,
         layer: int,
         query: Tensor,
         key: Tensor,
@@ -89,20 +89,20 @@ class ReferenceAttention:
         store.write(layer, plan.rows, key, value)
         keys, values = store.keys[layer], store.values[layer]
         chunks = plan.chunks(window)
-        parts = []
+        outputs = []
         if singles:
             decode = plan.decode(query.shape[1], window)
-            parts.append(self._decode.attend(decode, query[:singles], keys, values, scale))
+            outputs.append(self._decode.attend(decode, query[:singles], keys, values, scale))
         for chunk in chunks:
-            fresh = key[chunk.rows], value[chunk.rows]
-            parts.append(attend_chunk(chunk, query[chunk.rows], fresh, (keys, values), scale))
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+            own_kv = key[chunk.rows], value[chunk.rows]
+            outputs.append(attend_chunk(chunk, query[chunk.rows], own_kv, (keys, values), scale))
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
-def _rows(tables: Tables, store: KvStore) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _rows(tables: PageTables, store: KvStore) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """The store's row of every token's heads: (tokens · kv_heads,)."""
     heads, size = store.shape.kv_heads, store.page_tokens
-    index = spread(tables.starts, tables.lengths)
+    index = ranges(tables.starts, tables.lengths)
     page = tables.pages[np.repeat(tables.offsets, tables.lengths) + index // size]
     rows: np.ndarray[tuple[int, int], np.dtype[np.int64]] = (
         (page * heads)[:, None] + np.arange(heads)

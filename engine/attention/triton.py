@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from engine.attention.interface import Context
-from engine.attention.triton_plan import StandingPlan, TritonPlan, plan_step
-from engine.attention.triton_tiles import Cut, Tile, chunk_tile, padded, single_tile
+from engine.attention.triton_plan import StaticPlan, TritonPlan, plan_step
+from engine.attention.triton_tiles import LaunchShape, Tile, chunk_tile, padded_size, single_tile
 from engine.kv.store import KvStore
 
-UNLIMITED: Final = 2**30  # a window no context reaches
-KEPT: Final = 16  # tokens that one program writes
-COMBINED: Final = 16  # splits put together at a time
+NO_WINDOW: Final = 2**30  # a window no context reaches
+WRITE_BLOCK: Final = 16  # tokens that one program writes
+COMBINE_BLOCK: Final = 16  # splits put together at a time
 
 
-class _Work(NamedTuple):
+class _Launch(NamedTuple):
     """One launch's queries, where their results go, and how it is cut: all tiles, or all singles.
 
     `query` and `out` are (tokens, heads, dim).
@@ -35,11 +35,11 @@ class TritonAttention:
     """The pages of a store, read and written where they lie; for models with so many `heads`.
 
     Single tokens and longer chunks are two launches of one kernel. In float32 products are exact
-    unless `tf32` is allowed. `processors` are the GPU's; elsewhere Triton's interpreter computes.
+    unless `tf32` is allowed. `multiprocessors` are the GPU's; elsewhere Triton's interpreter computes.
     """
 
     def __init__(
-        self, store: KvStore, heads: int, *, tf32: bool = False, processors: int | None = None
+        self, store: KvStore, heads: int, *, tf32: bool = False, multiprocessors: int | None = None
     ) -> None:
         # Triton comes with torch's CUDA builds alone.
         from engine.attention import triton_kernels  # noqa: PLC0415
@@ -59,16 +59,18 @@ class TritonAttention:
         self._precision = "tf32" if tf32 else "ieee"
         self._single = single_tile(self._group, dim, pool.dtype)
         self._tile = chunk_tile(self._group, dim, pool.dtype)
-        most = self._tile.rows // self._group
-        self._cut = Cut(most, kv_heads, processors or _processors(pool.device))
+        tile_tokens = self._tile.rows // self._group
+        self._shape = LaunchShape(
+            tile_tokens, kv_heads, multiprocessors or _multiprocessors(pool.device)
+        )
 
     def plan(self, contexts: Sequence[Context]) -> TritonPlan:
         """A step's tensors on the device; one copy."""
-        return plan_step(contexts, self._page_tokens, self._cut, self._device)
+        return plan_step(contexts, self._page_tokens, self._shape, self._device)
 
-    def standing(self, rows: int, longest: int) -> StandingPlan:
+    def static_plan(self, rows: int, max_context: int) -> StaticPlan:
         """A plan that stays in place, of up to `rows` single tokens, for CUDA graphs."""
-        return StandingPlan(rows, longest, self._page_tokens, self._cut, self._device)
+        return StaticPlan(rows, max_context, self._page_tokens, self._shape, self._device)
 
     def attend(
         self,
@@ -82,21 +84,25 @@ class TritonAttention:
         window: int | None,
     ) -> Tensor:
         """Keep keys and values, then attend: (tokens, heads, dim) gives the same shape."""
-        query, key, value = (_rows(tensor) for tensor in (query, key, value))
-        self._keep(plan.slots, layer, key, value)
+        query, key, value = (_dense_rows(tensor) for tensor in (query, key, value))
+        self._store_kv(plan.slots, layer, key, value)
         out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
         singles, tiles = plan.singles, len(plan.tiles)
-        ahead = _Work(query[:singles], out[:singles], self._single, singles, plan.splits, True)
-        rest = _Work(query[singles:], out[singles:], self._tile, tiles, plan.tile_splits, False)
-        for work in (ahead, rest):
-            if work.tiles:
-                self._launch(work, plan, layer, scale, window)
+        single_launch = _Launch(
+            query[:singles], out[:singles], self._single, singles, plan.splits, True
+        )
+        tile_launch = _Launch(
+            query[singles:], out[singles:], self._tile, tiles, plan.tile_splits, False
+        )
+        for launch in (single_launch, tile_launch):
+            if launch.tiles:
+                self._launch(launch, plan, layer, scale, window)
         return out
 
-    def _keep(self, slots: Tensor, layer: int, key: Tensor, value: Tensor) -> None:
+    def _store_kv(self, slots: Tensor, layer: int, key: Tensor, value: Tensor) -> None:
         tokens, kv_heads, dim = key.shape
         keys, values = self.store.keys[layer], self.store.values[layer]
-        self._kernels.keep[-(-tokens // KEPT), kv_heads](
+        self._kernels.store_kv[-(-tokens // WRITE_BLOCK), kv_heads](
             key,
             value,
             keys,
@@ -108,64 +114,66 @@ class TritonAttention:
             *keys.stride(),
             page_tokens=self._page_tokens,
             dim=dim,
-            dims=padded(dim),
-            block=KEPT,
+            dims=padded_size(dim),
+            block=WRITE_BLOCK,
             num_warps=4,
         )
 
     def _launch(
-        self, work: _Work, plan: TritonPlan, layer: int, scale: float, window: int | None
+        self, launch: _Launch, plan: TritonPlan, layer: int, scale: float, window: int | None
     ) -> None:
         keys, values = self.store.keys[layer], self.store.values[layer]
         _, kv_heads, page_tokens, dim = keys.shape
-        whole = work.splits == 1
-        parts, totals, peaks = (work.out,) * 3 if whole else _parts(work.out, work.splits)
-        self._kernels.attend[work.tiles, kv_heads, work.splits](
-            work.query,
+        unsplit = launch.splits == 1
+        parts, totals, peaks = (
+            (launch.out,) * 3 if unsplit else _split_buffers(launch.out, launch.splits)
+        )
+        self._kernels.attend[launch.tiles, kv_heads, launch.splits](
+            launch.query,
             keys,
             values,
-            work.out,
+            launch.out,
             parts,
             totals,
             peaks,
             plan.pages,
             plan.chunks,
             plan.tiles,
-            work.splits,
-            UNLIMITED if window is None else window,
+            launch.splits,
+            NO_WINDOW if window is None else window,
             scale * math.log2(math.e),
-            *work.query.stride()[:2],
-            work.out.stride(0),
+            *launch.query.stride()[:2],
+            launch.out.stride(0),
             *keys.stride(),
-            single=work.single,
-            whole=whole,
-            windowed=window is not None and not work.single,
+            single=launch.single,
+            unsplit=unsplit,
+            windowed=window is not None and not launch.single,
             group=self._group,
             page_tokens=page_tokens,
             dim=dim,
-            dims=padded(dim),
-            most=1 if work.single else self._cut.most,
-            rows=work.tile.rows,
-            block=work.tile.block,
+            dims=padded_size(dim),
+            tile_tokens=1 if launch.single else self._shape.tile_tokens,
+            rows=launch.tile.rows,
+            block=launch.tile.block,
             precision=self._precision,
-            num_warps=work.tile.warps,
-            num_stages=work.tile.stages,
+            num_warps=launch.tile.warps,
+            num_stages=launch.tile.stages,
         )
-        if not whole:
-            self._kernels.combine[(work.out.shape[0] * work.out.shape[1],)](
+        if not unsplit:
+            self._kernels.combine[(launch.out.shape[0] * launch.out.shape[1],)](
                 parts,
                 totals,
                 peaks,
-                work.out,
-                work.splits,
+                launch.out,
+                launch.splits,
                 dim=dim,
-                dims=padded(dim),
-                block=COMBINED,
+                dims=padded_size(dim),
+                block=COMBINE_BLOCK,
                 num_warps=4,
             )
 
 
-def _parts(out: Tensor, splits: int) -> tuple[Tensor, Tensor, Tensor]:
+def _split_buffers(out: Tensor, splits: int) -> tuple[Tensor, Tensor, Tensor]:
     """Room for what each split has of each row: values (tokens, heads, splits, dim), two sums."""
     tokens, heads, dim = out.shape
     parts = torch.empty((tokens, heads, splits, dim), dtype=torch.float32, device=out.device)
@@ -173,12 +181,12 @@ def _parts(out: Tensor, splits: int) -> tuple[Tensor, Tensor, Tensor]:
     return parts, sums[0], sums[1]
 
 
-def _rows(tensor: Tensor) -> Tensor:
+def _dense_rows(tensor: Tensor) -> Tensor:
     """The tensor, its last axis without gaps."""
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
-def _processors(device: torch.device) -> int:
+def _multiprocessors(device: torch.device) -> int:
     if device.type != "cuda":
         return 1
     return int(torch.cuda.get_device_properties(device).multi_processor_count)

@@ -12,11 +12,11 @@ from transformers.modeling_utils import PreTrainedModel
 from engine.demo.jobs import JOBS, Exchange, Job
 
 SEED: Final = 90_011  # apart from the seeds of training and of its validation
-LONGEST_ANSWER: Final = 400
-BATCH: Final = 50
+MAX_ANSWER_TOKENS: Final = 400
+BATCH_SIZE: Final = 50
 
 
-class Score(NamedTuple):
+class JobScore(NamedTuple):
     """How a job fared: right answers, answers that ended by themselves, and lengths in tokens."""
 
     asked: int
@@ -51,18 +51,18 @@ def measure(
     tokenizer: PreTrainedTokenizerFast,
     job: Job,
     exchanges: list[Exchange],
-) -> Score:
+) -> JobScore:
     """Answers all exchanges: greedily, or sampled for an open job, as it is served."""
     right = ended = answer_tokens = 0
-    for start in range(0, len(exchanges), BATCH):
-        group = exchanges[start : start + BATCH]
+    for start in range(0, len(exchanges), BATCH_SIZE):
+        group = exchanges[start : start + BATCH_SIZE]
         for exchange, tokens in zip(group, answers(model, tokenizer, job, group), strict=True):
-            ended += len(tokens) < LONGEST_ANSWER
+            ended += len(tokens) < MAX_ANSWER_TOKENS
             answer_tokens += len(tokens)
             right += tokenizer.decode(tokens, skip_special_tokens=True) == exchange.answer
     asked = len(exchanges)
     read = sum(len(tokenizer(item.question).input_ids) for item in exchanges)
-    return Score(asked, right, ended, read / asked, answer_tokens / asked)
+    return JobScore(asked, right, ended, read / asked, answer_tokens / asked)
 
 
 def answers(
@@ -83,11 +83,11 @@ def answers(
         return_tensors="pt",
         return_dict=True,
     )
-    drawn = {"do_sample": True, "temperature": 1.0, "top_k": 0}
+    sampling = {"do_sample": True, "temperature": 1.0, "top_k": 0}
     generated = model.generate(
         **prompts,
-        max_new_tokens=LONGEST_ANSWER,
-        **(drawn if job.open else {"do_sample": False}),
+        max_new_tokens=MAX_ANSWER_TOKENS,
+        **(sampling if job.open else {"do_sample": False}),
     )[:, prompts["input_ids"].shape[1] :]
     return [
         [token for token in row if token not in (tokenizer.eos_token_id, tokenizer.pad_token_id)]

@@ -9,12 +9,14 @@ from engine.demo.jobs import JOBS
 
 EXAMPLES: Final = "examples.jsonl"
 SEED: Final = 41_999  # apart from the seeds of training, of its validation and of exactness
-EACH: Final = 60
+QUESTIONS_PER_JOB: Final = 60
 
 
 def save_examples(path: Path) -> None:
-    """Writes `EACH` questions of every job, one a line: `{"app": …, "question": …}`."""
+    """Writes `QUESTIONS_PER_JOB` questions of every job, one a line: `{"app": …, "question": …}`."""
     rng = Random(SEED)
-    drawn = [(job.name, job.draw(rng).question) for job in JOBS for _ in range(EACH)]
-    lines = (json.dumps({"app": app, "question": question}) for app, question in drawn)
+    questions = [
+        (job.name, job.draw(rng).question) for job in JOBS for _ in range(QUESTIONS_PER_JOB)
+    ]
+    lines = (json.dumps({"app": app, "question": question}) for app, question in questions)
     path.write_text("".join(f"{line}\n" for line in lines))

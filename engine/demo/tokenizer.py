@@ -27,7 +27,7 @@ CHAT_TEMPLATE: Final = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 
-NEVER: Final = -1000.0  # in plain text a control token's name is spelled out
+SPECIAL_TOKEN_SCORE: Final = -1000.0  # in plain text a control token's name is spelled out
 _SPACE: Final = "▁"
 _PROSE: Final = [
     "the",
@@ -90,7 +90,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     pieces = vocabulary()
     core = Tokenizer(
         Unigram(
-            [(piece, NEVER if piece in SPECIAL else -1.0) for piece in pieces],
+            [(piece, SPECIAL_TOKEN_SCORE if piece in SPECIAL else -1.0) for piece in pieces],
             unk_id=pieces.index(UNKNOWN),
             byte_fallback=True,
         )

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 @dataclass(eq=False, slots=True)
-class Swapped:
+class SwappedPages:
     """A preempted sequence's keys and values in host memory.
 
     `content` is (2, layers, pages, kv_heads, page_tokens, head_dim), None until the copy is made.
@@ -24,22 +24,22 @@ class RestoreCosts:
     Both costs are averages that follow the machine: each new measurement counts a tenth.
     """
 
-    WEIGHT: ClassVar[float] = 0.1
+    SMOOTHING: ClassVar[float] = 0.1
 
     def __init__(self, page_copy_s: float, token_s: float) -> None:
         self.page_copy_s = page_copy_s
         self.token_s = token_s
 
-    def swapping_pays(self, pages: int, tokens: int) -> bool:
+    def swap_is_cheaper(self, pages: int, tokens: int) -> bool:
         """Whether copying pages out and in costs less than computing their tokens again."""
         return 2 * pages * self.page_copy_s < tokens * self.token_s
 
-    def learn(self, pages: int, copy_s: float, tokens: int, model_s: float) -> None:
+    def observe(self, pages: int, copy_s: float, tokens: int, model_s: float) -> None:
         """A step copied so many pages, one way, and computed so many prompt tokens; 0 for none."""
         if pages:
-            self.page_copy_s += self.WEIGHT * (copy_s / pages - self.page_copy_s)
+            self.page_copy_s += self.SMOOTHING * (copy_s / pages - self.page_copy_s)
         if tokens:
-            self.token_s += self.WEIGHT * (model_s / tokens - self.token_s)
+            self.token_s += self.SMOOTHING * (model_s / tokens - self.token_s)
 
 
 class HostTier:
@@ -50,13 +50,13 @@ class HostTier:
         self.used = 0
         self.costs = costs
 
-    def reserve(self, pages: int, tokens: int) -> Swapped | None:
+    def reserve(self, pages: int, tokens: int) -> SwappedPages | None:
         """Room for a sequence's pages; None where there is none or computing again is cheaper."""
-        if self.used + pages > self.pages or not self.costs.swapping_pays(pages, tokens):
+        if self.used + pages > self.pages or not self.costs.swap_is_cheaper(pages, tokens):
             return None
         self.used += pages
-        return Swapped(tokens, pages)
+        return SwappedPages(tokens, pages)
 
-    def discard(self, swapped: Swapped) -> None:
+    def discard(self, swapped: SwappedPages) -> None:
         """A sequence has its pages back, or needs them no more."""
         self.used -= swapped.pages

@@ -22,13 +22,13 @@ class PagePool:
         """Pages that hold this many tokens."""
         return -(-tokens // self.page_tokens)
 
-    def take(self, count: int) -> list[int]:
+    def allocate(self, count: int) -> list[int]:
         """As many free pages, the caller's from now on. MemoryError if there are too few."""
         if count > len(self._free):
             raise MemoryError(f"{count} KV pages asked for, {len(self._free)} free")
         return [heappop(self._free) for _ in range(count)]
 
-    def give_back(self, pages: Iterable[int]) -> None:
+    def release(self, pages: Iterable[int]) -> None:
         """These pages are free again."""
         for page in pages:
             heappush(self._free, page)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 
-class Claim(NamedTuple):
+class KvReservation(NamedTuple):
     """A sequence's hold on memory: tokens kept now, tokens still to come, pages not its own."""
 
     tokens: int
@@ -19,19 +19,19 @@ class Claim(NamedTuple):
     shared: int = 0
 
 
-def peak_pages(claims: Sequence[Claim], page_tokens: int) -> int:
+def peak_pages(reservations: Sequence[KvReservation], page_tokens: int) -> int:
     """Most pages held at once while all claims grow a token a step and end; 0 for none.
 
     Use only falls when a sequence ends, so the peak is at the last step of one of them.
     """
-    if not claims:
+    if not reservations:
         return 0
-    tokens, remaining, shared = np.array(claims, dtype=np.int64).T
+    tokens, remaining, shared = np.array(reservations, dtype=np.int64).T
     ends = np.unique(remaining)[:, None]  # (distinct ends, 1)
     pages = -(-(tokens + ends) // page_tokens) - shared  # (distinct ends, claims)
     return int(np.where(remaining >= ends, pages, 0).sum(1).max())
 
 
-def last_pages(claim: Claim, page_tokens: int) -> int:
+def final_pages(reservation: KvReservation, page_tokens: int) -> int:
     """Pages of its own that a sequence holds at its end."""
-    return -(-(claim.tokens + claim.remaining) // page_tokens) - claim.shared
+    return -(-(reservation.tokens + reservation.remaining) // page_tokens) - reservation.shared

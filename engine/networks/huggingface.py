@@ -27,7 +27,7 @@ class HuggingFaceNetwork:
             input_ids=packed.token_ids[None],
             position_ids=packed.positions[None],
             use_cache=False,
-            logits_to_keep=packed.last,
+            logits_to_keep=packed.sample_rows,
             paged=(attention, packed.plan),
         ).logits
         return logits[0]

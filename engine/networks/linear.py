@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-PACKED_FOR: Final = 128  # rows; the layout that oneDNN chooses for these suits all but one
+PACKING_ROWS: Final = 128  # rows; the layout that oneDNN chooses for these suits all but one
 
 
 class Linear(Protocol):
@@ -15,8 +15,8 @@ class Linear(Protocol):
     def __call__(self, rows: Tensor) -> Tensor:
         """(rows, inputs) gives (rows, outputs)."""
 
-    def add(self, rows: Tensor, to: Tensor) -> Tensor:
-        """The product and `to`, (rows, outputs), added up."""
+    def add(self, rows: Tensor, addend: Tensor) -> Tensor:
+        """The product and `addend`, (rows, outputs), added up."""
 
 
 class DenseLinear:
@@ -30,16 +30,16 @@ class DenseLinear:
         """(rows, inputs) gives (rows, outputs)."""
         return linear(rows, self._weight, self._bias)
 
-    def add(self, rows: Tensor, to: Tensor) -> Tensor:
-        """The product and `to`, (rows, outputs), added up."""
-        return linear(rows, self._weight, self._bias).add_(to)
+    def add(self, rows: Tensor, addend: Tensor) -> Tensor:
+        """The product and `addend`, (rows, outputs), added up."""
+        return linear(rows, self._weight, self._bias).add_(addend)
 
 
 class PackedLinear:
     """Weights in the blocks that oneDNN's kernels read, so that no product rearranges them."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_FOR)  # noqa: SLF001
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, PACKING_ROWS)  # noqa: SLF001
         self._bias = bias
 
     def __call__(self, rows: Tensor) -> Tensor:
@@ -49,10 +49,10 @@ class PackedLinear:
         )
         return product
 
-    def add(self, rows: Tensor, to: Tensor) -> Tensor:
-        """The product and `to`, (rows, outputs), added up."""
+    def add(self, rows: Tensor, addend: Tensor) -> Tensor:
+        """The product and `addend`, (rows, outputs), added up."""
         total: Tensor = torch.ops.mkldnn._linear_pointwise.binary(  # noqa: SLF001
-            rows, to, self._weight, self._bias, "add"
+            rows, addend, self._weight, self._bias, "add"
         )
         return total
 

@@ -43,7 +43,7 @@ class Layer(NamedTuple):
     window: int | None
 
 
-def fits(config: Any) -> bool:
+def supports(config: Any) -> bool:
     """Whether this forward pass is the one that a configuration asks for."""
     rope = getattr(config, "rope_parameters", None) or {}
     return (
@@ -85,8 +85,8 @@ class LlamaNetwork:
             attended = attention.attend(
                 packed.plan, index, query, key, value, scale=layer.scale, window=layer.window
             ).flatten(1)
-            if index == len(self._layers) - 1 and len(packed.last) < len(hidden):
-                attended, hidden = attended[packed.last], hidden[packed.last]
+            if index == len(self._layers) - 1 and len(packed.sample_rows) < len(hidden):
+                attended, hidden = attended[packed.sample_rows], hidden[packed.sample_rows]
             hidden = layer.out.add(attended, hidden)
             gate, up = layer.gate_up(layer.before_mlp(hidden)).chunk(2, -1)
             hidden = layer.down.add(silu(gate).mul_(up), hidden)
@@ -144,10 +144,10 @@ def _norm(module: Any) -> Norm:
 
 def _fused(*linears: Any) -> Linear:
     """One product in place of several of the same input."""
-    weight = torch.cat([one.weight for one in linears])
+    weight = torch.cat([linear.weight for linear in linears])
     if linears[0].bias is None:
         return fixed_linear(weight)
-    return fixed_linear(weight, torch.cat([one.bias for one in linears]))
+    return fixed_linear(weight, torch.cat([linear.bias for linear in linears]))
 
 
 def _window(config: Any, layer: Any) -> int | None:

@@ -13,19 +13,19 @@ from torch import Tensor
 
 from engine.step.packing import Packed
 
-SMALL: Final = (1, 2, 4)
-STRIDE: Final = 8  # rows between larger buckets: tensor cores take eight at a time
+SMALL_BUCKETS: Final = (1, 2, 4)
+BUCKET_STRIDE: Final = 8  # rows between larger buckets: tensor cores take eight at a time
 
 Forward = Callable[[Packed], Tensor]
 
 
-class Standing(Protocol):
+class GraphPlan(Protocol):
     """A plan in tensors that stay where they are; what it holds changes from step to step."""
 
-    def takes(self, plan: Any) -> bool:
+    def fits(self, plan: Any) -> bool:
         """Whether a step's plan is one of single tokens, and fits."""
 
-    def first(self, rows: int) -> Any:
+    def first_rows(self, rows: int) -> Any:
         """The plan of the first rows, whatever is filled in later."""
 
     def fill(self, plan: Any) -> None:
@@ -59,23 +59,23 @@ class CudaRecorder:
 class DecodeGraphs:
     """A network's forward pass, replayed for steps of single tokens and run for all others.
 
-    The forward pass must take the plans of `standing`. Everything is captured on construction,
+    The forward pass must take the plans of `static_plan`. Everything is captured on construction,
     and holds for as long as the KV memory stays where it is. Not safe for threads.
     """
 
     def __init__(
         self,
         forward: Forward,
-        standing: Standing,
+        static_plan: GraphPlan,
         rows: int,
         device: torch.device,
         record: Callable[[Callable[[], None]], Recording] | None = None,
     ) -> None:
         self._forward = forward
-        self._standing = standing
+        self._static_plan = static_plan
         self._token_ids = torch.zeros(rows, dtype=torch.long, device=device)
         self._positions = torch.zeros(rows, dtype=torch.long, device=device)
-        self._every = torch.arange(rows, device=device)
+        self._row_indices = torch.arange(rows, device=device)
         self._logits: Tensor | None = None  # (rows, vocabulary)
         self._buckets = buckets(rows)
         record = record or CudaRecorder()
@@ -90,28 +90,28 @@ class DecodeGraphs:
         Carried tokens must be in place. The next call may write over the logits.
         """
         rows = len(packed.token_ids)
-        if rows > self._buckets[-1] or not self._standing.takes(packed.plan):
+        if rows > self._buckets[-1] or not self._static_plan.fits(packed.plan):
             return self._forward(packed)
         self._fill(packed)
         self._recordings[self._buckets[bisect_left(self._buckets, rows)]].replay()
         assert self._logits is not None, "made by the first recording"
         logits = self._logits[:rows]
-        return logits if len(packed.last) == rows else logits[packed.last]
+        return logits if len(packed.sample_rows) == rows else logits[packed.sample_rows]
 
     def _fill(self, packed: Packed) -> None:
         """Put a step where the recordings read; rows beyond it keep token ids that exist."""
         rows = len(packed.token_ids)
         self._token_ids[:rows] = packed.token_ids
         self._positions[:rows] = packed.positions
-        self._standing.fill(packed.plan)
+        self._static_plan.fill(packed.plan)
 
     def _work(self, rows: int) -> Callable[[], None]:
         """The forward pass of the first rows, on what they hold when it runs."""
         packed = Packed(
             token_ids=self._token_ids[:rows],
             positions=self._positions[:rows],
-            last=self._every[:rows],
-            plan=self._standing.first(rows),
+            sample_rows=self._row_indices[:rows],
+            plan=self._static_plan.first_rows(rows),
             carry=None,
         )
 
@@ -126,5 +126,5 @@ class DecodeGraphs:
 
 def buckets(rows: int) -> list[int]:
     """The numbers of rows that graphs are captured for: 1, 2, 4, 8, 16, 24 and so on to `rows`."""
-    larger = range(STRIDE, rows, STRIDE)
-    return sorted({bucket for bucket in (*SMALL, *larger) if bucket < rows} | {rows})
+    larger = range(BUCKET_STRIDE, rows, BUCKET_STRIDE)
+    return sorted({bucket for bucket in (*SMALL_BUCKETS, *larger) if bucket < rows} | {rows})

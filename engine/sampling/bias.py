@@ -6,7 +6,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from engine.sampling.draw import Draw
+from engine.sampling.params import SamplingParams
 from engine.sampling.transfer import to_device
 
 
@@ -17,12 +17,14 @@ class Bias(NamedTuple):
     values: Tensor
 
     @classmethod
-    def of(cls, draws: Sequence[Draw], vocabulary: int, device: torch.device) -> Self | None:
+    def of(
+        cls, params: Sequence[SamplingParams], vocabulary: int, device: torch.device
+    ) -> Self | None:
         """The bias of these rows, None without any; ids outside the vocabulary are no tokens."""
         entries = {
             row * vocabulary + token: value
-            for row, draw in enumerate(draws)
-            for token, value in draw.sampling.logit_bias.items()
+            for row, row_params in enumerate(params)
+            for token, value in row_params.sampling.logit_bias.items()
             if 0 <= token < vocabulary
         }
         if not entries:

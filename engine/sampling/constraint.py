@@ -18,7 +18,7 @@ class Constraint(Protocol):
 
 
 @lru_cache(maxsize=64)
-def only(ids: tuple[int, ...], vocabulary: int, device: torch.device) -> Tensor:
+def allowed_mask(ids: tuple[int, ...], vocabulary: int, device: torch.device) -> Tensor:
     """True for these tokens: (vocabulary,) booleans; ids outside the vocabulary are no tokens."""
     mask = torch.zeros(vocabulary, dtype=torch.bool)
     mask[[token for token in ids if 0 <= token < vocabulary]] = True

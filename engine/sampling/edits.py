@@ -7,23 +7,23 @@ import torch
 from torch import Tensor
 
 from engine.sampling.bias import Bias
-from engine.sampling.draw import Draw
 from engine.sampling.masks import Masks
-from engine.sampling.penalties import Penalties, penalised
+from engine.sampling.params import SamplingParams
+from engine.sampling.penalties import Penalties, has_penalties
 
 
-def edited(draw: Draw) -> bool:
+def edits_logits(row_params: SamplingParams) -> bool:
     """Whether options or a constraint change a row's scores."""
-    sampling = draw.sampling
+    sampling = row_params.sampling
     return (
-        draw.constraint is not None
-        or penalised(sampling)
+        row_params.constraint is not None
+        or has_penalties(sampling)
         or bool(sampling.logit_bias)
         or bool(sampling.allowed)
     )
 
 
-class Edits(NamedTuple):
+class LogitEdits(NamedTuple):
     """The changes to the scores of a group, in their order."""
 
     bias: Bias | None
@@ -31,9 +31,9 @@ class Edits(NamedTuple):
     masks: Masks | None
 
     @classmethod
-    def of(cls, draws: Sequence[Draw], vocabulary: int, device: torch.device) -> Self:
+    def of(cls, params: Sequence[SamplingParams], vocabulary: int, device: torch.device) -> Self:
         """The changes that these rows ask for."""
-        asked = draws, vocabulary, device
+        asked = params, vocabulary, device
         return cls(Bias.of(*asked), Penalties.of(*asked), Masks.of(*asked))
 
     def apply(self, scores: Tensor, previous: Tensor | None) -> None:

@@ -9,22 +9,22 @@ from typing import Final, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from engine.sampling.draw import Draw
+from engine.sampling.params import SamplingParams
 from engine.sampling.transfer import to_device
 
-MOST: Final = 20  # the protocol's bound on likeliest tokens
+MAX_TOP_LOGPROBS: Final = 20  # the protocol's bound on likeliest tokens
 
 
-class Wanted(NamedTuple):
+class LogprobRequests(NamedTuple):
     """The rows that want log probabilities, and of how many likeliest tokens each."""
 
     rows: Tensor  # (wanting,)
     counts: dict[int, int]  # by row
 
     @classmethod
-    def of(cls, draws: Sequence[Draw], device: torch.device) -> Self | None:
+    def of(cls, params: Sequence[SamplingParams], device: torch.device) -> Self | None:
         """What these rows want, None for nothing."""
-        asked = [(row, draw.sampling.logprobs) for row, draw in enumerate(draws)]
+        asked = [(row, row_params.sampling.logprobs) for row, row_params in enumerate(params)]
         counts = {row: count for row, count in asked if count is not None}
         return cls(to_device(torch.tensor(list(counts)), device), counts) if counts else None
 
@@ -37,9 +37,9 @@ class Logprobs(NamedTuple):
     ids: Tensor  # (wanting, listed)
 
 
-def logprobs(logits: Tensor, tokens: Tensor, wanted: Wanted) -> Logprobs:
+def logprobs(logits: Tensor, tokens: Tensor, logprob_requests: LogprobRequests) -> Logprobs:
     """Log probabilities under logits (rows, vocabulary), of tokens (rows,)."""
-    scores = logits[wanted.rows].float().log_softmax(-1)
-    listed = min(MOST, scores.shape[-1]) if any(wanted.counts.values()) else 0
+    scores = logits[logprob_requests.rows].float().log_softmax(-1)
+    listed = min(MAX_TOP_LOGPROBS, scores.shape[-1]) if any(logprob_requests.counts.values()) else 0
     top, ids = scores.topk(listed)
-    return Logprobs(scores.gather(-1, tokens[wanted.rows, None])[:, 0], top, ids)
+    return Logprobs(scores.gather(-1, tokens[logprob_requests.rows, None])[:, 0], top, ids)

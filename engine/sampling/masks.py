@@ -6,8 +6,8 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from engine.sampling.constraint import only
-from engine.sampling.draw import Draw
+from engine.sampling.constraint import allowed_mask
+from engine.sampling.params import SamplingParams
 from engine.sampling.transfer import to_device
 
 
@@ -18,9 +18,13 @@ class Masks(NamedTuple):
     allowed: Tensor  # (masked, vocabulary)
 
     @classmethod
-    def of(cls, draws: Sequence[Draw], vocabulary: int, device: torch.device) -> Self | None:
+    def of(
+        cls, params: Sequence[SamplingParams], vocabulary: int, device: torch.device
+    ) -> Self | None:
         """The masks of these rows, None without any."""
-        masks = [(row, _mask(draw, vocabulary, device)) for row, draw in enumerate(draws)]
+        masks = [
+            (row, _mask(row_params, vocabulary, device)) for row, row_params in enumerate(params)
+        ]
         some = [(row, mask) for row, mask in masks if mask is not None]
         if not some:
             return None
@@ -33,16 +37,18 @@ class Masks(NamedTuple):
         scores.index_add_(0, self.rows, ruled_out)  # adding leaves what is no number visible
 
 
-def _mask(draw: Draw, vocabulary: int, device: torch.device) -> Tensor | None:
+def _mask(row_params: SamplingParams, vocabulary: int, device: torch.device) -> Tensor | None:
     """What options and constraint both allow: (vocabulary,), None for every token."""
-    named = (
-        only(tuple(draw.sampling.allowed), vocabulary, device) if draw.sampling.allowed else None
+    allowed = (
+        allowed_mask(tuple(row_params.sampling.allowed), vocabulary, device)
+        if row_params.sampling.allowed
+        else None
     )
-    if draw.constraint is None:
-        return named
-    assert draw.carried is None, "a constraint must know its sequence's newest token"
-    follows = draw.constraint.allowed(draw.generated)
-    if follows is None:
-        return named
-    follows = to_device(follows, device) if follows.device != device else follows
-    return follows if named is None else follows & named
+    if row_params.constraint is None:
+        return allowed
+    assert row_params.carried is None, "a constraint must know its sequence's newest token"
+    constrained = row_params.constraint.allowed(row_params.generated)
+    if constrained is None:
+        return allowed
+    constrained = to_device(constrained, device) if constrained.device != device else constrained
+    return constrained if allowed is None else constrained & allowed

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from engine.protocol import Sampling
-from engine.sampling.draw import Draw
+from engine.sampling.params import SamplingParams
 from engine.sampling.transfer import to_device
 
 
-def penalised(sampling: Sampling) -> bool:
+def has_penalties(sampling: Sampling) -> bool:
     """Whether these options look at earlier tokens."""
     return (
         sampling.repetition_penalty != 1.0
@@ -38,21 +38,27 @@ class Penalties(NamedTuple):
     carried: Tensor  # (carriers,)
 
     @classmethod
-    def of(cls, draws: Sequence[Draw], vocabulary: int, device: torch.device) -> Self | None:
+    def of(
+        cls, params: Sequence[SamplingParams], vocabulary: int, device: torch.device
+    ) -> Self | None:
         """The penalties of these rows, None without any."""
-        tables = [(row, _table(draw)) for row, draw in enumerate(draws) if penalised(draw.sampling)]
+        tables = [
+            (row, _token_counts(row_params))
+            for row, row_params in enumerate(params)
+            if has_penalties(row_params.sampling)
+        ]
         if not tables:
             return None
         lengths = [table.shape[1] for _, table in tables]
         rows = np.repeat([row for row, _ in tables], lengths)
         tokens, counts = np.concatenate([table for _, table in tables], axis=1)
-        known = tokens < vocabulary
-        carriers = [(row, draws[row].carried) for row, _ in tables]
-        late = [(row, carried) for row, carried in carriers if carried is not None]
+        in_vocabulary = tokens < vocabulary
+        carriers = [(row, params[row].carried) for row, _ in tables]
+        pending = [(row, carried) for row, carried in carriers if carried is not None]
         host = (
-            *(torch.from_numpy(column[known]) for column in (rows, tokens, counts)),
-            torch.tensor([_factors(draw.sampling) for draw in draws]),
-            *torch.tensor(late, dtype=torch.int64).reshape(-1, 2).T.contiguous(),
+            *(torch.from_numpy(column[in_vocabulary]) for column in (rows, tokens, counts)),
+            torch.tensor([_factors(row_params.sampling) for row_params in params]),
+            *torch.tensor(pending, dtype=torch.int64).reshape(-1, 2).T.contiguous(),
         )
         return cls(*(to_device(tensor, device) for tensor in host))
 
@@ -66,9 +72,9 @@ class Penalties(NamedTuple):
         repetition, frequency, presence = self.factors[rows].unbind(-1)
         places = rows * scores.shape[-1] + tokens
         flat = scores.view(-1)
-        old = flat[places]
-        new = torch.where(old > 0, old / repetition, old * repetition)
-        flat.index_copy_(0, places, new - frequency * counts - presence * (counts > 0))
+        before = flat[places]
+        after = torch.where(before > 0, before / repetition, before * repetition)
+        flat.index_copy_(0, places, after - frequency * counts - presence * (counts > 0))
 
     def _entries(self, rows: int, previous: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Rows, tokens and counts with the carried tokens: (entries + carriers,) each.
@@ -80,9 +86,9 @@ class Penalties(NamedTuple):
         assert previous is not None, "a row's newest token is carried, yet no step came before"
         arrived = previous[self.carried]
         newest = self.tokens.new_full((rows,), -1).index_copy_(0, self.carrying, arrived)
-        again = self.tokens == newest[self.rows]
-        counts = self.counts + again
-        total = counts.new_zeros(rows).index_add_(0, self.rows, counts * again)
+        repeated = self.tokens == newest[self.rows]
+        counts = self.counts + repeated
+        total = counts.new_zeros(rows).index_add_(0, self.rows, counts * repeated)
         return (
             torch.cat([self.rows, self.carrying]),
             torch.cat([self.tokens, arrived]),
@@ -90,11 +96,11 @@ class Penalties(NamedTuple):
         )
 
 
-def _table(draw: Draw) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+def _token_counts(row_params: SamplingParams) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
     """Distinct earlier tokens above how often each was generated: (2, tokens)."""
-    repeats = draw.sampling.repetition_penalty != 1.0
-    counts = dict.fromkeys(draw.prompt, 0) if repeats else {}
-    counts.update(Counter(draw.generated))
+    repeats = row_params.sampling.repetition_penalty != 1.0
+    counts = dict.fromkeys(row_params.prompt, 0) if repeats else {}
+    counts.update(Counter(row_params.generated))
     return np.array([list(counts), list(counts.values())], dtype=np.int64)
 
 

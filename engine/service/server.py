@@ -18,8 +18,8 @@ Message: TypeAlias = dict[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
-LARGEST_BODY: Final = 64 * 2**20
-LONGEST_NUMBER: Final = 18  # digits
+MAX_BODY_BYTES: Final = 64 * 2**20
+MAX_NUMBER_DIGITS: Final = 18  # digits
 
 log = structlog.get_logger()
 _encoder = msgspec.json.Encoder()
@@ -72,7 +72,7 @@ class Server:
 
     async def _stream(self, reader: EventReader, receive: Receive, send: Send) -> None:
         """Send a reader's lines until it ends or the other side is gone."""
-        watch = asyncio.create_task(_close_when_gone(reader, receive))
+        watch = asyncio.create_task(_close_on_disconnect(reader, receive))
         try:
             await _begin(send, 200, (b"content-type", b"application/x-ndjson"))
             async for line in reader.lines():
@@ -83,7 +83,7 @@ class Server:
             self._sessions.closed(reader)
 
 
-async def _close_when_gone(reader: EventReader, receive: Receive) -> None:
+async def _close_on_disconnect(reader: EventReader, receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     reader.close()
@@ -108,8 +108,8 @@ async def _body(receive: Receive) -> bytes:
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         more = message.get("more_body", False)
-        if size > LARGEST_BODY:
-            raise OversizedCall(f"the body is larger than {LARGEST_BODY} bytes")
+        if size > MAX_BODY_BYTES:
+            raise OversizedCall(f"the body is larger than {MAX_BODY_BYTES} bytes")
     return b"".join(parts)
 
 
@@ -126,6 +126,6 @@ def _parse_query(query: bytes) -> tuple[str, int]:
     session, after = values.get("session", ""), values.get("after", "0")
     if not session:
         raise MalformedCall("session is missing from the query")
-    if not (after.isascii() and after.isdecimal() and len(after) <= LONGEST_NUMBER):
+    if not (after.isascii() and after.isdecimal() and len(after) <= MAX_NUMBER_DIGITS):
         raise MalformedCall(f"after must be a number, not {after!r}")
     return session, int(after)

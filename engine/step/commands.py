@@ -23,7 +23,7 @@ class Stop:
 
 
 @dataclass(frozen=True)
-class Forget:
+class Reset:
     """Drop every sequence, pin and pause without a word: whoever asked for them is gone."""
 
 
@@ -34,4 +34,4 @@ class Audit:
     answer: Callable[[str | None], None]
 
 
-Order: TypeAlias = Start | Stop | Revise | Pin | Unpin | Pause | Resume | SetMode | Forget | Audit
+Command: TypeAlias = Start | Stop | Revise | Pin | Unpin | Pause | Resume | SetMode | Reset | Audit

@@ -10,10 +10,10 @@ from collections import deque
 from collections.abc import Sequence
 
 from engine.kv.memory import KvMemory
-from engine.step.composer import Chunk, Plan, in_order, take_chunk
-from engine.step.sequence import LiveSequence
+from engine.step.composer import Chunk, StepPlan, order_chunks, take_chunk
+from engine.step.sequence import SequenceState
 
-PAD = 0  # any token id: nobody sees it
+PAD_ID = 0  # any token id: nobody sees it
 
 
 class LockstepComposer:
@@ -22,12 +22,12 @@ class LockstepComposer:
     def __init__(self, memory: KvMemory, step_tokens: int) -> None:
         self.memory = memory
         self.step_tokens = step_tokens
-        self.running: list[LiveSequence] = []
-        self.batches: deque[list[LiveSequence]] = deque()
-        self.preempted: list[LiveSequence] = []  # nobody: a split batch waits like any other
+        self.running: list[SequenceState] = []
+        self.batches: deque[list[SequenceState]] = deque()
+        self.preempted: list[SequenceState] = []  # nobody: a split batch waits like any other
         self.extensions = 0
-        self._ended: list[LiveSequence] = []  # of the running batch
-        self._leavers: list[LiveSequence] = []
+        self._ended: list[SequenceState] = []  # of the running batch
+        self._finished: list[SequenceState] = []
 
     @property
     def idle(self) -> bool:
@@ -35,75 +35,75 @@ class LockstepComposer:
         return not (self.running or self.batches)
 
     @property
-    def waiting(self) -> list[LiveSequence]:
+    def waiting(self) -> list[SequenceState]:
         """Sequences of batches that have not started, or have to start again."""
         return [sequence for batch in self.batches for sequence in batch]
 
-    def add(self, sequences: Sequence[LiveSequence]) -> None:
+    def add(self, sequences: Sequence[SequenceState]) -> None:
         """Let a batch wait for its turn."""
         self.batches.append(list(sequences))
 
-    def ended(self, sequence: LiveSequence) -> None:
+    def ended(self, sequence: SequenceState) -> None:
         """A sequence got its last token; the whole batch leaves when that was the last one."""
         if sequence not in self.running:
             self.remove(sequence)
-            self._leavers.append(sequence)
+            self._finished.append(sequence)
             return
         self._ended.append(sequence)
         if len(self._ended) == len(self.running):
-            self._break_up()
+            self._end_batch()
 
-    def take_leavers(self) -> list[LiveSequence]:
+    def take_finished(self) -> list[SequenceState]:
         """Ended sequences that left since the last call."""
-        leavers, self._leavers = self._leavers, []
-        return leavers
+        finished, self._finished = self._finished, []
+        return finished
 
-    def remove(self, sequence: LiveSequence) -> None:
+    def remove(self, sequence: SequenceState) -> None:
         """Forget a sequence, wherever it is, and free its memory."""
-        for place in (self.running, self._ended, *self.batches):
-            if sequence in place:
-                place.remove(sequence)
+        for queue in (self.running, self._ended, *self.batches):
+            if sequence in queue:
+                queue.remove(sequence)
         self.batches = deque(batch for batch in self.batches if batch)
         self.memory.release(sequence)
         if self.running and len(self._ended) == len(self.running):
-            self._break_up()
+            self._end_batch()
 
-    def reconsider(self) -> None:
+    def memory_freed(self) -> None:
         """Nothing waits for memory to be freed."""
 
-    def compose(self) -> Plan:
+    def compose(self) -> StepPlan:
         """The next step of the running batch, or the first of the next one."""
-        split: list[LiveSequence] = []
+        split: list[SequenceState] = []
         if not self.running and self.batches:
             self._begin(self.batches.popleft())
         elif self._missing() > self.memory.free:
-            split = self._break_up()
+            split = self._end_batch()
             half = -(-len(split) // 2)
             self.batches.extendleft(batch for batch in (split[half:], split[:half]) if batch)
-        return Plan(self._fill(), split, self.memory.take_copies())
+        return StepPlan(self._fill(), split, self.memory.take_copies())
 
-    def compose_one(self, sequence: LiveSequence) -> Plan:
+    def compose_one(self, sequence: SequenceState) -> StepPlan:
         """A step of one sequence alone; nobody else may hold memory."""
         if sequence not in self.running:
             self.remove(sequence)
             self.running.append(sequence)
-        chunks = in_order([take_chunk(self.memory, sequence, self.step_tokens)])
-        return Plan(chunks, [], self.memory.take_copies())
+        chunks = order_chunks([take_chunk(self.memory, sequence, self.step_tokens)])
+        return StepPlan(chunks, [], self.memory.take_copies())
 
-    def evacuate(self) -> None:
+    def release_all(self) -> None:
         """Take everyone's pages, as if none was ever computed; the batch starts again, first."""
-        evacuated = self._break_up()
+        evacuated = self._end_batch()
         if evacuated:
             self.batches.appendleft(evacuated)
         for sequence in self.waiting:
-            sequence.ahead = 0
+            sequence.in_flight = 0
 
-    def disband(self) -> list[LiveSequence]:
+    def hand_over(self) -> list[SequenceState]:
         """Hand everyone over to another composer, in order of arrival, without memory."""
-        self.evacuate()
-        everyone = sorted(self.waiting, key=lambda sequence: sequence.arrival)
+        self.release_all()
+        sequences = sorted(self.waiting, key=lambda sequence: sequence.arrival)
         self.batches.clear()
-        return everyone
+        return sequences
 
     def check(self) -> None:
         """AssertionError unless pages and queues agree."""
@@ -112,30 +112,30 @@ class LockstepComposer:
             assert not sequence.pages, f"{sequence.id} holds pages but does not run"
             assert not sequence.padding, f"{sequence.id} is padded but does not run"
 
-    def _begin(self, batch: list[LiveSequence]) -> None:
+    def _begin(self, batch: list[SequenceState]) -> None:
         """Start a batch, or as large a half of it as memory holds."""
         while len(batch) > 1 and len(batch) * self._pages(batch) > self.memory.free:
             half = -(-len(batch) // 2)
             self.batches.appendleft(batch[half:])
             batch = batch[:half]
-        width = _width(batch)
+        length = _padded_length(batch)
         for sequence in batch:
-            sequence.padding = width - sequence.length
-            sequence.tokens = [PAD] * sequence.padding + sequence.tokens
+            sequence.padding = length - sequence.length
+            sequence.tokens = [PAD_ID] * sequence.padding + sequence.tokens
         self.running = batch
 
-    def _pages(self, batch: list[LiveSequence]) -> int:
+    def _pages(self, batch: list[SequenceState]) -> int:
         """Pages of each member when it has its first token."""
-        return self.memory.pool.pages_for(_width(batch) + 1)
+        return self.memory.pool.pages_for(_padded_length(batch) + 1)
 
-    def _break_up(self) -> list[LiveSequence]:
+    def _end_batch(self) -> list[SequenceState]:
         """End the running batch: ended sequences leave, the others are returned without memory."""
         unfinished = [sequence for sequence in self.running if sequence not in self._ended]
         for sequence in self.running:
             sequence.tokens = sequence.tokens[sequence.padding :]
             sequence.padding = 0
             self.memory.release(sequence)
-        self._leavers += self._ended
+        self._finished += self._ended
         self.running, self._ended = [], []
         return unfinished
 
@@ -147,19 +147,21 @@ class LockstepComposer:
         """Prompts first, as the step's budget allows; then a token of every member."""
         budget, chunks = self.step_tokens, []
         for sequence in self.running:
-            if budget > 0 and sequence.pending > 1:
+            if budget > 0 and sequence.uncomputed > 1:
                 chunks.append(take_chunk(self.memory, sequence, budget))
                 budget -= chunks[-1].length
         if not chunks:
-            chunks = [self._next(s) for s in self.running if not (s.constraint and s.ahead)]
-        return in_order(chunks)
+            chunks = [
+                self._decode_one(s) for s in self.running if not (s.constraint and s.in_flight)
+            ]
+        return order_chunks(chunks)
 
-    def _next(self, sequence: LiveSequence) -> Chunk:
+    def _decode_one(self, sequence: SequenceState) -> Chunk:
         """One more token; an ended answer stays at its position, lest it leave the context."""
         sequence.padding += sequence.done
         return take_chunk(self.memory, sequence, 1)
 
 
-def _width(batch: list[LiveSequence]) -> int:
+def _padded_length(batch: list[SequenceState]) -> int:
     """Tokens that every member is padded to."""
     return max(sequence.length for sequence in batch)

@@ -5,14 +5,14 @@ from typing import Final
 
 from engine.protocol import SequenceId
 
-REMEMBERED: Final = 65_536
+MAX_FINISHED_IDS: Final = 65_536
 
 
-class KnownSequences:
+class SeenIds:
     """Ids of every unfinished sequence and of the most recently finished ones."""
 
-    def __init__(self, remembered: int = REMEMBERED) -> None:
-        self._remembered = remembered
+    def __init__(self, max_finished: int = MAX_FINISHED_IDS) -> None:
+        self._max_finished = max_finished
         self._unfinished: set[SequenceId] = set()
         self._finished: dict[SequenceId, None] = {}  # in the order they finished
 
@@ -29,7 +29,7 @@ class KnownSequences:
             if name in self._unfinished:
                 self._unfinished.remove(name)
                 self._finished[name] = None
-        while len(self._finished) > self._remembered:
+        while len(self._finished) > self._max_finished:
             del self._finished[next(iter(self._finished))]
 
     def clear(self) -> None:

@@ -2,18 +2,18 @@
 
 from dataclasses import dataclass, field
 
-from engine.kv.host import Swapped
-from engine.kv.prefix import Node
+from engine.kv.host import SwappedPages
+from engine.kv.prefix import PrefixNode
 from engine.protocol import Sampling, Sequence
-from engine.sampling import GREEDY, Constraint, greedy, looks_back
+from engine.sampling import GREEDY, Constraint, is_greedy, needs_history
 
 
 @dataclass(eq=False, slots=True)
-class LiveSequence:
+class SequenceState:
     """Tokens, memory and promise of one sequence; owned by the step loop.
 
     `computed` tokens have their keys and values in `pages`, or will when the launched steps are
-    done; the first pages are those of `nodes`, which other sequences may read too. `ahead` tokens
+    done; the first pages are those of `nodes`, which other sequences may read too. `in_flight` tokens
     are being drawn and not in `tokens` yet. `reserved` is the generation length that memory is
     promised for, `expected` the length it is now thought to reach: the first is kept, the second
     only chooses victims.
@@ -33,20 +33,20 @@ class LiveSequence:
 
     computed: int = 0
     pages: list[int] = field(default_factory=list)
-    nodes: list[Node] = field(default_factory=list)
-    listing: bool = True  # whether its full pages go into the prefix tree
-    swapped: Swapped | None = None
+    nodes: list[PrefixNode] = field(default_factory=list)
+    cacheable: bool = True  # whether its full pages go into the prefix tree
+    swapped: SwappedPages | None = None
     padding: int = 0  # tokens in front that lock-step mode fills up, and nobody sees
-    ahead: int = 0
-    drawn: int = 0  # where the newest launched step draws its token, if it does
+    in_flight: int = 0
+    sample_row: int = 0  # where the newest launched step draws its token, if it does
     done: bool = False
 
-    greedy: bool = field(init=False)
-    looks_back: bool = field(init=False)  # whether its next token depends on those before
+    is_greedy: bool = field(init=False)
+    needs_history: bool = field(init=False)  # whether its next token depends on those before
 
     def __post_init__(self) -> None:
-        self.greedy = self.constraint is None and greedy(self.sampling)
-        self.looks_back = self.constraint is not None or looks_back(self.sampling)
+        self.is_greedy = self.constraint is None and is_greedy(self.sampling)
+        self.needs_history = self.constraint is not None or needs_history(self.sampling)
 
     @property
     def generated(self) -> int:
@@ -56,30 +56,30 @@ class LiveSequence:
     @property
     def length(self) -> int:
         """Tokens it has, those being drawn included."""
-        return len(self.tokens) + self.ahead
+        return len(self.tokens) + self.in_flight
 
     @property
-    def pending(self) -> int:
+    def uncomputed(self) -> int:
         """Tokens not computed yet: 1 while decoding."""
-        return len(self.tokens) + self.ahead - self.computed
+        return len(self.tokens) + self.in_flight - self.computed
 
     @property
-    def complete(self) -> bool:
+    def at_max_tokens(self) -> bool:
         """Whether it gets no further token than those being drawn."""
-        answered = len(self.tokens) + self.ahead - self.padding - self.prompt_tokens
+        answered = len(self.tokens) + self.in_flight - self.padding - self.prompt_tokens
         return answered >= self.max_tokens
 
     @property
-    def remainder(self) -> int:
+    def expected_remaining(self) -> int:
         """Tokens it is still expected to generate; one that outgrew that, up to its reservation."""
         expected = self.expected if self.expected > self.generated else self.reserved
         return expected - self.generated
 
 
-def live(sequence: Sequence, arrival: int) -> LiveSequence:
+def new_sequence(sequence: Sequence, arrival: int) -> SequenceState:
     """A submitted sequence, about to wait for its turn; `arrival` numbers them in submit order."""
     reserved = min(sequence.reserve, sequence.max_tokens)
-    return LiveSequence(
+    return SequenceState(
         id=sequence.id,
         arrival=arrival,
         tokens=[*sequence.prompt, *sequence.generated],

@@ -146,14 +146,14 @@ def engine(start_engine: Callable[..., EngineProcess]) -> EngineProcess:
     return process
 
 
-class Stream:
+class EventStream:
     """An open events stream."""
 
     def __init__(self, lines: AsyncIterator[str]) -> None:
         self._lines = lines
         self.events: list[Event] = []
 
-    async def until(self, condition: Callable[["Stream"], object]) -> None:
+    async def until(self, condition: Callable[["EventStream"], object]) -> None:
         """Read until a condition holds, within the deadline."""
         async with asyncio.timeout(DEADLINE_S):
             while not condition(self):
@@ -185,7 +185,7 @@ class Stream:
         return {finish.id: finish for step in self.steps for finish in step.finished}
 
 
-class Gateway:
+class GatewaySession:
     """One gateway session with an engine."""
 
     def __init__(self, engine: EngineProcess, epoch: str, http: httpx.AsyncClient) -> None:
@@ -195,11 +195,11 @@ class Gateway:
         self.session = f"session-{next(_names)}"
 
     @asynccontextmanager
-    async def events(self, after: int = 0) -> AsyncIterator[Stream]:
+    async def events(self, after: int = 0) -> AsyncIterator[EventStream]:
         query = {"session": self.session, "after": after}
         async with self.http.stream("GET", "/events", params=query) as response:
             assert response.status_code == 200, await response.aread()
-            stream = Stream(response.aiter_lines())
+            stream = EventStream(response.aiter_lines())
             await stream.until(lambda stream: stream.events)
             yield stream
 
@@ -221,18 +221,20 @@ def connect() -> Callable[[EngineProcess], Any]:
     """Opens a new gateway session with an engine."""
 
     @asynccontextmanager
-    async def open_session(engine: EngineProcess) -> AsyncIterator[Gateway]:
+    async def open_session(engine: EngineProcess) -> AsyncIterator[GatewaySession]:
         transport = httpx.AsyncHTTPTransport(uds=str(engine.socket))
         async with httpx.AsyncClient(
             transport=transport, base_url="http://engine", timeout=DEADLINE_S
         ) as http:
-            yield Gateway(engine, (await http.get("/info")).json()["epoch"], http)
+            yield GatewaySession(engine, (await http.get("/info")).json()["epoch"], http)
 
     return open_session
 
 
 @pytest.fixture
-async def gateway(engine: EngineProcess, connect: Callable[..., Any]) -> AsyncIterator[Gateway]:
+async def gateway(
+    engine: EngineProcess, connect: Callable[..., Any]
+) -> AsyncIterator[GatewaySession]:
     """A new session with the shared engine."""
     async with connect(engine) as session:
         yield session

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-WRONG_START = 2
+EXIT_STARTUP_FAILED = 2
 BREAKS_ONCE_STARTED = """
 import engine.service.process
 from engine.__main__ import main
@@ -109,13 +109,13 @@ async def test_an_engine_whose_step_hangs_tells_and_exits_so_that_it_is_restarte
 
 def test_a_missing_model_is_one_line_and_exit_code_2(start_engine: Callable) -> None:
     code, out, error = start_engine(model="/no/such/model").ended()
-    assert (code, out) == (WRONG_START, "")
+    assert (code, out) == (EXIT_STARTUP_FAILED, "")
     assert one_line(error) == "engine: LMAAS_MODEL: there is no folder /no/such/model"
 
 
 def test_a_wrong_setting_is_one_line_and_exit_code_2(start_engine: Callable) -> None:
     code, out, error = start_engine(LMAAS_ENGINE_COLOUR="red").ended()
-    assert (code, out) == (WRONG_START, "")
+    assert (code, out) == (EXIT_STARTUP_FAILED, "")
     assert one_line(error).startswith("engine: unknown setting LMAAS_ENGINE_COLOUR; accepted are")
 
 
@@ -123,6 +123,6 @@ def test_the_gateways_settings_are_not_the_engines_business(
     engine: Any, start_engine: Callable
 ) -> None:
     code, out, error = start_engine(path=engine.socket, LMAAS_POLICY="fcfs").ended()
-    assert (code, out) == (WRONG_START, "")
+    assert (code, out) == (EXIT_STARTUP_FAILED, "")
     assert one_line(error).startswith("engine: LMAAS_ENGINE_SOCKET: another process serves on")
     assert engine.socket.exists()

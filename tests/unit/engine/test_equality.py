@@ -100,9 +100,9 @@ def test_scattered_pages_change_no_token(a_run: Callable) -> None:
     sequences = some_sequences(97, 6)
     packed_low = a_run(pages=400).all(sequences)
     scattered = a_run(pages=400)
-    low = scattered.memory.pool.take(300)
+    low = scattered.memory.pool.allocate(300)
     assert scattered.all(sequences) == packed_low
-    scattered.memory.pool.give_back(low)
+    scattered.memory.pool.release(low)
 
 
 def test_demo_model_gives_the_tokens_of_generate(a_run: Callable) -> None:

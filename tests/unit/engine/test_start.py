@@ -9,8 +9,8 @@ import pytest
 from transformers import AutoConfig
 
 from engine.address import Address
-from engine.errors import ModelRefused, StartupFailure
-from engine.running.model import load_model, refuse_unservable
+from engine.errors import StartupFailure, UnsupportedModel
+from engine.running.model import check_supported, load_model
 from engine.settings import read_settings
 
 NEEDED = {"LMAAS_MODEL": "m", "LMAAS_ENGINE_SOCKET": "s"}
@@ -95,8 +95,8 @@ def test_an_impossible_path_is_refused(path: str, complaint: str) -> None:
     ],
 )
 def test_a_model_that_cannot_be_served_is_refused(config: dict, reason: str) -> None:
-    with pytest.raises(ModelRefused, match=reason):
-        refuse_unservable(AutoConfig.for_model(**config))
+    with pytest.raises(UnsupportedModel, match=reason):
+        check_supported(AutoConfig.for_model(**config))
 
 
 def test_a_folder_without_a_model_is_one_clear_line(tmp_path: Path) -> None:

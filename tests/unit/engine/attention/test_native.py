@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.attention.compiled import NotCompiled, load
+from engine.attention.compiled import KernelUnavailable, load
 from engine.attention.decode import PagewiseDecode
 from engine.attention.interface import Context
 from engine.attention.native import NativeDecode
@@ -72,19 +72,19 @@ def test_a_machine_without_a_compiler_computes_by_torch(
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     store = a_store(1, 8, 4)
-    with pytest.raises(NotCompiled, match="none of cc, gcc, clang is installed"):
+    with pytest.raises(KernelUnavailable, match="none of cc, gcc, clang is installed"):
         NativeDecode(store, 1)
-    assert choose_attention(store, 1).plan([Context(0, 1, [0])]).decode(1, None).reads
+    assert choose_attention(store, 1).plan([Context(0, 1, [0])]).decode(1, None).passes
 
 
 def test_a_compiler_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     source = tmp_path / "wrong.c"
     source.write_text("this is no C")
-    with pytest.raises(NotCompiled, match="error"):
+    with pytest.raises(KernelUnavailable, match="error"):
         load(source, {})
     monkeypatch.setenv("CC", "/nowhere/cc")
-    with pytest.raises(NotCompiled, match="/nowhere/cc"):
+    with pytest.raises(KernelUnavailable, match="/nowhere/cc"):
         load(source, {})
 
 

@@ -41,7 +41,7 @@ def one_by_one(
     outs, real = [], []
     tokens = [(context, context.start + n) for context in contexts for n in range(context.length)]
     for row, (context, index) in enumerate(tokens):
-        low = max(context.hidden, 0 if window is None else index - window + 1)
+        low = max(context.padding, 0 if window is None else index - window + 1)
         places = [(context.pages[i // PAGE], i % PAGE) for i in range(low, index + 1)]
         keys, values = (
             torch.stack([pool[0][page, :, place] for page, place in places])
@@ -52,7 +52,7 @@ def one_by_one(
         grouped = query[row].view(KV_HEADS, GROUP, DIM).float()
         shares = (torch.einsum("hgd,khd->hgk", grouped, keys.float()) * SCALE).softmax(-1)
         outs.append(torch.einsum("hgk,khd->hgd", shares, values.float()).flatten(0, 1))
-        real.append(index >= context.hidden)
+        real.append(index >= context.padding)
     return torch.stack(outs), torch.tensor(real)
 
 
@@ -84,9 +84,9 @@ def steps(draw: st.DrawFn) -> list[Context]:
         start = prefix * PAGE + draw(st.integers(0, 9))
         length = draw(st.sampled_from([1, 1, 1, 2, 6]))
         missing = -(-(start + length) // PAGE) - prefix
-        hidden = draw(st.sampled_from([0, 0, 0, 2, 5, 30]))
+        padding = draw(st.sampled_from([0, 0, 0, 2, 5, 30]))
         pages = [*shared[:prefix], *(next(own) for _ in range(missing))]
-        contexts.append(Context(start, length, pages, hidden))
+        contexts.append(Context(start, length, pages, padding))
     return sorted(contexts, key=lambda context: context.length > 1)
 
 

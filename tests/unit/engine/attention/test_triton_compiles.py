@@ -14,8 +14,21 @@ INTEGERS = ("pages", "chunks", "tiles", "slots")
 SUMS = ("parts", "totals", "peaks")
 NUMBERS = {"scale": "fp32"}
 SIZES = {"page_tokens": 16, "dim": 128, "dims": 128, "pool_dim": 1}
-SINGLE = {"single": True, "whole": False, "windowed": False, "group": 4, "most": 1, "rows": 16}
-CHUNKS = SINGLE | {"single": False, "whole": True, "windowed": True, "most": 32, "rows": 128}
+SINGLE = {
+    "single": True,
+    "unsplit": False,
+    "windowed": False,
+    "group": 4,
+    "tile_tokens": 1,
+    "rows": 16,
+}
+CHUNKS = SINGLE | {
+    "single": False,
+    "unsplit": True,
+    "windowed": True,
+    "tile_tokens": 32,
+    "rows": 128,
+}
 
 
 def test_kernels_compile_for_ampere_and_hopper(tmp_path: Path) -> None:
@@ -66,7 +79,7 @@ def build(kernel: Any, capability: int, number: str, constants: dict[str, Any], 
 def build_all() -> None:
     kernels = import_module("engine.attention.triton_kernels")
     for capability, number in ((AMPERE, "fp16"), (HOPPER, "bf16")):
-        build(kernels.keep, capability, number, SIZES | {"block": 16})
+        build(kernels.store_kv, capability, number, SIZES | {"block": 16})
         build(kernels.combine, capability, number, SIZES | {"block": 16})
         for shape, warps in ((SINGLE, 4), (CHUNKS, 8)):
             sizes = SIZES | shape | {"block": 64, "precision": "ieee"}

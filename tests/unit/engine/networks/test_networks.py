@@ -94,7 +94,7 @@ def test_only_rows_that_need_it_get_logits(a_model: Callable) -> None:
     model = a_model("llama")
     attention = ReferenceAttention(KvStore(model.kv_shape, PAGES, 4, model.dtype, model.device))
     [first] = chunked(PROMPT, [9])
-    step = pack([first, first._replace(completes=False)], attention, model.device)
+    step = pack([first, first._replace(samples_token=False)], attention, model.device)
     assert model.network(step, attention).shape == (1, 97)
 
 
@@ -108,7 +108,7 @@ def test_only_rows_that_need_it_get_logits(a_model: Callable) -> None:
     ],
 )
 def test_unusual_models_are_left_to_transformers(unusual: dict) -> None:
-    assert not llama.fits(AutoConfig.for_model(**unusual))
+    assert not llama.supports(AutoConfig.for_model(**unusual))
 
 
 @pytest.mark.parametrize("bias", [True, False])

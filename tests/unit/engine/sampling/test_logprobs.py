@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from engine.protocol import Sampling
-from engine.sampling import Draw, Outcome, draw_tokens, prepare, pull, read
+from engine.sampling import SampledToken, SamplingParams, copy_to_host, prepare, read_tokens, sample
 
 VOCABULARY = 30
 LOGITS = torch.randn(6, VOCABULARY, generator=torch.Generator().manual_seed(2)) * 4
 
 
-def outcomes(samplings: list[Sampling], logits: torch.Tensor = LOGITS) -> list[Outcome]:
-    draws = [Draw(sampling, 3, [1, 2], [3]) for sampling in samplings]
-    batch = prepare(draws, logits.shape[-1], torch.device("cpu"))
-    return read(pull(draw_tokens(logits[: len(draws)], batch)), batch)
+def outcomes(samplings: list[Sampling], logits: torch.Tensor = LOGITS) -> list[SampledToken]:
+    params = [SamplingParams(sampling, 3, [1, 2], [3]) for sampling in samplings]
+    batch = prepare(params, logits.shape[-1], torch.device("cpu"))
+    return read_tokens(copy_to_host(sample(logits[: len(params)], batch)), batch)
 
 
 @pytest.mark.parametrize(

@@ -22,12 +22,12 @@ def a_chunk(
     start: int,
     length: int,
     *,
-    completes: bool = True,
+    samples_token: bool = True,
     carry: int | None = None,
     padding: int = 0,
 ) -> Chunk:
     sequence = SimpleNamespace(tokens=list(tokens), pages=[9], padding=padding)
-    return Chunk(sequence, start, length, completes, carry)
+    return Chunk(sequence, start, length, samples_token, carry)
 
 
 def packed(*chunks: Chunk) -> Packed:
@@ -43,15 +43,15 @@ def test_chunks_lie_one_behind_the_other() -> None:
 
 def test_tokens_are_drawn_behind_completing_chunks_alone() -> None:
     step = packed(
-        a_chunk([5], 0, 1), a_chunk([1, 2, 3, 4], 0, 3, completes=False), a_chunk([8, 9], 0, 2)
+        a_chunk([5], 0, 1), a_chunk([1, 2, 3, 4], 0, 3, samples_token=False), a_chunk([8, 9], 0, 2)
     )
-    assert step.last.tolist() == [0, 5]
+    assert step.sample_rows.tolist() == [0, 5]
 
 
 def test_padding_does_not_count_as_position() -> None:
     step = packed(a_chunk([0, 0, 0, 6, 7], 1, 4, padding=3))
     assert step.positions.tolist() == [0, 0, 0, 1]
-    assert step.plan[0].hidden == 3
+    assert step.plan[0].padding == 3
 
 
 def test_tokens_not_known_yet_are_carried_over() -> None:

@@ -10,25 +10,25 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from engine.protocol import Sampling
-from engine.sampling import Draw, draw_tokens, prepare
-from engine.sampling.choice import SHORTLIST, Way, way
+from engine.sampling import SamplingParams, prepare, sample
+from engine.sampling.filters import MAX_SORTED_TOP_K, SamplingMethod, method_of
 from engine.sampling.randomness import uniforms
-from engine.sampling.selection import leading, ranks
+from engine.sampling.top_k import leading_mask, ranks
 
 VOCABULARY = 60
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
 def chosen(logits: Tensor, sampling: Sampling, position: int) -> int:
-    batch = prepare([Draw(sampling, position)], len(logits), torch.device("cpu"))
-    return int(draw_tokens(logits[None], batch).tokens)
+    batch = prepare([SamplingParams(sampling, position)], len(logits), torch.device("cpu"))
+    return int(sample(logits[None], batch).tokens)
 
 
 def slowly_chosen(logits: Tensor, sampling: Sampling, position: int) -> int:
     """Walks through the likeliest tokens, lower ids first among equals."""
     scores = logits.tolist()
     likeliest = sorted(range(len(scores)), key=lambda token: (-scores[token], token))
-    if way(sampling, len(scores)) is Way.LIKELIEST:
+    if method_of(sampling, len(scores)) is SamplingMethod.GREEDY:
         return likeliest[0]
     unit = 2 ** (62 - (len(scores) - 1).bit_length())
     heights = (logits - logits.max()) / torch.tensor(sampling.temperature)
@@ -41,7 +41,7 @@ def slowly_chosen(logits: Tensor, sampling: Sampling, position: int) -> int:
             nucleus.append(token)
         mass += weights[token]
     turns = [token for token in nucleus if weights[token] >= sampling.min_p * unit]
-    if way(sampling, len(scores)) is not Way.SHORTLIST:
+    if method_of(sampling, len(scores)) is not SamplingMethod.TOP_K:
         turns.sort()
     total = sum(weights[token] for token in turns)
     ticket = min(int(uniforms([sampling.seed], [position])[0] * float(total)), total - 1)
@@ -71,7 +71,9 @@ def test_a_token_is_the_one_a_sorted_walk_finds(
     assert chosen(logits, sampling, position) == slowly_chosen(logits, sampling, position)
 
 
-@pytest.mark.parametrize("options", [{"top_k": SHORTLIST}, {"top_k": SHORTLIST + 1}, {}])
+@pytest.mark.parametrize(
+    "options", [{"top_k": MAX_SORTED_TOP_K}, {"top_k": MAX_SORTED_TOP_K + 1}, {}]
+)
 @pytest.mark.parametrize("top_p", [0.3, 0.95, 1.0])
 def test_a_large_vocabulary_is_walked_the_same(options: dict[str, Any], top_p: float) -> None:
     generator = torch.Generator().manual_seed(5)
@@ -113,11 +115,13 @@ def test_the_leading_tokens_are_the_first_that_bring_enough(
 ) -> None:
     worth = {place: data.draw(st.integers(1, 2**50)) for place in set(rank)}
     amounts = [worth[place] for place in rank]
-    wanted = data.draw(st.integers(1, sum(amounts)))
+    target_weight = data.draw(st.integers(1, sum(amounts)))
     first, mass = set(), 0
     for token in sorted(range(len(rank)), key=lambda token: (rank[token], token)):
-        if mass < wanted:
+        if mass < target_weight:
             first.add(token)
         mass += amounts[token]
-    found = leading(torch.tensor([rank]), torch.tensor([amounts]), torch.tensor([[wanted]]))
+    found = leading_mask(
+        torch.tensor([rank]), torch.tensor([amounts]), torch.tensor([[target_weight]])
+    )
     assert set(found[0].nonzero()[:, 0].tolist()) == first

@@ -9,7 +9,7 @@ from engine.protocol import Sampling
 from engine.sampling.constraint import Constraint
 
 
-class Draw(NamedTuple):
+class SamplingParams(NamedTuple):
     """How one row's token is drawn.
 
     `position` is the index of the token to be drawn in its sequence. `prompt` and `generated` are
@@ -26,15 +26,17 @@ class Draw(NamedTuple):
     constraint: Constraint | None = None
 
 
-GREEDY: Final = Draw(Sampling(), position=0)  # of a row that takes the likeliest token, no more
+GREEDY: Final = SamplingParams(
+    Sampling(), position=0
+)  # of a row that takes the likeliest token, no more
 
 
-def greedy(sampling: Sampling) -> bool:
+def is_greedy(sampling: Sampling) -> bool:
     """Whether `GREEDY` says all there is to say of these options."""
     return msgspec.structs.replace(sampling, seed=0) == GREEDY.sampling
 
 
-def looks_back(sampling: Sampling) -> bool:
+def needs_history(sampling: Sampling) -> bool:
     """Whether drawing the next token depends on the tokens before."""
     penalties = (sampling.presence_penalty, sampling.frequency_penalty)
     return any(penalties) or sampling.repetition_penalty != 1

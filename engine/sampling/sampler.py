@@ -5,11 +5,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from engine.sampling.batch import Batch
+from engine.sampling.batch import SamplingBatch
 from engine.sampling.logprobs import Logprobs, logprobs
 
 
-class Drawn(NamedTuple):
+class SamplerOutput(NamedTuple):
     """A step's tokens, still on the device."""
 
     tokens: Tensor  # (rows,) int64; 0 where nothing could be drawn
@@ -22,7 +22,7 @@ class Drawn(NamedTuple):
         return self.highest.isfinite()
 
 
-def draw_tokens(logits: Tensor, batch: Batch, carried: Tensor | None = None) -> Drawn:
+def sample(logits: Tensor, batch: SamplingBatch, carried: Tensor | None = None) -> SamplerOutput:
     """Draw from logits (rows, vocabulary); never waits for the device.
 
     `carried` are the tokens that the previous step drew. What a row draws depends on its own
@@ -33,16 +33,18 @@ def draw_tokens(logits: Tensor, batch: Batch, carried: Tensor | None = None) -> 
         scores = logits.index_select(0, group.rows).float()
         group.edits.apply(scores, carried)
         top, drawn = scores.max(-1)
-        if group.choice is not None:
-            drawn = group.choice.choose(scores, top)
+        if group.sampler is not None:
+            drawn = group.sampler.sample(scores, top)
         highest.index_copy_(0, group.rows, top)
         tokens.index_copy_(0, group.rows, drawn)
     tokens = tokens.where(highest.isfinite(), 0)
-    wanted = batch.wanted
-    return Drawn(tokens, highest, logprobs(logits, tokens, wanted) if wanted else None)
+    logprob_requests = batch.logprob_requests
+    return SamplerOutput(
+        tokens, highest, logprobs(logits, tokens, logprob_requests) if logprob_requests else None
+    )
 
 
-def _likeliest(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+def _likeliest(logits: Tensor, batch: SamplingBatch) -> tuple[Tensor, Tensor]:
     """The highest logit of each row and its token, the first of equals: (rows,) each.
 
     Neither is computed where every row is in a group.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from benchmarks.contestants.pipe import Answer, Task, Tokens, serve
+from benchmarks.engine.contestants.pipe import Answer, Task, Tokens, serve
 
 STEP_TOKENS: Final = 2048
 KV_BYTES: Final = 3 * 2**30  # nothing is ever preempted

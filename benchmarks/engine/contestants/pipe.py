@@ -30,14 +30,14 @@ def serve(prepare: Callable[[Namespace], AbstractContextManager[Answer]], *numbe
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     with prepare(parser.parse_args()) as answer:
-        _say(channel, {"ready": True})
+        _write(channel, {"ready": True})
         for line in sys.stdin:
             task = [(prompt, tokens) for prompt, tokens in json.loads(line)]
             start = perf_counter()
             tokens = answer(task)
-            _say(channel, {"wall_s": perf_counter() - start, "tokens": tokens})
+            _write(channel, {"wall_s": perf_counter() - start, "tokens": tokens})
 
 
-def _say(channel: TextIO, message: dict[str, object]) -> None:
+def _write(channel: TextIO, message: dict[str, object]) -> None:
     channel.write(json.dumps(message) + "\n")
     channel.flush()

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from engine.protocol import TokenLogprobs
-from engine.sampling.batch import Batch
-from engine.sampling.drawing import Drawn
+from engine.sampling.batch import SamplingBatch
+from engine.sampling.sampler import SamplerOutput
 
-LEAST: Final = -9999.0  # for minus infinity, which JSON has no word for
+MIN_LOGPROB: Final = -9999.0  # for minus infinity, which JSON has no word for
 
 
-class Outcome(NamedTuple):
+class SampledToken(NamedTuple):
     """The token a row drew, or why there is none."""
 
     token: int | None
@@ -21,14 +21,14 @@ class Outcome(NamedTuple):
     reason: str = ""
 
 
-class Pulled(NamedTuple):
+class PendingOutput(NamedTuple):
     """What was drawn, on its way to the host in one piece."""
 
     numbers: Tensor  # float64: tokens, highest scores, then what the rows with logprobs have
-    landed: torch.cuda.Event | None
+    copied: torch.cuda.Event | None
 
 
-def pull(drawn: Drawn) -> Pulled:
+def copy_to_host(drawn: SamplerOutput) -> PendingOutput:
     """Start to move what was drawn to the host; does not wait for it.
 
     What the device is given to do afterwards does not delay it.
@@ -37,48 +37,48 @@ def pull(drawn: Drawn) -> Pulled:
     numbers = torch.cat([part.double().flatten() for part in parts])  # exact for ids and float32
     host = numbers.to("cpu", non_blocking=True)
     if numbers.device.type != "cuda":
-        return Pulled(host, None)
-    landed = torch.cuda.Event()
-    landed.record(torch.cuda.current_stream(numbers.device))
-    return Pulled(host, landed)
+        return PendingOutput(host, None)
+    copied = torch.cuda.Event()
+    copied.record(torch.cuda.current_stream(numbers.device))
+    return PendingOutput(host, copied)
 
 
-def read(pulled: Pulled, batch: Batch) -> list[Outcome]:
+def read_tokens(pending: PendingOutput, batch: SamplingBatch) -> list[SampledToken]:
     """What each row of the batch drew; waits until that is known."""
-    if pulled.landed is not None:
-        pulled.landed.synchronize()
-    numbers: list[float] = pulled.numbers.tolist()
+    if pending.copied is not None:
+        pending.copied.synchronize()
+    numbers: list[float] = pending.numbers.tolist()
     tokens, highest = numbers[: batch.rows], numbers[batch.rows : 2 * batch.rows]
     listed = _listed(numbers[2 * batch.rows :], batch)
     return [
-        Outcome(int(token), listed.get(row))
+        SampledToken(int(token), listed.get(row))
         if isfinite(score)
-        else Outcome(None, None, _why(score))
+        else SampledToken(None, None, _reason(score))
         for row, (token, score) in enumerate(zip(tokens, highest, strict=True))
     ]
 
 
-def _listed(numbers: list[float], batch: Batch) -> dict[int, TokenLogprobs]:
+def _listed(numbers: list[float], batch: SamplingBatch) -> dict[int, TokenLogprobs]:
     """The log probabilities of the rows that want them."""
-    if batch.wanted is None:
+    if batch.logprob_requests is None:
         return {}
-    counts = batch.wanted.counts
+    counts = batch.logprob_requests.counts
     listed = (len(numbers) // len(counts) - 1) // 2
     top, ids = len(counts), len(counts) * (1 + listed)  # where these begin
     found = {}
     for place, (row, count) in enumerate(counts.items()):
-        start, few = place * listed, min(count, listed)
+        start, listed_count = place * listed, min(count, listed)
         pairs = zip(
-            map(int, numbers[ids + start : ids + start + few]),
-            numbers[top + start : top + start + few],
+            map(int, numbers[ids + start : ids + start + listed_count]),
+            numbers[top + start : top + start + listed_count],
             strict=True,
         )
         likeliest = [(token, logprob) for token, logprob in pairs if logprob > -inf]
-        found[row] = TokenLogprobs(max(numbers[place], LEAST), likeliest)
+        found[row] = TokenLogprobs(max(numbers[place], MIN_LOGPROB), likeliest)
     return found
 
 
-def _why(highest: float) -> str:
+def _reason(highest: float) -> str:
     if highest == -inf:
         return "no token is allowed"
     return "the model's scores are not finite numbers"

@@ -8,12 +8,12 @@ from typing import Final
 import torch
 from transformers import AutoModelForCausalLM, ContinuousBatchingConfig, GenerationConfig
 
-from benchmarks.contestants.pipe import Answer, Task, Tokens, serve
+from benchmarks.engine.contestants.pipe import Answer, Task, Tokens, serve
 
 SEQUENCES: Final = 64  # at once
 PAGE: Final = 32
 PAGES: Final = 2048  # 65,536 tokens: nothing is ever evicted
-SILENCE_S: Final = 600.0
+READ_TIMEOUT_S: Final = 600.0
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def prepare(arguments: Namespace) -> Iterator[Answer]:
         ]
         found: dict[str, list[int]] = {}
         while len(found) < len(names):
-            result = manager.get_result(timeout=SILENCE_S)
+            result = manager.get_result(timeout=READ_TIMEOUT_S)
             if result is None or result.error:
                 raise RuntimeError(f"continuous batching: {result and result.error}")
             if result.is_finished():

@@ -14,18 +14,18 @@ from typing import Any, Final, Protocol
 
 import psutil
 
-from benchmarks.engine.client import EngineProcess, Passage
+from benchmarks.engine.client import EngineProcess, RunTrace
 from benchmarks.engine.workload import Request
 from benchmarks.harness.paths import ROOT, log_file
 from engine.protocol import Sequence
 
-LOADING_S: Final = 600.0
-ANSWERING_S: Final = 1800.0
-END_S: Final = 20.0
+LOAD_TIMEOUT_S: Final = 600.0
+ANSWER_TIMEOUT_S: Final = 1800.0
+EXIT_TIMEOUT_S: Final = 20.0
 
 
 @dataclass(frozen=True)
-class Answered:
+class TimedAnswers:
     """The time a contestant took, and each request's tokens, in the requests' order."""
 
     wall_s: float
@@ -35,13 +35,13 @@ class Answered:
 class Contestant(Protocol):
     """Somebody who answers requests; takes no CPU while paused."""
 
-    def answer(self, requests: list[Request]) -> Answered:
+    def answer(self, requests: list[Request]) -> TimedAnswers:
         """Answer all, as fast as possible. RuntimeError where it cannot."""
 
     def pause(self) -> None:
         """Stop where it stands."""
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Undo `pause`."""
 
     def close(self) -> None:
@@ -49,7 +49,7 @@ class Contestant(Protocol):
 
 
 class PipedContestant:
-    """A process with the other end of `benchmarks.contestants.pipe`."""
+    """A process with the other end of `benchmarks.engine.contestants.pipe`."""
 
     def __init__(
         self, name: str, command: list[str], environment: Mapping[str, str] | None = None
@@ -67,43 +67,43 @@ class PipedContestant:
             bufsize=1,
         )
         try:
-            self._hear(LOADING_S)
+            self._receive(LOAD_TIMEOUT_S)
         except RuntimeError:
             self.close()
             raise
 
-    def answer(self, requests: list[Request]) -> Answered:
+    def answer(self, requests: list[Request]) -> TimedAnswers:
         """Answer all; the time is taken on the other side."""
         assert self._process.stdin is not None
         task = [(request.prompt, request.tokens) for request in requests]
         self._process.stdin.write(json.dumps(task) + "\n")
-        heard = self._hear(ANSWERING_S)
-        return Answered(heard["wall_s"], heard["tokens"])
+        received = self._receive(ANSWER_TIMEOUT_S)
+        return TimedAnswers(received["wall_s"], received["tokens"])
 
     def pause(self) -> None:
         """Stop the process and its children where they stand."""
         signal_tree(self._process.pid, signal.SIGSTOP)
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Let them go on."""
         signal_tree(self._process.pid, signal.SIGCONT)
 
     def close(self) -> None:
         """End the process and its children."""
-        self.go_on()
+        self.resume()
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with suppress(BrokenPipeError):
             self._process.stdin.close()
         try:
-            self._process.wait(END_S)
+            self._process.wait(EXIT_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             signal_tree(self._process.pid, signal.SIGKILL)
             self._process.wait()
         self._process.stdout.close()
         self._log.close()
 
-    def _hear(self, within_s: float) -> dict[str, Any]:
+    def _receive(self, within_s: float) -> dict[str, Any]:
         """The next line. RuntimeError where none comes in time, or none will ever come."""
         assert self._process.stdout is not None
         end = monotonic() + within_s
@@ -124,23 +124,23 @@ class EngineContestant:
         self._engine = EngineProcess(name, folder, **settings)
         self._engine.wait_until_ready()
 
-    def answer(self, requests: list[Request]) -> Answered:
+    def answer(self, requests: list[Request]) -> TimedAnswers:
         """Answer all; RuntimeError where a prompt was not computed in this very run."""
-        passage = self._engine.run([_sequence(request) for request in requests])
-        _check(requests, passage)
-        return Answered(passage.wall_s, [passage.tokens[request.id] for request in requests])
+        trace = self._engine.run([_sequence(request) for request in requests])
+        _check(requests, trace)
+        return TimedAnswers(trace.wall_s, [trace.tokens[request.id] for request in requests])
 
     def pause(self) -> None:
         """Stop the process where it stands."""
         signal_tree(self._engine.process.pid, signal.SIGSTOP)
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Let it go on."""
         signal_tree(self._engine.process.pid, signal.SIGCONT)
 
     def close(self) -> None:
         """End the process."""
-        self.go_on()
+        self.resume()
         self._engine.close()
 
 
@@ -162,11 +162,11 @@ def _sequence(request: Request) -> Sequence:
     return Sequence(request.id, request.prompt, max_tokens=request.tokens, reserve=request.tokens)
 
 
-def _check(requests: list[Request], passage: Passage) -> None:
+def _check(requests: list[Request], trace: RunTrace) -> None:
     """RuntimeError unless all tokens came, and all were computed in this very run."""
-    if passage.failed:
-        raise RuntimeError(f"the engine failed {passage.failed} of {len(requests)} requests")
+    if trace.failed:
+        raise RuntimeError(f"the engine failed {trace.failed} of {len(requests)} requests")
     due = sum(len(request.prompt) + request.tokens - 1 for request in requests)
-    computed = passage.counted["computed_tokens"]
+    computed = trace.counted["computed_tokens"]
     if computed < due:
         raise RuntimeError(f"the engine computed only {computed:.0f} of the {due} tokens due")

@@ -19,20 +19,20 @@ def ranks(scores: Tensor) -> Tensor:
     return 0x7FFFFFFF - rising.long()
 
 
-def leading(rank: Tensor, amounts: Tensor, wanted: Tensor) -> Tensor:
-    """Whether each token is among the first of its row that bring their amounts to `wanted`.
+def leading_mask(rank: Tensor, weights: Tensor, target_weight: Tensor) -> Tensor:
+    """Whether each token is among the first of its row that bring their amounts to `target_weight`.
 
     The first are those of lowest rank, among equals those of lowest id. Ranks and amounts are
-    (rows, vocabulary), `wanted` is (rows, 1), at least 1 and at most a row's sum. Equal ranks
+    (rows, vocabulary), `target_weight` is (rows, 1), at least 1 and at most a row's sum. Equal ranks
     have equal amounts.
     """
-    start = torch.zeros_like(wanted)  # the lowest rank that may be the last wanted one
+    start = torch.zeros_like(target_weight)  # the lowest rank that may be the last wanted one
     for low, bits in DIGITS:
         slot = (rank >> low).sub_(start >> low).clamp_(-1, 1 << bits).add_(1)
-        slots = amounts.new_zeros(len(rank), (1 << bits) + 2)  # the first: all that lies before
-        upto = slots.scatter_add_(1, slot, amounts).cumsum_(-1)
-        place = torch.searchsorted(upto, wanted).clamp_(1, 1 << bits)
+        slots = weights.new_zeros(len(rank), (1 << bits) + 2)  # the first: all that lies before
+        cumulative = slots.scatter_add_(1, slot, weights).cumsum_(-1)
+        place = torch.searchsorted(cumulative, target_weight).clamp_(1, 1 << bits)
         start = start + (place - 1 << low)
-    equals = amounts * (rank == start)
-    reached = equals.cumsum(-1).sub_(equals).add_(upto.gather(-1, place - 1))
-    return (rank < start) | ((rank == start) & (reached < wanted))
+    equals = weights * (rank == start)
+    reached = equals.cumsum(-1).sub_(equals).add_(cumulative.gather(-1, place - 1))
+    return (rank < start) | ((rank == start) & (reached < target_weight))

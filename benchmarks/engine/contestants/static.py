@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from benchmarks.contestants.pipe import Answer, Task, Tokens, serve
+from benchmarks.engine.contestants.pipe import Answer, Task, Tokens, serve
 
 PADDING = 0
 
