@@ -66,9 +66,9 @@ def test_a_live_socket_is_left_alone(folder: Path) -> None:
         assert (folder / "s").exists()
 
 
-def test_a_file_that_is_no_socket_is_left_alone(folder: Path) -> None:
+def test_a_file_that_is_not_a_socket_is_left_alone(folder: Path) -> None:
     (folder / "s").write_text("precious")
-    with pytest.raises(StartupFailure, match="exists and is no socket"):
+    with pytest.raises(StartupFailure, match="exists and is not a socket"):
         Address(str(folder / "s")).check()
     assert (folder / "s").read_text() == "precious"
 

@@ -36,7 +36,7 @@ def test_the_lowest_free_ids_go_first(counts: list[int], data: st.DataObject) ->
 def test_more_pages_than_are_free_are_never_given() -> None:
     pool = PagePool(3, 4)
     pool.allocate(2)
-    with pytest.raises(MemoryError, match="2 KV pages asked for, 1 free"):
+    with pytest.raises(MemoryError, match="2 KV pages requested, 1 free"):
         pool.allocate(2)
     assert pool.free == 1
 
