@@ -22,6 +22,7 @@ from gateway.prediction.serving.predictor import LengthPredictor
 from gateway.prediction.training.fitting import make_version
 from gateway.prediction.training.samples import Samples
 from models import Predictor
+from tests.conftest import PATIENCE_S
 
 MODEL, MODEL_HASH = "demo", "abc"
 

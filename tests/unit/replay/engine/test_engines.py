@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from engine.kv.host import HostTier, RestoreCosts
 from engine.kv.memory import KvMemory
 from engine.kv.pages import PagePool
-from engine.kv.reservations import Claim, peak_pages
-from engine.step.composer import Composer, Plan
-from engine.step.sequence import LiveSequence
+from engine.kv.reservations import KvReservation, peak_pages
+from engine.step.composer import Composer, StepPlan
+from engine.step.sequence import SequenceState
 from gateway.replay.cost.model import EngineModel, EngineShape, LinearCost
 from gateway.replay.engine.base import SimulatedEngine
 from gateway.replay.engine.continuous import ContinuousEngine
@@ -129,7 +129,7 @@ class RealComposer:
             [0] * len(submitted), 0, 0.0,
         )  # fmt: skip
         self.now_s = 0.0
-        self.flying: tuple[Plan, float] | None = None
+        self.flying: tuple[StepPlan, float] | None = None
 
     def run(self) -> Seen:
         while self.left or self.flying or not self.composer.idle:
@@ -144,21 +144,21 @@ class RealComposer:
         self.seen.extensions = self.composer.extensions
         return self.seen
 
-    def live(self, index: int) -> LiveSequence:
+    def live(self, index: int) -> SequenceState:
         job = self.jobs[index]
         reserved = min(job.reserve, job.most)
-        return LiveSequence(
+        return SequenceState(
             str(index), index, [0] * job.prompt, job.prompt, job.most, reserved, reserved
         )
 
-    def launch(self) -> tuple[Plan, float] | None:
+    def launch(self) -> tuple[StepPlan, float] | None:
         """The next step and how long it takes; its remainders are as known by then."""
-        running = [s for s in self.composer.running if not s.complete]
-        running.sort(key=lambda s: s.pending > 1)
+        running = [s for s in self.composer.running if not s.at_max_tokens]
+        running.sort(key=lambda s: s.uncomputed > 1)
         as_running = []
         for sequence in running:
             job = self.jobs[int(sequence.id)]
-            generated = sequence.generated + sequence.ahead
+            generated = sequence.generated + sequence.in_flight
             as_running.append(RunningSequence("", job.prompt, generated, job.quantiles, job.most))
         remainders = (
             LengthDistributions.of(as_running).remaining_quantile(0.5).round().astype(int).tolist()
@@ -168,22 +168,24 @@ class RealComposer:
         plan = self.composer.compose()
         for victim in plan.preempted:
             job = self.jobs[int(victim.id)]
-            self.seen.preemptions[int(victim.id)] += victim.generated + victim.ahead < job.tokens
+            self.seen.preemptions[int(victim.id)] += (
+                victim.generated + victim.in_flight < job.tokens
+            )
         if not any(chunk.length for chunk in plan.chunks):
             return None
-        singles = [chunk for chunk in plan.chunks if chunk.completes and chunk.length == 1]
+        singles = [chunk for chunk in plan.chunks if chunk.samples_token and chunk.length == 1]
         prompts = sum(chunk.length for chunk in plan.chunks) - len(singles)
         kv_tokens = sum(chunk.start + 1 for chunk in singles)
         return plan, COST.seconds(prompts, len(singles), kv_tokens)
 
-    def settle(self, plan: Plan, seconds: float) -> None:
+    def settle(self, plan: StepPlan, seconds: float) -> None:
         self.now_s += seconds
         self.seen.busy_s += seconds
         for chunk in plan.chunks:
             sequence = chunk.sequence
-            if not chunk.completes:
+            if not chunk.samples_token:
                 continue
-            sequence.ahead -= 1
+            sequence.in_flight -= 1
             sequence.tokens.append(0)
             if sequence.done:
                 continue
@@ -299,7 +301,7 @@ def test_promises_fit_where_their_peak_does(most: int, data: st.DataObject) -> N
     each = st.tuples(st.integers(0, 40), st.integers(1, 60))
     claims = data.draw(st.lists(each, min_size=1, max_size=most))
     page_tokens, step = data.draw(st.integers(1, 9)), data.draw(st.integers(0, 100))
-    peak = peak_pages([Claim(tokens, left) for left, tokens in claims], page_tokens)
+    peak = peak_pages([KvReservation(tokens, left) for left, tokens in claims], page_tokens)
     for pages in (peak - 1, peak, data.draw(st.integers(1, 2 * peak))):
         spans = ReservedSpanTable().with_others(
             ReservedSpan(step + left, tokens - step) for left, tokens in claims
