@@ -3,6 +3,10 @@
 LmaasError
 ├── InvalidRequest
 │   ├── ContextLengthExceeded
+│   ├── HeadersTooLarge
+│   ├── MalformedRequest
+│   ├── RequestTooLarge
+│   ├── UnsupportedMediaType
 │   └── UnsupportedParameter
 ├── Unauthenticated
 ├── Forbidden
@@ -11,12 +15,14 @@ LmaasError
 ├── Conflict
 │   └── PredictorRefused
 ├── OverLimit
+├── RequestTimeout
 ├── Unavailable
 │   ├── EngineLost
 │   ├── DatabaseLost
 │   ├── DeadlineUnreachable
 │   │   └── QueueTimeExceeded
-│   └── ShuttingDown
+│   ├── ShuttingDown
+│   └── TooManyConnections
 ├── ClientGone
 ├── RequestCancelled
 ├── GenerationFailed
@@ -61,6 +67,43 @@ class UnsupportedParameter(InvalidRequest):
 
     code = "unsupported_parameter"
     remedy = "Remove the parameter that `param` names, or send a value that `message` lists."
+
+
+class MalformedRequest(InvalidRequest):
+    """What the connection received is not an HTTP/1.1 request."""
+
+    code = "malformed_request"
+    remedy = "Check that the client speaks plain HTTP/1.1 to this port, and no TLS or HTTP/2."
+
+
+class HeadersTooLarge(InvalidRequest):
+    """The request line and headers are too large, or there are too many headers."""
+
+    code = "headers_too_large"
+    remedy = (
+        "Send fewer or shorter headers. An operator can raise `LMAAS_MAX_HEADER_BYTES` and "
+        "`LMAAS_MAX_HEADERS`."
+    )
+
+
+class RequestTooLarge(InvalidRequest):
+    """The body has more bytes or more JSON values than the route accepts."""
+
+    code = "request_too_large"
+    remedy = (
+        "Send a smaller body; split an import into several files. "
+        "[Overload](overload.md#bodies) has the limits."
+    )
+
+
+class UnsupportedMediaType(InvalidRequest):
+    """The body's `Content-Type` or `Content-Encoding` is not accepted by this route."""
+
+    code = "unsupported_media_type"
+    remedy = (
+        "Send `Content-Type: application/json`, or what the OpenAPI page at `/schema` names, plain "
+        "or with `Content-Encoding: gzip`."
+    )
 
 
 class Unauthenticated(LmaasError):
@@ -117,6 +160,16 @@ class OverLimit(LmaasError):
 
     code = "rate_limit_exceeded"
     remedy = "Retry after `Retry-After` seconds. Check that every client has a valid key."
+
+
+class RequestTimeout(LmaasError):
+    """The client did not send the whole headers or the whole body in time."""
+
+    code = "request_timeout"
+    remedy = (
+        "Send it again on a faster connection. An operator can raise `LMAAS_HEADER_TIMEOUT_S` and "
+        "`LMAAS_BODY_TIMEOUT_S`."
+    )
 
 
 class Unavailable(LmaasError):
@@ -181,6 +234,16 @@ class ShuttingDown(Unavailable):
     remedy = (
         "Retry after `Retry-After` seconds or at another gateway. `LMAAS_DRAIN_S` sets how long "
         "running requests may take to finish."
+    )
+
+
+class TooManyConnections(Unavailable):
+    """As many connections are open as the gateway accepts."""
+
+    code = "too_many_connections"
+    remedy = (
+        "Retry after `Retry-After` seconds, and reuse connections. An operator can raise "
+        "`LMAAS_MAX_CONNECTIONS`."
     )
 
 

@@ -29,7 +29,44 @@ class Settings(Struct, frozen=True, rename=_variable):
     """A field for each environment variable; its description is its documentation."""
 
     host: Annotated[str, Meta(min_length=1, description="address to serve on")] = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65535, description="port to serve on; 0: a free one")] = 8000
+    port: Annotated[
+        int, Meta(ge=0, le=65535, description="port to serve on; 0 takes a free one")
+    ] = 8000
+    max_connections: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="most open connections; further ones get 503, health routes excepted",
+        ),
+    ] = 1000
+    max_header_bytes: Annotated[
+        int, Meta(ge=1024, le=1 << 20, description="largest request line and headers, in bytes")
+    ] = 64 << 10
+    max_headers: Annotated[int, Meta(ge=10, le=1000, description="most headers of a request")] = 100
+    header_timeout_s: Annotated[
+        float,
+        Meta(gt=0, description="longest time that a request's headers may take, in seconds"),
+    ] = 10.0
+    body_timeout_s: Annotated[
+        float,
+        Meta(gt=0, description="longest time that a request's body may take, in seconds"),
+    ] = 60.0
+    max_body_values: Annotated[
+        int,
+        Meta(
+            ge=1000,
+            description="most keys and values in a JSON body, or one for each token of the model's "
+            "context if that is more; 20000 are a conversation of 4000 messages",
+        ),
+    ] = 20_000
+    cors_origins: Annotated[
+        str,
+        Meta(
+            pattern=r"^(\*|https?://[^\s,/]+(,https?://[^\s,/]+)*)$",
+            description="origins of web pages that may call the APIs, such as "
+            "`https://chat.example.org`, with commas between them; `*`: all; unset: none",
+        ),
+    ] = ""
     data_dir: Annotated[
         str,
         Meta(

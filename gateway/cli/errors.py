@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 import click
 
-from gateway.api.errors import CODE, FINAL, RETRY_AFTER_S, status_of
+from gateway.api.errors import CODE, NOT_RETRIED, RETRY_AFTER_S, status_of
 from gateway.errors import LmaasError, StartupFailure
 
 HEAD: Final = """# Errors
@@ -37,14 +37,6 @@ FRAMEWORK_ERRORS: Final[dict[int, tuple[str, str]]] = {
     405: (
         "The route exists, but does not accept this HTTP method.",
         "Use a method that `message` lists.",
-    ),
-    413: (
-        "The body is larger than 16 MiB.",
-        "Send a smaller body; split an import into several files.",
-    ),
-    415: (
-        "The route does not accept the body's `Content-Type`.",
-        "Send `Content-Type: application/json`, or what the OpenAPI page at `/schema` names.",
     ),
     500: (
         "The gateway has a defect.",
@@ -97,5 +89,5 @@ def _entry(kind: type[LmaasError]) -> ErrorEntry:
 
 def _row(entry: ErrorEntry) -> str:
     status = "" if entry.status is None else str(entry.status)
-    retry = "yes" if entry.status in RETRY_AFTER_S else "no" if entry.status in FINAL else ""
+    retry = "yes" if entry.status in RETRY_AFTER_S else "no" if entry.status in NOT_RETRIED else ""
     return f"| `{entry.code}` | {status} | {entry.cause} | {entry.remedy} | {retry} |\n"
