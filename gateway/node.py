@@ -1,4 +1,4 @@
-"""One unit of gateway and engine: its parts started in order, and stopped in reverse."""
+"""One gateway with its engine: starts its parts in order and stops them in reverse."""
 
 import asyncio
 import fcntl
@@ -33,19 +33,19 @@ from gateway.tenancy.admin_key import AdminKey, ensure_admin_key
 from gateway.tenancy.authentication import Authenticator
 from gateway.tenancy.demo import ensure_demo
 
-ENGINE_START_S: Final = 600.0
+ENGINE_START_TIMEOUT_S: Final = 600.0
 
 Progress: TypeAlias = Callable[[str], None]
 
 
-class Node(Struct, frozen=True):
-    """The running parts that the API speaks to."""
+class GatewayNode(Struct, frozen=True):
+    """The running parts that the API uses."""
 
     settings: Settings
     database: Database
     admin_key: AdminKey
     authenticator: Authenticator
-    generations: GenerationService
+    service: GenerationService
     registry: Registry
     runs: TrainingRuns
     comparison: VersionComparer
@@ -61,8 +61,8 @@ class DemoApp(Struct):
 
 
 @asynccontextmanager
-async def running_node(settings: Settings, say: Progress) -> AsyncIterator[Node]:
-    """Start every part; on leaving, stop them in reverse. StartupFailure says what hinders it."""
+async def running_node(settings: Settings, say: Progress) -> AsyncIterator[GatewayNode]:
+    """Start every part; on exit, stop them in reverse. StartupFailure gives the reason."""
     data_dir = settings.data_folder
     async with AsyncExitStack() as stack:
         stack.enter_context(_data_folder(data_dir))
@@ -116,21 +116,21 @@ async def running_node(settings: Settings, say: Progress) -> AsyncIterator[Node]
             options=_options(settings),
             tau_floor=settings.tau_floor,
         )
-        generations = GenerationService(model, tokenizer, predictor, scheduler)
+        service = GenerationService(model, tokenizer, predictor, scheduler)
         await scheduler.start()
         stack.push_async_callback(engine.close)
-        stack.callback(generations.stop)
+        stack.callback(service.stop)
         say("waiting for the engine to load its model")
-        await _engine_ready(generations, supervisor)
-        # Keys are made last: one that was made is shown.
+        await _engine_ready(service, supervisor)
+        # Keys are created last, since a new one is shown once.
         admin_key = ensure_admin_key(data_dir, settings.admin_key)
         demo_key = await ensure_demo(database.sessions, _demo_apps(folder), settings.api_key)
-        yield Node(
+        yield GatewayNode(
             settings=settings,
             database=database,
             admin_key=admin_key,
             authenticator=Authenticator(database.sessions),
-            generations=generations,
+            service=service,
             registry=registry,
             runs=runs,
             comparison=VersionComparer(database.sessions, database_url=url),
@@ -142,7 +142,7 @@ async def running_node(settings: Settings, say: Progress) -> AsyncIterator[Node]
 
 @contextmanager
 def _data_folder(data_dir: Path) -> Iterator[None]:
-    """The data folder, held by one gateway at a time."""
+    """Create the data folder and lock it: one gateway at a time. StartupFailure if it is in use."""
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         lock = (data_dir / "gateway.lock").open("w")
@@ -170,7 +170,7 @@ def _socket(settings: Settings, data_dir: Path) -> Path:
 
 
 def engine_environment(settings: Settings, socket: Path) -> dict[str, str]:
-    """The settings of the engine that we start, each as given to us."""
+    """The environment of the engine process, from the gateway's settings."""
     return {
         "LMAAS_MODEL": settings.model,
         "LMAAS_ENGINE_SOCKET": str(socket),
@@ -191,7 +191,7 @@ def engine_environment(settings: Settings, socket: Path) -> dict[str, str]:
 async def _start_engine(
     stack: AsyncExitStack, settings: Settings, data_dir: Path, say: Progress
 ) -> EngineSupervisor | None:
-    """Our own engine process, or None where one is run elsewhere."""
+    """Start the supervised engine process; None if the settings name an external engine."""
     if settings.engine_socket:
         return None
     say("starting the engine")
@@ -202,19 +202,19 @@ async def _start_engine(
     return supervisor
 
 
-async def _engine_ready(
-    generations: GenerationService, supervisor: EngineSupervisor | None
-) -> None:
-    """Returns once the engine answers; StartupFailure when it cannot, or takes too long."""
-    ready = asyncio.create_task(generations.scheduler.engine.ready())
+async def _engine_ready(service: GenerationService, supervisor: EngineSupervisor | None) -> None:
+    """Wait until the engine answers. StartupFailure if it fails or takes too long."""
+    ready = asyncio.create_task(service.scheduler.engine.ready())
     failed = asyncio.create_task(supervisor.failed()) if supervisor else None
     waits = [task for task in (ready, failed) if task]
     try:
-        await asyncio.wait(waits, timeout=ENGINE_START_S, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(
+            waits, timeout=ENGINE_START_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
+        )
         if failed and failed.done():
             raise failed.result()
         if not ready.done():
-            raise StartupFailure(f"the engine did not answer within {ENGINE_START_S:.0f} s")
+            raise StartupFailure(f"the engine did not answer within {ENGINE_START_TIMEOUT_S:.0f} s")
         if supervisor:
             supervisor.proven = True
     finally:
@@ -223,7 +223,7 @@ async def _engine_ready(
 
 
 def _options(settings: Settings) -> Options:
-    """What the policies are told."""
+    """The policies' options, from the settings."""
     return Options(
         admission=None if settings.admission == "own" else settings.admission,
         preempted_share=settings.preempted_share,
@@ -235,7 +235,7 @@ def _options(settings: Settings) -> Options:
 
 
 def _counting(tokenizer: ChatTokenizer) -> TokenCounters:
-    """The served model's tokens, for logs that were served elsewhere."""
+    """Token counts of the served model, for imported logs."""
 
     def prompt(instruction: str, user_input: str) -> int:
         turns = [("system", instruction), ("user", user_input)]
@@ -246,7 +246,7 @@ def _counting(tokenizer: ChatTokenizer) -> TokenCounters:
 
 
 def _demo_apps(folder: Path) -> list[tuple[str, str]]:
-    """The applications that the model's folder suggests for the demo tenant, if any."""
+    """Name and instruction of the demo tenant's apps in the model folder's `apps.json`, if any."""
     file = folder / "apps.json"
     if not file.is_file():
         return []

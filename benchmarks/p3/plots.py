@@ -18,20 +18,20 @@ from benchmarks.p3.switch import OUTCOMES_BEFORE as BEFORE_SWITCH
 from benchmarks.p3.switch import MixChange
 from benchmarks.p3.world import COVERAGE_TOLERANCE, COVERAGE_WINDOW, NOMINAL_COVERAGE
 from gateway.evaluation.plots import BLUE, DOTS_PER_INCH, ORANGE
-from gateway.pictures import LINE, LOOK
+from gateway.pictures import LINE_COLOR, PLOT_STYLE
 from gateway.prediction.lifecycle.schedule import Schedule
 from gateway.prediction.training.scorecard import rms
 from gateway.quantiles import Floats
 
-BAND_COLOUR: Final = "#c9d6e3"
+BAND_COLOR: Final = "#c9d6e3"
 
 
-@mpl.rc_context(LOOK)
+@mpl.rc_context(PLOT_STYLE)
 def draw_new_apps(found: list[NewApp], folder: Path) -> None:
     """Errors relative to full training, over outcomes, a line per app."""
     figure = _figure(7.0, 4.2)
     axes = figure.subplots()
-    axes.axhline(1, color=LINE, linewidth=1, linestyle="--")
+    axes.axhline(1, color=LINE_COLOR, linewidth=1, linestyle="--")
     for each in found:
         errors = [rms(each.first), *(_mean(each.after[count]) for count in OUTCOME_COUNTS)]
         color = ORANGE if each.app in OPEN_ENDED else BLUE
@@ -58,7 +58,7 @@ def draw_new_apps(found: list[NewApp], folder: Path) -> None:
     _write(figure, folder, "P3-new-apps")
 
 
-@mpl.rc_context(LOOK)
+@mpl.rc_context(PLOT_STYLE)
 def draw_switches(found: list[MixChange], folder: Path) -> None:
     """Rolling coverage before and after the change of the mix."""
     figure = _figure(10.0, 3.4)
@@ -68,7 +68,7 @@ def draw_switches(found: list[MixChange], folder: Path) -> None:
     _write(figure, folder, "P3-switch")
 
 
-@mpl.rc_context(LOOK)
+@mpl.rc_context(PLOT_STYLE)
 def draw_doublings(found: list[Doubling], folder: Path) -> None:
     """Rolling coverage of each doubled app, and the factor of its medians."""
     figure = _figure(10.0, 3.8)
@@ -79,8 +79,8 @@ def draw_doublings(found: list[Doubling], folder: Path) -> None:
         places = np.arange(len(each.factor)) - BEFORE_DOUBLING
         right.plot(places, np.exp(each.factor), color=color, linewidth=0.9)
     _nominal_band(left, "P90 covers, app by app")
-    right.axhline(2, color=LINE, linewidth=1, linestyle="--")
-    right.axvline(0, color=LINE, linewidth=1)
+    right.axhline(2, color=LINE_COLOR, linewidth=1, linestyle="--")
+    right.axvline(0, color=LINE_COLOR, linewidth=1)
     right.set(
         title="Factor on the median", xlabel="outcomes since answers doubled", xlim=(-50, 300)
     )
@@ -90,14 +90,14 @@ def draw_doublings(found: list[Doubling], folder: Path) -> None:
     _write(figure, folder, "P3-doubling")
 
 
-@mpl.rc_context(LOOK)
+@mpl.rc_context(PLOT_STYLE)
 def draw_shuffled(found: ShuffledLengths, folder: Path) -> None:
     """The monitored τ before and after lengths are shuffled."""
     figure = _figure(6.0, 3.2)
     axes = figure.subplots()
     axes.plot(np.arange(len(found.tau)) - BEFORE_SHUFFLE, found.tau, color=BLUE)
     axes.axhline(Schedule().tau_floor, color=ORANGE, linewidth=1, linestyle="--", label="floor")
-    axes.axvline(0, color=LINE, linewidth=1)
+    axes.axvline(0, color=LINE_COLOR, linewidth=1)
     axes.set(title="Kendall's τ as monitored", xlabel="outcomes since lengths are shuffled")
     axes.legend()
     _write(figure, folder, "P3-shuffled")
@@ -114,8 +114,8 @@ def _nominal_band(axes: Axes, title: str) -> None:
         100 * (NOMINAL_COVERAGE - COVERAGE_TOLERANCE),
         100 * (NOMINAL_COVERAGE + COVERAGE_TOLERANCE),
     )
-    axes.axhspan(low, high, color=BAND_COLOUR, zorder=0, linewidth=0)
-    axes.axvline(0, color=LINE, linewidth=1)
+    axes.axhspan(low, high, color=BAND_COLOR, zorder=0, linewidth=0)
+    axes.axvline(0, color=LINE_COLOR, linewidth=1)
     axes.set(
         title=title, xlabel=f"outcomes since the change; means of {COVERAGE_WINDOW}", ylabel="%"
     )

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from gateway.evaluation.experiment import OURS, EvaluationRun, EvaluationSummary
 from gateway.evaluation.midflight import SHARES
 from gateway.evaluation.scoring import POOLED
-from gateway.pictures import LINE, LOOK
+from gateway.pictures import LINE_COLOR, PLOT_STYLE
 
 DOTS_PER_INCH: Final = 80
 MAX_COLUMNS: Final = 5
@@ -21,7 +21,7 @@ SPARSE_TICKS_RATIO: Final = 200.0  # axis range above which every second tick is
 NOMINAL_COVERAGE_PERCENT: Final = 90.0  # % of lengths within the 0.9 quantile
 BLUE: Final = "#1f6fb4"
 ORANGE: Final = "#d9822b"
-BASELINE_COLOURS: Final = ("#b4b8bf", "#8d6bb3", "#3f9e6e", ORANGE)
+BASELINE_COLORS: Final = ("#b4b8bf", "#8d6bb3", "#3f9e6e", ORANGE)
 MARKERS: Final = "v^sD"
 
 
@@ -35,7 +35,7 @@ def draw(run: EvaluationRun, folder: Path, prefix: str = "") -> list[Path]:
         "midflight": _midflight,
     }
     written = []
-    with mpl.rc_context(LOOK):
+    with mpl.rc_context(PLOT_STYLE):
         for name, picture in pictures.items():
             path = folder / f"{prefix}{name}.png"
             picture(run).savefig(path, format="png")
@@ -56,7 +56,7 @@ def _lengths(run: EvaluationRun) -> Figure:
         in_app = run.names == app
         actual, predicted = run.tokens[in_app], median[in_app]
         ends = [0.8 * min(actual.min(), predicted.min()), 1.25 * max(actual.max(), predicted.max())]
-        axes.plot(ends, ends, color=LINE, linewidth=1, linestyle="--", zorder=1)
+        axes.plot(ends, ends, color=LINE_COLOR, linewidth=1, linestyle="--", zorder=1)
         axes.scatter(actual, predicted, s=7, color=BLUE, alpha=0.35, linewidths=0, zorder=2)
         axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
         known = TICKS[::2] if ends[1] > SPARSE_TICKS_RATIO * ends[0] else TICKS
@@ -114,7 +114,7 @@ def _coverage(run: EvaluationRun) -> Figure:
     for field, label, color, marker in (
         ("over_mean", "mean of the ratios", BLUE, "o"),
         ("over_median", "median of the ratios", ORANGE, "D"),
-        ("over_total", "ratio of the sums", LINE, "s"),
+        ("over_total", "ratio of the sums", LINE_COLOR, "s"),
     ):
         ratios = [getattr(card, field) for card in found]
         right.scatter(ratios, range(len(order)), s=30, color=color, marker=marker, label=label)
@@ -131,7 +131,7 @@ def _midflight(run: EvaluationRun) -> Figure:
     order = _apps_by_error(run.summary)
     figure = _figure(7.0, 1.5 + 0.3 * len(order))
     axes = figure.subplots()
-    axes.axvline(1, color=LINE, linewidth=1, linestyle="--", zorder=1)
+    axes.axvline(1, color=LINE_COLOR, linewidth=1, linestyle="--", zorder=1)
     for share, color, marker in zip(SHARES, (ORANGE, BLUE), "Do", strict=True):
         found = {each.app: each for each in run.summary.midflight if each.share == share}
         ratios = {app: each.conditional_mae / each.static_mae for app, each in found.items()}
@@ -164,7 +164,7 @@ def _apps_by_error(summary: EvaluationSummary) -> list[str]:
 def _contenders(summary: EvaluationSummary) -> list[tuple[str, str, str]]:
     """Name, colour and marker of each predictor; ours is drawn last, on top."""
     others = [name for name in summary.scores if name != OURS]
-    styles = zip(others, BASELINE_COLOURS, MARKERS, strict=True) if others else ()
+    styles = zip(others, BASELINE_COLORS, MARKERS, strict=True) if others else ()
     return [*styles, (OURS, BLUE, "o")]
 
 

@@ -5,9 +5,9 @@ from uuid import UUID
 
 from msgspec import Struct, field
 
-from gateway.quantiles import LEVELS, MEDIAN, P90
+from gateway.quantiles import MEDIAN, P90
 
-__all__ = ["LEVELS", "SOURCES", "Embeddings", "Prediction", "PredictionRequest"]
+__all__ = ["SOURCES", "Embeddings", "Prediction", "PredictionRequest"]
 
 SOURCES: Final = ("model", "app", "tenant", "global", "prior")
 """Where a prediction comes from: a trained version, the length history of the app, of the tenant or

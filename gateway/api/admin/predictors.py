@@ -11,7 +11,7 @@ from litestar.params import FromPath, JSONBody, RawBody
 from msgspec import Struct
 
 from gateway.api.admin.actor import Actor, area
-from gateway.api.admin.body import raw
+from gateway.api.admin.body import LARGEST_UPLOAD, raw_body
 from gateway.api.admin.training import TrainingRequest, TrainingRunAnswer
 from gateway.api.envelope import Limit, Listing, to_answer
 from gateway.prediction.lifecycle.comparison import VersionComparer, VersionComparison
@@ -28,9 +28,9 @@ CHECKSUM: Final = "x-lmaas-checksum"
 
 
 class PredictorAnswer(Struct, frozen=True, kw_only=True):
-    """A version: what it was fitted on, how well it does, and whether it is at work.
+    """A version: its training data, metrics and state.
 
-    `replaced_id` is the version that was active before it: where a roll-back leads.
+    `replaced_id` is the version that was active before it, to which a roll-back returns.
     """
 
     id: UUID
@@ -57,10 +57,10 @@ class PredictorAnswer(Struct, frozen=True, kw_only=True):
 
 
 class ComparisonAnswer(Struct, frozen=True, kw_only=True):
-    """Two versions, and both scored on the same newest `rows` of history.
+    """Two versions, both scored on the same newest `rows` of history.
 
-    `unseen` tells that neither was made from these rows. Where they could not be scored, `why_not`
-    says the reason. Lower is better but for `tau` and, up to 0.9, `coverage`.
+    `unseen`: neither version was trained on these rows. If they could not be scored, `why_not`
+    gives the reason. Lower is better except for `tau` and, up to 0.9, `coverage`.
     """
 
     versions: list[PredictorAnswer]
@@ -89,7 +89,7 @@ class PredictorsController(Controller):
         actor: Actor,
         data: JSONBody[TrainingRequest | None] = None,
     ) -> TrainingRunAnswer:
-        """The run, to poll at `/admin/training-runs/{id}`; 409 while another is at work."""
+        """The run, to poll at `/admin/training-runs/{id}`; 409 while another run is active."""
         wanted = data or TrainingRequest()
         return to_answer(TrainingRunAnswer, await runs.start(actor, activate=wanted.activate))
 
@@ -113,19 +113,19 @@ class PredictorsController(Controller):
     async def activate_predictor(
         self, predictor_id: FromPath[UUID], registry: NamedDependency[Registry], actor: Actor
     ) -> PredictorAnswer:
-        """The version, at work from now on in every gateway; 409 where it cannot be used."""
+        """The version, now active in every gateway; 409 if it cannot be used."""
         return PredictorAnswer.of(await registry.activate(predictor_id, actor))
 
-    @post("/rollback", status_code=200, summary="Roll back to the version before")
+    @post("/rollback", status_code=200, summary="Roll back to the previous version")
     async def roll_back(
         self,
         registry: NamedDependency[Registry],
         runs: NamedDependency[TrainingRuns],
         actor: Actor,
     ) -> PredictorAnswer:
-        """The version that was active before, at work again in every gateway.
+        """The previously active version, active again in every gateway.
 
-        Once more leads to the one before that; 409 where there is none.
+        Repeating it goes back one more version; 409 if there is none.
         """
         return PredictorAnswer.of(await registry.roll_back(runs.model, actor))
 
@@ -138,7 +138,7 @@ class PredictorsController(Controller):
     ) -> ComparisonAnswer:
         """Their metrics, and both scored on the newest history; takes some seconds.
 
-        404 if there is no such version, 409 for two of different models.
+        404 if there is no such version, 409 for versions of different models.
         """
         return ComparisonAnswer.of(await comparison.compare(predictor_id, other_id))
 
@@ -155,13 +155,18 @@ class PredictorsController(Controller):
     async def export_predictor(
         self, predictor_id: FromPath[UUID], registry: NamedDependency[Registry], actor: Actor
     ) -> Response[bytes]:
-        """The version's bytes, which hold its checksum too; 409 where it is damaged."""
+        """The version's bytes, which include its checksum; 409 if it is damaged."""
         stored = await registry.export_version(predictor_id, actor)
         named = f'attachment; filename="{predictor_id}.lmaas-predictor"'
-        told = {CHECKSUM: checksum(stored).hex(), "content-disposition": named}
-        return Response(stored, headers=told, media_type=BINARY)
+        headers = {CHECKSUM: checksum(stored).hex(), "content-disposition": named}
+        return Response(stored, headers=headers, media_type=BINARY)
 
-    @post("/import", summary="Import a version", operation_class=raw(BINARY, "an exported version"))
+    @post(
+        "/import",
+        summary="Import a version",
+        request_max_body_size=LARGEST_UPLOAD,
+        operation_class=raw_body(BINARY, "an exported version"),
+    )
     async def import_predictor(
         self,
         body: RawBody,
@@ -171,7 +176,7 @@ class PredictorsController(Controller):
     ) -> PredictorAnswer:
         """The version, inactive.
 
-        409 `predictor_refused` where the bytes are damaged, or made for another model, tokenizer,
+        409 `predictor_refused` if the bytes are damaged, or belong to another model, tokenizer,
         chat template or release.
         """
         version = await registry.import_version(

@@ -1,4 +1,4 @@
-"""The admin API as one router, behind the admin key and those with scopes."""
+"""The router of the admin API, guarded by the admin key and scoped keys."""
 
 from typing import TypeVar
 
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 
 class AdminServices(Struct, frozen=True, kw_only=True):
-    """What the admin API calls."""
+    """The services that the admin API calls; each is a dependency of its field's name."""
 
     tenants: Tenants
     apps: Apps

@@ -55,7 +55,7 @@ def predictor(sessions: Sessions) -> LengthPredictor:
 
 
 @pytest.fixture
-async def generations(
+async def service(
     sessions: Sessions, predictor: LengthPredictor, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[GenerationService]:
     """Without an engine: nothing leaves its queue."""
@@ -79,7 +79,7 @@ def application(
     sessions: Sessions,
     build: Builder,
     runs: TrainingRuns,
-    generations: GenerationService,
+    service: GenerationService,
     postgres_url: str,
 ) -> Litestar:
     services = AdminServices(
@@ -99,7 +99,7 @@ def application(
     )
     return Litestar(
         [admin_router(AdminKey(ADMIN_KEY), services)],
-        dependencies={"generations": Provide(lambda: generations, sync_to_thread=False)},
+        dependencies={"service": Provide(lambda: service, sync_to_thread=False)},
         exception_handlers=exception_handlers,
         openapi_config=OpenAPIConfig("test", "1", use_handler_docstrings=True),
     )

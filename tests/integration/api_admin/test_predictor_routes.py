@@ -44,7 +44,7 @@ def an_artefact() -> bytes:
             kernels={},
             trees=[""] * len(LEVELS),
             mean="",
-            newcomer=UnseenApps("", "", PrincipalAxes(empty, empty), [0.0] * len(LEVELS)),
+            unseen_apps=UnseenApps("", "", PrincipalAxes(empty, empty), [0.0] * len(LEVELS)),
             scores=NO_SCORES,
         )
     )

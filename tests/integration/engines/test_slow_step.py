@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from engine.protocol import EngineInfo, Event, Heartbeat, Hello, KvState, Step
 from gateway.engines.colocated import ColocatedEngine
+from tests.conftest import PATIENCE_S
 
 KV = KvState(pages=8, free=8, page_tokens=16)
 INFO = EngineInfo("epoch", "model", 128, 100, [], KV, "cpu", "float32")
@@ -39,7 +40,7 @@ class HangingEngine:
             event = await self.events.get()
 
 
-class Nobody:
+class SilentListener:
     """Listens to an engine and does nothing."""
 
     def engine_ready(self, info: EngineInfo) -> None: ...
@@ -59,7 +60,7 @@ async def hanging() -> AsyncIterator[tuple[HangingEngine, ColocatedEngine]]:
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve())
         client = ColocatedEngine(socket)
-        await client.start(Nobody())
+        await client.start(SilentListener())
         yield engine, client
         await client.close()
         server.force_exit = server.should_exit = True
@@ -83,6 +84,6 @@ async def test_step_that_is_slow_is_told_once_and_again_when_it_is_another(
 
 
 async def _sees(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():
             await asyncio.sleep(0.01)

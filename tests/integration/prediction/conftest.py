@@ -22,16 +22,16 @@ from gateway.prediction.serving.predictor import LengthPredictor
 from gateway.prediction.training.fitting import make_version
 from gateway.prediction.training.samples import Samples
 from models import Predictor
+from tests.conftest import PATIENCE_S
 
 MODEL, MODEL_HASH = "demo", "abc"
-TIMEOUT_S = 60.0
 
 
 @pytest.fixture(scope="session")
 async def predictor(database: Database) -> AsyncIterator[LengthPredictor]:
     """A length predictor with its process and a budget that tests do not exceed."""
     predictor = LengthPredictor(
-        model=MODEL, model_hash=MODEL_HASH, budget_s=TIMEOUT_S, sessions=database.sessions
+        model=MODEL, model_hash=MODEL_HASH, budget_s=PATIENCE_S, sessions=database.sessions
     )
     await predictor.start()
     await predictor.ready()
@@ -130,10 +130,10 @@ def a_prediction_request() -> Callable[..., PredictionRequest]:
 
 @pytest.fixture(scope="session")
 def eventually() -> Callable[..., object]:
-    """Waits until a condition holds, up to TIMEOUT_S."""
+    """Waits until a condition holds, up to PATIENCE_S."""
 
     async def wait(holds: Callable[[], object]) -> None:
-        until = time.monotonic() + TIMEOUT_S
+        until = time.monotonic() + PATIENCE_S
         while not holds():
             assert time.monotonic() < until, "the condition never held"
             await asyncio.sleep(0.02)

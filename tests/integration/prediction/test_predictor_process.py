@@ -29,6 +29,7 @@ from gateway.prediction.serving.frames import (
 )
 from gateway.prediction.serving.predictor import LengthPredictor
 from gateway.prediction.serving.process_client import COMMAND, ENVIRONMENT
+from tests.conftest import PATIENCE_S
 
 BuildRequest = Callable[..., PredictionRequest]
 Eventually = Callable[[Callable[[], object]], Awaitable[None]]
@@ -202,4 +203,4 @@ asyncio.run(main())
         lines = iter(gateway.stdout.readline, "")
         child = psutil.Process(int(next(line for line in lines if line.strip().isdigit())))
         gateway.kill()
-    child.wait(timeout=60)
+    child.wait(timeout=PATIENCE_S)

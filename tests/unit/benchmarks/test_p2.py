@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from msgspec.structs import replace
 
 from benchmarks.__main__ import main
-from benchmarks.harness.cpu_noise import Load
+from benchmarks.harness.cpu_noise import CpuNoise
 from benchmarks.harness.retry import Measured
 from benchmarks.p2.choices import PRODUCT_VECTOR, VectorQuality
 from benchmarks.p2.load import (
@@ -21,9 +21,8 @@ from benchmarks.p2.load import (
     prediction_requests,
     with_new_instructions,
 )
-from benchmarks.p2.parts import TREE_HEADS, PartCost
+from benchmarks.p2.parts import BATCH_REQUESTS, TREE_HEADS, PartCost
 from benchmarks.p2.run import (
-    BATCH_REQUESTS,
     BUDGET_S,
     OFFERED_LOADS,
     OVERLOAD,
@@ -50,7 +49,7 @@ GOOD = LoadRun(
 
 
 def measured(load_run: LoadRun) -> Measured[LoadRun]:
-    return Measured(load_run, Load(0.0, 0.0), 1)
+    return Measured(load_run, CpuNoise(0.0, 0.0), 1)
 
 
 def found(

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 import pytest
 from hypothesis import HealthCheck, settings
 
+from gateway.quantiles import P90
 from gateway.replay.cost.model import EngineModel, EngineShape, LinearCost
 from gateway.replay.workload.workload import Workload
 from gateway.scheduling.admission.interface import NO_CAPACITY, Capacity
@@ -57,10 +58,10 @@ class Sums:
         del self._pages[request_id]
 
     def admit(self, requests: Sequence[QueuedRequest]) -> int:
-        for place, request in enumerate(requests):
+        for index, request in enumerate(requests):
             pages = sum(self._pages.values()) + self._of(request.started())
             if pages > self.capacity.pages and self.rule != "all" and self._pages:
-                return place
+                return index
             self.force(request)
         return len(requests)
 
@@ -68,7 +69,7 @@ class Sums:
         self._pages[request.id] = self._of(request.started())
 
     def reserve(self, request: QueuedRequest) -> int:
-        return self._tokens(request.started()) if self.rule != "all" else int(request.upper)
+        return self._tokens(request.started()) if self.rule != "all" else int(request.p90)
 
     def resize(self, capacity: Capacity) -> None:
         self.capacity = capacity
@@ -86,7 +87,7 @@ class Sums:
         if self.rule == "longest":
             return sequence.max_tokens
         if self.rule == "upper":
-            return max(int(sequence.quantiles[4]), sequence.generated + 1)
+            return max(int(sequence.quantiles[P90]), sequence.generated + 1)
         return sequence.generated + 1
 
 
