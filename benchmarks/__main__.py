@@ -120,12 +120,14 @@ def reservations(rounds: int, requests: int, threads: int, size: str) -> None:
 
 @main.command("P1")
 @data_option
-@click.option("--lengths", type=click.Choice([*p1.BOTH, "both"]), default="both", show_default=True)
+@click.option(
+    "--lengths", type=click.Choice([*p1.ALL_RULES, "both"]), default="both", show_default=True
+)
 @click.option("--apps", default="", help="only these, separated by commas")
 @threads_option
 def predictions(data: Path, lengths: LengthRule | Literal["both"], apps: str, threads: int) -> None:
     """Length prediction on real text."""
-    rules = p1.BOTH if lengths == "both" else (lengths,)
+    rules = p1.ALL_RULES if lengths == "both" else (lengths,)
     with _told():
         p1.run(data, rules, [app for app in apps.split(",") if app], threads)
 
