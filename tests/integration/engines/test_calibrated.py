@@ -54,7 +54,7 @@ async def test_sequence_that_does_not_fit_ends_the_trial(supervisor: EngineSuper
             await engine.run("too long", [TrialArrival(5000, 1)])
 
 
-class Nobody:
+class SilentListener:
     """Listens to an engine and does nothing."""
 
     def engine_ready(self, info: object) -> None: ...
@@ -82,7 +82,7 @@ async def test_gateway_that_takes_the_engine_over_ends_the_trial(
         while await steps_of(supervisor.socket) == before:
             await asyncio.sleep(0.01)
         other = ColocatedEngine(supervisor.socket)
-        await other.start(Nobody())
+        await other.start(SilentListener())
         with pytest.raises((EngineLost, GenerationFailed)):
             await asyncio.wait_for(running, PATIENCE_S)
         await other.close()

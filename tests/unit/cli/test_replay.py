@@ -1,4 +1,4 @@
-"""`lmaas replay` on a small trace, end to end."""
+"""`lmaas replay` from the command line, on a small trace."""
 
 import json
 import subprocess
@@ -32,8 +32,8 @@ def replay(*arguments: object) -> Result:
 def printed(*arguments: object) -> dict[str, Any]:
     found = replay(*arguments, "--json", "-")
     assert found.exit_code == 0, found.output
-    told: dict[str, Any] = json.loads(found.stdout)
-    return told
+    summary: dict[str, Any] = json.loads(found.stdout)
+    return summary
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def engine(tmp_path: Path) -> Path:
     return file
 
 
-def test_a_trace_is_replayed_under_the_usual_policies(trace: Path) -> None:
+def test_trace_is_replayed_under_the_default_policies(trace: Path) -> None:
     found = replay("--trace", trace)
     assert found.exit_code == 0, found.output
     for name in DEFAULT_POLICIES:
@@ -80,20 +80,20 @@ def test_json_has_the_numbers_of_the_table(trace: Path, engine: Path, tmp_path: 
     assert f"{row['measures']['p90_s']['mean']:,.2f}" in found.stdout
 
 
-def test_json_alone_is_printed_where_asked(trace: Path, engine: Path) -> None:
-    told = printed(
+def test_json_is_printed_instead_of_tables(trace: Path, engine: Path) -> None:
+    summary = printed(
         *("--trace", trace, "--engine", engine, "--policy", "sjf", "--policy", "fcfs"),
         *("--load", 0.5, "--load", 1.1, "--seeds", 2),
     )
-    assert [(row["load"], row["policy"]) for row in told["rows"]] == [
+    assert [(row["load"], row["policy"]) for row in summary["rows"]] == [
         (0.5, "sjf"),
         (0.5, "fcfs"),
         (1.1, "sjf"),
         (1.1, "fcfs"),
     ]
-    assert told["seeds"] == 2
-    assert told["requests"] == 60
-    mean = told["rows"][0]["measures"]["mean_s"]
+    assert summary["seeds"] == 2
+    assert summary["requests"] == 60
+    mean = summary["rows"][0]["measures"]["mean_s"]
     assert mean["low"] <= mean["mean"] <= mean["high"]
 
 
@@ -105,28 +105,28 @@ def test_report_is_written(trace: Path, engine: Path, tmp_path: Path) -> None:
     assert (tmp_path / "deep/r/report.html").exists()
 
 
-def test_recorded_predictions_are_taken_where_there_are_any(engine: Path, tmp_path: Path) -> None:
-    trace = tmp_path / "told.csv"
+def test_recorded_predictions_are_the_default(engine: Path, tmp_path: Path) -> None:
+    trace = tmp_path / "predicted.csv"
     header = "arrival_s,prompt_tokens,generation_tokens,max_tokens," + ",".join(QUANTILE_COLUMNS)
     trace.write_text(header + "\n" + "".join(f"{n},9,30,90,10,20,30,40,50,60\n" for n in range(20)))
-    told = printed("--trace", trace, "--engine", engine, "--policy", "sjf", "--seeds", 3)
-    assert told["predictions"] == "as recorded"
-    assert told["seeds"] == 1  # nothing is left to chance
+    summary = printed("--trace", trace, "--engine", engine, "--policy", "sjf", "--seeds", 3)
+    assert summary["predictions"] == "as recorded"
+    assert summary["seeds"] == 1  # seeds do not differ
 
 
-def test_invented_arrivals_take_lengths_from_a_trace(trace: Path, engine: Path) -> None:
-    told = printed(
+def test_generated_arrivals_take_lengths_from_a_trace(trace: Path, engine: Path) -> None:
+    summary = printed(
         *("--generate", "bursts", "--lengths", trace, "--requests", 150, "--engine", engine),
         *("--policy", "fcfs"),
     )
-    assert told["requests"] == 150
-    assert told["rows"][0]["load"] == 0.9
-    assert told["arrivals"].startswith("bursts")
+    assert summary["requests"] == 150
+    assert summary["rows"][0]["load"] == 0.9
+    assert summary["arrivals"].startswith("bursts")
 
 
-def test_invented_arrivals_need_no_file() -> None:
-    told = printed("--generate", "poisson", "--requests", 100, "--policy", "fcfs", "--load", 0.5)
-    assert "chat service" in told["source"]
+def test_generated_arrivals_need_no_file() -> None:
+    summary = printed("--generate", "poisson", "--requests", 100, "--policy", "fcfs", "--load", 0.5)
+    assert "chat service" in summary["source"]
 
 
 def test_one_engine_less_is_slower(trace: Path, engine: Path) -> None:
@@ -137,37 +137,37 @@ def test_one_engine_less_is_slower(trace: Path, engine: Path) -> None:
     assert two < one
 
 
-def test_order_follows_its_settings_and_they_are_told(trace: Path, engine: Path) -> None:
+def test_settings_of_lmaas_change_its_order_and_are_in_the_json(trace: Path, engine: Path) -> None:
     mean_s = {}
     for weight in (0, 2, 50):
-        told = printed(
+        summary = printed(
             "--trace", trace, "--engine", engine, "--policy", "lmaas", "--load", 1.3,
             "--waiting-weight", weight, "--max-delay-s", 1e6, "--preempted-share", 0.01,
         )  # fmt: skip
-        assert (told["waiting_weight"], told["preempted_share"]) == (weight, 0.01)
-        mean_s[weight] = told["rows"][0]["measures"]["mean_s"]["mean"]
+        assert (summary["waiting_weight"], summary["preempted_share"]) == (weight, 0.01)
+        mean_s[weight] = summary["rows"][0]["measures"]["mean_s"]["mean"]
     assert mean_s[0] <= mean_s[2] < mean_s[50]
 
 
-def test_speed_brings_everything_sooner(trace: Path, engine: Path) -> None:
+def test_speed_multiplies_the_rate(trace: Path, engine: Path) -> None:
     given = ("--trace", trace, "--engine", engine, "--policy", "fcfs", "--speed")
     usual, fast = (printed(*given, speed)["rows"][0]["rate_s"] for speed in (1, 4))
     assert fast == pytest.approx(4 * usual)
 
 
-def test_where_nobody_waits_it_says_so(trace: Path, engine: Path) -> None:
-    said = "almost no request waited"
+def test_notice_if_almost_no_request_waits(trace: Path, engine: Path) -> None:
+    notice = "almost no request waited"
     quiet, busy = (
         replay("--trace", trace, "--engine", engine, "--policy", "fcfs", "--load", load).output
         for load in (0.02, 1.2)
     )
-    assert said in quiet
-    assert said not in busy
+    assert notice in quiet
+    assert notice not in busy
 
 
-def test_the_first_requests_of_a_trace(trace: Path, engine: Path) -> None:
-    told = printed("--trace", trace, "--engine", engine, "--policy", "fcfs", "--requests", 7)
-    assert told["requests"] == 7
+def test_first_requests_of_a_trace(trace: Path, engine: Path) -> None:
+    summary = printed("--trace", trace, "--engine", engine, "--policy", "fcfs", "--requests", 7)
+    assert summary["requests"] == 7
 
 
 def test_requests_too_long_for_the_engine_are_left_out_and_counted(
@@ -196,7 +196,7 @@ def test_requests_too_long_for_the_engine_are_left_out_and_counted(
         ),
     ],
 )
-def test_options_that_make_no_sense_are_refused(arguments: tuple[str, ...], reason: str) -> None:
+def test_invalid_options_are_refused(arguments: tuple[str, ...], reason: str) -> None:
     found = replay(*arguments)
     assert found.exit_code == 2
     assert reason in " ".join(found.output.split())
@@ -211,13 +211,13 @@ def test_options_that_make_no_sense_are_refused(arguments: tuple[str, ...], reas
         (("--generate", "poisson", "--predictor", "recorded"), "no predictions are recorded"),
     ],
 )
-def test_what_is_missing_is_said_in_one_line(arguments: tuple[str, ...], reason: str) -> None:
+def test_missing_input_is_a_one_line_error(arguments: tuple[str, ...], reason: str) -> None:
     found = replay(*arguments)
     assert found.exit_code == 1
     assert reason in found.stderr
 
 
-def test_page_tells_every_option_figure_and_profile() -> None:
+def test_page_documents_every_option_measure_and_profile() -> None:
     page = (Path(__file__).parents[3] / "docs" / "replay.md").read_text()
     options = {name for option in command.params for name in option.opts if name.startswith("--")}
     figures = set(Measures.__struct_fields__) - {"requests"}
@@ -225,7 +225,7 @@ def test_page_tells_every_option_figure_and_profile() -> None:
     assert {name for name in wanted if name not in page} == set()
 
 
-def test_help_waits_for_nothing_heavy() -> None:
+def test_help_imports_no_heavy_module() -> None:
     code = (
         "import sys\n"
         "from gateway.cli.replay import replay\n"
