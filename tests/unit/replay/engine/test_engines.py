@@ -295,11 +295,11 @@ def test_engine_computes_a_ghost_step_before_it_notices_an_end() -> None:
     assert computed == [11, 12, 11]
 
 
-@pytest.mark.parametrize("max_tokens", [12, 90])
+@pytest.mark.parametrize("max_spans", [12, 90])
 @given(data=st.data())
-def test_spans_fit_exactly_if_their_peak_fits(max_tokens: int, data: st.DataObject) -> None:
+def test_spans_fit_exactly_if_their_peak_fits(max_spans: int, data: st.DataObject) -> None:
     each = st.tuples(st.integers(0, 40), st.integers(1, 60))
-    lengths = data.draw(st.lists(each, min_size=1, max_size=max_tokens))
+    lengths = data.draw(st.lists(each, min_size=1, max_size=max_spans))
     page_tokens, step = data.draw(st.integers(1, 9)), data.draw(st.integers(0, 100))
     peak = peak_pages([Claim(tokens, left) for left, tokens in lengths], page_tokens)
     for pages in (peak - 1, peak, data.draw(st.integers(1, 2 * peak))):
@@ -311,14 +311,14 @@ def test_spans_fit_exactly_if_their_peak_fits(max_tokens: int, data: st.DataObje
 
 @given(st.lists(st.tuples(st.integers(0, 90), st.integers(0, 9), st.integers(-9, 9))))
 def test_span_table_has_the_spans_put_and_not_dropped(changes: list[tuple[int, int, int]]) -> None:
-    lengths, expected = ReservedSpanTable(), dict[int, tuple[int, int]]()
+    table, expected = ReservedSpanTable(), dict[int, tuple[int, int]]()
     for key, end, length_offset in changes:
         if end == 0 and expected.pop(key, None):
-            lengths.drop(key)
+            table.drop(key)
         elif end:
-            lengths.put(key, end, length_offset)
+            table.put(key, end, length_offset)
             expected[key] = end, length_offset
-    assert sorted(map(tuple, lengths.with_others([]).T.tolist())) == sorted(expected.values())
+    assert sorted(map(tuple, table.with_others([]).T.tolist())) == sorted(expected.values())
 
 
 @given(
