@@ -20,7 +20,7 @@ from benchmarks.s2 import run as s2
 from benchmarks.s3 import run as s3
 from benchmarks.s5 import run as s5
 from gateway.errors import LmaasError
-from gateway.evaluation.lengths import Rule
+from gateway.evaluation.lengths import LengthRule
 from gateway.replay.cost.model import EngineModel, read_engine
 from gateway.replay.cost.profiles import DEFAULT_PROFILE as PUBLISHED
 from gateway.replay.cost.profiles import profile
@@ -95,14 +95,16 @@ def main() -> None:
     "--slow-rounds", default=3, show_default=True, help="the same, of who is slow on m100"
 )
 @click.option("--sizes", "chosen", default="tiny,m100", show_default=True, help="models to run")
-@click.option("--only", default="", help=f"of {', '.join(n for s in e1.SIDES.values() for n in s)}")
+@click.option(
+    "--only", default="", help=f"of {', '.join(n for s in e1.CONTENDERS.values() for n in s)}"
+)
 @click.option("--requests", default=workload.MIXED, show_default=True, help="how many of the mix")
 @threads_option
 def engines(
     rounds: int, slow_rounds: int, chosen: str, only: str, requests: int, threads: int
 ) -> None:
     """Our engine on CPU against transformers and vLLM."""
-    names = _among(only, [name for names in e1.SIDES.values() for name in names])
+    names = _among(only, [name for names in e1.CONTENDERS.values() for name in names])
     e1.run(rounds, slow_rounds, _among(chosen, list(SHAPES)), names, requests, threads)
 
 
@@ -121,7 +123,7 @@ def reservations(rounds: int, requests: int, threads: int, size: str) -> None:
 @click.option("--lengths", type=click.Choice([*p1.BOTH, "both"]), default="both", show_default=True)
 @click.option("--apps", default="", help="only these, separated by commas")
 @threads_option
-def predictions(data: Path, lengths: Rule | Literal["both"], apps: str, threads: int) -> None:
+def predictions(data: Path, lengths: LengthRule | Literal["both"], apps: str, threads: int) -> None:
     """Length prediction on real text."""
     rules = p1.BOTH if lengths == "both" else (lengths,)
     with _told():

@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 
 from benchmarks.harness.paths import CACHE, ROOT
-from gateway.evaluation.corpus import ENDINGS, read_corpus
-from gateway.evaluation.experiment import OURS, Run, Wanted, run
+from gateway.evaluation.corpus import FILE_SUFFIXES, read_corpus
+from gateway.evaluation.experiment import OURS, EvaluationOptions, EvaluationRun, run
 from gateway.evaluation.lengths import count_words
 from gateway.evaluation.vectors import TextVectors
 from gateway.replay.workload.workload import Workload
@@ -29,12 +29,12 @@ def text_requests(data: Path, threads: int, say: Callable[[str], None]) -> Workl
     file = FOLDER / f"texts-{_digest(data)}.npz"
     if not file.exists():
         say("predicting the lengths of the valid lines")
-        wanted = Wanted(lengths="words", threads=threads, cache=CACHE / "magnus")
+        wanted = EvaluationOptions(lengths="words", threads=threads, cache=CACHE / "magnus")
         _write(run(read_corpus(data, data), wanted, TextVectors(), say), file)
     return _read(file)
 
 
-def _write(done: Run, file: Path) -> None:
+def _write(done: EvaluationRun, file: Path) -> None:
     prompts = count_words([line.instruction for line in done.lines]) + count_words(
         [line.input for line in done.lines]
     )
@@ -64,7 +64,9 @@ def _read(file: Path) -> Workload:
 def _digest(data: Path) -> str:
     """A digest of the texts and of the code that predicts."""
     texts = (
-        (path for path in data.iterdir() if path.name.endswith(ENDINGS)) if data.is_dir() else ()
+        (path for path in data.iterdir() if path.name.endswith(FILE_SUFFIXES))
+        if data.is_dir()
+        else ()
     )
     code = (path for folder in PREDICTION_CODE for path in (ROOT / folder).rglob("*.py"))
     digest = sha256()

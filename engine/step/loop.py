@@ -1,4 +1,4 @@
-"""One step after another: compose, launch, settle the one before, tell."""
+"""The step loop: compose and launch a step, settle the previous one, publish it."""
 
 from collections import deque
 from collections.abc import Callable
@@ -12,24 +12,24 @@ from engine.errors import OutOfMemory
 from engine.protocol import KvState, SequenceId, SetMode, Step, TokenLogprobs
 from engine.running.runner import Runner
 from engine.service.stats import Stats
-from engine.step.commands import Forget, Order
-from engine.step.composer import Composer, Plan
-from engine.step.in_flight import Flight
-from engine.step.sequence import LiveSequence
-from engine.step.sequence_table import Roster
+from engine.step.commands import Command, Reset
+from engine.step.composer import Composer, StepPlan
+from engine.step.in_flight import InFlightStep
+from engine.step.sequence import SequenceState
+from engine.step.sequence_table import SequenceTable
 
-SHRINK: Final = 0.9  # of the pages are kept when the device runs out of memory
-SMALLEST: Final = 1 / 8  # of the first pool: below that it is not the pool that takes too much
-STILL: Final = 8  # turns without a step while there is work: it cannot go on
+POOL_SHRINK: Final = 0.9  # share of the pages kept when the device runs out of memory
+MIN_POOL_FRACTION: Final = 1 / 8  # of the initial pool; below it the pool is not the cause
+MAX_IDLE_TURNS: Final = 8  # turns without a step despite work, before the loop fails
 
 log = structlog.get_logger()
 
 
 class StepLoop(Thread):
-    """The thread that owns sequences and pages, one step ahead of the model.
+    """The thread that owns sequences and pages; composes one step ahead of the model.
 
-    Orders come in through `put`, steps go out through `emit`, which must not block. When the loop
-    cannot go on it calls `died` and ends; the process is then of no use.
+    Commands arrive by `put`; steps are passed to `emit`, which must not block. On a fatal error the
+    loop calls `on_failure` and ends; the process must then be restarted.
     """
 
     def __init__(
@@ -37,23 +37,25 @@ class StepLoop(Thread):
         runner: Runner,
         composer: Composer,
         emit: Callable[[Step], None],
-        died: Callable[[BaseException], None],
+        on_failure: Callable[[BaseException], None],
     ) -> None:
         super().__init__(name="step-loop", daemon=True)
         self.stats = Stats()
-        self.roster = Roster(composer)
+        self.table = SequenceTable(composer)
         self._memory = composer.memory
         self._runner = runner
         self._emit = emit
-        self._died = died
-        self._orders: deque[Order] = deque()
+        self._on_failure = on_failure
+        self._commands: deque[Command] = deque()
         self._wake = Condition()
         self._closing = False
-        self._flying: Flight | None = None
-        self._suspects: dict[LiveSequence, int] = {}  # and how far each had come
+        self._in_flight: InFlightStep | None = None
+        self._suspects: dict[
+            SequenceState, int
+        ] = {}  # number of tokens at which the failed step ended
         self._number = 0
-        self._still = 0  # turns in a row without a step
-        self._first_pool = self._memory.pool.size
+        self._idle_turns = 0  # consecutive turns without a step
+        self._initial_pages = self._memory.pool.size
 
     @property
     def kv(self) -> KvState:
@@ -63,25 +65,25 @@ class StepLoop(Thread):
             pages=memory.pool.size,
             free=memory.free,
             page_tokens=memory.pool.page_tokens,
-            cached=memory.tree.idle,
+            cached=memory.tree.unread,
             shared=memory.tree.shared,
             swapped=memory.host.used,
         )
 
     @property
     def busy_s(self) -> float:
-        """For how long the step under way has been running; 0 where none is."""
-        flying = self._flying
-        return flying.age_s if flying is not None else 0.0
+        """Seconds since the step in flight began; 0 if there is none."""
+        in_flight = self._in_flight
+        return in_flight.age_s if in_flight is not None else 0.0
 
-    def put(self, *orders: Order) -> None:
-        """Orders to carry out before the next step is composed."""
+    def put(self, *commands: Command) -> None:
+        """Queue commands to execute before the next step is composed."""
         with self._wake:
-            self._orders.extend(orders)
+            self._commands.extend(commands)
             self._wake.notify()
 
     def close(self) -> None:
-        """End the thread after the step under way."""
+        """End the thread after the step in flight."""
         with self._wake:
             self._closing = True
             self._wake.notify()
@@ -90,96 +92,96 @@ class StepLoop(Thread):
         """Step until closed."""
         try:
             while self._wait():
-                self._obey()
-                if self._stirring:
-                    self._turn()
+                self._apply_commands()
+                if self._has_work:
+                    self._run_step()
         except Exception as error:
             log.exception("loop_died")
-            self._died(error)
+            self._on_failure(error)
 
     def _wait(self) -> bool:
-        """Sleep until there is something to do; False when closed."""
+        """Sleep until there is work; False if closed."""
         with self._wake:
-            self._wake.wait_for(lambda: self._orders or self._closing or self._stirring)
+            self._wake.wait_for(lambda: self._commands or self._closing or self._has_work)
             return not self._closing
 
     @property
-    def _stirring(self) -> bool:
-        at_work = not (self.roster.paused or self.roster.composer.idle)
-        return self._flying is not None or at_work
+    def _has_work(self) -> bool:
+        runnable = not (self.table.paused or self.table.composer.idle)
+        return self._in_flight is not None or runnable
 
-    def _obey(self) -> None:
-        while self._orders:
-            order = self._orders.popleft()
-            if isinstance(order, SetMode | Forget):
-                self._land()
-            self.roster.obey(order)
-        if self.roster.finished:
-            self._tell(None, {}, {}, [])
+    def _apply_commands(self) -> None:
+        while self._commands:
+            command = self._commands.popleft()
+            if isinstance(command, SetMode | Reset):
+                self._settle_in_flight()
+            self.table.apply(command)
+        if self.table.finished:
+            self._publish(None, {}, {}, [])
 
-    def _turn(self) -> None:
-        """Launch the next step, then settle the one before, which has been running meanwhile."""
+    def _run_step(self) -> None:
+        """Launch the next step, then settle the previous one, which ran in the meantime."""
         if self._suspects:
-            self._land()
-            self._flying = self._launch_suspect()
-            self._land()
+            self._settle_in_flight()
+            self._in_flight = self._launch_suspect()
+            self._settle_in_flight()
             return
-        flight = None if self.roster.paused else self._launch_next()
-        earlier, self._flying = self._flying, flight
-        if earlier is not None:
-            self._settle(earlier)
-        self._still = self._still + 1 if earlier is None and flight is None else 0
-        if self._still > STILL:
-            raise RuntimeError("nothing of what waits can run")
+        launched = None if self.table.paused else self._launch_next()
+        previous, self._in_flight = self._in_flight, launched
+        if previous is not None:
+            self._settle(previous)
+        self._idle_turns = self._idle_turns + 1 if previous is None and launched is None else 0
+        if self._idle_turns > MAX_IDLE_TURNS:
+            raise RuntimeError("no waiting sequence can run")
 
-    def _launch_next(self) -> Flight | None:
+    def _launch_next(self) -> InFlightStep | None:
         started_s = perf_counter()
-        plan = self.roster.composer.compose()
-        self.roster.dismiss()
+        plan = self.table.composer.compose()
+        self.table.report_finished()
         self.stats.preemptions += len(plan.preempted)
         if plan.chunks:
-            return self._runner.launch(plan, started_s, behind=self._flying)
-        self._memory.copies = plan.copies  # nothing ran, so nothing was moved
-        if plan.preempted or self.roster.finished:
-            self._tell(None, {}, {}, plan.preempted)
+            return self._runner.launch(plan, started_s, previous=self._in_flight)
+        self._memory.copies = plan.copies  # no step runs, so the copies are still to be made
+        if plan.preempted or self.table.finished:
+            self._publish(None, {}, {}, plan.preempted)
         return None
 
-    def _land(self) -> None:
-        """Settle the step under way, if there is one."""
-        flight, self._flying = self._flying, None
-        if flight is not None:
-            self._settle(flight)
+    def _settle_in_flight(self) -> None:
+        """Settle the step in flight, if there is one."""
+        launched, self._in_flight = self._in_flight, None
+        if launched is not None:
+            self._settle(launched)
 
-    def _settle(self, flight: Flight) -> None:
-        """Give each sequence the token that a step drew for it, and tell."""
+    def _settle(self, launched: InFlightStep) -> None:
+        """Append a step's sampled tokens to their sequences and publish the step."""
         try:
-            outcomes = flight.land()
-        except Exception as error:  # noqa: BLE001 - a step may fail, the loop must live
-            self._recover(flight.plan, error)
+            sampled = launched.result()
+        except Exception as error:  # noqa: BLE001 - the loop survives a failed step
+            self._recover(launched.plan, error)
             return
         tokens: dict[SequenceId, list[int]] = {}
         logprobs: dict[SequenceId, list[TokenLogprobs]] = {}
-        drawing = [chunk.sequence for chunk in flight.plan.chunks if chunk.completes]
-        for sequence, outcome in zip(drawing, outcomes, strict=True):
-            sequence.ahead -= 1
-            token = self.roster.take(sequence, outcome)
+        sampling = [chunk.sequence for chunk in launched.plan.chunks if chunk.samples_token]
+        for sequence, sample in zip(sampling, sampled, strict=True):
+            sequence.in_flight -= 1
+            token = self.table.append_token(sequence, sample)
             if token is not None:
                 tokens[sequence.id] = [token]
-                if outcome.logprobs is not None:
-                    logprobs[sequence.id] = [outcome.logprobs]
-        self.roster.dismiss()
-        self._count(flight, tokens)
-        self._tell(flight, tokens, logprobs, flight.plan.preempted)
+                if sample.logprobs is not None:
+                    logprobs[sequence.id] = [sample.logprobs]
+        self.table.report_finished()
+        self._count(launched, tokens)
+        self._publish(launched, tokens, logprobs, launched.plan.preempted)
 
-    def _recover(self, plan: Plan, error: Exception) -> None:
-        """After a failed step: begin anew with what it held, and find out who made it fail."""
-        flight, self._flying = self._flying, None
-        if flight is not None:
-            flight.drop()
+    def _recover(self, plan: StepPlan, error: Exception) -> None:
+        """Restart the sequences of a failed step, and find the one that caused the failure."""
+        launched, self._in_flight = self._in_flight, None
+        if launched is not None:
+            launched.drain()
         log.error("step_failed", sequences=len(plan.chunks), exc_info=error)
         reached = {c.sequence: c.start + c.length - c.sequence.padding for c in plan.chunks}
-        self.roster.composer.evacuate()
-        self.roster.dismiss()
+        self.table.composer.release_all()
+        self.table.report_finished()
         self._memory.reset()
         if isinstance(error, OutOfMemory) and self._shrink():
             return
@@ -188,54 +190,56 @@ class StepLoop(Thread):
             self._suspects.update(reached)
         else:
             message = f"{type(error).__name__}: {error}".splitlines()[0]
-            for culprit in (sequence for sequence in reached if not sequence.done):
-                self.roster.end_with_error(culprit, message)
+            for failed in (sequence for sequence in reached if not sequence.done):
+                self.table.end_with_error(failed, message)
         self._runner.probe(page=0)
 
     def _shrink(self) -> bool:
-        """Give part of the pool back to the device; False where that is no way out any more."""
-        pages = int(self._memory.pool.size * SHRINK)
-        if pages < max(1, SMALLEST * self._first_pool):
+        """Return part of the pool to the device; False if the pool is already too small."""
+        pages = int(self._memory.pool.size * POOL_SHRINK)
+        if pages < max(1, MIN_POOL_FRACTION * self._initial_pages):
             return False
         self._memory.reset(self._runner.shrink(pages))
         self.stats.shrinks += 1
         log.warning("pool_shrunk", pages=pages)
-        self.roster.end_oversized()
+        self.table.end_oversized()
         return True
 
-    def _launch_suspect(self) -> Flight | None:
-        """A step of the next sequence under suspicion, alone, until it is past where one failed."""
+    def _launch_suspect(self) -> InFlightStep | None:
+        """A step of the next suspect alone, until it is past the point of failure."""
         sequence, reached = next(iter(self._suspects.items()))
         if sequence.done or sequence.computed >= reached:
             del self._suspects[sequence]
-            self.roster.composer.evacuate()
+            self.table.composer.release_all()
             return None
-        return self._runner.launch(self.roster.composer.compose_one(sequence), perf_counter())
+        return self._runner.launch(self.table.composer.compose_one(sequence), perf_counter())
 
-    def _count(self, flight: Flight, tokens: dict[SequenceId, list[int]]) -> None:
-        stats, times = self.stats, flight.times
+    def _count(self, launched: InFlightStep, tokens: dict[SequenceId, list[int]]) -> None:
+        stats, times = self.stats, launched.times
         stats.generated_tokens += len(tokens)
-        stats.extensions = self.roster.composer.extensions
+        stats.extensions = self.table.composer.extensions
         stats.steps += 1
-        stats.step_s = flight.took_s
-        stats.steps_s += flight.took_s
+        stats.step_s = launched.took_s
+        stats.steps_s += launched.took_s
         stats.forward_s += times.model_s
         stats.compose_s += times.compose_s
         stats.pack_s += times.pack_s
         stats.copy_s += times.copy_s
         stats.idle_s += times.idle_s
-        stats.computed_tokens += flight.tokens
-        self._memory.host.costs.learn(flight.copied, times.copy_s, flight.prefilled, times.model_s)
+        stats.computed_tokens += launched.tokens
+        self._memory.host.costs.observe(
+            launched.copied, times.copy_s, launched.prefilled, times.model_s
+        )
 
-    def _tell(
+    def _publish(
         self,
-        flight: Flight | None,
+        launched: InFlightStep | None,
         tokens: dict[SequenceId, list[int]],
         logprobs: dict[SequenceId, list[TokenLogprobs]],
-        preempted: list[LiveSequence],
+        preempted: list[SequenceState],
     ) -> None:
-        finished, self.roster.finished = self.roster.finished, []
-        composer = self.roster.composer
+        finished, self.table.finished = self.table.finished, []
+        composer = self.table.composer
         self.stats.ended(finished)
         self._number += 1
         self._emit(
@@ -249,8 +253,8 @@ class StepLoop(Thread):
                 running=len(composer.running) + len(composer.preempted),
                 suspended=len(composer.preempted),
                 waiting=len(composer.waiting),
-                computed=flight.tokens if flight else 0,
-                took_s=flight.took_s if flight else 0.0,
-                times=flight.times if flight else None,
+                computed=launched.tokens if launched else 0,
+                took_s=launched.took_s if launched else 0.0,
+                times=launched.times if launched else None,
             )
         )

@@ -1,4 +1,4 @@
-"""One step's chunks as tensors, packed one behind the other without padding."""
+"""Packs a step's chunks into tensors, one after the other without padding."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -8,31 +8,31 @@ import torch
 from torch import Tensor
 
 from engine.attention.interface import Attention, Context
-from engine.attention.tables import Integers, put, spread
+from engine.attention.tables import Int64Array, as_tensor, ranges
 from engine.step.composer import Chunk
 
 
 class Packed(NamedTuple):
-    """A step as a network takes it.
+    """A step as input of a network.
 
-    `carry` are the rows whose token the host does not know yet, and for each of them which of the
-    tokens drawn in the step before it is.
+    `carry`: rows whose token the host does not know yet, and the row of the previous step's samples
+    for each.
     """
 
     token_ids: Tensor  # (tokens,)
     positions: Tensor  # (tokens,)
-    last: Tensor  # (samples,) rows from which a next token is drawn
-    plan: Any  # the attention's own
+    sample_rows: Tensor  # (samples,) rows to sample a next token from
+    plan: Any  # specific to the attention
     carry: Tensor | None  # (2, carried)
 
 
 def pack(chunks: Sequence[Chunk], attention: Attention[Any], device: torch.device) -> Packed:
-    """The tensors of a step. Chunks of one token must come before longer ones."""
+    """The tensors of a step. Chunks of a single token must come before longer ones."""
     contexts = [Context(c.start, c.length, c.sequence.pages, c.sequence.padding) for c in chunks]
-    starts, lengths, hidden, completes = (
+    starts, lengths, padding, samples_token = (
         np.array(column, dtype=np.int64)
         for column in zip(
-            *((c.start, c.length, c.sequence.padding, c.completes) for c in chunks), strict=True
+            *((c.start, c.length, c.sequence.padding, c.samples_token) for c in chunks), strict=True
         )
     )
     ends = np.cumsum(lengths)
@@ -42,23 +42,23 @@ def pack(chunks: Sequence[Chunk], attention: Attention[Any], device: torch.devic
         if c.carry is not None
     ]
     return Packed(
-        token_ids=put(_tokens(chunks), device),
-        positions=put(np.maximum(spread(starts - hidden, lengths), 0), device),
-        last=put(ends[completes > 0] - 1, device),
+        token_ids=as_tensor(_tokens(chunks), device),
+        positions=as_tensor(np.maximum(ranges(starts - padding, lengths), 0), device),
+        sample_rows=as_tensor(ends[samples_token > 0] - 1, device),
         plan=attention.plan(contexts),
-        carry=put(np.array(carried, dtype=np.int64).T.copy(), device) if carried else None,
+        carry=as_tensor(np.array(carried, dtype=np.int64).T.copy(), device) if carried else None,
     )
 
 
-def _tokens(chunks: Sequence[Chunk]) -> Integers:
-    """The step's token ids; 0 where they are not known yet."""
+def _tokens(chunks: Sequence[Chunk]) -> Int64Array:
+    """The step's token ids; 0 where not known yet."""
     ids: list[int] = []
     for chunk in chunks:
-        known = chunk.length - (chunk.carry is not None)
-        if known == 1:
+        known_tokens = chunk.length - (chunk.carry is not None)
+        if known_tokens == 1:
             ids.append(chunk.sequence.tokens[chunk.start])
-        elif known:
-            ids += chunk.sequence.tokens[chunk.start : chunk.start + known]
+        elif known_tokens:
+            ids += chunk.sequence.tokens[chunk.start : chunk.start + known_tokens]
         if chunk.carry is not None:
             ids.append(0)
     return np.array(ids, dtype=np.int64)

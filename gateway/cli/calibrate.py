@@ -15,11 +15,11 @@ import uvloop
 from msgspec.structs import replace
 
 from engine.protocol import EngineInfo
-from gateway.engines.measurement import Followed, MeasuredEngine, measured_engine
+from gateway.engines.measurement import MeasuredEngine, TrialProgress, measured_engine
 from gateway.engines.supervisor import EngineSupervisor
 from gateway.errors import EngineLost, LmaasError, StartupFailure
 from gateway.logs import set_up_logging
-from gateway.node import ENGINE_START_S, engine_environment
+from gateway.node import ENGINE_START_TIMEOUT_S, engine_environment
 from gateway.replay.cost.calibration import CalibratedEngine, FitQuality, fit_cost, lag_steps
 from gateway.replay.cost.model import EngineShape
 from gateway.replay.cost.trials import Trial, design_trials
@@ -67,12 +67,12 @@ async def _calibrated(settings: Settings, seconds: float) -> CalibratedEngine:
         info = await engine.info()
         expected = _shape(info, settings.engine_step_tokens)
         ran = await _run(engine, design_trials(expected), seconds)
-    steps = [step for followed in ran for step in followed.steps]
+    steps = [step for progress in ran for step in progress.steps]
     widest = max(step.prefill_tokens + step.sequences for step in steps)
-    longest = max(followed.longest_prompt for followed in ran)
+    longest = max(progress.longest_prompt for progress in ran)
     step_tokens = widest if longest > widest else settings.engine_step_tokens
-    submit_delay_s = max(median(each for followed in ran for each in followed.orders_s), 0.0)
-    lag = lag_steps([wait for followed in ran for wait in followed.waits], submit_delay_s)
+    submit_delay_s = max(median(each for progress in ran for each in progress.orders_s), 0.0)
+    lag = lag_steps([wait for progress in ran for wait in progress.waits], submit_delay_s)
     found = fit_cost(steps)
     return CalibratedEngine(
         cost=found.cost,
@@ -85,11 +85,11 @@ async def _calibrated(settings: Settings, seconds: float) -> CalibratedEngine:
     )
 
 
-async def _run(engine: MeasuredEngine, trials: list[Trial], seconds: float) -> list[Followed]:
-    """Run trials in turn while time is left, after a warm-up trial."""
+async def _run(engine: MeasuredEngine, trials: list[Trial], seconds: float) -> list[TrialProgress]:
+    """Run trials in turn while there is time, after one that only warms the engine up."""
     began_s = time.monotonic()
     await engine.run("warm-up", trials[0].arrivals)
-    ran: list[Followed] = []
+    ran: list[TrialProgress] = []
     for trial in trials:
         passed_s = time.monotonic() - began_s
         if len(ran) >= MIN_TRIALS and passed_s > seconds:
@@ -101,9 +101,9 @@ async def _run(engine: MeasuredEngine, trials: list[Trial], seconds: float) -> l
     return ran
 
 
-def _progress(followed: Followed, trial: Trial) -> str:
-    step_s = mean(step.took_s for step in followed.steps)
-    return f"{trial.name}: {len(followed.steps)} steps of {1000 * step_s:.3g} ms"
+def _progress(progress: TrialProgress, trial: Trial) -> str:
+    step_s = mean(step.took_s for step in progress.steps)
+    return f"{trial.name}: {len(progress.steps)} steps of {1000 * step_s:.3g} ms"
 
 
 @asynccontextmanager
@@ -143,12 +143,12 @@ async def _wait_for_started(engine: MeasuredEngine, supervisor: EngineSupervisor
     failed = asyncio.create_task(supervisor.failed())
     try:
         await asyncio.wait(
-            [ready, failed], timeout=ENGINE_START_S, return_when=asyncio.FIRST_COMPLETED
+            [ready, failed], timeout=ENGINE_START_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
         )
         if failed.done():
             raise failed.result()
         if not ready.done():
-            raise StartupFailure(f"the engine did not answer within {ENGINE_START_S:.0f} s")
+            raise StartupFailure(f"the engine did not answer within {ENGINE_START_TIMEOUT_S:.0f} s")
         supervisor.proven = True
     finally:
         ready.cancel()

@@ -1,4 +1,4 @@
-"""`lmaas evaluate`: how well lengths are predicted on folders of texts."""
+"""`lmaas evaluate`: measures the length predictor on texts with known answers."""
 
 from pathlib import Path
 from typing import get_args
@@ -9,45 +9,49 @@ from rich.console import Console
 
 from gateway.errors import LmaasError
 from gateway.evaluation.corpus import read_corpus
-from gateway.evaluation.experiment import Wanted, run
-from gateway.evaluation.lengths import Rule
+from gateway.evaluation.experiment import EvaluationOptions, run
+from gateway.evaluation.lengths import LengthRule
 from gateway.evaluation.plots import draw
-from gateway.evaluation.table import WIDTH, tables
+from gateway.evaluation.table import TABLE_WIDTH, tables
 from gateway.evaluation.vectors import TextVectors
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 @click.command()
-@click.option("--train", type=FOLDER, required=True, help="Folder to learn from.")
-@click.option("--test", type=FOLDER, required=True, help="Folder to report on.")
+@click.option("--train", type=FOLDER, required=True, help="Folder to train on.")
+@click.option("--test", type=FOLDER, required=True, help="Folder to test on.")
 @click.option(
     "--lengths",
-    type=click.Choice(get_args(Rule)),
+    type=click.Choice(get_args(LengthRule)),
     default="words",
     show_default=True,
-    help="What a token is: a word or sign, or one of a BPE trained on the lines learned from.",
+    help="How answers are counted: in words and signs, or in tokens of a BPE trained on --train.",
 )
 @click.option(
     "--history/--no-history",
     default=False,
     show_default=True,
-    help="Let earlier lengths of the app (and of its user, where lines name one) be known.",
+    help="Let the predictor see earlier answer lengths of the same app (and user, if given).",
 )
-@click.option("--baselines", is_flag=True, help="Measure simpler predictors beside ours.")
-@click.option("--cache", type=FOLDER, help="Keeps the vectors the baselines need for a next run.")
+@click.option("--baselines", is_flag=True, help="Measure simpler predictors, too, for comparison.")
+@click.option(
+    "--cache", type=FOLDER, help="Folder that keeps the baselines' text vectors for the next run."
+)
 @click.option(
     "--json",
     "file",
     type=click.Path(dir_okay=False, writable=True, allow_dash=True, path_type=Path),
-    help="Write the numbers as one JSON object; - prints it instead of the tables.",
+    help="Write the results as one JSON object; - prints it instead of the tables.",
 )
-@click.option("--plots", type=FOLDER, help="Draw pictures (PNG) into this folder.")
-@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option("--plots", type=FOLDER, help="Write plots (PNG) into this folder.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), default=2, show_default=True, help="CPU threads."
+)
 def evaluate(
     train: Path,
     test: Path,
-    lengths: Rule,
+    lengths: LengthRule,
     history: bool,
     baselines: bool,
     cache: Path | None,
@@ -55,18 +59,22 @@ def evaluate(
     plots: Path | None,
     threads: int,
 ) -> None:
-    """Learn lengths from one folder of texts and report the errors on another.
+    """Measure the length predictor on folders of texts.
 
-    The folders hold *.jsonl or *.jsonl.gz, one object a line: app, instruction, input, output. With
-    a column `split`, the `train` lines of the one and the `valid` lines of the other count, so both
-    may be the same folder. An app that the first lacks counts as new.
+    Trains on one folder and reports the errors on the other. The folders have *.jsonl or *.jsonl.gz
+    files, one object per line with the fields app, instruction, input and output. If the objects
+    have a field split, only the lines with "train" are trained on and only those with "valid" are
+    tested, so both may be the same folder. Apps that occur only in the test folder are reported as
+    new.
     """
     if file and not file.absolute().parent.is_dir():
-        raise LmaasError(f"there is no folder {file.absolute().parent} for the JSON")
+        raise LmaasError(f"there is no folder {file.absolute().parent} for the JSON file")
     corpus = read_corpus(train, test)
     found = run(
         corpus,
-        Wanted(lengths=lengths, history=history, baselines=baselines, threads=threads, cache=cache),
+        EvaluationOptions(
+            lengths=lengths, history=history, baselines=baselines, threads=threads, cache=cache
+        ),
         TextVectors(),
         lambda line: click.echo(line, err=True),
     )
@@ -75,10 +83,10 @@ def evaluate(
         click.echo(encoded)
     else:
         console = Console()
-        console.width = max(console.width, WIDTH)
+        console.width = max(console.width, TABLE_WIDTH)
         console.print(tables(found.summary))
         if file:
             file.write_bytes(encoded + b"\n")
     if plots:
         written = draw(found, plots)
-        click.echo(f"pictures: {', '.join(map(str, written))}", err=True)
+        click.echo(f"plots: {', '.join(map(str, written))}", err=True)

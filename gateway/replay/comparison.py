@@ -18,11 +18,11 @@ from gateway.replay.measure.results import ReplayResults
 from gateway.replay.replicas import replay_replicas
 from gateway.replay.workload.predictions import PredictorName, with_predictions
 from gateway.replay.workload.workload import Workload
-from gateway.scheduling.policy import NAMES, Options, PolicyName, build_policy
+from gateway.scheduling.policy import POLICY_NAMES, Options, PolicyName, build_policy
 
 ORACLE: Final = "oracle-"
 FCFS: Final = "fcfs"
-CONTENDERS: Final = (*NAMES, *(ORACLE + name for name in NAMES))
+CONTENDERS: Final = (*POLICY_NAMES, *(ORACLE + name for name in POLICY_NAMES))
 
 CaseKey = TypeVar("CaseKey")
 Measurement = TypeVar("Measurement")
@@ -45,7 +45,7 @@ class Contender(Struct, frozen=True, kw_only=True):
         """
         bare = name.removeprefix(ORACLE)
         predictor: PredictorName = "recorded" if bare == name else "oracle"
-        for policy in NAMES:
+        for policy in POLICY_NAMES:
             if policy == bare:
                 return cls(
                     name=name, policy=policy, options=options or Options(), predictor=predictor

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from msgspec.structs import replace
 
-from gateway.prediction.serving.drift import Rolling
+from gateway.prediction.serving.drift import RollingQuality
 from gateway.replay.cost.model import EngineModel, EngineShape
 from gateway.replay.engine.base import Sequences, SimulatedEngine
 from gateway.replay.engine.continuous import ContinuousEngine
@@ -73,7 +73,7 @@ class Simulation:
         self._series = SeriesSampler(began_s, ended_s - began_s, max_samples)
         self._columns = RequestColumns(len(workload))
         self._tau_floor = tau_floor
-        self._predictions = Rolling(TRUST_WINDOW)
+        self._predictions = RollingQuality(TRUST_WINDOW)
         self._arrived = 0
         self._running: dict[str, SimulatedSequence] = {}
         self._halved: dict[str, SimulatedSequence] = {}  # they wait again, keeping their tokens
@@ -150,7 +150,7 @@ class Simulation:
         del self._running[request.id]
         self._loop.ended(request, sequence.tokens, now_s)
         if self._tau_floor is not None:
-            covered = sequence.tokens <= request.upper
+            covered = sequence.tokens <= request.p90
             self._predictions.add(request.median, sequence.tokens, covered=covered)
             if self._loop.judgement_due:
                 self._update_trust(self._tau_floor)

@@ -206,4 +206,5 @@ async def test_metrics_count_what_was_served_and_name_tenants_to_the_admin_alone
     assert after["lmaas_waiting_requests"] == 0
     assert after["lmaas_tenant_requests_total demo"] >= 1
     assert after["lmaas_tenant_virtual_tokens demo"] > 0
-    assert not [name for name in before if "tenant" in name]
+    assert not [name for name in before if name.startswith("lmaas_tenant")]
+    assert not [name for name in before if name.endswith(" demo")]

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gateway.pictures import LINE
+from gateway.pictures import LINE_COLOR
 from gateway.replay.comparison import FCFS, ORACLE
 from gateway.replay.measure.metrics import DECILES
 from gateway.replay.measure.time_series import TimeSeries
@@ -100,7 +100,7 @@ def _bars(axes: Axes, rows: Sequence[PolicyRow], measure: str) -> None:
         color = color_of(row.policy)
         axes.barh(index, means[index], height=0.65, color=color, hatch=hatch, edgecolor="white")
         if halves[index]:
-            axes.errorbar(means[index], index, xerr=halves[index], color=LINE, capsize=3)
+            axes.errorbar(means[index], index, xerr=halves[index], color=LINE_COLOR, capsize=3)
         axes.annotate(
             f"{means[index]:,.{1 if means[index] < MIN_WHOLE_SECONDS else 0}f}",
             (reach[index], index),

@@ -69,7 +69,7 @@ class SumAdmission:
         self._pages[request.id] = self._of(request.started())
 
     def reserve(self, request: QueuedRequest) -> int:
-        return self._tokens(request.started()) if self.rule != "all" else int(request.upper)
+        return self._tokens(request.started()) if self.rule != "all" else int(request.p90)
 
     def resize(self, capacity: Capacity) -> None:
         self.capacity = capacity

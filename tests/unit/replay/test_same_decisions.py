@@ -14,15 +14,15 @@ from engine.protocol import Finish, KvState
 from gateway.generation.request import GenerationRequest
 from gateway.generation.request_state import RequestState
 from gateway.generation.text.tokenizer import ChatTokenizer
-from gateway.prediction.serving.drift import Rolling
+from gateway.prediction.serving.drift import RollingQuality
 from gateway.replay.cost.model import EngineShape
 from gateway.replay.engine.sequence import EngineStatistics, SimulatedSequence
 from gateway.replay.simulator import TRUST_WINDOW, Simulation
 from gateway.replay.workload.workload import Workload
 from gateway.scheduling.control_loop import ControlLoop
-from gateway.scheduling.policy import NAMES, Options, PolicyName, build_policy
+from gateway.scheduling.policy import POLICY_NAMES, Options, PolicyName, build_policy
 from gateway.scheduling.requests import QueuedRequest, RunningSequence
-from tests.unit.generation.conftest import Scene, an_ask, tokenizer
+from tests.unit.generation.conftest import SchedulerScene, a_request, tokenizer
 
 STEP_S = 0.25  # exact in floating point
 KV = KvState(pages=40, free=40, page_tokens=16)
@@ -30,12 +30,12 @@ SHAPE = EngineShape(pages=KV.pages, page_tokens=KV.page_tokens, step_tokens=64, 
 TAU_FLOOR = 0.2
 Dispatched: TypeAlias = tuple[float, tuple[str, ...], str]  # time, request ids, order
 
-fixtures = (an_ask, tokenizer)
+fixtures = (a_request, tokenizer)
 
 
 @pytest.fixture
-def scene(an_ask: Callable[..., GenerationRequest], tokenizer: ChatTokenizer) -> Scene:
-    return Scene(an_ask, tokenizer)
+def scene(a_request: Callable[..., GenerationRequest], tokenizer: ChatTokenizer) -> SchedulerScene:
+    return SchedulerScene(a_request, tokenizer)
 
 
 class ScriptedStep(Struct, frozen=True):
@@ -133,7 +133,7 @@ def contended_workload(seed: int, *, well_predicted: bool = True, count: int = 4
     )
 
 
-def enqueue(scene: Scene, request: QueuedRequest) -> RequestState:
+def enqueue(scene: SchedulerScene, request: QueuedRequest) -> RequestState:
     """Enqueue the same request in the live scheduler."""
     started_s = request.arrived_s
     wait_s = None if request.start_by_s is None else request.start_by_s - started_s
@@ -149,7 +149,7 @@ def enqueue(scene: Scene, request: QueuedRequest) -> RequestState:
     return state
 
 
-async def live_dispatches(scene: Scene, names: dict[str, str]) -> list[Dispatched]:
+async def live_dispatches(scene: SchedulerScene, names: dict[str, str]) -> list[Dispatched]:
     """The live scheduler's dispatches until it is idle; `names` has request ids by hex id."""
     before = len(scene.engine.submitted)
     for _ in range(20):
@@ -164,13 +164,13 @@ async def live_dispatches(scene: Scene, names: dict[str, str]) -> list[Dispatche
 
 
 async def run_live(
-    workload: Workload, script: list[ScriptedStep], scene: Scene
+    workload: Workload, script: list[ScriptedStep], scene: SchedulerScene
 ) -> list[Dispatched]:
     """The live scheduler's dispatches on the same arrivals and steps."""
     dispatched: list[Dispatched] = []
     states: dict[str, RequestState] = {}
     names: dict[str, str] = {}
-    quality = Rolling(TRUST_WINDOW)
+    quality = RollingQuality(TRUST_WINDOW)
     arrivals = [workload.request(index) for index in range(len(workload))]
     steps = list(script)
     scene.connect(KV)
@@ -201,7 +201,7 @@ async def run_live(
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("policy", ["lmaas", "fcfs", "sjf", "hrrn", "s3", "fixed"])
 async def test_replay_and_live_scheduler_make_the_same_decisions(
-    policy: PolicyName, seed: int, scene: Scene
+    policy: PolicyName, seed: int, scene: SchedulerScene
 ) -> None:
     workload, engine = contended_workload(seed), ScriptedEngine(seed)
     run = RecordingSimulation(
@@ -216,7 +216,7 @@ async def test_replay_and_live_scheduler_make_the_same_decisions(
 
 
 async def test_replay_and_live_scheduler_distrust_predictions_at_the_same_time(
-    scene: Scene,
+    scene: SchedulerScene,
 ) -> None:
     workload, engine = contended_workload(3, well_predicted=False), ScriptedEngine(3)
     policy = build_policy("lmaas", Options())
@@ -231,7 +231,7 @@ async def test_replay_and_live_scheduler_distrust_predictions_at_the_same_time(
 class LiveAndLoop:
     """The live scheduler and a bare control loop, driven by the same events."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: SchedulerScene) -> None:
         self.scene = scene
         self.now_s = 0.0
         self.loop = ControlLoop(build_policy("lmaas", Options()))
@@ -313,7 +313,7 @@ class LiveAndLoop:
 
 @pytest.mark.parametrize("seed", range(6))
 async def test_live_scheduler_decides_like_the_loop_under_random_events(
-    seed: int, scene: Scene
+    seed: int, scene: SchedulerScene
 ) -> None:
     random, workload, pair = Random(seed), contended_workload(seed), LiveAndLoop(scene)
     lengths = workload.generation_tokens.tolist()
@@ -335,7 +335,7 @@ async def test_live_scheduler_decides_like_the_loop_under_random_events(
         elif event < 0.15 and not pair.connected:
             pair.connect()
         elif event > 0.99:
-            pair.use(random.choice([each for each in NAMES if each != "magnus"]))
+            pair.use(random.choice([each for each in POLICY_NAMES if each != "magnus"]))
         dispatched += await pair.decide()
     assert len(dispatched) > 100
 

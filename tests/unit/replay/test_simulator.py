@@ -14,7 +14,7 @@ from gateway.replay.measure.results import ReplayResults, SeriesSampler
 from gateway.replay.simulator import replay
 from gateway.replay.workload.workload import Workload
 from gateway.scheduling.admission.length_distribution import LengthDistributions
-from gateway.scheduling.policy import NAMES, Options, build_policy
+from gateway.scheduling.policy import POLICY_NAMES, Options, build_policy
 from gateway.scheduling.requests import QueuedRequest, RunningSequence
 
 COSTS = [
@@ -465,7 +465,7 @@ def test_every_request_ends_once_with_all_its_tokens(
     )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", POLICY_NAMES)
 def test_every_request_ends_under_every_policy(
     a_model: Any, contended: Workload, name: str
 ) -> None:

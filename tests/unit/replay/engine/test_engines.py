@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from engine.kv.host import HostTier, RestoreCosts
 from engine.kv.memory import KvMemory
 from engine.kv.pages import PagePool
-from engine.kv.reservations import Claim, peak_pages
-from engine.step.composer import Composer, Plan
-from engine.step.sequence import LiveSequence
+from engine.kv.reservations import KvReservation, peak_pages
+from engine.step.composer import Composer, StepPlan
+from engine.step.sequence import SequenceState
 from gateway.replay.cost.model import EngineModel, EngineShape, LinearCost
 from gateway.replay.engine.base import SimulatedEngine
 from gateway.replay.engine.continuous import ContinuousEngine
@@ -129,7 +129,7 @@ class ComposerRun:
             [0] * len(submitted), 0, 0.0,
         )  # fmt: skip
         self.now_s = 0.0
-        self.in_flight: tuple[Plan, float] | None = None
+        self.in_flight: tuple[StepPlan, float] | None = None
 
     def run(self) -> EngineOutcome:
         while self.left or self.in_flight or not self.composer.idle:
@@ -144,21 +144,21 @@ class ComposerRun:
         self.outcome.extensions = self.composer.extensions
         return self.outcome
 
-    def real_sequence(self, index: int) -> LiveSequence:
+    def real_sequence(self, index: int) -> SequenceState:
         job = self.jobs[index]
         reserved = min(job.reserve, job.max_tokens)
-        return LiveSequence(
+        return SequenceState(
             str(index), index, [0] * job.prompt, job.prompt, job.max_tokens, reserved, reserved
         )
 
-    def launch(self) -> tuple[Plan, float] | None:
+    def launch(self) -> tuple[StepPlan, float] | None:
         """Compose the next step, with remainders as known by then; returns it with its time."""
-        running = [s for s in self.composer.running if not s.complete]
-        running.sort(key=lambda s: s.pending > 1)
+        running = [s for s in self.composer.running if not s.at_max_tokens]
+        running.sort(key=lambda s: s.uncomputed > 1)
         as_running = []
         for sequence in running:
             job = self.jobs[int(sequence.id)]
-            generated = sequence.generated + sequence.ahead
+            generated = sequence.generated + sequence.in_flight
             as_running.append(
                 RunningSequence("", job.prompt, generated, job.quantiles, job.max_tokens)
             )
@@ -170,22 +170,24 @@ class ComposerRun:
         plan = self.composer.compose()
         for victim in plan.preempted:
             job = self.jobs[int(victim.id)]
-            self.outcome.preemptions[int(victim.id)] += victim.generated + victim.ahead < job.tokens
+            self.outcome.preemptions[int(victim.id)] += (
+                victim.generated + victim.in_flight < job.tokens
+            )
         if not any(chunk.length for chunk in plan.chunks):
             return None
-        singles = [chunk for chunk in plan.chunks if chunk.completes and chunk.length == 1]
+        singles = [chunk for chunk in plan.chunks if chunk.samples_token and chunk.length == 1]
         prompts = sum(chunk.length for chunk in plan.chunks) - len(singles)
         kv_tokens = sum(chunk.start + 1 for chunk in singles)
         return plan, COST.seconds(prompts, len(singles), kv_tokens)
 
-    def settle(self, plan: Plan, seconds: float) -> None:
+    def settle(self, plan: StepPlan, seconds: float) -> None:
         self.now_s += seconds
         self.outcome.busy_s += seconds
         for chunk in plan.chunks:
             sequence = chunk.sequence
-            if not chunk.completes:
+            if not chunk.samples_token:
                 continue
-            sequence.ahead -= 1
+            sequence.in_flight -= 1
             sequence.tokens.append(0)
             if sequence.done:
                 continue
@@ -301,7 +303,7 @@ def test_spans_fit_exactly_if_their_peak_fits(max_spans: int, data: st.DataObjec
     each = st.tuples(st.integers(0, 40), st.integers(1, 60))
     lengths = data.draw(st.lists(each, min_size=1, max_size=max_spans))
     page_tokens, step = data.draw(st.integers(1, 9)), data.draw(st.integers(0, 100))
-    peak = peak_pages([Claim(tokens, left) for left, tokens in lengths], page_tokens)
+    peak = peak_pages([KvReservation(tokens, left) for left, tokens in lengths], page_tokens)
     for pages in (peak - 1, peak, data.draw(st.integers(1, 2 * peak))):
         spans = ReservedSpanTable().with_others(
             ReservedSpan(step + left, tokens - step) for left, tokens in lengths
