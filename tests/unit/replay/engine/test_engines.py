@@ -8,10 +8,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from engine.kv.host import HostTier, RestoreCosts
-from engine.kv.memory import KvMemory
 from engine.kv.pages import PagePool
 from engine.kv.reservations import KvReservation, peak_pages
 from engine.step.composer import Composer, StepPlan
+from engine.step.memory import KvMemory
 from engine.step.sequence import SequenceState
 from gateway.replay.cost.model import EngineModel, EngineShape, LinearCost
 from gateway.replay.engine.base import SimulatedEngine
