@@ -1,4 +1,4 @@
-"""Every setting of the engine, read from the environment once, at start."""
+"""Every setting of the engine, read once from the environment at start."""
 
 import os
 from collections.abc import Mapping
@@ -31,8 +31,8 @@ class Settings(Struct, frozen=True, rename=_variable):
         int,
         Meta(
             ge=0,
-            description="size of the KV pool, in tokens; 0: on a GPU what memory is free beside "
-            "the model and its largest step, on a CPU 32768",
+            description="size of the KV pool, in tokens; 0: on a GPU the memory that the model and "
+            "its largest step leave free, on a CPU 32768",
         ),
     ] = 0
     host_kv_tokens: Annotated[
@@ -40,9 +40,9 @@ class Settings(Struct, frozen=True, rename=_variable):
         Meta(ge=0, description="KV tokens of preempted sequences kept in host memory; 0: none"),
     ] = 32_768
     prefix_sharing: Annotated[
-        bool, Meta(description="keep the KV memory of equal prefixes of one tenant once")
+        bool, Meta(description="share the KV memory of equal prefixes of a tenant")
     ] = True
-    page_tokens: Annotated[int, Meta(ge=1, le=1024, description="KV tokens a page")] = 16
+    page_tokens: Annotated[int, Meta(ge=1, le=1024, description="KV tokens per page")] = 16
     engine_threads: Annotated[int, Meta(ge=0, description="CPU threads; 0: all cores but one")] = 0
     engine_device: Annotated[Device, Meta(description="where the model runs")] = "auto"
     engine_dtype: Annotated[
@@ -50,14 +50,17 @@ class Settings(Struct, frozen=True, rename=_variable):
         Meta(description="number format; auto: float32 on a CPU, the model's own on a GPU"),
     ] = "auto"
     engine_step_tokens: Annotated[
-        int, Meta(ge=1, description="tokens computed in one step; longer prompts go in chunks")
+        int, Meta(ge=1, description="tokens computed per step; longer prompts are chunked")
     ] = 512
     engine_graph_rows: Annotated[
-        int, Meta(ge=0, description="on a GPU, largest decode step kept as a CUDA graph; 0: none")
+        int,
+        Meta(
+            ge=0, description="on a GPU, rows of the largest CUDA graph for decode steps; 0: none"
+        ),
     ] = 128
     engine_step_limit_s: Annotated[
         float,
-        Meta(gt=0, description="a step under way for longer means a hung device: the engine ends"),
+        Meta(gt=0, description="a step that takes longer means a hung device: the engine exits"),
     ] = 120.0
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="least severe event logged")
@@ -65,7 +68,7 @@ class Settings(Struct, frozen=True, rename=_variable):
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
-    """The settings of an environment. StartupFailure names a wrong or unknown variable.
+    """The settings of an environment. StartupFailure names an invalid or unknown variable.
 
     Other `LMAAS_*` variables belong to the gateway and are ignored.
     """
@@ -79,14 +82,14 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     try:
         settings = msgspec.convert(given, Settings, strict=False)
     except msgspec.ValidationError as error:
-        raise StartupFailure(_complaint(str(error))) from error
+        raise StartupFailure(_with_variable(str(error))) from error
     if 0 < settings.kv_tokens < settings.page_tokens:
         raise StartupFailure("LMAAS_PAGE_TOKENS: a page must not be larger than LMAAS_KV_TOKENS")
     return settings
 
 
-def _complaint(message: str) -> str:
-    """The message of a failed conversion with the variable's name in front."""
-    reason, _, place = message.partition(" - at ")
-    variable = place.strip("`$.")
+def _with_variable(message: str) -> str:
+    """The message of a failed conversion, prefixed with the variable's name."""
+    reason, _, path = message.partition(" - at ")
+    variable = path.strip("`$.")
     return f"{variable}: {reason}" if variable else reason

@@ -20,10 +20,10 @@ from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import GenerationService
 from gateway.generation.text.tokenizer import ChatTokenizer, model_fingerprint, model_folder
 from gateway.history.writer import HistoryWriter
-from gateway.prediction.lifecycle.auto_training import AutomaticTraining
-from gateway.prediction.lifecycle.comparison import Comparison
+from gateway.prediction.lifecycle.auto_training import AutoTraining
+from gateway.prediction.lifecycle.comparison import VersionComparer
 from gateway.prediction.lifecycle.listener import PredictorListener
-from gateway.prediction.lifecycle.log_import import Counting, LogImport
+from gateway.prediction.lifecycle.log_import import LogImport, TokenCounters
 from gateway.prediction.lifecycle.registry import Registry
 from gateway.prediction.lifecycle.runs import TrainingRuns
 from gateway.prediction.serving.predictor import LengthPredictor
@@ -48,7 +48,7 @@ class GatewayNode(Struct, frozen=True):
     service: GenerationService
     registry: Registry
     runs: TrainingRuns
-    comparison: Comparison
+    comparison: VersionComparer
     logs: LogImport
     demo_key: str | None
 
@@ -92,7 +92,7 @@ async def running_node(settings: Settings, say: Progress) -> AsyncIterator[Gatew
         runs = TrainingRuns(database.sessions, model=model, model_hash=model_hash, database_url=url)
         await runs.recover()
         stack.push_async_callback(runs.close)
-        automatic = AutomaticTraining(
+        automatic = AutoTraining(
             database.sessions,
             runs,
             predictor.drift,
@@ -133,7 +133,7 @@ async def running_node(settings: Settings, say: Progress) -> AsyncIterator[Gatew
             service=service,
             registry=registry,
             runs=runs,
-            comparison=Comparison(database.sessions, database_url=url),
+            comparison=VersionComparer(database.sessions, database_url=url),
             logs=LogImport(database.sessions, model=model, counting=_counting(tokenizer)),
             demo_key=demo_key,
         )
@@ -234,7 +234,7 @@ def _options(settings: Settings) -> Options:
     )
 
 
-def _counting(tokenizer: ChatTokenizer) -> Counting:
+def _counting(tokenizer: ChatTokenizer) -> TokenCounters:
     """Token counts of the served model, for imported logs."""
 
     def prompt(instruction: str, user_input: str) -> int:
@@ -242,7 +242,7 @@ def _counting(tokenizer: ChatTokenizer) -> Counting:
         chat = [{"role": role, "content": content} for role, content in turns if content]
         return len(tokenizer.encode_chat(chat))
 
-    return Counting(text=lambda text: len(tokenizer.encode(text)), prompt=prompt)
+    return TokenCounters(text=lambda text: len(tokenizer.encode(text)), prompt=prompt)
 
 
 def _demo_apps(folder: Path) -> list[tuple[str, str]]:

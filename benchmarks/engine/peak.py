@@ -8,14 +8,14 @@ from typing import Final
 
 import torch
 
-SIDE: Final = 1024
-TRIES: Final = 12
+MATRIX_SIZE: Final = 1024
+REPETITIONS: Final = 12
 
 
 def fastest_s(work: Callable[[], object]) -> float:
-    """The shortest time that some work took, once warm."""
+    """The shortest time of some work in seconds, after warm-up."""
     times = []
-    for _ in range(TRIES):
+    for _ in range(REPETITIONS):
         start = perf_counter()
         work()
         times.append(perf_counter() - start)
@@ -27,9 +27,9 @@ def main(weights: int, dtype: str, threads: int) -> None:
     torch.set_num_threads(threads)
     number_format = getattr(torch, dtype)
     buffer = torch.ones(weights, dtype=number_format).view(torch.int32)
-    left = torch.randn(SIDE, SIDE).to(number_format)
-    right = torch.randn(SIDE, SIDE).to(number_format)
-    flops = 2 * SIDE**3 / fastest_s(lambda: left @ right)
+    left = torch.randn(MATRIX_SIZE, MATRIX_SIZE).to(number_format)
+    right = torch.randn(MATRIX_SIZE, MATRIX_SIZE).to(number_format)
+    flops = 2 * MATRIX_SIZE**3 / fastest_s(lambda: left @ right)
     read = buffer.numel() * buffer.element_size() / fastest_s(buffer.max)
     print(json.dumps({"flops": flops, "bytes_s": read}))
 

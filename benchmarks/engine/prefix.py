@@ -1,4 +1,4 @@
-"""prefix: requests that begin alike, with their prefix shared in KV memory and not shared."""
+"""prefix: requests with a common prefix, with and without sharing it in KV memory."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -8,7 +8,7 @@ from itertools import count
 from statistics import median
 from typing import Final
 
-from benchmarks.engine.client import EngineProcess, Passage
+from benchmarks.engine.client import EngineProcess, RunTrace
 from benchmarks.engine.models import model_folder
 from benchmarks.engine.workload import prefixed_requests
 from benchmarks.harness.ratios import paired
@@ -21,33 +21,33 @@ SHARED: Final = 1024
 OWN: Final = 32
 GENERATED: Final = 32
 SIZE: Final = "tiny"
-KV_TOKENS: Final = REQUESTS * 1152  # unshared, rounded up to any page: nobody is preempted
-SAVED: Final = 0.9
+KV_TOKENS: Final = REQUESTS * 1152  # enough without sharing at any page size: nothing is preempted
+MIN_SAVED_SHARE: Final = 0.9
 
 
 @dataclass(frozen=True)
-class Pair:
-    """The same requests, with their prefix shared and not."""
+class SharingPair:
+    """Runs of the same requests with and without sharing."""
 
-    shared: Passage
-    unshared: Passage
+    shared: RunTrace
+    unshared: RunTrace
 
     @property
     def same(self) -> float:
-        """Share of requests that were answered alike."""
+        """Share of requests with equal answers."""
         one, other = self.shared.tokens, self.unshared.tokens
         return sum(one[name] == other[name] for name in one) / len(one)
 
     @property
     def saved(self) -> float:
-        """Share of the prompt tokens that sharing left uncomputed."""
+        """Share of the prompt tokens that sharing saves."""
         return 1 - prefilled(self.shared) / prefilled(self.unshared)
 
 
 def run(rounds: int, requests: int, threads: int, size: str) -> None:
-    """Measure both settings in turns; the result is written after every round."""
+    """Measure both settings in turns; writes the result after each round."""
     report = Report("prefix", look=requests != REQUESTS or size != SIZE)
-    found: list[Measured[Pair]] = []
+    found: list[Measured[SharingPair]] = []
     with ExitStack() as stack:
         on, off = (
             stack.enter_context(
@@ -64,34 +64,36 @@ def run(rounds: int, requests: int, threads: int, size: str) -> None:
         seeds = count()
         for _ in range(rounds):
             found.append(
-                quietest(lambda: _pair(on, off, requests, next(seeds)), partial(_tell, report))
+                quietest(
+                    lambda: _pair(on, off, requests, next(seeds)), partial(_report_run, report)
+                )
             )
             report.write(rows_of(found, requests), targets(found, requests))
     report.conclude(rows_of(found, requests), targets(found, requests))
 
 
-def prefilled(passage: Passage) -> float:
-    """Prompt tokens that were computed: every generated one but a sequence's last is, too."""
-    decoded = passage.generated - len(passage.tokens)
-    return passage.counted["computed_tokens"] - decoded
+def prefilled(trace: RunTrace) -> float:
+    """Computed prompt tokens: all computed tokens except the generated ones fed back."""
+    decoded = trace.generated - len(trace.tokens)
+    return trace.counted["computed_tokens"] - decoded
 
 
-def most_saved(requests: int) -> float:
-    """The share of prompt tokens left if the prefix is computed once."""
+def max_saved(requests: int) -> float:
+    """The share of prompt tokens saved if the prefix is computed once."""
     return SHARED * (requests - 1) / (requests * (SHARED + OWN))
 
 
-def targets(found: list[Measured[Pair]], requests: int) -> list[Target]:
-    """Verdicts on what was saved, and whether the answers stayed the same."""
+def targets(found: list[Measured[SharingPair]], requests: int) -> list[Target]:
+    """The targets for the saved share and for equal answers."""
     saved = median(measured.outcome.saved for measured in found)
     same = min(measured.outcome.same for measured in found)
     return [
-        target("prefill saved, of what can be saved", saved / most_saved(requests), SAVED),
+        target("prefill saved, of what can be saved", saved / max_saved(requests), MIN_SAVED_SHARE),
         target("same answers with and without sharing", same, 1.0),
     ]
 
 
-def rows_of(found: list[Measured[Pair]], requests: int) -> list[Row]:
+def rows_of(found: list[Measured[SharingPair]], requests: int) -> list[Row]:
     """One row for each setting, and their ratio."""
     pairs = [measured.outcome for measured in found]
     faster = paired(_walls(pairs, _unshared), _walls(pairs, _shared))
@@ -104,7 +106,7 @@ def rows_of(found: list[Measured[Pair]], requests: int) -> list[Row]:
             "low": faster.low,
             "high": faster.high,
             "saved": median(pair.saved for pair in pairs),
-            "most_saved": most_saved(requests),
+            "most_saved": max_saved(requests),
             "same_answers": min(pair.same for pair in pairs),
             "most_foreign": max(measured.load.foreign for measured in found),
             "foreign": [measured.load.foreign for measured in found],
@@ -112,18 +114,18 @@ def rows_of(found: list[Measured[Pair]], requests: int) -> list[Row]:
     ]
 
 
-def _pair(on: EngineProcess, off: EngineProcess, requests: int, seed: int) -> Pair:
-    """Each time with other tokens, so that nothing is left in memory from the time before."""
+def _pair(on: EngineProcess, off: EngineProcess, requests: int, seed: int) -> SharingPair:
+    """Run both settings; the seed gives new tokens, so that nothing is cached from before."""
     sequences = [
         Sequence(request.id, request.prompt, max_tokens=request.tokens, reserve=request.tokens)
         for request in prefixed_requests(
             requests, shared=SHARED, own=OWN, generated=GENERATED, seed=seed
         )
     ]
-    return Pair(shared=on.run(sequences), unshared=off.run(sequences))
+    return SharingPair(shared=on.run(sequences), unshared=off.run(sequences))
 
 
-def _row(name: str, pairs: list[Pair], side: Callable[[Pair], Passage]) -> Row:
+def _row(name: str, pairs: list[SharingPair], side: Callable[[SharingPair], RunTrace]) -> Row:
     walls = _walls(pairs, side)
     return {
         "prefix": name,
@@ -134,19 +136,19 @@ def _row(name: str, pairs: list[Pair], side: Callable[[Pair], Passage]) -> Row:
     }
 
 
-def _shared(pair: Pair) -> Passage:
+def _shared(pair: SharingPair) -> RunTrace:
     return pair.shared
 
 
-def _unshared(pair: Pair) -> Passage:
+def _unshared(pair: SharingPair) -> RunTrace:
     return pair.unshared
 
 
-def _walls(pairs: list[Pair], side: Callable[[Pair], Passage]) -> list[float]:
+def _walls(pairs: list[SharingPair], side: Callable[[SharingPair], RunTrace]) -> list[float]:
     return [side(pair).wall_s for pair in pairs]
 
 
-def _tell(report: Report, measured: Measured[Pair]) -> None:
+def _report_run(report: Report, measured: Measured[SharingPair]) -> None:
     pair = measured.outcome
     report.say(
         f"shared {pair.shared.wall_s:.1f} s, {prefilled(pair.shared):,.0f} prompt tokens computed; "

@@ -1,4 +1,4 @@
-"""Contestants take turns (A B C, B C A, …), each while all others stand still."""
+"""Contestants run in turns (A B C, B C A, …), while all others are paused."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -6,20 +6,20 @@ from dataclasses import dataclass
 from time import sleep
 from typing import Final
 
-from benchmarks.contestants.process import Answered, Contestant
-from benchmarks.engine.workload import Request, warming
+from benchmarks.engine.contestants.process import Contestant, TimedAnswers
+from benchmarks.engine.workload import Request, warmup_requests
 from benchmarks.harness.retry import Measured, quietest
 
-SETTLING_S: Final = 0.5
+SETTLE_S: Final = 0.5
 
 
 @dataclass(frozen=True)
-class Run:
-    """What a contestant did in one round."""
+class ContestantRun:
+    """A contestant's run in one round."""
 
     name: str
     round: int
-    measured: Measured[Answered]
+    measured: Measured[TimedAnswers]
 
     @property
     def tokens(self) -> list[list[int]]:
@@ -28,82 +28,82 @@ class Run:
 
     @property
     def rate(self) -> float:
-        """Tokens generated a second."""
+        """Generated tokens per second."""
         return sum(map(len, self.tokens)) / self.measured.outcome.wall_s
 
 
 @dataclass(frozen=True)
-class Entry:
-    """How a contestant is started, and in how many rounds it takes part."""
+class ContestantSpec:
+    """How to start a contestant, and the number of rounds in which it takes part."""
 
     name: str
     start: Callable[[], Contestant]
     rounds: int
 
 
-class Contest:
-    """Contestants started one after another, each paused until its turn."""
+class RoundRobin:
+    """Starts contestants one after the other and runs them in turns."""
 
     def __init__(self, requests: list[Request], say: Callable[[str], None]) -> None:
         self._requests = requests
         self._say = say
-        self._present: dict[str, tuple[Entry, Contestant]] = {}
+        self._present: dict[str, tuple[ContestantSpec, Contestant]] = {}
         self.absent: dict[str, str] = {}
 
-    def enter(self, entry: Entry) -> None:
-        """Start a contestant; one that cannot start is absent, and the contest goes on."""
-        self._say(f"{entry.name}: starting")
+    def enter(self, spec: ContestantSpec) -> None:
+        """Start a contestant; one that fails to start is recorded as absent."""
+        self._say(f"{spec.name}: starting")
         try:
-            contestant = entry.start()
+            contestant = spec.start()
         except (RuntimeError, OSError) as error:
-            self._leave(entry.name, error)
+            self._drop(spec.name, error)
             return
-        self._present[entry.name] = entry, contestant
+        self._present[spec.name] = spec, contestant
         contestant.pause()
 
-    def rounds(self, count: int) -> Iterator[list[Run]]:
-        """The runs of each round. Rounds begin with another contestant each time."""
+    def rounds(self, count: int) -> Iterator[list[ContestantRun]]:
+        """The runs of each round. Each round starts with the next contestant."""
         for number in range(count):
-            turn = [entry for entry, _ in self._present.values() if number < entry.rounds]
+            turn = [spec for spec, _ in self._present.values() if number < spec.rounds]
             start = number % max(1, len(turn))
-            found = [self._play(entry.name, number) for entry in turn[start:] + turn[:start]]
+            found = [self._run(spec.name, number) for spec in turn[start:] + turn[:start]]
             yield [run for run in found if run]
 
     def close(self) -> None:
-        """End everybody."""
+        """End all contestants."""
         for _, contestant in self._present.values():
             contestant.close()
         self._present.clear()
 
-    def _play(self, name: str, number: int) -> Run | None:
-        """One contestant's run of a round; None where it fails, and is absent from then on."""
+    def _run(self, name: str, number: int) -> ContestantRun | None:
+        """One contestant's run in a round; None if it fails, after which it is absent."""
         _, contestant = self._present[name]
-        contestant.go_on()
+        contestant.resume()
         try:
-            sleep(SETTLING_S)
-            contestant.answer(warming(self._requests))
-            return Run(
+            sleep(SETTLE_S)
+            contestant.answer(warmup_requests(self._requests))
+            return ContestantRun(
                 name,
                 number,
                 quietest(
                     lambda: contestant.answer(self._requests),
-                    lambda measured: self._tell(Run(name, number, measured)),
+                    lambda measured: self._report_run(ContestantRun(name, number, measured)),
                 ),
             )
         except (RuntimeError, OSError) as error:
-            self._leave(name, error)
+            self._drop(name, error)
             return None
         finally:
             contestant.pause()
 
-    def _tell(self, run: Run) -> None:
+    def _report_run(self, run: ContestantRun) -> None:
         wall_s = run.measured.outcome.wall_s
         self._say(
             f"round {run.round + 1}: {run.name} {run.rate:,.1f} tok/s in {wall_s:.1f} s, "
             f"{run.measured}"
         )
 
-    def _leave(self, name: str, error: Exception) -> None:
+    def _drop(self, name: str, error: Exception) -> None:
         self.absent[name] = str(error)
         self._say(f"{name}: absent: {error}")
         if name in self._present:

@@ -1,12 +1,12 @@
-"""step: the share of an engine step that is not spent in the model."""
+"""step: the share of an engine step spent outside the model."""
 
 from functools import partial
 from statistics import median
 from typing import Final
 
-from benchmarks.engine.client import EngineProcess, Passage
+from benchmarks.engine.client import EngineProcess, RunTrace
 from benchmarks.engine.models import model_folder
-from benchmarks.engine.workload import even_requests, warming
+from benchmarks.engine.workload import even_requests, warmup_requests
 from benchmarks.harness.report import Report, Row, Target, target
 from benchmarks.harness.retry import Measured, quietest
 from engine.protocol import Sequence
@@ -16,62 +16,62 @@ PROMPT: Final = 64
 GENERATED: Final = 96
 SIZE: Final = "m100"
 KV_TOKENS: Final = 16_384
-OUTSIDE: Final = 0.1
+MAX_OUTSIDE_SHARE: Final = 0.1
 
 
 def run(rounds: int, requests: int, threads: int, size: str) -> None:
-    """Let one batch decode, and read the engine's own clocks; written after every round."""
+    """Decode one batch and read the engine's timings; writes the result after each round."""
     report = Report("step", look=requests != BATCH or size != SIZE)
     task = even_requests(requests, PROMPT, GENERATED)
-    batch, first = (
+    batch, warmup = (
         [Sequence(r.id, r.prompt, max_tokens=r.tokens, reserve=r.tokens) for r in some]
-        for some in (task, warming(task))
+        for some in (task, warmup_requests(task))
     )
-    found: list[Measured[Passage]] = []
+    found: list[Measured[RunTrace]] = []
     with EngineProcess(
         "step", model_folder(size), engine_threads=threads, kv_tokens=KV_TOKENS, prefix_sharing=0
     ) as engine:
-        engine.run(first)
+        engine.run(warmup)
         for _ in range(rounds):
-            found.append(quietest(partial(engine.run, batch), partial(_tell, report)))
+            found.append(quietest(partial(engine.run, batch), partial(_report_run, report)))
             report.write(rows_of(found), targets(found))
     report.conclude(rows_of(found), targets(found))
 
 
-def outside(passage: Passage) -> float:
-    """Share of the time in steps that went neither into the model nor into sampling."""
-    return 1 - passage.counted["forward_s"] / passage.counted["steps_s"]
+def outside(trace: RunTrace) -> float:
+    """Share of the step time spent outside model and sampling."""
+    return 1 - trace.counted["forward_s"] / trace.counted["steps_s"]
 
 
-def between(passage: Passage) -> float:
-    """Share of the time, as the client sees it, in which no step ran."""
-    return 1 - passage.counted["steps_s"] / passage.wall_s
+def between(trace: RunTrace) -> float:
+    """Share of the client's wall time in which no step ran."""
+    return 1 - trace.counted["steps_s"] / trace.wall_s
 
 
-def targets(found: list[Measured[Passage]]) -> list[Target]:
-    """The verdict on the median share."""
+def targets(found: list[Measured[RunTrace]]) -> list[Target]:
+    """The target for the median share."""
     share = median(outside(measured.outcome) for measured in found)
-    return [target(f"share outside the model, batch {BATCH}", share, OUTSIDE, "at most")]
+    return [target(f"share outside the model, batch {BATCH}", share, MAX_OUTSIDE_SHARE, "at most")]
 
 
-def rows_of(found: list[Measured[Passage]]) -> list[Row]:
+def rows_of(found: list[Measured[RunTrace]]) -> list[Row]:
     """One row for each round."""
     return [_row(number, measured) for number, measured in enumerate(found, 1)]
 
 
-def _row(number: int, measured: Measured[Passage]) -> Row:
-    passage = measured.outcome
+def _row(number: int, measured: Measured[RunTrace]) -> Row:
+    trace = measured.outcome
     return {
         "round": number,
-        "outside_model": outside(passage),
-        "between_steps": between(passage),
-        "step_ms": 1000 * passage.counted["steps_s"] / passage.counted["steps"],
-        "tokens_s": passage.generated / passage.wall_s,
+        "outside_model": outside(trace),
+        "between_steps": between(trace),
+        "step_ms": 1000 * trace.counted["steps_s"] / trace.counted["steps"],
+        "tokens_s": trace.generated / trace.wall_s,
         "foreign": measured.load.foreign,
     }
 
 
-def _tell(report: Report, measured: Measured[Passage]) -> None:
+def _report_run(report: Report, measured: Measured[RunTrace]) -> None:
     row = _row(0, measured)
     report.say(
         f"outside the model {row['outside_model']:.1%} of {row['step_ms']:.1f} ms a step, "

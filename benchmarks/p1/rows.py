@@ -1,4 +1,4 @@
-"""The rows of P1: by predictor, by app, beside the baselines, and mid-flight."""
+"""The rows of P1: by predictor, by app, against the baselines, and mid-flight."""
 
 from collections.abc import Iterable, Iterator
 from statistics import fmean
@@ -7,14 +7,14 @@ import numpy as np
 
 from benchmarks.harness.report import Row
 from benchmarks.p1.families import FAMILIES
-from gateway.evaluation.baselines import LINE
-from gateway.evaluation.experiment import OURS, Run, Summary
+from gateway.evaluation.baselines import LINE_PER_APP
+from gateway.evaluation.experiment import OURS, EvaluationRun, EvaluationSummary
 from gateway.evaluation.magnus import NAME as MAGNUS
-from gateway.evaluation.midflight import Midflight
-from gateway.evaluation.scoring import POOLED, Scores, score
+from gateway.evaluation.midflight import MidflightErrors
+from gateway.evaluation.scoring import POOLED, DetailedScorecard, score
 
 
-def overall_rows(run: Run, history: str) -> Iterator[Row]:
+def overall_rows(run: EvaluationRun, history: str) -> Iterator[Row]:
     """A row for each predictor: pooled measures, and means over the apps of each family.
 
     `over_*` is P90 over the actual length: means over apps of the apps' means and medians, and
@@ -43,8 +43,8 @@ def overall_rows(run: Run, history: str) -> Iterator[Row]:
         }
 
 
-def app_rows(summary: Summary) -> Iterator[Row]:
-    """A row for each app, and one for all: ours without history."""
+def app_rows(summary: EvaluationSummary) -> Iterator[Row]:
+    """A row for each app, and one for all: our predictor without history."""
     for app, card in summary.scores[OURS].items():
         yield {
             "lengths": summary.lengths,
@@ -65,9 +65,9 @@ def app_rows(summary: Summary) -> Iterator[Row]:
         }
 
 
-def versus_rows(summary: Summary) -> Iterator[Row]:
-    """log-RMSE by app beside the line's and Magnus's, with the paired interval of the latter."""
-    for app, line in summary.versus[LINE].items():
+def versus_rows(summary: EvaluationSummary) -> Iterator[Row]:
+    """log-RMSE by app, the line's and Magnus's, with the paired interval for Magnus."""
+    for app, line in summary.versus[LINE_PER_APP].items():
         magnus = summary.versus[MAGNUS][app]
         yield {
             "lengths": summary.lengths,
@@ -82,12 +82,12 @@ def versus_rows(summary: Summary) -> Iterator[Row]:
         }
 
 
-def source_rows(run: Run) -> Iterator[Row]:
-    """Apps of several sources, source by source: to tell these apart already looks like skill."""
+def source_rows(run: EvaluationRun) -> Iterator[Row]:
+    """Apps with several sources, per source: separating the sources alone lowers an app's error."""
     sources = np.array([line.source or "" for line in run.lines])
     for app in np.unique(run.names):
-        mine = np.unique(sources[run.names == app])
-        for source in mine if len(mine) > 1 else ():
+        in_family = np.unique(sources[run.names == app])
+        for source in in_family if len(in_family) > 1 else ():
             rows = (run.names == app) & (sources == source)
             cards = {
                 name: score(run.tokens[rows], forecast.rows(rows))
@@ -99,23 +99,23 @@ def source_rows(run: Run) -> Iterator[Row]:
                 "source": str(source).partition(" (")[0],
                 "n": int(rows.sum()),
                 "log_rmse_mean": cards[OURS].log_rmse_mean,
-                "line log_rmse_mean": cards[LINE].log_rmse_mean,
+                "line log_rmse_mean": cards[LINE_PER_APP].log_rmse_mean,
                 "Magnus log_rmse_mean": cards[MAGNUS].log_rmse_mean,
                 "τ": cards[OURS].tau,
-                "line τ": cards[LINE].tau,
+                "line τ": cards[LINE_PER_APP].tau,
                 "Magnus τ": cards[MAGNUS].tau,
             }
 
 
-def midflight_rows(summary: Summary) -> Iterator[Row]:
+def midflight_rows(summary: EvaluationSummary) -> Iterator[Row]:
     """Errors of the remaining length in tokens, pooled and over each family's answers."""
     groups: dict[str, tuple[str, ...]] = {POOLED: (POOLED,), **FAMILIES}
     for share in dict.fromkeys(each.share for each in summary.midflight):
         for group, apps in groups.items():
             found = [each for each in summary.midflight if each.share == share and each.app in apps]
             if found:
-                static = _weighed((each, each.static_mae) for each in found)
-                conditional = _weighed((each, each.conditional_mae) for each in found)
+                static = _weighted_mean((each, each.static_mae) for each in found)
+                conditional = _weighted_mean((each, each.conditional_mae) for each in found)
                 yield {
                     "lengths": summary.lengths,
                     "generated": f"{share:.0%}",
@@ -127,19 +127,19 @@ def midflight_rows(summary: Summary) -> Iterator[Row]:
                 }
 
 
-def family_mean(cards: dict[str, Scores], family: str, measure: str) -> float | None:
-    """The mean of a measure over the apps of a family; None where none of them is there."""
+def family_mean(cards: dict[str, DetailedScorecard], family: str, measure: str) -> float | None:
+    """The mean of a measure over the apps of a family; None if none of them is present."""
     values = [getattr(cards[app], measure) for app in FAMILIES[family] if app in cards]
     return fmean(values) if values else None
 
 
-def _over_sums(run: Run, predictor: str, family: str) -> float | None:
-    mine = [name in FAMILIES[family] for name in run.names]
-    if not any(mine):
+def _over_sums(run: EvaluationRun, predictor: str, family: str) -> float | None:
+    in_family = [name in FAMILIES[family] for name in run.names]
+    if not any(in_family):
         return None
-    return float(run.forecasts[predictor].p90[mine].sum() / run.tokens[mine].sum())
+    return float(run.forecasts[predictor].p90[in_family].sum() / run.tokens[in_family].sum())
 
 
-def _weighed(values: Iterable[tuple[Midflight, float]]) -> float:
+def _weighted_mean(values: Iterable[tuple[MidflightErrors, float]]) -> float:
     pairs = list(values)
     return sum(each.rows * value for each, value in pairs) / sum(each.rows for each, _ in pairs)

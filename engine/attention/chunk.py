@@ -1,4 +1,4 @@
-"""Attention of a chunk of several tokens over its sequence so far."""
+"""Attention of a chunk of several tokens over its sequence up to its last token."""
 
 from typing import NamedTuple
 
@@ -7,67 +7,69 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from engine.attention.tables import Tables, put
+from engine.attention.tables import PageTables, as_tensor
 from engine.kv.store import KvStore
 
 
-class Chunk(NamedTuple):
-    """A chunk of a step; without `pages` its context is the chunk itself.
+class ChunkPlan(NamedTuple):
+    """How one chunk of a step is attended.
 
-    Without a mask a token sees all before it.
+    Without `pages` the context is the chunk itself; without `mask` attention is causal.
     """
 
-    rows: slice  # of the step
-    context: int  # tokens of the sequence up to the chunk's last
-    pages: Tensor | None  # (kv_heads · pages,) which (page, head)s of the store, head by head
+    rows: slice  # the chunk's rows in the step
+    context: int  # tokens of the sequence up to the end of the chunk
+    pages: Tensor | None  # (kv_heads · pages,) (page, head) indices of the store, head by head
     mask: Tensor | None  # (chunk, context) added to the scores
 
 
-def plan_chunk(tables: Tables, index: int, store: KvStore, window: int | None) -> Chunk:
-    """How one of a step's chunks is attended."""
-    start, length, hidden, count = (
+def plan_chunk(tables: PageTables, index: int, store: KvStore, window: int | None) -> ChunkPlan:
+    """The plan of chunk `index` of a step."""
+    start, length, padding, count = (
         int(column[index])
-        for column in (tables.starts, tables.lengths, tables.hidden, tables.counts)
+        for column in (tables.starts, tables.lengths, tables.padding, tables.counts)
     )
-    first, offset = int(tables.lengths[:index].sum()), int(tables.offsets[index])
-    rows, context, heads = slice(first, first + length), start + length, store.shape.kv_heads
+    first_row, offset = int(tables.lengths[:index].sum()), int(tables.offsets[index])
+    context, heads = start + length, store.shape.kv_heads
     table = tables.pages[offset : offset + count] * heads + np.arange(heads)[:, None]
-    whole = window is None or context <= window
+    unwindowed = window is None or context <= window
     device = store.content.device
-    mask = None if whole and not start and not hidden else _mask(start, length, hidden, window)
-    return Chunk(
-        rows=rows,
+    causal = unwindowed and not start and not padding
+    mask = None if causal else _mask(start, length, padding, window)
+    return ChunkPlan(
+        rows=slice(first_row, first_row + length),
         context=context,
-        pages=put(table.reshape(-1), device) if start else None,
+        pages=as_tensor(table.reshape(-1), device) if start else None,
         mask=None if mask is None else mask.to(device, store.content.dtype),
     )
 
 
-def _mask(start: int, length: int, hidden: int, window: int | None) -> Tensor:
+def _mask(start: int, length: int, padding: int, window: int | None) -> Tensor:
     keys = torch.arange(start + length)
     query = keys[start:, None]
-    seen = (keys <= query) & (keys >= query.clamp(max=hidden))
+    visible = (keys <= query) & (keys >= query.clamp(max=padding))
     if window is not None:
-        seen &= keys > query - window
-    return torch.zeros(seen.shape).masked_fill_(~seen, -torch.inf)
+        visible &= keys > query - window
+    return torch.zeros(visible.shape).masked_fill_(~visible, -torch.inf)
 
 
 def attend_chunk(
-    chunk: Chunk,
+    chunk: ChunkPlan,
     query: Tensor,
-    fresh: tuple[Tensor, Tensor],
-    stored: tuple[Tensor, Tensor],
+    own_kv: tuple[Tensor, Tensor],
+    kv_pages: tuple[Tensor, Tensor],
     scale: float,
 ) -> Tensor:
-    """A chunk's queries (chunk, heads, dim) over its context: like the query.
+    """Attend a chunk's queries (chunk, heads, dim) over its context; same shape as the queries.
 
-    `fresh` are the chunk's own keys and values, (chunk, kv_heads, dim), `stored` all pages.
+    `own_kv`: the chunk's keys and values, (chunk, kv_heads, dim) each. `kv_pages`: all pages,
+    (pages, kv_heads, page_tokens, dim) each.
     """
     length, heads, dim = query.shape
     if chunk.pages is None:
-        keys, values = (part.transpose(0, 1) for part in fresh)
+        keys, values = (tensor.transpose(0, 1) for tensor in own_kv)
     else:
-        keys, values = (_gather(pool, chunk.pages)[:, : chunk.context] for pool in stored)
+        keys, values = (_gather(pool, chunk.pages)[:, : chunk.context] for pool in kv_pages)
     kv_heads = keys.shape[0]
     grouped = query.view(length, kv_heads, heads // kv_heads, dim).permute(1, 2, 0, 3)
     shape = (kv_heads, heads // kv_heads, chunk.context, dim)
@@ -83,7 +85,7 @@ def attend_chunk(
 
 
 def _gather(pool: Tensor, pages: Tensor) -> Tensor:
-    """Pages of one sequence in order: (kv_heads, tokens, dim)."""
+    """The pages of one sequence in order: (kv_heads, tokens, dim)."""
     _, kv_heads, page_tokens, dim = pool.shape
     rows = pool.view(-1, page_tokens * dim).index_select(0, pages)
     return rows.view(kv_heads, -1, dim)

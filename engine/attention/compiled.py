@@ -1,4 +1,4 @@
-"""C kernels compiled on the machine they run on, once, and kept in the user's cache."""
+"""C kernels, compiled once on the machine they run on and kept in the user's cache."""
 
 import ctypes
 import hashlib
@@ -12,61 +12,61 @@ from pathlib import Path
 from typing import Final
 
 COMPILERS: Final = ("cc", "gcc", "clang")
-FLAGS: Final = ("-std=gnu11", "-O3", "-march=native", "-ffast-math", "-fopenmp", "-fPIC")
-LIMIT_S: Final = 60.0
+COMPILER_FLAGS: Final = ("-std=gnu11", "-O3", "-march=native", "-ffast-math", "-fopenmp", "-fPIC")
+COMPILE_TIMEOUT_S: Final = 60.0
 
 
-class NotCompiled(Exception):
-    """There is no kernel, for this reason; torch does its work."""
+class KernelUnavailable(Exception):
+    """The kernel cannot be compiled, for this reason; torch is used in its place."""
 
 
 def load(source: Path, constants: Mapping[str, int]) -> ctypes.CDLL:
-    """The library of a C file with these constants defined. NotCompiled with one line."""
+    """Compile a C file with these constants and load it. KernelUnavailable with a reason."""
     compiler = shlex.split(os.environ.get("CC", "")) or [*filter(shutil.which, COMPILERS)][:1]
     if not compiler:
-        raise NotCompiled(f"none of {', '.join(COMPILERS)} is installed")
-    options = [*FLAGS, *(f"-D{name}={value}" for name, value in constants.items())]
+        raise KernelUnavailable(f"none of {', '.join(COMPILERS)} is installed")
+    options = [*COMPILER_FLAGS, *(f"-D{name}={value}" for name, value in constants.items())]
     try:
         digest = hashlib.sha256()
-        for part in (" ".join(options).encode(), source.read_bytes(), _machine(compiler)):
+        for part in (" ".join(options).encode(), source.read_bytes(), _machine_id(compiler)):
             digest.update(hashlib.sha256(part).digest())
-        library = _cache() / f"{source.stem}-{digest.hexdigest()[:32]}.so"
+        library = _cache_folder() / f"{source.stem}-{digest.hexdigest()[:32]}.so"
         if not library.exists():
             _compile(compiler, options, source, library)
         return ctypes.CDLL(str(library))
     except subprocess.CalledProcessError as error:
-        raise NotCompiled(f"{compiler[0]} says: {_first_line(error.stderr)}") from error
+        raise KernelUnavailable(f"{compiler[0]} says: {_error_line(error.stderr)}") from error
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise NotCompiled(str(error)) from error
+        raise KernelUnavailable(str(error)) from error
 
 
 def _compile(compiler: list[str], options: list[str], source: Path, library: Path) -> None:
-    """Put the library in its place at once, so that nobody loads half of one."""
+    """Put the library in place atomically, so that no process loads a partial one."""
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-        code, made = Path(folder, "kernel.o"), Path(folder, "kernel.so")
-        _run([*compiler, *options, "-c", str(source), "-o", str(code)])
-        # Linked without -ffast-math, which would let all of the process flush denormals.
-        _run([*compiler, "-shared", "-fopenmp", str(code), "-o", str(made), "-lm"])
-        made.replace(library)
+        object_file, linked = Path(folder, "kernel.o"), Path(folder, "kernel.so")
+        _run([*compiler, *options, "-c", str(source), "-o", str(object_file)])
+        # Link without -ffast-math: it would flush denormals in the whole process.
+        _run([*compiler, "-shared", "-fopenmp", str(object_file), "-o", str(linked), "-lm"])
+        linked.replace(library)
 
 
 def _run(command: list[str]) -> str:
-    done = subprocess.run(  # noqa: S603 - the compiler that the machine has
-        command, check=True, capture_output=True, text=True, timeout=LIMIT_S
+    done = subprocess.run(  # noqa: S603 - the machine's own compiler
+        command, check=True, capture_output=True, text=True, timeout=COMPILE_TIMEOUT_S
     )
     return done.stdout
 
 
-def _machine(compiler: list[str]) -> bytes:
-    """What `-march=native` means here: the compiler and the processor."""
+def _machine_id(compiler: list[str]) -> bytes:
+    """What `-march=native` depends on: compiler version and processor."""
     processor = Path("/proc/cpuinfo")
     text = processor.read_text().partition("\n\n")[0] if processor.exists() else ""
     kept = [line for line in text.splitlines() if line.startswith(("model name", "flags"))]
     return "\n".join([_run([*compiler, "--version"]), *kept]).encode()
 
 
-def _cache() -> Path:
-    """The user's own folder for kernels; a fresh private one where that cannot be written."""
+def _cache_folder() -> Path:
+    """The user's kernel cache; a new private folder if that is not writable."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(base, "lmaas", "kernels")
     try:
@@ -78,5 +78,5 @@ def _cache() -> Path:
     return folder
 
 
-def _first_line(text: str) -> str:
+def _error_line(text: str) -> str:
     return next((line for line in text.splitlines() if "error" in line), text.strip()[:200])

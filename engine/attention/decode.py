@@ -1,4 +1,4 @@
-"""Attention of single tokens: page by page, then the parts of each token put together."""
+"""Attention of single tokens in torch: page by page, then the partial results are combined."""
 
 from typing import NamedTuple
 
@@ -7,37 +7,37 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from engine.attention.partial import attend_part, unseen
-from engine.attention.passes import Pass, arrange, count_up, list_entries
-from engine.attention.tables import Integers, Tables, put
+from engine.attention.page_passes import PagePass, group_by_readers, list_entries, local_indices
+from engine.attention.partial import attend_part, masked_score
+from engine.attention.tables import Int64Array, PageTables, as_tensor
 from engine.kv.store import KvStore
 
 
-class Read(NamedTuple):
-    """One pass on the device."""
+class DevicePass(NamedTuple):
+    """A page pass as tensors on the device."""
 
     pages: Tensor | slice  # (items,)
-    rows: Tensor  # (items · readers,) tokens whose queries are stacked
+    rows: Tensor  # (items · readers,) the tokens whose queries are stacked
     mask: Tensor  # (items · kv_heads, readers · group, page_tokens)
 
 
-class Decode(NamedTuple):
-    """The passes of a step's single tokens, and where each of them finds its parts.
+class DecodePlan(NamedTuple):
+    """The page passes of a step's single tokens, and how their results are combined.
 
-    A part is one page's output for one head of one token. Each head of each token has as many
-    places for parts as the longest has.
+    A part is the output of one page for one head of one token. Each head of each token has as many
+    slots for parts as the longest context needs.
     """
 
-    reads: list[Read]
-    places: Tensor  # (tokens, heads, places) the part at each place; any where there is none
-    absent: Tensor  # (tokens, 1, places) 0 where there is a part, else -inf
-    present: Tensor  # (parts,) which of all places have a part
-    parts: Tensor  # (parts,) which part that is
-    bags: Tensor  # (tokens · heads,) where each one's parts begin among these
+    passes: list[DevicePass]
+    part_ids: Tensor  # (tokens, heads, slots) the part in each slot; arbitrary in empty slots
+    absent_bias: Tensor  # (tokens, 1, slots) -inf in empty slots, else 0
+    present_slots: Tensor  # (parts,) flat indices of the slots in use
+    present_parts: Tensor  # (parts,) the part in each of these
+    bag_offsets: Tensor  # (tokens · heads,) start of each one's parts among these
 
 
-class Heads(NamedTuple):
-    """So many heads of keys, each read by a group of query heads."""
+class HeadCounts(NamedTuple):
+    """`kv` key heads, each read by `group` query heads."""
 
     kv: int
     group: int
@@ -49,104 +49,116 @@ class PagewiseDecode:
     def __init__(self, store: KvStore) -> None:
         self._pool = store.keys[0]
 
-    def plan(self, tables: Tables, rows: int, heads: int, window: int | None) -> Decode:
-        """How the first `rows` chunks, single tokens, are attended with so many query heads."""
+    def plan(self, tables: PageTables, rows: int, heads: int, window: int | None) -> DecodePlan:
+        """Plan the first `rows` chunks, all single tokens, for `heads` query heads."""
         pool = self._pool
         kv_heads, page_tokens, device = pool.shape[1], pool.shape[2], pool.device
         entries = list_entries(tables, rows, page_tokens, window)
-        reads, numbers = [], np.empty((len(entries.rows), heads), dtype=np.int64)
-        before = 0
-        for one, chosen in arrange(entries):
-            reads.append(_read(one, Heads(kv_heads, heads // kv_heads), pool))
-            numbers[chosen] = before + _parts(one, Heads(kv_heads, heads // kv_heads))
-            before += one.size * one.readers * numbers.shape[1]
+        passes, entry_parts = [], np.empty((len(entries.rows), heads), dtype=np.int64)
+        offset = 0
+        for page_pass, entry_indices in group_by_readers(entries):
+            passes.append(_device_pass(page_pass, HeadCounts(kv_heads, heads // kv_heads), pool))
+            entry_parts[entry_indices] = offset + _part_ids(
+                page_pass, HeadCounts(kv_heads, heads // kv_heads)
+            )
+            offset += page_pass.size * page_pass.readers * entry_parts.shape[1]
         counts = np.bincount(entries.rows, minlength=rows)
-        # An absent part is the token's own first one: another's may not be a number.
-        places = np.repeat(numbers[np.cumsum(counts) - counts, :, None], counts.max(), axis=2)
-        places[entries.rows, :, count_up(counts)] = numbers
-        there = np.arange(places.shape[2]) < counts[:, None]  # (tokens, places)
-        present = np.flatnonzero(np.repeat(there, numbers.shape[1], axis=0))
-        ends = np.cumsum(np.repeat(counts, numbers.shape[1]))
-        return Decode(
-            reads=reads,
-            places=put(places, device),
-            absent=put(np.where(there, 0, -np.inf).astype(np.float32)[:, None], device),
-            present=put(present, device),
-            parts=put(places.reshape(-1)[present], device),
-            bags=put(ends - np.repeat(counts, numbers.shape[1]), device),
+        # Empty slots repeat the token's own first part: another token's may be NaN.
+        part_ids = np.repeat(entry_parts[np.cumsum(counts) - counts, :, None], counts.max(), axis=2)
+        part_ids[entries.rows, :, local_indices(counts)] = entry_parts
+        has_part = np.arange(part_ids.shape[2]) < counts[:, None]  # (tokens, slots)
+        present_slots = np.flatnonzero(np.repeat(has_part, entry_parts.shape[1], axis=0))
+        ends = np.cumsum(np.repeat(counts, entry_parts.shape[1]))
+        return DecodePlan(
+            passes=passes,
+            part_ids=as_tensor(part_ids, device),
+            absent_bias=as_tensor(
+                np.where(has_part, 0, -np.inf).astype(np.float32)[:, None], device
+            ),
+            present_slots=as_tensor(present_slots, device),
+            present_parts=as_tensor(part_ids.reshape(-1)[present_slots], device),
+            bag_offsets=as_tensor(ends - np.repeat(counts, entry_parts.shape[1]), device),
         )
 
     def attend(
-        self, plan: Decode, query: Tensor, keys: Tensor, values: Tensor, scale: float
+        self, plan: DecodePlan, query: Tensor, keys: Tensor, values: Tensor, scale: float
     ) -> Tensor:
-        """Tokens (tokens, heads, dim) over (pages, kv_heads, page_tokens, dim): like the query."""
-        results = [_attend_read(read, query, keys, values, scale) for read in plan.reads]
+        """Attend (tokens, heads, dim) over (pages, kv_heads, page_tokens, dim); query shape."""
+        results = [
+            _attend_pass(device_pass, query, keys, values, scale) for device_pass in plan.passes
+        ]
         out, weight = results[0]  # (parts, dim), (parts,)
         if len(results) > 1:
             out, weight = (torch.cat(column) for column in zip(*results, strict=True))
-        shares = torch.softmax(weight[plan.places].add_(plan.absent), -1)
+        part_weights = torch.softmax(weight[plan.part_ids].add_(plan.absent_bias), -1)
         combined: Tensor = torch.embedding_bag(
             out,
-            plan.parts,
-            plan.bags,
+            plan.present_parts,
+            plan.bag_offsets,
             mode=0,
-            per_sample_weights=shares.view(-1)[plan.present].to(out.dtype),
+            per_sample_weights=part_weights.view(-1)[plan.present_slots].to(out.dtype),
         )[0]
         return combined.view(query.shape)
 
 
-def _parts(one: Pass, heads: Heads) -> Integers:
-    """The parts of each entry of a pass: (entries, heads)."""
-    kv = (one.items * heads.kv)[:, None] + np.arange(heads.kv)  # (entries, kv_heads)
-    reader = kv * one.readers + one.turns[:, None]
-    parts: Integers = (reader * heads.group)[:, :, None] + np.arange(heads.group)
-    return parts.reshape(len(one.items), -1)
+def _part_ids(page_pass: PagePass, heads: HeadCounts) -> Int64Array:
+    """The part ids of each entry of a pass: (entries, heads)."""
+    kv = (page_pass.items * heads.kv)[:, None] + np.arange(heads.kv)  # (entries, kv_heads)
+    reader = kv * page_pass.readers + page_pass.reader_slots[:, None]
+    part_ids: Int64Array = (reader * heads.group)[:, :, None] + np.arange(heads.group)
+    return part_ids.reshape(len(page_pass.items), -1)
 
 
-def _read(one: Pass, heads: Heads, pool: Tensor) -> Read:
-    rows = np.zeros((one.size, one.readers), dtype=np.int64)
-    rows[one.items, one.turns] = one.entries.rows
-    mask = put(_mask(one, pool.shape[2], unseen(pool.dtype)), pool.device).to(pool.dtype)
-    shape = one.size, heads.kv, one.readers, heads.group, pool.shape[2]
-    return Read(
-        pages=one.pages if isinstance(one.pages, slice) else put(one.pages, pool.device),
-        rows=put(rows.reshape(-1), pool.device),
+def _device_pass(page_pass: PagePass, heads: HeadCounts, pool: Tensor) -> DevicePass:
+    rows = np.zeros((page_pass.size, page_pass.readers), dtype=np.int64)
+    rows[page_pass.items, page_pass.reader_slots] = page_pass.entries.rows
+    mask = as_tensor(_mask(page_pass, pool.shape[2], masked_score(pool.dtype)), pool.device).to(
+        pool.dtype
+    )
+    shape = page_pass.size, heads.kv, page_pass.readers, heads.group, pool.shape[2]
+    return DevicePass(
+        pages=page_pass.pages
+        if isinstance(page_pass.pages, slice)
+        else as_tensor(page_pass.pages, pool.device),
+        rows=as_tensor(rows.reshape(-1), pool.device),
         mask=mask[:, None, :, None].expand(shape).reshape(shape[0] * shape[1], -1, shape[4]),
     )
 
 
-def _mask(one: Pass, page_tokens: int, hide: float) -> npt.NDArray[np.float32]:
-    """What is added to the scores, (items, readers, page_tokens); most see their whole page."""
-    mask = np.zeros((one.size, one.readers, page_tokens), dtype=np.float32)
-    _, _, lowest, highest = one.entries
-    edge = np.flatnonzero((lowest > 0) | (highest < page_tokens - 1))
+def _mask(page_pass: PagePass, page_tokens: int, masked: float) -> npt.NDArray[np.float32]:
+    """Added to the scores, (items, readers, page_tokens); 0 where the whole page is visible."""
+    mask = np.zeros((page_pass.size, page_pass.readers, page_tokens), dtype=np.float32)
+    _, _, lowest, highest = page_pass.entries
+    partly_visible = np.flatnonzero((lowest > 0) | (highest < page_tokens - 1))
     keys = np.arange(page_tokens)
-    seen = (keys >= lowest[edge, None]) & (keys <= highest[edge, None])
-    mask[one.items[edge], one.turns[edge]] = np.where(seen, 0, hide)
+    visible = (keys >= lowest[partly_visible, None]) & (keys <= highest[partly_visible, None])
+    mask[page_pass.items[partly_visible], page_pass.reader_slots[partly_visible]] = np.where(
+        visible, 0, masked
+    )
     return mask
 
 
-def _attend_read(
-    read: Read, query: Tensor, keys: Tensor, values: Tensor, scale: float
+def _attend_pass(
+    device_pass: DevicePass, query: Tensor, keys: Tensor, values: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """One pass: its parts (parts, dim), and their weights (parts,)."""
+    """Attend one pass: its parts (parts, dim) and the logarithms of their weights (parts,)."""
     tokens, heads, dim = query.shape
-    items, queries, page_tokens = read.mask.shape  # items are (page, kv_head)s
+    items, queries, page_tokens = device_pass.mask.shape  # an item is a (page, kv_head) pair
     kv_heads = keys.shape[1]
-    stacked = query.reshape(tokens, -1).index_select(0, read.rows)
+    stacked = query.reshape(tokens, -1).index_select(0, device_pass.rows)
     if queries * kv_heads != heads:
         stacked = stacked.view(items // kv_heads, -1, kv_heads, heads // kv_heads * dim)
         stacked = stacked.transpose(1, 2)
-    keys, values = (_pages(pool, read.pages) for pool in (keys, values))
+    keys, values = (_gather_pages(pool, device_pass.pages) for pool in (keys, values))
     out, weight = attend_part(
         stacked.reshape(items, queries, dim),
         keys.reshape(items, page_tokens, dim),
         values.reshape(items, page_tokens, dim),
-        read.mask,
+        device_pass.mask,
         scale,
     )
     return out.view(-1, dim), weight.view(-1)
 
 
-def _pages(pool: Tensor, pages: Tensor | slice) -> Tensor:
+def _gather_pages(pool: Tensor, pages: Tensor | slice) -> Tensor:
     return pool[pages] if isinstance(pages, slice) else pool.index_select(0, pages)

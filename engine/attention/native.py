@@ -1,7 +1,7 @@
-"""Attention of single tokens by a kernel of our own in C, for CPUs.
+"""Attention of single tokens by our own C kernel, for CPUs.
 
-Torch has no operation that reads pages where they lie: it takes five of them (see `decode`), each
-of which goes through memory again.
+Torch has no operation that reads pages in place: it needs five (see `decode`), each of which passes
+over memory again.
 """
 
 from ctypes import c_float, c_int64, c_void_p
@@ -13,24 +13,24 @@ import torch
 from torch import Tensor
 
 from engine.attention.compiled import load
-from engine.attention.tables import Integers, Tables
+from engine.attention.tables import Int64Array, PageTables
 from engine.kv.store import KvStore
 
 SOURCE: Final = Path(__file__).with_name("decode.c")
-FORMATS: Final = {torch.float32: 32, torch.float16: 16, torch.bfloat16: -16}
+FORMAT_CODES: Final = {torch.float32: 32, torch.float16: 16, torch.bfloat16: -16}
 
 
 class NativePlan(NamedTuple):
-    """What each single token sees: its keys `lowest` … `newest`, in pages from `offsets` on."""
+    """What each single token sees: keys `lowest` … `newest`; its pages start at `offsets`."""
 
-    pages: Integers
-    offsets: Integers
-    lowest: Integers
-    newest: Integers
+    pages: Int64Array
+    offsets: Int64Array
+    lowest: Int64Array
+    newest: Int64Array
 
 
 class NativeDecode:
-    """The kernel for one model's heads. NotCompiled where it cannot be made."""
+    """The kernel for one model's heads. KernelUnavailable if it cannot be compiled."""
 
     def __init__(self, store: KvStore, heads: int) -> None:
         self._heads = heads
@@ -42,7 +42,7 @@ class NativeDecode:
                 "KV_HEADS": kv_heads,
                 "GROUP": heads // kv_heads,
                 "PAGE": store.page_tokens,
-                "FORMAT": FORMATS[store.content.dtype],
+                "FORMAT": FORMAT_CODES[store.content.dtype],
             },
         )
         self._attend = library.attend
@@ -52,11 +52,11 @@ class NativeDecode:
             c_void_p, c_int64, *pointers, c_int64, c_float, c_void_p
         ]  # fmt: skip
 
-    def plan(self, tables: Tables, rows: int, heads: int, window: int | None) -> NativePlan:
-        """What the first `rows` chunks, single tokens, see."""
+    def plan(self, tables: PageTables, rows: int, heads: int, window: int | None) -> NativePlan:
+        """Plan the first `rows` chunks, all single tokens."""
         assert heads == self._heads
         newest = tables.starts[:rows]
-        lowest = np.minimum(tables.hidden[:rows], newest)
+        lowest = np.minimum(tables.padding[:rows], newest)
         if window is not None:
             lowest = np.maximum(lowest, newest - window + 1)
         return NativePlan(tables.pages, tables.offsets, lowest, newest)
@@ -64,7 +64,7 @@ class NativeDecode:
     def attend(
         self, plan: NativePlan, query: Tensor, keys: Tensor, values: Tensor, scale: float
     ) -> Tensor:
-        """Tokens (tokens, heads, dim) over (pages, kv_heads, page_tokens, dim): like the query."""
+        """Attend (tokens, heads, dim) over (pages, kv_heads, page_tokens, dim); query shape."""
         tokens, heads, dim = query.shape
         if query.stride()[1:] != (dim, 1):
             query = query.contiguous()

@@ -1,4 +1,4 @@
-"""Paged attention on a GPU: keeps keys and values, then attends, by kernels in Triton."""
+"""Paged attention on a GPU by Triton kernels: stores keys and values, then attends."""
 
 import math
 from collections.abc import Sequence
@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 from engine.attention.interface import Context
-from engine.attention.triton_plan import StandingPlan, TritonPlan, plan_step
-from engine.attention.triton_tiles import Cut, Tile, chunk_tile, padded, single_tile
+from engine.attention.triton_plan import StaticPlan, TritonPlan, plan_step
+from engine.attention.triton_tiles import LaunchShape, Tile, chunk_tile, padded_size, single_tile
 from engine.kv.store import KvStore
 
-UNLIMITED: Final = 2**30  # a window no context reaches
-KEPT: Final = 16  # tokens that one program writes
-COMBINED: Final = 16  # splits put together at a time
+NO_WINDOW: Final = 2**30  # larger than any context
+WRITE_BLOCK: Final = 16  # tokens written per program
+COMBINE_BLOCK: Final = 16  # splits combined at a time
 
 
-class _Work(NamedTuple):
-    """One launch's queries, where their results go, and how it is cut: all tiles, or all singles.
+class _Launch(NamedTuple):
+    """One kernel launch, over either the single tokens or the tiles of longer chunks.
 
     `query` and `out` are (tokens, heads, dim).
     """
@@ -32,25 +32,26 @@ class _Work(NamedTuple):
 
 
 class TritonAttention:
-    """The pages of a store, read and written where they lie; for models with so many `heads`.
+    """Attention in place over the pages of a store, for a model with `heads` query heads.
 
-    Single tokens and longer chunks are two launches of one kernel. In float32 products are exact
-    unless `tf32` is allowed. `processors` are the GPU's; elsewhere Triton's interpreter computes.
+    Single tokens and longer chunks are two launches of the same kernel. Products are full float32
+    unless `tf32` is allowed. `multiprocessors` defaults to the GPU's number; without a GPU,
+    Triton's interpreter runs the kernels.
     """
 
     def __init__(
-        self, store: KvStore, heads: int, *, tf32: bool = False, processors: int | None = None
+        self, store: KvStore, heads: int, *, tf32: bool = False, multiprocessors: int | None = None
     ) -> None:
-        # Triton comes with torch's CUDA builds alone.
+        # Only CUDA builds of torch include Triton.
         from engine.attention import triton_kernels  # noqa: PLC0415
 
         pool = store.keys[0]
         _, kv_heads, page_tokens, dim = pool.shape
-        assert heads % kv_heads == 0, "every group has as many heads"
+        assert heads % kv_heads == 0, "query heads do not divide into kv_heads"
         assert all(
             keys.stride() == values.stride() == pool.stride()
             for keys, values in zip(store.keys, store.values, strict=True)
-        ), "keys and values of all layers lie alike"
+        ), "layers differ in memory layout"
         self.store = store
         self._kernels: Any = triton_kernels
         self._device = pool.device
@@ -59,16 +60,18 @@ class TritonAttention:
         self._precision = "tf32" if tf32 else "ieee"
         self._single = single_tile(self._group, dim, pool.dtype)
         self._tile = chunk_tile(self._group, dim, pool.dtype)
-        most = self._tile.rows // self._group
-        self._cut = Cut(most, kv_heads, processors or _processors(pool.device))
+        tile_tokens = self._tile.rows // self._group
+        self._shape = LaunchShape(
+            tile_tokens, kv_heads, multiprocessors or _multiprocessors(pool.device)
+        )
 
     def plan(self, contexts: Sequence[Context]) -> TritonPlan:
-        """A step's tensors on the device; one copy."""
-        return plan_step(contexts, self._page_tokens, self._cut, self._device)
+        """Plan a step: its tensors on the device, in one copy."""
+        return plan_step(contexts, self._page_tokens, self._shape, self._device)
 
-    def standing(self, rows: int, longest: int) -> StandingPlan:
-        """A plan that stays in place, of up to `rows` single tokens, for CUDA graphs."""
-        return StandingPlan(rows, longest, self._page_tokens, self._cut, self._device)
+    def static_plan(self, rows: int, max_context: int) -> StaticPlan:
+        """A plan in fixed memory for up to `rows` single tokens, for CUDA graphs."""
+        return StaticPlan(rows, max_context, self._page_tokens, self._shape, self._device)
 
     def attend(
         self,
@@ -81,22 +84,26 @@ class TritonAttention:
         scale: float,
         window: int | None,
     ) -> Tensor:
-        """Keep keys and values, then attend: (tokens, heads, dim) gives the same shape."""
-        query, key, value = (_rows(tensor) for tensor in (query, key, value))
-        self._keep(plan.slots, layer, key, value)
+        """Store keys and values, then attend: (tokens, heads, dim) gives the same shape."""
+        query, key, value = (_dense_rows(tensor) for tensor in (query, key, value))
+        self._store_kv(plan.slots, layer, key, value)
         out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
         singles, tiles = plan.singles, len(plan.tiles)
-        ahead = _Work(query[:singles], out[:singles], self._single, singles, plan.splits, True)
-        rest = _Work(query[singles:], out[singles:], self._tile, tiles, plan.tile_splits, False)
-        for work in (ahead, rest):
-            if work.tiles:
-                self._launch(work, plan, layer, scale, window)
+        single_launch = _Launch(
+            query[:singles], out[:singles], self._single, singles, plan.splits, True
+        )
+        tile_launch = _Launch(
+            query[singles:], out[singles:], self._tile, tiles, plan.tile_splits, False
+        )
+        for launch in (single_launch, tile_launch):
+            if launch.tiles:
+                self._launch(launch, plan, layer, scale, window)
         return out
 
-    def _keep(self, slots: Tensor, layer: int, key: Tensor, value: Tensor) -> None:
+    def _store_kv(self, slots: Tensor, layer: int, key: Tensor, value: Tensor) -> None:
         tokens, kv_heads, dim = key.shape
         keys, values = self.store.keys[layer], self.store.values[layer]
-        self._kernels.keep[-(-tokens // KEPT), kv_heads](
+        self._kernels.store_kv[-(-tokens // WRITE_BLOCK), kv_heads](
             key,
             value,
             keys,
@@ -108,77 +115,79 @@ class TritonAttention:
             *keys.stride(),
             page_tokens=self._page_tokens,
             dim=dim,
-            dims=padded(dim),
-            block=KEPT,
+            dims=padded_size(dim),
+            block=WRITE_BLOCK,
             num_warps=4,
         )
 
     def _launch(
-        self, work: _Work, plan: TritonPlan, layer: int, scale: float, window: int | None
+        self, launch: _Launch, plan: TritonPlan, layer: int, scale: float, window: int | None
     ) -> None:
         keys, values = self.store.keys[layer], self.store.values[layer]
         _, kv_heads, page_tokens, dim = keys.shape
-        whole = work.splits == 1
-        parts, totals, peaks = (work.out,) * 3 if whole else _parts(work.out, work.splits)
-        self._kernels.attend[work.tiles, kv_heads, work.splits](
-            work.query,
+        unsplit = launch.splits == 1
+        parts, totals, peaks = (
+            (launch.out,) * 3 if unsplit else _split_buffers(launch.out, launch.splits)
+        )
+        self._kernels.attend[launch.tiles, kv_heads, launch.splits](
+            launch.query,
             keys,
             values,
-            work.out,
+            launch.out,
             parts,
             totals,
             peaks,
             plan.pages,
             plan.chunks,
             plan.tiles,
-            work.splits,
-            UNLIMITED if window is None else window,
+            launch.splits,
+            NO_WINDOW if window is None else window,
             scale * math.log2(math.e),
-            *work.query.stride()[:2],
-            work.out.stride(0),
+            *launch.query.stride()[:2],
+            launch.out.stride(0),
             *keys.stride(),
-            single=work.single,
-            whole=whole,
-            windowed=window is not None and not work.single,
+            single=launch.single,
+            unsplit=unsplit,
+            windowed=window is not None and not launch.single,
             group=self._group,
             page_tokens=page_tokens,
             dim=dim,
-            dims=padded(dim),
-            most=1 if work.single else self._cut.most,
-            rows=work.tile.rows,
-            block=work.tile.block,
+            dims=padded_size(dim),
+            tile_tokens=1 if launch.single else self._shape.tile_tokens,
+            rows=launch.tile.rows,
+            block=launch.tile.block,
             precision=self._precision,
-            num_warps=work.tile.warps,
-            num_stages=work.tile.stages,
+            num_warps=launch.tile.warps,
+            num_stages=launch.tile.stages,
         )
-        if not whole:
-            self._kernels.combine[(work.out.shape[0] * work.out.shape[1],)](
+        if not unsplit:
+            self._kernels.combine[(launch.out.shape[0] * launch.out.shape[1],)](
                 parts,
                 totals,
                 peaks,
-                work.out,
-                work.splits,
+                launch.out,
+                launch.splits,
                 dim=dim,
-                dims=padded(dim),
-                block=COMBINED,
+                dims=padded_size(dim),
+                block=COMBINE_BLOCK,
                 num_warps=4,
             )
 
 
-def _parts(out: Tensor, splits: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Room for what each split has of each row: values (tokens, heads, splits, dim), two sums."""
+def _split_buffers(out: Tensor, splits: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Buffers per row and split: parts (tokens, heads, splits, dim), totals and peaks."""
     tokens, heads, dim = out.shape
     parts = torch.empty((tokens, heads, splits, dim), dtype=torch.float32, device=out.device)
     sums = torch.empty((2, tokens, heads, splits), dtype=torch.float32, device=out.device)
     return parts, sums[0], sums[1]
 
 
-def _rows(tensor: Tensor) -> Tensor:
-    """The tensor, its last axis without gaps."""
+def _dense_rows(tensor: Tensor) -> Tensor:
+    """The tensor with a contiguous last axis."""
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
-def _processors(device: torch.device) -> int:
+def _multiprocessors(device: torch.device) -> int:
     if device.type != "cuda":
         return 1
     return int(torch.cuda.get_device_properties(device).multi_processor_count)

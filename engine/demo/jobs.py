@@ -16,11 +16,11 @@ from engine.demo.lexicon import (
     spoken,
 )
 
-LONGEST_DIARY: Final = 34  # days; about 300 tokens
+MAX_DIARY_DAYS: Final = 34  # days; about 300 tokens
 
 
 class Exchange(NamedTuple):
-    """One question with its right answer."""
+    """One question with its correct answer."""
 
     job: str
     instruction: str
@@ -29,21 +29,21 @@ class Exchange(NamedTuple):
 
 
 class Job(NamedTuple):
-    """An application: two wordings of its instruction and a maker of (question, answer).
+    """An application: two wordings of its instruction and a generator of (question, answer).
 
-    `make(rng, size)` draws an input of `size` items; `longest` is the largest size trained.
-    `open` jobs have no single right answer and a length that the input does not tell.
+    `make(rng, size)` generates an input of `size` items; `max_size` is the largest trained size.
+    `open` jobs have no single correct answer, and a length that does not depend on the input.
     """
 
     name: str
     instructions: tuple[str, str]
     make: Callable[[Random, int], tuple[str, str]]
-    longest: int
+    max_size: int
     open: bool = False
 
     def draw(self, rng: Random, scale: float = 1.0) -> Exchange:
-        """An exchange whose size is uniform up to `scale` times the longest."""
-        size = rng.randint(1, max(2, round(self.longest * scale)))
+        """An exchange of uniform random size up to `scale * max_size`."""
+        size = rng.randint(1, max(2, round(self.max_size * scale)))
         question, answer = self.make(rng, size)
         return Exchange(self.name, rng.choice(self.instructions), question, answer)
 
@@ -98,10 +98,10 @@ def _roster(rng: Random, size: int) -> tuple[str, str]:
 
 
 def _diary(rng: Random, _: int) -> tuple[str, str]:
-    """A diary of 1 … 34 days; how many, the request does not tell."""
+    """A diary of 1 … 34 days; the request does not state the number."""
     subject = f"{rng.choice(ADJECTIVES)} {rng.choice(NOUNS)}"
-    longest = rng.choices((3, 12, LONGEST_DIARY), weights=(4, 4, 2))[0]
-    days = rng.randint(1, longest)
+    max_days = rng.choices((3, 12, MAX_DIARY_DAYS), weights=(4, 4, 2))[0]
+    days = rng.randint(1, max_days)
     lines = [
         f"day {day}: the {subject} {rng.choice(VERBS)} {rng.choice(ADJECTIVES)} {rng.choice(NOUNS)}"
         for day in range(1, days + 1)

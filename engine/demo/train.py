@@ -1,4 +1,4 @@
-"""Trains the demo model from nothing on text it generates: `python -m engine.demo.train OUT`."""
+"""Trains the demo model from scratch on generated text: `python -m engine.demo.train OUT`."""
 
 import json
 import time
@@ -17,15 +17,15 @@ from engine.demo.jobs import JOBS, Exchange
 from engine.demo.tokenizer import END, PAD, build_tokenizer
 
 IGNORED: Final = -100
-MATRIX: Final = 2  # dimensions
+MATRIX_DIMS: Final = 2  # dimensions
 TRAINING_SEED: Final = 20_261
 VALIDATION_SEED: Final = 77_003
-RAMP: Final = 0.35  # share of the steps during which inputs grow to their full length
-COOLING: Final = 0.4  # share of the steps during which the learning rate falls to nothing
-REPORT_EVERY_S: Final = 60
+RAMP_FRACTION: Final = 0.35  # share of the steps in which inputs grow to their full length
+DECAY_FRACTION: Final = 0.4  # share of the steps in which the learning rate decays
+REPORT_INTERVAL_S: Final = 60
 
 
-class Batch(NamedTuple):
+class TrainingBatch(NamedTuple):
     """Right-padded rows of one length: tokens and their labels, (rows, tokens) each."""
 
     tokens: Tensor
@@ -51,7 +51,7 @@ def configuration(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
 
 
 class Encoder:
-    """Turns exchanges into token rows and remembers the pieces seen before."""
+    """Turns exchanges into token rows and batches."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self._tokenizer = tokenizer
@@ -65,24 +65,24 @@ class Encoder:
             for item in exchanges
         ]
         core = self._tokenizer.backend_tokenizer
-        asked = [row.ids for row in core.encode_batch(prompts)]
-        answered = [row.ids for row in core.encode_batch([item.answer for item in exchanges])]
+        prompt_rows = [row.ids for row in core.encode_batch(prompts)]
+        answer_rows = [row.ids for row in core.encode_batch([item.answer for item in exchanges])]
         return [
-            ([*ask, *answer, self._end], len(ask))
-            for ask, answer in zip(asked, answered, strict=True)
+            ([*prompt, *answer, self._end], len(prompt))
+            for prompt, answer in zip(prompt_rows, answer_rows, strict=True)
         ]
 
-    def batch(self, rows: list[tuple[list[int], int]], jobs: list[str]) -> Batch:
+    def batch(self, rows: list[tuple[list[int], int]], jobs: list[str]) -> TrainingBatch:
         """Rows padded to the longest; labels are the answers alone."""
         width = max(len(tokens) for tokens, _ in rows)
         tokens = torch.full((len(rows), width), self._pad)
         labels = torch.full((len(rows), width), IGNORED)
-        for index, (row, asked) in enumerate(rows):
+        for index, (row, prompt_tokens) in enumerate(rows):
             tokens[index, : len(row)] = torch.tensor(row)
-            labels[index, asked : len(row)] = torch.tensor(row[asked:])
-        return Batch(tokens, labels, jobs)
+            labels[index, prompt_tokens : len(row)] = torch.tensor(row[prompt_tokens:])
+        return TrainingBatch(tokens, labels, jobs)
 
-    def batches(self, exchanges: list[Exchange], budget: int) -> Iterator[Batch]:
+    def batches(self, exchanges: list[Exchange], budget: int) -> Iterator[TrainingBatch]:
         """Batches of similar length of at most `budget` tokens, padding included."""
         encoded = zip(self.rows(exchanges), (item.job for item in exchanges), strict=True)
         group: list[tuple[list[int], int]] = []
@@ -96,14 +96,14 @@ class Encoder:
         yield self.batch(group, jobs)
 
 
-def batches_from(encoder: Encoder, step: int, steps: int, budget: int) -> Iterator[Batch]:
-    """Shuffled batches, longer inputs with each pool until `RAMP` of the training is done.
+def batches_from(encoder: Encoder, step: int, steps: int, budget: int) -> Iterator[TrainingBatch]:
+    """Shuffled batches from pools of inputs, which grow until `RAMP_FRACTION` of the training.
 
-    A pool is a function of the step it starts at, so a resumed training goes on unchanged.
+    A pool depends only on the step at which it starts, so a resumed training continues unchanged.
     """
     while True:
         rng = Random(TRAINING_SEED + step)
-        scale = min(1.0, 0.15 + 0.85 * step / (RAMP * steps))
+        scale = min(1.0, 0.15 + 0.85 * step / (RAMP_FRACTION * steps))
         pool = [rng.choice(JOBS).draw(rng, scale) for _ in range(1024)]
         batches = list(encoder.batches(pool, budget))
         rng.shuffle(batches)
@@ -111,15 +111,15 @@ def batches_from(encoder: Encoder, step: int, steps: int, budget: int) -> Iterat
         step += len(batches)
 
 
-def logits_and_labels(model: LlamaForCausalLM, batch: Batch) -> tuple[Tensor, Tensor]:
+def logits_and_labels(model: LlamaForCausalLM, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
     """Logits (answer tokens, vocabulary) and the labels they should predict."""
-    wanted = batch.labels[:, 1:] != IGNORED
+    answer_mask = batch.labels[:, 1:] != IGNORED
     hidden = model.model(input_ids=batch.tokens, use_cache=False).last_hidden_state
-    return model.lm_head(hidden[:, :-1][wanted]), batch.labels[:, 1:][wanted]
+    return model.lm_head(hidden[:, :-1][answer_mask]), batch.labels[:, 1:][answer_mask]
 
 
 @torch.no_grad()
-def exactness(model: LlamaForCausalLM, batches: list[Batch]) -> dict[str, float]:
+def exactness(model: LlamaForCausalLM, batches: list[TrainingBatch]) -> dict[str, float]:
     """Share of answers, by job, whose every token is the most probable one."""
     right: dict[str, list[bool]] = {job.name: [] for job in JOBS if not job.open}
     for batch in batches:
@@ -139,7 +139,7 @@ class Training:
         self.model = model
         self.step = 0
         self._peak = peak
-        block = [p for p in model.model.layers.parameters() if p.ndim == MATRIX]
+        block = [p for p in model.model.layers.parameters() if p.ndim == MATRIX_DIMS]
         taken = {id(p) for p in block}
         rest = [p for p in model.parameters() if id(p) not in taken]
         self._optimisers: list[torch.optim.Optimizer] = [
@@ -147,29 +147,29 @@ class Training:
             torch.optim.AdamW(rest, lr=peak, betas=(0.9, 0.98), weight_decay=0.0),
         ]
 
-    def learn(self, batch: Batch, steps: int) -> float:
+    def learn(self, batch: TrainingBatch, steps: int) -> float:
         """One update towards the batch's answers; its mean loss in nats a token."""
         loss = nn.functional.cross_entropy(*logits_and_labels(self.model, batch))
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         done = self.step / steps
-        warm = min(1.0, (self.step + 1) / 100)
-        cool = min(1.0, (1.0 - done) / COOLING)
+        warmup = min(1.0, (self.step + 1) / 100)
+        decay = min(1.0, (1.0 - done) / DECAY_FRACTION)
         for optimiser in self._optimisers:
             for group in optimiser.param_groups:
-                group["lr"] = self._peak * warm * max(cool, 0.01)
+                group["lr"] = self._peak * warmup * max(decay, 0.01)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         self.step += 1
         return loss.item()
 
     def save(self, path: Path) -> None:
-        """Keeps everything that a resumed training needs."""
+        """Save the state for a resumed training."""
         state = [optimiser.state_dict() for optimiser in self._optimisers]
         torch.save({"step": self.step, "model": self.model.state_dict(), "optimisers": state}, path)
 
     def resume(self, path: Path) -> None:
-        """Goes on from a saved state."""
+        """Continue from a saved state."""
         saved = torch.load(path, weights_only=True)
         self.step = saved["step"]
         self.model.load_state_dict(saved["model"])
@@ -184,13 +184,13 @@ class Training:
 @click.option("--peak", default=3e-3, show_default=True, help="highest learning rate")
 @click.option("--threads", default=2, show_default=True)
 @click.option(
-    "--state", type=click.Path(path_type=Path), help="kept here every minute, resumed from"
+    "--state", type=click.Path(path_type=Path), help="checkpoint: saved every minute, resumed from"
 )
 def main(out: Path, steps: int, budget: int, peak: float, threads: int, state: Path | None) -> None:
     """Train, report exact match by job each minute, save the model to OUT."""
     torch.manual_seed(TRAINING_SEED)
     torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)  # vanishing probabilities would slow steps a hundredfold
+    torch.set_flush_denormal(True)  # denormal probabilities would slow steps down a hundredfold
     tokenizer = build_tokenizer()
     training = Training(LlamaForCausalLM(configuration(tokenizer)), peak)
     if state and state.exists():
@@ -205,7 +205,7 @@ def main(out: Path, steps: int, budget: int, peak: float, threads: int, state: P
     for batch in batches_from(encoder, training.step, steps, budget):
         losses.append(training.learn(batch, steps))
         done = training.step >= steps
-        if done or time.monotonic() - last_report > REPORT_EVERY_S:
+        if done or time.monotonic() - last_report > REPORT_INTERVAL_S:
             last_report = time.monotonic()
             scores = exactness(training.model, validation).items()
             click.echo(
@@ -222,9 +222,9 @@ def main(out: Path, steps: int, budget: int, peak: float, threads: int, state: P
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
-    """Writes a folder that `AutoModelForCausalLM.from_pretrained` loads.
+    """Write a folder that `AutoModelForCausalLM.from_pretrained` loads.
 
-    Its `apps.json` suggests an application for each job, its `examples.jsonl` what to ask them.
+    `apps.json` lists an application for each job, `examples.jsonl` example questions.
     """
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)

@@ -1,4 +1,4 @@
-"""The host tier: what preempted sequences had computed, and whether keeping it pays."""
+"""The host tier: KV memory of preempted sequences in host memory, where that is worth it."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 @dataclass(eq=False, slots=True)
-class Swapped:
-    """A preempted sequence's keys and values in host memory.
+class SwappedPages:
+    """Keys and values of a preempted sequence in host memory.
 
-    `content` is (2, layers, pages, kv_heads, page_tokens, head_dim), None until the copy is made.
+    `content` is (2, layers, pages, kv_heads, page_tokens, head_dim), or None before the copy.
     """
 
     tokens: int
@@ -19,44 +19,44 @@ class Swapped:
 
 
 class RestoreCosts:
-    """What it costs to give a preempted sequence its memory back, as measured here.
+    """Measured costs of restoring a preempted sequence: copying a page, computing a token.
 
-    Both costs are averages that follow the machine: each new measurement counts a tenth.
+    Both are exponential moving averages with weight `SMOOTHING`.
     """
 
-    WEIGHT: ClassVar[float] = 0.1
+    SMOOTHING: ClassVar[float] = 0.1
 
     def __init__(self, page_copy_s: float, token_s: float) -> None:
         self.page_copy_s = page_copy_s
         self.token_s = token_s
 
-    def swapping_pays(self, pages: int, tokens: int) -> bool:
-        """Whether copying pages out and in costs less than computing their tokens again."""
+    def swap_is_cheaper(self, pages: int, tokens: int) -> bool:
+        """Whether copying pages out and in costs less than recomputing their tokens."""
         return 2 * pages * self.page_copy_s < tokens * self.token_s
 
-    def learn(self, pages: int, copy_s: float, tokens: int, model_s: float) -> None:
-        """A step copied so many pages, one way, and computed so many prompt tokens; 0 for none."""
+    def observe(self, pages: int, copy_s: float, tokens: int, model_s: float) -> None:
+        """Record a step: pages copied one way, and prompt tokens computed; 0 for none."""
         if pages:
-            self.page_copy_s += self.WEIGHT * (copy_s / pages - self.page_copy_s)
+            self.page_copy_s += self.SMOOTHING * (copy_s / pages - self.page_copy_s)
         if tokens:
-            self.token_s += self.WEIGHT * (model_s / tokens - self.token_s)
+            self.token_s += self.SMOOTHING * (model_s / tokens - self.token_s)
 
 
 class HostTier:
-    """A bounded number of pages in host memory."""
+    """A limited number of pages in host memory."""
 
     def __init__(self, pages: int, costs: RestoreCosts) -> None:
         self.pages = pages
         self.used = 0
         self.costs = costs
 
-    def reserve(self, pages: int, tokens: int) -> Swapped | None:
-        """Room for a sequence's pages; None where there is none or computing again is cheaper."""
-        if self.used + pages > self.pages or not self.costs.swapping_pays(pages, tokens):
+    def reserve(self, pages: int, tokens: int) -> SwappedPages | None:
+        """Reserve pages for a sequence; None if there are too few or recomputing is cheaper."""
+        if self.used + pages > self.pages or not self.costs.swap_is_cheaper(pages, tokens):
             return None
         self.used += pages
-        return Swapped(tokens, pages)
+        return SwappedPages(tokens, pages)
 
-    def discard(self, swapped: Swapped) -> None:
-        """A sequence has its pages back, or needs them no more."""
+    def discard(self, swapped: SwappedPages) -> None:
+        """Free the pages of a copy that is restored or no longer needed."""
         self.used -= swapped.pages

@@ -1,4 +1,4 @@
-"""A Hugging Face model, loaded for paged attention or refused with the reason."""
+"""Loads a Hugging Face model for paged attention, or rejects it with a reason."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from engine.errors import ModelRefused, StartupFailure
+from engine.errors import StartupFailure, UnsupportedModel
 from engine.kv.store import KvShape
 from engine.networks import llama
 from engine.networks.huggingface import HuggingFaceNetwork
@@ -19,23 +19,23 @@ from engine.settings import Device, Dtype
 
 NetworkChoice = Literal["auto", "huggingface"]
 FAMILIES: Final = ("gemma", "gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3")
-# Their frequencies follow the longest position of a step, so a neighbour would change the answer.
-NEIGHBOURLY_ROPE: Final = frozenset({"dynamic", "longrope"})
-LAYERS: Final = frozenset({"full_attention", "sliding_attention"})
-# What these settings ask for, where they are set, is not in our attention.
-FOREIGN: Final = {
+# Frequencies depend on the longest position in a step, so other sequences change the answer.
+BATCH_DEPENDENT_ROPE: Final = frozenset({"dynamic", "longrope"})
+LAYER_TYPES: Final = frozenset({"full_attention", "sliding_attention"})
+# Model settings that our attention does not implement, and what they enable.
+UNSUPPORTED_SETTINGS: Final = {
     "attn_logit_softcapping": "soft-capped attention",
     "final_logit_softcapping": "soft-capped logits",
     "kv_lora_rank": "multi-head latent attention",
     "attention_sinks": "attention sinks",
-    "cache_implementation": "a cache of its own kind",
+    "cache_implementation": "a custom cache",
 }
 
 
 class LoadedModel(NamedTuple):
-    """The network and what the engine must know of it.
+    """The network and the properties that the engine needs.
 
-    `module` is the transformers model it was made from, or what it left of that.
+    `module` is the transformers model it was built from, possibly without the moved weights.
     """
 
     network: Network
@@ -53,24 +53,26 @@ class LoadedModel(NamedTuple):
 def load_model(
     name: str, device: Device, dtype: Dtype, network: NetworkChoice = "auto"
 ) -> LoadedModel:
-    """The model of a folder or hub name. StartupFailure, or ModelRefused, with one line.
+    """Load the model of a folder or hub name. StartupFailure or UnsupportedModel with one line.
 
-    It runs on a network of ours where there is one for it, unless transformers' own is asked for.
+    `network`: "auto" prefers our own network if there is one, "huggingface" uses transformers'.
     """
     transformers_logging.disable_progress_bar()
-    place = choose_device(device)
+    torch_device = choose_device(device)
     config = _config(name)
-    refuse_unservable(config)
-    number_format = _number_format(dtype, place)
+    check_supported(config)
+    number_format = _number_format(dtype, torch_device)
     try:
         module, loading = AutoModelForCausalLM.from_pretrained(
             name, config=config, dtype=number_format, output_loading_info=True
         )
-        module = module.to(place).eval().requires_grad_(False)
+        module = module.to(torch_device).eval().requires_grad_(False)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise StartupFailure(f"LMAAS_MODEL: {name} does not load: {_line(error)}") from error
+        raise StartupFailure(f"LMAAS_MODEL: {name} does not load: {_first_line(error)}") from error
     if loading["missing_keys"]:
-        raise ModelRefused(f"LMAAS_MODEL: {name} has no weights for {min(loading['missing_keys'])}")
+        raise UnsupportedModel(
+            f"LMAAS_MODEL: {name} has no weights for {min(loading['missing_keys'])}"
+        )
     number_format = module.dtype
     return LoadedModel(
         network=_network(module, name, network),
@@ -82,21 +84,21 @@ def load_model(
         heads=config.num_attention_heads,
         kv_shape=_kv_shape(config),
         dtype=number_format,
-        device=place,
+        device=torch_device,
     )
 
 
 def _network(module: Any, name: str, choice: NetworkChoice) -> Network:
-    if choice == "auto" and llama.fits(module.config):
+    if choice == "auto" and llama.supports(module.config):
         return llama.LlamaNetwork(module)
     try:
         return HuggingFaceNetwork(module)
     except ValueError as error:
-        raise ModelRefused(f"LMAAS_MODEL: {name} is not served: {error}") from error
+        raise UnsupportedModel(f"LMAAS_MODEL: {name} is not served: {error}") from error
 
 
 def choose_device(device: Device) -> torch.device:
-    """Where the model runs; StartupFailure where a GPU is asked for and there is none."""
+    """The device for the model. StartupFailure if a GPU is requested and there is none."""
     if device == "cuda" and not torch.cuda.is_available():
         raise StartupFailure("LMAAS_ENGINE_DEVICE: cuda, but torch sees no CUDA device")
     if device == "auto":
@@ -104,26 +106,32 @@ def choose_device(device: Device) -> torch.device:
     return torch.device(device)
 
 
-def refuse_unservable(config: Any) -> None:
-    """ModelRefused unless this engine gives the model's own tokens, whatever runs beside it."""
+def check_supported(config: Any) -> None:
+    """UnsupportedModel unless the engine reproduces the model's tokens in any batch."""
     kind = config.model_type
     if kind not in FAMILIES:
-        raise ModelRefused(
+        raise UnsupportedModel(
             f"LMAAS_MODEL: a {kind} model is not served; accepted are {', '.join(FAMILIES)}"
         )
     if getattr(config, "is_encoder_decoder", False) or getattr(
         config, "add_cross_attention", False
     ):
-        raise ModelRefused("LMAAS_MODEL: only decoder-only models are served")
-    foreign = [what for setting, what in FOREIGN.items() if getattr(config, setting, None)]
-    if foreign:
-        raise ModelRefused(f"LMAAS_MODEL: {foreign[0]} is not served")
-    layers = sorted(set(getattr(config, "layer_types", None) or ()) - LAYERS)
+        raise UnsupportedModel("LMAAS_MODEL: only decoder-only models are served")
+    unsupported = [
+        feature
+        for setting, feature in UNSUPPORTED_SETTINGS.items()
+        if getattr(config, setting, None)
+    ]
+    if unsupported:
+        raise UnsupportedModel(f"LMAAS_MODEL: {unsupported[0]} is not served")
+    layers = sorted(set(getattr(config, "layer_types", None) or ()) - LAYER_TYPES)
     if layers:
-        raise ModelRefused(f"LMAAS_MODEL: {layers[0]} layers are not served")
-    rope = sorted(NEIGHBOURLY_ROPE & set(_rope_types(getattr(config, "rope_parameters", None))))
+        raise UnsupportedModel(f"LMAAS_MODEL: {layers[0]} layers are not served")
+    rope = sorted(BATCH_DEPENDENT_ROPE & set(_rope_types(getattr(config, "rope_parameters", None))))
     if rope:
-        raise ModelRefused(f"LMAAS_MODEL: {rope[0]} RoPE depends on the other sequences of a step")
+        raise UnsupportedModel(
+            f"LMAAS_MODEL: {rope[0]} RoPE depends on the other sequences of a step"
+        )
 
 
 def _config(name: str) -> Any:
@@ -132,11 +140,11 @@ def _config(name: str) -> Any:
     try:
         return AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise StartupFailure(f"LMAAS_MODEL: {name} does not load: {_line(error)}") from error
+        raise StartupFailure(f"LMAAS_MODEL: {name} does not load: {_first_line(error)}") from error
 
 
 def _rope_types(rope: Any) -> Iterator[str]:
-    """Every RoPE type in a configuration, which may have one for each kind of layer."""
+    """Every RoPE type in a configuration, which may differ by layer type."""
     if isinstance(rope, dict):
         for key, value in rope.items():
             if key == "rope_type":
@@ -144,12 +152,12 @@ def _rope_types(rope: Any) -> Iterator[str]:
             yield from _rope_types(value)
 
 
-def _number_format(dtype: Dtype, place: torch.device) -> torch.dtype | str:
+def _number_format(dtype: Dtype, torch_device: torch.device) -> torch.dtype | str:
     if dtype != "auto":
         number_format = getattr(torch, dtype)
         assert isinstance(number_format, torch.dtype)
         return number_format
-    return torch.float32 if place.type == "cpu" else "auto"
+    return torch.float32 if torch_device.type == "cpu" else "auto"
 
 
 def _stop_ids(declared: int | list[int] | None) -> list[int]:
@@ -167,6 +175,6 @@ def _kv_shape(config: Any) -> KvShape:
     )
 
 
-def _line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     """The first line of a library's message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""Runs steps on the model: packs them, launches them, draws their tokens."""
+"""Runs steps on the model: packs and launches them, and samples their tokens."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -9,35 +9,36 @@ import structlog
 import torch
 from torch import Tensor
 
-from engine.attention.compiled import NotCompiled
+from engine.attention.compiled import KernelUnavailable
 from engine.attention.native import NativeDecode
 from engine.attention.reference import ReferenceAttention
 from engine.attention.triton import TritonAttention
 from engine.errors import OutOfMemory, StartupFailure
 from engine.kv.host import RestoreCosts
-from engine.kv.memory import Copies
 from engine.kv.store import KvStore
+from engine.networks.interface import Packed
 from engine.running.graphs import DecodeGraphs, Forward
 from engine.running.model import LoadedModel
-from engine.sampling import GREEDY, Batch, Draw, draw_tokens, prepare, pull
-from engine.step.composer import Chunk, Plan
-from engine.step.in_flight import Executed, Flight, clock_of
-from engine.step.packing import Packed, pack
-from engine.step.sequence import LiveSequence
+from engine.running.packing import pack
+from engine.sampling import GREEDY, SamplingBatch, SamplingParams, copy_to_host, prepare, sample
+from engine.step.composer import Chunk, StepPlan
+from engine.step.in_flight import Executed, InFlightStep, moment_type
+from engine.step.memory import PageCopies
+from engine.step.sequence import SequenceState
 
 log = structlog.get_logger()
 
-COPIED: Final = 4  # pages, to learn what copying costs
-EXHAUSTED: Final = ("out of memory", "can't allocate memory", "not enough memory")
+PROBE_PAGES: Final = 4  # pages copied to measure the cost of copying
+OUT_OF_MEMORY_PHRASES: Final = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 class Runner:
     """The model with its KV memory; used by one thread at a time.
 
-    On a CPU steps run in a thread of their own, on a GPU in the stream's order; either way a step
-    can be launched while the one before runs, and reads that one's tokens where they are drawn.
-    On a GPU steps of up to `graph_rows` single tokens are replayed as CUDA graphs, on a CPU they
-    take so many `threads`.
+    On a CPU, steps run in a separate thread with `threads` compute threads; on a GPU, in stream
+    order. In both cases a step can be launched while the previous one runs, and reads that one's
+    tokens on the device. On a GPU, steps of up to `graph_rows` single tokens are replayed as CUDA
+    graphs.
     """
 
     def __init__(
@@ -53,52 +54,57 @@ class Runner:
         self._page_tokens = page_tokens
         self._graph_rows = graph_rows if model.device.type == "cuda" else 0
         self._allocate(pages)
-        self._clock = clock_of(model.device)
+        self._now = moment_type(model.device)
         self._previous: Tensor | None = None
         self._thread = _model_thread(threads) if model.device.type == "cpu" else None
 
-    def launch(self, plan: Plan, started_s: float, behind: Flight | None = None) -> Flight:
-        """Begin a step, after the one under way; `started_s` is when composing it began."""
+    def launch(
+        self, plan: StepPlan, started_s: float, previous: InFlightStep | None = None
+    ) -> InFlightStep:
+        """Launch a step behind the one in flight; `started_s`: start of its composition."""
         composed_s = perf_counter()
         device = self.model.device
         packed = pack(plan.chunks, self.attention, device)
-        draws = [_draw(chunk) for chunk in plan.chunks if chunk.completes]
-        batch = prepare(draws, self.model.vocabulary, device)
+        params = [_sampling_params(chunk) for chunk in plan.chunks if chunk.samples_token]
+        batch = prepare(params, self.model.vocabulary, device)
         work = partial(self._execute, plan.copies, packed, batch)
-        executed = self._thread.submit(work) if self._thread else _run_now(work)
-        return Flight(
-            plan, batch, executed, behind=behind, started_s=started_s, composed_s=composed_s
+        executed = self._thread.submit(work) if self._thread else _run_inline(work)
+        return InFlightStep(
+            plan, batch, executed, previous=previous, started_s=started_s, composed_s=composed_s
         )
 
     def probe(self, page: int, tokens: int = 1) -> float:
-        """Run a prompt of so many tokens on a page alone; how long it took. Raises what that does.
+        """Run a prompt of `tokens` tokens on one page; its model time in seconds.
 
-        A prompt longer than the page writes over itself: what it computes is of no use.
+        Raises what the step raises. A prompt longer than the page overwrites itself, so the result
+        is meaningless.
         """
         pages = [page] * -(-tokens // self._page_tokens)
-        sequence = LiveSequence("probe", 0, [0] * tokens, tokens, 1, 1, 1, pages=pages)
-        flight = self.launch(Plan([Chunk(sequence, 0, tokens, True, None)], [], Copies()), 0.0)
-        flight.land()
-        return flight.times.model_s
+        sequence = SequenceState("probe", 0, [0] * tokens, tokens, 1, 1, 1, pages=pages)
+        step = self.launch(
+            StepPlan([Chunk(sequence, 0, tokens, True, None)], [], PageCopies()), 0.0
+        )
+        step.result()
+        return step.times.model_s
 
     def measure(self, tokens: int) -> RestoreCosts:
-        """What copying a page and computing a prompt token cost here, with all pages free."""
+        """Measure the costs of copying a page and computing a prompt token; all pages are free."""
         self.probe(0, tokens)
-        pages = list(range(min(COPIED, self.store.pages)))
+        pages = list(range(min(PROBE_PAGES, self.store.pages)))
         self.store.copy_in(pages, self.store.copy_out(pages))
-        began = self._clock()
+        began = self._now()
         self.store.copy_in(pages, self.store.copy_out(pages))
-        copied = self._clock()
-        copied.passed()
-        page_copy_s = began.until(copied) / (2 * len(pages))
+        copied = self._now()
+        copied.wait()
+        page_copy_s = began.seconds_until(copied) / (2 * len(pages))
         return RestoreCosts(page_copy_s, self.probe(0, tokens) / tokens)
 
     def clear(self) -> None:
-        """Zero all pages: some may hold what is no number."""
+        """Zero all pages: some may hold NaN or infinity."""
         self.store.scrub(range(self.store.pages))
 
     def shrink(self, pages: int) -> int:
-        """Give up the pool for a smaller one, empty, as large as can be had; its pages."""
+        """Replace the pool by a smaller, empty one; the number of its pages."""
         del self.store, self.attention, self._forward
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -127,87 +133,89 @@ class Runner:
 
     def _capture(self) -> None:
         assert isinstance(self.attention, TritonAttention)
-        standing = self.attention.standing(self._graph_rows, self.model.context_tokens)
+        static_plan = self.attention.static_plan(self._graph_rows, self.model.context_tokens)
         with torch.inference_mode():
             self._forward = DecodeGraphs(
-                self._forward, standing, self._graph_rows, self.model.device
+                self._forward, static_plan, self._graph_rows, self.model.device
             )
 
-    def _execute(self, copies: Copies, packed: Packed, batch: Batch) -> Executed:
-        """One step on the device. OutOfMemory where it has no room."""
+    def _execute(self, copies: PageCopies, packed: Packed, batch: SamplingBatch) -> Executed:
+        """Run a step on the device. OutOfMemory if it does not fit."""
         previous, self._previous = self._previous, None
         try:
             with torch.inference_mode():
-                began = self._clock()
+                began = self._now()
                 self._move(copies)
-                copied = self._clock()
+                copied = self._now()
                 if packed.carry is not None:
-                    assert previous is not None, "the step before has failed"
+                    assert previous is not None, "the previous step failed"
                     packed.token_ids[packed.carry[0]] = previous[packed.carry[1]]
                 logits = self._forward(packed)
-                drawn = draw_tokens(logits, batch, previous)
-                pulled = pull(drawn)
-                self._previous = drawn.tokens
-                return Executed(pulled, began, copied, self._clock())
+                sampled = sample(logits, batch, previous)
+                pending = copy_to_host(sampled)
+                self._previous = sampled.tokens
+                return Executed(pending, began, copied, self._now())
         except MemoryError as error:
             raise OutOfMemory(str(error)) from error
-        except RuntimeError as error:  # torch.OutOfMemoryError is one, a CPU's has no own type
-            if any(phrase in str(error).lower() for phrase in EXHAUSTED):
+        except (
+            RuntimeError
+        ) as error:  # torch.OutOfMemoryError is one; on a CPU there is no own type
+            if any(phrase in str(error).lower() for phrase in OUT_OF_MEMORY_PHRASES):
                 raise OutOfMemory(str(error)) from error
             raise
 
-    def _move(self, copies: Copies) -> None:
-        for swapped, pages in copies.out:
+    def _move(self, copies: PageCopies) -> None:
+        for swapped, pages in copies.swap_out:
             swapped.content = self.store.copy_out(pages)
         if copies.scrub:
             self.store.scrub(copies.scrub)
-        for swapped, pages in copies.back:
-            assert swapped.content is not None, "what was to be copied out is not there"
+        for swapped, pages in copies.swap_in:
+            assert swapped.content is not None, "the copy in host memory is missing"
             self.store.copy_in(pages, swapped.content)
 
 
 def choose_attention(store: KvStore, heads: int) -> TritonAttention | ReferenceAttention:
-    """The fastest attention there is for a store's device, read by so many query heads."""
+    """The fastest attention for a store's device, for `heads` query heads."""
     if store.content.device.type == "cuda":
         return TritonAttention(store, heads)
     try:
         return ReferenceAttention(store, NativeDecode(store, heads))
-    except NotCompiled as reason:
+    except KernelUnavailable as reason:
         log.warning("kernel_not_compiled", reason=str(reason), instead="slower, by torch")
         return ReferenceAttention(store)
 
 
-def _draw(chunk: Chunk) -> Draw:
+def _sampling_params(chunk: Chunk) -> SamplingParams:
     sequence = chunk.sequence
-    if sequence.greedy:
+    if sequence.is_greedy:
         return GREEDY
     start = sequence.padding + sequence.prompt_tokens
-    seen = sequence.looks_back
-    return Draw(
+    history = sequence.needs_history
+    return SamplingParams(
         sampling=sequence.sampling,
         position=chunk.start + chunk.length - sequence.padding,
-        prompt=sequence.tokens[sequence.padding : start] if seen else (),
-        generated=sequence.tokens[start:] if seen else (),
+        prompt=sequence.tokens[sequence.padding : start] if history else (),
+        generated=sequence.tokens[start:] if history else (),
         carried=chunk.carry,
         constraint=sequence.constraint,
     )
 
 
 def _model_thread(threads: int | None) -> ThreadPoolExecutor:
-    """The thread that steps run in, which has a team of threads to compute with.
+    """The thread that runs the steps, with its own OpenMP thread team.
 
-    It must be the only one that has: beside a second team, even a sleeping one, OpenMP finds more
-    threads than cores and no longer spins at its barriers, which costs a third of the speed.
+    It must have the only team: with a second one, even an idle one, OpenMP counts more threads than
+    cores and stops spinning at its barriers, which costs a third of the speed.
     """
     if threads is None:
         return ThreadPoolExecutor(1, "model")
     return ThreadPoolExecutor(1, "model", torch.set_num_threads, (threads,))
 
 
-def _run_now(work: "partial[Executed]") -> "Future[Executed]":
-    done: Future[Executed] = Future()
+def _run_inline(work: "partial[Executed]") -> "Future[Executed]":
+    future: Future[Executed] = Future()
     try:
-        done.set_result(work())
-    except Exception as error:  # noqa: BLE001 - told to whoever lands the flight
-        done.set_exception(error)
-    return done
+        future.set_result(work())
+    except Exception as error:  # noqa: BLE001 - `result` of the step raises it
+        future.set_exception(error)
+    return future

@@ -1,27 +1,27 @@
-"""Drawing the next token of every sequence of a step at once.
+"""Samples the next token of every sequence of a step.
 
-`prepare` runs on the host ahead of a step, `draw_tokens` and `pull` behind its forward pass on the
-device, without waiting for it; `read` waits.
+`prepare` runs on the host before the step; `sample` and `copy_to_host` are enqueued on the device
+behind the forward pass without waiting for it; `read_tokens` waits for the result.
 """
 
-from engine.sampling.batch import Batch, prepare
+from engine.sampling.batch import SamplingBatch, prepare
 from engine.sampling.constraint import Constraint
-from engine.sampling.draw import GREEDY, Draw, greedy, looks_back
-from engine.sampling.drawing import Drawn, draw_tokens
-from engine.sampling.outcome import Outcome, Pulled, pull, read
+from engine.sampling.output import PendingOutput, SampledToken, copy_to_host, read_tokens
+from engine.sampling.params import GREEDY, SamplingParams, is_greedy, needs_history
+from engine.sampling.sampler import SamplerOutput, sample
 
 __all__ = [
     "GREEDY",
-    "Batch",
     "Constraint",
-    "Draw",
-    "Drawn",
-    "Outcome",
-    "Pulled",
-    "draw_tokens",
-    "greedy",
-    "looks_back",
+    "PendingOutput",
+    "SampledToken",
+    "SamplerOutput",
+    "SamplingBatch",
+    "SamplingParams",
+    "copy_to_host",
+    "is_greedy",
+    "needs_history",
     "prepare",
-    "pull",
-    "read",
+    "read_tokens",
+    "sample",
 ]

@@ -1,4 +1,4 @@
-"""All that a step's drawing needs, made while the step before it still computes."""
+"""Sampling of a step, prepared while the previous step still runs."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -7,61 +7,67 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
-from engine.sampling.choice import Choice, Way, choice, way
-from engine.sampling.draw import GREEDY, Draw
-from engine.sampling.edits import Edits, edited
-from engine.sampling.logprobs import Wanted
+from engine.sampling.edits import LogitEdits, edits_logits
+from engine.sampling.filters import SamplingMethod, TokenSampler, make_sampler, method_of
+from engine.sampling.logprobs import LogprobRequests
+from engine.sampling.params import GREEDY, SamplingParams
 from engine.sampling.transfer import to_device
 
-SCORES: Final = {"cpu": 2**18}  # of one group, so that what is made of them stays in the cache
-MOST_SCORES: Final = 2**23  # elsewhere, so that drawing takes at most some 350 MB
+GROUP_SCORES: Final = {"cpu": 2**18}  # per group, so that its tensors stay in the cache
+MAX_GROUP_SCORES: Final = 2**23  # on other devices: sampling then takes at most about 350 MB
 
 
-class Group(NamedTuple):
-    """Rows that are drawn the same way."""
+class SamplingGroup(NamedTuple):
+    """Rows with the same sampling method."""
 
     rows: Tensor  # (rows of the group,)
-    edits: Edits
-    choice: Choice | None  # None: the likeliest token
+    edits: LogitEdits
+    sampler: TokenSampler | None  # None: take the likeliest token
 
 
-class Batch(NamedTuple):
-    """How the rows of a step are drawn; rows in no group take the likeliest token."""
+class SamplingBatch(NamedTuple):
+    """How the rows of a step are sampled; rows outside all groups take the likeliest token."""
 
     rows: int
     grouped: int
-    groups: tuple[Group, ...]
-    wanted: Wanted | None
+    groups: tuple[SamplingGroup, ...]
+    logprob_requests: LogprobRequests | None
 
 
-def prepare(draws: Sequence[Draw], vocabulary: int, device: torch.device) -> Batch:
-    """How one token is drawn for each of these rows, from as many scores as the vocabulary.
+def prepare(
+    params: Sequence[SamplingParams], vocabulary: int, device: torch.device
+) -> SamplingBatch:
+    """Prepare sampling one token per row, from scores (rows, vocabulary).
 
     Runs on the host and does not wait for the device.
     """
-    ways: defaultdict[Way, list[int]] = defaultdict(list)
-    for row, draw in enumerate(draws):
-        if draw is GREEDY:
+    methods: defaultdict[SamplingMethod, list[int]] = defaultdict(list)
+    for row, row_params in enumerate(params):
+        if row_params is GREEDY:
             continue
-        kind = way(draw.sampling, vocabulary)
-        if kind is not Way.LIKELIEST or edited(draw):
-            ways[kind].append(row)
-    size = max(1, SCORES.get(device.type, MOST_SCORES) // vocabulary)
+        method = method_of(row_params.sampling, vocabulary)
+        if method is not SamplingMethod.GREEDY or edits_logits(row_params):
+            methods[method].append(row)
+    size = max(1, GROUP_SCORES.get(device.type, MAX_GROUP_SCORES) // vocabulary)
     groups = [
-        _group(kind, rows[start : start + size], draws, vocabulary, device)
-        for kind, rows in ways.items()
+        _group(method, rows[start : start + size], params, vocabulary, device)
+        for method, rows in methods.items()
         for start in range(0, len(rows), size)
     ]
-    grouped = sum(map(len, ways.values()))
-    return Batch(len(draws), grouped, tuple(groups), Wanted.of(draws, device))
+    grouped = sum(map(len, methods.values()))
+    return SamplingBatch(len(params), grouped, tuple(groups), LogprobRequests.of(params, device))
 
 
 def _group(
-    kind: Way, rows: list[int], draws: Sequence[Draw], vocabulary: int, device: torch.device
-) -> Group:
-    members = [draws[row] for row in rows]
-    return Group(
+    method: SamplingMethod,
+    rows: list[int],
+    params: Sequence[SamplingParams],
+    vocabulary: int,
+    device: torch.device,
+) -> SamplingGroup:
+    members = [params[row] for row in rows]
+    return SamplingGroup(
         to_device(torch.tensor(rows), device),
-        Edits.of(members, vocabulary, device),
-        choice(kind, members, vocabulary, device),
+        LogitEdits.of(members, vocabulary, device),
+        make_sampler(method, members, vocabulary, device),
     )

@@ -1,4 +1,4 @@
-"""`logit_bias`: something added to the scores of named tokens."""
+"""`logit_bias`: values added to the scores of given tokens."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Self
@@ -6,23 +6,25 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from engine.sampling.draw import Draw
+from engine.sampling.params import SamplingParams
 from engine.sampling.transfer import to_device
 
 
 class Bias(NamedTuple):
-    """What is added, and where in a group's flattened scores: (entries,) each, places distinct."""
+    """Values to add, and their distinct places in a group's flattened scores: (entries,) each."""
 
     places: Tensor
     values: Tensor
 
     @classmethod
-    def of(cls, draws: Sequence[Draw], vocabulary: int, device: torch.device) -> Self | None:
-        """The bias of these rows, None without any; ids outside the vocabulary are no tokens."""
+    def of(
+        cls, params: Sequence[SamplingParams], vocabulary: int, device: torch.device
+    ) -> Self | None:
+        """The bias of these rows, or None; ids outside the vocabulary are ignored."""
         entries = {
             row * vocabulary + token: value
-            for row, draw in enumerate(draws)
-            for token, value in draw.sampling.logit_bias.items()
+            for row, row_params in enumerate(params)
+            for token, value in row_params.sampling.logit_bias.items()
             if 0 <= token < vocabulary
         }
         if not entries:

@@ -1,4 +1,4 @@
-"""What options do to scores before a token is chosen."""
+"""Changes to the scores before sampling: bias, penalties, masks."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Self
@@ -7,37 +7,37 @@ import torch
 from torch import Tensor
 
 from engine.sampling.bias import Bias
-from engine.sampling.draw import Draw
 from engine.sampling.masks import Masks
-from engine.sampling.penalties import Penalties, penalised
+from engine.sampling.params import SamplingParams
+from engine.sampling.penalties import Penalties, has_penalties
 
 
-def edited(draw: Draw) -> bool:
+def edits_logits(row_params: SamplingParams) -> bool:
     """Whether options or a constraint change a row's scores."""
-    sampling = draw.sampling
+    sampling = row_params.sampling
     return (
-        draw.constraint is not None
-        or penalised(sampling)
+        row_params.constraint is not None
+        or has_penalties(sampling)
         or bool(sampling.logit_bias)
         or bool(sampling.allowed)
     )
 
 
-class Edits(NamedTuple):
-    """The changes to the scores of a group, in their order."""
+class LogitEdits(NamedTuple):
+    """The changes to the scores of a group, in the order of application."""
 
     bias: Bias | None
     penalties: Penalties | None
     masks: Masks | None
 
     @classmethod
-    def of(cls, draws: Sequence[Draw], vocabulary: int, device: torch.device) -> Self:
-        """The changes that these rows ask for."""
-        asked = draws, vocabulary, device
-        return cls(Bias.of(*asked), Penalties.of(*asked), Masks.of(*asked))
+    def of(cls, params: Sequence[SamplingParams], vocabulary: int, device: torch.device) -> Self:
+        """The changes for these rows."""
+        arguments = params, vocabulary, device
+        return cls(Bias.of(*arguments), Penalties.of(*arguments), Masks.of(*arguments))
 
     def apply(self, scores: Tensor, previous: Tensor | None) -> None:
-        """Change scores (rows, vocabulary) in place; `previous` are the last step's tokens."""
+        """Change scores (rows, vocabulary) in place; `previous`: the previous step's tokens."""
         if self.bias is not None:
             self.bias.apply(scores)
         if self.penalties is not None:

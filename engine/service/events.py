@@ -1,4 +1,4 @@
-"""The numbered events of this process, the newest of them kept for whoever comes back."""
+"""The numbered events of this process; the newest are kept for readers that reconnect."""
 
 import asyncio
 from collections import deque
@@ -9,57 +9,57 @@ import msgspec
 
 from engine.protocol import Event, Heartbeat, Hello, Step
 
-KEPT: Final = 4096
+MAX_EVENTS: Final = 4096
 HEARTBEAT_S: Final = 1.0
 _encoder = msgspec.json.Encoder()
 
 
-def line(event: Event) -> bytes:
+def encode_line(event: Event) -> bytes:
     """An event as one line of NDJSON."""
     return _encoder.encode(event) + b"\n"
 
 
 class EventLog:
-    """A ring of encoded steps, numbered without a gap; lives on the asyncio side alone.
+    """A ring buffer of encoded steps, numbered without gaps; used only on the asyncio thread.
 
-    `busy_s` tells for how long a step has been under way.
+    `busy_s` returns the seconds since the step in flight began, else 0.
     """
 
-    def __init__(self, kept: int = KEPT, busy_s: Callable[[], float] = float) -> None:
+    def __init__(self, max_events: int = MAX_EVENTS, busy_s: Callable[[], float] = float) -> None:
         self.newest = 0
         self.busy_s = busy_s
-        self._lines: deque[bytes] = deque(maxlen=kept)
+        self._lines: deque[bytes] = deque(maxlen=max_events)
         self._readers: set[EventReader] = set()
 
     @property
     def oldest(self) -> int:
-        """Number of the oldest event still kept; one beyond the newest when none is."""
+        """Number of the oldest event kept; `newest` + 1 if there is none."""
         return self.newest - len(self._lines) + 1
 
     def append(self, step: Step) -> None:
-        """Keep a step and wake every reader."""
+        """Append a step and wake all readers."""
         assert step.number == self.newest + 1, "an event was skipped or repeated"
         self.newest = step.number
-        self._lines.append(line(step))
+        self._lines.append(encode_line(step))
         for reader in self._readers:
             reader.wake()
 
     def since(self, number: int) -> bytes:
-        """The lines of all kept events after this number."""
+        """The lines of the kept events after this number."""
         new = min(self.newest - number, len(self._lines))
-        return b"".join(self._lines[place] for place in range(-new, 0))
+        return b"".join(self._lines[index] for index in range(-new, 0))
 
     def attach(self, reader: "EventReader") -> None:
-        """Wake this reader from now on."""
+        """Wake this reader at each new event."""
         self._readers.add(reader)
 
     def detach(self, reader: "EventReader") -> None:
-        """Wake this reader no longer."""
+        """Stop waking this reader."""
         self._readers.discard(reader)
 
 
 class EventReader:
-    """One open stream: what follows a given event, as it comes, until closed."""
+    """One open stream: the events after a given number, until closed."""
 
     def __init__(
         self, events: EventLog, epoch: str, after: int, heartbeat_s: float = HEARTBEAT_S
@@ -68,46 +68,46 @@ class EventReader:
         self._epoch = epoch
         self._after = min(after, events.newest)
         self._heartbeat_s = heartbeat_s
-        self._news = asyncio.Event()
+        self._new_events = asyncio.Event()
         self._closed = False
 
     def wake(self) -> None:
-        """There is something new."""
-        self._news.set()
+        """Signal a new event."""
+        self._new_events.set()
 
     def close(self) -> None:
-        """End the stream after what has been sent."""
+        """End the stream after the lines already sent."""
         self._closed = True
-        self._news.set()
+        self._new_events.set()
 
     async def lines(self) -> AsyncIterator[bytes]:
-        """Hello, then every event as soon as it is there, and a heartbeat when none comes.
+        """Hello, then every event as it occurs, and a heartbeat if none occurs for a while.
 
-        Ends when closed, or when the reader was so slow that events left the ring unread: it
-        learns of that from the Hello of its next stream.
+        Ends when closed, or when unread events have left the ring buffer; the Hello of the reader's
+        next stream reports that loss.
         """
         self._events.attach(self)
         try:
             yield self._hello()
             while not self._closed and self._events.oldest <= self._after + 1:
-                self._news.clear()
-                news, self._after = self._events.since(self._after), self._events.newest
-                if news:
-                    yield news
-                elif not await self._stirred():
-                    yield line(Heartbeat(self._after, round(self._events.busy_s(), 3)))
+                self._new_events.clear()
+                lines, self._after = self._events.since(self._after), self._events.newest
+                if lines:
+                    yield lines
+                elif not await self._wait_for_events():
+                    yield encode_line(Heartbeat(self._after, round(self._events.busy_s(), 3)))
         finally:
             self._events.detach(self)
 
     def _hello(self) -> bytes:
         lost = self._events.oldest > self._after + 1
         self._after = max(self._after, self._events.oldest - 1)
-        return line(Hello(epoch=self._epoch, number=self._events.newest, lost=lost))
+        return encode_line(Hello(epoch=self._epoch, number=self._events.newest, lost=lost))
 
-    async def _stirred(self) -> bool:
-        """Wait for news; False when it is time for a heartbeat instead."""
+    async def _wait_for_events(self) -> bool:
+        """Wait for an event; False if a heartbeat is due."""
         try:
             async with asyncio.timeout(self._heartbeat_s):
-                return await self._news.wait()
+                return await self._new_events.wait()
         except TimeoutError:
             return False

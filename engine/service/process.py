@@ -1,4 +1,4 @@
-"""The engine's life: load the model, serve until told to stop or unable to go on."""
+"""Life cycle of the engine: load the model, then serve until a signal or a fatal error."""
 
 import asyncio
 import os
@@ -18,8 +18,8 @@ import uvloop
 
 from engine.address import Address
 from engine.kv.host import HostTier
-from engine.kv.memory import KvMemory
 from engine.kv.pages import PagePool
+from engine.loop import StepLoop
 from engine.protocol import EngineInfo, KvState, Step
 from engine.running.model import LoadedModel, load_model
 from engine.running.runner import Runner
@@ -30,23 +30,25 @@ from engine.service.sessions import Sessions
 from engine.settings import Settings
 from engine.step.commands import Audit
 from engine.step.composer import Composer
-from engine.step.loop import StepLoop
+from engine.step.memory import KvMemory
 
-DIED: Final = 1  # exit code of an engine that could not go on
-LAST_STEP_S: Final = 10.0
-WATCH_S: Final = 1.0
-GOODBYE_S: Final = 2
-IDLE_CONNECTION_S: Final = 3600  # the gateway's pool decides, lest a call meets a closing one
+EXIT_FAILED: Final = 1  # exit code after a fatal error
+LAST_STEP_TIMEOUT_S: Final = 10.0
+HANG_CHECK_S: Final = 1.0
+SHUTDOWN_TIMEOUT_S: Final = 2
+MAX_IDLE_CONNECTION_S: Final = (
+    3600  # the gateway's pool closes first: no call meets a closing connection
+)
 
 log = structlog.get_logger()
 
 
 def serve(settings: Settings, address: Address) -> int:
-    """Load the model and serve it on an address; the exit code, once that is over.
+    """Load the model, serve it on an address, and return the exit code at the end.
 
-    StartupFailure where the model or the address cannot be had.
+    StartupFailure if the model cannot be loaded or the address not be used.
     """
-    torch.set_num_threads(1)  # here; the model's own thread takes more
+    torch.set_num_threads(1)  # in this thread; the model's own thread uses more
     threads = settings.engine_threads or max(1, len(os.sched_getaffinity(0)) - 1)
     model = load_model(settings.model, settings.engine_device, settings.engine_dtype)
     pages = pool_pages(model, settings)
@@ -76,7 +78,7 @@ def serve(settings: Settings, address: Address) -> int:
 
 
 def describe(model: LoadedModel, pages: int, page_tokens: int) -> EngineInfo:
-    """What this process tells of itself; its context is bounded by its KV pool."""
+    """The `/info` of this process; its context is limited by the KV pool."""
     return EngineInfo(
         epoch=uuid4().hex,
         model=model.name,
@@ -90,23 +92,23 @@ def describe(model: LoadedModel, pages: int, page_tokens: int) -> EngineInfo:
 
 
 class Engine:
-    """The step loop and the server in front of it, until one of them ends."""
+    """The step loop and its server; ends when one of them ends."""
 
     def __init__(
         self, runner: Runner, composer: Composer, info: EngineInfo, step_limit_s: float
     ) -> None:
         self._info = info
         self._step_limit_s = step_limit_s
-        self._deaths: list[BaseException] = []
-        self._loop = StepLoop(runner, composer, self._emit, self._died)
+        self._failures: list[BaseException] = []
+        self._loop = StepLoop(runner, composer, self._emit, self._on_failure)
         self._sessions = Sessions(info, EventLog(busy_s=self._busy_s), self._loop.put)
-        self._http = _Http(_configuration(Server(info, self._sessions, self._stats, self._audit)))
+        self._http = _Http(_http_config(Server(info, self._sessions, self._stats, self._audit)))
 
     async def serve(self, listener: socket) -> int:
-        """Serve until told to stop or unable to go on; the exit code."""
-        self._clock = asyncio.get_running_loop()
+        """Serve until a signal or a fatal error; the exit code."""
+        self._event_loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._clock.add_signal_handler(number, self._stop)
+            self._event_loop.add_signal_handler(number, self._stop)
         self._loop.start()
         log.info(
             "engine_started",
@@ -116,54 +118,54 @@ class Engine:
             dtype=self._info.dtype,
             kv_tokens=self._info.kv.pages * self._info.kv.page_tokens,
         )
-        watch = asyncio.create_task(self._watch())
+        hang_watch = asyncio.create_task(self._watch_for_hang())
         await self._http.serve(sockets=[listener])
-        watch.cancel()
+        hang_watch.cancel()
         self._loop.close()
-        await asyncio.to_thread(self._loop.join, LAST_STEP_S)
-        log.info("engine_stopped", died=bool(self._deaths))
-        if self._loop.is_alive():  # in a step that does not end
-            os._exit(DIED)
-        return DIED if self._deaths else os.EX_OK
+        await asyncio.to_thread(self._loop.join, LAST_STEP_TIMEOUT_S)
+        log.info("engine_stopped", died=bool(self._failures))
+        if self._loop.is_alive():  # a step hangs
+            os._exit(EXIT_FAILED)
+        return EXIT_FAILED if self._failures else os.EX_OK
 
-    async def _watch(self) -> None:
-        """End the process when a step hangs: nothing else ends a stuck device call."""
-        while self._busy_s() < self._step_limit_s:  # noqa: ASYNC110 - nobody tells of a hang
-            await asyncio.sleep(WATCH_S)
+    async def _watch_for_hang(self) -> None:
+        """Exit the process when a step hangs: a stuck device call cannot be interrupted."""
+        while self._busy_s() < self._step_limit_s:  # noqa: ASYNC110 - a hang raises no event
+            await asyncio.sleep(HANG_CHECK_S)
         log.error("step_hung", busy_s=round(self._busy_s(), 1))
-        os._exit(DIED)
+        os._exit(EXIT_FAILED)
 
     def _busy_s(self) -> float:
         return self._loop.busy_s
 
     def _emit(self, step: Step) -> None:
-        self._clock.call_soon_threadsafe(self._sessions.publish, step)
+        self._event_loop.call_soon_threadsafe(self._sessions.publish, step)
 
-    def _died(self, error: BaseException) -> None:
-        self._deaths.append(error)
-        self._clock.call_soon_threadsafe(self._stop)
+    def _on_failure(self, error: BaseException) -> None:
+        self._failures.append(error)
+        self._event_loop.call_soon_threadsafe(self._stop)
 
     def _stop(self) -> None:
         self._sessions.close()
         self._http.should_exit = True
 
     async def _audit(self) -> str | None:
-        """What is wrong with the pages; None when every one is where it belongs."""
-        found: asyncio.Future[str | None] = self._clock.create_future()
+        """The first inconsistency of the pages; None if there is none."""
+        found: asyncio.Future[str | None] = self._event_loop.create_future()
 
         def answer(wrong: str | None) -> None:
-            self._clock.call_soon_threadsafe(found.set_result, wrong)
+            self._event_loop.call_soon_threadsafe(found.set_result, wrong)
 
         self._loop.put(Audit(answer))
         return await found
 
     def _stats(self) -> dict[str, Any]:
-        loop, roster = self._loop, self._loop.roster
-        composer = roster.composer
+        loop, table = self._loop, self._loop.table
+        composer = table.composer
         return {
             **msgspec.structs.asdict(loop.kv),
-            "mode": roster.mode,
-            "paused": roster.paused,
+            "mode": table.mode,
+            "paused": table.paused,
             "draining": self._sessions.draining,
             "running": len(composer.running),
             "preempted": len(composer.preempted),
@@ -174,15 +176,15 @@ class Engine:
 
 
 class _Http(uvicorn.Server):
-    """uvicorn, with the signals left to us."""
+    """uvicorn without its own signal handlers."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals stay as they are."""
+        """Install no signal handlers."""
         yield
 
 
-def _configuration(app: Server) -> uvicorn.Config:
+def _http_config(app: Server) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http="httptools",
@@ -192,6 +194,6 @@ def _configuration(app: Server) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         date_header=False,
-        timeout_keep_alive=IDLE_CONNECTION_S,
-        timeout_graceful_shutdown=GOODBYE_S,
+        timeout_keep_alive=MAX_IDLE_CONNECTION_S,
+        timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
     )

@@ -1,4 +1,4 @@
-"""HTTP in front of the step loop: parse a call, pass it on, shape the answer."""
+"""The HTTP server: parses calls, forwards them, and encodes the answers."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -18,8 +18,8 @@ Message: TypeAlias = dict[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
-LARGEST_BODY: Final = 64 * 2**20
-LONGEST_NUMBER: Final = 18  # digits
+MAX_BODY_BYTES: Final = 64 * 2**20
+MAX_NUMBER_DIGITS: Final = 18
 
 log = structlog.get_logger()
 _encoder = msgspec.json.Encoder()
@@ -42,7 +42,7 @@ class Server:
         self._audit = audit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one call; a RejectedCall becomes its status and an EngineError."""
+        """Answer one call; a RejectedCall becomes an EngineError with its status."""
         try:
             await self._route(scope, receive, send)
         except RejectedCall as error:
@@ -71,8 +71,8 @@ class Server:
                 )
 
     async def _stream(self, reader: EventReader, receive: Receive, send: Send) -> None:
-        """Send a reader's lines until it ends or the other side is gone."""
-        watch = asyncio.create_task(_close_when_gone(reader, receive))
+        """Send a reader's lines until it ends or the client disconnects."""
+        watch = asyncio.create_task(_close_on_disconnect(reader, receive))
         try:
             await _begin(send, 200, (b"content-type", b"application/x-ndjson"))
             async for line in reader.lines():
@@ -83,7 +83,7 @@ class Server:
             self._sessions.closed(reader)
 
 
-async def _close_when_gone(reader: EventReader, receive: Receive) -> None:
+async def _close_on_disconnect(reader: EventReader, receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     reader.close()
@@ -101,15 +101,15 @@ async def _answer(send: Send, body: object, status: int = 200) -> None:
 
 
 async def _body(receive: Receive) -> bytes:
-    """A call's whole body. OversizedCall beyond 64 MiB."""
+    """The whole body of a call. OversizedCall beyond `MAX_BODY_BYTES`."""
     parts, size, more = [], 0, True
     while more:
         message = await receive()
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         more = message.get("more_body", False)
-        if size > LARGEST_BODY:
-            raise OversizedCall(f"the body is larger than {LARGEST_BODY} bytes")
+        if size > MAX_BODY_BYTES:
+            raise OversizedCall(f"the body is larger than {MAX_BODY_BYTES} bytes")
     return b"".join(parts)
 
 
@@ -121,11 +121,11 @@ def _parse(body: bytes) -> Submission:
 
 
 def _parse_query(query: bytes) -> tuple[str, int]:
-    """The `session` and `after` of a query; everything still kept where `after` is missing."""
+    """The `session` and `after` of a query; `after` defaults to 0, all kept events."""
     values = {name: found[-1] for name, found in parse_qs(query.decode("latin-1")).items()}
     session, after = values.get("session", ""), values.get("after", "0")
     if not session:
         raise MalformedCall("session is missing from the query")
-    if not (after.isascii() and after.isdecimal() and len(after) <= LONGEST_NUMBER):
+    if not (after.isascii() and after.isdecimal() and len(after) <= MAX_NUMBER_DIGITS):
         raise MalformedCall(f"after must be a number, not {after!r}")
     return session, int(after)

@@ -1,4 +1,4 @@
-"""The one gateway session whose sequences run."""
+"""Gateway sessions; only the current one's sequences run."""
 
 import asyncio
 from collections import deque
@@ -22,72 +22,73 @@ from engine.protocol import (
     Submitted,
 )
 from engine.service.events import EventLog, EventReader
-from engine.service.validation import refusal
-from engine.step.commands import Forget, Order, Start, Stop
-from engine.step.seen_ids import KnownSequences
+from engine.service.validation import rejection_reason
+from engine.step.commands import Command, Reset, Start, Stop
+from engine.step.seen_ids import SeenIds
 
-GONE_S: Final = 5.0
-REPLACED: Final = 1024
-DRAINING: Final = "the engine is draining: it takes no new sequences until it is resumed"
+MAX_DISCONNECTED_S: Final = 5.0
+MAX_REPLACED_SESSIONS: Final = 1024
+DRAINING: Final = "the engine is draining: it accepts no new sequences until it is resumed"
 
 log = structlog.get_logger()
 
 
 class Sessions:
-    """Turns submissions into orders, each sequence once; lives on the asyncio side alone.
+    """Turns submissions into commands, each sequence once; used only on the asyncio thread.
 
-    The first call of a new session drops the sequences of the one before, whose later calls are
-    conflicts. A session without an events stream for `gone_s` has its sequences cancelled.
+    The first call of a new session drops the sequences of the previous one, whose later calls are
+    conflicts. The sequences of a session without an events stream for `max_disconnected_s` are
+    cancelled.
     """
 
     def __init__(
         self,
         info: EngineInfo,
         events: EventLog,
-        put: Callable[[Order], None],
-        gone_s: float = GONE_S,
+        put: Callable[[Command], None],
+        max_disconnected_s: float = MAX_DISCONNECTED_S,
     ) -> None:
         self._info = info
         self._events = events
         self._put = put
-        self._gone_s = gone_s
+        self._max_disconnected_s = max_disconnected_s
         self.draining = False
         self._current: str | None = None
-        self._began_after = 0
-        self._replaced: deque[str] = deque(maxlen=REPLACED)
-        self._known = KnownSequences()
+        self._first_event = 0
+        self._replaced: deque[str] = deque(maxlen=MAX_REPLACED_SESSIONS)
+        self._seen = SeenIds()
         self._readers: set[EventReader] = set()
-        self._absence: asyncio.TimerHandle | None = None
+        self._disconnect_timer: asyncio.TimerHandle | None = None
 
     def submit(self, submission: Submission) -> Submitted:
-        """Pass operations on. ConflictingCall for another epoch or from a replaced session."""
+        """Apply operations. ConflictingCall for another epoch or from a replaced session."""
         if submission.epoch != self._info.epoch:
             raise ConflictingCall(
                 f"the epoch is {self._info.epoch}, the submission is for {submission.epoch}"
             )
         self._enter(submission.session)
-        self._watch()
+        self._update_timer()
         refused: list[Refused] = []
         for operation in submission.operations:
-            refused += self._operate(operation)
+            refused += self._apply(operation)
         return Submitted(epoch=self._info.epoch, refused=refused)
 
     def open(self, session: str, after: int) -> EventReader:
-        """A reader of a session's events after a number, never those of an earlier session."""
+        """A reader of a session's events after a number, without those of earlier sessions."""
         self._enter(session)
-        reader = EventReader(self._events, self._info.epoch, max(after, self._began_after))
+        reader = EventReader(self._events, self._info.epoch, max(after, self._first_event))
         self._readers.add(reader)
-        self._watch()
+        self._update_timer()
         return reader
 
     def closed(self, reader: EventReader) -> None:
-        """A reader's connection is gone."""
+        """Remove the reader of a closed connection."""
         self._readers.discard(reader)
-        self._watch()
+        self._update_timer()
 
     def publish(self, step: Step) -> None:
-        """Make a step known to whoever reads."""
-        self._known.finish(finish.id for finish in step.finished)
+        """Record a step and pass it to all readers."""
+        self._seen.finish(finish.id for finish in step.finished)
         self._events.append(step)
 
     def close(self) -> None:
@@ -103,35 +104,37 @@ class Sessions:
         if self._current is not None:
             log.info("session_replaced", earlier=self._current, session=session)
             self._replaced.append(self._current)
-            self._put(Forget())
+            self._put(Reset())
         self.close()
         self._readers.clear()
-        self._known.clear()
-        self._stop_clock()
+        self._seen.clear()
+        self._cancel_timer()
         self.draining = False
         self._current = session
-        self._began_after = self._events.newest
+        self._first_event = self._events.newest
 
-    def _watch(self) -> None:
-        """Run the clock while nobody reads; what it cancels may still be read about."""
+    def _update_timer(self) -> None:
+        """Run the timer while there is no reader; a later reader still gets the cancellations."""
         if self._readers:
-            self._stop_clock()
-        elif self._absence is None:
-            clock = asyncio.get_running_loop()
-            self._absence = clock.call_later(self._gone_s, self._give_up)
+            self._cancel_timer()
+        elif self._disconnect_timer is None:
+            loop = asyncio.get_running_loop()
+            self._disconnect_timer = loop.call_later(
+                self._max_disconnected_s, self._cancel_sequences
+            )
 
-    def _stop_clock(self) -> None:
-        if self._absence is not None:
-            self._absence.cancel()
-            self._absence = None
+    def _cancel_timer(self) -> None:
+        if self._disconnect_timer is not None:
+            self._disconnect_timer.cancel()
+            self._disconnect_timer = None
 
-    def _give_up(self) -> None:
-        self._absence = None
+    def _cancel_sequences(self) -> None:
+        self._disconnect_timer = None
         log.warning("session_gone", session=self._current)
-        self._put(Stop(None, f"the events connection was gone for {self._gone_s:g} s"))
+        self._put(Stop(None, f"the events connection was gone for {self._max_disconnected_s:g} s"))
 
-    def _operate(self, operation: Operation) -> list[Refused]:
-        """Pass one operation on; whoever of it is refused."""
+    def _apply(self, operation: Operation) -> list[Refused]:
+        """Apply one operation; its refused sequences."""
         match operation:
             case SubmitBatch(sequences=sequences):
                 return self._start(sequences)
@@ -147,16 +150,16 @@ class Sessions:
         return []
 
     def _start(self, sequences: list[Sequence]) -> list[Refused]:
-        refused, fresh = [], []
+        refused, accepted = [], []
         for sequence in sequences:
-            if sequence.id in self._known:
+            if sequence.id in self._seen:
                 continue
-            reason = DRAINING if self.draining else refusal(sequence, self._info)
+            reason = DRAINING if self.draining else rejection_reason(sequence, self._info)
             if reason is not None:
                 refused.append(Refused(id=sequence.id, reason=reason))
             else:
-                self._known.add(sequence.id)
-                fresh.append(sequence)
-        if fresh:
-            self._put(Start(fresh))
+                self._seen.add(sequence.id)
+                accepted.append(sequence)
+        if accepted:
+            self._put(Start(accepted))
         return refused

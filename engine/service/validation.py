@@ -1,20 +1,26 @@
-"""Why a sequence can never run here."""
+"""Validation of submitted sequences."""
 
 from collections.abc import Collection as Ids
 
 from engine.protocol import EngineInfo, Sequence
 
 
-def refusal(sequence: Sequence, info: EngineInfo) -> str | None:
-    """The reason this engine will never run a sequence, or None.
+def rejection_reason(sequence: Sequence, info: EngineInfo) -> str | None:
+    """The reason why this engine can never run a sequence, or None.
 
-    `context_tokens` of the engine's info are bounded by its KV pool, so what passes also fits.
+    The engine's `context_tokens` are limited by its KV pool, so valid sequences also fit the pool.
     """
-    how = sequence.sampling
-    fields = (sequence.prompt, sequence.generated, sequence.stop_ids, how.allowed, how.logit_bias)
-    stranger = _outside(info.vocabulary, *fields)
-    if stranger is not None:
-        return f"token id {stranger} is outside the vocabulary of {info.vocabulary}"
+    sampling = sequence.sampling
+    fields = (
+        sequence.prompt,
+        sequence.generated,
+        sequence.stop_ids,
+        sampling.allowed,
+        sampling.logit_bias,
+    )
+    unknown_id = _outside(info.vocabulary, *fields)
+    if unknown_id is not None:
+        return f"token id {unknown_id} is outside the vocabulary of {info.vocabulary}"
     if len(sequence.generated) > sequence.max_tokens:
         return (
             f"{len(sequence.generated)} tokens are generated, max_tokens is {sequence.max_tokens}"
@@ -29,9 +35,9 @@ def refusal(sequence: Sequence, info: EngineInfo) -> str | None:
 
 
 def _outside(vocabulary: int, *fields: Ids[int]) -> int | None:
-    """A token id outside 0 … vocabulary - 1, if there is one."""
+    """A token id outside 0 … vocabulary - 1, or None."""
     for field in fields:
-        for extreme in (min(field, default=0), max(field, default=0)):
-            if not 0 <= extreme < vocabulary:
-                return extreme
+        for token_id in (min(field, default=0), max(field, default=0)):
+            if not 0 <= token_id < vocabulary:
+                return token_id
     return None

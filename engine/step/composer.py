@@ -1,173 +1,176 @@
-"""Which sequences, and how many tokens of each, go into the next step.
+"""Chooses the sequences, and the number of tokens of each, for the next step.
 
-Iteration-level batching (Orca, OSDI 2022) with chunked prefill; memory is promised by predicted
-length and supervised (S³, arXiv 2306.06000). A step is composed while the one before still runs:
-the token that one draws for a sequence is counted as there and not looked at.
+Iteration-level batching (Orca, OSDI 2022) with chunked prefill. Memory is reserved by predicted
+length, with extension and preemption (S³, arXiv 2306.06000). A step is composed while the previous
+one still runs: the token that it samples for a sequence is counted, but its value is not used.
 """
 
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from engine.kv.memory import Copies, KvMemory
-from engine.step.sequence import LiveSequence
+from engine.step.memory import KvMemory, PageCopies
+from engine.step.sequence import SequenceState
 
 
 class Chunk(NamedTuple):
     """Tokens `start` … `start + length - 1` of a sequence, computed in this step.
 
-    The sequence's next token is drawn after it where it `completes` the sequence. Where `carry`
-    is given its last token is the one the step before draws there.
+    `samples_token`: the chunk ends the known tokens, so the next token is sampled after it.
+    `carry`: its last token is the one that the previous step samples in this row.
     """
 
-    sequence: LiveSequence
+    sequence: SequenceState
     start: int
     length: int
-    completes: bool
+    samples_token: bool
     carry: int | None
 
 
-class Plan(NamedTuple):
-    """One step: chunks of a single token first, then longer ones; what moves before it runs."""
+class StepPlan(NamedTuple):
+    """One step: chunks of a single token first, then longer ones; page copies before it runs."""
 
     chunks: list[Chunk]
-    preempted: list[LiveSequence]
-    copies: Copies
+    preempted: list[SequenceState]
+    copies: PageCopies
 
 
 class Composer:
-    """All running sequences decode, then prompts fill the step.
+    """Continuous batching: all running sequences decode, then prompts fill the step.
 
-    Sequences start in submit order, preempted ones before new ones; the first that does not fit
-    holds the rest back, so none starves. At most `step_tokens` sequences run at once, hence one
-    that still prefills always finds room in the step.
+    Sequences start in submit order, preempted ones before new ones; the first one that does not fit
+    blocks the others, so none starves. At most `step_tokens` sequences run at once, so a prefill
+    always has room in the step.
     """
 
     def __init__(self, memory: KvMemory, step_tokens: int) -> None:
         self.memory = memory
         self.step_tokens = step_tokens
-        self.running: list[LiveSequence] = []
-        self.preempted: list[LiveSequence] = []
-        self.waiting: deque[LiveSequence] = deque()
+        self.running: list[SequenceState] = []
+        self.preempted: list[SequenceState] = []
+        self.waiting: deque[SequenceState] = deque()
         self.extensions = 0
-        self._leavers: list[LiveSequence] = []
-        self._full = False  # the next one does not fit, and no memory was freed since
+        self._finished: list[SequenceState] = []
+        self._blocked = False  # the next sequence did not fit, and no memory was freed since
 
     @property
     def idle(self) -> bool:
         """Whether there is nothing to run."""
         return not (self.running or self.preempted or self.waiting)
 
-    def add(self, sequences: Sequence[LiveSequence]) -> None:
-        """Let sequences wait for their turn; prompt and `max_tokens` of each must fit the pool."""
+    def add(self, sequences: Sequence[SequenceState]) -> None:
+        """Queue sequences; prompt and `max_tokens` of each must fit the pool."""
         self.waiting.extend(sequences)
 
-    def ended(self, sequence: LiveSequence) -> None:
-        """A sequence got its last token; it leaves at once."""
+    def ended(self, sequence: SequenceState) -> None:
+        """Finish a sequence that got its last token; it leaves at once."""
         self.remove(sequence)
-        self._leavers.append(sequence)
+        self._finished.append(sequence)
 
-    def take_leavers(self) -> list[LiveSequence]:
-        """Ended sequences that left since the last call."""
-        leavers, self._leavers = self._leavers, []
-        return leavers
+    def take_finished(self) -> list[SequenceState]:
+        """Sequences that finished since the last call."""
+        finished, self._finished = self._finished, []
+        return finished
 
-    def remove(self, sequence: LiveSequence) -> None:
-        """Forget a sequence, wherever it is, and free its memory."""
-        for place in (self.running, self.preempted, self.waiting):
-            if sequence in place:
-                place.remove(sequence)
+    def remove(self, sequence: SequenceState) -> None:
+        """Remove a sequence from its queue and free its memory."""
+        for queue in (self.running, self.preempted, self.waiting):
+            if sequence in queue:
+                queue.remove(sequence)
         self.memory.release(sequence)
-        self._full = False
+        self._blocked = False
 
-    def reconsider(self) -> None:
-        """Memory was freed from outside: look again whether the next sequence fits."""
-        self._full = False
+    def memory_freed(self) -> None:
+        """Check again whether the next sequence fits: memory was freed outside the composer."""
+        self._blocked = False
 
-    def compose(self) -> Plan:
-        """The next step; extends, preempts and starts sequences on the way."""
-        preempted = self._supervise()
+    def compose(self) -> StepPlan:
+        """The next step; extends reservations, preempts and starts sequences."""
+        preempted = self._extend_and_preempt()
         self._start()
-        return Plan(self._fill(), preempted, self.memory.take_copies())
+        return StepPlan(self._fill(), preempted, self.memory.take_copies())
 
-    def compose_one(self, sequence: LiveSequence) -> Plan:
-        """A step of one sequence alone; nobody else may hold memory."""
+    def compose_one(self, sequence: SequenceState) -> StepPlan:
+        """A step of a single sequence; no other may hold memory."""
         if sequence not in self.running:
             (self.preempted if sequence in self.preempted else self.waiting).remove(sequence)
-            self.memory.begin(sequence)
+            self.memory.restore(sequence)
             self.running.append(sequence)
-        chunks = in_order([take_chunk(self.memory, sequence, self.step_tokens)])
-        return Plan(chunks, [], self.memory.take_copies())
+        chunks = order_chunks([take_chunk(self.memory, sequence, self.step_tokens)])
+        return StepPlan(chunks, [], self.memory.take_copies())
 
-    def evacuate(self) -> None:
-        """Take everyone's pages, as if none was ever computed; all resume in order of arrival."""
+    def release_all(self) -> None:
+        """Free the pages of all sequences; all are recomputed, in order of arrival."""
         for sequence in list(self.running):
             self._suspend(sequence, self.memory.release)
         for sequence in self.preempted:
-            sequence.ahead = 0
+            sequence.in_flight = 0
             if sequence.swapped is not None and sequence.swapped.content is None:
                 self.memory.release(sequence)
 
-    def disband(self) -> list[LiveSequence]:
-        """Hand everyone over to another composer, in order of arrival, without memory."""
-        self.evacuate()
-        everyone = sorted((*self.preempted, *self.waiting), key=lambda s: s.arrival)
-        for sequence in everyone:
+    def hand_over(self) -> list[SequenceState]:
+        """Remove all sequences, for another composer: in order of arrival, without memory."""
+        self.release_all()
+        sequences = sorted((*self.preempted, *self.waiting), key=lambda s: s.arrival)
+        for sequence in sequences:
             self.memory.release(sequence)
         self.preempted.clear()
         self.waiting.clear()
-        return everyone
+        return sequences
 
     def check(self) -> None:
-        """AssertionError unless pages, promises and queues agree."""
+        """AssertionError unless pages and queues are consistent."""
         self.memory.check([*self.running, *self.preempted, *self.waiting])
         for sequence in (*self.preempted, *self.waiting):
             assert not sequence.pages, f"{sequence.id} holds pages but does not run"
             assert not sequence.computed, f"{sequence.id} has computed tokens but no pages"
 
-    def _supervise(self) -> list[LiveSequence]:
-        """Double what was outgrown, and preempt until there are pages for every next token."""
+    def _extend_and_preempt(self) -> list[SequenceState]:
+        """Double outgrown reservations; preempt until each next token has a page."""
         for sequence in self.running:
-            if not sequence.complete and sequence.generated + sequence.ahead >= sequence.reserved:
+            if (
+                not sequence.at_max_tokens
+                and sequence.generated + sequence.in_flight >= sequence.reserved
+            ):
                 sequence.reserved = min(
-                    2 * (sequence.generated + sequence.ahead), sequence.max_tokens
+                    2 * (sequence.generated + sequence.in_flight), sequence.max_tokens
                 )
                 self.extensions += 1
-        preempted: list[LiveSequence] = []
+        preempted: list[SequenceState] = []
         while self._lacks_pages():
-            candidates = [s for s in self.running if not s.complete]
+            candidates = [s for s in self.running if not s.at_max_tokens]
             if len(candidates) <= 1:
                 self.memory.tree.unpin_all()
                 break
-            victim = max(candidates, key=lambda s: (s.remainder, s.arrival))
+            victim = max(candidates, key=lambda s: (s.expected_remaining, s.arrival))
             self._suspend(victim, self.memory.swap_out)
             preempted.append(victim)
         return preempted
 
     def _lacks_pages(self) -> bool:
-        """Whether a next token, or the first prompt where none decodes, finds no page."""
+        """Whether a next token has no page; without decoding sequences, the first prompt."""
         if len(self.running) <= self.memory.free:
             return False
         missing, decoding = 0, False
         for sequence in self.running:
-            if sequence.pending == 1 and not sequence.complete:
+            if sequence.uncomputed == 1 and not sequence.at_max_tokens:
                 decoding = True
                 missing += self.memory.missing(sequence, sequence.length)
         if not decoding:
-            first = next((s for s in self.running if s.pending > 1), None)
+            first = next((s for s in self.running if s.uncomputed > 1), None)
             missing = self.memory.missing(first, first.computed + 1) if first else 0
         return missing > self.memory.free
 
-    def _suspend(self, victim: LiveSequence, take: Callable[[LiveSequence], None]) -> None:
+    def _suspend(self, victim: SequenceState, release: Callable[[SequenceState], None]) -> None:
         self.running.remove(victim)
-        take(victim)
+        release(victim)
         self.preempted.append(victim)
         self.preempted.sort(key=lambda sequence: sequence.arrival)
-        self._full = False
+        self._blocked = False
 
     def _start(self) -> None:
-        """Start what fits, in order; whoever would run alone fits."""
-        while len(self.running) < self.step_tokens and not self._full:
+        """Start sequences that fit, in order; one always runs, if necessary by unpinning."""
+        while len(self.running) < self.step_tokens and not self._blocked:
             queue = self.preempted or self.waiting
             if not queue:
                 return
@@ -177,47 +180,49 @@ class Composer:
             )
             if not self.memory.fits(self.running, sequence):
                 if self.running:
-                    self._full = True
+                    self._blocked = True
                     return
                 self.memory.tree.unpin_all()
             del queue[0]
-            self.memory.begin(sequence)
+            self.memory.restore(sequence)
             self.running.append(sequence)
 
     def _fill(self) -> list[Chunk]:
-        """The step's chunks, each with the pages it writes to."""
-        ready = [s for s in self.running if not s.complete and not (s.constraint and s.ahead)]
+        """The step's chunks; allocates the pages that they write to."""
+        ready = [
+            s for s in self.running if not s.at_max_tokens and not (s.constraint and s.in_flight)
+        ]
         chunks = [
-            take_chunk(self.memory, sequence, 1) for sequence in ready if sequence.pending == 1
+            take_chunk(self.memory, sequence, 1) for sequence in ready if sequence.uncomputed == 1
         ]
         budget = self.step_tokens - len(chunks)
         for sequence in ready:
-            if budget > 0 and sequence.pending > 1:
-                self.memory.adopt(sequence)
+            if budget > 0 and sequence.uncomputed > 1:
+                self.memory.extend_prefix(sequence)
                 chunk = take_chunk(self.memory, sequence, budget)
                 if chunk.length:
                     chunks.append(chunk)
                     budget -= chunk.length
-                    self._full = False  # the next one may begin with what this one computes
-        return in_order(chunks)
+                    self._blocked = False  # the next sequence may share what this one computes
+        return order_chunks(chunks)
 
 
-def take_chunk(memory: KvMemory, sequence: LiveSequence, most: int) -> Chunk:
-    """A sequence's next tokens, as many as there is room for; they count as computed now."""
-    start, pending = sequence.computed, sequence.pending
-    length = memory.grow(sequence, min(pending, most))
+def take_chunk(memory: KvMemory, sequence: SequenceState, max_tokens: int) -> Chunk:
+    """Up to `max_tokens` tokens of a sequence, as far as pages allow; counts them as computed."""
+    start, uncomputed = sequence.computed, sequence.uncomputed
+    length = memory.grow(sequence, min(uncomputed, max_tokens))
     sequence.computed = start + length
-    completes = length == pending
-    carry = sequence.drawn if completes and sequence.ahead else None
-    sequence.ahead += completes
+    samples_token = length == uncomputed
+    carry = sequence.sample_row if samples_token and sequence.in_flight else None
+    sequence.in_flight += samples_token
     if sequence.computed >= memory.pool.page_tokens * (len(sequence.nodes) + 1):
-        memory.list_pages(sequence)
-    return Chunk(sequence, start, length, completes, carry)
+        memory.cache_pages(sequence)
+    return Chunk(sequence, start, length, samples_token, carry)
 
 
-def in_order(chunks: list[Chunk]) -> list[Chunk]:
-    """The chunks as a step takes them; each sequence learns where its token will be drawn."""
+def order_chunks(chunks: list[Chunk]) -> list[Chunk]:
+    """Order chunks for a step and set each sequence's `sample_row`."""
     chunks.sort(key=lambda chunk: chunk.length > 1)
-    for place, chunk in enumerate(chunk for chunk in chunks if chunk.completes):
-        chunk.sequence.drawn = place
+    for row, chunk in enumerate(chunk for chunk in chunks if chunk.samples_token):
+        chunk.sequence.sample_row = row
     return chunks

@@ -1,4 +1,4 @@
-"""A step between its launch and its tokens."""
+"""A step in flight: launched, its tokens not yet read."""
 
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -8,134 +8,135 @@ from typing import NamedTuple, Protocol, Self
 import torch
 
 from engine.protocol import StepTimes
-from engine.sampling import Batch, Outcome, Pulled, read
-from engine.step.composer import Plan
+from engine.sampling import PendingOutput, SampledToken, SamplingBatch, read_tokens
+from engine.step.composer import StepPlan
 
 
-class Clock(Protocol):
-    """A moment on the device where the model runs."""
+class Moment(Protocol):
+    """A point in time on the model's device."""
 
-    def passed(self) -> None:
-        """Wait until the device is there."""
+    def wait(self) -> None:
+        """Wait until the device has reached it."""
 
-    def until(self, later: Self) -> float:
-        """Seconds from here to a later moment; both must have passed."""
+    def seconds_until(self, later: Self) -> float:
+        """Seconds from here to a later moment; the device must have reached both."""
 
 
-class HostClock:
-    """A moment of a device that is done when the call is: a CPU."""
+class HostMoment:
+    """A point in time on a CPU, where calls are synchronous."""
 
     def __init__(self) -> None:
         self.at_s = perf_counter()
 
-    def passed(self) -> None:
-        """It has."""
+    def wait(self) -> None:
+        """Return at once: a CPU has always reached it."""
 
-    def until(self, later: Self) -> float:
+    def seconds_until(self, later: Self) -> float:
         """Seconds from here to a later moment."""
         return later.at_s - self.at_s
 
 
-class CudaClock:
-    """A moment in a CUDA stream's work."""
+class CudaMoment:
+    """A point in time on a CUDA stream."""
 
     def __init__(self) -> None:
         self._event = torch.cuda.Event(enable_timing=True)
         self._event.record()
 
-    def passed(self) -> None:
-        """Wait until the stream's work before this moment is done."""
+    def wait(self) -> None:
+        """Wait for the stream's earlier work."""
         self._event.synchronize()
 
-    def until(self, later: Self) -> float:
+    def seconds_until(self, later: Self) -> float:
         """Seconds from here to a later moment of the same stream."""
         return float(self._event.elapsed_time(later._event)) / 1000
 
 
 class Executed(NamedTuple):
-    """A step handed to the device, and the moments of its parts there."""
+    """A step on the device: its pending output and the times of its phases."""
 
-    pulled: Pulled
-    began: Clock
-    copied: Clock
-    ended: Clock
+    pending: PendingOutput
+    began: Moment
+    copied: Moment
+    ended: Moment
 
 
-class Flight:
-    """A launched step, until it has landed.
+class InFlightStep:
+    """A launched step, until its tokens are read.
 
-    `behind` is the step that was under way when this one was launched, `started_s` when composing
-    this one began.
+    `previous`: the step in flight when this one was launched. `started_s`: start of composition.
     """
 
     def __init__(
         self,
-        plan: Plan,
-        batch: Batch,
+        plan: StepPlan,
+        batch: SamplingBatch,
         executed: "Future[Executed]",
         *,
-        behind: "Flight | None",
+        previous: "InFlightStep | None",
         started_s: float,
         composed_s: float,
     ) -> None:
         self.plan = plan
         self.tokens = sum(chunk.length for chunk in plan.chunks)
         self.took_s = 0.0
-        self.landed_s = 0.0
+        self.finished_s = 0.0
         self._launched_s = perf_counter()
         self._started_s = started_s
         self._compose_s = composed_s - started_s
         self._pack_s = self._launched_s - composed_s
         self._batch = batch
         self._executed = executed
-        self._behind = behind
-        self.ended: Clock | None = None
+        self._previous_step = previous
+        self.ended: Moment | None = None
         self.times = StepTimes(self._compose_s, self._pack_s, 0.0, 0.0, 0.0)
 
     @property
     def prefilled(self) -> int:
-        """Tokens of the step where most of them are prompts', else 0."""
+        """Tokens of the step if most of them belong to prompts, else 0."""
         prompts = sum(chunk.length for chunk in self.plan.chunks if chunk.length > 1)
         return self.tokens if 2 * prompts > self.tokens else 0
 
     @property
     def copied(self) -> int:
-        """Pages moved between device and host before the step ran."""
+        """Pages copied between device and host before the step."""
         copies = self.plan.copies
-        return sum(len(pages) for _, pages in (*copies.out, *copies.back))
+        return sum(len(pages) for _, pages in (*copies.swap_out, *copies.swap_in))
 
     @property
     def age_s(self) -> float:
-        """Seconds since the model could begin with it."""
-        behind = self._behind
-        return perf_counter() - max(self._launched_s, behind.landed_s if behind else 0.0)
+        """Seconds since the model could start it."""
+        previous = self._previous_step
+        return perf_counter() - max(self._launched_s, previous.finished_s if previous else 0.0)
 
-    def land(self) -> list[Outcome]:
-        """Wait for the step; what it drew, in the order of its completing chunks.
+    def result(self) -> list[SampledToken]:
+        """Wait for the step; its sampled tokens, in the order of its chunks that sample one.
 
-        Raises what the step raised; OutOfMemory where the device had no room for it.
+        Raises what the step raised; OutOfMemory if it did not fit the device.
         """
         executed = self._executed.result()
-        executed.ended.passed()
-        self.landed_s = perf_counter()
+        executed.ended.wait()
+        self.finished_s = perf_counter()
         self.ended = executed.ended
         self._measure(executed)
-        self._behind = None
-        return read(executed.pulled, self._batch)
+        self._previous_step = None
+        return read_tokens(executed.pending, self._batch)
 
-    def drop(self) -> None:
-        """Wait for the step, whatever becomes of it."""
+    def drain(self) -> None:
+        """Wait for the end of the step and ignore its result."""
         self._executed.exception()
 
     def _measure(self, executed: Executed) -> None:
-        behind = self._behind.ended if self._behind is not None else None
-        copy_s = executed.began.until(executed.copied)
-        model_s = executed.copied.until(executed.ended)
-        idle_s = behind.until(executed.began) if behind else self._compose_s + self._pack_s
+        previous = self._previous_step.ended if self._previous_step is not None else None
+        copy_s = executed.began.seconds_until(executed.copied)
+        model_s = executed.copied.seconds_until(executed.ended)
+        idle_s = (
+            previous.seconds_until(executed.began) if previous else self._compose_s + self._pack_s
+        )
         self.took_s = idle_s + copy_s + model_s
         self.times = StepTimes(self._compose_s, self._pack_s, copy_s, model_s, max(0.0, idle_s))
 
 
-def clock_of(device: torch.device) -> Callable[[], Clock]:
-    """The clock of a device."""
-    return CudaClock if device.type == "cuda" else HostClock
+def moment_type(device: torch.device) -> Callable[[], Moment]:
+    """The class of moments for a device."""
+    return CudaMoment if device.type == "cuda" else HostMoment

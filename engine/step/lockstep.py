@@ -1,33 +1,33 @@
-"""Static batches: Magnus's setting (arXiv 2406.04785), kept to reproduce what it costs.
+"""Static batching in lock step, the setting of Magnus (arXiv 2406.04785), to measure its cost.
 
-A batch starts when nothing else runs. Its prompts are padded to the longest, an answer that ended
-goes on being computed, and all leave together when the last has ended: the memory that padding
-and waiting waste is really read. Where pages run out the batch is split into two halves, which
-take their turn again with what they have generated.
+A batch starts when nothing else runs. Prompts are padded to the longest, ended answers are computed
+on, and all leave together when the last has ended, so the memory wasted on padding and waiting is
+really read. When pages run out, the batch is split into two halves, which are queued again with the
+tokens generated so far.
 """
 
 from collections import deque
 from collections.abc import Sequence
 
-from engine.kv.memory import KvMemory
-from engine.step.composer import Chunk, Plan, in_order, take_chunk
-from engine.step.sequence import LiveSequence
+from engine.step.composer import Chunk, StepPlan, order_chunks, take_chunk
+from engine.step.memory import KvMemory
+from engine.step.sequence import SequenceState
 
-PAD = 0  # any token id: nobody sees it
+PAD_ID = 0  # any valid token id: padding is invisible
 
 
 class LockstepComposer:
-    """One batch after another, each as it was submitted; takes the place of a `Composer`."""
+    """Runs one submitted batch after another; replaces a `Composer`."""
 
     def __init__(self, memory: KvMemory, step_tokens: int) -> None:
         self.memory = memory
         self.step_tokens = step_tokens
-        self.running: list[LiveSequence] = []
-        self.batches: deque[list[LiveSequence]] = deque()
-        self.preempted: list[LiveSequence] = []  # nobody: a split batch waits like any other
+        self.running: list[SequenceState] = []
+        self.batches: deque[list[SequenceState]] = deque()
+        self.preempted: list[SequenceState] = []  # always empty: a split batch waits like any other
         self.extensions = 0
-        self._ended: list[LiveSequence] = []  # of the running batch
-        self._leavers: list[LiveSequence] = []
+        self._ended: list[SequenceState] = []  # ended sequences of the running batch
+        self._finished: list[SequenceState] = []
 
     @property
     def idle(self) -> bool:
@@ -35,131 +35,133 @@ class LockstepComposer:
         return not (self.running or self.batches)
 
     @property
-    def waiting(self) -> list[LiveSequence]:
-        """Sequences of batches that have not started, or have to start again."""
+    def waiting(self) -> list[SequenceState]:
+        """Sequences of batches that have not started or must start again."""
         return [sequence for batch in self.batches for sequence in batch]
 
-    def add(self, sequences: Sequence[LiveSequence]) -> None:
-        """Let a batch wait for its turn."""
+    def add(self, sequences: Sequence[SequenceState]) -> None:
+        """Queue a batch."""
         self.batches.append(list(sequences))
 
-    def ended(self, sequence: LiveSequence) -> None:
-        """A sequence got its last token; the whole batch leaves when that was the last one."""
+    def ended(self, sequence: SequenceState) -> None:
+        """Mark a sequence as ended; the batch finishes when all its sequences have ended."""
         if sequence not in self.running:
             self.remove(sequence)
-            self._leavers.append(sequence)
+            self._finished.append(sequence)
             return
         self._ended.append(sequence)
         if len(self._ended) == len(self.running):
-            self._break_up()
+            self._end_batch()
 
-    def take_leavers(self) -> list[LiveSequence]:
-        """Ended sequences that left since the last call."""
-        leavers, self._leavers = self._leavers, []
-        return leavers
+    def take_finished(self) -> list[SequenceState]:
+        """Sequences that finished since the last call."""
+        finished, self._finished = self._finished, []
+        return finished
 
-    def remove(self, sequence: LiveSequence) -> None:
-        """Forget a sequence, wherever it is, and free its memory."""
-        for place in (self.running, self._ended, *self.batches):
-            if sequence in place:
-                place.remove(sequence)
+    def remove(self, sequence: SequenceState) -> None:
+        """Remove a sequence from its batch and free its memory."""
+        for queue in (self.running, self._ended, *self.batches):
+            if sequence in queue:
+                queue.remove(sequence)
         self.batches = deque(batch for batch in self.batches if batch)
         self.memory.release(sequence)
         if self.running and len(self._ended) == len(self.running):
-            self._break_up()
+            self._end_batch()
 
-    def reconsider(self) -> None:
-        """Nothing waits for memory to be freed."""
+    def memory_freed(self) -> None:
+        """Do nothing: no sequence is blocked on memory."""
 
-    def compose(self) -> Plan:
-        """The next step of the running batch, or the first of the next one."""
-        split: list[LiveSequence] = []
+    def compose(self) -> StepPlan:
+        """The next step of the running batch, or the first step of the next batch."""
+        split: list[SequenceState] = []
         if not self.running and self.batches:
             self._begin(self.batches.popleft())
         elif self._missing() > self.memory.free:
-            split = self._break_up()
+            split = self._end_batch()
             half = -(-len(split) // 2)
             self.batches.extendleft(batch for batch in (split[half:], split[:half]) if batch)
-        return Plan(self._fill(), split, self.memory.take_copies())
+        return StepPlan(self._fill(), split, self.memory.take_copies())
 
-    def compose_one(self, sequence: LiveSequence) -> Plan:
-        """A step of one sequence alone; nobody else may hold memory."""
+    def compose_one(self, sequence: SequenceState) -> StepPlan:
+        """A step of a single sequence; no other may hold memory."""
         if sequence not in self.running:
             self.remove(sequence)
             self.running.append(sequence)
-        chunks = in_order([take_chunk(self.memory, sequence, self.step_tokens)])
-        return Plan(chunks, [], self.memory.take_copies())
+        chunks = order_chunks([take_chunk(self.memory, sequence, self.step_tokens)])
+        return StepPlan(chunks, [], self.memory.take_copies())
 
-    def evacuate(self) -> None:
-        """Take everyone's pages, as if none was ever computed; the batch starts again, first."""
-        evacuated = self._break_up()
-        if evacuated:
-            self.batches.appendleft(evacuated)
+    def release_all(self) -> None:
+        """Free the pages of all sequences; the running batch starts again, before the others."""
+        unfinished = self._end_batch()
+        if unfinished:
+            self.batches.appendleft(unfinished)
         for sequence in self.waiting:
-            sequence.ahead = 0
+            sequence.in_flight = 0
 
-    def disband(self) -> list[LiveSequence]:
-        """Hand everyone over to another composer, in order of arrival, without memory."""
-        self.evacuate()
-        everyone = sorted(self.waiting, key=lambda sequence: sequence.arrival)
+    def hand_over(self) -> list[SequenceState]:
+        """Remove all sequences, for another composer: in order of arrival, without memory."""
+        self.release_all()
+        sequences = sorted(self.waiting, key=lambda sequence: sequence.arrival)
         self.batches.clear()
-        return everyone
+        return sequences
 
     def check(self) -> None:
-        """AssertionError unless pages and queues agree."""
+        """AssertionError unless pages and queues are consistent."""
         self.memory.check([*self.running, *self.waiting])
         for sequence in self.waiting:
             assert not sequence.pages, f"{sequence.id} holds pages but does not run"
             assert not sequence.padding, f"{sequence.id} is padded but does not run"
 
-    def _begin(self, batch: list[LiveSequence]) -> None:
-        """Start a batch, or as large a half of it as memory holds."""
+    def _begin(self, batch: list[SequenceState]) -> None:
+        """Start a batch; halve it until it fits memory."""
         while len(batch) > 1 and len(batch) * self._pages(batch) > self.memory.free:
             half = -(-len(batch) // 2)
             self.batches.appendleft(batch[half:])
             batch = batch[:half]
-        width = _width(batch)
+        length = _padded_length(batch)
         for sequence in batch:
-            sequence.padding = width - sequence.length
-            sequence.tokens = [PAD] * sequence.padding + sequence.tokens
+            sequence.padding = length - sequence.length
+            sequence.tokens = [PAD_ID] * sequence.padding + sequence.tokens
         self.running = batch
 
-    def _pages(self, batch: list[LiveSequence]) -> int:
-        """Pages of each member when it has its first token."""
-        return self.memory.pool.pages_for(_width(batch) + 1)
+    def _pages(self, batch: list[SequenceState]) -> int:
+        """Pages of each sequence at its first generated token."""
+        return self.memory.pool.pages_for(_padded_length(batch) + 1)
 
-    def _break_up(self) -> list[LiveSequence]:
-        """End the running batch: ended sequences leave, the others are returned without memory."""
+    def _end_batch(self) -> list[SequenceState]:
+        """End the running batch and free its memory; the sequences that have not ended."""
         unfinished = [sequence for sequence in self.running if sequence not in self._ended]
         for sequence in self.running:
             sequence.tokens = sequence.tokens[sequence.padding :]
             sequence.padding = 0
             self.memory.release(sequence)
-        self._leavers += self._ended
+        self._finished += self._ended
         self.running, self._ended = [], []
         return unfinished
 
     def _missing(self) -> int:
-        """Pages that the next step lacks."""
+        """The number of pages that the next step lacks."""
         return sum(self.memory.missing(sequence, sequence.length) for sequence in self.running)
 
     def _fill(self) -> list[Chunk]:
-        """Prompts first, as the step's budget allows; then a token of every member."""
+        """Prompt chunks within the step's budget; after the prompts, one token per sequence."""
         budget, chunks = self.step_tokens, []
         for sequence in self.running:
-            if budget > 0 and sequence.pending > 1:
+            if budget > 0 and sequence.uncomputed > 1:
                 chunks.append(take_chunk(self.memory, sequence, budget))
                 budget -= chunks[-1].length
         if not chunks:
-            chunks = [self._next(s) for s in self.running if not (s.constraint and s.ahead)]
-        return in_order(chunks)
+            chunks = [
+                self._decode_one(s) for s in self.running if not (s.constraint and s.in_flight)
+            ]
+        return order_chunks(chunks)
 
-    def _next(self, sequence: LiveSequence) -> Chunk:
-        """One more token; an ended answer stays at its position, lest it leave the context."""
+    def _decode_one(self, sequence: SequenceState) -> Chunk:
+        """One more token; an ended answer keeps its position, to stay within the context."""
         sequence.padding += sequence.done
         return take_chunk(self.memory, sequence, 1)
 
 
-def _width(batch: list[LiveSequence]) -> int:
-    """Tokens that every member is padded to."""
+def _padded_length(batch: list[SequenceState]) -> int:
+    """The length to which a batch is padded."""
     return max(sequence.length for sequence in batch)

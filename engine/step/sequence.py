@@ -1,22 +1,21 @@
-"""One sequence on its way through the engine."""
+"""The state of one sequence in the engine."""
 
 from dataclasses import dataclass, field
 
-from engine.kv.host import Swapped
-from engine.kv.prefix import Node
+from engine.kv.host import SwappedPages
+from engine.kv.prefix import PrefixNode
 from engine.protocol import Sampling, Sequence
-from engine.sampling import GREEDY, Constraint, greedy, looks_back
+from engine.sampling import GREEDY, Constraint, is_greedy, needs_history
 
 
 @dataclass(eq=False, slots=True)
-class LiveSequence:
-    """Tokens, memory and promise of one sequence; owned by the step loop.
+class SequenceState:
+    """Tokens, memory and reservation of one sequence; owned by the step loop.
 
-    `computed` tokens have their keys and values in `pages`, or will when the launched steps are
-    done; the first pages are those of `nodes`, which other sequences may read too. `ahead` tokens
-    are being drawn and not in `tokens` yet. `reserved` is the generation length that memory is
-    promised for, `expected` the length it is now thought to reach: the first is kept, the second
-    only chooses victims.
+    The keys and values of `computed` tokens are in `pages` once the launched steps are done; the
+    first pages are those of `nodes`, which other sequences may share. `in_flight` tokens are being
+    sampled and are not in `tokens` yet. `reserved` is the generation length that memory is reserved
+    for; `expected`, the current estimate, only affects the choice of preempted sequences.
     """
 
     id: str
@@ -33,53 +32,53 @@ class LiveSequence:
 
     computed: int = 0
     pages: list[int] = field(default_factory=list)
-    nodes: list[Node] = field(default_factory=list)
-    listing: bool = True  # whether its full pages go into the prefix tree
-    swapped: Swapped | None = None
-    padding: int = 0  # tokens in front that lock-step mode fills up, and nobody sees
-    ahead: int = 0
-    drawn: int = 0  # where the newest launched step draws its token, if it does
+    nodes: list[PrefixNode] = field(default_factory=list)
+    cacheable: bool = True  # whether full pages go into the prefix tree
+    swapped: SwappedPages | None = None
+    padding: int = 0  # padding tokens in front, in lock-step mode
+    in_flight: int = 0
+    sample_row: int = 0  # row of its token among the samples of the newest launched step
     done: bool = False
 
-    greedy: bool = field(init=False)
-    looks_back: bool = field(init=False)  # whether its next token depends on those before
+    is_greedy: bool = field(init=False)
+    needs_history: bool = field(init=False)  # whether sampling depends on earlier tokens
 
     def __post_init__(self) -> None:
-        self.greedy = self.constraint is None and greedy(self.sampling)
-        self.looks_back = self.constraint is not None or looks_back(self.sampling)
+        self.is_greedy = self.constraint is None and is_greedy(self.sampling)
+        self.needs_history = self.constraint is not None or needs_history(self.sampling)
 
     @property
     def generated(self) -> int:
-        """Tokens generated so far, here or before it came here."""
+        """Tokens generated so far, including those before submission."""
         return len(self.tokens) - self.padding - self.prompt_tokens
 
     @property
     def length(self) -> int:
-        """Tokens it has, those being drawn included."""
-        return len(self.tokens) + self.ahead
+        """The number of tokens, including those in flight."""
+        return len(self.tokens) + self.in_flight
 
     @property
-    def pending(self) -> int:
-        """Tokens not computed yet: 1 while decoding."""
-        return len(self.tokens) + self.ahead - self.computed
+    def uncomputed(self) -> int:
+        """The number of tokens not computed yet: 1 while decoding."""
+        return len(self.tokens) + self.in_flight - self.computed
 
     @property
-    def complete(self) -> bool:
-        """Whether it gets no further token than those being drawn."""
-        answered = len(self.tokens) + self.ahead - self.padding - self.prompt_tokens
-        return answered >= self.max_tokens
+    def at_max_tokens(self) -> bool:
+        """Whether it reaches `max_tokens` with the tokens in flight."""
+        generated = len(self.tokens) + self.in_flight - self.padding - self.prompt_tokens
+        return generated >= self.max_tokens
 
     @property
-    def remainder(self) -> int:
-        """Tokens it is still expected to generate; one that outgrew that, up to its reservation."""
+    def expected_remaining(self) -> int:
+        """Tokens still expected; up to the reservation if it has outgrown the estimate."""
         expected = self.expected if self.expected > self.generated else self.reserved
         return expected - self.generated
 
 
-def live(sequence: Sequence, arrival: int) -> LiveSequence:
-    """A submitted sequence, about to wait for its turn; `arrival` numbers them in submit order."""
+def new_sequence(sequence: Sequence, arrival: int) -> SequenceState:
+    """The initial state of a submitted sequence; `arrival` numbers them in submit order."""
     reserved = min(sequence.reserve, sequence.max_tokens)
-    return LiveSequence(
+    return SequenceState(
         id=sequence.id,
         arrival=arrival,
         tokens=[*sequence.prompt, *sequence.generated],

@@ -1,8 +1,7 @@
-"""The sequences that are here: how they come, and how they leave."""
+"""The table of all present sequences: starts and ends them."""
 
 import structlog
 
-from engine.kv.memory import KvMemory
 from engine.protocol import (
     Finish,
     FinishReason,
@@ -16,19 +15,20 @@ from engine.protocol import (
     SetMode,
     Unpin,
 )
-from engine.sampling import Outcome
-from engine.step.commands import Audit, Forget, Order, Start, Stop
+from engine.sampling import SampledToken
+from engine.step.commands import Audit, Command, Reset, Start, Stop
 from engine.step.composer import Composer
 from engine.step.lockstep import LockstepComposer
-from engine.step.sequence import LiveSequence, live
+from engine.step.memory import KvMemory
+from engine.step.sequence import SequenceState, new_sequence
 
 log = structlog.get_logger()
 
 
-class Roster:
-    """Every sequence by its name, and the composer they are in; carries out orders.
+class SequenceTable:
+    """All sequences by id, and their composer; executes commands.
 
-    `finished` collects who left, to be told of.
+    `finished` collects the ends of sequences that are not published yet.
     """
 
     def __init__(self, composer: Composer) -> None:
@@ -36,20 +36,22 @@ class Roster:
         self.memory: KvMemory = composer.memory
         self.paused = False
         self.finished: list[Finish] = []
-        self._sequences: dict[SequenceId, LiveSequence] = {}
-        self._outcomes: dict[SequenceId, Finish] = {}  # of ended sequences that have not left
+        self._sequences: dict[SequenceId, SequenceState] = {}
+        self._finishes: dict[
+            SequenceId, Finish
+        ] = {}  # of ended sequences that are still in a batch
         self._arrivals = 0
 
     @property
     def mode(self) -> Mode:
-        """How batches are formed now."""
+        """The current batching mode."""
         return "lockstep" if isinstance(self.composer, LockstepComposer) else "continuous"
 
-    def obey(self, order: Order) -> None:  # noqa: C901 - one line for each kind of order
-        """Carry out an order; no step may be under way where it changes the mode."""
-        match order:
+    def apply(self, command: Command) -> None:  # noqa: C901 - one case per command
+        """Execute a command; none may change the mode while a step is in flight."""
+        match command:
             case Start(sequences):
-                self._take_on(sequences)
+                self._start(sequences)
             case Stop(ids, message):
                 for name in list(self._sequences) if ids is None else ids:
                     self._cancel(name, message)
@@ -60,23 +62,23 @@ class Roster:
             case Unpin(names):
                 self._unpin(names)
             case Pause() | Resume():
-                self.paused = isinstance(order, Pause)
+                self.paused = isinstance(command, Pause)
             case SetMode(mode):
                 self._change_mode(mode)
-            case Forget():
-                self._forget()
+            case Reset():
+                self._reset()
             case Audit(answer):
                 answer(self._audit())
 
-    def take(self, sequence: LiveSequence, outcome: Outcome) -> int | None:
-        """Give a sequence the token drawn for it; None where nobody is told of it."""
-        token = outcome.token
-        if sequence.done:  # it left, or lock step keeps it computing until its batch ends
+    def append_token(self, sequence: SequenceState, sample: SampledToken) -> int | None:
+        """Append a sampled token; None if it is not to be published."""
+        token = sample.token
+        if sequence.done:  # it was removed, or its lock-step batch is not finished
             sequence.tokens.append(token or 0)
             return None
         if token is None:
-            self.memory.poison(sequence)
-            self.end_with_error(sequence, outcome.reason)
+            self.memory.release_invalid(sequence)
+            self.end_with_error(sequence, sample.reason)
             return None
         sequence.tokens.append(token)
         if token in sequence.stop_ids:
@@ -86,36 +88,36 @@ class Roster:
             self._end(sequence, "length")
         return token
 
-    def dismiss(self) -> None:
-        """Tell of the ended sequences that their batch let go."""
-        for sequence in self.composer.take_leavers():
-            self._leave(sequence, self._outcomes.pop(sequence.id))
+    def report_finished(self) -> None:
+        """Move the sequences that the composer finished to `finished`."""
+        for sequence in self.composer.take_finished():
+            self._finish(sequence, self._finishes.pop(sequence.id))
 
-    def end_with_error(self, sequence: LiveSequence, message: str) -> None:
-        """End a sequence that cannot go on."""
+    def end_with_error(self, sequence: SequenceState, message: str) -> None:
+        """End a sequence with an error."""
         self.composer.remove(sequence)
-        self._leave(sequence, Finish(sequence.id, "error", message))
+        self._finish(sequence, Finish(sequence.id, "error", message))
 
     def end_oversized(self) -> None:
-        """End whoever the pool, having shrunk, cannot hold any more."""
+        """End sequences that no longer fit the pool after it shrank."""
         for sequence in list(self._sequences.values()):
             tokens = sequence.prompt_tokens + sequence.max_tokens
             if self.memory.pool.pages_for(tokens) > self.memory.pool.size:
                 message = f"{tokens} tokens do not fit the KV memory, which had to shrink"
                 self.end_with_error(sequence, message)
 
-    def _take_on(self, sequences: list[Sequence]) -> None:
-        newcomers = []
+    def _start(self, sequences: list[Sequence]) -> None:
+        admitted = []
         for sequence in sequences:
             self._arrivals += 1
-            newcomer = live(sequence, self._arrivals)
-            self._sequences[newcomer.id] = newcomer
-            if newcomer.complete:
-                self._leave(newcomer, Finish(newcomer.id, "length"))
+            state = new_sequence(sequence, self._arrivals)
+            self._sequences[state.id] = state
+            if state.at_max_tokens:
+                self._finish(state, Finish(state.id, "length"))
             else:
-                newcomers.append(newcomer)
-        if newcomers:
-            self.composer.add(newcomers)
+                admitted.append(state)
+        if admitted:
+            self.composer.add(admitted)
         self.end_oversized()
 
     def _cancel(self, name: SequenceId, message: str | None) -> None:
@@ -123,8 +125,8 @@ class Roster:
         if sequence is not None:
             self.composer.remove(sequence)
             cancelled = Finish(name, "cancelled", message)
-            self._leave(sequence, self._outcomes.pop(name, cancelled))
-            self.dismiss()
+            self._finish(sequence, self._finishes.pop(name, cancelled))
+            self.report_finished()
 
     def _revise(self, remaining: dict[SequenceId, int]) -> None:
         for name, tokens in remaining.items():
@@ -134,45 +136,45 @@ class Roster:
     def _unpin(self, names: list[str]) -> None:
         for name in names:
             self.memory.tree.unpin(name)
-        self.composer.reconsider()
+        self.composer.memory_freed()
 
     def _change_mode(self, mode: Mode) -> None:
-        """Hand everyone to the other composer; what was computed is computed again."""
+        """Move all sequences to the other composer, which recomputes them."""
         if mode == self.mode:
             return
         kind = LockstepComposer if mode == "lockstep" else Composer
-        fresh = kind(self.memory, self.composer.step_tokens)
-        everyone = self.composer.disband()
-        self.dismiss()
-        if everyone:
-            fresh.add(everyone)
-        self.composer = fresh
-        log.info("mode_changed", mode=mode, sequences=len(everyone))
+        composer = kind(self.memory, self.composer.step_tokens)
+        sequences = self.composer.hand_over()
+        self.report_finished()
+        if sequences:
+            composer.add(sequences)
+        self.composer = composer
+        log.info("mode_changed", mode=mode, sequences=len(sequences))
 
     def _audit(self) -> str | None:
         try:
             self.composer.check()
         except AssertionError as error:
-            return str(error) or "an invariant of the queues does not hold"
+            return str(error) or "an invariant of the queues is violated"
         return None
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         for sequence in self._sequences.values():
             sequence.done = True
             self.composer.remove(sequence)
-        self.composer.take_leavers()
-        for kept in (self._sequences, self._outcomes, self.finished):
-            kept.clear()
+        self.composer.take_finished()
+        for collection in (self._sequences, self._finishes, self.finished):
+            collection.clear()
         self.memory.tree.unpin_all()
         self.paused = False
         self._change_mode("continuous")
 
-    def _end(self, sequence: LiveSequence, reason: FinishReason) -> None:
+    def _end(self, sequence: SequenceState, reason: FinishReason) -> None:
         sequence.done = True
-        self._outcomes[sequence.id] = Finish(sequence.id, reason)
+        self._finishes[sequence.id] = Finish(sequence.id, reason)
         self.composer.ended(sequence)
 
-    def _leave(self, sequence: LiveSequence, finish: Finish) -> None:
+    def _finish(self, sequence: SequenceState, finish: Finish) -> None:
         sequence.done = True
         del self._sequences[sequence.id]
         self.finished.append(finish)

@@ -23,7 +23,7 @@ from gateway.generation.request import GenerationRequest, answer_limit
 from gateway.generation.request_state import RequestState
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.text.tokenizer import ChatTokenizer
-from gateway.prediction.messages import Prediction, Question
+from gateway.prediction.messages import Prediction, PredictionRequest
 from gateway.prediction.serving.drift import DriftMonitor
 from gateway.prediction.serving.predictor import LengthPredictor
 from models.base import new_id
@@ -211,8 +211,10 @@ class GenerationService:
             raise EngineLost("the engine does not answer; try again in a moment")
         return engine.info
 
-    def _question(self, request: GenerationRequest, prompt_tokens: int, limit: int) -> Question:
-        return Question(
+    def _question(
+        self, request: GenerationRequest, prompt_tokens: int, limit: int
+    ) -> PredictionRequest:
+        return PredictionRequest(
             tenant=request.caller.tenant_id,
             app=request.caller.app_id,
             end_user=request.end_user,

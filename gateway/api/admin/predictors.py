@@ -14,7 +14,7 @@ from gateway.api.admin.actor import Actor, area
 from gateway.api.admin.body import LARGEST_UPLOAD, raw_body
 from gateway.api.admin.training import TrainingRequest, TrainingRunAnswer
 from gateway.api.envelope import Limit, Listing, to_answer
-from gateway.prediction.lifecycle.comparison import Compared, Comparison
+from gateway.prediction.lifecycle.comparison import VersionComparer, VersionComparison
 from gateway.prediction.lifecycle.registry import Registry
 from gateway.prediction.lifecycle.runs import TrainingRuns
 from gateway.prediction.model.artefact import checksum
@@ -70,7 +70,7 @@ class ComparisonAnswer(Struct, frozen=True, kw_only=True):
     why_not: str | None
 
     @classmethod
-    def of(cls, compared: Compared) -> Self:
+    def of(cls, compared: VersionComparison) -> Self:
         """The comparison as clients see it."""
         versions = [PredictorAnswer.of(version) for version in compared.versions]
         return to_answer(cls, compared, versions=versions)
@@ -134,7 +134,7 @@ class PredictorsController(Controller):
         self,
         predictor_id: FromPath[UUID],
         other_id: FromPath[UUID],
-        comparison: NamedDependency[Comparison],
+        comparison: NamedDependency[VersionComparer],
     ) -> ComparisonAnswer:
         """Their metrics, and both scored on the newest history; takes some seconds.
 
@@ -156,7 +156,7 @@ class PredictorsController(Controller):
         self, predictor_id: FromPath[UUID], registry: NamedDependency[Registry], actor: Actor
     ) -> Response[bytes]:
         """The version's bytes, which include its checksum; 409 if it is damaged."""
-        stored = await registry.give(predictor_id, actor)
+        stored = await registry.export_version(predictor_id, actor)
         named = f'attachment; filename="{predictor_id}.lmaas-predictor"'
         headers = {CHECKSUM: checksum(stored).hex(), "content-disposition": named}
         return Response(stored, headers=headers, media_type=BINARY)
@@ -179,5 +179,7 @@ class PredictorsController(Controller):
         409 `predictor_refused` if the bytes are damaged, or belong to another model, tokenizer,
         chat template or release.
         """
-        version = await registry.take(body, model=runs.model, model_hash=runs.model_hash, by=actor)
+        version = await registry.import_version(
+            body, model=runs.model, model_hash=runs.model_hash, by=actor
+        )
         return PredictorAnswer.of(version)

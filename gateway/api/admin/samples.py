@@ -14,7 +14,7 @@ from gateway.api.admin.body import LARGEST_UPLOAD, raw_body
 from gateway.generation.service import GenerationService
 from gateway.prediction.lifecycle.drift_series import DriftSeries
 from gateway.prediction.lifecycle.erasure import Erased, SampleErasure
-from gateway.prediction.lifecycle.log_import import Imported, LogImport
+from gateway.prediction.lifecycle.log_import import ImportedRows, LogImport
 from gateway.prediction.lifecycle.schedule import Schedules
 from gateway.tenancy.scopes import Scope
 
@@ -69,7 +69,7 @@ class LogsController(Controller):
     )
     async def import_samples(
         self, body: RawBody, logs: NamedDependency[LogImport], actor: Actor
-    ) -> Imported:
+    ) -> ImportedRows:
         """The number of added rows; training reads them like served requests.
 
         400 lists every invalid line with its number and reason; then no row is added.

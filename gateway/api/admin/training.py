@@ -13,7 +13,7 @@ from gateway.api.admin.actor import Actor, area
 from gateway.api.envelope import Limit, Listing, listing, to_answer
 from gateway.prediction.lifecycle.registry import Registry
 from gateway.prediction.lifecycle.runs import TrainingRuns
-from gateway.prediction.lifecycle.schedule import Changed, Schedule, Schedules
+from gateway.prediction.lifecycle.schedule import Schedule, ScheduleChange, Schedules
 from gateway.tenancy.paging import Cursor
 from gateway.tenancy.scopes import Scope
 
@@ -92,7 +92,7 @@ class ScheduleAnswer(Struct, frozen=True, kw_only=True):
     changed_at: datetime | None
 
     @classmethod
-    def of(cls, model: str, schedule: Schedule, changed: Changed | None) -> Self:
+    def of(cls, model: str, schedule: Schedule, changed: ScheduleChange | None) -> Self:
         """The schedule as clients see it."""
         return cls(
             model=model,

@@ -1,4 +1,4 @@
-"""The engine as a process, and a small client of its socket."""
+"""The engine process, and a small client of its socket."""
 
 import asyncio
 import os
@@ -94,7 +94,7 @@ class EngineProcess:
         )
 
     def wait_until_ready(self) -> None:
-        """Until the engine takes calls; its error output if it does not get there."""
+        """Wait until the engine accepts calls; fail with its error output otherwise."""
         end = monotonic() + PATIENCE_S
         while not self._listens():
             assert self.process.poll() is None, self.process.communicate()[1]
@@ -118,7 +118,7 @@ class EngineProcess:
 
 @pytest.fixture(scope="session")
 def start_engine(engine_model: Path, short_folder: Path) -> Iterator[Callable[..., EngineProcess]]:
-    """Starts engine processes; whichever still run at the end are killed."""
+    """Starts engine processes; those that still run at the end are killed."""
     started: list[EngineProcess] = []
 
     def start(
@@ -140,20 +140,20 @@ def start_engine(engine_model: Path, short_folder: Path) -> Iterator[Callable[..
 
 @pytest.fixture(scope="session")
 def engine(start_engine: Callable[..., EngineProcess]) -> EngineProcess:
-    """One engine that most tests share, each with a session of its own."""
+    """One engine shared by most tests, each with its own session."""
     process = start_engine()
     process.wait_until_ready()
     return process
 
 
-class Stream:
+class EventStream:
     """An open events stream."""
 
     def __init__(self, lines: AsyncIterator[str]) -> None:
         self._lines = lines
         self.events: list[Event] = []
 
-    async def until(self, condition: Callable[["Stream"], object]) -> None:
+    async def until(self, condition: Callable[["EventStream"], object]) -> None:
         """Read until a condition holds, within the deadline."""
         async with asyncio.timeout(PATIENCE_S):
             while not condition(self):
@@ -169,7 +169,7 @@ class Stream:
         return [event for event in self.events if isinstance(event, Step)]
 
     @property
-    def beats(self) -> list[Heartbeat]:
+    def heartbeats(self) -> list[Heartbeat]:
         return [event for event in self.events if isinstance(event, Heartbeat)]
 
     @property
@@ -185,7 +185,7 @@ class Stream:
         return {finish.id: finish for step in self.steps for finish in step.finished}
 
 
-class Gateway:
+class GatewaySession:
     """One gateway session with an engine."""
 
     def __init__(self, engine: EngineProcess, epoch: str, http: httpx.AsyncClient) -> None:
@@ -195,11 +195,11 @@ class Gateway:
         self.session = f"session-{next(_names)}"
 
     @asynccontextmanager
-    async def events(self, after: int = 0) -> AsyncIterator[Stream]:
+    async def events(self, after: int = 0) -> AsyncIterator[EventStream]:
         query = {"session": self.session, "after": after}
         async with self.http.stream("GET", "/events", params=query) as response:
             assert response.status_code == 200, await response.aread()
-            stream = Stream(response.aiter_lines())
+            stream = EventStream(response.aiter_lines())
             await stream.until(lambda stream: stream.events)
             yield stream
 
@@ -221,18 +221,20 @@ def connect() -> Callable[[EngineProcess], Any]:
     """Opens a new gateway session with an engine."""
 
     @asynccontextmanager
-    async def open_session(engine: EngineProcess) -> AsyncIterator[Gateway]:
+    async def open_session(engine: EngineProcess) -> AsyncIterator[GatewaySession]:
         transport = httpx.AsyncHTTPTransport(uds=str(engine.socket))
         async with httpx.AsyncClient(
             transport=transport, base_url="http://engine", timeout=PATIENCE_S
         ) as http:
-            yield Gateway(engine, (await http.get("/info")).json()["epoch"], http)
+            yield GatewaySession(engine, (await http.get("/info")).json()["epoch"], http)
 
     return open_session
 
 
 @pytest.fixture
-async def gateway(engine: EngineProcess, connect: Callable[..., Any]) -> AsyncIterator[Gateway]:
+async def gateway(
+    engine: EngineProcess, connect: Callable[..., Any]
+) -> AsyncIterator[GatewaySession]:
     """A new session with the shared engine."""
     async with connect(engine) as session:
         yield session
@@ -240,7 +242,7 @@ async def gateway(engine: EngineProcess, connect: Callable[..., Any]) -> AsyncIt
 
 @pytest.fixture
 def a_sequence() -> Callable[..., Sequence]:
-    """A sequence with defaults and a name of its own."""
+    """A sequence with defaults and a unique id."""
 
     def build(**fields: Any) -> Sequence:
         defaults = {"id": f"s{next(_names)}", "prompt": [1, 2, 3], "max_tokens": 8, "reserve": 8}

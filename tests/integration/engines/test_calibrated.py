@@ -11,7 +11,7 @@ from gateway.engines.colocated import ColocatedEngine
 from gateway.engines.measurement import measured_engine
 from gateway.engines.supervisor import EngineSupervisor, socket_path
 from gateway.errors import EngineLost, GenerationFailed
-from gateway.replay.cost.trials import Arrival
+from gateway.replay.cost.trials import TrialArrival
 from tests.conftest import PATIENCE_S
 
 DEMO = Path(__file__).parents[3] / "engine" / "demo" / "lmaas-demo"
@@ -33,7 +33,7 @@ async def supervisor(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
 
 
 async def test_every_token_of_a_trial_is_accounted_for(supervisor: EngineSupervisor) -> None:
-    arrivals = [Arrival(100, 20), Arrival(30, 10), Arrival(8, 12, after_steps=6)]
+    arrivals = [TrialArrival(100, 20), TrialArrival(30, 10), TrialArrival(8, 12, after_steps=6)]
     async with measured_engine(supervisor.socket) as engine:
         for _ in range(2):
             progress = await engine.run("a trial", arrivals)
@@ -51,11 +51,11 @@ async def test_every_token_of_a_trial_is_accounted_for(supervisor: EngineSupervi
 async def test_sequence_that_does_not_fit_ends_the_trial(supervisor: EngineSupervisor) -> None:
     async with measured_engine(supervisor.socket) as engine:
         with pytest.raises(GenerationFailed, match="context"):
-            await engine.run("too long", [Arrival(5000, 1)])
+            await engine.run("too long", [TrialArrival(5000, 1)])
 
 
 class SilentListener:
-    """Listens to an engine and does nothing."""
+    """Ignores all events of an engine."""
 
     def engine_ready(self, info: object) -> None: ...
 
@@ -78,7 +78,7 @@ async def test_gateway_that_takes_the_engine_over_ends_the_trial(
 ) -> None:
     async with measured_engine(supervisor.socket) as engine:
         before = await steps_of(supervisor.socket)
-        running = asyncio.create_task(engine.run("long", [Arrival(8, 2000)]))
+        running = asyncio.create_task(engine.run("long", [TrialArrival(8, 2000)]))
         while await steps_of(supervisor.socket) == before:
             await asyncio.sleep(0.01)
         other = ColocatedEngine(supervisor.socket)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from benchmarks.contestants.process import Answered
-from benchmarks.engine import round_robin as contest_file
+from benchmarks.engine import round_robin as round_robin_file
+from benchmarks.engine.contestants.process import TimedAnswers
 from benchmarks.engine.e1 import BOUNDS, targets
-from benchmarks.engine.round_robin import Contest, Entry
+from benchmarks.engine.round_robin import ContestantSpec, RoundRobin
 from benchmarks.engine.workload import Request, mixed_requests
 from benchmarks.harness.cpu_noise import Meter, Reading
 from benchmarks.harness.ratios import paired
@@ -17,17 +17,17 @@ class Player:
     def __init__(self, name: str, notes: list[str], fails_at: int = 99) -> None:
         self.name, self.notes, self.left = name, notes, fails_at
 
-    def answer(self, requests: list[Request]) -> Answered:
+    def answer(self, requests: list[Request]) -> TimedAnswers:
         self.left -= 1
         if self.left < 0:
             raise RuntimeError(f"{self.name} broke")
         self.notes.append(f"{self.name} answers {len(requests)}")
-        return Answered(2.0, [[1] * request.tokens for request in requests])
+        return TimedAnswers(2.0, [[1] * request.tokens for request in requests])
 
     def pause(self) -> None:
         self.notes.append(f"{self.name} sleeps")
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         self.notes.append(f"{self.name} wakes")
 
     def close(self) -> None:
@@ -37,7 +37,7 @@ class Player:
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Contestants settle at once, and the tests' own machine counts as quiet."""
-    monkeypatch.setattr(contest_file, "SETTLING_S", 0.0)
+    monkeypatch.setattr(round_robin_file, "SETTLE_S", 0.0)
     clock = iter(range(1000))
     monkeypatch.setattr(Meter.__init__, "__defaults__", (lambda: Reading(next(clock), 0, 0, 0),))
 
@@ -48,54 +48,60 @@ def notes() -> list[str]:
 
 
 @pytest.fixture
-def contest() -> Contest:
-    return Contest(mixed_requests(6), lambda _: None)
+def round_robin() -> RoundRobin:
+    return RoundRobin(mixed_requests(6), lambda _: None)
 
 
-def test_only_the_one_whose_turn_it_is_is_awake(contest: Contest, notes: list[str]) -> None:
+def test_all_contestants_but_the_one_in_turn_are_paused(
+    round_robin: RoundRobin, notes: list[str]
+) -> None:
     for name in "ab":
-        contest.enter(Entry(name, lambda name=name: Player(name, notes), rounds=1))
+        round_robin.enter(ContestantSpec(name, lambda name=name: Player(name, notes), rounds=1))
     notes.clear()
-    list(contest.rounds(1))
+    list(round_robin.rounds(1))
     turn = ["{} wakes", "{} answers 4", "{} answers 6", "{} sleeps"]
     assert notes == [line.format(name) for name in "ab" for line in turn]
 
 
-def test_another_contestant_begins_each_round(contest: Contest, notes: list[str]) -> None:
+def test_another_contestant_begins_each_round(round_robin: RoundRobin, notes: list[str]) -> None:
     for name in "abc":
-        contest.enter(Entry(name, lambda name=name: Player(name, notes), rounds=9))
-    orders = ["".join(run.name for run in runs) for runs in contest.rounds(3)]
+        round_robin.enter(ContestantSpec(name, lambda name=name: Player(name, notes), rounds=9))
+    orders = ["".join(run.name for run in runs) for runs in round_robin.rounds(3)]
     assert orders == ["abc", "bca", "cab"]
 
 
 def test_slow_contestant_leaves_the_later_rounds_to_others(
-    contest: Contest, notes: list[str]
+    round_robin: RoundRobin, notes: list[str]
 ) -> None:
-    contest.enter(Entry("slow", lambda: Player("slow", notes), rounds=1))
-    contest.enter(Entry("quick", lambda: Player("quick", notes), rounds=3))
-    assert [len(runs) for runs in contest.rounds(3)] == [2, 1, 1]
+    round_robin.enter(ContestantSpec("slow", lambda: Player("slow", notes), rounds=1))
+    round_robin.enter(ContestantSpec("quick", lambda: Player("quick", notes), rounds=3))
+    assert [len(runs) for runs in round_robin.rounds(3)] == [2, 1, 1]
 
 
-def test_contest_goes_on_without_who_cannot_start(contest: Contest, notes: list[str]) -> None:
+def test_contest_goes_on_without_who_cannot_start(
+    round_robin: RoundRobin, notes: list[str]
+) -> None:
     def fail() -> Player:
         raise RuntimeError("no wheel")
 
-    contest.enter(Entry("missing", fail, rounds=1))
-    contest.enter(Entry("here", lambda: Player("here", notes), rounds=1))
-    assert [run.name for runs in contest.rounds(1) for run in runs] == ["here"]
-    assert contest.absent == {"missing": "no wheel"}
+    round_robin.enter(ContestantSpec("missing", fail, rounds=1))
+    round_robin.enter(ContestantSpec("here", lambda: Player("here", notes), rounds=1))
+    assert [run.name for runs in round_robin.rounds(1) for run in runs] == ["here"]
+    assert round_robin.absent == {"missing": "no wheel"}
 
 
-def test_contest_goes_on_without_who_breaks_on_the_way(contest: Contest, notes: list[str]) -> None:
-    contest.enter(Entry("frail", lambda: Player("frail", notes, fails_at=3), rounds=3))
-    contest.enter(Entry("sound", lambda: Player("sound", notes), rounds=3))
-    assert [len(runs) for runs in contest.rounds(3)] == [2, 1, 1]
+def test_contest_goes_on_without_who_breaks_on_the_way(
+    round_robin: RoundRobin, notes: list[str]
+) -> None:
+    round_robin.enter(ContestantSpec("frail", lambda: Player("frail", notes, fails_at=3), rounds=3))
+    round_robin.enter(ContestantSpec("sound", lambda: Player("sound", notes), rounds=3))
+    assert [len(runs) for runs in round_robin.rounds(3)] == [2, 1, 1]
     assert "frail ends" in notes
 
 
-def test_rate_counts_generated_tokens(contest: Contest, notes: list[str]) -> None:
-    contest.enter(Entry("a", lambda: Player("a", notes), rounds=1))
-    (run,) = next(contest.rounds(1))
+def test_rate_counts_generated_tokens(round_robin: RoundRobin, notes: list[str]) -> None:
+    round_robin.enter(ContestantSpec("a", lambda: Player("a", notes), rounds=1))
+    (run,) = next(round_robin.rounds(1))
     assert run.rate == sum(request.tokens for request in mixed_requests(6)) / 2.0
 
 

@@ -8,14 +8,14 @@ from time import monotonic, sleep
 import psutil
 import pytest
 
-from benchmarks.contestants import process as process_file
-from benchmarks.contestants.process import PipedContestant
+from benchmarks.engine.contestants import process as process_file
+from benchmarks.engine.contestants.process import PipedContestant
 from benchmarks.engine.workload import Request
 
 PROGRAM = """
 import subprocess, sys
 from contextlib import contextmanager
-from benchmarks.contestants.pipe import serve
+from benchmarks.engine.contestants.pipe import serve
 
 @contextmanager
 def prepare(arguments):
@@ -74,11 +74,11 @@ def test_paused_contestant_and_its_children_stand_still_until_they_go_on(
         assert monotonic() < end, tree
         sleep(0.01)
     assert len(tree) == 2
-    contestant.go_on()
+    contestant.resume()
     assert contestant.answer([Request("a", [5], 1)]).tokens == [[5]]
 
 
-def test_contestant_that_breaks_is_told_apart_from_a_slow_one(
+def test_crashed_contestant_raises_an_error(
     start: Callable[..., PipedContestant],
 ) -> None:
     contestant = start()

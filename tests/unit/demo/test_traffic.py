@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from engine.demo.exactness import SEED as EXACTNESS_SEED
-from engine.demo.examples import EACH, SEED, save_examples
+from engine.demo.examples import QUESTIONS_PER_JOB, SEED, save_examples
 from engine.demo.jobs import JOBS
 from engine.demo.train import TRAINING_SEED, VALIDATION_SEED
 from gateway.cli.admin.client import AdminClient
@@ -64,7 +64,7 @@ def test_shipped_examples_are_what_training_writes(tmp_path: Path) -> None:
     assert (tmp_path / QUESTIONS).read_text() == (DEMO_MODEL / QUESTIONS).read_text()
     examples = read_examples(str(tmp_path))
     assert {app: len(questions) for app, questions in examples.items()} == {
-        job.name: EACH for job in JOBS
+        job.name: QUESTIONS_PER_JOB for job in JOBS
     }
     assert len({SEED, TRAINING_SEED, VALIDATION_SEED, EXACTNESS_SEED}) == 4
 

@@ -1,4 +1,4 @@
-"""Small random models, and an engine around them without the process."""
+"""Small random models, and an engine for them without its process."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -12,14 +12,14 @@ from structlog.typing import EventDict
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from engine.kv.host import HostTier, RestoreCosts
-from engine.kv.memory import KvMemory
 from engine.kv.pages import PagePool
+from engine.loop import StepLoop
 from engine.protocol import Finish, Sequence, Step
 from engine.running.model import load_model
 from engine.running.runner import Runner
-from engine.step.commands import Order, Start
+from engine.step.commands import Command, Start
 from engine.step.composer import Composer
-from engine.step.loop import StepLoop
+from engine.step.memory import KvMemory
 from tests.conftest import PATIENCE_S
 
 VOCABULARY = 97
@@ -73,24 +73,24 @@ def _one_thread() -> None:
 
 @pytest.fixture(autouse=True)
 def events_logged() -> Iterator[list[EventDict]]:
-    """What the engine logged, kept from the terminal."""
+    """The engine's log events, not printed."""
     with capture_logs() as logged:
         yield logged
 
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of a small random model of a family, made once."""
-    made: dict[str, Path] = {}
+    """The folder of a small random model of a family, created once."""
+    created: dict[str, Path] = {}
 
     def folder(family: str) -> Path:
-        if family not in made:
+        if family not in created:
             torch.manual_seed(11)
             config = AutoConfig.for_model(**(SHAPE | FAMILIES[family]))
             model = AutoModelForCausalLM.from_config(config)
-            made[family] = tmp_path_factory.mktemp(family) / "model"
-            model.save_pretrained(made[family])
-        return made[family]
+            created[family] = tmp_path_factory.mktemp(family) / "model"
+            model.save_pretrained(created[family])
+        return created[family]
 
     return folder
 
@@ -117,30 +117,30 @@ def a_sequence() -> Callable[..., Sequence]:
     return build
 
 
-class Run:
-    """A step loop in its thread, and all it told."""
+class LoopRun:
+    """A step loop in its thread, and all that it emitted."""
 
     def __init__(self, runner: Runner, memory: KvMemory, step_tokens: int) -> None:
         self.steps: list[Step] = []
-        self.deaths: list[BaseException] = []
+        self.failures: list[BaseException] = []
         self.memory = memory
-        self._told: Queue[Step | BaseException] = Queue()
+        self._received: Queue[Step | BaseException] = Queue()
         composer = Composer(memory, step_tokens)
-        self.loop = StepLoop(runner, composer, self._told.put, self._told.put)
+        self.loop = StepLoop(runner, composer, self._received.put, self._received.put)
 
-    def until(self, condition: Callable[["Run"], bool]) -> None:
+    def until(self, condition: Callable[["LoopRun"], bool]) -> None:
         """Read steps until a condition holds, within the deadline."""
         while not condition(self):
-            told = self._told.get(timeout=PATIENCE_S)
-            if isinstance(told, Step):
-                self.steps.append(told)
+            received = self._received.get(timeout=PATIENCE_S)
+            if isinstance(received, Step):
+                self.steps.append(received)
             else:
-                self.deaths.append(told)
-                assert condition(self), f"the loop died: {told!r}"
+                self.failures.append(received)
+                assert condition(self), f"the loop died: {received!r}"
 
-    def all(self, sequences: list[Sequence], *orders: Order) -> dict[str, list[int]]:
+    def all(self, sequences: list[Sequence], *commands: Command) -> dict[str, list[int]]:
         """Run sequences to their end; the tokens of each."""
-        self.loop.put(Start(sequences), *orders)
+        self.loop.put(Start(sequences), *commands)
         names = {sequence.id for sequence in sequences}
         self.until(lambda run: names <= run.finishes.keys())
         return {sequence.id: self.tokens(sequence.id) for sequence in sequences}
@@ -163,9 +163,9 @@ class Run:
 
 
 @pytest.fixture
-def a_run(a_runner: Callable[..., Runner]) -> Iterator[Callable[..., Run]]:
-    """A running step loop; its pages are audited when the test is over."""
-    runs: list[Run] = []
+def a_run(a_runner: Callable[..., Runner]) -> Iterator[Callable[..., LoopRun]]:
+    """A running step loop; its pages are checked after the test."""
+    runs: list[LoopRun] = []
 
     def start(
         model: str | Path | Runner = "llama",
@@ -175,12 +175,12 @@ def a_run(a_runner: Callable[..., Runner]) -> Iterator[Callable[..., Run]]:
         step_tokens: int = 64,
         sharing: bool = False,
         host_pages: int = 0,
-    ) -> Run:
-        known = isinstance(model, Runner)
-        runner = model if known else a_runner(model, pages=pages, page_tokens=page_tokens)
+    ) -> LoopRun:
+        is_runner = isinstance(model, Runner)
+        runner = model if is_runner else a_runner(model, pages=pages, page_tokens=page_tokens)
         host = HostTier(host_pages, RestoreCosts(page_copy_s=0.0, token_s=1.0))
         memory = KvMemory(PagePool(pages, page_tokens), host, sharing=sharing)
-        runs.append(Run(runner, memory, step_tokens))
+        runs.append(LoopRun(runner, memory, step_tokens))
         runs[-1].loop.start()
         return runs[-1]
 
@@ -189,4 +189,4 @@ def a_run(a_runner: Callable[..., Runner]) -> Iterator[Callable[..., Run]]:
         run.loop.close()
         run.loop.join(PATIENCE_S)
         assert not run.loop.is_alive()
-        run.loop.roster.composer.check()
+        run.loop.table.composer.check()

@@ -1,4 +1,4 @@
-"""The GPU's attention against one that looks at every key of every query, in float64."""
+"""The GPU's attention against a dense reference in float64."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -17,11 +17,11 @@ from torch import Tensor
 from engine.attention.interface import Attention, Context
 from engine.attention.reference import ReferenceAttention
 from engine.attention.triton import TritonAttention
-from engine.attention.triton_plan import NOWHERE
+from engine.attention.triton_plan import NO_SLOT
 from engine.kv.store import KvShape, KvStore
+from engine.networks.interface import Packed
 from engine.running.graphs import DecodeGraphs
 from engine.running.model import load_model
-from engine.step.packing import Packed
 
 CPU = torch.device("cpu")
 POOL = 96
@@ -30,10 +30,10 @@ ROUNDING = {torch.float32: 3e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
 @pytest.fixture(scope="module", autouse=True)
 def _interpreted() -> Iterator[None]:
-    """Kernels run in Triton's interpreter here, whoever imported Triton before and for what.
+    """Run kernels in Triton's interpreter, even if Triton was imported before.
 
-    It can call no compiled function: kernels are made under the variable it reads, and what they
-    take from Triton's own library is made anew.
+    The interpreter cannot call compiled functions, so kernels are created under the variable that
+    it reads, and the library functions that they use are replaced by interpreted ones.
     """
     language = import_module("triton.language")
     interpreter = import_module("triton.runtime.interpreter")
@@ -46,22 +46,22 @@ def _interpreted() -> Iterator[None]:
         yield
 
 
-class Heads(NamedTuple):
+class HeadShape(NamedTuple):
     group: int = 2
     kv_heads: int = 2
     dim: int = 16
 
 
-class Bench:
-    """One layer's pages full of random numbers, and random steps over them."""
+class AttentionBench:
+    """One layer with random pages, and random steps over them."""
 
     def __init__(
         self,
-        heads: Heads = Heads(),  # noqa: B008 - immutable
+        heads: HeadShape = HeadShape(),  # noqa: B008 - immutable
         *,
         page_tokens: int = 4,
         dtype: torch.dtype = torch.float32,
-        processors: int = 1,
+        multiprocessors: int = 1,
     ) -> None:
         self.heads = heads
         self.page_tokens = page_tokens
@@ -70,38 +70,38 @@ class Bench:
         self.store = KvStore(shape, POOL, page_tokens, dtype, CPU)
         self.store.content.normal_(generator=self.noise)
         self.attention = TritonAttention(
-            self.store, heads.group * heads.kv_heads, processors=processors
+            self.store, heads.group * heads.kv_heads, multiprocessors=multiprocessors
         )
-        self._fresh = count(POOL - 1, -1)
+        self._free_pages = count(POOL - 1, -1)
 
-    def chunk(self, start: int, length: int, hidden: int = 0, *, spare: int = 0) -> Context:
-        """A chunk on pages of its own, the last ones first; some are spare."""
+    def chunk(self, start: int, length: int, padding: int = 0, *, spare: int = 0) -> Context:
+        """A chunk on new pages, from the last page down, with `spare` extra ones."""
         pages = -(-(start + length) // self.page_tokens) + spare
-        return Context(start, length, [next(self._fresh) for _ in range(pages)], hidden)
+        return Context(start, length, [next(self._free_pages) for _ in range(pages)], padding)
 
     def numbers(self, tokens: int, heads: int) -> Tensor:
         shape = (tokens, heads, self.heads.dim)
         return torch.randn(shape, generator=self.noise).to(self.store.content.dtype)
 
     def check(self, contexts: Sequence[Context], window: int | None = None) -> None:
-        """One step gives what the oracle gives."""
+        """Check that a step gives the oracle's result."""
         tokens = sum(context.length for context in contexts)
         group, kv_heads, dim = self.heads
         query = self.numbers(tokens, group * kv_heads)
         key, value = self.numbers(tokens, kv_heads), self.numbers(tokens, kv_heads)
         before = self.store.content.double()
         plan = self.attention.plan(contexts)
-        got = self.attention.attend(
+        actual = self.attention.attend(
             plan, 0, query, key, value, scale=dim**-0.5, window=window
         ).double()
-        assert got.shape == query.shape
-        assert not got.isnan().any()
+        assert actual.shape == query.shape
+        assert not actual.isnan().any()
         pool = written(before[:, 0], contexts, torch.stack([key, value]).double())
         assert torch.equal(self.store.content[:, 0].double(), pool)
         expected = oracle(pool, contexts, query.double(), window)
-        seeing = ~expected.isnan()
+        valid = ~expected.isnan()
         limit = ROUNDING[self.store.content.dtype]
-        torch.testing.assert_close(got[seeing], expected[seeing], atol=limit, rtol=limit)
+        torch.testing.assert_close(actual[valid], expected[valid], atol=limit, rtol=limit)
 
 
 def places(context: Context, page_tokens: int) -> tuple[Tensor, Tensor]:
@@ -110,7 +110,7 @@ def places(context: Context, page_tokens: int) -> tuple[Tensor, Tensor]:
 
 
 def written(pool: Tensor, contexts: Sequence[Context], new: Tensor) -> Tensor:
-    """Keys and values, (2, pages, kv_heads, page_tokens, dim), after a step wrote its own."""
+    """Keys and values, (2, pages, kv_heads, page_tokens, dim), after a step's writes."""
     row = 0
     for context in contexts:
         pages, within = places(context, pool.shape[3])
@@ -128,9 +128,9 @@ def oracle(pool: Tensor, contexts: Sequence[Context], query: Tensor, window: int
         pages, within = places(context, pool.shape[3])
         keys, values = pool[:, pages, :, within].repeat_interleave(group, 2).unbind(1)
         for token in range(context.start, context.start + context.length):
-            seen = range(max(context.hidden, token - (window or token + 1) + 1), token + 1)
+            seen = range(max(context.padding, token - (window or token + 1) + 1), token + 1)
             one = query[len(rows)]
-            if token < context.hidden:
+            if token < context.padding:
                 rows.append(torch.full_like(one, torch.nan))
                 continue
             scores = torch.einsum("hd,khd->hk", one, keys[seen]) * one.shape[-1] ** -0.5
@@ -140,54 +140,54 @@ def oracle(pool: Tensor, contexts: Sequence[Context], query: Tensor, window: int
 
 @pytest.mark.parametrize("window", [None, 5])
 @pytest.mark.parametrize("group", [1, 3, 7, 16])
-def test_single_tokens_and_chunks_of_one_step_see_their_own_sequences(
+def test_single_tokens_and_chunks_of_a_step_see_their_own_sequences(
     group: int, window: int | None
 ) -> None:
-    bench = Bench(Heads(group))
+    bench = AttentionBench(HeadShape(group))
     singles = [bench.chunk(start, 1) for start in (0, 3, 4, 37)]
     bench.check([*singles, bench.chunk(0, 6), bench.chunk(9, 19), bench.chunk(2, 2)], window)
 
 
 @pytest.mark.parametrize("dim", [8, 64, 80, 96, 128, 256])
 def test_heads_may_have_any_width(dim: int) -> None:
-    bench = Bench(Heads(3, 1, dim))
+    bench = AttentionBench(HeadShape(3, 1, dim))
     bench.check([bench.chunk(21, 1), bench.chunk(3, 9)])
 
 
 @pytest.mark.parametrize("page_tokens", [1, 6, 16, 32])
 def test_pages_may_have_any_size(page_tokens: int) -> None:
-    bench = Bench(page_tokens=page_tokens)
+    bench = AttentionBench(page_tokens=page_tokens)
     bench.check([bench.chunk(18, 1), bench.chunk(7, 12, spare=1)])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("window", [None, 40])
 def test_half_precision_only_rounds(dtype: torch.dtype, window: int | None) -> None:
-    bench = Bench(Heads(4, 1, 64), page_tokens=16, dtype=dtype, processors=2)
+    bench = AttentionBench(HeadShape(4, 1, 64), page_tokens=16, dtype=dtype, multiprocessors=2)
     bench.check([bench.chunk(150, 1), bench.chunk(69, 1, 20), bench.chunk(100, 40, 7)], window)
 
 
 @pytest.mark.parametrize("window", [None, 1, 30])
-@pytest.mark.parametrize("processors", [1, 4, 40])
-def test_splitting_long_contexts_changes_nothing(processors: int, window: int | None) -> None:
-    bench = Bench(Heads(2, 1), page_tokens=16, processors=processors)
+@pytest.mark.parametrize("multiprocessors", [1, 4, 40])
+def test_splitting_long_contexts_changes_nothing(multiprocessors: int, window: int | None) -> None:
+    bench = AttentionBench(HeadShape(2, 1), page_tokens=16, multiprocessors=multiprocessors)
     contexts = [bench.chunk(430, 1), bench.chunk(2, 1), bench.chunk(300, 5, 17)]
     plan = bench.attention.plan(contexts)
     assert (plan.splits > 1, plan.tile_splits > 1) == (True, True)
     bench.check(contexts, window)
 
 
-@pytest.mark.parametrize("processors", [1, 9])
+@pytest.mark.parametrize("multiprocessors", [1, 9])
 @pytest.mark.parametrize("window", [None, 6])
-def test_padding_is_neither_seen_nor_ever_no_number(processors: int, window: int | None) -> None:
-    bench = Bench(processors=processors)
+def test_padding_is_invisible_and_finite(multiprocessors: int, window: int | None) -> None:
+    bench = AttentionBench(multiprocessors=multiprocessors)
     contexts = [bench.chunk(9, 1, 7), bench.chunk(2, 1, 5), bench.chunk(6, 1, 6)]
     contexts += [bench.chunk(0, 70, 66), bench.chunk(3, 4, 9), bench.chunk(8, 60, 3)]
     bench.check(contexts, window)
 
 
-def test_hidden_keys_that_are_no_numbers_do_no_harm() -> None:
-    bench = Bench()
+def test_nan_in_padding_keys_does_no_harm() -> None:
+    bench = AttentionBench()
     contexts = [bench.chunk(13, 1, 8), bench.chunk(8, 5, 8)]
     for context in contexts:
         bench.store.content[:, :, context.pages[:2]] = torch.nan
@@ -198,7 +198,7 @@ def test_hidden_keys_that_are_no_numbers_do_no_harm() -> None:
 
 
 def test_a_chunk_reads_what_another_one_of_its_step_writes() -> None:
-    bench = Bench()
+    bench = AttentionBench()
     first = bench.chunk(5, 7)
     tail = bench.chunk(0, 6)
     behind = Context(12, 5, [*first.pages, *tail.pages])
@@ -207,7 +207,7 @@ def test_a_chunk_reads_what_another_one_of_its_step_writes() -> None:
 
 
 def test_sequences_share_the_pages_of_a_prefix() -> None:
-    bench = Bench()
+    bench = AttentionBench()
     prefix = bench.chunk(0, 20).pages
     others = [bench.chunk(0, length) for length in (1, 3, 9)]
     contexts = [Context(20, other.length, [*prefix, *other.pages]) for other in others]
@@ -215,7 +215,7 @@ def test_sequences_share_the_pages_of_a_prefix() -> None:
 
 
 def test_pools_and_inputs_may_be_views() -> None:
-    bench = Bench(Heads(2, 3, 16))
+    bench = AttentionBench(HeadShape(2, 3, 16))
     by_token = bench.store.content.transpose(3, 4).contiguous().transpose(3, 4)
     bench.store.keys, bench.store.values = list(by_token[0]), list(by_token[1])
     bench.store.content = by_token
@@ -240,46 +240,48 @@ chunks = st.tuples(st.integers(0, 70), st.integers(1, 20), st.integers(0, 9))
     st.sampled_from([None, 1, 3, 33]),
     st.sampled_from([1, 12]),
 )
-def test_any_step_gives_what_looking_at_every_key_gives(
+def test_any_step_gives_the_result_of_dense_attention(
     found: list[tuple[int, int, int]],
     group: int,
     kv_heads: int,
     window: int | None,
-    processors: int,
+    multiprocessors: int,
 ) -> None:
-    bench = Bench(Heads(group, kv_heads), page_tokens=8, processors=processors)
+    bench = AttentionBench(
+        HeadShape(group, kv_heads), page_tokens=8, multiprocessors=multiprocessors
+    )
     found.sort(key=lambda chunk: chunk[1] > 1)
     bench.check([bench.chunk(*chunk) for chunk in found], window)
 
 
 @pytest.mark.parametrize("window", [None, 9])
-def test_rows_of_a_standing_plan_that_belong_to_nobody_change_nothing(window: int | None) -> None:
-    bench = Bench(processors=8)
-    standing = bench.attention.standing(6, 200)
+def test_unused_rows_of_a_static_plan_change_nothing(window: int | None) -> None:
+    bench = AttentionBench(multiprocessors=8)
+    static_plan = bench.attention.static_plan(6, 200)
     query, key, value = (bench.numbers(6, heads) for heads in (4, 2, 2))
     for contexts in (
         [bench.chunk(start, 1) for start in (3, 90, 0, 7, 1)],
         [bench.chunk(start, 1, 1) for start in (44, 5)],
     ):
         plan = bench.attention.plan(contexts)
-        assert standing.takes(plan)
-        standing.fill(plan)
+        assert static_plan.fits(plan)
+        static_plan.fill(plan)
         rows = plan.singles
-        want = bench.attention.attend(
+        expected = bench.attention.attend(
             plan, 0, query[:rows], key[:rows], value[:rows], scale=0.25, window=window
         )
         kept = bench.store.content.clone()
-        got = bench.attention.attend(
-            standing.first(6), 0, query, key, value, scale=0.25, window=window
+        actual = bench.attention.attend(
+            static_plan.first_rows(6), 0, query, key, value, scale=0.25, window=window
         )
-        torch.testing.assert_close(got[:rows], want, atol=3e-6, rtol=3e-6)
-        assert not got[rows:].any()
+        torch.testing.assert_close(actual[:rows], expected, atol=3e-6, rtol=3e-6)
+        assert not actual[rows:].any()
         assert torch.equal(bench.store.content, kept)
-        assert (standing.first(6).slots[rows:] == NOWHERE).all()
+        assert (static_plan.first_rows(6).slots[rows:] == NO_SLOT).all()
 
 
-def rehearsed(work: Callable[[], None]) -> SimpleNamespace:
-    """What a CUDA graph is, without CUDA."""
+def replayable(work: Callable[[], None]) -> SimpleNamespace:
+    """A substitute for a CUDA graph without CUDA."""
     work()
     return SimpleNamespace(replay=work)
 
@@ -290,7 +292,7 @@ def packed(contexts: Sequence[Context], attention: Attention[Any]) -> Packed:
     return Packed(
         token_ids=positions * 7 % 97,
         positions=positions,
-        last=lengths.cumsum(0) - 1,
+        sample_rows=lengths.cumsum(0) - 1,
         plan=attention.plan(contexts),
         carry=None,
     )
@@ -303,10 +305,10 @@ def test_replayed_steps_give_the_logits_of_the_reference(
     model = load_model(str(model_folder(family)), "cpu", "float32")
     stores = [KvStore(model.kv_shape, 24, 4, model.dtype, CPU) for _ in range(2)]
     reference = ReferenceAttention(stores[0])
-    attention = TritonAttention(stores[1], heads=4, processors=2)
+    attention = TritonAttention(stores[1], heads=4, multiprocessors=2)
     forward = partial(model.network, attention=attention)
     with torch.inference_mode():
-        graphs = DecodeGraphs(forward, attention.standing(6, 64), 6, CPU, record=rehearsed)
+        graphs = DecodeGraphs(forward, attention.static_plan(6, 64), 6, CPU, record=replayable)
         shared, own = [1, 3, 5], [[8, 9], [2, 10], [11, 4]]
         steps = [[Context(0, 12, shared)]]
         steps += [[Context(12, 1, shared + own[0]), Context(12, 3, shared + own[1])]]

@@ -1,4 +1,4 @@
-"""What the GPU's attention is told of a step."""
+"""The plan of a step for the GPU's attention."""
 
 from collections.abc import Sequence
 
@@ -8,41 +8,41 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.attention.interface import Context
-from engine.attention.triton_plan import NOWHERE, StandingPlan, TritonPlan, plan_step
+from engine.attention.triton_plan import NO_SLOT, StaticPlan, TritonPlan, plan_step
 from engine.attention.triton_tiles import (
-    LONGEST,
-    SPLITS,
-    Cut,
+    MAX_PROGRAM_KEYS,
+    MAX_SPLITS,
+    LaunchShape,
     chunk_tile,
-    padded,
+    padded_size,
     single_tile,
     split_singles,
     split_tiles,
 )
 
 CPU = torch.device("cpu")
-CUT = Cut(most=4, kv_heads=2, processors=10)
-H100 = Cut(most=32, kv_heads=8, processors=132)
+LAUNCH_SHAPE = LaunchShape(tile_tokens=4, kv_heads=2, multiprocessors=10)
+H100 = LaunchShape(tile_tokens=32, kv_heads=8, multiprocessors=132)
 
 
 def plan(*contexts: Context, page_tokens: int = 4) -> TritonPlan:
-    return plan_step(contexts, page_tokens, CUT, CPU)
+    return plan_step(contexts, page_tokens, LAUNCH_SHAPE, CPU)
 
 
-def test_every_token_gets_the_slot_of_its_place_in_its_page() -> None:
+def test_each_token_gets_the_slot_of_its_page_and_offset() -> None:
     step = plan(Context(5, 1, [7, 2]), Context(2, 4, [3, 9, 8], 1))
     assert step.slots.tolist() == [2 * 4 + 1, 3 * 4 + 2, 3 * 4 + 3, 9 * 4, 9 * 4 + 1]
     assert step.chunks.tolist() == [[0, -1, 5, 1, 0], [2, 0, 2, 4, 1]]
     assert step.pages.tolist() == [7, 2, 3, 9, 8]
-    assert (step.singles, step.longest) == (1, 6)
+    assert (step.singles, step.max_context) == (1, 6)
 
 
-def test_longer_chunks_are_tiled_and_what_takes_longest_comes_first() -> None:
+def test_longer_chunks_are_tiled_with_the_longest_tiles_first() -> None:
     step = plan(Context(0, 1, [0]), Context(0, 9, [1, 2, 3]), Context(6, 3, [4, 5, 6]))
     assert step.tiles.tolist() == [[1, 8], [2, 0], [1, 4], [1, 0]]
 
 
-def test_tensors_of_a_plan_begin_where_kernels_expect_it() -> None:
+def test_tensors_of_a_plan_are_aligned() -> None:
     step = plan(Context(0, 1, [3]), Context(0, 6, [1, 2]))
     for tensor in (step.slots, step.chunks, step.pages, step.tiles):
         assert (tensor.data_ptr() - step.slots.data_ptr()) % 16 == 0
@@ -51,15 +51,15 @@ def test_tensors_of_a_plan_begin_where_kernels_expect_it() -> None:
 
 
 @given(st.integers(1, 300), st.integers(1, 200_000))
-def test_keys_are_split_until_the_gpu_is_full_and_no_further(tokens: int, longest: int) -> None:
-    splits = split_singles(H100, tokens, longest)
-    assert 1 <= splits <= SPLITS
+def test_keys_are_split_until_the_gpu_is_full_and_no_further(tokens: int, max_context: int) -> None:
+    splits = split_singles(H100, tokens, max_context)
+    assert 1 <= splits <= MAX_SPLITS
     assert (splits - 1) * tokens < max(4 * 132 / 8, 4096)
-    assert splits >= min(4 * 132 // (8 * tokens), longest // 64, SPLITS)
+    assert splits >= min(4 * 132 // (8 * tokens), max_context // 64, MAX_SPLITS)
 
 
-def test_a_long_context_is_split_beside_however_many_short_ones() -> None:
-    assert split_singles(H100, 128, 8 * LONGEST) == 8
+def test_a_long_context_is_split_next_to_any_number_of_short_ones() -> None:
+    assert split_singles(H100, 128, 8 * MAX_PROGRAM_KEYS) == 8
     assert split_singles(H100, 128, 100) == 1
 
 
@@ -75,13 +75,13 @@ def test_the_last_tokens_of_a_long_prompt_are_split_but_a_long_chunk_is_not() ->
 def test_tiles_hold_a_group_and_are_powers_of_two(group: int, dim: int, dtype: torch.dtype) -> None:
     for tile in (single_tile(group, dim, dtype), chunk_tile(group, dim, dtype)):
         assert tile.rows >= group
-        for size in (tile.rows, tile.block, padded(dim)):
+        for size in (tile.rows, tile.block, padded_size(dim)):
             assert size >= 16
             assert size & (size - 1) == 0
 
 
-def standing(rows: int = 4) -> StandingPlan:
-    return StandingPlan(rows, 20, 4, CUT, CPU)
+def static_plan(rows: int = 4) -> StaticPlan:
+    return StaticPlan(rows, 20, 4, LAUNCH_SHAPE, CPU)
 
 
 @pytest.mark.parametrize(
@@ -94,19 +94,19 @@ def standing(rows: int = 4) -> StandingPlan:
         ([Context(0, 1, list(range(21)))], False),
     ],
 )
-def test_a_standing_plan_takes_single_tokens_that_fit(
+def test_a_static_plan_takes_single_tokens_that_fit(
     contexts: Sequence[Context], taken: bool
 ) -> None:
-    assert standing().takes(plan(*contexts)) == taken
+    assert static_plan().fits(plan(*contexts)) == taken
 
 
-def test_a_standing_plan_forgets_the_rows_of_the_step_before() -> None:
-    kept = standing()
-    views = kept.first(4)
+def test_a_static_plan_clears_the_rows_of_the_previous_step() -> None:
+    kept = static_plan()
+    views = kept.first_rows(4)
     kept.fill(plan(*(Context(start, 1, [9, 8]) for start in (1, 5, 6))))
     step = plan(Context(3, 1, [7]))
     kept.fill(step)
-    assert views.slots.tolist() == [7 * 4 + 3, NOWHERE, NOWHERE, NOWHERE]
+    assert views.slots.tolist() == [7 * 4 + 3, NO_SLOT, NO_SLOT, NO_SLOT]
     assert views.chunks[:1].equal(step.chunks)
     assert not views.chunks[1:].any()
     assert views.pages[0] == 7

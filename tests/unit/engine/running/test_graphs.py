@@ -1,4 +1,4 @@
-"""Decode steps on recordings, which here are no CUDA graphs but do what those do."""
+"""Decode steps on recordings that behave like CUDA graphs, without CUDA."""
 
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 from engine.attention.interface import Context
-from engine.attention.triton_plan import StandingPlan, plan_step
-from engine.attention.triton_tiles import Cut
+from engine.attention.triton_plan import StaticPlan, plan_step
+from engine.attention.triton_tiles import LaunchShape
+from engine.networks.interface import Packed
 from engine.running.graphs import DecodeGraphs, buckets
-from engine.step.packing import Packed
 
 CPU = torch.device("cpu")
-CUT = Cut(most=4, kv_heads=1, processors=1)
+LAUNCH_SHAPE = LaunchShape(tile_tokens=4, kv_heads=1, multiprocessors=1)
 
 
-class Network:
-    """Rows of logits that tell what the network saw; counts its steps by their rows."""
+class EchoNetwork:
+    """A network whose logits echo its inputs; records the rows of its steps."""
 
     def __init__(self) -> None:
         self.steps: list[int] = []
@@ -29,15 +29,15 @@ class Network:
         starts = torch.zeros(len(packed.token_ids)).index_copy_(
             0, torch.arange(len(singles)), singles.float()
         )
-        return torch.stack([packed.token_ids, packed.positions, starts], 1)[packed.last]
+        return torch.stack([packed.token_ids, packed.positions, starts], 1)[packed.sample_rows]
 
 
-class Bench:
+class GraphBench:
     def __init__(self, rows: int = 20) -> None:
-        self.network = Network()
+        self.network = EchoNetwork()
         self.replayed: list[int] = []
-        standing = StandingPlan(rows, 100, 4, CUT, CPU)
-        self.graphs = DecodeGraphs(self.network, standing, rows, CPU, record=self.record)
+        static_plan = StaticPlan(rows, 100, 4, LAUNCH_SHAPE, CPU)
+        self.graphs = DecodeGraphs(self.network, static_plan, rows, CPU, record=self.record)
         self.captured, self.network.steps = self.network.steps, []
 
     def record(self, work: Callable[[], None]) -> SimpleNamespace:
@@ -50,19 +50,21 @@ class Bench:
 
         return SimpleNamespace(replay=replay)
 
-    def check(self, *starts: int, last: Sequence[int] | None = None, longer: int = 0) -> None:
-        """A step of single tokens, maybe a longer chunk behind, gives what the network gives."""
+    def check(
+        self, *starts: int, sample_rows: Sequence[int] | None = None, longer: int = 0
+    ) -> None:
+        """Check a step of single tokens, and optionally a longer chunk, against the network."""
         contexts = [Context(start, 1, [1] * (start // 4 + 1)) for start in starts]
         contexts += [Context(0, longer, [2] * 25)] * (longer > 0)
         tokens = len(starts) + longer
         packed = Packed(
             token_ids=torch.arange(tokens) + 50,
             positions=torch.arange(tokens) * 2,
-            last=torch.tensor(range(tokens) if last is None else last),
-            plan=plan_step(contexts, 4, CUT, CPU),
+            sample_rows=torch.tensor(range(tokens) if sample_rows is None else sample_rows),
+            plan=plan_step(contexts, 4, LAUNCH_SHAPE, CPU),
             carry=None,
         )
-        torch.testing.assert_close(self.graphs(packed), Network()(packed))
+        torch.testing.assert_close(self.graphs(packed), EchoNetwork()(packed))
 
 
 def test_buckets_end_with_the_most_rows() -> None:
@@ -73,31 +75,31 @@ def test_buckets_end_with_the_most_rows() -> None:
 
 
 def test_the_largest_bucket_is_captured_first() -> None:
-    assert Bench().captured == [20, 16, 8, 4, 2, 1]
+    assert GraphBench().captured == [20, 16, 8, 4, 2, 1]
 
 
 @pytest.mark.parametrize(("rows", "bucket"), [(1, 1), (3, 4), (4, 4), (9, 16), (20, 20)])
 def test_a_step_takes_the_next_larger_bucket(rows: int, bucket: int) -> None:
-    bench = Bench()
+    bench = GraphBench()
     bench.check(*range(rows))
     assert bench.replayed == [bucket]
 
 
-def test_steps_of_any_size_follow_each_other() -> None:
-    bench = Bench()
+def test_steps_of_different_sizes_alternate() -> None:
+    bench = GraphBench()
     for rows in (20, 3, 1, 7, 2, 16):
         bench.check(*range(rows))
     assert bench.replayed == [20, 4, 1, 8, 2, 16]
 
 
 def test_rows_without_a_next_token_give_no_logits() -> None:
-    bench = Bench()
-    bench.check(4, 8, 15, last=[0, 2])
+    bench = GraphBench()
+    bench.check(4, 8, 15, sample_rows=[0, 2])
     assert bench.replayed == [4]
 
 
 @pytest.mark.parametrize(("starts", "longer"), [(range(21), 0), ((1, 2), 3), ((), 2), ((100,), 0)])
 def test_steps_that_fit_no_bucket_are_run(starts: Sequence[int], longer: int) -> None:
-    bench = Bench()
+    bench = GraphBench()
     bench.check(*starts, longer=longer)
     assert bench.replayed == []

@@ -1,4 +1,4 @@
-"""Bias, penalties and masks against a slow walk over the vocabulary."""
+"""Bias, penalties and masks against a slow loop over the vocabulary."""
 
 from collections.abc import Sequence
 
@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from engine.protocol import Sampling
-from engine.sampling import Draw, Outcome, draw_tokens, prepare, pull, read
-from engine.sampling.edits import Edits
+from engine.sampling import SampledToken, SamplingParams, copy_to_host, prepare, read_tokens, sample
+from engine.sampling.edits import LogitEdits
 
 CPU = torch.device("cpu")
 VOCABULARY = 12
@@ -27,22 +27,22 @@ samplings = st.builds(
 LOGITS = torch.tensor([0.5, -1.0, 3.0, 0.0, 2.5, -4.0, 1.0, 1.5, -0.5, 2.0, -2.0, 2.75])
 
 
-class After:
-    """Allows what follows the newest token in the vocabulary, and all at the start."""
+class IncreasingConstraint:
+    """Allows all tokens at first, later only ids above the newest one."""
 
     def allowed(self, generated: Sequence[int]) -> Tensor | None:
         return torch.arange(VOCABULARY) > generated[-1] if generated else None
 
 
-def edited(draws: list[Draw], previous: Tensor | None = None) -> Tensor:
-    scores = LOGITS.repeat(len(draws), 1)
-    Edits.of(draws, VOCABULARY, CPU).apply(scores, previous)
+def edited(params: list[SamplingParams], previous: Tensor | None = None) -> Tensor:
+    scores = LOGITS.repeat(len(params), 1)
+    LogitEdits.of(params, VOCABULARY, CPU).apply(scores, previous)
     return scores
 
 
-def outcomes(draws: list[Draw]) -> list[Outcome]:
-    batch = prepare(draws, VOCABULARY, CPU)
-    return read(pull(draw_tokens(LOGITS.expand(len(draws), -1), batch)), batch)
+def sampled_tokens(params: list[SamplingParams]) -> list[SampledToken]:
+    batch = prepare(params, VOCABULARY, CPU)
+    return read_tokens(copy_to_host(sample(LOGITS.expand(len(params), -1), batch)), batch)
 
 
 def slowly_edited(sampling: Sampling, prompt: list[int], generated: list[int]) -> list[float]:
@@ -54,8 +54,8 @@ def slowly_edited(sampling: Sampling, prompt: list[int], generated: list[int]) -
             score = score / factor if score > 0 else score * factor
         score -= sampling.frequency_penalty * generated.count(token)
         score -= sampling.presence_penalty * (token in generated)
-        ruled_out = sampling.allowed and token not in sampling.allowed
-        scores.append(-torch.inf if ruled_out else score)
+        masked = sampling.allowed and token not in sampling.allowed
+        scores.append(-torch.inf if masked else score)
     return scores
 
 
@@ -63,9 +63,11 @@ def slowly_edited(sampling: Sampling, prompt: list[int], generated: list[int]) -
 def test_scores_are_edited_in_the_order_the_options_state(
     rows: list[tuple[Sampling, list[int], list[int]]],
 ) -> None:
-    draws = [Draw(sampling, 9, prompt, generated) for sampling, prompt, generated in rows]
+    params = [
+        SamplingParams(sampling, 9, prompt, generated) for sampling, prompt, generated in rows
+    ]
     expected = torch.tensor([slowly_edited(*row) for row in rows])
-    torch.testing.assert_close(edited(draws), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(edited(params), expected, rtol=1e-5, atol=1e-5)
 
 
 @given(st.lists(st.tuples(samplings, histories, histories, tokens), min_size=1, max_size=4))
@@ -75,37 +77,49 @@ def test_a_carried_token_is_penalised_like_a_known_one(
     previous = torch.tensor([newest for *_, newest in rows]).flip(0)
     known, carried = [], []
     for row, (sampling, prompt, generated, newest) in enumerate(rows):
-        known.append(Draw(sampling, 9, prompt, [*generated, newest]))
-        carried.append(Draw(sampling, 9, prompt, generated, carried=len(rows) - 1 - row))
+        known.append(SamplingParams(sampling, 9, prompt, [*generated, newest]))
+        carried.append(SamplingParams(sampling, 9, prompt, generated, carried=len(rows) - 1 - row))
     assert torch.equal(edited(carried, previous), edited(known))
 
 
 def test_a_penalty_moves_greedy_to_the_next_token() -> None:
-    draws = [Draw(Sampling(frequency_penalty=0.2), 9, generated=[2] * n) for n in range(4)]
-    assert [outcome.token for outcome in outcomes(draws)] == [2, 2, 11, 11]
+    params = [
+        SamplingParams(Sampling(frequency_penalty=0.2), 9, generated=[2] * n) for n in range(4)
+    ]
+    assert [result.token for result in sampled_tokens(params)] == [2, 2, 11, 11]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 100.0])
-def test_only_allowed_tokens_are_drawn(temperature: float) -> None:
-    draws = [Draw(Sampling(temperature, allowed=[5, 1]), position) for position in range(40)]
-    drawn = {outcome.token for outcome in outcomes(draws)}
-    assert drawn == ({5, 1} if temperature else {1})
+def test_only_allowed_tokens_are_sampled(temperature: float) -> None:
+    params = [
+        SamplingParams(Sampling(temperature, allowed=[5, 1]), position) for position in range(40)
+    ]
+    ids = {result.token for result in sampled_tokens(params)}
+    assert ids == ({5, 1} if temperature else {1})
 
 
-def test_a_constraint_follows_what_was_generated() -> None:
-    draws = [Draw(Sampling(), 9, generated=known, constraint=After()) for known in ([], [2], [9])]
-    assert [outcome.token for outcome in outcomes(draws)] == [2, 11, 11]
+def test_a_constraint_follows_the_generated_tokens() -> None:
+    params = [
+        SamplingParams(Sampling(), 9, generated=known, constraint=IncreasingConstraint())
+        for known in ([], [2], [9])
+    ]
+    assert [result.token for result in sampled_tokens(params)] == [2, 11, 11]
 
 
 def test_options_and_constraint_must_both_allow_a_token() -> None:
     named = Sampling(allowed=[1, 4, 6])
-    draws = [Draw(named, 9, generated=known, constraint=After()) for known in ([], [4])]
-    assert [outcome.token for outcome in outcomes(draws)] == [4, 6]
+    params = [
+        SamplingParams(named, 9, generated=known, constraint=IncreasingConstraint())
+        for known in ([], [4])
+    ]
+    assert [result.token for result in sampled_tokens(params)] == [4, 6]
 
 
-def test_a_row_that_may_draw_nothing_ends_alone_with_the_reason() -> None:
-    stuck = Draw(Sampling(1.0, top_p=0.5), 9, generated=[11], constraint=After())
-    strange = Draw(Sampling(allowed=[99]), 9)
-    found = outcomes([Draw(Sampling(), 9), stuck, strange])
-    assert [outcome.token for outcome in found] == [2, None, None]
-    assert {outcome.reason for outcome in found[1:]} == {"no token is allowed"}
+def test_a_row_without_allowed_tokens_ends_alone_with_the_reason() -> None:
+    stuck = SamplingParams(
+        Sampling(1.0, top_p=0.5), 9, generated=[11], constraint=IncreasingConstraint()
+    )
+    unknown_id = SamplingParams(Sampling(allowed=[99]), 9)
+    found = sampled_tokens([SamplingParams(Sampling(), 9), stuck, unknown_id])
+    assert [result.token for result in found] == [2, None, None]
+    assert {result.reason for result in found[1:]} == {"no token is allowed"}

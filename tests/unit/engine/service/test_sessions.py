@@ -1,4 +1,4 @@
-"""Sessions: whose sequences run, and each of them once."""
+"""Sessions: only the current one's sequences run, each once."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -23,8 +23,8 @@ from engine.protocol import (
 )
 from engine.service.events import EventLog, EventReader
 from engine.service.sessions import Sessions
-from engine.step.commands import Forget, Order, Start, Stop
-from engine.step.seen_ids import KnownSequences
+from engine.step.commands import Command, Reset, Start, Stop
+from engine.step.seen_ids import SeenIds
 from tests.conftest import PATIENCE_S
 
 KV = KvState(pages=16, free=16, page_tokens=4)
@@ -34,21 +34,21 @@ INFO = EngineInfo(
 )  # fmt: skip
 
 
-class Desk:
-    """Sessions, and the orders they gave."""
+class SessionsHarness:
+    """Sessions, and the commands that they issued."""
 
-    def __init__(self, gone_s: float = 30.0, kept: int = 4) -> None:
-        self.orders: list[Order] = []
-        self.events = EventLog(kept)
-        self.given = asyncio.Event()
-        self.sessions = Sessions(INFO, self.events, self._put, gone_s)
+    def __init__(self, max_disconnected_s: float = 30.0, max_events: int = 4) -> None:
+        self.commands: list[Command] = []
+        self.events = EventLog(max_events)
+        self.command_put = asyncio.Event()
+        self.sessions = Sessions(INFO, self.events, self._put, max_disconnected_s)
 
-    def _put(self, order: Order) -> None:
-        self.orders.append(order)
-        self.given.set()
+    def _put(self, command: Command) -> None:
+        self.commands.append(command)
+        self.command_put.set()
 
     def submit(self, *operations: Operation, session: str = "a", epoch: str = "e") -> list[str]:
-        """The reasons of what was refused."""
+        """The reasons of the refused sequences."""
         answer = self.sessions.submit(Submission(session, epoch, list(operations)))
         return [refused.reason for refused in answer.refused]
 
@@ -58,7 +58,12 @@ class Desk:
 
     @property
     def started(self) -> list[str]:
-        return [s.id for order in self.orders if isinstance(order, Start) for s in order.sequences]
+        return [
+            s.id
+            for command in self.commands
+            if isinstance(command, Start)
+            for s in command.sequences
+        ]
 
 
 async def events(reader: EventReader) -> AsyncIterator[Event]:
@@ -67,32 +72,32 @@ async def events(reader: EventReader) -> AsyncIterator[Event]:
             yield msgspec.json.decode(line, type=Event)
 
 
-async def some(count: int, reader: EventReader) -> list[Event]:
+async def read(count: int, reader: EventReader) -> list[Event]:
     async with asyncio.timeout(PATIENCE_S):
         stream = events(reader)
         return [await anext(stream) for _ in range(count)]
 
 
 async def test_a_sequence_submitted_again_is_not_run_again(a_sequence: Callable) -> None:
-    desk = Desk()
+    harness = SessionsHarness()
     batch = SubmitBatch("b", [a_sequence("s")])
-    assert desk.submit(batch, batch) == []
-    desk.step(finished=[Finish("s", "length")])
-    assert desk.submit(SubmitBatch("b", [a_sequence("s"), a_sequence("t")])) == []
-    assert desk.started == ["s", "t"]
+    assert harness.submit(batch, batch) == []
+    harness.step(finished=[Finish("s", "length")])
+    assert harness.submit(SubmitBatch("b", [a_sequence("s"), a_sequence("t")])) == []
+    assert harness.started == ["s", "t"]
 
 
 async def test_cancel_and_revise_are_passed_on_in_order(a_sequence: Callable) -> None:
-    desk = Desk()
-    desk.submit(SubmitBatch("b", [a_sequence("s")]), Revise({"s": 4}), Cancel(["s"]))
-    assert desk.orders[1:] == [Revise({"s": 4}), Stop(["s"])]
+    harness = SessionsHarness()
+    harness.submit(SubmitBatch("b", [a_sequence("s")]), Revise({"s": 4}), Cancel(["s"]))
+    assert harness.commands[1:] == [Revise({"s": 4}), Stop(["s"])]
 
 
 async def test_a_submission_for_another_epoch_is_a_conflict(a_sequence: Callable) -> None:
-    desk = Desk()
+    harness = SessionsHarness()
     with pytest.raises(ConflictingCall, match="the epoch is e, the submission is for other"):
-        desk.submit(SubmitBatch("b", [a_sequence("s")]), epoch="other")
-    assert desk.orders == []
+        harness.submit(SubmitBatch("b", [a_sequence("s")]), epoch="other")
+    assert harness.commands == []
 
 
 @pytest.mark.parametrize(
@@ -105,120 +110,120 @@ async def test_a_submission_for_another_epoch_is_a_conflict(a_sequence: Callable
         ({"generated": [1] * 9}, "9 tokens are generated, max_tokens is 8"),
     ],
 )
-async def test_what_can_never_run_is_refused_with_the_reason(
+async def test_a_sequence_that_can_never_run_is_refused_with_the_reason(
     fields: dict[str, object], reason: str, a_sequence: Callable
 ) -> None:
-    desk = Desk()
-    [refused] = desk.submit(SubmitBatch("b", [a_sequence("bad", **fields), a_sequence("good")]))
+    harness = SessionsHarness()
+    [refused] = harness.submit(SubmitBatch("b", [a_sequence("bad", **fields), a_sequence("good")]))
     assert reason in refused
-    assert desk.started == ["good"]
+    assert harness.started == ["good"]
 
 
-async def test_a_new_session_drops_what_the_earlier_one_asked_for(a_sequence: Callable) -> None:
-    desk = Desk()
-    desk.submit(SubmitBatch("b", [a_sequence("s")]))
-    desk.submit(SubmitBatch("b", [a_sequence("s")]), session="b")
-    assert [type(order) for order in desk.orders] == [Start, Forget, Start]
+async def test_a_new_session_drops_the_sequences_of_the_earlier_one(a_sequence: Callable) -> None:
+    harness = SessionsHarness()
+    harness.submit(SubmitBatch("b", [a_sequence("s")]))
+    harness.submit(SubmitBatch("b", [a_sequence("s")]), session="b")
+    assert [type(command) for command in harness.commands] == [Start, Reset, Start]
     with pytest.raises(ConflictingCall, match="session a was replaced by b"):
-        desk.submit()
+        harness.submit()
 
 
 async def test_a_new_session_ends_the_streams_of_the_earlier_one() -> None:
-    desk = Desk()
-    stream = events(desk.sessions.open("a", 0))
+    harness = SessionsHarness()
+    stream = events(harness.sessions.open("a", 0))
     assert await anext(stream) == Hello("e", 0)
-    desk.sessions.open("b", 0)
+    harness.sessions.open("b", 0)
     assert [event async for event in stream] == []
 
 
 async def test_a_new_session_reads_no_event_of_the_earlier_one() -> None:
-    desk = Desk()
-    desk.sessions.open("a", 0)
+    harness = SessionsHarness()
+    harness.sessions.open("a", 0)
     for _ in range(9):
-        desk.step()
-    reader = desk.sessions.open("b", 0)
-    desk.step(running=3)
-    hello, step = await some(2, reader)
+        harness.step()
+    reader = harness.sessions.open("b", 0)
+    harness.step(running=3)
+    hello, step = await read(2, reader)
     assert hello == Hello("e", 10, lost=False)
     assert isinstance(step, Step)
     assert (step.number, step.running) == (10, 3)
 
 
-async def test_sequences_are_cancelled_when_nobody_reads_for_long(a_sequence: Callable) -> None:
-    desk = Desk(gone_s=0.02)
-    reader = desk.sessions.open("a", 0)
-    desk.submit(SubmitBatch("b", [a_sequence("s")]))
+async def test_sequences_are_cancelled_without_a_reader_for_too_long(a_sequence: Callable) -> None:
+    harness = SessionsHarness(max_disconnected_s=0.02)
+    reader = harness.sessions.open("a", 0)
+    harness.submit(SubmitBatch("b", [a_sequence("s")]))
     await asyncio.sleep(0.05)
-    assert [type(order) for order in desk.orders] == [Start]
-    desk.given.clear()
-    desk.sessions.closed(reader)
-    await asyncio.wait_for(desk.given.wait(), 10)
-    assert desk.orders[1:] == [Stop(None, "the events connection was gone for 0.02 s")]
+    assert [type(command) for command in harness.commands] == [Start]
+    harness.command_put.clear()
+    harness.sessions.closed(reader)
+    await asyncio.wait_for(harness.command_put.wait(), 10)
+    assert harness.commands[1:] == [Stop(None, "the events connection was gone for 0.02 s")]
 
 
-async def test_what_is_submitted_after_a_cancellation_is_cancelled_too(
+async def test_sequences_submitted_after_a_cancellation_are_cancelled_too(
     a_sequence: Callable,
 ) -> None:
-    desk = Desk(gone_s=0.02)
+    harness = SessionsHarness(max_disconnected_s=0.02)
     for name in "st":
-        desk.submit(SubmitBatch("b", [a_sequence(name)]))
-        desk.given.clear()
-        await asyncio.wait_for(desk.given.wait(), 10)
-    assert [type(order) for order in desk.orders] == [Start, Stop, Start, Stop]
+        harness.submit(SubmitBatch("b", [a_sequence(name)]))
+        harness.command_put.clear()
+        await asyncio.wait_for(harness.command_put.wait(), 10)
+    assert [type(command) for command in harness.commands] == [Start, Stop, Start, Stop]
 
 
 async def test_a_stream_opened_in_time_keeps_the_sequences() -> None:
-    desk = Desk(gone_s=0.02)
-    desk.sessions.closed(desk.sessions.open("a", 0))
-    desk.sessions.open("a", 0)
+    harness = SessionsHarness(max_disconnected_s=0.02)
+    harness.sessions.closed(harness.sessions.open("a", 0))
+    harness.sessions.open("a", 0)
     await asyncio.sleep(0.05)
-    assert desk.orders == []
+    assert harness.commands == []
 
 
-async def test_a_stream_resumes_after_the_event_asked_for() -> None:
-    desk = Desk()
-    desk.sessions.open("a", 0)
+async def test_a_stream_resumes_after_the_requested_event() -> None:
+    harness = SessionsHarness()
+    harness.sessions.open("a", 0)
     for _ in range(4):
-        desk.step()
-    hello, *rest = await some(3, desk.sessions.open("a", 2))
+        harness.step()
+    hello, *rest = await read(3, harness.sessions.open("a", 2))
     assert hello == Hello("e", 4, lost=False)
     assert [step.number for step in rest] == [3, 4]
 
 
-async def test_a_stream_tells_that_events_are_lost() -> None:
-    desk = Desk(kept=4)
-    desk.sessions.open("a", 0)
+async def test_a_stream_reports_lost_events() -> None:
+    harness = SessionsHarness(max_events=4)
+    harness.sessions.open("a", 0)
     for _ in range(6):
-        desk.step()
-    hello, *rest = await some(5, desk.sessions.open("a", 1))
+        harness.step()
+    hello, *rest = await read(5, harness.sessions.open("a", 1))
     assert hello == Hello("e", 6, lost=True)
     assert [step.number for step in rest] == [3, 4, 5, 6]
 
 
 async def test_a_reader_that_fell_behind_the_ring_is_ended() -> None:
-    desk = Desk(kept=4)
-    stream = events(desk.sessions.open("a", 0))
+    harness = SessionsHarness(max_events=4)
+    stream = events(harness.sessions.open("a", 0))
     await anext(stream)
     for _ in range(5):
-        desk.step()
+        harness.step()
     assert [event async for event in stream] == []
 
 
-async def test_a_number_from_another_epoch_reads_what_comes_next() -> None:
-    desk = Desk()
-    reader = desk.sessions.open("a", 500)
-    desk.step()
-    assert [event.number for event in await some(2, reader)] == [1, 1]
+async def test_a_number_from_another_epoch_reads_the_next_events() -> None:
+    harness = SessionsHarness()
+    reader = harness.sessions.open("a", 500)
+    harness.step()
+    assert [event.number for event in await read(2, reader)] == [1, 1]
 
 
-async def test_a_quiet_stream_beats() -> None:
+async def test_a_stream_without_events_sends_heartbeats() -> None:
     reader = EventReader(EventLog(), "e", 0, heartbeat_s=0.01)
-    assert await some(3, reader) == [Hello("e", 0), Heartbeat(0), Heartbeat(0)]
+    assert await read(3, reader) == [Hello("e", 0), Heartbeat(0), Heartbeat(0)]
 
 
-def test_unfinished_sequences_are_never_forgotten_and_old_finished_ones_are() -> None:
-    known = KnownSequences(remembered=2)
+def test_unfinished_ids_are_kept_and_old_finished_ones_dropped() -> None:
+    seen = SeenIds(max_finished=2)
     for name in "abcd":
-        known.add(name)
-    known.finish("abc")
-    assert [name for name in "abcd" if name in known] == ["b", "c", "d"]
+        seen.add(name)
+    seen.finish("abc")
+    assert [name for name in "abcd" if name in seen] == ["b", "c", "d"]

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.kv.host import HostTier, RestoreCosts, Swapped
-from engine.kv.memory import KvMemory
+from engine.kv.host import HostTier, RestoreCosts, SwappedPages
 from engine.kv.pages import PagePool
-from engine.step.composer import Composer, Plan
-from engine.step.sequence import LiveSequence
+from engine.step.composer import Composer, StepPlan
+from engine.step.memory import KvMemory
+from engine.step.sequence import SequenceState
 
 PAGES, PAGE_TOKENS = 8, 4
 CAPACITY = PAGES * PAGE_TOKENS
@@ -19,8 +19,8 @@ SWAP, RECOMPUTE = RestoreCosts(0.0, 1.0), RestoreCosts(1.0, 0.0)
 
 
 @dataclass(frozen=True)
-class Job:
-    """A sequence, and the length at which it will stop by itself."""
+class SequenceSpec:
+    """A sequence, and the length at which it stops."""
 
     prompt: int
     max_tokens: int
@@ -30,15 +30,15 @@ class Job:
 
 
 @st.composite
-def jobs(draw: st.DrawFn) -> Job:
+def jobs(draw: st.DrawFn) -> SequenceSpec:
     prompt = draw(st.integers(1, CAPACITY - 1))
     max_tokens = draw(st.integers(1, CAPACITY - prompt))
     length, reserve = draw(st.integers(1, max_tokens)), draw(st.integers(1, max_tokens))
-    return Job(prompt, max_tokens, reserve, length, draw(st.integers(0, 2)))
+    return SequenceSpec(prompt, max_tokens, reserve, length, draw(st.integers(0, 2)))
 
 
-def waiting(job: Job, arrival: int) -> LiveSequence:
-    return LiveSequence(
+def waiting(job: SequenceSpec, arrival: int) -> SequenceState:
+    return SequenceState(
         id=f"s{arrival}",
         arrival=arrival,
         tokens=[job.text] * job.prompt,
@@ -50,7 +50,7 @@ def waiting(job: Job, arrival: int) -> LiveSequence:
 
 
 def a_composer(
-    sequences: list[LiveSequence],
+    sequences: list[SequenceState],
     step_tokens: int = 16,
     *,
     costs: RestoreCosts = RECOMPUTE,
@@ -62,13 +62,13 @@ def a_composer(
     return composer
 
 
-def settle(composer: Composer, plan: Plan, done: Callable[[LiveSequence], bool]) -> int:
-    """Pretend the plan was run; how many tokens it generated."""
+def settle(composer: Composer, plan: StepPlan, done: Callable[[SequenceState], bool]) -> int:
+    """Simulate the run of a plan; the number of generated tokens."""
     generated = 0
     for chunk in plan.chunks:
         sequence = chunk.sequence
-        sequence.ahead -= chunk.completes
-        if chunk.completes and not sequence.done:
+        sequence.in_flight -= chunk.samples_token
+        if chunk.samples_token and not sequence.done:
             sequence.tokens.append(0)
             generated += 1
             if done(sequence):
@@ -78,7 +78,7 @@ def settle(composer: Composer, plan: Plan, done: Callable[[LiveSequence], bool])
 
 
 def drained(composer: Composer) -> bool:
-    """Whether nothing is left, and every page can be had again."""
+    """Whether no sequence is left and all pages are allocatable."""
     return composer.idle and composer.memory.free == PAGES and not composer.memory.host.used
 
 
@@ -89,24 +89,24 @@ def drained(composer: Composer) -> bool:
     st.booleans(),
     st.sampled_from([SWAP, RECOMPUTE]),
 )
-def test_all_finish_within_capacity_whatever_was_predicted(
-    work: list[Job], step_tokens: int, ahead: bool, sharing: bool, costs: RestoreCosts
+def test_all_finish_within_capacity_for_any_prediction(
+    work: list[SequenceSpec], step_tokens: int, pipelined: bool, sharing: bool, costs: RestoreCosts
 ) -> None:
     lengths = {f"s{number}": job.length for number, job in enumerate(work)}
     sequences = [waiting(job, number) for number, job in enumerate(work)]
     composer = a_composer(sequences, step_tokens, costs=costs, sharing=sharing)
-    generated, steps, flying = 0, 0, None
+    generated, steps, in_flight = 0, 0, None
     while not composer.idle:
         plan = composer.compose()
         composer.check()
         assert sum(chunk.length for chunk in plan.chunks) <= step_tokens
-        for swapped, _ in plan.copies.out:
+        for swapped, _ in plan.copies.swap_out:
             swapped.content = ...  # type: ignore[assignment]
-        assert all(swapped.content is ... for swapped, _ in plan.copies.back)
-        landing, flying = (flying, plan) if ahead else (plan, None)
-        assert plan.chunks or landing, "no progress"
-        if landing:
-            generated += settle(composer, landing, lambda s: s.generated == lengths[s.id])
+        assert all(swapped.content is ... for swapped, _ in plan.copies.swap_in)
+        settled, in_flight = (in_flight, plan) if pipelined else (plan, None)
+        assert plan.chunks or settled, "no progress"
+        if settled:
+            generated += settle(composer, settled, lambda s: s.generated == lengths[s.id])
         composer.check()
         steps += 1
         assert steps < 20_000, "no end"
@@ -115,10 +115,12 @@ def test_all_finish_within_capacity_whatever_was_predicted(
 
 
 @given(st.lists(jobs(), min_size=1, max_size=8), st.integers(1, 40))
-def test_every_decoding_sequence_decodes_in_every_step(work: list[Job], step_tokens: int) -> None:
+def test_every_decoding_sequence_decodes_in_every_step(
+    work: list[SequenceSpec], step_tokens: int
+) -> None:
     composer = a_composer([waiting(job, number) for number, job in enumerate(work)], step_tokens)
     for _ in range(30):
-        decoding = {s for s in composer.running if s.pending == 1}
+        decoding = {s for s in composer.running if s.uncomputed == 1}
         plan = composer.compose()
         assert decoding - set(plan.preempted) <= {chunk.sequence for chunk in plan.chunks}
         lengths = [chunk.length for chunk in plan.chunks]
@@ -127,22 +129,26 @@ def test_every_decoding_sequence_decodes_in_every_step(work: list[Job], step_tok
 
 
 @given(st.lists(jobs(), min_size=1, max_size=8))
-def test_new_sequences_start_in_order_and_never_before_a_preempted_one(work: list[Job]) -> None:
+def test_new_sequences_start_in_order_and_never_before_a_preempted_one(
+    work: list[SequenceSpec],
+) -> None:
     sequences = [waiting(job, number) for number, job in enumerate(work)]
     composer = a_composer(sequences)
-    started: list[LiveSequence] = []
+    started: list[SequenceState] = []
     while not composer.idle:
-        held_back = bool(composer.preempted)
+        had_preempted = bool(composer.preempted)
         plan = composer.compose()
-        fresh = [s for s in composer.running if s not in started]
-        assert not (fresh and held_back and composer.preempted)
-        started += fresh
+        started_now = [s for s in composer.running if s not in started]
+        assert not (started_now and had_preempted and composer.preempted)
+        started += started_now
         settle(composer, plan, lambda s: s.generated == s.max_tokens)
     assert started == sequences
 
 
 @given(st.lists(st.tuples(jobs(), st.integers(1, 50)), min_size=2, max_size=8))
-def test_the_victim_has_the_longest_revised_remainder(work: list[tuple[Job, int]]) -> None:
+def test_the_preempted_sequence_has_the_longest_revised_remainder(
+    work: list[tuple[SequenceSpec, int]],
+) -> None:
     sequences = [waiting(job, number) for number, (job, _) in enumerate(work)]
     for sequence, (_, beyond) in zip(sequences, work, strict=True):
         sequence.expected = CAPACITY + beyond
@@ -151,12 +157,12 @@ def test_the_victim_has_the_longest_revised_remainder(work: list[tuple[Job, int]
         candidates = list(composer.running)
         plan = composer.compose()
         for victim in plan.preempted:
-            assert victim is max(candidates, key=lambda s: (s.remainder, s.arrival))
+            assert victim is max(candidates, key=lambda s: (s.expected_remaining, s.arrival))
             candidates.remove(victim)
         settle(composer, plan, lambda s: s.generated == s.max_tokens)
 
 
-def run_until_preempted(composer: Composer) -> list[LiveSequence]:
+def run_until_preempted(composer: Composer) -> list[SequenceState]:
     plan = composer.compose()
     while not plan.preempted:
         settle(composer, plan, lambda s: s.generated == s.max_tokens)
@@ -166,7 +172,7 @@ def run_until_preempted(composer: Composer) -> list[LiveSequence]:
 
 
 def test_a_reservation_is_doubled_where_pages_allow() -> None:
-    sequence = waiting(Job(prompt=4, max_tokens=24, reserve=4, length=24), 0)
+    sequence = waiting(SequenceSpec(prompt=4, max_tokens=24, reserve=4, length=24), 0)
     composer = a_composer([sequence])
     while sequence.generated < 5:
         settle(composer, composer.compose(), lambda _: False)
@@ -175,18 +181,18 @@ def test_a_reservation_is_doubled_where_pages_allow() -> None:
     assert composer.extensions == 1
 
 
-def test_a_sequence_is_not_started_on_pages_promised_to_another() -> None:
-    first = waiting(Job(prompt=4, max_tokens=28, reserve=20, length=28), 0)
-    second = waiting(Job(prompt=4, max_tokens=20, reserve=20, length=20), 1)
+def test_a_sequence_is_not_started_on_pages_reserved_for_another() -> None:
+    first = waiting(SequenceSpec(prompt=4, max_tokens=28, reserve=20, length=28), 0)
+    second = waiting(SequenceSpec(prompt=4, max_tokens=20, reserve=20, length=20), 1)
     composer = a_composer([first, second])
     composer.compose()
     assert composer.running == [first]
     assert composer.memory.free == PAGES - 1
 
 
-def test_a_sequence_starts_on_pages_that_it_gives_back_before_another_needs_them() -> None:
-    first = waiting(Job(prompt=4, max_tokens=24, reserve=24, length=24), 0)
-    second = waiting(Job(prompt=4, max_tokens=8, reserve=8, length=8), 1)
+def test_a_sequence_starts_on_pages_that_it_frees_before_another_needs_them() -> None:
+    first = waiting(SequenceSpec(prompt=4, max_tokens=24, reserve=24, length=24), 0)
+    second = waiting(SequenceSpec(prompt=4, max_tokens=8, reserve=8, length=8), 1)
     composer = a_composer([first, second])
     while not composer.idle:
         plan = composer.compose()
@@ -195,17 +201,17 @@ def test_a_sequence_starts_on_pages_that_it_gives_back_before_another_needs_them
         settle(composer, plan, lambda s: s.generated == s.max_tokens)
 
 
-def test_one_that_does_not_fit_holds_back_what_came_later() -> None:
-    big = waiting(Job(prompt=20, max_tokens=8, reserve=8, length=8), 0)
-    bigger = waiting(Job(prompt=16, max_tokens=8, reserve=8, length=8), 1)
-    small = waiting(Job(prompt=1, max_tokens=1, reserve=1, length=1), 2)
+def test_a_sequence_that_does_not_fit_blocks_later_ones() -> None:
+    big = waiting(SequenceSpec(prompt=20, max_tokens=8, reserve=8, length=8), 0)
+    bigger = waiting(SequenceSpec(prompt=16, max_tokens=8, reserve=8, length=8), 1)
+    small = waiting(SequenceSpec(prompt=1, max_tokens=1, reserve=1, length=1), 2)
     composer = a_composer([big, bigger, small])
     composer.compose()
     assert composer.running == [big]
 
 
-def test_a_revised_remainder_decides_who_is_preempted() -> None:
-    jobs = [Job(prompt=4, max_tokens=28, reserve=12, length=28) for _ in range(2)]
+def test_a_revised_remainder_decides_which_is_preempted() -> None:
+    jobs = [SequenceSpec(prompt=4, max_tokens=28, reserve=12, length=28) for _ in range(2)]
     first, second = (waiting(job, number) for number, job in enumerate(jobs))
     composer = a_composer([first, second])
     composer.compose()
@@ -215,7 +221,7 @@ def test_a_revised_remainder_decides_who_is_preempted() -> None:
 
 @pytest.mark.parametrize("arrivals", [(0, 1), (1, 0)])
 def test_of_equal_remainders_the_later_arrival_is_preempted(arrivals: tuple[int, int]) -> None:
-    job = Job(prompt=4, max_tokens=28, reserve=12, length=28)
+    job = SequenceSpec(prompt=4, max_tokens=28, reserve=12, length=28)
     sequences = [waiting(job, arrival) for arrival in arrivals]
     composer = a_composer(sequences)
     [victim] = run_until_preempted(composer)
@@ -223,8 +229,8 @@ def test_of_equal_remainders_the_later_arrival_is_preempted(arrivals: tuple[int,
     assert victim.reserved == 24
 
 
-def test_a_removed_sequence_returns_its_pages_wherever_it_was() -> None:
-    sequences = [waiting(Job(4, 28, 12, 28), number) for number in range(3)]
+def test_a_removed_sequence_frees_its_pages_in_any_state() -> None:
+    sequences = [waiting(SequenceSpec(4, 28, 12, 28), number) for number in range(3)]
     composer = a_composer(sequences)
     run_until_preempted(composer)
     for sequence in sequences:
@@ -234,30 +240,30 @@ def test_a_removed_sequence_returns_its_pages_wherever_it_was() -> None:
 
 
 def test_a_swapped_sequence_resumes_where_it_was() -> None:
-    sequences = [waiting(Job(4, 28, 12, 28), number) for number in range(2)]
+    sequences = [waiting(SequenceSpec(4, 28, 12, 28), number) for number in range(2)]
     composer = a_composer(sequences, costs=SWAP)
     [victim] = run_until_preempted(composer)
     swapped = victim.swapped
-    assert isinstance(swapped, Swapped)
+    assert isinstance(swapped, SwappedPages)
     computed = swapped.tokens
     swapped.content = ...  # type: ignore[assignment]
     while victim not in composer.running:
         plan = composer.compose()
         settle(composer, plan, lambda s: s.generated == s.max_tokens)
     assert victim.computed == computed + 1
-    assert [pages for _, pages in plan.copies.back] == [victim.pages[: swapped.pages]]
+    assert [pages for _, pages in plan.copies.swap_in] == [victim.pages[: swapped.pages]]
 
 
-def test_a_full_host_tier_means_computing_again() -> None:
-    sequences = [waiting(Job(4, 28, 12, 28), number) for number in range(2)]
+def test_a_full_host_tier_means_recomputing() -> None:
+    sequences = [waiting(SequenceSpec(4, 28, 12, 28), number) for number in range(2)]
     composer = a_composer(sequences, costs=SWAP)
     composer.memory.host.pages = 1
     [victim] = run_until_preempted(composer)
     assert victim.swapped is None
 
 
-def test_a_prompt_that_another_just_computed_is_not_computed_again() -> None:
-    sequences = [waiting(Job(9, 2, 2, 2), number) for number in range(2)]
+def test_a_prompt_computed_in_the_same_step_is_not_recomputed() -> None:
+    sequences = [waiting(SequenceSpec(9, 2, 2, 2), number) for number in range(2)]
     composer = a_composer(sequences, step_tokens=32, sharing=True)
     plan = composer.compose()
     assert [chunk.length for chunk in plan.chunks] == [1, 9]
@@ -265,15 +271,15 @@ def test_a_prompt_that_another_just_computed_is_not_computed_again() -> None:
     composer.check()
 
 
-def test_one_that_fits_only_with_a_shared_prefix_starts_once_that_is_known() -> None:
-    sequences = [waiting(Job(13, 4, 4, 4), number) for number in range(3)]
+def test_a_sequence_that_fits_only_with_a_shared_prefix_starts_once_that_is_cached() -> None:
+    sequences = [waiting(SequenceSpec(13, 4, 4, 4), number) for number in range(3)]
     composer = a_composer(sequences, step_tokens=32, sharing=True)
     assert [chunk.length for chunk in composer.compose().chunks] == [13]
     assert sorted(chunk.length for chunk in composer.compose().chunks) == [1, 1, 1]
 
 
 def test_sequences_with_one_prefix_advance_through_it_together() -> None:
-    sequences = [waiting(Job(13, 2, 2, 2), number) for number in range(2)]
+    sequences = [waiting(SequenceSpec(13, 2, 2, 2), number) for number in range(2)]
     composer = a_composer(sequences, step_tokens=8, sharing=True)
     computed = 0
     while not composer.idle:
@@ -284,29 +290,29 @@ def test_sequences_with_one_prefix_advance_through_it_together() -> None:
 
 
 def test_sequences_of_two_salts_share_nothing() -> None:
-    sequences = [waiting(Job(9, 2, 2, 2), number) for number in range(2)]
+    sequences = [waiting(SequenceSpec(9, 2, 2, 2), number) for number in range(2)]
     sequences[1].salt = "another tenant"
     composer = a_composer(sequences, step_tokens=32, sharing=True)
     assert [chunk.length for chunk in composer.compose().chunks] == [9, 9]
 
 
-def test_pinned_pages_give_way_where_nothing_could_run_otherwise() -> None:
-    composer = a_composer([waiting(Job(24, 1, 1, 1), 0)], sharing=True)
+def test_pins_are_released_if_nothing_could_run_otherwise() -> None:
+    composer = a_composer([waiting(SequenceSpec(24, 1, 1, 1), 0)], sharing=True)
     composer.memory.tree.pin("group", "", [0] * 24)
     while not composer.idle:
         settle(composer, composer.compose(), lambda _: True)
     assert composer.memory.free == PAGES - 6
-    composer.add([waiting(Job(24, 8, 8, 8, text=1), 1)])
+    composer.add([waiting(SequenceSpec(24, 8, 8, 8, text=1), 1)])
     while not composer.idle:
         settle(composer, composer.compose(), lambda s: s.generated == s.max_tokens)
     composer.check()
 
 
-def test_everyone_resumes_in_order_of_arrival_after_an_evacuation() -> None:
-    sequences = [waiting(Job(4, 4, 4, 4), number) for number in range(3)]
+def test_all_resume_in_order_of_arrival_after_release_all() -> None:
+    sequences = [waiting(SequenceSpec(4, 4, 4, 4), number) for number in range(3)]
     composer = a_composer(sequences)
     composer.compose()
-    composer.evacuate()
+    composer.release_all()
     assert composer.memory.pool.free == PAGES
     plan = composer.compose()
     assert [chunk.sequence for chunk in plan.chunks] == sequences

@@ -1,4 +1,4 @@
-"""Runs of steps cost what their steps do, and a file says what an engine is."""
+"""The time of runs is the sum over their steps; engines are read from files."""
 
 from pathlib import Path
 
@@ -44,27 +44,27 @@ def test_run_takes_what_its_steps_take(
     assert cost.run_seconds(sequences, kv_tokens, steps) == pytest.approx(sum(each), rel=1e-12)
 
 
-def test_card_computes_at_first_and_reads_later() -> None:
+def test_card_is_compute_bound_first_and_memory_bound_later() -> None:
     computing_s, reading_s = CARD.seconds(0, 200, 0), CARD.seconds(0, 200, 10_000)
     assert computing_s == pytest.approx(1e-4 + 2 * 5e8 * 200 / 1e13)
     assert reading_s == pytest.approx(1e-4 + (1e9 + 1e10) / 1e11)
-    both_s = CARD.run_seconds(200, 900, 20)  # computing bounds the first of these steps alone
+    both_s = CARD.run_seconds(200, 900, 20)  # only the first of these steps are compute-bound
     assert 20 * CARD.seconds(0, 200, 900) < both_s < 20 * CARD.seconds(0, 200, 900 + 20 * 200)
 
 
-def test_prompts_cost_computing_alone() -> None:
+def test_prompts_of_a_card_cost_compute_only() -> None:
     assert CARD.seconds(512, 0, 0) == pytest.approx(1e-4 + max(1e9 / 1e11, 2 * 5e8 * 512 / 1e13))
 
 
 def test_longest_sequence_is_bounded_by_context_and_by_pages() -> None:
-    assert SHAPE.most_tokens == 100
-    assert msgspec.structs.replace(SHAPE, pages=5).most_tokens == 80
+    assert SHAPE.max_sequence_tokens == 100
+    assert msgspec.structs.replace(SHAPE, pages=5).max_sequence_tokens == 80
 
 
 def test_no_more_sequences_run_than_a_step_has_tokens() -> None:
-    assert SHAPE.most_sequences == 512
-    assert msgspec.structs.replace(SHAPE, max_sequences=8).most_sequences == 8
-    assert msgspec.structs.replace(SHAPE, max_sequences=900).most_sequences == 512
+    assert SHAPE.max_running_sequences == 512
+    assert msgspec.structs.replace(SHAPE, max_sequences=8).max_running_sequences == 8
+    assert msgspec.structs.replace(SHAPE, max_sequences=900).max_running_sequences == 512
 
 
 @pytest.mark.parametrize("cost", [LINEAR, CARD])
@@ -82,10 +82,18 @@ def test_file_without_an_engine_is_refused(tmp_path: Path) -> None:
         read_engine(tmp_path / "engine.json")
 
 
-def test_paced_cost_is_in_proportion() -> None:
+def test_scaled_cost_is_proportional() -> None:
     cost = LinearCost(step_s=2e-3, prompt_token_s=5e-5, sequence_s=8e-5, kv_token_s=3e-7)
     shape = 40, 7, 900.0, 120.0
-    assert cost.paced(1.5).seconds(*shape) == pytest.approx(1.5 * cost.seconds(*shape))
-    assert cost.paced(1.5).run_seconds(7, 900, 31) == pytest.approx(
+    assert cost.scaled(1.5).seconds(*shape) == pytest.approx(1.5 * cost.seconds(*shape))
+    assert cost.scaled(1.5).run_seconds(7, 900, 31) == pytest.approx(
         1.5 * cost.run_seconds(7, 900, 31)
     )
+
+
+def test_delay_of_submissions_is_order_s_in_a_calibration_file(tmp_path: Path) -> None:
+    shape = msgspec.structs.replace(SHAPE, submit_delay_s=0.25)
+    file = tmp_path / "engine.json"
+    file.write_bytes(msgspec.json.encode(EngineModel(cost=LINEAR, shape=shape)))
+    assert b'"order_s":0.25' in file.read_bytes()
+    assert read_engine(file).shape.submit_delay_s == 0.25

@@ -1,4 +1,4 @@
-"""The contest's end: processes that answer when asked and are stopped in between."""
+"""The benchmark's end of the pipe: contestant processes, paused between their turns."""
 
 import json
 import os
@@ -14,42 +14,42 @@ from typing import Any, Final, Protocol
 
 import psutil
 
-from benchmarks.engine.client import EngineProcess, Passage
+from benchmarks.engine.client import EngineProcess, RunTrace
 from benchmarks.engine.workload import Request
 from benchmarks.harness.paths import ROOT, log_file
 from engine.protocol import Sequence
 
-LOADING_S: Final = 600.0
-ANSWERING_S: Final = 1800.0
-END_S: Final = 20.0
+LOAD_TIMEOUT_S: Final = 600.0
+ANSWER_TIMEOUT_S: Final = 1800.0
+EXIT_TIMEOUT_S: Final = 20.0
 
 
 @dataclass(frozen=True)
-class Answered:
-    """The time a contestant took, and each request's tokens, in the requests' order."""
+class TimedAnswers:
+    """A contestant's time, and the tokens of each request in the requests' order."""
 
     wall_s: float
     tokens: list[list[int]]
 
 
 class Contestant(Protocol):
-    """Somebody who answers requests; takes no CPU while paused."""
+    """A system that answers requests; uses no CPU while paused."""
 
-    def answer(self, requests: list[Request]) -> Answered:
-        """Answer all, as fast as possible. RuntimeError where it cannot."""
+    def answer(self, requests: list[Request]) -> TimedAnswers:
+        """Answer all requests as fast as possible. RuntimeError on failure."""
 
     def pause(self) -> None:
-        """Stop where it stands."""
+        """Suspend it."""
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Undo `pause`."""
 
     def close(self) -> None:
-        """End for good."""
+        """End it."""
 
 
 class PipedContestant:
-    """A process with the other end of `benchmarks.contestants.pipe`."""
+    """A process that runs `benchmarks.engine.contestants.pipe`."""
 
     def __init__(
         self, name: str, command: list[str], environment: Mapping[str, str] | None = None
@@ -67,49 +67,49 @@ class PipedContestant:
             bufsize=1,
         )
         try:
-            self._hear(LOADING_S)
+            self._receive(LOAD_TIMEOUT_S)
         except RuntimeError:
             self.close()
             raise
 
-    def answer(self, requests: list[Request]) -> Answered:
-        """Answer all; the time is taken on the other side."""
+    def answer(self, requests: list[Request]) -> TimedAnswers:
+        """Answer all requests; the contestant measures the time."""
         assert self._process.stdin is not None
         task = [(request.prompt, request.tokens) for request in requests]
         self._process.stdin.write(json.dumps(task) + "\n")
-        heard = self._hear(ANSWERING_S)
-        return Answered(heard["wall_s"], heard["tokens"])
+        received = self._receive(ANSWER_TIMEOUT_S)
+        return TimedAnswers(received["wall_s"], received["tokens"])
 
     def pause(self) -> None:
-        """Stop the process and its children where they stand."""
+        """Suspend the process and its children."""
         signal_tree(self._process.pid, signal.SIGSTOP)
 
-    def go_on(self) -> None:
-        """Let them go on."""
+    def resume(self) -> None:
+        """Resume them."""
         signal_tree(self._process.pid, signal.SIGCONT)
 
     def close(self) -> None:
         """End the process and its children."""
-        self.go_on()
+        self.resume()
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with suppress(BrokenPipeError):
             self._process.stdin.close()
         try:
-            self._process.wait(END_S)
+            self._process.wait(EXIT_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             signal_tree(self._process.pid, signal.SIGKILL)
             self._process.wait()
         self._process.stdout.close()
         self._log.close()
 
-    def _hear(self, within_s: float) -> dict[str, Any]:
-        """The next line. RuntimeError where none comes in time, or none will ever come."""
+    def _receive(self, within_s: float) -> dict[str, Any]:
+        """The next message. RuntimeError on a timeout or if the process ended."""
         assert self._process.stdout is not None
         end = monotonic() + within_s
         while not select.select([self._process.stdout], [], [], 1.0)[0]:
             if monotonic() > end:
-                raise RuntimeError(f"{self._name} said nothing for {within_s:g} s")
+                raise RuntimeError(f"{self._name} sent nothing for {within_s:g} s")
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError(f"{self._name} ended; see {self._log.name}")
@@ -118,34 +118,34 @@ class PipedContestant:
 
 
 class EngineContestant:
-    """Our engine, by its socket."""
+    """Our engine, driven over its socket."""
 
     def __init__(self, name: str, folder: Path, **settings: object) -> None:
         self._engine = EngineProcess(name, folder, **settings)
         self._engine.wait_until_ready()
 
-    def answer(self, requests: list[Request]) -> Answered:
-        """Answer all; RuntimeError where a prompt was not computed in this very run."""
-        passage = self._engine.run([_sequence(request) for request in requests])
-        _check(requests, passage)
-        return Answered(passage.wall_s, [passage.tokens[request.id] for request in requests])
+    def answer(self, requests: list[Request]) -> TimedAnswers:
+        """Answer all requests. RuntimeError if a prompt was not computed in this run."""
+        trace = self._engine.run([_sequence(request) for request in requests])
+        _check(requests, trace)
+        return TimedAnswers(trace.wall_s, [trace.tokens[request.id] for request in requests])
 
     def pause(self) -> None:
-        """Stop the process where it stands."""
+        """Suspend the process."""
         signal_tree(self._engine.process.pid, signal.SIGSTOP)
 
-    def go_on(self) -> None:
-        """Let it go on."""
+    def resume(self) -> None:
+        """Resume the process."""
         signal_tree(self._engine.process.pid, signal.SIGCONT)
 
     def close(self) -> None:
         """End the process."""
-        self.go_on()
+        self.resume()
         self._engine.close()
 
 
 def signal_tree(pid: int, number: signal.Signals) -> None:
-    """Send a signal to a process and all it started."""
+    """Send a signal to a process and all its descendants."""
     try:
         parent = psutil.Process(pid)
         tree = [parent, *parent.children(recursive=True)]
@@ -162,11 +162,13 @@ def _sequence(request: Request) -> Sequence:
     return Sequence(request.id, request.prompt, max_tokens=request.tokens, reserve=request.tokens)
 
 
-def _check(requests: list[Request], passage: Passage) -> None:
-    """RuntimeError unless all tokens came, and all were computed in this very run."""
-    if passage.failed:
-        raise RuntimeError(f"the engine failed {passage.failed} of {len(requests)} requests")
-    due = sum(len(request.prompt) + request.tokens - 1 for request in requests)
-    computed = passage.counted["computed_tokens"]
-    if computed < due:
-        raise RuntimeError(f"the engine computed only {computed:.0f} of the {due} tokens due")
+def _check(requests: list[Request], trace: RunTrace) -> None:
+    """RuntimeError unless all tokens arrived and were computed in this run."""
+    if trace.failed:
+        raise RuntimeError(f"the engine failed {trace.failed} of {len(requests)} requests")
+    expected = sum(len(request.prompt) + request.tokens - 1 for request in requests)
+    computed = trace.counted["computed_tokens"]
+    if computed < expected:
+        raise RuntimeError(
+            f"the engine computed only {computed:.0f} of the {expected} tokens expected"
+        )

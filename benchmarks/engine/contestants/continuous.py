@@ -8,17 +8,17 @@ from typing import Final
 import torch
 from transformers import AutoModelForCausalLM, ContinuousBatchingConfig, GenerationConfig
 
-from benchmarks.contestants.pipe import Answer, Task, Tokens, serve
+from benchmarks.engine.contestants.pipe import Answer, Task, Tokens, serve
 
-SEQUENCES: Final = 64  # at once
+SEQUENCES: Final = 64  # running at once
 PAGE: Final = 32
-PAGES: Final = 2048  # 65,536 tokens: nothing is ever evicted
-SILENCE_S: Final = 600.0
+PAGES: Final = 2048  # 65,536 tokens: enough that nothing is evicted
+READ_TIMEOUT_S: Final = 600.0
 
 
 @contextmanager
 def prepare(arguments: Namespace) -> Iterator[Answer]:
-    """Answers everything at once, in steps of at most so many tokens."""
+    """Answers all requests at once, in steps of at most `--step-tokens` tokens."""
     torch.set_num_threads(arguments.threads)
     model = AutoModelForCausalLM.from_pretrained(
         arguments.folder, dtype=torch.float32, attn_implementation="sdpa"
@@ -30,7 +30,7 @@ def prepare(arguments: Namespace) -> Iterator[Answer]:
             num_blocks=PAGES,
             max_batch_tokens=arguments.step_tokens,
             max_requests_per_batch=SEQUENCES,
-            allow_block_sharing=False,  # the same prompts come again in each round
+            allow_block_sharing=False,  # each round repeats the same prompts
             auto_switch_to_flash=False,
         ),
     )
@@ -43,7 +43,7 @@ def prepare(arguments: Namespace) -> Iterator[Answer]:
         ]
         found: dict[str, list[int]] = {}
         while len(found) < len(names):
-            result = manager.get_result(timeout=SILENCE_S)
+            result = manager.get_result(timeout=READ_TIMEOUT_S)
             if result is None or result.error:
                 raise RuntimeError(f"continuous batching: {result and result.error}")
             if result.is_finished():

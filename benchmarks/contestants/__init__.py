@@ -1,1 +1,0 @@
-"""Who answers the requests of a contest, each a long-lived process that loads its model once."""

@@ -1,0 +1,1 @@
+"""The systems that E1 compares, each a long-lived process that loads its model once."""

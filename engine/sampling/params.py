@@ -1,0 +1,39 @@
+"""The parameters for sampling one token."""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from engine.protocol import Sampling
+from engine.sampling.constraint import Constraint
+
+
+class SamplingParams(NamedTuple):
+    """How the token of one row is sampled.
+
+    `position` is the index of that token in its sequence. `prompt` and `generated` are read only
+    for penalties and constraints. `carried`: the row of the previous step that samples this
+    sequence's newest token, if the host does not know that token yet; `generated` then excludes it.
+    """
+
+    sampling: Sampling
+    position: int
+    prompt: Sequence[int] = ()
+    generated: Sequence[int] = ()
+    carried: int | None = None
+    constraint: Constraint | None = None
+
+
+GREEDY: Final = SamplingParams(Sampling(), position=0)  # for rows that take the likeliest token
+
+
+def is_greedy(sampling: Sampling) -> bool:
+    """Whether these options are equivalent to `GREEDY`."""
+    return msgspec.structs.replace(sampling, seed=0) == GREEDY.sampling
+
+
+def needs_history(sampling: Sampling) -> bool:
+    """Whether sampling the next token depends on earlier tokens."""
+    penalties = (sampling.presence_penalty, sampling.frequency_penalty)
+    return any(penalties) or sampling.repetition_penalty != 1

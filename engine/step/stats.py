@@ -1,0 +1,35 @@
+"""The engine's counters, for `GET /stats`."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from engine.protocol import Finish
+
+
+@dataclass
+class Stats:
+    """Totals since the start; written by the step loop, read from any thread."""
+
+    steps: int = 0
+    computed_tokens: int = 0  # run through the model, recomputed ones included
+    generated_tokens: int = 0
+    finished: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    preemptions: int = 0
+    extensions: int = 0
+    shrinks: int = 0
+    step_s: float = 0.0  # the last step, from the end of the previous one if they overlapped
+    steps_s: float = 0.0  # all steps, consisting of:
+    forward_s: float = 0.0  # model and sampling
+    copy_s: float = 0.0  # page copies before the model runs
+    idle_s: float = 0.0  # the model waits for its step
+    compose_s: float = 0.0  # overlaps with the previous step
+    pack_s: float = 0.0  # overlaps with the previous step
+
+    def ended(self, finishes: Iterable[Finish]) -> None:
+        """Count ended sequences by reason."""
+        for finish in finishes:
+            self.finished += finish.reason in {"stop", "length"}
+            self.failed += finish.reason == "error"
+            self.cancelled += finish.reason == "cancelled"
