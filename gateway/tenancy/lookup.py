@@ -32,8 +32,8 @@ class CallerLookup:
     """Looks callers up in the database; a query serves all that wait when it starts.
 
     So a client that guesses keys causes few queries at a time, whatever its rate, and a query that
-    hangs holds up only the keys in it. A look-up that has begun goes on when nobody waits for it
-    any more: `on_found` gets every answer, None for an invalid key.
+    hangs holds up only the keys in it. A look-up that has begun goes on when no request waits for
+    it any more: `on_found` gets every answer, None for an invalid key.
     """
 
     def __init__(self, sessions: Sessions, on_found: OnFound) -> None:
