@@ -15,6 +15,10 @@ from gateway.errors import LmaasError
 PING_INTERVAL_S: Final = 10.0
 PING: Final = b": waiting\n\n"
 DONE: Final = b"data: [DONE]\n\n"
+# Line breaks of Unicode that JSON leaves as they are: clients exist that split lines at them.
+LINE_BREAKS: Final = {
+    each.encode(): f"\\u{ord(each):04x}".encode() for each in ("\x85", "\u2028", "\u2029")
+}
 HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 _encode = msgspec.json.Encoder().encode
@@ -50,7 +54,11 @@ async def _encoded(events: AsyncGenerator[object, None]) -> AsyncGenerator[bytes
 
 
 def _sse(message: object) -> bytes:
-    return b"data: " + _encode(message) + b"\n\n"
+    """One event: its data is a single line, however a client splits lines."""
+    data = _encode(message)
+    for character, escaped in LINE_BREAKS.items():
+        data = data.replace(character, escaped)
+    return b"data: " + data + b"\n\n"
 
 
 async def _kept_alive(events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
