@@ -12,7 +12,6 @@ from litestar.response import Stream
 from gateway.api.errors import error_body
 from gateway.errors import LmaasError
 
-PING_INTERVAL_S: Final = 10.0
 PING: Final = b": waiting\n\n"
 DONE: Final = b"data: [DONE]\n\n"
 # Line breaks of Unicode that JSON leaves as they are: clients exist that split lines at them.
@@ -24,12 +23,15 @@ HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 _encode = msgspec.json.Encoder().encode
 
 
-def event_stream(events: AsyncGenerator[object, None], headers: dict[str, str]) -> Stream:
+def event_stream(
+    events: AsyncGenerator[object, None], headers: dict[str, str], comment_interval_s: float
+) -> Stream:
     """The events as a response; the generator is closed at its end or when the client disconnects.
 
-    An error after the start is sent as an event, which clients raise.
+    A comment is sent after every `comment_interval_s` without an event. An error after the start is
+    sent as an event, which clients raise.
     """
-    encoded = _kept_alive(_encoded(events))
+    encoded = _kept_alive(_encoded(events), comment_interval_s)
     return Stream(
         encoded,
         background=BackgroundTask(_close, encoded),
@@ -61,13 +63,15 @@ def _sse(message: object) -> bytes:
     return b"data: " + data + b"\n\n"
 
 
-async def _kept_alive(events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """The events, with a comment line while there are none, so that no proxy times out."""
+async def _kept_alive(
+    events: AsyncGenerator[bytes, None], interval_s: float
+) -> AsyncGenerator[bytes, None]:
+    """The events, with a comment line while there are none: no client or proxy times out."""
     following: asyncio.Future[bytes] | None = None
     try:
         while True:
             following = following or asyncio.ensure_future(anext(events))
-            done, _ = await asyncio.wait((following,), timeout=PING_INTERVAL_S)
+            done, _ = await asyncio.wait((following,), timeout=interval_s)
             if not done:
                 yield PING
                 continue

@@ -10,6 +10,7 @@ import pytest
 from gateway.api.openai.chat_schema import ChatCompletionRequest
 from gateway.api.openai.streams import event_stream
 from gateway.tenancy.authentication import Caller
+from tests.conftest import PATIENCE_S
 
 ID = UUID(int=1)
 CALLER = Caller(tenant_id=ID, tenant="acme", app_id=ID, app="mail", api_key_id=ID, instruction=None)
@@ -29,7 +30,7 @@ async def test_event_is_one_line_for_every_client() -> None:
     async def events() -> AsyncGenerator[object, None]:
         yield {"content": text}
 
-    stream: Any = event_stream(events(), {})
+    stream: Any = event_stream(events(), {}, comment_interval_s=PATIENCE_S)
     received = [event async for event in stream.iterator]
     lines = b"".join(received).decode().splitlines()
     assert [line[:6] for line in lines] == ["data: ", "", "data: ", ""]
