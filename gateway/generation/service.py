@@ -91,6 +91,10 @@ class GenerationService:
                 f"the model {name!r} is not served here; served is {self.model!r}", param="model"
             )
 
+    def check_instruction(self, instruction: str) -> None:
+        """InvalidRequest if the model's chat template refuses this instruction of an app."""
+        self._tokenizer.check_instruction(instruction)
+
     async def prepare(self, request: GenerationRequest) -> PreparedRequest:
         """Encode a request and predict the length of its answers. Errors as of `start`."""
         info = self._engine_info()
@@ -181,8 +185,8 @@ class GenerationService:
         ContextLengthExceeded, without encoding, if the text exceeds the context even in the longest
         tokens of the vocabulary. Unavailable after ENCODE_S, if the threads are all busy.
         """
-        size = request.characters
-        if size > info.context_tokens * self._tokenizer.longest_token:
+        size, limit = request.characters, info.context_tokens * self._tokenizer.longest_token
+        if size > limit:
             raise ContextLengthExceeded(
                 f"the model's context is {info.context_tokens} tokens; {size} characters exceed it",
                 param=request.param,
@@ -190,7 +194,12 @@ class GenerationService:
         if isinstance(request.prompt, str):
             encode = partial(self._tokenizer.encode_prompt, request.prompt)
         else:
-            encode = partial(self._tokenizer.encode_chat, request.conversation())
+            encode = partial(
+                self._tokenizer.encode_chat,
+                request.conversation(),
+                registered=request.registered,
+                max_characters=limit,
+            )
         if size < MIN_THREADED_CHARACTERS:
             return encode()
         try:
