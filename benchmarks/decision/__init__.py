@@ -1,1 +1,1 @@
-"""What a scheduling decision costs."""
+"""The cost of a scheduling decision."""

@@ -1,4 +1,4 @@
-"""A policy with many requests waiting: as one ends another comes, and what fits goes."""
+"""A constant load on one policy: when a request ends, another arrives, and what fits starts."""
 
 import heapq
 from collections.abc import Callable
@@ -17,23 +17,30 @@ SEED: Final = 23
 PAGE_TOKENS: Final = 16
 STEP_S: Final = 0.02
 TENANTS: Final = 8
-PROMPT: Final = (180, 0.7)  # tokens: median, standard deviation of the logarithm
-ANSWER: Final = (140, 0.8)
-MISSED: Final = 0.4  # standard deviation of the logarithm of a prediction's error
-MOST: Final = 2_048
-LEAST_PAGES: Final = 2 * MOST // PAGE_TOKENS  # any request fits at its longest
-NORMAL: Final = (-1.2816, -0.6745, 0.0, 0.6745, 1.2816, 1.6449)  # at τ = .1 .25 .5 .75 .9 .95
-ROUNDS: Final = 8  # of settling, until as many run as wanted
+PROMPT_TOKENS: Final = (180, 0.7)  # tokens: median, standard deviation of the logarithm
+ANSWER_TOKENS: Final = (140, 0.8)  # the same
+PREDICTION_ERROR: Final = 0.4  # standard deviation of the logarithm
+MAX_TOKENS: Final = 2_048
+MIN_PAGES: Final = 2 * MAX_TOKENS // PAGE_TOKENS  # any request fits at its maximum length
+NORMAL_Z: Final = (
+    -1.2816,
+    -0.6745,
+    0.0,
+    0.6745,
+    1.2816,
+    1.6449,
+)  # at LEVELS
+SETTLING_ROUNDS: Final = 8  # adjustments of the pool to the target number of running requests
 
 Result = TypeVar("Result")
 
 
-class Turn(NamedTuple):
-    """What one turn took, in seconds of this thread's CPU time, and how many ran after it.
+class TimedTurn(NamedTuple):
+    """The durations of one turn, in seconds of this thread's CPU time, and how many ran after it.
 
-    `calls_s` are the calls of dispatch, the last of which finds that nothing more fits; each with
-    the refresh of admission before it, if one was due. `ended_s` is what the loop took to learn of
-    the request that ended and of its batch.
+    `calls_s` are the calls of dispatch, each with the refresh of admission before it if one was
+    due; the last call finds that nothing more fits. `ended_s` is the handling of the request that
+    ended.
     """
 
     ended_s: float
@@ -44,64 +51,66 @@ class Turn(NamedTuple):
 
     @property
     def decisions_s(self) -> list[float]:
-        """What each decision took: a call of dispatch, the first with the arrival before it."""
+        """The duration of each decision: a call of dispatch, the first including the arrival."""
         return [self.arrive_s + self.calls_s[0], *self.calls_s[1:]]
 
 
 class _Sequence(NamedTuple):
-    """A request that runs: since which step, and how long its answer will be."""
+    """A running request: the step at which it started and its true length."""
 
     request: QueuedRequest
     began: int
     length: int
 
 
-class Backlog:
-    """Keeps `waiting` requests waiting, and a pool in which about `running` run."""
+class DecisionLoad:
+    """Keeps `waiting` requests queued, and a pool in which about `running` requests run."""
 
     def __init__(self, policy: PolicyName, waiting: int, running: int) -> None:
         self.loop = ControlLoop(build_policy(policy, Options()))
         self._waiting = waiting
-        self._wanted = running
+        self._target_running = running
         self._random = Random(SEED)
-        self._number = 0
-        self._lengths: dict[str, int] = {}  # true ones, of what waits
+        self._created = 0
+        self._lengths: dict[str, int] = {}  # true lengths of the queued requests
         self._running: dict[str, _Sequence] = {}
         self._ends: list[tuple[int, str]] = []
-        self._pages = running * round((PROMPT[0] + ANSWER[0]) * 1.4 / PAGE_TOKENS) + LEAST_PAGES
+        self._pages = (
+            running * round((PROMPT_TOKENS[0] + ANSWER_TOKENS[0]) * 1.4 / PAGE_TOKENS) + MIN_PAGES
+        )
         self.loop.resize(self._pages, PAGE_TOKENS)
-        apart_s = ANSWER[0] * 1.4 * STEP_S / running  # between two ends, about
-        for place in range(waiting, 0, -1):
-            self.loop.arrive(self._request(-place * apart_s))
+        interval_s = ANSWER_TOKENS[0] * 1.4 * STEP_S / running  # between two ends, approximately
+        for index in range(waiting, 0, -1):
+            self.loop.arrive(self._request(-index * interval_s))
 
     def settle(self) -> None:
-        """Run until the pool lets about so many run as are wanted."""
+        """Adjust the pool until about the target number of requests run."""
         self._dispatch()
-        for _ in range(ROUNDS):
-            running = mean(turn.running for turn in self.turns(max(2 * self._wanted, 50)))
-            self._pages = max(round(self._pages * self._wanted / running), LEAST_PAGES)
+        for _ in range(SETTLING_ROUNDS):
+            running = mean(turn.running for turn in self.turns(max(2 * self._target_running, 50)))
+            self._pages = max(round(self._pages * self._target_running / running), MIN_PAGES)
             self.loop.resize(self._pages, PAGE_TOKENS)
 
-    def turns(self, count: int) -> list[Turn]:
-        """So many turns: a request ends, another comes, and what fits is dispatched."""
+    def turns(self, count: int) -> list[TimedTurn]:
+        """Run `count` turns: a request ends, another arrives, and what fits is dispatched."""
         return [self._turn() for _ in range(count)]
 
     def check(self) -> None:
-        """AssertionError where the policy contradicts itself or what runs here."""
+        """AssertionError if the policy is inconsistent or disagrees with this load."""
         self.loop.policy.check()
         assert len(self._lengths) == self.loop.waiting
         assert len(self._running) == len(self._ends)
 
-    def _turn(self) -> Turn:
+    def _turn(self) -> TimedTurn:
         ended_s = self._end_next()
         request = self._request(self._now_s)
         arrive_s, _ = _timed(lambda: self.loop.arrive(request))
         calls_s, refresh_s = self._dispatch()
-        self._level()
-        return Turn(ended_s, arrive_s, calls_s, refresh_s, len(self._running))
+        self._refill()
+        return TimedTurn(ended_s, arrive_s, calls_s, refresh_s, len(self._running))
 
-    def _level(self) -> None:
-        """Let as many wait as should."""
+    def _refill(self) -> None:
+        """Restore the number of queued requests."""
         while self.loop.waiting < self._waiting:
             self.loop.arrive(self._request(self._now_s))
         while self.loop.waiting > self._waiting:
@@ -113,7 +122,7 @@ class Backlog:
         return self.loop.steps * STEP_S
 
     def _end_next(self) -> float:
-        """Let steps pass until the next request ends; seconds that the loop took to learn of it."""
+        """Advance to the next end of a request; returns the seconds of handling it."""
         end, request_id = heapq.heappop(self._ends)
         self.loop.advance(end - self.loop.steps)
         sequence = self._running.pop(request_id)
@@ -125,13 +134,13 @@ class Backlog:
         self.loop.settle()
 
     def _dispatch(self) -> tuple[list[float], float]:
-        """Dispatch until nothing fits; what each call took, and the refreshes among that."""
+        """Dispatch until nothing fits; the seconds of each call, and of all refreshes in them."""
         calls_s, refreshes_s = [], 0.0
         while True:
             refresh_s = 0.0
             if self.loop.policy.admission.stale:
-                refresh_s, _ = _timed(lambda: self.loop.refresh(self._held()))
-            call_s, dispatch = _timed(lambda: self.loop.dispatch(self._now_s, self._held))
+                refresh_s, _ = _timed(lambda: self.loop.refresh(self._sequences()))
+            call_s, dispatch = _timed(lambda: self.loop.dispatch(self._now_s, self._sequences))
             calls_s.append(refresh_s + call_s)
             refreshes_s += refresh_s
             if dispatch is None:
@@ -144,7 +153,7 @@ class Backlog:
             self._running[request.id] = _Sequence(request, self.loop.steps, length)
             heapq.heappush(self._ends, (self.loop.steps + length, request.id))
 
-    def _held(self) -> list[RunningSequence]:
+    def _sequences(self) -> list[RunningSequence]:
         return [
             RunningSequence(
                 request.id,
@@ -157,16 +166,16 @@ class Backlog:
         ]
 
     def _request(self, arrived_s: float) -> QueuedRequest:
-        """The next request, its length predicted with an error."""
-        self._number += 1
-        length = _drawn(self._random, *ANSWER)
-        median = length * exp(self._random.gauss(0.0, MISSED))
+        """A new request, its length predicted with an error."""
+        self._created += 1
+        length = _drawn(self._random, *ANSWER_TOKENS)
+        median = length * exp(self._random.gauss(0.0, PREDICTION_ERROR))
         request = QueuedRequest(
-            id=str(self._number),
+            id=str(self._created),
             tenant=f"tenant {self._random.randrange(TENANTS)}",
-            prompt_tokens=_drawn(self._random, *PROMPT),
+            prompt_tokens=_drawn(self._random, *PROMPT_TOKENS),
             quantiles=_quantiles(median),
-            max_tokens=MOST,
+            max_tokens=MAX_TOKENS,
             arrived_s=arrived_s,
         )
         self._lengths[request.id] = length
@@ -174,16 +183,18 @@ class Backlog:
 
 
 def _drawn(rng: Random, median: float, spread: float) -> int:
-    return min(max(round(exp(rng.gauss(log(median), spread))), 1), MOST)
+    return min(max(round(exp(rng.gauss(log(median), spread))), 1), MAX_TOKENS)
 
 
 def _quantiles(median: float) -> Quantiles:
-    a, b, c, d, e, f = (min(max(median * exp(MISSED * z), 1.0), float(MOST)) for z in NORMAL)
+    a, b, c, d, e, f = (
+        min(max(median * exp(PREDICTION_ERROR * z), 1.0), float(MAX_TOKENS)) for z in NORMAL_Z
+    )
     return a, b, c, d, e, f
 
 
 def _timed(call: Callable[[], Result]) -> tuple[float, Result]:
-    """Seconds of CPU time that a call took, and what it gave: it waits for nobody."""
+    """The CPU time of a call in seconds, and its result; CPU time excludes waiting."""
     began_s = thread_time()
     result = call()
     return thread_time() - began_s, result

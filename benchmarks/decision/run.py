@@ -1,4 +1,4 @@
-"""decision: what a scheduling decision costs, by how many requests wait and how many run."""
+"""decision: the cost of a scheduling decision, by the numbers of queued and running requests."""
 
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from benchmarks.decision.load import Backlog, Turn
+from benchmarks.decision.load import DecisionLoad, TimedTurn
 from benchmarks.harness.report import Report, Row, Target, target
 from benchmarks.harness.retry import Measured, quietest
 from gateway.scheduling.policy import PolicyName
@@ -17,22 +17,23 @@ POLICIES: Final[tuple[PolicyName, ...]] = ("lmaas", "hrrn", "fcfs")
 WAITING: Final = (100, 1_000, 10_000, 100_000)
 RUNNING: Final = (8, 64, 256)
 TURNS: Final = 2_000
-HELD: Final = 10_000  # waiting, where the bound holds
-BOUND_US: Final = 100.0
-GROWTH: Final = 1.2 * log(WAITING[-1]) / log(WAITING[0])
+BOUND_WAITING: Final = 10_000  # queue length that the bound applies to
+MAX_DECISION_US: Final = 100.0
+MAX_GROWTH: Final = 1.2 * log(WAITING[-1]) / log(WAITING[0])
 
 
-def run(policies: Sequence[PolicyName], most: int, turns: int) -> None:
-    """Measure every policy with up to `most` waiting; the result is written after each."""
-    look = tuple(policies) != POLICIES or most != WAITING[-1] or turns != TURNS
-    report = Report("decision", look)
+def run(policies: Sequence[PolicyName], max_waiting: int, turns: int) -> None:
+    """Measure each policy with up to `max_waiting` queued requests; write the result after each."""
+    partial_run = tuple(policies) != POLICIES or max_waiting != WAITING[-1] or turns != TURNS
+    report = Report("decision", partial_run)
     rows: list[Row] = []
     for policy in policies:
         for running in RUNNING:
-            for waiting in (count for count in WAITING if count <= most):
+            for waiting in (count for count in WAITING if count <= max_waiting):
+                cell = f"{policy}, {waiting:,} waiting, {running} running"
                 measured = quietest(
                     partial(_measured, policy, waiting, running, turns),
-                    partial(_told, report, f"{policy}, {waiting:,} waiting, {running} running"),
+                    partial(_report_progress, report, cell),
                 )
                 rows.append(row_of(policy, waiting, running, measured))
         report.write(rows, targets(rows))
@@ -40,23 +41,24 @@ def run(policies: Sequence[PolicyName], most: int, turns: int) -> None:
 
 
 def targets(rows: Iterable[Row]) -> list[Target]:
-    """Each policy's verdicts, at its worst over how many run."""
+    """The verdicts on each policy, at its worst number of running requests."""
     found = list(rows)
     verdicts = []
     for policy in POLICIES:
-        held = [row for row in found if (row["policy"], row["waiting"]) == (policy, HELD)]
-        for name in ("p50", "mean"):
-            worst = max((row[f"decision_{name}_us"] for row in held), default=None)
-            said = f"{policy}: µs a decision with {HELD:,} waiting, {name}"
-            verdicts.append(target(said, worst, BOUND_US, "at most"))
-        grown = [row["mean_growth"] for row in growth_of(found) if row["policy"] == policy]
-        said = f"{policy}: mean with {WAITING[-1]:,} waiting over that with {WAITING[0]}"
-        verdicts.append(target(said, max(grown, default=None), GROWTH, "at most"))
+        own_rows = [row for row in found if row["policy"] == policy]
+        bound_rows = [row for row in own_rows if row["waiting"] == BOUND_WAITING]
+        for statistic in ("p50", "mean"):
+            worst = max((row[f"decision_{statistic}_us"] for row in bound_rows), default=None)
+            name = f"{policy}: µs a decision with {BOUND_WAITING:,} waiting, {statistic}"
+            verdicts.append(target(name, worst, MAX_DECISION_US, "at most"))
+        growths = [row["mean_growth"] for row in growth_of(found) if row["policy"] == policy]
+        name = f"{policy}: mean with {WAITING[-1]:,} waiting over that with {WAITING[0]}"
+        verdicts.append(target(name, max(growths, default=None), MAX_GROWTH, "at most"))
     return verdicts
 
 
 def growth_of(rows: Iterable[Row]) -> list[Row]:
-    """By what a decision costs more with the most waiting than with the fewest."""
+    """The cost of a decision with the longest queue, relative to that with the shortest."""
     found = {(row["policy"], row["for_running"], row["waiting"]): row for row in rows}
     return [
         {
@@ -71,8 +73,8 @@ def growth_of(rows: Iterable[Row]) -> list[Row]:
     ]
 
 
-def row_of(policy: str, waiting: int, running: int, measured: Measured[list[Turn]]) -> Row:
-    """Microseconds of a decision, and of the parts of a turn."""
+def row_of(policy: str, waiting: int, running: int, measured: Measured[list[TimedTurn]]) -> Row:
+    """Microseconds per decision, and per part of a turn."""
     turns = measured.outcome
     decisions_us = 1e6 * np.array([each for turn in turns for each in turn.decisions_s])
     arrivals_us = 1e6 * np.array([turn.arrive_s for turn in turns])
@@ -95,18 +97,18 @@ def row_of(policy: str, waiting: int, running: int, measured: Measured[list[Turn
     }
 
 
-def _measured(policy: PolicyName, waiting: int, running: int, turns: int) -> list[Turn]:
-    backlog = Backlog(policy, waiting, running)
-    backlog.settle()
-    return backlog.turns(turns)
+def _measured(policy: PolicyName, waiting: int, running: int, turns: int) -> list[TimedTurn]:
+    load = DecisionLoad(policy, waiting, running)
+    load.settle()
+    return load.turns(turns)
 
 
 def _ratio(found: dict[tuple[str, int, int], Row], policy: str, running: int, name: str) -> float:
-    most, least = (found[policy, running, count][name] for count in (WAITING[-1], WAITING[0]))
-    return float(most / least)
+    longest, shortest = (found[policy, running, count][name] for count in (WAITING[-1], WAITING[0]))
+    return float(longest / shortest)
 
 
-def _told(report: Report, name: str, measured: Measured[list[Turn]]) -> None:
+def _report_progress(report: Report, name: str, measured: Measured[list[TimedTurn]]) -> None:
     row = row_of("", 0, 0, measured)
     report.say(
         f"{name}: {row['decision_p50_us']:.0f} µs p50, {row['decision_mean_us']:.0f} mean, "

@@ -21,7 +21,7 @@ from gateway.generation.request_table import RequestTable
 from gateway.generation.settlement import History, Learner, Settlement
 from gateway.history.requests import RequestHistory, no_request
 from gateway.scheduling.control_loop import ControlLoop, Fallback
-from gateway.scheduling.policy import NAMES, Options, Policy, PolicyName, build_policy
+from gateway.scheduling.policy import POLICY_NAMES, Options, Policy, PolicyName, build_policy
 from models.base import new_id
 
 log = structlog.get_logger()
@@ -104,10 +104,10 @@ class Scheduler:
 
         With other options all policies begin anew. InvalidRequest where there is no such policy.
         """
-        known = next((each for each in NAMES if each == name), None)
+        known = next((each for each in POLICY_NAMES if each == name), None)
         if known is None:
             raise InvalidRequest(
-                f"there is no policy {name!r}; accepted are {', '.join(NAMES)}", param="name"
+                f"there is no policy {name!r}; accepted are {', '.join(POLICY_NAMES)}", param="name"
             )
         if options is not None and options != self.options:
             self.options = options

@@ -17,11 +17,11 @@ from gateway.replay.measure.outcomes import Outcomes
 from gateway.replay.replicas import replay_on
 from gateway.replay.workload.predictions import PredictorName, predicted
 from gateway.replay.workload.workload import Floats, Workload
-from gateway.scheduling.policy import NAMES, Options, PolicyName, build_policy
+from gateway.scheduling.policy import POLICY_NAMES, Options, PolicyName, build_policy
 
 ORACLE: Final = "oracle-"
 FIRST_COME: Final = "fcfs"
-CONTENDERS: Final = (*NAMES, *(ORACLE + name for name in NAMES))
+CONTENDERS: Final = (*POLICY_NAMES, *(ORACLE + name for name in POLICY_NAMES))
 
 Key = TypeVar("Key")
 Measured = TypeVar("Measured")
@@ -44,7 +44,7 @@ class Contender(Struct, frozen=True, kw_only=True):
         """
         bare = name.removeprefix(ORACLE)
         predictor: PredictorName = "recorded" if bare == name else "oracle"
-        for policy in NAMES:
+        for policy in POLICY_NAMES:
             if policy == bare:
                 return cls(
                     name=name, policy=policy, options=options or Options(), predictor=predictor

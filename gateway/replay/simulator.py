@@ -149,7 +149,7 @@ class Simulation:
         del self._running[request.id]
         self._loop.ended(request, sequence.tokens, now_s)
         if self._tau_floor is not None:
-            covered = sequence.tokens <= request.upper
+            covered = sequence.tokens <= request.p90
             self._predictions.add(request.median, sequence.tokens, covered=covered)
             if self._loop.judgement_due:
                 self._judge(self._tau_floor)

@@ -1,7 +1,7 @@
 """The control loop: drives one policy from events. The live dispatcher and the replay share it.
 
-It reads no clock and does no I/O. Its owner reports what happens, in order, and hands over what the
-loop dispatches.
+It reads no clock and does no I/O. Its owner reports events in order and sends to the engine what
+the loop dispatches.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -12,18 +12,18 @@ from gateway.scheduling.in_flight import BatchesInFlight
 from gateway.scheduling.policy import LockstepPolicy, Policy
 from gateway.scheduling.requests import QueuedRequest, RunningSequence
 
-STEPS_BETWEEN_DECISIONS: Final = 16  # while requests wait and nothing ends
-ENDS_BETWEEN_JUDGEMENTS: Final = 20  # of whether predictions hold
+STEPS_BETWEEN_DECISIONS: Final = 16  # while requests are queued and nothing ends
+ENDS_BETWEEN_JUDGEMENTS: Final = 20  # judgements of whether predictions are reliable
 
 Fallback: TypeAlias = Literal["untrusted", "short_queue"]
 
 
 class ControlLoop:
-    """When to decide, what a decision needs to know, and what the policy learns from outcomes.
+    """Decides when to call the policy, keeps its admission current, feeds outcomes back to it.
 
-    `due` says that a decision is due: something arrived or ended, or `STEPS_BETWEEN_DECISIONS`
-    steps passed while requests wait. A decision is `give_up`, then `dispatch` until it returns
-    None. `judgement_due` asks the owner to call `trust`.
+    `due` is set when a decision is due: a request arrived or ended, or `STEPS_BETWEEN_DECISIONS`
+    steps passed while requests are queued. A decision is `give_up`, then `dispatch` until it
+    returns None. `judgement_due` asks the owner to call `trust`.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -32,36 +32,36 @@ class ControlLoop:
         self.judgement_due = False
         self.trusted = True
         self.steps = 0
-        self._pool = 0, 1  # pages, tokens a page
+        self._pool = 0, 1  # pages, tokens per page
         self._batches = BatchesInFlight()
         self._ends = 0
-        self._contended_ends = 0  # while others waited, since admission last heard of them
+        self._contended_ends = 0  # while others were queued, since the last `settle`
         self._preemptions = 0
 
     @property
     def waiting(self) -> int:
-        """Requests not yet dispatched."""
+        """Number of requests not yet dispatched."""
         return len(self.policy)
 
     @property
     def next_decision_step(self) -> int:
-        """The step after which a decision is due though nothing arrived or ended."""
+        """The step at which a decision is due even if nothing arrives or ends."""
         return (self.steps // STEPS_BETWEEN_DECISIONS + 1) * STEPS_BETWEEN_DECISIONS
 
     @property
     def fallback(self) -> Fallback | None:
-        """Why the policy goes by order of arrival now; None where it does not."""
+        """Why the policy has fallen back to order of arrival; None if it has not."""
         if self.policy.order == "policy":
             return None
         return "short_queue" if self.trusted else "untrusted"
 
     def arrive(self, request: QueuedRequest) -> None:
-        """Let a request wait. ValueError if one with this id waits already."""
+        """Queue a request. ValueError if one with this id is queued already."""
         self.policy.arrive(request)
         self.due = True
 
     def withdraw(self, request_id: str) -> None:
-        """Remove a waiting request whose client has gone."""
+        """Remove a queued request whose client has disconnected."""
         self.policy.withdraw(request_id)
 
     def advance(self, steps: int) -> None:
@@ -76,7 +76,7 @@ class ControlLoop:
         self._preemptions += count
 
     def ended(self, request: QueuedRequest, tokens: int, now_s: float) -> None:
-        """A dispatched request left the engine with this many tokens generated."""
+        """A dispatched request left the engine with `tokens` generated."""
         self.policy.ended(request, tokens, now_s)
         outcome = self._batches.settle(request.id, tokens, now_s)
         if outcome is not None:
@@ -87,12 +87,12 @@ class ControlLoop:
         self.due = True
 
     def settle(self) -> None:
-        """All that ended at one time has been reported: admission adapts to it."""
+        """Let admission adapt, once all that ended at one time has been reported."""
         self.policy.admission.observed(self._contended_ends, self._preemptions)
         self._contended_ends = self._preemptions = 0
 
     def trust(self, trusted: bool) -> bool:
-        """Whether predictions hold now; returns whether that changed."""
+        """Set whether predictions are reliable; returns whether that changed."""
         self.judgement_due = False
         changed, self.trusted = trusted != self.trusted, trusted
         if changed:
@@ -100,16 +100,16 @@ class ControlLoop:
         return changed
 
     def give_up(self, now_s: float) -> list[QueuedRequest]:
-        """Begin a decision: withdraw the requests whose deadline cannot be met any more."""
+        """Begin a decision: remove the requests whose deadline can no longer be met."""
         self.due = False
         return self.policy.give_up(now_s)
 
     def dispatch(
         self, now_s: float, running: Callable[[], Sequence[RunningSequence]]
     ) -> Dispatch | None:
-        """What to hand over next; None where nothing more fits.
+        """The next requests to send to the engine; None if nothing more fits.
 
-        `running` gives what the engine holds, this decision's earlier dispatches included.
+        `running` returns the engine's sequences, this decision's earlier dispatches included.
         """
         if not self.waiting:
             return None
@@ -121,24 +121,24 @@ class ControlLoop:
         return dispatch
 
     def refresh(self, running: Sequence[RunningSequence]) -> None:
-        """Let admission start over from what the engine holds now."""
+        """Recompute admission from the sequences that the engine holds now."""
         self.policy.admission.refresh(running)
 
     def reserve(self, request: QueuedRequest) -> int:
-        """Tokens of generation that the engine promises memory for, at least 1."""
+        """Tokens of generation for which the engine reserves memory, at least 1."""
         return self.policy.admission.reserve(request)
 
     def resize(self, pages: int, page_tokens: int) -> None:
-        """Count on a KV pool of this size from now on."""
+        """Set the size of the KV pool."""
         self._pool = pages, page_tokens
         self.policy.resize(pages, page_tokens)
 
     def interrupt(self) -> None:
-        """The engine stands still: serving times measured across that would mislead."""
+        """The engine stopped: drop batches in flight, whose serving times would be distorted."""
         self._batches.clear()
 
     def halve(self, requests: Sequence[QueuedRequest]) -> None:
-        """A batch in lock step ran out of memory: its requests wait again, in two halves."""
+        """A lock-step batch ran out of memory: queue its requests again, in two halves."""
         assert isinstance(self.policy, LockstepPolicy)
         for request in requests:
             self._batches.forget(request.id)
@@ -148,7 +148,7 @@ class ControlLoop:
     def use(
         self, policy: Policy, waiting: Iterable[QueuedRequest], running: Sequence[RunningSequence]
     ) -> None:
-        """Schedule by another policy: what waits moves there, what runs goes on."""
+        """Switch to another policy: move the queued requests there; running ones continue."""
         policy.resize(*self._pool)
         for request in waiting:
             self.policy.withdraw(request.id)

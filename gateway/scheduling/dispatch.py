@@ -1,6 +1,6 @@
-"""What a policy decides: the requests to send to the engine now, and their response ratio.
+"""A policy's decision: the requests to send to the engine now, and their response ratio.
 
-Highest response ratio next: HRRN; Magnus, arXiv 2406.04785.
+The response ratio is that of HRRN (highest response ratio next; Magnus, arXiv 2406.04785).
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from gateway.scheduling.requests import QueuedRequest, WaitingBatch
 
-Reason: TypeAlias = Literal["rank", "arrival", "overdue", "late"]
+DispatchReason: TypeAlias = Literal["rank", "arrival", "overdue", "late"]
 
 
 def response_ratio(waited_s: float, serving_s: float) -> float:
@@ -18,8 +18,8 @@ def response_ratio(waited_s: float, serving_s: float) -> float:
     return (max(waited_s, 0.0) + serving_s) / serving_s
 
 
-class RankLine(Struct, frozen=True):
-    """A rank that changes with time: `offset + (now - origin_s)·slope`; highest goes next."""
+class LinearRank(Struct, frozen=True):
+    """A rank linear in time, `offset + (now - origin_s)·slope`; the highest is next."""
 
     offset: float
     origin_s: float
@@ -30,35 +30,40 @@ class RankLine(Struct, frozen=True):
         return self.offset + (now_s - self.origin_s) * self.slope
 
 
-def ratio_line(oldest_s: float, serving_s: float) -> RankLine:
-    """R of a batch as a line of time: it starts at 1 and grows by 1/S each second."""
-    return RankLine(1.0, oldest_s, 1.0 / serving_s)
+def ratio_rank(oldest_s: float, serving_s: float) -> LinearRank:
+    """R of a batch as a function of time: 1 at arrival, growing by 1/S each second."""
+    return LinearRank(1.0, oldest_s, 1.0 / serving_s)
 
 
 class Dispatch(Struct, frozen=True):
     """Requests to start together.
 
     `serving_s` is S of these requests, `waited_s` their longest wait W and `ratio` R = (W + S)/S.
-    `reason` tells why these: the best `rank`, `arrival` where order is by arrival, `overdue` where
-    they had been put back for as long as the bound allows, `late` where a deadline is near.
+    `reason` is why they are next: the highest `rank`, `arrival` where order is by arrival,
+    `overdue` where they had been held back for as long as the bound allows, `late` where a deadline
+    is near.
     """
 
     requests: tuple[QueuedRequest, ...]
     serving_s: float
     ratio: float
     waited_s: float
-    reason: Reason = "rank"
+    reason: DispatchReason = "rank"
 
     @property
     def overdue(self) -> bool:
-        """Whether they had been put back for as long as the bound allows."""
+        """Whether they had been held back for as long as the bound allows."""
         return self.reason == "overdue"
 
 
 def dispatch_of(
-    requests: Sequence[QueuedRequest], *, serving_s: float, now_s: float, reason: Reason = "rank"
+    requests: Sequence[QueuedRequest],
+    *,
+    serving_s: float,
+    now_s: float,
+    reason: DispatchReason = "rank",
 ) -> Dispatch:
-    """These requests as a dispatch."""
+    """A dispatch of these requests."""
     waited_s = max(now_s - min(request.arrived_s for request in requests), 0.0)
     ratio = response_ratio(waited_s, serving_s)
     return Dispatch(tuple(requests), serving_s, ratio, waited_s, reason)
@@ -67,7 +72,7 @@ def dispatch_of(
 def waiting_batch_of(
     name: str, requests: Sequence[QueuedRequest], *, serving_s: float, now_s: float
 ) -> WaitingBatch:
-    """These requests as a batch that waits."""
+    """A queued batch of these requests."""
     waited_s = now_s - min(request.arrived_s for request in requests)
     ratio = response_ratio(waited_s, serving_s)
     return WaitingBatch(name, tuple(requests), serving_s, ratio)

@@ -1,4 +1,4 @@
-"""The least key among things that come and go: a heap with lazy deletion."""
+"""A priority queue with lazy deletion."""
 
 from collections.abc import Mapping
 from heapq import heapify, heappop, heappush
@@ -8,16 +8,16 @@ from typing import Final, Generic, TypeVar
 K = TypeVar("K", float, tuple[float, str])
 T = TypeVar("T")
 
-MIN_DEAD: Final = 8  # entries; fewer are not worth a sweep
+MIN_STALE_ENTRIES: Final = 8  # fewer are not worth a rebuild
 
 
 class LazyHeap(Generic[K, T]):
-    """A heap of (key, serial) over a mapping that says which serials live, and what they are.
+    """A min-heap of (key, serial) over a mapping from each live serial to its item.
 
-    A removal from the mapping costs the heap nothing: the dead are dropped when they surface, or
-    all at once when they outnumber the living. Then at least half of what a sweep looks at goes for
-    good, so that each operation costs O(log n) amortised, and the heap never holds more than
-    2n + `MIN_DEAD` entries after a push. A serial is entered once and never reused.
+    Items are removed from the mapping alone. The heap drops a stale entry when it reaches the top,
+    or rebuilds once stale entries outnumber live ones; a rebuild discards at least half of the
+    entries, so each operation costs O(log n) amortised. After a push the heap holds at most
+    2n + `MIN_STALE_ENTRIES` entries for n live ones. A serial is pushed once and never reused.
     """
 
     __slots__ = ("_heap", "_live")
@@ -27,20 +27,20 @@ class LazyHeap(Generic[K, T]):
         self._heap: list[tuple[K, int]] = []
 
     def push(self, key: K, serial: int) -> None:
-        """Enter a serial that lives."""
+        """Add a live serial."""
         heappush(self._heap, (key, serial))
-        if len(self._heap) > 2 * len(self._live) + MIN_DEAD:
+        if len(self._heap) > 2 * len(self._live) + MIN_STALE_ENTRIES:
             self._heap = [entry for entry in self._heap if entry[1] in self._live]
             heapify(self._heap)
 
-    def least_key(self) -> K:
-        """The least key that lives. IndexError where none does."""
+    def min_key(self) -> K:
+        """The lowest live key. IndexError if nothing is live."""
         while self._heap[0][1] not in self._live:
             heappop(self._heap)
         return self._heap[0][0]
 
-    def least(self) -> T | None:
-        """What lives with the least key, of equals the lowest serial; None where nothing does."""
+    def peek(self) -> T | None:
+        """The live item of the lowest key, ties by serial; None if nothing is live."""
         while self._heap:
             serial = self._heap[0][1]
             if serial in self._live:
@@ -49,7 +49,7 @@ class LazyHeap(Generic[K, T]):
         return None
 
     def first(self, count: int) -> list[T]:
-        """The `count` of least key, in order; fewer where fewer live."""
+        """The `count` live items of lowest key, in order; fewer if fewer are live."""
         found: list[tuple[K, int]] = []
         while self._heap and len(found) < count:
             entry = heappop(self._heap)
@@ -60,11 +60,11 @@ class LazyHeap(Generic[K, T]):
         return [self._live[serial] for _, serial in found]
 
     def pop_before(self, key: K) -> list[T]:
-        """Take out what has a lesser key, in order; what lives of it."""
+        """Remove the entries below this key; their live items, in order."""
         return self._pop((key, -1))
 
     def pop_through(self, key: K) -> list[T]:
-        """Take out what has this key or a lesser one, in order; what lives of it."""
+        """Remove the entries up to and including this key; their live items, in order."""
         return self._pop((key, inf))
 
     def _pop(self, bound: tuple[K, float]) -> list[T]:

@@ -8,111 +8,112 @@ from msgspec import Struct
 from gateway.scheduling.admission.future_peak import FuturePeak
 from gateway.scheduling.admission.interface import Admission, AdmissionName
 from gateway.scheduling.admission.reservation import SumOfReservations
-from gateway.scheduling.admission.safety_margin import TARGET, first_z
-from gateway.scheduling.baselines.base import PlainPolicy
+from gateway.scheduling.admission.safety_margin import DEFAULT_TARGET, initial_z
+from gateway.scheduling.baselines.base import FcfsPolicy
 from gateway.scheduling.baselines.fixed import FixedPolicy
-from gateway.scheduling.baselines.ranked import Rank, RankedPolicy, by_length, by_ratio
+from gateway.scheduling.baselines.ranked import RankedPolicy, RankFunction, by_length, by_ratio
 from gateway.scheduling.baselines.s3 import S3Policy
 from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.lmaas.policy import LmaasPolicy
-from gateway.scheduling.lmaas.tenant_queue import Bounds
+from gateway.scheduling.lmaas.tenant_queue import OrderBounds
 from gateway.scheduling.magnus.policy import MagnusPolicy
 from gateway.scheduling.requests import QueuedRequest, WaitingBatch
 
-__all__ = ["NAMES", "Dispatch", "Options", "Policy", "PolicyName", "build_policy"]
+__all__ = ["POLICY_NAMES", "Dispatch", "Options", "Policy", "PolicyName", "build_policy"]
 
 PolicyName: TypeAlias = Literal["lmaas", "hrrn", "sjf", "fcfs", "magnus", "s3", "fixed"]
-NAMES: Final[tuple[PolicyName, ...]] = get_args(PolicyName)
+POLICY_NAMES: Final[tuple[PolicyName, ...]] = get_args(PolicyName)
 
 
 class Policy(Protocol):
-    """The queue before one engine, and the order in which it empties.
+    """The queue in front of one engine, and the order in which its requests start.
 
-    No clock of its own: `now_s` and the times of requests come from one clock that never runs
+    It has no clock: `now_s` and the times of requests come from one clock that never runs
     backwards.
     """
 
     @property
     def name(self) -> str:
-        """What it is called in settings, metrics and records."""
+        """Its name in settings, metrics and records."""
 
     @property
     def admission(self) -> Admission:
-        """What decides what fits beside what runs; to be kept up to date between dispatches."""
+        """The rule for what fits next to the running sequences; its owner keeps it current."""
 
     @property
     def lockstep(self) -> bool:
-        """Whether the engine has to run its batches in lock step."""
+        """Whether the engine must run its batches in lock step: start together, end together."""
 
     @property
     def order(self) -> Literal["policy", "arrival"]:
-        """What it goes by now: `arrival` where it falls back on first come, first served."""
+        """The order now: `arrival` where the policy falls back to first come, first served."""
 
     def arrive(self, request: QueuedRequest) -> None:
-        """Let a request wait. ValueError if one with this id waits already."""
+        """Queue a request. ValueError if one with this id is queued already."""
 
     def withdraw(self, request_id: str) -> bool:
-        """Forget a waiting request, whose client has gone; False if it does not wait here."""
+        """Remove a request whose client has disconnected; False if it is not queued here."""
 
     def dispatch(self, now_s: float) -> Dispatch | None:
-        """What goes next, as much of it as fits; None if nothing waits or fits.
+        """The next requests that fit; None if nothing is queued or fits.
 
-        With nothing running, something is always dispatched. Call again until None.
+        If nothing runs and the queue is not empty, something is dispatched. Call again until None.
         """
 
     def ended(self, request: QueuedRequest, generated: int, now_s: float) -> None:
-        """A dispatched request left the engine, with so many tokens generated."""
+        """A dispatched request left the engine with `generated` tokens."""
 
     def observe(
         self, size: int, prompt_tokens: int, generation_tokens: float, serving_s: float
     ) -> None:
-        """Learn how long a batch of this size, longest prompt and longest generation took."""
+        """Learn the serving time of a batch with this size, longest prompt and generation."""
 
     def give_up(self, now_s: float) -> list[QueuedRequest]:
-        """Withdraws the requests whose deadline cannot be met any more."""
+        """Remove and return the requests whose deadline can no longer be met."""
 
     def trust(self, trusted: bool) -> None:
-        """Whether predictions hold; at first they do."""
+        """Set whether predictions are reliable; initially they are taken to be."""
 
     def resize(self, pages: int, page_tokens: int) -> None:
-        """Count on a KV pool of this size from now on; what waits stays."""
+        """Set the size of the KV pool; queued requests stay."""
 
     def waiting(self, now_s: float) -> Sequence[WaitingBatch]:
-        """The batches that wait, in the order in which they would go now."""
+        """The queued batches, in the order in which they would start now."""
 
     def __len__(self) -> int:
-        """Requests waiting."""
+        """Number of queued requests."""
 
     def check(self) -> None:
-        """AssertionError where the queue contradicts itself; for tests."""
+        """AssertionError if the queue is inconsistent; for tests."""
 
 
 @runtime_checkable
 class LockstepPolicy(Policy, Protocol):
-    """A policy whose batches may run out of memory as a whole."""
+    """A policy for lock step, where a whole batch may run out of memory."""
 
     def halve(self, requests: Sequence[QueuedRequest]) -> None:
-        """A batch of two or more ran out of memory: its halves wait again."""
+        """A batch of two or more requests ran out of memory: queue it again as two halves."""
 
 
 class Options(Struct, frozen=True, kw_only=True):
-    """What the policies can be told.
+    """Options of the policies.
 
-    `admission` None takes each policy's own rule. `preempted_share` is where z of `FuturePeak`
-    settles. `waste_limit` is Φ in token reads. `max_delay_s` and `waiting_weight` are those of
-    `Bounds`: no delay is near to first come, first served, (None, 0) is cheapest first.
+    `admission` None takes each policy's own rule. `preempted_share` is the preemption rate that
+    `FuturePeak` aims at. `waste_limit` is Magnus's limit Φ on wasted memory access, in token reads.
+    `max_delay_s` and `waiting_weight` are those of `OrderBounds`: `max_delay_s` 0 is near to first
+    come, first served; (None, 0) is cheapest first.
     """
 
     admission: AdmissionName | None = None
-    preempted_share: float = TARGET
+    preempted_share: float = DEFAULT_TARGET
     waste_limit: float = 50_000.0
     max_delay_s: float | None = 60.0
     waiting_weight: float = 3.0
     fixed_batch: int = 8
 
 
-RANKS: Final[dict[PolicyName, Rank]] = {"hrrn": by_ratio, "sjf": by_length}
-OWN_ADMISSION: Final[dict[PolicyName, AdmissionName]] = {
+RANK_FUNCTIONS: Final[dict[PolicyName, RankFunction]] = {"hrrn": by_ratio, "sjf": by_length}
+DEFAULT_ADMISSION: Final[dict[PolicyName, AdmissionName]] = {
     "magnus": "held",
     "s3": "reserved",
     "fixed": "maximum",
@@ -120,35 +121,35 @@ OWN_ADMISSION: Final[dict[PolicyName, AdmissionName]] = {
 
 
 def build_admission(name: AdmissionName, options: Options) -> Admission:
-    """The rule of this name, for a pool that it is yet to be told of."""
+    """The admission rule of this name; the size of its pool is set later, by `resize`."""
     if name == "peak":
-        return FuturePeak(first_z(options.preempted_share), options.preempted_share)
+        return FuturePeak(initial_z(options.preempted_share), options.preempted_share)
     return SumOfReservations(name)
 
 
 def build_policy(name: PolicyName, options: Options) -> Policy:
-    """An empty queue under the named policy.
+    """An empty queue under the named policy. KeyError for an unknown name.
 
-    It counts on no KV memory until `resize` tells of some: until then requests go one by one.
-    `lmaas`: shares, bounds, response ratio. `hrrn`, `sjf`, `fcfs`: the plain orders. `magnus`:
-    batches of least waste for an engine in lock step. `s3`: reservations of the predicted length,
-    packed. `fixed`: so many at a time. KeyError for an unknown name.
+    Its KV pool is empty until `resize`: until then requests start one at a time. `lmaas`: fair
+    shares, deadlines, waiting against cost. `hrrn`, `sjf`, `fcfs`: the textbook orders. `magnus`:
+    lock-step batches of least waste. `s3`: reservations of the predicted length, packed. `fixed`:
+    batches of a fixed size.
     """
-    rule = options.admission or OWN_ADMISSION.get(name, "peak")
+    rule = options.admission or DEFAULT_ADMISSION.get(name, "peak")
     admission = build_admission(rule, options)
-    if name in RANKS:
-        return RankedPolicy(name, RANKS[name], admission=admission)
+    if name in RANK_FUNCTIONS:
+        return RankedPolicy(name, RANK_FUNCTIONS[name], admission=admission)
     return BUILDERS[name](options, admission)
 
 
 def _lmaas(options: Options, admission: Admission) -> Policy:
-    bounds = Bounds(options.max_delay_s, options.waiting_weight)
+    bounds = OrderBounds(options.max_delay_s, options.waiting_weight)
     return LmaasPolicy("lmaas", admission=admission, bounds=bounds)
 
 
 BUILDERS: Final[dict[str, Callable[[Options, Admission], Policy]]] = {
     "lmaas": _lmaas,
-    "fcfs": lambda _, admission: PlainPolicy("fcfs", admission=admission),
+    "fcfs": lambda _, admission: FcfsPolicy("fcfs", admission=admission),
     "magnus": lambda o, admission: MagnusPolicy(o.waste_limit, admission=admission),
     "s3": lambda _, admission: S3Policy(admission=admission),
     "fixed": lambda o, admission: FixedPolicy(o.fixed_batch, admission=admission),

@@ -1,8 +1,10 @@
-"""What the scheduler is told: requests that wait, batches of them, and sequences that run."""
+"""Input of the scheduler: queued requests, batches of them, and running sequences."""
 
 from typing import TypeAlias
 
 from msgspec import Struct
+
+from gateway.quantiles import MEDIAN, P90
 
 Quantiles: TypeAlias = tuple[float, float, float, float, float, float]
 """Generation length in tokens at τ = .1 .25 .5 .75 .9 .95, rising, within 1 … max_tokens."""
@@ -12,8 +14,8 @@ class QueuedRequest(Struct, frozen=True):
     """A request that has not started. All times are on the clock that dispatch is called with.
 
     `share` is its tenant's weight among tenants. `urgency` is its service tier's weight: a second
-    of waiting counts `urgency` times, and so does a token charged to its tenant. The whole answer
-    is wanted by `deadline_s`; it must have started by `start_by_s`.
+    of waiting counts `urgency` times, and so does a token charged to its tenant. `deadline_s` is
+    when the whole answer is due, `start_by_s` when the request must have started.
     """
 
     id: str
@@ -29,13 +31,13 @@ class QueuedRequest(Struct, frozen=True):
 
     @property
     def median(self) -> float:
-        """The statistic for WMA and serving time: G'."""
-        return self.quantiles[2]
+        """The predicted median G': used for wasted memory access and serving time."""
+        return self.quantiles[MEDIAN]
 
     @property
-    def upper(self) -> float:
-        """The statistic for reservations: the 0.9 quantile."""
-        return self.quantiles[4]
+    def p90(self) -> float:
+        """The predicted 0.9 quantile: used for reservations."""
+        return self.quantiles[P90]
 
     def started(self) -> "RunningSequence":
         """The sequence it becomes once dispatched."""
@@ -43,7 +45,7 @@ class QueuedRequest(Struct, frozen=True):
 
 
 class RunningSequence(Struct, frozen=True):
-    """A sequence the engine holds; `generated` tokens so far, quantiles of its whole length."""
+    """A sequence in the engine: `generated` tokens so far, `quantiles` of its total length."""
 
     id: str
     prompt_tokens: int
@@ -53,7 +55,7 @@ class RunningSequence(Struct, frozen=True):
 
 
 class WaitingBatch(Struct, frozen=True):
-    """A batch as it waits: its requests in order, its serving time S, its ratio R now."""
+    """A queued batch: its requests in order, its serving time S, its response ratio R now."""
 
     id: str
     requests: tuple[QueuedRequest, ...]
@@ -67,5 +69,5 @@ class WaitingBatch(Struct, frozen=True):
 
     @property
     def oldest_s(self) -> float:
-        """Arrival of the request that has waited longest."""
+        """Arrival time of its oldest request."""
         return min(request.arrived_s for request in self.requests)

@@ -1,9 +1,9 @@
 """Admission by the future KV peak: `max_h (E[use(h)] + z·sd[use(h)]) ≤ capacity`, in pages.
 
 A sequence uses ⌈(prompt + generated + h)/page⌉ pages h steps from now if it still runs then, else
-none; lengths are taken as independent. Far steps are looked at in intervals, and in each every
-sequence counts with its size at the end and its survival at the start: more than the exact use at
-the interval's first step by less than one interval's growth.
+none; lengths are taken as independent. The step grid has one interval per step at first, then ever
+longer ones. In an interval each sequence counts with its size at the end and its survival at the
+start: this exceeds the exact use at the interval's first step by less than its growth within one.
 """
 
 from collections.abc import Sequence
@@ -13,85 +13,86 @@ from typing import Final
 import numpy as np
 from msgspec import Struct, structs
 
+from gateway.quantiles import Floats
 from gateway.scheduling.admission.interface import NO_CAPACITY, Capacity
-from gateway.scheduling.admission.length_distribution import Floats, LengthDistributions, survival
-from gateway.scheduling.admission.safety_margin import TARGET, SafetyMargin
+from gateway.scheduling.admission.length_distribution import LengthDistributions, survival_function
+from gateway.scheduling.admission.safety_margin import DEFAULT_TARGET, SafetyMargin
 from gateway.scheduling.requests import Quantiles, QueuedRequest, RunningSequence
 
-REFRESH: Final = 8  # steps; until then what runs is taken to be as likely to end as at the refresh
-EPSILON: Final = 1e-9  # sums of floats differ by their order
-EACH: Final = 16  # steps looked at one by one
-WIDENING: Final = 1.125
-FARTHEST: Final = 2**22
-assert REFRESH <= EACH
+REFRESH_STEPS: Final = 8  # after which a refresh is due; until then survival is not updated
+EPSILON: Final = 1e-9  # relative; sums of floats depend on their order
+SINGLE_STEPS: Final = 16  # steps with an interval each
+INTERVAL_GROWTH: Final = 1.125
+MAX_STEPS_AHEAD: Final = 2**22
+assert REFRESH_STEPS <= SINGLE_STEPS
 
 
 def _interval_ends() -> Floats:
-    ends = [float(step) for step in range(EACH + 1)]
-    while ends[-1] < FARTHEST:
-        ends.append(float(int(ends[-1] * WIDENING)))
+    ends = [float(step) for step in range(SINGLE_STEPS + 1)]
+    while ends[-1] < MAX_STEPS_AHEAD:
+        ends.append(float(int(ends[-1] * INTERVAL_GROWTH)))
     return np.array(ends)
 
 
-LAST: Final = _interval_ends()
-FIRST: Final = np.concatenate([LAST[:1], LAST[:-1] + 1])
+INTERVAL_ENDS: Final = _interval_ends()
+INTERVAL_STARTS: Final = np.concatenate([INTERVAL_ENDS[:1], INTERVAL_ENDS[:-1] + 1])
 
 
-def intervals(steps: int) -> int:
-    """How many intervals, each from `FIRST[i]` through `LAST[i]`, cover steps 0 … `steps`."""
-    return int(np.searchsorted(LAST, steps)) + 1
+def interval_count(steps: int) -> int:
+    """How many intervals `INTERVAL_STARTS[i]` … `INTERVAL_ENDS[i]` cover steps 0 … `steps`."""
+    return int(np.searchsorted(INTERVAL_ENDS, steps)) + 1
 
 
-class Use(Struct, frozen=True):
+class PageUse(Struct, frozen=True):
     """Mean and variance of the pages of one sequence in each interval ahead: (H,) each."""
 
     mean: Floats
     variance: Floats
 
 
-class _Ahead(Struct, frozen=True):
-    """Intervals as one sees them that starts `offset` steps after the refresh."""
+class _StepGrid(Struct, frozen=True):
+    """The intervals relative to a request that starts `offset` steps after the refresh."""
 
-    last: Floats  # (H,), steps
+    last: Floats  # (H,), in steps
     first: Floats
     logs: Floats  # (H,): ln of each interval's first step, at least 0
 
 
-def use_ahead(
+def page_use_ahead(
     running: Sequence[RunningSequence], page_tokens: int, count: int
 ) -> tuple[Floats, Floats]:
-    """Mean and variance of each sequence's pages over `count` intervals: (n, count) each."""
+    """Mean and variance of each sequence's pages in `count` intervals: (n, count) each."""
     lengths = LengthDistributions.of(running)
-    last = LAST[:count]
-    alive = lengths.alive(FIRST[:count])  # at the start of each interval
+    last = INTERVAL_ENDS[:count]
+    survival = lengths.survival(INTERVAL_STARTS[:count])  # at the start of each interval
     prompts = np.array([sequence.prompt_tokens for sequence in running], dtype=np.float64)
     longest = np.minimum(lengths.generated[:, None] + last, lengths.max_tokens[:, None])
     longest = np.maximum(longest, lengths.generated[:, None])
     pages = np.ceil((prompts[:, None] + longest) / page_tokens)
-    return pages * alive, pages**2 * alive * (1 - alive)
+    return pages * survival, pages**2 * survival * (1 - survival)
 
 
 class FuturePeak:
-    """What running sequences will use; requests join it one after another.
+    """Mean and variance of the future KV use of all running sequences; admits one by one.
 
-    A candidate costs some tens of microseconds, however many run.
+    A candidate costs some tens of microseconds, independent of the number running.
     """
 
-    def __init__(self, z: float, preempted_share: float = TARGET) -> None:
-        self._caution = SafetyMargin(z, preempted_share)
-        self._joined: dict[str, Use] = {}
+    def __init__(self, z: float, preempted_share: float = DEFAULT_TARGET) -> None:
+        self._margin = SafetyMargin(z, preempted_share)
+        self._joined: dict[str, PageUse] = {}
         self._assumed: Quantiles | None = None
         self.resize(NO_CAPACITY)
 
     @property
     def capacity(self) -> Capacity:
-        """The pool."""
+        """The size of the pool."""
         return self._capacity
 
     @property
     def z(self) -> float:
-        """Standard deviations kept free above the expected peak."""
-        return self._caution.z
+        """The safety margin, in standard deviations above the mean."""
+        return self._margin.z
 
     @property
     def empty(self) -> bool:
@@ -101,75 +102,80 @@ class FuturePeak:
     @property
     def stale(self) -> bool:
         """Whether a refresh is due before the next admission."""
-        return self._steps >= REFRESH or self._outdated
+        return self._steps >= REFRESH_STEPS or self._outdated
 
     def resize(self, capacity: Capacity) -> None:
-        """Admit to a pool of this size from now on; what runs is to be told anew."""
+        """Set the size of the pool; a refresh is due if anything runs."""
         self._capacity = capacity
-        count = max(intervals(capacity.tokens), EACH + 2)
-        self._ahead = [_ahead(offset, count) for offset in range(REFRESH + 1)]
+        count = max(interval_count(capacity.tokens), SINGLE_STEPS + 2)
+        self._grids = [_step_grid(offset, count) for offset in range(REFRESH_STEPS + 1)]
         self._mean, self._variance = np.zeros(count), np.zeros(count)  # pages, all sequences
         self._steps = 0
-        self._worst: int | None = None
+        self._peak_interval: int | None = None
         self._outdated = bool(self._joined)
 
     def refresh(self, running: Sequence[RunningSequence]) -> None:
-        """Begin anew from what runs now."""
+        """Start again from the sequences that run now."""
         if self._assumed is not None:
             running = [structs.replace(each, quantiles=self._assumed) for each in running]
-        means, variances = use_ahead(running, self._capacity.page_tokens, len(self._mean))
+        means, variances = page_use_ahead(running, self._capacity.page_tokens, len(self._mean))
         self._joined = {
-            sequence.id: Use(mean, variance)
+            sequence.id: PageUse(mean, variance)
             for sequence, mean, variance in zip(running, means, variances, strict=True)
         }
         self._mean, self._variance = means.sum(axis=0), variances.sum(axis=0)
         self._steps = 0
-        self._worst = None
+        self._peak_interval = None
         self._outdated = False
 
     def advance(self, steps: int) -> None:
-        """So many steps of the engine have passed."""
-        self._steps = min(self._steps + steps, REFRESH)
-        self._worst = None
+        """The engine has run this number of steps since the last call."""
+        self._steps = min(self._steps + steps, REFRESH_STEPS)
+        self._peak_interval = None
 
     def leave(self, request_id: str) -> None:
-        """A sequence left the engine; nothing happens where it is unknown."""
+        """A sequence left the engine; an unknown id is ignored."""
         use = self._joined.pop(request_id, None)
         if use is not None and not self._outdated:
             self._mean = self._mean - use.mean
             self._variance = np.maximum(self._variance - use.variance, 0.0)
-            self._worst = None
+            self._peak_interval = None
 
     def admit(self, requests: Sequence[QueuedRequest]) -> int:
-        """How many of the requests, in order, can join; they have then joined."""
-        for place, request in enumerate(requests):
-            if self.empty and self._capacity.holds(request):
+        """Admit requests in order until one does not fit; returns how many were admitted."""
+        for index, request in enumerate(requests):
+            if self.empty and self._capacity.fits_alone(request):
                 self.force(request)
-            elif not self._take(request):
-                return place
+            elif not self._try_join(request):
+                return index
         return len(requests)
 
     def force(self, request: QueuedRequest) -> None:
-        """Let a request join whether it fits or not."""
+        """Admit a request whether it fits or not."""
         self._join(request, self._use(request))
 
     def reserve(self, request: QueuedRequest) -> int:
-        """The median: memory is watched here, the engine need only begin."""
+        """The median: this rule guards the memory, so the engine only needs enough to start."""
         return max(1, min(ceil(request.median), request.max_tokens))
 
     def assume(self, quantiles: Quantiles | None) -> None:
-        """Take every length to be distributed like this, or None: as predicted."""
+        """Use these quantiles for every request; None returns to the predicted ones."""
         if quantiles != self._assumed:
             self._assumed = quantiles
             self._outdated = self._outdated or bool(self._joined)
 
     def observed(self, ended: int, preempted: int) -> None:
-        """So many requests ended while others waited, and so many preemptions were, since then."""
-        self._caution.observed(ended, preempted, running=len(self._joined))
+        """Feed back `ended` completions (while others queued) and `preempted` preemptions.
 
-    def _take(self, request: QueuedRequest) -> bool:
-        at_once = self._mean[self._steps] + self._capacity.pages_for(request.prompt_tokens)
-        if at_once > self._capacity.pages or self._exceeds_at(self._worst_step(), request):
+        Both count since the last call.
+        """
+        self._margin.observed(ended, preempted, running=len(self._joined))
+
+    def _try_join(self, request: QueuedRequest) -> bool:
+        first_use = self._mean[self._steps] + self._capacity.pages_for(request.prompt_tokens)
+        if first_use > self._capacity.pages:
+            return False
+        if self._exceeds_at(self._find_peak_interval(), request):
             return False
         use = self._use(request)
         peak = self._peak(self._mean + use.mean, self._variance + use.variance)
@@ -179,50 +185,50 @@ class FuturePeak:
         return True
 
     def _exceeds_at(self, interval: int, request: QueuedRequest) -> bool:
-        """Whether the pool is too small in one interval already: no look at the others then."""
-        ahead = self._ahead[self._steps]
-        last, first = float(ahead.last[interval]), float(ahead.first[interval])
+        """Whether one interval alone exceeds the pool: a cheap test that often settles it."""
+        grid = self._grids[self._steps]
+        last, first = float(grid.last[interval]), float(grid.first[interval])
         if first > request.max_tokens:
             return False
-        alive = survival(self._quantiles(request), request.max_tokens).alive(first)
+        survival = survival_function(self._quantiles(request), request.max_tokens).at(first)
         pages = self._capacity.pages_for(request.prompt_tokens + min(last, request.max_tokens))
-        deviation = sqrt(float(self._variance[interval]) + pages**2 * alive * (1 - alive))
-        used = float(self._mean[interval]) + pages * alive + self._caution.z * deviation
+        deviation = sqrt(float(self._variance[interval]) + pages**2 * survival * (1 - survival))
+        used = float(self._mean[interval]) + pages * survival + self._margin.z * deviation
         return bool(used > self._capacity.pages * (1 + EPSILON))
 
-    def _worst_step(self) -> int:
-        """The interval of the peak."""
-        if self._worst is None:
+    def _find_peak_interval(self) -> int:
+        """The interval of the running sequences' peak, cached until they change."""
+        if self._peak_interval is None:
             ahead = slice(self._steps, None)
-            use = self._mean[ahead] + self._caution.z * np.sqrt(self._variance[ahead])
-            self._worst = self._steps + int(use.argmax())
-        return self._worst
+            use = self._mean[ahead] + self._margin.z * np.sqrt(self._variance[ahead])
+            self._peak_interval = self._steps + int(use.argmax())
+        return self._peak_interval
 
-    def _join(self, request: QueuedRequest, use: Use) -> None:
+    def _join(self, request: QueuedRequest, use: PageUse) -> None:
         self._joined[request.id] = use
         self._mean = self._mean + use.mean
         self._variance = self._variance + use.variance
-        self._worst = None
+        self._peak_interval = None
 
     def _peak(self, mean: Floats, variance: Floats) -> float:
         ahead = slice(self._steps, None)
-        return float((mean[ahead] + self._caution.z * np.sqrt(variance[ahead])).max())
+        return float((mean[ahead] + self._margin.z * np.sqrt(variance[ahead])).max())
 
     def _quantiles(self, request: QueuedRequest) -> Quantiles:
         return request.quantiles if self._assumed is None else self._assumed
 
-    def _use(self, request: QueuedRequest) -> Use:
+    def _use(self, request: QueuedRequest) -> PageUse:
         """Pages of a request that starts now."""
-        ahead = self._ahead[self._steps]
-        survives = survival(self._quantiles(request), request.max_tokens)
-        alive = np.exp(-np.interp(ahead.logs, survives.knots, survives.hazards))
-        alive[ahead.first.searchsorted(request.max_tokens, side="right") :] = 0.0
-        tokens = request.prompt_tokens + np.minimum(ahead.last, request.max_tokens)
+        grid = self._grids[self._steps]
+        function = survival_function(self._quantiles(request), request.max_tokens)
+        survival = np.exp(-np.interp(grid.logs, function.knots, function.hazards))
+        survival[grid.first.searchsorted(request.max_tokens, side="right") :] = 0.0
+        tokens = request.prompt_tokens + np.minimum(grid.last, request.max_tokens)
         pages = np.ceil(tokens / self._capacity.page_tokens)
-        return Use(pages * alive, pages**2 * alive * (1 - alive))
+        return PageUse(pages * survival, pages**2 * survival * (1 - survival))
 
 
-def _ahead(offset: int, count: int) -> _Ahead:
-    last = np.maximum(LAST[:count] - offset, 0.0)
-    first = np.maximum(FIRST[:count] - offset, 0.0)
-    return _Ahead(last, first, np.log(np.maximum(first, 1.0)))
+def _step_grid(offset: int, count: int) -> _StepGrid:
+    last = np.maximum(INTERVAL_ENDS[:count] - offset, 0.0)
+    first = np.maximum(INTERVAL_STARTS[:count] - offset, 0.0)
+    return _StepGrid(last, first, np.log(np.maximum(first, 1.0)))

@@ -1,4 +1,4 @@
-"""What is admitted next to what runs: the rules by name, behind one interface, and the pool."""
+"""The admission rules by name, behind one interface, and the size of the KV pool."""
 
 from collections.abc import Sequence
 from typing import Final, Literal, Protocol, TypeAlias
@@ -18,19 +18,19 @@ class Capacity(Struct, frozen=True):
 
     @property
     def tokens(self) -> int:
-        """Token slots in the pool: Θ in tokens."""
+        """Token slots in the pool: Θ."""
         return self.pages * self.page_tokens
 
     def pages_for(self, tokens: float) -> int:
-        """Pages that hold so many tokens."""
+        """Pages that hold this number of tokens."""
         return int(-(-tokens // self.page_tokens))
 
-    def holds(self, request: QueuedRequest) -> bool:
-        """Whether the request fits at its longest with the pool to itself."""
-        return self.longest_pages(request) <= self.pages
+    def fits_alone(self, request: QueuedRequest) -> bool:
+        """Whether the request fits an empty pool at its maximum length."""
+        return self.max_pages(request) <= self.pages
 
-    def longest_pages(self, request: QueuedRequest) -> int:
-        """Pages the request takes at its longest."""
+    def max_pages(self, request: QueuedRequest) -> int:
+        """Pages of the request at its maximum length, prompt and max_tokens."""
         return self.pages_for(request.prompt_tokens + request.max_tokens)
 
 
@@ -38,15 +38,16 @@ NO_CAPACITY: Final = Capacity(pages=0, page_tokens=1)
 
 
 class Admission(Protocol):
-    """Knows what runs and how much KV memory there is.
+    """Decides which requests fit the KV pool next to the running sequences.
 
-    Between two refreshes it is kept up to date by what joins, leaves and steps. A lone request
-    that fits the pool at its longest is always admitted.
+    `refresh` sets the running sequences; `advance`, `leave`, `admit` and `force` update them until
+    the next refresh. If nothing runs, a request that fits the pool at its maximum length is always
+    admitted.
     """
 
     @property
     def capacity(self) -> Capacity:
-        """The pool."""
+        """The size of the pool."""
 
     @property
     def empty(self) -> bool:
@@ -57,28 +58,31 @@ class Admission(Protocol):
         """Whether a refresh is due before the next admission."""
 
     def refresh(self, running: Sequence[RunningSequence]) -> None:
-        """Begin anew from what runs now."""
+        """Start again from the sequences that run now."""
 
     def advance(self, steps: int) -> None:
-        """So many steps of the engine have passed."""
+        """The engine has run this number of steps since the last call."""
 
     def leave(self, request_id: str) -> None:
-        """A sequence left the engine; nothing happens where it is unknown."""
+        """A sequence left the engine; an unknown id is ignored."""
 
     def admit(self, requests: Sequence[QueuedRequest]) -> int:
-        """How many of the requests, in order, can join; they have then joined."""
+        """Admit requests in order until one does not fit; returns how many were admitted."""
 
     def force(self, request: QueuedRequest) -> None:
-        """Let a request join whether it fits or not."""
+        """Admit a request whether it fits or not."""
 
     def reserve(self, request: QueuedRequest) -> int:
-        """Tokens of generation that the engine shall promise memory for, at least 1."""
+        """Tokens of generation for which the engine is to reserve memory, at least 1."""
 
     def resize(self, capacity: Capacity) -> None:
-        """Admit to a pool of this size from now on."""
+        """Set the size of the pool."""
 
     def assume(self, quantiles: Quantiles | None) -> None:
-        """Take every length to be distributed like this, or None: as predicted."""
+        """Use these quantiles for every request; None returns to the predicted ones."""
 
     def observed(self, ended: int, preempted: int) -> None:
-        """So many requests ended while others waited, and so many preemptions were, since then."""
+        """Feed back `ended` completions (while others queued) and `preempted` preemptions.
+
+        Both count since the last call.
+        """

@@ -1,29 +1,31 @@
-"""Admission by a sum of pages: each sequence counts with what is reserved for it.
+"""Admission by a sum of reserved pages, one reservation per sequence.
 
-S³ (arXiv 2306.06000) reserves the predicted length; most servers before it the longest possible;
-vLLM (arXiv 2309.06180) nothing beyond the pages in use. Time plays no part: what one sequence
-gives back before another needs it is not seen.
+S³ (arXiv 2306.06000) reserves the predicted length, most servers before it the maximum length,
+vLLM (arXiv 2309.06180) only the pages in use. The sum ignores time: it does not see that one
+sequence frees pages before another needs them.
 """
 
 from collections.abc import Sequence
 from math import ceil
 from typing import Final, Literal, TypeAlias
 
+from gateway.quantiles import P90
 from gateway.scheduling.admission.interface import NO_CAPACITY, Capacity
 from gateway.scheduling.requests import Quantiles, QueuedRequest, RunningSequence
 
-Reservation: TypeAlias = Literal["reserved", "maximum", "held"]
-REFRESH: Final = 8  # steps
+ReservationRule: TypeAlias = Literal["reserved", "maximum", "held"]
+REFRESH_STEPS: Final = 8  # after which a refresh is due
 
 
 class SumOfReservations:
     """Admits while the pages reserved for all sequences fit the pool.
 
-    `reserved`: prompt and the predicted 0.9 quantile, doubled where outgrown. `maximum`: prompt
-    and max_tokens. `held`: the pages in use, so that the engine has to preempt when they grow.
+    `reserved`: prompt and the predicted 0.9 quantile, doubled when a sequence outgrows it.
+    `maximum`: prompt and max_tokens. `held`: the pages in use; when they grow beyond the pool, the
+    engine preempts.
     """
 
-    def __init__(self, reservation: Reservation) -> None:
+    def __init__(self, reservation: ReservationRule) -> None:
         self.capacity = NO_CAPACITY
         self._reservation = reservation
         self._joined: dict[str, int] = {}  # pages
@@ -39,52 +41,52 @@ class SumOfReservations:
     @property
     def stale(self) -> bool:
         """Whether a refresh is due before the next admission."""
-        grown = self._reservation != "maximum" and self._steps >= REFRESH
+        grown = self._reservation != "maximum" and self._steps >= REFRESH_STEPS
         return grown or self._resized
 
     def refresh(self, running: Sequence[RunningSequence]) -> None:
-        """Begin anew from what runs now."""
+        """Start again from the sequences that run now."""
         self._joined = {sequence.id: self._pages_of(sequence) for sequence in running}
         self._pages = sum(self._joined.values())
         self._steps = 0
         self._resized = False
 
     def advance(self, steps: int) -> None:
-        """So many steps of the engine have passed."""
+        """The engine has run this number of steps since the last call."""
         self._steps += steps
 
     def leave(self, request_id: str) -> None:
-        """A sequence left the engine; nothing happens where it is unknown."""
+        """A sequence left the engine; an unknown id is ignored."""
         self._pages -= self._joined.pop(request_id, 0)
 
     def admit(self, requests: Sequence[QueuedRequest]) -> int:
-        """How many of the requests, in order, can join; they have then joined."""
-        for place, request in enumerate(requests):
-            alone = self.empty and self.capacity.holds(request)
+        """Admit requests in order until one does not fit; returns how many were admitted."""
+        for index, request in enumerate(requests):
+            alone = self.empty and self.capacity.fits_alone(request)
             pages = self._pages_of(request.started())
             if not alone and self._pages + pages > self.capacity.pages:
-                return place
+                return index
             self._join(request.id, pages)
         return len(requests)
 
     def force(self, request: QueuedRequest) -> None:
-        """Let a request join whether it fits or not."""
+        """Admit a request whether it fits or not."""
         self._join(request.id, self._pages_of(request.started()))
 
     def reserve(self, request: QueuedRequest) -> int:
-        """The tokens that are counted with."""
+        """The tokens of generation in the reservation."""
         return self._tokens(request.started())
 
     def resize(self, capacity: Capacity) -> None:
-        """Admit to a pool of this size from now on."""
+        """Set the size of the pool."""
         self._resized = bool(self._joined)
         self.capacity = capacity
 
     def assume(self, quantiles: Quantiles | None) -> None:
-        """Nothing changes: a reservation is what was predicted."""
+        """Ignored: reservations use the predicted quantiles."""
 
     def observed(self, ended: int, preempted: int) -> None:
-        """Nothing is tuned."""
+        """Ignored: there is no safety margin."""
 
     def _join(self, request_id: str, pages: int) -> None:
         self._joined[request_id] = pages
@@ -99,7 +101,7 @@ class SumOfReservations:
             return sequence.max_tokens
         if self._reservation == "held":
             return sequence.generated + 1
-        reserved = max(ceil(sequence.quantiles[4]), 1)
+        reserved = max(ceil(sequence.quantiles[P90]), 1)
         while reserved <= sequence.generated:
             reserved *= 2
         return min(reserved, sequence.max_tokens)

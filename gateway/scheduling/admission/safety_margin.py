@@ -1,42 +1,42 @@
-"""How much KV memory is kept free above what is expected: tuned on preemptions."""
+"""The safety margin z of admission: adapts to a target preemption rate."""
 
 from statistics import NormalDist
 from typing import Final
 
-LEAST: Final = 0.0  # what is expected, and nothing above
-MOST: Final = 8.0
-CALM: Final = 500.0  # requests without a preemption that lower z by 1
-RAREST: Final = 0.001  # a target below is held as this one is
-TARGET: Final = 0.1
-STALLS: Final = 1.6  # requests held up by preemptions, for each that ends, that pay
+MIN_Z: Final = 0.0  # the mean, without a margin
+MAX_Z: Final = 8.0
+COMPLETIONS_PER_Z: Final = 500.0  # completions without a preemption that lower z by 1
+DEFAULT_TARGET: Final = 0.1  # preemptions per completion
+MIN_TARGET: Final = 0.001  # bounds the step size of lower targets
+MAX_STALLS_PER_COMPLETION: Final = 1.6  # sequences stalled by preemptions, per completion
 
 
-def first_z(target: float) -> float:
-    """The z to begin with: a normal peak is above it with the probability `target`."""
-    return max(NormalDist().inv_cdf(1 - min(max(target, RAREST), 1 - RAREST)), LEAST)
+def initial_z(target: float) -> float:
+    """The initial z: a normally distributed peak exceeds it with probability `target`."""
+    return max(NormalDist().inv_cdf(1 - min(max(target, MIN_TARGET), 1 - MIN_TARGET)), MIN_Z)
 
 
 class SafetyMargin:
-    """The z of admission, in standard deviations.
+    """The margin z, in standard deviations of KV use.
 
-    Each preemption raises it, each request that ended while others waited lowers it, so that it
-    comes to rest at `target` preemptions for each of these (stochastic approximation, Robbins and
-    Monro 1951): errors that correlate, which z knows nothing of, are paid for like all others. The
-    rarer preemptions shall be, the more each tells.
+    Each preemption raises z; each completion while others queue lowers it. It settles at `target`
+    preemptions per such completion (stochastic approximation; Robbins and Monro, 1951), which also
+    covers correlated prediction errors, absent from the standard deviation. The lower the target,
+    the larger the step per preemption.
 
-    While what was preempted is computed again all others wait, and the memory it made room for is
-    one part in as many as run: the more run, the rarer preemptions shall be.
+    While a preempted sequence is recomputed, all running sequences stall, but the pages it freed
+    are one sequence's. So the target falls in inverse proportion to the number running.
     """
 
-    def __init__(self, z: float, target: float = TARGET) -> None:
-        self.z = z  # standard deviations to keep free
+    def __init__(self, z: float, target: float = DEFAULT_TARGET) -> None:
+        self.z = z
         self._target = target
 
     def observed(self, ended: int, preempted: int, running: int) -> None:
-        """So many requests ended while others waited, and so many preemptions were, since then.
+        """Feed back `ended` completions (while others queued) and `preempted` preemptions.
 
-        `running` is how many run now.
+        Both count since the last call. `running` is the number of sequences running now.
         """
-        target = min(self._target, STALLS / max(running, 1))
-        z = self.z + (preempted - target * ended) / (CALM * max(target, RAREST))
-        self.z = min(max(z, min(LEAST, self.z)), max(MOST, self.z))
+        target = min(self._target, MAX_STALLS_PER_COMPLETION / max(running, 1))
+        z = self.z + (preempted - target * ended) / (COMPLETIONS_PER_Z * max(target, MIN_TARGET))
+        self.z = min(max(z, min(MIN_Z, self.z)), max(MAX_Z, self.z))

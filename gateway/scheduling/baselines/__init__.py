@@ -1,1 +1,1 @@
-"""Policies for comparison: the usual orders and S³."""
+"""Policies for comparison: the textbook orders, fixed batches and S³."""

@@ -1,22 +1,22 @@
-"""First come, first served; the other orders for comparison derive from it."""
+"""First come, first served; the other policies for comparison derive from it."""
 
 from collections.abc import Sequence
 from itertools import count
 from typing import ClassVar, Literal
 
 from gateway.scheduling.admission.interface import Admission, Capacity
-from gateway.scheduling.dispatch import Dispatch, Reason, dispatch_of, waiting_batch_of
+from gateway.scheduling.dispatch import Dispatch, DispatchReason, dispatch_of, waiting_batch_of
 from gateway.scheduling.lazy_heap import LazyHeap
 from gateway.scheduling.requests import QueuedRequest, WaitingBatch
 from gateway.scheduling.serving_time import ServingTime
 
 
-class PlainPolicy:
-    """Requests in order of arrival, one at a time, as long as the first fits.
+class FcfsPolicy:
+    """Requests in order of arrival, one at a time, while the first fits.
 
-    A policy with another order overrides `_first`, `_enter` and `_remove`. All of them trust
-    predictions always and keep a maximum queue time; they know no other deadline, no shares and no
-    bound on what passes a request.
+    A policy with another order overrides `_first`, `_enter` and `_remove`. All of them always trust
+    predictions and enforce the maximum queue time; they have no other deadline, no shares and no
+    bound on how long a request is held back.
     """
 
     lockstep: ClassVar = False
@@ -36,13 +36,13 @@ class PlainPolicy:
         return len(self._requests)
 
     def arrive(self, request: QueuedRequest) -> None:
-        """Let a request wait. ValueError if one with this id waits already."""
+        """Queue a request. ValueError if one with this id is queued already."""
         self._enter(request)
         if request.start_by_s is not None:
             self._expiring.push(request.start_by_s, self._serial_of[request.id])
 
     def withdraw(self, request_id: str) -> bool:
-        """Forget a waiting request; False if it does not wait here."""
+        """Remove a queued request; False if it is not queued here."""
         serial = self._serial_of.get(request_id)
         if serial is None:
             return False
@@ -61,43 +61,43 @@ class PlainPolicy:
         return self._started(first, now_s)
 
     def ended(self, request: QueuedRequest, generated: int, now_s: float) -> None:
-        """A dispatched request ended: its memory is free."""
+        """A dispatched request ended: release its memory."""
         del generated, now_s
         self.admission.leave(request.id)
 
     def observe(
         self, size: int, prompt_tokens: int, generation_tokens: float, serving_s: float
     ) -> None:
-        """Learn a batch's serving time."""
+        """Learn the serving time of a batch."""
         self._serving.observe(size, prompt_tokens, generation_tokens, serving_s)
 
     def give_up(self, now_s: float) -> list[QueuedRequest]:
-        """Withdraws the requests that have waited for as long as they may."""
+        """Remove and return the requests whose maximum queue time has passed."""
         expired = self._expiring.pop_before(now_s)
         self._remove(expired)
         return expired
 
     def trust(self, trusted: bool) -> None:
-        """Nothing changes: these orders trust predictions always."""
+        """Ignored: these policies always trust predictions."""
         del trusted
 
     def resize(self, pages: int, page_tokens: int) -> None:
-        """Admit to a KV pool of this size from now on; what waits stays."""
+        """Set the size of the KV pool; queued requests stay."""
         self.admission.resize(Capacity(pages, page_tokens))
 
     def waiting(self, now_s: float) -> Sequence[WaitingBatch]:
-        """Every request as a batch of its own, in order."""
+        """Each request as a batch of one, in order."""
         order = self._first(len(self), now_s)
-        return [self._shown(request.id, [request], now_s) for request in order]
+        return [self._waiting_batch(request.id, [request], now_s) for request in order]
 
     def check(self) -> None:
-        """AssertionError where requests and their ids disagree."""
+        """AssertionError if requests and ids disagree."""
         assert len(self._serial_of) == len(self._requests)
         for request_id, serial in self._serial_of.items():
             assert self._requests[serial].id == request_id
 
     def _first(self, count: int, now_s: float) -> list[QueuedRequest]:
-        """The `count` requests that go next, in order."""
+        """The next `count` requests, in order."""
         del now_s
         return self._arrival.first(count)
 
@@ -113,14 +113,16 @@ class PlainPolicy:
             del self._requests[self._serial_of.pop(request.id)]
 
     def _started(
-        self, requests: Sequence[QueuedRequest], now_s: float, reason: Reason = "rank"
+        self, requests: Sequence[QueuedRequest], now_s: float, reason: DispatchReason = "rank"
     ) -> Dispatch:
-        """Requests that were admitted wait no more."""
+        """Dispatch admitted requests: remove them from the queue."""
         self._remove(requests)
         serving_s = self._serving.of(requests)
         return dispatch_of(requests, serving_s=serving_s, now_s=now_s, reason=reason)
 
-    def _shown(self, name: str, requests: Sequence[QueuedRequest], now_s: float) -> WaitingBatch:
-        """Requests that wait together."""
+    def _waiting_batch(
+        self, name: str, requests: Sequence[QueuedRequest], now_s: float
+    ) -> WaitingBatch:
+        """Requests queued together."""
         serving_s = self._serving.of(requests)
         return waiting_batch_of(name, requests, serving_s=serving_s, now_s=now_s)

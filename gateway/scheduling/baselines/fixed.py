@@ -1,4 +1,4 @@
-"""Fixed batches, first come, first served: what most run today, and Magnus's baseline (VS)."""
+"""Batches of a fixed size, first come, first served: Magnus's baseline VS (arXiv 2406.04785)."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -6,16 +6,16 @@ from itertools import accumulate
 from typing import ClassVar, Literal
 
 from gateway.scheduling.admission.interface import Admission
-from gateway.scheduling.baselines.base import PlainPolicy
+from gateway.scheduling.baselines.base import FcfsPolicy
 from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.requests import QueuedRequest, WaitingBatch
 
 
-class FixedPolicy(PlainPolicy):
-    """Batches of the `size` oldest requests; the next starts when the one before has ended.
+class FixedPolicy(FcfsPolicy):
+    """Batches of the `size` oldest requests; the next starts when the previous one has ended.
 
-    Predictions play no part: every request is admitted at its longest, prompt and max_tokens, so
-    memory holds whatever comes. An idle engine takes what waits, be it fewer than `size`.
+    It ignores predictions: each request is admitted at its maximum length, prompt and max_tokens,
+    so a batch never outgrows the memory. An idle engine starts a batch of fewer than `size`.
     """
 
     order: ClassVar[Literal["policy", "arrival"]] = "arrival"
@@ -28,24 +28,24 @@ class FixedPolicy(PlainPolicy):
         """The next batch; None while anything runs."""
         if not self.admission.empty or not self:
             return None
-        requests = self._next(self._first(self._size, now_s))
+        requests = self._fitting(self._first(self._size, now_s))
         for request in requests:
             self.admission.force(request)
         return self._started(requests, now_s, "arrival")
 
     def waiting(self, now_s: float) -> Sequence[WaitingBatch]:
-        """The batches as they would run if nothing more came, in that order."""
+        """The batches in the order in which they would start if nothing more arrived."""
         left = self._first(len(self), now_s)
         batches: list[WaitingBatch] = []
         while left:
-            requests = self._next(left[: self._size])
+            requests = self._fitting(left[: self._size])
             left = left[len(requests) :]
-            batches.append(self._shown(f"{self.name} {len(batches) + 1}", requests, now_s))
+            batches.append(self._waiting_batch(f"{self.name} {len(batches) + 1}", requests, now_s))
         return batches
 
-    def _next(self, oldest: Sequence[QueuedRequest]) -> tuple[QueuedRequest, ...]:
-        """As many of these as fit at their longest; at least one."""
+    def _fitting(self, oldest: Sequence[QueuedRequest]) -> tuple[QueuedRequest, ...]:
+        """As many of these as fit at their maximum length; at least one."""
         capacity = self.admission.capacity
-        filled = accumulate(capacity.longest_pages(request) for request in oldest)
+        filled = accumulate(capacity.max_pages(request) for request in oldest)
         fitting = bisect_right(list(filled), capacity.pages)
         return tuple(oldest[: max(fitting, 1)])

@@ -1,50 +1,51 @@
-"""The orders by rank: each request by itself, highest first, none passed by one that fits."""
+"""Policies that order single requests by a rank, such as SJF and HRRN."""
 
 from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import TypeAlias
 
 from gateway.scheduling.admission.interface import Admission
-from gateway.scheduling.baselines.base import PlainPolicy
+from gateway.scheduling.baselines.base import FcfsPolicy
 from gateway.scheduling.baselines.kinetic_tournament import KineticTournament
-from gateway.scheduling.dispatch import RankLine, ratio_line
+from gateway.scheduling.dispatch import LinearRank, ratio_rank
 from gateway.scheduling.requests import QueuedRequest
 from gateway.scheduling.serving_time import same_order, serving_seconds
 
-Rank: TypeAlias = Callable[[QueuedRequest, float], RankLine]
-"""A request's rank over time, given its serving time S in seconds."""
+RankFunction: TypeAlias = Callable[[QueuedRequest, float], LinearRank]
+"""The rank of a request over time, given its serving time S in seconds."""
 
 
-def by_length(request: QueuedRequest, _serving_s: float) -> RankLine:
-    """Shortest predicted generation (median) first."""
-    return RankLine(-request.median, 0.0, 0.0)
+def by_length(request: QueuedRequest, _serving_s: float) -> LinearRank:
+    """Shortest predicted generation (median) first: SJF."""
+    return LinearRank(-request.median, 0.0, 0.0)
 
 
-def by_ratio(request: QueuedRequest, serving_s: float) -> RankLine:
-    """Highest response ratio next."""
-    return ratio_line(request.arrived_s, serving_s)
+def by_ratio(request: QueuedRequest, serving_s: float) -> LinearRank:
+    """Highest response ratio next: HRRN."""
+    return ratio_rank(request.arrived_s, serving_s)
 
 
-class RankedPolicy(PlainPolicy):
-    """Requests by rank, one at a time, as long as the first fits."""
+class RankedPolicy(FcfsPolicy):
+    """Requests by rank, highest first, one at a time, while the first fits."""
 
-    def __init__(self, name: str, rank: Rank, *, admission: Admission) -> None:
+    def __init__(self, name: str, rank: RankFunction, *, admission: Admission) -> None:
         super().__init__(name, admission=admission)
         self._rank = rank
         self._ranking = KineticTournament()
-        self._ranked_pace = self._serving.pace
+        self._ranked_coefficients = self._serving.coefficients
 
     def observe(
         self, size: int, prompt_tokens: int, generation_tokens: float, serving_s: float
     ) -> None:
-        """Learn a serving time; rank all again once that would change their order."""
+        """Learn the serving time of a batch; recompute all ranks once their order may change."""
         super().observe(size, prompt_tokens, generation_tokens, serving_s)
-        if not same_order(self._ranked_pace, self._serving.pace):
-            self._ranked_pace = self._serving.pace
-            self._ranking.put_all({each.id: self._line(each) for each in self._requests.values()})
+        if not same_order(self._ranked_coefficients, self._serving.coefficients):
+            self._ranked_coefficients = self._serving.coefficients
+            requests = self._requests.values()
+            self._ranking.put_all({request.id: self._rank_of(request) for request in requests})
 
     def check(self) -> None:
-        """AssertionError where requests and ranking disagree."""
+        """AssertionError if requests and ranking disagree."""
         super().check()
         self._ranking.check()
         assert len(self._ranking) == len(self)
@@ -55,13 +56,17 @@ class RankedPolicy(PlainPolicy):
 
     def _enter(self, request: QueuedRequest) -> None:
         super()._enter(request)
-        self._ranking.put(request.id, self._line(request))
+        self._ranking.put(request.id, self._rank_of(request))
 
     def _remove(self, requests: Sequence[QueuedRequest]) -> None:
         super()._remove(requests)
         for request in requests:
             self._ranking.discard(request.id)
 
-    def _line(self, request: QueuedRequest) -> RankLine:
-        pace, prompt, generation = self._ranked_pace, request.prompt_tokens, request.median
-        return self._rank(request, serving_seconds(pace, 1, prompt, generation))
+    def _rank_of(self, request: QueuedRequest) -> LinearRank:
+        coefficients, prompt, generation = (
+            self._ranked_coefficients,
+            request.prompt_tokens,
+            request.median,
+        )
+        return self._rank(request, serving_seconds(coefficients, 1, prompt, generation))

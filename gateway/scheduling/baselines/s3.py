@@ -1,27 +1,27 @@
-"""S³ (arXiv 2306.06000): memory reserved for the predicted length, filled largest first."""
+"""S³ (arXiv 2306.06000): packs reservations of the predicted length, largest first."""
 
 from typing import Final
 
 from gateway.scheduling.admission.interface import Admission
-from gateway.scheduling.baselines.base import PlainPolicy
+from gateway.scheduling.baselines.base import FcfsPolicy
 from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.requests import QueuedRequest
 
-WINDOW: Final = 64  # oldest requests that are packed
+MAX_PACKING_CANDIDATES: Final = 64  # oldest requests considered at once
 
 
-class S3Policy(PlainPolicy):
-    """Packs the oldest requests into the free memory, decreasing first fit.
+class S3Policy(FcfsPolicy):
+    """Packs the oldest requests into the free memory by first-fit decreasing.
 
-    What outgrows its reservation is the engine's supervisor's business.
+    Sequences that outgrow their reservation are left to admission and the engine's preemption.
     """
 
     def __init__(self, *, admission: Admission) -> None:
         super().__init__("s3", admission=admission)
 
     def dispatch(self, now_s: float) -> Dispatch | None:
-        """All of the oldest that fit, tried from the largest reservation down."""
-        oldest = self._first(WINDOW, now_s)
+        """Those of the oldest requests that fit, tried from the largest reservation down."""
+        oldest = self._first(MAX_PACKING_CANDIDATES, now_s)
         decreasing = sorted(oldest, key=self._reserved, reverse=True)
         requests = [request for request in decreasing if self.admission.admit([request])]
         if not requests and oldest and self.admission.empty:

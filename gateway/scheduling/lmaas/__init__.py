@@ -1,1 +1,1 @@
-"""The default policy: tenant shares, deadlines, and waiting against cost."""
+"""The default policy: fair shares between tenants, deadlines, waiting time against cost."""

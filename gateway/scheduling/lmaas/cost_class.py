@@ -1,4 +1,4 @@
-"""Waiting requests of one tenant that cost about as much: a batch of similar length."""
+"""Queued requests of one tenant with similar cost: a batch of similar length."""
 
 from itertools import takewhile
 from math import floor, log
@@ -9,76 +9,83 @@ from msgspec import Struct
 from gateway.scheduling.lazy_heap import LazyHeap
 from gateway.scheduling.requests import QueuedRequest
 
-WIDTH: Final = 1.5  # cost of the dearest of a class by that of the cheapest
-_LOG_WIDTH: Final = log(WIDTH)
+MAX_COST_RATIO: Final = 1.5  # of the highest to the lowest cost within a class
+_LOG_COST_RATIO: Final = log(MAX_COST_RATIO)
 
 ClassKey: TypeAlias = tuple[float, int]
-"""Model, urgency and level: `WIDTH`ⁿ ≤ cost < `WIDTH`ⁿ⁺¹ KV token-steps."""
+"""Urgency and level n: `MAX_COST_RATIO`ⁿ ≤ cost < `MAX_COST_RATIO`ⁿ⁺¹ KV token-steps."""
 
 
-class Entry(Struct, eq=False):
+class QueueEntry(Struct, eq=False):
     """A request from its arrival to its start.
 
-    `serving_s` is S, how long it will run; `cost` what it takes of the engine, in KV token-steps.
-    Its wait counts from `since_s`. `serial` is unique.
+    `serving_s` is its estimated serving time S, `cost` is in KV token-steps. Its wait counts from
+    `virtual_arrival_s`, at or before its arrival. `serial` is unique.
     """
 
     serial: int
     request: QueuedRequest
     serving_s: float
     cost: float
-    since_s: float = 0.0
+    virtual_arrival_s: float = 0.0
 
 
-def class_of(entry: Entry) -> ClassKey:
-    """The class that a request belongs to."""
+def class_key(entry: QueueEntry) -> ClassKey:
+    """The class of a request."""
     request = entry.request
-    return request.urgency, floor(log(entry.cost) / _LOG_WIDTH)
+    return request.urgency, floor(log(entry.cost) / _LOG_COST_RATIO)
 
 
 class CostClass:
-    """The members of one class, in the order of `since_s`; ranked by the first of them."""
+    """The members of one class by `virtual_arrival_s`; the first determines the class's rank."""
 
     def __init__(self, key: ClassKey, name: str) -> None:
         self.name = name
-        self.members: dict[int, Entry] = {}
-        self._waits: LazyHeap[float, Entry] = LazyHeap(self.members)
+        self.members: dict[int, QueueEntry] = {}
+        self._waits: LazyHeap[float, QueueEntry] = LazyHeap(self.members)
         self._urgency, level = key
-        self._log_worth = log(self._urgency) - (level + 0.5) * _LOG_WIDTH
+        self._log_worth = log(self._urgency) - (level + 0.5) * _LOG_COST_RATIO
 
-    def add(self, entry: Entry) -> None:
-        """Take a member in."""
+    def add(self, entry: QueueEntry) -> None:
+        """Add a member."""
         self.members[entry.serial] = entry
-        self._waits.push(entry.since_s, entry.serial)
+        self._waits.push(entry.virtual_arrival_s, entry.serial)
 
-    def remove(self, entry: Entry) -> None:
-        """Let a member go. KeyError if it is none."""
+    def remove(self, entry: QueueEntry) -> None:
+        """Remove a member. KeyError if it is none."""
         del self.members[entry.serial]
 
-    def first(self, count: int) -> list[Entry]:
-        """The `count` members of the longest wait, in that order."""
+    def first(self, count: int) -> list[QueueEntry]:
+        """The `count` members with the longest wait, in order."""
         return self._waits.first(count)
 
     @property
     def oldest_s(self) -> float:
-        """Arrival of the member that came first: O(n)."""
+        """Arrival time of the oldest member, in O(n)."""
         return min(entry.request.arrived_s for entry in self.members.values())
 
-    def rank(self, now_s: float, a_second: float) -> float:
-        """Logarithm of urgency·exp(`a_second`·urgency·W)/cost, W the wait of its first.
+    def rank(self, now_s: float, gain_per_s: float) -> float:
+        """Logarithm of urgency·exp(`gain_per_s`·urgency·W)/cost, W the wait of the first member.
 
-        The response ratio W/S with waits that count exponentially: for jobs of known lengths that
-        are not heavy-tailed, one after another, no order has a lighter tail where `a_second` is the
-        rate at which that of first come, first served falls off (Boost; Yu and Scully, SIGMETRICS
-        2024).
+        This is a response ratio in which waiting counts exponentially. For jobs of known,
+        light-tailed length that run one after another, no order has a lighter tail of response
+        times if `gain_per_s` is the decay rate of the tail under first come, first served (Boost;
+        Yu and Scully, SIGMETRICS 2024).
         """
-        return self._rank(now_s - self._waits.least_key(), a_second)
+        return self._rank(now_s - self._waits.min_key(), gain_per_s)
 
-    def above(self, rank: float, now_s: float, a_second: float, most: int) -> list[Entry]:
-        """Its first and whoever else ranks as high by its own wait, `most` of them at most."""
-        first, *others = self.first(most)
-        high = takewhile(lambda e: self._rank(now_s - e.since_s, a_second) >= rank, others)
+    def above(
+        self, rank: float, now_s: float, gain_per_s: float, max_count: int
+    ) -> list[QueueEntry]:
+        """The first member, and those after it that reach `rank` by their own wait.
+
+        At most `max_count` members.
+        """
+        first, *others = self.first(max_count)
+        high = takewhile(
+            lambda e: self._rank(now_s - e.virtual_arrival_s, gain_per_s) >= rank, others
+        )
         return [first, *high]
 
-    def _rank(self, waited_s: float, a_second: float) -> float:
-        return a_second * self._urgency * waited_s + self._log_worth
+    def _rank(self, waited_s: float, gain_per_s: float) -> float:
+        return gain_per_s * self._urgency * waited_s + self._log_worth

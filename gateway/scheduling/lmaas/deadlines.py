@@ -1,8 +1,8 @@
-"""Requests with a deadline: which are late, and which cannot be met any more.
+"""Requests with a deadline: which are late, and which can no longer meet it (infeasible).
 
-In overload the earliest deadline first brings every request to its start when it is nearly too
-late, and hardly any to its end in time (Locke, Best-effort decision making for real-time
-scheduling, 1986). So the late go first only while they are few and will probably be in time.
+In overload, earliest deadline first starts each request when it is almost too late, so that few end
+in time (Locke, Best-effort decision making for real-time scheduling, 1986). So late requests have
+precedence only while they are few and will probably end in time.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,70 +12,70 @@ from typing import Final
 from msgspec import Struct
 
 from gateway.scheduling.lazy_heap import LazyHeap
-from gateway.scheduling.lmaas.cost_class import Entry
+from gateway.scheduling.lmaas.cost_class import QueueEntry
 from gateway.scheduling.requests import QueuedRequest
 
-MOST_LATE: Final = 0.25  # of those waiting; where there are more, nobody goes first for it
+MAX_LATE_SHARE: Final = 0.25  # of the queued requests; beyond it, none takes precedence
 
 
-class Window(Struct, frozen=True):
-    """When a request has to start, on the scheduler's clock; inf where it does not matter.
+class StartLimits(Struct, frozen=True):
+    """The latest times to start a request, on the scheduler's clock; inf where there is no limit.
 
-    From `late_s` to `unlikely_s` it is late; after `hopeless_s` it is not worth a start.
+    From `late_s` to `unlikely_s` it is late; after `infeasible_s` it is refused.
     """
 
     late_s: float
     unlikely_s: float
-    hopeless_s: float
+    infeasible_s: float
 
 
-def window_of(
+def start_limits(
     request: QueuedRequest, seconds: Callable[[float], float], *, trusted: bool = True
-) -> Window:
-    """When a request has to start, where a generation of so many tokens takes `seconds(tokens)`.
+) -> StartLimits:
+    """The limits of a request; generating n tokens takes `seconds(n)`.
 
-    It is late once an answer as long as its 0.9 quantile might miss the deadline, and unlikely to
-    be in time once its median would. It is hopeless once an answer would that hardly one in a
-    hundred comes below: the length twice as far below the 0.1 quantile as that is below the 0.25
-    quantile, on logarithms. Predictions that are not trusted condemn nobody.
+    It is late once an answer of its 0.9 quantile would miss the deadline, unlikely to end in time
+    once its median would, and infeasible once even a very short answer would. About one answer in a
+    hundred is shorter than that: in logarithms, it is twice as far below the 0.1 quantile as the
+    0.1 quantile is below the 0.25 quantile. Untrusted predictions make no request infeasible.
     """
-    late_s = unlikely_s = hopeless_s = inf
+    late_s = unlikely_s = infeasible_s = inf
     if request.deadline_s is not None:
         low, lower = request.quantiles[:2]
-        late_s = request.deadline_s - seconds(request.upper)
+        late_s = request.deadline_s - seconds(request.p90)
         unlikely_s = request.deadline_s - seconds(request.median)
-        hopeless_s = request.deadline_s - (seconds(low**3 / lower**2) if trusted else 0.0)
+        infeasible_s = request.deadline_s - (seconds(low**3 / lower**2) if trusted else 0.0)
     if request.start_by_s is not None:
-        hopeless_s = min(hopeless_s, request.start_by_s)
-    return Window(late_s, unlikely_s, hopeless_s)
+        infeasible_s = min(infeasible_s, request.start_by_s)
+    return StartLimits(late_s, unlikely_s, infeasible_s)
 
 
 class Deadlines:
-    """Waiting entries, by serial, by the times at which they become late, unlikely and hopeless."""
+    """Queued entries ordered by when they become late, unlikely and infeasible."""
 
-    def __init__(self, entries: Mapping[int, Entry]) -> None:
-        self._becoming_late: LazyHeap[float, Entry] = LazyHeap(entries)
-        self._becoming_unlikely: LazyHeap[float, Entry] = LazyHeap(entries)
-        self._becoming_hopeless: LazyHeap[float, Entry] = LazyHeap(entries)
-        self._late: dict[int, Entry] = {}
-        self._soonest: LazyHeap[float, Entry] = LazyHeap(self._late)
+    def __init__(self, entries: Mapping[int, QueueEntry]) -> None:
+        self._becoming_late: LazyHeap[float, QueueEntry] = LazyHeap(entries)
+        self._becoming_unlikely: LazyHeap[float, QueueEntry] = LazyHeap(entries)
+        self._becoming_infeasible: LazyHeap[float, QueueEntry] = LazyHeap(entries)
+        self._late: dict[int, QueueEntry] = {}
+        self._soonest: LazyHeap[float, QueueEntry] = LazyHeap(self._late)
 
-    def add(self, entry: Entry, window: Window) -> None:
-        """Watch an entry that waits."""
-        if window.late_s < inf:
-            self._becoming_late.push(window.late_s, entry.serial)
-            self._becoming_unlikely.push(window.unlikely_s, entry.serial)
-        if window.hopeless_s < inf:
-            self._becoming_hopeless.push(window.hopeless_s, entry.serial)
+    def add(self, entry: QueueEntry, limits: StartLimits) -> None:
+        """Add a queued entry."""
+        if limits.late_s < inf:
+            self._becoming_late.push(limits.late_s, entry.serial)
+            self._becoming_unlikely.push(limits.unlikely_s, entry.serial)
+        if limits.infeasible_s < inf:
+            self._becoming_infeasible.push(limits.infeasible_s, entry.serial)
 
-    def remove(self, entry: Entry) -> None:
-        """An entry waits no more."""
+    def remove(self, entry: QueueEntry) -> None:
+        """Remove an entry that is no longer queued."""
         self._late.pop(entry.serial, None)
 
-    def late(self, now_s: float, waiting: int) -> Entry | None:
-        """Of the late ones the one whose deadline is next.
+    def late(self, now_s: float, waiting: int) -> QueueEntry | None:
+        """The late entry with the earliest deadline.
 
-        None where they are more than a quarter of those `waiting`, and more than one.
+        None if several are late and they are more than a quarter of all `waiting`.
         """
         for entry in self._becoming_late.pop_through(now_s):
             deadline_s = entry.request.deadline_s
@@ -84,10 +84,10 @@ class Deadlines:
             self._soonest.push(deadline_s, entry.serial)
         for entry in self._becoming_unlikely.pop_before(now_s):
             self._late.pop(entry.serial, None)
-        if len(self._late) > max(MOST_LATE * waiting, 1):
+        if len(self._late) > max(MAX_LATE_SHARE * waiting, 1):
             return None
-        return self._soonest.least()
+        return self._soonest.peek()
 
-    def hopeless(self, now_s: float) -> list[Entry]:
-        """Waiting entries that cannot be met any more; each is given once."""
-        return self._becoming_hopeless.pop_before(now_s)
+    def infeasible(self, now_s: float) -> list[QueueEntry]:
+        """Queued entries whose deadline can no longer be met; each is returned once."""
+        return self._becoming_infeasible.pop_before(now_s)

@@ -1,7 +1,8 @@
-"""Shares of the engine between tenants: virtual token counters (VTC, OSDI 2024, arXiv 2401.00588).
+"""Fair shares between tenants: virtual token counters (VTC, OSDI 2024, arXiv 2401.00588).
 
-Each tenant's counter grows by the tokens it is served, divided by its share; the lowest goes next.
-What a request will generate is charged when it starts, as predicted, and settled when it ends.
+A tenant's counter grows by the tokens it is served, divided by its share; the tenant with the
+lowest counter is next. A request is charged its predicted generation when it starts; the charge is
+corrected to the true length when it ends.
 """
 
 from itertools import count
@@ -9,68 +10,69 @@ from typing import Final
 
 from gateway.scheduling.lazy_heap import LazyHeap
 
-GENERATED: Final = 2.0  # a generated token counts as two of the prompt (VTC, section 5)
+GENERATED_TOKEN_WEIGHT: Final = 2.0  # in prompt tokens (VTC, section 5)
 
 
 def service(prompt_tokens: float, generation_tokens: float) -> float:
-    """What a request is charged for, in prompt tokens."""
-    return prompt_tokens + GENERATED * generation_tokens
+    """The service that a request is charged for, in prompt tokens."""
+    return prompt_tokens + GENERATED_TOKEN_WEIGHT * generation_tokens
 
 
 class FairShare:
-    """The counters of all tenants ever seen, and those that wait, lowest first.
+    """The counters of all tenants ever seen; the queued tenants ordered by counter.
 
-    Who comes back after a pause is lifted to the lowest that waits, so that being away saves
-    nothing up. Where nobody waits, the counters go on from where the last one left.
+    When a tenant returns after having had no requests, its counter is raised to the lowest of the
+    queued tenants, so that it gains nothing by its absence. If no tenant is queued, it is raised to
+    the counter of the last one that was.
     """
 
     def __init__(self) -> None:
         self._counters: dict[str, float] = {}
         self._serials = count()
-        self._serial_of: dict[str, int] = {}  # of those that wait, one for each change
+        self._serial_of: dict[str, int] = {}  # of queued tenants; new at each charge
         self._waiting: dict[int, str] = {}
         self._order: LazyHeap[tuple[float, str], str] = LazyHeap(self._waiting)
         self._last = ""
 
     def counter(self, tenant: str) -> float:
-        """A tenant's counter; 0 for one never seen."""
+        """A tenant's counter; 0 for an unknown one."""
         return self._counters.get(tenant, 0.0)
 
     def enter(self, tenant: str) -> None:
-        """The tenant has a request waiting, its first."""
+        """The tenant's first request was queued."""
         lowest = self.lowest()
         floor = self.counter(self._last if lowest is None else lowest)
         self._counters[tenant] = max(self.counter(tenant), floor)
-        self._place(tenant)
+        self._requeue(tenant)
 
     def leave(self, tenant: str) -> None:
-        """No request of the tenant waits any more."""
+        """The tenant has no queued requests any more."""
         self._last = tenant
         serial = self._serial_of.pop(tenant, None)
         if serial is not None:
             del self._waiting[serial]
 
     def charge(self, tenant: str, tokens: float) -> None:
-        """Add to a counter, or take from it where a charge was too high."""
+        """Add to a counter; a negative amount corrects a charge that was too high."""
         self._counters[tenant] = self.counter(tenant) + tokens
         if tenant in self._serial_of:
-            self._place(tenant)
+            self._requeue(tenant)
 
     def lowest(self) -> str | None:
-        """The tenant that waits with the lowest counter; None where none waits."""
-        return self._order.least()
+        """The queued tenant with the lowest counter; None if none is queued."""
+        return self._order.peek()
 
     def lowest_first(self) -> list[str]:
-        """Tenants that wait, lowest counter first."""
+        """The queued tenants, lowest counter first."""
         return self._order.first(len(self._waiting))
 
-    def _place(self, tenant: str) -> None:
+    def _requeue(self, tenant: str) -> None:
         self._waiting.pop(self._serial_of.get(tenant, -1), None)
         serial = self._serial_of[tenant] = next(self._serials)
         self._waiting[serial] = tenant
         self._order.push((self._counters[tenant], tenant), serial)
 
     def check(self) -> None:
-        """AssertionError where a waiting tenant is not to be found by its counter."""
+        """AssertionError if the order of queued tenants contradicts their counters."""
         assert self._waiting == {serial: tenant for tenant, serial in self._serial_of.items()}
         assert self.lowest_first() == sorted(self._serial_of, key=lambda t: (self._counters[t], t))

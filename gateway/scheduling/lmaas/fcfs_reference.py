@@ -1,8 +1,7 @@
-"""When each request would have started under first come, first served, and how long that takes.
+"""A reference clock: when each request would have started under first come, first served (FCFS).
 
-Any order that keeps the engine busy gets through work at about the same rate. So a request's turn
-under first come, first served is when as much work has started as had arrived before it, whichever
-requests that work belongs to.
+Any order that keeps the engine busy completes work at about the same rate. So a request's turn
+under FCFS comes when as much work has started, of whichever requests, as had arrived before it.
 """
 
 from collections import deque
@@ -11,17 +10,17 @@ from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
 
-FADE: Final = 0.999  # of the longest wait, with each turn: half of it is left after 693
-KEEP: Final = 0.995  # of a request's weight in the mean, with each that comes later
-MOST_RUNS: Final = 2.0  # times the mean run: what a long one gets for it at most
-MOST_WAITS: Final = 4.0  # times the longest wait
-LEAST_S: Final = 1e-3
+LONGEST_WAIT_DECAY: Final = 0.999  # per turn: a half-life of 693 turns
+MEAN_DECAY: Final = 0.995  # of a request's weight in the mean, per later request
+MAX_CREDIT_RUNS: Final = 2.0  # bound of the waiting credit, in mean serving times
+MAX_CREDIT_WAITS: Final = 4.0  # bound of the waiting credit, in longest waits
+MIN_RESPONSE_S: Final = 1e-3  # bound of T
 
 
 class FcfsReference(Generic[T]):
-    """Requests in order of arrival, and how far first come, first served would have come.
+    """Requests in order of arrival, and which of them FCFS would have started by now.
 
-    Work has any unit, as long as it is one; each call costs O(1) amortised.
+    Work may have any unit, the same everywhere. Each call costs O(1) amortised.
     """
 
     def __init__(self) -> None:
@@ -33,24 +32,24 @@ class FcfsReference(Generic[T]):
         return len(self._queue)
 
     def arrive(self, entry: T, work: float) -> None:
-        """A request of so much work waits."""
+        """A request with this amount of work was queued."""
         if not self._queue and self._started >= self._arrived:
             self._arrived = self._started = 0.0  # sums stay exact
         self._queue.append((self._arrived, entry))
         self._arrived += work
 
     def start(self, work: float) -> None:
-        """So much of the work that arrived was started, or went away."""
+        """Work of this amount was started or withdrawn."""
         self._started += work
 
     def due(self) -> Iterator[T]:
-        """Requests whose turn has come since the last call, in order of arrival."""
+        """Requests whose turn came since the last call, in order of arrival."""
         while self._queue and self._queue[0][0] <= self._started:
             yield self._queue.popleft()[1]
 
 
-class WaitScale:
-    """T, the longest wait of late under first come, first served, and the mean time of running."""
+class WaitNormaliser:
+    """T, the response time under FCFS at present: the longest recent wait plus the mean run."""
 
     def __init__(self) -> None:
         self._longest_s = 0.0
@@ -59,19 +58,24 @@ class WaitScale:
 
     @property
     def seconds(self) -> float:
-        """T."""
-        return max(self._longest_s + self._mean_s, LEAST_S)
+        """T in seconds."""
+        return max(self._longest_s + self._mean_s, MIN_RESPONSE_S)
 
     def arrived(self, serving_s: float) -> float:
-        """A request will run so long; the part of it that counts as waited already.
+        """Record the serving time of a new request; returns its waiting credit in seconds.
 
-        What a slow answer takes in all is its wait and its run. That shall not bring the longest
-        request of all to the front, though, nor matter where hardly anybody waits.
+        The credit counts as time waited already, because a slow answer is slow by wait and serving
+        time together. It is bounded, so that the longest request does not move to the front, and
+        so that it has no effect while queues are short.
         """
-        self._weight = KEEP * self._weight + 1
+        self._weight = MEAN_DECAY * self._weight + 1
         self._mean_s += (serving_s - self._mean_s) / self._weight
-        return min(serving_s, MOST_RUNS * self._mean_s, MOST_WAITS * self._longest_s)
+        return min(
+            serving_s,
+            MAX_CREDIT_RUNS * self._mean_s,
+            MAX_CREDIT_WAITS * self._longest_s,
+        )
 
-    def turned(self, waited_s: float) -> None:
-        """First come, first served would start a request now that has waited so long."""
-        self._longest_s = max(waited_s, FADE * self._longest_s)
+    def turn_came(self, waited_s: float) -> None:
+        """Record the wait of a request that FCFS would start now."""
+        self._longest_s = max(waited_s, LONGEST_WAIT_DECAY * self._longest_s)

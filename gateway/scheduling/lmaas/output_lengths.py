@@ -1,37 +1,37 @@
-"""How long answers are, whoever asks: what is known of a length when predictions do not hold."""
+"""The lengths of recent answers: the fallback distribution while predictions are not trusted."""
 
 from typing import Final
 
 import numpy as np
 
-from gateway.scheduling.admission.length_distribution import LEVELS
+from gateway.quantiles import LEVELS
 from gateway.scheduling.requests import Quantiles
 
-WINDOW: Final = 500  # answers
-LEAST: Final = 50  # before which nothing is known
-EVERY: Final = 25  # answers between two looks
+MAX_ANSWERS: Final = 500  # size of the window
+MIN_ANSWERS: Final = 50  # for a first estimate
+ANSWERS_PER_UPDATE: Final = 25
 
 
 class OutputLengths:
-    """The quantiles of the newest answers' lengths, in tokens."""
+    """A window of the newest answers' lengths, in tokens, and its quantiles."""
 
     def __init__(self) -> None:
-        self._lengths = np.zeros(WINDOW)
+        self._lengths = np.zeros(MAX_ANSWERS)
         self._seen = 0
         self._quantiles: Quantiles | None = None
 
     @property
     def quantiles(self) -> Quantiles | None:
-        """At the levels of a prediction; None while too few answers are known."""
+        """The quantiles at `LEVELS`; None before `MIN_ANSWERS` answers."""
         return self._quantiles
 
     def add(self, tokens: int) -> bool:
-        """Take in an answer, and forget the oldest; whether the quantiles are new."""
-        self._lengths[self._seen % WINDOW] = tokens
+        """Add an answer's length, replacing the oldest; returns whether the quantiles changed."""
+        self._lengths[self._seen % MAX_ANSWERS] = tokens
         self._seen += 1
-        if self._seen < LEAST or self._seen % EVERY:
+        if self._seen < MIN_ANSWERS or self._seen % ANSWERS_PER_UPDATE:
             return False
-        known = self._lengths[: min(self._seen, WINDOW)]
+        known = self._lengths[: min(self._seen, MAX_ANSWERS)]
         low, lower, middle, upper, high, highest = np.quantile(known, LEVELS).tolist()
         self._quantiles = (low, lower, middle, upper, high, highest)
         return True

@@ -1,4 +1,4 @@
-"""The default policy: shares between tenants, and in each the response ratio, within bounds."""
+"""The default policy: shares between tenants; within a tenant, waiting time against cost."""
 
 from collections.abc import Sequence
 from itertools import count
@@ -6,28 +6,28 @@ from typing import ClassVar, Final, Literal
 
 from gateway.scheduling.admission.interface import Admission, Capacity
 from gateway.scheduling.dispatch import Dispatch, dispatch_of, waiting_batch_of
-from gateway.scheduling.lmaas.cost import joining_cost, risk_adjusted, risk_of
-from gateway.scheduling.lmaas.cost_class import CostClass, Entry
-from gateway.scheduling.lmaas.deadlines import Window, window_of
+from gateway.scheduling.lmaas.cost import expected_length, request_cost, risk_adjusted_length
+from gateway.scheduling.lmaas.cost_class import CostClass, QueueEntry
+from gateway.scheduling.lmaas.deadlines import StartLimits, start_limits
 from gateway.scheduling.lmaas.fair_share import FairShare, service
 from gateway.scheduling.lmaas.output_lengths import OutputLengths
-from gateway.scheduling.lmaas.tenant_queue import Bounds, Candidates, TenantQueue
+from gateway.scheduling.lmaas.tenant_queue import Candidates, OrderBounds, TenantQueue
 from gateway.scheduling.requests import QueuedRequest, WaitingBatch
 from gateway.scheduling.serving_time import ServingTime
 
-SHORT: Final = 2  # requests; so few are served in order of arrival
+MAX_SHORT_QUEUE: Final = 2  # requests; a queue this short is served in order of arrival
 
 
 class LmaasPolicy:
-    """Shares, then deadlines and bounds, then ranks on the risk-adjusted length.
+    """Tenants by share; within a tenant by deadline and delay bound, then by rank.
 
-    What is next goes next: where it does not fit, memory gathers for it and nothing passes. While
-    predictions are not trusted, or hardly anything waits, requests go in order of arrival.
+    If the next request does not fit, nothing passes it: memory is kept until it fits. While
+    predictions are not trusted, or the queue is short, order is by arrival.
     """
 
     lockstep: ClassVar = False
 
-    def __init__(self, name: str, *, admission: Admission, bounds: Bounds) -> None:
+    def __init__(self, name: str, *, admission: Admission, bounds: OrderBounds) -> None:
         self.name = name
         self.admission = admission
         self.shares = FairShare()
@@ -35,10 +35,10 @@ class LmaasPolicy:
         self._class_names = map("c{}".format, count(1))
         self._serials = count()
         self._serving = ServingTime()
-        self._marginal = OutputLengths()
+        self._output_lengths = OutputLengths()
         self._trusted = True
         self._tenants: dict[str, TenantQueue] = {}
-        self._waiting: dict[str, Entry] = {}
+        self._waiting: dict[str, QueueEntry] = {}
         self._charged: dict[str, float] = {}  # tokens of generation, by request
         self._now_s = 0.0
 
@@ -47,19 +47,19 @@ class LmaasPolicy:
 
     @property
     def order(self) -> Literal["policy", "arrival"]:
-        """What it goes by now."""
-        return "policy" if self._trusted and len(self) > SHORT else "arrival"
+        """The order now: `arrival` where it falls back to first come, first served."""
+        return "policy" if self._trusted and len(self) > MAX_SHORT_QUEUE else "arrival"
 
     def arrive(self, request: QueuedRequest) -> None:
-        """Let a request wait. ValueError if one with this id waits already."""
+        """Queue a request. ValueError if one with this id is queued already."""
         if request.id in self._waiting:
             raise ValueError(f"request {request.id} waits already; ids must differ")
-        generation = risk_adjusted(request)
-        entry = Entry(
+        generation = risk_adjusted_length(request)
+        entry = QueueEntry(
             serial=next(self._serials),
             request=request,
-            serving_s=self._seconds(request, generation),
-            cost=joining_cost(request.prompt_tokens, generation),
+            serving_s=self._serving_s(request, generation),
+            cost=request_cost(request.prompt_tokens, generation),
         )
         queue = self._tenants.get(request.tenant)
         if queue is None:
@@ -68,10 +68,10 @@ class LmaasPolicy:
             self.shares.enter(request.tenant)
         self._waiting[request.id] = entry
         self._now_s = max(self._now_s, request.arrived_s)
-        queue.add(entry, self._window(request), self._now_s)
+        queue.add(entry, self._start_limits(request), self._now_s)
 
     def withdraw(self, request_id: str) -> bool:
-        """Forget a waiting request; False if it does not wait here."""
+        """Remove a queued request; False if it is not queued here."""
         entry = self._waiting.get(request_id)
         if entry is None:
             return False
@@ -79,83 +79,86 @@ class LmaasPolicy:
         return True
 
     def dispatch(self, now_s: float) -> Dispatch | None:
-        """What is next of the tenant whose turn it is, as much of it as fits."""
+        """The next requests of the tenant with the lowest counter, as many as fit."""
         self._now_s = max(self._now_s, now_s)
         tenant = self.shares.lowest()
         if tenant is None:
             return None
-        found = self._tenants[tenant].next(now_s, by_arrival=self.order == "arrival")
-        fitting = self.admission.admit([entry.request for entry in found.entries])
-        if not fitting and self.admission.empty:  # the engine has the last word
-            self.admission.force(found.entries[0].request)
+        candidates = self._tenants[tenant].next(now_s, by_arrival=self.order == "arrival")
+        fitting = self.admission.admit([entry.request for entry in candidates.entries])
+        if not fitting and self.admission.empty:  # too large: the engine accepts or refuses it
+            self.admission.force(candidates.entries[0].request)
             fitting = 1
-        return self._dispatched(found, fitting) if fitting else None
+        return self._dispatched(candidates, fitting) if fitting else None
 
     def ended(self, request: QueuedRequest, generated: int, now_s: float) -> None:
-        """A dispatched request ended: its memory is free, its charge is settled."""
+        """A dispatched request ended: release its memory and correct its tenant's charge."""
         self._now_s = max(self._now_s, now_s)
         self.admission.leave(request.id)
         charged = self._charged.pop(request.id, None)
         if charged is not None:  # else another policy dispatched it
             self._charge(request, service(0, generated - charged))
-        if self._marginal.add(generated) and not self._trusted:
-            self.admission.assume(self._marginal.quantiles)
+        if self._output_lengths.add(generated) and not self._trusted:
+            self.admission.assume(self._output_lengths.quantiles)
 
     def observe(
         self, size: int, prompt_tokens: int, generation_tokens: float, serving_s: float
     ) -> None:
-        """Learn how long requests run."""
+        """Learn the serving time of a batch."""
         self._serving.observe(size, prompt_tokens, generation_tokens, serving_s)
 
     def give_up(self, now_s: float) -> list[QueuedRequest]:
-        """Withdraws the requests whose deadline cannot be met any more."""
+        """Remove and return the requests whose deadline can no longer be met."""
         self._now_s = max(self._now_s, now_s)
-        hopeless = [entry for queue in self._tenants.values() for entry in queue.hopeless(now_s)]
-        for entry in hopeless:
+        infeasible = [
+            entry for queue in self._tenants.values() for entry in queue.infeasible(now_s)
+        ]
+        for entry in infeasible:
             self._remove(entry)
-        return [entry.request for entry in hopeless]
+        return [entry.request for entry in infeasible]
 
     def trust(self, trusted: bool) -> None:
-        """Whether predictions hold.
+        """Set whether predictions are reliable.
 
-        While they do not, requests go in order of arrival, and each is taken to be as long as any.
+        While they are not, order is by arrival, and admission takes each request to be distributed
+        like the recent answers.
         """
         if trusted != self._trusted:
             self._trusted = trusted
             for queue in self._tenants.values():
-                queue.watch_anew(self._window)
-        self.admission.assume(None if trusted else self._marginal.quantiles)
+                queue.reset_limits(self._start_limits)
+        self.admission.assume(None if trusted else self._output_lengths.quantiles)
 
     def resize(self, pages: int, page_tokens: int) -> None:
-        """Admit to a KV pool of this size from now on; what waits stays."""
+        """Set the size of the KV pool; queued requests stay."""
         self.admission.resize(Capacity(pages, page_tokens))
 
     def waiting(self, now_s: float) -> Sequence[WaitingBatch]:
-        """The batches that wait: tenants by their turn, in each as it goes by now."""
+        """The queued batches: tenants by counter, each tenant's in its present order."""
         by_arrival = self.order == "arrival"
         return [
-            self._shown(batch, now_s)
+            self._waiting_batch(batch, now_s)
             for tenant in self.shares.lowest_first()
             for batch in self._tenants[tenant].batches(now_s, by_arrival=by_arrival)
         ]
 
     def check(self) -> None:
-        """AssertionError where queues and shares disagree."""
+        """AssertionError if queues and shares disagree."""
         self.shares.check()
         assert len(self._waiting) == sum(len(queue) for queue in self._tenants.values())
         for queue in self._tenants.values():
             queue.check()
 
-    def _shown(self, batch: CostClass, now_s: float) -> WaitingBatch:
+    def _waiting_batch(self, batch: CostClass, now_s: float) -> WaitingBatch:
         requests = [entry.request for entry in batch.first(len(batch.members))]
         serving_s = self._serving.of(requests)
         return waiting_batch_of(batch.name, requests, serving_s=serving_s, now_s=now_s)
 
-    def _dispatched(self, found: Candidates, fitting: int) -> Dispatch:
-        requests = [entry.request for entry in found.entries[:fitting]]
-        for entry in found.entries[:fitting]:
+    def _dispatched(self, candidates: Candidates, fitting: int) -> Dispatch:
+        requests = [entry.request for entry in candidates.entries[:fitting]]
+        for entry in candidates.entries[:fitting]:
             request = entry.request
-            mean = risk_of(request.quantiles, request.max_tokens).mean
+            mean = expected_length(request.quantiles, request.max_tokens).mean
             self._charged[request.id] = mean
             self._charge(request, service(request.prompt_tokens, mean))
             self._remove(entry)
@@ -163,10 +166,10 @@ class LmaasPolicy:
             requests,
             serving_s=self._serving.of(requests),
             now_s=self._now_s,
-            reason=found.reason,
+            reason=candidates.reason,
         )
 
-    def _remove(self, entry: Entry) -> None:
+    def _remove(self, entry: QueueEntry) -> None:
         request = entry.request
         queue = self._tenants[request.tenant]
         del self._waiting[request.id]
@@ -177,8 +180,8 @@ class LmaasPolicy:
     def _charge(self, request: QueuedRequest, tokens: float) -> None:
         self.shares.charge(request.tenant, tokens * request.urgency / request.share)
 
-    def _window(self, request: QueuedRequest) -> Window:
-        return window_of(request, lambda n: self._seconds(request, n), trusted=self._trusted)
+    def _start_limits(self, request: QueuedRequest) -> StartLimits:
+        return start_limits(request, lambda n: self._serving_s(request, n), trusted=self._trusted)
 
-    def _seconds(self, request: QueuedRequest, generation_tokens: float) -> float:
+    def _serving_s(self, request: QueuedRequest, generation_tokens: float) -> float:
         return self._serving.estimate(1, request.prompt_tokens, generation_tokens)

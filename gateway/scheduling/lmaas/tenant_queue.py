@@ -1,4 +1,4 @@
-"""What waits of one tenant, and what of it should go next."""
+"""The queue of one tenant, and which of its requests are next."""
 
 from collections.abc import Callable, Iterator
 from math import inf
@@ -6,23 +6,23 @@ from typing import Final
 
 from msgspec import Struct
 
-from gateway.scheduling.dispatch import Reason
+from gateway.scheduling.dispatch import DispatchReason
 from gateway.scheduling.lazy_heap import LazyHeap
-from gateway.scheduling.lmaas.cost_class import ClassKey, CostClass, Entry, class_of
-from gateway.scheduling.lmaas.deadlines import Deadlines, Window
-from gateway.scheduling.lmaas.fcfs_reference import FcfsReference, WaitScale
+from gateway.scheduling.lmaas.cost_class import ClassKey, CostClass, QueueEntry, class_key
+from gateway.scheduling.lmaas.deadlines import Deadlines, StartLimits
+from gateway.scheduling.lmaas.fcfs_reference import FcfsReference, WaitNormaliser
 from gateway.scheduling.requests import QueuedRequest
 
-TOGETHER: Final = 8  # requests that go in one dispatch at most
+MAX_PER_DISPATCH: Final = 8  # requests
 
 
-class Bounds(Struct, frozen=True):
-    """How the order weighs waiting, and how unfair it may be.
+class OrderBounds(Struct, frozen=True):
+    """How the order weighs waiting against cost, and how far it may depart from FCFS.
 
-    A request that has waited T, as long as first come, first served makes requests wait, goes
-    before a fresh one that costs e^`waiting_weight` times less. It starts `max_delay_s`, divided
-    by its urgency, after its turn under first come, first served at most (None: any time), and one
-    admission wait.
+    A request that has waited T, the response time under first come, first served (FCFS), goes
+    before a new one that costs e^`waiting_weight` times less. It starts at most `max_delay_s`,
+    divided by its urgency, after its turn under FCFS, plus one wait for admission; None sets no
+    bound.
     """
 
     max_delay_s: float | None = 60.0
@@ -30,75 +30,77 @@ class Bounds(Struct, frozen=True):
 
 
 class Candidates(Struct, frozen=True):
-    """Requests to start next, in this order, as many of them as fit, and why these."""
+    """The next requests in order, of which as many start as fit, and the reason for them."""
 
-    entries: list[Entry]
-    reason: Reason
+    entries: list[QueueEntry]
+    reason: DispatchReason
 
 
 class TenantQueue:
-    """One tenant's waiting requests, in batches of similar length, highest rank first.
+    """One tenant's queued requests, in cost classes; the class of highest rank is next.
 
-    Before the ranks go those put back for as long as the bound allows, oldest first, and then,
-    while they are few, those whose deadline is near, earliest first.
+    Before the ranks come requests held back for as long as the bound allows (overdue), oldest
+    first, then, while they are few, late requests, earliest deadline first.
     """
 
-    def __init__(self, bounds: Bounds, names: Iterator[str]) -> None:
+    def __init__(self, bounds: OrderBounds, names: Iterator[str]) -> None:
         self._bounds = bounds
         self._names = names
-        self._entries: dict[int, Entry] = {}
-        self._arrival: LazyHeap[float, Entry] = LazyHeap(self._entries)
+        self._entries: dict[int, QueueEntry] = {}
+        self._arrival: LazyHeap[float, QueueEntry] = LazyHeap(self._entries)
         self._classes: dict[ClassKey, CostClass] = {}
-        self._first_come = FcfsReference[Entry]()
-        self._scale = WaitScale()
-        self._put_back: LazyHeap[float, Entry] = LazyHeap(self._entries)  # by when they are overdue
-        self._overdue: LazyHeap[float, Entry] = LazyHeap(self._entries)  # by arrival
+        self._fcfs = FcfsReference[QueueEntry]()
+        self._normaliser = WaitNormaliser()
+        self._becoming_overdue: LazyHeap[float, QueueEntry] = LazyHeap(self._entries)
+        self._overdue: LazyHeap[float, QueueEntry] = LazyHeap(self._entries)  # by arrival
         self._deadlines = Deadlines(self._entries)
 
     def __len__(self) -> int:
         return len(self._entries)
 
     @property
-    def a_second(self) -> float:
-        """What a second of waiting counts for now, on the logarithm of a rank."""
-        return self._bounds.waiting_weight / self._scale.seconds
+    def gain_per_s(self) -> float:
+        """The increase of a rank (a logarithm) per second of waiting, at urgency 1."""
+        return self._bounds.waiting_weight / self._normaliser.seconds
 
-    def add(self, entry: Entry, window: Window, now_s: float) -> None:
-        """Let a request wait."""
-        entry.since_s = entry.request.arrived_s - self._scale.arrived(entry.serving_s)
+    def add(self, entry: QueueEntry, limits: StartLimits, now_s: float) -> None:
+        """Queue a request."""
+        entry.virtual_arrival_s = entry.request.arrived_s - self._normaliser.arrived(
+            entry.serving_s
+        )
         self._entries[entry.serial] = entry
         self._arrival.push(entry.request.arrived_s, entry.serial)
-        self._first_come.arrive(entry, entry.cost)
-        self._deadlines.add(entry, window)
-        key = class_of(entry)
+        self._fcfs.arrive(entry, entry.cost)
+        self._deadlines.add(entry, limits)
+        key = class_key(entry)
         if key not in self._classes:
             self._classes[key] = CostClass(key, next(self._names))
         self._classes[key].add(entry)
-        self._note_turns(now_s)
+        self._record_turns(now_s)
 
-    def remove(self, entry: Entry, now_s: float) -> None:
-        """A request started, or went away. KeyError if it does not wait here."""
+    def remove(self, entry: QueueEntry, now_s: float) -> None:
+        """A request started or was withdrawn. KeyError if it is not queued here."""
         del self._entries[entry.serial]
-        self._first_come.start(entry.cost)
+        self._fcfs.start(entry.cost)
         self._deadlines.remove(entry)
-        key = class_of(entry)
+        key = class_key(entry)
         self._classes[key].remove(entry)
         if not self._classes[key].members:
             del self._classes[key]
-        self._note_turns(now_s)
+        self._record_turns(now_s)
 
-    def watch_anew(self, window_of: Callable[[QueuedRequest], Window]) -> None:
-        """Take other times at which those that wait become late and hopeless."""
+    def reset_limits(self, start_limits: Callable[[QueuedRequest], StartLimits]) -> None:
+        """Recompute when the queued requests become late and infeasible."""
         self._deadlines = Deadlines(self._entries)
         for entry in self._entries.values():
-            self._deadlines.add(entry, window_of(entry.request))
+            self._deadlines.add(entry, start_limits(entry.request))
 
-    def hopeless(self, now_s: float) -> list[Entry]:
-        """Requests whose deadline cannot be met any more."""
-        return self._deadlines.hopeless(now_s)
+    def infeasible(self, now_s: float) -> list[QueueEntry]:
+        """Requests whose deadline can no longer be met; each is returned once."""
+        return self._deadlines.infeasible(now_s)
 
     def next(self, now_s: float, *, by_arrival: bool) -> Candidates:
-        """What goes next; nothing else may pass it. IndexError where nothing waits."""
+        """The next requests, which nothing else may pass. IndexError if the queue is empty."""
         overdue = self._most_overdue(now_s)
         if overdue is not None:
             return Candidates([overdue], "overdue")
@@ -106,48 +108,48 @@ class TenantQueue:
         if late is not None:
             return Candidates([late], "late")
         if by_arrival:
-            return Candidates(self.first(TOGETHER), "arrival")
+            return Candidates(self.first(MAX_PER_DISPATCH), "arrival")
         return Candidates(self._best(now_s), "rank")
 
-    def first(self, count: int) -> list[Entry]:
-        """The `count` requests that arrived first, in that order."""
+    def first(self, count: int) -> list[QueueEntry]:
+        """The `count` oldest requests, in order of arrival."""
         return self._arrival.first(count)
 
     def batches(self, now_s: float, *, by_arrival: bool) -> list[CostClass]:
-        """The batches that wait, highest rank first, or by the arrival of their oldest."""
+        """The queued batches, highest rank first, or by the arrival of their oldest member."""
         if by_arrival:
             return sorted(self._classes.values(), key=lambda batch: batch.oldest_s)
-        a_second = self.a_second
-        return sorted(self._classes.values(), key=lambda b: b.rank(now_s, a_second), reverse=True)
+        gain_per_s = self.gain_per_s
+        return sorted(self._classes.values(), key=lambda b: b.rank(now_s, gain_per_s), reverse=True)
 
-    def _best(self, now_s: float) -> list[Entry]:
-        """Of the batch of highest rank those that rank above the next batch."""
-        a_second = self.a_second
+    def _best(self, now_s: float) -> list[QueueEntry]:
+        """The members of the highest-ranked batch that rank above the second batch."""
+        gain_per_s = self.gain_per_s
         best, highest, second = None, -inf, -inf
         for batch in self._classes.values():
-            rank = batch.rank(now_s, a_second)
+            rank = batch.rank(now_s, gain_per_s)
             if rank > highest:
                 best, highest, second = batch, rank, highest
             elif rank > second:
                 second = rank
-        return best.above(second, now_s, a_second, TOGETHER) if best else []
+        return best.above(second, now_s, gain_per_s, MAX_PER_DISPATCH) if best else []
 
-    def _note_turns(self, now_s: float) -> None:
-        """Whose turn has come under first come, first served; from then on the bound counts."""
-        most_s = self._bounds.max_delay_s
-        for entry in self._first_come.due():
-            self._scale.turned(now_s - entry.request.arrived_s)
-            if most_s is not None and entry.serial in self._entries:
-                due_s = now_s + most_s / entry.request.urgency
-                self._put_back.push(due_s, entry.serial)
+    def _record_turns(self, now_s: float) -> None:
+        """Start the delay bound of requests whose turn under FCFS has come."""
+        max_delay_s = self._bounds.max_delay_s
+        for entry in self._fcfs.due():
+            self._normaliser.turn_came(now_s - entry.request.arrived_s)
+            if max_delay_s is not None and entry.serial in self._entries:
+                due_s = now_s + max_delay_s / entry.request.urgency
+                self._becoming_overdue.push(due_s, entry.serial)
 
-    def _most_overdue(self, now_s: float) -> Entry | None:
-        for entry in self._put_back.pop_through(now_s):
+    def _most_overdue(self, now_s: float) -> QueueEntry | None:
+        for entry in self._becoming_overdue.pop_through(now_s):
             self._overdue.push(entry.request.arrived_s, entry.serial)
-        return self._overdue.least()
+        return self._overdue.peek()
 
     def check(self) -> None:
-        """AssertionError where the views of the queue disagree."""
+        """AssertionError if the views of the queue disagree."""
         members = {serial for batch in self._classes.values() for serial in batch.members}
         assert members == self._entries.keys()
         assert all(batch.members for batch in self._classes.values())

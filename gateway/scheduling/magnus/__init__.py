@@ -1,1 +1,1 @@
-"""Magnus: batches of least wasted memory access for an engine in lock step."""
+"""Magnus: lock-step batches of least wasted memory access."""

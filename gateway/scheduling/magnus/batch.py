@@ -1,14 +1,14 @@
-"""A batch that changes while it waits, and knows its extremes."""
+"""A queued batch that tracks the longest and oldest of its changing members."""
 
 from gateway.scheduling.lazy_heap import LazyHeap
 from gateway.scheduling.magnus.wma import row_reads
 from gateway.scheduling.requests import QueuedRequest
 
 
-class Batch:
-    """Waiting requests by serial number; each extreme costs O(log n) amortised.
+class MagnusBatch:
+    """Queued requests by serial number; each extreme costs O(log n) amortised.
 
-    Closed for good (`insertable` False) once it is half of a batch that ran out of memory.
+    `insertable` is False for half of a batch that ran out of memory: no request may join it.
     """
 
     __slots__ = ("_arrival", "_generation", "_prompt", "_reads", "id", "insertable", "members",
@@ -28,7 +28,7 @@ class Batch:
         return len(self.members)
 
     def add(self, serial: int, request: QueuedRequest) -> None:
-        """Take a request in under a serial number no other ever had."""
+        """Add a request under a serial number that was never used before."""
         self.members[serial] = request
         self._prompt.push(-request.prompt_tokens, serial)
         self._generation.push(-request.median, serial)
@@ -36,28 +36,28 @@ class Batch:
         self._arrival.push(request.arrived_s, serial)
 
     def remove(self, serial: int) -> None:
-        """Let a member go. KeyError if it is none."""
+        """Remove a member. KeyError if it is none."""
         del self.members[serial]
 
     @property
     def prompt_tokens(self) -> int:
         """L(B): the longest prompt."""
-        return int(-self._prompt.least_key())
+        return int(-self._prompt.min_key())
 
     @property
     def generation_tokens(self) -> float:
         """G(B): the longest predicted generation."""
-        return -self._generation.least_key()
+        return -self._generation.min_key()
 
     @property
-    def least_reads(self) -> float:
-        """The least T(L(p), G'(p)) over the members: what WMA(B) is measured from."""
-        return self._reads.least_key()
+    def min_reads(self) -> float:
+        """The minimum of T(L(p), G'(p)) over the members, which WMA(B) subtracts."""
+        return self._reads.min_key()
 
     @property
     def oldest_s(self) -> float:
-        """Arrival of the member that has waited longest."""
-        return self._arrival.least_key()
+        """Arrival time of the oldest member."""
+        return self._arrival.min_key()
 
     def first(self, count: int) -> list[QueuedRequest]:
         """The `count` members that arrived first, in that order."""

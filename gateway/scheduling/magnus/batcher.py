@@ -1,4 +1,4 @@
-"""Adaptive batching directed by wasted memory access (Magnus, arXiv 2406.04785)."""
+"""Adaptive batching by wasted memory access, WMA (Magnus, arXiv 2406.04785)."""
 
 from collections.abc import Iterable, Sequence
 from itertools import count
@@ -6,20 +6,20 @@ from typing import Final
 
 import numpy as np
 
-from gateway.scheduling.magnus.batch import Batch
+from gateway.scheduling.magnus.batch import MagnusBatch
 from gateway.scheduling.magnus.wma import row_reads
 from gateway.scheduling.requests import QueuedRequest
 
-SIZE: Final = 0  # columns of the batches that may be joined
+SIZE: Final = 0  # rows of the table of open batches
 PROMPT: Final = 1
 GENERATION: Final = 2
 READS: Final = 3
 
 
 class Batcher:
-    """Waiting requests in batches of similar length. An arrival costs a look at the open batches.
+    """Queued requests in batches of similar length. An arrival costs O(number of open batches).
 
-    `waste_limit` is Φ in token reads; None lets every request be a batch of its own.
+    `waste_limit` is Φ in token reads; None makes every request a batch of its own.
     `memory_tokens` is Θ in KV tokens.
     """
 
@@ -27,125 +27,125 @@ class Batcher:
         self._waste_limit = waste_limit
         self._memory_tokens = memory_tokens
         self._serials = count()
-        self._joinable = OpenBatches(memory_tokens)
-        self._home: dict[str, tuple[int, Batch]] = {}
-        self.batches: dict[str, Batch] = {}
+        self._open_batches = OpenBatches(memory_tokens)
+        self._location: dict[str, tuple[int, MagnusBatch]] = {}
+        self.batches: dict[str, MagnusBatch] = {}
 
     def __len__(self) -> int:
-        return len(self._home)
+        return len(self._location)
 
-    def add(self, request: QueuedRequest) -> Batch:
-        """The batch the request now waits in: the one of least WMA below Φ, else a new one."""
-        if request.id in self._home:
+    def add(self, request: QueuedRequest) -> MagnusBatch:
+        """Add a request to the batch of least WMA, if that is below Φ, else to a new one."""
+        if request.id in self._location:
             raise ValueError(f"request {request.id} waits already; ids must differ")
-        batch = self._best(request) or self._open(insertable=True)
-        self._place(request, batch)
+        batch = self._best(request) or self._new_batch(insertable=True)
+        self._insert(request, batch)
         return batch
 
-    def halve(self, requests: Sequence[QueuedRequest]) -> tuple[Batch, Batch]:
-        """Queue a batch that ran out of memory again, as two halves that nobody joins.
+    def halve(self, requests: Sequence[QueuedRequest]) -> tuple[MagnusBatch, MagnusBatch]:
+        """Queue a batch that ran out of memory again, as two halves that no request may join.
 
-        The members are two or more, of one model. ValueError if not, or if one waits already.
+        ValueError if it has fewer than two members, or if one of them is queued already.
         """
-        if len(requests) < 2 or any(request.id in self._home for request in requests):  # noqa: PLR2004
-            raise ValueError("two or more requests, none of them waiting, can be halved")
+        if len(requests) < 2 or any(request.id in self._location for request in requests):  # noqa: PLR2004
+            raise ValueError("only two or more requests, none of them queued, can be halved")
         halves = requests[: len(requests) // 2], requests[len(requests) // 2 :]
-        first, second = (self._closed(half) for half in halves)
+        first, second = (self._closed_batch(half) for half in halves)
         return first, second
 
     def resize(self, memory_tokens: int) -> None:
-        """Let batches grow to this Θ from now on; those that are larger already stay so."""
+        """Set Θ; batches that are larger already stay as they are."""
         self._memory_tokens = memory_tokens
-        self._joinable = OpenBatches(memory_tokens)
+        self._open_batches = OpenBatches(memory_tokens)
         for batch in self.batches.values():
             self._changed(batch)
 
-    def take(self, request_ids: Iterable[str]) -> list[Batch]:
-        """Let waiting requests go; the batches they left. KeyError if one is unknown."""
-        touched: dict[int, Batch] = {}
+    def take(self, request_ids: Iterable[str]) -> list[MagnusBatch]:
+        """Remove queued requests; returns the batches they left. KeyError if one is unknown."""
+        touched: dict[int, MagnusBatch] = {}
         for request_id in request_ids:
-            serial, batch = self._home.pop(request_id)
+            serial, batch = self._location.pop(request_id)
             batch.remove(serial)
             touched[batch.serial] = batch
         for batch in touched.values():
             self._changed(batch)
         return list(touched.values())
 
-    def _best(self, request: QueuedRequest) -> Batch | None:
+    def _best(self, request: QueuedRequest) -> MagnusBatch | None:
         if self._waste_limit is None:
             return None
-        found = self._joinable.least_waste(request.prompt_tokens, request.median)
+        found = self._open_batches.min_waste(request.prompt_tokens, request.median)
         return found[1] if found and found[0] < self._waste_limit else None
 
-    def _open(self, *, insertable: bool) -> Batch:
-        batch = Batch(next(self._serials), insertable=insertable)
+    def _new_batch(self, *, insertable: bool) -> MagnusBatch:
+        batch = MagnusBatch(next(self._serials), insertable=insertable)
         self.batches[batch.id] = batch
         return batch
 
-    def _closed(self, requests: Sequence[QueuedRequest]) -> Batch:
-        batch = self._open(insertable=False)
+    def _closed_batch(self, requests: Sequence[QueuedRequest]) -> MagnusBatch:
+        batch = self._new_batch(insertable=False)
         for request in requests:
-            self._place(request, batch)
+            self._insert(request, batch)
         return batch
 
-    def _place(self, request: QueuedRequest, batch: Batch) -> None:
+    def _insert(self, request: QueuedRequest, batch: MagnusBatch) -> None:
         serial = next(self._serials)
         batch.add(serial, request)
-        self._home[request.id] = serial, batch
+        self._location[request.id] = serial, batch
         self._changed(batch)
 
-    def _changed(self, batch: Batch) -> None:
+    def _changed(self, batch: MagnusBatch) -> None:
         if not batch:
             del self.batches[batch.id]
         if self._waste_limit is not None:
-            self._joinable.update(batch)
+            self._open_batches.update(batch)
 
     def check(self) -> None:
-        """AssertionError where batches, members and the table of open batches disagree."""
-        assert sum(map(len, self.batches.values())) == len(self._home)
-        for request_id, (serial, batch) in self._home.items():
+        """AssertionError if batches, members and the table of open batches disagree."""
+        assert sum(map(len, self.batches.values())) == len(self._location)
+        for request_id, (serial, batch) in self._location.items():
             assert self.batches[batch.id] is batch
             assert batch.members[serial].id == request_id
         for batch in self.batches.values():
             assert batch.oldest_s == min(r.arrived_s for r in batch.members.values())
             assert batch.prompt_tokens == max(r.prompt_tokens for r in batch.members.values())
             assert batch.generation_tokens == max(r.median for r in batch.members.values())
-            self._check_joinable(batch)
+            self._check_open(batch)
 
-    def _check_joinable(self, batch: Batch) -> None:
+    def _check_open(self, batch: MagnusBatch) -> None:
         if self._waste_limit is None:
             return
-        open_to_all = batch.insertable and not self._joinable.is_full(batch)
-        assert (batch in self._joinable) == open_to_all
+        open_to_all = batch.insertable and not self._open_batches.is_full(batch)
+        assert (batch in self._open_batches) == open_to_all
 
 
 class OpenBatches:
-    """Size, L(B), G(B) and least T of each insertable batch that is not full.
+    """A table of size, L(B), G(B) and minimum T of each insertable batch that is not full.
 
-    A batch is full when one more member of its own lengths would break the memory rule: no
-    request can ever join it, so it is left out. What stays differs in length by more than Φ, and
-    so is few, however many requests wait.
+    A batch is full when one more member of its own lengths would break the memory rule: no request
+    can join it, so it is left out. The others differ in length by more than Φ allows, so they stay
+    few, however many requests are queued.
     """
 
     def __init__(self, memory_tokens: int) -> None:
         self._memory_tokens = memory_tokens  # Θ
-        self._batches: list[Batch] = []
+        self._batches: list[MagnusBatch] = []
         self._row: dict[int, int] = {}
-        self._table = np.zeros((4, 16))  # (column, batch)
+        self._table = np.zeros((4, 16))  # (property, batch)
 
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __contains__(self, batch: Batch) -> bool:
+    def __contains__(self, batch: MagnusBatch) -> bool:
         return batch.serial in self._row
 
-    def is_full(self, batch: Batch) -> bool:
-        """Whether no request at all can join."""
+    def is_full(self, batch: MagnusBatch) -> bool:
+        """Whether no request can join."""
         tokens = batch.prompt_tokens + batch.generation_tokens
         return (len(batch) + 1) * tokens > self._memory_tokens
 
-    def update(self, batch: Batch) -> None:
-        """Take note of a batch that is new or has changed."""
+    def update(self, batch: MagnusBatch) -> None:
+        """Add or update a batch; remove one that is no longer open."""
         if not batch or not batch.insertable or self.is_full(batch):
             self._discard(batch)
             return
@@ -155,12 +155,12 @@ class OpenBatches:
         self._table[SIZE, row] = len(batch)
         self._table[PROMPT, row] = batch.prompt_tokens
         self._table[GENERATION, row] = batch.generation_tokens
-        self._table[READS, row] = batch.least_reads
+        self._table[READS, row] = batch.min_reads
 
-    def least_waste(
+    def min_waste(
         self, prompt_tokens: int, generation_tokens: float
-    ) -> tuple[float, Batch] | None:
-        """The least WMA(B + p) and its batch, among those where |B + p|·(L + G) ≤ Θ."""
+    ) -> tuple[float, MagnusBatch] | None:
+        """The minimum of WMA(B + p) over batches with |B + p|·(L + G) ≤ Θ, and its batch."""
         if not self._batches:
             return None
         size, prompt, generation, reads = self._table[:, : len(self._batches)]
@@ -172,19 +172,19 @@ class OpenBatches:
         best = int(waste.argmin())
         return None if waste[best] == np.inf else (float(waste[best]), self._batches[best])
 
-    def _append(self, batch: Batch) -> int:
+    def _append(self, batch: MagnusBatch) -> int:
         row = self._row[batch.serial] = len(self._batches)
         self._batches.append(batch)
         if row == self._table.shape[1]:
             self._table = np.concatenate([self._table, np.zeros_like(self._table)], axis=1)
         return row
 
-    def _discard(self, batch: Batch) -> None:
+    def _discard(self, batch: MagnusBatch) -> None:
         row = self._row.pop(batch.serial, None)
         if row is None:
             return
         last = self._batches.pop()
-        if last is not batch:  # the last row fills the gap
+        if last is not batch:  # the last batch fills the gap
             self._batches[row] = last
             self._row[last.serial] = row
             self._table[:, row] = self._table[:, len(self._batches)]

@@ -4,19 +4,19 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from gateway.scheduling.admission.interface import Admission
-from gateway.scheduling.baselines.base import PlainPolicy
+from gateway.scheduling.baselines.base import FcfsPolicy
 from gateway.scheduling.baselines.kinetic_tournament import KineticTournament
-from gateway.scheduling.dispatch import Dispatch, RankLine, ratio_line
-from gateway.scheduling.magnus.batch import Batch
+from gateway.scheduling.dispatch import Dispatch, LinearRank, ratio_rank
+from gateway.scheduling.magnus.batch import MagnusBatch
 from gateway.scheduling.magnus.batcher import Batcher
 from gateway.scheduling.requests import QueuedRequest, WaitingBatch
 from gateway.scheduling.serving_time import same_order, serving_seconds
 
 
-class MagnusPolicy(PlainPolicy):
-    """For an engine in lock step: a whole batch at a time, the next when the one before has ended.
+class MagnusPolicy(FcfsPolicy):
+    """For an engine in lock step: one whole batch at a time, the next when it has ended.
 
-    `waste_limit` is Φ in token reads. Memory is the batcher's rule, |B|·(L + G) ≤ Θ.
+    `waste_limit` is Φ in token reads. The batcher bounds memory, by |B|·(L + G) ≤ Θ.
     """
 
     lockstep: ClassVar = True
@@ -25,7 +25,7 @@ class MagnusPolicy(PlainPolicy):
         super().__init__("magnus", admission=admission)
         self._batcher = Batcher(waste_limit, admission.capacity.tokens)
         self._ranking = KineticTournament()
-        self._ranked_pace = self._serving.pace
+        self._ranked_coefficients = self._serving.coefficients
 
     def dispatch(self, now_s: float) -> Dispatch | None:
         """The whole batch of highest ratio; None while anything runs."""
@@ -39,9 +39,9 @@ class MagnusPolicy(PlainPolicy):
         return self._started(requests, now_s)
 
     def halve(self, requests: Sequence[QueuedRequest]) -> None:
-        """A batch of two or more ran out of memory: it waits again, as two that nobody joins.
+        """Queue a batch of two or more that ran out of memory again, as two closed halves.
 
-        It did start in time, so that none of it is given up for its maximum queue time.
+        The batch had started in time, so its requests are exempt from the maximum queue time.
         """
         halves = self._batcher.halve(requests)
         for request in requests:
@@ -53,25 +53,25 @@ class MagnusPolicy(PlainPolicy):
     def observe(
         self, size: int, prompt_tokens: int, generation_tokens: float, serving_s: float
     ) -> None:
-        """Learn a batch's serving time; rank all again once that would change their order."""
+        """Learn the serving time of a batch; recompute all ranks once their order may change."""
         super().observe(size, prompt_tokens, generation_tokens, serving_s)
-        if not same_order(self._ranked_pace, self._serving.pace):
-            self._ranked_pace = self._serving.pace
+        if not same_order(self._ranked_coefficients, self._serving.coefficients):
+            self._ranked_coefficients = self._serving.coefficients
             batches = self._batcher.batches.values()
-            self._ranking.put_all({batch.id: self._line(batch) for batch in batches})
+            self._ranking.put_all({batch.id: self._rank_of(batch) for batch in batches})
 
     def resize(self, pages: int, page_tokens: int) -> None:
-        """Let batches fill a KV pool of this size from now on; what waits stays."""
+        """Set the size of the KV pool; queued requests stay."""
         super().resize(pages, page_tokens)
         self._batcher.resize(self.admission.capacity.tokens)
 
     def waiting(self, now_s: float) -> Sequence[WaitingBatch]:
-        """The batches that wait, highest ratio first."""
+        """The queued batches, highest ratio first."""
         order = [self._batcher.batches[key] for key in self._ranking.ranked(now_s)]
-        return [self._shown(batch.id, batch.first(len(batch)), now_s) for batch in order]
+        return [self._waiting_batch(batch.id, batch.first(len(batch)), now_s) for batch in order]
 
     def check(self) -> None:
-        """AssertionError where batches and ranking disagree."""
+        """AssertionError if batches and ranking disagree."""
         super().check()
         self._batcher.check()
         self._ranking.check()
@@ -87,14 +87,14 @@ class MagnusPolicy(PlainPolicy):
         for batch in self._batcher.take([request.id for request in requests]):
             self._rerank(batch)
 
-    def _rerank(self, batch: Batch) -> None:
+    def _rerank(self, batch: MagnusBatch) -> None:
         if batch:
-            self._ranking.put(batch.id, self._line(batch))
+            self._ranking.put(batch.id, self._rank_of(batch))
         else:
             self._ranking.discard(batch.id)
 
-    def _line(self, batch: Batch) -> RankLine:
+    def _rank_of(self, batch: MagnusBatch) -> LinearRank:
         serving_s = serving_seconds(
-            self._ranked_pace, len(batch), batch.prompt_tokens, batch.generation_tokens
+            self._ranked_coefficients, len(batch), batch.prompt_tokens, batch.generation_tokens
         )
-        return ratio_line(batch.oldest_s, serving_s)
+        return ratio_rank(batch.oldest_s, serving_s)

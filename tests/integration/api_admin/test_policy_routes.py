@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from gateway.generation.service import GenerationService
-from gateway.scheduling.policy import NAMES
+from gateway.scheduling.policy import POLICY_NAMES
 
 
 async def policy(client: httpx.AsyncClient) -> dict[str, Any]:
@@ -92,7 +92,7 @@ async def test_unknown_policy_is_a_400_that_names_the_known_ones(client: httpx.A
     assert response.status_code == 400
     error = response.json()["error"]
     assert (error["param"], error["code"]) == ("name", "invalid_value")
-    assert all(name in error["message"] for name in NAMES)
+    assert all(name in error["message"] for name in POLICY_NAMES)
 
 
 @pytest.mark.parametrize("body", [{}, {"name": 1}, {"policy": "fixed"}, []])

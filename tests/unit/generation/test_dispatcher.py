@@ -11,7 +11,7 @@ from gateway.errors import EngineLost, ShuttingDown
 from gateway.generation.engine_events import STEPS_BETWEEN_REVISIONS
 from gateway.generation.request import GenerationRequest
 from gateway.generation.text.tokenizer import ChatTokenizer
-from gateway.scheduling.policy import NAMES, PolicyName
+from gateway.scheduling.policy import POLICY_NAMES, PolicyName
 from tests.unit.generation.conftest import Scene
 
 
@@ -170,7 +170,7 @@ async def test_policy_learns_how_long_a_batch_took(scene: Scene) -> None:
     assert learned == [(1, 3, 2)]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", POLICY_NAMES)
 async def test_changed_policy_takes_over_all_that_waits(scene: Scene, name: PolicyName) -> None:
     requests = [scene.request() for _ in range(5)]
     await scene.enqueue(*requests)

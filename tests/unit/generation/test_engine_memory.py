@@ -6,7 +6,7 @@ import pytest
 
 from engine.protocol import Finish, KvState
 from gateway.errors import ContextLengthExceeded, GenerationFailed
-from gateway.scheduling.policy import NAMES, PolicyName
+from gateway.scheduling.policy import POLICY_NAMES, PolicyName
 from tests.unit.generation.conftest import KV, Scene
 
 SMALL = KvState(pages=8, free=8, page_tokens=16)  # 128 tokens
@@ -16,7 +16,7 @@ def too_small(sequence_id: str) -> Finish:
     return Finish(sequence_id, "error", "it does not fit the KV memory, which had to shrink")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", POLICY_NAMES)
 async def test_policy_admits_to_the_pool_of_the_engine_that_is_there(
     scene: Scene, name: PolicyName
 ) -> None:

@@ -68,7 +68,7 @@ class Sums:
         self._pages[request.id] = self._of(request.started())
 
     def reserve(self, request: QueuedRequest) -> int:
-        return self._tokens(request.started()) if self.rule != "all" else int(request.upper)
+        return self._tokens(request.started()) if self.rule != "all" else int(request.p90)
 
     def resize(self, capacity: Capacity) -> None:
         self.capacity = capacity

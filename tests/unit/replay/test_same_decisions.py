@@ -20,7 +20,7 @@ from gateway.replay.engine.sequence import EngineStatistics, SimulatedSequence
 from gateway.replay.simulator import TRUST_WINDOW, Simulation
 from gateway.replay.workload.workload import Workload
 from gateway.scheduling.control_loop import ControlLoop
-from gateway.scheduling.policy import NAMES, Options, PolicyName, build_policy
+from gateway.scheduling.policy import POLICY_NAMES, Options, PolicyName, build_policy
 from gateway.scheduling.requests import QueuedRequest, RunningSequence
 from tests.unit.generation.conftest import Scene, an_ask, tokenizer
 
@@ -332,7 +332,7 @@ async def test_live_scheduler_decides_as_the_loop_does_whatever_happens(
         elif happens < 0.15 and not pair.connected:
             pair.connect()
         elif happens > 0.99:
-            pair.use(random.choice([each for each in NAMES if each != "magnus"]))
+            pair.use(random.choice([each for each in POLICY_NAMES if each != "magnus"]))
         made += await pair.decide()
     assert len(made) > 100
 

@@ -14,7 +14,7 @@ from gateway.replay.measure.outcomes import Outcomes, Series
 from gateway.replay.simulator import replay
 from gateway.replay.workload.workload import Workload
 from gateway.scheduling.admission.length_distribution import LengthDistributions
-from gateway.scheduling.policy import NAMES, Options, build_policy
+from gateway.scheduling.policy import POLICY_NAMES, Options, build_policy
 from gateway.scheduling.requests import QueuedRequest, RunningSequence
 
 COSTS = [
@@ -459,7 +459,7 @@ def test_every_request_ends_once_with_all_its_tokens(
     )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", POLICY_NAMES)
 def test_every_request_ends_under_every_policy(a_model: Any, crowd: Workload, name: str) -> None:
     policy = build_policy(name, Options())
     told = replay(crowd, policy, a_model())

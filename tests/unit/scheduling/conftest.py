@@ -6,12 +6,12 @@ from typing import TypeAlias
 
 import pytest
 
-from gateway.scheduling.lmaas.cost_class import Entry
+from gateway.scheduling.lmaas.cost_class import QueueEntry
 from gateway.scheduling.requests import Quantiles, QueuedRequest, RunningSequence
 
-MakeWaiting: TypeAlias = Callable[..., QueuedRequest]
+MakeRequest: TypeAlias = Callable[..., QueuedRequest]
 MakeRunning: TypeAlias = Callable[..., RunningSequence]
-MakeEntry: TypeAlias = Callable[..., Entry]
+MakeEntry: TypeAlias = Callable[..., QueueEntry]
 
 SPREAD = (0.4, 0.6, 1.0, 1.5, 2.2, 3.0)
 numbers = count()
@@ -25,7 +25,7 @@ def spread(generation: float, max_tokens: int) -> Quantiles:
 
 
 @pytest.fixture(scope="session")
-def a_request() -> MakeWaiting:
+def a_request() -> MakeRequest:
     def make(
         prompt: int = 50,
         generation: float = 40,
@@ -84,14 +84,14 @@ def an_entry() -> MakeEntry:
         cost: float = 1.0,
         *,
         serving_s: float = 1.0,
-        since_s: float | None = None,
-    ) -> Entry:
-        return Entry(
+        virtual_arrival_s: float | None = None,
+    ) -> QueueEntry:
+        return QueueEntry(
             serial=next(numbers),
             request=request,
             serving_s=serving_s,
             cost=cost,
-            since_s=request.arrived_s if since_s is None else since_s,
+            virtual_arrival_s=request.arrived_s if virtual_arrival_s is None else virtual_arrival_s,
         )
 
     return make

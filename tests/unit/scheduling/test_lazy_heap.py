@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.scheduling.lazy_heap import MIN_DEAD, LazyHeap
+from gateway.scheduling.lazy_heap import MIN_STALE_ENTRIES, LazyHeap
 
 keys = st.integers(0, 9).map(float)
 actions = st.lists(
@@ -40,9 +40,9 @@ def test_it_is_a_sorted_list_of_what_lives(drawn: list[tuple[str, float]]) -> No
             assert getattr(heap, action)(value) == [live[serial] for _, serial in out]
             entered = [entry for entry in entered if entry not in out]  # they live on elsewhere
         least = min(entered, default=None)
-        assert heap.least() == (live[least[1]] if least else None)
+        assert heap.peek() == (live[least[1]] if least else None)
         if least:
-            assert heap.least_key() == least[0]
+            assert heap.min_key() == least[0]
 
 
 def test_nothing_is_least_where_nothing_lives() -> None:
@@ -50,9 +50,9 @@ def test_nothing_is_least_where_nothing_lives() -> None:
     heap: LazyHeap[float, str] = LazyHeap(live)
     heap.push(1.0, 1)
     live.clear()
-    assert (heap.least(), heap.first(3), heap.pop_through(9.0)) == (None, [], [])
+    assert (heap.peek(), heap.first(3), heap.pop_through(9.0)) == (None, [], [])
     with pytest.raises(IndexError):
-        heap.least_key()
+        heap.min_key()
 
 
 @pytest.mark.parametrize("most", [0, 1, 50])
@@ -62,7 +62,7 @@ def test_the_dead_never_outnumber_the_living_by_more_than_a_few(most: int) -> No
     for serial in range(2_000):
         live[serial] = serial
         heap.push(-float(serial), serial)  # the dead lie deepest
-        assert len(heap._heap) <= 2 * len(live) + MIN_DEAD
+        assert len(heap._heap) <= 2 * len(live) + MIN_STALE_ENTRIES
         if len(live) > most:
             del live[min(live)]
     assert heap.first(2_000) == sorted(live, reverse=True)

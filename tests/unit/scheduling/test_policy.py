@@ -13,13 +13,13 @@ from msgspec.structs import replace
 from gateway.scheduling.admission.future_peak import FuturePeak
 from gateway.scheduling.admission.interface import AdmissionName
 from gateway.scheduling.admission.reservation import SumOfReservations
-from gateway.scheduling.baselines.base import PlainPolicy
+from gateway.scheduling.baselines.base import FcfsPolicy
 from gateway.scheduling.dispatch import Dispatch
-from gateway.scheduling.lmaas.output_lengths import LEAST
-from gateway.scheduling.lmaas.policy import SHORT, LmaasPolicy
-from gateway.scheduling.lmaas.tenant_queue import Bounds
+from gateway.scheduling.lmaas.output_lengths import MIN_ANSWERS
+from gateway.scheduling.lmaas.policy import MAX_SHORT_QUEUE, LmaasPolicy
+from gateway.scheduling.lmaas.tenant_queue import OrderBounds
 from gateway.scheduling.policy import (
-    NAMES,
+    POLICY_NAMES,
     LockstepPolicy,
     Options,
     Policy,
@@ -28,7 +28,7 @@ from gateway.scheduling.policy import (
 )
 from gateway.scheduling.requests import QueuedRequest, RunningSequence
 
-MakeWaiting: TypeAlias = Callable[..., QueuedRequest]
+MakeRequest: TypeAlias = Callable[..., QueuedRequest]
 PAGES, PAGE = 100, 8
 OPTIONS = Options(preempted_share=0.02, waste_limit=2_000, max_delay_s=20.0, fixed_batch=4)
 WEIGHTY = replace(OPTIONS, waiting_weight=10.0)
@@ -59,10 +59,10 @@ def a_policy(name: PolicyName, options: Options = OPTIONS) -> Policy:
     return policy
 
 
-class Scene:
+class PolicyDriver:
     """A policy, the truth about who waits and runs, and a clock."""
 
-    def __init__(self, policy: Policy, a_request: MakeWaiting) -> None:
+    def __init__(self, policy: Policy, a_request: MakeRequest) -> None:
         self.policy, self.a_request = policy, a_request
         self.now_s = 0.0
         self.arrived: dict[str, QueuedRequest] = {}
@@ -180,57 +180,57 @@ def after(steps: int, sequence: RunningSequence) -> RunningSequence:
     )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", POLICY_NAMES)
 @settings(max_examples=60)
 @given(drawn=actions)
 def test_no_request_is_lost_or_doubled_and_no_engine_idle(
-    a_request: MakeWaiting, name: PolicyName, drawn: list[tuple[str, int, int]]
+    a_request: MakeRequest, name: PolicyName, drawn: list[tuple[str, int, int]]
 ) -> None:
-    scene = Scene(a_policy(name), a_request)
+    driver = PolicyDriver(a_policy(name), a_request)
     for action in drawn:
-        scene.act(*action)
-    scene.drain()
-    assert scene.policy.dispatch(scene.now_s) is None
+        driver.act(*action)
+    driver.drain()
+    assert driver.policy.dispatch(driver.now_s) is None
 
 
 @settings(max_examples=60)
 @given(drawn=actions, options=st.sampled_from([OPTIONS, WEIGHTY]), seed=st.integers(0, 1_000))
 def test_nothing_goes_wrong_while_predictions_are_trusted_now_and_then(
-    a_request: MakeWaiting, drawn: list[tuple[str, int, int]], options: Options, seed: int
+    a_request: MakeRequest, drawn: list[tuple[str, int, int]], options: Options, seed: int
 ) -> None:
-    random, scene = Random(seed), Scene(a_policy("lmaas", options), a_request)
-    for _ in range(LEAST):  # enough to know how long answers are
-        scene.act("arrive", 2, 10)
-        scene.act("dispatch", 0, 0)
-        scene.act("end", 0, random.randint(0, 300))
+    random, driver = Random(seed), PolicyDriver(a_policy("lmaas", options), a_request)
+    for _ in range(MIN_ANSWERS):  # enough to know how long answers are
+        driver.act("arrive", 2, 10)
+        driver.act("dispatch", 0, 0)
+        driver.act("end", 0, random.randint(0, 300))
     for action in drawn:
-        scene.act("trust", random.randint(0, 1), 0)
-        scene.act(*action)
-        if scene.policy.order == "policy":
-            assert len(scene.waiting) > SHORT
-    scene.drain()
+        driver.act("trust", random.randint(0, 1), 0)
+        driver.act(*action)
+        if driver.policy.order == "policy":
+            assert len(driver.waiting) > MAX_SHORT_QUEUE
+    driver.drain()
 
 
 @pytest.mark.parametrize("rule", RULES)
 @settings(max_examples=30)
-@given(drawn=actions, name=st.sampled_from(NAMES))
+@given(drawn=actions, name=st.sampled_from(POLICY_NAMES))
 def test_every_policy_works_with_every_admission_rule(
-    a_request: MakeWaiting,
+    a_request: MakeRequest,
     rule: AdmissionName,
     name: PolicyName,
     drawn: list[tuple[str, int, int]],
 ) -> None:
-    scene = Scene(a_policy(name, Options(admission=rule, max_delay_s=None)), a_request)
+    driver = PolicyDriver(a_policy(name, Options(admission=rule, max_delay_s=None)), a_request)
     for action in drawn:
-        scene.act(*action)
-    scene.drain()
+        driver.act(*action)
+    driver.drain()
 
 
 @pytest.mark.parametrize(
     ("name", "order"), [("fcfs", "abc"), ("sjf", "cab"), ("hrrn", "cab"), ("lmaas", "cab")]
 )
 def test_policies_dispatch_in_their_order(
-    a_request: MakeWaiting, name: PolicyName, order: str
+    a_request: MakeRequest, name: PolicyName, order: str
 ) -> None:
     policy = build_policy(name, CHEAPEST)  # of no memory it knows: one by one
     policy.arrive(a_request(generation=40, arrived_s=0.0, request_id="a"))
@@ -248,8 +248,8 @@ def sent_one_by_one(policy: Policy, now_s: float) -> list[str]:
     return order
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_resized_pool_is_filled_and_no_more(a_request: MakeWaiting, name: PolicyName) -> None:
+@pytest.mark.parametrize("name", POLICY_NAMES)
+def test_resized_pool_is_filled_and_no_more(a_request: MakeRequest, name: PolicyName) -> None:
     started = []
     for pages in (20, 200):
         policy = a_policy(name, Options(preempted_share=0.02))
@@ -270,9 +270,9 @@ def end_all(policy: Policy, requests: Sequence[QueuedRequest]) -> None:
         policy.ended(request, 1, 15.0)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", POLICY_NAMES)
 def test_who_has_waited_for_as_long_as_it_may_is_given_up_once(
-    a_request: MakeWaiting, name: PolicyName
+    a_request: MakeRequest, name: PolicyName
 ) -> None:
     policy = a_policy(name)
     requests = [a_request(arrived_s=0.0, start_by_s=float(9 - place)) for place in range(6)]
@@ -296,9 +296,9 @@ def sent(policy: Policy, now_s: float) -> Sequence[QueuedRequest]:
     return found.requests
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", POLICY_NAMES)
 def test_request_that_comes_back_keeps_its_queue_time(
-    a_request: MakeWaiting, name: PolicyName
+    a_request: MakeRequest, name: PolicyName
 ) -> None:
     policy, request = a_policy(name), a_request(start_by_s=9.0)
     for generation in (10.0, 20.0, 10.0):
@@ -310,24 +310,24 @@ def test_request_that_comes_back_keeps_its_queue_time(
     assert policy.give_up(9.5) == []
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", POLICY_NAMES)
 def test_queue_times_of_those_that_started_are_forgotten(
-    a_request: MakeWaiting, name: PolicyName
+    a_request: MakeRequest, name: PolicyName
 ) -> None:
     policy = a_policy(name)
     for _ in range(1_000):
         policy.arrive(a_request(5, 5, start_by_s=1e6))
         end_all(policy, sent(policy, 1.0))
-    if isinstance(policy, PlainPolicy):
+    if isinstance(policy, FcfsPolicy):
         assert len(policy._expiring._heap) <= 100
     else:
         assert isinstance(policy, LmaasPolicy)
         [queue] = policy._tenants.values()
-        assert len(queue._deadlines._becoming_hopeless._heap) <= 100
+        assert len(queue._deadlines._becoming_infeasible._heap) <= 100
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_same_id_cannot_wait_twice(a_request: MakeWaiting, name: PolicyName) -> None:
+@pytest.mark.parametrize("name", POLICY_NAMES)
+def test_same_id_cannot_wait_twice(a_request: MakeRequest, name: PolicyName) -> None:
     policy, request = a_policy(name), a_request()
     policy.arrive(request)
     with pytest.raises(ValueError, match="waits already"):
@@ -336,9 +336,9 @@ def test_same_id_cannot_wait_twice(a_request: MakeWaiting, name: PolicyName) -> 
     assert len(policy) == 1
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", POLICY_NAMES)
 def test_request_too_large_for_the_pool_is_left_to_the_idle_engine(
-    a_request: MakeWaiting, name: PolicyName
+    a_request: MakeRequest, name: PolicyName
 ) -> None:
     policy, small = a_policy(name), a_request(10, 5)
     policy.arrive(small)
@@ -349,7 +349,7 @@ def test_request_too_large_for_the_pool_is_left_to_the_idle_engine(
     assert policy.dispatch(1.0) is not None
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", POLICY_NAMES)
 def test_policy_is_built_with_its_own_rule_and_mode(name: PolicyName) -> None:
     own = {"magnus": "held", "s3": "reserved", "fixed": "maximum"}
     policy = a_policy(name)
@@ -364,15 +364,15 @@ def test_policy_is_built_with_its_own_rule_and_mode(name: PolicyName) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_rule_of_admission_can_be_told(a_request: MakeWaiting, rule: AdmissionName) -> None:
+def test_rule_of_admission_can_be_told(a_request: MakeRequest, rule: AdmissionName) -> None:
     admission = a_policy("fcfs", Options(admission=rule)).admission
     request = a_request(generation=20, max_tokens=100)
-    reserved = {"peak": 20, "reserved": ceil(request.upper), "maximum": 100, "held": 1}
+    reserved = {"peak": 20, "reserved": ceil(request.p90), "maximum": 100, "held": 1}
     assert admission.reserve(request) == reserved[rule]
     assert isinstance(admission, FuturePeak) == (rule == "peak")
 
 
-def test_options_are_what_the_default_policy_goes_by(a_request: MakeWaiting) -> None:
+def test_options_are_what_the_default_policy_goes_by(a_request: MakeRequest) -> None:
     options = {
         "arrival": Options(max_delay_s=0.0, waiting_weight=100.0),
         "weighty": Options(max_delay_s=None, waiting_weight=100.0),
@@ -393,7 +393,7 @@ def test_options_are_what_the_default_policy_goes_by(a_request: MakeWaiting) -> 
 def test_bounds_of_the_default_policy_are_those_of_its_options() -> None:
     policy = build_policy("lmaas", Options(max_delay_s=7.0, waiting_weight=0.3))
     assert isinstance(policy, LmaasPolicy)
-    assert policy._bounds == Bounds(7.0, 0.3)
+    assert policy._bounds == OrderBounds(7.0, 0.3)
 
 
 @pytest.mark.parametrize("name", ["lmaas", "hrrn", "sjf", "fcfs"])
@@ -416,7 +416,7 @@ def test_by_default_one_in_ten_may_be_preempted() -> None:
     assert admission.z == pytest.approx(first) == pytest.approx(1.28, abs=0.01)
 
 
-def order_of(a_request: MakeWaiting, options: Options) -> str:
+def order_of(a_request: MakeRequest, options: Options) -> str:
     """Six requests, each shorter than the one before; one starts every two seconds."""
     policy, order, now_s = build_policy("lmaas", options), "", 5.0
     for place, (name, generation) in enumerate(zip("abcdef", (160, 80, 40, 20, 8, 3), strict=True)):

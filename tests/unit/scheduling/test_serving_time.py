@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 from gateway.scheduling.serving_time import (
     PRIOR,
-    Pace,
+    CostTerms,
     ServingTime,
-    nonnegative_minimum,
+    nonnegative_least_squares,
     same_order,
     serving_seconds,
 )
 
 paces = st.builds(
-    Pace,
+    CostTerms,
     batch=st.floats(0, 0.1),
     prompt_token=st.floats(1e-6, 1e-2),
     step=st.floats(1e-4, 1e-1),
@@ -32,35 +32,35 @@ def a_batch(random: Random) -> tuple[int, int, int]:
     return random.randint(1, 64), random.randint(5, 1500), random.randint(2, 800)
 
 
-def errors(model: ServingTime, pace: Pace, random: Random) -> list[float]:
+def errors(model: ServingTime, coefficients: CostTerms, random: Random) -> list[float]:
     batches = [a_batch(random) for _ in range(100)]
-    return [abs(model.estimate(*b) / serving_seconds(pace, *b) - 1) for b in batches]
+    return [abs(model.estimate(*b) / serving_seconds(coefficients, *b) - 1) for b in batches]
 
 
 @budget(max_examples=25, deadline=None)
 @given(paces, st.integers(0, 1000))
-def test_estimate_converges_on_outcomes_of_its_form(pace: Pace, seed: int) -> None:
+def test_estimate_converges_on_outcomes_of_its_form(coefficients: CostTerms, seed: int) -> None:
     random, model = Random(seed), ServingTime()
     for _ in range(150):
         batch = a_batch(random)
         noise = random.lognormvariate(0, 0.1)
-        model.observe(*batch, serving_seconds(pace, *batch) * noise)
-    assert median(errors(model, pace, random)) <= 0.10
+        model.observe(*batch, serving_seconds(coefficients, *batch) * noise)
+    assert median(errors(model, coefficients, random)) <= 0.10
 
 
 def test_first_outcomes_may_differ_much_from_each_other() -> None:
-    pace, random, model = Pace(0.0, 2**-7, 2**-9, 0.0, 0.0), Random(335), ServingTime()
+    coefficients, random, model = CostTerms(0.0, 2**-7, 2**-9, 0.0, 0.0), Random(335), ServingTime()
     for _ in range(150):  # the first batch is small, the next two are not
         batch = a_batch(random)
         noise = random.lognormvariate(0, 0.1)
-        model.observe(*batch, serving_seconds(pace, *batch) * noise)
-    assert median(errors(model, pace, random)) <= 0.05
+        model.observe(*batch, serving_seconds(coefficients, *batch) * noise)
+    assert median(errors(model, coefficients, random)) <= 0.05
 
 
 @given(st.floats(1e-3, 1e3))
 def test_one_outcome_sets_the_scale(scale: float) -> None:
     model = ServingTime()
-    engine = Pace(*(scale * cost for cost in PRIOR))
+    engine = CostTerms(*(scale * cost for cost in PRIOR))
     model.observe(4, 100, 50, serving_seconds(engine, 4, 100, 50))
     assert max(errors(model, engine, Random(1))) <= 0.05
 
@@ -73,16 +73,16 @@ def test_costs_are_never_negative_and_estimates_never_zero(
     model = ServingTime()
     for outcome in outcomes:
         model.observe(*outcome)
-        assert min(model.pace) >= 0
+        assert min(model.coefficients) >= 0
         assert model.estimate(1, 1, 1) > 0
-        assert np.isfinite(model.pace).all()
+        assert np.isfinite(model.coefficients).all()
 
 
 @pytest.mark.parametrize("nonsense", [0.0, -1.0, float("nan"), float("inf")])
 def test_time_that_is_none_teaches_nothing(nonsense: float) -> None:
     model = ServingTime()
     model.observe(1, 10, 10, nonsense)
-    assert model.pace == PRIOR
+    assert model.coefficients == PRIOR
 
 
 def test_one_wild_outcome_is_forgotten() -> None:
@@ -106,7 +106,7 @@ def test_nonnegative_minimum_meets_its_conditions(seed: int) -> None:
     random = np.random.default_rng(seed)
     rows = random.normal(size=(7, 5))
     gram, moment = rows.T @ rows + 0.01 * np.eye(5), random.normal(size=5) * 3
-    found = nonnegative_minimum(gram, moment)
+    found = nonnegative_least_squares(gram, moment)
     slope = gram @ found - moment
     assert (found >= 0).all()
     assert (slope >= -1e-8).all()
@@ -114,5 +114,5 @@ def test_nonnegative_minimum_meets_its_conditions(seed: int) -> None:
 
 
 def test_an_engine_twice_as_slow_keeps_the_order() -> None:
-    assert same_order(PRIOR, Pace(*(2 * cost for cost in PRIOR)))
+    assert same_order(PRIOR, CostTerms(*(2 * cost for cost in PRIOR)))
     assert not same_order(PRIOR, PRIOR._replace(prompt_token=1e-2))

@@ -9,17 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from gateway.scheduling.admission.future_peak import FIRST, REFRESH, FuturePeak, use_ahead
+from gateway.scheduling.admission.future_peak import (
+    INTERVAL_STARTS,
+    REFRESH_STEPS,
+    FuturePeak,
+    page_use_ahead,
+)
 from gateway.scheduling.admission.interface import Capacity
 from gateway.scheduling.admission.length_distribution import LengthDistributions
 from gateway.scheduling.requests import Quantiles, QueuedRequest, RunningSequence
 
-MakeWaiting = Callable[..., QueuedRequest]
+MakeRequest = Callable[..., QueuedRequest]
 MakeRunning = Callable[..., RunningSequence]
 POOL = 10_000  # tokens
 sizes = st.tuples(st.integers(1, 120), st.integers(1, 200), st.integers(0, 199))
 newcomers = st.lists(st.tuples(st.integers(1, 120), st.integers(1, 200)), max_size=4)
-cautions = st.sampled_from([0.0, 1.0, 3.0])
+margins = st.sampled_from([0.0, 1.0, 3.0])
 pages_of = st.integers(1, 16)
 quantiles = st.lists(st.integers(1, 200), min_size=6, max_size=6).map(
     lambda drawn: tuple(float(tokens) for tokens in sorted(drawn))
@@ -44,9 +49,9 @@ def use_at(
     sequence: RunningSequence, horizons: np.ndarray, page: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and variance of one sequence's pages so many steps from now."""
-    alive = LengthDistributions.of([sequence]).alive(horizons)[0]
+    survival = LengthDistributions.of([sequence]).survival(horizons)[0]
     pages = np.ceil((sequence.prompt_tokens + sequence.generated + horizons) / page)
-    return pages * alive, pages**2 * alive * (1 - alive)
+    return pages * survival, pages**2 * survival * (1 - survival)
 
 
 def peak_of_every_step(
@@ -71,7 +76,7 @@ def peak_of_first_steps(
 ) -> float:
     """Of every interval only the first step is looked at."""
     steps = steps_until_the_end(running, since, joined)
-    return peak_at(steps[np.isin(steps, FIRST)], running, page, z, since, joined)
+    return peak_at(steps[np.isin(steps, INTERVAL_STARTS)], running, page, z, since, joined)
 
 
 def steps_until_the_end(
@@ -97,7 +102,7 @@ def peak_at(
     return float((mean + z * np.sqrt(variance)).max())
 
 
-@given(st.lists(sizes, max_size=8), pages_of, cautions)
+@given(st.lists(sizes, max_size=8), pages_of, margins)
 def test_peak_is_never_below_the_worst_first_step_and_little_above(
     a_sequence: MakeRunning, drawn: list[tuple[int, int, int]], page: int, z: float
 ) -> None:
@@ -130,20 +135,20 @@ def test_peak_of_the_near_steps_is_exact(
 
 @given(quantiles, st.integers(1, 300), st.integers(200, 900), pages_of)
 def test_candidate_counts_as_the_sequence_that_it_becomes(
-    a_request: MakeWaiting, drawn: Quantiles, prompt: int, longest: int, page: int
+    a_request: MakeRequest, drawn: Quantiles, prompt: int, longest: int, page: int
 ) -> None:
     request = a_request(prompt, quantiles=drawn, max_tokens=longest)
     admission = an_admission(pages=POOL // page, page=page)
     admission.force(request)
-    mean, variance = use_ahead([request.started()], page, len(admission._mean))
+    mean, variance = page_use_ahead([request.started()], page, len(admission._mean))
     assert admission._mean == pytest.approx(mean[0], rel=1e-5, abs=1e-3)
     assert np.sqrt(admission._variance) == pytest.approx(np.sqrt(variance[0]), rel=1e-3, abs=1.0)
 
 
-@given(st.lists(sizes, max_size=6), newcomers, st.integers(0, REFRESH), pages_of, cautions)
+@given(st.lists(sizes, max_size=6), newcomers, st.integers(0, REFRESH_STEPS), pages_of, margins)
 def test_peak_after_some_steps_is_that_of_what_is_still_ahead(
     a_sequence: MakeRunning,
-    a_request: MakeWaiting,
+    a_request: MakeRequest,
     drawn: list[tuple[int, int, int]],
     new: list[tuple[int, int]],
     steps: int,
@@ -164,10 +169,10 @@ def test_peak_after_some_steps_is_that_of_what_is_still_ahead(
     assert first - 1e-6 <= peak_of(admission) <= 1.2 * exact + 1
 
 
-@given(st.lists(sizes, max_size=6), newcomers, st.integers(0, REFRESH), pages_of)
+@given(st.lists(sizes, max_size=6), newcomers, st.integers(0, REFRESH_STEPS), pages_of)
 def test_near_peak_after_some_steps_is_exact(
     a_sequence: MakeRunning,
-    a_request: MakeWaiting,
+    a_request: MakeRequest,
     drawn: list[tuple[int, int, int]],
     new: list[tuple[int, int]],
     steps: int,
@@ -176,7 +181,7 @@ def test_near_peak_after_some_steps_is_exact(
     running = [
         a_sequence(p, 5 + g / 10, generated=spent % 14, max_tokens=16) for p, g, spent in drawn
     ]
-    requests = [a_request(p, 1 + g / 30, max_tokens=16 - REFRESH) for p, g in new]
+    requests = [a_request(p, 1 + g / 30, max_tokens=16 - REFRESH_STEPS) for p, g in new]
     admission = an_admission(running, pages=POOL // page, page=page, z=3.0)
     for step in range(steps):
         admission.advance(1)
@@ -196,7 +201,7 @@ def test_near_peak_after_some_steps_is_exact(
 )
 def test_admitted_is_what_one_by_one_from_scratch_admits(
     a_sequence: MakeRunning,
-    a_request: MakeWaiting,
+    a_request: MakeRequest,
     running_sizes: list[tuple[int, int, int]],
     batch_sizes: list[tuple[int, int]],
     pages: int,
@@ -206,17 +211,17 @@ def test_admitted_is_what_one_by_one_from_scratch_admits(
     capacity, fits = Capacity(pages, 8), 0
     for count in range(1, len(batch) + 1):
         together = [*running, *(request.started() for request in batch[:count])]
-        alone = len(together) == 1 and capacity.holds(batch[0])
+        alone = len(together) == 1 and capacity.fits_alone(batch[0])
         if not alone and peak_of(an_admission(together, pages=pages)) > pages:
             break
         fits = count
     assert an_admission(running, pages=pages).admit(batch) == fits
 
 
-@given(st.lists(sizes, max_size=4), newcomers, st.integers(0, REFRESH), st.randoms())
+@given(st.lists(sizes, max_size=4), newcomers, st.integers(0, REFRESH_STEPS), st.randoms())
 def test_leaving_undoes_joining(
     a_sequence: MakeRunning,
-    a_request: MakeWaiting,
+    a_request: MakeRequest,
     drawn: list[tuple[int, int, int]],
     new: list[tuple[int, int]],
     steps: int,
@@ -240,16 +245,16 @@ def test_leaving_undoes_joining(
 
 def test_what_runs_is_to_be_told_anew_after_some_steps(a_sequence: MakeRunning) -> None:
     admission = an_admission([a_sequence()])
-    admission.advance(REFRESH - 1)
+    admission.advance(REFRESH_STEPS - 1)
     assert not admission.stale
     admission.advance(1)
     assert admission.stale
-    admission.refresh([a_sequence(generated=REFRESH)])
+    admission.refresh([a_sequence(generated=REFRESH_STEPS)])
     assert not admission.stale
 
 
 def test_resized_pool_is_told_anew_what_runs(
-    a_sequence: MakeRunning, a_request: MakeWaiting
+    a_sequence: MakeRunning, a_request: MakeRequest
 ) -> None:
     running = [a_sequence(90), a_sequence(40)]
     admission = an_admission(running, pages=50, page=8)
@@ -263,7 +268,7 @@ def test_resized_pool_is_told_anew_what_runs(
     assert peak_of(admission) == pytest.approx(peak_of(anew))
 
 
-def test_resized_pool_is_not_stale_where_nothing_runs(a_request: MakeWaiting) -> None:
+def test_resized_pool_is_not_stale_where_nothing_runs(a_request: MakeRequest) -> None:
     admission = an_admission()
     admission.resize(Capacity(40, 16))
     assert not admission.stale
@@ -272,14 +277,14 @@ def test_resized_pool_is_not_stale_where_nothing_runs(a_request: MakeWaiting) ->
 
 @given(sizes, pages_of)
 def test_lone_request_that_fits_at_its_longest_is_admitted(
-    a_request: MakeWaiting, size: tuple[int, int, int], page: int
+    a_request: MakeRequest, size: tuple[int, int, int], page: int
 ) -> None:
     request = a_request(size[0], size[1])
     enough = (size[0] + 200 + page - 1) // page
     assert an_admission(pages=enough, page=page, z=50.0).admit([request]) == 1
 
 
-def test_too_large_a_prompt_is_not_admitted_but_can_be_forced(a_request: MakeWaiting) -> None:
+def test_too_large_a_prompt_is_not_admitted_but_can_be_forced(a_request: MakeRequest) -> None:
     admission, large = an_admission(pages=10), a_request(500)
     assert admission.admit([large]) == 0
     assert admission.empty
@@ -289,7 +294,7 @@ def test_too_large_a_prompt_is_not_admitted_but_can_be_forced(a_request: MakeWai
 
 
 def test_longer_candidate_than_any_running_is_forecast_to_its_end(
-    a_sequence: MakeRunning, a_request: MakeWaiting
+    a_sequence: MakeRunning, a_request: MakeRequest
 ) -> None:
     running = [a_sequence(10, max_tokens=20)]
     long = a_request(10, max_tokens=1000, quantiles=(900.0,) * 6)
@@ -309,11 +314,11 @@ def test_preemptions_raise_what_is_kept_free(a_sequence: MakeRunning) -> None:
     st.lists(st.tuples(st.integers(1, 120), st.integers(1, 200)), min_size=1, max_size=8),
     quantiles,
     st.integers(20, 375),
-    st.integers(0, REFRESH - 1),
+    st.integers(0, REFRESH_STEPS - 1),
 )
 def test_everybody_counts_with_the_assumed_quantiles_until_predictions_hold(
     a_sequence: MakeRunning,
-    a_request: MakeWaiting,
+    a_request: MakeRequest,
     drawn: list[tuple[int, int, int]],
     new: list[tuple[int, int]],
     assumed: Quantiles,
@@ -357,13 +362,13 @@ def test_who_left_before_the_refresh_that_an_assumption_needs_is_gone_after_it(
     assert peak_of(admission) == 0.0
 
 
-def test_the_engine_is_asked_for_the_median_whatever_is_assumed(a_request: MakeWaiting) -> None:
+def test_the_engine_is_asked_for_the_median_whatever_is_assumed(a_request: MakeRequest) -> None:
     admission = an_admission()
     admission.assume((150.0,) * 6)
     assert admission.reserve(a_request(generation=40)) == 40
 
 
-def test_engine_is_asked_for_the_median(a_request: MakeWaiting) -> None:
+def test_engine_is_asked_for_the_median(a_request: MakeRequest) -> None:
     reserve = an_admission().reserve
     assert reserve(a_request(quantiles=(1.0, 2.0, 30.2, 40.0, 50.0, 60.0))) == 31
     assert reserve(a_request(quantiles=(0.2,) * 6)) == 1

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.scheduling.admission.length_distribution import LEVELS, LengthDistributions
+from gateway.quantiles import LEVELS
+from gateway.scheduling.admission.length_distribution import LengthDistributions
 from gateway.scheduling.requests import Quantiles, RunningSequence
 
 MakeRunning = Callable[..., RunningSequence]
@@ -50,10 +51,10 @@ def test_alive_is_the_survival_given_what_was_generated(
 ) -> None:
     sequence = a_sequence(quantiles=drawn, generated=spent, max_tokens=MAX_TOKENS)
     horizons = np.arange(0.0, MAX_TOKENS + 3)
-    alive = LengthDistributions.of([sequence]).alive(horizons)[0]
+    survival = LengthDistributions.of([sequence]).survival(horizons)[0]
     exact = [still_running(step, spent, drawn) for step in range(MAX_TOKENS - spent + 1)]
-    assert alive[: len(exact)] == pytest.approx(exact, rel=1e-6, abs=1e-12)
-    assert not alive[len(exact) :].any()
+    assert survival[: len(exact)] == pytest.approx(exact, rel=1e-6, abs=1e-12)
+    assert not survival[len(exact) :].any()
 
 
 @given(quantiles, generated, st.sampled_from([0.5, 0.9, 0.95, 0.99]))
@@ -64,7 +65,9 @@ def test_remaining_quantile_is_outlived_as_often_as_it_says(
         [a_sequence(quantiles=drawn, generated=spent, max_tokens=MAX_TOKENS)]
     )
     tokens = float(lengths.remaining_quantile(level)[0])
-    before, after = lengths.alive(np.array([max(np.floor(tokens), 1.0), np.floor(tokens) + 2]))[0]
+    before, after = lengths.survival(np.array([max(np.floor(tokens), 1.0), np.floor(tokens) + 2]))[
+        0
+    ]
     assert 1 <= tokens <= MAX_TOKENS - spent
     assert after <= 1 - level + 1e-6
     assert before >= 1 - level - 1e-6
@@ -79,10 +82,10 @@ def test_fresh_sequence_keeps_its_predicted_quantiles(a_sequence: MakeRunning) -
 
 def test_certain_length_lives_to_it_and_no_further(a_sequence: MakeRunning) -> None:
     sequence = a_sequence(quantiles=(100.0,) * 6, generated=60, max_tokens=MAX_TOKENS)
-    alive = LengthDistributions.of([sequence]).alive(np.array([0.0, 1.0, 40.0, 41.0]))[0]
-    assert alive[:3] == pytest.approx(1.0)
-    assert alive[3] <= 0.05
+    survival = LengthDistributions.of([sequence]).survival(np.array([0.0, 1.0, 40.0, 41.0]))[0]
+    assert survival[:3] == pytest.approx(1.0)
+    assert survival[3] <= 0.05
 
 
 def test_no_sequences_have_no_lengths() -> None:
-    assert LengthDistributions.of([]).alive(np.array([0.0, 1.0])).shape == (0, 2)
+    assert LengthDistributions.of([]).survival(np.array([0.0, 1.0])).shape == (0, 2)

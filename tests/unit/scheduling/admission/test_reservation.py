@@ -7,19 +7,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.scheduling.admission.interface import Capacity
-from gateway.scheduling.admission.reservation import REFRESH, Reservation, SumOfReservations
+from gateway.scheduling.admission.reservation import (
+    REFRESH_STEPS,
+    ReservationRule,
+    SumOfReservations,
+)
 from gateway.scheduling.requests import QueuedRequest, RunningSequence
 
-MakeWaiting = Callable[..., QueuedRequest]
+MakeRequest = Callable[..., QueuedRequest]
 MakeRunning = Callable[..., RunningSequence]
-NAMES: tuple[Reservation, ...] = ("reserved", "maximum", "held")
+NAMES: tuple[ReservationRule, ...] = ("reserved", "maximum", "held")
 PAGE = 10
 QUANTILES = (5.0, 10.0, 20.0, 30.0, 40.0, 60.0)
 names = st.sampled_from(NAMES)
 
 
 def an_admission(
-    name: Reservation,
+    name: ReservationRule,
     running: Sequence[RunningSequence] = (),
     *,
     pages: int = 100,
@@ -32,7 +36,7 @@ def an_admission(
 
 
 def room_beside(
-    name: Reservation, running: Sequence[RunningSequence], a_request: MakeWaiting
+    name: ReservationRule, running: Sequence[RunningSequence], a_request: MakeRequest
 ) -> int:
     """Pages left of 100, by how long a prompt still fits."""
     for pages in range(100, 0, -1):
@@ -58,8 +62,8 @@ def room_beside(
 )
 def test_running_sequence_counts_with_its_reservation(
     a_sequence: MakeRunning,
-    a_request: MakeWaiting,
-    name: Reservation,
+    a_request: MakeRequest,
+    name: ReservationRule,
     generated: int,
     pages: int,
 ) -> None:
@@ -69,7 +73,7 @@ def test_running_sequence_counts_with_its_reservation(
 
 @pytest.mark.parametrize(("name", "tokens"), [("reserved", 41), ("maximum", 100), ("held", 1)])
 def test_engine_is_asked_for_what_is_counted(
-    a_request: MakeWaiting, name: Reservation, tokens: int
+    a_request: MakeRequest, name: ReservationRule, tokens: int
 ) -> None:
     quantiles = (5.0, 10.0, 20.0, 30.0, 40.5, 60.0)
     request = a_request(50, quantiles=quantiles, max_tokens=100)
@@ -82,8 +86,8 @@ def test_engine_is_asked_for_what_is_counted(
     st.integers(10, 90),
 )
 def test_requests_are_admitted_while_their_pages_fit(
-    a_request: MakeWaiting,
-    name: Reservation,
+    a_request: MakeRequest,
+    name: ReservationRule,
     drawn: list[tuple[int, int, bool]],
     pages: int,
 ) -> None:
@@ -91,7 +95,7 @@ def test_requests_are_admitted_while_their_pages_fit(
     for prompt, generation, leaves in drawn:
         request = a_request(prompt, generation)
         tokens = {
-            "reserved": -int(-request.upper // 1),
+            "reserved": -int(-request.p90 // 1),
             "maximum": request.max_tokens,
             "held": 1,
         }[name]
@@ -108,7 +112,7 @@ def test_requests_are_admitted_while_their_pages_fit(
         assert admission.empty == (not held)
 
 
-def test_the_first_that_does_not_fit_ends_the_row(a_request: MakeWaiting) -> None:
+def test_the_first_that_does_not_fit_ends_the_row(a_request: MakeRequest) -> None:
     row = [a_request(prompt, 1, max_tokens=10) for prompt in (290, 590, 190, 10)]
     admission = an_admission("maximum")
     assert admission.admit(row) == 2
@@ -116,7 +120,7 @@ def test_the_first_that_does_not_fit_ends_the_row(a_request: MakeWaiting) -> Non
 
 
 def test_too_large_a_request_can_be_forced_and_leaves_all_its_room(
-    a_request: MakeWaiting,
+    a_request: MakeRequest,
 ) -> None:
     admission, large = an_admission("maximum"), a_request(2_000)
     assert admission.admit([large]) == 0
@@ -130,9 +134,9 @@ def test_too_large_a_request_can_be_forced_and_leaves_all_its_room(
 @pytest.mark.parametrize(
     ("name", "stale"), [("reserved", True), ("maximum", False), ("held", True)]
 )
-def test_what_grows_is_to_be_told_anew(name: Reservation, stale: bool) -> None:
+def test_what_grows_is_to_be_told_anew(name: ReservationRule, stale: bool) -> None:
     admission = an_admission(name)
-    admission.advance(REFRESH - 1)
+    admission.advance(REFRESH_STEPS - 1)
     assert not admission.stale
     admission.advance(1)
     assert admission.stale is stale
@@ -142,7 +146,7 @@ def test_what_grows_is_to_be_told_anew(name: Reservation, stale: bool) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_pages_of_another_size_are_counted_anew(
-    a_request: MakeWaiting, a_sequence: MakeRunning, name: Reservation
+    a_request: MakeRequest, a_sequence: MakeRunning, name: ReservationRule
 ) -> None:
     running = [a_sequence(500, max_tokens=100)]
     admission = an_admission(name, running, pages=1_000, page=1)
@@ -152,7 +156,7 @@ def test_pages_of_another_size_are_counted_anew(
     assert admission.admit([a_request(100, max_tokens=100)]) == 1
 
 
-def test_nothing_is_tuned_or_assumed(a_request: MakeWaiting) -> None:
+def test_nothing_is_tuned_or_assumed(a_request: MakeRequest) -> None:
     admission = an_admission("reserved", pages=10)
     admission.observed(1_000, 1_000)
     admission.assume((50.0,) * 6)

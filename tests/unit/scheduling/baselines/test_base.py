@@ -7,20 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.scheduling.admission.future_peak import FuturePeak
-from gateway.scheduling.baselines.base import PlainPolicy
+from gateway.scheduling.baselines.base import FcfsPolicy
 from gateway.scheduling.requests import QueuedRequest
 
-MakeWaiting = Callable[..., QueuedRequest]
+MakeRequest = Callable[..., QueuedRequest]
 actions = st.lists(st.tuples(st.integers(0, 20), st.booleans(), st.integers(0, 40)), max_size=60)
 
 
-def a_policy(pages: int = 0) -> PlainPolicy:
-    policy = PlainPolicy("plain", admission=FuturePeak(0.0))
+def a_policy(pages: int = 0) -> FcfsPolicy:
+    policy = FcfsPolicy("plain", admission=FuturePeak(0.0))
     policy.resize(pages, 8)
     return policy
 
 
-def sent(policy: PlainPolicy, now_s: float) -> QueuedRequest:
+def sent(policy: FcfsPolicy, now_s: float) -> QueuedRequest:
     """The next request, which has then ended."""
     found = policy.dispatch(now_s)
     assert found is not None
@@ -31,7 +31,7 @@ def sent(policy: PlainPolicy, now_s: float) -> QueuedRequest:
 
 @given(actions)
 def test_first_are_those_who_arrived_first(
-    a_request: MakeWaiting, drawn: list[tuple[int, bool, int]]
+    a_request: MakeRequest, drawn: list[tuple[int, bool, int]]
 ) -> None:
     policy, here = a_policy(), list[QueuedRequest]()
     for arrived_s, leaves, place in drawn:
@@ -51,7 +51,7 @@ def test_first_are_those_who_arrived_first(
 
 @given(st.lists(st.tuples(st.integers(1, 200), st.integers(0, 30)), min_size=1, max_size=20))
 def test_who_came_first_is_served_first(
-    a_request: MakeWaiting, drawn: list[tuple[int, int]]
+    a_request: MakeRequest, drawn: list[tuple[int, int]]
 ) -> None:
     policy, requests = a_policy(), list[QueuedRequest]()
     for generation, arrived_s in drawn:
@@ -61,7 +61,7 @@ def test_who_came_first_is_served_first(
     assert order == sorted(requests, key=lambda request: request.arrived_s)
 
 
-def test_none_passes_the_first_though_it_would_fit(a_request: MakeWaiting) -> None:
+def test_none_passes_the_first_though_it_would_fit(a_request: MakeRequest) -> None:
     policy = a_policy(pages=100)
     for prompt, name in ((500, "runs"), (400, "waits"), (10, "small")):
         policy.arrive(a_request(prompt, request_id=name))
@@ -73,7 +73,7 @@ def test_none_passes_the_first_though_it_would_fit(a_request: MakeWaiting) -> No
     assert [sent(policy, 2.0).id for _ in range(2)] == ["waits", "small"]
 
 
-def test_same_id_cannot_wait_twice(a_request: MakeWaiting) -> None:
+def test_same_id_cannot_wait_twice(a_request: MakeRequest) -> None:
     policy, request = a_policy(), a_request()
     policy.arrive(request)
     with pytest.raises(ValueError, match=f"{request.id} waits already"):
@@ -81,7 +81,7 @@ def test_same_id_cannot_wait_twice(a_request: MakeWaiting) -> None:
     assert len(policy) == 1
 
 
-def test_who_left_may_come_back(a_request: MakeWaiting) -> None:
+def test_who_left_may_come_back(a_request: MakeRequest) -> None:
     policy, request = a_policy(), a_request()
     policy.arrive(request)
     policy.withdraw(request.id)

@@ -11,7 +11,7 @@ from gateway.scheduling.admission.reservation import SumOfReservations
 from gateway.scheduling.baselines.fixed import FixedPolicy
 from gateway.scheduling.requests import QueuedRequest
 
-MakeWaiting: TypeAlias = Callable[..., QueuedRequest]
+MakeRequest: TypeAlias = Callable[..., QueuedRequest]
 SIZE = 3
 
 
@@ -30,7 +30,7 @@ def ids(requests: tuple[QueuedRequest, ...]) -> str:
     return "".join(request.id for request in requests)
 
 
-def test_batches_are_the_oldest_of_the_fixed_size(a_request: MakeWaiting) -> None:
+def test_batches_are_the_oldest_of_the_fixed_size(a_request: MakeRequest) -> None:
     policy = a_policy()
     for place, name in enumerate("dacbe"):
         policy.arrive(a_request(request_id=name, arrived_s=float(place)))
@@ -43,7 +43,7 @@ def test_batches_are_the_oldest_of_the_fixed_size(a_request: MakeWaiting) -> Non
 
 
 def test_request_that_arrived_earlier_but_was_told_later_goes_first(
-    a_request: MakeWaiting,
+    a_request: MakeRequest,
 ) -> None:
     policy = a_policy()
     policy.arrive(a_request(request_id="b", arrived_s=2.0))
@@ -54,7 +54,7 @@ def test_request_that_arrived_earlier_but_was_told_later_goes_first(
 
 
 def test_next_batch_waits_until_the_last_of_the_one_before_has_ended(
-    a_request: MakeWaiting,
+    a_request: MakeRequest,
 ) -> None:
     policy = a_policy()
     for _ in range(2 * SIZE):
@@ -69,7 +69,7 @@ def test_next_batch_waits_until_the_last_of_the_one_before_has_ended(
 
 @given(st.lists(st.tuples(st.integers(1, 400), st.integers(1, 400)), min_size=1, max_size=12))
 def test_batch_at_its_longest_fits_unless_it_is_one_request(
-    a_request: MakeWaiting, drawn: list[tuple[int, int]]
+    a_request: MakeRequest, drawn: list[tuple[int, int]]
 ) -> None:
     policy = a_policy(pages=60)
     for place, (prompt, longest) in enumerate(drawn):
@@ -86,14 +86,14 @@ def test_batch_at_its_longest_fits_unless_it_is_one_request(
     assert order == [str(place) for place in range(len(drawn))]
 
 
-def test_request_cannot_wait_twice(a_request: MakeWaiting) -> None:
+def test_request_cannot_wait_twice(a_request: MakeRequest) -> None:
     policy = a_policy()
     policy.arrive(a_request(request_id="same"))
     with pytest.raises(ValueError, match="same"):
         policy.arrive(a_request(request_id="same"))
 
 
-def test_batch_larger_than_the_pool_is_left_to_the_idle_engine(a_request: MakeWaiting) -> None:
+def test_batch_larger_than_the_pool_is_left_to_the_idle_engine(a_request: MakeRequest) -> None:
     policy = a_policy(pages=5)
     policy.arrive(a_request(500))
     policy.arrive(a_request(500))
@@ -103,7 +103,7 @@ def test_batch_larger_than_the_pool_is_left_to_the_idle_engine(a_request: MakeWa
     assert policy.dispatch(1.0) is None
 
 
-def test_order_is_by_arrival_whatever_is_predicted(a_request: MakeWaiting) -> None:
+def test_order_is_by_arrival_whatever_is_predicted(a_request: MakeRequest) -> None:
     policy = a_policy()
     policy.arrive(a_request(generation=90, arrived_s=0.0, deadline_s=1.0))
     policy.arrive(a_request(generation=10, arrived_s=1.0))

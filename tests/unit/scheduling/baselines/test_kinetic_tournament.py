@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.scheduling.baselines.kinetic_tournament import KineticTournament
-from gateway.scheduling.dispatch import RankLine, ratio_line, response_ratio
+from gateway.scheduling.dispatch import LinearRank, ratio_rank, response_ratio
 
 lines = st.builds(
-    RankLine,
+    LinearRank,
     offset=st.integers(-5, 5).map(float),
     origin_s=st.integers(0, 50).map(float),
     slope=st.sampled_from([0.0, 0.125, 0.25, 0.5, 1.0, 2.0]),
@@ -26,8 +26,10 @@ actions = st.lists(
 
 
 @given(actions)
-def test_ranked_is_the_order_of_a_full_sort(drawn: list[tuple[str, int, RankLine | None]]) -> None:
-    tournament, known, now_s = KineticTournament(), dict[str, RankLine](), 0.0
+def test_ranked_is_the_order_of_a_full_sort(
+    drawn: list[tuple[str, int, LinearRank | None]],
+) -> None:
+    tournament, known, now_s = KineticTournament(), dict[str, LinearRank](), 0.0
     for action, number, line in drawn:
         if line is not None:
             known[str(number)] = line
@@ -53,7 +55,7 @@ def test_highest_response_ratio_is_next_at_any_time(
 ) -> None:
     tournament, now_s = KineticTournament(), 100.0
     for key, (oldest_s, serving_s) in enumerate(batches):
-        tournament.put(str(key), ratio_line(oldest_s, serving_s))
+        tournament.put(str(key), ratio_rank(oldest_s, serving_s))
     for step_s in passing:
         now_s += step_s
         ratios = [response_ratio(now_s - oldest_s, serving_s) for oldest_s, serving_s in batches]
@@ -65,21 +67,21 @@ def test_highest_response_ratio_is_next_at_any_time(
 def test_of_equals_the_one_entered_first_is_next() -> None:
     tournament = KineticTournament()
     for key in "abcde":
-        tournament.put(key, RankLine(1.0, 0.0, 0.5))
+        tournament.put(key, LinearRank(1.0, 0.0, 0.5))
     tournament.discard("a")
-    tournament.put("f", RankLine(1.0, 0.0, 0.5))
+    tournament.put("f", LinearRank(1.0, 0.0, 0.5))
     assert list(tournament.ranked(3.0)) == ["b", "c", "d", "e", "f"]
 
 
 def test_changing_all_lines_at_once_changes_the_order() -> None:
     tournament = KineticTournament()
     for key in "abc":
-        tournament.put(key, RankLine(float(ord(key)), 0.0, 0.0))
-    tournament.put_all({key: RankLine(-float(ord(key)), 0.0, 0.0) for key in "abc"})
+        tournament.put(key, LinearRank(float(ord(key)), 0.0, 0.0))
+    tournament.put_all({key: LinearRank(-float(ord(key)), 0.0, 0.0) for key in "abc"})
     assert list(tournament.ranked(0.0)) == ["a", "b", "c"]
 
 
 def test_ratio_starts_at_one_and_grows_with_the_wait() -> None:
     assert response_ratio(0.0, 4.0) == 1.0
     assert response_ratio(6.0, 4.0) == 2.5
-    assert ratio_line(10.0, 4.0).at(16.0) == 2.5
+    assert ratio_rank(10.0, 4.0).at(16.0) == 2.5

@@ -8,18 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.scheduling.admission.future_peak import FuturePeak
-from gateway.scheduling.baselines.ranked import Rank, RankedPolicy, by_length, by_ratio
+from gateway.scheduling.baselines.ranked import RankedPolicy, RankFunction, by_length, by_ratio
 from gateway.scheduling.requests import QueuedRequest
-from gateway.scheduling.serving_time import SAME, ServingTime
+from gateway.scheduling.serving_time import MAX_PROPORTION_CHANGE, ServingTime
 
-MakeWaiting: TypeAlias = Callable[..., QueuedRequest]
+MakeRequest: TypeAlias = Callable[..., QueuedRequest]
 sizes = st.tuples(st.integers(1, 300), st.integers(1, 200))
 actions = st.lists(
     st.tuples(st.floats(0, 10), st.one_of(st.none(), sizes)), min_size=1, max_size=40
 )
 
 
-def a_policy(rank: Rank) -> RankedPolicy:
+def a_policy(rank: RankFunction) -> RankedPolicy:
     policy = RankedPolicy("plain", rank, admission=FuturePeak(0.0))
     policy.resize(0, 8)
     return policy
@@ -36,7 +36,7 @@ def sent(policy: RankedPolicy, now_s: float) -> QueuedRequest:
 
 @given(actions)
 def test_highest_response_ratio_goes_next_at_any_time(
-    a_request: MakeWaiting, drawn: list[tuple[float, tuple[int, int] | None]]
+    a_request: MakeRequest, drawn: list[tuple[float, tuple[int, int] | None]]
 ) -> None:
     policy, waiting, now_s = a_policy(by_ratio), dict[str, QueuedRequest](), 0.0
     serving = ServingTime()
@@ -59,7 +59,7 @@ def test_highest_response_ratio_goes_next_at_any_time(
 
 @given(st.lists(sizes, min_size=2, max_size=12), st.integers(1, 40), st.floats(1e-3, 10))
 def test_ratio_follows_what_was_learned(
-    a_request: MakeWaiting, drawn: list[tuple[int, int]], outcomes: int, scale: float
+    a_request: MakeRequest, drawn: list[tuple[int, int]], outcomes: int, scale: float
 ) -> None:
     policy, serving = a_policy(by_ratio), ServingTime()
     requests = [a_request(*size, arrived_s=float(place)) for place, size in enumerate(drawn)]
@@ -71,12 +71,12 @@ def test_ratio_follows_what_was_learned(
         serving.observe(*outcome)
     ratio = {r.id: 1 + (20.0 - r.arrived_s) / serving.of([r]) for r in requests}
     policy.check()
-    assert SAME**2 * ratio[sent(policy, 20.0).id] >= max(ratio.values())
+    assert MAX_PROPORTION_CHANGE**2 * ratio[sent(policy, 20.0).id] >= max(ratio.values())
 
 
 @given(st.lists(st.tuples(st.integers(1, 200), st.integers(0, 30)), min_size=1, max_size=20))
 def test_shortest_goes_first_whenever_it_came(
-    a_request: MakeWaiting, drawn: list[tuple[int, int]]
+    a_request: MakeRequest, drawn: list[tuple[int, int]]
 ) -> None:
     policy = a_policy(by_length)
     for generation, arrived_s in drawn:
@@ -85,7 +85,7 @@ def test_shortest_goes_first_whenever_it_came(
     assert medians == sorted(medians)
 
 
-def test_no_order_knows_deadlines_or_falls_back(a_request: MakeWaiting) -> None:
+def test_no_order_knows_deadlines_or_falls_back(a_request: MakeRequest) -> None:
     policy = a_policy(by_length)
     policy.arrive(a_request(generation=40, deadline_s=1.0))
     policy.arrive(a_request(generation=20, arrived_s=3.0))
@@ -95,7 +95,7 @@ def test_no_order_knows_deadlines_or_falls_back(a_request: MakeWaiting) -> None:
     assert sent(policy, 99.0).median == 20
 
 
-def test_doubt_changes_neither_order_nor_admission(a_request: MakeWaiting) -> None:
+def test_doubt_changes_neither_order_nor_admission(a_request: MakeRequest) -> None:
     admission = FuturePeak(3.0)
     policy = RankedPolicy("plain", by_ratio, admission=admission)
     admission.force(a_request())

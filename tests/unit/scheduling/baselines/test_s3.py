@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.scheduling.admission.reservation import SumOfReservations
-from gateway.scheduling.baselines.s3 import WINDOW, S3Policy
+from gateway.scheduling.baselines.s3 import MAX_PACKING_CANDIDATES, S3Policy
 from gateway.scheduling.requests import QueuedRequest
 
-MakeWaiting: TypeAlias = Callable[..., QueuedRequest]
+MakeRequest: TypeAlias = Callable[..., QueuedRequest]
 PAGE = 10
 rounds = st.lists(
     st.tuples(
@@ -30,13 +30,13 @@ def a_policy(pages: int) -> S3Policy:
 
 def tokens_of(request: QueuedRequest) -> int:
     """Reserved: prompt and the predicted upper quantile, rounded up."""
-    return request.prompt_tokens - int(-request.upper // 1)
+    return request.prompt_tokens - int(-request.p90 // 1)
 
 
 def packed(waiting: list[QueuedRequest], running: list[QueuedRequest], pages: int) -> list[str]:
     """Of the oldest, from the largest down, each that fits what is left; the oldest where none."""
     free = pages - sum(-(-tokens_of(request) // PAGE) for request in running)
-    oldest = sorted(waiting, key=lambda request: request.arrived_s)[:WINDOW]
+    oldest = sorted(waiting, key=lambda request: request.arrived_s)[:MAX_PACKING_CANDIDATES]
     chosen = []
     for request in sorted(oldest, key=tokens_of, reverse=True):
         needed = -(-tokens_of(request) // PAGE)
@@ -48,7 +48,7 @@ def packed(waiting: list[QueuedRequest], running: list[QueuedRequest], pages: in
 
 @given(rounds, st.integers(10, 80))
 def test_oldest_are_packed_by_decreasing_first_fit(
-    a_request: MakeWaiting, drawn: list[tuple[list[tuple[int, int]], int]], pages: int
+    a_request: MakeRequest, drawn: list[tuple[list[tuple[int, int]], int]], pages: int
 ) -> None:
     policy, waiting, running = a_policy(pages), list[QueuedRequest](), list[QueuedRequest]()
     for second, (arriving, stay) in enumerate(drawn):
@@ -67,9 +67,9 @@ def test_oldest_are_packed_by_decreasing_first_fit(
         policy.check()
 
 
-def test_only_the_oldest_are_looked_at(a_request: MakeWaiting) -> None:
+def test_only_the_oldest_are_looked_at(a_request: MakeRequest) -> None:
     policy = a_policy(pages=10)
-    for place in range(WINDOW):
+    for place in range(MAX_PACKING_CANDIDATES):
         policy.arrive(a_request(50, 5, arrived_s=float(place)))
     policy.arrive(a_request(85, 1, arrived_s=1e3, request_id="largest but young"))
     found = policy.dispatch(2e3)
@@ -78,7 +78,7 @@ def test_only_the_oldest_are_looked_at(a_request: MakeWaiting) -> None:
     assert found.waited_s == 2e3
 
 
-def test_smaller_ones_fill_what_the_largest_leaves(a_request: MakeWaiting) -> None:
+def test_smaller_ones_fill_what_the_largest_leaves(a_request: MakeRequest) -> None:
     policy = a_policy(pages=20)
     for prompt, name in ((40, "small"), (110, "large"), (120, "larger"), (50, "medium")):
         policy.arrive(a_request(prompt, 1, request_id=name))
@@ -88,7 +88,7 @@ def test_smaller_ones_fill_what_the_largest_leaves(a_request: MakeWaiting) -> No
     assert policy.dispatch(1.0) is None
 
 
-def test_s3_always_trusts_and_knows_no_deadline(a_request: MakeWaiting) -> None:
+def test_s3_always_trusts_and_knows_no_deadline(a_request: MakeRequest) -> None:
     policy = a_policy(pages=20)
     policy.arrive(a_request(deadline_s=1.0))
     policy.trust(trusted=False)

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from gateway.scheduling.admission.future_peak import FuturePeak
-from gateway.scheduling.lmaas.cost import joining_cost, risk_adjusted
-from gateway.scheduling.lmaas.cost_class import Entry
+from gateway.scheduling.lmaas.cost import request_cost, risk_adjusted_length
+from gateway.scheduling.lmaas.cost_class import QueueEntry
 from gateway.scheduling.lmaas.fcfs_reference import FcfsReference
 from gateway.scheduling.lmaas.policy import LmaasPolicy
-from gateway.scheduling.lmaas.tenant_queue import Bounds, TenantQueue
+from gateway.scheduling.lmaas.tenant_queue import OrderBounds, TenantQueue
 from gateway.scheduling.requests import QueuedRequest, RunningSequence
 
-MakeWaiting: TypeAlias = Callable[..., QueuedRequest]
+MakeRequest: TypeAlias = Callable[..., QueuedRequest]
 PAGES, PAGE = 100, 8
 MAX_DELAY_S = 20.0
 STEP_S = 0.05
@@ -29,7 +29,7 @@ loads = st.sampled_from([0.7, 0.95, 1.3, 3.0])
 weights = st.sampled_from([0.0, 0.5, 2.0, 10.0])
 
 
-class Turns(FcfsReference[Entry]):
+class TurnTimes(FcfsReference[QueueEntry]):
     """Keeps when the turn of each request came, on the clock of its policy."""
 
     def __init__(self, policy: LmaasPolicy) -> None:
@@ -37,22 +37,22 @@ class Turns(FcfsReference[Entry]):
         self.policy = policy
         self.turn_s: dict[str, float] = {}
 
-    def due(self) -> Iterator[Entry]:
+    def due(self) -> Iterator[QueueEntry]:
         for entry in super().due():
             self.turn_s[entry.request.id] = self.policy._now_s
             yield entry
 
 
-class World:
+class OneServerSimulation:
     """One tenant, and an engine that works on one request after another, always at one rate."""
 
-    def __init__(self, bounds: Bounds, pages: int = 0) -> None:
+    def __init__(self, bounds: OrderBounds, pages: int = 0) -> None:
         ids = map("b{}".format, count(1))
         admission = FuturePeak(2.0)
         self.policy = LmaasPolicy("lmaas", admission=admission, bounds=bounds)
         self.policy.resize(pages, PAGE)
         queue = self.policy._tenants["t"] = TenantQueue(bounds, ids)
-        turns = queue._first_come = Turns(self.policy)
+        turns = queue._fcfs = TurnTimes(self.policy)
         self.turn_s = turns.turn_s
         self.started_s: dict[str, float] = {}
 
@@ -68,7 +68,7 @@ class World:
                 continue
             [request] = found.requests
             self.started_s[request.id] = now_s
-            end_s = now_s + runs_s(request)
+            end_s = now_s + run_s(request)
             while coming and coming[0].arrived_s < end_s:
                 self.policy.arrive(coming.popleft())
             now_s = end_s
@@ -76,31 +76,33 @@ class World:
         assert self.turn_s.keys() == {request.id for request in requests}
 
 
-def runs_s(request: QueuedRequest) -> float:
-    return joining_cost(request.prompt_tokens, risk_adjusted(request)) / RATE
+def run_s(request: QueuedRequest) -> float:
+    return request_cost(request.prompt_tokens, risk_adjusted_length(request)) / RATE
 
 
-def first_come(requests: list[QueuedRequest]) -> dict[str, float]:
+def fcfs_starts_s(requests: list[QueuedRequest]) -> dict[str, float]:
     """When each starts on that engine under first come, first served."""
     free_s, started_s = 0.0, {}
     for request in requests:
         started_s[request.id] = max(free_s, request.arrived_s)
-        free_s = started_s[request.id] + runs_s(request)
+        free_s = started_s[request.id] + run_s(request)
     return started_s
 
 
-def most_behind_s(world: World, requests: list[QueuedRequest]) -> float:
+def max_delay_behind_fcfs_s(
+    simulation: OneServerSimulation, requests: list[QueuedRequest]
+) -> float:
     """How much later one started than under first come, first served."""
-    due_s = first_come(requests)
-    return max(world.started_s[key] - due_s[key] for key in due_s)
+    due_s = fcfs_starts_s(requests)
+    return max(simulation.started_s[key] - due_s[key] for key in due_s)
 
 
 def arriving(
-    a_request: MakeWaiting, random: Random, load: float, number: int, **also: object
+    a_request: MakeRequest, random: Random, load: float, number: int, **also: object
 ) -> list[QueuedRequest]:
     """Mostly short ones, some long, in bursts; `load` times what the engine can do."""
     sizes = [(random.randint(1, 60), random.choice([3, 5, 8, 20, 40, 190])) for _ in range(number)]
-    mean_s = sum(runs_s(a_request(*size)) for size in sizes) / number
+    mean_s = sum(run_s(a_request(*size)) for size in sizes) / number
     now_s, requests = 0.0, []
     for size in sizes:
         now_s += random.choice([0.0, 0.0, random.expovariate(load / (3 * mean_s))])
@@ -109,28 +111,28 @@ def arriving(
 
 
 def longest_s(requests: list[QueuedRequest]) -> float:
-    return max(runs_s(request) for request in requests)
+    return max(run_s(request) for request in requests)
 
 
 @settings(max_examples=80)
 @given(st.integers(0, 100_000), loads, st.floats(0, 30), weights)
 def test_none_starts_later_than_its_turn_the_bound_and_one_admission_wait(
-    a_request: MakeWaiting,
+    a_request: MakeRequest,
     seed: int,
     load: float,
     max_delay_s: float,
     weight: float,
 ) -> None:
     requests = arriving(a_request, Random(seed), load, 100)
-    world = World(Bounds(max_delay_s, weight))
-    world.serve(requests)
-    assert most_behind_s(world, requests) <= max_delay_s + longest_s(requests) + 1e-6
+    simulation = OneServerSimulation(OrderBounds(max_delay_s, weight))
+    simulation.serve(requests)
+    assert max_delay_behind_fcfs_s(simulation, requests) <= max_delay_s + longest_s(requests) + 1e-6
 
 
 @settings(max_examples=60)
 @given(st.integers(0, 100_000), loads, st.floats(0, 30), weights)
 def test_bound_is_that_of_the_least_urgent_where_some_are_more_urgent(
-    a_request: MakeWaiting,
+    a_request: MakeRequest,
     seed: int,
     load: float,
     max_delay_s: float,
@@ -141,48 +143,51 @@ def test_bound_is_that_of_the_least_urgent_where_some_are_more_urgent(
         replace(request, urgency=random.choice([0.5, 1.0, 4.0]))
         for request in arriving(a_request, random, load, 100)
     ]
-    world = World(Bounds(max_delay_s, weight))
-    world.serve(requests)
-    assert most_behind_s(world, requests) <= max_delay_s / 0.5 + longest_s(requests) + 1e-6
+    simulation = OneServerSimulation(OrderBounds(max_delay_s, weight))
+    simulation.serve(requests)
+    assert (
+        max_delay_behind_fcfs_s(simulation, requests)
+        <= max_delay_s / 0.5 + longest_s(requests) + 1e-6
+    )
 
 
 @settings(max_examples=40)
 @given(st.integers(0, 100_000), loads, weights)
 def test_turn_comes_no_later_than_under_first_come_first_served(
-    a_request: MakeWaiting, seed: int, load: float, weight: float
+    a_request: MakeRequest, seed: int, load: float, weight: float
 ) -> None:
     requests = arriving(a_request, Random(seed), load, 80)
-    world = World(Bounds(None, weight))
-    world.serve(requests)
-    due_s, early_s = first_come(requests), longest_s(requests) + 1e-6
-    for key, turn_s in world.turn_s.items():
+    simulation = OneServerSimulation(OrderBounds(None, weight))
+    simulation.serve(requests)
+    due_s, early_s = fcfs_starts_s(requests), longest_s(requests) + 1e-6
+    for key, turn_s in simulation.turn_s.items():
         assert due_s[key] - early_s <= turn_s <= due_s[key] + 1e-6
 
 
-def test_bound_matters(a_request: MakeWaiting) -> None:
+def test_bound_matters(a_request: MakeRequest) -> None:
     requests = arriving(a_request, Random(1), 3.0, 400)
     most_s = {}
     for max_delay_s in (None, 5.0):
-        world = World(Bounds(max_delay_s))
-        world.serve(requests)
-        most_s[max_delay_s] = most_behind_s(world, requests)
+        simulation = OneServerSimulation(OrderBounds(max_delay_s))
+        simulation.serve(requests)
+        most_s[max_delay_s] = max_delay_behind_fcfs_s(simulation, requests)
     assert most_s[5.0] <= 5.0 + longest_s(requests) < 20.0 < most_s[None]
 
 
-def test_no_delay_at_all_is_first_come_first_served(a_request: MakeWaiting) -> None:
+def test_no_delay_at_all_is_first_come_first_served(a_request: MakeRequest) -> None:
     requests = arriving(a_request, Random(3), 1.3, 200)
-    world = World(Bounds(0.0, 0.0))
-    world.serve(requests)
-    assert most_behind_s(world, requests) <= longest_s(requests)
+    simulation = OneServerSimulation(OrderBounds(0.0, 0.0))
+    simulation.serve(requests)
+    assert max_delay_behind_fcfs_s(simulation, requests) <= longest_s(requests)
 
 
-def test_urgent_request_is_put_back_less(a_request: MakeWaiting) -> None:
+def test_urgent_request_is_put_back_less(a_request: MakeRequest) -> None:
     random, most_s = Random(2), {}
     for urgency in (1.0, 4.0):
         requests = arriving(a_request, random, 3.0, 200, urgency=urgency)
-        world = World(Bounds(MAX_DELAY_S, 0.0))
-        world.serve(requests)
-        most_s[urgency] = most_behind_s(world, requests)
+        simulation = OneServerSimulation(OrderBounds(MAX_DELAY_S, 0.0))
+        simulation.serve(requests)
+        most_s[urgency] = max_delay_behind_fcfs_s(simulation, requests)
         assert most_s[urgency] <= MAX_DELAY_S / urgency + longest_s(requests)
     assert most_s[4.0] < most_s[1.0]
 
@@ -191,13 +196,13 @@ def test_urgent_request_is_put_back_less(a_request: MakeWaiting) -> None:
 @pytest.mark.parametrize("load", [0.7, 3.0])
 @pytest.mark.parametrize("seed", range(4))
 def test_the_more_waiting_weighs_the_nearer_to_order_of_arrival(
-    a_request: MakeWaiting, seed: int, load: float, max_delay_s: float | None
+    a_request: MakeRequest, seed: int, load: float, max_delay_s: float | None
 ) -> None:
     requests, displaced = arriving(a_request, Random(seed), load, 400), []
     for weight in (2.0, 5.0, 10.0):
-        world = World(Bounds(max_delay_s, weight))
-        world.serve(requests)
-        displaced.append(displacement(world, requests))
+        simulation = OneServerSimulation(OrderBounds(max_delay_s, weight))
+        simulation.serve(requests)
+        displaced.append(displacement(simulation, requests))
     assert displaced[0] > displaced[1] > displaced[2]
     assert displaced[2] < 0.75 * displaced[0]
 
@@ -205,15 +210,15 @@ def test_the_more_waiting_weighs_the_nearer_to_order_of_arrival(
 @pytest.mark.parametrize("load", [0.7, 1.3])
 @pytest.mark.parametrize("seed", range(4))
 def test_where_waiting_weighs_much_the_slowest_answer_is_no_slower_and_the_mean_is_less(
-    a_request: MakeWaiting, seed: int, load: float
+    a_request: MakeRequest, seed: int, load: float
 ) -> None:
     requests = arriving(a_request, Random(seed), load, 400)
-    slowest_s, mean_s = answers_s(first_come(requests), requests)
+    slowest_s, mean_s = answers_s(fcfs_starts_s(requests), requests)
     took_s = {}
     for weight in (0.0, 10.0):
-        world = World(Bounds(None, weight))
-        world.serve(requests)
-        took_s[weight] = answers_s(world.started_s, requests)
+        simulation = OneServerSimulation(OrderBounds(None, weight))
+        simulation.serve(requests)
+        took_s[weight] = answers_s(simulation.started_s, requests)
     assert took_s[10.0][0] <= 1.1 * slowest_s
     assert took_s[10.0][0] < took_s[0.0][0]
     assert took_s[0.0][1] < took_s[10.0][1] < 0.9 * mean_s
@@ -221,23 +226,23 @@ def test_where_waiting_weighs_much_the_slowest_answer_is_no_slower_and_the_mean_
 
 def answers_s(started_s: dict[str, float], requests: list[QueuedRequest]) -> tuple[float, float]:
     """How long the slowest answer takes in all, and how long they do on average."""
-    took_s = [started_s[each.id] + runs_s(each) - each.arrived_s for each in requests]
+    took_s = [started_s[each.id] + run_s(each) - each.arrived_s for each in requests]
     return max(took_s), sum(took_s) / len(took_s)
 
 
-def displacement(world: World, requests: list[QueuedRequest]) -> int:
+def displacement(simulation: OneServerSimulation, requests: list[QueuedRequest]) -> int:
     """By how many places requests started before or after their turn, all together."""
-    started = sorted(requests, key=lambda request: world.started_s[request.id])
+    started = sorted(requests, key=lambda request: simulation.started_s[request.id])
     place = {request.id: place for place, request in enumerate(started)}
     return sum(abs(place[request.id] - n) for n, request in enumerate(requests))
 
 
-class Engine:
+class StepEngine:
     """A step engine that is never short of short requests; `factor` times as long as predicted."""
 
-    def __init__(self, a_request: MakeWaiting, random: Random, factor: float) -> None:
-        self.world = World(Bounds(MAX_DELAY_S), pages=PAGES)
-        self.policy = self.world.policy
+    def __init__(self, a_request: MakeRequest, random: Random, factor: float) -> None:
+        self.simulation = OneServerSimulation(OrderBounds(MAX_DELAY_S), pages=PAGES)
+        self.policy = self.simulation.policy
         self.a_request, self.random, self.factor = a_request, random, factor
         self.running: dict[QueuedRequest, list[int]] = {}  # generated so far, and at the end
         self.now_s = 0.0
@@ -280,14 +285,14 @@ def running(request: QueuedRequest, generated: int) -> RunningSequence:
 @settings(max_examples=4)
 @given(seed=st.integers(0, 1000))
 def test_large_request_starts_in_time_whatever_was_predicted(
-    a_request: MakeWaiting, factor: float, seed: int
+    a_request: MakeRequest, factor: float, seed: int
 ) -> None:
-    engine = Engine(a_request, Random(seed), factor)
+    engine = StepEngine(a_request, Random(seed), factor)
     for _ in range(40):
         engine.step()
     large = a_request(500, 150, arrived_s=engine.now_s, max_tokens=250, request_id="large")
     engine.policy.arrive(large)
     drained_s = 200 * STEP_S  # the longest of those that run
     while "large" not in engine.step():
-        turn_s = engine.world.turn_s.get("large", inf)
+        turn_s = engine.simulation.turn_s.get("large", inf)
         assert engine.now_s <= turn_s + MAX_DELAY_S + drained_s

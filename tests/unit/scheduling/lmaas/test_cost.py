@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.scheduling.lmaas.cost import PROMPT_STEPS, joining_cost
+from gateway.scheduling.lmaas.cost import STEPS_PER_PROMPT_TOKEN, request_cost
 
 prompts = st.integers(0, 3_000)
 generations = st.integers(1, 300)
@@ -12,16 +12,16 @@ generations = st.integers(1, 300)
 @given(prompts, generations)
 def test_cost_is_the_tokens_held_in_each_step_and_the_prompt(prompt: int, generation: int) -> None:
     held = sum(prompt + step for step in range(1, generation + 1))
-    assert joining_cost(prompt, generation) == held + PROMPT_STEPS * prompt
+    assert request_cost(prompt, generation) == held + STEPS_PER_PROMPT_TOKEN * prompt
 
 
 @given(prompts, generations, st.floats(0, 50), st.floats(0, 50))
 def test_cost_grows_with_both_lengths(
     prompt: int, generation: int, more_prompt: float, more: float
 ) -> None:
-    usual = joining_cost(prompt, generation)
-    assert 0 < usual <= joining_cost(prompt + more_prompt, generation + more)
+    usual = request_cost(prompt, generation)
+    assert 0 < usual <= request_cost(prompt + more_prompt, generation + more)
 
 
 def test_long_prompt_costs_though_its_answer_is_short() -> None:
-    assert joining_cost(2_000, 1) > 15 * joining_cost(100, 4)
+    assert request_cost(2_000, 1) > 15 * request_cost(100, 4)

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.scheduling.lmaas.cost_class import Entry
-from gateway.scheduling.lmaas.deadlines import Deadlines, Window, window_of
+from gateway.scheduling.lmaas.cost_class import QueueEntry
+from gateway.scheduling.lmaas.deadlines import Deadlines, StartLimits, start_limits
 from gateway.scheduling.requests import Quantiles, QueuedRequest
 
-MakeWaiting = Callable[..., QueuedRequest]
-MakeEntry = Callable[..., Entry]
+MakeRequest = Callable[..., QueuedRequest]
+MakeEntry = Callable[..., QueueEntry]
 QUANTILES: Quantiles = (10.0, 20.0, 30.0, 40.0, 80.0, 100.0)
 times = st.integers(0, 60).map(float)
 requests = st.tuples(st.one_of(st.none(), times), st.integers(0, 20), st.one_of(st.none(), times))
@@ -26,65 +26,65 @@ def seconds(tokens: float) -> float:
 
 
 def test_request_is_late_by_its_upper_unlikely_by_its_median_and_hopeless_by_a_very_low_quantile(
-    a_request: MakeWaiting,
+    a_request: MakeRequest,
 ) -> None:
     request = a_request(quantiles=QUANTILES, deadline_s=50.0)
-    assert window_of(request, seconds) == Window(42.0, 47.0, 49.75)  # 10³/20² tokens
+    assert start_limits(request, seconds) == StartLimits(42.0, 47.0, 49.75)  # 10³/20² tokens
 
 
 @given(st.lists(st.integers(1, 500), min_size=6, max_size=6), times)
 def test_none_is_hopeless_before_it_is_late_nor_by_more_than_the_lowest_quantile(
-    a_request: MakeWaiting, drawn: list[int], deadline_s: float
+    a_request: MakeRequest, drawn: list[int], deadline_s: float
 ) -> None:
     low, lower, middle, upper, high, highest = map(float, sorted(drawn))
     quantiles = low, lower, middle, upper, high, highest
-    window = window_of(a_request(quantiles=quantiles, deadline_s=deadline_s), seconds)
-    assert window.late_s == deadline_s - seconds(high)
-    assert deadline_s - seconds(low) <= window.hopeless_s + 1e-9
-    assert window.unlikely_s == deadline_s - seconds(middle)
-    assert window.late_s <= window.unlikely_s <= window.hopeless_s + 1e-9
-    assert window.hopeless_s < deadline_s
+    limits = start_limits(a_request(quantiles=quantiles, deadline_s=deadline_s), seconds)
+    assert limits.late_s == deadline_s - seconds(high)
+    assert deadline_s - seconds(low) <= limits.infeasible_s + 1e-9
+    assert limits.unlikely_s == deadline_s - seconds(middle)
+    assert limits.late_s <= limits.unlikely_s <= limits.infeasible_s + 1e-9
+    assert limits.infeasible_s < deadline_s
 
 
 @pytest.mark.parametrize(
-    ("start_by_s", "hopeless_s"), [(None, 50.0), (30.0, 30.0), (60.0, 50.0), (49.8, 49.8)]
+    ("start_by_s", "infeasible_s"), [(None, 50.0), (30.0, 30.0), (60.0, 50.0), (49.8, 49.8)]
 )
 def test_only_what_is_certain_condemns_where_predictions_are_not_trusted(
-    a_request: MakeWaiting, start_by_s: float | None, hopeless_s: float
+    a_request: MakeRequest, start_by_s: float | None, infeasible_s: float
 ) -> None:
     request = a_request(quantiles=QUANTILES, deadline_s=50.0, start_by_s=start_by_s)
-    assert window_of(request, seconds, trusted=False) == Window(42.0, 47.0, hopeless_s)
+    assert start_limits(request, seconds, trusted=False) == StartLimits(42.0, 47.0, infeasible_s)
 
 
-def test_last_start_makes_hopeless_but_never_late(a_request: MakeWaiting) -> None:
+def test_last_start_makes_hopeless_but_never_late(a_request: MakeRequest) -> None:
     request = a_request(quantiles=QUANTILES, start_by_s=7.0)
-    assert window_of(request, seconds) == Window(inf, inf, 7.0)
-    assert window_of(request, seconds, trusted=False) == Window(inf, inf, 7.0)
+    assert start_limits(request, seconds) == StartLimits(inf, inf, 7.0)
+    assert start_limits(request, seconds, trusted=False) == StartLimits(inf, inf, 7.0)
 
 
-def test_earlier_of_both_bounds_makes_hopeless(a_request: MakeWaiting) -> None:
+def test_earlier_of_both_bounds_makes_hopeless(a_request: MakeRequest) -> None:
     early = a_request(quantiles=QUANTILES, deadline_s=50.0, start_by_s=30.0)
     late = a_request(quantiles=QUANTILES, deadline_s=50.0, start_by_s=60.0)
-    assert window_of(early, seconds) == Window(42.0, 47.0, 30.0)
-    assert window_of(late, seconds) == Window(42.0, 47.0, 49.75)
+    assert start_limits(early, seconds) == StartLimits(42.0, 47.0, 30.0)
+    assert start_limits(late, seconds) == StartLimits(42.0, 47.0, 49.75)
 
 
 @pytest.mark.parametrize("trusted", [True, False])
 def test_request_without_deadline_is_never_late_nor_hopeless(
-    a_request: MakeWaiting, an_entry: MakeEntry, trusted: bool
+    a_request: MakeRequest, an_entry: MakeEntry, trusted: bool
 ) -> None:
-    window = window_of(a_request(), seconds, trusted=trusted)
-    assert window == Window(inf, inf, inf)
+    limits = start_limits(a_request(), seconds, trusted=trusted)
+    assert limits == StartLimits(inf, inf, inf)
     entry = an_entry(a_request())
     deadlines = Deadlines({entry.serial: entry})
-    deadlines.add(entry, window)
+    deadlines.add(entry, limits)
     assert deadlines.late(1e12, 1) is None
-    assert deadlines.hopeless(1e12) == []
+    assert deadlines.infeasible(1e12) == []
 
 
 @given(actions, st.sampled_from([1, 3, 10]))
 def test_late_ones_go_by_deadline_while_they_are_few_and_hopeless_ones_are_told_once(
-    a_request: MakeWaiting,
+    a_request: MakeRequest,
     an_entry: MakeEntry,
     drawn: list[tuple[int, tuple[float | None, int, float | None] | None, int]],
     factor: int,
@@ -95,7 +95,7 @@ def test_late_ones_go_by_deadline_while_they_are_few_and_hopeless_ones_are_told_
 
 @given(st.lists(actions, min_size=4, max_size=4))
 def test_what_is_forgotten_was_gone(
-    a_request: MakeWaiting,
+    a_request: MakeRequest,
     an_entry: MakeEntry,
     drawn: list[list[tuple[int, tuple[float | None, int, float | None] | None, int]]],
 ) -> None:
@@ -105,15 +105,15 @@ def test_what_is_forgotten_was_gone(
 
 
 def check_against_a_look_at_all(
-    a_request: MakeWaiting,
+    a_request: MakeRequest,
     an_entry: MakeEntry,
     drawn: list[tuple[int, tuple[float | None, int, float | None] | None, int]],
     factor: int,
 ) -> None:
-    here, now_s = dict[int, Entry](), 0.0
+    here, now_s = dict[int, QueueEntry](), 0.0
     deadlines = Deadlines(here)
-    known: list[tuple[Entry, Window]] = []
-    told: list[Entry] = []
+    known: list[tuple[QueueEntry, StartLimits]] = []
+    told: list[QueueEntry] = []
     for passed_s, new, place in drawn:
         now_s += passed_s
         if new is not None:
@@ -121,20 +121,20 @@ def check_against_a_look_at_all(
             request = a_request(generation=10 * slack, deadline_s=deadline_s, start_by_s=start_by_s)
             entry = an_entry(request)
             here[entry.serial] = entry
-            known.append((entry, window_of(request, seconds, trusted=bool(slack % 3))))
+            known.append((entry, start_limits(request, seconds, trusted=bool(slack % 3))))
             deadlines.add(*known[-1])
         elif known:
             gone = known[place % len(known)][0]
             here.pop(gone.serial, None)
             deadlines.remove(gone)
-        waits = [(entry, window) for entry, window in known if entry.serial in here]
-        late = [e for e, window in waits if window.late_s <= now_s <= window.unlikely_s]
+        waits = [(entry, limits) for entry, limits in known if entry.serial in here]
+        late = [e for e, limits in waits if limits.late_s <= now_s <= limits.unlikely_s]
         soonest = min(late, key=lambda e: (e.request.deadline_s, e.serial), default=None)
         waiting = len(here) * factor
         few = len(late) <= 1 or 4 * len(late) <= waiting
         assert deadlines.late(now_s, waiting) is (soonest if few else None)
-        found = deadlines.hopeless(now_s)
-        due = [e for e, window in waits if window.hopeless_s < now_s]
+        found = deadlines.infeasible(now_s)
+        due = [e for e, limits in waits if limits.infeasible_s < now_s]
         assert {e.serial for e in found} == {e.serial for e in due if e not in told}
         assert len(found) == len({e.serial for e in found})
         told += found
@@ -142,20 +142,20 @@ def check_against_a_look_at_all(
 
 @pytest.mark.parametrize("waiting", [0, 5, 300])
 def test_those_gone_are_forgotten_long_before_their_time(
-    a_request: MakeWaiting, an_entry: MakeEntry, waiting: int
+    a_request: MakeRequest, an_entry: MakeEntry, waiting: int
 ) -> None:
-    here = dict[int, Entry]()
+    here = dict[int, QueueEntry]()
     deadlines = Deadlines(here)
     for _ in range(5_000):
         entry = an_entry(a_request(deadline_s=1e6))
         here[entry.serial] = entry
-        deadlines.add(entry, Window(1e6 - 9, 1e6 - 5, 1e6 - 1))
+        deadlines.add(entry, StartLimits(1e6 - 9, 1e6 - 5, 1e6 - 1))
         if len(here) > waiting:
             deadlines.remove(here.pop([*here][len(here) // 2]))
         heaps = (
             deadlines._becoming_late,
             deadlines._becoming_unlikely,
-            deadlines._becoming_hopeless,
+            deadlines._becoming_infeasible,
         )
         assert all(len(heap._heap) <= 2 * waiting + 40 for heap in heaps)
-    assert {e.serial for e in deadlines.hopeless(1e6)} == here.keys()
+    assert {e.serial for e in deadlines.infeasible(1e6)} == here.keys()

@@ -8,7 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.scheduling.lmaas.cost import BELOW, BETA, risk_adjusted, risk_of
+from gateway.scheduling.lmaas.cost import (
+    CVAR_WEIGHT,
+    MEAN_BELOW_P10,
+    expected_length,
+    risk_adjusted_length,
+)
 from gateway.scheduling.requests import Quantiles, QueuedRequest
 
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
@@ -21,7 +26,7 @@ limits = st.integers(2_000, 20_000)
 
 def lengths_at(levels: np.ndarray, drawn: Quantiles, max_tokens: int) -> np.ndarray:
     """The length below which a share `levels` of all lengths lies."""
-    knots = [(2 * BELOW - 1) * drawn[0], *drawn]
+    knots = [(2 * MEAN_BELOW_P10 - 1) * drawn[0], *drawn]
     body = np.interp(levels, (0.0, *LEVELS), knots)
     rate = log(2) / max(log(drawn[5] / drawn[4]), log(1.05))  # a Pareto law's exponent
     beyond = np.maximum(levels, LEVELS[-1])
@@ -36,10 +41,10 @@ def mean_between(low: float, high: float, drawn: Quantiles, max_tokens: int) -> 
 
 @given(quantiles, limits)
 def test_risk_is_what_numerical_integration_finds(drawn: Quantiles, max_tokens: int) -> None:
-    found = risk_of(drawn, max_tokens)
+    found = expected_length(drawn, max_tokens)
     parts = [(0.0, 0.9), (0.9, 0.95), (0.95, 1.0)]
     body, high, tail = (mean_between(*part, drawn, max_tokens) for part in parts)
-    assert found.worst_tenth == pytest.approx((high + tail) / 2, rel=2e-3)
+    assert found.cvar_90 == pytest.approx((high + tail) / 2, rel=2e-3)
     assert found.mean == pytest.approx(max(0.9 * body + 0.05 * (high + tail), 1.0), rel=2e-3)
 
 
@@ -47,7 +52,7 @@ def test_risk_is_what_numerical_integration_finds(drawn: Quantiles, max_tokens: 
 def test_longest_tenth_lies_between_the_upper_quantile_and_the_limit(
     drawn: Quantiles, max_tokens: int
 ) -> None:
-    mean, worst = risk_of(drawn, max_tokens)
+    mean, worst = expected_length(drawn, max_tokens)
     assert drawn[4] * (1 - 1e-9) <= worst <= max_tokens * (1 + 1e-9)
     assert 1.0 <= mean <= worst * (1 + 1e-9)
 
@@ -60,9 +65,9 @@ def test_risk_grows_with_each_quantile(
     above = [*drawn, float(max_tokens)][place + 1]
     raised = list(drawn)
     raised[place] += share * (above - raised[place])
-    before, after = risk_of(drawn, max_tokens), risk_of(tuple(raised), max_tokens)
+    before, after = expected_length(drawn, max_tokens), expected_length(tuple(raised), max_tokens)
     assert after.mean >= before.mean * (1 - 1e-9)
-    assert after.worst_tenth >= before.worst_tenth * (1 - 1e-9)
+    assert after.cvar_90 >= before.cvar_90 * (1 - 1e-9)
 
 
 @given(quantiles, st.floats(1, 3), st.integers(6_000, 20_000))
@@ -70,36 +75,39 @@ def test_risk_grows_with_all_quantiles_together(
     drawn: Quantiles, factor: float, max_tokens: int
 ) -> None:
     longer = tuple(factor * tokens for tokens in drawn)
-    before, after = risk_of(drawn, max_tokens), risk_of(longer, max_tokens)
+    before, after = expected_length(drawn, max_tokens), expected_length(longer, max_tokens)
     assert after.mean >= before.mean * (1 - 1e-9)
-    assert after.worst_tenth >= before.worst_tenth * (1 - 1e-9)
+    assert after.cvar_90 >= before.cvar_90 * (1 - 1e-9)
 
 
 @given(quantiles, limits, st.integers(0, 5_000))
 def test_risk_grows_with_the_limit(drawn: Quantiles, max_tokens: int, more: int) -> None:
-    before, after = risk_of(drawn, max_tokens), risk_of(drawn, max_tokens + more)
+    before, after = expected_length(drawn, max_tokens), expected_length(drawn, max_tokens + more)
     assert after.mean >= before.mean * (1 - 1e-9)
-    assert after.worst_tenth >= before.worst_tenth * (1 - 1e-9)
+    assert after.cvar_90 >= before.cvar_90 * (1 - 1e-9)
 
 
 def test_certain_length_has_no_risk_beyond_its_least_tail() -> None:
-    mean, worst = risk_of((100.0,) * 6, 10_000)
+    mean, worst = expected_length((100.0,) * 6, 10_000)
     assert mean == pytest.approx(98, abs=1)
     assert 100 <= worst <= 105
 
 
 def test_length_cut_at_the_limit_goes_no_further() -> None:
-    assert risk_of((400.0,) * 6, 400).worst_tenth == pytest.approx(400)
+    assert expected_length((400.0,) * 6, 400).cvar_90 == pytest.approx(400)
 
 
 def test_pareto_tail_of_power_one_is_a_logarithm() -> None:
-    near = [risk_of((10.0, 20.0, 40.0, 60.0, 100.0, top), 5_000) for top in (199.99, 200.0, 200.01)]
+    near = [
+        expected_length((10.0, 20.0, 40.0, 60.0, 100.0, top), 5_000)
+        for top in (199.99, 200.0, 200.01)
+    ]
     assert near[0].mean < near[1].mean < near[2].mean
     assert near[1].mean == pytest.approx(near[0].mean, rel=1e-3)
 
 
 def test_nothing_is_shorter_than_a_token() -> None:
-    assert risk_of((1.0,) * 6, 1) == (1.0, 1.0)
+    assert expected_length((1.0,) * 6, 1) == (1.0, 1.0)
 
 
 def test_heavier_tail_of_the_same_middle_counts_more(
@@ -107,7 +115,7 @@ def test_heavier_tail_of_the_same_middle_counts_more(
 ) -> None:
     even = a_request(quantiles=(50.0, 80.0, 100.0, 120.0, 150.0, 160.0), max_tokens=4_000)
     heavy = a_request(quantiles=(50.0, 80.0, 100.0, 120.0, 150.0, 300.0), max_tokens=4_000)
-    assert risk_adjusted(even) < risk_adjusted(heavy)
-    mean, worst = risk_of(even.quantiles, even.max_tokens)
-    assert risk_adjusted(even) == mean + BETA * worst
-    assert risk_adjusted(even, beta=0.0) == mean
+    assert risk_adjusted_length(even) < risk_adjusted_length(heavy)
+    mean, worst = expected_length(even.quantiles, even.max_tokens)
+    assert risk_adjusted_length(even) == mean + CVAR_WEIGHT * worst
+    assert risk_adjusted_length(even, beta=0.0) == mean

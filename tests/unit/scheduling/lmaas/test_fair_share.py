@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.scheduling.lmaas.fair_share import GENERATED, FairShare, service
+from gateway.scheduling.lmaas.fair_share import GENERATED_TOKEN_WEIGHT, FairShare, service
 
 weights = st.lists(st.floats(0.25, 8.0), min_size=2, max_size=5)
 actions = st.lists(
@@ -135,4 +135,4 @@ def test_comings_and_goings_leave_nothing_behind() -> None:
 
 def test_generated_token_weighs_more_than_one_of_the_prompt() -> None:
     assert service(100, 0) == 100
-    assert service(100, 10) == 100 + GENERATED * 10
+    assert service(100, 10) == 100 + GENERATED_TOKEN_WEIGHT * 10

@@ -11,23 +11,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.quantiles import LEVELS
 from gateway.scheduling.admission.future_peak import FuturePeak
 from gateway.scheduling.admission.interface import Capacity
-from gateway.scheduling.admission.length_distribution import LEVELS
 from gateway.scheduling.dispatch import Dispatch
-from gateway.scheduling.lmaas.cost import joining_cost, risk_adjusted
-from gateway.scheduling.lmaas.cost_class import WIDTH, ClassKey, Entry, class_of
-from gateway.scheduling.lmaas.deadlines import window_of
-from gateway.scheduling.lmaas.output_lengths import EVERY, LEAST
-from gateway.scheduling.lmaas.policy import SHORT, LmaasPolicy
-from gateway.scheduling.lmaas.tenant_queue import Bounds, TenantQueue
+from gateway.scheduling.lmaas.cost import request_cost, risk_adjusted_length
+from gateway.scheduling.lmaas.cost_class import MAX_COST_RATIO, ClassKey, QueueEntry, class_key
+from gateway.scheduling.lmaas.deadlines import start_limits
+from gateway.scheduling.lmaas.output_lengths import ANSWERS_PER_UPDATE, MIN_ANSWERS
+from gateway.scheduling.lmaas.policy import MAX_SHORT_QUEUE, LmaasPolicy
+from gateway.scheduling.lmaas.tenant_queue import OrderBounds, TenantQueue
 from gateway.scheduling.requests import Quantiles, QueuedRequest, RunningSequence
 from gateway.scheduling.serving_time import ServingTime
 
-MakeWaiting: TypeAlias = Callable[..., QueuedRequest]
-MakeEntry: TypeAlias = Callable[..., Entry]
-UNBOUND = Bounds(max_delay_s=None)
-CHEAPEST = Bounds(max_delay_s=None, waiting_weight=0.0)
+MakeRequest: TypeAlias = Callable[..., QueuedRequest]
+MakeEntry: TypeAlias = Callable[..., QueueEntry]
+UNBOUND = OrderBounds(max_delay_s=None)
+CHEAPEST = OrderBounds(max_delay_s=None, waiting_weight=0.0)
 MAX_DELAY_S = 20.0
 weights = st.sampled_from([0.0, 0.5, 2.0, 10.0])
 sizes = st.tuples(st.integers(1, 300), st.integers(1, 200), st.sampled_from([0.5, 1.0, 2.0]))
@@ -36,7 +36,7 @@ actions = st.lists(
 )
 
 
-def a_policy(pages: int = 0, bounds: Bounds = UNBOUND, z: float = 2.0) -> LmaasPolicy:
+def a_policy(pages: int = 0, bounds: OrderBounds = UNBOUND, z: float = 2.0) -> LmaasPolicy:
     """Without pages it sends one at a time."""
     policy = LmaasPolicy("lmaas", admission=FuturePeak(z), bounds=bounds)
     policy.resize(pages, 8)
@@ -44,11 +44,11 @@ def a_policy(pages: int = 0, bounds: Bounds = UNBOUND, z: float = 2.0) -> LmaasP
 
 
 def serving_s(request: QueuedRequest) -> float:
-    return ServingTime().estimate(1, request.prompt_tokens, risk_adjusted(request))
+    return ServingTime().estimate(1, request.prompt_tokens, risk_adjusted_length(request))
 
 
 def cost(request: QueuedRequest) -> float:
-    return joining_cost(request.prompt_tokens, risk_adjusted(request))
+    return request_cost(request.prompt_tokens, risk_adjusted_length(request))
 
 
 def dispatched(policy: LmaasPolicy, now_s: float) -> Dispatch:
@@ -72,32 +72,32 @@ class Scale:
     """How waits count, as the queue does that is built of the same requests."""
 
     def __init__(self, weight: float, make: MakeEntry) -> None:
-        self.queue = TenantQueue(Bounds(None, weight), map("q{}".format, count(1)))
+        self.queue = TenantQueue(OrderBounds(None, weight), map("q{}".format, count(1)))
         self.make = make
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[str, QueueEntry] = {}
 
     def arrive(self, request: QueuedRequest) -> None:
         entry = self.make(request, cost(request), serving_s=serving_s(request))
         self.entries[request.id] = entry
-        self.queue.add(entry, window_of(request, float), request.arrived_s)
+        self.queue.add(entry, start_limits(request, float), request.arrived_s)
 
     def start(self, request: QueuedRequest, now_s: float) -> None:
         self.queue.remove(self.entries.pop(request.id), now_s)
 
     def of(self, request: QueuedRequest, now_s: float) -> float:
         """Logarithm of what urgency and waiting multiply 1/cost by."""
-        waited_s = now_s - self.entries[request.id].since_s
-        return self.queue.a_second * request.urgency * waited_s + log(request.urgency)
+        waited_s = now_s - self.entries[request.id].virtual_arrival_s
+        return self.queue.gain_per_s * request.urgency * waited_s + log(request.urgency)
 
 
 @given(actions, weights)
 def test_highest_rank_goes_next_but_for_the_width_of_a_class(
-    a_request: MakeWaiting,
+    a_request: MakeRequest,
     an_entry: MakeEntry,
     drawn: list[tuple[float, tuple[int, int, float] | None]],
     weight: float,
 ) -> None:
-    policy, scale = a_policy(bounds=Bounds(None, weight)), Scale(weight, an_entry)
+    policy, scale = a_policy(bounds=OrderBounds(None, weight)), Scale(weight, an_entry)
     waiting, now_s = dict[str, QueuedRequest](), 0.0
     for passed_s, new in drawn:
         now_s += passed_s
@@ -106,10 +106,10 @@ def test_highest_rank_goes_next_but_for_the_width_of_a_class(
             policy.arrive(request)
             scale.arrive(request)
             waiting[request.id] = request
-        elif len(waiting) > SHORT:
+        elif len(waiting) > MAX_SHORT_QUEUE:
             ranks = {r.id: scale.of(r, now_s) - log(cost(r)) for r in waiting.values()}
             found = sent(policy, now_s)
-            assert ranks[found.id] + log(WIDTH) >= max(ranks.values()) - 1e-9
+            assert ranks[found.id] + log(MAX_COST_RATIO) >= max(ranks.values()) - 1e-9
             scale.start(found, now_s)
             del waiting[found.id]
     policy.check()
@@ -117,15 +117,15 @@ def test_highest_rank_goes_next_but_for_the_width_of_a_class(
 
 @given(actions, weights)
 def test_first_of_the_highest_class_goes_next(
-    a_request: MakeWaiting,
+    a_request: MakeRequest,
     an_entry: MakeEntry,
     drawn: list[tuple[float, tuple[int, int, float] | None]],
     weight: float,
 ) -> None:
-    def class_key(request: QueuedRequest) -> ClassKey:
-        return class_of(an_entry(request, cost(request)))
+    def key_of(request: QueuedRequest) -> ClassKey:
+        return class_key(an_entry(request, cost(request)))
 
-    policy, scale = a_policy(bounds=Bounds(None, weight)), Scale(weight, an_entry)
+    policy, scale = a_policy(bounds=OrderBounds(None, weight)), Scale(weight, an_entry)
     waiting, now_s = list[QueuedRequest](), 0.0
     for passed_s, new in drawn:
         now_s += passed_s
@@ -133,24 +133,24 @@ def test_first_of_the_highest_class_goes_next(
             waiting.append(a_request(*new[:2], arrived_s=now_s))
             policy.arrive(waiting[-1])
             scale.arrive(waiting[-1])
-        elif len(waiting) > SHORT:
-            order = sorted(waiting, key=lambda request: scale.entries[request.id].since_s)
-            first = {class_key(request): request for request in reversed(order)}
+        elif len(waiting) > MAX_SHORT_QUEUE:
+            order = sorted(waiting, key=lambda request: scale.entries[request.id].virtual_arrival_s)
+            first = {key_of(request): request for request in reversed(order)}
             ranks = {
-                key: scale.of(request, now_s) - (key[1] + 0.5) * log(WIDTH)
+                key: scale.of(request, now_s) - (key[1] + 0.5) * log(MAX_COST_RATIO)
                 for key, request in first.items()
             }
             found = sent(policy, now_s)
-            assert first[class_key(found)] is found
-            assert ranks[class_key(found)] == pytest.approx(max(ranks.values()))
+            assert first[key_of(found)] is found
+            assert ranks[key_of(found)] == pytest.approx(max(ranks.values()))
             scale.start(found, now_s)
             waiting.remove(found)
 
 
-def test_the_less_weight_the_nearer_to_the_cheapest_first(a_request: MakeWaiting) -> None:
+def test_the_less_weight_the_nearer_to_the_cheapest_first(a_request: MakeRequest) -> None:
     first = []
     for weight in (40.0, 0.4, 0.1, 0.0):
-        policy = a_policy(bounds=Bounds(None, weight))
+        policy = a_policy(bounds=OrderBounds(None, weight))
         policy.arrive(a_request(generation=160, arrived_s=0.0, request_id="old"))
         policy.arrive(a_request(generation=40, arrived_s=0.1, request_id="middle"))
         policy.arrive(a_request(generation=5, arrived_s=4.0, request_id="new"))
@@ -160,7 +160,7 @@ def test_the_less_weight_the_nearer_to_the_cheapest_first(a_request: MakeWaiting
 
 @given(st.lists(st.tuples(st.integers(1, 300), st.integers(1, 200)), min_size=1, max_size=12))
 def test_requests_go_in_order_of_arrival_while_not_trusted(
-    a_request: MakeWaiting, drawn: list[tuple[int, int]]
+    a_request: MakeRequest, drawn: list[tuple[int, int]]
 ) -> None:
     policy = a_policy()
     policy.trust(trusted=False)
@@ -170,7 +170,7 @@ def test_requests_go_in_order_of_arrival_while_not_trusted(
     assert [sent(policy, 50.0) for _ in requests] == requests
 
 
-def test_fall_back_is_told_and_taken_back(a_request: MakeWaiting) -> None:
+def test_fall_back_is_told_and_taken_back(a_request: MakeRequest) -> None:
     policy = a_policy(pages=200, bounds=CHEAPEST)
     for place, generation in enumerate((90, 5, 90, 5, 90, 5)):
         policy.arrive(a_request(generation=generation, arrived_s=float(place)))
@@ -184,9 +184,14 @@ def test_fall_back_is_told_and_taken_back(a_request: MakeWaiting) -> None:
     assert {request.median for request in found.requests} == {5.0}
 
 
-@given(st.lists(st.integers(0, 300), min_size=LEAST, max_size=LEAST + 3 * EVERY), st.booleans())
+@given(
+    st.lists(
+        st.integers(0, 300), min_size=MIN_ANSWERS, max_size=MIN_ANSWERS + 3 * ANSWERS_PER_UPDATE
+    ),
+    st.booleans(),
+)
 def test_while_not_trusted_each_is_taken_to_be_as_long_as_any(
-    a_request: MakeWaiting, lengths: list[int], trusted_at_first: bool
+    a_request: MakeRequest, lengths: list[int], trusted_at_first: bool
 ) -> None:
     policy, runs = a_policy(pages=2_000), [a_request(60, 5), a_request(10, 150)]
     assert policy.admission.admit(runs) == 2
@@ -196,7 +201,7 @@ def test_while_not_trusted_each_is_taken_to_be_as_long_as_any(
         policy.admission.force(ended)
         policy.ended(ended, tokens, 1.0)
     policy.trust(trusted=False)
-    known = lengths[: len(lengths) - len(lengths) % EVERY]
+    known = lengths[: len(lengths) - len(lengths) % ANSWERS_PER_UPDATE]
     low, lower, middle, upper, high, highest = np.quantile(known, LEVELS).tolist()
     alike = [told(request, (low, lower, middle, upper, high, highest)) for request in runs]
     assert peak_of(policy, [request.started() for request in runs]) == exact_peak(alike)
@@ -205,10 +210,10 @@ def test_while_not_trusted_each_is_taken_to_be_as_long_as_any(
     assert peak_of(policy, running) == exact_peak(running)
 
 
-def test_too_few_answers_tell_nothing_of_lengths(a_request: MakeWaiting) -> None:
+def test_too_few_answers_tell_nothing_of_lengths(a_request: MakeRequest) -> None:
     policy, running = a_policy(pages=2_000), [a_request(60, 5).started()]
     policy.trust(trusted=False)
-    for _ in range(LEAST - 1):
+    for _ in range(MIN_ANSWERS - 1):
         policy.ended(a_request(), 150, 1.0)
     assert peak_of(policy, running) == exact_peak(running)
     policy.ended(a_request(), 150, 1.0)
@@ -235,7 +240,7 @@ def peak_once_refreshed(admission: FuturePeak, running: list[RunningSequence]) -
     return admission._peak(admission._mean, admission._variance)
 
 
-def test_few_requests_go_in_order_of_arrival(a_request: MakeWaiting) -> None:
+def test_few_requests_go_in_order_of_arrival(a_request: MakeRequest) -> None:
     policy = a_policy(bounds=CHEAPEST)
     for place, generation in enumerate((90, 5, 5)):
         policy.arrive(a_request(generation=generation, arrived_s=float(place)))
@@ -246,7 +251,7 @@ def test_few_requests_go_in_order_of_arrival(a_request: MakeWaiting) -> None:
     assert ([r.median for r in found.requests], found.reason) == ([90], "arrival")
 
 
-def test_similar_requests_go_together(a_request: MakeWaiting) -> None:
+def test_similar_requests_go_together(a_request: MakeRequest) -> None:
     policy = a_policy(pages=200, bounds=CHEAPEST)
     for place, generation in enumerate((10, 100, 10, 101)):
         policy.arrive(a_request(generation=generation, arrived_s=place / 100))
@@ -254,7 +259,7 @@ def test_similar_requests_go_together(a_request: MakeWaiting) -> None:
     assert [request.median for request in dispatched(policy, 50.0).requests] == [10, 10]
 
 
-def test_batch_is_as_old_as_its_oldest_whoever_of_it_is_first(a_request: MakeWaiting) -> None:
+def test_batch_is_as_old_as_its_oldest_whoever_of_it_is_first(a_request: MakeRequest) -> None:
     policy = a_policy()
     for _ in range(2):
         policy.arrive(a_request(arrived_s=0.0))
@@ -271,7 +276,7 @@ def test_batch_is_as_old_as_its_oldest_whoever_of_it_is_first(a_request: MakeWai
     assert batch.ratio == pytest.approx(1 + 8.0 / batch.serving_s)
 
 
-def test_what_does_not_fit_of_a_batch_keeps_waiting(a_request: MakeWaiting) -> None:
+def test_what_does_not_fit_of_a_batch_keeps_waiting(a_request: MakeRequest) -> None:
     policy = a_policy(pages=100)
     for place in range(8):
         policy.arrive(a_request(80, 60, arrived_s=float(place)))
@@ -282,8 +287,8 @@ def test_what_does_not_fit_of_a_batch_keeps_waiting(a_request: MakeWaiting) -> N
     assert len(policy) == 8 - started
 
 
-def test_nothing_passes_an_overdue_one_that_does_not_fit(a_request: MakeWaiting) -> None:
-    policy = a_policy(pages=100, bounds=Bounds(MAX_DELAY_S, waiting_weight=0.0))
+def test_nothing_passes_an_overdue_one_that_does_not_fit(a_request: MakeRequest) -> None:
+    policy = a_policy(pages=100, bounds=OrderBounds(MAX_DELAY_S, waiting_weight=0.0))
     runs = a_request(400, 40)
     policy.arrive(runs)
     dispatched(policy, 0.0)
@@ -303,7 +308,7 @@ def test_nothing_passes_an_overdue_one_that_does_not_fit(a_request: MakeWaiting)
 
 @pytest.mark.parametrize("tenant", ["t", "another"])
 def test_nothing_passes_the_highest_rank_that_does_not_fit(
-    a_request: MakeWaiting, tenant: str
+    a_request: MakeRequest, tenant: str
 ) -> None:
     policy, runs = a_policy(pages=100), a_request(400, 40)
     policy.arrive(runs)
@@ -319,9 +324,9 @@ def test_nothing_passes_the_highest_rank_that_does_not_fit(
 
 @given(st.integers(0, 10_000), st.booleans())
 def test_what_is_sent_is_what_is_next_as_far_as_it_fits(
-    a_request: MakeWaiting, seed: int, trusted: bool
+    a_request: MakeRequest, seed: int, trusted: bool
 ) -> None:
-    random, policy = Random(seed), a_policy(pages=60, bounds=Bounds(MAX_DELAY_S))
+    random, policy = Random(seed), a_policy(pages=60, bounds=OrderBounds(MAX_DELAY_S))
     policy.trust(trusted=trusted)
     running, now_s = list[QueuedRequest](), 0.0
     for _ in range(40):
@@ -348,7 +353,7 @@ def test_what_is_sent_is_what_is_next_as_far_as_it_fits(
             running += expected[:fitting]
 
 
-def test_late_one_goes_first_and_earliest_deadline_first(a_request: MakeWaiting) -> None:
+def test_late_one_goes_first_and_earliest_deadline_first(a_request: MakeRequest) -> None:
     policy = a_policy()
     for deadline_s in (60.0, 59.93, 59.96):
         policy.arrive(a_request(500, 190, deadline_s=deadline_s))
@@ -362,7 +367,7 @@ def test_late_one_goes_first_and_earliest_deadline_first(a_request: MakeWaiting)
     assert [sent(policy, late_s).deadline_s for _ in range(3)] == [59.96, 60.0, None]
 
 
-def test_late_ones_wait_for_their_rank_where_they_are_many(a_request: MakeWaiting) -> None:
+def test_late_ones_wait_for_their_rank_where_they_are_many(a_request: MakeRequest) -> None:
     policy = a_policy()
     for _ in range(2):
         policy.arrive(a_request(500, 190, deadline_s=60.0))
@@ -373,9 +378,9 @@ def test_late_ones_wait_for_their_rank_where_they_are_many(a_request: MakeWaitin
 
 
 @given(st.integers(0, 10_000))
-def test_hopeless_ones_are_given_up_once_and_never_start(a_request: MakeWaiting, seed: int) -> None:
+def test_hopeless_ones_are_given_up_once_and_never_start(a_request: MakeRequest, seed: int) -> None:
     random, policy, now_s = Random(seed), a_policy(), 0.0
-    hopeless_s: dict[str, float] = {}
+    infeasible_s: dict[str, float] = {}
     waiting: set[str] = set()
     for _ in range(60):
         now_s += random.expovariate(2.0)
@@ -391,15 +396,15 @@ def test_hopeless_ones_are_given_up_once_and_never_start(a_request: MakeWaiting,
         )
         policy.arrive(request)
         waiting.add(request.id)
-        hopeless_s[request.id] = window_of(
+        infeasible_s[request.id] = start_limits(
             request, lambda tokens, p=request.prompt_tokens: ServingTime().estimate(1, p, tokens)
-        ).hopeless_s
+        ).infeasible_s
         given_up = [each.id for each in policy.give_up(now_s)]
-        assert sorted(given_up) == sorted(name for name in waiting if hopeless_s[name] < now_s)
+        assert sorted(given_up) == sorted(name for name in waiting if infeasible_s[name] < now_s)
         waiting.difference_update(given_up)
         if waiting and random.random() < 0.5:
             started = sent(policy, now_s).id
-            assert hopeless_s[started] >= now_s
+            assert infeasible_s[started] >= now_s
             waiting.remove(started)
         policy.check()
         assert len(policy) == len(waiting)
@@ -407,7 +412,7 @@ def test_hopeless_ones_are_given_up_once_and_never_start(a_request: MakeWaiting,
 
 @given(st.integers(0, 10_000))
 def test_those_that_wait_are_condemned_by_predictions_only_while_these_hold(
-    a_request: MakeWaiting, seed: int
+    a_request: MakeRequest, seed: int
 ) -> None:
     random, policy = Random(seed), a_policy()
     waiting, now_s, trusted = dict[str, QueuedRequest](), 0.0, True
@@ -427,11 +432,11 @@ def test_those_that_wait_are_condemned_by_predictions_only_while_these_hold(
             trusted = not trusted
             policy.trust(trusted)
         ends_s = {
-            r.id: window_of(
+            r.id: start_limits(
                 r,
                 lambda n, p=r.prompt_tokens: ServingTime().estimate(1, p, n),
                 trusted=trusted,
-            ).hopeless_s
+            ).infeasible_s
             for r in waiting.values()
         }
         given_up = {each.id for each in policy.give_up(now_s)}
@@ -439,20 +444,20 @@ def test_those_that_wait_are_condemned_by_predictions_only_while_these_hold(
         waiting = {name: r for name, r in waiting.items() if name not in given_up}
 
 
-def test_request_without_deadline_is_never_given_up(a_request: MakeWaiting) -> None:
+def test_request_without_deadline_is_never_given_up(a_request: MakeRequest) -> None:
     policy = a_policy()
     policy.arrive(a_request(arrived_s=0.0))
     assert policy.give_up(1e9) == []
 
 
-def test_most_urgent_waits_least(a_request: MakeWaiting) -> None:
+def test_most_urgent_waits_least(a_request: MakeRequest) -> None:
     policy = a_policy()
     for urgency in (1.0, 2.0, 0.5, 1.0):
         policy.arrive(a_request(urgency=urgency))
     assert sent(policy, 5.0).urgency == 2.0
 
 
-def test_request_of_another_policy_ends_without_a_charge(a_request: MakeWaiting) -> None:
+def test_request_of_another_policy_ends_without_a_charge(a_request: MakeRequest) -> None:
     policy, foreign = a_policy(), a_request()
     policy.admission.force(foreign)
     policy.ended(foreign, 30, 1.0)

@@ -9,42 +9,42 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.scheduling.admission.future_peak import FuturePeak
-from gateway.scheduling.lmaas.cost import risk_of
+from gateway.scheduling.lmaas.cost import expected_length
 from gateway.scheduling.lmaas.fair_share import service
 from gateway.scheduling.lmaas.policy import LmaasPolicy
-from gateway.scheduling.lmaas.tenant_queue import TOGETHER, Bounds
+from gateway.scheduling.lmaas.tenant_queue import MAX_PER_DISPATCH, OrderBounds
 from gateway.scheduling.requests import QueuedRequest
 
-MakeWaiting: TypeAlias = Callable[..., QueuedRequest]
+MakeRequest: TypeAlias = Callable[..., QueuedRequest]
 weights = st.lists(st.sampled_from([0.5, 1.0, 1.5, 3.0, 10.0]), min_size=2, max_size=4)
 
 
 def a_policy(pages: int = 0) -> LmaasPolicy:
     """Without pages it sends one at a time."""
-    bounds = Bounds(max_delay_s=30.0)
+    bounds = OrderBounds(max_delay_s=30.0)
     policy = LmaasPolicy("lmaas", admission=FuturePeak(2.0), bounds=bounds)
     policy.resize(pages, 8)
     return policy
 
 
 def predicted(request: QueuedRequest) -> float:
-    mean = risk_of(request.quantiles, request.max_tokens).mean
+    mean = expected_length(request.quantiles, request.max_tokens).mean
     return service(request.prompt_tokens, mean)
 
 
-class Backlog:
+class BackloggedTenants:
     """Tenants whose requests never cease, and what each was served by its share."""
 
     def __init__(
-        self, a_request: MakeWaiting, shares: list[float], random: Random, pages: int
+        self, a_request: MakeRequest, shares: list[float], random: Random, pages: int
     ) -> None:
         self.policy = a_policy(pages)
         self.a_request, self.random = a_request, random
         self.share_of = {f"tenant {place}": share for place, share in enumerate(shares)}
         self.served = dict.fromkeys(self.share_of, 0.0)
-        self.most = 0.0  # charged for one request
+        self.max_charge = 0.0  # charged for one request
         self.now_s = 0.0
-        for tenant in [*self.share_of] * 2 * TOGETHER:
+        for tenant in [*self.share_of] * 2 * MAX_PER_DISPATCH:
             self.arrive(tenant)
 
     def arrive(self, tenant: str) -> None:
@@ -60,24 +60,26 @@ class Backlog:
             generated = self.random.randint(1, 200)
             took = service(request.prompt_tokens, generated)
             self.served[request.tenant] += took / request.share
-            self.most = max(self.most, took / request.share, predicted(request) / request.share)
+            self.max_charge = max(
+                self.max_charge, took / request.share, predicted(request) / request.share
+            )
             self.policy.ended(request, generated, self.now_s)
             self.arrive(request.tenant)
 
     @property
-    def apart(self) -> float:
+    def spread(self) -> float:
         return max(self.served.values()) - min(self.served.values())
 
 
 @settings(max_examples=40)
 @given(weights, st.integers(0, 10_000))
 def test_backlogged_tenants_are_served_by_share_within_the_bound(
-    a_request: MakeWaiting, shares: list[float], seed: int
+    a_request: MakeRequest, shares: list[float], seed: int
 ) -> None:
-    backlog = Backlog(a_request, shares, Random(seed), pages=0)
+    backlog = BackloggedTenants(a_request, shares, Random(seed), pages=0)
     for _ in range(100):
         backlog.dispatch()
-        assert backlog.apart <= 2 * backlog.most
+        assert backlog.spread <= 2 * backlog.max_charge
     counters = [backlog.policy.shares.counter(tenant) for tenant in backlog.share_of]
     assert counters == pytest.approx([*backlog.served.values()])
     backlog.policy.check()
@@ -86,15 +88,15 @@ def test_backlogged_tenants_are_served_by_share_within_the_bound(
 @settings(max_examples=30)
 @given(weights, st.integers(0, 10_000))
 def test_bound_is_as_many_times_wider_as_requests_go_together(
-    a_request: MakeWaiting, shares: list[float], seed: int
+    a_request: MakeRequest, shares: list[float], seed: int
 ) -> None:
-    backlog = Backlog(a_request, shares, Random(seed), pages=1_000)
+    backlog = BackloggedTenants(a_request, shares, Random(seed), pages=1_000)
     for _ in range(60):
         backlog.dispatch()
-        assert backlog.apart <= 2 * TOGETHER * backlog.most
+        assert backlog.spread <= 2 * MAX_PER_DISPATCH * backlog.max_charge
 
 
-def test_charge_is_predicted_at_first_and_settled_at_the_end(a_request: MakeWaiting) -> None:
+def test_charge_is_predicted_at_first_and_settled_at_the_end(a_request: MakeRequest) -> None:
     policy, request = a_policy(), a_request(share=2.0)
     policy.arrive(request)
     policy.dispatch(1.0)
@@ -103,7 +105,7 @@ def test_charge_is_predicted_at_first_and_settled_at_the_end(a_request: MakeWait
     assert policy.shares.counter("t") == pytest.approx(service(50, 7) / 2)
 
 
-def test_urgent_request_is_charged_as_many_times(a_request: MakeWaiting) -> None:
+def test_urgent_request_is_charged_as_many_times(a_request: MakeRequest) -> None:
     policy, request = a_policy(), a_request(urgency=3.0)
     policy.arrive(request)
     policy.dispatch(1.0)
@@ -112,7 +114,7 @@ def test_urgent_request_is_charged_as_many_times(a_request: MakeWaiting) -> None
     assert policy.shares.counter("t") == pytest.approx(3 * service(50, 7))
 
 
-def test_withdrawn_request_costs_nothing(a_request: MakeWaiting) -> None:
+def test_withdrawn_request_costs_nothing(a_request: MakeRequest) -> None:
     policy, request = a_policy(), a_request()
     policy.arrive(request)
     assert policy.withdraw(request.id)
@@ -120,7 +122,7 @@ def test_withdrawn_request_costs_nothing(a_request: MakeWaiting) -> None:
     assert not list(policy.shares.lowest_first())
 
 
-def test_who_was_away_does_not_take_it_all(a_request: MakeWaiting) -> None:
+def test_who_was_away_does_not_take_it_all(a_request: MakeRequest) -> None:
     policy = a_policy()
     for place in range(60):
         policy.arrive(a_request(arrived_s=float(place), tenant="always"))
@@ -139,7 +141,7 @@ def serve(policy: LmaasPolicy, now_s: float) -> str:
     return request.tenant
 
 
-def test_newcomer_to_an_empty_queue_has_no_advantage(a_request: MakeWaiting) -> None:
+def test_newcomer_to_an_empty_queue_has_no_advantage(a_request: MakeRequest) -> None:
     policy = a_policy()
     for place in range(20):
         policy.arrive(a_request(arrived_s=float(place), tenant="busy"))
@@ -148,7 +150,7 @@ def test_newcomer_to_an_empty_queue_has_no_advantage(a_request: MakeWaiting) -> 
     assert policy.shares.counter("new") >= policy.shares.counter("busy")
 
 
-def test_flood_of_one_tenant_does_not_delay_another(a_request: MakeWaiting) -> None:
+def test_flood_of_one_tenant_does_not_delay_another(a_request: MakeRequest) -> None:
     policy = a_policy()
     for place in range(300):
         policy.arrive(a_request(5, 5, arrived_s=place / 100, tenant="flood"))
@@ -158,7 +160,7 @@ def test_flood_of_one_tenant_does_not_delay_another(a_request: MakeWaiting) -> N
     assert order.count("modest") == 5
 
 
-def test_no_other_tenant_passes_what_does_not_fit(a_request: MakeWaiting) -> None:
+def test_no_other_tenant_passes_what_does_not_fit(a_request: MakeRequest) -> None:
     policy, runs = a_policy(pages=100), a_request(400, 40, tenant="c")
     policy.arrive(runs)
     assert policy.dispatch(0.0) is not None

@@ -9,69 +9,74 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.scheduling.lmaas.cost_class import WIDTH, ClassKey, CostClass, Entry
-from gateway.scheduling.lmaas.deadlines import MOST_LATE, Window
+from gateway.scheduling.lmaas.cost_class import MAX_COST_RATIO, ClassKey, CostClass, QueueEntry
+from gateway.scheduling.lmaas.deadlines import MAX_LATE_SHARE, StartLimits
 from gateway.scheduling.lmaas.fcfs_reference import (
-    FADE,
-    KEEP,
-    LEAST_S,
-    MOST_RUNS,
-    MOST_WAITS,
+    LONGEST_WAIT_DECAY,
+    MAX_CREDIT_RUNS,
+    MAX_CREDIT_WAITS,
+    MEAN_DECAY,
+    MIN_RESPONSE_S,
     FcfsReference,
 )
-from gateway.scheduling.lmaas.tenant_queue import TOGETHER, Bounds, Candidates, TenantQueue
+from gateway.scheduling.lmaas.tenant_queue import (
+    MAX_PER_DISPATCH,
+    Candidates,
+    OrderBounds,
+    TenantQueue,
+)
 from gateway.scheduling.requests import QueuedRequest
 
-MakeWaiting = Callable[..., QueuedRequest]
-MakeEntry = Callable[..., Entry]
-NEVER = Window(inf, inf, inf)
-UNBOUND = Bounds(max_delay_s=None)
-TEN = Bounds(max_delay_s=10.0)
-LIKE = 1e-9
+MakeRequest = Callable[..., QueuedRequest]
+MakeEntry = Callable[..., QueueEntry]
+NO_LIMITS = StartLimits(inf, inf, inf)
+UNBOUND = OrderBounds(max_delay_s=None)
+TEN_SECONDS = OrderBounds(max_delay_s=10.0)
+TOLERANCE = 1e-9
 bounds_of = st.builds(
-    Bounds,
+    OrderBounds,
     max_delay_s=st.sampled_from([None, 0.0, 5.0, 20.0]),
     waiting_weight=st.sampled_from([0.0, 0.5, 2.0, 10.0]),
 )
 
 
-def a_queue(bounds: Bounds = UNBOUND) -> TenantQueue:
+def a_queue(bounds: OrderBounds = UNBOUND) -> TenantQueue:
     return TenantQueue(bounds, map("b{}".format, count(1)))
 
 
-class Turns(FcfsReference[Entry]):
+class TurnLog(FcfsReference[QueueEntry]):
     """Keeps whose turn has come, in that order."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.come: list[Entry] = []
+        self.come: list[QueueEntry] = []
 
-    def due(self) -> Iterator[Entry]:
+    def due(self) -> Iterator[QueueEntry]:
         for entry in super().due():
             self.come.append(entry)
             yield entry
 
 
-def watched(queue: TenantQueue) -> list[Entry]:
+def watched(queue: TenantQueue) -> list[QueueEntry]:
     """Whose turn has come in a queue that is new."""
-    turns = queue._first_come = Turns()
+    turns = queue._fcfs = TurnLog()
     return turns.come
 
 
 def filled(
     queue: TenantQueue,
-    a_request: MakeWaiting,
+    a_request: MakeRequest,
     an_entry: MakeEntry,
     costs: list[float],
-    window: Window = NEVER,
-) -> list[Entry]:
+    limits: StartLimits = NO_LIMITS,
+) -> list[QueueEntry]:
     """Entries of these costs, one of them a second, each of which runs for a second."""
     entries = [
         an_entry(a_request(arrived_s=float(place), deadline_s=100.0 + place), cost)
         for place, cost in enumerate(costs)
     ]
     for entry in entries:
-        queue.add(entry, window, entry.request.arrived_s)
+        queue.add(entry, limits, entry.request.arrived_s)
     queue.check()
     return entries
 
@@ -80,30 +85,30 @@ def next_of(queue: TenantQueue, now_s: float) -> Candidates:
     return queue.next(now_s, by_arrival=False)
 
 
-def key_of(entry: Entry) -> ClassKey:
-    return entry.request.urgency, floor(log(entry.cost) / log(WIDTH))
+def key_of(entry: QueueEntry) -> ClassKey:
+    return entry.request.urgency, floor(log(entry.cost) / log(MAX_COST_RATIO))
 
 
-class Plain:
+class BruteForceQueue:
     """The queue by its definition: every question is a look at every entry."""
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: OrderBounds) -> None:
         self.bounds = bounds
-        self.all: list[Entry] = []
+        self.all: list[QueueEntry] = []
         self.gone: set[int] = set()
-        self.windows: dict[int, Window] = {}
+        self.limits_of: dict[int, StartLimits] = {}
         self.turn_s: dict[int, float] = {}
         self.waits_s: list[float] = []  # at their turns, in that order
         self.started = 0.0
 
     @property
-    def here(self) -> list[Entry]:
+    def here(self) -> list[QueueEntry]:
         return [entry for entry in self.all if entry.serial not in self.gone]
 
     @property
     def mean_s(self) -> float:
         """How long one runs, the older the less it counts."""
-        weights = [KEEP**age for age in range(len(self.all))]
+        weights = [MEAN_DECAY**age for age in range(len(self.all))]
         newest = [entry.serving_s for entry in reversed(self.all)]
         weighted = sum(weight * each for weight, each in zip(weights, newest, strict=True))
         return weighted / sum(weights) if weights else 0.0
@@ -111,21 +116,24 @@ class Plain:
     @property
     def longest_s(self) -> float:
         """The longest wait for a turn, the older the less it counts."""
-        faded = (FADE**age * waited_s for age, waited_s in enumerate(reversed(self.waits_s)))
+        faded = (
+            LONGEST_WAIT_DECAY**age * waited_s
+            for age, waited_s in enumerate(reversed(self.waits_s))
+        )
         return max(faded, default=0.0)
 
     @property
-    def a_second(self) -> float:
-        return self.bounds.waiting_weight / max(self.longest_s + self.mean_s, LEAST_S)
+    def gain_per_s(self) -> float:
+        return self.bounds.waiting_weight / max(self.longest_s + self.mean_s, MIN_RESPONSE_S)
 
-    def arrive(self, entry: Entry, window: Window) -> float:
+    def arrive(self, entry: QueueEntry, limits: StartLimits) -> float:
         """Since when it counts as waiting."""
-        self.windows[entry.serial] = window
+        self.limits_of[entry.serial] = limits
         self.all.append(entry)
-        most_s = min(MOST_RUNS * self.mean_s, MOST_WAITS * self.longest_s)
+        most_s = min(MAX_CREDIT_RUNS * self.mean_s, MAX_CREDIT_WAITS * self.longest_s)
         return entry.request.arrived_s - min(entry.serving_s, most_s)
 
-    def leave(self, entry: Entry) -> None:
+    def leave(self, entry: QueueEntry) -> None:
         self.gone.add(entry.serial)
         self.started += entry.cost
 
@@ -137,14 +145,14 @@ class Plain:
                 self.waits_s.append(now_s - entry.request.arrived_s)
             before += entry.cost
 
-    def late(self, now_s: float) -> list[Entry]:
-        windows = {entry: self.windows[entry.serial] for entry in self.here}
-        late = [entry for entry, w in windows.items() if w.late_s <= now_s <= w.unlikely_s]
-        if len(late) > max(MOST_LATE * len(self.here), 1):
+    def late(self, now_s: float) -> list[QueueEntry]:
+        limits_of = {entry: self.limits_of[entry.serial] for entry in self.here}
+        late = [entry for entry, w in limits_of.items() if w.late_s <= now_s <= w.unlikely_s]
+        if len(late) > max(MAX_LATE_SHARE * len(self.here), 1):
             return []
         return sorted(late, key=lambda entry: (entry.request.deadline_s, entry.serial))
 
-    def overdue(self, now_s: float) -> list[Entry]:
+    def overdue(self, now_s: float) -> list[QueueEntry]:
         if self.bounds.max_delay_s is None:
             return []
         most_s = self.bounds.max_delay_s
@@ -154,23 +162,23 @@ class Plain:
             if self.turn_s.get(entry.serial, inf) + most_s / entry.request.urgency <= now_s
         ]
 
-    def rank(self, entry: Entry, now_s: float) -> float:
-        urgency, middle = entry.request.urgency, WIDTH ** (key_of(entry)[1] + 0.5)
-        waited_s = now_s - entry.since_s
-        return self.a_second * urgency * waited_s + log(urgency) - log(middle)
+    def rank(self, entry: QueueEntry, now_s: float) -> float:
+        urgency, middle = entry.request.urgency, MAX_COST_RATIO ** (key_of(entry)[1] + 0.5)
+        waited_s = now_s - entry.virtual_arrival_s
+        return self.gain_per_s * urgency * waited_s + log(urgency) - log(middle)
 
     @property
-    def classes(self) -> dict[ClassKey, list[Entry]]:
+    def classes(self) -> dict[ClassKey, list[QueueEntry]]:
         """Each in the order in which the waits of its members began."""
-        found: dict[ClassKey, list[Entry]] = {}
-        for entry in sorted(self.here, key=lambda entry: (entry.since_s, entry.serial)):
+        found: dict[ClassKey, list[QueueEntry]] = {}
+        for entry in sorted(self.here, key=lambda entry: (entry.virtual_arrival_s, entry.serial)):
             found.setdefault(key_of(entry), []).append(entry)
         return found
 
     def check_all(self, queue: TenantQueue, now_s: float) -> None:
         queue.check()
         assert len(queue) == len(self.here)
-        assert queue.a_second == pytest.approx(self.a_second)
+        assert queue.gain_per_s == pytest.approx(self.gain_per_s)
         if self.here:
             for by_arrival in (False, True):
                 found = queue.next(now_s, by_arrival=by_arrival)
@@ -200,29 +208,29 @@ class Plain:
             assert entry is (overdue or late)[0]
             assert found.reason == ("overdue" if overdue else "late")
         elif by_arrival:
-            assert found.entries == self.here[:TOGETHER]
+            assert found.entries == self.here[:MAX_PER_DISPATCH]
             assert found.reason == "arrival"
         else:
             assert found.reason == "rank"
             self.check_ranks(found.entries, now_s)
 
-    def check_ranks(self, found: list[Entry], now_s: float) -> None:
+    def check_ranks(self, found: list[QueueEntry], now_s: float) -> None:
         key = key_of(found[0])
         batch = self.classes[key]
         others = [self.rank(entry, now_s) for entry in self.here if key_of(entry) != key]
         highest = max(others, default=-inf)
         assert found == batch[: len(found)]
-        assert self.rank(found[0], now_s) >= highest - LIKE
-        assert all(self.rank(entry, now_s) >= highest - LIKE for entry in found)
-        if len(found) < min(len(batch), TOGETHER):
-            assert self.rank(batch[len(found)], now_s) <= highest + LIKE
+        assert self.rank(found[0], now_s) >= highest - TOLERANCE
+        assert all(self.rank(entry, now_s) >= highest - TOLERANCE for entry in found)
+        if len(found) < min(len(batch), MAX_PER_DISPATCH):
+            assert self.rank(batch[len(found)], now_s) <= highest + TOLERANCE
 
 
 @given(bounds_of, st.integers(0, 100_000), st.sampled_from([0.0, 0.2]))
 def test_next_are_the_overdue_then_the_late_then_the_highest(
-    a_request: MakeWaiting, an_entry: MakeEntry, bounds: Bounds, seed: int, pressing: float
+    a_request: MakeRequest, an_entry: MakeEntry, bounds: OrderBounds, seed: int, pressing: float
 ) -> None:
-    random, queue, plain, now_s = Random(seed), a_queue(bounds), Plain(bounds), 0.0
+    random, queue, plain, now_s = Random(seed), a_queue(bounds), BruteForceQueue(bounds), 0.0
     turns = watched(queue)
     for _ in range(30):
         now_s += random.choice([0, 0, 1, 2, 5])
@@ -235,10 +243,10 @@ def test_next_are_the_overdue_then_the_late_then_the_highest(
             )
             cost = random.choice([4.0, 4.5, 20.0, 20.0, 24.0])
             entry = an_entry(request, cost, serving_s=random.choice([0.0, 0.5, 1.0, 4.0, 16.0]))
-            window = Window(late_s, late_s + random.choice([0, 5, 20]), inf)
-            since_s = plain.arrive(entry, window)
-            queue.add(entry, window, now_s)
-            assert entry.since_s == pytest.approx(since_s)
+            limits = StartLimits(late_s, late_s + random.choice([0, 5, 20]), inf)
+            virtual_arrival_s = plain.arrive(entry, limits)
+            queue.add(entry, limits, now_s)
+            assert entry.virtual_arrival_s == pytest.approx(virtual_arrival_s)
         elif plain.here:
             gone = random.choice([next_of(queue, now_s).entries[0], random.choice(plain.here)])
             queue.remove(gone, now_s)
@@ -256,7 +264,7 @@ def test_next_are_the_overdue_then_the_late_then_the_highest(
     st.sampled_from([0.99, 1.01]),
 )
 def test_who_has_waited_as_long_as_all_do_goes_before_one_as_many_times_cheaper_as_it_weighs(
-    a_request: MakeWaiting,
+    a_request: MakeRequest,
     an_entry: MakeEntry,
     weight: float,
     turn_wait_s: float,
@@ -264,31 +272,31 @@ def test_who_has_waited_as_long_as_all_do_goes_before_one_as_many_times_cheaper_
     cost: float,
     times: float,
 ) -> None:
-    queue = a_queue(Bounds(max_delay_s=None, waiting_weight=weight))
+    queue = a_queue(OrderBounds(max_delay_s=None, waiting_weight=weight))
     for entry in [an_entry(a_request(arrived_s=0.0), serving_s=serving_s) for _ in range(2)]:
-        queue.add(entry, NEVER, 0.0)
+        queue.add(entry, NO_LIMITS, 0.0)
     for entry in queue.first(2):
         queue.remove(entry, turn_wait_s)
-    dear = cost * exp(weight) * (1 / WIDTH if times > 1 else WIDTH)
+    dear = cost * exp(weight) * (1 / MAX_COST_RATIO if times > 1 else MAX_COST_RATIO)
     old = an_entry(a_request(arrived_s=100.0), dear, serving_s=serving_s)
-    queue.add(old, NEVER, 100.0)
-    waited_s = times * (FADE * turn_wait_s + serving_s)
+    queue.add(old, NO_LIMITS, 100.0)
+    waited_s = times * (LONGEST_WAIT_DECAY * turn_wait_s + serving_s)
     fresh = an_entry(a_request(arrived_s=100.0 + waited_s), cost, serving_s=serving_s)
-    queue.add(fresh, NEVER, 100.0 + waited_s)
+    queue.add(fresh, NO_LIMITS, 100.0 + waited_s)
     assert next_of(queue, 100.0 + waited_s).entries[0] is (old if times > 1 else fresh)
 
 
 @pytest.mark.parametrize(("weight", "first"), [(0.0, 1), (1.0, 1), (2.0, 1), (4.0, 0), (100.0, 0)])
 def test_weight_lies_between_cheapest_first_and_first_come_first_served(
-    a_request: MakeWaiting, an_entry: MakeEntry, weight: float, first: int
+    a_request: MakeRequest, an_entry: MakeEntry, weight: float, first: int
 ) -> None:
-    queue = a_queue(Bounds(max_delay_s=None, waiting_weight=weight))
+    queue = a_queue(OrderBounds(max_delay_s=None, waiting_weight=weight))
     both = filled(queue, a_request, an_entry, [4.0, 0.5])
     assert next_of(queue, 9.0).entries == [both[first]]  # T is 1, as much is between: e² < 8 < e⁴
 
 
 def test_who_runs_longer_has_waited_longer_up_to_twice_the_mean(
-    a_request: MakeWaiting, an_entry: MakeEntry
+    a_request: MakeRequest, an_entry: MakeEntry
 ) -> None:
     queue = a_queue()
     queue.remove(*filled(queue, a_request, an_entry, [1.0]), 50.0)
@@ -298,45 +306,45 @@ def test_who_runs_longer_has_waited_longer_up_to_twice_the_mean(
     servings_s = (1.0, 1.0, 3.0, 100.0)
     entries = [an_entry(a_request(arrived_s=55.0), serving_s=s) for s in servings_s]
     for entry in entries:
-        queue.add(entry, NEVER, 55.0)
+        queue.add(entry, NO_LIMITS, 55.0)
     short, another, long, longest = entries
     assert next_of(queue, 55.0).entries == [longest, long, short, another]
-    assert [55.0 - entry.since_s for entry in (short, another)] == [1.0, 1.0]
-    assert 2.0 < 55.0 - long.since_s < 3.0
-    assert 30.0 < 55.0 - longest.since_s < 35.0
+    assert [55.0 - entry.virtual_arrival_s for entry in (short, another)] == [1.0, 1.0]
+    assert 2.0 < 55.0 - long.virtual_arrival_s < 3.0
+    assert 30.0 < 55.0 - longest.virtual_arrival_s < 35.0
 
 
 def test_burst_on_an_idle_engine_goes_cheapest_first(
-    a_request: MakeWaiting, an_entry: MakeEntry
+    a_request: MakeRequest, an_entry: MakeEntry
 ) -> None:
     queue = a_queue()
     for cost in (1.0, 50.0, 1.0, 50.0):
-        queue.add(an_entry(a_request(arrived_s=5.0), cost, serving_s=cost), NEVER, 5.0)
+        queue.add(an_entry(a_request(arrived_s=5.0), cost, serving_s=cost), NO_LIMITS, 5.0)
     assert [entry.cost for entry in next_of(queue, 6.0).entries] == [1.0, 1.0]
 
 
 def test_similar_ones_go_together_first_come_first(
-    a_request: MakeWaiting, an_entry: MakeEntry
+    a_request: MakeRequest, an_entry: MakeEntry
 ) -> None:
     queue = a_queue()
-    entries = filled(queue, a_request, an_entry, [1.0] * (TOGETHER + 3))
-    assert next_of(queue, 50.0).entries == entries[:TOGETHER]
+    entries = filled(queue, a_request, an_entry, [1.0] * (MAX_PER_DISPATCH + 3))
+    assert next_of(queue, 50.0).entries == entries[:MAX_PER_DISPATCH]
 
 
-def test_those_that_came_at_once_go_together(a_request: MakeWaiting, an_entry: MakeEntry) -> None:
+def test_those_that_came_at_once_go_together(a_request: MakeRequest, an_entry: MakeEntry) -> None:
     queue = a_queue()
     for cost in (1.0, 1.0, 1.0, 9.0):
-        queue.add(an_entry(a_request(arrived_s=5.0), cost), NEVER, 5.0)
+        queue.add(an_entry(a_request(arrived_s=5.0), cost), NO_LIMITS, 5.0)
     assert [entry.cost for entry in next_of(queue, 5.0).entries] == [1.0] * 3
 
 
 def test_overdue_goes_before_late_and_both_before_rank(
-    a_request: MakeWaiting, an_entry: MakeEntry
+    a_request: MakeRequest, an_entry: MakeEntry
 ) -> None:
-    queue = a_queue(TEN)
+    queue = a_queue(TEN_SECONDS)
     overdue, short = filled(queue, a_request, an_entry, [1e4, 1.0])
     late = an_entry(a_request(arrived_s=2.0, deadline_s=20.0), 1e4)
-    queue.add(late, Window(late_s=8.0, unlikely_s=inf, hopeless_s=18.0), 2.0)
+    queue.add(late, StartLimits(late_s=8.0, unlikely_s=inf, infeasible_s=18.0), 2.0)
     found = [next_of(queue, now_s) for now_s in (7.9, 8.0, 10.0)]
     assert [(c.entries, c.reason) for c in found] == [
         ([short], "rank"),
@@ -345,13 +353,13 @@ def test_overdue_goes_before_late_and_both_before_rank(
     ]
 
 
-def test_late_ones_go_earliest_deadline_first(a_request: MakeWaiting, an_entry: MakeEntry) -> None:
+def test_late_ones_go_earliest_deadline_first(a_request: MakeRequest, an_entry: MakeEntry) -> None:
     queue = a_queue()
     for deadline_s in (30.0, 10.0, 20.0):
         request = a_request(deadline_s=deadline_s)
-        queue.add(an_entry(request), Window(deadline_s - 9, inf, deadline_s - 5), 0.0)
+        queue.add(an_entry(request), StartLimits(deadline_s - 9, inf, deadline_s - 5), 0.0)
     for _ in range(12):
-        queue.add(an_entry(a_request()), NEVER, 0.0)
+        queue.add(an_entry(a_request()), NO_LIMITS, 0.0)
     order = []
     for _ in range(3):
         [entry] = next_of(queue, 22.0).entries
@@ -361,7 +369,7 @@ def test_late_ones_go_earliest_deadline_first(a_request: MakeWaiting, an_entry: 
     assert order == [10.0, 20.0, 30.0]
 
 
-def test_turns_come_as_work_starts(a_request: MakeWaiting, an_entry: MakeEntry) -> None:
+def test_turns_come_as_work_starts(a_request: MakeRequest, an_entry: MakeEntry) -> None:
     queue = a_queue()
     turns = watched(queue)
     long, short, last = filled(queue, a_request, an_entry, [500.0, 100.0, 300.0])
@@ -374,50 +382,50 @@ def test_turns_come_as_work_starts(a_request: MakeWaiting, an_entry: MakeEntry) 
 
 
 def test_who_started_before_its_turn_is_never_overdue(
-    a_request: MakeWaiting, an_entry: MakeEntry
+    a_request: MakeRequest, an_entry: MakeEntry
 ) -> None:
-    queue = a_queue(TEN)
+    queue = a_queue(TEN_SECONDS)
     long, short = filled(queue, a_request, an_entry, [500.0, 1.0])
     queue.remove(short, 1.0)
     queue.remove(long, 2.0)
     new = an_entry(a_request(arrived_s=95.0))
-    queue.add(new, NEVER, 95.0)
+    queue.add(new, NO_LIMITS, 95.0)
     assert next_of(queue, 99.0) == Candidates([new], "rank")
 
 
 def test_those_that_started_are_forgotten_long_before_they_were_overdue(
-    a_request: MakeWaiting, an_entry: MakeEntry
+    a_request: MakeRequest, an_entry: MakeEntry
 ) -> None:
-    queue = a_queue(Bounds(max_delay_s=1e6))
+    queue = a_queue(OrderBounds(max_delay_s=1e6))
     stays = an_entry(a_request(arrived_s=0.0))
-    queue.add(stays, NEVER, 0.0)
+    queue.add(stays, NO_LIMITS, 0.0)
     for place in range(5_000):
         entry = an_entry(a_request(arrived_s=float(place)))
-        queue.add(entry, NEVER, float(place))
+        queue.add(entry, NO_LIMITS, float(place))
         queue.remove(entry, float(place))
-        assert len(queue._put_back._heap) <= 100
+        assert len(queue._becoming_overdue._heap) <= 100
     assert next_of(queue, 999_999.0).reason == "rank"
     assert next_of(queue, 1e6) == Candidates([stays], "overdue")
 
 
-def test_without_a_bound_nobody_is_overdue(a_request: MakeWaiting, an_entry: MakeEntry) -> None:
+def test_without_a_bound_nobody_is_overdue(a_request: MakeRequest, an_entry: MakeEntry) -> None:
     queue = a_queue(UNBOUND)
     filled(queue, a_request, an_entry, [500.0, 1.0])
     assert next_of(queue, 1e9).reason == "rank"
 
 
 def test_hopeless_are_told_once_and_not_once_started(
-    a_request: MakeWaiting, an_entry: MakeEntry
+    a_request: MakeRequest, an_entry: MakeEntry
 ) -> None:
     queue = a_queue()
-    first, second, third = filled(queue, a_request, an_entry, [1.0] * 3, Window(5.0, inf, 9.0))
+    first, second, third = filled(queue, a_request, an_entry, [1.0] * 3, StartLimits(5.0, inf, 9.0))
     queue.remove(first, 6.0)
-    assert queue.hopeless(9.0) == []
-    assert queue.hopeless(9.1) == [second, third]
-    assert queue.hopeless(99.0) == []
+    assert queue.infeasible(9.0) == []
+    assert queue.infeasible(9.1) == [second, third]
+    assert queue.infeasible(99.0) == []
 
 
-def test_classes_that_emptied_are_gone(a_request: MakeWaiting, an_entry: MakeEntry) -> None:
+def test_classes_that_emptied_are_gone(a_request: MakeRequest, an_entry: MakeEntry) -> None:
     queue = a_queue()
     entries = filled(queue, a_request, an_entry, [1.0, 2.0, 2.0])
     assert len(queue.batches(5.0, by_arrival=False)) == 2
@@ -429,33 +437,33 @@ def test_classes_that_emptied_are_gone(a_request: MakeWaiting, an_entry: MakeEnt
 
 
 def test_waiting_counts_by_what_first_come_first_served_would_make_of_late(
-    a_request: MakeWaiting, an_entry: MakeEntry
+    a_request: MakeRequest, an_entry: MakeEntry
 ) -> None:
-    queue = a_queue(Bounds(10.0, waiting_weight=6.0))
-    assert queue.a_second == 6.0 / LEAST_S
+    queue = a_queue(OrderBounds(10.0, waiting_weight=6.0))
+    assert queue.gain_per_s == 6.0 / MIN_RESPONSE_S
     first, second = filled(queue, a_request, an_entry, [500.0, 1.0])
-    assert queue.a_second == pytest.approx(6.0)  # nobody waited, all ran for a second
+    assert queue.gain_per_s == pytest.approx(6.0)  # nobody waited, all ran for a second
     queue.remove(first, 12.0)
-    assert queue.a_second == pytest.approx(6.0 / 12.0)  # the second one waited eleven
+    assert queue.gain_per_s == pytest.approx(6.0 / 12.0)  # the second one waited eleven
     queue.remove(second, 20.0)
-    queue.add(an_entry(a_request(arrived_s=21.0)), NEVER, 21.0)
-    assert queue.a_second == pytest.approx(6.0 / (11.0 * FADE + 1.0))
+    queue.add(an_entry(a_request(arrived_s=21.0)), NO_LIMITS, 21.0)
+    assert queue.gain_per_s == pytest.approx(6.0 / (11.0 * LONGEST_WAIT_DECAY + 1.0))
 
 
 def test_who_went_away_before_its_turn_tells_how_long_that_takes_as_well(
-    a_request: MakeWaiting, an_entry: MakeEntry
+    a_request: MakeRequest, an_entry: MakeEntry
 ) -> None:
-    queue = a_queue(Bounds(10.0, waiting_weight=6.0))
+    queue = a_queue(OrderBounds(10.0, waiting_weight=6.0))
     first, second = filled(queue, a_request, an_entry, [500.0, 1.0])
     queue.remove(second, 2.0)
-    assert queue.a_second == pytest.approx(6.0)
+    assert queue.gain_per_s == pytest.approx(6.0)
     queue.remove(first, 12.0)
-    assert queue.a_second == pytest.approx(6.0 / 12.0)
+    assert queue.gain_per_s == pytest.approx(6.0 / 12.0)
 
 
 def test_order_of_two_that_wait_stays_as_long_as_waits_are_alike(
-    a_request: MakeWaiting, an_entry: MakeEntry
+    a_request: MakeRequest, an_entry: MakeEntry
 ) -> None:
-    queue = a_queue(Bounds(max_delay_s=None))
+    queue = a_queue(OrderBounds(max_delay_s=None))
     _, cheap = filled(queue, a_request, an_entry, [1e4, 1.0])
     assert {tuple(next_of(queue, now_s).entries) for now_s in (1.0, 1e3, 1e6)} == {(cheap,)}

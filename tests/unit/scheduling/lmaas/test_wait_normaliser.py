@@ -5,20 +5,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.scheduling.lmaas.fcfs_reference import (
-    FADE,
-    KEEP,
-    LEAST_S,
-    MOST_RUNS,
-    MOST_WAITS,
-    WaitScale,
+    LONGEST_WAIT_DECAY,
+    MAX_CREDIT_RUNS,
+    MAX_CREDIT_WAITS,
+    MEAN_DECAY,
+    MIN_RESPONSE_S,
+    WaitNormaliser,
 )
 
 seconds = st.one_of(st.sampled_from([0.0, 1e-6, 1.0]), st.floats(0, 1e4))
-events = st.lists(st.tuples(st.sampled_from(["arrived", "turned"]), seconds), max_size=60)
+events = st.lists(st.tuples(st.sampled_from(["arrived", "turn_came"]), seconds), max_size=60)
 LONG = 5_000
 
 
-class Plain:
+class BruteForceQueue:
     """By definition: all that came before, the older the less it counts."""
 
     def __init__(self) -> None:
@@ -27,18 +27,18 @@ class Plain:
 
     @property
     def mean_s(self) -> float:
-        weights = [KEEP**age for age in range(len(self.servings_s))]
+        weights = [MEAN_DECAY**age for age in range(len(self.servings_s))]
         newest = reversed(self.servings_s)
         weighted = sum(weight * each for weight, each in zip(weights, newest, strict=True))
         return weighted / sum(weights) if weights else 0.0
 
     @property
     def seconds(self) -> float:
-        return max(self.longest_s + self.mean_s, LEAST_S)
+        return max(self.longest_s + self.mean_s, MIN_RESPONSE_S)
 
     @property
     def longest_s(self) -> float:
-        faded = (FADE**age * each for age, each in enumerate(reversed(self.waits_s)))
+        faded = (LONGEST_WAIT_DECAY**age * each for age, each in enumerate(reversed(self.waits_s)))
         return max(faded, default=0.0)
 
 
@@ -46,82 +46,82 @@ class Plain:
 def test_it_is_the_longest_wait_faded_and_the_mean_time_of_running(
     drawn: list[tuple[str, float]],
 ) -> None:
-    scale, plain = WaitScale(), Plain()
+    normaliser, plain = WaitNormaliser(), BruteForceQueue()
     for event, each_s in drawn:
         if event == "arrived":
             plain.servings_s.append(each_s)
-            credit_s = scale.arrived(each_s)
-            most_s = min(MOST_RUNS * plain.mean_s, MOST_WAITS * plain.longest_s)
+            credit_s = normaliser.arrived(each_s)
+            most_s = min(MAX_CREDIT_RUNS * plain.mean_s, MAX_CREDIT_WAITS * plain.longest_s)
             assert credit_s == pytest.approx(min(each_s, most_s))
         else:
             plain.waits_s.append(each_s)
-            scale.turned(each_s)
-        assert scale.seconds == pytest.approx(plain.seconds)
+            normaliser.turn_came(each_s)
+        assert normaliser.seconds == pytest.approx(plain.seconds)
 
 
 @given(st.lists(seconds, min_size=1, max_size=60))
 def test_credit_is_never_above_the_run_nor_twice_the_mean(servings_s: list[float]) -> None:
-    scale, plain = WaitScale(), Plain()
-    scale.turned(1e9)
+    normaliser, plain = WaitNormaliser(), BruteForceQueue()
+    normaliser.turn_came(1e9)
     for serving_s in servings_s:
         plain.servings_s.append(serving_s)
-        credit_s = scale.arrived(serving_s)
+        credit_s = normaliser.arrived(serving_s)
         assert 0.0 <= credit_s <= serving_s
         assert credit_s <= 2.0 * plain.mean_s * (1 + 1e-9) + 1e-9
 
 
 def test_longest_run_of_all_gets_no_more_than_twice_the_mean() -> None:
-    scale = WaitScale()
-    scale.turned(1e9)
-    assert [scale.arrived(1.0) for _ in range(99)] == pytest.approx([1.0] * 99)
-    mean_s = 1.0 + 999.0 / sum(KEEP**age for age in range(100))
-    assert scale.arrived(1_000.0) == pytest.approx(2 * mean_s)
+    normaliser = WaitNormaliser()
+    normaliser.turn_came(1e9)
+    assert [normaliser.arrived(1.0) for _ in range(99)] == pytest.approx([1.0] * 99)
+    mean_s = 1.0 + 999.0 / sum(MEAN_DECAY**age for age in range(100))
+    assert normaliser.arrived(1_000.0) == pytest.approx(2 * mean_s)
 
 
 def test_runs_count_for_nothing_where_nobody_waits() -> None:
-    scale = WaitScale()
-    assert [scale.arrived(5.0) for _ in range(9)] == [0.0] * 9
-    scale.turned(0.5)
-    assert scale.arrived(5.0) == 0.5 * MOST_WAITS
+    normaliser = WaitNormaliser()
+    assert [normaliser.arrived(5.0) for _ in range(9)] == [0.0] * 9
+    normaliser.turn_came(0.5)
+    assert normaliser.arrived(5.0) == 0.5 * MAX_CREDIT_WAITS
 
 
 @given(events)
 def test_it_is_never_nothing(drawn: list[tuple[str, float]]) -> None:
-    scale = WaitScale()
-    assert scale.seconds == LEAST_S
+    normaliser = WaitNormaliser()
+    assert normaliser.seconds == MIN_RESPONSE_S
     for event, each_s in drawn:
-        getattr(scale, event)(each_s / 1e9)
-        assert scale.seconds >= LEAST_S
+        getattr(normaliser, event)(each_s / 1e9)
+        assert normaliser.seconds >= MIN_RESPONSE_S
 
 
 def test_a_longer_wait_counts_at_once_and_is_half_forgotten_after_693_turns() -> None:
-    scale = WaitScale()
-    scale.turned(40.0)
-    scale.turned(100.0)
-    assert scale.seconds == 100.0
+    normaliser = WaitNormaliser()
+    normaliser.turn_came(40.0)
+    normaliser.turn_came(100.0)
+    assert normaliser.seconds == 100.0
     for _ in range(693):
-        scale.turned(0.0)
-    assert scale.seconds == pytest.approx(50.0, rel=0.005)
-    scale.turned(60.0)
-    assert scale.seconds == 60.0
+        normaliser.turn_came(0.0)
+    assert normaliser.seconds == pytest.approx(50.0, rel=0.005)
+    normaliser.turn_came(60.0)
+    assert normaliser.seconds == 60.0
 
 
 def test_waits_of_long_ago_are_forgotten() -> None:
-    scale = WaitScale()
-    scale.turned(1e4)
+    normaliser = WaitNormaliser()
+    normaliser.turn_came(1e4)
     for _ in range(10_000):
-        scale.turned(2.0)
-    assert scale.seconds == 2.0
+        normaliser.turn_came(2.0)
+    assert normaliser.seconds == 2.0
 
 
 def test_mean_follows_requests_that_run_longer_than_those_before() -> None:
-    scale = WaitScale()
+    normaliser = WaitNormaliser()
     for _ in range(LONG):
-        scale.arrived(1.0)
-    assert scale.seconds == pytest.approx(1.0)
+        normaliser.arrived(1.0)
+    assert normaliser.seconds == pytest.approx(1.0)
     means_s = []
     for _ in range(3):
         for _ in range(138):  # a half of what counts
-            scale.arrived(9.0)
-        means_s.append(scale.seconds)
+            normaliser.arrived(9.0)
+        means_s.append(normaliser.seconds)
     assert means_s == pytest.approx([5.0, 7.0, 8.0], rel=0.005)

@@ -6,18 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.scheduling.magnus.batch import Batch
+from gateway.scheduling.magnus.batch import MagnusBatch
 from gateway.scheduling.magnus.batcher import Batcher
 from gateway.scheduling.requests import QueuedRequest
 
-MakeWaiting = Callable[..., QueuedRequest]
+MakeRequest = Callable[..., QueuedRequest]
 arrivals = st.lists(
     st.tuples(st.integers(1, 40), st.integers(1, 60), st.booleans()),
     max_size=25,
 )
 
 
-def waste_if_joined(batch: Batch, request: QueuedRequest, memory_tokens: int) -> float | None:
+def waste_if_joined(batch: MagnusBatch, request: QueuedRequest, memory_tokens: int) -> float | None:
     members = [*batch.members.values(), request]
     lengths = [(member.prompt_tokens, int(member.median)) for member in members]
     tokens = max(prompt for prompt, _ in lengths) + max(generation for _, generation in lengths)
@@ -38,7 +38,7 @@ def token_reads_wasted(prompt: int, generation: int, batch: list[tuple[int, int]
 
 @given(arrivals, st.integers(1, 3000), st.integers(40, 600))
 def test_request_joins_the_batch_of_least_waste_below_the_limit(
-    a_request: MakeWaiting, drawn: list[tuple[int, int, bool]], limit: int, memory: int
+    a_request: MakeRequest, drawn: list[tuple[int, int, bool]], limit: int, memory: int
 ) -> None:
     batcher = Batcher(limit, memory)
     for prompt, generation, leaves in drawn:
@@ -52,7 +52,7 @@ def test_request_joins_the_batch_of_least_waste_below_the_limit(
         batcher.check()
 
 
-def test_batch_shrinks_to_the_lengths_of_those_who_stay(a_request: MakeWaiting) -> None:
+def test_batch_shrinks_to_the_lengths_of_those_who_stay(a_request: MakeRequest) -> None:
     batcher = Batcher(1e9, 10_000)
     long, short = a_request(90, 80), a_request(10, 20)
     batch = batcher.add(long)
@@ -62,7 +62,7 @@ def test_batch_shrinks_to_the_lengths_of_those_who_stay(a_request: MakeWaiting) 
     assert (batch.prompt_tokens, batch.generation_tokens) == (10, 20)
 
 
-def test_halves_of_a_failed_batch_take_nobody_in(a_request: MakeWaiting) -> None:
+def test_halves_of_a_failed_batch_take_nobody_in(a_request: MakeRequest) -> None:
     batcher = Batcher(1e9, 10_000)
     requests = [a_request() for _ in range(5)]
     first, second = batcher.halve(requests)
@@ -72,12 +72,12 @@ def test_halves_of_a_failed_batch_take_nobody_in(a_request: MakeWaiting) -> None
     batcher.check()
 
 
-def test_a_lone_request_cannot_be_halved(a_request: MakeWaiting) -> None:
+def test_a_lone_request_cannot_be_halved(a_request: MakeRequest) -> None:
     with pytest.raises(ValueError, match="two or more"):
         Batcher(1e9, 10_000).halve([a_request()])
 
 
-def test_same_id_cannot_wait_twice(a_request: MakeWaiting) -> None:
+def test_same_id_cannot_wait_twice(a_request: MakeRequest) -> None:
     batcher = Batcher(1e9, 10_000)
     request = a_request()
     batcher.add(request)
@@ -85,6 +85,6 @@ def test_same_id_cannot_wait_twice(a_request: MakeWaiting) -> None:
         batcher.add(request)
 
 
-def test_without_a_waste_limit_each_request_is_its_own_batch(a_request: MakeWaiting) -> None:
+def test_without_a_waste_limit_each_request_is_its_own_batch(a_request: MakeRequest) -> None:
     batcher = Batcher(None, 10_000)
     assert len({batcher.add(a_request()).id for _ in range(4)}) == 4

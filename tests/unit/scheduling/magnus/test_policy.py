@@ -14,7 +14,7 @@ from gateway.scheduling.policy import LockstepPolicy
 from gateway.scheduling.requests import QueuedRequest
 from gateway.scheduling.serving_time import ServingTime
 
-MakeWaiting: TypeAlias = Callable[..., QueuedRequest]
+MakeRequest: TypeAlias = Callable[..., QueuedRequest]
 PHI = 2_000.0
 sizes = st.tuples(st.integers(1, 100), st.integers(1, 100), st.floats(0, 5))
 
@@ -44,7 +44,7 @@ def end(policy: MagnusPolicy, requests: Sequence[QueuedRequest]) -> None:
 
 @given(st.lists(sizes, min_size=1, max_size=20), st.integers(200, 2_000))
 def test_whole_batch_of_highest_ratio_goes_next(
-    a_request: MakeWaiting, drawn: list[tuple[int, int, float]], tokens: int
+    a_request: MakeRequest, drawn: list[tuple[int, int, float]], tokens: int
 ) -> None:
     policy, now_s, left = a_policy(tokens=tokens), 0.0, len(drawn)
     for prompt, generation, passed_s in drawn:
@@ -67,7 +67,7 @@ def test_whole_batch_of_highest_ratio_goes_next(
 
 @given(st.lists(sizes, min_size=1, max_size=30), st.integers(200, 2_000))
 def test_batch_keeps_below_waste_and_memory(
-    a_request: MakeWaiting, drawn: list[tuple[int, int, float]], tokens: int
+    a_request: MakeRequest, drawn: list[tuple[int, int, float]], tokens: int
 ) -> None:
     policy = a_policy(tokens=tokens)
     for prompt, generation, _ in drawn:
@@ -81,7 +81,7 @@ def test_batch_keeps_below_waste_and_memory(
         end(policy, batch)
 
 
-def test_next_batch_waits_for_the_last_of_the_one_before(a_request: MakeWaiting) -> None:
+def test_next_batch_waits_for_the_last_of_the_one_before(a_request: MakeRequest) -> None:
     policy = a_policy()
     for generation in (10, 10, 80):
         policy.arrive(a_request(10, generation))
@@ -94,7 +94,7 @@ def test_next_batch_waits_for_the_last_of_the_one_before(a_request: MakeWaiting)
 
 
 def test_batch_out_of_memory_waits_again_as_two_that_nobody_joins(
-    a_request: MakeWaiting,
+    a_request: MakeRequest,
 ) -> None:
     policy = a_policy()
     for place in range(5):
@@ -116,7 +116,7 @@ def test_batch_out_of_memory_waits_again_as_two_that_nobody_joins(
     assert dispatched(policy, 10.0) in (failed[:2], failed[2:])
 
 
-def test_halves_started_in_time_and_are_not_given_up(a_request: MakeWaiting) -> None:
+def test_halves_started_in_time_and_are_not_given_up(a_request: MakeRequest) -> None:
     policy = a_policy()
     for _ in range(4):
         policy.arrive(a_request(start_by_s=9.0))
@@ -125,7 +125,7 @@ def test_halves_started_in_time_and_are_not_given_up(a_request: MakeWaiting) -> 
     assert len(policy) == 4
 
 
-def test_only_two_or_more_can_be_halved(a_request: MakeWaiting) -> None:
+def test_only_two_or_more_can_be_halved(a_request: MakeRequest) -> None:
     policy = a_policy()
     policy.arrive(a_request())
     [lone] = dispatched(policy, 1.0)
@@ -141,7 +141,7 @@ def test_magnus_wants_lock_step_and_always_trusts() -> None:
     assert policy.give_up(1e9) == []
 
 
-def test_dispatch_is_the_batch_that_waited(a_request: MakeWaiting) -> None:
+def test_dispatch_is_the_batch_that_waited(a_request: MakeRequest) -> None:
     policy = a_policy()
     for _ in range(3):
         policy.arrive(a_request())
