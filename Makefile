@@ -1,10 +1,13 @@
 # `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-compose lint types contracts check bench format docs demo-model exactness clean
+.PHONY: help install run test test-bench coverage test-compose lint types contracts check bench format docs demo-model exactness clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 T ?=
+# files in the order of the folders: the longest tests first; Hypothesis tries as many examples as CI
+PYTEST := HYPOTHESIS_PROFILE=$${HYPOTHESIS_PROFILE:-ci} $(BIN)/python -m pytest \
+	--numprocesses 2 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 help:  ## list the targets
@@ -17,51 +20,56 @@ help:  ## list the targets
 	@touch $@
 
 .venv/installed-dev: .venv/installed
-	@echo "installing what tests and checks need"
+	@echo "installing the packages for tests and checks"
 	@$(PIP) --editable '.[dev]'
 	@touch $@
 
-install: .venv/installed-dev  ## make .venv with everything in it
+install: .venv/installed-dev  ## create .venv, with the packages for tests and checks
 
-run: .venv/installed  ## start Postgres, predictor, engine and gateway on http://127.0.0.1:8000
+run: .venv/installed  ## start Postgres, length predictor, engine and gateway on http://127.0.0.1:8000
 	@exec $(BIN)/lmaas serve
 
-test: .venv/installed-dev  ## run the tests; T=tests/unit/scheduling narrows
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(or $(T),tests/unit tests/integration)
-	$(if $(T),,@$(BIN)/python -m pytest tests/e2e)
+test: .venv/installed-dev  ## run all tests, or those in T: make test T=tests/unit/scheduling
+	@$(PYTEST) $(or $(T),tests/e2e tests/integration tests/unit)
 
-test-compose:  ## build the images, start compose.yaml, ask, kill the engine, ask again
+test-bench: .venv/installed-dev  ## run the tests of the benchmarks, which `make test` includes
+	@$(PYTEST) tests/unit/benchmarks
+
+coverage: .venv/installed-dev  ## measure line and branch coverage of all tests, or of those in T
+	@$(PYTEST) --cov --cov-report=term --cov-report=html:build/coverage $(or $(T),tests/e2e tests/integration tests/unit)
+
+test-compose:  ## build the image, start compose.yaml, send requests, kill the engine, send again
 	@$(PYTHON) tests/compose/check.py
 
-lint: .venv/installed-dev  ## ruff: rules and format; words that are to be avoided
+lint: .venv/installed-dev  ## ruff: rules and format; checks.words: words to avoid
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/python -m checks.words
 
-format: .venv/installed-dev  ## let ruff format and mend
+format: .venv/installed-dev  ## let ruff format the code and apply its fixes
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
 types: .venv/installed-dev  ## mypy, strict
 	@$(BIN)/mypy
 
-contracts: .venv/installed-dev  ## the arrows between packages
+contracts: .venv/installed-dev  ## import-linter: imports between packages
 	@$(BIN)/lint-imports
 
-check: lint types contracts test  ## what CI runs
+check: lint types contracts test  ## lint, types, contracts and test, as CI does
 
-bench: .venv/installed  ## measure a figure: F=E1 E3 P1 P2 P3 S0 S2 S3 S5 decision prefix step; A='--rounds 1' passes options
+bench: .venv/installed  ## run a benchmark: F is one of E1 E3 P1 P2 P3 S0 S2 S3 S5 decision prefix step; A its options
 	@$(BIN)/python -m benchmarks $(F) $(A)
 
 docs: .venv/installed  ## write docs/configuration.md and docs/errors.md
 	@$(BIN)/lmaas configuration > docs/configuration.md
 	@$(BIN)/lmaas errors > docs/errors.md
 
-demo-model: .venv/installed  ## train the shipped demo model again (about an hour on two cores)
+demo-model: .venv/installed  ## retrain the shipped demo model (about an hour on two cores)
 	@$(BIN)/python -m engine.demo.train engine/demo/lmaas-demo
 
-exactness: .venv/installed  ## exact match of the demo model on unseen inputs, by job
+exactness: .venv/installed  ## measure the demo model's exact-match rate on unseen inputs, per job
 	@$(BIN)/python -m engine.demo.exactness engine/demo/lmaas-demo
 
-clean:  ## remove what the tools leave behind; data in .lmaas stays
-	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info
+clean:  ## remove caches and build files; data in .lmaas stays
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* build *.egg-info

@@ -1,4 +1,4 @@
-"""The shell and Python blocks of the documents, and which of them do not run in a test."""
+"""Finds the shell and Python blocks of documents, and those marked as not run in tests."""
 
 import re
 import shlex
@@ -13,7 +13,7 @@ _PROMPT: Final = "$ "
 
 
 class Block(NamedTuple):
-    """A fenced block; `not_run` is the reason in the comment above it, if there is one."""
+    """A fenced block. `not_run`: the reason in a `not run` comment above it, if any."""
 
     path: str
     number: int
@@ -23,12 +23,12 @@ class Block(NamedTuple):
 
     @property
     def place(self) -> str:
-        """File and line of its fence."""
+        """File and line of the opening fence."""
         return f"{self.path}:{self.number}"
 
 
 class Command(NamedTuple):
-    """A shell command, and the output that the document shows for it."""
+    """A shell command and the output lines that the document shows."""
 
     script: str
     shown: tuple[str, ...]
@@ -52,10 +52,10 @@ def blocks(root: Path, path: str) -> Iterator[Block]:
 
 
 def commands(text: str) -> list[Command]:
-    """A console block's commands.
+    """The commands of a console block.
 
-    If any line begins with `$ `, those lines are the commands and the others their output; else
-    every line is part of a command.
+    If any line begins with `$ `, those lines are commands and the others output; else all lines
+    are commands.
     """
     prompted = any(line.startswith(_PROMPT) for line in text.splitlines())
     lines = text.splitlines()
@@ -72,7 +72,7 @@ def commands(text: str) -> list[Command]:
 
 
 def _complete(script: str) -> bool:
-    """Whether no quotation and no line continuation is open."""
+    """Whether no quotation or line continuation is open."""
     try:
         shlex.split(script, comments=True)
     except ValueError:
@@ -81,7 +81,7 @@ def _complete(script: str) -> bool:
 
 
 def missing(shown: tuple[str, ...], output: str) -> list[str]:
-    """The shown lines that an output lacks; numbers may differ, and `…` stands for anything."""
+    """The shown lines that an output lacks. Numbers may differ; `…` matches any text."""
     return [line for line in shown if not re.search(_pattern(line), output)]
 
 

@@ -1,7 +1,7 @@
-"""Holds commit messages to the rules of CONTRIBUTING.md.
+"""Checks commit messages against the rules of CONTRIBUTING.md.
 
-`python -m checks.commit_message FILE` judges one message, as git's commit-msg hook passes it;
-`python -m checks.commit_message --range main..HEAD` judges the commits of a branch.
+`python -m checks.commit_message FILE` checks one message, as git's commit-msg hook passes it;
+`python -m checks.commit_message --range main..HEAD` checks the commits of a branch.
 """
 
 import subprocess
@@ -20,7 +20,7 @@ USAGE: Final = 2
 
 
 def problems(message: str) -> list[str]:
-    """What is wrong with a message, a line each; empty where nothing is."""
+    """The problems of a message, a line each."""
     message, _, _ = message.partition(SCISSORS)
     lines = [line.rstrip() for line in message.splitlines() if not line.startswith("#")]
     text = "\n".join(lines).strip()
@@ -56,7 +56,7 @@ def _word_problems(text: str) -> list[str]:
 
 
 def messages(commits: str) -> dict[str, str]:
-    """The message of each commit of a range, by its short name."""
+    """The message of each commit in a range, by its abbreviated hash."""
     command = ["git", "log", "--no-merges", "--format=%h%x00%B%x01", commits]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     entries = [entry.strip().partition("\0") for entry in output.split("\1") if entry.strip()]

@@ -1,4 +1,4 @@
-"""Refuses words that a reader of technical English stumbles over: `python -m checks.words`.
+"""Refuses words that do not belong in technical English: `python -m checks.words`.
 
 There is no way to excuse a single line in place: either the sentence changes, or `ALLOWED` names
 the phrase and the reason.

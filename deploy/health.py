@@ -1,6 +1,6 @@
-"""`health.py URL | SOCKET`: exit code 0 if a gateway or an engine says that it is well.
+"""`health.py URL | SOCKET`: exit status 0 if a gateway or an engine reports that it is healthy.
 
-For HEALTHCHECK, so standard library alone: it runs every few seconds.
+For HEALTHCHECK, which runs it every few seconds, so it only uses the standard library.
 """
 
 import socket
@@ -12,17 +12,17 @@ TIMEOUT_S = 2.5
 
 
 class _SocketConnection(HTTPConnection):
-    """HTTP to the server on a Unix socket's path."""
+    """HTTP over a Unix socket; `host` is its path."""
 
     def connect(self) -> None:
-        """Open the socket."""
+        """Connect to the socket."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self.host)
 
 
 def ask(place: str) -> tuple[int, str]:
-    """Status and body of a URL, or of /health on the socket at a path. OSError if none answers."""
+    """Status and body of a URL, or of /health on a socket's path. OSError without an answer."""
     url = urlsplit(place)
     connection = (
         HTTPConnection(url.netloc, timeout=TIMEOUT_S)

@@ -1,7 +1,6 @@
 """The Litestar application: wiring only."""
 
 from importlib.metadata import version
-from typing import Final
 
 from litestar import Litestar, Router
 from litestar.di import Provide
@@ -9,6 +8,8 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
 
 from gateway.api.admin.routes import AdminServices, admin_router
+from gateway.api.body import body_limit, bounded_request
+from gateway.api.cors import cors
 from gateway.api.errors import exception_handlers
 from gateway.api.guards import api_key_guard, provide_caller
 from gateway.api.health import HealthController
@@ -18,7 +19,8 @@ from gateway.api.openai.completions import CompletionsController
 from gateway.api.openai.length_predictions import LengthPredictionsController
 from gateway.api.openai.served_models import ModelsController
 from gateway.api.openai.timeouts import provide_timeouts
-from gateway.api.request_id import RequestId
+from gateway.api.request_id import IdentifyingApp
+from gateway.api.schema_page import schema_plugins
 from gateway.history.audit import AuditTrail
 from gateway.history.requests import RequestHistory
 from gateway.node import Node
@@ -30,11 +32,13 @@ from gateway.tenancy.keys import ApiKeys
 from gateway.tenancy.scopes import AdminAccess, ScopedKeys
 from gateway.tenancy.tenants import Tenants
 
-LARGEST_BODY: Final = 16 << 20  # bytes
-
 
 def build_app(node: Node) -> Litestar:
     """The routes over a running node."""
+    settings, context_tokens = (
+        node.settings,
+        node.generations.scheduler.engine.served.context_tokens,
+    )
     sessions = node.database.sessions
     admin = AdminServices(
         tenants=Tenants(sessions),
@@ -52,7 +56,7 @@ def build_app(node: Node) -> Litestar:
         requests=RequestHistory(sessions),
     )
     admission = AdminAccess(node.admin_key, admin.scoped_keys)
-    return Litestar(
+    return IdentifyingApp(
         route_handlers=[
             HealthController,
             MetricsController,
@@ -78,14 +82,16 @@ def build_app(node: Node) -> Litestar:
             "generations": Provide(lambda: node.generations, sync_to_thread=False),
             "admission": Provide(lambda: admission, sync_to_thread=False),
         },
-        middleware=[RequestId()],
+        request_class=bounded_request(max(settings.max_body_values, context_tokens)),
         exception_handlers=exception_handlers,
-        request_max_body_size=LARGEST_BODY,
+        request_max_body_size=body_limit(context_tokens),
+        cors_config=cors(settings.cors_origins),
         logging_config=None,  # ours is set up at the start; Litestar's logs each call of httpx
         openapi_config=OpenAPIConfig(
             title="LMaaS gateway",
             version=version("lmaas"),
             use_handler_docstrings=True,
+            render_plugins=schema_plugins(),
             components=Components(
                 security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer")}
             ),

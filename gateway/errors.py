@@ -1,8 +1,12 @@
-"""Every error the gateway raises on purpose.
+"""Every error that the gateway raises on purpose.
 
 LmaasError
 ├── InvalidRequest
 │   ├── ContextLengthExceeded
+│   ├── HeadersTooLarge
+│   ├── MalformedRequest
+│   ├── RequestTooLarge
+│   ├── UnsupportedMediaType
 │   └── UnsupportedParameter
 ├── Unauthenticated
 ├── Forbidden
@@ -11,31 +15,32 @@ LmaasError
 ├── Conflict
 │   └── PredictorRefused
 ├── OverLimit
+├── RequestTimeout
 ├── Unavailable
 │   ├── EngineLost
 │   ├── DatabaseLost
 │   ├── DeadlineUnreachable
 │   │   └── QueueTimeExceeded
-│   └── ShuttingDown
+│   ├── ShuttingDown
+│   └── TooManyConnections
 ├── ClientGone
 ├── RequestCancelled
 ├── GenerationFailed
 └── StartupFailure
 
-Services raise these and know no status code; `gateway.api.errors` alone turns them into HTTP.
-A class's docstring is the cause and its `remedy` what to do: `lmaas errors` prints both as
-`docs/errors.md`.
+Services raise these and know no HTTP status; `gateway.api.errors` maps them to responses. A class's
+docstring is the cause and `remedy` the remedy that `lmaas errors` prints as `docs/errors.md`.
 """
 
 from typing import ClassVar
 
 
 class LmaasError(Exception):
-    """An error with a message for the user and, where one is at fault, the parameter's name."""
+    """An error with a message for the user and, if a parameter is invalid, its name."""
 
     code: str | None = None
     remedy: ClassVar[str] = ""
-    retry_after_s: float | None = None  # seconds until a retry makes sense, if known
+    retry_after_s: float | None = None  # seconds after which a retry can succeed, if known
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
@@ -44,7 +49,7 @@ class LmaasError(Exception):
 
 
 class InvalidRequest(LmaasError):
-    """A field of the request is missing, unknown or has a value that is not accepted."""
+    """A field of the request is missing, unknown or has an invalid value."""
 
     code = "invalid_value"
     remedy = "Correct the field that `param` names; `message` says what is accepted."
@@ -64,13 +69,50 @@ class UnsupportedParameter(InvalidRequest):
     remedy = "Remove the parameter that `param` names, or send a value that `message` lists."
 
 
+class MalformedRequest(InvalidRequest):
+    """What the connection received is not an HTTP/1.1 request."""
+
+    code = "malformed_request"
+    remedy = "Check that the client speaks plain HTTP/1.1 to this port, and no TLS or HTTP/2."
+
+
+class HeadersTooLarge(InvalidRequest):
+    """The request line and headers are too large, or there are too many headers."""
+
+    code = "headers_too_large"
+    remedy = (
+        "Send fewer or shorter headers. An operator can raise `LMAAS_MAX_HEADER_BYTES` and "
+        "`LMAAS_MAX_HEADERS`."
+    )
+
+
+class RequestTooLarge(InvalidRequest):
+    """The body has more bytes or more JSON values than the route accepts."""
+
+    code = "request_too_large"
+    remedy = (
+        "Send a smaller body; split an import into several files. "
+        "[Overload](overload.md#bodies) has the limits."
+    )
+
+
+class UnsupportedMediaType(InvalidRequest):
+    """The body's `Content-Type` or `Content-Encoding` is not accepted by this route."""
+
+    code = "unsupported_media_type"
+    remedy = (
+        "Send `Content-Type: application/json`, or what the OpenAPI page at `/schema` names, plain "
+        "or with `Content-Encoding: gzip`."
+    )
+
+
 class Unauthenticated(LmaasError):
     """The `Authorization` header has no API key, or the key is unknown or revoked."""
 
     code = "invalid_api_key"
     remedy = (
-        "Send `Authorization: Bearer <key>`. `lmaas admin keys create` makes a key for `/v1`; "
-        "the admin API has keys of its own."
+        "Send `Authorization: Bearer <key>`. `lmaas admin keys create` creates a key for `/v1`; "
+        "the admin API has its own keys."
     )
 
 
@@ -85,7 +127,7 @@ class NotFound(LmaasError):
     """The route does not exist, or no object has this id."""
 
     code = "not_found"
-    remedy = "Check the path and the id; the admin API's lists show the ids that exist."
+    remedy = "Check the path and the id; the lists of the admin API show existing ids."
 
 
 class ModelNotFound(NotFound):
@@ -96,10 +138,12 @@ class ModelNotFound(NotFound):
 
 
 class Conflict(LmaasError):
-    """The operation contradicts the present state, such as a name in use or a finished run."""
+    """The operation conflicts with the current state: a name is taken, or a run has finished."""
 
     code = "conflict"
-    remedy = "Read the object's present state, then decide; the same call will fail again."
+    remedy = (
+        "Read the object's current state and change the call; repeated as it is, it fails again."
+    )
 
 
 class PredictorRefused(Conflict):
@@ -107,7 +151,7 @@ class PredictorRefused(Conflict):
 
     code = "predictor_refused"
     remedy = (
-        "Export the version again, or train one for this model: `lmaas admin predictors train`."
+        "Export the version again, or train one for this model with `lmaas admin predictors train`."
     )
 
 
@@ -115,18 +159,28 @@ class OverLimit(LmaasError):
     """Too many unknown API keys are being looked up at the same time."""
 
     code = "rate_limit_exceeded"
-    remedy = "Retry after `Retry-After` seconds, and check that every client has a valid key."
+    remedy = "Retry after `Retry-After` seconds. Check that every client has a valid key."
+
+
+class RequestTimeout(LmaasError):
+    """The client did not send the whole headers or the whole body in time."""
+
+    code = "request_timeout"
+    remedy = (
+        "Send it again on a faster connection. An operator can raise `LMAAS_HEADER_TIMEOUT_S` and "
+        "`LMAAS_BODY_TIMEOUT_S`."
+    )
 
 
 class Unavailable(LmaasError):
-    """A part that the request needs, such as the predictor process, is not ready."""
+    """A component that the request needs, such as the predictor process, is not ready."""
 
     code = "service_unavailable"
     remedy = "Retry after `Retry-After` seconds. If it persists, read the gateway's log."
 
 
 class EngineLost(Unavailable):
-    """The engine is loading its model, or has not answered for longer than a restart takes."""
+    """The engine is loading its model, or is away for longer than a restart takes."""
 
     code = "engine_unavailable"
     remedy = (
@@ -140,20 +194,20 @@ class DatabaseLost(Unavailable):
 
     code = "database_unavailable"
     remedy = (
-        "Retry after `Retry-After` seconds; an operator checks `DATABASE_URL` and the server. "
-        "Keys that were used lately keep working, and history waits in the spool."
+        "Retry after `Retry-After` seconds. Operators: check `DATABASE_URL` and the server. "
+        "Recently used keys keep working, and history waits in the spool meanwhile."
     )
 
 
 class DeadlineUnreachable(Unavailable):
-    """The whole answer cannot be complete by the deadline that the request sets.
+    """The answer cannot be complete by the request's deadline.
 
-    `retry_after_s`: seconds after which the same request could meet it.
+    `retry_after_s`: seconds after which the same request could meet its deadline.
     """
 
     code = "deadline_unreachable"
     remedy = "Retry after `Retry-After` seconds, or allow more time (`x-lmaas-deadline-ms`)."
-    reason = "deadline"  # in records and metrics
+    reason = "deadline"  # the value in records and metrics
 
     def __init__(
         self, message: str, *, param: str | None = None, retry_after_s: float = 1.0
@@ -174,7 +228,7 @@ class QueueTimeExceeded(DeadlineUnreachable):
 
 
 class ShuttingDown(Unavailable):
-    """The gateway is stopping: it accepts no request, and ends those still running at the limit."""
+    """The gateway is stopping: it accepts no request, and ends running ones after a time limit."""
 
     code = "shutting_down"
     remedy = (
@@ -183,11 +237,23 @@ class ShuttingDown(Unavailable):
     )
 
 
+class TooManyConnections(Unavailable):
+    """As many connections are open as the gateway accepts."""
+
+    code = "too_many_connections"
+    remedy = (
+        "Retry after `Retry-After` seconds, and reuse connections. An operator can raise "
+        "`LMAAS_MAX_CONNECTIONS`."
+    )
+
+
 class ClientGone(LmaasError):
     """The client closed the connection before the answer was complete."""
 
     code = "client_gone"
-    remedy = "Nothing to do on the server; raise the client's timeout if it closed too early."
+    remedy = (
+        "If the client closed too early, raise its timeout; there is nothing to do on the server."
+    )
 
 
 class RequestCancelled(LmaasError):
@@ -201,11 +267,11 @@ class GenerationFailed(LmaasError):
     """The engine refused the request or failed while it computed the answer."""
 
     code = "generation_failed"
-    remedy = "Retry once. If it persists, report `message` and the request's id to the operator."
+    remedy = "Retry once. If it persists, report `message` and `x-request-id` to the operator."
 
 
 class StartupFailure(LmaasError):
-    """A process or command cannot start; the message on standard error is the reason."""
+    """A process or command cannot start; the message on standard error has the reason."""
 
     code = "startup_failure"
-    remedy = "Correct the setting, file or server that the message names, then start it again."
+    remedy = "Correct the setting, file or server that the message names, then start again."

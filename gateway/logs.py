@@ -1,4 +1,4 @@
-"""Structured logs on standard error: lines for people on a terminal, JSON elsewhere."""
+"""Structured logs on standard error: plain lines on a terminal, JSON elsewhere."""
 
 import logging
 import sys

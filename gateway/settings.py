@@ -21,65 +21,111 @@ def _variable(name: str) -> str:
 
 
 def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
-    """An environment for a child process that need not know our keys and our database."""
+    """An environment for a child process, without the keys and the database's address."""
     return {name: value for name, value in environment.items() if name not in SECRETS}
 
 
 class Settings(Struct, frozen=True, rename=_variable):
-    """One field for each environment variable; the field's description is its documentation."""
+    """A field for each environment variable; its description is its documentation."""
 
     host: Annotated[str, Meta(min_length=1, description="address to serve on")] = "127.0.0.1"
     port: Annotated[
         int, Meta(ge=0, le=65535, description="port to serve on; 0 takes a free one")
     ] = 8000
+    max_connections: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="most open connections; further ones get 503, health routes excepted",
+        ),
+    ] = 1000
+    max_header_bytes: Annotated[
+        int, Meta(ge=1024, le=1 << 20, description="largest request line and headers, in bytes")
+    ] = 64 << 10
+    max_headers: Annotated[int, Meta(ge=10, le=1000, description="most headers of a request")] = 100
+    header_timeout_s: Annotated[
+        float,
+        Meta(gt=0, description="longest time that a request's headers may take, in seconds"),
+    ] = 10.0
+    body_timeout_s: Annotated[
+        float,
+        Meta(gt=0, description="longest time that a request's body may take, in seconds"),
+    ] = 60.0
+    max_body_values: Annotated[
+        int,
+        Meta(
+            ge=1000,
+            description="most keys and values in a JSON body, or one for each token of the model's "
+            "context if that is more; 20000 are a conversation of 4000 messages",
+        ),
+    ] = 20_000
+    cors_origins: Annotated[
+        str,
+        Meta(
+            pattern=r"^(\*|https?://[^\s,/]+(,https?://[^\s,/]+)*)$",
+            description="origins of web pages that may call the APIs, such as "
+            "`https://chat.example.org`, with commas between them; `*`: all; unset: none",
+        ),
+    ] = ""
     data_dir: Annotated[
-        str, Meta(min_length=1, description="embedded Postgres, spool, engine socket and logs")
+        str,
+        Meta(
+            min_length=1,
+            description="folder of the embedded Postgres, spool, engine socket and logs",
+        ),
     ] = ".lmaas"
     database_url: Annotated[
-        str | None, Meta(description="Postgres 15 or newer; unset: an embedded server is started")
+        str | None,
+        Meta(description="address of a Postgres 15 or newer; unset: an embedded one is started"),
     ] = None
     model: Annotated[
-        str, Meta(min_length=1, description="folder or hub name of the model to serve")
+        str,
+        Meta(
+            min_length=1,
+            description="model to serve: a folder, or a name on the Hugging Face hub",
+        ),
     ] = str(DEMO_MODEL)
     admin_key: Annotated[
-        Secret | None, Meta(description="key of the admin API; unset: made at first start")
+        Secret | None, Meta(description="key of the admin API; unset: created at the first start")
     ] = None
     api_key: Annotated[
-        Secret | None, Meta(description="value of the demo app's key at first start")
+        Secret | None,
+        Meta(description="API key of the demo app, created at the first start; unset: random"),
     ] = None
     policy: Annotated[
         Literal["lmaas", "hrrn", "sjf", "fcfs", "magnus", "s3", "fixed"],
         Meta(
-            description="scheduling policy, see scheduling.md; lmaas: shares between tenants, then "
-            "waiting time against cost, within bounds; magnus: batches that start and end "
-            "together; fixed: batches of a fixed size, first come, first served"
+            description="scheduling policy, see scheduling.md; lmaas: fair shares between tenants, "
+            "then waiting time against cost, with bounded delay; magnus: batches that start and "
+            "end together; fixed: the same with a fixed size, first come, first served"
         ),
     ] = "lmaas"
     admission: Annotated[
         Literal["own", "peak", "reserved", "maximum", "held"],
         Meta(
-            description="rule for what fits into KV memory with what runs; own: the policy's rule; "
-            "peak: the expected future peak plus a margin that adapts to preemptions; reserved: "
-            "the sum of the 0.9 quantiles; maximum: the sum of max_tokens; held: what is in use now"
+            description="admission rule: which use of KV memory must fit for a request to start; "
+            "own: the policy's rule; peak: the expected future peak plus a margin that adapts to "
+            "preemptions; reserved: the sum of the 0.9 quantiles of the lengths; maximum: the sum "
+            "of max_tokens; held: the present use"
         ),
     ] = "own"
     fixed_batch: Annotated[
-        int, Meta(ge=1, description="requests in a batch under the policy fixed")
+        int, Meta(ge=1, description="under the policy fixed: requests in a batch")
     ] = 8
     kv_tokens: Annotated[
         int,
         Meta(
             ge=0,
-            description="size of the engine's KV pool, in tokens; 0: on a GPU the memory that the "
-            "model leaves free, on a CPU 32768",
+            description="size of the engine's KV memory, in tokens; 0: on a GPU the memory that "
+            "the model leaves free, on a CPU 32768",
         ),
     ] = 0
     host_kv_tokens: Annotated[
         int,
         Meta(
             ge=0,
-            description="KV tokens of preempted requests that the engine keeps in host memory; "
-            "0: none, preempted requests are computed again",
+            description="size of the host memory for the KV of preempted requests, in tokens; 0: "
+            "none, preempted requests are computed again",
         ),
     ] = 32_768
     prefix_sharing: Annotated[
@@ -92,16 +138,16 @@ class Settings(Struct, frozen=True, rename=_variable):
         int,
         Meta(
             ge=0,
-            description="under the policy magnus: KV token reads that a batch may waste on padding "
-            "and waiting before another batch is opened (the paper's Φ)",
+            description="under the policy magnus: most KV token reads that a batch may waste on "
+            "padding and waiting; beyond it another batch is opened (the paper's Φ)",
         ),
     ] = 50_000
     max_delay_s: Annotated[
         float,
         Meta(
             gt=0,
-            description="longest delay of a request's start behind its start under first come, "
-            "first served, in seconds; divided by the urgency of its service tier",
+            description="longest delay of a request's start against first come, first served, in "
+            "seconds; divided by the urgency of its service tier",
         ),
     ] = 60.0
     waiting_weight: Annotated[
@@ -110,8 +156,8 @@ class Settings(Struct, frozen=True, rename=_variable):
             ge=0,
             le=100,
             description="weight of waiting time against cost: 0 serves the cheapest request first, "
-            "for the shortest mean; higher values favour the slowest answers, which with 20 take "
-            "in overload about as long as under first come, first served",
+            "for the shortest mean response time; higher values shorten the longest response "
+            "times, which in overload with 20 are about those of first come, first served",
         ),
     ] = 3.0
     tau_floor: Annotated[
@@ -119,8 +165,8 @@ class Settings(Struct, frozen=True, rename=_variable):
         Meta(
             ge=-1,
             le=1,
-            description="Kendall's τ of recent predictions (1: all in the right order, 0: no "
-            "better than chance) below which requests go in order of arrival",
+            description="least Kendall's τ of recent predictions (rank correlation with the actual "
+            "lengths, 1: same order, 0: chance); below it requests start in order of arrival",
         ),
     ] = 0.2
     preempted_share: Annotated[
@@ -134,58 +180,66 @@ class Settings(Struct, frozen=True, rename=_variable):
     ] = 0.1
     prediction_budget_ms: Annotated[
         float,
-        Meta(gt=0, description="longest wait for a prediction; after it, earlier lengths are used"),
+        Meta(
+            gt=0,
+            description="longest wait for a prediction, in milliseconds; after it the lengths of "
+            "earlier answers are used",
+        ),
     ] = 50.0
     automatic_training: Annotated[
         bool,
         Meta(
-            description="this gateway starts training runs by the schedule that the admin API sets"
+            description="whether this gateway starts training runs by the schedule in the admin API"
         ),
     ] = True
     drain_s: Annotated[
         float,
-        Meta(ge=0, description="time that running requests have to finish at a stop, in seconds"),
+        Meta(ge=0, description="longest time for running requests to finish at a stop, in seconds"),
     ] = 20.0
     engine_socket: Annotated[
-        str | None, Meta(description="socket of an engine run elsewhere; unset: one is started")
+        str | None,
+        Meta(description="Unix socket of an engine started elsewhere; unset: one is started"),
     ] = None
     engine_threads: Annotated[
         int,
         Meta(
             ge=0,
-            description="CPU threads of the engine; 0: all cores but one, which the gateway needs",
+            description="CPU threads of the engine; 0: all cores but one, which is for the gateway",
         ),
     ] = 0
     engine_step_tokens: Annotated[
-        int, Meta(ge=1, description="most tokens in a step; longer prompts are computed in parts")
+        int,
+        Meta(
+            ge=1, description="most tokens in an engine step; longer prompts are computed in parts"
+        ),
     ] = 512
     engine_device: Annotated[
-        Literal["auto", "cpu", "cuda"], Meta(description="where the engine runs the model")
+        Literal["auto", "cpu", "cuda"],
+        Meta(description="device of the engine; auto: a GPU if there is one"),
     ] = "auto"
     engine_dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"],
-        Meta(
-            description="number format of the engine; auto: float32 on a CPU, else the model's own"
-        ),
+        Meta(description="number format of the engine; auto: float32 on a CPU, else the model's"),
     ] = "auto"
     engine_graph_rows: Annotated[
         int,
         Meta(
             ge=0,
-            description="on a GPU, largest decode step that the engine keeps as a CUDA graph; "
-            "0: none",
+            description="on a GPU: most sequences in a decode step that runs as a CUDA graph; 0: "
+            "no graphs",
         ),
     ] = 128
     engine_step_limit_s: Annotated[
         float,
         Meta(
             gt=0,
-            description="longest time of an engine step, in seconds; a longer one counts as a hung "
+            description="longest time of an engine step, in seconds; a longer one means a hung "
             "device, and the engine is restarted",
         ),
     ] = 120.0
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], Meta(description="least severe event logged")
+        Literal["debug", "info", "warning", "error"],
+        Meta(description="least severe level that is logged"),
     ] = "info"
 
     @property
@@ -195,12 +249,12 @@ class Settings(Struct, frozen=True, rename=_variable):
 
     @property
     def model_name(self) -> str:
-        """What clients call the model: the folder's name, or the hub name."""
+        """The model's name in the API: the folder's name, or the hub name."""
         return Path(self.model).name if Path(self.model).is_dir() else self.model
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
-    """The settings of an environment. StartupFailure names a wrong or unknown variable."""
+    """The settings in an environment. StartupFailure names an invalid or unknown variable."""
     known = {field.encode_name for field in msgspec.structs.fields(Settings)}
     given = {name: value for name, value in environment.items() if name in known and value != ""}
     unknown = sorted(name for name in environment if name.startswith(PREFIX) and name not in known)
@@ -219,7 +273,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
 
 
 def _choices(variable: str) -> tuple[str, ...]:
-    """The values of a setting that takes one of some names; none for any other."""
+    """The accepted values of a setting with an enumerated type; else none."""
     types = {field.encode_name: field.type for field in msgspec.structs.fields(Settings)}
     plain = next(iter(get_args(types.get(variable))), None)
     return get_args(plain) if get_origin(plain) is Literal else ()

@@ -1,7 +1,7 @@
-"""Runs migrations on the connection it is given, or, for developers, on DATABASE_URL.
+"""Runs migrations on the given connection or, for developers, on DATABASE_URL.
 
-A migration waits a few seconds at most for a table's lock: better that it fails and is run again
-than that requests queue behind it.
+A migration waits at most `LOCK_TIMEOUT` for a table's lock, since requests queue behind it
+meanwhile; after that it fails and can be run again.
 """
 
 import os
@@ -17,7 +17,7 @@ LOCK_TIMEOUT: Final = "5s"
 
 
 def run(connection: Connection) -> None:
-    """Run what the command asked for, each migration in a transaction of its own."""
+    """Run the command's migrations, each in its own transaction."""
     connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
     connection.commit()
     context.configure(

@@ -1,4 +1,4 @@
-"""Keys of the admin API that may do a part of what the admin key may."""
+"""Scoped keys of the admin API."""
 
 from datetime import datetime
 from uuid import UUID
@@ -11,7 +11,7 @@ from models.base import Base, new_id
 
 
 class ScopedKey(Base):
-    """A secret for the admin API, kept as its SHA-256; the trail knows it by its name."""
+    """A key of the admin API with scopes. Only its SHA-256 is stored; audit entries name it."""
 
     __tablename__ = "scoped_keys"
 

@@ -1,4 +1,4 @@
-"""Who changed what, and when."""
+"""The audit log: who changed what, and when."""
 
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,7 @@ from models.base import Base, new_id
 
 
 class AuditEntry(Base):
-    """One step of an operator or of the schedule; `subject` is the id or name it was done to."""
+    """A change by an operator or by the training schedule; `subject` is the changed id or name."""
 
     __tablename__ = "audit_entries"
     __table_args__ = (Index(None, "subject", "id"),)

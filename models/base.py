@@ -1,4 +1,4 @@
-"""What all tables share: column types, constraint names, and ids that sort by time."""
+"""What all tables share: column types, constraint names, and ids ordered by time."""
 
 from datetime import datetime
 from typing import Any, ClassVar
@@ -32,5 +32,5 @@ class Base(DeclarativeBase):
 
 
 def new_id() -> UUID:
-    """A version-7 UUID: unique, and ordered by the time it was made."""
+    """A version-7 UUID: unique, and ordered by creation time."""
     return uuid7()

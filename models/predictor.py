@@ -1,4 +1,4 @@
-"""Versions of the length predictor, the training runs that make them, and when they start."""
+"""Versions of the length predictor, their training runs, and the training schedule."""
 
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,7 @@ from models.base import Base, new_id
 
 
 class Predictor(Base):
-    """One fitted version. At most one version of a model is active at a time."""
+    """A fitted version. At most one version per model is active."""
 
     __tablename__ = "predictors"
     __table_args__ = (
@@ -34,14 +34,14 @@ class Predictor(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     activated_at: Mapped[datetime | None]
     activated_by: Mapped[str | None]
-    # The version that was active before this one was activated: where a roll-back leads.
+    # The version that was active before this one; a roll-back activates it again.
     replaced_id: Mapped[UUID | None] = mapped_column(ForeignKey("predictors.id"))
 
 
 class TrainingRun(Base):
-    """One fitting of a predictor: `queued`, `running`, then `succeeded`, `failed` or `cancelled`.
+    """A training run: `queued`, `running`, then `succeeded`, `failed` or `cancelled`.
 
-    While `cancelled_by` is set and the run is not finished, its process is being killed.
+    If `cancelled_by` is set and the run is not finished, its process is being killed.
     """
 
     __tablename__ = "training_runs"
@@ -59,14 +59,14 @@ class TrainingRun(Base):
     finished_at: Mapped[datetime | None]
     trigger: Mapped[str] = mapped_column(default="operator", server_default="operator")
     cancelled_by: Mapped[str | None]
-    # How far it is, and what it read of each tenant: `gateway.prediction.lifecycle.run_log`.
+    # Progress, and the samples read per tenant: see `gateway.prediction.lifecycle.run_log`.
     phase: Mapped[str | None]
     rows_read: Mapped[int] = mapped_column(default=0, server_default="0")
     samples: Mapped[dict[str, Any] | None]
 
 
 class TrainingSchedule(Base):
-    """When a model's predictor is trained without being asked. No row: the defaults hold."""
+    """When a model's predictor is trained automatically. Without a row the defaults apply."""
 
     __tablename__ = "training_schedules"
 

@@ -1,4 +1,4 @@
-"""History: one record per request, and the instructions the requests carried."""
+"""History: a record per request, and embeddings of the requests' instructions."""
 
 from datetime import datetime
 from uuid import UUID
@@ -10,9 +10,9 @@ from models.base import Base
 
 
 class RequestRecord(Base):
-    """What was asked, predicted and served. Never the text itself.
+    """A finished request: its parameters, prediction and result, never its text.
 
-    The time leads the key, so the table can be partitioned by it without a change.
+    The arrival time leads the primary key, so the table can be partitioned by it.
     """
 
     __tablename__ = "requests"
@@ -20,7 +20,8 @@ class RequestRecord(Base):
         Index(None, "app_id", "arrived_at"),
         Index(None, "tenant_id", "arrived_at"),
         Index(None, "model", "arrived_at"),
-        # Random samples of an app's rows, read from the index alone: see `prediction.reservoir`.
+        # For random samples of an app's rows by an index-only scan: see
+        # `gateway.prediction.training.sampling`.
         Index(
             "ix_requests_sampling",
             "model",
@@ -44,13 +45,13 @@ class RequestRecord(Base):
     arrived_at: Mapped[datetime] = mapped_column(primary_key=True)
     id: Mapped[UUID] = mapped_column(primary_key=True)
 
-    # Who asked. No foreign keys: history outlives what it speaks of.
+    # The caller. No foreign keys: history outlives tenants, apps and keys.
     tenant_id: Mapped[UUID]
     app_id: Mapped[UUID]
     api_key_id: Mapped[UUID]
     end_user: Mapped[str | None]
 
-    # What was asked.
+    # The request.
     model: Mapped[str]
     streamed: Mapped[bool]
     prompt_tokens: Mapped[int]
@@ -59,7 +60,7 @@ class RequestRecord(Base):
     temperature: Mapped[float]
     top_p: Mapped[float]
 
-    # What was predicted. Feature version 0: erased, or never kept because the tenant opted out.
+    # The prediction. Feature version 0: erased, or not stored because the tenant opted out.
     quantiles: Mapped[list[float]]
     prediction_source: Mapped[str]
     predictor_id: Mapped[UUID | None]
@@ -68,7 +69,7 @@ class RequestRecord(Base):
     instruction_hash: Mapped[bytes]
     embedding: Mapped[bytes | None]
 
-    # What happened.
+    # The result.
     generation_tokens: Mapped[int]
     finish_reason: Mapped[str]
     censored: Mapped[bool]
@@ -81,7 +82,7 @@ class RequestRecord(Base):
     response_s: Mapped[float]
     hard: Mapped[bool] = mapped_column(default=False, server_default=false())
 
-    # How it was scheduled; null in rows of releases that did not record it.
+    # Scheduling; null in rows of earlier releases.
     service_tier: Mapped[str | None]
     deadline_s: Mapped[float | None]
     policy_order: Mapped[str | None]
@@ -97,7 +98,7 @@ class RequestRecord(Base):
 
 
 class Instruction(Base):
-    """The embedding of an instruction, kept once by the instruction's SHA-256."""
+    """The embedding of an instruction, stored once, under the instruction's SHA-256."""
 
     __tablename__ = "instructions"
 

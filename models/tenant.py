@@ -1,4 +1,4 @@
-"""Tenants, their apps, and the API keys that speak for an app."""
+"""Tenants, their apps, and the apps' API keys."""
 
 from datetime import datetime
 from uuid import UUID
@@ -10,16 +10,16 @@ from models.base import Base, new_id
 
 
 class Tenant(Base):
-    """Who pays."""
+    """An organisation or team that shares the engine with others."""
 
     __tablename__ = "tenants"
     __table_args__ = (CheckConstraint("share > 0", name="share_positive"),)
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     name: Mapped[str] = mapped_column(unique=True)
-    # Whether its requests may be learned from; without it no feature, embedding or user is kept.
+    # Whether training may use its requests; if not, no features, embeddings and users are stored.
     learning: Mapped[bool] = mapped_column(default=True, server_default=true())
-    # Its weight among tenants that wait for the same engine: twice the share, twice the tokens.
+    # Weight against other waiting tenants: twice the share gets twice the tokens.
     share: Mapped[float] = mapped_column(default=1.0, server_default=text("1"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
@@ -27,7 +27,7 @@ class Tenant(Base):
 
 
 class App(Base):
-    """One application of a tenant; its instruction serves requests that bring none."""
+    """An application of a tenant; `instruction` is used for requests without a system message."""
 
     __tablename__ = "apps"
     __table_args__ = (UniqueConstraint("tenant_id", "name"),)
@@ -43,7 +43,7 @@ class App(Base):
 
 
 class ApiKey(Base):
-    """A secret that speaks for an app. Only its SHA-256 is kept; `prefix` tells keys apart."""
+    """A key of an app. Only its SHA-256 is stored; lists show `prefix`."""
 
     __tablename__ = "api_keys"
     __table_args__ = (Index(None, "app_id"),)

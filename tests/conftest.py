@@ -31,7 +31,9 @@ from gateway.tenancy.keys import ApiKeys, NewKey
 from gateway.tenancy.tenants import Tenants
 from models import App, Base, Tenant
 from models.base import new_id
+from tests.distribution import ByGateway
 
+PATIENCE_S = 600.0  # for what must come, however busy the machine: what takes longer hangs
 POSTGRES = pytest.StashKey[Path]()
 FIND_MIGRATED = "SELECT 1 FROM pg_database WHERE datname = 'migrated'"
 # a twentieth of what TRUNCATE takes where tables hold few rows
@@ -63,6 +65,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_configure_node(node: Any) -> None:
     """Give a process of pytest-xdist the folder."""
     node.workerinput["postgres"] = str(node.config.stash[POSTGRES])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByGateway | None:
+    """Keep the tests of a gateway together where those of a file are kept together."""
+    return ByGateway(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

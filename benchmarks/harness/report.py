@@ -1,4 +1,4 @@
-"""Writes a figure's result as JSON, and the tables of README.md from all of them."""
+"""Writes a figure's result as JSON, and the tables of README.md from all results."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -6,20 +6,20 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from benchmarks.harness.machine import commit, machine
 from benchmarks.harness.paths import CACHE, README, RESULTS
 
 BEGIN: Final = "<!-- results: written by benchmarks/harness/report.py -->\n"
 END: Final = "<!-- end of results -->\n"
-HUNDRED: Final = 100
+MIN_SHOWN_WHOLE: Final = 100
 
 Row = dict[str, Any]
 
 
 class Target(Struct, frozen=True):
-    """What a figure is held to. Without a value, because a side is missing, it is missed."""
+    """A bound on a measured value. Without a value, as a side is missing, it counts as missed."""
 
     name: str
     value: float | None
@@ -28,7 +28,7 @@ class Target(Struct, frozen=True):
 
 
 class Result(Struct, frozen=True):
-    """One figure, as measured once."""
+    """One figure, measured in one run."""
 
     figure: str
     commit: str
@@ -39,7 +39,11 @@ class Result(Struct, frozen=True):
 
 
 class Report:
-    """Where a figure's result goes: beside the others, or, for a mere look, out of their way."""
+    """Writes a figure's result.
+
+    Full rows go to `.bench`: to `results`, or to `looks` for a quick look. The committed file in
+    `benchmarks/results` has the cells that README.md shows; a quick look leaves both alone.
+    """
 
     def __init__(self, figure: str, look: bool) -> None:
         self._figure = figure
@@ -49,26 +53,25 @@ class Report:
 
     @property
     def path(self) -> Path:
-        """The result's file."""
-        folder = CACHE / "looks" if self._look else RESULTS
-        return folder / f"{self._figure}.json"
+        """The file with full rows."""
+        return CACHE / ("looks" if self._look else "results") / f"{self._figure}.json"
 
     def say(self, line: str) -> None:
         """Print a line of progress."""
         print(f"{datetime.now(UTC):%H:%M:%S} {line}", flush=True)
 
     def write(self, rows: list[Row], targets: list[Target]) -> None:
-        """Write what is known by now, over what was written before."""
+        """Write the rows measured so far, replacing earlier files."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         result = Result(self._figure, self._commit, self._machine, now, rows, targets)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        encoded = msgspec.json.format(msgspec.json.encode(result), indent=1)
-        self.path.write_bytes(encoded + b"\n")
+        _write(self.path, result)
         if not self._look:
+            committed = structs.replace(result, rows=[table_cells(row) for row in rows])
+            _write(RESULTS / f"{self._figure}.json", committed)
             write_tables(README, RESULTS)
 
     def conclude(self, rows: list[Row], targets: list[Target]) -> None:
-        """Write the last state, and print it."""
+        """Write the final rows and print them."""
         self.write(rows, targets)
         print("\n" + rows_table(rows) + "\n\n" + targets_table([(None, t) for t in targets]))
         print(f"\nwritten to {self.path}", flush=True)
@@ -77,13 +80,13 @@ class Report:
 def target(
     name: str, value: float | None, bound: float, kind: Literal["at least", "at most"] = "at least"
 ) -> Target:
-    """A target with its verdict; the kind becomes part of its name."""
+    """A target with its verdict; its name ends with the kind."""
     met = value is not None and (value >= bound if kind == "at least" else value <= bound)
     return Target(f"{name}, {kind}", value, bound, met)
 
 
 def write_tables(readme: Path, results: Path) -> None:
-    """Put the tables of all result files between the marks of README.md."""
+    """Replace the section between the marks of README.md by the tables of all result files."""
     found = [
         msgspec.json.decode(path.read_bytes(), type=Result)
         for path in sorted(results.glob("*.json"))
@@ -94,7 +97,7 @@ def write_tables(readme: Path, results: Path) -> None:
 
 
 def tables(results: list[Result]) -> str:
-    """All targets in one table, then each figure's rows."""
+    """One table of all targets, then each figure's rows."""
     verdicts = [(result.figure, verdict) for result in results for verdict in result.targets]
     parts = [targets_table(verdicts)]
     for result in results:
@@ -115,22 +118,31 @@ def targets_table(verdicts: Sequence[tuple[str | None, Target]]) -> str:
     return "\n".join(lines)
 
 
+def table_cells(row: Row) -> Row:
+    """The cells of a row that tables show: all but lists and objects."""
+    return {name: value for name, value in row.items() if not isinstance(value, list | dict)}
+
+
 def rows_table(rows: list[Row]) -> str:
-    """Rows with the same fields share a table; lists stay in the JSON."""
+    """A table for each set of fields, of the rows that have exactly these."""
     groups: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        fields = tuple(name for name, value in row.items() if not isinstance(value, list | dict))
-        groups.setdefault(fields, []).append(row)
+    for row in map(table_cells, rows):
+        groups.setdefault(tuple(row), []).append(row)
     return "\n\n".join(_table(fields, group) for fields, group in groups.items())
 
 
 def shown(value: object) -> str:
-    """A number with the digits that mean something; anything else as it is."""
+    """A number with three significant digits, or whole from 100 on; other values unchanged."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "" if value is None else str(value)
-    if isinstance(value, int) or value.is_integer() or abs(value) >= HUNDRED:
+    if isinstance(value, int) or value.is_integer() or abs(value) >= MIN_SHOWN_WHOLE:
         return f"{value:,.0f}"
     return f"{value:.3g}"
+
+
+def _write(path: Path, result: Result) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
 
 
 def _table(fields: tuple[str, ...], rows: list[Row]) -> str:

@@ -23,8 +23,9 @@ from benchmarks.harness.paths import ROOT, log_file
 from gateway.cli.admin.client import AdminClient
 from gateway.database.connection import Database
 from gateway.database.embedded import EmbeddedPostgres
+from gateway.quantiles import Floats
 from gateway.replay.workload.history import Window, read_history
-from gateway.replay.workload.workload import Floats, Workload
+from gateway.replay.workload.workload import Workload
 from models import RequestRecord
 
 START_S: Final = 120.0

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gateway.evaluation.plots import BLUE, DOTS_PER_INCH, ORANGE
-from gateway.pictures import LOOK
+from gateway.pictures import PLOT_STYLE
 
 if TYPE_CHECKING:
     from benchmarks.live.run import Pass
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 NAME: Final = "S0-live-replay"
 
 
-@mpl.rc_context(LOOK)
+@mpl.rc_context(PLOT_STYLE)
 def draw(passes: "dict[str, Pass]", folder: Path) -> None:
     """A panel for each policy: the share of requests answered within a time."""
     figure = Figure((5.0 * len(passes), 3.6), DOTS_PER_INCH, layout="constrained")

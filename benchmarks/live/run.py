@@ -20,11 +20,12 @@ from benchmarks.harness.retry import Measured, quietest
 from benchmarks.live.gateway_process import GatewayProcess, Served, Steps, environment
 from benchmarks.live.plots import draw
 from benchmarks.live.traffic import Planned, plan, send
+from gateway.quantiles import Floats
 from gateway.replay.cost.calibration import CalibratedEngine
 from gateway.replay.cost.model import LinearCost
 from gateway.replay.measure.outcomes import Outcomes
 from gateway.replay.simulator import replay
-from gateway.replay.workload.workload import Floats, Workload
+from gateway.replay.workload.workload import Workload
 from gateway.scheduling.policy import Options, PolicyName, build_policy
 
 REQUESTS: Final = 500

@@ -18,7 +18,7 @@ from benchmarks.p3.switch import BEFORE as BEFORE_SWITCH
 from benchmarks.p3.switch import Switch
 from benchmarks.p3.world import PROMISED, TOLERANCE, WINDOW
 from gateway.evaluation.plots import BLUE, DOTS_PER_INCH, ORANGE
-from gateway.pictures import LINE, LOOK
+from gateway.pictures import LINE_COLOR, PLOT_STYLE
 from gateway.prediction.lifecycle.schedule import Schedule
 from gateway.prediction.training.scorecard import rms
 from gateway.quantiles import Floats
@@ -26,12 +26,12 @@ from gateway.quantiles import Floats
 PALE: Final = "#c9d6e3"
 
 
-@mpl.rc_context(LOOK)
+@mpl.rc_context(PLOT_STYLE)
 def draw_new_apps(found: list[NewApp], folder: Path) -> None:
     """Errors in parts of full training's, over outcomes, a line for each app."""
     figure = _figure(7.0, 4.2)
     axes = figure.subplots()
-    axes.axhline(1, color=LINE, linewidth=1, linestyle="--")
+    axes.axhline(1, color=LINE_COLOR, linewidth=1, linestyle="--")
     for each in found:
         errors = [rms(each.first), *(_mean(each.after[count]) for count in OUTCOMES)]
         color = ORANGE if each.app in OPEN else BLUE
@@ -54,7 +54,7 @@ def draw_new_apps(found: list[NewApp], folder: Path) -> None:
     _write(figure, folder, "P3-new-apps")
 
 
-@mpl.rc_context(LOOK)
+@mpl.rc_context(PLOT_STYLE)
 def draw_switches(found: list[Switch], folder: Path) -> None:
     """Rolling coverage before and after the mix changed."""
     figure = _figure(10.0, 3.4)
@@ -64,7 +64,7 @@ def draw_switches(found: list[Switch], folder: Path) -> None:
     _write(figure, folder, "P3-switch")
 
 
-@mpl.rc_context(LOOK)
+@mpl.rc_context(PLOT_STYLE)
 def draw_doublings(found: list[Doubling], folder: Path) -> None:
     """Rolling coverage of each doubled app, and by which factor its medians follow."""
     figure = _figure(10.0, 3.8)
@@ -75,8 +75,8 @@ def draw_doublings(found: list[Doubling], folder: Path) -> None:
         places = np.arange(len(each.factor)) - BEFORE_DOUBLING
         right.plot(places, np.exp(each.factor), color=color, linewidth=0.9)
     _promised(left, "P90 covers, app by app")
-    right.axhline(2, color=LINE, linewidth=1, linestyle="--")
-    right.axvline(0, color=LINE, linewidth=1)
+    right.axhline(2, color=LINE_COLOR, linewidth=1, linestyle="--")
+    right.axvline(0, color=LINE_COLOR, linewidth=1)
     right.set(
         title="Factor on the median", xlabel="outcomes since answers doubled", xlim=(-50, 300)
     )
@@ -86,14 +86,14 @@ def draw_doublings(found: list[Doubling], folder: Path) -> None:
     _write(figure, folder, "P3-doubling")
 
 
-@mpl.rc_context(LOOK)
+@mpl.rc_context(PLOT_STYLE)
 def draw_shuffled(found: Shuffled, folder: Path) -> None:
     """What the monitor measures while lengths are shuffled."""
     figure = _figure(6.0, 3.2)
     axes = figure.subplots()
     axes.plot(np.arange(len(found.tau)) - BEFORE_SHUFFLE, found.tau, color=BLUE)
     axes.axhline(Schedule().tau_floor, color=ORANGE, linewidth=1, linestyle="--", label="floor")
-    axes.axvline(0, color=LINE, linewidth=1)
+    axes.axvline(0, color=LINE_COLOR, linewidth=1)
     axes.set(title="Kendall's τ as monitored", xlabel="outcomes since lengths are shuffled")
     axes.legend()
     _write(figure, folder, "P3-shuffled")
@@ -108,7 +108,7 @@ def _coverage(axes: Axes, means: Floats, before: int, color: str, width: float) 
 def _promised(axes: Axes, title: str) -> None:
     low, high = 100 * (PROMISED - TOLERANCE), 100 * (PROMISED + TOLERANCE)
     axes.axhspan(low, high, color=PALE, zorder=0, linewidth=0)
-    axes.axvline(0, color=LINE, linewidth=1)
+    axes.axvline(0, color=LINE_COLOR, linewidth=1)
     axes.set(title=title, xlabel=f"outcomes since the change; means of {WINDOW}", ylabel="%")
 
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from benchmarks.harness.contenders import FCFS, OUR_ORACLE, OURS, POOLS
 from benchmarks.s2.cells import MAIN, SHUFFLED
 from benchmarks.s2.rows import Point
+from gateway.quantiles import Floats
 from gateway.replay.measure.confidence import ConfidenceInterval, estimate
 from gateway.replay.measure.metrics import DECILES
 from gateway.replay.report.plot_style import (
@@ -22,7 +23,6 @@ from gateway.replay.report.plot_style import (
     new_figure,
     style_of,
 )
-from gateway.replay.workload.workload import Floats
 
 DRAWN: Final = ("sjf", "hrrn", OURS, OUR_ORACLE, SHUFFLED)
 BY_LENGTH: Final = (FCFS, "sjf", "hrrn", OURS, OUR_ORACLE)

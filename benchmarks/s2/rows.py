@@ -10,7 +10,7 @@ from msgspec import Struct
 from benchmarks.harness.contenders import FCFS, OUR_ORACLE, OURS, POOLS, grouped, pool_of, ratio
 from benchmarks.harness.report import Row
 from benchmarks.s2.cells import COMPARED, OVERLOAD, SETTINGS, SHUFFLED, Cell, Regime
-from gateway.prediction.messages import LEVELS
+from gateway.quantiles import MEDIAN, P90
 from gateway.replay.cost.model import EngineModel
 from gateway.replay.measure.confidence import ConfidenceInterval, estimate
 from gateway.replay.measure.metrics import Measures
@@ -18,7 +18,6 @@ from gateway.replay.workload.predictions import kendall_tau
 from gateway.replay.workload.workload import Workload
 
 WORTHWHILE: Final = 0.1  # gain of the oracle; below, there is nothing to gain
-MEDIAN, P90 = LEVELS.index(0.5), LEVELS.index(0.9)
 SHOWN: Final = ("mean_s", "p50_s", "p90_s", "p99_s", "ttft_mean_s", "ttft_p99_s", "wait_mean_s",
                 "tokens_s", "kv_use", "preempted", "recomputed", "overdue", "extra_delay_s",
                 "order_changes", "decision_us")  # fmt: skip

@@ -9,13 +9,13 @@ import numpy as np
 from msgspec import Struct
 
 from benchmarks.harness.contenders import FCFS
-from gateway.prediction.messages import LEVELS
+from gateway.quantiles import LEVELS, Floats
 from gateway.replay import comparison
 from gateway.replay.comparison import Case, Contender, Run
 from gateway.replay.cost.model import EngineModel
 from gateway.replay.cost.profiles import profile
 from gateway.replay.workload.predictions import noisy
-from gateway.replay.workload.workload import Counts, Floats, Singles, Workload
+from gateway.replay.workload.workload import Counts, Singles, Workload
 from gateway.scheduling.policy import Options
 
 MODELS: Final = ("gpt-j-6b", "llama-13b", "gpt-neox-20b", "llama-33b")

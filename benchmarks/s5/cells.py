@@ -8,17 +8,17 @@ from typing import Final, TypeAlias
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 from msgspec import Struct
 
 from benchmarks.harness.contenders import FCFS, OURS, saturated
+from gateway.quantiles import Bools, Floats
 from gateway.replay import comparison
 from gateway.replay.comparison import Case, Contender, Run, measures_of, replayed
 from gateway.replay.cost.model import EngineModel
 from gateway.replay.measure.metrics import Measures
 from gateway.replay.measure.outcomes import Outcomes
 from gateway.replay.workload.scenario import Scenario
-from gateway.replay.workload.workload import Floats, Workload
+from gateway.replay.workload.workload import Workload
 
 REQUESTS: Final = 3_000
 LOAD: Final = 1.3
@@ -100,9 +100,9 @@ def unloaded_s(workload: Workload, engine: EngineModel) -> Floats:
     return found
 
 
-def in_time(workload: Workload, outcomes: Outcomes) -> npt.NDArray[np.bool_]:
+def in_time(workload: Workload, outcomes: Outcomes) -> Bools:
     """Which were answered within their deadline, (n,)."""
-    met: npt.NDArray[np.bool_] = outcomes.finished_s - workload.arrived_s <= workload.deadline_s
+    met: Bools = outcomes.finished_s - workload.arrived_s <= workload.deadline_s
     return met
 
 

@@ -7,12 +7,14 @@ import msgspec
 from litestar.params import QueryParameter
 from msgspec import Struct
 
-from gateway.tenancy.paging import DEFAULT, MOST, Cursor, Page
+from gateway.tenancy.paging import DEFAULT_LIMIT, MAX_LIMIT, Cursor, Page
 
 T = TypeVar("T")
 Answer = TypeVar("Answer", bound=Struct)
 
-Limit: TypeAlias = Annotated[int, QueryParameter(ge=1, le=MOST, description="most items wanted")]
+Limit: TypeAlias = Annotated[
+    int, QueryParameter(ge=1, le=MAX_LIMIT, description="most items wanted")
+]
 After: TypeAlias = Annotated[
     UUID | None, QueryParameter(description="last id of the page before; unset: the first")
 ]
@@ -37,6 +39,6 @@ def listing(form: type[Answer], page: Page[Any]) -> Listing[Answer]:
     return Listing(data=[to_answer(form, row) for row in page.items], has_more=page.more)
 
 
-async def provide_cursor(limit: Limit = DEFAULT, after: After = None) -> Cursor:
+async def provide_cursor(limit: Limit = DEFAULT_LIMIT, after: After = None) -> Cursor:
     """Where a page starts: the dependency `cursor`."""
     return Cursor(limit, after)

@@ -1,13 +1,16 @@
-"""`GET /health/live` and `/health/ready`."""
+"""`/health/live` and `/health/ready`, by GET and HEAD; `/health` is the latter."""
 
+from typing import Final
 from uuid import UUID
 
-from litestar import Controller, Response, get
+from litestar import Controller, HttpMethod, Response, route
 from litestar.di import NamedDependency
 from msgspec import Struct
 
 from gateway.generation.engine_session import EngineSession
 from gateway.generation.service import GenerationService
+
+GET_AND_HEAD: Final = (HttpMethod.GET, HttpMethod.HEAD)
 
 
 class Health(Struct):
@@ -27,12 +30,12 @@ class HealthController(Controller):
     path = "/health"
     tags = ("Health",)
 
-    @get("/live", summary="Is the process there?")
+    @route("/live", http_method=GET_AND_HEAD, summary="Is the process there?")
     async def live(self) -> dict[str, str]:
         """Answers as long as the event loop turns."""
         return {"status": "ok"}
 
-    @get("/ready", summary="Would a request be served now?")
+    @route(["/", "/ready"], http_method=GET_AND_HEAD, summary="Would a request be served now?")
     async def ready(self, generations: NamedDependency[GenerationService]) -> Response[Health]:
         """200 when a request would be served, else 503. A predictor that is away costs nothing
         but accuracy, and a database that is away delays history, so neither makes it unready.

@@ -2,27 +2,52 @@
 
 import time
 
+from litestar import Litestar
 from litestar.datastructures import MutableScopeHeaders
-from litestar.middleware import ASGIMiddleware
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.enums import ScopeType
+from litestar.types import (
+    LifeSpanReceive,
+    LifeSpanScope,
+    LifeSpanSend,
+    Message,
+    Receive,
+    Scope,
+    Send,
+)
 from structlog.contextvars import bound_contextvars
 
 from models.base import new_id
 
 
-class RequestId(ASGIMiddleware):
-    """Names a request in its answer's headers and in every log event about it."""
+def new_request_id() -> str:
+    """A request's id, unique and in order of time."""
+    return f"req_{new_id().hex}"
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+
+class IdentifyingApp(Litestar):
+    """Names a request in its answer's headers and in every log event about it.
+
+    Around routing, because an answer that no route is there counts too.
+    """
+
+    async def __call__(
+        self,
+        scope: Scope | LifeSpanScope,
+        receive: Receive | LifeSpanReceive,
+        send: Send | LifeSpanSend,
+    ) -> None:
         """Pass the request on, and add the headers when its answer begins."""
-        began, name = time.monotonic(), f"req_{new_id().hex}"
+        if scope["type"] != ScopeType.HTTP:
+            await super().__call__(scope, receive, send)
+            return
+        began, request_id = time.monotonic(), new_request_id()
 
         async def send_named(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableScopeHeaders.from_message(message)
-                headers["x-request-id"] = name
+                headers["x-request-id"] = request_id
                 headers["openai-processing-ms"] = f"{(time.monotonic() - began) * 1000:.0f}"
-            await send(message)
+            await send(message)  # type: ignore[arg-type]
 
-        with bound_contextvars(request_id=name):
-            await next_app(scope, receive, send_named)
+        with bound_contextvars(request_id=request_id):
+            await super().__call__(scope, receive, send_named)

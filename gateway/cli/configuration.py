@@ -1,4 +1,4 @@
-"""`lmaas configuration`: every setting, as the page `docs/configuration.md`."""
+"""`lmaas configuration`: prints `docs/configuration.md`, the reference of all settings."""
 
 from typing import Final
 
@@ -25,7 +25,7 @@ TYPES: Final = {
 
 @click.command()
 def configuration() -> None:
-    """Print the page that documents every setting."""
+    """Print the reference of all settings."""
     click.echo(page(), nl=False)
 
 
@@ -43,7 +43,7 @@ def _row(name: str, schema: dict[str, object]) -> str:
 
 
 def _accepted(schema: dict[str, object]) -> str:
-    """What a schema takes, in words."""
+    """The values that a schema accepts, in words."""
     choices = schema.get("anyOf")
     if isinstance(choices, list):
         return _accepted(next(each for each in choices if each.get("type") != "null"))
@@ -62,7 +62,7 @@ def _accepted(schema: dict[str, object]) -> str:
 
 
 def _portable(default: object) -> object:
-    """A default as it is on every machine, and as it is written in the environment."""
+    """A default without this machine's paths, as written in the environment."""
     if isinstance(default, bool):
         return str(default).lower()
     if default == str(DEMO_MODEL):

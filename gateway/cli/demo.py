@@ -1,4 +1,4 @@
-"""`lmaas demo`: what the gateway does, shown on a running one."""
+"""`lmaas demo`: demonstrates length prediction and scheduling on a running gateway."""
 
 from contextlib import closing
 from pathlib import Path
@@ -7,48 +7,57 @@ import click
 from rich.console import Console
 
 from gateway.cli.admin.client import AdminClient
-from gateway.demo.demonstration import Wanted, demonstrate
+from gateway.demo.demonstration import DemoPlan, demonstrate
 from gateway.demo.examples import read_examples, read_instructions
 from gateway.demo.picture import draw
 from gateway.demo.table import NOTES, app_table, policy_table, summary
 from gateway.errors import LmaasError
 from gateway.settings import read_settings
 
-LEAST_WIDTH = 100  # columns; the tables need them, where there is no terminal too
+MIN_TABLE_WIDTH = 100  # columns that the tables need, also without a terminal
 
 
 @click.command()
-@click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="The gateway.")
-@click.option("--key", help="The admin key; else LMAAS_ADMIN_KEY, else <data folder>/admin_key.")
+@click.option(
+    "--url", default="http://127.0.0.1:8000", show_default=True, help="The gateway's address."
+)
+@click.option(
+    "--key", help="The admin key. Default: LMAAS_ADMIN_KEY, else <data folder>/admin_key."
+)
 @click.option(
     "--requests",
     type=click.IntRange(min=1),
     default=140,
     show_default=True,
-    help="In each of three passes; the first training needs 100 in all.",
+    help="Requests in each of three passes. A first training needs 100 in history.",
 )
 @click.option(
     "--concurrency",
     type=click.IntRange(min=1),
     default=24,
     show_default=True,
-    help="Requests open at once, at most.",
+    help="Most requests open at the same time.",
 )
 @click.option(
     "--picture",
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
     default=Path("demo.png"),
     show_default=True,
-    help="Where to save the picture, a PNG.",
+    help="Where to save the plots (PNG).",
 )
 def demo(url: str, key: str | None, requests: int, concurrency: int, picture: Path) -> None:
-    """Send traffic to a running gateway, train, send again; show lengths and response times.
+    """Demonstrate prediction and scheduling.
 
-    The server must serve a model with examples, such as the shipped one. The requests belong to a
-    tenant of their own, `lmaas demo`; the figures are right on a server without other traffic.
+    Sends traffic to a running gateway in three passes: before training; after training, with new
+    questions; and those questions again under the policy fixed. Prints predicted and actual
+    lengths, and response times.
+
+    The gateway must serve a model with examples, such as the shipped demo model. The requests
+    belong to a tenant of their own, `lmaas demo`. The results are only valid on a gateway without
+    other traffic.
     """
     settings = read_settings()
-    wanted = Wanted(
+    plan = DemoPlan(
         url,
         settings.model_name,
         read_examples(settings.model),
@@ -57,15 +66,15 @@ def demo(url: str, key: str | None, requests: int, concurrency: int, picture: Pa
         concurrency,
     )
     if not picture.absolute().parent.is_dir():
-        raise LmaasError(f"there is no folder {picture.absolute().parent} for the picture")
+        raise LmaasError(f"there is no folder {picture.absolute().parent} for the plots")
     console = Console()
-    console.width = max(console.width, LEAST_WIDTH)
+    console.width = max(console.width, MIN_TABLE_WIDTH)
     with closing(AdminClient(url, key)) as admin:
-        passes, learned = demonstrate(admin, wanted, console)
+        passes, training = demonstrate(admin, plan, console)
     draw(passes, picture)
     console.print()
     console.print(app_table(passes))
     console.print()
     console.print(policy_table(passes))
     console.print(NOTES)
-    console.print(f"\n{summary(passes, learned)}\nThe picture is in {picture}.")
+    console.print(f"\n{summary(passes, training)}\nThe plots are in {picture}.")

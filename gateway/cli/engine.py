@@ -1,4 +1,4 @@
-"""`lmaas engine`: the engine alone, for those who supervise it themselves."""
+"""`lmaas engine`: runs `python -m engine` with the same arguments."""
 
 import os
 import sys
@@ -13,5 +13,5 @@ import click
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def engine(arguments: tuple[str, ...]) -> NoReturn:
-    """Become `python -m engine`, with the same arguments."""
+    """Run the engine alone, under a supervisor of your own."""
     os.execv(sys.executable, [sys.executable, "-m", "engine", *arguments])  # noqa: S606  no shell

@@ -1,4 +1,4 @@
-"""`lmaas errors`: every error code, as the page `docs/errors.md`."""
+"""`lmaas errors`: prints `docs/errors.md`, the reference of all error codes."""
 
 from collections.abc import Iterator
 from inspect import getdoc
@@ -21,40 +21,32 @@ The HTTP APIs answer errors in OpenAI's form:
            "param": "top_p", "code": "invalid_value"}}
 ```
 
-`message` describes this one error; `param` names the parameter at fault, or is `null`. A stream
-that has begun ends with the same object as its last event. Every answer carries `x-request-id`,
-which also stands in the gateway's log. Commands print `lmaas: ` and the message, and exit with
-status 1.
+`message` describes this error; `param` names the invalid parameter, or is `null`. A stream that
+has begun ends with the same object as its last event. Every response has the header
+`x-request-id`, whose value is also in the gateway's log. Commands print `lmaas: ` and the message,
+and exit with status 1.
 
-In the column *retry*, **yes** means that the answer carries `Retry-After` in seconds, and **no**
-that it carries `x-should-retry: false`; OpenAI's client libraries follow both.
+In the column *retry*, **yes** means that the response has `Retry-After` in seconds, and **no** that
+it has `x-should-retry: false`; OpenAI's client libraries follow both.
 
 | code | status | cause | remedy | retry |
 |---|--:|---|---|---|
 """
-# Errors that the web framework finds, and defects: these have no class of ours.
-OTHER: Final[dict[int, tuple[str, str]]] = {
+# Errors that the web framework raises, and defects: they have no class in gateway/errors.py.
+FRAMEWORK_ERRORS: Final[dict[int, tuple[str, str]]] = {
     405: (
-        "The route exists, but not with this HTTP method.",
+        "The route exists, but does not accept this HTTP method.",
         "Use a method that `message` lists.",
     ),
-    413: (
-        "The body is larger than 16 MiB.",
-        "Send a smaller body; split an import into several files.",
-    ),
-    415: (
-        "The body's `Content-Type` is not accepted by this route.",
-        "Send `Content-Type: application/json`, or what the OpenAPI page at `/schema` names.",
-    ),
     500: (
-        "A defect in the gateway.",
+        "The gateway has a defect.",
         "Report it with `x-request-id`; the gateway's log has the traceback.",
     ),
 }
 
 
-class Entry(NamedTuple):
-    """One row of the page; without a status, the error never travels over HTTP."""
+class ErrorEntry(NamedTuple):
+    """A row of the page. `status` is None for errors that only commands report."""
 
     code: str
     status: int | None
@@ -64,7 +56,7 @@ class Entry(NamedTuple):
 
 @click.command()
 def errors() -> None:
-    """Print the page that documents every error code."""
+    """Print the reference of all error codes."""
     click.echo(page(), nl=False)
 
 
@@ -73,27 +65,29 @@ def page() -> str:
     return HEAD + "".join(_row(entry) for entry in entries())
 
 
-def entries() -> list[Entry]:
-    """Every code, by status; what only commands report comes last."""
-    ours = [_entry(kind) for kind in kinds(LmaasError)]
-    others = [Entry(CODE[status], status, *texts) for status, texts in OTHER.items()]
+def entries() -> list[ErrorEntry]:
+    """Every code, sorted by status; errors that only commands report come last."""
+    ours = [_entry(kind) for kind in subclasses_of(LmaasError)]
+    others = [
+        ErrorEntry(CODE[status], status, *texts) for status, texts in FRAMEWORK_ERRORS.items()
+    ]
     return sorted([*ours, *others], key=lambda entry: (entry.status is None, entry.status))
 
 
-def kinds(base: type[LmaasError]) -> Iterator[type[LmaasError]]:
-    """All classes below `base`, each before those below it."""
+def subclasses_of(base: type[LmaasError]) -> Iterator[type[LmaasError]]:
+    """All direct and indirect subclasses, each before its own subclasses."""
     for kind in base.__subclasses__():
         yield kind
-        yield from kinds(kind)
+        yield from subclasses_of(kind)
 
 
-def _entry(kind: type[LmaasError]) -> Entry:
+def _entry(kind: type[LmaasError]) -> ErrorEntry:
     cause, _, _ = (getdoc(kind) or "").partition("\n\n")
     status = None if kind is StartupFailure else status_of(kind(""))
-    return Entry(kind.code or "", status, cause.replace("\n", " "), kind.remedy)
+    return ErrorEntry(kind.code or "", status, cause.replace("\n", " "), kind.remedy)
 
 
-def _row(entry: Entry) -> str:
+def _row(entry: ErrorEntry) -> str:
     status = "" if entry.status is None else str(entry.status)
     retry = "yes" if entry.status in RETRY_AFTER_S else "no" if entry.status in FINAL else ""
     return f"| `{entry.code}` | {status} | {entry.cause} | {entry.remedy} | {retry} |\n"

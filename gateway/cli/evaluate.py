@@ -1,4 +1,4 @@
-"""`lmaas evaluate`: how well lengths are predicted on folders of texts."""
+"""`lmaas evaluate`: measures the length predictor on texts with known answers."""
 
 from pathlib import Path
 from typing import get_args
@@ -19,31 +19,35 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 @click.command()
-@click.option("--train", type=FOLDER, required=True, help="Folder to learn from.")
-@click.option("--test", type=FOLDER, required=True, help="Folder to report on.")
+@click.option("--train", type=FOLDER, required=True, help="Folder to train on.")
+@click.option("--test", type=FOLDER, required=True, help="Folder to test on.")
 @click.option(
     "--lengths",
     type=click.Choice(get_args(Rule)),
     default="words",
     show_default=True,
-    help="What a token is: a word or sign, or one of a BPE trained on the lines learned from.",
+    help="How answers are counted: in words and signs, or in tokens of a BPE trained on --train.",
 )
 @click.option(
     "--history/--no-history",
     default=False,
     show_default=True,
-    help="Let earlier lengths of the app (and of its user, where lines name one) be known.",
+    help="Let the predictor see earlier answer lengths of the same app (and user, if given).",
 )
-@click.option("--baselines", is_flag=True, help="Measure simpler predictors beside ours.")
-@click.option("--cache", type=FOLDER, help="Keeps the vectors the baselines need for a next run.")
+@click.option("--baselines", is_flag=True, help="Measure simpler predictors, too, for comparison.")
+@click.option(
+    "--cache", type=FOLDER, help="Folder that keeps the baselines' text vectors for the next run."
+)
 @click.option(
     "--json",
     "file",
     type=click.Path(dir_okay=False, writable=True, allow_dash=True, path_type=Path),
-    help="Write the numbers as one JSON object; - prints it instead of the tables.",
+    help="Write the results as one JSON object; - prints it instead of the tables.",
 )
-@click.option("--plots", type=FOLDER, help="Draw pictures (PNG) into this folder.")
-@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option("--plots", type=FOLDER, help="Write plots (PNG) into this folder.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), default=2, show_default=True, help="CPU threads."
+)
 def evaluate(
     train: Path,
     test: Path,
@@ -55,14 +59,16 @@ def evaluate(
     plots: Path | None,
     threads: int,
 ) -> None:
-    """Learn lengths from one folder of texts and report the errors on another.
+    """Measure the length predictor on folders of texts.
 
-    The folders hold *.jsonl or *.jsonl.gz, one object a line: app, instruction, input, output. With
-    a column `split`, the `train` lines of the one and the `valid` lines of the other count, so both
-    may be the same folder. An app that the first lacks counts as new.
+    Trains on one folder and reports the errors on the other. The folders have *.jsonl or *.jsonl.gz
+    files, one object per line with the fields app, instruction, input and output. If the objects
+    have a field split, only the lines with "train" are trained on and only those with "valid" are
+    tested, so both may be the same folder. Apps that occur only in the test folder are reported as
+    new.
     """
     if file and not file.absolute().parent.is_dir():
-        raise LmaasError(f"there is no folder {file.absolute().parent} for the JSON")
+        raise LmaasError(f"there is no folder {file.absolute().parent} for the JSON file")
     corpus = read_corpus(train, test)
     found = run(
         corpus,
@@ -81,4 +87,4 @@ def evaluate(
             file.write_bytes(encoded + b"\n")
     if plots:
         written = draw(found, plots)
-        click.echo(f"pictures: {', '.join(map(str, written))}", err=True)
+        click.echo(f"plots: {', '.join(map(str, written))}", err=True)

@@ -8,7 +8,7 @@ import click
 
 from gateway.errors import LmaasError
 
-# Imported when called: `lmaas admin` need not wait for what `lmaas serve` needs.
+# Imported on use: `lmaas admin` does not load the dependencies of `lmaas serve`.
 COMMANDS: Final = {
     "serve": "gateway.cli.serve",
     "engine": "gateway.cli.engine",
@@ -24,9 +24,9 @@ COMMANDS: Final = {
 
 
 class Commands(click.Group):
-    """The commands, each a module's function of the same name.
+    """The commands, each a function named like its command.
 
-    Errors of ours end in one line and exit code 1.
+    An LmaasError is printed as one line and ends with exit status 1.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -35,7 +35,7 @@ class Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command, or None if there is no such."""
+        """The command, or None if it does not exist."""
         del ctx
         if cmd_name not in COMMANDS:
             return None
@@ -44,7 +44,7 @@ class Commands(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command that was asked for."""
+        """Run the command; report an LmaasError on standard error."""
         try:
             return super().invoke(ctx)
         except LmaasError as error:
@@ -55,7 +55,7 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="lmaas", prog_name="lmaas")
 def main() -> None:
-    """A language-model gateway that knows how long every answer will be.
+    """A gateway for language models that predicts answer lengths and schedules by them.
 
-    Settings come from the environment: DATABASE_URL and LMAAS_*.
+    Settings are environment variables: DATABASE_URL and LMAAS_*. `lmaas configuration` lists them.
     """

@@ -1,4 +1,4 @@
-"""`lmaas migrate`: bring the database's tables to this release."""
+"""`lmaas migrate`: upgrades the database's tables to this release."""
 
 from pathlib import Path
 
@@ -12,7 +12,10 @@ from gateway.settings import read_settings
 
 @click.command()
 def migrate() -> None:
-    """Apply the migrations to DATABASE_URL, or to the embedded Postgres where it is unset."""
+    """Upgrade the database's tables to this release.
+
+    The database is DATABASE_URL or, if that is unset, the embedded Postgres.
+    """
     settings = read_settings()
     set_up_logging(settings.log_level)
     if settings.database_url is not None:

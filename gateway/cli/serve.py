@@ -1,4 +1,4 @@
-"""`lmaas serve`: everything on this machine, until a signal."""
+"""`lmaas serve`: runs the gateway and everything it needs until a signal."""
 
 import asyncio
 import contextlib
@@ -14,6 +14,8 @@ import click
 import uvicorn
 import uvloop
 
+from gateway.api.connections.limits import ConnectionLimits
+from gateway.api.connections.protocol import bounded_protocol
 from gateway.app import build_app
 from gateway.errors import StartupFailure
 from gateway.logs import set_up_logging
@@ -21,14 +23,17 @@ from gateway.node import Node, running_node
 from gateway.settings import Settings, read_settings
 
 BACKLOG: Final = 2048
-KEEP_ALIVE_S: Final = 75  # longer than clients' pools keep a connection, lest one meets its end
-GOODBYE_S: Final = 3  # after the drain, to tell clients whose answers were cut
+KEEP_ALIVE_S: Final = 75  # longer than clients keep idle connections, so that they close first
+CLOSE_GRACE_S: Final = 3  # after the drain, to send final events to clients whose answers were cut
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 @click.command()
 def serve() -> None:
-    """Start the gateway with its database, predictor and engine."""
+    """Start gateway, database, predictor and engine.
+
+    Runs until Ctrl-C or SIGTERM; running requests may then finish (LMAAS_DRAIN_S).
+    """
     settings = read_settings()
     set_up_logging(settings.log_level)
     with _listening(settings) as listener:
@@ -41,7 +46,7 @@ def serve() -> None:
 
 @contextlib.contextmanager
 def _listening(settings: Settings) -> Iterator[socket.socket]:
-    """The bound port, taken before anything slow starts."""
+    """The listening socket, bound before anything slow starts."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -51,13 +56,13 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
         except OSError as error:
             raise StartupFailure(
                 f"cannot serve on {settings.host}:{settings.port}: {error.strerror}; "
-                "set LMAAS_PORT or LMAAS_HOST to another"
+                "set LMAAS_PORT or LMAAS_HOST to another value"
             ) from error
         yield listener
 
 
 class _Server(uvicorn.Server):
-    """uvicorn with our signal handling: the parts around it stop after it."""
+    """uvicorn without its signal handling: the node must stop after the server."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -68,7 +73,7 @@ class _Server(uvicorn.Server):
 async def _serve(settings: Settings, listener: socket.socket) -> None:
     began = time.monotonic()
 
-    def say(line: str) -> None:
+    def report(line: str) -> None:
         click.echo(f"{time.monotonic() - began:6.1f} s  {line}", err=True)
 
     loop = asyncio.get_running_loop()
@@ -76,43 +81,45 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     assert starting is not None
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, starting.cancel)
-    async with running_node(settings, say) as node:
+    async with running_node(settings, report) as node:
         server = _server(settings, node)
 
         def stop() -> None:
-            say("stopping: running requests may finish; again to stop at once")
+            report("stopping: running requests may finish; repeat to stop at once")
             loop.call_later(0 if server.should_exit else settings.drain_s, node.generations.stop)
             server.should_exit = True
 
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, stop)
         host, port = listener.getsockname()[:2]
-        say(f"ready on http://{host}:{port}")
-        _welcome(node, f"http://{host}:{port}")
+        report(f"ready on http://{host}:{port}")
+        _print_keys(node, f"http://{host}:{port}")
         await server.serve([listener])
-    say("stopped")
+    report("stopped")
 
 
 def _server(settings: Settings, node: Node) -> _Server:
     return _Server(
         uvicorn.Config(
             build_app(node),
+            http=bounded_protocol(ConnectionLimits.of(settings)),
+            ws="none",
             loop="none",
             lifespan="off",
             log_config=None,
             log_level="warning",
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=math.ceil(settings.drain_s) + GOODBYE_S,
+            timeout_graceful_shutdown=math.ceil(settings.drain_s) + CLOSE_GRACE_S,
             timeout_keep_alive=KEEP_ALIVE_S,
             backlog=BACKLOG,
         )
     )
 
 
-def _welcome(node: Node, url: str) -> None:
-    """The keys that were just made, once, and a line to paste. A key that was given is not told."""
-    if node.admin_key.made:
+def _print_keys(node: Node, url: str) -> None:
+    """Print new keys, once, and an example request. Never print a key from the settings."""
+    if node.admin_key.is_new:
         click.echo(
             f"\nadmin key (kept in {node.settings.data_dir}/admin_key): {node.admin_key.secret}"
         )
@@ -126,7 +133,7 @@ def _welcome(node: Node, url: str) -> None:
         f"curl {url}/v1/chat/completions \\\n"
         f"  -H \"Authorization: Bearer {key}\" -H 'Content-Type: application/json' \\\n"
         f"""  -d '{{"model": "{node.generations.model}", "temperature": 0, "messages": [\n"""
-        '       {"role": "system", "content": "Translate into Velan, word by word."},\n'
-        """       {"role": "user", "content": "brave queen finds golden castle"}]}'\n"""
+        '       {"role": "system", "content": "Spell out every word."},\n'
+        """       {"role": "user", "content": "brave queen"}]}'\n"""
     )
     sys.stdout.flush()

@@ -1,1 +1,1 @@
-"""Postgres: the embedded server, connections, migrations, and the border its errors cross."""
+"""Postgres: the embedded server, connections, migrations, and translation of its errors."""

@@ -1,4 +1,4 @@
-"""The gateway's connections to Postgres."""
+"""The gateway's connection pool to Postgres."""
 
 from typing import Any, Final, Self
 
@@ -10,13 +10,13 @@ from gateway.database.address import connection_parameters
 from gateway.database.errors import Sessions
 from gateway.errors import StartupFailure
 
-OLDEST: Final = 150_000  # PostgreSQL 15, as server_version_num writes it
+MIN_SERVER_VERSION: Final = 150_000  # PostgreSQL 15, as server_version_num writes it
 POOL_SIZE: Final = 8
 POOL_WAIT_S: Final = 5.0
 
 
 class Database:
-    """A pool of connections and the sessions on it."""
+    """A connection pool and its sessions."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self.engine = engine
@@ -24,7 +24,7 @@ class Database:
 
     @classmethod
     async def open(cls, url: str) -> Self:
-        """A pool whose database answers and is new enough; StartupFailure says why not."""
+        """A pool, once the server answers. StartupFailure if it does not or is too old."""
         parameters = connection_parameters(url)
         database = cls(_engine(parameters))
         try:
@@ -44,10 +44,10 @@ class Database:
     async def _check(self) -> None:
         async with self.engine.connect() as connection:
             number = int((await connection.execute(text("SHOW server_version_num"))).scalar_one())
-        if number < OLDEST:
+        if number < MIN_SERVER_VERSION:
             raise StartupFailure(
                 f"DATABASE_URL: the server is PostgreSQL {number // 10_000}; "
-                f"{OLDEST // 10_000} or newer is needed"
+                f"{MIN_SERVER_VERSION // 10_000} or newer is needed"
             )
 
 
@@ -58,13 +58,13 @@ def _engine(parameters: dict[str, Any]) -> AsyncEngine:
         pool_size=POOL_SIZE,
         max_overflow=POOL_SIZE,
         pool_timeout=POOL_WAIT_S,
-        hide_parameters=True,  # they are the users', and errors are logged
-        pool_pre_ping=True,  # a restart of Postgres costs no request
+        hide_parameters=True,  # errors are logged, and parameters are user data
+        pool_pre_ping=True,  # no request fails after a restart of Postgres
     )
 
 
 def unreachable(error: DBAPIError, parameters: dict[str, Any]) -> StartupFailure:
-    """The one line for a database that could not be reached, without its password."""
+    """A one-line error for a failed connection, without the password."""
     reason = " ".join(str(error.orig).split())
     password = parameters.get("password")
     if password:

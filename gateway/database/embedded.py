@@ -1,8 +1,8 @@
-"""The embedded Postgres: a real server in the data folder, for machines without DATABASE_URL.
+"""The embedded Postgres: a server in the data folder, used when DATABASE_URL is unset.
 
-Several processes may use one folder: each holds a shared lock on it while it does, which the
-kernel drops when the process ends, however it ends. The last one to stop stops the server. A
-server that a killed gateway left running is adopted by the next.
+Several processes may use one folder. Each holds a shared file lock meanwhile, which the kernel
+releases when the process ends for any reason. The last process to stop stops the server. A server
+left running by a killed gateway is adopted by the next one.
 """
 
 import contextlib
@@ -23,18 +23,18 @@ import psutil
 import psycopg
 import structlog
 
-from gateway.database.programs import VERSION, ProgramError, ServerUser, server_user
+from gateway.database.programs import MAJOR_VERSION, ProgramError, ServerUser, server_user
 from gateway.errors import StartupFailure
 
 log = structlog.get_logger(__name__)
 
-PASSING: Final = ("starting up", "shutting down", "recovery", "not yet accepting")
-START_S: Final = 300.0  # the time recovery after a crash may take
-STOP_S: Final = 60.0
+TRANSIENT_REFUSALS: Final = ("starting up", "shutting down", "recovery", "not yet accepting")
+START_TIMEOUT_S: Final = 300.0  # crash recovery may take this long
+STOP_TIMEOUT_S: Final = 60.0
 SOCKET: Final = ".s.PGSQL.5432"
-SOCKET_PATH_BYTES: Final = 100  # of 104 (macOS) or 108 (Linux), the closing zero included
+MAX_SOCKET_PATH_BYTES: Final = 100  # the limit is 104 (macOS) or 108 (Linux), with the final NUL
 INITDB: Final = (
-    "--auth=trust",  # whoever reaches the socket is trusted; only the owner of the folder does
+    "--auth=trust",  # safe: only the folder's owner can reach the socket
     "--encoding=UTF8",
     "--locale=C",
     "--locale-provider=builtin",
@@ -44,20 +44,20 @@ INITDB: Final = (
 
 
 class EmbeddedPostgres:
-    """A running server in `<data_dir>/postgres`, made there at the first start.
+    """The server in `<data_dir>/postgres`; the first start creates the folder.
 
-    All methods block: call them from a thread. StartupFailure says in a line why it cannot start.
+    All methods block: call them from a thread. StartupFailure has a one-line reason.
     """
 
     def __init__(self, data_dir: Path) -> None:
         self._root = data_dir.expanduser().resolve()
         self._data = self._root / "postgres"
-        self._users: IO[str] | None = None
+        self._use_lock: IO[str] | None = None
         self._user = ServerUser()
 
     @property
     def url(self) -> str:
-        """Where clients connect."""
+        """The address that clients connect to."""
         return f"postgresql://postgres@/postgres?host={quote(str(self._socket_folder()), safe='')}"
 
     def start(self) -> str:
@@ -67,32 +67,32 @@ class EmbeddedPostgres:
         """
         try:
             self._root.mkdir(parents=True, exist_ok=True)
-            with self._gate():
-                self._hold()
+            with self._start_stop_lock():
+                self._acquire_use()
                 try:
                     self._user = server_user(self._data)
-                    self._make()
-                    self._run()
+                    self._create_data()
+                    self._ensure_running()
                 except BaseException:
-                    self._let_go()
+                    self._release_use()
                     raise
         except OSError as error:
             raise StartupFailure(f"embedded Postgres in {self._data}: {error}") from error
         return self.url
 
     def stop(self) -> None:
-        """Stop the server, unless another process uses it still. Nothing if it was not started."""
+        """Stop the server unless another process still uses it. No effect if it was not started."""
         if not self._root.exists():
             return
-        with self._gate():
-            if self._users is None:
+        with self._start_stop_lock():
+            if self._use_lock is None:
                 return
-            alone = self._alone()
-            self._let_go()
+            alone = self._is_last_user()
+            self._release_use()
             if not alone:
                 log.info("embedded_postgres_left_running", folder=str(self._data))
             elif self._postmaster() is not None:
-                self._halt()
+                self._stop_server()
 
     def __enter__(self) -> Self:
         self.start()
@@ -109,44 +109,46 @@ class EmbeddedPostgres:
     # Locks.
 
     @contextlib.contextmanager
-    def _gate(self) -> Iterator[None]:
-        """One process at a time starts or stops the server."""
+    def _start_stop_lock(self) -> Iterator[None]:
+        """Lets one process at a time start or stop the server."""
         with (self._root / "postgres.gate").open("w") as gate:
             fcntl.flock(gate, fcntl.LOCK_EX)
             yield
 
-    def _hold(self) -> None:
-        if self._users is None:
-            users = (self._root / "postgres.users").open("w")
-            fcntl.flock(users, fcntl.LOCK_SH)
-            self._users = users
+    def _acquire_use(self) -> None:
+        if self._use_lock is None:
+            use_lock = (self._root / "postgres.users").open("w")
+            fcntl.flock(use_lock, fcntl.LOCK_SH)
+            self._use_lock = use_lock
 
-    def _alone(self) -> bool:
-        assert self._users is not None
+    def _is_last_user(self) -> bool:
+        assert self._use_lock is not None
         try:
-            fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._use_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
 
-    def _let_go(self) -> None:
-        assert self._users is not None
-        self._users.close()
-        self._users = None
+    def _release_use(self) -> None:
+        assert self._use_lock is not None
+        self._use_lock.close()
+        self._use_lock = None
 
     # The data folder.
 
-    def _make(self) -> None:
-        """Make the data folder if there is none; StartupFailure if what is there is not ours."""
+    def _create_data(self) -> None:
+        """Create the data folder if it is missing. StartupFailure if it holds other data."""
         if self._data.exists():
             self._check_version()
             return
-        unfinished = self._root / "postgres.new"  # an interrupted initdb leaves only this
+        unfinished = self._root / "postgres.new"  # all that an interrupted initdb leaves
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
-        self._user.own(unfinished)
+        self._user.take_ownership(unfinished)
         try:
-            self._user.run("initdb", *INITDB, "--pgdata", str(unfinished), timeout_s=START_S)
+            self._user.run(
+                "initdb", *INITDB, "--pgdata", str(unfinished), timeout_s=START_TIMEOUT_S
+            )
         except ProgramError as error:
             raise StartupFailure(f"initdb in {unfinished}: {_reason(str(error))}") from error
         unfinished.rename(self._data)
@@ -159,35 +161,38 @@ class EmbeddedPostgres:
                 f"{self._data} holds no PostgreSQL data (no PG_VERSION): move it away, "
                 "or set LMAAS_DATA_DIR to another folder"
             ) from error
-        if version != str(VERSION):
+        if version != str(MAJOR_VERSION):
             raise StartupFailure(
                 f"{self._data} was made by PostgreSQL {version or 'unknown'}, the embedded one is "
-                f"{VERSION}: upgrade it with pg_upgrade, or set LMAAS_DATA_DIR to another folder"
+                f"{MAJOR_VERSION}: upgrade it with pg_upgrade, "
+                "or set LMAAS_DATA_DIR to another folder"
             )
 
     def _socket_folder(self) -> Path:
-        """The data folder, or, where its path is too long for a socket, a short one of our own."""
+        """The data folder or, if its path is too long for a socket, a short temporary one."""
         path = str(self._data / SOCKET)
-        if len(os.fsencode(path)) <= SOCKET_PATH_BYTES and "," not in path:
+        if len(os.fsencode(path)) <= MAX_SOCKET_PATH_BYTES and "," not in path:
             return self._data
         name = hashlib.sha256(os.fsencode(self._data)).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"lmaas-{name}"
 
-    def _make_socket_folder(self) -> Path:
+    def _create_socket_folder(self) -> Path:
         folder = self._socket_folder()
         if folder == self._data:
             return folder
         owner = os.geteuid() if self._user.uid is None else self._user.uid
         if not folder.exists():
             folder.mkdir(mode=0o700)
-            self._user.own(folder)
+            self._user.take_ownership(folder)
         if folder.is_symlink() or folder.stat().st_uid != owner:
-            raise StartupFailure(f"{folder}, the folder for Postgres' socket, is another user's")
+            raise StartupFailure(
+                f"{folder}, the folder for Postgres' socket, belongs to another user"
+            )
         return folder
 
     # The server.
 
-    def _run(self) -> None:
+    def _ensure_running(self) -> None:
         """Adopt the running server or start one, and wait until it answers."""
         adopted = self._postmaster() is not None
         if not adopted:
@@ -196,7 +201,7 @@ class EmbeddedPostgres:
         log.info("embedded_postgres_started", folder=str(self._data), adopted=adopted)
 
     def _postmaster(self) -> psutil.Process | None:
-        """The server of this folder if it runs: its pid file may name a process of today."""
+        """The folder's server process if it runs; a stale pid file may name another process."""
         try:
             first, *_ = (self._data / "postmaster.pid").read_text().splitlines()
             process = psutil.Process(int(first))
@@ -207,18 +212,18 @@ class EmbeddedPostgres:
 
     def _launch(self) -> None:
         (self._data / "postmaster.pid").unlink(missing_ok=True)
-        folder = self._make_socket_folder()
-        place = "." if folder == self._data else str(folder)  # relative to the data folder
-        options = f"-c listen_addresses='' -p 5432 -k {shlex.quote(place)}"
-        until = time.monotonic() + START_S
+        folder = self._create_socket_folder()
+        socket_folder = "." if folder == self._data else str(folder)  # relative to the data folder
+        options = f"-c listen_addresses='' -p 5432 -k {shlex.quote(socket_folder)}"
+        deadline_s = time.monotonic() + START_TIMEOUT_S
         while True:
             logged = self._log.stat().st_size if self._log.exists() else 0
             try:
                 self._pg_ctl("start", "--log", str(self._log), "--options", options)
             except ProgramError as error:
-                reason = self._why(logged) or _reason(str(error))
-                # What a killed server leaves of itself needs a moment to go.
-                if "shared memory block" in reason and time.monotonic() < until:
+                reason = self._fatal_line(logged) or _reason(str(error))
+                # The shared memory of a killed server takes a moment to be released.
+                if "shared memory block" in reason and time.monotonic() < deadline_s:
                     time.sleep(0.2)
                     continue
                 raise StartupFailure(
@@ -227,7 +232,7 @@ class EmbeddedPostgres:
                 ) from error
             return
 
-    def _halt(self) -> None:
+    def _stop_server(self) -> None:
         try:
             self._pg_ctl("stop", "--mode", "fast")
         except ProgramError as error:
@@ -238,7 +243,7 @@ class EmbeddedPostgres:
         log.info("embedded_postgres_stopped", folder=str(self._data))
 
     def _pg_ctl(self, action: str, *arguments: str) -> None:
-        limit_s = START_S if action == "start" else STOP_S
+        limit_s = START_TIMEOUT_S if action == "start" else STOP_TIMEOUT_S
         self._user.run(
             "pg_ctl",
             *(action, "--pgdata", str(self._data), "--wait", "--timeout", f"{limit_s:.0f}"),
@@ -247,12 +252,12 @@ class EmbeddedPostgres:
         )
 
     def _await_answer(self) -> None:
-        until = time.monotonic() + START_S
+        deadline_s = time.monotonic() + START_TIMEOUT_S
         while True:
             try:
                 psycopg.connect(self.url, connect_timeout=10).close()
             except psycopg.OperationalError as error:
-                late = time.monotonic() > until or self._postmaster() is None
+                late = time.monotonic() > deadline_s or self._postmaster() is None
                 if late or _is_final(str(error)):
                     raise StartupFailure(
                         f"embedded Postgres in {self._data} does not answer: "
@@ -266,8 +271,8 @@ class EmbeddedPostgres:
     def _log(self) -> Path:
         return self._data / "server.log"
 
-    def _why(self, start: int) -> str:
-        """The newest fatal line logged since the log was `start` bytes long; "" if none was."""
+    def _fatal_line(self, start: int) -> str:
+        """The last fatal line in the log after byte `start`; "" if there is none."""
         try:
             with self._log.open("rb") as log_file:
                 log_file.seek(start)
@@ -279,12 +284,12 @@ class EmbeddedPostgres:
 
 
 def _is_final(refusal: str) -> bool:
-    """Whether a server refuses for good, and not because it starts, stops or recovers."""
-    return "FATAL:" in refusal and not any(word in refusal for word in PASSING)
+    """Whether a refusal is permanent: the server is not starting, stopping or recovering."""
+    return "FATAL:" in refusal and not any(word in refusal for word in TRANSIENT_REFUSALS)
 
 
 def _reason(text: str) -> str:
-    """The line of a program's output that says why it failed: the fatal one, else the last."""
+    """The reason in a failed program's output: its last fatal line, else its last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     fatal = [line[line.index("FATAL:") :] for line in lines if "FATAL:" in line]
     return (fatal or lines or ["no reason given"])[-1]

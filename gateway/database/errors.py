@@ -1,4 +1,4 @@
-"""The border where the database's errors become the gateway's."""
+"""Translates database errors into the gateway's own."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -13,14 +13,14 @@ from gateway.errors import Conflict, DatabaseLost
 
 Sessions: TypeAlias = async_sessionmaker[AsyncSession]
 
-LOST = "the database does not answer; try again shortly"
+LOST_MESSAGE = "the database does not answer; try again shortly"
 
 
 @contextmanager
 def translated(conflict: str = "it contradicts what is stored") -> Iterator[None]:
-    """Database errors inside leave as DatabaseLost, or as Conflict with the words `conflict`.
+    """Raises database errors as DatabaseLost, or as Conflict with the message `conflict`.
 
-    Conflict: a row that is unique exists already, or one that was referred to is gone.
+    Conflict: a unique row exists already, or a referenced row does not.
     """
     try:
         yield
@@ -31,10 +31,10 @@ def translated(conflict: str = "it contradicts what is stored") -> Iterator[None
             raise Conflict(conflict) from error
         raise
     except (OperationalError, InterfaceError, PoolTimeout) as error:
-        raise DatabaseLost(LOST) from error
+        raise DatabaseLost(LOST_MESSAGE) from error
     except DBAPIError as error:
         if error.connection_invalidated:
-            raise DatabaseLost(LOST) from error
+            raise DatabaseLost(LOST_MESSAGE) from error
         raise
 
 
@@ -42,7 +42,7 @@ def translated(conflict: str = "it contradicts what is stored") -> Iterator[None
 async def transaction(
     sessions: Sessions, *, conflict: str = "it contradicts what is stored"
 ) -> AsyncIterator[AsyncSession]:
-    """A session whose work is committed at the end, or rolled back; errors `translated`."""
+    """A session that is committed at the end, or rolled back on an error; see `translated`."""
     with translated(conflict):
         async with sessions.begin() as session:
             yield session

@@ -1,4 +1,4 @@
-"""Bringing a database's tables to what this release expects."""
+"""Applies migrations: upgrades a database's tables to this release."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,14 +18,14 @@ from gateway.database.address import connection_parameters
 from gateway.database.connection import unreachable
 from gateway.errors import StartupFailure
 
-LOCK: Final = 0x6C6D_6161_73  # "lmaas": one migrating gateway at a time
-LOCK_WAIT: Final = "120s"
+LOCK_KEY: Final = 0x6C6D_6161_73  # "lmaas"; the advisory lock lets one gateway migrate at a time
+LOCK_TIMEOUT: Final = "120s"
 
 
 def migrate(url: str) -> None:
-    """Apply every migration that `url` lacks; nothing if it has all. Blocks: call it in a thread.
+    """Apply all missing migrations. Blocks: call it in a thread.
 
-    Safe beside other gateways doing the same: one migrates, the others wait for it.
+    Safe when several gateways do this at once: one migrates, the others wait.
     StartupFailure if the database cannot be reached or is of a newer release.
     """
     parameters = connection_parameters(url)
@@ -52,14 +52,14 @@ def alembic_config(url: str) -> Iterator[Config]:
 
 
 def migration_engine(url: str) -> Engine:
-    """An engine without a pool: a connection lives as long as the migration."""
+    """A SQLAlchemy engine without a pool, for one migration."""
     return create_engine(
         "postgresql+psycopg://", connect_args=connection_parameters(url), poolclass=NullPool
     )
 
 
 def _lock(connection: Connection) -> None:
-    """Wait for the lock; the end of the connection gives it back."""
-    connection.execute(text(f"SET lock_timeout = '{LOCK_WAIT}'"))
-    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LOCK})
+    """Wait for the lock; closing the connection releases it."""
+    connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
+    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LOCK_KEY})
     connection.commit()

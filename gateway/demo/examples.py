@@ -1,4 +1,4 @@
-"""The apps that a model's folder suggests, each with its instruction and questions."""
+"""The demo apps in a model's folder: their instructions and example questions."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,14 +14,14 @@ QUESTIONS: Final = "examples.jsonl"
 APPS: Final = "apps.json"
 
 Examples: TypeAlias = dict[str, list[str]]
-"""Questions by the name of the app they are for."""
+"""Questions by app name."""
 
 Instructions: TypeAlias = dict[str, str]
-"""Instructions by the name of their app."""
+"""Instructions by app name."""
 
 
-class App(Struct):
-    """An app and what it asks of the model."""
+class DemoApp(Struct):
+    """An app and its instruction (the system message)."""
 
     name: str
     instruction: str
@@ -35,14 +35,14 @@ class Example(Struct):
 
 
 def read_instructions(model: str) -> Instructions:
-    """The apps in the folder of the served model. StartupFailure where it has none."""
+    """The instructions in the served model's folder. StartupFailure if it has none."""
     with _readable(Path(model) / APPS) as path:
-        apps = msgspec.json.decode(path.read_bytes(), type=list[App])
+        apps = msgspec.json.decode(path.read_bytes(), type=list[DemoApp])
     return {app.name: app.instruction for app in apps}
 
 
 def read_examples(model: str) -> Examples:
-    """The examples in the folder of the served model. StartupFailure where it has none."""
+    """The examples in the served model's folder. StartupFailure if it has none."""
     with _readable(Path(model) / QUESTIONS) as path:
         lines = msgspec.json.Decoder(Example).decode_lines(path.read_bytes())
     examples: Examples = {}
@@ -53,7 +53,7 @@ def read_examples(model: str) -> Examples:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[Path]:
-    """Errors of reading this file inside leave as StartupFailure."""
+    """Raises errors of reading or decoding this file as StartupFailure."""
     try:
         yield path
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What the outcomes add up to."""
+"""Statistics of the demo's results."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -7,63 +7,65 @@ from typing import Self
 
 from msgspec import Struct
 
-from gateway.demo.sending import Outcome
+from gateway.demo.sending import DemoResult
 
 
-class Passes(Struct, frozen=True):
-    """The same arrivals three times.
+class DemoPasses(Struct, frozen=True):
+    """The results of three passes with the same apps and arrival times.
 
-    `before` and `after` the training ran under `lmaas`, with other questions; those of `fixed` are
-    those of `after`, under fixed batches.
+    `before` and `after` the training ran under the policy `lmaas` with different questions;
+    `fixed` repeats the questions of `after` under the policy `fixed`.
     """
 
-    before: list[Outcome]
-    after: list[Outcome]
-    fixed: list[Outcome]
+    before: list[DemoResult]
+    after: list[DemoResult]
+    fixed: list[DemoResult]
 
     def apps(self) -> list[str]:
-        """The apps' names in order."""
-        return sorted({outcome.app for outcome in self.after})
+        """The apps' names, sorted."""
+        return sorted({result.app for result in self.after})
 
     def of(self, app: str) -> Self:
-        """The part of one app."""
+        """The results of one app."""
         return type(self)(
             *(
-                [outcome for outcome in outcomes if outcome.app == app]
-                for outcomes in (self.before, self.after, self.fixed)
+                [result for result in results if result.app == app]
+                for results in (self.before, self.after, self.fixed)
             )
         )
 
 
-def mean_actual(outcomes: Sequence[Outcome]) -> float:
+def mean_actual(results: Sequence[DemoResult]) -> float:
     """Mean length in tokens."""
-    return fmean(outcome.actual for outcome in outcomes)
+    return fmean(result.actual for result in results)
 
 
-def mean_predicted(outcomes: Sequence[Outcome]) -> float:
+def mean_predicted(results: Sequence[DemoResult]) -> float:
     """Mean predicted length in tokens."""
-    return fmean(outcome.predicted for outcome in outcomes)
+    return fmean(result.predicted for result in results)
 
 
-def mean_error(outcomes: Sequence[Outcome]) -> float:
+def mean_error(results: Sequence[DemoResult]) -> float:
     """Mean absolute error of the prediction in tokens."""
-    return fmean(abs(outcome.predicted - outcome.actual) for outcome in outcomes)
+    return fmean(abs(result.predicted - result.actual) for result in results)
 
 
-def mean_response(outcomes: Sequence[Outcome]) -> float:
+def mean_response(results: Sequence[DemoResult]) -> float:
     """Mean response time in seconds."""
-    return fmean(outcome.response_s for outcome in outcomes)
+    return fmean(result.response_s for result in results)
 
 
-def response_quantile(outcomes: Sequence[Outcome], level: float) -> float:
-    """The least response time in seconds that at least `level` of the requests keep to."""
-    ordered = sorted(outcome.response_s for outcome in outcomes)
+def response_quantile(results: Sequence[DemoResult], level: float) -> float:
+    """Quantile of the response time in seconds, by nearest rank; `level` is in (0, 1]."""
+    ordered = sorted(result.response_s for result in results)
     return ordered[max(-int(-level * len(ordered) // 1) - 1, 0)]
 
 
-class BatchFigures(Struct, frozen=True):
-    """Batches of a pass. `spread`: longest less shortest answer in tokens, mean over those of
-    two requests or more; None where there is none.
+class BatchStatistics(Struct, frozen=True):
+    """Batches of a pass.
+
+    `spread`: longest minus shortest answer in tokens, mean over batches of two or more requests;
+    None if there is no such batch.
     """
 
     count: int
@@ -71,10 +73,10 @@ class BatchFigures(Struct, frozen=True):
     spread: float | None
 
     @classmethod
-    def of(cls, outcomes: Sequence[Outcome]) -> Self:
-        """The figures of the batches that these outcomes ran in."""
+    def of(cls, results: Sequence[DemoResult]) -> Self:
+        """Statistics of the batches that these requests ran in."""
         lengths: dict[str, list[int]] = defaultdict(list)
-        for outcome in outcomes:
-            lengths[outcome.batch].append(outcome.actual)
+        for result in results:
+            lengths[result.batch].append(result.actual)
         spreads = [max(batch) - min(batch) for batch in lengths.values() if len(batch) > 1]
-        return cls(len(lengths), len(outcomes) / len(lengths), fmean(spreads) if spreads else None)
+        return cls(len(lengths), len(results) / len(lengths), fmean(spreads) if spreads else None)

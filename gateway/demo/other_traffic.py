@@ -1,4 +1,4 @@
-"""Requests on the server that are not the demo's: they share the engine with those it measures."""
+"""Counts requests that are not the demo's: they share the engine with those it measures."""
 
 from msgspec import Struct
 from prometheus_client.parser import text_string_to_metric_families
@@ -6,24 +6,24 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway.demo.admin import Admin
 
 
-class Load(Struct, frozen=True):
-    """Requests of a gateway: `ended` since its start, and `present`, which wait or run."""
+class RequestCounts(Struct, frozen=True):
+    """A gateway's requests: `ended` since its start, and `present`: waiting or running now."""
 
     ended: int
     present: int
 
 
-def read_load(admin: Admin) -> Load:
-    """The load now, by the gateway's own metrics."""
+def read_request_counts(admin: Admin) -> RequestCounts:
+    """The current counts, from the gateway's metrics."""
     totals = {"lmaas_requests_total": 0, "lmaas_waiting_requests": 0, "lmaas_running_requests": 0}
     for family in text_string_to_metric_families(admin.fetch("/metrics").decode()):
         for sample in family.samples:
             if sample.name in totals:
                 totals[sample.name] += int(sample.value)
     ended, *present = totals.values()
-    return Load(ended, sum(present))
+    return RequestCounts(ended, sum(present))
 
 
-def others(before: Load, after: Load, own: int) -> int:
-    """Requests that were there at some time in between, without the `own` that came and ended."""
+def count_other_requests(before: RequestCounts, after: RequestCounts, own: int) -> int:
+    """Requests present between two counts, without the demo's `own`, which came and ended then."""
     return max(after.ended + after.present - before.ended - own, 0)

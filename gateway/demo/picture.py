@@ -1,4 +1,4 @@
-"""The outcomes as a picture: predicted against actual lengths, response times by policy."""
+"""Plots of the results: predicted against actual lengths, response times by policy."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,21 +9,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.typing import ColorType, RcKeyType
 
-from gateway.demo.figures import Passes, mean_error, mean_response, response_quantile
-from gateway.demo.sending import Outcome
-from gateway.pictures import LINE, LOOK
+from gateway.demo.figures import DemoPasses, mean_error, mean_response, response_quantile
+from gateway.demo.sending import DemoResult
+from gateway.pictures import LINE_COLOR, PLOT_STYLE
 
 SIZE_INCHES: Final = (12.0, 5.0)
 DOTS_PER_INCH: Final = 100
 GREY: Final = "#b4b8bf"
 LMAAS: Final = "#1f6fb4"
 FIXED: Final = "#d9822b"
-LARGE: Final[dict[RcKeyType, Any]] = {**LOOK, "font.size": 11, "axes.titlesize": 13}
+FIGURE_STYLE: Final[dict[RcKeyType, Any]] = {**PLOT_STYLE, "font.size": 11, "axes.titlesize": 13}
 
 
-def draw(passes: Passes, path: Path) -> None:
-    """Writes the picture as PNG, 1200 x 500 pixels."""
-    with mpl.rc_context(LARGE):
+def draw(passes: DemoPasses, path: Path) -> None:
+    """Write the plots as a PNG of 1200 x 500 pixels."""
+    with mpl.rc_context(FIGURE_STYLE):
         figure = Figure(SIZE_INCHES, DOTS_PER_INCH, layout="constrained")
         lengths, responses = figure.subplots(1, 2)
         _draw_lengths(lengths, passes)
@@ -31,10 +31,10 @@ def draw(passes: Passes, path: Path) -> None:
         figure.savefig(path, format="png")
 
 
-def _draw_lengths(axes: Axes, passes: Passes) -> None:
-    every = [*passes.before, *passes.after]
-    longest = 1.05 * max(max(each.actual, each.predicted) for each in every)
-    axes.plot([0, longest], [0, longest], color=LINE, linewidth=1, linestyle="--", zorder=1)
+def _draw_lengths(axes: Axes, passes: DemoPasses) -> None:
+    results = [*passes.before, *passes.after]
+    longest = 1.05 * max(max(each.actual, each.predicted) for each in results)
+    axes.plot([0, longest], [0, longest], color=LINE_COLOR, linewidth=1, linestyle="--", zorder=1)
     _scatter(axes, passes.before, GREY, f"before training (off by {mean_error(passes.before):.0f})")
     colors = mpl.color_sequences["tab10"]
     for color, app in zip(colors, passes.apps(), strict=False):
@@ -49,10 +49,10 @@ def _draw_lengths(axes: Axes, passes: Passes) -> None:
     axes.legend(loc="upper left", fontsize=9, ncols=2)
 
 
-def _scatter(axes: Axes, outcomes: Sequence[Outcome], color: ColorType, label: str) -> None:
+def _scatter(axes: Axes, results: Sequence[DemoResult], color: ColorType, label: str) -> None:
     axes.scatter(
-        [outcome.actual for outcome in outcomes],
-        [outcome.predicted for outcome in outcomes],
+        [result.actual for result in results],
+        [result.predicted for result in results],
         s=22,
         color=color,
         label=label,
@@ -62,17 +62,17 @@ def _scatter(axes: Axes, outcomes: Sequence[Outcome], color: ColorType, label: s
     )
 
 
-def _draw_responses(axes: Axes, passes: Passes) -> None:
-    longest_s = max(outcome.response_s for outcome in (*passes.after, *passes.fixed))
-    for name, color, outcomes in (
+def _draw_responses(axes: Axes, passes: DemoPasses) -> None:
+    longest_s = max(result.response_s for result in (*passes.after, *passes.fixed))
+    for name, color, results in (
         ("lmaas", LMAAS, passes.after),
         ("fixed batches", FIXED, passes.fixed),
     ):
-        times = [*sorted(outcome.response_s for outcome in outcomes), longest_s]
-        shares = [min(100 * place / len(outcomes), 100) for place in range(1, len(times) + 1)]
-        label = f"{name}: mean {mean_response(outcomes):.1f} s"
-        axes.step(times, shares, where="post", color=color, linewidth=2.5, label=label)
-        p90 = response_quantile(outcomes, 0.9)
+        times = [*sorted(result.response_s for result in results), longest_s]
+        percentages = [min(100 * rank / len(results), 100) for rank in range(1, len(times) + 1)]
+        label = f"{name}: mean {mean_response(results):.1f} s"
+        axes.step(times, percentages, where="post", color=color, linewidth=2.5, label=label)
+        p90 = response_quantile(results, 0.9)
         axes.plot([p90], [90], "o", color=color)
         axes.annotate(
             f"p90 {p90:.1f} s", (p90, 90), (8, -14), textcoords="offset points", color=color

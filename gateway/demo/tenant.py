@@ -1,4 +1,4 @@
-"""The demo's own tenant: an app for each instruction, and a key for each while the demo runs."""
+"""The demo's own tenant: an app for each instruction, with a key while the demo runs."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -6,28 +6,30 @@ from typing import Final
 
 from msgspec import Struct
 
-from gateway.demo.admin import Admin, Say, reported
+from gateway.demo.admin import Admin, Report, report_failure
 
-TENANT: Final = "lmaas demo"  # not `demo`, which a first start makes for the user's own requests
+TENANT: Final = "lmaas demo"  # not `demo`, which the first start creates for the user
 KEY: Final = "lmaas demo"
 
 
 class DemoTenant(Struct, frozen=True):
-    """The tenant's id, and the secret of each app's key."""
+    """The tenant's id, and each app's API key by the app's name."""
 
     id: str
     keys: dict[str, str]
 
 
 @contextmanager
-def demo_tenant(admin: Admin, instructions: Mapping[str, str], say: Say) -> Iterator[DemoTenant]:
-    """The tenant with an app for each of these instructions; its keys are revoked on leaving.
+def demo_tenant(
+    admin: Admin, instructions: Mapping[str, str], report: Report
+) -> Iterator[DemoTenant]:
+    """The tenant with an app and a key for each instruction; the keys are revoked on leaving.
 
-    Tenant and apps stay for the next demo. Keys that a killed demo left are revoked.
+    Tenant and apps stay for the next demo. Keys left by a killed demo are revoked first.
     """
     tenant = _tenant(admin)
     apps = _apps(admin, tenant, instructions)
-    _revoke_left(admin, apps)
+    _revoke_leftovers(admin, apps)
     made: dict[str, str] = {}
     secrets: dict[str, str] = {}
     try:
@@ -37,7 +39,7 @@ def demo_tenant(admin: Admin, instructions: Mapping[str, str], say: Say) -> Iter
         yield DemoTenant(tenant, secrets)
     finally:
         for name, key_id in made.items():
-            with reported(say, f"the key {key_id} of the app {name} is not revoked"):
+            with report_failure(report, f"the key {key_id} of the app {name} is not revoked"):
                 admin.delete(f"/admin/keys/{key_id}")
 
 
@@ -48,16 +50,21 @@ def _tenant(admin: Admin) -> str:
 
 
 def _apps(admin: Admin, tenant: str, instructions: Mapping[str, str]) -> dict[str, str]:
-    """The id of each app by its name."""
+    """App ids by the app's name in `instructions`; creates missing apps.
+
+    The tenant's apps are called `demo <name>`, so that an app of the same name in another tenant
+    can still be found by its name alone.
+    """
     path = f"/admin/tenants/{tenant}/apps"
     known = {app["name"]: app["id"] for app in admin.all(path)}
     return {
-        name: known.get(name) or admin.post(path, name=name, instruction=instruction)["id"]
+        name: known.get(f"demo {name}")
+        or admin.post(path, name=f"demo {name}", instruction=instruction)["id"]
         for name, instruction in instructions.items()
     }
 
 
-def _revoke_left(admin: Admin, apps: Mapping[str, str]) -> None:
+def _revoke_leftovers(admin: Admin, apps: Mapping[str, str]) -> None:
     for app in apps.values():
         for key in admin.all(f"/admin/apps/{app}/keys"):
             if key["name"] == KEY and key["revoked_at"] is None:

@@ -9,19 +9,19 @@ from gateway.demo.admin import Admin
 from gateway.errors import LmaasError
 
 POLL_S: Final = 0.2
-PICKUP_S: Final = 60.0  # for the gateway to load a version that was activated
+ACTIVATION_TIMEOUT_S: Final = 60.0  # for the gateway to load an activated version
 
 
 def active_version(admin: Admin) -> str | None:
-    """The version at work in this gateway; None before the first training."""
+    """The id of the version that the gateway predicts with; None before the first training."""
     version: str | None = admin.get("/health/ready")["predictor_version"]
     return version
 
 
-class Learned(Struct, frozen=True):
-    """What a training run read: all `rows`, and of these the demo tenant's `own_rows`.
+class TrainingResult(Struct, frozen=True):
+    """How many `rows` a training run read, and how many are the demo tenant's (`own_rows`).
 
-    `activated` is False where the new version was no better than the one at work.
+    `activated` is False if the new version was no better than the active one.
     """
 
     rows: int
@@ -29,10 +29,10 @@ class Learned(Struct, frozen=True):
     activated: bool
 
 
-def train(admin: Admin, tenant: str) -> Learned:
-    """Train on history, and wait until a version that was activated is at work.
+def train(admin: Admin, tenant: str) -> TrainingResult:
+    """Train on history and, if the version was activated, wait until the gateway uses it.
 
-    LmaasError where the training run fails.
+    LmaasError if the training run fails.
     """
     run = admin.post("/admin/predictors")
     while run["state"] not in {"succeeded", "failed", "cancelled"}:
@@ -43,14 +43,14 @@ def train(admin: Admin, tenant: str) -> Learned:
     version = admin.get(f"/admin/predictors/{run['predictor_id']}")
     activated = version["state"] == "active"
     if activated:
-        _await_pickup(admin, version)
+        _await_activation(admin, version)
     own = run["samples"]["tenants"].get(tenant, {"read": 0})
-    return Learned(run["rows_read"], own["read"], activated)
+    return TrainingResult(run["rows_read"], own["read"], activated)
 
 
-def _await_pickup(admin: Admin, version: dict[str, Any]) -> None:
-    until_s = time.monotonic() + PICKUP_S
+def _await_activation(admin: Admin, version: dict[str, Any]) -> None:
+    deadline_s = time.monotonic() + ACTIVATION_TIMEOUT_S
     while active_version(admin) != version["id"]:
-        if time.monotonic() > until_s:
-            raise LmaasError(f"the gateway did not take up version {version['id']}")
+        if time.monotonic() > deadline_s:
+            raise LmaasError(f"the gateway did not load version {version['id']}")
         time.sleep(POLL_S)

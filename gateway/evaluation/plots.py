@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from gateway.evaluation.experiment import OURS, Run, Summary
 from gateway.evaluation.midflight import SHARES
 from gateway.evaluation.scoring import POOLED
-from gateway.pictures import LINE, LOOK
+from gateway.pictures import LINE_COLOR, PLOT_STYLE
 
 DOTS_PER_INCH: Final = 80
 PANELS_WIDE: Final = 5
@@ -35,7 +35,7 @@ def draw(run: Run, folder: Path, prefix: str = "") -> list[Path]:
         "midflight": _midflight,
     }
     written = []
-    with mpl.rc_context(LOOK):
+    with mpl.rc_context(PLOT_STYLE):
         for name, picture in pictures.items():
             path = folder / f"{prefix}{name}.png"
             picture(run).savefig(path, format="png")
@@ -56,7 +56,7 @@ def _lengths(run: Run) -> Figure:
         mine = run.names == app
         actual, predicted = run.tokens[mine], median[mine]
         ends = [0.8 * min(actual.min(), predicted.min()), 1.25 * max(actual.max(), predicted.max())]
-        axes.plot(ends, ends, color=LINE, linewidth=1, linestyle="--", zorder=1)
+        axes.plot(ends, ends, color=LINE_COLOR, linewidth=1, linestyle="--", zorder=1)
         axes.scatter(actual, predicted, s=7, color=BLUE, alpha=0.35, linewidths=0, zorder=2)
         axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
         known = TICKS[::2] if ends[1] > WIDE * ends[0] else TICKS
@@ -112,7 +112,7 @@ def _coverage(run: Run) -> Figure:
     for field, label, color, marker in (
         ("over_mean", "mean of the ratios", BLUE, "o"),
         ("over_median", "median of the ratios", ORANGE, "D"),
-        ("over_total", "ratio of the sums", LINE, "s"),
+        ("over_total", "ratio of the sums", LINE_COLOR, "s"),
     ):
         ratios = [getattr(card, field) for card in found]
         right.scatter(ratios, range(len(order)), s=30, color=color, marker=marker, label=label)
@@ -129,7 +129,7 @@ def _midflight(run: Run) -> Figure:
     order = _apps_by_error(run.summary)
     figure = _figure(7.0, 1.5 + 0.3 * len(order))
     axes = figure.subplots()
-    axes.axvline(1, color=LINE, linewidth=1, linestyle="--", zorder=1)
+    axes.axvline(1, color=LINE_COLOR, linewidth=1, linestyle="--", zorder=1)
     for share, color, marker in zip(SHARES, (ORANGE, BLUE), "Do", strict=True):
         found = {each.app: each for each in run.summary.midflight if each.share == share}
         ratios = {app: each.conditional_mae / each.static_mae for app, each in found.items()}

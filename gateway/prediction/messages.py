@@ -5,9 +5,9 @@ from uuid import UUID
 
 from msgspec import Struct, field
 
-from gateway.quantiles import LEVELS, MEDIAN, P90
+from gateway.quantiles import MEDIAN, P90
 
-__all__ = ["LEVELS", "SOURCES", "Embeddings", "Prediction", "Question"]
+__all__ = ["SOURCES", "Embeddings", "Prediction", "Question"]
 
 SOURCES: Final = ("model", "app", "tenant", "global", "prior")
 """Where a prediction comes from: a version, else the nearest history, else nothing but a prior."""

@@ -11,12 +11,13 @@ import numpy as np
 from msgspec import Struct
 
 from gateway.errors import InvalidRequest
+from gateway.quantiles import Floats
 from gateway.replay.cost.model import EngineModel
 from gateway.replay.measure.metrics import Measures, measure
 from gateway.replay.measure.outcomes import Outcomes
 from gateway.replay.replicas import replay_on
 from gateway.replay.workload.predictions import PredictorName, predicted
-from gateway.replay.workload.workload import Floats, Workload
+from gateway.replay.workload.workload import Workload
 from gateway.scheduling.policy import POLICY_NAMES, Options, PolicyName, build_policy
 
 ORACLE: Final = "oracle-"

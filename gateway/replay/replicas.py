@@ -6,10 +6,11 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from gateway.quantiles import Floats
 from gateway.replay.cost.model import EngineModel
 from gateway.replay.measure.outcomes import Outcomes
 from gateway.replay.simulator import replay
-from gateway.replay.workload.workload import Floats, Workload
+from gateway.replay.workload.workload import Workload
 from gateway.scheduling.policy import Policy
 
 Values: TypeAlias = npt.NDArray[Any]

@@ -4,9 +4,10 @@ from typing import Final
 
 import numpy as np
 
+from gateway.quantiles import Floats
 from gateway.replay.cost.model import EngineModel
 from gateway.replay.simulator import replay
-from gateway.replay.workload.workload import Floats, Workload
+from gateway.replay.workload.workload import Workload
 from gateway.scheduling.policy import Options, build_policy
 
 MOST_REQUESTS: Final = 20_000

@@ -1,1 +1,1 @@
-"""Who asks: tenants, their apps and API keys."""
+"""Callers: tenants, their apps and API keys."""

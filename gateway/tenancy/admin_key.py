@@ -14,21 +14,21 @@ FILE: Final = "admin_key"
 
 
 class AdminKey(Struct, frozen=True):
-    """The admin key; `made` tells that it is new and should be shown once."""
+    """The admin key. `is_new`: it was created by this start, and should be shown once."""
 
     secret: str
-    made: bool = False
+    is_new: bool = False
 
     def matches(self, secret: str) -> bool:
-        """Whether `secret` is the key, told in a time that does not depend on how near it is."""
+        """Whether `secret` is the key, compared in constant time."""
         return hmac.compare_digest(digest(secret), digest(self.secret))
 
     def __repr__(self) -> str:
-        return f"AdminKey(made={self.made})"
+        return f"AdminKey(is_new={self.is_new})"
 
 
 def ensure_admin_key(data_dir: Path, given: str | None) -> AdminKey:
-    """The given key, else the one in `<data_dir>/admin_key`, else a new one written there."""
+    """The given key, else the one in `<data_dir>/admin_key`, else a new one stored there."""
     if given is not None:
         return AdminKey(given)
     path = admin_key_file(data_dir)
@@ -39,7 +39,7 @@ def ensure_admin_key(data_dir: Path, given: str | None) -> AdminKey:
 
 
 def admin_key_file(data_dir: Path) -> Path:
-    """Where a key that was made is kept."""
+    """The file that keeps a created key."""
     return data_dir.expanduser() / FILE
 
 
@@ -52,9 +52,9 @@ def _read(path: Path) -> AdminKey | None:
 
 
 def _write(path: Path) -> AdminKey:
-    """A new key in a file that only its owner reads; another process's, if it was faster."""
+    """A new key in a file that only its owner can read, or the key of a faster process."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    key = AdminKey(new_secret(), made=True)
+    key = AdminKey(new_secret(), is_new=True)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}")
     unfinished.unlink(missing_ok=True)
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -1,4 +1,4 @@
-"""Apps: one application of a tenant, with its instruction."""
+"""Apps: the applications of a tenant, each with its instruction (the system message)."""
 
 from uuid import UUID
 
@@ -10,7 +10,7 @@ from models import App, Tenant
 
 
 class Apps:
-    """Makes and lists the apps of a tenant."""
+    """Creates and lists the apps of a tenant."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions

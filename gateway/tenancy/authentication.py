@@ -1,4 +1,4 @@
-"""Turning an API key into the caller it speaks for."""
+"""Finds the caller of an API key, mostly from a cache."""
 
 import time
 from collections import OrderedDict
@@ -19,77 +19,79 @@ __all__ = ["Authenticator", "Caller"]
 
 log = structlog.get_logger(__name__)
 
-FRESH_S: Final = 30.0  # a key revoked on another node may be served so long
-UNKNOWN_S: Final = 5.0  # an unknown key is refused so long without a query
-LOST_S: Final = 2.0  # after a lost database, so long no query is tried for a known key
-CAPACITY: Final = 10_000
+CACHE_S: Final = 30.0  # a key revoked at another gateway may be accepted this long
+REFUSAL_CACHE_S: Final = 5.0  # an unknown key is refused this long without a query
+DATABASE_RETRY_S: Final = 2.0  # pause after a lost database before cached keys cause queries
+MAX_CACHED_KEYS: Final = 10_000
 
 
-class _Known(Struct):
+class _CachedCaller(Struct):
     caller: Caller
-    until: float
+    expires_at_s: float
 
 
 class Authenticator:
-    """Knows callers by their keys, mostly from memory.
+    """Finds callers by their API keys, and caches them.
 
-    Keys it has seen are served while the database is away, however long. A key revoked through
-    this node is refused at once, one revoked elsewhere within `FRESH_S`.
+    Cached keys are accepted while the database is away. A key revoked through this gateway is
+    refused at once, a key revoked elsewhere within `CACHE_S`.
     """
 
     def __init__(self, sessions: Sessions, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._lookup = CallerLookup(sessions)
         self._clock = clock
-        self._known: OrderedDict[bytes, _Known] = OrderedDict()
-        self._unknown: OrderedDict[bytes, float] = OrderedDict()
+        self._cached: OrderedDict[bytes, _CachedCaller] = OrderedDict()
+        self._refused_until_s: OrderedDict[bytes, float] = OrderedDict()
         self._revoked: set[UUID] = set()
-        self._lost_until = float("-inf")
+        self._database_retry_at_s = float("-inf")
 
     async def authenticate(self, secret: str) -> Caller:
-        """The caller of a valid key. Unauthenticated, or DatabaseLost for a key not seen before."""
+        """The caller of a valid key. Unauthenticated; DatabaseLost for a key not in the cache."""
         key = digest(secret)
         now = self._clock()
-        known = self._known.get(key)
-        if known is not None and (now < known.until or now < self._lost_until):
-            self._known.move_to_end(key)
-            return known.caller
-        if self._unknown.get(key, now) > now:
+        cached = self._cached.get(key)
+        if cached is not None and (now < cached.expires_at_s or now < self._database_retry_at_s):
+            self._cached.move_to_end(key)
+            return cached.caller
+        if self._refused_until_s.get(key, now) > now:
             raise _refusal()
-        return await self._ask(key, known)
+        return await self._look_up(key, cached)
 
     def revoke(self, api_key_id: UUID) -> None:
         """Refuse this key from now on. Call it after the revocation is committed."""
         self._revoked.add(api_key_id)
-        for key in [k for k, known in self._known.items() if known.caller.api_key_id == api_key_id]:
-            del self._known[key]
+        for key in [
+            k for k, cached in self._cached.items() if cached.caller.api_key_id == api_key_id
+        ]:
+            del self._cached[key]
 
     def check(self) -> None:
-        """Fail if the memory outgrew its bound or contradicts itself."""
-        assert len(self._known) <= CAPACITY
-        assert len(self._unknown) <= CAPACITY
-        assert not self._known.keys() & self._unknown.keys()
-        assert not {known.caller.api_key_id for known in self._known.values()} & self._revoked
+        """Assert that the cache is bounded and consistent."""
+        assert len(self._cached) <= MAX_CACHED_KEYS
+        assert len(self._refused_until_s) <= MAX_CACHED_KEYS
+        assert not self._cached.keys() & self._refused_until_s.keys()
+        assert not {cached.caller.api_key_id for cached in self._cached.values()} & self._revoked
 
-    async def _ask(self, key: bytes, known: _Known | None) -> Caller:
+    async def _look_up(self, key: bytes, cached: _CachedCaller | None) -> Caller:
         try:
             caller = await self._lookup.find(key)
         except DatabaseLost:
-            if known is None or known.caller.api_key_id in self._revoked:
+            if cached is None or cached.caller.api_key_id in self._revoked:
                 raise
-            self._lost_until = self._clock() + LOST_S
-            log.warning("api_key_served_from_memory", api_key=str(known.caller.api_key_id))
-            return known.caller
-        # A look-up that overtook a revocation finds the key still valid.
+            self._database_retry_at_s = self._clock() + DATABASE_RETRY_S
+            log.warning("api_key_served_from_memory", api_key=str(cached.caller.api_key_id))
+            return cached.caller
+        # A look-up that raced a revocation can find the key still valid.
         if caller is None or caller.api_key_id in self._revoked:
-            self._known.pop(key, None)
-            self._unknown.pop(key, None)
-            self._unknown[key] = self._clock() + UNKNOWN_S
-            _trim(self._unknown)
+            self._cached.pop(key, None)
+            self._refused_until_s.pop(key, None)
+            self._refused_until_s[key] = self._clock() + REFUSAL_CACHE_S
+            _trim(self._refused_until_s)
             raise _refusal()
-        self._unknown.pop(key, None)
-        self._known[key] = _Known(caller, self._clock() + FRESH_S)
-        self._known.move_to_end(key)
-        _trim(self._known)
+        self._refused_until_s.pop(key, None)
+        self._cached[key] = _CachedCaller(caller, self._clock() + CACHE_S)
+        self._cached.move_to_end(key)
+        _trim(self._cached)
         return caller
 
 
@@ -97,6 +99,6 @@ def _refusal() -> Unauthenticated:
     return Unauthenticated("the API key is unknown or revoked")
 
 
-def _trim(memory: OrderedDict[bytes, _Known] | OrderedDict[bytes, float]) -> None:
-    while len(memory) > CAPACITY:
+def _trim(memory: OrderedDict[bytes, _CachedCaller] | OrderedDict[bytes, float]) -> None:
+    while len(memory) > MAX_CACHED_KEYS:
         memory.popitem(last=False)

@@ -1,4 +1,4 @@
-"""Who a request speaks for."""
+"""The caller of a request."""
 
 from uuid import UUID
 
@@ -6,9 +6,9 @@ from msgspec import Struct
 
 
 class Caller(Struct, frozen=True, kw_only=True):
-    """An app of a tenant, known by one of its API keys; its registered instruction, if any.
+    """An app of a tenant, identified by one of the app's API keys.
 
-    `share` is the tenant's weight among tenants.
+    `instruction` is the app's registered one, if any; `share` the tenant's weight against others.
     """
 
     tenant_id: UUID

@@ -1,4 +1,4 @@
-"""The tenant that a first start makes, so that there is something to call."""
+"""The demo tenant that the first start creates, so that the API can be called at once."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -16,13 +16,13 @@ PLAYGROUND: Final = "playground"
 
 
 async def ensure_demo(
-    sessions: Sessions, jobs: Sequence[tuple[str, str]], secret: str | None = None
+    sessions: Sessions, apps: Sequence[tuple[str, str]], secret: str | None = None
 ) -> str | None:
-    """Make the demo tenant unless there is one, and return its key's secret if it was made now.
+    """Create the demo tenant unless it exists; the secret of its API key if it was created now.
 
-    The key, `secret` or a random one, belongs to the app `playground`, which has no instruction
-    of its own: the request's system message says the job. Beside it stands an app for every
-    (name, instruction) of `jobs`, with the instruction registered and without a key.
+    The key, `secret` or a random one, belongs to the app `playground`, which has no registered
+    instruction: each request brings its own system message. Each (name, instruction) of `apps`
+    becomes another app, without a key.
     """
     secret = secret or new_secret()
     try:
@@ -36,7 +36,7 @@ async def ensure_demo(
             session.add(playground)
             session.add_all(
                 App(tenant_id=tenant.id, name=name, instruction=instruction)
-                for name, instruction in jobs
+                for name, instruction in apps
             )
             await session.flush()
             session.add(key_row(playground.id, PLAYGROUND, secret))

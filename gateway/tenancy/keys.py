@@ -1,4 +1,4 @@
-"""API keys: secrets that speak for an app."""
+"""API keys: secrets that identify an app."""
 
 from datetime import UTC, datetime
 from uuid import UUID
@@ -15,14 +15,14 @@ from models import ApiKey, App
 
 
 class NewKey(Struct, frozen=True):
-    """A key with its secret, which nobody can read again."""
+    """A key with its secret, which cannot be read again."""
 
     key: ApiKey
     secret: str
 
 
 class ApiKeys:
-    """Makes, lists and revokes the keys of an app."""
+    """Creates, lists and revokes the keys of an app."""
 
     def __init__(self, sessions: Sessions, authenticator: Authenticator) -> None:
         self._sessions = sessions
@@ -47,7 +47,7 @@ class ApiKeys:
             return await read_page(session, ApiKey, cursor, ApiKey.app_id == app_id)
 
     async def revoke(self, key_id: UUID) -> ApiKey:
-        """The key, revoked: refused on this node at once. NotFound. Revoking twice is no error."""
+        """The key, which this gateway refuses from now on. NotFound. Revoking twice is no error."""
         async with transaction(self._sessions) as session:
             key = await session.get(ApiKey, key_id, with_for_update=True)
             if key is None:
@@ -58,7 +58,7 @@ class ApiKeys:
 
 
 def key_row(app_id: UUID, name: str, secret: str) -> ApiKey:
-    """What is stored of a key."""
+    """The database row of a key."""
     return ApiKey(app_id=app_id, name=name, prefix=prefix(secret), digest=digest(secret))
 
 

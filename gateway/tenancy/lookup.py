@@ -1,4 +1,4 @@
-"""Finding callers by their secrets' digests, with few queries however many ask at once."""
+"""Finds callers by their secrets' digests, batching concurrent look-ups into few queries."""
 
 import asyncio
 from typing import Final
@@ -10,14 +10,14 @@ from gateway.errors import LmaasError, OverLimit
 from gateway.tenancy.caller import Caller
 from models import ApiKey, App, Tenant
 
-AT_ONCE: Final = 256  # digests a query
-WAITING: Final = 2048  # digests that may wait for the running query
+MAX_DIGESTS_PER_QUERY: Final = 256
+MAX_WAITING_DIGESTS: Final = 2048  # while another query runs
 
 
 class CallerLookup:
-    """Looks callers up in the database, one query at a time, each for all that wait.
+    """Looks callers up in the database; one query at a time serves all that wait.
 
-    So somebody who guesses keys costs one query at a time, whatever the rate of guessing.
+    So a client that guesses keys causes one query at a time, whatever its rate.
     """
 
     def __init__(self, sessions: Sessions) -> None:
@@ -29,44 +29,46 @@ class CallerLookup:
         """The caller whose key is valid and has this digest. DatabaseLost, OverLimit."""
         answer = self._waiting.get(digest)
         if answer is None:
-            if len(self._waiting) >= WAITING:
+            if len(self._waiting) >= MAX_WAITING_DIGESTS:
                 raise OverLimit("too many unknown API keys at once")
             answer = asyncio.get_running_loop().create_future()
             self._waiting[digest] = answer
         if self._reader is None:
             self._reader = asyncio.create_task(self._read())
-        # A waiter that is cancelled must not cancel the answer of the others.
+        # A cancelled waiter must not cancel the answer for the others.
         found = await asyncio.shield(answer)
         if isinstance(found, LmaasError):
             raise found
         return found
 
     async def _read(self) -> None:
-        """Answer until nobody waits."""
+        """Look up batches until no digest waits."""
         try:
             while self._waiting:
-                asked = dict(list(self._waiting.items())[:AT_ONCE])
-                for digest in asked:
+                batch = dict(list(self._waiting.items())[:MAX_DIGESTS_PER_QUERY])
+                for digest in batch:
                     del self._waiting[digest]
-                await self._answer(asked)
+                await self._resolve(batch)
         finally:
             self._reader = None
 
-    async def _answer(self, asked: dict[bytes, asyncio.Future[Caller | LmaasError | None]]) -> None:
+    async def _resolve(
+        self, batch: dict[bytes, asyncio.Future[Caller | LmaasError | None]]
+    ) -> None:
         try:
-            found = await self._query(list(asked))
+            found = await self._select_callers(list(batch))
         except LmaasError as error:
-            for answer in asked.values():
+            for answer in batch.values():
                 answer.set_result(error)
             return
         except BaseException:
-            for answer in asked.values():
+            for answer in batch.values():
                 answer.cancel()
             raise
-        for digest, answer in asked.items():
+        for digest, answer in batch.items():
             answer.set_result(found.get(digest))
 
-    async def _query(self, digests: list[bytes]) -> dict[bytes, Caller]:
+    async def _select_callers(self, digests: list[bytes]) -> dict[bytes, Caller]:
         statement = (
             select(
                 ApiKey.digest,

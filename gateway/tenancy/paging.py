@@ -1,4 +1,4 @@
-"""Lists in pages, in the order things were made."""
+"""Pages of lists, oldest item first."""
 
 from typing import Final, Generic, TypeVar
 from uuid import UUID
@@ -9,35 +9,35 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from models import ApiKey, App, ScopedKey, Tenant
 
-MOST: Final = 100
-DEFAULT: Final = 20
+MAX_LIMIT: Final = 100
+DEFAULT_LIMIT: Final = 20
 
 T = TypeVar("T")
 Row = TypeVar("Row", ApiKey, App, ScopedKey, Tenant)
 
 
 class Page(Struct, Generic[T], frozen=True):
-    """Some of a list, oldest first; the next page starts after the last one's id."""
+    """A page of a list, oldest first; the next page starts after the last item's id."""
 
     items: list[T]
     more: bool
 
 
 class Cursor(Struct, frozen=True):
-    """Where a page starts, and how many it may hold."""
+    """Where a page starts (after the item with this id), and its most items."""
 
-    limit: int = DEFAULT
+    limit: int = DEFAULT_LIMIT
     after: UUID | None = None
 
     def page(self, items: list[T]) -> Page[T]:
-        """`items` as a page; one beyond `limit` tells that there are more."""
+        """`items` as a page; an item beyond `limit` means that there are more."""
         return Page(items[: self.limit], len(items) > self.limit)
 
 
 async def read_page(
     session: AsyncSession, kind: type[Row], cursor: Cursor, *conditions: ColumnElement[bool]
 ) -> Page[Row]:
-    """The rows of a kind that follow the cursor, oldest first."""
+    """A page of the rows of a table that satisfy `conditions`, oldest first."""
     statement = select(kind).where(*conditions).order_by(kind.id).limit(cursor.limit + 1)
     if cursor.after is not None:
         statement = statement.where(kind.id > cursor.after)

@@ -1,4 +1,4 @@
-"""Keys of the admin API with scopes: what a colleague or a program may do of it."""
+"""Scoped keys: keys of the admin API that may only read, or only change some areas."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -18,11 +18,11 @@ from gateway.tenancy.paging import Cursor, Page, read_page
 from gateway.tenancy.secret import digest, new_secret, prefix
 from models import ScopedKey
 
-ADMIN: Final = "admin"  # what the trail calls the admin key
+ADMIN: Final = "admin"  # the admin key's name in the audit log
 
 
 class Scope(StrEnum):
-    """A part of the admin API: to read all of it, or to change one area."""
+    """A permission in the admin API: to read everything, or to read and change one area."""
 
     READ = "read"
     TENANTS = "tenants"  # tenants, apps, their keys, opting out, erasing samples
@@ -31,20 +31,20 @@ class Scope(StrEnum):
 
 
 class NewScopedKey(Struct, frozen=True):
-    """A key with its secret, which nobody can read again."""
+    """A key with its secret, which cannot be read again."""
 
     key: ScopedKey
     secret: str
 
 
 class ScopedKeys:
-    """Makes, lists, revokes and admits keys of the admin API."""
+    """Creates, lists, revokes and finds scoped keys."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
 
     async def create(self, name: str, scopes: Sequence[Scope], *, by: str) -> NewScopedKey:
-        """A new key. InvalidRequest without a scope, Conflict if the name is taken."""
+        """A new key. InvalidRequest without a scope; Conflict if the name is taken."""
         if not scopes or name == ADMIN:
             raise InvalidRequest(
                 "a key needs at least one scope, and another name than 'admin'",
@@ -66,7 +66,7 @@ class ScopedKeys:
             return await read_page(session, ScopedKey, cursor)
 
     async def revoke(self, key_id: UUID, *, by: str) -> ScopedKey:
-        """The key, refused everywhere from now on. NotFound. Revoking twice is no error."""
+        """The key, which every gateway now refuses. NotFound. Revoking twice is no error."""
         async with transaction(self._sessions) as session:
             key = await session.get(ScopedKey, key_id, with_for_update=True)
             if key is None:
@@ -86,27 +86,27 @@ class ScopedKeys:
 
 
 class AdminAccess:
-    """Who may call the admin API, and what of it."""
+    """Authorises calls of the admin API."""
 
     def __init__(self, admin_key: AdminKey, keys: ScopedKeys) -> None:
         self._admin_key = admin_key
         self._keys = keys
 
     async def admit(self, secret: str, area: Scope | None, *, reads: bool) -> str:
-        """The name of whoever has this secret, for the trail.
+        """The name of the key with this secret, for the audit log.
 
-        What belongs to no area the admin key alone may do. Unauthenticated for an unknown or
-        revoked key, Forbidden for one without the scope.
+        Operations without an area need the admin key itself. Unauthenticated for an unknown or
+        revoked key; Forbidden for a key without the scope.
         """
         if self._admin_key.matches(secret):
             return ADMIN
         key = await self._keys.find(secret)
         if key is None:
             raise Unauthenticated("the admin key is wrong")
-        enough = {area} if area is not None else set[Scope]()
+        accepted = {area} if area is not None else set[Scope]()
         if reads and area is not None:
-            enough.add(Scope.READ)
-        if not enough & {Scope(scope) for scope in key.scopes}:
-            wanted = " or ".join(sorted(enough)) or "the admin key itself"
-            raise Forbidden(f"the key {key.name!r} may not do this; needed is {wanted}")
+            accepted.add(Scope.READ)
+        if not accepted & {Scope(scope) for scope in key.scopes}:
+            needed = " or ".join(sorted(accepted)) or "the admin key itself"
+            raise Forbidden(f"the key {key.name!r} may not do this; needed is {needed}")
         return key.name

@@ -1,26 +1,26 @@
-"""API keys' secrets: how they are made, and what is kept of them."""
+"""Secrets of API keys: how they are generated, and what is stored."""
 
 import hashlib
 import secrets
 from typing import Final
 
-MARK: Final = "sk-lmaas-"
+KEY_PREFIX: Final = "sk-lmaas-"
 RANDOM_BYTES: Final = 32
-PREFIX_CHARACTERS: Final = 4  # shown beside the mark to tell keys apart
+SHOWN_CHARACTERS: Final = 4  # shown after the prefix, to identify a key in lists
 
 
 def new_secret() -> str:
-    """A fresh secret of 256 random bits."""
-    return MARK + secrets.token_urlsafe(RANDOM_BYTES)
+    """A new secret with 256 random bits."""
+    return KEY_PREFIX + secrets.token_urlsafe(RANDOM_BYTES)
 
 
 def digest(secret: str) -> bytes:
-    """What is stored and looked up: the SHA-256 (random secrets need no slow hash)."""
+    """The stored form: SHA-256, in 32 bytes. Random secrets need no slow hash."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
 
 
 def prefix(secret: str) -> str:
-    """The beginning of a secret, for lists; of one that was chosen by hand, a digest's."""
-    if secret.startswith(MARK) and len(secret) >= len(new_secret()):
-        return secret[: len(MARK) + PREFIX_CHARACTERS]
-    return "sha256:" + digest(secret).hex()[:PREFIX_CHARACTERS]
+    """What lists show: a generated secret's beginning; a chosen one's digest's beginning."""
+    if secret.startswith(KEY_PREFIX) and len(secret) >= len(new_secret()):
+        return secret[: len(KEY_PREFIX) + SHOWN_CHARACTERS]
+    return "sha256:" + digest(secret).hex()[:SHOWN_CHARACTERS]

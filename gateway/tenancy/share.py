@@ -1,15 +1,17 @@
-"""What a tenant's share may be: its weight among the tenants that wait for the same engine."""
+"""Validates a tenant's share: its weight against other tenants of the same engine."""
 
 from typing import Final
 
 from gateway.errors import InvalidRequest
 
-LEAST: Final = 0.01
-MOST: Final = 100.0
+MIN_SHARE: Final = 0.01
+MAX_SHARE: Final = 100.0
 
 
 def checked_share(share: float) -> float:
-    """`share`, if it can be one. InvalidRequest says what is accepted."""
-    if LEAST <= share <= MOST:
+    """`share`, if it is valid. InvalidRequest says what is accepted."""
+    if MIN_SHARE <= share <= MAX_SHARE:
         return share
-    raise InvalidRequest(f"share is {share:g}; accepted is {LEAST:g} to {MOST:g}", param="share")
+    raise InvalidRequest(
+        f"share is {share:g}; accepted is {MIN_SHARE:g} to {MAX_SHARE:g}", param="share"
+    )

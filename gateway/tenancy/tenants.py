@@ -1,4 +1,4 @@
-"""Tenants: who pays."""
+"""Tenants: the organisations or teams that share the engine."""
 
 from uuid import UUID
 
@@ -14,7 +14,7 @@ from models import Tenant
 
 
 class Tenants:
-    """Makes, lists, shows and changes tenants."""
+    """Creates, lists, shows and changes tenants."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
@@ -43,11 +43,12 @@ class Tenants:
     async def change(
         self, tenant_id: UUID, *, learning: bool | None = None, share: float | None = None, by: str
     ) -> Tenant:
-        """Change what is given, all or nothing. NotFound, InvalidRequest.
+        """Change the given fields, all or none. NotFound, InvalidRequest.
 
-        Without `learning`, training leaves out what is in history, and from now on history keeps
-        neither features nor embeddings nor users of the tenant. `prediction.erasure` forgets the
-        old ones. A new `share` holds for requests that arrive after their caller is looked up anew.
+        `learning` False: training skips the tenant's history, and history stores no features,
+        embeddings and users of the tenant from now on; `gateway.prediction.lifecycle.erasure`
+        deletes the old ones. A new `share` applies to requests once their caller's cache entry
+        expires.
         """
         if learning is None and share is None:
             raise InvalidRequest("nothing to change; accepted are learning and share")
@@ -65,7 +66,7 @@ class Tenants:
 def _set(
     session: AsyncSession, tenant: Tenant, field: str, value: float | bool | None, by: str
 ) -> None:
-    """Change one field, and note it in the audit trail where it is another value."""
+    """Set a field if its value differs, and record the change in the audit log."""
     before = getattr(tenant, field)
     if value is None or value == before:
         return
@@ -74,5 +75,5 @@ def _set(
 
 
 def no_tenant(tenant_id: UUID) -> NotFound:
-    """The error for an id of nothing."""
+    """The error for an unknown tenant id."""
     return NotFound(f"there is no tenant {tenant_id}", param="tenant_id")

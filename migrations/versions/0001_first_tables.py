@@ -1,4 +1,4 @@
-"""Every table of the first release: tenants, predictors, history."""
+"""All tables of the first release: tenants, predictors, history."""
 
 from collections.abc import Sequence
 

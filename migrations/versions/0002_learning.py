@@ -1,7 +1,7 @@
-"""The predictor's life cycle: schedule, audit trail, opt-out, scoped keys; how samples are drawn.
+"""The predictor's life cycle: schedule, audit log, opt-out, scoped keys; indexes for sampling.
 
-Columns have defaults, so the release before can go on writing. Building the index holds up
-inserts of history, which wait in the spool meanwhile; building it concurrently would wait for
+New columns have defaults, so the previous release can keep writing. Building the indexes blocks
+inserts of history, which wait in the spool meanwhile; building them concurrently would wait for
 every gateway that waits for this migration.
 """
 

@@ -1,8 +1,8 @@
 """Tenants' shares, and how each request was scheduled.
 
-New columns are nullable or have a default, so adding them rewrites no row and the release before
-can go on writing. Requests are found by id without an index of their own: ids tell their time, and
-the time leads the primary key.
+New columns are nullable or have a default, so adding them rewrites no row and the previous release
+can keep writing. Finding a request by id needs no further index: the id contains its time, and the
+arrival time leads the primary key.
 """
 
 from collections.abc import Sequence

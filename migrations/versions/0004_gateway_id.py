@@ -1,7 +1,7 @@
-"""Which run of which gateway served a request.
+"""The gateway process that served a request: a new id at each start.
 
-The column is nullable, so adding it rewrites no row and the release before can go on writing. Rows
-of releases before have none.
+The column is nullable, so adding it rewrites no row and the previous release can keep writing.
+Rows of earlier releases have none.
 """
 
 from collections.abc import Sequence

@@ -1,13 +1,14 @@
 """`make test-compose`: the stack comes up, answers, survives `kill -9`, stops with nothing lost.
 
-Needs Docker with Compose (2, or 1.29), and nothing of this project installed. Takes from the
-environment:
+Needs Docker with Compose (2, or 1.29); the project need not be installed. Environment variables:
 
-PYTHON_IMAGE, POSTGRES_IMAGE   base images; otherwise the public ones, or, where no registry is
-                               reached, ones made here of Debian's packages (root and debootstrap)
-WHEELS                         a folder with every package as a wheel; otherwise the build asks its
-                               index, or, where no registry is reached, this machine's pip fills one
-DEBIAN_MIRROR                  where debootstrap and nothing else gets its packages
+PYTHON_IMAGE, POSTGRES_IMAGE   base images; default: the public ones or, if no registry can be
+                               reached, images built here from Debian's packages (by root, with
+                               debootstrap)
+WHEELS                         a folder with every package as a wheel; default: the build's package
+                               index or, if no registry can be reached, wheels fetched by this
+                               machine's pip
+DEBIAN_MIRROR                  the mirror that debootstrap, and nothing else, uses
 """
 
 import json
@@ -25,12 +26,12 @@ from urllib.request import Request, urlopen
 
 from machine import (
     ROOT,
-    Failed,
+    CheckFailed,
     base_images,
     docker_daemon,
     packages,
+    report,
     run,
-    say,
     succeeds,
     wait_for,
 )
@@ -39,19 +40,19 @@ PROJECT = "lmaas-test"
 IMAGE = f"{PROJECT}:cpu"
 GATEWAY_PORT = 18_000
 USER = "10001"
-START_S = 300.0
-ASK_S = 120.0  # a killed engine loads its model first
+START_TIMEOUT_S = 300.0
+ANSWER_TIMEOUT_S = 120.0  # a killed engine loads its model first
 
 INSTRUCTION = "Spell out every word."
 QUESTION = "brave queen"
 ANSWER = "brave: b r a v e; queen: q u e e n"
 
-# Settings that name a place inside the container, which the image knows.
-PLACES = {"LMAAS_HOST", "LMAAS_PORT", "LMAAS_DATA_DIR"}
+# Settings of addresses and folders inside the container: the image sets them.
+CONTAINER_SETTINGS = {"LMAAS_HOST", "LMAAS_PORT", "LMAAS_DATA_DIR"}
 
 
 class Stack:
-    """The project of compose.yaml with settings of its own, whatever .env says."""
+    """The services of compose.yaml, with the given settings instead of those in .env."""
 
     def __init__(self, settings: Mapping[str, str], env_file: Path) -> None:
         env_file.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
@@ -60,46 +61,46 @@ class Stack:
             if succeeds("docker", "compose", "version")
             else ("docker-compose",)
         )
-        self.first = "version 1" in run(*self._command, "version")
+        self.is_compose_1 = "version 1" in run(*self._command, "version")
         self._options = ("--project-name", PROJECT, "--env-file", str(env_file))
         ours = ("LMAAS_", "POSTGRES_", "COMPOSE_", "PIP_", "DATABASE_URL")
         self._env = {
             name: value for name, value in os.environ.items() if not name.startswith(ours)
         } | {"COMPOSE_DOCKER_CLI_BUILD": "0"}
-        # Compose 1 takes build arguments without a value from the environment alone.
+        # Compose 1 reads build arguments without a value from the environment, not from the file.
         self._env |= {name: value for name, value in settings.items() if name.startswith("PIP_")}
         self.key = settings.get("LMAAS_API_KEY", "")
 
-    def compose(self, *arguments: str, within_s: float = 3600) -> str:
+    def compose(self, *arguments: str, timeout_s: float = 3600) -> str:
         """The output of a Compose command."""
         command = (*self._command, *self._options, *arguments)
-        return run(*command, env=self._env, within_s=within_s)
+        return run(*command, env=self._env, timeout_s=timeout_s)
 
     def state(self, service: str) -> dict[str, object]:
-        """What Docker knows of a service's container."""
+        """The state of a service's container, from `docker inspect`."""
         container = self.compose("ps", "--all", "--quiet", service).strip()
         if not container:
-            raise Failed(f"{service} has no container")
+            raise CheckFailed(f"{service} has no container")
         found = json.loads(run("docker", "inspect", container))[0]
         return {**found["State"], "restarts": found["RestartCount"]}
 
     def healthy(self, service: str) -> bool:
-        """Whether its health check says so. Failed if the container has ended."""
+        """Whether a service's health check passes. CheckFailed if its container has ended."""
         state = self.state(service)
         if state["Status"] == "exited":
-            raise Failed(f"{service} has ended with {state['ExitCode']}")
+            raise CheckFailed(f"{service} has ended with {state['ExitCode']}")
         health = state.get("Health")
         return isinstance(health, dict) and health["Status"] == "healthy"
 
     def up(self) -> None:
-        """Start everything and wait until it is well."""
-        wait = () if self.first else ("--wait",)
-        self.compose("up", "--detach", "--no-build", *wait, within_s=START_S)
+        """Start all services and wait until they are healthy."""
+        wait = () if self.is_compose_1 else ("--wait",)
+        self.compose("up", "--detach", "--no-build", *wait, timeout_s=START_TIMEOUT_S)
         for service in ("postgres", "engine", "gateway"):
-            wait_for(f"{service} is healthy", partial(self.healthy, service), START_S)
+            wait_for(f"{service} is healthy", partial(self.healthy, service), START_TIMEOUT_S)
 
     def ask(self) -> None:
-        """Ask the demo model something that has one right answer."""
+        """Send the demo model a question that has one right answer. CheckFailed."""
         sent = time.monotonic()
         body = {
             "model": "lmaas-demo",
@@ -115,99 +116,101 @@ class Stack:
             {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"},
         )
         try:
-            with urlopen(request, timeout=ASK_S) as response:
+            with urlopen(request, timeout=ANSWER_TIMEOUT_S) as response:
                 answer = json.load(response)["choices"][0]["message"]["content"]
         except URLError as error:
             said = error.read().decode() if hasattr(error, "read") else ""
-            raise Failed(f"the question failed: {error} {said}") from error
+            raise CheckFailed(f"the request failed: {error} {said}") from error
         if answer != ANSWER:
-            raise Failed(f"{QUESTION!r} was answered {answer!r}, not {ANSWER!r}")
-        say(f"{QUESTION!r} → {answer!r} in {time.monotonic() - sent:.2f} s")
+            raise CheckFailed(f"{QUESTION!r} was answered {answer!r}, not {ANSWER!r}")
+        report(f"{QUESTION!r} → {answer!r} in {time.monotonic() - sent:.2f} s")
 
-    def rows(self) -> str:
-        """The recorded requests: how many, and their reasons to end."""
+    def recorded_requests(self) -> str:
+        """Number, least and greatest finish reason of the recorded requests, separated by |."""
         query = "SELECT count(*), min(finish_reason), max(finish_reason) FROM requests"
         psql = ("psql", "--username=lmaas", "--dbname=lmaas", "-Atc", query)
         return self.compose("exec", "-T", "postgres", *psql).strip()
 
 
 def check_file(stack: Stack, bare: Stack) -> None:
-    """Secrets are asked for by name, settings reach the gateway, and there is a GPU profile."""
+    """compose.yaml requires its secrets, passes on every setting, and has a GPU profile."""
     try:
         bare.compose("config")
-    except Failed as failure:
+    except CheckFailed as failure:
         if "in .env (see .env.example)" not in str(failure):
             raise
     else:
-        raise Failed("compose.yaml is content without secrets")
+        raise CheckFailed("compose.yaml does not require its secrets")
     settings = (ROOT / "docs/configuration.md").read_text().split("`")
     named = {word for word in settings if word.startswith("LMAAS_") and word != "LMAAS_*"}
     text = (ROOT / "compose.yaml").read_text()
-    missing = sorted(name for name in named - PLACES if f"{name}:" not in text)
+    missing = sorted(name for name in named - CONTAINER_SETTINGS if f"{name}:" not in text)
     if missing:
-        raise Failed(f"compose.yaml passes on no {', '.join(missing)}")
+        raise CheckFailed(f"compose.yaml does not pass on {', '.join(missing)}")
     if "driver: nvidia" not in stack.compose("--profile", "gpu", "config"):
-        raise Failed("the gpu profile reserves no device")
-    say("compose.yaml asks for its secrets, passes every setting on, and has a GPU profile")
+        raise CheckFailed("the gpu profile reserves no device")
+    report("compose.yaml requires its secrets, passes on every setting, and has a GPU profile")
 
 
 def check_image(stack: Stack, settings: Mapping[str, str]) -> None:
-    """Not root, nothing left of the build or of where the packages came from."""
-    look = "id -u; command -v g++ make pip || true; ls -d /root/.cache /build 2>/dev/null"
-    found = stack.compose("exec", "-T", "gateway", "sh", "-c", f"{look} || true").split()
+    """The image runs without root, and holds neither build tools nor package sources."""
+    script = "id -u; command -v g++ make pip || true; ls -d /root/.cache /build 2>/dev/null"
+    found = stack.compose("exec", "-T", "gateway", "sh", "-c", f"{script} || true").split()
     if found != [USER]:
-        raise Failed(f"in the gateway's container: {found}, expected user {USER} and no more")
+        raise CheckFailed(f"in the gateway's container: {found}, expected user {USER} and no more")
     history = run("docker", "history", "--no-trunc", "--format", "{{.CreatedBy}}", IMAGE)
     history += run("docker", "image", "inspect", IMAGE)
-    told = [value for name, value in settings.items() if "PIP_" in name and len(value) > 1]
-    if any(value in history for value in told):
-        raise Failed("the image tells where its packages came from")
+    package_sources = [
+        value for name, value in settings.items() if "PIP_" in name and len(value) > 1
+    ]
+    if any(value in history for value in package_sources):
+        raise CheckFailed("the image's history shows its package sources")
     megabytes = int(run("docker", "image", "inspect", "--format", "{{.Size}}", IMAGE)) // 10**6
-    say(f"runs as user {USER}, without what built it; the image has {megabytes} MB")
+    report(f"runs as user {USER}, without build tools; the image has {megabytes} MB")
 
 
 def check_kernel(stack: Stack) -> None:
-    """The engine computes with the kernel that it compiled."""
-    look = ("sh", "-c", "ls /var/cache/lmaas/lmaas/kernels")
-    kernels = stack.compose("exec", "-T", "engine", *look).split()
+    """The engine uses a kernel that it compiled for this machine."""
+    script = ("sh", "-c", "ls /var/cache/lmaas/lmaas/kernels")
+    kernels = stack.compose("exec", "-T", "engine", *script).split()
     if not any(name.startswith("decode-") for name in kernels):
-        raise Failed(f"the engine compiled no kernel: {kernels}")
-    say("the engine runs on a kernel of its own")
+        raise CheckFailed(f"the engine compiled no kernel: {kernels}")
+    report("the engine uses a kernel compiled for this machine")
 
 
 def check_kill(stack: Stack) -> None:
-    """`kill -9` of everything in the engine's container: a pause for the client, not an error."""
+    """After `kill -9` in the engine's container, clients see a pause and no error."""
     before = stack.state("engine")["restarts"]
-    # Not `docker kill`: that counts as stopped by hand, and restarts nothing.
-    with suppress(Failed):
+    # Not `docker kill`: Docker does not restart a container that it was asked to kill.
+    with suppress(CheckFailed):
         stack.compose("exec", "-T", "engine", "sh", "-c", "kill -9 -1")
-    say("engine killed with -9; asking at once")
+    report("engine killed with -9; sending a request at once")
     stack.ask()
     if stack.state("engine")["restarts"] == before:
-        raise Failed("the engine answers, but Docker has not restarted it")
+        raise CheckFailed("the engine answers, but Docker has not restarted it")
     for service in ("engine", "gateway"):
         wait_for(f"{service} is healthy again", partial(stack.healthy, service), 60)
-    say("engine and gateway are healthy again")
+    report("engine and gateway are healthy again")
 
 
 def check_stop(stack: Stack) -> None:
-    """The gateway ends by itself when told to, and leaves every request in Postgres."""
+    """The gateway exits with 0 when stopped, and every request is in Postgres."""
     stack.compose("stop", "gateway")
     state = stack.state("gateway")
     if state["ExitCode"] != 0:
-        raise Failed(f"the gateway ended with {state['ExitCode']}, not 0")
-    if stack.rows() != "3|stop|stop":
-        raise Failed(f"Postgres has {stack.rows()}, expected 3|stop|stop")
-    say("gateway stopped gracefully; all three requests are in Postgres")
+        raise CheckFailed(f"the gateway ended with {state['ExitCode']}, not 0")
+    if stack.recorded_requests() != "3|stop|stop":
+        raise CheckFailed(f"Postgres has {stack.recorded_requests()}, expected 3|stop|stop")
+    report("gateway stopped gracefully; all three requests are in Postgres")
 
 
 def check(stack: Stack, settings: Mapping[str, str]) -> None:
-    """Everything, from the build to the stop."""
-    say("building the image (some minutes the first time)")
-    stack.compose("build", *(("--force-rm",) if stack.first else ()), "engine")
-    say("starting postgres, migrate, engine and gateway")
+    """All checks, from the build to the stop."""
+    report("building the image (some minutes the first time)")
+    stack.compose("build", *(("--force-rm",) if stack.is_compose_1 else ()), "engine")
+    report("starting postgres, migrate, engine and gateway")
     stack.up()
-    say("all are healthy")
+    report("all are healthy")
     check_image(stack, settings)
     check_kernel(stack)
     stack.ask()
@@ -217,12 +220,12 @@ def check(stack: Stack, settings: Mapping[str, str]) -> None:
 
 
 def main() -> int:
-    """The exit code: 0 if all is as it should be."""
+    """The exit status: 0 if all checks pass."""
     with ExitStack() as parts:
         try:
             parts.enter_context(docker_daemon())
-            images, made = base_images()
-            found = parts.enter_context(packages(made))
+            images, built_here = base_images()
+            found = parts.enter_context(packages(built_here))
             settings = {
                 "COMPOSE_PROFILES": "cpu",
                 "POSTGRES_PASSWORD": f"{token_hex(8)}/@%:",  # nothing needs escaping
@@ -239,13 +242,13 @@ def main() -> int:
             parts.callback(stack.compose, "down", "--volumes", "--remove-orphans")
             try:
                 check(stack, settings)
-            except Failed:
-                say(f"the containers' last words:\n{stack.compose('logs', '--tail=60')}")
+            except CheckFailed:
+                report(f"the containers' logs:\n{stack.compose('logs', '--tail=60')}")
                 raise
-        except Failed as failure:
-            say(f"FAILED: {failure}")
+        except CheckFailed as failure:
+            report(f"FAILED: {failure}")
             return 1
-    say("green; images are kept for the next run, everything else is removed")
+    report("passed; images are kept for the next run, everything else is removed")
     return 0
 
 

@@ -1,4 +1,9 @@
-"""The whole product as a user starts it: `lmaas serve` in a process of its own."""
+"""The whole product as a user starts it: `lmaas serve` in a process of its own.
+
+Most tests share one gateway, `served`; those of files that stop or kill one share another, `own`.
+pytest-xdist runs the tests of either in one process, and both at the same time
+(`tests/distribution.py`).
+"""
 
 import asyncio
 import os
@@ -21,10 +26,9 @@ from sqlalchemy import func, select
 from gateway.database.connection import Database
 from gateway.database.embedded import EmbeddedPostgres
 from models import RequestRecord
+from tests.conftest import PATIENCE_S
 
 READY = re.compile(r"ready on (http://\S+)")
-START_S = 120.0
-STOP_S = 60.0
 API_KEY = "sk-lmaas-tests-of-the-whole"
 ADMIN_KEY = "sk-lmaas-tests-of-the-admin"
 INSTRUCTIONS = {
@@ -45,6 +49,8 @@ def environment(data_dir: Path, **settings: str) -> dict[str, str]:
         "LMAAS_ADMIN_KEY": ADMIN_KEY,
         "LMAAS_ENGINE_THREADS": "1",
         "LMAAS_AUTOMATIC_TRAINING": "false",
+        "LMAAS_PREDICTION_BUDGET_MS": "30000",  # a busy machine changes no prediction
+        "LMAAS_DRAIN_S": str(PATIENCE_S),
         **settings,
     }
 
@@ -66,7 +72,7 @@ class Served:
         self.url = ""
 
     async def ready(self) -> "Served":
-        async with asyncio.timeout(START_S):
+        async with asyncio.timeout(PATIENCE_S):
             while not (told := READY.search(self.errors.read_text())):
                 assert self.process.poll() is None, self.errors.read_text()
                 await asyncio.sleep(0.05)
@@ -94,11 +100,11 @@ class Served:
 
     async def stop(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        return await asyncio.to_thread(self.process.wait, STOP_S)
+        return await asyncio.to_thread(self.process.wait, PATIENCE_S)
 
-    def client(self) -> openai.AsyncOpenAI:
+    def client(self, key: str = API_KEY) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(
-            base_url=f"{self.url}/v1", api_key=API_KEY, max_retries=0, timeout=60.0
+            base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=PATIENCE_S
         )
 
     def admin(self) -> httpx.AsyncClient:
@@ -109,7 +115,7 @@ class Served:
 
     def _bearing(self, key: str, **options: Any) -> httpx.AsyncClient:
         bearer = {"Authorization": f"Bearer {key}"}
-        return httpx.AsyncClient(base_url=self.url, headers=bearer, timeout=60.0, **options)
+        return httpx.AsyncClient(base_url=self.url, headers=bearer, timeout=PATIENCE_S, **options)
 
     async def engine_stats(self) -> dict[str, Any]:
         transport = httpx.AsyncHTTPTransport(uds=str(self.data_dir / "engine.sock"))
@@ -122,17 +128,49 @@ class Served:
 
     async def idle(self) -> None:
         """Returns when no request waits or runs."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while (health := await self.health())["waiting"] or health["running"]:
                 await asyncio.sleep(0.02)
 
-    async def history(self) -> int:
-        """Records in the embedded Postgres."""
+    async def tenant(self, name: str) -> tuple[str, str]:
+        """A new tenant's id, and the key of an app of it."""
+        async with self.admin() as admin:
+
+            async def make(path: str, made: str) -> dict[str, Any]:
+                answer = await admin.post(path, json={"name": made})
+                return dict(answer.raise_for_status().json())
+
+            tenant = await make("/admin/tenants", name)
+            app = await make(f"/admin/tenants/{tenant['id']}/apps", "app")
+            return tenant["id"], (await make(f"/admin/apps/{app['id']}/keys", "key"))["secret"]
+
+    async def history(self, tenant: str) -> int:
+        """A tenant's records in the embedded Postgres."""
         database = await Database.open(EmbeddedPostgres(self.data_dir).url)
+        counted = select(func.count()).select_from(RequestRecord).filter_by(tenant_id=tenant)
         async with database.sessions() as session:
-            count = await session.scalar(select(func.count()).select_from(RequestRecord))
+            count = await session.scalar(counted)
         await database.close()
         return count or 0
+
+
+class Restartable:
+    """One gateway, started again after a test stopped or killed it. Its KV memory is small."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._gateway: Served | None = None
+
+    async def running(self) -> Served:
+        """The gateway, ready."""
+        if self._gateway is None or self._gateway.process.poll() is not None:
+            self._gateway = Served(self._data_dir, LMAAS_KV_TOKENS="2048")
+        return await self._gateway.ready()
+
+    async def close(self) -> None:
+        gateway = self._gateway
+        if gateway is not None and gateway.process.poll() is None:
+            assert await gateway.stop() == 0, gateway.errors.read_text()
 
 
 @pytest.fixture(scope="session")
@@ -149,6 +187,14 @@ async def served(data_root: Path) -> AsyncIterator[Served]:
     gateway = await Served(data_root / "shared").ready()
     yield gateway
     assert await gateway.stop() == 0, gateway.errors.read_text()
+
+
+@pytest.fixture(scope="session")
+async def own(data_root: Path) -> AsyncIterator[Restartable]:
+    """One gateway for the files of tests that stop or kill theirs."""
+    restartable = Restartable(data_root / "own")
+    yield restartable
+    await restartable.close()
 
 
 @pytest.fixture

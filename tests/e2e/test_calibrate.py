@@ -9,6 +9,7 @@ import msgspec
 
 from gateway.replay.cost.calibration import CalibratedEngine
 from gateway.replay.cost.model import EngineModel, LinearCost
+from tests.conftest import PATIENCE_S
 
 Environment = Callable[..., dict[str, str]]
 
@@ -22,7 +23,7 @@ def calibrate(
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
     )
 

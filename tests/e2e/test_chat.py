@@ -30,7 +30,7 @@ async def test_answer_is_what_the_model_was_trained_to_say(
 
 
 async def test_stream_carries_the_same_answer(client: openai.AsyncOpenAI, asked: Asked) -> None:
-    stream = await client.chat.completions.create(
+    stream: Any = await client.chat.completions.create(
         **asked("translate", WORDS, stream=True, stream_options={"include_usage": True})
     )
     chunks = [chunk async for chunk in stream]

@@ -9,9 +9,9 @@ import httpx
 import openai
 
 from engine.demo.jobs import JOBS
+from tests.conftest import PATIENCE_S
 
 CONCURRENT = 24
-DEADLINE_S = 120.0
 
 
 class App:
@@ -72,7 +72,7 @@ async def test_training_on_served_requests_halves_the_error(served: Any) -> None
         started = await admin.post("/admin/predictors")
         assert started.status_code == 202
         run = started.json()
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             while run["state"] not in ("succeeded", "failed"):
                 await asyncio.sleep(0.2)
                 run = (await admin.get(f"/admin/training-runs/{run['id']}")).json()

@@ -10,76 +10,79 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import openai
 import psutil
 import pytest
 
 from engine.demo.lexicon import VELAN
+from tests.conftest import PATIENCE_S
 
 Asked = Callable[..., dict[str, Any]]
 TWENTY = " ".join(list(VELAN)[:20])
 
 
-async def test_second_start_finds_all_data_and_a_stop_leaves_no_process(
-    serve: Any, asked: Asked
+async def test_output_tells_no_key_that_was_given_and_no_call_of_the_engine(
+    own: Any, asked: Asked
 ) -> None:
-    first = await serve("life").ready()
+    gateway = await own.running()  # its first start, which names the key
+    async with gateway.client() as client:
+        await client.chat.completions.create(**asked("spell", "brave"))
+        told = gateway.output.read_text() + gateway.errors.read_text()
+        assert "$LMAAS_API_KEY" in told
+        assert client.api_key not in told
+        assert "http://engine" not in told
+
+
+async def test_second_start_finds_all_data_and_a_stop_leaves_no_process(
+    own: Any, asked: Asked
+) -> None:
+    first = await own.running()
     async with first.client() as client:
         answer = await client.chat.completions.create(**asked("translate", "brave king"))
     async with first.admin() as admin:
+        before = [item["name"] for item in (await admin.get("/admin/tenants")).json()["data"]]
         made = (await admin.post("/admin/tenants", json={"name": "a tenant"})).raise_for_status()
     family = first.family()
     assert len(family) >= 3  # engine, predictor, Postgres
     assert await first.stop(signal.SIGINT) == 0
     assert not [process for process in family if _lives(process)]
 
-    second = await serve("life").ready()
+    second = await own.running()
     async with second.client() as client:  # the key of the first start
         again = await client.chat.completions.create(**asked("translate", "brave king"))
     async with second.admin() as admin:
         names = [item["name"] for item in (await admin.get("/admin/tenants")).json()["data"]]
     assert again.choices == answer.choices
-    assert names == ["demo", "a tenant"]
+    assert before[0] == "demo"
+    assert names == [*before, "a tenant"]
     assert made.json()["name"] == "a tenant"
-    assert await second.stop() == 0
 
 
-async def test_output_tells_no_key_that_was_given_and_no_call_of_the_engine(
-    served: Any, client: openai.AsyncOpenAI, asked: Asked
-) -> None:
-    await client.chat.completions.create(**asked("spell", "brave"))
-    told = served.output.read_text() + served.errors.read_text()
-    assert "$LMAAS_API_KEY" in told
-    assert client.api_key not in told
-    assert "http://engine" not in told
+async def test_killed_engine_is_a_pause_and_not_an_error(own: Any, asked: Asked) -> None:
+    gateway = await own.running()
+    async with gateway.client() as client:
+        request = asked("spell", TWENTY)
+        whole = (await client.chat.completions.create(**request)).choices[0].message.content
+        stream = await client.chat.completions.create(**request, stream=True)
+        pieces = []
+        async for chunk in stream:
+            pieces.append(chunk.choices[0].delta.content or "")
+            if len(pieces) == 2:
+                gateway.engine().kill()
+        assert "".join(pieces) == whole
+        assert len(pieces) > 2
 
 
-async def test_killed_engine_is_a_pause_and_not_an_error(
-    served: Any, client: openai.AsyncOpenAI, asked: Asked
-) -> None:
-    request = asked("spell", TWENTY)
-    whole = (await client.chat.completions.create(**request)).choices[0].message.content
-    stream = await client.chat.completions.create(**request, stream=True)
-    pieces = []
-    async for chunk in stream:
-        pieces.append(chunk.choices[0].delta.content or "")
-        if len(pieces) == 2:
-            served.engine().kill()
-    assert "".join(pieces) == whole
-    assert len(pieces) > 2
+async def test_killed_predictor_costs_no_request(own: Any, asked: Asked) -> None:
+    gateway = await own.running()
+    async with gateway.client() as client:
+        before = gateway.predictor()
+        before.kill()
+        answer = await client.chat.completions.create(**asked("translate", "brave king"))
+        assert answer.choices[0].finish_reason == "stop"
 
 
-async def test_killed_predictor_costs_no_request(
-    served: Any, client: openai.AsyncOpenAI, asked: Asked
-) -> None:
-    before = served.predictor()
-    before.kill()
-    answer = await client.chat.completions.create(**asked("translate", "brave king"))
-    assert answer.choices[0].finish_reason == "stop"
-
-
-async def test_running_request_may_finish_at_a_stop(serve: Any, asked: Asked) -> None:
-    gateway = await serve("drain").ready()
+async def test_running_request_may_finish_at_a_stop(own: Any, asked: Asked) -> None:
+    gateway = await own.running()
     async with gateway.client() as client:
         stream = await client.chat.completions.create(**asked("spell", TWENTY, stream=True))
         first = await anext(aiter(stream))
@@ -91,21 +94,21 @@ async def test_running_request_may_finish_at_a_stop(serve: Any, asked: Asked) ->
 
 
 async def test_killed_gateway_takes_its_processes_along_and_loses_no_record(
-    serve: Any, asked: Asked
+    own: Any, asked: Asked
 ) -> None:
-    gateway = await serve("kill").ready()
+    gateway = await own.running()
+    tenant, key = await gateway.tenant("killed")
     children = psutil.Process(gateway.process.pid).children(recursive=True)
     children = [child for child in children if "-m" in child.cmdline()]
-    async with gateway.client() as client:
+    async with gateway.client(key) as client:
         for _ in range(3):
             await client.chat.completions.create(**asked("translate", "brave king"))
         gateway.process.kill()
         gateway.process.wait()
-    await asyncio.to_thread(psutil.wait_procs, children, 20)
+    await asyncio.to_thread(psutil.wait_procs, children, PATIENCE_S)
     assert not [child for child in children if _lives(child)]
-    again = await serve("kill").ready()
-    assert await again.history() == 3
-    assert await again.stop() == 0
+    again = await own.running()
+    assert await again.history(tenant) == 3
 
 
 @pytest.mark.parametrize(
@@ -143,15 +146,17 @@ async def test_port_in_use_is_named(
 
 
 async def test_two_gateways_do_not_share_a_data_folder(
-    served: Any, environment: Callable[..., dict[str, str]]
+    own: Any, environment: Callable[..., dict[str, str]]
 ) -> None:
-    code, last = await _run(environment(served.data_dir))
+    gateway = await own.running()
+    code, last = await _run(environment(gateway.data_dir))
     assert code == 1
     assert "another gateway" in last
 
 
-async def test_readiness_tells_what_is_there(served: Any) -> None:
-    async with httpx.AsyncClient(base_url=served.url) as client:
+async def test_readiness_tells_what_is_there(own: Any) -> None:
+    gateway = await own.running()
+    async with httpx.AsyncClient(base_url=gateway.url) as client:
         assert (await client.get("/health/live")).json() == {"status": "ok"}
         ready = await client.get("/health/ready")
     assert ready.status_code == 200
@@ -175,6 +180,6 @@ async def _run(environment: dict[str, str]) -> tuple[int, str]:
         stderr=subprocess.PIPE,
         cwd=Path.cwd(),
     )
-    _, errors = await asyncio.wait_for(process.communicate(), 90)
+    _, errors = await asyncio.wait_for(process.communicate(), PATIENCE_S)
     assert process.returncode is not None
     return process.returncode, errors.decode().strip().splitlines()[-1]

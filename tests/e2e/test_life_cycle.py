@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from gateway.database.embedded import EmbeddedPostgres
+from tests.conftest import PATIENCE_S
 
-DEADLINE_S = 120.0
 ENDED = ("succeeded", "failed", "cancelled")
 
 
@@ -43,7 +43,7 @@ async def a_log(admin: httpx.AsyncClient, lines: int) -> bytes:
 
 
 async def ended(admin: httpx.AsyncClient, run: dict[str, Any]) -> dict[str, Any]:
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(PATIENCE_S):
         while run["state"] not in ENDED:
             await asyncio.sleep(0.05)
             run = (await admin.get(f"/admin/training-runs/{run['id']}")).json()
@@ -52,7 +52,7 @@ async def ended(admin: httpx.AsyncClient, run: dict[str, Any]) -> dict[str, Any]
 
 async def used_by(gateways: tuple[Any, Any], version: str) -> None:
     """Returns once every gateway predicts with this version."""
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(PATIENCE_S):
         for gateway in gateways:
             while (await gateway.health())["predictor_version"] != version:
                 await asyncio.sleep(0.05)
@@ -60,7 +60,7 @@ async def used_by(gateways: tuple[Any, Any], version: str) -> None:
 
 async def trainer(gateway: Any) -> psutil.Process:
     """The training process of a gateway, once there is one."""
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             for child in psutil.Process(gateway.process.pid).children():
                 if "gateway.prediction.lifecycle.training_process" in child.cmdline():

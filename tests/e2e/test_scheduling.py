@@ -10,6 +10,8 @@ import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.conftest import PATIENCE_S
+
 Asked = Callable[..., dict[str, Any]]
 WORDS = "brave queen finds golden castle"
 
@@ -28,7 +30,7 @@ async def drained(served: Any) -> AsyncIterator[httpx.AsyncClient]:
 
 async def queue_of(admin: httpx.AsyncClient, waiting: int) -> dict[str, Any]:
     """The queue once so many wait."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             queue = (await admin.get("/admin/queue")).raise_for_status().json()
             if queue["totals"]["waiting"] == waiting:
@@ -38,7 +40,7 @@ async def queue_of(admin: httpx.AsyncClient, waiting: int) -> dict[str, Any]:
 
 async def explained(admin: httpx.AsyncClient, name: str) -> dict[str, Any]:
     """What history explains, once it knows the request."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while (response := await admin.get(f"/admin/requests/{name}")).status_code == 404:
             await asyncio.sleep(0.05)
     return dict(response.raise_for_status().json())
@@ -68,7 +70,9 @@ async def test_applied_service_tier_is_told_where_one_was_asked_for(
     tier = {} if asked_for is None else {"service_tier": asked_for}
     whole = await client.chat.completions.create(**asked("translate", WORDS, **tier))
     assert whole.service_tier == told
-    stream = await client.chat.completions.create(**asked("translate", WORDS, stream=True, **tier))
+    stream: Any = await client.chat.completions.create(
+        **asked("translate", WORDS, stream=True, **tier)
+    )
     assert {chunk.service_tier async for chunk in stream} == {told}
     text = await client.completions.create(model="lmaas-demo", prompt="king", extra_body=tier)
     assert text.model_extra is not None
@@ -94,7 +98,7 @@ async def test_wrong_wish_is_refused_and_named(
 
 async def test_deadline_that_can_be_met_is(client: openai.AsyncOpenAI, asked: Asked) -> None:
     completion = await client.chat.completions.create(
-        **asked("translate", WORDS), extra_headers={"x-lmaas-deadline-ms": "50000"}
+        **asked("translate", WORDS), extra_headers={"x-lmaas-deadline-ms": "600000"}
     )
     assert completion.choices[0].finish_reason == "stop"
 
@@ -130,10 +134,10 @@ async def test_official_clients_read_timeout_bounds_the_wait(
     served: Any, client: openai.AsyncOpenAI, asked: Asked
 ) -> None:
     async with drained(served) as admin:
-        patient = client.with_options(timeout=openai.Timeout(50.0, connect=5.0))
+        patient = client.with_options(timeout=openai.Timeout(PATIENCE_S, connect=5.0))
         running = asyncio.create_task(patient.chat.completions.create(**asked("translate", WORDS)))
         (waiting,) = (await queue_of(admin, 1))["data"]
-    assert 0 < waiting["start_by_s"] <= 50
+    assert 0 < waiting["start_by_s"] <= PATIENCE_S
     assert (await running).choices[0].finish_reason == "stop"
 
 
@@ -173,7 +177,7 @@ async def test_cancelled_stream_ends_with_an_error_event(
     served: Any, client: openai.AsyncOpenAI, asked: Asked
 ) -> None:
     async with drained(served) as admin:
-        stream = await client.chat.completions.create(**asked("spell", WORDS, stream=True))
+        stream: Any = await client.chat.completions.create(**asked("spell", WORDS, stream=True))
         (waiting,) = (await queue_of(admin, 1))["data"]
         await admin.post(f"/admin/requests/{waiting['id']}/cancel")
         with pytest.raises(openai.APIError, match="an operator cancelled the request"):
@@ -202,4 +206,5 @@ async def test_metrics_count_what_was_served_and_name_tenants_to_the_admin_alone
     assert after["lmaas_waiting_requests"] == 0
     assert after["lmaas_tenant_requests_total demo"] >= 1
     assert after["lmaas_tenant_virtual_tokens demo"] > 0
-    assert not [name for name in before if "tenant" in name]
+    assert not [name for name in before if name.startswith("lmaas_tenant")]
+    assert not [name for name in before if name.endswith(" demo")]

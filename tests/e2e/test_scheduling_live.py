@@ -11,8 +11,8 @@ import openai
 import pytest
 
 from engine.demo.jobs import JOBS
+from tests.conftest import PATIENCE_S
 
-DEADLINE_S = 120.0
 SHORT = {"max_tokens": 6}
 LONG = {"max_tokens": 300, "logit_bias": {"4": -100}}  # without its end, as long as it may be
 POLICIES = ("fcfs", "sjf", "hrrn", "s3", "fixed", "magnus", "lmaas")
@@ -69,7 +69,7 @@ async def test_long_request_is_answered_though_short_ones_never_cease(
 
     async with tight.client() as client:
         askers = [asyncio.create_task(keep_asking(client)) for _ in range(24)]
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             while not shorts:
                 await asyncio.sleep(0.01)
             before = shorts
@@ -91,7 +91,7 @@ async def test_policy_changed_under_load_loses_nothing_and_changes_no_answer(
             changed = await admin.put("/admin/policy", json={"name": name})
             assert changed.json()["name"] == name
             await asyncio.sleep(0.1)
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             assert await asking == expected * 3
 
 
@@ -103,7 +103,7 @@ async def test_engine_killed_with_a_full_queue_changes_no_answer(
     async with tight.client() as client, tight.admin() as admin:
         await admin.put("/admin/policy", json={"name": policy})
         asking = asyncio.gather(*(answer(client, question) for question in questions * 2))
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             while not (health := await tight.health())["running"] or not health["waiting"]:
                 await asyncio.sleep(0.01)
             tight.engine().kill()
@@ -147,7 +147,7 @@ async def test_lying_predictor_is_found_out_and_answers_stay_right(
     texts = [" ".join(["brave king"] * rng.randint(1, 12)) for _ in range(160)]
     questions = [asked("translate", text) for text in texts]
     expected = await asyncio.gather(*(answer(client, question) for question in questions))
-    async with tight.admin() as admin, asyncio.timeout(DEADLINE_S):
+    async with tight.admin() as admin, asyncio.timeout(PATIENCE_S):
         app, lied_to = await an_app(admin, tight)
         imported = await admin.post("/admin/predictors/samples", content=lies(app, rng))
         assert imported.is_success, imported.text

@@ -8,6 +8,7 @@ import httpx
 from msgspec import Struct
 
 from engine.demo.jobs import JOBS
+from tests.conftest import PATIENCE_S
 
 REQUESTS = 120
 WITHIN_S = 4.0  # the requests arrive
@@ -34,7 +35,7 @@ async def one_client(caller: httpx.AsyncClient, rng: Random, tally: Tally) -> No
     if not streamed:
         try:
             answer = await caller.post(
-                "/v1/chat/completions", json=body, timeout=0.2 if leaves else 60
+                "/v1/chat/completions", json=body, timeout=0.2 if leaves else PATIENCE_S
             )
         except httpx.TimeoutException:
             assert leaves
@@ -61,8 +62,8 @@ async def _until(events: httpx.Response, most: int | None) -> Any:
             return
 
 
-async def test_storm_fails_no_request_and_leaves_nothing_behind(serve: Any) -> None:
-    gateway = await serve("storm", LMAAS_KV_TOKENS="2048").ready()
+async def test_storm_fails_no_request_and_leaves_nothing_behind(own: Any) -> None:
+    gateway = await own.running()
     rng, tally = Random(5), Tally()
 
     async def kill_engine() -> None:
@@ -78,7 +79,9 @@ async def test_storm_fails_no_request_and_leaves_nothing_behind(serve: Any) -> N
     assert tally.answered + tally.left == REQUESTS
     assert tally.answered > REQUESTS / 2
 
-    async with asyncio.timeout(30):  # the cancelled ones are dropped at the engine's next step
+    async with asyncio.timeout(
+        PATIENCE_S
+    ):  # the cancelled ones are dropped at the engine's next step
         while (stats := await gateway.engine_stats())["free"] != stats["pages"]:
             await asyncio.sleep(0.02)
     assert await gateway.stop() == 0

@@ -1,9 +1,12 @@
 """Documents a body that is not JSON: the handler takes it as `body: bytes`."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Schema
 from litestar.openapi.spec.enums import OpenAPIType
+
+LARGEST_UPLOAD: Final = 16 << 20  # bytes
 
 
 def raw(media_type: str, description: str) -> type[Operation]:

@@ -11,7 +11,7 @@ from litestar.params import FromPath, JSONBody, RawBody
 from msgspec import Struct
 
 from gateway.api.admin.actor import Actor, area
-from gateway.api.admin.body import raw
+from gateway.api.admin.body import LARGEST_UPLOAD, raw
 from gateway.api.admin.training import TrainingRequest, TrainingRunAnswer
 from gateway.api.envelope import Limit, Listing, to_answer
 from gateway.prediction.lifecycle.comparison import Compared, Comparison
@@ -161,7 +161,12 @@ class PredictorsController(Controller):
         told = {CHECKSUM: checksum(stored).hex(), "content-disposition": named}
         return Response(stored, headers=told, media_type=BINARY)
 
-    @post("/import", summary="Import a version", operation_class=raw(BINARY, "an exported version"))
+    @post(
+        "/import",
+        summary="Import a version",
+        request_max_body_size=LARGEST_UPLOAD,
+        operation_class=raw(BINARY, "an exported version"),
+    )
     async def import_predictor(
         self,
         body: RawBody,

@@ -10,7 +10,7 @@ from litestar.params import FromPath, QueryParameter, RawBody
 from msgspec import Struct
 
 from gateway.api.admin.actor import Actor, area
-from gateway.api.admin.body import raw
+from gateway.api.admin.body import LARGEST_UPLOAD, raw
 from gateway.generation.service import GenerationService
 from gateway.prediction.lifecycle.drift_series import DriftSeries
 from gateway.prediction.lifecycle.erasure import Erased, SampleErasure
@@ -58,6 +58,7 @@ class LogsController(Controller):
     @post(
         "/predictors/samples",
         summary="Import logs to learn from",
+        request_max_body_size=LARGEST_UPLOAD,
         operation_class=raw(
             LINES,
             "one JSON object a line: `app`, `input`, and `output` or `tokens`; optional "

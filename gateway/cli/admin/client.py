@@ -1,4 +1,4 @@
-"""Calls of the admin API, for the command line."""
+"""A client of the admin API for the command line."""
 
 import json
 import os
@@ -15,11 +15,11 @@ from gateway.settings import Settings
 from gateway.tenancy.admin_key import admin_key_file
 
 TIMEOUT_S = 30.0
-LONG_S = 600.0  # embedding thousands of lines; erasing millions of rows
+LONG_TIMEOUT_S = 600.0  # for embedding thousands of lines or erasing millions of rows
 
 
 class AdminClient:
-    """The admin API at `url`. LmaasError with the server's words if it refuses."""
+    """The admin API at `url`. LmaasError with the server's message if it refuses a call."""
 
     def __init__(self, url: str, key: str | None) -> None:
         self._http = httpx.Client(
@@ -51,19 +51,19 @@ class AdminClient:
 
     def delete(self, path: str, **query: Any) -> Any:
         """The answer to a DELETE."""
-        return self._call("DELETE", path, params=query, timeout=LONG_S)
+        return self._call("DELETE", path, params=query, timeout=LONG_TIMEOUT_S)
 
     def send(self, path: str, body: bytes, media_type: str) -> Any:
-        """The answer to a POST of bytes, which may take its time."""
+        """The answer to a POST of bytes, which may take minutes."""
         headers = {"content-type": media_type}
-        return self._call("POST", path, content=body, headers=headers, timeout=LONG_S)
+        return self._call("POST", path, content=body, headers=headers, timeout=LONG_TIMEOUT_S)
 
     def fetch(self, path: str) -> bytes:
-        """The bytes that a GET answers."""
+        """The body of a GET's response."""
         return self._send("GET", path).content
 
     def all(self, path: str) -> Iterator[dict[str, Any]]:
-        """Every item of a list, page after page."""
+        """Every item of a list, from all its pages."""
         query: dict[str, Any] = {"limit": 100}
         while True:
             page = self.get(path, **query)
@@ -88,18 +88,20 @@ class AdminClient:
         try:
             return response.json()
         except ValueError as error:
-            raise LmaasError(f"{self._url} does not answer like an LMaaS gateway") from error
+            raise LmaasError(
+                f"{self._url} is not an LMaaS gateway: its response is no JSON"
+            ) from error
 
 
 def _reason(answer: Any, status: int) -> str:
     match answer:
         case {"error": {"message": str(message)}}:
             return message
-    return f"the answer is HTTP {status}"
+    return f"the response is HTTP {status}"
 
 
 def _key() -> str:
-    """The admin key of the environment, else of the data folder."""
+    """The admin key from the environment, else from the data folder. StartupFailure if none."""
     given = os.environ.get("LMAAS_ADMIN_KEY")
     if given:
         return given
@@ -113,7 +115,7 @@ def _key() -> str:
         ) from error
 
 
-Call = click.make_pass_decorator(AdminClient)
+pass_client = click.make_pass_decorator(AdminClient)
 
 
 def show(item: dict[str, Any]) -> None:
@@ -122,6 +124,6 @@ def show(item: dict[str, Any]) -> None:
 
 
 def show_all(items: Iterable[dict[str, Any]]) -> None:
-    """Print objects as JSON, one a line."""
+    """Print objects as JSON, one per line."""
     for item in items:
         click.echo(json.dumps(item, ensure_ascii=False))

@@ -1,19 +1,22 @@
-"""`lmaas admin queue` and `lmaas admin requests …`: what waits and runs, and why."""
+"""`lmaas admin queue` and `lmaas admin requests …`: waiting and running requests."""
 
 from uuid import UUID
 
 import click
 
-from gateway.cli.admin.client import AdminClient, Call, show, show_all
+from gateway.cli.admin.client import AdminClient, pass_client, show, show_all
 
 
 @click.command("queue")
 @click.option("--tenant", type=click.UUID, help="Only this tenant's requests.")
-@click.option("--limit", type=int, default=100, show_default=True, help="Most requests wanted.")
-@click.option("--totals", is_flag=True, help="Show the queue in sum instead.")
-@Call
+@click.option("--limit", type=int, default=100, show_default=True, help="Most requests listed.")
+@click.option("--totals", is_flag=True, help="Show the queue's totals instead.")
+@pass_client
 def show_queue(client: AdminClient, tenant: UUID | None, limit: int, *, totals: bool) -> None:
-    """List the requests that run and wait, the next to start first."""
+    """List running and waiting requests.
+
+    Running requests by age, then waiting ones, the next to start first.
+    """
     query = {"tenant": str(tenant)} if tenant else {}
     queue = client.get("/admin/queue", limit=limit, **query)
     if totals:
@@ -24,20 +27,20 @@ def show_queue(client: AdminClient, tenant: UUID | None, limit: int, *, totals: 
 
 @click.group()
 def requests() -> None:
-    """Single requests, by their id or that of their answer."""
+    """Single requests, by their id or their response's id."""
 
 
 @requests.command("show")
 @click.argument("request_id")
-@Call
+@pass_client
 def show_request(client: AdminClient, request_id: str) -> None:
-    """Show why a request waited as long as it did."""
+    """Show how a request was scheduled, and why it waited."""
     show(client.get(f"/admin/requests/{request_id}"))
 
 
 @requests.command("cancel")
 @click.argument("request_id")
-@Call
+@pass_client
 def cancel_request(client: AdminClient, request_id: str) -> None:
-    """End a request that waits or runs; its client is told."""
+    """Cancel a waiting or running request; its client gets an error."""
     show(client.post(f"/admin/requests/{request_id}/cancel"))

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from statistics import median
-from typing import Final, NamedTuple, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 from msgspec import Struct
 from scipy.optimize import nnls
 
 from gateway.errors import LmaasError
+from gateway.quantiles import Floats
 from gateway.replay.cost.model import EngineModel, LinearCost
 from gateway.replay.cost.trials import MIX
 
@@ -17,8 +17,6 @@ HICCUP: Final = 3.0  # times the median of its like: the machine's doing, not th
 FEWEST: Final = 40  # steps
 TERMS: Final = ("step_s", "prompt_token_s", "prompt_read_s", "sequence_s", "kv_token_s")
 COUNTED: Final = ("prompt tokens", "reads of prompts", "sequences that decode", "KV tokens")
-
-Floats: TypeAlias = npt.NDArray[np.float64]
 
 
 class TimedStep(Protocol):

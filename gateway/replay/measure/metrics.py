@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
+from gateway.quantiles import Bools, Floats
 from gateway.replay.measure.outcomes import Outcomes
-from gateway.replay.workload.workload import Floats, Workload
+from gateway.replay.workload.workload import Workload
 
 DECILES: Final = 10
 
@@ -103,15 +104,13 @@ def deciles(tokens: npt.NDArray[np.int32], response_s: Floats) -> tuple[float, .
     return tuple(_mean(part) for part in np.array_split(by_length, DECILES))
 
 
-def served(workload: Workload, answered: npt.NDArray[np.bool_]) -> dict[str, float]:
+def served(workload: Workload, answered: Bools) -> dict[str, float]:
     """Each tenant's share of the tokens generated, by name."""
     tokens = _by_tenant(workload, answered, workload.generation_tokens[answered])
     return {name: _over(tokens[place], tokens.sum()) for place, name in enumerate(workload.tenants)}
 
 
-def _tenants_s(
-    workload: Workload, answered: npt.NDArray[np.bool_], response_s: Floats
-) -> dict[str, float]:
+def _tenants_s(workload: Workload, answered: Bools, response_s: Floats) -> dict[str, float]:
     sums_s = _by_tenant(workload, answered, response_s)
     counts = _by_tenant(workload, answered, np.ones(len(response_s)))
     return {
@@ -119,9 +118,7 @@ def _tenants_s(
     }
 
 
-def _by_tenant(
-    workload: Workload, answered: npt.NDArray[np.bool_], amounts: npt.NDArray[Any]
-) -> Floats:
+def _by_tenant(workload: Workload, answered: Bools, amounts: npt.NDArray[Any]) -> Floats:
     """Sums of what each of the answered requests amounts to, by the tenant's place."""
     tenant = workload.tenant[answered]
     weights = np.asarray(amounts, np.float64)
@@ -135,7 +132,7 @@ def _extra_delay_s(outcomes: Outcomes, first_come_s: Floats | None) -> float:
     return max(_largest(outcomes.dispatched_s - first_come_s), 0.0)
 
 
-def _mean(values: npt.NDArray[np.float64] | npt.NDArray[np.bool_]) -> float:
+def _mean(values: Floats | Bools) -> float:
     return float(values.mean()) if values.size else float("nan")
 
 

@@ -1,14 +1,12 @@
 """What came of a replay: columns of its requests, series over time, totals."""
 
-from typing import Final, TypeAlias
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from msgspec import Struct
 
-Floats: TypeAlias = npt.NDArray[np.float64]
-Counts: TypeAlias = npt.NDArray[np.int32]
-Marks: TypeAlias = npt.NDArray[np.bool_]
+from gateway.quantiles import Bools, Floats
+from gateway.replay.workload.workload import Counts
 
 SHORTEST_S: Final = 1e-3  # between two rows of a series
 
@@ -26,8 +24,8 @@ class Outcomes(Struct, kw_only=True):
     first_token_s: Floats
     finished_s: Floats
     preemptions: Counts
-    overdue: Marks
-    gave_up: Marks
+    overdue: Bools
+    gave_up: Bools
 
     time_s: Floats
     waiting: Floats

@@ -5,8 +5,9 @@ from typing import Final
 
 import numpy as np
 
+from gateway.quantiles import Floats
 from gateway.replay.measure.outcomes import Outcomes
-from gateway.replay.workload.workload import Floats, Workload
+from gateway.replay.workload.workload import Workload
 
 PARTS: Final = 40  # stretches of a run that tokens are counted in
 MOST_TENANTS: Final = 8

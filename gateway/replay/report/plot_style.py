@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.typing import RcKeyType
 
-from gateway.pictures import LINE, LOOK
+from gateway.pictures import LINE_COLOR, PLOT_STYLE
 from gateway.replay.comparison import ORACLE
 
 DOTS_PER_INCH: Final = 100
@@ -23,12 +23,12 @@ COLORS: Final = {
     "s3": "#3f9e6e",
     "fixed": "#7a5c3e",
 }
-RC: Final[dict[RcKeyType, Any]] = {**LOOK, "axes.axisbelow": True, "figure.labelsize": 10}
+RC: Final[dict[RcKeyType, Any]] = {**PLOT_STYLE, "axes.axisbelow": True, "figure.labelsize": 10}
 
 
 def color_of(policy: str) -> str:
     """A policy's colour, the same whether it is told true lengths or not."""
-    return COLORS.get(policy.removeprefix(ORACLE), LINE)
+    return COLORS.get(policy.removeprefix(ORACLE), LINE_COLOR)
 
 
 def style_of(policy: str) -> dict[str, Any]:

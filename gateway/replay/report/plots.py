@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gateway.pictures import LINE
+from gateway.pictures import LINE_COLOR
 from gateway.replay.comparison import FIRST_COME, ORACLE
 from gateway.replay.measure.metrics import DECILES
 from gateway.replay.measure.time_series import Course
@@ -100,7 +100,7 @@ def _bars(axes: Axes, rows: Sequence[Row], measure: str) -> None:
         color = color_of(row.policy)
         axes.barh(place, means[place], height=0.65, color=color, hatch=hatch, edgecolor="white")
         if halves[place]:
-            axes.errorbar(means[place], place, xerr=halves[place], color=LINE, capsize=3)
+            axes.errorbar(means[place], place, xerr=halves[place], color=LINE_COLOR, capsize=3)
         axes.annotate(
             f"{means[place]:,.{1 if means[place] < TENTHS else 0}f}",
             (reach[place], place),

@@ -9,7 +9,7 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 
 from gateway.errors import InvalidRequest
-from gateway.replay.workload.workload import Floats
+from gateway.quantiles import Floats
 
 ArrivalsName: TypeAlias = Literal["trace", "poisson", "gamma", "bursts"]
 

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import Sessions, translated
 from gateway.errors import InvalidRequest, NotFound
-from gateway.prediction.messages import LEVELS
+from gateway.quantiles import LEVELS
 from gateway.replay.workload.workload import Workload
 from models import App, RequestRecord, Tenant
 

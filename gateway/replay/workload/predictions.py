@@ -5,8 +5,8 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 
 from gateway.errors import InvalidRequest
-from gateway.prediction.messages import LEVELS
-from gateway.replay.workload.workload import Counts, Floats, Singles, Workload
+from gateway.quantiles import LEVELS, Floats
+from gateway.replay.workload.workload import Counts, Singles, Workload
 
 PredictorName: TypeAlias = Literal["recorded", "noise", "oracle", "shuffled"]
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.errors import InvalidRequest, NotFound
-from gateway.prediction.messages import LEVELS
+from gateway.quantiles import LEVELS
 from gateway.replay.workload.workload import NOBODY, Workload
 
 NEEDED: Final = ("arrival_s", "prompt_tokens", "generation_tokens")

@@ -8,10 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.errors import InvalidRequest
-from gateway.prediction.messages import LEVELS
+from gateway.quantiles import LEVELS, Floats
 from gateway.scheduling.requests import QueuedRequest
 
-Floats: TypeAlias = npt.NDArray[np.float64]
 Singles: TypeAlias = npt.NDArray[np.float32]
 Counts: TypeAlias = npt.NDArray[np.int32]
 Indices: TypeAlias = npt.NDArray[np.int16]

@@ -1,5 +1,5 @@
 #!/bin/sh
-# As much of the official image's entrypoint as compose.yaml uses: POSTGRES_USER, _PASSWORD, _DB.
+# The part of the official entrypoint that compose.yaml uses: POSTGRES_USER, _PASSWORD, _DB.
 set -eu
 PATH="$(echo /usr/lib/postgresql/*/bin):$PATH"
 if [ "$(id -u)" = 0 ]; then

@@ -1,4 +1,4 @@
-"""Addresses of databases, good and bad, against a real server."""
+"""Valid and invalid database addresses, against a real server."""
 
 import asyncio
 import socket
@@ -30,9 +30,7 @@ async def reached(database: Database) -> bool:
         "host={plain} user=postgres dbname=postgres",
     ],
 )
-async def test_usual_forms_of_an_address_reach_the_server(
-    form: str, postgres: EmbeddedPostgres
-) -> None:
+async def test_common_forms_of_an_address_connect(form: str, postgres: EmbeddedPostgres) -> None:
     folder = str(connection_parameters(postgres.url)["host"])
     database = await Database.open(form.format(folder=quote(folder, safe=""), plain=folder))
     assert await reached(database)
@@ -43,7 +41,7 @@ async def test_usual_forms_of_an_address_reach_the_server(
     "url",
     ["mysql://user:pass@host/db", "postgresql://user:pass@host/db?nonsense=1", "user:pass", "://x"],
 )
-async def test_what_is_no_address_is_refused_with_what_is_accepted(url: str) -> None:
+async def test_invalid_address_is_refused_with_the_accepted_form(url: str) -> None:
     with pytest.raises(
         StartupFailure, match=r"DATABASE_URL.*accepted is postgresql://user:password@host"
     ):
@@ -67,15 +65,15 @@ async def test_unknown_database_is_named(postgres: EmbeddedPostgres) -> None:
         await Database.open(url)
 
 
-async def test_server_too_old_is_refused_with_its_version(
+async def test_old_server_is_refused_with_its_version(
     postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.database.connection.OLDEST", 190_000)
+    monkeypatch.setattr("gateway.database.connection.MIN_SERVER_VERSION", 190_000)
     with pytest.raises(StartupFailure, match="PostgreSQL 18; 19 or newer is needed"):
         await Database.open(postgres.url)
 
 
-async def test_peer_that_never_answers_is_given_up() -> None:
+async def test_silent_peer_times_out() -> None:
     async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
@@ -87,7 +85,7 @@ async def test_peer_that_never_answers_is_given_up() -> None:
             await Database.open(f"postgresql://me@127.0.0.1:{port}/db?connect_timeout=2")
 
 
-async def test_taken_name_leaves_as_a_conflict_in_the_services_words(sessions: Sessions) -> None:
+async def test_taken_name_is_a_conflict_with_the_services_message(sessions: Sessions) -> None:
     async with transaction(sessions) as session:
         session.add(Tenant(name="acme"))
     with pytest.raises(Conflict, match="acme is taken"):
@@ -95,7 +93,7 @@ async def test_taken_name_leaves_as_a_conflict_in_the_services_words(sessions: S
             session.add(Tenant(name="acme"))
 
 
-async def test_ended_connection_leaves_as_database_lost_and_the_pool_recovers(
+async def test_ended_connection_is_database_lost_and_the_pool_recovers(
     database: Database, sessions: Sessions
 ) -> None:
     end = text("SELECT pg_terminate_backend(pg_backend_pid())")
@@ -105,7 +103,7 @@ async def test_ended_connection_leaves_as_database_lost_and_the_pool_recovers(
     assert await reached(database)
 
 
-async def test_defect_in_a_statement_is_not_taken_for_a_lost_database(sessions: Sessions) -> None:
+async def test_invalid_statement_is_not_database_lost(sessions: Sessions) -> None:
     with pytest.raises(Exception, match="does not exist") as raised, translated():
         async with sessions() as session:
             await session.execute(text("SELECT nothing FROM nowhere"))

@@ -16,11 +16,12 @@ import pytest
 
 from gateway.database.embedded import EmbeddedPostgres, _reason
 from gateway.errors import StartupFailure
+from tests.conftest import PATIENCE_S
 
 
 @pytest.fixture(scope="module")
 def template() -> Iterator[Path]:
-    """A data folder as a first start leaves it, where one before it was interrupted."""
+    """A data folder after a first start that followed an interrupted one."""
     folder = Path(tempfile.mkdtemp(prefix="lmaas-template-"))
     (folder / "postgres.new").mkdir()
     (folder / "postgres.new" / "PG_VERSION").write_text("18\n")
@@ -33,7 +34,7 @@ def template() -> Iterator[Path]:
 
 @pytest.fixture
 def data_dir(template: Path) -> Iterator[Path]:
-    """A copy of the template, whose server is ended after the test."""
+    """A copy of the template; its server is stopped after the test."""
     folder = Path(tempfile.mkdtemp(prefix="lmaas-data-"))
     copy(template, folder)
     yield folder
@@ -41,7 +42,7 @@ def data_dir(template: Path) -> Iterator[Path]:
     process = postmaster(folder)
     if process:
         process.send_signal(signal.SIGQUIT)
-        process.wait(10)
+        process.wait(PATIENCE_S)
     shutil.rmtree(folder)
 
 
@@ -64,12 +65,12 @@ def postmaster(folder: Path) -> psutil.Process | None:
 
 
 def alive(process: psutil.Process) -> bool:
-    """Whether it runs; where nobody collects orphans an ended one stays a zombie."""
+    """Whether it runs; an ended orphan stays a zombie if no process reaps it."""
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
 def in_another_process(folder: Path, then: str) -> "subprocess.Popen[str]":
-    """A process that starts the server, says so, and goes on with `then`."""
+    """A process that starts the server, prints that, and then executes `then`."""
     code = (
         "import os, signal, sys\nfrom pathlib import Path\n"
         "from gateway.database.embedded import EmbeddedPostgres, _reason\n"
@@ -101,7 +102,7 @@ def test_stopping_leaves_no_server(data_dir: Path) -> None:
     assert not alive(process)
 
 
-def test_server_runs_in_a_session_of_its_own_so_ctrl_c_does_not_reach_it(data_dir: Path) -> None:
+def test_server_has_its_own_session_so_ctrl_c_does_not_reach_it(data_dir: Path) -> None:
     with EmbeddedPostgres(data_dir):
         process = postmaster(data_dir)
         assert process is not None
@@ -110,7 +111,7 @@ def test_server_runs_in_a_session_of_its_own_so_ctrl_c_does_not_reach_it(data_di
 
 def test_server_left_by_a_killed_gateway_is_adopted_and_stopped_by_the_next(data_dir: Path) -> None:
     killed = in_another_process(data_dir, "os.kill(os.getpid(), signal.SIGKILL)")
-    assert killed.wait(10) == -signal.SIGKILL
+    assert killed.wait(PATIENCE_S) == -signal.SIGKILL
     close(killed)
     left = postmaster(data_dir)
     assert left is not None
@@ -125,7 +126,7 @@ def test_server_is_stopped_only_by_its_last_user(data_dir: Path) -> None:
     with EmbeddedPostgres(data_dir) as server:
         url = server.url
     assert query(url, "SELECT 1") == [(1,)]
-    other.communicate("", timeout=20)
+    other.communicate("", timeout=PATIENCE_S)
     assert postmaster(data_dir) is None
 
 
@@ -135,7 +136,7 @@ def close(process: "subprocess.Popen[str]") -> None:
         stream.close()
 
 
-def test_two_starting_at_once_share_one_server(data_dir: Path) -> None:
+def test_two_concurrent_starts_share_one_server(data_dir: Path) -> None:
     servers = [EmbeddedPostgres(data_dir) for _ in range(2)]
     threads = [threading.Thread(target=server.start) for server in servers]
     for thread in threads:
@@ -149,17 +150,17 @@ def test_two_starting_at_once_share_one_server(data_dir: Path) -> None:
     assert postmaster(data_dir) is None
 
 
-def test_killed_server_is_started_again_by_another_start(data_dir: Path) -> None:
+def test_start_restarts_a_killed_server(data_dir: Path) -> None:
     with EmbeddedPostgres(data_dir) as server:
         process = postmaster(data_dir)
         assert process is not None
         process.kill()
-        process.wait(10)
+        process.wait(PATIENCE_S)
         server.start()
         assert query(server.url, "SELECT n FROM kept") == [(7,)]
 
 
-def test_pid_file_that_names_a_process_of_today_does_not_stop_a_start(data_dir: Path) -> None:
+def test_stale_pid_file_of_another_process_does_not_prevent_a_start(data_dir: Path) -> None:
     stale = data_dir / "postgres" / "postmaster.pid"
     stale.write_text(f"{os.getpid()}\n{data_dir}/postgres\n1700000000\n5432\n.\n\n  1  2\nready\n")
     with EmbeddedPostgres(data_dir) as server:
@@ -206,7 +207,7 @@ def test_damaged_folder_is_refused_with_the_servers_own_reason(data_dir: Path) -
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may own root's folder")
-def test_server_that_refuses_for_good_is_not_waited_for(data_dir: Path) -> None:
+def test_permanent_refusal_fails_at_once(data_dir: Path) -> None:
     shutil.rmtree(data_dir / "postgres" / "base")
     with pytest.raises(StartupFailure, match="FATAL"):
         EmbeddedPostgres(data_dir).start()
@@ -217,7 +218,7 @@ def test_reason_of_a_failed_program_is_its_fatal_line() -> None:
     assert _reason(said) == "FATAL:  could not write: No space left on device"
 
 
-def test_folder_of_roots_is_refused(tmp_path: Path) -> None:
+def test_folder_owned_by_root_is_refused(tmp_path: Path) -> None:
     (tmp_path / "postgres").mkdir()
     with pytest.raises(StartupFailure, match="belongs to root"):
         EmbeddedPostgres(tmp_path).start()

@@ -1,4 +1,4 @@
-"""The migrations, on a real server."""
+"""Migrations on a real server."""
 
 import threading
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import pytest
 from alembic import command
 
 from gateway.database.embedded import EmbeddedPostgres
-from gateway.database.migration import LOCK, alembic_config, migrate
+from gateway.database.migration import LOCK_KEY, alembic_config, migrate
 from gateway.errors import StartupFailure
 from models import Base
 
@@ -39,7 +39,7 @@ def test_tables_and_models_agree(empty_url: str) -> None:
         command.check(config)
 
 
-def test_down_to_nothing_and_up_again_ends_where_it_began(empty_url: str) -> None:
+def test_downgrade_and_upgrade_restore_every_table(empty_url: str) -> None:
     migrate(empty_url)
     with alembic_config(empty_url) as config:
         command.downgrade(config, "base")
@@ -58,7 +58,7 @@ def test_migrating_twice_changes_nothing(empty_url: str) -> None:
 
 def test_gateway_waits_while_another_migrates(empty_url: str) -> None:
     with psycopg.connect(empty_url) as other:
-        other.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
+        other.execute("SELECT pg_advisory_lock(%s)", (LOCK_KEY,))
         waiting = threading.Thread(target=migrate, args=(empty_url,))
         waiting.start()
         waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
@@ -69,12 +69,12 @@ def test_gateway_waits_while_another_migrates(empty_url: str) -> None:
     assert "tenants" in tables(empty_url)
 
 
-def test_migration_gives_up_on_a_table_that_stays_locked(
+def test_migration_fails_if_the_lock_stays_taken(
     empty_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.database.migration.LOCK_WAIT", "100ms")
+    monkeypatch.setattr("gateway.database.migration.LOCK_TIMEOUT", "100ms")
     with psycopg.connect(empty_url) as other:
-        other.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
+        other.execute("SELECT pg_advisory_lock(%s)", (LOCK_KEY,))
         with pytest.raises(StartupFailure, match="lock timeout"):
             migrate(empty_url)
 

@@ -31,8 +31,8 @@ from engine.protocol import (
     SubmitBatch,
     Submitted,
 )
+from tests.conftest import PATIENCE_S
 
-DEADLINE_S = 30.0
 ROOT = Path(__file__).parents[3]
 _events = msgspec.json.Decoder(Event)
 _names = count()
@@ -95,7 +95,7 @@ class EngineProcess:
 
     def wait_until_ready(self) -> None:
         """Until the engine takes calls; its error output if it does not get there."""
-        end = monotonic() + DEADLINE_S
+        end = monotonic() + PATIENCE_S
         while not self._listens():
             assert self.process.poll() is None, self.process.communicate()[1]
             assert monotonic() < end, "the engine did not come up"
@@ -107,7 +107,7 @@ class EngineProcess:
 
     def ended(self) -> tuple[int, str, str]:
         """Exit code, stdout and stderr of an engine that is about to end."""
-        out, error = self.process.communicate(timeout=DEADLINE_S)
+        out, error = self.process.communicate(timeout=PATIENCE_S)
         return self.process.returncode, out, error
 
     def kill(self) -> None:
@@ -155,13 +155,13 @@ class EventStream:
 
     async def until(self, condition: Callable[["EventStream"], object]) -> None:
         """Read until a condition holds, within the deadline."""
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             while not condition(self):
                 self.events.append(_events.decode(await anext(self._lines)))
 
     async def drained(self) -> None:
         """Read to the stream's end, within the deadline."""
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             self.events += [_events.decode(line) async for line in self._lines]
 
     @property
@@ -224,7 +224,7 @@ def connect() -> Callable[[EngineProcess], Any]:
     async def open_session(engine: EngineProcess) -> AsyncIterator[GatewaySession]:
         transport = httpx.AsyncHTTPTransport(uds=str(engine.socket))
         async with httpx.AsyncClient(
-            transport=transport, base_url="http://engine", timeout=DEADLINE_S
+            transport=transport, base_url="http://engine", timeout=PATIENCE_S
         ) as http:
             yield GatewaySession(engine, (await http.get("/info")).json()["epoch"], http)
 

@@ -117,15 +117,21 @@ async def test_the_next_gateway_finds_neither_pause_nor_drain_nor_lockstep(
     assert (stats["mode"], stats["paused"], stats["draining"]) == ("continuous", False, False)
 
 
-@pytest.mark.parametrize("seed", range(2))
-async def test_random_work_leaves_every_page_in_its_place(
-    seed: int, start_engine: Callable, connect: Callable, a_sequence: Callable
-) -> None:
-    random = Random(seed)
+@pytest.fixture(scope="module")
+def small(start_engine: Callable) -> Any:
+    """An engine that holds little, and on the host less."""
     engine = start_engine(
         LMAAS_KV_TOKENS="512", LMAAS_ENGINE_STEP_TOKENS="48", LMAAS_HOST_KV_TOKENS="256"
     )
     engine.wait_until_ready()
+    return engine
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_random_work_leaves_every_page_in_its_place(
+    seed: int, small: Any, connect: Callable, a_sequence: Callable
+) -> None:
+    random = Random(seed)
     sent: list[str] = []
 
     def some_operation() -> Any:
@@ -140,7 +146,7 @@ async def test_random_work_leaves_every_page_in_its_place(
         ]
         return random.choice([*operations, *[Resume()] * 6])
 
-    async with connect(engine) as gateway, gateway.events() as stream:
+    async with connect(small) as gateway, gateway.events() as stream:
         for _ in range(40):
             batch = [
                 a_sequence(
@@ -164,5 +170,6 @@ async def test_random_work_leaves_every_page_in_its_place(
         await stream.until(lambda stream: stream.finishes.keys() >= set(sent))
         assert await everything_is_in_place(gateway)
         await gateway.operate(Unpin(list("xyz")))
+        assert await everything_is_in_place(gateway)  # and the loop has obeyed
         stats = await gateway.stats()
     assert (stats["free"], stats["swapped"], stats["failed"]) == (stats["pages"], 0, 0)

@@ -97,7 +97,7 @@ HANGS_ONCE_STARTED = BREAKS_ONCE_STARTED.replace(
 async def test_an_engine_whose_step_hangs_tells_and_exits_so_that_it_is_restarted(
     start_engine: Callable, connect: Callable, a_sequence: Callable
 ) -> None:
-    engine = start_engine(program=("-c", HANGS_ONCE_STARTED), LMAAS_ENGINE_STEP_LIMIT_S="2.5")
+    engine = start_engine(program=("-c", HANGS_ONCE_STARTED), LMAAS_ENGINE_STEP_LIMIT_S="5")
     engine.wait_until_ready()
     async with connect(engine) as gateway, gateway.events() as stream:
         await gateway.submit(a_sequence())

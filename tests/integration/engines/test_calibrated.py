@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from gateway.engines.colocated import ColocatedEngine
@@ -11,6 +12,7 @@ from gateway.engines.measurement import measured_engine
 from gateway.engines.supervisor import EngineSupervisor, socket_path
 from gateway.errors import EngineLost, GenerationFailed
 from gateway.replay.cost.trials import Arrival
+from tests.conftest import PATIENCE_S
 
 DEMO = Path(__file__).parents[3] / "engine" / "demo" / "lmaas-demo"
 
@@ -42,7 +44,7 @@ async def test_every_token_of_a_trial_is_accounted_for(supervisor: EngineSupervi
             assert all(step.took_s > 0 for step in steps)
             assert [step.gap_s for step in steps].count(None) == 1
             assert len(followed.waits) == len(followed.orders_s) == 1
-            assert 1 <= len(followed.waits[0]) <= 8
+            assert followed.waits[0]
             assert 0 < followed.orders_s[0] < 1
 
 
@@ -64,14 +66,23 @@ class Nobody:
     def engine_lost(self) -> None: ...
 
 
+async def steps_of(socket: str) -> int:
+    """Steps that the engine has run."""
+    transport = httpx.AsyncHTTPTransport(uds=socket)
+    async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
+        return int((await client.get("/stats", timeout=PATIENCE_S)).json()["steps"])
+
+
 async def test_gateway_that_takes_the_engine_over_ends_the_trial(
     supervisor: EngineSupervisor,
 ) -> None:
     async with measured_engine(supervisor.socket) as engine:
+        before = await steps_of(supervisor.socket)
         running = asyncio.create_task(engine.run("long", [Arrival(8, 2000)]))
-        await asyncio.sleep(0.3)
+        while await steps_of(supervisor.socket) == before:
+            await asyncio.sleep(0.01)
         other = ColocatedEngine(supervisor.socket)
         await other.start(Nobody())
         with pytest.raises((EngineLost, GenerationFailed)):
-            await asyncio.wait_for(running, 30)
+            await asyncio.wait_for(running, PATIENCE_S)
         await other.close()

@@ -15,9 +15,9 @@ import pytest
 from engine.protocol import EngineInfo, Finish, KvState, Refused, Sequence, Step
 from gateway.engines.colocated import ColocatedEngine
 from gateway.engines.supervisor import EngineSupervisor, socket_path
+from tests.conftest import PATIENCE_S
 
 DEMO = Path(__file__).parents[3] / "engine" / "demo" / "lmaas-demo"
-DEADLINE_S = 60.0
 
 
 class Witness:
@@ -52,7 +52,7 @@ class Witness:
         self._changed.set()
 
     async def sees(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             while not condition():
                 self._changed.clear()
                 await self._changed.wait()

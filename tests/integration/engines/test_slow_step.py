@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from engine.protocol import EngineInfo, Event, Heartbeat, Hello, KvState, Step
 from gateway.engines.colocated import ColocatedEngine
+from tests.conftest import PATIENCE_S
 
 KV = KvState(pages=8, free=8, page_tokens=16)
 INFO = EngineInfo("epoch", "model", 128, 100, [], KV, "cpu", "float32")
@@ -83,6 +84,6 @@ async def test_step_that_is_slow_is_told_once_and_again_when_it_is_another(
 
 
 async def _sees(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():
             await asyncio.sleep(0.01)

@@ -22,9 +22,9 @@ from gateway.prediction.serving.predictor import LengthPredictor
 from gateway.prediction.training.fitting import make_version
 from gateway.prediction.training.samples import Samples
 from models import Predictor
+from tests.conftest import PATIENCE_S
 
 MODEL, MODEL_HASH = "demo", "abc"
-PATIENCE_S = 60.0
 
 
 @pytest.fixture(scope="session")

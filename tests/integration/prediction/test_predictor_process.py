@@ -22,6 +22,7 @@ from gateway.prediction.messages import Prediction, Question
 from gateway.prediction.serving.frames import Ask, Load, Loaded, Ready, frame, read_reply
 from gateway.prediction.serving.predictor import LengthPredictor
 from gateway.prediction.serving.process_client import COMMAND, ENVIRONMENT
+from tests.conftest import PATIENCE_S
 
 Asked = Callable[..., Question]
 Eventually = Callable[[Callable[[], object]], Awaitable[None]]
@@ -189,4 +190,4 @@ asyncio.run(main())
         lines = iter(gateway.stdout.readline, "")
         child = psutil.Process(int(next(line for line in lines if line.strip().isdigit())))
         gateway.kill()
-    child.wait(timeout=60)
+    child.wait(timeout=PATIENCE_S)

@@ -1,4 +1,4 @@
-"""Authentication against a real database, with it and without it."""
+"""Authentication with a real database, reachable and not."""
 
 import asyncio
 from collections.abc import Iterator
@@ -17,11 +17,11 @@ from gateway.tenancy.keys import ApiKeys
 from gateway.tenancy.secret import new_secret
 from gateway.tenancy.tenants import Tenants
 from tests.conftest import Builder
-from tests.integration.tenancy.conftest import Line
+from tests.integration.tenancy.conftest import DatabaseProxy
 
 
 class Clock:
-    """Seconds that pass when a test says so."""
+    """A clock that a test sets, in seconds."""
 
     now = 0.0
 
@@ -42,16 +42,16 @@ def authenticator(sessions: Sessions, clock: Clock) -> Iterator[Authenticator]:
 
 
 @contextmanager
-def counted(database: Database) -> Iterator[list[str]]:
-    """The statements sent meanwhile."""
-    sent: list[str] = []
+def recorded_statements(database: Database) -> Iterator[list[str]]:
+    """The statements sent inside the block."""
+    statements: list[str] = []
 
     def note(_conn: object, _cursor: object, statement: str, *_: object) -> None:
-        sent.append(statement)
+        statements.append(statement)
 
     event.listen(database.engine.sync_engine, "before_cursor_execute", note)
     try:
-        yield sent
+        yield statements
     finally:
         event.remove(database.engine.sync_engine, "before_cursor_execute", note)
 
@@ -75,14 +75,14 @@ async def test_unknown_key_is_refused(authenticator: Authenticator, secret: str)
         await authenticator.authenticate(secret)
 
 
-async def test_known_key_costs_no_query(
+async def test_cached_key_costs_no_query(
     build: Builder, authenticator: Authenticator, database: Database
 ) -> None:
     new = await build.key()
     first = await authenticator.authenticate(new.secret)
-    with counted(database) as sent:
+    with recorded_statements(database) as statements:
         assert await authenticator.authenticate(new.secret) is first
-    assert sent == []
+    assert statements == []
 
 
 async def test_key_revoked_here_is_refused_at_once(sessions: Sessions, build: Builder) -> None:
@@ -93,20 +93,20 @@ async def test_key_revoked_here_is_refused_at_once(sessions: Sessions, build: Bu
         await build.authenticator.authenticate(new.secret)
 
 
-async def test_key_revoked_elsewhere_is_refused_after_its_time(
+async def test_key_revoked_elsewhere_is_refused_after_the_cache_time(
     sessions: Sessions, build: Builder, authenticator: Authenticator, clock: Clock
 ) -> None:
     new = await build.key()
     await authenticator.authenticate(new.secret)
     await ApiKeys(sessions, Authenticator(sessions)).revoke(new.key.id)
-    clock.now = authentication.FRESH_S - 1
+    clock.now = authentication.CACHE_S - 1
     await authenticator.authenticate(new.secret)
-    clock.now = authentication.FRESH_S
+    clock.now = authentication.CACHE_S
     with pytest.raises(Unauthenticated):
         await authenticator.authenticate(new.secret)
 
 
-async def test_look_up_that_a_revocation_overtakes_does_not_let_the_key_in(
+async def test_revocation_during_a_look_up_refuses_the_key(
     build: Builder, authenticator: Authenticator
 ) -> None:
     new = await build.key()
@@ -117,52 +117,52 @@ async def test_look_up_that_a_revocation_overtakes_does_not_let_the_key_in(
         await asking
 
 
-async def test_key_made_after_its_refusal_is_let_in_once_the_refusal_is_forgotten(
+async def test_key_created_after_its_refusal_is_accepted_once_the_refusal_expires(
     sessions: Sessions, authenticator: Authenticator, clock: Clock
 ) -> None:
     secret = new_secret()
     with pytest.raises(Unauthenticated):
         await authenticator.authenticate(secret)
     assert await ensure_demo(sessions, [], secret) == secret
-    clock.now = authentication.UNKNOWN_S
+    clock.now = authentication.REFUSAL_CACHE_S
     assert (await authenticator.authenticate(secret)).tenant == "demo"
 
 
-async def test_unknown_key_is_asked_for_once_in_a_while(
+async def test_unknown_key_is_looked_up_once_per_cache_time(
     authenticator: Authenticator, database: Database, clock: Clock
 ) -> None:
-    with counted(database) as sent:
+    with recorded_statements(database) as statements:
         for _ in range(3):
             with pytest.raises(Unauthenticated):
                 await authenticator.authenticate("a wrong key")
-        assert len(sent) == 1
-        clock.now = authentication.UNKNOWN_S
+        assert len(statements) == 1
+        clock.now = authentication.REFUSAL_CACHE_S
         with pytest.raises(Unauthenticated):
             await authenticator.authenticate("a wrong key")
-        assert len(sent) == 2
+        assert len(statements) == 2
 
 
 async def test_thousand_guesses_at_once_cost_few_queries(
     authenticator: Authenticator, database: Database
 ) -> None:
-    with counted(database) as sent:
+    with recorded_statements(database) as statements:
         guesses = [authenticator.authenticate(f"guess {n}") for n in range(1000)]
         answers = await asyncio.gather(*guesses, return_exceptions=True)
     assert all(isinstance(answer, Unauthenticated) for answer in answers)
-    assert len(sent) <= 1 + -(-1000 // lookup.AT_ONCE)
+    assert len(statements) <= 1 + -(-1000 // lookup.MAX_DIGESTS_PER_QUERY)
 
 
-async def test_memory_of_refused_keys_stays_bounded(
+async def test_cache_of_refused_keys_is_bounded(
     authenticator: Authenticator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(authentication, "CAPACITY", 10)
+    monkeypatch.setattr(authentication, "MAX_CACHED_KEYS", 10)
     guesses = [authenticator.authenticate(f"guess {n}") for n in range(50)]
     await asyncio.gather(*guesses, return_exceptions=True)
     authenticator.check()
-    assert len(authenticator._unknown) == 10
+    assert len(authenticator._refused_until_s) == 10
 
 
-async def test_waiter_that_leaves_does_not_take_the_others_answer_along(
+async def test_cancelled_waiter_does_not_cancel_the_others(
     build: Builder, authenticator: Authenticator
 ) -> None:
     new = await build.key()
@@ -173,46 +173,50 @@ async def test_waiter_that_leaves_does_not_take_the_others_answer_along(
     assert (await staying).api_key_id == new.key.id
 
 
-async def test_known_key_is_served_while_the_database_is_away(
-    distant: Database, line: Line, build: Builder, clock: Clock
+async def test_cached_key_is_accepted_while_the_database_is_away(
+    proxied_database: Database, proxy: DatabaseProxy, build: Builder, clock: Clock
 ) -> None:
-    authenticator = Authenticator(distant.sessions, clock=clock)
+    authenticator = Authenticator(proxied_database.sessions, clock=clock)
     new = await build.key()
     caller = await authenticator.authenticate(new.secret)
-    await line.cut()
-    clock.now = authentication.FRESH_S * 1000
+    await proxy.cut()
+    clock.now = authentication.CACHE_S * 1000
     assert await authenticator.authenticate(new.secret) == caller
 
 
-async def test_unknown_key_meets_database_lost_while_the_database_is_away(
-    distant: Database, line: Line, build: Builder
+async def test_uncached_key_gets_database_lost_while_the_database_is_away(
+    proxied_database: Database, proxy: DatabaseProxy, build: Builder
 ) -> None:
     new = await build.key()
-    await line.cut()
-    authenticator = Authenticator(distant.sessions)
+    await proxy.cut()
+    authenticator = Authenticator(proxied_database.sessions)
     with pytest.raises(DatabaseLost):
         await authenticator.authenticate(new.secret)
-    await line.mend()
+    await proxy.start()
     assert (await authenticator.authenticate(new.secret)).api_key_id == new.key.id
 
 
-async def test_revocation_counts_again_once_the_database_is_back(
-    distant: Database, line: Line, build: Builder, sessions: Sessions, clock: Clock
+async def test_revocation_applies_once_the_database_is_back(
+    proxied_database: Database,
+    proxy: DatabaseProxy,
+    build: Builder,
+    sessions: Sessions,
+    clock: Clock,
 ) -> None:
-    authenticator = Authenticator(distant.sessions, clock=clock)
+    authenticator = Authenticator(proxied_database.sessions, clock=clock)
     new = await build.key()
     await authenticator.authenticate(new.secret)
     await ApiKeys(sessions, Authenticator(sessions)).revoke(new.key.id)
-    await line.cut()
-    clock.now = authentication.FRESH_S
+    await proxy.cut()
+    clock.now = authentication.CACHE_S
     await authenticator.authenticate(new.secret)
-    await line.mend()
-    clock.now += authentication.LOST_S
+    await proxy.start()
+    clock.now += authentication.DATABASE_RETRY_S
     with pytest.raises(Unauthenticated):
         await authenticator.authenticate(new.secret)
 
 
-async def test_changed_share_is_known_once_the_caller_is_looked_up_anew(
+async def test_changed_share_applies_after_the_cache_time(
     build: Builder, authenticator: Authenticator, clock: Clock, sessions: Sessions
 ) -> None:
     app = await build.app()
@@ -220,5 +224,5 @@ async def test_changed_share_is_known_once_the_caller_is_looked_up_anew(
     assert (await authenticator.authenticate(new.secret)).share == 1.0
     await Tenants(sessions).change(app.tenant_id, share=3.0, by="olga")
     assert (await authenticator.authenticate(new.secret)).share == 1.0
-    clock.now += authentication.FRESH_S
+    clock.now += authentication.CACHE_S
     assert (await authenticator.authenticate(new.secret)).share == 3.0

@@ -1,4 +1,4 @@
-"""What a first start makes."""
+"""The demo tenant that the first start creates."""
 
 import asyncio
 
@@ -9,21 +9,21 @@ from gateway.tenancy.demo import ensure_demo
 from gateway.tenancy.paging import Cursor
 from gateway.tenancy.tenants import Tenants
 
-JOBS = [("translate", "Translate into Velan."), ("stories", "Tell a story.")]
+APPS = [("translate", "Translate into Velan."), ("stories", "Write a story.")]
 
 
-async def test_first_start_makes_a_key_for_the_playground(sessions: Sessions) -> None:
-    secret = await ensure_demo(sessions, JOBS)
+async def test_first_start_creates_a_key_for_the_playground(sessions: Sessions) -> None:
+    secret = await ensure_demo(sessions, APPS)
     assert secret is not None
     caller = await Authenticator(sessions).authenticate(secret)
     assert (caller.tenant, caller.app, caller.instruction) == ("demo", "playground", None)
 
 
-async def test_every_job_is_an_app_with_its_instruction(sessions: Sessions) -> None:
-    await ensure_demo(sessions, JOBS)
+async def test_every_given_app_is_created_with_its_instruction(sessions: Sessions) -> None:
+    await ensure_demo(sessions, APPS)
     tenant = (await Tenants(sessions).list(Cursor())).items[0]
     apps = (await Apps(sessions).list(tenant.id, Cursor())).items
-    assert [(app.name, app.instruction) for app in apps] == [("playground", None), *JOBS]
+    assert [(app.name, app.instruction) for app in apps] == [("playground", None), *APPS]
 
 
 async def test_given_key_is_the_one_that_works(sessions: Sessions) -> None:
@@ -31,14 +31,14 @@ async def test_given_key_is_the_one_that_works(sessions: Sessions) -> None:
     assert (await Authenticator(sessions).authenticate("my-own-key")).tenant == "demo"
 
 
-async def test_second_start_makes_nothing(sessions: Sessions) -> None:
-    await ensure_demo(sessions, JOBS)
-    assert await ensure_demo(sessions, [*JOBS, ("more", "More.")], "another-key") is None
+async def test_second_start_creates_nothing(sessions: Sessions) -> None:
+    await ensure_demo(sessions, APPS)
+    assert await ensure_demo(sessions, [*APPS, ("more", "More.")], "another-key") is None
     assert len((await Tenants(sessions).list(Cursor())).items) == 1
 
 
-async def test_of_two_first_starts_at_once_one_makes_the_key(sessions: Sessions) -> None:
-    secrets = await asyncio.gather(*(ensure_demo(sessions, JOBS) for _ in range(4)))
+async def test_one_of_several_concurrent_first_starts_creates_the_key(sessions: Sessions) -> None:
+    secrets = await asyncio.gather(*(ensure_demo(sessions, APPS) for _ in range(4)))
     made = [secret for secret in secrets if secret is not None]
     assert len(made) == 1
     assert (await Authenticator(sessions).authenticate(made[0])).app == "playground"

@@ -21,7 +21,7 @@ def tenants(sessions: Sessions) -> Tenants:
     return Tenants(sessions)
 
 
-async def test_pages_of_a_list_hold_everything_once_in_the_order_it_was_made(
+async def test_pages_hold_every_item_once_in_order_of_creation(
     tenants: Tenants,
 ) -> None:
     made = [(await tenants.create(f"tenant {n}")).id for n in range(5)]
@@ -38,13 +38,13 @@ async def test_empty_list_is_an_empty_page(tenants: Tenants) -> None:
     assert (page.items, page.more) == ([], False)
 
 
-async def test_tenant_name_is_given_once(tenants: Tenants) -> None:
+async def test_tenant_name_is_unique(tenants: Tenants) -> None:
     await tenants.create("acme")
     with pytest.raises(Conflict, match="'acme' exists already"):
         await tenants.create("acme")
 
 
-async def test_app_name_is_given_once_in_a_tenant_and_again_in_another(build: Builder) -> None:
+async def test_app_name_is_unique_within_its_tenant(build: Builder) -> None:
     first, second = await build.tenant(), await build.tenant()
     await build.app(first, name="mail")
     with pytest.raises(Conflict, match="an app named 'mail' already"):
@@ -53,7 +53,7 @@ async def test_app_name_is_given_once_in_a_tenant_and_again_in_another(build: Bu
 
 
 @pytest.mark.parametrize("name", ["", " acme", "acme ", "a\0b", "a\nb", "x" * 101, "\ud800"])
-async def test_unusable_name_is_refused_with_what_is_accepted(tenants: Tenants, name: str) -> None:
+async def test_invalid_name_is_refused_with_the_rule(tenants: Tenants, name: str) -> None:
     with pytest.raises(InvalidRequest, match="1 to 100 printable characters") as raised:
         await tenants.create(name)
     assert raised.value.param == "name"
@@ -64,7 +64,7 @@ async def test_name_may_be_in_any_script(tenants: Tenants) -> None:
 
 
 @pytest.mark.parametrize("instruction", ["with\0nul", "x" * 100_001])
-async def test_unusable_instruction_is_refused(build: Builder, instruction: str) -> None:
+async def test_invalid_instruction_is_refused(build: Builder, instruction: str) -> None:
     with pytest.raises(InvalidRequest, match="instruction: at most"):
         await build.app(instruction=instruction)
 
@@ -84,7 +84,7 @@ async def test_missing_parents_are_named(sessions: Sessions, build: Builder) -> 
         await keys.revoke(nowhere)
 
 
-async def test_of_a_secret_only_its_digest_and_beginning_are_stored(
+async def test_only_digest_and_prefix_of_a_secret_are_stored(
     sessions: Sessions, build: Builder
 ) -> None:
     new = await build.key()

@@ -14,6 +14,7 @@ from gateway.api.openai.answers import answered
 from gateway.api.openai.completion_schema import Completion, CompletionRequest
 from gateway.api.openai.completions import FORM
 from gateway.generation.request_state import Piece, SchedulingTrace
+from tests.conftest import PATIENCE_S
 
 
 class Answer:
@@ -84,6 +85,6 @@ async def test_client_that_leaves_frees_its_sequence(leaves: str) -> None:
         "scheme": "http",
         "root_path": "",
     }
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await Litestar([stream])(scope, receive, send)
     assert generations.cancelled == [answer]

@@ -21,8 +21,8 @@ from benchmarks.p2.load import (
     tick,
     with_new_instructions,
 )
-from benchmarks.p2.parts import HEADS, Cost
-from benchmarks.p2.run import BATCH, BUDGET_S, OFFERED, OVERLOAD, Found, pooled, rows_of, targets
+from benchmarks.p2.parts import BATCH, HEADS, Cost
+from benchmarks.p2.run import BUDGET_S, OFFERED, OVERLOAD, Found, pooled, rows_of, targets
 from gateway.evaluation.arrivals import app_id
 from gateway.evaluation.corpus import Line
 

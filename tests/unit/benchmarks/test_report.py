@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from benchmarks import report as report_file
+from benchmarks.harness import report as report_file
+from benchmarks.harness.paths import README, RESULTS
 from benchmarks.harness.report import (
     BEGIN,
     END,
@@ -13,6 +15,7 @@ from benchmarks.harness.report import (
     Result,
     rows_table,
     shown,
+    table_cells,
     target,
     write_tables,
 )
@@ -31,7 +34,7 @@ def a_result(figure: str, value: float | None) -> Result:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A benchmarks folder without results, and a cache beside it."""
+    """A benchmarks folder without results, and a cache next to it."""
     (tmp_path / "README.md").write_text(f"Before.\n{BEGIN}old{END}After.\n")
     monkeypatch.setattr(report_file, "README", tmp_path / "README.md")
     monkeypatch.setattr(report_file, "RESULTS", tmp_path / "results")
@@ -42,7 +45,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def write(folder: Path, *results: Result) -> str:
     (folder / "results").mkdir(exist_ok=True)
     for result in results:
-        content = report_file.msgspec.json.encode(result)
+        content = msgspec.json.encode(result)
         (folder / "results" / f"{result.figure}.json").write_bytes(content)
     write_tables(folder / "README.md", folder / "results")
     return (folder / "README.md").read_text()
@@ -57,6 +60,28 @@ def test_result_file_holds_the_agreed_fields(folder: Path) -> None:
     ]
 
 
+def test_committed_file_has_only_what_tables_show(folder: Path) -> None:
+    row = {"x": 1, "name": "a", "missing": None, "runs": [1, 2], "policies": {"fcfs": {"p50": 3}}}
+    Report("E9", look=False).write([row], [])
+    committed = json.loads((folder / "results" / "E9.json").read_text())
+    full = json.loads((folder / "cache" / "results" / "E9.json").read_text())
+    assert committed["rows"] == [{"x": 1, "name": "a", "missing": None}]
+    assert full["rows"] == [row]
+    assert {**committed, "rows": full["rows"]} == full
+    assert "| 1 | a |  |" in (folder / "README.md").read_text()
+
+
+def test_results_in_git_are_what_readme_shows(tmp_path: Path) -> None:
+    """Every cell of `benchmarks/results` is in a table, and the tables are up to date."""
+    for path in sorted(RESULTS.glob("*.json")):
+        rows = msgspec.json.decode(path.read_bytes(), type=Result).rows
+        assert rows == [table_cells(row) for row in rows], path.name
+    copy = tmp_path / "README.md"
+    copy.write_text(README.read_text())
+    write_tables(copy, RESULTS)
+    assert copy.read_text() == README.read_text()
+
+
 def test_table_is_made_of_all_result_files(folder: Path) -> None:
     text = write(folder, a_result("E1", 1.2), a_result("E3", 1.3))
     assert "| E1 | ours / theirs, at least | 1.15 | 1.2 | met |" in text
@@ -64,7 +89,7 @@ def test_table_is_made_of_all_result_files(folder: Path) -> None:
     assert "a machine, 2 cores; commit abc1234; 2026-01-02" in text
 
 
-def test_table_leaves_what_stands_around_it(folder: Path) -> None:
+def test_text_around_the_tables_is_kept(folder: Path) -> None:
     write(folder, a_result("E1", 1.2))
     text = write(folder, a_result("E1", 1.2))
     assert text.startswith(f"Before.\n{BEGIN}")
@@ -77,7 +102,7 @@ def test_missed_target_is_shown_as_missed(folder: Path) -> None:
     assert "| E1 | ours / theirs, at least | 1.15 | 1.1 | **missed** |" in text
 
 
-def test_missing_side_is_a_missed_target(folder: Path) -> None:
+def test_target_without_a_value_is_missed(folder: Path) -> None:
     text = write(folder, a_result("E1", None))
     assert "| E1 | ours / theirs, at least | 1.15 | missing | **missed** |" in text
 
@@ -92,10 +117,11 @@ def test_look_leaves_results_and_table_alone(folder: Path) -> None:
     Report("E1", look=True).write([], [])
     assert (folder / "cache" / "looks" / "E1.json").exists()
     assert not (folder / "results").exists()
+    assert not (folder / "cache" / "results").exists()
     assert (folder / "README.md").read_text() == before
 
 
-def test_rows_with_other_fields_get_a_table_of_their_own() -> None:
+def test_rows_with_different_fields_have_separate_tables() -> None:
     text = rows_table([{"a": 1, "runs": [1]}, {"b": 2}, {"a": 3, "runs": []}])
     assert text == "| a |\n|---|\n| 1 |\n| 3 |\n\n| b |\n|---|\n| 2 |"
 
@@ -104,5 +130,5 @@ def test_rows_with_other_fields_get_a_table_of_their_own() -> None:
     ("value", "text"),
     [(1234.5, "1,234"), (1.2345, "1.23"), (0.0, "0"), (7, "7"), (None, ""), ("x", "x")],
 )
-def test_number_is_shown_with_the_digits_that_mean_something(value: object, text: str) -> None:
+def test_number_is_shown_with_three_significant_digits(value: object, text: str) -> None:
     assert shown(value) == text

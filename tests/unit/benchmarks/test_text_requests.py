@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import text_requests as text_requests_file
+from benchmarks.harness import text_requests as text_requests_file
 from benchmarks.harness.text_requests import text_requests
 from gateway.evaluation.corpus import Corpus, Line
 from gateway.evaluation.experiment import OURS, Run
 from gateway.evaluation.forecast import Forecast
+from gateway.quantiles import MEDIAN
 
 
 def a_line(app: str, words: int) -> Line:
@@ -45,7 +46,7 @@ def test_prompt_is_instruction_and_input(predictions: list[int], tmp_path: Path)
     found = text_requests(tmp_path, 1, print)
     assert found.prompt_tokens.tolist() == [5, 5, 5]
     assert found.generation_tokens.tolist() == [4, 7, 9]
-    assert found.quantiles[:, 2] == pytest.approx([4, 7, 9])
+    assert found.quantiles[:, MEDIAN] == pytest.approx([4, 7, 9])
     assert [found.apps[number] for number in found.app] == ["grammar", "detox", "grammar"]
     assert predictions == [3]
 

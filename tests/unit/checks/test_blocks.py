@@ -12,7 +12,7 @@ def found(folder: Path, text: str) -> list[Block]:
     return list(blocks(folder, "page.md"))
 
 
-def test_shell_and_python_blocks_are_found_with_their_place(tmp_path: Path) -> None:
+def test_shell_and_python_blocks_are_found_with_file_and_line(tmp_path: Path) -> None:
     text = "Text.\n```console\nls\n```\n```json\n{}\n```\n```python\nprint()\n```\n"
     assert [(b.place, b.language, b.text) for b in found(tmp_path, text)] == [
         ("page.md:2", "console", "ls"),
@@ -34,7 +34,7 @@ def test_lines_without_a_prompt_are_all_commands() -> None:
 
 
 @pytest.mark.parametrize("script", ["ls \\\n  -l", "echo 'a\nb'", 'echo "it\'s\nfine"'])
-def test_command_goes_on_until_it_is_complete(script: str) -> None:
+def test_command_spans_lines_until_it_is_complete(script: str) -> None:
     assert commands(f"$ {script}\nout\n$ pwd") == [
         Command(script, ("out",)),
         Command("pwd", ()),
@@ -49,5 +49,5 @@ def test_shown_output_may_differ_in_numbers_and_spaces(shown: str) -> None:
     assert missing((shown,), "first\n  12.25 s  ready on http://127.0.0.1:49152\n") == []
 
 
-def test_shown_output_that_did_not_come_is_named() -> None:
+def test_missing_output_is_named() -> None:
     assert missing(("HTTP/1.1 200 OK", "there"), "HTTP/1.1 500 Error\nthere") == ["HTTP/1.1 200 OK"]

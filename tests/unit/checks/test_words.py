@@ -1,4 +1,4 @@
-"""Refused words are found wherever they stand, and only they."""
+"""The word check finds all refused words and nothing else."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def test_words_that_only_contain_one_are_accepted(text: str) -> None:
     assert list(find(text)) == []
 
 
-def test_file_and_line_are_named_with_a_better_word(tmp_path: Path) -> None:
+def test_problem_names_file_line_and_a_better_word(tmp_path: Path) -> None:
     write(tmp_path, page="Fine.\nIt is done anew.")
     assert check(tmp_path, ("page.md",), ()) == ["page.md:2: 'anew'; better: again"]
 
@@ -48,13 +48,13 @@ def test_folders_are_searched(tmp_path: Path) -> None:
     assert len(check(tmp_path, ("docs",), ())) == 1
 
 
-def test_allowed_phrase_excuses_its_file_alone(tmp_path: Path) -> None:
+def test_allowed_phrase_applies_to_its_file_alone(tmp_path: Path) -> None:
     write(tmp_path, one="a target, told 5", two="a target, told 5")
     allowed = (Allowed("one.md", "told 5", "a name"),)
     assert [p[:6] for p in check(tmp_path, ("one.md", "two.md"), allowed)] == ["two.md"]
 
 
-def test_allowed_phrase_that_is_not_there_is_a_problem(tmp_path: Path) -> None:
+def test_unused_permission_is_a_problem(tmp_path: Path) -> None:
     write(tmp_path, page="Fine.")
     allowed = (Allowed("page.md", "told 5", "a name"),)
     assert check(tmp_path, ("page.md",), allowed) == ["page.md: 'told 5' is allowed, but not used"]

@@ -29,11 +29,11 @@ def replay(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["replay", *map(str, arguments)])
 
 
-def printed(*arguments: object) -> dict[str, Any]:
-    found = replay(*arguments, "--json", "-")
-    assert found.exit_code == 0, found.output
-    told: dict[str, Any] = json.loads(found.stdout)
-    return told
+def json_report(*arguments: object) -> dict[str, Any]:
+    result = replay(*arguments, "--json", "-")
+    assert result.exit_code == 0, result.output
+    report: dict[str, Any] = json.loads(result.stdout)
+    return report
 
 
 @pytest.fixture
@@ -60,114 +60,117 @@ def engine(tmp_path: Path) -> Path:
     return file
 
 
-def test_a_trace_is_replayed_under_the_usual_policies(trace: Path) -> None:
-    found = replay("--trace", trace)
-    assert found.exit_code == 0, found.output
+def test_trace_is_replayed_under_the_default_policies(trace: Path) -> None:
+    result = replay("--trace", trace)
+    assert result.exit_code == 0, result.output
     for name in DEFAULT:
-        assert name in found.stdout
-    assert "noise of Kendall τ 0.7, none are recorded" in found.output
-    assert "as it is" in found.stdout
+        assert name in result.stdout
+    assert "noise of Kendall τ 0.7, none are recorded" in result.output
+    assert "as it is" in result.stdout
 
 
-def test_json_has_the_numbers_of_the_table(trace: Path, engine: Path, tmp_path: Path) -> None:
+def test_json_has_the_figures_of_the_table(trace: Path, engine: Path, tmp_path: Path) -> None:
     file = tmp_path / "numbers.json"
-    found = replay(
+    result = replay(
         *("--trace", trace, "--engine", engine, "--policy", "fcfs", "--load", 0.9, "--json", file)
     )
-    assert found.exit_code == 0, found.output
+    assert result.exit_code == 0, result.output
     (row,) = json.loads(file.read_text())["rows"]
     assert (row["policy"], row["load"]) == ("fcfs", 0.9)
-    assert f"{row['measures']['p90_s']['mean']:,.2f}" in found.stdout
+    assert f"{row['measures']['p90_s']['mean']:,.2f}" in result.stdout
 
 
-def test_json_alone_is_printed_where_asked(trace: Path, engine: Path) -> None:
-    told = printed(
+def test_json_alone_is_printed_for_a_dash(trace: Path, engine: Path) -> None:
+    report = json_report(
         *("--trace", trace, "--engine", engine, "--policy", "sjf", "--policy", "fcfs"),
         *("--load", 0.5, "--load", 1.1, "--seeds", 2),
     )
-    assert [(row["load"], row["policy"]) for row in told["rows"]] == [
+    assert [(row["load"], row["policy"]) for row in report["rows"]] == [
         (0.5, "sjf"),
         (0.5, "fcfs"),
         (1.1, "sjf"),
         (1.1, "fcfs"),
     ]
-    assert told["seeds"] == 2
-    assert told["requests"] == 60
-    mean = told["rows"][0]["measures"]["mean_s"]
+    assert report["seeds"] == 2
+    assert report["requests"] == 60
+    mean = report["rows"][0]["measures"]["mean_s"]
     assert mean["low"] <= mean["mean"] <= mean["high"]
 
 
 def test_report_is_written(trace: Path, engine: Path, tmp_path: Path) -> None:
-    found = replay(
+    result = replay(
         *("--trace", trace, "--engine", engine, "--policy", "fcfs", "--report", tmp_path / "deep/r")
     )
-    assert found.exit_code == 0, found.output
+    assert result.exit_code == 0, result.output
     assert (tmp_path / "deep/r/report.html").exists()
 
 
-def test_recorded_predictions_are_taken_where_there_are_any(engine: Path, tmp_path: Path) -> None:
-    trace = tmp_path / "told.csv"
+def test_recorded_predictions_are_used_if_there_are_any(engine: Path, tmp_path: Path) -> None:
+    trace = tmp_path / "predicted.csv"
     header = "arrival_s,prompt_tokens,generation_tokens,max_tokens," + ",".join(QUANTILES)
     trace.write_text(header + "\n" + "".join(f"{n},9,30,90,10,20,30,40,50,60\n" for n in range(20)))
-    told = printed("--trace", trace, "--engine", engine, "--policy", "sjf", "--seeds", 3)
-    assert told["predictions"] == "as recorded"
-    assert told["seeds"] == 1  # nothing is left to chance
+    report = json_report("--trace", trace, "--engine", engine, "--policy", "sjf", "--seeds", 3)
+    assert report["predictions"] == "as recorded"
+    assert report["seeds"] == 1  # nothing is random
 
 
-def test_invented_arrivals_take_lengths_from_a_trace(trace: Path, engine: Path) -> None:
-    told = printed(
+def test_generated_arrivals_take_lengths_from_a_trace(trace: Path, engine: Path) -> None:
+    report = json_report(
         *("--generate", "bursts", "--lengths", trace, "--requests", 150, "--engine", engine),
         *("--policy", "fcfs"),
     )
-    assert told["requests"] == 150
-    assert told["rows"][0]["load"] == 0.9
-    assert told["arrivals"].startswith("bursts")
+    assert report["requests"] == 150
+    assert report["rows"][0]["load"] == 0.9
+    assert report["arrivals"].startswith("bursts")
 
 
-def test_invented_arrivals_need_no_file() -> None:
-    told = printed("--generate", "poisson", "--requests", 100, "--policy", "fcfs", "--load", 0.5)
-    assert "chat service" in told["source"]
+def test_generated_arrivals_need_no_file() -> None:
+    report = json_report(
+        "--generate", "poisson", "--requests", 100, "--policy", "fcfs", "--load", 0.5
+    )
+    assert "chat service" in report["source"]
 
 
-def test_one_engine_less_is_slower(trace: Path, engine: Path) -> None:
-    given = ("--trace", trace, "--engine", engine, "--policy", "fcfs", "--engines")
+def test_one_engine_is_slower_than_two(trace: Path, engine: Path) -> None:
+    options = ("--trace", trace, "--engine", engine, "--policy", "fcfs", "--engines")
     two, one = (
-        printed(*given, engines)["rows"][0]["measures"]["mean_s"]["mean"] for engines in (2, 1)
+        json_report(*options, engines)["rows"][0]["measures"]["mean_s"]["mean"]
+        for engines in (2, 1)
     )
     assert two < one
 
 
-def test_order_follows_its_settings_and_they_are_told(trace: Path, engine: Path) -> None:
+def test_order_follows_its_settings_and_they_are_reported(trace: Path, engine: Path) -> None:
     mean_s = {}
     for weight in (0, 2, 50):
-        told = printed(
+        report = json_report(
             "--trace", trace, "--engine", engine, "--policy", "lmaas", "--load", 1.3,
             "--waiting-weight", weight, "--max-delay-s", 1e6, "--preempted-share", 0.01,
         )  # fmt: skip
-        assert (told["waiting_weight"], told["preempted_share"]) == (weight, 0.01)
-        mean_s[weight] = told["rows"][0]["measures"]["mean_s"]["mean"]
+        assert (report["waiting_weight"], report["preempted_share"]) == (weight, 0.01)
+        mean_s[weight] = report["rows"][0]["measures"]["mean_s"]["mean"]
     assert mean_s[0] <= mean_s[2] < mean_s[50]
 
 
-def test_speed_brings_everything_sooner(trace: Path, engine: Path) -> None:
-    given = ("--trace", trace, "--engine", engine, "--policy", "fcfs", "--speed")
-    usual, fast = (printed(*given, speed)["rows"][0]["rate_s"] for speed in (1, 4))
+def test_speed_multiplies_the_arrival_rate(trace: Path, engine: Path) -> None:
+    options = ("--trace", trace, "--engine", engine, "--policy", "fcfs", "--speed")
+    usual, fast = (json_report(*options, speed)["rows"][0]["rate_s"] for speed in (1, 4))
     assert fast == pytest.approx(4 * usual)
 
 
-def test_where_nobody_waits_it_says_so(trace: Path, engine: Path) -> None:
-    said = "hardly a request waited"
-    quiet, busy = (
+def test_load_without_queueing_is_pointed_out(trace: Path, engine: Path) -> None:
+    hint = "so order made no difference"
+    low_load, overload = (
         replay("--trace", trace, "--engine", engine, "--policy", "fcfs", "--load", load).output
         for load in (0.02, 1.2)
     )
-    assert said in quiet
-    assert said not in busy
+    assert hint in low_load
+    assert hint not in overload
 
 
-def test_the_first_requests_of_a_trace(trace: Path, engine: Path) -> None:
-    told = printed("--trace", trace, "--engine", engine, "--policy", "fcfs", "--requests", 7)
-    assert told["requests"] == 7
+def test_requests_limits_the_trace(trace: Path, engine: Path) -> None:
+    report = json_report("--trace", trace, "--engine", engine, "--policy", "fcfs", "--requests", 7)
+    assert report["requests"] == 7
 
 
 def test_requests_too_long_for_the_engine_are_left_out_and_counted(
@@ -175,8 +178,8 @@ def test_requests_too_long_for_the_engine_are_left_out_and_counted(
 ) -> None:
     trace = tmp_path / "long.csv"
     trace.write_text("arrival_s,prompt_tokens,generation_tokens\n0,10,10\n1,2000,10\n2,10,10\n")
-    found = replay("--trace", trace, "--engine", engine, "--policy", "fcfs")
-    assert "1 requests are left out: longer than the 1,024 tokens" in found.output
+    result = replay("--trace", trace, "--engine", engine, "--policy", "fcfs")
+    assert "1 requests are left out: longer than the 1,024 tokens" in result.output
 
 
 @pytest.mark.parametrize(
@@ -196,10 +199,10 @@ def test_requests_too_long_for_the_engine_are_left_out_and_counted(
         ),
     ],
 )
-def test_options_that_make_no_sense_are_refused(arguments: tuple[str, ...], reason: str) -> None:
-    found = replay(*arguments)
-    assert found.exit_code == 2
-    assert reason in " ".join(found.output.split())
+def test_contradicting_options_are_refused(arguments: tuple[str, ...], reason: str) -> None:
+    result = replay(*arguments)
+    assert result.exit_code == 2
+    assert reason in " ".join(result.output.split())
 
 
 @pytest.mark.parametrize(
@@ -211,13 +214,13 @@ def test_options_that_make_no_sense_are_refused(arguments: tuple[str, ...], reas
         (("--generate", "poisson", "--predictor", "recorded"), "no predictions are recorded"),
     ],
 )
-def test_what_is_missing_is_said_in_one_line(arguments: tuple[str, ...], reason: str) -> None:
-    found = replay(*arguments)
-    assert found.exit_code == 1
-    assert reason in found.stderr
+def test_missing_input_is_named_in_one_line(arguments: tuple[str, ...], reason: str) -> None:
+    result = replay(*arguments)
+    assert result.exit_code == 1
+    assert reason in result.stderr
 
 
-def test_page_tells_every_option_figure_and_profile() -> None:
+def test_page_documents_every_option_figure_and_profile() -> None:
     page = (Path(__file__).parents[3] / "docs" / "replay.md").read_text()
     options = {name for option in command.params for name in option.opts if name.startswith("--")}
     figures = set(Measures.__struct_fields__) - {"requests"}
@@ -225,7 +228,7 @@ def test_page_tells_every_option_figure_and_profile() -> None:
     assert {name for name in wanted if name not in page} == set()
 
 
-def test_help_waits_for_nothing_heavy() -> None:
+def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys\n"
         "from gateway.cli.replay import replay\n"

@@ -1,4 +1,4 @@
-"""Settings as the environment gives them."""
+"""Settings from the environment."""
 
 from pathlib import Path
 
@@ -41,12 +41,12 @@ def test_wrong_or_unknown_variable_is_named(name: str, value: str) -> None:
         read_settings({name: value})
 
 
-def test_names_that_are_accepted_are_said_where_another_is_given() -> None:
+def test_accepted_names_are_listed_for_an_unknown_one() -> None:
     with pytest.raises(StartupFailure, match="accepted are own, peak, reserved, maximum, held"):
         read_settings({"LMAAS_ADMISSION": "upper"})
 
 
-def test_engine_that_we_start_has_every_setting_as_it_was_given_to_us() -> None:
+def test_started_engine_gets_every_setting_unchanged() -> None:
     given = {
         "LMAAS_KV_TOKENS": "4096",
         "LMAAS_HOST_KV_TOKENS": "0",
@@ -61,14 +61,14 @@ def test_engine_that_we_start_has_every_setting_as_it_was_given_to_us() -> None:
     assert environment.keys() == {field.encode_name for field in fields}
 
 
-def test_defaults_of_the_engines_settings_are_the_engines() -> None:
+def test_defaults_of_engine_settings_equal_the_engines_own() -> None:
     ours = {field.encode_name: field.default for field in msgspec.structs.fields(Settings)}
     for field in msgspec.structs.fields(EngineSettings):
         if not field.required:
             assert ours[field.encode_name] == field.default
 
 
-def test_children_are_not_told_our_secrets() -> None:
+def test_child_processes_do_not_get_secrets() -> None:
     environment = {
         "DATABASE_URL": "x",
         "LMAAS_ADMIN_KEY": "x",

@@ -2,12 +2,12 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.demo.sending import Outcome
+from gateway.demo.sending import DemoResult
 
 
 @pytest.fixture(scope="session")
-def an_outcome() -> Callable[..., Outcome]:
-    """Makes what came of a request; any field can be given."""
+def make_result() -> Callable[..., DemoResult]:
+    """Makes a completed request; any field can be given."""
 
     def build(
         app: str = "spell",
@@ -16,7 +16,7 @@ def an_outcome() -> Callable[..., Outcome]:
         actual: int = 10,
         response_s: float = 1.0,
         batch: str = "b1",
-    ) -> Outcome:
-        return Outcome(app, predicted, actual, response_s, batch)
+    ) -> DemoResult:
+        return DemoResult(app, predicted, actual, response_s, batch)
 
     return build

@@ -1,4 +1,4 @@
-"""The documentation says what the program does."""
+"""The documentation matches the code."""
 
 import re
 from pathlib import Path
@@ -24,18 +24,18 @@ HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
 def code_of(text: str) -> str:
-    """The shell blocks and the code within sentences."""
+    """The shell blocks and the inline code."""
     shell = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
     return "\n".join([*shell, *re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text)])
 
 
 def anchors(path: Path) -> set[str]:
-    """The anchors that a forge gives to a page's headings."""
+    """The anchors that GitHub generates for a page's headings."""
     headings = [heading.lower() for heading in HEADING.findall(path.read_text())]
     return {re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in headings}
 
 
-def test_configuration_page_is_what_the_settings_say() -> None:
+def test_configuration_page_is_up_to_date() -> None:
     assert (DOCS / "configuration.md").read_text() == page(), "run `make docs`"
 
 
@@ -59,7 +59,7 @@ def test_document_names_only_settings_that_exist(document: str) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_links_of_the_document_lead_somewhere(document: str) -> None:
+def test_links_of_the_document_have_a_target(document: str) -> None:
     here = ROOT / document
     for link in LINK.findall(here.read_text()):
         if "://" in link:
@@ -70,12 +70,12 @@ def test_links_of_the_document_lead_somewhere(document: str) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
-def test_every_page_is_reached_from_the_index() -> None:
+def test_index_links_every_page() -> None:
     index = (DOCS / "index.md").read_text()
     assert {path.name for path in DOCS.glob("*.md")} - {"index.md"} <= set(LINK.findall(index))
 
 
-def test_every_series_of_metrics_is_documented() -> None:
+def test_every_metric_is_documented() -> None:
     page = (DOCS / "operations.md").read_text()
     metrics = Metrics()
     registries = (metrics.registry, metrics.tenants.registry)
@@ -86,7 +86,7 @@ def test_every_series_of_metrics_is_documented() -> None:
     assert {name for name in named if name not in page} == set()
 
 
-def test_every_reason_to_be_given_up_is_documented() -> None:
+def test_every_error_that_ends_a_waiting_request_is_documented() -> None:
     page = (DOCS / "scheduling.md").read_text()
     for error in (DeadlineUnreachable, QueueTimeExceeded, RequestCancelled):
         assert f"`{error.code}`" in page

@@ -1,4 +1,4 @@
-"""The version stands in one place, and the packages say that they are typed."""
+"""Project files: version, changelog, typing markers, hooks and workflows."""
 
 import re
 import tomllib
@@ -16,7 +16,7 @@ KINDS = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 PACKAGES = ["gateway", "engine", "models", "migrations"]
 
 
-def test_version_is_that_of_pyproject_alone() -> None:
+def test_version_is_stated_in_pyproject_alone() -> None:
     stated = PROJECT["project"]["version"]
     assert version("lmaas") == stated
     sources = [path for name in PACKAGES for path in (ROOT / name).rglob("*.py")]

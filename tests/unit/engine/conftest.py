@@ -20,9 +20,9 @@ from engine.running.runner import Runner
 from engine.step.commands import Command, Start
 from engine.step.composer import Composer
 from engine.step.loop import StepLoop
+from tests.conftest import PATIENCE_S
 
 VOCABULARY = 97
-DEADLINE_S = 30.0
 SHAPE = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
@@ -131,7 +131,7 @@ class LoopRun:
     def until(self, condition: Callable[["LoopRun"], bool]) -> None:
         """Read steps until a condition holds, within the deadline."""
         while not condition(self):
-            received = self._received.get(timeout=DEADLINE_S)
+            received = self._received.get(timeout=PATIENCE_S)
             if isinstance(received, Step):
                 self.steps.append(received)
             else:
@@ -187,6 +187,6 @@ def a_run(a_runner: Callable[..., Runner]) -> Iterator[Callable[..., LoopRun]]:
     yield start
     for run in runs:
         run.loop.close()
-        run.loop.join(DEADLINE_S)
+        run.loop.join(PATIENCE_S)
         assert not run.loop.is_alive()
         run.loop.table.composer.check()

@@ -1,7 +1,7 @@
 """What stops an engine's start: settings, address, model."""
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -39,7 +39,7 @@ def test_a_wrong_setting_is_named(given: dict[str, str], complaint: str) -> None
 
 
 @pytest.fixture
-def folder() -> Path:
+def folder() -> Iterator[Path]:
     with TemporaryDirectory(prefix="e-") as name:
         yield Path(name)
 

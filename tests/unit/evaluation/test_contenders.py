@@ -11,11 +11,12 @@ from gateway.evaluation.corpus import Corpus
 from gateway.evaluation.lengths import count_words
 from gateway.evaluation.magnus import APP_DIMS, USER_DIMS, magnus, pooled, table
 from gateway.evaluation.ours import scores, serve
-from gateway.evaluation.scoring import log_errors, rms, score
+from gateway.evaluation.scoring import log_errors, score
 from gateway.evaluation.sentences import Sentences
 from gateway.evaluation.vectors import TextVectors
 from gateway.prediction.adaptation.adaptation import Adaptation
 from gateway.prediction.model.length_model import Predicted
+from gateway.prediction.training.scorecard import rms
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_pooling_takes_the_mean_of_neighbours() -> None:
 def test_embeddings_come_back_from_the_folder(sentences: Sentences, tmp_path: Path) -> None:
     first = sentences.embed(["amber", "bridge", "amber"])
     again = Sentences(1, tmp_path / "cache", lambda _: None)
-    again._encode = lambda _: pytest.fail("embedded again")  # type: ignore[method-assign]
+    again._encode = lambda _: pytest.fail("embedded again")  # type: ignore[assignment, method-assign]
     assert np.abs(again.embed(["amber", "bridge", "amber"]) - first).max() < 1e-3
     assert (first[0] == first[2]).all()
     assert np.linalg.norm(first, axis=1) == pytest.approx(1, abs=1e-4)

@@ -2,20 +2,20 @@ import subprocess
 import sys
 
 GATEWAY_SIDE = (
-    "predictor",
-    "client",
-    "habits",
-    "calibration",
-    "artefact",
-    "features",
-    "registry",
-    "listener",
-    "runs",
-    "automatic",
-    "comparison",
-    "drift_series",
-    "erasure",
-    "log_import",
+    "serving.predictor",
+    "serving.process_client",
+    "features.length_history",
+    "features.features",
+    "adaptation.conformal",
+    "model.artefact",
+    "lifecycle.registry",
+    "lifecycle.listener",
+    "lifecycle.runs",
+    "lifecycle.auto_training",
+    "lifecycle.comparison",
+    "lifecycle.drift_series",
+    "lifecycle.erasure",
+    "lifecycle.log_import",
 )
 HEAVY = ("torch", "lightgbm", "sklearn", "scipy", "sentence_transformers", "transformers")
 

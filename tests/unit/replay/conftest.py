@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 import pytest
 from hypothesis import HealthCheck, settings
 
+from gateway.quantiles import P90
 from gateway.replay.cost.model import EngineModel, EngineShape, LinearCost
 from gateway.replay.workload.workload import Workload
 from gateway.scheduling.admission.interface import NO_CAPACITY, Capacity
@@ -86,7 +87,7 @@ class Sums:
         if self.rule == "longest":
             return sequence.max_tokens
         if self.rule == "upper":
-            return max(int(sequence.quantiles[4]), sequence.generated + 1)
+            return max(int(sequence.quantiles[P90]), sequence.generated + 1)
         return sequence.generated + 1
 
 

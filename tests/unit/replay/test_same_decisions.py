@@ -152,7 +152,7 @@ async def submitted(scene: Scene, names: dict[str, str]) -> list[Dispatched]:
     before = len(scene.engine.submitted)
     for _ in range(20):
         await asyncio.sleep(0)
-    found = []
+    found: list[Dispatched] = []
     for batch in scene.engine.submitted[before:]:
         lives = [scene.table.running[sequence.id] for sequence in batch]
         ids = tuple(names[live.id.hex] for live in lives)
@@ -167,9 +167,6 @@ async def lived(workload: Workload, script: list[Stepped], scene: Scene) -> list
     lives: dict[str, RequestState] = {}
     names: dict[str, str] = {}
     quality = Rolling(TRUST_WINDOW)
-    scene.outcomes.trustworthy = lambda: (  # type: ignore[method-assign]
-        (found := quality.quality()) is None or found.tau >= TAU_FLOOR
-    )
     arrivals = [workload.waiting(place) for place in range(len(workload))]
     steps = list(script)
     scene.connect(KV)
@@ -181,6 +178,8 @@ async def lived(workload: Workload, script: list[Stepped], scene: Scene) -> list
             for place in map(int, step.finished):
                 request, length = workload.waiting(place), workload.generation_tokens[place]
                 quality.add(request.median, float(length), covered=True)
+                measured = quality.quality()
+                scene.outcomes.trusted = measured is None or measured.tau >= TAU_FLOOR
             scene.step(
                 {lives[each].sequence_id: [7] for each in step.grew},
                 [Finish(lives[each].sequence_id, "stop") for each in step.finished],

@@ -1,4 +1,4 @@
-"""Builders of what the scheduler is told, with defaults for all that a test does not turn on."""
+"""Builders of the scheduler's input, with defaults for what a test does not set."""
 
 from collections.abc import Callable
 from itertools import count

@@ -1,4 +1,4 @@
-"""The heap with lazy deletion against sorting what lives."""
+"""The heap with lazy deletion against sorting the live items."""
 
 from itertools import count
 
@@ -19,33 +19,33 @@ actions = st.lists(
 
 
 @given(actions)
-def test_it_is_a_sorted_list_of_what_lives(drawn: list[tuple[str, float]]) -> None:
-    live, entered, serials = dict[int, str](), list[tuple[float, int]](), count()
+def test_heap_equals_a_sorted_list_of_live_items(drawn: list[tuple[str, float]]) -> None:
+    live, entries, serials = dict[int, str](), list[tuple[float, int]](), count()
     heap: LazyHeap[float, str] = LazyHeap(live)
     for action, value in drawn:
         if action == "push":
             serial = next(serials)
             live[serial] = f"the {serial}th"
             heap.push(value, serial)
-            entered.append((value, serial))
-        elif action == "remove" and entered:
-            _, serial = entered.pop(int(value) % len(entered))
+            entries.append((value, serial))
+        elif action == "remove" and entries:
+            _, serial = entries.pop(int(value) % len(entries))
             del live[serial]
         elif action == "first":
-            known = [live[serial] for _, serial in sorted(entered)]
+            known = [live[serial] for _, serial in sorted(entries)]
             assert heap.first(int(value)) == known[: int(value)]
         elif action.startswith("pop"):
             through = action == "pop_through"
-            out = sorted(e for e in entered if e[0] < value or (through and e[0] == value))
+            out = sorted(e for e in entries if e[0] < value or (through and e[0] == value))
             assert getattr(heap, action)(value) == [live[serial] for _, serial in out]
-            entered = [entry for entry in entered if entry not in out]  # they live on elsewhere
-        least = min(entered, default=None)
-        assert heap.peek() == (live[least[1]] if least else None)
-        if least:
-            assert heap.min_key() == least[0]
+            entries = [entry for entry in entries if entry not in out]  # popped, though still live
+        lowest = min(entries, default=None)
+        assert heap.peek() == (live[lowest[1]] if lowest else None)
+        if lowest:
+            assert heap.min_key() == lowest[0]
 
 
-def test_nothing_is_least_where_nothing_lives() -> None:
+def test_heap_without_live_items_is_empty() -> None:
     live = {1: "one"}
     heap: LazyHeap[float, str] = LazyHeap(live)
     heap.push(1.0, 1)
@@ -55,20 +55,20 @@ def test_nothing_is_least_where_nothing_lives() -> None:
         heap.min_key()
 
 
-@pytest.mark.parametrize("most", [0, 1, 50])
-def test_the_dead_never_outnumber_the_living_by_more_than_a_few(most: int) -> None:
+@pytest.mark.parametrize("max_live", [0, 1, 50])
+def test_stale_entries_stay_bounded(max_live: int) -> None:
     live = dict[int, int]()
     heap: LazyHeap[float, int] = LazyHeap(live)
     for serial in range(2_000):
         live[serial] = serial
-        heap.push(-float(serial), serial)  # the dead lie deepest
+        heap.push(-float(serial), serial)  # stale entries sink to the bottom
         assert len(heap._heap) <= 2 * len(live) + MIN_STALE_ENTRIES
-        if len(live) > most:
+        if len(live) > max_live:
             del live[min(live)]
     assert heap.first(2_000) == sorted(live, reverse=True)
 
 
-def test_equal_keys_go_by_serial() -> None:
+def test_equal_keys_are_ordered_by_serial() -> None:
     live = {3: "a", 1: "b", 2: "c"}
     heap: LazyHeap[tuple[float, str], str] = LazyHeap(live)
     for serial in live:

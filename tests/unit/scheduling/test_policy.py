@@ -1,4 +1,4 @@
-"""What every policy promises, whatever happens to it in whatever order."""
+"""Properties of every policy, under any sequence of events."""
 
 from collections.abc import Callable, Sequence
 from math import ceil
@@ -31,7 +31,7 @@ from gateway.scheduling.requests import QueuedRequest, RunningSequence
 MakeRequest: TypeAlias = Callable[..., QueuedRequest]
 PAGES, PAGE = 100, 8
 OPTIONS = Options(preempted_share=0.02, waste_limit=2_000, max_delay_s=20.0, fixed_batch=4)
-WEIGHTY = replace(OPTIONS, waiting_weight=10.0)
+HIGH_WEIGHT = replace(OPTIONS, waiting_weight=10.0)
 CHEAPEST = replace(OPTIONS, waiting_weight=0.0)
 RULES: tuple[AdmissionName, ...] = ("peak", "reserved", "maximum", "held")
 actions = st.lists(
@@ -60,7 +60,7 @@ def a_policy(name: PolicyName, options: Options = OPTIONS) -> Policy:
 
 
 class PolicyDriver:
-    """A policy, the truth about who waits and runs, and a clock."""
+    """A policy, the true sets of queued and running requests, and a clock."""
 
     def __init__(self, policy: Policy, a_request: MakeRequest) -> None:
         self.policy, self.a_request = policy, a_request
@@ -116,7 +116,7 @@ class PolicyDriver:
             assert request.deadline_s is not None or request.start_by_s is not None
         knows_deadlines = self.policy.name == "lmaas"
         new = [request for key, request in self.waiting.items() if key not in self.halved]
-        for request in new:  # the others had started in time
+        for request in new:  # the halves had started in time
             ends_s = [request.start_by_s, request.deadline_s if knows_deadlines else None]
             assert all(end_s is None or end_s >= self.now_s for end_s in ends_s)
 
@@ -147,7 +147,7 @@ class PolicyDriver:
             return
         self.take(found)
         admission = self.policy.admission
-        forces = self.policy.name in ("fixed", "magnus")  # by rules of their own
+        forces = self.policy.name in ("fixed", "magnus")  # by their own rules
         if isinstance(admission, FuturePeak) and len(self.running) > 1 and not forces:
             assert peak_of(admission) <= admission.capacity.pages
 
@@ -161,7 +161,7 @@ class PolicyDriver:
             self.running[request.id] = request.started()
 
     def drain(self) -> None:
-        """All that waits is dispatched, one dispatch after another."""
+        """Dispatch and end everything that is queued."""
         while self.waiting:
             while self.running:
                 self.act("end", 0, 7)
@@ -169,7 +169,7 @@ class PolicyDriver:
 
 
 def peak_of(admission: FuturePeak) -> float:
-    """Pages that will do, in all likelihood, until all have finished."""
+    """Mean + z·sd of the peak page use until all running sequences finish."""
     return admission._peak(admission._mean, admission._variance)
 
 
@@ -194,12 +194,12 @@ def test_no_request_is_lost_or_doubled_and_no_engine_idle(
 
 
 @settings(max_examples=60)
-@given(drawn=actions, options=st.sampled_from([OPTIONS, WEIGHTY]), seed=st.integers(0, 1_000))
-def test_nothing_goes_wrong_while_predictions_are_trusted_now_and_then(
+@given(drawn=actions, options=st.sampled_from([OPTIONS, HIGH_WEIGHT]), seed=st.integers(0, 1_000))
+def test_policy_stays_consistent_while_trust_changes(
     a_request: MakeRequest, drawn: list[tuple[str, int, int]], options: Options, seed: int
 ) -> None:
     random, driver = Random(seed), PolicyDriver(a_policy("lmaas", options), a_request)
-    for _ in range(MIN_ANSWERS):  # enough to know how long answers are
+    for _ in range(MIN_ANSWERS):  # enough for the distribution of recent answers
         driver.act("arrive", 2, 10)
         driver.act("dispatch", 0, 0)
         driver.act("end", 0, random.randint(0, 300))
@@ -232,7 +232,7 @@ def test_every_policy_works_with_every_admission_rule(
 def test_policies_dispatch_in_their_order(
     a_request: MakeRequest, name: PolicyName, order: str
 ) -> None:
-    policy = build_policy(name, CHEAPEST)  # of no memory it knows: one by one
+    policy = build_policy(name, CHEAPEST)  # without memory: one at a time
     policy.arrive(a_request(generation=40, arrived_s=0.0, request_id="a"))
     policy.arrive(a_request(generation=80, arrived_s=1.0, request_id="b"))
     policy.arrive(a_request(generation=4, arrived_s=2.0, request_id="c"))
@@ -271,13 +271,13 @@ def end_all(policy: Policy, requests: Sequence[QueuedRequest]) -> None:
 
 
 @pytest.mark.parametrize("name", POLICY_NAMES)
-def test_who_has_waited_for_as_long_as_it_may_is_given_up_once(
+def test_request_past_its_maximum_queue_time_is_given_up_once(
     a_request: MakeRequest, name: PolicyName
 ) -> None:
     policy = a_policy(name)
     requests = [a_request(arrived_s=0.0, start_by_s=float(9 - place)) for place in range(6)]
-    forever = a_request(arrived_s=0.0)
-    for request in (*requests, forever):
+    unlimited = a_request(arrived_s=0.0)
+    for request in (*requests, unlimited):
         policy.arrive(request)
     assert policy.withdraw(requests[3].id)
     assert policy.give_up(5.0) == [requests[5]]
@@ -287,7 +287,7 @@ def test_who_has_waited_for_as_long_as_it_may_is_given_up_once(
     assert len(policy) == 2
     end_all(policy, sent(policy, 9.0))
     policy.give_up(99.0)
-    assert {r.id for batch in policy.waiting(99.0) for r in batch.requests} <= {forever.id}
+    assert {r.id for batch in policy.waiting(99.0) for r in batch.requests} <= {unlimited.id}
 
 
 def sent(policy: Policy, now_s: float) -> Sequence[QueuedRequest]:
@@ -297,7 +297,7 @@ def sent(policy: Policy, now_s: float) -> Sequence[QueuedRequest]:
 
 
 @pytest.mark.parametrize("name", POLICY_NAMES)
-def test_request_that_comes_back_keeps_its_queue_time(
+def test_request_queued_again_keeps_its_queue_time(
     a_request: MakeRequest, name: PolicyName
 ) -> None:
     policy, request = a_policy(name), a_request(start_by_s=9.0)
@@ -311,7 +311,7 @@ def test_request_that_comes_back_keeps_its_queue_time(
 
 
 @pytest.mark.parametrize("name", POLICY_NAMES)
-def test_queue_times_of_those_that_started_are_forgotten(
+def test_queue_times_of_started_requests_do_not_accumulate(
     a_request: MakeRequest, name: PolicyName
 ) -> None:
     policy = a_policy(name)
@@ -360,11 +360,13 @@ def test_policy_is_built_with_its_own_rule_and_mode(name: PolicyName) -> None:
         assert policy.admission._reservation == own[name]
     else:
         assert isinstance(policy.admission, FuturePeak)
-        assert policy.admission.z == pytest.approx(2.05, abs=0.01)  # one in 50 of a normal law
+        assert policy.admission.z == pytest.approx(
+            2.05, abs=0.01
+        )  # exceeded by 1 in 50 of a normal distribution
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_rule_of_admission_can_be_told(a_request: MakeRequest, rule: AdmissionName) -> None:
+def test_admission_rule_can_be_set(a_request: MakeRequest, rule: AdmissionName) -> None:
     admission = a_policy("fcfs", Options(admission=rule)).admission
     request = a_request(generation=20, max_tokens=100)
     reserved = {"peak": 20, "reserved": ceil(request.p90), "maximum": 100, "held": 1}
@@ -372,7 +374,7 @@ def test_rule_of_admission_can_be_told(a_request: MakeRequest, rule: AdmissionNa
     assert isinstance(admission, FuturePeak) == (rule == "peak")
 
 
-def test_options_are_what_the_default_policy_goes_by(a_request: MakeRequest) -> None:
+def test_default_policy_follows_its_options(a_request: MakeRequest) -> None:
     options = {
         "arrival": Options(max_delay_s=0.0, waiting_weight=100.0),
         "weighty": Options(max_delay_s=None, waiting_weight=100.0),
@@ -381,7 +383,7 @@ def test_options_are_what_the_default_policy_goes_by(a_request: MakeRequest) -> 
         "cheapest": Options(max_delay_s=None, waiting_weight=0.0),
     }
     orders = {name: order_of(a_request, each) for name, each in options.items()}
-    assert orders == {  # the last two go by arrival
+    assert orders == {  # the last two go by arrival: a short queue
         "arrival": "abcdef",
         "weighty": "abcdef",
         "bounded": "faedbc",
@@ -397,7 +399,7 @@ def test_bounds_of_the_default_policy_are_those_of_its_options() -> None:
 
 
 @pytest.mark.parametrize("name", ["lmaas", "hrrn", "sjf", "fcfs"])
-def test_share_that_may_be_preempted_is_that_of_its_options(name: PolicyName) -> None:
+def test_preempted_share_is_that_of_the_options(name: PolicyName) -> None:
     settled = []
     for share in (0.0, 0.005, 0.02, 0.1, 0.9):
         admission = a_policy(name, Options(preempted_share=share)).admission
@@ -408,7 +410,7 @@ def test_share_that_may_be_preempted_is_that_of_its_options(name: PolicyName) ->
     assert settled == pytest.approx([4.0, 0.6, 0.0, -0.16, 0.0])
 
 
-def test_by_default_one_in_ten_may_be_preempted() -> None:
+def test_default_preempted_share_is_one_in_ten() -> None:
     admission = build_policy("lmaas", Options()).admission
     assert isinstance(admission, FuturePeak)
     first = admission.z
@@ -417,7 +419,7 @@ def test_by_default_one_in_ten_may_be_preempted() -> None:
 
 
 def order_of(a_request: MakeRequest, options: Options) -> str:
-    """Six requests, each shorter than the one before; one starts every two seconds."""
+    """Six requests, each shorter than the previous one; one starts every two seconds."""
     policy, order, now_s = build_policy("lmaas", options), "", 5.0
     for place, (name, generation) in enumerate(zip("abcdef", (160, 80, 40, 20, 8, 3), strict=True)):
         arrived_s = float(place)

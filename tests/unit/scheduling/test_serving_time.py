@@ -1,4 +1,4 @@
-"""The serving-time model on outcomes of its own form, with and without noise."""
+"""The serving-time model on outcomes that it can represent, with and without noise."""
 
 from random import Random
 from statistics import median
@@ -79,13 +79,13 @@ def test_costs_are_never_negative_and_estimates_never_zero(
 
 
 @pytest.mark.parametrize("nonsense", [0.0, -1.0, float("nan"), float("inf")])
-def test_time_that_is_none_teaches_nothing(nonsense: float) -> None:
+def test_invalid_time_is_ignored(nonsense: float) -> None:
     model = ServingTime()
     model.observe(1, 10, 10, nonsense)
     assert model.coefficients == PRIOR
 
 
-def test_one_wild_outcome_is_forgotten() -> None:
+def test_one_outlier_does_not_spoil_the_estimates() -> None:
     random, model = Random(3), ServingTime()
     for number in range(100):
         batch = a_batch(random)
@@ -102,7 +102,7 @@ def test_estimate_grows_with_size_and_lengths() -> None:
 
 
 @given(st.integers(0, 10_000))
-def test_nonnegative_minimum_meets_its_conditions(seed: int) -> None:
+def test_nonnegative_least_squares_meets_the_optimality_conditions(seed: int) -> None:
     random = np.random.default_rng(seed)
     rows = random.normal(size=(7, 5))
     gram, moment = rows.T @ rows + 0.01 * np.eye(5), random.normal(size=5) * 3

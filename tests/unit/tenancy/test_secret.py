@@ -3,19 +3,21 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.tenancy.secret import MARK, digest, new_secret, prefix
+from gateway.tenancy.secret import KEY_PREFIX, digest, new_secret, prefix
 
 
-def test_secrets_are_marked_and_never_repeat() -> None:
+def test_secrets_have_the_prefix_and_never_repeat() -> None:
     secrets = {new_secret() for _ in range(100)}
     assert len(secrets) == 100
-    assert all(secret.startswith(MARK) and len(secret) >= len(MARK) + 43 for secret in secrets)
+    assert all(
+        secret.startswith(KEY_PREFIX) and len(secret) >= len(KEY_PREFIX) + 43 for secret in secrets
+    )
 
 
-def test_prefix_is_a_small_part_of_a_made_secret() -> None:
+def test_prefix_is_a_small_part_of_a_generated_secret() -> None:
     secret = new_secret()
     assert secret.startswith(prefix(secret))
-    assert len(prefix(secret)) == len(MARK) + 4
+    assert len(prefix(secret)) == len(KEY_PREFIX) + 4
 
 
 @given(st.text(min_size=8, max_size=40))

@@ -122,7 +122,7 @@ def written(pool: Tensor, contexts: Sequence[Context], new: Tensor) -> Tensor:
 
 def oracle(pool: Tensor, contexts: Sequence[Context], query: Tensor, window: int | None) -> Tensor:
     """One softmax for every query and head over the keys it sees; NaN for padding."""
-    rows = []
+    rows: list[Tensor] = []
     group = query.shape[1] // pool.shape[2]
     for context in contexts:
         pages, within = places(context, pool.shape[3])

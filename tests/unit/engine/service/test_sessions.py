@@ -25,6 +25,7 @@ from engine.service.events import EventLog, EventReader
 from engine.service.sessions import Sessions
 from engine.step.commands import Command, Reset, Start, Stop
 from engine.step.seen_ids import SeenIds
+from tests.conftest import PATIENCE_S
 
 KV = KvState(pages=16, free=16, page_tokens=4)
 INFO = EngineInfo(
@@ -72,7 +73,7 @@ async def events(reader: EventReader) -> AsyncIterator[Event]:
 
 
 async def some(count: int, reader: EventReader) -> list[Event]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         stream = events(reader)
         return [await anext(stream) for _ in range(count)]
 
@@ -144,6 +145,7 @@ async def test_a_new_session_reads_no_event_of_the_earlier_one() -> None:
     harness.step(running=3)
     hello, step = await some(2, reader)
     assert hello == Hello("e", 10, lost=False)
+    assert isinstance(step, Step)
     assert (step.number, step.running) == (10, 3)
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.prediction import correction
+from gateway.prediction.adaptation import bias_correction as correction
 from gateway.prediction.adaptation.bias_correction import (
     FADING,
     FREE,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from gateway.prediction import kernel as kernels
+from gateway.prediction.model import text_kernel as kernels
 from gateway.prediction.model.text_kernel import SHARPNESS, AppKernel, fit_kernel, gram
 
 RIDGE, ROWS = 0.3, 60

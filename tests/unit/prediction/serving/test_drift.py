@@ -22,8 +22,8 @@ def test_rolling_tau_and_coverage_are_those_of_the_last_outcomes(
     given_outcomes: list[tuple[int, int, bool]],
 ) -> None:
     rolling = Rolling(10)
-    for median, length, covered in given_outcomes:
-        rolling.add(median, length, covered=covered)
+    for median, length, within in given_outcomes:
+        rolling.add(median, length, covered=within)
     medians, actual, covered = zip(*given_outcomes[-10:], strict=True)
     quality = rolling.quality()
     assert quality is not None

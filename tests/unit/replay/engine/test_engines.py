@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from engine.kv.host import HostTier, RestoreCosts
 from engine.kv.memory import KvMemory
 from engine.kv.pages import PagePool
-from engine.kv.reservations import peak_pages
+from engine.kv.reservations import KvReservation, peak_pages
 from engine.step.composer import Composer, StepPlan
 from engine.step.sequence import SequenceState
 from gateway.replay.cost.model import EngineModel, EngineShape, LinearCost
@@ -22,7 +22,7 @@ from gateway.replay.engine.reservations import Claim as Promised
 from gateway.replay.engine.reservations import Claims, fit
 from gateway.replay.engine.sequence import SimulatedSequence
 from gateway.replay.engine.timeline import Timeline
-from gateway.scheduling.admission.length_distribution import Lengths
+from gateway.scheduling.admission.length_distribution import LengthDistributions
 from gateway.scheduling.requests import Quantiles, QueuedRequest, RunningSequence
 
 COST = LinearCost(step_s=2**-6, prompt_token_s=2**-12, sequence_s=2**-9, kv_token_s=2**-16)
@@ -161,7 +161,9 @@ class RealComposer:
             job = self.jobs[int(sequence.id)]
             generated = sequence.generated + sequence.in_flight
             known.append(RunningSequence("", job.prompt, generated, job.quantiles, job.most))
-        remainders = Lengths.of(known).remaining_quantile(0.5).round().astype(int).tolist()
+        remainders = (
+            LengthDistributions.of(known).remaining_quantile(0.5).round().astype(int).tolist()
+        )
         for sequence, remainder in zip(running, remainders, strict=True):
             sequence.expected = sequence.generated + remainder
         plan = self.composer.compose()

@@ -1,6 +1,7 @@
 """Tables, pictures and the page."""
 
 import re
+from functools import cache
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ ENGINE = EngineModel(
 )
 
 
+@cache
 def compared(*, tenants: int = 1, loads: tuple[float, ...] = (), **columns: Any) -> Comparison:
     random = np.random.default_rng(1)
     workload = Workload.of(

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from gateway.errors import InvalidRequest
+from gateway.quantiles import Floats
 from gateway.replay.workload.arrivals import CYCLE, ArrivalsName, bursts, generated, rescaled
-from gateway.replay.workload.workload import Floats
 
 COUNT = 40_000
 GENERATED: tuple[ArrivalsName, ...] = ("poisson", "gamma", "bursts")

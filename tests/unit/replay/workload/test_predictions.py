@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 
 from gateway.errors import InvalidRequest
-from gateway.prediction.messages import LEVELS
+from gateway.quantiles import LEVELS, MEDIAN, P90
 from gateway.replay.workload.predictions import PredictorName, kendall_tau, noisy, predicted
 from gateway.replay.workload.workload import Counts, Workload
-
-MEDIAN, P90 = LEVELS.index(0.5), LEVELS.index(0.9)
 
 
 def chance(seed: int = 1) -> np.random.Generator:

@@ -41,14 +41,14 @@ def an_admission(
 
 
 def peak_of(admission: FuturePeak) -> float:
-    """Pages that will do, in all likelihood, until all have finished."""
+    """Mean + z·sd of the peak page use until all running sequences finish."""
     return admission._peak(admission._mean, admission._variance)
 
 
 def use_at(
     sequence: RunningSequence, horizons: np.ndarray, page: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance of one sequence's pages so many steps from now."""
+    """Mean and variance of one sequence's pages at these horizons, in steps."""
     survival = LengthDistributions.of([sequence]).survival(horizons)[0]
     pages = np.ceil((sequence.prompt_tokens + sequence.generated + horizons) / page)
     return pages * survival, pages**2 * survival * (1 - survival)
@@ -62,7 +62,7 @@ def peak_of_every_step(
     since: int = 0,
     joined: Sequence[RunningSequence] = (),
 ) -> float:
-    """Looks at steps `since` and later only; that is where `joined` start."""
+    """The peak over the steps from `since` on, at which `joined` start."""
     return peak_at(steps_until_the_end(running, since, joined), running, page, z, since, joined)
 
 
@@ -74,7 +74,7 @@ def peak_of_first_steps(
     since: int = 0,
     joined: Sequence[RunningSequence] = (),
 ) -> float:
-    """Of every interval only the first step is looked at."""
+    """The peak over the first steps of the intervals only."""
     steps = steps_until_the_end(running, since, joined)
     return peak_at(steps[np.isin(steps, INTERVAL_STARTS)], running, page, z, since, joined)
 
@@ -103,7 +103,7 @@ def peak_at(
 
 
 @given(st.lists(sizes, max_size=8), pages_of, margins)
-def test_peak_is_never_below_the_worst_first_step_and_little_above(
+def test_peak_is_at_least_that_of_the_first_steps_and_little_more(
     a_sequence: MakeRunning, drawn: list[tuple[int, int, int]], page: int, z: float
 ) -> None:
     running = [a_sequence(p, g, generated=spent) for p, g, spent in drawn]
@@ -113,7 +113,7 @@ def test_peak_is_never_below_the_worst_first_step_and_little_above(
 
 
 @given(st.lists(sizes, max_size=8), quantiles, pages_of)
-def test_expected_peak_is_never_below_the_worst_step(
+def test_mean_peak_is_at_least_the_exact_one(
     a_sequence: MakeRunning, drawn: list[tuple[int, int, int]], lengths: Quantiles, page: int
 ) -> None:
     running = [a_sequence(p, generated=spent, quantiles=lengths) for p, _, spent in drawn]
@@ -122,7 +122,7 @@ def test_expected_peak_is_never_below_the_worst_step(
 
 
 @given(st.lists(sizes, max_size=8), pages_of)
-def test_peak_of_the_near_steps_is_exact(
+def test_peak_within_the_single_steps_is_exact(
     a_sequence: MakeRunning, drawn: list[tuple[int, int, int]], page: int
 ) -> None:
     running = [
@@ -134,7 +134,7 @@ def test_peak_of_the_near_steps_is_exact(
 
 
 @given(quantiles, st.integers(1, 300), st.integers(200, 900), pages_of)
-def test_candidate_counts_as_the_sequence_that_it_becomes(
+def test_candidate_counts_like_the_running_sequence(
     a_request: MakeRequest, drawn: Quantiles, prompt: int, longest: int, page: int
 ) -> None:
     request = a_request(prompt, quantiles=drawn, max_tokens=longest)
@@ -146,7 +146,7 @@ def test_candidate_counts_as_the_sequence_that_it_becomes(
 
 
 @given(st.lists(sizes, max_size=6), newcomers, st.integers(0, REFRESH_STEPS), pages_of, margins)
-def test_peak_after_some_steps_is_that_of_what_is_still_ahead(
+def test_peak_after_some_steps_covers_the_remaining_steps(
     a_sequence: MakeRunning,
     a_request: MakeRequest,
     drawn: list[tuple[int, int, int]],
@@ -170,7 +170,7 @@ def test_peak_after_some_steps_is_that_of_what_is_still_ahead(
 
 
 @given(st.lists(sizes, max_size=6), newcomers, st.integers(0, REFRESH_STEPS), pages_of)
-def test_near_peak_after_some_steps_is_exact(
+def test_peak_within_the_single_steps_is_exact_after_some_steps(
     a_sequence: MakeRunning,
     a_request: MakeRequest,
     drawn: list[tuple[int, int, int]],
@@ -186,7 +186,7 @@ def test_near_peak_after_some_steps_is_exact(
     for step in range(steps):
         admission.advance(1)
         if step < len(requests):
-            admission.leave("nobody")
+            admission.leave("unknown")
     for request in requests:
         admission.force(request)
     joined = [request.started() for request in requests]
@@ -199,7 +199,7 @@ def test_near_peak_after_some_steps_is_exact(
     st.lists(st.tuples(st.integers(1, 120), st.integers(1, 200)), min_size=1, max_size=12),
     st.integers(12, 375),
 )
-def test_admitted_is_what_one_by_one_from_scratch_admits(
+def test_admission_equals_recomputing_the_peak_per_candidate(
     a_sequence: MakeRunning,
     a_request: MakeRequest,
     running_sizes: list[tuple[int, int, int]],
@@ -219,7 +219,7 @@ def test_admitted_is_what_one_by_one_from_scratch_admits(
 
 
 @given(st.lists(sizes, max_size=4), newcomers, st.integers(0, REFRESH_STEPS), st.randoms())
-def test_leaving_undoes_joining(
+def test_leave_undoes_admission(
     a_sequence: MakeRunning,
     a_request: MakeRequest,
     drawn: list[tuple[int, int, int]],
@@ -243,7 +243,7 @@ def test_leaving_undoes_joining(
     assert admission.empty == (not running)
 
 
-def test_what_runs_is_to_be_told_anew_after_some_steps(a_sequence: MakeRunning) -> None:
+def test_refresh_is_due_after_some_steps(a_sequence: MakeRunning) -> None:
     admission = an_admission([a_sequence()])
     admission.advance(REFRESH_STEPS - 1)
     assert not admission.stale
@@ -253,9 +253,7 @@ def test_what_runs_is_to_be_told_anew_after_some_steps(a_sequence: MakeRunning) 
     assert not admission.stale
 
 
-def test_resized_pool_is_told_anew_what_runs(
-    a_sequence: MakeRunning, a_request: MakeRequest
-) -> None:
+def test_resize_requires_a_refresh(a_sequence: MakeRunning, a_request: MakeRequest) -> None:
     running = [a_sequence(90), a_sequence(40)]
     admission = an_admission(running, pages=50, page=8)
     admission.resize(Capacity(500, 16))
@@ -264,11 +262,11 @@ def test_resized_pool_is_told_anew_what_runs(
     admission.leave(running[0].id)
     admission.refresh(running[1:])
     assert not admission.stale
-    anew = an_admission(running[1:], pages=500, page=16)
-    assert peak_of(admission) == pytest.approx(peak_of(anew))
+    fresh = an_admission(running[1:], pages=500, page=16)
+    assert peak_of(admission) == pytest.approx(peak_of(fresh))
 
 
-def test_resized_pool_is_not_stale_where_nothing_runs(a_request: MakeRequest) -> None:
+def test_resize_without_running_sequences_requires_no_refresh(a_request: MakeRequest) -> None:
     admission = an_admission()
     admission.resize(Capacity(40, 16))
     assert not admission.stale
@@ -276,7 +274,7 @@ def test_resized_pool_is_not_stale_where_nothing_runs(a_request: MakeRequest) ->
 
 
 @given(sizes, pages_of)
-def test_lone_request_that_fits_at_its_longest_is_admitted(
+def test_lone_request_that_fits_at_its_maximum_length_is_admitted(
     a_request: MakeRequest, size: tuple[int, int, int], page: int
 ) -> None:
     request = a_request(size[0], size[1])
@@ -302,11 +300,11 @@ def test_longer_candidate_than_any_running_is_forecast_to_its_end(
     assert an_admission(running, pages=1100, page=1, z=0.0).admit([long]) == 1
 
 
-def test_preemptions_raise_what_is_kept_free(a_sequence: MakeRunning) -> None:
+def test_preemptions_raise_the_margin(a_sequence: MakeRunning) -> None:
     admission = an_admission([a_sequence() for _ in range(5)], z=2.0)
-    calm = peak_of(admission)
+    before = peak_of(admission)
     admission.observed(1_000, 200)
-    assert calm < peak_of(admission)
+    assert before < peak_of(admission)
 
 
 @given(
@@ -316,7 +314,7 @@ def test_preemptions_raise_what_is_kept_free(a_sequence: MakeRunning) -> None:
     st.integers(20, 375),
     st.integers(0, REFRESH_STEPS - 1),
 )
-def test_everybody_counts_with_the_assumed_quantiles_until_predictions_hold(
+def test_assumed_quantiles_apply_to_all_requests_until_reset(
     a_sequence: MakeRunning,
     a_request: MakeRequest,
     drawn: list[tuple[int, int, int]],
@@ -327,18 +325,18 @@ def test_everybody_counts_with_the_assumed_quantiles_until_predictions_hold(
 ) -> None:
     running = [a_sequence(p, g, generated=spent) for p, g, spent in drawn]
     requests = [a_request(p, g) for p, g in new]
-    alike = an_admission([replace(each, quantiles=assumed) for each in running], pages=pages)
+    all_assumed = an_admission([replace(each, quantiles=assumed) for each in running], pages=pages)
     as_predicted = an_admission(running, pages=pages)
     admission = an_admission(running, pages=pages)
     admission.assume(assumed)
     assert admission.stale == bool(running)
     admission.refresh(running)
     assert not admission.stale
-    for each in (alike, as_predicted, admission):
+    for each in (all_assumed, as_predicted, admission):
         each.advance(steps)
-    fits = alike.admit([replace(request, quantiles=assumed) for request in requests])
+    fits = all_assumed.admit([replace(request, quantiles=assumed) for request in requests])
     assert admission.admit(requests) == fits
-    assert peak_of(admission) == pytest.approx(peak_of(alike))
+    assert peak_of(admission) == pytest.approx(peak_of(all_assumed))
     for request in requests[:fits]:
         admission.leave(request.id)
     admission.assume(None)
@@ -348,7 +346,7 @@ def test_everybody_counts_with_the_assumed_quantiles_until_predictions_hold(
     assert peak_of(admission) == pytest.approx(peak_of(as_predicted))
 
 
-def test_who_left_before_the_refresh_that_an_assumption_needs_is_gone_after_it(
+def test_sequence_that_left_before_a_pending_refresh_is_gone(
     a_sequence: MakeRunning,
 ) -> None:
     running = a_sequence(600)
@@ -362,13 +360,13 @@ def test_who_left_before_the_refresh_that_an_assumption_needs_is_gone_after_it(
     assert peak_of(admission) == 0.0
 
 
-def test_the_engine_is_asked_for_the_median_whatever_is_assumed(a_request: MakeRequest) -> None:
+def test_engine_reserves_the_predicted_median_despite_an_assumption(a_request: MakeRequest) -> None:
     admission = an_admission()
     admission.assume((150.0,) * 6)
     assert admission.reserve(a_request(generation=40)) == 40
 
 
-def test_engine_is_asked_for_the_median(a_request: MakeRequest) -> None:
+def test_engine_reserves_the_median(a_request: MakeRequest) -> None:
     reserve = an_admission().reserve
     assert reserve(a_request(quantiles=(1.0, 2.0, 30.2, 40.0, 50.0, 60.0))) == 31
     assert reserve(a_request(quantiles=(0.2,) * 6)) == 1

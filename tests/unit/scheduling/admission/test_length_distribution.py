@@ -1,4 +1,4 @@
-"""Remaining lengths against survival written out for one length at a time."""
+"""Remaining lengths against the survival function written out for one length at a time."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.quantiles import LEVELS
+from gateway.quantiles import LEVELS, MEDIAN, P90
 from gateway.scheduling.admission.length_distribution import LengthDistributions
 from gateway.scheduling.requests import Quantiles, RunningSequence
 
@@ -22,10 +22,10 @@ generated = st.integers(0, MAX_TOKENS - 1)
 
 
 def survival(length: int, drawn: Quantiles) -> float:
-    """P(N ≥ length): one walk along the pieces."""
+    """P(N ≥ length), by a walk along the pieces."""
     if length > MAX_TOKENS:
         return 0.0
-    low = max(2 * log(drawn[0]) - log(drawn[2]), 0.0)
+    low = max(2 * log(drawn[0]) - log(drawn[MEDIAN]), 0.0)
     points = [(low, 0.0)]
     points += [(log(q), -log(1 - tau)) for q, tau in zip(drawn, LEVELS, strict=True)]
     place = log(length)
@@ -35,8 +35,8 @@ def survival(length: int, drawn: Quantiles) -> float:
         if place <= end + 1e-12:
             share = (place - start) / (end - start)
             return exp(-(before + share * (after - before)))
-    rate = log(2) / max(log(drawn[5]) - log(drawn[4]), log(1.05))
-    return 0.05 * exp(-rate * (place - log(drawn[5])))
+    rate = log(2) / max(log(drawn[-1]) - log(drawn[P90]), log(1.05))
+    return 0.05 * exp(-rate * (place - log(drawn[-1])))
 
 
 def still_running(horizon: int, spent: int, drawn: Quantiles) -> float:
@@ -46,7 +46,7 @@ def still_running(horizon: int, spent: int, drawn: Quantiles) -> float:
 
 
 @given(quantiles, generated)
-def test_alive_is_the_survival_given_what_was_generated(
+def test_survival_is_conditional_on_the_generated_tokens(
     a_sequence: MakeRunning, drawn: Quantiles, spent: int
 ) -> None:
     sequence = a_sequence(quantiles=drawn, generated=spent, max_tokens=MAX_TOKENS)
@@ -58,7 +58,7 @@ def test_alive_is_the_survival_given_what_was_generated(
 
 
 @given(quantiles, generated, st.sampled_from([0.5, 0.9, 0.95, 0.99]))
-def test_remaining_quantile_is_outlived_as_often_as_it_says(
+def test_remaining_quantile_has_its_survival_probability(
     a_sequence: MakeRunning, drawn: Quantiles, spent: int, level: float
 ) -> None:
     lengths = LengthDistributions.of(
@@ -80,12 +80,12 @@ def test_fresh_sequence_keeps_its_predicted_quantiles(a_sequence: MakeRunning) -
     assert found == pytest.approx(drawn)
 
 
-def test_certain_length_lives_to_it_and_no_further(a_sequence: MakeRunning) -> None:
+def test_certain_length_survives_to_its_end_and_no_further(a_sequence: MakeRunning) -> None:
     sequence = a_sequence(quantiles=(100.0,) * 6, generated=60, max_tokens=MAX_TOKENS)
     survival = LengthDistributions.of([sequence]).survival(np.array([0.0, 1.0, 40.0, 41.0]))[0]
     assert survival[:3] == pytest.approx(1.0)
     assert survival[3] <= 0.05
 
 
-def test_no_sequences_have_no_lengths() -> None:
+def test_no_sequences_give_an_empty_array() -> None:
     assert LengthDistributions.of([]).survival(np.array([0.0, 1.0])).shape == (0, 2)

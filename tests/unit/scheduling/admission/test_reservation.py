@@ -16,10 +16,10 @@ from gateway.scheduling.requests import QueuedRequest, RunningSequence
 
 MakeRequest = Callable[..., QueuedRequest]
 MakeRunning = Callable[..., RunningSequence]
-NAMES: tuple[ReservationRule, ...] = ("reserved", "maximum", "held")
+RULES: tuple[ReservationRule, ...] = ("reserved", "maximum", "held")
 PAGE = 10
 QUANTILES = (5.0, 10.0, 20.0, 30.0, 40.0, 60.0)
-names = st.sampled_from(NAMES)
+rules = st.sampled_from(RULES)
 
 
 def an_admission(
@@ -35,10 +35,10 @@ def an_admission(
     return admission
 
 
-def room_beside(
+def free_pages(
     name: ReservationRule, running: Sequence[RunningSequence], a_request: MakeRequest
 ) -> int:
-    """Pages left of 100, by how long a prompt still fits."""
+    """Free pages of 100: the longest prompt that still fits."""
     for pages in range(100, 0, -1):
         probe = a_request(PAGE * pages - 1, quantiles=(1.0,) * 6, max_tokens=1)
         if an_admission(name, running).admit([probe]):
@@ -52,7 +52,7 @@ def room_beside(
         ("reserved", 0, 9),  # 50 + 40
         ("reserved", 39, 9),
         ("reserved", 40, 13),  # 50 + 80
-        ("reserved", 80, 15),  # 50 + 160, but no more than 100 can come
+        ("reserved", 80, 15),  # 50 + 160, but at most 100
         ("maximum", 0, 15),
         ("maximum", 99, 15),
         ("held", 0, 6),  # 50 + 1
@@ -60,7 +60,7 @@ def room_beside(
         ("held", 10, 7),
     ],
 )
-def test_running_sequence_counts_with_its_reservation(
+def test_running_sequence_counts_as_its_reservation(
     a_sequence: MakeRunning,
     a_request: MakeRequest,
     name: ReservationRule,
@@ -68,11 +68,11 @@ def test_running_sequence_counts_with_its_reservation(
     pages: int,
 ) -> None:
     running = a_sequence(50, quantiles=QUANTILES, max_tokens=100, generated=generated)
-    assert room_beside(name, [running], a_request) == 100 - pages
+    assert free_pages(name, [running], a_request) == 100 - pages
 
 
 @pytest.mark.parametrize(("name", "tokens"), [("reserved", 41), ("maximum", 100), ("held", 1)])
-def test_engine_is_asked_for_what_is_counted(
+def test_engine_reserves_what_is_counted(
     a_request: MakeRequest, name: ReservationRule, tokens: int
 ) -> None:
     quantiles = (5.0, 10.0, 20.0, 30.0, 40.5, 60.0)
@@ -81,7 +81,7 @@ def test_engine_is_asked_for_what_is_counted(
 
 
 @given(
-    names,
+    rules,
     st.lists(st.tuples(st.integers(1, 150), st.integers(1, 150), st.booleans()), max_size=15),
     st.integers(10, 90),
 )
@@ -112,14 +112,14 @@ def test_requests_are_admitted_while_their_pages_fit(
         assert admission.empty == (not held)
 
 
-def test_the_first_that_does_not_fit_ends_the_row(a_request: MakeRequest) -> None:
+def test_admission_stops_at_the_first_request_that_does_not_fit(a_request: MakeRequest) -> None:
     row = [a_request(prompt, 1, max_tokens=10) for prompt in (290, 590, 190, 10)]
     admission = an_admission("maximum")
     assert admission.admit(row) == 2
     assert admission.admit(row[3:]) == 1
 
 
-def test_too_large_a_request_can_be_forced_and_leaves_all_its_room(
+def test_oversized_request_can_be_forced_and_frees_its_pages(
     a_request: MakeRequest,
 ) -> None:
     admission, large = an_admission("maximum"), a_request(2_000)
@@ -134,7 +134,7 @@ def test_too_large_a_request_can_be_forced_and_leaves_all_its_room(
 @pytest.mark.parametrize(
     ("name", "stale"), [("reserved", True), ("maximum", False), ("held", True)]
 )
-def test_what_grows_is_to_be_told_anew(name: ReservationRule, stale: bool) -> None:
+def test_refresh_is_due_where_reservations_grow(name: ReservationRule, stale: bool) -> None:
     admission = an_admission(name)
     admission.advance(REFRESH_STEPS - 1)
     assert not admission.stale
@@ -144,8 +144,8 @@ def test_what_grows_is_to_be_told_anew(name: ReservationRule, stale: bool) -> No
     assert not admission.stale
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_pages_of_another_size_are_counted_anew(
+@pytest.mark.parametrize("name", RULES)
+def test_pages_are_recounted_after_their_size_changed(
     a_request: MakeRequest, a_sequence: MakeRunning, name: ReservationRule
 ) -> None:
     running = [a_sequence(500, max_tokens=100)]
@@ -156,7 +156,7 @@ def test_pages_of_another_size_are_counted_anew(
     assert admission.admit([a_request(100, max_tokens=100)]) == 1
 
 
-def test_nothing_is_tuned_or_assumed(a_request: MakeRequest) -> None:
+def test_feedback_and_assumption_are_ignored(a_request: MakeRequest) -> None:
     admission = an_admission("reserved", pages=10)
     admission.observed(1_000, 1_000)
     admission.assume((50.0,) * 6)

@@ -21,7 +21,7 @@ def a_policy(pages: int = 0) -> FcfsPolicy:
 
 
 def sent(policy: FcfsPolicy, now_s: float) -> QueuedRequest:
-    """The next request, which has then ended."""
+    """Dispatch the next request and end it."""
     found = policy.dispatch(now_s)
     assert found is not None
     [request] = found.requests
@@ -30,27 +30,27 @@ def sent(policy: FcfsPolicy, now_s: float) -> QueuedRequest:
 
 
 @given(actions)
-def test_first_are_those_who_arrived_first(
+def test_first_requests_are_the_oldest(
     a_request: MakeRequest, drawn: list[tuple[int, bool, int]]
 ) -> None:
-    policy, here = a_policy(), list[QueuedRequest]()
+    policy, queued = a_policy(), list[QueuedRequest]()
     for arrived_s, leaves, place in drawn:
         request = a_request(arrived_s=float(arrived_s))
         policy.arrive(request)
-        here.append(request)
+        queued.append(request)
         if leaves:
-            gone = here.pop(place % len(here))
-            assert policy.withdraw(gone.id)
-            assert not policy.withdraw(gone.id)
+            removed = queued.pop(place % len(queued))
+            assert policy.withdraw(removed.id)
+            assert not policy.withdraw(removed.id)
         policy.check()
-        assert len(policy) == len(here)
-        oldest = sorted(here, key=lambda request: request.arrived_s)
+        assert len(policy) == len(queued)
+        oldest = sorted(queued, key=lambda request: request.arrived_s)
         assert policy._first(place, 50.0) == oldest[:place]
         assert [batch.requests for batch in policy.waiting(50.0)] == [(each,) for each in oldest]
 
 
 @given(st.lists(st.tuples(st.integers(1, 200), st.integers(0, 30)), min_size=1, max_size=20))
-def test_who_came_first_is_served_first(
+def test_requests_are_served_in_order_of_arrival(
     a_request: MakeRequest, drawn: list[tuple[int, int]]
 ) -> None:
     policy, requests = a_policy(), list[QueuedRequest]()
@@ -61,7 +61,7 @@ def test_who_came_first_is_served_first(
     assert order == sorted(requests, key=lambda request: request.arrived_s)
 
 
-def test_none_passes_the_first_though_it_would_fit(a_request: MakeRequest) -> None:
+def test_no_request_passes_the_first_even_if_it_fits(a_request: MakeRequest) -> None:
     policy = a_policy(pages=100)
     for prompt, name in ((500, "runs"), (400, "waits"), (10, "small")):
         policy.arrive(a_request(prompt, request_id=name))
@@ -81,7 +81,7 @@ def test_same_id_cannot_wait_twice(a_request: MakeRequest) -> None:
     assert len(policy) == 1
 
 
-def test_who_left_may_come_back(a_request: MakeRequest) -> None:
+def test_withdrawn_request_may_be_queued_again(a_request: MakeRequest) -> None:
     policy, request = a_policy(), a_request()
     policy.arrive(request)
     policy.withdraw(request.id)
@@ -89,5 +89,5 @@ def test_who_left_may_come_back(a_request: MakeRequest) -> None:
     assert policy._first(5, 0.0) == [request]
 
 
-def test_unknown_one_cannot_leave() -> None:
+def test_unknown_request_cannot_be_withdrawn() -> None:
     assert not a_policy().withdraw("unknown")

@@ -1,4 +1,4 @@
-"""What fixed batches promise beyond what every policy does."""
+"""Fixed batches: what holds beyond the tests of every policy."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
@@ -42,7 +42,7 @@ def test_batches_are_the_oldest_of_the_fixed_size(a_request: MakeRequest) -> Non
     assert not len(policy)
 
 
-def test_request_that_arrived_earlier_but_was_told_later_goes_first(
+def test_request_that_arrived_earlier_but_was_queued_later_goes_first(
     a_request: MakeRequest,
 ) -> None:
     policy = a_policy()
@@ -53,7 +53,7 @@ def test_request_that_arrived_earlier_but_was_told_later_goes_first(
     assert (ids(found.requests), found.waited_s) == ("ab", 4.0)
 
 
-def test_next_batch_waits_until_the_last_of_the_one_before_has_ended(
+def test_next_batch_waits_until_the_previous_one_has_ended(
     a_request: MakeRequest,
 ) -> None:
     policy = a_policy()
@@ -68,7 +68,7 @@ def test_next_batch_waits_until_the_last_of_the_one_before_has_ended(
 
 
 @given(st.lists(st.tuples(st.integers(1, 400), st.integers(1, 400)), min_size=1, max_size=12))
-def test_batch_at_its_longest_fits_unless_it_is_one_request(
+def test_batch_at_its_maximum_length_fits_unless_it_is_one_request(
     a_request: MakeRequest, drawn: list[tuple[int, int]]
 ) -> None:
     policy = a_policy(pages=60)
@@ -103,7 +103,7 @@ def test_batch_larger_than_the_pool_is_left_to_the_idle_engine(a_request: MakeRe
     assert policy.dispatch(1.0) is None
 
 
-def test_order_is_by_arrival_whatever_is_predicted(a_request: MakeRequest) -> None:
+def test_order_is_by_arrival_regardless_of_predictions(a_request: MakeRequest) -> None:
     policy = a_policy()
     policy.arrive(a_request(generation=90, arrived_s=0.0, deadline_s=1.0))
     policy.arrive(a_request(generation=10, arrived_s=1.0))

@@ -1,4 +1,4 @@
-"""The kinetic tournament against sorting everything at every look."""
+"""The kinetic tournament against a full sort at each query."""
 
 from itertools import pairwise
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gateway.scheduling.baselines.kinetic_tournament import KineticTournament
 from gateway.scheduling.dispatch import LinearRank, ratio_rank, response_ratio
 
-lines = st.builds(
+linear_ranks = st.builds(
     LinearRank,
     offset=st.integers(-5, 5).map(float),
     origin_s=st.integers(0, 50).map(float),
@@ -17,7 +17,7 @@ lines = st.builds(
 )
 actions = st.lists(
     st.one_of(
-        st.tuples(st.just("put"), st.integers(0, 12), lines),
+        st.tuples(st.just("put"), st.integers(0, 12), linear_ranks),
         st.tuples(st.just("discard"), st.integers(0, 12), st.none()),
         st.tuples(st.just("look"), st.integers(0, 9), st.none()),
     ),
@@ -30,10 +30,10 @@ def test_ranked_is_the_order_of_a_full_sort(
     drawn: list[tuple[str, int, LinearRank | None]],
 ) -> None:
     tournament, known, now_s = KineticTournament(), dict[str, LinearRank](), 0.0
-    for action, number, line in drawn:
-        if line is not None:
-            known[str(number)] = line
-            tournament.put(str(number), line)
+    for action, number, rank in drawn:
+        if rank is not None:
+            known[str(number)] = rank
+            tournament.put(str(number), rank)
         elif action == "discard":
             known.pop(str(number), None)
             tournament.discard(str(number))
@@ -64,7 +64,7 @@ def test_highest_response_ratio_is_next_at_any_time(
         assert all(a >= b * (1 - 1e-9) for a, b in pairwise(ranked))
 
 
-def test_of_equals_the_one_entered_first_is_next() -> None:
+def test_ties_are_ordered_by_entry() -> None:
     tournament = KineticTournament()
     for key in "abcde":
         tournament.put(key, LinearRank(1.0, 0.0, 0.5))
@@ -73,7 +73,7 @@ def test_of_equals_the_one_entered_first_is_next() -> None:
     assert list(tournament.ranked(3.0)) == ["b", "c", "d", "e", "f"]
 
 
-def test_changing_all_lines_at_once_changes_the_order() -> None:
+def test_changing_all_ranks_at_once_changes_the_order() -> None:
     tournament = KineticTournament()
     for key in "abc":
         tournament.put(key, LinearRank(float(ord(key)), 0.0, 0.0))

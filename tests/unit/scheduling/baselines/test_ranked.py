@@ -1,4 +1,4 @@
-"""The orders by rank against sorting by their definition."""
+"""Ranked policies against sorting by the rank."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -26,7 +26,7 @@ def a_policy(rank: RankFunction) -> RankedPolicy:
 
 
 def sent(policy: RankedPolicy, now_s: float) -> QueuedRequest:
-    """The next request, which has then ended."""
+    """Dispatch the next request and end it."""
     found = policy.dispatch(now_s)
     assert found is not None
     [request] = found.requests
@@ -58,14 +58,14 @@ def test_highest_response_ratio_goes_next_at_any_time(
 
 
 @given(st.lists(sizes, min_size=2, max_size=12), st.integers(1, 40), st.floats(1e-3, 10))
-def test_ratio_follows_what_was_learned(
+def test_ratio_follows_the_learned_serving_times(
     a_request: MakeRequest, drawn: list[tuple[int, int]], outcomes: int, scale: float
 ) -> None:
     policy, serving = a_policy(by_ratio), ServingTime()
     requests = [a_request(*size, arrived_s=float(place)) for place, size in enumerate(drawn)]
     for request in requests:
         policy.arrive(request)
-    for size in range(1, outcomes):  # an engine on which prompts are dear and steps nearly free
+    for size in range(1, outcomes):  # prompts are costly and steps nearly free
         outcome = (size, 10 * size, 400.0 / size, scale * size * size)
         policy.observe(*outcome)
         serving.observe(*outcome)
@@ -75,7 +75,7 @@ def test_ratio_follows_what_was_learned(
 
 
 @given(st.lists(st.tuples(st.integers(1, 200), st.integers(0, 30)), min_size=1, max_size=20))
-def test_shortest_goes_first_whenever_it_came(
+def test_shortest_goes_first_regardless_of_arrival(
     a_request: MakeRequest, drawn: list[tuple[int, int]]
 ) -> None:
     policy = a_policy(by_length)
@@ -85,7 +85,7 @@ def test_shortest_goes_first_whenever_it_came(
     assert medians == sorted(medians)
 
 
-def test_no_order_knows_deadlines_or_falls_back(a_request: MakeRequest) -> None:
+def test_ranked_policy_ignores_deadlines_and_never_falls_back(a_request: MakeRequest) -> None:
     policy = a_policy(by_length)
     policy.arrive(a_request(generation=40, deadline_s=1.0))
     policy.arrive(a_request(generation=20, arrived_s=3.0))
@@ -95,7 +95,7 @@ def test_no_order_knows_deadlines_or_falls_back(a_request: MakeRequest) -> None:
     assert sent(policy, 99.0).median == 20
 
 
-def test_doubt_changes_neither_order_nor_admission(a_request: MakeRequest) -> None:
+def test_distrust_changes_neither_order_nor_admission(a_request: MakeRequest) -> None:
     admission = FuturePeak(3.0)
     policy = RankedPolicy("plain", by_ratio, admission=admission)
     admission.force(a_request())

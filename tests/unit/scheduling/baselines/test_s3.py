@@ -1,4 +1,4 @@
-"""S³'s packing against decreasing first fit written out."""
+"""S³'s packing against first-fit decreasing written out."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -29,12 +29,12 @@ def a_policy(pages: int) -> S3Policy:
 
 
 def tokens_of(request: QueuedRequest) -> int:
-    """Reserved: prompt and the predicted upper quantile, rounded up."""
+    """Reserved tokens: prompt and the predicted 0.9 quantile, rounded up."""
     return request.prompt_tokens - int(-request.p90 // 1)
 
 
 def packed(waiting: list[QueuedRequest], running: list[QueuedRequest], pages: int) -> list[str]:
-    """Of the oldest, from the largest down, each that fits what is left; the oldest where none."""
+    """Those of the oldest that fit, largest first; if none and nothing runs, the oldest."""
     free = pages - sum(-(-tokens_of(request) // PAGE) for request in running)
     oldest = sorted(waiting, key=lambda request: request.arrived_s)[:MAX_PACKING_CANDIDATES]
     chosen = []
@@ -47,7 +47,7 @@ def packed(waiting: list[QueuedRequest], running: list[QueuedRequest], pages: in
 
 
 @given(rounds, st.integers(10, 80))
-def test_oldest_are_packed_by_decreasing_first_fit(
+def test_oldest_are_packed_by_first_fit_decreasing(
     a_request: MakeRequest, drawn: list[tuple[list[tuple[int, int]], int]], pages: int
 ) -> None:
     policy, waiting, running = a_policy(pages), list[QueuedRequest](), list[QueuedRequest]()
@@ -67,7 +67,7 @@ def test_oldest_are_packed_by_decreasing_first_fit(
         policy.check()
 
 
-def test_only_the_oldest_are_looked_at(a_request: MakeRequest) -> None:
+def test_only_the_oldest_are_packed(a_request: MakeRequest) -> None:
     policy = a_policy(pages=10)
     for place in range(MAX_PACKING_CANDIDATES):
         policy.arrive(a_request(50, 5, arrived_s=float(place)))
@@ -78,7 +78,7 @@ def test_only_the_oldest_are_looked_at(a_request: MakeRequest) -> None:
     assert found.waited_s == 2e3
 
 
-def test_smaller_ones_fill_what_the_largest_leaves(a_request: MakeRequest) -> None:
+def test_smaller_requests_fill_what_the_largest_leaves(a_request: MakeRequest) -> None:
     policy = a_policy(pages=20)
     for prompt, name in ((40, "small"), (110, "large"), (120, "larger"), (50, "medium")):
         policy.arrive(a_request(prompt, 1, request_id=name))
@@ -88,7 +88,7 @@ def test_smaller_ones_fill_what_the_largest_leaves(a_request: MakeRequest) -> No
     assert policy.dispatch(1.0) is None
 
 
-def test_s3_always_trusts_and_knows_no_deadline(a_request: MakeRequest) -> None:
+def test_s3_always_trusts_and_ignores_deadlines(a_request: MakeRequest) -> None:
     policy = a_policy(pages=20)
     policy.arrive(a_request(deadline_s=1.0))
     policy.trust(trusted=False)

@@ -1,4 +1,4 @@
-"""How much later a request starts than under first come, first served, which is run beside it."""
+"""How much later a request starts than under first come, first served (FCFS)."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -24,13 +24,13 @@ MakeRequest: TypeAlias = Callable[..., QueuedRequest]
 PAGES, PAGE = 100, 8
 MAX_DELAY_S = 20.0
 STEP_S = 0.05
-RATE = 10_000.0  # KV token-steps a second
+RATE = 10_000.0  # KV token-steps per second
 loads = st.sampled_from([0.7, 0.95, 1.3, 3.0])
 weights = st.sampled_from([0.0, 0.5, 2.0, 10.0])
 
 
 class TurnTimes(FcfsReference[QueueEntry]):
-    """Keeps when the turn of each request came, on the clock of its policy."""
+    """Records when each request's turn came, on the policy's clock."""
 
     def __init__(self, policy: LmaasPolicy) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class TurnTimes(FcfsReference[QueueEntry]):
 
 
 class OneServerSimulation:
-    """One tenant, and an engine that works on one request after another, always at one rate."""
+    """One tenant, and an engine that serves one request at a time at a constant rate."""
 
     def __init__(self, bounds: OrderBounds, pages: int = 0) -> None:
         ids = map("b{}".format, count(1))
@@ -57,7 +57,7 @@ class OneServerSimulation:
         self.started_s: dict[str, float] = {}
 
     def serve(self, requests: list[QueuedRequest]) -> None:
-        """The requests in order of arrival."""
+        """Serve the requests, given in order of arrival."""
         coming, now_s = deque(requests), 0.0
         while coming or len(self.policy):
             while coming and coming[0].arrived_s <= now_s:
@@ -81,7 +81,7 @@ def run_s(request: QueuedRequest) -> float:
 
 
 def fcfs_starts_s(requests: list[QueuedRequest]) -> dict[str, float]:
-    """When each starts on that engine under first come, first served."""
+    """The start times on the same engine under FCFS."""
     free_s, started_s = 0.0, {}
     for request in requests:
         started_s[request.id] = max(free_s, request.arrived_s)
@@ -92,7 +92,7 @@ def fcfs_starts_s(requests: list[QueuedRequest]) -> dict[str, float]:
 def max_delay_behind_fcfs_s(
     simulation: OneServerSimulation, requests: list[QueuedRequest]
 ) -> float:
-    """How much later one started than under first come, first served."""
+    """The longest delay of a start behind FCFS."""
     due_s = fcfs_starts_s(requests)
     return max(simulation.started_s[key] - due_s[key] for key in due_s)
 
@@ -100,7 +100,7 @@ def max_delay_behind_fcfs_s(
 def arriving(
     a_request: MakeRequest, random: Random, load: float, number: int, **also: object
 ) -> list[QueuedRequest]:
-    """Mostly short ones, some long, in bursts; `load` times what the engine can do."""
+    """Mostly short requests, some long, in bursts, at `load` times the capacity."""
     sizes = [(random.randint(1, 60), random.choice([3, 5, 8, 20, 40, 190])) for _ in range(number)]
     mean_s = sum(run_s(a_request(*size)) for size in sizes) / number
     now_s, requests = 0.0, []
@@ -116,7 +116,7 @@ def longest_s(requests: list[QueuedRequest]) -> float:
 
 @settings(max_examples=80)
 @given(st.integers(0, 100_000), loads, st.floats(0, 30), weights)
-def test_none_starts_later_than_its_turn_the_bound_and_one_admission_wait(
+def test_start_is_no_later_than_turn_plus_bound_plus_one_admission_wait(
     a_request: MakeRequest,
     seed: int,
     load: float,
@@ -153,7 +153,7 @@ def test_bound_is_that_of_the_least_urgent_where_some_are_more_urgent(
 
 @settings(max_examples=40)
 @given(st.integers(0, 100_000), loads, weights)
-def test_turn_comes_no_later_than_under_first_come_first_served(
+def test_turn_comes_no_later_than_under_fcfs(
     a_request: MakeRequest, seed: int, load: float, weight: float
 ) -> None:
     requests = arriving(a_request, Random(seed), load, 80)
@@ -166,36 +166,36 @@ def test_turn_comes_no_later_than_under_first_come_first_served(
 
 def test_bound_matters(a_request: MakeRequest) -> None:
     requests = arriving(a_request, Random(1), 3.0, 400)
-    most_s = {}
+    max_delays_s = {}
     for max_delay_s in (None, 5.0):
         simulation = OneServerSimulation(OrderBounds(max_delay_s))
         simulation.serve(requests)
-        most_s[max_delay_s] = max_delay_behind_fcfs_s(simulation, requests)
-    assert most_s[5.0] <= 5.0 + longest_s(requests) < 20.0 < most_s[None]
+        max_delays_s[max_delay_s] = max_delay_behind_fcfs_s(simulation, requests)
+    assert max_delays_s[5.0] <= 5.0 + longest_s(requests) < 20.0 < max_delays_s[None]
 
 
-def test_no_delay_at_all_is_first_come_first_served(a_request: MakeRequest) -> None:
+def test_bound_of_zero_is_fcfs(a_request: MakeRequest) -> None:
     requests = arriving(a_request, Random(3), 1.3, 200)
     simulation = OneServerSimulation(OrderBounds(0.0, 0.0))
     simulation.serve(requests)
     assert max_delay_behind_fcfs_s(simulation, requests) <= longest_s(requests)
 
 
-def test_urgent_request_is_put_back_less(a_request: MakeRequest) -> None:
-    random, most_s = Random(2), {}
+def test_urgent_request_is_held_back_less(a_request: MakeRequest) -> None:
+    random, max_delays_s = Random(2), {}
     for urgency in (1.0, 4.0):
         requests = arriving(a_request, random, 3.0, 200, urgency=urgency)
         simulation = OneServerSimulation(OrderBounds(MAX_DELAY_S, 0.0))
         simulation.serve(requests)
-        most_s[urgency] = max_delay_behind_fcfs_s(simulation, requests)
-        assert most_s[urgency] <= MAX_DELAY_S / urgency + longest_s(requests)
-    assert most_s[4.0] < most_s[1.0]
+        max_delays_s[urgency] = max_delay_behind_fcfs_s(simulation, requests)
+        assert max_delays_s[urgency] <= MAX_DELAY_S / urgency + longest_s(requests)
+    assert max_delays_s[4.0] < max_delays_s[1.0]
 
 
 @pytest.mark.parametrize("max_delay_s", [None, MAX_DELAY_S])
 @pytest.mark.parametrize("load", [0.7, 3.0])
 @pytest.mark.parametrize("seed", range(4))
-def test_the_more_waiting_weighs_the_nearer_to_order_of_arrival(
+def test_higher_waiting_weight_is_nearer_to_order_of_arrival(
     a_request: MakeRequest, seed: int, load: float, max_delay_s: float | None
 ) -> None:
     requests, displaced = arriving(a_request, Random(seed), load, 400), []
@@ -209,7 +209,7 @@ def test_the_more_waiting_weighs_the_nearer_to_order_of_arrival(
 
 @pytest.mark.parametrize("load", [0.7, 1.3])
 @pytest.mark.parametrize("seed", range(4))
-def test_where_waiting_weighs_much_the_slowest_answer_is_no_slower_and_the_mean_is_less(
+def test_high_waiting_weight_keeps_the_maximum_of_fcfs_at_a_lower_mean(
     a_request: MakeRequest, seed: int, load: float
 ) -> None:
     requests = arriving(a_request, Random(seed), load, 400)
@@ -225,30 +225,30 @@ def test_where_waiting_weighs_much_the_slowest_answer_is_no_slower_and_the_mean_
 
 
 def answers_s(started_s: dict[str, float], requests: list[QueuedRequest]) -> tuple[float, float]:
-    """How long the slowest answer takes in all, and how long they do on average."""
+    """The maximum and the mean response time."""
     took_s = [started_s[each.id] + run_s(each) - each.arrived_s for each in requests]
     return max(took_s), sum(took_s) / len(took_s)
 
 
 def displacement(simulation: OneServerSimulation, requests: list[QueuedRequest]) -> int:
-    """By how many places requests started before or after their turn, all together."""
+    """The sum over requests of the positions by which their start is out of order."""
     started = sorted(requests, key=lambda request: simulation.started_s[request.id])
     place = {request.id: place for place, request in enumerate(started)}
     return sum(abs(place[request.id] - n) for n, request in enumerate(requests))
 
 
 class StepEngine:
-    """A step engine that is never short of short requests; `factor` times as long as predicted."""
+    """A step engine with a steady supply of short requests, `factor` times as long as predicted."""
 
     def __init__(self, a_request: MakeRequest, random: Random, factor: float) -> None:
         self.simulation = OneServerSimulation(OrderBounds(MAX_DELAY_S), pages=PAGES)
         self.policy = self.simulation.policy
         self.a_request, self.random, self.factor = a_request, random, factor
-        self.running: dict[QueuedRequest, list[int]] = {}  # generated so far, and at the end
+        self.running: dict[QueuedRequest, list[int]] = {}  # tokens so far, and at the end
         self.now_s = 0.0
 
     def step(self) -> set[str]:
-        """Who started."""
+        """Run a step; the ids of the requests that started."""
         started = self.start()
         for request, tokens in list(self.running.items()):
             tokens[0] += 1
@@ -284,7 +284,7 @@ def running(request: QueuedRequest, generated: int) -> RunningSequence:
 @pytest.mark.parametrize("factor", [0.3, 1.0, 3.0, 10.0])
 @settings(max_examples=4)
 @given(seed=st.integers(0, 1000))
-def test_large_request_starts_in_time_whatever_was_predicted(
+def test_large_request_starts_in_time_regardless_of_predictions(
     a_request: MakeRequest, factor: float, seed: int
 ) -> None:
     engine = StepEngine(a_request, Random(seed), factor)
@@ -292,7 +292,7 @@ def test_large_request_starts_in_time_whatever_was_predicted(
         engine.step()
     large = a_request(500, 150, arrived_s=engine.now_s, max_tokens=250, request_id="large")
     engine.policy.arrive(large)
-    drained_s = 200 * STEP_S  # the longest of those that run
+    drained_s = 200 * STEP_S  # the longest running sequence
     while "large" not in engine.step():
         turn_s = engine.simulation.turn_s.get("large", inf)
         assert engine.now_s <= turn_s + MAX_DELAY_S + drained_s

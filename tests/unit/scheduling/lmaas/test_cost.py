@@ -1,4 +1,4 @@
-"""The cost of joining against the KV tokens held, step by step."""
+"""The cost of a request against the KV tokens held in each step."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +10,9 @@ generations = st.integers(1, 300)
 
 
 @given(prompts, generations)
-def test_cost_is_the_tokens_held_in_each_step_and_the_prompt(prompt: int, generation: int) -> None:
+def test_cost_is_the_tokens_held_per_step_plus_prompt_computation(
+    prompt: int, generation: int
+) -> None:
     held = sum(prompt + step for step in range(1, generation + 1))
     assert request_cost(prompt, generation) == held + STEPS_PER_PROMPT_TOKEN * prompt
 
@@ -23,5 +25,5 @@ def test_cost_grows_with_both_lengths(
     assert 0 < usual <= request_cost(prompt + more_prompt, generation + more)
 
 
-def test_long_prompt_costs_though_its_answer_is_short() -> None:
+def test_long_prompt_is_costly_even_with_a_short_answer() -> None:
     assert request_cost(2_000, 1) > 15 * request_cost(100, 4)

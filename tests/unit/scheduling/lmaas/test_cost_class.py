@@ -26,7 +26,7 @@ def a_class(entries: list[QueueEntry]) -> CostClass:
 
 
 @given(costs, st.floats(1e-3, 1e3))
-def test_cost_lies_within_its_class_however_long_it_runs(
+def test_cost_lies_within_its_class_regardless_of_serving_time(
     a_request: MakeRequest, an_entry: MakeEntry, cost: float, serving_s: float
 ) -> None:
     level = class_key(an_entry(a_request(), cost, serving_s=serving_s))[1]
@@ -34,7 +34,7 @@ def test_cost_lies_within_its_class_however_long_it_runs(
 
 
 @given(costs, costs)
-def test_dearer_request_is_in_no_lower_class(
+def test_higher_cost_is_in_no_lower_class(
     a_request: MakeRequest, an_entry: MakeEntry, cost: float, other: float
 ) -> None:
     both = sorted([cost, other])
@@ -42,7 +42,7 @@ def test_dearer_request_is_in_no_lower_class(
     assert lower <= higher
 
 
-def test_requests_of_unlike_urgency_share_no_class(
+def test_requests_of_different_urgency_share_no_class(
     a_request: MakeRequest, an_entry: MakeEntry
 ) -> None:
     assert class_key(an_entry(a_request())) != class_key(an_entry(a_request(urgency=2.0)))
@@ -54,24 +54,24 @@ def test_requests_of_unlike_urgency_share_no_class(
         st.tuples(st.integers(0, 50), st.integers(0, 9), st.booleans()), min_size=1, max_size=40
     )
 )
-def test_members_are_told_in_the_order_in_which_their_waits_began(
+def test_members_are_ordered_by_virtual_arrival(
     a_request: MakeRequest, an_entry: MakeEntry, drawn: list[tuple[int, int, bool]]
 ) -> None:
-    batch, here = CostClass((1.0, 20), "b"), list[QueueEntry]()
+    batch, queued = CostClass((1.0, 20), "b"), list[QueueEntry]()
     for arrived_s, credit_s, leaves in drawn:
         request = a_request(arrived_s=float(arrived_s))
-        here.append(an_entry(request, virtual_arrival_s=float(arrived_s - credit_s)))
-        batch.add(here[-1])
+        queued.append(an_entry(request, virtual_arrival_s=float(arrived_s - credit_s)))
+        batch.add(queued[-1])
         if leaves:
-            batch.remove(here.pop(len(here) // 2))
-        order = sorted(here, key=lambda entry: entry.virtual_arrival_s)
+            batch.remove(queued.pop(len(queued) // 2))
+        order = sorted(queued, key=lambda entry: entry.virtual_arrival_s)
         assert batch.first(5) == order[:5]
-        if here:
-            assert batch.oldest_s == min(entry.request.arrived_s for entry in here)
+        if queued:
+            assert batch.oldest_s == min(entry.request.arrived_s for entry in queued)
 
 
 @given(costs, urgencies, waits, st.floats(-100, 100), rates)
-def test_rank_is_urgency_by_cost_times_an_exponential_of_the_weighted_wait(
+def test_rank_is_urgency_over_cost_times_an_exponential_of_the_weighted_wait(
     a_request: MakeRequest,
     an_entry: MakeEntry,
     cost: float,
@@ -88,11 +88,11 @@ def test_rank_is_urgency_by_cost_times_an_exponential_of_the_weighted_wait(
     rank = a_class([entry]).rank(now_s, gain_per_s)
     assert rank - counted == pytest.approx(
         log(urgency / cost), abs=log(MAX_COST_RATIO) / 2 + 1e-12 * counted + 1e-6
-    )  # its class counts, in the middle
+    )  # the cost counts as the middle of its class
 
 
 @given(costs, st.floats(1.0, MAX_COST_RATIO), waits, rates)
-def test_those_of_one_class_rank_by_their_waits_alone(
+def test_members_of_one_class_rank_by_their_waits_alone(
     a_request: MakeRequest,
     an_entry: MakeEntry,
     cost: float,
@@ -108,7 +108,9 @@ def test_those_of_one_class_rank_by_their_waits_alone(
         assert ranks[0] - ranks[1] == pytest.approx(log(MAX_COST_RATIO), rel=1e-6)
 
 
-def test_rank_follows_the_first_that_stays(a_request: MakeRequest, an_entry: MakeEntry) -> None:
+def test_rank_follows_the_first_remaining_member(
+    a_request: MakeRequest, an_entry: MakeEntry
+) -> None:
     first, second = (
         an_entry(a_request(arrived_s=9.0), virtual_arrival_s=virtual_arrival_s)
         for virtual_arrival_s in (3.0, 8.0)
@@ -125,7 +127,7 @@ def test_rank_follows_the_first_that_stays(a_request: MakeRequest, an_entry: Mak
     rates,
     st.one_of(st.floats(-60, 60), st.integers(0, 11)),
 )
-def test_those_above_a_rank_are_the_first_and_who_reaches_it(
+def test_members_above_a_rank_are_the_first_and_those_that_reach_it(
     a_request: MakeRequest,
     an_entry: MakeEntry,
     drawn: list[int],

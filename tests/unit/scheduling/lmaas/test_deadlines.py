@@ -1,4 +1,4 @@
-"""When requests become late and hopeless, against a look at all of them."""
+"""When requests become late and infeasible, against brute force."""
 
 from collections.abc import Callable
 from math import inf
@@ -25,7 +25,7 @@ def seconds(tokens: float) -> float:
     return tokens / 10
 
 
-def test_request_is_late_by_its_upper_unlikely_by_its_median_and_hopeless_by_a_very_low_quantile(
+def test_limits_follow_from_the_p90_the_median_and_a_very_low_quantile(
     a_request: MakeRequest,
 ) -> None:
     request = a_request(quantiles=QUANTILES, deadline_s=50.0)
@@ -33,7 +33,7 @@ def test_request_is_late_by_its_upper_unlikely_by_its_median_and_hopeless_by_a_v
 
 
 @given(st.lists(st.integers(1, 500), min_size=6, max_size=6), times)
-def test_none_is_hopeless_before_it_is_late_nor_by_more_than_the_lowest_quantile(
+def test_request_is_late_before_unlikely_before_infeasible(
     a_request: MakeRequest, drawn: list[int], deadline_s: float
 ) -> None:
     low, lower, middle, upper, high, highest = map(float, sorted(drawn))
@@ -49,20 +49,20 @@ def test_none_is_hopeless_before_it_is_late_nor_by_more_than_the_lowest_quantile
 @pytest.mark.parametrize(
     ("start_by_s", "infeasible_s"), [(None, 50.0), (30.0, 30.0), (60.0, 50.0), (49.8, 49.8)]
 )
-def test_only_what_is_certain_condemns_where_predictions_are_not_trusted(
+def test_untrusted_predictions_make_no_request_infeasible(
     a_request: MakeRequest, start_by_s: float | None, infeasible_s: float
 ) -> None:
     request = a_request(quantiles=QUANTILES, deadline_s=50.0, start_by_s=start_by_s)
     assert start_limits(request, seconds, trusted=False) == StartLimits(42.0, 47.0, infeasible_s)
 
 
-def test_last_start_makes_hopeless_but_never_late(a_request: MakeRequest) -> None:
+def test_latest_start_makes_infeasible_but_never_late(a_request: MakeRequest) -> None:
     request = a_request(quantiles=QUANTILES, start_by_s=7.0)
     assert start_limits(request, seconds) == StartLimits(inf, inf, 7.0)
     assert start_limits(request, seconds, trusted=False) == StartLimits(inf, inf, 7.0)
 
 
-def test_earlier_of_both_bounds_makes_hopeless(a_request: MakeRequest) -> None:
+def test_earlier_of_both_limits_makes_infeasible(a_request: MakeRequest) -> None:
     early = a_request(quantiles=QUANTILES, deadline_s=50.0, start_by_s=30.0)
     late = a_request(quantiles=QUANTILES, deadline_s=50.0, start_by_s=60.0)
     assert start_limits(early, seconds) == StartLimits(42.0, 47.0, 30.0)
@@ -70,7 +70,7 @@ def test_earlier_of_both_bounds_makes_hopeless(a_request: MakeRequest) -> None:
 
 
 @pytest.mark.parametrize("trusted", [True, False])
-def test_request_without_deadline_is_never_late_nor_hopeless(
+def test_request_without_deadline_is_never_late_nor_infeasible(
     a_request: MakeRequest, an_entry: MakeEntry, trusted: bool
 ) -> None:
     limits = start_limits(a_request(), seconds, trusted=trusted)
@@ -83,79 +83,79 @@ def test_request_without_deadline_is_never_late_nor_hopeless(
 
 
 @given(actions, st.sampled_from([1, 3, 10]))
-def test_late_ones_go_by_deadline_while_they_are_few_and_hopeless_ones_are_told_once(
+def test_late_requests_go_by_deadline_while_few_and_infeasible_ones_are_returned_once(
     a_request: MakeRequest,
     an_entry: MakeEntry,
     drawn: list[tuple[int, tuple[float | None, int, float | None] | None, int]],
     factor: int,
 ) -> None:
-    """Beside every request that is watched wait others: `factor` in all."""
-    check_against_a_look_at_all(a_request, an_entry, drawn, factor)
+    """`factor` requests are queued per request with a deadline."""
+    check_against_brute_force(a_request, an_entry, drawn, factor)
 
 
 @given(st.lists(actions, min_size=4, max_size=4))
-def test_what_is_forgotten_was_gone(
+def test_rebuilt_heaps_drop_removed_entries_only(
     a_request: MakeRequest,
     an_entry: MakeEntry,
     drawn: list[list[tuple[int, tuple[float | None, int, float | None] | None, int]]],
 ) -> None:
-    """So many, in so little time, that the heaps are swept."""
+    """Many entries in little time, so that the heaps are rebuilt."""
     soon = [(0, new, place) for some in drawn for _, new, place in some]
-    check_against_a_look_at_all(a_request, an_entry, [*soon, *drawn[0]], 10)
+    check_against_brute_force(a_request, an_entry, [*soon, *drawn[0]], 10)
 
 
-def check_against_a_look_at_all(
+def check_against_brute_force(
     a_request: MakeRequest,
     an_entry: MakeEntry,
     drawn: list[tuple[int, tuple[float | None, int, float | None] | None, int]],
     factor: int,
 ) -> None:
-    here, now_s = dict[int, QueueEntry](), 0.0
-    deadlines = Deadlines(here)
-    known: list[tuple[QueueEntry, StartLimits]] = []
-    told: list[QueueEntry] = []
+    queued, now_s = dict[int, QueueEntry](), 0.0
+    deadlines = Deadlines(queued)
+    added: list[tuple[QueueEntry, StartLimits]] = []
+    returned: list[QueueEntry] = []
     for passed_s, new, place in drawn:
         now_s += passed_s
         if new is not None:
             deadline_s, slack, start_by_s = new
             request = a_request(generation=10 * slack, deadline_s=deadline_s, start_by_s=start_by_s)
             entry = an_entry(request)
-            here[entry.serial] = entry
-            known.append((entry, start_limits(request, seconds, trusted=bool(slack % 3))))
-            deadlines.add(*known[-1])
-        elif known:
-            gone = known[place % len(known)][0]
-            here.pop(gone.serial, None)
-            deadlines.remove(gone)
-        waits = [(entry, limits) for entry, limits in known if entry.serial in here]
-        late = [e for e, limits in waits if limits.late_s <= now_s <= limits.unlikely_s]
+            queued[entry.serial] = entry
+            added.append((entry, start_limits(request, seconds, trusted=bool(slack % 3))))
+            deadlines.add(*added[-1])
+        elif added:
+            removed = added[place % len(added)][0]
+            queued.pop(removed.serial, None)
+            deadlines.remove(removed)
+        queued_limits = [(entry, limits) for entry, limits in added if entry.serial in queued]
+        late = [e for e, limits in queued_limits if limits.late_s <= now_s <= limits.unlikely_s]
         soonest = min(late, key=lambda e: (e.request.deadline_s, e.serial), default=None)
-        waiting = len(here) * factor
+        waiting = len(queued) * factor
         few = len(late) <= 1 or 4 * len(late) <= waiting
         assert deadlines.late(now_s, waiting) is (soonest if few else None)
         found = deadlines.infeasible(now_s)
-        due = [e for e, limits in waits if limits.infeasible_s < now_s]
-        assert {e.serial for e in found} == {e.serial for e in due if e not in told}
+        due = [e for e, limits in queued_limits if limits.infeasible_s < now_s]
+        assert {e.serial for e in found} == {e.serial for e in due if e not in returned}
         assert len(found) == len({e.serial for e in found})
-        told += found
+        returned += found
 
 
 @pytest.mark.parametrize("waiting", [0, 5, 300])
-def test_those_gone_are_forgotten_long_before_their_time(
+def test_removed_entries_do_not_accumulate(
     a_request: MakeRequest, an_entry: MakeEntry, waiting: int
 ) -> None:
-    here = dict[int, QueueEntry]()
-    deadlines = Deadlines(here)
+    queued = dict[int, QueueEntry]()
+    deadlines = Deadlines(queued)
     for _ in range(5_000):
         entry = an_entry(a_request(deadline_s=1e6))
-        here[entry.serial] = entry
+        queued[entry.serial] = entry
         deadlines.add(entry, StartLimits(1e6 - 9, 1e6 - 5, 1e6 - 1))
-        if len(here) > waiting:
-            deadlines.remove(here.pop([*here][len(here) // 2]))
+        if len(queued) > waiting:
+            deadlines.remove(queued.pop([*queued][len(queued) // 2]))
         heaps = (
             deadlines._becoming_late,
             deadlines._becoming_unlikely,
             deadlines._becoming_infeasible,
         )
         assert all(len(heap._heap) <= 2 * waiting + 40 for heap in heaps)
-    assert {e.serial for e in deadlines.infeasible(1e6)} == here.keys()
+    assert {e.serial for e in deadlines.infeasible(1e6)} == queued.keys()

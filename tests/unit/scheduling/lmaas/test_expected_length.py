@@ -1,4 +1,4 @@
-"""Mean and CVaR against the quantile function written out and summed numerically."""
+"""Mean and CVaR₉₀ against numerical integration of the quantile function."""
 
 from collections.abc import Callable
 from math import log
@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.quantiles import LEVELS, P90
 from gateway.scheduling.lmaas.cost import (
     CVAR_WEIGHT,
     MEAN_BELOW_P10,
@@ -16,7 +17,6 @@ from gateway.scheduling.lmaas.cost import (
 )
 from gateway.scheduling.requests import Quantiles, QueuedRequest
 
-LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 CELLS = 40_000
 quantiles = st.lists(st.floats(1, 2_000), min_size=6, max_size=6).map(
     lambda drawn: tuple(sorted(drawn))
@@ -25,12 +25,12 @@ limits = st.integers(2_000, 20_000)
 
 
 def lengths_at(levels: np.ndarray, drawn: Quantiles, max_tokens: int) -> np.ndarray:
-    """The length below which a share `levels` of all lengths lies."""
+    """The quantile function: the lengths at these levels."""
     knots = [(2 * MEAN_BELOW_P10 - 1) * drawn[0], *drawn]
     body = np.interp(levels, (0.0, *LEVELS), knots)
-    rate = log(2) / max(log(drawn[5] / drawn[4]), log(1.05))  # a Pareto law's exponent
+    rate = log(2) / max(log(drawn[-1] / drawn[P90]), log(1.05))  # exponent of the Pareto tail
     beyond = np.maximum(levels, LEVELS[-1])
-    tail = drawn[5] * (0.05 / (1 - beyond)) ** (1 / rate)
+    tail = drawn[-1] * (0.05 / (1 - beyond)) ** (1 / rate)
     return np.minimum(np.where(levels > LEVELS[-1], tail, body), max_tokens)
 
 
@@ -40,7 +40,7 @@ def mean_between(low: float, high: float, drawn: Quantiles, max_tokens: int) -> 
 
 
 @given(quantiles, limits)
-def test_risk_is_what_numerical_integration_finds(drawn: Quantiles, max_tokens: int) -> None:
+def test_mean_and_cvar_equal_numerical_integration(drawn: Quantiles, max_tokens: int) -> None:
     found = expected_length(drawn, max_tokens)
     parts = [(0.0, 0.9), (0.9, 0.95), (0.95, 1.0)]
     body, high, tail = (mean_between(*part, drawn, max_tokens) for part in parts)
@@ -49,19 +49,17 @@ def test_risk_is_what_numerical_integration_finds(drawn: Quantiles, max_tokens: 
 
 
 @given(quantiles, limits)
-def test_longest_tenth_lies_between_the_upper_quantile_and_the_limit(
-    drawn: Quantiles, max_tokens: int
-) -> None:
+def test_cvar_lies_between_the_p90_and_the_limit(drawn: Quantiles, max_tokens: int) -> None:
     mean, worst = expected_length(drawn, max_tokens)
-    assert drawn[4] * (1 - 1e-9) <= worst <= max_tokens * (1 + 1e-9)
+    assert drawn[P90] * (1 - 1e-9) <= worst <= max_tokens * (1 + 1e-9)
     assert 1.0 <= mean <= worst * (1 + 1e-9)
 
 
 @given(quantiles, st.sampled_from([0, 1, 2, 3, 5]), st.floats(0, 1), limits)
-def test_risk_grows_with_each_quantile(
+def test_expected_length_grows_with_each_quantile(
     drawn: Quantiles, place: int, share: float, max_tokens: int
 ) -> None:
-    """But the 0.9 one, beside which the 0.95 one tells how heavy the tail is."""
+    """Except the 0.9 quantile: relative to it, the 0.95 quantile sets the weight of the tail."""
     above = [*drawn, float(max_tokens)][place + 1]
     raised = list(drawn)
     raised[place] += share * (above - raised[place])
@@ -71,7 +69,7 @@ def test_risk_grows_with_each_quantile(
 
 
 @given(quantiles, st.floats(1, 3), st.integers(6_000, 20_000))
-def test_risk_grows_with_all_quantiles_together(
+def test_expected_length_grows_with_all_quantiles_together(
     drawn: Quantiles, factor: float, max_tokens: int
 ) -> None:
     longer = tuple(factor * tokens for tokens in drawn)
@@ -81,19 +79,19 @@ def test_risk_grows_with_all_quantiles_together(
 
 
 @given(quantiles, limits, st.integers(0, 5_000))
-def test_risk_grows_with_the_limit(drawn: Quantiles, max_tokens: int, more: int) -> None:
+def test_expected_length_grows_with_the_limit(drawn: Quantiles, max_tokens: int, more: int) -> None:
     before, after = expected_length(drawn, max_tokens), expected_length(drawn, max_tokens + more)
     assert after.mean >= before.mean * (1 - 1e-9)
     assert after.cvar_90 >= before.cvar_90 * (1 - 1e-9)
 
 
-def test_certain_length_has_no_risk_beyond_its_least_tail() -> None:
+def test_certain_length_has_the_minimum_tail() -> None:
     mean, worst = expected_length((100.0,) * 6, 10_000)
     assert mean == pytest.approx(98, abs=1)
     assert 100 <= worst <= 105
 
 
-def test_length_cut_at_the_limit_goes_no_further() -> None:
+def test_length_is_cut_at_max_tokens() -> None:
     assert expected_length((400.0,) * 6, 400).cvar_90 == pytest.approx(400)
 
 
@@ -106,11 +104,11 @@ def test_pareto_tail_of_power_one_is_a_logarithm() -> None:
     assert near[1].mean == pytest.approx(near[0].mean, rel=1e-3)
 
 
-def test_nothing_is_shorter_than_a_token() -> None:
+def test_minimum_length_is_one_token() -> None:
     assert expected_length((1.0,) * 6, 1) == (1.0, 1.0)
 
 
-def test_heavier_tail_of_the_same_middle_counts_more(
+def test_heavier_tail_raises_the_risk_adjusted_length(
     a_request: Callable[..., QueuedRequest],
 ) -> None:
     even = a_request(quantiles=(50.0, 80.0, 100.0, 120.0, 150.0, 160.0), max_tokens=4_000)

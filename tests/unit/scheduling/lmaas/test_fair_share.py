@@ -1,4 +1,4 @@
-"""Virtual token counters against their bound, and against a plain table of counters."""
+"""Virtual token counters against their bound and against a table of counters."""
 
 from random import Random
 
@@ -20,7 +20,7 @@ actions = st.lists(
 
 
 @given(weights, st.integers(0, 10_000), st.floats(0.5, 1.5))
-def test_served_work_of_backlogged_tenants_keeps_within_the_bound(
+def test_service_of_backlogged_tenants_stays_within_the_bound(
     drawn: list[float], seed: int, error: float
 ) -> None:
     random, shares = Random(seed), FairShare()
@@ -32,7 +32,7 @@ def test_served_work_of_backlogged_tenants_keeps_within_the_bound(
         tenant = shares.lowest() or ""
         took = service(random.randint(1, 500), random.paretovariate(1.2))
         shares.charge(tenant, error * took / share_of[tenant])  # as predicted
-        shares.charge(tenant, (1 - error) * took / share_of[tenant])  # settled
+        shares.charge(tenant, (1 - error) * took / share_of[tenant])  # corrected
         served[tenant] += took / share_of[tenant]
         most = max(most, took / share_of[tenant])
         assert max(served.values()) - min(served.values()) <= 2 * most
@@ -49,7 +49,7 @@ def test_lowest_first_is_the_order_of_a_full_sort(drawn: list[tuple[str, str, in
             counters[tenant] = max(counters.get(tenant, 0.0), floor)
             waiting.add(tenant)
             shares.enter(tenant)
-        elif action == "leave" and waiting > {tenant}:  # somebody always waits
+        elif action == "leave" and waiting > {tenant}:  # one tenant always stays queued
             waiting.discard(tenant)
             shares.leave(tenant)
         elif action in ("charge", "settle") and tenant in waiting:
@@ -64,7 +64,7 @@ def test_lowest_first_is_the_order_of_a_full_sort(drawn: list[tuple[str, str, in
         assert all(shares.counter(name) == counters[name] for name in counters)
 
 
-def test_who_was_away_has_saved_nothing_up() -> None:
+def test_returning_tenant_gains_nothing_by_its_absence() -> None:
     shares = FairShare()
     shares.enter("away")
     shares.leave("away")
@@ -77,7 +77,7 @@ def test_who_was_away_has_saved_nothing_up() -> None:
     assert shares.lowest() == "away"
 
 
-def test_who_is_ahead_stays_ahead_on_return() -> None:
+def test_tenant_that_is_ahead_stays_ahead_on_return() -> None:
     shares = FairShare()
     shares.enter("greedy")
     shares.enter("modest")
@@ -87,7 +87,7 @@ def test_who_is_ahead_stays_ahead_on_return() -> None:
     assert list(shares.lowest_first()) == ["modest", "greedy"]
 
 
-def test_newcomer_to_an_empty_queue_starts_where_the_last_one_left() -> None:
+def test_tenant_on_an_empty_queue_starts_at_the_counter_of_the_last_one() -> None:
     shares = FairShare()
     shares.enter("a")
     shares.charge("a", 300.0)
@@ -96,7 +96,7 @@ def test_newcomer_to_an_empty_queue_starts_where_the_last_one_left() -> None:
     assert shares.counter("b") == 300.0
 
 
-def test_nobody_is_lowest_where_nobody_waits() -> None:
+def test_no_tenant_is_lowest_on_an_empty_queue() -> None:
     shares = FairShare()
     assert shares.lowest() is None
     shares.enter("a")
@@ -108,7 +108,7 @@ def test_nobody_is_lowest_where_nobody_waits() -> None:
     shares.check()
 
 
-def test_what_the_last_one_is_charged_after_it_left_counts_for_a_newcomer() -> None:
+def test_late_charge_of_the_last_tenant_counts_for_the_next_one() -> None:
     shares = FairShare()
     shares.enter("a")
     shares.leave("a")
@@ -117,14 +117,14 @@ def test_what_the_last_one_is_charged_after_it_left_counts_for_a_newcomer() -> N
     assert shares.counter("b") == 300.0
 
 
-def test_a_look_at_the_order_changes_nothing() -> None:
+def test_reading_the_order_changes_nothing() -> None:
     shares = FairShare()
     for tenant in "abcd":
         shares.enter(tenant)
     assert [shares.lowest_first() for _ in range(2)] == [["a", "b", "c", "d"]] * 2
 
 
-def test_comings_and_goings_leave_nothing_behind() -> None:
+def test_departed_tenants_do_not_accumulate() -> None:
     shares = FairShare()
     shares.enter("first")
     for _ in range(5_000):

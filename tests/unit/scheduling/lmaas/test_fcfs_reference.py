@@ -1,4 +1,4 @@
-"""Turns under first come, first served against serving that line unit by unit."""
+"""Turns under first come, first served (FCFS), against serving a queue unit by unit."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +15,7 @@ actions = st.lists(
 
 
 class FcfsServer:
-    """First come, first served, at the same rate: each unit of work goes to the head."""
+    """FCFS at the same rate: each unit of work goes to the head of the queue."""
 
     def __init__(self) -> None:
         self.left: list[list[int]] = []  # number and units of work
@@ -30,7 +30,7 @@ class FcfsServer:
             head[1] -= 1
 
     def begun(self) -> list[int]:
-        """Numbers of those that all before have made way for, since the last call."""
+        """Numbers of the requests that reached the head since the last call."""
         found = []
         while self.reported < len(self.left) and not any(
             work for _, work in self.left[: self.reported]
@@ -41,7 +41,7 @@ class FcfsServer:
 
 
 @given(actions)
-def test_turn_comes_when_first_come_first_served_would_have_come_so_far(
+def test_turn_comes_when_fcfs_would_start_the_request(
     drawn: list[tuple[str, int]],
 ) -> None:
     reference, server, waiting = FcfsReference[int](), FcfsServer(), list[tuple[int, int]]()
@@ -58,22 +58,22 @@ def test_turn_comes_when_first_come_first_served_would_have_come_so_far(
         assert len(reference) == len(server.left) - server.reported
 
 
-def test_turn_of_the_only_one_has_come() -> None:
+def test_turn_of_a_lone_request_comes_at_once() -> None:
     reference = FcfsReference[str]()
     reference.arrive("a", 5)
     assert list(reference.due()) == ["a"]
     assert not list(reference.due())
 
 
-def test_one_put_back_has_its_turn_while_later_ones_start() -> None:
+def test_turn_of_a_held_back_request_comes_while_later_ones_start() -> None:
     reference = FcfsReference[str]()
     for name in ("first", "long", "short", "shorter"):
         reference.arrive(name, {"long": 50.0}.get(name, 10.0))
     assert list(reference.due()) == ["first"]
-    reference.start(10.0)  # the last of them
+    reference.start(10.0)  # the shorter one
     assert list(reference.due()) == ["long"]
     reference.start(10.0)
     reference.start(10.0)
-    assert list(reference.due()) == []  # the long one would still run
+    assert list(reference.due()) == []  # under FCFS the long one would still run
     reference.start(50.0)
     assert list(reference.due()) == ["short", "shorter"]

@@ -1,4 +1,4 @@
-"""The default policy's order by definition: rank, deadlines, bounds, arrival."""
+"""The default policy's order, against its definition: rank, deadlines, bounds, arrival."""
 
 from collections.abc import Callable
 from itertools import count
@@ -37,7 +37,7 @@ actions = st.lists(
 
 
 def a_policy(pages: int = 0, bounds: OrderBounds = UNBOUND, z: float = 2.0) -> LmaasPolicy:
-    """Without pages it sends one at a time."""
+    """Without pages it dispatches one request at a time."""
     policy = LmaasPolicy("lmaas", admission=FuturePeak(z), bounds=bounds)
     policy.resize(pages, 8)
     return policy
@@ -62,14 +62,14 @@ def ids(found: Dispatch) -> list[str]:
 
 
 def sent(policy: LmaasPolicy, now_s: float) -> QueuedRequest:
-    """The next request, which has then ended."""
+    """Dispatch the next request and end it."""
     [request] = dispatched(policy, now_s).requests
     policy.ended(request, 1, now_s)
     return request
 
 
-class Scale:
-    """How waits count, as the queue does that is built of the same requests."""
+class RankReference:
+    """The weight of waiting, from a queue with the same requests."""
 
     def __init__(self, weight: float, make: MakeEntry) -> None:
         self.queue = TenantQueue(OrderBounds(None, weight), map("q{}".format, count(1)))
@@ -85,32 +85,32 @@ class Scale:
         self.queue.remove(self.entries.pop(request.id), now_s)
 
     def of(self, request: QueuedRequest, now_s: float) -> float:
-        """Logarithm of what urgency and waiting multiply 1/cost by."""
+        """Logarithm of the factor of 1/cost in a rank."""
         waited_s = now_s - self.entries[request.id].virtual_arrival_s
         return self.queue.gain_per_s * request.urgency * waited_s + log(request.urgency)
 
 
 @given(actions, weights)
-def test_highest_rank_goes_next_but_for_the_width_of_a_class(
+def test_highest_rank_goes_next_up_to_the_width_of_a_class(
     a_request: MakeRequest,
     an_entry: MakeEntry,
     drawn: list[tuple[float, tuple[int, int, float] | None]],
     weight: float,
 ) -> None:
-    policy, scale = a_policy(bounds=OrderBounds(None, weight)), Scale(weight, an_entry)
+    policy, reference = a_policy(bounds=OrderBounds(None, weight)), RankReference(weight, an_entry)
     waiting, now_s = dict[str, QueuedRequest](), 0.0
     for passed_s, new in drawn:
         now_s += passed_s
         if new is not None:
             request = a_request(*new[:2], arrived_s=now_s, urgency=new[2])
             policy.arrive(request)
-            scale.arrive(request)
+            reference.arrive(request)
             waiting[request.id] = request
         elif len(waiting) > MAX_SHORT_QUEUE:
-            ranks = {r.id: scale.of(r, now_s) - log(cost(r)) for r in waiting.values()}
+            ranks = {r.id: reference.of(r, now_s) - log(cost(r)) for r in waiting.values()}
             found = sent(policy, now_s)
             assert ranks[found.id] + log(MAX_COST_RATIO) >= max(ranks.values()) - 1e-9
-            scale.start(found, now_s)
+            reference.start(found, now_s)
             del waiting[found.id]
     policy.check()
 
@@ -125,29 +125,31 @@ def test_first_of_the_highest_class_goes_next(
     def key_of(request: QueuedRequest) -> ClassKey:
         return class_key(an_entry(request, cost(request)))
 
-    policy, scale = a_policy(bounds=OrderBounds(None, weight)), Scale(weight, an_entry)
+    policy, reference = a_policy(bounds=OrderBounds(None, weight)), RankReference(weight, an_entry)
     waiting, now_s = list[QueuedRequest](), 0.0
     for passed_s, new in drawn:
         now_s += passed_s
         if new is not None:
             waiting.append(a_request(*new[:2], arrived_s=now_s))
             policy.arrive(waiting[-1])
-            scale.arrive(waiting[-1])
+            reference.arrive(waiting[-1])
         elif len(waiting) > MAX_SHORT_QUEUE:
-            order = sorted(waiting, key=lambda request: scale.entries[request.id].virtual_arrival_s)
+            order = sorted(
+                waiting, key=lambda request: reference.entries[request.id].virtual_arrival_s
+            )
             first = {key_of(request): request for request in reversed(order)}
             ranks = {
-                key: scale.of(request, now_s) - (key[1] + 0.5) * log(MAX_COST_RATIO)
+                key: reference.of(request, now_s) - (key[1] + 0.5) * log(MAX_COST_RATIO)
                 for key, request in first.items()
             }
             found = sent(policy, now_s)
             assert first[key_of(found)] is found
             assert ranks[key_of(found)] == pytest.approx(max(ranks.values()))
-            scale.start(found, now_s)
+            reference.start(found, now_s)
             waiting.remove(found)
 
 
-def test_the_less_weight_the_nearer_to_the_cheapest_first(a_request: MakeRequest) -> None:
+def test_lower_weight_is_nearer_to_cheapest_first(a_request: MakeRequest) -> None:
     first = []
     for weight in (40.0, 0.4, 0.1, 0.0):
         policy = a_policy(bounds=OrderBounds(None, weight))
@@ -170,7 +172,7 @@ def test_requests_go_in_order_of_arrival_while_not_trusted(
     assert [sent(policy, 50.0) for _ in requests] == requests
 
 
-def test_fall_back_is_told_and_taken_back(a_request: MakeRequest) -> None:
+def test_fallback_is_reported_and_reverted(a_request: MakeRequest) -> None:
     policy = a_policy(pages=200, bounds=CHEAPEST)
     for place, generation in enumerate((90, 5, 90, 5, 90, 5)):
         policy.arrive(a_request(generation=generation, arrived_s=float(place)))
@@ -190,7 +192,7 @@ def test_fall_back_is_told_and_taken_back(a_request: MakeRequest) -> None:
     ),
     st.booleans(),
 )
-def test_while_not_trusted_each_is_taken_to_be_as_long_as_any(
+def test_untrusted_requests_are_distributed_like_recent_answers(
     a_request: MakeRequest, lengths: list[int], trusted_at_first: bool
 ) -> None:
     policy, runs = a_policy(pages=2_000), [a_request(60, 5), a_request(10, 150)]
@@ -203,14 +205,16 @@ def test_while_not_trusted_each_is_taken_to_be_as_long_as_any(
     policy.trust(trusted=False)
     known = lengths[: len(lengths) - len(lengths) % ANSWERS_PER_UPDATE]
     low, lower, middle, upper, high, highest = np.quantile(known, LEVELS).tolist()
-    alike = [told(request, (low, lower, middle, upper, high, highest)) for request in runs]
-    assert peak_of(policy, [request.started() for request in runs]) == exact_peak(alike)
+    all_assumed = [
+        running_with(request, (low, lower, middle, upper, high, highest)) for request in runs
+    ]
+    assert peak_of(policy, [request.started() for request in runs]) == exact_peak(all_assumed)
     policy.trust(trusted=True)
     running = [request.started() for request in runs]
     assert peak_of(policy, running) == exact_peak(running)
 
 
-def test_too_few_answers_tell_nothing_of_lengths(a_request: MakeRequest) -> None:
+def test_too_few_answers_change_no_lengths(a_request: MakeRequest) -> None:
     policy, running = a_policy(pages=2_000), [a_request(60, 5).started()]
     policy.trust(trusted=False)
     for _ in range(MIN_ANSWERS - 1):
@@ -220,7 +224,7 @@ def test_too_few_answers_tell_nothing_of_lengths(a_request: MakeRequest) -> None
     assert peak_of(policy, running) > exact_peak(running)
 
 
-def told(request: QueuedRequest, quantiles: Quantiles) -> RunningSequence:
+def running_with(request: QueuedRequest, quantiles: Quantiles) -> RunningSequence:
     return RunningSequence(request.id, request.prompt_tokens, 0, quantiles, request.max_tokens)
 
 
@@ -240,7 +244,7 @@ def peak_once_refreshed(admission: FuturePeak, running: list[RunningSequence]) -
     return admission._peak(admission._mean, admission._variance)
 
 
-def test_few_requests_go_in_order_of_arrival(a_request: MakeRequest) -> None:
+def test_short_queue_is_served_in_order_of_arrival(a_request: MakeRequest) -> None:
     policy = a_policy(bounds=CHEAPEST)
     for place, generation in enumerate((90, 5, 5)):
         policy.arrive(a_request(generation=generation, arrived_s=float(place)))
@@ -251,7 +255,7 @@ def test_few_requests_go_in_order_of_arrival(a_request: MakeRequest) -> None:
     assert ([r.median for r in found.requests], found.reason) == ([90], "arrival")
 
 
-def test_similar_requests_go_together(a_request: MakeRequest) -> None:
+def test_similar_requests_are_dispatched_together(a_request: MakeRequest) -> None:
     policy = a_policy(pages=200, bounds=CHEAPEST)
     for place, generation in enumerate((10, 100, 10, 101)):
         policy.arrive(a_request(generation=generation, arrived_s=place / 100))
@@ -259,7 +263,9 @@ def test_similar_requests_go_together(a_request: MakeRequest) -> None:
     assert [request.median for request in dispatched(policy, 50.0).requests] == [10, 10]
 
 
-def test_batch_is_as_old_as_its_oldest_whoever_of_it_is_first(a_request: MakeRequest) -> None:
+def test_batch_is_as_old_as_its_oldest_member_even_if_another_is_first(
+    a_request: MakeRequest,
+) -> None:
     policy = a_policy()
     for _ in range(2):
         policy.arrive(a_request(arrived_s=0.0))
@@ -276,7 +282,7 @@ def test_batch_is_as_old_as_its_oldest_whoever_of_it_is_first(a_request: MakeReq
     assert batch.ratio == pytest.approx(1 + 8.0 / batch.serving_s)
 
 
-def test_what_does_not_fit_of_a_batch_keeps_waiting(a_request: MakeRequest) -> None:
+def test_members_of_a_batch_that_do_not_fit_stay_queued(a_request: MakeRequest) -> None:
     policy = a_policy(pages=100)
     for place in range(8):
         policy.arrive(a_request(80, 60, arrived_s=float(place)))
@@ -287,7 +293,7 @@ def test_what_does_not_fit_of_a_batch_keeps_waiting(a_request: MakeRequest) -> N
     assert len(policy) == 8 - started
 
 
-def test_nothing_passes_an_overdue_one_that_does_not_fit(a_request: MakeRequest) -> None:
+def test_nothing_passes_an_overdue_request_that_does_not_fit(a_request: MakeRequest) -> None:
     policy = a_policy(pages=100, bounds=OrderBounds(MAX_DELAY_S, waiting_weight=0.0))
     runs = a_request(400, 40)
     policy.arrive(runs)
@@ -315,7 +321,7 @@ def test_nothing_passes_the_highest_rank_that_does_not_fit(
     dispatched(policy, 0.0)
     for place in range(3):
         policy.arrive(a_request(600, 100, arrived_s=1.0, request_id=f"large {place}"))
-    policy.shares.charge("t", -1_000.0)  # its turn, whoever else waits
+    policy.shares.charge("t", -1_000.0)  # its turn, regardless of other tenants
     policy.arrive(a_request(10, 5, arrived_s=999.9, tenant=tenant))
     assert policy.dispatch(1_000.0) is None
     policy.ended(runs, 5, 1_001.0)
@@ -323,7 +329,7 @@ def test_nothing_passes_the_highest_rank_that_does_not_fit(
 
 
 @given(st.integers(0, 10_000), st.booleans())
-def test_what_is_sent_is_what_is_next_as_far_as_it_fits(
+def test_dispatched_are_the_next_requests_that_fit(
     a_request: MakeRequest, seed: int, trusted: bool
 ) -> None:
     random, policy = Random(seed), a_policy(pages=60, bounds=OrderBounds(MAX_DELAY_S))
@@ -353,7 +359,7 @@ def test_what_is_sent_is_what_is_next_as_far_as_it_fits(
             running += expected[:fitting]
 
 
-def test_late_one_goes_first_and_earliest_deadline_first(a_request: MakeRequest) -> None:
+def test_late_requests_go_first_by_earliest_deadline(a_request: MakeRequest) -> None:
     policy = a_policy()
     for deadline_s in (60.0, 59.93, 59.96):
         policy.arrive(a_request(500, 190, deadline_s=deadline_s))
@@ -367,7 +373,7 @@ def test_late_one_goes_first_and_earliest_deadline_first(a_request: MakeRequest)
     assert [sent(policy, late_s).deadline_s for _ in range(3)] == [59.96, 60.0, None]
 
 
-def test_late_ones_wait_for_their_rank_where_they_are_many(a_request: MakeRequest) -> None:
+def test_many_late_requests_go_by_rank(a_request: MakeRequest) -> None:
     policy = a_policy()
     for _ in range(2):
         policy.arrive(a_request(500, 190, deadline_s=60.0))
@@ -378,7 +384,9 @@ def test_late_ones_wait_for_their_rank_where_they_are_many(a_request: MakeReques
 
 
 @given(st.integers(0, 10_000))
-def test_hopeless_ones_are_given_up_once_and_never_start(a_request: MakeRequest, seed: int) -> None:
+def test_infeasible_requests_are_given_up_once_and_never_start(
+    a_request: MakeRequest, seed: int
+) -> None:
     random, policy, now_s = Random(seed), a_policy(), 0.0
     infeasible_s: dict[str, float] = {}
     waiting: set[str] = set()
@@ -411,7 +419,7 @@ def test_hopeless_ones_are_given_up_once_and_never_start(a_request: MakeRequest,
 
 
 @given(st.integers(0, 10_000))
-def test_those_that_wait_are_condemned_by_predictions_only_while_these_hold(
+def test_predictions_make_requests_infeasible_only_while_trusted(
     a_request: MakeRequest, seed: int
 ) -> None:
     random, policy = Random(seed), a_policy()
@@ -450,14 +458,14 @@ def test_request_without_deadline_is_never_given_up(a_request: MakeRequest) -> N
     assert policy.give_up(1e9) == []
 
 
-def test_most_urgent_waits_least(a_request: MakeRequest) -> None:
+def test_most_urgent_goes_first(a_request: MakeRequest) -> None:
     policy = a_policy()
     for urgency in (1.0, 2.0, 0.5, 1.0):
         policy.arrive(a_request(urgency=urgency))
     assert sent(policy, 5.0).urgency == 2.0
 
 
-def test_request_of_another_policy_ends_without_a_charge(a_request: MakeRequest) -> None:
+def test_request_dispatched_by_another_policy_ends_without_a_charge(a_request: MakeRequest) -> None:
     policy, foreign = a_policy(), a_request()
     policy.admission.force(foreign)
     policy.ended(foreign, 30, 1.0)

@@ -1,4 +1,4 @@
-"""What tenants get of the engine under the default policy."""
+"""Fair shares between tenants under the default policy."""
 
 from collections.abc import Callable
 from random import Random
@@ -20,7 +20,7 @@ weights = st.lists(st.sampled_from([0.5, 1.0, 1.5, 3.0, 10.0]), min_size=2, max_
 
 
 def a_policy(pages: int = 0) -> LmaasPolicy:
-    """Without pages it sends one at a time."""
+    """Without pages it dispatches one request at a time."""
     bounds = OrderBounds(max_delay_s=30.0)
     policy = LmaasPolicy("lmaas", admission=FuturePeak(2.0), bounds=bounds)
     policy.resize(pages, 8)
@@ -33,7 +33,7 @@ def predicted(request: QueuedRequest) -> float:
 
 
 class BackloggedTenants:
-    """Tenants whose requests never cease, and what each was served by its share."""
+    """Tenants with always more requests queued, and the service of each divided by its share."""
 
     def __init__(
         self, a_request: MakeRequest, shares: list[float], random: Random, pages: int
@@ -42,7 +42,7 @@ class BackloggedTenants:
         self.a_request, self.random = a_request, random
         self.share_of = {f"tenant {place}": share for place, share in enumerate(shares)}
         self.served = dict.fromkeys(self.share_of, 0.0)
-        self.max_charge = 0.0  # charged for one request
+        self.max_charge = 0.0  # of one request
         self.now_s = 0.0
         for tenant in [*self.share_of] * 2 * MAX_PER_DISPATCH:
             self.arrive(tenant)
@@ -87,7 +87,7 @@ def test_backlogged_tenants_are_served_by_share_within_the_bound(
 
 @settings(max_examples=30)
 @given(weights, st.integers(0, 10_000))
-def test_bound_is_as_many_times_wider_as_requests_go_together(
+def test_bound_grows_with_the_requests_per_dispatch(
     a_request: MakeRequest, shares: list[float], seed: int
 ) -> None:
     backlog = BackloggedTenants(a_request, shares, Random(seed), pages=1_000)
@@ -96,7 +96,7 @@ def test_bound_is_as_many_times_wider_as_requests_go_together(
         assert backlog.spread <= 2 * MAX_PER_DISPATCH * backlog.max_charge
 
 
-def test_charge_is_predicted_at_first_and_settled_at_the_end(a_request: MakeRequest) -> None:
+def test_charge_is_predicted_at_the_start_and_corrected_at_the_end(a_request: MakeRequest) -> None:
     policy, request = a_policy(), a_request(share=2.0)
     policy.arrive(request)
     policy.dispatch(1.0)
@@ -105,7 +105,7 @@ def test_charge_is_predicted_at_first_and_settled_at_the_end(a_request: MakeRequ
     assert policy.shares.counter("t") == pytest.approx(service(50, 7) / 2)
 
 
-def test_urgent_request_is_charged_as_many_times(a_request: MakeRequest) -> None:
+def test_charge_is_multiplied_by_urgency(a_request: MakeRequest) -> None:
     policy, request = a_policy(), a_request(urgency=3.0)
     policy.arrive(request)
     policy.dispatch(1.0)
@@ -122,7 +122,7 @@ def test_withdrawn_request_costs_nothing(a_request: MakeRequest) -> None:
     assert not list(policy.shares.lowest_first())
 
 
-def test_who_was_away_does_not_take_it_all(a_request: MakeRequest) -> None:
+def test_returning_tenant_does_not_take_the_whole_engine(a_request: MakeRequest) -> None:
     policy = a_policy()
     for place in range(60):
         policy.arrive(a_request(arrived_s=float(place), tenant="always"))
@@ -167,6 +167,6 @@ def test_no_other_tenant_passes_what_does_not_fit(a_request: MakeRequest) -> Non
     for place in range(3):
         policy.arrive(a_request(600, 100, arrived_s=1.0, tenant="a large", request_id=f"l{place}"))
     policy.arrive(a_request(10, 5, arrived_s=1.0, tenant="b small"))
-    assert policy.dispatch(2.0) is None  # memory gathers for the one whose turn it is
+    assert policy.dispatch(2.0) is None  # memory is kept for the next request
     policy.ended(runs, 5, 3.0)
     assert [serve(policy, 3.0) for _ in range(4)] == ["a large", "b small", "a large", "a large"]

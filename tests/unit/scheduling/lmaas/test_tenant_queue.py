@@ -1,4 +1,4 @@
-"""What of one tenant should go next, against a look at all of them."""
+"""The order within a tenant, against a brute-force queue."""
 
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -45,22 +45,22 @@ def a_queue(bounds: OrderBounds = UNBOUND) -> TenantQueue:
 
 
 class TurnLog(FcfsReference[QueueEntry]):
-    """Keeps whose turn has come, in that order."""
+    """Records the entries whose turn came, in order."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.come: list[QueueEntry] = []
+        self.log: list[QueueEntry] = []
 
     def due(self) -> Iterator[QueueEntry]:
         for entry in super().due():
-            self.come.append(entry)
+            self.log.append(entry)
             yield entry
 
 
-def watched(queue: TenantQueue) -> list[QueueEntry]:
-    """Whose turn has come in a queue that is new."""
+def log_turns(queue: TenantQueue) -> list[QueueEntry]:
+    """Install a turn log in a new queue."""
     turns = queue._fcfs = TurnLog()
-    return turns.come
+    return turns.log
 
 
 def filled(
@@ -70,7 +70,7 @@ def filled(
     costs: list[float],
     limits: StartLimits = NO_LIMITS,
 ) -> list[QueueEntry]:
-    """Entries of these costs, one of them a second, each of which runs for a second."""
+    """Queue entries of these costs, one per second, each with a serving time of 1 s."""
     entries = [
         an_entry(a_request(arrived_s=float(place), deadline_s=100.0 + place), cost)
         for place, cost in enumerate(costs)
@@ -90,7 +90,7 @@ def key_of(entry: QueueEntry) -> ClassKey:
 
 
 class BruteForceQueue:
-    """The queue by its definition: every question is a look at every entry."""
+    """The queue by its definition: each query scans all entries."""
 
     def __init__(self, bounds: OrderBounds) -> None:
         self.bounds = bounds
@@ -98,16 +98,16 @@ class BruteForceQueue:
         self.gone: set[int] = set()
         self.limits_of: dict[int, StartLimits] = {}
         self.turn_s: dict[int, float] = {}
-        self.waits_s: list[float] = []  # at their turns, in that order
+        self.waits_s: list[float] = []  # at their turns, in order
         self.started = 0.0
 
     @property
-    def here(self) -> list[QueueEntry]:
+    def queued(self) -> list[QueueEntry]:
         return [entry for entry in self.all if entry.serial not in self.gone]
 
     @property
     def mean_s(self) -> float:
-        """How long one runs, the older the less it counts."""
+        """The exponentially weighted mean of serving times."""
         weights = [MEAN_DECAY**age for age in range(len(self.all))]
         newest = [entry.serving_s for entry in reversed(self.all)]
         weighted = sum(weight * each for weight, each in zip(weights, newest, strict=True))
@@ -115,23 +115,23 @@ class BruteForceQueue:
 
     @property
     def longest_s(self) -> float:
-        """The longest wait for a turn, the older the less it counts."""
-        faded = (
+        """The longest wait for a turn, with exponential decay."""
+        decayed = (
             LONGEST_WAIT_DECAY**age * waited_s
             for age, waited_s in enumerate(reversed(self.waits_s))
         )
-        return max(faded, default=0.0)
+        return max(decayed, default=0.0)
 
     @property
     def gain_per_s(self) -> float:
         return self.bounds.waiting_weight / max(self.longest_s + self.mean_s, MIN_RESPONSE_S)
 
     def arrive(self, entry: QueueEntry, limits: StartLimits) -> float:
-        """Since when it counts as waiting."""
+        """The virtual arrival time."""
         self.limits_of[entry.serial] = limits
         self.all.append(entry)
-        most_s = min(MAX_CREDIT_RUNS * self.mean_s, MAX_CREDIT_WAITS * self.longest_s)
-        return entry.request.arrived_s - min(entry.serving_s, most_s)
+        bound_s = min(MAX_CREDIT_RUNS * self.mean_s, MAX_CREDIT_WAITS * self.longest_s)
+        return entry.request.arrived_s - min(entry.serving_s, bound_s)
 
     def leave(self, entry: QueueEntry) -> None:
         self.gone.add(entry.serial)
@@ -146,20 +146,20 @@ class BruteForceQueue:
             before += entry.cost
 
     def late(self, now_s: float) -> list[QueueEntry]:
-        limits_of = {entry: self.limits_of[entry.serial] for entry in self.here}
+        limits_of = {entry: self.limits_of[entry.serial] for entry in self.queued}
         late = [entry for entry, w in limits_of.items() if w.late_s <= now_s <= w.unlikely_s]
-        if len(late) > max(MAX_LATE_SHARE * len(self.here), 1):
+        if len(late) > max(MAX_LATE_SHARE * len(self.queued), 1):
             return []
         return sorted(late, key=lambda entry: (entry.request.deadline_s, entry.serial))
 
     def overdue(self, now_s: float) -> list[QueueEntry]:
         if self.bounds.max_delay_s is None:
             return []
-        most_s = self.bounds.max_delay_s
+        bound_s = self.bounds.max_delay_s
         return [
             entry
-            for entry in self.here
-            if self.turn_s.get(entry.serial, inf) + most_s / entry.request.urgency <= now_s
+            for entry in self.queued
+            if self.turn_s.get(entry.serial, inf) + bound_s / entry.request.urgency <= now_s
         ]
 
     def rank(self, entry: QueueEntry, now_s: float) -> float:
@@ -169,17 +169,17 @@ class BruteForceQueue:
 
     @property
     def classes(self) -> dict[ClassKey, list[QueueEntry]]:
-        """Each in the order in which the waits of its members began."""
+        """The members of each class, by virtual arrival."""
         found: dict[ClassKey, list[QueueEntry]] = {}
-        for entry in sorted(self.here, key=lambda entry: (entry.virtual_arrival_s, entry.serial)):
+        for entry in sorted(self.queued, key=lambda entry: (entry.virtual_arrival_s, entry.serial)):
             found.setdefault(key_of(entry), []).append(entry)
         return found
 
     def check_all(self, queue: TenantQueue, now_s: float) -> None:
         queue.check()
-        assert len(queue) == len(self.here)
+        assert len(queue) == len(self.queued)
         assert queue.gain_per_s == pytest.approx(self.gain_per_s)
-        if self.here:
+        if self.queued:
             for by_arrival in (False, True):
                 found = queue.next(now_s, by_arrival=by_arrival)
                 self.check(found, now_s, by_arrival=by_arrival)
@@ -197,7 +197,7 @@ class BruteForceQueue:
 
     def check_batches(self, batches: list[CostClass]) -> None:
         classes = self.classes
-        members = [batch.first(len(self.here)) for batch in batches]
+        members = [batch.first(len(self.queued)) for batch in batches]
         assert {key_of(each[0]): each for each in members} == classes
         assert len(batches) == len(classes)
 
@@ -208,7 +208,7 @@ class BruteForceQueue:
             assert entry is (overdue or late)[0]
             assert found.reason == ("overdue" if overdue else "late")
         elif by_arrival:
-            assert found.entries == self.here[:MAX_PER_DISPATCH]
+            assert found.entries == self.queued[:MAX_PER_DISPATCH]
             assert found.reason == "arrival"
         else:
             assert found.reason == "rank"
@@ -217,7 +217,7 @@ class BruteForceQueue:
     def check_ranks(self, found: list[QueueEntry], now_s: float) -> None:
         key = key_of(found[0])
         batch = self.classes[key]
-        others = [self.rank(entry, now_s) for entry in self.here if key_of(entry) != key]
+        others = [self.rank(entry, now_s) for entry in self.queued if key_of(entry) != key]
         highest = max(others, default=-inf)
         assert found == batch[: len(found)]
         assert self.rank(found[0], now_s) >= highest - TOLERANCE
@@ -227,11 +227,11 @@ class BruteForceQueue:
 
 
 @given(bounds_of, st.integers(0, 100_000), st.sampled_from([0.0, 0.2]))
-def test_next_are_the_overdue_then_the_late_then_the_highest(
+def test_order_is_overdue_then_late_then_highest_rank(
     a_request: MakeRequest, an_entry: MakeEntry, bounds: OrderBounds, seed: int, pressing: float
 ) -> None:
-    random, queue, plain, now_s = Random(seed), a_queue(bounds), BruteForceQueue(bounds), 0.0
-    turns = watched(queue)
+    random, queue, brute_force, now_s = Random(seed), a_queue(bounds), BruteForceQueue(bounds), 0.0
+    turns = log_turns(queue)
     for _ in range(30):
         now_s += random.choice([0, 0, 1, 2, 5])
         if random.random() < 0.65:
@@ -244,16 +244,18 @@ def test_next_are_the_overdue_then_the_late_then_the_highest(
             cost = random.choice([4.0, 4.5, 20.0, 20.0, 24.0])
             entry = an_entry(request, cost, serving_s=random.choice([0.0, 0.5, 1.0, 4.0, 16.0]))
             limits = StartLimits(late_s, late_s + random.choice([0, 5, 20]), inf)
-            virtual_arrival_s = plain.arrive(entry, limits)
+            virtual_arrival_s = brute_force.arrive(entry, limits)
             queue.add(entry, limits, now_s)
             assert entry.virtual_arrival_s == pytest.approx(virtual_arrival_s)
-        elif plain.here:
-            gone = random.choice([next_of(queue, now_s).entries[0], random.choice(plain.here)])
+        elif brute_force.queued:
+            gone = random.choice(
+                [next_of(queue, now_s).entries[0], random.choice(brute_force.queued)]
+            )
             queue.remove(gone, now_s)
-            plain.leave(gone)
-        plain.note_turns(now_s)
-        assert [entry.serial for entry in turns] == [*plain.turn_s]
-        plain.check_all(queue, now_s)
+            brute_force.leave(gone)
+        brute_force.note_turns(now_s)
+        assert [entry.serial for entry in turns] == [*brute_force.turn_s]
+        brute_force.check_all(queue, now_s)
 
 
 @given(
@@ -263,7 +265,7 @@ def test_next_are_the_overdue_then_the_late_then_the_highest(
     st.floats(1.0, 1e6),
     st.sampled_from([0.99, 1.01]),
 )
-def test_who_has_waited_as_long_as_all_do_goes_before_one_as_many_times_cheaper_as_it_weighs(
+def test_request_that_waited_t_goes_before_a_new_one_cheaper_by_less_than_e_to_the_weight(
     a_request: MakeRequest,
     an_entry: MakeEntry,
     weight: float,
@@ -287,21 +289,24 @@ def test_who_has_waited_as_long_as_all_do_goes_before_one_as_many_times_cheaper_
 
 
 @pytest.mark.parametrize(("weight", "first"), [(0.0, 1), (1.0, 1), (2.0, 1), (4.0, 0), (100.0, 0)])
-def test_weight_lies_between_cheapest_first_and_first_come_first_served(
+def test_weight_interpolates_between_cheapest_first_and_fcfs(
     a_request: MakeRequest, an_entry: MakeEntry, weight: float, first: int
 ) -> None:
     queue = a_queue(OrderBounds(max_delay_s=None, waiting_weight=weight))
     both = filled(queue, a_request, an_entry, [4.0, 0.5])
-    assert next_of(queue, 9.0).entries == [both[first]]  # T is 1, as much is between: e² < 8 < e⁴
+    assert next_of(queue, 9.0).entries == [
+        both[first]
+    ]  # T is 1 s; the costs differ by 8, e² < 8 < e⁴
 
 
-def test_who_runs_longer_has_waited_longer_up_to_twice_the_mean(
+def test_waiting_credit_grows_with_the_serving_time_up_to_twice_the_mean(
     a_request: MakeRequest, an_entry: MakeEntry
 ) -> None:
     queue = a_queue()
-    queue.remove(*filled(queue, a_request, an_entry, [1.0]), 50.0)
+    [entry] = filled(queue, a_request, an_entry, [1.0])
+    queue.remove(entry, 50.0)
     first, second = filled(queue, a_request, an_entry, [1.0, 1.0])
-    queue.remove(first, 50.0)  # the second's turn comes, after 49 s
+    queue.remove(first, 50.0)  # the second's turn comes after 49 s
     queue.remove(second, 50.0)
     servings_s = (1.0, 1.0, 3.0, 100.0)
     entries = [an_entry(a_request(arrived_s=55.0), serving_s=s) for s in servings_s]
@@ -314,7 +319,7 @@ def test_who_runs_longer_has_waited_longer_up_to_twice_the_mean(
     assert 30.0 < 55.0 - longest.virtual_arrival_s < 35.0
 
 
-def test_burst_on_an_idle_engine_goes_cheapest_first(
+def test_burst_on_an_idle_engine_is_served_cheapest_first(
     a_request: MakeRequest, an_entry: MakeEntry
 ) -> None:
     queue = a_queue()
@@ -323,7 +328,7 @@ def test_burst_on_an_idle_engine_goes_cheapest_first(
     assert [entry.cost for entry in next_of(queue, 6.0).entries] == [1.0, 1.0]
 
 
-def test_similar_ones_go_together_first_come_first(
+def test_similar_requests_are_dispatched_together_in_order_of_arrival(
     a_request: MakeRequest, an_entry: MakeEntry
 ) -> None:
     queue = a_queue()
@@ -331,7 +336,9 @@ def test_similar_ones_go_together_first_come_first(
     assert next_of(queue, 50.0).entries == entries[:MAX_PER_DISPATCH]
 
 
-def test_those_that_came_at_once_go_together(a_request: MakeRequest, an_entry: MakeEntry) -> None:
+def test_similar_requests_that_arrived_together_are_dispatched_together(
+    a_request: MakeRequest, an_entry: MakeEntry
+) -> None:
     queue = a_queue()
     for cost in (1.0, 1.0, 1.0, 9.0):
         queue.add(an_entry(a_request(arrived_s=5.0), cost), NO_LIMITS, 5.0)
@@ -353,7 +360,9 @@ def test_overdue_goes_before_late_and_both_before_rank(
     ]
 
 
-def test_late_ones_go_earliest_deadline_first(a_request: MakeRequest, an_entry: MakeEntry) -> None:
+def test_late_requests_go_earliest_deadline_first(
+    a_request: MakeRequest, an_entry: MakeEntry
+) -> None:
     queue = a_queue()
     for deadline_s in (30.0, 10.0, 20.0):
         request = a_request(deadline_s=deadline_s)
@@ -371,9 +380,9 @@ def test_late_ones_go_earliest_deadline_first(a_request: MakeRequest, an_entry: 
 
 def test_turns_come_as_work_starts(a_request: MakeRequest, an_entry: MakeEntry) -> None:
     queue = a_queue()
-    turns = watched(queue)
+    turns = log_turns(queue)
     long, short, last = filled(queue, a_request, an_entry, [500.0, 100.0, 300.0])
-    queue.remove(last, 4.0)  # 300 of the 500 before the short one
+    queue.remove(last, 4.0)  # 300 of the 500 ahead of the short one
     queue.remove(short, 5.0)
     assert turns == [long]
     queue.remove(long, 7.0)
@@ -381,7 +390,7 @@ def test_turns_come_as_work_starts(a_request: MakeRequest, an_entry: MakeEntry) 
     assert not queue
 
 
-def test_who_started_before_its_turn_is_never_overdue(
+def test_request_that_started_before_its_turn_is_never_overdue(
     a_request: MakeRequest, an_entry: MakeEntry
 ) -> None:
     queue = a_queue(TEN_SECONDS)
@@ -393,7 +402,7 @@ def test_who_started_before_its_turn_is_never_overdue(
     assert next_of(queue, 99.0) == Candidates([new], "rank")
 
 
-def test_those_that_started_are_forgotten_long_before_they_were_overdue(
+def test_started_requests_do_not_accumulate_in_the_heap(
     a_request: MakeRequest, an_entry: MakeEntry
 ) -> None:
     queue = a_queue(OrderBounds(max_delay_s=1e6))
@@ -408,13 +417,13 @@ def test_those_that_started_are_forgotten_long_before_they_were_overdue(
     assert next_of(queue, 1e6) == Candidates([stays], "overdue")
 
 
-def test_without_a_bound_nobody_is_overdue(a_request: MakeRequest, an_entry: MakeEntry) -> None:
+def test_without_a_bound_no_request_is_overdue(a_request: MakeRequest, an_entry: MakeEntry) -> None:
     queue = a_queue(UNBOUND)
     filled(queue, a_request, an_entry, [500.0, 1.0])
     assert next_of(queue, 1e9).reason == "rank"
 
 
-def test_hopeless_are_told_once_and_not_once_started(
+def test_infeasible_requests_are_returned_once_unless_started(
     a_request: MakeRequest, an_entry: MakeEntry
 ) -> None:
     queue = a_queue()
@@ -425,7 +434,7 @@ def test_hopeless_are_told_once_and_not_once_started(
     assert queue.infeasible(99.0) == []
 
 
-def test_classes_that_emptied_are_gone(a_request: MakeRequest, an_entry: MakeEntry) -> None:
+def test_empty_classes_are_removed(a_request: MakeRequest, an_entry: MakeEntry) -> None:
     queue = a_queue()
     entries = filled(queue, a_request, an_entry, [1.0, 2.0, 2.0])
     assert len(queue.batches(5.0, by_arrival=False)) == 2
@@ -436,21 +445,21 @@ def test_classes_that_emptied_are_gone(a_request: MakeRequest, an_entry: MakeEnt
         queue.remove(entries[0], 1.0)
 
 
-def test_waiting_counts_by_what_first_come_first_served_would_make_of_late(
+def test_gain_per_second_follows_the_recent_response_time_under_fcfs(
     a_request: MakeRequest, an_entry: MakeEntry
 ) -> None:
     queue = a_queue(OrderBounds(10.0, waiting_weight=6.0))
     assert queue.gain_per_s == 6.0 / MIN_RESPONSE_S
     first, second = filled(queue, a_request, an_entry, [500.0, 1.0])
-    assert queue.gain_per_s == pytest.approx(6.0)  # nobody waited, all ran for a second
+    assert queue.gain_per_s == pytest.approx(6.0)  # no waits, serving times of 1 s
     queue.remove(first, 12.0)
-    assert queue.gain_per_s == pytest.approx(6.0 / 12.0)  # the second one waited eleven
+    assert queue.gain_per_s == pytest.approx(6.0 / 12.0)  # the second one waited 11 s
     queue.remove(second, 20.0)
     queue.add(an_entry(a_request(arrived_s=21.0)), NO_LIMITS, 21.0)
     assert queue.gain_per_s == pytest.approx(6.0 / (11.0 * LONGEST_WAIT_DECAY + 1.0))
 
 
-def test_who_went_away_before_its_turn_tells_how_long_that_takes_as_well(
+def test_withdrawn_requests_count_in_the_response_time_under_fcfs(
     a_request: MakeRequest, an_entry: MakeEntry
 ) -> None:
     queue = a_queue(OrderBounds(10.0, waiting_weight=6.0))
@@ -461,7 +470,7 @@ def test_who_went_away_before_its_turn_tells_how_long_that_takes_as_well(
     assert queue.gain_per_s == pytest.approx(6.0 / 12.0)
 
 
-def test_order_of_two_that_wait_stays_as_long_as_waits_are_alike(
+def test_order_of_two_queued_requests_does_not_change_with_time(
     a_request: MakeRequest, an_entry: MakeEntry
 ) -> None:
     queue = a_queue(OrderBounds(max_delay_s=None))

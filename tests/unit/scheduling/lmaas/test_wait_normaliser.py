@@ -1,4 +1,4 @@
-"""What waits are measured by, against a look at all that came before."""
+"""The wait normaliser T, against a scan of the whole history."""
 
 import pytest
 from hypothesis import given
@@ -18,8 +18,8 @@ events = st.lists(st.tuples(st.sampled_from(["arrived", "turn_came"]), seconds),
 LONG = 5_000
 
 
-class BruteForceQueue:
-    """By definition: all that came before, the older the less it counts."""
+class BruteForceNormaliser:
+    """T by its definition: exponentially decaying weights over the whole history."""
 
     def __init__(self) -> None:
         self.servings_s: list[float] = []
@@ -38,39 +38,43 @@ class BruteForceQueue:
 
     @property
     def longest_s(self) -> float:
-        faded = (LONGEST_WAIT_DECAY**age * each for age, each in enumerate(reversed(self.waits_s)))
-        return max(faded, default=0.0)
+        decayed = (
+            LONGEST_WAIT_DECAY**age * each for age, each in enumerate(reversed(self.waits_s))
+        )
+        return max(decayed, default=0.0)
 
 
 @given(events)
-def test_it_is_the_longest_wait_faded_and_the_mean_time_of_running(
+def test_t_is_the_decayed_longest_wait_plus_the_mean_run(
     drawn: list[tuple[str, float]],
 ) -> None:
-    normaliser, plain = WaitNormaliser(), BruteForceQueue()
+    normaliser, brute_force = WaitNormaliser(), BruteForceNormaliser()
     for event, each_s in drawn:
         if event == "arrived":
-            plain.servings_s.append(each_s)
+            brute_force.servings_s.append(each_s)
             credit_s = normaliser.arrived(each_s)
-            most_s = min(MAX_CREDIT_RUNS * plain.mean_s, MAX_CREDIT_WAITS * plain.longest_s)
-            assert credit_s == pytest.approx(min(each_s, most_s))
+            bound_s = min(
+                MAX_CREDIT_RUNS * brute_force.mean_s, MAX_CREDIT_WAITS * brute_force.longest_s
+            )
+            assert credit_s == pytest.approx(min(each_s, bound_s))
         else:
-            plain.waits_s.append(each_s)
+            brute_force.waits_s.append(each_s)
             normaliser.turn_came(each_s)
-        assert normaliser.seconds == pytest.approx(plain.seconds)
+        assert normaliser.seconds == pytest.approx(brute_force.seconds)
 
 
 @given(st.lists(seconds, min_size=1, max_size=60))
-def test_credit_is_never_above_the_run_nor_twice_the_mean(servings_s: list[float]) -> None:
-    normaliser, plain = WaitNormaliser(), BruteForceQueue()
+def test_credit_is_at_most_the_run_and_twice_the_mean(servings_s: list[float]) -> None:
+    normaliser, brute_force = WaitNormaliser(), BruteForceNormaliser()
     normaliser.turn_came(1e9)
     for serving_s in servings_s:
-        plain.servings_s.append(serving_s)
+        brute_force.servings_s.append(serving_s)
         credit_s = normaliser.arrived(serving_s)
         assert 0.0 <= credit_s <= serving_s
-        assert credit_s <= 2.0 * plain.mean_s * (1 + 1e-9) + 1e-9
+        assert credit_s <= 2.0 * brute_force.mean_s * (1 + 1e-9) + 1e-9
 
 
-def test_longest_run_of_all_gets_no_more_than_twice_the_mean() -> None:
+def test_credit_of_the_longest_run_is_twice_the_mean() -> None:
     normaliser = WaitNormaliser()
     normaliser.turn_came(1e9)
     assert [normaliser.arrived(1.0) for _ in range(99)] == pytest.approx([1.0] * 99)
@@ -78,7 +82,7 @@ def test_longest_run_of_all_gets_no_more_than_twice_the_mean() -> None:
     assert normaliser.arrived(1_000.0) == pytest.approx(2 * mean_s)
 
 
-def test_runs_count_for_nothing_where_nobody_waits() -> None:
+def test_credit_is_zero_while_nothing_waits() -> None:
     normaliser = WaitNormaliser()
     assert [normaliser.arrived(5.0) for _ in range(9)] == [0.0] * 9
     normaliser.turn_came(0.5)
@@ -86,7 +90,7 @@ def test_runs_count_for_nothing_where_nobody_waits() -> None:
 
 
 @given(events)
-def test_it_is_never_nothing(drawn: list[tuple[str, float]]) -> None:
+def test_t_is_always_positive(drawn: list[tuple[str, float]]) -> None:
     normaliser = WaitNormaliser()
     assert normaliser.seconds == MIN_RESPONSE_S
     for event, each_s in drawn:
@@ -94,7 +98,7 @@ def test_it_is_never_nothing(drawn: list[tuple[str, float]]) -> None:
         assert normaliser.seconds >= MIN_RESPONSE_S
 
 
-def test_a_longer_wait_counts_at_once_and_is_half_forgotten_after_693_turns() -> None:
+def test_longest_wait_rises_at_once_with_a_half_life_of_693_turns() -> None:
     normaliser = WaitNormaliser()
     normaliser.turn_came(40.0)
     normaliser.turn_came(100.0)
@@ -106,7 +110,7 @@ def test_a_longer_wait_counts_at_once_and_is_half_forgotten_after_693_turns() ->
     assert normaliser.seconds == 60.0
 
 
-def test_waits_of_long_ago_are_forgotten() -> None:
+def test_old_waits_decay() -> None:
     normaliser = WaitNormaliser()
     normaliser.turn_came(1e4)
     for _ in range(10_000):
@@ -114,14 +118,14 @@ def test_waits_of_long_ago_are_forgotten() -> None:
     assert normaliser.seconds == 2.0
 
 
-def test_mean_follows_requests_that_run_longer_than_those_before() -> None:
+def test_mean_run_follows_recent_requests() -> None:
     normaliser = WaitNormaliser()
     for _ in range(LONG):
         normaliser.arrived(1.0)
     assert normaliser.seconds == pytest.approx(1.0)
     means_s = []
     for _ in range(3):
-        for _ in range(138):  # a half of what counts
+        for _ in range(138):  # half of the weight
             normaliser.arrived(9.0)
         means_s.append(normaliser.seconds)
     assert means_s == pytest.approx([5.0, 7.0, 8.0], rel=0.005)

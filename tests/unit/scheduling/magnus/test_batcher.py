@@ -1,4 +1,4 @@
-"""Adaptive batching against a look at every waiting batch."""
+"""Adaptive batching against a comparison of all queued batches."""
 
 from collections.abc import Callable
 
@@ -29,7 +29,7 @@ def waste_if_joined(batch: MagnusBatch, request: QueuedRequest, memory_tokens: i
 
 
 def token_reads_wasted(prompt: int, generation: int, batch: list[tuple[int, int]]) -> int:
-    """Padding read while a member generates, and its whole row from then to the last end."""
+    """Padding read while a member generates, then its whole row until the batch ends."""
     longest = max(prompt for prompt, _ in batch)
     last = max(generation for _, generation in batch)
     padding = sum(longest - prompt for _ in range(generation))
@@ -52,7 +52,7 @@ def test_request_joins_the_batch_of_least_waste_below_the_limit(
         batcher.check()
 
 
-def test_batch_shrinks_to_the_lengths_of_those_who_stay(a_request: MakeRequest) -> None:
+def test_batch_shrinks_to_the_lengths_of_its_remaining_members(a_request: MakeRequest) -> None:
     batcher = Batcher(1e9, 10_000)
     long, short = a_request(90, 80), a_request(10, 20)
     batch = batcher.add(long)
@@ -62,7 +62,7 @@ def test_batch_shrinks_to_the_lengths_of_those_who_stay(a_request: MakeRequest) 
     assert (batch.prompt_tokens, batch.generation_tokens) == (10, 20)
 
 
-def test_halves_of_a_failed_batch_take_nobody_in(a_request: MakeRequest) -> None:
+def test_no_request_joins_a_half_of_a_failed_batch(a_request: MakeRequest) -> None:
     batcher = Batcher(1e9, 10_000)
     requests = [a_request() for _ in range(5)]
     first, second = batcher.halve(requests)

@@ -1,4 +1,4 @@
-"""Magnus's rules on a lock-step engine, by definition."""
+"""Magnus's rules on a lock-step engine, against their definition."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
@@ -32,7 +32,7 @@ def dispatched(policy: MagnusPolicy, now_s: float) -> tuple[QueuedRequest, ...]:
 
 
 def waste(lengths: list[tuple[int, float]]) -> float:
-    """WMA: the reads of a row as long as the longest, less those of the shortest alone."""
+    """WMA(B): the reads of the longest row less the minimum of the members."""
     longest = row_reads(max(p for p, _ in lengths), max(g for _, g in lengths))
     return longest - min(row_reads(*member) for member in lengths)
 
@@ -81,7 +81,7 @@ def test_batch_keeps_below_waste_and_memory(
         end(policy, batch)
 
 
-def test_next_batch_waits_for_the_last_of_the_one_before(a_request: MakeRequest) -> None:
+def test_next_batch_waits_until_the_previous_one_has_ended(a_request: MakeRequest) -> None:
     policy = a_policy()
     for generation in (10, 10, 80):
         policy.arrive(a_request(10, generation))
@@ -93,7 +93,7 @@ def test_next_batch_waits_for_the_last_of_the_one_before(a_request: MakeRequest)
     assert [request.median for request in dispatched(policy, 2.0)] == [80]
 
 
-def test_batch_out_of_memory_waits_again_as_two_that_nobody_joins(
+def test_batch_out_of_memory_is_queued_again_as_two_closed_halves(
     a_request: MakeRequest,
 ) -> None:
     policy = a_policy()
@@ -116,7 +116,7 @@ def test_batch_out_of_memory_waits_again_as_two_that_nobody_joins(
     assert dispatched(policy, 10.0) in (failed[:2], failed[2:])
 
 
-def test_halves_started_in_time_and_are_not_given_up(a_request: MakeRequest) -> None:
+def test_halves_are_exempt_from_the_maximum_queue_time(a_request: MakeRequest) -> None:
     policy = a_policy()
     for _ in range(4):
         policy.arrive(a_request(start_by_s=9.0))
@@ -133,7 +133,7 @@ def test_only_two_or_more_can_be_halved(a_request: MakeRequest) -> None:
         policy.halve([lone])
 
 
-def test_magnus_wants_lock_step_and_always_trusts() -> None:
+def test_magnus_needs_lock_step_and_always_trusts() -> None:
     policy = a_policy()
     policy.trust(trusted=False)
     assert (policy.lockstep, policy.order) == (True, "policy")
@@ -141,7 +141,7 @@ def test_magnus_wants_lock_step_and_always_trusts() -> None:
     assert policy.give_up(1e9) == []
 
 
-def test_dispatch_is_the_batch_that_waited(a_request: MakeRequest) -> None:
+def test_dispatch_is_the_queued_batch(a_request: MakeRequest) -> None:
     policy = a_policy()
     for _ in range(3):
         policy.arrive(a_request())

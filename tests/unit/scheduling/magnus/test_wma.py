@@ -1,4 +1,4 @@
-"""Wasted memory access against the sum over every token read."""
+"""Wasted memory access against a sum over all token reads."""
 
 from hypothesis import example, given
 from hypothesis import strategies as st

@@ -1,0 +1,115 @@
+"""Request bodies: bounded in bytes and JSON values before anything is decoded.
+
+The bytes are bounded by the route's `request_max_body_size`, gzip's output by the same number.
+"""
+
+import asyncio
+import math
+import zlib
+from collections.abc import AsyncGenerator
+from typing import Any, ClassVar, Final
+
+from litestar import Request
+from litestar.exceptions import InternalServerException, SerializationException
+from litestar.exceptions.http_exceptions import RequestEntityTooLarge
+from litestar.types import Empty
+
+from gateway.api.json_errors import explain_json_error, other_encoding
+from gateway.api.json_values import count_values
+from gateway.errors import ClientGone, InvalidRequest, RequestTooLarge, UnsupportedMediaType
+
+SMALLEST_LIMIT: Final = 1 << 20  # bytes
+BYTES_PER_TOKEN: Final = 32  # of context: a token of text is 4 bytes, its JSON escapes at most 24
+GZIP_PIECE: Final = 64 << 10  # bytes of output between two turns of the event loop
+_GZIP: Final = zlib.MAX_WBITS | 16
+
+
+def body_limit(context_tokens: int) -> int:
+    """The largest body, in bytes, of a request to a model with this context."""
+    return max(SMALLEST_LIMIT, BYTES_PER_TOKEN * context_tokens)
+
+
+class BoundedRequest(Request[Any, Any, Any]):
+    """A request whose JSON is decoded only if it has at most `max_values` keys and values."""
+
+    max_values: ClassVar[int] = 20_000
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        """The body's bytes, decompressed. RequestTooLarge over the route's limit."""
+        most = self.route_handler.resolve_request_max_body_size() or math.inf
+        received = super().stream()
+        if self._body is Empty and self._gzipped():
+            received = _decompressed(received, most)
+        try:
+            async for piece in received:
+                yield piece
+        except RequestEntityTooLarge as error:
+            raise RequestTooLarge(f"the body is larger than {most} bytes") from error
+        except InternalServerException as error:  # raised for nothing else
+            raise ClientGone("the client went away before its body was complete") from error
+
+    def _gzipped(self) -> bool:
+        encoding = self.headers.get("content-encoding", "identity").strip().lower()
+        if encoding not in ("identity", "", "gzip", "x-gzip"):
+            raise UnsupportedMediaType(
+                f"Content-Encoding {encoding[:40]!r} is not accepted; accepted are gzip and none"
+            )
+        return encoding.endswith("gzip")
+
+    async def json(self) -> Any:
+        """The decoded body. RequestTooLarge for too many values, InvalidRequest says what is wrong.
+
+        `json` and not `body` counts, because what is decoded here is JSON whatever its type says.
+        """
+        body = await self.body()
+        values = await count_values(body, self.max_values)
+        if values > self.max_values:
+            raise RequestTooLarge(
+                f"the body has {values} JSON keys and values; at most {self.max_values} are "
+                "accepted"
+            )
+        if reason := other_encoding(body):
+            raise InvalidRequest(reason)
+        try:
+            return await super().json()
+        except (SerializationException, UnicodeDecodeError, RecursionError) as error:
+            raise InvalidRequest(explain_json_error(body, error)) from error
+
+
+def bounded_request(max_values: int) -> type[BoundedRequest]:
+    """The request class of an application that accepts bodies of so many values."""
+
+    class AppRequest(BoundedRequest):
+        pass
+
+    AppRequest.max_values = max_values
+    return AppRequest
+
+
+async def _decompressed(
+    received: AsyncGenerator[bytes, None], most: float
+) -> AsyncGenerator[bytes, None]:
+    """What one gzip member holds. RequestTooLarge as soon as it is larger than `most` bytes.
+
+    One member only: each costs a decompressor, and a megabyte has room for 50,000 empty ones.
+    """
+    gzip, size = zlib.decompressobj(_GZIP), 0
+    async for piece in received:
+        pending = piece
+        while pending:
+            if gzip.eof:
+                raise InvalidRequest("the gzip body goes on after its end; send one member")
+            try:
+                plain = gzip.decompress(pending, GZIP_PIECE)
+            except zlib.error as error:
+                raise InvalidRequest(
+                    "the body is not gzip, as its Content-Encoding says"
+                ) from error
+            size += len(plain)
+            if size > most:
+                raise RequestTooLarge(f"the decompressed body is larger than {most} bytes")
+            yield plain
+            await asyncio.sleep(0)
+            pending = gzip.unconsumed_tail or gzip.unused_data
+    if not gzip.eof:
+        raise InvalidRequest("the gzip body is cut off before its end")

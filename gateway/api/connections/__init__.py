@@ -1,0 +1,1 @@
+"""What a client may cost before any application code sees its request."""

@@ -1,0 +1,339 @@
+"""uvicorn's HTTP/1.1 protocol with bounds on what a client sends before it is authenticated.
+
+Data is fed to the parser in slices, so that it never holds more than the header limit and a slice.
+One timer runs at a time: for the headers, for the body, or for a body that comes after its answer.
+"""
+
+from asyncio import AbstractEventLoop, Transport
+from asyncio.events import TimerHandle
+from enum import Enum, auto
+from functools import partial
+from typing import Any, ClassVar, Final
+
+import httptools
+from uvicorn._types import ASGI3Application
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from gateway.api.connections.close_delimited import close_delimited
+from gateway.api.connections.limits import ConnectionLimits
+from gateway.api.connections.open_connections import Entry, OpenConnections
+from gateway.api.connections.refusal import RefusalLog, error_response
+from gateway.api.connections.response_transport import ResponseTransport
+from gateway.api.request_id import new_request_id
+from gateway.errors import (
+    HeadersTooLarge,
+    LmaasError,
+    MalformedRequest,
+    RequestTimeout,
+    TooManyConnections,
+)
+
+SLICE: Final = 16 << 10  # bytes
+MAX_PIPELINED: Final = 32  # requests that wait for the answer before theirs
+HEADER_OVERHEAD: Final = 4  # bytes: colon, space, line end
+HEALTH: Final = b"/health"
+# After an error, data is discarded for a while: a close with unread data would reset the
+# connection, and the client would lose the answer.
+LINGER_S: Final = 2.0
+LINGER_BYTES: Final = 64 << 20
+# A timer that fires late, because the loop was busy, lets waiting data be read first.
+GRACE_S: Final = 0.1
+
+
+class _Phase(Enum):
+    """What the parser reads next."""
+
+    BETWEEN = auto()  # nothing of a request yet
+    HEADERS = auto()
+    BODY = auto()
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """A connection within `limits`; `bounded_protocol` makes the class that a server takes."""
+
+    limits: ClassVar[ConnectionLimits]
+    open_connections: ClassVar[OpenConnections]
+    refusals: ClassVar[RefusalLog]
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._phase = _Phase.BETWEEN
+        self._entry = Entry.ADMITTED
+        self._running: RequestResponseCycle | None = None  # the application is at this request
+        self._requests = 0  # received whole
+        self._header_bytes = 0
+        self._header_count = 0
+        self._unparsed = 0  # bytes fed since the parser last handed something over
+        self._refused = False  # whatever comes is discarded
+        self._discarded = 0  # bytes
+        self._timer: TimerHandle | None = None
+        self._timed: tuple[object, ...] | None = None  # what the timer is for
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        """Count the connection and time its first request."""
+        super().connection_made(transport)
+        self._entry = self.open_connections.enter(self)
+        if self._entry is Entry.REJECTED:
+            self._refused = True
+            self._log(self._over_limit())
+            transport.abort()
+            return
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the timer, and let the running request know, which may be an earlier one."""
+        self.open_connections.leave(self)
+        self._cancel_timer()
+        self.pipeline.clear()
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
+        super().connection_lost(exc)
+
+    def close_idle(self) -> None:
+        """Close a connection that is kept alive without a request."""
+        self.transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse the data in slices until a bound is exceeded."""
+        self.open_connections.mark_busy(self)
+        self._unset_keepalive_if_required()
+        view = memoryview(data)
+        for start in range(0, len(data), SLICE):
+            if self._refused:
+                self._discard(len(data) - start)
+                return
+            self._feed(view[start : start + SLICE])
+        if not self._refused:
+            self._watch()
+
+    def _feed(self, piece: memoryview) -> None:
+        self._unparsed += len(piece)
+        try:
+            self.parser.feed_data(piece)
+        except httptools.HttpParserUpgrade:
+            self._close_after_answers()  # the request is answered in HTTP/1.1
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            if not isinstance(cause, LmaasError):
+                cause = MalformedRequest(f"the request is not HTTP: {_reason(error)}")
+            self._refuse(cause)
+        else:
+            if self._unparsed > self.limits.header_bytes:
+                self._refuse(self._headers_too_large())
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._phase = _Phase.HEADERS
+        self._header_bytes = self._header_count = self._unparsed = 0
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the request's target."""
+        self._count_header_bytes(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header, or a trailer of a chunked body, which is counted and dropped."""
+        self._count_header_bytes(len(name) + len(value) + HEADER_OVERHEAD)
+        self._header_count += 1
+        if self._header_count > self.limits.headers:
+            raise HeadersTooLarge(f"the request has more than {self.limits.headers} headers")
+        if self._phase is _Phase.HEADERS:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Start the request, unless too many connections or requests are ahead of it."""
+        if self._entry is Entry.OVER_LIMIT and not self.url.startswith(HEALTH):
+            raise self._over_limit()
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise MalformedRequest(f"more than {MAX_PIPELINED} requests wait on this connection")
+        super().on_headers_complete()
+        self._phase = _Phase.BODY
+        self.cycle.transport = ResponseTransport(self.transport, partial(self._end, self.cycle))
+        if self._entry is Entry.OVER_LIMIT:
+            self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body; one that was answered already is read to its end if it is short."""
+        self._unparsed = 0
+        if self.cycle.response_complete:
+            self._discard(len(body))
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is received whole."""
+        self._phase = _Phase.BETWEEN
+        self._requests += 1
+        self._unparsed = self._discarded = 0
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, or wait for it."""
+        super().on_response_complete()
+        if self._refused or self.transport.is_closing():
+            return
+        if self._phase is _Phase.BODY and self.cycle.response_complete and self.expect_100_continue:
+            self._linger()  # whether the body will still come is unknown
+            return
+        if self._phase is _Phase.BETWEEN and not self._answering:
+            self.open_connections.mark_idle(self)
+        self._watch()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        if cycle.scope["http_version"] != "1.1":
+            app = close_delimited(app, cycle)
+        super()._start_asgi_task(cycle, app)
+
+    @property
+    def _answering(self) -> bool:
+        return self._running is not None and not self._running.response_complete
+
+    def _count_header_bytes(self, size: int) -> None:
+        self._unparsed = 0
+        self._header_bytes += size
+        if self._header_bytes > self.limits.header_bytes:
+            raise self._headers_too_large()
+
+    def _headers_too_large(self) -> HeadersTooLarge:
+        most = self.limits.header_bytes
+        return HeadersTooLarge(f"the request line and headers are larger than {most} bytes")
+
+    def _over_limit(self) -> TooManyConnections:
+        most = self.limits.connections
+        return TooManyConnections(f"{most} connections are open, the most this gateway accepts")
+
+    def _watch(self) -> None:
+        """Time what the client has yet to send, from when that began."""
+        answered = self.cycle is not None and self.cycle.response_complete
+        waits_for_client = self._phase is not _Phase.BETWEEN or (
+            self._requests == 0 or (self._unparsed > 0 and not self._answering)
+        )
+        if self._phase is _Phase.BODY:
+            timed: tuple[object, ...] | None = (self._requests, "body", answered)
+            limit_s = LINGER_S if answered else self.limits.body_timeout_s
+        else:
+            timed = (self._requests, "headers") if waits_for_client else None
+            limit_s = self.limits.header_timeout_s
+            if self._entry is Entry.OVER_LIMIT:
+                limit_s = min(limit_s, LINGER_S)
+        if timed != self._timed:
+            self._cancel_timer()
+            self._timed = timed
+            if timed is not None:
+                self._start_timer(limit_s)
+
+    def _start_timer(self, limit_s: float) -> None:
+        def expire() -> None:
+            self._timer = self.loop.call_later(GRACE_S, self._time_out, limit_s)
+
+        self._timer = self.loop.call_later(limit_s, expire)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._timed = None
+
+    def _time_out(self, limit_s: float) -> None:
+        """The client was too slow, unless it waits for us to read or to ask for the body."""
+        in_body = self._phase is _Phase.BODY
+        if in_body and self.cycle.response_complete:
+            self._linger()
+        elif self.flow.read_paused or (in_body and self.cycle.waiting_for_100_continue):
+            self._start_timer(limit_s)
+        elif self._requests == 0 and self._phase is _Phase.BETWEEN and self._unparsed == 0:
+            self.transport.close()  # it never sent a byte: no request to answer
+        else:
+            part = "body" if in_body else "headers"
+            self._refuse(RequestTimeout(f"the {part} did not arrive within {limit_s:g} s"))
+
+    def _refuse(self, error: LmaasError) -> None:
+        """Answer with the error and close, once earlier requests have their answers."""
+        if self._refused:
+            return
+        request_id = self._log(error)
+        own = self.cycle if self._phase is _Phase.BODY else None
+        if own is not None and own.response_complete:
+            self._linger()
+        elif self._answering and own is not self._running:
+            self._close_after_answers()
+        else:
+            started = own is not None and own.response_started
+            if own is not None:  # the application learns that the client is gone
+                own.disconnected = True
+                own.message_event.set()
+            if started:
+                self._refused = True
+                self.transport.close()
+                return
+            server_headers = self.server_state.default_headers
+            self.transport.write(error_response(error, request_id, server_headers))
+            self._linger()
+
+    def _log(self, error: LmaasError) -> str:
+        request_id = new_request_id()
+        peer = "{}:{}".format(*self.client) if self.client else "local socket"
+        self.refusals.add(error, peer, request_id)
+        return request_id
+
+    def _close_after_answers(self) -> None:
+        """Read no further request; the requests received whole are answered first."""
+        self._refused = True
+        self._cancel_timer()
+        last: RequestResponseCycle | None = self.cycle
+        if self._phase is _Phase.BODY and self.pipeline:
+            self.pipeline.popleft()  # its body will not come
+            last = self.pipeline[0][0] if self.pipeline else self._running
+        if last is not None and not last.response_complete:
+            last.keep_alive = False
+        else:
+            self.transport.close()
+
+    def _end(self, cycle: RequestResponseCycle) -> None:
+        """Close after a response that is the connection's last."""
+        if cycle is self.cycle and self._phase is _Phase.BODY:
+            self._linger()
+        else:
+            self.transport.close()
+
+    def _linger(self) -> None:
+        """End our side of the connection, and discard what still comes for a short time."""
+        self._refused = True
+        self._cancel_timer()
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._timer = self.loop.call_later(LINGER_S, self.transport.close)
+
+    def _discard(self, size: int) -> None:
+        self._discarded += size
+        if self._discarded > LINGER_BYTES:
+            self.flow.pause_reading()
+
+
+def bounded_protocol(limits: ConnectionLimits) -> type[BoundedHttpProtocol]:
+    """The protocol of one server, whose connections are counted together."""
+
+    class ServerProtocol(BoundedHttpProtocol):
+        pass
+
+    ServerProtocol.limits = limits
+    ServerProtocol.open_connections = OpenConnections(limits.connections)
+    ServerProtocol.refusals = RefusalLog()
+    return ServerProtocol
+
+
+def _reason(error: httptools.HttpParserError) -> str:
+    """The parser's words; what fails in our own callbacks is the request's target."""
+    if isinstance(error, httptools.HttpParserCallbackError):
+        return "its target cannot be read"
+    return str(error)

@@ -1,0 +1,36 @@
+"""`/health`, without an engine."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from litestar import Litestar
+from litestar.di import Provide
+
+from gateway.api.health import HealthController
+from gateway.generation.service import GenerationService
+
+
+@pytest.fixture
+async def client(generations: GenerationService) -> AsyncIterator[httpx.AsyncClient]:
+    provide = Provide(lambda: generations, sync_to_thread=False)
+    app = Litestar([HealthController], dependencies={"generations": provide})
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        yield client
+
+
+async def test_health_answers_as_ready_does(client: httpx.AsyncClient) -> None:
+    ready, health = await client.get("/health/ready"), await client.get("/health")
+    assert (health.status_code, health.json()) == (ready.status_code, ready.json())
+    assert health.status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/health/live", 200), ("/health/ready", 503), ("/health", 503)]
+)
+async def test_head_has_the_status_and_no_body(
+    client: httpx.AsyncClient, path: str, status: int
+) -> None:
+    response = await client.head(path)
+    assert (response.status_code, response.content) == (status, b"")
