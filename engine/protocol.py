@@ -15,6 +15,7 @@ FinishReason: TypeAlias = Literal["stop", "length", "cancelled", "error"]
 Mode: TypeAlias = Literal["continuous", "lockstep"]
 
 Tokens = Annotated[int, Meta(ge=0)]
+PreemptFirst = Annotated[int, Meta(ge=0, le=9)]
 Positive = Annotated[int, Meta(ge=1)]
 
 
@@ -53,6 +54,8 @@ class Sequence(Struct, frozen=True, omit_defaults=True):
     `max_tokens` counts all generated tokens, those in `generated` included. `reserve` is the
     generation length to promise KV memory for (the predicted upper quantile, in tokens).
     Sequences of one `salt` share the KV memory of equal prefixes; those of different salts never.
+    Where memory runs out, the sequence with the highest `preempt_first` is preempted, and one with
+    a lower value starts before it.
     """
 
     id: SequenceId
@@ -63,6 +66,7 @@ class Sequence(Struct, frozen=True, omit_defaults=True):
     stop_ids: list[int] = []
     sampling: Sampling = Sampling()
     salt: str = ""
+    preempt_first: PreemptFirst = 0
 
 
 class SubmitBatch(Struct, frozen=True, tag="submit", tag_field="op"):
@@ -78,10 +82,23 @@ class Cancel(Struct, frozen=True, tag="cancel", tag_field="op"):
     ids: list[SequenceId]
 
 
-class Revise(Struct, frozen=True, tag="revise", tag_field="op"):
-    """Advisory: how many more tokens each sequence is now expected to generate."""
+class Revise(Struct, frozen=True, omit_defaults=True, tag="revise", tag_field="op"):
+    """Advisory: the tokens each sequence is now expected to generate, and its `preempt_first`.
+
+    Sequences that a mapping does not name keep what they have; unknown ones are ignored.
+    """
 
     remaining: dict[SequenceId, Tokens]
+    preempt_first: dict[SequenceId, PreemptFirst] = {}
+
+
+class Preempt(Struct, frozen=True, tag="preempt", tag_field="op"):
+    """Preempt these sequences before the next step, and report it as any other preemption.
+
+    Those that do not run are ignored, and so are all in lock-step mode.
+    """
+
+    ids: list[SequenceId]
 
 
 class Pin(Struct, frozen=True, tag="pin", tag_field="op"):
@@ -120,7 +137,7 @@ class SetMode(Struct, frozen=True, tag="mode", tag_field="op"):
 
 
 Operation: TypeAlias = (
-    SubmitBatch | Cancel | Revise | Pin | Unpin | Pause | Drain | Resume | SetMode
+    SubmitBatch | Cancel | Revise | Preempt | Pin | Unpin | Pause | Drain | Resume | SetMode
 )
 
 
@@ -162,7 +179,10 @@ class KvState(Struct, frozen=True, omit_defaults=True):
 
 
 class EngineInfo(Struct, frozen=True):
-    """What the engine serves, fixed for its lifetime (`epoch`)."""
+    """What the engine serves, fixed for its lifetime (`epoch`).
+
+    It runs at most `max_running` sequences at once; 0 where it does not say.
+    """
 
     epoch: str
     model: str
@@ -172,6 +192,7 @@ class EngineInfo(Struct, frozen=True):
     kv: KvState
     device: str
     dtype: str
+    max_running: int = 0
 
 
 class Finish(Struct, frozen=True):

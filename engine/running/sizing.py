@@ -1,4 +1,4 @@
-"""How many KV pages the machine has room for."""
+"""How many KV pages and running sequences a machine makes use of."""
 
 from typing import Final
 
@@ -11,6 +11,14 @@ from engine.settings import Settings
 
 CPU_KV_TOKENS: Final = 32_768  # without a setting: host memory is not ours alone
 MEMORY_FRACTION: Final = 0.9  # of a GPU's free memory; the rest is for CUDA graphs and fragments
+
+CPU_RUNNING: Final = 64  # sequences; decoding more at once raises the tokens per second no further
+GPU_RUNNING: Final = 256
+
+
+def max_running(model: LoadedModel, settings: Settings) -> int:
+    """Sequences that run at once: as set, else as many as the kind of device makes use of."""
+    return settings.max_running or (CPU_RUNNING if model.device.type == "cpu" else GPU_RUNNING)
 
 
 def pool_pages(model: LoadedModel, settings: Settings) -> int:

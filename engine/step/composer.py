@@ -38,19 +38,22 @@ class StepPlan(NamedTuple):
 class Composer:
     """All running sequences decode, then prompts fill the step.
 
-    Sequences start in submit order, preempted ones before new ones; the first that does not fit
-    holds the rest back, so none starves. At most `step_tokens` sequences run at once, hence one
-    that still prefills always finds room in the step.
+    Sequences with a lower `preempt_first` start first; of one value preempted ones before new
+    ones, in submit order. The first that does not fit holds the rest back, so none starves. At most
+    `max_running` sequences run at once, and never more than `step_tokens`, hence one that still
+    prefills always finds room in the step.
     """
 
-    def __init__(self, memory: KvMemory, step_tokens: int) -> None:
+    def __init__(self, memory: KvMemory, step_tokens: int, max_running: int | None = None) -> None:
         self.memory = memory
         self.step_tokens = step_tokens
+        self.max_running = min(max_running or step_tokens, step_tokens)
         self.running: list[SequenceState] = []
         self.preempted: list[SequenceState] = []
         self.waiting: deque[SequenceState] = deque()
         self.extensions = 0
         self._finished: list[SequenceState] = []
+        self._to_preempt: list[SequenceState] = []  # before the next step, as asked
         self._blocked = False  # the next one does not fit, and no memory was freed since
 
     @property
@@ -60,6 +63,8 @@ class Composer:
 
     def add(self, sequences: Sequence[SequenceState]) -> None:
         """Let sequences wait for their turn; prompt and `max_tokens` of each must fit the pool."""
+        if self._blocked and min(s.preempt_first for s in sequences) < self._next().preempt_first:
+            self._blocked = False  # it was another that does not fit
         self.waiting.extend(sequences)
 
     def ended(self, sequence: SequenceState) -> None:
@@ -83,6 +88,14 @@ class Composer:
     def memory_freed(self) -> None:
         """Memory was freed from outside: look again whether the next sequence fits."""
         self._blocked = False
+
+    def order_changed(self) -> None:
+        """Some `preempt_first` changed: look again which sequence is next."""
+        self._blocked = False
+
+    def preempt(self, sequences: Sequence[SequenceState]) -> None:
+        """Preempt those of the sequences that run, before the next step."""
+        self._to_preempt += sequences
 
     def compose(self) -> StepPlan:
         """The next step; extends, preempts and starts sequences on the way."""
@@ -136,13 +149,16 @@ class Composer:
                     2 * (sequence.generated + sequence.in_flight), sequence.max_tokens
                 )
                 self.extensions += 1
-        preempted: list[SequenceState] = []
+        asked, self._to_preempt = dict.fromkeys(self._to_preempt), []
+        preempted = [s for s in asked if s in self.running and not s.at_max_tokens]
+        for sequence in preempted:
+            self._suspend(sequence, self.memory.swap_out)
         while self._lacks_pages():
             candidates = [s for s in self.running if not s.at_max_tokens]
             if len(candidates) <= 1:
                 self.memory.tree.unpin_all()
                 break
-            victim = max(candidates, key=lambda s: (s.expected_remaining, s.arrival))
+            victim = max(candidates, key=_preemption_rank)
             self._suspend(victim, self.memory.swap_out)
             preempted.append(victim)
         return preempted
@@ -169,23 +185,30 @@ class Composer:
         self._blocked = False
 
     def _start(self) -> None:
-        """Start what fits, in order; whoever would run alone fits."""
-        while len(self.running) < self.step_tokens and not self._blocked:
-            queue = self.preempted or self.waiting
-            if not queue:
+        """Start what fits, in order; whoever would run alone fits.
+
+        What is promised to sequences that would be preempted first does not keep one out.
+        """
+        while len(self.running) < self.max_running and not self._blocked:
+            if not (self.preempted or self.waiting):
                 return
-            sequence = queue[0]
+            sequence = self._next()
             sequence.reserved = max(
                 sequence.reserved, min(sequence.generated + 1, sequence.max_tokens)
             )
-            if not self.memory.fits(self.running, sequence):
+            rivals = [s for s in self.running if s.preempt_first <= sequence.preempt_first]
+            if not self.memory.fits(rivals, sequence):
                 if self.running:
                     self._blocked = True
                     return
                 self.memory.tree.unpin_all()
-            del queue[0]
+            (self.preempted if sequence in self.preempted else self.waiting).remove(sequence)
             self.memory.restore(sequence)
             self.running.append(sequence)
+
+    def _next(self) -> SequenceState:
+        """The sequence that starts next; at least one is preempted or waits."""
+        return min((*self.preempted, *self.waiting), key=lambda sequence: sequence.preempt_first)
 
     def _fill(self) -> list[Chunk]:
         """The step's chunks, each with the pages it writes to."""
@@ -205,6 +228,11 @@ class Composer:
                     budget -= chunk.length
                     self._blocked = False  # the next one may begin with what this one computes
         return order_chunks(chunks)
+
+
+def _preemption_rank(sequence: SequenceState) -> tuple[int, int, int]:
+    """The highest is preempted first."""
+    return sequence.preempt_first, sequence.expected_remaining, sequence.arrival
 
 
 def take_chunk(memory: KvMemory, sequence: SequenceState, max_tokens: int) -> Chunk:
