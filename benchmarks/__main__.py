@@ -20,9 +20,9 @@ from benchmarks.s2 import run as s2
 from benchmarks.s3 import run as s3
 from benchmarks.s5 import run as s5
 from gateway.errors import LmaasError
-from gateway.evaluation.lengths import Rule
+from gateway.evaluation.lengths import LengthRule
 from gateway.replay.cost.model import EngineModel, read_engine
-from gateway.replay.cost.profiles import DEFAULT as PUBLISHED
+from gateway.replay.cost.profiles import DEFAULT_PROFILE as PUBLISHED
 from gateway.replay.cost.profiles import profile
 
 threads_option = click.option("--threads", default=2, show_default=True, help="cores to use")
@@ -123,7 +123,7 @@ def reservations(rounds: int, requests: int, threads: int, size: str) -> None:
 @click.option("--lengths", type=click.Choice([*p1.BOTH, "both"]), default="both", show_default=True)
 @click.option("--apps", default="", help="only these, separated by commas")
 @threads_option
-def predictions(data: Path, lengths: Rule | Literal["both"], apps: str, threads: int) -> None:
+def predictions(data: Path, lengths: LengthRule | Literal["both"], apps: str, threads: int) -> None:
     """Length prediction on real text."""
     rules = p1.BOTH if lengths == "both" else (lengths,)
     with _told():

@@ -1,1 +1,1 @@
-"""The engine: a process of its own that runs one model. Token ids in, token ids out."""
+"""The engine: a separate process that runs one model. Token ids in, token ids out."""

@@ -1,4 +1,4 @@
-"""`python -m engine`: one engine process, set up by its environment."""
+"""`python -m engine`: one engine process, configured by environment variables."""
 
 import os
 import signal
@@ -11,13 +11,13 @@ from engine.service.logs import configure_logs
 from engine.service.supervision import end_with_supervisor
 from engine.settings import read_settings
 
-EXIT_STARTUP_FAILED = 2  # exit code where a setting, the model or the socket stops the start
+EXIT_STARTUP_FAILED = 2  # exit code when a setting, the model or the socket prevents the start
 
 
 def main() -> int:
-    """Run the engine; its exit code. A failed start prints one line on stderr."""
+    """Run the engine and return its exit code. A failed start prints one line on stderr."""
     parser = ArgumentParser(prog="python -m engine", description=__doc__)
-    parser.add_argument("--supervised", action="store_true", help="exit when stdin reaches its end")
+    parser.add_argument("--supervised", action="store_true", help="exit at the end of stdin")
     supervised = parser.parse_args().supervised
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(os.EX_OK))
@@ -28,7 +28,7 @@ def main() -> int:
         address.check()
         if supervised:
             end_with_supervisor(address)
-        from engine.service.process import serve  # noqa: PLC0415 - torch waits until the settings are right
+        from engine.service.process import serve  # noqa: PLC0415 - import torch only once the settings are valid
 
         return serve(settings, address)
     except StartupFailure as failure:

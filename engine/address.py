@@ -8,20 +8,20 @@ from typing import Final
 
 from engine.errors import StartupFailure
 
-MAX_PATH_BYTES: Final = 107  # bytes in sockaddr_un, less the closing zero
+MAX_PATH_BYTES: Final = 107  # bytes in sockaddr_un without the terminating zero
 SETTING: Final = "LMAAS_ENGINE_SOCKET"
-PRIVATE_UMASK: Final = 0o177  # umask: the owner alone may connect
+PRIVATE_UMASK: Final = 0o177  # only the owner may connect
 
 
 class Address:
-    """A path to listen on; nobody else's socket is ever taken or removed."""
+    """A path to listen on. Never takes over or removes the socket of another process."""
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
         self._inode: int | None = None
 
     def check(self) -> None:
-        """Remove a stale socket file. StartupFailure where this path cannot be listened on."""
+        """Remove a stale socket file. StartupFailure if the path cannot be listened on."""
         if len(os.fsencode(self.path)) > MAX_PATH_BYTES:
             raise StartupFailure(f"{SETTING}: {self.path} is longer than {MAX_PATH_BYTES} bytes")
         if not self.path.parent.is_dir():
@@ -29,13 +29,13 @@ class Address:
         if not self.path.exists():
             return
         if not stat.S_ISSOCK(self.path.stat().st_mode):
-            raise StartupFailure(f"{SETTING}: {self.path} exists and is no socket")
+            raise StartupFailure(f"{SETTING}: {self.path} exists and is not a socket")
         if _is_live(self.path):
             raise StartupFailure(f"{SETTING}: another process serves on {self.path}")
         self.path.unlink(missing_ok=True)
 
     def listen(self) -> socket.socket:
-        """The socket, open to this user alone. StartupFailure where the system says no."""
+        """Open the socket, accessible to this user only. StartupFailure if the system refuses."""
         self.check()
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         earlier_umask = os.umask(PRIVATE_UMASK)
@@ -51,7 +51,7 @@ class Address:
         return listener
 
     def remove(self) -> None:
-        """Remove the socket file if it is still the one made by `listen`."""
+        """Remove the socket file if it is still the one that `listen` created."""
         try:
             if self._inode == self.path.stat().st_ino:
                 self.path.unlink()

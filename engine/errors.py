@@ -1,60 +1,60 @@
-"""Every error the engine raises on purpose.
+"""Every error that the engine raises deliberately.
 
 EngineFailure
-├── StartupFailure        the process cannot start: one line says why
-│   └── ModelRefused      the model is there but cannot be served rightly
-├── OutOfMemory           the device had no room for a step; never shown to a client
-└── RejectedCall          a call over the socket that cannot be carried out
-    ├── MalformedCall     what was sent is not in the protocol
-    ├── UnknownRoute      no such path, or not with this method
-    ├── OversizedCall     the body is larger than any honest submission
-    └── ConflictingCall   it was meant for another epoch or a replaced session
+├── StartupFailure        the process cannot start
+│   └── UnsupportedModel  the model exists but the engine cannot serve it correctly
+├── OutOfMemory           a step did not fit the device; never shown to a client
+└── RejectedCall          a call over the socket that the engine rejects
+    ├── MalformedCall     the message does not follow the protocol
+    ├── UnknownRoute      unknown path, or wrong method for it
+    ├── OversizedCall     the body exceeds the size limit
+    └── ConflictingCall   the call is for another epoch or from a replaced session
 
-`engine.service.server` alone turns a RejectedCall into HTTP, by its `status`.
+Only `engine.service.server` turns a RejectedCall into an HTTP answer, by its `status`.
 """
 
 from typing import ClassVar
 
 
 class EngineFailure(Exception):
-    """An error with a message for whoever caused it."""
+    """An error whose message is meant for its cause: operator or caller."""
 
 
 class StartupFailure(EngineFailure):
-    """The process cannot start; the message is the one line shown."""
+    """The process cannot start; the message is the only line shown."""
 
 
 class UnsupportedModel(StartupFailure):
-    """The model is there but this engine would not give its right tokens."""
+    """The model exists, but this engine would not generate its correct tokens."""
 
 
 class OutOfMemory(EngineFailure):
-    """The device had no room for a step; the KV pool gives way."""
+    """A step did not fit into device memory; the KV pool shrinks."""
 
 
 class RejectedCall(EngineFailure):
-    """A call over the socket that cannot be carried out."""
+    """A call over the socket that the engine rejects."""
 
     status: ClassVar[int] = 400
 
 
 class MalformedCall(RejectedCall):
-    """What was sent is not in the protocol; the message says where."""
+    """The message does not follow the protocol; the error names the place."""
 
 
 class UnknownRoute(RejectedCall):
-    """No such path, or not with this method."""
+    """Unknown path, or wrong method for it."""
 
     status = 404
 
 
 class OversizedCall(RejectedCall):
-    """The body is larger than any honest submission."""
+    """The body exceeds the size limit."""
 
     status = 413
 
 
 class ConflictingCall(RejectedCall):
-    """It was meant for another epoch, or comes from a session that was replaced."""
+    """The call is for another epoch or from a replaced session."""
 
     status = 409

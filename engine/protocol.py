@@ -1,9 +1,9 @@
-"""The messages between gateway and engine; both sides import this file, so it is light.
+"""The messages between gateway and engine. Both import this file, so it imports little.
 
 `GET /info` answers `EngineInfo`. `POST /submit` takes a `Submission` and answers `Submitted`.
-`GET /events?session=S&after=N` answers an endless NDJSON stream of `Event`s. The first event of
-a stream is always a `Hello`; a gateway that reads another epoch than before has lost its
-sequences and submits them again with what they had generated.
+`GET /events?session=S&after=N` answers an endless NDJSON stream of `Event`s, the first of which is
+a `Hello`. An epoch is the lifetime of one engine process: a gateway that reads another epoch than
+before has lost its sequences and submits them again with the tokens already generated.
 """
 
 from typing import Annotated, Literal, TypeAlias
@@ -20,12 +20,12 @@ Positive = Annotated[int, Meta(ge=1)]
 
 
 class Sampling(Struct, frozen=True, omit_defaults=True):
-    """How the next token is drawn; randomness is a function of (seed, position).
+    """How the next token is sampled; randomness is a function of (seed, position).
 
-    In this order: `logit_bias` is added; `repetition_penalty` (prompt and generated tokens), then
-    `frequency_penalty` and `presence_penalty` (generated tokens) are applied; only `allowed` ids
-    remain, where any are named; then temperature, `top_k` (0: all), `top_p`, `min_p`. `logprobs`
-    asks for the log probability of each token before temperature, and of so many likeliest.
+    Applied in this order: `logit_bias`; `repetition_penalty` (prompt and generated tokens);
+    `frequency_penalty` and `presence_penalty` (generated tokens); `allowed` ids, if any are given;
+    temperature; `top_k` (0: all); `top_p`; `min_p`. `logprobs` = n requests the log probability of
+    the sampled token and of the n likeliest ones, before temperature.
     """
 
     temperature: Annotated[float, Meta(ge=0, le=100)] = 0.0
@@ -42,20 +42,20 @@ class Sampling(Struct, frozen=True, omit_defaults=True):
 
 
 class TokenLogprobs(Struct, frozen=True):
-    """The log probability of a drawn token, and the likeliest tokens with theirs."""
+    """The log probability of a sampled token, and the likeliest tokens with theirs."""
 
     logprob: float
     top: list[tuple[int, float]] = []
 
 
 class Sequence(Struct, frozen=True, omit_defaults=True):
-    """One sequence to run: its prompt, what it already generated elsewhere, and its bounds.
+    """One sequence to run: its prompt, tokens generated before this submission, and its limits.
 
-    `max_tokens` counts all generated tokens, those in `generated` included. `reserve` is the
-    generation length to promise KV memory for (the predicted upper quantile, in tokens).
-    Sequences of one `salt` share the KV memory of equal prefixes; those of different salts never.
-    Where memory runs out, the sequence with the highest `preempt_first` is preempted, and one with
-    a lower value starts before it.
+    `max_tokens` limits all generated tokens, including those in `generated`. `reserve` is the
+    generation length, in tokens, to reserve KV memory for (the predicted upper quantile).
+    Sequences of the same `salt` share the KV memory of equal prefixes; others never do. When
+    memory runs out, the sequence with the highest `preempt_first` is preempted; one with a lower
+    value starts before it.
     """
 
     id: SequenceId
@@ -70,22 +70,22 @@ class Sequence(Struct, frozen=True, omit_defaults=True):
 
 
 class SubmitBatch(Struct, frozen=True, tag="submit", tag_field="op"):
-    """Sequences dispatched together. A sequence the engine already knows is not run twice."""
+    """Sequences dispatched together. An id that the engine has seen is not run again."""
 
     batch: str
     sequences: list[Sequence]
 
 
 class Cancel(Struct, frozen=True, tag="cancel", tag_field="op"):
-    """Stop these sequences and free their pages at the next step; unknown ones are ignored."""
+    """Stop these sequences and free their pages at the next step; unknown ids are ignored."""
 
     ids: list[SequenceId]
 
 
 class Revise(Struct, frozen=True, omit_defaults=True, tag="revise", tag_field="op"):
-    """Advisory: the tokens each sequence is now expected to generate, and its `preempt_first`.
+    """Advisory: the number of tokens each sequence is still expected to generate.
 
-    Sequences that a mapping does not name keep what they have; unknown ones are ignored.
+    Also its `preempt_first`. A sequence missing from a mapping keeps its value.
     """
 
     remaining: dict[SequenceId, Tokens]
@@ -102,9 +102,10 @@ class Preempt(Struct, frozen=True, tag="preempt", tag_field="op"):
 
 
 class Pin(Struct, frozen=True, tag="pin", tag_field="op"):
-    """Keep the full pages of a prefix from eviction, once computed, under a name of the caller's.
+    """Protect the full pages of a prefix from eviction, under a name chosen by the caller.
 
-    Pinned pages give way only where nothing could run otherwise.
+    Pages that are computed later are pinned too. Pins are released only if nothing could run
+    otherwise.
     """
 
     name: str
@@ -113,25 +114,25 @@ class Pin(Struct, frozen=True, tag="pin", tag_field="op"):
 
 
 class Unpin(Struct, frozen=True, tag="unpin", tag_field="op"):
-    """Let pinned prefixes go; unknown names are ignored."""
+    """Release pinned prefixes; unknown names are ignored."""
 
     names: list[str]
 
 
 class Pause(Struct, frozen=True, tag="pause", tag_field="op"):
-    """Compute nothing until `Resume`; what runs keeps its memory."""
+    """Compute nothing until `Resume`; running sequences keep their memory."""
 
 
 class Drain(Struct, frozen=True, tag="drain", tag_field="op"):
-    """Refuse new sequences until `Resume`; what is there runs to its end."""
+    """Refuse new sequences until `Resume`; present ones run to their end."""
 
 
 class Resume(Struct, frozen=True, tag="resume", tag_field="op"):
-    """End a pause or a drain. A new session begins with neither."""
+    """End a pause or a drain. A new session starts without either."""
 
 
 class SetMode(Struct, frozen=True, tag="mode", tag_field="op"):
-    """Batch by iteration, or in lock step; what runs starts anew in the other mode."""
+    """Batch by iteration or in lock step; running sequences start again in the new mode."""
 
     mode: Mode
 
@@ -150,24 +151,24 @@ class Submission(Struct, frozen=True):
 
 
 class Refused(Struct, frozen=True):
-    """A sequence the engine will never run, and why."""
+    """A sequence that the engine will never run, and the reason."""
 
     id: SequenceId
     reason: str
 
 
 class Submitted(Struct, frozen=True):
-    """What became of a submission. Sequences not in `refused` were taken or already known."""
+    """The answer to a submission. Sequences not in `refused` were accepted now or before."""
 
     epoch: str
     refused: list[Refused]
 
 
 class KvState(Struct, frozen=True, omit_defaults=True):
-    """The engine's KV memory: pages in all, those to be had, and tokens a page.
+    """The engine's KV memory: total pages, allocatable pages, and tokens per page.
 
-    `cached` pages are among the free ones: nobody reads them, their prefixes may come again.
-    `shared` ones have several readers or are pinned; `swapped` ones lie in host memory.
+    `free` includes the `cached` pages: no sequence reads them, they are kept for reuse. `shared`
+    pages have several readers or are pinned; `swapped` pages are in host memory.
     """
 
     pages: int
@@ -179,9 +180,9 @@ class KvState(Struct, frozen=True, omit_defaults=True):
 
 
 class EngineInfo(Struct, frozen=True):
-    """What the engine serves, fixed for its lifetime (`epoch`).
+    """What the engine serves; constant during its lifetime (`epoch`).
 
-    It runs at most `max_running` sequences at once; 0 where it does not say.
+    `max_running` sequences run at once at most; 0: the engine does not report it.
     """
 
     epoch: str
@@ -196,7 +197,7 @@ class EngineInfo(Struct, frozen=True):
 
 
 class Finish(Struct, frozen=True):
-    """A sequence ended: `stop` by a stop id (not among its tokens), `length` by `max_tokens`."""
+    """The end of a sequence: `stop` at a stop id (not in its tokens), `length` at `max_tokens`."""
 
     id: SequenceId
     reason: FinishReason
@@ -206,7 +207,7 @@ class Finish(Struct, frozen=True):
 class Hello(Struct, frozen=True, tag="hello", tag_field="event"):
     """First line of a stream: the epoch, and the number of the newest event so far.
 
-    `lost` is true where events after the asked number have left the ring buffer.
+    `lost`: events after the requested number are no longer in the ring buffer.
     """
 
     epoch: str
@@ -215,19 +216,20 @@ class Hello(Struct, frozen=True, tag="hello", tag_field="event"):
 
 
 class StepTimes(Struct, frozen=True):
-    """Where a step's time went, in seconds: composing and packing run beside the step before."""
+    """Seconds spent in a step's phases; composing and packing overlap with the previous step."""
 
     compose_s: float
     pack_s: float
     copy_s: float
     model_s: float
-    idle_s: float  # between the end of the step before and the start of this one's model
+    idle_s: float  # between the end of the previous step and the start of this one's model
 
 
 class Step(Struct, frozen=True, omit_defaults=True, tag="step", tag_field="event"):
-    """One engine step: each sequence's new token, who finished, who was preempted, the KV state.
+    """One engine step: new tokens, finished and preempted sequences, and the KV state.
 
-    `running` counts preempted sequences too; `computed` are tokens run through the model.
+    `running` includes preempted sequences; `computed` is the number of tokens run through the
+    model.
     """
 
     number: int
@@ -237,7 +239,7 @@ class Step(Struct, frozen=True, omit_defaults=True, tag="step", tag_field="event
     finished: list[Finish] = []
     preempted: list[SequenceId] = []
     running: int = 0
-    suspended: int = 0  # preempted and not resumed yet
+    suspended: int = 0  # preempted and not yet resumed
     waiting: int = 0
     computed: int = 0
     took_s: float = 0.0
@@ -245,7 +247,7 @@ class Step(Struct, frozen=True, omit_defaults=True, tag="step", tag_field="event
 
 
 class Heartbeat(Struct, frozen=True, omit_defaults=True, tag="heartbeat", tag_field="event"):
-    """Nothing happened for a second; `busy_s` tells for how long a step has been under way."""
+    """No event for a second; `busy_s` is the time since the step in flight began, else 0."""
 
     number: int
     busy_s: float = 0.0
@@ -255,6 +257,6 @@ Event: TypeAlias = Hello | Step | Heartbeat
 
 
 class EngineError(Struct, frozen=True):
-    """The body of every engine answer that is not a success."""
+    """The body of every error answer."""
 
     error: str

@@ -1,4 +1,4 @@
-"""Every setting of the engine, read from the environment once, at start."""
+"""Every setting of the engine, read once from the environment at start."""
 
 import os
 from collections.abc import Mapping
@@ -31,8 +31,8 @@ class Settings(Struct, frozen=True, rename=_variable):
         int,
         Meta(
             ge=0,
-            description="size of the KV pool, in tokens; 0: on a GPU what memory is free beside "
-            "the model and its largest step, on a CPU 32768",
+            description="size of the KV pool, in tokens; 0: on a GPU the memory that the model and "
+            "its largest step leave free, on a CPU 32768",
         ),
     ] = 0
     host_kv_tokens: Annotated[
@@ -40,9 +40,9 @@ class Settings(Struct, frozen=True, rename=_variable):
         Meta(ge=0, description="KV tokens of preempted sequences kept in host memory; 0: none"),
     ] = 32_768
     prefix_sharing: Annotated[
-        bool, Meta(description="keep the KV memory of equal prefixes of one tenant once")
+        bool, Meta(description="share the KV memory of equal prefixes of a tenant")
     ] = True
-    page_tokens: Annotated[int, Meta(ge=1, le=1024, description="KV tokens a page")] = 16
+    page_tokens: Annotated[int, Meta(ge=1, le=1024, description="KV tokens per page")] = 16
     engine_threads: Annotated[int, Meta(ge=0, description="CPU threads; 0: all cores but one")] = 0
     engine_device: Annotated[Device, Meta(description="where the model runs")] = "auto"
     engine_dtype: Annotated[
@@ -50,17 +50,20 @@ class Settings(Struct, frozen=True, rename=_variable):
         Meta(description="number format; auto: float32 on a CPU, the model's own on a GPU"),
     ] = "auto"
     engine_step_tokens: Annotated[
-        int, Meta(ge=1, description="tokens computed in one step; longer prompts go in chunks")
+        int, Meta(ge=1, description="tokens computed per step; longer prompts are chunked")
     ] = 512
     max_running: Annotated[
         int, Meta(ge=0, description="sequences running at once; 0: 256 on a GPU, 64 on a CPU")
     ] = 0
     engine_graph_rows: Annotated[
-        int, Meta(ge=0, description="on a GPU, largest decode step kept as a CUDA graph; 0: none")
+        int,
+        Meta(
+            ge=0, description="on a GPU, rows of the largest CUDA graph for decode steps; 0: none"
+        ),
     ] = 128
     engine_step_limit_s: Annotated[
         float,
-        Meta(gt=0, description="a step under way for longer means a hung device: the engine ends"),
+        Meta(gt=0, description="a step that takes longer means a hung device: the engine exits"),
     ] = 120.0
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="least severe event logged")
@@ -68,7 +71,7 @@ class Settings(Struct, frozen=True, rename=_variable):
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
-    """The settings of an environment. StartupFailure names a wrong or unknown variable.
+    """The settings of an environment. StartupFailure names an invalid or unknown variable.
 
     Other `LMAAS_*` variables belong to the gateway and are ignored.
     """
@@ -89,7 +92,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
 
 
 def _with_variable(message: str) -> str:
-    """The message of a failed conversion with the variable's name in front."""
+    """The message of a failed conversion, prefixed with the variable's name."""
     reason, _, path = message.partition(" - at ")
     variable = path.strip("`$.")
     return f"{variable}: {reason}" if variable else reason

@@ -23,7 +23,7 @@ from gateway.api.request_id import IdentifyingApp
 from gateway.api.schema_page import schema_plugins
 from gateway.history.audit import AuditTrail
 from gateway.history.requests import RequestHistory
-from gateway.node import Node
+from gateway.node import GatewayNode
 from gateway.prediction.lifecycle.drift_series import DriftSeries
 from gateway.prediction.lifecycle.erasure import SampleErasure
 from gateway.prediction.lifecycle.schedule import Schedules
@@ -33,11 +33,11 @@ from gateway.tenancy.scopes import AdminAccess, ScopedKeys
 from gateway.tenancy.tenants import Tenants
 
 
-def build_app(node: Node) -> Litestar:
+def build_app(node: GatewayNode) -> Litestar:
     """The routes over a running node."""
     settings, context_tokens = (
         node.settings,
-        node.generations.scheduler.engine.served.context_tokens,
+        node.service.scheduler.engine.served.context_tokens,
     )
     sessions = node.database.sessions
     admin = AdminServices(
@@ -71,7 +71,7 @@ def build_app(node: Node) -> Litestar:
                 guards=[api_key_guard(node.authenticator)],
                 dependencies={
                     "caller": Provide(provide_caller),
-                    "patience": Provide(provide_timeouts),
+                    "timeouts": Provide(provide_timeouts),
                 },
                 security=[{"bearer": []}],
                 tags=["OpenAI"],
@@ -79,7 +79,7 @@ def build_app(node: Node) -> Litestar:
             admin_router(node.admin_key, admin),
         ],
         dependencies={
-            "generations": Provide(lambda: node.generations, sync_to_thread=False),
+            "service": Provide(lambda: node.service, sync_to_thread=False),
             "admission": Provide(lambda: admission, sync_to_thread=False),
         },
         request_class=bounded_request(max(settings.max_body_values, context_tokens)),

@@ -1,4 +1,4 @@
-"""What the gateway's child processes have in common."""
+"""Start environment and shutdown of the gateway's child processes."""
 
 import asyncio
 import os
@@ -9,21 +9,24 @@ from typing import Final
 from gateway.settings import without_secrets
 
 ROOT: Final = Path(__file__).parents[1]
-END_S: Final = 5.0
+TERMINATION_TIMEOUT_S: Final = 5.0
 
 
 def child_environment() -> dict[str, str]:
-    """The environment of a child process: this one's without its secrets, with our packages."""
-    found = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**without_secrets(os.environ), "PYTHONPATH": os.pathsep.join(found)}
+    """The parent's environment without secrets; PYTHONPATH includes our packages."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**without_secrets(os.environ), "PYTHONPATH": os.pathsep.join(paths)}
 
 
 async def end_child(process: Process) -> None:
-    """Close a child's stdin, which tells it to end; kill it if it stays. Waits until it is gone."""
+    """Close a child's stdin, its signal to exit; kill it after TERMINATION_TIMEOUT_S.
+
+    Returns once the process has exited.
+    """
     if process.stdin is not None:
         process.stdin.close()
     try:
-        async with asyncio.timeout(END_S):
+        async with asyncio.timeout(TERMINATION_TIMEOUT_S):
             await process.wait()
     except TimeoutError:
         process.kill()

@@ -1,4 +1,4 @@
-"""One unit of gateway and engine: its parts started in order, and stopped in reverse."""
+"""One gateway with its engine: starts its parts in order and stops them in reverse."""
 
 import asyncio
 import fcntl
@@ -20,10 +20,10 @@ from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import GenerationService
 from gateway.generation.text.tokenizer import ChatTokenizer, model_fingerprint, model_folder
 from gateway.history.writer import HistoryWriter
-from gateway.prediction.lifecycle.auto_training import AutomaticTraining
-from gateway.prediction.lifecycle.comparison import Comparison
+from gateway.prediction.lifecycle.auto_training import AutoTraining
+from gateway.prediction.lifecycle.comparison import VersionComparer
 from gateway.prediction.lifecycle.listener import PredictorListener
-from gateway.prediction.lifecycle.log_import import Counting, LogImport
+from gateway.prediction.lifecycle.log_import import LogImport, TokenCounters
 from gateway.prediction.lifecycle.registry import Registry
 from gateway.prediction.lifecycle.runs import TrainingRuns
 from gateway.prediction.serving.predictor import LengthPredictor
@@ -33,22 +33,22 @@ from gateway.tenancy.admin_key import AdminKey, ensure_admin_key
 from gateway.tenancy.authentication import Authenticator
 from gateway.tenancy.demo import ensure_demo
 
-ENGINE_START_S: Final = 600.0
+ENGINE_START_TIMEOUT_S: Final = 600.0
 
 Progress: TypeAlias = Callable[[str], None]
 
 
-class Node(Struct, frozen=True):
-    """The running parts that the API speaks to."""
+class GatewayNode(Struct, frozen=True):
+    """The running parts that the API uses."""
 
     settings: Settings
     database: Database
     admin_key: AdminKey
     authenticator: Authenticator
-    generations: GenerationService
+    service: GenerationService
     registry: Registry
     runs: TrainingRuns
-    comparison: Comparison
+    comparison: VersionComparer
     logs: LogImport
     demo_key: str | None
 
@@ -61,8 +61,8 @@ class DemoApp(Struct):
 
 
 @asynccontextmanager
-async def running_node(settings: Settings, say: Progress) -> AsyncIterator[Node]:
-    """Start every part; on leaving, stop them in reverse. StartupFailure says what hinders it."""
+async def running_node(settings: Settings, say: Progress) -> AsyncIterator[GatewayNode]:
+    """Start every part; on exit, stop them in reverse. StartupFailure gives the reason."""
     data_dir = settings.data_folder
     async with AsyncExitStack() as stack:
         stack.enter_context(_data_folder(data_dir))
@@ -92,7 +92,7 @@ async def running_node(settings: Settings, say: Progress) -> AsyncIterator[Node]
         runs = TrainingRuns(database.sessions, model=model, model_hash=model_hash, database_url=url)
         await runs.recover()
         stack.push_async_callback(runs.close)
-        automatic = AutomaticTraining(
+        automatic = AutoTraining(
             database.sessions,
             runs,
             predictor.drift,
@@ -116,24 +116,24 @@ async def running_node(settings: Settings, say: Progress) -> AsyncIterator[Node]
             options=_options(settings),
             tau_floor=settings.tau_floor,
         )
-        generations = GenerationService(model, tokenizer, predictor, scheduler)
+        service = GenerationService(model, tokenizer, predictor, scheduler)
         await scheduler.start()
         stack.push_async_callback(engine.close)
-        stack.callback(generations.stop)
+        stack.callback(service.stop)
         say("waiting for the engine to load its model")
-        await _engine_ready(generations, supervisor)
-        # Keys are made last: one that was made is shown.
+        await _engine_ready(service, supervisor)
+        # Keys are created last, since a new one is shown once.
         admin_key = ensure_admin_key(data_dir, settings.admin_key)
         demo_key = await ensure_demo(database.sessions, _demo_apps(folder), settings.api_key)
-        yield Node(
+        yield GatewayNode(
             settings=settings,
             database=database,
             admin_key=admin_key,
             authenticator=Authenticator(database.sessions),
-            generations=generations,
+            service=service,
             registry=registry,
             runs=runs,
-            comparison=Comparison(database.sessions, database_url=url),
+            comparison=VersionComparer(database.sessions, database_url=url),
             logs=LogImport(database.sessions, model=model, counting=_counting(tokenizer)),
             demo_key=demo_key,
         )
@@ -142,7 +142,7 @@ async def running_node(settings: Settings, say: Progress) -> AsyncIterator[Node]
 
 @contextmanager
 def _data_folder(data_dir: Path) -> Iterator[None]:
-    """The data folder, held by one gateway at a time."""
+    """Create the data folder and lock it: one gateway at a time. StartupFailure if it is in use."""
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         lock = (data_dir / "gateway.lock").open("w")
@@ -170,7 +170,7 @@ def _socket(settings: Settings, data_dir: Path) -> Path:
 
 
 def engine_environment(settings: Settings, socket: Path) -> dict[str, str]:
-    """The settings of the engine that we start, each as given to us."""
+    """The environment of the engine process, from the gateway's settings."""
     return {
         "LMAAS_MODEL": settings.model,
         "LMAAS_ENGINE_SOCKET": str(socket),
@@ -191,7 +191,7 @@ def engine_environment(settings: Settings, socket: Path) -> dict[str, str]:
 async def _start_engine(
     stack: AsyncExitStack, settings: Settings, data_dir: Path, say: Progress
 ) -> EngineSupervisor | None:
-    """Our own engine process, or None where one is run elsewhere."""
+    """Start the supervised engine process; None if the settings name an external engine."""
     if settings.engine_socket:
         return None
     say("starting the engine")
@@ -202,19 +202,19 @@ async def _start_engine(
     return supervisor
 
 
-async def _engine_ready(
-    generations: GenerationService, supervisor: EngineSupervisor | None
-) -> None:
-    """Returns once the engine answers; StartupFailure when it cannot, or takes too long."""
-    ready = asyncio.create_task(generations.scheduler.engine.ready())
+async def _engine_ready(service: GenerationService, supervisor: EngineSupervisor | None) -> None:
+    """Wait until the engine answers. StartupFailure if it fails or takes too long."""
+    ready = asyncio.create_task(service.scheduler.engine.ready())
     failed = asyncio.create_task(supervisor.failed()) if supervisor else None
     waits = [task for task in (ready, failed) if task]
     try:
-        await asyncio.wait(waits, timeout=ENGINE_START_S, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(
+            waits, timeout=ENGINE_START_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
+        )
         if failed and failed.done():
             raise failed.result()
         if not ready.done():
-            raise StartupFailure(f"the engine did not answer within {ENGINE_START_S:.0f} s")
+            raise StartupFailure(f"the engine did not answer within {ENGINE_START_TIMEOUT_S:.0f} s")
         if supervisor:
             supervisor.proven = True
     finally:
@@ -223,7 +223,7 @@ async def _engine_ready(
 
 
 def _options(settings: Settings) -> Options:
-    """What the policies are told."""
+    """The policies' options, from the settings."""
     return Options(
         admission=None if settings.admission == "own" else settings.admission,
         preempted_share=settings.preempted_share,
@@ -234,19 +234,19 @@ def _options(settings: Settings) -> Options:
     )
 
 
-def _counting(tokenizer: ChatTokenizer) -> Counting:
-    """The served model's tokens, for logs that were served elsewhere."""
+def _counting(tokenizer: ChatTokenizer) -> TokenCounters:
+    """Token counts of the served model, for imported logs."""
 
     def prompt(instruction: str, user_input: str) -> int:
         turns = [("system", instruction), ("user", user_input)]
         chat = [{"role": role, "content": content} for role, content in turns if content]
         return len(tokenizer.encode_chat(chat))
 
-    return Counting(text=lambda text: len(tokenizer.encode(text)), prompt=prompt)
+    return TokenCounters(text=lambda text: len(tokenizer.encode(text)), prompt=prompt)
 
 
 def _demo_apps(folder: Path) -> list[tuple[str, str]]:
-    """The applications that the model's folder suggests for the demo tenant, if any."""
+    """Name and instruction of the demo tenant's apps in the model folder's `apps.json`, if any."""
     file = folder / "apps.json"
     if not file.is_file():
         return []

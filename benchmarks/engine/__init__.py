@@ -1,1 +1,1 @@
-"""E1, E3, prefix and step: the engine itself."""
+"""Benchmarks of the engine: E1, E3, prefix and step."""

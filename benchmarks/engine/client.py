@@ -1,4 +1,4 @@
-"""Drives one engine process over its socket, as the gateway does."""
+"""A client of one engine process, over its socket like the gateway."""
 
 import os
 import socket
@@ -29,7 +29,7 @@ from engine.protocol import (
 )
 
 START_TIMEOUT_S: Final = 120.0
-READ_TIMEOUT_S: Final = 60.0  # heartbeats come each second, unless a step takes both cores
+READ_TIMEOUT_S: Final = 60.0  # heartbeats arrive every second unless a step uses both cores
 EXIT_TIMEOUT_S: Final = 10.0
 
 _events: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
@@ -38,7 +38,7 @@ _submitted = msgspec.json.Decoder(Submitted)
 
 @dataclass(frozen=True)
 class TimedStep:
-    """A step, and when its event was read, in seconds after the submission."""
+    """A step, and the time its event was read, in seconds after the submission."""
 
     at_s: float
     step: Step
@@ -46,7 +46,7 @@ class TimedStep:
 
 @dataclass
 class RunTrace:
-    """What came of sequences submitted together: all events, and how far the counters rose."""
+    """The run of sequences submitted together: all events, and the increase of the counters."""
 
     wall_s: float = 0.0
     timed_steps: list[TimedStep] = field(default_factory=list)
@@ -57,9 +57,9 @@ class RunTrace:
 
     @property
     def failed(self) -> int:
-        """Sequences that did not come to their end."""
-        wrong = sum(finish.reason not in {"stop", "length"} for finish in self.finishes.values())
-        return wrong + len(self.refused)
+        """Sequences that failed or were refused."""
+        failed = sum(finish.reason not in {"stop", "length"} for finish in self.finishes.values())
+        return failed + len(self.refused)
 
     @property
     def generated(self) -> int:
@@ -75,7 +75,7 @@ class RunTrace:
 
 
 class EngineProcess:
-    """`python -m engine` on a socket of its own, with these `LMAAS_*` settings."""
+    """`python -m engine` on its own socket, with these `LMAAS_*` settings."""
 
     def __init__(self, name: str, model: Path, **settings: object) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="lmaas-bench-")
@@ -87,7 +87,7 @@ class EngineProcess:
             [sys.executable, "-m", "engine", "--supervised"],
             cwd=ROOT,
             env=inherited | {f"LMAAS_{key.upper()}": str(value) for key, value in own.items()},
-            stdin=subprocess.PIPE,  # its end is ours
+            stdin=subprocess.PIPE,  # the engine ends when this closes
             stdout=self._log,
             stderr=self._log,
         )
@@ -105,7 +105,7 @@ class EngineProcess:
         self.close()
 
     def wait_until_ready(self) -> None:
-        """Until the engine takes calls. RuntimeError if it does not get there."""
+        """Wait until the engine accepts calls. RuntimeError if it does not start."""
         end = monotonic() + START_TIMEOUT_S
         while not self._listens():
             if self.process.poll() is not None or monotonic() > end:
@@ -133,9 +133,9 @@ class EngineProcess:
         return answer
 
     def run(self, sequences: list[Sequence]) -> RunTrace:
-        """Submit sequences together, in a session of their own, and follow them to their ends.
+        """Submit sequences together in a new session, and follow them to their ends.
 
-        The time goes from the call that submits them to the event that ends the last.
+        The time runs from the submission to the event that ends the last sequence.
         """
         before = self.stats()
         session = uuid4().hex
@@ -178,7 +178,7 @@ def _batch(sequences: list[Sequence]) -> SubmitBatch:
 
 
 def _decoded(response: httpx.Response) -> Iterator[Event]:
-    """Events as they come. RuntimeError where the stream ends."""
+    """Events as they arrive. RuntimeError if the stream ends."""
     rest = b""
     for chunk in response.iter_raw():
         *lines, rest = (rest + chunk).split(b"\n")

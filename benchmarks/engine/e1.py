@@ -1,4 +1,4 @@
-"""E1: our engine against transformers and vLLM on CPU; same model, same requests, one run."""
+"""E1: our engine against transformers and vLLM on a CPU, with the same model and requests."""
 
 import os
 import sys
@@ -18,11 +18,11 @@ from benchmarks.harness.report import Report, Row, Target, target
 from benchmarks.harness.retry import quietest
 
 THREADS: Final = 2
-KV_TOKENS: Final = 65_536  # all requests fit at once, rounded up to any page: nobody is preempted
+KV_TOKENS: Final = 65_536  # all requests fit at once at any page size: nothing is preempted
 STEP_TOKENS: Final = 512
 WEIGHT_BYTES: Final = {"float32": 4, "bfloat16": 2}
 
-# Contestants of one side are settings of the same engine: the faster speaks for it.
+# A contender is one engine in several settings; the fastest represents it.
 CONTENDERS: Final = {
     "static": ("static-8", "static-16"),
     "continuous": ("cb-256", "cb-512"),
@@ -30,13 +30,13 @@ CONTENDERS: Final = {
     "ours": ("ours",),
     "ours-bf16": ("ours-bf16",),
 }
-# On m100 fewer rounds: there each takes minutes, or a setting that is slower on tiny.
+# Fewer rounds on m100, where a run takes minutes.
 SLOW: Final = {*CONTENDERS["static"], *CONTENDERS["continuous"], "vllm-64", "vllm-64-default"}
 OPTIONAL: Final = {"vllm-64-compiled"}
 DEFAULT: Final = [name for names in CONTENDERS.values() for name in names if name not in OPTIONAL]
-# On m100, where a run takes minutes, one setting of the slow sides speaks for them.
+# On m100, one setting represents each slow contender.
 SKIPPED_ON_M100: Final = {"static-8", "cb-256", "vllm-64-default"}
-BOUNDS: Final = (  # size, over, under, at least
+BOUNDS: Final = (  # size, contender, divided by, at least
     ("tiny", "ours", "vllm", 1.15),
     ("tiny", "ours", "continuous", 3.5),
     ("m100", "ours", "vllm", 1.1),
@@ -48,7 +48,7 @@ BOUNDS: Final = (  # size, over, under, at least
 def run(
     rounds: int, slow_rounds: int, sizes: list[str], only: list[str], requests: int, threads: int
 ) -> None:
-    """Measure both sizes, one after the other; the result is written after every round."""
+    """Measure the sizes one after the other; writes the result after each round."""
     look = bool(only) or set(sizes) != set(SHAPES) or requests != MIXED or threads != THREADS
     report = Report("E1", look)
     task = mixed_requests(requests)
@@ -66,7 +66,7 @@ def run(
 
 
 def targets(rows: Iterable[Row]) -> list[Target]:
-    """The verdicts on the ratios among the rows."""
+    """The targets for the ratios among the rows."""
     ratios = {(row["size"], row["ratio"]): row["median"] for row in rows if "ratio" in row}
     return [
         target(f"{size}: {ours} / {theirs}", ratios.get((size, f"{ours} / {theirs}")), bound)
@@ -75,7 +75,7 @@ def targets(rows: Iterable[Row]) -> list[Target]:
 
 
 class SizeBenchmark:
-    """The contest on one size of model."""
+    """The comparison on one model size."""
 
     def __init__(self, size: str, requests: list[Request], threads: int, report: Report) -> None:
         self._size = size
@@ -86,7 +86,7 @@ class SizeBenchmark:
         self._floors: list[Row] = []
 
     def measure(self, names: list[str], rounds: int, slow_rounds: int) -> Iterable[list[Row]]:
-        """All rows known after each round."""
+        """All rows so far, after each round."""
         folder = model_folder(self._size)
         self._floors = [self._floor(dtype) for dtype in sorted({_dtype(name) for name in names})]
         round_robin = RoundRobin(
@@ -127,7 +127,7 @@ class SizeBenchmark:
         }
 
     def _agreement(self, runs: list[ContestantRun]) -> float | None:
-        """Share of requests whose tokens are those of our float32 engine, in the first round."""
+        """Share of requests answered like by our float32 engine, in the first round."""
         if "ours" not in self._runs:
             return None
         ours, theirs = self._runs["ours"][0].tokens, runs[0].tokens
@@ -154,22 +154,22 @@ class SizeBenchmark:
         ]
 
     def _ratio(self, one: str | None, other: str | None) -> Ratio | None:
-        """Paired by round: both sides take part in the first rounds, the slow ones in no others."""
+        """The ratio paired by round, over the rounds in which both took part."""
         if one is None or other is None:
             return None
         ours, theirs = ({r.round: r.rate for r in self._runs[name]} for name in (one, other))
-        met = sorted(ours.keys() & theirs.keys())
-        return paired([ours[n] for n in met], [theirs[n] for n in met])
+        common = sorted(ours.keys() & theirs.keys())
+        return paired([ours[n] for n in common], [theirs[n] for n in common])
 
     def _fastest(self, names: Iterable[str]) -> str | None:
-        """Which of a side's settings has the highest median."""
+        """The setting of a contender with the highest median."""
         present = [name for name in names if name in self._runs]
         return max(
             present, key=lambda name: median(run.rate for run in self._runs[name]), default=None
         )
 
     def _floor(self, dtype: str) -> Row:
-        """Matrix products alone, at this machine's measured peak."""
+        """The bound by matrix products alone, at this machine's measured peak."""
         best = quietest(lambda: peak(self._size, dtype, self._threads), lambda _: None).outcome
         steps = ideal_steps(self._requests, STEP_TOKENS)
         bound_s = floor_s(SHAPES[self._size], steps, best, WEIGHT_BYTES[dtype])
@@ -192,7 +192,7 @@ def _dtype(name: str) -> str:
 
 
 def _starter(name: str, size: str, folder: Path, threads: int) -> Callable[[], Contestant]:
-    """What starts a contestant by its name, such as `cb-256`."""
+    """A function that starts the contestant of a name such as `cb-256`."""
     kind, *settings = name.split("-")
     label = f"E1-{size}-{name}"
     if kind == "ours":
@@ -202,7 +202,7 @@ def _starter(name: str, size: str, folder: Path, threads: int) -> Callable[[], C
             engine_threads=threads,
             engine_dtype=_dtype(name),
             kv_tokens=KV_TOKENS,
-            prefix_sharing=0,  # the same prompts come again in each round
+            prefix_sharing=0,  # each round repeats the same prompts
         )
     if kind == "vllm":
         return lambda: _vllm(label, folder, threads, settings)
@@ -216,7 +216,7 @@ def _starter(name: str, size: str, folder: Path, threads: int) -> Callable[[], C
 
 
 def _vllm(label: str, folder: Path, threads: int, settings: list[str]) -> PipedContestant:
-    """Start vLLM with a thread on each core; by default it leaves one core to its scheduler."""
+    """Start vLLM with a thread per core; its default leaves one core to its scheduler."""
     cores = sorted(os.sched_getaffinity(0))[:threads]
     bound = "auto" if "default" in settings else ",".join(map(str, cores))
     python = [str(vllm_python()), "-m", "benchmarks.engine.contestants.vllm_cpu", str(folder)]

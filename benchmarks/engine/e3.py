@@ -1,4 +1,4 @@
-"""E3: the live engine at a fixed KV budget, by what is reserved for each request's answer."""
+"""E3: the engine with a fixed KV budget, by the length reserved for each answer."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ from benchmarks.harness.report import Report, Row, Target, target
 from benchmarks.harness.retry import Measured, quietest
 from engine.protocol import Sampling, Sequence
 
-MAX_GENERATED: Final = GENERATION[1]  # what every caller asks for at most
-FITTING_SEQUENCES: Final = 10  # mean sequences that the KV budget holds
+MAX_GENERATED: Final = GENERATION[1]  # max_tokens of every request
+FITTING_SEQUENCES: Final = 10  # sequences of mean length that fit the KV budget
 SIZE: Final = "tiny"
 ORACLE: Final = "oracle"
 
 
 @dataclass(frozen=True)
 class KnownLengthRequest:
-    """A request whose answer's length is known: the model itself says `stop` after it."""
+    """A request with a known answer length: the model generates `stop` after it."""
 
     id: str
     prompt: list[int]
@@ -33,7 +33,7 @@ class KnownLengthRequest:
     stop: int
 
     def sequence(self, reserve: int) -> Sequence:
-        """What is submitted: everybody may generate the longest answer, and stops on the way."""
+        """The submitted sequence: limited to the longest answer, ended by `stop`."""
         return Sequence(
             self.id,
             self.prompt,
@@ -45,7 +45,7 @@ class KnownLengthRequest:
 
 
 def run(rounds: int, requests: int, threads: int, size: str) -> None:
-    """Measure all policies, in turns, on one engine; the result is written after every round."""
+    """Measure all policies in turns on one engine; writes the result after each round."""
     report = Report("E3", look=requests != MIXED or size != SIZE)
     mixed = mixed_requests(requests)
     budget = round(
@@ -69,11 +69,11 @@ def run(rounds: int, requests: int, threads: int, size: str) -> None:
 
 
 def learn_lengths(engine: EngineProcess, requests: list[Request]) -> list[KnownLengthRequest]:
-    """Let the model answer each request at length, and choose where it shall stop.
+    """Generate a long answer for each request, and choose its stop token.
 
-    A stop id ends an answer where it first occurs, so the length is that before a token that is
-    new and closest to the length wanted. Answers are drawn at temperature 1, each with a seed: the
-    greedy ones of a random model soon repeat themselves, and nothing in them is new.
+    A stop id ends an answer at its first occurrence, so the stop token is one that occurs first
+    close to the intended length. Answers are sampled at temperature 1 with a seed each, because
+    greedy answers of a random model soon repeat themselves.
     """
     samplings = [Sampling(temperature=1.0, seed=seed) for seed in range(len(requests))]
     trace = engine.run(
@@ -95,13 +95,13 @@ def learn_lengths(engine: EngineProcess, requests: list[Request]) -> list[KnownL
 
 
 def stop_length(answer: list[int], wanted: int) -> int:
-    """The length closest to the one wanted after which the next token is one not yet seen."""
+    """The length closest to the wanted one that is followed by a token not yet in the answer."""
     new = [place for place in range(1, len(answer)) if answer[place] not in answer[:place]]
     return min(new, key=lambda place: abs(place - wanted))
 
 
 def policies(lengths: list[int]) -> dict[str, list[int]]:
-    """What each policy reserves for each answer; the token that ends it takes its place, too."""
+    """The reservation of each policy for each answer, including the stop token."""
     lengths = [length + 1 for length in lengths]
     return {
         "maximum": [MAX_GENERATED] * len(lengths),
@@ -113,13 +113,13 @@ def policies(lengths: list[int]) -> dict[str, list[int]]:
 
 
 def targets(rows: Iterable[Row]) -> list[Target]:
-    """The verdicts on the policies' rows."""
-    found = {row["policy"]: row for row in rows}
-    guess = found["predicted-25"]
-    failed = sum(row["failed"] for row in found.values())
+    """The targets for the policies' rows."""
+    by_policy = {row["policy"]: row for row in rows}
+    prediction = by_policy["predicted-25"]
+    failed = sum(row["failed"] for row in by_policy.values())
     return [
-        target("predicted-25: tokens/s over the oracle's", guess["over_oracle"], 0.92),
-        target("predicted-25: KV use while requests wait", guess["kv_use_queued"], 0.85),
+        target("predicted-25: tokens/s over the oracle's", prediction["over_oracle"], 0.92),
+        target("predicted-25: KV use while requests wait", prediction["kv_use_queued"], 0.85),
         target("out of memory, all policies", failed, 0, "at most"),
     ]
 
@@ -149,17 +149,16 @@ def _rows(
 
 
 def _memory(traces: list[RunTrace], known: list[KnownLengthRequest]) -> Row:
-    """What the policy did with KV memory; medians over rounds, sums where something went wrong.
+    """The policy's use of KV memory: medians over rounds, and totals of failures.
 
-    Tokens are computed beyond need after a preemption, and one where the engine is a step ahead of
-    the token that ends an answer.
+    Extra tokens are computed after a preemption, and by the step in flight when an answer ends.
     """
     held = [occupancy(trace) for trace in traces]
-    queued = [each.kv_use_queued for each in held if each.kv_use_queued is not None]
+    queued = [use.kv_use_queued for use in held if use.kv_use_queued is not None]
     needed = sum(len(request.prompt) + request.length for request in known)
     return {
-        "in_flight": median(each.in_flight for each in held),
-        "kv_use": median(each.kv_use for each in held),
+        "in_flight": median(use.in_flight for use in held),
+        "kv_use": median(use.kv_use for use in held),
         "kv_use_queued": median(queued) if queued else None,
         "preemptions": median(trace.counted["preemptions"] for trace in traces),
         "extra_computed": median(p.counted["computed_tokens"] - needed for p in traces),
@@ -169,7 +168,7 @@ def _memory(traces: list[RunTrace], known: list[KnownLengthRequest]) -> Row:
 
 
 def _wrong_lengths(trace: RunTrace, known: list[KnownLengthRequest]) -> int:
-    """Answers that did not end where they should: greedy ties may break differently."""
+    """Answers of unexpected length: ties may break differently."""
     return sum(len(trace.tokens[request.id]) != request.length for request in known)
 
 

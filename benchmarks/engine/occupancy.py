@@ -1,4 +1,4 @@
-"""What a passage's events tell of the engine's memory, weighted by time."""
+"""Time-weighted memory use of the engine, from the events of a run."""
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -9,15 +9,15 @@ from engine.protocol import Step
 
 
 class Occupancy(NamedTuple):
-    """Means over time: sequences with KV memory, and the share of the pool that holds tokens."""
+    """Means over time: sequences with KV memory, and the share of the pool in use."""
 
     in_flight: float
     kv_use: float
-    kv_use_queued: float | None  # while requests wait; None where none ever waits
+    kv_use_queued: float | None  # while requests wait; None if none ever waits
 
 
 def occupancy(trace: RunTrace) -> Occupancy:
-    """Read from the events: each tells the state until the next."""
+    """Compute from the events; each state holds until the next event."""
     spans = list(_spans(trace))
     queued = [(elapsed_s, step, in_flight) for elapsed_s, step, in_flight in spans if step.waiting]
     return Occupancy(
@@ -31,9 +31,9 @@ Span = tuple[float, Step, int]
 
 
 def _spans(trace: RunTrace) -> Iterator[Span]:
-    """Seconds until the next event, the step, and how many sequences had memory.
+    """Seconds until the next event, the step, and the number of sequences with memory.
 
-    The engine counts preempted ones as running: they come back with their next token.
+    `running` includes preempted sequences, which resume with their next token.
     """
     away: set[str] = set()
     for timed_step, following in pairwise(trace.timed_steps):

@@ -13,7 +13,7 @@ REPETITIONS: Final = 12
 
 
 def fastest_s(work: Callable[[], object]) -> float:
-    """The shortest time that some work took, once warm."""
+    """The shortest time of some work in seconds, after warm-up."""
     times = []
     for _ in range(REPETITIONS):
         start = perf_counter()

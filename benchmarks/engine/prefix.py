@@ -1,4 +1,4 @@
-"""prefix: requests that begin alike, with their prefix shared in KV memory and not shared."""
+"""prefix: requests with a common prefix, with and without sharing it in KV memory."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -21,31 +21,31 @@ SHARED: Final = 1024
 OWN: Final = 32
 GENERATED: Final = 32
 SIZE: Final = "tiny"
-KV_TOKENS: Final = REQUESTS * 1152  # unshared, rounded up to any page: nobody is preempted
+KV_TOKENS: Final = REQUESTS * 1152  # enough without sharing at any page size: nothing is preempted
 MIN_SAVED_SHARE: Final = 0.9
 
 
 @dataclass(frozen=True)
 class SharingPair:
-    """The same requests, with their prefix shared and not."""
+    """Runs of the same requests with and without sharing."""
 
     shared: RunTrace
     unshared: RunTrace
 
     @property
     def same(self) -> float:
-        """Share of requests that were answered alike."""
+        """Share of requests with equal answers."""
         one, other = self.shared.tokens, self.unshared.tokens
         return sum(one[name] == other[name] for name in one) / len(one)
 
     @property
     def saved(self) -> float:
-        """Share of the prompt tokens that sharing left uncomputed."""
+        """Share of the prompt tokens that sharing saves."""
         return 1 - prefilled(self.shared) / prefilled(self.unshared)
 
 
 def run(rounds: int, requests: int, threads: int, size: str) -> None:
-    """Measure both settings in turns; the result is written after every round."""
+    """Measure both settings in turns; writes the result after each round."""
     report = Report("prefix", look=requests != REQUESTS or size != SIZE)
     found: list[Measured[SharingPair]] = []
     with ExitStack() as stack:
@@ -73,18 +73,18 @@ def run(rounds: int, requests: int, threads: int, size: str) -> None:
 
 
 def prefilled(trace: RunTrace) -> float:
-    """Prompt tokens that were computed: every generated one but a sequence's last is, too."""
+    """Computed prompt tokens: all computed tokens except the generated ones fed back."""
     decoded = trace.generated - len(trace.tokens)
     return trace.counted["computed_tokens"] - decoded
 
 
 def max_saved(requests: int) -> float:
-    """The share of prompt tokens left if the prefix is computed once."""
+    """The share of prompt tokens saved if the prefix is computed once."""
     return SHARED * (requests - 1) / (requests * (SHARED + OWN))
 
 
 def targets(found: list[Measured[SharingPair]], requests: int) -> list[Target]:
-    """Verdicts on what was saved, and whether the answers stayed the same."""
+    """The targets for the saved share and for equal answers."""
     saved = median(measured.outcome.saved for measured in found)
     same = min(measured.outcome.same for measured in found)
     return [
@@ -115,7 +115,7 @@ def rows_of(found: list[Measured[SharingPair]], requests: int) -> list[Row]:
 
 
 def _pair(on: EngineProcess, off: EngineProcess, requests: int, seed: int) -> SharingPair:
-    """Each time with other tokens, so that nothing is left in memory from the time before."""
+    """Run both settings; the seed gives new tokens, so that nothing is cached from before."""
     sequences = [
         Sequence(request.id, request.prompt, max_tokens=request.tokens, reserve=request.tokens)
         for request in prefixed_requests(

@@ -1,4 +1,4 @@
-"""Predictions of known lengths with an error of a stated size."""
+"""Simulated predictions of known lengths, with a given error."""
 
 from collections.abc import Sequence
 from math import exp
@@ -16,26 +16,26 @@ def relative_error(predicted: Sequence[int], true: Sequence[int]) -> float:
 
 
 def predicted(true: Sequence[int], maximum: int, error: float) -> list[int]:
-    """Each length times a log-normal error, in 1 … most; together `error` of their mean apart.
+    """Each length times a log-normal error, in 1 … `maximum`, with relative error `error` overall.
 
-    Half of them are too short. The same lengths always get the same predictions.
+    Half of them are too short. Deterministic.
     """
     rng = Random(SEED)
-    draws = [rng.gauss(0.0, 1.0) for _ in true]
+    normals = [rng.gauss(0.0, 1.0) for _ in true]
     low, high = 0.0, MAX_LOG_SD
     for _ in range(50):
         spread = (low + high) / 2
-        if relative_error(_with_error(true, maximum, draws, spread), true) < error:
+        if relative_error(_with_error(true, maximum, normals, spread), true) < error:
             low = spread
         else:
             high = spread
-    return _with_error(true, maximum, draws, high)
+    return _with_error(true, maximum, normals, high)
 
 
 def _with_error(
-    true: Sequence[int], maximum: int, draws: Sequence[float], spread: float
+    true: Sequence[int], maximum: int, normals: Sequence[float], spread: float
 ) -> list[int]:
     return [
-        min(max(round(length * exp(spread * draw)), 1), maximum)
-        for length, draw in zip(true, draws, strict=True)
+        min(max(round(length * exp(spread * normal)), 1), maximum)
+        for length, normal in zip(true, normals, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""Contestants take turns (A B C, B C A, …), each while all others stand still."""
+"""Contestants run in turns (A B C, B C A, …), while all others are paused."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -15,7 +15,7 @@ SETTLE_S: Final = 0.5
 
 @dataclass(frozen=True)
 class ContestantRun:
-    """What a contestant did in one round."""
+    """A contestant's run in one round."""
 
     name: str
     round: int
@@ -28,13 +28,13 @@ class ContestantRun:
 
     @property
     def rate(self) -> float:
-        """Tokens generated a second."""
+        """Generated tokens per second."""
         return sum(map(len, self.tokens)) / self.measured.outcome.wall_s
 
 
 @dataclass(frozen=True)
 class ContestantSpec:
-    """How a contestant is started, and in how many rounds it takes part."""
+    """How to start a contestant, and the number of rounds in which it takes part."""
 
     name: str
     start: Callable[[], Contestant]
@@ -42,7 +42,7 @@ class ContestantSpec:
 
 
 class RoundRobin:
-    """Contestants started one after another, each paused until its turn."""
+    """Starts contestants one after the other and runs them in turns."""
 
     def __init__(self, requests: list[Request], say: Callable[[str], None]) -> None:
         self._requests = requests
@@ -51,32 +51,32 @@ class RoundRobin:
         self.absent: dict[str, str] = {}
 
     def enter(self, spec: ContestantSpec) -> None:
-        """Start a contestant; one that cannot start is absent, and the contest goes on."""
+        """Start a contestant; one that fails to start is recorded as absent."""
         self._say(f"{spec.name}: starting")
         try:
             contestant = spec.start()
         except (RuntimeError, OSError) as error:
-            self._leave(spec.name, error)
+            self._drop(spec.name, error)
             return
         self._present[spec.name] = spec, contestant
         contestant.pause()
 
     def rounds(self, count: int) -> Iterator[list[ContestantRun]]:
-        """The runs of each round. Rounds begin with another contestant each time."""
+        """The runs of each round. Each round starts with the next contestant."""
         for number in range(count):
             turn = [spec for spec, _ in self._present.values() if number < spec.rounds]
             start = number % max(1, len(turn))
-            found = [self._play(spec.name, number) for spec in turn[start:] + turn[:start]]
+            found = [self._run(spec.name, number) for spec in turn[start:] + turn[:start]]
             yield [run for run in found if run]
 
     def close(self) -> None:
-        """End everybody."""
+        """End all contestants."""
         for _, contestant in self._present.values():
             contestant.close()
         self._present.clear()
 
-    def _play(self, name: str, number: int) -> ContestantRun | None:
-        """One contestant's run of a round; None where it fails, and is absent from then on."""
+    def _run(self, name: str, number: int) -> ContestantRun | None:
+        """One contestant's run in a round; None if it fails, after which it is absent."""
         _, contestant = self._present[name]
         contestant.resume()
         try:
@@ -91,7 +91,7 @@ class RoundRobin:
                 ),
             )
         except (RuntimeError, OSError) as error:
-            self._leave(name, error)
+            self._drop(name, error)
             return None
         finally:
             contestant.pause()
@@ -103,7 +103,7 @@ class RoundRobin:
             f"{run.measured}"
         )
 
-    def _leave(self, name: str, error: Exception) -> None:
+    def _drop(self, name: str, error: Exception) -> None:
         self.absent[name] = str(error)
         self._say(f"{name}: absent: {error}")
         if name in self._present:

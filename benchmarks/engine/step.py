@@ -1,4 +1,4 @@
-"""step: the share of an engine step that is not spent in the model."""
+"""step: the share of an engine step spent outside the model."""
 
 from functools import partial
 from statistics import median
@@ -20,10 +20,10 @@ MAX_OUTSIDE_SHARE: Final = 0.1
 
 
 def run(rounds: int, requests: int, threads: int, size: str) -> None:
-    """Let one batch decode, and read the engine's own clocks; written after every round."""
+    """Decode one batch and read the engine's timings; writes the result after each round."""
     report = Report("step", look=requests != BATCH or size != SIZE)
     task = even_requests(requests, PROMPT, GENERATED)
-    batch, first = (
+    batch, warmup = (
         [Sequence(r.id, r.prompt, max_tokens=r.tokens, reserve=r.tokens) for r in some]
         for some in (task, warmup_requests(task))
     )
@@ -31,7 +31,7 @@ def run(rounds: int, requests: int, threads: int, size: str) -> None:
     with EngineProcess(
         "step", model_folder(size), engine_threads=threads, kv_tokens=KV_TOKENS, prefix_sharing=0
     ) as engine:
-        engine.run(first)
+        engine.run(warmup)
         for _ in range(rounds):
             found.append(quietest(partial(engine.run, batch), partial(_report_run, report)))
             report.write(rows_of(found), targets(found))
@@ -39,17 +39,17 @@ def run(rounds: int, requests: int, threads: int, size: str) -> None:
 
 
 def outside(trace: RunTrace) -> float:
-    """Share of the time in steps that went neither into the model nor into sampling."""
+    """Share of the step time spent outside model and sampling."""
     return 1 - trace.counted["forward_s"] / trace.counted["steps_s"]
 
 
 def between(trace: RunTrace) -> float:
-    """Share of the time, as the client sees it, in which no step ran."""
+    """Share of the client's wall time in which no step ran."""
     return 1 - trace.counted["steps_s"] / trace.wall_s
 
 
 def targets(found: list[Measured[RunTrace]]) -> list[Target]:
-    """The verdict on the median share."""
+    """The target for the median share."""
     share = median(outside(measured.outcome) for measured in found)
     return [target(f"share outside the model, batch {BATCH}", share, MAX_OUTSIDE_SHARE, "at most")]
 

@@ -1,4 +1,4 @@
-"""Makes a random model: `python -m benchmarks.engine.weights SIZE FOLDER`."""
+"""Creates a random model: `python -m benchmarks.engine.weights SIZE FOLDER`."""
 
 import sys
 from pathlib import Path
@@ -11,11 +11,11 @@ from benchmarks.engine.models import SHAPES
 from benchmarks.engine.workload import VOCABULARY
 
 SEED: Final = 7
-CONTEXT: Final = 2048
+CONTEXT_TOKENS: Final = 2048
 
 
 def make(size: str, folder: Path) -> None:
-    """Write the model to a folder, which appears with everything in it or not at all."""
+    """Write the model to a folder, which is created atomically."""
     shape = SHAPES[size]
     torch.manual_seed(SEED)
     config = LlamaConfig(
@@ -26,9 +26,9 @@ def make(size: str, folder: Path) -> None:
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.kv_heads,
         head_dim=64,
-        max_position_embeddings=CONTEXT,
+        max_position_embeddings=CONTEXT_TOKENS,
         bos_token_id=None,
-        eos_token_id=None,  # nothing ends an answer but its length
+        eos_token_id=None,  # only the length limit ends an answer
         pad_token_id=0,
     )
     unfinished = folder.with_suffix(".unfinished")

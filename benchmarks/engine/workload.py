@@ -1,4 +1,4 @@
-"""The requests that contestants answer: the same ones every time."""
+"""The requests for the contestants; deterministic."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from statistics import NormalDist
 from typing import Final
 
 VOCABULARY: Final = 8192
-RESERVED_IDS: Final = 3  # padding, start, end: never drawn
+RESERVED_IDS: Final = 3  # padding, start, end: never used
 
 MIXED: Final = 128
-MIXED_SEED: Final = 2087  # of 4000 tried, the one whose totals are closest to the research's
+MIXED_SEED: Final = 2087  # of 4000 seeds, the one with totals closest to the published workload's
 PROMPT: Final = (32, 256)  # tokens, uniform
 GENERATION: Final = (8, 256)  # tokens, log-normal, clipped
 MEDIAN: Final = 62
@@ -20,7 +20,7 @@ LOG_SD: Final = 0.75  # standard deviation of the log length
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt, and how many tokens to generate after it: neither more nor fewer."""
+    """A prompt, and the exact number of tokens to generate."""
 
     id: str
     prompt: list[int]
@@ -42,7 +42,7 @@ def mixed_requests(count: int = MIXED) -> list[Request]:
 def prefixed_requests(
     count: int, *, shared: int, own: int, generated: int, seed: int = 0
 ) -> list[Request]:
-    """Requests whose prompts begin with the same tokens and end each with its own.
+    """Requests with a common prefix of `shared` tokens, followed by `own` tokens each.
 
     Another seed gives other tokens.
     """
@@ -60,7 +60,7 @@ def even_requests(count: int, prompt: int, generated: int) -> list[Request]:
 
 
 def warmup_requests(requests: list[Request]) -> list[Request]:
-    """A few short requests that wake a contestant up."""
+    """A few short requests to warm up a contestant."""
     return [Request(f"w{request.id}", request.prompt[:32], 4) for request in requests[:4]]
 
 

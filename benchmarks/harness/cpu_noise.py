@@ -1,4 +1,4 @@
-"""Meters the CPU that others use while we measure: busy cores that are not our process tree's."""
+"""Measures CPU noise: cores used by processes other than the benchmark's own during a run."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -9,7 +9,7 @@ import psutil
 
 
 class Reading(NamedTuple):
-    """Seconds since some start: of the clock, of the whole machine's CPUs, and of our own tree."""
+    """Seconds since a fixed start: of the clock, of all CPUs, and of our process tree."""
 
     clock_s: float
     busy_s: float
@@ -17,40 +17,40 @@ class Reading(NamedTuple):
     own_s: float
 
 
-class Load(NamedTuple):
-    """Mean cores during a run: used by others on this machine, and stolen by its host."""
+class CpuNoise(NamedTuple):
+    """Mean cores during a run: used by other processes, and stolen by the host."""
 
     foreign: float
     stolen: float
 
 
 class Meter:
-    """Runs from its construction on."""
+    """Measures CPU noise from its construction on."""
 
     def __init__(self, read: Callable[[], Reading] | None = None) -> None:
         self._read = read or reading
         self._start = self._read()
 
-    def load(self) -> Load:
-        """The load since the start; clocks tick, so a little less than none counts as none."""
+    def load(self) -> CpuNoise:
+        """The noise since the start; small negative values, due to clock ticks, are 0."""
         start, now = self._start, self._read()
         passed = now.clock_s - start.clock_s
         busy = now.busy_s - start.busy_s
         own = now.own_s - start.own_s
-        return Load(max(0.0, (busy - own) / passed), (now.stolen_s - start.stolen_s) / passed)
+        return CpuNoise(max(0.0, (busy - own) / passed), (now.stolen_s - start.stolen_s) / passed)
 
 
 def reading(others: Iterable[int] = ()) -> Reading:
-    """What the clocks say now; processes of ours that are in no tree of ours, by their ids."""
+    """The clocks now; `others` are ids of our processes outside our process tree."""
     cpu = psutil.cpu_times()
     busy = cpu.user + cpu.nice + cpu.system + cpu.irq + cpu.softirq  # guests are part of user
     return Reading(perf_counter(), busy, cpu.steal, own_cpu_s(others))
 
 
 def own_cpu_s(others: Iterable[int] = ()) -> float:
-    """CPU seconds of this process and everything it started, whether it still runs or not.
+    """CPU seconds of this process and its descendants, running or ended.
 
-    `others` are processes that count as our own, with everything they started.
+    `others` are ids of processes that count as our own too, with their descendants.
     """
     return sum(map(_tree_cpu_s, [os.getpid(), *others]))
 
@@ -64,8 +64,8 @@ def _tree_cpu_s(pid: int) -> float:
 
 
 def _cpu_s(process: psutil.Process) -> float:
-    """CPU seconds of a process and those of its children that it has waited for."""
+    """CPU seconds of a process and of the children that it has waited for."""
     try:
-        return float(sum(process.cpu_times()[:4]))  # user, system, and the same of children
+        return float(sum(process.cpu_times()[:4]))  # user and system, own and of children
     except psutil.NoSuchProcess:
-        return 0.0  # ended just now: its parent answers for it from now on
+        return 0.0  # just ended: its parent counts it from now on

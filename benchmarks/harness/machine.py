@@ -1,4 +1,4 @@
-"""What a figure was measured on."""
+"""The machine and the commit of a measurement."""
 
 import os
 import platform
@@ -11,14 +11,14 @@ from benchmarks.harness.paths import ROOT
 
 
 def machine() -> str:
-    """Processor, cores this process may use, memory and system, in one line."""
+    """Processor, cores available to this process, memory and system, in one line."""
     cores = len(os.sched_getaffinity(0))
     memory_gib = psutil.virtual_memory().total / 2**30
     return f"{_processor()}, {cores} cores, {memory_gib:.0f} GiB, {platform.system()}"
 
 
 def commit() -> str:
-    """The short hash of the code measured, with `+` where files were changed after it."""
+    """The short hash of HEAD, with `+` if tracked files differ from it."""
     head = _git("rev-parse", "--short", "HEAD") or "unknown"
     return head + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
 

@@ -1,4 +1,4 @@
-"""Two sides compared run by run, with the interval that so few runs allow."""
+"""The ratio of two contenders over paired runs, with a bootstrap interval."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ SEED: Final = 1
 
 @dataclass(frozen=True)
 class Ratio:
-    """The median of paired ratios, and the 95 % interval of it."""
+    """The median of paired ratios, with its 95 % interval."""
 
     runs: list[float]
     median: float
@@ -21,9 +21,9 @@ class Ratio:
 
 
 def paired(ours: Sequence[float], theirs: Sequence[float]) -> Ratio | None:
-    """Ours over theirs, round by round, as far as both went; None where they never met.
+    """Ours over theirs for each round that both ran; None without such a round.
 
-    The interval is the percentile bootstrap of the median, over rounds.
+    The interval is the percentile bootstrap of the median over rounds.
     """
     runs = [one / other for one, other in zip(ours, theirs, strict=False)]
     if not runs:

@@ -1,29 +1,29 @@
-"""Repeats a run that others on the machine disturbed."""
+"""Repeats a run that other processes on the machine disturbed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from benchmarks.harness.cpu_noise import Load, Meter
+from benchmarks.harness.cpu_noise import CpuNoise, Meter
 
-QUIET: Final = 0.15  # foreign cores; a run beside more than this is repeated
-REPEATS: Final = 2
+MAX_FOREIGN_CORES: Final = 0.15  # used by other processes: above, a run is repeated
+MAX_REPEATS: Final = 2
 
-Outcome = TypeVar("Outcome")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Measured(Generic[Outcome]):
-    """What a run brought, what went on beside it, and which attempt it was."""
+class Measured(Generic[T]):
+    """The outcome of a run, the CPU noise during it, and its attempt, counted from 1."""
 
-    outcome: Outcome
-    load: Load
+    outcome: T
+    load: CpuNoise
     attempt: int
 
     @property
     def quiet(self) -> bool:
-        """Whether nobody disturbed it."""
-        return self.load.foreign <= QUIET
+        """Whether it was undisturbed."""
+        return self.load.foreign <= MAX_FOREIGN_CORES
 
     def __str__(self) -> str:
         again = f", attempt {self.attempt}" if self.attempt > 1 else ""
@@ -34,15 +34,15 @@ class Measured(Generic[Outcome]):
 
 
 def quietest(
-    run: Callable[[], Outcome],
-    tell: Callable[[Measured[Outcome]], None],
+    run: Callable[[], T],
+    report: Callable[[Measured[T]], None],
     meter: Callable[[], Meter] = Meter,
-) -> Measured[Outcome]:
-    """The first quiet run of at most three, else the one beside the least foreign load."""
-    attempts: list[Measured[Outcome]] = []
-    while not attempts or (not attempts[-1].quiet and len(attempts) <= REPEATS):
-        beside = meter()
+) -> Measured[T]:
+    """The first undisturbed run of at most three, else the one with the least CPU noise."""
+    attempts: list[Measured[T]] = []
+    while not attempts or (not attempts[-1].quiet and len(attempts) <= MAX_REPEATS):
+        meter_of_run = meter()
         outcome = run()
-        attempts.append(Measured(outcome, beside.load(), len(attempts) + 1))
-        tell(attempts[-1])
+        attempts.append(Measured(outcome, meter_of_run.load(), len(attempts) + 1))
+        report(attempts[-1])
     return min(attempts, key=lambda measured: measured.load.foreign)

@@ -1,4 +1,4 @@
-"""Real texts as requests to replay, each with what the product's own model said of its length."""
+"""Real texts as requests to replay, each with the length predicted by LMaaS's own model."""
 
 from collections.abc import Callable
 from hashlib import sha256
@@ -8,31 +8,33 @@ from typing import Final
 import numpy as np
 
 from benchmarks.harness.paths import CACHE, ROOT
-from gateway.evaluation.corpus import ENDINGS, read_corpus
-from gateway.evaluation.experiment import OURS, Run, Wanted, run
+from gateway.evaluation.corpus import FILE_SUFFIXES, read_corpus
+from gateway.evaluation.experiment import OURS, EvaluationOptions, EvaluationRun, run
 from gateway.evaluation.lengths import count_words
 from gateway.evaluation.vectors import TextVectors
 from gateway.replay.workload.workload import Workload
 
-CODE: Final = ("gateway/prediction", "gateway/evaluation")  # what predictions depend on
+PREDICTION_CODE: Final = ("gateway/prediction", "gateway/evaluation")  # what predictions depend on
 FOLDER: Final = CACHE / "replay"
 
 
-def text_requests(data: Path, threads: int, tell: Callable[[str], None]) -> Workload:
-    """The valid lines of a folder, all at time 0: lengths in words, instruction and input apart.
+def text_requests(data: Path, threads: int, say: Callable[[str], None]) -> Workload:
+    """The valid lines of a folder, all at time 0, with lengths in words.
 
-    Predictions are P1's without history: trained on the train lines, each line corrected and
-    calibrated by those before it. They are kept in `.bench` for as long as texts and code stay.
+    A prompt has the words of its instruction and of its input.
+
+    Predictions are P1's without history: trained on the train lines, and for each line corrected
+    and calibrated by the lines before it. They are cached in `.bench` until texts or code change.
     """
     file = FOLDER / f"texts-{_digest(data)}.npz"
     if not file.exists():
-        tell("predicting the lengths of the valid lines")
-        wanted = Wanted(lengths="words", threads=threads, cache=CACHE / "magnus")
-        _write(run(read_corpus(data, data), wanted, TextVectors(), tell), file)
+        say("predicting the lengths of the valid lines")
+        wanted = EvaluationOptions(lengths="words", threads=threads, cache=CACHE / "magnus")
+        _write(run(read_corpus(data, data), wanted, TextVectors(), say), file)
     return _read(file)
 
 
-def _write(done: Run, file: Path) -> None:
+def _write(done: EvaluationRun, file: Path) -> None:
     prompts = count_words([line.instruction for line in done.lines]) + count_words(
         [line.input for line in done.lines]
     )
@@ -47,24 +49,26 @@ def _write(done: Run, file: Path) -> None:
 
 
 def _read(file: Path) -> Workload:
-    with np.load(file) as found:
-        names, numbers = np.unique(found["apps"], return_inverse=True)
+    with np.load(file) as arrays:
+        names, numbers = np.unique(arrays["apps"], return_inverse=True)
         return Workload.of(
             np.zeros(len(numbers)),
-            found["prompt_tokens"],
-            found["generation_tokens"],
-            quantiles=found["quantiles"],
+            arrays["prompt_tokens"],
+            arrays["generation_tokens"],
+            quantiles=arrays["quantiles"],
             app=numbers,
             apps=names.tolist(),
         )
 
 
 def _digest(data: Path) -> str:
-    """Of the texts, and of the code that predicts."""
+    """A digest of the texts and of the code that predicts."""
     texts = (
-        (path for path in data.iterdir() if path.name.endswith(ENDINGS)) if data.is_dir() else ()
+        (path for path in data.iterdir() if path.name.endswith(FILE_SUFFIXES))
+        if data.is_dir()
+        else ()
     )
-    code = (path for folder in CODE for path in (ROOT / folder).rglob("*.py"))
+    code = (path for folder in PREDICTION_CODE for path in (ROOT / folder).rglob("*.py"))
     digest = sha256()
     for path in (*sorted(texts), *sorted(code)):
         digest.update(path.name.encode() + sha256(path.read_bytes()).digest())

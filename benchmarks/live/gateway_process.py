@@ -1,4 +1,4 @@
-"""`lmaas serve` as a user starts it, in a data folder of its own that goes with it."""
+"""Runs `lmaas serve` as a user would, with a temporary data folder."""
 
 import asyncio
 import os
@@ -24,33 +24,33 @@ from gateway.cli.admin.client import AdminClient
 from gateway.database.connection import Database
 from gateway.database.embedded import EmbeddedPostgres
 from gateway.quantiles import Floats
-from gateway.replay.workload.history import Window, read_history
+from gateway.replay.workload.history import HistoryWindow, read_history
 from gateway.replay.workload.workload import Workload
 from models import RequestRecord
 
-START_S: Final = 120.0
-STOP_S: Final = 60.0
-RECORDED_S: Final = 30.0  # until the last request's record is in Postgres
+START_TIMEOUT_S: Final = 120.0
+STOP_TIMEOUT_S: Final = 60.0
+RECORD_TIMEOUT_S: Final = 30.0  # until the last request's record is in PostgreSQL
 READY: Final = re.compile(r"ready on (http://\S+)")
 COUNTER: Final = re.compile(r"^lmaas_engine_(\w+)_total (\S+)$", re.MULTILINE)
 API_KEY: Final = "sk-lmaas-benchmarks"
 ADMIN_KEY: Final = "sk-lmaas-benchmarks-admin"
 
 
-class Steps(NamedTuple):
-    """An engine's steps, the seconds they took, and the tokens computed in them."""
+class EngineSteps(NamedTuple):
+    """An engine's steps: their number, their seconds, and the tokens they computed."""
 
     number: float
     busy_s: float
     computed: float
 
     def since(self, before: Self) -> Self:
-        """Those that came after a first look."""
+        """The steps after an earlier reading."""
         return type(self)(*(now - then for now, then in zip(self, before, strict=True)))
 
 
-class Served(Struct, frozen=True):
-    """Requests as history has them, in order of arrival; times (n,) in seconds from arrival."""
+class ServedRequests(Struct, frozen=True):
+    """Requests from history, in order of arrival; times (n,) in seconds from the arrival."""
 
     workload: Workload
     queued_s: Floats
@@ -60,14 +60,14 @@ class Served(Struct, frozen=True):
 
 
 def environment(settings: Mapping[str, object]) -> dict[str, str]:
-    """That of a command of ours with these `LMAAS_*` settings and no others."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("LMAAS_")}
-    kept.pop("DATABASE_URL", None)
-    return kept | {f"LMAAS_{name.upper()}": str(value) for name, value in settings.items()}
+    """The environment of an LMaaS command with exactly these `LMAAS_*` settings."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("LMAAS_")}
+    env.pop("DATABASE_URL", None)
+    return env | {f"LMAAS_{name.upper()}": str(value) for name, value in settings.items()}
 
 
 class GatewayProcess:
-    """Gateway, engine, predictor and Postgres, with these `LMAAS_*` settings."""
+    """A gateway with engine, predictor and PostgreSQL, with these `LMAAS_*` settings."""
 
     def __init__(self, name: str, **settings: object) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="lmaas-bench-")
@@ -93,7 +93,7 @@ class GatewayProcess:
 
     def __enter__(self) -> Self:
         try:
-            self.url = self._ready()
+            self.url = self._wait_until_ready()
         except BaseException:
             self.close()
             raise
@@ -103,62 +103,62 @@ class GatewayProcess:
         self.close()
 
     def close(self) -> None:
-        """End the process, kindly first."""
+        """Terminate the process; kill it if it does not end."""
         self.process.terminate()
         try:
-            self.process.wait(STOP_S)
+            self.process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
         self._folder.cleanup()
 
     def use(self, policy: str) -> None:
-        """Schedule by this policy from now on."""
+        """Switch to this policy."""
         with closing(AdminClient(self.url, ADMIN_KEY)) as admin:
             admin.put("/admin/policy", name=policy)
 
     def meter(self) -> Meter:
-        """Counts our Postgres, which is no child of ours, as our own."""
+        """A meter that counts the gateway's PostgreSQL, not a descendant of ours, as our own."""
         line = (self._data / "postgres" / "postmaster.pid").read_text().splitlines()[0]
         return Meter(lambda: reading([int(line)]))
 
-    def steps(self) -> Steps:
+    def steps(self) -> EngineSteps:
         """The engine's steps since the start."""
         shown = httpx.get(f"{self.url}/metrics").raise_for_status().text
         counted = {name: float(value) for name, value in COUNTER.findall(shown)}
-        return Steps(counted["steps"], counted["busy_seconds"], counted["computed_tokens"])
+        return EngineSteps(counted["steps"], counted["busy_seconds"], counted["computed_tokens"])
 
-    def served(self, since: datetime, count: int) -> Served:
-        """The requests that arrived since then. RuntimeError unless it is so many."""
+    def served(self, since: datetime, count: int) -> ServedRequests:
+        """The `count` requests that arrived since then. RuntimeError for another number."""
         return asyncio.run(self._read(since, count))
 
-    async def _read(self, since: datetime, count: int) -> Served:
+    async def _read(self, since: datetime, count: int) -> ServedRequests:
         database = await Database.open(EmbeddedPostgres(self._data).url)
         try:
-            await _recorded(database, since, count)
-            workload = await read_history(database.sessions, Window(since=since))
+            await _wait_for_records(database, since, count)
+            workload = await read_history(database.sessions, HistoryWindow(since=since))
             rows = await _times(database, since)
         finally:
             await database.close()
         queued_s, first_token_s, response_s, preemptions = np.array(rows, np.float64).T
-        return Served(workload, queued_s, first_token_s, response_s, int(preemptions.sum()))
+        return ServedRequests(workload, queued_s, first_token_s, response_s, int(preemptions.sum()))
 
-    def _ready(self) -> str:
-        end = monotonic() + START_S
-        while not (told := READY.search(self._log.read_text())):
+    def _wait_until_ready(self) -> str:
+        end = monotonic() + START_TIMEOUT_S
+        while not (match := READY.search(self._log.read_text())):
             if self.process.poll() is not None or monotonic() > end:
                 words = self._log.read_text().strip().splitlines() or [f"see {self._log}"]
                 raise RuntimeError(f"the gateway did not start: {words[-1]}")
             sleep(0.05)
-        return told[1]
+        return match[1]
 
 
-async def _recorded(database: Database, since: datetime, count: int) -> None:
-    """Returns once so many requests since then are recorded."""
+async def _wait_for_records(database: Database, since: datetime, count: int) -> None:
+    """Returns once `count` requests since then are recorded. RuntimeError after a timeout."""
     statement = (
         select(func.count()).select_from(RequestRecord).where(RequestRecord.arrived_at >= since)
     )
-    end = monotonic() + RECORDED_S
+    end = monotonic() + RECORD_TIMEOUT_S
     while True:
         async with database.sessions() as session:
             found = await session.scalar(statement)

@@ -1,4 +1,4 @@
-"""Chat requests with answers of given lengths, sent to a real gateway when they are due."""
+"""Sends chat requests with given arrival times and answer lengths to a gateway."""
 
 import asyncio
 import json
@@ -17,15 +17,15 @@ from benchmarks.live.gateway_process import API_KEY
 from gateway.demo.examples import read_examples
 from gateway.settings import DEMO_MODEL
 
-WORDS: Final = (2, 40)  # of a question, uniform
-MEDIAN: Final = 110  # tokens of an answer, log-normal, clipped
-SPREAD: Final = 0.75  # standard deviation of its logarithm
-ANSWER: Final = (8, 640)
+QUESTION_WORDS: Final = (2, 40)  # of a question, uniform
+MEDIAN_TOKENS: Final = 110  # of an answer, log-normal
+LOG_SPREAD: Final = 0.75  # standard deviation of log answer lengths
+ANSWER_TOKENS: Final = (8, 640)
 TIMEOUT_S: Final = 600.0
 
 
-class Planned(Struct, frozen=True):
-    """A request, and when it is sent, in seconds from the start."""
+class PlannedRequest(Struct, frozen=True):
+    """A request, with the time to send it in seconds from the start."""
 
     at_s: float
     question: str
@@ -33,20 +33,20 @@ class Planned(Struct, frozen=True):
     seed: int
 
 
-def plan(count: int, seed: int, rate_s: float | None = None) -> list[Planned]:
-    """The first requests of a seed: Poisson at a rate, or all at once; the same every time."""
+def plan(count: int, seed: int, rate_s: float | None = None) -> list[PlannedRequest]:
+    """The first `count` requests of a seed: Poisson arrivals at a rate, or all at once."""
     shapes, gaps = Random(seed), Random(seed + 1)
     words = sorted(set(chain.from_iterable(_examples())))
     planned, at_s = [], 0.0
     for number in range(count):
-        question = " ".join(shapes.choices(words, k=shapes.randint(*WORDS)))
-        planned.append(Planned(at_s, question, _tokens(shapes), number))
+        question = " ".join(shapes.choices(words, k=shapes.randint(*QUESTION_WORDS)))
+        planned.append(PlannedRequest(at_s, question, _tokens(shapes), number))
         at_s += gaps.expovariate(rate_s) if rate_s else 0.0
     return planned
 
 
-def send(url: str, requests: Sequence[Planned]) -> list[float]:
-    """Seconds from when each was due to its whole answer. RuntimeError for a wrong answer."""
+def send(url: str, requests: Sequence[PlannedRequest]) -> list[float]:
+    """Seconds from each request's time to its complete answer. RuntimeError for a wrong one."""
     return asyncio.run(_send(url, requests))
 
 
@@ -57,11 +57,11 @@ def _examples() -> Iterator[list[str]]:
 
 
 def _tokens(rng: Random) -> int:
-    least, most = ANSWER
-    return min(max(round(exp(rng.gauss(log(MEDIAN), SPREAD))), least), most)
+    shortest, longest = ANSWER_TOKENS
+    return min(max(round(exp(rng.gauss(log(MEDIAN_TOKENS), LOG_SPREAD))), shortest), longest)
 
 
-async def _send(url: str, requests: Sequence[Planned]) -> list[float]:
+async def _send(url: str, requests: Sequence[PlannedRequest]) -> list[float]:
     async with httpx.AsyncClient(
         base_url=url,
         headers={"Authorization": f"Bearer {API_KEY}"},
@@ -72,14 +72,14 @@ async def _send(url: str, requests: Sequence[Planned]) -> list[float]:
         start_s = perf_counter()
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(_ask(client, request, start_s + request.at_s, ends))
+                group.create_task(_send_one(client, request, start_s + request.at_s, ends))
                 for request in requests
             ]
         return [task.result() for task in tasks]
 
 
-async def _ask(
-    client: httpx.AsyncClient, request: Planned, due_s: float, ends: dict[str, float]
+async def _send_one(
+    client: httpx.AsyncClient, request: PlannedRequest, due_s: float, ends: dict[str, float]
 ) -> float:
     await asyncio.sleep(due_s - perf_counter())
     response = await client.post("/v1/chat/completions", json=_body(request, ends))
@@ -91,8 +91,8 @@ async def _ask(
     return perf_counter() - due_s
 
 
-def _body(request: Planned, ends: dict[str, float]) -> dict[str, Any]:
-    """No token may end the answer, so its length is what it may have at most."""
+def _body(request: PlannedRequest, ends: dict[str, float]) -> dict[str, Any]:
+    """The body: end tokens are suppressed, so the answer has exactly max_tokens tokens."""
     return {
         "model": DEMO_MODEL.name,
         "messages": [{"role": "user", "content": request.question}],
@@ -103,6 +103,6 @@ def _body(request: Planned, ends: dict[str, float]) -> dict[str, Any]:
 
 
 def _end_tokens(model: Path) -> dict[str, float]:
-    """A bias against every token that ends an answer."""
+    """A bias that suppresses every end token."""
     ends = json.loads((model / "generation_config.json").read_text())["eos_token_id"]
     return {str(token): -100.0 for token in (ends if isinstance(ends, list) else [ends])}

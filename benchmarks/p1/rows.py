@@ -7,14 +7,14 @@ import numpy as np
 
 from benchmarks.harness.report import Row
 from benchmarks.p1.families import FAMILIES
-from gateway.evaluation.baselines import LINE
-from gateway.evaluation.experiment import OURS, Run, Summary
+from gateway.evaluation.baselines import LINE_PER_APP
+from gateway.evaluation.experiment import OURS, EvaluationRun, EvaluationSummary
 from gateway.evaluation.magnus import NAME as MAGNUS
-from gateway.evaluation.midflight import Midflight
-from gateway.evaluation.scoring import POOLED, Scores, score
+from gateway.evaluation.midflight import MidflightErrors
+from gateway.evaluation.scoring import POOLED, DetailedScorecard, score
 
 
-def overall_rows(run: Run, history: str) -> Iterator[Row]:
+def overall_rows(run: EvaluationRun, history: str) -> Iterator[Row]:
     """A row for each predictor: pooled measures, and means over the apps of each family.
 
     `over_*` is P90 over the actual length: means over apps of the apps' means and medians, and
@@ -43,7 +43,7 @@ def overall_rows(run: Run, history: str) -> Iterator[Row]:
         }
 
 
-def app_rows(summary: Summary) -> Iterator[Row]:
+def app_rows(summary: EvaluationSummary) -> Iterator[Row]:
     """A row for each app, and one for all: ours without history."""
     for app, card in summary.scores[OURS].items():
         yield {
@@ -65,9 +65,9 @@ def app_rows(summary: Summary) -> Iterator[Row]:
         }
 
 
-def versus_rows(summary: Summary) -> Iterator[Row]:
+def versus_rows(summary: EvaluationSummary) -> Iterator[Row]:
     """log-RMSE by app beside the line's and Magnus's, with the paired interval of the latter."""
-    for app, line in summary.versus[LINE].items():
+    for app, line in summary.versus[LINE_PER_APP].items():
         magnus = summary.versus[MAGNUS][app]
         yield {
             "lengths": summary.lengths,
@@ -82,7 +82,7 @@ def versus_rows(summary: Summary) -> Iterator[Row]:
         }
 
 
-def source_rows(run: Run) -> Iterator[Row]:
+def source_rows(run: EvaluationRun) -> Iterator[Row]:
     """Apps of several sources, source by source: to tell these apart already looks like skill."""
     sources = np.array([line.source or "" for line in run.lines])
     for app in np.unique(run.names):
@@ -99,15 +99,15 @@ def source_rows(run: Run) -> Iterator[Row]:
                 "source": str(source).partition(" (")[0],
                 "n": int(rows.sum()),
                 "log_rmse_mean": cards[OURS].log_rmse_mean,
-                "line log_rmse_mean": cards[LINE].log_rmse_mean,
+                "line log_rmse_mean": cards[LINE_PER_APP].log_rmse_mean,
                 "Magnus log_rmse_mean": cards[MAGNUS].log_rmse_mean,
                 "τ": cards[OURS].tau,
-                "line τ": cards[LINE].tau,
+                "line τ": cards[LINE_PER_APP].tau,
                 "Magnus τ": cards[MAGNUS].tau,
             }
 
 
-def midflight_rows(summary: Summary) -> Iterator[Row]:
+def midflight_rows(summary: EvaluationSummary) -> Iterator[Row]:
     """Errors of the remaining length in tokens, pooled and over each family's answers."""
     groups: dict[str, tuple[str, ...]] = {POOLED: (POOLED,), **FAMILIES}
     for share in dict.fromkeys(each.share for each in summary.midflight):
@@ -127,19 +127,19 @@ def midflight_rows(summary: Summary) -> Iterator[Row]:
                 }
 
 
-def family_mean(cards: dict[str, Scores], family: str, measure: str) -> float | None:
+def family_mean(cards: dict[str, DetailedScorecard], family: str, measure: str) -> float | None:
     """The mean of a measure over the apps of a family; None where none of them is there."""
     values = [getattr(cards[app], measure) for app in FAMILIES[family] if app in cards]
     return fmean(values) if values else None
 
 
-def _over_sums(run: Run, predictor: str, family: str) -> float | None:
+def _over_sums(run: EvaluationRun, predictor: str, family: str) -> float | None:
     mine = [name in FAMILIES[family] for name in run.names]
     if not any(mine):
         return None
     return float(run.forecasts[predictor].p90[mine].sum() / run.tokens[mine].sum())
 
 
-def _weighed(values: Iterable[tuple[Midflight, float]]) -> float:
+def _weighed(values: Iterable[tuple[MidflightErrors, float]]) -> float:
     pairs = list(values)
     return sum(each.rows * value for each, value in pairs) / sum(each.rows for each, _ in pairs)

@@ -19,14 +19,14 @@ from benchmarks.harness.paths import CACHE, PLOTS
 from benchmarks.harness.report import Report, Row, Target
 from benchmarks.p1.rows import app_rows, midflight_rows, overall_rows, source_rows, versus_rows
 from benchmarks.p1.targets import targets
-from gateway.evaluation.corpus import Corpus, Line, read_corpus
-from gateway.evaluation.experiment import Run, Wanted
+from gateway.evaluation.corpus import Corpus, CorpusLine, read_corpus
+from gateway.evaluation.experiment import EvaluationOptions, EvaluationRun
 from gateway.evaluation.experiment import run as evaluate
-from gateway.evaluation.lengths import Rule
+from gateway.evaluation.lengths import LengthRule
 from gateway.evaluation.plots import draw
 from gateway.evaluation.vectors import TextVectors
 
-BOTH: Final[tuple[Rule, ...]] = ("words", "bpe")
+BOTH: Final[tuple[LengthRule, ...]] = ("words", "bpe")
 OFF: Final = "off"
 APPS: Final = "apps"
 SOURCES: Final = "apps and sources"
@@ -36,12 +36,12 @@ SOURCES: Final = "apps and sources"
 class Found:
     """The runs of one rule of length: without history, and with it."""
 
-    rule: Rule
-    off: Run | None = None
-    on: dict[str, Run] = field(default_factory=dict)
+    rule: LengthRule
+    off: EvaluationRun | None = None
+    on: dict[str, EvaluationRun] = field(default_factory=dict)
 
 
-def run(data: Path, rules: Sequence[Rule], apps: Sequence[str], threads: int) -> None:
+def run(data: Path, rules: Sequence[LengthRule], apps: Sequence[str], threads: int) -> None:
     """Evaluate on the folder by each rule; the result is written after every run."""
     look = bool(apps) or tuple(rules) != BOTH
     corpus = read_corpus(data, data)
@@ -52,7 +52,7 @@ def run(data: Path, rules: Sequence[Rule], apps: Sequence[str], threads: int) ->
     for each in found:
         for history in (OFF, APPS, SOURCES):
             report.say(f"{each.rule}, history {history}")
-            wanted = Wanted(
+            wanted = EvaluationOptions(
                 lengths=each.rule,
                 history=history != OFF,
                 baselines=history == OFF,
@@ -99,5 +99,5 @@ def _targets(found: Iterable[Found]) -> Iterator[Target]:
             yield from targets(each.off.summary, on.summary if on is not None else None)
 
 
-def _with_user(line: Line) -> Line:
+def _with_user(line: CorpusLine) -> CorpusLine:
     return msgspec.structs.replace(line, user=line.source)

@@ -5,8 +5,8 @@ from typing import Final
 
 from benchmarks.harness.report import Target, target
 from benchmarks.p1.rows import family_mean
-from gateway.evaluation.baselines import INPUT_LENGTH, LINE
-from gateway.evaluation.experiment import OURS, Summary
+from gateway.evaluation.baselines import INPUT_LENGTH, LINE_PER_APP
+from gateway.evaluation.experiment import OURS, EvaluationSummary
 from gateway.evaluation.magnus import NAME as MAGNUS
 from gateway.evaluation.scoring import POOLED
 
@@ -20,15 +20,15 @@ APP_COVERAGE: Final = 0.85
 OVERS: Final = {"proportional": 1.25, "open": 2.2}
 
 
-def targets(off: Summary, on: Summary | None) -> Iterator[Target]:
+def targets(off: EvaluationSummary, on: EvaluationSummary | None) -> Iterator[Target]:
     """The verdicts on one rule of length; `on` is the run with history, None while it is due."""
     for verdict in (*_against_baselines(off), *_in_itself(off), _history(off, on)):
         yield Target(f"{off.lengths}: {verdict.name}", verdict.value, verdict.target, verdict.met)
 
 
-def _against_baselines(off: Summary) -> Iterator[Target]:
+def _against_baselines(off: EvaluationSummary) -> Iterator[Target]:
     ours, simple = off.scores[OURS][POOLED], off.scores[INPUT_LENGTH][POOLED]
-    line, magnus = off.versus[LINE], dict(off.versus[MAGNUS])
+    line, magnus = off.versus[LINE_PER_APP], dict(off.versus[MAGNUS])
     pooled = magnus.pop(POOLED)
     behind = sum(each.low > 0 for each in magnus.values())
     worst = max(each.ours / each.theirs for app, each in line.items() if app != POOLED)
@@ -43,7 +43,7 @@ def _against_baselines(off: Summary) -> Iterator[Target]:
     yield target("apps significantly behind Magnus", behind, 0, "at most")
 
 
-def _in_itself(off: Summary) -> Iterator[Target]:
+def _in_itself(off: EvaluationSummary) -> Iterator[Target]:
     cards = off.scores[OURS]
     pooled = cards[POOLED]
     short = sum(card.coverage_high < APP_COVERAGE for card in cards.values())
@@ -58,7 +58,7 @@ def _in_itself(off: Summary) -> Iterator[Target]:
         yield target(f"P90/actual, mean of {family} apps", over, bound, "at most")
 
 
-def _history(off: Summary, on: Summary | None) -> Target:
+def _history(off: EvaluationSummary, on: EvaluationSummary | None) -> Target:
     ratio = None
     if on is not None:
         ratio = on.scores[OURS][POOLED].log_rmse_mean / off.scores[OURS][POOLED].log_rmse_mean

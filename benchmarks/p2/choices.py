@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from benchmarks.harness.paths import CACHE
 from benchmarks.p2.parts import minilm
 from benchmarks.p2.version import Version, fit_on
-from gateway.evaluation.arrivals import Requests
+from gateway.evaluation.arrivals import EvaluationRequests
 from gateway.prediction.expectation import expected_log
 from gateway.prediction.features.text_encoder import MEANING, SKETCH
-from gateway.prediction.model.length_model import QuantileModel
+from gateway.prediction.model.length_model import LengthModel
 from gateway.prediction.training.scorecard import kendall_tau, rms
 from gateway.quantiles import MEDIAN
 
@@ -26,7 +26,7 @@ STATIC: Final = "cues, meaning"
 OURS: Final = "cues, meaning, sketch (ours)"
 
 Vectors = NDArray[np.float32]
-Change = Callable[[Requests], Vectors]
+Change = Callable[[EvaluationRequests], Vectors]
 Tell = Callable[[str], None]
 
 
@@ -38,15 +38,15 @@ class Worth(Struct, frozen=True):
     log_rmse_mean: float
 
 
-def worths(version: Version, threads: int, tell: Tell) -> Iterator[Worth]:
+def worths(version: Version, threads: int, progress: Tell) -> Iterator[Worth]:
     """Each vector's worth; the model is fitted anew for all but our own."""
-    for name, change in _changes(threads, tell).items():
-        tell(f"fitting with {name}")
+    for name, change in _changes(threads, progress).items():
+        progress(f"fitting with {name}")
         test = replace(version.test.inputs, text=change(version.test))
         model = version.model
         if name != OURS:
-            learned = replace(version.learned.inputs, text=change(version.learned))
-            model = QuantileModel(fit_on(learned, version.learned.tokens, threads))
+            train = replace(version.train.inputs, text=change(version.train))
+            model = LengthModel(fit_on(train, version.train.tokens, threads))
         quantiles = model.predict(test).quantiles
         yield Worth(
             name,
@@ -60,10 +60,11 @@ def minilm_name(tokens: int) -> str:
     return f"cues, MiniLM of {tokens} tokens"
 
 
-def _changes(threads: int, tell: Tell) -> dict[str, Change]:
+def _changes(threads: int, progress: Tell) -> dict[str, Change]:
     def minilm_of(tokens: int) -> Change:
         return lambda requests: _instead(
-            requests, minilm_vectors([each.input for each in requests.lines], tokens, threads, tell)
+            requests,
+            minilm_vectors([each.input for each in requests.lines], tokens, threads, progress),
         )
 
     return {
@@ -74,7 +75,7 @@ def _changes(threads: int, tell: Tell) -> dict[str, Change]:
     }
 
 
-def _instead(requests: Requests, meaning: Vectors | None) -> Vectors:
+def _instead(requests: EvaluationRequests, meaning: Vectors | None) -> Vectors:
     """The requests' text vectors without a sketch and with another meaning, or none."""
     text = requests.inputs.text.copy()
     text[:, SKETCH] = 0.0
@@ -82,12 +83,12 @@ def _instead(requests: Requests, meaning: Vectors | None) -> Vectors:
     return text
 
 
-def minilm_vectors(texts: Sequence[str], tokens: int, threads: int, tell: Tell) -> Vectors:
+def minilm_vectors(texts: Sequence[str], tokens: int, threads: int, progress: Tell) -> Vectors:
     """MiniLM's vector of each text cut to so many tokens; kept in .bench, for it takes minutes."""
     digest = sha256("\0".join(texts).encode()).hexdigest()[:16]
     file = CACHE / "p2" / f"minilm-{tokens}-{digest}.npy"
     if not file.exists():
-        tell(f"encoding {len(texts)} texts by MiniLM, {tokens} tokens each: minutes")
+        progress(f"encoding {len(texts)} texts by MiniLM, {tokens} tokens each: minutes")
         encoder = minilm(threads)
         encoder.max_seq_length = tokens
         found = encoder.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)

@@ -16,9 +16,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from gateway.evaluation.arrivals import MAX_TOKENS, TENANT, app_id
-from gateway.evaluation.corpus import Line
+from gateway.evaluation.corpus import CorpusLine
 from gateway.evaluation.lengths import count_words
-from gateway.prediction.messages import Question
+from gateway.prediction.messages import PredictionRequest
 from gateway.prediction.serving.predictor import LengthPredictor
 from gateway.quantiles import Floats
 
@@ -67,7 +67,7 @@ def arrivals(rate: float, seconds: float, seed: int) -> Floats:
     return times[times < seconds]
 
 
-def questions(lines: Sequence[Line], seed: int = SEED) -> list[Question]:
+def prediction_requests(lines: Sequence[CorpusLine], seed: int = SEED) -> list[PredictionRequest]:
     """A question for each distinct input among the lines, in a random order.
 
     Some come from apps that no version has seen, with instructions of their own.
@@ -80,22 +80,22 @@ def questions(lines: Sequence[Line], seed: int = SEED) -> list[Question]:
     numbers = random.integers(NEW_APPS, size=len(ordered))
     news = np.where(random.random(len(ordered)) < NEW_SHARE, numbers, -1)
     return [
-        _question(line, count, count + fixed[line.instruction], new)
+        _prediction_request(line, count, count + fixed[line.instruction], new)
         for line, count, new in zip(ordered, words, news.tolist(), strict=True)
     ]
 
 
-def with_new_instructions(asked: Sequence[Question]) -> list[Question]:
+def with_new_instructions(asked: Sequence[PredictionRequest]) -> list[PredictionRequest]:
     """The same questions, no two of which have an instruction in common."""
     return [
-        replace(question, instruction=f"{question.instruction} (No. {number})")
-        for number, question in enumerate(asked)
+        replace(request, instruction=f"{request.instruction} (No. {number})")
+        for number, request in enumerate(asked)
     ]
 
 
-def _question(line: Line, words: int, prompt: int, new: int) -> Question:
+def _prediction_request(line: CorpusLine, words: int, prompt: int, new: int) -> PredictionRequest:
     unseen = new >= 0
-    return Question(
+    return PredictionRequest(
         tenant=TENANT,
         app=uuid5(TENANT, f"new {new}") if unseen else app_id(line.app),
         end_user=None,
@@ -110,15 +110,15 @@ def _question(line: Line, words: int, prompt: int, new: int) -> Question:
 
 
 async def offer(
-    predictor: LengthPredictor, asked: Sequence[Question], at_s: Sequence[float]
+    predictor: LengthPredictor, asked: Sequence[PredictionRequest], at_s: Sequence[float]
 ) -> Passage:
     """Ask one question at each time, whether those before are answered or not."""
     waited_s: list[float] = []
     sources: list[str] = []
 
-    async def ask(question: Question) -> None:
+    async def ask(request: PredictionRequest) -> None:
         began = perf_counter()
-        prediction = await predictor.predict(question)
+        prediction = await predictor.predict(request)
         waited_s.append(perf_counter() - began)
         sources.append(prediction.source)
 
@@ -127,9 +127,9 @@ async def offer(
     ticking = asyncio.create_task(tick(late_s))
     began = perf_counter()
     async with asyncio.TaskGroup() as running:
-        for due_s, question in zip(at_s, asked, strict=True):
+        for due_s, request in zip(at_s, asked, strict=True):
             await asyncio.sleep(max(began + due_s - perf_counter(), 0.0))
-            running.create_task(ask(question))
+            running.create_task(ask(request))
     wall_s = perf_counter() - began
     ticking.cancel()
     return Passage(
@@ -151,22 +151,24 @@ async def tick(late_s: list[float]) -> None:
         late_s.append(max(perf_counter() - due, 0.0))
 
 
-async def warm_up(predictor: LengthPredictor, lines: Sequence[Line]) -> None:
+async def warm_up(predictor: LengthPredictor, lines: Sequence[CorpusLine]) -> None:
     """Return once the instructions of the lines' apps are embedded, as those of old apps are."""
     known = {(line.app, line.instruction): line for line in lines}
-    due = deque(_question(replace(line, input="warm up"), 2, 10, -1) for line in known.values())
+    due = deque(
+        _prediction_request(replace(line, input="warm up"), 2, 10, -1) for line in known.values()
+    )
     while due:
         if (await predictor.predict(due[0])).embeddings.instruction is not None:
             due.popleft()
         await asyncio.sleep(0.01)
 
 
-async def settle(predictor: LengthPredictor, question: Question) -> None:
+async def settle(predictor: LengthPredictor, request: PredictionRequest) -> None:
     """Return once the process has no backlog."""
     source = None
     while source != "model":
         await asyncio.sleep(0.1)
-        source = (await predictor.predict(question)).source
+        source = (await predictor.predict(request)).source
     gc.collect()
 
 

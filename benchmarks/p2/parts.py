@@ -17,13 +17,13 @@ from msgspec import Struct
 from benchmarks.p2.version import MODEL_HASH
 from gateway.prediction.features.cues import cues
 from gateway.prediction.features.text_encoder import TextEncoder
-from gateway.prediction.model.app_lines import grouped
+from gateway.prediction.model.app_lines import rows_by_app
 from gateway.prediction.model.artefact import Artefact, decode
-from gateway.prediction.model.inputs import Inputs
-from gateway.prediction.model.length_model import QuantileModel
-from gateway.prediction.model.text_kernel import AppKernel, place_texts
-from gateway.prediction.model.trees import Table, Trees, read_trees
-from gateway.prediction.model.unseen_apps import NewcomerModel
+from gateway.prediction.model.inputs import ModelInputs
+from gateway.prediction.model.length_model import LengthModel
+from gateway.prediction.model.text_kernel import AppKernel, text_points
+from gateway.prediction.model.trees import Table, TreeHead, read_trees
+from gateway.prediction.model.unseen_apps import UnseenAppsModel
 from gateway.quantiles import Floats
 
 BATCH: Final = 32
@@ -49,7 +49,7 @@ class Cost(Struct, frozen=True):
 class Sample:
     """Requests of known apps, and their texts."""
 
-    inputs: Inputs
+    inputs: ModelInputs
     texts: list[str]
 
 
@@ -98,7 +98,7 @@ def _time_parts(stored: bytes, sample: Sample, core: int) -> list[Cost]:
         _cost("text vector", 1, encoder.encode, sample.texts),
     ]
     random = np.random.default_rng(1)
-    model = QuantileModel(artefact)
+    model = LengthModel(artefact)
     heads, mean = read_trees(artefact.trees), read_trees([artefact.mean])
     for together, times in ((1, SINGLES), (BATCH, BATCHES)):
         drawn = [
@@ -110,40 +110,40 @@ def _time_parts(stored: bytes, sample: Sample, core: int) -> list[Cost]:
             _cost(HEADS, together, partial(_score, heads), tables),
             _cost("tree head of the mean", together, partial(_score, mean), tables),
             _cost("kernel", together, _kernel(artefact), drawn),
-            _cost("newcomer", together, NewcomerModel(artefact.newcomer).predict, drawn),
+            _cost("newcomer", together, UnseenAppsModel(artefact.unseen_apps).predict, drawn),
             _cost("predict, without the text vector", together, model.predict, drawn),
         ]
     return found
 
 
-def _score(heads: Sequence[Trees], table: Table) -> None:
+def _score(heads: Sequence[TreeHead], table: Table) -> None:
     for head in heads:
         head.score(table)
 
 
-def _table(model: QuantileModel, inputs: Inputs) -> Table:
+def _table(model: LengthModel, inputs: ModelInputs) -> Table:
     """What the model gives its trees to score."""
     tables: list[Table] = []
 
-    def note(_: Trees, table: Table) -> Floats:
+    def note(_: TreeHead, table: Table) -> Floats:
         tables.append(table)
         return np.zeros(len(table))
 
-    with patch.object(Trees, "score", note):
+    with patch.object(TreeHead, "score", note):
         model.predict(inputs)
     return tables[0]
 
 
-def _kernel(artefact: Artefact) -> Callable[[Inputs], None]:
+def _kernel(artefact: Artefact) -> Callable[[ModelInputs], None]:
     kernels = {app: AppKernel(kernel) for app, kernel in artefact.kernels.items()}
 
-    def tell(inputs: Inputs) -> None:
-        points = place_texts(inputs.text, artefact.space)
-        for app, rows in grouped(inputs.apps).items():
+    def predict(inputs: ModelInputs) -> None:
+        points = text_points(inputs.text, artefact.space)
+        for app, rows in rows_by_app(inputs.apps).items():
             if app in kernels:
-                kernels[app].tell(points[rows])
+                kernels[app].predict(points[rows])
 
-    return tell
+    return predict
 
 
 def _time_encoders(texts: Sequence[str], tokens: Sequence[int], core: int) -> dict[int, Cost]:

@@ -29,7 +29,7 @@ from benchmarks.p2.load import (
     arrivals,
     offer,
     pin,
-    questions,
+    prediction_requests,
     settle,
     warm_up,
     with_new_instructions,
@@ -40,7 +40,7 @@ from gateway.database.connection import Database
 from gateway.database.embedded import EmbeddedPostgres
 from gateway.database.migration import migrate
 from gateway.evaluation.corpus import read_corpus
-from gateway.prediction.messages import Question
+from gateway.prediction.messages import PredictionRequest
 from gateway.prediction.serving.predictor import LengthPredictor
 from models.base import new_id
 
@@ -97,7 +97,7 @@ def run(data: Path, only: Sequence[str], threads: int) -> None:
         report.write(rows_of(found), targets(found))
 
     if "load" in only:
-        asked = questions([*corpus.train, *corpus.test])
+        asked = prediction_requests([*corpus.train, *corpus.test])
         for offered, measured in _load(version, asked, asking, answering, report):
             found.load.setdefault(offered, []).append(measured)
             write()
@@ -120,9 +120,9 @@ def cores() -> tuple[int, int]:
 
 
 def _load(
-    version: Version, asked: list[Question], asking: int, answering: int, report: Report
+    version: Version, asked: list[PredictionRequest], asking: int, answering: int, report: Report
 ) -> Iterator[tuple[Offered, Measured[Passage]]]:
-    known = [*version.learned.lines, *version.test.lines]
+    known = [*version.train.lines, *version.test.lines]
     gc.collect()
     gc.freeze()  # the texts are the benchmark's: no gateway has them to look through
     free = os.sched_getaffinity(0)

@@ -7,15 +7,15 @@ import numpy as np
 
 from benchmarks.harness.paths import CACHE
 from benchmarks.harness.report import Report
-from gateway.evaluation.arrivals import Arrivals, Requests
+from gateway.evaluation.arrivals import EvaluationRequests, RequestBuilder
 from gateway.evaluation.corpus import Corpus
 from gateway.evaluation.lengths import count_words
-from gateway.evaluation.ours import HELD_OUT, scores
-from gateway.evaluation.sentences import Sentences
+from gateway.evaluation.ours import HELD_OUT_SHARE, scores
+from gateway.evaluation.sentences import SentenceEmbedder
 from gateway.evaluation.vectors import TextVectors
 from gateway.prediction.model.artefact import encode
-from gateway.prediction.model.inputs import Inputs
-from gateway.prediction.model.length_model import Fitted, QuantileModel, fit
+from gateway.prediction.model.inputs import ModelInputs
+from gateway.prediction.model.length_model import FittedModel, LengthModel, fit
 from gateway.prediction.training.fitting import artefact_of
 from gateway.quantiles import Floats
 
@@ -27,10 +27,10 @@ MODEL_HASH: Final = "of a model that is not there"
 class Version:
     """What was fitted, from which requests; and the requests that are told apart by it."""
 
-    model: QuantileModel
+    model: LengthModel
     artefact: bytes
-    learned: Requests
-    test: Requests
+    train: EvaluationRequests
+    test: EvaluationRequests
 
 
 def make_version(corpus: Corpus, report: Report, threads: int) -> Version:
@@ -40,18 +40,18 @@ def make_version(corpus: Corpus, report: Report, threads: int) -> Version:
     they are makes no difference to the cost.
     """
     report.say(f"reading {len(corpus.train)} + {len(corpus.test)} lines")
-    sentences = Sentences(threads, CACHE / "magnus", report.say)
-    arrivals = Arrivals(count_words, TextVectors(), sentences, history=False)
-    learned, test = arrivals.take(corpus.train), arrivals.take(corpus.test)
+    embedder = SentenceEmbedder(threads, CACHE / "magnus", report.say)
+    builder = RequestBuilder(count_words, TextVectors(), embedder, history=False)
+    train, test = builder.build(corpus.train), builder.build(corpus.test)
     report.say("fitting")
-    fitted = fit_on(learned.inputs, learned.tokens, threads)
-    model = QuantileModel(fitted)
-    newest = learned.rows(slice(len(learned) - round(HELD_OUT * len(learned)), None))
+    fitted = fit_on(train.inputs, train.tokens, threads)
+    model = LengthModel(fitted)
+    newest = train.rows(slice(len(train) - round(HELD_OUT_SHARE * len(train)), None))
     start = scores(model.predict(newest.inputs).quantiles, newest)
     artefact = artefact_of(fitted, model=MODEL, model_hash=MODEL_HASH, scores=start)
-    return Version(model, encode(artefact), learned, test)
+    return Version(model, encode(artefact), train, test)
 
 
-def fit_on(inputs: Inputs, tokens: Floats, threads: int) -> Fitted:
+def fit_on(inputs: ModelInputs, tokens: Floats, threads: int) -> FittedModel:
     """The product's fit on requests that all ended by themselves."""
     return fit(inputs, tokens, np.zeros(len(inputs), dtype=np.bool_), threads=threads)

@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.harness.report import Row
 from benchmarks.p3.switch import tau
 from benchmarks.p3.world import Asked, Version, back, replay, rolling
-from gateway.evaluation.arrivals import Requests
+from gateway.evaluation.arrivals import EvaluationRequests
 from gateway.prediction.training.scorecard import kendall_tau
 from gateway.quantiles import MEDIAN, Floats
 
@@ -39,7 +39,7 @@ class Doubling:
     tau_after: float
 
 
-def doublings(test: Requests, version: Version) -> Iterator[Doubling]:
+def doublings(test: EvaluationRequests, version: Version) -> Iterator[Doubling]:
     """Each app in turn, its test lines drawn over and over."""
     stream = version.asked(test)
     for app in np.unique(test.names).tolist():

@@ -21,12 +21,12 @@ from benchmarks.p3.world import (
     replay,
     serve,
 )
-from gateway.evaluation.arrivals import Requests
+from gateway.evaluation.arrivals import EvaluationRequests
 from gateway.evaluation.baselines import input_length
 from gateway.evaluation.scoring import log_errors
 from gateway.prediction.adaptation.adaptation import Adaptation
 from gateway.prediction.model.length_model import from_log1p
-from gateway.prediction.model.unseen_apps import NewcomerModel, fit_newcomer
+from gateway.prediction.model.unseen_apps import UnseenAppsModel, fit_unseen_apps
 from gateway.prediction.training.scorecard import rms
 from gateway.quantiles import Floats
 
@@ -58,16 +58,18 @@ class NewApp:
 
 
 def new_apps(
-    learned: Requests, test: Requests, full: Version, say: Say, threads: int
+    train: EvaluationRequests, test: EvaluationRequests, full: Version, say: Say, threads: int
 ) -> Iterator[NewApp]:
     """Each app in turn left out of training."""
     for app in np.unique(test.names).tolist():
         say(f"(a) {app} is new")
-        yield _new_app(app, learned, test, full, threads)
+        yield _new_app(app, train, test, full, threads)
 
 
-def _new_app(app: str, learned: Requests, test: Requests, full: Version, threads: int) -> NewApp:
-    others, own = part(learned, learned.names != app), part(learned, learned.names == app)
+def _new_app(
+    app: str, train: EvaluationRequests, test: EvaluationRequests, full: Version, threads: int
+) -> NewApp:
+    others, own = part(train, train.names != app), part(train, train.names == app)
     mine = part(test, test.names == app)
     known = ids(np.unique(others.names).tolist())
     speaks = _newcomer(others, threads)
@@ -97,15 +99,17 @@ def _new_app(app: str, learned: Requests, test: Requests, full: Version, threads
     )
 
 
-def _newcomer(others: Requests, threads: int) -> NewcomerModel:
+def _newcomer(others: EvaluationRequests, threads: int) -> UnseenAppsModel:
     """What a version of these apps says of all others: nothing else of it is asked."""
     count = len(others)
     logs, natural = np.log1p(others.tokens), np.zeros(count, dtype=np.bool_)
     weights = np.ones(count)
-    return NewcomerModel(fit_newcomer(others.inputs, logs, natural, weights, threads=threads))
+    return UnseenAppsModel(fit_unseen_apps(others.inputs, logs, natural, weights, threads=threads))
 
 
-def _retrained(others: Requests, own: Requests, mine: Requests, threads: int) -> Floats:
+def _retrained(
+    others: EvaluationRequests, own: EvaluationRequests, mine: EvaluationRequests, threads: int
+) -> Floats:
     """After one more training that reads TAUGHT rows of the app, and some of each other."""
     taught = part(own, _orders(len(own))[0][:TAUGHT])
     version = fitted(joined(part(others, at_most(others.names, RETRAINED_ROWS)), taught), threads)

@@ -23,10 +23,10 @@ from benchmarks.p3.targets import (
     switch_targets,
 )
 from benchmarks.p3.world import fitted, make_version
-from gateway.evaluation.arrivals import Arrivals
+from gateway.evaluation.arrivals import RequestBuilder
 from gateway.evaluation.corpus import read_corpus
 from gateway.evaluation.lengths import count_words
-from gateway.evaluation.sentences import Sentences
+from gateway.evaluation.sentences import SentenceEmbedder
 from gateway.evaluation.vectors import TextVectors
 
 PARTS: Final = ("a", "b", "c", "d")
@@ -41,26 +41,26 @@ def run(data: Path, parts: Iterable[str], threads: int) -> None:
     targets: list[Target] = []
     corpus = read_corpus(data, data)
     report.say(f"reading {len(corpus.train)} + {len(corpus.test)} lines")
-    sentences = Sentences(threads, CACHE / "magnus", report.say)
-    arrivals = Arrivals(count_words, TextVectors(), sentences, history=False)
-    learned, test = arrivals.take(corpus.train), arrivals.take(corpus.test)
+    embedder = SentenceEmbedder(threads, CACHE / "magnus", report.say)
+    builder = RequestBuilder(count_words, TextVectors(), embedder, history=False)
+    train, test = builder.build(corpus.train), builder.build(corpus.test)
     if "a" in wanted:
         report.say("(a) fitting on all apps")
-        full = fitted(learned, threads)
-        new = list(new_apps(learned, test, full, report.say, threads))
+        full = fitted(train, threads)
+        new = list(new_apps(train, test, full, report.say, threads))
         rows += new_app_rows(new)
         targets += new_app_targets(new_app_rows(new))
         draw_new_apps(new, folder)
         report.write(rows, targets)
     if "b" in wanted:
-        switched = switches(learned, test, report.say, threads)
+        switched = switches(train, test, report.say, threads)
         rows += switch_rows(switched)
         targets += switch_targets(switched)
         draw_switches(switched, folder)
         report.write(rows, targets)
     if wanted & {"c", "d"}:
         report.say("(c), (d) fitting a version")
-        version = make_version(learned, threads)
+        version = make_version(train, threads)
     if "c" in wanted:
         report.say("(c) one app's answers double")
         doubled = list(doublings(test, version))

@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.harness.report import Row
 from benchmarks.p3.world import Asked, Served, Version, replay
-from gateway.evaluation.arrivals import MAX_TOKENS, TENANT, Requests
+from gateway.evaluation.arrivals import MAX_TOKENS, TENANT, EvaluationRequests
 from gateway.history.record import Record
 from gateway.prediction.features.features import FEATURE_VERSION
 from gateway.prediction.lifecycle.schedule import Schedule
@@ -37,7 +37,7 @@ class Shuffled:
     tau: Floats
 
 
-def shuffled(test: Requests, version: Version) -> Shuffled:
+def shuffled(test: EvaluationRequests, version: Version) -> Shuffled:
     """BEFORE true outcomes, then AFTER whose lengths are dealt out anew; and all as they are."""
     stream = version.asked(test)
     noticed, shown = [], []

@@ -22,7 +22,7 @@ from benchmarks.p3.world import (
     replay,
     serve,
 )
-from gateway.evaluation.arrivals import Requests
+from gateway.evaluation.arrivals import EvaluationRequests
 from gateway.prediction.training.scorecard import kendall_tau
 from gateway.quantiles import Bools, Floats
 
@@ -54,7 +54,7 @@ class Switch:
 
 @dataclass(frozen=True)
 class _Change:
-    """Before and after: rows of `learned` trained on, and that arrive; `test` rows asked about."""
+    """Before and after: rows of `train` trained on, and that arrive; `test` rows asked about."""
 
     name: str
     trained: Rows
@@ -63,22 +63,24 @@ class _Change:
     level: Rows
 
 
-def switches(learned: Requests, test: Requests, say: Say, threads: int) -> list[Switch]:
+def switches(
+    train: EvaluationRequests, test: EvaluationRequests, say: Say, threads: int
+) -> list[Switch]:
     """Seven apps give way to the other seven; and 9 : 1 of two halves becomes 1 : 9."""
     return [
-        _switch(change, learned, test, say, threads)
-        for change in (_new_half(learned, test), _flip(learned, test))
+        _switch(change, train, test, say, threads)
+        for change in (_new_half(train, test), _flip(train, test))
     ]
 
 
-def halves(requests: Requests) -> tuple[list[str], list[str]]:
+def halves(requests: EvaluationRequests) -> tuple[list[str], list[str]]:
     """Every other app by name: both families in each half."""
     apps = np.unique(requests.names).tolist()
     return apps[::2], apps[1::2]
 
 
-def _new_half(learned: Requests, test: Requests) -> _Change:
-    old, new = (of_apps(learned.names, half) for half in halves(learned))
+def _new_half(train: EvaluationRequests, test: EvaluationRequests) -> _Change:
+    old, new = (of_apps(train.names, half) for half in halves(train))
     random = np.random.default_rng(0)
     olds = random.permutation(np.flatnonzero(old))
     cut = round(TRAINED * len(olds))
@@ -86,20 +88,20 @@ def _new_half(learned: Requests, test: Requests) -> _Change:
         name="seven other apps",
         trained=np.sort(olds[:cut]),
         arriving=(olds[cut:], np.flatnonzero(new)),
-        test=np.flatnonzero(of_apps(test.names, halves(learned)[1])),
+        test=np.flatnonzero(of_apps(test.names, halves(train)[1])),
         level=np.flatnonzero(new),
     )
 
 
-def _flip(learned: Requests, test: Requests) -> _Change:
+def _flip(train: EvaluationRequests, test: EvaluationRequests) -> _Change:
     random = np.random.default_rng(0)
-    first, second = (of_apps(learned.names, half) for half in halves(learned))
+    first, second = (of_apps(train.names, half) for half in halves(train))
     ones, twos = (random.permutation(np.flatnonzero(half)) for half in (first, second))
     rare = (1 - SHARE) / SHARE
     cuts = [round(TRAINED * len(each)) for each in (ones, twos)]
     few = [round(rare * cut) for cut in reversed(cuts)]
     left = ones[cuts[0] :], twos[cuts[1] :]
-    mine = [of_apps(test.names, half) for half in halves(learned)]
+    mine = [of_apps(test.names, half) for half in halves(train)]
     return _Change(
         name="9 : 1 becomes 1 : 9",
         trained=np.sort(np.concatenate((ones[: cuts[0]], twos[: few[1]]))),
@@ -116,10 +118,12 @@ def _mixed(first: Rows, second: Rows, share: float, random: np.random.Generator)
     return random.permutation(np.concatenate(drawn))
 
 
-def _switch(change: _Change, learned: Requests, test: Requests, say: Say, threads: int) -> Switch:
+def _switch(
+    change: _Change, train: EvaluationRequests, test: EvaluationRequests, say: Say, threads: int
+) -> Switch:
     say(f"(b) {change.name}")
-    version = make_version(part(learned, change.trained), threads)
-    before, after = (version.asked(part(learned, rows)) for rows in change.arriving)
+    version = make_version(part(train, change.trained), threads)
+    before, after = (version.asked(part(train, rows)) for rows in change.arriving)
     asked = part(test, change.test)
     waiting = version.asked(asked)
     covered, adapted = [], 0.0
@@ -132,10 +136,10 @@ def _switch(change: _Change, learned: Requests, test: Requests, say: Say, thread
         if seed == 0:
             adapted = tau(serve(adaptation, waiting))
     shown = np.array(covered, dtype=np.float64)
-    newest = part(learned, change.arriving[1][_rows(len(after), AFTER, np.random.default_rng(99))])
-    past = part(learned, change.trained)
+    newest = part(train, change.arriving[1][_rows(len(after), AFTER, np.random.default_rng(99))])
+    past = part(train, change.trained)
     again = fitted(joined(part(past, at_most(past.names, REMEMBERED)), newest), threads)
-    level = fitted(part(learned, change.level), threads)
+    level = fitted(part(train, change.level), threads)
     return Switch(
         name=change.name,
         back=back(shown[:, BEFORE:])[0],
@@ -155,7 +159,7 @@ def _rows(held: int, count: int, random: np.random.Generator) -> Rows:
     return random.choice(held, count, replace=held < count)
 
 
-def _tau_of(version: Version, requests: Requests) -> float:
+def _tau_of(version: Version, requests: EvaluationRequests) -> float:
     return tau(serve(version.adaptation(), version.asked(requests)))
 
 

@@ -8,13 +8,13 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.evaluation.arrivals import MAX_TOKENS, Requests, app_id
+from gateway.evaluation.arrivals import MAX_TOKENS, EvaluationRequests, app_id
 from gateway.evaluation.ours import scores
-from gateway.prediction.adaptation.adaptation import Adaptation, Told
-from gateway.prediction.adaptation.conformal import NO_SCORES, Scores
+from gateway.prediction.adaptation.adaptation import Adaptation, ScoredOutcome
+from gateway.prediction.adaptation.conformal import NO_SCORES, ConformityScores
 from gateway.prediction.expectation import expected_log
-from gateway.prediction.model.length_model import QuantileModel, fit
-from gateway.prediction.training.fitting import HELD_OUT
+from gateway.prediction.model.length_model import LengthModel, fit
+from gateway.prediction.training.fitting import HELD_OUT_SHARE
 from gateway.quantiles import MEDIAN, P90, Bools, Floats
 
 Rows = NDArray[np.intp]
@@ -69,11 +69,11 @@ class Served:
 class Version:
     """A fitted model, the apps it was trained on, and what its calibration begins with."""
 
-    model: QuantileModel
+    model: LengthModel
     known: frozenset[UUID]
-    start: Scores
+    start: ConformityScores
 
-    def asked(self, requests: Requests) -> Asked:
+    def asked(self, requests: EvaluationRequests) -> Asked:
         """What it says of requests."""
         return asked(requests, self.model.predict(requests.inputs).quantiles)
 
@@ -82,9 +82,9 @@ class Version:
         return Adaptation(self.known, self.start)
 
 
-def make_version(requests: Requests, threads: int) -> Version:
+def make_version(requests: EvaluationRequests, threads: int) -> Version:
     """Fitted on the older rows, calibrated on the newest, as training fits."""
-    older = len(requests) - round(HELD_OUT * len(requests))
+    older = len(requests) - round(HELD_OUT_SHARE * len(requests))
     past, newest = requests.rows(slice(older)), requests.rows(slice(older, None))
     found = fitted(past, threads)
     return Version(
@@ -92,14 +92,14 @@ def make_version(requests: Requests, threads: int) -> Version:
     )
 
 
-def fitted(requests: Requests, threads: int) -> Version:
+def fitted(requests: EvaluationRequests, threads: int) -> Version:
     """Fitted on all rows, with nothing to begin calibration with."""
     natural = np.zeros(len(requests), dtype=np.bool_)
-    model = QuantileModel(fit(requests.inputs, requests.tokens, natural, threads=threads))
+    model = LengthModel(fit(requests.inputs, requests.tokens, natural, threads=threads))
     return Version(model, frozenset(requests.inputs.apps), NO_SCORES)
 
 
-def asked(requests: Requests, scored: Floats) -> Asked:
+def asked(requests: EvaluationRequests, scored: Floats) -> Asked:
     """Requests with ln quantiles that somebody says of them."""
     return Asked(requests.inputs.apps, requests.inputs.log_uil, scored, requests.tokens)
 
@@ -110,7 +110,7 @@ def replay(adaptation: Adaptation, stream: Asked) -> Served:
     for row, (app, log_uil, levels, tokens) in enumerate(_each(stream)):
         quantiles = adaptation.serve(app, log_uil, levels, MAX_TOKENS)
         told[row] = quantiles[MEDIAN], quantiles[P90]
-        adaptation.learn(Told.of(app, log_uil, levels, int(tokens), censored=False))
+        adaptation.learn(ScoredOutcome.of(app, log_uil, levels, int(tokens), censored=False))
     return Served(told[:, 0], told[:, 1], stream.tokens)
 
 
@@ -139,10 +139,10 @@ def _each(stream: Asked) -> Iterator[tuple[UUID, float, list[float], float]]:
     return zip(stream.apps, *columns, strict=True)
 
 
-def part(requests: Requests, rows: Rows | Bools) -> Requests:
+def part(requests: EvaluationRequests, rows: Rows | Bools) -> EvaluationRequests:
     """Some of the requests, by number or by mask."""
     which = np.flatnonzero(rows) if rows.dtype == np.bool_ else np.asarray(rows, dtype=np.intp)
-    return Requests(
+    return EvaluationRequests(
         lines=[requests.lines[row] for row in which.tolist()],
         names=requests.names[which],
         inputs=requests.inputs.rows(which),
@@ -150,10 +150,10 @@ def part(requests: Requests, rows: Rows | Bools) -> Requests:
     )
 
 
-def joined(first: Requests, second: Requests) -> Requests:
+def joined(first: EvaluationRequests, second: EvaluationRequests) -> EvaluationRequests:
     """Two parts of the same requests as one, the second being newer."""
     one, two = first.inputs, second.inputs
-    return Requests(
+    return EvaluationRequests(
         lines=[*first.lines, *second.lines],
         names=np.concatenate((first.names, second.names)),
         inputs=type(one)(

@@ -1,1 +1,1 @@
-"""S2: order and admission on an engine that batches by iteration."""
+"""S2: order and admission with continuous batching."""

@@ -1,4 +1,4 @@
-"""What S2 replays: requests, arrivals and a pool make a regime; a load and a seed make a cell."""
+"""The cells of S2: a regime (requests, arrivals, pool) at a load with a seed."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -34,16 +34,16 @@ SETTINGS: Final = {
     BOUNDED: Options(waiting_weight=20.0),
     MEAN_FIRST: Options(max_delay_s=None, waiting_weight=0.25),
 }
-ALWAYS: Final = (FCFS, OURS, OUR_ORACLE)
-PLAIN: Final = ("sjf", "hrrn")
-HELD: Final = "fcfs, held"  # without any prediction: whoever fits now starts
+EVERYWHERE: Final = (FCFS, OURS, OUR_ORACLE)
+BASELINES: Final = ("sjf", "hrrn")
+HELD: Final = "fcfs, held"  # without predictions: requests start if they fit now
 ORACLES: Final = ("oracle-sjf", "oracle-hrrn")
-COMPARED: Final = (*ALWAYS, HELD, *PLAIN, *ORACLES)
-SOME_LOADS: Final = (0.7, 0.9, 1.1)  # where not all are told
+COMPARED: Final = (*EVERYWHERE, HELD, *BASELINES, *ORACLES)
+REDUCED_LOADS: Final = (0.7, 0.9, 1.1)  # outside the main regime
 
 
 class Regime(Struct, frozen=True):
-    """Which requests, how they arrive, and how much memory there is for them."""
+    """A source of requests, their arrivals, and the size of the KV pool."""
 
     source: str
     arrivals: ArrivalsName
@@ -53,21 +53,21 @@ class Regime(Struct, frozen=True):
         return f"{self.source}/{self.arrivals}/{self.pool}"
 
 
-Place: TypeAlias = tuple[Regime, float]  # and a load
-Cell: TypeAlias = comparison.Cell[Place, Measures]
+RegimeAtLoad: TypeAlias = tuple[Regime, float]
+Cell: TypeAlias = comparison.Cell[RegimeAtLoad, Measures]
 
 
 def contenders(regime: Regime, load: float) -> Iterator[Contender]:
-    """Those compared at a load: all only in the main regime, for everywhere would take hours."""
+    """The contenders at a load: all of them only in the main regime, to save hours."""
     main = (regime.source, regime.arrivals) == MAIN
-    busy = load in SOME_LOADS[1:]
-    yield from map(Contender.of, ALWAYS)
+    busy = load in REDUCED_LOADS[1:]
+    yield from map(Contender.of, EVERYWHERE)
     if main or busy:
         yield Contender(name=HELD, policy=FCFS, options=Options(admission="held"))
-        yield from map(Contender.of, PLAIN)
+        yield from map(Contender.of, BASELINES)
     if main and busy:
         yield from map(Contender.of, ORACLES)
-    if main or load in SOME_LOADS:
+    if main or load in REDUCED_LOADS:
         yield Contender(name=SHUFFLED, policy=OURS, predictor="shuffled")
     if load == OVERLOAD:
         for name, options in SETTINGS.items():
@@ -75,12 +75,12 @@ def contenders(regime: Regime, load: float) -> Iterator[Contender]:
 
 
 def loads_of(regime: Regime) -> tuple[float, ...]:
-    """At which loads it is replayed."""
-    return LOADS if (regime.source, regime.arrivals) == MAIN else SOME_LOADS
+    """The loads of a regime."""
+    return LOADS if (regime.source, regime.arrivals) == MAIN else REDUCED_LOADS
 
 
 def regimes(sources: Sequence[str], only: str) -> list[Regime]:
-    """Those of the sources whose name begins like one of `only`, comma-separated; "" for all."""
+    """The regimes whose name begins with one of `only`, comma-separated; "" for all."""
     known = [
         Regime(source, arrivals, pool)
         for source in sources
@@ -92,15 +92,17 @@ def regimes(sources: Sequence[str], only: str) -> list[Regime]:
 
 
 def scenario(workload: Workload, regime: Regime, requests: int, seed: int, seeds: int) -> Scenario:
-    """The requests of a seed: a stretch of a trace with noisy predictions, else drawn at random."""
+    """The requests of a seed: part of a trace with noisy predictions, or drawn at random."""
     if regime.arrivals == TRACE:
-        part = stretch(workload, requests, seed, seeds)
+        part = trace_part(workload, requests, seed, seeds)
         return Scenario(source=part, arrivals=TRACE, predictor="noise")
-    return Scenario(source=workload, arrivals=regime.arrivals, drawn=requests, predictor="recorded")
+    return Scenario(
+        source=workload, arrivals=regime.arrivals, sample_size=requests, predictor="recorded"
+    )
 
 
-def stretch(trace: Workload, requests: int, seed: int, seeds: int) -> Workload:
-    """So many requests in a row, or all there are; stretches of seeds lie evenly on the trace."""
+def trace_part(trace: Workload, requests: int, seed: int, seeds: int) -> Workload:
+    """`requests` consecutive requests, or all; the parts of seeds are evenly spaced."""
     spare = max(len(trace) - requests, 0)
     first = spare * seed // max(seeds - 1, 1)
     return trace.take(slice(first, first + requests))
@@ -112,8 +114,8 @@ def cases(
     rates_s: Sequence[float],
     engine: EngineModel,
     loads: Sequence[float],
-) -> list[Case[Place]]:
-    """One for each load and seed; scenarios and saturated rates are one a seed."""
+) -> list[Case[RegimeAtLoad]]:
+    """A case for each load and seed; `scenarios` and `rates_s` have one item for each seed."""
     seeds = list(enumerate(zip(scenarios, rates_s, strict=True)))
     return [
         Case(

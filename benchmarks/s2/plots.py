@@ -1,4 +1,4 @@
-"""S2 as pictures: mean and p99 over FCFS's by load, and response by length."""
+"""Plots of S2: mean and p99 relative to FCFS by load, and response by length."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,27 +13,27 @@ from benchmarks.harness.contenders import FCFS, OUR_ORACLE, OURS, POOLS
 from benchmarks.s2.cells import MAIN, SHUFFLED
 from benchmarks.s2.rows import Point
 from gateway.quantiles import Floats
-from gateway.replay.measure.confidence import ConfidenceInterval, estimate
+from gateway.replay.measure.confidence import ConfidenceInterval, confidence_interval
 from gateway.replay.measure.metrics import DECILES
 from gateway.replay.report.plot_style import (
     RC,
     add_legend,
     color_of,
-    logarithmic,
     new_figure,
+    set_log_scale,
     style_of,
 )
 
-DRAWN: Final = ("sjf", "hrrn", OURS, OUR_ORACLE, SHUFFLED)
-BY_LENGTH: Final = (FCFS, "sjf", "hrrn", OURS, OUR_ORACLE)
+PLOTTED: Final = ("sjf", "hrrn", OURS, OUR_ORACLE, SHUFFLED)
+PLOTTED_BY_LENGTH: Final = (FCFS, "sjf", "hrrn", OURS, OUR_ORACLE)
 MEASURES: Final = {"mean_s": "mean", "p99_s": "p99"}
-MARGIN: Final = 1.3  # times, beyond the means; wide intervals are cut there
-PANELS: Final = 3  # loads by length, the highest
+Y_MARGIN: Final = 1.3  # factor beyond the means; wider intervals are cut
+MAX_LOADS: Final = 3  # the highest ones, in the plot by length
 
 
 @mpl.rc_context(RC)
 def draw_loads(found: list[Point], folder: Path) -> None:
-    """A column for each source and its arrivals, a row for each pool; a file for mean and p99."""
+    """A column for each source with its arrivals, a row for each pool; a file for mean and p99."""
     columns = list(dict.fromkeys((p.regime.source, p.regime.arrivals) for p in found))
     for measure, name in MEASURES.items():
         figure = new_figure(max(2.9 * len(columns), 6.0), 6.0)
@@ -51,9 +51,9 @@ def draw_loads(found: list[Point], folder: Path) -> None:
 
 @mpl.rc_context(RC)
 def draw_deciles(found: list[Point], folder: Path) -> None:
-    """Mean response of each tenth by true length: Poisson arrivals of texts, by pool and load."""
+    """Mean response by decile of true length, in the main regime, by pool and load."""
     mine = [point for point in found if columns_of(point) == MAIN]
-    loads = sorted({point.load for point in mine})[-PANELS:]
+    loads = sorted({point.load for point in mine})[-MAX_LOADS:]
     if not mine:
         return
     figure = new_figure(11.0, 6.0)
@@ -68,12 +68,12 @@ def draw_deciles(found: list[Point], folder: Path) -> None:
 
 
 def columns_of(point: Point) -> tuple[str, str]:
-    """What a column of panels is for."""
+    """The source and arrivals of a column of panels."""
     return point.regime.source, point.regime.arrivals
 
 
 def whiskers(found: Sequence[ConfidenceInterval]) -> Floats:
-    """How far intervals reach below and above their means: (2, n), 0 where there is none."""
+    """The distances of interval bounds below and above their means: (2, n), 0 for no interval."""
     reach = [(each.mean - each.low, each.high - each.mean) for each in found]
     both: Floats = np.nan_to_num(np.array(reach).reshape(-1, 2).T)
     return both
@@ -81,36 +81,41 @@ def whiskers(found: Sequence[ConfidenceInterval]) -> Floats:
 
 def _loads(axes: Axes, found: list[Point], measure: str) -> None:
     axes.axhline(1, color=color_of(FCFS), linewidth=1)
-    for name in DRAWN:
-        mine = [point for point in found if name in point.sides]
-        over = [point.over(name, measure) for point in mine]
+    for name in PLOTTED:
+        mine = [point for point in found if name in point.contender_names]
+        relative = [point.relative(name, measure) for point in mine]
         axes.errorbar(
             [point.load for point in mine],
-            [each.mean for each in over],
-            yerr=whiskers(over),
+            [each.mean for each in relative],
+            yerr=whiskers(relative),
             marker="o",
             markersize=3,
             capsize=2,
             **_style(name),
         )
     axes.set_xticks([point.load for point in found])
-    means = [point.over(n, measure).mean for point in found for n in DRAWN if n in point.sides]
-    axes.set_ylim(min(means, default=1) / MARGIN, max(means, default=1) * MARGIN)
-    logarithmic(axes)
+    means = [
+        point.relative(n, measure).mean
+        for point in found
+        for n in PLOTTED
+        if n in point.contender_names
+    ]
+    axes.set_ylim(min(means, default=1) / Y_MARGIN, max(means, default=1) * Y_MARGIN)
+    set_log_scale(axes)
 
 
 def _by_length(axes: Axes, point: Point) -> None:
-    for name in BY_LENGTH:
+    for name in PLOTTED_BY_LENGTH:
         columns = zip(*(cell.measured[name].deciles_s for cell in point.cells), strict=True)
-        means = [estimate(values).mean for values in columns]
+        means = [confidence_interval(values).mean for values in columns]
         axes.plot(range(1, DECILES + 1), means, marker="o", markersize=3, **_style(name))
     axes.set_title(f"{point.regime.pool}, load {point.load:g}", fontsize=9)
     axes.set_xticks(range(1, DECILES + 1))
-    logarithmic(axes)
+    set_log_scale(axes)
 
 
 def _style(name: str) -> dict[str, Any]:
-    """Ours told shuffled labels is ours, dotted."""
+    """The style of a contender; shuffled predictions are our line, dotted."""
     if name == SHUFFLED:
         return {**style_of(OURS), "label": name, "linestyle": ":"}
     return style_of(name)

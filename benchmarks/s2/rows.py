@@ -1,4 +1,4 @@
-"""The rows of S2: gains beside the oracle's, policies beside FCFS, two settings in overload."""
+"""The rows of S2: gains next to the oracle's, policies relative to FCFS, overload settings."""
 
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -7,70 +7,84 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from benchmarks.harness.contenders import FCFS, OUR_ORACLE, OURS, POOLS, grouped, pool_of, ratio
+from benchmarks.harness.contenders import (
+    FCFS,
+    OUR_ORACLE,
+    OURS,
+    POOLS,
+    group_by_key,
+    mean_ratio,
+    pool_of,
+)
 from benchmarks.harness.report import Row
 from benchmarks.s2.cells import COMPARED, OVERLOAD, SETTINGS, SHUFFLED, Cell, Regime
 from gateway.quantiles import MEDIAN, P90
 from gateway.replay.cost.model import EngineModel
-from gateway.replay.measure.confidence import ConfidenceInterval, estimate
+from gateway.replay.measure.confidence import ConfidenceInterval, confidence_interval
 from gateway.replay.measure.metrics import Measures
 from gateway.replay.workload.predictions import kendall_tau
 from gateway.replay.workload.workload import Workload
 
-WORTHWHILE: Final = 0.1  # gain of the oracle; below, there is nothing to gain
-SHOWN: Final = ("mean_s", "p50_s", "p90_s", "p99_s", "ttft_mean_s", "ttft_p99_s", "wait_mean_s",
-                "tokens_s", "kv_use", "preempted", "recomputed", "overdue", "extra_delay_s",
-                "order_changes", "decision_us")  # fmt: skip
+MIN_ORACLE_GAIN: Final = 0.1  # below, the share of the oracle's gain is not computed
+STORED_MEASURES: Final = ("mean_s", "p50_s", "p90_s", "p99_s", "ttft_mean_s", "ttft_p99_s",
+                          "wait_mean_s", "tokens_s", "kv_use", "preempted", "recomputed",
+                          "overdue", "extra_delay_s", "order_changes", "decision_us")  # fmt: skip
 
 
 class Point(Struct, frozen=True):
-    """A regime at a load: its cells, one a seed."""
+    """A regime at a load, with its cells, one for each seed."""
 
     regime: Regime
     load: float
     cells: tuple[Cell, ...]
 
     @property
-    def sides(self) -> list[str]:
-        """Who was compared."""
+    def contender_names(self) -> list[str]:
+        """The contenders measured."""
         return list(self.cells[0].measured)
 
-    def of(self, side: str, measure: str) -> ConfidenceInterval:
+    def of(self, contender: str, measure: str) -> ConfidenceInterval:
         """A measure over the seeds."""
-        return estimate([float(getattr(cell.measured[side], measure)) for cell in self.cells])
+        return confidence_interval(
+            [float(getattr(cell.measured[contender], measure)) for cell in self.cells]
+        )
 
-    def over(self, side: str, measure: str) -> ConfidenceInterval:
-        """A measure in parts of FCFS's, seed by seed."""
-        return ratio([_over(c.measured[side], c.measured[FCFS], measure) for c in self.cells])
+    def relative(self, contender: str, measure: str) -> ConfidenceInterval:
+        """A measure relative to FCFS, as a ratio for each seed."""
+        return mean_ratio(
+            [_over(c.measured[contender], c.measured[FCFS], measure) for c in self.cells]
+        )
 
-    def mean_over(self, side: str, measure: str) -> float | None:
-        """The same without its interval; None where the side is not told."""
-        return self.over(side, measure).mean if side in self.sides else None
+    def mean_relative(self, contender: str, measure: str) -> float | None:
+        """The mean of `relative`; None if the contender was not measured."""
+        return self.relative(contender, measure).mean if contender in self.contender_names else None
 
-    def speed_up(self, side: str) -> ConfidenceInterval:
-        """FCFS's mean response over this side's."""
-        return ratio([_over(c.measured[FCFS], c.measured[side], "mean_s") for c in self.cells])
+    def speed_up(self, contender: str) -> ConfidenceInterval:
+        """FCFS's mean response time over the contender's."""
+        return mean_ratio(
+            [_over(c.measured[FCFS], c.measured[contender], "mean_s") for c in self.cells]
+        )
 
-    def gain(self, side: str) -> ConfidenceInterval:
-        """By which part of FCFS's mean response this side's is shorter."""
-        over = self.over(side, "mean_s")
-        return ConfidenceInterval(1 - over.mean, 1 - over.high, 1 - over.low)
+    def gain(self, contender: str) -> ConfidenceInterval:
+        """The reduction of the mean response time, relative to FCFS."""
+        relative = self.relative(contender, "mean_s")
+        return ConfidenceInterval(1 - relative.mean, 1 - relative.high, 1 - relative.low)
 
     @property
     def share(self) -> float | None:
-        """Our part of the oracle's gain; None where there is nothing to gain."""
-        most = self.gain(OUR_ORACLE).mean
-        return self.gain(OURS).mean / most if most >= WORTHWHILE else None
+        """Our gain over the oracle's; None if that is below `MIN_ORACLE_GAIN`."""
+        oracle_gain = self.gain(OUR_ORACLE).mean
+        return self.gain(OURS).mean / oracle_gain if oracle_gain >= MIN_ORACLE_GAIN else None
 
 
 def points(cells: Iterable[Cell]) -> list[Point]:
-    """Cells by regime and load, in their order."""
-    return [Point(*place, tuple(group)) for place, group in grouped(cells).items()]
+    """Cells grouped by regime and load, in order."""
+    return [Point(*place, tuple(group)) for place, group in group_by_key(cells).items()]
 
 
 def source_row(name: str, whole: Workload, workload: Workload, engine: EngineModel) -> Row:
-    """What is drawn from, and how well its lengths are predicted where predictions are its own."""
-    known = workload.predicted
+    """A source of requests, with the quality of its own predictions if it has any."""
+    known = workload.has_predictions
     tokens = workload.generation_tokens
     quantiles = workload.quantiles
     return {
@@ -92,8 +106,8 @@ def source_row(name: str, whole: Workload, workload: Workload, engine: EngineMod
 
 
 def gain_row(point: Point) -> Row:
-    """Our gain beside the oracle's; all policies' measures stay in the JSON."""
-    ours, tail = point.gain(OURS), point.over(OURS, "p99_s")
+    """Our gain next to the oracle's; `policies` has all measures of all contenders."""
+    ours, tail = point.gain(OURS), point.relative(OURS, "p99_s")
     return {
         **_where(point),
         "requests/s": float(np.mean([cell.rate_s for cell in point.cells])),
@@ -106,29 +120,29 @@ def gain_row(point: Point) -> Row:
         "p99/fcfs": tail.mean,
         "p99 low": tail.low,
         "p99 high": tail.high,
-        "shuffled mean/fcfs": point.mean_over(SHUFFLED, "mean_s"),
-        "shuffled p99/fcfs": point.mean_over(SHUFFLED, "p99_s"),
-        "policies": {side: _measures(point, side) for side in point.sides},
+        "shuffled mean/fcfs": point.mean_relative(SHUFFLED, "mean_s"),
+        "shuffled p99/fcfs": point.mean_relative(SHUFFLED, "p99_s"),
+        "policies": {contender: _measures(point, contender) for contender in point.contender_names},
     }
 
 
 def policy_row(point: Point) -> Row:
-    """Mean response of every policy over FCFS's, and p99 over its p99."""
+    """The mean and p99 response of every policy, relative to FCFS."""
     others = [name for name in COMPARED if name != FCFS]
-    over = {
-        f"{name} {shown}": point.mean_over(name, measure)
+    relative = {
+        f"{name} {shown}": point.mean_relative(name, measure)
         for measure, shown in (("mean_s", "mean"), ("p99_s", "p99"))
         for name in others
     }
-    return {**_where(point), **over}
+    return {**_where(point), **relative}
 
 
 def overload_rows(found: Iterable[Point]) -> Iterator[Row]:
-    """The settings in overload: the default, the tail kept short, the mean first."""
+    """The settings in overload: the default, `BOUNDED` and `MEAN_FIRST`."""
     for point in found:
         if point.load == OVERLOAD:
             for name in (OURS, *SETTINGS):
-                speed_up, tail = point.speed_up(name), point.over(name, "p99_s")
+                speed_up, tail = point.speed_up(name), point.relative(name, "p99_s")
                 yield {
                     **_where(point),
                     "setting": "default" if name == OURS else name,
@@ -143,7 +157,7 @@ def overload_rows(found: Iterable[Point]) -> Iterator[Row]:
 
 
 def rows_of(found: list[Point]) -> list[Row]:
-    """All rows, those that look alike together."""
+    """All rows, those with the same fields together."""
     return [*map(gain_row, found), *map(policy_row, found), *overload_rows(found)]
 
 
@@ -157,12 +171,12 @@ def _where(point: Point) -> Row:
     }
 
 
-def _measures(point: Point, side: str) -> Row:
-    """One policy's measures with their intervals, and its response by decile of true length."""
-    deciles = zip(*(cell.measured[side].deciles_s for cell in point.cells), strict=True)
+def _measures(point: Point, contender: str) -> Row:
+    """A contender's measures with intervals, and its response by decile of true length."""
+    deciles = zip(*(cell.measured[contender].deciles_s for cell in point.cells), strict=True)
     return {
-        **{name: msgspec.to_builtins(point.of(side, name)) for name in SHOWN},
-        "deciles_s": [msgspec.to_builtins(estimate(values)) for values in deciles],
+        **{name: msgspec.to_builtins(point.of(contender, name)) for name in STORED_MEASURES},
+        "deciles_s": [msgspec.to_builtins(confidence_interval(values)) for values in deciles],
     }
 
 

@@ -1,8 +1,8 @@
-"""S2: order and admission on an engine that batches by iteration, from half load to overload.
+"""S2: order and admission with continuous batching, from half load to overload.
 
-Each cell is a load of a regime for one seed: all sides get the same requests at the same times,
-the same predictions (but for the oracles and for shuffled labels) and, but for the order, the same
-admission. The load is in parts of what FCFS gets through of these very requests, saturated.
+Each cell is a regime at a load with one seed. All contenders get the same requests at the same
+times, with the same predictions (except oracles and shuffled predictions) and the same admission.
+Load 1 is FCFS's saturated rate on the same requests.
 """
 
 from itertools import repeat
@@ -14,9 +14,9 @@ from benchmarks.harness.contenders import (
     OURS,
     POOLS,
     SEEDS,
-    fitting,
+    fitting_smallest_pool,
     pool_of,
-    saturated,
+    saturated_rate,
 )
 from benchmarks.harness.paths import CACHE, PLOTS
 from benchmarks.harness.report import Report, Row
@@ -34,7 +34,7 @@ from benchmarks.s2.cells import (
 from benchmarks.s2.plots import draw_deciles, draw_loads
 from benchmarks.s2.rows import points, rows_of, source_row
 from benchmarks.s2.targets import targets
-from gateway.replay.comparison import compare, in_processes, measures_of
+from gateway.replay.comparison import compare, map_in_processes, measures_of
 from gateway.replay.cost.model import EngineModel
 from gateway.replay.workload.trace import read_trace
 
@@ -45,15 +45,15 @@ QUICK_LOADS: Final = (0.7, 0.9, 1.1)
 def run(
     data: Path, trace: Path | None, engine: EngineModel, *, quick: bool, only: str, jobs: int
 ) -> None:
-    """Replay every cell; the result is written after each regime."""
+    """Replay all cells; the result is written after each regime."""
     look = quick or bool(only) or trace is None
     report = Report("S2", look=look)
     if trace is None:
-        report.say("no --trace: the arrival trace is left out, and this is a mere look")
+        report.say("no --trace: the arrival trace is left out, and the run counts as a quick look")
     whole = {TEXTS: text_requests(data, jobs, report.say)}  # proportional and open apps, mixed
     if trace is not None:
         whole[TRACE] = read_trace(trace)
-    sources = {name: fitting(workload, engine) for name, workload in whole.items()}
+    sources = {name: fitting_smallest_pool(workload, engine) for name, workload in whole.items()}
     rows: list[Row] = [
         source_row(name, whole[name], workload, engine) for name, workload in sources.items()
     ]
@@ -62,12 +62,14 @@ def run(
     for regime in regimes(list(sources), only):
         source = sources[regime.source]
         pool = pool_of(POOLS[regime.pool], engine, source)
-        drawn = [scenario(source, regime, requests, seed, SEEDS) for seed in range(SEEDS)]
-        rates_s = list(in_processes(jobs, saturated, drawn, repeat(pool), range(SEEDS)))
+        scenarios = [scenario(source, regime, requests, seed, SEEDS) for seed in range(SEEDS)]
+        rates_s = list(
+            map_in_processes(jobs, saturated_rate, scenarios, repeat(pool), range(SEEDS))
+        )
         shown = ", ".join(f"{rate_s:.4g}" for rate_s in rates_s)
         report.say(f"{regime}: FCFS saturated at {shown} requests/s")
         loads = QUICK_LOADS if quick else loads_of(regime)
-        for done in compare(cases(regime, drawn, rates_s, pool, loads), measures_of, jobs):
+        for done in compare(cases(regime, scenarios, rates_s, pool, loads), measures_of, jobs):
             cells.append(done)
             report.say(_line(done))
         found = points(cells)

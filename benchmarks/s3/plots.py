@@ -1,4 +1,4 @@
-"""S3 as a picture: sequences in flight and tokens a second, by what is reserved."""
+"""Plot of S3: sequences in flight and tokens a second, by reservation rule."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -8,8 +8,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 
-from benchmarks.harness.contenders import grouped
-from benchmarks.s3.cells import FIXED, SIDES, VARIED, Cell
+from benchmarks.harness.contenders import group_by_key
+from benchmarks.s3.cells import CONTENDERS, FIXED, VARIED, Cell
 from benchmarks.s3.rows import over_maximum, over_oracle
 from gateway.replay.measure.confidence import ConfidenceInterval
 from gateway.replay.report.plot_style import RC, add_legend, new_figure
@@ -18,8 +18,8 @@ PALETTE: Final = ("#b4b8bf", "#9fd0b5", "#3f9e6e", "#d9822b", "#1f6fb4", "#7fb2d
 
 
 def draw(cells: Iterable[Cell], folder: Path) -> None:
-    """Sequences in flight over the maximum's and tokens a second over the oracle's, by model."""
-    found = grouped(cells)
+    """In flight relative to the maximum, tokens a second relative to the oracle, by model."""
+    found = group_by_key(cells)
     with mpl.rc_context(RC):
         figure = new_figure(11.0, 6.0)
         panels = figure.subplots(2, 2, sharex=True)
@@ -39,18 +39,18 @@ def _bars(
     groups: dict[str, list[Cell]],
     value: Callable[[list[Cell], str], ConfidenceInterval],
 ) -> None:
-    wide = 0.8 / len(SIDES)
-    places = np.arange(len(groups))
-    for number, (side, color) in enumerate(zip(SIDES, PALETTE, strict=True)):
-        found = [value(group, side.name) for group in groups.values()]
+    width = 0.8 / len(CONTENDERS)
+    positions = np.arange(len(groups))
+    for number, (contender, color) in enumerate(zip(CONTENDERS, PALETTE, strict=True)):
+        found = [value(group, contender.name) for group in groups.values()]
         axes.bar(
-            places + (number - (len(SIDES) - 1) / 2) * wide,
+            positions + (number - (len(CONTENDERS) - 1) / 2) * width,
             [each.mean for each in found],
-            width=wide,
-            yerr=np.nan_to_num([each.half for each in found]),
+            width=width,
+            yerr=np.nan_to_num([each.half_width for each in found]),
             color=color,
-            label=side.name,
+            label=contender.name,
             error_kw={"elinewidth": 0.8},
         )
-    axes.set_xticks(places, list(groups))
+    axes.set_xticks(positions, list(groups))
     axes.grid(visible=False, axis="x")

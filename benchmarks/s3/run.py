@@ -1,9 +1,10 @@
-"""S3: what is reserved for answers at a fixed KV budget, from the maximum to the true length.
+"""S3: reservations for answers in a fixed KV pool, from the maximum to the true length.
 
-S³'s regime (arXiv 2306.06000): models of 6B to 33B on a card of 80 GB, a context of 2,048 tokens
-that a cautious server reserves, sequences far shorter than that. Sequences in flight and tokens a
-second are told apart: more in flight pay as far as the card is not bound by computing. All wait
-from the start, and but for S³'s own packing go in order of arrival: only reservations differ.
+The setting of S³ (arXiv 2306.06000): models of 6 to 33 billion parameters on a card of 80 GB, a
+context of 2,048 tokens, which a server without predictions reserves, and far shorter sequences.
+Sequences in flight and tokens a second are measured separately: more in flight is faster only
+while steps are not bound by computing. All requests wait from the start and, except under S³'s own
+packing, start in order of arrival; only reservations differ.
 """
 
 from itertools import product
@@ -12,7 +13,16 @@ from typing import Final
 from benchmarks.harness.contenders import SEEDS
 from benchmarks.harness.paths import CACHE, PLOTS
 from benchmarks.harness.report import Report
-from benchmarks.s3.cells import MODELS, OTHERS, OTHERS_MODEL, REGIMES, TURNOVERS, Cell, case, held
+from benchmarks.s3.cells import (
+    MODELS,
+    OTHER_LENGTHS,
+    OTHER_LENGTHS_MODEL,
+    REGIMES,
+    TURNOVERS,
+    Cell,
+    case,
+    reservation_measures,
+)
 from benchmarks.s3.plots import draw
 from benchmarks.s3.rows import rows_of, targets
 from gateway.replay.comparison import compare
@@ -21,15 +31,18 @@ QUICK_TURNOVERS: Final = 5
 
 
 def run(*, quick: bool, jobs: int) -> None:
-    """Replay every model and kind of lengths; the result is written as cells come."""
+    """Replay every model with every kind of lengths; the result is written after each cell."""
     report = Report("S3", look=quick)
     turnovers = QUICK_TURNOVERS if quick else TURNOVERS
-    kinds = [*product(REGIMES, MODELS), *((lengths, OTHERS_MODEL) for lengths in OTHERS)]
+    kinds = [
+        *product(REGIMES, MODELS),
+        *((lengths, OTHER_LENGTHS_MODEL) for lengths in OTHER_LENGTHS),
+    ]
     cases = [
         case(model, lengths, seed, turnovers) for lengths, model in kinds for seed in range(SEEDS)
     ]
     cells: list[Cell] = []
-    for done in compare(cases, held, jobs):
+    for done in compare(cases, reservation_measures, jobs):
         cells.append(done)
         report.say(_line(done))
         report.write(list(rows_of(cells)), list(targets(cells)))

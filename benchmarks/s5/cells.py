@@ -1,4 +1,4 @@
-"""What S5 replays: requests with deadlines in overload, and refused ones again, as if let in."""
+"""The cells of S5: requests with deadlines in overload; refused ones are replayed as admitted."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,30 +10,31 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from benchmarks.harness.contenders import FCFS, OURS, saturated
+from benchmarks.harness.contenders import FCFS, OURS, saturated_rate
 from gateway.quantiles import Bools, Floats
 from gateway.replay import comparison
-from gateway.replay.comparison import Case, Contender, Run, measures_of, replayed
+from gateway.replay.comparison import Case, Contender, ReplayRun, measures_of, replay_contender
 from gateway.replay.cost.model import EngineModel
 from gateway.replay.measure.metrics import Measures
-from gateway.replay.measure.outcomes import Outcomes
+from gateway.replay.measure.results import ReplayResults
 from gateway.replay.workload.scenario import Scenario
 from gateway.replay.workload.workload import Workload
 
 REQUESTS: Final = 3_000
 LOAD: Final = 1.3
-SLACK: Final = 3.0  # times what an answer takes with the engine to itself
-JUDGED: Final = 210  # refused requests that are let in, over all seeds
-SIDES: Final = (FCFS, "sjf", "hrrn", OURS)
+SLACK: Final = 3.0  # deadline over the response time on an idle engine
+JUDGED_REFUSALS: Final = 210  # refused requests to admit after all, over all seeds
+CONTENDERS: Final = (FCFS, "sjf", "hrrn", OURS)
 
-LetIn: TypeAlias = Callable[[Workload, int], Workload]
+Readmission: TypeAlias = Callable[[Workload, int], Workload]
 
 
-class Served(Struct, frozen=True, kw_only=True):
-    """What a contender came to: measures, and answers in time for each second of arrivals.
+class DeadlineMeasures(Struct, frozen=True, kw_only=True):
+    """A contender's measures, and answers in time for each second of arrivals.
 
-    Of our refusals `judged` were let in, each alone and twice: `wrong` of these met their deadline
-    where it was hidden, `wrong_in_order` as it is, but for the refusal. Others have none judged.
+    Of our refused requests, `judged` were admitted after all, one at a time, in two replays each:
+    `wrong` counts those that met their deadline when the policy did not know it, `wrong_in_order`
+    those that met it when the policy knew it but did not refuse. Other contenders judge none.
     """
 
     measures: Measures
@@ -45,42 +46,47 @@ class Served(Struct, frozen=True, kw_only=True):
     wrong_in_order: int = 0
 
 
-Place: TypeAlias = tuple[str, str]  # source and pool
-Cell: TypeAlias = comparison.Cell[Place, Served]
+SourceAndPool: TypeAlias = tuple[str, str]
+Cell: TypeAlias = comparison.Cell[SourceAndPool, DeadlineMeasures]
 
 
-def case(place: Place, scenario: Scenario, engine: EngineModel, seed: int) -> Case[Place]:
+def case(
+    key: SourceAndPool, scenario: Scenario, engine: EngineModel, seed: int
+) -> Case[SourceAndPool]:
     """Requests in overload, with deadlines."""
     return Case(
-        key=place,
+        key=key,
         seed=seed,
-        requests=partial(hurried, scenario, engine, seed),
+        requests=partial(with_deadlines, scenario, engine, seed),
         engine=engine,
-        contenders=[Contender.of(name) for name in SIDES],
+        contenders=[Contender.of(name) for name in CONTENDERS],
     )
 
 
-def hurried(scenario: Scenario, engine: EngineModel, seed: int) -> Workload:
-    """A seed's requests at `LOAD`, each due after `SLACK` times what it takes alone."""
-    workload = scenario.workload(LOAD * saturated(scenario, engine, seed), seed)
+def with_deadlines(scenario: Scenario, engine: EngineModel, seed: int) -> Workload:
+    """A seed's requests at `LOAD`; deadlines are `SLACK` times the unloaded response time."""
+    workload = scenario.workload(LOAD * saturated_rate(scenario, engine, seed), seed)
     return replace(workload, deadline_s=SLACK * unloaded_s(workload, engine))
 
 
-def served(run: Run, most_judged: int) -> Served:
-    """The run in numbers; a part of what we refused is judged."""
+def deadline_measures(run: ReplayRun, max_judged: int) -> DeadlineMeasures:
+    """The measures of a run; at most `max_judged` of our refusals are judged."""
     workload = run.workload
-    found = Served(
+    found = DeadlineMeasures(
         measures=measures_of(run),
-        goodput_s=goodput_s(workload, run.outcomes),
+        goodput_s=goodput_s(workload, run.results),
         unloaded_s=float(workload.deadline_s.mean()) / SLACK,
     )
     if run.contender.name != OURS:
         return found
-    refused = np.flatnonzero(run.outcomes.gave_up)
-    judged = np.random.default_rng(run.case.seed).permutation(refused)[:most_judged]
+    refused = np.flatnonzero(run.results.gave_up)
+    judged = np.random.default_rng(run.case.seed).permutation(refused)[:max_judged]
     wrong, wrong_in_order = (
-        sum(meets(place, workload, run.case.engine, let_in) for place in judged.tolist())
-        for let_in in (hidden, kept)
+        sum(
+            meets_deadline(index, workload, run.case.engine, readmission)
+            for index in judged.tolist()
+        )
+        for readmission in (without_deadline, without_refusal)
     )
     return msgspec.structs.replace(
         found,
@@ -92,53 +98,59 @@ def served(run: Run, most_judged: int) -> Served:
 
 
 def unloaded_s(workload: Workload, engine: EngineModel) -> Floats:
-    """What each answer takes with the engine to itself: one comes long after the other, (n,)."""
+    """Each request's response time on an idle engine, (n,): they arrive far apart."""
     longest = workload.prompt_tokens.max() + workload.generation_tokens.max()
     apart_s = 2 * engine.cost.run_seconds(1, float(longest), int(longest)) + 10.0
-    alone = workload.unhurried().arriving(apart_s * np.arange(len(workload), dtype=np.float64))
-    found: Floats = replayed(Contender.of(FCFS), alone, engine).finished_s - alone.arrived_s
+    alone = workload.without_deadlines().with_arrivals(
+        apart_s * np.arange(len(workload), dtype=np.float64)
+    )
+    found: Floats = replay_contender(Contender.of(FCFS), alone, engine).finished_s - alone.arrived_s
     return found
 
 
-def in_time(workload: Workload, outcomes: Outcomes) -> Bools:
-    """Which were answered within their deadline, (n,)."""
-    met: Bools = outcomes.finished_s - workload.arrived_s <= workload.deadline_s
+def in_time(workload: Workload, results: ReplayResults) -> Bools:
+    """Whether each request was answered before its deadline, (n,)."""
+    met: Bools = results.finished_s - workload.arrived_s <= workload.deadline_s
     return met
 
 
-def goodput_s(workload: Workload, outcomes: Outcomes) -> float:
-    """Answers in time for each second in which requests arrived: a long drain counts for nobody."""
-    return float(in_time(workload, outcomes).sum() / workload.arrived_s[-1])
+def goodput_s(workload: Workload, results: ReplayResults) -> float:
+    """Answers in time for each second of arrivals; the time after the last arrival is left out."""
+    return float(in_time(workload, results).sum() / workload.arrived_s[-1])
 
 
-def hidden(workload: Workload, place: int) -> Workload:
-    """The workload as if a request had no deadline: nothing is refused, nothing goes first."""
+def without_deadline(workload: Workload, index: int) -> Workload:
+    """The workload without the deadline of one request: no refusal, no priority from it."""
     deadlines_s = workload.deadline_s.copy()
-    deadlines_s[place] = np.nan
+    deadlines_s[index] = np.nan
     return replace(workload, deadline_s=deadlines_s)
 
 
-def kept(workload: Workload, place: int) -> Workload:
-    """The workload as if a request might be of one token: its deadline tells its order alone.
+def without_refusal(workload: Workload, index: int) -> Workload:
+    """The workload with one request that may have a single token: it is not refused.
 
-    It looks a little shorter for it, which does it no harm.
+    Its deadline still affects its order. The lower quantile makes it look a little shorter.
     """
     quantiles = workload.quantiles.copy()
-    quantiles[place, 0] = 1.0
+    quantiles[index, 0] = 1.0
     return replace(workload, quantiles=quantiles)
 
 
-def meets(place: int, workload: Workload, engine: EngineModel, let_in: LetIn) -> bool:
-    """Whether a request meets its deadline where it is let in.
+def meets_deadline(
+    index: int, workload: Workload, engine: EngineModel, readmission: Readmission
+) -> bool:
+    """Whether a request meets its deadline if it is admitted.
 
-    Everybody else is treated as before; who arrives after its deadline has no say in it.
+    All others are treated as before; requests that arrive after its deadline are left out.
     """
-    due_s = workload.arrived_s[place] + workload.deadline_s[place]
-    before = int(np.searchsorted(workload.arrived_s, due_s, side="right"))
-    outcomes = replayed(Contender.of(OURS), let_in(workload, place).take(slice(before)), engine)
-    return bool(outcomes.finished_s[place] <= due_s)
+    due_s = workload.arrived_s[index] + workload.deadline_s[index]
+    count = int(np.searchsorted(workload.arrived_s, due_s, side="right"))
+    results = replay_contender(
+        Contender.of(OURS), readmission(workload, index).take(slice(count)), engine
+    )
+    return bool(results.finished_s[index] <= due_s)
 
 
-def judged_each(judged: int, seeds: int) -> int:
-    """Refusals to judge for each seed."""
+def judged_per_seed(judged: int, seeds: int) -> int:
+    """The refusals to judge with each seed."""
     return ceil(judged / seeds)

@@ -1,24 +1,24 @@
-"""The rows of S5, and what it is held to."""
+"""The rows and targets of S5."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
-from benchmarks.harness.contenders import FCFS, OURS, grouped, ratio
+from benchmarks.harness.contenders import FCFS, OURS, group_by_key, mean_ratio
 from benchmarks.harness.report import Row, Target, target
-from benchmarks.s5.cells import LOAD, REQUESTS, SIDES, Cell
-from gateway.replay.measure.confidence import ConfidenceInterval, estimate
+from benchmarks.s5.cells import CONTENDERS, LOAD, REQUESTS, Cell
+from gateway.replay.measure.confidence import ConfidenceInterval, confidence_interval
 
-GOODPUT: Final = 1.5
-WRONG: Final = 0.02
-NORMAL: Final = 1.96  # of a 95 % interval
+MIN_GOODPUT_RATIO: Final = 1.5
+MAX_WRONG_SHARE: Final = 0.02
+Z_95: Final = 1.96  # standard normal quantile of a 95 % interval
 
 
 def rows_of(cells: Iterable[Cell]) -> Iterator[Row]:
-    """A row for each source, pool and side, and one for each about refusals."""
-    groups = grouped(cells)
+    """Rows for each source, pool and contender; then for each source, pool and readmission."""
+    groups = group_by_key(cells)
     for (source, pool), group in groups.items():
-        for name in SIDES:
-            over = over_first_come(group, name)
+        for name in CONTENDERS:
+            over = relative_to_fcfs(group, name)
             yield {
                 "source": source,
                 "pool": pool,
@@ -37,13 +37,13 @@ def rows_of(cells: Iterable[Cell]) -> Iterator[Row]:
             }
     for (source, pool), group in groups.items():
         judged = sum(each.measured[OURS].judged for each in group)
-        for let_in, wrong in wrongs(group).items():
-            low, high = wilson(wrong, judged)
+        for readmission, wrong in wrong_refusals(group).items():
+            low, high = wilson_interval(wrong, judged)
             yield {
                 "source": source,
                 "pool": pool,
                 "refused": sum(each.measured[OURS].refused for each in group),
-                "let in": let_in,
+                "let in": readmission,
                 "judged": judged,
                 "met their deadline": wrong,
                 "wrong": wrong / judged if judged else None,
@@ -53,8 +53,8 @@ def rows_of(cells: Iterable[Cell]) -> Iterator[Row]:
             }
 
 
-def wrongs(group: Sequence[Cell]) -> dict[str, int]:
-    """Refused requests that met their deadline, by how they were let in."""
+def wrong_refusals(group: Sequence[Cell]) -> dict[str, int]:
+    """Refused requests that met their deadline once admitted, by kind of readmission."""
     return {
         "its deadline hidden": sum(each.measured[OURS].wrong for each in group),
         "but never refused": sum(each.measured[OURS].wrong_in_order for each in group),
@@ -62,16 +62,20 @@ def wrongs(group: Sequence[Cell]) -> dict[str, int]:
 
 
 def targets(cells: Iterable[Cell]) -> Iterator[Target]:
-    """The verdicts, for each source and pool."""
-    for (source, pool), group in grouped(cells).items():
+    """The targets of each source and pool."""
+    for (source, pool), group in group_by_key(cells).items():
         judged = sum(each.measured[OURS].judged for each in group)
         where = f"{source}, {pool}"
         yield target(
-            f"{where}: in time over FCFS's at {LOAD}", over_first_come(group, OURS).mean, GOODPUT
+            f"{where}: in time over FCFS's at {LOAD}",
+            relative_to_fcfs(group, OURS).mean,
+            MIN_GOODPUT_RATIO,
         )
-        for let_in, wrong in wrongs(group).items():
+        for readmission, wrong in wrong_refusals(group).items():
             share = wrong / judged if judged else None
-            yield target(f"{where}: wrongly refused, let in {let_in}", share, WRONG, "at most")
+            yield target(
+                f"{where}: wrongly refused, let in {readmission}", share, MAX_WRONG_SHARE, "at most"
+            )
 
 
 def in_time_s(group: Iterable[Cell], name: str) -> ConfidenceInterval:
@@ -80,22 +84,22 @@ def in_time_s(group: Iterable[Cell], name: str) -> ConfidenceInterval:
 
 
 def share_in_time(group: Iterable[Cell], name: str) -> ConfidenceInterval:
-    """Answers in time as a share of what arrived."""
+    """The fraction of requests answered in time."""
     return _of(group, lambda each: each.measured[name].goodput_s / each.rate_s)
 
 
-def over_first_come(group: Iterable[Cell], name: str) -> ConfidenceInterval:
-    """Answers in time over FCFS's, seed by seed; none counts as one, for a ratio's sake."""
-    return ratio([_at_least_one(each, name) / _at_least_one(each, FCFS) for each in group])
+def relative_to_fcfs(group: Iterable[Cell], name: str) -> ConfidenceInterval:
+    """Answers in time relative to FCFS, for each seed; none counts as one, to have a ratio."""
+    return mean_ratio([_at_least_one(each, name) / _at_least_one(each, FCFS) for each in group])
 
 
-def wilson(hits: int, tries: int) -> tuple[float | None, float | None]:
-    """The 95 % interval of a share (Wilson 1927); None without tries."""
+def wilson_interval(hits: int, tries: int) -> tuple[float | None, float | None]:
+    """The 95 % interval of a proportion (Wilson 1927); None without tries."""
     if not tries:
         return None, None
-    share, square = hits / tries, NORMAL**2
+    share, square = hits / tries, Z_95**2
     middle = (share + square / (2 * tries)) / (1 + square / tries)
-    half = NORMAL * (share * (1 - share) / tries + square / (4 * tries**2)) ** 0.5
+    half = Z_95 * (share * (1 - share) / tries + square / (4 * tries**2)) ** 0.5
     half /= 1 + square / tries
     return max(middle - half, 0.0), min(middle + half, 1.0)
 
@@ -104,9 +108,9 @@ def _at_least_one(cell: Cell, name: str) -> float:
     return max(cell.measured[name].goodput_s, cell.rate_s / REQUESTS)
 
 
-def _measure(group: Iterable[Cell], side: str, name: str) -> float:
-    return _of(group, lambda each: float(getattr(each.measured[side].measures, name))).mean
+def _measure(group: Iterable[Cell], contender: str, name: str) -> float:
+    return _of(group, lambda each: float(getattr(each.measured[contender].measures, name))).mean
 
 
 def _of(group: Iterable[Cell], value: Callable[[Cell], float]) -> ConfidenceInterval:
-    return estimate([value(each) for each in group])
+    return confidence_interval([value(each) for each in group])

@@ -1,4 +1,4 @@
-"""S5: deadlines in overload. Who refuses early what would be late anyway answers more in time."""
+"""S5: deadlines in overload. Refusing early what would be late leaves time for the others."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -6,19 +6,19 @@ from itertools import product
 from pathlib import Path
 from typing import Final
 
-from benchmarks.harness.contenders import OURS, POOLS, SEEDS, fitting, pool_of
+from benchmarks.harness.contenders import OURS, POOLS, SEEDS, fitting_smallest_pool, pool_of
 from benchmarks.harness.paths import CACHE, PLOTS
 from benchmarks.harness.report import Report
 from benchmarks.harness.text_requests import text_requests
 from benchmarks.s5.cells import (
-    JUDGED,
+    CONTENDERS,
+    JUDGED_REFUSALS,
     REQUESTS,
-    SIDES,
     Cell,
-    Place,
+    SourceAndPool,
     case,
-    judged_each,
-    served,
+    deadline_measures,
+    judged_per_seed,
 )
 from benchmarks.s5.plots import draw
 from benchmarks.s5.rows import rows_of, targets
@@ -26,7 +26,7 @@ from gateway.replay.comparison import Case, compare
 from gateway.replay.cost.model import EngineModel
 from gateway.replay.workload.predictions import PredictorName
 from gateway.replay.workload.scenario import Scenario
-from gateway.replay.workload.synthetic import typical_lengths
+from gateway.replay.workload.synthetic import synthetic_lengths
 from gateway.replay.workload.workload import Workload
 
 TEXTS: Final = "texts"
@@ -36,14 +36,16 @@ QUICK_JUDGED: Final = 30
 
 
 def run(data: Path, engine: EngineModel, *, quick: bool, only: str, jobs: int) -> None:
-    """Replay every cell; the result is written as they come."""
+    """Replay all cells; the result is written after each one."""
     look = quick or bool(only)
     report = Report("S5", look=look)
-    requests, judged = (QUICK_REQUESTS, QUICK_JUDGED) if quick else (REQUESTS, JUDGED)
-    every = _cases(text_requests(data, 1, report.say), engine, requests)
-    cases = [each for each in every if "/".join(each.key).startswith(only)]
+    requests, judged = (QUICK_REQUESTS, QUICK_JUDGED) if quick else (REQUESTS, JUDGED_REFUSALS)
+    all_cases = _cases(text_requests(data, 1, report.say), engine, requests)
+    cases = [each for each in all_cases if "/".join(each.key).startswith(only)]
     cells: list[Cell] = []
-    for done in compare(cases, partial(served, most_judged=judged_each(judged, SEEDS)), jobs):
+    for done in compare(
+        cases, partial(deadline_measures, max_judged=judged_per_seed(judged, SEEDS)), jobs
+    ):
         cells.append(done)
         report.say(_line(done))
         report.write(list(rows_of(cells)), list(targets(cells)))
@@ -51,22 +53,24 @@ def run(data: Path, engine: EngineModel, *, quick: bool, only: str, jobs: int) -
     report.conclude(list(rows_of(cells)), list(targets(cells)))
 
 
-def _cases(texts: Workload, engine: EngineModel, requests: int) -> Iterator[Case[Place]]:
-    """A chat service's lengths with noisy predictions, and texts with our model's own."""
+def _cases(texts: Workload, engine: EngineModel, requests: int) -> Iterator[Case[SourceAndPool]]:
+    """Cases with synthetic chat lengths and noisy predictions, and with texts as P1 predicts."""
     sources: dict[str, tuple[Workload, PredictorName]] = {
-        CHAT: (typical_lengths(), "noise"),
+        CHAT: (synthetic_lengths(), "noise"),
         TEXTS: (texts, "recorded"),
     }
     for (source, (whole, predictor)), (pool, size) in product(sources.items(), POOLS.items()):
-        some = fitting(whole, engine)
-        scenario = Scenario(source=some, arrivals="poisson", drawn=requests, predictor=predictor)
+        fitting = fitting_smallest_pool(whole, engine)
+        scenario = Scenario(
+            source=fitting, arrivals="poisson", sample_size=requests, predictor=predictor
+        )
         for seed in range(SEEDS):
-            yield case((source, pool), scenario, pool_of(size, engine, some), seed)
+            yield case((source, pool), scenario, pool_of(size, engine, fitting), seed)
 
 
 def _line(done: Cell) -> str:
     found, ours = done.measured, done.measured[OURS]
-    shown = ", ".join(f"{name} {found[name].measures.in_time:.1%}" for name in SIDES)
+    shown = ", ".join(f"{name} {found[name].measures.in_time:.1%}" for name in CONTENDERS)
     return (
         f"{'/'.join(done.key)}, seed {done.seed}: in time {shown}; "
         f"refused {ours.refused}, {ours.wrong} and {ours.wrong_in_order} of {ours.judged} wrongly"

@@ -1,1 +1,1 @@
-"""Paged attention, one file for each kind of machine."""
+"""Paged attention for CPUs and GPUs."""

@@ -1,4 +1,4 @@
-"""Attention of a chunk of several tokens over its sequence so far."""
+"""Attention of a chunk of several tokens over its sequence up to its last token."""
 
 from typing import NamedTuple
 
@@ -12,37 +12,32 @@ from engine.kv.store import KvStore
 
 
 class ChunkPlan(NamedTuple):
-    """A chunk of a step; without `pages` its context is the chunk itself.
+    """How one chunk of a step is attended.
 
-    Without a mask a token sees all before it.
+    Without `pages` the context is the chunk itself; without `mask` attention is causal.
     """
 
-    rows: slice  # of the step
-    context: int  # tokens of the sequence up to the chunk's last
-    pages: Tensor | None  # (kv_heads · pages,) which (page, head)s of the store, head by head
+    rows: slice  # the chunk's rows in the step
+    context: int  # tokens of the sequence up to the end of the chunk
+    pages: Tensor | None  # (kv_heads · pages,) (page, head) indices of the store, head by head
     mask: Tensor | None  # (chunk, context) added to the scores
 
 
 def plan_chunk(tables: PageTables, index: int, store: KvStore, window: int | None) -> ChunkPlan:
-    """How one of a step's chunks is attended."""
+    """The plan of chunk `index` of a step."""
     start, length, padding, count = (
         int(column[index])
         for column in (tables.starts, tables.lengths, tables.padding, tables.counts)
     )
     first_row, offset = int(tables.lengths[:index].sum()), int(tables.offsets[index])
-    rows, context, heads = (
-        slice(first_row, first_row + length),
-        start + length,
-        store.shape.kv_heads,
-    )
+    context, heads = start + length, store.shape.kv_heads
     table = tables.pages[offset : offset + count] * heads + np.arange(heads)[:, None]
     unwindowed = window is None or context <= window
     device = store.content.device
-    mask = (
-        None if unwindowed and not start and not padding else _mask(start, length, padding, window)
-    )
+    causal = unwindowed and not start and not padding
+    mask = None if causal else _mask(start, length, padding, window)
     return ChunkPlan(
-        rows=rows,
+        rows=slice(first_row, first_row + length),
         context=context,
         pages=as_tensor(table.reshape(-1), device) if start else None,
         mask=None if mask is None else mask.to(device, store.content.dtype),
@@ -65,9 +60,10 @@ def attend_chunk(
     kv_pages: tuple[Tensor, Tensor],
     scale: float,
 ) -> Tensor:
-    """A chunk's queries (chunk, heads, dim) over its context: like the query.
+    """Attend a chunk's queries (chunk, heads, dim) over its context; same shape as the queries.
 
-    `own_kv` are the chunk's own keys and values, (chunk, kv_heads, dim), `kv_pages` all pages.
+    `own_kv`: the chunk's keys and values, (chunk, kv_heads, dim) each. `kv_pages`: all pages,
+    (pages, kv_heads, page_tokens, dim) each.
     """
     length, heads, dim = query.shape
     if chunk.pages is None:
@@ -89,7 +85,7 @@ def attend_chunk(
 
 
 def _gather(pool: Tensor, pages: Tensor) -> Tensor:
-    """Pages of one sequence in order: (kv_heads, tokens, dim)."""
+    """The pages of one sequence in order: (kv_heads, tokens, dim)."""
     _, kv_heads, page_tokens, dim = pool.shape
     rows = pool.view(-1, page_tokens * dim).index_select(0, pages)
     return rows.view(kv_heads, -1, dim)

@@ -1,4 +1,4 @@
-"""C kernels compiled on the machine they run on, once, and kept in the user's cache."""
+"""C kernels, compiled once on the machine they run on and kept in the user's cache."""
 
 import ctypes
 import hashlib
@@ -17,11 +17,11 @@ COMPILE_TIMEOUT_S: Final = 60.0
 
 
 class KernelUnavailable(Exception):
-    """There is no kernel, for this reason; torch does its work."""
+    """The kernel cannot be compiled, for this reason; torch is used in its place."""
 
 
 def load(source: Path, constants: Mapping[str, int]) -> ctypes.CDLL:
-    """The library of a C file with these constants defined. NotCompiled with one line."""
+    """Compile a C file with these constants and load it. KernelUnavailable with a reason."""
     compiler = shlex.split(os.environ.get("CC", "")) or [*filter(shutil.which, COMPILERS)][:1]
     if not compiler:
         raise KernelUnavailable(f"none of {', '.join(COMPILERS)} is installed")
@@ -41,24 +41,24 @@ def load(source: Path, constants: Mapping[str, int]) -> ctypes.CDLL:
 
 
 def _compile(compiler: list[str], options: list[str], source: Path, library: Path) -> None:
-    """Put the library in its place at once, so that nobody loads half of one."""
+    """Put the library in place atomically, so that no process loads a partial one."""
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         object_file, linked = Path(folder, "kernel.o"), Path(folder, "kernel.so")
         _run([*compiler, *options, "-c", str(source), "-o", str(object_file)])
-        # Linked without -ffast-math, which would let all of the process flush denormals.
+        # Link without -ffast-math: it would flush denormals in the whole process.
         _run([*compiler, "-shared", "-fopenmp", str(object_file), "-o", str(linked), "-lm"])
         linked.replace(library)
 
 
 def _run(command: list[str]) -> str:
-    done = subprocess.run(  # noqa: S603 - the compiler that the machine has
+    done = subprocess.run(  # noqa: S603 - the machine's own compiler
         command, check=True, capture_output=True, text=True, timeout=COMPILE_TIMEOUT_S
     )
     return done.stdout
 
 
 def _machine_id(compiler: list[str]) -> bytes:
-    """What `-march=native` means here: the compiler and the processor."""
+    """What `-march=native` depends on: compiler version and processor."""
     processor = Path("/proc/cpuinfo")
     text = processor.read_text().partition("\n\n")[0] if processor.exists() else ""
     kept = [line for line in text.splitlines() if line.startswith(("model name", "flags"))]
@@ -66,7 +66,7 @@ def _machine_id(compiler: list[str]) -> bytes:
 
 
 def _cache_folder() -> Path:
-    """The user's own folder for kernels; a fresh private one where that cannot be written."""
+    """The user's kernel cache; a new private folder if that is not writable."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(base, "lmaas", "kernels")
     try:

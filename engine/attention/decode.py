@@ -1,4 +1,4 @@
-"""Attention of single tokens: page by page, then the parts of each token put together."""
+"""Attention of single tokens in torch: page by page, then the partial results are combined."""
 
 from typing import NamedTuple
 
@@ -14,30 +14,30 @@ from engine.kv.store import KvStore
 
 
 class DevicePass(NamedTuple):
-    """One pass on the device."""
+    """A page pass as tensors on the device."""
 
     pages: Tensor | slice  # (items,)
-    rows: Tensor  # (items · readers,) tokens whose queries are stacked
+    rows: Tensor  # (items · readers,) the tokens whose queries are stacked
     mask: Tensor  # (items · kv_heads, readers · group, page_tokens)
 
 
 class DecodePlan(NamedTuple):
-    """The passes of a step's single tokens, and where each of them finds its parts.
+    """The page passes of a step's single tokens, and how their results are combined.
 
-    A part is one page's output for one head of one token. Each head of each token has as many
-    places for parts as the longest has.
+    A part is the output of one page for one head of one token. Each head of each token has as many
+    slots for parts as the longest context needs.
     """
 
     passes: list[DevicePass]
-    part_ids: Tensor  # (tokens, heads, places) the part at each place; any where there is none
-    absent_bias: Tensor  # (tokens, 1, places) 0 where there is a part, else -inf
-    present_slots: Tensor  # (parts,) which of all places have a part
-    present_parts: Tensor  # (parts,) which part that is
-    bag_offsets: Tensor  # (tokens · heads,) where each one's parts begin among these
+    part_ids: Tensor  # (tokens, heads, slots) the part in each slot; arbitrary in empty slots
+    absent_bias: Tensor  # (tokens, 1, slots) -inf in empty slots, else 0
+    present_slots: Tensor  # (parts,) flat indices of the slots in use
+    present_parts: Tensor  # (parts,) the part in each of these
+    bag_offsets: Tensor  # (tokens · heads,) start of each one's parts among these
 
 
 class HeadCounts(NamedTuple):
-    """So many heads of keys, each read by a group of query heads."""
+    """`kv` key heads, each read by `group` query heads."""
 
     kv: int
     group: int
@@ -50,7 +50,7 @@ class PagewiseDecode:
         self._pool = store.keys[0]
 
     def plan(self, tables: PageTables, rows: int, heads: int, window: int | None) -> DecodePlan:
-        """How the first `rows` chunks, single tokens, are attended with so many query heads."""
+        """Plan the first `rows` chunks, all single tokens, for `heads` query heads."""
         pool = self._pool
         kv_heads, page_tokens, device = pool.shape[1], pool.shape[2], pool.device
         entries = list_entries(tables, rows, page_tokens, window)
@@ -63,10 +63,10 @@ class PagewiseDecode:
             )
             offset += page_pass.size * page_pass.readers * entry_parts.shape[1]
         counts = np.bincount(entries.rows, minlength=rows)
-        # An absent part is the token's own first one: another's may not be a number.
+        # Empty slots repeat the token's own first part: another token's may be NaN.
         part_ids = np.repeat(entry_parts[np.cumsum(counts) - counts, :, None], counts.max(), axis=2)
         part_ids[entries.rows, :, local_indices(counts)] = entry_parts
-        has_part = np.arange(part_ids.shape[2]) < counts[:, None]  # (tokens, places)
+        has_part = np.arange(part_ids.shape[2]) < counts[:, None]  # (tokens, slots)
         present_slots = np.flatnonzero(np.repeat(has_part, entry_parts.shape[1], axis=0))
         ends = np.cumsum(np.repeat(counts, entry_parts.shape[1]))
         return DecodePlan(
@@ -83,7 +83,7 @@ class PagewiseDecode:
     def attend(
         self, plan: DecodePlan, query: Tensor, keys: Tensor, values: Tensor, scale: float
     ) -> Tensor:
-        """Tokens (tokens, heads, dim) over (pages, kv_heads, page_tokens, dim): like the query."""
+        """Attend (tokens, heads, dim) over (pages, kv_heads, page_tokens, dim); query shape."""
         results = [
             _attend_pass(device_pass, query, keys, values, scale) for device_pass in plan.passes
         ]
@@ -102,11 +102,11 @@ class PagewiseDecode:
 
 
 def _part_ids(page_pass: PagePass, heads: HeadCounts) -> Int64Array:
-    """The parts of each entry of a pass: (entries, heads)."""
+    """The part ids of each entry of a pass: (entries, heads)."""
     kv = (page_pass.items * heads.kv)[:, None] + np.arange(heads.kv)  # (entries, kv_heads)
     reader = kv * page_pass.readers + page_pass.reader_slots[:, None]
-    present_parts: Int64Array = (reader * heads.group)[:, :, None] + np.arange(heads.group)
-    return present_parts.reshape(len(page_pass.items), -1)
+    part_ids: Int64Array = (reader * heads.group)[:, :, None] + np.arange(heads.group)
+    return part_ids.reshape(len(page_pass.items), -1)
 
 
 def _device_pass(page_pass: PagePass, heads: HeadCounts, pool: Tensor) -> DevicePass:
@@ -126,7 +126,7 @@ def _device_pass(page_pass: PagePass, heads: HeadCounts, pool: Tensor) -> Device
 
 
 def _mask(page_pass: PagePass, page_tokens: int, masked: float) -> npt.NDArray[np.float32]:
-    """What is added to the scores, (items, readers, page_tokens); most see their whole page."""
+    """Added to the scores, (items, readers, page_tokens); 0 where the whole page is visible."""
     mask = np.zeros((page_pass.size, page_pass.readers, page_tokens), dtype=np.float32)
     _, _, lowest, highest = page_pass.entries
     partly_visible = np.flatnonzero((lowest > 0) | (highest < page_tokens - 1))
@@ -141,9 +141,9 @@ def _mask(page_pass: PagePass, page_tokens: int, masked: float) -> npt.NDArray[n
 def _attend_pass(
     device_pass: DevicePass, query: Tensor, keys: Tensor, values: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """One pass: its parts (parts, dim), and their weights (parts,)."""
+    """Attend one pass: its parts (parts, dim) and the logarithms of their weights (parts,)."""
     tokens, heads, dim = query.shape
-    items, queries, page_tokens = device_pass.mask.shape  # items are (page, kv_head)s
+    items, queries, page_tokens = device_pass.mask.shape  # an item is a (page, kv_head) pair
     kv_heads = keys.shape[1]
     stacked = query.reshape(tokens, -1).index_select(0, device_pass.rows)
     if queries * kv_heads != heads:

@@ -1,4 +1,4 @@
-"""What the engine asks of paged attention, whichever machine it runs on."""
+"""The interface of paged attention, independent of the device."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, TypeVar
@@ -9,11 +9,11 @@ Plan = TypeVar("Plan")
 
 
 class Context(NamedTuple):
-    """One chunk of a step as attention sees it.
+    """One chunk of a step: tokens `start` … `start + length - 1` of a sequence.
 
-    Token i of a sequence lies in `pages[i // page_tokens]` at place `i % page_tokens`; `pages`
-    cover at least `start + length` tokens. The first `padding` tokens are padding: what comes
-    behind them does not see them.
+    Token i of the sequence is in page `pages[i // page_tokens]` at offset `i % page_tokens`;
+    `pages` cover at least `start + length` tokens. The first `padding` tokens are padding, which
+    later tokens do not see.
     """
 
     start: int
@@ -25,13 +25,13 @@ class Context(NamedTuple):
 class Attention(Protocol[Plan]):
     """Attention over the pages of one KvStore.
 
-    The tokens of a step are packed one chunk behind the other, chunks of a single token first.
-    Pages may be shared: several chunks of a step may read one page, and a chunk may read what
-    another chunk of the same step writes, for all keys and values are written before any is read.
+    The tokens of a step are packed chunk after chunk, chunks of a single token first. Pages may be
+    shared: several chunks may read one page, also one that another chunk of the same step writes,
+    because all keys and values are written before any are read.
     """
 
     def plan(self, contexts: Sequence[Context]) -> Plan:
-        """What every layer of a step needs, made once; touches no key or value."""
+        """Compute once per step what all its layers need; accesses no keys or values."""
 
     def attend(
         self,
@@ -44,8 +44,8 @@ class Attention(Protocol[Plan]):
         scale: float,
         window: int | None,
     ) -> Tensor:
-        """Keep a step's keys and values, then attend: (tokens, heads, dim) gives the same shape.
+        """Store a step's keys and values, then attend: (tokens, heads, dim) gives the same shape.
 
         `key` and `value` are (tokens, kv_heads, dim), rotary embedding applied. A query sees its
-        own sequence up to itself, the last `window` tokens of it where that is given.
+        own sequence up to itself; with `window`, only the last `window` tokens of that.
         """

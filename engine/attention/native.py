@@ -1,7 +1,7 @@
-"""Attention of single tokens by a kernel of our own in C, for CPUs.
+"""Attention of single tokens by our own C kernel, for CPUs.
 
-Torch has no operation that reads pages where they lie: it takes five of them (see `decode`), each
-of which goes through memory again.
+Torch has no operation that reads pages in place: it needs five (see `decode`), each of which passes
+over memory again.
 """
 
 from ctypes import c_float, c_int64, c_void_p
@@ -21,7 +21,7 @@ FORMAT_CODES: Final = {torch.float32: 32, torch.float16: 16, torch.bfloat16: -16
 
 
 class NativePlan(NamedTuple):
-    """What each single token sees: its keys `lowest` … `newest`, in pages from `offsets` on."""
+    """What each single token sees: keys `lowest` … `newest`; its pages start at `offsets`."""
 
     pages: Int64Array
     offsets: Int64Array
@@ -30,7 +30,7 @@ class NativePlan(NamedTuple):
 
 
 class NativeDecode:
-    """The kernel for one model's heads. NotCompiled where it cannot be made."""
+    """The kernel for one model's heads. KernelUnavailable if it cannot be compiled."""
 
     def __init__(self, store: KvStore, heads: int) -> None:
         self._heads = heads
@@ -53,7 +53,7 @@ class NativeDecode:
         ]  # fmt: skip
 
     def plan(self, tables: PageTables, rows: int, heads: int, window: int | None) -> NativePlan:
-        """What the first `rows` chunks, single tokens, see."""
+        """Plan the first `rows` chunks, all single tokens."""
         assert heads == self._heads
         newest = tables.starts[:rows]
         lowest = np.minimum(tables.padding[:rows], newest)
@@ -64,7 +64,7 @@ class NativeDecode:
     def attend(
         self, plan: NativePlan, query: Tensor, keys: Tensor, values: Tensor, scale: float
     ) -> Tensor:
-        """Tokens (tokens, heads, dim) over (pages, kv_heads, page_tokens, dim): like the query."""
+        """Attend (tokens, heads, dim) over (pages, kv_heads, page_tokens, dim); query shape."""
         tokens, heads, dim = query.shape
         if query.stride()[1:] != (dim, 1):
             query = query.contiguous()

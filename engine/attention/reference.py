@@ -1,4 +1,4 @@
-"""Paged attention in plain torch, which every device knows: the reference."""
+"""Paged attention in plain torch, for any device: the reference."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -18,18 +18,18 @@ class DecodeAttention(Protocol):
     """Attention of single tokens, each over its own pages."""
 
     def plan(self, tables: PageTables, rows: int, heads: int, window: int | None) -> Any:
-        """How the first `rows` chunks, single tokens, are attended with so many query heads."""
+        """Plan the first `rows` chunks, all single tokens, for `heads` query heads."""
 
     def attend(
         self, plan: Any, query: Tensor, keys: Tensor, values: Tensor, scale: float
     ) -> Tensor:
-        """Tokens (tokens, heads, dim) over (pages, kv_heads, page_tokens, dim): like the query."""
+        """Attend (tokens, heads, dim) over (pages, kv_heads, page_tokens, dim); query shape."""
 
 
 class ReferencePlan:
-    """Where a step's keys and values go, and how its tokens are attended.
+    """Where a step's keys and values are stored, and how its tokens are attended.
 
-    The latter depends on a layer's window and heads: it is made for the first layer of a kind.
+    The latter depends on a layer's window and heads; it is computed at the first such layer.
     """
 
     def __init__(self, tables: PageTables, store: KvStore, decode: DecodeAttention) -> None:
@@ -42,7 +42,7 @@ class ReferencePlan:
         self._chunks: dict[int | None, list[ChunkPlan]] = {}
 
     def decode(self, heads: int, window: int | None) -> Any:
-        """How single tokens are attended, there being some."""
+        """The plan of the single tokens; there must be some."""
         if (heads, window) not in self._decodes:
             self._decodes[heads, window] = self._decode.plan(
                 self._tables, self.singles, heads, window
@@ -50,7 +50,7 @@ class ReferencePlan:
         return self._decodes[heads, window]
 
     def chunks(self, window: int | None) -> list[ChunkPlan]:
-        """How longer chunks are attended."""
+        """The plans of the longer chunks."""
         if window not in self._chunks:
             self._chunks[window] = [
                 plan_chunk(self._tables, index, self._store, window)
@@ -60,9 +60,9 @@ class ReferencePlan:
 
 
 class ReferenceAttention:
-    """Attention over the pages of a store, on any device that torch knows.
+    """Attention over the pages of a store, on any device that torch supports.
 
-    For single tokens a faster way than torch's may be given.
+    `decode` replaces torch's attention of single tokens by a faster implementation.
     """
 
     def __init__(self, store: KvStore, decode: DecodeAttention | None = None) -> None:
@@ -70,7 +70,7 @@ class ReferenceAttention:
         self._decode = decode or PagewiseDecode(store)
 
     def plan(self, contexts: Sequence[Context]) -> ReferencePlan:
-        """What every layer of a step needs."""
+        """Compute once per step what all its layers need."""
         return ReferencePlan(tabulate(contexts, self._store.page_tokens), self._store, self._decode)
 
     def attend(
@@ -84,7 +84,7 @@ class ReferenceAttention:
         scale: float,
         window: int | None,
     ) -> Tensor:
-        """Keep a step's keys and values, then attend: (tokens, heads, dim) gives the same shape."""
+        """Store a step's keys and values, then attend: (tokens, heads, dim) keeps its shape."""
         store, singles = self._store, plan.singles
         store.write(layer, plan.rows, key, value)
         keys, values = store.keys[layer], store.values[layer]
@@ -100,7 +100,7 @@ class ReferenceAttention:
 
 
 def _rows(tables: PageTables, store: KvStore) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """The store's row of every token's heads: (tokens · kv_heads,)."""
+    """The store's row for each head of each token: (tokens · kv_heads,)."""
     heads, size = store.shape.kv_heads, store.page_tokens
     index = ranges(tables.starts, tables.lengths)
     page = tables.pages[np.repeat(tables.offsets, tables.lengths) + index // size]

@@ -15,22 +15,22 @@ Int64Array = npt.NDArray[np.int64]
 
 
 class PageTables(NamedTuple):
-    """Chunks by their numbers; `pages` has one chunk's pages behind the other's."""
+    """One row per chunk; `pages` concatenates the chunks' page tables."""
 
     starts: Int64Array  # (chunks,)
     lengths: Int64Array  # (chunks,)
     padding: Int64Array  # (chunks,)
-    counts: Int64Array  # (chunks,) pages that hold the chunk's context
+    counts: Int64Array  # (chunks,) number of pages of the chunk's context
     pages: Int64Array  # (sum of counts,)
 
     @property
     def offsets(self) -> Int64Array:
-        """Where each chunk's pages begin."""
+        """Start of each chunk's pages, (chunks,)."""
         return np.cumsum(self.counts) - self.counts
 
 
 def tabulate(contexts: Sequence[Context], page_tokens: int) -> PageTables:
-    """The tables of a step's chunks, without pages that hold nothing yet."""
+    """The tables of a step's chunks, without pages that are still empty."""
     starts, lengths, padding = (
         np.array(column, dtype=np.int64)
         for column in zip(*((c.start, c.length, c.padding) for c in contexts), strict=True)
@@ -42,7 +42,7 @@ def tabulate(contexts: Sequence[Context], page_tokens: int) -> PageTables:
 
 
 def ranges(starts: Int64Array, lengths: Int64Array) -> Int64Array:
-    """start, …, start + length - 1 of each pair, one behind the other."""
+    """start, …, start + length - 1 for each pair, concatenated."""
     ends = np.cumsum(lengths)
     return np.arange(ends[-1]) + np.repeat(starts - ends + lengths, lengths)
 

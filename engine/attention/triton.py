@@ -1,4 +1,4 @@
-"""Paged attention on a GPU: keeps keys and values, then attends, by kernels in Triton."""
+"""Paged attention on a GPU by Triton kernels: stores keys and values, then attends."""
 
 import math
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from engine.attention.triton_plan import StaticPlan, TritonPlan, plan_step
 from engine.attention.triton_tiles import LaunchShape, Tile, chunk_tile, padded_size, single_tile
 from engine.kv.store import KvStore
 
-NO_WINDOW: Final = 2**30  # a window no context reaches
-WRITE_BLOCK: Final = 16  # tokens that one program writes
-COMBINE_BLOCK: Final = 16  # splits put together at a time
+NO_WINDOW: Final = 2**30  # larger than any context
+WRITE_BLOCK: Final = 16  # tokens written per program
+COMBINE_BLOCK: Final = 16  # splits combined at a time
 
 
 class _Launch(NamedTuple):
-    """One launch's queries, where their results go, and how it is cut: all tiles, or all singles.
+    """One kernel launch, over either the single tokens or the tiles of longer chunks.
 
     `query` and `out` are (tokens, heads, dim).
     """
@@ -32,25 +32,26 @@ class _Launch(NamedTuple):
 
 
 class TritonAttention:
-    """The pages of a store, read and written where they lie; for models with so many `heads`.
+    """Attention in place over the pages of a store, for a model with `heads` query heads.
 
-    Single tokens and longer chunks are two launches of one kernel. In float32 products are exact
-    unless `tf32` is allowed. `multiprocessors` are the GPU's; elsewhere Triton's interpreter computes.
+    Single tokens and longer chunks are two launches of the same kernel. Products are full float32
+    unless `tf32` is allowed. `multiprocessors` defaults to the GPU's number; without a GPU,
+    Triton's interpreter runs the kernels.
     """
 
     def __init__(
         self, store: KvStore, heads: int, *, tf32: bool = False, multiprocessors: int | None = None
     ) -> None:
-        # Triton comes with torch's CUDA builds alone.
+        # Only CUDA builds of torch include Triton.
         from engine.attention import triton_kernels  # noqa: PLC0415
 
         pool = store.keys[0]
         _, kv_heads, page_tokens, dim = pool.shape
-        assert heads % kv_heads == 0, "every group has as many heads"
+        assert heads % kv_heads == 0, "query heads do not divide into kv_heads"
         assert all(
             keys.stride() == values.stride() == pool.stride()
             for keys, values in zip(store.keys, store.values, strict=True)
-        ), "keys and values of all layers lie alike"
+        ), "layers differ in memory layout"
         self.store = store
         self._kernels: Any = triton_kernels
         self._device = pool.device
@@ -65,11 +66,11 @@ class TritonAttention:
         )
 
     def plan(self, contexts: Sequence[Context]) -> TritonPlan:
-        """A step's tensors on the device; one copy."""
+        """Plan a step: its tensors on the device, in one copy."""
         return plan_step(contexts, self._page_tokens, self._shape, self._device)
 
     def static_plan(self, rows: int, max_context: int) -> StaticPlan:
-        """A plan that stays in place, of up to `rows` single tokens, for CUDA graphs."""
+        """A plan in fixed memory for up to `rows` single tokens, for CUDA graphs."""
         return StaticPlan(rows, max_context, self._page_tokens, self._shape, self._device)
 
     def attend(
@@ -83,7 +84,7 @@ class TritonAttention:
         scale: float,
         window: int | None,
     ) -> Tensor:
-        """Keep keys and values, then attend: (tokens, heads, dim) gives the same shape."""
+        """Store keys and values, then attend: (tokens, heads, dim) gives the same shape."""
         query, key, value = (_dense_rows(tensor) for tensor in (query, key, value))
         self._store_kv(plan.slots, layer, key, value)
         out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
@@ -174,7 +175,7 @@ class TritonAttention:
 
 
 def _split_buffers(out: Tensor, splits: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Room for what each split has of each row: values (tokens, heads, splits, dim), two sums."""
+    """Buffers per row and split: parts (tokens, heads, splits, dim), totals and peaks."""
     tokens, heads, dim = out.shape
     parts = torch.empty((tokens, heads, splits, dim), dtype=torch.float32, device=out.device)
     sums = torch.empty((2, tokens, heads, splits), dtype=torch.float32, device=out.device)
@@ -182,7 +183,7 @@ def _split_buffers(out: Tensor, splits: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _dense_rows(tensor: Tensor) -> Tensor:
-    """The tensor, its last axis without gaps."""
+    """The tensor with a contiguous last axis."""
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 

@@ -1,9 +1,9 @@
-"""Kernels of paged attention for GPUs, in Triton.
+"""Triton kernels of paged attention for GPUs.
 
-The queries of a program are the heads of one group times some tokens of one chunk, so that every
-key is read once for all of them. Scores are kept in units of log 2: exp2 is what the hardware has.
-Running maximum and sum as in FlashAttention-2 (arXiv 2307.08691), keys split over programs as in
-Flash-Decoding (Dao et al. 2023). Only the GPU's path imports this file: it needs triton.
+The queries of a program are the heads of one group times some tokens of one chunk, so that each key
+is read once for all of them. Scores are in units of log 2, because the hardware computes exp2. The
+running maximum and sum follow FlashAttention-2 (arXiv 2307.08691), the split of the keys over
+programs Flash-Decoding (Dao et al. 2023). Requires triton, so only the GPU path imports this file.
 """
 
 from collections.abc import Callable
@@ -13,12 +13,12 @@ import triton
 import triton.language as tl
 
 INTERPRETED: Final = bool(triton.knobs.runtime.interpret)
-# The interpreter holds bfloat16 as bare bits and multiplies those.
+# The interpreter represents bfloat16 as raw bits and would multiply those.
 _CAST_TO_FLOAT32: Final = tl.constexpr(INTERPRETED)
 
 
 def _jit(*varying: str) -> Callable[[Callable[..., Any]], Any]:
-    """A Triton function; none is compiled anew for another value of what is `varying`."""
+    """A Triton function that is not recompiled for other values of the `varying` arguments."""
     return triton.jit(do_not_specialize=varying)  # type: ignore[no-any-return, unused-ignore]
 
 
@@ -43,9 +43,9 @@ def store_kv(
     dims: tl.constexpr,
     block: tl.constexpr,
 ) -> None:
-    """Write a step's keys and values where their slots say; a negative slot: nowhere.
+    """Write a step's keys and values to their slots; tokens with a negative slot are skipped.
 
-    Programs are (blocks of tokens, kv_heads); arguments such as `key_token` are strides.
+    Grid: (blocks of tokens, kv_heads). Arguments such as `key_token` are strides.
     """
     token = tl.program_id(0) * block + tl.arange(0, block)
     head = tl.program_id(1)
@@ -94,7 +94,7 @@ def _attend_range(
     block: tl.constexpr,
     precision: tl.constexpr,
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
-    """Attend keys `begin` … `end` - 1; unless `masked` all queries see them in whole blocks."""
+    """Attend keys `begin` … `end` - 1; unless `masked`, all queries see them, in full blocks."""
     axis = tl.arange(0, dims)
     for first in range(begin, end, block):
         token = first + tl.arange(0, block)
@@ -120,7 +120,7 @@ def _attend_range(
                 visible = visible & (token[None, :] > position[:, None] - window)
             scores = tl.where(visible, scores, float("-inf"))
         new_peak = tl.maximum(peak, tl.max(scores, 1))
-        # A query that saw no key yet has no peak, and infinities must not be subtracted.
+        # The peak of a query that saw no key yet is -inf, and -inf - -inf is NaN.
         finite_peak = tl.where(new_peak == float("-inf"), 0.0, new_peak)
         weights = tl.exp2(scores - finite_peak[:, None])
         rescale = tl.exp2(peak - finite_peak)
@@ -134,7 +134,7 @@ def _attend_range(
 def _split_range(
     low: tl.tensor, high: tl.tensor, split: tl.tensor, splits: tl.tensor, block: tl.constexpr
 ) -> tuple[tl.tensor, tl.tensor]:
-    """The keys among `low` … `high` - 1 that a split attends: whole blocks, but for the last."""
+    """The keys of `low` … `high` - 1 that a split attends: full blocks, except the last."""
     blocks = (tl.maximum(high - low, 0) + block - 1) // block
     split_keys = (blocks + splits - 1) // splits * block
     begin = low + split * split_keys
@@ -175,11 +175,11 @@ def attend(
     block: tl.constexpr,
     precision: tl.constexpr,
 ) -> None:
-    """Attention of tiles, programs being (tiles, kv_heads, splits).
+    """Attention of tiles. Grid: (tiles, kv_heads, splits).
 
-    A tile is up to `tile_tokens` tokens of a chunk times the heads of a group, `rows` in all; where
-    `single`, tile i is chunk i, its token in row i. Where `unsplit` there is one split and its
-    result goes to `out`; else what each split has of each row goes to `parts`, `totals`, `peaks`.
+    A tile is up to `tile_tokens` tokens of a chunk times the heads of a group, `rows` in total;
+    with `single`, tile i is chunk i, whose token is row i. With `unsplit`, there is one split,
+    written to `out`; otherwise the results of each split go to `parts`, `totals` and `peaks`.
     """
     head, split = tl.program_id(1), tl.program_id(2)
     if single:
@@ -198,7 +198,7 @@ def attend(
     position = start + index
     if single:
         token = (chunk + row // group).to(tl.int64)
-        write_mask = row // group < tile_tokens  # a row without a token gets zeros
+        write_mask = row // group < tile_tokens  # rows without a token get zeros
     else:
         token = (tl.load(chunks + 5 * chunk + 1) + index).to(tl.int64)
         write_mask = in_range
@@ -217,7 +217,7 @@ def attend(
     )
     if windowed:
         middle = begin
-    else:  # all queries see the blocks before the first one's own key
+    else:  # blocks before the first query's own key are visible to all queries
         unmasked_end = low + tl.maximum(start + first + 1 - low, 0) // block * block
         middle = tl.minimum(tl.maximum(unmasked_end, begin), end)
 
@@ -261,7 +261,7 @@ def combine(
     dims: tl.constexpr,
     block: tl.constexpr,
 ) -> None:
-    """Put the splits together, one (token, head) a program; zeros where no split saw a key."""
+    """Combine the splits, one (token, head) per program; zeros if no split saw a key."""
     row = tl.program_id(0).to(tl.int64)
     axis = tl.arange(0, dims)
     acc = tl.full((dims,), 0.0, tl.float32)

@@ -1,4 +1,4 @@
-"""What the GPU's attention is told of a step, as tensors."""
+"""The plan of a step for the GPU's attention, as tensors."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -13,25 +13,25 @@ from engine.attention.interface import Context
 from engine.attention.triton_tiles import LaunchShape, split_singles, split_tiles
 
 Int32Array = npt.NDArray[np.int32]
-ALIGNMENT: Final = 4  # int32s: kernels are compiled for tensors that begin at 16 bytes
-NO_SLOT: Final = -1  # the slot of a token that is not kept
+ALIGNMENT: Final = 4  # int32s: kernels are compiled for tensors aligned to 16 bytes
+NO_SLOT: Final = -1  # slot of a token that is not stored
 
 
 class TritonPlan(NamedTuple):
     """A step for the kernels; all tensors are int32.
 
-    A chunk is (its first page's place in `pages`, its first token's row, start, length, hidden).
-    Chunks of a single token are the first `singles` ones, each in its own row. Longer ones, their
-    rows counted behind those, are cut into tiles, each (chunk, first token within it). Keys of a
-    single token are split over `splits` programs, those of a tile over `tile_splits`.
+    A chunk is (index of its first page in `pages`, row of its first token, start, length, padding).
+    The first `singles` chunks have a single token, each in the row of its index. Longer ones, whose
+    rows are counted from `singles` on, are cut into tiles (chunk, first token within it). The keys
+    of a single token are split over `splits` programs, those of a tile over `tile_splits`.
     """
 
-    slots: Tensor  # (tokens,) page * page_tokens + place, or NOWHERE
+    slots: Tensor  # (tokens,) page * page_tokens + offset, or NO_SLOT
     chunks: Tensor  # (chunks, 5)
     pages: Tensor  # (pages of all chunks,)
     tiles: Tensor  # (tiles, 2)
     singles: int
-    max_context: int  # context among the single tokens
+    max_context: int  # longest context of a single token
     splits: int
     tile_splits: int
 
@@ -39,7 +39,7 @@ class TritonPlan(NamedTuple):
 def plan_step(
     contexts: Sequence[Context], page_tokens: int, shape: LaunchShape, device: torch.device
 ) -> TritonPlan:
-    """The plan of a step's chunks; one copy to the device."""
+    """The plan of a step's chunks, moved to the device in one copy."""
     start, length, padding, page_counts = _columns(contexts)
     singles = int(np.searchsorted(length > 1, 1))
     rows = np.cumsum(length) - length
@@ -69,14 +69,14 @@ def plan_step(
 
 
 def _columns(contexts: Sequence[Context]) -> tuple[Int32Array, Int32Array, Int32Array, Int32Array]:
-    """Start, length, hidden and number of pages of every chunk."""
+    """Start, length, padding and number of pages of each chunk, (chunks,) each."""
     records = [(c.start, c.length, c.padding, len(c.pages)) for c in contexts]
     table = np.array(records, dtype=np.int32).reshape(-1, 4)
     return table[:, 0], table[:, 1], table[:, 2], table[:, 3]
 
 
 def _tiles(start: Int32Array, length: Int32Array, singles: int, tile_tokens: int) -> Int32Array:
-    """Tiles of all longer chunks, (tiles, 2); those with most keys first, as they take longest."""
+    """Tiles of all longer chunks, (tiles, 2); most keys first, because these take longest."""
     counts = -(-length // tile_tokens)
     counts[:singles] = 0
     chunk = np.repeat(np.arange(len(length)), counts)
@@ -86,7 +86,7 @@ def _tiles(start: Int32Array, length: Int32Array, singles: int, tile_tokens: int
 
 
 def _to_device(arrays: Sequence[npt.NDArray[np.integer]], device: torch.device) -> list[Tensor]:
-    """The arrays on the device as int32, each aligned, in one copy."""
+    """Move the arrays to the device as int32, each aligned, in one copy."""
     sizes = [-(-array.size // ALIGNMENT) * ALIGNMENT for array in arrays]
     host = torch.empty(sum(sizes), dtype=torch.int32, pin_memory=device.type == "cuda")
     view, at = host.numpy(), 0
@@ -98,10 +98,10 @@ def _to_device(arrays: Sequence[npt.NDArray[np.integer]], device: torch.device) 
 
 
 class StaticPlan:
-    """A plan of single tokens in tensors that stay where they are, for CUDA graphs.
+    """A plan of single tokens in tensors with fixed addresses, for CUDA graphs.
 
-    It holds up to `rows` tokens with contexts of up to `max_context` tokens; rows beyond those last
-    filled in belong to nobody: they keep nothing, see nothing and get zeros.
+    Holds up to `rows` tokens with contexts of up to `max_context` tokens. Rows beyond the filled
+    ones are unused: they store nothing, see nothing and get zeros.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class StaticPlan:
         self._tiles = torch.zeros((0, 2), dtype=torch.int32, device=device)
 
     def fits(self, plan: TritonPlan) -> bool:
-        """Whether a plan has single tokens only, and fits."""
+        """Whether a plan consists of single tokens only, and fits."""
         return (
             len(plan.chunks) == plan.singles <= len(self._slots)
             and plan.max_context <= self._max_context
@@ -130,7 +130,7 @@ class StaticPlan:
         )
 
     def first_rows(self, rows: int) -> TritonPlan:
-        """The plan of the first rows; it holds whatever is filled in later."""
+        """The plan of the first rows; a view of what is filled in later."""
         return TritonPlan(
             slots=self._slots[:rows],
             chunks=self._chunks[:rows],
@@ -143,7 +143,7 @@ class StaticPlan:
         )
 
     def fill(self, plan: TritonPlan) -> None:
-        """Take over a plan; in the stream's order, as all that reads it is."""
+        """Copy a plan in; ordered on the stream like the kernels that read it."""
         rows = plan.singles
         self._slots[:rows] = plan.slots
         self._chunks[:rows] = plan.chunks

@@ -1,27 +1,21 @@
-"""How the GPU's attention is cut into programs: tile sizes, and over how many keys are split."""
+"""How the GPU's attention is divided into programs: tile sizes and key splits."""
 
 from typing import Final, NamedTuple
 
 import torch
 
-MIN_AXIS_SIZE: Final = 16  # rows and columns that tensor cores take at least
-LARGE_HEAD_DIM: Final = 128  # elements of a head, beyond which a tile must be smaller
-SINGLE_PROGRAMS: Final = (
-    4  # programs that a multiprocessor takes at once; with fewer, keys are split
-)
-TILE_PROGRAMS: Final = 2
-MAX_SPLITS: Final = 64  # at most: what is split is also put together again
-MAX_PROGRAM_KEYS: Final = (
-    4096  # keys that one program attends at most, so that none keeps the others waiting
-)
-MIN_PROGRAM_KEYS: Final = 64  # keys worth a program
-MAX_PARTS: Final = (
-    4096  # splits of all tokens together where not the GPU is to fill: they cost memory
-)
+MIN_AXIS_SIZE: Final = 16  # smallest side of a product on tensor cores
+MAX_FULL_TILE_DIM: Final = 128  # wider heads need smaller tiles
+SINGLE_PROGRAMS: Final = 4  # that fill a multiprocessor; with fewer, keys are split
+TILE_PROGRAMS: Final = 2  # the same for tiles
+MAX_SPLITS: Final = 64  # per token: splits must be combined again
+MAX_PROGRAM_KEYS: Final = 4096  # per program, so that none delays the others
+MIN_PROGRAM_KEYS: Final = 64  # below that a program does not pay
+MAX_PARTS: Final = 4096  # splits of all tokens, which cost memory, once the GPU is full
 
 
 class LaunchShape(NamedTuple):
-    """How a step becomes programs: `tile_tokens` tokens of a chunk in one, each for one of `kv_heads`."""
+    """A program takes `tile_tokens` tokens of a chunk for one of `kv_heads` key heads."""
 
     tile_tokens: int
     kv_heads: int
@@ -29,32 +23,32 @@ class LaunchShape(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """What one program holds: `rows` queries, `block` keys at a time."""
+    """The size of a program: `rows` queries, `block` keys at a time."""
 
     rows: int
     block: int
     warps: int
-    stages: int = 3  # page numbers one block ahead of the keys they lead to, those one ahead of use
+    stages: int = 3  # page ids load one block ahead of their keys, keys one ahead of use
 
 
 def padded_size(count: int) -> int:
-    """The power of two that a kernel's axis of so many elements has."""
+    """The size of a kernel axis for `count` elements: a power of two."""
     return max(MIN_AXIS_SIZE, 1 << (count - 1).bit_length())
 
 
 def single_tile(group: int, dim: int, dtype: torch.dtype) -> Tile:
-    """For chunks of one token: little to compute, so small that many programs share a processor."""
+    """The tile of a single token: small, so that many programs share a multiprocessor."""
     rows = padded_size(group)
     if dtype == torch.float32:
         return Tile(rows, 16, warps=4)
-    return Tile(rows, 32 if padded_size(dim) > LARGE_HEAD_DIM else 64, warps=4)
+    return Tile(rows, 32 if padded_size(dim) > MAX_FULL_TILE_DIM else 64, warps=4)
 
 
 def chunk_tile(group: int, dim: int, dtype: torch.dtype) -> Tile:
-    """For longer chunks: as many queries for each key read as registers hold."""
+    """The tile of longer chunks: as many queries per key read as the registers hold."""
     if dtype == torch.float32:
         rows, block = 32, 16
-    elif padded_size(dim) > LARGE_HEAD_DIM:
+    elif padded_size(dim) > MAX_FULL_TILE_DIM:
         rows, block = 64, 32
     else:
         rows, block = 128, 64
@@ -62,9 +56,9 @@ def chunk_tile(group: int, dim: int, dtype: torch.dtype) -> Tile:
 
 
 def split_singles(shape: LaunchShape, tokens: int, max_context: int) -> int:
-    """Over how many programs the keys of each single token are split, the longest context given.
+    """The number of programs over which the keys of each single token are split.
 
-    Programs without keys left end at once, so that a bound on the context may stand for it.
+    Programs without keys end at once, so `max_context` may be an upper bound.
     """
     if not tokens:
         return 1
@@ -76,12 +70,11 @@ def split_singles(shape: LaunchShape, tokens: int, max_context: int) -> int:
 
 
 def split_tiles(shape: LaunchShape, tiles: int, max_context: int) -> int:
-    """Over how many programs the keys of each tile are split: enough to fill the GPU."""
-    return (
-        _splits_to_fill(TILE_PROGRAMS * shape.multiprocessors, tiles * shape.kv_heads, max_context)
-        if tiles
-        else 1
-    )
+    """The number of programs over which the keys of each tile are split, to fill the GPU."""
+    if not tiles:
+        return 1
+    programs = tiles * shape.kv_heads
+    return _splits_to_fill(TILE_PROGRAMS * shape.multiprocessors, programs, max_context)
 
 
 def _splits_to_fill(target: int, programs: int, max_context: int) -> int:

@@ -1,1 +1,1 @@
-"""The small model shipped for the embedded default, and what it was trained on."""
+"""The small model shipped as default, and the generator of its training data."""

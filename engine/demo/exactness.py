@@ -11,16 +11,16 @@ from transformers.modeling_utils import PreTrainedModel
 
 from engine.demo.jobs import JOBS, Exchange, Job
 
-SEED: Final = 90_011  # apart from the seeds of training and of its validation
+SEED: Final = 90_011  # distinct from the seeds of training and validation
 MAX_ANSWER_TOKENS: Final = 400
 BATCH_SIZE: Final = 50
 
 
 class JobScore(NamedTuple):
-    """How a job fared: right answers, answers that ended by themselves, and lengths in tokens."""
+    """Results of a job: correct answers, answers ended by the model, and mean lengths in tokens."""
 
-    asked: int
-    right: int
+    total: int
+    correct: int
     ended: int
     input_tokens: float
     answer_tokens: float
@@ -30,7 +30,7 @@ class JobScore(NamedTuple):
 @click.argument("folder", type=click.Path(exists=True, path_type=Path))
 @click.option("--inputs", default=200, show_default=True, help="unseen inputs for each job")
 def main(folder: Path, inputs: int) -> None:
-    """Ask each job's questions greedily, and print a table of exact answers."""
+    """Answer each job's questions greedily and print a table of exact matches."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     rng = Random(SEED)
@@ -38,9 +38,9 @@ def main(folder: Path, inputs: int) -> None:
     click.echo("|---|--:|--:|--:|--:|--:|--:|")
     for job in JOBS:
         score = measure(model, tokenizer, job, [job.draw(rng) for _ in range(inputs)])
-        exact = "open" if job.open else f"{score.right / score.asked:.1%}"
+        exact = "open" if job.open else f"{score.correct / score.total:.1%}"
         click.echo(
-            f"| {job.name} | {score.asked} | {exact} | {score.ended / score.asked:.1%} "
+            f"| {job.name} | {score.total} | {exact} | {score.ended / score.total:.1%} "
             f"| {score.input_tokens:.1f} | {score.answer_tokens:.1f} "
             f"| {score.answer_tokens / score.input_tokens:.2f} |"
         )
@@ -52,17 +52,17 @@ def measure(
     job: Job,
     exchanges: list[Exchange],
 ) -> JobScore:
-    """Answers all exchanges: greedily, or sampled for an open job, as it is served."""
-    right = ended = answer_tokens = 0
+    """Answer all exchanges: greedily, or sampled for an open job, as in service."""
+    correct = ended = answer_tokens = 0
     for start in range(0, len(exchanges), BATCH_SIZE):
         group = exchanges[start : start + BATCH_SIZE]
         for exchange, tokens in zip(group, answers(model, tokenizer, job, group), strict=True):
             ended += len(tokens) < MAX_ANSWER_TOKENS
             answer_tokens += len(tokens)
-            right += tokenizer.decode(tokens, skip_special_tokens=True) == exchange.answer
-    asked = len(exchanges)
+            correct += tokenizer.decode(tokens, skip_special_tokens=True) == exchange.answer
+    total = len(exchanges)
     read = sum(len(tokenizer(item.question).input_ids) for item in exchanges)
-    return JobScore(asked, right, ended, read / asked, answer_tokens / asked)
+    return JobScore(total, correct, ended, read / total, answer_tokens / total)
 
 
 def answers(

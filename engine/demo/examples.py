@@ -1,4 +1,4 @@
-"""Questions that the demo model has not seen, to show it at work."""
+"""Example questions that the demo model was not trained on."""
 
 import json
 from pathlib import Path
@@ -8,12 +8,12 @@ from typing import Final
 from engine.demo.jobs import JOBS
 
 EXAMPLES: Final = "examples.jsonl"
-SEED: Final = 41_999  # apart from the seeds of training, of its validation and of exactness
+SEED: Final = 41_999  # distinct from the seeds of training, validation and exactness
 QUESTIONS_PER_JOB: Final = 60
 
 
 def save_examples(path: Path) -> None:
-    """Writes `QUESTIONS_PER_JOB` questions of every job, one a line: `{"app": …, "question": …}`."""
+    """Write `QUESTIONS_PER_JOB` questions of each job, as lines `{"app": …, "question": …}`."""
     rng = Random(SEED)
     questions = [
         (job.name, job.draw(rng).question) for job in JOBS for _ in range(QUESTIONS_PER_JOB)

@@ -20,7 +20,7 @@ MAX_DIARY_DAYS: Final = 34  # days; about 300 tokens
 
 
 class Exchange(NamedTuple):
-    """One question with its right answer."""
+    """One question with its correct answer."""
 
     job: str
     instruction: str
@@ -29,10 +29,10 @@ class Exchange(NamedTuple):
 
 
 class Job(NamedTuple):
-    """An application: two wordings of its instruction and a maker of (question, answer).
+    """An application: two wordings of its instruction and a generator of (question, answer).
 
-    `make(rng, size)` draws an input of `size` items; `max_size` is the largest size trained.
-    `open` jobs have no single right answer and a length that the input does not tell.
+    `make(rng, size)` generates an input of `size` items; `max_size` is the largest trained size.
+    `open` jobs have no single correct answer, and a length that does not depend on the input.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Job(NamedTuple):
     open: bool = False
 
     def draw(self, rng: Random, scale: float = 1.0) -> Exchange:
-        """An exchange whose size is uniform up to `scale` times the longest."""
+        """An exchange of uniform random size up to `scale * max_size`."""
         size = rng.randint(1, max(2, round(self.max_size * scale)))
         question, answer = self.make(rng, size)
         return Exchange(self.name, rng.choice(self.instructions), question, answer)
@@ -98,10 +98,10 @@ def _roster(rng: Random, size: int) -> tuple[str, str]:
 
 
 def _diary(rng: Random, _: int) -> tuple[str, str]:
-    """A diary of 1 … 34 days; how many, the request does not tell."""
+    """A diary of 1 … 34 days; the request does not state the number."""
     subject = f"{rng.choice(ADJECTIVES)} {rng.choice(NOUNS)}"
-    max_size = rng.choices((3, 12, MAX_DIARY_DAYS), weights=(4, 4, 2))[0]
-    days = rng.randint(1, max_size)
+    max_days = rng.choices((3, 12, MAX_DIARY_DAYS), weights=(4, 4, 2))[0]
+    days = rng.randint(1, max_days)
     lines = [
         f"day {day}: the {subject} {rng.choice(VERBS)} {rng.choice(ADJECTIVES)} {rng.choice(NOUNS)}"
         for day in range(1, days + 1)

@@ -1,4 +1,4 @@
-"""The words the demo model knows, and Velan, the small language it translates into."""
+"""The demo model's vocabulary, and Velan, the invented language that it translates into."""
 
 from random import Random
 from typing import Final
@@ -221,7 +221,7 @@ WORDS: Final = (*NOUNS, *VERBS, *ADJECTIVES)
 
 
 def _velan() -> dict[str, str]:
-    """One invented word of two syllables for each English word, always the same."""
+    """One invented word of two syllables for each English word, by a fixed seed."""
     onsets, vowels, codas = "bdfgklmnprstvz", "aeiou", ("", "n", "r", "s", "l")
     syllables = [o + v for o in onsets for v in vowels]
     taken = {*WORDS, *NAMES, *VARIABLES, *UNITS, *TENS}

@@ -27,7 +27,7 @@ CHAT_TEMPLATE: Final = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 
-SPECIAL_TOKEN_SCORE: Final = -1000.0  # in plain text a control token's name is spelled out
+SPECIAL_TOKEN_SCORE: Final = -1000.0  # so low that plain text never encodes to a special token
 _SPACE: Final = "▁"
 _PROSE: Final = [
     "the",
@@ -52,7 +52,7 @@ _PROSE: Final = [
 
 
 def vocabulary() -> list[str]:
-    """Every piece once: special tokens, bytes, characters, then words with their space."""
+    """All pieces, without duplicates: special tokens, bytes, characters, words with a space."""
     instructions = " ".join(text for job in JOBS for text in job.instructions)
     words = dict.fromkeys(
         (
@@ -85,7 +85,7 @@ def vocabulary() -> list[str]:
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """A tokenizer that encodes any text and decodes it to the same text.
 
-    Equal scores make the segmentation with the fewest pieces the best one.
+    All pieces score the same, so the segmentation with the fewest pieces is best.
     """
     pieces = vocabulary()
     core = Tokenizer(

@@ -1,4 +1,4 @@
-"""Trains the demo model from nothing on text it generates: `python -m engine.demo.train OUT`."""
+"""Trains the demo model from scratch on generated text: `python -m engine.demo.train OUT`."""
 
 import json
 import time
@@ -20,8 +20,8 @@ IGNORED: Final = -100
 MATRIX_DIMS: Final = 2  # dimensions
 TRAINING_SEED: Final = 20_261
 VALIDATION_SEED: Final = 77_003
-RAMP_FRACTION: Final = 0.35  # share of the steps during which inputs grow to their full length
-DECAY_FRACTION: Final = 0.4  # share of the steps during which the learning rate falls to nothing
+RAMP_FRACTION: Final = 0.35  # share of the steps in which inputs grow to their full length
+DECAY_FRACTION: Final = 0.4  # share of the steps in which the learning rate decays
 REPORT_INTERVAL_S: Final = 60
 
 
@@ -51,7 +51,7 @@ def configuration(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
 
 
 class Encoder:
-    """Turns exchanges into token rows and remembers the pieces seen before."""
+    """Turns exchanges into token rows and batches."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self._tokenizer = tokenizer
@@ -65,11 +65,11 @@ class Encoder:
             for item in exchanges
         ]
         core = self._tokenizer.backend_tokenizer
-        asked = [row.ids for row in core.encode_batch(prompts)]
-        answered = [row.ids for row in core.encode_batch([item.answer for item in exchanges])]
+        prompt_rows = [row.ids for row in core.encode_batch(prompts)]
+        answer_rows = [row.ids for row in core.encode_batch([item.answer for item in exchanges])]
         return [
             ([*prompt, *answer, self._end], len(prompt))
-            for prompt, answer in zip(asked, answered, strict=True)
+            for prompt, answer in zip(prompt_rows, answer_rows, strict=True)
         ]
 
     def batch(self, rows: list[tuple[list[int], int]], jobs: list[str]) -> TrainingBatch:
@@ -77,9 +77,9 @@ class Encoder:
         width = max(len(tokens) for tokens, _ in rows)
         tokens = torch.full((len(rows), width), self._pad)
         labels = torch.full((len(rows), width), IGNORED)
-        for index, (row, asked) in enumerate(rows):
+        for index, (row, prompt_tokens) in enumerate(rows):
             tokens[index, : len(row)] = torch.tensor(row)
-            labels[index, asked : len(row)] = torch.tensor(row[asked:])
+            labels[index, prompt_tokens : len(row)] = torch.tensor(row[prompt_tokens:])
         return TrainingBatch(tokens, labels, jobs)
 
     def batches(self, exchanges: list[Exchange], budget: int) -> Iterator[TrainingBatch]:
@@ -97,9 +97,9 @@ class Encoder:
 
 
 def batches_from(encoder: Encoder, step: int, steps: int, budget: int) -> Iterator[TrainingBatch]:
-    """Shuffled batches, longer inputs with each pool until `RAMP_FRACTION` of the training is done.
+    """Shuffled batches from pools of inputs, which grow until `RAMP_FRACTION` of the training.
 
-    A pool is a function of the step it starts at, so a resumed training goes on unchanged.
+    A pool depends only on the step at which it starts, so a resumed training continues unchanged.
     """
     while True:
         rng = Random(TRAINING_SEED + step)
@@ -164,12 +164,12 @@ class Training:
         return loss.item()
 
     def save(self, path: Path) -> None:
-        """Keeps everything that a resumed training needs."""
+        """Save the state for a resumed training."""
         state = [optimiser.state_dict() for optimiser in self._optimisers]
         torch.save({"step": self.step, "model": self.model.state_dict(), "optimisers": state}, path)
 
     def resume(self, path: Path) -> None:
-        """Goes on from a saved state."""
+        """Continue from a saved state."""
         saved = torch.load(path, weights_only=True)
         self.step = saved["step"]
         self.model.load_state_dict(saved["model"])
@@ -184,13 +184,13 @@ class Training:
 @click.option("--peak", default=3e-3, show_default=True, help="highest learning rate")
 @click.option("--threads", default=2, show_default=True)
 @click.option(
-    "--state", type=click.Path(path_type=Path), help="kept here every minute, resumed from"
+    "--state", type=click.Path(path_type=Path), help="checkpoint: saved every minute, resumed from"
 )
 def main(out: Path, steps: int, budget: int, peak: float, threads: int, state: Path | None) -> None:
     """Train, report exact match by job each minute, save the model to OUT."""
     torch.manual_seed(TRAINING_SEED)
     torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)  # vanishing probabilities would slow steps a hundredfold
+    torch.set_flush_denormal(True)  # denormal probabilities would slow steps down a hundredfold
     tokenizer = build_tokenizer()
     training = Training(LlamaForCausalLM(configuration(tokenizer)), peak)
     if state and state.exists():
@@ -222,9 +222,9 @@ def main(out: Path, steps: int, budget: int, peak: float, threads: int, state: P
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
-    """Writes a folder that `AutoModelForCausalLM.from_pretrained` loads.
+    """Write a folder that `AutoModelForCausalLM.from_pretrained` loads.
 
-    Its `apps.json` suggests an application for each job, its `examples.jsonl` what to ask them.
+    `apps.json` lists an application for each job, `examples.jsonl` example questions.
     """
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)

@@ -1,4 +1,4 @@
-"""The host tier: what preempted sequences had computed, and whether keeping it pays."""
+"""The host tier: KV memory of preempted sequences in host memory, where that is worth it."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -8,9 +8,9 @@ from torch import Tensor
 
 @dataclass(eq=False, slots=True)
 class SwappedPages:
-    """A preempted sequence's keys and values in host memory.
+    """Keys and values of a preempted sequence in host memory.
 
-    `content` is (2, layers, pages, kv_heads, page_tokens, head_dim), None until the copy is made.
+    `content` is (2, layers, pages, kv_heads, page_tokens, head_dim), or None before the copy.
     """
 
     tokens: int
@@ -19,9 +19,9 @@ class SwappedPages:
 
 
 class RestoreCosts:
-    """What it costs to give a preempted sequence its memory back, as measured here.
+    """Measured costs of restoring a preempted sequence: copying a page, computing a token.
 
-    Both costs are averages that follow the machine: each new measurement counts a tenth.
+    Both are exponential moving averages with weight `SMOOTHING`.
     """
 
     SMOOTHING: ClassVar[float] = 0.1
@@ -31,11 +31,11 @@ class RestoreCosts:
         self.token_s = token_s
 
     def swap_is_cheaper(self, pages: int, tokens: int) -> bool:
-        """Whether copying pages out and in costs less than computing their tokens again."""
+        """Whether copying pages out and in costs less than recomputing their tokens."""
         return 2 * pages * self.page_copy_s < tokens * self.token_s
 
     def observe(self, pages: int, copy_s: float, tokens: int, model_s: float) -> None:
-        """A step copied so many pages, one way, and computed so many prompt tokens; 0 for none."""
+        """Record a step: pages copied one way, and prompt tokens computed; 0 for none."""
         if pages:
             self.page_copy_s += self.SMOOTHING * (copy_s / pages - self.page_copy_s)
         if tokens:
@@ -43,7 +43,7 @@ class RestoreCosts:
 
 
 class HostTier:
-    """A bounded number of pages in host memory."""
+    """A limited number of pages in host memory."""
 
     def __init__(self, pages: int, costs: RestoreCosts) -> None:
         self.pages = pages
@@ -51,12 +51,12 @@ class HostTier:
         self.costs = costs
 
     def reserve(self, pages: int, tokens: int) -> SwappedPages | None:
-        """Room for a sequence's pages; None where there is none or computing again is cheaper."""
+        """Reserve pages for a sequence; None if there are too few or recomputing is cheaper."""
         if self.used + pages > self.pages or not self.costs.swap_is_cheaper(pages, tokens):
             return None
         self.used += pages
         return SwappedPages(tokens, pages)
 
     def discard(self, swapped: SwappedPages) -> None:
-        """A sequence has its pages back, or needs them no more."""
+        """Free the pages of a copy that is restored or no longer needed."""
         self.used -= swapped.pages

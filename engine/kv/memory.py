@@ -1,4 +1,4 @@
-"""The KV memory of sequences: pages of their own, pages they share, pages on the host."""
+"""The KV memory of sequences: private pages, shared pages, and pages in host memory."""
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
@@ -13,23 +13,22 @@ from engine.step.sequence import SequenceState
 
 @dataclass
 class PageCopies:
-    """What is to be done to pages before a step runs, in this order."""
+    """Operations on pages before a step runs, in this order."""
 
     swap_out: list[tuple[SwappedPages, list[int]]] = field(default_factory=list)
     scrub: list[int] = field(default_factory=list)
-    swap_in: list[tuple[SwappedPages, list[int]]] = field(
-        default_factory=list
-    )  # the copy's last pages
+    # The pages receive the last pages of the copy.
+    swap_in: list[tuple[SwappedPages, list[int]]] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        """Whether there is anything to do."""
+        """Whether there is any operation."""
         return bool(self.swap_out or self.scrub or self.swap_in)
 
 
 class KvMemory:
-    """Who has which page; `sharing` says whether equal prefixes are kept once.
+    """Assigns pages to sequences; with `sharing`, equal prefixes are kept once.
 
-    `copies` collects what the next step has to move before it runs.
+    `copies` collects the page operations that the next step performs before it runs.
     """
 
     def __init__(self, pool: PagePool, host: HostTier, *, sharing: bool = True) -> None:
@@ -41,17 +40,17 @@ class KvMemory:
 
     @property
     def free(self) -> int:
-        """Pages to be had: free ones, and those kept only because they may be read again."""
+        """Allocatable pages: unassigned ones, and cached ones that no sequence reads."""
         return self.pool.free + self.tree.unread
 
     def reservation(self, sequence: SequenceState) -> KvReservation:
-        """What a running sequence holds and is promised."""
+        """The reservation of a running sequence."""
         remaining = sequence.reserved - sequence.generated - sequence.in_flight
         shared = bisect_left(sequence.nodes, True, key=lambda node: not node.shared)
         return KvReservation(sequence.length, max(remaining, 0), shared)
 
     def fits(self, running: Iterable[SequenceState], candidate: SequenceState) -> bool:
-        """Whether all reservations can be kept if one more sequence runs."""
+        """Whether all reservations can be kept if the candidate runs too."""
         capacity = self.pool.size - self.tree.shared
         remaining = candidate.reserved - candidate.generated
         cached_pages = sum(node.retained for node in self._cached_prefix(candidate))
@@ -67,7 +66,7 @@ class KvMemory:
         return peak_pages(reservations, page_tokens) <= capacity
 
     def restore(self, sequence: SequenceState) -> None:
-        """Give a sequence about to run what is there of it: a known prefix, a swapped copy."""
+        """Attach to a starting sequence what is present of it: cached prefix and swapped copy."""
         for node in self._cached_prefix(sequence):
             self.tree.add_reader(node)
             sequence.nodes.append(node)
@@ -84,11 +83,11 @@ class KvMemory:
         self.host.discard(swapped)
 
     def missing(self, sequence: SequenceState, tokens: int) -> int:
-        """Pages a sequence lacks to hold so many tokens."""
+        """The number of pages that a sequence lacks to hold this number of tokens."""
         return max(0, self.pool.pages_for(tokens) - len(sequence.pages))
 
     def grow(self, sequence: SequenceState, tokens: int) -> int:
-        """Pages for so many tokens more than are computed; how many of them there is room for."""
+        """Allocate pages for further tokens to compute; the number of tokens that fit."""
         capacity = len(sequence.pages) * self.pool.page_tokens - sequence.computed
         if capacity < tokens:
             missing = self.pool.pages_for(tokens - capacity)
@@ -98,7 +97,7 @@ class KvMemory:
         return min(tokens, capacity)
 
     def extend_prefix(self, sequence: SequenceState) -> None:
-        """Take over further pages of a prompt that another sequence has computed meanwhile."""
+        """Share further pages of a prompt that another sequence has computed in the meantime."""
         if not self._shareable(sequence):
             return
         full = sequence.computed // self.pool.page_tokens
@@ -111,7 +110,7 @@ class KvMemory:
             sequence.computed += self.pool.page_tokens
 
     def cache_pages(self, sequence: SequenceState) -> None:
-        """Put a sequence's newly full pages into the prefix tree, for whoever comes."""
+        """Put a sequence's newly filled pages into the prefix tree for reuse."""
         size = self.pool.page_tokens
         full = min(sequence.computed, len(sequence.tokens)) // size
         while self._shareable(sequence) and len(sequence.nodes) < full:
@@ -126,7 +125,7 @@ class KvMemory:
             sequence.nodes.append(node)
 
     def swap_out(self, sequence: SequenceState) -> None:
-        """Free a sequence's pages; a copy goes to the host where that pays."""
+        """Free a sequence's pages; copy them to the host if that beats recomputing."""
         pages = self.pool.pages_for(sequence.computed)
         swapped = self.host.reserve(pages, sequence.computed) if pages else None
         if swapped is not None:
@@ -135,7 +134,7 @@ class KvMemory:
         sequence.swapped = swapped
 
     def release(self, sequence: SequenceState) -> None:
-        """Free all a sequence has; full pages stay known until they are needed."""
+        """Free all memory of a sequence; full pages stay cached until their memory is needed."""
         self.tree.release(sequence.nodes)
         self.pool.release(sequence.pages[len(sequence.nodes) :])
         self._clear_pages(sequence)
@@ -144,7 +143,7 @@ class KvMemory:
             sequence.swapped = None
 
     def release_invalid(self, sequence: SequenceState) -> None:
-        """Free a sequence whose keys or values are no numbers: nobody may meet them again."""
+        """Free a sequence whose keys or values are not finite; its pages are zeroed, not cached."""
         own, nodes = sequence.pages[len(sequence.nodes) :], sequence.nodes
         self.tree.release(nodes)
         pages = own + self.tree.remove_subtree(nodes)
@@ -153,19 +152,19 @@ class KvMemory:
         self._clear_pages(sequence)
 
     def reset(self, pages: int | None = None) -> None:
-        """Forget every page's content; nobody may hold any. `pages` are left of the pool."""
+        """Drop the content of all pages; none may be in use. `pages`: new size of the pool."""
         self.tree.clear()
         self.copies = PageCopies()
         if pages is not None:
             self.pool.shrink(pages)
 
     def take_copies(self) -> PageCopies:
-        """What the next step has to move."""
+        """Take the page operations for the next step."""
         copies, self.copies = self.copies, PageCopies()
         return copies
 
     def check(self, sequences: Sequence[SequenceState]) -> None:
-        """AssertionError unless every page is free, in the tree, or of one sequence alone."""
+        """AssertionError unless each page is free, in the tree, or owned by a single sequence."""
         nodes = list(self.tree.nodes())
         own = [sequence.pages[len(sequence.nodes) :] for sequence in sequences]
         self.pool.check([[node.page for node in nodes], *own])
@@ -173,15 +172,15 @@ class KvMemory:
             assert [node.page for node in sequence.nodes] == sequence.pages[: len(sequence.nodes)]
         for node in nodes:
             readers = sum(node in sequence.nodes for sequence in sequences)
-            assert node.readers == readers, f"page {node.page} counts readers it does not have"
+            assert node.readers == readers, f"page {node.page} has a wrong reader count"
         assert len(nodes) == len(self.tree)
         assert self.tree.unread == sum(not node.retained for node in nodes)
         assert self.tree.shared == sum(node.shared for node in nodes)
         swapped = sum(s.swapped.pages for s in sequences if s.swapped is not None)
-        assert self.host.used == swapped, "the host tier keeps pages of nobody"
+        assert self.host.used == swapped, "the host tier keeps pages of no sequence"
 
     def _cached_prefix(self, sequence: SequenceState) -> list[PrefixNode]:
-        """Nodes of a sequence's prefix; at least one token is left to compute."""
+        """The cached nodes of a sequence's prefix; at least one token is left to compute."""
         if not self._shareable(sequence):
             return []
         max_pages = (len(sequence.tokens) - 1) // self.pool.page_tokens

@@ -1,4 +1,4 @@
-"""The pages of KV memory that nobody owns."""
+"""The pool of free KV pages."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -6,7 +6,7 @@ from heapq import heappop, heappush
 
 
 class PagePool:
-    """Page ids 0 … size-1, lowest free id first, so that what is in use stays close together."""
+    """Page ids 0 … size-1. Allocates the lowest free id first, which keeps used pages together."""
 
     def __init__(self, size: int, page_tokens: int) -> None:
         self.size = size
@@ -15,38 +15,38 @@ class PagePool:
 
     @property
     def free(self) -> int:
-        """Pages nobody owns."""
+        """The number of free pages."""
         return len(self._free)
 
     def pages_for(self, tokens: int) -> int:
-        """Pages that hold this many tokens."""
+        """The number of pages that hold this number of tokens."""
         return -(-tokens // self.page_tokens)
 
     def allocate(self, count: int) -> list[int]:
-        """As many free pages, the caller's from now on. MemoryError if there are too few."""
+        """Allocate pages. MemoryError if too few are free."""
         if count > len(self._free):
-            raise MemoryError(f"{count} KV pages asked for, {len(self._free)} free")
+            raise MemoryError(f"{count} KV pages requested, {len(self._free)} free")
         return [heappop(self._free) for _ in range(count)]
 
     def release(self, pages: Iterable[int]) -> None:
-        """These pages are free again."""
+        """Return pages to the pool."""
         for page in pages:
             heappush(self._free, page)
 
     def shrink(self, size: int) -> None:
-        """Only pages 0 … size-1 are left; none may be owned."""
-        assert len(self._free) == self.size, "a page is owned while the pool shrinks"
+        """Reduce the pool to pages 0 … size-1; all must be free."""
+        assert len(self._free) == self.size, "the pool shrinks while pages are owned"
         self.size = size
         self._free = list(range(size))
 
     def check(self, tables: Iterable[Sequence[int]]) -> None:
-        """AssertionError unless every page is free or in exactly one of these page tables."""
+        """AssertionError unless each page is free or in exactly one of these page tables."""
         owners = Counter(self._free)
         for table in tables:
             owners.update(table)
-        doubled = sorted(page for page, count in owners.items() if count > 1)
+        duplicated = sorted(page for page, count in owners.items() if count > 1)
         lost = sorted(set(range(self.size)) - owners.keys())
-        strange = sorted(owners.keys() - set(range(self.size)))
-        assert not doubled, f"pages owned more than once: {doubled}"
+        unknown = sorted(owners.keys() - set(range(self.size)))
+        assert not duplicated, f"pages owned more than once: {duplicated}"
         assert not lost, f"pages neither free nor owned: {lost}"
-        assert not strange, f"pages that do not exist: {strange}"
+        assert not unknown, f"pages that do not exist: {unknown}"

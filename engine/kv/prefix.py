@@ -1,7 +1,7 @@
-"""Full pages by the tokens they hold, so that equal prefixes are computed and kept once.
+"""A prefix tree of full pages by their tokens, so that equal prefixes are computed and kept once.
 
-A node is one full page; its path from the root spells the tokens, exactly, from the sequence's
-first. Every salt has a root of its own: what differs in it shares nothing.
+A node is one full page; the path from the root holds the exact tokens from the sequence's start.
+Each salt has its own root, so sequences of different salts share nothing.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,14 +14,12 @@ from engine.kv.pages import PagePool
 
 Key: TypeAlias = tuple[int, ...]  # the tokens of one page
 
-MAX_STALE_PER_PAGE: Final = (
-    4  # entries of the eviction queue for each page in the tree, before it is swept
-)
+MAX_STALE_PER_PAGE: Final = 4  # entries of the eviction queue per page in the tree
 
 
 @dataclass(eq=False, slots=True)
 class PrefixNode:
-    """One full page, its place in the tree, and who keeps it there."""
+    """One full page, its position in the tree, and its readers and pins."""
 
     parent: "PrefixNode | None"
     key: Key
@@ -33,18 +31,18 @@ class PrefixNode:
 
     @property
     def retained(self) -> bool:
-        """Whether it may not be evicted."""
+        """Whether it is protected from eviction."""
         return self.readers > 0 or self.pins > 0
 
     @property
     def shared(self) -> bool:
-        """Whether it stays when one of its readers leaves."""
+        """Whether it stays protected when one of its readers leaves."""
         return self.readers > 1 or self.pins > 0
 
 
 @dataclass(eq=False, slots=True)
 class _Pin:
-    """A prefix kept under a name: its pages' keys, and the nodes found so far."""
+    """A pinned prefix: the keys of its pages, and the nodes found so far."""
 
     salt: str
     keys: list[Key]
@@ -52,10 +50,10 @@ class _Pin:
 
 
 class PrefixTree:
-    """The full pages of a pool, found again by content; unread ones stay until pages are short.
+    """Finds full pages by content; unread pages stay until their memory is needed.
 
-    Whoever reads a node reads all nodes above it, so counts never grow towards the leaves and an
-    unread node has only unread ones below.
+    A reader of a node reads all nodes above it, so reader counts never increase towards the leaves
+    and the subtree of an unread node is unread.
     """
 
     def __init__(self, pool: PagePool) -> None:
@@ -63,31 +61,30 @@ class PrefixTree:
         self._roots: dict[str, PrefixNode] = {}
         self._pins: dict[str, _Pin] = {}
         self._waiting_pins: dict[tuple[PrefixNode, Key], list[_Pin]] = {}
-        self._eviction_queue: list[
-            tuple[int, int, PrefixNode]
-        ] = []  # heap of unread leaves, some outdated
+        # A heap of unread leaves by last use; entries may be stale.
+        self._eviction_queue: list[tuple[int, int, PrefixNode]] = []
         self._clock = count(1)
         self._size = 0
         self._retained = 0
         self.shared = 0
 
     def __len__(self) -> int:
-        """Pages in the tree."""
+        """The number of pages in the tree."""
         return self._size
 
     @property
     def unread(self) -> int:
-        """Pages that nobody reads or pins: as good as free."""
+        """The number of pages without reader or pin, which can be evicted."""
         return self._size - self._retained
 
     def root(self, salt: str) -> PrefixNode:
-        """Where the prefixes of a salt begin."""
+        """The root of a salt's prefixes."""
         if salt not in self._roots:
             self._roots[salt] = PrefixNode(None, (), -1)
         return self._roots[salt]
 
     def match(self, salt: str, tokens: Sequence[int], max_pages: int) -> list[PrefixNode]:
-        """The nodes of the longest known prefix, at most so many pages."""
+        """The nodes of the longest cached prefix, at most `max_pages`."""
         node = self._roots.get(salt)
         found: list[PrefixNode] = []
         while node is not None and len(found) < max_pages:
@@ -97,7 +94,7 @@ class PrefixTree:
         return found
 
     def add(self, parent: PrefixNode, key: Key, page: int) -> PrefixNode | None:
-        """Put a page of the caller's below a node, unread; None if its content is known."""
+        """Add the caller's page below a node, unread; None if its content is already there."""
         if key in parent.children:
             return None
         node = parent.children[key] = PrefixNode(parent, key, page)
@@ -108,16 +105,16 @@ class PrefixTree:
         return node
 
     def add_reader(self, node: PrefixNode) -> None:
-        """One more sequence reads this node."""
+        """Count one more sequence that reads this node."""
         self._update_counts(node, readers=1)
 
     def release(self, nodes: Sequence[PrefixNode]) -> None:
-        """A sequence reads these nodes, a path from the root, no longer."""
+        """Remove a reader from these nodes, a path from the root."""
         for node in reversed(nodes):
             self._update_counts(node, readers=-1)
 
     def evict(self, pages: int) -> None:
-        """Free so many pages, the longest unread leaves first, as far as there are any."""
+        """Free up to `pages` unread pages, the least recently used leaves first."""
         while pages > 0 and self._eviction_queue:
             last_used, page, node = heappop(self._eviction_queue)
             if _evictable(last_used, page, node):
@@ -126,7 +123,7 @@ class PrefixTree:
                 pages -= 1
 
     def remove_subtree(self, nodes: Sequence[PrefixNode]) -> list[int]:
-        """Take the unread nodes of a path, and all below them, out; the pages, the caller's now."""
+        """Remove the unread nodes of a path and all below; their pages now belong to the caller."""
         first = next((node for node in nodes if node.parent is not None and not node.readers), None)
         if first is None:
             return []
@@ -143,32 +140,32 @@ class PrefixTree:
         return [node.page for node in subtree]
 
     def clear(self) -> None:
-        """Free every page; nobody may read any. Pins wait for their prefixes to come again."""
+        """Free all pages; none may have a reader. Pins wait for their prefixes to be recomputed."""
         for root in list(self._roots.values()):
             for child in list(root.children.values()):
                 self._pool.release(self.remove_subtree([child]))
 
     def pin(self, name: str, salt: str, tokens: Sequence[int]) -> None:
-        """Keep the full pages of a prefix from eviction, those there and those to come."""
+        """Protect the full pages of a prefix from eviction, present and future ones."""
         self.unpin(name)
         full = len(tokens) // self._pool.page_tokens
         self._start_pin(name, salt, [self._key(tokens, index) for index in range(full)])
 
     def unpin(self, name: str) -> None:
-        """Let a pinned prefix go; an unknown name is ignored."""
+        """Release a pinned prefix; an unknown name is ignored."""
         pin = self._pins.pop(name, None)
         if pin is None:
             return
         self._waiting_pins = {
-            index: remaining
-            for index, pins in self._waiting_pins.items()
+            place: remaining
+            for place, pins in self._waiting_pins.items()
             if (remaining := [other for other in pins if other is not pin])
         }
         for node in reversed(pin.nodes):
             self._update_counts(node, pins=-1)
 
     def unpin_all(self) -> None:
-        """Let every pinned prefix go."""
+        """Release all pinned prefixes."""
         for name in list(self._pins):
             self.unpin(name)
 
@@ -194,7 +191,7 @@ class PrefixTree:
             self._pin(pin, node)
 
     def _pin(self, pin: _Pin, node: PrefixNode | None) -> None:
-        """Pin a node and what of the prefix lies below it; wait for the first that is missing."""
+        """Pin a node and the prefix's nodes below it; wait for the first missing one."""
         while node is not None:
             self._update_counts(node, pins=1)
             pin.nodes.append(node)
@@ -215,7 +212,7 @@ class PrefixTree:
             self._enqueue(node)
 
     def _enqueue(self, node: PrefixNode) -> None:
-        """Queue an unread leaf for eviction, as the one read last."""
+        """Queue an unread leaf for eviction, as the most recently used one."""
         node.last_used = next(self._clock)
         if not node.children:
             self._push_leaf(node)
@@ -237,7 +234,7 @@ class PrefixTree:
 
 
 def _evictable(last_used: int, _: int, node: PrefixNode) -> bool:
-    """Whether an entry of the eviction queue still holds."""
+    """Whether an entry of the eviction queue is up to date."""
     return node.last_used == last_used and not (
         node.parent is None or node.retained or node.children
     )

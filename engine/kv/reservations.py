@@ -1,8 +1,8 @@
-"""How much KV memory running sequences will hold at once, if each keeps its reservation.
+"""The peak KV memory of running sequences if each grows to its reservation.
 
-S³ (arXiv 2306.06000) promises every sequence its predicted length from the start. The promise
-here is for each step to come: what one sequence still has to grow may be what another gives back
-before. A sequence that outgrows its reservation is the supervisor's business.
+S³ (arXiv 2306.06000) reserves the predicted length of each sequence from its start. Here
+reservations are checked at each future step: a sequence may grow into memory that another one frees
+before. The composer handles sequences that outgrow their reservation.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import numpy as np
 
 
 class KvReservation(NamedTuple):
-    """A sequence's hold on memory: tokens kept now, tokens still to come, pages not its own."""
+    """Of one sequence: tokens held now, tokens still to generate, and pages that it shares."""
 
     tokens: int
     remaining: int
@@ -20,18 +20,18 @@ class KvReservation(NamedTuple):
 
 
 def peak_pages(reservations: Sequence[KvReservation], page_tokens: int) -> int:
-    """Most pages held at once while all claims grow a token a step and end; 0 for none.
+    """The peak page use while all reservations grow by a token per step and end; 0 for none.
 
-    Use only falls when a sequence ends, so the peak is at the last step of one of them.
+    Use falls only when a sequence ends, so the peak is at the last step of one of them.
     """
     if not reservations:
         return 0
     tokens, remaining, shared = np.array(reservations, dtype=np.int64).T
     ends = np.unique(remaining)[:, None]  # (distinct ends, 1)
-    pages = -(-(tokens + ends) // page_tokens) - shared  # (distinct ends, claims)
+    pages = -(-(tokens + ends) // page_tokens) - shared  # (distinct ends, reservations)
     return int(np.where(remaining >= ends, pages, 0).sum(1).max())
 
 
 def final_pages(reservation: KvReservation, page_tokens: int) -> int:
-    """Pages of its own that a sequence holds at its end."""
+    """Private pages that a sequence holds at its end."""
     return -(-(reservation.tokens + reservation.remaining) // page_tokens) - reservation.shared

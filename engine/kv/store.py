@@ -1,4 +1,4 @@
-"""The tensors behind the pages."""
+"""The tensors that hold the pages."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class KvShape(NamedTuple):
-    """What one token's keys (or values) look like in one layer, and how many layers there are."""
+    """The number of layers, and the shape of a token's keys (or values) in one layer."""
 
     layers: int
     kv_heads: int
@@ -42,28 +42,28 @@ class KvStore:
         return 2 * layers * kv_heads * self.page_tokens * head_dim * self.content.itemsize
 
     def write(self, layer: int, rows: Tensor, key: Tensor, value: Tensor) -> None:
-        """Keep keys and values, (tokens, kv_heads, head_dim), each at its row.
+        """Store keys and values, (tokens, kv_heads, head_dim), at these rows.
 
-        Rows (tokens · kv_heads,) count the tokens of all heads of all pages, page by page.
+        `rows`, (tokens · kv_heads,): (page * kv_heads + head) * page_tokens + offset in the page.
         """
         dim = self.shape.head_dim
         self.keys[layer].view(-1, dim).index_copy_(0, rows, key.reshape(-1, dim))
         self.values[layer].view(-1, dim).index_copy_(0, rows, value.reshape(-1, dim))
 
     def scrub(self, pages: Sequence[int]) -> None:
-        """Zero these pages: a value that is no number must not reach the page's next owner."""
+        """Zero these pages, so that a NaN or infinity does not reach the next owner."""
         self.content.index_fill_(2, self._index(pages), 0)
 
     def copy_out(self, pages: Sequence[int]) -> Tensor:
-        """What these pages hold, on its way to host memory.
+        """Copy these pages to host memory.
 
-        One tensor, (2, layers, pages, kv_heads, page_tokens, head_dim), keys before values. From
-        a GPU it arrives in pinned memory when the stream gets there.
+        One tensor, (2, layers, pages, kv_heads, page_tokens, head_dim), keys before values. From a
+        GPU it is copied into pinned memory, complete when the stream gets there.
         """
         return self.content.index_select(2, self._index(pages)).to("cpu", non_blocking=True)
 
     def copy_in(self, pages: Sequence[int], content: Tensor) -> None:
-        """Let these pages hold the last of those that were copied out."""
+        """Write the last pages of a copy into these pages."""
         content = content.to(self.content.device, non_blocking=True)[:, :, -len(pages) :]
         self.content.index_copy_(2, self._index(pages), content)
 

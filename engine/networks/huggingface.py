@@ -1,4 +1,4 @@
-"""A transformers model as it is, its attention replaced by ours."""
+"""An unmodified transformers model with its attention replaced by ours."""
 
 from typing import Any, Final
 
@@ -12,17 +12,17 @@ ATTENTION: Final = "lmaas_paged"
 
 
 class HuggingFaceNetwork:
-    """Any model that lets its attention be replaced; ValueError for one that does not."""
+    """Any model whose attention can be replaced. ValueError for any other."""
 
     def __init__(self, module: Any) -> None:
         AttentionInterface.register(ATTENTION, _attend)
         module.set_attn_implementation(ATTENTION)
-        if module.config._attn_implementation != ATTENTION:  # noqa: SLF001 - no public way to ask
+        if module.config._attn_implementation != ATTENTION:  # noqa: SLF001 - there is no public attribute
             raise ValueError("it keeps its own attention")
         self._module = module
 
     def __call__(self, packed: Packed, attention: Attention[Any]) -> Tensor:
-        """Logits of the rows that a token is drawn from: (samples, vocabulary)."""
+        """Logits of the rows to sample from: (samples, vocabulary)."""
         logits: Tensor = self._module(
             input_ids=packed.token_ids[None],
             position_ids=packed.positions[None],
@@ -45,7 +45,7 @@ def _attend(
     sliding_window: int | None = None,
     **_: object,
 ) -> tuple[Tensor, None]:
-    """Attention as transformers calls it: (1, heads, tokens, dim) gives (1, tokens, heads, dim)."""
+    """Attention as called by transformers: (1, heads, tokens, dim) to (1, tokens, heads, dim)."""
     attention, plan = paged
     layer = module.layer_idx
     assert isinstance(layer, int)

@@ -1,4 +1,4 @@
-"""What the engine asks of a network."""
+"""The interface of a network."""
 
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ class Network(Protocol):
     """A language model without its KV memory."""
 
     def __call__(self, packed: Packed, attention: Attention[Any]) -> Tensor:
-        """Logits of the rows that a token is drawn from: (samples, vocabulary).
+        """Logits of the rows to sample from: (samples, vocabulary).
 
-        The step's keys and values are kept by `attention` on the way.
+        `attention` stores the step's keys and values.
         """

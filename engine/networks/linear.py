@@ -6,21 +6,21 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-PACKING_ROWS: Final = 128  # rows; the layout that oneDNN chooses for these suits all but one
+PACKING_ROWS: Final = 128  # rows; oneDNN's layout for this number suits all others except 1
 
 
 class Linear(Protocol):
-    """y = x W + b, and what can be fused with it."""
+    """y = x Wᵀ + b, also fused with an addition."""
 
     def __call__(self, rows: Tensor) -> Tensor:
         """(rows, inputs) gives (rows, outputs)."""
 
     def add(self, rows: Tensor, addend: Tensor) -> Tensor:
-        """The product and `addend`, (rows, outputs), added up."""
+        """The product plus `addend`, (rows, outputs)."""
 
 
 class DenseLinear:
-    """Weights as they are, (outputs, inputs)."""
+    """Weights in their original layout, (outputs, inputs)."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self._weight = weight
@@ -31,12 +31,12 @@ class DenseLinear:
         return linear(rows, self._weight, self._bias)
 
     def add(self, rows: Tensor, addend: Tensor) -> Tensor:
-        """The product and `addend`, (rows, outputs), added up."""
+        """The product plus `addend`, (rows, outputs)."""
         return linear(rows, self._weight, self._bias).add_(addend)
 
 
 class PackedLinear:
-    """Weights in the blocks that oneDNN's kernels read, so that no product rearranges them."""
+    """Weights in the block layout that oneDNN's kernels read, so that no call reorders them."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, PACKING_ROWS)  # noqa: SLF001
@@ -50,7 +50,7 @@ class PackedLinear:
         return product
 
     def add(self, rows: Tensor, addend: Tensor) -> Tensor:
-        """The product and `addend`, (rows, outputs), added up."""
+        """The product plus `addend`, (rows, outputs)."""
         total: Tensor = torch.ops.mkldnn._linear_pointwise.binary(  # noqa: SLF001
             rows, addend, self._weight, self._bias, "add"
         )
@@ -58,7 +58,7 @@ class PackedLinear:
 
 
 def fixed_linear(weight: Tensor, bias: Tensor | None = None) -> Linear:
-    """The fastest product with these weights here; they may be freed unless it keeps them."""
+    """The fastest product with these weights on their device; packed weights are a copy."""
     return (
         PackedLinear(weight, bias)
         if packable(weight.device, weight.dtype)
@@ -67,7 +67,7 @@ def fixed_linear(weight: Tensor, bias: Tensor | None = None) -> Linear:
 
 
 def packable(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether oneDNN multiplies this number format on this device."""
+    """Whether oneDNN supports this number format on this device."""
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
     if dtype == torch.float32:

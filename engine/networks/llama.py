@@ -1,6 +1,6 @@
-"""Our own forward pass of the Llama family: Llama, Mistral, Qwen2 and Qwen3.
+"""Our forward pass of the Llama family: Llama, Mistral, Qwen2 and Qwen3.
 
-It computes what transformers' modules do, with fewer and larger operations.
+It computes the same as transformers' modules, in fewer and larger operations.
 """
 
 from typing import Any, Final, NamedTuple
@@ -24,7 +24,7 @@ class Norm(NamedTuple):
     epsilon: float
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """Each row divided by its root mean square and weighted."""
+        """Divide each row by its root mean square, then multiply by the weight."""
         return rms_norm(rows, self.weight.shape, self.weight, self.epsilon)
 
 
@@ -44,7 +44,7 @@ class Layer(NamedTuple):
 
 
 def supports(config: Any) -> bool:
-    """Whether this forward pass is the one that a configuration asks for."""
+    """Whether this forward pass implements a configuration."""
     rope = getattr(config, "rope_parameters", None) or {}
     return (
         config.model_type in FAMILIES
@@ -57,7 +57,7 @@ def supports(config: Any) -> bool:
 
 
 class LlamaNetwork:
-    """Takes over a transformers model's weights: of the model itself only the embedding is left."""
+    """Takes the weights out of a transformers model, leaving only embedding and final norm."""
 
     def __init__(self, module: Any) -> None:
         config, model = module.config, module.model
@@ -77,7 +77,7 @@ class LlamaNetwork:
             module.lm_head = nn.Identity()
 
     def __call__(self, packed: Packed, attention: Attention[Any]) -> Tensor:
-        """Logits of the rows that a token is drawn from: (samples, vocabulary)."""
+        """Logits of the rows to sample from: (samples, vocabulary)."""
         hidden = embedding(packed.token_ids, self._embedding)  # (tokens, width)
         rotation = self._rotation(hidden, packed.positions)
         for index, layer in enumerate(self._layers):
@@ -93,7 +93,7 @@ class LlamaNetwork:
         return self._head(self._norm(hidden))
 
     def _rotation(self, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines for every token: (tokens, 1, dim) and half of that."""
+        """Cosines (tokens, 1, dim) and sines (tokens, 1, dim / 2) of the rotary embedding."""
         cosines, sines = self._rotary(hidden, positions[None])
         return cosines[0, :, None], sines[0, :, None].chunk(2, -1)[0]
 
@@ -113,7 +113,7 @@ class LlamaNetwork:
 
 
 def rotate(rows: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """Rotary embedding (arXiv 2104.09864) of (tokens, heads, dim); pairs are half a head apart."""
+    """Rotary embedding (arXiv 2104.09864) of (tokens, heads, dim); pairs are dim / 2 apart."""
     rotated = rows * cosines
     first, second = rows.chunk(2, -1)
     half = first.shape[-1]
@@ -143,7 +143,7 @@ def _norm(module: Any) -> Norm:
 
 
 def _fused(*linears: Any) -> Linear:
-    """One product in place of several of the same input."""
+    """One product in place of several with the same input."""
     weight = torch.cat([linear.weight for linear in linears])
     if linears[0].bias is None:
         return fixed_linear(weight)
@@ -151,7 +151,7 @@ def _fused(*linears: Any) -> Linear:
 
 
 def _window(config: Any, layer: Any) -> int | None:
-    """Mistral slides in every layer, Qwen in those that say so, Llama in none."""
+    """The sliding window: in all layers of Mistral, in some of Qwen, in none of Llama."""
     if config.model_type == "mistral":
         window: int | None = config.sliding_window
         return window

@@ -1,7 +1,7 @@
 """Decode steps as CUDA graphs: one launch in place of hundreds.
 
-A graph is a recording of kernels on fixed addresses, hence of one number of rows. Those numbers
-are buckets; a step takes the next larger one, and rows it does not need belong to nobody.
+A graph replays kernels on fixed addresses, hence for a fixed number of rows. Graphs are captured
+for a set of numbers, the buckets; a step takes the next larger bucket and leaves rows unused.
 """
 
 from bisect import bisect_left
@@ -14,39 +14,39 @@ from torch import Tensor
 from engine.step.packing import Packed
 
 SMALL_BUCKETS: Final = (1, 2, 4)
-BUCKET_STRIDE: Final = 8  # rows between larger buckets: tensor cores take eight at a time
+BUCKET_STRIDE: Final = 8  # rows between larger buckets: tensor cores process eight at a time
 
 Forward = Callable[[Packed], Tensor]
 
 
 class GraphPlan(Protocol):
-    """A plan in tensors that stay where they are; what it holds changes from step to step."""
+    """A plan in tensors with fixed addresses, refilled at each step."""
 
     def fits(self, plan: Any) -> bool:
-        """Whether a step's plan is one of single tokens, and fits."""
+        """Whether a step's plan consists of single tokens only, and fits."""
 
     def first_rows(self, rows: int) -> Any:
-        """The plan of the first rows, whatever is filled in later."""
+        """The plan of the first rows; a view of what is filled in later."""
 
     def fill(self, plan: Any) -> None:
-        """Take over a step's plan; rows beyond it belong to nobody."""
+        """Copy a step's plan in; rows beyond it are unused."""
 
 
 class Recording(Protocol):
-    """Work that can be done again."""
+    """Captured work that can be replayed."""
 
     def replay(self) -> None:
-        """Do it, on what its tensors hold now."""
+        """Run it on the current content of its tensors."""
 
 
 class CudaRecorder:
-    """Records work as CUDA graphs, which share their memory: only one runs at a time."""
+    """Captures CUDA graphs that share their memory, as only one runs at a time."""
 
     def __init__(self) -> None:
         self._pool: Any = None
 
     def __call__(self, work: Callable[[], None]) -> Recording:
-        """A graph of the work; runs it once before, as what is compiled or loaded must be so."""
+        """Capture the work, after a first run that compiles and loads its kernels."""
         work()
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
@@ -59,8 +59,8 @@ class CudaRecorder:
 class DecodeGraphs:
     """A network's forward pass, replayed for steps of single tokens and run for all others.
 
-    The forward pass must take the plans of `static_plan`. Everything is captured on construction,
-    and holds for as long as the KV memory stays where it is. Not safe for threads.
+    The forward pass must accept the plans of `static_plan`. All graphs are captured on construction
+    and are valid until the KV memory is reallocated. Not thread-safe.
     """
 
     def __init__(
@@ -79,34 +79,34 @@ class DecodeGraphs:
         self._logits: Tensor | None = None  # (rows, vocabulary)
         self._buckets = buckets(rows)
         record = record or CudaRecorder()
-        # The largest first: the smaller ones fit into its memory.
+        # Largest first, so that the smaller ones reuse its memory.
         self._recordings = {
             bucket: record(self._work(bucket)) for bucket in reversed(self._buckets)
         }
 
     def __call__(self, packed: Packed) -> Tensor:
-        """Logits of the rows that a token is drawn from: (samples, vocabulary).
+        """Logits of the rows to sample from: (samples, vocabulary).
 
-        Carried tokens must be in place. The next call may write over the logits.
+        Carried tokens must be filled in. The next call may overwrite the logits.
         """
         rows = len(packed.token_ids)
         if rows > self._buckets[-1] or not self._static_plan.fits(packed.plan):
             return self._forward(packed)
         self._fill(packed)
         self._recordings[self._buckets[bisect_left(self._buckets, rows)]].replay()
-        assert self._logits is not None, "made by the first recording"
+        assert self._logits is not None, "set by the first capture"
         logits = self._logits[:rows]
         return logits if len(packed.sample_rows) == rows else logits[packed.sample_rows]
 
     def _fill(self, packed: Packed) -> None:
-        """Put a step where the recordings read; rows beyond it keep token ids that exist."""
+        """Copy a step into the static tensors; rows beyond it keep earlier, valid token ids."""
         rows = len(packed.token_ids)
         self._token_ids[:rows] = packed.token_ids
         self._positions[:rows] = packed.positions
         self._static_plan.fill(packed.plan)
 
     def _work(self, rows: int) -> Callable[[], None]:
-        """The forward pass of the first rows, on what they hold when it runs."""
+        """The forward pass of the first rows of the static tensors."""
         packed = Packed(
             token_ids=self._token_ids[:rows],
             positions=self._positions[:rows],
@@ -125,6 +125,6 @@ class DecodeGraphs:
 
 
 def buckets(rows: int) -> list[int]:
-    """The numbers of rows that graphs are captured for: 1, 2, 4, 8, 16, 24 and so on to `rows`."""
+    """The numbers of rows to capture graphs for: 1, 2, 4, 8, 16, 24, … up to `rows`."""
     larger = range(BUCKET_STRIDE, rows, BUCKET_STRIDE)
     return sorted({bucket for bucket in (*SMALL_BUCKETS, *larger) if bucket < rows} | {rows})

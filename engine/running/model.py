@@ -1,4 +1,4 @@
-"""A Hugging Face model, loaded for paged attention or refused with the reason."""
+"""Loads a Hugging Face model for paged attention, or rejects it with a reason."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,23 +19,23 @@ from engine.settings import Device, Dtype
 
 NetworkChoice = Literal["auto", "huggingface"]
 FAMILIES: Final = ("gemma", "gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3")
-# Their frequencies follow the longest position of a step, so a neighbour would change the answer.
+# Frequencies depend on the longest position in a step, so other sequences change the answer.
 BATCH_DEPENDENT_ROPE: Final = frozenset({"dynamic", "longrope"})
 LAYER_TYPES: Final = frozenset({"full_attention", "sliding_attention"})
-# What these settings ask for, where they are set, is not in our attention.
+# Model settings that our attention does not implement, and what they enable.
 UNSUPPORTED_SETTINGS: Final = {
     "attn_logit_softcapping": "soft-capped attention",
     "final_logit_softcapping": "soft-capped logits",
     "kv_lora_rank": "multi-head latent attention",
     "attention_sinks": "attention sinks",
-    "cache_implementation": "a cache of its own kind",
+    "cache_implementation": "a custom cache",
 }
 
 
 class LoadedModel(NamedTuple):
-    """The network and what the engine must know of it.
+    """The network and the properties that the engine needs.
 
-    `module` is the transformers model it was made from, or what it left of that.
+    `module` is the transformers model it was built from, possibly without the moved weights.
     """
 
     network: Network
@@ -53,9 +53,9 @@ class LoadedModel(NamedTuple):
 def load_model(
     name: str, device: Device, dtype: Dtype, network: NetworkChoice = "auto"
 ) -> LoadedModel:
-    """The model of a folder or hub name. StartupFailure, or ModelRefused, with one line.
+    """Load the model of a folder or hub name. StartupFailure or UnsupportedModel with one line.
 
-    It runs on a network of ours where there is one for it, unless transformers' own is asked for.
+    `network`: "auto" prefers our own network if there is one, "huggingface" uses transformers'.
     """
     transformers_logging.disable_progress_bar()
     torch_device = choose_device(device)
@@ -98,7 +98,7 @@ def _network(module: Any, name: str, choice: NetworkChoice) -> Network:
 
 
 def choose_device(device: Device) -> torch.device:
-    """Where the model runs; StartupFailure where a GPU is asked for and there is none."""
+    """The device for the model. StartupFailure if a GPU is requested and there is none."""
     if device == "cuda" and not torch.cuda.is_available():
         raise StartupFailure("LMAAS_ENGINE_DEVICE: cuda, but torch sees no CUDA device")
     if device == "auto":
@@ -107,7 +107,7 @@ def choose_device(device: Device) -> torch.device:
 
 
 def check_supported(config: Any) -> None:
-    """ModelRefused unless this engine gives the model's own tokens, whatever runs beside it."""
+    """UnsupportedModel unless the engine reproduces the model's tokens in any batch."""
     kind = config.model_type
     if kind not in FAMILIES:
         raise UnsupportedModel(
@@ -144,7 +144,7 @@ def _config(name: str) -> Any:
 
 
 def _rope_types(rope: Any) -> Iterator[str]:
-    """Every RoPE type in a configuration, which may have one for each kind of layer."""
+    """Every RoPE type in a configuration, which may differ by layer type."""
     if isinstance(rope, dict):
         for key, value in rope.items():
             if key == "rope_type":

@@ -1,4 +1,4 @@
-"""Runs steps on the model: packs them, launches them, draws their tokens."""
+"""Runs steps on the model: packs and launches them, and samples their tokens."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -27,17 +27,17 @@ from engine.step.sequence import SequenceState
 
 log = structlog.get_logger()
 
-PROBE_PAGES: Final = 4  # pages, to learn what copying costs
+PROBE_PAGES: Final = 4  # pages copied to measure the cost of copying
 OUT_OF_MEMORY_PHRASES: Final = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 class Runner:
     """The model with its KV memory; used by one thread at a time.
 
-    On a CPU steps run in a thread of their own, on a GPU in the stream's order; either way a step
-    can be launched while the one before runs, and reads that one's tokens where they are drawn.
-    On a GPU steps of up to `graph_rows` single tokens are replayed as CUDA graphs, on a CPU they
-    take so many `threads`.
+    On a CPU, steps run in a separate thread with `threads` compute threads; on a GPU, in stream
+    order. In both cases a step can be launched while the previous one runs, and reads that one's
+    tokens on the device. On a GPU, steps of up to `graph_rows` single tokens are replayed as CUDA
+    graphs.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Runner:
     def launch(
         self, plan: StepPlan, started_s: float, previous: InFlightStep | None = None
     ) -> InFlightStep:
-        """Begin a step, after the one under way; `started_s` is when composing it began."""
+        """Launch a step behind the one in flight; `started_s`: start of its composition."""
         composed_s = perf_counter()
         device = self.model.device
         packed = pack(plan.chunks, self.attention, device)
@@ -73,9 +73,10 @@ class Runner:
         )
 
     def probe(self, page: int, tokens: int = 1) -> float:
-        """Run a prompt of so many tokens on a page alone; how long it took. Raises what that does.
+        """Run a prompt of `tokens` tokens on one page; its model time in seconds.
 
-        A prompt longer than the page writes over itself: what it computes is of no use.
+        Raises what the step raises. A prompt longer than the page overwrites itself, so the result
+        is meaningless.
         """
         pages = [page] * -(-tokens // self._page_tokens)
         sequence = SequenceState("probe", 0, [0] * tokens, tokens, 1, 1, 1, pages=pages)
@@ -86,7 +87,7 @@ class Runner:
         return step.times.model_s
 
     def measure(self, tokens: int) -> RestoreCosts:
-        """What copying a page and computing a prompt token cost here, with all pages free."""
+        """Measure the costs of copying a page and computing a prompt token; all pages are free."""
         self.probe(0, tokens)
         pages = list(range(min(PROBE_PAGES, self.store.pages)))
         self.store.copy_in(pages, self.store.copy_out(pages))
@@ -98,11 +99,11 @@ class Runner:
         return RestoreCosts(page_copy_s, self.probe(0, tokens) / tokens)
 
     def clear(self) -> None:
-        """Zero all pages: some may hold what is no number."""
+        """Zero all pages: some may hold NaN or infinity."""
         self.store.scrub(range(self.store.pages))
 
     def shrink(self, pages: int) -> int:
-        """Give up the pool for a smaller one, empty, as large as can be had; its pages."""
+        """Replace the pool by a smaller, empty one; the number of its pages."""
         del self.store, self.attention, self._forward
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -138,7 +139,7 @@ class Runner:
             )
 
     def _execute(self, copies: PageCopies, packed: Packed, batch: SamplingBatch) -> Executed:
-        """One step on the device. OutOfMemory where it has no room."""
+        """Run a step on the device. OutOfMemory if it does not fit."""
         previous, self._previous = self._previous, None
         try:
             with torch.inference_mode():
@@ -146,7 +147,7 @@ class Runner:
                 self._move(copies)
                 copied = self._now()
                 if packed.carry is not None:
-                    assert previous is not None, "the step before has failed"
+                    assert previous is not None, "the previous step failed"
                     packed.token_ids[packed.carry[0]] = previous[packed.carry[1]]
                 logits = self._forward(packed)
                 sampled = sample(logits, batch, previous)
@@ -155,7 +156,9 @@ class Runner:
                 return Executed(pending, began, copied, self._now())
         except MemoryError as error:
             raise OutOfMemory(str(error)) from error
-        except RuntimeError as error:  # torch.OutOfMemoryError is one, a CPU's has no own type
+        except (
+            RuntimeError
+        ) as error:  # torch.OutOfMemoryError is one; on a CPU there is no own type
             if any(phrase in str(error).lower() for phrase in OUT_OF_MEMORY_PHRASES):
                 raise OutOfMemory(str(error)) from error
             raise
@@ -166,12 +169,12 @@ class Runner:
         if copies.scrub:
             self.store.scrub(copies.scrub)
         for swapped, pages in copies.swap_in:
-            assert swapped.content is not None, "what was to be copied out is not there"
+            assert swapped.content is not None, "the copy in host memory is missing"
             self.store.copy_in(pages, swapped.content)
 
 
 def choose_attention(store: KvStore, heads: int) -> TritonAttention | ReferenceAttention:
-    """The fastest attention there is for a store's device, read by so many query heads."""
+    """The fastest attention for a store's device, for `heads` query heads."""
     if store.content.device.type == "cuda":
         return TritonAttention(store, heads)
     try:
@@ -198,10 +201,10 @@ def _sampling_params(chunk: Chunk) -> SamplingParams:
 
 
 def _model_thread(threads: int | None) -> ThreadPoolExecutor:
-    """The thread that steps run in, which has a team of threads to compute with.
+    """The thread that runs the steps, with its own OpenMP thread team.
 
-    It must be the only one that has: beside a second team, even a sleeping one, OpenMP finds more
-    threads than cores and no longer spins at its barriers, which costs a third of the speed.
+    It must have the only team: with a second one, even an idle one, OpenMP counts more threads than
+    cores and stops spinning at its barriers, which costs a third of the speed.
     """
     if threads is None:
         return ThreadPoolExecutor(1, "model")
@@ -212,6 +215,6 @@ def _run_inline(work: "partial[Executed]") -> "Future[Executed]":
     future: Future[Executed] = Future()
     try:
         future.set_result(work())
-    except Exception as error:  # noqa: BLE001 - told to whoever lands the flight
+    except Exception as error:  # noqa: BLE001 - `result` of the step raises it
         future.set_exception(error)
     return future

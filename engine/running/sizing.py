@@ -1,4 +1,4 @@
-"""How many KV pages and running sequences a machine makes use of."""
+"""The number of KV pages and running sequences that fit the machine."""
 
 from typing import Final
 
@@ -9,22 +9,23 @@ from engine.running.model import LoadedModel
 from engine.running.runner import Runner
 from engine.settings import Settings
 
-CPU_KV_TOKENS: Final = 32_768  # without a setting: host memory is not ours alone
-MEMORY_FRACTION: Final = 0.9  # of a GPU's free memory; the rest is for CUDA graphs and fragments
-
-CPU_RUNNING: Final = 64  # sequences; decoding more at once raises the tokens per second no further
+CPU_KV_TOKENS: Final = 32_768  # default: host memory is shared with other processes
+MEMORY_FRACTION: Final = (
+    0.9  # of a GPU's free memory; the rest is for CUDA graphs and fragmentation
+)
+CPU_RUNNING: Final = 64  # sequences; more raise the tokens per second by less than a tenth
 GPU_RUNNING: Final = 256
 
 
 def max_running(model: LoadedModel, settings: Settings) -> int:
-    """Sequences that run at once: as set, else as many as the kind of device makes use of."""
+    """Sequences that run at once at most: as configured, else the default of the device."""
     return settings.max_running or (CPU_RUNNING if model.device.type == "cpu" else GPU_RUNNING)
 
 
 def pool_pages(model: LoadedModel, settings: Settings) -> int:
-    """Pages of the KV pool: as set, else what a GPU has free beside its largest step.
+    """Pages of the KV pool: as configured, else what the model and its largest step leave free.
 
-    StartupFailure where that is not even one step's.
+    StartupFailure if that is less than one step needs.
     """
     if settings.kv_tokens or model.device.type == "cpu":
         return (settings.kv_tokens or CPU_KV_TOKENS) // settings.page_tokens
@@ -35,14 +36,14 @@ def pool_pages(model: LoadedModel, settings: Settings) -> int:
     pages = int((free * MEMORY_FRACTION - step_bytes) // page_bytes)
     if pages < step_pages:
         raise StartupFailure(
-            f"LMAAS_KV_TOKENS: {free >> 20} MiB are free beside the model, too little for a step "
-            f"of {settings.engine_step_tokens} tokens: lower LMAAS_ENGINE_STEP_TOKENS"
+            f"LMAAS_KV_TOKENS: the model leaves {free >> 20} MiB free, too little for a step of "
+            f"{settings.engine_step_tokens} tokens: lower LMAAS_ENGINE_STEP_TOKENS"
         )
     return pages
 
 
 def _measure(model: LoadedModel, pages: int, settings: Settings) -> tuple[int, int]:
-    """Bytes that the largest step takes while it runs, and bytes of a page."""
+    """Peak bytes of the largest step beyond the model, and bytes per page."""
     runner = Runner(model, pages, settings.page_tokens)
     before = torch.cuda.memory_allocated(model.device)
     torch.cuda.reset_peak_memory_stats(model.device)

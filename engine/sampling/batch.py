@@ -1,4 +1,4 @@
-"""All that a step's drawing needs, made while the step before it still computes."""
+"""Sampling of a step, prepared while the previous step still runs."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,22 +13,20 @@ from engine.sampling.logprobs import LogprobRequests
 from engine.sampling.params import GREEDY, SamplingParams
 from engine.sampling.transfer import to_device
 
-GROUP_SCORES: Final = {
-    "cpu": 2**18
-}  # of one group, so that what is made of them stays in the cache
-MAX_GROUP_SCORES: Final = 2**23  # elsewhere, so that drawing takes at most some 350 MB
+GROUP_SCORES: Final = {"cpu": 2**18}  # per group, so that its tensors stay in the cache
+MAX_GROUP_SCORES: Final = 2**23  # on other devices: sampling then takes at most about 350 MB
 
 
 class SamplingGroup(NamedTuple):
-    """Rows that are drawn the same way."""
+    """Rows with the same sampling method."""
 
     rows: Tensor  # (rows of the group,)
     edits: LogitEdits
-    sampler: TokenSampler | None  # None: the likeliest token
+    sampler: TokenSampler | None  # None: take the likeliest token
 
 
 class SamplingBatch(NamedTuple):
-    """How the rows of a step are drawn; rows in no group take the likeliest token."""
+    """How the rows of a step are sampled; rows outside all groups take the likeliest token."""
 
     rows: int
     grouped: int
@@ -39,7 +37,7 @@ class SamplingBatch(NamedTuple):
 def prepare(
     params: Sequence[SamplingParams], vocabulary: int, device: torch.device
 ) -> SamplingBatch:
-    """How one token is drawn for each of these rows, from as many scores as the vocabulary.
+    """Prepare sampling one token per row, from scores (rows, vocabulary).
 
     Runs on the host and does not wait for the device.
     """

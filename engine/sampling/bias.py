@@ -1,4 +1,4 @@
-"""`logit_bias`: something added to the scores of named tokens."""
+"""`logit_bias`: values added to the scores of given tokens."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Self
@@ -11,7 +11,7 @@ from engine.sampling.transfer import to_device
 
 
 class Bias(NamedTuple):
-    """What is added, and where in a group's flattened scores: (entries,) each, places distinct."""
+    """Values to add, and their distinct places in a group's flattened scores: (entries,) each."""
 
     places: Tensor
     values: Tensor
@@ -20,7 +20,7 @@ class Bias(NamedTuple):
     def of(
         cls, params: Sequence[SamplingParams], vocabulary: int, device: torch.device
     ) -> Self | None:
-        """The bias of these rows, None without any; ids outside the vocabulary are no tokens."""
+        """The bias of these rows, or None; ids outside the vocabulary are ignored."""
         entries = {
             row * vocabulary + token: value
             for row, row_params in enumerate(params)

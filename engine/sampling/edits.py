@@ -1,4 +1,4 @@
-"""What options do to scores before a token is chosen."""
+"""Changes to the scores before sampling: bias, penalties, masks."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Self
@@ -24,7 +24,7 @@ def edits_logits(row_params: SamplingParams) -> bool:
 
 
 class LogitEdits(NamedTuple):
-    """The changes to the scores of a group, in their order."""
+    """The changes to the scores of a group, in the order of application."""
 
     bias: Bias | None
     penalties: Penalties | None
@@ -32,12 +32,12 @@ class LogitEdits(NamedTuple):
 
     @classmethod
     def of(cls, params: Sequence[SamplingParams], vocabulary: int, device: torch.device) -> Self:
-        """The changes that these rows ask for."""
-        asked = params, vocabulary, device
-        return cls(Bias.of(*asked), Penalties.of(*asked), Masks.of(*asked))
+        """The changes for these rows."""
+        arguments = params, vocabulary, device
+        return cls(Bias.of(*arguments), Penalties.of(*arguments), Masks.of(*arguments))
 
     def apply(self, scores: Tensor, previous: Tensor | None) -> None:
-        """Change scores (rows, vocabulary) in place; `previous` are the last step's tokens."""
+        """Change scores (rows, vocabulary) in place; `previous`: the previous step's tokens."""
         if self.bias is not None:
             self.bias.apply(scores)
         if self.penalties is not None:

@@ -1,6 +1,6 @@
-"""The ways to choose among a row's tokens.
+"""Sampling with temperature, top-k, top-p and min-p.
 
-Each is exact; which one a row goes depends on its own options alone.
+All methods are exact. A row's method depends only on its own options.
 """
 
 from collections.abc import Sequence
@@ -16,15 +16,13 @@ from engine.sampling.params import SamplingParams
 from engine.sampling.top_k import leading_mask, ranks
 from engine.sampling.transfer import column
 
-MIN_TEMPERATURE: Final = 1e-5  # below this temperature the likeliest token is taken
-MAX_SORTED_TOP_K: Final = (
-    1024  # up to this top_k, picking the tokens out is cheaper than selecting them
-)
+MIN_TEMPERATURE: Final = 1e-5  # below it sampling is greedy
+MAX_SORTED_TOP_K: Final = 1024  # up to it torch.topk is cheaper than a mask by `leading_mask`
 _ID_BITS: Final = 31
 
 
 class SamplingMethod(Enum):
-    """How rows are drawn; those of a group go the same way."""
+    """How the rows of a group are sampled."""
 
     GREEDY = auto()
     FULL = auto()
@@ -33,7 +31,7 @@ class SamplingMethod(Enum):
 
 
 def method_of(sampling: Sampling, vocabulary: int) -> SamplingMethod:
-    """The way these options go."""
+    """The method for these options."""
     if sampling.temperature < MIN_TEMPERATURE or sampling.top_k == 1:
         return SamplingMethod.GREEDY
     if 0 < sampling.top_k < vocabulary:
@@ -42,42 +40,42 @@ def method_of(sampling: Sampling, vocabulary: int) -> SamplingMethod:
 
 
 class TokenSampler(Protocol):
-    """Chooses one token in each row of a group."""
+    """Samples one token for each row of a group."""
 
     def sample(self, scores: Tensor, highest: Tensor) -> Tensor:
-        """Scores (rows, vocabulary) and the highest of each (rows,) give tokens (rows,)."""
+        """Tokens (rows,) from scores (rows, vocabulary) and each row's highest score (rows,)."""
 
 
 def make_sampler(
     method: SamplingMethod, params: Sequence[SamplingParams], vocabulary: int, device: torch.device
 ) -> TokenSampler | None:
-    """The choice of rows that go one way; None where it is the likeliest token."""
+    """The sampler for rows of one method; None for greedy rows."""
     if method is SamplingMethod.GREEDY:
         return None
     multinomial = Multinomial.of(params, vocabulary, device)
     if method is SamplingMethod.FULL:
         return FullSampler(multinomial)
-    counts = [min(d.sampling.top_k or vocabulary, vocabulary) for d in params]
+    counts = [min(p.sampling.top_k or vocabulary, vocabulary) for p in params]
     top_k = column(counts, torch.int64, device)
-    top_p = column([d.sampling.top_p for d in params], torch.float64, device)
+    top_p = column([p.sampling.top_p for p in params], torch.float64, device)
     if method is SamplingMethod.TOP_K:
         return TopKSampler(multinomial, top_k, top_p, max(counts))
-    cut = min(counts) < vocabulary, any(d.sampling.top_p < 1 for d in params)
-    return TopPSampler(multinomial, top_k if cut[0] else None, top_p if cut[1] else None)
+    limited = min(counts) < vocabulary, any(p.sampling.top_p < 1 for p in params)
+    return TopPSampler(multinomial, top_k if limited[0] else None, top_p if limited[1] else None)
 
 
 class FullSampler(NamedTuple):
-    """Any token, by its weight."""
+    """Samples from all tokens."""
 
     multinomial: Multinomial
 
     def sample(self, scores: Tensor, highest: Tensor) -> Tensor:
-        """Every token's turn comes in the order of ids."""
+        """Inverse transform sampling in the order of token ids."""
         return self.multinomial.sample(self.multinomial.weights(scores, highest))[:, 0]
 
 
 class TopKSampler(NamedTuple):
-    """The `top_k` likeliest tokens, picked out: `max_top_k` for every row."""
+    """Samples from the `top_k` likeliest tokens, gathered as `max_top_k` candidates per row."""
 
     multinomial: Multinomial
     top_k: Tensor
@@ -85,7 +83,7 @@ class TopKSampler(NamedTuple):
     max_top_k: int
 
     def sample(self, scores: Tensor, highest: Tensor) -> Tensor:
-        """Among equal scores the lowest ids are listed."""
+        """Among equal scores the lowest ids are kept."""
         ids = torch.arange(scores.shape[-1], device=scores.device)
         keys = (ranks(scores) << _ID_BITS).bitwise_or_(ids)
         candidates = keys.topk(self.max_top_k, largest=False).values & ((1 << _ID_BITS) - 1)
@@ -94,19 +92,19 @@ class TopKSampler(NamedTuple):
         weights = weights.masked_fill(place >= self.top_k, 0)
         cumulative = weights.cumsum(-1)
         outside = cumulative - weights >= _top_p_weight(cumulative[:, -1:], self.top_p)
-        drawn = self.multinomial.sample(weights.masked_fill(outside, 0))
-        return candidates.gather(-1, drawn)[:, 0]
+        index = self.multinomial.sample(weights.masked_fill(outside, 0))
+        return candidates.gather(-1, index)[:, 0]
 
 
 class TopPSampler(NamedTuple):
-    """The likeliest tokens up to the first that brings them to `top_p` (arXiv 1904.09751)."""
+    """Samples from the fewest likeliest tokens that reach `top_p` (arXiv 1904.09751)."""
 
     multinomial: Multinomial
     top_k: Tensor | None
     top_p: Tensor | None
 
     def sample(self, scores: Tensor, highest: Tensor) -> Tensor:
-        """The nucleus is that of the `top_k` likeliest tokens; either bound may be missing."""
+        """`top_p` applies to the distribution over the `top_k` likeliest tokens; both optional."""
         rank = ranks(scores)
         weights = self.multinomial.weights(scores, highest)
         if self.top_k is not None:
@@ -118,6 +116,6 @@ class TopPSampler(NamedTuple):
 
 
 def _top_p_weight(total: Tensor, top_p: Tensor) -> Tensor:
-    """The least whole number that is `top_p` of a total: (rows, 1)."""
+    """The smallest integer that reaches `top_p` of a total: (rows, 1)."""
     share = (top_p * total.double()).ceil().long().minimum(total)
-    return torch.where(top_p < 1, share, total)  # a double does not hold every total
+    return torch.where(top_p < 1, share, total)  # a double cannot represent every total

@@ -1,4 +1,4 @@
-"""Tokens that may not be drawn."""
+"""Masks of tokens that may not be sampled."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Self
@@ -12,7 +12,7 @@ from engine.sampling.transfer import to_device
 
 
 class Masks(NamedTuple):
-    """The rows of a group that may not draw every token, and what they may."""
+    """The rows of a group with a limited set of tokens, and these sets."""
 
     rows: Tensor  # (masked,)
     allowed: Tensor  # (masked, vocabulary)
@@ -21,24 +21,24 @@ class Masks(NamedTuple):
     def of(
         cls, params: Sequence[SamplingParams], vocabulary: int, device: torch.device
     ) -> Self | None:
-        """The masks of these rows, None without any."""
+        """The masks of these rows, or None."""
         masks = [
             (row, _mask(row_params, vocabulary, device)) for row, row_params in enumerate(params)
         ]
-        some = [(row, mask) for row, mask in masks if mask is not None]
-        if not some:
+        present = [(row, mask) for row, mask in masks if mask is not None]
+        if not present:
             return None
-        rows = torch.tensor([row for row, _ in some])
-        return cls(to_device(rows, device), torch.stack([mask for _, mask in some]))
+        rows = torch.tensor([row for row, _ in present])
+        return cls(to_device(rows, device), torch.stack([mask for _, mask in present]))
 
     def apply(self, scores: Tensor) -> None:
-        """Rule out tokens in scores (rows, vocabulary), in place."""
-        ruled_out = 1 - 1 / self.allowed.float()  # 0 or -inf, and no branch for each token
-        scores.index_add_(0, self.rows, ruled_out)  # adding leaves what is no number visible
+        """Mask tokens in scores (rows, vocabulary), in place."""
+        penalty = 1 - 1 / self.allowed.float()  # 0 or -inf, without a branch per token
+        scores.index_add_(0, self.rows, penalty)  # addition preserves NaN
 
 
 def _mask(row_params: SamplingParams, vocabulary: int, device: torch.device) -> Tensor | None:
-    """What options and constraint both allow: (vocabulary,), None for every token."""
+    """Tokens allowed by both options and constraint: (vocabulary,); None: all."""
     allowed = (
         allowed_mask(tuple(row_params.sampling.allowed), vocabulary, device)
         if row_params.sampling.allowed
@@ -46,7 +46,7 @@ def _mask(row_params: SamplingParams, vocabulary: int, device: torch.device) -> 
     )
     if row_params.constraint is None:
         return allowed
-    assert row_params.carried is None, "a constraint must know its sequence's newest token"
+    assert row_params.carried is None, "a constraint needs the sequence's newest token"
     constrained = row_params.constraint.allowed(row_params.generated)
     if constrained is None:
         return allowed

@@ -1,7 +1,7 @@
-"""One token by weight, in whole numbers.
+"""Multinomial sampling with integer weights.
 
-Sums of whole numbers are exact in any order. So what a row draws depends neither on the rows
-beside it nor on threads, nor on the order in which a device happens to add.
+Integer sums are exact in any order, so a row's token does not depend on the other rows, on the
+number of threads, or on the order in which a device adds.
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ from engine.sampling.transfer import column, to_device
 
 
 class Multinomial(NamedTuple):
-    """How the rows of a group draw by weight; every tensor is (rows, 1).
+    """Samples the rows of a group by weight; every tensor is (rows, 1).
 
-    A weight is exp((score - highest) / temperature) times 2**bits, so that a vocabulary of them
-    adds up to 2**62 at most. Weights under `min_weight` draw nothing (min_p, arXiv 2407.01082).
+    A weight is exp((score - highest) / temperature) * 2**bits, such that a whole vocabulary adds up
+    to at most 2**62. Weights under `min_weight` count as 0 (min_p, arXiv 2407.01082).
     """
 
     temperature: Tensor  # float32
@@ -30,26 +30,28 @@ class Multinomial(NamedTuple):
 
     @classmethod
     def of(cls, params: Sequence[SamplingParams], vocabulary: int, device: torch.device) -> Self:
-        """The lottery of these rows."""
+        """The sampler for these rows."""
         bits = 62 - (vocabulary - 1).bit_length()
-        uniform = uniforms([d.sampling.seed for d in params], [d.position for d in params])
-        min_weight = [ceil(d.sampling.min_p * 2**bits) for d in params]
+        uniform = uniforms([p.sampling.seed for p in params], [p.position for p in params])
+        min_weight = [ceil(p.sampling.min_p * 2**bits) for p in params]
         return cls(
-            column([d.sampling.temperature for d in params], torch.float32, device),
+            column([p.sampling.temperature for p in params], torch.float32, device),
             to_device(torch.from_numpy(uniform)[:, None], device),
             column(min_weight, torch.int64, device) if any(min_weight) else None,
             bits,
         )
 
     def weights(self, scores: Tensor, highest: Tensor) -> Tensor:
-        """Scores (rows, n) as weights of the same shape; all 0 where the highest is no number."""
+        """Scores (rows, n) as weights of the same shape; all 0 if the highest is not finite."""
         scaled = (scores - highest[:, None]).div_(self.temperature)
         return scaled.exp_().mul_(2.0**self.bits).nan_to_num_(0.0).long()
 
     def sample(self, weights: Tensor) -> Tensor:
-        """The index each row draws, by inverse transform sampling: (rows, n) gives (rows, 1)."""
+        """Sample an index per row by inverse transform sampling: (rows, n) gives (rows, 1)."""
         if self.min_weight is not None:
-            weights = weights * (weights >= self.min_weight)  # a CPU fills masks far more slowly
+            weights = weights * (
+                weights >= self.min_weight
+            )  # on a CPU much faster than masked_fill
         cumulative = weights.cumsum(-1)
         total = cumulative[:, -1:]
         target = (self.uniform * total.double()).long().minimum(total - 1)

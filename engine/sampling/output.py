@@ -1,4 +1,4 @@
-"""What became of a step's rows, on the host."""
+"""The sampled tokens of a step, on the host."""
 
 from math import inf, isfinite
 from typing import Final, NamedTuple
@@ -10,11 +10,11 @@ from engine.protocol import TokenLogprobs
 from engine.sampling.batch import SamplingBatch
 from engine.sampling.sampler import SamplerOutput
 
-MIN_LOGPROB: Final = -9999.0  # for minus infinity, which JSON has no word for
+MIN_LOGPROB: Final = -9999.0  # in place of minus infinity, which JSON cannot represent
 
 
 class SampledToken(NamedTuple):
-    """The token a row drew, or why there is none."""
+    """The token sampled for a row, or the reason why there is none."""
 
     token: int | None
     logprobs: TokenLogprobs | None = None
@@ -22,18 +22,20 @@ class SampledToken(NamedTuple):
 
 
 class PendingOutput(NamedTuple):
-    """What was drawn, on its way to the host in one piece."""
+    """A step's sampler output, being copied to the host as one tensor."""
 
-    numbers: Tensor  # float64: tokens, highest scores, then what the rows with logprobs have
+    numbers: (
+        Tensor  # float64: tokens, highest scores, then the logprobs of the rows that request them
+    )
     copied: torch.cuda.Event | None
 
 
-def copy_to_host(drawn: SamplerOutput) -> PendingOutput:
-    """Start to move what was drawn to the host; does not wait for it.
+def copy_to_host(output: SamplerOutput) -> PendingOutput:
+    """Start copying the output to the host, without waiting.
 
-    What the device is given to do afterwards does not delay it.
+    Work that is enqueued later on the device does not delay the copy.
     """
-    parts = [drawn.tokens, drawn.highest, *(drawn.logprobs or ())]
+    parts = [output.tokens, output.highest, *(output.logprobs or ())]
     numbers = torch.cat([part.double().flatten() for part in parts])  # exact for ids and float32
     host = numbers.to("cpu", non_blocking=True)
     if numbers.device.type != "cuda":
@@ -44,7 +46,7 @@ def copy_to_host(drawn: SamplerOutput) -> PendingOutput:
 
 
 def read_tokens(pending: PendingOutput, batch: SamplingBatch) -> list[SampledToken]:
-    """What each row of the batch drew; waits until that is known."""
+    """The token of each row of the batch; waits for the copy."""
     if pending.copied is not None:
         pending.copied.synchronize()
     numbers: list[float] = pending.numbers.tolist()
@@ -59,12 +61,12 @@ def read_tokens(pending: PendingOutput, batch: SamplingBatch) -> list[SampledTok
 
 
 def _listed(numbers: list[float], batch: SamplingBatch) -> dict[int, TokenLogprobs]:
-    """The log probabilities of the rows that want them."""
+    """The log probabilities of the rows that request them."""
     if batch.logprob_requests is None:
         return {}
     counts = batch.logprob_requests.counts
     listed = (len(numbers) // len(counts) - 1) // 2
-    top, ids = len(counts), len(counts) * (1 + listed)  # where these begin
+    top, ids = len(counts), len(counts) * (1 + listed)  # offsets of these parts
     found = {}
     for place, (row, count) in enumerate(counts.items()):
         start, listed_count = place * listed, min(count, listed)

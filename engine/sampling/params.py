@@ -1,4 +1,4 @@
-"""What the drawing of one token is asked to heed."""
+"""The parameters for sampling one token."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -10,12 +10,11 @@ from engine.sampling.constraint import Constraint
 
 
 class SamplingParams(NamedTuple):
-    """How one row's token is drawn.
+    """How the token of one row is sampled.
 
-    `position` is the index of the token to be drawn in its sequence. `prompt` and `generated` are
-    read only under penalties and constraints. `carried` is the row of the previous step that drew
-    this sequence's newest token, where the host does not know that token yet; `generated` is then
-    without it.
+    `position` is the index of that token in its sequence. `prompt` and `generated` are read only
+    for penalties and constraints. `carried`: the row of the previous step that samples this
+    sequence's newest token, if the host does not know that token yet; `generated` then excludes it.
     """
 
     sampling: Sampling
@@ -26,17 +25,15 @@ class SamplingParams(NamedTuple):
     constraint: Constraint | None = None
 
 
-GREEDY: Final = SamplingParams(
-    Sampling(), position=0
-)  # of a row that takes the likeliest token, no more
+GREEDY: Final = SamplingParams(Sampling(), position=0)  # for rows that take the likeliest token
 
 
 def is_greedy(sampling: Sampling) -> bool:
-    """Whether `GREEDY` says all there is to say of these options."""
+    """Whether these options are equivalent to `GREEDY`."""
     return msgspec.structs.replace(sampling, seed=0) == GREEDY.sampling
 
 
 def needs_history(sampling: Sampling) -> bool:
-    """Whether drawing the next token depends on the tokens before."""
+    """Whether sampling the next token depends on earlier tokens."""
     penalties = (sampling.presence_penalty, sampling.frequency_penalty)
     return any(penalties) or sampling.repetition_penalty != 1

@@ -1,4 +1,4 @@
-"""Penalties on tokens that were there before."""
+"""Penalties on tokens that occurred before."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from engine.sampling.transfer import to_device
 
 
 def has_penalties(sampling: Sampling) -> bool:
-    """Whether these options look at earlier tokens."""
+    """Whether these options penalise earlier tokens."""
     return (
         sampling.repetition_penalty != 1.0
         or sampling.frequency_penalty != 0.0
@@ -23,11 +23,10 @@ def has_penalties(sampling: Sampling) -> bool:
 
 
 class Penalties(NamedTuple):
-    """Each distinct earlier token of a group's rows, and what it costs there.
+    """Each distinct earlier token of a group's rows, and its penalties.
 
-    `counts` is how often it was generated, 0 for a token of the prompt alone. The last rows'
-    tokens may still be on their way: rows `carrying` drew theirs in rows `carried` of the
-    previous step.
+    `counts` is how often it was generated; 0 if it occurs only in the prompt. The newest tokens may
+    not be on the host yet: rows `carrying` get theirs from rows `carried` of the previous step.
     """
 
     rows: Tensor  # (entries,)
@@ -41,7 +40,7 @@ class Penalties(NamedTuple):
     def of(
         cls, params: Sequence[SamplingParams], vocabulary: int, device: torch.device
     ) -> Self | None:
-        """The penalties of these rows, None without any."""
+        """The penalties of these rows, or None."""
         tables = [
             (row, _token_counts(row_params))
             for row, row_params in enumerate(params)
@@ -63,10 +62,10 @@ class Penalties(NamedTuple):
         return cls(*(to_device(tensor, device) for tensor in host))
 
     def apply(self, scores: Tensor, previous: Tensor | None) -> None:
-        """Penalise scores (rows, vocabulary) in place; `previous` are the last step's tokens.
+        """Penalise scores (rows, vocabulary) in place; `previous`: the previous step's tokens.
 
-        Repetition is that of CTRL (arXiv 1909.05858, section 4.1), which Hugging Face made to
-        multiply scores below 0; frequency and presence are OpenAI's.
+        The repetition penalty is CTRL's (arXiv 1909.05858, section 4.1) in Hugging Face's form,
+        which multiplies negative scores; frequency and presence penalties are OpenAI's.
         """
         rows, tokens, counts = self._entries(len(scores), previous)
         repetition, frequency, presence = self.factors[rows].unbind(-1)
@@ -77,13 +76,13 @@ class Penalties(NamedTuple):
         flat.index_copy_(0, places, after - frequency * counts - presence * (counts > 0))
 
     def _entries(self, rows: int, previous: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows, tokens and counts with the carried tokens: (entries + carriers,) each.
+        """Rows, tokens and counts including the carried tokens: (entries + carriers,) each.
 
-        A carried token that was there before stands twice, both times with its full count.
+        A carried token that occurred before is listed twice, both times with its full count.
         """
         if not len(self.carrying):
             return self.rows, self.tokens, self.counts
-        assert previous is not None, "a row's newest token is carried, yet no step came before"
+        assert previous is not None, "a row carries a token, but there is no previous step"
         arrived = previous[self.carried]
         newest = self.tokens.new_full((rows,), -1).index_copy_(0, self.carrying, arrived)
         repeated = self.tokens == newest[self.rows]
@@ -97,7 +96,7 @@ class Penalties(NamedTuple):
 
 
 def _token_counts(row_params: SamplingParams) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
-    """Distinct earlier tokens above how often each was generated: (2, tokens)."""
+    """Distinct earlier tokens, and how often each was generated: (2, tokens)."""
     repeats = row_params.sampling.repetition_penalty != 1.0
     counts = dict.fromkeys(row_params.prompt, 0) if repeats else {}
     counts.update(Counter(row_params.generated))

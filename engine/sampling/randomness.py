@@ -1,4 +1,4 @@
-"""Chance as a pure function of a seed and a position."""
+"""Random numbers as a pure function of seed and position."""
 
 from collections.abc import Sequence
 from typing import Final, TypeAlias
@@ -12,7 +12,7 @@ _WORD: Final = 2**64 - 1
 
 
 def uniforms(seeds: Sequence[int], positions: Sequence[int]) -> Floats:
-    """A number in [0, 1) for each seed and position, unrelated to those of their neighbours."""
+    """A number in [0, 1) for each seed and position, uncorrelated with those of other pairs."""
     states = np.array([seed & _WORD for seed in seeds], dtype=np.uint64)
     words = _mix(_mix(states) + np.array(positions, dtype=np.uint64))
     return (words >> np.uint64(12)).astype(np.float64) * 2.0**-52

@@ -1,13 +1,13 @@
-"""Host memory to the device."""
+"""Transfers from host memory to the device."""
 
 import torch
 from torch import Tensor
 
 
 def to_device(host: Tensor, device: torch.device) -> Tensor:
-    """A host tensor on the device; never waits for what the device is doing."""
+    """Copy a host tensor to the device, without waiting for the device."""
     if device.type == "cuda":
-        host = host.pin_memory()  # a copy from pageable memory would wait
+        host = host.pin_memory()  # a copy from pageable memory would block
     return host.to(device, non_blocking=True)
 
 

@@ -1,1 +1,1 @@
-"""The engine as a process: HTTP, sessions, events and logs."""
+"""The engine process: HTTP, sessions, events and logs."""

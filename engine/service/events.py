@@ -1,4 +1,4 @@
-"""The numbered events of this process, the newest of them kept for whoever comes back."""
+"""The numbered events of this process; the newest are kept for readers that reconnect."""
 
 import asyncio
 from collections import deque
@@ -20,9 +20,9 @@ def encode_line(event: Event) -> bytes:
 
 
 class EventLog:
-    """A ring of encoded steps, numbered without a gap; lives on the asyncio side alone.
+    """A ring buffer of encoded steps, numbered without gaps; used only on the asyncio thread.
 
-    `busy_s` tells for how long a step has been under way.
+    `busy_s` returns the seconds since the step in flight began, else 0.
     """
 
     def __init__(self, max_events: int = MAX_EVENTS, busy_s: Callable[[], float] = float) -> None:
@@ -33,11 +33,11 @@ class EventLog:
 
     @property
     def oldest(self) -> int:
-        """Number of the oldest event still kept; one beyond the newest when none is."""
+        """Number of the oldest event kept; `newest` + 1 if there is none."""
         return self.newest - len(self._lines) + 1
 
     def append(self, step: Step) -> None:
-        """Keep a step and wake every reader."""
+        """Append a step and wake all readers."""
         assert step.number == self.newest + 1, "an event was skipped or repeated"
         self.newest = step.number
         self._lines.append(encode_line(step))
@@ -45,21 +45,21 @@ class EventLog:
             reader.wake()
 
     def since(self, number: int) -> bytes:
-        """The lines of all kept events after this number."""
+        """The lines of the kept events after this number."""
         new = min(self.newest - number, len(self._lines))
         return b"".join(self._lines[index] for index in range(-new, 0))
 
     def attach(self, reader: "EventReader") -> None:
-        """Wake this reader from now on."""
+        """Wake this reader at each new event."""
         self._readers.add(reader)
 
     def detach(self, reader: "EventReader") -> None:
-        """Wake this reader no longer."""
+        """Stop waking this reader."""
         self._readers.discard(reader)
 
 
 class EventReader:
-    """One open stream: what follows a given event, as it comes, until closed."""
+    """One open stream: the events after a given number, until closed."""
 
     def __init__(
         self, events: EventLog, epoch: str, after: int, heartbeat_s: float = HEARTBEAT_S
@@ -72,19 +72,19 @@ class EventReader:
         self._closed = False
 
     def wake(self) -> None:
-        """There is something new."""
+        """Signal a new event."""
         self._new_events.set()
 
     def close(self) -> None:
-        """End the stream after what has been sent."""
+        """End the stream after the lines already sent."""
         self._closed = True
         self._new_events.set()
 
     async def lines(self) -> AsyncIterator[bytes]:
-        """Hello, then every event as soon as it is there, and a heartbeat when none comes.
+        """Hello, then every event as it occurs, and a heartbeat if none occurs for a while.
 
-        Ends when closed, or when the reader was so slow that events left the ring unread: it
-        learns of that from the Hello of its next stream.
+        Ends when closed, or when unread events have left the ring buffer; the Hello of the reader's
+        next stream reports that loss.
         """
         self._events.attach(self)
         try:
@@ -105,7 +105,7 @@ class EventReader:
         return encode_line(Hello(epoch=self._epoch, number=self._events.newest, lost=lost))
 
     async def _wait_for_events(self) -> bool:
-        """Wait for news; False when it is time for a heartbeat instead."""
+        """Wait for an event; False if a heartbeat is due."""
         try:
             async with asyncio.timeout(self._heartbeat_s):
                 return await self._new_events.wait()

@@ -1,4 +1,4 @@
-"""The engine's life: load the model, serve until told to stop or unable to go on."""
+"""Life cycle of the engine: load the model, then serve until a signal or a fatal error."""
 
 import asyncio
 import os
@@ -32,21 +32,23 @@ from engine.step.commands import Audit
 from engine.step.composer import Composer
 from engine.step.loop import StepLoop
 
-EXIT_FAILED: Final = 1  # exit code of an engine that could not go on
+EXIT_FAILED: Final = 1  # exit code after a fatal error
 LAST_STEP_TIMEOUT_S: Final = 10.0
 HANG_CHECK_S: Final = 1.0
 SHUTDOWN_TIMEOUT_S: Final = 2
-MAX_IDLE_CONNECTION_S: Final = 3600  # the gateway's pool decides, lest a call meets a closing one
+MAX_IDLE_CONNECTION_S: Final = (
+    3600  # the gateway's pool closes first: no call meets a closing connection
+)
 
 log = structlog.get_logger()
 
 
 def serve(settings: Settings, address: Address) -> int:
-    """Load the model and serve it on an address; the exit code, once that is over.
+    """Load the model, serve it on an address, and return the exit code at the end.
 
-    StartupFailure where the model or the address cannot be had.
+    StartupFailure if the model cannot be loaded or the address not be used.
     """
-    torch.set_num_threads(1)  # here; the model's own thread takes more
+    torch.set_num_threads(1)  # in this thread; the model's own thread uses more
     threads = settings.engine_threads or max(1, len(os.sched_getaffinity(0)) - 1)
     model = load_model(settings.model, settings.engine_device, settings.engine_dtype)
     pages = pool_pages(model, settings)
@@ -76,7 +78,7 @@ def serve(settings: Settings, address: Address) -> int:
 
 
 def describe(model: LoadedModel, pages: int, page_tokens: int, running: int) -> EngineInfo:
-    """What this process tells of itself; its context is bounded by its KV pool."""
+    """The `/info` of this process; its context is limited by the KV pool."""
     return EngineInfo(
         epoch=uuid4().hex,
         model=model.name,
@@ -91,7 +93,7 @@ def describe(model: LoadedModel, pages: int, page_tokens: int, running: int) -> 
 
 
 class Engine:
-    """The step loop and the server in front of it, until one of them ends."""
+    """The step loop and its server; ends when one of them ends."""
 
     def __init__(
         self, runner: Runner, composer: Composer, info: EngineInfo, step_limit_s: float
@@ -104,7 +106,7 @@ class Engine:
         self._http = _Http(_http_config(Server(info, self._sessions, self._stats, self._audit)))
 
     async def serve(self, listener: socket) -> int:
-        """Serve until told to stop or unable to go on; the exit code."""
+        """Serve until a signal or a fatal error; the exit code."""
         self._event_loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._event_loop.add_signal_handler(number, self._stop)
@@ -123,13 +125,13 @@ class Engine:
         self._loop.close()
         await asyncio.to_thread(self._loop.join, LAST_STEP_TIMEOUT_S)
         log.info("engine_stopped", died=bool(self._failures))
-        if self._loop.is_alive():  # in a step that does not end
+        if self._loop.is_alive():  # a step hangs
             os._exit(EXIT_FAILED)
         return EXIT_FAILED if self._failures else os.EX_OK
 
     async def _watch_for_hang(self) -> None:
-        """End the process when a step hangs: nothing else ends a stuck device call."""
-        while self._busy_s() < self._step_limit_s:  # noqa: ASYNC110 - nobody tells of a hang
+        """Exit the process when a step hangs: a stuck device call cannot be interrupted."""
+        while self._busy_s() < self._step_limit_s:  # noqa: ASYNC110 - a hang raises no event
             await asyncio.sleep(HANG_CHECK_S)
         log.error("step_hung", busy_s=round(self._busy_s(), 1))
         os._exit(EXIT_FAILED)
@@ -149,7 +151,7 @@ class Engine:
         self._http.should_exit = True
 
     async def _audit(self) -> str | None:
-        """What is wrong with the pages; None when every one is where it belongs."""
+        """The first inconsistency of the pages; None if there is none."""
         found: asyncio.Future[str | None] = self._event_loop.create_future()
 
         def answer(wrong: str | None) -> None:
@@ -175,11 +177,11 @@ class Engine:
 
 
 class _Http(uvicorn.Server):
-    """uvicorn, with the signals left to us."""
+    """uvicorn without its own signal handlers."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals stay as they are."""
+        """Install no signal handlers."""
         yield
 
 

@@ -1,4 +1,4 @@
-"""HTTP in front of the step loop: parse a call, pass it on, shape the answer."""
+"""The HTTP server: parses calls, forwards them, and encodes the answers."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -19,7 +19,7 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 MAX_BODY_BYTES: Final = 64 * 2**20
-MAX_NUMBER_DIGITS: Final = 18  # digits
+MAX_NUMBER_DIGITS: Final = 18
 
 log = structlog.get_logger()
 _encoder = msgspec.json.Encoder()
@@ -42,7 +42,7 @@ class Server:
         self._audit = audit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one call; a RejectedCall becomes its status and an EngineError."""
+        """Answer one call; a RejectedCall becomes an EngineError with its status."""
         try:
             await self._route(scope, receive, send)
         except RejectedCall as error:
@@ -71,7 +71,7 @@ class Server:
                 )
 
     async def _stream(self, reader: EventReader, receive: Receive, send: Send) -> None:
-        """Send a reader's lines until it ends or the other side is gone."""
+        """Send a reader's lines until it ends or the client disconnects."""
         watch = asyncio.create_task(_close_on_disconnect(reader, receive))
         try:
             await _begin(send, 200, (b"content-type", b"application/x-ndjson"))
@@ -101,7 +101,7 @@ async def _answer(send: Send, body: object, status: int = 200) -> None:
 
 
 async def _body(receive: Receive) -> bytes:
-    """A call's whole body. OversizedCall beyond 64 MiB."""
+    """The whole body of a call. OversizedCall beyond `MAX_BODY_BYTES`."""
     parts, size, more = [], 0, True
     while more:
         message = await receive()
@@ -121,7 +121,7 @@ def _parse(body: bytes) -> Submission:
 
 
 def _parse_query(query: bytes) -> tuple[str, int]:
-    """The `session` and `after` of a query; everything still kept where `after` is missing."""
+    """The `session` and `after` of a query; `after` defaults to 0, all kept events."""
     values = {name: found[-1] for name, found in parse_qs(query.decode("latin-1")).items()}
     session, after = values.get("session", ""), values.get("after", "0")
     if not session:

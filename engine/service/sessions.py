@@ -1,4 +1,4 @@
-"""The one gateway session whose sequences run."""
+"""Gateway sessions; only the current one's sequences run."""
 
 import asyncio
 from collections import deque
@@ -28,16 +28,17 @@ from engine.step.seen_ids import SeenIds
 
 MAX_DISCONNECTED_S: Final = 5.0
 MAX_REPLACED_SESSIONS: Final = 1024
-DRAINING: Final = "the engine is draining: it takes no new sequences until it is resumed"
+DRAINING: Final = "the engine is draining: it accepts no new sequences until it is resumed"
 
 log = structlog.get_logger()
 
 
 class Sessions:
-    """Turns submissions into orders, each sequence once; lives on the asyncio side alone.
+    """Turns submissions into commands, each sequence once; used only on the asyncio thread.
 
-    The first call of a new session drops the sequences of the one before, whose later calls are
-    conflicts. A session without an events stream for `max_disconnected_s` has its sequences cancelled.
+    The first call of a new session drops the sequences of the previous one, whose later calls are
+    conflicts. The sequences of a session without an events stream for `max_disconnected_s` are
+    cancelled.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Sessions:
         self._disconnect_timer: asyncio.TimerHandle | None = None
 
     def submit(self, submission: Submission) -> Submitted:
-        """Pass operations on. ConflictingCall for another epoch or from a replaced session."""
+        """Apply operations. ConflictingCall for another epoch or from a replaced session."""
         if submission.epoch != self._info.epoch:
             raise ConflictingCall(
                 f"the epoch is {self._info.epoch}, the submission is for {submission.epoch}"
@@ -73,7 +74,7 @@ class Sessions:
         return Submitted(epoch=self._info.epoch, refused=refused)
 
     def open(self, session: str, after: int) -> EventReader:
-        """A reader of a session's events after a number, never those of an earlier session."""
+        """A reader of a session's events after a number, without those of earlier sessions."""
         self._enter(session)
         reader = EventReader(self._events, self._info.epoch, max(after, self._first_event))
         self._readers.add(reader)
@@ -81,12 +82,12 @@ class Sessions:
         return reader
 
     def closed(self, reader: EventReader) -> None:
-        """A reader's connection is gone."""
+        """Remove the reader of a closed connection."""
         self._readers.discard(reader)
         self._update_timer()
 
     def publish(self, step: Step) -> None:
-        """Make a step known to whoever reads."""
+        """Record a step and pass it to all readers."""
         self._seen.finish(finish.id for finish in step.finished)
         self._events.append(step)
 
@@ -113,7 +114,7 @@ class Sessions:
         self._first_event = self._events.newest
 
     def _update_timer(self) -> None:
-        """Run the clock while nobody reads; what it cancels may still be read about."""
+        """Run the timer while there is no reader; a later reader still gets the cancellations."""
         if self._readers:
             self._cancel_timer()
         elif self._disconnect_timer is None:
@@ -133,7 +134,7 @@ class Sessions:
         self._put(Stop(None, f"the events connection was gone for {self._max_disconnected_s:g} s"))
 
     def _apply(self, operation: Operation) -> list[Refused]:
-        """Pass one operation on; whoever of it is refused."""
+        """Apply one operation; its refused sequences."""
         match operation:
             case SubmitBatch(sequences=sequences):
                 return self._start(sequences)

@@ -1,4 +1,4 @@
-"""What the engine counts, for `GET /stats`."""
+"""The engine's counters, for `GET /stats`."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from engine.protocol import Finish
 
 @dataclass
 class Stats:
-    """Totals since the engine started; written by the step loop, read by anyone."""
+    """Totals since the start; written by the step loop, read from any thread."""
 
     steps: int = 0
-    computed_tokens: int = 0  # run through the model, again after a preemption too
+    computed_tokens: int = 0  # run through the model, recomputed ones included
     generated_tokens: int = 0
     finished: int = 0
     failed: int = 0
@@ -19,16 +19,16 @@ class Stats:
     preemptions: int = 0
     extensions: int = 0
     shrinks: int = 0
-    step_s: float = 0.0  # the last step, from the end of the one before where that overlapped
-    steps_s: float = 0.0  # all steps together, of which:
+    step_s: float = 0.0  # the last step, from the end of the previous one if they overlapped
+    steps_s: float = 0.0  # all steps, consisting of:
     forward_s: float = 0.0  # model and sampling
-    copy_s: float = 0.0  # pages moved before the model ran
-    idle_s: float = 0.0  # the model waited for its step
-    compose_s: float = 0.0  # beside the step before
-    pack_s: float = 0.0  # beside the step before
+    copy_s: float = 0.0  # page copies before the model runs
+    idle_s: float = 0.0  # the model waits for its step
+    compose_s: float = 0.0  # overlaps with the previous step
+    pack_s: float = 0.0  # overlaps with the previous step
 
     def ended(self, finishes: Iterable[Finish]) -> None:
-        """Count sequences that ended, by how they did."""
+        """Count ended sequences by reason."""
         for finish in finishes:
             self.finished += finish.reason in {"stop", "length"}
             self.failed += finish.reason == "error"

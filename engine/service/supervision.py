@@ -1,4 +1,4 @@
-"""An engine outlives its supervisor by nothing: it ends when the pipe on stdin does."""
+"""Ends the engine with its supervisor: when the pipe on stdin closes."""
 
 import os
 from contextlib import suppress
@@ -11,12 +11,12 @@ STDIN: Final = 0
 
 
 def end_with_supervisor(address: Address) -> None:
-    """From now on, drop everything and exit as soon as stdin reaches its end."""
+    """Exit at once when stdin reaches its end; checked in a thread."""
     Thread(target=_wait, args=(address,), name="supervision", daemon=True).start()
 
 
 def _wait(address: Address) -> None:
-    with suppress(OSError):  # no stdin at all: there is no supervisor
+    with suppress(OSError):  # stdin is closed: there is no supervisor
         while os.read(STDIN, 4096):
             pass
     address.remove()

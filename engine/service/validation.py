@@ -1,4 +1,4 @@
-"""Why a sequence can never run here."""
+"""Validation of submitted sequences."""
 
 from collections.abc import Collection as Ids
 
@@ -6,9 +6,9 @@ from engine.protocol import EngineInfo, Sequence
 
 
 def rejection_reason(sequence: Sequence, info: EngineInfo) -> str | None:
-    """The reason this engine will never run a sequence, or None.
+    """The reason why this engine can never run a sequence, or None.
 
-    `context_tokens` of the engine's info are bounded by its KV pool, so what passes also fits.
+    The engine's `context_tokens` are limited by its KV pool, so valid sequences also fit the pool.
     """
     sampling = sequence.sampling
     fields = (
@@ -35,7 +35,7 @@ def rejection_reason(sequence: Sequence, info: EngineInfo) -> str | None:
 
 
 def _outside(vocabulary: int, *fields: Ids[int]) -> int | None:
-    """A token id outside 0 … vocabulary - 1, if there is one."""
+    """A token id outside 0 … vocabulary - 1, or None."""
     for field in fields:
         for token_id in (min(field, default=0), max(field, default=0)):
             if not 0 <= token_id < vocabulary:

@@ -1,1 +1,1 @@
-"""The step loop: which sequences run, and what becomes of them."""
+"""The step loop: composes steps, runs them and tracks sequences."""

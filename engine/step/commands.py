@@ -1,4 +1,4 @@
-"""What the step loop is told to do; carried out before its next step."""
+"""Commands to the step loop, executed before its next step."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Stop:
-    """End these sequences as cancelled; None ends all."""
+    """End these sequences as cancelled; `ids` = None ends all."""
 
     ids: list[SequenceId] | None
     message: str | None = None
@@ -34,12 +34,12 @@ class Stop:
 
 @dataclass(frozen=True)
 class Reset:
-    """Drop every sequence, pin and pause without a word: whoever asked for them is gone."""
+    """Drop all sequences, pins and a pause without events: their session is gone."""
 
 
 @dataclass(frozen=True)
 class Audit:
-    """Count every page; `answer` gets what is wrong, or None. Called on the loop's thread."""
+    """Check all pages; calls `answer`, on the loop's thread, with the inconsistency or None."""
 
     answer: Callable[[str | None], None]
 

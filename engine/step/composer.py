@@ -1,8 +1,8 @@
-"""Which sequences, and how many tokens of each, go into the next step.
+"""Chooses the sequences, and the number of tokens of each, for the next step.
 
-Iteration-level batching (Orca, OSDI 2022) with chunked prefill; memory is promised by predicted
-length and supervised (S³, arXiv 2306.06000). A step is composed while the one before still runs:
-the token that one draws for a sequence is counted as there and not looked at.
+Iteration-level batching (Orca, OSDI 2022) with chunked prefill. Memory is reserved by predicted
+length, with extension and preemption (S³, arXiv 2306.06000). A step is composed while the previous
+one still runs: the token that it samples for a sequence is counted, but its value is not used.
 """
 
 from collections import deque
@@ -16,8 +16,8 @@ from engine.step.sequence import SequenceState
 class Chunk(NamedTuple):
     """Tokens `start` … `start + length - 1` of a sequence, computed in this step.
 
-    The sequence's next token is drawn after it where it `samples_token` the sequence. Where `carry`
-    is given its last token is the one the step before draws there.
+    `samples_token`: the chunk ends the known tokens, so the next token is sampled after it.
+    `carry`: its last token is the one that the previous step samples in this row.
     """
 
     sequence: SequenceState
@@ -28,7 +28,7 @@ class Chunk(NamedTuple):
 
 
 class StepPlan(NamedTuple):
-    """One step: chunks of a single token first, then longer ones; what moves before it runs."""
+    """One step: chunks of a single token first, then longer ones; page copies before it runs."""
 
     chunks: list[Chunk]
     preempted: list[SequenceState]
@@ -36,12 +36,12 @@ class StepPlan(NamedTuple):
 
 
 class Composer:
-    """All running sequences decode, then prompts fill the step.
+    """Continuous batching: all running sequences decode, then prompts fill the step.
 
-    Sequences with a lower `preempt_first` start first; of one value preempted ones before new
-    ones, in submit order. The first that does not fit holds the rest back, so none starves. At most
-    `max_running` sequences run at once, and never more than `step_tokens`, hence one that still
-    prefills always finds room in the step.
+    Sequences with a lower `preempt_first` start first; among equal ones, preempted sequences before
+    new ones, in submit order. The first one that does not fit blocks the others, so none starves.
+    At most `max_running` sequences run at once, and never more than `step_tokens`, so a prefill
+    always has room in the step.
     """
 
     def __init__(self, memory: KvMemory, step_tokens: int, max_running: int | None = None) -> None:
@@ -53,8 +53,8 @@ class Composer:
         self.waiting: deque[SequenceState] = deque()
         self.extensions = 0
         self._finished: list[SequenceState] = []
-        self._to_preempt: list[SequenceState] = []  # before the next step, as asked
-        self._blocked = False  # the next one does not fit, and no memory was freed since
+        self._to_preempt: list[SequenceState] = []  # before the next step, on request
+        self._blocked = False  # the next sequence did not fit, and no memory was freed since
 
     @property
     def idle(self) -> bool:
@@ -62,23 +62,23 @@ class Composer:
         return not (self.running or self.preempted or self.waiting)
 
     def add(self, sequences: Sequence[SequenceState]) -> None:
-        """Let sequences wait for their turn; prompt and `max_tokens` of each must fit the pool."""
+        """Queue sequences; prompt and `max_tokens` of each must fit the pool."""
         if self._blocked and min(s.preempt_first for s in sequences) < self._next().preempt_first:
-            self._blocked = False  # it was another that does not fit
+            self._blocked = False  # the blocked sequence is not the next one any more
         self.waiting.extend(sequences)
 
     def ended(self, sequence: SequenceState) -> None:
-        """A sequence got its last token; it leaves at once."""
+        """Finish a sequence that got its last token; it leaves at once."""
         self.remove(sequence)
         self._finished.append(sequence)
 
     def take_finished(self) -> list[SequenceState]:
-        """Ended sequences that left since the last call."""
+        """Sequences that finished since the last call."""
         finished, self._finished = self._finished, []
         return finished
 
     def remove(self, sequence: SequenceState) -> None:
-        """Forget a sequence, wherever it is, and free its memory."""
+        """Remove a sequence from its queue and free its memory."""
         for queue in (self.running, self.preempted, self.waiting):
             if sequence in queue:
                 queue.remove(sequence)
@@ -86,25 +86,25 @@ class Composer:
         self._blocked = False
 
     def memory_freed(self) -> None:
-        """Memory was freed from outside: look again whether the next sequence fits."""
+        """Check again whether the next sequence fits: memory was freed outside the composer."""
         self._blocked = False
 
     def order_changed(self) -> None:
-        """Some `preempt_first` changed: look again which sequence is next."""
+        """Check again which sequence is next: a `preempt_first` changed."""
         self._blocked = False
 
     def preempt(self, sequences: Sequence[SequenceState]) -> None:
-        """Preempt those of the sequences that run, before the next step."""
+        """Preempt the running ones of these sequences before the next step."""
         self._to_preempt += sequences
 
     def compose(self) -> StepPlan:
-        """The next step; extends, preempts and starts sequences on the way."""
+        """The next step; extends reservations, preempts and starts sequences."""
         preempted = self._extend_and_preempt()
         self._start()
         return StepPlan(self._fill(), preempted, self.memory.take_copies())
 
     def compose_one(self, sequence: SequenceState) -> StepPlan:
-        """A step of one sequence alone; nobody else may hold memory."""
+        """A step of a single sequence; no other may hold memory."""
         if sequence not in self.running:
             (self.preempted if sequence in self.preempted else self.waiting).remove(sequence)
             self.memory.restore(sequence)
@@ -113,7 +113,7 @@ class Composer:
         return StepPlan(chunks, [], self.memory.take_copies())
 
     def release_all(self) -> None:
-        """Take everyone's pages, as if none was ever computed; all resume in order of arrival."""
+        """Free the pages of all sequences; all are recomputed, in order of arrival."""
         for sequence in list(self.running):
             self._suspend(sequence, self.memory.release)
         for sequence in self.preempted:
@@ -122,7 +122,7 @@ class Composer:
                 self.memory.release(sequence)
 
     def hand_over(self) -> list[SequenceState]:
-        """Hand everyone over to another composer, in order of arrival, without memory."""
+        """Remove all sequences, for another composer: in order of arrival, without memory."""
         self.release_all()
         sequences = sorted((*self.preempted, *self.waiting), key=lambda s: s.arrival)
         for sequence in sequences:
@@ -132,14 +132,14 @@ class Composer:
         return sequences
 
     def check(self) -> None:
-        """AssertionError unless pages, promises and queues agree."""
+        """AssertionError unless pages and queues are consistent."""
         self.memory.check([*self.running, *self.preempted, *self.waiting])
         for sequence in (*self.preempted, *self.waiting):
             assert not sequence.pages, f"{sequence.id} holds pages but does not run"
             assert not sequence.computed, f"{sequence.id} has computed tokens but no pages"
 
     def _extend_and_preempt(self) -> list[SequenceState]:
-        """Double what was outgrown, and preempt until there are pages for every next token."""
+        """Double outgrown reservations; preempt until each next token has a page."""
         for sequence in self.running:
             if (
                 not sequence.at_max_tokens
@@ -149,8 +149,8 @@ class Composer:
                     2 * (sequence.generated + sequence.in_flight), sequence.max_tokens
                 )
                 self.extensions += 1
-        asked, self._to_preempt = dict.fromkeys(self._to_preempt), []
-        preempted = [s for s in asked if s in self.running and not s.at_max_tokens]
+        requested, self._to_preempt = dict.fromkeys(self._to_preempt), []
+        preempted = [s for s in requested if s in self.running and not s.at_max_tokens]
         for sequence in preempted:
             self._suspend(sequence, self.memory.swap_out)
         while self._lacks_pages():
@@ -164,7 +164,7 @@ class Composer:
         return preempted
 
     def _lacks_pages(self) -> bool:
-        """Whether a next token, or the first prompt where none decodes, finds no page."""
+        """Whether a next token has no page; without decoding sequences, the first prompt."""
         if len(self.running) <= self.memory.free:
             return False
         missing, decoding = 0, False
@@ -177,17 +177,17 @@ class Composer:
             missing = self.memory.missing(first, first.computed + 1) if first else 0
         return missing > self.memory.free
 
-    def _suspend(self, victim: SequenceState, take: Callable[[SequenceState], None]) -> None:
+    def _suspend(self, victim: SequenceState, release: Callable[[SequenceState], None]) -> None:
         self.running.remove(victim)
-        take(victim)
+        release(victim)
         self.preempted.append(victim)
         self.preempted.sort(key=lambda sequence: sequence.arrival)
         self._blocked = False
 
     def _start(self) -> None:
-        """Start what fits, in order; whoever would run alone fits.
+        """Start sequences that fit, in order; one always runs, if necessary by unpinning.
 
-        What is promised to sequences that would be preempted first does not keep one out.
+        Pages reserved for sequences that would be preempted first count as available.
         """
         while len(self.running) < self.max_running and not self._blocked:
             if not (self.preempted or self.waiting):
@@ -196,8 +196,8 @@ class Composer:
             sequence.reserved = max(
                 sequence.reserved, min(sequence.generated + 1, sequence.max_tokens)
             )
-            rivals = [s for s in self.running if s.preempt_first <= sequence.preempt_first]
-            if not self.memory.fits(rivals, sequence):
+            competitors = [s for s in self.running if s.preempt_first <= sequence.preempt_first]
+            if not self.memory.fits(competitors, sequence):
                 if self.running:
                     self._blocked = True
                     return
@@ -207,11 +207,11 @@ class Composer:
             self.running.append(sequence)
 
     def _next(self) -> SequenceState:
-        """The sequence that starts next; at least one is preempted or waits."""
+        """The sequence that starts next; at least one must be preempted or waiting."""
         return min((*self.preempted, *self.waiting), key=lambda sequence: sequence.preempt_first)
 
     def _fill(self) -> list[Chunk]:
-        """The step's chunks, each with the pages it writes to."""
+        """The step's chunks; allocates the pages that they write to."""
         ready = [
             s for s in self.running if not s.at_max_tokens and not (s.constraint and s.in_flight)
         ]
@@ -226,7 +226,7 @@ class Composer:
                 if chunk.length:
                     chunks.append(chunk)
                     budget -= chunk.length
-                    self._blocked = False  # the next one may begin with what this one computes
+                    self._blocked = False  # the next sequence may share what this one computes
         return order_chunks(chunks)
 
 
@@ -236,7 +236,7 @@ def _preemption_rank(sequence: SequenceState) -> tuple[int, int, int]:
 
 
 def take_chunk(memory: KvMemory, sequence: SequenceState, max_tokens: int) -> Chunk:
-    """A sequence's next tokens, as many as there is room for; they count as computed now."""
+    """Up to `max_tokens` tokens of a sequence, as far as pages allow; counts them as computed."""
     start, uncomputed = sequence.computed, sequence.uncomputed
     length = memory.grow(sequence, min(uncomputed, max_tokens))
     sequence.computed = start + length
@@ -249,8 +249,8 @@ def take_chunk(memory: KvMemory, sequence: SequenceState, max_tokens: int) -> Ch
 
 
 def order_chunks(chunks: list[Chunk]) -> list[Chunk]:
-    """The chunks as a step takes them; each sequence learns where its token will be drawn."""
+    """Order chunks for a step and set each sequence's `sample_row`."""
     chunks.sort(key=lambda chunk: chunk.length > 1)
-    for queue, chunk in enumerate(chunk for chunk in chunks if chunk.samples_token):
-        chunk.sequence.sample_row = queue
+    for row, chunk in enumerate(chunk for chunk in chunks if chunk.samples_token):
+        chunk.sequence.sample_row = row
     return chunks

@@ -1,4 +1,4 @@
-"""A step between its launch and its tokens."""
+"""A step in flight: launched, its tokens not yet read."""
 
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -13,23 +13,23 @@ from engine.step.composer import StepPlan
 
 
 class Moment(Protocol):
-    """A moment on the device where the model runs."""
+    """A point in time on the model's device."""
 
     def wait(self) -> None:
-        """Wait until the device is there."""
+        """Wait until the device has reached it."""
 
     def seconds_until(self, later: Self) -> float:
-        """Seconds from here to a later moment; both must have passed."""
+        """Seconds from here to a later moment; the device must have reached both."""
 
 
 class HostMoment:
-    """A moment of a device that is done when the call is: a CPU."""
+    """A point in time on a CPU, where calls are synchronous."""
 
     def __init__(self) -> None:
         self.at_s = perf_counter()
 
     def wait(self) -> None:
-        """It has."""
+        """Return at once: a CPU has always reached it."""
 
     def seconds_until(self, later: Self) -> float:
         """Seconds from here to a later moment."""
@@ -37,14 +37,14 @@ class HostMoment:
 
 
 class CudaMoment:
-    """A moment in a CUDA stream's work."""
+    """A point in time on a CUDA stream."""
 
     def __init__(self) -> None:
         self._event = torch.cuda.Event(enable_timing=True)
         self._event.record()
 
     def wait(self) -> None:
-        """Wait until the stream's work before this moment is done."""
+        """Wait for the stream's earlier work."""
         self._event.synchronize()
 
     def seconds_until(self, later: Self) -> float:
@@ -53,7 +53,7 @@ class CudaMoment:
 
 
 class Executed(NamedTuple):
-    """A step handed to the device, and the moments of its parts there."""
+    """A step on the device: its pending output and the times of its phases."""
 
     pending: PendingOutput
     began: Moment
@@ -62,10 +62,9 @@ class Executed(NamedTuple):
 
 
 class InFlightStep:
-    """A launched step, until it has landed.
+    """A launched step, until its tokens are read.
 
-    `previous` is the step that was under way when this one was launched, `started_s` when composing
-    this one began.
+    `previous`: the step in flight when this one was launched. `started_s`: start of composition.
     """
 
     def __init__(
@@ -94,26 +93,26 @@ class InFlightStep:
 
     @property
     def prefilled(self) -> int:
-        """Tokens of the step where most of them are prompts', else 0."""
+        """Tokens of the step if most of them belong to prompts, else 0."""
         prompts = sum(chunk.length for chunk in self.plan.chunks if chunk.length > 1)
         return self.tokens if 2 * prompts > self.tokens else 0
 
     @property
     def copied(self) -> int:
-        """Pages moved between device and host before the step ran."""
+        """Pages copied between device and host before the step."""
         copies = self.plan.copies
         return sum(len(pages) for _, pages in (*copies.swap_out, *copies.swap_in))
 
     @property
     def age_s(self) -> float:
-        """Seconds since the model could begin with it."""
+        """Seconds since the model could start it."""
         previous = self._previous_step
         return perf_counter() - max(self._launched_s, previous.finished_s if previous else 0.0)
 
     def result(self) -> list[SampledToken]:
-        """Wait for the step; what it drew, in the order of its completing chunks.
+        """Wait for the step; its sampled tokens, in the order of its chunks that sample one.
 
-        Raises what the step raised; OutOfMemory where the device had no room for it.
+        Raises what the step raised; OutOfMemory if it did not fit the device.
         """
         executed = self._executed.result()
         executed.ended.wait()
@@ -124,7 +123,7 @@ class InFlightStep:
         return read_tokens(executed.pending, self._batch)
 
     def drain(self) -> None:
-        """Wait for the step, whatever becomes of it."""
+        """Wait for the end of the step and ignore its result."""
         self._executed.exception()
 
     def _measure(self, executed: Executed) -> None:
@@ -139,5 +138,5 @@ class InFlightStep:
 
 
 def moment_type(device: torch.device) -> Callable[[], Moment]:
-    """The clock of a device."""
+    """The class of moments for a device."""
     return CudaMoment if device.type == "cuda" else HostMoment

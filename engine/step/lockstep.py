@@ -1,9 +1,9 @@
-"""Static batches: Magnus's setting (arXiv 2406.04785), kept to reproduce what it costs.
+"""Static batching in lock step, the setting of Magnus (arXiv 2406.04785), to measure its cost.
 
-A batch starts when nothing else runs. Its prompts are padded to the longest, an answer that ended
-goes on being computed, and all leave together when the last has ended: the memory that padding
-and waiting waste is really read. Where pages run out the batch is split into two halves, which
-take their turn again with what they have generated.
+A batch starts when nothing else runs. Prompts are padded to the longest, ended answers are computed
+on, and all leave together when the last has ended, so the memory wasted on padding and waiting is
+really read. When pages run out, the batch is split into two halves, which are queued again with the
+tokens generated so far.
 """
 
 from collections import deque
@@ -13,11 +13,11 @@ from engine.kv.memory import KvMemory
 from engine.step.composer import Chunk, StepPlan, order_chunks, take_chunk
 from engine.step.sequence import SequenceState
 
-PAD_ID = 0  # any token id: nobody sees it
+PAD_ID = 0  # any valid token id: padding is invisible
 
 
 class LockstepComposer:
-    """One batch after another, each as it was submitted; takes the place of a `Composer`."""
+    """Runs one submitted batch after another; replaces a `Composer`."""
 
     def __init__(self, memory: KvMemory, step_tokens: int, max_running: int | None = None) -> None:
         self.memory = memory
@@ -25,9 +25,9 @@ class LockstepComposer:
         self.max_running = max_running  # of a composer that takes its place: a batch runs whole
         self.running: list[SequenceState] = []
         self.batches: deque[list[SequenceState]] = deque()
-        self.preempted: list[SequenceState] = []  # nobody: a split batch waits like any other
+        self.preempted: list[SequenceState] = []  # always empty: a split batch waits like any other
         self.extensions = 0
-        self._ended: list[SequenceState] = []  # of the running batch
+        self._ended: list[SequenceState] = []  # ended sequences of the running batch
         self._finished: list[SequenceState] = []
 
     @property
@@ -37,15 +37,15 @@ class LockstepComposer:
 
     @property
     def waiting(self) -> list[SequenceState]:
-        """Sequences of batches that have not started, or have to start again."""
+        """Sequences of batches that have not started or must start again."""
         return [sequence for batch in self.batches for sequence in batch]
 
     def add(self, sequences: Sequence[SequenceState]) -> None:
-        """Let a batch wait for its turn."""
+        """Queue a batch."""
         self.batches.append(list(sequences))
 
     def ended(self, sequence: SequenceState) -> None:
-        """A sequence got its last token; the whole batch leaves when that was the last one."""
+        """Mark a sequence as ended; the batch finishes when all its sequences have ended."""
         if sequence not in self.running:
             self.remove(sequence)
             self._finished.append(sequence)
@@ -55,12 +55,12 @@ class LockstepComposer:
             self._end_batch()
 
     def take_finished(self) -> list[SequenceState]:
-        """Ended sequences that left since the last call."""
+        """Sequences that finished since the last call."""
         finished, self._finished = self._finished, []
         return finished
 
     def remove(self, sequence: SequenceState) -> None:
-        """Forget a sequence, wherever it is, and free its memory."""
+        """Remove a sequence from its batch and free its memory."""
         for queue in (self.running, self._ended, *self.batches):
             if sequence in queue:
                 queue.remove(sequence)
@@ -70,7 +70,7 @@ class LockstepComposer:
             self._end_batch()
 
     def memory_freed(self) -> None:
-        """Nothing waits for memory to be freed."""
+        """Do nothing: no sequence is blocked on memory."""
 
     def order_changed(self) -> None:
         """Batches start in the order in which they were submitted."""
@@ -79,7 +79,7 @@ class LockstepComposer:
         """Ignored: a batch runs as a whole."""
 
     def compose(self) -> StepPlan:
-        """The next step of the running batch, or the first of the next one."""
+        """The next step of the running batch, or the first step of the next batch."""
         split: list[SequenceState] = []
         if not self.running and self.batches:
             self._begin(self.batches.popleft())
@@ -90,7 +90,7 @@ class LockstepComposer:
         return StepPlan(self._fill(), split, self.memory.take_copies())
 
     def compose_one(self, sequence: SequenceState) -> StepPlan:
-        """A step of one sequence alone; nobody else may hold memory."""
+        """A step of a single sequence; no other may hold memory."""
         if sequence not in self.running:
             self.remove(sequence)
             self.running.append(sequence)
@@ -98,29 +98,29 @@ class LockstepComposer:
         return StepPlan(chunks, [], self.memory.take_copies())
 
     def release_all(self) -> None:
-        """Take everyone's pages, as if none was ever computed; the batch starts again, first."""
-        evacuated = self._end_batch()
-        if evacuated:
-            self.batches.appendleft(evacuated)
+        """Free the pages of all sequences; the running batch starts again, before the others."""
+        unfinished = self._end_batch()
+        if unfinished:
+            self.batches.appendleft(unfinished)
         for sequence in self.waiting:
             sequence.in_flight = 0
 
     def hand_over(self) -> list[SequenceState]:
-        """Hand everyone over to another composer, in order of arrival, without memory."""
+        """Remove all sequences, for another composer: in order of arrival, without memory."""
         self.release_all()
         sequences = sorted(self.waiting, key=lambda sequence: sequence.arrival)
         self.batches.clear()
         return sequences
 
     def check(self) -> None:
-        """AssertionError unless pages and queues agree."""
+        """AssertionError unless pages and queues are consistent."""
         self.memory.check([*self.running, *self.waiting])
         for sequence in self.waiting:
             assert not sequence.pages, f"{sequence.id} holds pages but does not run"
             assert not sequence.padding, f"{sequence.id} is padded but does not run"
 
     def _begin(self, batch: list[SequenceState]) -> None:
-        """Start a batch, or as large a half of it as memory holds."""
+        """Start a batch; halve it until it fits memory."""
         while len(batch) > 1 and len(batch) * self._pages(batch) > self.memory.free:
             half = -(-len(batch) // 2)
             self.batches.appendleft(batch[half:])
@@ -132,11 +132,11 @@ class LockstepComposer:
         self.running = batch
 
     def _pages(self, batch: list[SequenceState]) -> int:
-        """Pages of each member when it has its first token."""
+        """Pages of each sequence at its first generated token."""
         return self.memory.pool.pages_for(_padded_length(batch) + 1)
 
     def _end_batch(self) -> list[SequenceState]:
-        """End the running batch: ended sequences leave, the others are returned without memory."""
+        """End the running batch and free its memory; the sequences that have not ended."""
         unfinished = [sequence for sequence in self.running if sequence not in self._ended]
         for sequence in self.running:
             sequence.tokens = sequence.tokens[sequence.padding :]
@@ -147,11 +147,11 @@ class LockstepComposer:
         return unfinished
 
     def _missing(self) -> int:
-        """Pages that the next step lacks."""
+        """The number of pages that the next step lacks."""
         return sum(self.memory.missing(sequence, sequence.length) for sequence in self.running)
 
     def _fill(self) -> list[Chunk]:
-        """Prompts first, as the step's budget allows; then a token of every member."""
+        """Prompt chunks within the step's budget; after the prompts, one token per sequence."""
         budget, chunks = self.step_tokens, []
         for sequence in self.running:
             if budget > 0 and sequence.uncomputed > 1:
@@ -164,11 +164,11 @@ class LockstepComposer:
         return order_chunks(chunks)
 
     def _decode_one(self, sequence: SequenceState) -> Chunk:
-        """One more token; an ended answer stays at its position, lest it leave the context."""
+        """One more token; an ended answer keeps its position, to stay within the context."""
         sequence.padding += sequence.done
         return take_chunk(self.memory, sequence, 1)
 
 
 def _padded_length(batch: list[SequenceState]) -> int:
-    """Tokens that every member is padded to."""
+    """The length to which a batch is padded."""
     return max(sequence.length for sequence in batch)

@@ -1,4 +1,4 @@
-"""One step after another: compose, launch, settle the one before, tell."""
+"""The step loop: compose and launch a step, settle the previous one, publish it."""
 
 from collections import deque
 from collections.abc import Callable
@@ -18,20 +18,18 @@ from engine.step.in_flight import InFlightStep
 from engine.step.sequence import SequenceState
 from engine.step.sequence_table import SequenceTable
 
-POOL_SHRINK: Final = 0.9  # of the pages are kept when the device runs out of memory
-MIN_POOL_FRACTION: Final = (
-    1 / 8
-)  # of the first pool: below that it is not the pool that takes too much
-MAX_IDLE_TURNS: Final = 8  # turns without a step while there is work: it cannot go on
+POOL_SHRINK: Final = 0.9  # share of the pages kept when the device runs out of memory
+MIN_POOL_FRACTION: Final = 1 / 8  # of the initial pool; below it the pool is not the cause
+MAX_IDLE_TURNS: Final = 8  # turns without a step despite work, before the loop fails
 
 log = structlog.get_logger()
 
 
 class StepLoop(Thread):
-    """The thread that owns sequences and pages, one step ahead of the model.
+    """The thread that owns sequences and pages; composes one step ahead of the model.
 
-    Orders come in through `put`, steps go out through `emit`, which must not block. When the loop
-    cannot go on it calls `on_failure` and ends; the process is then of no use.
+    Commands arrive by `put`; steps are passed to `emit`, which must not block. On a fatal error the
+    loop calls `on_failure` and ends; the process must then be restarted.
     """
 
     def __init__(
@@ -52,9 +50,11 @@ class StepLoop(Thread):
         self._wake = Condition()
         self._closing = False
         self._in_flight: InFlightStep | None = None
-        self._suspects: dict[SequenceState, int] = {}  # and how far each had come
+        self._suspects: dict[
+            SequenceState, int
+        ] = {}  # number of tokens at which the failed step ended
         self._number = 0
-        self._idle_turns = 0  # turns in a row without a step
+        self._idle_turns = 0  # consecutive turns without a step
         self._initial_pages = self._memory.pool.size
 
     @property
@@ -72,18 +72,18 @@ class StepLoop(Thread):
 
     @property
     def busy_s(self) -> float:
-        """For how long the step under way has been running; 0 where none is."""
+        """Seconds since the step in flight began; 0 if there is none."""
         in_flight = self._in_flight
         return in_flight.age_s if in_flight is not None else 0.0
 
     def put(self, *commands: Command) -> None:
-        """Orders to carry out before the next step is composed."""
+        """Queue commands to execute before the next step is composed."""
         with self._wake:
             self._commands.extend(commands)
             self._wake.notify()
 
     def close(self) -> None:
-        """End the thread after the step under way."""
+        """End the thread after the step in flight."""
         with self._wake:
             self._closing = True
             self._wake.notify()
@@ -100,7 +100,7 @@ class StepLoop(Thread):
             self._on_failure(error)
 
     def _wait(self) -> bool:
-        """Sleep until there is something to do; False when closed."""
+        """Sleep until there is work; False if closed."""
         with self._wake:
             self._wake.wait_for(lambda: self._commands or self._closing or self._has_work)
             return not self._closing
@@ -120,7 +120,7 @@ class StepLoop(Thread):
             self._publish(None, {}, {}, [])
 
     def _run_step(self) -> None:
-        """Launch the next step, then settle the one before, which has been running meanwhile."""
+        """Launch the next step, then settle the previous one, which ran in the meantime."""
         if self._suspects:
             self._settle_in_flight()
             self._in_flight = self._launch_suspect()
@@ -132,7 +132,7 @@ class StepLoop(Thread):
             self._settle(previous)
         self._idle_turns = self._idle_turns + 1 if previous is None and launched is None else 0
         if self._idle_turns > MAX_IDLE_TURNS:
-            raise RuntimeError("nothing of what waits can run")
+            raise RuntimeError("no waiting sequence can run")
 
     def _launch_next(self) -> InFlightStep | None:
         started_s = perf_counter()
@@ -141,22 +141,22 @@ class StepLoop(Thread):
         self.stats.preemptions += len(plan.preempted)
         if plan.chunks:
             return self._runner.launch(plan, started_s, previous=self._in_flight)
-        self._memory.copies = plan.copies  # nothing ran, so nothing was moved
+        self._memory.copies = plan.copies  # no step runs, so the copies are still to be made
         if plan.preempted or self.table.finished:
             self._publish(None, {}, {}, plan.preempted)
         return None
 
     def _settle_in_flight(self) -> None:
-        """Settle the step under way, if there is one."""
+        """Settle the step in flight, if there is one."""
         launched, self._in_flight = self._in_flight, None
         if launched is not None:
             self._settle(launched)
 
     def _settle(self, launched: InFlightStep) -> None:
-        """Give each sequence the token that a step drew for it, and tell."""
+        """Append a step's sampled tokens to their sequences and publish the step."""
         try:
             sampled = launched.result()
-        except Exception as error:  # noqa: BLE001 - a step may fail, the loop must live
+        except Exception as error:  # noqa: BLE001 - the loop survives a failed step
             self._recover(launched.plan, error)
             return
         tokens: dict[SequenceId, list[int]] = {}
@@ -174,7 +174,7 @@ class StepLoop(Thread):
         self._publish(launched, tokens, logprobs, launched.plan.preempted)
 
     def _recover(self, plan: StepPlan, error: Exception) -> None:
-        """After a failed step: begin anew with what it held, and find out who made it fail."""
+        """Restart the sequences of a failed step, and find the one that caused the failure."""
         launched, self._in_flight = self._in_flight, None
         if launched is not None:
             launched.drain()
@@ -195,7 +195,7 @@ class StepLoop(Thread):
         self._runner.probe(page=0)
 
     def _shrink(self) -> bool:
-        """Give part of the pool back to the device; False where that is no way out any more."""
+        """Return part of the pool to the device; False if the pool is already too small."""
         pages = int(self._memory.pool.size * POOL_SHRINK)
         if pages < max(1, MIN_POOL_FRACTION * self._initial_pages):
             return False
@@ -206,7 +206,7 @@ class StepLoop(Thread):
         return True
 
     def _launch_suspect(self) -> InFlightStep | None:
-        """A step of the next sequence under suspicion, alone, until it is past where one failed."""
+        """A step of the next suspect alone, until it is past the point of failure."""
         sequence, reached = next(iter(self._suspects.items()))
         if sequence.done or sequence.computed >= reached:
             del self._suspects[sequence]

@@ -1,4 +1,4 @@
-"""One step's chunks as tensors, packed one behind the other without padding."""
+"""Packs a step's chunks into tensors, one after the other without padding."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,21 +13,21 @@ from engine.step.composer import Chunk
 
 
 class Packed(NamedTuple):
-    """A step as a network takes it.
+    """A step as input of a network.
 
-    `carry` are the rows whose token the host does not know yet, and for each of them which of the
-    tokens drawn in the step before it is.
+    `carry`: rows whose token the host does not know yet, and the row of the previous step's samples
+    for each.
     """
 
     token_ids: Tensor  # (tokens,)
     positions: Tensor  # (tokens,)
-    sample_rows: Tensor  # (samples,) rows from which a next token is drawn
-    plan: Any  # the attention's own
+    sample_rows: Tensor  # (samples,) rows to sample a next token from
+    plan: Any  # specific to the attention
     carry: Tensor | None  # (2, carried)
 
 
 def pack(chunks: Sequence[Chunk], attention: Attention[Any], device: torch.device) -> Packed:
-    """The tensors of a step. Chunks of one token must come before longer ones."""
+    """The tensors of a step. Chunks of a single token must come before longer ones."""
     contexts = [Context(c.start, c.length, c.sequence.pages, c.sequence.padding) for c in chunks]
     starts, lengths, padding, samples_token = (
         np.array(column, dtype=np.int64)
@@ -51,7 +51,7 @@ def pack(chunks: Sequence[Chunk], attention: Attention[Any], device: torch.devic
 
 
 def _tokens(chunks: Sequence[Chunk]) -> Int64Array:
-    """The step's token ids; 0 where they are not known yet."""
+    """The step's token ids; 0 where not known yet."""
     ids: list[int] = []
     for chunk in chunks:
         known_tokens = chunk.length - (chunk.carry is not None)

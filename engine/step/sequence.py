@@ -1,4 +1,4 @@
-"""One sequence on its way through the engine."""
+"""The state of one sequence in the engine."""
 
 from dataclasses import dataclass, field
 
@@ -10,13 +10,12 @@ from engine.sampling import GREEDY, Constraint, is_greedy, needs_history
 
 @dataclass(eq=False, slots=True)
 class SequenceState:
-    """Tokens, memory and promise of one sequence; owned by the step loop.
+    """Tokens, memory and reservation of one sequence; owned by the step loop.
 
-    `computed` tokens have their keys and values in `pages`, or will when the launched steps are
-    done; the first pages are those of `nodes`, which other sequences may read too. `in_flight` tokens
-    are being drawn and not in `tokens` yet. `reserved` is the generation length that memory is
-    promised for, `expected` the length it is now thought to reach: the first is kept, the second
-    only chooses victims.
+    The keys and values of `computed` tokens are in `pages` once the launched steps are done; the
+    first pages are those of `nodes`, which other sequences may share. `in_flight` tokens are being
+    sampled and are not in `tokens` yet. `reserved` is the generation length that memory is reserved
+    for; `expected`, the current estimate, only affects the choice of preempted sequences.
     """
 
     id: str
@@ -35,15 +34,15 @@ class SequenceState:
     computed: int = 0
     pages: list[int] = field(default_factory=list)
     nodes: list[PrefixNode] = field(default_factory=list)
-    cacheable: bool = True  # whether its full pages go into the prefix tree
+    cacheable: bool = True  # whether full pages go into the prefix tree
     swapped: SwappedPages | None = None
-    padding: int = 0  # tokens in front that lock-step mode fills up, and nobody sees
+    padding: int = 0  # padding tokens in front, in lock-step mode
     in_flight: int = 0
-    sample_row: int = 0  # where the newest launched step draws its token, if it does
+    sample_row: int = 0  # row of its token among the samples of the newest launched step
     done: bool = False
 
     is_greedy: bool = field(init=False)
-    needs_history: bool = field(init=False)  # whether its next token depends on those before
+    needs_history: bool = field(init=False)  # whether sampling depends on earlier tokens
 
     def __post_init__(self) -> None:
         self.is_greedy = self.constraint is None and is_greedy(self.sampling)
@@ -51,34 +50,34 @@ class SequenceState:
 
     @property
     def generated(self) -> int:
-        """Tokens generated so far, here or before it came here."""
+        """Tokens generated so far, including those before submission."""
         return len(self.tokens) - self.padding - self.prompt_tokens
 
     @property
     def length(self) -> int:
-        """Tokens it has, those being drawn included."""
+        """The number of tokens, including those in flight."""
         return len(self.tokens) + self.in_flight
 
     @property
     def uncomputed(self) -> int:
-        """Tokens not computed yet: 1 while decoding."""
+        """The number of tokens not computed yet: 1 while decoding."""
         return len(self.tokens) + self.in_flight - self.computed
 
     @property
     def at_max_tokens(self) -> bool:
-        """Whether it gets no further token than those being drawn."""
-        answered = len(self.tokens) + self.in_flight - self.padding - self.prompt_tokens
-        return answered >= self.max_tokens
+        """Whether it reaches `max_tokens` with the tokens in flight."""
+        generated = len(self.tokens) + self.in_flight - self.padding - self.prompt_tokens
+        return generated >= self.max_tokens
 
     @property
     def expected_remaining(self) -> int:
-        """Tokens it is still expected to generate; one that outgrew that, up to its reservation."""
+        """Tokens still expected; up to the reservation if it has outgrown the estimate."""
         expected = self.expected if self.expected > self.generated else self.reserved
         return expected - self.generated
 
 
 def new_sequence(sequence: Sequence, arrival: int) -> SequenceState:
-    """A submitted sequence, about to wait for its turn; `arrival` numbers them in submit order."""
+    """The initial state of a submitted sequence; `arrival` numbers them in submit order."""
     reserved = min(sequence.reserve, sequence.max_tokens)
     return SequenceState(
         id=sequence.id,

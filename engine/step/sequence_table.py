@@ -1,4 +1,4 @@
-"""The sequences that are here: how they come, and how they leave."""
+"""The table of all present sequences: starts and ends them."""
 
 import structlog
 
@@ -27,9 +27,9 @@ log = structlog.get_logger()
 
 
 class SequenceTable:
-    """Every sequence by its name, and the composer they are in; carries out orders.
+    """All sequences by id, and their composer; executes commands.
 
-    `finished` collects who left, to be told of.
+    `finished` collects the ends of sequences that are not published yet.
     """
 
     def __init__(self, composer: Composer) -> None:
@@ -38,16 +38,18 @@ class SequenceTable:
         self.paused = False
         self.finished: list[Finish] = []
         self._sequences: dict[SequenceId, SequenceState] = {}
-        self._finishes: dict[SequenceId, Finish] = {}  # of ended sequences that have not left
+        self._finishes: dict[
+            SequenceId, Finish
+        ] = {}  # of ended sequences that are still in a batch
         self._arrivals = 0
 
     @property
     def mode(self) -> Mode:
-        """How batches are formed now."""
+        """The current batching mode."""
         return "lockstep" if isinstance(self.composer, LockstepComposer) else "continuous"
 
-    def apply(self, command: Command) -> None:  # noqa: C901 - one line for each kind of order
-        """Carry out an order; no step may be under way where it changes the mode."""
+    def apply(self, command: Command) -> None:  # noqa: C901 - one case per command
+        """Execute a command; none may change the mode while a step is in flight."""
         match command:
             case Start(sequences):
                 self._start(sequences)
@@ -72,9 +74,9 @@ class SequenceTable:
                 answer(self._audit())
 
     def append_token(self, sequence: SequenceState, sample: SampledToken) -> int | None:
-        """Give a sequence the token drawn for it; None where nobody is told of it."""
+        """Append a sampled token; None if it is not to be published."""
         token = sample.token
-        if sequence.done:  # it left, or lock step keeps it computing until its batch ends
+        if sequence.done:  # it was removed, or its lock-step batch is not finished
             sequence.tokens.append(token or 0)
             return None
         if token is None:
@@ -90,17 +92,17 @@ class SequenceTable:
         return token
 
     def report_finished(self) -> None:
-        """Tell of the ended sequences that their batch let go."""
+        """Move the sequences that the composer finished to `finished`."""
         for sequence in self.composer.take_finished():
             self._finish(sequence, self._finishes.pop(sequence.id))
 
     def end_with_error(self, sequence: SequenceState, message: str) -> None:
-        """End a sequence that cannot go on."""
+        """End a sequence with an error."""
         self.composer.remove(sequence)
         self._finish(sequence, Finish(sequence.id, "error", message))
 
     def end_oversized(self) -> None:
-        """End whoever the pool, having shrunk, cannot hold any more."""
+        """End sequences that no longer fit the pool after it shrank."""
         for sequence in list(self._sequences.values()):
             tokens = sequence.prompt_tokens + sequence.max_tokens
             if self.memory.pool.pages_for(tokens) > self.memory.pool.size:
@@ -147,7 +149,7 @@ class SequenceTable:
         self.composer.memory_freed()
 
     def _change_mode(self, mode: Mode) -> None:
-        """Hand everyone to the other composer; what was computed is computed again."""
+        """Move all sequences to the other composer, which recomputes them."""
         if mode == self.mode:
             return
         kind = LockstepComposer if mode == "lockstep" else Composer
@@ -163,7 +165,7 @@ class SequenceTable:
         try:
             self.composer.check()
         except AssertionError as error:
-            return str(error) or "an invariant of the queues does not hold"
+            return str(error) or "an invariant of the queues is violated"
         return None
 
     def _reset(self) -> None:

@@ -1,1 +1,1 @@
-"""HTTP only: parse a request, call one service, shape the answer."""
+"""HTTP only: parse a request, call one service, format the response."""

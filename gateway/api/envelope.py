@@ -1,4 +1,4 @@
-"""Rows, and pages of them, as clients read them."""
+"""Converts rows and pages of rows to what clients read."""
 
 from typing import Annotated, Any, Generic, TypeAlias, TypeVar
 from uuid import UUID
@@ -16,12 +16,12 @@ Limit: TypeAlias = Annotated[
     int, QueryParameter(ge=1, le=MAX_LIMIT, description="most items wanted")
 ]
 After: TypeAlias = Annotated[
-    UUID | None, QueryParameter(description="last id of the page before; unset: the first")
+    UUID | None, QueryParameter(description="last id of the previous page; unset: the first page")
 ]
 
 
 class Listing(Struct, Generic[T], frozen=True, kw_only=True):
-    """A page of a list. While `has_more`, the next page is the one after the last item's id."""
+    """A page of a list. If `has_more`, the next page is `after` the last item's id."""
 
     object: str = "list"
     data: list[T]
@@ -29,7 +29,7 @@ class Listing(Struct, Generic[T], frozen=True, kw_only=True):
 
 
 def to_answer(form: type[Answer], row: object, **computed: object) -> Answer:
-    """The row as clients see it: its attributes of the form's names, but for what is computed."""
+    """The row as clients see it: the attributes named by the form, and the computed fields."""
     read = {name: getattr(row, name) for name in form.__struct_fields__ if name not in computed}
     return msgspec.convert(read | computed, form, from_attributes=True)
 

@@ -1,6 +1,6 @@
-"""The one place where errors become HTTP answers, all of OpenAI's shape.
+"""Converts errors to HTTP responses in OpenAI's format; no other module does.
 
-`exception_handlers` belong to the application; a stream that has begun sends `error_body`.
+`exception_handlers` are installed in the application; a stream that has begun sends `error_body`.
 """
 
 import math
@@ -70,13 +70,13 @@ CODE: Final[dict[int, str]] = {
     503: "service_unavailable",
 }
 RETRY_AFTER_S: Final[dict[int, int]] = {429: 1, 503: 2}
-LONGEST_RETRY_S: Final = 86_400.0
-# Client libraries try a 409 again, but a conflict stays one, and what was cancelled was meant.
-FINAL: Final[frozenset[int]] = frozenset({409})
+MAX_RETRY_AFTER_S: Final = 86_400.0
+# Client libraries retry a 409, but a conflict persists and a cancellation is intended.
+NOT_RETRIED: Final[frozenset[int]] = frozenset({409})
 
 
 class ErrorDetail(Struct, frozen=True):
-    """What went wrong; `param` names the parameter at fault where there is one."""
+    """What went wrong; `param` names the invalid parameter, if any."""
 
     message: str
     type: str
@@ -85,7 +85,7 @@ class ErrorDetail(Struct, frozen=True):
 
 
 class ErrorBody(Struct, frozen=True):
-    """The body of every answer that is an error."""
+    """The body of every error response."""
 
     error: ErrorDetail
 
@@ -96,13 +96,15 @@ def status_of(error: LmaasError) -> int:
 
 
 def error_body(error: LmaasError) -> ErrorBody:
-    """An error as the body of an answer, or as the last event of a stream."""
+    """An error as the body of a response, or as the last event of a stream."""
     return _body(status_of(error), error.message, error.param, error.code)
 
 
 def _body(status: int, message: str, param: str | None, code: str | None) -> ErrorBody:
-    ours = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
-    return ErrorBody(ErrorDetail(message, TYPE.get(status, ours), param, code))
+    default = (
+        "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
+    )
+    return ErrorBody(ErrorDetail(message, TYPE.get(status, default), param, code))
 
 
 def _answer(
@@ -111,15 +113,15 @@ def _answer(
     headers = dict(headers or {})
     if status in RETRY_AFTER_S:
         headers.setdefault("Retry-After", str(RETRY_AFTER_S[status]))
-    if status in FINAL:
+    if status in NOT_RETRIED:
         headers["X-Should-Retry"] = "false"
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     return Response(body, status_code=status, headers=headers, media_type="application/json")
 
 
-def handle_ours(_: Request[Any, Any, Any], error: LmaasError) -> Response[ErrorBody]:
-    """An error that the gateway raised on purpose."""
+def handle_lmaas(_: Request[Any, Any, Any], error: LmaasError) -> Response[ErrorBody]:
+    """Handle an error that the gateway raised on purpose."""
     status = status_of(error)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.warning("request_failed", error=type(error).__name__, reason=error.message)
@@ -129,11 +131,11 @@ def handle_ours(_: Request[Any, Any, Any], error: LmaasError) -> Response[ErrorB
 def _retry_after(wait_s: float | None) -> dict[str, str]:
     if wait_s is None:
         return {}
-    return {"Retry-After": str(math.ceil(min(max(wait_s, 1.0), LONGEST_RETRY_S)))}
+    return {"Retry-After": str(math.ceil(min(max(wait_s, 1.0), MAX_RETRY_AFTER_S)))}
 
 
 def handle_litestar(request: Request[Any, Any, Any], error: HTTPException) -> Response[ErrorBody]:
-    """An error of the framework's own, such as no such route or a body that cannot be read."""
+    """Handle an error of the framework, such as an unknown route or an unreadable body."""
     status = error.status_code
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return handle_unexpected(request, error)
@@ -143,14 +145,14 @@ def handle_litestar(request: Request[Any, Any, Any], error: HTTPException) -> Re
 
 
 def handle_unexpected(_: Request[Any, Any, Any], error: Exception) -> Response[ErrorBody]:
-    """A defect: logged with its traceback, and not explained to the client."""
+    """Handle a defect: log it with its traceback; the client gets no details."""
     log.error("request_crashed", exc_info=error)
-    message = "the server made a mistake; it is logged"
+    message = "internal error; the server has logged it"
     return _answer(500, _body(500, message, None, CODE[500]))
 
 
 def _explain(request: Request[Any, Any, Any], error: HTTPException) -> tuple[str, str | None]:
-    """What is wrong, and the path of the parameter at fault."""
+    """The message, and the path of the invalid parameter."""
     route = f"{request.method} {request.url.path}"
     match error.status_code:
         case HTTPStatus.NOT_FOUND:
@@ -164,20 +166,20 @@ def _explain(request: Request[Any, Any, Any], error: HTTPException) -> tuple[str
 
 
 def _explain_input(error: HTTPException) -> tuple[str, str | None]:
-    """What is wrong with what was sent."""
+    """The message and the parameter path of an invalid body, query or header."""
     match error.__cause__:
         case msgspec.ValidationError() as cause:
             return _explain_validation(cause)
         case SerializationException() as cause:
             return f"the body is not JSON: {cause.detail}", None
     if isinstance(error, ValidationException) and isinstance(error.extra, list) and error.extra:
-        first = error.extra[0]  # of dependencies that ran side by side, the cause is a group
+        first = error.extra[0]  # dependencies run concurrently: their cause is an exception group
         return _placed(str(first.get("key", "")), str(first.get("message", error.detail)))
     return error.detail, None
 
 
 def _explain_validation(cause: msgspec.ValidationError) -> tuple[str, str | None]:
-    """Msgspec's words with the place put first, as OpenAI writes places: `messages[0].role`."""
+    """Msgspec's message after its path in OpenAI's notation, such as `messages[0].role`."""
     reason, _, place = str(cause).partition(" - at ")
     place = place.strip("`").removeprefix("$").lstrip(".")
     if place == "data" or place.startswith(("data.", "data[")):
@@ -198,14 +200,14 @@ def _placed(place: str, reason: str) -> tuple[str, str | None]:
 
 
 def handle_unreadable(_: Request[Any, Any, Any], __: Exception) -> Response[ErrorBody]:
-    """A body that is not UTF-8, or nested beyond all measure."""
-    return _answer(400, _body(400, "the body is not JSON that can be read", None, CODE[400]))
+    """Handle a body that is not UTF-8 or is nested too deeply."""
+    return _answer(400, _body(400, "the body is not readable JSON", None, CODE[400]))
 
 
 exception_handlers: Final[ExceptionHandlersMap] = {
     UnicodeDecodeError: handle_unreadable,
     RecursionError: handle_unreadable,
-    LmaasError: handle_ours,
+    LmaasError: handle_lmaas,
     HTTPException: handle_litestar,
     Exception: handle_unexpected,
 }

@@ -1,6 +1,6 @@
-"""Who may call the model: whoever has an API key. `admin.actor` guards the admin API.
+"""Guards the model's routes with API keys. `admin.actor` guards the admin API.
 
-Guards run before the body is read, so a stranger learns nothing from it.
+Guards run before the body is read, so an unauthenticated client gets no validation errors.
 """
 
 from typing import Any, Final
@@ -15,7 +15,7 @@ from gateway.tenancy.authentication import Authenticator
 from gateway.tenancy.caller import Caller
 
 SCHEME: Final = "bearer"
-CALLER: Final = "caller"  # where the guard leaves what the dependency hands on
+CALLER: Final = "caller"  # key in the request's state, set by the guard
 
 Connection = ASGIConnection[Any, Any, Any, Any]
 
@@ -30,7 +30,7 @@ def bearer(connection: Connection) -> str:
 
 
 def api_key_guard(authenticator: Authenticator) -> Guard:
-    """Lets in whoever has a valid API key; `provide_caller` then tells who it is."""
+    """Admits valid API keys; `provide_caller` returns the caller."""
 
     async def guard(connection: Connection, _: BaseRouteHandler) -> None:
         connection.state[CALLER] = await authenticator.authenticate(bearer(connection))
@@ -39,7 +39,7 @@ def api_key_guard(authenticator: Authenticator) -> Guard:
 
 
 async def provide_caller(request: Request[Any, Any, Any]) -> Caller:
-    """The caller that `api_key_guard` let in: the dependency `caller`."""
+    """The dependency `caller`: the caller that `api_key_guard` admitted."""
     caller = request.state[CALLER]
     assert isinstance(caller, Caller), "the route has no api_key_guard"
     return caller

@@ -14,7 +14,7 @@ GET_AND_HEAD: Final = (HttpMethod.GET, HttpMethod.HEAD)
 
 
 class Health(Struct):
-    """How the gateway is."""
+    """The state of the gateway and its parts."""
 
     status: str
     engine: str
@@ -36,16 +36,16 @@ class HealthController(Controller):
         return {"status": "ok"}
 
     @route(["/", "/ready"], http_method=GET_AND_HEAD, summary="Would a request be served now?")
-    async def ready(self, generations: NamedDependency[GenerationService]) -> Response[Health]:
+    async def ready(self, service: NamedDependency[GenerationService]) -> Response[Health]:
         """200 when a request would be served, else 503. A predictor that is away costs nothing
         but accuracy, and a database that is away delays history, so neither makes it unready.
         """
-        ready, scheduler = generations.ready, generations.scheduler
+        ready, scheduler = service.ready, service.scheduler
         health = Health(
             status="ready" if ready else "unavailable",
             engine=_engine(scheduler.engine),
-            predictor="connected" if generations.predicting else "away",
-            predictor_version=generations.predictor_version,
+            predictor="connected" if service.predicting else "away",
+            predictor_version=service.predictor_version,
             waiting=len(scheduler.table.waiting),
             running=len(scheduler.table.running),
         )

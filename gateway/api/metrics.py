@@ -1,4 +1,4 @@
-"""`GET /metrics`: counts and gauges in Prometheus' text format."""
+"""`GET /metrics`: counters and gauges in Prometheus' text format."""
 
 from typing import Any
 
@@ -7,43 +7,43 @@ from litestar.di import NamedDependency
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from gateway.api.guards import bearer
-from gateway.generation.metrics import Metrics
+from gateway.generation.metrics import GatewayMetrics
 from gateway.generation.service import GenerationService
 from gateway.scheduling.lmaas.policy import LmaasPolicy
 from gateway.tenancy.scopes import AdminAccess, Scope
 
 
 class MetricsController(Controller):
-    """For Prometheus; no key is needed but for what names tenants."""
+    """For Prometheus; only series with tenant names need a key."""
 
     path = "/metrics"
     tags = ("Health",)
 
-    @get(summary="Counts and gauges for Prometheus", media_type="text/plain")
+    @get(summary="Counters and gauges for Prometheus", media_type="text/plain")
     async def show_metrics(
         self,
         request: Request[Any, Any, Any],
-        generations: NamedDependency[GenerationService],
+        service: NamedDependency[GenerationService],
         admission: NamedDependency[AdminAccess],
     ) -> Response[bytes]:
-        """Series without anybody's name; with the admin key, or one that may read, tenants' too.
+        """Series without tenant names; with the admin key or a `read` key also those with names.
 
         Tenants beyond the first hundred share the name `other`. 401 or 403 for another key.
         """
         named = "authorization" in request.headers
         if named:
             await admission.admit(bearer(request), Scope.READ, reads=True)
-        metrics = generations.scheduler.metrics
-        read_gauges(metrics, generations)
+        metrics = service.scheduler.metrics
+        read_gauges(metrics, service)
         text = generate_latest(metrics.registry)
         if named:
             text += generate_latest(metrics.tenants.registry)
         return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})
 
 
-def read_gauges(metrics: Metrics, generations: GenerationService) -> None:
-    """Set the gauges to what is the case now."""
-    scheduler, drift = generations.scheduler, generations.drift
+def read_gauges(metrics: GatewayMetrics, service: GenerationService) -> None:
+    """Set the gauges to their present values."""
+    scheduler, drift = service.scheduler, service.drift
     policy, engine, table = scheduler.policy, scheduler.engine, scheduler.table
     metrics.policy(policy.name)
     metrics.fallback(scheduler.fallback)
@@ -61,10 +61,10 @@ def read_gauges(metrics: Metrics, generations: GenerationService) -> None:
     metrics.gauge(
         "lmaas_prediction_coverage",
         quality.coverage if quality else None,
-        "Share of newest lengths within the 0.9 quantile; not a number before the first hundred.",
+        "Share of newest lengths within the 0.9 quantile; NaN before the first hundred.",
     )
     metrics.gauge(
         "lmaas_prediction_tau",
         quality.tau if quality else None,
-        "Kendall's tau of newest medians and lengths; not a number before the first hundred.",
+        "Kendall's tau of newest medians and lengths; NaN before the first hundred.",
     )

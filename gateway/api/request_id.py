@@ -1,4 +1,4 @@
-"""Every answer, errors too, carries `x-request-id` and how long it took to begin."""
+"""Adds `x-request-id` and the processing time to every response, errors included."""
 
 import time
 

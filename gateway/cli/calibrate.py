@@ -1,4 +1,4 @@
-"""`lmaas calibrate`: what a step of the engine costs, for `lmaas replay`."""
+"""`lmaas calibrate`: measures the cost of the engine's steps, for `lmaas replay`."""
 
 import asyncio
 import tempfile
@@ -15,18 +15,18 @@ import uvloop
 from msgspec.structs import replace
 
 from engine.protocol import EngineInfo
-from gateway.engines.measurement import Followed, MeasuredEngine, measured_engine
+from gateway.engines.measurement import MeasuredEngine, TrialProgress, measured_engine
 from gateway.engines.supervisor import EngineSupervisor
 from gateway.errors import EngineLost, LmaasError, StartupFailure
 from gateway.logs import set_up_logging
-from gateway.node import ENGINE_START_S, engine_environment
-from gateway.replay.cost.calibration import CalibratedEngine, Quality, fit, lag_steps
+from gateway.node import ENGINE_START_TIMEOUT_S, engine_environment
+from gateway.replay.cost.calibration import CalibratedEngine, FitQuality, fit_cost, lag_steps
 from gateway.replay.cost.model import EngineShape
-from gateway.replay.cost.trials import Trial, design
+from gateway.replay.cost.trials import Trial, design_trials
 from gateway.settings import Settings, read_settings
 
-ANSWER_S: Final = 10.0  # for an engine that is said to run
-FEWEST: Final = 10  # trials, however slow they are
+ANSWER_TIMEOUT_S: Final = 10.0  # for an engine that should be running
+MIN_TRIALS: Final = 10  # even if they take longer than --seconds
 
 
 @click.command()
@@ -42,13 +42,13 @@ FEWEST: Final = 10  # trials, however slow they are
     type=click.FloatRange(min=1),
     default=90.0,
     show_default=True,
-    help="After so long no further trial begins; a slow engine is timed under fewer.",
+    help="Start no further trial after this time; a slow engine runs fewer trials.",
 )
 def calibrate(out: Path, seconds: float) -> None:
-    """Time the steps of the engine with the model of LMAAS_MODEL, and tell what makes them long.
+    """Measure the engine's step times with the model of LMAAS_MODEL, and fit their cost.
 
-    An engine is started as `lmaas serve` would. With LMAAS_ENGINE_SOCKET the one that runs there
-    is timed; no gateway may use it meanwhile.
+    An engine is started as by `lmaas serve`. With LMAAS_ENGINE_SOCKET, the engine that runs there
+    is measured; no gateway may use it meanwhile.
     """
     settings = read_settings()
     set_up_logging(settings.log_level)
@@ -62,21 +62,21 @@ def calibrate(out: Path, seconds: float) -> None:
 
 
 async def _calibrated(settings: Settings, seconds: float) -> CalibratedEngine:
-    """The engine as measured, once every trial has run or the time is up."""
+    """The engine as measured, after all trials or as many as the time allows."""
     async with _engine(settings) as engine:
         info = await engine.info()
         expected = _shape(info, settings.engine_step_tokens)
-        ran = await _run(engine, design(expected), seconds)
-    steps = [step for followed in ran for step in followed.steps]
+        ran = await _run(engine, design_trials(expected), seconds)
+    steps = [step for progress in ran for step in progress.steps]
     widest = max(step.prefill_tokens + step.sequences for step in steps)
-    longest = max(followed.longest_prompt for followed in ran)
+    longest = max(progress.longest_prompt for progress in ran)
     step_tokens = widest if longest > widest else settings.engine_step_tokens
-    order_s = max(median(each for followed in ran for each in followed.orders_s), 0.0)
-    lag = lag_steps([wait for followed in ran for wait in followed.waits], order_s)
-    found = fit(steps)
+    submit_delay_s = max(median(each for progress in ran for each in progress.orders_s), 0.0)
+    lag = lag_steps([wait for progress in ran for wait in progress.waits], submit_delay_s)
+    found = fit_cost(steps)
     return CalibratedEngine(
         cost=found.cost,
-        shape=replace(_shape(info, step_tokens), lag_steps=lag, order_s=order_s),
+        shape=replace(_shape(info, step_tokens), lag_steps=lag, submit_delay_s=submit_delay_s),
         model=settings.model_name,
         device=info.device,
         dtype=info.dtype,
@@ -85,33 +85,33 @@ async def _calibrated(settings: Settings, seconds: float) -> CalibratedEngine:
     )
 
 
-async def _run(engine: MeasuredEngine, trials: list[Trial], seconds: float) -> list[Followed]:
+async def _run(engine: MeasuredEngine, trials: list[Trial], seconds: float) -> list[TrialProgress]:
     """Run trials in turn while there is time, after one that only warms the engine up."""
     began_s = time.monotonic()
     await engine.run("warm-up", trials[0].arrivals)
-    ran: list[Followed] = []
+    ran: list[TrialProgress] = []
     for trial in trials:
         passed_s = time.monotonic() - began_s
-        if len(ran) >= FEWEST and passed_s > seconds:
+        if len(ran) >= MIN_TRIALS and passed_s > seconds:
             left = len(trials) - len(ran)
             click.echo(f"{passed_s:6.1f} s  time is up: {left} trials left out", err=True)
             break
         ran.append(await engine.run(trial.name, trial.arrivals))
-        click.echo(f"{time.monotonic() - began_s:6.1f} s  {_told(ran[-1], trial)}", err=True)
+        click.echo(f"{time.monotonic() - began_s:6.1f} s  {_progress(ran[-1], trial)}", err=True)
     return ran
 
 
-def _told(followed: Followed, trial: Trial) -> str:
-    step_s = mean(step.took_s for step in followed.steps)
-    return f"{trial.name}: {len(followed.steps)} steps of {1000 * step_s:.3g} ms"
+def _progress(progress: TrialProgress, trial: Trial) -> str:
+    step_s = mean(step.took_s for step in progress.steps)
+    return f"{trial.name}: {len(progress.steps)} steps of {1000 * step_s:.3g} ms"
 
 
 @asynccontextmanager
 async def _engine(settings: Settings) -> AsyncIterator[MeasuredEngine]:
-    """The engine that runs elsewhere, or one of our own, in a folder that goes with it."""
+    """A connection to the running engine, or to one started here in a temporary folder."""
     if settings.engine_socket:
         async with measured_engine(settings.engine_socket) as engine:
-            await _answered(engine, settings.engine_socket)
+            await _wait_for_running(engine, settings.engine_socket)
             yield engine
         return
     click.echo("starting the engine", err=True)
@@ -122,33 +122,33 @@ async def _engine(settings: Settings) -> AsyncIterator[MeasuredEngine]:
         await supervisor.start()
         try:
             async with measured_engine(str(socket)) as engine:
-                await _started(engine, supervisor)
+                await _wait_for_started(engine, supervisor)
                 yield engine
         finally:
             await supervisor.stop()
 
 
-async def _answered(engine: MeasuredEngine, socket: str) -> None:
-    """Returns once a running engine answers. EngineLost where none does."""
+async def _wait_for_running(engine: MeasuredEngine, socket: str) -> None:
+    """Returns once the running engine answers. EngineLost if it does not."""
     try:
-        async with asyncio.timeout(ANSWER_S):
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
             await engine.info()
     except TimeoutError as error:
         raise EngineLost(f"LMAAS_ENGINE_SOCKET: no engine answers on {socket}") from error
 
 
-async def _started(engine: MeasuredEngine, supervisor: EngineSupervisor) -> None:
-    """Returns once our engine answers. StartupFailure when it cannot, or takes too long."""
+async def _wait_for_started(engine: MeasuredEngine, supervisor: EngineSupervisor) -> None:
+    """Returns once the started engine answers. StartupFailure if it fails or takes too long."""
     ready = asyncio.create_task(engine.info())
     failed = asyncio.create_task(supervisor.failed())
     try:
         await asyncio.wait(
-            [ready, failed], timeout=ENGINE_START_S, return_when=asyncio.FIRST_COMPLETED
+            [ready, failed], timeout=ENGINE_START_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
         )
         if failed.done():
             raise failed.result()
         if not ready.done():
-            raise StartupFailure(f"the engine did not answer within {ENGINE_START_S:.0f} s")
+            raise StartupFailure(f"the engine did not answer within {ENGINE_START_TIMEOUT_S:.0f} s")
         supervisor.proven = True
     finally:
         ready.cancel()
@@ -165,7 +165,7 @@ def _shape(info: EngineInfo, step_tokens: int) -> EngineShape:
 
 
 def _summary(found: CalibratedEngine) -> str:
-    """The cost and how well it tells the steps, for people."""
+    """The fitted cost and its errors, as text."""
     cost, shape = found.fit.cost, found.shape
     worst, mix = found.fit.worst, found.fit.mix
     lines = [
@@ -173,19 +173,19 @@ def _summary(found: CalibratedEngine) -> str:
         f"a step                    {1e6 * cost.step_s:10,.2f} µs",
         f"a prompt token            {1e6 * cost.prompt_token_s:10,.3f} µs",
         f"a KV token a prompt reads {1e6 * cost.prompt_read_s:10,.4f} µs",
-        f"a sequence that decodes   {1e6 * cost.sequence_s:10,.2f} µs",
+        f"a decoding sequence       {1e6 * cost.sequence_s:10,.2f} µs",
         f"a KV token decoding reads {1e6 * cost.kv_token_s:10,.4f} µs",
         f"{shape.pages:,} pages of {shape.page_tokens} tokens, {shape.step_tokens} tokens a step",
-        f"orders: {1000 * shape.order_s:.2f} ms under way, heeded after {shape.lag_steps} steps",
+        f"submissions: {1000 * shape.submit_delay_s:.2f} ms sent, lag {shape.lag_steps} steps",
         f"fitted: {_quality(found.fit.fitted)}; worst {worst.trial}: {worst.error:.0%} off",
         *([f"the mix, not fitted: {_quality(mix)}"] if mix else []),
-        f"seen by a client: {found.fit.seen:.3f} of the engine's own times",
-        f"left out as hiccups: {found.fit.hiccups} steps",
+        f"step times seen by a client: {found.fit.seen:.3f} of the engine's own",
+        f"left out as outliers: {found.fit.hiccups} steps",
     ]
     return "\n".join(lines)
 
 
-def _quality(quality: Quality) -> str:
+def _quality(quality: FitQuality) -> str:
     return (
         f"{quality.steps} steps, R² {quality.r2:.3f}, median error {quality.median_error:.1%}, "
         f"sum {quality.bias:+.1%}"

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 import click
 
-from gateway.api.errors import CODE, FINAL, RETRY_AFTER_S, status_of
+from gateway.api.errors import CODE, NOT_RETRIED, RETRY_AFTER_S, status_of
 from gateway.errors import LmaasError, StartupFailure
 
 HEAD: Final = """# Errors
@@ -89,5 +89,5 @@ def _entry(kind: type[LmaasError]) -> ErrorEntry:
 
 def _row(entry: ErrorEntry) -> str:
     status = "" if entry.status is None else str(entry.status)
-    retry = "yes" if entry.status in RETRY_AFTER_S else "no" if entry.status in FINAL else ""
+    retry = "yes" if entry.status in RETRY_AFTER_S else "no" if entry.status in NOT_RETRIED else ""
     return f"| `{entry.code}` | {status} | {entry.cause} | {entry.remedy} | {retry} |\n"

@@ -9,10 +9,10 @@ from rich.console import Console
 
 from gateway.errors import LmaasError
 from gateway.evaluation.corpus import read_corpus
-from gateway.evaluation.experiment import Wanted, run
-from gateway.evaluation.lengths import Rule
+from gateway.evaluation.experiment import EvaluationOptions, run
+from gateway.evaluation.lengths import LengthRule
 from gateway.evaluation.plots import draw
-from gateway.evaluation.table import WIDTH, tables
+from gateway.evaluation.table import TABLE_WIDTH, tables
 from gateway.evaluation.vectors import TextVectors
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -23,7 +23,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option("--test", type=FOLDER, required=True, help="Folder to test on.")
 @click.option(
     "--lengths",
-    type=click.Choice(get_args(Rule)),
+    type=click.Choice(get_args(LengthRule)),
     default="words",
     show_default=True,
     help="How answers are counted: in words and signs, or in tokens of a BPE trained on --train.",
@@ -51,7 +51,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 def evaluate(
     train: Path,
     test: Path,
-    lengths: Rule,
+    lengths: LengthRule,
     history: bool,
     baselines: bool,
     cache: Path | None,
@@ -72,7 +72,9 @@ def evaluate(
     corpus = read_corpus(train, test)
     found = run(
         corpus,
-        Wanted(lengths=lengths, history=history, baselines=baselines, threads=threads, cache=cache),
+        EvaluationOptions(
+            lengths=lengths, history=history, baselines=baselines, threads=threads, cache=cache
+        ),
         TextVectors(),
         lambda line: click.echo(line, err=True),
     )
@@ -81,7 +83,7 @@ def evaluate(
         click.echo(encoded)
     else:
         console = Console()
-        console.width = max(console.width, WIDTH)
+        console.width = max(console.width, TABLE_WIDTH)
         console.print(tables(found.summary))
         if file:
             file.write_bytes(encoded + b"\n")

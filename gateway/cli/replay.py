@@ -1,4 +1,4 @@
-"""`lmaas replay`: what a policy would have made of requests that came, or might come."""
+"""`lmaas replay`: replays recorded or generated requests under several policies."""
 
 from datetime import datetime
 from pathlib import Path
@@ -9,15 +9,21 @@ import msgspec
 from msgspec.structs import replace
 from rich.console import Console
 
-from gateway.cli.replay_source import Asked, Source, given_engine, given_source, moment
+from gateway.cli.replay_source import (
+    RequestSource,
+    SourceOptions,
+    parse_time,
+    read_engine_option,
+    read_source,
+)
 from gateway.errors import InvalidRequest
 from gateway.replay.comparison import CONTENDERS
 from gateway.replay.cost.model import EngineModel
 from gateway.replay.cost.profiles import NAMES as PROFILES
-from gateway.replay.plan import DEFAULT, Comparison, Plan, compare_policies
-from gateway.replay.report.summary import Summary, predictions, summarise
+from gateway.replay.plan import DEFAULT_POLICIES, PolicyComparison, ReplayPlan, compare_policies
+from gateway.replay.report.summary import ReplaySummary, predictions, summarise
 from gateway.replay.report.table import WIDTH, tables
-from gateway.replay.workload.arrivals import VARIATION, ArrivalsName
+from gateway.replay.workload.arrivals import GAMMA_VARIATION, ArrivalsName
 from gateway.replay.workload.predictions import TAU, PredictorName
 from gateway.replay.workload.scenario import Scenario
 from gateway.scheduling.admission.interface import AdmissionName
@@ -31,18 +37,20 @@ GENERATED_LOAD: Final = 0.9
 
 
 @click.command()
-@click.option("--trace", type=FILE, help="Replay this file: CSV, .gz or not.")
-@click.option("--history", is_flag=True, help="Replay what this gateway served.")
-@click.option("--generate", type=click.Choice(GENERATED), help="Invent arrivals of this kind.")
-@click.option("--from", "since", callback=moment, help="History from this time (ISO 8601, UTC).")
-@click.option("--to", "until", callback=moment, help="History to before this time.")
-@click.option("--tenant", help="History of this tenant alone, by name or id.")
-@click.option("--model", help="History of this model, where the window has several.")
+@click.option("--trace", type=FILE, help="Replay this file: CSV, gzipped or not.")
+@click.option("--history", is_flag=True, help="Replay the requests that this gateway has served.")
+@click.option("--generate", type=click.Choice(GENERATED), help="Generate arrivals of this kind.")
+@click.option(
+    "--from", "since", callback=parse_time, help="History from this time (ISO 8601, UTC)."
+)
+@click.option("--to", "until", callback=parse_time, help="History before this time.")
+@click.option("--tenant", help="History of this tenant, by name or id.")
+@click.option("--model", help="History of this model; required if the window has several.")
 @click.option("--lengths", type=FILE, help="Draw lengths for --generate from this trace.")
 @click.option(
     "--requests",
     type=click.IntRange(min=1),
-    help="The first so many; with --generate, how many (10,000 by default).",
+    help="The number of requests: the first N, or N generated ones (10,000 by default).",
 )
 @click.option(
     "--policy",
@@ -50,8 +58,8 @@ GENERATED_LOAD: Final = 0.9
     multiple=True,
     type=click.Choice(CONTENDERS),
     metavar="NAME",
-    help=f"Policies to compare: {', '.join(CONTENDERS)} (told true lengths).  "
-    f"[default: {' '.join(DEFAULT)}]",
+    help=f"Policies to compare: {', '.join(CONTENDERS)} (given the true lengths).  "
+    f"[default: {' '.join(DEFAULT_POLICIES)}]",
 )
 @click.option(
     "--load",
@@ -59,19 +67,19 @@ GENERATED_LOAD: Final = 0.9
     multiple=True,
     type=POSITIVE,
     metavar="SHARE",
-    help="Bring arrivals to this share of what fcfs gets through, saturated.  [default: as it is]",
+    help="Scale arrivals to this load: 1 is the saturated rate of fcfs.  [default: unscaled]",
 )
-@click.option("--speed", type=POSITIVE, help="Let everything arrive so many times as fast.")
+@click.option("--speed", type=POSITIVE, help="Divide all gaps between arrivals by this factor.")
 @click.option(
     "--variation",
     type=POSITIVE,
-    default=VARIATION,
-    help=f"Standard deviation of gamma gaps over their mean.  [default: {VARIATION:.2f}]",
+    default=GAMMA_VARIATION,
+    help=f"Standard deviation of gamma gaps over their mean.  [default: {GAMMA_VARIATION:.2f}]",
 )
 @click.option(
     "--predictor",
     type=click.Choice(get_args(PredictorName)),
-    help="What tells the lengths.  [default: recorded where there is any, else noise]",
+    help="The source of predicted lengths.  [default: recorded if there are any, else noise]",
 )
 @click.option(
     "--tau",
@@ -80,41 +88,53 @@ GENERATED_LOAD: Final = 0.9
     show_default=True,
     help="Kendall's τ of the noise predictor with the true lengths.",
 )
-@click.option("--engine", type=FILE, help="The engine that lmaas calibrate measured.")
+@click.option("--engine", type=FILE, help="An engine measured by lmaas calibrate.")
 @click.option(
     "--profile",
     type=click.Choice(PROFILES),
     metavar="NAME",
-    help=f"A published engine: {', '.join(PROFILES)}.",
+    help=f"An engine from published figures: {', '.join(PROFILES)}.",
 )
 @click.option(
     "--engines",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="So many engines, each with a queue of its own, fed in turn.",
+    help="The number of engines, each with its own queue; requests go to them in turn.",
 )
-@click.option("--admission", type=click.Choice(get_args(AdmissionName)), help="Of all policies.")
-@click.option("--max-delay-s", type=POSITIVE, help="Bound of lmaas on being passed by.")
+@click.option(
+    "--admission",
+    type=click.Choice(get_args(AdmissionName)),
+    help="The admission rule, for all policies.",
+)
+@click.option(
+    "--max-delay-s", type=POSITIVE, help="The longest delay that lmaas lets later requests cause."
+)
 @click.option(
     "--waiting-weight",
     type=click.FloatRange(min=0),
-    help="How lmaas weighs waiting against length.",
+    help="The weight of waiting time against length in lmaas.",
 )
 @click.option(
     "--preempted-share",
     type=click.FloatRange(min=0, max=1),
-    help="Preemptions for each request at most, where peak admits.",
+    help="The target preemptions per request of the peak admission rule.",
 )
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="The number of processes.",
+)
 @click.option(
     "--json",
     "file",
     type=click.Path(dir_okay=False, writable=True, allow_dash=True, path_type=Path),
-    help="Write the numbers as one JSON object; - prints it instead of the tables.",
+    help="Write all numbers as a JSON object; - prints it instead of the tables.",
 )
-@click.option("--report", type=FOLDER, help="Write a page with pictures into this folder.")
+@click.option("--report", type=FOLDER, help="Write an HTML page with plots into this folder.")
 def replay(
     trace: Path | None,
     history: bool,
@@ -145,10 +165,10 @@ def replay(
 ) -> None:
     """Replay requests under several policies on a simulated engine.
 
-    The requests come from one of --trace, --history and --generate. A row for each policy and load,
-    every policy on the same requests. docs/replay.md tells what is simulated.
+    The requests come from one of --trace, --history and --generate. The output has a row for each
+    policy and load; all policies get the same requests. docs/replay.md describes the simulation.
     """
-    asked = Asked(
+    options = SourceOptions(
         trace=trace,
         history=history,
         generate=generate,
@@ -159,26 +179,26 @@ def replay(
         model=model,
         requests=requests,
     )
-    asked.check()
+    options.check()
     if speed is not None and (loads or generate):
-        raise click.UsageError("--speed is for arrivals as they are, without --load")
+        raise click.UsageError("--speed goes with --trace and --history, without --load")
     _check_outputs(file, report)
-    shape, engine_name = given_engine(engine, profile)
-    source = _fitted(given_source(asked), shape, speed or 1.0)
+    shape, engine_name = read_engine_option(engine, profile)
+    source = _fitted(read_source(options), shape, speed or 1.0)
     scenario = Scenario(
         source=source.workload,
         arrivals=generate or "trace",
         variation=variation,
-        drawn=source.drawn,
-        predictor=predictor or ("recorded" if source.workload.predicted else "noise"),
+        sample_size=source.sample_size,
+        predictor=predictor or ("recorded" if source.workload.has_predictions else "noise"),
         tau=tau,
     )
-    plan = Plan(
+    plan = ReplayPlan(
         scenario=scenario,
         engine=shape,
-        policies=tuple(dict.fromkeys(policies)) or DEFAULT,
+        policies=tuple(dict.fromkeys(policies)) or DEFAULT_POLICIES,
         loads=tuple(dict.fromkeys(loads)) or ((GENERATED_LOAD,) if generate else ()),
-        seeds=seeds if scenario.random else 1,
+        seeds=seeds if scenario.is_random else 1,
         engines=engines,
         options=_options(
             admission=admission,
@@ -189,13 +209,13 @@ def replay(
     )
     _say(f"predictions: {predictions(scenario)}")
     if plan.seeds < seeds:
-        _say("nothing is left to chance: one seed says it all")
+        _say("seeds do not differ here: one is replayed")
     found = compare_policies(plan, _say, jobs)
     _write(summarise(source.name, engine_name, plan, found), found, file, report)
 
 
 def _check_outputs(file: Path | None, report: Path | None) -> None:
-    """InvalidRequest where nothing could be written in the end."""
+    """InvalidRequest if an output could not be written at the end."""
     if file and not file.absolute().parent.is_dir():
         raise InvalidRequest(f"there is no folder {file.absolute().parent} for the JSON")
     try:
@@ -205,24 +225,31 @@ def _check_outputs(file: Path | None, report: Path | None) -> None:
         raise InvalidRequest(f"{report}: {error.strerror}") from error
 
 
-def _fitted(source: Source, engine: EngineModel, speed: float) -> Source:
-    """The source without what the engine could not hold, arriving `speed` times as fast."""
-    most = engine.shape.most_tokens
-    fitting = source.workload.within(most)
+def _fitted(source: RequestSource, engine: EngineModel, speed: float) -> RequestSource:
+    """The source without requests too long for the engine, at `speed` times its rate."""
+    max_tokens = engine.shape.max_sequence_tokens
+    fitting = source.workload.within(max_tokens)
     left_out = len(source.workload) - len(fitting)
     if not len(fitting):
-        raise InvalidRequest(f"no request fits the engine: it holds {most:,} tokens of one")
+        raise InvalidRequest(
+            f"no request fits the engine: a sequence has at most {max_tokens:,} tokens"
+        )
     if left_out:
-        _say(f"{left_out:,} requests are left out: longer than the {most:,} tokens of the engine")
-    return Source(fitting.arriving(fitting.arrived_s / speed), source.name, source.drawn)
+        reason = f"longer than the {max_tokens:,} tokens of the engine"
+        _say(f"{left_out:,} requests are left out: {reason}")
+    return RequestSource(
+        fitting.with_arrivals(fitting.arrived_s / speed), source.name, source.sample_size
+    )
 
 
 def _options(**given: AdmissionName | float | None) -> Options:
-    """The usual options, with what was given."""
+    """The default options with the given values."""
     return replace(Options(), **{name: value for name, value in given.items() if value is not None})
 
 
-def _write(summary: Summary, found: Comparison, file: Path | None, report: Path | None) -> None:
+def _write(
+    summary: ReplaySummary, found: PolicyComparison, file: Path | None, report: Path | None
+) -> None:
     encoded = msgspec.json.format(msgspec.json.encode(summary), indent=1)
     if file == Path("-"):
         click.echo(encoded)

@@ -1,4 +1,4 @@
-"""The gateway's history, for the command line: opens the database and reads a window."""
+"""Reads a window of the gateway's history for the command line."""
 
 import asyncio
 
@@ -8,13 +8,13 @@ from gateway.database.connection import Database
 from gateway.database.embedded import EmbeddedPostgres
 from gateway.errors import NotFound, StartupFailure
 from gateway.logs import set_up_logging
-from gateway.replay.workload.history import Window, read_history
+from gateway.replay.workload.history import HistoryWindow, read_history
 from gateway.replay.workload.workload import Workload
 from gateway.settings import read_settings
 
 
-def read_window(window: Window) -> Workload:
-    """The window's requests from DATABASE_URL, or from the data folder's Postgres where unset."""
+def read_window(window: HistoryWindow) -> Workload:
+    """The requests of a window, from DATABASE_URL or else from the data folder's PostgreSQL."""
     settings = read_settings()
     set_up_logging(settings.log_level)
     if settings.database_url is not None:
@@ -25,7 +25,7 @@ def read_window(window: Window) -> Workload:
         return asyncio.run(_read(server.url, window))
 
 
-async def _read(url: str, window: Window) -> Workload:
+async def _read(url: str, window: HistoryWindow) -> Workload:
     database = await Database.open(url)
     try:
         return await read_history(database.sessions, window)

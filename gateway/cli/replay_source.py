@@ -1,4 +1,4 @@
-"""Where `lmaas replay` takes its requests and its engine from."""
+"""The requests and the engine of `lmaas replay`, as its options give them."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,16 +8,16 @@ import click
 from msgspec import Struct
 
 from gateway.replay.cost.model import EngineModel, read_engine
-from gateway.replay.cost.profiles import DEFAULT, profile
-from gateway.replay.workload.synthetic import typical_lengths
+from gateway.replay.cost.profiles import DEFAULT_PROFILE, profile
+from gateway.replay.workload.synthetic import synthetic_lengths
 from gateway.replay.workload.trace import read_trace
 from gateway.replay.workload.workload import Workload
 
-DRAWN: Final = 10_000
+DEFAULT_SAMPLE_SIZE: Final = 10_000
 
 
-class Asked(Struct, frozen=True, kw_only=True):
-    """The options that say which requests; None and False where not given."""
+class SourceOptions(Struct, frozen=True, kw_only=True):
+    """The options that select requests; None or False if not given."""
 
     trace: Path | None
     history: bool
@@ -30,7 +30,7 @@ class Asked(Struct, frozen=True, kw_only=True):
     requests: int | None
 
     def check(self) -> None:
-        """UsageError where options do not go together."""
+        """UsageError for options that exclude each other."""
         given = [self.trace is not None, self.history, self.generate is not None]
         if sum(given) != 1:
             raise click.UsageError("give one of --trace, --history and --generate")
@@ -40,57 +40,61 @@ class Asked(Struct, frozen=True, kw_only=True):
             raise click.UsageError("--from, --to, --tenant and --model go with --history")
 
 
-class Source(Struct, frozen=True):
-    """Requests, or with `drawn` lengths to draw so many from; and what the user calls them."""
+class RequestSource(Struct, frozen=True):
+    """Requests with a name for the user; with `sample_size`, that many are drawn at random."""
 
     workload: Workload
     name: str
-    drawn: int | None
+    sample_size: int | None
 
 
-def given_source(asked: Asked) -> Source:
-    """The requests that were asked for."""
-    if asked.generate is not None:
-        return _lengths(asked)
-    if asked.trace is not None:
-        workload, name = read_trace(asked.trace), f"of {asked.trace.name}"
+def read_source(options: SourceOptions) -> RequestSource:
+    """The requests that the options select."""
+    if options.generate is not None:
+        return _lengths(options)
+    if options.trace is not None:
+        workload, name = read_trace(options.trace), f"of {options.trace.name}"
     else:
-        workload, name = _history(asked)
-    if asked.requests is not None and asked.requests < len(workload):
-        workload, name = workload.take(slice(asked.requests)), f"{name}, the first"
-    return Source(workload, name, None)
+        workload, name = _history(options)
+    if options.requests is not None and options.requests < len(workload):
+        workload, name = workload.take(slice(options.requests)), f"{name}, the first"
+    return RequestSource(workload, name, None)
 
 
-def _lengths(asked: Asked) -> Source:
-    drawn = asked.requests or DRAWN
-    if asked.lengths is None:
-        return Source(typical_lengths(), "with lengths of a chat service", drawn)
-    return Source(read_trace(asked.lengths), f"drawn from {asked.lengths.name}", drawn)
+def _lengths(options: SourceOptions) -> RequestSource:
+    sample_size = options.requests or DEFAULT_SAMPLE_SIZE
+    if options.lengths is None:
+        return RequestSource(synthetic_lengths(), "with lengths of a chat service", sample_size)
+    return RequestSource(
+        read_trace(options.lengths), f"drawn from {options.lengths.name}", sample_size
+    )
 
 
-def _history(asked: Asked) -> tuple[Workload, str]:
+def _history(options: SourceOptions) -> tuple[Workload, str]:
     from gateway.cli.replay_history import read_window  # noqa: PLC0415 - the database's drivers
-    from gateway.replay.workload.history import Window  # noqa: PLC0415
+    from gateway.replay.workload.history import HistoryWindow  # noqa: PLC0415
 
-    window = Window(since=asked.since, until=asked.until, tenant=asked.tenant, model=asked.model)
+    window = HistoryWindow(
+        since=options.since, until=options.until, tenant=options.tenant, model=options.model
+    )
     name = "of history"
-    name += f" from {asked.since:%Y-%m-%d %H:%M}" if asked.since else ""
-    name += f" to {asked.until:%Y-%m-%d %H:%M}" if asked.until else ""
-    name += f" of tenant {asked.tenant}" if asked.tenant else ""
+    name += f" from {options.since:%Y-%m-%d %H:%M}" if options.since else ""
+    name += f" to {options.until:%Y-%m-%d %H:%M}" if options.until else ""
+    name += f" of tenant {options.tenant}" if options.tenant else ""
     return read_window(window), name
 
 
-def given_engine(file: Path | None, name: str | None) -> tuple[EngineModel, str]:
-    """The engine of a calibration file, or a published one, and what to call it."""
+def read_engine_option(file: Path | None, name: str | None) -> tuple[EngineModel, str]:
+    """The engine of a calibration file, or one by name, and a name for the user."""
     if file is None:
-        return profile(name or DEFAULT), name or DEFAULT
+        return profile(name or DEFAULT_PROFILE), name or DEFAULT_PROFILE
     if name is not None:
         raise click.UsageError("give --engine or --profile, not both")
     return read_engine(file), file.name
 
 
-def moment(_context: click.Context, parameter: click.Parameter, value: Any) -> datetime | None:
-    """An option's ISO 8601 time; without a zone it is UTC."""
+def parse_time(_context: click.Context, parameter: click.Parameter, value: Any) -> datetime | None:
+    """The value of an option as ISO 8601 time; UTC if it has no zone."""
     if value is None:
         return None
     try:

@@ -19,7 +19,7 @@ from gateway.api.connections.protocol import bounded_protocol
 from gateway.app import build_app
 from gateway.errors import StartupFailure
 from gateway.logs import set_up_logging
-from gateway.node import Node, running_node
+from gateway.node import GatewayNode, running_node
 from gateway.settings import Settings, read_settings
 
 BACKLOG: Final = 2048
@@ -86,7 +86,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
 
         def stop() -> None:
             report("stopping: running requests may finish; repeat to stop at once")
-            loop.call_later(0 if server.should_exit else settings.drain_s, node.generations.stop)
+            loop.call_later(0 if server.should_exit else settings.drain_s, node.service.stop)
             server.should_exit = True
 
         for number in STOP_SIGNALS:
@@ -98,7 +98,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     report("stopped")
 
 
-def _server(settings: Settings, node: Node) -> _Server:
+def _server(settings: Settings, node: GatewayNode) -> _Server:
     return _Server(
         uvicorn.Config(
             build_app(node),
@@ -117,7 +117,7 @@ def _server(settings: Settings, node: Node) -> _Server:
     )
 
 
-def _print_keys(node: Node, url: str) -> None:
+def _print_keys(node: GatewayNode, url: str) -> None:
     """Print new keys, once, and an example request. Never print a key from the settings."""
     if node.admin_key.is_new:
         click.echo(
@@ -132,7 +132,7 @@ def _print_keys(node: Node, url: str) -> None:
     click.echo(
         f"curl {url}/v1/chat/completions \\\n"
         f"  -H \"Authorization: Bearer {key}\" -H 'Content-Type: application/json' \\\n"
-        f"""  -d '{{"model": "{node.generations.model}", "temperature": 0, "messages": [\n"""
+        f"""  -d '{{"model": "{node.service.model}", "temperature": 0, "messages": [\n"""
         '       {"role": "system", "content": "Spell out every word."},\n'
         """       {"role": "user", "content": "brave queen"}]}'\n"""
     )

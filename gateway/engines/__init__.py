@@ -1,1 +1,1 @@
-"""The engine interface, its clients and the supervised process."""
+"""The engine client interface, its implementations, and the supervised engine process."""

@@ -1,4 +1,4 @@
-"""The client of the engine process on this machine: two long-lived uses of one Unix socket."""
+"""The client of the engine process on this machine: two connections over one Unix socket."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -36,11 +36,11 @@ from engine.protocol import (
 )
 from gateway.engines.interface import EngineListener
 
-SILENCE_S: Final = 5.0  # five heartbeats missed
-RETRY_S: Final = 0.1
-SUBMIT_S: Final = 30.0
-SLOW_STEP_S: Final = 10.0  # a step under way for longer is worth a word
-CONFLICT: Final = 409  # another epoch, or another session
+EVENT_TIMEOUT_S: Final = 5.0  # five missed heartbeats
+RETRY_DELAY_S: Final = 0.1
+SUBMIT_TIMEOUT_S: Final = 30.0
+SLOW_STEP_S: Final = 10.0  # a longer step is logged
+CONFLICT: Final = 409  # the engine has another epoch or another session
 
 log = structlog.get_logger()
 _encoder = msgspec.json.Encoder()
@@ -50,14 +50,14 @@ _info_decoder = msgspec.json.Decoder(EngineInfo)
 
 
 class _EngineChangedError(Exception):
-    """The engine is not the one whose events we read, or some of them are gone."""
+    """The engine was replaced or taken over, or events were lost."""
 
 
 class ColocatedEngine:
-    """Reads one endless event stream and posts operations, one submission in flight.
+    """Reads the engine's event stream and posts operations, one submission at a time.
 
-    A new engine, or a gap in the events, starts a new session: the engine forgets the old
-    session's sequences, and the listener submits again what has not finished.
+    A new engine or a gap in the events starts a new session: the engine drops the sequences of the
+    old one, and the listener submits the unfinished ones again.
     """
 
     def __init__(self, socket: str) -> None:
@@ -73,12 +73,12 @@ class ColocatedEngine:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, listener: EngineListener) -> None:
-        """Begin to connect; the listener hears of the engine once it is there."""
+        """Start to connect; the listener is notified once the engine is connected."""
         self._listener = listener
         self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._send())]
 
     async def close(self) -> None:
-        """Drop both connections; the engine cancels what still runs."""
+        """Close both connections; the engine cancels running sequences."""
         for task in self._tasks:
             task.cancel()
         for task in self._tasks:
@@ -86,23 +86,23 @@ class ColocatedEngine:
                 await task
 
     def submit(self, batch: str, sequences: Many[Sequence]) -> None:
-        """Hand over a batch with the next submission."""
+        """Submit a batch."""
         self._post(SubmitBatch(batch, list(sequences)))
 
     def cancel(self, ids: Many[SequenceId]) -> None:
-        """Stop these sequences with the next submission."""
+        """Stop these sequences."""
         self._post(Cancel(list(ids)))
 
     def revise(self, remaining: Mapping[SequenceId, int]) -> None:
-        """Advise how many more tokens each sequence is now expected to generate."""
+        """Send the expected remaining tokens of each sequence."""
         self._post(Revise(dict(remaining)))
 
     def pause(self) -> None:
-        """Let the engine compute nothing until `resume`."""
+        """Stop computation until `resume`."""
         self._post(Pause())
 
     def drain(self) -> None:
-        """Let the engine refuse new sequences until `resume`."""
+        """Refuse new sequences until `resume`."""
         self._post(Drain())
 
     def resume(self) -> None:
@@ -110,15 +110,15 @@ class ColocatedEngine:
         self._post(Resume())
 
     def set_mode(self, mode: Mode) -> None:
-        """Batch by iteration, or in lock step."""
+        """Batch per step (`continuous`) or statically (`lockstep`)."""
         self._post(SetMode(mode))
 
     def pin(self, name: str, tokens: Many[int], salt: str) -> None:
-        """Keep the KV memory of a prefix of this salt under a name of ours."""
+        """Keep the KV pages of this salt's prefix cached under `name`."""
         self._post(Pin(name, list(tokens), salt))
 
     def unpin(self, names: Many[str]) -> None:
-        """Let pinned prefixes go."""
+        """Release pinned prefixes."""
         self._post(Unpin(list(names)))
 
     def _post(self, operation: Operation) -> None:
@@ -130,50 +130,50 @@ class ColocatedEngine:
         return httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(uds=self._socket),
             base_url="http://engine",
-            timeout=httpx.Timeout(SILENCE_S, read=read_s),
+            timeout=httpx.Timeout(EVENT_TIMEOUT_S, read=read_s),
         )
 
     async def _read(self) -> None:
-        """Follow the engine for ever, over losses and restarts, and whatever else goes wrong."""
-        async with self._client(SILENCE_S) as client:
+        """Follow the engine until cancelled, through losses, restarts and unexpected errors."""
+        async with self._client(EVENT_TIMEOUT_S) as client:
             while True:
                 try:
                     await self._follow(client)
                 except (httpx.HTTPError, msgspec.DecodeError) as error:
                     if not await self._same_engine(client):
-                        self._lose(error)
+                        self._mark_lost(error)
                 except _EngineChangedError as error:
-                    self._lose(error)
+                    self._mark_lost(error)
                 except Exception as error:
                     log.exception("event_reader_failed")
-                    self._lose(error)
-                await asyncio.sleep(RETRY_S)
+                    self._mark_lost(error)
+                await asyncio.sleep(RETRY_DELAY_S)
 
     async def _same_engine(self, client: httpx.AsyncClient) -> bool:
-        """Whether the engine whose stream broke still answers, so that the stream can go on."""
+        """Whether the engine still answers after its stream broke, so the stream can continue."""
         if self._info is None:
             return False
         with suppress(httpx.HTTPError, msgspec.DecodeError):
-            return (await self._ask_info(client)).epoch == self._info.epoch
+            return (await self._fetch_info(client)).epoch == self._info.epoch
         return False
 
-    def _lose(self, error: Exception) -> None:
+    def _mark_lost(self, error: Exception) -> None:
         if self._info is None:
             return
         log.warning("engine_lost", reason=str(error) or type(error).__name__)
         self._info = None
         self._pending.clear()
-        self._busy(0.0)
+        self._set_busy(0.0)
         self._listener.engine_lost()
 
-    async def _ask_info(self, client: httpx.AsyncClient) -> EngineInfo:
+    async def _fetch_info(self, client: httpx.AsyncClient) -> EngineInfo:
         response = await client.get("/info")
         response.raise_for_status()
         return _info_decoder.decode(response.content)
 
     async def _follow(self, client: httpx.AsyncClient) -> None:
         fresh = self._info is None
-        info = self._info or await self._ask_info(client)
+        info = self._info or await self._fetch_info(client)
         if fresh:
             self._session, self._seen = uuid4().hex, 0
         async with client.stream(
@@ -193,30 +193,30 @@ class ColocatedEngine:
             elif hello.lost:
                 raise _EngineChangedError("events were lost")
             async for line in events:
-                self._take(_event_decoder.decode(line))
+                self._handle(_event_decoder.decode(line))
 
-    def _take(self, event: Event) -> None:
+    def _handle(self, event: Event) -> None:
         match event:
             case Step():
                 if event.number > self._seen:
                     self._seen = event.number
-                    self._busy(0.0)
+                    self._set_busy(0.0)
                     self._listener.engine_stepped(event)
             case Heartbeat(busy_s=busy_s):
-                self._busy(busy_s)
+                self._set_busy(busy_s)
             case Hello():
                 pass
 
-    def _busy(self, busy_s: float) -> None:
-        """Note for how long a step has been under way; say once that one is slow."""
+    def _set_busy(self, busy_s: float) -> None:
+        """Note the duration of the current step; log once per slow step."""
         slow = busy_s > SLOW_STEP_S
         if slow and not self._slow:
             log.warning("engine_step_slow", busy_s=busy_s)
         self.busy_s, self._slow = busy_s, slow
 
     async def _send(self) -> None:
-        """Post what is pending; what arrives meanwhile rides in the next submission."""
-        async with self._client(SUBMIT_S) as client:
+        """Post pending operations; those that arrive meanwhile go into the next submission."""
+        async with self._client(SUBMIT_TIMEOUT_S) as client:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
@@ -228,14 +228,14 @@ class ColocatedEngine:
                     await self._submit(client, submission)
                 except (httpx.HTTPError, msgspec.DecodeError) as error:
                     log.warning("submission_failed", reason=repr(error))
-                    await self._repeat(submission)
+                    await self._resubmit(submission)
 
-    async def _repeat(self, submission: Submission) -> None:
-        """Submitting is idempotent, so a submission whose fate is unknown is sent again.
+    async def _resubmit(self, submission: Submission) -> None:
+        """Submit again: a submission is idempotent, so one with an unknown outcome is repeated.
 
-        Not into another session: that one submits anew what has not finished.
+        Only in the same session: a new session submits the unfinished sequences itself.
         """
-        await asyncio.sleep(RETRY_S)
+        await asyncio.sleep(RETRY_DELAY_S)
         if self._info is not None and self._session == submission.session:
             self._pending = submission.operations + self._pending
             self._wake.set()
@@ -243,19 +243,19 @@ class ColocatedEngine:
     async def _submit(self, client: httpx.AsyncClient, submission: Submission) -> None:
         response = await client.post("/submit", content=_encoder.encode(submission))
         if response.status_code == CONFLICT:
-            return  # the event reader meets the change and everything is submitted again
+            return  # the event reader detects the change, and its new session submits again
         if response.is_client_error:
-            await self._isolate(client, submission, response)
+            await self._submit_one_by_one(client, submission, response)
             return
         response.raise_for_status()
         refused = _submitted_decoder.decode(response.content).refused
         if refused:
             self._listener.engine_refused(refused)
 
-    async def _isolate(
+    async def _submit_one_by_one(
         self, client: httpx.AsyncClient, submission: Submission, response: httpx.Response
     ) -> None:
-        """One operation the engine cannot read fails alone; the others are sent one by one."""
+        """Submit the operations one by one, so that only the unreadable one fails."""
         if len(submission.operations) > 1:
             for operation in submission.operations:
                 await self._submit(
@@ -271,7 +271,7 @@ class ColocatedEngine:
 
 
 async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
-    """Whole lines of the body, as bytes."""
+    """Complete lines of the body. RemoteProtocolError when the stream ends."""
     rest = b""
     async for chunk in response.aiter_raw():
         *lines, rest = (rest + chunk).split(b"\n")

@@ -1,4 +1,4 @@
-"""What the gateway needs of an engine, whichever runs the model."""
+"""The interface between the gateway and an engine client."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Many
@@ -8,61 +8,64 @@ from engine.protocol import EngineInfo, Mode, Refused, Sequence, SequenceId, Ste
 
 
 class EngineListener(Protocol):
-    """Who is told what an engine does. Calls must not block."""
+    """Receives an engine's events. Calls must not block."""
 
     def engine_ready(self, info: EngineInfo) -> None:
-        """An engine that knows no sequence is there: the first, or another after a loss."""
+        """An engine without sequences is connected: the first, or the next one after a loss."""
 
     def engine_stepped(self, step: Step) -> None:
-        """New tokens, finishes and preemptions of one step."""
+        """A step ended: its new tokens, finished sequences and preemptions."""
 
     def engine_refused(self, refused: Many[Refused]) -> None:
-        """These sequences will never run."""
+        """The engine will never run these sequences."""
 
     def engine_lost(self) -> None:
-        """The engine does not answer; `engine_ready` follows when it does again."""
+        """The engine does not answer; `engine_ready` follows when an engine answers again."""
 
 
-class Engine(Protocol):
-    """One engine serving one model. What is told while none is there is forgotten.
+class EngineClient(Protocol):
+    """The client of one engine serving one model. Calls while none is connected are dropped.
 
-    `engine_ready` announces one that batches by iteration, is neither paused nor draining, and
-    has nothing pinned, whatever the one before was told.
+    At `engine_ready` the engine batches per step (`continuous`), is neither paused nor draining,
+    and has no pinned prefixes, whatever was set on the previous engine.
     """
 
     async def start(self, listener: EngineListener) -> None:
-        """Begin to connect; the listener hears of the engine once it is there."""
+        """Start to connect; the listener is notified once the engine is connected."""
 
     async def close(self) -> None:
-        """Drop the connection; the engine cancels what still runs."""
+        """Close the connection; the engine cancels running sequences."""
 
     @property
     def busy_s(self) -> float:
-        """For how long a step has been under way; 0 where steps come as they should."""
+        """Seconds since the start of the current step; 0 while steps end in time."""
 
     def submit(self, batch: str, sequences: Many[Sequence]) -> None:
-        """Hand over a batch. What becomes of it is told to the listener."""
+        """Submit a batch; the listener receives its events."""
 
     def cancel(self, ids: Many[SequenceId]) -> None:
-        """Stop these sequences and free their pages."""
+        """Stop these sequences and free their KV pages."""
 
     def revise(self, remaining: Mapping[SequenceId, int]) -> None:
-        """Advise how many more tokens each sequence is now expected to generate."""
+        """Send the expected remaining tokens of each sequence."""
 
     def pause(self) -> None:
-        """Compute nothing until `resume`; what runs keeps its memory."""
+        """Stop computation until `resume`; running sequences keep their KV memory."""
 
     def drain(self) -> None:
-        """Refuse new sequences until `resume`; what is there runs to its end."""
+        """Refuse new sequences until `resume`; those in the engine finish."""
 
     def resume(self) -> None:
         """End a pause or a drain."""
 
     def set_mode(self, mode: Mode) -> None:
-        """Batch by iteration, or in lock step; what runs starts anew in the other mode."""
+        """Batch per step (`continuous`) or statically (`lockstep`: a batch leaves as a whole).
+
+        Running sequences restart in the new mode.
+        """
 
     def pin(self, name: str, tokens: Many[int], salt: str) -> None:
-        """Keep the KV memory of a prefix of this salt, once computed, under a name of ours."""
+        """Keep the KV pages of this salt's prefix cached, once computed, under `name`."""
 
     def unpin(self, names: Many[str]) -> None:
-        """Let pinned prefixes go."""
+        """Release pinned prefixes."""

@@ -1,4 +1,4 @@
-"""Runs trials on an engine, and times its steps as a gateway sees them."""
+"""Runs calibration trials on an engine and measures its steps from the gateway's side."""
 
 import asyncio
 from collections import deque
@@ -18,27 +18,28 @@ from gateway.errors import EngineLost, GenerationFailed
 SEED: Final = 3
 
 
-class Arriving(Protocol):
-    """A sequence to submit once so many steps of its trial have been seen."""
+class TrialArrival(Protocol):
+    """A sequence of a trial, submitted after `after_steps` steps."""
 
     @property
     def prompt_tokens(self) -> int:
-        """Tokens of its prompt."""
+        """Prompt tokens."""
 
     @property
     def generation_tokens(self) -> int:
-        """Tokens it generates, neither more nor fewer."""
+        """Exact number of tokens to generate."""
 
     @property
     def after_steps(self) -> int:
-        """Steps of the trial to be seen before."""
+        """Steps of the trial before its submission."""
 
 
 class MeasuredStep(Struct, frozen=True):
-    """One step: prompt tokens computed, sequences that decoded, KV tokens these read, and times.
+    """One step: prompt tokens computed, sequences decoded, KV tokens these read, and times.
 
-    `prefill_reads` are the KV tokens that the prompt tokens read, each those before it. `gap_s` is
-    the time since the step before was seen; None where nothing ran before it.
+    `prefill_reads` counts the KV tokens read by prompt tokens, each reading those before it.
+    `took_s` is the engine's step time; `gap_s` is the time since the previous step was received,
+    None if the engine was idle before.
     """
 
     trial: str
@@ -50,46 +51,46 @@ class MeasuredStep(Struct, frozen=True):
     gap_s: float | None
 
 
-class Due(NamedTuple):
-    """A sequence, and how many steps of its trial are to be seen before it is submitted."""
+class ScheduledSequence(NamedTuple):
+    """A sequence, submitted after `after_steps` steps of its trial."""
 
     after_steps: int
     sequence: Sequence
 
 
-class Followed:
-    """A trial under way: what each step computed, told from its tokens and its count alone.
+class TrialProgress:
+    """A running trial; derives what each step computed from its tokens and token count.
 
-    `waits` are the times of the whole steps between the submission of a sequence and the step it
-    begins in, of those submitted beside others. `orders_s` are the times that first steps after a
-    rest came later than they took: the way of an order to the engine, and of the news back.
+    `waits` lists, per sequence submitted while others ran, the times of the steps between its
+    submission and its first step. `orders_s` are round trips to the engine: the delay of the first
+    step after an idle time, less the step's own time.
     """
 
-    def __init__(self, trial: str, arrivals: Many[Due]) -> None:
+    def __init__(self, trial: str, arrivals: Many[ScheduledSequence]) -> None:
         self.steps: list[MeasuredStep] = []
         self.waits: list[list[float]] = []
         self.orders_s: list[float] = []
         self.longest_prompt = max((len(due.sequence.prompt) for due in arrivals), default=0)
         self._trial = trial
         self._due = deque(sorted(arrivals, key=lambda due: due.after_steps))
-        self._prompts: dict[SequenceId, int] = {}  # tokens still to compute, in submit order
-        self._lengths: dict[SequenceId, int] = {}  # of each sequence not ended, in tokens known
-        self._awaited: dict[SequenceId, int] = {}  # steps seen when it was submitted
+        self._prompts: dict[SequenceId, int] = {}  # tokens left to compute, in submit order
+        self._lengths: dict[SequenceId, int] = {}  # tokens so far, of unfinished sequences
+        self._awaited: dict[SequenceId, int] = {}  # number of steps at its submission
         self._seen_s: float | None = None
-        self._asked_s = 0.0  # when the first sequence after a rest was submitted
+        self._idle_submit_s = 0.0  # submission time of the first sequence after an idle time
 
     @property
     def ended(self) -> bool:
-        """Whether every sequence came to its end."""
+        """Whether every sequence has finished."""
         return not (self._due or self._lengths)
 
     def due(self, now_s: float) -> list[Sequence]:
-        """Sequences to submit now, the next one too where nothing runs; they count as submitted."""
+        """Sequences to submit now, counted as submitted; an idle engine gets the next one early."""
         found: list[Sequence] = []
         while self._due and (self._due[0].after_steps <= len(self.steps) or not self._lengths):
             sequence = self._due.popleft().sequence
             if not self._lengths:
-                self._asked_s = now_s
+                self._idle_submit_s = now_s
             elif self.steps:
                 self._awaited[sequence.id] = len(self.steps)
             self._prompts[sequence.id] = self._lengths[sequence.id] = len(sequence.prompt)
@@ -97,7 +98,7 @@ class Followed:
         return found
 
     def take(self, step: Step, seen_s: float) -> None:
-        """Account for a step. GenerationFailed where a sequence ended before its length."""
+        """Record a step. GenerationFailed if a sequence ended before its length."""
         for finish in step.finished:
             if finish.reason != "length":
                 raise GenerationFailed(f"a sequence ended early: {finish.message or finish.reason}")
@@ -113,7 +114,7 @@ class Followed:
 
     def _measured(self, step: Step, seen_s: float) -> MeasuredStep:
         if self._seen_s is None:
-            self.orders_s.append(seen_s - self._asked_s - step.took_s)
+            self.orders_s.append(seen_s - self._idle_submit_s - step.took_s)
         decoding = [name for name in step.tokens if name not in self._prompts]
         prefilled = step.computed - len(decoding)
         return MeasuredStep(
@@ -127,7 +128,7 @@ class Followed:
         )
 
     def _prefill(self, tokens: int) -> float:
-        """Give so many computed tokens to prompts, in order of submission; what they read."""
+        """Assign computed tokens to prompts in submission order; return the KV tokens they read."""
         reads = 0.0
         for name, left in list(self._prompts.items()):
             chunk = min(tokens, left)
@@ -146,70 +147,70 @@ class Followed:
 
 
 class MeasuredEngine:
-    """An engine that runs one trial after another. Its listener: told by the client alone."""
+    """An engine that runs one trial after another; it listens to its own client."""
 
     def __init__(self, socket: str) -> None:
         self._client = ColocatedEngine(socket)
         self._random = Random(SEED)
         self._info: asyncio.Future[EngineInfo] = asyncio.get_running_loop().create_future()
-        self._followed: Followed | None = None
-        self._ended: asyncio.Future[Followed] | None = None
+        self._progress: TrialProgress | None = None
+        self._ended: asyncio.Future[TrialProgress] | None = None
         self._trials = 0
 
     async def start(self) -> None:
-        """Begin to connect."""
+        """Start to connect."""
         await self._client.start(self)
 
     async def close(self) -> None:
-        """Drop the connection."""
+        """Close the connection."""
         await self._client.close()
 
     async def info(self) -> EngineInfo:
-        """The engine's description, once it is there."""
+        """Wait for the engine and return its description."""
         return await asyncio.shield(self._info)
 
-    async def run(self, trial: str, arrivals: Many[Arriving]) -> Followed:
-        """Run a trial from its start, with nothing beside it, to its end.
+    async def run(self, trial: str, arrivals: Many[TrialArrival]) -> TrialProgress:
+        """Run a trial alone, from start to end.
 
-        EngineLost where the engine goes away meanwhile, or another gateway takes it over.
+        EngineLost if the engine disconnects meanwhile or another gateway takes it over.
         """
         info = await self.info()
         self._trials += 1
         due = [
-            Due(arrival.after_steps, self._sequence(number, arrival, info.vocabulary))
+            ScheduledSequence(arrival.after_steps, self._sequence(number, arrival, info.vocabulary))
             for number, arrival in enumerate(arrivals)
         ]
-        self._followed = Followed(trial, due)
+        self._progress = TrialProgress(trial, due)
         self._ended = asyncio.get_running_loop().create_future()
         self._submit()
         return await self._ended
 
     def engine_ready(self, info: EngineInfo) -> None:
-        """The engine is there."""
+        """The engine is connected."""
         if not self._info.done():
             self._info.set_result(info)
 
     def engine_stepped(self, step: Step) -> None:
-        """Account for a step of the trial, and submit what it makes due."""
-        if self._followed is None or self._ended is None or self._ended.done():
+        """Record a step of the trial and submit the sequences now due."""
+        if self._progress is None or self._ended is None or self._ended.done():
             return
         try:
-            self._followed.take(step, perf_counter())
+            self._progress.take(step, perf_counter())
         except GenerationFailed as error:
             self._ended.set_exception(error)
             return
         self._submit()
-        if self._followed.ended:
-            self._ended.set_result(self._followed)
+        if self._progress.ended:
+            self._ended.set_result(self._progress)
 
     def engine_refused(self, refused: Many[Refused]) -> None:
-        """The engine will not run a trial of ours."""
+        """The engine refuses a sequence of the trial."""
         self._fail(GenerationFailed(f"the engine refused a sequence: {refused[0].reason}"))
 
     def engine_lost(self) -> None:
-        """The engine went away, or was taken over."""
+        """The engine disconnected or was taken over."""
         self._fail(
-            EngineLost("the engine went away while it was measured, or a gateway took it over")
+            EngineLost("the engine disconnected during a measurement, or a gateway took it over")
         )
 
     def _fail(self, error: EngineLost | GenerationFailed) -> None:
@@ -217,13 +218,13 @@ class MeasuredEngine:
             self._ended.set_exception(error)
 
     def _submit(self) -> None:
-        assert self._followed is not None
-        due = self._followed.due(perf_counter())
+        assert self._progress is not None
+        due = self._progress.due(perf_counter())
         if due:
             self._client.submit("measured", due)
 
-    def _sequence(self, number: int, arrival: Arriving, vocabulary: int) -> Sequence:
-        """Random tokens, drawn anew at random; nothing is shared, and nothing ends it early."""
+    def _sequence(self, number: int, arrival: TrialArrival, vocabulary: int) -> Sequence:
+        """A random prompt, sampled at temperature 1: no shared prefix, and no early end."""
         name = f"{self._trials}.{number}"
         return Sequence(
             id=name,
@@ -237,7 +238,7 @@ class MeasuredEngine:
 
 @asynccontextmanager
 async def measured_engine(socket: str) -> AsyncIterator[MeasuredEngine]:
-    """A connection to the engine on a socket, which no gateway may use meanwhile."""
+    """Connect to the engine on a socket; no gateway may use it meanwhile."""
     engine = MeasuredEngine(socket)
     await engine.start()
     try:

@@ -1,4 +1,4 @@
-"""Starts the engine process, starts it again when it dies, and ends it with the gateway."""
+"""Starts the engine process, restarts it when it dies, and stops it with the gateway."""
 
 import asyncio
 import hashlib
@@ -17,29 +17,29 @@ import structlog
 from gateway.errors import StartupFailure
 from gateway.settings import without_secrets
 
-SOCKET_PATH_LIMIT: Final = 100  # the kernel takes 107 bytes
-CONFIGURATION_EXIT: Final = 2  # the engine says that it can never start like this
-STABLE_S: Final = 30.0
-LONGEST_BACKOFF_S: Final = 10.0
-STOP_S: Final = 12.0  # the engine ends its last step first
+MAX_SOCKET_PATH_BYTES: Final = 100  # the kernel takes 107 bytes
+CONFIGURATION_EXIT: Final = 2  # exit code: the engine cannot start with this configuration
+MIN_STABLE_S: Final = 30.0  # after a longer run the restart backoff begins at 0
+MAX_BACKOFF_S: Final = 10.0
+STOP_TIMEOUT_S: Final = 12.0  # the engine completes its step first
 NICENESS: Final = 5
 
 log = structlog.get_logger()
 
 
 def socket_path(data_dir: Path) -> Path:
-    """Where the engine listens: in the data folder, or in a short path where that is too long."""
+    """The engine's socket: in the data folder, or a short temporary path if that is too long."""
     path = data_dir / "engine.sock"
-    if len(os.fsencode(path)) <= SOCKET_PATH_LIMIT:
+    if len(os.fsencode(path)) <= MAX_SOCKET_PATH_BYTES:
         return path
     name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"lmaas-{name}.sock"
 
 
 class EngineSupervisor:
-    """Keeps one engine process alive. The process ends when our end of its stdin closes.
+    """Keeps one engine process alive. The process exits when the gateway's end of its stdin closes.
 
-    Set `proven` once it answered: then its configuration is right, and it is always tried again.
+    Set `proven` once it has answered: its configuration is valid, so it is always restarted.
     """
 
     def __init__(self, environment: Mapping[str, str], log_file: Path) -> None:
@@ -53,7 +53,7 @@ class EngineSupervisor:
 
     @property
     def pid(self) -> int | None:
-        """The process id of the engine now running."""
+        """The process id of the running engine."""
         return self._process.pid if self._process else None
 
     async def start(self) -> None:
@@ -62,13 +62,13 @@ class EngineSupervisor:
         self._watch = asyncio.create_task(self._keep_alive())
 
     async def failed(self) -> StartupFailure:
-        """Waits until the engine has given up for good, and says why."""
+        """Wait until the engine failed for good; returns the reason."""
         assert self._watch is not None
         await asyncio.wait([self._watch])
         return StartupFailure(f"the engine did not start: {self._last_line()}")
 
     async def stop(self) -> None:
-        """End the engine, kindly first."""
+        """Terminate the engine; kill it after `STOP_TIMEOUT_S`."""
         if self._watch:
             self._watch.cancel()
             with suppress(asyncio.CancelledError):
@@ -76,7 +76,7 @@ class EngineSupervisor:
         if self._process and self._process.returncode is None:
             self._process.terminate()
             try:
-                async with asyncio.timeout(STOP_S):
+                async with asyncio.timeout(STOP_TIMEOUT_S):
                     await self._process.wait()
             except TimeoutError:
                 self._process.kill()
@@ -95,7 +95,7 @@ class EngineSupervisor:
                 env={**without_secrets(os.environ), **self._environment},
                 start_new_session=True,  # Ctrl-C reaches the gateway alone, which drains first
             )
-        # Where the model runs on the CPU, it must not starve the gateway and the predictor.
+        # On the CPU the model must not starve the gateway and the predictor.
         os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
         return process
 
@@ -109,8 +109,8 @@ class EngineSupervisor:
                 return
             backoff = (
                 0.0
-                if time.monotonic() - began > STABLE_S
-                else min(LONGEST_BACKOFF_S, 2 * backoff + 0.2)
+                if time.monotonic() - began > MIN_STABLE_S
+                else min(MAX_BACKOFF_S, 2 * backoff + 0.2)
             )
             self.restarts += 1
             log.warning("engine_died", code=code, restarts=self.restarts, backoff_s=backoff)
@@ -118,16 +118,16 @@ class EngineSupervisor:
             self._process = await self._respawn()
 
     async def _respawn(self) -> Process:
-        """The next process, as soon as the machine has room for one."""
+        """Spawn the next process, retrying while the operating system refuses."""
         while True:
             try:
                 return await self._spawn()
             except OSError as error:
-                log.error("engine_not_started", reason=str(error), retry_s=LONGEST_BACKOFF_S)
-                await asyncio.sleep(LONGEST_BACKOFF_S)
+                log.error("engine_not_started", reason=str(error), retry_s=MAX_BACKOFF_S)
+                await asyncio.sleep(MAX_BACKOFF_S)
 
     def _last_line(self) -> str:
         with self._log_file.open("rb") as output:
             output.seek(max(0, self._log_file.stat().st_size - 4096))
             lines = output.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
+        return lines[-1] if lines else "its log is empty"

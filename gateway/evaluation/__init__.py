@@ -1,1 +1,1 @@
-"""How well lengths are predicted on folders of texts, beside simpler ways to do it."""
+"""Evaluation of the length predictor and of baselines on folders of texts."""

@@ -1,4 +1,4 @@
-"""Simpler ways to foretell lengths: from the input's length, the app's mean, a line per app."""
+"""Baseline predictors: by input length, by the app's mean, by a line per app."""
 
 from dataclasses import replace
 from typing import Final
@@ -6,58 +6,64 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.evaluation.arrivals import Requests
-from gateway.evaluation.forecast import Forecast, around
-from gateway.prediction.model.app_lines import fit_lines, place
+from gateway.evaluation.arrivals import EvaluationRequests
+from gateway.evaluation.forecast import Forecast, residual_quantiles
+from gateway.prediction.model.app_lines import fit_lines, predict_lines
 from gateway.prediction.model.length_model import MEAN_ROUNDS, MEAN_SHAPE, from_log1p
 from gateway.prediction.model.trees import fit_mean, fit_trees, read_trees
 from gateway.quantiles import Floats
 
 INPUT_LENGTH: Final = "input length"
 APP_MEAN: Final = "app mean"
-LINE: Final = "line per app"
+LINE_PER_APP: Final = "line per app"
 
 
-def input_length(learned: Requests, test: Requests, threads: int) -> Forecast:
-    """The product's heads, with its parameters and statistics, on log(1 + UIL) alone."""
-    known, asked, weights = _one_feature(learned), _one_feature(test), np.ones(len(learned))
-    texts = fit_trees(known, np.log1p(learned.tokens), weights, threads=threads)
-    mean = fit_mean(known, learned.tokens, weights, MEAN_ROUNDS, threads=threads, **MEAN_SHAPE)
-    *levels, tokens = [head.score(asked) for head in read_trees([*texts, mean])]
+def input_length(train: EvaluationRequests, test: EvaluationRequests, threads: int) -> Forecast:
+    """The product's tree heads with the same parameters, on log(1 + user input length) alone."""
+    train_features, test_features, weights = (
+        _input_length_feature(train),
+        _input_length_feature(test),
+        np.ones(len(train)),
+    )
+    texts = fit_trees(train_features, np.log1p(train.tokens), weights, threads=threads)
+    mean = fit_mean(
+        train_features, train.tokens, weights, MEAN_ROUNDS, threads=threads, **MEAN_SHAPE
+    )
+    *levels, tokens = [head.score(test_features) for head in read_trees([*texts, mean])]
     found = Forecast.of(from_log1p(np.sort(np.stack(levels, axis=1), axis=1)))
     return replace(found, mean=(found.mean + np.maximum(tokens, 1.0)) / 2)
 
 
-def app_mean(learned: Requests, test: Requests) -> Forecast:
-    """The mean length of each app's learned requests, and their quantiles."""
-    logs = np.log1p(learned.tokens)
-    fitted = _means(learned.names, logs, learned.names)
-    location = _means(learned.names, logs, test.names)
+def app_mean(train: EvaluationRequests, test: EvaluationRequests) -> Forecast:
+    """The mean length of an app's training requests, with their quantiles."""
+    logs = np.log1p(train.tokens)
+    fitted = _means_by_app(train.names, logs, train.names)
+    location = _means_by_app(train.names, logs, test.names)
     return Forecast(
-        log_quantiles=around(location, test.names, logs - fitted, learned.names),
+        log_quantiles=residual_quantiles(location, test.names, logs - fitted, train.names),
         location=location,
-        mean=_means(learned.names, learned.tokens, test.names),
+        mean=_means_by_app(train.names, train.tokens, test.names),
     )
 
 
-def line(learned: Requests, test: Requests) -> Forecast:
-    """The straight line per app on log lengths, with the quantiles of what it leaves."""
-    logs = np.log1p(learned.tokens)
-    natural = np.zeros(len(learned), dtype=np.bool_)
-    pooled, lines = fit_lines(learned.inputs.apps, learned.inputs.log_uil, logs, natural)
-    fitted, _ = place(learned.inputs.apps, learned.inputs.log_uil, pooled, lines)
-    location, _ = place(test.inputs.apps, test.inputs.log_uil, pooled, lines)
-    quantiles = around(location, test.names, logs - fitted, learned.names)
+def line_per_app(train: EvaluationRequests, test: EvaluationRequests) -> Forecast:
+    """The regression line per app on log lengths, with the quantiles of its residuals."""
+    logs = np.log1p(train.tokens)
+    natural = np.zeros(len(train), dtype=np.bool_)
+    pooled, lines = fit_lines(train.inputs.apps, train.inputs.log_uil, logs, natural)
+    fitted, _ = predict_lines(train.inputs.apps, train.inputs.log_uil, pooled, lines)
+    location, _ = predict_lines(test.inputs.apps, test.inputs.log_uil, pooled, lines)
+    quantiles = residual_quantiles(location, test.names, logs - fitted, train.names)
     means = Forecast.of(quantiles)
     return Forecast(log_quantiles=quantiles, location=location, mean=means.mean)
 
 
-def _one_feature(requests: Requests) -> NDArray[np.float32]:
+def _input_length_feature(requests: EvaluationRequests) -> NDArray[np.float32]:
     return requests.inputs.log_uil[:, None].astype(np.float32)
 
 
-def _means(learned: NDArray[np.str_], values: Floats, names: NDArray[np.str_]) -> Floats:
-    """For each of `names` the mean of its values; of all values for a name not learned."""
-    known = {str(name): float(values[learned == name].mean()) for name in np.unique(learned)}
-    everything = float(values.mean())
-    return np.array([known.get(str(name), everything) for name in names])
+def _means_by_app(train: NDArray[np.str_], values: Floats, names: NDArray[np.str_]) -> Floats:
+    """For each of `names` the mean of its training values; the overall mean if it has none."""
+    means = {str(name): float(values[train == name].mean()) for name in np.unique(train)}
+    overall = float(values.mean())
+    return np.array([means.get(str(name), overall) for name in names])

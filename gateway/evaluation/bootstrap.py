@@ -1,4 +1,4 @@
-"""Whether one side's errors are smaller than another's on the same requests."""
+"""Paired bootstrap comparison of two predictors' errors on the same requests."""
 
 from typing import Final
 
@@ -10,12 +10,12 @@ from gateway.evaluation.scoring import POOLED
 from gateway.prediction.training.scorecard import rms
 from gateway.quantiles import Floats
 
-DRAWS: Final = 2_000
+RESAMPLES: Final = 2_000
 SEED: Final = 1
 
 
-class Difference(Struct, frozen=True):
-    """Our RMSE less theirs, and the 95 % interval: below 0 we are ahead."""
+class PairedDifference(Struct, frozen=True):
+    """`ours` minus `theirs`, both RMSE, with its 95 % interval: negative if ours is smaller."""
 
     ours: float
     theirs: float
@@ -24,24 +24,26 @@ class Difference(Struct, frozen=True):
     high: float
 
 
-def compare(ours: Floats, theirs: Floats) -> Difference:
-    """Paired errors of n ≥ 1 requests, (n,) each; percentile bootstrap over requests (Efron 1979).
+def compare(ours: Floats, theirs: Floats) -> PairedDifference:
+    """Compare paired errors of n ≥ 1 requests, (n,) each, by percentile bootstrap (Efron 1979).
 
-    The same seed everywhere: the same errors give the same interval.
+    The seed is fixed: equal errors give equal intervals.
     """
     rng = np.random.default_rng(SEED)
     squares = np.stack((ours**2, theirs**2), axis=1)
     n = len(squares)
-    differences = np.empty(DRAWS)
-    for draw in range(DRAWS):
+    differences = np.empty(RESAMPLES)
+    for draw in range(RESAMPLES):
         a, b = np.sqrt(squares[rng.integers(0, n, n)].mean(axis=0))
         differences[draw] = a - b
     low, high = np.quantile(differences, [0.025, 0.975]).tolist()
-    return Difference(rms(ours), rms(theirs), rms(ours) - rms(theirs), low, high)
+    return PairedDifference(rms(ours), rms(theirs), rms(ours) - rms(theirs), low, high)
 
 
-def compare_apps(names: NDArray[np.str_], ours: Floats, theirs: Floats) -> dict[str, Difference]:
-    """The comparison on each app, and last on all as POOLED."""
+def compare_apps(
+    names: NDArray[np.str_], ours: Floats, theirs: Floats
+) -> dict[str, PairedDifference]:
+    """The comparison for each app, and last for all requests as POOLED."""
     each = {
         str(name): compare(ours[names == name], theirs[names == name]) for name in np.unique(names)
     }

@@ -1,6 +1,6 @@
-"""Folders of requests and their answers, one JSON object a line (`*.jsonl`, `*.jsonl.gz`).
+"""Reads folders of requests with answers in JSON Lines (`*.jsonl`, `*.jsonl.gz`).
 
-The format is told in docs/prediction.md; columns it does not name are passed over.
+The format is documented in docs/prediction.md; unknown columns are ignored.
 """
 
 import gzip
@@ -13,14 +13,14 @@ from msgspec import Meta, Struct
 
 from gateway.errors import InvalidRequest, NotFound
 
-ENDINGS: Final = (".jsonl", ".jsonl.gz")
+FILE_SUFFIXES: Final = (".jsonl", ".jsonl.gz")
 
 Text = Annotated[str, Meta(min_length=1)]
 Split = Literal["train", "valid"]
 
 
-class Line(Struct, frozen=True, kw_only=True):
-    """A request that was answered. `user` is the app's end user, where the folder knows any."""
+class CorpusLine(Struct, frozen=True, kw_only=True):
+    """A request and its answer. `user` is the app's end user, if known."""
 
     app: Text
     instruction: str
@@ -32,13 +32,13 @@ class Line(Struct, frozen=True, kw_only=True):
 
 
 class Corpus(Struct, frozen=True):
-    """What is learned from and what is reported on, each in the order of the files."""
+    """Training and test lines, in the order of the files."""
 
-    train: list[Line]
-    test: list[Line]
+    train: list[CorpusLine]
+    test: list[CorpusLine]
 
     def only(self, apps: Collection[str]) -> "Corpus":
-        """The lines of these apps. InvalidRequest for one that has none to report on."""
+        """The lines of these apps. InvalidRequest for an app without test lines."""
         known = {line.app for line in self.test}
         for app in apps:
             if app not in known:
@@ -49,46 +49,46 @@ class Corpus(Struct, frozen=True):
         )
 
 
-_decoder = msgspec.json.Decoder(Line)
+_decoder = msgspec.json.Decoder(CorpusLine)
 
 
 def read_corpus(train: Path, test: Path) -> Corpus:
-    """The `train` lines of one folder and the `valid` lines of the other, possibly the same.
+    """The `train` lines of one folder and the `valid` lines of another, possibly the same.
 
-    A line without a split counts wherever its folder is used. NotFound for a missing folder,
-    InvalidRequest for a damaged line or where there is nothing to learn from or to report on.
+    A line without `split` is used for its folder's purpose. NotFound for a missing folder;
+    InvalidRequest for an invalid line, or without training or test lines.
     """
     lines = list(read_lines(train))
-    others = lines if train.resolve() == test.resolve() else list(read_lines(test))
-    if others is lines and any(line.split is None for line in lines):
+    test_folder_lines = lines if train.resolve() == test.resolve() else list(read_lines(test))
+    if test_folder_lines is lines and any(line.split is None for line in lines):
         raise InvalidRequest(
-            f"{train} is to train and to test on, but has lines without `split`: "
-            "give each its split, or name two folders"
+            f"{train} is used for training and testing, but has lines without `split`: "
+            "give each line a split, or use two folders"
         )
-    learned = [line for line in lines if line.split != "valid"]
-    reported = [line for line in others if line.split != "train"]
-    if not learned:
+    train_lines = [line for line in lines if line.split != "valid"]
+    test_lines = [line for line in test_folder_lines if line.split != "train"]
+    if not train_lines:
         raise InvalidRequest(f"{train} has nothing to train on: all its lines are `valid`")
-    if not reported:
+    if not test_lines:
         raise InvalidRequest(f"{test} has nothing to report on: all its lines are `train`")
-    return Corpus(learned, reported)
+    return Corpus(train_lines, test_lines)
 
 
-def read_lines(folder: Path) -> Iterator[Line]:
-    """All lines of a folder, its files by name; blank lines are passed over."""
+def read_lines(folder: Path) -> Iterator[CorpusLine]:
+    """All lines of a folder, its files ordered by name; blank lines are skipped."""
     if not folder.is_dir():
         raise NotFound(f"there is no folder {folder}")
-    files = sorted(path for path in folder.iterdir() if path.name.endswith(ENDINGS))
+    files = sorted(path for path in folder.iterdir() if path.name.endswith(FILE_SUFFIXES))
     found = 0
     for path in files:
         for line in _read_file(path):
             found += 1
             yield line
     if not found:
-        raise InvalidRequest(f"{folder} has no lines in files named *{' or *'.join(ENDINGS)}")
+        raise InvalidRequest(f"{folder} has no lines in files named *{' or *'.join(FILE_SUFFIXES)}")
 
 
-def _read_file(path: Path) -> Iterator[Line]:
+def _read_file(path: Path) -> Iterator[CorpusLine]:
     for number, raw in enumerate(_raw_lines(path), 1):
         if not raw.strip():
             continue
@@ -99,11 +99,11 @@ def _read_file(path: Path) -> Iterator[Line]:
 
 
 def _raw_lines(path: Path) -> Iterator[bytes]:
-    """A file's lines, unpacked. InvalidRequest where it cannot be read on."""
+    """A file's lines, decompressed. InvalidRequest if it cannot be read to its end."""
     number = 0
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for number, line in enumerate(file, 1):  # noqa: B007 - names where reading ended
+            for number, line in enumerate(file, 1):  # noqa: B007 - used in the error
                 yield line
     except (OSError, EOFError) as error:
         raise InvalidRequest(f"{path}, after line {number}: {error}") from error

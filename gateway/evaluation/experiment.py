@@ -1,4 +1,4 @@
-"""One run: make requests, let every contender forecast, and measure them."""
+"""An evaluation run: build requests, forecast with each predictor, score."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,112 +10,122 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from gateway.errors import InvalidRequest
-from gateway.evaluation.arrivals import Arrivals, Requests
-from gateway.evaluation.baselines import APP_MEAN, INPUT_LENGTH, LINE, app_mean, input_length, line
-from gateway.evaluation.bootstrap import Difference, compare_apps
-from gateway.evaluation.corpus import Corpus, Line
+from gateway.evaluation.arrivals import EvaluationRequests, RequestBuilder
+from gateway.evaluation.baselines import (
+    APP_MEAN,
+    INPUT_LENGTH,
+    LINE_PER_APP,
+    app_mean,
+    input_length,
+    line_per_app,
+)
+from gateway.evaluation.bootstrap import PairedDifference, compare_apps
+from gateway.evaluation.corpus import Corpus, CorpusLine
 from gateway.evaluation.forecast import Forecast
-from gateway.evaluation.lengths import Rule, counting
+from gateway.evaluation.lengths import LengthRule, token_counter
 from gateway.evaluation.magnus import NAME as MAGNUS
 from gateway.evaluation.magnus import magnus
-from gateway.evaluation.midflight import Midflight, midflight
-from gateway.evaluation.ours import Ours
-from gateway.evaluation.scoring import Scores, log_errors, score_apps
-from gateway.evaluation.sentences import Sentences, Tell
+from gateway.evaluation.midflight import MidflightErrors, midflight
+from gateway.evaluation.ours import ProductModel
+from gateway.evaluation.scoring import DetailedScorecard, log_errors, score_apps
+from gateway.evaluation.sentences import Progress, SentenceEmbedder
 from gateway.evaluation.vectors import TextVectors
-from gateway.prediction.training.fitting import LEAST_ROWS
+from gateway.prediction.training.fitting import MIN_TRAINING_ROWS
 from gateway.quantiles import Floats
 
 OURS: Final = "ours"
 
 
-class Wanted(Struct, frozen=True, kw_only=True):
-    """What a run does. `cache` keeps the vectors that Magnus needs from one run to the next."""
+class EvaluationOptions(Struct, frozen=True, kw_only=True):
+    """Options of a run. `cache` is a folder that keeps sentence embeddings between runs."""
 
-    lengths: Rule = "words"
+    lengths: LengthRule = "words"
     history: bool = False
     baselines: bool = False
     threads: int = 1
     cache: Path | None = None
 
 
-class Summary(Struct, frozen=True, kw_only=True):
-    """The numbers of a run.
+class EvaluationSummary(Struct, frozen=True, kw_only=True):
+    """The results of a run.
 
-    `scores` by contender and app, `versus` by baseline and app: the paired comparison of
-    log-RMSE. `new_apps` are those that were not trained on; `fit_s` in seconds.
+    `scores` by predictor and app; `versus` by baseline and app: the paired comparison of log-RMSE.
+    `new_apps` have no training lines; `fit_s` is the training time in seconds.
     """
 
-    lengths: Rule
+    lengths: LengthRule
     history: bool
     train_rows: int
     test_rows: int
     new_apps: list[str]
     fit_s: float
-    scores: dict[str, dict[str, Scores]]
-    versus: dict[str, dict[str, Difference]]
-    midflight: list[Midflight]
+    scores: dict[str, dict[str, DetailedScorecard]]
+    versus: dict[str, dict[str, PairedDifference]]
+    midflight: list[MidflightErrors]
 
 
 @dataclass(frozen=True)
-class Run:
-    """What pictures are drawn from: the test requests' lines (n), apps (n,) and lengths (n,)."""
+class EvaluationRun:
+    """The data of plots: the test requests' lines (n), app names (n,) and lengths (n,)."""
 
-    lines: list[Line]
+    lines: list[CorpusLine]
     names: NDArray[np.str_]
     tokens: Floats
     forecasts: dict[str, Forecast]
-    summary: Summary
+    summary: EvaluationSummary
 
 
-def run(corpus: Corpus, wanted: Wanted, texts: TextVectors, tell: Tell) -> Run:
-    """Train on one part of the corpus and forecast the other; `tell` hears of the progress.
+def run(
+    corpus: Corpus, options: EvaluationOptions, texts: TextVectors, progress: Progress
+) -> EvaluationRun:
+    """Train on the training lines and forecast the test lines; `progress` gets status messages.
 
-    InvalidRequest if the product would not train on so few.
+    InvalidRequest with fewer training lines than the product needs.
     """
-    if len(corpus.train) < LEAST_ROWS:
+    if len(corpus.train) < MIN_TRAINING_ROWS:
         raise InvalidRequest(
-            f"{len(corpus.train)} lines to train on are too few, at least {LEAST_ROWS} are needed"
+            f"{len(corpus.train)} lines to train on are too few, "
+            f"at least {MIN_TRAINING_ROWS} are needed"
         )
-    tell(f"reading lengths ({wanted.lengths}) and texts of {len(corpus.train)} lines to learn from")
-    count = counting(wanted.lengths, corpus.train)
-    sentences = Sentences(wanted.threads, wanted.cache, tell)
-    arrivals = Arrivals(count, texts, sentences, history=wanted.history)
-    learned = arrivals.take(corpus.train)
-    test = arrivals.take(corpus.test)
-    ours = Ours(wanted.threads)
-    tell(f"fitting on {len(learned)} requests, forecasting {len(test)}")
-    forecasts = {OURS: ours.forecast(learned, test)}
-    if wanted.baselines:
-        tell("fitting the baselines")
-        forecasts.update(_baselines(learned, test, sentences, wanted.threads))
-    summary = _summary(learned, test, wanted, ours, forecasts)
-    return Run(test.lines, test.names, test.tokens, forecasts, summary)
+    progress(f"reading lengths ({options.lengths}) and texts of {len(corpus.train)} training lines")
+    count = token_counter(options.lengths, corpus.train)
+    embedder = SentenceEmbedder(options.threads, options.cache, progress)
+    builder = RequestBuilder(count, texts, embedder, history=options.history)
+    train = builder.build(corpus.train)
+    test = builder.build(corpus.test)
+    ours = ProductModel(options.threads)
+    progress(f"fitting on {len(train)} requests, forecasting {len(test)}")
+    forecasts = {OURS: ours.forecast(train, test)}
+    if options.baselines:
+        progress("fitting the baselines")
+        forecasts.update(_baselines(train, test, embedder, options.threads))
+    summary = _summary(train, test, options, ours, forecasts)
+    return EvaluationRun(test.lines, test.names, test.tokens, forecasts, summary)
 
 
 def _baselines(
-    learned: Requests, test: Requests, sentences: Sentences, threads: int
+    train: EvaluationRequests, test: EvaluationRequests, embedder: SentenceEmbedder, threads: int
 ) -> Iterator[tuple[str, Forecast]]:
-    yield INPUT_LENGTH, input_length(learned, test, threads)
-    yield APP_MEAN, app_mean(learned, test)
-    yield LINE, line(learned, test)
-    yield MAGNUS, magnus(learned, test, sentences=sentences, threads=threads)
+    yield INPUT_LENGTH, input_length(train, test, threads)
+    yield APP_MEAN, app_mean(train, test)
+    yield LINE_PER_APP, line_per_app(train, test)
+    yield MAGNUS, magnus(train, test, embedder=embedder, threads=threads)
 
 
 def _summary(
-    learned: Requests,
-    test: Requests,
-    wanted: Wanted,
-    ours: Ours,
+    train: EvaluationRequests,
+    test: EvaluationRequests,
+    options: EvaluationOptions,
+    ours: ProductModel,
     forecasts: dict[str, Forecast],
-) -> Summary:
+) -> EvaluationSummary:
     errors = {name: log_errors(test.tokens, each) for name, each in forecasts.items()}
-    return Summary(
-        lengths=wanted.lengths,
-        history=wanted.history,
-        train_rows=len(learned),
+    return EvaluationSummary(
+        lengths=options.lengths,
+        history=options.history,
+        train_rows=len(train),
         test_rows=len(test),
-        new_apps=sorted(set(test.names.tolist()) - set(learned.names.tolist())),
+        new_apps=sorted(set(test.names.tolist()) - set(train.names.tolist())),
         fit_s=ours.fit_s,
         scores={
             name: score_apps(test.names, test.tokens, each) for name, each in forecasts.items()

@@ -1,4 +1,4 @@
-"""What a contender says of n requests, and how a point forecast comes by its quantiles."""
+"""The forecast of a predictor for n requests, and quantiles for point forecasts."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -10,14 +10,14 @@ from gateway.prediction.expectation import expected_log, expected_tokens
 from gateway.prediction.model.length_model import from_log1p
 from gateway.quantiles import LEVELS, MEDIAN, P90, Bools, Floats
 
-LEAST_OWN: Final = 50  # residuals of an app; below, those of all apps stand in
+MIN_APP_RESIDUALS: Final = 50  # with fewer, those of all apps are used
 
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """Of n lengths: natural-log quantiles (n, len(LEVELS)), rising, and two means, (n,).
+    """For n lengths: ln quantiles (n, len(LEVELS)), ascending, and two means, (n,).
 
-    `location` is the mean of log(1 + tokens), `mean` that of the tokens.
+    `location` is the mean of log(1 + tokens), `mean` that of tokens.
     """
 
     log_quantiles: Floats
@@ -26,7 +26,7 @@ class Forecast:
 
     @classmethod
     def of(cls, log_quantiles: Floats) -> "Forecast":
-        """A forecast whose means are those of its quantiles."""
+        """A forecast with the means estimated from its quantiles."""
         quantiles = np.exp(log_quantiles)
         return cls(
             log_quantiles=log_quantiles,
@@ -36,7 +36,7 @@ class Forecast:
 
     @property
     def median(self) -> Floats:
-        """In tokens, (n,)."""
+        """The median in tokens, (n,)."""
         return np.asarray(np.exp(self.log_quantiles[:, MEDIAN]))
 
     @property
@@ -45,7 +45,7 @@ class Forecast:
         return np.asarray(np.exp(self.log_quantiles[:, P90]))
 
     def rows(self, which: Bools) -> "Forecast":
-        """The part of some requests."""
+        """The forecast of a subset of the requests."""
         return Forecast(
             log_quantiles=self.log_quantiles[which],
             location=self.location[which],
@@ -53,17 +53,17 @@ class Forecast:
         )
 
 
-def around(
-    location: Floats, names: NDArray[np.str_], residuals: Floats, learned: NDArray[np.str_]
+def residual_quantiles(
+    location: Floats, names: NDArray[np.str_], residuals: Floats, train: NDArray[np.str_]
 ) -> Floats:
     """Log quantiles (n, len(LEVELS)) of point forecasts of log(1 + tokens), (n,).
 
-    Each app's are as far from the point as its learned residuals (k,) are spread; those of all
-    apps for one with fewer than LEAST_OWN.
+    The quantiles of an app's training residuals are added to the point; those of all k residuals
+    for an app with fewer than MIN_APP_RESIDUALS. `train` (k,) are the apps of the residuals.
     """
     spread = np.tile(np.quantile(residuals, LEVELS), (len(names), 1))
     for name in np.unique(names):
-        own = residuals[learned == name]
-        if len(own) >= LEAST_OWN:
+        own = residuals[train == name]
+        if len(own) >= MIN_APP_RESIDUALS:
             spread[names == name] = np.quantile(own, LEVELS)
     return from_log1p(location[:, None] + spread)

@@ -1,4 +1,4 @@
-"""How long a text is: by words, or by a byte-pair encoding trained on the texts at hand."""
+"""Text lengths in words, or in tokens of a byte-pair encoding trained on the corpus."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -11,33 +11,33 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
-from gateway.evaluation.corpus import Line
+from gateway.evaluation.corpus import CorpusLine
 
-Rule = Literal["words", "bpe"]
-Count: TypeAlias = Callable[[Sequence[str]], NDArray[np.int64]]  # tokens of each text, (n,)
+LengthRule = Literal["words", "bpe"]
+TokenCounter: TypeAlias = Callable[[Sequence[str]], NDArray[np.int64]]  # tokens of each text, (n,)
 
-BPE_TOKENS: Final = 16_000  # entries of the vocabulary, fewer where the texts give fewer
+MAX_VOCABULARY: Final = 16_000  # entries
 _IDEOGRAPH: Final = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _WORD: Final = re.compile(rf"[{_IDEOGRAPH}_]|[^\W_{_IDEOGRAPH}]+|[^\w\s]")
 
 
-def counting(rule: Rule, learned: Iterable[Line]) -> Count:
-    """The rule as a function; what it has to learn comes from these lines alone."""
-    return count_words if rule == "words" else train_bpe(learned)
+def token_counter(rule: LengthRule, train: Iterable[CorpusLine]) -> TokenCounter:
+    """The token counter of a rule; `bpe` is trained on these lines."""
+    return count_words if rule == "words" else train_bpe(train)
 
 
 def count_words(texts: Sequence[str]) -> NDArray[np.int64]:
-    """Words and single signs; an ideograph counts as one, and so does an underscore."""
+    """Count words and punctuation marks; each ideograph and underscore counts as one."""
     return np.array([len(_WORD.findall(text)) for text in texts], dtype=np.int64)
 
 
-def train_bpe(lines: Iterable[Line]) -> Count:
-    """Tokens of a byte-level BPE (Sennrich et al. 2016) of inputs and outputs of these lines."""
+def train_bpe(lines: Iterable[CorpusLine]) -> TokenCounter:
+    """A counter by a byte-level BPE (Sennrich et al. 2016), trained on these lines' texts."""
     tokenizer = Tokenizer(BPE())
     # Assigned as the library documents; its stubs declare the property read-only.
     setattr(tokenizer, "pre_tokenizer", ByteLevel(add_prefix_space=False))  # noqa: B010
     trainer = BpeTrainer(
-        vocab_size=BPE_TOKENS, show_progress=False, initial_alphabet=ByteLevel.alphabet()
+        vocab_size=MAX_VOCABULARY, show_progress=False, initial_alphabet=ByteLevel.alphabet()
     )
     texts = (text for line in lines for text in (line.input, line.output))
     tokenizer.train_from_iterator(texts, trainer)

@@ -1,7 +1,7 @@
 """Magnus's generation length predictor (arXiv 2406.04785, section III-B), as published.
 
-A random forest on the user input's length, the embedding of the instruction compressed to 4
-dimensions and that of the user input to 16, each the mean over a group of neighbouring ones.
+A random forest on the user input length and the embeddings of instruction and user input, reduced
+to 4 and 16 dimensions by averaging groups of adjacent dimensions.
 """
 
 from typing import Final
@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestRegressor
 
-from gateway.evaluation.arrivals import Requests
-from gateway.evaluation.forecast import Forecast, around
-from gateway.evaluation.sentences import Sentences
+from gateway.evaluation.arrivals import EvaluationRequests
+from gateway.evaluation.forecast import Forecast, residual_quantiles
+from gateway.evaluation.sentences import SentenceEmbedder
 from gateway.quantiles import Floats
 
 NAME: Final = "Magnus"
@@ -23,42 +23,46 @@ SEED: Final = 1
 
 
 def magnus(
-    learned: Requests,
-    test: Requests,
+    train: EvaluationRequests,
+    test: EvaluationRequests,
     *,
-    sentences: Sentences,
+    embedder: SentenceEmbedder,
     threads: int,
 ) -> Forecast:
-    """The forest, generously: one of log lengths for what is measured on logs, one of tokens.
+    """Forecast with two forests: one of log lengths for measures on logs, one of tokens.
 
-    Published is the latter alone, which is worse on logs. Quantiles are those of the former's
-    out-of-bag residuals.
+    The published predictor has the second only, which is worse on logs. Quantiles are those of the
+    first forest's out-of-bag residuals.
     """
-    known, asked = (table(requests, sentences) for requests in (learned, test))
-    logs = np.log1p(learned.tokens)
-    of_logs = _forest(threads).fit(known, logs)
-    of_tokens = _forest(threads).fit(known, learned.tokens)
-    location: Floats = of_logs.predict(asked)
+    train_features, test_features = (
+        forest_features(requests, embedder) for requests in (train, test)
+    )
+    logs = np.log1p(train.tokens)
+    of_logs = _forest(threads).fit(train_features, logs)
+    of_tokens = _forest(threads).fit(train_features, train.tokens)
+    location: Floats = of_logs.predict(test_features)
     residuals: Floats = logs - of_logs.oob_prediction_
     return Forecast(
-        log_quantiles=around(location, test.names, residuals, learned.names),
+        log_quantiles=residual_quantiles(location, test.names, residuals, train.names),
         location=location,
-        mean=of_tokens.predict(asked),
+        mean=of_tokens.predict(test_features),
     )
 
 
-def table(requests: Requests, sentences: Sentences) -> NDArray[np.float32]:
+def forest_features(
+    requests: EvaluationRequests, embedder: SentenceEmbedder
+) -> NDArray[np.float32]:
     """The forest's features, (n, 1 + APP_DIMS + USER_DIMS)."""
     instructions = requests.inputs.instructions[requests.inputs.instruction_of]
-    user_inputs = sentences.embed([line.input for line in requests.lines])
+    user_inputs = embedder.embed([line.input for line in requests.lines])
     uil = np.expm1(requests.inputs.log_uil)
     return np.column_stack(
-        (uil, pooled(instructions, APP_DIMS), pooled(user_inputs, USER_DIMS))
+        (uil, pooled_dimensions(instructions, APP_DIMS), pooled_dimensions(user_inputs, USER_DIMS))
     ).astype(np.float32)
 
 
-def pooled(vectors: NDArray[np.float32], dims: int) -> NDArray[np.float32]:
-    """Means over groups of neighbouring dimensions: (n, d) gives (n, dims); dims divides d."""
+def pooled_dimensions(vectors: NDArray[np.float32], dims: int) -> NDArray[np.float32]:
+    """Means over groups of adjacent dimensions: (n, d) gives (n, dims); dims divides d."""
     grouped = vectors.reshape(len(vectors), dims, -1)
     return np.asarray(grouped.mean(axis=2))
 

@@ -1,4 +1,4 @@
-"""How well the rest of an answer is foretold when part of it has been generated."""
+"""Errors of the predicted remaining length during generation."""
 
 from typing import Final
 
@@ -12,14 +12,14 @@ from gateway.evaluation.scoring import POOLED
 from gateway.quantiles import Floats
 from gateway.scheduling.admission.length_distribution import LengthDistributions
 
-SHARES: Final = (0.25, 0.5)  # of the true generation
+SHARES: Final = (0.25, 0.5)  # of the actual length
 
 
-class Midflight(Struct, frozen=True):
-    """Errors of the remaining length, in tokens, after `share` of each of `rows` answers.
+class MidflightErrors(Struct, frozen=True):
+    """Mean absolute errors of the remaining length, in tokens, after `share` of `rows` answers.
 
-    `conditional_mae`: of the median of the length given that so many tokens did not end it;
-    `static_mae`: of the first median less the tokens generated, at least one.
+    `conditional_mae`: of the median given that the answer has not ended yet. `static_mae`: of the
+    initial median minus the tokens generated, at least 1.
     """
 
     app: str
@@ -29,9 +29,9 @@ class Midflight(Struct, frozen=True):
     static_mae: float
 
 
-def midflight(names: NDArray[np.str_], tokens: Floats, forecast: Forecast) -> list[Midflight]:
-    """For each share, every app and then all as POOLED; answers with no token by then left out."""
-    found = []
+def midflight(names: NDArray[np.str_], tokens: Floats, forecast: Forecast) -> list[MidflightErrors]:
+    """Per share: each app, then all as POOLED; without answers that have no token by then."""
+    errors_found = []
     for share in SHARES:
         generated = np.floor(share * tokens)
         conditional, static = _errors(tokens, generated, forecast)
@@ -39,8 +39,8 @@ def midflight(names: NDArray[np.str_], tokens: Floats, forecast: Forecast) -> li
             rows = (generated >= 1) & ((names == app) | (app == POOLED))
             if rows.any():
                 errors = (float(each[rows].mean()) for each in (conditional, static))
-                found.append(Midflight(app, share, int(rows.sum()), *errors))
-    return found
+                errors_found.append(MidflightErrors(app, share, int(rows.sum()), *errors))
+    return errors_found
 
 
 def _errors(tokens: Floats, generated: Floats, forecast: Forecast) -> tuple[Floats, Floats]:

@@ -1,57 +1,59 @@
-"""The product's own model, trained and calibrated as the product does it."""
+"""The product's length model, trained, calibrated and adapted as in production."""
 
 from time import perf_counter
 from typing import Final
 
 import numpy as np
 
-from gateway.evaluation.arrivals import MAX_TOKENS, Requests
+from gateway.evaluation.arrivals import MAX_TOKENS, EvaluationRequests
 from gateway.evaluation.forecast import Forecast
-from gateway.prediction.adaptation.adaptation import Adaptation, Told
-from gateway.prediction.adaptation.conformal import Scores, first_scores
+from gateway.prediction.adaptation.adaptation import Adaptation, ScoredOutcome
+from gateway.prediction.adaptation.conformal import ConformityScores, initial_scores
 from gateway.prediction.expectation import expected_log
-from gateway.prediction.model.length_model import Predicted, QuantileModel, fit
+from gateway.prediction.model.length_model import LengthModel, PredictedLengths, fit
 from gateway.quantiles import Floats
 
-HELD_OUT: Final = 0.15  # the newest of what is learned from: calibration begins with their scores
+HELD_OUT_SHARE: Final = 0.15  # newest training requests, for the initial conformity scores
 
 
-class Ours:
-    """The length model; `fit_s` is what the last fitting on everything took, in seconds."""
+class ProductModel:
+    """The product's length model; `fit_s` is the duration of the last full fit, in seconds."""
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
         self.fit_s = 0.0
 
-    def forecast(self, learned: Requests, test: Requests) -> Forecast:
-        """What the product would have served for the test requests, one after another.
+    def forecast(self, train: EvaluationRequests, test: EvaluationRequests) -> Forecast:
+        """The predictions that the product would have served for the test requests, in order.
 
-        The split-conformal scores that calibration begins with are those of a model of the older
-        requests on the newest; then each test request is corrected and calibrated by the ones
-        before it. The location is that of the corrected quantiles before calibration.
+        Initial conformity scores come from a model of the older training requests on the newest;
+        each test request is then corrected and calibrated by the outcomes before it. `location`
+        is that of the corrected quantiles before calibration.
         """
-        older = len(learned) - round(HELD_OUT * len(learned))
-        newest = learned.rows(slice(older, None))
-        first = self._fit(learned.rows(slice(older))).predict(newest.inputs).quantiles
+        older = len(train) - round(HELD_OUT_SHARE * len(train))
+        newest = train.rows(slice(older, None))
+        first = self._fit(train.rows(slice(older))).predict(newest.inputs).quantiles
         began = perf_counter()
-        model = self._fit(learned)
+        model = self._fit(train)
         self.fit_s = perf_counter() - began
-        adaptation = Adaptation(learned.inputs.apps, scores(first, newest))
+        adaptation = Adaptation(train.inputs.apps, scores(first, newest))
         return serve(model.predict(test.inputs), test, adaptation)
 
-    def _fit(self, learned: Requests) -> QuantileModel:
-        natural = np.zeros(len(learned), dtype=np.bool_)  # nothing was cut by max_tokens
-        return QuantileModel(fit(learned.inputs, learned.tokens, natural, threads=self._threads))
+    def _fit(self, train: EvaluationRequests) -> LengthModel:
+        natural = np.zeros(len(train), dtype=np.bool_)  # nothing was cut by max_tokens
+        return LengthModel(fit(train.inputs, train.tokens, natural, threads=self._threads))
 
 
-def scores(log_quantiles: Floats, requests: Requests) -> Scores:
-    """Conformity scores of predictions (n, len(LEVELS)) of requests that have ended."""
+def scores(log_quantiles: Floats, requests: EvaluationRequests) -> ConformityScores:
+    """Conformity scores of predictions (n, len(LEVELS)) for finished requests."""
     natural = np.zeros(len(requests), dtype=np.bool_)
-    return first_scores(requests.inputs.apps, log_quantiles, requests.tokens, natural)
+    return initial_scores(requests.inputs.apps, log_quantiles, requests.tokens, natural)
 
 
-def serve(predicted: Predicted, requests: Requests, adaptation: Adaptation) -> Forecast:
-    """What a version that goes on learning served, from what it said of each request."""
+def serve(
+    predicted: PredictedLengths, requests: EvaluationRequests, adaptation: Adaptation
+) -> Forecast:
+    """The served forecast: raw predictions, adapted after each outcome."""
     served = np.empty_like(predicted.quantiles)
     corrected = np.empty_like(predicted.quantiles)
     shifts = np.empty(len(requests))
@@ -65,7 +67,7 @@ def serve(predicted: Predicted, requests: Requests, adaptation: Adaptation) -> F
         served[row] = adaptation.serve(app, log_uil, levels, MAX_TOKENS)
         corrected[row] = adaptation.corrected(app, log_uil, levels)
         shifts[row] = adaptation.shift(app, log_uil, levels)
-        adaptation.learn(Told.of(app, log_uil, levels, tokens, censored=False))
+        adaptation.learn(ScoredOutcome.of(app, log_uil, levels, tokens, censored=False))
     return Forecast(
         log_quantiles=np.log(served),
         location=expected_log(np.exp(corrected)),

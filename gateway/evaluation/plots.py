@@ -1,4 +1,4 @@
-"""A run as pictures: lengths by app, errors beside the baselines, what P90 covers, mid-flight."""
+"""Plots of a run: lengths by app, errors of all predictors, coverage, mid-flight errors."""
 
 from collections.abc import Callable
 from math import ceil
@@ -9,26 +9,26 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from gateway.evaluation.experiment import OURS, Run, Summary
+from gateway.evaluation.experiment import OURS, EvaluationRun, EvaluationSummary
 from gateway.evaluation.midflight import SHARES
 from gateway.evaluation.scoring import POOLED
 from gateway.pictures import LINE_COLOR, PLOT_STYLE
 
 DOTS_PER_INCH: Final = 80
-PANELS_WIDE: Final = 5
+MAX_COLUMNS: Final = 5
 TICKS: Final = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000)
-WIDE: Final = 200.0  # times: no place for every tick
-PROMISED: Final = 90.0  # % of lengths within the 0.9 quantile
+SPARSE_TICKS_RATIO: Final = 200.0  # axis range above which every second tick is drawn
+NOMINAL_COVERAGE_PERCENT: Final = 90.0  # % of lengths within the 0.9 quantile
 BLUE: Final = "#1f6fb4"
 ORANGE: Final = "#d9822b"
-OTHERS: Final = ("#b4b8bf", "#8d6bb3", "#3f9e6e", ORANGE)
+BASELINE_COLOURS: Final = ("#b4b8bf", "#8d6bb3", "#3f9e6e", ORANGE)
 MARKERS: Final = "v^sD"
 
 
-def draw(run: Run, folder: Path, prefix: str = "") -> list[Path]:
-    """Writes the pictures as PNG into a folder, which is made; the files written."""
+def draw(run: EvaluationRun, folder: Path, prefix: str = "") -> list[Path]:
+    """Write the plots as PNG into a folder, created if missing; returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
-    pictures: dict[str, Callable[[Run], Figure]] = {
+    pictures: dict[str, Callable[[EvaluationRun], Figure]] = {
         "lengths": _lengths,
         "errors": _errors,
         "coverage": _coverage,
@@ -43,23 +43,23 @@ def draw(run: Run, folder: Path, prefix: str = "") -> list[Path]:
     return written
 
 
-def _lengths(run: Run) -> Figure:
-    """Predicted median against actual length, both on log axes, a panel for each app."""
+def _lengths(run: EvaluationRun) -> Figure:
+    """Predicted median against actual length, on log axes, a panel per app."""
     cards = run.summary.scores[OURS]
     apps = [app for app in cards if app != POOLED]
-    high = ceil(len(apps) / PANELS_WIDE)
-    wide = min(len(apps), PANELS_WIDE)
-    figure = _figure(max(2.6 * wide, 4.0), 2.6 * high + 0.4)
-    panels = figure.subplots(high, wide, squeeze=False).ravel()
+    rows = ceil(len(apps) / MAX_COLUMNS)
+    columns = min(len(apps), MAX_COLUMNS)
+    figure = _figure(max(2.6 * columns, 4.0), 2.6 * rows + 0.4)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
     median = run.forecasts[OURS].median
     for axes, app in zip(panels, apps, strict=False):
-        mine = run.names == app
-        actual, predicted = run.tokens[mine], median[mine]
+        in_app = run.names == app
+        actual, predicted = run.tokens[in_app], median[in_app]
         ends = [0.8 * min(actual.min(), predicted.min()), 1.25 * max(actual.max(), predicted.max())]
         axes.plot(ends, ends, color=LINE_COLOR, linewidth=1, linestyle="--", zorder=1)
         axes.scatter(actual, predicted, s=7, color=BLUE, alpha=0.35, linewidths=0, zorder=2)
         axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
-        known = TICKS[::2] if ends[1] > WIDE * ends[0] else TICKS
+        known = TICKS[::2] if ends[1] > SPARSE_TICKS_RATIO * ends[0] else TICKS
         ticks = [tick for tick in known if ends[0] <= tick <= ends[1]]
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_ticks(ticks, [f"{tick:,}" for tick in ticks])
@@ -72,8 +72,8 @@ def _lengths(run: Run) -> Figure:
     return figure
 
 
-def _errors(run: Run) -> Figure:
-    """log-RMSE and τ of every contender by app, worst error last."""
+def _errors(run: EvaluationRun) -> Figure:
+    """log-RMSE and τ of each predictor by app, in order of our error."""
     scores = run.summary.scores
     order = _apps_by_error(run.summary)
     figure = _figure(11.0, 1.6 + 0.3 * len(order))
@@ -93,8 +93,8 @@ def _errors(run: Run) -> Figure:
     return figure
 
 
-def _coverage(run: Run) -> Figure:
-    """What the 0.9 quantile covers by app with its interval, and what it reserves."""
+def _coverage(run: EvaluationRun) -> Figure:
+    """Coverage of the 0.9 quantile by app with its interval, and its ratio to the length."""
     cards = run.summary.scores[OURS]
     order = _apps_by_error(run.summary)
     figure = _figure(11.0, 1.5 + 0.3 * len(order))
@@ -102,10 +102,12 @@ def _coverage(run: Run) -> Figure:
     found = [cards[app] for app in order]
     share = 100 * np.array([card.coverage for card in found])
     low = share - 100 * np.array([card.coverage_low for card in found])
-    high = 100 * np.array([card.coverage_high for card in found]) - share
-    left.axvspan(PROMISED - 2, PROMISED + 2, color="#dcecf7", zorder=0)
+    rows = 100 * np.array([card.coverage_high for card in found]) - share
+    left.axvspan(
+        NOMINAL_COVERAGE_PERCENT - 2, NOMINAL_COVERAGE_PERCENT + 2, color="#dcecf7", zorder=0
+    )
     left.errorbar(
-        share, range(len(order)), xerr=np.maximum([low, high], 0), fmt="o", color=BLUE, capsize=3
+        share, range(len(order)), xerr=np.maximum([low, rows], 0), fmt="o", color=BLUE, capsize=3
     )
     left.set(title="Lengths within P90, with 95 % interval", xlabel="%")
     left.set_yticks(range(len(order)), order)
@@ -124,8 +126,8 @@ def _coverage(run: Run) -> Figure:
     return figure
 
 
-def _midflight(run: Run) -> Figure:
-    """What knowing the tokens generated does to the error of the rest, by app."""
+def _midflight(run: EvaluationRun) -> Figure:
+    """Error of the remaining length, conditional over static, by app."""
     order = _apps_by_error(run.summary)
     figure = _figure(7.0, 1.5 + 0.3 * len(order))
     axes = figure.subplots()
@@ -152,17 +154,17 @@ def _midflight(run: Run) -> Figure:
     return figure
 
 
-def _apps_by_error(summary: Summary) -> list[str]:
-    """The apps by our error, least first, and all of them on top."""
+def _apps_by_error(summary: EvaluationSummary) -> list[str]:
+    """The apps by our error, ascending, then POOLED."""
     cards = summary.scores[OURS]
     apps = [app for app in cards if app != POOLED]
     return [*sorted(apps, key=lambda app: cards[app].log_rmse_mean), POOLED]
 
 
-def _contenders(summary: Summary) -> list[tuple[str, str, str]]:
-    """Name, colour and marker; ours last, so that it lies on top."""
+def _contenders(summary: EvaluationSummary) -> list[tuple[str, str, str]]:
+    """Name, colour and marker of each predictor; ours is drawn last, on top."""
     others = [name for name in summary.scores if name != OURS]
-    styles = zip(others, OTHERS, MARKERS, strict=True) if others else ()
+    styles = zip(others, BASELINE_COLOURS, MARKERS, strict=True) if others else ()
     return [*styles, (OURS, BLUE, "o")]
 
 

@@ -1,4 +1,4 @@
-"""The measures of a forecast against the lengths that came. Pure functions."""
+"""Quality measures of a forecast against actual lengths."""
 
 from typing import Final
 
@@ -8,20 +8,20 @@ from msgspec.structs import asdict
 from numpy.typing import NDArray
 
 from gateway.evaluation.forecast import Forecast
-from gateway.prediction.training.scorecard import Scorecard, covered, evaluate, pinballs, rms
+from gateway.prediction.training.scorecard import Scorecard, covered, evaluate, pinball_losses, rms
 from gateway.quantiles import Floats
 
 POOLED: Final = "pooled"
-Z: Final = 1.959964  # of a 95 % interval
+Z: Final = 1.959964  # standard normal quantile of a 95 % interval
 
 
-class Scores(Scorecard, frozen=True, kw_only=True):
-    """The scorecard of n = `rows` requests, and what only a mean or more than a mean shows.
+class DetailedScorecard(Scorecard, frozen=True, kw_only=True):
+    """The scorecard of n = `rows` requests with additional measures.
 
-    `token_rmse` is that of the mean, `log_rmse_mean` that of the mean of log(1 + tokens).
-    `pinball_levels` are the pinball losses on log tokens, one at each of `LEVELS`. `coverage` comes
-    with its 95 % interval (Wilson 1927). `over_median` is the median of the 0.9 quantile over the
-    length, `over_total` the ratio of their sums.
+    `token_rmse` is the RMSE of the mean, `log_rmse_mean` that of the mean of log(1 + tokens).
+    `pinball_levels` are pinball losses on log tokens, one per level. `coverage_low` and
+    `coverage_high` bound the 95 % interval of `coverage` (Wilson 1927). `over_median` is the median
+    ratio of the 0.9 quantile to the length, `over_total` the ratio of their sums.
     """
 
     log_rmse_median: float = field(name="log_rmse_median")
@@ -35,15 +35,15 @@ class Scores(Scorecard, frozen=True, kw_only=True):
     over_total: float
 
 
-def score(tokens: Floats, forecast: Forecast) -> Scores:
-    """Every measure of n ≥ 1 requests at once; `tokens` (n,) at least 1."""
+def score(tokens: Floats, forecast: Forecast) -> DetailedScorecard:
+    """All measures of n ≥ 1 requests; `tokens` (n,) at least 1."""
     p90 = forecast.p90
     low, high = wilson(int(covered(tokens, p90).sum()), len(tokens))
-    return Scores(
+    return DetailedScorecard(
         **asdict(evaluate(tokens, np.exp(forecast.log_quantiles))),
         token_rmse=rms(tokens - forecast.mean),
         log_rmse_mean=rms(log_errors(tokens, forecast)),
-        pinball_levels=pinballs(np.log(tokens), forecast.log_quantiles).mean(axis=0).tolist(),
+        pinball_levels=pinball_losses(np.log(tokens), forecast.log_quantiles).mean(axis=0).tolist(),
         coverage_low=low,
         coverage_high=high,
         over_median=float(np.median(p90 / tokens)),
@@ -51,8 +51,10 @@ def score(tokens: Floats, forecast: Forecast) -> Scores:
     )
 
 
-def score_apps(names: NDArray[np.str_], tokens: Floats, forecast: Forecast) -> dict[str, Scores]:
-    """The scores of each app by name, and last those of all as POOLED."""
+def score_apps(
+    names: NDArray[np.str_], tokens: Floats, forecast: Forecast
+) -> dict[str, DetailedScorecard]:
+    """The scorecard of each app by name, and last that of all requests as POOLED."""
     cards = {
         str(name): score(tokens[names == name], forecast.rows(names == name))
         for name in np.unique(names)
@@ -61,12 +63,12 @@ def score_apps(names: NDArray[np.str_], tokens: Floats, forecast: Forecast) -> d
 
 
 def log_errors(tokens: Floats, forecast: Forecast) -> Floats:
-    """log(1 + tokens) less its forecast mean, (n,)."""
+    """log(1 + tokens) minus its forecast mean, (n,)."""
     return np.log1p(tokens) - forecast.location
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share of n ≥ 1 (Wilson 1927)."""
+    """The 95 % score interval of a proportion of n ≥ 1 (Wilson 1927)."""
     share, weight = hits / n, Z**2 / n
     centre = (share + weight / 2) / (1 + weight)
     half = Z / (1 + weight) * (share * (1 - share) / n + weight / (4 * n)) ** 0.5

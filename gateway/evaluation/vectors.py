@@ -1,4 +1,4 @@
-"""What the model reads of user inputs, made once for each however often it is evaluated."""
+"""Text vectors of user inputs, computed once per text."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,7 @@ Vectors = NDArray[np.float32]
 
 
 class TextVectors:
-    """The product's text encoder, and the vectors of the texts it met, as the product keeps them.
-
-    That is in float16.
-    """
+    """The product's text encoder with a cache of vectors, in float16 as in history."""
 
     def __init__(self) -> None:
         self._encoder = TextEncoder()

@@ -1,1 +1,1 @@
-"""One request's life: tokens, prediction, queue, dispatch, stream, record."""
+"""The life cycle of a request: tokenize, predict, queue, dispatch, stream, record."""

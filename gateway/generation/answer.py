@@ -1,4 +1,4 @@
-"""The answers to a request, as they come or whole."""
+"""Reads the answers to a request, as a stream of pieces or in full."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -6,37 +6,37 @@ from typing import Final
 
 from gateway.generation.request_state import Piece, RequestState
 
-COALESCE_S: Final = 0.025  # writes to one client are this far apart, but for the first token
+COALESCE_S: Final = 0.025  # between two writes to one client; the first token is sent at once
 
 
-async def pieces(
-    lives: Sequence[RequestState],
+async def stream_pieces(
+    states: Sequence[RequestState],
 ) -> AsyncGenerator[tuple[RequestState, Piece | None], None]:
-    """Pieces of all choices of a request, each with whose it is; None where a choice has ended.
+    """Yield (choice, piece) for all choices of a request; the piece is None at a choice's end.
 
-    The first token at once, then what has come every `COALESCE_S`. Raises the error of a choice
-    after what was generated before it.
+    The first token is yielded at once, later tokens every `COALESCE_S`. A choice's error is raised
+    after its last piece.
     """
-    unfinished = list(lives)
+    unfinished = list(states)
     while unfinished:
-        await unfinished[0].growth()
-        for live in unfinished.copy():
-            done = live.done
-            if piece := live.read(ended=done):
-                yield live, piece
+        await unfinished[0].wait_for_growth()
+        for state in unfinished.copy():
+            done = state.done
+            if piece := state.read(ended=done):
+                yield state, piece
             if not done:
                 continue
-            if live.error:
-                raise live.error
-            unfinished.remove(live)
-            yield live, None
-        if unfinished and any(live.tokens for live in lives):
+            if state.error:
+                raise state.error
+            unfinished.remove(state)
+            yield state, None
+        if unfinished and any(state.tokens for state in states):
             await asyncio.sleep(COALESCE_S)
 
 
-async def whole(live: RequestState) -> Piece:
-    """The finished answer. Raises the request's error."""
-    await live.ended()
-    if live.error:
-        raise live.error
-    return live.read(ended=True)
+async def full_answer(state: RequestState) -> Piece:
+    """Wait for the end of a choice and return its whole text. Raises its error."""
+    await state.wait_for_end()
+    if state.error:
+        raise state.error
+    return state.read(ended=True)

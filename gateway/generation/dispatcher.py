@@ -1,4 +1,4 @@
-"""The queue in front of the engine: what waits, and what is handed over next."""
+"""Queues requests in front of the engine and dispatches them in batches."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ from gateway.errors import (
     QueueTimeExceeded,
 )
 from gateway.generation.engine_session import EngineSession
-from gateway.generation.metrics import Metrics
+from gateway.generation.metrics import GatewayMetrics
 from gateway.generation.queue_position import QueuePositions
 from gateway.generation.recording import Origin
 from gateway.generation.request_state import RequestState
@@ -26,14 +26,14 @@ from gateway.scheduling.control_loop import ControlLoop
 from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.policy import Policy
 
-DISPATCHES_A_TURN: Final = 8  # of the event loop, which has streams to serve too
-WATCH_S: Final = 0.25  # how late a queue time is noticed to be over, if nothing else happens
+MAX_DISPATCHES_PER_TURN: Final = 8  # per turn of the event loop, which also serves streams
+QUEUE_CHECK_S: Final = 0.25  # interval of the check for expired queue times
 
 log = structlog.get_logger()
 
 
 class Dispatcher:
-    """Queues requests and hands them to the engine as the control loop decides."""
+    """Queues requests and submits them to the engine as the control loop decides."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Dispatcher:
         session: EngineSession,
         settlement: Settlement,
         positions: QueuePositions,
-        metrics: Metrics,
+        metrics: GatewayMetrics,
         origin: Origin,
         clock: Callable[[], float],
     ) -> None:
@@ -56,34 +56,34 @@ class Dispatcher:
         self._clock = clock
         self._fallback = loop.fallback
         self._deciding = False
-        self._watching = False
+        self._check_scheduled = False
 
-    def enqueue(self, live: RequestState) -> None:
-        """Let a request wait for its turn."""
-        self._table.waiting[live.id.hex] = live
-        live.queued(self._positions.arrive(live.id.hex, live.prediction.median))
-        self._loop.arrive(live.waiting())
+    def enqueue(self, state: RequestState) -> None:
+        """Add a request to the queue."""
+        self._table.waiting[state.id.hex] = state
+        state.set_queued(self._positions.arrive(state.id.hex, state.prediction.median))
+        self._loop.arrive(state.to_queued())
         self.decide_soon()
-        self._watch()
+        self._schedule_check()
 
-    def cancel(self, live: RequestState, error: LmaasError | None = None) -> None:
-        """End a request whose answer is no longer wanted; its pages are freed at the next step."""
-        if live.done:
+    def cancel(self, state: RequestState, error: LmaasError | None = None) -> None:
+        """End a request whose answer is no longer wanted; the next step frees its KV pages."""
+        if state.done:
             return
-        if live.id.hex in self._table.waiting:
-            self._withdraw(live)
-        elif self._table.running.pop(live.sequence_id, None) is not None:
-            self._session.cancel([live.sequence_id])
-        self._settlement.end(live, "cancelled", error)
+        if state.id.hex in self._table.waiting:
+            self._withdraw(state)
+        elif self._table.running.pop(state.sequence_id, None) is not None:
+            self._session.cancel([state.sequence_id])
+        self._settlement.end(state, "cancelled", error)
         self.decide_soon()
 
     def cancel_all(self, error: LmaasError) -> None:
-        """End everything."""
-        for live in self._table:
-            self.cancel(live, error)
+        """End every queued and running request with this error."""
+        for state in self._table:
+            self.cancel(state, error)
 
     def use(self, policy: Policy) -> None:
-        """Schedule by another policy from now on; what waits moves there, what runs goes on."""
+        """Switch to another policy: it takes over the queue, running requests continue."""
         before = self._loop.policy
         if policy is before:
             return
@@ -94,19 +94,19 @@ class Dispatcher:
         self.decide_soon()
 
     def resize(self, kv: KvState) -> None:
-        """Count on the engine's memory as it is now; end what waits and does not fit any more."""
+        """Adopt the engine's KV memory size; end queued requests that no longer fit it."""
         self._session.resized(kv)
         self._loop.resize(kv.pages, kv.page_tokens)
-        for live in list(self._table.waiting.values()):
-            before = live.max_tokens
-            if not self._bound(live):
-                self._withdraw(live)
-            elif live.max_tokens != before:
-                self._loop.withdraw(live.id.hex)
-                self._loop.arrive(live.waiting())
+        for state in list(self._table.waiting.values()):
+            before = state.max_tokens
+            if not self._limit_to_context(state):
+                self._withdraw(state)
+            elif state.max_tokens != before:
+                self._loop.withdraw(state.id.hex)
+                self._loop.arrive(state.to_queued())
 
     def reopen(self) -> None:
-        """A fresh engine: what ran in the one before goes on from what it had generated."""
+        """Resume on a new engine what ran on the previous one, from the tokens generated so far."""
         unfinished = list(self._table.running.values())
         self._table.running.clear()
         if unfinished:
@@ -116,27 +116,27 @@ class Dispatcher:
         self.decide_soon()
 
     def resume(self, unfinished: Iterable[RequestState]) -> None:
-        """Hand requests over again, under a new name, to go on where they stopped."""
+        """Submit requests again under new sequence ids; they continue where they stopped."""
         sequences = []
-        for live in filter(self._bound, unfinished):
-            live.attempt += 1
-            if len(live.tokens) >= live.max_tokens:
-                self._settlement.end(live, "length")
+        for state in filter(self._limit_to_context, unfinished):
+            state.attempt += 1
+            if len(state.tokens) >= state.max_tokens:
+                self._settlement.end(state, "length")
             else:
-                sequences.append(self._sequence(live))
+                sequences.append(self._sequence(state))
         if sequences:
             self._session.submit("resumed", sequences)
 
     def decide_soon(self) -> None:
-        """One decision for all that happens in this turn of the event loop."""
+        """Schedule one decision for all events of this turn of the event loop."""
         if not self._deciding:
             self._deciding = True
             asyncio.get_running_loop().call_soon(self._decide)
 
     def _decide(self) -> None:
         self._deciding = False
-        self._give_up()
-        for _ in range(DISPATCHES_A_TURN):
+        self._shed()
+        for _ in range(MAX_DISPATCHES_PER_TURN):
             if not self._table.waiting or not self._session.accepting:
                 return
             began_s = time.perf_counter()
@@ -149,7 +149,7 @@ class Dispatcher:
         self.decide_soon()
 
     def _show_fallback(self) -> None:
-        """Show in a metric whether the policy falls back on order of arrival, and why."""
+        """Set the fallback metric: whether the policy falls back to order of arrival, and why."""
         if self._loop.fallback != self._fallback:
             self._fallback = self._loop.fallback
             self._metrics.fallback(self._fallback)
@@ -160,8 +160,8 @@ class Dispatcher:
         kv = self._session.kv
         sequences = []
         for request in dispatch.requests:
-            live = self._table.waiting.pop(request.id)
-            live.dispatched(
+            state = self._table.waiting.pop(request.id)
+            state.set_dispatched(
                 dispatch,
                 now_s,
                 batch=batch,
@@ -169,7 +169,7 @@ class Dispatcher:
                 passed_by=self._positions.start(request.id, now_s),
                 kv_free_pages=kv.free if kv else None,
             )
-            sequences.append(self._sequence(live))
+            sequences.append(self._sequence(state))
         self._session.submit(batch, sequences)
         self._metrics.dispatched(dispatch)
         log.debug(
@@ -180,67 +180,69 @@ class Dispatcher:
             waited_s=round(dispatch.waited_s, 3),
         )
 
-    def _sequence(self, live: RequestState) -> Sequence:
-        """The request as the engine runs it, from now on among the running ones."""
-        assert live.request is not None
-        self._table.running[live.sequence_id] = live
-        return live.sequence(self._session.served.stop_ids, self._loop.reserve(live.request))
+    def _sequence(self, state: RequestState) -> Sequence:
+        """Move the request to the running ones and return its engine sequence."""
+        assert state.queued_request is not None
+        self._table.running[state.sequence_id] = state
+        return state.to_sequence(
+            self._session.served.stop_ids, self._loop.reserve(state.queued_request)
+        )
 
-    def _bound(self, live: RequestState) -> bool:
-        """Keep an answer within the context there is; a request that does not fit it ends."""
+    def _limit_to_context(self, state: RequestState) -> bool:
+        """Limit the answer to the engine's context; a request that cannot fit ends: False."""
         try:
-            live.bound(self._session.served.context_tokens)
+            state.limit_to_context(self._session.served.context_tokens)
         except ContextLengthExceeded as error:
-            self._settlement.end(live, "error", error)
+            self._settlement.end(state, "error", error)
             return False
         return True
 
-    def _withdraw(self, live: RequestState) -> None:
-        """Take a request out of the queue without a start."""
-        del self._table.waiting[live.id.hex]
-        self._loop.withdraw(live.id.hex)
-        self._positions.withdraw(live.id.hex)
+    def _withdraw(self, state: RequestState) -> None:
+        """Remove a request from the queue before it started."""
+        del self._table.waiting[state.id.hex]
+        self._loop.withdraw(state.id.hex)
+        self._positions.withdraw(state.id.hex)
 
-    def _watch(self) -> None:
-        """Check on what waits from time to time, even if nothing else happens."""
-        if not self._watching and self._table.waiting:
-            self._watching = True
-            asyncio.get_running_loop().call_later(WATCH_S, self._look)
+    def _schedule_check(self) -> None:
+        """Check the queue for expired requests at an interval, also without engine events."""
+        if not self._check_scheduled and self._table.waiting:
+            self._check_scheduled = True
+            asyncio.get_running_loop().call_later(QUEUE_CHECK_S, self._check_queue)
 
-    def _look(self) -> None:
-        self._watching = False
-        self._give_up()
-        self._watch()
+    def _check_queue(self) -> None:
+        self._check_scheduled = False
+        self._shed()
+        self._schedule_check()
 
-    def _give_up(self) -> None:
-        """End what cannot be answered in time, before it costs anything."""
+    def _shed(self) -> None:
+        """Load shedding: end queued requests that cannot meet their deadline or queue time."""
         now_s = self._clock()
         for request in self._loop.give_up(now_s):
-            live = self._table.waiting.pop(request.id)
+            state = self._table.waiting.pop(request.id)
             self._positions.withdraw(request.id)
-            self._settlement.end(live, "cancelled", given_up(live, now_s))
+            self._settlement.end(state, "cancelled", shedding_error(state, now_s))
 
 
 def mode_of(policy: Policy) -> Mode:
-    """How the engine batches under this policy."""
+    """The engine's batching mode under this policy."""
     return "lockstep" if policy.lockstep else "continuous"
 
 
-def given_up(live: RequestState, now_s: float) -> DeadlineUnreachable:
-    """Why a request is given up before its start."""
-    waited_s = now_s - live.arrived_s
-    assert live.request is not None
-    start_by_s = live.request.start_by_s
+def shedding_error(state: RequestState, now_s: float) -> DeadlineUnreachable:
+    """The error of a request that is shed before its start: its queue time or its deadline."""
+    waited_s = now_s - state.arrived_s
+    assert state.queued_request is not None
+    start_by_s = state.queued_request.start_by_s
     if start_by_s is not None and now_s > start_by_s:
         return QueueTimeExceeded(
-            f"it waited {waited_s:.1f} s, as long as it was allowed to, and has not started",
+            f"the request waited {waited_s:.1f} s, its longest queue time, and has not started",
             param="x-lmaas-max-queue-ms",
             retry_after_s=max(waited_s, 1.0),
         )
-    low, high = live.prediction.quantiles[0], live.prediction.quantiles[4]
+    low, high = state.prediction.quantiles[0], state.prediction.quantiles[4]
     return DeadlineUnreachable(
-        f"after {waited_s:.1f} s in the queue the answer, {low:.0f} to {high:.0f} tokens in all "
-        "likelihood, cannot be there in time",
+        f"after {waited_s:.1f} s in the queue the answer, predicted to have {low:.0f} to "
+        f"{high:.0f} tokens, cannot be complete by its deadline",
         param="x-lmaas-deadline-ms",
         retry_after_s=max(waited_s, 1.0),
     )

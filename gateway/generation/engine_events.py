@@ -1,4 +1,4 @@
-"""What the engine reports, given to the requests it concerns."""
+"""Applies the engine's events to the requests they concern."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from engine.protocol import EngineInfo, Finish, Refused, Step
 from gateway.errors import EngineLost, GenerationFailed
 from gateway.generation.dispatcher import Dispatcher
 from gateway.generation.engine_session import EngineSession
-from gateway.generation.metrics import Metrics
+from gateway.generation.metrics import GatewayMetrics
 from gateway.generation.request_state import RequestState
 from gateway.generation.request_table import RequestTable
 from gateway.generation.settlement import Settlement
@@ -19,15 +19,15 @@ from gateway.scheduling.admission.length_distribution import LengthDistributions
 from gateway.scheduling.control_loop import ControlLoop
 
 STEPS_BETWEEN_REVISIONS: Final = 32
-OUTAGE_S: Final = 30.0  # an engine away for longer is not waited for
+MAX_OUTAGE_S: Final = 30.0  # after a longer outage of the engine its requests fail
 
 log = structlog.get_logger()
 
 
 class EngineEvents:
-    """Listens to one engine: gives requests their tokens, ends them, and asks for decisions.
+    """Listens to one engine: adds tokens to requests, ends them, and triggers decisions.
 
-    After `outage_s` without an engine everything that waits for it ends with `EngineLost`.
+    After `outage_s` without an engine all queued and running requests fail with `EngineLost`.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class EngineEvents:
         session: EngineSession,
         settlement: Settlement,
         dispatcher: Dispatcher,
-        metrics: Metrics,
+        metrics: GatewayMetrics,
         outage_s: float,
         clock: Callable[[], float],
     ) -> None:
@@ -52,29 +52,29 @@ class EngineEvents:
         self._steps = 0
 
     def engine_ready(self, info: EngineInfo) -> None:
-        """A fresh engine: what was running goes on from what it had generated."""
+        """A new engine is connected: resume the running requests on it."""
         self._session.opened(info)
         self._dispatcher.resize(info.kv)
         self._dispatcher.reopen()
 
     def engine_lost(self) -> None:
-        """Wait for the next engine; nothing is dispatched meanwhile."""
+        """The engine is lost: dispatch nothing until the next one connects."""
         lost_at_s = self._clock()
         self._session.closed(lost_at_s)
         self._loop.interrupt()
-        asyncio.get_running_loop().call_later(self._outage_s, self._give_up, lost_at_s)
+        asyncio.get_running_loop().call_later(self._outage_s, self._fail_all, lost_at_s)
 
     def engine_refused(self, refused: Many[Refused]) -> None:
-        """The engine will never run these."""
+        """End the sequences that the engine refuses to run."""
         for item in refused:
-            live = self._table.running.pop(item.id, None)
-            if live:
+            state = self._table.running.pop(item.id, None)
+            if state:
                 error = GenerationFailed(f"the engine refused it: {item.reason}")
-                self._settlement.end(live, "error", error)
+                self._settlement.end(state, "error", error)
         self._dispatcher.decide_soon()
 
     def engine_stepped(self, step: Step) -> None:
-        """Give each request its tokens, end those that finished, and decide if that is due."""
+        """Add the step's tokens to requests, end finished ones, and decide if that is due."""
         if step.kv.pages != self._session.served.kv.pages:
             before = self._session.served.kv.pages
             log.warning("kv_resized", pages=step.kv.pages, before=before)
@@ -96,61 +96,61 @@ class EngineEvents:
 
     def _count_preemptions(self, preempted: Many[str]) -> None:
         running = self._table.running
-        lives = [running[sequence_id] for sequence_id in preempted if sequence_id in running]
-        for live in lives:
-            live.preemptions += 1
-        self._loop.preempted(len(lives))
+        states = [running[sequence_id] for sequence_id in preempted if sequence_id in running]
+        for state in states:
+            state.preemptions += 1
+        self._loop.preempted(len(states))
 
     def _grow(self, step: Step) -> list[RequestState]:
-        """Give requests their new tokens; those whose stop string is complete."""
+        """Add new tokens to requests; return those whose stop string is complete."""
         now_s = self._clock()
         stopped = []
         for sequence_id, tokens in step.tokens.items():
-            live = self._table.running.get(sequence_id)
-            if live and live.grow(tokens, now_s, step.logprobs.get(sequence_id, ())):
-                stopped.append(live)
+            state = self._table.running.get(sequence_id)
+            if state and state.grow(tokens, now_s, step.logprobs.get(sequence_id, ())):
+                stopped.append(state)
         return stopped
 
     def _stop(self, stopped: Many[RequestState]) -> None:
-        """End answers at their stop string; what the engine still generates is dropped."""
-        for live in stopped:
-            del self._table.running[live.sequence_id]
-            self._settlement.end(live, "stop")
+        """End answers at their stop string; tokens that the engine still generates are dropped."""
+        for state in stopped:
+            del self._table.running[state.sequence_id]
+            self._settlement.end(state, "stop")
         if stopped:
-            self._session.cancel([live.sequence_id for live in stopped])
+            self._session.cancel([state.sequence_id for state in stopped])
 
     def _finish(self, finished: Many[Finish]) -> None:
         cut_off = []
         for finish in finished:
-            live = self._table.running.pop(finish.id, None)
-            if live is None:
+            state = self._table.running.pop(finish.id, None)
+            if state is None:
                 continue
             lost = finish.reason == "cancelled"  # not by us: our stream was away for too long
-            shrunk = finish.reason == "error" and not self._fits(live)
+            shrunk = finish.reason == "error" and not self._fits(state)
             if lost or shrunk:
-                cut_off.append(live)
+                cut_off.append(state)
             elif finish.reason == "error":
                 reason = finish.message or "no reason given"
                 error = GenerationFailed(f"the engine failed: {reason}")
-                self._settlement.end(live, "error", error)
+                self._settlement.end(state, "error", error)
             else:
-                self._settlement.end(live, finish.reason)
+                self._settlement.end(state, finish.reason)
         self._dispatcher.resume(cut_off)
 
-    def _fits(self, live: RequestState) -> bool:
-        """Whether the engine could hold a request at its longest."""
-        return len(live.prompt) + live.max_tokens <= self._session.served.context_tokens
+    def _fits(self, state: RequestState) -> bool:
+        """Whether prompt and longest answer fit the engine's context."""
+        return len(state.prompt) + state.max_tokens <= self._session.served.context_tokens
 
     def _revise(self) -> None:
-        """Advise the engine of each answer's remaining length, given how long it is already."""
+        """Send the engine each sequence's expected remaining tokens, given its length so far."""
         lengths = LengthDistributions.of(self._table.in_engine())
         medians = lengths.remaining_quantile(0.5).round().astype(int).tolist()
         self._session.revise(dict(zip(self._table.running, medians, strict=True)))
 
-    def _give_up(self, lost_at_s: float) -> None:
-        """End what waits for an engine that did not come back."""
+    def _fail_all(self, lost_at_s: float) -> None:
+        """Fail all requests if the engine has not reconnected since `lost_at_s`."""
         if self._session.lost_at_s == lost_at_s:
             waiting, running = len(self._table.waiting), len(self._table.running)
             log.error("engine_given_up", waiting=waiting, running=running)
-            error = EngineLost("the engine does not answer; ask again in a moment")
+            error = EngineLost("the engine does not answer; try again in a moment")
             self._dispatcher.cancel_all(error)

@@ -1,4 +1,4 @@
-"""The engine as this gateway knows it: its description, its newest step, its orders."""
+"""The gateway's view of its engine: description, newest step, and the commands in force."""
 
 import asyncio
 from collections.abc import Mapping
@@ -8,19 +8,20 @@ import msgspec
 import structlog
 
 from engine.protocol import EngineInfo, KvState, Mode, Sequence, SequenceId, Step
-from gateway.engines.interface import Engine
+from gateway.engines.interface import EngineClient
 
 log = structlog.get_logger()
 
 
 class EngineSession:
-    """Orders to one engine, kept for the next one where the engine is lost.
+    """Sends commands to the engine and repeats those in force to the next engine after a loss.
 
-    `info` describes the newest engine, its memory as it is now; `step` is its newest step.
-    `lost_at_s` is None while it answers. While `paused` or `draining` it is given nothing new.
+    `info` describes the newest engine with its present KV memory; `step` is its newest step.
+    `lost_at_s` is None while the engine answers. While `paused` or `draining` nothing new is
+    submitted.
     """
 
-    def __init__(self, engine: Engine, mode: Mode, now_s: float) -> None:
+    def __init__(self, engine: EngineClient, mode: Mode, now_s: float) -> None:
         self._engine = engine
         self._ready = asyncio.Event()
         self.info: EngineInfo | None = None
@@ -32,22 +33,22 @@ class EngineSession:
 
     @property
     def connected(self) -> bool:
-        """Whether an engine is there."""
+        """Whether an engine is connected."""
         return self.lost_at_s is None
 
     @property
     def held(self) -> bool:
-        """Whether an operator keeps requests from the engine."""
+        """Whether an operator paused or drains the engine."""
         return self.paused or self.draining
 
     @property
     def accepting(self) -> bool:
-        """Whether requests can be handed over now."""
+        """Whether requests can be submitted now."""
         return self.connected and not self.held
 
     @property
     def busy_s(self) -> float:
-        """For how long a step of the engine has been under way."""
+        """Seconds since the start of the engine's current step."""
         return self._engine.busy_s
 
     @property
@@ -58,18 +59,18 @@ class EngineSession:
         return None if self.info is None else self.info.kv
 
     async def ready(self) -> EngineInfo:
-        """The engine's description, once it is there."""
+        """Wait for the engine and return its description."""
         await self._ready.wait()
         return self.served
 
     @property
     def served(self) -> EngineInfo:
-        """The description of an engine that has been there."""
-        assert self.info is not None, "no engine has been there yet"
+        """The newest engine's description; AssertionError before the first engine."""
+        assert self.info is not None, "no engine has connected yet"
         return self.info
 
     def opened(self, info: EngineInfo) -> None:
-        """A fresh engine is there: it gets the orders that hold."""
+        """A new engine is connected: repeat the commands in force to it."""
         self.info, self.step, self.lost_at_s = info, None, None
         self._ready.set()
         if self.mode != "continuous":
@@ -83,23 +84,24 @@ class EngineSession:
         self._ready.clear()
 
     def resized(self, kv: KvState) -> None:
-        """The engine's memory has another size."""
+        """The size of the engine's KV memory changed."""
         context_tokens = min(self.served.context_tokens, kv.pages * kv.page_tokens)
         self.info = msgspec.structs.replace(self.served, kv=kv, context_tokens=context_tokens)
 
     def pause(self) -> None:
-        """Let the engine compute nothing until resumed; memory is kept.
+        """Stop the engine's computation until resumed; it keeps its KV memory.
 
-        Holds for every engine: one that takes its place is paused too.
+        A replacement engine is paused too.
         """
         self.paused = True
         log.info("engine_paused")
         self._engine.pause()
 
     def drain(self) -> None:
-        """Start nothing until resumed; what runs goes on to its end, in the next engine too.
+        """Submit nothing new until resumed; running requests finish, on the next engine too.
 
-        The engine is not ordered to: it would refuse what another one was running when it died.
+        The gateway drains, not the engine: a draining engine would refuse the sequences that a lost
+        engine had been running.
         """
         self.draining = True
         log.info("engine_draining")
@@ -111,13 +113,13 @@ class EngineSession:
         self._engine.resume()
 
     def set_mode(self, mode: Mode) -> None:
-        """Batch by iteration, or in lock step, in whatever engine is there."""
+        """Batch per step (`continuous`) or statically (`lockstep`), on later engines too."""
         if mode != self.mode:
             self.mode = mode
             self._engine.set_mode(mode)
 
     def submit(self, batch: str, sequences: Many[Sequence]) -> None:
-        """Hand over a batch."""
+        """Submit a batch."""
         self._engine.submit(batch, sequences)
 
     def cancel(self, ids: Many[SequenceId]) -> None:
@@ -125,5 +127,5 @@ class EngineSession:
         self._engine.cancel(ids)
 
     def revise(self, remaining: Mapping[SequenceId, int]) -> None:
-        """Advise how many more tokens each sequence is now expected to generate."""
+        """Send the expected remaining tokens of each sequence."""
         self._engine.revise(remaining)

@@ -1,4 +1,4 @@
-"""What is counted and measured: of all requests, and of each tenant."""
+"""Prometheus metrics: of all requests, and per tenant."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
@@ -20,20 +20,20 @@ from gateway.generation.request_state import RequestState
 from gateway.scheduling.dispatch import Dispatch
 from gateway.tenancy.caller import Caller
 
-MOST_TENANTS: Final = 100  # with series of their own; the others share one
+MAX_TENANT_SERIES: Final = 100  # tenants with series of their own; the others share one
 OTHER: Final = "other"
 GAVE_UP: Final = "gave_up"
 FALLBACKS: Final = ("untrusted", "short_queue")
-SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 600)
-DECISION_SECONDS: Final = (1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2)
-SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128)
-TOKENS: Final = (0, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000)
+SECONDS_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 600)
+DECISION_SECONDS_BUCKETS: Final = (1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2)
+BATCH_SIZE_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
+TOKEN_ERROR_BUCKETS: Final = (0, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000)
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series beside each counter, of no use here
+disable_created_metrics()  # type: ignore[no-untyped-call]  # no `_created` series per counter
 
 
 class TenantMetrics:
-    """Series with a tenant's name, in a registry of their own: not everybody may see them."""
+    """Series labelled with tenants' names, in a registry of their own: served only with a key."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -49,7 +49,7 @@ class TenantMetrics:
         )
         self._virtual = Gauge(
             "lmaas_tenant_virtual_tokens",
-            "What the tenant was charged for its share; the lowest that waits goes next.",
+            "Virtual tokens charged to the tenant; the waiting tenant with the fewest is next.",
             ["tenant"],
             registry=self.registry,
         )
@@ -62,29 +62,29 @@ class TenantMetrics:
         self._tokens.labels(label, "generated").inc(generated_tokens)
 
     def label(self, caller: Caller) -> str:
-        """A tenant's name; `other` for those beyond the first hundred."""
+        """A tenant's name; `other` beyond the first `MAX_TENANT_SERIES`."""
         known = self._labels.get(caller.tenant_id)
         if known is not None:
             return known
-        if len(self._labels) >= MOST_TENANTS:
+        if len(self._labels) >= MAX_TENANT_SERIES:
             return OTHER
         self._labels[caller.tenant_id] = caller.tenant
         return caller.tenant
 
     def charged(self, counter: Callable[[str], float]) -> None:
-        """What each tenant with a series was charged, by its id in hex."""
+        """Set the virtual tokens of each tenant with a series; `counter` takes its id in hex."""
         for tenant, label in self._labels.items():
             self._virtual.labels(label).set(counter(tenant.hex))
 
     def check(self) -> None:
-        """AssertionError if there are too many tenants."""
-        assert len(self._labels) <= MOST_TENANTS
+        """AssertionError if there are more series than `MAX_TENANT_SERIES`."""
+        assert len(self._labels) <= MAX_TENANT_SERIES
 
 
-class Metrics:
-    """Series without anybody's name, and `tenants`.
+class GatewayMetrics:
+    """Series without tenant names; those with names are in `tenants`.
 
-    The dispatcher tells what happens. Gauges are set when they are asked for: `gauge`.
+    Counters and histograms follow events; `gauge` sets gauges at each scrape.
     """
 
     def __init__(self) -> None:
@@ -92,12 +92,12 @@ class Metrics:
         self.tenants = TenantMetrics()
         self._requests = Counter(
             "lmaas_requests",
-            "Requests that ended, by how: stop, length, cancelled, error or gave_up.",
+            "Requests that ended, by outcome: stop, length, cancelled, error or gave_up.",
             ["outcome", "service_tier"],
             registry=registry,
         )
         self._gave_up = Counter(
-            "lmaas_gave_up", "Requests given up before their start.", ["reason"], registry=registry
+            "lmaas_gave_up", "Requests shed before their start.", ["reason"], registry=registry
         )
         self._tokens = {
             kind: Counter(f"lmaas_{kind}_tokens", f"Tokens {words}.", registry=registry)
@@ -108,7 +108,7 @@ class Metrics:
         )
         self._starts = Counter(
             "lmaas_batches",
-            "Batches started, by why: rank, arrival, overdue or late.",
+            "Batches started, by reason: rank, arrival, overdue or late.",
             ["reason"],
             registry=registry,
         )
@@ -116,33 +116,40 @@ class Metrics:
             kind: Counter(f"lmaas_engine_{kind}", words, registry=registry)
             for kind, words in (
                 ("steps", "Steps of the engine."),
-                ("busy_seconds", "What its steps took."),
-                ("computed_tokens", "Tokens that they ran through the model."),
+                ("busy_seconds", "Duration of the engine's steps."),
+                ("computed_tokens", "Tokens computed by the engine's steps."),
             )
         }
-        self._size = _histogram("lmaas_batch_size", "Requests of a batch.", SIZES, registry)
-        self._wait = _histogram("lmaas_wait_seconds", "From arrival to start.", SECONDS, registry)
+        self._size = _histogram(
+            "lmaas_batch_size", "Requests per batch.", BATCH_SIZE_BUCKETS, registry
+        )
+        self._wait = _histogram(
+            "lmaas_wait_seconds", "From arrival to start.", SECONDS_BUCKETS, registry
+        )
         self._first = _histogram(
-            "lmaas_first_token_seconds", "From arrival to first token.", SECONDS, registry
+            "lmaas_first_token_seconds", "From arrival to first token.", SECONDS_BUCKETS, registry
         )
         self._response = _histogram(
-            "lmaas_response_seconds", "From arrival to end.", SECONDS, registry
+            "lmaas_response_seconds", "From arrival to end.", SECONDS_BUCKETS, registry
         )
         self._decision = _histogram(
-            "lmaas_decision_seconds", "One decision what to start.", DECISION_SECONDS, registry
+            "lmaas_decision_seconds",
+            "Duration of one scheduling decision.",
+            DECISION_SECONDS_BUCKETS,
+            registry,
         )
         self._error = _histogram(
             "lmaas_prediction_error_tokens",
-            "Distance of a predicted median from the length it came to.",
-            TOKENS,
+            "Absolute error of the predicted median length.",
+            TOKEN_ERROR_BUCKETS,
             registry,
         )
         self._policy = Gauge(
-            "lmaas_policy", "1 for the policy at work.", ["name"], registry=registry
+            "lmaas_policy", "1 for the active policy.", ["name"], registry=registry
         )
         self._fallback = Gauge(
             "lmaas_policy_fallback",
-            "1 while the policy goes by arrival, for this reason.",
+            "1 while the policy falls back to order of arrival for this reason.",
             ["reason"],
             registry=registry,
         )
@@ -151,11 +158,11 @@ class Metrics:
             self._fallback.labels(reason).set(0)
 
     def decided(self, seconds: float) -> None:
-        """A decision what to start took so long."""
+        """A scheduling decision took this long."""
         self._decision.observe(seconds)
 
     def stepped(self, step: Step) -> None:
-        """The engine did a step."""
+        """The engine completed a step."""
         self._engine["steps"].inc()
         self._engine["busy_seconds"].inc(step.took_s)
         self._engine["computed_tokens"].inc(step.computed)
@@ -168,41 +175,41 @@ class Metrics:
         for request in dispatch.requests:
             self._wait.observe(started_s - request.arrived_s)
 
-    def ended(self, live: RequestState) -> None:
+    def ended(self, state: RequestState) -> None:
         """A request ended."""
-        assert live.finished_s is not None
-        outcome = live.finish_reason or "error"
-        if isinstance(live.error, DeadlineUnreachable):
+        assert state.finished_s is not None
+        outcome = state.finish_reason or "error"
+        if isinstance(state.error, DeadlineUnreachable):
             outcome = GAVE_UP
-            self._gave_up.labels(live.error.reason).inc()
-        self._requests.labels(outcome, live.ask.service_tier).inc()
-        generated, read = len(live.tokens), len(live.prompt) if live.choice == 0 else 0
+            self._gave_up.labels(state.error.reason).inc()
+        self._requests.labels(outcome, state.request.service_tier).inc()
+        generated, read = len(state.tokens), len(state.prompt) if state.choice == 0 else 0
         self._tokens["prompt"].inc(read)
         self._tokens["generated"].inc(generated)
-        self.tenants.ended(live.ask.caller, read, generated)
-        self._preemptions.inc(live.preemptions)
-        self._response.observe(live.finished_s - live.arrived_s)
-        if live.first_token_s is not None:
-            self._first.observe(live.first_token_s - live.arrived_s)
+        self.tenants.ended(state.request.caller, read, generated)
+        self._preemptions.inc(state.preemptions)
+        self._response.observe(state.finished_s - state.arrived_s)
+        if state.first_token_s is not None:
+            self._first.observe(state.first_token_s - state.arrived_s)
         if outcome == "stop":
-            self._error.observe(abs(live.prediction.median - generated))
+            self._error.observe(abs(state.prediction.median - generated))
 
     def fallback(self, reason: str | None) -> None:
-        """Why the policy goes by order of arrival now; None where it does not."""
+        """Set the reason why the policy falls back to order of arrival; None if it does not."""
         for known in FALLBACKS:
             self._fallback.labels(known).set(reason == known)
 
     def policy(self, name: str) -> None:
-        """The policy at work."""
+        """Set the active policy."""
         self._policy.clear()
         self._policy.labels(name).set(1)
 
     def count_predictions(self, by_source: Mapping[str, int]) -> None:
-        """Show these counts, as they are at each scrape; once."""
+        """Export these counts, read at each scrape. Call it once."""
         self.registry.register(_Predictions(by_source))
 
     def gauge(self, name: str, value: float | None, documentation: str) -> None:
-        """Set a gauge; None is not a number."""
+        """Set a gauge; None becomes NaN."""
         if name not in self._gauges:
             self._gauges[name] = Gauge(name, documentation, registry=self.registry)
         self._gauges[name].set(float("nan") if value is None else value)
@@ -215,8 +222,8 @@ class _Predictions(Collector):
         self._by_source = by_source
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        """One counter, a series for each source."""
-        words = "Length predictions, by source: the model, else the nearest history, else a prior."
+        """One counter with a series per source."""
+        words = "Length predictions by source: the model, else the nearest history, else a prior."
         family = CounterMetricFamily("lmaas_predictions", words, labels=["source"])
         for source, count in self._by_source.items():
             family.add_metric([source], count)

@@ -1,4 +1,4 @@
-"""One choice of a request between its arrival and its record."""
+"""The state of one choice of a request, from its arrival to its record."""
 
 import asyncio
 from collections.abc import Sequence as Many
@@ -15,7 +15,7 @@ from gateway.generation.queue_position import QueuePosition
 from gateway.generation.request import GenerationRequest, answer_limit
 from gateway.generation.text.detokenizer import AnswerText
 from gateway.generation.text.incremental_decoder import AnswerDecoder
-from gateway.generation.text.logprobs import ScoredToken, Scorer
+from gateway.generation.text.logprobs import LogprobDecoder, ScoredToken
 from gateway.generation.text.token_bytes import Speller
 from gateway.prediction.messages import Prediction
 from gateway.scheduling.dispatch import Dispatch
@@ -23,7 +23,7 @@ from gateway.scheduling.requests import QueuedRequest, RunningSequence
 
 
 class Piece(Struct, frozen=True):
-    """What came of an answer: its text, and its tokens' scores where they were asked for."""
+    """New text of an answer, and its tokens with log probabilities if requested."""
 
     text: str
     scored: list[ScoredToken] = []
@@ -33,12 +33,12 @@ class Piece(Struct, frozen=True):
 
 
 class SchedulingTrace(Struct, frozen=True, kw_only=True):
-    """How a request was scheduled, for its record; None where it has not happened.
+    """How a request was scheduled, for its record; None if it has not happened.
 
-    `queue_ahead` requests waited at its arrival, from when the expected times count in seconds.
-    The rest is set at its dispatch: `order` is `arrival` where the policy had fallen back on that,
-    `ratio` is its batch's response ratio, `passed_by` requests came later and left the queue
-    before it, `kv_free_pages` were free.
+    Set at arrival: `queue_ahead` requests waited; the expected times are seconds from then.
+    Set at dispatch: `order` is `arrival` if the policy had fallen back to order of arrival, `ratio`
+    is the batch's response ratio, `passed_by` requests arrived later and left the queue earlier,
+    `kv_free_pages` KV pages were free.
     """
 
     queue_ahead: int | None = None
@@ -55,18 +55,18 @@ class SchedulingTrace(Struct, frozen=True, kw_only=True):
 
 
 class RequestState:
-    """A request that waits, runs or has just ended. Times in `_s` are of one monotonic clock.
+    """A choice of a request that is queued, runs or has just ended. `_s` times: monotonic clock.
 
-    Tokens grow as the engine steps; a reader keeps its own place in them, so a slow client
-    holds up nobody and costs no more memory than the answer. Of a request for several answers
-    each `choice` is one of these; they have `grew` in common, for their one reader.
+    The engine's steps append tokens and one reader reads them at its own pace, so a slow client
+    delays no other and costs no more memory than its answer. The choices of one request share the
+    event `grew`, which wakes their reader.
     """
 
     def __init__(
         self,
         *,
         request_id: UUID,
-        ask: GenerationRequest,
+        request: GenerationRequest,
         prompt: list[int],
         user_input_tokens: int,
         max_tokens: int,
@@ -79,7 +79,7 @@ class RequestState:
         grew: asyncio.Event | None = None,
     ) -> None:
         self.id = request_id
-        self.ask = ask
+        self.request = request
         self.choice = choice
         self.prompt = prompt
         self.user_input_tokens = user_input_tokens
@@ -89,14 +89,14 @@ class RequestState:
         self.arrived_s = arrived_s
 
         self.tokens: list[int] = []
-        self.logprobs: list[TokenLogprobs] = []  # one for each token, where they were asked for
-        self.text = AnswerText(decoder, ask.stops, placed=ask.sampling.logprobs is not None)
-        self._scorer = Scorer(speller)
+        self.logprobs: list[TokenLogprobs] = []  # one per token if requested
+        self.text = AnswerText(decoder, request.stops, placed=request.sampling.logprobs is not None)
+        self._logprob_decoder = LogprobDecoder(speller)
         self._scored = 0
         self.finish_reason: str | None = None
         self.error: LmaasError | None = None
 
-        self.request: QueuedRequest | None = None  # as the policy sees it
+        self.queued_request: QueuedRequest | None = None  # set while queued
         self.trace = SchedulingTrace()
         self.attempt = 0
         self.preemptions = 0
@@ -107,16 +107,16 @@ class RequestState:
 
     @property
     def done(self) -> bool:
-        """Whether nothing more will come."""
+        """Whether the choice has ended."""
         return self.finish_reason is not None
 
     @property
     def sequence_id(self) -> str:
-        """Its name in the engine; another for every time it is handed over anew."""
+        """Its id in the engine; every submission to an engine has a new one."""
         return f"{self.id.hex}.{self.attempt}"
 
-    def queued(self, position: QueuePosition) -> None:
-        """It waits, at this place in the queue."""
+    def set_queued(self, position: QueuePosition) -> None:
+        """Note its queue position at arrival."""
         self.trace = replace(
             self.trace,
             queue_ahead=position.ahead,
@@ -124,7 +124,7 @@ class RequestState:
             expected_finish_s=position.expected_finish_s,
         )
 
-    def dispatched(
+    def set_dispatched(
         self,
         dispatch: Dispatch,
         now_s: float,
@@ -134,7 +134,7 @@ class RequestState:
         passed_by: int,
         kv_free_pages: int | None,
     ) -> None:
-        """It starts, in this batch."""
+        """Note its start in this batch."""
         self.dispatched_s = now_s
         self.trace = replace(
             self.trace,
@@ -148,28 +148,28 @@ class RequestState:
             kv_free_pages=kv_free_pages,
         )
 
-    def waiting(self) -> QueuedRequest:
-        """What the policy sees while it waits."""
-        ask = self.ask
-        self.request = QueuedRequest(
+    def to_queued(self) -> QueuedRequest:
+        """The request as the policy queues it."""
+        request = self.request
+        self.queued_request = QueuedRequest(
             id=self.id.hex,
-            tenant=ask.caller.tenant_id.hex,
+            tenant=request.caller.tenant_id.hex,
             prompt_tokens=len(self.prompt),
             quantiles=self.prediction.quantiles,
             max_tokens=self.max_tokens,
             arrived_s=self.arrived_s,
-            share=ask.caller.share,
-            urgency=ask.urgency,
-            deadline_s=self._then(ask.deadline_s),
-            start_by_s=self._then(ask.max_queue_s),
+            share=request.caller.share,
+            urgency=request.urgency,
+            deadline_s=self._deadline(request.deadline_s),
+            start_by_s=self._deadline(request.max_queue_s),
         )
-        return self.request
+        return self.queued_request
 
-    def _then(self, seconds: float | None) -> float | None:
+    def _deadline(self, seconds: float | None) -> float | None:
         return None if seconds is None else self.arrived_s + seconds
 
-    def running(self) -> RunningSequence:
-        """What admission sees while it runs."""
+    def to_running(self) -> RunningSequence:
+        """The running sequence as admission sees it."""
         return RunningSequence(
             id=self.id.hex,
             prompt_tokens=len(self.prompt),
@@ -178,11 +178,11 @@ class RequestState:
             max_tokens=self.max_tokens,
         )
 
-    def sequence(self, stop_ids: list[int], reserve: int) -> Sequence:
-        """What the engine runs: from the prompt and whatever was generated before.
+    def to_sequence(self, stop_ids: list[int], reserve: int) -> Sequence:
+        """The sequence for the engine: the prompt and the tokens generated so far.
 
-        `reserve` are the tokens of generation that memory is promised for.
-        Its tenant's salt keeps the KV memory of its prefixes from other tenants.
+        `reserve` is the number of generated tokens for which KV memory is reserved. The salt is the
+        tenant's id, so tenants share no cached prefixes.
         """
         return Sequence(
             id=self.sequence_id,
@@ -191,25 +191,25 @@ class RequestState:
             max_tokens=self.max_tokens,
             reserve=reserve,
             stop_ids=stop_ids,
-            sampling=replace(self.ask.sampling, seed=self._seed),
-            salt=self.ask.caller.tenant_id.hex,
+            sampling=replace(self.request.sampling, seed=self._seed),
+            salt=self.request.caller.tenant_id.hex,
         )
 
     @property
     def _seed(self) -> int:
-        """Choices draw apart; unseeded ones have their own randomness, the same after a restart."""
-        if self.ask.seed is None:
+        """A seed per choice, from the id unless the client sets one; the same after a resume."""
+        if self.request.seed is None:
             return self.id.int & (2**63 - 1)
-        return self.ask.seed + self.choice
+        return self.request.seed + self.choice
 
-    def bound(self, context_tokens: int) -> None:
-        """Keep the answer within a context that has become smaller.
+    def limit_to_context(self, context_tokens: int) -> None:
+        """Limit the answer to a context that may have shrunk.
 
-        ContextLengthExceeded where what was asked for does not fit any more.
+        ContextLengthExceeded if the request no longer fits.
         """
         try:
             room = answer_limit(
-                len(self.prompt), self.ask.max_tokens, context_tokens, param=self.ask.param
+                len(self.prompt), self.request.max_tokens, context_tokens, param=self.request.param
             )
         except ContextLengthExceeded as error:
             raise ContextLengthExceeded(
@@ -218,9 +218,9 @@ class RequestState:
         self.max_tokens = min(self.max_tokens, room)
 
     def grow(self, tokens: list[int], now_s: float, logprobs: Many[TokenLogprobs] = ()) -> bool:
-        """Take what one step generated; whether a stop string is complete with it.
+        """Append one step's tokens; True if they complete a stop string.
 
-        Tokens beyond the stop string are not taken: neither counted nor learned nor shown.
+        Tokens beyond the stop string are dropped: not counted, recorded or shown.
         """
         if self.first_token_s is None:
             self.first_token_s = now_s
@@ -231,30 +231,30 @@ class RequestState:
         return stopped
 
     def read(self, *, ended: bool) -> Piece:
-        """What came since the last call; all of it once `ended`."""
+        """The text and tokens since the last call; with `ended` all that is left."""
         text = self.text.read(ended=ended)
         starts = self.text.starts(self._scored, ended=ended)
-        if self.ask.sampling.logprobs is None or not starts:
+        if self.request.sampling.logprobs is None or not starts:
             return Piece(text)
         span = slice(self._scored, self._scored + len(starts))
         self._scored = span.stop
-        scored = self._scorer.score(self.tokens[span], self.logprobs[span], starts)
+        scored = self._logprob_decoder.decode(self.tokens[span], self.logprobs[span], starts)
         return Piece(text, list(scored))
 
     def end(self, reason: str, now_s: float, error: LmaasError | None = None) -> None:
-        """Nothing more comes."""
+        """End the choice with a finish reason."""
         self.finish_reason = reason
         self.error = error
         self.finished_s = now_s
         self._grew.set()
 
-    async def growth(self) -> None:
-        """Returns when there is something new since the last call; at once when done."""
+    async def wait_for_growth(self) -> None:
+        """Wait for new tokens since the last call; return at once when done."""
         if not self.done:
             await self._grew.wait()
             self._grew.clear()
 
-    async def ended(self) -> None:
-        """Returns when nothing more will come."""
+    async def wait_for_end(self) -> None:
+        """Wait until the choice has ended."""
         while not self.done:
-            await self.growth()
+            await self.wait_for_growth()

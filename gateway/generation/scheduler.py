@@ -1,4 +1,4 @@
-"""The live scheduler of one model: its queue, its engine, and what an operator sees and changes."""
+"""The live scheduler of one model: queue, engine, and the operator's actions."""
 
 import time
 from collections.abc import Callable
@@ -6,19 +6,19 @@ from uuid import UUID
 
 import structlog
 
-from gateway.engines.interface import Engine
+from gateway.engines.interface import EngineClient
 from gateway.errors import InvalidRequest, LmaasError, RequestCancelled
 from gateway.generation.dispatcher import Dispatcher, mode_of
-from gateway.generation.engine_events import OUTAGE_S, EngineEvents
+from gateway.generation.engine_events import MAX_OUTAGE_S, EngineEvents
 from gateway.generation.engine_session import EngineSession
-from gateway.generation.insight.explanation import Explained, explain_ended, explain_live
-from gateway.generation.insight.queue_view import Queue, read_queue
-from gateway.generation.metrics import Metrics
+from gateway.generation.insight.explanation import Explanation, explain_ended, explain_held
+from gateway.generation.insight.queue_view import QueuePage, read_queue
+from gateway.generation.metrics import GatewayMetrics
 from gateway.generation.queue_position import QueuePositions
 from gateway.generation.recording import Origin, record_of
 from gateway.generation.request_state import RequestState
 from gateway.generation.request_table import RequestTable
-from gateway.generation.settlement import History, Learner, Settlement
+from gateway.generation.settlement import Learner, RecordStore, Settlement
 from gateway.history.requests import RequestHistory, no_request
 from gateway.scheduling.control_loop import ControlLoop, Fallback
 from gateway.scheduling.policy import POLICY_NAMES, Options, Policy, PolicyName, build_policy
@@ -28,26 +28,26 @@ log = structlog.get_logger()
 
 
 class Scheduler:
-    """Requests from their arrival in the queue to their settlement.
+    """Schedules requests from their arrival in the queue to their settlement.
 
-    `engine` is the engine's state and newest step, `table` the requests that have not ended.
+    `engine` is the engine session, `table` holds the requests that have not ended.
     """
 
     def __init__(
         self,
         model: str,
-        engine: Engine,
-        history: History,
+        engine: EngineClient,
+        history: RecordStore,
         learner: Learner,
         *,
         policy: PolicyName,
         options: Options,
         tau_floor: float,
-        outage_s: float = OUTAGE_S,
+        outage_s: float = MAX_OUTAGE_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.options = options
-        self.metrics = Metrics()
+        self.metrics = GatewayMetrics()
         self.table = RequestTable()
         self._origin = Origin(model, new_id())
         self._clock = clock
@@ -74,35 +74,36 @@ class Scheduler:
         )
 
     async def start(self) -> None:
-        """Begin to follow the engine; `engine.ready` returns once it is there."""
+        """Start to connect to the engine; `engine.ready` returns once it is connected."""
         await self._client.start(self.events)
 
-    def enqueue(self, live: RequestState) -> None:
-        """Let a request wait for its turn."""
-        self._dispatcher.enqueue(live)
+    def enqueue(self, state: RequestState) -> None:
+        """Add a request to the queue."""
+        self._dispatcher.enqueue(state)
 
-    def cancel(self, live: RequestState, error: LmaasError | None = None) -> None:
-        """End a request whose answer is no longer wanted. Nothing happens where it has ended."""
-        self._dispatcher.cancel(live, error)
+    def cancel(self, state: RequestState, error: LmaasError | None = None) -> None:
+        """End a request whose answer is no longer wanted. Does nothing if it has ended."""
+        self._dispatcher.cancel(state, error)
 
     def cancel_all(self, error: LmaasError) -> None:
-        """End everything."""
+        """End every queued and running request with this error."""
         self._dispatcher.cancel_all(error)
 
     @property
     def policy(self) -> Policy:
-        """The scheduling policy at work."""
+        """The active scheduling policy."""
         return self._loop.policy
 
     @property
     def fallback(self) -> Fallback | None:
-        """Why the policy goes by order of arrival now; None where it does not."""
+        """Why the policy falls back to order of arrival; None if it does not."""
         return self._loop.fallback
 
     def use_policy(self, name: str, options: Options | None = None) -> None:
-        """Schedule by this policy until the next change or start; nothing that waits is lost.
+        """Switch to this policy until the next change or restart; queued requests move to it.
 
-        With other options all policies begin anew. InvalidRequest where there is no such policy.
+        Changed options reset the learned state of all policies. InvalidRequest if there is no such
+        policy.
         """
         known = next((each for each in POLICY_NAMES if each == name), None)
         if known is None:
@@ -115,18 +116,18 @@ class Scheduler:
         self._dispatcher.use(self._policy(known))
 
     def _policy(self, name: PolicyName) -> Policy:
-        """One that comes back knows what it had learned."""
+        """The policy of this name, kept with its learned state while another one is active."""
         if name not in self._policies:
             self._policies[name] = build_policy(name, self.options)
         return self._policies[name]
 
     def pause_engine(self) -> None:
-        """Let the engine compute nothing until resumed; what waits and runs is kept."""
+        """Stop the engine's computation until resumed; all requests are kept."""
         self._loop.interrupt()
         self.engine.pause()
 
     def drain_engine(self) -> None:
-        """Hand nothing over until resumed; what runs goes on to its end."""
+        """Dispatch nothing until resumed; running requests finish."""
         self.engine.drain()
 
     def resume_engine(self) -> None:
@@ -134,8 +135,8 @@ class Scheduler:
         self.engine.resume()
         self._dispatcher.decide_soon()
 
-    def read_queue(self, *, limit: int, offset: int = 0, tenant: UUID | None = None) -> Queue:
-        """The queue now, and of its requests, all or a tenant's, `limit` from `offset` on."""
+    def read_queue(self, *, limit: int, offset: int = 0, tenant: UUID | None = None) -> QueuePage:
+        """The queue's totals, and `limit` requests from `offset` on, of all tenants or one."""
         return read_queue(
             self.table,
             self.engine,
@@ -146,22 +147,22 @@ class Scheduler:
             tenant=tenant,
         )
 
-    async def explain(self, request_id: UUID, history: RequestHistory) -> Explained:
-        """What became of a request of this gateway, or of one that ended on any. NotFound."""
-        live = self.table.find(request_id)
-        return await explain_ended(request_id, history) if live is None else self._explained(live)
+    async def explain(self, request_id: UUID, history: RequestHistory) -> Explanation:
+        """Explain a request of this gateway, or one that ended on any gateway. NotFound."""
+        state = self.table.find(request_id)
+        return await explain_ended(request_id, history) if state is None else self._explained(state)
 
-    def cancel_request(self, request_id: UUID, *, by: str) -> Explained:
-        """End a request with all its choices; its client gets an error. NotFound once it ended."""
+    def cancel_request(self, request_id: UUID, *, by: str) -> Explanation:
+        """End a request with all its choices; its client gets an error. NotFound if it ended."""
         found = self.table.find(request_id)
         if found is None:
             raise no_request(f"{request_id} that waits or runs")
-        for live in [live for live in self.table if live.ask is found.ask]:
+        for state in [state for state in self.table if state.request is found.request]:
             error = RequestCancelled("an operator cancelled the request")
-            self._dispatcher.cancel(live, error)
+            self._dispatcher.cancel(state, error)
         log.info("request_cancelled", request=str(request_id), by=by)
         return self._explained(found)
 
-    def _explained(self, live: RequestState) -> Explained:
-        record = record_of(live, self._origin, self.policy.name, self._clock())
-        return explain_live(live, record)
+    def _explained(self, state: RequestState) -> Explanation:
+        record = record_of(state, self._origin, self.policy.name, self._clock())
+        return explain_held(state, record)

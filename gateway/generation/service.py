@@ -1,4 +1,4 @@
-"""Generations: from a checked request to a running answer, and its record at the end."""
+"""The generation service: takes checked requests and returns their growing answers."""
 
 import asyncio
 import time
@@ -17,21 +17,21 @@ from gateway.errors import (
     ModelNotFound,
     ShuttingDown,
 )
-from gateway.generation.engine_events import OUTAGE_S
+from gateway.generation.engine_events import MAX_OUTAGE_S
 from gateway.generation.request import GenerationRequest, answer_limit
 from gateway.generation.request_state import RequestState
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.text.tokenizer import ChatTokenizer
-from gateway.prediction.messages import Prediction, Question
+from gateway.prediction.messages import Prediction, PredictionRequest
 from gateway.prediction.serving.drift import DriftMonitor
 from gateway.prediction.serving.predictor import LengthPredictor
 from models.base import new_id
 
-LONG_TEXT: Final = 16_384  # characters
+MIN_THREADED_CHARACTERS: Final = 16_384  # of a prompt that is encoded in a thread
 
 
 class PreparedRequest(Struct, frozen=True):
-    """What is known of a request before it runs; an answer has at most `max_tokens`."""
+    """A request's prompt tokens, its answers' token limit, and their predicted length."""
 
     prompt: list[int]
     user_input_tokens: int
@@ -40,7 +40,7 @@ class PreparedRequest(Struct, frozen=True):
 
 
 class GenerationService:
-    """Serves one model: predicts, queues, and returns answers as they grow."""
+    """Serves one model: predicts lengths, queues requests, and returns growing answers."""
 
     def __init__(
         self,
@@ -59,17 +59,17 @@ class GenerationService:
 
     @property
     def ready(self) -> bool:
-        """Whether a request would be taken now and find an engine that may run it."""
+        """Whether requests are accepted and the engine takes them."""
         return self.scheduler.engine.accepting and not self._stopping
 
     @property
     def fingerprint(self) -> str:
-        """OpenAI's `system_fingerprint`: what, beside the seed, an answer depends on."""
+        """OpenAI's `system_fingerprint`: with the seed it identifies what an answer depends on."""
         return f"fp_{self._tokenizer.fingerprint[:12]}"
 
     @property
     def predicting(self) -> bool:
-        """Whether the predictor process answers; without it predictions come from history."""
+        """Whether the predictor process is connected; without it predictions come from history."""
         return self._predictor.connected
 
     @property
@@ -79,7 +79,7 @@ class GenerationService:
 
     @property
     def drift(self) -> DriftMonitor:
-        """How good this gateway's newest predictions were."""
+        """The quality of this gateway's newest predictions."""
         return self._predictor.drift
 
     def check_model(self, name: str) -> None:
@@ -89,135 +89,143 @@ class GenerationService:
                 f"the model {name!r} is not served here; served is {self.model!r}", param="model"
             )
 
-    async def prepare(self, ask: GenerationRequest) -> PreparedRequest:
-        """How long each answer to a request would be. Errors as of `start`."""
+    async def prepare(self, request: GenerationRequest) -> PreparedRequest:
+        """Encode a request and predict the length of its answers. Errors as of `start`."""
         info = self._engine_info()
-        _check_bias(ask, info)
-        prompt = await self._prompt(ask, info)
-        limit = answer_limit(len(prompt), ask.max_tokens, info.context_tokens, param=ask.param)
-        question = self._question(ask, len(prompt), limit)
+        _check_bias(request, info)
+        prompt = await self._prompt(request, info)
+        limit = answer_limit(
+            len(prompt), request.max_tokens, info.context_tokens, param=request.param
+        )
+        question = self._question(request, len(prompt), limit)
         prediction = await self._predictor.predict(question)
         return PreparedRequest(prompt, question.user_input_tokens, limit, prediction)
 
-    async def start(self, ask: GenerationRequest) -> list[RequestState]:
-        """Predict and queue a request; its tokens grow in what is returned, one for each choice.
+    async def start(self, request: GenerationRequest) -> list[RequestState]:
+        """Predict and queue a request; returns the state of each choice, to which tokens are added.
 
-        ContextLengthExceeded or InvalidRequest where it can never run, Unavailable where not now or
-        not by its deadline.
+        ContextLengthExceeded or InvalidRequest if it can never run, Unavailable if not now or not
+        by its deadline.
         """
         arrived_at, arrived_s = datetime.now(UTC), time.monotonic()
         if self._stopping:
-            raise ShuttingDown("the gateway is stopping; ask again in a moment")
-        foreseen = await self.prepare(ask)
+            raise ShuttingDown("the gateway is stopping; try again in a moment")
+        prepared = await self.prepare(request)
         if self._stopping:
-            raise ShuttingDown("the gateway is stopping; ask again in a moment")
+            raise ShuttingDown("the gateway is stopping; try again in a moment")
         grew = asyncio.Event()
-        lives = [
+        states = [
             RequestState(
                 request_id=new_id(),
-                ask=ask,
+                request=request,
                 choice=choice,
-                prompt=foreseen.prompt,
-                user_input_tokens=foreseen.user_input_tokens,
-                max_tokens=foreseen.max_tokens,
-                prediction=foreseen.prediction,
+                prompt=prepared.prompt,
+                user_input_tokens=prepared.user_input_tokens,
+                max_tokens=prepared.max_tokens,
+                prediction=prepared.prediction,
                 decoder=self._tokenizer.decoder(),
                 speller=self._tokenizer.speller,
                 arrived_at=arrived_at,
                 arrived_s=arrived_s,
                 grew=grew,
             )
-            for choice in range(ask.choices)
+            for choice in range(request.choices)
         ]
-        for live in lives:
-            self.scheduler.enqueue(live)
-        if ask.deadline_s is not None:
-            await self._refuse_hopeless(lives)
-        return lives
+        for state in states:
+            self.scheduler.enqueue(state)
+        if request.deadline_s is not None:
+            await self._raise_if_shed(states)
+        return states
 
-    async def _refuse_hopeless(self, lives: list[RequestState]) -> None:
-        """Raise what the first decision gave a request up for, before a stream has begun."""
+    async def _raise_if_shed(self, states: list[RequestState]) -> None:
+        """Raise the error if the first decision shed the request, before a stream has begun."""
         await asyncio.sleep(0)
-        error = next((live.error for live in lives if live.error), None)
+        error = next((state.error for state in states if state.error), None)
         if error is not None:
-            for live in lives:
-                self.cancel(live)
+            for state in states:
+                self.cancel(state)
             raise error
 
-    def cancel(self, live: RequestState) -> None:
-        """The client went away: stop generating. Nothing happens where it has ended."""
-        self.scheduler.cancel(live)
+    def cancel(self, state: RequestState) -> None:
+        """Stop generating: the client disconnected. Does nothing if the choice has ended."""
+        self.scheduler.cancel(state)
 
     def stop(self) -> None:
-        """Take no more requests and end those that run."""
+        """Accept no more requests and end the queued and running ones."""
         self._stopping = True
         self.scheduler.cancel_all(ShuttingDown("the gateway stopped before the answer was done"))
 
-    async def _prompt(self, ask: GenerationRequest, info: EngineInfo) -> list[int]:
-        """The prompt's token ids. InvalidRequest for one that is empty or not of this model."""
-        if isinstance(ask.prompt, tuple):
-            prompt = list(ask.prompt)
+    async def _prompt(self, request: GenerationRequest, info: EngineInfo) -> list[int]:
+        """The prompt's token ids. InvalidRequest if it is empty or has ids unknown to the model."""
+        if isinstance(request.prompt, tuple):
+            prompt = list(request.prompt)
         else:
-            prompt = await self._encode(ask, info)
+            prompt = await self._encode(request, info)
         if not prompt:
             raise InvalidRequest(
-                "the prompt is empty; at least one token is needed", param=ask.param
+                "the prompt is empty; at least one token is needed", param=request.param
             )
         if max(prompt) >= info.vocabulary:
             raise InvalidRequest(
-                f"token id {max(prompt)} is not of this model, whose ids end at "
+                f"token id {max(prompt)} is unknown to this model; its ids are 0 to "
                 f"{info.vocabulary - 1}",
                 param="prompt",
             )
         return prompt
 
-    async def _encode(self, ask: GenerationRequest, info: EngineInfo) -> list[int]:
-        """Encode on the event loop what is short, in a thread what is long, never what is hopeless.
+    async def _encode(self, request: GenerationRequest, info: EngineInfo) -> list[int]:
+        """Encode short texts on the event loop, long ones in a thread.
 
-        ContextLengthExceeded where even the longest tokens could not take all this text.
+        ContextLengthExceeded, without encoding, if the text exceeds the context even in the longest
+        tokens of the vocabulary.
         """
-        size = ask.characters
+        size = request.characters
         if size > info.context_tokens * self._tokenizer.longest_token:
             raise ContextLengthExceeded(
-                f"the model's context is {info.context_tokens} tokens; {size} characters are more",
-                param=ask.param,
+                f"the model's context is {info.context_tokens} tokens; {size} characters exceed it",
+                param=request.param,
             )
-        if isinstance(ask.prompt, str):
-            encode = partial(self._tokenizer.encode_prompt, ask.prompt)
+        if isinstance(request.prompt, str):
+            encode = partial(self._tokenizer.encode_prompt, request.prompt)
         else:
-            encode = partial(self._tokenizer.encode_chat, ask.conversation())
-        return encode() if size < LONG_TEXT else await asyncio.to_thread(encode)
+            encode = partial(self._tokenizer.encode_chat, request.conversation())
+        return encode() if size < MIN_THREADED_CHARACTERS else await asyncio.to_thread(encode)
 
     def _engine_info(self) -> EngineInfo:
-        """The engine's bounds. A short loss is waited out in the queue, a long one refused."""
+        """The engine's description. EngineLost before the first engine or in a long outage.
+
+        In a short outage requests wait in the queue.
+        """
         engine = self.scheduler.engine
         if engine.info is None:
-            raise EngineLost("the engine is still loading its model; ask again in a moment")
-        if engine.lost_at_s is not None and time.monotonic() - engine.lost_at_s > OUTAGE_S:
-            raise EngineLost("the engine does not answer; ask again in a moment")
+            raise EngineLost("the engine is still loading its model; try again in a moment")
+        if engine.lost_at_s is not None and time.monotonic() - engine.lost_at_s > MAX_OUTAGE_S:
+            raise EngineLost("the engine does not answer; try again in a moment")
         return engine.info
 
-    def _question(self, ask: GenerationRequest, prompt_tokens: int, limit: int) -> Question:
-        return Question(
-            tenant=ask.caller.tenant_id,
-            app=ask.caller.app_id,
-            end_user=ask.end_user,
-            instruction=ask.instruction,
-            user_input=ask.user_input,
-            user_input_tokens=len(self._tokenizer.encode(ask.user_input)),
+    def _question(
+        self, request: GenerationRequest, prompt_tokens: int, limit: int
+    ) -> PredictionRequest:
+        return PredictionRequest(
+            tenant=request.caller.tenant_id,
+            app=request.caller.app_id,
+            end_user=request.end_user,
+            instruction=request.instruction,
+            user_input=request.user_input,
+            user_input_tokens=len(self._tokenizer.encode(request.user_input)),
             prompt_tokens=prompt_tokens,
             max_tokens=limit,
-            temperature=ask.sampling.temperature,
-            top_p=ask.sampling.top_p,
+            temperature=request.sampling.temperature,
+            top_p=request.sampling.top_p,
         )
 
 
-def _check_bias(ask: GenerationRequest, info: EngineInfo) -> None:
-    """InvalidRequest for a bias of what is no token of this model."""
-    strangers = [token for token in ask.sampling.logit_bias if token >= info.vocabulary]
-    if strangers:
+def _check_bias(request: GenerationRequest, info: EngineInfo) -> None:
+    """InvalidRequest if a bias names a token id unknown to the model."""
+    unknown = [token for token in request.sampling.logit_bias if token >= info.vocabulary]
+    if unknown:
         raise InvalidRequest(
-            f"logit_bias names token id {strangers[0]}; accepted are this model's, 0 to "
+            f"logit_bias names token id {unknown[0]}; accepted are this model's, 0 to "
             f"{info.vocabulary - 1}",
             param="logit_bias",
         )

@@ -1,4 +1,4 @@
-"""What follows from the end of a request: its record, and what is learned and counted."""
+"""Settles ended requests: records them, and feeds their outcomes to learning and metrics."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -6,7 +6,7 @@ from typing import Protocol
 import structlog
 
 from gateway.errors import LmaasError
-from gateway.generation.metrics import Metrics
+from gateway.generation.metrics import GatewayMetrics
 from gateway.generation.queue_position import QueuePositions
 from gateway.generation.recording import Origin, record_of
 from gateway.generation.request_state import RequestState
@@ -17,33 +17,37 @@ from gateway.scheduling.control_loop import ControlLoop
 log = structlog.get_logger()
 
 
-class History(Protocol):
-    """Keeps the records of ended requests."""
+class RecordStore(Protocol):
+    """Stores the records of ended requests."""
 
     def record(self, record: Record) -> None:
-        """Keep a record; returns when it would survive a killed process."""
+        """Store a record; on return it survives a killed process."""
 
 
 class Learner(Protocol):
-    """Learns from outcomes."""
+    """Learns from ended requests."""
 
     @property
     def drift(self) -> DriftMonitor:
-        """How good the newest predictions were."""
+        """The quality of the newest predictions."""
 
     def observe(self, record: Record) -> None:
         """Learn from an ended request."""
 
 
 class Settlement:
-    """Settles each request once, when it ends. `tau_floor`: below it predictions are distrusted."""
+    """Settles each request once, when it ends.
+
+    Below `tau_floor`, the least Kendall's tau (rank correlation of predicted medians and lengths),
+    the policy stops relying on predictions.
+    """
 
     def __init__(
         self,
         loop: ControlLoop,
         positions: QueuePositions,
-        metrics: Metrics,
-        history: History,
+        metrics: GatewayMetrics,
+        history: RecordStore,
         learner: Learner,
         origin: Origin,
         tau_floor: float,
@@ -58,28 +62,28 @@ class Settlement:
         self._tau_floor = tau_floor
         self._clock = clock
 
-    def end(self, live: RequestState, reason: str, error: LmaasError | None = None) -> None:
-        """End a request that neither waits nor runs any more, before its reader gets to run."""
+    def end(self, state: RequestState, reason: str, error: LmaasError | None = None) -> None:
+        """End a request that left queue and engine; recorded before its reader can run."""
         now_s = self._clock()
-        if live.dispatched_s is not None and live.request is not None:
-            self._positions.ended(now_s - live.dispatched_s, len(live.tokens))
-            self._loop.ended(live.request, len(live.tokens), now_s)
-        live.end(reason, now_s, error)
-        self._metrics.ended(live)
+        if state.dispatched_s is not None and state.queued_request is not None:
+            self._positions.ended(now_s - state.dispatched_s, len(state.tokens))
+            self._loop.ended(state.queued_request, len(state.tokens), now_s)
+        state.end(reason, now_s, error)
+        self._metrics.ended(state)
         try:
-            self._keep(live)
-        except Exception:  # one record that cannot be made must not end all other answers
-            log.exception("request_not_recorded", request=str(live.id))
+            self._keep(state)
+        except Exception:  # a failed record must not end other answers
+            log.exception("request_not_recorded", request=str(state.id))
         if self._loop.judgement_due:
             self._judge()
 
-    def _keep(self, live: RequestState) -> None:
-        record = record_of(live, self._origin, self._loop.policy.name, self._clock())
+    def _keep(self, state: RequestState) -> None:
+        record = record_of(state, self._origin, self._loop.policy.name, self._clock())
         self._history.record(record)
         self._learner.observe(record)
 
     def _judge(self) -> None:
-        """Let the policy rely on predictions only while their order holds."""
+        """Let the policy rely on predictions only while they rank lengths well enough."""
         trusted = self._learner.drift.trustworthy(self._tau_floor)
         if self._loop.trust(trusted):
             self._metrics.fallback(self._loop.fallback)

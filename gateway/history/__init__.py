@@ -1,1 +1,1 @@
-"""One record per request: spooled, written in groups, queried."""
+"""One record per request: spooled to disk, written in groups to Postgres, queried."""

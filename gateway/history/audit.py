@@ -19,14 +19,14 @@ def note(
     before: dict[str, Any] | None = None,
     after: dict[str, Any] | None = None,
 ) -> None:
-    """Write a step into the trail, in the transaction that takes it: both are kept, or neither."""
+    """Add an entry to the trail in the caller's transaction: change and entry commit together."""
     session.add(
         AuditEntry(actor=actor, action=action, subject=str(subject), before=before, after=after)
     )
 
 
 class AuditTrail:
-    """Reads the trail."""
+    """Reads the audit trail."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
@@ -34,7 +34,7 @@ class AuditTrail:
     async def list(
         self, limit: int, *, before: UUID | None = None, subject: str | None = None
     ) -> list[AuditEntry]:
-        """The newest entries, of those older than `before` and about `subject` where given."""
+        """The newest entries; if given, only those older than `before` and about `subject`."""
         statement = select(AuditEntry).order_by(AuditEntry.id.desc()).limit(limit)
         if before is not None:
             statement = statement.where(AuditEntry.id < before)

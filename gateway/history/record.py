@@ -1,4 +1,4 @@
-"""What is remembered of a request. The spool keeps it as JSON, Postgres as a row."""
+"""The record of a request: JSON in the spool, a row in Postgres."""
 
 from datetime import datetime
 from typing import Final
@@ -9,26 +9,26 @@ from msgspec.structs import replace
 
 from gateway.quantiles import MEDIAN
 
-HARD_TOKENS: Final = 10.0
-HARD_SHARE: Final = 0.1  # of the length
-KEPT_NOTHING: Final = 0  # the feature version of a record without features
+MIN_HARD_ERROR_TOKENS: Final = 10.0
+MIN_HARD_ERROR_SHARE: Final = 0.1  # of the length
+NO_FEATURES: Final = 0  # feature version of a record without features
 
 
 class Record(Struct, frozen=True, kw_only=True):
     """A finished request; the fields are the columns of `models.record.RequestRecord`.
 
-    Durations are seconds, from its arrival unless the name says otherwise. What has a default is
-    not in what the release before left in its spool.
+    Durations are seconds from its arrival, unless the name says otherwise. Fields with a default
+    may be missing in the spool of an earlier release.
 
-    `policy_order` is `policy`, or `arrival` where it fell back on that. `queue_ahead` requests
-    waited when it came, `passed_by` came later and started before it. `expected_start_s` and
-    `expected_finish_s` are as told at its arrival. `kv_free_pages` are those at its dispatch.
-    `gave_up` tells why it never started: `deadline` or `queue_time`.
+    `policy_order` is `policy`, or `arrival` if the policy fell back to order of arrival.
+    `queue_ahead` requests waited when it arrived; `passed_by` arrived later and started earlier.
+    `expected_start_s` and `expected_finish_s` are the estimates made at its arrival.
+    `kv_free_pages` counts the free KV pages at its dispatch. `gave_up` is the bound for which it
+    was shed before its start, `deadline` or `queue_time`. `gateway_id` identifies one run of a
+    gateway.
 
-    `gateway_id` names one run of a gateway.
-
-    `features` are float32 bytes, embeddings float16 bytes.
-    `instruction_embedding` is kept apart, once for each instruction.
+    `features` holds float32 bytes, the embeddings float16 bytes. `instruction_embedding` is stored
+    in a table of its own, once per instruction.
     """
 
     arrived_at: datetime
@@ -77,20 +77,20 @@ class Record(Struct, frozen=True, kw_only=True):
 
     @property
     def hard(self) -> bool:
-        """Whether the median that was served missed by more than 10 tokens and 10 %.
+        """Whether the predicted median was off by more than 10 tokens and 10 % of the length.
 
-        Of a length that was cut off it is known only where it came out longer.
+        A censored length shows an error only if it exceeds the median.
         """
         missed = self.generation_tokens - self.quantiles[MEDIAN]
         known = missed if self.censored else abs(missed)
-        return known > max(HARD_TOKENS, HARD_SHARE * self.generation_tokens)
+        return known > max(MIN_HARD_ERROR_TOKENS, MIN_HARD_ERROR_SHARE * self.generation_tokens)
 
     def unlearned(self) -> "Record":
-        """The record with its usage, and nothing that could be learned from or names a user."""
+        """The record with its usage only: no features, embeddings or end user."""
         return replace(
             self,
             end_user=None,
-            feature_version=KEPT_NOTHING,
+            feature_version=NO_FEATURES,
             features=b"",
             instruction_hash=b"",
             instruction_embedding=None,

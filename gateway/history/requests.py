@@ -1,4 +1,4 @@
-"""Requests that ended, found by their id, and which others overtook them."""
+"""Finds ended requests by id, and counts the requests that overtook them."""
 
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
@@ -13,17 +13,17 @@ from gateway.errors import NotFound
 from gateway.quantiles import MEDIAN
 from models import RequestRecord
 
-TIMED: Final = 7  # the version of ids that tell when they were made
-BEFORE: Final = timedelta(minutes=1)  # a request gets its id when its length is predicted
-AFTER: Final = timedelta(seconds=1)
-MOST: Final = 50_000  # rows looked at
+TIME_ORDERED_VERSION: Final = 7  # UUID version that contains its creation time
+MAX_ID_DELAY: Final = timedelta(minutes=1)  # from arrival to the id, made after the prediction
+ID_MARGIN: Final = timedelta(seconds=1)
+MAX_OVERTAKING_ROWS: Final = 50_000  # rows read per request
 
 
-class Passes(Struct, frozen=True):
-    """Requests that came later and started before; each counts once, under the first that holds.
+class OvertakingCounts(Struct, frozen=True):
+    """Requests that arrived later and started earlier, each counted under its first reason.
 
-    `urgent`: of a more urgent service tier. `other_tenant`: it was another tenant's turn.
-    `shorter`: of the same tenant, with fewer tokens in prompt and predicted answer.
+    `urgent`: a more urgent service tier. `other_tenant`: another tenant's turn. `shorter`: the same
+    tenant, with fewer tokens in prompt and predicted answer. `other`: none of these.
     """
 
     urgent: int = 0
@@ -33,56 +33,61 @@ class Passes(Struct, frozen=True):
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The sum of all counts."""
         return self.urgent + self.other_tenant + self.shorter + self.other
 
 
 class RequestHistory:
-    """Reads single requests of history."""
+    """Reads single requests from history."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
 
     async def find(self, request_id: UUID) -> RequestRecord:
-        """What is remembered of a request; NotFound. The newest are there after some moments."""
+        """The record of a request. NotFound, also until a request that just ended is inserted."""
         record = None
-        if request_id.version == TIMED:
+        if request_id.version == TIME_ORDERED_VERSION:
             async with transaction(self._sessions) as session:
                 record = await session.scalar(_by_id(request_id))
         if record is None:
             raise no_request(request_id)
         return record
 
-    async def passes(self, record: RequestRecord, more_urgent: Collection[str]) -> Passes:
-        """Who overtook it in the same gateway; `more_urgent` are the tiers above its own.
+    async def count_overtaking(
+        self, record: RequestRecord, more_urgent: Collection[str]
+    ) -> OvertakingCounts:
+        """Count the requests of the same gateway that overtook it, by reason.
 
-        Looked at are the first 50,000 that came while it waited.
+        `more_urgent` are the tiers above its own. Reads the first `MAX_OVERTAKING_ROWS` requests
+        that arrived while it waited.
         """
         async with transaction(self._sessions) as session:
-            counts = (await session.execute(_passes(record, more_urgent))).one()
-        return Passes(*counts)
+            counts = (await session.execute(_count_overtaking(record, more_urgent))).one()
+        return OvertakingCounts(*counts)
 
 
 def made_at(request_id: UUID) -> datetime:
-    """When an id of version 7 was made."""
+    """Creation time of a version 7 UUID."""
     return datetime.fromtimestamp((request_id.int >> 80) / 1000, UTC)
 
 
 def no_request(request_id: UUID | str) -> NotFound:
-    """The error for an id of nothing."""
+    """The error for an unknown id."""
     return NotFound(f"there is no request {request_id}", param="request_id")
 
 
 def _by_id(request_id: UUID) -> Select[RequestRecord]:
-    """Reads a minute's stretch of the primary key, which the time of arrival leads."""
+    """Select by id within a minute of arrival, the first column of the primary key."""
     made = made_at(request_id)
     return select(RequestRecord).where(
-        RequestRecord.arrived_at.between(made - BEFORE, made + AFTER),
+        RequestRecord.arrived_at.between(made - MAX_ID_DELAY, made + ID_MARGIN),
         RequestRecord.id == request_id,
     )
 
 
-def _passes(record: RequestRecord, more_urgent: Collection[str]) -> Select[int, int, int, int]:
+def _count_overtaking(
+    record: RequestRecord, more_urgent: Collection[str]
+) -> Select[int, int, int, int]:
     waited_s = record.response_s if record.queued_s is None else record.queued_s
     started = record.arrived_at + timedelta(seconds=waited_s)
     seconds = func.make_interval(0, 0, 0, 0, 0, 0, RequestRecord.queued_s)
@@ -98,10 +103,10 @@ def _passes(record: RequestRecord, more_urgent: Collection[str]) -> Select[int, 
             RequestRecord.model == record.model,
             RequestRecord.arrived_at > record.arrived_at,
             RequestRecord.arrived_at < started,
-            *_elsewhere_in_the_same_gateway(record),
+            *_other_batches(record),
         )
         .order_by(RequestRecord.arrived_at)
-        .limit(MOST)
+        .limit(MAX_OVERTAKING_ROWS)
         .subquery()
     )
     urgent = func.coalesce(came.c.service_tier.in_(more_urgent), False)
@@ -119,8 +124,8 @@ def _passes(record: RequestRecord, more_urgent: Collection[str]) -> Select[int, 
     )
 
 
-def _elsewhere_in_the_same_gateway(record: RequestRecord) -> list[ColumnElement[bool]]:
-    """In other batches of its gateway; all where it was never in a batch."""
+def _other_batches(record: RequestRecord) -> list[ColumnElement[bool]]:
+    """Conditions for other batches of its gateway; none if it was never in a batch."""
     if record.batch_id is None:
         return []
     other_batch = RequestRecord.batch_id != record.batch_id

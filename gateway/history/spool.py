@@ -1,4 +1,4 @@
-"""The local spool: a finished request is in this file before its client's last byte."""
+"""The local spool: a request's record is on disk before its client gets the last byte."""
 
 import errno
 import os
@@ -22,8 +22,8 @@ _decoder = msgspec.json.Decoder(Record)
 class Spool:
     """Records in files of one folder, one JSON line each.
 
-    `append` writes to the open file. `seal` closes it; sealed files are read, inserted and
-    removed by the writer. Files left by a process that died are sealed from the start.
+    `append` writes to the open file; `seal` closes it. The writer inserts and removes sealed files.
+    Files left by an earlier process count as sealed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -34,18 +34,18 @@ class Spool:
         self._file: IO[bytes] | None = None
 
     def append(self, record: Record) -> None:
-        """Write one record; it survives a killed process. OSError where the disk refuses."""
+        """Write one record; it survives a killed process. OSError if the write fails."""
         if self._file is None:
             self._number += 1
             self._file = self._path(self._number).open("ab", buffering=0)
         line = line_of(record) + b"\n"
-        if self._file.write(line) != len(line):  # the next line must not be glued to this one
+        if self._file.write(line) != len(line):  # the next line needs a file of its own
             self._file.close()
             self._file = None
-            raise OSError(errno.ENOSPC, "the disk took a part of a record")
+            raise OSError(errno.ENOSPC, "a record was written only in part")
 
     def seal(self) -> list[Path]:
-        """Close the open file; every sealed file, oldest first."""
+        """Close the open file; return every sealed file, oldest first."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -56,10 +56,9 @@ class Spool:
 
 
 def read_sealed(path: Path) -> list[Record]:
-    """A sealed file's records, made durable first.
+    """Fsync a sealed file and return its records.
 
-    Lines that cannot be read, cut off by a power loss or of another release, are set aside in a
-    file beside it.
+    Unreadable lines, cut off by a power loss or written by another release, are set aside.
     """
     with path.open("rb") as file:
         os.fsync(file.fileno())
@@ -76,7 +75,7 @@ def _records(path: Path, file: IO[bytes]) -> Iterator[Record]:
 
 
 def set_aside(path: Path, line: bytes) -> None:
-    """Keep a line that history does not take for whoever looks into it."""
+    """Keep a line that history refuses in a file with the suffix `.aside`, for an operator."""
     with path.with_suffix(ASIDE).open("ab") as kept:
         kept.write(line.rstrip(b"\n") + b"\n")
 

@@ -1,4 +1,4 @@
-"""Writes history in groups, off the request path; each record once."""
+"""Inserts history records in groups, off the request path, each once."""
 
 import asyncio
 import time
@@ -18,20 +18,20 @@ from gateway.history.record import Record
 from gateway.history.spool import Spool, line_of, read_sealed, set_aside
 from models import Instruction, RequestRecord, Tenant
 
-FLUSH_EVERY_S: Final = 0.1
-LONGEST_BACKOFF_S: Final = 5.0
-GROUP: Final = 1_000  # rows a statement
-MOST_KNOWN: Final = 100_000
-KNOWN_S: Final = 600.0  # then they are inserted again: one may have been erased
+FLUSH_INTERVAL_S: Final = 0.1
+MAX_BACKOFF_S: Final = 5.0
+ROWS_PER_INSERT: Final = 1_000
+MAX_KNOWN_INSTRUCTIONS: Final = 100_000
+KNOWN_INSTRUCTIONS_S: Final = 600.0  # then they are inserted again: some may have been erased
 
 log = structlog.get_logger()
 
 
 class HistoryWriter:
-    """Takes finished requests at once and inserts them in groups.
+    """Accepts records of finished requests and inserts them in groups.
 
-    A record waits in the spool until Postgres has committed it; the record's key makes a second
-    insert of the same record do nothing. Where the disk refuses, records wait in memory.
+    A record stays in the spool until Postgres has committed it; inserting it twice has no effect,
+    by its key. If the spool cannot be written, records wait in memory.
     """
 
     def __init__(self, sessions: async_sessionmaker[AsyncSession], folder: Path) -> None:
@@ -44,12 +44,12 @@ class HistoryWriter:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Insert what an earlier process left, then whatever comes."""
+        """Start to insert: first what an earlier process left, then new records."""
         self._dirty.set()
         self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
-        """Insert what is left. What Postgres does not take now stays in the spool."""
+        """Insert the remaining records; those that Postgres does not accept stay in the spool."""
         if self._task:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
@@ -60,7 +60,7 @@ class HistoryWriter:
             log.error("history_kept_in_spool", reason=str(error))
 
     def record(self, record: Record) -> None:
-        """Remember a finished request; returns when it would survive a killed process."""
+        """Store the record of a finished request; on return it survives a killed process."""
         try:
             self._spool.append(record)
         except OSError as error:
@@ -69,7 +69,7 @@ class HistoryWriter:
         self._dirty.set()
 
     async def flush(self) -> None:
-        """Insert everything recorded so far. SQLAlchemyError where Postgres does not take it."""
+        """Insert everything recorded so far. SQLAlchemyError if Postgres does not accept it."""
         unspooled = list(self._unspooled)
         if unspooled:
             await self._insert(unspooled)
@@ -86,7 +86,7 @@ class HistoryWriter:
             await self._insert_one_by_one(path, records)
 
     async def _insert_one_by_one(self, path: Path, records: Sequence[Record]) -> None:
-        """A record that Postgres will never take holds up no other."""
+        """Insert one by one, setting aside the records that Postgres refuses."""
         for record in records:
             try:
                 await self._insert([record])
@@ -95,16 +95,16 @@ class HistoryWriter:
                 set_aside(path, line_of(record))
 
     async def _run(self) -> None:
-        backoff = FLUSH_EVERY_S
+        backoff = FLUSH_INTERVAL_S
         while True:
             await self._dirty.wait()
             await asyncio.sleep(backoff)
             self._dirty.clear()
             try:
                 await self.flush()
-                backoff = FLUSH_EVERY_S
-            except Exception as error:  # noqa: BLE001  whatever it is, the next records must go on
-                backoff = min(2 * backoff, LONGEST_BACKOFF_S)
+                backoff = FLUSH_INTERVAL_S
+            except Exception as error:  # noqa: BLE001  later records must be inserted
+                backoff = min(2 * backoff, MAX_BACKOFF_S)
                 self._dirty.set()
                 log.warning("history_delayed", reason=repr(error), retry_s=backoff)
 
@@ -112,8 +112,8 @@ class HistoryWriter:
         async with self._sessions() as session, session.begin():
             permitted = await _permitted(session, records)
             instructions = self._new_instructions(permitted)
-            for start in range(0, len(permitted), GROUP):
-                rows = [_row(record) for record in permitted[start : start + GROUP]]
+            for start in range(0, len(permitted), ROWS_PER_INSERT):
+                rows = [_row(record) for record in permitted[start : start + ROWS_PER_INSERT]]
                 await session.execute(insert(RequestRecord).on_conflict_do_nothing(), rows)
             if instructions:
                 known = [{"hash": key, "embedding": vector} for key, vector in instructions.items()]
@@ -122,9 +122,9 @@ class HistoryWriter:
 
     def _new_instructions(self, records: Sequence[Record]) -> dict[bytes, bytes]:
         now = time.monotonic()
-        if len(self._known_instructions) > MOST_KNOWN or now > self._known_until:
+        if len(self._known_instructions) > MAX_KNOWN_INSTRUCTIONS or now > self._known_until:
             self._known_instructions.clear()
-            self._known_until = now + KNOWN_S
+            self._known_until = now + KNOWN_INSTRUCTIONS_S
         return {
             record.instruction_hash: record.instruction_embedding
             for record in records
@@ -134,7 +134,7 @@ class HistoryWriter:
 
 
 async def _permitted(session: AsyncSession, records: Sequence[Record]) -> list[Record]:
-    """The records, those of tenants that opted out of learning without what is learned from."""
+    """The records; those of tenants that opted out of learning with their usage only."""
     tenants = {record.tenant_id for record in records}
     opted_out = set(
         await session.scalars(select(Tenant.id).where(Tenant.id.in_(tenants), ~Tenant.learning))

@@ -1,1 +1,1 @@
-"""How long each answer will be: features, model, training, versions."""
+"""Prediction of generation lengths: features, model, training, versions."""

@@ -1,4 +1,4 @@
-"""What the gateway asks its predictor, and what it is told."""
+"""A prediction request and its prediction."""
 
 from typing import Final
 from uuid import UUID
@@ -7,14 +7,15 @@ from msgspec import Struct, field
 
 from gateway.quantiles import MEDIAN, P90
 
-__all__ = ["SOURCES", "Embeddings", "Prediction", "Question"]
+__all__ = ["SOURCES", "Embeddings", "Prediction", "PredictionRequest"]
 
 SOURCES: Final = ("model", "app", "tenant", "global", "prior")
-"""Where a prediction comes from: a version, else the nearest history, else nothing but a prior."""
+"""Where a prediction comes from: a trained version, the length history of the app, of the tenant or
+of all apps, or the prior where no length is known."""
 
 
-class Question(Struct, frozen=True, kw_only=True):
-    """A request whose generation length is wanted."""
+class PredictionRequest(Struct, frozen=True, kw_only=True):
+    """A request whose generation length is to be predicted."""
 
     tenant: UUID
     app: UUID
@@ -29,9 +30,9 @@ class Question(Struct, frozen=True, kw_only=True):
 
 
 class Embeddings(Struct):
-    """A request's vectors, float16 bytes: of its instruction, and of its text.
+    """Vectors of a request's instruction and of its user input, as float16 bytes.
 
-    They take their time: None until they are made.
+    They are computed asynchronously: None until then.
     """
 
     instruction: bytes | None = None
@@ -39,12 +40,12 @@ class Embeddings(Struct):
 
 
 class Prediction(Struct, frozen=True, kw_only=True):
-    """Quantiles of the generation length in tokens at `LEVELS`, rising, and its mean.
+    """Quantiles of the generation length in tokens at `LEVELS`, ascending, and its mean.
 
     All lie within 1 … max_tokens.
 
-    `source` is one of `SOURCES`. Features and embeddings are kept with the outcome for training;
-    the embeddings may still be on their way.
+    `source` is one of `SOURCES`; `predictor` is the version's id, None without one. Features and
+    embeddings are stored with the outcome for training; embeddings may arrive later.
     """
 
     quantiles: tuple[float, float, float, float, float, float]
@@ -58,10 +59,10 @@ class Prediction(Struct, frozen=True, kw_only=True):
 
     @property
     def median(self) -> float:
-        """The statistic for order, WMA and serving time."""
+        """Used for ordering, WMA (Magnus's wasted memory accesses) and serving time."""
         return self.quantiles[MEDIAN]
 
     @property
     def upper(self) -> float:
-        """The statistic for memory: the 0.9 quantile."""
+        """The 0.9 quantile, used for memory reservations."""
         return self.quantiles[P90]

@@ -1,1 +1,1 @@
-"""Replay: the same scheduling around a simulated engine, on recorded or generated requests."""
+"""Replay: the gateway's scheduling with a simulated engine, on recorded or generated requests."""

@@ -1,4 +1,4 @@
-"""Contenders compared: each replays the same requests, and a hook measures what came of them."""
+"""Compares contenders: each replays the same requests, and a hook measures the results."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -14,23 +14,23 @@ from gateway.errors import InvalidRequest
 from gateway.quantiles import Floats
 from gateway.replay.cost.model import EngineModel
 from gateway.replay.measure.metrics import Measures, measure
-from gateway.replay.measure.outcomes import Outcomes
-from gateway.replay.replicas import replay_on
-from gateway.replay.workload.predictions import PredictorName, predicted
+from gateway.replay.measure.results import ReplayResults
+from gateway.replay.replicas import replay_replicas
+from gateway.replay.workload.predictions import PredictorName, with_predictions
 from gateway.replay.workload.workload import Workload
 from gateway.scheduling.policy import POLICY_NAMES, Options, PolicyName, build_policy
 
 ORACLE: Final = "oracle-"
-FIRST_COME: Final = "fcfs"
+FCFS: Final = "fcfs"
 CONTENDERS: Final = (*POLICY_NAMES, *(ORACLE + name for name in POLICY_NAMES))
 
-Key = TypeVar("Key")
-Measured = TypeVar("Measured")
-Made = TypeVar("Made")
+CaseKey = TypeVar("CaseKey")
+Measurement = TypeVar("Measurement")
+Output = TypeVar("Output")
 
 
 class Contender(Struct, frozen=True, kw_only=True):
-    """A policy with its options, and the predictor that it knows lengths by."""
+    """A policy with its options, and the predictor whose lengths it gets."""
 
     name: str
     policy: PolicyName
@@ -39,9 +39,9 @@ class Contender(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, name: str, options: Options | None = None) -> Self:
-        """The policy of this name; with `oracle-` before it, it knows true lengths.
+        """The policy of this name; with the prefix `oracle-` it gets the true lengths.
 
-        InvalidRequest for an unknown name lists the known ones.
+        InvalidRequest for an unknown name; it lists the known ones.
         """
         bare = name.removeprefix(ORACLE)
         predictor: PredictorName = "recorded" if bare == name else "oracle"
@@ -54,14 +54,14 @@ class Contender(Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case(Generic[Key]):
-    """Requests that every contender gets: one load, for one seed.
+class Case(Generic[CaseKey]):
+    """The requests that every contender gets: one load with one seed.
 
-    `key` identifies the case, but for its seed, to the caller. `requests` makes the workload, with
-    its predictions, in the process that replays it. `engines` alike engines are fed in turn.
+    `key` and `seed` identify the case to the caller. `requests` makes the workload, with its
+    predictions, in the process that replays it. Requests go to `engines` equal engines in turn.
     """
 
-    key: Key
+    key: CaseKey
     seed: int
     requests: Callable[[], Workload]
     engine: EngineModel
@@ -70,53 +70,54 @@ class Case(Generic[Key]):
 
     @property
     def pages(self) -> int:
-        """KV pages of all engines."""
+        """KV pages of all engines together."""
         return self.engines * self.engine.shape.pages
 
 
 @dataclass(frozen=True)
-class Run:
-    """One contender's run, as the hook gets it.
+class ReplayRun:
+    """A run of one contender, as the hook gets it.
 
-    `first_come_s` (n,) is when `fcfs` dispatched each request; None where it has not run before.
+    `fcfs_dispatched_s` (n,) is the dispatch time of each request under `fcfs`; None if `fcfs` did
+    not run before.
     """
 
     case: Case[Any]
     contender: Contender
     workload: Workload
-    outcomes: Outcomes
-    first_come_s: Floats | None
+    results: ReplayResults
+    fcfs_dispatched_s: Floats | None
 
 
-def measures_of(run: Run) -> Measures:
-    """A hook: the run in numbers."""
-    return measure(run.workload, run.outcomes, run.case.pages, run.first_come_s)
+def measures_of(run: ReplayRun) -> Measures:
+    """A hook: the measures of the run."""
+    return measure(run.workload, run.results, run.case.pages, run.fcfs_dispatched_s)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell(Generic[Key, Measured]):
-    """What the hook measured of each contender in one case; `rate_s` is arrivals a second."""
+class Cell(Generic[CaseKey, Measurement]):
+    """The hook's output for each contender of one case; `rate_s` is the arrivals a second."""
 
-    key: Key
+    key: CaseKey
     seed: int
     rate_s: float
-    measured: dict[str, Measured]
+    measured: dict[str, Measurement]
 
 
 def compare(
-    cases: Iterable[Case[Key]], hook: Callable[[Run], Measured], jobs: int = 1
-) -> Iterator[Cell[Key, Measured]]:
+    cases: Iterable[Case[CaseKey]], hook: Callable[[ReplayRun], Measurement], jobs: int = 1
+) -> Iterator[Cell[CaseKey, Measurement]]:
     """A cell for each case, in order; `jobs` cases run at once.
 
-    `fcfs` runs first, the others as given. For more than one job, cases and hook are pickled.
+    `fcfs` runs first, the others in the given order. With several jobs, cases and hook are pickled.
     """
-    return in_processes(jobs, partial(_cell, hook), cases)
+    return map_in_processes(jobs, partial(_cell, hook), cases)
 
 
-def in_processes(
-    jobs: int, function: Callable[..., Made], *columns: Iterable[Any]
-) -> Iterator[Made]:
-    """What the function makes of each row of arguments, in order; one job runs in this process."""
+def map_in_processes(
+    jobs: int, function: Callable[..., Output], *columns: Iterable[Any]
+) -> Iterator[Output]:
+    """Like `map`, with `jobs` processes; a single job runs in this process."""
     if jobs == 1:
         yield from map(function, *columns)
         return
@@ -124,22 +125,24 @@ def in_processes(
         yield from pool.map(function, *columns)
 
 
-def replayed(
+def replay_contender(
     contender: Contender, workload: Workload, engine: EngineModel, seed: int = 0, engines: int = 1
-) -> Outcomes:
-    """What came of requests that carry their predictions; the seed is for `shuffled` alone."""
-    known = predicted(workload, contender.predictor, np.random.default_rng(seed))
+) -> ReplayResults:
+    """The results of requests that carry their predictions; only `shuffled` uses the seed."""
+    predicted = with_predictions(workload, contender.predictor, np.random.default_rng(seed))
     policy = partial(build_policy, contender.policy, contender.options)
-    return replay_on(engines, known, policy, engine)
+    return replay_replicas(engines, predicted, policy, engine)
 
 
-def _cell(hook: Callable[[Run], Measured], case: Case[Key]) -> Cell[Key, Measured]:
+def _cell(
+    hook: Callable[[ReplayRun], Measurement], case: Case[CaseKey]
+) -> Cell[CaseKey, Measurement]:
     workload = case.requests()
-    first_come_s: Floats | None = None
-    measured: dict[str, Measured] = {}
-    for each in sorted(case.contenders, key=lambda each: each.name != FIRST_COME):
-        outcomes = replayed(each, workload, case.engine, case.seed, case.engines)
-        if each.name == FIRST_COME:
-            first_come_s = outcomes.dispatched_s
-        measured[each.name] = hook(Run(case, each, workload, outcomes, first_come_s))
+    fcfs_dispatched_s: Floats | None = None
+    measured: dict[str, Measurement] = {}
+    for each in sorted(case.contenders, key=lambda each: each.name != FCFS):
+        results = replay_contender(each, workload, case.engine, case.seed, case.engines)
+        if each.name == FCFS:
+            fcfs_dispatched_s = results.dispatched_s
+        measured[each.name] = hook(ReplayRun(case, each, workload, results, fcfs_dispatched_s))
     return Cell(key=case.key, seed=case.seed, rate_s=workload.rate_s, measured=measured)

@@ -1,4 +1,4 @@
-"""Several engines, each behind a gateway of its own, fed in turn by a load balancer."""
+"""Several engines, each with its own gateway; a load balancer gives them requests in turn."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
@@ -8,12 +8,12 @@ import numpy.typing as npt
 
 from gateway.quantiles import Floats
 from gateway.replay.cost.model import EngineModel
-from gateway.replay.measure.outcomes import Outcomes
+from gateway.replay.measure.results import ReplayResults
 from gateway.replay.simulator import replay
 from gateway.replay.workload.workload import Workload
 from gateway.scheduling.policy import Policy
 
-Values: TypeAlias = npt.NDArray[Any]
+AnyArray: TypeAlias = npt.NDArray[Any]
 
 COLUMNS: Final = (
     "dispatched_s",
@@ -36,12 +36,12 @@ TOTALS: Final = (
 )
 
 
-def replay_on(
+def replay_replicas(
     engines: int, workload: Workload, policy: Callable[[], Policy], engine: EngineModel
-) -> Outcomes:
-    """The outcomes on so many alike engines: request i goes to engine i mod `engines`.
+) -> ReplayResults:
+    """The results on `engines` equal engines: request i goes to engine i mod `engines`.
 
-    Each has a queue under a policy of its own.
+    Each engine has its own queue and policy.
     """
     if engines == 1:
         return replay(workload, policy(), engine)
@@ -49,34 +49,34 @@ def replay_on(
         replay(workload.take(slice(first, None, engines)), policy(), engine)
         for first in range(min(engines, len(workload)))
     ]
-    return together(parts)
+    return combined_results(parts)
 
 
-def together(parts: Sequence[Outcomes]) -> Outcomes:
-    """The outcomes of nodes fed in turn as those of one; totals and series are sums."""
+def combined_results(parts: Sequence[ReplayResults]) -> ReplayResults:
+    """The results of replicas as those of one gateway; totals and series are sums."""
     times = np.unique(np.concatenate([part.time_s for part in parts]))
     times = times[:: -(-len(times) // len(parts[0].time_s))]
     whole: dict[str, Any] = {"time_s": times}
     for name in COLUMNS:
-        whole[name] = _in_turn([getattr(part, name) for part in parts])
+        whole[name] = _interleaved([getattr(part, name) for part in parts])
     for name in SERIES:
-        known = [_at(times, part.time_s, getattr(part, name)) for part in parts]
-        whole[name] = np.sum(known, axis=0)
+        series = [_series_at(times, part.time_s, getattr(part, name)) for part in parts]
+        whole[name] = np.sum(series, axis=0)
     for name in TOTALS:
         whole[name] = sum(getattr(part, name) for part in parts)
-    return Outcomes(**whole)
+    return ReplayResults(**whole)
 
 
-def _in_turn(parts: Sequence[Values]) -> Values:
-    """Columns dealt out in turn, put back in order."""
+def _interleaved(parts: Sequence[AnyArray]) -> AnyArray:
+    """The columns of replicas, back in the order of requests."""
     whole = np.empty(sum(map(len, parts)), parts[0].dtype)
     for first, part in enumerate(parts):
         whole[first :: len(parts)] = part
     return whole
 
 
-def _at(times_s: Floats, known_s: Floats, values: Values) -> Floats:
-    """A series at other times: the last value known by then, 0 before the first."""
-    places = np.searchsorted(known_s, times_s, side="right")
-    before: Floats = np.concatenate([[0.0], values])[places]
+def _series_at(times_s: Floats, series_s: Floats, values: AnyArray) -> Floats:
+    """A series at other times: its last value by then, 0 before the first."""
+    indices = np.searchsorted(series_s, times_s, side="right")
+    before: Floats = np.concatenate([[0.0], values])[indices]
     return before

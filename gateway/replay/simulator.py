@@ -1,6 +1,6 @@
-"""A gateway and its engine, simulated: one run of a workload under a policy.
+"""Simulates a gateway with its engine: one run of a workload under a policy.
 
-The live gateway runs the same `ControlLoop`. What happens at the same time is decided on together.
+The live gateway runs the same `ControlLoop`. Simultaneous events lead to one decision.
 """
 
 from math import inf
@@ -10,22 +10,22 @@ from typing import Final
 import numpy as np
 from msgspec.structs import replace
 
-from gateway.prediction.serving.drift import Rolling
+from gateway.prediction.serving.drift import RollingQuality
 from gateway.replay.cost.model import EngineModel, EngineShape
 from gateway.replay.engine.base import Sequences, SimulatedEngine
 from gateway.replay.engine.continuous import ContinuousEngine
 from gateway.replay.engine.lockstep import LockstepEngine
 from gateway.replay.engine.sequence import SimulatedSequence
-from gateway.replay.measure.outcomes import Answers, Outcomes, Series
+from gateway.replay.measure.results import ReplayResults, RequestColumns, SeriesSampler
 from gateway.replay.workload.workload import Workload
 from gateway.scheduling.control_loop import ControlLoop
 from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.policy import LockstepPolicy, Policy
 from gateway.scheduling.requests import QueuedRequest, RunningSequence
 
-SAMPLES: Final = 2_000
+MAX_SAMPLES: Final = 2_000
 TAU_FLOOR: Final = 0.2
-TRUST_WINDOW: Final = 500  # outcomes that Kendall's τ is taken over
+TRUST_WINDOW: Final = 500  # requests for the rolling Kendall's τ
 
 
 def replay(
@@ -34,16 +34,17 @@ def replay(
     engine: EngineModel,
     *,
     tau_floor: float | None = TAU_FLOOR,
-    sample: int = SAMPLES,
-) -> Outcomes:
-    """What would have become of each request; the policy must be new.
+    max_samples: int = MAX_SAMPLES,
+) -> ReplayResults:
+    """Replay a workload under an unused policy.
 
-    Answers are cut to what the engine's context leaves them. `tau_floor` is for the rolling τ below
-    which the policy is told not to trust predictions, None for never. `sample` bounds the series.
+    Answers are cut to the context that the engine has left for them. If the rolling τ falls below
+    `tau_floor`, the policy stops trusting predictions; None: it always trusts them. `max_samples`
+    limits the length of the time series.
     """
     simulated = _engine(policy, engine)
     return Simulation(
-        workload, policy, simulated, engine.shape, tau_floor=tau_floor, sample=sample
+        workload, policy, simulated, engine.shape, tau_floor=tau_floor, max_samples=max_samples
     ).run()
 
 
@@ -58,41 +59,41 @@ class Simulation:
         shape: EngineShape,
         *,
         tau_floor: float | None,
-        sample: int,
+        max_samples: int,
     ) -> None:
         self._workload = workload
         self._loop = ControlLoop(policy)
         self._engine = engine
         self._loop.resize(shape.pages, shape.page_tokens)
         self._arrivals: list[float] = [*workload.arrived_s.tolist(), inf]
-        room = shape.most_tokens - workload.prompt_tokens
-        self._most = np.minimum(workload.max_tokens, room)
-        self._tokens = np.minimum(workload.generation_tokens, self._most)
+        room = shape.max_sequence_tokens - workload.prompt_tokens
+        self._max_tokens = np.minimum(workload.max_tokens, room)
+        self._tokens = np.minimum(workload.generation_tokens, self._max_tokens)
         began_s, ended_s = (self._arrivals[0], self._arrivals[-2]) if len(workload) else (0.0, 0.0)
-        self._series = Series(began_s, ended_s - began_s, sample)
-        self._answers = Answers(len(workload))
+        self._series = SeriesSampler(began_s, ended_s - began_s, max_samples)
+        self._columns = RequestColumns(len(workload))
         self._tau_floor = tau_floor
-        self._predictions = Rolling(TRUST_WINDOW)
+        self._predictions = RollingQuality(TRUST_WINDOW)
         self._arrived = 0
         self._running: dict[str, SimulatedSequence] = {}
-        self._halved: dict[str, SimulatedSequence] = {}  # they wait again
+        self._halved: dict[str, SimulatedSequence] = {}  # they wait again, keeping their tokens
         self._known_preemptions = 0  # reported to the loop
         self._order = policy.order
         self._order_changes = self._decisions = 0
         self._decision_s = 0.0
 
-    def run(self) -> Outcomes:
-        """To the end, when nothing waits and nothing runs."""
+    def run(self) -> ReplayResults:
+        """Run until no request waits or runs. RuntimeError if some wait for ever."""
         series = self._series
         while (now_s := self._next_s()) < inf:
             while series.next_s < now_s:
                 pages = self._engine.pages_at(series.next_s)
                 series.add(self._loop.waiting, len(self._running), pages)
-            self._turn(now_s)
+            self._process_events(now_s)
         if self._loop.waiting:
             name = self._loop.policy.name
             raise RuntimeError(f"{self._loop.waiting} requests wait for {name}, idle")
-        return self._outcomes()
+        return self._results()
 
     def _next_s(self) -> float:
         next_s = min(self._arrivals[self._arrived], self._engine.next_s)
@@ -100,8 +101,8 @@ class Simulation:
             next_s = min(next_s, self._engine.reached_s(self._loop.next_decision_step))
         return next_s
 
-    def _turn(self, now_s: float) -> None:
-        """All that happens at one time, and the one decision on it."""
+    def _process_events(self, now_s: float) -> None:
+        """Process all events of one time, then decide once."""
         engine, loop = self._engine, self._loop
         if engine.next_s <= now_s:
             self._settle(now_s)
@@ -112,115 +113,119 @@ class Simulation:
             self._arrived += 1
         if loop.due and loop.waiting:
             self._decide(now_s)
-        if engine.between:
+        if engine.at_boundary:
             engine.compose()
 
-    def _arrive(self, place: int) -> None:
-        most = int(self._most[place])
-        if most < 1:
-            self._answers.gave_up[place] = True
+    def _arrive(self, index: int) -> None:
+        max_tokens = int(self._max_tokens[index])
+        if max_tokens < 1:
+            self._columns.gave_up[index] = True
             return
-        request = self._workload.waiting(place)
-        if most < request.max_tokens:
-            low, lower, middle, upper, high, highest = np.minimum(request.quantiles, most).tolist()
-            quantiles = low, lower, middle, upper, high, highest
-            request = replace(request, max_tokens=most, quantiles=quantiles)
+        request = self._workload.request(index)
+        if max_tokens < request.max_tokens:
+            q10, q25, q50, q75, q90, q95 = np.minimum(request.quantiles, max_tokens).tolist()
+            quantiles = q10, q25, q50, q75, q90, q95
+            request = replace(request, max_tokens=max_tokens, quantiles=quantiles)
         self._loop.arrive(request)
 
     def _settle(self, now_s: float) -> None:
-        """Steps ended, and perhaps sequences with them."""
+        """Process steps that ended, and the sequences that finished with them."""
         engine, loop = self._engine, self._loop
-        finished, broken = engine.settle(), engine.take_broken()
+        finished, out_of_memory = engine.settle(), engine.take_out_of_memory()
         loop.advance(engine.steps - loop.steps)
-        loop.preempted(engine.work.preemptions - self._known_preemptions)
-        self._known_preemptions = engine.work.preemptions
+        loop.preempted(engine.statistics.preemptions - self._known_preemptions)
+        self._known_preemptions = engine.statistics.preemptions
         for sequence in finished:
-            self._end(sequence, now_s)
+            self._finish(sequence, now_s)
         if finished:
             loop.settle()
-        if broken:
-            self._halve(broken)
+        if out_of_memory:
+            self._halve(out_of_memory)
 
-    def _end(self, sequence: SimulatedSequence, now_s: float) -> None:
-        request, answers = sequence.request, self._answers
-        answers.first_token_s[sequence.place] = sequence.first_token_s
-        answers.finished_s[sequence.place] = now_s
-        answers.preemptions[sequence.place] = sequence.preemptions
+    def _finish(self, sequence: SimulatedSequence, now_s: float) -> None:
+        request, columns = sequence.request, self._columns
+        columns.first_token_s[sequence.index] = sequence.first_token_s
+        columns.finished_s[sequence.index] = now_s
+        columns.preemptions[sequence.index] = sequence.preemptions
         del self._running[request.id]
         self._loop.ended(request, sequence.tokens, now_s)
         if self._tau_floor is not None:
             covered = sequence.tokens <= request.p90
             self._predictions.add(request.median, sequence.tokens, covered=covered)
             if self._loop.judgement_due:
-                self._judge(self._tau_floor)
+                self._update_trust(self._tau_floor)
 
-    def _judge(self, tau_floor: float) -> None:
-        """Trust predictions while Kendall's τ of the last outcomes is above the floor."""
+    def _update_trust(self, tau_floor: float) -> None:
+        """Trust predictions while Kendall's τ of the last finished requests reaches the floor."""
         quality = self._predictions.quality()
         self._loop.trust(quality is None or quality.tau >= tau_floor)
 
-    def _halve(self, broken: Sequences) -> None:
-        """A batch in lock step ran out of memory: what is left of it waits again, in two halves."""
-        for sequence in broken:
+    def _halve(self, out_of_memory: Sequences) -> None:
+        """Return the rest of a lockstep batch that ran out of memory to the policy, in halves."""
+        for sequence in out_of_memory:
             self._halved[sequence.request.id] = self._running.pop(sequence.request.id)
-        self._loop.halve([sequence.request for sequence in broken])
+        self._loop.halve([sequence.request for sequence in out_of_memory])
 
     def _decide(self, now_s: float) -> None:
-        """Dispatch until the policy has no more."""
+        """Remove requests that are too late, then dispatch until the policy returns None."""
         loop = self._loop
         for request in loop.give_up(now_s):
-            self._answers.gave_up[int(request.id)] = True
+            self._columns.gave_up[int(request.id)] = True
         while loop.waiting:
             began_s = perf_counter()
-            dispatch = loop.dispatch(now_s, self._known)
+            dispatch = loop.dispatch(now_s, self._running_sequences)
             self._decision_s += perf_counter() - began_s
             self._decisions += 1
             if dispatch is None:
                 break
-            self._send(dispatch, now_s)
+            self._submit(dispatch, now_s)
         if loop.policy.order != self._order:
             self._order = loop.policy.order
             self._order_changes += 1
 
-    def _known(self) -> list[RunningSequence]:
-        """What the gateway knows of what runs."""
-        return [sequence.known(self._loop.steps) for sequence in self._running.values()]
+    def _running_sequences(self) -> list[RunningSequence]:
+        """The running sequences as the gateway knows them."""
+        return [sequence.as_running(self._loop.steps) for sequence in self._running.values()]
 
-    def _send(self, dispatch: Dispatch, now_s: float) -> None:
+    def _submit(self, dispatch: Dispatch, now_s: float) -> None:
         sequences = []
         for request in dispatch.requests:
-            sequence = self._halved.pop(request.id, None) or self._new(request, dispatch, now_s)
+            sequence = self._halved.pop(request.id, None)
+            if sequence is None:
+                sequence = self._new_sequence(request, dispatch, now_s)
             self._running[request.id] = sequence
             sequences.append(sequence)
         self._engine.submit(sequences, now_s)
 
-    def _new(self, request: QueuedRequest, dispatch: Dispatch, now_s: float) -> SimulatedSequence:
-        """A sequence for the engine; those of a broken batch go on as they are."""
-        place = int(request.id)
-        self._answers.dispatched_s[place] = now_s
-        self._answers.overdue[place] = dispatch.overdue
+    def _new_sequence(
+        self, request: QueuedRequest, dispatch: Dispatch, now_s: float
+    ) -> SimulatedSequence:
+        """A sequence for a request that is dispatched for the first time."""
+        index = int(request.id)
+        self._columns.dispatched_s[index] = now_s
+        self._columns.overdue[index] = dispatch.overdue
         reserved = self._loop.reserve(request)
-        return SimulatedSequence(place, request, int(self._tokens[place]), reserved)
+        return SimulatedSequence(index, request, int(self._tokens[index]), reserved)
 
-    def _outcomes(self) -> Outcomes:
-        answers, work = self._answers, self._engine.work
+    def _results(self) -> ReplayResults:
+        columns, statistics = self._columns, self._engine.statistics
         time_s, waiting, running, kv_pages = self._series.columns(3)
-        return Outcomes(
-            dispatched_s=answers.dispatched_s,
-            first_token_s=answers.first_token_s,
-            finished_s=answers.finished_s,
-            preemptions=answers.preemptions,
-            overdue=answers.overdue,
-            gave_up=answers.gave_up,
+        return ReplayResults(
+            dispatched_s=columns.dispatched_s,
+            first_token_s=columns.first_token_s,
+            finished_s=columns.finished_s,
+            preemptions=columns.preemptions,
+            overdue=columns.overdue,
+            gave_up=columns.gave_up,
             time_s=time_s,
             waiting=waiting,
             running=running,
             kv_pages=kv_pages,
-            steps=work.steps,
-            computed_tokens=work.computed_tokens,
-            recomputed_tokens=work.recomputed_tokens,
-            busy_s=work.busy_s,
-            page_seconds=work.page_seconds,
+            steps=statistics.steps,
+            computed_tokens=statistics.computed_tokens,
+            recomputed_tokens=statistics.recomputed_tokens,
+            busy_s=statistics.busy_s,
+            page_seconds=statistics.page_seconds,
             order_changes=self._order_changes,
             decisions=self._decisions,
             decision_s=self._decision_s,

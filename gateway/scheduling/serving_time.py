@@ -33,7 +33,7 @@ class CostTerms(NamedTuple):
     token_read: float
 
 
-PRIOR: Final = CostTerms(5e-3, 1e-4, 1e-2, 1e-3, 1e-6)  # only the proportions matter
+PRIOR: Final = CostTerms(5e-3, 1e-4, 1e-2, 1e-3, 1e-6)  # of no particular engine
 
 
 def term_amounts(size: int, prompt_tokens: float, generation_tokens: float) -> CostTerms:

@@ -43,7 +43,7 @@ def test_engine_is_timed_and_its_cost_written(environment: Environment, tmp_path
     assert (engine.shape.pages, engine.shape.page_tokens) == (256, 16)
     assert (engine.shape.step_tokens, engine.shape.context_tokens) == (512, 2048)
     assert 0 <= engine.shape.lag_steps <= 3
-    assert 0 < engine.shape.order_s < 1
+    assert 0 < engine.shape.submit_delay_s < 1
     found = msgspec.json.decode(written, type=CalibratedEngine)
     assert (found.model, found.device) == ("lmaas-demo", "cpu")
     assert found.fit.fitted.steps > 100

@@ -1,1 +1,1 @@
-"""Who answers the requests of a contest, each a long-lived process that loads its model once."""
+"""The systems that E1 compares, each a long-lived process that loads its model once."""

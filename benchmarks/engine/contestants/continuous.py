@@ -10,15 +10,15 @@ from transformers import AutoModelForCausalLM, ContinuousBatchingConfig, Generat
 
 from benchmarks.engine.contestants.pipe import Answer, Task, Tokens, serve
 
-SEQUENCES: Final = 64  # at once
+SEQUENCES: Final = 64  # running at once
 PAGE: Final = 32
-PAGES: Final = 2048  # 65,536 tokens: nothing is ever evicted
+PAGES: Final = 2048  # 65,536 tokens: enough that nothing is evicted
 READ_TIMEOUT_S: Final = 600.0
 
 
 @contextmanager
 def prepare(arguments: Namespace) -> Iterator[Answer]:
-    """Answers everything at once, in steps of at most so many tokens."""
+    """Answers all requests at once, in steps of at most `--step-tokens` tokens."""
     torch.set_num_threads(arguments.threads)
     model = AutoModelForCausalLM.from_pretrained(
         arguments.folder, dtype=torch.float32, attn_implementation="sdpa"
@@ -30,7 +30,7 @@ def prepare(arguments: Namespace) -> Iterator[Answer]:
             num_blocks=PAGES,
             max_batch_tokens=arguments.step_tokens,
             max_requests_per_batch=SEQUENCES,
-            allow_block_sharing=False,  # the same prompts come again in each round
+            allow_block_sharing=False,  # each round repeats the same prompts
             auto_switch_to_flash=False,
         ),
     )

@@ -1,6 +1,6 @@
-"""The child's end of a contest: requests come in by stdin, one JSON line a task, answers go out.
+"""The contestant's end of the pipe: tasks arrive on stdin, one JSON line each; answers on stdout.
 
-Imported in vLLM's environment too, hence nothing but the standard library.
+Also imported in vLLM's environment, hence standard library only.
 """
 
 import json
@@ -12,16 +12,16 @@ from contextlib import AbstractContextManager
 from time import perf_counter
 from typing import TextIO, TypeAlias
 
-Task: TypeAlias = list[tuple[list[int], int]]  # prompts, and how many tokens to generate
+Task: TypeAlias = list[tuple[list[int], int]]  # prompts, each with the number of tokens to generate
 Tokens: TypeAlias = list[list[int]]
 Answer: TypeAlias = Callable[[Task], Tokens]
 
 
 def serve(prepare: Callable[[Namespace], AbstractContextManager[Answer]], *numbers: str) -> None:
-    """Enter what `prepare` loads, then answer tasks until stdin ends, and tell each one's time.
+    """Load the model with `prepare`, then answer tasks until stdin ends, each with its duration.
 
-    The command line names a folder with a model, `--threads`, and each of `numbers`. What
-    libraries print goes to stderr.
+    The command line takes the model's folder, `--threads`, and each of `numbers`. Output of
+    libraries goes to stderr.
     """
     parser = ArgumentParser()
     parser.add_argument("folder")

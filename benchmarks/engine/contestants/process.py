@@ -1,4 +1,4 @@
-"""The contest's end: processes that answer when asked and are stopped in between."""
+"""The benchmark's end of the pipe: contestant processes, paused between their turns."""
 
 import json
 import os
@@ -26,30 +26,30 @@ EXIT_TIMEOUT_S: Final = 20.0
 
 @dataclass(frozen=True)
 class TimedAnswers:
-    """The time a contestant took, and each request's tokens, in the requests' order."""
+    """A contestant's time, and the tokens of each request in the requests' order."""
 
     wall_s: float
     tokens: list[list[int]]
 
 
 class Contestant(Protocol):
-    """Somebody who answers requests; takes no CPU while paused."""
+    """A system that answers requests; uses no CPU while paused."""
 
     def answer(self, requests: list[Request]) -> TimedAnswers:
-        """Answer all, as fast as possible. RuntimeError where it cannot."""
+        """Answer all requests as fast as possible. RuntimeError on failure."""
 
     def pause(self) -> None:
-        """Stop where it stands."""
+        """Suspend it."""
 
     def resume(self) -> None:
         """Undo `pause`."""
 
     def close(self) -> None:
-        """End for good."""
+        """End it."""
 
 
 class PipedContestant:
-    """A process with the other end of `benchmarks.engine.contestants.pipe`."""
+    """A process that runs `benchmarks.engine.contestants.pipe`."""
 
     def __init__(
         self, name: str, command: list[str], environment: Mapping[str, str] | None = None
@@ -73,7 +73,7 @@ class PipedContestant:
             raise
 
     def answer(self, requests: list[Request]) -> TimedAnswers:
-        """Answer all; the time is taken on the other side."""
+        """Answer all requests; the contestant measures the time."""
         assert self._process.stdin is not None
         task = [(request.prompt, request.tokens) for request in requests]
         self._process.stdin.write(json.dumps(task) + "\n")
@@ -81,11 +81,11 @@ class PipedContestant:
         return TimedAnswers(received["wall_s"], received["tokens"])
 
     def pause(self) -> None:
-        """Stop the process and its children where they stand."""
+        """Suspend the process and its children."""
         signal_tree(self._process.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let them go on."""
+        """Resume them."""
         signal_tree(self._process.pid, signal.SIGCONT)
 
     def close(self) -> None:
@@ -104,12 +104,12 @@ class PipedContestant:
         self._log.close()
 
     def _receive(self, within_s: float) -> dict[str, Any]:
-        """The next line. RuntimeError where none comes in time, or none will ever come."""
+        """The next message. RuntimeError on a timeout or if the process ended."""
         assert self._process.stdout is not None
         end = monotonic() + within_s
         while not select.select([self._process.stdout], [], [], 1.0)[0]:
             if monotonic() > end:
-                raise RuntimeError(f"{self._name} said nothing for {within_s:g} s")
+                raise RuntimeError(f"{self._name} sent nothing for {within_s:g} s")
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError(f"{self._name} ended; see {self._log.name}")
@@ -118,24 +118,24 @@ class PipedContestant:
 
 
 class EngineContestant:
-    """Our engine, by its socket."""
+    """Our engine, driven over its socket."""
 
     def __init__(self, name: str, folder: Path, **settings: object) -> None:
         self._engine = EngineProcess(name, folder, **settings)
         self._engine.wait_until_ready()
 
     def answer(self, requests: list[Request]) -> TimedAnswers:
-        """Answer all; RuntimeError where a prompt was not computed in this very run."""
+        """Answer all requests. RuntimeError if a prompt was not computed in this run."""
         trace = self._engine.run([_sequence(request) for request in requests])
         _check(requests, trace)
         return TimedAnswers(trace.wall_s, [trace.tokens[request.id] for request in requests])
 
     def pause(self) -> None:
-        """Stop the process where it stands."""
+        """Suspend the process."""
         signal_tree(self._engine.process.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Resume the process."""
         signal_tree(self._engine.process.pid, signal.SIGCONT)
 
     def close(self) -> None:
@@ -145,7 +145,7 @@ class EngineContestant:
 
 
 def signal_tree(pid: int, number: signal.Signals) -> None:
-    """Send a signal to a process and all it started."""
+    """Send a signal to a process and all its descendants."""
     try:
         parent = psutil.Process(pid)
         tree = [parent, *parent.children(recursive=True)]
@@ -163,10 +163,12 @@ def _sequence(request: Request) -> Sequence:
 
 
 def _check(requests: list[Request], trace: RunTrace) -> None:
-    """RuntimeError unless all tokens came, and all were computed in this very run."""
+    """RuntimeError unless all tokens arrived and were computed in this run."""
     if trace.failed:
         raise RuntimeError(f"the engine failed {trace.failed} of {len(requests)} requests")
-    due = sum(len(request.prompt) + request.tokens - 1 for request in requests)
+    expected = sum(len(request.prompt) + request.tokens - 1 for request in requests)
     computed = trace.counted["computed_tokens"]
-    if computed < due:
-        raise RuntimeError(f"the engine computed only {computed:.0f} of the {due} tokens due")
+    if computed < expected:
+        raise RuntimeError(
+            f"the engine computed only {computed:.0f} of the {expected} tokens expected"
+        )

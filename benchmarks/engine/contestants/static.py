@@ -1,4 +1,4 @@
-"""transformers' `generate` on fixed batches, first come, first served."""
+"""transformers' `generate` on static batches, first come, first served."""
 
 from argparse import Namespace
 from collections.abc import Iterator
@@ -10,12 +10,12 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks.engine.contestants.pipe import Answer, Task, Tokens, serve
 
-PADDING = 0
+PAD_ID = 0
 
 
 @contextmanager
 def prepare(arguments: Namespace) -> Iterator[Answer]:
-    """Answers batch by batch; each is padded on the left and runs until its longest has ended."""
+    """Answers batch by batch; each is left-padded and runs until its longest answer ends."""
     torch.set_num_threads(arguments.threads)
     model = AutoModelForCausalLM.from_pretrained(
         arguments.folder, dtype=torch.float32, attn_implementation="sdpa"
@@ -32,14 +32,14 @@ def prepare(arguments: Namespace) -> Iterator[Answer]:
 
 def _generate(model: Any, batch: Task) -> Tokens:
     width = max(len(prompt) for prompt, _ in batch)
-    padded = [[PADDING] * (width - len(prompt)) + prompt for prompt, _ in batch]
+    padded = [[PAD_ID] * (width - len(prompt)) + prompt for prompt, _ in batch]
     mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt, _ in batch]
     rows = model.generate(
         input_ids=torch.tensor(padded),
         attention_mask=torch.tensor(mask),
         max_new_tokens=max(tokens for _, tokens in batch),
         do_sample=False,
-        pad_token_id=PADDING,
+        pad_token_id=PAD_ID,
     )
     answers = rows[:, width:].tolist()
     return [row[:tokens] for row, (_, tokens) in zip(answers, batch, strict=True)]

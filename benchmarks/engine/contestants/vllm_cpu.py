@@ -9,24 +9,24 @@ from typing import Final
 from benchmarks.engine.contestants.pipe import Answer, Task, Tokens, serve
 
 STEP_TOKENS: Final = 2048
-KV_BYTES: Final = 3 * 2**30  # nothing is ever preempted
-CONTEXT: Final = 1024
+KV_BYTES: Final = 3 * 2**30  # enough that nothing is preempted
+CONTEXT_TOKENS: Final = 1024
 
 
 @contextmanager
 def prepare(arguments: Namespace) -> Iterator[Answer]:
-    """Answers everything at once, so many sequences at a time."""
+    """Answers all requests, at most `--sequences` at a time."""
     vllm = importlib.import_module("vllm")
     model = vllm.LLM(
         model=arguments.folder,
         skip_tokenizer_init=True,
         dtype="float32",
         enforce_eager=arguments.compiled == 0,
-        max_model_len=CONTEXT,
+        max_model_len=CONTEXT_TOKENS,
         max_num_seqs=arguments.sequences,
         max_num_batched_tokens=STEP_TOKENS,
         kv_cache_memory_bytes=KV_BYTES,
-        enable_prefix_caching=False,  # the same prompts come again in each round
+        enable_prefix_caching=False,  # each round repeats the same prompts
         disable_log_stats=True,
     )
 

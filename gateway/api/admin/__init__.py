@@ -1,1 +1,1 @@
-"""The admin API: tenants, apps and keys, predictors and their training."""
+"""The admin API: tenants, apps and keys, predictors and training, policy, engine and queue."""

@@ -1,4 +1,4 @@
-"""Who calls the admin API, as the audit trail names them."""
+"""Authenticates callers of the admin API and names them for the audit trail."""
 
 from typing import Any, Final, TypeAlias
 
@@ -10,19 +10,19 @@ from litestar.types import Guard
 from gateway.api.guards import Connection, bearer
 from gateway.tenancy.scopes import AdminAccess, Scope
 
-ACTOR: Final = "actor"  # where the guard leaves what the dependency hands on
-AREA: Final = "area"
+ACTOR: Final = "actor"  # key in the request's state, set by the guard
+AREA: Final = "area"  # key in a controller's `opt`
 
 Actor: TypeAlias = NamedDependency[str]
 
 
 def area(scope: Scope) -> dict[str, Any]:
-    """A controller's `opt`: the scope that may change what it manages."""
+    """A controller's `opt`: the scope required to change what it manages."""
     return {AREA: scope}
 
 
 def admission_guard(admission: AdminAccess) -> Guard:
-    """Lets in whoever has the admin key, or one with the scope of the route's `AREA`."""
+    """Admits the admin key, and scoped keys with the scope of the route's `AREA`."""
 
     async def guard(connection: Connection, handler: BaseRouteHandler) -> None:
         scope = handler.opt.get(AREA)
@@ -36,7 +36,7 @@ def admission_guard(admission: AdminAccess) -> Guard:
 
 
 async def provide_actor(request: Request[Any, Any, Any]) -> str:
-    """The name that `admission_guard` found: the dependency `actor`."""
+    """The dependency `actor`: the name that `admission_guard` found."""
     actor = request.state[ACTOR]
     assert isinstance(actor, str), "the route has no admission_guard"
     return actor

@@ -16,7 +16,7 @@ from gateway.tenancy.scopes import Scope
 
 
 class AppRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """An app to make; `instruction` serves requests that bring no system message."""
+    """An app to create; `instruction` applies to requests without a system message."""
 
     name: str
     instruction: str | None = None
@@ -33,16 +33,16 @@ class AppAnswer(Struct, frozen=True):
 
 
 class AppsController(Controller):
-    """Makes and lists the apps of a tenant."""
+    """Creates and lists the apps of a tenant."""
 
     path = "/tenants/{tenant_id:uuid}/apps"
     opt = area(Scope.TENANTS)
 
-    @post(summary="Make an app of a tenant")
+    @post(summary="Create an app of a tenant")
     async def create_app(
         self, tenant_id: FromPath[UUID], data: JSONBody[AppRequest], apps: NamedDependency[Apps]
     ) -> AppAnswer:
-        """The new app; 404 without such a tenant, 409 if it has an app of that name."""
+        """The new app; 404 if there is no such tenant, 409 if it has an app of that name."""
         return to_answer(AppAnswer, await apps.create(tenant_id, data.name, data.instruction))
 
     @get(summary="List the apps of a tenant")
@@ -52,5 +52,5 @@ class AppsController(Controller):
         cursor: NamedDependency[Cursor],
         apps: NamedDependency[Apps],
     ) -> Listing[AppAnswer]:
-        """Apps, oldest first; 404 without such a tenant."""
+        """Apps, oldest first; 404 if there is no such tenant."""
         return listing(AppAnswer, await apps.list(tenant_id, cursor))

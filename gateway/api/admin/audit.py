@@ -15,12 +15,12 @@ from gateway.history.audit import AuditTrail
 from gateway.tenancy.paging import Cursor
 from gateway.tenancy.scopes import Scope
 
-Before = Annotated[UUID | None, QueryParameter(description="last id of the page before")]
-Subject = Annotated[str | None, QueryParameter(description="only what was done to this id or name")]
+Before = Annotated[UUID | None, QueryParameter(description="last id of the previous page")]
+Subject = Annotated[str | None, QueryParameter(description="only changes of this id or name")]
 
 
 class AuditAnswer(Struct, frozen=True, kw_only=True):
-    """One step: what the subject was before, and after."""
+    """One change: the subject's state before and after."""
 
     id: UUID
     at: datetime
@@ -45,6 +45,6 @@ class AuditController(Controller):
         before: Before = None,
         limit: Limit = 20,
     ) -> Listing[AuditAnswer]:
-        """Steps, newest first; the next page is the one `before` the last id."""
+        """Changes, newest first; for the next page set `before` to the last id."""
         entries = await trail.list(limit + 1, before=before, subject=subject)
         return listing(AuditAnswer, Cursor(limit).page(entries))

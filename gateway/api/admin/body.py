@@ -1,4 +1,4 @@
-"""Documents a body that is not JSON: the handler takes it as `body: bytes`."""
+"""Documents a request body that is not JSON: the handler takes it as `body: bytes`."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -9,7 +9,7 @@ from litestar.openapi.spec.enums import OpenAPIType
 LARGEST_UPLOAD: Final = 16 << 20  # bytes
 
 
-def raw(media_type: str, description: str) -> type[Operation]:
+def raw_body(media_type: str, description: str) -> type[Operation]:
     """An operation whose documented body is of this media type."""
     content = {media_type: OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING))}
     documented = RequestBody(content=content, description=description, required=True)

@@ -1,4 +1,4 @@
-"""`/admin/engine`: how the engine is, and what it is told."""
+"""`/admin/engine`: the engine's state, and commands to it."""
 
 from typing import Self
 
@@ -14,7 +14,7 @@ from gateway.tenancy.scopes import Scope
 
 
 class ServedBy(Struct, frozen=True):
-    """What the engine serves, and on what."""
+    """The served model, and the device it runs on."""
 
     epoch: str
     model: str
@@ -25,7 +25,7 @@ class ServedBy(Struct, frozen=True):
 
     @classmethod
     def of(cls, info: EngineInfo) -> Self:
-        """The lasting part of an engine's description."""
+        """The constant part of an engine's description."""
         return cls(
             epoch=info.epoch,
             model=info.model,
@@ -37,7 +37,7 @@ class ServedBy(Struct, frozen=True):
 
 
 class KvAnswer(Struct, frozen=True):
-    """KV memory in pages; cached ones are among the free ones."""
+    """KV memory in pages; `free` includes `cached`."""
 
     pages: int
     free: int
@@ -48,12 +48,12 @@ class KvAnswer(Struct, frozen=True):
 
     @classmethod
     def of(cls, kv: KvState) -> Self:
-        """KV memory as clients see it, with the counts that are zero."""
+        """KV memory as clients see it, zero counts included."""
         return cls(kv.pages, kv.free, kv.page_tokens, kv.cached, kv.shared, kv.swapped)
 
 
 class StepAnswer(Struct, frozen=True):
-    """The newest step: its sequences in the engine, and where its time went."""
+    """The newest step: the engine's sequences, and the times of the step's phases."""
 
     number: int
     running: int
@@ -65,7 +65,7 @@ class StepAnswer(Struct, frozen=True):
 
     @classmethod
     def of(cls, step: Step) -> Self:
-        """A step as clients see it: without the tokens."""
+        """A step as clients see it, without tokens."""
         return cls(
             number=step.number,
             running=step.running,
@@ -78,10 +78,10 @@ class StepAnswer(Struct, frozen=True):
 
 
 class EngineAnswer(Struct, frozen=True):
-    """The engine as its newest step told; `info` and `kv` are null before the first engine.
+    """The engine as of its newest step; `info` and `kv` are null before the first engine.
 
-    `step` is null before an engine's first step. While `paused` or `draining` requests wait in
-    the gateway.
+    `step` is null before an engine's first step. While `paused` or `draining`, requests wait in the
+    gateway.
     """
 
     connected: bool
@@ -97,7 +97,7 @@ class EngineAnswer(Struct, frozen=True):
 
     @classmethod
     def of(cls, scheduler: Scheduler) -> Self:
-        """The engine as this gateway knows it."""
+        """The engine as clients see it."""
         engine, table = scheduler.engine, scheduler.table
         return cls(
             connected=engine.connected,
@@ -114,37 +114,36 @@ class EngineAnswer(Struct, frozen=True):
 
 
 class EngineController(Controller):
-    """Shows the engine of this gateway, and holds requests back from it."""
+    """Shows, pauses, drains and resumes the engine of this gateway."""
 
     path = "/engine"
     opt = area(Scope.ENGINE)
 
     @get(summary="Show the engine")
-    async def show_engine(self, generations: NamedDependency[GenerationService]) -> EngineAnswer:
-        """What it serves, its KV memory, what runs and waits, and its newest step."""
-        return EngineAnswer.of(generations.scheduler)
+    async def show_engine(self, service: NamedDependency[GenerationService]) -> EngineAnswer:
+        """The served model, KV memory, numbers of running and waiting requests, and newest step."""
+        return EngineAnswer.of(service.scheduler)
 
     @post("/pause", status_code=200, summary="Pause the engine")
-    async def pause_engine(self, generations: NamedDependency[GenerationService]) -> EngineAnswer:
-        """Compute nothing until resumed; running requests keep their memory, new ones wait.
+    async def pause_engine(self, service: NamedDependency[GenerationService]) -> EngineAnswer:
+        """Stop computation until resumed; running requests keep their KV memory, new ones wait.
 
-        An engine that takes its place is paused too; the gateway tells load balancers that it is
-        not ready.
+        A replacement engine is paused too. `/health/ready` answers 503 meanwhile.
         """
-        generations.scheduler.pause_engine()
-        return EngineAnswer.of(generations.scheduler)
+        service.scheduler.pause_engine()
+        return EngineAnswer.of(service.scheduler)
 
     @post("/drain", status_code=200, summary="Drain the engine")
-    async def drain_engine(self, generations: NamedDependency[GenerationService]) -> EngineAnswer:
-        """Let running requests end and new ones wait until resumed; no request fails.
+    async def drain_engine(self, service: NamedDependency[GenerationService]) -> EngineAnswer:
+        """Finish running requests and hold new ones in the queue until resumed; no request fails.
 
-        The gateway tells load balancers that it is not ready.
+        `/health/ready` answers 503 meanwhile.
         """
-        generations.scheduler.drain_engine()
-        return EngineAnswer.of(generations.scheduler)
+        service.scheduler.drain_engine()
+        return EngineAnswer.of(service.scheduler)
 
     @post("/resume", status_code=200, summary="Resume the engine")
-    async def resume_engine(self, generations: NamedDependency[GenerationService]) -> EngineAnswer:
+    async def resume_engine(self, service: NamedDependency[GenerationService]) -> EngineAnswer:
         """End a pause or a drain."""
-        generations.scheduler.resume_engine()
-        return EngineAnswer.of(generations.scheduler)
+        service.scheduler.resume_engine()
+        return EngineAnswer.of(service.scheduler)

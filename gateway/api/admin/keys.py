@@ -16,13 +16,13 @@ from gateway.tenancy.scopes import Scope
 
 
 class KeyRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """A key to make; the name says what it is for."""
+    """A key to create; the name states its purpose."""
 
     name: str
 
 
 class KeyAnswer(Struct, frozen=True, kw_only=True):
-    """A key, without its secret; `prefix` tells keys apart."""
+    """A key without its secret; `prefix` identifies it."""
 
     id: UUID
     app_id: UUID
@@ -33,7 +33,7 @@ class KeyAnswer(Struct, frozen=True, kw_only=True):
 
 
 class NewKeyAnswer(Struct, frozen=True, kw_only=True):
-    """A key that was just made. The secret is shown here and never again."""
+    """A new key. The secret is shown only once."""
 
     id: UUID
     app_id: UUID
@@ -44,15 +44,15 @@ class NewKeyAnswer(Struct, frozen=True, kw_only=True):
 
 
 class KeysController(Controller):
-    """Makes, lists and revokes API keys."""
+    """Creates, lists and revokes API keys."""
 
     opt = area(Scope.TENANTS)
 
-    @post("/apps/{app_id:uuid}/keys", summary="Make an API key of an app")
+    @post("/apps/{app_id:uuid}/keys", summary="Create an API key of an app")
     async def create_key(
         self, app_id: FromPath[UUID], data: JSONBody[KeyRequest], keys: NamedDependency[ApiKeys]
     ) -> NewKeyAnswer:
-        """The new key with its secret; 404 without such an app."""
+        """The new key with its secret; 404 if there is no such app."""
         new = await keys.create(app_id, data.name)
         return to_answer(NewKeyAnswer, new.key, secret=new.secret)
 
@@ -63,10 +63,10 @@ class KeysController(Controller):
         cursor: NamedDependency[Cursor],
         keys: NamedDependency[ApiKeys],
     ) -> Listing[KeyAnswer]:
-        """Keys, revoked ones too, oldest first; 404 without such an app."""
+        """Keys, including revoked ones, oldest first; 404 if there is no such app."""
         return listing(KeyAnswer, await keys.list(app_id, cursor))
 
     @delete("/keys/{key_id:uuid}", status_code=200, summary="Revoke an API key")
     async def revoke_key(self, key_id: FromPath[UUID], keys: NamedDependency[ApiKeys]) -> KeyAnswer:
-        """The key, revoked: refused here at once, on other gateways within half a minute."""
+        """The revoked key: refused here at once, by other gateways within half a minute."""
         return to_answer(KeyAnswer, await keys.revoke(key_id))

@@ -1,4 +1,4 @@
-"""`/admin/policy`: the scheduling policy at work."""
+"""`/admin/policy`: the active scheduling policy."""
 
 from typing import Annotated, Final, Literal, Self, TypeAlias
 
@@ -16,32 +16,32 @@ from gateway.scheduling.policy import Options
 from gateway.tenancy.scopes import Scope
 
 AdmissionRule: TypeAlias = Literal["own", "peak", "reserved", "maximum", "held"]
-AtLeast0: TypeAlias = Annotated[float, Meta(ge=0)]
+NonNegative: TypeAlias = Annotated[float, Meta(ge=0)]
 Weight: TypeAlias = Annotated[float, Meta(ge=0, le=100)]
 Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
 
 OWN: Final = "own"
-WHY: Final[dict[Fallback, str]] = {
-    "untrusted": "predictions have told too little of the order of lengths lately",
-    "short_queue": "so few requests wait that another order would gain nothing",
+FALLBACK_REASONS: Final[dict[Fallback, str]] = {
+    "untrusted": "recent predictions rank the lengths of answers too poorly",
+    "short_queue": "too few requests wait for another order to reduce their waiting",
 }
 
 
 class PolicyRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """The policy to schedule by; of its options, what is left out stays.
+    """The policy to use; omitted options keep their values.
 
-    `admission` is `own` for the policy's own rule. `max_delay_s` null lets a request be put back
-    for any time.
+    `admission` is `own` for the policy's own admission rule. With `max_delay_s` null the time by
+    which a request may be delayed is unlimited.
     """
 
     name: str
     admission: AdmissionRule | UnsetType = UNSET
     preempted_share: Share | UnsetType = UNSET
-    max_delay_s: AtLeast0 | UnsetType | None = UNSET
+    max_delay_s: NonNegative | UnsetType | None = UNSET
     waiting_weight: Weight | UnsetType = UNSET
 
     def changed(self, options: Options) -> Options:
-        """The options with what is given here."""
+        """The options, updated with the given fields."""
         given = {name: value for name, value in asdict(self).items() if value is not UNSET}
         del given["name"]
         if given.get("admission") == OWN:
@@ -50,9 +50,9 @@ class PolicyRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PolicyAnswer(Struct, frozen=True, kw_only=True):
-    """The policy at work, and its options.
+    """The active policy, and its options.
 
-    `order` is `arrival` while it falls back on first come, first served; `why` says the reason.
+    `order` is `arrival` while it falls back to first come, first served; `why` gives the reason.
     """
 
     name: str
@@ -70,7 +70,7 @@ class PolicyAnswer(Struct, frozen=True, kw_only=True):
         return cls(
             name=scheduler.policy.name,
             order=scheduler.policy.order,
-            why=WHY[fallback] if fallback else None,
+            why=FALLBACK_REASONS[fallback] if fallback else None,
             admission=options.admission or OWN,
             preempted_share=options.preempted_share,
             max_delay_s=options.max_delay_s,
@@ -79,24 +79,24 @@ class PolicyAnswer(Struct, frozen=True, kw_only=True):
 
 
 class PolicyController(Controller):
-    """Shows and changes the policy of this gateway; at its next start the settings hold again."""
+    """Shows and changes the policy of this gateway; a restart returns to the settings."""
 
     path = "/policy"
     opt = area(Scope.ENGINE)
 
     @get(summary="Show the scheduling policy")
-    async def show_policy(self, generations: NamedDependency[GenerationService]) -> PolicyAnswer:
-        """The policy of this gateway; others on the same database have their own."""
-        return PolicyAnswer.of(generations.scheduler)
+    async def show_policy(self, service: NamedDependency[GenerationService]) -> PolicyAnswer:
+        """The policy of this gateway; other gateways on the same database have their own."""
+        return PolicyAnswer.of(service.scheduler)
 
     @put(summary="Change the scheduling policy")
     async def use_policy(
-        self, data: JSONBody[PolicyRequest], generations: NamedDependency[GenerationService]
+        self, data: JSONBody[PolicyRequest], service: NamedDependency[GenerationService]
     ) -> PolicyAnswer:
-        """The policy, at work until the next change or start.
+        """The policy, active until the next change or restart.
 
-        Waiting requests move to it, running ones go on; 400 where there is no such policy. With
-        other options it begins anew and has serving times to learn.
+        Waiting requests move to it, running ones continue. Changed options reset the serving times
+        that policies have learned. 400 if there is no such policy.
         """
-        generations.scheduler.use_policy(data.name, data.changed(generations.scheduler.options))
-        return PolicyAnswer.of(generations.scheduler)
+        service.scheduler.use_policy(data.name, data.changed(service.scheduler.options))
+        return PolicyAnswer.of(service.scheduler)

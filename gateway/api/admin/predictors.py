@@ -11,10 +11,10 @@ from litestar.params import FromPath, JSONBody, RawBody
 from msgspec import Struct
 
 from gateway.api.admin.actor import Actor, area
-from gateway.api.admin.body import LARGEST_UPLOAD, raw
+from gateway.api.admin.body import LARGEST_UPLOAD, raw_body
 from gateway.api.admin.training import TrainingRequest, TrainingRunAnswer
 from gateway.api.envelope import Limit, Listing, to_answer
-from gateway.prediction.lifecycle.comparison import Compared, Comparison
+from gateway.prediction.lifecycle.comparison import VersionComparer, VersionComparison
 from gateway.prediction.lifecycle.registry import Registry
 from gateway.prediction.lifecycle.runs import TrainingRuns
 from gateway.prediction.model.artefact import checksum
@@ -28,9 +28,9 @@ CHECKSUM: Final = "x-lmaas-checksum"
 
 
 class PredictorAnswer(Struct, frozen=True, kw_only=True):
-    """A version: what it was fitted on, how well it does, and whether it is at work.
+    """A version: its training data, metrics and state.
 
-    `replaced_id` is the version that was active before it: where a roll-back leads.
+    `replaced_id` is the version that was active before it, to which a roll-back returns.
     """
 
     id: UUID
@@ -57,10 +57,10 @@ class PredictorAnswer(Struct, frozen=True, kw_only=True):
 
 
 class ComparisonAnswer(Struct, frozen=True, kw_only=True):
-    """Two versions, and both scored on the same newest `rows` of history.
+    """Two versions, both scored on the same newest `rows` of history.
 
-    `unseen` tells that neither was made from these rows. Where they could not be scored, `why_not`
-    says the reason. Lower is better but for `tau` and, up to 0.9, `coverage`.
+    `unseen`: neither version was trained on these rows. If they could not be scored, `why_not`
+    gives the reason. Lower is better except for `tau` and, up to 0.9, `coverage`.
     """
 
     versions: list[PredictorAnswer]
@@ -70,7 +70,7 @@ class ComparisonAnswer(Struct, frozen=True, kw_only=True):
     why_not: str | None
 
     @classmethod
-    def of(cls, compared: Compared) -> Self:
+    def of(cls, compared: VersionComparison) -> Self:
         """The comparison as clients see it."""
         versions = [PredictorAnswer.of(version) for version in compared.versions]
         return to_answer(cls, compared, versions=versions)
@@ -89,7 +89,7 @@ class PredictorsController(Controller):
         actor: Actor,
         data: JSONBody[TrainingRequest | None] = None,
     ) -> TrainingRunAnswer:
-        """The run, to poll at `/admin/training-runs/{id}`; 409 while another is at work."""
+        """The run, to poll at `/admin/training-runs/{id}`; 409 while another run is active."""
         wanted = data or TrainingRequest()
         return to_answer(TrainingRunAnswer, await runs.start(actor, activate=wanted.activate))
 
@@ -113,19 +113,19 @@ class PredictorsController(Controller):
     async def activate_predictor(
         self, predictor_id: FromPath[UUID], registry: NamedDependency[Registry], actor: Actor
     ) -> PredictorAnswer:
-        """The version, at work from now on in every gateway; 409 where it cannot be used."""
+        """The version, now active in every gateway; 409 if it cannot be used."""
         return PredictorAnswer.of(await registry.activate(predictor_id, actor))
 
-    @post("/rollback", status_code=200, summary="Roll back to the version before")
+    @post("/rollback", status_code=200, summary="Roll back to the previous version")
     async def roll_back(
         self,
         registry: NamedDependency[Registry],
         runs: NamedDependency[TrainingRuns],
         actor: Actor,
     ) -> PredictorAnswer:
-        """The version that was active before, at work again in every gateway.
+        """The previously active version, active again in every gateway.
 
-        Once more leads to the one before that; 409 where there is none.
+        Repeating it goes back one more version; 409 if there is none.
         """
         return PredictorAnswer.of(await registry.roll_back(runs.model, actor))
 
@@ -134,11 +134,11 @@ class PredictorsController(Controller):
         self,
         predictor_id: FromPath[UUID],
         other_id: FromPath[UUID],
-        comparison: NamedDependency[Comparison],
+        comparison: NamedDependency[VersionComparer],
     ) -> ComparisonAnswer:
         """Their metrics, and both scored on the newest history; takes some seconds.
 
-        404 if there is no such version, 409 for two of different models.
+        404 if there is no such version, 409 for versions of different models.
         """
         return ComparisonAnswer.of(await comparison.compare(predictor_id, other_id))
 
@@ -155,17 +155,17 @@ class PredictorsController(Controller):
     async def export_predictor(
         self, predictor_id: FromPath[UUID], registry: NamedDependency[Registry], actor: Actor
     ) -> Response[bytes]:
-        """The version's bytes, which hold its checksum too; 409 where it is damaged."""
-        stored = await registry.give(predictor_id, actor)
+        """The version's bytes, which include its checksum; 409 if it is damaged."""
+        stored = await registry.export_version(predictor_id, actor)
         named = f'attachment; filename="{predictor_id}.lmaas-predictor"'
-        told = {CHECKSUM: checksum(stored).hex(), "content-disposition": named}
-        return Response(stored, headers=told, media_type=BINARY)
+        headers = {CHECKSUM: checksum(stored).hex(), "content-disposition": named}
+        return Response(stored, headers=headers, media_type=BINARY)
 
     @post(
         "/import",
         summary="Import a version",
         request_max_body_size=LARGEST_UPLOAD,
-        operation_class=raw(BINARY, "an exported version"),
+        operation_class=raw_body(BINARY, "an exported version"),
     )
     async def import_predictor(
         self,
@@ -176,8 +176,10 @@ class PredictorsController(Controller):
     ) -> PredictorAnswer:
         """The version, inactive.
 
-        409 `predictor_refused` where the bytes are damaged, or made for another model, tokenizer,
+        409 `predictor_refused` if the bytes are damaged, or belong to another model, tokenizer,
         chat template or release.
         """
-        version = await registry.take(body, model=runs.model, model_hash=runs.model_hash, by=actor)
+        version = await registry.import_version(
+            body, model=runs.model, model_hash=runs.model_hash, by=actor
+        )
         return PredictorAnswer.of(version)

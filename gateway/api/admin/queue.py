@@ -1,4 +1,4 @@
-"""`/admin/queue` and `/admin/requests`: what waits and runs, and why."""
+"""`/admin/queue` and `/admin/requests`: waiting and running requests, and why they waited."""
 
 from typing import Annotated, Self
 from uuid import UUID
@@ -9,36 +9,40 @@ from litestar.params import FromPath, QueryParameter
 from msgspec import Struct
 
 from gateway.api.admin.actor import Actor, area
-from gateway.generation.insight.explanation import Explained
-from gateway.generation.insight.queue_view import Queue, Queued, Totals
+from gateway.generation.insight.explanation import Explanation
+from gateway.generation.insight.queue_view import QueueEntry, QueuePage, QueueTotals
 from gateway.generation.service import GenerationService
 from gateway.history.requests import RequestHistory, no_request
 from gateway.tenancy.scopes import Scope
 
-QueueLimit = Annotated[int, QueryParameter(ge=1, le=1_000, description="most requests wanted")]
-Offset = Annotated[int, QueryParameter(ge=0, description="how many to leave out at first")]
-OfTenant = Annotated[UUID | None, QueryParameter(description="only this tenant's; unset: all")]
+QueueLimit = Annotated[
+    int, QueryParameter(ge=1, le=1_000, description="maximum number of requests")
+]
+Offset = Annotated[int, QueryParameter(ge=0, description="number of requests to skip")]
+OfTenant = Annotated[
+    UUID | None, QueryParameter(description="only this tenant's requests; unset: all")
+]
 
 
 class QueueAnswer(Struct, frozen=True, kw_only=True):
-    """The queue: running requests by age, then waiting ones, the next to start first.
+    """The queue: running requests, oldest first, then waiting ones in start order.
 
-    `totals` are of the whole queue, whatever was asked for.
+    `totals` are of the whole queue, whatever page is requested.
     """
 
     object: str = "list"
-    totals: Totals
-    data: list[Queued]
+    totals: QueueTotals
+    data: list[QueueEntry]
     has_more: bool
 
     @classmethod
-    def of(cls, queue: Queue) -> Self:
+    def of(cls, queue: QueuePage) -> Self:
         """The queue as clients see it."""
         return cls(totals=queue.totals, data=queue.requests, has_more=queue.more)
 
 
 class QueueController(Controller):
-    """Shows what this gateway has to do."""
+    """Shows the queue of this gateway."""
 
     path = "/queue"
     opt = area(Scope.ENGINE)
@@ -46,13 +50,13 @@ class QueueController(Controller):
     @get(summary="Show the live queue")
     async def show_queue(
         self,
-        generations: NamedDependency[GenerationService],
+        service: NamedDependency[GenerationService],
         tenant: OfTenant = None,
         limit: QueueLimit = 100,
         offset: Offset = 0,
     ) -> QueueAnswer:
-        """What runs and waits here, each with its prediction, batch, turn and expected times."""
-        queue = generations.scheduler.read_queue(limit=limit, offset=offset, tenant=tenant)
+        """Running and waiting requests with prediction, batch, position and expected times."""
+        queue = service.scheduler.read_queue(limit=limit, offset=offset, tenant=tenant)
         return QueueAnswer.of(queue)
 
 
@@ -66,32 +70,32 @@ class RequestsController(Controller):
     async def explain_request(
         self,
         request_id: FromPath[str],
-        generations: NamedDependency[GenerationService],
+        service: NamedDependency[GenerationService],
         requests: NamedDependency[RequestHistory],
-    ) -> Explained:
-        """Why it waited as long as it did; `request_id` may be an answer's `id`.
+    ) -> Explanation:
+        """Why the request waited; `request_id` may also be an answer's `id`.
 
-        Of this gateway while it lives, of any gateway once it has ended; 404 where nothing is
-        known, and for some moments after its end.
+        Finds unfinished requests of this gateway and ended ones of any gateway. 404 for an unknown
+        id, also briefly after a request's end.
         """
-        return await generations.scheduler.explain(known_id(request_id), requests)
+        return await service.scheduler.explain(known_id(request_id), requests)
 
     @post("/{request_id:str}/cancel", status_code=200, summary="Cancel a request")
     async def cancel(
         self,
         request_id: FromPath[str],
-        generations: NamedDependency[GenerationService],
+        service: NamedDependency[GenerationService],
         actor: Actor,
-    ) -> Explained:
+    ) -> Explanation:
         """The request, ended with all its choices; its client gets 409 `request_cancelled`.
 
-        404 where it neither waits nor runs in this gateway.
+        404 if it neither waits nor runs in this gateway.
         """
-        return generations.scheduler.cancel_request(known_id(request_id), by=actor)
+        return service.scheduler.cancel_request(known_id(request_id), by=actor)
 
 
 def known_id(name: str) -> UUID:
-    """A request's id, as it is or as its answer's `id`, such as `chatcmpl-…`. NotFound."""
+    """A request's id from the id itself or its answer's `id`, such as `chatcmpl-…`. NotFound."""
     try:
         return UUID(name.rpartition("-")[2] if name.startswith(("chatcmpl-", "cmpl-")) else name)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The admin API as one router, behind the admin key and those with scopes."""
+"""The router of the admin API, guarded by the admin key and scoped keys."""
 
 from typing import TypeVar
 
@@ -21,7 +21,7 @@ from gateway.api.admin.training import TrainingRunsController, TrainingScheduleC
 from gateway.api.envelope import provide_cursor
 from gateway.history.audit import AuditTrail
 from gateway.history.requests import RequestHistory
-from gateway.prediction.lifecycle.comparison import Comparison
+from gateway.prediction.lifecycle.comparison import VersionComparer
 from gateway.prediction.lifecycle.drift_series import DriftSeries
 from gateway.prediction.lifecycle.erasure import SampleErasure
 from gateway.prediction.lifecycle.log_import import LogImport
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 
 class AdminServices(Struct, frozen=True, kw_only=True):
-    """What the admin API calls."""
+    """The services that the admin API calls; each is a dependency of its field's name."""
 
     tenants: Tenants
     apps: Apps
@@ -47,7 +47,7 @@ class AdminServices(Struct, frozen=True, kw_only=True):
     registry: Registry
     runs: TrainingRuns
     schedules: Schedules
-    comparison: Comparison
+    comparison: VersionComparer
     series: DriftSeries
     erasure: SampleErasure
     logs: LogImport

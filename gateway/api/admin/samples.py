@@ -1,4 +1,4 @@
-"""What is learned from: `/admin/predictors/samples`, a tenant's samples, `/admin/drift`."""
+"""Training data and drift: `/admin/predictors/samples`, a tenant's samples, `/admin/drift`."""
 
 from datetime import datetime, timedelta
 from typing import Annotated, Final
@@ -10,27 +10,29 @@ from litestar.params import FromPath, QueryParameter, RawBody
 from msgspec import Struct
 
 from gateway.api.admin.actor import Actor, area
-from gateway.api.admin.body import LARGEST_UPLOAD, raw
+from gateway.api.admin.body import LARGEST_UPLOAD, raw_body
 from gateway.generation.service import GenerationService
 from gateway.prediction.lifecycle.drift_series import DriftSeries
 from gateway.prediction.lifecycle.erasure import Erased, SampleErasure
-from gateway.prediction.lifecycle.log_import import Imported, LogImport
+from gateway.prediction.lifecycle.log_import import ImportedRows, LogImport
 from gateway.prediction.lifecycle.schedule import Schedules
 from gateway.tenancy.scopes import Scope
 
 LINES: Final = "application/x-ndjson"
 
-User = Annotated[str | None, QueryParameter(description="only this user's; unset: the tenant's")]
+User = Annotated[
+    str | None, QueryParameter(description="only this user's samples; unset: all of the tenant")
+]
 DriftApp = Annotated[UUID | None, QueryParameter(description="only this app; unset: all apps")]
-Hours = Annotated[float, QueryParameter(gt=0, le=8_760, description="how far back")]
-Buckets = Annotated[int, QueryParameter(ge=1, le=200, description="how many stretches of time")]
+Hours = Annotated[float, QueryParameter(gt=0, le=8_760, description="length of the series")]
+Buckets = Annotated[int, QueryParameter(ge=1, le=200, description="number of time buckets")]
 
 
 class DriftBucket(Struct, frozen=True):
-    """A stretch of time from `since`: its newest outcomes, at most 500, that a version predicted.
+    """A time bucket from `since`: its newest outcomes predicted by a version, at most 500.
 
-    `coverage` is the share of lengths within the 0.9 quantile, `tau` Kendall's tau between the
-    medians and the lengths; null where there are no outcomes.
+    `coverage` is the share of lengths within the 0.9 quantile, `tau` Kendall's tau (rank
+    correlation) of medians and lengths; null without outcomes.
     """
 
     since: datetime
@@ -40,9 +42,9 @@ class DriftBucket(Struct, frozen=True):
 
 
 class DriftAnswer(Struct, frozen=True, kw_only=True):
-    """The series, oldest first, and what this gateway measured over its newest outcomes.
+    """The series, oldest first, and this gateway's verdict on its newest outcomes.
 
-    `trustworthy`: whether the order of predictions still tells the order of lengths.
+    `trustworthy`: whether predictions still rank the lengths well enough.
     """
 
     app: UUID | None
@@ -51,7 +53,7 @@ class DriftAnswer(Struct, frozen=True, kw_only=True):
 
 
 class LogsController(Controller):
-    """Adds logs of one's own to what training reads."""
+    """Imports request logs as training data."""
 
     opt = area(Scope.PREDICTORS)
 
@@ -59,24 +61,24 @@ class LogsController(Controller):
         "/predictors/samples",
         summary="Import logs to learn from",
         request_max_body_size=LARGEST_UPLOAD,
-        operation_class=raw(
+        operation_class=raw_body(
             LINES,
-            "one JSON object a line: `app`, `input`, and `output` or `tokens`; optional "
+            "one JSON object per line: `app`, `input`, and `output` or `tokens`; optional "
             "`instruction`, `user`, `max_tokens`, `temperature`, `top_p`, `cut_off`",
         ),
     )
     async def import_samples(
         self, body: RawBody, logs: NamedDependency[LogImport], actor: Actor
-    ) -> Imported:
-        """How many rows were added; training reads them like served requests.
+    ) -> ImportedRows:
+        """The number of added rows; training reads them like served requests.
 
-        400 names every bad line by number and reason; then none is added.
+        400 lists every invalid line with its number and reason; then no row is added.
         """
         return await logs.add(body, by=actor)
 
 
 class SamplesController(Controller):
-    """Erases what is kept of requests to learn from."""
+    """Erases the training data of a tenant or a user."""
 
     opt = area(Scope.TENANTS)
 
@@ -92,36 +94,36 @@ class SamplesController(Controller):
         actor: Actor,
         user: User = None,
     ) -> Erased:
-        """How many rows of history lost their features, embeddings and user; usage stays.
+        """The number of history rows that lost their features, embeddings and user; usage stays.
 
-        404 without such a tenant.
+        404 if there is no such tenant.
         """
         return await erasure.erase(tenant_id, user, by=actor)
 
 
 class DriftController(Controller):
-    """Shows whether predictions still hold."""
+    """Shows the quality of predictions over time."""
 
     path = "/drift"
     opt = area(Scope.PREDICTORS)
 
-    @get(summary="Show how good predictions were over time")
+    @get(summary="Show the quality of predictions over time")
     async def show_drift(
         self,
         series: NamedDependency[DriftSeries],
         schedules: NamedDependency[Schedules],
-        generations: NamedDependency[GenerationService],
+        service: NamedDependency[GenerationService],
         app: DriftApp = None,
         hours: Hours = 168.0,
         buckets: Buckets = 28,
     ) -> DriftAnswer:
-        """Coverage and Kendall's tau of the served predictions, of one app or of all."""
+        """Coverage and Kendall's tau of the served predictions, of one app or all."""
         window = timedelta(hours=hours)
         found = await series.show(app=app, window=window, buckets=buckets)
-        schedule, _ = await schedules.show(generations.model)
+        schedule, _ = await schedules.show(service.model)
         return DriftAnswer(
             app=app,
-            trustworthy=generations.drift.trustworthy(schedule.tau_floor),
+            trustworthy=service.drift.trustworthy(schedule.tau_floor),
             buckets=[
                 DriftBucket(bucket.since, quality.outcomes, quality.coverage, quality.tau)
                 if (quality := bucket.quality)

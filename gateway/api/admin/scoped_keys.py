@@ -1,4 +1,4 @@
-"""`/admin/scoped-keys`: keys for a part of the admin API. The admin key alone may manage them."""
+"""`/admin/scoped-keys`: keys for parts of the admin API, managed with the admin key only."""
 
 from datetime import datetime
 from uuid import UUID
@@ -15,14 +15,14 @@ from gateway.tenancy.scopes import Scope, ScopedKeys
 
 
 class ScopedKeyRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """A key to make: `read` for every GET, or an area to read and change."""
+    """A key to create: `read` for every GET, or an area to read and change."""
 
     name: str
     scopes: list[Scope]
 
 
 class ScopedKeyAnswer(Struct, frozen=True, kw_only=True):
-    """A key, without its secret; `prefix` tells keys apart."""
+    """A key without its secret; `prefix` identifies it."""
 
     id: UUID
     name: str
@@ -33,7 +33,7 @@ class ScopedKeyAnswer(Struct, frozen=True, kw_only=True):
 
 
 class NewScopedKeyAnswer(Struct, frozen=True, kw_only=True):
-    """A key that was just made. The secret is shown here and never again."""
+    """A new key. The secret is shown only once."""
 
     id: UUID
     name: str
@@ -42,11 +42,11 @@ class NewScopedKeyAnswer(Struct, frozen=True, kw_only=True):
 
 
 class ScopedKeysController(Controller):
-    """Makes, lists and revokes keys for a part of the admin API."""
+    """Creates, lists and revokes keys for parts of the admin API."""
 
     path = "/scoped-keys"
 
-    @post(summary="Make a key for a part of the admin API")
+    @post(summary="Create a key for a part of the admin API")
     async def create_scoped_key(
         self,
         data: JSONBody[ScopedKeyRequest],
@@ -61,7 +61,7 @@ class ScopedKeysController(Controller):
     async def list_scoped_keys(
         self, cursor: NamedDependency[Cursor], scoped_keys: NamedDependency[ScopedKeys]
     ) -> Listing[ScopedKeyAnswer]:
-        """Keys, revoked ones too, oldest first."""
+        """Keys, including revoked ones, oldest first."""
         return listing(ScopedKeyAnswer, await scoped_keys.list(cursor))
 
     @delete("/{key_id:uuid}", status_code=200, summary="Revoke a key of the admin API")

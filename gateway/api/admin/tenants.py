@@ -1,4 +1,4 @@
-"""`/admin/tenants`: who pays."""
+"""`/admin/tenants`: the tenants, their shares and learning opt-outs."""
 
 from datetime import datetime
 from uuid import UUID
@@ -16,7 +16,7 @@ from gateway.tenancy.tenants import Tenants
 
 
 class TenantRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """A tenant to make; the name is 1 to 100 characters and not taken.
+    """A tenant to create; the name has 1 to 100 characters and is unique.
 
     `share`, 0.01 to 100, is its weight among the tenants that wait for the same engine.
     """
@@ -26,9 +26,9 @@ class TenantRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TenantChange(Struct, frozen=True, forbid_unknown_fields=True):
-    """What to change; what is left out or null stays.
+    """The fields to change; omitted and null fields keep their values.
 
-    Without `learning` nothing of its requests is kept to learn from. `share` is 0.01 to 100.
+    With `learning` false no training data of its requests is kept. `share` is 0.01 to 100.
     """
 
     learning: bool | None = None
@@ -38,7 +38,7 @@ class TenantChange(Struct, frozen=True, forbid_unknown_fields=True):
 class TenantAnswer(Struct, frozen=True):
     """A tenant; with `learning` the length predictor learns from its requests.
 
-    Of two tenants that both always wait, one with twice the `share` gets twice the tokens.
+    Of two tenants with requests always waiting, one with twice the `share` gets twice the tokens.
     """
 
     id: UUID
@@ -49,12 +49,12 @@ class TenantAnswer(Struct, frozen=True):
 
 
 class TenantsController(Controller):
-    """Makes, lists, shows and changes tenants."""
+    """Creates, lists, shows and changes tenants."""
 
     path = "/tenants"
     opt = area(Scope.TENANTS)
 
-    @post(summary="Make a tenant")
+    @post(summary="Create a tenant")
     async def create_tenant(
         self, data: JSONBody[TenantRequest], tenants: NamedDependency[Tenants]
     ) -> TenantAnswer:
@@ -85,9 +85,9 @@ class TenantsController(Controller):
     ) -> TenantAnswer:
         """The tenant; 404 if there is none.
 
-        A new share holds for requests that come half a minute later at the latest. Opted out, it is
-        in no training set any more, and history keeps its usage alone. What was kept before is
-        erased by `DELETE /admin/tenants/{id}/samples`.
+        A new share takes effect within half a minute. Once opted out of learning, the tenant is in
+        no training set, and history keeps only its usage; `DELETE /admin/tenants/{id}/samples`
+        erases earlier samples.
         """
         changed = await tenants.change(
             tenant_id, learning=data.learning, share=data.share, by=actor

@@ -1,4 +1,4 @@
-"""`/admin/training-runs` and `/admin/training-schedule`: how versions come to be."""
+"""`/admin/training-runs` and `/admin/training-schedule`: training of predictor versions."""
 
 from datetime import datetime
 from typing import Any, Self
@@ -13,24 +13,24 @@ from gateway.api.admin.actor import Actor, area
 from gateway.api.envelope import Limit, Listing, listing, to_answer
 from gateway.prediction.lifecycle.registry import Registry
 from gateway.prediction.lifecycle.runs import TrainingRuns
-from gateway.prediction.lifecycle.schedule import Changed, Schedule, Schedules
+from gateway.prediction.lifecycle.schedule import Schedule, ScheduleChange, Schedules
 from gateway.tenancy.paging import Cursor
 from gateway.tenancy.scopes import Scope
 
 
 class TrainingRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """A training run to start; with `activate` the new version goes live if it is no worse."""
+    """A training run to start; with `activate` the new version is activated if it is no worse."""
 
     activate: bool = True
 
 
 class TrainingRunAnswer(Struct, frozen=True, kw_only=True):
-    """A training run: `queued`, `running`, then `succeeded`, or `failed` or `cancelled` with why.
+    """A training run. `state`: `queued`, `running`, then `succeeded`, `failed` or `cancelled`.
 
-    `trigger` is `operator`, `timer`, `coverage` or `tau`. A running one goes through the phases
-    `drawing`, `reading`, `fitting` and `storing`. `samples` tells what was read of each tenant:
-    rows found and read, left out because the tenant opted out, and erased. While `cancelled_by` is
-    set and the state is not `cancelled` yet, its process is being ended.
+    `error` is the reason of a failure or cancellation. `trigger` is `operator`, `timer`, `coverage`
+    or `tau`. The phases of a running one are `drawing`, `reading`, `fitting` and `storing`.
+    `samples` counts rows per tenant: found, read, left out because the tenant opted out, erased.
+    While `cancelled_by` is set and the state is not yet `cancelled`, its process is being stopped.
     """
 
     id: UUID
@@ -75,15 +75,16 @@ class TrainingRunsController(Controller):
     async def cancel_run(
         self, run_id: FromPath[UUID], runs: NamedDependency[TrainingRuns], actor: Actor
     ) -> TrainingRunAnswer:
-        """The run, whose process is being ended by whichever gateway it is of.
+        """The run; its gateway stops the process.
 
-        It is `cancelled` when it is gone, and makes no version; 409 if it is finished.
+        Its state is `cancelled` once the process has stopped; it stores no version. 409 if the run
+        has finished.
         """
         return to_answer(TrainingRunAnswer, await runs.cancel(run_id, actor))
 
 
 class ScheduleAnswer(Struct, frozen=True, kw_only=True):
-    """The schedule of a model, and who changed it last; the defaults where nobody did."""
+    """The schedule of a model, and who changed it last; the defaults if it was never changed."""
 
     model: str
     schedule: Schedule
@@ -91,7 +92,7 @@ class ScheduleAnswer(Struct, frozen=True, kw_only=True):
     changed_at: datetime | None
 
     @classmethod
-    def of(cls, model: str, schedule: Schedule, changed: Changed | None) -> Self:
+    def of(cls, model: str, schedule: Schedule, changed: ScheduleChange | None) -> Self:
         """The schedule as clients see it."""
         return cls(
             model=model,
@@ -102,7 +103,7 @@ class ScheduleAnswer(Struct, frozen=True, kw_only=True):
 
 
 class TrainingScheduleController(Controller):
-    """Shows and sets when the served model's predictor is trained without being asked."""
+    """Shows and sets when the served model's predictor is trained automatically."""
 
     path = "/training-schedule"
     opt = area(Scope.PREDICTORS)
@@ -111,7 +112,7 @@ class TrainingScheduleController(Controller):
     async def show_schedule(
         self, schedules: NamedDependency[Schedules], runs: NamedDependency[TrainingRuns]
     ) -> ScheduleAnswer:
-        """Timer, thresholds and windows, the same for all gateways of the model."""
+        """Timer, thresholds and windows, shared by all gateways of the model."""
         return ScheduleAnswer.of(runs.model, *await schedules.show(runs.model))
 
     @put(summary="Set the training schedule")
@@ -122,6 +123,6 @@ class TrainingScheduleController(Controller):
         runs: NamedDependency[TrainingRuns],
         actor: Actor,
     ) -> ScheduleAnswer:
-        """The schedule, which all gateways hold to at once; a field left out is its default."""
+        """The schedule, in effect for all gateways at once; omitted fields get their defaults."""
         await schedules.set(runs.model, data, by=actor)
         return ScheduleAnswer.of(runs.model, *await schedules.show(runs.model))

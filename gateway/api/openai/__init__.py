@@ -1,1 +1,1 @@
-"""OpenAI's endpoints."""
+"""The endpoints compatible with OpenAI's API."""

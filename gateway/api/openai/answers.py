@@ -1,4 +1,4 @@
-"""A request's answers, whole or as a stream of events, in the form of the endpoint it came to."""
+"""Responds with a request's answers, in full or as a stream, in the endpoint's format."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -11,21 +11,21 @@ from litestar.response import Stream
 from msgspec import UNSET, Struct
 
 from gateway.api.openai.sampling_schema import SamplingRequest, Usage, created
-from gateway.api.openai.streams import streamed
+from gateway.api.openai.streams import event_stream
 from gateway.errors import ClientGone
-from gateway.generation.answer import pieces, whole
+from gateway.generation.answer import full_answer, stream_pieces
 from gateway.generation.request_state import Piece, RequestState
 from gateway.generation.service import GenerationService
 
 Body = TypeVar("Body")
 
 
-class Form(Struct, Generic[Body], frozen=True):
-    """What the answers of one endpoint look like.
+class AnswerFormat(Struct, Generic[Body], frozen=True):
+    """How one endpoint formats its answers.
 
-    `body` makes a whole answer, `event` one of a stream: both take `choices`, `usage` and what
-    every answer carries. `choice` is one of a body. `part` is one of an event: a piece, or the end
-    of a choice where there is none. `opening` comes before a choice's first piece.
+    `body` builds a full answer, `event` an event of a stream: both take `choices`, `usage` and the
+    fields common to all answers. `choice` builds a choice of a body. `part` builds a choice of an
+    event: a piece, or the choice's end if None. `opening` precedes a choice's first piece.
     """
 
     prefix: str  # of an answer's id
@@ -36,60 +36,63 @@ class Form(Struct, Generic[Body], frozen=True):
     opening: Callable[[RequestState], object] | None = None
 
 
-async def answered(
-    form: Form[Body],
-    lives: Sequence[RequestState],
-    generations: GenerationService,
+async def respond(
+    form: AnswerFormat[Body],
+    states: Sequence[RequestState],
+    service: GenerationService,
     data: SamplingRequest,
     request: Request[Any, Any, Any],
 ) -> Response[Body] | Stream:
-    """A stream that stays open while the choices wait, or the whole answer once all have ended.
+    """A stream that is open from the start, or the full answer once all choices have ended.
 
-    ClientGone where the client leaves before; whatever happens, no choice outlives the answer.
+    ClientGone if the client disconnects first. In every case no choice outlives the response.
     """
-    first = lives[0]
+    first = states[0]
     head = {
         "id": f"{form.prefix}{first.id.hex}",
         "created": created(first),
-        "model": generations.model,
-        "system_fingerprint": generations.fingerprint,
+        "model": service.model,
+        "system_fingerprint": service.fingerprint,
         "service_tier": data.applied_tier,
     }
     if data.stream:
-        await asyncio.sleep(0)  # one turn of the loop: the first decision, which may give a batch
-        events = _events(form, head, lives, generations, with_usage=data.with_usage)
-        return streamed(events, _headers(first))
+        await asyncio.sleep(0)  # one turn of the loop: the first decision may assign a batch
+        events = _events(form, head, states, service, with_usage=data.with_usage)
+        return event_stream(events, _headers(first))
     try:
-        if not await _ended_before_disconnect(lives, request):
-            raise ClientGone("the client went away")
-        choices = [form.choice(index, live, await whole(live)) for index, live in enumerate(lives)]
+        if not await _ended_before_disconnect(states, request):
+            raise ClientGone("the client disconnected")
+        choices = [
+            form.choice(index, state, await full_answer(state))
+            for index, state in enumerate(states)
+        ]
     finally:
-        cancel_all(lives, generations)
-    body = form.body(choices=choices, usage=Usage.of(*lives), **head)
+        cancel_all(states, service)
+    body = form.body(choices=choices, usage=Usage.of(*states), **head)
     return Response(body, headers=_headers(first))
 
 
-def cancel_all(lives: Sequence[RequestState], generations: GenerationService) -> None:
-    """End the choices that have not ended: nothing reads them."""
-    for live in lives:
-        generations.cancel(live)
+def cancel_all(states: Sequence[RequestState], service: GenerationService) -> None:
+    """Cancel the choices that have not ended: they have no reader."""
+    for state in states:
+        service.cancel(state)
 
 
-def _headers(live: RequestState) -> dict[str, str]:
-    """The predicted length in tokens, and the batch of a request that has started."""
-    batch = {"x-lmaas-batch": live.trace.batch} if live.trace.batch else {}
-    return {"x-lmaas-predicted-tokens": str(round(live.prediction.median)), **batch}
+def _headers(state: RequestState) -> dict[str, str]:
+    """Headers: the predicted length in tokens, and the batch if the request has started."""
+    batch = {"x-lmaas-batch": state.trace.batch} if state.trace.batch else {}
+    return {"x-lmaas-predicted-tokens": str(round(state.prediction.median)), **batch}
 
 
 async def _ended_before_disconnect(
-    lives: Sequence[RequestState], request: Request[Any, Any, Any]
+    states: Sequence[RequestState], request: Request[Any, Any, Any]
 ) -> bool:
-    """Whether all choices ended while the client was still there."""
-    ended = asyncio.gather(*(live.ended() for live in lives))
-    gone = asyncio.ensure_future(request.receive())  # the body is read: only a disconnect is left
+    """Whether all choices ended before the client disconnected."""
+    ended = asyncio.gather(*(state.wait_for_end() for state in states))
+    gone = asyncio.ensure_future(request.receive())  # after the body, only a disconnect follows
     try:
         await asyncio.wait((ended, gone), return_when=asyncio.FIRST_COMPLETED)
-        return all(live.done for live in lives)
+        return all(state.done for state in states)
     finally:
         ended.cancel()
         gone.cancel()
@@ -97,26 +100,26 @@ async def _ended_before_disconnect(
 
 
 async def _events(
-    form: Form[Body],
+    form: AnswerFormat[Body],
     head: dict[str, Any],
-    lives: Sequence[RequestState],
-    generations: GenerationService,
+    states: Sequence[RequestState],
+    service: GenerationService,
     *,
     with_usage: bool,
 ) -> AsyncGenerator[object, None]:
-    """Opening, pieces and end of each choice, then the usage. Raises the error of a choice.
+    """Yield opening, pieces and end of each choice, then the usage. Raises a choice's error.
 
-    Closing it cancels what has not ended.
+    Closing the generator cancels the choices that have not ended.
     """
     event = partial(form.event, **head, usage=None if with_usage else UNSET)
     try:
-        for live in lives:
+        for state in states:
             if form.opening is not None:
-                yield event(choices=[form.opening(live)])
-        async with aclosing(pieces(lives)) as grown:
-            async for live, piece in grown:
-                yield event(choices=[form.part(live, piece)])
+                yield event(choices=[form.opening(state)])
+        async with aclosing(stream_pieces(states)) as grown:
+            async for state, piece in grown:
+                yield event(choices=[form.part(state, piece)])
         if with_usage:
-            yield event(choices=[], usage=Usage.of(*lives))
+            yield event(choices=[], usage=Usage.of(*states))
     finally:
-        cancel_all(lives, generations)
+        cancel_all(states, service)

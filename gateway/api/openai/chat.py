@@ -7,7 +7,7 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody
 from litestar.response import Stream
 
-from gateway.api.openai.answers import Form, answered
+from gateway.api.openai.answers import AnswerFormat, respond
 from gateway.api.openai.chat_schema import (
     AnswerMessage,
     ChatCompletion,
@@ -18,47 +18,49 @@ from gateway.api.openai.chat_schema import (
     ChunkChoice,
     Delta,
 )
-from gateway.api.openai.sampling_schema import scored
+from gateway.api.openai.sampling_schema import piece_logprobs
 from gateway.api.openai.timeouts import ClientTimeouts
 from gateway.generation.request_state import Piece, RequestState
 from gateway.generation.service import GenerationService
 from gateway.tenancy.authentication import Caller
 
 
-def _choice(index: int, live: RequestState, answer: Piece) -> Choice:
-    logprobs = scored(live, answer, ChoiceLogprobs.of)
-    return Choice(AnswerMessage(answer.text), live.finish_reason, index, logprobs)
+def _choice(index: int, state: RequestState, answer: Piece) -> Choice:
+    logprobs = piece_logprobs(state, answer, ChoiceLogprobs.of)
+    return Choice(AnswerMessage(answer.text), state.finish_reason, index, logprobs)
 
 
-def _part(live: RequestState, piece: Piece | None) -> ChunkChoice:
+def _part(state: RequestState, piece: Piece | None) -> ChunkChoice:
     if piece is None:
-        return ChunkChoice(Delta(), live.choice, live.finish_reason)
-    logprobs = scored(live, piece, ChoiceLogprobs.of)
-    return ChunkChoice(Delta(content=piece.text), live.choice, logprobs=logprobs)
+        return ChunkChoice(Delta(), state.choice, state.finish_reason)
+    logprobs = piece_logprobs(state, piece, ChoiceLogprobs.of)
+    return ChunkChoice(Delta(content=piece.text), state.choice, logprobs=logprobs)
 
 
-def _opening(live: RequestState) -> ChunkChoice:
-    return ChunkChoice(Delta(role="assistant", content=""), live.choice)
+def _opening(state: RequestState) -> ChunkChoice:
+    return ChunkChoice(Delta(role="assistant", content=""), state.choice)
 
 
-FORM: Final = Form("chatcmpl-", ChatCompletion, ChatCompletionChunk, _choice, _part, _opening)
+FORM: Final = AnswerFormat(
+    "chatcmpl-", ChatCompletion, ChatCompletionChunk, _choice, _part, _opening
+)
 
 
 class ChatController(Controller):
-    """Answers conversations."""
+    """Completes conversations."""
 
     path = "/chat/completions"
 
-    @post(status_code=200, summary="Answer a conversation, whole or as a stream")
+    @post(status_code=200, summary="Complete a conversation, in full or as a stream")
     async def complete(
         self,
         data: JSONBody[ChatCompletionRequest],
         caller: NamedDependency[Caller],
-        patience: NamedDependency[ClientTimeouts],
-        generations: NamedDependency[GenerationService],
+        timeouts: NamedDependency[ClientTimeouts],
+        service: NamedDependency[GenerationService],
         request: Request[Any, Any, Any],
     ) -> Response[ChatCompletion] | Stream:
-        """The served model's answer, or `n` of them, in OpenAI's form."""
-        generations.check_model(data.model)
-        lives = await generations.start(data.ask(caller, patience))
-        return await answered(FORM, lives, generations, data, request)
+        """The served model's answer, or `n` answers, in OpenAI's format."""
+        service.check_model(data.model)
+        states = await service.start(data.to_request(caller, timeouts))
+        return await respond(FORM, states, service, data, request)

@@ -1,19 +1,19 @@
-"""OpenAI's chat completion messages, as clients send and read them."""
+"""Request and response bodies of OpenAI's chat completions."""
 
 from typing import Annotated, Any, Final, Literal, Self
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.api.openai.ranges import Range
-from gateway.api.openai.sampling_schema import PATIENT, SamplingRequest, Usage
+from gateway.api.openai.sampling_schema import NO_TIMEOUTS, SamplingRequest, Usage
 from gateway.api.openai.timeouts import ClientTimeouts
 from gateway.errors import InvalidRequest, UnsupportedParameter
 from gateway.generation.request import GenerationRequest, Message, ServiceTier
 from gateway.generation.request_state import Piece
-from gateway.generation.text.logprobs import Likelihood
+from gateway.generation.text.logprobs import TokenCandidate
 from gateway.tenancy.authentication import Caller
 
-# Each changes what the answer means, so none is ignored; the values that ask for nothing pass.
+# Each changes the answer's meaning, so none is ignored; values without effect are accepted.
 _UNSUPPORTED: Final[dict[str, tuple[object, ...]]] = {
     "tools": ([],),
     "tool_choice": ("none", "auto"),
@@ -31,7 +31,7 @@ _RANGES: Final = {"top_logprobs": Range(0, 20)}
 
 
 class ContentPart(Struct):
-    """One part of a message's content; only text is understood."""
+    """One part of a message's content; only text is supported."""
 
     type: str
     text: str | None = None
@@ -44,7 +44,7 @@ class ChatMessage(Struct):
     content: str | list[ContentPart] | None = None
 
     def text(self, place: int) -> str:
-        """The content as plain text; UnsupportedParameter where it is more than text."""
+        """The content as plain text; UnsupportedParameter for other content."""
         if self.content is None or isinstance(self.content, str):
             return self.content or ""
         for number, part in enumerate(self.content):
@@ -74,8 +74,10 @@ class ChatCompletionRequest(SamplingRequest, kw_only=True):
     prediction: Any = None
     web_search_options: Any = None
 
-    def ask(self, caller: Caller, patience: ClientTimeouts = PATIENT) -> GenerationRequest:
-        """The request as the service takes it. InvalidRequest names what is not accepted."""
+    def to_request(
+        self, caller: Caller, timeouts: ClientTimeouts = NO_TIMEOUTS
+    ) -> GenerationRequest:
+        """The request for the service. InvalidRequest names a field that is not accepted."""
         self.check(_UNSUPPORTED, _RANGES)
         if self.top_logprobs and not self.logprobs:
             raise InvalidRequest(
@@ -84,9 +86,9 @@ class ChatCompletionRequest(SamplingRequest, kw_only=True):
                 param="top_logprobs",
             )
         newer = self.max_completion_tokens
-        return self.sampled(
+        return self.generation_request(
             caller,
-            patience,
+            timeouts,
             messages=tuple(
                 Message(message.role, message.text(place))
                 for place, message in enumerate(self.messages)
@@ -97,7 +99,7 @@ class ChatCompletionRequest(SamplingRequest, kw_only=True):
 
 
 class LikelyToken(Struct):
-    """A token that was likely; `bytes` is null for a control token, which has no text."""
+    """A candidate token; `bytes` is null for a control token, which has no text."""
 
     token: str
     logprob: float
@@ -105,7 +107,7 @@ class LikelyToken(Struct):
 
 
 class TokenLogprob(LikelyToken):
-    """A token of the answer, and the likeliest in its place."""
+    """A token of the answer, and the most likely tokens at its position."""
 
     top_logprobs: list[LikelyToken]
 
@@ -118,21 +120,21 @@ class ChoiceLogprobs(Struct):
 
     @classmethod
     def of(cls, piece: Piece) -> Self:
-        """What became of the tokens of a piece."""
+        """The tokens of a piece in this format."""
         return cls(
             [
                 TokenLogprob(
-                    *_likely(scored.drawn),
-                    [LikelyToken(*_likely(likely)) for likely in scored.likeliest],
+                    *_likely(scored.sampled),
+                    [LikelyToken(*_likely(likely)) for likely in scored.top],
                 )
                 for scored in piece.scored
             ]
         )
 
 
-def _likely(likelihood: Likelihood) -> tuple[str, float, list[int] | None]:
-    token = likelihood.token
-    return token.text, likelihood.logprob, None if token.bytes is None else list(token.bytes)
+def _likely(candidate: TokenCandidate) -> tuple[str, float, list[int] | None]:
+    token = candidate.token
+    return token.text, candidate.logprob, None if token.bytes is None else list(token.bytes)
 
 
 class AnswerMessage(Struct):
@@ -153,7 +155,7 @@ class Choice(Struct):
 
 
 class ChatCompletion(Struct):
-    """The answer to a request that does not stream."""
+    """The full answer to a request."""
 
     id: str
     created: int
@@ -166,14 +168,14 @@ class ChatCompletion(Struct):
 
 
 class Delta(Struct, omit_defaults=True):
-    """What a chunk adds to the answer."""
+    """The part that a chunk adds to the answer."""
 
     role: str | None = None
     content: str | None = None
 
 
 class ChunkChoice(Struct):
-    """What a chunk tells of one answer."""
+    """A chunk of one answer."""
 
     delta: Delta
     index: int
@@ -182,7 +184,7 @@ class ChunkChoice(Struct):
 
 
 class ChatCompletionChunk(Struct):
-    """One event of a streamed answer; `usage` is there only where it was asked for."""
+    """One event of a streamed answer; `usage` is present only if requested."""
 
     id: str
     created: int

@@ -1,11 +1,11 @@
-"""OpenAI's text completion messages, as clients send and read them."""
+"""Request and response bodies of OpenAI's text completions."""
 
 from typing import Annotated, Any, Final, Self, TypeAlias
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.api.openai.ranges import Range
-from gateway.api.openai.sampling_schema import PATIENT, SamplingRequest, Usage
+from gateway.api.openai.sampling_schema import NO_TIMEOUTS, SamplingRequest, Usage
 from gateway.api.openai.timeouts import ClientTimeouts
 from gateway.errors import InvalidRequest, UnsupportedParameter
 from gateway.generation.request import GenerationRequest, ServiceTier
@@ -13,14 +13,14 @@ from gateway.generation.request_state import Piece
 from gateway.generation.text.logprobs import ScoredToken
 from gateway.tenancy.authentication import Caller
 
-DEFAULT_TOKENS: Final = 16  # as OpenAI's
-MOST_PROMPTS: Final = 128
+DEFAULT_TOKENS: Final = 16  # OpenAI's default
+MAX_TOTAL_CHOICES: Final = 128
 TokenId: TypeAlias = Annotated[int, Meta(ge=0)]
 Prompts: TypeAlias = Annotated[
     list[str | TokenId | list[TokenId]], Meta(min_length=1, max_length=100_000)
 ]
 
-# Each changes what the answer means, so none is ignored; the values that ask for nothing pass.
+# Each changes the answer's meaning, so none is ignored; values without effect are accepted.
 _UNSUPPORTED: Final[dict[str, tuple[object, ...]]] = {
     "best_of": (1,),
     "echo": (False,),
@@ -30,7 +30,7 @@ _RANGES: Final = {"logprobs": Range(0, 5)}
 
 
 class CompletionRequest(SamplingRequest, kw_only=True):
-    """The body of `POST /v1/completions`: one prompt or some, as text or as token ids."""
+    """The body of `POST /v1/completions`: one or more prompts, as text or token ids."""
 
     prompt: str | Prompts
     logprobs: int | None = None
@@ -38,23 +38,27 @@ class CompletionRequest(SamplingRequest, kw_only=True):
     echo: Any = None
     suffix: Any = None
 
-    def asks(self, caller: Caller, patience: ClientTimeouts = PATIENT) -> list[GenerationRequest]:
-        """One ask for each prompt. InvalidRequest names what is not accepted."""
+    def to_requests(
+        self, caller: Caller, timeouts: ClientTimeouts = NO_TIMEOUTS
+    ) -> list[GenerationRequest]:
+        """One request per prompt. InvalidRequest names a field that is not accepted."""
         self.check(_UNSUPPORTED, _RANGES)
         prompts = self._prompts()
-        if len(prompts) > MOST_PROMPTS // self.choices:
+        if len(prompts) > MAX_TOTAL_CHOICES // self.choices:
             raise InvalidRequest(
                 f"{len(prompts)} prompts were sent for {self.choices} choices each; at most "
-                f"{MOST_PROMPTS} choices are accepted",
+                f"{MAX_TOTAL_CHOICES} choices are accepted",
                 param="prompt",
             )
         if self.stream and len(prompts) > 1:
             raise UnsupportedParameter(
                 f"a stream continues one prompt; {len(prompts)} were sent", param="prompt"
             )
-        most = DEFAULT_TOKENS if self.max_tokens is None else self.max_tokens
+        max_tokens = DEFAULT_TOKENS if self.max_tokens is None else self.max_tokens
         return [
-            self.sampled(caller, patience, prompt=prompt, max_tokens=most, logprobs=self.logprobs)
+            self.generation_request(
+                caller, timeouts, prompt=prompt, max_tokens=max_tokens, logprobs=self.logprobs
+            )
             for prompt in prompts
         ]
 
@@ -77,9 +81,9 @@ class CompletionRequest(SamplingRequest, kw_only=True):
 
 
 class TextLogprobs(Struct):
-    """The continuation's tokens, or those of a chunk; `text_offset` counts characters of it.
+    """The tokens of the continuation or of a chunk; `text_offset` counts characters.
 
-    `top_logprobs` are the likeliest in each place, and the token that was drawn.
+    `top_logprobs` holds the most likely tokens at each position, and the sampled one.
     """
 
     tokens: list[str]
@@ -89,22 +93,22 @@ class TextLogprobs(Struct):
 
     @classmethod
     def of(cls, piece: Piece) -> Self:
-        """What became of the tokens of a piece."""
+        """The tokens of a piece in this format."""
         scored = piece.scored
         return cls(
-            tokens=[each.drawn.token.text for each in scored],
-            token_logprobs=[each.drawn.logprob for each in scored],
+            tokens=[each.sampled.token.text for each in scored],
+            token_logprobs=[each.sampled.logprob for each in scored],
             top_logprobs=[_by_text(each) for each in scored],
             text_offset=[each.start for each in scored],
         )
 
 
 def _by_text(scored: ScoredToken) -> dict[str, float]:
-    """The likeliest by their text, where some look alike the likeliest, and the drawn one."""
+    """Log probabilities of the top tokens and the sampled one by text; of equal texts the top."""
     found: dict[str, float] = {}
-    for likely in scored.likeliest:
+    for likely in scored.top:
         found.setdefault(likely.token.text, likely.logprob)
-    found[scored.drawn.token.text] = scored.drawn.logprob
+    found[scored.sampled.token.text] = scored.sampled.logprob
     return found
 
 
@@ -118,7 +122,7 @@ class TextChoice(Struct):
 
 
 class Completion(Struct):
-    """A whole answer, or one event of a streamed one."""
+    """A full answer, or one event of a stream."""
 
     id: str
     created: int

@@ -1,4 +1,4 @@
-"""`POST /v1/completions`: a prompt as it stands, continued; plain and streamed."""
+"""`POST /v1/completions`: continues raw prompts; plain and streamed."""
 
 import asyncio
 from typing import Any, Final
@@ -8,14 +8,14 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody
 from litestar.response import Stream
 
-from gateway.api.openai.answers import Form, answered, cancel_all
+from gateway.api.openai.answers import AnswerFormat, cancel_all, respond
 from gateway.api.openai.completion_schema import (
     Completion,
     CompletionRequest,
     TextChoice,
     TextLogprobs,
 )
-from gateway.api.openai.sampling_schema import scored
+from gateway.api.openai.sampling_schema import piece_logprobs
 from gateway.api.openai.timeouts import ClientTimeouts
 from gateway.generation.request import GenerationRequest
 from gateway.generation.request_state import Piece, RequestState
@@ -23,18 +23,18 @@ from gateway.generation.service import GenerationService
 from gateway.tenancy.authentication import Caller
 
 
-def _choice(index: int, live: RequestState, answer: Piece) -> TextChoice:
-    logprobs = scored(live, answer, TextLogprobs.of)
-    return TextChoice(answer.text, live.finish_reason, index, logprobs)
+def _choice(index: int, state: RequestState, answer: Piece) -> TextChoice:
+    logprobs = piece_logprobs(state, answer, TextLogprobs.of)
+    return TextChoice(answer.text, state.finish_reason, index, logprobs)
 
 
-def _part(live: RequestState, piece: Piece | None) -> TextChoice:
+def _part(state: RequestState, piece: Piece | None) -> TextChoice:
     if piece is None:
-        return TextChoice("", live.finish_reason, live.choice)
-    return TextChoice(piece.text, None, live.choice, scored(live, piece, TextLogprobs.of))
+        return TextChoice("", state.finish_reason, state.choice)
+    return TextChoice(piece.text, None, state.choice, piece_logprobs(state, piece, TextLogprobs.of))
 
 
-FORM: Final = Form("cmpl-", Completion, Completion, _choice, _part)
+FORM: Final = AnswerFormat("cmpl-", Completion, Completion, _choice, _part)
 
 
 class CompletionsController(Controller):
@@ -42,29 +42,29 @@ class CompletionsController(Controller):
 
     path = "/completions"
 
-    @post(status_code=200, summary="Continue prompts, whole or as a stream")
+    @post(status_code=200, summary="Continue prompts, in full or as a stream")
     async def complete(
         self,
         data: JSONBody[CompletionRequest],
         caller: NamedDependency[Caller],
-        patience: NamedDependency[ClientTimeouts],
-        generations: NamedDependency[GenerationService],
+        timeouts: NamedDependency[ClientTimeouts],
+        service: NamedDependency[GenerationService],
         request: Request[Any, Any, Any],
     ) -> Response[Completion] | Stream:
-        """The continuations of each prompt, in OpenAI's form; one prompt where it streams."""
-        generations.check_model(data.model)
-        lives = await _start_all(data.asks(caller, patience), generations)
-        return await answered(FORM, lives, generations, data, request)
+        """The continuations of each prompt, in OpenAI's format; a stream takes one prompt."""
+        service.check_model(data.model)
+        states = await _start_all(data.to_requests(caller, timeouts), service)
+        return await respond(FORM, states, service, data, request)
 
 
 async def _start_all(
-    asks: list[GenerationRequest], generations: GenerationService
+    requests: list[GenerationRequest], service: GenerationService
 ) -> list[RequestState]:
-    """Start all or none."""
-    started = await asyncio.gather(*map(generations.start, asks), return_exceptions=True)
+    """Start all requests, or none: raises the first failure."""
+    started = await asyncio.gather(*map(service.start, requests), return_exceptions=True)
     failures = [each for each in started if isinstance(each, BaseException)]
-    lives = [live for each in started if isinstance(each, list) for live in each]
+    states = [state for each in started if isinstance(each, list) for state in each]
     if failures:
-        cancel_all(lives, generations)
+        cancel_all(states, service)
         raise failures[0]
-    return lives
+    return states

@@ -1,4 +1,4 @@
-"""`POST /v1/length-predictions`: how long the answer to a conversation would be."""
+"""`POST /v1/length-predictions`: predicts the length of the answer to a conversation."""
 
 from typing import Literal, Self
 from uuid import UUID
@@ -14,7 +14,7 @@ from gateway.tenancy.authentication import Caller
 
 
 class QuantilesAnswer(Struct, frozen=True):
-    """Tokens that the answer stays below with a probability of 10, 25, 50, 75, 90 and 95 %."""
+    """Quantiles of the answer's length in tokens, at 10, 25, 50, 75, 90 and 95 %."""
 
     p10: float
     p25: float
@@ -25,9 +25,10 @@ class QuantilesAnswer(Struct, frozen=True):
 
 
 class LengthPredictionAnswer(Struct, frozen=True, kw_only=True):
-    """The predicted length of each answer; its median is what completions carry too.
+    """The predicted length of each answer; `predicted_tokens` is the median, as in completions.
 
-    `source` is `model`, or the nearest history (`app`, `tenant`, `global`), or `prior`.
+    `source` is `model`, the nearest history (`app`, `tenant`, `global`), or `prior`, the default
+    without history.
     """
 
     object: Literal["length_prediction"] = "length_prediction"
@@ -41,23 +42,23 @@ class LengthPredictionAnswer(Struct, frozen=True, kw_only=True):
     predictor_id: UUID | None
 
     @classmethod
-    def of(cls, foreseen: PreparedRequest, model: str) -> Self:
+    def of(cls, prepared: PreparedRequest, model: str) -> Self:
         """The prediction as clients see it."""
-        prediction = foreseen.prediction
+        prediction = prepared.prediction
         return cls(
             model=model,
             predicted_tokens=round(prediction.median),
             mean_tokens=round(prediction.mean, 1),
             quantiles=QuantilesAnswer(*(round(tokens, 1) for tokens in prediction.quantiles)),
-            prompt_tokens=len(foreseen.prompt),
-            max_tokens=foreseen.max_tokens,
+            prompt_tokens=len(prepared.prompt),
+            max_tokens=prepared.max_tokens,
             source=prediction.source,
             predictor_id=prediction.predictor,
         )
 
 
 class LengthPredictionsController(Controller):
-    """Predicts lengths of answers that nobody generates."""
+    """Predicts lengths of answers without generating them."""
 
     path = "/length-predictions"
 
@@ -66,10 +67,10 @@ class LengthPredictionsController(Controller):
         self,
         data: JSONBody[ChatCompletionRequest],
         caller: NamedDependency[Caller],
-        generations: NamedDependency[GenerationService],
+        service: NamedDependency[GenerationService],
     ) -> LengthPredictionAnswer:
-        """Quantiles of the generation length for the body of a chat completion."""
-        generations.check_model(data.model)
+        """Quantiles of the answer's length for the body of a chat completion."""
+        service.check_model(data.model)
         return LengthPredictionAnswer.of(
-            await generations.prepare(data.ask(caller)), generations.model
+            await service.prepare(data.to_request(caller)), service.model
         )

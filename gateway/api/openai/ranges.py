@@ -1,4 +1,4 @@
-"""What numbers a parameter may have, and what is said where it has another."""
+"""Accepted ranges of numeric parameters, and the error outside them."""
 
 from collections.abc import Mapping
 
@@ -8,30 +8,30 @@ from gateway.errors import InvalidRequest
 
 
 class Range(Struct, frozen=True):
-    """Numbers from `least` to `most`; without `least` itself where it is `open`."""
+    """Numbers from `low` to `high`; if `exclusive`, without `low` itself."""
 
-    least: float
-    most: float
-    open: bool = False
+    low: float
+    high: float
+    exclusive: bool = False
 
     def __str__(self) -> str:
         return (
-            f"above {self.least}, up to {self.most}"
-            if self.open
-            else f"{self.least} to {self.most}"
+            f"above {self.low}, up to {self.high}"
+            if self.exclusive
+            else f"{self.low} to {self.high}"
         )
 
     def __contains__(self, value: float) -> bool:
-        return self.least <= value <= self.most and not (self.open and value == self.least)
+        return self.low <= value <= self.high and not (self.exclusive and value == self.low)
 
     def check(self, name: str, value: float, *, param: str) -> None:
-        """InvalidRequest where the value is outside, naming it, the range and the parameter."""
+        """InvalidRequest if the value is outside; it names value, range and parameter."""
         if value not in self:
             raise InvalidRequest(f"{name} is {value}; accepted is {self}", param=param)
 
 
 def check_ranges(request: object, ranges: Mapping[str, Range]) -> None:
-    """InvalidRequest names the first field that is set outside its range."""
+    """InvalidRequest names the first field that is outside its range."""
     for name, accepted in ranges.items():
         value = getattr(request, name)
         if value is not None:

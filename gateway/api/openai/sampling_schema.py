@@ -1,4 +1,4 @@
-"""What chat and text completions have in common: how to sample, how to answer, what it took."""
+"""The fields common to chat and text completions: sampling, response options and usage."""
 
 from collections.abc import Callable, Mapping
 from typing import Annotated, Final, TypeAlias, TypeVar
@@ -15,12 +15,12 @@ from gateway.tenancy.authentication import Caller
 
 T = TypeVar("T")
 
-# Postgres' text holds no NUL.
+# Postgres text cannot hold NUL.
 EndUser: TypeAlias = Annotated[str, Meta(max_length=512, pattern=r"^[^\x00]*$")]
 StopString: TypeAlias = Annotated[str, Meta(min_length=1, max_length=256)]
 StopStrings: TypeAlias = Annotated[list[StopString], Meta(max_length=4)]
 
-# What clients may ask for, and which tier that is; OpenAI's newest clients say `fast` for priority.
+# Requested tier to applied tier; OpenAI's newest clients send `fast` for priority.
 TIERS: Final[dict[str, ServiceTier]] = {
     "auto": "default",
     "default": "default",
@@ -29,34 +29,34 @@ TIERS: Final[dict[str, ServiceTier]] = {
     "fast": "priority",
 }
 TierName: TypeAlias = Annotated[str, Meta(extra_json_schema={"extra": {"enum": list(TIERS)}})]
-PATIENT: Final = ClientTimeouts()
+NO_TIMEOUTS: Final = ClientTimeouts()
 
-MOST_CHOICES: Final = 8
-MOST_BIASED: Final = 1024  # tokens
-LONGEST_ID: Final = 9  # digits of a token id
+MAX_CHOICES: Final = 8
+MAX_BIASED_TOKENS: Final = 1024
+MAX_TOKEN_ID_DIGITS: Final = 9
 BIAS: Final = Range(-100, 100)
 RANGES: Final = {
-    "n": Range(1, MOST_CHOICES),
+    "n": Range(1, MAX_CHOICES),
     "temperature": Range(0, 2),
-    "top_p": Range(0, 1, open=True),
+    "top_p": Range(0, 1, exclusive=True),
     "top_k": Range(-1, 1_000_000),
     "min_p": Range(0, 1),
     "presence_penalty": Range(-2, 2),
     "frequency_penalty": Range(-2, 2),
-    "repetition_penalty": Range(0, 10, open=True),
+    "repetition_penalty": Range(0, 10, exclusive=True),
 }
 
 
 class StreamOptions(Struct):
-    """What a stream carries beside the answer."""
+    """Options of a stream."""
 
     include_usage: bool | None = None
 
 
 class SamplingRequest(Struct, kw_only=True):
-    """The fields both kinds of request have. Unknown fields are ignored, null means unset.
+    """The fields common to both kinds of request. Unknown fields are ignored; null means unset.
 
-    `top_k` (-1 or 0: all), `min_p` and `repetition_penalty` are not OpenAI's; vLLM names them so.
+    `top_k` (-1 or 0: all), `min_p` and `repetition_penalty` are vLLM's extensions of OpenAI's API.
     """
 
     model: str
@@ -80,32 +80,32 @@ class SamplingRequest(Struct, kw_only=True):
 
     @property
     def with_usage(self) -> bool:
-        """Whether the stream ends with the tokens used."""
+        """Whether the stream ends with the usage."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
     @property
     def choices(self) -> int:
-        """How many answers are wanted."""
+        """Number of answers requested."""
         return 1 if self.n is None else self.n
 
     @property
     def applied_tier(self) -> ServiceTier | UnsetType:
-        """The service tier as answers tell it: only where one was asked for."""
+        """The service tier in answers; UNSET unless the request sets one."""
         return UNSET if self.service_tier is None else TIERS[self.service_tier]
 
-    def sampled(
+    def generation_request(
         self,
         caller: Caller,
-        patience: ClientTimeouts,
+        timeouts: ClientTimeouts,
         *,
         messages: tuple[Message, ...] = (),
         prompt: str | tuple[int, ...] | None = None,
         max_tokens: int | None,
         logprobs: int | None,
     ) -> GenerationRequest:
-        """These fields as the service takes them, for a conversation or a prompt.
+        """The request for the service, of a conversation or a prompt.
 
-        InvalidRequest names what is not accepted.
+        InvalidRequest names a field that is not accepted.
         """
         if self.stream_options is not None and not self.stream:
             raise InvalidRequest(
@@ -134,17 +134,17 @@ class SamplingRequest(Struct, kw_only=True):
             stops=(stop,) if isinstance(stop, str) else tuple(stop),
             streamed=bool(self.stream),
             service_tier=TIERS[self.service_tier or "auto"],
-            deadline_s=patience.deadline_s,
-            max_queue_s=patience.max_queue_s,
+            deadline_s=timeouts.deadline_s,
+            max_queue_s=timeouts.max_queue_s,
         )
 
     def check(
         self, unsupported: Mapping[str, tuple[object, ...]], ranges: Mapping[str, Range]
     ) -> None:
-        """InvalidRequest for a number outside its range, of these or the common ones, and for an
+        """InvalidRequest for a number outside its range (`ranges` or the common ones) and for an
         unknown service tier.
 
-        UnsupportedParameter for a field that is set to anything but its harmless values.
+        UnsupportedParameter for a field of `unsupported` with a value not listed there.
         """
         check_ranges(self, {**RANGES, **ranges})
         if self.service_tier is not None and self.service_tier not in TIERS:
@@ -166,16 +166,17 @@ def _set(value: T | None, default: T) -> T:
 
 
 def _bias(given: Mapping[str, float]) -> dict[int, float]:
-    """What is added to the scores of which token ids. InvalidRequest where that makes no sense."""
-    if len(given) > MOST_BIASED:
+    """Logit bias by token id. InvalidRequest for an invalid id or value, or too many tokens."""
+    if len(given) > MAX_BIASED_TOKENS:
         raise InvalidRequest(
-            f"logit_bias names {len(given)} tokens; at most {MOST_BIASED} are accepted",
+            f"logit_bias names {len(given)} tokens; at most {MAX_BIASED_TOKENS} are accepted",
             param="logit_bias",
         )
     for name, value in given.items():
-        if not (name.isascii() and name.isdecimal() and len(name) <= LONGEST_ID):
+        if not (name.isascii() and name.isdecimal() and len(name) <= MAX_TOKEN_ID_DIGITS):
             raise InvalidRequest(
-                f"logit_bias names {name[:LONGEST_ID]!r}; accepted are token ids, such as '42'",
+                f"logit_bias names {name[:MAX_TOKEN_ID_DIGITS]!r}; accepted are token ids, such as "
+                "'42'",
                 param="logit_bias",
             )
         BIAS.check(f"logit_bias of token {name}", value, param="logit_bias")
@@ -183,25 +184,25 @@ def _bias(given: Mapping[str, float]) -> dict[int, float]:
 
 
 class Usage(Struct):
-    """Tokens read and written."""
+    """Prompt tokens and generated tokens."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
 
     @classmethod
-    def of(cls, *lives: RequestState) -> "Usage":
-        """What these requests took together; choices of one request share its prompt."""
-        read = sum(len(live.prompt) for live in lives if live.choice == 0)
-        written = sum(len(live.tokens) for live in lives)
+    def of(cls, *states: RequestState) -> "Usage":
+        """The sum over these choices; choices of one request share its prompt."""
+        read = sum(len(state.prompt) for state in states if state.choice == 0)
+        written = sum(len(state.tokens) for state in states)
         return cls(read, written, read + written)
 
 
-def created(live: RequestState) -> int:
-    """OpenAI's `created`: when the request arrived, in seconds since 1970."""
-    return int(live.arrived_at.timestamp())
+def created(state: RequestState) -> int:
+    """OpenAI's `created`: the request's arrival in seconds since 1970."""
+    return int(state.arrived_at.timestamp())
 
 
-def scored(live: RequestState, piece: Piece, form: Callable[[Piece], T]) -> T | None:
-    """A piece's log probabilities in an endpoint's form; None where they were not asked for."""
-    return None if live.ask.sampling.logprobs is None else form(piece)
+def piece_logprobs(state: RequestState, piece: Piece, form: Callable[[Piece], T]) -> T | None:
+    """A piece's log probabilities in an endpoint's format; None unless requested."""
+    return None if state.request.sampling.logprobs is None else form(piece)

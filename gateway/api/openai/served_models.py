@@ -1,4 +1,4 @@
-"""`GET /v1/models`: the models served here."""
+"""`GET /v1/models`: the served models."""
 
 from litestar import Controller, get
 from litestar.di import NamedDependency
@@ -10,7 +10,7 @@ from gateway.tenancy.authentication import Caller
 
 
 class ServedModel(Struct):
-    """One model, in OpenAI's form."""
+    """One model, in OpenAI's format."""
 
     id: str
     created: int
@@ -26,30 +26,30 @@ class ServedModels(Struct):
 
 
 class ModelsController(Controller):
-    """What can be asked."""
+    """Lists the served models."""
 
     path = "/models"
 
     @get(summary="List the served models")
     async def list_models(
-        self, caller: NamedDependency[Caller], generations: NamedDependency[GenerationService]
+        self, caller: NamedDependency[Caller], service: NamedDependency[GenerationService]
     ) -> ServedModels:
         """Every model this gateway serves."""
-        del caller  # any key may look
-        return ServedModels([_served(generations)])
+        del caller  # the guard admits any key
+        return ServedModels([_served(service)])
 
     @get("/{model:path}", summary="Show one served model")
     async def show_model(
         self,
         model: FromPath[str],
         caller: NamedDependency[Caller],
-        generations: NamedDependency[GenerationService],
+        service: NamedDependency[GenerationService],
     ) -> ServedModel:
-        """One model by its name; 404 where it is not served."""
+        """One model by name; 404 if it is not served."""
         del caller
-        generations.check_model(model.removeprefix("/"))
-        return _served(generations)
+        service.check_model(model.removeprefix("/"))
+        return _served(service)
 
 
-def _served(generations: GenerationService) -> ServedModel:
-    return ServedModel(generations.model, generations.started_at)
+def _served(service: GenerationService) -> ServedModel:
+    return ServedModel(service.model, service.started_at)

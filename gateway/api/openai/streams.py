@@ -1,4 +1,4 @@
-"""Server-sent events over a connection that stays open while there are none."""
+"""Server-sent events, with comments that keep an idle connection open."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -12,7 +12,7 @@ from litestar.response import Stream
 from gateway.api.errors import error_body
 from gateway.errors import LmaasError
 
-PING_S: Final = 10.0
+PING_INTERVAL_S: Final = 10.0
 PING: Final = b": waiting\n\n"
 DONE: Final = b"data: [DONE]\n\n"
 HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
@@ -20,10 +20,10 @@ HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 _encode = msgspec.json.Encoder().encode
 
 
-def streamed(events: AsyncGenerator[object, None], headers: dict[str, str]) -> Stream:
-    """The events as a response; the generator is closed at their end or when the client leaves.
+def event_stream(events: AsyncGenerator[object, None], headers: dict[str, str]) -> Stream:
+    """The events as a response; the generator is closed at its end or when the client disconnects.
 
-    An error after the start is an event of its own; clients raise it.
+    An error after the start is sent as an event, which clients raise.
     """
     encoded = _kept_alive(_encoded(events))
     return Stream(
@@ -35,7 +35,7 @@ def streamed(events: AsyncGenerator[object, None], headers: dict[str, str]) -> S
 
 
 async def _close(encoded: AsyncGenerator[bytes, None]) -> None:
-    """End a stream whose client left while we wrote to it: nothing else does."""
+    """Close a stream whose client disconnected during a write; nothing else does."""
     await encoded.aclose()
 
 
@@ -54,12 +54,12 @@ def _sse(message: object) -> bytes:
 
 
 async def _kept_alive(events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """The events, with a comment line while there are none, so that no proxy gives up."""
+    """The events, with a comment line while there are none, so that no proxy times out."""
     following: asyncio.Future[bytes] | None = None
     try:
         while True:
             following = following or asyncio.ensure_future(anext(events))
-            done, _ = await asyncio.wait((following,), timeout=PING_S)
+            done, _ = await asyncio.wait((following,), timeout=PING_INTERVAL_S)
             if not done:
                 yield PING
                 continue

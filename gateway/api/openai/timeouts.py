@@ -1,4 +1,4 @@
-"""How long a client is willing to wait, as its headers say."""
+"""A client's timeouts, from its headers."""
 
 import math
 from typing import Annotated, Final, TypeAlias
@@ -10,24 +10,24 @@ from gateway.errors import InvalidRequest
 
 DEADLINE: Final = "x-lmaas-deadline-ms"
 MAX_QUEUE: Final = "x-lmaas-max-queue-ms"
-# Read timeouts in seconds that OpenAI's own clients send: for Python, and for JavaScript.
+# Read timeouts in seconds, sent by OpenAI's clients for Python and for JavaScript.
 READ_TIMEOUT: Final = "x-stainless-read-timeout"
 TIMEOUT: Final = "x-stainless-timeout"
-LONGEST_MS: Final = 24 * 3_600_000
+MAX_TIMEOUT_MS: Final = 24 * 3_600_000
 
 DeadlineHeader: TypeAlias = Annotated[
     str | None,
     HeaderParameter(
         name=DEADLINE,
-        description=f"the whole answer is wanted within so many milliseconds, 1 to {LONGEST_MS}; "
-        "503 `deadline_unreachable` as soon as it cannot be there",
+        description=f"milliseconds until the whole answer is due, 1 to {MAX_TIMEOUT_MS}; "
+        "503 `deadline_unreachable` as soon as it cannot be met",
     ),
 ]
 MaxQueueHeader: TypeAlias = Annotated[
     str | None,
     HeaderParameter(
         name=MAX_QUEUE,
-        description=f"longest wait for the first step in milliseconds, 1 to {LONGEST_MS}; "
+        description=f"maximum milliseconds in the queue, 1 to {MAX_TIMEOUT_MS}; "
         "503 `queue_time_exceeded` once it is over. Unset: the client's read timeout, where it "
         "sends one",
     ),
@@ -47,7 +47,7 @@ TimeoutHeader: TypeAlias = Annotated[
 
 
 class ClientTimeouts(Struct, frozen=True):
-    """Seconds from a request's arrival to its whole answer, and to its start, at most."""
+    """Maximum seconds from a request's arrival to its whole answer, and to its start."""
 
     deadline_s: float | None = None
     max_queue_s: float | None = None
@@ -59,7 +59,7 @@ async def provide_timeouts(
     read_timeout: ReadTimeoutHeader = None,
     whole_timeout: TimeoutHeader = None,
 ) -> ClientTimeouts:
-    """What the headers say: the dependency `patience`. InvalidRequest names a wrong one."""
+    """The dependency `timeouts`: the headers' values. InvalidRequest names an invalid header."""
     queue_s = milliseconds(MAX_QUEUE, max_queue)
     if queue_s is None:
         queue_s = client_timeout(READ_TIMEOUT, read_timeout)
@@ -69,21 +69,21 @@ async def provide_timeouts(
 
 
 def milliseconds(header: str, value: str | None) -> float | None:
-    """A header's milliseconds in seconds; None where it was not sent."""
+    """A header's milliseconds in seconds; None if it was not sent."""
     if value is None:
         return None
-    whole = value.isascii() and value.isdecimal() and len(value) <= len(str(LONGEST_MS))
-    if not whole or not 1 <= int(value) <= LONGEST_MS:
+    whole = value.isascii() and value.isdecimal() and len(value) <= len(str(MAX_TIMEOUT_MS))
+    if not whole or not 1 <= int(value) <= MAX_TIMEOUT_MS:
         raise InvalidRequest(
             f"{header} is {value[:40]!r}; accepted is a whole number of milliseconds, 1 to "
-            f"{LONGEST_MS}",
+            f"{MAX_TIMEOUT_MS}",
             param=header,
         )
     return int(value) / 1000
 
 
 def client_timeout(header: str, value: str | None) -> float | None:
-    """A client's own timeout in seconds; None where it sends none, or one that is no bound."""
+    """A client's own timeout in seconds; None if it sends none or one outside 0 to 24 hours."""
     if value is None:
         return None
     try:
@@ -94,4 +94,4 @@ def client_timeout(header: str, value: str | None) -> float | None:
         raise InvalidRequest(
             f"{header} is {value[:40]!r}; accepted is a number of seconds", param=header
         )
-    return seconds if 0 < seconds <= LONGEST_MS / 1000 else None
+    return seconds if 0 < seconds <= MAX_TIMEOUT_MS / 1000 else None

@@ -1,1 +1,1 @@
-"""What an operator sees of the queue and of single requests."""
+"""The operator's view of the queue and of single requests."""

@@ -1,4 +1,4 @@
-"""When waiting and running requests are expected to start and to end."""
+"""Estimates when queued and running requests start and end."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -8,8 +8,8 @@ from gateway.scheduling.admission.length_distribution import LengthDistributions
 from gateway.scheduling.requests import QueuedRequest, WaitingBatch
 
 
-class Turn(NamedTuple):
-    """When a waiting request's turn comes; seconds count from now."""
+class ExpectedTurn(NamedTuple):
+    """A queued request's expected start and end, in seconds from now; `position` 1 is next."""
 
     request: QueuedRequest
     batch: WaitingBatch
@@ -18,13 +18,15 @@ class Turn(NamedTuple):
     finish_s: float
 
 
-def turns(batches: Sequence[WaitingBatch], in_flight: int, free_s: float) -> Iterator[Turn]:
-    """Each request's turn, for batches in the order in which they will start.
+def expected_turns(
+    batches: Sequence[WaitingBatch], in_flight: int, free_s: float
+) -> Iterator[ExpectedTurn]:
+    """Yield each request's expected turn, for batches in their start order.
 
-    The first batch starts in `free_s`. A batch of n requests with serving time S takes the engine
-    for S·n/`in_flight`, and each of its requests runs for as much of S as its length is of the
-    batch's. So it is assumed that the engine goes on running as many requests at once as now, that
-    lengths come out as predicted, that no batch is split and that nothing else arrives.
+    The first batch starts in `free_s` seconds. A batch of n requests with serving time S occupies
+    the engine for S·n/`in_flight`; a request of it runs for S·(its length)/(the batch's length).
+    Assumes that the number of requests in flight stays as it is, lengths equal their predictions,
+    no batch is split, and nothing else arrives.
     """
     position, start_s = 0, free_s
     for batch in batches:
@@ -32,15 +34,15 @@ def turns(batches: Sequence[WaitingBatch], in_flight: int, free_s: float) -> Ite
         for request in batch.requests:
             position += 1
             runs_s = batch.serving_s * request.median / longest
-            yield Turn(request, batch, position, start_s, start_s + runs_s)
+            yield ExpectedTurn(request, batch, position, start_s, start_s + runs_s)
         start_s += batch.serving_s * len(batch.requests) / max(in_flight, 1)
 
 
 def remaining_tokens(running: Sequence[RequestState]) -> list[float]:
-    """The median of what each still has to generate, given that it is not done yet."""
+    """Median remaining tokens of each request, conditioned on the tokens generated so far."""
     if not running:
         return []
-    lengths = LengthDistributions.of([live.running() for live in running])
+    lengths = LengthDistributions.of([state.to_running() for state in running])
     remaining: list[float] = lengths.remaining_quantile(0.5).tolist()
     return remaining
 
@@ -48,17 +50,17 @@ def remaining_tokens(running: Sequence[RequestState]) -> list[float]:
 def first_free_s(
     running: Sequence[RequestState], remaining: Sequence[float], now_s: float, step_s: float | None
 ) -> float:
-    """Seconds until the first running request is expected to end; 0 with none."""
+    """Seconds until the first running request is expected to end; 0 if none runs."""
     ends = (
         tokens * pace
-        for live, tokens in zip(running, remaining, strict=True)
-        if (pace := seconds_a_token(live, now_s, step_s)) is not None
+        for state, tokens in zip(running, remaining, strict=True)
+        if (pace := seconds_per_token(state, now_s, step_s)) is not None
     )
     return min(ends, default=0.0)
 
 
-def seconds_a_token(live: RequestState, now_s: float, step_s: float | None) -> float | None:
-    """At which pace it generated since its first token; with one or none the newest step's."""
-    if live.first_token_s is None or len(live.tokens) < 2:  # noqa: PLR2004 - one interval
+def seconds_per_token(state: RequestState, now_s: float, step_s: float | None) -> float | None:
+    """Mean seconds per token since its first token; with fewer than two tokens `step_s`."""
+    if state.first_token_s is None or len(state.tokens) < 2:  # noqa: PLR2004 - one interval
         return step_s
-    return (now_s - live.first_token_s) / (len(live.tokens) - 1)
+    return (now_s - state.first_token_s) / (len(state.tokens) - 1)

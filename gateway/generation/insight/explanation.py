@@ -1,4 +1,4 @@
-"""Why a request waited as long as it did: from memory while it lives, then from history."""
+"""Explains why a request waited: from memory until it ends, then from history."""
 
 from datetime import datetime
 from typing import Final, Literal, TypeAlias
@@ -7,24 +7,25 @@ from uuid import UUID
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gateway.generation.insight.reasons import Facts, why
+from gateway.generation.insight.reasons import WaitFacts, explain_wait
 from gateway.generation.request import URGENCY
 from gateway.generation.request_state import RequestState
 from gateway.history.record import Record
-from gateway.history.requests import Passes, RequestHistory
+from gateway.history.requests import OvertakingCounts, RequestHistory
 from models import RequestRecord
 
 State: TypeAlias = Literal["waiting", "running", "ended"]
 
 
-class Explained(Struct, frozen=True, kw_only=True):
-    """A request's way through the queue; times in seconds count from its arrival.
+class Explanation(Struct, frozen=True, kw_only=True):
+    """A request's path through the queue; times are seconds from its arrival.
 
-    `why` says it in words. `policy_order` is `arrival` where the policy had fallen back on that.
-    `queue_ahead` requests waited when it came. `passed_by` came later and started before it;
-    `passes` tells why, once history knows. `expected_start_s` and `expected_finish_s` are as told
-    at its arrival. `kv_free_pages` are those at its start. `gave_up` is `deadline` or `queue_time`.
-    What is null has not happened, or was not recorded.
+    `why` is the explanation in words. `policy_order` is `arrival` if the policy had fallen back to
+    order of arrival. `queue_ahead` requests waited when it arrived. `passed_by` requests arrived
+    later and started earlier; `passes` counts them by reason once history has them.
+    `expected_start_s` and `expected_finish_s` are the estimates made at its arrival.
+    `kv_free_pages` counts the free KV pages at its start. `gave_up` is the bound for which it was
+    shed, `deadline` or `queue_time`. A null field has not happened yet or was not recorded.
     """
 
     id: UUID
@@ -48,7 +49,7 @@ class Explained(Struct, frozen=True, kw_only=True):
     overdue: bool | None
     queue_ahead: int | None
     passed_by: int | None
-    passes: Passes | None
+    passes: OvertakingCounts | None
     kv_free_pages: int | None
     expected_start_s: float | None
     expected_finish_s: float | None
@@ -62,38 +63,38 @@ class Explained(Struct, frozen=True, kw_only=True):
 
 
 COMPUTED: Final = frozenset({"state", "why", "batch", "passes", "waited_s"})
-RECORDED: Final = tuple(name for name in Explained.__struct_fields__ if name not in COMPUTED)
+RECORDED: Final = tuple(name for name in Explanation.__struct_fields__ if name not in COMPUTED)
 
 
-async def explain_ended(request_id: UUID, history: RequestHistory) -> Explained:
-    """What became of a request that ended, on whichever gateway. NotFound."""
+async def explain_ended(request_id: UUID, history: RequestHistory) -> Explanation:
+    """Explain a request that ended, on any gateway. NotFound."""
     record = await history.find(request_id)
     own = URGENCY.get(record.service_tier or "default", 1.0)
     above = [tier for tier, urgency in URGENCY.items() if urgency > own]
-    return explain(record, "ended", await history.passes(record, above))
+    return explain(record, "ended", await history.count_overtaking(record, above))
 
 
-def explain_live(live: RequestState, record: Record) -> Explained:
-    """A request as memory has it: one that waits, runs, or has just ended."""
-    if live.done:
+def explain_held(request: RequestState, record: Record) -> Explanation:
+    """Explain a request in memory: queued, running, or just ended."""
+    if request.done:
         return explain(record, "ended")
-    state: State = "waiting" if live.dispatched_s is None else "running"
+    state: State = "waiting" if request.dispatched_s is None else "running"
     return replace(explain(record, state), response_s=None, finish_reason=None)
 
 
 def explain(
-    record: Record | RequestRecord, state: State, passes: Passes | None = None
-) -> Explained:
-    """A record in this state, in words."""
+    record: Record | RequestRecord, state: State, passes: OvertakingCounts | None = None
+) -> Explanation:
+    """Explain a record of a request in this state."""
     recorded = {name: getattr(record, name) for name in RECORDED}
-    explained = Explained(
+    explained = Explanation(
         state=state,
         batch=record.batch_id,
         passes=passes,
         waited_s=record.response_s if record.queued_s is None else record.queued_s,
         **recorded,
     )
-    facts = Facts(
+    facts = WaitFacts(
         state=state,
         started=explained.batch is not None,
         waited_s=explained.waited_s,
@@ -105,4 +106,4 @@ def explain(
         preemptions=explained.preemptions,
         gave_up=explained.gave_up,
     )
-    return replace(explained, why=why(facts))
+    return replace(explained, why=explain_wait(facts))

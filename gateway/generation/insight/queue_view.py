@@ -1,4 +1,4 @@
-"""The live queue: what runs, and what waits in the order in which it would start."""
+"""The live queue: running requests, then queued ones in the order in which they would start."""
 
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
@@ -9,11 +9,11 @@ from msgspec import Struct
 
 from gateway.generation.engine_session import EngineSession
 from gateway.generation.insight.estimates import (
-    Turn,
+    ExpectedTurn,
+    expected_turns,
     first_free_s,
     remaining_tokens,
-    seconds_a_token,
-    turns,
+    seconds_per_token,
 )
 from gateway.generation.request_state import RequestState
 from gateway.generation.request_table import RequestTable
@@ -21,13 +21,13 @@ from gateway.scheduling.policy import Policy
 from gateway.scheduling.requests import WaitingBatch
 
 
-class Queued(Struct, frozen=True, kw_only=True):
-    """A request as the scheduler sees it now; what is in seconds counts from now.
+class QueueEntry(Struct, frozen=True, kw_only=True):
+    """A queued or running request; times are seconds from now.
 
-    `position` 1 goes next. `ratio` is its batch's response ratio. `waited_s` is until now, or until
-    it was started. By `deadline_s` its answer is wanted, below 0 once that has passed; if it has
-    not started by `start_by_s` it is given up. Nothing is expected while the engine is away, paused
-    or draining.
+    `position` 1 starts next. `ratio` is its batch's response ratio. `waited_s` is the time in the
+    queue. Its answer is due in `deadline_s`, negative once overdue; it is shed if it has not
+    started in `start_by_s`. The expected times are null while the engine is away, paused or
+    draining.
     """
 
     id: UUID
@@ -55,8 +55,8 @@ class Queued(Struct, frozen=True, kw_only=True):
     expected_finish_s: float | None
 
 
-class Totals(Struct, frozen=True, kw_only=True):
-    """The whole queue; `waiting_tokens` are the predicted ones of what waits."""
+class QueueTotals(Struct, frozen=True, kw_only=True):
+    """Totals of the whole queue; `waiting_tokens` sums the queued requests' predicted medians."""
 
     waiting: int
     running: int
@@ -65,16 +65,16 @@ class Totals(Struct, frozen=True, kw_only=True):
     longest_wait_s: float
 
 
-class Queue(Struct, frozen=True, kw_only=True):
-    """The queue in sum, and some of its requests: first what runs, then what waits, by turn."""
+class QueuePage(Struct, frozen=True, kw_only=True):
+    """Totals of the queue, and a page of it: running requests, then queued ones by turn."""
 
-    totals: Totals
-    requests: list[Queued]
+    totals: QueueTotals
+    requests: list[QueueEntry]
     more: bool
 
 
-class _Started(NamedTuple):
-    live: RequestState
+class _RunningEntry(NamedTuple):
+    state: RequestState
     remaining: float
 
 
@@ -87,31 +87,31 @@ def read_queue(
     limit: int,
     offset: int = 0,
     tenant: UUID | None = None,
-) -> Queue:
-    """The queue now, and of its requests, all or a tenant's, `limit` from `offset` on."""
+) -> QueuePage:
+    """The queue's totals, and `limit` requests from `offset` on, of all tenants or one."""
     batches = policy.waiting(now_s)
     running = list(table.running.values())
     step_s = engine.step.took_s if engine.step else None
     left = remaining_tokens(running)
     free_s = first_free_s(running, left, now_s, step_s)
-    wanted: Iterator[_Started | Turn] = chain(
+    wanted: Iterator[_RunningEntry | ExpectedTurn] = chain(
         (
-            _Started(live, tokens)
-            for live, tokens in zip(running, left, strict=True)
-            if tenant in {None, live.ask.caller.tenant_id}
+            _RunningEntry(state, tokens)
+            for state, tokens in zip(running, left, strict=True)
+            if tenant in {None, state.request.caller.tenant_id}
         ),
         (
             turn
-            for turn in turns(batches, len(running), free_s)
+            for turn in expected_turns(batches, len(running), free_s)
             if tenant is None or turn.request.tenant == tenant.hex
         ),
     )
     page = list(islice(wanted, offset, offset + limit + 1))
-    return Queue(
+    return QueuePage(
         totals=_totals(table, batches, now_s),
         requests=[
             _waiting(table.waiting[each.request.id], each, now_s, expected=engine.accepting)
-            if isinstance(each, Turn)
+            if isinstance(each, ExpectedTurn)
             else _running(each, now_s, step_s, expected=engine.accepting)
             for each in page[:limit]
         ],
@@ -119,8 +119,8 @@ def read_queue(
     )
 
 
-def _totals(table: RequestTable, batches: Sequence[WaitingBatch], now_s: float) -> Totals:
-    return Totals(
+def _totals(table: RequestTable, batches: Sequence[WaitingBatch], now_s: float) -> QueueTotals:
+    return QueueTotals(
         waiting=len(table.waiting),
         running=len(table.running),
         batches=len(batches),
@@ -129,40 +129,44 @@ def _totals(table: RequestTable, batches: Sequence[WaitingBatch], now_s: float) 
     )
 
 
-def _running(started: _Started, now_s: float, step_s: float | None, *, expected: bool) -> Queued:
-    live, tokens = started
-    pace = seconds_a_token(live, now_s, step_s) if expected else None
-    return _queued(
-        live,
+def _running(
+    entry: _RunningEntry, now_s: float, step_s: float | None, *, expected: bool
+) -> QueueEntry:
+    state, tokens = entry
+    pace = seconds_per_token(state, now_s, step_s) if expected else None
+    return _entry(
+        state,
         now_s,
-        state="running",
-        until_s=live.dispatched_s,
-        batch=live.trace.batch,
-        ratio=live.trace.ratio,
+        phase="running",
+        until_s=state.dispatched_s,
+        batch=state.trace.batch,
+        ratio=state.trace.ratio,
         remaining=tokens,
         finish_s=None if pace is None else tokens * pace,
     )
 
 
-def _waiting(live: RequestState, turn: Turn, now_s: float, *, expected: bool) -> Queued:
-    return _queued(
-        live,
+def _waiting(
+    state: RequestState, turn: ExpectedTurn, now_s: float, *, expected: bool
+) -> QueueEntry:
+    return _entry(
+        state,
         now_s,
-        state="waiting",
+        phase="waiting",
         batch=turn.batch.id,
         ratio=turn.batch.ratio,
         position=turn.position,
-        remaining=live.prediction.median,
+        remaining=state.prediction.median,
         start_s=turn.start_s if expected else None,
         finish_s=turn.finish_s if expected else None,
     )
 
 
-def _queued(
-    live: RequestState,
+def _entry(
+    state: RequestState,
     now_s: float,
     *,
-    state: Literal["waiting", "running"],
+    phase: Literal["waiting", "running"],
     batch: str | None,
     ratio: float | None,
     remaining: float,
@@ -170,34 +174,34 @@ def _queued(
     until_s: float | None = None,
     start_s: float | None = None,
     position: int | None = None,
-) -> Queued:
-    ask, prediction = live.ask, live.prediction
-    return Queued(
-        id=live.id,
-        state=state,
-        tenant_id=ask.caller.tenant_id,
-        tenant=ask.caller.tenant,
-        app_id=ask.caller.app_id,
-        app=ask.caller.app,
-        service_tier=ask.service_tier,
-        urgency=ask.urgency,
-        prompt_tokens=len(live.prompt),
-        max_tokens=live.max_tokens,
+) -> QueueEntry:
+    request, prediction = state.request, state.prediction
+    return QueueEntry(
+        id=state.id,
+        state=phase,
+        tenant_id=request.caller.tenant_id,
+        tenant=request.caller.tenant,
+        app_id=request.caller.app_id,
+        app=request.caller.app,
+        service_tier=request.service_tier,
+        urgency=request.urgency,
+        prompt_tokens=len(state.prompt),
+        max_tokens=state.max_tokens,
         predicted_tokens=prediction.median,
         predicted_p90_tokens=prediction.upper,
         prediction_source=prediction.source,
-        waited_s=(now_s if until_s is None else until_s) - live.arrived_s,
-        deadline_s=_from_now(live, ask.deadline_s, now_s),
-        start_by_s=_from_now(live, ask.max_queue_s, now_s),
+        waited_s=(now_s if until_s is None else until_s) - state.arrived_s,
+        deadline_s=_from_now(state, request.deadline_s, now_s),
+        start_by_s=_from_now(state, request.max_queue_s, now_s),
         batch=batch,
         position=position,
         ratio=ratio,
-        generated_tokens=len(live.tokens),
+        generated_tokens=len(state.tokens),
         remaining_tokens=remaining,
         expected_start_s=start_s,
         expected_finish_s=finish_s,
     )
 
 
-def _from_now(live: RequestState, allowed_s: float | None, now_s: float) -> float | None:
-    return None if allowed_s is None else live.arrived_s + allowed_s - now_s
+def _from_now(state: RequestState, allowed_s: float | None, now_s: float) -> float | None:
+    return None if allowed_s is None else state.arrived_s + allowed_s - now_s

@@ -1,63 +1,65 @@
-"""Why a request waited, in one plain sentence."""
+"""Explains in one sentence why a request waited."""
 
 from collections.abc import Iterator
 from typing import Final, Literal
 
 from msgspec import Struct
 
-from gateway.history.requests import Passes
+from gateway.history.requests import OvertakingCounts
 
-AT_ONCE_S: Final = 0.05  # nobody calls this a wait
-GAVE_UP: Final = {
+MIN_WAIT_S: Final = 0.05  # a shorter time in the queue counts as an immediate start
+GIVE_UP_CLAUSES: Final = {
     "deadline": "because its deadline could not be met any more",
     "queue_time": "because it had not started within the longest wait that was allowed",
 }
 
 
-class Facts(Struct, frozen=True, kw_only=True):
-    """What the sentence is made of; None where it is not known."""
+class WaitFacts(Struct, frozen=True, kw_only=True):
+    """The facts in the sentence; None if unknown."""
 
     state: Literal["waiting", "running", "ended"]
     started: bool
     waited_s: float
     queue_ahead: int | None = None
     passed_by: int | None = None
-    passes: Passes | None = None
+    passes: OvertakingCounts | None = None
     policy_order: str | None = None
     overdue: bool = False
     preemptions: int = 0
     gave_up: str | None = None
 
 
-def why(facts: Facts) -> str:
-    """The sentence: what happened, because of what, and what else there was to it."""
-    return "; ".join((f"{_happened(facts)}{_because(facts)}", *_besides(facts))) + "."
+def explain_wait(facts: WaitFacts) -> str:
+    """The sentence: what happened, the cause, then further circumstances."""
+    return "; ".join((f"{_happened(facts)}{_because(facts)}", *_circumstances(facts))) + "."
 
 
-def _happened(facts: Facts) -> str:
+def _happened(facts: WaitFacts) -> str:
     waited = f"{facts.waited_s:.2f} s"
     if facts.started:
-        return f"It waited {waited}" if facts.waited_s > AT_ONCE_S else "It started at once"
+        return f"It waited {waited}" if facts.waited_s > MIN_WAIT_S else "It started at once"
     if facts.state == "waiting":
         return f"It has waited {waited}"
     if facts.gave_up:
-        return f"It was given up after {waited} {GAVE_UP.get(facts.gave_up, facts.gave_up)}"
+        return f"It was given up after {waited} {GIVE_UP_CLAUSES.get(facts.gave_up, facts.gave_up)}"
     return f"It ended after {waited} without having started"
 
 
-def _because(facts: Facts) -> str:
-    if facts.waited_s <= AT_ONCE_S or facts.queue_ahead is None:
+def _because(facts: WaitFacts) -> str:
+    if facts.waited_s <= MIN_WAIT_S or facts.queue_ahead is None:
         return ""
     known = facts.passes.total if facts.passes else 0
     passed = max(facts.passed_by or 0, known)
     if not facts.queue_ahead and not passed:
         return ": nothing waited before it, and what ran left no room for it"
     ahead = f": {_requests(facts.queue_ahead)} waited when it came"
-    return f"{ahead}, and {passed} that came later went first{_how(facts)}" if passed else ahead
+    return (
+        f"{ahead}, and {passed} that came later went first{_by_reason(facts)}" if passed else ahead
+    )
 
 
-def _how(facts: Facts) -> str:
-    """For which reasons others went first, where they are known."""
+def _by_reason(facts: WaitFacts) -> str:
+    """The number of overtaking requests by reason, if known."""
     if facts.passes is None or not facts.passes.total:
         return ""
     counts = (
@@ -69,10 +71,10 @@ def _how(facts: Facts) -> str:
     return f" ({', '.join(f'{count} {words}' for count, words in counts if count)})"
 
 
-def _besides(facts: Facts) -> Iterator[str]:
+def _circumstances(facts: WaitFacts) -> Iterator[str]:
     if facts.overdue:
         yield "then it went first, being overdue"
-    if facts.policy_order == "arrival" and facts.waited_s > AT_ONCE_S:
+    if facts.policy_order == "arrival" and facts.waited_s > MIN_WAIT_S:
         yield "the order was that of arrival"
     if facts.preemptions:
         times = "once" if facts.preemptions == 1 else f"{facts.preemptions} times"

@@ -1,1 +1,1 @@
-"""Text to tokens and tokens to text, as an answer grows."""
+"""Tokenization, and incremental decoding of answers."""

@@ -1,51 +1,50 @@
-"""An answer's text as it grows, read at the reader's own pace."""
+"""An answer's growing text, decoded for its reader."""
 
 from collections.abc import Sequence
 
 from gateway.generation.text.incremental_decoder import AnswerDecoder
-from gateway.generation.text.stop_strings import StoppedText
+from gateway.generation.text.stop_strings import StopStringScanner
 
 
 class AnswerText:
-    """Decodes when somebody reads, so a step costs nothing; with stop strings as tokens come.
+    """Decodes when read, so an engine step costs no decoding.
 
-    So it does where the place of each token is wanted (`placed`).
+    With stop strings, or if each token's offset is wanted (`placed`), it decodes as tokens arrive.
     """
 
     def __init__(
         self, decoder: AnswerDecoder, stops: Sequence[str], *, placed: bool = False
     ) -> None:
         self._decoder = decoder
-        self._watched = StoppedText(decoder, stops) if stops or placed else None
+        self._scanner = StopStringScanner(decoder, stops) if stops or placed else None
         self._unread: list[int] = []
         self._shown = 0
 
     def grow(self, tokens: Sequence[int]) -> tuple[int, bool]:
-        """Take tokens up to a stop string: how many, and whether there was one."""
-        if self._watched is None:
+        """Append tokens up to a stop string: the number taken, and whether there was one."""
+        if self._scanner is None:
             self._unread.extend(tokens)
             return len(tokens), False
         for taken, token in enumerate(tokens, 1):
-            if self._watched.feed(token):
+            if self._scanner.feed(token):
                 return taken, True
         return len(tokens), False
 
     def read(self, *, ended: bool) -> str:
-        """The text that came since the last call; all of it once `ended`."""
-        if self._watched is not None:
-            visible = self._watched.visible(ended=ended)
+        """The text since the last call; with `ended` all that is left."""
+        if self._scanner is not None:
+            visible = self._scanner.visible(ended=ended)
             fresh, self._shown = visible[self._shown :], len(visible)
             return fresh
         tokens, self._unread = self._unread, []
         return self._decoder.feed(tokens) + (self._decoder.finish() if ended else "")
 
     def starts(self, first: int, *, ended: bool) -> list[int]:
-        """Where the tokens from the `first` on begin, in characters of the text.
+        """Character offsets of the tokens from index `first` on whose text was read.
 
-        Those whose text was read; ones without text wait for what comes after them, and none
-        shows anything of a stop string.
+        Tokens without text follow with the next text; tokens of a stop string are left out.
         """
-        if self._watched is None:
+        if self._scanner is None:
             return []
-        whole = ended and not self._watched.stopped
-        return self._watched.starts[first : None if whole else self._watched.within(self._shown)]
+        whole = ended and not self._scanner.stopped
+        return self._scanner.starts[first : None if whole else self._scanner.within(self._shown)]

@@ -1,4 +1,4 @@
-"""Tokens to text as an answer grows, never splitting a character."""
+"""Decodes an answer's tokens incrementally, never splitting a character."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -6,33 +6,33 @@ from typing import Final
 from tokenizers import Tokenizer
 
 UNFINISHED: Final = "\N{REPLACEMENT CHARACTER}"
-MOST_HELD: Final = 64  # tokens; then what ends in no character will never be one
+MAX_HELD_TOKENS: Final = 64  # without a complete character; then they are decoded as they are
 
 
 class AnswerDecoder:
-    """Turns an answer's tokens into text as they come, never splitting a character.
+    """Decodes an answer's tokens incrementally, never splitting a character.
 
-    Each piece is what the tokens add to the text of the few before them, since a token's text may
-    depend on its neighbour's. Bytes that can no longer become a character are given as U+FFFD.
+    A piece is the text that its tokens add to that of the piece before, since a token's text may
+    depend on its neighbours. Bytes that cannot become a character are decoded to U+FFFD.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._given: list[int] = []  # the tokens of the piece before
-        self._held: list[int] = []  # tokens not yet given
+        self._given: list[int] = []  # tokens of the previous piece
+        self._held: list[int] = []  # tokens whose text is not complete
 
     def feed(self, ids: Sequence[int]) -> str:
-        """The text these tokens complete; empty while a character is unfinished."""
+        """The text that these tokens complete; empty while a character is incomplete."""
         return "".join(map(self._take, ids))
 
     def _take(self, token: int) -> str:
         self._held.append(token)
         piece = self._piece()
-        unfinished = piece.endswith(UNFINISHED) and len(self._held) < MOST_HELD
+        unfinished = piece.endswith(UNFINISHED) and len(self._held) < MAX_HELD_TOKENS
         return self._give(piece) if piece and not unfinished else ""
 
     def finish(self) -> str:
-        """What an answer that ended inside a character still has to give."""
+        """The rest of an answer that ended inside a character."""
         return self._give(self._piece())
 
     def _piece(self) -> str:

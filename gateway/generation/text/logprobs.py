@@ -1,4 +1,4 @@
-"""Tokens of an answer with their log probabilities, spelled out."""
+"""Tokens of an answer as text, with their log probabilities."""
 
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -6,45 +6,45 @@ from typing import Final
 from msgspec import Struct
 
 from engine.protocol import TokenLogprobs
-from gateway.generation.text.token_bytes import Spelled, Speller
+from gateway.generation.text.token_bytes import Speller, TokenText
 
-LEAST: Final = -9999.0  # what clients are told of a token that cannot be drawn
+MIN_LOGPROB: Final = -9999.0  # replaces -inf, which JSON cannot hold
 
 
-class Likelihood(Struct, frozen=True):
+class TokenCandidate(Struct, frozen=True):
     """A token and its log probability."""
 
-    token: Spelled
+    token: TokenText
     logprob: float
 
 
 class ScoredToken(Struct, frozen=True):
-    """A drawn token, the likeliest in its place, and where in the answer's text it begins."""
+    """A sampled token, the top candidates at its position, and its offset in the text."""
 
-    drawn: Likelihood
-    likeliest: list[Likelihood]
+    sampled: TokenCandidate
+    top: list[TokenCandidate]
     start: int
 
 
-class Scorer:
-    """Spells out one answer's tokens, in order."""
+class LogprobDecoder:
+    """Decodes one answer's tokens and top candidates, in order."""
 
     def __init__(self, speller: Speller) -> None:
         self._speller = speller
-        self._begun = False  # whether a token had text
+        self._begun = False  # whether an earlier token had text
 
-    def score(
+    def decode(
         self, tokens: Iterable[int], logprobs: Iterable[TokenLogprobs], starts: Iterable[int]
     ) -> Iterator[ScoredToken]:
-        """The next tokens, each with its log probabilities and its start."""
+        """The next tokens with their log probabilities and character offsets."""
         for token, given, start in zip(tokens, logprobs, starts, strict=True):
             yield ScoredToken(
-                drawn=self._likelihood(token, given.logprob),
-                likeliest=[self._likelihood(other, logprob) for other, logprob in given.top],
+                sampled=self._candidate(token, given.logprob),
+                top=[self._candidate(other, logprob) for other, logprob in given.top],
                 start=start,
             )
             self._begun = self._begun or bool(self._speller.spell(token).bytes)
 
-    def _likelihood(self, token: int, logprob: float) -> Likelihood:
+    def _candidate(self, token: int, logprob: float) -> TokenCandidate:
         spelled = self._speller.spell(token, first=not self._begun)
-        return Likelihood(spelled, max(logprob, LEAST))
+        return TokenCandidate(spelled, max(logprob, MIN_LOGPROB))

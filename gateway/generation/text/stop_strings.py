@@ -1,4 +1,4 @@
-"""Stop strings: found in the text as it grows, never shown, and the end of the answer."""
+"""Finds stop strings in an answer's growing text: they end it and are not shown."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from gateway.generation.text.incremental_decoder import AnswerDecoder
 
 
-class StoppedText:
-    """An answer's text up to the first of its stop strings; `starts` is where each token begins."""
+class StopStringScanner:
+    """Scans an answer's text for stop strings; `starts` holds each token's character offset."""
 
     def __init__(self, decoder: AnswerDecoder, stops: Sequence[str]) -> None:
         self._decoder = decoder
@@ -18,7 +18,7 @@ class StoppedText:
         self._cut: int | None = None
 
     def feed(self, token: int) -> bool:
-        """Take one token; whether a stop string is complete now."""
+        """Decode one token; True if a stop string is complete."""
         self.starts.append(len(self._text))
         begin = max(0, len(self._text) - self._longest + 1)
         self._text += self._decoder.feed([token])
@@ -32,7 +32,7 @@ class StoppedText:
         return self._cut is not None
 
     def visible(self, *, ended: bool) -> str:
-        """What may be shown: no stop string, and before the end nothing that may become one."""
+        """The text to show: without a stop string and, before the end, without a partial one."""
         if self._cut is not None:
             return self._text[: self._cut]
         if ended:
@@ -40,13 +40,13 @@ class StoppedText:
         return self._text[: len(self._text) - self._held_back()]
 
     def within(self, characters: int) -> int:
-        """How many tokens lie within the first so many characters of the text."""
+        """Number of tokens within the first `characters` characters of the text."""
         count = bisect_left(self.starts, characters)
         end = self.starts[count] if count < len(self.starts) else len(self._text)
         return count - 1 if count and end > characters else count
 
     def _held_back(self) -> int:
-        """Length of the longest end of the text that a stop string begins with."""
+        """Length of the longest suffix of the text that is a prefix of a stop string."""
         most = min(self._longest - 1, len(self._text))
         return next(
             (

@@ -1,4 +1,4 @@
-"""Single tokens as text and bytes, as the tokenizer's decoder writes them."""
+"""Text and bytes of single tokens, as the tokenizer's decoder writes them."""
 
 import re
 from collections.abc import Mapping
@@ -11,18 +11,21 @@ BYTE: Final = re.compile(r"<0x([0-9A-F]{2})>")
 WRITTEN_OUT: Final = {"ByteLevel", "ByteFallback", "Fuse", "Metaspace", "Replace", "Strip"}
 
 
-class Spelled(Struct, frozen=True):
-    """A token's bytes and their text, U+FFFD where they are none; a control token has no bytes."""
+class TokenText(Struct, frozen=True):
+    """A token's bytes, and their text with U+FFFD for incomplete characters.
+
+    A control token has no bytes.
+    """
 
     text: str
     bytes: bytes | None
 
 
 class Speller:
-    """Spells one token at a time. The bytes of an answer's tokens join to those of its text.
+    """Decodes single tokens, so that the bytes of an answer's tokens join to those of its text.
 
-    A decoder that begins no text with a space takes it from the answer's first token, so that one
-    is spelled apart.
+    Some decoders strip the space at the start of a text, so an answer's first token is decoded
+    differently.
     """
 
     def __init__(self, tokenizer: Tokenizer, decoder: Mapping[str, Any]) -> None:
@@ -35,24 +38,24 @@ class Speller:
         self._fallback = "ByteFallback" in kinds
         self._replaced = [pair for step in steps if (pair := _replacement(step)) is not None]
         self._strips = any(map(_strips_first, steps))
-        self._known: dict[tuple[int, bool], Spelled] = {}
+        self._known: dict[tuple[int, bool], TokenText] = {}
 
-    def spell(self, token: int, *, first: bool = False) -> Spelled:
-        """A token within an answer, or as its `first`."""
+    def spell(self, token: int, *, first: bool = False) -> TokenText:
+        """Text and bytes of a token within an answer, or of its `first`."""
         key = token, first and self._strips
         spelled = self._known.get(key)
         if spelled is None:
             spelled = self._known[key] = self._spell(*key)
         return spelled
 
-    def _spell(self, token: int, stripped: bool) -> Spelled:
+    def _spell(self, token: int, stripped: bool) -> TokenText:
         added = self._added.get(token)
         if added is not None and added.special:
-            return Spelled(added.content, None)
+            return TokenText(added.content, None)
         written = added.content.encode() if added is not None else self._bytes(token)
         if stripped:
             written = written.removeprefix(b" ")
-        return Spelled(written.decode(errors="replace"), written)
+        return TokenText(written.decode(errors="replace"), written)
 
     def _bytes(self, token: int) -> bytes:
         piece = self._tokenizer.id_to_token(token)
@@ -70,7 +73,7 @@ class Speller:
 
 
 def _levels() -> dict[str, int]:
-    """The byte that each letter of a byte-level vocabulary stands for, as GPT-2 set them."""
+    """Byte of each letter of a byte-level vocabulary (GPT-2's mapping of bytes to characters)."""
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(0x100) if byte not in plain]
     letters = [*map(chr, plain), *(chr(0x100 + place) for place in range(len(others)))]
@@ -78,7 +81,7 @@ def _levels() -> dict[str, int]:
 
 
 def _replacement(step: Mapping[str, Any]) -> tuple[str, str] | None:
-    """What a step of the decoder puts in another's place."""
+    """The replacement (pattern, content) that a decoder step makes, if any."""
     if step["type"] == "Metaspace":
         return step["replacement"], " "
     if step["type"] == "Replace" and "String" in step["pattern"]:
@@ -87,7 +90,7 @@ def _replacement(step: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 def _strips_first(step: Mapping[str, Any]) -> bool:
-    """Whether a step of the decoder takes the space that a text begins with."""
+    """Whether a decoder step strips the space at the start of a text."""
     if step["type"] == "Metaspace":
         older = "always" if step.get("add_prefix_space", True) else "never"
         return bool(step.get("prepend_scheme", older) != "never")

@@ -1,4 +1,4 @@
-"""Text to token ids and back, as the served model's own tokenizer and chat template say."""
+"""Encodes and decodes text with the served model's tokenizer and chat template."""
 
 import hashlib
 import re
@@ -20,20 +20,25 @@ from gateway.errors import InvalidRequest, StartupFailure
 from gateway.generation.text.incremental_decoder import AnswerDecoder
 from gateway.generation.text.token_bytes import Speller
 
-FILES: Final = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json")
-HEAD_BYTES: Final = 8 << 20
+MODEL_FILES: Final = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "config.json",
+)
+HEAD_BYTES: Final = 8 << 20  # of each weight file, in a model's fingerprint
 
 
 def model_folder(model: str) -> Path:
-    """The folder with the model's files; a hub name is looked up and its tokenizer fetched.
+    """The folder with the model's files; for a hub name, its tokenizer is downloaded first.
 
-    StartupFailure where neither such a folder nor such a name exists.
+    StartupFailure if there is neither such a folder nor such a hub name.
     """
     folder = Path(model)
     if folder.is_dir():
         return folder
     try:
-        return Path(snapshot_download(model, allow_patterns=list(FILES)))
+        return Path(snapshot_download(model, allow_patterns=list(MODEL_FILES)))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise StartupFailure(
@@ -42,10 +47,10 @@ def model_folder(model: str) -> Path:
 
 
 def model_fingerprint(folder: Path) -> str:
-    """Tells models apart: configuration, tokenizer, template, and the head of the weights."""
+    """A hash of the model: configuration, tokenizer, chat template, and the head of the weights."""
     digest = hashlib.sha256()
     weights = sorted(folder.glob("*.safetensors"))
-    for path in (*(folder / name for name in FILES), *weights):
+    for path in (*(folder / name for name in MODEL_FILES), *weights):
         if path.is_file():
             digest.update(f"{path.name} {path.stat().st_size}\n".encode())
             with path.open("rb") as file:
@@ -54,7 +59,7 @@ def model_fingerprint(folder: Path) -> str:
 
 
 class _TokenizerFile(Struct):
-    """As much of a `tokenizer.json` as is read here."""
+    """The part of a `tokenizer.json` that is read here."""
 
     decoder: dict[str, Any] | None = None
 
@@ -100,10 +105,10 @@ class ChatTokenizer:
         self.fingerprint: str = hashlib.sha256(core.read_bytes() + source.encode()).hexdigest()
 
     def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """Token ids of a conversation up to where the answer begins.
+        """Token ids of a conversation, up to where the answer begins.
 
-        A control token that somebody wrote into a message is text there, and controls nothing.
-        InvalidRequest where the model's template does not take this conversation.
+        A control token written into a message is encoded as plain text. InvalidRequest if the
+        model's template refuses the conversation.
         """
         forged = [m["content"] for m in messages if self._control.search(m["content"])]
         if not forged:
@@ -133,11 +138,11 @@ class ChatTokenizer:
             ) from error
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Token ids of a prompt as it stands, with what the tokenizer begins every text with."""
+        """Token ids of a raw prompt, with the tokenizer's special tokens such as BOS."""
         return self._tokenizer.encode(text).ids
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a plain text."""
+        """Token ids of a text, without special tokens."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def decoder(self) -> AnswerDecoder:
@@ -150,7 +155,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _token_text(entry: object) -> str:
-    """A special token as its configuration writes it: plain, or an object with its content."""
+    """A special token's text from its configuration: a string, or an object with `content`."""
     if isinstance(entry, dict):
         return str(entry.get("content", ""))
     return entry if isinstance(entry, str) else ""

@@ -1,1 +1,1 @@
-"""Corrections between trainings, from each outcome."""
+"""Online adaptation of predictions between training runs, from each outcome."""

@@ -1,6 +1,6 @@
-"""From what a version says to what is served: corrected, calibrated, capped.
+"""From a version's raw quantiles to served ones: bias-corrected, calibrated, capped.
 
-The same code serves live requests, judges versions and replays history.
+The same code serves live requests, evaluates versions and replays history.
 """
 
 import math
@@ -10,23 +10,28 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from gateway.prediction.adaptation.bias_correction import Corrections
-from gateway.prediction.adaptation.conformal import NO_SCORES, Calibration, Scores, finish
-from gateway.prediction.features.features import NOTED
+from gateway.prediction.adaptation.bias_correction import BiasCorrections
+from gateway.prediction.adaptation.conformal import (
+    NO_SCORES,
+    ConformalCalibration,
+    ConformityScores,
+    calibrated_tokens,
+)
+from gateway.prediction.features.features import NOTED_LEVELS
 from gateway.quantiles import LEVELS
 
-PLACES: Final = tuple(LEVELS.index(level) for level in NOTED)
+NOTED_COLUMNS: Final = tuple(LEVELS.index(level) for level in NOTED_LEVELS)
 
 
-class Told(Struct, frozen=True):
-    """An outcome: of which app, how long its input was, what was said of it, and what came.
+class ScoredOutcome(Struct, frozen=True):
+    """A finished request: its app, input length, raw quantiles and generated tokens.
 
-    `said` are the version's ln quantiles at `NOTED`, before any correction.
+    `raw` are the version's ln quantiles at `NOTED_LEVELS`, before any correction.
     """
 
     app: UUID
     log_uil: float
-    said: tuple[float, ...]
+    raw: tuple[float, ...]
     tokens: int
     censored: bool
 
@@ -34,51 +39,55 @@ class Told(Struct, frozen=True):
     def of(
         cls, app: UUID, log_uil: float, scored: Sequence[float], tokens: int, *, censored: bool
     ) -> Self:
-        """The outcome of a request of which the version said these ln quantiles at `LEVELS`."""
-        return cls(app, log_uil, tuple(scored[place] for place in PLACES), tokens, censored)
+        """The outcome of a request with the version's ln quantiles `scored` at `LEVELS`."""
+        return cls(app, log_uil, tuple(scored[place] for place in NOTED_COLUMNS), tokens, censored)
 
 
 class Adaptation:
-    """What one version learned since it was trained, an outcome at a time."""
+    """Bias correction and conformal calibration of one version, updated by each outcome.
 
-    def __init__(self, known: Iterable[UUID] = (), start: Scores = NO_SCORES) -> None:
-        self._corrections = Corrections(frozenset(known))
-        self._calibration = Calibration(start)
+    `known` are the apps of its training data, `start` its initial conformity scores.
+    """
+
+    def __init__(self, known: Iterable[UUID] = (), start: ConformityScores = NO_SCORES) -> None:
+        self._corrections = BiasCorrections(frozenset(known))
+        self._calibration = ConformalCalibration(start)
 
     def shift(self, app: UUID, log_uil: float, scored: Sequence[float]) -> float:
-        """What is added to the logarithm of the median and the mean."""
-        return self._corrections.shift(app, log_uil, [scored[place] for place in PLACES])
+        """The bias correction: what is added to the log of the median and of the mean."""
+        return self._corrections.shift(app, log_uil, [scored[place] for place in NOTED_COLUMNS])
 
     def corrected(self, app: UUID, log_uil: float, scored: Sequence[float]) -> list[float]:
-        """Quantiles (ln) at `LEVELS`, corrected but not calibrated, from those of the version."""
-        said = [scored[place] for place in PLACES]
-        return self._moved(app, log_uil, said, scored)
+        """The version's ln quantiles at `LEVELS`, bias-corrected but not calibrated."""
+        raw = [scored[place] for place in NOTED_COLUMNS]
+        return self._apply_correction(app, log_uil, raw, scored)
 
     def serve(
         self, app: UUID, log_uil: float, scored: Sequence[float], max_tokens: int
     ) -> tuple[float, ...]:
-        """Quantiles in tokens, rising within 1 … max_tokens, from ln quantiles at `LEVELS`."""
-        moved = self.corrected(app, log_uil, scored)
-        return finish(moved, self._calibration.offsets(app), max_tokens)
+        """Served quantiles in tokens, ascending within 1 … max_tokens, from ln quantiles."""
+        corrected = self.corrected(app, log_uil, scored)
+        return calibrated_tokens(corrected, self._calibration.offsets(app), max_tokens)
 
-    def learn(self, told: Told) -> None:
-        """Take in an outcome.
+    def learn(self, outcome: ScoredOutcome) -> None:
+        """Update correction and calibration with an outcome.
 
-        A length that was cut off says that it would have been longer than that, and nothing where
-        more was expected.
+        A censored length is a lower bound: below the median it corrects nothing.
         """
-        median, *upper = self._moved(told.app, told.log_uil, told.said, told.said)
-        self._calibration.learn(told.app, upper, told.tokens, censored=told.censored)
-        length = math.log(max(told.tokens, 1))
-        if told.censored and length <= median:
+        median, *upper = self._apply_correction(
+            outcome.app, outcome.log_uil, outcome.raw, outcome.raw
+        )
+        self._calibration.learn(outcome.app, upper, outcome.tokens, censored=outcome.censored)
+        length = math.log(max(outcome.tokens, 1))
+        if outcome.censored and length <= median:
             return
-        missed = length - told.said[0]
-        if self._corrections.learn(told.app, told.log_uil, told.said, missed):
-            self._calibration.forget(told.app)
+        residual = length - outcome.raw[0]
+        if self._corrections.learn(outcome.app, outcome.log_uil, outcome.raw, residual):
+            self._calibration.forget(outcome.app)
 
-    def _moved(
-        self, app: UUID, log_uil: float, said: Sequence[float], levels: Sequence[float]
+    def _apply_correction(
+        self, app: UUID, log_uil: float, raw: Sequence[float], log_quantiles: Sequence[float]
     ) -> list[float]:
-        middle, stretch = said[0], self._corrections.stretch(app)
-        centre = middle + self._corrections.shift(app, log_uil, said)
-        return [centre + stretch * (level - middle) for level in levels]
+        middle, stretch = raw[0], self._corrections.stretch(app)
+        centre = middle + self._corrections.shift(app, log_uil, raw)
+        return [centre + stretch * (level - middle) for level in log_quantiles]

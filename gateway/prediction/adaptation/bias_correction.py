@@ -1,11 +1,11 @@
-"""By how much an app's answers miss the model, learned from each outcome between two trainings.
+"""Online bias correction per app: the expected residual of the model, learned from each outcome.
 
-A Bayesian linear regression of the misses on the input's length and on what the model said, per
-app, old outcomes fading: ridge regression in recursive form (Rasmussen and Williams 2006, 2.1).
-It is held near zero for an app that training saw, and free from the start for a newcomer, whose
-quantiles are also drawn as far from the median as its misses are. Two cumulative sums (Page 1954)
-watch for answers that begin to miss in one direction, as after a new prompt: what was learned
-before that began is dropped then, and the app is free.
+Bayesian linear regression of the log residual on the log input length and the log predicted
+median, with exponential discounting: recursive ridge regression (Rasmussen and Williams 2006,
+2.1). The prior is tight for an app in the training data and wide for an unseen app, whose quantiles
+are also stretched around the median to the observed spread of its residuals. Two CUSUM statistics
+(Page 1954) detect a persistent residual in one direction, as after a changed prompt: an alarm drops
+what was learned before the change began and widens the prior.
 """
 
 import math
@@ -18,24 +18,24 @@ import numpy as np
 
 from gateway.quantiles import Floats
 
-FADING: Final = 0.995  # an outcome counts for so much less with every later one
-MIDDLE: Final = 3.5  # of a log length: where slopes and intercept tell different things
-FREE: Final = (1.0, 0.7, 0.7)  # standard deviations of intercept and slopes beforehand
-HELD: Final = (0.03, 0.01, 0.01)
-FREED: Final = (1.0, 0.2, 0.2)  # of an app that training saw, after an alarm
-SLACK: Final = 0.5  # spreads that a miss may be off without raising suspicion
-ALARM: Final = 12.0  # spreads; a sum of misses beyond is no chance
-TRUST: Final = 5.0  # outcomes' worth of trust in the spread that the model says
-UPPER: Final = 1.2816  # standard deviations from the median of a normal to its 0.9 quantile
-LEAST_SPREAD: Final = 0.03
-MOST_DEVIATION: Final = 4.0  # an outcome further off, in spreads, counts as one so far
+DISCOUNT: Final = 0.995  # weight of an outcome, per later outcome
+CENTRE_LOG_LENGTH: Final = 3.5  # origin of the regressors: decorrelates intercept and slopes
+UNSEEN_PRIOR_SD: Final = (1.0, 0.7, 0.7)  # prior sd of intercept, input slope, prediction slope
+SEEN_PRIOR_SD: Final = (0.03, 0.01, 0.01)
+ALARMED_PRIOR_SD: Final = (1.0, 0.2, 0.2)  # of an app in the training data, after an alarm
+CUSUM_SLACK: Final = 0.5  # in spreads: deviation that the CUSUM tolerates
+CUSUM_THRESHOLD: Final = 12.0  # in spreads
+PRIOR_OUTCOMES: Final = 5.0  # weight of the predicted spread, in outcomes
+P90_Z: Final = 1.2816  # 0.9 quantile of the standard normal
+MIN_SPREAD: Final = 0.03
+MAX_DEVIATION: Final = 4.0  # in spreads; residuals are clipped to it
 MAX_APPS: Final = 10_000
 
-Said: TypeAlias = Sequence[float]  # ln quantiles of the version: the median, then the 0.9
+RawQuantiles: TypeAlias = Sequence[float]  # ln quantiles of the version: median, 0.9, …
 
 
-class _Scale:
-    """How far misses are spread, in spreads that the model said: faded squares of them."""
+class _ResidualScale:
+    """Discounted sum of squared residuals, in predicted spreads."""
 
     __slots__ = ("squares", "weight")
 
@@ -43,105 +43,109 @@ class _Scale:
         self.squares = squares
         self.weight = weight
 
-    def add(self, left: float) -> None:
-        self.squares = FADING * self.squares + left * left
-        self.weight = FADING * self.weight + 1.0
+    def add(self, residual: float) -> None:
+        self.squares = DISCOUNT * self.squares + residual * residual
+        self.weight = DISCOUNT * self.weight + 1.0
 
     def stretch(self) -> float:
-        return math.sqrt((TRUST + self.squares) / (TRUST + self.weight))
+        return math.sqrt((PRIOR_OUTCOMES + self.squares) / (PRIOR_OUTCOMES + self.weight))
 
 
-class _Side:
-    """Misses in one direction: their cumulative sum, and what came since it was last zero."""
+class _CusumSide:
+    """CUSUM of one direction, and the regression sums since it was last zero."""
 
     __slots__ = ("products", "scale", "sum")
 
-    def __init__(self, scale: _Scale) -> None:
+    def __init__(self, scale: _ResidualScale) -> None:
         self.sum = 0.0
         self.products = np.zeros((4, 4))
-        self.scale = _Scale(scale.squares, scale.weight)  # as it was before
+        self.scale = _ResidualScale(scale.squares, scale.weight)  # state at the restart
 
 
-class Correction:
-    """One app's line. Lengths are natural logarithms of tokens."""
+class BiasCorrection:
+    """The regression of one app. Lengths are natural logarithms of tokens."""
 
     __slots__ = ("_coefficients", "_prior", "_products", "_scale", "_sides")
 
-    def __init__(self, *, free: bool) -> None:
-        self._prior = FREE if free else HELD
-        self._products = np.zeros((4, 4))  # faded, of (1, length of the input, said, miss)
-        self._scale = _Scale()
-        self._sides = {sign: _Side(self._scale) for sign in (1, -1)}
+    def __init__(self, *, unseen: bool) -> None:
+        self._prior = UNSEEN_PRIOR_SD if unseen else SEEN_PRIOR_SD
+        self._products = np.zeros((4, 4))  # discounted, of (1, input, median, residual)
+        self._scale = _ResidualScale()
+        self._sides = {sign: _CusumSide(self._scale) for sign in (1, -1)}
         self._coefficients = (0.0, 0.0, 0.0)
 
     @property
     def stretch(self) -> float:
-        """What to multiply distances from the median by."""
-        return 1.0 if self._prior is HELD else self._scale.stretch()
+        """Factor on the distances of quantiles from the median."""
+        return 1.0 if self._prior is SEEN_PRIOR_SD else self._scale.stretch()
 
-    def shift(self, log_uil: float, said: Said) -> float:
-        """What to add to the logarithm of a predicted length."""
-        intercept, by_input, by_said = self._coefficients
-        return intercept + by_input * (log_uil - MIDDLE) + by_said * (said[0] - MIDDLE)
+    def shift(self, log_uil: float, raw: RawQuantiles) -> float:
+        """The expected residual: what to add to a predicted log length."""
+        intercept, input_slope, raw_slope = self._coefficients
+        return (
+            intercept
+            + input_slope * (log_uil - CENTRE_LOG_LENGTH)
+            + raw_slope * (raw[0] - CENTRE_LOG_LENGTH)
+        )
 
-    def learn(self, log_uil: float, said: Said, missed: float) -> bool:
-        """Take in by how much a length exceeded the median said; whether the alarm went off."""
-        spread = max((said[1] - said[0]) / UPPER, LEAST_SPREAD)
+    def learn(self, log_uil: float, raw: RawQuantiles, residual: float) -> bool:
+        """Learn the residual, log length less raw median; True if the CUSUM raised an alarm."""
+        spread = max((raw[1] - raw[0]) / P90_Z, MIN_SPREAD)
         scale = spread * self._scale.stretch()
-        expected = self.shift(log_uil, said)
-        off = min(max((missed - expected) / scale, -MOST_DEVIATION), MOST_DEVIATION)
-        row = np.array((1.0, log_uil - MIDDLE, said[0] - MIDDLE, missed))
-        alarmed = self._watch(off, row)
-        if not alarmed:
-            row[3] = expected + off * scale
-            self._products = FADING * self._products + row[:, None] * row
-            self._scale.add(off * scale / spread)
+        expected = self.shift(log_uil, raw)
+        deviation = min(max((residual - expected) / scale, -MAX_DEVIATION), MAX_DEVIATION)
+        row = np.array((1.0, log_uil - CENTRE_LOG_LENGTH, raw[0] - CENTRE_LOG_LENGTH, residual))
+        alarm = self._detect_change(deviation, row)
+        if not alarm:
+            row[3] = expected + deviation * scale
+            self._products = DISCOUNT * self._products + row[:, None] * row
+            self._scale.add(deviation * scale / spread)
         self._solve(spread * self._scale.stretch())
-        return alarmed
+        return alarm
 
-    def _watch(self, off: float, row: Floats) -> bool:
-        """Sum up both ways, and begin anew with what came since the one that went too far."""
+    def _detect_change(self, deviation: float, row: Floats) -> bool:
+        """Update both CUSUMs; at an alarm keep only the sums since that CUSUM left zero."""
         for sign, side in self._sides.items():
-            side.sum += sign * off - SLACK
+            side.sum += sign * deviation - CUSUM_SLACK
             if side.sum <= 0:
-                self._sides[sign] = _Side(self._scale)
+                self._sides[sign] = _CusumSide(self._scale)
                 continue
-            side.products = FADING * side.products + row[:, None] * row
-            if side.sum > ALARM:
-                self._prior = FREED if self._prior is HELD else self._prior
+            side.products = DISCOUNT * side.products + row[:, None] * row
+            if side.sum > CUSUM_THRESHOLD:
+                self._prior = ALARMED_PRIOR_SD if self._prior is SEEN_PRIOR_SD else self._prior
                 self._products, self._scale = side.products, side.scale
-                self._sides = {each: _Side(self._scale) for each in self._sides}
+                self._sides = {each: _CusumSide(self._scale) for each in self._sides}
                 return True
         return False
 
     def _solve(self, noise: float) -> None:
-        held = np.diag((noise / np.array(self._prior)) ** 2)
-        found = np.linalg.solve(self._products[:3, :3] + held, self._products[:3, 3])
-        self._coefficients = tuple(found.tolist())
+        ridge = np.diag((noise / np.array(self._prior)) ** 2)
+        coefficients = np.linalg.solve(self._products[:3, :3] + ridge, self._products[:3, 3])
+        self._coefficients = tuple(coefficients.tolist())
 
 
-class Corrections:
-    """The corrections of all apps; those in `known` were seen in training."""
+class BiasCorrections:
+    """The corrections of all apps; those in `known` are in the training data."""
 
     def __init__(self, known: frozenset[UUID] = frozenset()) -> None:
         self._known = known
-        self._apps: OrderedDict[UUID, Correction] = OrderedDict()
+        self._apps: OrderedDict[UUID, BiasCorrection] = OrderedDict()
 
-    def shift(self, app: UUID, log_uil: float, said: Said) -> float:
-        """What to add to the logarithm of a predicted length."""
-        own = self._apps.get(app)
-        return own.shift(log_uil, said) if own is not None else 0.0
+    def shift(self, app: UUID, log_uil: float, raw: RawQuantiles) -> float:
+        """The expected residual: what to add to a predicted log length."""
+        correction = self._apps.get(app)
+        return correction.shift(log_uil, raw) if correction is not None else 0.0
 
     def stretch(self, app: UUID) -> float:
-        """What to multiply distances from the median by."""
-        own = self._apps.get(app)
-        return own.stretch if own is not None else 1.0
+        """Factor on the distances of quantiles from the median."""
+        correction = self._apps.get(app)
+        return correction.stretch if correction is not None else 1.0
 
-    def learn(self, app: UUID, log_uil: float, said: Said, missed: float) -> bool:
-        """Take in by how much a length exceeded the median said; whether the alarm went off."""
-        own = self._apps.pop(app, None) or Correction(free=app not in self._known)
-        alarmed = own.learn(log_uil, said, missed)
-        self._apps[app] = own
+    def learn(self, app: UUID, log_uil: float, raw: RawQuantiles, residual: float) -> bool:
+        """Learn the residual, log length less raw median; True if the CUSUM raised an alarm."""
+        correction = self._apps.pop(app, None) or BiasCorrection(unseen=app not in self._known)
+        alarm = correction.learn(log_uil, raw, residual)
+        self._apps[app] = correction
         if len(self._apps) > MAX_APPS:
             self._apps.popitem(last=False)
-        return alarmed
+        return alarm

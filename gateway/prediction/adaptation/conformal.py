@@ -1,9 +1,9 @@
-"""How far the upper quantiles must move so that they cover what they promise.
+"""Conformal calibration: offsets that give the upper quantiles their nominal coverage.
 
-One-sided split-conformal prediction (Romano, Patterson and Candès 2019) on log lengths: the score
-of an outcome is its log length less the log quantile the model gave; the offset at level p
-is the ⌈(n + 1)p⌉-th smallest of the last n scores. It is signed: a quantile that covers too
-much is lowered. An app with few outcomes takes the offset over all apps.
+One-sided split-conformal prediction (Romano, Patterson and Candès 2019) on log lengths: the
+conformity score of an outcome is its log length less the predicted log quantile; the offset at
+level p is the ⌈(n + 1)p⌉-th smallest of the last n scores. It is signed: a quantile that covers
+too much is lowered. An app with few outcomes uses the offset over all apps.
 """
 
 import math
@@ -15,49 +15,49 @@ from uuid import UUID
 import numpy as np
 from msgspec import Struct
 
-from gateway.prediction.censoring import quantiles, weigh
-from gateway.prediction.window import Window
+from gateway.prediction.censoring import kaplan_meier, weighted_quantiles
+from gateway.prediction.ring_buffer import RingBuffer
 from gateway.quantiles import LEVELS, Bools, Floats
 
-UPPER: Final = LEVELS[-2:]  # what each calibrated quantile promises to cover
-WINDOW: Final = 500
-LEAST_APP: Final = 50
-LEAST_GLOBAL: Final = 20
+CALIBRATED_LEVELS: Final = LEVELS[-2:]  # nominal coverage of the calibrated quantiles
+WINDOW_SCORES: Final = 500
+MIN_APP_SCORES: Final = 50
+MIN_GLOBAL_SCORES: Final = 20
 MAX_APPS: Final = 10_000
 
 Offsets = tuple[float, ...]
-NO_OFFSETS: Final[Offsets] = (0.0,) * len(UPPER)
+NO_OFFSETS: Final[Offsets] = (0.0,) * len(CALIBRATED_LEVELS)
 
 
-class Scores(Struct, frozen=True):
-    """Scores to begin with, oldest first: for each outcome its app and one score per `UPPER`."""
+class ConformityScores(Struct, frozen=True):
+    """Initial scores, oldest first: an app and a score for each of `CALIBRATED_LEVELS`."""
 
     apps: list[UUID]
     scores: list[tuple[float, ...]]
     censored: list[bool]
 
 
-NO_SCORES: Final = Scores([], [], [])
+NO_SCORES: Final = ConformityScores([], [], [])
 
 
-def offset(scores: Floats, censored: Bools, level: float) -> float:
-    """What to add to a log quantile at `level` so that it covers; of n ≥ 1 scores.
+def conformal_offset(scores: Floats, censored: Bools, level: float) -> float:
+    """The offset that gives a log quantile at `level` its coverage, from n ≥ 1 scores.
 
-    A censored score is a lower bound. The largest score where n is too small for the level.
+    A censored score is a lower bound. If n is too small for the level: the largest score.
     """
-    ordered, weights = weigh(scores, censored)
+    ordered, weights = kaplan_meier(scores, censored)
     n = len(scores)
     rank = math.ceil((n + 1) * level - 1e-9) / n
-    return float(quantiles(ordered, weights, np.array([min(rank, 1.0)]))[0])
+    return float(weighted_quantiles(ordered, weights, np.array([min(rank, 1.0)]))[0])
 
 
-class _Scored:
-    """The last scores of one app, or of all."""
+class _ScoreWindow:
+    """The newest scores of one app, or of all."""
 
     __slots__ = ("offsets", "windows")
 
     def __init__(self) -> None:
-        self.windows = tuple(Window(WINDOW) for _ in UPPER)
+        self.windows = tuple(RingBuffer(WINDOW_SCORES) for _ in CALIBRATED_LEVELS)
         self.offsets = NO_OFFSETS
 
     def __len__(self) -> int:
@@ -67,74 +67,78 @@ class _Scored:
         for window, score in zip(self.windows, scores, strict=True):
             window.add(score, censored=censored)
 
-    def renewed(self) -> Offsets:
-        if self.windows[0].stale():
+    def current_offsets(self) -> Offsets:
+        if self.windows[0].needs_refresh():
             self.offsets = tuple(
-                offset(*window.values(), level)
-                for window, level in zip(self.windows, UPPER, strict=True)
+                conformal_offset(*window.values(), level)
+                for window, level in zip(self.windows, CALIBRATED_LEVELS, strict=True)
             )
         return self.offsets
 
 
-class Calibration:
-    """Rolling offsets of one version of the predictor."""
+class ConformalCalibration:
+    """Rolling offsets of one predictor version."""
 
-    def __init__(self, start: Scores = NO_SCORES) -> None:
-        self._all = _Scored()
-        self._apps: OrderedDict[UUID, _Scored] = OrderedDict()
+    def __init__(self, start: ConformityScores = NO_SCORES) -> None:
+        self._all = _ScoreWindow()
+        self._apps: OrderedDict[UUID, _ScoreWindow] = OrderedDict()
         for app, scores, censored in zip(start.apps, start.scores, start.censored, strict=True):
             self._learn(app, scores, censored=censored)
 
     def offsets(self, app: UUID) -> Offsets:
-        """What to add to the log quantiles at `UPPER` for a request of this app."""
-        own = self._apps.get(app)
-        if own is not None and len(own) >= LEAST_APP:
-            return own.renewed()
-        return self._all.renewed() if len(self._all) >= LEAST_GLOBAL else NO_OFFSETS
+        """Offsets of the log quantiles at `CALIBRATED_LEVELS` for this app."""
+        app_scores = self._apps.get(app)
+        if app_scores is not None and len(app_scores) >= MIN_APP_SCORES:
+            return app_scores.current_offsets()
+        return self._all.current_offsets() if len(self._all) >= MIN_GLOBAL_SCORES else NO_OFFSETS
 
     def learn(self, app: UUID, scored: Sequence[float], tokens: int, *, censored: bool) -> None:
-        """Take in an outcome: the uncalibrated log quantiles at `UPPER`, and the length."""
-        self._learn(app, scores_of(scored, tokens), censored=censored)
+        """Learn an outcome from its uncalibrated log quantiles at `CALIBRATED_LEVELS`."""
+        self._learn(app, conformity_scores(scored, tokens), censored=censored)
 
     def forget(self, app: UUID) -> None:
-        """Drop an app's own scores: its answers have become others."""
+        """Drop an app's own scores, after a change of its answers."""
         self._apps.pop(app, None)
 
     def _learn(self, app: UUID, scores: Sequence[float], *, censored: bool) -> None:
         self._all.add(scores, censored=censored)
-        own = self._apps.pop(app, None) or _Scored()
-        own.add(scores, censored=censored)
-        self._apps[app] = own
+        app_scores = self._apps.pop(app, None) or _ScoreWindow()
+        app_scores.add(scores, censored=censored)
+        self._apps[app] = app_scores
         if len(self._apps) > MAX_APPS:
             self._apps.popitem(last=False)
 
 
-def scores_of(scored: Sequence[float], tokens: int) -> tuple[float, ...]:
-    """By how much the log length exceeds each uncalibrated log quantile at `UPPER`."""
+def conformity_scores(scored: Sequence[float], tokens: int) -> tuple[float, ...]:
+    """Log length less each uncalibrated log quantile at `CALIBRATED_LEVELS`."""
     length = math.log(max(tokens, 1))
-    return tuple(length - upper for upper in scored)
+    return tuple(length - log_quantile for log_quantile in scored)
 
 
-def first_scores(
+def initial_scores(
     apps: list[UUID], log_quantiles: Floats, tokens: Floats, censored: Bools
-) -> Scores:
-    """Scores to begin with, of n outcomes that a model told (n, len(LEVELS)) of, oldest first."""
-    upper = log_quantiles[:, -len(UPPER) :].tolist()
+) -> ConformityScores:
+    """Initial scores from n outcomes and their ln quantiles (n, len(LEVELS)), oldest first."""
+    upper_rows = log_quantiles[:, -len(CALIBRATED_LEVELS) :].tolist()
     lengths = tokens.astype(int).tolist()
-    return Scores(
+    return ConformityScores(
         apps=apps,
-        scores=[scores_of(row, length) for row, length in zip(upper, lengths, strict=True)],
+        scores=[
+            conformity_scores(row, length) for row, length in zip(upper_rows, lengths, strict=True)
+        ],
         censored=censored.tolist(),
     )
 
 
-def finish(scored: Sequence[float], offsets: Offsets, max_tokens: int) -> tuple[float, ...]:
-    """Quantiles in tokens from log quantiles at `LEVELS`: moved, rising, in 1 … max_tokens."""
+def calibrated_tokens(
+    scored: Sequence[float], offsets: Offsets, max_tokens: int
+) -> tuple[float, ...]:
+    """Quantiles in tokens from ln quantiles at `LEVELS`: offset, ascending, in 1 … max_tokens."""
     lower = len(scored) - len(offsets)
-    moved = [
+    shifted = [
         *scored[:lower],
         *(log + by for log, by in zip(scored[lower:], offsets, strict=True)),
     ]
-    most = math.log(max(max_tokens, 1))
-    rising = np.maximum.accumulate(np.clip(moved, 0.0, most))
+    max_log = math.log(max(max_tokens, 1))
+    rising = np.maximum.accumulate(np.clip(shifted, 0.0, max_log))
     return tuple(np.minimum(np.exp(rising), max(max_tokens, 1)).tolist())

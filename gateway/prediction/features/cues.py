@@ -1,8 +1,8 @@
-"""Cues of a text about the length of the answer it asks for.
+"""Text features that correlate with the length of the requested answer.
 
-Most are counts of bytes by class, read off one histogram of the text's bytes; the rest are a few
-linear regular expressions. Counts enter as log(1 + n), extrapolated for a text longer than
-MOST_CHARS, which is judged by its first and last half of that; shares in 0 … 1.
+Most are byte counts by character class, from one histogram of the text's bytes; the rest come from
+linear-time regular expressions. Counts enter as log(1 + n), shares in 0 … 1. Of a text longer than
+MAX_CHARS, the first and last MAX_CHARS / 2 are read and counts are scaled to the whole text.
 """
 
 import math
@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-MOST_CHARS: Final = 4_000
+MAX_CHARS: Final = 4_000
 
 _CLASSES: Final = {
     "digits": b"0123456789",
@@ -59,17 +59,17 @@ _VERBS: Final = {
 VERBS: Final = {kind: number + 1 for number, kind in enumerate(_VERBS)}
 _KIND_OF: Final = {word: VERBS[kind] for kind, text in _VERBS.items() for word in text.split()}
 
-_FIRST = re.compile(r"[^\W_]+")
+_FIRST_WORD = re.compile(r"[^\W_]+")
 _LAST_SENTENCE = re.compile(r"[.?!\n]\s+(?=\S)")
 _ASKS_LIST = re.compile(
     r"\b(?:list|bullets?|enumerate|steps|examples|ideas|tips|ways|reasons|things)\b", re.IGNORECASE
 )
-_STRUCTURE = re.compile(r"\b(?:json|xml|yaml|csv|table|html|markdown)\b", re.IGNORECASE)
-_BRIEF = re.compile(
+_ASKS_STRUCTURE = re.compile(r"\b(?:json|xml|yaml|csv|table|html|markdown)\b", re.IGNORECASE)
+_ASKS_BRIEF = re.compile(
     r"\b(?:brief(?:ly)?|short|concise(?:ly)?|one[- ]word|yes or no|only|just|single|sentence)\b",
     re.IGNORECASE,
 )
-_LONG = re.compile(
+_ASKS_LONG = re.compile(
     r"\b(?:detail(?:s|ed)?|in depth|thorough(?:ly)?|comprehensive|essay|story|article|blog|long"
     r"|report|step by step|paragraphs?|poem|letter|speech|dialogue)\b",
     re.IGNORECASE,
@@ -113,7 +113,7 @@ _TURN = re.compile(r"^\W{0,2}\w[\w .-]{0,20}#?:", re.MULTILINE)
 
 _COUNTING = "zero one two three four five six seven eight nine ten eleven twelve"
 _NUMBERS: Final = {name: number for number, name in enumerate(_COUNTING.split())}
-_UNITS: Final[dict[str, float]] = {  # words an asked unit amounts to, roughly
+_UNITS: Final[dict[str, float]] = {  # words per unit of a requested length, approximately
     "word": 1,
     "token": 0.75,
     "character": 0.2,
@@ -132,7 +132,7 @@ _UNITS: Final[dict[str, float]] = {  # words an asked unit amounts to, roughly
     "idea": 15,
     "bullet": 15,
 }
-_ASKED = re.compile(
+_ASKED_LENGTH = re.compile(
     rf"\b(\d{{1,6}}|{'|'.join(_NUMBERS)})[\s-]+(?:\w+[\s-]+)?({'|'.join(_UNITS)})s?\b",
     re.IGNORECASE,
 )
@@ -178,15 +178,15 @@ NAMES: Final = (
 
 
 def cues(text: str) -> NDArray[np.float32]:
-    """The cues `NAMES` of any text, (len(NAMES),), all finite."""
+    """The features `NAMES` of any text, (len(NAMES),), all finite."""
     size = len(text)
-    if size > MOST_CHARS:
-        text = f"{text[: MOST_CHARS // 2]}\n{text[-MOST_CHARS // 2 :]}"
+    if size > MAX_CHARS:
+        text = f"{text[: MAX_CHARS // 2]}\n{text[-MAX_CHARS // 2 :]}"
     raw = text.encode("utf-8", "replace")
     histogram = np.bincount(np.frombuffer(raw, dtype=np.uint8), minlength=256)
-    more = size / len(text) if text else 1.0
-    counts = (histogram @ _CLASS_OF) * more
-    share = counts / max(len(raw) * more, 1.0)
+    scale = size / len(text) if text else 1.0
+    counts = (histogram @ _CLASS_OF) * scale
+    shares = counts / max(len(raw) * scale, 1.0)
     lines = text.split("\n")
     stripped = text.strip()
 
@@ -196,33 +196,33 @@ def cues(text: str) -> NDArray[np.float32]:
         if column is not None:
             keywords[column] += 1
     identifiers = _IDENTIFIER.findall(text)
-    first = _FIRST.search(text)
+    first = _FIRST_WORD.search(text)
     last = _last_sentence(stripped[-600:])
-    last_first = _FIRST.search(last)
+    last_first = _FIRST_WORD.search(last)
     return np.array(
         [
-            math.log1p(len(raw) * more),
+            math.log1p(len(raw) * scale),
             *np.log1p(counts).tolist(),
-            share[1],
-            share[0],
-            share[2],
-            share[-1],
-            math.log1p(len(_NUMBER.findall(text)) * more),
-            math.log1p(len(_QUANTITY.findall(text)) * more),
-            math.log1p(len(_TURN.findall(text)) * more),
-            math.log1p(size / max(len(lines) * more, 1.0)),
+            shares[1],
+            shares[0],
+            shares[2],
+            shares[-1],
+            math.log1p(len(_NUMBER.findall(text)) * scale),
+            math.log1p(len(_QUANTITY.findall(text)) * scale),
+            math.log1p(len(_TURN.findall(text)) * scale),
+            math.log1p(size / max(len(lines) * scale, 1.0)),
             math.log1p(len(lines[0])),
             max(min(len(line) - len(line.lstrip(" ")), 40) for line in lines),
-            *(math.log1p(count * more) for count in keywords),
+            *(math.log1p(count * scale) for count in keywords),
             *_signature(text),
-            math.log1p(len(identifiers) * more),
+            math.log1p(len(identifiers) * scale),
             sum(map(len, identifiers)) / max(len(identifiers), 1),
             len(set(identifiers)) / max(len(identifiers), 1),
             float(stripped.endswith("?")),
             float(_ASKS_LIST.search(text) is not None),
-            float(_STRUCTURE.search(text) is not None),
-            float(_BRIEF.search(text) is not None),
-            float(_LONG.search(text) is not None),
+            float(_ASKS_STRUCTURE.search(text) is not None),
+            float(_ASKS_BRIEF.search(text) is not None),
+            float(_ASKS_LONG.search(text) is not None),
             math.log1p(asked_words(text)),
             _KIND_OF.get(first.group().lower(), 0) if first else 0,
             _KIND_OF.get(last_first.group().lower(), 0) if last_first else 0,
@@ -233,13 +233,13 @@ def cues(text: str) -> NDArray[np.float32]:
 
 
 def asked_words(text: str) -> float:
-    """The length a text asks for ("in 50 words", "three sentences") in words; 0 if it does not.
+    """The length that a text requests ("in 50 words", "three sentences"), in words; 0 if none.
 
-    Of several the largest counts.
+    Of several lengths, the largest.
     """
     asked = (
         (int(number) if number.isdecimal() else _NUMBERS[number.lower()]) * _UNITS[unit.lower()]
-        for number, unit in _ASKED.findall(text)
+        for number, unit in _ASKED_LENGTH.findall(text)
     )
     return max(asked, default=0.0)
 

@@ -1,11 +1,11 @@
-"""What the predictor sees of a request besides its text.
+"""The numeric features of a request.
 
-The gateway makes the vector when the request arrives and keeps it with the outcome; training
-reads that very vector, so both always see the same. A change of a name, an order or a meaning
-takes a new FEATURE_VERSION, and versions of the predictor are bound to it.
+The gateway computes the vector when the request arrives and stores it with the outcome; training
+reads the stored vector, so training and serving see the same values. A change of a name, the order
+or a definition needs a new FEATURE_VERSION; predictor versions are bound to one.
 
-The last columns, `NOTES`, are no input of the model: they keep quantiles that the model gave (ln
-tokens; 0 without a model), from which correction and calibration learn with the outcome.
+The last columns, `NOTES`, are not model inputs: they hold the raw quantiles that the model
+predicted (ln tokens; 0 without a model), for bias correction and calibration.
 """
 
 import math
@@ -14,8 +14,8 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.prediction.features.length_history import History, Lengths
-from gateway.prediction.messages import Question
+from gateway.prediction.features.length_history import LengthStatistics, RequestHistory
+from gateway.prediction.messages import PredictionRequest
 from gateway.quantiles import LEVELS
 
 FEATURE_VERSION: Final = 2
@@ -28,16 +28,16 @@ _REQUEST: Final = (
     "top_p",
     "log_instruction_chars",
 )
-_LENGTHS: Final = ("mean", "spread", "q10", "q50", "q90", "log_count", "log_recency")
+_HISTORY: Final = ("mean", "spread", "q10", "q50", "q90", "log_count", "log_recency")
 
 INPUTS: Final = (
     *_REQUEST,
-    *(f"app_{name}" for name in _LENGTHS),
-    *(f"user_{name}" for name in _LENGTHS),
+    *(f"app_{name}" for name in _HISTORY),
+    *(f"user_{name}" for name in _HISTORY),
     "user_over_app",
 )
-NOTED: Final = (0.5, 0.9, 0.95)
-NOTES: Final = tuple(f"scored_{level}" for level in NOTED)
+NOTED_LEVELS: Final = (0.5, 0.9, 0.95)
+NOTES: Final = tuple(f"scored_{level}" for level in NOTED_LEVELS)
 NAMES: Final = (*INPUTS, *NOTES)
 
 USER_INPUT_COLUMN: Final = INPUTS.index("log_user_input_tokens")
@@ -45,18 +45,18 @@ USER_INPUT_COLUMN: Final = INPUTS.index("log_user_input_tokens")
 Vector: TypeAlias = NDArray[np.float32]
 
 
-def features(question: Question, history: History) -> Vector:
+def features(request: PredictionRequest, history: RequestHistory) -> Vector:
     """The vector `NAMES` of a request: (len(NAMES),) float32, all finite."""
     return np.array(
         [
-            math.log1p(max(question.user_input_tokens, 0)),
-            math.log1p(max(question.prompt_tokens, 0)),
-            math.log1p(max(question.max_tokens, 0)),
-            question.temperature,
-            question.top_p,
-            math.log1p(len(question.instruction)),
-            *_of(history.app),
-            *_of(history.user),
+            math.log1p(max(request.user_input_tokens, 0)),
+            math.log1p(max(request.prompt_tokens, 0)),
+            math.log1p(max(request.max_tokens, 0)),
+            request.temperature,
+            request.top_p,
+            math.log1p(len(request.instruction)),
+            *_statistics(history.app),
+            *_statistics(history.user),
             history.user.mean - history.app.mean,
             *(0.0 for _ in NOTES),
         ],
@@ -64,27 +64,27 @@ def features(question: Question, history: History) -> Vector:
     )
 
 
-def note(vector: Vector, scored: tuple[float, ...]) -> Vector:
-    """The vector with what the model said noted in it: its ln quantiles at `LEVELS`."""
+def with_raw_quantiles(vector: Vector, scored: tuple[float, ...]) -> Vector:
+    """The vector with the model's ln quantiles, given at `LEVELS`, in its last columns."""
     kept = vector.copy()
-    kept[len(INPUTS) :] = [scored[LEVELS.index(level)] for level in NOTED]
+    kept[len(INPUTS) :] = [scored[LEVELS.index(level)] for level in NOTED_LEVELS]
     return kept
 
 
-def noted(vector: Vector) -> tuple[float, ...]:
-    """The ln quantiles at `NOTED` kept in a vector, rising."""
+def raw_quantiles(vector: Vector) -> tuple[float, ...]:
+    """The ln quantiles at `NOTED_LEVELS` stored in a vector, ascending."""
     return tuple(vector[len(INPUTS) :].tolist())
 
 
 def from_bytes(stored: bytes) -> Vector:
-    """The vector kept in a record. ValueError if it is not of this feature version's size."""
+    """The vector stored in a record. ValueError if its size is not this feature version's."""
     vector = np.frombuffer(stored, dtype=np.float32)
     if len(vector) != len(NAMES):
         raise ValueError(f"{len(vector)} features, {len(NAMES)} expected")
     return vector
 
 
-def _of(lengths: Lengths) -> tuple[float, ...]:
+def _statistics(lengths: LengthStatistics) -> tuple[float, ...]:
     q10, _, q50, _, q90, _ = lengths.quantiles
     return (
         lengths.mean,

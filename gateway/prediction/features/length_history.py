@@ -1,8 +1,8 @@
-"""How long answers were lately: for each app, user and tenant, and over all.
+"""Statistics of recent generation lengths: per user, app and tenant, and over all requests.
 
-Kept in the gateway's memory so that no request waits for a query. A length that was cut off
-counts as a lower bound (`gateway.prediction.censoring`). A younger level leans on the one above
-it: n lengths weigh n / (n + SHRINKAGE), the rest is the parent's, and a prior stands at the top.
+Kept in memory, so that no request waits for a query. A censored length is a lower bound
+(`gateway.prediction.censoring`). Each level is shrunk towards its parent, in the order user, app,
+tenant, global, prior: n lengths weigh n / (n + SHRINKAGE), the parent the rest.
 """
 
 import math
@@ -14,8 +14,8 @@ from uuid import UUID
 import numpy as np
 from msgspec import Struct
 
-from gateway.prediction.censoring import quantiles, weigh
-from gateway.prediction.window import Window
+from gateway.prediction.censoring import kaplan_meier, weighted_quantiles
+from gateway.prediction.ring_buffer import RingBuffer
 from gateway.quantiles import LEVELS
 
 SHRINKAGE = 4.0
@@ -24,12 +24,12 @@ USER_WINDOW = 32
 GLOBAL_WINDOW = 512
 MAX_APPS = 10_000
 MAX_USERS = 20_000
-FOREVER_S = 30 * 86_400.0  # recency of what never happened, and its cap
+MAX_RECENCY_S = 30 * 86_400.0  # also the recency of a level without lengths
 
 Key = TypeVar("Key", bound=Hashable)
 
 
-class Outcome(Struct, frozen=True):
+class LengthOutcome(Struct, frozen=True):
     """A finished request. `ended_at` is a Unix time in seconds; `tokens` the generation length."""
 
     tenant: UUID
@@ -40,10 +40,11 @@ class Outcome(Struct, frozen=True):
     ended_at: float
 
 
-class Lengths(Struct, frozen=True):
-    """Log generation lengths as one level sees them.
+class LengthStatistics(Struct, frozen=True):
+    """Statistics of the log generation lengths of one level.
 
-    `quantiles` stand at `LEVELS`; `count` is how many lengths of this level were ever seen.
+    `quantiles` are at `LEVELS`; `count` is the number of lengths ever observed; `recency_s` the
+    time since the last.
     """
 
     mean: float
@@ -53,103 +54,103 @@ class Lengths(Struct, frozen=True):
     recency_s: float
 
 
-class History(Struct, frozen=True):
-    """What is known when a request arrives; `source` names the nearest level that weighs most."""
+class RequestHistory(Struct, frozen=True):
+    """Length statistics on arrival; `source` is the most specific level with weight ≥ 1/2."""
 
-    app: Lengths
-    user: Lengths
+    app: LengthStatistics
+    user: LengthStatistics
     source: str
 
 
-class Habit:
-    """The recent lengths of one level."""
+class RecentLengths:
+    """The newest log lengths of one level."""
 
-    __slots__ = ("_lengths", "ended_at", "window")
+    __slots__ = ("_statistics", "ended_at", "lengths")
 
     def __init__(self, size: int) -> None:
-        self.window = Window(size)
+        self.lengths = RingBuffer(size)
         self.ended_at = -math.inf
-        self._lengths: tuple[float, float, tuple[float, ...]] | None = None
+        self._statistics: tuple[float, float, tuple[float, ...]] | None = None
 
-    def add(self, outcome: Outcome) -> None:
-        """Learn one length."""
-        self.window.add(math.log(max(outcome.tokens, 1)), censored=outcome.censored)
+    def add(self, outcome: LengthOutcome) -> None:
+        """Add a length."""
+        self.lengths.add(math.log(max(outcome.tokens, 1)), censored=outcome.censored)
         self.ended_at = max(self.ended_at, outcome.ended_at)
 
-    def moments(self) -> tuple[float, float, tuple[float, ...]]:
-        """Mean, standard deviation and quantiles at `LEVELS` of the log lengths; not when empty."""
-        if self.window.stale() or self._lengths is None:
-            ordered, weights = weigh(*self.window.values())
+    def statistics(self) -> tuple[float, float, tuple[float, ...]]:
+        """Mean, standard deviation and quantiles at `LEVELS` of n ≥ 1 log lengths."""
+        if self.lengths.needs_refresh() or self._statistics is None:
+            ordered, weights = kaplan_meier(*self.lengths.values())
             mean = float(weights @ ordered)
             spread = math.sqrt(max(float(weights @ (ordered - mean) ** 2), 0.0))
-            levels = quantiles(ordered, weights, np.array(LEVELS))
-            self._lengths = mean, spread, tuple(levels.tolist())
-        return self._lengths
+            levels = weighted_quantiles(ordered, weights, np.array(LEVELS))
+            self._statistics = mean, spread, tuple(levels.tolist())
+        return self._statistics
 
-    def over(self, parent: Lengths, now: float) -> Lengths:
-        """The lengths of this level, leaning on the parent's while they are few."""
-        held = len(self.window)
-        own = held / (held + SHRINKAGE)
-        mean, spread, levels = self.moments()
-        return Lengths(
-            mean=own * mean + (1 - own) * parent.mean,
-            spread=own * spread + (1 - own) * parent.spread,
+    def shrunk_towards(self, parent: LengthStatistics, now: float) -> LengthStatistics:
+        """The statistics of this level, shrunk towards the parent's."""
+        size = len(self.lengths)
+        own_weight = size / (size + SHRINKAGE)
+        mean, spread, levels = self.statistics()
+        return LengthStatistics(
+            mean=own_weight * mean + (1 - own_weight) * parent.mean,
+            spread=own_weight * spread + (1 - own_weight) * parent.spread,
             quantiles=tuple(
-                own * mine + (1 - own) * theirs
-                for mine, theirs in zip(levels, parent.quantiles, strict=True)
+                own_weight * own_level + (1 - own_weight) * user_recent
+                for own_level, user_recent in zip(levels, parent.quantiles, strict=True)
             ),
-            count=self.window.total,
-            recency_s=min(max(now - self.ended_at, 0.0), FOREVER_S),
+            count=self.lengths.total,
+            recency_s=min(max(now - self.ended_at, 0.0), MAX_RECENCY_S),
         )
 
 
-class Recent(Generic[Key]):
-    """Habits by key; the one least recently written is forgotten when there are too many."""
+class RecentLengthsByKey(Generic[Key]):
+    """Recent lengths by key; beyond `max_keys` the least recently updated key is dropped."""
 
-    def __init__(self, most: int, window: int) -> None:
-        self._most = most
-        self._window = window
-        self._habits: OrderedDict[Key, Habit] = OrderedDict()
+    def __init__(self, max_keys: int, lengths: int) -> None:
+        self._max_keys = max_keys
+        self._size = lengths
+        self._by_key: OrderedDict[Key, RecentLengths] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._habits)
+        return len(self._by_key)
 
-    def get(self, key: Key) -> Habit | None:
-        """The habit of a key, None where nothing was learned."""
-        return self._habits.get(key)
+    def get(self, key: Key) -> RecentLengths | None:
+        """The lengths of a key; None if there are none."""
+        return self._by_key.get(key)
 
-    def add(self, key: Key, outcome: Outcome) -> None:
-        """Learn an outcome of a key."""
-        habit = self._habits.pop(key, None) or Habit(self._window)
-        habit.add(outcome)
-        self._habits[key] = habit
-        if len(self._habits) > self._most:
-            self._habits.popitem(last=False)
+    def add(self, key: Key, outcome: LengthOutcome) -> None:
+        """Add the length of an outcome to its key."""
+        recent = self._by_key.pop(key, None) or RecentLengths(self._size)
+        recent.add(outcome)
+        self._by_key[key] = recent
+        if len(self._by_key) > self._max_keys:
+            self._by_key.popitem(last=False)
 
 
-def prior(max_tokens: int) -> Lengths:
-    """Log-uniform between one token and `max_tokens`: all that is known without any history."""
-    most = math.log(max(max_tokens, 1))
-    return Lengths(
-        mean=most / 2,
-        spread=most / math.sqrt(12),
-        quantiles=tuple(level * most for level in LEVELS),
+def prior_statistics(max_tokens: int) -> LengthStatistics:
+    """The prior without any history: log-uniform between one token and `max_tokens`."""
+    max_keys = math.log(max(max_tokens, 1))
+    return LengthStatistics(
+        mean=max_keys / 2,
+        spread=max_keys / math.sqrt(12),
+        quantiles=tuple(level * max_keys for level in LEVELS),
         count=0,
-        recency_s=FOREVER_S,
+        recency_s=MAX_RECENCY_S,
     )
 
 
-class Habits:
-    """Running statistics of generation lengths, updated by each outcome, bounded in memory."""
+class LengthHistory:
+    """Length statistics of all levels, updated by each outcome, in bounded memory."""
 
     def __init__(self, *, max_apps: int = MAX_APPS, max_users: int = MAX_USERS) -> None:
-        self._all = Recent[None](1, GLOBAL_WINDOW)
-        self._tenants = Recent[UUID](max_apps, APP_WINDOW)
-        self._apps = Recent[UUID](max_apps, APP_WINDOW)
-        self._users = Recent[tuple[UUID, str]](max_users, USER_WINDOW)
+        self._all = RecentLengthsByKey[None](1, GLOBAL_WINDOW)
+        self._tenants = RecentLengthsByKey[UUID](max_apps, APP_WINDOW)
+        self._apps = RecentLengthsByKey[UUID](max_apps, APP_WINDOW)
+        self._users = RecentLengthsByKey[tuple[UUID, str]](max_users, USER_WINDOW)
 
-    def learn(self, outcome: Outcome) -> None:
-        """Update every level. A request cut off before its first token says nothing: skipped."""
+    def learn(self, outcome: LengthOutcome) -> None:
+        """Update every level; skips a request that was cut off before its first token."""
         if outcome.censored and outcome.tokens < 1:
             return
         self._all.add(None, outcome)
@@ -160,30 +161,32 @@ class Habits:
 
     def history(
         self, *, tenant: UUID, app: UUID, end_user: str | None, max_tokens: int, now: float
-    ) -> History:
-        """What the levels above and around a request know of its length at Unix time `now`."""
-        source, lengths = "prior", prior(max_tokens)
-        for name, habit in (
+    ) -> RequestHistory:
+        """The statistics for a request of this app and user at Unix time `now`."""
+        source, nearest = "prior", prior_statistics(max_tokens)
+        for name, recent in (
             ("global", self._all.get(None)),
             ("tenant", self._tenants.get(tenant)),
             ("app", self._apps.get(app)),
         ):
-            if habit is not None:
-                source = name if len(habit.window) >= SHRINKAGE else source
-                lengths = habit.over(lengths, now)
+            if recent is not None:
+                source = name if len(recent.lengths) >= SHRINKAGE else source
+                nearest = recent.shrunk_towards(nearest, now)
         if self._apps.get(app) is None:
-            lengths = _unseen(lengths)
-        theirs = self._users.get((app, end_user)) if end_user is not None else None
-        user = _unseen(lengths) if theirs is None else theirs.over(lengths, now)
-        return History(app=lengths, user=user, source=source)
+            nearest = _inherited(nearest)
+        user_recent = self._users.get((app, end_user)) if end_user is not None else None
+        user = (
+            _inherited(nearest) if user_recent is None else user_recent.shrunk_towards(nearest, now)
+        )
+        return RequestHistory(app=nearest, user=user, source=source)
 
     def check(self) -> None:
-        """AssertionError if a bound on memory does not hold."""
-        for recent in (self._all, self._tenants, self._apps, self._users):
-            assert len(recent) <= recent._most  # noqa: SLF001
-            for habit in recent._habits.values():  # noqa: SLF001
-                assert len(habit.window) <= habit.window.size
+        """Raise AssertionError if a memory bound is violated."""
+        for level in (self._all, self._tenants, self._apps, self._users):
+            assert len(level) <= level._max_keys  # noqa: SLF001
+            for recent in level._by_key.values():  # noqa: SLF001
+                assert len(recent.lengths) <= recent.lengths.size
 
 
-def _unseen(parent: Lengths) -> Lengths:
-    return Lengths(parent.mean, parent.spread, parent.quantiles, 0, FOREVER_S)
+def _inherited(parent: LengthStatistics) -> LengthStatistics:
+    return LengthStatistics(parent.mean, parent.spread, parent.quantiles, 0, MAX_RECENCY_S)

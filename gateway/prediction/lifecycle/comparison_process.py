@@ -1,7 +1,7 @@
-"""Two versions on the same newest slice, their ids as arguments.
+"""The comparison process: evaluates two versions, given by id, on the same newest rows.
 
-A process of its own, because it loads LightGBM. DATABASE_URL in its environment; writes the two
-scorecards and the number of rows as JSON to stdout, or the reason there are none; exit code 1 then.
+A child process because it loads LightGBM. It reads DATABASE_URL from the environment and writes
+JSON to stdout: the two scorecards and the number of rows, or an error with exit code 1.
 """
 
 import argparse
@@ -21,17 +21,17 @@ from gateway.prediction.lifecycle.registry import Registry
 from gateway.prediction.model.artefact import decode
 from gateway.prediction.serving.warm_start import newest_start
 from gateway.prediction.training.fitting import judge_version
-from gateway.prediction.training.samples import BEGINNING, Samples, read_samples
+from gateway.prediction.training.samples import EPOCH, Samples, read_samples
 
-MOST_ROWS: Final = 2_000
-LEAST_ROWS: Final = 20
-LEAST_UNSEEN: Final = 200
+MAX_ROWS: Final = 2_000
+MIN_ROWS: Final = 20
+MIN_UNSEEN_ROWS: Final = 200
 TICK: Final = timedelta(microseconds=1)
-NICENESS: Final = 10  # requests first
+NICENESS: Final = 10  # live requests take precedence
 
 
 async def compare(database: Database, first: UUID, second: UUID) -> dict[str, Any]:
-    """Both scorecards on the newest MOST_ROWS outcomes of their model.
+    """Both scorecards on the newest MAX_ROWS outcomes of their model.
 
     NotFound; Conflict if they are of different models or there is too little history;
     PredictorRefused if one cannot be used.
@@ -39,31 +39,35 @@ async def compare(database: Database, first: UUID, second: UUID) -> dict[str, An
     registry = Registry(database.sessions)
     versions = [await registry.show(each) for each in (first, second)]
     if versions[0].model_hash != versions[1].model_hash:
-        raise Conflict("the two versions were made for different models")
+        raise Conflict("the two versions were trained for different models")
     models = [
         decode(await registry.artefact(each.id), model_hash=each.model_hash) for each in versions
     ]
     trained = [each.trained_until for each in versions if each.trained_until is not None]
-    samples, unseen = await _slice(database, versions[0].model, max(trained, default=BEGINNING))
+    samples, unseen = await _newest_samples(
+        database, versions[0].model, max(trained, default=EPOCH)
+    )
     cards = [judge_version(each, samples) for each in models]
     if not cards[0].rows:
-        raise Conflict(f"none of the newest {len(samples)} requests ended by itself")
+        raise Conflict(f"none of the newest {len(samples)} requests ended naturally")
     return {"rows": len(samples), "unseen": unseen, "cards": msgspec.to_builtins(cards)}
 
 
-async def _slice(database: Database, model: str, trained: datetime) -> tuple[Samples, bool]:
-    """The newest outcomes, if there are enough only those neither version was trained on.
+async def _newest_samples(
+    database: Database, model: str, trained: datetime
+) -> tuple[Samples, bool]:
+    """The newest outcomes, and whether they are later than both versions' training data.
 
-    The answer tells which. Conflict where there are too few.
+    They are if there are at least MIN_UNSEEN_ROWS of those. Conflict with too few rows.
     """
-    since = await newest_start(database.sessions, model, MOST_ROWS)
+    since = await newest_start(database.sessions, model, MAX_ROWS)
     samples, _ = await read_samples(database.sessions, model, since=max(since, trained + TICK))
-    if len(samples) >= LEAST_UNSEEN:
+    if len(samples) >= MIN_UNSEEN_ROWS:
         return samples, True
     samples, _ = await read_samples(database.sessions, model, since=since)
-    if len(samples) < LEAST_ROWS:
+    if len(samples) < MIN_ROWS:
         raise Conflict(
-            f"a comparison needs at least {LEAST_ROWS} finished requests, found {len(samples)}"
+            f"a comparison needs at least {MIN_ROWS} finished requests, found {len(samples)}"
         )
     return samples, False
 

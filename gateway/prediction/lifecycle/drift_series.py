@@ -1,4 +1,4 @@
-"""How good predictions were over time: one pass over history, in buckets."""
+"""Prediction quality over time: one query over history, in buckets."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from gateway.prediction.serving.drift import Quality
 from gateway.prediction.training.scorecard import kendall_tau
 from gateway.quantiles import MEDIAN, P90, Floats
 
-MOST_ROWS: Final = 500  # of a bucket, its newest: τ compares every pair
+MAX_BUCKET_ROWS: Final = 500  # the newest of a bucket: τ compares all pairs
 
 _SERIES: Final = """
     SELECT bucket.number, row.generation_tokens, row.median, row.upper
@@ -23,7 +23,7 @@ _SERIES: Final = """
     CROSS JOIN LATERAL (
         SELECT generation_tokens, quantiles[{median}] AS median, quantiles[{upper}] AS upper
         FROM requests
-        WHERE {whose}
+        WHERE {condition}
           AND arrived_at >= :since + bucket.number * CAST(:width AS interval)
           AND arrived_at < :since + (bucket.number + 1) * CAST(:width AS interval)
           AND prediction_source = 'model'
@@ -33,24 +33,24 @@ _SERIES: Final = """
 """
 
 
-def _statement(whose: str) -> TextClause:
-    """The series of the rows for which a condition holds; SQL counts a row's quantiles from 1."""
-    return text(_SERIES.format(whose=whose, median=MEDIAN + 1, upper=P90 + 1))
+def _statement(condition: str) -> TextClause:
+    """The series over rows that meet a condition; SQL arrays are indexed from 1."""
+    return text(_SERIES.format(condition=condition, median=MEDIAN + 1, upper=P90 + 1))
 
 
-_OF_ALL: Final = _statement("model = :model")
-_OF_APP: Final = _statement("model = :model AND app_id = :app")
+_SERIES_OF_MODEL: Final = _statement("model = :model")
+_SERIES_OF_APP: Final = _statement("model = :model AND app_id = :app")
 
 
 class Bucket(Struct, frozen=True):
-    """A stretch of time that begins at `since`; no quality where no version spoke in it."""
+    """An interval that starts at `since`; `quality` is None without predictions by a version."""
 
     since: datetime
     quality: Quality | None
 
 
 class DriftSeries:
-    """Coverage and τ of the served predictions of one model."""
+    """Coverage and τ of the predictions served for one model."""
 
     def __init__(self, sessions: Sessions, model: str) -> None:
         self._sessions = sessions
@@ -59,15 +59,15 @@ class DriftSeries:
     async def show(
         self, *, app: UUID | None, window: timedelta, buckets: int, until: datetime | None = None
     ) -> list[Bucket]:
-        """The window before `until`, now by default, in buckets, oldest first.
+        """The window before `until`, by default now, in buckets, oldest first.
 
-        Each is measured on its newest MOST_ROWS outcomes that a version predicted.
+        Each is measured on its newest MAX_BUCKET_ROWS outcomes that a version predicted.
         """
         since, width = (until or datetime.now(UTC)) - window, window / buckets
-        statement = _OF_ALL if app is None else _OF_APP
+        statement = _SERIES_OF_MODEL if app is None else _SERIES_OF_APP
         given = {"model": self._model, "since": since, "width": width, "buckets": buckets}
         async with transaction(self._sessions) as session:
-            rows = await session.execute(statement, given | {"app": app, "most": MOST_ROWS})
+            rows = await session.execute(statement, given | {"app": app, "most": MAX_BUCKET_ROWS})
             found = rows.all()
         qualities = await asyncio.to_thread(_qualities, found, buckets)
         return [Bucket(since + number * width, quality) for number, quality in enumerate(qualities)]

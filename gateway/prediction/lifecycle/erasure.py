@@ -1,10 +1,10 @@
-"""Forgetting what was kept of a tenant's or a user's requests for learning.
+"""Erasure of the learning data of a tenant, or of one of its users.
 
-Usage stays: who paid for how many tokens. What goes are features, embeddings, the instruction's
-hash and the user's name; of a whole tenant also the embeddings of instructions nobody else uses.
-Every version forgets the texts of the apps that were asked: until the next training it predicts
-their lengths from cues and lines alone.
-Rows are erased in portions, each in a transaction of its own, so that nothing waits for long.
+Usage, the token counts per tenant, is kept. Erased are features, embeddings, the instruction's hash
+and the user's name; for a whole tenant also the embeddings of instructions that no other request
+uses. Every version drops the text kernels of the apps concerned: until the next training it
+predicts their lengths from lines and trees alone.
+Rows are erased in batches, each in its own transaction, to keep locks short.
 """
 
 from datetime import UTC, datetime
@@ -20,14 +20,14 @@ from gateway.history.audit import note
 from gateway.prediction.lifecycle.registry import Registry
 from models import App, Tenant
 
-PORTION: Final = 5_000  # rows
+BATCH_ROWS: Final = 5_000  # rows
 BEGINNING: Final = (datetime.fromtimestamp(0, UTC), UUID(int=0))
 
-# A row without features may still name its user: of another feature version, or cut off at once.
+# A row without features may still name its user: another feature version, or cut off at once.
 _ERASE: Final = """
     WITH old AS (
         SELECT arrived_at, id, app_id, instruction_hash FROM requests
-        WHERE tenant_id = :tenant AND {whose}
+        WHERE tenant_id = :tenant AND {condition}
           AND arrived_at >= :at AND (arrived_at, id) > (:at, :id)
           AND (feature_version > 0 OR end_user IS NOT NULL OR octet_length(features) > 0)
         ORDER BY arrived_at, id LIMIT :portion
@@ -40,9 +40,9 @@ _ERASE: Final = """
     )
     SELECT * FROM erased ORDER BY arrived_at, id
 """
-_OF_TENANT: Final = text(_ERASE.format(whose="TRUE"))
-_OF_USER: Final = text(_ERASE.format(whose="end_user = :user"))
-_FORGET: Final = text("""
+_OF_TENANT: Final = text(_ERASE.format(condition="TRUE"))
+_OF_USER: Final = text(_ERASE.format(condition="end_user = :user"))
+_DELETE_INSTRUCTIONS: Final = text("""
     DELETE FROM instructions
     WHERE hash = ANY(:hashes)
       AND hash NOT IN (SELECT instruction_hash FROM requests WHERE instruction_hash = ANY(:hashes))
@@ -50,9 +50,7 @@ _FORGET: Final = text("""
 
 
 class Erased(Struct, frozen=True):
-    """How many rows of history were erased, how many instructions' embeddings, and out of how
-    many versions the texts of the apps were taken.
-    """
+    """The numbers of history rows and instruction embeddings erased, and of versions changed."""
 
     rows: int
     instructions: int
@@ -60,16 +58,16 @@ class Erased(Struct, frozen=True):
 
 
 class SampleErasure:
-    """Erases what could be learned from."""
+    """Erases learning data."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
 
     async def erase(self, tenant_id: UUID, user: str | None, *, by: str) -> Erased:
-        """Erase all rows of a tenant, or those of one of its apps' users. NotFound.
+        """Erase all rows of a tenant, or those of one user of its apps. NotFound.
 
-        The trail keeps how many, and not the user's name. What is still on its way into history,
-        a tenth of a second's worth, comes after.
+        The audit trail records the numbers, not the user's name. Records that the history writer
+        still buffers, about 0.1 s of requests, are written afterwards and not erased.
         """
         async with transaction(self._sessions) as session:
             if await session.get(Tenant, tenant_id) is None:
@@ -82,20 +80,20 @@ class SampleErasure:
         async with transaction(self._sessions) as session:
             forgotten = 0
             if user is None and hashes:
-                done: Any = await session.execute(_FORGET, {"hashes": sorted(hashes)})
+                done: Any = await session.execute(_DELETE_INSTRUCTIONS, {"hashes": sorted(hashes)})
                 forgotten = done.rowcount
             erased = Erased(rows, forgotten, predictors)
             after = {"rows": rows, "instructions": forgotten, "predictors": predictors}
-            whose = "tenant" if user is None else "user"
-            note(session, by, "samples.erased", tenant_id, after={"of": whose, **after})
+            condition = "tenant" if user is None else "user"
+            note(session, by, "samples.erased", tenant_id, after={"of": condition, **after})
         return erased
 
     async def _erase_rows(
         self, tenant_id: UUID, user: str | None
     ) -> tuple[int, set[bytes], set[UUID]]:
-        """How many rows there were, the instructions they carried, and the apps that were asked."""
+        """The number of rows erased, the hashes of their instructions, and their apps."""
         statement = _OF_TENANT if user is None else _OF_USER
-        given = {"tenant": tenant_id, "user": user, "portion": PORTION}
+        given = {"tenant": tenant_id, "user": user, "portion": BATCH_ROWS}
         last: tuple[datetime, UUID] = BEGINNING
         rows, hashes, apps = 0, set[bytes](), set[UUID]()
         while True:

@@ -1,4 +1,4 @@
-"""Follows which version is active in Postgres, so that no gateway needs a restart."""
+"""Follows the active version in Postgres, so that gateways need no restart."""
 
 import asyncio
 from contextlib import suppress
@@ -14,7 +14,7 @@ log = structlog.get_logger()
 
 
 class PredictorListener:
-    """Has a predictor use its model's active version, from each change on."""
+    """Activates the model's active version in a predictor after each change."""
 
     def __init__(
         self,
@@ -33,22 +33,22 @@ class PredictorListener:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Take the active version into use, then follow it in the background."""
+        """Load the active version, then follow changes in the background."""
         await self.follow()
         listening = listen(self._database_url, CHANNEL, self.follow, poll_s=self._poll_s)
         self._task = asyncio.create_task(listening, name="predictor listener")
 
     async def close(self) -> None:
-        """Follow no more."""
+        """Stop following."""
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
 
     async def follow(self) -> None:
-        """Use the active version if another one is in use, or other bytes of it.
+        """Load the active version if its id or its bytes differ from the one in use.
 
-        One that cannot be used is logged, once where it was refused, and the one before stays.
+        A version that cannot be used is logged, a refused one only once; the previous one stays.
         """
         checksum: bytes | None = None
         try:

@@ -1,4 +1,4 @@
-"""Somebody's own log as lines of JSON: what is accepted, and what is wrong with which line."""
+"""The JSON Lines format of imported logs: decoding, and errors per line."""
 
 from typing import Annotated, Final
 
@@ -7,8 +7,8 @@ from msgspec import Meta, Struct
 
 from gateway.errors import InvalidRequest
 
-MOST_LINES: Final = 10_000
-MOST_TOLD: Final = 100  # bad lines in an error's message
+MAX_LINES: Final = 10_000
+MAX_REPORTED: Final = 100  # bad lines in an error message
 
 Tokens = Annotated[int, Meta(ge=1, le=1_000_000)]
 Temperature = Annotated[float, Meta(ge=0, le=2)]
@@ -16,10 +16,10 @@ Share = Annotated[float, Meta(gt=0, le=1)]
 
 
 class LogLine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A request that was answered elsewhere; the answer itself, or its length in tokens.
+    """A request that was answered elsewhere, with the answer or its length in tokens.
 
-    `app` is the app's id, or its name where no other tenant has one of that name; without
-    `instruction` its registered one holds. `cut_off`: the answer did not end by itself.
+    `app` is the app's id, or its name if that is unique across tenants; `instruction` defaults to
+    the registered one. `cut_off`: the answer did not end naturally.
     """
 
     app: str
@@ -35,7 +35,7 @@ class LogLine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class BadLine(Struct, frozen=True):
-    """The number of a line, the first is 1, and what is wrong with it."""
+    """The number of a line, counted from 1, and the reason it is refused."""
 
     number: int
     reason: str
@@ -45,14 +45,14 @@ _decoder = msgspec.json.Decoder(LogLine)
 
 
 def read_lines(body: bytes) -> tuple[dict[int, LogLine], list[BadLine]]:
-    """The good lines by their number, and the bad ones; blank lines are passed over.
+    """The valid lines by number, and the bad ones; blank lines are skipped.
 
-    InvalidRequest if there are none, or more than MOST_LINES.
+    InvalidRequest if there are no lines, or more than MAX_LINES.
     """
     lines = {number: line for number, line in enumerate(body.split(b"\n"), 1) if line.strip()}
-    if not 0 < len(lines) <= MOST_LINES:
+    if not 0 < len(lines) <= MAX_LINES:
         raise InvalidRequest(
-            f"the body has {len(lines)} lines; accepted are 1 to {MOST_LINES}, one JSON object each"
+            f"the body has {len(lines)} lines; accepted are 1 to {MAX_LINES}, one JSON object each"
         )
     good: dict[int, LogLine] = {}
     bad: list[BadLine] = []
@@ -62,24 +62,24 @@ def read_lines(body: bytes) -> tuple[dict[int, LogLine], list[BadLine]]:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             bad.append(BadLine(number, str(error)))
             continue
-        wrong = _wrong(read)
-        if wrong is None:
+        problem = _problem(read)
+        if problem is None:
             good[number] = read
         else:
-            bad.append(BadLine(number, wrong))
+            bad.append(BadLine(number, problem))
     return good, bad
 
 
-def refuse(bad: list[BadLine]) -> InvalidRequest:
-    """The error that names every bad line, MOST_TOLD of them at most, in their order."""
+def bad_lines_error(bad: list[BadLine]) -> InvalidRequest:
+    """The error that lists the first MAX_REPORTED bad lines, in order."""
     ordered = sorted(bad, key=lambda line: line.number)
-    told = [f"line {line.number}: {line.reason}" for line in ordered[:MOST_TOLD]]
-    if len(bad) > MOST_TOLD:
-        told.append(f"and {len(bad) - MOST_TOLD} more")
-    return InvalidRequest("nothing was imported\n" + "\n".join(told))
+    reported = [f"line {line.number}: {line.reason}" for line in ordered[:MAX_REPORTED]]
+    if len(bad) > MAX_REPORTED:
+        reported.append(f"and {len(bad) - MAX_REPORTED} more")
+    return InvalidRequest("nothing was imported\n" + "\n".join(reported))
 
 
-def _wrong(line: LogLine) -> str | None:
+def _problem(line: LogLine) -> str | None:
     texts = (line.app, line.input, line.instruction, line.user)
     if any("\0" in text for text in texts if text):
         return "a text holds the character NUL"

@@ -1,8 +1,8 @@
-"""A warm start: one's own logs as rows of history that training reads like served requests.
+"""Imports an operator's logs as rows of history that training reads like served requests.
 
-The rows are marked as imported; drift leaves them out, and so must usage. Features are made as
-they would have been had the requests come here in the order of the lines, embeddings by a predictor
-process of the import's own, so that no live request waits behind it.
+The rows are marked as imported; drift and usage exclude them. Features are computed as if the
+requests had arrived in the order of the lines, text vectors by a separate predictor process, so
+that live requests do not wait behind the import.
 """
 
 import asyncio
@@ -23,84 +23,84 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from gateway.database.errors import Sessions, transaction
 from gateway.errors import Conflict, Unavailable
 from gateway.history.audit import note
-from gateway.prediction.adaptation.conformal import NO_OFFSETS, finish
+from gateway.prediction.adaptation.conformal import NO_OFFSETS, calibrated_tokens
 from gateway.prediction.features.features import FEATURE_VERSION, features
-from gateway.prediction.features.length_history import Habits, Outcome
-from gateway.prediction.lifecycle.log_format import BadLine, LogLine, read_lines, refuse
-from gateway.prediction.messages import Question
-from gateway.prediction.serving.frames import Answer
-from gateway.prediction.serving.predictor import MOST_CHARS, ends
+from gateway.prediction.features.length_history import LengthHistory, LengthOutcome
+from gateway.prediction.lifecycle.log_format import BadLine, LogLine, bad_lines_error, read_lines
+from gateway.prediction.messages import PredictionRequest
+from gateway.prediction.serving.frames import ScoreReply
+from gateway.prediction.serving.predictor import MAX_INSTRUCTION_CHARS, head_and_tail
 from gateway.prediction.serving.process_client import PredictorClient
 from gateway.prediction.serving.warm_start import IMPORTED
 from models import App, Instruction, RequestRecord, Tenant
 from models.base import new_id
 
-AT_ONCE: Final = 32  # texts on their way to the encoder
-READY_S: Final = 120.0
-INSTRUCTIONS_S: Final = 120.0
-AGAIN_S: Final = 0.05
-APART: Final = timedelta(milliseconds=1)
-GROUP: Final = 500  # rows a statement
-NOBODY: Final = UUID(int=0)  # whose key it was
+MAX_CONCURRENT: Final = 32  # requests in flight to the encoder
+READY_TIMEOUT_S: Final = 120.0
+INSTRUCTIONS_TIMEOUT_S: Final = 120.0
+RETRY_S: Final = 0.05
+LINE_INTERVAL: Final = timedelta(milliseconds=1)
+INSERT_ROWS: Final = 500  # per statement
+NO_API_KEY: Final = UUID(int=0)  # imported rows have no API key
 
 
-class Counting(Struct, frozen=True):
-    """The served model's tokens: of a text, and of a prompt of instruction and user input."""
+class TokenCounters(Struct, frozen=True):
+    """Token counters of the served model: for a text, and for a prompt with its instruction."""
 
     text: Callable[[str], int]
     prompt: Callable[[str, str], int]
 
 
-class Imported(Struct, frozen=True):
-    """How many rows were added, by app."""
+class ImportedRows(Struct, frozen=True):
+    """The number of rows added, in total and per app."""
 
     rows: int
     apps: dict[str, int]
 
 
-class _Sample(Struct, frozen=True):
-    """One line on its way to become a row: its app, and what the predictor would be asked."""
+class _ImportSample(Struct, frozen=True):
+    """A line of the log as a prediction request, with its outcome."""
 
-    question: Question
+    request: PredictionRequest
     tokens: int
     censored: bool
     at: datetime
 
 
 class LogImport:
-    """Adds logs to the history of the served model; one import at a time in each gateway."""
+    """Adds logs to the history of the served model; one import at a time per gateway."""
 
-    def __init__(self, sessions: Sessions, *, model: str, counting: Counting) -> None:
+    def __init__(self, sessions: Sessions, *, model: str, counting: TokenCounters) -> None:
         self._sessions = sessions
         self._model = model
         self._counting = counting
         self._busy = asyncio.Lock()
 
-    async def add(self, body: bytes, *, by: str) -> Imported:
-        """Add every line of JSON in the body, or none.
+    async def add(self, body: bytes, *, by: str) -> ImportedRows:
+        """Import all lines of the body, or none.
 
-        InvalidRequest names each bad line and its reason; Conflict while another import is at
-        work, Unavailable where the encoder does not answer.
+        InvalidRequest lists bad lines with reasons; Conflict while another import runs; Unavailable
+        if the encoder does not answer.
         """
         if self._busy.locked():
-            raise Conflict("another import is at work; try again when it is done")
+            raise Conflict("another import is running; try again when it has finished")
         async with self._busy:
             lines, bad = await asyncio.to_thread(read_lines, body)
             known = await self._apps({line.app for line in lines.values()})
-            apps, strangers = _resolve(lines, known)
-            if bad or strangers:
-                raise refuse(bad + strangers)
+            apps, unknown_apps = _apps_of_lines(lines, known)
+            if bad or unknown_apps:
+                raise bad_lines_error(bad + unknown_apps)
             samples = await asyncio.to_thread(self._samples, list(lines.values()), apps)
             rows, instructions = await _rows(samples, self._model)
-            counts = Counter(str(sample.question.app) for sample in samples)
+            counts = Counter(str(sample.request.app) for sample in samples)
             async with transaction(self._sessions) as session:
                 await _insert(session, rows, instructions)
                 after = {"rows": len(rows), "apps": dict(counts)}
                 note(session, by, "samples.imported", self._model, after=after)
-            return Imported(len(rows), dict(counts))
+            return ImportedRows(len(rows), dict(counts))
 
     async def _apps(self, names: set[str]) -> Sequence[tuple[App, bool]]:
-        """Apps of these names or ids, and whether their tenants let them be learned from."""
+        """Apps with these names or ids, and whether their tenant permits learning."""
         ids = {UUID(name) for name in names if _is_id(name)}
         statement = (
             select(App, Tenant.learning)
@@ -110,12 +110,12 @@ class LogImport:
         async with transaction(self._sessions) as session:
             return [(app, learning) for app, learning in await session.execute(statement)]
 
-    def _samples(self, lines: Sequence[LogLine], apps: Sequence[App]) -> list[_Sample]:
-        began = datetime.now(UTC) - len(lines) * APART
+    def _samples(self, lines: Sequence[LogLine], apps: Sequence[App]) -> list[_ImportSample]:
+        first_at = datetime.now(UTC) - len(lines) * LINE_INTERVAL
         samples = []
         for number, (line, app) in enumerate(zip(lines, apps, strict=True)):
             instruction = line.instruction or app.instruction or ""
-            question = Question(
+            request = PredictionRequest(
                 tenant=app.tenant_id,
                 app=app.id,
                 end_user=line.user,
@@ -130,14 +130,16 @@ class LogImport:
             tokens = line.tokens or self._counting.text(line.output or "")
             tokens = min(max(tokens, 1), line.max_tokens)
             cut_off = line.cut_off or tokens == line.max_tokens
-            samples.append(_Sample(question, tokens, cut_off, began + number * APART))
+            samples.append(
+                _ImportSample(request, tokens, cut_off, first_at + number * LINE_INTERVAL)
+            )
         return samples
 
 
-def _resolve(
+def _apps_of_lines(
     lines: dict[int, LogLine], known: Sequence[tuple[App, bool]]
 ) -> tuple[list[App], list[BadLine]]:
-    """The app of each line, and the lines whose app is not to be learned from."""
+    """The app of each line, and the lines whose app is unknown, ambiguous or opted out."""
     found: dict[str, list[tuple[App, bool]]] = {}
     for app, learning in known:
         for name in {app.name, str(app.id)}:
@@ -167,100 +169,100 @@ def _is_id(name: str) -> bool:
 
 
 async def _rows(
-    samples: Sequence[_Sample], model: str
+    samples: Sequence[_ImportSample], model: str
 ) -> tuple[list[dict[str, Any]], dict[bytes, bytes]]:
-    """The rows of history, and the embeddings of the instructions by their hashes."""
+    """The rows of history, and the embeddings of instructions by hash."""
     rows: list[dict[str, Any]] = []
     instructions: dict[bytes, bytes] = {}
-    habits = Habits()
+    lengths = LengthHistory()
     encoder = PredictorClient()
     encoder.start()
     try:
         await _ready(encoder)
-        for start in range(0, len(samples), AT_ONCE):
-            asked = []
-            for sample in samples[start : start + AT_ONCE]:
-                row = _row(sample, model, habits)
+        for start in range(0, len(samples), MAX_CONCURRENT):
+            pending = []
+            for sample in samples[start : start + MAX_CONCURRENT]:
+                row = _row(sample, model, lengths)
                 rows.append(row)
-                asked.append((row, _ask(encoder, sample.question, row)))
-            for row, question in asked:
-                answer = await _answer(question)
-                row["embedding"] = answer.text
-                if answer.instruction_embedding is not None:
-                    instructions[row["instruction_hash"]] = answer.instruction_embedding
-        await _complete(encoder, samples, rows, instructions)
+                pending.append((row, _encode(encoder, sample.request, row)))
+            for row, request in pending:
+                reply = await _reply(request)
+                row["embedding"] = reply.text
+                if reply.instruction_embedding is not None:
+                    instructions[row["instruction_hash"]] = reply.instruction_embedding
+        await _embed_instructions(encoder, samples, rows, instructions)
     finally:
         await encoder.close()
     return rows, instructions
 
 
-async def _complete(
+async def _embed_instructions(
     encoder: PredictorClient,
-    samples: Sequence[_Sample],
+    samples: Sequence[_ImportSample],
     rows: Sequence[dict[str, Any]],
     instructions: dict[bytes, bytes],
 ) -> None:
-    """Wait for the instructions' embeddings, made after their first answer: INSTRUCTIONS_S at most.
+    """Wait up to INSTRUCTIONS_TIMEOUT_S for the embeddings of the instructions.
 
-    Training takes an instruction whose embedding is still missing then for an unknown one.
+    They are computed after the first reply. Training treats a missing one as unknown.
     """
     one_of_each = {
         row["instruction_hash"]: (sample, row) for sample, row in zip(samples, rows, strict=True)
     }
     with suppress(TimeoutError):
-        async with asyncio.timeout(INSTRUCTIONS_S):
+        async with asyncio.timeout(INSTRUCTIONS_TIMEOUT_S):
             for digest, (sample, row) in one_of_each.items():
                 while digest not in instructions:
-                    answer = await _answer(_ask(encoder, sample.question, row))
-                    if answer.instruction_embedding is not None:
-                        instructions[digest] = answer.instruction_embedding
+                    reply = await _reply(_encode(encoder, sample.request, row))
+                    if reply.instruction_embedding is not None:
+                        instructions[digest] = reply.instruction_embedding
                     else:
-                        await asyncio.sleep(AGAIN_S)
+                        await asyncio.sleep(RETRY_S)
 
 
-async def _answer(question: Future[Answer | None]) -> Answer:
-    answer = await question
-    if answer is None:
+async def _reply(request: Future[ScoreReply | None]) -> ScoreReply:
+    reply = await request
+    if reply is None:
         raise Unavailable("the encoder ended during the import; nothing was imported")
-    return answer
+    return reply
 
 
 async def _ready(encoder: PredictorClient) -> None:
     try:
-        async with asyncio.timeout(READY_S):
+        async with asyncio.timeout(READY_TIMEOUT_S):
             await encoder.ready()
     except TimeoutError as error:
         raise Unavailable("the encoder did not start; nothing was imported") from error
 
 
-def _ask(
-    encoder: PredictorClient, question: Question, row: dict[str, Any]
-) -> Future[Answer | None]:
-    return encoder.ask(
-        app=question.app,
+def _encode(
+    encoder: PredictorClient, request: PredictionRequest, row: dict[str, Any]
+) -> Future[ScoreReply | None]:
+    return encoder.request_score(
+        app=request.app,
         instruction_hash=row["instruction_hash"],
-        instruction=question.instruction[:MOST_CHARS],
-        user_input=ends(question.user_input),
+        instruction=request.instruction[:MAX_INSTRUCTION_CHARS],
+        user_input=head_and_tail(request.user_input),
         features=row["features"],
     )
 
 
-def _row(sample: _Sample, model: str, habits: Habits) -> dict[str, Any]:
-    """A row of history without its embedding; the habits learn its length."""
-    question, now_s = sample.question, sample.at.timestamp()
-    history = habits.history(
-        tenant=question.tenant,
-        app=question.app,
-        end_user=question.end_user,
-        max_tokens=question.max_tokens,
+def _row(sample: _ImportSample, model: str, lengths: LengthHistory) -> dict[str, Any]:
+    """A row of history without its text vector; updates the length history."""
+    request, now_s = sample.request, sample.at.timestamp()
+    history = lengths.history(
+        tenant=request.tenant,
+        app=request.app,
+        end_user=request.end_user,
+        max_tokens=request.max_tokens,
         now=now_s,
     )
-    vector = features(question, history)
-    habits.learn(
-        Outcome(
-            question.tenant,
-            question.app,
-            question.end_user,
+    vector = features(request, history)
+    lengths.learn(
+        LengthOutcome(
+            request.tenant,
+            request.app,
+            request.end_user,
             sample.tokens,
             sample.censored,
             now_s,
@@ -269,22 +271,22 @@ def _row(sample: _Sample, model: str, habits: Habits) -> dict[str, Any]:
     return {
         "arrived_at": sample.at,
         "id": new_id(),
-        "tenant_id": question.tenant,
-        "app_id": question.app,
-        "api_key_id": NOBODY,
-        "end_user": question.end_user,
+        "tenant_id": request.tenant,
+        "app_id": request.app,
+        "api_key_id": NO_API_KEY,
+        "end_user": request.end_user,
         "model": model,
         "streamed": False,
-        "prompt_tokens": question.prompt_tokens,
-        "user_input_tokens": question.user_input_tokens,
-        "max_tokens": question.max_tokens,
-        "temperature": question.temperature,
-        "top_p": question.top_p,
-        "quantiles": list(finish(history.app.quantiles, NO_OFFSETS, question.max_tokens)),
+        "prompt_tokens": request.prompt_tokens,
+        "user_input_tokens": request.user_input_tokens,
+        "max_tokens": request.max_tokens,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "quantiles": list(calibrated_tokens(history.app.quantiles, NO_OFFSETS, request.max_tokens)),
         "prediction_source": IMPORTED,
         "feature_version": FEATURE_VERSION,
         "features": vector.tobytes(),
-        "instruction_hash": hashlib.sha256(question.instruction.encode()).digest(),
+        "instruction_hash": hashlib.sha256(request.instruction.encode()).digest(),
         "generation_tokens": sample.tokens,
         "finish_reason": "length" if sample.censored else "stop",
         "censored": sample.censored,
@@ -297,8 +299,8 @@ def _row(sample: _Sample, model: str, habits: Habits) -> dict[str, Any]:
 async def _insert(
     session: AsyncSession, rows: Sequence[dict[str, Any]], instructions: dict[bytes, bytes]
 ) -> None:
-    for start in range(0, len(rows), GROUP):
-        await session.execute(insert(RequestRecord), rows[start : start + GROUP])
+    for start in range(0, len(rows), INSERT_ROWS):
+        await session.execute(insert(RequestRecord), rows[start : start + INSERT_ROWS])
     if instructions:
         known = [{"hash": key, "embedding": vector} for key, vector in instructions.items()]
         await session.execute(insert(Instruction).on_conflict_do_nothing(), known)

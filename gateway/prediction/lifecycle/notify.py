@@ -1,4 +1,4 @@
-"""Hearing at once what another gateway changed in Postgres."""
+"""Subscription to Postgres notifications, by which gateways learn of changes at once."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,16 +11,16 @@ from gateway.database.address import connection_parameters
 
 log = structlog.get_logger()
 
-POLL_S: Final = 30.0  # where a notification was lost
+POLL_S: Final = 30.0  # in case a notification is lost
 RECONNECT_S: Final = 2.0
 
 React: TypeAlias = Callable[[], Awaitable[None]]
 
 
 async def listen(database_url: str, channel: str, react: React, *, poll_s: float = POLL_S) -> None:
-    """Call `react` now, at each notification of a channel, and every `poll_s`; for ever.
+    """Call `react` now, after each notification of a channel and every `poll_s`, forever.
 
-    Without a connection it is called every RECONNECT_S. What it raises ends the listening.
+    Without a connection it is called every RECONNECT_S. Exceptions of `react` propagate.
     """
     parameters = connection_parameters(database_url)
     while True:

@@ -1,4 +1,4 @@
-"""Versions of the predictor in Postgres: kept, listed, activated, rolled back, exported."""
+"""Predictor versions in Postgres: storage, activation, roll-back, export and import."""
 
 import asyncio
 from collections.abc import Set as AbstractSet
@@ -12,28 +12,28 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from gateway.database.errors import Sessions, transaction
 from gateway.errors import Conflict, NotFound, PredictorRefused
 from gateway.history.audit import note
-from gateway.prediction.lifecycle.run_log import finish, no_run
+from gateway.prediction.lifecycle.run_log import mark_succeeded, run_not_found
 from gateway.prediction.model.artefact import checksum, decode, without_texts
 from models import Predictor, TrainingRun
 from models.base import new_id
 
 log = structlog.get_logger()
 
-CHANNEL: Final = "lmaas_predictors"  # NOTIFY with the model's name: another version is active
-MOST_LISTED: Final = 100
+CHANNEL: Final = "lmaas_predictors"  # NOTIFY with the model's name after its active version changed
+MAX_LISTED: Final = 100
 
 Versions: TypeAlias = list[Predictor]
 Runs: TypeAlias = list[TrainingRun]
 
 
 class Registry:
-    """What is known of versions and training runs, newest first."""
+    """Versions and training runs, newest first."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
 
-    async def list(self, model: str | None = None, limit: int = MOST_LISTED) -> Versions:
-        """The newest versions, without their bytes."""
+    async def list(self, model: str | None = None, limit: int = MAX_LISTED) -> Versions:
+        """The newest versions, without their artefacts."""
         statement = select(Predictor).order_by(Predictor.id.desc()).limit(limit)
         if model is not None:
             statement = statement.where(Predictor.model == model)
@@ -41,18 +41,18 @@ class Registry:
             return [*await session.scalars(statement)]
 
     async def show(self, predictor_id: UUID) -> Predictor:
-        """One version, without its bytes. NotFound if there is none."""
+        """One version, without its artefact. NotFound."""
         async with transaction(self._sessions) as session:
             return await _version(session, predictor_id)
 
     async def active(self, model: str) -> UUID | None:
-        """The version of a model that is active."""
+        """The id of a model's active version; None without one."""
         statement = select(Predictor.id).where(Predictor.model == model, Predictor.active)
         async with transaction(self._sessions) as session:
             return await session.scalar(statement)
 
     async def in_use(self, model: str) -> tuple[UUID, bytes] | None:
-        """The version of a model that is active, and the checksum of its bytes."""
+        """The id of a model's active version and the checksum of its artefact."""
         statement = select(Predictor.id, Predictor.checksum)
         statement = statement.where(Predictor.model == model, Predictor.active)
         async with transaction(self._sessions) as session:
@@ -60,10 +60,9 @@ class Registry:
         return None if row is None else (row.id, row.checksum)
 
     async def forget_texts(self, apps: AbstractSet[UUID], by: str) -> int:
-        """Take the text vectors of some apps' requests out of every version; out of how many.
+        """Remove the text kernels of some apps from every version; the number of versions changed.
 
-        All gateways load the active version anew. One that is damaged is left as it is: nobody
-        can use it.
+        All gateways reload a changed active version. A damaged version, which is unusable, stays.
         """
         async with transaction(self._sessions) as session:
             ids = [*await session.scalars(select(Predictor.id))]
@@ -71,26 +70,26 @@ class Registry:
         for predictor_id in ids:
             try:
                 stored = await self.artefact(predictor_id)
-                left = await asyncio.to_thread(without_texts, stored, apps)
+                remaining = await asyncio.to_thread(without_texts, stored, apps)
             except (NotFound, PredictorRefused) as error:
                 log.warning("predictor_not_read", id=str(predictor_id), reason=error.message)
                 continue
-            if left is not None:
+            if remaining is not None:
                 changed += 1
-                await self._exchange(predictor_id, left, by)
+                await self._replace_artefact(predictor_id, remaining, by)
         return changed
 
-    async def _exchange(self, predictor_id: UUID, stored: bytes, by: str) -> None:
+    async def _replace_artefact(self, predictor_id: UUID, stored: bytes, by: str) -> None:
         async with transaction(self._sessions) as session:
             version = await _version(session, predictor_id)
-            before = _told(version)
+            before = _audit_fields(version)
             version.artefact, version.checksum = stored, checksum(stored)
-            after = _told(version)
+            after = _audit_fields(version)
             note(session, by, "predictor.texts_forgotten", predictor_id, before=before, after=after)
-            await _tell(session, version.model)
+            await _notify_gateways(session, version.model)
 
     async def artefact(self, predictor_id: UUID) -> bytes:
-        """A version's bytes, as they are stored. NotFound if there is none."""
+        """A version's artefact as stored. NotFound."""
         statement = select(Predictor.artefact).where(Predictor.id == predictor_id)
         async with transaction(self._sessions) as session:
             stored = await session.scalar(statement)
@@ -99,48 +98,56 @@ class Registry:
         return stored
 
     async def publish(self, version: Predictor, run_id: UUID, *, activate: bool) -> Predictor:
-        """Keep what a training run made, and with `activate` put it to work; the run succeeded.
+        """Store the version of a training run, mark the run succeeded; optionally activate.
 
-        All of it or nothing: Conflict if the run was cancelled or is finished.
+        One transaction: Conflict if the run was cancelled or has finished.
         """
         version.checksum = checksum(version.artefact)
         async with transaction(self._sessions) as session:
             session.add(version)
             await session.flush()
-            if await session.scalar(finish(run_id, version.id)) is None:
+            if await session.scalar(mark_succeeded(run_id, version.id)) is None:
                 raise Conflict(f"training run {run_id} was cancelled")
-            note(session, version.created_by, "predictor.trained", version.id, after=_told(version))
+            note(
+                session,
+                version.created_by,
+                "predictor.trained",
+                version.id,
+                after=_audit_fields(version),
+            )
             if activate:
                 await _activate(session, version, version.created_by)
         return version
 
     async def activate(self, predictor_id: UUID, by: str) -> Predictor:
-        """Make a version the active one of its model, and tell all gateways after the commit.
+        """Make a version its model's active one; gateways are notified at the commit.
 
-        NotFound; PredictorRefused if its bytes are damaged or of another feature version, and
-        the active one stays.
+        NotFound; PredictorRefused if its artefact is damaged or has another feature version: the
+        active version stays.
         """
         async with transaction(self._sessions) as session:
-            version = await self._readable(session, predictor_id)
+            version = await self._usable_version(session, predictor_id)
             await _activate(session, version, by)
         return version
 
     async def roll_back(self, model: str, by: str) -> Predictor:
-        """Activate the version that was active before the active one; again, and the one before it.
+        """Activate the predecessor of the active version; repeated calls go further back.
 
-        Conflict where there is none; PredictorRefused as `activate`.
+        Conflict if there is none; PredictorRefused as in `activate`.
         """
         async with transaction(self._sessions) as session:
             await _lock(session, model)
             active = await session.scalar(_active(model))
             if active is None or active.replaced_id is None:
                 raise Conflict(f"no version of model {model} was active before")
-            version = await self._readable(session, active.replaced_id)
+            version = await self._usable_version(session, active.replaced_id)
             await _activate(session, version, by, action="predictor.rolled_back")
         return version
 
-    async def take(self, stored: bytes, *, model: str, model_hash: str, by: str) -> Predictor:
-        """Keep a version that was exported elsewhere, inactive.
+    async def import_version(
+        self, stored: bytes, *, model: str, model_hash: str, by: str
+    ) -> Predictor:
+        """Store an exported version as inactive.
 
         PredictorRefused if it is damaged, of another model or of another feature version.
         """
@@ -159,28 +166,28 @@ class Registry:
         async with transaction(self._sessions) as session:
             session.add(version)
             await session.flush()
-            note(session, by, "predictor.imported", version.id, after=_told(version))
+            note(session, by, "predictor.imported", version.id, after=_audit_fields(version))
         return version
 
-    async def give(self, predictor_id: UUID, by: str) -> bytes:
-        """A version's bytes, to be taken elsewhere. NotFound; PredictorRefused if damaged."""
+    async def export_version(self, predictor_id: UUID, by: str) -> bytes:
+        """A version's artefact, for import elsewhere. NotFound; PredictorRefused if damaged."""
         async with transaction(self._sessions) as session:
-            version = await self._readable(session, predictor_id)
-            note(session, by, "predictor.exported", predictor_id, after=_told(version))
+            version = await self._usable_version(session, predictor_id)
+            note(session, by, "predictor.exported", predictor_id, after=_audit_fields(version))
             stored = await session.scalar(
                 select(Predictor.artefact).where(Predictor.id == predictor_id)
             )
         assert stored is not None
         return stored
 
-    async def _readable(self, session: AsyncSession, predictor_id: UUID) -> Predictor:
-        """A version whose bytes can be used. NotFound, PredictorRefused."""
+    async def _usable_version(self, session: AsyncSession, predictor_id: UUID) -> Predictor:
+        """A version whose artefact is valid. NotFound, PredictorRefused."""
         stored = await self.artefact(predictor_id)
         version = await _version(session, predictor_id)
         await asyncio.to_thread(decode, stored, model_hash=version.model_hash)
         return version
 
-    async def runs(self, model: str | None = None, limit: int = MOST_LISTED) -> Runs:
+    async def runs(self, model: str | None = None, limit: int = MAX_LISTED) -> Runs:
         """The newest training runs."""
         statement = select(TrainingRun).order_by(TrainingRun.id.desc()).limit(limit)
         if model is not None:
@@ -189,16 +196,16 @@ class Registry:
             return [*await session.scalars(statement)]
 
     async def run(self, run_id: UUID) -> TrainingRun:
-        """One training run. NotFound if there is none."""
+        """One training run. NotFound."""
         async with transaction(self._sessions) as session:
             run = await session.get(TrainingRun, run_id)
         if run is None:
-            raise no_run(run_id)
+            raise run_not_found(run_id)
         return run
 
 
 async def _lock(session: AsyncSession, model: str) -> None:
-    """Two activations at once wait for each other here, not for the unique index."""
+    """Serialise activations of a model, before they conflict on the unique index."""
     await session.execute(
         text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"),
         {"name": f"{CHANNEL} {model}"},
@@ -208,12 +215,12 @@ async def _lock(session: AsyncSession, model: str) -> None:
 async def _activate(
     session: AsyncSession, version: Predictor, by: str, *, action: str = "predictor.activated"
 ) -> None:
-    """Make a version the active one; a roll-back leaves where the next one leads as it was."""
+    """Make a version the active one; a roll-back keeps its predecessor link."""
     await _lock(session, version.model)
     active = await session.scalar(_active(version.model))
     if active is not None and active.id != version.id:
         active.active = False
-        await session.flush()  # before there is another: at most one may be active
+        await session.flush()  # first: at most one may be active
         if action == "predictor.activated":
             version.replaced_id = active.id
     version.active = True
@@ -223,11 +230,11 @@ async def _activate(
     await session.refresh(version, ["active", "activated_at"])
     before = {"active": None if active is None else str(active.id)}
     note(session, by, action, version.id, before=before, after={"active": str(version.id)})
-    await _tell(session, version.model)
+    await _notify_gateways(session, version.model)
 
 
-async def _tell(session: AsyncSession, model: str) -> None:
-    """Have all gateways look again, once this is committed."""
+async def _notify_gateways(session: AsyncSession, model: str) -> None:
+    """Notify all gateways when the transaction commits."""
     await session.execute(
         text("SELECT pg_notify(:channel, :model)"), {"channel": CHANNEL, "model": model}
     )
@@ -237,8 +244,8 @@ def _active(model: str) -> Select[Predictor]:
     return select(Predictor).where(Predictor.model == model, Predictor.active)
 
 
-def _told(version: Predictor) -> dict[str, Any]:
-    """What the audit trail says of a version."""
+def _audit_fields(version: Predictor) -> dict[str, Any]:
+    """The fields of a version in the audit trail."""
     return {
         "model": version.model,
         "model_hash": version.model_hash,

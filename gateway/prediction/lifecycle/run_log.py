@@ -1,4 +1,4 @@
-"""The states of a training run in Postgres: queued, running, then how it ended."""
+"""The states of training runs in Postgres: queued, running, succeeded, failed, cancelled."""
 
 import hashlib
 from collections.abc import AsyncIterator
@@ -18,11 +18,13 @@ from gateway.history.audit import note
 from models import TrainingRun
 from models.base import new_id
 
-CHANNEL: Final = "lmaas_training"  # NOTIFY with the model's name: a run's end or a schedule
-OPEN: Final = ("queued", "running")
-QUEUED_S: Final = 60.0  # a run that began nowhere within this is dead
+CHANNEL: Final = (
+    "lmaas_training"  # NOTIFY with the model's name after a cancellation or a change of schedule
+)
+OPEN_STATES: Final = ("queued", "running")
+MAX_QUEUED_S: Final = 60.0  # a run queued for longer has been abandoned
 
-# Whether a connection to this database holds the advisory lock :key; a view, so it takes none.
+# True if no connection to this database holds the advisory lock :key; does not take it.
 _LOCK_FREE: Final = text(
     """NOT EXISTS (
         SELECT FROM pg_locks
@@ -33,32 +35,31 @@ _LOCK_FREE: Final = text(
 )
 
 
-class Reason(Struct, frozen=True):
-    """Why a run is started: its trigger, and the newest run there was when that was found."""
+class StartReason(Struct, frozen=True):
+    """Why a run is started: its trigger, and the newest run at that time."""
 
     trigger: str
     newest_run: UUID | None = None
 
 
-OPERATOR: Final = Reason("operator")
+OPERATOR: Final = StartReason("operator")
 
 
-class TrainingLog:
-    """Writes what becomes of a model's training runs."""
+class RunLog:
+    """Records the states of training runs."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
 
     async def queue(
-        self, model: str, *, by: str, activate: bool, reason: Reason = OPERATOR
+        self, model: str, *, by: str, activate: bool, reason: StartReason = OPERATOR
     ) -> TrainingRun:
-        """A new run. Conflict while one of the model is queued or running.
+        """Queue a new run. Conflict while one of the model is queued or running.
 
-        A run for a reason that was found when another run was the newest is not needed any more
-        once there is a newer one: Conflict, too.
+        Conflict, too, if a scheduled run's reason is outdated, since a newer run was started.
         """
-        going = select(TrainingRun.id).where(
-            TrainingRun.model == model, TrainingRun.state.in_(OPEN)
+        open_run = select(TrainingRun.id).where(
+            TrainingRun.model == model, TrainingRun.state.in_(OPEN_STATES)
         )
         run = TrainingRun(
             id=new_id(), model=model, created_by=by, activate=activate, trigger=reason.trigger
@@ -67,7 +68,7 @@ class TrainingLog:
             await session.execute(
                 text("SELECT pg_advisory_xact_lock(:key)"), {"key": _key("queue", model)}
             )
-            other = await session.scalar(going)
+            other = await session.scalar(open_run)
             if other is not None:
                 raise Conflict(f"training run {other} of model {model} is not finished yet")
             if reason.trigger != OPERATOR.trigger:
@@ -75,26 +76,26 @@ class TrainingLog:
                 if newest != reason.newest_run:
                     raise Conflict(f"training run {newest} of model {model} was started meanwhile")
             session.add(run)
-            told = {"model": model, "trigger": reason.trigger, "activate": activate}
-            note(session, by, "training.started", run.id, after=told)
+            after = {"model": model, "trigger": reason.trigger, "activate": activate}
+            note(session, by, "training.started", run.id, after=after)
         return run
 
     async def newest(self, model: str) -> TrainingRun | None:
-        """The newest run of a model."""
+        """The newest run of a model; None without one."""
         async with transaction(self._sessions) as session:
             run_id = await session.scalar(_newest(model))
             return None if run_id is None else await session.get(TrainingRun, run_id)
 
     async def cancel(self, run_id: UUID, *, by: str) -> TrainingRun:
-        """Ask for the end of a run that is not finished; its gateway is told after the commit.
+        """Request the cancellation of an open run; its gateway is notified at the commit.
 
-        NotFound; Conflict if it is finished.
+        NotFound; Conflict if it has finished.
         """
         async with transaction(self._sessions) as session:
             run = await session.get(TrainingRun, run_id, with_for_update=True)
             if run is None:
-                raise no_run(run_id)
-            if run.state not in OPEN:
+                raise run_not_found(run_id)
+            if run.state not in OPEN_STATES:
                 raise Conflict(f"training run {run_id} is finished: it {run.state}")
             if run.cancelled_by is None:
                 run.cancelled_by = by
@@ -105,55 +106,55 @@ class TrainingLog:
             )
         return run
 
-    async def cancelled(self, run_id: UUID) -> bool:
-        """Whether somebody asked for the run's end."""
+    async def is_cancelled(self, run_id: UUID) -> bool:
+        """Whether the cancellation of the run was requested."""
         statement = select(TrainingRun.cancelled_by).where(TrainingRun.id == run_id)
         async with transaction(self._sessions) as session:
             return await session.scalar(statement) is not None
 
-    async def began(self, run_id: UUID) -> None:
-        """The run's process is at work. Conflict if the run is not waiting for one."""
+    async def mark_running(self, run_id: UUID) -> None:
+        """Mark an open run as running. Conflict if it has finished."""
         if not await self._set(run_id, state="running", started_at=func.now()):
             raise Conflict(f"training run {run_id} is finished")
 
-    async def at(self, run_id: UUID, phase: str, **columns: object) -> None:
-        """The run has come to this phase. Conflict if it is finished."""
+    async def set_phase(self, run_id: UUID, phase: str, **columns: object) -> None:
+        """Record the phase of a run, and columns. Conflict if it has finished."""
         if not await self._set(run_id, phase=phase, **columns):
             raise Conflict(f"training run {run_id} is finished")
 
-    async def failed(self, run_id: UUID, error: str) -> None:
-        """The run made nothing, for this reason; no effect on a run that is finished.
+    async def mark_failed(self, run_id: UUID, error: str) -> None:
+        """Mark a run as failed for this reason; no effect on a finished run.
 
-        One whose end was asked for is `cancelled`, whatever the reason.
+        A run whose cancellation was requested becomes `cancelled` instead.
         """
-        await self._set(run_id, **_ended(error))
+        await self._set(run_id, **_failed_columns(error))
 
-    async def bury(self, model: str) -> int:
-        """Mark as failed what a crashed gateway left open; how many there were.
+    async def fail_abandoned(self, model: str) -> int:
+        """Mark open runs of crashed gateways as failed; returns their number.
 
-        A run at work holds its model's lock from before it is `running` until after it is
-        finished, so one that is `running` without the lock is dead.
+        A run holds its model's lock from before it is `running` until it has finished, so a
+        `running` run without the lock has been abandoned.
         """
-        late = func.now() - timedelta(seconds=QUEUED_S)
-        dead = or_(
+        queued_before = func.now() - timedelta(seconds=MAX_QUEUED_S)
+        abandoned = or_(
             and_(TrainingRun.state == "running", _LOCK_FREE),
-            and_(TrainingRun.state == "queued", TrainingRun.created_at < late),
+            and_(TrainingRun.state == "queued", TrainingRun.created_at < queued_before),
         )
         statement = (
             update(TrainingRun)
-            .where(TrainingRun.model == model, dead)
-            .values(**_ended("the gateway that started it stopped before it was done"))
+            .where(TrainingRun.model == model, abandoned)
+            .values(**_failed_columns("the gateway that started it stopped before it was done"))
             .returning(TrainingRun.id)
             .execution_options(synchronize_session=False)
         )
         async with transaction(self._sessions) as session:
-            buried = await session.scalars(statement, {"key": _key("training", model)})
-            return len(buried.all())
+            abandoned_runs = await session.scalars(statement, {"key": _key("training", model)})
+            return len(abandoned_runs.all())
 
     async def _set(self, run_id: UUID, **values: object) -> bool:
         statement = (
             update(TrainingRun)
-            .where(TrainingRun.id == run_id, TrainingRun.state.in_(OPEN))
+            .where(TrainingRun.id == run_id, TrainingRun.state.in_(OPEN_STATES))
             .values(**values)
             .returning(TrainingRun.id)
             .execution_options(synchronize_session=False)
@@ -162,8 +163,10 @@ class TrainingLog:
             return await session.scalar(statement) is not None
 
 
-def finish(run_id: UUID, predictor_id: UUID) -> ReturningUpdate[UUID]:
-    """Marks a running run as succeeded with this version; no row where it may not any more."""
+def mark_succeeded(run_id: UUID, predictor_id: UUID) -> ReturningUpdate[UUID]:
+    """Marks a running run as succeeded with this version; returns no row if it is not running
+    or was cancelled.
+    """
     return (
         update(TrainingRun)
         .where(
@@ -177,8 +180,8 @@ def finish(run_id: UUID, predictor_id: UUID) -> ReturningUpdate[UUID]:
     )
 
 
-def no_run(run_id: UUID) -> NotFound:
-    """The error for an id of nothing."""
+def run_not_found(run_id: UUID) -> NotFound:
+    """The error for an unknown run id."""
     return NotFound(f"there is no training run {run_id}", param="run_id")
 
 
@@ -187,21 +190,21 @@ def _newest(model: str) -> Select[UUID]:
     return ordered.order_by(TrainingRun.created_at.desc(), TrainingRun.id.desc()).limit(1)
 
 
-def _ended(error: str) -> dict[str, Any]:
-    """The columns of a run that made nothing."""
-    unwanted = TrainingRun.cancelled_by.is_not(None)
+def _failed_columns(error: str) -> dict[str, Any]:
+    """The columns of a failed or cancelled run."""
+    is_cancelled = TrainingRun.cancelled_by.is_not(None)
     return {
-        "state": case((unwanted, "cancelled"), else_="failed"),
-        "error": case((unwanted, "cancelled by " + TrainingRun.cancelled_by), else_=error),
+        "state": case((is_cancelled, "cancelled"), else_="failed"),
+        "error": case((is_cancelled, "cancelled by " + TrainingRun.cancelled_by), else_=error),
         "finished_at": func.now(),
     }
 
 
 @asynccontextmanager
 async def training_lock(engine: AsyncEngine, model: str) -> AsyncIterator[None]:
-    """Hold the right to train a model, across all gateways. Conflict while another holds it.
+    """Hold the lock on training a model, across all gateways. Conflict while another holds it.
 
-    Postgres frees it when the connection ends, however the process does.
+    Postgres releases it when the connection ends, even after a crash.
     """
     key = {"key": _key("training", model)}
     with translated():

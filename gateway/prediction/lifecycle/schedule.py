@@ -1,4 +1,4 @@
-"""When a model's predictor is trained without being asked: one schedule for all gateways."""
+"""The schedule of automatic training of a model, shared by all gateways."""
 
 from datetime import datetime
 from typing import Annotated
@@ -17,17 +17,17 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class Schedule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What starts a training run, and what it reads.
+    """The triggers of training runs, and the history they read.
 
-    `every_s`: seconds after the newest run the next is due; None: never by time.
-    `least_outcomes`: no run starts before so many requests finished since the newest one.
-    `window`: finished requests that coverage and τ are measured over.
-    `coverage_tolerance`: how far the share of lengths within the 0.9 quantile may be from 0.9.
-    `tau_drop`: how far Kendall's τ may be below what it was when the version was judged.
-    `tau_floor`: below it the predictions are not to be trusted at all.
+    `every_s`: interval after the newest run, in seconds; None: no timer.
+    `least_outcomes`: minimum number of requests finished since the newest run.
+    `window`: finished requests over which coverage and τ are measured.
+    `coverage_tolerance`: tolerated deviation of the coverage of the 0.9 quantile from 0.9.
+    `tau_drop`: tolerated decrease of Kendall's τ since the version was evaluated.
+    `tau_floor`: predictions with a lower τ are not trusted.
     `drift`: whether coverage and τ start runs.
-    `activate`: whether a version so made goes live if it is no worse.
-    `history_days`: how old the history is, at most, that training reads.
+    `activate`: whether a scheduled run's version is activated if it is no worse.
+    `history_days`: maximum age of the rows that training reads.
     """
 
     every_s: Annotated[float, Meta(ge=60)] | None = 86_400.0
@@ -41,29 +41,29 @@ class Schedule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     history_days: Annotated[float, Meta(gt=0, le=3_650)] = 90.0
 
 
-class Changed(Struct, frozen=True):
-    """Who set a schedule, and when."""
+class ScheduleChange(Struct, frozen=True):
+    """Who changed a schedule, and when."""
 
     by: str
     at: datetime
 
 
 class Schedules:
-    """Shows and sets the schedule of a model."""
+    """The schedules of all models."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
 
-    async def show(self, model: str) -> tuple[Schedule, Changed | None]:
-        """The schedule, and who changed it last; the defaults where nobody did."""
+    async def show(self, model: str) -> tuple[Schedule, ScheduleChange | None]:
+        """The schedule and its last change; the defaults and None if it was never changed."""
         async with transaction(self._sessions) as session:
             row = await session.get(TrainingSchedule, model)
         if row is None:
             return Schedule(), None
-        return _read(row), Changed(row.changed_by, row.changed_at)
+        return _read(row), ScheduleChange(row.changed_by, row.changed_at)
 
     async def set(self, model: str, schedule: Schedule, *, by: str) -> None:
-        """Hold to another schedule; all gateways are told after the commit."""
+        """Store a schedule; gateways are notified at the commit."""
         columns = {"settings": msgspec.to_builtins(schedule), "changed_by": by}
         statement = insert(TrainingSchedule).values(model=model, **columns)
         async with transaction(self._sessions) as session:
@@ -82,6 +82,6 @@ class Schedules:
 
 
 def _read(row: TrainingSchedule) -> Schedule:
-    """The stored schedule; a field that this release does not know is passed over."""
+    """The stored schedule; fields unknown to this release are ignored."""
     known = set(Schedule.__struct_fields__)
     return msgspec.convert({k: v for k, v in row.settings.items() if k in known}, Schedule)

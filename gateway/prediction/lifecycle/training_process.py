@@ -1,7 +1,7 @@
-"""One training run: its arguments are `--run UUID --model-hash HASH`.
+"""The training process: executes one run, `--run UUID --model-hash HASH`.
 
-A process of its own, killable at any time, with DATABASE_URL in its environment. Exit code 0 if a
-version was made, 1 if not; the reason stands in the run's row.
+A child process that may be killed at any time; it reads DATABASE_URL from the environment. Exit
+code 0 if it made a version, otherwise 1, with the reason in the run's row.
 """
 
 import argparse
@@ -19,66 +19,66 @@ from gateway.errors import LmaasError, PredictorRefused
 from gateway.logs import set_up_logging
 from gateway.prediction.features.features import FEATURE_VERSION
 from gateway.prediction.lifecycle.registry import Registry
-from gateway.prediction.lifecycle.run_log import TrainingLog, training_lock
+from gateway.prediction.lifecycle.run_log import RunLog, training_lock
 from gateway.prediction.lifecycle.schedule import Schedules
 from gateway.prediction.model.artefact import Artefact, decode, encode
-from gateway.prediction.training.fitting import Judged, make_version
+from gateway.prediction.training.fitting import JudgedVersion, make_version
 from gateway.prediction.training.samples import Samples, read_samples
 from models import Predictor, TrainingRun
 
 log = structlog.get_logger()
 
 STDIN = 0
-NICENESS = 10  # requests first
-SEEDS = (1 << 31) - 1  # draws of history differ from run to run
+NICENESS = 10  # live requests take precedence
+SEED_MASK = (1 << 31) - 1  # of the run id: each run draws other rows
 
 
 async def train(database: Database, run_id: UUID, model_hash: str) -> bool:
-    """Do a queued run; whether it made a version. Its row says what became of it."""
-    registry, training_log = Registry(database.sessions), TrainingLog(database.sessions)
+    """Execute a queued run; True if it made a version. Its state is recorded in its row."""
+    registry, training_log = Registry(database.sessions), RunLog(database.sessions)
     run = await registry.run(run_id)
     try:
         async with training_lock(database.engine, run.model):
-            await training_log.began(run_id)
-            await _make(database, registry, training_log, run, model_hash)
+            await training_log.mark_running(run_id)
+            await _make_version(database, registry, training_log, run, model_hash)
     except LmaasError as error:
         log.warning("training_failed", run=str(run_id), reason=error.message)
-        await training_log.failed(run_id, error.message)
+        await training_log.mark_failed(run_id, error.message)
         return False
     except Exception as error:
-        await training_log.failed(run_id, _broken(error))
+        await training_log.mark_failed(run_id, _unexpected_error(error))
         raise
     return True
 
 
-def _broken(error: Exception) -> str:
-    """An unforeseen error in one line; a statement that failed follows in lines of its own."""
-    said = str(error).partition("\n")[0]
-    return f"the training process failed: {type(error).__name__}: {said}"
+def _unexpected_error(error: Exception) -> str:
+    """An unexpected error as one line, without the SQL statement that follows it."""
+    first_line = str(error).partition("\n")[0]
+    return f"the training process failed: {type(error).__name__}: {first_line}"
 
 
-async def _make(
+async def _make_version(
     database: Database,
     registry: Registry,
-    training_log: TrainingLog,
+    training_log: RunLog,
     run: TrainingRun,
     model_hash: str,
 ) -> Predictor:
-    async def told(read: int, wanted: int) -> None:
-        log.info("training_samples_reading", run=str(run.id), read=read, wanted=wanted)
-        await training_log.at(run.id, "reading", rows_read=read)
+    async def on_progress(read: int, activate: int) -> None:
+        log.info("training_samples_reading", run=str(run.id), read=read, activate=activate)
+        await training_log.set_phase(run.id, "reading", rows_read=read)
 
-    await training_log.at(run.id, "drawing")
+    await training_log.set_phase(run.id, "drawing")
     schedule, _ = await Schedules(database.sessions).show(run.model)
     samples, report = await read_samples(
         database.sessions,
         run.model,
         since=datetime.now(UTC) - timedelta(days=schedule.history_days),
-        seed=run.id.int & SEEDS,
-        told=told,
+        seed=run.id.int & SEED_MASK,
+        on_progress=on_progress,
     )
     log.info("training_samples_read", run=str(run.id), rows=len(samples))
-    await training_log.at(run.id, "fitting", rows_read=len(samples), samples=report)
+    await training_log.set_phase(run.id, "fitting", rows_read=len(samples), samples=report)
     active, refusal = await _active(registry, run.model, model_hash)
     judged = make_version(
         samples,
@@ -87,15 +87,15 @@ async def _make(
         active=active,
         threads=max(1, (os.cpu_count() or 1) // 2),
     )
-    wanted = run.activate and judged.no_worse
+    activate = run.activate and judged.no_worse
     metrics = judged.metrics() | {
         "no_worse_than_active": judged.no_worse,
-        "activated": wanted,
+        "activated": activate,
         "active_refused": refusal,
     }
-    await training_log.at(run.id, "storing")
+    await training_log.set_phase(run.id, "storing")
     version = await registry.publish(
-        _version(run, model_hash, samples, judged, metrics), run.id, activate=wanted
+        _predictor_row(run, model_hash, samples, judged, metrics), run.id, activate=activate
     )
     log.info("predictor_version_made", run=str(run.id), predictor=str(version.id), **metrics)
     return version
@@ -104,7 +104,7 @@ async def _make(
 async def _active(
     registry: Registry, model: str, model_hash: str
 ) -> tuple[Artefact | None, str | None]:
-    """The active version to be compared with, or why there is none that could be."""
+    """The active version to compare with, or the reason that it cannot be used."""
     active = await registry.active(model)
     if active is None:
         return None, None
@@ -114,11 +114,11 @@ async def _active(
         return None, refused.message
 
 
-def _version(
+def _predictor_row(
     run: TrainingRun,
     model_hash: str,
     samples: Samples,
-    judged: Judged,
+    judged: JudgedVersion,
     metrics: dict[str, object],
 ) -> Predictor:
     return Predictor(
@@ -135,10 +135,10 @@ def _version(
 
 
 def end_with_parent() -> None:
-    """End this process at once when stdin closes: its parent has ended."""
+    """Exit at once when stdin closes, since the parent has ended."""
 
     def wait() -> None:
-        # Not `sys.stdin`: a thread blocked there holds a lock that the interpreter's exit needs.
+        # Not `sys.stdin`: a thread blocked in it holds a lock that the interpreter's exit needs.
         while os.read(STDIN, 4096):
             pass
         os._exit(2)
@@ -159,7 +159,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Fit a length predictor on history.")
     parser.add_argument("--run", type=UUID, required=True, help="the queued training run")
     parser.add_argument("--model-hash", required=True, help="hash of the served model")
-    parser.add_argument("--with-parent", action="store_true", help="end when stdin closes")
+    parser.add_argument("--with-parent", action="store_true", help="exit when stdin closes")
     arguments = parser.parse_args()
     set_up_logging("info")
     if arguments.with_parent:

@@ -1,19 +1,19 @@
-"""Whether a training run is due: pure, the time is an argument."""
+"""Decides whether a training run is due."""
 
 from msgspec import Struct
 
 from gateway.prediction.lifecycle.schedule import Schedule
 from gateway.prediction.serving.drift import Quality
 
-PROMISED = 0.9  # what the upper quantile is to cover
+NOMINAL_COVERAGE = 0.9  # of the 0.9 quantile
 
 
-class Facts(Struct, frozen=True, kw_only=True):
-    """What is known when a schedule is looked at.
+class TriggerInputs(Struct, frozen=True, kw_only=True):
+    """The inputs of the decision.
 
-    `newest_run_s` is the Unix time the newest run was started at, None where none ever was;
-    `outcomes` how many requests finished since; `judged_tau` what τ was when the active version
-    was judged, None where it was not.
+    `newest_run_s`: Unix time at which the newest run was started, None without a run. `outcomes`:
+    requests finished since. `judged_tau`: τ of the active version in its evaluation, None if it
+    has none.
     """
 
     newest_run_s: float | None
@@ -22,18 +22,18 @@ class Facts(Struct, frozen=True, kw_only=True):
     judged_tau: float | None
 
 
-def due(schedule: Schedule, facts: Facts, now_s: float) -> str | None:
-    """The trigger that wants a run at Unix time `now_s`: `coverage`, `tau`, `timer`, or none.
+def due_trigger(schedule: Schedule, facts: TriggerInputs, now_s: float) -> str | None:
+    """The trigger of a run at Unix time `now_s`: `coverage`, `tau`, `timer`, or None.
 
-    The first run, before which there is no version, is the timer's, at once. Drift is told by a
-    full window alone: of fewer outcomes coverage strays too far by chance.
+    The first run is due at once, by the timer. Drift needs a full window: coverage over fewer
+    outcomes is too noisy.
     """
     if facts.outcomes < schedule.least_outcomes:
         return None
     if schedule.drift and facts.quality is not None and facts.quality.outcomes >= schedule.window:
-        if abs(facts.quality.coverage - PROMISED) > schedule.coverage_tolerance:
+        if abs(facts.quality.coverage - NOMINAL_COVERAGE) > schedule.coverage_tolerance:
             return "coverage"
-        if facts.quality.tau < _least_tau(schedule, facts.judged_tau):
+        if facts.quality.tau < _min_tau(schedule, facts.judged_tau):
             return "tau"
     if schedule.every_s is None:
         return None
@@ -41,5 +41,5 @@ def due(schedule: Schedule, facts: Facts, now_s: float) -> str | None:
     return "timer" if waited else None
 
 
-def _least_tau(schedule: Schedule, judged: float | None) -> float:
+def _min_tau(schedule: Schedule, judged: float | None) -> float:
     return max(schedule.tau_floor, judged - schedule.tau_drop if judged is not None else 0.0)

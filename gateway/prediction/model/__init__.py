@@ -1,1 +1,1 @@
-"""The trained model of lengths and its stored form."""
+"""The trained length model and its serialised form."""

@@ -1,7 +1,7 @@
-"""A straight line per app on log lengths, shrunk towards the pooled line while the app is young.
+"""A regression line per app on log lengths, shrunk towards the pooled line of all apps.
 
-For transducers (translation, correction, restyling) the generation follows the input in
-proportion, log y ≈ a + b·log x, with each app's own a and b; trees alone rank such apps worse.
+For transducers (translation, correction, restyling) the output length is proportional to the input
+length, log y ≈ a + b·log x, with a and b per app; trees alone rank such apps worse.
 """
 
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.prediction.censoring import weigh
-from gateway.prediction.model.artefact import Line
+from gateway.prediction.censoring import kaplan_meier
+from gateway.prediction.model.artefact import AppLine
 from gateway.quantiles import Bools, Floats
 
-SHRINKAGE = 10.0  # rows' worth of trust in the pooled line
-LEAST_SPREAD = 0.05
+SHRINKAGE = 10.0  # weight of the pooled line, in rows
+MIN_SPREAD = 0.05
 IMPUTATIONS = 3
 
 
@@ -25,67 +25,69 @@ def fit_lines(
     log_lengths: Floats,
     censored: Bools,
     weights: Floats | None = None,
-) -> tuple[Line, dict[UUID, Line]]:
-    """The pooled line and each app's, from n ≥ 1 rows, each counting by its weight.
+) -> tuple[AppLine, dict[UUID, AppLine]]:
+    """The pooled line and each app's, from n ≥ 1 weighted rows.
 
-    A censored length is replaced by what the residuals of its size tell to expect above it
-    (`beyond`), and the lines are fitted again, as Buckley and James (1979) do.
+    A censored length is replaced by its expectation under the residuals above it
+    (`impute_censored`) and the lines are refitted, IMPUTATIONS times (Buckley and James 1979).
     """
     weights = np.ones(len(log_uil)) if weights is None else weights
-    rows_of = grouped(apps)
+    rows_of = rows_by_app(apps)
     lengths = log_lengths
     for _ in range(IMPUTATIONS if censored.any() else 1):
-        pooled = _pooled(log_uil, lengths, weights)
+        pooled = _pooled_line(log_uil, lengths, weights)
         lines = {
-            app: _shrunk(log_uil[rows], lengths[rows], weights[rows], pooled)
+            app: _shrunk_line(log_uil[rows], lengths[rows], weights[rows], pooled)
             for app, rows in rows_of.items()
         }
-        centre, spread = place(apps, log_uil, pooled, lines)
-        expected = beyond((log_lengths - centre) / spread, censored, draws=1)[:, 0]
+        centre, spread = predict_lines(apps, log_uil, pooled, lines)
+        expected = impute_censored((log_lengths - centre) / spread, censored, draws=1)[:, 0]
         lengths = np.where(censored, centre + spread * expected, log_lengths)
     return pooled, lines
 
 
-def place(
-    apps: Sequence[UUID], log_uil: Floats, pooled: Line, lines: dict[UUID, Line]
+def predict_lines(
+    apps: Sequence[UUID], log_uil: Floats, pooled: AppLine, lines: dict[UUID, AppLine]
 ) -> tuple[Floats, Floats]:
-    """Centre and spread of the log length for each of n requests, (n,) both."""
-    theirs = [lines.get(app, pooled) for app in apps]
-    intercept = np.array([line.intercept for line in theirs])
-    slope = np.array([line.slope for line in theirs])
-    return intercept + slope * log_uil, np.array([line.spread for line in theirs])
+    """Predicted centre and spread of the log length of n requests, (n,) both."""
+    line_of_row = [lines.get(app, pooled) for app in apps]
+    intercept = np.array([line.intercept for line in line_of_row])
+    slope = np.array([line.slope for line in line_of_row])
+    return intercept + slope * log_uil, np.array([line.spread for line in line_of_row])
 
 
-def beyond(residuals: Floats, censored: Bools, *, draws: int) -> Floats:
-    """Each residual `draws` times, (n, draws): a censored one as values that may lie behind it.
+def impute_censored(residuals: Floats, censored: Bools, *, draws: int) -> Floats:
+    """Each residual `draws` times, (n, draws); censored ones replaced by imputed values.
 
-    The values are evenly spaced quantiles of the natural residuals above it, under their
-    Kaplan-Meier weights: Efron's redistribution to the right. With one draw it is their mean.
+    These are evenly spaced quantiles of the natural residuals above the censored one, under their
+    Kaplan-Meier weights (Efron's redistribution to the right); with one draw, their mean.
     """
-    filled = np.repeat(residuals[:, None], draws, axis=1)
+    imputed = np.repeat(residuals[:, None], draws, axis=1)
     if not censored.any():
-        return filled
-    ordered, weights = weigh(residuals, censored)
-    cumulated = np.cumsum(weights)
-    moment = np.cumsum(weights * ordered)
+        return imputed
+    ordered, weights = kaplan_meier(residuals, censored)
+    cumulative = np.cumsum(weights)
+    cumulative_moment = np.cumsum(weights * ordered)
     steps = (np.arange(draws) + 0.5) / draws
     for row in np.flatnonzero(censored):
         first = int(np.searchsorted(ordered, residuals[row], side="right"))
-        below = cumulated[first - 1] if first else 0.0
-        mass = cumulated[-1] - below
+        below = cumulative[first - 1] if first else 0.0
+        mass = cumulative[-1] - below
         if first == len(ordered) or mass <= 0:
-            continue  # nothing longer was ever seen: the bound itself
+            continue  # no natural value above: the bound itself
         if draws == 1:
-            filled[row] = (moment[-1] - (moment[first - 1] if first else 0.0)) / mass
+            imputed[row] = (
+                cumulative_moment[-1] - (cumulative_moment[first - 1] if first else 0.0)
+            ) / mass
         else:
-            filled[row] = ordered[
-                np.minimum(np.searchsorted(cumulated, below + steps * mass), len(ordered) - 1)
+            imputed[row] = ordered[
+                np.minimum(np.searchsorted(cumulative, below + steps * mass), len(ordered) - 1)
             ]
-    return filled
+    return imputed
 
 
-def grouped(apps: Sequence[UUID]) -> dict[UUID, NDArray[np.intp]]:
-    """The rows of each app, rising."""
+def rows_by_app(apps: Sequence[UUID]) -> dict[UUID, NDArray[np.intp]]:
+    """The row indices of each app, ascending."""
     numbers = {app: number for number, app in enumerate(dict.fromkeys(apps))}
     number_of = np.array([numbers[app] for app in apps])
     rows = np.argsort(number_of, kind="stable")
@@ -93,26 +95,26 @@ def grouped(apps: Sequence[UUID]) -> dict[UUID, NDArray[np.intp]]:
     return dict(zip(numbers, np.split(rows, ends), strict=True))
 
 
-def _pooled(x: Floats, y: Floats, weights: Floats) -> Line:
-    centred = x - np.average(x, weights=weights)
-    scale = max(float(weights @ centred**2), 1.0)
-    slope = float((weights * centred) @ (y - np.average(y, weights=weights))) / scale
+def _pooled_line(x: Floats, y: Floats, weights: Floats) -> AppLine:
+    deviations = x - np.average(x, weights=weights)
+    scale = max(float(weights @ deviations**2), 1.0)
+    slope = float((weights * deviations) @ (y - np.average(y, weights=weights))) / scale
     intercept = float(np.average(y - slope * x, weights=weights))
     variance = float(np.average((y - intercept - slope * x) ** 2, weights=weights))
-    return Line(intercept, slope, max(variance**0.5, LEAST_SPREAD), len(y))
+    return AppLine(intercept, slope, max(variance**0.5, MIN_SPREAD), len(y))
 
 
-def _shrunk(x: Floats, y: Floats, weights: Floats, pooled: Line) -> Line:
-    """Ridge around the pooled line: its residuals are fitted with slope and intercept held back."""
+def _shrunk_line(x: Floats, y: Floats, weights: Floats, pooled: AppLine) -> AppLine:
+    """Ridge regression of the residuals of the pooled line."""
     residual = y - (pooled.intercept + pooled.slope * x)
     total = float(weights.sum())
-    own = total / (total + SHRINKAGE)
-    middle, shift = (float(np.average(each, weights=weights)) for each in (x, residual))
-    centred = x - middle
-    scale = float(weights @ centred**2) + SHRINKAGE
-    slope = float((weights * centred) @ (residual - shift)) / scale
-    intercept = pooled.intercept + own * shift - slope * middle
-    left = y - (intercept + (pooled.slope + slope) * x)
-    missed = float(np.average(left**2, weights=weights))
-    variance = own * missed + (1 - own) * pooled.spread**2
-    return Line(intercept, pooled.slope + slope, max(variance**0.5, LEAST_SPREAD), len(y))
+    own_weight = total / (total + SHRINKAGE)
+    mean_x, mean_residual = (float(np.average(each, weights=weights)) for each in (x, residual))
+    deviations = x - mean_x
+    scale = float(weights @ deviations**2) + SHRINKAGE
+    slope = float((weights * deviations) @ (residual - mean_residual)) / scale
+    intercept = pooled.intercept + own_weight * mean_residual - slope * mean_x
+    remaining = y - (intercept + (pooled.slope + slope) * x)
+    mean_square = float(np.average(remaining**2, weights=weights))
+    variance = own_weight * mean_square + (1 - own_weight) * pooled.spread**2
+    return AppLine(intercept, pooled.slope + slope, max(variance**0.5, MIN_SPREAD), len(y))

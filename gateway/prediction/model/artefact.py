@@ -1,4 +1,4 @@
-"""A fitted predictor as bytes: plain arrays and LightGBM text, checksummed, never pickle.
+"""Serialised predictor versions: plain arrays and LightGBM text with a checksum, never pickle.
 
 Layout: MAGIC, the SHA-256 of the rest (32 bytes), then one `Artefact` as MessagePack.
 """
@@ -10,11 +10,11 @@ from uuid import UUID
 
 import msgspec
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, field
 from numpy.typing import NDArray
 
 from gateway.errors import PredictorRefused
-from gateway.prediction.adaptation.conformal import Scores
+from gateway.prediction.adaptation.conformal import ConformityScores
 from gateway.prediction.features.features import FEATURE_VERSION, INPUTS
 from gateway.quantiles import LEVELS
 
@@ -23,7 +23,7 @@ DIGEST_BYTES: Final = 32
 
 
 class Matrix(Struct, frozen=True):
-    """A float32 matrix, row by row."""
+    """A float32 matrix in row-major order."""
 
     rows: int
     columns: int
@@ -36,73 +36,73 @@ class Matrix(Struct, frozen=True):
         return cls(rows, columns, values.astype(np.float32).tobytes())
 
     def array(self) -> NDArray[np.float32]:
-        """The (rows, columns) array. ValueError if the data is of another size."""
+        """The (rows, columns) array. ValueError if the data has another size."""
         return np.frombuffer(self.data, dtype=np.float32).reshape(self.rows, self.columns)
 
 
-class Bytes(Struct, frozen=True):
-    """A matrix in a byte a number: each column's scale, and multiples of it from -127 to 127."""
+class QuantizedMatrix(Struct, frozen=True):
+    """A matrix in int8: multiples from -127 to 127 of a scale per column, (1, columns)."""
 
     scale: Matrix
     data: bytes
 
     @classmethod
-    def of(cls, values: NDArray[np.float32]) -> "Bytes":
-        """Pack a two-dimensional array; off by half a scale at most."""
+    def of(cls, values: NDArray[np.float32]) -> "QuantizedMatrix":
+        """Quantize a two-dimensional array; the error is at most half a scale."""
         scale = np.maximum(np.abs(values).max(axis=0, initial=0.0), 1e-12) / 127
         return cls(Matrix.of(scale[None]), np.round(values / scale).astype(np.int8).tobytes())
 
     def multiples(self) -> NDArray[np.int8]:
-        """The (rows, columns) array in scales. ValueError if the data is of another size."""
+        """The (rows, columns) multiples. ValueError if the data has another size."""
         return np.frombuffer(self.data, dtype=np.int8).reshape(-1, self.scale.columns)
 
     def array(self) -> NDArray[np.float32]:
-        """The (rows, columns) array. ValueError if the data is of another size."""
+        """The dequantized (rows, columns) array. ValueError if the data has another size."""
         return self.multiples() * self.scale.array()
 
 
-class Axes(Struct, frozen=True):
-    """A fitted compression of vectors: mean (1, d) and basis (d, kept)."""
+class PrincipalAxes(Struct, frozen=True):
+    """Principal components of vectors: mean (1, d) and basis (d, components)."""
 
     mean: Matrix
     basis: Matrix
 
 
-class Space(Struct, frozen=True):
-    """Where texts are compared: their mean meaning, and their cues' means and scales, (1, d)."""
+class TextSpace(Struct, frozen=True):
+    """Normalisation of text vectors: mean meaning, means and scales of the cues; (1, d) each."""
 
     meaning: Matrix
     cues: Matrix
     scale: Matrix
 
 
-class Kernel(Struct, frozen=True):
-    """One app's kernel ridge: the points learned from, (n, d), with weights and targets (1, n).
+class FittedKernel(Struct, frozen=True):
+    """One app's kernel ridge regression: training points (n, d), weights and targets (1, n).
 
-    The points are what is left of requests' texts: personal data.
+    The points are derived from the texts of requests: personal data.
     """
 
-    points: Bytes
+    points: QuantizedMatrix
     weights: Matrix
     targets: Matrix
     mean: float
 
 
-class Newcomer(Struct, frozen=True):
-    """How long the answers of an app are that was not seen in training.
+class UnseenApps(Struct, frozen=True):
+    """The model of apps that are not in the training data.
 
-    Log length = a share of what the input's length tells and of what cues and meaning tell, two
-    LightGBM texts; `levels` are the quantiles of what that misses.
+    Log length = weighted mean of two LightGBM models (texts): `by_input` of the input length,
+    `by_text` of cues and meaning too; `levels` are the quantiles of its residuals at `LEVELS`.
     """
 
     by_input: str
     by_text: str
-    axes: Axes
+    axes: PrincipalAxes
     levels: list[float]
 
 
-class Line(Struct, frozen=True):
-    """Log length = intercept + slope · log(1 + UIL), give or take `spread`; seen on `rows`."""
+class AppLine(Struct, frozen=True):
+    """Log length = intercept + slope · log(1 + user input length) ± `spread`, from `rows`."""
 
     intercept: float
     slope: float
@@ -111,9 +111,9 @@ class Line(Struct, frozen=True):
 
 
 class Artefact(Struct, frozen=True, kw_only=True):
-    """All of one version. `trees` are LightGBM texts, one for each of `levels`; so is `mean`.
+    """One version. `trees` are LightGBM texts, one per level; so is `mean`, one text.
 
-    Lengths are log(1 + tokens) inside, natural logarithms of tokens where quantiles leave it.
+    Models predict log(1 + tokens); returned quantiles are natural logarithms of tokens.
     """
 
     model: str
@@ -121,29 +121,29 @@ class Artefact(Struct, frozen=True, kw_only=True):
     feature_version: int
     inputs: list[str]
     levels: list[float]
-    pooled: Line
-    lines: dict[UUID, Line]
-    space: Space
-    kernels: dict[UUID, Kernel]
+    pooled: AppLine
+    lines: dict[UUID, AppLine]
+    space: TextSpace
+    kernels: dict[UUID, FittedKernel]
     trees: list[str]
     mean: str
-    newcomer: Newcomer
-    scores: Scores
+    unseen_apps: UnseenApps = field(name="newcomer")
+    scores: ConformityScores
 
 
 def encode(artefact: Artefact) -> bytes:
-    """The bytes stored with the version."""
+    """The bytes of a version, as stored."""
     body = msgspec.msgpack.encode(artefact)
     return MAGIC + hashlib.sha256(body).digest() + body
 
 
 def checksum(stored: bytes) -> bytes:
-    """SHA-256 of the stored bytes, kept in a column beside them."""
+    """SHA-256 of the stored bytes, kept in a column of its own."""
     return hashlib.sha256(stored).digest()
 
 
 def decode(stored: bytes, *, model_hash: str) -> Artefact:
-    """The version for the model with this hash.
+    """Deserialise a version for the model with this hash.
 
     PredictorRefused if it is damaged, of another model, or of another feature version.
     """
@@ -155,7 +155,7 @@ def decode(stored: bytes, *, model_hash: str) -> Artefact:
     if (artefact.feature_version, artefact.inputs) != (FEATURE_VERSION, list(INPUTS)):
         raise PredictorRefused(
             f"the predictor reads feature version {artefact.feature_version}, "
-            f"this gateway makes version {FEATURE_VERSION}"
+            f"this gateway computes version {FEATURE_VERSION}"
         )
     if artefact.levels != list(LEVELS) or len(artefact.trees) != len(LEVELS):
         raise PredictorRefused(f"the predictor has other quantiles than {LEVELS}")
@@ -163,7 +163,7 @@ def decode(stored: bytes, *, model_hash: str) -> Artefact:
 
 
 def without_texts(stored: bytes, apps: AbstractSet[UUID]) -> bytes | None:
-    """A version without the text vectors of some apps' requests; None where it holds none.
+    """The version without the text kernels of some apps; None if it has none of theirs.
 
     PredictorRefused if it is damaged.
     """
@@ -178,7 +178,7 @@ def _read(stored: bytes) -> Artefact:
     head = len(MAGIC) + DIGEST_BYTES
     digest, body = stored[len(MAGIC) : head], stored[head:]
     if not stored.startswith(MAGIC):
-        raise PredictorRefused("these bytes are no predictor: they do not begin with its mark")
+        raise PredictorRefused("not a predictor: the file does not begin with its magic bytes")
     if hashlib.sha256(body).digest() != digest:
         raise PredictorRefused("the predictor is damaged: its checksum does not match")
     try:

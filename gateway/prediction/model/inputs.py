@@ -1,4 +1,4 @@
-"""What the model reads of n requests."""
+"""The inputs of the length model for n requests."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -13,11 +13,11 @@ EMBEDDING_DIMS = 384  # of an instruction's, by all-MiniLM-L6-v2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inputs:
-    """Columns over the same n requests; a row of NaN stands for what is missing.
+class ModelInputs:
+    """Columns over the same n requests; a missing vector is a row of NaN.
 
-    features (n, ≥ len(INPUTS)) and text (n, TEXT_DIMS), both float32; `instruction_of` (n,) picks
-    a row of the k distinct `instructions` (k, EMBEDDING_DIMS).
+    features (n, ≥ len(INPUTS)) and text (n, TEXT_DIMS), both float32; `instruction_of` (n,) indexes
+    the k distinct `instructions` (k, EMBEDDING_DIMS).
     """
 
     apps: list[UUID]
@@ -31,7 +31,7 @@ class Inputs:
 
     @property
     def request(self) -> NDArray[np.float32]:
-        """The features that are inputs of the model, (n, len(INPUTS))."""
+        """The features that the model reads, (n, len(INPUTS))."""
         return self.features[:, : len(INPUTS)]
 
     @property
@@ -39,10 +39,10 @@ class Inputs:
         """log(1 + user input length), (n,)."""
         return self.features[:, USER_INPUT_COLUMN].astype(np.float64)
 
-    def rows(self, which: slice | NDArray[np.intp]) -> "Inputs":
-        """Some of the requests."""
+    def rows(self, which: slice | NDArray[np.intp]) -> "ModelInputs":
+        """A subset of the requests."""
         part = np.arange(len(self))[which]
-        return Inputs(
+        return ModelInputs(
             apps=[self.apps[row] for row in part.tolist()],
             features=self.features[part],
             instructions=self.instructions,
@@ -51,10 +51,10 @@ class Inputs:
         )
 
 
-def unpacked(stored: bytes | None, dims: int) -> Vector:
-    """Numbers kept as float16 bytes, (dims,) float32; NaN where there are none.
+def unpack_vector(stored: bytes | None, dims: int) -> Vector:
+    """A vector stored as float16 bytes, (dims,) float32; NaN if it is None.
 
-    ValueError if they are of another size.
+    ValueError if it has another size.
     """
     if stored is None:
         return np.full(dims, np.nan, dtype=np.float32)

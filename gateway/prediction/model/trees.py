@@ -1,4 +1,4 @@
-"""LightGBM: quantile heads, and means."""
+"""LightGBM models: quantile heads and means."""
 
 import ctypes
 import weakref
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from gateway.errors import PredictorRefused
 from gateway.quantiles import LEVELS, Floats
 
-LEAST_ROUNDS: Final = 60
-MOST_ROUNDS: Final = 120
+MIN_ROUNDS: Final = 60
+MAX_ROUNDS: Final = 120
 ROWS_PER_ROUND: Final = 10
-MOST_LEAVES: Final = 31
-LEAST_LEAF_ROWS: Final = 20
-COMMON: Final[dict[str, Any]] = {
+MAX_LEAVES: Final = 31
+MIN_LEAF_ROWS: Final = 20
+COMMON_PARAMETERS: Final[dict[str, Any]] = {
     "learning_rate": 0.07,
     "lambda_l2": 1.0,
     "feature_fraction": 0.5,
@@ -30,23 +30,23 @@ COMMON: Final[dict[str, Any]] = {
     "verbosity": -1,
 }
 
-MOST_ROW_BY_ROW: Final = 8  # more are scored faster at once
+MAX_SINGLE_ROWS: Final = 8  # more rows are faster in one call
 
 Table = NDArray[np.float32]
 _LIB: Final = lightgbm.basic._LIB  # noqa: SLF001 - the only way to its C interface
-_check: Final = lightgbm.basic._safe_call  # noqa: SLF001
+_checked: Final = lightgbm.basic._safe_call  # noqa: SLF001
 _NORMAL: Final = 0  # C_API_PREDICT_NORMAL
 _FLOAT32: Final = 0  # C_API_DTYPE_FLOAT32
 
 
 def fit_trees(table: Table, target: Floats, weights: Floats, *, threads: int) -> list[str]:
-    """LightGBM texts for `LEVELS`, fitted on (n, d) rows with (n,) targets and weights."""
-    rounds = int(np.clip(len(table) // ROWS_PER_ROUND, LEAST_ROUNDS, MOST_ROUNDS))
+    """LightGBM texts, one per level, fitted on (n, d) rows with (n,) targets and weights."""
+    rounds = int(np.clip(len(table) // ROWS_PER_ROUND, MIN_ROUNDS, MAX_ROUNDS))
     shape = {
-        "num_leaves": int(np.clip(len(table) // (2 * LEAST_LEAF_ROWS), 2, MOST_LEAVES)),
-        "min_data_in_leaf": LEAST_LEAF_ROWS,
+        "num_leaves": int(np.clip(len(table) // (2 * MIN_LEAF_ROWS), 2, MAX_LEAVES)),
+        "min_data_in_leaf": MIN_LEAF_ROWS,
     }
-    parameters = {**COMMON, **shape, "num_threads": threads, "objective": "quantile"}
+    parameters = {**COMMON_PARAMETERS, **shape, "num_threads": threads, "objective": "quantile"}
     data = lightgbm.Dataset(
         table, label=target, weight=weights, params=parameters, free_raw_data=False
     )
@@ -56,8 +56,8 @@ def fit_trees(table: Table, target: Floats, weights: Floats, *, threads: int) ->
 def fit_mean(
     table: Table, target: Floats, weights: Floats, rounds: int, *, threads: int, **shape: int
 ) -> str:
-    """The LightGBM text of the mean."""
-    parameters = {**COMMON, **shape, "num_threads": threads, "objective": "l2"}
+    """The LightGBM text of a model of the mean, fitted on (n, d) rows."""
+    parameters = {**COMMON_PARAMETERS, **shape, "num_threads": threads, "objective": "l2"}
     data = lightgbm.Dataset(table, label=target, weight=weights, params=parameters)
     return _train(parameters, data, rounds)
 
@@ -66,31 +66,31 @@ def _train(parameters: dict[str, Any], data: lightgbm.Dataset, rounds: int) -> s
     return str(lightgbm.train(parameters, data, num_boost_round=rounds).model_to_string())
 
 
-class Trees:
-    """One fitted head, ready to score; one thread."""
+class TreeHead:
+    """One fitted LightGBM model, ready to score on one thread."""
 
     def __init__(self, text: str) -> None:
         self._booster = lightgbm.Booster(model_str=text)
         self._row = _RowScorer(self._booster)
 
     def score(self, table: Table) -> Floats:
-        """Its outputs for (n, d) rows, (n,)."""
-        if len(table) <= MOST_ROW_BY_ROW:
+        """Outputs for (n, d) rows, (n,)."""
+        if len(table) <= MAX_SINGLE_ROWS:
             rows = np.ascontiguousarray(table, dtype=np.float32)
             return np.array([self._row.score(row) for row in rows])
         return np.asarray(self._booster.predict(table, num_threads=1), dtype=np.float64)
 
 
 class _RowScorer:
-    """LightGBM's way for a row at a time, which `Booster` does not offer: a third of its cost."""
+    """LightGBM's single-row C API, which `Booster` does not offer: a third of its cost."""
 
     def __init__(self, booster: lightgbm.Booster) -> None:
-        self._booster = booster  # lives as long as what was made of it
+        self._booster = booster  # must outlive the configuration
         self._columns = booster.num_feature()
-        self._made = ctypes.c_void_p()
+        self._config = ctypes.c_void_p()
         self._length = ctypes.c_int64()
         self._output = ctypes.c_double()
-        _check(
+        _checked(
             _LIB.LGBM_BoosterPredictForMatSingleRowFastInit(
                 booster._handle,  # noqa: SLF001
                 ctypes.c_int(_NORMAL),
@@ -99,27 +99,27 @@ class _RowScorer:
                 ctypes.c_int(_FLOAT32),
                 ctypes.c_int32(self._columns),
                 b"num_threads=1",
-                ctypes.byref(self._made),
+                ctypes.byref(self._config),
             )
         )
-        weakref.finalize(self, _LIB.LGBM_FastConfigFree, self._made)
-        self._to = ctypes.byref(self._length), ctypes.byref(self._output)
+        weakref.finalize(self, _LIB.LGBM_FastConfigFree, self._config)
+        self._outputs = ctypes.byref(self._length), ctypes.byref(self._output)
 
     def score(self, row: Table) -> float:
-        """The output for (d,) contiguous numbers."""
+        """The output for a contiguous row, (d,)."""
         if row.shape != (self._columns,):
             raise ValueError(f"a row of {row.shape}, {self._columns} columns expected")
-        _check(
+        _checked(
             _LIB.LGBM_BoosterPredictForMatSingleRowFast(
-                self._made, ctypes.c_void_p(row.ctypes.data), *self._to
+                self._config, ctypes.c_void_p(row.ctypes.data), *self._outputs
             )
         )
         return self._output.value
 
 
-def read_trees(texts: Sequence[str]) -> list[Trees]:
-    """Heads from their texts. PredictorRefused if a text is none."""
+def read_trees(texts: Sequence[str]) -> list[TreeHead]:
+    """Models from their texts. PredictorRefused if a text cannot be read."""
     try:
-        return [Trees(text) for text in texts]
+        return [TreeHead(text) for text in texts]
     except lightgbm.basic.LightGBMError as error:
         raise PredictorRefused(f"LightGBM cannot read the predictor's trees: {error}") from error

@@ -1,14 +1,14 @@
-"""Apps that training did not see: what holds for every app, and nothing that is some app's own."""
+"""The model of apps that are not in the training data: only features that hold for every app."""
 
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.prediction.censoring import quantiles, weigh
+from gateway.prediction.censoring import kaplan_meier, weighted_quantiles
 from gateway.prediction.features.text_encoder import CUES, MEANING
-from gateway.prediction.model.artefact import Newcomer
-from gateway.prediction.model.inputs import Inputs
+from gateway.prediction.model.artefact import UnseenApps
+from gateway.prediction.model.inputs import ModelInputs
 from gateway.prediction.model.pca import compress, fit_axes
 from gateway.prediction.model.trees import fit_mean, read_trees
 from gateway.quantiles import LEVELS, Bools, Floats
@@ -21,53 +21,55 @@ TEXT_ROUNDS: Final = 100
 TEXT_SHARE: Final = 0.5
 
 
-def fit_newcomer(
-    inputs: Inputs, log_lengths: Floats, censored: Bools, weights: Floats, *, threads: int
-) -> Newcomer:
-    """From n rows of known apps, of which each counts by the root of its rows."""
-    even = weights * _evened(inputs)
+def fit_unseen_apps(
+    inputs: ModelInputs, log_lengths: Floats, censored: Bools, weights: Floats, *, threads: int
+) -> UnseenApps:
+    """Fit on n rows; an app of k rows has the total weight √k."""
+    even = weights * _app_weights(inputs)
     axes = fit_axes(inputs.text[:, MEANING], MEANING_AXES)
     by_input = fit_mean(
-        _input(inputs), log_lengths, even, INPUT_ROUNDS, threads=threads, **BY_INPUT
+        _log_input_length(inputs), log_lengths, even, INPUT_ROUNDS, threads=threads, **BY_INPUT
     )
     table = np.hstack(
-        (_input(inputs), inputs.text[:, CUES], compress(inputs.text[:, MEANING], axes))
+        (_log_input_length(inputs), inputs.text[:, CUES], compress(inputs.text[:, MEANING], axes))
     )
     by_text = fit_mean(table, log_lengths, even, TEXT_ROUNDS, threads=threads, **BY_TEXT)
-    fitted = Newcomer(by_input, by_text, axes, [0.0] * len(LEVELS))
-    missed = log_lengths - NewcomerModel(fitted).centre(inputs)
-    levels = quantiles(*weigh(missed, censored), np.array(LEVELS))
-    return Newcomer(by_input, by_text, axes, levels.tolist())
+    fitted = UnseenApps(by_input, by_text, axes, [0.0] * len(LEVELS))
+    residuals = log_lengths - UnseenAppsModel(fitted).centre(inputs)
+    levels = weighted_quantiles(*kaplan_meier(residuals, censored), np.array(LEVELS))
+    return UnseenApps(by_input, by_text, axes, levels.tolist())
 
 
-class NewcomerModel:
-    """A fitted newcomer, ready to predict."""
+class UnseenAppsModel:
+    """A fitted model of unseen apps, ready to predict."""
 
-    def __init__(self, fitted: Newcomer) -> None:
+    def __init__(self, fitted: UnseenApps) -> None:
         self._fitted = fitted
         self._by_input, self._by_text = read_trees([fitted.by_input, fitted.by_text])
 
-    def centre(self, inputs: Inputs) -> Floats:
-        """log(1 + tokens) of n requests, (n,)."""
-        by_input = self._by_input.score(_input(inputs))
+    def centre(self, inputs: ModelInputs) -> Floats:
+        """Predicted log(1 + tokens) of n requests, (n,)."""
+        by_input = self._by_input.score(_log_input_length(inputs))
         meaning = compress(inputs.text[:, MEANING], self._fitted.axes)
-        by_text = self._by_text.score(np.hstack((_input(inputs), inputs.text[:, CUES], meaning)))
+        by_text = self._by_text.score(
+            np.hstack((_log_input_length(inputs), inputs.text[:, CUES], meaning))
+        )
         centre: Floats = (1 - TEXT_SHARE) * by_input + TEXT_SHARE * by_text
         return centre
 
-    def predict(self, inputs: Inputs) -> Floats:
+    def predict(self, inputs: ModelInputs) -> Floats:
         """Quantiles of log(1 + tokens) at `LEVELS`, (n, len(LEVELS))."""
         found: Floats = self.centre(inputs)[:, None] + np.array(self._fitted.levels)
         return found
 
 
-def _input(inputs: Inputs) -> NDArray[np.float32]:
+def _log_input_length(inputs: ModelInputs) -> NDArray[np.float32]:
     return inputs.log_uil[:, None].astype(np.float32)
 
 
-def _evened(inputs: Inputs) -> Floats:
+def _app_weights(inputs: ModelInputs) -> Floats:
     numbers = {app: number for number, app in enumerate(dict.fromkeys(inputs.apps))}
-    which = np.array([numbers[app] for app in inputs.apps])
-    weights = 1 / np.sqrt(np.bincount(which)[which])
+    app_of = np.array([numbers[app] for app in inputs.apps])
+    weights = 1 / np.sqrt(np.bincount(app_of)[app_of])
     even: Floats = weights / weights.mean()
     return even

@@ -1,1 +1,1 @@
-"""Predictions for requests, from a process of its own."""
+"""Predictions for live requests, computed by the predictor process."""

@@ -1,7 +1,7 @@
-"""Whether predictions still hold: coverage and Kendall's τ over the last outcomes.
+"""Prediction quality over the newest outcomes: coverage and Kendall's τ.
 
-Each outcome costs one comparison with each of the window's: τ is kept exactly, not computed anew.
-As in `fitting`, judged are lengths that ended by themselves or at their own `max_tokens`.
+τ is updated exactly: an outcome is compared with each other of the window. As in `fitting`, only
+lengths that ended naturally or at their own `max_tokens` are evaluated.
 """
 
 from collections import OrderedDict
@@ -14,15 +14,15 @@ from msgspec import Struct
 from gateway.history.record import Record
 from gateway.quantiles import MEDIAN, P90
 
-LEAST: Final = 100  # outcomes, before which a window says nothing
+MIN_OUTCOMES: Final = 100  # per window; with fewer, no quality is reported
 MAX_APPS: Final = 2_000
 
 
 class Quality(Struct, frozen=True):
-    """How good the predictions of `outcomes` requests were.
+    """Prediction quality over `outcomes` requests.
 
-    `coverage` is the share of lengths within the 0.9 quantile, `tau` Kendall's τ-b between the
-    medians and the lengths: 1 for the same order, 0 for none.
+    `coverage` is the share of lengths within the 0.9 quantile, `tau` Kendall's τ-b between medians
+    and lengths: 1 for the same order, 0 for no correlation.
     """
 
     outcomes: int
@@ -30,10 +30,19 @@ class Quality(Struct, frozen=True):
     tau: float
 
 
-class Rolling:
-    """The last `size` pairs of median and length, and how many lengths were covered."""
+class RollingQuality:
+    """Coverage and τ of the newest `size` outcomes."""
 
-    __slots__ = ("_agree", "_covered", "_lengths", "_medians", "_next", "_untied", "held", "size")
+    __slots__ = (
+        "_concordance",
+        "_covered",
+        "_lengths",
+        "_medians",
+        "_next",
+        "_untied",
+        "held",
+        "size",
+    )
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -42,43 +51,43 @@ class Rolling:
         self._lengths = np.zeros(size, dtype=np.float32)
         self._covered = np.zeros(size, dtype=np.bool_)
         self._next = 0
-        self._agree = 0  # concordant less discordant pairs
-        self._untied = [0, 0]  # pairs of different medians, of different lengths
+        self._concordance = 0  # concordant minus discordant pairs
+        self._untied = [0, 0]  # pairs with different medians, with different lengths
 
     def add(self, median: float, length: float, *, covered: bool) -> None:
-        """Take in an outcome, and forget the oldest where the window is full."""
+        """Add an outcome; a full window drops its oldest."""
         place = self._next
         if self.held == self.size:
-            self._count(place, -1)
+            self._update_pairs(place, -1)
         else:
             self.held += 1
         self._medians[place], self._lengths[place] = median, length
         self._covered[place] = covered
-        self._count(place, 1)
+        self._update_pairs(place, 1)
         self._next = (place + 1) % self.size
 
     def quality(self) -> Quality | None:
-        """The measures; None while the window holds too few outcomes."""
-        if self.held < min(LEAST, self.size):
+        """The quality; None with fewer than MIN_OUTCOMES."""
+        if self.held < min(MIN_OUTCOMES, self.size):
             return None
         scale = float(self._untied[0] * self._untied[1]) ** 0.5
         return Quality(
             outcomes=self.held,
             coverage=float(self._covered[: self.held].mean()),
-            tau=self._agree / scale if scale else 0.0,
+            tau=self._concordance / scale if scale else 0.0,
         )
 
-    def _count(self, place: int, times: int) -> None:
-        """Add or take away the pairs of one outcome with the others; with itself it is tied."""
+    def _update_pairs(self, place: int, sign: int) -> None:
+        """Add (sign 1) or remove (sign -1) the pairs of one outcome; with itself it is tied."""
         median = np.sign(self._medians[: self.held] - self._medians[place])
         length = np.sign(self._lengths[: self.held] - self._lengths[place])
-        self._agree += times * int(median @ length)
-        self._untied[0] += times * int(np.count_nonzero(median))
-        self._untied[1] += times * int(np.count_nonzero(length))
+        self._concordance += sign * int(median @ length)
+        self._untied[0] += sign * int(np.count_nonzero(median))
+        self._untied[1] += sign * int(np.count_nonzero(length))
 
 
 class DriftMonitor:
-    """Coverage and τ of one version's predictions, over all apps and for each, in memory."""
+    """Coverage and τ of one version's predictions, over all apps and per app."""
 
     def __init__(self, window: int = 500) -> None:
         self._version: UUID | None = None
@@ -86,16 +95,16 @@ class DriftMonitor:
 
     @property
     def version(self) -> UUID | None:
-        """The version whose predictions the windows hold."""
+        """The version whose predictions are measured."""
         return self._version
 
     def use_window(self, window: int) -> None:
-        """Measure over this many outcomes from now on; another number begins anew."""
+        """Set the window in outcomes; another size restarts the measurement."""
         if window != self._all.size:
             self._restart(window)
 
     def observe(self, record: Record) -> None:
-        """Take in a finished request whose length the active version predicted."""
+        """Add a finished request whose length a version predicted."""
         if record.predictor_id is None or (
             record.censored and record.generation_tokens < record.max_tokens
         ):
@@ -105,7 +114,7 @@ class DriftMonitor:
             self._restart(self._all.size)
         median, length = record.quantiles[MEDIAN], float(record.generation_tokens)
         covered = length <= record.quantiles[P90]
-        app = self._apps.pop(record.app_id, None) or Rolling(self._all.size)
+        app = self._apps.pop(record.app_id, None) or RollingQuality(self._all.size)
         for rolling in (self._all, app):
             rolling.add(median, length, covered=covered)
         self._apps[record.app_id] = app
@@ -113,20 +122,20 @@ class DriftMonitor:
             self._apps.popitem(last=False)
 
     def quality(self, app: UUID | None = None) -> Quality | None:
-        """Of one app's predictions, or of all; None while there are too few."""
+        """The quality for one app, or for all; None with too few outcomes."""
         rolling = self._all if app is None else self._apps.get(app)
         return None if rolling is None else rolling.quality()
 
     def trustworthy(self, tau_floor: float) -> bool:
-        """Whether the order of predictions says anything of the order of lengths; True at first."""
+        """Whether τ is at least `tau_floor`; True until there are enough outcomes."""
         quality = self.quality()
         return quality is None or quality.tau >= tau_floor
 
     def check(self) -> None:
-        """AssertionError if a bound on memory does not hold."""
+        """Raise AssertionError if a memory bound is violated."""
         assert len(self._apps) <= MAX_APPS
-        assert all(each.held <= each.size for each in (self._all, *self._apps.values()))
+        assert all(rolling.held <= rolling.size for rolling in (self._all, *self._apps.values()))
 
     def _restart(self, window: int) -> None:
-        self._all = Rolling(window)
-        self._apps: OrderedDict[UUID, Rolling] = OrderedDict()
+        self._all = RollingQuality(window)
+        self._apps: OrderedDict[UUID, RollingQuality] = OrderedDict()

@@ -1,6 +1,6 @@
-"""What gateway and predictor process say to each other: MessagePack frames over a pipe.
+"""The protocol between gateway and predictor process: MessagePack frames over a pipe.
 
-A frame is its body's length (4 bytes, big-endian) and the body: one of the structs below.
+A frame is the length of its body (4 bytes, big-endian) and the body: one of the structs below.
 """
 
 from asyncio import StreamReader
@@ -10,11 +10,11 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-HEAD_BYTES: Final = 4
+HEADER_BYTES: Final = 4
 
 
-class Ask(Struct, frozen=True, tag=True, array_like=True):
-    """One request to score; forgotten once the monotonic clock passed `deadline_s`."""
+class ScoreRequest(Struct, frozen=True, tag=True, array_like=True):
+    """A request to score; dropped once the monotonic clock passes `deadline_s`."""
 
     number: int
     deadline_s: float
@@ -25,8 +25,8 @@ class Ask(Struct, frozen=True, tag=True, array_like=True):
     features: bytes
 
 
-class Load(Struct, frozen=True, tag=True, array_like=True):
-    """Score with this version from now on."""
+class LoadVersion(Struct, frozen=True, tag=True, array_like=True):
+    """Switch to this version."""
 
     predictor: UUID
     model_hash: str
@@ -34,75 +34,75 @@ class Load(Struct, frozen=True, tag=True, array_like=True):
 
 
 class Ready(Struct, frozen=True, tag=True, array_like=True):
-    """The process can encode texts and score."""
+    """The process has started and accepts requests."""
 
 
-class Loaded(Struct, frozen=True, tag=True, array_like=True):
-    """The version is in use; with an error it is not, and the one before stays."""
+class VersionLoaded(Struct, frozen=True, tag=True, array_like=True):
+    """The version is in use; with an error it was refused and the previous one stays."""
 
     predictor: UUID
     error: str | None
 
 
-class Scored(Struct, frozen=True, array_like=True):
-    """What a version says of a request: quantiles of ln tokens at `LEVELS`, and mean tokens."""
+class VersionScore(Struct, frozen=True, array_like=True):
+    """A version's raw prediction: quantiles of ln tokens at `LEVELS`, and mean tokens."""
 
     predictor: UUID
     quantiles: tuple[float, ...]
     mean: float
 
 
-class Answer(Struct, frozen=True, tag=True, array_like=True):
-    """The text's vector as float16 bytes; and the score, where a version is loaded.
+class ScoreReply(Struct, frozen=True, tag=True, array_like=True):
+    """The text vector as float16 bytes, and the score if a version is loaded.
 
-    The instruction's embedding comes along once it has been made.
+    `instruction_embedding` is None until it has been computed.
     """
 
     number: int
     instruction_embedding: bytes | None
     text: bytes
-    scored: Scored | None = None
+    scored: VersionScore | None = None
 
 
-class Dropped(Struct, frozen=True, tag=True, array_like=True):
-    """A question that waited too long."""
+class RequestDropped(Struct, frozen=True, tag=True, array_like=True):
+    """A request whose deadline passed before it was scored."""
 
     number: int
 
 
-Request: TypeAlias = Ask | Load
-Reply: TypeAlias = Ready | Loaded | Answer | Dropped
+PredictorRequest: TypeAlias = ScoreRequest | LoadVersion
+PredictorReply: TypeAlias = Ready | VersionLoaded | ScoreReply | RequestDropped
 
 encode_body = msgspec.msgpack.Encoder().encode
-_requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
-_replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
+_requests: msgspec.msgpack.Decoder[PredictorRequest] = msgspec.msgpack.Decoder(PredictorRequest)
+_replies: msgspec.msgpack.Decoder[PredictorReply] = msgspec.msgpack.Decoder(PredictorReply)
 
 
-def frame(message: Request | Reply) -> bytes:
-    """A message as it goes over the pipe."""
+def encode_frame(message: PredictorRequest | PredictorReply) -> bytes:
+    """The frame of a message."""
     body = encode_body(message)
-    return len(body).to_bytes(HEAD_BYTES, "big") + body
+    return len(body).to_bytes(HEADER_BYTES, "big") + body
 
 
 class Readable(Protocol):
     """The receiving end of a pipe."""
 
     def read(self, size: int, /) -> bytes:
-        """The next `size` bytes, fewer only where the pipe was closed. Blocks."""
+        """The next `size` bytes, fewer only if the pipe was closed. Blocks."""
 
 
-def read_request(pipe: Readable) -> Request | None:
-    """The next request, None where the pipe was closed. Blocks."""
-    head = pipe.read(HEAD_BYTES)
-    if len(head) < HEAD_BYTES:
+def read_request(pipe: Readable) -> PredictorRequest | None:
+    """The next request; None if the pipe was closed. Blocks."""
+    head = pipe.read(HEADER_BYTES)
+    if len(head) < HEADER_BYTES:
         return None
     size = int.from_bytes(head, "big")
     body = pipe.read(size)
     return _requests.decode(body) if len(body) == size else None
 
 
-async def read_reply(pipe: StreamReader) -> Reply:
-    """The next reply. asyncio.IncompleteReadError where the pipe was closed."""
-    head = await pipe.readexactly(HEAD_BYTES)
+async def read_reply(pipe: StreamReader) -> PredictorReply:
+    """The next reply. asyncio.IncompleteReadError if the pipe was closed."""
+    head = await pipe.readexactly(HEADER_BYTES)
     body = await pipe.readexactly(int.from_bytes(head, "big"))
     return _replies.decode(body)

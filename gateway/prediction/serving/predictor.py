@@ -1,4 +1,4 @@
-"""How long an answer will be: what the rest of the gateway asks before it queues a request."""
+"""The length predictor that the gateway queries before it queues a request."""
 
 import asyncio
 import hashlib
@@ -16,8 +16,8 @@ from msgspec import Struct, field
 from gateway.database.errors import Sessions
 from gateway.errors import Unavailable
 from gateway.history.record import Record
-from gateway.prediction.adaptation.adaptation import Adaptation, Told
-from gateway.prediction.adaptation.conformal import NO_OFFSETS, finish
+from gateway.prediction.adaptation.adaptation import Adaptation, ScoredOutcome
+from gateway.prediction.adaptation.conformal import NO_OFFSETS, calibrated_tokens
 from gateway.prediction.expectation import expected_tokens
 from gateway.prediction.features.features import (
     FEATURE_VERSION,
@@ -25,29 +25,29 @@ from gateway.prediction.features.features import (
     Vector,
     features,
     from_bytes,
-    note,
-    noted,
+    raw_quantiles,
+    with_raw_quantiles,
 )
-from gateway.prediction.features.length_history import Habits, History, Outcome
-from gateway.prediction.messages import SOURCES, Embeddings, Prediction, Question
+from gateway.prediction.features.length_history import LengthHistory, LengthOutcome, RequestHistory
+from gateway.prediction.messages import SOURCES, Embeddings, Prediction, PredictionRequest
 from gateway.prediction.model.artefact import decode
 from gateway.prediction.serving.drift import DriftMonitor
-from gateway.prediction.serving.frames import Answer
+from gateway.prediction.serving.frames import ScoreReply
 from gateway.prediction.serving.process_client import PredictorClient
-from gateway.prediction.serving.warm_start import Finished, ended_at, recent
+from gateway.prediction.serving.warm_start import HistoryRow, ended_at, recent_outcomes
 
 log = structlog.get_logger()
 
-MOST_ADAPTED: Final = 5_000  # rows read when a version comes into use
-MOST_CHARS: Final = 1_000  # of an instruction; the encoder reads fewer still
-MOST_INPUT_CHARS: Final = 20_000  # of a longer text, half from each end
+MAX_ADAPTATION_ROWS: Final = 5_000  # newest rows replayed when a version is activated
+MAX_INSTRUCTION_CHARS: Final = 1_000  # the encoder reads fewer
+MAX_INPUT_CHARS: Final = 20_000  # of a longer text, half from each end
 
 
-class Counts(Struct):
-    """Predictions since the start, and how often a version was taken into use.
+class PredictorCounts(Struct):
+    """Counts since the start: predictions, and activations of a version.
 
-    `by_source` counts all of them by their source; `timed_out` waited for the version longer than
-    the budget, `unavailable` had no process to ask.
+    `by_source` counts all predictions by source; `timed_out` those whose score exceeded the budget,
+    `unavailable` those without a predictor process.
     """
 
     by_source: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SOURCES, 0))
@@ -59,7 +59,7 @@ class Counts(Struct):
 class LengthPredictor:
     """The length predictor of one served model.
 
-    `budget_s` is the longest a request waits for its prediction; then it takes what history tells.
+    `budget_s` is the maximum wait for a score; after it the length history gives the prediction.
     """
 
     def __init__(
@@ -72,83 +72,83 @@ class LengthPredictor:
     ) -> None:
         self.model = model
         self.model_hash = model_hash
-        self.counts = Counts()
+        self.counts = PredictorCounts()
         self.drift = DriftMonitor()
         self._budget_s = budget_s
         self._sessions = sessions
         self._client = PredictorClient()
-        self._habits = Habits()
+        self._history = LengthHistory()
         self._adaptations: dict[UUID, Adaptation] = {}
         self._active: UUID | None = None
 
     @property
     def active(self) -> UUID | None:
-        """The version in use."""
+        """The version in use; None without one."""
         return self._active
 
     @property
     def connected(self) -> bool:
-        """Whether the process answers."""
+        """Whether the process is ready."""
         return self._client.connected
 
     async def start(self) -> None:
-        """Learn from recent history and start the predictor process, which is not waited for."""
-        finished = await recent(self._sessions, self.model)
+        """Load recent lengths from history and start the predictor process in the background."""
+        finished = await recent_outcomes(self._sessions, self.model)
         for row in finished:
-            self._habits.learn(row.outcome)
+            self._history.learn(row.outcome)
         self._client.start()
         log.info("habits_loaded", rows=len(finished))
 
     async def ready(self) -> None:
-        """Return once the process answers; `predict` need not wait for it."""
+        """Return once the process is ready; `predict` works without it."""
         await self._client.ready()
 
     async def close(self) -> None:
         """End the predictor process."""
         await self._client.close()
 
-    async def predict(self, question: Question) -> Prediction:
-        """The length's quantiles within the budget; never raises, whatever is away."""
-        history = self._habits.history(
-            tenant=question.tenant,
-            app=question.app,
-            end_user=question.end_user,
-            max_tokens=question.max_tokens,
+    async def predict(self, request: PredictionRequest) -> Prediction:
+        """Predict within the budget. Never raises: without a score, from the length history."""
+        history = self._history.history(
+            tenant=request.tenant,
+            app=request.app,
+            end_user=request.end_user,
+            max_tokens=request.max_tokens,
             now=time.time(),
         )
-        vector = features(question, history)
-        instruction, user_input = _plain(question.instruction), _plain(question.user_input)
+        vector = features(request, history)
+        instruction, user_input = _encodable(request.instruction), _encodable(request.user_input)
         digest = hashlib.sha256(instruction.encode()).digest()
-        embeddings, answer = Embeddings(), None
+        embeddings, score_reply = Embeddings(), None
         try:
-            asked = self._client.ask(
-                app=question.app,
+            reply = self._client.request_score(
+                app=request.app,
                 instruction_hash=digest,
-                instruction=instruction[:MOST_CHARS],
-                user_input=ends(user_input),
+                instruction=instruction[:MAX_INSTRUCTION_CHARS],
+                user_input=head_and_tail(user_input),
                 features=vector.tobytes(),
             )
         except Unavailable:
             self.counts.unavailable += 1
         else:
-            asked.add_done_callback(partial(_keep, embeddings))
-            answer = await self._in_time(asked)
-        return self._prediction(question, history, vector, digest, embeddings, answer)
+            reply.add_done_callback(partial(_keep_embeddings, embeddings))
+            score_reply = await self._within_budget(reply)
+        return self._prediction(request, history, vector, digest, embeddings, score_reply)
 
-    async def _in_time(self, asked: "Future[Answer | None]") -> Answer | None:
-        """The answer within the budget. Without a version it is not worth waiting for."""
+    async def _within_budget(self, reply: "Future[ScoreReply | None]") -> ScoreReply | None:
+        """The reply, if it arrives within the budget; None at once if no version is active."""
         if self._active is None:
             return None
-        await asyncio.wait((asked,), timeout=self._budget_s)
-        answer = asked.result() if asked.done() else None
-        self.counts.timed_out += answer is None
-        return answer
+        await asyncio.wait((reply,), timeout=self._budget_s)
+        score_reply = reply.result() if reply.done() else None
+        self.counts.timed_out += score_reply is None
+        return score_reply
 
     def observe(self, record: Record) -> None:
-        """Learn from a finished request: habits, and the version that spoke."""
+        """Learn from a finished request: length history, drift, adaptation of its version."""
         if record.model != self.model:
             return
-        outcome = Outcome(
+        outcome = LengthOutcome(
             record.tenant_id,
             record.app_id,
             record.end_user,
@@ -156,23 +156,28 @@ class LengthPredictor:
             record.censored,
             ended_at(record.arrived_at, record.response_s),
         )
-        self._habits.learn(outcome)
+        self._history.learn(outcome)
         if record.predictor_id == self._active:
             self.drift.observe(record)
         adaptation = self._adaptations.get(record.predictor_id) if record.predictor_id else None
         if adaptation is not None:
-            version = record.feature_version
-            _adapt(adaptation, Finished(outcome, record.predictor_id, version, record.features))
+            feature_version = record.feature_version
+            _learn_row(
+                adaptation,
+                HistoryRow(outcome, record.predictor_id, feature_version, record.features),
+            )
 
     async def activate(self, predictor_id: UUID, artefact: bytes) -> None:
-        """Score with another version from now on.
+        """Switch to another version.
 
-        PredictorRefused leaves the version before in use; Unavailable if the process died over it.
+        PredictorRefused leaves the previous version in use; Unavailable if the process died.
         """
-        adaptation = await asyncio.to_thread(_unadapted, artefact, self.model_hash)
-        spoken = recent(self._sessions, self.model, predictor=predictor_id, most=MOST_ADAPTED)
-        for row in await spoken:
-            _adapt(adaptation, row)
+        adaptation = await asyncio.to_thread(_initial_adaptation, artefact, self.model_hash)
+        rows = recent_outcomes(
+            self._sessions, self.model, predictor=predictor_id, limit=MAX_ADAPTATION_ROWS
+        )
+        for row in await rows:
+            _learn_row(adaptation, row)
         before = {id_: kept for id_, kept in self._adaptations.items() if id_ == self._active}
         self._adaptations = {**before, predictor_id: adaptation}
         await self._client.load(predictor_id, self.model_hash, artefact)
@@ -182,30 +187,36 @@ class LengthPredictor:
 
     def _prediction(
         self,
-        question: Question,
-        history: History,
+        request: PredictionRequest,
+        history: RequestHistory,
         vector: Vector,
         digest: bytes,
         embeddings: Embeddings,
-        answer: Answer | None,
+        score_reply: ScoreReply | None,
     ) -> Prediction:
-        if answer is not None and answer.scored is not None:
-            source, predictor, scored = "model", answer.scored.predictor, answer.scored.quantiles
-            # The version before may answer still while another is being loaded.
+        if score_reply is not None and score_reply.scored is not None:
+            source, predictor, scored = (
+                "model",
+                score_reply.scored.predictor,
+                score_reply.scored.quantiles,
+            )
+            # While a version is being loaded, the previous one still answers.
             adaptation = self._adaptations.get(predictor) or Adaptation()
             log_uil = float(vector[USER_INPUT_COLUMN])
-            levels = adaptation.serve(question.app, log_uil, scored, question.max_tokens)
-            mean = answer.scored.mean * math.exp(adaptation.shift(question.app, log_uil, scored))
-            vector = note(vector, scored)
+            levels = adaptation.serve(request.app, log_uil, scored, request.max_tokens)
+            mean = score_reply.scored.mean * math.exp(
+                adaptation.shift(request.app, log_uil, scored)
+            )
+            vector = with_raw_quantiles(vector, scored)
         else:
             source, predictor = history.source, None
-            levels = finish(history.app.quantiles, NO_OFFSETS, question.max_tokens)
+            levels = calibrated_tokens(history.app.quantiles, NO_OFFSETS, request.max_tokens)
             mean = float(expected_tokens(np.array(levels)))
         self.counts.by_source[source] += 1
         q10, q25, q50, q75, q90, q95 = levels
         return Prediction(
             quantiles=(q10, q25, q50, q75, q90, q95),
-            mean=min(max(mean, 1.0), float(question.max_tokens)),
+            mean=min(max(mean, 1.0), float(request.max_tokens)),
             source=source,
             predictor=predictor,
             feature_version=FEATURE_VERSION,
@@ -215,36 +226,36 @@ class LengthPredictor:
         )
 
 
-def _unadapted(artefact: bytes, model_hash: str) -> Adaptation:
+def _initial_adaptation(artefact: bytes, model_hash: str) -> Adaptation:
     version = decode(artefact, model_hash=model_hash)
     return Adaptation(version.lines, version.scores)
 
 
-def _adapt(adaptation: Adaptation, row: Finished) -> None:
+def _learn_row(adaptation: Adaptation, row: HistoryRow) -> None:
     outcome = row.outcome
     if row.feature_version != FEATURE_VERSION or (outcome.censored and not outcome.tokens):
         return
     vector = from_bytes(row.features)
-    log_uil, said = float(vector[USER_INPUT_COLUMN]), noted(vector)
-    adaptation.learn(Told(outcome.app, log_uil, said, outcome.tokens, outcome.censored))
+    log_uil, raw = float(vector[USER_INPUT_COLUMN]), raw_quantiles(vector)
+    adaptation.learn(ScoredOutcome(outcome.app, log_uil, raw, outcome.tokens, outcome.censored))
 
 
-def _keep(embeddings: Embeddings, whole: Future[Answer | None]) -> None:
-    """Keep what a whole answer brings for the record."""
-    answer = whole.result()
-    if answer is not None:
-        embeddings.instruction = answer.instruction_embedding
-        embeddings.user_input = answer.text
+def _keep_embeddings(embeddings: Embeddings, reply: Future[ScoreReply | None]) -> None:
+    """Store the embeddings of a reply for the record."""
+    score_reply = reply.result()
+    if score_reply is not None:
+        embeddings.instruction = score_reply.instruction_embedding
+        embeddings.user_input = score_reply.text
 
 
-def ends(text: str) -> str:
-    """The text, without the middle of a very long one."""
-    if len(text) <= MOST_INPUT_CHARS:
+def head_and_tail(text: str) -> str:
+    """The text; of a very long one, the first and last MAX_INPUT_CHARS / 2."""
+    if len(text) <= MAX_INPUT_CHARS:
         return text
-    half = MOST_INPUT_CHARS // 2
+    half = MAX_INPUT_CHARS // 2
     return f"{text[:half]}\n{text[-half:]}"
 
 
-def _plain(text: str) -> str:
-    """The text without lone surrogates, which JSON may carry and UTF-8 cannot."""
+def _encodable(text: str) -> str:
+    """The text with lone surrogates replaced, which JSON may carry and UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode("utf-8")

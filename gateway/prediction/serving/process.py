@@ -1,8 +1,8 @@
 """The predictor process: `python -m gateway.prediction.serving.process`, a child of the gateway.
 
-Reads `frames.Request` from stdin, writes `frames.Reply` to stdout, logs to stderr, and ends at once
-when stdin closes: then the gateway is gone. One thread reads; one answers what has arrived, a
-micro-batch at a time; one loads versions, which nobody waits for.
+Reads `frames.PredictorRequest` from stdin, writes `frames.PredictorReply` to stdout, logs to stderr
+and exits when stdin closes, since the gateway has ended. One thread reads requests, one scores them
+in micro-batches, one loads versions in the background.
 """
 
 import os
@@ -21,40 +21,40 @@ from gateway.logs import set_up_logging
 from gateway.prediction.features.embedder import Embedder
 from gateway.prediction.features.text_encoder import TextEncoder
 from gateway.prediction.serving.frames import (
-    Ask,
-    Dropped,
-    Load,
+    LoadVersion,
+    PredictorReply,
     Readable,
     Ready,
-    Reply,
-    frame,
+    RequestDropped,
+    ScoreRequest,
+    encode_frame,
     read_request,
 )
 from gateway.prediction.serving.scorer import Scorer
 
 STDIN: Final = 0
 MAX_READ_BYTES: Final = 1 << 20
-MOST_BATCHED: Final = 32  # questions: the next ones wait for them
-EMBEDDER: Final = "embedder"  # the name of its thread
-SWITCH_S: Final = 0.0005  # for which the thread that answers waits for another to let go
-BACKGROUND: Final = 19  # niceness
+MAX_BATCH_REQUESTS: Final = 32  # per micro-batch
+EMBEDDER_THREAD: Final = "embedder"  # thread name
+SWITCH_INTERVAL_S: Final = 0.0005  # longest wait of the scoring thread for the GIL
+EMBEDDER_NICENESS: Final = 19  # the lowest priority
 
-Asks: TypeAlias = SimpleQueue[Ask]
-Loads: TypeAlias = SimpleQueue[Load]
+ScoreQueue: TypeAlias = SimpleQueue[ScoreRequest]
+LoadQueue: TypeAlias = SimpleQueue[LoadVersion]
 
 
-class Pipe:
+class PipeReader:
     """The receiving end of a pipe, unbuffered.
 
-    A thread blocked in `sys.stdin` holds a lock that the interpreter's exit needs; here it holds
-    none, so the process can end with its own error.
+    A thread blocked in `sys.stdin` holds a lock that the interpreter's exit needs; this one does
+    not, so the process can exit with its own error.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     def read(self, size: int, /) -> bytes:
-        """The next `size` bytes, fewer only where the pipe was closed. Blocks."""
+        """The next `size` bytes, fewer only if the pipe was closed. Blocks."""
         found = bytearray()
         while len(found) < size:
             part = os.read(self._descriptor, min(size - len(found), MAX_READ_BYTES))
@@ -64,95 +64,97 @@ class Pipe:
         return bytes(found)
 
 
-class Replies:
-    """The pipe to the gateway, written by two threads."""
+class ReplyWriter:
+    """The pipe to the gateway; thread-safe."""
 
     def __init__(self, pipe: BinaryIO) -> None:
         self._pipe = pipe
         self._lock = Lock()
 
-    def send(self, replies: Sequence[Reply]) -> None:
-        """Write replies, if there are any."""
+    def send(self, replies: Sequence[PredictorReply]) -> None:
+        """Write replies, if any."""
         if replies:
             with self._lock:
-                self._pipe.write(b"".join(frame(reply) for reply in replies))
+                self._pipe.write(b"".join(encode_frame(reply) for reply in replies))
                 self._pipe.flush()
 
 
-def serve(scorer: Scorer, asks: Asks, replies: Replies) -> None:
-    """Answer what is asked, oldest first, for ever."""
-    waiting: deque[Ask] = deque()
+def answer_requests(scorer: Scorer, requests: ScoreQueue, replies: ReplyWriter) -> None:
+    """Score requests, oldest first, forever."""
+    waiting: deque[ScoreRequest] = deque()
     while True:
-        waiting.extend(arrived(asks, wait=not waiting))
-        batch, dropped = oldest(waiting, time.monotonic())
-        replies.send([*dropped, *scorer.answer(batch)])
+        waiting.extend(take_arrived(requests, wait=not waiting))
+        batch, dropped = next_batch(waiting, time.monotonic())
+        replies.send([*dropped, *scorer.score(batch)])
 
 
-def arrived(asks: Asks, *, wait: bool) -> list[Ask]:
-    """Everything that has arrived; with `wait` at least one."""
-    batch = [asks.get()] if wait else []
+def take_arrived(requests: ScoreQueue, *, wait: bool) -> list[ScoreRequest]:
+    """All requests that have arrived; with `wait` at least one."""
+    batch = [requests.get()] if wait else []
     while True:
         try:
-            batch.append(asks.get_nowait())
+            batch.append(requests.get_nowait())
         except Empty:
             return batch
 
 
-def oldest(asks: deque[Ask], now_s: float) -> tuple[list[Ask], list[Dropped]]:
-    """Takes the next MOST_BATCHED questions out of `asks`, and those that waited too long."""
-    batch: list[Ask] = []
-    dropped: list[Dropped] = []
-    while asks and len(batch) < MOST_BATCHED:
-        ask = asks.popleft()
-        if ask.deadline_s > now_s:
-            batch.append(ask)
+def next_batch(
+    requests: deque[ScoreRequest], now_s: float
+) -> tuple[list[ScoreRequest], list[RequestDropped]]:
+    """Take the next MAX_BATCH_REQUESTS out of `requests`, and drop those past their deadline."""
+    batch: list[ScoreRequest] = []
+    dropped: list[RequestDropped] = []
+    while requests and len(batch) < MAX_BATCH_REQUESTS:
+        request = requests.popleft()
+        if request.deadline_s > now_s:
+            batch.append(request)
         else:
-            dropped.append(Dropped(ask.number))
+            dropped.append(RequestDropped(request.number))
     return batch, dropped
 
 
-def load_all(scorer: Scorer, loads: Loads, replies: Replies) -> None:
-    """Load the versions that are ordered, one after another, for ever."""
+def load_versions(scorer: Scorer, loads: LoadQueue, replies: ReplyWriter) -> None:
+    """Load queued versions, one after another, forever."""
     while True:
         replies.send([scorer.load(loads.get())])
 
 
-def read_all(pipe: Readable, asks: Asks, loads: Loads) -> None:
-    """Pass on what the gateway sends until the pipe closes; then this process ends."""
+def read_requests(pipe: Readable, requests: ScoreQueue, loads: LoadQueue) -> None:
+    """Queue the gateway's requests until the pipe closes; then exit."""
     while (request := read_request(pipe)) is not None:
-        if isinstance(request, Ask):
-            asks.put(request)
+        if isinstance(request, ScoreRequest):
+            requests.put(request)
         else:
             loads.put(request)
     os._exit(0)
 
 
-def answers_first() -> None:
-    """Let the thread that answers go before the others, above all before the embedder."""
-    sys.setswitchinterval(SWITCH_S)
+def prioritise_answers() -> None:
+    """Give the scoring thread priority over the others, above all over the embedder."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     for thread in threading.enumerate():
-        if thread.name == EMBEDDER and thread.native_id is not None:
-            with suppress(OSError):  # only Linux gives threads priorities of their own
-                os.setpriority(os.PRIO_PROCESS, thread.native_id, BACKGROUND)
+        if thread.name == EMBEDDER_THREAD and thread.native_id is not None:
+            with suppress(OSError):  # only Linux has priorities per thread
+                os.setpriority(os.PRIO_PROCESS, thread.native_id, EMBEDDER_NICENESS)
 
 
 def main() -> None:
     """Serve the gateway that started this process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the gateway's to handle
     pipe = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a library that prints spoils no frame
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a printing library cannot corrupt frames
     set_up_logging("info")
-    asks: Asks = SimpleQueue()
-    loads: Loads = SimpleQueue()
-    replies = Replies(pipe)
+    requests: ScoreQueue = SimpleQueue()
+    loads: LoadQueue = SimpleQueue()
+    replies = ReplyWriter(pipe)
     texts = TextEncoder()
     texts.encode("warm up")
     scorer = Scorer(texts, Embedder())
-    answers_first()
+    prioritise_answers()
     replies.send([Ready()])
-    Thread(target=read_all, args=(Pipe(STDIN), asks, loads), daemon=True).start()
-    Thread(target=load_all, args=(scorer, loads, replies), daemon=True).start()
-    serve(scorer, asks, replies)
+    Thread(target=read_requests, args=(PipeReader(STDIN), requests, loads), daemon=True).start()
+    Thread(target=load_versions, args=(scorer, loads, replies), daemon=True).start()
+    answer_requests(scorer, requests, replies)
 
 
 if __name__ == "__main__":

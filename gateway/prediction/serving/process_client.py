@@ -1,4 +1,4 @@
-"""The gateway's side of the predictor process: starts it, talks to it, starts it again."""
+"""Starts, supervises and queries the predictor process."""
 
 import asyncio
 import itertools
@@ -14,21 +14,21 @@ import structlog
 from gateway.child_process import child_environment, end_child
 from gateway.errors import PredictorRefused, Unavailable
 from gateway.prediction.serving.frames import (
-    Answer,
-    Ask,
-    Dropped,
-    Load,
-    Loaded,
+    LoadVersion,
+    PredictorReply,
     Ready,
-    Reply,
-    frame,
+    RequestDropped,
+    ScoreReply,
+    ScoreRequest,
+    VersionLoaded,
+    encode_frame,
     read_reply,
 )
 
 log = structlog.get_logger()
 
 COMMAND: Final = (sys.executable, "-m", "gateway.prediction.serving.process")
-ENVIRONMENT: Final = {  # its libraries read these when they are imported
+ENVIRONMENT: Final = {  # read by libraries at import
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
@@ -36,31 +36,31 @@ ENVIRONMENT: Final = {  # its libraries read these when they are imported
     "OMP_NUM_THREADS": "1",
 }
 FIRST_BACKOFF_S: Final = 0.5
-MOST_BACKOFF_S: Final = 30.0
-ANSWER_WITHIN_S: Final = 10.0  # a text is wanted for training even after its answer began
-MOST_UNSENT_BYTES: Final = 1 << 20  # the process reads no more: ask it nothing
+MAX_BACKOFF_S: Final = 30.0
+REPLY_TIMEOUT_S: Final = 10.0  # past the budget too: training needs the text vector
+MAX_UNSENT_BYTES: Final = 1 << 20  # backlog above which requests are refused
 
 
 class PredictorClient:
-    """One predictor process, supervised; a version that is being loaded fails with it."""
+    """One supervised predictor process; if it dies, the loading of a version fails."""
 
     def __init__(self) -> None:
         self._numbers = itertools.count()
         self._process: Process | None = None
         self._ready = asyncio.Event()
-        self._asked: dict[int, asyncio.Future[Answer | None]] = {}
+        self._pending: dict[int, asyncio.Future[ScoreReply | None]] = {}
         self._loading: dict[UUID, asyncio.Future[None]] = {}
-        self._load: Load | None = None
+        self._load: LoadVersion | None = None
         self._supervisor: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int | None:
-        """The process's id; None while there is none."""
+        """The process id; None while there is no process."""
         return self._process.pid if self._process is not None else None
 
     @property
     def connected(self) -> bool:
-        """Whether the process answers."""
+        """Whether the process is ready."""
         return self._ready.is_set()
 
     def start(self) -> None:
@@ -68,17 +68,17 @@ class PredictorClient:
         self._supervisor = asyncio.create_task(self._supervise(), name="predictor supervisor")
 
     async def ready(self) -> None:
-        """Return once the process answers."""
+        """Return once the process is ready."""
         await self._ready.wait()
 
     async def close(self) -> None:
-        """End the process; one that does not go is killed."""
+        """Stop the process; it is killed if it does not exit."""
         if self._supervisor is not None:
             self._supervisor.cancel()
             with suppress(asyncio.CancelledError):
                 await self._supervisor
 
-    def ask(
+    def request_score(
         self,
         *,
         app: UUID,
@@ -86,26 +86,28 @@ class PredictorClient:
         instruction: str,
         user_input: str,
         features: bytes,
-    ) -> asyncio.Future[Answer | None]:
-        """Put a question to the process. Unavailable without one, or where it does not keep up.
+    ) -> asyncio.Future[ScoreReply | None]:
+        """Send a request. Unavailable if the process is not ready or its backlog is too large.
 
-        None comes where the process died or was too far behind.
+        The future yields None if the process died or dropped the request at its deadline.
         """
         number = next(self._numbers)
-        deadline_s = time.monotonic() + ANSWER_WITHIN_S
+        deadline_s = time.monotonic() + REPLY_TIMEOUT_S
         self._send(
-            Ask(number, deadline_s, app, instruction_hash, instruction, user_input, features)
+            ScoreRequest(
+                number, deadline_s, app, instruction_hash, instruction, user_input, features
+            )
         )
-        answer = self._asked[number] = asyncio.get_running_loop().create_future()
+        answer = self._pending[number] = asyncio.get_running_loop().create_future()
         return answer
 
     async def load(self, predictor: UUID, model_hash: str, artefact: bytes) -> None:
-        """Have the process score with a version from now on, also after a restart.
+        """Switch the process to a version, which also holds after a restart.
 
-        While there is no process the next one begins with it. PredictorRefused leaves the
-        version before in use.
+        Without a process the next one starts with it. PredictorRefused leaves the previous version
+        in use.
         """
-        load = Load(predictor, model_hash, artefact)
+        load = LoadVersion(predictor, model_hash, artefact)
         if not self._ready.is_set():
             self._load = load
             return
@@ -117,14 +119,17 @@ class PredictorClient:
             self._loading.pop(predictor, None)
         self._load = load
 
-    def _send(self, message: Ask | Load) -> None:
+    def _send(self, message: ScoreRequest | LoadVersion) -> None:
         process = self._process
         if process is None or process.stdin is None or not self._ready.is_set():
             raise Unavailable("the predictor process is not ready")
         transport = process.stdin.transport
-        if isinstance(message, Ask) and transport.get_write_buffer_size() > MOST_UNSENT_BYTES:
+        if (
+            isinstance(message, ScoreRequest)
+            and transport.get_write_buffer_size() > MAX_UNSENT_BYTES
+        ):
             raise Unavailable("the predictor process does not keep up")
-        process.stdin.write(frame(message))
+        process.stdin.write(encode_frame(message))
 
     async def _supervise(self) -> None:
         backoff_s = FIRST_BACKOFF_S
@@ -135,14 +140,14 @@ class PredictorClient:
             except OSError as error:
                 log.error("predictor_process_not_started", reason=str(error))
                 code = None
-            if time.monotonic() - began > MOST_BACKOFF_S:
+            if time.monotonic() - began > MAX_BACKOFF_S:
                 backoff_s = FIRST_BACKOFF_S
             log.warning("predictor_process_ended", code=code, restart_in_s=backoff_s)
             await asyncio.sleep(backoff_s)
-            backoff_s = min(2 * backoff_s, MOST_BACKOFF_S)
+            backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
 
     async def _run(self) -> int:
-        """Start the process and read its replies until it ends; its exit code."""
+        """Start the process and handle its replies until it exits; returns the exit code."""
         began = time.monotonic()
         process = await asyncio.create_subprocess_exec(
             *COMMAND,
@@ -161,26 +166,26 @@ class PredictorClient:
                     log.info("predictor_process_ready", after_s=round(time.monotonic() - began, 1))
                     if self._load is None:
                         self._ready.set()
-                    else:  # ready once it scores with the version that the one before had
+                    else:  # ready once it has loaded the version in use
                         assert process.stdin is not None
-                        process.stdin.write(frame(self._load))
+                        process.stdin.write(encode_frame(self._load))
                 else:
-                    self._take(reply)
+                    self._handle_reply(reply)
         except asyncio.IncompleteReadError:
             return await process.wait()
         finally:
             self._ready.clear()
             self._process = None
-            self._fail_waiting()
+            self._fail_pending()
             await end_child(process)
 
-    def _take(self, reply: Reply) -> None:
+    def _handle_reply(self, reply: PredictorReply) -> None:
         match reply:
-            case Answer(number=number):
-                self._asked.pop(number).set_result(reply)
-            case Dropped(number=number):
-                self._asked.pop(number).set_result(None)
-            case Loaded(predictor=predictor, error=error):
+            case ScoreReply(number=number):
+                self._pending.pop(number).set_result(reply)
+            case RequestDropped(number=number):
+                self._pending.pop(number).set_result(None)
+            case VersionLoaded(predictor=predictor, error=error):
                 self._ready.set()
                 loaded = self._loading.get(predictor)
                 if loaded is None or loaded.done():
@@ -193,9 +198,9 @@ class PredictorClient:
             case Ready():
                 pass
 
-    def _fail_waiting(self) -> None:
-        asked, self._asked = self._asked, {}
-        for each in asked.values():
+    def _fail_pending(self) -> None:
+        pending, self._pending = self._pending, {}
+        for each in pending.values():
             each.set_result(None)
         for loading in self._loading.values():
             if not loading.done():

@@ -1,4 +1,4 @@
-"""What the predictor process does with a micro-batch: encode its texts, then score it."""
+"""Encodes the texts of a micro-batch and scores it."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -11,52 +11,69 @@ from gateway.prediction.features.embedder import Embedder
 from gateway.prediction.features.features import from_bytes
 from gateway.prediction.features.text_encoder import TextEncoder
 from gateway.prediction.model.artefact import decode
-from gateway.prediction.model.inputs import EMBEDDING_DIMS, Inputs, unpacked
-from gateway.prediction.model.length_model import QuantileModel
-from gateway.prediction.serving.frames import Answer, Ask, Load, Loaded, Scored
+from gateway.prediction.model.inputs import EMBEDDING_DIMS, ModelInputs, unpack_vector
+from gateway.prediction.model.length_model import LengthModel
+from gateway.prediction.serving.frames import (
+    LoadVersion,
+    ScoreReply,
+    ScoreRequest,
+    VersionLoaded,
+    VersionScore,
+)
 
 log = structlog.get_logger()
 
 
 class Scorer:
-    """The encoder, and the version in use if there is one, which another thread may exchange."""
+    """The text encoder and the loaded version, if any, which another thread may replace."""
 
     def __init__(self, texts: TextEncoder, embedder: Embedder) -> None:
         self._texts = texts
         self._embedder = embedder
-        self._version: tuple[UUID, QuantileModel] | None = None
+        self._version: tuple[UUID, LengthModel] | None = None
 
-    def load(self, order: Load) -> Loaded:
-        """Take a version into use; one that is refused leaves the one before in place."""
+    def load(self, command: LoadVersion) -> VersionLoaded:
+        """Switch to a version; a refused one leaves the previous in use."""
         try:
-            model = QuantileModel(decode(order.artefact, model_hash=order.model_hash))
+            model = LengthModel(decode(command.artefact, model_hash=command.model_hash))
         except PredictorRefused as refused:
-            return Loaded(order.predictor, refused.message)
-        self._version = (order.predictor, model)
-        log.info("predictor_version_loaded", predictor=str(order.predictor))
-        return Loaded(order.predictor, None)
+            return VersionLoaded(command.predictor, refused.message)
+        self._version = (command.predictor, model)
+        log.info("predictor_version_loaded", predictor=str(command.predictor))
+        return VersionLoaded(command.predictor, None)
 
-    def answer(self, asks: Sequence[Ask]) -> list[Answer]:
-        """One answer for each question, in their order."""
-        if not asks:
+    def score(self, requests: Sequence[ScoreRequest]) -> list[ScoreReply]:
+        """A reply for each request, in order."""
+        if not requests:
             return []
-        texts = [self._texts.encode(ask.user_input).astype(np.float16) for ask in asks]
-        instructions = [self._embedder.known(ask.instruction_hash, ask.instruction) for ask in asks]
-        rows = zip(asks, instructions, texts, strict=True)
+        texts = [self._texts.encode(request.user_input).astype(np.float16) for request in requests]
+        instructions = [
+            self._embedder.embedding(request.instruction_hash, request.instruction)
+            for request in requests
+        ]
+        rows = zip(requests, instructions, texts, strict=True)
         if self._version is None:
-            return [Answer(ask.number, known, text.tobytes()) for ask, known, text in rows]
+            return [
+                ScoreReply(request.number, embedding, text.tobytes())
+                for request, embedding, text in rows
+            ]
         predictor, model = self._version
         scored = model.predict(
-            Inputs(
-                apps=[ask.app for ask in asks],
-                features=np.stack([from_bytes(ask.features) for ask in asks]),
-                instructions=np.stack([unpacked(row, EMBEDDING_DIMS) for row in instructions]),
-                instruction_of=np.arange(len(asks)),
+            ModelInputs(
+                apps=[request.app for request in requests],
+                features=np.stack([from_bytes(request.features) for request in requests]),
+                instructions=np.stack([unpack_vector(row, EMBEDDING_DIMS) for row in instructions]),
+                instruction_of=np.arange(len(requests)),
                 text=np.stack(texts).astype(np.float32),
             )
         )
         found = zip(scored.quantiles.tolist(), scored.mean.tolist(), strict=True)
         return [
-            Answer(ask.number, known, text.tobytes(), Scored(predictor, tuple(quantiles), mean))
-            for (ask, known, text), (quantiles, mean) in zip(rows, found, strict=True)
+            ScoreReply(
+                request.number,
+                embedding,
+                text.tobytes(),
+                VersionScore(predictor, tuple(quantiles), mean),
+            )
+            for (request, embedding, text), (quantiles, mean) in zip(rows, found, strict=True)
         ]

@@ -1,4 +1,4 @@
-"""The newest outcomes in history, from which a starting gateway learns what it knew before."""
+"""Reads the newest outcomes of history, to warm-start length history and adaptation."""
 
 from datetime import UTC, datetime
 from typing import Final
@@ -8,26 +8,26 @@ from msgspec import Struct
 from sqlalchemy import func, select
 
 from gateway.database.errors import Sessions, transaction
-from gateway.prediction.features.length_history import Outcome
+from gateway.prediction.features.length_history import LengthOutcome
 from models import RequestRecord
 
-MOST_ROWS: Final = 20_000
-IMPORTED: Final = "imported"  # the source of a row that was not served here
+MAX_ROWS: Final = 20_000
+IMPORTED: Final = "imported"  # prediction source of rows from imported logs
 
 
-class Finished(Struct, frozen=True):
-    """A row of history: the outcome, and what calibration needs of its prediction."""
+class HistoryRow(Struct, frozen=True):
+    """A row of history: the outcome, and its prediction for the calibration."""
 
-    outcome: Outcome
+    outcome: LengthOutcome
     predictor: UUID | None
     feature_version: int
     features: bytes
 
 
-async def recent(
-    sessions: Sessions, model: str, *, predictor: UUID | None = None, most: int = MOST_ROWS
-) -> list[Finished]:
-    """The newest outcomes of a model, oldest first; only those a predictor spoke on, if given."""
+async def recent_outcomes(
+    sessions: Sessions, model: str, *, predictor: UUID | None = None, limit: int = MAX_ROWS
+) -> list[HistoryRow]:
+    """The newest `limit` outcomes of a model, oldest first; of one version, if given."""
     newest = (
         select(
             RequestRecord.tenant_id,
@@ -43,15 +43,15 @@ async def recent(
         )
         .where(RequestRecord.model == model)
         .order_by(RequestRecord.arrived_at.desc())
-        .limit(most)
+        .limit(limit)
     )
     if predictor is not None:
         newest = newest.where(RequestRecord.predictor_id == predictor)
     async with transaction(sessions) as session:
         rows = (await session.execute(newest)).all()
     return [
-        Finished(
-            Outcome(tenant, app, user, tokens, censored, ended_at(arrived, response_s)),
+        HistoryRow(
+            LengthOutcome(tenant, app, user, tokens, censored, ended_at(arrived, response_s)),
             predictor,
             version,
             vector,
@@ -62,13 +62,13 @@ async def recent(
     ]  # fmt: skip
 
 
-async def newest_start(sessions: Sessions, model: str, most: int) -> datetime:
-    """When the oldest of the newest `most` outcomes arrived; the beginning of time without any."""
+async def newest_start(sessions: Sessions, model: str, limit: int) -> datetime:
+    """Arrival of the oldest among the newest `limit` outcomes; the Unix epoch without any."""
     newest = (
         select(RequestRecord.arrived_at)
         .where(RequestRecord.model == model)
         .order_by(RequestRecord.arrived_at.desc())
-        .limit(most)
+        .limit(limit)
         .subquery()
     )
     async with transaction(sessions) as session:
@@ -76,8 +76,8 @@ async def newest_start(sessions: Sessions, model: str, most: int) -> datetime:
     return oldest or datetime.fromtimestamp(0, UTC)
 
 
-async def count_since(sessions: Sessions, model: str, since: datetime | None, *, most: int) -> int:
-    """How many outcomes arrived since then, or ever; counted up to `most`."""
+async def count_since(sessions: Sessions, model: str, since: datetime | None, *, limit: int) -> int:
+    """The number of outcomes that arrived since then, or ever; at most `limit`."""
     rows = select(RequestRecord.id).where(
         RequestRecord.model == model, RequestRecord.prediction_source != IMPORTED
     )
@@ -85,10 +85,11 @@ async def count_since(sessions: Sessions, model: str, since: datetime | None, *,
         rows = rows.where(RequestRecord.arrived_at > since)
     async with transaction(sessions) as session:
         return (
-            await session.scalar(select(func.count()).select_from(rows.limit(most).subquery())) or 0
+            await session.scalar(select(func.count()).select_from(rows.limit(limit).subquery()))
+            or 0
         )
 
 
 def ended_at(arrived_at: datetime, response_s: float) -> float:
-    """Unix time at which a request was finished."""
+    """Unix time at which a request finished."""
     return arrived_at.timestamp() + response_s

@@ -1,1 +1,1 @@
-"""From history rows to a fitted and judged model."""
+"""Training: history rows to a fitted and evaluated version."""

@@ -1,10 +1,10 @@
-"""From samples to a version and how good it is: pure, without a database.
+"""Fits a version on samples and evaluates it; without a database.
 
-The newest fifth is held out: the version is fitted on the rest, its calibration begins with the
-held-out scores, and it is judged there beside the version now active, a straight line per app,
-and what was predicted at the time. Judged are the lengths as served: those that ended by
-themselves or at their own `max_tokens`, which caps the quantiles too. Censored by a reader who
-left, a length says too little and is not judged; it is still learned, as a lower bound.
+The newest fifth is held out: the version is fitted on the rest, its calibration starts with the
+held-out conformity scores, and there it is compared with the active version, with a line per app
+and with the predictions served at the time. Evaluated are lengths that ended naturally or at their
+own `max_tokens`, which caps the quantiles too. A length censored because its client left is not
+evaluated; training uses it as a lower bound.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,28 +16,28 @@ import msgspec
 import numpy as np
 
 from gateway.errors import Conflict
-from gateway.prediction.adaptation.adaptation import Adaptation, Told
-from gateway.prediction.adaptation.conformal import NO_SCORES, Scores, first_scores
-from gateway.prediction.censoring import quantiles, weigh
+from gateway.prediction.adaptation.adaptation import Adaptation, ScoredOutcome
+from gateway.prediction.adaptation.conformal import NO_SCORES, ConformityScores, initial_scores
+from gateway.prediction.censoring import kaplan_meier, weighted_quantiles
 from gateway.prediction.features.features import FEATURE_VERSION, INPUTS
-from gateway.prediction.model.app_lines import place
+from gateway.prediction.model.app_lines import predict_lines
 from gateway.prediction.model.artefact import Artefact
-from gateway.prediction.model.inputs import Inputs
-from gateway.prediction.model.length_model import Fitted, QuantileModel, fit, from_log1p
+from gateway.prediction.model.inputs import ModelInputs
+from gateway.prediction.model.length_model import FittedModel, LengthModel, fit, from_log1p
 from gateway.prediction.training.samples import Samples
 from gateway.prediction.training.scorecard import Scorecard, evaluate
 from gateway.quantiles import LEVELS, Bools, Floats
 
-LEAST_ROWS: Final = 100
-HELD_OUT: Final = 0.2
-EQUAL: Final = 1e-9  # two measures closer than this are the same
+MIN_TRAINING_ROWS: Final = 100
+HELD_OUT_SHARE: Final = 0.2
+EQUAL_TOLERANCE: Final = 1e-9  # difference below which two measures are equal
 
-Predict: TypeAlias = Callable[[Inputs], Floats]
+Predict: TypeAlias = Callable[[ModelInputs], Floats]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
-    """A new version and the scorecards on the held-out rows; `active` None where there is none."""
+class JudgedVersion:
+    """A new version and scorecards on the held-out rows; `active` is None without one."""
 
     artefact: Artefact
     held_out: int
@@ -48,11 +48,11 @@ class Judged:
 
     @property
     def no_worse(self) -> bool:
-        """Whether neither pinball loss nor τ is worse than the active version's."""
+        """Whether neither pinball loss nor τ is worse than that of the active version."""
         if self.active is None:
             return True
-        better = self.new.pinball <= self.active.pinball + EQUAL
-        return better and self.new.tau >= self.active.tau - EQUAL
+        better = self.new.pinball <= self.active.pinball + EQUAL_TOLERANCE
+        return better and self.new.tau >= self.active.tau - EQUAL_TOLERANCE
 
     def metrics(self) -> dict[str, Any]:
         """The scorecards as JSON."""
@@ -62,28 +62,28 @@ class Judged:
 
 def make_version(
     samples: Samples, *, model: str, model_hash: str, active: Artefact | None, threads: int
-) -> Judged:
-    """Fit a version and judge it. Conflict if there is too little to learn from."""
-    if samples.natural < LEAST_ROWS:
+) -> JudgedVersion:
+    """Fit a version and evaluate it. Conflict if there are too few rows."""
+    if samples.natural < MIN_TRAINING_ROWS:
         raise Conflict(
-            f"training needs at least {LEAST_ROWS} finished requests of model {model}, "
+            f"training needs at least {MIN_TRAINING_ROWS} finished requests of model {model}, "
             f"found {samples.natural}"
         )
-    split = len(samples) - round(HELD_OUT * len(samples))
+    split = len(samples) - round(HELD_OUT_SHARE * len(samples))
     past, newest = samples.rows(0, split), samples.rows(split, len(samples))
     if not _judgeable(newest).any():
         raise Conflict(
-            f"none of the newest {len(newest)} requests of model {model} ended by itself, "
+            f"none of the newest {len(newest)} requests of model {model} ended naturally, "
             "so a version could not be judged"
         )
     fitted = fit(past.inputs, past.tokens, past.censored, past.weights, threads=threads)
-    model_now = QuantileModel(fitted)
-    said = model_now.predict(newest.inputs).quantiles
-    scores = first_scores(newest.inputs.apps, said, newest.tokens, newest.censored)
-    return Judged(
+    length_model = LengthModel(fitted)
+    raw_log_quantiles = length_model.predict(newest.inputs).quantiles
+    scores = initial_scores(newest.inputs.apps, raw_log_quantiles, newest.tokens, newest.censored)
+    return JudgedVersion(
         artefact=artefact_of(fitted, model=model, model_hash=model_hash, scores=scores),
         held_out=len(newest),
-        new=judge(levels_of(model_now), newest, fitted.lines),
+        new=judge(quantiles_of(length_model), newest, fitted.lines),
         active=judge_version(active, newest) if active else None,
         line=judge(_line(fitted, past), newest, fitted.lines),
         served=_card(newest, newest.served),
@@ -91,9 +91,15 @@ def make_version(
 
 
 def judge(
-    predict: Predict, samples: Samples, known: Iterable[UUID] = (), start: Scores = NO_SCORES
+    predict: Predict,
+    samples: Samples,
+    known: Iterable[UUID] = (),
+    start: ConformityScores = NO_SCORES,
 ) -> Scorecard:
-    """How good a model that knows some apps is on samples, adapted on the way as it is live."""
+    """Evaluate a model on samples in order, adapting it after each outcome as in serving.
+
+    `known` are the apps of its training data, `start` its initial conformity scores.
+    """
     adaptation = Adaptation(known, start)
     scored = predict(samples.inputs)
     predicted = np.empty_like(scored)
@@ -108,17 +114,17 @@ def judge(
     )
     for row, (app, log_uil, levels, tokens, censored, cap) in enumerate(rows):
         predicted[row] = adaptation.serve(app, log_uil, levels, cap)
-        adaptation.learn(Told.of(app, log_uil, levels, tokens, censored=censored))
+        adaptation.learn(ScoredOutcome.of(app, log_uil, levels, tokens, censored=censored))
     return _card(samples, predicted)
 
 
 def judge_version(version: Artefact, samples: Samples) -> Scorecard:
-    """How good a stored version is on samples."""
-    return judge(levels_of(QuantileModel(version)), samples, version.lines, version.scores)
+    """Evaluate a stored version on samples."""
+    return judge(quantiles_of(LengthModel(version)), samples, version.lines, version.scores)
 
 
-def levels_of(model: QuantileModel) -> Predict:
-    """A model's quantiles alone."""
+def quantiles_of(model: LengthModel) -> Predict:
+    """The model as a function that returns quantiles only."""
     return lambda inputs: model.predict(inputs).quantiles
 
 
@@ -131,25 +137,27 @@ def _card(samples: Samples, predicted: Floats) -> Scorecard:
     return evaluate(samples.tokens[judgeable], predicted[judgeable])
 
 
-def _line(fitted: Fitted, past: Samples) -> Predict:
-    """The straight line per app alone, with the quantiles of all its scaled residuals."""
+def _line(fitted: FittedModel, past: Samples) -> Predict:
+    """The line per app alone, with the quantiles of the pooled scaled residuals."""
 
-    def placed(inputs: Inputs) -> tuple[Floats, Floats]:
-        return place(inputs.apps, inputs.log_uil, fitted.pooled, fitted.lines)
+    def centre_and_spread(inputs: ModelInputs) -> tuple[Floats, Floats]:
+        return predict_lines(inputs.apps, inputs.log_uil, fitted.pooled, fitted.lines)
 
-    centre, spread = placed(past.inputs)
+    centre, spread = centre_and_spread(past.inputs)
     residuals = (np.log1p(past.tokens) - centre) / spread
-    levels = quantiles(*weigh(residuals, past.censored), np.array(LEVELS))
+    levels = weighted_quantiles(*kaplan_meier(residuals, past.censored), np.array(LEVELS))
 
-    def predict(inputs: Inputs) -> Floats:
-        centre, spread = placed(inputs)
+    def predict(inputs: ModelInputs) -> Floats:
+        centre, spread = centre_and_spread(inputs)
         return from_log1p(centre[:, None] + spread[:, None] * levels)
 
     return predict
 
 
-def artefact_of(fitted: Fitted, *, model: str, model_hash: str, scores: Scores) -> Artefact:
-    """A fitted model as it is stored, with what its calibration begins with."""
+def artefact_of(
+    fitted: FittedModel, *, model: str, model_hash: str, scores: ConformityScores
+) -> Artefact:
+    """The artefact of a fitted model, with initial conformity scores."""
     return Artefact(
         model=model,
         model_hash=model_hash,

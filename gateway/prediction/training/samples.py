@@ -1,4 +1,4 @@
-"""Finished requests as a training set, read from history: drawn first, then fetched."""
+"""Reads a training set from history: first keys are drawn, then rows fetched."""
 
 from array import array
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,34 +14,34 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from gateway.database.errors import Sessions, translated
 from gateway.prediction.features.features import FEATURE_VERSION, NAMES
 from gateway.prediction.features.text_encoder import TEXT_DIMS
-from gateway.prediction.model.inputs import EMBEDDING_DIMS, Inputs, unpacked
-from gateway.prediction.training.sampling import draw
+from gateway.prediction.model.inputs import EMBEDDING_DIMS, ModelInputs, unpack_vector
+from gateway.prediction.training.sampling import draw_rows
 from gateway.quantiles import LEVELS, Bools, Floats
 from models import Instruction, RequestRecord
 
-MOST_ROWS: Final = 50_000
+MAX_ROWS: Final = 50_000
 CHUNK_ROWS: Final = 2_000
 FEATURE_BYTES: Final = len(NAMES) * np.dtype(np.float32).itemsize
-MISSING: Final = np.full(TEXT_DIMS, np.nan, dtype=np.float16).tobytes()
-AT: Final = DateTime(timezone=True)
-BEGINNING: Final = datetime.fromtimestamp(0, UTC)
+MISSING_TEXT: Final = np.full(TEXT_DIMS, np.nan, dtype=np.float16).tobytes()
+TIMESTAMP: Final = DateTime(timezone=True)
+EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
-Told: TypeAlias = Callable[[int, int], Awaitable[None]]
+ReadProgress: TypeAlias = Callable[[int, int], Awaitable[None]]
 
 
-async def _nobody(read: int, wanted: int) -> None:
-    """Tell nobody."""
+async def _no_progress(read: int, wanted: int) -> None:
+    """Report nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
     """n finished requests, oldest first; columns (n,), `served` (n, len(LEVELS)) in tokens.
 
-    `served` is what was predicted at the time. `weights` is how many rows of history each stands
-    for, on average 1; without them each counts the same.
+    `served` are the quantiles served at the time. `weights` are inverse sampling rates with mean 1;
+    None: equal weights.
     """
 
-    inputs: Inputs
+    inputs: ModelInputs
     tokens: Floats
     censored: Bools
     max_tokens: Floats
@@ -54,11 +54,11 @@ class Samples:
 
     @property
     def natural(self) -> int:
-        """How many ended by themselves."""
+        """The number of uncensored samples."""
         return int((~self.censored).sum())
 
     def rows(self, start: int, stop: int) -> "Samples":
-        """The samples from `start` to before `stop`."""
+        """The samples in [start, stop)."""
         part = slice(start, stop)
         return Samples(
             inputs=self.inputs.rows(part),
@@ -75,27 +75,28 @@ async def read_samples(
     sessions: Sessions,
     model: str,
     *,
-    since: datetime = BEGINNING,
-    most: int = MOST_ROWS,
+    since: datetime = EPOCH,
+    max_rows: int = MAX_ROWS,
     seed: int = 0,
-    told: Told = _nobody,
+    on_progress: ReadProgress = _no_progress,
 ) -> tuple[Samples, dict[str, Any]]:
-    """Outcomes of a model that arrived since then, and a report of what was read of each tenant.
+    """Outcomes of a model that arrived since then, and a report of the rows read per tenant.
 
-    At most `most`, drawn as `reservoir` says; all from one snapshot of history. Left out are those
-    cut off before their first token: they say nothing of a length. `told` hears how many rows
-    there are to read, and how many are.
+    At most `max_rows`, drawn as in `sampling`, from one snapshot of history, without requests that
+    were cut off before their first token. `on_progress` gets the rows read so far and in total.
     """
     columns = _Columns()
     with translated():
         async with sessions() as session:
             await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-            drawn = await draw(session, model, FEATURE_VERSION, since=since, most=most, seed=seed)
-            # Rows lie far apart: only a bitmap scan fetches many pages at once.
+            drawn = await draw_rows(
+                session, model, FEATURE_VERSION, since=since, max_rows=max_rows, seed=seed
+            )
+            # The rows are scattered: only a bitmap scan prefetches their pages.
             await session.execute(text("SET LOCAL enable_indexscan = off"))
             weights = dict(zip(drawn.keys, drawn.weights.tolist(), strict=True))
             for start in range(0, len(drawn.keys), CHUNK_ROWS):
-                await told(start, len(drawn.keys))
+                await on_progress(start, len(drawn.keys))
                 part = slice(start, start + CHUNK_ROWS)
                 for row in await _fetch(session, drawn.keys[part]):
                     columns.add(row, weights[row.arrived_at, row.id])
@@ -104,7 +105,7 @@ async def read_samples(
 
 
 async def _fetch(session: AsyncSession, keys: Sequence[tuple[datetime, UUID]]) -> Sequence[Any]:
-    """The rows with these keys, oldest first; but those whose features are of another size."""
+    """The rows with these keys, oldest first, without those whose features have another size."""
     statement = (
         select(
             RequestRecord.id,
@@ -118,9 +119,9 @@ async def _fetch(session: AsyncSession, keys: Sequence[tuple[datetime, UUID]]) -
             RequestRecord.quantiles,
             RequestRecord.arrived_at,
         )
-        # An id belongs to one time, so pairs need not be compared.
+        # An id has one arrival time, so pairs need not be compared.
         .where(
-            RequestRecord.arrived_at == func.any(bindparam("at", type_=ARRAY(AT))),
+            RequestRecord.arrived_at == func.any(bindparam("at", type_=ARRAY(TIMESTAMP))),
             RequestRecord.id == func.any(bindparam("ids", type_=ARRAY(Uuid()))),
             func.octet_length(RequestRecord.features) == FEATURE_BYTES,
         )
@@ -142,7 +143,7 @@ async def _instructions(session: AsyncSession, hashes: Sequence[bytes]) -> dict[
 
 
 class _Columns:
-    """Gathers rows, oldest first, in little memory."""
+    """Collects rows, oldest first, in compact columns."""
 
     def __init__(self) -> None:
         self.hashes: dict[bytes, int] = {}
@@ -154,10 +155,10 @@ class _Columns:
         self._arrived: list[datetime] = []
 
     def add(self, row: Any, weight: float) -> None:
-        """One row of `_fetch`."""
+        """Append a row of `_fetch`."""
         self._apps.append(row.app_id)
         self._features += row.features
-        self._texts += MISSING if row.embedding is None else row.embedding
+        self._texts += MISSING_TEXT if row.embedding is None else row.embedding
         self._served.extend(row.quantiles)
         number = self.hashes.setdefault(row.instruction_hash, len(self.hashes))
         self._numbers.extend((number, row.generation_tokens, row.censored, row.max_tokens, weight))
@@ -167,9 +168,9 @@ class _Columns:
         numbers = np.array(self._numbers).reshape(-1, 5)
         features = np.frombuffer(bytes(self._features), np.float32).reshape(-1, len(NAMES))
         texts = np.frombuffer(bytes(self._texts), np.float16)
-        rows = [unpacked(instructions.get(hash_), EMBEDDING_DIMS) for hash_ in self.hashes]
+        rows = [unpack_vector(instructions.get(hash_), EMBEDDING_DIMS) for hash_ in self.hashes]
         return Samples(
-            inputs=Inputs(
+            inputs=ModelInputs(
                 apps=self._apps,
                 features=features,
                 instructions=np.array(rows, dtype=np.float32).reshape(-1, EMBEDDING_DIMS),

@@ -1,9 +1,9 @@
-"""Which rows of history a training set takes: drawn from an index, without reading the rows.
+"""Draws the rows of a training set from an index, without reading the rows themselves.
 
-`ix_requests_sampling` keeps each app's rows ordered by a hash of their id, which has nothing to do
-with their lengths: a ring in random order. A draw takes the rows that follow a point of the ring
-given by the seed, so it costs what it takes and not what there is, and is the same for the same
-seed. How many there are to be drawn from is counted in the same index.
+`ix_requests_sampling` orders each app's rows by a hash of their id, which is independent of their
+length: a ring in random order. A draw takes the rows after a point of the ring given by the seed:
+its cost depends on the rows drawn, not on the rows stored, and the same seed draws the same rows.
+The population sizes are counted in the same index.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ _LEARNABLE: Final = """
 _COUNT: Final = text(f"""
     SELECT app_id, tenant_id, hard, count(*) AS rows
     FROM requests WHERE {_LEARNABLE} GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
-""")  # noqa: S608  no value is pasted in
+""")  # noqa: S608  no value is interpolated
 _RING: Final = f"""
     SELECT arrived_at, id, tenant_id, {{lap}} AS lap, uuid_hash_extended(id, 0) AS place
     FROM requests
@@ -60,10 +60,10 @@ _OPTED_OUT: Final = text("SELECT id FROM tenants WHERE NOT learning")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
-    """The keys of n rows, oldest first, and the weight of each, on average 1.
+class DrawnRows:
+    """The keys of n rows, oldest first, and their weights, with mean 1.
 
-    `report` tells what was read of each tenant and what was not, for the training run's row.
+    `report` counts, for the training run's row, the rows found, read and excluded per tenant.
     """
 
     keys: list[tuple[datetime, UUID]]
@@ -71,21 +71,21 @@ class Drawn:
     report: dict[str, Any]
 
 
-async def draw(
-    session: AsyncSession, model: str, version: int, *, since: datetime, most: int, seed: int
-) -> Drawn:
-    """Draw at most `most` rows that arrived since then and have features of this version.
+async def draw_rows(
+    session: AsyncSession, model: str, version: int, *, since: datetime, max_rows: int, seed: int
+) -> DrawnRows:
+    """Draw at most `max_rows` rows that arrived since then with features of this version.
 
-    Rows of tenants that opted out of learning are counted, and never drawn.
+    Rows of tenants that opted out of learning are counted, but never drawn.
     """
     given = {"model": model, "version": version, "since": since}
     opted_out = set(await session.scalars(_OPTED_OUT))
     counts = (await session.execute(_COUNT, given)).all()
     erased = (await session.execute(_ERASED, {"model": model})).all()
     strata = _strata([row for row in counts if row.tenant_id not in opted_out])
-    quotas = allocate(strata, most)
-    rows = (await session.execute(_DRAW, given | _wanted(strata, quotas, seed))).all()
-    kept, weight = _weigh(rows, strata, quotas)
+    quotas = allocate(strata, max_rows)
+    rows = (await session.execute(_DRAW, given | _draw_parameters(strata, quotas, seed))).all()
+    kept, weight = _kept_and_weights(rows, strata, quotas)
     tenants: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for row in counts:
         tenants[str(row.tenant_id)][OPTED_OUT if row.tenant_id in opted_out else FOUND] += row.rows
@@ -93,7 +93,7 @@ async def draw(
         tenants[str(row.tenant_id)][ERASED] += row.rows
     for row in kept:
         tenants[str(row.tenant_id)][READ] += 1
-    return Drawn(
+    return DrawnRows(
         keys=[(row.arrived_at, row.id) for row in kept],
         weights=weight,
         report={
@@ -103,8 +103,8 @@ async def draw(
             READ: len(kept),
             "hard": sum(row.hard for row in kept),
             "tenants": {
-                tenant: {name: told[name] for name in (FOUND, READ, OPTED_OUT, ERASED)}
-                for tenant, told in sorted(tenants.items())
+                tenant: {name: counts_by_kind[name] for name in (FOUND, READ, OPTED_OUT, ERASED)}
+                for tenant, counts_by_kind in sorted(tenants.items())
             },
         },
     )
@@ -117,31 +117,31 @@ def _strata(counts: Sequence[Any]) -> list[Stratum]:
     return [Stratum(app, easy, hard) for app, (easy, hard) in rows.items()]
 
 
-def _wanted(strata: list[Stratum], quotas: list[Quota], seed: int) -> dict[str, Any]:
-    wanted = [
+def _draw_parameters(strata: list[Stratum], quotas: list[Quota], seed: int) -> dict[str, Any]:
+    parameters = [
         (stratum.app, hard, quota)
         for stratum, both in zip(strata, quotas, strict=True)
         for hard, quota in ((False, both.easy), (True, both.hard))
         if quota
     ]
     return {
-        "apps": [app for app, _, _ in wanted],
-        "hards": [hard for _, hard, _ in wanted],
-        "starts": [_start(seed, app, hard=hard) for app, hard, _ in wanted],
-        "quotas": [quota for _, _, quota in wanted],
+        "apps": [app for app, _, _ in parameters],
+        "hards": [hard for _, hard, _ in parameters],
+        "starts": [_ring_start(seed, app, hard=hard) for app, hard, _ in parameters],
+        "quotas": [quota for _, _, quota in parameters],
     }
 
 
-def _start(seed: int, app: UUID, *, hard: bool) -> int:
-    """Where on its ring an app's draw begins: a 64-bit hash."""
+def _ring_start(seed: int, app: UUID, *, hard: bool) -> int:
+    """The start of an app's draw on its ring: a 64-bit hash."""
     digest = hashlib.sha256(f"{seed} {app} {hard}".encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
-def _weigh(
+def _kept_and_weights(
     rows: Sequence[Any], strata: list[Stratum], quotas: list[Quota]
 ) -> tuple[list[Any], Floats]:
-    """The rows that stay of those drawn, oldest first, and their weights."""
+    """The drawn rows without the extra ones among the newest, oldest first, and weights."""
     if not rows:
         return [], np.zeros(0)
     number_of = {stratum.app: number for number, stratum in enumerate(strata)}
@@ -153,20 +153,20 @@ def _weigh(
         return np.array([getattr(item, name) for item in items], dtype=np.float64)[number]
 
     core_hard = by_row(quotas, "core_hard")
-    core = ~hard | (_nth(number, hard) < core_hard)
+    core = ~hard | (_draw_position(number, hard) < core_hard)
     newest = at >= newest_from(at, core)
-    taken = np.where(newest, core_hard, by_row(quotas, "hard"))
-    taken = np.where(hard, taken, by_row(quotas, "easy"))
+    drawn = np.where(newest, core_hard, by_row(quotas, "hard"))
+    drawn = np.where(hard, drawn, by_row(quotas, "easy"))
     population = np.where(hard, by_row(strata, "hard"), by_row(strata, "easy"))
     order = sorted(
         np.flatnonzero(core | ~newest).tolist(),
         key=lambda row: (rows[row].arrived_at, rows[row].id),
     )
-    return [rows[row] for row in order], weights(population[order], taken[order])
+    return [rows[row] for row in order], weights(population[order], drawn[order])
 
 
-def _nth(number: NDArray[np.intp], hard: Bools) -> NDArray[np.intp]:
-    """The place of each row in its stratum's draw; rows of a stratum stand together."""
+def _draw_position(number: NDArray[np.intp], hard: Bools) -> NDArray[np.intp]:
+    """The index of each row in its stratum's draw; rows of a stratum are contiguous."""
     group = 2 * number + hard
     first = np.flatnonzero(np.diff(group, prepend=-1))
     return np.asarray(np.arange(len(group)) - np.repeat(first, np.diff(first, append=len(group))))

@@ -1,4 +1,4 @@
-"""How good predicted quantiles were, against the lengths that came.
+"""Quality measures of predicted quantiles against actual lengths.
 
 Pure functions of lengths (n,) and quantiles in tokens (n, len(LEVELS)). NaN where n = 0.
 """
@@ -11,17 +11,18 @@ from msgspec import Struct, field
 
 from gateway.quantiles import LEVELS, MEDIAN, P90, Bools, Floats
 
-BLOCK: Final = 512
-ROUNDING: Final = 1e-9  # of a quantile
+BLOCK_ROWS: Final = 512
+ROUNDING: Final = 1e-9  # relative error of a quantile
 
 
 class Scorecard(Struct, frozen=True, kw_only=True):
-    """`pinball` is the mean over rows and levels on log lengths, `pinball_tokens` on tokens.
+    """The measures of `rows` requests.
 
-    `mae` in tokens, `log_rmse_median` and `tau` (Kendall's τ-b) are those of the median;
-    `coverage` is the share of lengths within the 0.9 quantile, `over_mean` the mean of that
-    quantile over the length. Stored versions and the admin API call the root mean square error of
-    the median's logarithm `log_rmse`, and `over_mean` `reserved`.
+    `pinball` is the mean pinball loss over rows and levels on log lengths, `pinball_tokens` on
+    tokens. `mae` (tokens), `log_rmse_median` and `tau` (Kendall's τ-b) are those of the median.
+    `coverage` is the share of lengths within the 0.9 quantile, `over_mean` the mean ratio of that
+    quantile to the length. In stored versions and the admin API `log_rmse_median` is named
+    `log_rmse`, and `over_mean` `reserved`.
     """
 
     rows: int
@@ -35,7 +36,7 @@ class Scorecard(Struct, frozen=True, kw_only=True):
 
 
 def evaluate(tokens: Floats, predicted: Floats) -> Scorecard:
-    """Every measure at once."""
+    """All measures."""
     lengths = np.maximum(tokens, 1.0)
     logs, predicted_logs = np.log(lengths), np.log(np.maximum(predicted, 1.0))
     median, p90 = predicted[:, MEDIAN], predicted[:, P90]
@@ -52,30 +53,30 @@ def evaluate(tokens: Floats, predicted: Floats) -> Scorecard:
 
 
 def covered(lengths: Floats, quantile: Floats) -> Bools:
-    """Which lengths (n,) lie within a quantile (n,), which may have lost a bit as a logarithm."""
+    """Which lengths (n,) are within a quantile (n,), up to rounding by the logarithm."""
     return lengths <= quantile * (1 + ROUNDING)
 
 
 def pinball(actual: Floats, predicted: Floats) -> float:
-    """Mean pinball loss of (n, len(LEVELS)): τ for each unit short, 1 less τ for each in excess."""
-    return mean(pinballs(actual, predicted))
+    """Mean pinball loss over (n, len(LEVELS)): level · shortfall or (1 - level) · excess."""
+    return mean(pinball_losses(actual, predicted))
 
 
-def pinballs(actual: Floats, predicted: Floats) -> Floats:
-    """The pinball loss of each row and level, (n, len(LEVELS))."""
+def pinball_losses(actual: Floats, predicted: Floats) -> Floats:
+    """Pinball loss of each row and level, (n, len(LEVELS))."""
     levels = np.array(LEVELS)
     short = actual[:, None] - predicted
     return np.maximum(levels * short, (levels - 1) * short)
 
 
 def kendall_tau(left: Floats, right: Floats) -> float:
-    """Kendall's τ-b of two series (Kendall 1945): 1 same order, 0 none; 0 if one is constant.
+    """Kendall's τ-b of two series (Kendall 1945): 1 for equal order; 0 if one is constant.
 
-    Compares every pair, block by block: n² work.
+    Compares all pairs in blocks: O(n²).
     """
     agree = untied_left = untied_right = 0.0
-    for start in range(0, len(left), BLOCK):
-        part = slice(start, start + BLOCK)
+    for start in range(0, len(left), BLOCK_ROWS):
+        part = slice(start, start + BLOCK_ROWS)
         a = np.sign(left[part, None] - left)
         b = np.sign(right[part, None] - right)
         agree += float((a * b).sum())
@@ -86,10 +87,10 @@ def kendall_tau(left: Floats, right: Floats) -> float:
 
 
 def mean(values: Floats) -> float:
-    """The mean of all values."""
+    """Mean of all values; NaN for none."""
     return float(values.mean()) if values.size else float("nan")
 
 
 def rms(errors: Floats) -> float:
-    """The root of the mean square."""
+    """Root mean square; NaN for none."""
     return sqrt(mean(errors**2))

@@ -1,1 +1,1 @@
-"""What a step of an engine costs: published, or measured by calibration."""
+"""The cost of an engine's steps: from published figures, or measured by calibration."""

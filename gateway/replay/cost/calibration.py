@@ -1,4 +1,4 @@
-"""What the steps of a real engine cost, fitted to the times that its steps took."""
+"""Fits the cost of an engine's steps to their measured times."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -13,14 +13,14 @@ from gateway.quantiles import Floats
 from gateway.replay.cost.model import EngineModel, LinearCost
 from gateway.replay.cost.trials import MIX
 
-HICCUP: Final = 3.0  # times the median of its like: the machine's doing, not the engine's
-FEWEST: Final = 40  # steps
+OUTLIER_RATIO: Final = 3.0  # to the median of equal steps: above, the machine was busy
+MIN_STEPS: Final = 40
 TERMS: Final = ("step_s", "prompt_token_s", "prompt_read_s", "sequence_s", "kv_token_s")
-COUNTED: Final = ("prompt tokens", "reads of prompts", "sequences that decode", "KV tokens")
+COUNT_NAMES: Final = ("prompt tokens", "KV reads of prompts", "decoding sequences", "KV tokens")
 
 
 class TimedStep(Protocol):
-    """A step of a trial: what it computed, and how long it took."""
+    """A step of a trial: what it computed, and its time."""
 
     @property
     def trial(self) -> str:
@@ -32,7 +32,7 @@ class TimedStep(Protocol):
 
     @property
     def prefill_reads(self) -> float:
-        """KV tokens that these read, each those before it."""
+        """KV tokens read by the prompt tokens, each those before it."""
 
     @property
     def sequences(self) -> int:
@@ -40,19 +40,19 @@ class TimedStep(Protocol):
 
     @property
     def kv_tokens(self) -> int:
-        """KV tokens that the sequences read."""
+        """KV tokens read by the sequences."""
 
     @property
     def took_s(self) -> float:
-        """Seconds from the end of the step before."""
+        """Seconds from the end of the previous step."""
 
     @property
     def gap_s(self) -> float | None:
-        """Seconds since the step before was seen; None for the first after a rest."""
+        """Seconds since the client saw the previous step; None after the engine was idle."""
 
 
-class Shape(Struct, frozen=True):
-    """Like steps of a trial, and what the cost says of them: means, times in seconds."""
+class StepGroup(Struct, frozen=True):
+    """Equal steps of a trial, measured and modelled: means, times in seconds."""
 
     trial: str
     prefill_tokens: float
@@ -61,18 +61,19 @@ class Shape(Struct, frozen=True):
     kv_tokens: float
     steps: int
     took_s: float
-    told_s: float
+    modelled_s: float
 
     @property
     def error(self) -> float:
-        """How far the told time is from the measured one, in parts of it."""
-        return abs(self.told_s / self.took_s - 1)
+        """Relative error of the modelled step time."""
+        return abs(self.modelled_s / self.took_s - 1)
 
 
-class Quality(Struct, frozen=True):
-    """How well a cost tells the times of steps. Errors are absolute, in parts of the measured time.
+class FitQuality(Struct, frozen=True):
+    """The errors of a cost, on measured steps.
 
-    `bias` is the sum of the told times over that of the measured ones, less 1.
+    `median_error` is the median absolute error relative to the measured time. `bias` is the sum of
+    the modelled times over the sum of the measured times, minus 1.
     """
 
     steps: int
@@ -81,148 +82,156 @@ class Quality(Struct, frozen=True):
     bias: float
 
 
-class Fit(Struct, frozen=True):
-    """A cost, how well it tells the steps it was fitted to, and those of the mix.
+class CostFit(Struct, frozen=True):
+    """A cost with its errors, on the steps it was fitted to and on those of the mix.
 
-    `seen` is the time between steps as a gateway sees them, in parts of the engine's own.
-    `hiccups` are steps left out because they took far longer than their like.
+    `seen` is the time between steps as a gateway sees it, over the engine's own step times.
+    `hiccups` counts the outliers: steps left out since they took far longer than equal ones.
     """
 
     cost: LinearCost
-    fitted: Quality
-    mix: Quality | None
-    worst: Shape
+    fitted: FitQuality
+    mix: FitQuality | None
+    worst: StepGroup
     seen: float
     hiccups: int
 
 
 class CalibratedEngine(EngineModel, frozen=True, kw_only=True):
-    """An engine as measured: what a replay reads, and how well that tells its steps."""
+    """An engine as measured: the engine model of a replay, and how well it fits."""
 
     model: str
     device: str
     dtype: str
     trials: int
-    fit: Fit
+    fit: CostFit
 
 
-class _Cell(NamedTuple):
-    """Like steps of a trial."""
+class _TimedGroup(NamedTuple):
+    """Equal steps of a trial, without outliers."""
 
     trial: str
-    shape: Floats  # means, as `COUNTED`
+    counts: Floats  # means, (4,): see `COUNT_NAMES`
     took_s: Floats
 
 
-def fit(steps: Sequence[TimedStep]) -> Fit:
-    """The cost with the least relative errors, no part of it below 0.
+def fit_cost(steps: Sequence[TimedStep]) -> CostFit:
+    """The cost with the least squared relative errors and no negative coefficient.
 
-    Steps that are alike count with their mean time: it is means that add up in a replay.
-    LmaasError where the steps cannot tell the parts of the cost apart.
+    Groups of equal steps are fitted by their mean time, because a replay adds up mean times.
+    LmaasError if the steps do not determine every coefficient.
     """
     busy = [step for step in steps if step.gap_s is not None]
-    cells = _cells([step for step in busy if step.trial != MIX])
-    mixed = _cells([step for step in busy if step.trial == MIX])
-    _check(cells)
-    cost = _cost(cells)
-    return Fit(
+    groups = _groups([step for step in busy if step.trial != MIX])
+    mixed = _groups([step for step in busy if step.trial == MIX])
+    _check(groups)
+    cost = _cost(groups)
+    return CostFit(
         cost=cost,
-        fitted=_quality(cost, cells),
+        fitted=_quality(cost, groups),
         mix=_quality(cost, mixed) if mixed else None,
-        worst=max((_told(cost, cell) for cell in cells), key=lambda shape: shape.error),
+        worst=max((_modelled(cost, group) for group in groups), key=lambda group: group.error),
         seen=sum(step.gap_s or 0.0 for step in busy) / sum(step.took_s for step in busy),
-        hiccups=len(busy) - sum(len(cell.took_s) for cell in (*cells, *mixed)),
+        hiccups=len(busy) - sum(len(group.took_s) for group in (*groups, *mixed)),
     )
 
 
-def _cells(steps: Sequence[TimedStep]) -> list[_Cell]:
-    """Steps of a trial that computed alike, without hiccups."""
-    like: dict[tuple[str, int, int], list[TimedStep]] = {}
+def _groups(steps: Sequence[TimedStep]) -> list[_TimedGroup]:
+    """Steps of the same trial, prompt tokens and sequences together, without outliers."""
+    equal: dict[tuple[str, int, int], list[TimedStep]] = {}
     for step in steps:
-        like.setdefault((step.trial, step.prefill_tokens, step.sequences), []).append(step)
-    return [_cell(trial, found) for (trial, _, _), found in like.items()]
+        equal.setdefault((step.trial, step.prefill_tokens, step.sequences), []).append(step)
+    return [_group(trial, found) for (trial, _, _), found in equal.items()]
 
 
-def _cell(trial: str, steps: Sequence[TimedStep]) -> _Cell:
-    usual_s = median(step.took_s for step in steps)
-    kept = [step for step in steps if step.took_s <= HICCUP * usual_s]
+def _group(trial: str, steps: Sequence[TimedStep]) -> _TimedGroup:
+    median_s = median(step.took_s for step in steps)
+    kept = [step for step in steps if step.took_s <= OUTLIER_RATIO * median_s]
     rows = [(s.prefill_tokens, s.prefill_reads, s.sequences, s.kv_tokens) for s in kept]
-    return _Cell(trial, np.mean(rows, axis=0), np.array([step.took_s for step in kept]))
+    return _TimedGroup(trial, np.mean(rows, axis=0), np.array([step.took_s for step in kept]))
 
 
-def _check(cells: Sequence[_Cell]) -> None:
-    """LmaasError unless the cells tell the parts of a cost apart."""
-    steps = sum(len(cell.took_s) for cell in cells)
-    if steps < FEWEST:
-        raise LmaasError(f"{steps} steps were timed; a fit needs at least {FEWEST}")
-    if min(cell.took_s.min() for cell in cells) <= 0:
-        raise LmaasError("a step was timed as taking no time at all")
-    rows = _rows(cells)
-    for name, column in zip(COUNTED, rows.T[1:], strict=True):
+def _check(groups: Sequence[_TimedGroup]) -> None:
+    """LmaasError unless the groups determine every coefficient."""
+    steps = sum(len(group.took_s) for group in groups)
+    if steps < MIN_STEPS:
+        raise LmaasError(f"{steps} steps were timed; a fit needs at least {MIN_STEPS}")
+    if min(group.took_s.min() for group in groups) <= 0:
+        raise LmaasError("a measured step time is 0")
+    rows = _rows(groups)
+    for name, column in zip(COUNT_NAMES, rows.T[1:], strict=True):
         if np.ptp(column) == 0:
-            raise LmaasError(f"every step had {column[0]:g} {name}: what they cost is not told")
+            raise LmaasError(
+                f"every step had {column[0]:g} {name}: their cost cannot be determined"
+            )
     if np.linalg.matrix_rank(rows / rows.max(axis=0)) < len(TERMS):
-        raise LmaasError(f"{', '.join(COUNTED)} never changed apart: what each costs is not told")
+        raise LmaasError(
+            f"{', '.join(COUNT_NAMES)} never varied independently: "
+            "the cost of each cannot be determined"
+        )
 
 
-def _rows(cells: Sequence[_Cell]) -> Floats:
-    """How often each cell counts each term: (n, 5)."""
-    shapes = np.array([cell.shape for cell in cells])
-    return np.column_stack([np.ones(len(cells)), shapes])
+def _rows(groups: Sequence[_TimedGroup]) -> Floats:
+    """The design matrix, a row for each group: (n, 5) in the order of `TERMS`."""
+    counts = np.array([group.counts for group in groups])
+    return np.column_stack([np.ones(len(groups)), counts])
 
 
-def _cost(cells: Sequence[_Cell]) -> LinearCost:
-    """Least squares on the relative errors of the cells' means, each weighted by its steps."""
-    mean_s = np.array([cell.took_s.mean() for cell in cells])
-    weights = np.sqrt([len(cell.took_s) for cell in cells])
-    rows = _rows(cells) / mean_s[:, None] * weights[:, None]
+def _cost(groups: Sequence[_TimedGroup]) -> LinearCost:
+    """Non-negative least squares on the relative errors of group means, weighted by steps."""
+    mean_s = np.array([group.took_s.mean() for group in groups])
+    weights = np.sqrt([len(group.took_s) for group in groups])
+    rows = _rows(groups) / mean_s[:, None] * weights[:, None]
     size = np.linalg.norm(rows, axis=0)
     found, _ = nnls(rows / size, weights)
     return LinearCost(**dict(zip(TERMS, (found / size).tolist(), strict=True)))
 
 
-def _told(cost: LinearCost, cell: _Cell) -> Shape:
-    prefill, reads, sequences, kv_tokens = cell.shape.tolist()
-    return Shape(
-        trial=cell.trial,
+def _modelled(cost: LinearCost, group: _TimedGroup) -> StepGroup:
+    prefill, reads, sequences, kv_tokens = group.counts.tolist()
+    return StepGroup(
+        trial=group.trial,
         prefill_tokens=prefill,
         prefill_reads=reads,
         sequences=sequences,
         kv_tokens=kv_tokens,
-        steps=len(cell.took_s),
-        took_s=float(cell.took_s.mean()),
-        told_s=_seconds(cost, cell),
+        steps=len(group.took_s),
+        took_s=float(group.took_s.mean()),
+        modelled_s=_seconds(cost, group),
     )
 
 
-def _seconds(cost: LinearCost, cell: _Cell) -> float:
-    return float(np.dot([getattr(cost, name) for name in TERMS], [1.0, *cell.shape]))
+def _seconds(cost: LinearCost, group: _TimedGroup) -> float:
+    return float(np.dot([getattr(cost, name) for name in TERMS], [1.0, *group.counts]))
 
 
-def _quality(cost: LinearCost, cells: Sequence[_Cell]) -> Quality:
-    took_s = np.concatenate([cell.took_s for cell in cells])
-    told_s = np.concatenate([np.full(len(cell.took_s), _seconds(cost, cell)) for cell in cells])
+def _quality(cost: LinearCost, groups: Sequence[_TimedGroup]) -> FitQuality:
+    took_s = np.concatenate([group.took_s for group in groups])
+    modelled_s = np.concatenate(
+        [np.full(len(group.took_s), _seconds(cost, group)) for group in groups]
+    )
     spread = ((took_s - took_s.mean()) ** 2).sum()
-    return Quality(
+    return FitQuality(
         steps=len(took_s),
-        r2=float(1 - ((took_s - told_s) ** 2).sum() / spread) if spread else 1.0,
-        median_error=float(np.median(np.abs(told_s / took_s - 1))),
-        bias=float(told_s.sum() / took_s.sum() - 1),
+        r2=float(1 - ((took_s - modelled_s) ** 2).sum() / spread) if spread else 1.0,
+        median_error=float(np.median(np.abs(modelled_s / took_s - 1))),
+        bias=float(modelled_s.sum() / took_s.sum() - 1),
     )
 
 
-def lag_steps(waits: Sequence[Sequence[float]], order_s: float) -> int:
-    """Whole steps that usually pass from the end of the step an order met to the order's own.
+def lag_steps(waits: Sequence[Sequence[float]], submit_delay_s: float) -> int:
+    """The median number of whole steps between a submission's arrival and the step that takes it.
 
-    `waits` are the times of the steps that passed in all, of several orders; each was on its way
-    for `order_s`. 1 without any: as our engine composes.
+    `waits` has, for each submission, the times of all steps from sending it to the step that takes
+    it; it was in transit for `submit_delay_s`. The step that runs on arrival does not count. The
+    result is 1 without any submission, as LMaaS's engine composes.
     """
     if not waits:
         return 1
-    return round(median(max(len(wait) - _met(wait, order_s), 0) for wait in waits))
+    return round(median(max(len(wait) - _current_step(wait, submit_delay_s), 0) for wait in waits))
 
 
-def _met(wait: Sequence[float], order_s: float) -> int:
-    """Which step, counted from 1, was under way when the order came."""
+def _current_step(wait: Sequence[float], submit_delay_s: float) -> int:
+    """The step, counted from 1, that ran when the submission arrived."""
     ends_s = np.cumsum(wait)
-    return int(np.searchsorted(ends_s, order_s, side="right")) + 1
+    return int(np.searchsorted(ends_s, submit_delay_s, side="right")) + 1

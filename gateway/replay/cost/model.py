@@ -1,47 +1,51 @@
-"""What an engine's steps take, as measured on a real one or worked out from a card's figures."""
+"""The time of an engine's steps, as measured on a real one or from a card's published figures."""
 
 from math import ceil
 from pathlib import Path
 from typing import Annotated, Protocol, TypeAlias
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 from msgspec.structs import astuple
 
 from gateway.errors import InvalidRequest, NotFound
 
-Amount: TypeAlias = Annotated[float, Meta(ge=0)]
-Size: TypeAlias = Annotated[int, Meta(ge=1)]
+NonNegative: TypeAlias = Annotated[float, Meta(ge=0)]
+PositiveInt: TypeAlias = Annotated[int, Meta(ge=1)]
 
 
 class StepCost(Protocol):
-    """Seconds of steps. `kv_tokens` are those that the decoding sequences read, each its own."""
+    """The time of steps.
+
+    `kv_tokens` is the KV tokens read by decoding sequences, summed: in `run_seconds`, by the first
+    step. After it each step reads one token more for each sequence.
+    """
 
     def seconds(
         self, prefill_tokens: int, sequences: int, kv_tokens: float, prompt_reads: float = 0.0
     ) -> float:
-        """One step: prompt tokens computed, sequences that decode, KV tokens they read.
+        """Seconds of a step: prompt tokens computed, decoding sequences, KV tokens they read.
 
-        `prompt_reads` are the KV tokens that prompt tokens read, each those before it.
+        `prompt_reads` is the KV tokens read by prompt tokens, each those before it, summed.
         """
 
     def run_seconds(self, sequences: int, kv_tokens: float, steps: int) -> float:
-        """`steps` steps of decoding in a row, from `kv_tokens` on; each sequence grows a token."""
+        """Seconds of `steps` decode steps, each reading a KV token a sequence more."""
 
 
 class LinearCost(Struct, frozen=True, tag="linear", tag_field="kind"):
-    """A sum of what each part of a step takes, in seconds."""
+    """A step time that is linear in what the step computes; coefficients in seconds."""
 
-    step_s: Amount
-    prompt_token_s: Amount
-    sequence_s: Amount
-    kv_token_s: Amount
-    prompt_read_s: Amount = 0.0
+    step_s: NonNegative
+    prompt_token_s: NonNegative
+    sequence_s: NonNegative
+    kv_token_s: NonNegative
+    prompt_read_s: NonNegative = 0.0
 
     def seconds(
         self, prefill_tokens: int, sequences: int, kv_tokens: float, prompt_reads: float = 0.0
     ) -> float:
-        """One step: prompt tokens computed, sequences that decode, KV tokens they read."""
+        """Seconds of a step: prompt tokens computed, decoding sequences, KV tokens they read."""
         return (
             self.step_s
             + self.prompt_token_s * prefill_tokens
@@ -50,105 +54,106 @@ class LinearCost(Struct, frozen=True, tag="linear", tag_field="kind"):
             + self.prompt_read_s * prompt_reads
         )
 
-    def paced(self, factor: float) -> "LinearCost":
-        """The cost where everything takes `factor` times as long."""
+    def scaled(self, factor: float) -> "LinearCost":
+        """The cost with every coefficient multiplied by `factor`."""
         return LinearCost(*(factor * part for part in astuple(self)))
 
     def run_seconds(self, sequences: int, kv_tokens: float, steps: int) -> float:
-        """`steps` steps of decoding in a row, from `kv_tokens` on; each sequence grows a token."""
+        """Seconds of `steps` decode steps, each reading a KV token a sequence more."""
         reads = steps * kv_tokens + sequences * (steps * (steps - 1) // 2)
         return steps * (self.step_s + self.sequence_s * sequences) + self.kv_token_s * reads
 
 
 class GpuProfile(Struct, frozen=True, tag="gpu", tag_field="kind"):
-    """A model on a card: weights and KV are read, or all is computed, whichever takes longer."""
+    """A model on a card: a step takes the longer of reading weights and KV, and computing."""
 
     name: str
-    weight_bytes: Amount
-    kv_bytes_per_token: Amount
+    weight_bytes: NonNegative
+    kv_bytes_per_token: NonNegative
     bandwidth_bytes_s: Annotated[float, Meta(gt=0)]
     flops_s: Annotated[float, Meta(gt=0)]
-    parameters: Amount
-    overhead_s: Amount
-    memory_bytes: Amount
+    parameters: NonNegative
+    overhead_s: NonNegative
+    memory_bytes: NonNegative
 
     def seconds(
         self, prefill_tokens: int, sequences: int, kv_tokens: float, prompt_reads: float = 0.0
     ) -> float:
-        """One step: prompt tokens computed, sequences that decode, KV tokens they read."""
-        del prompt_reads  # published figures tell nothing of it
+        """Seconds of a step: prompt tokens computed, decoding sequences, KV tokens they read."""
+        del prompt_reads  # no published figure covers them
         return self.overhead_s + max(
-            self._reading_s(kv_tokens), self._computing_s(prefill_tokens + sequences)
+            self._memory_s(kv_tokens), self._compute_s(prefill_tokens + sequences)
         )
 
     def run_seconds(self, sequences: int, kv_tokens: float, steps: int) -> float:
-        """`steps` steps of decoding in a row, from `kv_tokens` on; each sequence grows a token.
+        """Seconds of `steps` decode steps, each reading a KV token a sequence more.
 
-        Reading grows and computing does not: the first steps are bound by computing, if any are.
+        Memory reads grow and computing does not, so compute-bound steps come first, if any.
         """
-        computing_s, first_s = self._computing_s(sequences), self._reading_s(kv_tokens)
+        compute_s, first_s = self._compute_s(sequences), self._memory_s(kv_tokens)
         growth_s = self.kv_bytes_per_token * sequences / self.bandwidth_bytes_s
-        computing = 0 if first_s >= computing_s else steps
-        if computing and growth_s:
-            computing = min(steps, ceil((computing_s - first_s) / growth_s))
-        reading = steps - computing
+        compute_bound = 0 if first_s >= compute_s else steps
+        if compute_bound and growth_s:
+            compute_bound = min(steps, ceil((compute_s - first_s) / growth_s))
+        memory_bound = steps - compute_bound
         return (
             steps * self.overhead_s
-            + computing * computing_s
-            + reading * (first_s + growth_s * (computing + steps - 1) / 2)
+            + compute_bound * compute_s
+            + memory_bound * (first_s + growth_s * (compute_bound + steps - 1) / 2)
         )
 
-    def _reading_s(self, kv_tokens: float) -> float:
+    def _memory_s(self, kv_tokens: float) -> float:
         kv_bytes = self.kv_bytes_per_token * kv_tokens
         return (self.weight_bytes + kv_bytes) / self.bandwidth_bytes_s
 
-    def _computing_s(self, tokens: int) -> float:
+    def _compute_s(self, tokens: int) -> float:
         return 2 * self.parameters * tokens / self.flops_s
 
 
 class EngineShape(Struct, frozen=True, kw_only=True):
-    """What an engine has room for, and how it takes orders.
+    """An engine's limits, and its delay in taking submissions.
 
-    A step computes `step_tokens` tokens at most. `swap_token_s` is what it takes to copy a
-    preempted token's KV to the host, or back; None where it is computed again. An order is with
-    the engine after `order_s`, and heeded `lag_steps` after the end of the step then under way: a
-    step is composed while the one before runs, so that of 0 is only for an ideal engine.
+    A step computes at most `step_tokens` tokens. `swap_token_s` is the time to copy the KV of a
+    preempted token to the host, or back; None if it is computed again. A submission reaches the
+    engine after `submit_delay_s` (`order_s` in a calibration file), and is taken `lag_steps` after
+    the end of the step that runs then: a step is composed while the previous one runs, so only an
+    ideal engine has a lag of 0.
     """
 
-    pages: Size
-    page_tokens: Size
-    step_tokens: Size = 512
-    max_sequences: Size | None = None
-    context_tokens: Size
-    swap_token_s: Amount | None = None
+    pages: PositiveInt
+    page_tokens: PositiveInt
+    step_tokens: PositiveInt = 512
+    max_sequences: PositiveInt | None = None
+    context_tokens: PositiveInt
+    swap_token_s: NonNegative | None = None
     lag_steps: Annotated[int, Meta(ge=0)] = 1
-    order_s: Amount = 0.0
+    submit_delay_s: NonNegative = field(default=0.0, name="order_s")
 
     @property
-    def most_tokens(self) -> int:
-        """Tokens of the longest sequence, prompt and answer."""
+    def max_sequence_tokens(self) -> int:
+        """The most tokens of one sequence, prompt and answer together."""
         return min(self.context_tokens, self.pages * self.page_tokens)
 
     @property
-    def most_sequences(self) -> int:
-        """Sequences that run at once at most."""
+    def max_running_sequences(self) -> int:
+        """The most sequences that run at once."""
         return min(self.step_tokens, self.max_sequences or self.step_tokens)
 
     @property
     def ghost_steps(self) -> int:
-        """Steps that go on with a sequence after its last token, which nobody had seen yet."""
+        """Steps still composed with a sequence after its last token, before its end is noticed."""
         return min(self.lag_steps, 1)
 
 
 class EngineModel(Struct, frozen=True, kw_only=True):
-    """An engine as a replay needs it: what a calibration file holds."""
+    """An engine for a replay: the content of a calibration file."""
 
     cost: LinearCost | GpuProfile
     shape: EngineShape
 
 
 def read_engine(path: Path) -> EngineModel:
-    """The engine in a calibration file. NotFound or InvalidRequest say what is wrong with it."""
+    """The engine of a calibration file. NotFound or InvalidRequest name the problem."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=EngineModel)
     except OSError as error:

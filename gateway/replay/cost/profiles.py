@@ -14,11 +14,11 @@ from gateway.replay.cost.model import EngineModel, EngineShape, GpuProfile
 
 VALUE_BYTES: Final = 2  # of a 16-bit number
 MEMORY_SHARE: Final = 0.9  # of the card for weights and KV; the rest is for activations
-OVERHEAD_S: Final = 0.002  # of a step beside its kernels: assumed, no figure is published
+OVERHEAD_S: Final = 0.002  # of a step, in addition to its kernels: assumed, no figure is published
 PAGE_TOKENS: Final = 16
 STEP_TOKENS: Final = 512
 CONTEXT_TOKENS: Final = 32_768
-DEFAULT: Final = "a100-80gb/llama-3-8b"
+DEFAULT_PROFILE: Final = "a100-80gb/llama-3-8b"
 
 
 class Gpu(Struct, frozen=True):
@@ -29,8 +29,8 @@ class Gpu(Struct, frozen=True):
     flops_s: float
 
 
-class Model(Struct, frozen=True):
-    """A model's parameters, and what its keys take: layers, and numbers of one layer's keys."""
+class PublishedModel(Struct, frozen=True):
+    """A model's parameters and layers, and the width of one layer's keys, in numbers."""
 
     parameters: float
     layers: int
@@ -38,12 +38,12 @@ class Model(Struct, frozen=True):
 
     @property
     def weight_bytes(self) -> float:
-        """All weights."""
+        """The size of all weights."""
         return VALUE_BYTES * self.parameters
 
     @property
     def kv_bytes_per_token(self) -> float:
-        """Keys and values of one token in every layer."""
+        """The size of one token's keys and values in all layers."""
         return 2 * self.layers * self.kv_width * VALUE_BYTES
 
 
@@ -52,25 +52,25 @@ GPUS: Final = {
     "h100-80gb": Gpu(80e9, 3_350e9, 989e12),
 }
 MODELS: Final = {
-    "gpt-j-6b": Model(6.05e9, 28, 4_096),
-    "llama-3-8b": Model(8.03e9, 32, 8 * 128),  # 8 key heads of 128
-    "llama-13b": Model(13.0e9, 40, 5_120),
-    "gpt-neox-20b": Model(20.6e9, 44, 6_144),
-    "llama-33b": Model(32.5e9, 60, 6_656),
+    "gpt-j-6b": PublishedModel(6.05e9, 28, 4_096),
+    "llama-3-8b": PublishedModel(8.03e9, 32, 8 * 128),  # 8 key heads of 128
+    "llama-13b": PublishedModel(13.0e9, 40, 5_120),
+    "gpt-neox-20b": PublishedModel(20.6e9, 44, 6_144),
+    "llama-33b": PublishedModel(32.5e9, 60, 6_656),
 }
 NAMES: Final = tuple("/".join(pair) for pair in product(GPUS, MODELS))
 
 
 def profile(name: str) -> EngineModel:
-    """The engine of this name. NotFound says which there are."""
+    """The engine of this name. NotFound lists the known ones."""
     if name not in NAMES:
         raise NotFound(f"there is no profile {name}; known are {', '.join(NAMES)}")
     card, model = name.split("/")
     return engine_model(name, GPUS[card], MODELS[model])
 
 
-def engine_model(name: str, gpu: Gpu, model: Model) -> EngineModel:
-    """A model on a card, its KV pool what the weights leave of the card's memory."""
+def engine_model(name: str, gpu: Gpu, model: PublishedModel) -> EngineModel:
+    """A model on a card; its KV pool is the card's memory less the weights."""
     kv_bytes = MEMORY_SHARE * gpu.memory_bytes - model.weight_bytes
     return EngineModel(
         cost=GpuProfile(

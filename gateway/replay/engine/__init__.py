@@ -1,1 +1,1 @@
-"""Simulated engines: by iteration and in lock step."""
+"""Simulated engines: continuous batching, and lockstep batches."""

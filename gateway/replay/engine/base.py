@@ -1,4 +1,4 @@
-"""What a replay asks of a simulated engine, and what both engines do alike."""
+"""The interface of a simulated engine, and the part that both engines share."""
 
 from abc import ABC, abstractmethod
 from math import inf
@@ -13,79 +13,79 @@ Sequences: TypeAlias = list[SimulatedSequence]
 
 
 class SimulatedEngine(ABC):
-    """Runs what is submitted, by a clock that its owner moves on.
+    """Runs submitted sequences; its owner advances the clock.
 
-    At `next_s` the steps under way end, or an idle engine has work (inf: never). The owner then
-    calls `settle`, submits what it decides on at that time, and calls `compose`; `between` says
-    that this is due. `steps` have been done by the last `settle`. What a step does is left to the
-    subclasses.
+    At `next_s` the running steps end, or an idle engine receives work (inf: never). The owner then
+    calls `settle`, submits what it dispatches at that time, and calls `compose`; `at_boundary` is
+    true between these two calls. `steps` is the number of steps completed by the last `settle`.
+    Subclasses define what a step does.
     """
 
     def __init__(self, model: EngineModel) -> None:
-        self.work = EngineStatistics()
+        self.statistics = EngineStatistics()
         self.next_s = inf
         self.steps = 0
-        self.between = False
+        self.at_boundary = False
         self._cost, self._shape = model.cost, model.shape
         self._timeline = Timeline(model.cost)
-        self._orders = Submissions(model.shape)
-        self._under_way = False
+        self._submissions = Submissions(model.shape)
+        self._stepping = False
         self._now_s = 0.0
         self._arrivals = 0
 
     def submit(self, sequences: Sequences, at_s: float) -> None:
-        """Let sequences run, handed over together, and not before any other."""
+        """Submit sequences together, at `at_s` or later than every submission before."""
         for sequence in sequences:
             self._arrivals += 1
             sequence.arrival = self._arrivals
-        self._orders.send(sequences, at_s)
-        if self._under_way:
-            self._orders.reach_run(self._timeline)
+        self._submissions.submit(sequences, at_s)
+        if self._stepping:
+            self._submissions.receive_during_run(self._timeline)
             self.next_s = self._timeline.ended_s
-        elif not self.between:
-            self.next_s = min(self.next_s, self._orders.ready_s)
+        elif not self.at_boundary:
+            self.next_s = min(self.next_s, self._submissions.ready_s)
 
     def settle(self) -> Sequences:
-        """The steps under way have ended: the sequences that ended with them."""
-        self._now_s, self.between = self.next_s, True
-        if not self._under_way:
+        """End the running steps; returns the sequences that finished with them."""
+        self._now_s, self.at_boundary = self.next_s, True
+        if not self._stepping:
             return []
-        self._under_way = False
-        return self._stepped()
+        self._stepping = False
+        return self._finish_steps()
 
-    def take_broken(self) -> Sequences:
-        """Sequences of a batch that ran out of memory: their owner submits them again."""
+    def take_out_of_memory(self) -> Sequences:
+        """Sequences of a batch that ran out of memory; their owner submits them again."""
         return []
 
     def compose(self) -> None:
-        """Begin the next steps, as many as are alike; none where there is nothing to run."""
-        self.between = False
-        self._orders.reach_boundary(self._now_s, self.steps)
+        """Begin the next run of equal steps, if there is anything to run."""
+        self.at_boundary = False
+        self._submissions.receive_by_boundary(self._now_s, self.steps)
         self._begin_steps()
-        if self._under_way:
-            self._orders.reach_run(self._timeline)
+        if self._stepping:
+            self._submissions.receive_during_run(self._timeline)
             self.next_s = self._timeline.ended_s
         else:
-            self.next_s = self._orders.ready_s
+            self.next_s = self._submissions.ready_s
 
     @abstractmethod
     def pages_at(self, at_s: float) -> int:
-        """Pages held at a time up to `next_s`."""
+        """Pages in use at a time up to `next_s`."""
 
     def steps_by(self, at_s: float) -> int:
-        """Steps done by a time up to `next_s`."""
-        return self._timeline.done(at_s) if self._under_way else self.steps
+        """Steps completed at a time up to `next_s`."""
+        return self._timeline.steps_done(at_s) if self._stepping else self.steps
 
     def reached_s(self, boundary: int) -> float:
-        """When a boundary is reached; inf where it is not one of the steps under way."""
-        if not self._under_way or boundary > self._timeline.last:
+        """The time of a boundary between steps; inf if it lies after the running steps."""
+        if not self._stepping or boundary > self._timeline.last:
             return inf
         return self._timeline.reached_s(boundary)
 
     @abstractmethod
-    def _stepped(self) -> Sequences:
-        """Account for the steps of the timeline, which have ended: the sequences that ended."""
+    def _finish_steps(self) -> Sequences:
+        """Account for the steps on the timeline, which ended; returns the finished sequences."""
 
     @abstractmethod
     def _begin_steps(self) -> None:
-        """Put the next steps on the timeline and set `_under_way`; neither where none can begin."""
+        """Put the next steps on the timeline and set `_stepping`, or do neither if none can run."""

@@ -1,8 +1,9 @@
-"""A simulated engine in lock step: Magnus's setting (arXiv 2406.04785).
+"""A simulated engine that runs batches in lockstep: Magnus's setting (arXiv 2406.04785).
 
-The rules of the engine's own: a batch starts when the one before has ended, all prompts padded to
-the longest; all rows decode until the longest has ended, and leave together. Where pages run out
-the batch is broken up, and its halves take their turn with what they have generated.
+It follows the rules of the real engine: a batch starts when the previous one has ended, with all
+prompts padded to the longest; all rows decode until the longest answer has ended, and leave
+together. If pages run out, the batch is split in halves, which run one after the other and keep
+their generated tokens.
 """
 
 from collections import deque
@@ -12,74 +13,77 @@ from typing import Final
 from gateway.replay.cost.model import EngineModel
 from gateway.replay.engine.base import Sequences, SimulatedEngine
 
-PAIR: Final = 2
+MIN_SPLIT: Final = 2
 
 
 class LockstepEngine(SimulatedEngine):
-    """One batch after another, in the order they were submitted.
+    """One batch after another, in order of submission.
 
-    Where `owner_halves`, a batch of two or more that breaks is given back by `take_broken`.
+    With `owner_halves`, a batch of two or more that runs out of memory is returned by
+    `take_out_of_memory`, for its owner to split.
     """
 
     def __init__(self, model: EngineModel, *, owner_halves: bool) -> None:
         super().__init__(model)
         self._owner_halves = owner_halves
         self._waiting: deque[Sequences] = deque()
-        self._broken: Sequences = []
+        self._out_of_memory: Sequences = []
         self._rows: Sequences = []
         self._width = 0  # tokens that prompts are padded to
         self._computed = 0  # padded prompt tokens, of all rows
-        self._decoded = 0  # steps in which all rows decoded
-        self._ghosts = 0  # rows that a last step goes on with
+        self._decoded = 0  # steps in which the rows decoded
+        self._ghost_rows = 0  # rows of a last step, composed before their ends were noticed
 
-    def take_broken(self) -> Sequences:
-        """Sequences of a batch that ran out of memory: their owner submits them again."""
-        broken, self._broken = self._broken, []
-        return broken
+    def take_out_of_memory(self) -> Sequences:
+        """Sequences of a batch that ran out of memory; their owner submits them again."""
+        out_of_memory, self._out_of_memory = self._out_of_memory, []
+        return out_of_memory
 
     def compose(self) -> None:
-        """Begin the next steps; after a batch broke, it is at once their owner's turn."""
+        """Begin the next steps; if a batch ran out of memory, return to its owner at once."""
         super().compose()
-        if self._broken:
+        if self._out_of_memory:
             self.next_s = self._now_s
 
     def pages_at(self, at_s: float) -> int:
-        """Pages held at a time up to `next_s`."""
-        if not self._under_way or self._ghosts:
+        """Pages in use at a time up to `next_s`."""
+        if not self._stepping or self._ghost_rows:
             return 0
         if self._computed < len(self._rows) * self._width:
             return self._prompt_pages(self._computed + self._chunk)
         steps = max(self._timeline.boundary(at_s) - self.steps, 1)
         return len(self._rows) * self._pages(self._width + self._decoded + steps)
 
-    def _stepped(self) -> Sequences:
+    def _finish_steps(self) -> Sequences:
         steps = self._timeline.last - self.steps
         self.steps = self._timeline.last
         seconds = self._now_s - self._timeline.began_s
-        if self._ghosts:
-            self.work.add(steps, seconds, 0, 0)
-            self.work.computed_tokens += steps * self._ghosts
-            self._ghosts = 0
+        if self._ghost_rows:
+            self.statistics.add(steps, seconds, 0, 0)
+            self.statistics.computed_tokens += steps * self._ghost_rows
+            self._ghost_rows = 0
             return []
         if self._computed < len(self._rows) * self._width:
-            self._prefilled(seconds)
+            self._finish_prefill(seconds)
         else:
-            self._grown(steps, seconds)
-        return self._ended()
+            self._finish_decoding(steps, seconds)
+        return self._finished_rows()
 
     def _begin_steps(self) -> None:
-        at_rest = not (self._rows or self._ghosts or self._waiting)
-        self._waiting.extend(self._orders.take_batches(inf if at_rest else self.steps))
-        if not self._rows and not self._ghosts:
+        at_rest = not (self._rows or self._ghost_rows or self._waiting)
+        self._waiting.extend(self._submissions.take_batches(inf if at_rest else self.steps))
+        if not self._rows and not self._ghost_rows:
             self._begin()
-        if self._ghosts:
-            self._go_on(self._ghosts, self._shape.ghost_steps, self._decoded + 1)
+        if self._ghost_rows:
+            self._begin_decoding(self._ghost_rows, self._shape.ghost_steps, self._decoded + 1)
         elif self._computed < len(self._rows) * self._width:
-            self._under_way = True
+            self._stepping = True
             seconds = self._cost.seconds(self._chunk, 0, 0)
             self._timeline.step(self._now_s, self.steps, seconds)
         elif self._rows:
-            self._go_on(len(self._rows), min(self._left, self._room), self._decoded + 1)
+            self._begin_decoding(
+                len(self._rows), min(self._steps_left, self._steps_with_pages), self._decoded + 1
+            )
 
     @property
     def _chunk(self) -> int:
@@ -87,43 +91,43 @@ class LockstepEngine(SimulatedEngine):
         return min(self._shape.step_tokens, len(self._rows) * self._width - self._computed)
 
     @property
-    def _left(self) -> int:
-        """Steps of decoding until the longest has ended."""
+    def _steps_left(self) -> int:
+        """Decode steps until the longest answer has ended."""
         return max(row.tokens - row.generated_at(self.steps) for row in self._rows)
 
     @property
-    def _room(self) -> int:
-        """Steps of decoding for which there are pages."""
-        each = self._shape.pages // len(self._rows) * self._shape.page_tokens
-        return each - self._width - self._decoded
+    def _steps_with_pages(self) -> int:
+        """Decode steps for which there are pages."""
+        row_tokens = self._shape.pages // len(self._rows) * self._shape.page_tokens
+        return row_tokens - self._width - self._decoded
 
     def _begin(self) -> None:
-        """Start the next batch, or as large a half of it as memory holds."""
+        """Start the next batch; split it until the first part fits the memory."""
         while self._waiting and not self._rows:
             batch = self._waiting.popleft()
             width = max(row.prompt_tokens + row.generated for row in batch)
             if len(batch) > 1 and len(batch) * self._pages(width + 1) > self._shape.pages:
-                self._break_up(batch)
-                if self._broken:
+                self._split_batch(batch)
+                if self._out_of_memory:
                     return
                 continue
             self._rows, self._width = batch, width
             self._computed = self._decoded = 0
 
-    def _go_on(self, rows: int, steps: int, ahead: int) -> None:
-        """Steps in which so many rows decode, each `ahead` of its padded prompt."""
+    def _begin_decoding(self, rows: int, steps: int, ahead: int) -> None:
+        """Begin decode steps of `rows` rows, each with `ahead` tokens after its padded prompt."""
         first = self.steps
-        self._under_way = True
+        self._stepping = True
         self._timeline.run(
             self._now_s, first, first + steps, rows, rows * (self._width + ahead), 0.0
         )
 
-    def _prefilled(self, seconds: float) -> None:
-        """A step computed prompts; rows whose prompt is complete have a token more."""
+    def _finish_prefill(self, seconds: float) -> None:
+        """Account for a prefill step; rows with a complete prompt have a new token."""
         before, self._computed = self._computed, self._computed + self._chunk
-        self.work.computed_tokens += self._computed - before
+        self.statistics.computed_tokens += self._computed - before
         pages = self._prompt_pages(self._computed)
-        self.work.add(1, seconds, pages, pages)
+        self.statistics.add(1, seconds, pages, pages)
         for row in self._rows[before // self._width : self._computed // self._width]:
             row.generated += 1
             if row.generated == 1:
@@ -131,48 +135,50 @@ class LockstepEngine(SimulatedEngine):
         if self._computed == len(self._rows) * self._width:
             for row in self._rows:
                 row.decoding = True
-                row.lead = row.prompt_tokens + row.generated - self.steps
+                row.length_offset = row.prompt_tokens + row.generated - self.steps
 
-    def _grown(self, steps: int, seconds: float) -> None:
-        """Every row got a token in each of these steps."""
+    def _finish_decoding(self, steps: int, seconds: float) -> None:
+        """Account for decode steps: each row got a token in each of them."""
         rows, length = len(self._rows), self._width + self._decoded
-        self.work.add(
+        self.statistics.add(
             steps, seconds, rows * self._pages(length + 1), rows * self._pages(length + steps)
         )
-        self.work.computed_tokens += rows * steps
+        self.statistics.computed_tokens += rows * steps
         self._decoded += steps
 
-    def _ended(self) -> Sequences:
-        """The rows that leave now: all when the longest has ended, those that did when it broke."""
+    def _finished_rows(self) -> Sequences:
+        """Rows that leave: all once the longest has ended; on lack of memory, those that ended."""
         rows = self._rows
-        if self._computed < len(rows) * self._width or (self._left > 0 and self._room > 0):
+        if self._computed < len(rows) * self._width or (
+            self._steps_left > 0 and self._steps_with_pages > 0
+        ):
             return []
         for row in rows:
             row.generated = min(row.generated_at(self.steps), row.tokens)
             row.decoding = False
-        broken = [row for row in rows if row.generated < row.tokens]
+        out_of_memory = [row for row in rows if row.generated < row.tokens]
         ended = [row for row in rows if row.generated == row.tokens]
         self._rows = []
-        if broken:
-            self.work.recomputed_tokens += len(broken) * (self._width + self._decoded)
-            self.work.preemptions += len(broken)
-            for row in broken:
+        if out_of_memory:
+            self.statistics.recomputed_tokens += len(out_of_memory) * (self._width + self._decoded)
+            self.statistics.preemptions += len(out_of_memory)
+            for row in out_of_memory:
                 row.preemptions += 1
-            self._break_up(broken)
+            self._split_batch(out_of_memory)
         else:
-            self._ghosts = len(rows) * self._shape.ghost_steps
+            self._ghost_rows = len(rows) * self._shape.ghost_steps
         return ended
 
-    def _break_up(self, batch: Sequences) -> None:
-        """Let the halves of a batch wait again, here or at its owner's."""
-        if self._owner_halves and len(batch) >= PAIR:
-            self._broken += batch
+    def _split_batch(self, batch: Sequences) -> None:
+        """Queue the halves of a batch, here or at its owner."""
+        if self._owner_halves and len(batch) >= MIN_SPLIT:
+            self._out_of_memory += batch
             return
         half = ceil(len(batch) / 2)
         self._waiting.extendleft(part for part in (batch[half:], batch[:half]) if part)
 
     def _prompt_pages(self, computed: int) -> int:
-        """Pages of prompts of which so many padded tokens are computed."""
+        """Pages of prompts with `computed` of their padded tokens computed."""
         rows, rest = divmod(computed, self._width)
         return rows * self._pages(self._width) + self._pages(rest)
 

@@ -1,4 +1,4 @@
-"""One request in a simulated engine, and what the engine did for all of them."""
+"""A request in a simulated engine, and the engine's totals."""
 
 from math import nan
 
@@ -6,42 +6,43 @@ from gateway.scheduling.requests import QueuedRequest, RunningSequence
 
 
 class SimulatedSequence:
-    """What an engine knows of a sequence, and the length it will have, which only the replay knows.
+    """A sequence as the engine sees it, and its true length `tokens`, which only the replay knows.
 
-    While it decodes it is `lead` tokens longer than steps have been done, and `generated` and
-    `computed` are as they were before. `spell` counts how often that began or ended.
+    While it decodes, after i steps of the engine it has i + `length_offset` tokens, and `generated`
+    and `computed` keep their values from before. `epoch` counts the starts and stops of decoding;
+    heap entries of an earlier epoch are stale.
     """
 
-    __slots__ = ("arrival", "computed", "decoding", "ended", "first_token_s", "generated", "lead",
-                 "max_tokens", "place", "preemptions", "prompt_tokens", "request", "reserved",
-                 "spell", "swapped", "tokens")  # fmt: skip
+    __slots__ = ("arrival", "computed", "decoding", "ended", "epoch", "first_token_s", "generated",
+                 "index", "length_offset", "max_tokens", "preemptions", "prompt_tokens", "request",
+                 "reserved", "swapped", "tokens")  # fmt: skip
 
-    def __init__(self, place: int, request: QueuedRequest, tokens: int, reserved: int) -> None:
-        self.place = place
+    def __init__(self, index: int, request: QueuedRequest, tokens: int, reserved: int) -> None:
+        self.index = index
         self.request = request
         self.tokens = tokens
         self.prompt_tokens = max(request.prompt_tokens, 1)
         self.max_tokens = request.max_tokens
         self.reserved = max(min(reserved, request.max_tokens), 1)
-        self.arrival = 0  # numbers sequences in submit order
+        self.arrival = 0  # its number in order of submission
         self.generated = 0
         self.computed = 0
         self.swapped = 0  # tokens on the host
-        self.lead = 0
+        self.length_offset = 0
         self.decoding = False
         self.ended = False
-        self.spell = 0
+        self.epoch = 0
         self.preemptions = 0
         self.first_token_s = nan
 
     def generated_at(self, step: int) -> int:
-        """Tokens generated once so many steps have been done."""
+        """Tokens generated after `step` steps of the engine."""
         if self.decoding:
-            return step + self.lead - self.prompt_tokens
+            return step + self.length_offset - self.prompt_tokens
         return self.generated
 
-    def known(self, step: int) -> RunningSequence:
-        """What a gateway knows of it once so many steps have been done."""
+    def as_running(self, step: int) -> RunningSequence:
+        """What the gateway knows of it after `step` steps of the engine."""
         request = self.request
         generated = min(self.generated_at(step), self.tokens)
         return RunningSequence(
@@ -50,10 +51,10 @@ class SimulatedSequence:
 
 
 class EngineStatistics:
-    """Steps, tokens and seconds of an engine since it began.
+    """Steps, tokens and seconds of an engine since its start.
 
-    `recomputed_tokens` were computed before, and lost when their sequence was preempted.
-    `page_seconds` are the pages held while steps ran, each counted for as long as it was.
+    `recomputed_tokens` had been computed before their sequence was preempted. `page_seconds` is the
+    integral of the pages in use over the time of steps.
     """
 
     __slots__ = ("busy_s", "computed_tokens", "page_seconds", "preemptions", "recomputed_tokens",
@@ -68,7 +69,7 @@ class EngineStatistics:
         self.page_seconds = 0.0
 
     def add(self, steps: int, seconds: float, first_pages: int, last_pages: int) -> None:
-        """Steps that took so long, between which memory grew evenly."""
+        """Add steps of `seconds` in all, over which the pages in use grew linearly."""
         self.steps += steps
         self.busy_s += seconds
         self.page_seconds += seconds * (first_pages + last_pages) / 2

@@ -1,12 +1,12 @@
-"""When the steps under way end."""
+"""The end times of the running steps."""
 
 from gateway.replay.cost.model import StepCost
 
 
 class Timeline:
-    """Steps `first` … `last` - 1, counted from 0: alike, but that each sequence grows a token.
+    """Steps `first` … `last` - 1, counted from 0; each sequence grows by a token a step.
 
-    Step i runs from boundary i to boundary i + 1; at a boundary so many steps have been done.
+    Step i runs from boundary i to boundary i + 1; at boundary i, i steps have been completed.
     """
 
     __slots__ = ("_cost", "_kv_tokens", "_origin_s", "_sequences", "began_s", "ended_s", "first",
@@ -19,26 +19,26 @@ class Timeline:
         self._kv_tokens = 0
 
     def step(self, began_s: float, first: int, seconds: float) -> None:
-        """One step of its own kind."""
+        """A single step of `seconds`."""
         self.began_s, self.ended_s = began_s, began_s + seconds
         self.first, self.last = first, first + 1
 
     def run(
         self, began_s: float, first: int, last: int, sequences: int, kv_tokens: int, before_s: float
     ) -> None:
-        """Steps of decoding, the first after `before_s` of something else."""
+        """Decode steps; the first begins after `before_s` of other work."""
         self.began_s, self._origin_s = began_s, began_s + before_s
         self.first, self.last = first, last
         self._sequences, self._kv_tokens = sequences, kv_tokens
         self.ended_s = self._end_s(last)
 
     def cut(self, last: int) -> None:
-        """Let a run end earlier, after its first step or later."""
+        """End a run earlier, after its first step or later."""
         self.last = last
         self.ended_s = self._end_s(last)
 
     def reached_s(self, boundary: int) -> float:
-        """When a boundary is reached."""
+        """The time of a boundary."""
         if boundary == self.first:
             return self.began_s
         return self.ended_s if boundary == self.last else self._end_s(boundary)
@@ -49,7 +49,7 @@ class Timeline:
             return self.first
         low, high = self.first, self.last
         low_s, high_s = self._origin_s, self.ended_s
-        while high - low > 1:  # durations hardly change from step to step: few turns
+        while high - low > 1:  # interpolation: durations change little from step to step
             guess = low + int((at_s - low_s) / (high_s - low_s) * (high - low))
             guess = min(max(guess, low + 1), high - 1)
             guess_s = self._end_s(guess)
@@ -59,8 +59,8 @@ class Timeline:
                 high, high_s = guess, guess_s
         return high
 
-    def done(self, at_s: float) -> int:
-        """Steps done by a time before the end."""
+    def steps_done(self, at_s: float) -> int:
+        """Steps completed at a time before the end."""
         boundary = self.boundary(at_s)
         return boundary if self.reached_s(boundary) <= at_s else boundary - 1
 

@@ -1,1 +1,1 @@
-"""What a replay measures, with confidence intervals."""
+"""The measures of a replay, with confidence intervals."""

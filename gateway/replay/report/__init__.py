@@ -1,1 +1,1 @@
-"""A replay as tables, plots and a page."""
+"""The report of a replay: tables, plots and an HTML page."""

@@ -1,4 +1,4 @@
-"""How a replay's pictures look: each policy's colour, axes, legends."""
+"""The style of a replay's plots: colours of policies, axes, legends."""
 
 from typing import Any, Final
 
@@ -12,8 +12,10 @@ from gateway.pictures import LINE_COLOR, PLOT_STYLE
 from gateway.replay.comparison import ORACLE
 
 DOTS_PER_INCH: Final = 100
-WIDE: Final = 1_000.0  # times: labels at powers of ten alone
-MIDDLING: Final = 30.0
+DECADE_LABELS_RATIO: Final = (
+    1_000.0  # of highest to lowest value: above, labels at powers of ten only
+)
+DENSE_LABELS_RATIO: Final = 30.0  # below, more labels in each decade
 COLORS: Final = {
     "fcfs": "#8a9099",
     "sjf": "#d9822b",
@@ -27,12 +29,12 @@ RC: Final[dict[RcKeyType, Any]] = {**PLOT_STYLE, "axes.axisbelow": True, "figure
 
 
 def color_of(policy: str) -> str:
-    """A policy's colour, the same whether it is told true lengths or not."""
+    """A policy's colour, the same for its oracle."""
     return COLORS.get(policy.removeprefix(ORACLE), LINE_COLOR)
 
 
 def style_of(policy: str) -> dict[str, Any]:
-    """A policy's line; dashed and on top where it is told true lengths."""
+    """A policy's line style; an oracle's line is dashed and on top."""
     oracle = policy.startswith(ORACLE)
     return {
         "color": color_of(policy),
@@ -43,14 +45,14 @@ def style_of(policy: str) -> dict[str, Any]:
     }
 
 
-def logarithmic(axes: Axes) -> None:
-    """A log scale upwards, its ticks plain numbers that do not crowd."""
+def set_log_scale(axes: Axes) -> None:
+    """A log scale on the y axis, with plain numbers as tick labels."""
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     subs: tuple[float, ...] = (1, 2, 5)
-    if high > WIDE * low:
+    if high > DECADE_LABELS_RATIO * low:
         subs = (1,)
-    elif high < MIDDLING * low:
+    elif high < DENSE_LABELS_RATIO * low:
         subs = (1, 1.5, 2, 3, 4, 5, 7)
     axes.yaxis.set_major_locator(LogLocator(subs=subs))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
@@ -60,7 +62,7 @@ def logarithmic(axes: Axes) -> None:
 def smoothed(
     times: np.ndarray[Any, Any], values: np.ndarray[Any, Any], points: int
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """A series as means of so many stretches, each with as many samples."""
+    """A series as means of at most `points` parts with equal numbers of samples."""
     parts = max(min(points, len(times)), 1)
     means = [
         [float(part.mean()) for part in np.array_split(each, parts)] for each in (times, values)
@@ -69,7 +71,7 @@ def smoothed(
 
 
 def add_legend(figure: Figure, axes: Axes) -> None:
-    """What the lines of some axes are, above everything."""
+    """A legend for the lines of `axes`, above all panels."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 8))
 

@@ -1,4 +1,4 @@
-"""A comparison as a folder to open in a browser: report.html, and its pictures beside it."""
+"""Writes a comparison as a folder for the browser: report.html and its plots."""
 
 from collections.abc import Iterator
 from html import escape
@@ -8,14 +8,14 @@ from typing import Final
 from rich.table import Table
 
 from gateway.errors import InvalidRequest
-from gateway.replay.plan import Comparison
+from gateway.replay.plan import PolicyComparison
 from gateway.replay.report.plots import draw
 from gateway.replay.report.table import deciles_table, engine_table, responses_table, tenants_table
 
 CAPTIONS: Final = {
-    "response": "Response by policy: mean, and what one request in a hundred exceeds. "
+    "response": "Response by policy: mean and p99. "
     "Bars and whiskers: the mean over the seeds with its 95 % interval.",
-    "deciles": "Mean response by decile of true length: who gains, and who pays for it.",
+    "deciles": "Mean response by decile of true length.",
     "queue": "Requests waiting over time, first seed.",
     "memory": "KV pages in use over time, as a share of all, first seed.",
     "tenants": "Tokens a second by tenant over time at the highest load, first seed; an answer's "
@@ -34,10 +34,10 @@ div.wide { overflow-x: auto } img { max-width: 100% } p.note { color: #5f6570; m
 """
 
 
-def write_report(found: Comparison, facts: list[str], folder: Path) -> Path:
-    """Writes the report into a folder, which is made; the page's path.
+def write_report(found: PolicyComparison, facts: list[str], folder: Path) -> Path:
+    """Write the report into a folder, which is created if needed; returns the page's path.
 
-    `facts` are the lines that say what was replayed. InvalidRequest if the folder cannot be.
+    `facts` are lines that describe what was replayed. InvalidRequest if the folder cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def write_report(found: Comparison, facts: list[str], folder: Path) -> Path:
     return page
 
 
-def _page(found: Comparison, facts: list[str], pictures: dict[str, Path]) -> Iterator[str]:
+def _page(found: PolicyComparison, facts: list[str], pictures: dict[str, Path]) -> Iterator[str]:
     yield '<!doctype html><html lang="en"><head><meta charset="utf-8">'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
     yield f"<title>Replay</title><style>{STYLE}</style></head><body><h1>Replay</h1>"
@@ -74,7 +74,7 @@ def _picture(name: str, pictures: dict[str, Path]) -> Iterator[str]:
 
 
 def _html_table(table: Table) -> Iterator[str]:
-    """The same cells as in the terminal."""
+    """A table of the terminal as HTML."""
     yield f'<h2>{escape(str(table.title))}</h2><div class="wide"><table><tr>'
     yield from (f"<th>{escape(str(column.header).strip())}</th>" for column in table.columns)
     yield "</tr>"

@@ -1,21 +1,21 @@
-"""A comparison with what was replayed, as one object."""
+"""A comparison with a description of its inputs: the JSON of `lmaas replay`."""
 
 from typing import Final
 
 from msgspec import Struct
 
-from gateway.replay.plan import Comparison, Plan, Row
+from gateway.replay.plan import PolicyComparison, PolicyRow, ReplayPlan
 from gateway.replay.workload.scenario import Scenario
 
-IDLE: Final = "hardly a request waited, so order made no difference: try a higher --load"
-IDLE_SHARE: Final = 0.01  # of the mean response, by the 0.99 quantile of waits
+IDLE: Final = "almost no request waited, so the order made no difference: try a higher --load"
+IDLE_SHARE: Final = 0.01  # below: the 0.99 quantile of waits over the mean response time
 OWN: Final = "each policy's own"
 
 
-class Summary(Struct, frozen=True, kw_only=True):
-    """What `lmaas replay --json` writes; numbers that are not known are null.
+class ReplaySummary(Struct, frozen=True, kw_only=True):
+    """The output of `lmaas replay --json`; unknown numbers are null.
 
-    `requests` is of one seed. `saturated_rate_s` is what loads are shares of, for all engines.
+    `requests` is the number in one seed. `saturated_rate_s` is the rate of load 1, for all engines.
     """
 
     source: str
@@ -25,16 +25,16 @@ class Summary(Struct, frozen=True, kw_only=True):
     engine: str
     engines: int
     kv_tokens: int
-    admission: str  # the rule, or that each policy has its own
+    admission: str  # the rule, or `OWN`
     max_delay_s: float | None
     waiting_weight: float
     preempted_share: float
     seeds: int
     saturated_rate_s: float | None
-    rows: list[Row]
+    rows: list[PolicyRow]
 
     def facts(self) -> list[str]:
-        """What was replayed, in words."""
+        """The inputs of the replay, a line each."""
         engines = f"{self.engines} engines" if self.engines > 1 else "1 engine"
         seeds = f"means over {self.seeds} seeds, ± 95 % interval" if self.seeds > 1 else "one seed"
         saturated = (
@@ -53,19 +53,19 @@ class Summary(Struct, frozen=True, kw_only=True):
 
     @property
     def _idle(self) -> bool:
-        """Whether hardly anyone waited, whatever the policy and load."""
+        """Whether almost no request waited, under any policy and load."""
         return all(
             row.measures["wait_p99_s"].mean < IDLE_SHARE * row.measures["mean_s"].mean
             for row in self.rows
         )
 
 
-def summarise(source: str, engine: str, plan: Plan, found: Comparison) -> Summary:
-    """The comparison as one object; `source` and `engine` are what the user calls them."""
+def summarise(source: str, engine: str, plan: ReplayPlan, found: PolicyComparison) -> ReplaySummary:
+    """The comparison as one object; `source` and `engine` are names for the user."""
     scenario, shape = plan.scenario, plan.engine.shape
-    return Summary(
+    return ReplaySummary(
         source=source,
-        requests=scenario.drawn or len(scenario.source),
+        requests=scenario.sample_size or len(scenario.source),
         arrivals=_arrivals(scenario, found),
         predictions=predictions(scenario),
         engine=engine,
@@ -82,8 +82,8 @@ def summarise(source: str, engine: str, plan: Plan, found: Comparison) -> Summar
 
 
 def predictions(scenario: Scenario) -> str:
-    """What the policies are told of lengths, in words."""
-    missing = "" if scenario.source.predicted else ", none are recorded"
+    """The predicted lengths that policies get, in words."""
+    missing = "" if scenario.source.has_predictions else ", none are recorded"
     match scenario.predictor:
         case "recorded":
             return "as recorded"
@@ -96,7 +96,7 @@ def predictions(scenario: Scenario) -> str:
             return f"{kind}, shuffled among the requests{missing}"
 
 
-def _arrivals(scenario: Scenario, found: Comparison) -> str:
+def _arrivals(scenario: Scenario, found: PolicyComparison) -> str:
     rates = list(dict.fromkeys(f"{row.rate_s:.3g}" for row in found.rows))
     kind = "with their own gaps" if scenario.arrivals == "trace" else scenario.arrivals
     return f"{kind}, {', '.join(rates)} a second"

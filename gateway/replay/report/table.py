@@ -1,4 +1,4 @@
-"""A comparison as tables."""
+"""Tables of a comparison."""
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
@@ -12,15 +12,15 @@ from rich.text import Text
 
 from gateway.replay.measure.confidence import ConfidenceInterval
 from gateway.replay.measure.metrics import DECILES
-from gateway.replay.measure.time_series import MOST_TENANTS
-from gateway.replay.plan import Row
+from gateway.replay.measure.time_series import MAX_TENANTS
+from gateway.replay.plan import PolicyRow
 
-WIDTH: Final = 112  # columns that the widest table needs
-NOTHING: Final = "-"
+WIDTH: Final = 112  # of the widest table, in characters
+MISSING: Final = "-"
 
 
 class Column(NamedTuple):
-    """A measure's heading, its factor and its decimals; `spread` shows half its interval too."""
+    """A measure's heading, unit factor and decimals; with `spread`, also half its interval."""
 
     heading: str
     measure: str
@@ -53,30 +53,30 @@ DEADLINES: Final = (
 )
 
 
-def tables(rows: Sequence[Row]) -> RenderableType:
+def tables(rows: Sequence[PolicyRow]) -> RenderableType:
     """Every table of a comparison: policies by load, by decile of length, and by tenant."""
     return Group(*_tables(rows))
 
 
 def load_name(load: float | None) -> str:
-    """How a load is called."""
+    """The name of a load in tables."""
     return "as it is" if load is None else f"{load:g}"
 
 
-def responses_table(rows: Sequence[Row]) -> Table:
-    """How long requests took."""
+def responses_table(rows: Sequence[PolicyRow]) -> Table:
+    """Response times, TTFT and waits."""
     return _measures_table("How long requests took", RESPONSES, rows)
 
 
-def engine_table(rows: Sequence[Row]) -> Table:
-    """What the engine did meanwhile, and where requests have deadlines, how many were met."""
+def engine_table(rows: Sequence[PolicyRow]) -> Table:
+    """The engine's throughput and memory use, and deadlines met if there are any."""
     due = any(not isnan(row.measures["in_time"].mean) for row in rows)
     columns = [*ENGINE, *(DEADLINES if due else ())]
     return _measures_table("What the engine did", columns, rows)
 
 
-def deciles_table(rows: Sequence[Row]) -> Table:
-    """Mean response of each tenth of the requests by true length."""
+def deciles_table(rows: Sequence[PolicyRow]) -> Table:
+    """Mean response by decile of true length."""
     column = Column("", "", decimals=2)
     return _table(
         "Mean response in seconds by decile of true length",
@@ -86,10 +86,10 @@ def deciles_table(rows: Sequence[Row]) -> Table:
     )
 
 
-def tenants_table(rows: Sequence[Row]) -> Table:
-    """Each tenant's mean response, and its share of the tokens; of many tenants, the largest."""
+def tenants_table(rows: Sequence[PolicyRow]) -> Table:
+    """The mean response and fraction of tokens of each tenant; of many tenants, the largest."""
     shares = {name: share.mean for name, share in rows[0].served.items()}
-    names = sorted(shares, key=lambda name: -shares[name])[:MOST_TENANTS]
+    names = sorted(shares, key=lambda name: -shares[name])[:MAX_TENANTS]
     column = Column("", "")
     return _table(
         "Mean response in seconds by tenant, and its share of the tokens",
@@ -99,7 +99,7 @@ def tenants_table(rows: Sequence[Row]) -> Table:
     )
 
 
-def _tables(rows: Sequence[Row]) -> Iterator[RenderableType]:
+def _tables(rows: Sequence[PolicyRow]) -> Iterator[RenderableType]:
     yield responses_table(rows)
     yield engine_table(rows)
     yield deciles_table(rows)
@@ -107,7 +107,7 @@ def _tables(rows: Sequence[Row]) -> Iterator[RenderableType]:
         yield tenants_table(rows)
 
 
-def _measures_table(title: str, columns: Sequence[Column], rows: Sequence[Row]) -> Table:
+def _measures_table(title: str, columns: Sequence[Column], rows: Sequence[PolicyRow]) -> Table:
     return _table(
         title,
         [column.heading for column in columns],
@@ -117,9 +117,12 @@ def _measures_table(title: str, columns: Sequence[Column], rows: Sequence[Row]) 
 
 
 def _table(
-    title: str, headings: Sequence[str], rows: Sequence[Row], cells: Callable[[Row], list[str]]
+    title: str,
+    headings: Sequence[str],
+    rows: Sequence[PolicyRow],
+    cells: Callable[[PolicyRow], list[str]],
 ) -> Table:
-    """Rows by load, a section each."""
+    """Rows grouped by load, in sections."""
     table = Table(
         title=title,
         title_justify="left",
@@ -133,16 +136,16 @@ def _table(
     for heading in headings:
         table.add_column(Text(heading), justify="right", no_wrap=True)
     for load, group in groupby(rows, key=lambda row: row.load):
-        for place, row in enumerate(group):
-            table.add_row("" if place else load_name(load), row.policy, *cells(row))
+        for index, row in enumerate(group):
+            table.add_row("" if index else load_name(load), row.policy, *cells(row))
         table.add_section()
     return table
 
 
 def _cell(found: ConfidenceInterval, column: Column) -> str:
     if isnan(found.mean):
-        return NOTHING
+        return MISSING
     shown = f"{column.factor * found.mean:,.{column.decimals}f}"
     if not column.spread or isnan(found.low):
         return shown
-    return f"{shown} ± {column.factor * found.half:,.{column.decimals}f}"
+    return f"{shown} ± {column.factor * found.half_width:,.{column.decimals}f}"

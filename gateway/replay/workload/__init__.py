@@ -1,1 +1,1 @@
-"""Requests to replay: from traces, from history, or synthetic."""
+"""Requests to replay: from a trace, from history, or synthetic."""

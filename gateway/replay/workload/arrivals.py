@@ -1,7 +1,6 @@
-"""When requests arrive: the trace's own gaps, or generated ones, at a given mean rate.
+"""Arrival times: generated, or a trace's own gaps scaled, at a given mean rate.
 
-All are made for a rate of 1 and then stretched, so that the gaps have the wanted mean whatever the
-seed: loads are met exactly.
+Generated times are scaled so that their mean rate is exact for every seed, and so is the load.
 """
 
 from typing import Final, Literal, TypeAlias
@@ -13,23 +12,25 @@ from gateway.quantiles import Floats
 
 ArrivalsName: TypeAlias = Literal["trace", "poisson", "gamma", "bursts"]
 
-VARIATION: Final = 0.73**-0.5  # of a gamma with shape .73, as fitted to BurstGPT (arXiv 2401.17644)
-CYCLE: Final = 400.0  # requests in a high and a low phase together
+GAMMA_VARIATION: Final = (
+    0.73**-0.5
+)  # of a gamma with shape .73, as fitted to BurstGPT (arXiv 2401.17644)
+CYCLE_REQUESTS: Final = 400.0  # in a high and a low phase together
 HIGH_SHARE: Final = 0.2  # of the time
 HIGH_RATE: Final = 3.0  # times the mean
 
 
-def generated(
+def generate_arrivals(
     name: ArrivalsName,
     count: int,
     rate_s: float,
     random: np.random.Generator,
-    variation: float = VARIATION,
+    variation: float = GAMMA_VARIATION,
 ) -> Floats:
-    """Arrival times (count,) in seconds, rising from 0, `rate_s` a second on average.
+    """Arrival times (count,) in seconds, increasing from 0, with a mean rate of `rate_s`.
 
-    `variation` is the standard deviation of gamma gaps over their mean. ValueError for `trace`,
-    which is not generated.
+    `variation` is the standard deviation of gamma-distributed gaps over their mean. ValueError for
+    `trace`, whose arrivals are not generated.
     """
     match name:
         case "poisson":
@@ -44,13 +45,13 @@ def generated(
 
 
 def rescaled(arrived_s: Floats, rate_s: float) -> Floats:
-    """The same gaps, all longer or shorter by one factor, so that `rate_s` come a second.
+    """The times with all gaps scaled by one factor, for a mean rate of `rate_s`.
 
-    InvalidRequest where all arrive at once: no factor helps.
+    InvalidRequest if all requests arrive at once.
     """
     since = arrived_s - arrived_s[0]
     if not since[-1]:
-        raise InvalidRequest("requests that all arrive at once cannot be brought to a load")
+        raise InvalidRequest("requests that all arrive at once cannot be scaled to a load")
     scaled: Floats = since * ((len(since) - 1) / rate_s / since[-1])
     return scaled
 
@@ -67,15 +68,18 @@ def gamma(count: int, random: np.random.Generator, variation: float) -> Floats:
 
 
 def bursts(count: int, random: np.random.Generator) -> Floats:
-    """A Poisson process whose rate alternates between three times the mean and half of it.
+    """A Poisson process whose rate alternates between three times and half of the mean.
 
-    The first phase is entered at a random point.
+    It starts at a random point of the cycle.
     """
-    begun = CYCLE * random.random()
-    expected = np.concatenate([[begun], begun + random.exponential(size=count).cumsum()])
-    cycles = np.arange(np.ceil(expected[-1] / CYCLE) + 1)
-    ends = cycles[:, None] + [0, HIGH_SHARE]  # in cycles; each high phase from and to
-    passed = cycles[:, None] + [0, HIGH_SHARE * HIGH_RATE]  # of the requests, by then
-    times = np.interp(expected, CYCLE * passed.ravel(), CYCLE * ends.ravel())
+    start = CYCLE_REQUESTS * random.random()
+    expected = np.concatenate([[start], start + random.exponential(size=count).cumsum()])
+    cycles = np.arange(np.ceil(expected[-1] / CYCLE_REQUESTS) + 1)
+    ends = cycles[:, None] + [0, HIGH_SHARE]  # of high phases, from and to, in cycles
+    passed = cycles[:, None] + [
+        0,
+        HIGH_SHARE * HIGH_RATE,
+    ]  # of the expected requests, at these ends
+    times = np.interp(expected, CYCLE_REQUESTS * passed.ravel(), CYCLE_REQUESTS * ends.ravel())
     since: Floats = times[1:] - times[0]
     return since

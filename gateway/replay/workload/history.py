@@ -1,4 +1,4 @@
-"""The gateway's own history as a workload: any window, of one tenant or of all."""
+"""The gateway's history as a workload: a time window, of one tenant or of all."""
 
 from array import array
 from datetime import UTC, datetime
@@ -19,8 +19,8 @@ from models import App, RequestRecord, Tenant
 CHUNK_ROWS: Final = 10_000
 
 
-class Window(Struct, frozen=True, kw_only=True):
-    """Which requests: from a time to before another, None without bound, of these alone.
+class HistoryWindow(Struct, frozen=True, kw_only=True):
+    """The requests to read: from `since`, before `until`, of one tenant and model; None for any.
 
     `tenant` is a name or an id.
     """
@@ -31,19 +31,19 @@ class Window(Struct, frozen=True, kw_only=True):
     model: str | None = None
 
 
-async def read_history(sessions: Sessions, window: Window) -> Workload:
-    """The requests of a window that generated anything, in order of arrival, as they were served.
+async def read_history(sessions: Sessions, window: HistoryWindow) -> Workload:
+    """The requests of a window that generated tokens, in order of arrival.
 
-    Their quantiles are those of the predictor that was active then. An answer that was cut off
-    counts with the tokens it came to. InvalidRequest where there are none, or of several models;
+    Their quantiles are those predicted at the time. The length of an answer that was cut off is
+    that of its part. InvalidRequest if there are no requests, or requests of several models;
     NotFound for an unknown tenant.
     """
-    columns = _Columns()
+    columns = _HistoryColumns()
     with translated():
         async with sessions() as session:
             await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
             conditions = await _conditions(session, window)
-            await _refuse_mixed(session, conditions)
+            await _check_one_model(session, conditions)
             rows = await session.stream(_statement(conditions))
             async for chunk in rows.partitions(CHUNK_ROWS):
                 columns.add(chunk)
@@ -51,8 +51,8 @@ async def read_history(sessions: Sessions, window: Window) -> Workload:
     return columns.workload(*names)
 
 
-async def _conditions(session: AsyncSession, window: Window) -> list[ColumnElement[bool]]:
-    """What a row must be like: served and ended, not imported, and inside the window."""
+async def _conditions(session: AsyncSession, window: HistoryWindow) -> list[ColumnElement[bool]]:
+    """Conditions for a row: served by a gateway, not imported, and in the window."""
     conditions = [RequestRecord.generation_tokens > 0, RequestRecord.queued_s.is_not(None)]
     if window.since is not None:
         conditions.append(RequestRecord.arrived_at >= window.since)
@@ -66,7 +66,7 @@ async def _conditions(session: AsyncSession, window: Window) -> list[ColumnEleme
 
 
 async def _tenant_id(session: AsyncSession, tenant: str) -> UUID:
-    """The id of a tenant called so; an id stands for itself, for history outlives tenants."""
+    """The id of a tenant given by name or id; an id need not exist, as history outlives tenants."""
     found = await session.scalar(select(Tenant.id).where(Tenant.name == tenant))
     if found is not None:
         return found
@@ -76,7 +76,7 @@ async def _tenant_id(session: AsyncSession, tenant: str) -> UUID:
         raise NotFound(f"there is no tenant {tenant}") from None
 
 
-async def _refuse_mixed(session: AsyncSession, conditions: list[ColumnElement[bool]]) -> None:
+async def _check_one_model(session: AsyncSession, conditions: list[ColumnElement[bool]]) -> None:
     models = select(RequestRecord.model).where(*conditions).distinct().order_by(RequestRecord.model)
     found = list(await session.scalars(models))
     if not found:
@@ -98,7 +98,7 @@ def _statement(conditions: list[ColumnElement[bool]]) -> Any:
         )
         .where(*conditions)
         .order_by(RequestRecord.arrived_at, RequestRecord.id)
-        .execution_options(yield_per=CHUNK_ROWS)  # a cursor of the server's
+        .execution_options(yield_per=CHUNK_ROWS)  # reads through a server-side cursor
     )
 
 
@@ -107,8 +107,8 @@ async def _names(session: AsyncSession, table: type[Tenant | App]) -> dict[UUID,
     return {row.id: row.name for row in rows}
 
 
-class _Columns:
-    """Gathers rows, in order of arrival, in little memory."""
+class _HistoryColumns:
+    """Collects rows, in order of arrival, in compact arrays."""
 
     def __init__(self) -> None:
         self._arrived = array("d")
@@ -118,22 +118,22 @@ class _Columns:
         self._apps: dict[UUID, int] = {}
 
     def add(self, rows: Any) -> None:
-        """A chunk of the statement's rows."""
-        for arrived_at, prompt, generation, most, tenant, app, quantiles in rows:
+        """Add a chunk of the statement's rows."""
+        for arrived_at, prompt, generation, max_tokens, tenant, app, quantiles in rows:
             self._arrived.append((arrived_at - datetime.fromtimestamp(0, UTC)).total_seconds())
             tenant_number = self._tenants.setdefault(tenant, len(self._tenants))
             app_number = self._apps.setdefault(app, len(self._apps))
-            self._tokens.extend((prompt, generation, most, tenant_number, app_number))
+            self._tokens.extend((prompt, generation, max_tokens, tenant_number, app_number))
             self._quantiles.extend(quantiles)
 
     def workload(self, tenants: dict[UUID, str], apps: dict[UUID, str]) -> Workload:
-        """The requests; tenants and apps by name, or by id where they are gone."""
-        prompt, generation, most, tenant, app = np.array(self._tokens).reshape(-1, 5).T
+        """The requests; tenants and apps by name, or by id if they no longer exist."""
+        prompt, generation, max_tokens, tenant, app = np.array(self._tokens).reshape(-1, 5).T
         return Workload.of(
             np.array(self._arrived),
             prompt,
             generation,
-            max_tokens=np.maximum(most, generation),
+            max_tokens=np.maximum(max_tokens, generation),
             quantiles=np.array(self._quantiles).reshape(-1, len(LEVELS)),
             tenant=tenant,
             app=app,

@@ -1,4 +1,4 @@
-"""What the policy is told of lengths in a replay: what was recorded, or something made up."""
+"""The predicted lengths that policies get in a replay: recorded, noisy, shuffled or true."""
 
 from typing import Final, Literal, TypeAlias
 
@@ -6,72 +6,75 @@ import numpy as np
 
 from gateway.errors import InvalidRequest
 from gateway.quantiles import LEVELS, Floats
-from gateway.replay.workload.workload import Counts, Singles, Workload
+from gateway.replay.workload.workload import Float32s, Int32s, Workload
 
 PredictorName: TypeAlias = Literal["recorded", "noise", "oracle", "shuffled"]
 
-TAU: Final = 0.7  # about what our predictor reaches over many apps; see benchmarks
-SAMPLE: Final = 20_000  # lengths that τ is met on
-HALVINGS: Final = 20
-WIDEST: Final = 64.0  # standard deviations of log lengths: τ is about .01 there
+TAU: Final = 0.7  # near that of LMaaS's predictor over many apps: see benchmarks, P1
+TAU_SAMPLE: Final = 20_000  # requests on which τ is computed
+BISECTIONS: Final = 20
+MAX_NOISE: Final = 64.0  # in standard deviations of log lengths: τ is about 0.01
 
 
-def predicted(
+def with_predictions(
     workload: Workload, name: PredictorName, random: np.random.Generator, tau: float = TAU
 ) -> Workload:
     """The workload with the named predictor's quantiles, capped by each request's max_tokens.
 
-    `recorded`: what the trace or history says; InvalidRequest where it says nothing. `oracle`: the
-    true length at every level. `noise`: see `noisy`. `shuffled`: the recorded quantiles, or else
-    noisy ones, each given to another request.
+    `recorded`: the quantiles of the trace or history; InvalidRequest without any. `oracle`: the
+    true length at every level. `noise`: see `noisy_quantiles`. `shuffled`: the recorded quantiles,
+    or else noisy ones, each assigned to another request.
     """
     match name:
         case "recorded":
-            if not workload.predicted:
+            if not workload.has_predictions:
                 raise InvalidRequest(
                     "no predictions are recorded; take the predictor noise, oracle or shuffled"
                 )
-            return workload.said(workload.quantiles)
+            return workload.with_quantiles(workload.quantiles)
         case "oracle":
-            return workload.said(_true(workload.generation_tokens))
+            return workload.with_quantiles(_true_quantiles(workload.generation_tokens))
         case "noise":
-            return workload.said(noisy(workload.generation_tokens, tau, random))
+            return workload.with_quantiles(noisy_quantiles(workload.generation_tokens, tau, random))
         case "shuffled":
-            told = workload if workload.predicted else predicted(workload, "noise", random, tau)
-            return workload.said(told.quantiles[random.permutation(len(workload))])
+            source = workload
+            if not workload.has_predictions:
+                source = with_predictions(workload, "noise", random, tau)
+            return workload.with_quantiles(source.quantiles[random.permutation(len(workload))])
 
 
-def noisy(tokens: Counts, tau: float, random: np.random.Generator) -> Singles:
-    """Quantiles (n, 6) of a predictor whose medians have Kendall's `tau` with the lengths (n,).
+def noisy_quantiles(tokens: Int32s, tau: float, random: np.random.Generator) -> Float32s:
+    """Quantiles (n, 6) of a simulated predictor; its medians have Kendall's `tau` with `tokens`.
 
-    It sees the signal y = ln N + s·ε, ε standard normal, and answers the linear regression of ln N
-    on y with the quantiles of what that leaves: each level covers its share of the lengths.
+    The predictor observes y = ln N + s·ε for a length N, with ε standard normal. Its prediction is
+    the linear regression of ln N on y plus the quantiles of the residuals, so each level covers
+    its fraction of the lengths.
     """
     logs = np.log(tokens.astype(np.float64))
     noise = random.standard_normal(len(logs))
-    signal = logs + _spread(logs, noise, tau) * noise
+    signal = logs + _noise_scale(logs, noise, tau) * noise
     centred = signal - signal.mean()
     slope = float(centred @ logs) / max(float(centred @ centred), np.finfo(np.float64).tiny)
     middle = logs.mean() + slope * centred
-    left = np.quantile(logs - middle, LEVELS)
-    quantiles: Singles = np.exp(middle[:, None] + left).astype(np.float32)
+    residuals = np.quantile(logs - middle, LEVELS)
+    quantiles: Float32s = np.exp(middle[:, None] + residuals).astype(np.float32)
     return quantiles
 
 
-def _spread(logs: Floats, noise: Floats, tau: float) -> float:
-    """The s at which signal and log lengths have this Kendall τ, by bisection.
+def _noise_scale(logs: Floats, noise: Floats, tau: float) -> float:
+    """The s at which the signal y and the log lengths have Kendall's `tau`, by bisection.
 
-    τ is taken of the first `SAMPLE` requests that share no pattern with their order.
+    τ is computed on `TAU_SAMPLE` random requests.
     """
     if not 0 < tau <= 1:
         raise InvalidRequest(f"tau is {tau:g}; above 0 and at most 1 is accepted")
     scale = float(logs.std())
-    places = np.random.default_rng(0).permutation(len(logs))[:SAMPLE]
-    some, shaken = logs[places], noise[places]
-    low, high = 0.0, WIDEST * scale
-    for _ in range(HALVINGS):
+    indices = np.random.default_rng(0).permutation(len(logs))[:TAU_SAMPLE]
+    sampled_logs, sampled_noise = logs[indices], noise[indices]
+    low, high = 0.0, MAX_NOISE * scale
+    for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        if kendall_tau(some, some + middle * shaken) > tau:
+        if kendall_tau(sampled_logs, sampled_logs + middle * sampled_noise) > tau:
             low = middle
         else:
             high = middle
@@ -79,11 +82,11 @@ def _spread(logs: Floats, noise: Floats, tau: float) -> float:
 
 
 def kendall_tau(left: Floats, right: Floats) -> float:
-    """Kendall's τ-b of two series, in n·log n time; NaN if one is constant."""
+    """Kendall's τ-b of two series, in O(n log n); NaN if one is constant."""
     from scipy.stats import kendalltau  # noqa: PLC0415 - takes a second to import
 
     return float(kendalltau(left, right).statistic)
 
 
-def _true(tokens: Counts) -> Singles:
+def _true_quantiles(tokens: Int32s) -> Float32s:
     return np.repeat(tokens.astype(np.float32)[:, None], len(LEVELS), axis=1)

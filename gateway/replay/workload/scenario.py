@@ -1,51 +1,61 @@
-"""Which requests arrive when, and what is predicted of them: a workload for each rate and seed."""
+"""Makes a workload for each rate and seed: requests, arrival times and predictions."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from gateway.replay.workload.arrivals import VARIATION, ArrivalsName, generated, rescaled
-from gateway.replay.workload.predictions import TAU, PredictorName, predicted
+from gateway.replay.workload.arrivals import (
+    GAMMA_VARIATION,
+    ArrivalsName,
+    generate_arrivals,
+    rescaled,
+)
+from gateway.replay.workload.predictions import TAU, PredictorName, with_predictions
 from gateway.replay.workload.workload import Workload
 
-ARRIVALS, LENGTHS, NOISE = range(3)  # streams of chance that do not disturb each other
+ARRIVALS, LENGTHS, NOISE = range(3)  # independent random streams of a seed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """`source` with its own arrivals, or `drawn` requests of it at random with generated ones."""
+    """Requests and how they arrive.
+
+    With `sample_size`, that many requests are drawn from `source` at random, else all are used.
+    """
 
     source: Workload
     arrivals: ArrivalsName = "trace"
-    variation: float = VARIATION
-    drawn: int | None = None
+    variation: float = GAMMA_VARIATION
+    sample_size: int | None = None
     predictor: PredictorName = "noise"
     tau: float = TAU
 
     @property
-    def random(self) -> bool:
-        """Whether seeds differ."""
-        made_up = self.predictor in {"noise", "shuffled"}
-        return made_up or self.arrivals != "trace" or self.drawn is not None
+    def is_random(self) -> bool:
+        """Whether workloads differ between seeds."""
+        random_predictions = self.predictor in {"noise", "shuffled"}
+        return random_predictions or self.arrivals != "trace" or self.sample_size is not None
 
     def workload(self, rate_s: float | None, seed: int) -> Workload:
-        """The requests of this seed, `rate_s` a second, None for as they came."""
+        """The requests of a seed at a rate of `rate_s`; None: the trace's own rate."""
         requests = self._requests(seed)
         if self.arrivals != "trace":
             assert rate_s is not None, "generated arrivals have a rate"
-            chance = _chance(seed, ARRIVALS)
-            times = generated(self.arrivals, len(requests), rate_s, chance, self.variation)
-            requests = requests.arriving(times)
+            generator = _generator(seed, ARRIVALS)
+            times = generate_arrivals(
+                self.arrivals, len(requests), rate_s, generator, self.variation
+            )
+            requests = requests.with_arrivals(times)
         elif rate_s is not None:
-            requests = requests.arriving(rescaled(requests.arrived_s, rate_s))
-        return predicted(requests, self.predictor, _chance(seed, NOISE), self.tau)
+            requests = requests.with_arrivals(rescaled(requests.arrived_s, rate_s))
+        return with_predictions(requests, self.predictor, _generator(seed, NOISE), self.tau)
 
     def _requests(self, seed: int) -> Workload:
-        if self.drawn is None:
+        if self.sample_size is None:
             return self.source
-        places = _chance(seed, LENGTHS).integers(len(self.source), size=self.drawn)
-        return self.source.take(places)
+        indices = _generator(seed, LENGTHS).integers(len(self.source), size=self.sample_size)
+        return self.source.take(indices)
 
 
-def _chance(seed: int, stream: int) -> np.random.Generator:
+def _generator(seed: int, stream: int) -> np.random.Generator:
     return np.random.default_rng((seed, stream))

@@ -1,4 +1,4 @@
-"""Lengths of requests where no file gives any: those of a chat service, as log-normal numbers."""
+"""Synthetic lengths: log-normal, like those of a chat service."""
 
 from typing import Final
 
@@ -10,13 +10,13 @@ from gateway.replay.workload.workload import Workload
 # conversation trace of Azure/AzurePublicDataset, November 2023.
 PROMPT: Final = (1_020, 0.77)
 GENERATION: Final = (129, 0.93)
-MOST_PROMPT: Final = 8_192
-MOST_GENERATION: Final = 2_048
+MAX_PROMPT_TOKENS: Final = 8_192
+MAX_GENERATION_TOKENS: Final = 2_048
 REQUESTS: Final = 10_000
 
 
-def typical_lengths() -> Workload:
-    """Requests to draw from, always the same."""
+def synthetic_lengths() -> Workload:
+    """Requests to draw from, the same in every call; all arrive at 0."""
     random = np.random.default_rng(2023)
     prompt, generation = (
         np.rint(median * np.exp(spread * random.standard_normal(REQUESTS)))
@@ -24,7 +24,7 @@ def typical_lengths() -> Workload:
     )
     return Workload.of(
         np.zeros(REQUESTS),
-        np.clip(prompt, 1, MOST_PROMPT),
-        np.clip(generation, 1, MOST_GENERATION),
-        max_tokens=MOST_GENERATION,
+        np.clip(prompt, 1, MAX_PROMPT_TOKENS),
+        np.clip(generation, 1, MAX_GENERATION_TOKENS),
+        max_tokens=MAX_GENERATION_TOKENS,
     )

@@ -1,4 +1,4 @@
-"""Trace files: CSV, packed or not, a request a line; the format is told in docs/replay.md."""
+"""Reads trace files: CSV, gzipped or not, a request a line. docs/replay.md has the format."""
 
 import csv
 import gzip
@@ -13,30 +13,30 @@ import numpy.typing as npt
 
 from gateway.errors import InvalidRequest, NotFound
 from gateway.quantiles import LEVELS
-from gateway.replay.workload.workload import NOBODY, Workload
+from gateway.replay.workload.workload import DEFAULT_NAME, Workload
 
-NEEDED: Final = ("arrival_s", "prompt_tokens", "generation_tokens")
-QUANTILES: Final = tuple(f"q{100 * level:.0f}" for level in LEVELS)
+REQUIRED_COLUMNS: Final = ("arrival_s", "prompt_tokens", "generation_tokens")
+QUANTILE_COLUMNS: Final = tuple(f"q{100 * level:.0f}" for level in LEVELS)
 CHUNK_ROWS: Final = 50_000
-MOST_TOKENS: Final = 2**30
+MAX_TOKENS: Final = 2**30
 
 Rows: TypeAlias = list[tuple[int, list[str]]]  # line number, cells
-Values: TypeAlias = npt.NDArray[Any]
+AnyArray: TypeAlias = npt.NDArray[Any]
 
 
-class BadCell(Exception):
-    """The place in a chunk of a cell that says nothing usable, and why."""
+class InvalidCell(Exception):
+    """A cell that cannot be used: its index in a chunk of rows, and the reason."""
 
-    def __init__(self, place: int, reason: str) -> None:
+    def __init__(self, index: int, reason: str) -> None:
         super().__init__(reason)
-        self.place = place
+        self.index = index
         self.reason = reason
 
 
 def read_trace(path: Path) -> Workload:
-    """The requests of a trace in order of arrival, counted from the first.
+    """The requests of a trace in order of arrival, the first at time 0.
 
-    NotFound for a missing file; InvalidRequest names file and line of what cannot be read.
+    NotFound for a missing file; InvalidRequest names file and line of an error.
     """
     if not path.is_file():
         raise NotFound(f"there is no file {path}")
@@ -57,7 +57,7 @@ def _read(path: Path, file: TextIO) -> Workload:
     rows = csv.reader(file, strict=True)
     try:
         header = [name.strip() for name in next(rows, [])]
-        columns = _Columns(path, header)
+        columns = _TraceColumns(path, header)
         while chunk := [(rows.line_num, row) for row in islice(rows, CHUNK_ROWS)]:
             columns.add([line for line in chunk if line[1]])
     except csv.Error as error:
@@ -65,14 +65,14 @@ def _read(path: Path, file: TextIO) -> Workload:
     return columns.workload()
 
 
-class _Columns:
-    """Gathers chunks of rows as arrays."""
+class _TraceColumns:
+    """Collects chunks of rows as arrays, a list of them for each column."""
 
     def __init__(self, path: Path, header: Sequence[str]) -> None:
         self._path = path
         self._header = header
         self._names: dict[str, dict[str, int]] = {"tenant": {}, "app": {}}
-        self._kinds: dict[str, Callable[[Sequence[str]], Values]] = {
+        self._parsers: dict[str, Callable[[Sequence[str]], AnyArray]] = {
             "arrival_s": _times,
             "prompt_tokens": _tokens,
             "generation_tokens": _tokens,
@@ -80,20 +80,20 @@ class _Columns:
             "deadline_s": _deadlines,
             "tenant": lambda cells: _numbered(cells, self._names["tenant"]),
             "app": lambda cells: _numbered(cells, self._names["app"]),
-            **dict.fromkeys(QUANTILES, _quantiles),
+            **dict.fromkeys(QUANTILE_COLUMNS, _quantiles),
         }
         self._check_header()
-        self._found: dict[str, list[Values]] = {
-            name: [] for name in self._kinds if name in self._header
+        self._found: dict[str, list[AnyArray]] = {
+            name: [] for name in self._parsers if name in self._header
         }
 
     def add(self, rows: Rows) -> None:
-        """Read a chunk. InvalidRequest names the first line that is wrong."""
-        wide = len(self._header)
+        """Add a chunk. InvalidRequest names the first invalid line."""
+        width = len(self._header)
         for line, row in rows:
-            if len(row) != wide:
+            if len(row) != width:
                 raise InvalidRequest(
-                    f"{self._path}:{line}: {len(row)} cells where the header has {wide}"
+                    f"{self._path}:{line}: {len(row)} cells where the header has {width}"
                 )
         if not rows:
             return
@@ -101,19 +101,21 @@ class _Columns:
         cells: dict[str, Sequence[str]] = dict(zip(self._header, columns, strict=True))
         try:
             self._add(cells)
-        except BadCell as error:
-            line = rows[error.place][0]
+        except InvalidCell as error:
+            line = rows[error.index][0]
             raise InvalidRequest(f"{self._path}:{line}: {error.reason}") from error
 
     def workload(self) -> Workload:
-        """All that was read. InvalidRequest if that is nothing."""
+        """The requests. InvalidRequest if there are none."""
         whole = {name: np.concatenate(parts) for name, parts in self._found.items() if parts}
         if not whole:
             raise InvalidRequest(f"{self._path} has no requests")
-        for number, quantile in enumerate(whole.pop(name) for name in QUANTILES if name in whole):
-            table = whole.setdefault("quantiles", _table(len(quantile)))
+        for number, quantile in enumerate(
+            whole.pop(name) for name in QUANTILE_COLUMNS if name in whole
+        ):
+            table = whole.setdefault("quantiles", _empty_quantiles(len(quantile)))
             table[:, number] = quantile
-        tenants, apps = (list(names) or [NOBODY] for names in self._names.values())
+        tenants, apps = (list(names) or [DEFAULT_NAME] for names in self._names.values())
         return Workload.of(
             whole.pop("arrival_s"),
             whole.pop("prompt_tokens"),
@@ -124,10 +126,10 @@ class _Columns:
         )
 
     def _check_header(self) -> None:
-        missing = [name for name in NEEDED if name not in self._header]
-        some = [name for name in QUANTILES if name in self._header]
-        if some and len(some) < len(QUANTILES):
-            missing += [name for name in QUANTILES if name not in some]
+        missing = [name for name in REQUIRED_COLUMNS if name not in self._header]
+        some = [name for name in QUANTILE_COLUMNS if name in self._header]
+        if some and len(some) < len(QUANTILE_COLUMNS):
+            missing += [name for name in QUANTILE_COLUMNS if name not in some]
         if missing:
             raise InvalidRequest(f"{self._path}:1: there is no column {', '.join(missing)}")
         twice = {name for name in self._header if self._header.count(name) > 1}
@@ -138,57 +140,57 @@ class _Columns:
         made = {}
         for name in self._found:
             try:
-                made[name] = self._kinds[name](cells[name])
-            except BadCell as error:
-                raise BadCell(error.place, f"{name}: {error.reason}") from error
+                made[name] = self._parsers[name](cells[name])
+            except InvalidCell as error:
+                raise InvalidCell(error.index, f"{name}: {error.reason}") from error
         _check_lengths(made)
         for name, values in made.items():
             self._found[name].append(values)
 
 
-def _check_lengths(columns: dict[str, Values]) -> None:
-    """What one column says of another: the answer's bound, and the order of its quantiles."""
+def _check_lengths(columns: dict[str, AnyArray]) -> None:
+    """Check columns against each other: lengths within max_tokens, quantiles in order."""
     if "max_tokens" in columns:
         over = columns["generation_tokens"] > columns["max_tokens"]
-        _refuse(over, "generation_tokens is above max_tokens")
-    for lower, upper in pairwise(QUANTILES):
+        _reject(over, "generation_tokens is above max_tokens")
+    for lower, upper in pairwise(QUANTILE_COLUMNS):
         if upper in columns:
-            _refuse(columns[lower] > columns[upper], f"{lower} is above {upper}")
+            _reject(columns[lower] > columns[upper], f"{lower} is above {upper}")
 
 
-def _times(cells: Sequence[str]) -> Values:
+def _times(cells: Sequence[str]) -> AnyArray:
     found = _floats(cells)
-    _refuse(~np.isfinite(found), "not a number of seconds", cells)
+    _reject(~np.isfinite(found), "not a number of seconds", cells)
     return found
 
 
-def _tokens(cells: Sequence[str]) -> Values:
+def _tokens(cells: Sequence[str]) -> AnyArray:
     found = _floats(cells)
-    whole = (found == np.floor(found)) & (found >= 1) & (found <= MOST_TOKENS)
-    _refuse(~whole, "not a whole number from 1", cells)
+    whole = (found == np.floor(found)) & (found >= 1) & (found <= MAX_TOKENS)
+    _reject(~whole, "not a whole number from 1", cells)
     return found.astype(np.int32)
 
 
-def _quantiles(cells: Sequence[str]) -> Values:
+def _quantiles(cells: Sequence[str]) -> AnyArray:
     found = _floats(cells)
-    _refuse(~(np.isfinite(found) & (found >= 0)), "not a number of tokens", cells)
+    _reject(~(np.isfinite(found) & (found >= 0)), "not a number of tokens", cells)
     return found.astype(np.float32)
 
 
-def _deadlines(cells: Sequence[str]) -> Values:
-    """Seconds from the arrival; an empty cell is no deadline."""
+def _deadlines(cells: Sequence[str]) -> AnyArray:
+    """Seconds from the arrival, NaN for an empty cell: no deadline."""
     found = _floats([cell or "nan" for cell in cells])
     given = np.array([bool(cell) for cell in cells])
-    _refuse(given & ~(np.isfinite(found) & (found > 0)), "not a number of seconds above 0", cells)
+    _reject(given & ~(np.isfinite(found) & (found > 0)), "not a number of seconds above 0", cells)
     return found
 
 
-def _numbered(cells: Sequence[str], names: dict[str, int]) -> Values:
+def _numbered(cells: Sequence[str], names: dict[str, int]) -> AnyArray:
     return np.array([names.setdefault(cell, len(names)) for cell in cells], np.int32)
 
 
-def _floats(cells: Sequence[str]) -> Values:
-    """The cells as numbers, NaN for what is none."""
+def _floats(cells: Sequence[str]) -> AnyArray:
+    """The cells as numbers, NaN for other text."""
     try:
         return np.fromiter(map(float, cells), np.float64, len(cells))
     except ValueError:
@@ -202,12 +204,12 @@ def _float(cell: str) -> float:
         return float("nan")
 
 
-def _refuse(wrong: Values, reason: str, cells: Sequence[str] | None = None) -> None:
-    """BadCell for the first that is wrong."""
+def _reject(wrong: AnyArray, reason: str, cells: Sequence[str] | None = None) -> None:
+    """InvalidCell for the first row where `wrong` is true."""
     if wrong.any():
-        place = int(wrong.argmax())
-        raise BadCell(place, f"{cells[place]!r} is {reason}" if cells else reason)
+        index = int(wrong.argmax())
+        raise InvalidCell(index, f"{cells[index]!r} is {reason}" if cells else reason)
 
 
-def _table(count: int) -> Values:
-    return np.empty((count, len(QUANTILES)), np.float32)
+def _empty_quantiles(count: int) -> AnyArray:
+    return np.empty((count, len(QUANTILE_COLUMNS)), np.float32)

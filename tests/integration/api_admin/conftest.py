@@ -18,10 +18,10 @@ from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.history.audit import AuditTrail
 from gateway.history.requests import RequestHistory
 from gateway.history.writer import HistoryWriter
-from gateway.prediction.lifecycle.comparison import Comparison
+from gateway.prediction.lifecycle.comparison import VersionComparer
 from gateway.prediction.lifecycle.drift_series import DriftSeries
 from gateway.prediction.lifecycle.erasure import SampleErasure
-from gateway.prediction.lifecycle.log_import import Counting, LogImport
+from gateway.prediction.lifecycle.log_import import LogImport, TokenCounters
 from gateway.prediction.lifecycle.registry import Registry
 from gateway.prediction.lifecycle.runs import TrainingRuns
 from gateway.prediction.lifecycle.schedule import Schedules
@@ -36,7 +36,7 @@ from gateway.tenancy.tenants import Tenants
 from tests.conftest import Builder
 
 ADMIN_KEY = "the-admin-key"
-WORDS = Counting(
+WORDS = TokenCounters(
     text=lambda text: len(text.split()), prompt=lambda left, right: len(f"{left} {right}".split())
 )
 
@@ -55,7 +55,7 @@ def predictor(sessions: Sessions) -> LengthPredictor:
 
 
 @pytest.fixture
-async def generations(
+async def service(
     sessions: Sessions, predictor: LengthPredictor, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[GenerationService]:
     """Without an engine: nothing leaves its queue."""
@@ -79,7 +79,7 @@ def application(
     sessions: Sessions,
     build: Builder,
     runs: TrainingRuns,
-    generations: GenerationService,
+    service: GenerationService,
     postgres_url: str,
 ) -> Litestar:
     services = AdminServices(
@@ -90,7 +90,7 @@ def application(
         registry=Registry(sessions),
         runs=runs,
         schedules=Schedules(sessions),
-        comparison=Comparison(sessions, database_url=postgres_url),
+        comparison=VersionComparer(sessions, database_url=postgres_url),
         series=DriftSeries(sessions, "m"),
         erasure=SampleErasure(sessions),
         logs=LogImport(sessions, model="m", counting=WORDS),
@@ -99,7 +99,7 @@ def application(
     )
     return Litestar(
         [admin_router(AdminKey(ADMIN_KEY), services)],
-        dependencies={"generations": Provide(lambda: generations, sync_to_thread=False)},
+        dependencies={"service": Provide(lambda: service, sync_to_thread=False)},
         exception_handlers=exception_handlers,
         openapi_config=OpenAPIConfig("test", "1", use_handler_docstrings=True),
     )

@@ -20,13 +20,13 @@ async def test_engine_that_was_never_there_is_shown_as_such(client: httpx.AsyncC
 
 
 async def test_engine_is_shown_as_its_newest_step_told(
-    client: httpx.AsyncClient, generations: GenerationService
+    client: httpx.AsyncClient, service: GenerationService
 ) -> None:
-    generations.scheduler.events.engine_ready(INFO)
+    service.scheduler.events.engine_ready(INFO)
     before = (await client.get("/admin/engine")).json()
     kv = KvState(pages=64, free=10, page_tokens=16, cached=3, shared=2)
     times = StepTimes(0.001, 0.002, 0.0, 0.01, 0.0)
-    generations.scheduler.events.engine_stepped(
+    service.scheduler.events.engine_stepped(
         Step(7, kv, {}, running=5, suspended=1, waiting=2, computed=9, took_s=0.011, times=times)
     )
     shown = (await client.get("/admin/engine")).json()
@@ -40,9 +40,9 @@ async def test_engine_is_shown_as_its_newest_step_told(
 
 
 async def test_held_engine_is_shown_and_makes_the_gateway_unready(
-    client: httpx.AsyncClient, generations: GenerationService
+    client: httpx.AsyncClient, service: GenerationService
 ) -> None:
-    generations.scheduler.events.engine_ready(INFO)
+    service.scheduler.events.engine_ready(INFO)
     for action, paused, draining in (
         ("pause", True, False),
         ("drain", True, True),
@@ -52,4 +52,4 @@ async def test_held_engine_is_shown_and_makes_the_gateway_unready(
         assert response.status_code == 200
         shown = response.json()
         assert (shown["paused"], shown["draining"]) == (paused, draining)
-        assert generations.ready == (not paused)
+        assert service.ready == (not paused)

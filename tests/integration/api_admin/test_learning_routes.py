@@ -16,7 +16,7 @@ from gateway.database.errors import Sessions
 from gateway.history.record import Record
 from gateway.history.writer import HistoryWriter
 from gateway.prediction.features.features import FEATURE_VERSION, NAMES
-from gateway.prediction.serving.warm_start import recent
+from gateway.prediction.serving.warm_start import recent_outcomes
 from gateway.prediction.training.samples import read_samples
 from models import RequestRecord
 from tests.conftest import Builder
@@ -69,7 +69,7 @@ async def test_erasure_counts_its_rows_and_does_not_write_the_user_into_the_trai
         await steps(client, subject=str(tenant.id))
         == [("admin", "samples.erased", str(tenant.id))] * 4
     )
-    assert [row.outcome.end_user for row in await recent(sessions, "model")] == [None] * 3
+    assert [row.outcome.end_user for row in await recent_outcomes(sessions, "model")] == [None] * 3
 
 
 def a_log(*lines: dict[str, Any]) -> bytes:

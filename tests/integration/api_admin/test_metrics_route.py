@@ -14,7 +14,7 @@ from gateway.api.metrics import MetricsController
 from gateway.database.errors import Sessions
 from gateway.generation.service import GenerationService
 from gateway.history.record import Record
-from gateway.prediction.messages import SOURCES, Question
+from gateway.prediction.messages import SOURCES, PredictionRequest
 from gateway.prediction.serving.predictor import LengthPredictor
 from gateway.tenancy.admin_key import AdminKey
 from gateway.tenancy.caller import Caller
@@ -29,7 +29,7 @@ CALLER = Caller(
     api_key_id=UUID(int=3),
     instruction=None,
 )
-QUESTION = Question(
+QUESTION = PredictionRequest(
     tenant=CALLER.tenant_id,
     app=CALLER.app_id,
     end_user=None,
@@ -45,13 +45,13 @@ QUESTION = Question(
 
 @pytest.fixture
 async def scraper(
-    generations: GenerationService, sessions: Sessions
+    service: GenerationService, sessions: Sessions
 ) -> AsyncIterator[httpx.AsyncClient]:
     admission = AdminAccess(AdminKey(ADMIN_KEY), ScopedKeys(sessions))
     application = Litestar(
         [MetricsController],
         dependencies={
-            "generations": Provide(lambda: generations, sync_to_thread=False),
+            "service": Provide(lambda: service, sync_to_thread=False),
             "admission": Provide(lambda: admission, sync_to_thread=False),
         },
         exception_handlers=exception_handlers,
@@ -110,9 +110,9 @@ async def test_predictions_are_counted_by_their_source(
 
 
 async def test_tenants_are_named_to_those_who_may_read(
-    scraper: httpx.AsyncClient, generations: GenerationService, sessions: Sessions
+    scraper: httpx.AsyncClient, service: GenerationService, sessions: Sessions
 ) -> None:
-    generations.scheduler.metrics.tenants.ended(CALLER, 10, 5)
+    service.scheduler.metrics.tenants.ended(CALLER, 10, 5)
     key = await ScopedKeys(sessions).create("prometheus", [Scope.READ], by="olga")
     series = ("lmaas_tenant_requests_total", frozenset({("tenant", 'ac"me')}))
     assert series not in await samples(scraper)

@@ -16,26 +16,26 @@ async def policy(client: httpx.AsyncClient) -> dict[str, Any]:
 
 
 async def test_changed_policy_is_at_work_and_shown(
-    client: httpx.AsyncClient, generations: GenerationService
+    client: httpx.AsyncClient, service: GenerationService
 ) -> None:
     assert (await policy(client))["name"] == "lmaas"
     changed = await client.put("/admin/policy", json={"name": "fixed"})
     assert (changed.status_code, changed.json()["name"]) == (200, "fixed")
-    assert generations.scheduler.policy.name == "fixed"
+    assert service.scheduler.policy.name == "fixed"
     assert await policy(client) == changed.json()
 
 
 async def test_policy_that_comes_back_is_the_one_that_learned(
-    client: httpx.AsyncClient, generations: GenerationService
+    client: httpx.AsyncClient, service: GenerationService
 ) -> None:
-    learned = generations.scheduler.policy
+    learned = service.scheduler.policy
     for name in ("fixed", "lmaas"):
         await client.put("/admin/policy", json={"name": name})
-    assert generations.scheduler.policy is learned
+    assert service.scheduler.policy is learned
 
 
 async def test_options_are_changed_one_by_one_and_shown(
-    client: httpx.AsyncClient, generations: GenerationService
+    client: httpx.AsyncClient, service: GenerationService
 ) -> None:
     before = await policy(client)
     for change in (
@@ -49,7 +49,7 @@ async def test_options_are_changed_one_by_one_and_shown(
         assert changed.json().items() >= change.items()
     told = before | {"waiting_weight": 0.25, "preempted_share": 0.01}
     assert await policy(client) == told
-    assert generations.scheduler.options.admission is None
+    assert service.scheduler.options.admission is None
 
 
 @pytest.mark.parametrize(
@@ -75,13 +75,13 @@ async def test_wrong_option_is_named_and_changes_nothing(
 
 
 async def test_fallback_on_order_of_arrival_is_told_with_its_reason(
-    client: httpx.AsyncClient, generations: GenerationService
+    client: httpx.AsyncClient, service: GenerationService
 ) -> None:
     short = await policy(client)
-    generations.scheduler._loop.trust(False)
+    service.scheduler._loop.trust(False)
     untrusted = await policy(client)
     assert (short["order"], untrusted["order"]) == ("arrival", "arrival")
-    assert "so few requests wait" in short["why"]
+    assert "too few requests wait" in short["why"]
     assert "predictions" in untrusted["why"]
     plain = (await client.put("/admin/policy", json={"name": "fcfs"})).json()
     assert (plain["order"], plain["why"]) == ("policy", None)

@@ -12,12 +12,12 @@ from gateway.prediction.adaptation.conformal import NO_SCORES
 from gateway.prediction.features.features import FEATURE_VERSION, INPUTS
 from gateway.prediction.lifecycle.runs import TrainingRuns
 from gateway.prediction.model.artefact import (
+    AppLine,
     Artefact,
-    Axes,
-    Line,
     Matrix,
-    Newcomer,
-    Space,
+    PrincipalAxes,
+    TextSpace,
+    UnseenApps,
     decode,
     encode,
 )
@@ -38,13 +38,13 @@ def an_artefact() -> bytes:
             feature_version=FEATURE_VERSION,
             inputs=list(INPUTS),
             levels=list(LEVELS),
-            pooled=Line(0.0, 1.0, 1.0, 0),
+            pooled=AppLine(0.0, 1.0, 1.0, 0),
             lines={},
-            space=Space(empty, empty, empty),
+            space=TextSpace(empty, empty, empty),
             kernels={},
             trees=[""] * len(LEVELS),
             mean="",
-            newcomer=Newcomer("", "", Axes(empty, empty), [0.0] * len(LEVELS)),
+            unseen_apps=UnseenApps("", "", PrincipalAxes(empty, empty), [0.0] * len(LEVELS)),
             scores=NO_SCORES,
         )
     )
@@ -165,8 +165,8 @@ def foreign() -> bytes:
 @pytest.mark.parametrize(
     ("stored", "message"),
     [
-        (b"", "do not begin with its mark"),
-        (b"PK" + an_artefact(), "do not begin with its mark"),
+        (b"", "magic bytes"),
+        (b"PK" + an_artefact(), "magic bytes"),
         (an_artefact()[:-1], "checksum does not match"),
         (foreign(), "trained for model hash elsewhere, not h"),
     ],

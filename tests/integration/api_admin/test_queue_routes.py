@@ -26,7 +26,7 @@ Enqueue = Callable[..., RequestState]
 
 
 @pytest.fixture
-async def enqueue(generations: GenerationService) -> Enqueue:
+async def enqueue(service: GenerationService) -> Enqueue:
     """Lets a request wait; it came at second 0 of some clock."""
     tokenizer = ChatTokenizer(DEMO_MODEL)
 
@@ -39,9 +39,11 @@ async def enqueue(generations: GenerationService) -> Enqueue:
             api_key_id=UUID(int=3),
             instruction=None,
         )
-        live = RequestState(
+        state = RequestState(
             request_id=new_id(),
-            ask=GenerationRequest(caller=caller, messages=(Message("user", "hello"),), **fields),
+            request=GenerationRequest(
+                caller=caller, messages=(Message("user", "hello"),), **fields
+            ),
             prompt=[1, 2, 3],
             user_input_tokens=1,
             max_tokens=100,
@@ -59,8 +61,8 @@ async def enqueue(generations: GenerationService) -> Enqueue:
             arrived_at=datetime.now(UTC),
             arrived_s=0.0,
         )
-        generations.scheduler.enqueue(live)
-        return live
+        service.scheduler.enqueue(state)
+        return state
 
     return build
 
@@ -85,11 +87,11 @@ async def test_empty_queue_is_an_empty_list(client: httpx.AsyncClient) -> None:
 async def test_queue_tells_each_requests_prediction_and_turn(
     client: httpx.AsyncClient, enqueue: Enqueue
 ) -> None:
-    lives = [enqueue(length, deadline_s=1e9) for length in (30.0, 10.0, 20.0)]
+    states = [enqueue(length, deadline_s=1e9) for length in (30.0, 10.0, 20.0)]
     told = await queue(client)
     assert told["totals"]["waiting_tokens"] == 60.0
     assert [each["position"] for each in told["data"]] == [1, 2, 3]
-    assert {each["id"] for each in told["data"]} == {str(live.id) for live in lives}
+    assert {each["id"] for each in told["data"]} == {str(state.id) for state in states}
     first = told["data"][0]
     assert (first["state"], first["tenant"], first["prompt_tokens"]) == ("waiting", "tenant 1", 3)
     assert first["ratio"] >= 1.0
@@ -125,13 +127,13 @@ async def test_wrong_query_is_named(
 async def test_cancelled_request_leaves_the_queue_and_is_told_why(
     client: httpx.AsyncClient, enqueue: Enqueue
 ) -> None:
-    live, other = enqueue(), enqueue()
-    response = await client.post(f"/admin/requests/{live.id}/cancel")
+    state, other = enqueue(), enqueue()
+    response = await client.post(f"/admin/requests/{state.id}/cancel")
     assert response.status_code == 200
     assert (response.json()["state"], response.json()["finish_reason"]) == ("ended", "cancelled")
-    assert isinstance(live.error, RequestCancelled)
+    assert isinstance(state.error, RequestCancelled)
     assert [each["id"] for each in (await queue(client))["data"]] == [str(other.id)]
-    again = await client.post(f"/admin/requests/{live.id}/cancel")
+    again = await client.post(f"/admin/requests/{state.id}/cancel")
     assert again.status_code == 404
 
 
@@ -139,10 +141,10 @@ async def test_waiting_request_is_explained_under_its_answers_id_too(
     client: httpx.AsyncClient, enqueue: Enqueue
 ) -> None:
     enqueue()
-    live = enqueue(service_tier="priority", max_queue_s=1e9)
-    names = (str(live.id), live.id.hex, f"chatcmpl-{live.id.hex}", f"cmpl-{live.id.hex}")
+    state = enqueue(service_tier="priority", max_queue_s=1e9)
+    names = (str(state.id), state.id.hex, f"chatcmpl-{state.id.hex}", f"cmpl-{state.id.hex}")
     answers = [(await client.get(f"/admin/requests/{name}")).json() for name in names]
-    assert {answer["id"] for answer in answers} == {str(live.id)}
+    assert {answer["id"] for answer in answers} == {str(state.id)}
     told = answers[0]
     assert (told["state"], told["queue_ahead"], told["batch"]) == ("waiting", 1, None)
     assert (told["service_tier"], told["policy"]) == ("priority", "lmaas")
@@ -184,10 +186,10 @@ async def test_ended_request_is_explained_from_history(
 async def test_key_that_may_only_read_sees_the_queue_and_cancels_nothing(
     client: httpx.AsyncClient, enqueue: Enqueue
 ) -> None:
-    live = enqueue()
+    state = enqueue()
     made = await client.post("/admin/scoped-keys", json={"name": "grafana", "scopes": ["read"]})
     headers = {"authorization": f"Bearer {made.json()['secret']}"}
     assert (await client.get("/admin/queue", headers=headers)).status_code == 200
-    refused = await client.post(f"/admin/requests/{live.id}/cancel", headers=headers)
+    refused = await client.post(f"/admin/requests/{state.id}/cancel", headers=headers)
     assert refused.status_code == 403
-    assert not live.done
+    assert not state.done

@@ -1,4 +1,4 @@
-"""The engine as a process, and a small client of its socket."""
+"""The engine process, and a small client of its socket."""
 
 import asyncio
 import os
@@ -94,7 +94,7 @@ class EngineProcess:
         )
 
     def wait_until_ready(self) -> None:
-        """Until the engine takes calls; its error output if it does not get there."""
+        """Wait until the engine accepts calls; fail with its error output otherwise."""
         end = monotonic() + PATIENCE_S
         while not self._listens():
             assert self.process.poll() is None, self.process.communicate()[1]
@@ -118,7 +118,7 @@ class EngineProcess:
 
 @pytest.fixture(scope="session")
 def start_engine(engine_model: Path, short_folder: Path) -> Iterator[Callable[..., EngineProcess]]:
-    """Starts engine processes; whichever still run at the end are killed."""
+    """Starts engine processes; those that still run at the end are killed."""
     started: list[EngineProcess] = []
 
     def start(
@@ -140,7 +140,7 @@ def start_engine(engine_model: Path, short_folder: Path) -> Iterator[Callable[..
 
 @pytest.fixture(scope="session")
 def engine(start_engine: Callable[..., EngineProcess]) -> EngineProcess:
-    """One engine that most tests share, each with a session of its own."""
+    """One engine shared by most tests, each with its own session."""
     process = start_engine()
     process.wait_until_ready()
     return process
@@ -169,7 +169,7 @@ class EventStream:
         return [event for event in self.events if isinstance(event, Step)]
 
     @property
-    def beats(self) -> list[Heartbeat]:
+    def heartbeats(self) -> list[Heartbeat]:
         return [event for event in self.events if isinstance(event, Heartbeat)]
 
     @property
@@ -242,7 +242,7 @@ async def gateway(
 
 @pytest.fixture
 def a_sequence() -> Callable[..., Sequence]:
-    """A sequence with defaults and a name of its own."""
+    """A sequence with defaults and a unique id."""
 
     def build(**fields: Any) -> Sequence:
         defaults = {"id": f"s{next(_names)}", "prompt": [1, 2, 3], "max_tokens": 8, "reserve": 8}

@@ -1,4 +1,4 @@
-"""What the engine process does with absurd calls and random work: tell, and go on."""
+"""The engine process reports invalid calls, survives them, and survives random work."""
 
 from collections.abc import Callable
 from random import Random
@@ -29,12 +29,12 @@ JSON = st.recursive(
 OPERATIONS = ["submit", "cancel", "revise", "pin", "unpin", "pause", "resume", "drain", "mode", "?"]
 
 
-async def everything_is_in_place(gateway: Any) -> bool:
+async def pages_are_consistent(gateway: Any) -> bool:
     return (await gateway.http.get("/audit")).json() == {"wrong": None}
 
 
 @pytest.mark.parametrize(
-    ("fields", "complaint"),
+    ("fields", "message"),
     [
         ({"prompt": [1] * 5000}, "the engine's context is"),
         ({"max_tokens": 10**9, "reserve": 1}, "the engine's context is"),
@@ -43,15 +43,15 @@ async def everything_is_in_place(gateway: Any) -> bool:
         ({"sampling": Sampling(allowed=[-1])}, "token id -1 is outside"),
     ],
 )
-async def test_an_absurd_sequence_is_refused_with_the_reason(
-    fields: dict[str, Any], complaint: str, gateway: Any, a_sequence: Callable
+async def test_an_invalid_sequence_is_refused_with_the_reason(
+    fields: dict[str, Any], message: str, gateway: Any, a_sequence: Callable
 ) -> None:
     [refused] = (await gateway.submit(a_sequence(**fields))).refused
-    assert complaint in refused.reason
+    assert message in refused.reason
 
 
 @pytest.mark.parametrize(
-    ("sampling", "place"),
+    ("sampling", "path"),
     [
         ({"temperature": -1}, "sampling.temperature"),
         ({"top_p": 0}, "sampling.top_p"),
@@ -62,18 +62,18 @@ async def test_an_absurd_sequence_is_refused_with_the_reason(
         ({"logit_bias": {"7": "much"}}, "sampling.logit_bias"),
     ],
 )
-async def test_absurd_sampling_is_named_with_its_place(
-    sampling: dict[str, Any], place: str, gateway: Any
+async def test_invalid_sampling_is_reported_with_its_path(
+    sampling: dict[str, Any], path: str, gateway: Any
 ) -> None:
     sequence = {"id": "s", "prompt": [1], "max_tokens": 1, "reserve": 1, "sampling": sampling}
     operation = {"op": "submit", "batch": "b", "sequences": [sequence]}
     body = {"session": gateway.session, "epoch": gateway.epoch, "operations": [operation]}
     answer = await gateway.http.post("/submit", content=msgspec.json.encode(body))
     assert answer.status_code == 400
-    assert place in answer.json()["error"]
+    assert path in answer.json()["error"]
 
 
-async def test_any_body_is_taken_or_answered_with_an_error(gateway: Any) -> None:
+async def test_any_body_is_accepted_or_answered_with_an_error(gateway: Any) -> None:
     bodies: list[bytes] = []
 
     @settings(max_examples=150, database=None, suppress_health_check=list(HealthCheck))
@@ -87,22 +87,22 @@ async def test_any_body_is_taken_or_answered_with_an_error(gateway: Any) -> None
     for body in bodies:
         answer = await gateway.http.post("/submit", content=body)
         assert answer.status_code in {200, 400}, answer.text
-    assert await everything_is_in_place(gateway)
+    assert await pages_are_consistent(gateway)
 
 
-async def test_a_draining_engine_refuses_newcomers_until_it_is_resumed(
+async def test_a_draining_engine_refuses_new_sequences_until_it_is_resumed(
     gateway: Any, a_sequence: Callable
 ) -> None:
     async with gateway.events() as stream:
         running = a_sequence(max_tokens=64)
         await gateway.submit(running)
         await gateway.operate(Drain())
-        [refused] = (await gateway.submit(newcomer := a_sequence())).refused
+        [refused] = (await gateway.submit(new := a_sequence())).refused
         assert "draining" in refused.reason
         await stream.until(lambda stream: running.id in stream.finishes)
         await gateway.operate(Resume())
-        assert not (await gateway.submit(newcomer)).refused
-        await stream.until(lambda stream: newcomer.id in stream.finishes)
+        assert not (await gateway.submit(new)).refused
+        await stream.until(lambda stream: new.id in stream.finishes)
     assert stream.finishes[running.id].reason == "length"
 
 
@@ -151,8 +151,8 @@ async def test_random_work_leaves_every_page_in_its_place(
             batch = [
                 a_sequence(
                     prompt=[1] * random.randrange(1, 60) + [random.randrange(90)],
-                    max_tokens=(most := random.randrange(1, 90)),
-                    reserve=random.randrange(1, most + 1),
+                    max_tokens=(max_tokens := random.randrange(1, 90)),
+                    reserve=random.randrange(1, max_tokens + 1),
                     salt=random.choice("ab"),
                     sampling=Sampling(
                         temperature=random.choice([0, 1]),
@@ -165,11 +165,11 @@ async def test_random_work_leaves_every_page_in_its_place(
             sent += [sequence.id for sequence in batch]
             await gateway.submit(*batch)
             await gateway.operate(some_operation())
-            assert await everything_is_in_place(gateway)
+            assert await pages_are_consistent(gateway)
         await gateway.operate(Resume())
         await stream.until(lambda stream: stream.finishes.keys() >= set(sent))
-        assert await everything_is_in_place(gateway)
+        assert await pages_are_consistent(gateway)
         await gateway.operate(Unpin(list("xyz")))
-        assert await everything_is_in_place(gateway)  # and the loop has obeyed
+        assert await pages_are_consistent(gateway)  # and the loop has obeyed
         stats = await gateway.stats()
     assert (stats["free"], stats["swapped"], stats["failed"]) == (stats["pages"], 0, 0)

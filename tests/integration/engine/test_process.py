@@ -74,7 +74,7 @@ async def test_a_signal_ends_streams_and_process_and_removes_the_socket(
     assert not engine.socket.exists()
 
 
-async def test_an_engine_whose_model_runs_no_more_exits_so_that_it_is_restarted(
+async def test_an_engine_whose_model_fails_exits_to_be_restarted(
     start_engine: Callable, connect: Callable, a_sequence: Callable
 ) -> None:
     engine = start_engine(program=("-c", BREAKS_ONCE_STARTED))
@@ -94,14 +94,14 @@ HANGS_ONCE_STARTED = BREAKS_ONCE_STARTED.replace(
 )
 
 
-async def test_an_engine_whose_step_hangs_tells_and_exits_so_that_it_is_restarted(
+async def test_an_engine_whose_step_hangs_logs_it_and_exits_to_be_restarted(
     start_engine: Callable, connect: Callable, a_sequence: Callable
 ) -> None:
     engine = start_engine(program=("-c", HANGS_ONCE_STARTED), LMAAS_ENGINE_STEP_LIMIT_S="5")
     engine.wait_until_ready()
     async with connect(engine) as gateway, gateway.events() as stream:
         await gateway.submit(a_sequence())
-        await stream.until(lambda stream: [e for e in stream.beats if e.busy_s > 1])
+        await stream.until(lambda stream: [e for e in stream.heartbeats if e.busy_s > 1])
     code, _, error = engine.ended()
     assert code == 1
     assert '"event": "step_hung"' in error
@@ -113,15 +113,13 @@ def test_a_missing_model_is_one_line_and_exit_code_2(start_engine: Callable) -> 
     assert one_line(error) == "engine: LMAAS_MODEL: there is no folder /no/such/model"
 
 
-def test_a_wrong_setting_is_one_line_and_exit_code_2(start_engine: Callable) -> None:
+def test_an_invalid_setting_is_one_line_and_exit_code_2(start_engine: Callable) -> None:
     code, out, error = start_engine(LMAAS_ENGINE_COLOUR="red").ended()
     assert (code, out) == (EXIT_STARTUP_FAILED, "")
     assert one_line(error).startswith("engine: unknown setting LMAAS_ENGINE_COLOUR; accepted are")
 
 
-def test_the_gateways_settings_are_not_the_engines_business(
-    engine: Any, start_engine: Callable
-) -> None:
+def test_the_engine_ignores_the_gateways_settings(engine: Any, start_engine: Callable) -> None:
     code, out, error = start_engine(path=engine.socket, LMAAS_POLICY="fcfs").ended()
     assert (code, out) == (EXIT_STARTUP_FAILED, "")
     assert one_line(error).startswith("engine: LMAAS_ENGINE_SOCKET: another process serves on")

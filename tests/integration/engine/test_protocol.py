@@ -13,11 +13,11 @@ from tests.conftest import PATIENCE_S
 LONG = 4000
 
 
-def everything_free(stream: Any) -> bool:
+def all_pages_free(stream: Any) -> bool:
     return bool(stream.steps) and stream.steps[-1].kv.free == stream.steps[-1].kv.pages
 
 
-async def test_info_tells_what_is_served(gateway: Any, engine_model: Any) -> None:
+async def test_info_describes_the_model(gateway: Any, engine_model: Any) -> None:
     info = (await gateway.http.get("/info")).json()
     assert info["model"] == str(engine_model)
     assert (info["context_tokens"], info["vocabulary"], info["stop_ids"]) == (4096, 97, [2])
@@ -36,7 +36,7 @@ async def test_tokens_stream_until_the_sequence_finishes(
     assert {finish.reason for finish in stream.finishes.values()} == {"length"}
     numbers = [step.number for step in stream.steps]
     assert numbers == list(range(stream.hello.number + 1, stream.hello.number + 1 + len(numbers)))
-    assert everything_free(stream)
+    assert all_pages_free(stream)
 
 
 async def test_a_cancelled_sequence_frees_its_pages(gateway: Any, a_sequence: Callable) -> None:
@@ -84,13 +84,13 @@ async def test_a_new_session_cancels_the_sequences_of_the_earlier_one(
             await stream.drained()
             await other.submit(later)
             await others.until(lambda stream: later.id in stream.finishes)
-            assert everything_free(others)
+            assert all_pages_free(others)
     refused = await gateway.http.get("/events", params={"session": gateway.session, "after": 0})
     assert refused.status_code == 409
     assert "was replaced by" in refused.json()["error"]
 
 
-async def test_a_gateway_that_stays_away_finds_its_sequences_cancelled(
+async def test_the_sequences_of_a_disconnected_gateway_are_cancelled(
     gateway: Any, a_sequence: Callable
 ) -> None:
     sequences = [a_sequence(max_tokens=LONG) for _ in range(60)]
@@ -124,7 +124,7 @@ async def test_a_tight_pool_preempts_and_finishes_everything(
     assert stats["preemptions"] == sum(len(step.preempted) for step in stream.steps)
 
 
-async def test_no_more_run_than_are_set_and_a_newcomer_takes_the_place_of_one_preempted(
+async def test_running_sequences_are_limited_and_a_requested_preemption_makes_room(
     start_engine: Callable, connect: Callable, a_sequence: Callable
 ) -> None:
     engine = start_engine(LMAAS_MAX_RUNNING="4")
@@ -148,17 +148,17 @@ async def test_no_more_run_than_are_set_and_a_newcomer_takes_the_place_of_one_pr
     assert max(step.running - step.suspended for step in stream.steps) == 4
 
 
-async def test_what_cannot_run_is_refused_and_the_rest_runs(
+async def test_invalid_sequences_are_refused_and_the_others_run(
     gateway: Any, a_sequence: Callable
 ) -> None:
-    too_long, strange = a_sequence(max_tokens=4094), a_sequence(prompt=[97])
+    too_long, unknown_id = a_sequence(max_tokens=4094), a_sequence(prompt=[97])
     fine = a_sequence()
     async with gateway.events() as stream:
-        answer = await gateway.submit(too_long, fine, strange)
+        answer = await gateway.submit(too_long, fine, unknown_id)
         await stream.until(lambda stream: fine.id in stream.finishes)
     assert {refused.id: refused.reason for refused in answer.refused} == {
         too_long.id: "prompt and max_tokens come to 4097 tokens, the engine's context is 4096",
-        strange.id: "token id 97 is outside the vocabulary of 97",
+        unknown_id.id: "token id 97 is outside the vocabulary of 97",
     }
 
 
@@ -170,7 +170,7 @@ async def test_a_submission_for_another_epoch_is_a_conflict(gateway: Any) -> Non
 
 
 @pytest.mark.parametrize(
-    ("operations", "place"),
+    ("operations", "path"),
     [
         ([{"op": "dance"}], "Invalid value 'dance' - at `$.operations[0].op`"),
         ([{"op": "cancel"}], "missing required field `ids` - at `$.operations[0]`"),
@@ -178,17 +178,17 @@ async def test_a_submission_for_another_epoch_is_a_conflict(gateway: Any) -> Non
         ([{"op": "revise", "remaining": {"s": -1}}], "Expected `int` >= 0"),
     ],
 )
-async def test_a_malformed_operation_is_named_with_its_place(
-    operations: list[Any], place: str, gateway: Any
+async def test_a_malformed_operation_is_reported_with_its_path(
+    operations: list[Any], path: str, gateway: Any
 ) -> None:
     body = {"session": gateway.session, "epoch": gateway.epoch, "operations": operations}
     answer = await gateway.http.post("/submit", json=body)
     assert answer.status_code == 400
-    assert place in answer.json()["error"]
+    assert path in answer.json()["error"]
 
 
 @pytest.mark.parametrize(
-    ("fields", "place"),
+    ("fields", "path"),
     [
         ({"prompt": []}, "Expected `array` of length >= 1 - at `$.operations[0].sequences[0]"),
         ({"max_tokens": 0}, "Expected `int` >= 1"),
@@ -197,31 +197,31 @@ async def test_a_malformed_operation_is_named_with_its_place(
         ({"stop_ids": ["x"]}, "sequences[0].stop_ids[0]"),
     ],
 )
-async def test_a_malformed_sequence_is_named_with_its_place(
-    fields: dict[str, Any], place: str, gateway: Any
+async def test_a_malformed_sequence_is_reported_with_its_path(
+    fields: dict[str, Any], path: str, gateway: Any
 ) -> None:
     sequence = {"id": "bad", "prompt": [1], "max_tokens": 1, "reserve": 1, **fields}
     operations = [{"op": "submit", "batch": "b", "sequences": [sequence]}]
     body = {"session": gateway.session, "epoch": gateway.epoch, "operations": operations}
     answer = await gateway.http.post("/submit", json=body)
     assert answer.status_code == 400
-    assert place in answer.json()["error"]
+    assert path in answer.json()["error"]
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000])
-async def test_what_is_no_submission_is_a_bad_request(body: bytes, gateway: Any) -> None:
+async def test_a_body_that_is_not_a_submission_is_a_bad_request(body: bytes, gateway: Any) -> None:
     answer = await gateway.http.post("/submit", content=body)
     assert answer.status_code == 400
     assert answer.json()["error"].startswith("the body is no submission: ")
 
 
-async def test_a_body_beyond_all_measure_is_rejected(gateway: Any) -> None:
+async def test_an_oversized_body_is_rejected(gateway: Any) -> None:
     answer = await gateway.http.post("/submit", content=b" " * (64 * 2**20 + 1))
     assert answer.status_code == 413
 
 
 @pytest.mark.parametrize(
-    ("query", "complaint"),
+    ("query", "message"),
     [
         ("", "session is missing"),
         ("session=", "session is missing"),
@@ -230,20 +230,20 @@ async def test_a_body_beyond_all_measure_is_rejected(gateway: Any) -> None:
         ("session=a&after=%C2%B2", "after must be a number"),
     ],
 )
-async def test_a_malformed_query_is_a_bad_request(query: str, complaint: str, gateway: Any) -> None:
+async def test_a_malformed_query_is_a_bad_request(query: str, message: str, gateway: Any) -> None:
     answer = await gateway.http.get(f"/events?{query}")
     assert answer.status_code == 400
-    assert complaint in answer.json()["error"]
+    assert message in answer.json()["error"]
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/"), ("POST", "/info"), ("GET", "/submit")])
-async def test_an_unknown_route_tells_which_there_are(method: str, path: str, gateway: Any) -> None:
+async def test_an_unknown_route_lists_the_known_ones(method: str, path: str, gateway: Any) -> None:
     answer = await gateway.http.request(method, path)
     assert answer.status_code == 404
     assert f"no {method} {path}; there are GET /info" in answer.json()["error"]
 
 
-async def test_a_quiet_stream_beats(gateway: Any) -> None:
+async def test_a_stream_without_events_sends_heartbeats(gateway: Any) -> None:
     async with gateway.events() as stream:
         await stream.until(lambda stream: len(stream.events) == 2)
     hello, heartbeat = stream.events

@@ -11,7 +11,7 @@ from gateway.engines.colocated import ColocatedEngine
 from gateway.engines.measurement import measured_engine
 from gateway.engines.supervisor import EngineSupervisor, socket_path
 from gateway.errors import EngineLost, GenerationFailed
-from gateway.replay.cost.trials import Arrival
+from gateway.replay.cost.trials import TrialArrival
 from tests.conftest import PATIENCE_S
 
 DEMO = Path(__file__).parents[3] / "engine" / "demo" / "lmaas-demo"
@@ -33,28 +33,28 @@ async def supervisor(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
 
 
 async def test_every_token_of_a_trial_is_accounted_for(supervisor: EngineSupervisor) -> None:
-    arrivals = [Arrival(100, 20), Arrival(30, 10), Arrival(8, 12, after_steps=6)]
+    arrivals = [TrialArrival(100, 20), TrialArrival(30, 10), TrialArrival(8, 12, after_steps=6)]
     async with measured_engine(supervisor.socket) as engine:
         for _ in range(2):
-            followed = await engine.run("a trial", arrivals)
-            steps = followed.steps
+            progress = await engine.run("a trial", arrivals)
+            steps = progress.steps
             assert sum(step.prefill_tokens for step in steps) == 138
             assert sum(step.sequences for step in steps) == 19 + 9 + 11
             assert max(step.prefill_tokens + step.sequences for step in steps) == 64
             assert all(step.took_s > 0 for step in steps)
             assert [step.gap_s for step in steps].count(None) == 1
-            assert len(followed.waits) == len(followed.orders_s) == 1
-            assert followed.waits[0]
-            assert 0 < followed.orders_s[0] < 1
+            assert len(progress.waits) == len(progress.orders_s) == 1
+            assert progress.waits[0]
+            assert 0 < progress.orders_s[0] < 1
 
 
 async def test_sequence_that_does_not_fit_ends_the_trial(supervisor: EngineSupervisor) -> None:
     async with measured_engine(supervisor.socket) as engine:
         with pytest.raises(GenerationFailed, match="context"):
-            await engine.run("too long", [Arrival(5000, 1)])
+            await engine.run("too long", [TrialArrival(5000, 1)])
 
 
-class Nobody:
+class SilentListener:
     """Listens to an engine and does nothing."""
 
     def engine_ready(self, info: object) -> None: ...
@@ -78,11 +78,11 @@ async def test_gateway_that_takes_the_engine_over_ends_the_trial(
 ) -> None:
     async with measured_engine(supervisor.socket) as engine:
         before = await steps_of(supervisor.socket)
-        running = asyncio.create_task(engine.run("long", [Arrival(8, 2000)]))
+        running = asyncio.create_task(engine.run("long", [TrialArrival(8, 2000)]))
         while await steps_of(supervisor.socket) == before:
             await asyncio.sleep(0.01)
         other = ColocatedEngine(supervisor.socket)
-        await other.start(Nobody())
+        await other.start(SilentListener())
         with pytest.raises((EngineLost, GenerationFailed)):
             await asyncio.wait_for(running, PATIENCE_S)
         await other.close()

@@ -20,7 +20,7 @@ from tests.conftest import PATIENCE_S
 DEMO = Path(__file__).parents[3] / "engine" / "demo" / "lmaas-demo"
 
 
-class Witness:
+class RecordingListener:
     """Keeps what the engine told, and waits for what it should tell."""
 
     def __init__(self) -> None:
@@ -73,12 +73,14 @@ async def supervisor(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
 
 
 @asynccontextmanager
-async def connected(supervisor: EngineSupervisor) -> AsyncIterator[tuple[ColocatedEngine, Witness]]:
-    witness = Witness()
+async def connected(
+    supervisor: EngineSupervisor,
+) -> AsyncIterator[tuple[ColocatedEngine, RecordingListener]]:
+    listener = RecordingListener()
     engine = ColocatedEngine(supervisor.socket)
-    await engine.start(witness)
-    await witness.sees(lambda: witness.epochs)
-    yield engine, witness
+    await engine.start(listener)
+    await listener.sees(lambda: listener.epochs)
+    yield engine, listener
     await engine.close()
 
 
@@ -87,105 +89,105 @@ def a_sequence(name: str, *, max_tokens: int = 8) -> Sequence:
 
 
 async def test_batch_is_run_to_its_end(supervisor: EngineSupervisor) -> None:
-    async with connected(supervisor) as (engine, witness):
+    async with connected(supervisor) as (engine, listener):
         engine.submit("batch", [a_sequence("a"), a_sequence("b", max_tokens=3)])
-        await witness.sees(lambda: len(witness.finished) == 2)
-        assert {name: len(tokens) for name, tokens in witness.tokens.items()} == {"a": 8, "b": 3}
-        assert witness.finished["a"].reason == "length"
+        await listener.sees(lambda: len(listener.finished) == 2)
+        assert {name: len(tokens) for name, tokens in listener.tokens.items()} == {"a": 8, "b": 3}
+        assert listener.finished["a"].reason == "length"
 
 
 async def test_sequence_that_can_never_run_is_refused(supervisor: EngineSupervisor) -> None:
-    async with connected(supervisor) as (engine, witness):
+    async with connected(supervisor) as (engine, listener):
         engine.submit("batch", [a_sequence("long", max_tokens=10**6), a_sequence("short")])
-        await witness.sees(lambda: witness.refused and "short" in witness.finished)
-        assert [refused.id for refused in witness.refused] == ["long"]
+        await listener.sees(lambda: listener.refused and "short" in listener.finished)
+        assert [refused.id for refused in listener.refused] == ["long"]
 
 
 async def test_cancelled_sequence_ends(supervisor: EngineSupervisor) -> None:
-    async with connected(supervisor) as (engine, witness):
+    async with connected(supervisor) as (engine, listener):
         engine.submit("batch", [a_sequence("gone", max_tokens=1500)])
-        await witness.sees(lambda: "gone" in witness.tokens)
+        await listener.sees(lambda: "gone" in listener.tokens)
         engine.cancel(["gone"])
-        await witness.sees(lambda: "gone" in witness.finished)
-        assert witness.finished["gone"].reason == "cancelled"
+        await listener.sees(lambda: "gone" in listener.finished)
+        assert listener.finished["gone"].reason == "cancelled"
 
 
 async def test_paused_engine_computes_nothing_until_resumed(supervisor: EngineSupervisor) -> None:
-    async with connected(supervisor) as (engine, witness):
+    async with connected(supervisor) as (engine, listener):
         engine.pause()
         engine.submit("batch", [a_sequence("a")])
         await asyncio.sleep(0.3)
-        assert not witness.tokens
+        assert not listener.tokens
         engine.resume()
-        await witness.sees(lambda: "a" in witness.finished)
+        await listener.sees(lambda: "a" in listener.finished)
 
 
 async def test_draining_engine_refuses_what_is_new_and_ends_what_runs(
     supervisor: EngineSupervisor,
 ) -> None:
-    async with connected(supervisor) as (engine, witness):
+    async with connected(supervisor) as (engine, listener):
         engine.submit("before", [a_sequence("old", max_tokens=100)])
         engine.drain()
         engine.submit("after", [a_sequence("new")])
-        await witness.sees(lambda: witness.refused and "old" in witness.finished)
-        assert [refused.id for refused in witness.refused] == ["new"]
+        await listener.sees(lambda: listener.refused and "old" in listener.finished)
+        assert [refused.id for refused in listener.refused] == ["new"]
         engine.resume()
         engine.submit("again", [a_sequence("new")])
-        await witness.sees(lambda: "new" in witness.finished)
+        await listener.sees(lambda: "new" in listener.finished)
 
 
 async def test_batch_in_lock_step_leaves_together(supervisor: EngineSupervisor) -> None:
-    async with connected(supervisor) as (engine, witness):
+    async with connected(supervisor) as (engine, listener):
         engine.set_mode("lockstep")
         engine.submit("batch", [a_sequence("long", max_tokens=40), a_sequence("short")])
-        await witness.sees(lambda: witness.finished)
-        assert witness.finished.keys() == {"long", "short"}
+        await listener.sees(lambda: listener.finished)
+        assert listener.finished.keys() == {"long", "short"}
 
 
 async def test_pinned_prefix_is_kept_until_unpinned(supervisor: EngineSupervisor) -> None:
     prompt = [1, *range(100, 164)]  # four pages and a token
-    async with connected(supervisor) as (engine, witness):
+    async with connected(supervisor) as (engine, listener):
         engine.pin("prefix", prompt, "tenant")
         for name, shared in (("a", 4), ("b", 0)):
             sequence = Sequence(name, prompt, max_tokens=4, reserve=4, salt="tenant")
             engine.submit(name, [sequence])
             engine.revise({name: 2})
-            await witness.sees(lambda name=name: name in witness.finished)  # type: ignore[misc]
-            assert witness.kv is not None
-            assert witness.kv.shared == shared
+            await listener.sees(lambda name=name: name in listener.finished)  # type: ignore[misc]
+            assert listener.kv is not None
+            assert listener.kv.shared == shared
             engine.unpin(["prefix"])
 
 
 async def test_killed_engine_is_replaced_and_announced(supervisor: EngineSupervisor) -> None:
-    async with connected(supervisor) as (engine, witness):
+    async with connected(supervisor) as (engine, listener):
         assert supervisor.pid is not None
         os.kill(supervisor.pid, signal.SIGKILL)
-        await witness.sees(lambda: len(witness.epochs) == 2)
-        assert witness.losses == 1
-        assert witness.epochs[0] != witness.epochs[1]
+        await listener.sees(lambda: len(listener.epochs) == 2)
+        assert listener.losses == 1
+        assert listener.epochs[0] != listener.epochs[1]
         engine.submit("after", [a_sequence("after")])
-        await witness.sees(lambda: "after" in witness.finished)
+        await listener.sees(lambda: "after" in listener.finished)
 
 
 async def test_operation_that_cannot_be_read_fails_alone(supervisor: EngineSupervisor) -> None:
-    async with connected(supervisor) as (engine, witness):
+    async with connected(supervisor) as (engine, listener):
         engine.submit("bad", [Sequence(id="empty", prompt=[], max_tokens=1, reserve=1)])
         engine.submit("good", [a_sequence("fine")])
-        await witness.sees(lambda: witness.refused and "fine" in witness.finished)
-        assert [refused.id for refused in witness.refused] == ["empty"]
+        await listener.sees(lambda: listener.refused and "fine" in listener.finished)
+        assert [refused.id for refused in listener.refused] == ["empty"]
 
 
 async def test_session_taken_over_by_another_is_begun_anew(supervisor: EngineSupervisor) -> None:
     transport = httpx.AsyncHTTPTransport(uds=supervisor.socket)
-    async with connected(supervisor) as (engine, witness):
+    async with connected(supervisor) as (engine, listener):
         async with (
             httpx.AsyncClient(transport=transport, base_url="http://engine") as other,
             other.stream("GET", "/events", params={"session": "another"}) as events,
         ):
             await anext(events.aiter_lines())
-            await witness.sees(lambda: witness.losses and len(witness.epochs) > 1)
+            await listener.sees(lambda: listener.losses and len(listener.epochs) > 1)
         engine.submit("after", [a_sequence("after takeover")])
-        await witness.sees(lambda: "after takeover" in witness.finished)
+        await listener.sees(lambda: "after takeover" in listener.finished)
 
 
 async def test_engine_dies_with_its_supervisor(supervisor: EngineSupervisor) -> None:

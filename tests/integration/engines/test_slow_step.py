@@ -40,7 +40,7 @@ class HangingEngine:
             event = await self.events.get()
 
 
-class Nobody:
+class SilentListener:
     """Listens to an engine and does nothing."""
 
     def engine_ready(self, info: EngineInfo) -> None: ...
@@ -60,7 +60,7 @@ async def hanging() -> AsyncIterator[tuple[HangingEngine, ColocatedEngine]]:
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve())
         client = ColocatedEngine(socket)
-        await client.start(Nobody())
+        await client.start(SilentListener())
         yield engine, client
         await client.close()
         server.force_exit = server.should_exit = True

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from gateway.database.errors import Sessions
 from gateway.errors import NotFound
 from gateway.history.record import Record
-from gateway.history.requests import Passes, RequestHistory, made_at
+from gateway.history.requests import OvertakingCounts, RequestHistory, made_at
 from gateway.history.writer import HistoryWriter
 from models import RequestRecord
 from models.base import new_id
@@ -105,8 +105,8 @@ async def test_who_overtook_a_request_is_counted_by_why(
         came(8.0, None, quantiles=[5.0] * 6, batch_id=None),  # never started
     )
     history = RequestHistory(sessions)
-    row = await history.passes(await _row(sessions, slow.id), ["priority"])
-    assert row == Passes(urgent=1, other_tenant=1, shorter=2, other=1)
+    row = await history.count_overtaking(await _row(sessions, slow.id), ["priority"])
+    assert row == OvertakingCounts(urgent=1, other_tenant=1, shorter=2, other=1)
     assert row.total == 5
 
 

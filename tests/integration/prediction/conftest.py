@@ -15,9 +15,9 @@ from gateway.prediction.features.features import FEATURE_VERSION, NAMES, USER_IN
 from gateway.prediction.features.text_encoder import TEXT_DIMS
 from gateway.prediction.lifecycle.registry import Registry
 from gateway.prediction.lifecycle.runs import TrainingRuns
-from gateway.prediction.messages import Question
+from gateway.prediction.messages import PredictionRequest
 from gateway.prediction.model.artefact import checksum, encode
-from gateway.prediction.model.inputs import EMBEDDING_DIMS, Inputs
+from gateway.prediction.model.inputs import EMBEDDING_DIMS, ModelInputs
 from gateway.prediction.serving.predictor import LengthPredictor
 from gateway.prediction.training.fitting import make_version
 from gateway.prediction.training.samples import Samples
@@ -29,7 +29,7 @@ MODEL, MODEL_HASH = "demo", "abc"
 
 @pytest.fixture(scope="session")
 async def predictor(database: Database) -> AsyncIterator[LengthPredictor]:
-    """A length predictor with its process; the budget is no one's hurry here."""
+    """A length predictor with its process and a budget that tests do not exceed."""
     predictor = LengthPredictor(
         model=MODEL, model_hash=MODEL_HASH, budget_s=PATIENCE_S, sessions=database.sessions
     )
@@ -43,7 +43,7 @@ class StockedRegistry(Registry):
     """A registry with versions that no training run made."""
 
     async def add(self, version: Predictor) -> Predictor:
-        """Keep a version, inactive."""
+        """Store a version as inactive."""
         version.checksum = checksum(version.artefact)
         async with transaction(self._sessions) as session:
             session.add(version)
@@ -70,7 +70,7 @@ def artefact() -> bytes:
     features = np.zeros((rows, len(NAMES)), dtype=np.float32)
     features[:, USER_INPUT_COLUMN] = random.uniform(2, 5, rows)
     samples = Samples(
-        inputs=Inputs(
+        inputs=ModelInputs(
             apps=[UUID(int=1)] * rows,
             features=features,
             instructions=np.zeros((1, EMBEDDING_DIMS), dtype=np.float32),
@@ -89,7 +89,7 @@ def artefact() -> bytes:
 
 @pytest.fixture
 def a_version(artefact: bytes) -> Callable[..., Predictor]:
-    """Makes a version to be kept; any column can be given."""
+    """Makes a version to be stored; any column can be given."""
 
     def build(**given: object) -> Predictor:
         columns: dict[str, object] = {
@@ -107,10 +107,10 @@ def a_version(artefact: bytes) -> Callable[..., Predictor]:
 
 
 @pytest.fixture(scope="session")
-def a_question() -> Callable[..., Question]:
-    """Makes the question for one request; any field can be given."""
+def a_prediction_request() -> Callable[..., PredictionRequest]:
+    """Makes a prediction request; any field can be given."""
 
-    def build(user_input: str = "one two three", **given: object) -> Question:
+    def build(user_input: str = "one two three", **given: object) -> PredictionRequest:
         fields: dict[str, object] = {
             "tenant": UUID(int=1),
             "app": UUID(int=1),
@@ -123,19 +123,19 @@ def a_question() -> Callable[..., Question]:
             "temperature": 0.0,
             "top_p": 1.0,
         }
-        return Question(**{**fields, **given})  # type: ignore[arg-type]
+        return PredictionRequest(**{**fields, **given})  # type: ignore[arg-type]
 
     return build
 
 
 @pytest.fixture(scope="session")
 def eventually() -> Callable[..., object]:
-    """Waits until a condition holds, however long the machine takes within reason."""
+    """Waits until a condition holds, up to PATIENCE_S."""
 
     async def wait(holds: Callable[[], object]) -> None:
         until = time.monotonic() + PATIENCE_S
         while not holds():
-            assert time.monotonic() < until, "it never came true"
+            assert time.monotonic() < until, "the condition never held"
             await asyncio.sleep(0.02)
 
     return wait

@@ -1,4 +1,4 @@
-"""Training runs that nobody asked for."""
+"""Training runs started by the schedule."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,26 +12,26 @@ from gateway.database.errors import Sessions
 from gateway.history.audit import AuditTrail
 from gateway.history.record import Record
 from gateway.history.writer import HistoryWriter
-from gateway.prediction.lifecycle.auto_training import AutomaticTraining
+from gateway.prediction.lifecycle.auto_training import AutoTraining
 from gateway.prediction.lifecycle.runs import TrainingRuns
 from gateway.prediction.lifecycle.schedule import Schedule, Schedules
 from gateway.prediction.serving.drift import DriftMonitor
 from models import Predictor
 from tests.integration.prediction.conftest import StockedRegistry
 
-QUIET = Schedule(every_s=None, least_outcomes=5, window=50)
+NO_TIMER = Schedule(every_s=None, least_outcomes=5, window=50)
 Eventually = Callable[[Callable[[], object]], Awaitable[None]]
-Gateway = tuple[AutomaticTraining, TrainingRuns, DriftMonitor]
+Gateway = tuple[AutoTraining, TrainingRuns, DriftMonitor]
 
 
 @pytest.fixture
 async def gateways(sessions: Sessions, postgres_url: str) -> AsyncIterator[list[Gateway]]:
-    """Two gateways on one database, which look when they are told to."""
+    """Two gateways on one database, which check when a test calls them."""
     made: list[Gateway] = []
     for _ in range(2):
         runs = TrainingRuns(sessions, model="demo", model_hash="abc", database_url=postgres_url)
         drift = DriftMonitor()
-        automatic = AutomaticTraining(
+        automatic = AutoTraining(
             sessions, runs, drift, model="demo", database_url=postgres_url, poll_s=3_600
         )
         made.append((automatic, runs, drift))
@@ -62,21 +62,21 @@ async def test_one_of_two_gateways_starts_the_run_that_is_due(
     sessions: Sessions,
     registry: StockedRegistry,
 ) -> None:
-    await Schedules(sessions).set("demo", replace(QUIET, every_s=3_600.0), by="olga")
+    await Schedules(sessions).set("demo", replace(NO_TIMER, every_s=3_600.0), by="olga")
     await outcomes(4)
-    await asyncio.gather(*(automatic.look() for automatic, _, _ in gateways))
+    await asyncio.gather(*(automatic.check() for automatic, _, _ in gateways))
     assert await registry.runs() == []
     await outcomes(1)
     for _ in range(3):
-        await asyncio.gather(*(automatic.look() for automatic, _, _ in gateways))
+        await asyncio.gather(*(automatic.check() for automatic, _, _ in gateways))
     for _, runs, _ in gateways:
         await runs.finished()
-    await asyncio.gather(*(automatic.look() for automatic, _, _ in gateways))
+    await asyncio.gather(*(automatic.check() for automatic, _, _ in gateways))
     (run,) = await registry.runs()
     assert (run.trigger, run.created_by) == ("timer", "schedule")
 
 
-async def test_gateway_in_the_background_hears_of_a_changed_schedule(
+async def test_background_check_follows_a_changed_schedule(
     *,
     gateways: list[Gateway],
     outcomes: Callable[[int], Awaitable[None]],
@@ -84,13 +84,13 @@ async def test_gateway_in_the_background_hears_of_a_changed_schedule(
     registry: StockedRegistry,
     eventually: Eventually,
 ) -> None:
-    await Schedules(sessions).set("demo", QUIET, by="olga")
+    await Schedules(sessions).set("demo", NO_TIMER, by="olga")
     await outcomes(5)
     automatic, runs, drift = gateways[0]
     automatic.start()
     await eventually(lambda: drift.quality() is None and drift._all.size == 50)
     assert await registry.runs() == []
-    await Schedules(sessions).set("demo", replace(QUIET, every_s=60.0), by="otto")
+    await Schedules(sessions).set("demo", replace(NO_TIMER, every_s=60.0), by="otto")
     await eventually(lambda: runs.pid is not None)
     changed, _ = (await AuditTrail(sessions).list(9, subject="demo"))[:2]
     assert (changed.actor, changed.action) == ("otto", "schedule.changed")
@@ -113,17 +113,17 @@ async def test_drift_of_the_active_version_starts_a_run(
     length: Callable[[int], int],
     trigger: str,
 ) -> None:
-    await Schedules(sessions).set("demo", replace(QUIET, coverage_tolerance=0.2), by="olga")
+    await Schedules(sessions).set("demo", replace(NO_TIMER, coverage_tolerance=0.2), by="olga")
     version = await registry.add(a_version(metrics={"new": {"tau": 0.5}}))
     await registry.activate(version.id, by="olga")
     await outcomes(5)
     automatic, runs, drift = gateways[0]
-    await automatic.look()
+    await automatic.check()
     feed(drift, version.id, a_record, lambda n: n)
-    await automatic.look()
+    await automatic.check()
     assert await registry.runs() == []
     feed(drift, version.id, a_record, length)
-    await automatic.look()
+    await automatic.check()
     (run,) = await registry.runs()
     assert run.trigger == trigger
     await runs.finished()
@@ -135,7 +135,7 @@ def feed(
     a_record: Callable[..., Record],
     length: Callable[[int], int],
 ) -> None:
-    """100 outcomes; predicted were 1 to 100 tokens, a tenth of them too short a P90."""
+    """100 outcomes with predictions of 1 to 100 tokens, a tenth with too short a P90."""
     for n in range(1, 101):
         upper = 5_000.0 if n % 10 and length(n) < 1_000 else 0.5
         drift.observe(
@@ -148,5 +148,5 @@ def feed(
         )
 
 
-async def test_schedule_that_nobody_set_is_the_default(sessions: Sessions) -> None:
+async def test_default_schedule(sessions: Sessions) -> None:
     assert await Schedules(sessions).show("demo") == (Schedule(), None)

@@ -1,4 +1,4 @@
-"""Two versions on the same history, in a process of its own."""
+"""Comparison of two versions on the same history, in a child process."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +13,8 @@ from gateway.errors import Conflict, NotFound
 from gateway.history.record import Record
 from gateway.history.writer import HistoryWriter
 from gateway.prediction.features.features import FEATURE_VERSION, NAMES, USER_INPUT_COLUMN
-from gateway.prediction.lifecycle.comparison import Comparison
-from gateway.prediction.model.artefact import Line, decode, encode
+from gateway.prediction.lifecycle.comparison import VersionComparer
+from gateway.prediction.model.artefact import AppLine, decode, encode
 from models import Predictor
 from models.base import new_id
 from tests.integration.prediction.conftest import StockedRegistry
@@ -23,8 +23,8 @@ APP = UUID(int=1)  # that of the version
 
 
 @pytest.fixture
-def comparison(sessions: Sessions, postgres_url: str) -> Comparison:
-    return Comparison(sessions, database_url=postgres_url)
+def comparison(sessions: Sessions, postgres_url: str) -> VersionComparer:
+    return VersionComparer(sessions, database_url=postgres_url)
 
 
 async def history(
@@ -50,7 +50,7 @@ async def history(
 
 async def test_better_version_scores_better_on_the_same_rows(
     *,
-    comparison: Comparison,
+    comparison: VersionComparer,
     registry: StockedRegistry,
     sessions: Sessions,
     tmp_path: Path,
@@ -59,9 +59,9 @@ async def test_better_version_scores_better_on_the_same_rows(
     artefact: bytes,
 ) -> None:
     await history(sessions, tmp_path, a_record, 300)
-    sound = decode(artefact, model_hash="abc")
-    flat = {APP: Line(4.0, 0.0, 1.0, 120)}
-    blind = encode(replace(sound, lines=flat))
+    decoded = decode(artefact, model_hash="abc")
+    flat_line = {APP: AppLine(4.0, 0.0, 1.0, 120)}
+    blind = encode(replace(decoded, lines=flat_line))
     good, bad = await registry.add(a_version()), await registry.add(a_version(artefact=blind))
     compared = await comparison.compare(good.id, bad.id)
     assert compared.why_not is None
@@ -74,7 +74,7 @@ async def test_better_version_scores_better_on_the_same_rows(
 
 
 async def test_versions_of_different_models_and_unknown_ones_are_not_compared(
-    comparison: Comparison, registry: StockedRegistry, a_version: Callable[..., Predictor]
+    comparison: VersionComparer, registry: StockedRegistry, a_version: Callable[..., Predictor]
 ) -> None:
     first = await registry.add(a_version())
     with pytest.raises(NotFound):

@@ -18,13 +18,20 @@ from gateway.errors import PredictorRefused
 from gateway.history.record import Record
 from gateway.prediction.features.features import NAMES
 from gateway.prediction.features.text_encoder import TEXT_DIMS
-from gateway.prediction.messages import Prediction, Question
-from gateway.prediction.serving.frames import Ask, Load, Loaded, Ready, frame, read_reply
+from gateway.prediction.messages import Prediction, PredictionRequest
+from gateway.prediction.serving.frames import (
+    LoadVersion,
+    Ready,
+    ScoreRequest,
+    VersionLoaded,
+    encode_frame,
+    read_reply,
+)
 from gateway.prediction.serving.predictor import LengthPredictor
 from gateway.prediction.serving.process_client import COMMAND, ENVIRONMENT
 from tests.conftest import PATIENCE_S
 
-Asked = Callable[..., Question]
+BuildRequest = Callable[..., PredictionRequest]
 Eventually = Callable[[Callable[[], object]], Awaitable[None]]
 
 
@@ -33,15 +40,15 @@ def vector(stored: bytes | None) -> np.ndarray:
     return np.frombuffer(stored, np.float16).astype(float)
 
 
-async def test_a_prediction_brings_vectors_of_text_and_instruction(
-    predictor: LengthPredictor, a_question: Asked, eventually: Eventually
+async def test_prediction_returns_vectors_of_text_and_instruction(
+    predictor: LengthPredictor, a_prediction_request: BuildRequest, eventually: Eventually
 ) -> None:
-    one = (await predictor.predict(a_question("The cat sleeps."))).embeddings
+    one = (await predictor.predict(a_prediction_request("The cat sleeps."))).embeddings
     await eventually(lambda: one.user_input)
     assert len(vector(one.user_input)) == TEXT_DIMS
     instruction: list[bytes | None] = []
-    while not any(instruction):  # it is made while nobody waits, and comes along when it is
-        found = (await predictor.predict(a_question("The cat sleeps."))).embeddings
+    while not any(instruction):  # computed in the background, sent with a later reply
+        found = (await predictor.predict(a_prediction_request("The cat sleeps."))).embeddings
         await eventually(lambda found=found: found.user_input)
         instruction.append(found.instruction)
     assert np.linalg.norm(vector(instruction[-1])) == pytest.approx(1, abs=1e-3)
@@ -49,60 +56,64 @@ async def test_a_prediction_brings_vectors_of_text_and_instruction(
 
 @pytest.mark.parametrize("text", ["\ud800 broken \x00", "word " * 100_000, ""])
 async def test_any_text_is_embedded(
-    predictor: LengthPredictor, a_question: Asked, eventually: Eventually, text: str
+    predictor: LengthPredictor,
+    a_prediction_request: BuildRequest,
+    eventually: Eventually,
+    text: str,
 ) -> None:
-    found = await predictor.predict(a_question(text, instruction="\udfff"))
+    found = await predictor.predict(a_prediction_request(text, instruction="\udfff"))
     await eventually(lambda: found.embeddings.user_input)
 
 
-async def test_without_a_version_history_answers(
-    database: Database, a_question: Asked, a_record: Callable[..., Record]
+async def test_without_a_version_the_length_history_predicts(
+    database: Database, a_prediction_request: BuildRequest, a_record: Callable[..., Record]
 ) -> None:
     new = LengthPredictor(model="demo", model_hash="abc", budget_s=60, sessions=database.sessions)
-    found = await new.predict(a_question(max_tokens=100))
+    found = await new.predict(a_prediction_request(max_tokens=100))
     assert (found.source, found.embeddings.user_input) == ("prior", None)
     assert found.median == pytest.approx(10)
     app = uuid4()
     for _ in range(20):
         new.observe(a_record(model="demo", app_id=app, generation_tokens=70))
-    found = await new.predict(a_question(app=app, max_tokens=100))
+    found = await new.predict(a_prediction_request(app=app, max_tokens=100))
     assert found.source == "app"
     assert found.median == pytest.approx(70, rel=0.1)
 
 
-async def test_killed_process_costs_no_answer_and_comes_back_with_its_version(
+async def test_killed_process_loses_no_prediction_and_restarts_with_its_version(
     predictor: LengthPredictor,
-    a_question: Asked,
+    a_prediction_request: BuildRequest,
     artefact: bytes,
     eventually: Eventually,
 ) -> None:
     version = uuid4()
     await predictor.activate(version, artefact)
-    before = await predictor.predict(a_question("one two three four"))
+    before = await predictor.predict(a_prediction_request("one two three four"))
     assert (before.source, before.predictor) == ("model", version)
 
     client = predictor._client
     killed = client.pid
     assert killed is not None
-    asked = [
-        asyncio.create_task(predictor.predict(a_question(f"number {each}"))) for each in range(64)
+    pending = [
+        asyncio.create_task(predictor.predict(a_prediction_request(f"number {each}")))
+        for each in range(64)
     ]
-    await asyncio.sleep(0)  # the questions are on their way
+    await asyncio.sleep(0)  # the requests are in flight
     os.kill(killed, signal.SIGKILL)
-    answers: list[Prediction] = await asyncio.gather(*asked)
+    answers: list[Prediction] = await asyncio.gather(*pending)
     assert all(1 <= each.median <= each.upper <= 500 for each in answers)
     assert any(each.source != "model" for each in answers)
     assert predictor.counts.timed_out > 0
 
     await eventually(lambda: client.pid not in {None, killed})
     await predictor.ready()
-    after = await predictor.predict(a_question("one two three four"))
+    after = await predictor.predict(a_prediction_request("one two three four"))
     assert (after.source, after.predictor) == ("model", version)
     assert after.quantiles[2] == pytest.approx(before.quantiles[2], rel=0.3)
 
 
 async def test_damaged_artefact_is_refused_and_the_previous_stays(
-    predictor: LengthPredictor, a_question: Asked, artefact: bytes
+    predictor: LengthPredictor, a_prediction_request: BuildRequest, artefact: bytes
 ) -> None:
     version = uuid4()
     await predictor.activate(version, artefact)
@@ -110,45 +121,45 @@ async def test_damaged_artefact_is_refused_and_the_previous_stays(
     with pytest.raises(PredictorRefused, match="damaged"):
         await predictor.activate(uuid4(), damaged)
     assert predictor.active == version
-    assert (await predictor.predict(a_question())).predictor == version
+    assert (await predictor.predict(a_prediction_request())).predictor == version
 
 
-async def test_process_itself_refuses_what_it_cannot_read(
-    predictor: LengthPredictor, a_question: Asked, artefact: bytes
+async def test_process_refuses_an_unreadable_version(
+    predictor: LengthPredictor, a_prediction_request: BuildRequest, artefact: bytes
 ) -> None:
     version = uuid4()
     await predictor.activate(version, artefact)
-    with pytest.raises(PredictorRefused, match="no predictor"):
+    with pytest.raises(PredictorRefused, match="not a predictor"):
         await predictor._client.load(uuid4(), "abc", b"from elsewhere")
-    assert (await predictor.predict(a_question())).predictor == version
+    assert (await predictor.predict(a_prediction_request())).predictor == version
 
 
 async def test_calibration_moves_the_upper_quantile_with_the_outcomes(
     predictor: LengthPredictor,
-    a_question: Asked,
+    a_prediction_request: BuildRequest,
     artefact: bytes,
     a_record: Callable[..., Record],
 ) -> None:
     version = uuid4()
     await predictor.activate(version, artefact)
     text = "one two three four five six"
-    before = await predictor.predict(a_question(text))
+    before = await predictor.predict(a_prediction_request(text))
     for _ in range(600):
         predictor.observe(
             a_record(
                 model="demo",
-                app_id=a_question().app,
+                app_id=a_prediction_request().app,
                 generation_tokens=60,
                 predictor_id=version,
                 features=before.features,
             )
         )
-    after = await predictor.predict(a_question(text))
+    after = await predictor.predict(a_prediction_request(text))
     assert before.upper < 20
     assert after.upper == pytest.approx(60, rel=0.25)
 
 
-async def test_process_that_breaks_ends_with_its_own_error(artefact: bytes) -> None:
+async def test_crashed_process_exits_with_its_own_error(artefact: bytes) -> None:
     version = uuid4()
     process = await asyncio.create_subprocess_exec(
         *COMMAND, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=child_environment() | ENVIRONMENT
@@ -157,10 +168,12 @@ async def test_process_that_breaks_ends_with_its_own_error(artefact: bytes) -> N
     assert process.stdout is not None
     assert process.stderr is not None
     assert isinstance(await read_reply(process.stdout), Ready)
-    process.stdin.write(frame(Load(version, "abc", artefact)))
-    assert await read_reply(process.stdout) == Loaded(version, None)
-    wrong = Ask(0, math.inf, uuid4(), b"hash", "Copy the text.", "one two", features=bytes(8))
-    process.stdin.write(frame(wrong))
+    process.stdin.write(encode_frame(LoadVersion(version, "abc", artefact)))
+    assert await read_reply(process.stdout) == VersionLoaded(version, None)
+    wrong = ScoreRequest(
+        0, math.inf, uuid4(), b"hash", "Copy the text.", "one two", features=bytes(8)
+    )
+    process.stdin.write(encode_frame(wrong))
     errors = await process.stderr.read()  # stdin stays open until the process has ended
     assert await process.wait() == 1
     assert errors.decode().rstrip().splitlines()[-1] == (

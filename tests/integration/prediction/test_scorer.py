@@ -1,4 +1,4 @@
-"""The process's inside with the real encoders and a fitted version."""
+"""The scorer with the real encoders and a fitted version."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -10,8 +10,8 @@ import pytest
 from gateway.prediction.features.embedder import Embedder
 from gateway.prediction.features.features import NAMES, USER_INPUT_COLUMN
 from gateway.prediction.features.text_encoder import TEXT_DIMS, TextEncoder
-from gateway.prediction.model.inputs import EMBEDDING_DIMS, unpacked
-from gateway.prediction.serving.frames import Ask, Load
+from gateway.prediction.model.inputs import EMBEDDING_DIMS, unpack_vector
+from gateway.prediction.serving.frames import LoadVersion, ScoreRequest
 from gateway.prediction.serving.scorer import Scorer
 
 MODEL_HASH = "abc"
@@ -22,10 +22,10 @@ def scorer() -> Scorer:
     return Scorer(TextEncoder(), Embedder())
 
 
-def an_ask(log_length: float, instruction: str = "Answer.", app: int = 1) -> Ask:
+def a_score_request(log_length: float, instruction: str = "Answer.", app: int = 1) -> ScoreRequest:
     features = np.zeros(len(NAMES), dtype=np.float32)
     features[USER_INPUT_COLUMN] = log_length
-    return Ask(
+    return ScoreRequest(
         number=7,
         deadline_s=time.monotonic() + 60,
         app=UUID(int=app),
@@ -36,29 +36,29 @@ def an_ask(log_length: float, instruction: str = "Answer.", app: int = 1) -> Ask
     )
 
 
-def test_without_a_version_the_text_is_encoded_all_the_same(scorer: Scorer) -> None:
-    (answer,) = scorer.answer([an_ask(3.0)])
+def test_text_is_encoded_without_a_version(scorer: Scorer) -> None:
+    (answer,) = scorer.score([a_score_request(3.0)])
     assert answer.scored is None
-    assert np.isfinite(unpacked(answer.text, TEXT_DIMS)).all()
+    assert np.isfinite(unpack_vector(answer.text, TEXT_DIMS)).all()
 
 
-async def test_an_instruction_is_embedded_while_nobody_waits(
+async def test_instruction_is_embedded_in_the_background(
     scorer: Scorer, eventually: Callable[[Callable[[], object]], Awaitable[None]]
 ) -> None:
-    await eventually(lambda: scorer.answer([an_ask(3.0)])[0].instruction_embedding)
-    (answer,) = scorer.answer([an_ask(3.0)])
-    vector = unpacked(answer.instruction_embedding, EMBEDDING_DIMS)
+    await eventually(lambda: scorer.score([a_score_request(3.0)])[0].instruction_embedding)
+    (answer,) = scorer.score([a_score_request(3.0)])
+    vector = unpack_vector(answer.instruction_embedding, EMBEDDING_DIMS)
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-3)
-    (other,) = scorer.answer([an_ask(3.0, "Translate into German.")])
+    (other,) = scorer.score([a_score_request(3.0, "Translate into German.")])
     assert other.instruction_embedding != answer.instruction_embedding
 
 
-def test_a_batch_is_answered_in_order_each_as_alone(scorer: Scorer, artefact: bytes) -> None:
-    assert scorer.load(Load(UUID(int=9), MODEL_HASH, artefact)).error is None
-    asks = [an_ask(3.5), an_ask(2.5), an_ask(3.0, app=5)]
-    together = [answer.scored for answer in scorer.answer(asks)]
-    for ask, found in zip(asks, together, strict=True):
-        (alone,) = scorer.answer([ask])
+def test_batch_scores_equal_single_scores_in_order(scorer: Scorer, artefact: bytes) -> None:
+    assert scorer.load(LoadVersion(UUID(int=9), MODEL_HASH, artefact)).error is None
+    requests = [a_score_request(3.5), a_score_request(2.5), a_score_request(3.0, app=5)]
+    together = [answer.scored for answer in scorer.score(requests)]
+    for request, found in zip(requests, together, strict=True):
+        (alone,) = scorer.score([request])
         assert alone.scored is not None
         assert found is not None
         assert np.allclose(found.quantiles, alone.scored.quantiles, atol=1e-3)
@@ -67,10 +67,10 @@ def test_a_batch_is_answered_in_order_each_as_alone(scorer: Scorer, artefact: by
     assert abs(together[0].quantiles[2] - 3.5) < 0.3
 
 
-def test_a_version_that_is_refused_leaves_the_one_before(scorer: Scorer, artefact: bytes) -> None:
-    scorer.load(Load(UUID(int=9), MODEL_HASH, artefact))
-    refused = scorer.load(Load(UUID(int=10), "other", artefact))
+def test_refused_version_leaves_the_previous_in_use(scorer: Scorer, artefact: bytes) -> None:
+    scorer.load(LoadVersion(UUID(int=9), MODEL_HASH, artefact))
+    refused = scorer.load(LoadVersion(UUID(int=10), "other", artefact))
     assert "trained for model hash" in str(refused.error)
-    (answer,) = scorer.answer([an_ask(3.5)])
+    (answer,) = scorer.score([a_score_request(3.5)])
     assert answer.scored is not None
     assert answer.scored.predictor == UUID(int=9)

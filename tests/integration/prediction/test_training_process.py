@@ -1,4 +1,4 @@
-"""The training process itself: its exit code, what it prints, and the reason it leaves behind."""
+"""The training process: its exit code, its log and the reason in the run's row."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from gateway.history.record import Record
 from gateway.history.writer import HistoryWriter
 from gateway.prediction.features.features import NAMES, USER_INPUT_COLUMN
 from gateway.prediction.lifecycle.registry import Registry
-from gateway.prediction.lifecycle.run_log import TrainingLog
+from gateway.prediction.lifecycle.run_log import RunLog
 from gateway.prediction.lifecycle.runs import COMMAND
 from models import TrainingRun
 
@@ -51,7 +51,7 @@ class Trainer:
 
     async def train(self) -> EndedRun:
         """The exit code of a run's process, its standard error, and the run's row."""
-        run = await TrainingLog(self._sessions).queue("demo", by="olga", activate=True)
+        run = await RunLog(self._sessions).queue("demo", by="olga", activate=True)
         process = await asyncio.create_subprocess_exec(
             *(*COMMAND, "--run", str(run.id), "--model-hash", "abc"),
             stdin=PIPE,  # stays open until the process has ended
@@ -72,11 +72,11 @@ def trainer(
 
 
 def events(errors: str) -> list[str]:
-    """The events logged; ValueError where anything else was printed."""
+    """The logged events; ValueError if anything else was printed."""
     return [json.loads(line)["event"] for line in errors.splitlines()]
 
 
-async def test_run_that_made_a_version_exits_0_and_prints_its_log_alone(trainer: Trainer) -> None:
+async def test_successful_run_exits_0_and_prints_only_its_log(trainer: Trainer) -> None:
     await trainer.outcomes(ROWS)
     code, errors, run = await trainer.train()
     assert (code, run.state, run.error) == (0, "succeeded", None)
@@ -90,7 +90,7 @@ async def test_refused_run_exits_1_with_its_reason(trainer: Trainer) -> None:
     assert events(errors)[-1] == "training_failed"
 
 
-async def test_run_that_breaks_exits_1_and_its_row_says_what_broke(trainer: Trainer) -> None:
+async def test_crashed_run_exits_1_with_the_error_in_its_row(trainer: Trainer) -> None:
     await trainer.outcomes(ROWS, embedding=b"no vector.")
     code, errors, run = await trainer.train()
     assert (code, run.state) == (1, "failed")

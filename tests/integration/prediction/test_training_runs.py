@@ -11,9 +11,9 @@ from gateway.database.connection import Database
 from gateway.database.errors import Sessions
 from gateway.errors import Conflict, NotFound
 from gateway.history.audit import AuditTrail
-from gateway.prediction.lifecycle.auto_training import AutomaticTraining
+from gateway.prediction.lifecycle.auto_training import AutoTraining
 from gateway.prediction.lifecycle.registry import Registry
-from gateway.prediction.lifecycle.run_log import TrainingLog, training_lock
+from gateway.prediction.lifecycle.run_log import RunLog, training_lock
 from gateway.prediction.lifecycle.runs import TrainingRuns
 from gateway.prediction.serving.drift import DriftMonitor
 from models import Predictor, TrainingRun
@@ -24,7 +24,7 @@ Eventually = Callable[[Callable[[], object]], Awaitable[None]]
 
 @asynccontextmanager
 async def unreadable_history(database: Database) -> AsyncIterator[None]:
-    """Training waits at its first read."""
+    """Lock history, so that training blocks at its first read."""
     async with database.engine.begin() as connection:
         await connection.execute(text("LOCK TABLE requests IN ACCESS EXCLUSIVE MODE"))
         yield
@@ -156,7 +156,7 @@ async def test_run_is_cancelled_by_another_gateway(
     database: Database,
     postgres_url: str,
 ) -> None:
-    listening = AutomaticTraining(
+    listening = AutoTraining(
         sessions,
         runs,
         DriftMonitor(),
@@ -199,9 +199,9 @@ async def test_run_of_a_gateway_that_is_gone_can_be_cancelled(
 async def test_cancelled_run_publishes_no_version(
     sessions: Sessions, registry: Registry, a_version: Callable[..., Predictor]
 ) -> None:
-    training_log = TrainingLog(sessions)
+    training_log = RunLog(sessions)
     run = await training_log.queue("demo", by="olga", activate=True)
-    await training_log.began(run.id)
+    await training_log.mark_running(run.id)
     await training_log.cancel(run.id, by="otto")
     with pytest.raises(Conflict, match="was cancelled"):
         await registry.publish(a_version(), run.id, activate=True)
@@ -212,9 +212,9 @@ async def test_cancelled_run_publishes_no_version(
 async def test_finished_run_and_its_version_are_published_together(
     sessions: Sessions, registry: Registry, a_version: Callable[..., Predictor]
 ) -> None:
-    training_log = TrainingLog(sessions)
+    training_log = RunLog(sessions)
     run = await training_log.queue("demo", by="olga", activate=True)
-    await training_log.began(run.id)
+    await training_log.mark_running(run.id)
     version = await registry.publish(a_version(), run.id, activate=True)
     assert await registry.active("demo") == version.id
     ended = await registry.run(run.id)

@@ -10,7 +10,7 @@ from gateway.errors import Conflict, NotFound, PredictorRefused
 from gateway.history.audit import AuditTrail
 from gateway.prediction.lifecycle.erasure import SampleErasure
 from gateway.prediction.lifecycle.listener import PredictorListener
-from gateway.prediction.messages import Question
+from gateway.prediction.messages import PredictionRequest
 from gateway.prediction.model.artefact import decode, encode
 from gateway.prediction.serving.predictor import LengthPredictor
 from models import App, Predictor, Tenant
@@ -174,8 +174,8 @@ async def test_exported_version_is_imported_inactive_and_scores_the_same(
     registry: StockedRegistry, a_version: Version, artefact: bytes
 ) -> None:
     version = await registry.add(a_version())
-    stored = await registry.give(version.id, by="olga")
-    taken = await registry.take(stored, model="demo", model_hash="abc", by="otto")
+    stored = await registry.export_version(version.id, by="olga")
+    taken = await registry.import_version(stored, model="demo", model_hash="abc", by="otto")
     assert stored == artefact
     assert taken.checksum == version.checksum
     assert (taken.active, taken.created_by, taken.rows) == (False, "otto", 96)
@@ -190,9 +190,9 @@ async def test_damaged_import_is_refused_and_nothing_kept(
     damaged = bytearray(artefact)
     damaged[place] ^= 1
     with pytest.raises(PredictorRefused):
-        await registry.take(bytes(damaged), model="demo", model_hash="abc", by="otto")
+        await registry.import_version(bytes(damaged), model="demo", model_hash="abc", by="otto")
     with pytest.raises(PredictorRefused, match="trained for model hash abc, not xyz"):
-        await registry.take(artefact, model="demo", model_hash="xyz", by="otto")
+        await registry.import_version(artefact, model="demo", model_hash="xyz", by="otto")
     assert await registry.list() == []
 
 
@@ -204,7 +204,7 @@ async def test_erased_texts_leave_every_version_also_the_one_at_work(
     artefact: bytes,
     a_version: Version,
     eventually: Eventually,
-    a_question: Callable[..., Question],
+    a_prediction_request: Callable[..., PredictionRequest],
 ) -> None:
     whole = decode(artefact, model_hash="abc")
     kernel = whole.kernels[UUID(int=1)]
@@ -227,7 +227,7 @@ async def test_erased_texts_leave_every_version_also_the_one_at_work(
     assert left.trees == whole.trees
     assert await registry.artefact(ours.id) == artefact
     await eventually(lambda: predictor.counts.activations == loads + 1)
-    assert (await predictor.predict(a_question())).predictor == theirs.id
+    assert (await predictor.predict(a_prediction_request())).predictor == theirs.id
     steps = await AuditTrail(sessions).list(2)
     assert [step.action for step in steps] == ["samples.erased", "predictor.texts_forgotten"]
     assert (await SampleErasure(sessions).erase(tenant.id, None, by="olga")).predictors == 0

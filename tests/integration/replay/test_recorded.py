@@ -16,7 +16,7 @@ from gateway.database.errors import Sessions
 from gateway.errors import InvalidRequest, NotFound
 from gateway.history.record import Record
 from gateway.history.writer import HistoryWriter
-from gateway.replay.workload.history import CHUNK_ROWS, Window, read_history
+from gateway.replay.workload.history import CHUNK_ROWS, HistoryWindow, read_history
 
 TUESDAY = datetime(2026, 3, 31, tzinfo=UTC)
 
@@ -41,14 +41,14 @@ async def test_requests_come_as_they_were_served(
     second = a_record(arrived_at=TUESDAY + timedelta(seconds=2.5), prompt_tokens=30)
     first = a_record(arrived_at=TUESDAY, generation_tokens=12, max_tokens=80, quantiles=quantiles)
     await keep([second, first])
-    found = await read_history(sessions, Window())
+    found = await read_history(sessions, HistoryWindow())
     found.check()
     assert found.arrived_s.tolist() == [0, 2.5]
     assert found.prompt_tokens.tolist() == [20, 30]
     assert found.generation_tokens.tolist() == [12, 12]
     assert found.max_tokens.tolist() == [80, 100]
     assert found.quantiles[0].tolist() == quantiles
-    assert found.predicted
+    assert found.has_predictions
 
 
 async def test_window_is_from_a_time_to_before_another(
@@ -56,7 +56,7 @@ async def test_window_is_from_a_time_to_before_another(
 ) -> None:
     days = [TUESDAY + timedelta(days=day) for day in (-1, 0, 0.5, 1)]
     await keep(a_record(arrived_at=at, prompt_tokens=n) for n, at in enumerate(days, 1))
-    window = Window(since=TUESDAY, until=TUESDAY + timedelta(days=1))
+    window = HistoryWindow(since=TUESDAY, until=TUESDAY + timedelta(days=1))
     found = await read_history(sessions, window)
     assert found.prompt_tokens.tolist() == [2, 3]
 
@@ -68,7 +68,7 @@ async def test_one_tenant_by_name_or_id(
     app = await build.app(tenant, name="chat")
     await keep([a_record(tenant_id=tenant.id, app_id=app.id), a_record()])
     for name in ("acme", str(tenant.id)):
-        found = await read_history(sessions, Window(tenant=name))
+        found = await read_history(sessions, HistoryWindow(tenant=name))
         assert (found.tenants, found.apps) == (["acme"], ["chat"])
         assert len(found) == 1
 
@@ -77,12 +77,12 @@ async def test_tenant_that_is_gone_goes_by_its_id(
     sessions: Sessions, keep: Any, a_record: Callable[..., Record]
 ) -> None:
     await keep([a_record(tenant_id=UUID(int=7))])
-    assert (await read_history(sessions, Window())).tenants == [str(UUID(int=7))]
+    assert (await read_history(sessions, HistoryWindow())).tenants == [str(UUID(int=7))]
 
 
 async def test_unknown_tenant_is_named(sessions: Sessions) -> None:
     with pytest.raises(NotFound, match="there is no tenant nobody"):
-        await read_history(sessions, Window(tenant="nobody"))
+        await read_history(sessions, HistoryWindow(tenant="nobody"))
 
 
 async def test_what_never_ran_or_was_imported_is_left_out(
@@ -95,12 +95,12 @@ async def test_what_never_ran_or_was_imported_is_left_out(
             a_record(prompt_tokens=5),
         ]
     )
-    assert (await read_history(sessions, Window())).prompt_tokens.tolist() == [5]
+    assert (await read_history(sessions, HistoryWindow())).prompt_tokens.tolist() == [5]
 
 
 async def test_empty_window_is_said(sessions: Sessions) -> None:
     with pytest.raises(InvalidRequest, match="no request in that window"):
-        await read_history(sessions, Window())
+        await read_history(sessions, HistoryWindow())
 
 
 async def test_models_are_not_mixed(
@@ -108,8 +108,8 @@ async def test_models_are_not_mixed(
 ) -> None:
     await keep([a_record(model="a"), a_record(model="b", prompt_tokens=5)])
     with pytest.raises(InvalidRequest, match="requests of a, b; name one model"):
-        await read_history(sessions, Window())
-    assert (await read_history(sessions, Window(model="b"))).prompt_tokens.tolist() == [5]
+        await read_history(sessions, HistoryWindow())
+    assert (await read_history(sessions, HistoryWindow(model="b"))).prompt_tokens.tolist() == [5]
 
 
 async def test_more_than_a_chunk_comes_whole_and_in_order(
@@ -120,7 +120,7 @@ async def test_more_than_a_chunk_comes_whole_and_in_order(
         a_record(arrived_at=TUESDAY + timedelta(seconds=n), prompt_tokens=n + 1)
         for n in reversed(range(count))
     )
-    found = await read_history(sessions, Window())
+    found = await read_history(sessions, HistoryWindow())
     assert found.prompt_tokens.tolist() == list(range(1, count + 1))
 
 

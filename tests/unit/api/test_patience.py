@@ -11,12 +11,12 @@ from gateway.api.errors import exception_handlers
 from gateway.api.openai.timeouts import DEADLINE, MAX_QUEUE, READ_TIMEOUT, TIMEOUT, ClientTimeouts
 from gateway.api.openai.timeouts import provide_timeouts as provide
 
-PATHS = {"patience": Provide(provide)}
+PATHS = {"timeouts": Provide(provide)}
 
 
 @get("/", dependencies=PATHS)
-async def told(patience: NamedDependency[ClientTimeouts]) -> ClientTimeouts:
-    return patience
+async def told(timeouts: NamedDependency[ClientTimeouts]) -> ClientTimeouts:
+    return timeouts
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Service tiers as clients ask for them and are told them."""
+"""Service tiers: requested by clients, applied, and shown in answers."""
 
 from uuid import UUID
 
@@ -28,7 +28,7 @@ def chat(**fields: object) -> ChatCompletionRequest:
 
 
 @pytest.mark.parametrize(
-    ("asked", "tier", "urgency"),
+    ("requested", "tier", "urgency"),
     [
         (None, "default", 1.0),
         ("auto", "default", 1.0),
@@ -38,31 +38,31 @@ def chat(**fields: object) -> ChatCompletionRequest:
         ("fast", "priority", 4.0),
     ],
 )
-def test_tier_that_is_asked_for_is_applied_and_told(
-    asked: str | None, tier: str, urgency: float
+def test_requested_tier_is_applied_and_shown(
+    requested: str | None, tier: str, urgency: float
 ) -> None:
-    request = chat(service_tier=asked)
-    ask = request.ask(CALLER)
-    assert (ask.service_tier, ask.urgency) == (tier, urgency)
-    assert request.applied_tier == (UNSET if asked is None else tier)
+    body = chat(service_tier=requested)
+    request = body.to_request(CALLER)
+    assert (request.service_tier, request.urgency) == (tier, urgency)
+    assert body.applied_tier == (UNSET if requested is None else tier)
 
 
 def test_text_completions_have_tiers_too() -> None:
-    request = CompletionRequest(model="m", prompt=["a", "b"], service_tier="flex")
-    assert [ask.urgency for ask in request.asks(CALLER)] == [0.25, 0.25]
+    body = CompletionRequest(model="m", prompt=["a", "b"], service_tier="flex")
+    assert [request.urgency for request in body.to_requests(CALLER)] == [0.25, 0.25]
 
 
 @pytest.mark.parametrize("name", ["", "gold", "Priority", "scale"])
 def test_unknown_tier_is_refused_with_the_known_ones(name: str) -> None:
     with pytest.raises(InvalidRequest, match="accepted are auto, default, flex, pri") as caught:
-        chat(service_tier=name).ask(CALLER)
+        chat(service_tier=name).to_request(CALLER)
     assert caught.value.param == "service_tier"
 
 
-def test_patience_is_carried_to_each_ask() -> None:
-    patience = ClientTimeouts(deadline_s=2.0, max_queue_s=1.0)
-    asks = [
-        chat().ask(CALLER, patience),
-        *CompletionRequest(model="m", prompt=["a", "b"]).asks(CALLER, patience),
+def test_timeouts_are_carried_to_each_request() -> None:
+    timeouts = ClientTimeouts(deadline_s=2.0, max_queue_s=1.0)
+    requests = [
+        chat().to_request(CALLER, timeouts),
+        *CompletionRequest(model="m", prompt=["a", "b"]).to_requests(CALLER, timeouts),
     ]
-    assert {(ask.deadline_s, ask.max_queue_s) for ask in asks} == {(2.0, 1.0)}
+    assert {(request.deadline_s, request.max_queue_s) for request in requests} == {(2.0, 1.0)}

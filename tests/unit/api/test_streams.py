@@ -10,14 +10,14 @@ import pytest
 from litestar import Litestar, Request, Response, get
 from litestar.response import Stream
 
-from gateway.api.openai.answers import answered
+from gateway.api.openai.answers import respond
 from gateway.api.openai.completion_schema import Completion, CompletionRequest
 from gateway.api.openai.completions import FORM
 from gateway.generation.request_state import Piece, SchedulingTrace
 from tests.conftest import PATIENCE_S
 
 
-class Answer:
+class EndlessAnswer:
     """As much of a live request as a stream reads: it grows for ever."""
 
     id = UUID(int=1)
@@ -28,35 +28,35 @@ class Answer:
     tokens = (1,)
     arrived_at = datetime.now(UTC)
     prediction = SimpleNamespace(median=3.0)
-    ask = SimpleNamespace(sampling=SimpleNamespace(logprobs=None))
+    request = SimpleNamespace(sampling=SimpleNamespace(logprobs=None))
 
     def read(self, *, ended: bool) -> Piece:
         assert not ended
         return Piece("word ")
 
-    async def growth(self) -> None:
+    async def wait_for_growth(self) -> None:
         await asyncio.sleep(0)
 
 
-class GenerationService:
+class FakeService:
     model = "m"
     fingerprint = "fp"
 
     def __init__(self) -> None:
         self.cancelled: list[Any] = []
 
-    def cancel(self, live: Any) -> None:
-        self.cancelled.append(live)
+    def cancel(self, state: Any) -> None:
+        self.cancelled.append(state)
 
 
 @pytest.mark.parametrize("leaves", ["while we write to it", "before"])
 async def test_client_that_leaves_frees_its_sequence(leaves: str) -> None:
-    generations, answer = GenerationService(), Answer()
+    service, answer = FakeService(), EndlessAnswer()
     data = CompletionRequest(model="m", prompt="king", stream=True)
 
     @get("/")
     async def stream(request: Request[Any, Any, Any]) -> Response[Completion] | Stream:
-        return await answered(FORM, [answer], generations, data, request)  # type: ignore[list-item, arg-type]
+        return await respond(FORM, [answer], service, data, request)  # type: ignore[list-item, arg-type]
 
     blocked = asyncio.Event()
     if leaves == "before":
@@ -87,4 +87,4 @@ async def test_client_that_leaves_frees_its_sequence(leaves: str) -> None:
     }
     async with asyncio.timeout(PATIENCE_S):
         await Litestar([stream])(scope, receive, send)
-    assert generations.cancelled == [answer]
+    assert service.cancelled == [answer]

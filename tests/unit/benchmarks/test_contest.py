@@ -52,7 +52,9 @@ def round_robin() -> RoundRobin:
     return RoundRobin(mixed_requests(6), lambda _: None)
 
 
-def test_only_the_one_whose_turn_it_is_is_awake(round_robin: RoundRobin, notes: list[str]) -> None:
+def test_all_contestants_but_the_one_in_turn_are_paused(
+    round_robin: RoundRobin, notes: list[str]
+) -> None:
     for name in "ab":
         round_robin.enter(ContestantSpec(name, lambda name=name: Player(name, notes), rounds=1))
     notes.clear()

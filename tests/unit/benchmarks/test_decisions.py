@@ -16,7 +16,7 @@ from benchmarks.decision.run import (
     row_of,
     targets,
 )
-from benchmarks.harness.cpu_noise import Load
+from benchmarks.harness.cpu_noise import CpuNoise
 from benchmarks.harness.report import Row
 from benchmarks.harness.retry import Measured
 
@@ -24,7 +24,7 @@ from benchmarks.harness.retry import Measured
 def turns(arrive_us: float, dispatch_us: float) -> Measured[list[TimedTurn]]:
     """Turns with one decision each."""
     turn = TimedTurn(0.0, arrive_us * 1e-6, [dispatch_us * 1e-6], 0.0, 8)
-    return Measured([turn] * 10, Load(0, 0), 1)
+    return Measured([turn] * 10, CpuNoise(0, 0), 1)
 
 
 def rows(growth: float = 2.0, shortest_us: float = 30.0, policies: Any = POLICIES) -> list[Row]:
@@ -55,7 +55,7 @@ def test_load_keeps_the_numbers_of_queued_and_running_requests(policy: Any) -> N
 
 def test_first_decision_of_a_turn_comes_with_the_arrival() -> None:
     found = [TimedTurn(9.0, 1e-5, [2e-5, 4e-5], 1e-5, 8)] * 10
-    row = row_of("fcfs", 100, 8, Measured(found, Load(0, 0), 1))
+    row = row_of("fcfs", 100, 8, Measured(found, CpuNoise(0, 0), 1))
     assert row["decision_mean_us"] == pytest.approx(35)
     assert row["decision_max_us"] == pytest.approx(40)
     assert (row["decisions_a_turn"], row["running"]) == (2, 8)

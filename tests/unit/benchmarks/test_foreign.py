@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from benchmarks.harness.cpu_noise import Load, Meter, Reading, own_cpu_s
+from benchmarks.harness.cpu_noise import CpuNoise, Meter, Reading, own_cpu_s
 from benchmarks.harness.retry import Measured, quietest
 
 BURN = "import time\nwhile time.process_time() < 0.4: pass\n"
@@ -18,12 +18,12 @@ def meter_of(before: Reading, after: Reading) -> Meter:
 
 def test_own_processes_are_no_foreign_load() -> None:
     meter = meter_of(Reading(0.0, 100.0, 0.0, 5.0), Reading(10.0, 118.0, 0.0, 23.0))
-    assert meter.load() == Load(foreign=0.0, stolen=0.0)
+    assert meter.load() == CpuNoise(foreign=0.0, stolen=0.0)
 
 
 def test_what_our_tree_did_not_use_is_foreign() -> None:
     meter = meter_of(Reading(0.0, 100.0, 1.0, 5.0), Reading(10.0, 120.0, 3.0, 10.0))
-    assert meter.load() == Load(foreign=1.5, stolen=0.2)
+    assert meter.load() == CpuNoise(foreign=1.5, stolen=0.2)
 
 
 def test_clocks_that_tick_apart_make_no_negative_load() -> None:
@@ -61,8 +61,8 @@ def measure(*foreign: float) -> tuple[Measured[int], list[int]]:
         def __init__(self) -> None:
             super().__init__(lambda: Reading(0.0, 0.0, 0.0, 0.0))
 
-        def load(self) -> Load:
-            return Load(next(loads), 0.0)
+        def load(self) -> CpuNoise:
+            return CpuNoise(next(loads), 0.0)
 
     best = quietest(lambda: next(runs), lambda measured: told.append(measured.attempt), Scripted)
     return best, told
@@ -86,4 +86,4 @@ def test_quietest_of_three_disturbed_runs_counts() -> None:
 
 @pytest.mark.parametrize("cores", [0.0, 0.15])
 def test_little_foreign_load_is_quiet(cores: float) -> None:
-    assert Measured(0, Load(cores, 0.0), 1).quiet
+    assert Measured(0, CpuNoise(cores, 0.0), 1).quiet

@@ -6,21 +6,28 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.harness.cpu_noise import Load
+from benchmarks.harness.cpu_noise import CpuNoise
 from benchmarks.harness.retry import Measured
-from benchmarks.live.gateway_process import Served, Steps, environment
+from benchmarks.live.gateway_process import EngineSteps, ServedRequests, environment
 from benchmarks.live.plots import NAME, draw
-from benchmarks.live.run import POLICIES, Pass, calibrated_s, rows_of, saturated, targets
-from benchmarks.live.traffic import ANSWER, plan
-from gateway.replay.cost.calibration import CalibratedEngine, Fit, Quality, Shape
+from benchmarks.live.run import (
+    POLICIES,
+    PolicyRun,
+    calibrated_s,
+    rows_of,
+    saturated_tokens_s,
+    targets,
+)
+from benchmarks.live.traffic import ANSWER_TOKENS, plan
+from gateway.replay.cost.calibration import CalibratedEngine, CostFit, FitQuality, StepGroup
 from gateway.replay.cost.model import EngineModel, EngineShape, LinearCost
 from gateway.replay.simulator import replay
-from gateway.replay.workload.predictions import predicted
+from gateway.replay.workload.predictions import with_predictions
 from gateway.replay.workload.workload import Workload
 from gateway.scheduling.policy import Options, build_policy
 
 COST = LinearCost(step_s=2e-3, prompt_token_s=5e-5, sequence_s=8e-5, kv_token_s=3e-7)
-GOOD = Quality(steps=100, r2=0.99, median_error=0.03, bias=0.01)
+GOOD = FitQuality(steps=100, r2=0.99, median_error=0.03, bias=0.01)
 ENGINE = CalibratedEngine(
     cost=COST,
     shape=EngineShape(pages=100, page_tokens=16, context_tokens=2048),
@@ -28,26 +35,28 @@ ENGINE = CalibratedEngine(
     device="cpu",
     dtype="float32",
     trials=9,
-    fit=Fit(COST, GOOD, GOOD, Shape("t", 0.0, 0.0, 1.0, 1.0, 9, 1.0, 1.1), seen=1.0, hiccups=0),
+    fit=CostFit(
+        COST, GOOD, GOOD, StepGroup("t", 0.0, 0.0, 1.0, 1.0, 9, 1.0, 1.1), seen=1.0, hiccups=0
+    ),
 )
 
 
-def served(response_s: Any, tokens: Any = 10, queued_s: Any = 0.0) -> Served:
+def served(response_s: Any, tokens: Any = 10, queued_s: Any = 0.0) -> ServedRequests:
     """Requests that all came at once, their first token as soon as they start."""
     response_s = np.asarray(response_s, np.float64)
     count = len(response_s)
     queued = np.broadcast_to(np.asarray(queued_s, np.float64), count)
     workload = Workload.of(np.zeros(count), np.full(count, 5), np.full(count, tokens))
-    return Served(workload, queued, queued, response_s, preemptions=2)
+    return ServedRequests(workload, queued, queued, response_s, preemptions=2)
 
 
-def a_pass(live_s: Any, replayed_s: Any) -> Pass:
+def a_policy_run(live_s: Any, replayed_s: Any) -> PolicyRun:
     replayed = SimpleNamespace(
         finished_s=np.asarray(replayed_s, np.float64),
         dispatched_s=np.zeros(len(replayed_s)),
         preemptions=np.array([1, 2]),
     )
-    return Pass(served(live_s), np.asarray(live_s), 1.2, replayed, replayed)  # type: ignore[arg-type]
+    return PolicyRun(served(live_s), np.asarray(live_s), 1.2, replayed, replayed)  # type: ignore[arg-type]
 
 
 def rows(factor: float, tail: float = 1.0) -> list[Any]:
@@ -55,8 +64,10 @@ def rows(factor: float, tail: float = 1.0) -> list[Any]:
     live_s = np.linspace(1, 2, 200)
     replayed_s = live_s * factor
     replayed_s[-4:] *= tail
-    passes = {name: Measured(a_pass(live_s, replayed_s), Load(0, 0), 1) for name in POLICIES}
-    return rows_of(ENGINE, a_pass(live_s, replayed_s), 3.0, passes)
+    policy_runs = {
+        name: Measured(a_policy_run(live_s, replayed_s), CpuNoise(0, 0), 1) for name in POLICIES
+    }
+    return rows_of(ENGINE, a_policy_run(live_s, replayed_s), 3.0, policy_runs)
 
 
 def missed(found: list[Any]) -> list[str]:
@@ -80,14 +91,14 @@ def test_rate_changes_nothing_but_the_times() -> None:
 
 def test_answers_have_the_lengths_that_are_meant() -> None:
     lengths = [each.tokens for each in plan(2000, seed=1)]
-    assert (min(lengths) >= ANSWER[0], max(lengths) <= ANSWER[1]) == (True, True)
+    assert (min(lengths) >= ANSWER_TOKENS[0], max(lengths) <= ANSWER_TOKENS[1]) == (True, True)
     assert np.median(lengths) == pytest.approx(110, rel=0.1)
 
 
 def test_throughput_counts_tokens_while_something_waits() -> None:
     # Two run for ten seconds, two wait for them: from then on nothing waits.
     found = served([10, 10, 20, 20], tokens=100, queued_s=[0, 0, 10, 10])
-    assert saturated(found) == pytest.approx(200 / 10)
+    assert saturated_tokens_s(found) == pytest.approx(200 / 10)
 
 
 def test_replay_that_is_near_meets_every_target() -> None:
@@ -115,7 +126,7 @@ def test_policy_that_was_not_run_is_missed() -> None:
 
 
 def test_picture_is_drawn(tmp_path: Any) -> None:
-    draw({name: a_pass([1.0, 2.0], [1.1, 2.1]) for name in POLICIES}, tmp_path)
+    draw({name: a_policy_run([1.0, 2.0], [1.1, 2.1]) for name in POLICIES}, tmp_path)
     assert (tmp_path / f"{NAME}.png").stat().st_size > 1000
 
 
@@ -133,15 +144,15 @@ def test_pace_is_told_by_the_steps_that_were_whoever_was_batched_with_whom() -> 
         step_s=2e-3, prompt_token_s=5e-5, sequence_s=8e-5, kv_token_s=3e-7, prompt_read_s=1e-7
     )
     engine = EngineModel(cost=cost, shape=ENGINE.shape)
-    drawn = Workload.of(np.arange(20) / 50, np.arange(20, 40), np.arange(1, 21))
-    workload = predicted(drawn, "oracle", np.random.default_rng(1))
+    sample_size = Workload.of(np.arange(20) / 50, np.arange(20, 40), np.arange(1, 21))
+    workload = with_predictions(sample_size, "oracle", np.random.default_rng(1))
     alone = replay(workload, build_policy("fixed", Options(fixed_batch=1)), engine)
     together = replay(workload, build_policy("fcfs", Options()), engine)
     assert alone.steps > together.steps
-    for outcomes in (alone, together):
-        steps = Steps(outcomes.steps, outcomes.busy_s, outcomes.computed_tokens)
-        assert outcomes.busy_s == pytest.approx(calibrated_s(cost, workload, steps), rel=0.02)
+    for results in (alone, together):
+        steps = EngineSteps(results.steps, results.busy_s, results.computed_tokens)
+        assert results.busy_s == pytest.approx(calibrated_s(cost, workload, steps), rel=0.02)
 
 
 def test_steps_are_counted_from_a_look_before() -> None:
-    assert Steps(9, 2.5, 300).since(Steps(4, 1.5, 100)) == Steps(5, 1.0, 200)
+    assert EngineSteps(9, 2.5, 300).since(EngineSteps(4, 1.5, 100)) == EngineSteps(5, 1.0, 200)

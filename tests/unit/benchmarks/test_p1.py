@@ -9,14 +9,14 @@ from msgspec.structs import replace
 from benchmarks.__main__ import main
 from benchmarks.p1.families import FAMILIES
 from benchmarks.p1.targets import targets
-from gateway.evaluation.baselines import INPUT_LENGTH, LINE
-from gateway.evaluation.bootstrap import Difference
-from gateway.evaluation.experiment import OURS, Summary
+from gateway.evaluation.baselines import INPUT_LENGTH, LINE_PER_APP
+from gateway.evaluation.bootstrap import PairedDifference
+from gateway.evaluation.experiment import OURS, EvaluationSummary
 from gateway.evaluation.magnus import NAME as MAGNUS
-from gateway.evaluation.scoring import POOLED, Scores
+from gateway.evaluation.scoring import POOLED, DetailedScorecard
 
 APPS = [app for family in FAMILIES.values() for app in family]
-GOOD = Scores(
+GOOD = DetailedScorecard(
     rows=500,
     mae=10.0,
     token_rmse=50.0,
@@ -33,16 +33,17 @@ GOOD = Scores(
     over_median=1.1,
     over_total=1.1,
 )
-AHEAD = Difference(ours=0.5, theirs=0.6, difference=-0.1, low=-0.2, high=-0.05)
+AHEAD = PairedDifference(ours=0.5, theirs=0.6, difference=-0.1, low=-0.2, high=-0.05)
 
 
 def a_summary(
-    ours: Mapping[str, Scores] | None = None, magnus: Mapping[str, Difference] | None = None
-) -> Summary:
+    ours: Mapping[str, DetailedScorecard] | None = None,
+    magnus: Mapping[str, PairedDifference] | None = None,
+) -> EvaluationSummary:
     """A run that meets every target but for what is changed, by app."""
     simple = replace(GOOD, log_rmse_mean=1.0, token_rmse=100.0)
     everything = [*APPS, POOLED]
-    return Summary(
+    return EvaluationSummary(
         lengths="words",
         history=False,
         train_rows=5_000,
@@ -54,14 +55,14 @@ def a_summary(
             INPUT_LENGTH: dict.fromkeys(everything, simple),
         },
         versus={
-            LINE: dict.fromkeys(everything, AHEAD),
+            LINE_PER_APP: dict.fromkeys(everything, AHEAD),
             MAGNUS: dict.fromkeys(everything, AHEAD) | dict(magnus or {}),
         },
         midflight=[],
     )
 
 
-def missed(off: Summary, on: Summary | None = None) -> list[str]:
+def missed(off: EvaluationSummary, on: EvaluationSummary | None = None) -> list[str]:
     return [verdict.name for verdict in targets(off, on or off) if not verdict.met]
 
 

@@ -12,10 +12,10 @@ from benchmarks.p1.rows import (
     source_rows,
     versus_rows,
 )
-from gateway.evaluation.baselines import LINE
+from gateway.evaluation.baselines import LINE_PER_APP
 from gateway.evaluation.bootstrap import compare_apps
-from gateway.evaluation.corpus import Line
-from gateway.evaluation.experiment import OURS, Run, Summary
+from gateway.evaluation.corpus import CorpusLine
+from gateway.evaluation.experiment import OURS, EvaluationRun, EvaluationSummary
 from gateway.evaluation.forecast import Forecast
 from gateway.evaluation.magnus import NAME as MAGNUS
 from gateway.evaluation.midflight import midflight
@@ -31,13 +31,17 @@ def guessed(tokens: np.ndarray, factor: float) -> Forecast:
 
 
 @pytest.fixture
-def run() -> Run:
+def run() -> EvaluationRun:
     names = np.repeat(APPS, EACH)
     tokens = np.random.default_rng(8).integers(10, 90, len(names)).astype(float)
-    forecasts = {OURS: guessed(tokens, 1.0), LINE: guessed(tokens, 1.5), MAGNUS: guessed(tokens, 2)}
+    forecasts = {
+        OURS: guessed(tokens, 1.0),
+        LINE_PER_APP: guessed(tokens, 1.5),
+        MAGNUS: guessed(tokens, 2),
+    }
     errors = {name: log_errors(tokens, each) for name, each in forecasts.items()}
     lines = [
-        Line(
+        CorpusLine(
             app=str(app),
             instruction="",
             input="",
@@ -46,7 +50,7 @@ def run() -> Run:
         )
         for number, app in enumerate(names)
     ]
-    summary = Summary(
+    summary = EvaluationSummary(
         lengths="words",
         history=False,
         train_rows=1,
@@ -61,14 +65,14 @@ def run() -> Run:
         },
         midflight=midflight(names, tokens, forecasts[OURS]),
     )
-    return Run(lines, names, tokens, forecasts, summary)
+    return EvaluationRun(lines, names, tokens, forecasts, summary)
 
 
-def test_every_predictor_has_a_row_and_ours_the_time_of_its_fit(run: Run) -> None:
+def test_every_predictor_has_a_row_and_ours_the_time_of_its_fit(run: EvaluationRun) -> None:
     rows = list(overall_rows(run, "off"))
     assert [(row["predictor"], row["fit_s"]) for row in rows] == [
         (OURS, 2.5),
-        (LINE, None),
+        (LINE_PER_APP, None),
         (MAGNUS, None),
     ]
     assert rows[0]["over_proportional"] == pytest.approx(1.5)
@@ -76,14 +80,14 @@ def test_every_predictor_has_a_row_and_ours_the_time_of_its_fit(run: Run) -> Non
     assert rows[2]["over_sums_open"] == pytest.approx(3)
 
 
-def test_family_mean_counts_each_app_once_and_no_stranger(run: Run) -> None:
+def test_family_mean_counts_each_app_once_and_no_stranger(run: EvaluationRun) -> None:
     cards = run.summary.scores[OURS]
     expected = (cards["grammar"].mae + cards["detox"].mae) / 2
     assert family_mean(cards, "proportional", "mae") == pytest.approx(expected)
     assert family_mean({"unheard_of": cards["grammar"]}, "open", "mae") is None
 
 
-def test_each_app_and_all_stand_beside_line_and_magnus(run: Run) -> None:
+def test_each_app_and_all_stand_beside_line_and_magnus(run: EvaluationRun) -> None:
     assert [row["app"] for row in app_rows(run.summary)] == [*sorted(APPS), POOLED]
     rows = list(versus_rows(run.summary))
     assert [row["app"] for row in rows] == [*sorted(APPS), POOLED]
@@ -92,12 +96,12 @@ def test_each_app_and_all_stand_beside_line_and_magnus(run: Run) -> None:
         assert row["low"] <= row["ours - Magnus"] <= row["high"] < 0
 
 
-def test_only_an_app_of_several_sources_is_told_by_source(run: Run) -> None:
+def test_only_an_app_of_several_sources_is_told_by_source(run: EvaluationRun) -> None:
     found = [(row["app"], row["source"], row["n"]) for row in source_rows(run)]
     assert found == [("grammar", "even", EACH // 2), ("grammar", "odd", EACH // 2)]
 
 
-def test_midflight_weighs_each_answer_the_same(run: Run) -> None:
+def test_midflight_weighs_each_answer_the_same(run: EvaluationRun) -> None:
     rows = [row for row in midflight_rows(run.summary) if row["generated"] == "50%"]
     assert [(row["apps"], row["answers"]) for row in rows] == [
         (POOLED, 4 * EACH),
@@ -110,5 +114,5 @@ def test_midflight_weighs_each_answer_the_same(run: Run) -> None:
     assert rows[0]["static_mae"] == pytest.approx(static.mean(), abs=1e-6)
 
 
-def test_lists_stay_out_of_the_printed_table(run: Run) -> None:
+def test_lists_stay_out_of_the_printed_table(run: EvaluationRun) -> None:
     assert "pinball_levels" not in rows_table(list(app_rows(run.summary)))

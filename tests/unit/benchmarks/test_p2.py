@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from msgspec.structs import replace
 
 from benchmarks.__main__ import main
-from benchmarks.harness.cpu_noise import Load
+from benchmarks.harness.cpu_noise import CpuNoise
 from benchmarks.harness.retry import Measured
 from benchmarks.p2.choices import OURS, Worth
 from benchmarks.p2.load import (
@@ -17,17 +17,17 @@ from benchmarks.p2.load import (
     Passage,
     Waits,
     arrivals,
-    questions,
+    prediction_requests,
     tick,
     with_new_instructions,
 )
 from benchmarks.p2.parts import BATCH, HEADS, Cost
 from benchmarks.p2.run import BUDGET_S, OFFERED, OVERLOAD, Found, pooled, rows_of, targets
 from gateway.evaluation.arrivals import app_id
-from gateway.evaluation.corpus import Line
+from gateway.evaluation.corpus import CorpusLine
 
 LINES = [
-    Line(app="a", instruction="Answer.", input=f"text {number}", output="yes")
+    CorpusLine(app="a", instruction="Answer.", input=f"text {number}", output="yes")
     for number in range(2_000)
 ]
 GOOD = Passage(
@@ -41,7 +41,7 @@ GOOD = Passage(
 
 
 def measured(passage: Passage) -> Measured[Passage]:
-    return Measured(passage, Load(0.0, 0.0), 1)
+    return Measured(passage, CpuNoise(0.0, 0.0), 1)
 
 
 def found(passage: Passage = GOOD, alone_us: float = 300.0, together_us: float = 50.0) -> Found:
@@ -70,17 +70,17 @@ def test_arrivals_have_their_rate_and_are_the_same_every_time(rate: int) -> None
 
 
 def test_every_text_is_asked_once_and_some_apps_are_new() -> None:
-    asked = questions([*LINES, *LINES])
+    asked = prediction_requests([*LINES, *LINES])
     assert len({each.user_input for each in asked}) == len(asked) == len(LINES)
     assert [each.user_input for each in asked] != [line.input for line in LINES]
     new = [each for each in asked if each.app != app_id("a")]
     assert 0.02 < len(new) / len(asked) < 0.08
     assert len({each.app for each in new}) == len({each.instruction for each in new}) == NEW_APPS
-    assert asked == questions([*LINES, *LINES])
+    assert asked == prediction_requests([*LINES, *LINES])
 
 
 def test_new_instructions_are_all_distinct() -> None:
-    asked = with_new_instructions(questions(LINES))
+    asked = with_new_instructions(prediction_requests(LINES))
     assert len({each.instruction for each in asked}) == len(asked)
 
 

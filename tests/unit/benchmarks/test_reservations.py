@@ -82,7 +82,7 @@ def test_ideal_steps_compute_every_token_once() -> None:
     steps = list(ideal_steps(requests, 128))
     due = sum(len(request.prompt) + request.tokens - 1 for request in requests)
     assert sum(step.tokens for step in steps) == due
-    assert sum(step.drawn for step in steps) == sum(request.tokens for request in requests)
+    assert sum(step.sampled for step in steps) == sum(request.tokens for request in requests)
     assert max(step.tokens for step in steps) <= 128
 
 

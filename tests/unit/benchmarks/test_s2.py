@@ -9,8 +9,8 @@ import pytest
 from benchmarks.harness.contenders import FCFS, OUR_ORACLE, OURS, pool_of
 from benchmarks.harness.report import rows_table
 from benchmarks.s2.cells import (
-    ALWAYS,
     COMPARED,
+    EVERYWHERE,
     HELD,
     LOADS,
     MEAN_FIRST,
@@ -24,12 +24,12 @@ from benchmarks.s2.cells import (
     loads_of,
     regimes,
     scenario,
-    stretch,
+    trace_part,
 )
 from benchmarks.s2.plots import draw_deciles, draw_loads
 from benchmarks.s2.rows import Point, gain_row, points, rows_of, source_row
 from benchmarks.s2.targets import targets
-from gateway.replay.comparison import Contender, compare, measures_of, replayed
+from gateway.replay.comparison import Contender, compare, measures_of, replay_contender
 from gateway.replay.cost.profiles import profile
 from gateway.replay.measure.metrics import Measures, measure
 from gateway.replay.workload.workload import Workload
@@ -41,8 +41,8 @@ MEANS = {OURS: 7.0, OUR_ORACLE: 5.0, SHUFFLED: 10.1, MEAN_FIRST: 2.5}
 def measures(mean_s: float = 10.0, p99_s: float = 40.0) -> Measures:
     """Those of ten requests, but for the response."""
     workload, engine = some_requests(10), profile("a100-80gb/llama-3-8b")
-    outcomes = replayed(Contender.of(FCFS), workload, engine)
-    found = measure(workload, outcomes, engine.shape.pages, outcomes.dispatched_s)
+    results = replay_contender(Contender.of(FCFS), workload, engine)
+    found = measure(workload, results, engine.shape.pages, results.dispatched_s)
     return msgspec.structs.replace(found, mean_s=mean_s, p99_s=p99_s)
 
 
@@ -56,7 +56,9 @@ def some_requests(count: int = 200) -> Workload:
     chance = np.random.default_rng(4)
     tokens = chance.integers(5, 200, count)
     workload = Workload.of(np.arange(count) / 10, chance.integers(10, 300, count), tokens)
-    return workload.said(tokens[:, None] * np.array([0.4, 0.7, 1, 1.4, 2, 2.5], np.float32))
+    return workload.with_quantiles(
+        tokens[:, None] * np.array([0.4, 0.7, 1, 1.4, 2, 2.5], np.float32)
+    )
 
 
 def test_settings_are_for_overload_alone() -> None:
@@ -69,10 +71,10 @@ def test_others_are_told_where_it_matters() -> None:
         return [each.name for each in contenders(regime, load)]
 
     bursts = Regime("texts", "bursts", "tight")
-    assert names(TIGHT, 0.5) == [*ALWAYS, HELD, "sjf", "hrrn", SHUFFLED]
+    assert names(TIGHT, 0.5) == [*EVERYWHERE, HELD, "sjf", "hrrn", SHUFFLED]
     assert names(TIGHT, 0.9) == [*COMPARED, SHUFFLED]
-    assert names(bursts, 0.5) == list(ALWAYS)
-    assert names(bursts, 0.9) == [*ALWAYS, HELD, "sjf", "hrrn", SHUFFLED]
+    assert names(bursts, 0.5) == list(EVERYWHERE)
+    assert names(bursts, 0.9) == [*EVERYWHERE, HELD, "sjf", "hrrn", SHUFFLED]
     assert loads_of(bursts) == (0.7, 0.9, 1.1)
 
 
@@ -94,7 +96,7 @@ def test_regimes_are_chosen_by_how_their_names_begin() -> None:
 @pytest.mark.parametrize(("seed", "first"), [(0, 0), (1, 75), (2, 150)])
 def test_stretches_lie_evenly_on_the_trace(seed: int, first: int) -> None:
     trace = some_requests(200)
-    part = stretch(trace, 50, seed, 3)
+    part = trace_part(trace, 50, seed, 3)
     assert part.arrived_s[0] == trace.arrived_s[first]
     assert len(part) == 50
 
@@ -158,8 +160,8 @@ def test_a_source_tells_how_well_its_lengths_are_predicted() -> None:
 def test_a_cell_replays_every_side() -> None:
     requests = some_requests()
     engine = pool_of(8, profile("a100-80gb/llama-3-8b"), requests)
-    drawn = scenario(requests, TIGHT, 150, 0, 3)
-    (done,) = compare(cases(TIGHT, [drawn], [5.0], engine, [1.1]), measures_of)
+    sample_size = scenario(requests, TIGHT, 150, 0, 3)
+    (done,) = compare(cases(TIGHT, [sample_size], [5.0], engine, [1.1]), measures_of)
     assert done.key == (TIGHT, 1.1)
     assert done.rate_s == pytest.approx(5.5)
     assert list(done.measured) == [each.name for each in contenders(TIGHT, 1.1)]

@@ -10,22 +10,22 @@ import pytest
 from benchmarks.harness.contenders import FCFS, OURS, pool_of
 from benchmarks.harness.report import rows_table
 from benchmarks.s5.cells import (
+    CONTENDERS,
     REQUESTS,
-    SIDES,
     Cell,
-    Served,
+    DeadlineMeasures,
     case,
+    deadline_measures,
     goodput_s,
-    hidden,
-    judged_each,
-    kept,
-    meets,
-    served,
+    judged_per_seed,
+    meets_deadline,
     unloaded_s,
+    without_deadline,
+    without_refusal,
 )
 from benchmarks.s5.plots import draw
-from benchmarks.s5.rows import over_first_come, rows_of, targets, wilson
-from gateway.replay.comparison import Contender, compare, replayed
+from benchmarks.s5.rows import relative_to_fcfs, rows_of, targets, wilson_interval
+from gateway.replay.comparison import Contender, compare, replay_contender
 from gateway.replay.cost.model import EngineModel
 from gateway.replay.cost.profiles import profile
 from gateway.replay.measure.metrics import Measures, measure
@@ -39,7 +39,7 @@ ENGINE = profile("a100-80gb/llama-3-8b")
 def alike(count: int, apart_s: float = 0.0) -> Workload:
     """Requests of 100 + 50 tokens, perfectly predicted."""
     workload = Workload.of(np.arange(count) * apart_s, [100] * count, [50] * count)
-    return workload.said(np.full((count, 6), 50, np.float32))
+    return workload.with_quantiles(np.full((count, 6), 50, np.float32))
 
 
 def pool(requests: float) -> EngineModel:
@@ -48,12 +48,12 @@ def pool(requests: float) -> EngineModel:
 
 def measures() -> Measures:
     workload = alike(3, apart_s=1.0)
-    return measure(workload, replayed(Contender.of(FCFS), workload, pool(2)), pages=20)
+    return measure(workload, replay_contender(Contender.of(FCFS), workload, pool(2)), pages=20)
 
 
 def a_cell(seed: int = 0, ours: float = 3.0, first_come: float = 1.0, wrong: int = 1) -> Cell:
-    found = Served(measures=measures(), goodput_s=first_come, unloaded_s=0.5)
-    refusing = Served(
+    found = DeadlineMeasures(measures=measures(), goodput_s=first_come, unloaded_s=0.5)
+    refusing = DeadlineMeasures(
         measures=measures(),
         goodput_s=ours,
         unloaded_s=0.5,
@@ -66,7 +66,7 @@ def a_cell(seed: int = 0, ours: float = 3.0, first_come: float = 1.0, wrong: int
         key=("chat", "tight"),
         seed=seed,
         rate_s=4.0,
-        measured=dict.fromkeys(SIDES, found) | {OURS: refusing},
+        measured=dict.fromkeys(CONTENDERS, found) | {OURS: refusing},
     )
 
 
@@ -81,40 +81,40 @@ def test_unloaded_is_what_the_engine_takes_for_one_alone() -> None:
 
 def test_only_answers_within_their_deadline_count() -> None:
     workload = replace(alike(4, apart_s=10.0), deadline_s=np.array([1e-9, 100.0, 100.0, 100.0]))
-    outcomes = replayed(Contender.of(FCFS), workload, pool(2))
-    assert goodput_s(workload, outcomes) == pytest.approx(3 / 30)
+    results = replay_contender(Contender.of(FCFS), workload, pool(2))
+    assert goodput_s(workload, results) == pytest.approx(3 / 30)
 
 
 def test_a_request_that_would_have_made_it_was_refused_wrongly() -> None:
     workload = replace(alike(2), deadline_s=np.full(2, 100.0))
-    assert meets(1, workload, pool(2), hidden)
-    assert meets(1, workload, pool(2), kept)
+    assert meets_deadline(1, workload, pool(2), without_deadline)
+    assert meets_deadline(1, workload, pool(2), without_refusal)
 
 
 def test_a_request_that_cannot_make_it_was_refused_rightly() -> None:
     alone_s = unloaded_s(alike(1), pool(1))[0]
     workload = replace(alike(8), deadline_s=np.full(8, 0.5 * alone_s))
-    assert not meets(7, workload, pool(1), hidden)
-    assert not meets(7, workload, pool(1), kept)
+    assert not meets_deadline(7, workload, pool(1), without_deadline)
+    assert not meets_deadline(7, workload, pool(1), without_refusal)
 
 
 def test_a_request_let_in_for_good_keeps_its_place_by_deadline() -> None:
     workload = replace(alike(3), deadline_s=np.full(3, 100.0))
-    found = kept(workload, 1)
+    found = without_refusal(workload, 1)
     assert found.quantiles[1, 0] == 1
     assert found.quantiles[1, 1] == 50
     assert found.deadline_s[1] == 100
-    assert np.isnan(hidden(workload, 1).deadline_s).tolist() == [False, True, False]
+    assert np.isnan(without_deadline(workload, 1).deadline_s).tolist() == [False, True, False]
 
 
 def test_a_cell_judges_no_more_than_was_asked() -> None:
-    scenario = Scenario(source=alike(50), arrivals="poisson", drawn=200, predictor="recorded")
+    scenario = Scenario(source=alike(50), arrivals="poisson", sample_size=200, predictor="recorded")
     overloaded = case(("chat", "tight"), scenario, pool(2), seed=0)
-    (done,) = compare([overloaded], partial(served, most_judged=3))
+    (done,) = compare([overloaded], partial(deadline_measures, max_judged=3))
     assert done.measured[OURS].refused >= done.measured[OURS].judged
     assert done.measured[OURS].judged <= 3
     assert done.measured[FCFS].judged == 0
-    assert list(done.measured) == list(SIDES)
+    assert list(done.measured) == list(CONTENDERS)
 
 
 def test_targets_pool_what_was_judged_over_the_seeds() -> None:
@@ -125,17 +125,19 @@ def test_targets_pool_what_was_judged_over_the_seeds() -> None:
 
 
 def test_nothing_in_time_counts_as_one() -> None:
-    assert over_first_come([a_cell(first_come=0.0)], OURS).mean == pytest.approx(3 / (4 / REQUESTS))
+    assert relative_to_fcfs([a_cell(first_come=0.0)], OURS).mean == pytest.approx(
+        3 / (4 / REQUESTS)
+    )
 
 
 def test_interval_of_a_share() -> None:
-    low, high = wilson(2, 100)
+    low, high = wilson_interval(2, 100)
     assert (low, high) == pytest.approx((0.0055, 0.0700), abs=5e-4)
-    assert wilson(0, 0) == (None, None)
+    assert wilson_interval(0, 0) == (None, None)
 
 
 def test_so_many_are_judged_over_all_seeds() -> None:
-    assert judged_each(210, 3) == 70
+    assert judged_per_seed(210, 3) == 70
 
 
 def test_rows_fit_their_tables() -> None:

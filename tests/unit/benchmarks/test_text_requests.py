@@ -7,23 +7,23 @@ import pytest
 
 from benchmarks.harness import text_requests as text_requests_file
 from benchmarks.harness.text_requests import text_requests
-from gateway.evaluation.corpus import Corpus, Line
-from gateway.evaluation.experiment import OURS, Run
+from gateway.evaluation.corpus import Corpus, CorpusLine
+from gateway.evaluation.experiment import OURS, EvaluationRun
 from gateway.evaluation.forecast import Forecast
 from gateway.quantiles import MEDIAN
 
 
-def a_line(app: str, words: int) -> Line:
-    return Line(app=app, instruction="say it", input="one two three", output="word " * words)
+def a_line(app: str, words: int) -> CorpusLine:
+    return CorpusLine(app=app, instruction="say it", input="one two three", output="word " * words)
 
 
-def a_run(corpus: Corpus) -> Run:
+def a_run(corpus: Corpus) -> EvaluationRun:
     """Every line predicted as it is."""
     lines = corpus.test
     tokens = np.array([float(len(line.output.split())) for line in lines])
     levels = np.log(tokens[:, None] * np.array([0.5, 0.8, 1, 1.2, 1.5, 2]))
     names = np.array([line.app for line in lines])
-    return Run(lines, names, tokens, {OURS: Forecast.of(levels)}, summary=None)  # type: ignore[arg-type]
+    return EvaluationRun(lines, names, tokens, {OURS: Forecast.of(levels)}, summary=None)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def predictions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     asked: list[int] = []
     corpus = Corpus([], [a_line("grammar", 4), a_line("detox", 7), a_line("grammar", 9)])
 
-    def run(given: Corpus, *_: object) -> Run:
+    def run(given: Corpus, *_: object) -> EvaluationRun:
         asked.append(len(given.test))
         return a_run(given)
 

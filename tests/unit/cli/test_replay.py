@@ -16,8 +16,8 @@ from gateway.cli.replay import replay as command
 from gateway.replay.cost.model import EngineModel, EngineShape, LinearCost
 from gateway.replay.cost.profiles import GPUS, MODELS
 from gateway.replay.measure.metrics import Measures
-from gateway.replay.plan import DEFAULT
-from gateway.replay.workload.trace import NEEDED, QUANTILES
+from gateway.replay.plan import DEFAULT_POLICIES
+from gateway.replay.workload.trace import QUANTILE_COLUMNS, REQUIRED_COLUMNS
 
 ENGINE = EngineModel(
     cost=LinearCost(step_s=0.01, prompt_token_s=1e-5, sequence_s=1e-4, kv_token_s=1e-7),
@@ -63,7 +63,7 @@ def engine(tmp_path: Path) -> Path:
 def test_trace_is_replayed_under_the_default_policies(trace: Path) -> None:
     result = replay("--trace", trace)
     assert result.exit_code == 0, result.output
-    for name in DEFAULT:
+    for name in DEFAULT_POLICIES:
         assert name in result.stdout
     assert "noise of Kendall τ 0.7, none are recorded" in result.output
     assert "as it is" in result.stdout
@@ -107,7 +107,7 @@ def test_report_is_written(trace: Path, engine: Path, tmp_path: Path) -> None:
 
 def test_recorded_predictions_are_used_if_there_are_any(engine: Path, tmp_path: Path) -> None:
     trace = tmp_path / "predicted.csv"
-    header = "arrival_s,prompt_tokens,generation_tokens,max_tokens," + ",".join(QUANTILES)
+    header = "arrival_s,prompt_tokens,generation_tokens,max_tokens," + ",".join(QUANTILE_COLUMNS)
     trace.write_text(header + "\n" + "".join(f"{n},9,30,90,10,20,30,40,50,60\n" for n in range(20)))
     report = json_report("--trace", trace, "--engine", engine, "--policy", "sjf", "--seeds", 3)
     assert report["predictions"] == "as recorded"
@@ -189,7 +189,7 @@ def test_requests_too_long_for_the_engine_are_left_out_and_counted(
         (("--generate", "poisson", "--history"), "one of --trace"),
         (("--generate", "poisson", "--from", "2026-01-01"), "go with --history"),
         (("--history", "--lengths", "x"), "--lengths goes with --generate"),
-        (("--generate", "poisson", "--speed", "2"), "--speed is for arrivals as they are"),
+        (("--generate", "poisson", "--speed", "2"), "--speed goes with --trace and --history"),
         (("--history", "--from", "Tuesday"), "'Tuesday' is not a time like"),
         (("--generate", "poisson", "--policy", "best"), "'best' is not one of"),
         (("--generate", "poisson", "--tau", "0"), "0 is not in the range"),
@@ -224,7 +224,7 @@ def test_page_documents_every_option_figure_and_profile() -> None:
     page = (Path(__file__).parents[3] / "docs" / "replay.md").read_text()
     options = {name for option in command.params for name in option.opts if name.startswith("--")}
     figures = set(Measures.__struct_fields__) - {"requests"}
-    wanted = {*options, *figures, *NEEDED, *QUANTILES, *GPUS, *MODELS}
+    wanted = {*options, *figures, *REQUIRED_COLUMNS, *QUANTILE_COLUMNS, *GPUS, *MODELS}
     assert {name for name in wanted if name not in page} == set()
 
 

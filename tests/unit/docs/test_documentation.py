@@ -9,7 +9,7 @@ import pytest
 from gateway.cli.configuration import page
 from gateway.cli.main import COMMANDS
 from gateway.errors import DeadlineUnreachable, QueueTimeExceeded, RequestCancelled
-from gateway.generation.metrics import Metrics
+from gateway.generation.metrics import GatewayMetrics
 from gateway.settings import Settings
 
 ROOT = Path(__file__).parents[3]
@@ -77,7 +77,7 @@ def test_index_links_every_page() -> None:
 
 def test_every_metric_is_documented() -> None:
     page = (DOCS / "operations.md").read_text()
-    metrics = Metrics()
+    metrics = GatewayMetrics()
     registries = (metrics.registry, metrics.tenants.registry)
     named = {family.name for registry in registries for family in registry.collect()}
     gauges = (ROOT / "gateway" / "api" / "metrics.py").read_text()

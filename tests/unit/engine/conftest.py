@@ -1,4 +1,4 @@
-"""Small random models, and an engine around them without the process."""
+"""Small random models, and an engine for them without its process."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -73,24 +73,24 @@ def _one_thread() -> None:
 
 @pytest.fixture(autouse=True)
 def events_logged() -> Iterator[list[EventDict]]:
-    """What the engine logged, kept from the terminal."""
+    """The engine's log events, not printed."""
     with capture_logs() as logged:
         yield logged
 
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of a small random model of a family, made once."""
-    made: dict[str, Path] = {}
+    """The folder of a small random model of a family, created once."""
+    created: dict[str, Path] = {}
 
     def folder(family: str) -> Path:
-        if family not in made:
+        if family not in created:
             torch.manual_seed(11)
             config = AutoConfig.for_model(**(SHAPE | FAMILIES[family]))
             model = AutoModelForCausalLM.from_config(config)
-            made[family] = tmp_path_factory.mktemp(family) / "model"
-            model.save_pretrained(made[family])
-        return made[family]
+            created[family] = tmp_path_factory.mktemp(family) / "model"
+            model.save_pretrained(created[family])
+        return created[family]
 
     return folder
 
@@ -118,7 +118,7 @@ def a_sequence() -> Callable[..., Sequence]:
 
 
 class LoopRun:
-    """A step loop in its thread, and all it told."""
+    """A step loop in its thread, and all that it emitted."""
 
     def __init__(self, runner: Runner, memory: KvMemory, step_tokens: int) -> None:
         self.steps: list[Step] = []
@@ -164,7 +164,7 @@ class LoopRun:
 
 @pytest.fixture
 def a_run(a_runner: Callable[..., Runner]) -> Iterator[Callable[..., LoopRun]]:
-    """A running step loop; its pages are audited when the test is over."""
+    """A running step loop; its pages are checked after the test."""
     runs: list[LoopRun] = []
 
     def start(

@@ -1,4 +1,4 @@
-"""The engine's greedy tokens are those of transformers' `generate`."""
+"""The engine's greedy tokens equal those of transformers' `generate`."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -52,7 +52,7 @@ def generated_by_transformers(folder: Path, sequences: list[Sequence]) -> dict[s
 
 @pytest.fixture(scope="module")
 def expected(model_folder: Callable[[str], Path]) -> Callable[[str], dict[str, list[int]]]:
-    """What transformers generates for `some_sequences`, made once for each family."""
+    """transformers' tokens for `SEQUENCES`, generated once per family."""
     return lru_cache(lambda family: generated_by_transformers(model_folder(family), SEQUENCES))
 
 
@@ -87,13 +87,13 @@ def test_lock_step_changes_no_token(family: str, a_run: Callable, expected: Call
     assert run.preempted
 
 
-def test_continued_elsewhere_gives_the_rest_of_the_tokens(
+def test_a_continued_sequence_gets_the_remaining_tokens(
     a_run: Callable, model_folder: Callable
 ) -> None:
     [sequence] = [s for s in some_sequences(97, 8) if s.max_tokens == 23][:1]
-    whole = generated_by_transformers(model_folder("llama"), [sequence])[sequence.id]
-    continued = Sequence("c", sequence.prompt, 23, reserve=23, generated=whole[:9])
-    assert a_run().all([continued]) == {"c": whole[9:]}
+    complete = generated_by_transformers(model_folder("llama"), [sequence])[sequence.id]
+    continued = Sequence("c", sequence.prompt, 23, reserve=23, generated=complete[:9])
+    assert a_run().all([continued]) == {"c": complete[9:]}
 
 
 def test_scattered_pages_change_no_token(a_run: Callable) -> None:
@@ -105,7 +105,7 @@ def test_scattered_pages_change_no_token(a_run: Callable) -> None:
     scattered.memory.pool.release(low)
 
 
-def test_demo_model_gives_the_tokens_of_generate(a_run: Callable) -> None:
+def test_the_demo_model_gives_the_tokens_of_generate(a_run: Callable) -> None:
     sequences = some_sequences(600, 12)
     run = a_run(DEMO, pages=24, page_tokens=16, step_tokens=64)
     assert run.all(sequences) == generated_by_transformers(DEMO, sequences)

@@ -1,4 +1,4 @@
-"""What stops an engine's start: settings, address, model."""
+"""Errors that prevent the engine's start: settings, address, model."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -16,14 +16,14 @@ from engine.settings import read_settings
 NEEDED = {"LMAAS_MODEL": "m", "LMAAS_ENGINE_SOCKET": "s"}
 
 
-def test_settings_have_defaults_and_leave_the_gateways_alone() -> None:
+def test_settings_have_defaults_and_ignore_those_of_the_gateway() -> None:
     settings = read_settings({**NEEDED, "LMAAS_POLICY": "fcfs", "LMAAS_KV_TOKENS": "1000"})
     assert (settings.kv_tokens, settings.engine_step_tokens) == (1000, 512)
     assert (settings.engine_dtype, settings.prefix_sharing) == ("auto", True)
 
 
 @pytest.mark.parametrize(
-    ("given", "complaint"),
+    ("given", "message"),
     [
         ({"LMAAS_ENGINE_COLOUR": "red"}, "unknown setting LMAAS_ENGINE_COLOUR"),
         ({"LMAAS_KV_TOKENS": "many"}, "LMAAS_KV_TOKENS: Expected `int`"),
@@ -33,8 +33,8 @@ def test_settings_have_defaults_and_leave_the_gateways_alone() -> None:
         ({"LMAAS_KV_TOKENS": "64", "LMAAS_PAGE_TOKENS": "65"}, "LMAAS_PAGE_TOKENS: a page must"),
     ],
 )
-def test_a_wrong_setting_is_named(given: dict[str, str], complaint: str) -> None:
-    with pytest.raises(StartupFailure, match=complaint):
+def test_a_wrong_setting_is_named(given: dict[str, str], message: str) -> None:
+    with pytest.raises(StartupFailure, match=message):
         read_settings({**NEEDED, **given})
 
 
@@ -66,19 +66,19 @@ def test_a_live_socket_is_left_alone(folder: Path) -> None:
         assert (folder / "s").exists()
 
 
-def test_a_file_that_is_no_socket_is_left_alone(folder: Path) -> None:
+def test_a_file_that_is_not_a_socket_is_left_alone(folder: Path) -> None:
     (folder / "s").write_text("precious")
-    with pytest.raises(StartupFailure, match="exists and is no socket"):
+    with pytest.raises(StartupFailure, match="exists and is not a socket"):
         Address(str(folder / "s")).check()
     assert (folder / "s").read_text() == "precious"
 
 
 @pytest.mark.parametrize(
-    ("path", "complaint"),
+    ("path", "message"),
     [("/tmp/" + "x" * 103, "longer than 107 bytes"), ("/no/such/s", "no folder /no/such")],
 )
-def test_an_impossible_path_is_refused(path: str, complaint: str) -> None:
-    with pytest.raises(StartupFailure, match=complaint):
+def test_an_impossible_path_is_refused(path: str, message: str) -> None:
+    with pytest.raises(StartupFailure, match=message):
         Address(path).check()
 
 

@@ -1,4 +1,4 @@
-"""A small invented corpus."""
+"""A small synthetic corpus."""
 
 import json
 from collections.abc import Callable
@@ -16,8 +16,8 @@ Columns = dict[str, Any]
 Write = Callable[..., Path]
 
 
-def invented(app: str, number: int, random: Random) -> Columns:
-    """A line of an app whose answers are as long as the input, or as long as a word of it asks."""
+def synthetic_line(app: str, number: int, random: Random) -> Columns:
+    """A line: `echo` answers with its input, other apps at the length that a word requests."""
     words = random.choices(WORDS, k=random.randint(2, 12))
     if app == "echo":
         output = words
@@ -35,7 +35,7 @@ def invented(app: str, number: int, random: Random) -> Columns:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Writes lines, or raw text, to a folder's file; gives the folder."""
+    """Writes lines, or raw text, to a file in a folder; returns the folder."""
 
     def written(*lines: Columns | str, folder: str = "data", file: str = "some.jsonl") -> Path:
         path = tmp_path / folder / file
@@ -49,10 +49,10 @@ def write(tmp_path: Path) -> Write:
 
 @pytest.fixture
 def folder(write: Write) -> Path:
-    """Two apps of 70 lines, a fifth of each to report on."""
+    """Two apps of 70 lines, a fifth of each for testing."""
     random = Random(1)
     for app in ("echo", "story"):
-        write(*(invented(app, number, random) for number in range(70)), file=f"{app}.jsonl")
+        write(*(synthetic_line(app, number, random) for number in range(70)), file=f"{app}.jsonl")
     return write(file="empty.jsonl")
 
 

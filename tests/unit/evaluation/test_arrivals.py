@@ -1,21 +1,21 @@
-"""Lines as requests, with and without history."""
+"""Requests built from lines, with and without history."""
 
 from typing import Any
 
 import numpy as np
 import pytest
 
-from gateway.evaluation.arrivals import Arrivals, Requests, app_id
-from gateway.evaluation.corpus import Line
+from gateway.evaluation.arrivals import EvaluationRequests, RequestBuilder, app_id
+from gateway.evaluation.corpus import CorpusLine
 from gateway.evaluation.lengths import count_words
-from gateway.evaluation.sentences import Sentences
+from gateway.evaluation.sentences import SentenceEmbedder
 from gateway.evaluation.vectors import TextVectors
 from gateway.prediction.features.features import NAMES
 from gateway.prediction.features.text_encoder import TEXT_DIMS
 
 
-class Unread(Sentences):
-    """Sentences that no test here looks at."""
+class ZeroEmbedder(SentenceEmbedder):
+    """Returns zero embeddings: no test here reads them."""
 
     def __init__(self) -> None:
         pass
@@ -24,9 +24,11 @@ class Unread(Sentences):
         return np.zeros((len(texts), 384), dtype=np.float32)
 
 
-def lines(app: str, words: int, count: int = 20, user: str | None = None) -> list[Line]:
+def lines(app: str, words: int, count: int = 20, user: str | None = None) -> list[CorpusLine]:
     return [
-        Line(app=app, instruction="Do.", input=f"number {n}", output="word " * words, user=user)
+        CorpusLine(
+            app=app, instruction="Do.", input=f"number {n}", output="word " * words, user=user
+        )
         for n in range(count)
     ]
 
@@ -36,64 +38,64 @@ def texts() -> TextVectors:
     return TextVectors()
 
 
-def arrivals(texts: TextVectors, *, history: bool) -> Arrivals:
-    return Arrivals(count_words, texts, Unread(), history=history)
+def a_builder(texts: TextVectors, *, history: bool) -> RequestBuilder:
+    return RequestBuilder(count_words, texts, ZeroEmbedder(), history=history)
 
 
-def column(requests: Requests, name: str) -> np.ndarray[Any, Any]:
+def column(requests: EvaluationRequests, name: str) -> np.ndarray[Any, Any]:
     return requests.inputs.features[:, NAMES.index(name)]
 
 
 def test_requests_carry_lengths_and_vectors_of_their_lines(texts: TextVectors) -> None:
-    found = arrivals(texts, history=False).take([*lines("a", 3), *lines("b", 0)])
-    by_app = dict(zip(found.names.tolist(), found.tokens.tolist(), strict=True))
+    requests = a_builder(texts, history=False).build([*lines("a", 3), *lines("b", 0)])
+    by_app = dict(zip(requests.names.tolist(), requests.tokens.tolist(), strict=True))
     assert by_app == {"a": 3, "b": 1}  # an answer has a token at least
-    assert found.inputs.text.shape == (40, TEXT_DIMS)
-    assert found.inputs.log_uil == pytest.approx(np.log1p(2))
-    assert found.inputs.apps == [app_id(name) for name in found.names]
+    assert requests.inputs.text.shape == (40, TEXT_DIMS)
+    assert requests.inputs.log_uil == pytest.approx(np.log1p(2))
+    assert requests.inputs.apps == [app_id(name) for name in requests.names]
 
 
 def test_order_of_arrival_is_shuffled_and_the_same_every_time(texts: TextVectors) -> None:
     some = [*lines("a", 3), *lines("b", 5)]
-    one, two = (arrivals(texts, history=False).take(some) for _ in range(2))
+    one, two = (a_builder(texts, history=False).build(some) for _ in range(2))
     assert one.lines == two.lines != some
 
 
 def test_without_history_no_length_is_known(texts: TextVectors) -> None:
-    off = arrivals(texts, history=False)
-    off.take(lines("a", 3))
-    later = off.take(lines("a", 300))
+    builder = a_builder(texts, history=False)
+    builder.build(lines("a", 3))
+    later = builder.build(lines("a", 300))
     assert not column(later, "app_log_count").any()
     assert len(set(column(later, "app_mean"))) == 1
 
 
 def test_with_history_only_earlier_lengths_are_known(texts: TextVectors) -> None:
-    found = arrivals(texts, history=True).take([*lines("a", 3), *lines("b", 50)])
-    counts = np.expm1(column(found, "app_log_count"))
+    requests = a_builder(texts, history=True).build([*lines("a", 3), *lines("b", 50)])
+    counts = np.expm1(column(requests, "app_log_count"))
     for app in "ab":
-        assert counts[found.names == app] == pytest.approx(np.arange(20), abs=1e-3)
+        assert counts[requests.names == app] == pytest.approx(np.arange(20), abs=1e-3)
 
 
-def test_what_was_taken_first_is_the_past_of_what_comes_later(texts: TextVectors) -> None:
-    on = arrivals(texts, history=True)
-    on.take([*lines("a", 3), *lines("b", 50)])
-    later = on.take([*lines("a", 3, count=1), *lines("b", 50, count=1)])
+def test_earlier_builds_are_the_history_of_later_ones(texts: TextVectors) -> None:
+    builder = a_builder(texts, history=True)
+    builder.build([*lines("a", 3), *lines("b", 50)])
+    later = builder.build([*lines("a", 3, count=1), *lines("b", 50, count=1)])
     means = dict(zip(later.names.tolist(), column(later, "app_mean").tolist(), strict=True))
     assert means["a"] < 2.5 < means["b"]
 
 
-def test_users_have_habits_of_their_own(texts: TextVectors) -> None:
-    on = arrivals(texts, history=True)
-    on.take([*lines("a", 3, user="brief"), *lines("a", 50, user="wordy")])
-    later = on.take([*lines("a", 3, 1, user="brief"), *lines("a", 50, 1, user="wordy")])
+def test_users_have_their_own_length_history(texts: TextVectors) -> None:
+    builder = a_builder(texts, history=True)
+    builder.build([*lines("a", 3, user="brief"), *lines("a", 50, user="wordy")])
+    later = builder.build([*lines("a", 3, 1, user="brief"), *lines("a", 50, 1, user="wordy")])
     by_user = dict(
         zip((line.user for line in later.lines), column(later, "user_mean"), strict=True)
     )
     assert by_user["brief"] < by_user["wordy"] - 1
 
 
-def test_rows_are_the_same_part_of_every_column(texts: TextVectors) -> None:
-    whole = arrivals(texts, history=False).take([*lines("a", 3), *lines("b", 5)])
+def test_rows_slices_every_column(texts: TextVectors) -> None:
+    whole = a_builder(texts, history=False).build([*lines("a", 3), *lines("b", 5)])
     part = whole.rows(slice(10, None))
     assert len(part) == 30
     assert part.names.tolist() == whole.names[10:].tolist()

@@ -9,7 +9,7 @@ from gateway.evaluation.scoring import POOLED
 ERRORS = np.random.default_rng(3).normal(size=400)
 
 
-def test_equal_errors_differ_by_nothing() -> None:
+def test_equal_errors_have_zero_difference() -> None:
     found = compare(ERRORS, -ERRORS)
     assert (found.difference, found.low, found.high) == (0, 0, 0)
 
@@ -20,7 +20,7 @@ def test_clearly_smaller_errors_are_significantly_ahead() -> None:
     assert found.difference == pytest.approx(found.ours - found.theirs)
 
 
-def test_errors_of_one_size_are_rarely_told_apart() -> None:
+def test_errors_of_equal_size_rarely_differ_significantly() -> None:
     random = np.random.default_rng(4)
     pairs = [compare(random.normal(size=80), random.normal(size=80)) for _ in range(40)]
     assert sum(pair.low > 0 or pair.high < 0 for pair in pairs) <= 6  # 5 % of 40 are to be expected

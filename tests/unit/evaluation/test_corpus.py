@@ -1,4 +1,4 @@
-"""Folders of lines, and what is wrong with them."""
+"""Reading folders of lines, and errors in them."""
 
 import gzip
 from collections.abc import Callable
@@ -17,7 +17,7 @@ def a_line(**changes: Any) -> dict[str, Any]:
     return {"app": "echo", "instruction": "", "input": "a b", "output": "a b"} | changes
 
 
-def test_one_folder_is_parted_by_its_split(write: Write) -> None:
+def test_one_folder_is_divided_by_split(write: Write) -> None:
     data = write(a_line(split="train", input="x"), a_line(split="valid", input="y"))
     corpus = read_corpus(data, data)
     assert [line.input for line in corpus.train] == ["x"]
@@ -84,19 +84,19 @@ def test_folder_without_lines_is_refused(write: Write) -> None:
         list(read_lines(write()))
 
 
-def test_nothing_to_train_on_is_said(write: Write) -> None:
+def test_missing_training_lines_are_reported(write: Write) -> None:
     data = write(a_line(split="valid"))
     with pytest.raises(InvalidRequest, match="nothing to train on"):
         read_corpus(data, data)
 
 
-def test_nothing_to_report_on_is_said(write: Write) -> None:
+def test_missing_test_lines_are_reported(write: Write) -> None:
     data = write(a_line(split="train"))
     with pytest.raises(InvalidRequest, match="nothing to report on"):
         read_corpus(data, data)
 
 
-def test_one_folder_without_split_is_not_tested_on_what_it_taught(write: Write) -> None:
+def test_one_folder_without_split_is_refused(write: Write) -> None:
     data = write(a_line(split="train"), a_line())
     with pytest.raises(InvalidRequest, match="without `split`"):
         read_corpus(data, data)

@@ -1,4 +1,4 @@
-"""`lmaas evaluate` on an invented corpus, end to end."""
+"""`lmaas evaluate` on a synthetic corpus, end to end."""
 
 import json
 from collections.abc import Callable
@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gateway.cli.main import main
-from gateway.evaluation.baselines import APP_MEAN, INPUT_LENGTH, LINE
-from gateway.evaluation.experiment import OURS, Summary
+from gateway.evaluation.baselines import APP_MEAN, INPUT_LENGTH, LINE_PER_APP
+from gateway.evaluation.experiment import OURS, EvaluationSummary
 from gateway.evaluation.magnus import NAME as MAGNUS
 from gateway.evaluation.scoring import POOLED
 
@@ -32,9 +32,9 @@ def found(folder: Path, tmp_path: Path) -> Result:
 
 def test_a_run_writes_tables_numbers_and_pictures(found: Result, tmp_path: Path) -> None:
     assert found.exit_code == 0, found.output
-    written = msgspec.json.decode((tmp_path / "numbers.json").read_bytes(), type=Summary)
+    written = msgspec.json.decode((tmp_path / "numbers.json").read_bytes(), type=EvaluationSummary)
     assert (written.train_rows, written.test_rows, written.new_apps) == (112, 28, [])
-    simpler = [INPUT_LENGTH, APP_MEAN, LINE, MAGNUS]
+    simpler = [INPUT_LENGTH, APP_MEAN, LINE_PER_APP, MAGNUS]
     assert list(written.scores) == [OURS, *simpler]
     assert list(written.versus) == simpler
     assert all(list(cards) == ["echo", "story", POOLED] for cards in written.scores.values())
@@ -70,13 +70,13 @@ def test_app_that_was_not_trained_on_is_marked(folder: Path, write: Write) -> No
     assert "* not trained on" in found.output
 
 
-def test_one_line_tells_of_a_missing_folder(tmp_path: Path) -> None:
+def test_missing_folder_is_reported_in_one_line(tmp_path: Path) -> None:
     found = evaluate("--train", tmp_path / "none", "--test", tmp_path)
     assert found.exit_code == 1
     assert found.output == f"lmaas: there is no folder {tmp_path / 'none'}\n"
 
 
-def test_one_line_tells_of_a_damaged_line(folder: Path) -> None:
+def test_invalid_line_is_reported_in_one_line(folder: Path) -> None:
     (folder / "bad.jsonl").write_text('{"app": "echo"}\n')
     found = evaluate("--train", folder, "--test", folder)
     assert found.exit_code == 1
@@ -84,20 +84,20 @@ def test_one_line_tells_of_a_damaged_line(folder: Path) -> None:
     assert found.output.count("\n") == 1
 
 
-def test_one_line_tells_of_too_little_to_train_on(folder: Path, write: Write) -> None:
+def test_too_few_training_lines_are_reported_in_one_line(folder: Path, write: Write) -> None:
     few = write(*(folder / "echo.jsonl").read_text().splitlines(), folder="few")
     found = evaluate("--train", few, "--test", folder)
     assert found.exit_code == 1
     assert found.output == "lmaas: 56 lines to train on are too few, at least 100 are needed\n"
 
 
-def test_single_line_can_be_reported_on(folder: Path, write: Write, tmp_path: Path) -> None:
+def test_single_test_line_is_enough(folder: Path, write: Write, tmp_path: Path) -> None:
     one = write(next(iter((folder / "echo.jsonl").read_text().splitlines())), folder="one")
     found = evaluate("--train", folder, "--test", one, "--baselines", "--plots", tmp_path / "p")
     assert found.exit_code == 0, found.output
 
 
-def test_place_for_the_numbers_is_looked_at_first(folder: Path, tmp_path: Path) -> None:
+def test_json_path_is_checked_first(folder: Path, tmp_path: Path) -> None:
     found = evaluate("--train", folder, "--test", folder, "--json", tmp_path / "no" / "where.json")
     assert found.exit_code == 1
     assert "there is no folder" in found.output

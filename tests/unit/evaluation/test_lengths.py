@@ -1,11 +1,11 @@
-"""What a token is."""
+"""Token counts by words and by BPE."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.evaluation.corpus import Line
-from gateway.evaluation.lengths import count_words, counting, train_bpe
+from gateway.evaluation.corpus import CorpusLine
+from gateway.evaluation.lengths import count_words, token_counter, train_bpe
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from gateway.evaluation.lengths import count_words, counting, train_bpe
         ("x2 + 3.5", 5),
     ],
 )
-def test_words_signs_and_ideographs_count_one_each(text: str, words: int) -> None:
+def test_words_punctuation_and_ideographs_count_one_each(text: str, words: int) -> None:
     assert count_words([text]).tolist() == [words]
 
 
@@ -32,11 +32,11 @@ def test_words_of_two_lines_add_up(left: str, right: str) -> None:
     assert count_words([f"{left}\n{right}"])[0] == both.sum()
 
 
-def a_line(text: str) -> Line:
-    return Line(app="a", instruction="", input=text, output=text)
+def a_line(text: str) -> CorpusLine:
+    return CorpusLine(app="a", instruction="", input=text, output=text)
 
 
-def test_bpe_has_one_token_for_what_it_met_often() -> None:
+def test_bpe_has_one_token_for_a_frequent_word() -> None:
     count = train_bpe([a_line("marmalade marmalade")] * 50)
     assert count(["marmalade"]) < count(["xylophone"])
 
@@ -52,5 +52,5 @@ COUNT = train_bpe([a_line("some text to learn from")])
 def test_bpe_of_nothing_new_is_the_same_every_time() -> None:
     lines = [a_line(f"amber bridge {number}") for number in range(30)]
     texts = ["amber bridge 7", "bridge"]
-    assert (counting("bpe", lines)(texts) == counting("bpe", lines)(texts)).all()
-    assert (counting("words", lines)(texts) == [3, 1]).all()
+    assert (token_counter("bpe", lines)(texts) == token_counter("bpe", lines)(texts)).all()
+    assert (token_counter("words", lines)(texts) == [3, 1]).all()

@@ -1,4 +1,4 @@
-"""The measures against slow ones."""
+"""The measures against straightforward loops."""
 
 import math
 
@@ -24,7 +24,7 @@ ROWS = st.lists(
 
 
 @given(ROWS)
-def test_scores_are_what_loops_find(rows: list[tuple[int, list[float], float, float]]) -> None:
+def test_measures_equal_those_of_loops(rows: list[tuple[int, list[float], float, float]]) -> None:
     found = score(
         np.array([row[0] for row in rows], float),
         Forecast(
@@ -54,16 +54,16 @@ def test_scores_are_what_loops_find(rows: list[tuple[int, list[float], float, fl
 
 def test_length_at_the_quantile_is_covered() -> None:
     lengths = np.arange(1.0, 200.0)
-    sure = Forecast.of(np.log(np.tile(lengths[:, None], (1, 6))))
-    assert score(lengths, sure).coverage == 1.0
-    assert score(lengths + 1, sure).coverage == 0.0
+    exact = Forecast.of(np.log(np.tile(lengths[:, None], (1, 6))))
+    assert score(lengths, exact).coverage == 1.0
+    assert score(lengths + 1, exact).coverage == 0.0
 
 
 def test_pooled_is_not_the_mean_of_the_apps() -> None:
     names = np.array(["a", "a", "a", "b"])
     tokens = np.array([2.0, 2.0, 2.0, 8.0])
-    sure = Forecast.of(np.log(np.full((4, 6), 2.0)))
-    cards = score_apps(names, tokens, sure)
+    exact = Forecast.of(np.log(np.full((4, 6), 2.0)))
+    cards = score_apps(names, tokens, exact)
     assert list(cards) == ["a", "b", POOLED]
     assert (cards["a"].mae, cards["b"].mae, cards[POOLED].mae) == pytest.approx((0, 6, 1.5))
 

@@ -35,7 +35,7 @@ def tokenizer() -> ChatTokenizer:
 
 
 @pytest.fixture
-def an_ask() -> Callable[..., GenerationRequest]:
+def a_request() -> Callable[..., GenerationRequest]:
     def build(
         *turns: tuple[str, str], registered: str | None = None, tenant: int = 1, **fields: object
     ) -> GenerationRequest:
@@ -53,7 +53,7 @@ def an_ask() -> Callable[..., GenerationRequest]:
     return build
 
 
-class NotingEngine:
+class RecordingEngine:
     """An engine that runs nothing: the test plays its events."""
 
     busy_s = 0.0
@@ -61,7 +61,7 @@ class NotingEngine:
     def __init__(self) -> None:
         self.submitted: list[list[Sequence]] = []
         self.cancelled: list[str] = []
-        self.told: list[str] = []
+        self.commands: list[str] = []
 
     async def start(self, _listener: EngineListener) -> None:
         raise AssertionError("the test plays its events")
@@ -77,25 +77,25 @@ class NotingEngine:
         self.cancelled.extend(ids)
 
     def revise(self, remaining: Mapping[str, int]) -> None:
-        self.told.append(f"revise {remaining}")
+        self.commands.append(f"revise {remaining}")
 
     def pause(self) -> None:
-        self.told.append("pause")
+        self.commands.append("pause")
 
     def drain(self) -> None:
-        self.told.append("drain")
+        self.commands.append("drain")
 
     def resume(self) -> None:
-        self.told.append("resume")
+        self.commands.append("resume")
 
     def set_mode(self, mode: Mode) -> None:
-        self.told.append(mode)
+        self.commands.append(mode)
 
     def pin(self, name: str, tokens: Many[int], salt: str) -> None:
-        self.told.append(f"pin {name} {tokens} {salt}")
+        self.commands.append(f"pin {name} {tokens} {salt}")
 
     def unpin(self, names: Many[str]) -> None:
-        self.told.append(f"unpin {names}")
+        self.commands.append(f"unpin {names}")
 
 
 def a_policy(name: PolicyName) -> Policy:
@@ -112,7 +112,7 @@ class Trusting(DriftMonitor):
         return self.trusted
 
 
-class Outcomes:
+class RecordingHistory:
     """Keeps the records of ended requests; `trusted` is what it says of predictions."""
 
     def __init__(self) -> None:
@@ -134,18 +134,18 @@ class Outcomes:
         assert record is self.records[-1]
 
 
-class Scene:
+class SchedulerScene:
     """A scheduler with its engine, and requests to give it."""
 
     def __init__(
         self,
-        an_ask: Callable[..., GenerationRequest],
+        a_request: Callable[..., GenerationRequest],
         tokenizer: ChatTokenizer,
         outage_s: float = 60.0,
     ) -> None:
         self.now_s: float | None = None  # of the clock, where a test sets it
-        self.engine = NotingEngine()
-        self.outcomes = Outcomes()
+        self.engine = RecordingEngine()
+        self.outcomes = RecordingHistory()
         self.scheduler = Scheduler(
             "model",
             self.engine,
@@ -159,7 +159,7 @@ class Scene:
         )
         self.loop = self.scheduler._loop
         self.table = self.scheduler.table
-        self._ask = an_ask
+        self._new_request = a_request
         self._tokenizer = tokenizer
         self._numbers = count(1)
         self._steps = count(1)
@@ -175,11 +175,11 @@ class Scene:
         arrived_s: float | None = None,
         prompt: list[int] | None = None,
         quantiles: Quantiles | None = None,
-        **ask: Any,
+        **request: Any,
     ) -> RequestState:
         return RequestState(
             request_id=UUID(int=next(self._numbers)),
-            ask=self._ask(max_tokens=asked, **ask),
+            request=self._new_request(max_tokens=asked, **request),
             choice=choice,
             grew=grew,
             prompt=prompt or [1, 2, 3],
@@ -259,5 +259,5 @@ class Scene:
 
 
 @pytest.fixture
-def scene(an_ask: Callable[..., GenerationRequest], tokenizer: ChatTokenizer) -> Scene:
-    return Scene(an_ask, tokenizer)
+def scene(a_request: Callable[..., GenerationRequest], tokenizer: ChatTokenizer) -> SchedulerScene:
+    return SchedulerScene(a_request, tokenizer)

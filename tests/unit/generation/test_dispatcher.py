@@ -12,10 +12,10 @@ from gateway.generation.engine_events import STEPS_BETWEEN_REVISIONS
 from gateway.generation.request import GenerationRequest
 from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.scheduling.policy import POLICY_NAMES, PolicyName
-from tests.unit.generation.conftest import Scene
+from tests.unit.generation.conftest import SchedulerScene
 
 
-async def test_requests_wait_until_the_engine_is_there(scene: Scene) -> None:
+async def test_requests_wait_until_the_engine_is_there(scene: SchedulerScene) -> None:
     await scene.enqueue(scene.request())
     assert scene.waiting == 1
     scene.connect()
@@ -23,13 +23,13 @@ async def test_requests_wait_until_the_engine_is_there(scene: Scene) -> None:
     assert scene.running == 1
 
 
-async def test_requests_that_arrive_together_are_one_batch(scene: Scene) -> None:
+async def test_requests_that_arrive_together_are_one_batch(scene: SchedulerScene) -> None:
     scene.connect()
     await scene.enqueue(scene.request(), scene.request())
     assert [len(batch) for batch in scene.engine.submitted] == [2]
 
 
-async def test_finished_request_has_its_tokens_and_reason(scene: Scene) -> None:
+async def test_finished_request_has_its_tokens_and_reason(scene: SchedulerScene) -> None:
     scene.connect()
     request = scene.request()
     await scene.enqueue(request)
@@ -39,7 +39,7 @@ async def test_finished_request_has_its_tokens_and_reason(scene: Scene) -> None:
     assert scene.ended == [request.id]
 
 
-async def test_what_does_not_fit_waits_for_a_finish(scene: Scene) -> None:
+async def test_what_does_not_fit_waits_for_a_finish(scene: SchedulerScene) -> None:
     scene.connect()
     requests = [scene.request(length=400.0, max_tokens=400) for _ in range(5)]
     await scene.enqueue(*requests)
@@ -51,7 +51,7 @@ async def test_what_does_not_fit_waits_for_a_finish(scene: Scene) -> None:
     assert len(scene.names) == held + 1
 
 
-async def test_lost_engine_is_followed_by_a_continuation(scene: Scene) -> None:
+async def test_lost_engine_is_followed_by_a_continuation(scene: SchedulerScene) -> None:
     scene.connect()
     request = scene.request()
     await scene.enqueue(request)
@@ -65,20 +65,20 @@ async def test_lost_engine_is_followed_by_a_continuation(scene: Scene) -> None:
 
 
 async def test_engine_that_stays_away_is_given_up(
-    an_ask: Callable[..., GenerationRequest], tokenizer: ChatTokenizer
+    a_request: Callable[..., GenerationRequest], tokenizer: ChatTokenizer
 ) -> None:
-    scene = Scene(an_ask, tokenizer, outage_s=0.0)
+    scene = SchedulerScene(a_request, tokenizer, outage_s=0.0)
     scene.connect()
     running, waiting = scene.request(), scene.request()
     await scene.enqueue(running)
     scene.scheduler.events.engine_lost()
     scene.scheduler.enqueue(waiting)
-    await asyncio.wait_for(waiting.ended(), 10)
+    await asyncio.wait_for(waiting.wait_for_end(), 10)
     assert isinstance(running.error, EngineLost)
     assert isinstance(waiting.error, EngineLost)
 
 
-async def test_record_that_cannot_be_made_ends_no_other_answer(scene: Scene) -> None:
+async def test_record_that_cannot_be_made_ends_no_other_answer(scene: SchedulerScene) -> None:
     scene.connect()
     first, second = scene.request(), scene.request()
     await scene.enqueue(first, second)
@@ -87,7 +87,9 @@ async def test_record_that_cannot_be_made_ends_no_other_answer(scene: Scene) -> 
     assert (first.done, second.done) == (True, True)
 
 
-async def test_events_of_a_lost_engine_are_not_taken_for_the_new_ones(scene: Scene) -> None:
+async def test_events_of_a_lost_engine_are_not_taken_for_the_new_ones(
+    scene: SchedulerScene,
+) -> None:
     scene.connect()
     request = scene.request()
     await scene.enqueue(request)
@@ -98,7 +100,7 @@ async def test_events_of_a_lost_engine_are_not_taken_for_the_new_ones(scene: Sce
     assert (request.tokens, request.done) == ([], False)
 
 
-async def test_request_cut_off_by_the_engine_goes_on(scene: Scene) -> None:
+async def test_request_cut_off_by_the_engine_goes_on(scene: SchedulerScene) -> None:
     scene.connect()
     request = scene.request()
     await scene.enqueue(request)
@@ -106,7 +108,9 @@ async def test_request_cut_off_by_the_engine_goes_on(scene: Scene) -> None:
     assert scene.engine.submitted[-1][0].generated == [7]
 
 
-async def test_cancelled_request_is_cancelled_in_the_engine_and_recorded(scene: Scene) -> None:
+async def test_cancelled_request_is_cancelled_in_the_engine_and_recorded(
+    scene: SchedulerScene,
+) -> None:
     scene.connect()
     request = scene.request()
     await scene.enqueue(request)
@@ -116,7 +120,7 @@ async def test_cancelled_request_is_cancelled_in_the_engine_and_recorded(scene: 
     assert [r.finish_reason for r in scene.outcomes.records] == ["cancelled"]
 
 
-async def test_waiting_request_that_is_cancelled_never_runs(scene: Scene) -> None:
+async def test_waiting_request_that_is_cancelled_never_runs(scene: SchedulerScene) -> None:
     request = scene.request()
     await scene.enqueue(request)
     scene.scheduler.cancel(request)
@@ -126,7 +130,9 @@ async def test_waiting_request_that_is_cancelled_never_runs(scene: Scene) -> Non
     assert len(scene.scheduler.policy) == 0
 
 
-async def test_answer_ends_at_its_stop_string_and_counts_nothing_beyond(scene: Scene) -> None:
+async def test_answer_ends_at_its_stop_string_and_counts_nothing_beyond(
+    scene: SchedulerScene,
+) -> None:
     scene.connect()
     request = scene.request(stops=(" golden",))
     await scene.enqueue(request)
@@ -139,7 +145,7 @@ async def test_answer_ends_at_its_stop_string_and_counts_nothing_beyond(scene: S
     assert request.tokens == tokens[:2]
 
 
-async def test_refused_request_ends_with_the_reason(scene: Scene) -> None:
+async def test_refused_request_ends_with_the_reason(scene: SchedulerScene) -> None:
     scene.connect()
     request = scene.request()
     await scene.enqueue(request)
@@ -148,7 +154,7 @@ async def test_refused_request_ends_with_the_reason(scene: Scene) -> None:
     assert "too long" in request.error.message
 
 
-async def test_stopping_ends_everything_with_an_error(scene: Scene) -> None:
+async def test_stopping_ends_everything_with_an_error(scene: SchedulerScene) -> None:
     scene.connect()
     running = scene.request()
     await scene.enqueue(running)
@@ -160,7 +166,7 @@ async def test_stopping_ends_everything_with_an_error(scene: Scene) -> None:
     assert (scene.waiting, scene.running) == (0, 0)
 
 
-async def test_policy_learns_how_long_a_batch_took(scene: Scene) -> None:
+async def test_policy_learns_how_long_a_batch_took(scene: SchedulerScene) -> None:
     scene.connect()
     request = scene.request()
     await scene.enqueue(request)
@@ -171,7 +177,9 @@ async def test_policy_learns_how_long_a_batch_took(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("name", POLICY_NAMES)
-async def test_changed_policy_takes_over_all_that_waits(scene: Scene, name: PolicyName) -> None:
+async def test_changed_policy_takes_over_all_that_waits(
+    scene: SchedulerScene, name: PolicyName
+) -> None:
     requests = [scene.request() for _ in range(5)]
     await scene.enqueue(*requests)
     before = scene.scheduler.policy
@@ -189,13 +197,13 @@ async def test_changed_policy_takes_over_all_that_waits(scene: Scene, name: Poli
     assert sorted(scene.ended) == [r.id for r in requests]
 
 
-async def test_policy_changed_for_itself_keeps_its_queue(scene: Scene) -> None:
+async def test_policy_changed_for_itself_keeps_its_queue(scene: SchedulerScene) -> None:
     await scene.enqueue(scene.request())
     scene.scheduler.use_policy("lmaas")
     assert len(scene.scheduler.policy) == 1
 
 
-async def test_fixed_batch_waits_for_what_an_earlier_policy_started(scene: Scene) -> None:
+async def test_fixed_batch_waits_for_what_an_earlier_policy_started(scene: SchedulerScene) -> None:
     scene.connect()
     running, waiting = scene.request(), scene.request()
     await scene.enqueue(running)
@@ -208,7 +216,9 @@ async def test_fixed_batch_waits_for_what_an_earlier_policy_started(scene: Scene
     assert (running.trace.policy, waiting.trace.policy) == ("lmaas", "fixed")
 
 
-async def test_fixed_batch_whose_requests_are_all_cancelled_makes_way(scene: Scene) -> None:
+async def test_fixed_batch_whose_requests_are_all_cancelled_makes_way(
+    scene: SchedulerScene,
+) -> None:
     scene.scheduler.use_policy("fixed")
     scene.connect()
     gone, next_one = scene.request(), scene.request()
@@ -221,15 +231,15 @@ async def test_fixed_batch_whose_requests_are_all_cancelled_makes_way(scene: Sce
     assert next_one.sequence_id in scene.names
 
 
-async def test_running_answers_are_revised_by_what_they_have_become(scene: Scene) -> None:
+async def test_running_answers_are_revised_by_what_they_have_become(scene: SchedulerScene) -> None:
     scene.connect()
     short, long, gone = scene.request(10.0), scene.request(90.0), scene.request(90.0)
     await scene.enqueue(short, long, gone)
     scene.step({gone.sequence_id: [7]}, [Finish(gone.sequence_id, "stop")])
     for _ in range(STEPS_BETWEEN_REVISIONS - 1):
         scene.step({short.sequence_id: [7], long.sequence_id: [7]})
-    (told,) = scene.engine.told
-    remaining = literal_eval(told.removeprefix("revise "))
+    (commands,) = scene.engine.commands
+    remaining = literal_eval(commands.removeprefix("revise "))
     assert remaining.keys() == {short.sequence_id, long.sequence_id}
     assert remaining[long.sequence_id] == 90 - len(long.tokens)
     assert 1 <= remaining[short.sequence_id] < 10

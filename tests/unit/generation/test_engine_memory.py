@@ -7,7 +7,7 @@ import pytest
 from engine.protocol import Finish, KvState
 from gateway.errors import ContextLengthExceeded, GenerationFailed
 from gateway.scheduling.policy import POLICY_NAMES, PolicyName
-from tests.unit.generation.conftest import KV, Scene
+from tests.unit.generation.conftest import KV, SchedulerScene
 
 SMALL = KvState(pages=8, free=8, page_tokens=16)  # 128 tokens
 
@@ -18,7 +18,7 @@ def too_small(sequence_id: str) -> Finish:
 
 @pytest.mark.parametrize("name", POLICY_NAMES)
 async def test_policy_admits_to_the_pool_of_the_engine_that_is_there(
-    scene: Scene, name: PolicyName
+    scene: SchedulerScene, name: PolicyName
 ) -> None:
     running = []
     for kv in (KvState(pages=4, free=4, page_tokens=16), KV):
@@ -32,14 +32,14 @@ async def test_policy_admits_to_the_pool_of_the_engine_that_is_there(
     assert running[0] < running[1]
 
 
-async def test_shrunken_pool_admits_fewer(scene: Scene) -> None:
+async def test_shrunken_pool_admits_fewer(scene: SchedulerScene) -> None:
     scene.connect()
     scene.step(kv=SMALL)
     await scene.enqueue(*(scene.request(length=100.0, max_tokens=100) for _ in range(4)))
     assert scene.running == 1
 
 
-async def test_policy_changed_later_knows_the_pool(scene: Scene) -> None:
+async def test_policy_changed_later_knows_the_pool(scene: SchedulerScene) -> None:
     scene.connect()
     scene.scheduler.use_policy("fcfs")
     await scene.enqueue(*(scene.request() for _ in range(4)))
@@ -47,7 +47,7 @@ async def test_policy_changed_later_knows_the_pool(scene: Scene) -> None:
 
 
 async def test_waiting_request_that_a_shrunken_pool_cannot_hold_ends_and_says_why(
-    scene: Scene,
+    scene: SchedulerScene,
 ) -> None:
     scene.connect()
     scene.scheduler.drain_engine()
@@ -63,7 +63,7 @@ async def test_waiting_request_that_a_shrunken_pool_cannot_hold_ends_and_says_wh
 
 
 async def test_waiting_request_without_a_limit_of_its_own_is_kept_within_the_pool(
-    scene: Scene,
+    scene: SchedulerScene,
 ) -> None:
     scene.connect()
     scene.scheduler.drain_engine()
@@ -76,7 +76,7 @@ async def test_waiting_request_without_a_limit_of_its_own_is_kept_within_the_poo
 
 
 async def test_running_request_that_the_shrunken_pool_ended_goes_on_within_it(
-    scene: Scene,
+    scene: SchedulerScene,
 ) -> None:
     scene.connect()
     request = scene.request(max_tokens=500)
@@ -89,7 +89,7 @@ async def test_running_request_that_the_shrunken_pool_ended_goes_on_within_it(
 
 
 async def test_running_request_that_asked_for_more_than_the_pool_ends_and_says_why(
-    scene: Scene,
+    scene: SchedulerScene,
 ) -> None:
     scene.connect()
     request = scene.request(max_tokens=200, asked=200)
@@ -100,7 +100,7 @@ async def test_running_request_that_asked_for_more_than_the_pool_ends_and_says_w
 
 
 async def test_answer_already_longer_than_the_shrunken_pool_ends_by_its_length(
-    scene: Scene,
+    scene: SchedulerScene,
 ) -> None:
     scene.connect()
     request = scene.request(max_tokens=500)
@@ -110,7 +110,7 @@ async def test_answer_already_longer_than_the_shrunken_pool_ends_by_its_length(
     assert (request.finish_reason, request.error) == ("length", None)
 
 
-async def test_request_that_fits_and_failed_has_failed(scene: Scene) -> None:
+async def test_request_that_fits_and_failed_has_failed(scene: SchedulerScene) -> None:
     scene.connect()
     request = scene.request()
     await scene.enqueue(request)
@@ -120,7 +120,7 @@ async def test_request_that_fits_and_failed_has_failed(scene: Scene) -> None:
 
 
 async def test_next_engine_with_a_smaller_pool_goes_on_with_what_it_can_hold(
-    scene: Scene,
+    scene: SchedulerScene,
 ) -> None:
     scene.connect()
     free, bound = scene.request(max_tokens=500), scene.request(max_tokens=200, asked=200)

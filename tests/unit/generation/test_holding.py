@@ -3,20 +3,20 @@
 import asyncio
 
 from engine.protocol import Finish
-from tests.unit.generation.conftest import Scene
+from tests.unit.generation.conftest import SchedulerScene
 
 
-async def test_paused_engine_is_given_nothing_until_resumed(scene: Scene) -> None:
+async def test_paused_engine_is_given_nothing_until_resumed(scene: SchedulerScene) -> None:
     scene.connect()
     scene.scheduler.pause_engine()
     await scene.enqueue(scene.request())
-    assert (scene.engine.told, scene.waiting) == (["pause"], 1)
+    assert (scene.engine.commands, scene.waiting) == (["pause"], 1)
     scene.scheduler.resume_engine()
     await asyncio.sleep(0)
-    assert (scene.engine.told, scene.running) == (["pause", "resume"], 1)
+    assert (scene.engine.commands, scene.running) == (["pause", "resume"], 1)
 
 
-async def test_drained_engine_ends_what_it_has_and_gets_nothing_new(scene: Scene) -> None:
+async def test_drained_engine_ends_what_it_has_and_gets_nothing_new(scene: SchedulerScene) -> None:
     scene.connect()
     running, waiting = scene.request(), scene.request()
     await scene.enqueue(running)
@@ -30,7 +30,9 @@ async def test_drained_engine_ends_what_it_has_and_gets_nothing_new(scene: Scene
     assert scene.names == [running.sequence_id, waiting.sequence_id]
 
 
-async def test_engine_lost_while_draining_is_followed_by_a_continuation(scene: Scene) -> None:
+async def test_engine_lost_while_draining_is_followed_by_a_continuation(
+    scene: SchedulerScene,
+) -> None:
     scene.connect()
     request = scene.request()
     await scene.enqueue(request)
@@ -39,20 +41,20 @@ async def test_engine_lost_while_draining_is_followed_by_a_continuation(scene: S
     scene.scheduler.events.engine_lost()
     scene.connect()
     assert scene.engine.submitted[-1][0].generated == [7]
-    assert "drain" not in scene.engine.told
+    assert "drain" not in scene.engine.commands
 
 
-async def test_next_engine_is_told_what_the_one_before_was(scene: Scene) -> None:
+async def test_next_engine_is_told_what_the_one_before_was(scene: SchedulerScene) -> None:
     scene.connect()
     scene.scheduler.engine.set_mode("lockstep")
     scene.scheduler.pause_engine()
     scene.scheduler.events.engine_lost()
-    scene.engine.told.clear()
+    scene.engine.commands.clear()
     scene.connect()
-    assert scene.engine.told == ["lockstep", "pause"]
+    assert scene.engine.commands == ["lockstep", "pause"]
     scene.scheduler.resume_engine()
     scene.scheduler.engine.set_mode("continuous")
     scene.scheduler.events.engine_lost()
-    scene.engine.told.clear()
+    scene.engine.commands.clear()
     scene.connect()
-    assert scene.engine.told == []
+    assert scene.engine.commands == []

@@ -4,22 +4,22 @@ import pytest
 
 from engine.protocol import Finish
 from gateway.scheduling.control_loop import ENDS_BETWEEN_JUDGEMENTS
-from tests.unit.generation.conftest import Scene
+from tests.unit.generation.conftest import SchedulerScene
 
 
-async def answered(scene: Scene, count: int) -> None:
+async def answered(scene: SchedulerScene, count: int) -> None:
     for _ in range(count):
         request = scene.request(length=4.0)
         await scene.enqueue(request)
         scene.step({request.sequence_id: [7]}, [Finish(request.sequence_id, "stop")])
 
 
-def untrusted(scene: Scene) -> float | None:
+def untrusted(scene: SchedulerScene) -> float | None:
     registry = scene.scheduler.metrics.registry
     return registry.get_sample_value("lmaas_policy_fallback", {"reason": "untrusted"})
 
 
-async def test_distrust_is_shown_at_once_though_nothing_waits(scene: Scene) -> None:
+async def test_distrust_is_shown_at_once_though_nothing_waits(scene: SchedulerScene) -> None:
     scene.connect()
     scene.outcomes.trusted = False
     await answered(scene, ENDS_BETWEEN_JUDGEMENTS - 1)
@@ -29,7 +29,7 @@ async def test_distrust_is_shown_at_once_though_nothing_waits(scene: Scene) -> N
 
 
 async def test_each_time_that_a_request_is_preempted_counts(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+    scene: SchedulerScene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[tuple[int, int]] = []
     scene.connect()
@@ -46,7 +46,7 @@ async def test_each_time_that_a_request_is_preempted_counts(
 
 @pytest.mark.parametrize("others_wait", [False, True])
 async def test_answers_without_a_preemption_count_only_while_others_wait(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, others_wait: bool
+    scene: SchedulerScene, monkeypatch: pytest.MonkeyPatch, others_wait: bool
 ) -> None:
     told: list[tuple[int, int]] = []
     scene.connect()

@@ -6,9 +6,9 @@ from prometheus_client import CollectorRegistry
 
 from engine.protocol import Finish
 from gateway.errors import DeadlineUnreachable
-from gateway.generation.metrics import MOST_TENANTS, OTHER, Metrics
+from gateway.generation.metrics import MAX_TENANT_SERIES, OTHER, GatewayMetrics
 from gateway.tenancy.caller import Caller
-from tests.unit.generation.conftest import Scene
+from tests.unit.generation.conftest import SchedulerScene
 
 
 def value(registry: CollectorRegistry, series: str, **labels: str) -> float | None:
@@ -26,7 +26,7 @@ def a_caller(number: int) -> Caller:
     )
 
 
-async def test_finished_request_is_counted_with_its_tokens_and_times(scene: Scene) -> None:
+async def test_finished_request_is_counted_with_its_tokens_and_times(scene: SchedulerScene) -> None:
     scene.connect()
     request = scene.request(length=4.0)
     await scene.enqueue(request)
@@ -42,7 +42,7 @@ async def test_finished_request_is_counted_with_its_tokens_and_times(scene: Scen
     assert (value(registry, "lmaas_decision_seconds_count") or 0) >= 1
 
 
-async def test_steps_of_the_engine_are_counted_with_what_they_took(scene: Scene) -> None:
+async def test_steps_of_the_engine_are_counted_with_what_they_took(scene: SchedulerScene) -> None:
     scene.connect()
     request = scene.request()
     await scene.enqueue(request)
@@ -54,7 +54,7 @@ async def test_steps_of_the_engine_are_counted_with_what_they_took(scene: Scene)
     assert value(registry, "lmaas_engine_computed_tokens_total") == 4
 
 
-async def test_cut_off_answer_says_nothing_of_the_prediction(scene: Scene) -> None:
+async def test_cut_off_answer_says_nothing_of_the_prediction(scene: SchedulerScene) -> None:
     scene.connect()
     request = scene.request()
     await scene.enqueue(request)
@@ -62,7 +62,7 @@ async def test_cut_off_answer_says_nothing_of_the_prediction(scene: Scene) -> No
     assert value(scene.scheduler.metrics.registry, "lmaas_prediction_error_tokens_count") == 0
 
 
-async def test_given_up_request_is_counted_with_the_reason(scene: Scene) -> None:
+async def test_given_up_request_is_counted_with_the_reason(scene: SchedulerScene) -> None:
     request = scene.request(service_tier="flex")
     await scene.enqueue(request)
     scene.scheduler.cancel(request, DeadlineUnreachable("too late"))
@@ -73,7 +73,7 @@ async def test_given_up_request_is_counted_with_the_reason(scene: Scene) -> None
 
 
 def test_fallback_is_told_with_its_reason_and_ends() -> None:
-    metrics = Metrics()
+    metrics = GatewayMetrics()
 
     def told() -> list[float | None]:
         names = ("untrusted", "short_queue")
@@ -89,7 +89,7 @@ def test_fallback_is_told_with_its_reason_and_ends() -> None:
 
 
 def test_only_the_policy_at_work_has_a_series() -> None:
-    metrics = Metrics()
+    metrics = GatewayMetrics()
     for name in ("lmaas", "fcfs"):
         metrics.policy(name)
     assert value(metrics.registry, "lmaas_policy", name="fcfs") == 1
@@ -97,8 +97,8 @@ def test_only_the_policy_at_work_has_a_series() -> None:
 
 
 def test_tenants_beyond_the_bound_share_one_series() -> None:
-    tenants = Metrics().tenants
-    for number in range(MOST_TENANTS + 5):
+    tenants = GatewayMetrics().tenants
+    for number in range(MAX_TENANT_SERIES + 5):
         tenants.ended(a_caller(number), 10, 1)
     tenants.ended(a_caller(0), 10, 1)
     tenants.check()
@@ -109,14 +109,14 @@ def test_tenants_beyond_the_bound_share_one_series() -> None:
 
 
 def test_no_series_without_a_tenants_registry_names_anybody() -> None:
-    metrics = Metrics()
+    metrics = GatewayMetrics()
     metrics.tenants.ended(a_caller(7), 10, 1)
     labels = [s.labels for family in metrics.registry.collect() for s in family.samples]
     assert not any("tenant" in each for each in labels)
 
 
 def test_what_a_tenant_was_charged_is_told_by_its_name() -> None:
-    tenants = Metrics().tenants
+    tenants = GatewayMetrics().tenants
     tenants.ended(a_caller(7), 10, 1)
     tenants.charged({UUID(int=7).hex: 42.0}.__getitem__)
     assert value(tenants.registry, "lmaas_tenant_virtual_tokens", tenant="tenant 7") == 42.0

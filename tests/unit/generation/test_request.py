@@ -9,23 +9,25 @@ from gateway.generation.request import GenerationRequest, answer_limit
 
 
 def test_registered_instruction_is_used_where_the_request_brings_none(
-    an_ask: Callable[..., GenerationRequest],
+    a_request: Callable[..., GenerationRequest],
 ) -> None:
-    ask = an_ask(("user", "hello"), registered="Be brief.")
-    assert ask.instruction == "Be brief."
-    assert [turn["role"] for turn in ask.conversation()] == ["system", "user"]
+    request = a_request(("user", "hello"), registered="Be brief.")
+    assert request.instruction == "Be brief."
+    assert [turn["role"] for turn in request.conversation()] == ["system", "user"]
 
 
 def test_system_message_replaces_the_registered_instruction(
-    an_ask: Callable[..., GenerationRequest],
+    a_request: Callable[..., GenerationRequest],
 ) -> None:
-    ask = an_ask(("system", "Sing."), ("user", "hello"), registered="Be brief.")
-    assert ask.instruction == "Sing."
-    assert [turn["content"] for turn in ask.conversation()] == ["Sing.", "hello"]
+    request = a_request(("system", "Sing."), ("user", "hello"), registered="Be brief.")
+    assert request.instruction == "Sing."
+    assert [turn["content"] for turn in request.conversation()] == ["Sing.", "hello"]
 
 
-def test_user_input_is_what_the_user_wrote_last(an_ask: Callable[..., GenerationRequest]) -> None:
-    assert an_ask(("user", "one"), ("assistant", "1"), ("user", "two")).user_input == "two"
+def test_user_input_is_what_the_user_wrote_last(
+    a_request: Callable[..., GenerationRequest],
+) -> None:
+    assert a_request(("user", "one"), ("assistant", "1"), ("user", "two")).user_input == "two"
 
 
 @given(prompt=st.integers(1, 50), wanted=st.none() | st.integers(1, 50), context=st.integers(1, 50))

@@ -6,9 +6,9 @@ import pytest
 
 from engine.protocol import Sampling, TokenLogprobs
 from gateway.errors import GenerationFailed
-from gateway.generation.answer import pieces, whole
+from gateway.generation.answer import full_answer, stream_pieces
 from gateway.generation.request_state import Piece, RequestState
-from tests.unit.generation.conftest import Scene
+from tests.unit.generation.conftest import SchedulerScene
 
 SCORED = Sampling(logprobs=1)
 
@@ -18,126 +18,128 @@ def scores(tokens: list[int]) -> list[TokenLogprobs]:
 
 
 def written(piece: Piece) -> str:
-    return b"".join(scored.drawn.token.bytes or b"" for scored in piece.scored).decode()
+    return b"".join(scored.sampled.token.bytes or b"" for scored in piece.scored).decode()
 
 
-def test_tenants_share_no_prefix(scene: Scene) -> None:
-    salts = [scene.request(tenant=tenant).sequence([], 5).salt for tenant in (1, 1, 2)]
+def test_tenants_share_no_prefix(scene: SchedulerScene) -> None:
+    salts = [scene.request(tenant=tenant).to_sequence([], 5).salt for tenant in (1, 1, 2)]
     assert salts[0] == salts[1] != salts[2]
     assert all(salts)
 
 
-def test_sampling_reaches_the_engine_as_it_was_asked_for(scene: Scene) -> None:
+def test_sampling_reaches_the_engine_as_it_was_asked_for(scene: SchedulerScene) -> None:
     asked = Sampling(temperature=0.5, top_k=3, min_p=0.1, logit_bias={5: -100.0}, logprobs=2)
-    sent = scene.request(sampling=asked, seed=11).sequence([], 5).sampling
+    sent = scene.request(sampling=asked, seed=11).to_sequence([], 5).sampling
     assert sent == Sampling(
         temperature=0.5, top_k=3, min_p=0.1, logit_bias={5: -100.0}, logprobs=2, seed=11
     )
 
 
-def test_choices_draw_apart_and_again_the_same(scene: Scene) -> None:
+def test_choices_draw_apart_and_again_the_same(scene: SchedulerScene) -> None:
     choices = [scene.request(choice=choice, seed=2**63 - 1) for choice in range(3)]
-    seeds = [live.sequence([], 5).sampling.seed for live in choices]
+    seeds = [state.to_sequence([], 5).sampling.seed for state in choices]
     assert seeds == [2**63 - 1, 2**63, 2**63 + 1]
     unseeded = [scene.request(), scene.request()]
-    drawn = [live.sequence([], 5).sampling.seed for live in unseeded]
-    assert drawn[0] != drawn[1]
-    assert drawn == [live.sequence([], 5).sampling.seed for live in unseeded]
+    sampled = [state.to_sequence([], 5).sampling.seed for state in unseeded]
+    assert sampled[0] != sampled[1]
+    assert sampled == [state.to_sequence([], 5).sampling.seed for state in unseeded]
 
 
-def test_tokens_of_a_scored_answer_join_to_its_text(scene: Scene) -> None:
-    live, text = scene.request(sampling=SCORED), "brave 日本 queen\n"
+def test_tokens_of_a_scored_answer_join_to_its_text(scene: SchedulerScene) -> None:
+    state, text = scene.request(sampling=SCORED), "brave 日本 queen\n"
     shown: list[Piece] = []
     for token in scene.encode(text):
-        live.grow([token], 0.0, scores([token]))
-        shown.append(live.read(ended=False))
-    shown.append(live.read(ended=True))
+        state.grow([token], 0.0, scores([token]))
+        shown.append(state.read(ended=False))
+    shown.append(state.read(ended=True))
     assert "".join(piece.text for piece in shown) == "".join(map(written, shown)) == text
     assert all(written(piece) == piece.text for piece in shown)
 
 
-def test_scored_token_begins_where_its_text_does(scene: Scene) -> None:
-    live = scene.request(sampling=SCORED)
+def test_scored_token_begins_where_its_text_does(scene: SchedulerScene) -> None:
+    state = scene.request(sampling=SCORED)
     tokens = scene.encode("brave queen finds")
-    live.grow(tokens, 0.0, scores(tokens))
-    piece = live.read(ended=True)
+    state.grow(tokens, 0.0, scores(tokens))
+    piece = state.read(ended=True)
     assert [scored.start for scored in piece.scored] == [0, 5, 11]
-    assert [scored.drawn.token.text for scored in piece.scored] == ["brave", " queen", " finds"]
-    assert [scored.drawn.logprob for scored in piece.scored] == [-token / 10 for token in tokens]
+    assert [scored.sampled.token.text for scored in piece.scored] == ["brave", " queen", " finds"]
+    assert [scored.sampled.logprob for scored in piece.scored] == [-token / 10 for token in tokens]
 
 
 @pytest.mark.parametrize("stop", [" golden", "golden", "n gold"])
-def test_neither_the_stop_string_nor_what_follows_is_scored(scene: Scene, stop: str) -> None:
-    live = scene.request(sampling=SCORED, stops=(stop,))
+def test_neither_the_stop_string_nor_what_follows_is_scored(
+    scene: SchedulerScene, stop: str
+) -> None:
+    state = scene.request(sampling=SCORED, stops=(stop,))
     tokens = scene.encode("brave queen golden castle")
-    assert live.grow(tokens, 0.0, scores(tokens))
-    piece = live.read(ended=True)
+    assert state.grow(tokens, 0.0, scores(tokens))
+    piece = state.read(ended=True)
     assert written(piece) == ("brave" if stop == "n gold" else "brave queen")
     assert piece.text.startswith(written(piece))
-    assert len(live.logprobs) == 3
+    assert len(state.logprobs) == 3
 
 
-def test_scores_wait_for_text_that_may_become_a_stop_string(scene: Scene) -> None:
-    live = scene.request(sampling=SCORED, stops=(" golden castle",))
+def test_scores_wait_for_text_that_may_become_a_stop_string(scene: SchedulerScene) -> None:
+    state = scene.request(sampling=SCORED, stops=(" golden castle",))
     for word, shown in (("brave golden", "brave"), ("brave golden bridge", " golden bridge")):
-        tokens = scene.encode(word)[len(live.tokens) :]
-        live.grow(tokens, 0.0, scores(tokens))
-        piece = live.read(ended=False)
+        tokens = scene.encode(word)[len(state.tokens) :]
+        state.grow(tokens, 0.0, scores(tokens))
+        piece = state.read(ended=False)
         assert (piece.text, written(piece)) == (shown, shown)
 
 
-async def test_scores_from_before_a_loss_are_kept(scene: Scene) -> None:
+async def test_scores_from_before_a_loss_are_kept(scene: SchedulerScene) -> None:
     scene.connect()
-    live = scene.request(sampling=SCORED)
-    await scene.enqueue(live)
+    state = scene.request(sampling=SCORED)
+    await scene.enqueue(state)
     first, second = scene.encode("brave queen")
-    scene.step({live.sequence_id: [first]}, logprobs={live.sequence_id: scores([first])})
+    scene.step({state.sequence_id: [first]}, logprobs={state.sequence_id: scores([first])})
     scene.scheduler.events.engine_lost()
     scene.connect()
-    scene.step({live.sequence_id: [second]}, logprobs={live.sequence_id: scores([second])})
-    assert written(live.read(ended=True)) == "brave queen"
+    scene.step({state.sequence_id: [second]}, logprobs={state.sequence_id: scores([second])})
+    assert written(state.read(ended=True)) == "brave queen"
 
 
-def test_token_that_cannot_be_drawn_has_a_number_that_json_can_hold(scene: Scene) -> None:
-    live = scene.request(sampling=SCORED)
-    live.grow([9], 0.0, [TokenLogprobs(float("-inf"))])
-    assert live.read(ended=True).scored[0].drawn.logprob == -9999.0
+def test_token_that_cannot_be_drawn_has_a_number_that_json_can_hold(scene: SchedulerScene) -> None:
+    state = scene.request(sampling=SCORED)
+    state.grow([9], 0.0, [TokenLogprobs(float("-inf"))])
+    assert state.read(ended=True).scored[0].sampled.logprob == -9999.0
 
 
-async def test_choices_are_read_as_they_grow_and_each_ends_once(scene: Scene) -> None:
+async def test_choices_are_read_as_they_grow_and_each_ends_once(scene: SchedulerScene) -> None:
     grew = asyncio.Event()
-    lives = [scene.request(choice=choice, grew=grew) for choice in range(3)]
+    states = [scene.request(choice=choice, grew=grew) for choice in range(3)]
 
     async def run() -> None:
         for word in ("brave", " queen"):
-            for live in lives[:2]:
-                live.grow(scene.encode(word.strip()), 0.0)
+            for state in states[:2]:
+                state.grow(scene.encode(word.strip()), 0.0)
             await asyncio.sleep(0.03)
-        for live in reversed(lives):
-            live.end("stop", 1.0)
+        for state in reversed(states):
+            state.end("stop", 1.0)
             await asyncio.sleep(0)
 
     told: dict[int, list[str | None]] = {0: [], 1: [], 2: []}
     running = asyncio.create_task(run())
-    async for live, piece in pieces(lives):
-        told[live.choice].append(piece.text if piece else None)
+    async for state, piece in stream_pieces(states):
+        told[state.choice].append(piece.text if piece else None)
     await running
     assert told == {0: ["brave", " queen", None], 1: ["brave", " queen", None], 2: [None]}
 
 
-async def test_failed_choice_ends_the_reading(scene: Scene) -> None:
-    lives = [scene.request(), scene.request()]
-    for live in lives:
-        live.grow(scene.encode("brave"), 0.0)
-    lives[1].end("error", 1.0, GenerationFailed("broken"))
+async def test_failed_choice_ends_the_reading(scene: SchedulerScene) -> None:
+    states = [scene.request(), scene.request()]
+    for state in states:
+        state.grow(scene.encode("brave"), 0.0)
+    states[1].end("error", 1.0, GenerationFailed("broken"))
     texts = list[str]()
 
     async def read(reading: list[RequestState]) -> None:
-        async for _, piece in pieces(reading):
+        async for _, piece in stream_pieces(reading):
             texts.append(piece.text if piece else "")
 
     with pytest.raises(GenerationFailed):
-        await read([lives[1], lives[0]])
+        await read([states[1], states[0]])
     assert texts == ["brave"]
     with pytest.raises(GenerationFailed):
-        await whole(lives[1])
+        await full_answer(states[1])

@@ -1,4 +1,4 @@
-"""Synthetic samples, and a version fitted on them once."""
+"""Synthetic samples, and a version fitted on them once per session."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -8,31 +8,31 @@ import pytest
 
 from gateway.prediction.features.features import NAMES, USER_INPUT_COLUMN
 from gateway.prediction.features.text_encoder import MEANING, TEXT_DIMS
-from gateway.prediction.model.inputs import EMBEDDING_DIMS, Inputs
-from gateway.prediction.training.fitting import Judged, make_version
+from gateway.prediction.model.inputs import EMBEDDING_DIMS, ModelInputs
+from gateway.prediction.training.fitting import JudgedVersion, make_version
 from gateway.prediction.training.samples import Samples
 
 RATIOS = (4.0, 1.0, 0.25)
 
 
 def synthetic_samples(rows: int, seed: int) -> Samples:
-    """Three input-proportional apps in turn; one axis of the meaning moves the length too."""
+    """Three input-proportional apps in turn; a dimension of the meaning affects lengths too."""
     random = np.random.default_rng(seed)
     features = np.zeros((rows, len(NAMES)), dtype=np.float32)
     features[:, USER_INPUT_COLUMN] = random.uniform(2, 5, rows)
     text = random.normal(size=(rows, TEXT_DIMS)).astype(np.float32)
-    moving = text[:, MEANING.start]
-    moving[:] = 20 * np.sign(moving)
+    meaning_axis = text[:, MEANING.start]
+    meaning_axis[:] = 20 * np.sign(meaning_axis)
     app_of = np.arange(rows) % len(RATIOS)
     log_lengths = (
         np.log(np.array(RATIOS)[app_of])
         + features[:, USER_INPUT_COLUMN]
-        + 0.02 * moving
+        + 0.02 * meaning_axis
         + random.normal(0, 0.1, rows)
     )
-    began = datetime(2026, 1, 1, tzinfo=UTC)
+    started_at = datetime(2026, 1, 1, tzinfo=UTC)
     return Samples(
-        inputs=Inputs(
+        inputs=ModelInputs(
             apps=[UUID(int=int(app) + 1) for app in app_of],
             features=features,
             instructions=np.eye(len(RATIOS), EMBEDDING_DIMS, dtype=np.float32),
@@ -43,7 +43,7 @@ def synthetic_samples(rows: int, seed: int) -> Samples:
         censored=np.zeros(rows, dtype=np.bool_),
         max_tokens=np.full(rows, 2_000.0),
         served=np.tile([2.0, 7.0, 45.0, 300.0, 900.0, 1_400.0], (rows, 1)),
-        arrived=[began + timedelta(seconds=row) for row in range(rows)],
+        arrived=[started_at + timedelta(seconds=row) for row in range(rows)],
     )
 
 
@@ -53,5 +53,5 @@ def samples() -> Samples:
 
 
 @pytest.fixture(scope="session")
-def judged(samples: Samples) -> Judged:
+def judged(samples: Samples) -> JudgedVersion:
     return make_version(samples, model="demo", model_hash="abc", active=None, threads=1)

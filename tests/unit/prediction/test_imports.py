@@ -5,9 +5,9 @@ GATEWAY_SIDE = (
     "serving.predictor",
     "serving.process_client",
     "features.length_history",
-    "features.features",
     "adaptation.conformal",
     "model.artefact",
+    "features.features",
     "lifecycle.registry",
     "lifecycle.listener",
     "lifecycle.runs",
@@ -17,13 +17,20 @@ GATEWAY_SIDE = (
     "lifecycle.erasure",
     "lifecycle.log_import",
 )
-HEAVY = ("torch", "lightgbm", "sklearn", "scipy", "sentence_transformers", "transformers")
+LEARNING_LIBRARIES = (
+    "torch",
+    "lightgbm",
+    "sklearn",
+    "scipy",
+    "sentence_transformers",
+    "transformers",
+)
 
 
-def test_gateways_own_process_imports_no_learning_library() -> None:
+def test_gateway_process_imports_no_learning_library() -> None:
     imports = "; ".join(f"import gateway.prediction.{name}" for name in GATEWAY_SIDE)
-    script = f"import sys; {imports}; print([name for name in {HEAVY} if name in sys.modules])"
-    found = subprocess.run(
+    script = f"import sys; {imports}; print([n for n in {LEARNING_LIBRARIES} if n in sys.modules])"
+    result = subprocess.run(
         [sys.executable, "-c", script], check=True, capture_output=True, text=True
     )
-    assert found.stdout.strip() == "[]"
+    assert result.stdout.strip() == "[]"

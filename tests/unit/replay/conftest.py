@@ -58,10 +58,10 @@ class Sums:
         del self._pages[request_id]
 
     def admit(self, requests: Sequence[QueuedRequest]) -> int:
-        for place, request in enumerate(requests):
+        for index, request in enumerate(requests):
             pages = sum(self._pages.values()) + self._of(request.started())
             if pages > self.capacity.pages and self.rule != "all" and self._pages:
-                return place
+                return index
             self.force(request)
         return len(requests)
 

@@ -14,19 +14,19 @@ from gateway.replay.comparison import (
     CONTENDERS,
     Case,
     Contender,
-    Run,
+    ReplayRun,
     compare,
-    in_processes,
+    map_in_processes,
     measures_of,
 )
 from gateway.replay.cost.model import EngineModel, EngineShape, LinearCost
 from gateway.replay.cost.profiles import NAMES, profile
-from gateway.replay.measure.confidence import estimate
-from gateway.replay.plan import Comparison, Plan, Row, compare_policies
-from gateway.replay.replicas import replay_on
+from gateway.replay.measure.confidence import confidence_interval
+from gateway.replay.plan import PolicyComparison, PolicyRow, ReplayPlan, compare_policies
+from gateway.replay.replicas import replay_replicas
 from gateway.replay.saturation import saturated_rate_s
 from gateway.replay.workload.scenario import Scenario
-from gateway.replay.workload.synthetic import typical_lengths
+from gateway.replay.workload.synthetic import synthetic_lengths
 from gateway.replay.workload.workload import Workload
 from gateway.scheduling.policy import Options, build_policy
 
@@ -48,13 +48,13 @@ def requests(count: int = 300, seed: int = 1, **columns: Any) -> Workload:
     return Workload.of(**{**given, **columns})
 
 
-def compared(workload: Workload | None = None, **changes: Any) -> Comparison:
+def compared(workload: Workload | None = None, **changes: Any) -> PolicyComparison:
     given = {"scenario": Scenario(source=workload or requests()), "engine": TIGHT} | changes
-    return compare_policies(Plan(**given), lambda _: None)
+    return compare_policies(ReplayPlan(**given), lambda _: None)
 
 
 def a_case(key: str, *policies: str) -> Case[str]:
-    workload = requests(60).said(np.full((60, 6), 100, np.float32))
+    workload = requests(60).with_quantiles(np.full((60, 6), 100, np.float32))
     contenders = [Contender.of(name) for name in policies]
     return Case(
         key=key, seed=0, requests=partial(replace, workload), engine=TIGHT, contenders=contenders
@@ -74,21 +74,21 @@ def test_cells_come_in_order_of_cases_with_fcfs_first(jobs: int) -> None:
 
 
 def test_hook_measures_each_run_before_the_next_begins() -> None:
-    runs: list[Run] = []
+    runs: list[ReplayRun] = []
 
-    def hook(run: Run) -> int:
+    def hook(run: ReplayRun) -> int:
         runs.append(run)
         return len(runs)
 
     (cell,) = compare([a_case("a", "fcfs", "sjf")], hook)
     assert cell.measured == {"fcfs": 1, "sjf": 2}
     assert runs[0].workload is runs[1].workload
-    assert runs[1].first_come_s is runs[0].outcomes.dispatched_s
+    assert runs[1].fcfs_dispatched_s is runs[0].results.dispatched_s
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_line_is_said_of_each_run(jobs: int) -> None:
-    plan = Plan(
+    plan = ReplayPlan(
         scenario=Scenario(source=requests(60)), engine=TIGHT, policies=("sjf", "fcfs"), loads=(0.5,)
     )
     lines: list[str] = []
@@ -102,32 +102,32 @@ def test_a_line_is_said_of_each_run(jobs: int) -> None:
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_rows_of_arguments_are_worked_off_in_order(jobs: int) -> None:
-    assert list(in_processes(jobs, pow, [2, 3, 1], [3, 2, 1])) == [8, 9, 1]
+    assert list(map_in_processes(jobs, pow, [2, 3, 1], [3, 2, 1])) == [8, 9, 1]
 
 
 @pytest.fixture(scope="module")
-def found() -> Comparison:
+def found() -> PolicyComparison:
     """Two policies at two loads, for all tests that look at what came of them."""
     return compared(policies=("fcfs", "sjf"), loads=(0.5, 0.9))
 
 
 @pytest.fixture(scope="module")
-def alone() -> Row:
+def alone() -> PolicyRow:
     """The second policy at the second load, compared with none."""
     return compared(policies=("sjf",), loads=(0.9,)).rows[0]
 
 
-def test_rows_are_every_policy_at_every_load(found: Comparison) -> None:
+def test_rows_are_every_policy_at_every_load(found: PolicyComparison) -> None:
     assert [(row.load, row.policy) for row in found.rows] == [
         (0.5, "fcfs"),
         (0.5, "sjf"),
         (0.9, "fcfs"),
         (0.9, "sjf"),
     ]
-    assert set(found.courses) == {(row.policy, row.load) for row in found.rows}
+    assert set(found.time_series) == {(row.policy, row.load) for row in found.rows}
 
 
-def test_load_is_a_share_of_the_saturated_rate(found: Comparison) -> None:
+def test_load_is_a_share_of_the_saturated_rate(found: PolicyComparison) -> None:
     assert found.saturated_rate_s is not None
     assert found.rows[0].rate_s == pytest.approx(0.5 * found.saturated_rate_s)
 
@@ -145,14 +145,16 @@ def test_true_lengths_help_the_shortest_first() -> None:
     assert oracle < sjf < fcfs
 
 
-def test_every_policy_sees_the_same_requests(found: Comparison, alone: Row) -> None:
+def test_every_policy_sees_the_same_requests(found: PolicyComparison, alone: PolicyRow) -> None:
     together = found.rows[3]
     for name in ("mean_s", "p99_s", "tokens_s"):
         assert together.measures[name] == alone.measures[name] or isnan(alone.measures[name].low)
         assert together.measures[name].mean == alone.measures[name].mean
 
 
-def test_delay_behind_fcfs_is_known_where_fcfs_ran(found: Comparison, alone: Row) -> None:
+def test_delay_behind_fcfs_is_known_where_fcfs_ran(
+    found: PolicyComparison, alone: PolicyRow
+) -> None:
     fcfs, sjf = found.rows[2:]
     assert fcfs.measures["extra_delay_s"].mean == 0
     assert sjf.measures["extra_delay_s"].mean > 0
@@ -160,7 +162,7 @@ def test_delay_behind_fcfs_is_known_where_fcfs_ran(found: Comparison, alone: Row
 
 
 def test_several_processes_find_the_same() -> None:
-    plan = Plan(
+    plan = ReplayPlan(
         scenario=Scenario(source=requests(60)),
         engine=TIGHT,
         policies=("fcfs", "sjf"),
@@ -171,7 +173,7 @@ def test_several_processes_find_the_same() -> None:
         assert alone.measures["mean_s"].mean == shared.measures["mean_s"].mean
 
 
-def test_seeds_give_an_interval(found: Comparison) -> None:
+def test_seeds_give_an_interval(found: PolicyComparison) -> None:
     several = compared(policies=("fcfs",), seeds=3, loads=(0.9,)).rows[0].measures["mean_s"]
     one = found.rows[2].measures["mean_s"]
     assert several.low <= several.mean <= several.high
@@ -180,9 +182,9 @@ def test_seeds_give_an_interval(found: Comparison) -> None:
 
 def test_interval_is_students() -> None:
     values = [3.0, 4.0, 8.0]
-    found = estimate(values)
+    found = confidence_interval(values)
     half = student.ppf(0.975, 2) * np.std(values, ddof=1) / 3**0.5
-    assert (found.mean, found.half) == pytest.approx((5, half))
+    assert (found.mean, found.half_width) == pytest.approx((5, half))
 
 
 def test_one_engine_less_answers_later() -> None:
@@ -194,10 +196,10 @@ def test_one_engine_less_answers_later() -> None:
 
 
 def test_engines_are_fed_in_turn() -> None:
-    workload = requests(101).said(np.full((101, 6), 100, np.float32))
+    workload = requests(101).with_quantiles(np.full((101, 6), 100, np.float32))
     policy = lambda: build_policy("fcfs", Options())  # noqa: E731
-    both = replay_on(2, workload, policy, TIGHT)
-    odd = replay_on(1, workload.take(slice(1, None, 2)), policy, TIGHT)
+    both = replay_replicas(2, workload, policy, TIGHT)
+    odd = replay_replicas(1, workload.take(slice(1, None, 2)), policy, TIGHT)
     assert both.finished_s[1::2].tolist() == odd.finished_s.tolist()
     assert len(both.finished_s) == 101
     assert both.computed_tokens > odd.computed_tokens
@@ -212,15 +214,15 @@ def test_saturated_rate_is_what_the_engine_gets_through() -> None:
 
 
 def test_deadlines_do_not_change_what_load_means() -> None:
-    workload = requests(200).said(np.full((200, 6), 100, np.float32))
-    hurried = requests(200, deadline_s=0.001).said(np.full((200, 6), 100, np.float32))
+    workload = requests(200).with_quantiles(np.full((200, 6), 100, np.float32))
+    hurried = requests(200, deadline_s=0.001).with_quantiles(np.full((200, 6), 100, np.float32))
     rates = [saturated_rate_s(each, TIGHT, Options()) for each in (workload, hurried)]
     assert rates[0] == rates[1]
 
 
 def test_drawn_requests_are_as_many_as_asked_and_of_the_source() -> None:
-    source = typical_lengths()
-    scenario = Scenario(source=source, arrivals="poisson", drawn=500)
+    source = synthetic_lengths()
+    scenario = Scenario(source=source, arrivals="poisson", sample_size=500)
     one, two = (scenario.workload(3.0, seed) for seed in (0, 1))
     one.check()
     assert len(one) == 500

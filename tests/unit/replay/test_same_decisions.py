@@ -14,7 +14,7 @@ from engine.protocol import Finish, KvState
 from gateway.generation.request import GenerationRequest
 from gateway.generation.request_state import RequestState
 from gateway.generation.text.tokenizer import ChatTokenizer
-from gateway.prediction.serving.drift import Rolling
+from gateway.prediction.serving.drift import RollingQuality
 from gateway.replay.cost.model import EngineShape
 from gateway.replay.engine.sequence import EngineStatistics, SimulatedSequence
 from gateway.replay.simulator import TRUST_WINDOW, Simulation
@@ -22,7 +22,7 @@ from gateway.replay.workload.workload import Workload
 from gateway.scheduling.control_loop import ControlLoop
 from gateway.scheduling.policy import POLICY_NAMES, Options, PolicyName, build_policy
 from gateway.scheduling.requests import QueuedRequest, RunningSequence
-from tests.unit.generation.conftest import Scene, an_ask, tokenizer
+from tests.unit.generation.conftest import SchedulerScene, a_request, tokenizer
 
 STEP_S = 0.25  # exact in floating point
 KV = KvState(pages=40, free=40, page_tokens=16)
@@ -30,12 +30,12 @@ SHAPE = EngineShape(pages=KV.pages, page_tokens=KV.page_tokens, step_tokens=64, 
 TAU_FLOOR = 0.2
 Dispatched: TypeAlias = tuple[float, tuple[str, ...], str]  # when, which requests, by which order
 
-fixtures = (an_ask, tokenizer)
+fixtures = (a_request, tokenizer)
 
 
 @pytest.fixture
-def scene(an_ask: Callable[..., GenerationRequest], tokenizer: ChatTokenizer) -> Scene:
-    return Scene(an_ask, tokenizer)
+def scene(a_request: Callable[..., GenerationRequest], tokenizer: ChatTokenizer) -> SchedulerScene:
+    return SchedulerScene(a_request, tokenizer)
 
 
 class Stepped(Struct, frozen=True):
@@ -51,52 +51,52 @@ class ScriptedEngine:
     """Each sequence gets a token in each step; some are preempted by chance, and lose nothing."""
 
     def __init__(self, seed: int) -> None:
-        self.work = EngineStatistics()
+        self.statistics = EngineStatistics()
         self.next_s = inf
         self.steps = 0
-        self.between = False
+        self.at_boundary = False
         self.script: list[Stepped] = []
         self._random = Random(seed)
         self._sequences: list[SimulatedSequence] = []
-        self._under_way: list[SimulatedSequence] = []
+        self._stepping: list[SimulatedSequence] = []
 
     def submit(self, sequences: list[SimulatedSequence], at_s: float) -> None:
         self._sequences.extend(sequences)
-        if self.next_s == inf and not self.between:
+        if self.next_s == inf and not self.at_boundary:
             self.next_s = at_s
 
     def settle(self) -> list[SimulatedSequence]:
-        self.between = True
-        if not self._under_way:
+        self.at_boundary = True
+        if not self._stepping:
             return []
-        for sequence in self._under_way:
+        for sequence in self._stepping:
             sequence.generated += 1
-        finished = [s for s in self._under_way if s.generated == s.tokens]
-        going = [s for s in self._under_way if s.generated < s.tokens]
+        finished = [s for s in self._stepping if s.generated == s.tokens]
+        going = [s for s in self._stepping if s.generated < s.tokens]
         preempted = [s for s in going if self._random.random() < 0.01]
         for sequence in preempted:
             sequence.preemptions += 1
-        self.work.preemptions += len(preempted)
+        self.statistics.preemptions += len(preempted)
         self.steps += 1
-        grew, ended, paused = (_ids(some) for some in (self._under_way, finished, preempted))
+        grew, ended, paused = (_ids(some) for some in (self._stepping, finished, preempted))
         self.script.append(Stepped(self.next_s, grew, ended, paused))
         self._sequences = [s for s in self._sequences if s.generated < s.tokens]
-        self._under_way = []
+        self._stepping = []
         return finished
 
-    def take_broken(self) -> list[SimulatedSequence]:
+    def take_out_of_memory(self) -> list[SimulatedSequence]:
         return []
 
     def compose(self) -> None:
-        self.between = False
-        self._under_way = list(self._sequences)
+        self.at_boundary = False
+        self._stepping = list(self._sequences)
         self.next_s = self.next_s + STEP_S if self._sequences else inf
 
     def steps_by(self, _at_s: float) -> int:
         return self.steps
 
     def reached_s(self, boundary: int) -> float:
-        return self.next_s if boundary == self.steps + 1 and self._under_way else inf
+        return self.next_s if boundary == self.steps + 1 and self._stepping else inf
 
     def pages_at(self, _at_s: float) -> int:
         return 0
@@ -105,11 +105,11 @@ class ScriptedEngine:
 class Noting(Simulation):
     """A replay that keeps what it dispatches."""
 
-    made: list[Dispatched]
+    dispatched: list[Dispatched]
 
-    def _send(self, dispatch: Any, now_s: float) -> None:
-        self.made.append(_made(dispatch, now_s))
-        super()._send(dispatch, now_s)
+    def _submit(self, dispatch: Any, now_s: float) -> None:
+        self.dispatched.append(_made(dispatch, now_s))
+        super()._submit(dispatch, now_s)
 
 
 def a_crowd(seed: int, *, foretold: bool = True, count: int = 400) -> Workload:
@@ -131,11 +131,11 @@ def a_crowd(seed: int, *, foretold: bool = True, count: int = 400) -> Workload:
     )
 
 
-def enqueue(scene: Scene, request: QueuedRequest) -> RequestState:
+def enqueue(scene: SchedulerScene, request: QueuedRequest) -> RequestState:
     """The same request in the live scheduler."""
     started_s = request.arrived_s
     wait_s = None if request.start_by_s is None else request.start_by_s - started_s
-    live = scene.request(
+    state = scene.request(
         max_tokens=request.max_tokens,
         quantiles=request.quantiles,
         prompt=[1] * request.prompt_tokens,
@@ -143,31 +143,33 @@ def enqueue(scene: Scene, request: QueuedRequest) -> RequestState:
         tenant=int(request.tenant, 16),
         max_queue_s=wait_s,
     )
-    scene.scheduler.enqueue(live)
-    return live
+    scene.scheduler.enqueue(state)
+    return state
 
 
-async def submitted(scene: Scene, names: dict[str, str]) -> list[Dispatched]:
+async def submitted(scene: SchedulerScene, names: dict[str, str]) -> list[Dispatched]:
     """What the live scheduler hands over until it has nothing more to decide; `names` by id."""
     before = len(scene.engine.submitted)
     for _ in range(20):
         await asyncio.sleep(0)
     found: list[Dispatched] = []
     for batch in scene.engine.submitted[before:]:
-        lives = [scene.table.running[sequence.id] for sequence in batch]
-        ids = tuple(names[live.id.hex] for live in lives)
+        states = [scene.table.running[sequence.id] for sequence in batch]
+        ids = tuple(names[state.id.hex] for state in states)
         assert scene.now_s is not None
-        found.append((scene.now_s, ids, lives[0].trace.order or ""))
+        found.append((scene.now_s, ids, states[0].trace.order or ""))
     return found
 
 
-async def lived(workload: Workload, script: list[Stepped], scene: Scene) -> list[Dispatched]:
+async def lived(
+    workload: Workload, script: list[Stepped], scene: SchedulerScene
+) -> list[Dispatched]:
     """What the live scheduler dispatches, given the same arrivals and steps."""
     made: list[Dispatched] = []
-    lives: dict[str, RequestState] = {}
+    states: dict[str, RequestState] = {}
     names: dict[str, str] = {}
-    quality = Rolling(TRUST_WINDOW)
-    arrivals = [workload.waiting(place) for place in range(len(workload))]
+    quality = RollingQuality(TRUST_WINDOW)
+    arrivals = [workload.request(index) for index in range(len(workload))]
     steps = list(script)
     scene.connect(KV)
     while arrivals or steps:
@@ -175,21 +177,21 @@ async def lived(workload: Workload, script: list[Stepped], scene: Scene) -> list
         scene.now_s = min(times)
         while steps and steps[0].at_s <= scene.now_s:
             step = steps.pop(0)
-            for place in map(int, step.finished):
-                request, length = workload.waiting(place), workload.generation_tokens[place]
+            for index in map(int, step.finished):
+                request, length = workload.request(index), workload.generation_tokens[index]
                 quality.add(request.median, float(length), covered=True)
                 measured = quality.quality()
                 scene.outcomes.trusted = measured is None or measured.tau >= TAU_FLOOR
             scene.step(
-                {lives[each].sequence_id: [7] for each in step.grew},
-                [Finish(lives[each].sequence_id, "stop") for each in step.finished],
-                preempted=[lives[each].sequence_id for each in step.preempted],
+                {states[each].sequence_id: [7] for each in step.grew},
+                [Finish(states[each].sequence_id, "stop") for each in step.finished],
+                preempted=[states[each].sequence_id for each in step.preempted],
                 kv=KV,
             )
         while arrivals and arrivals[0].arrived_s <= scene.now_s:
             request = arrivals.pop(0)
-            live = lives[request.id] = enqueue(scene, request)
-            names[live.id.hex] = request.id
+            state = states[request.id] = enqueue(scene, request)
+            names[state.id.hex] = request.id
         made += await submitted(scene, names)
     return made
 
@@ -197,44 +199,44 @@ async def lived(workload: Workload, script: list[Stepped], scene: Scene) -> list
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("policy", ["lmaas", "fcfs", "sjf", "hrrn", "s3", "fixed"])
 async def test_replay_and_live_scheduler_decide_the_same(
-    policy: PolicyName, seed: int, scene: Scene
+    policy: PolicyName, seed: int, scene: SchedulerScene
 ) -> None:
     workload, engine = a_crowd(seed), ScriptedEngine(seed)
     run = Noting(
-        workload, build_policy(policy, Options()), engine, SHAPE, tau_floor=TAU_FLOOR, sample=2
+        workload, build_policy(policy, Options()), engine, SHAPE, tau_floor=TAU_FLOOR, max_samples=2
     )
-    run.made = []
+    run.dispatched = []
     outcomes = run.run()
     assert outcomes.gave_up.any()
     assert outcomes.preemptions.sum() > 20
     scene.scheduler.use_policy(policy, Options())
-    assert await lived(workload, engine.script, scene) == run.made
+    assert await lived(workload, engine.script, scene) == run.dispatched
 
 
 async def test_replay_and_live_scheduler_distrust_predictions_at_the_same_time(
-    scene: Scene,
+    scene: SchedulerScene,
 ) -> None:
     workload, engine = a_crowd(3, foretold=False), ScriptedEngine(3)
     policy = build_policy("lmaas", Options())
-    run = Noting(workload, policy, engine, SHAPE, tau_floor=TAU_FLOOR, sample=2)
-    run.made = []
+    run = Noting(workload, policy, engine, SHAPE, tau_floor=TAU_FLOOR, max_samples=2)
+    run.dispatched = []
     run.run()
     assert policy.order == "arrival"
     scene.scheduler.use_policy("lmaas", Options())
-    assert await lived(workload, engine.script, scene) == run.made
+    assert await lived(workload, engine.script, scene) == run.dispatched
 
 
 class Pair:
     """The live scheduler, and the control loop with just what it needs to know."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: SchedulerScene) -> None:
         self.scene = scene
         self.now_s = 0.0
         self.loop = ControlLoop(build_policy("lmaas", Options()))
         self.connected = False
         self.waiting: dict[str, QueuedRequest] = {}
         self.running: dict[str, tuple[QueuedRequest, int]] = {}  # with tokens generated
-        self.lives: dict[str, RequestState] = {}
+        self.states: dict[str, RequestState] = {}
         self.names: dict[str, str] = {}
         scene.scheduler.use_policy("lmaas", Options())
 
@@ -247,14 +249,14 @@ class Pair:
     def arrive(self, request: QueuedRequest) -> None:
         self.waiting[request.id] = request
         self.loop.arrive(request)
-        live = self.lives[request.id] = enqueue(self.scene, request)
-        self.names[live.id.hex] = request.id
+        state = self.states[request.id] = enqueue(self.scene, request)
+        self.names[state.id.hex] = request.id
 
     def step(self, finished: Sequence[str], preempted: Sequence[str]) -> None:
         self.scene.step(
-            {self.lives[each].sequence_id: [7] for each in self.running},
-            [Finish(self.lives[each].sequence_id, "stop") for each in finished],
-            preempted=[self.lives[each].sequence_id for each in preempted],
+            {self.states[each].sequence_id: [7] for each in self.running},
+            [Finish(self.states[each].sequence_id, "stop") for each in finished],
+            preempted=[self.states[each].sequence_id for each in preempted],
             kv=KV,
         )
         self.loop.advance(1)
@@ -266,7 +268,7 @@ class Pair:
             self.loop.settle()
 
     def cancel(self, name: str) -> None:
-        self.scene.scheduler.cancel(self.lives[name])
+        self.scene.scheduler.cancel(self.states[name])
         if self.waiting.pop(name, None) is None:
             self.loop.ended(*self.running.pop(name), self.now_s)
         else:
@@ -294,27 +296,27 @@ class Pair:
 
     async def decide(self) -> list[Dispatched]:
         """What both dispatch."""
-        made: list[Dispatched] = []
+        dispatched: list[Dispatched] = []
         due = self.loop.due
         if due:
             for request in self.loop.give_up(self.now_s):
                 del self.waiting[request.id]
         while due and self.connected and (found := self.loop.dispatch(self.now_s, self.known)):
-            made.append(_made(found, self.now_s))
+            dispatched.append(_made(found, self.now_s))
             for request in found.requests:
                 self.running[request.id] = self.waiting.pop(request.id), 0
-        assert await submitted(self.scene, self.names) == made
-        return made
+        assert await submitted(self.scene, self.names) == dispatched
+        return dispatched
 
 
 @pytest.mark.parametrize("seed", range(6))
 async def test_live_scheduler_decides_as_the_loop_does_whatever_happens(
-    seed: int, scene: Scene
+    seed: int, scene: SchedulerScene
 ) -> None:
     random, workload, pair = Random(seed), a_crowd(seed), Pair(scene)
     lengths = workload.generation_tokens.tolist()
-    arrivals = [workload.waiting(place) for place in range(len(workload))]
-    made: list[Dispatched] = []
+    arrivals = [workload.request(index) for index in range(len(workload))]
+    dispatched: list[Dispatched] = []
     for tick in range(1_200):
         pair.now_s = scene.now_s = tick * STEP_S
         if pair.connected:
@@ -332,8 +334,8 @@ async def test_live_scheduler_decides_as_the_loop_does_whatever_happens(
             pair.connect()
         elif happens > 0.99:
             pair.use(random.choice([each for each in POLICY_NAMES if each != "magnus"]))
-        made += await pair.decide()
-    assert len(made) > 100
+        dispatched += await pair.decide()
+    assert len(dispatched) > 100
 
 
 def _ids(sequences: Sequence[SimulatedSequence]) -> list[str]:

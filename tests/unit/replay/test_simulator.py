@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.replay.cost.model import EngineModel, EngineShape, GpuProfile, LinearCost
-from gateway.replay.measure.outcomes import Outcomes, Series
+from gateway.replay.measure.results import ReplayResults, SeriesSampler
 from gateway.replay.simulator import replay
 from gateway.replay.workload.workload import Workload
 from gateway.scheduling.admission.length_distribution import LengthDistributions
@@ -288,7 +288,7 @@ class SlowReplay:
                 stepped = self.engine.step > before and self.engine.step % 16 == 0
                 decide = bool(ended) or stepped
             while arrivals[arrived] <= now_s:
-                self.policy.arrive(self.workload.waiting(arrived))
+                self.policy.arrive(self.workload.request(arrived))
                 self.waiting += 1
                 arrived += 1
                 decide = True
@@ -308,10 +308,10 @@ class SlowReplay:
             return
         self.steps()
         for sequence in ended:
-            place = int(sequence.request.id)
-            self.seen["first"][place] = sequence.first_s
-            self.seen["finished"][place] = now_s
-            self.preemptions[place] = sequence.preemptions
+            index = int(sequence.request.id)
+            self.seen["first"][index] = sequence.first_s
+            self.seen["finished"][index] = now_s
+            self.preemptions[index] = sequence.preemptions
             del self.running[sequence.request.id]
             self.policy.ended(sequence.request, sequence.tokens, now_s)
             batch = self.batches.pop(sequence.request.id)
@@ -343,15 +343,15 @@ class SlowReplay:
             self.waiting -= len(sequences)
             batch = [dispatch.requests, [], now_s]
             self.batches.update((request.id, batch) for request in dispatch.requests)
-            ready_s = now_s + self.engine.model.shape.order_s
+            ready_s = now_s + self.engine.model.shape.submit_delay_s
             self.engine.orders.append([ready_s, None, sequences])
 
     def started(self, request: QueuedRequest, now_s: float) -> Token:
-        place = int(request.id)
-        self.seen["dispatched"][place] = now_s
+        index = int(request.id)
+        self.seen["dispatched"][index] = now_s
         self.arrivals += 1
         reserved = max(min(self.policy.admission.reserve(request), request.max_tokens), 1)
-        tokens = int(self.workload.generation_tokens[place])
+        tokens = int(self.workload.generation_tokens[index])
         sequence = self.running[request.id] = Token(request, tokens, reserved, self.arrivals)
         return sequence
 
@@ -385,7 +385,7 @@ def models(draw: st.DrawFn) -> EngineModel:
             context_tokens=1_000,
             swap_token_s=draw(st.sampled_from([None, 2**-10])),
             lag_steps=draw(st.integers(0, 2)),
-            order_s=draw(st.sampled_from([0.0, 2**-9, 2**-4])),
+            submit_delay_s=draw(st.sampled_from([0.0, 2**-9, 2**-4])),
         ),
     )
 
@@ -501,7 +501,7 @@ def test_memory_counted_as_held_runs_out(a_policy: Any, a_model: Any, crowd: Wor
 
 
 def test_series_are_bounded_and_cover_the_run(a_policy: Any, a_model: Any, crowd: Workload) -> None:
-    told = replay(crowd, a_policy("upper"), a_model(), sample=50)
+    told = replay(crowd, a_policy("upper"), a_model(), max_samples=50)
     columns = [told.time_s, told.waiting, told.running, told.kv_pages]
     assert {len(column) for column in columns} == {len(told.time_s)}
     assert 10 <= len(told.time_s) < 50
@@ -525,7 +525,7 @@ def test_mean_of_pages_is_near_that_of_their_series(
 
 def test_series_of_one_row_is_refused() -> None:
     with pytest.raises(ValueError, match="2 rows or more"):
-        Series(0.0, 1.0, 1)
+        SeriesSampler(0.0, 1.0, 1)
 
 
 def test_request_that_fits_no_engine_is_given_up(
@@ -580,7 +580,7 @@ def test_predictions_of_no_order_are_not_trusted(
     a_policy: Any, a_model: Any, crowd: Workload
 ) -> None:
     policy = a_policy()
-    shuffled = crowd.said(np.random.default_rng(1).permutation(crowd.quantiles))
+    shuffled = crowd.with_quantiles(np.random.default_rng(1).permutation(crowd.quantiles))
     assert replay(shuffled, policy, a_model()).order_changes == 0
     verdicts = [call for call in policy.calls if call[0] == "trust"]
     assert verdicts
@@ -591,7 +591,7 @@ def test_predictions_are_judged_once_there_are_enough_outcomes(
     a_policy: Any, a_model: Any, crowd: Workload
 ) -> None:
     policy = a_policy()
-    shuffled = crowd.said(np.random.default_rng(1).permutation(crowd.quantiles))
+    shuffled = crowd.with_quantiles(np.random.default_rng(1).permutation(crowd.quantiles))
     replay(shuffled, policy, a_model())
     calls = [call[0] for call in policy.calls if call[0] in ("ended", "trust")]
     assert calls.index("trust") == 100
@@ -651,7 +651,7 @@ def test_policy_that_keeps_requests_from_an_idle_engine_is_found_out(
 def test_outcomes_have_a_column_for_each_request(
     a_policy: Any, a_model: Any, crowd: Workload
 ) -> None:
-    told: Outcomes = replay(crowd, a_policy(), a_model())
+    told: ReplayResults = replay(crowd, a_policy(), a_model())
     columns = (told.dispatched_s, told.first_token_s, told.finished_s,
                told.preemptions, told.overdue, told.gave_up)  # fmt: skip
     assert [len(column) for column in columns] == [600] * 6

@@ -1,4 +1,4 @@
-"""The kernel in C: every shape of heads and pages, and machines that cannot compile it."""
+"""The C kernel: shapes of heads and pages, and machines that cannot compile it."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from engine.attention.compiled import KernelUnavailable, load
 from engine.attention.decode import PagewiseDecode
 from engine.attention.interface import Context
 from engine.attention.native import NativeDecode
-from engine.attention.reference import ReferenceAttention
+from engine.attention.reference import ReferenceAttention, ReferencePlan
 from engine.kv.store import KvShape, KvStore
 from engine.running.runner import choose_attention
 
@@ -50,7 +50,7 @@ def test_scores_far_apart_do_not_overflow() -> None:
     assert torch.isfinite(out).all()
 
 
-def test_queries_may_lie_in_any_order() -> None:
+def test_queries_may_have_any_strides() -> None:
     store = a_store(2, 8, 4)
     attention = ReferenceAttention(store, NativeDecode(store, 4))
     contexts = [Context(n, 1, [n]) for n in range(3)]
@@ -66,21 +66,21 @@ def test_queries_may_lie_in_any_order() -> None:
     assert torch.equal(*outs)
 
 
-def test_a_machine_without_a_compiler_computes_by_torch(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_without_a_compiler_torch_computes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     store = a_store(1, 8, 4)
     with pytest.raises(KernelUnavailable, match="none of cc, gcc, clang is installed"):
         NativeDecode(store, 1)
-    assert choose_attention(store, 1).plan([Context(0, 1, [0])]).decode(1, None).passes
+    plan = choose_attention(store, 1).plan([Context(0, 1, [0])])
+    assert isinstance(plan, ReferencePlan)
+    assert plan.decode(1, None).passes
 
 
-def test_a_compiler_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_compilers_error_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     source = tmp_path / "wrong.c"
-    source.write_text("this is no C")
+    source.write_text("this is not C")
     with pytest.raises(KernelUnavailable, match="error"):
         load(source, {})
     monkeypatch.setenv("CC", "/nowhere/cc")
@@ -92,14 +92,14 @@ def test_a_kernel_is_compiled_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for _ in range(2):
         NativeDecode(a_store(1, 8, 4), 1)
-    made = list(Path(tmp_path, "lmaas", "kernels").iterdir())
-    assert len(made) == 1
+    libraries = list(Path(tmp_path, "lmaas", "kernels").iterdir())
+    assert len(libraries) == 1
     NativeDecode(a_store(2, 8, 4), 2)
     assert len(list(Path(tmp_path, "lmaas", "kernels").iterdir())) == 2
 
 
 @pytest.mark.parametrize("cache", ["/proc/none", "/dev/null"])
-def test_without_a_cache_it_is_compiled_all_the_same(
+def test_the_kernel_is_compiled_without_a_cache_too(
     monkeypatch: pytest.MonkeyPatch, cache: str
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", cache)

@@ -1,4 +1,4 @@
-"""Paged attention against one token at a time, its sequence laid out in a row."""
+"""Paged attention against a reference that computes one token at a time."""
 
 from collections.abc import Sequence
 
@@ -34,10 +34,10 @@ def some_tokens(
     return tuple(torch.randn(tokens, count, DIM).to(dtype) for count in heads)  # type: ignore[return-value]
 
 
-def one_by_one(
+def token_by_token(
     store: KvStore, contexts: Sequence[Context], query: Tensor, window: int | None
 ) -> tuple[Tensor, Tensor]:
-    """What every token should give, and which of them are no padding."""
+    """The expected output of each token, and which tokens are not padding."""
     outs, real = [], []
     tokens = [(context, context.start + n) for context in contexts for n in range(context.length)]
     for row, (context, index) in enumerate(tokens):
@@ -56,19 +56,19 @@ def one_by_one(
     return torch.stack(outs), torch.tensor(real)
 
 
-def both_ways(store: KvStore) -> list[ReferenceAttention]:
-    """Single tokens attended by torch, and by the compiled kernel."""
-    ways = PagewiseDecode(store), NativeDecode(store, KV_HEADS * GROUP)
-    return [ReferenceAttention(store, decode) for decode in ways]
+def implementations(store: KvStore) -> list[ReferenceAttention]:
+    """Attention of single tokens by torch and by the C kernel."""
+    decodes = PagewiseDecode(store), NativeDecode(store, KV_HEADS * GROUP)
+    return [ReferenceAttention(store, decode) for decode in decodes]
 
 
 def check(contexts: Sequence[Context], window: int | None = None, pages: int = 64) -> None:
     store = a_store(pages)
     query, key, value = some_tokens(contexts)
-    for attention in both_ways(store):
+    for attention in implementations(store):
         plan = attention.plan(contexts)
         out = attention.attend(plan, 0, query, key, value, scale=SCALE, window=window)
-        expected, real = one_by_one(store, contexts, query, window)
+        expected, real = token_by_token(store, contexts, query, window)
         assert torch.isfinite(out).all()
         torch.testing.assert_close(out[real], expected[real], atol=1e-5, rtol=1e-4)
 
@@ -92,12 +92,12 @@ def steps(draw: st.DrawFn) -> list[Context]:
 
 @settings(max_examples=150, deadline=None)
 @given(steps(), st.sampled_from([None, 1, 3, 6, 50]))
-def test_every_token_sees_exactly_its_own_past(contexts: list[Context], window: int | None) -> None:
+def test_each_token_sees_exactly_its_own_past(contexts: list[Context], window: int | None) -> None:
     check(contexts, window)
 
 
 @pytest.mark.parametrize("page", [0, 900])
-def test_pages_far_apart_are_read_like_near_ones(page: int) -> None:
+def test_distant_pages_are_read_like_adjacent_ones(page: int) -> None:
     check([Context(5, 1, [page, 999]), Context(2, 1, [page + 1])], pages=1000)
 
 
@@ -110,12 +110,12 @@ def test_a_chunk_reads_what_another_chunk_of_the_step_writes() -> None:
     check(contexts)
 
 
-def test_what_lies_in_pages_of_others_does_not_matter() -> None:
+def test_pages_of_other_sequences_do_not_matter() -> None:
     store = a_store()
     store.content[:, :, 1] = torch.nan
     contexts = [Context(2, 1, [0]), Context(6, 1, [4, 2]), Context(1, 2, [3])]
     query, key, value = some_tokens(contexts)
-    for attention in both_ways(store):
+    for attention in implementations(store):
         plan = attention.plan(contexts)
         out = attention.attend(plan, 0, query, key, value, scale=SCALE, window=None)
         assert torch.isfinite(out).all()
@@ -126,15 +126,15 @@ def test_half_precision_stays_close(dtype: torch.dtype) -> None:
     store = a_store(dtype=dtype)
     contexts = [Context(9, 1, [0, 1, 2]), Context(6, 1, [0, 3], 5), Context(3, 4, [4, 5])]
     query, key, value = some_tokens(contexts, dtype)
-    for attention in both_ways(store):
+    for attention in implementations(store):
         plan = attention.plan(contexts)
         out = attention.attend(plan, 0, query, key, value, scale=SCALE, window=None)
-        expected, _ = one_by_one(store, contexts, query, None)
+        expected, _ = token_by_token(store, contexts, query, None)
         assert out.dtype == dtype
         torch.testing.assert_close(out.float(), expected, atol=0.03, rtol=0.03)
 
 
-def test_copied_pages_hold_what_they_held() -> None:
+def test_copied_pages_keep_their_content() -> None:
     store = a_store(layers=2)
     copy = store.copy_out([7, 3])
     assert copy.shape == (2, 2, 2, KV_HEADS, PAGE, DIM)

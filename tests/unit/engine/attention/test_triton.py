@@ -1,4 +1,4 @@
-"""The GPU's attention against one that looks at every key of every query, in float64."""
+"""The GPU's attention against a dense reference in float64."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -30,10 +30,10 @@ ROUNDING = {torch.float32: 3e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
 @pytest.fixture(scope="module", autouse=True)
 def _interpreted() -> Iterator[None]:
-    """Kernels run in Triton's interpreter here, whoever imported Triton before and for what.
+    """Run kernels in Triton's interpreter, even if Triton was imported before.
 
-    It can call no compiled function: kernels are made under the variable it reads, and what they
-    take from Triton's own library is made anew.
+    The interpreter cannot call compiled functions, so kernels are created under the variable that
+    it reads, and the library functions that they use are replaced by interpreted ones.
     """
     language = import_module("triton.language")
     interpreter = import_module("triton.runtime.interpreter")
@@ -53,7 +53,7 @@ class HeadShape(NamedTuple):
 
 
 class AttentionBench:
-    """One layer's pages full of random numbers, and random steps over them."""
+    """One layer with random pages, and random steps over them."""
 
     def __init__(
         self,
@@ -72,36 +72,36 @@ class AttentionBench:
         self.attention = TritonAttention(
             self.store, heads.group * heads.kv_heads, multiprocessors=multiprocessors
         )
-        self._fresh = count(POOL - 1, -1)
+        self._free_pages = count(POOL - 1, -1)
 
     def chunk(self, start: int, length: int, padding: int = 0, *, spare: int = 0) -> Context:
-        """A chunk on pages of its own, the last ones first; some are spare."""
+        """A chunk on new pages, from the last page down, with `spare` extra ones."""
         pages = -(-(start + length) // self.page_tokens) + spare
-        return Context(start, length, [next(self._fresh) for _ in range(pages)], padding)
+        return Context(start, length, [next(self._free_pages) for _ in range(pages)], padding)
 
     def numbers(self, tokens: int, heads: int) -> Tensor:
         shape = (tokens, heads, self.heads.dim)
         return torch.randn(shape, generator=self.noise).to(self.store.content.dtype)
 
     def check(self, contexts: Sequence[Context], window: int | None = None) -> None:
-        """One step gives what the oracle gives."""
+        """Check that a step gives the oracle's result."""
         tokens = sum(context.length for context in contexts)
         group, kv_heads, dim = self.heads
         query = self.numbers(tokens, group * kv_heads)
         key, value = self.numbers(tokens, kv_heads), self.numbers(tokens, kv_heads)
         before = self.store.content.double()
         plan = self.attention.plan(contexts)
-        got = self.attention.attend(
+        actual = self.attention.attend(
             plan, 0, query, key, value, scale=dim**-0.5, window=window
         ).double()
-        assert got.shape == query.shape
-        assert not got.isnan().any()
+        assert actual.shape == query.shape
+        assert not actual.isnan().any()
         pool = written(before[:, 0], contexts, torch.stack([key, value]).double())
         assert torch.equal(self.store.content[:, 0].double(), pool)
         expected = oracle(pool, contexts, query.double(), window)
-        seeing = ~expected.isnan()
+        valid = ~expected.isnan()
         limit = ROUNDING[self.store.content.dtype]
-        torch.testing.assert_close(got[seeing], expected[seeing], atol=limit, rtol=limit)
+        torch.testing.assert_close(actual[valid], expected[valid], atol=limit, rtol=limit)
 
 
 def places(context: Context, page_tokens: int) -> tuple[Tensor, Tensor]:
@@ -110,7 +110,7 @@ def places(context: Context, page_tokens: int) -> tuple[Tensor, Tensor]:
 
 
 def written(pool: Tensor, contexts: Sequence[Context], new: Tensor) -> Tensor:
-    """Keys and values, (2, pages, kv_heads, page_tokens, dim), after a step wrote its own."""
+    """Keys and values, (2, pages, kv_heads, page_tokens, dim), after a step's writes."""
     row = 0
     for context in contexts:
         pages, within = places(context, pool.shape[3])
@@ -140,7 +140,7 @@ def oracle(pool: Tensor, contexts: Sequence[Context], query: Tensor, window: int
 
 @pytest.mark.parametrize("window", [None, 5])
 @pytest.mark.parametrize("group", [1, 3, 7, 16])
-def test_single_tokens_and_chunks_of_one_step_see_their_own_sequences(
+def test_single_tokens_and_chunks_of_a_step_see_their_own_sequences(
     group: int, window: int | None
 ) -> None:
     bench = AttentionBench(HeadShape(group))
@@ -179,16 +179,14 @@ def test_splitting_long_contexts_changes_nothing(multiprocessors: int, window: i
 
 @pytest.mark.parametrize("multiprocessors", [1, 9])
 @pytest.mark.parametrize("window", [None, 6])
-def test_padding_is_neither_seen_nor_ever_no_number(
-    multiprocessors: int, window: int | None
-) -> None:
+def test_padding_is_invisible_and_finite(multiprocessors: int, window: int | None) -> None:
     bench = AttentionBench(multiprocessors=multiprocessors)
     contexts = [bench.chunk(9, 1, 7), bench.chunk(2, 1, 5), bench.chunk(6, 1, 6)]
     contexts += [bench.chunk(0, 70, 66), bench.chunk(3, 4, 9), bench.chunk(8, 60, 3)]
     bench.check(contexts, window)
 
 
-def test_hidden_keys_that_are_no_numbers_do_no_harm() -> None:
+def test_nan_in_padding_keys_does_no_harm() -> None:
     bench = AttentionBench()
     contexts = [bench.chunk(13, 1, 8), bench.chunk(8, 5, 8)]
     for context in contexts:
@@ -242,7 +240,7 @@ chunks = st.tuples(st.integers(0, 70), st.integers(1, 20), st.integers(0, 9))
     st.sampled_from([None, 1, 3, 33]),
     st.sampled_from([1, 12]),
 )
-def test_any_step_gives_what_looking_at_every_key_gives(
+def test_any_step_gives_the_result_of_dense_attention(
     found: list[tuple[int, int, int]],
     group: int,
     kv_heads: int,
@@ -257,7 +255,7 @@ def test_any_step_gives_what_looking_at_every_key_gives(
 
 
 @pytest.mark.parametrize("window", [None, 9])
-def test_rows_of_a_standing_plan_that_belong_to_nobody_change_nothing(window: int | None) -> None:
+def test_unused_rows_of_a_static_plan_change_nothing(window: int | None) -> None:
     bench = AttentionBench(multiprocessors=8)
     static_plan = bench.attention.static_plan(6, 200)
     query, key, value = (bench.numbers(6, heads) for heads in (4, 2, 2))
@@ -269,21 +267,21 @@ def test_rows_of_a_standing_plan_that_belong_to_nobody_change_nothing(window: in
         assert static_plan.fits(plan)
         static_plan.fill(plan)
         rows = plan.singles
-        want = bench.attention.attend(
+        expected = bench.attention.attend(
             plan, 0, query[:rows], key[:rows], value[:rows], scale=0.25, window=window
         )
         kept = bench.store.content.clone()
-        got = bench.attention.attend(
+        actual = bench.attention.attend(
             static_plan.first_rows(6), 0, query, key, value, scale=0.25, window=window
         )
-        torch.testing.assert_close(got[:rows], want, atol=3e-6, rtol=3e-6)
-        assert not got[rows:].any()
+        torch.testing.assert_close(actual[:rows], expected, atol=3e-6, rtol=3e-6)
+        assert not actual[rows:].any()
         assert torch.equal(bench.store.content, kept)
         assert (static_plan.first_rows(6).slots[rows:] == NO_SLOT).all()
 
 
 def replayable(work: Callable[[], None]) -> SimpleNamespace:
-    """What a CUDA graph is, without CUDA."""
+    """A substitute for a CUDA graph without CUDA."""
     work()
     return SimpleNamespace(replay=work)
 

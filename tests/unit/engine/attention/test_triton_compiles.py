@@ -1,4 +1,4 @@
-"""The GPU's kernels compile for GPUs, which takes none; the interpreter forgives too much."""
+"""The kernels compile for GPUs, which needs no GPU; the interpreter accepts more than they do."""
 
 import os
 import subprocess
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 AMPERE, HOPPER = 80, 90
-SHARED = {AMPERE: 163 * 1024, HOPPER: 227 * 1024}  # bytes a program may have
-ADDRESSED = ("query", "keys", "values", "out", "key", "value")
+SHARED = {AMPERE: 163 * 1024, HOPPER: 227 * 1024}  # shared memory limit of a program, in bytes
+POINTERS = ("query", "keys", "values", "out", "key", "value")
 INTEGERS = ("pages", "chunks", "tiles", "slots")
 SUMS = ("parts", "totals", "peaks")
 NUMBERS = {"scale": "fp32"}
@@ -51,11 +51,13 @@ def test_the_engine_starts_without_triton() -> None:
     subprocess.run([sys.executable, "-c", script], check=True, timeout=600)
 
 
-def build(kernel: Any, capability: int, number: str, constants: dict[str, Any], **how: int) -> Any:
-    """The kernel for a GPU of a capability, strides and addresses being multiples of 16."""
+def build(
+    kernel: Any, capability: int, number: str, constants: dict[str, Any], **options: int
+) -> Any:
+    """Compile a kernel for a compute capability, with strides and addresses aligned to 16."""
     types: dict[str, str] = {}
     for name in kernel.arg_names:
-        if name in ADDRESSED:
+        if name in POINTERS:
             types[name] = f"*{number}"
         elif name in INTEGERS + SUMS:
             types[name] = "*i32" if name in INTEGERS else "*fp32"
@@ -73,7 +75,7 @@ def build(kernel: Any, capability: int, number: str, constants: dict[str, Any], 
         aligned,
     )
     target = import_module("triton.backends.compiler").GPUTarget("cuda", capability, 32)
-    return import_module("triton").compile(source, target=target, options=how)
+    return import_module("triton").compile(source, target=target, options=options)
 
 
 def build_all() -> None:
@@ -83,8 +85,10 @@ def build_all() -> None:
         build(kernels.combine, capability, number, SIZES | {"block": 16})
         for shape, warps in ((SINGLE, 4), (CHUNKS, 8)):
             sizes = SIZES | shape | {"block": 64, "precision": "ieee"}
-            made = build(kernels.attend, capability, number, sizes, num_warps=warps, num_stages=3)
-            assert made.metadata.shared <= SHARED[capability]
+            compiled = build(
+                kernels.attend, capability, number, sizes, num_warps=warps, num_stages=3
+            )
+            assert compiled.metadata.shared <= SHARED[capability]
 
 
 if __name__ == "__main__":

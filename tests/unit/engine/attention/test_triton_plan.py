@@ -1,4 +1,4 @@
-"""What the GPU's attention is told of a step."""
+"""The plan of a step for the GPU's attention."""
 
 from collections.abc import Sequence
 
@@ -29,7 +29,7 @@ def plan(*contexts: Context, page_tokens: int = 4) -> TritonPlan:
     return plan_step(contexts, page_tokens, LAUNCH_SHAPE, CPU)
 
 
-def test_every_token_gets_the_slot_of_its_place_in_its_page() -> None:
+def test_each_token_gets_the_slot_of_its_page_and_offset() -> None:
     step = plan(Context(5, 1, [7, 2]), Context(2, 4, [3, 9, 8], 1))
     assert step.slots.tolist() == [2 * 4 + 1, 3 * 4 + 2, 3 * 4 + 3, 9 * 4, 9 * 4 + 1]
     assert step.chunks.tolist() == [[0, -1, 5, 1, 0], [2, 0, 2, 4, 1]]
@@ -37,12 +37,12 @@ def test_every_token_gets_the_slot_of_its_place_in_its_page() -> None:
     assert (step.singles, step.max_context) == (1, 6)
 
 
-def test_longer_chunks_are_tiled_and_what_takes_longest_comes_first() -> None:
+def test_longer_chunks_are_tiled_with_the_longest_tiles_first() -> None:
     step = plan(Context(0, 1, [0]), Context(0, 9, [1, 2, 3]), Context(6, 3, [4, 5, 6]))
     assert step.tiles.tolist() == [[1, 8], [2, 0], [1, 4], [1, 0]]
 
 
-def test_tensors_of_a_plan_begin_where_kernels_expect_it() -> None:
+def test_tensors_of_a_plan_are_aligned() -> None:
     step = plan(Context(0, 1, [3]), Context(0, 6, [1, 2]))
     for tensor in (step.slots, step.chunks, step.pages, step.tiles):
         assert (tensor.data_ptr() - step.slots.data_ptr()) % 16 == 0
@@ -58,7 +58,7 @@ def test_keys_are_split_until_the_gpu_is_full_and_no_further(tokens: int, max_co
     assert splits >= min(4 * 132 // (8 * tokens), max_context // 64, MAX_SPLITS)
 
 
-def test_a_long_context_is_split_beside_however_many_short_ones() -> None:
+def test_a_long_context_is_split_next_to_any_number_of_short_ones() -> None:
     assert split_singles(H100, 128, 8 * MAX_PROGRAM_KEYS) == 8
     assert split_singles(H100, 128, 100) == 1
 
@@ -94,13 +94,13 @@ def static_plan(rows: int = 4) -> StaticPlan:
         ([Context(0, 1, list(range(21)))], False),
     ],
 )
-def test_a_standing_plan_takes_single_tokens_that_fit(
+def test_a_static_plan_takes_single_tokens_that_fit(
     contexts: Sequence[Context], taken: bool
 ) -> None:
     assert static_plan().fits(plan(*contexts)) == taken
 
 
-def test_a_standing_plan_forgets_the_rows_of_the_step_before() -> None:
+def test_a_static_plan_clears_the_rows_of_the_previous_step() -> None:
     kept = static_plan()
     views = kept.first_rows(4)
     kept.fill(plan(*(Context(start, 1, [9, 8]) for start in (1, 5, 6))))

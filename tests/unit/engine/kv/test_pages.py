@@ -10,7 +10,7 @@ SIZE = 12
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, SIZE))))
-def test_every_page_is_free_or_owned_once_whatever_is_taken_and_given_back(
+def test_every_page_is_free_or_owned_once_after_any_allocations(
     moves: list[tuple[bool, int]],
 ) -> None:
     pool = PagePool(SIZE, 4)
@@ -33,10 +33,10 @@ def test_the_lowest_free_ids_go_first(counts: list[int], data: st.DataObject) ->
     assert pool.allocate(2) == free[:2]
 
 
-def test_more_pages_than_are_free_are_never_given() -> None:
+def test_no_more_pages_than_are_free_are_allocated() -> None:
     pool = PagePool(3, 4)
     pool.allocate(2)
-    with pytest.raises(MemoryError, match="2 KV pages asked for, 1 free"):
+    with pytest.raises(MemoryError, match="2 KV pages requested, 1 free"):
         pool.allocate(2)
     assert pool.free == 1
 
@@ -47,7 +47,7 @@ def test_a_page_holds_its_tokens(tokens: int, pages: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tables", "complaint"),
+    ("tables", "message"),
     [
         ([[0, 1]], "neither free nor owned"),
         ([[0, 1, 2], [2]], "owned more than once"),
@@ -55,8 +55,8 @@ def test_a_page_holds_its_tokens(tokens: int, pages: int) -> None:
         ([[0, 1, 2, 9]], "do not exist"),
     ],
 )
-def test_the_audit_finds_what_is_wrong(tables: list[list[int]], complaint: str) -> None:
+def test_check_finds_inconsistencies(tables: list[list[int]], message: str) -> None:
     pool = PagePool(8, 4)
     pool.allocate(3)
-    with pytest.raises(AssertionError, match=complaint):
+    with pytest.raises(AssertionError, match=message):
         pool.check(tables)

@@ -1,4 +1,4 @@
-"""The prefix tree: found by content, kept while read or pinned, evicted oldest first."""
+"""The prefix tree: lookup by content, retention by readers and pins, LRU eviction."""
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -17,7 +17,7 @@ def a_tree(pages: int = PAGES) -> PrefixTree:
 
 
 def put(tree: PrefixTree, tokens: tuple[int, ...], salt: str = "") -> list[PrefixNode]:
-    """Compute a text: read what is known, add what is not; the nodes it reads."""
+    """Read the cached pages of a text and add the others; the nodes read."""
     nodes = tree.match(salt, tokens, len(tokens) // PAGE)
     for node in nodes:
         tree.add_reader(node)
@@ -29,21 +29,21 @@ def put(tree: PrefixTree, tokens: tuple[int, ...], salt: str = "") -> list[Prefi
             break
         parent = nodes[-1] if nodes else tree.root(salt)
         [page] = pool.allocate(1)
-        node = tree.add(parent, tokens[index * PAGE : (index + 1) * PAGE], page)
-        assert node is not None
-        tree.add_reader(node)
-        nodes.append(node)
+        added = tree.add(parent, tokens[index * PAGE : (index + 1) * PAGE], page)
+        assert added is not None
+        tree.add_reader(added)
+        nodes.append(added)
     return nodes
 
 
-def forget(tree: PrefixTree, tokens: tuple[int, ...], salt: str = "") -> None:
-    """Compute a text and leave it unread."""
+def put_unread(tree: PrefixTree, tokens: tuple[int, ...], salt: str = "") -> None:
+    """Add a text and leave it unread."""
     tree.release(put(tree, tokens, salt))
 
 
 def test_a_prefix_is_found_page_by_page() -> None:
     tree = a_tree()
-    forget(tree, (1, 2, 3, 4))
+    put_unread(tree, (1, 2, 3, 4))
     assert len(tree.match("", [1, 2, 3, 4, 5], max_pages=2)) == 2
     assert len(tree.match("", [1, 2, 3, 4, 5], max_pages=1)) == 1
     assert len(tree.match("", [1, 2, 9, 4], max_pages=2)) == 1
@@ -52,15 +52,15 @@ def test_a_prefix_is_found_page_by_page() -> None:
 
 def test_nothing_is_found_under_another_salt() -> None:
     tree = a_tree()
-    forget(tree, (1, 2), salt="one tenant")
+    put_unread(tree, (1, 2), salt="one tenant")
     assert not tree.match("another", [1, 2], max_pages=1)
 
 
-def test_the_longest_unread_page_is_evicted_first_and_leaves_before_their_parents() -> None:
+def test_the_least_recently_used_page_is_evicted_first_and_leaves_before_parents() -> None:
     tree = a_tree()
-    forget(tree, (1, 1, 2, 2))
-    forget(tree, (3, 3))
-    forget(tree, (1, 1))
+    put_unread(tree, (1, 1, 2, 2))
+    put_unread(tree, (3, 3))
+    put_unread(tree, (1, 1))
     tree.evict(1)
     assert [len(tree.match("", text, 2)) for text in ([1, 1, 2, 2], [3, 3])] == [1, 1]
     tree.evict(1)
@@ -77,11 +77,11 @@ def test_a_page_that_is_read_is_not_evicted() -> None:
     assert (len(tree), tree._pool.free) == (0, PAGES)
 
 
-def test_a_pin_keeps_what_is_there_and_what_comes() -> None:
+def test_a_pin_retains_present_and_future_pages() -> None:
     tree = a_tree()
-    forget(tree, (1, 1))
+    put_unread(tree, (1, 1))
     tree.pin("group", "", (1, 1, 2, 2))
-    forget(tree, (1, 1, 2, 2, 3, 3))
+    put_unread(tree, (1, 1, 2, 2, 3, 3))
     tree.evict(PAGES)
     assert len(tree.match("", [1, 1, 2, 2, 3, 3], 3)) == 2
     tree.unpin("group")
@@ -89,35 +89,35 @@ def test_a_pin_keeps_what_is_there_and_what_comes() -> None:
     assert len(tree) == 0
 
 
-def test_a_pinned_prefix_gives_way_where_that_is_said() -> None:
+def test_unpin_all_releases_pinned_prefixes() -> None:
     tree = a_tree()
     tree.pin("group", "", (1, 1))
-    forget(tree, (1, 1))
+    put_unread(tree, (1, 1))
     tree.unpin_all()
     tree.evict(1)
     assert len(tree) == 0
 
 
-def test_a_pin_waits_again_after_everything_was_cleared() -> None:
+def test_a_pin_waits_again_after_clear() -> None:
     tree = a_tree()
     tree.pin("group", "", (1, 1, 2, 2))
-    forget(tree, (1, 1, 2, 2))
+    put_unread(tree, (1, 1, 2, 2))
     tree.clear()
-    forget(tree, (1, 1, 2, 2))
+    put_unread(tree, (1, 1, 2, 2))
     tree.evict(PAGES)
     assert len(tree) == 2
 
 
 def test_a_prefix_of_many_pages_is_walked_without_recursion() -> None:
     tree = a_tree(pages=3000)
-    forget(tree, tuple(range(6000)))
+    put_unread(tree, tuple(range(6000)))
     assert sum(1 for _ in tree.nodes()) == 3000
     tree.clear()
     assert tree._pool.free == 3000
 
 
 class TreeTraffic(RuleBasedStateMachine):
-    """Random readers, pins and evictions; the tree's counts are recounted after each."""
+    """Random readers, pins and evictions; the tree's counts are checked after each."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -153,7 +153,7 @@ class TreeTraffic(RuleBasedStateMachine):
         self.tree._pool.release(self.tree.remove_subtree(self.tree.match(salt, tokens, 4)))
 
     @invariant()
-    def counts_are_right_and_every_page_is_somewhere(self) -> None:
+    def counts_are_correct_and_no_page_is_lost(self) -> None:
         nodes = list(self.tree.nodes())
         self.tree._pool.check([[node.page for node in nodes]])
         assert len(self.tree) == len(nodes)
@@ -163,7 +163,7 @@ class TreeTraffic(RuleBasedStateMachine):
             assert node.readers == sum(node in held for _, _, held in self.reading)
 
     @invariant()
-    def what_is_read_is_found(self) -> None:
+    def pages_with_readers_are_found(self) -> None:
         for tokens, salt, nodes in self.reading:
             assert self.tree.match(salt, tokens, len(nodes)) == nodes
 

@@ -28,7 +28,7 @@ PAGES = 32
 
 
 def chunked(tokens: list[int], lengths: list[int]) -> Iterator[Chunk]:
-    """One sequence in steps of these lengths, a token drawn after each."""
+    """One sequence in chunks of these lengths, a token sampled after each."""
     sequence = SimpleNamespace(tokens=tokens, pages=list(range(PAGES)), padding=0)
     start = 0
     for length in lengths:
@@ -37,7 +37,7 @@ def chunked(tokens: list[int], lengths: list[int]) -> Iterator[Chunk]:
 
 
 def logits(model: LoadedModel, lengths: list[int]) -> Tensor:
-    """Scores after every chunk of the prompt: (chunks, vocabulary)."""
+    """Logits after each chunk of the prompt: (chunks, vocabulary)."""
     store = KvStore(model.kv_shape, PAGES, 4, model.dtype, model.device)
     attention = ReferenceAttention(store)
     steps = [pack([c], attention, model.device) for c in chunked(PROMPT, lengths)]
@@ -53,8 +53,8 @@ def a_model(model_folder: Callable[[str], Path]) -> Callable[..., LoadedModel]:
     return load
 
 
-def whole(folder: Path, dtype: torch.dtype = torch.float32) -> Tensor:
-    """transformers' own scores after every token of the prompt: (tokens, vocabulary)."""
+def reference(folder: Path, dtype: torch.dtype = torch.float32) -> Tensor:
+    """transformers' logits after each token of the prompt: (tokens, vocabulary)."""
     module = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     with torch.inference_mode():
         scores: Tensor = module(torch.tensor([PROMPT])).logits[0]
@@ -72,22 +72,22 @@ def test_a_model_of_the_llama_family_runs_on_our_network(family: str, a_model: C
 def test_every_family_gives_the_logits_of_transformers(
     family: str, lengths: list[int], a_model: Callable, model_folder: Callable
 ) -> None:
-    expected = whole(model_folder(family))[torch.tensor(lengths).cumsum(0) - 1]
+    expected = reference(model_folder(family))[torch.tensor(lengths).cumsum(0) - 1]
     for network in ("auto", "huggingface"):
-        given = logits(a_model(family, network=network), lengths)
-        torch.testing.assert_close(given, expected, atol=1e-4, rtol=1e-4)
+        actual = logits(a_model(family, network=network), lengths)
+        torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("family", ALL)
-def test_half_precision_is_as_close_to_the_truth_as_transformers(
+def test_half_precision_is_as_accurate_as_transformers(
     family: str, dtype: str, a_model: Callable, model_folder: Callable
 ) -> None:
-    truth = whole(model_folder(family))
-    theirs = whole(model_folder(family), getattr(torch, dtype)).float()
+    exact = reference(model_folder(family))
+    theirs = reference(model_folder(family), getattr(torch, dtype)).float()
     ours = logits(a_model(family, dtype), [1] * 40).float()
-    error = (ours - truth).square().mean().sqrt()
-    assert error < 1.5 * (theirs - truth).square().mean().sqrt()
+    error = (ours - exact).square().mean().sqrt()
+    assert error < 1.5 * (theirs - exact).square().mean().sqrt()
 
 
 def test_only_rows_that_need_it_get_logits(a_model: Callable) -> None:
@@ -99,7 +99,7 @@ def test_only_rows_that_need_it_get_logits(a_model: Callable) -> None:
 
 
 @pytest.mark.parametrize(
-    "unusual",
+    "config",
     [
         {"model_type": "llama", "hidden_act": "gelu"},
         {"model_type": "gemma"},
@@ -107,8 +107,8 @@ def test_only_rows_that_need_it_get_logits(a_model: Callable) -> None:
         {"model_type": "llama", "quantization_config": {"quant_method": "gptq", "bits": 4}},
     ],
 )
-def test_unusual_models_are_left_to_transformers(unusual: dict) -> None:
-    assert not llama.supports(AutoConfig.for_model(**unusual))
+def test_other_models_run_on_transformers(config: dict) -> None:
+    assert not llama.supports(AutoConfig.for_model(**config))
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -123,11 +123,11 @@ def test_biases_of_attention_and_mlp_are_added(bias: bool, tmp_path: Path) -> No
         if name.endswith("bias"):
             weight.data.normal_()
     module.save_pretrained(tmp_path)
-    given = logits(load_model(str(tmp_path), "cpu", "float32"), [40])
-    torch.testing.assert_close(given, whole(tmp_path)[-1:], atol=1e-4, rtol=1e-4)
+    actual = logits(load_model(str(tmp_path), "cpu", "float32"), [40])
+    torch.testing.assert_close(actual, reference(tmp_path)[-1:], atol=1e-4, rtol=1e-4)
 
 
-def test_weights_are_not_kept_twice(a_model: Callable) -> None:
+def test_weights_are_not_duplicated(a_model: Callable) -> None:
     left = {name for name, _ in a_model("qwen3").module.named_parameters()}
     assert left == {"model.embed_tokens.weight", "model.norm.weight"}
 

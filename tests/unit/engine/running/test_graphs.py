@@ -1,4 +1,4 @@
-"""Decode steps on recordings, which here are no CUDA graphs but do what those do."""
+"""Decode steps on recordings that behave like CUDA graphs, without CUDA."""
 
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ LAUNCH_SHAPE = LaunchShape(tile_tokens=4, kv_heads=1, multiprocessors=1)
 
 
 class EchoNetwork:
-    """Rows of logits that tell what the network saw; counts its steps by their rows."""
+    """A network whose logits echo its inputs; records the rows of its steps."""
 
     def __init__(self) -> None:
         self.steps: list[int] = []
@@ -53,7 +53,7 @@ class GraphBench:
     def check(
         self, *starts: int, sample_rows: Sequence[int] | None = None, longer: int = 0
     ) -> None:
-        """A step of single tokens, maybe a longer chunk behind, gives what the network gives."""
+        """Check a step of single tokens, and optionally a longer chunk, against the network."""
         contexts = [Context(start, 1, [1] * (start // 4 + 1)) for start in starts]
         contexts += [Context(0, longer, [2] * 25)] * (longer > 0)
         tokens = len(starts) + longer
@@ -85,7 +85,7 @@ def test_a_step_takes_the_next_larger_bucket(rows: int, bucket: int) -> None:
     assert bench.replayed == [bucket]
 
 
-def test_steps_of_any_size_follow_each_other() -> None:
+def test_steps_of_different_sizes_alternate() -> None:
     bench = GraphBench()
     for rows in (20, 3, 1, 7, 2, 16):
         bench.check(*range(rows))

@@ -1,4 +1,4 @@
-"""Bias, penalties and masks against a slow walk over the vocabulary."""
+"""Bias, penalties and masks against a slow loop over the vocabulary."""
 
 from collections.abc import Sequence
 
@@ -28,7 +28,7 @@ LOGITS = torch.tensor([0.5, -1.0, 3.0, 0.0, 2.5, -4.0, 1.0, 1.5, -0.5, 2.0, -2.0
 
 
 class IncreasingConstraint:
-    """Allows what follows the newest token in the vocabulary, and all at the start."""
+    """Allows all tokens at first, later only ids above the newest one."""
 
     def allowed(self, generated: Sequence[int]) -> Tensor | None:
         return torch.arange(VOCABULARY) > generated[-1] if generated else None
@@ -40,7 +40,7 @@ def edited(params: list[SamplingParams], previous: Tensor | None = None) -> Tens
     return scores
 
 
-def outcomes(params: list[SamplingParams]) -> list[SampledToken]:
+def sampled_tokens(params: list[SamplingParams]) -> list[SampledToken]:
     batch = prepare(params, VOCABULARY, CPU)
     return read_tokens(copy_to_host(sample(LOGITS.expand(len(params), -1), batch)), batch)
 
@@ -54,8 +54,8 @@ def slowly_edited(sampling: Sampling, prompt: list[int], generated: list[int]) -
             score = score / factor if score > 0 else score * factor
         score -= sampling.frequency_penalty * generated.count(token)
         score -= sampling.presence_penalty * (token in generated)
-        ruled_out = sampling.allowed and token not in sampling.allowed
-        scores.append(-torch.inf if ruled_out else score)
+        masked = sampling.allowed and token not in sampling.allowed
+        scores.append(-torch.inf if masked else score)
     return scores
 
 
@@ -86,24 +86,24 @@ def test_a_penalty_moves_greedy_to_the_next_token() -> None:
     params = [
         SamplingParams(Sampling(frequency_penalty=0.2), 9, generated=[2] * n) for n in range(4)
     ]
-    assert [outcome.token for outcome in outcomes(params)] == [2, 2, 11, 11]
+    assert [result.token for result in sampled_tokens(params)] == [2, 2, 11, 11]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 100.0])
-def test_only_allowed_tokens_are_drawn(temperature: float) -> None:
+def test_only_allowed_tokens_are_sampled(temperature: float) -> None:
     params = [
         SamplingParams(Sampling(temperature, allowed=[5, 1]), position) for position in range(40)
     ]
-    drawn = {outcome.token for outcome in outcomes(params)}
-    assert drawn == ({5, 1} if temperature else {1})
+    ids = {result.token for result in sampled_tokens(params)}
+    assert ids == ({5, 1} if temperature else {1})
 
 
-def test_a_constraint_follows_what_was_generated() -> None:
+def test_a_constraint_follows_the_generated_tokens() -> None:
     params = [
         SamplingParams(Sampling(), 9, generated=known, constraint=IncreasingConstraint())
         for known in ([], [2], [9])
     ]
-    assert [outcome.token for outcome in outcomes(params)] == [2, 11, 11]
+    assert [result.token for result in sampled_tokens(params)] == [2, 11, 11]
 
 
 def test_options_and_constraint_must_both_allow_a_token() -> None:
@@ -112,14 +112,14 @@ def test_options_and_constraint_must_both_allow_a_token() -> None:
         SamplingParams(named, 9, generated=known, constraint=IncreasingConstraint())
         for known in ([], [4])
     ]
-    assert [outcome.token for outcome in outcomes(params)] == [4, 6]
+    assert [result.token for result in sampled_tokens(params)] == [4, 6]
 
 
-def test_a_row_that_may_draw_nothing_ends_alone_with_the_reason() -> None:
+def test_a_row_without_allowed_tokens_ends_alone_with_the_reason() -> None:
     stuck = SamplingParams(
         Sampling(1.0, top_p=0.5), 9, generated=[11], constraint=IncreasingConstraint()
     )
-    strange = SamplingParams(Sampling(allowed=[99]), 9)
-    found = outcomes([SamplingParams(Sampling(), 9), stuck, strange])
-    assert [outcome.token for outcome in found] == [2, None, None]
-    assert {outcome.reason for outcome in found[1:]} == {"no token is allowed"}
+    unknown_id = SamplingParams(Sampling(allowed=[99]), 9)
+    found = sampled_tokens([SamplingParams(Sampling(), 9), stuck, unknown_id])
+    assert [result.token for result in found] == [2, None, None]
+    assert {result.reason for result in found[1:]} == {"no token is allowed"}

@@ -1,4 +1,4 @@
-"""top_k, top_p and min_p against a slow choice among a sorted row."""
+"""top_k, top_p and min_p against slow sampling from a sorted row."""
 
 from math import ceil
 from typing import Any
@@ -19,13 +19,13 @@ VOCABULARY = 60
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
-def chosen(logits: Tensor, sampling: Sampling, position: int) -> int:
+def sampled(logits: Tensor, sampling: Sampling, position: int) -> int:
     batch = prepare([SamplingParams(sampling, position)], len(logits), torch.device("cpu"))
     return int(sample(logits[None], batch).tokens)
 
 
-def slowly_chosen(logits: Tensor, sampling: Sampling, position: int) -> int:
-    """Walks through the likeliest tokens, lower ids first among equals."""
+def slowly_sampled(logits: Tensor, sampling: Sampling, position: int) -> int:
+    """Walk through the tokens by probability, lower ids first among equals."""
     scores = logits.tolist()
     likeliest = sorted(range(len(scores)), key=lambda token: (-scores[token], token))
     if method_of(sampling, len(scores)) is SamplingMethod.GREEDY:
@@ -40,14 +40,14 @@ def slowly_chosen(logits: Tensor, sampling: Sampling, position: int) -> int:
         if sampling.top_p == 1 or mass < ceil(sampling.top_p * float(total)):
             nucleus.append(token)
         mass += weights[token]
-    turns = [token for token in nucleus if weights[token] >= sampling.min_p * unit]
+    candidates = [token for token in nucleus if weights[token] >= sampling.min_p * unit]
     if method_of(sampling, len(scores)) is not SamplingMethod.TOP_K:
-        turns.sort()
-    total = sum(weights[token] for token in turns)
-    ticket = min(int(uniforms([sampling.seed], [position])[0] * float(total)), total - 1)
-    for token in turns:
-        ticket -= weights[token]
-        if ticket < 0:
+        candidates.sort()
+    total = sum(weights[token] for token in candidates)
+    remaining = min(int(uniforms([sampling.seed], [position])[0] * float(total)), total - 1)
+    for token in candidates:
+        remaining -= weights[token]
+        if remaining < 0:
             return token
     raise AssertionError
 
@@ -68,34 +68,34 @@ def test_a_token_is_the_one_a_sorted_walk_finds(
     scores: list[float], sampling: Sampling, position: int
 ) -> None:
     logits = torch.tensor([0.0, *scores])
-    assert chosen(logits, sampling, position) == slowly_chosen(logits, sampling, position)
+    assert sampled(logits, sampling, position) == slowly_sampled(logits, sampling, position)
 
 
 @pytest.mark.parametrize(
     "options", [{"top_k": MAX_SORTED_TOP_K}, {"top_k": MAX_SORTED_TOP_K + 1}, {}]
 )
 @pytest.mark.parametrize("top_p", [0.3, 0.95, 1.0])
-def test_a_large_vocabulary_is_walked_the_same(options: dict[str, Any], top_p: float) -> None:
+def test_a_large_vocabulary_gives_the_same(options: dict[str, Any], top_p: float) -> None:
     generator = torch.Generator().manual_seed(5)
     logits = (torch.randn(4001, generator=generator) * 2).bfloat16().float()
     for position in range(6):
         sampling = Sampling(1.3, top_p=top_p, min_p=0.001, **options)
-        assert chosen(logits, sampling, position) == slowly_chosen(logits, sampling, position)
+        assert sampled(logits, sampling, position) == slowly_sampled(logits, sampling, position)
 
 
 @given(st.integers(0, 2**40), st.integers(1, 2**20))
-def test_top_p_draws_from_the_smallest_set_that_reaches_it(seed: int, position: int) -> None:
+def test_top_p_samples_from_the_smallest_set_that_reaches_it(seed: int, position: int) -> None:
     logits = torch.tensor([0.1, 0.5, 0.15, 0.25]).log()
-    assert chosen(logits, Sampling(1.0, top_p=0.74, seed=seed), position) in {1, 3}
-    assert chosen(logits, Sampling(1.0, top_p=0.49, seed=seed), position) == 1
+    assert sampled(logits, Sampling(1.0, top_p=0.74, seed=seed), position) in {1, 3}
+    assert sampled(logits, Sampling(1.0, top_p=0.49, seed=seed), position) == 1
 
 
 @given(st.integers(0, 2**40))
 def test_among_equal_scores_the_lower_ids_are_kept(seed: int) -> None:
     logits = torch.zeros(VOCABULARY)
     logits[40] = 1.0
-    assert chosen(logits, Sampling(9.0, top_k=3, seed=seed), 1) in {0, 1, 40}
-    assert chosen(logits, Sampling(9.0, top_p=0.04, seed=seed), 1) in {0, 1, 40}
+    assert sampled(logits, Sampling(9.0, top_k=3, seed=seed), 1) in {0, 1, 40}
+    assert sampled(logits, Sampling(9.0, top_p=0.04, seed=seed), 1) in {0, 1, 40}
 
 
 @given(st.lists(finite | st.sampled_from([0.0, -0.0, torch.inf, -torch.inf]), min_size=1))
@@ -110,18 +110,18 @@ def test_ranks_fall_as_scores_rise(scores: list[float]) -> None:
     st.lists(st.integers(0, 5) | st.integers(0, 2**32 - 1), min_size=1, max_size=20),
     st.data(),
 )
-def test_the_leading_tokens_are_the_first_that_bring_enough(
+def test_the_leading_tokens_are_the_first_that_reach_the_target(
     rank: list[int], data: st.DataObject
 ) -> None:
-    worth = {place: data.draw(st.integers(1, 2**50)) for place in set(rank)}
-    amounts = [worth[place] for place in rank]
-    target_weight = data.draw(st.integers(1, sum(amounts)))
+    weight_of = {place: data.draw(st.integers(1, 2**50)) for place in set(rank)}
+    weights = [weight_of[place] for place in rank]
+    target_weight = data.draw(st.integers(1, sum(weights)))
     first, mass = set(), 0
     for token in sorted(range(len(rank)), key=lambda token: (rank[token], token)):
         if mass < target_weight:
             first.add(token)
-        mass += amounts[token]
+        mass += weights[token]
     found = leading_mask(
-        torch.tensor([rank]), torch.tensor([amounts]), torch.tensor([[target_weight]])
+        torch.tensor([rank]), torch.tensor([weights]), torch.tensor([[target_weight]])
     )
     assert set(found[0].nonzero()[:, 0].tolist()) == first

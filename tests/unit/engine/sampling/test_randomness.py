@@ -1,4 +1,4 @@
-"""Chance by seed and position."""
+"""Random numbers by seed and position."""
 
 import numpy as np
 import pytest
@@ -13,8 +13,8 @@ positions = st.integers(0, 2**20)
 
 @given(st.lists(st.tuples(seeds, positions), min_size=1, max_size=20))
 def test_uniforms_lie_in_the_half_open_unit_interval(keys: list[tuple[int, int]]) -> None:
-    drawn = uniforms(*zip(*keys, strict=True))
-    assert ((drawn >= 0) & (drawn < 1)).all()
+    numbers = uniforms(*zip(*keys, strict=True))
+    assert ((numbers >= 0) & (numbers < 1)).all()
 
 
 @pytest.mark.parametrize(
@@ -29,19 +29,17 @@ def test_uniforms_lie_in_the_half_open_unit_interval(keys: list[tuple[int, int]]
         (3 - 2**70, 2**20, 0.8005723562956331),
     ],
 )
-def test_a_seed_and_position_give_the_number_they_always_gave(
-    seed: int, position: int, number: float
-) -> None:
+def test_a_seed_and_position_give_a_fixed_number(seed: int, position: int, number: float) -> None:
     assert uniforms([seed], [position]).tolist() == [number]
 
 
 @given(st.lists(st.tuples(seeds, positions), min_size=1, max_size=9))
-def test_a_number_does_not_depend_on_the_others_asked_for(keys: list[tuple[int, int]]) -> None:
+def test_a_number_does_not_depend_on_the_other_pairs(keys: list[tuple[int, int]]) -> None:
     alone = [uniforms([seed], [position])[0] for seed, position in keys]
     assert uniforms(*zip(*keys, strict=True)).tolist() == alone
 
 
-def test_neighbouring_seeds_and_positions_draw_unrelated_numbers() -> None:
+def test_neighbouring_seeds_and_positions_give_uncorrelated_numbers() -> None:
     keys = [(seed, position) for seed in range(60) for position in range(60)]
     table = uniforms(*zip(*keys, strict=True)).reshape(60, 60)
     assert len(np.unique(table)) == 3600

@@ -1,4 +1,4 @@
-"""Drawing the tokens of a step."""
+"""Sampling the tokens of a step."""
 
 from collections.abc import Callable
 from math import sqrt
@@ -30,42 +30,44 @@ samplings = st.builds(
     seed=st.integers(-(2**70), 2**70),
 )
 tokens_before = st.lists(st.integers(0, 49), max_size=6)
-draws_of_a_row = st.tuples(samplings, st.integers(0, 2**20), tokens_before, tokens_before).map(
+params_of_a_row = st.tuples(samplings, st.integers(0, 2**20), tokens_before, tokens_before).map(
     lambda fields: SamplingParams(*fields)
 )
 
 
 def some_logits(rows: int, vocabulary: int = VOCABULARY) -> Tensor:
-    """Logits with equals among them."""
+    """Logits with ties."""
     generator = torch.Generator().manual_seed(rows)
     return (torch.randn(rows, vocabulary, generator=generator) * 3).bfloat16()
 
 
-def drawn(logits: Tensor, params: list[SamplingParams]) -> list[int | None]:
+def sampled(logits: Tensor, params: list[SamplingParams]) -> list[int | None]:
     batch = prepare(params, logits.shape[-1], CPU)
-    return [outcome.token for outcome in read_tokens(copy_to_host(sample(logits, batch)), batch)]
+    return [result.token for result in read_tokens(copy_to_host(sample(logits, batch)), batch)]
 
 
-def rarely_exceeded(freedom: int) -> float:
+def chi_square_limit(freedom: int) -> float:
     """The 0.999 quantile of chi-square (Wilson and Hilferty, PNAS 17, 1931)."""
     spread = 2 / (9 * freedom)
     return freedom * (1 - spread + 3.09 * sqrt(spread)) ** 3
 
 
-@given(st.lists(draws_of_a_row, min_size=1, max_size=8))
-def test_a_row_draws_the_same_alone_and_in_any_batch(params: list[SamplingParams]) -> None:
+@given(st.lists(params_of_a_row, min_size=1, max_size=8))
+def test_a_row_samples_the_same_alone_and_in_any_batch(params: list[SamplingParams]) -> None:
     logits = some_logits(len(params))
-    alone = [drawn(logits[row : row + 1], [draw])[0] for row, draw in enumerate(params)]
-    assert drawn(logits, params) == alone
-    assert drawn(logits.flip(0), params[::-1]) == alone[::-1]
+    alone = [
+        sampled(logits[row : row + 1], [row_params])[0] for row, row_params in enumerate(params)
+    ]
+    assert sampled(logits, params) == alone
+    assert sampled(logits.flip(0), params[::-1]) == alone[::-1]
 
 
-def test_a_row_draws_the_same_in_a_group_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_samples_the_same_in_a_group_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     logits = some_logits(9)
     params = [SamplingParams(Sampling(1.0, top_k, 0.9, seed=top_k), 5) for top_k in range(9)]
-    together = drawn(logits, params)
+    together = sampled(logits, params)
     monkeypatch.setitem(GROUP_SCORES, "cpu", 2 * VOCABULARY)
-    assert drawn(logits, params) == together
+    assert sampled(logits, params) == together
 
 
 @pytest.mark.parametrize(
@@ -77,11 +79,11 @@ def test_a_row_draws_the_same_in_a_group_of_any_size(monkeypatch: pytest.MonkeyP
         Sampling(100.0, top_p=1e-9),
     ],
 )
-def test_greedy_takes_the_first_of_the_likeliest_beside_any_row(greedy: Sampling) -> None:
+def test_greedy_takes_the_lowest_likeliest_id_next_to_any_row(greedy: Sampling) -> None:
     logits = some_logits(6)
     logits[:, 30:32] = logits.amax() + 1
     params = [SamplingParams(greedy, 3), SamplingParams(Sampling(50.0), 3)] * 3
-    assert drawn(logits, params)[::2] == [30, 30, 30]
+    assert sampled(logits, params)[::2] == [30, 30, 30]
 
 
 @pytest.mark.parametrize("temperature", [1e-300, 1e-6, 1e-5, 1e-3])
@@ -90,18 +92,18 @@ def test_a_temperature_near_zero_is_greedy(temperature: float, options: dict[str
     logits = some_logits(5)
     logits[:, 30] = logits.amax() + 1
     params = [SamplingParams(Sampling(temperature, seed=row, **options), 9) for row in range(5)]
-    assert drawn(logits, params) == [30] * 5
+    assert sampled(logits, params) == [30] * 5
 
 
-def test_seeds_and_positions_decide_what_is_drawn() -> None:
+def test_seeds_and_positions_determine_the_tokens() -> None:
     logits = torch.zeros(40, VOCABULARY)
     params = [
         SamplingParams(Sampling(1.0, seed=seed), position)
         for seed in range(5)
         for position in range(8)
     ]
-    assert drawn(logits, params) == drawn(logits, params)
-    assert len(set(drawn(logits, params))) > 20
+    assert sampled(logits, params) == sampled(logits, params)
+    assert len(set(sampled(logits, params))) > 20
 
 
 @pytest.mark.parametrize(
@@ -115,7 +117,7 @@ def test_seeds_and_positions_decide_what_is_drawn() -> None:
         ({"top_k": 6, "top_p": 0.9}, lambda p: p >= p.sort().values[-5]),
     ],
 )
-def test_tokens_come_as_often_as_they_are_likely(
+def test_token_frequencies_follow_the_probabilities(
     sampling: dict[str, Any], kept: Callable[[Tensor], Tensor]
 ) -> None:
     logits = torch.arange(12).remainder(7) * 0.6 - torch.arange(12) * 0.05
@@ -123,7 +125,7 @@ def test_tokens_come_as_often_as_they_are_likely(
     likely = torch.softmax(logits.double() / sampling["temperature"], -1)
     likely = torch.where(kept(likely), likely, 0.0)
     count = 20_000
-    tokens = drawn(
+    tokens = sampled(
         logits.expand(count, -1), [SamplingParams(Sampling(**sampling), n) for n in range(count)]
     )
     found = torch.tensor(tokens).bincount(minlength=12)
@@ -131,49 +133,49 @@ def test_tokens_come_as_often_as_they_are_likely(
     assert not found[expected == 0].any()
     there = expected > 0
     distance = ((found - expected).square() / expected)[there].sum().item()
-    assert distance < rarely_exceeded(int(there.sum()) - 1)
+    assert distance < chi_square_limit(int(there.sum()) - 1)
 
 
 @pytest.mark.parametrize("poison", [torch.nan, torch.inf])
 @pytest.mark.parametrize("options", [{}, {"top_k": 5}, {"top_p": 0.5}, {"allowed": [3]}])
-def test_a_row_that_is_no_number_ends_alone(poison: float, options: dict[str, Any]) -> None:
+def test_a_row_with_nan_or_infinity_ends_alone(poison: float, options: dict[str, Any]) -> None:
     logits = some_logits(3)
     logits[1, 4] = poison
     params = [SamplingParams(Sampling(1.0, **options), 1)] * 3
     batch = prepare(params, VOCABULARY, CPU)
     step = sample(logits, batch)
-    outcomes = read_tokens(copy_to_host(step), batch)
-    assert [outcome.token is None for outcome in outcomes] == [False, True, False]
-    assert outcomes[1].reason == "the model's scores are not finite numbers"
+    results = read_tokens(copy_to_host(step), batch)
+    assert [result.token is None for result in results] == [False, True, False]
+    assert results[1].reason == "the model's scores are not finite numbers"
     assert step.finite.tolist() == [True, False, True]
     assert step.tokens[1] == 0
 
 
 @pytest.mark.parametrize("options", [{}, {"top_k": 2000}, {"top_p": 0.5}, {"top_k": 20}])
 @pytest.mark.parametrize("temperature", [0.0, 1.0, 100.0])
-def test_tokens_the_model_rules_out_are_not_drawn(
+def test_tokens_of_probability_zero_are_not_sampled(
     temperature: float, options: dict[str, Any]
 ) -> None:
     logits = torch.full((1, VOCABULARY), -torch.inf)
     logits[0, 17] = -3.0
-    assert drawn(logits, [SamplingParams(Sampling(temperature, **options), 1)]) == [17]
+    assert sampled(logits, [SamplingParams(Sampling(temperature, **options), 1)]) == [17]
 
 
-def test_a_vocabulary_of_one_token_draws_it() -> None:
+def test_a_vocabulary_of_one_token_gives_that_token() -> None:
     params = [SamplingParams(Sampling(temperature, top_k=5), 1) for temperature in (0.0, 1.0)]
-    assert drawn(torch.zeros(2, 1), params) == [0, 0]
+    assert sampled(torch.zeros(2, 1), params) == [0, 0]
 
 
-def test_a_step_that_draws_nothing_has_no_outcomes() -> None:
-    assert drawn(torch.zeros(0, VOCABULARY), []) == []
+def test_a_step_without_rows_gives_no_tokens() -> None:
+    assert sampled(torch.zeros(0, VOCABULARY), []) == []
 
 
-def test_drawing_reads_nothing_back_from_the_device() -> None:
+def test_sampling_reads_nothing_back_from_the_device() -> None:
     everything = Sampling(1.0, 20, 0.9, 0.1, 0.3, 0.4, 1.2, {3: 2.0}, [5, 6], 4)
-    ways = [Sampling(), Sampling(1.0), Sampling(1.0, top_k=2000, top_p=0.9), everything]
-    params = [SamplingParams(sampling, 3, [1], [2], carried=0) for sampling in ways]
-    nowhere = torch.device("meta")  # has no numbers to be read
-    batch = prepare(params, 3000, nowhere)
-    logits = torch.empty(4, 3000, device=nowhere, dtype=torch.bfloat16)
-    step = sample(logits, batch, torch.empty(4, device=nowhere, dtype=torch.int64))
+    samplings_used = [Sampling(), Sampling(1.0), Sampling(1.0, top_k=2000, top_p=0.9), everything]
+    params = [SamplingParams(sampling, 3, [1], [2], carried=0) for sampling in samplings_used]
+    meta = torch.device("meta")  # has no values to read
+    batch = prepare(params, 3000, meta)
+    logits = torch.empty(4, 3000, device=meta, dtype=torch.bfloat16)
+    step = sample(logits, batch, torch.empty(4, device=meta, dtype=torch.int64))
     assert (step.tokens.shape, step.finite.shape) == ((4,), (4,))

@@ -1,4 +1,4 @@
-"""Sessions: whose sequences run, and each of them once."""
+"""Sessions: only the current one's sequences run, each once."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -35,20 +35,20 @@ INFO = EngineInfo(
 
 
 class SessionsHarness:
-    """Sessions, and the orders they gave."""
+    """Sessions, and the commands that they issued."""
 
     def __init__(self, max_disconnected_s: float = 30.0, max_events: int = 4) -> None:
         self.commands: list[Command] = []
         self.events = EventLog(max_events)
-        self.given = asyncio.Event()
+        self.command_put = asyncio.Event()
         self.sessions = Sessions(INFO, self.events, self._put, max_disconnected_s)
 
     def _put(self, command: Command) -> None:
         self.commands.append(command)
-        self.given.set()
+        self.command_put.set()
 
     def submit(self, *operations: Operation, session: str = "a", epoch: str = "e") -> list[str]:
-        """The reasons of what was refused."""
+        """The reasons of the refused sequences."""
         answer = self.sessions.submit(Submission(session, epoch, list(operations)))
         return [refused.reason for refused in answer.refused]
 
@@ -72,7 +72,7 @@ async def events(reader: EventReader) -> AsyncIterator[Event]:
             yield msgspec.json.decode(line, type=Event)
 
 
-async def some(count: int, reader: EventReader) -> list[Event]:
+async def read(count: int, reader: EventReader) -> list[Event]:
     async with asyncio.timeout(PATIENCE_S):
         stream = events(reader)
         return [await anext(stream) for _ in range(count)]
@@ -110,7 +110,7 @@ async def test_a_submission_for_another_epoch_is_a_conflict(a_sequence: Callable
         ({"generated": [1] * 9}, "9 tokens are generated, max_tokens is 8"),
     ],
 )
-async def test_what_can_never_run_is_refused_with_the_reason(
+async def test_a_sequence_that_can_never_run_is_refused_with_the_reason(
     fields: dict[str, object], reason: str, a_sequence: Callable
 ) -> None:
     harness = SessionsHarness()
@@ -119,7 +119,7 @@ async def test_what_can_never_run_is_refused_with_the_reason(
     assert harness.started == ["good"]
 
 
-async def test_a_new_session_drops_what_the_earlier_one_asked_for(a_sequence: Callable) -> None:
+async def test_a_new_session_drops_the_sequences_of_the_earlier_one(a_sequence: Callable) -> None:
     harness = SessionsHarness()
     harness.submit(SubmitBatch("b", [a_sequence("s")]))
     harness.submit(SubmitBatch("b", [a_sequence("s")]), session="b")
@@ -143,32 +143,32 @@ async def test_a_new_session_reads_no_event_of_the_earlier_one() -> None:
         harness.step()
     reader = harness.sessions.open("b", 0)
     harness.step(running=3)
-    hello, step = await some(2, reader)
+    hello, step = await read(2, reader)
     assert hello == Hello("e", 10, lost=False)
     assert isinstance(step, Step)
     assert (step.number, step.running) == (10, 3)
 
 
-async def test_sequences_are_cancelled_when_nobody_reads_for_long(a_sequence: Callable) -> None:
+async def test_sequences_are_cancelled_without_a_reader_for_too_long(a_sequence: Callable) -> None:
     harness = SessionsHarness(max_disconnected_s=0.02)
     reader = harness.sessions.open("a", 0)
     harness.submit(SubmitBatch("b", [a_sequence("s")]))
     await asyncio.sleep(0.05)
     assert [type(command) for command in harness.commands] == [Start]
-    harness.given.clear()
+    harness.command_put.clear()
     harness.sessions.closed(reader)
-    await asyncio.wait_for(harness.given.wait(), 10)
+    await asyncio.wait_for(harness.command_put.wait(), 10)
     assert harness.commands[1:] == [Stop(None, "the events connection was gone for 0.02 s")]
 
 
-async def test_what_is_submitted_after_a_cancellation_is_cancelled_too(
+async def test_sequences_submitted_after_a_cancellation_are_cancelled_too(
     a_sequence: Callable,
 ) -> None:
     harness = SessionsHarness(max_disconnected_s=0.02)
     for name in "st":
         harness.submit(SubmitBatch("b", [a_sequence(name)]))
-        harness.given.clear()
-        await asyncio.wait_for(harness.given.wait(), 10)
+        harness.command_put.clear()
+        await asyncio.wait_for(harness.command_put.wait(), 10)
     assert [type(command) for command in harness.commands] == [Start, Stop, Start, Stop]
 
 
@@ -180,22 +180,22 @@ async def test_a_stream_opened_in_time_keeps_the_sequences() -> None:
     assert harness.commands == []
 
 
-async def test_a_stream_resumes_after_the_event_asked_for() -> None:
+async def test_a_stream_resumes_after_the_requested_event() -> None:
     harness = SessionsHarness()
     harness.sessions.open("a", 0)
     for _ in range(4):
         harness.step()
-    hello, *rest = await some(3, harness.sessions.open("a", 2))
+    hello, *rest = await read(3, harness.sessions.open("a", 2))
     assert hello == Hello("e", 4, lost=False)
     assert [step.number for step in rest] == [3, 4]
 
 
-async def test_a_stream_tells_that_events_are_lost() -> None:
+async def test_a_stream_reports_lost_events() -> None:
     harness = SessionsHarness(max_events=4)
     harness.sessions.open("a", 0)
     for _ in range(6):
         harness.step()
-    hello, *rest = await some(5, harness.sessions.open("a", 1))
+    hello, *rest = await read(5, harness.sessions.open("a", 1))
     assert hello == Hello("e", 6, lost=True)
     assert [step.number for step in rest] == [3, 4, 5, 6]
 
@@ -209,21 +209,21 @@ async def test_a_reader_that_fell_behind_the_ring_is_ended() -> None:
     assert [event async for event in stream] == []
 
 
-async def test_a_number_from_another_epoch_reads_what_comes_next() -> None:
+async def test_a_number_from_another_epoch_reads_the_next_events() -> None:
     harness = SessionsHarness()
     reader = harness.sessions.open("a", 500)
     harness.step()
-    assert [event.number for event in await some(2, reader)] == [1, 1]
+    assert [event.number for event in await read(2, reader)] == [1, 1]
 
 
-async def test_a_quiet_stream_beats() -> None:
+async def test_a_stream_without_events_sends_heartbeats() -> None:
     reader = EventReader(EventLog(), "e", 0, heartbeat_s=0.01)
-    assert await some(3, reader) == [Hello("e", 0), Heartbeat(0), Heartbeat(0)]
+    assert await read(3, reader) == [Hello("e", 0), Heartbeat(0), Heartbeat(0)]
 
 
-def test_unfinished_sequences_are_never_forgotten_and_old_finished_ones_are() -> None:
-    known = SeenIds(max_finished=2)
+def test_unfinished_ids_are_kept_and_old_finished_ones_dropped() -> None:
+    seen = SeenIds(max_finished=2)
     for name in "abcd":
-        known.add(name)
-    known.finish("abc")
-    assert [name for name in "abcd" if name in known] == ["b", "c", "d"]
+        seen.add(name)
+    seen.finish("abc")
+    assert [name for name in "abcd" if name in seen] == ["b", "c", "d"]

@@ -20,7 +20,7 @@ SWAP, RECOMPUTE = RestoreCosts(0.0, 1.0), RestoreCosts(1.0, 0.0)
 
 @dataclass(frozen=True)
 class SequenceSpec:
-    """A sequence, and the length at which it will stop by itself."""
+    """A sequence, and the length at which it stops."""
 
     prompt: int
     max_tokens: int
@@ -64,7 +64,7 @@ def a_composer(
 
 
 def settle(composer: Composer, plan: StepPlan, done: Callable[[SequenceState], bool]) -> int:
-    """Pretend the plan was run; how many tokens it generated."""
+    """Simulate the run of a plan; the number of generated tokens."""
     generated = 0
     for chunk in plan.chunks:
         sequence = chunk.sequence
@@ -79,7 +79,7 @@ def settle(composer: Composer, plan: StepPlan, done: Callable[[SequenceState], b
 
 
 def drained(composer: Composer) -> bool:
-    """Whether nothing is left, and every page can be had again."""
+    """Whether no sequence is left and all pages are allocatable."""
     return composer.idle and composer.memory.free == PAGES and not composer.memory.host.used
 
 
@@ -90,7 +90,7 @@ def drained(composer: Composer) -> bool:
     st.booleans(),
     st.sampled_from([SWAP, RECOMPUTE]),
 )
-def test_all_finish_within_capacity_whatever_was_predicted(
+def test_all_finish_within_capacity_for_any_prediction(
     work: list[SequenceSpec], step_tokens: int, pipelined: bool, sharing: bool, costs: RestoreCosts
 ) -> None:
     lengths = {f"s{number}": job.length for number, job in enumerate(work)}
@@ -102,7 +102,7 @@ def test_all_finish_within_capacity_whatever_was_predicted(
         composer.check()
         assert sum(chunk.length for chunk in plan.chunks) <= step_tokens
         for swapped, _ in plan.copies.swap_out:
-            swapped.content = ...
+            swapped.content = ...  # type: ignore[assignment]
         assert all(swapped.content is ... for swapped, _ in plan.copies.swap_in)
         settled, in_flight = (in_flight, plan) if pipelined else (plan, None)
         assert plan.chunks or settled, "no progress"
@@ -137,17 +137,19 @@ def test_new_sequences_start_in_order_and_never_before_a_preempted_one(
     composer = a_composer(sequences)
     started: list[SequenceState] = []
     while not composer.idle:
-        held_back = bool(composer.preempted)
+        had_preempted = bool(composer.preempted)
         plan = composer.compose()
-        fresh = [s for s in composer.running if s not in started]
-        assert not (fresh and held_back and composer.preempted)
-        started += fresh
+        started_now = [s for s in composer.running if s not in started]
+        assert not (started_now and had_preempted and composer.preempted)
+        started += started_now
         settle(composer, plan, lambda s: s.generated == s.max_tokens)
     assert started == sequences
 
 
 @given(st.lists(st.tuples(jobs(), st.integers(1, 50)), min_size=2, max_size=8))
-def test_the_victim_has_the_longest_revised_remainder(work: list[tuple[SequenceSpec, int]]) -> None:
+def test_the_preempted_sequence_has_the_longest_revised_remainder(
+    work: list[tuple[SequenceSpec, int]],
+) -> None:
     sequences = [waiting(job, number) for number, (job, _) in enumerate(work)]
     for sequence, (_, beyond) in zip(sequences, work, strict=True):
         sequence.expected = CAPACITY + beyond
@@ -180,7 +182,7 @@ def test_a_reservation_is_doubled_where_pages_allow() -> None:
     assert composer.extensions == 1
 
 
-def test_a_sequence_is_not_started_on_pages_promised_to_another() -> None:
+def test_a_sequence_is_not_started_on_pages_reserved_for_another() -> None:
     first = waiting(SequenceSpec(prompt=4, max_tokens=28, reserve=20, length=28), 0)
     second = waiting(SequenceSpec(prompt=4, max_tokens=20, reserve=20, length=20), 1)
     composer = a_composer([first, second])
@@ -189,7 +191,7 @@ def test_a_sequence_is_not_started_on_pages_promised_to_another() -> None:
     assert composer.memory.free == PAGES - 1
 
 
-def test_a_sequence_starts_on_pages_that_it_gives_back_before_another_needs_them() -> None:
+def test_a_sequence_starts_on_pages_that_it_frees_before_another_needs_them() -> None:
     first = waiting(SequenceSpec(prompt=4, max_tokens=24, reserve=24, length=24), 0)
     second = waiting(SequenceSpec(prompt=4, max_tokens=8, reserve=8, length=8), 1)
     composer = a_composer([first, second])
@@ -200,7 +202,7 @@ def test_a_sequence_starts_on_pages_that_it_gives_back_before_another_needs_them
         settle(composer, plan, lambda s: s.generated == s.max_tokens)
 
 
-def test_one_that_does_not_fit_holds_back_what_came_later() -> None:
+def test_a_sequence_that_does_not_fit_blocks_later_ones() -> None:
     big = waiting(SequenceSpec(prompt=20, max_tokens=8, reserve=8, length=8), 0)
     bigger = waiting(SequenceSpec(prompt=16, max_tokens=8, reserve=8, length=8), 1)
     small = waiting(SequenceSpec(prompt=1, max_tokens=1, reserve=1, length=1), 2)
@@ -209,7 +211,7 @@ def test_one_that_does_not_fit_holds_back_what_came_later() -> None:
     assert composer.running == [big]
 
 
-def test_a_revised_remainder_decides_who_is_preempted() -> None:
+def test_a_revised_remainder_decides_which_is_preempted() -> None:
     jobs = [SequenceSpec(prompt=4, max_tokens=28, reserve=12, length=28) for _ in range(2)]
     first, second = (waiting(job, number) for number, job in enumerate(jobs))
     composer = a_composer([first, second])
@@ -228,7 +230,7 @@ def test_of_equal_remainders_the_later_arrival_is_preempted(arrivals: tuple[int,
     assert victim.reserved == 24
 
 
-def test_a_removed_sequence_returns_its_pages_wherever_it_was() -> None:
+def test_a_removed_sequence_frees_its_pages_in_any_state() -> None:
     sequences = [waiting(SequenceSpec(4, 28, 12, 28), number) for number in range(3)]
     composer = a_composer(sequences)
     run_until_preempted(composer)
@@ -253,7 +255,7 @@ def test_a_swapped_sequence_resumes_where_it_was() -> None:
     assert [pages for _, pages in plan.copies.swap_in] == [victim.pages[: swapped.pages]]
 
 
-def test_a_full_host_tier_means_computing_again() -> None:
+def test_a_full_host_tier_means_recomputing() -> None:
     sequences = [waiting(SequenceSpec(4, 28, 12, 28), number) for number in range(2)]
     composer = a_composer(sequences, costs=SWAP)
     composer.memory.host.pages = 1
@@ -261,7 +263,7 @@ def test_a_full_host_tier_means_computing_again() -> None:
     assert victim.swapped is None
 
 
-def test_a_prompt_that_another_just_computed_is_not_computed_again() -> None:
+def test_a_prompt_computed_in_the_same_step_is_not_recomputed() -> None:
     sequences = [waiting(SequenceSpec(9, 2, 2, 2), number) for number in range(2)]
     composer = a_composer(sequences, step_tokens=32, sharing=True)
     plan = composer.compose()
@@ -270,7 +272,7 @@ def test_a_prompt_that_another_just_computed_is_not_computed_again() -> None:
     composer.check()
 
 
-def test_one_that_fits_only_with_a_shared_prefix_starts_once_that_is_known() -> None:
+def test_a_sequence_that_fits_only_with_a_shared_prefix_starts_once_that_is_cached() -> None:
     sequences = [waiting(SequenceSpec(13, 4, 4, 4), number) for number in range(3)]
     composer = a_composer(sequences, step_tokens=32, sharing=True)
     assert [chunk.length for chunk in composer.compose().chunks] == [13]
@@ -295,7 +297,7 @@ def test_sequences_of_two_salts_share_nothing() -> None:
     assert [chunk.length for chunk in composer.compose().chunks] == [9, 9]
 
 
-def test_pinned_pages_give_way_where_nothing_could_run_otherwise() -> None:
+def test_pins_are_released_if_nothing_could_run_otherwise() -> None:
     composer = a_composer([waiting(SequenceSpec(24, 1, 1, 1), 0)], sharing=True)
     composer.memory.tree.pin("group", "", [0] * 24)
     while not composer.idle:
@@ -307,7 +309,7 @@ def test_pinned_pages_give_way_where_nothing_could_run_otherwise() -> None:
     composer.check()
 
 
-def test_everyone_resumes_in_order_of_arrival_after_an_evacuation() -> None:
+def test_all_resume_in_order_of_arrival_after_release_all() -> None:
     sequences = [waiting(SequenceSpec(4, 4, 4, 4), number) for number in range(3)]
     composer = a_composer(sequences)
     composer.compose()

@@ -1,4 +1,4 @@
-"""Static batches: started, padded and ended together, split where memory does not hold."""
+"""Static batches: started, padded and ended together, split if memory runs out."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,7 +36,7 @@ def settle(plan: StepPlan, composer: LockstepComposer) -> None:
                 composer.ended(sequence)
 
 
-def leave_times(composer: LockstepComposer, *, pipelined: bool = False) -> dict[str, int]:
+def finish_steps(composer: LockstepComposer, *, pipelined: bool = False) -> dict[str, int]:
     """Run to the end; the step after which each sequence left."""
     times: dict[str, int] = {}
     in_flight, step = None, 0
@@ -58,11 +58,11 @@ def leave_times(composer: LockstepComposer, *, pipelined: bool = False) -> dict[
 
 def test_a_batch_leaves_when_its_last_answer_ends() -> None:
     batch = [a_member("short", length=1), a_member("long", length=6)]
-    assert leave_times(a_composer(batch)) == {"short": 6, "long": 6}
+    assert finish_steps(a_composer(batch)) == {"short": 6, "long": 6}
 
 
-def test_the_next_batch_starts_when_the_one_before_has_left() -> None:
-    times = leave_times(a_composer([a_member("a", length=3)], [a_member("b", length=2)]))
+def test_the_next_batch_starts_when_the_previous_one_has_left() -> None:
+    times = finish_steps(a_composer([a_member("a", length=3)], [a_member("b", length=2)]))
     assert times == {"a": 3, "b": 5}
 
 
@@ -81,7 +81,7 @@ def test_an_ended_answer_is_computed_until_the_others_end() -> None:
         settle(plan, composer)
     assert {chunk.sequence for chunk in plan.chunks} == {short, long}
     [chunk] = [chunk for chunk in plan.chunks if chunk.sequence is short]
-    assert chunk.start - short.padding == 2  # no further than its answer went
+    assert chunk.start - short.padding == 2  # the end of its answer
 
 
 def test_a_batch_too_large_for_memory_is_split_before_it_starts() -> None:
@@ -100,7 +100,7 @@ def test_a_batch_that_runs_out_of_memory_is_split_in_two_halves_that_keep_their_
     assert plan.preempted == batch
     assert [[s.id for s in half] for half in composer.batches] == [["0", "1"], ["2", "3"]]
     assert {sequence.generated for sequence in batch} == {6}
-    assert len(leave_times(composer)) == 4
+    assert len(finish_steps(composer)) == 4
 
 
 def test_a_removed_member_lets_the_ended_ones_leave() -> None:
@@ -129,7 +129,7 @@ def test_every_batch_comes_to_its_end(
         for row, batch in enumerate(work)
     ]
     composer = a_composer(*batches, step_tokens=step_tokens)
-    times = leave_times(composer, pipelined=pipelined)
+    times = finish_steps(composer, pipelined=pipelined)
     assert times.keys() == {sequence.id for batch in batches for sequence in batch}
     assert composer.memory.free == PAGES
     for batch in batches:

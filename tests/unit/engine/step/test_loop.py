@@ -1,4 +1,4 @@
-"""The step loop: how sequences end, and what it does when a step fails."""
+"""The step loop: ends of sequences, and recovery from failed steps."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +15,7 @@ from engine.step.commands import Reset, Start, Stop
 from engine.step.packing import Packed
 from engine.step.sequence import new_sequence
 
-UNKNOWN_TOKEN = 10**6
+INVALID_TOKEN = 10**6
 VOCABULARY = 97
 
 
@@ -29,7 +29,7 @@ def test_a_stop_id_ends_a_sequence_and_is_not_among_its_tokens(
     assert (run.finishes["free"].reason, run.finishes["stopped"].reason) == ("length", "stop")
 
 
-def test_max_tokens_counts_what_was_generated_elsewhere(
+def test_max_tokens_counts_tokens_generated_before_submission(
     a_run: Callable, a_sequence: Callable
 ) -> None:
     run = a_run()
@@ -60,12 +60,12 @@ def test_a_waiting_sequence_can_be_cancelled(a_run: Callable, a_sequence: Callab
 def test_stopping_all_cancels_with_the_reason(a_run: Callable, a_sequence: Callable) -> None:
     run = a_run()
     sequences = [a_sequence(name, max_tokens=100) for name in "abc"]
-    run.loop.put(Start(sequences), Stop(None, "nobody listens"))
+    run.loop.put(Start(sequences), Stop(None, "no reader"))
     run.until(lambda run: len(run.finishes) == 3)
-    assert {finish.message for finish in run.finishes.values()} == {"nobody listens"}
+    assert {finish.message for finish in run.finishes.values()} == {"no reader"}
 
 
-def test_forgotten_sequences_end_without_a_word(a_run: Callable, a_sequence: Callable) -> None:
+def test_dropped_sequences_end_without_events(a_run: Callable, a_sequence: Callable) -> None:
     run = a_run()
     run.loop.put(Start([a_sequence("old", max_tokens=200)]), Reset())
     run.all([a_sequence("new")])
@@ -73,7 +73,7 @@ def test_forgotten_sequences_end_without_a_word(a_run: Callable, a_sequence: Cal
     assert not run.tokens("old")
 
 
-def test_an_id_of_a_forgotten_session_is_free_again(a_run: Callable, a_sequence: Callable) -> None:
+def test_an_id_of_a_dropped_session_can_be_reused(a_run: Callable, a_sequence: Callable) -> None:
     run = a_run()
     run.loop.put(Start([a_sequence("s", max_tokens=200)]), Reset())
     assert len(run.all([a_sequence("s")])["s"]) == 8
@@ -113,9 +113,9 @@ def test_a_failing_step_ends_the_one_sequence_that_makes_it_fail(
 ) -> None:
     run = a_run(step_tokens=16)
     alone = run.all([a_sequence("alone", range(20))])["alone"]
-    neighbour = [a_sequence(f"beside{n}", range(20)) for n in range(3)]
-    poison = a_sequence("poison", [1, 2, 3, UNKNOWN_TOKEN])
-    tokens = run.all([*neighbour, poison, a_sequence("behind", range(20))])
+    neighbour = [a_sequence(f"neighbour{n}", range(20)) for n in range(3)]
+    poison = a_sequence("poison", [1, 2, 3, INVALID_TOKEN])
+    tokens = run.all([*neighbour, poison, a_sequence("last", range(20))])
     assert run.finishes["poison"].reason == "error"
     assert run.finishes["poison"].message.startswith("IndexError")
     assert tokens == dict.fromkeys(tokens, alone) | {"poison": []}
@@ -125,14 +125,14 @@ def test_one_of_two_poisoned_prompts_does_not_hide_the_other(
     a_run: Callable, a_sequence: Callable
 ) -> None:
     run = a_run(sharing=True)
-    poisoned = [a_sequence(name, [*range(9), UNKNOWN_TOKEN]) for name in ("first", "second")]
-    run.all([a_sequence("beside", range(9)), *poisoned])
+    poisoned = [a_sequence(name, [*range(9), INVALID_TOKEN]) for name in ("first", "second")]
+    run.all([a_sequence("neighbour", range(9)), *poisoned])
     reasons = {name: finish.reason for name, finish in run.finishes.items()}
-    assert reasons == {"beside": "length", "first": "error", "second": "error"}
+    assert reasons == {"neighbour": "length", "first": "error", "second": "error"}
 
 
 class Exhausted:
-    """A network whose device has no room for some of its steps."""
+    """A network that runs out of device memory in its first steps."""
 
     def __init__(self, network: Callable, failures: int) -> None:
         self.network, self.failures = network, failures
@@ -160,7 +160,7 @@ def test_a_device_out_of_memory_shrinks_the_pool_and_no_client_notices(
     assert run.steps[-1].kv.pages == int(int(int(64 * 0.9) * 0.9) * 0.9)
 
 
-def test_what_a_shrunken_pool_cannot_hold_ends_with_the_reason(
+def test_a_sequence_that_no_longer_fits_the_pool_ends_with_the_reason(
     a_runner: Callable, a_run: Callable, a_sequence: Callable
 ) -> None:
     run = a_run(an_exhausted_runner(a_runner(), failures=1))
@@ -241,7 +241,7 @@ def test_a_cached_prefix_is_found_again_by_a_later_sequence(
     before = run.computed
     later = a_sequence("later", [*range(20), *first[:5]], max_tokens=3)
     assert run.all([later])["later"] == first[5:]
-    assert run.computed - before == 25 - 24 + 2  # the generated tokens were known, too
+    assert run.computed - before == 25 - 24 + 2  # generated tokens are cached too
 
 
 def test_swapped_sequences_resume_with_the_same_tokens_and_compute_nothing_twice(
@@ -265,15 +265,13 @@ def test_log_probabilities_come_with_the_tokens(a_run: Callable, a_sequence: Cal
     assert all(logprobs.logprob == logprobs.top[0][1] < 0 for logprobs in reported)
 
 
-def test_only_allowed_tokens_are_drawn(a_run: Callable, a_sequence: Callable) -> None:
+def test_only_allowed_tokens_are_sampled(a_run: Callable, a_sequence: Callable) -> None:
     run = a_run()
     [tokens] = run.all([a_sequence("s", sampling=Sampling(allowed=[5, 9]))]).values()
     assert set(tokens) <= {5, 9}
 
 
-def test_a_penalty_counts_the_token_that_is_still_being_drawn(
-    a_run: Callable, a_sequence: Callable
-) -> None:
+def test_a_penalty_counts_the_token_in_flight(a_run: Callable, a_sequence: Callable) -> None:
     once = Sampling(presence_penalty=2.0, frequency_penalty=2.0, logit_bias={7: 6.0, 8: 5.0})
     [tokens] = a_run().all([a_sequence("s", sampling=once, max_tokens=30)]).values()
     repeated = [a for a, b in pairwise(tokens) if a == b]
@@ -296,12 +294,12 @@ def test_a_constraint_sees_every_token_generated_before(
     constrained = replace(new_sequence(submitted, 0), constraint=Alternating())
     run.loop.table._sequences["s"] = constrained
     run.loop.table.composer.add([constrained])
-    run.all([a_sequence("beside")])
+    run.all([a_sequence("neighbour")])
     run.until(lambda run: "s" in run.finishes)
     assert [token % 2 for token in run.tokens("s")] == [0, 1] * 6
 
 
-def test_a_loop_whose_model_runs_nothing_any_more_dies(
+def test_the_loop_ends_if_the_model_can_run_no_step(
     a_runner: Callable, a_run: Callable, a_sequence: Callable
 ) -> None:
     runner = a_runner()
@@ -313,7 +311,7 @@ def test_a_loop_whose_model_runs_nothing_any_more_dies(
     assert not run.loop.is_alive()
 
 
-def test_scores_that_are_no_numbers_end_one_sequence_and_taint_no_other(
+def test_nan_scores_end_one_sequence_and_affect_no_other(
     a_runner: Callable, a_run: Callable, a_sequence: Callable
 ) -> None:
     runner = a_runner()
@@ -327,7 +325,7 @@ def test_scores_that_are_no_numbers_end_one_sequence_and_taint_no_other(
     assert run.all([a_sequence("reused", max_tokens=40)])["reused"] == clean
 
 
-def test_a_seed_draws_the_same_alone_beside_others_and_after_preemption(
+def test_a_seed_samples_the_same_alone_in_a_batch_and_after_preemption(
     a_run: Callable, a_sequence: Callable
 ) -> None:
     random = Random(3)
@@ -349,7 +347,7 @@ def test_a_seed_draws_the_same_alone_beside_others_and_after_preemption(
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_random_orders_leave_every_page_free(
+def test_random_commands_leave_every_page_free(
     seed: int, a_run: Callable, a_sequence: Callable
 ) -> None:
     random = Random(seed)

@@ -10,8 +10,8 @@ from engine.step.composer import Chunk
 from engine.step.packing import Packed, pack
 
 
-class Noted:
-    """An attention whose plan is what it was asked for."""
+class RecordingAttention:
+    """An attention whose plan is its list of contexts."""
 
     def plan(self, contexts: Sequence[Context]) -> list[Context]:
         return list(contexts)
@@ -31,17 +31,17 @@ def a_chunk(
 
 
 def packed(*chunks: Chunk) -> Packed:
-    return pack(chunks, Noted(), torch.device("cpu"))
+    return pack(chunks, RecordingAttention(), torch.device("cpu"))
 
 
-def test_chunks_lie_one_behind_the_other() -> None:
+def test_chunks_are_packed_in_order() -> None:
     step = packed(a_chunk([5, 6, 7], 2, 1), a_chunk([1, 2, 3, 4], 1, 3))
     assert step.token_ids.tolist() == [7, 2, 3, 4]
     assert step.positions.tolist() == [2, 1, 2, 3]
     assert step.plan == [Context(2, 1, [9], 0), Context(1, 3, [9], 0)]
 
 
-def test_tokens_are_drawn_behind_completing_chunks_alone() -> None:
+def test_tokens_are_sampled_only_after_chunks_that_end_the_known_tokens() -> None:
     step = packed(
         a_chunk([5], 0, 1), a_chunk([1, 2, 3, 4], 0, 3, samples_token=False), a_chunk([8, 9], 0, 2)
     )
@@ -63,5 +63,5 @@ def test_tokens_not_known_yet_are_carried_over() -> None:
     assert step.carry.tolist() == [[0, 4], [1, 0]]
 
 
-def test_nothing_is_carried_where_all_is_known() -> None:
+def test_nothing_is_carried_if_all_tokens_are_known() -> None:
     assert packed(a_chunk([5], 0, 1)).carry is None

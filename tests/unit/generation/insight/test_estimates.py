@@ -2,9 +2,9 @@
 
 import pytest
 
-from gateway.generation.insight.estimates import first_free_s, seconds_a_token, turns
+from gateway.generation.insight.estimates import expected_turns, first_free_s, seconds_per_token
 from gateway.scheduling.requests import QueuedRequest, WaitingBatch
-from tests.unit.generation.conftest import Scene
+from tests.unit.generation.conftest import SchedulerScene
 
 
 def a_batch(*medians: float, serving_s: float = 2.0) -> WaitingBatch:
@@ -17,36 +17,38 @@ def a_batch(*medians: float, serving_s: float = 2.0) -> WaitingBatch:
 
 def test_batches_follow_each_other_at_the_present_number_in_flight() -> None:
     batches = [a_batch(10.0, 10.0), a_batch(30.0, serving_s=4.0), a_batch(5.0)]
-    told = list(turns(batches, 4, 0.5))
+    told = list(expected_turns(batches, 4, 0.5))
     assert [turn.position for turn in told] == [1, 2, 3, 4]
     assert [turn.start_s for turn in told] == pytest.approx([0.5, 0.5, 1.5, 2.5])
 
 
 def test_request_runs_for_its_part_of_the_batch() -> None:
-    short, long = turns([a_batch(10.0, 40.0, serving_s=8.0)], 1, 0.0)
+    short, long = expected_turns([a_batch(10.0, 40.0, serving_s=8.0)], 1, 0.0)
     assert (short.finish_s, long.finish_s) == pytest.approx((2.0, 8.0))
 
 
 def test_idle_engine_is_taken_to_run_one_request_at_a_time() -> None:
-    first, second = turns([a_batch(10.0), a_batch(10.0)], 0, 0.0)
+    first, second = expected_turns([a_batch(10.0), a_batch(10.0)], 0, 0.0)
     assert (first.start_s, second.start_s) == (0.0, 2.0)
 
 
 def test_nothing_waits_and_nothing_is_expected() -> None:
-    assert list(turns([], 3, 1.0)) == []
+    assert list(expected_turns([], 3, 1.0)) == []
 
 
-async def test_pace_is_the_requests_own_and_at_first_the_newest_steps(scene: Scene) -> None:
-    live = scene.request()
-    assert seconds_a_token(live, 5.0, None) is None
-    assert seconds_a_token(live, 5.0, 0.25) == 0.25
-    live.grow([1], 4.0)
-    live.grow([2, 3, 4], 4.5)
-    assert seconds_a_token(live, 5.5, 0.25) == 0.5
+async def test_pace_is_the_requests_own_and_at_first_the_newest_steps(
+    scene: SchedulerScene,
+) -> None:
+    state = scene.request()
+    assert seconds_per_token(state, 5.0, None) is None
+    assert seconds_per_token(state, 5.0, 0.25) == 0.25
+    state.grow([1], 4.0)
+    state.grow([2, 3, 4], 4.5)
+    assert seconds_per_token(state, 5.5, 0.25) == 0.5
 
 
-async def test_memory_is_free_when_the_first_running_request_ends(scene: Scene) -> None:
-    lives = [scene.request(), scene.request()]
-    assert first_free_s(lives, [30.0, 20.0], 0.0, 0.1) == pytest.approx(2.0)
-    assert first_free_s(lives, [30.0, 20.0], 0.0, None) == 0.0
+async def test_memory_is_free_when_the_first_running_request_ends(scene: SchedulerScene) -> None:
+    states = [scene.request(), scene.request()]
+    assert first_free_s(states, [30.0, 20.0], 0.0, 0.1) == pytest.approx(2.0)
+    assert first_free_s(states, [30.0, 20.0], 0.0, None) == 0.0
     assert first_free_s([], [], 0.0, 0.1) == 0.0

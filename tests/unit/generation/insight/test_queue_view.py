@@ -8,10 +8,10 @@ import pytest
 
 from engine.protocol import Finish
 from gateway.errors import NotFound, RequestCancelled
-from tests.unit.generation.conftest import Scene
+from tests.unit.generation.conftest import SchedulerScene
 
 
-async def test_waiting_requests_come_in_the_order_of_their_turn(scene: Scene) -> None:
+async def test_waiting_requests_come_in_the_order_of_their_turn(scene: SchedulerScene) -> None:
     requests = [scene.request(length=length) for length in (90.0, 5.0, 40.0, 10.0)]
     await scene.enqueue(*requests)
     queue = scene.scheduler.read_queue(limit=10)
@@ -24,13 +24,13 @@ async def test_waiting_requests_come_in_the_order_of_their_turn(scene: Scene) ->
     assert not queue.more
 
 
-async def test_nothing_is_expected_while_no_engine_takes_requests(scene: Scene) -> None:
+async def test_nothing_is_expected_while_no_engine_takes_requests(scene: SchedulerScene) -> None:
     await scene.enqueue(scene.request())
     (waiting,) = scene.scheduler.read_queue(limit=1).requests
     assert (waiting.expected_start_s, waiting.expected_finish_s) == (None, None)
 
 
-async def test_running_requests_come_first_with_what_is_left_of_them(scene: Scene) -> None:
+async def test_running_requests_come_first_with_what_is_left_of_them(scene: SchedulerScene) -> None:
     scene.connect()
     requests = [scene.request(length=400.0, max_tokens=400) for _ in range(6)]
     await scene.enqueue(*requests)
@@ -50,7 +50,7 @@ async def test_running_requests_come_first_with_what_is_left_of_them(scene: Scen
     assert queue.requests[len(running)].waited_s > 0
 
 
-async def test_pages_hold_every_request_once(scene: Scene) -> None:
+async def test_pages_hold_every_request_once(scene: SchedulerScene) -> None:
     requests = [scene.request(tenant=1 + number % 2) for number in range(7)]
     await scene.enqueue(*requests)
     scene.now_s = 1.0
@@ -63,7 +63,7 @@ async def test_pages_hold_every_request_once(scene: Scene) -> None:
     assert sorted(seen) == sorted(request.id for request in requests)
 
 
-async def test_one_tenants_requests_keep_their_turn_among_all(scene: Scene) -> None:
+async def test_one_tenants_requests_keep_their_turn_among_all(scene: SchedulerScene) -> None:
     requests = [scene.request(tenant=1 + number % 2) for number in range(6)]
     await scene.enqueue(*requests)
     tenant = UUID(int=2)
@@ -75,7 +75,7 @@ async def test_one_tenants_requests_keep_their_turn_among_all(scene: Scene) -> N
     assert queue.requests == [each for each in everything.requests if each.tenant_id == tenant]
 
 
-async def test_bounds_of_waiting_count_from_now(scene: Scene) -> None:
+async def test_bounds_of_waiting_count_from_now(scene: SchedulerScene) -> None:
     patient = scene.request(deadline_s=60.0, max_queue_s=20.0, service_tier="flex")
     patient.arrived_s = time.monotonic()
     await scene.enqueue(patient)
@@ -85,28 +85,28 @@ async def test_bounds_of_waiting_count_from_now(scene: Scene) -> None:
     assert (told.service_tier, told.urgency) == ("flex", 0.25)
 
 
-async def test_cancelled_request_is_gone_and_its_client_is_told(scene: Scene) -> None:
+async def test_cancelled_request_is_gone_and_its_client_is_told(scene: SchedulerScene) -> None:
     request, other = scene.request(), scene.request()
     await scene.enqueue(request, other)
     assert scene.scheduler.cancel_request(request.id, by="olga").id == request.id
     assert isinstance(request.error, RequestCancelled)
-    assert [live.id for live in scene.table.waiting.values()] == [other.id]
+    assert [state.id for state in scene.table.waiting.values()] == [other.id]
     with pytest.raises(NotFound, match="there is no request"):
         scene.scheduler.cancel_request(request.id, by="olga")
 
 
-async def test_all_choices_of_a_request_are_cancelled_together(scene: Scene) -> None:
+async def test_all_choices_of_a_request_are_cancelled_together(scene: SchedulerScene) -> None:
     scene.connect()
     grew = asyncio.Event()
     first, second = (scene.request(choice=choice, grew=grew) for choice in range(2))
-    second.ask = first.ask
+    second.request = first.request
     await scene.enqueue(first, second)
     scene.scheduler.cancel_request(second.id, by="olga")
     assert (first.done, second.done) == (True, True)
     assert sorted(scene.engine.cancelled) == sorted([first.sequence_id, second.sequence_id])
 
 
-async def test_explanation_follows_a_request_through_its_life(scene: Scene) -> None:
+async def test_explanation_follows_a_request_through_its_life(scene: SchedulerScene) -> None:
     request = scene.request(arrived_s=0.0)
     await scene.enqueue(request)
     scene.now_s = 2.0

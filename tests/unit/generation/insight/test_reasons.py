@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
-from gateway.generation.insight.reasons import Facts, why
-from gateway.history.requests import Passes
+from gateway.generation.insight.reasons import WaitFacts, explain_wait
+from gateway.history.requests import OvertakingCounts
 
 
-def facts(**given: Any) -> Facts:
+def facts(**given: Any) -> WaitFacts:
     known = {"state": "ended", "started": True, "waited_s": 3.2, "queue_ahead": 12, "passed_by": 0}
-    return Facts(**{**known, **given})
+    return WaitFacts(**{**known, **given})
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ def facts(**given: Any) -> Facts:
         ({"waited_s": 0.01, "queue_ahead": 0}, "It started at once."),
         ({}, "It waited 3.20 s: 12 requests waited when it came."),
         (
-            {"queue_ahead": 1, "passed_by": 5, "passes": Passes(1, 1, 3, 0)},
+            {"queue_ahead": 1, "passed_by": 5, "passes": OvertakingCounts(1, 1, 3, 0)},
             (
                 "It waited 3.20 s: 1 request waited when it came, and 5 that came later went first "
                 "(1 of a more urgent tier, 1 in another tenant's turn, 3 with shorter answers)."
@@ -72,4 +72,4 @@ def facts(**given: Any) -> Facts:
 def test_sentence_says_what_happened_and_because_of_what(
     given: dict[str, Any], sentence: str
 ) -> None:
-    assert why(facts(**given)) == sentence
+    assert explain_wait(facts(**given)) == sentence

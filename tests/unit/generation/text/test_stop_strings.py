@@ -3,7 +3,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.generation.text.stop_strings import StoppedText
+from gateway.generation.text.stop_strings import StopStringScanner
 from gateway.generation.text.tokenizer import ChatTokenizer
 
 LETTERS = st.text("ab ", max_size=30).map(lambda text: f"a{text}")
@@ -23,15 +23,15 @@ def first_stop(text: str, stops: list[str]) -> str:
 def test_text_ends_before_the_first_stop_string(
     tokenizer: ChatTokenizer, text: str, stops: list[str]
 ) -> None:
-    watched = StoppedText(tokenizer.decoder(), stops)
-    stopped = any(watched.feed(token) for token in tokenizer.encode(text))
+    scanner = StopStringScanner(tokenizer.decoder(), stops)
+    stopped = any(scanner.feed(token) for token in tokenizer.encode(text))
     if stopped:
-        shown = watched.visible(ended=True)
+        shown = scanner.visible(ended=True)
         assert text.startswith(shown)
         assert not any(stop in shown for stop in stops)
         assert any(text[len(shown) :].startswith(stop) for stop in stops)
     else:
-        assert watched.visible(ended=True) == text
+        assert scanner.visible(ended=True) == text
         assert first_stop(text, stops) == text
 
 
@@ -39,20 +39,20 @@ def test_text_ends_before_the_first_stop_string(
 def test_what_was_shown_is_never_taken_back(
     tokenizer: ChatTokenizer, text: str, stops: list[str]
 ) -> None:
-    watched = StoppedText(tokenizer.decoder(), stops)
+    scanner = StopStringScanner(tokenizer.decoder(), stops)
     shown = [""]
     for token in tokenizer.encode(text):
-        stopped = watched.feed(token)
-        shown.append(watched.visible(ended=False))
+        stopped = scanner.feed(token)
+        shown.append(scanner.visible(ended=False))
         if stopped:
             break
-    shown.append(watched.visible(ended=True))
+    shown.append(scanner.visible(ended=True))
     assert all(after.startswith(before) for before, after in pairwise(shown))
 
 
 def test_possible_beginning_of_a_stop_string_is_held_back(tokenizer: ChatTokenizer) -> None:
-    watched = StoppedText(tokenizer.decoder(), ["golden castle"])
+    scanner = StopStringScanner(tokenizer.decoder(), ["golden castle"])
     for token in tokenizer.encode("brave golden"):
-        watched.feed(token)
-    assert watched.visible(ended=False) == "brave "
-    assert watched.visible(ended=True) == "brave golden"
+        scanner.feed(token)
+    assert scanner.visible(ended=False) == "brave "
+    assert scanner.visible(ended=True) == "brave golden"

@@ -1,4 +1,4 @@
-"""What is served of a version, as outcomes come in."""
+"""Served predictions of a version while outcomes arrive."""
 
 import math
 from uuid import UUID
@@ -6,39 +6,41 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from gateway.prediction.adaptation.adaptation import PLACES, Adaptation, Told
+from gateway.prediction.adaptation.adaptation import NOTED_COLUMNS, Adaptation, ScoredOutcome
 from gateway.quantiles import P90
 
 APP = UUID(int=1)
-NORMAL = (-1.2816, -0.6745, 0.0, 0.6745, 1.2816, 1.6449)
-MOST = 100_000
+NORMAL_QUANTILES = (-1.2816, -0.6745, 0.0, 0.6745, 1.2816, 1.6449)
+MAX_TOKENS = 100_000
 
 
 def levels(median: float, spread: float = 0.3) -> list[float]:
-    return [median + spread * deviation for deviation in NORMAL]
+    return [median + spread * deviation for deviation in NORMAL_QUANTILES]
 
 
 def teach(
     adaptation: Adaptation, count: int, *, factor: float = 1.0, noise: float = 0.3, seed: int = 0
 ) -> list[bool]:
-    """Outcomes a factor from the median of 100; whether the 0.9 quantile covered each."""
+    """Learn outcomes at a factor of the median 100; whether the 0.9 quantile covered each."""
     random, covered = np.random.default_rng(seed), []
     for _ in range(count):
         scored = levels(math.log(100))
         tokens = round(100 * factor * math.exp(random.normal(0, noise)))
-        covered.append(tokens <= adaptation.serve(APP, 3.5, scored, MOST)[P90])
-        adaptation.learn(told(scored, tokens))
+        covered.append(tokens <= adaptation.serve(APP, 3.5, scored, MAX_TOKENS)[P90])
+        adaptation.learn(an_outcome(scored, tokens))
     return covered
 
 
-def told(scored: list[float], tokens: int, *, censored: bool = False) -> Told:
-    return Told(APP, 3.5, tuple(scored[place] for place in PLACES), tokens, censored)
+def an_outcome(scored: list[float], tokens: int, *, censored: bool = False) -> ScoredOutcome:
+    return ScoredOutcome(
+        APP, 3.5, tuple(scored[place] for place in NOTED_COLUMNS), tokens, censored
+    )
 
 
-def test_first_request_is_served_as_the_version_says() -> None:
+def test_first_request_gets_the_raw_prediction() -> None:
     scored = levels(4.0)
     assert Adaptation().corrected(APP, 3.0, scored) == pytest.approx(scored)
-    assert Adaptation().serve(APP, 3.0, scored, MOST) == pytest.approx(tuple(np.exp(scored)))
+    assert Adaptation().serve(APP, 3.0, scored, MAX_TOKENS) == pytest.approx(tuple(np.exp(scored)))
 
 
 def test_doubled_answers_are_covered_again() -> None:
@@ -49,7 +51,7 @@ def test_doubled_answers_are_covered_again() -> None:
     assert adaptation.shift(APP, 3.5, levels(math.log(100))) == pytest.approx(math.log(2), abs=0.1)
 
 
-def test_newcomer_is_covered_before_calibration_knows_it() -> None:
+def test_unseen_app_is_covered_before_its_calibration() -> None:
     adaptation = Adaptation()
     teach(adaptation, 20, noise=0.9)
     served = adaptation.corrected(APP, 3.5, levels(math.log(100)))
@@ -58,9 +60,9 @@ def test_newcomer_is_covered_before_calibration_knows_it() -> None:
 
 def test_outcome_cut_off_below_the_median_corrects_nothing() -> None:
     adaptation = Adaptation()
-    adaptation.learn(told(levels(5.0), 20, censored=True))
+    adaptation.learn(an_outcome(levels(5.0), 20, censored=True))
     assert adaptation.shift(APP, 3.5, levels(5.0)) == 0.0
-    adaptation.learn(told(levels(5.0), 400, censored=True))
+    adaptation.learn(an_outcome(levels(5.0), 400, censored=True))
     assert adaptation.shift(APP, 3.5, levels(5.0)) > 0.0
 
 

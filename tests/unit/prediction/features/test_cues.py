@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.prediction.features.cues import MOST_CHARS, NAMES, asked_words, cues
+from gateway.prediction.features.cues import MAX_CHARS, NAMES, asked_words, cues
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=300)  # surrogates too
 
@@ -31,7 +31,7 @@ def test_names_are_distinct() -> None:
         ("It has 3 legs", 0),
     ],
 )
-def test_asked_length_is_read(text: str, words: float) -> None:
+def test_requested_length_is_parsed(text: str, words: float) -> None:
     assert asked_words(text) == words
 
 
@@ -50,12 +50,12 @@ def test_asked_length_is_read(text: str, words: float) -> None:
         ("He has twice as many", "log_quantities"),
     ],
 )
-def test_cue_is_seen(text: str, cue: str) -> None:
+def test_cue_is_detected(text: str, cue: str) -> None:
     assert cues(text)[NAMES.index(cue)] > 0
     assert cues("plain words of no kind")[NAMES.index(cue)] == 0
 
 
-def test_a_long_text_is_judged_by_its_ends_and_counted_whole() -> None:
+def test_counts_of_a_long_text_are_scaled_from_its_ends() -> None:
     counted = NAMES.index("log_numbers")
-    whole = cues("7 words. " * (4 * MOST_CHARS))
-    assert whole[counted] == pytest.approx(np.log1p(4 * MOST_CHARS), abs=0.02)
+    whole = cues("7 words. " * (4 * MAX_CHARS))
+    assert whole[counted] == pytest.approx(np.log1p(4 * MAX_CHARS), abs=0.02)

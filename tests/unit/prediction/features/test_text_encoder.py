@@ -30,21 +30,21 @@ def test_any_text_gives_the_same_finite_vector_each_time(encoder: TextEncoder, t
     assert vector.tobytes() == encoder.encode(text).tobytes()
 
 
-def near(encoder: TextEncoder, one: str, other: str, part: slice) -> float:
-    """The cosine of a part of two texts' vectors, from the mean of some others."""
+def similarity(encoder: TextEncoder, one: str, other: str, part: slice) -> float:
+    """The cosine similarity of a part of two text vectors, centred on some other texts."""
     texts = (one, other, "Sum the numbers.", "A red car", "Who wrote it?", "def f(x): return x")
     rows = np.stack([encoder.encode(text)[part] for text in texts])
     a, b = (rows - rows.mean(axis=0))[:2]
     return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 
-def test_like_texts_have_like_meanings(encoder: TextEncoder) -> None:
+def test_similar_texts_have_similar_meanings(encoder: TextEncoder) -> None:
     cat = "The cat sleeps on the sofa."
-    kitten = near(encoder, cat, "A kitten is sleeping on the couch.", MEANING)
-    assert kitten > near(encoder, cat, "How do I file my tax return?", MEANING) + 0.2
+    kitten = similarity(encoder, cat, "A kitten is sleeping on the couch.", MEANING)
+    assert kitten > similarity(encoder, cat, "How do I file my tax return?", MEANING) + 0.2
 
 
-def test_the_sketch_knows_neighbours(encoder: TextEncoder) -> None:
+def test_sketch_depends_on_word_order(encoder: TextEncoder) -> None:
     one, turned = (encoder.encode(text) for text in ("dog bites man", "man bites dog"))
     np.testing.assert_allclose(one[MEANING], turned[MEANING], atol=1e-6)
     assert np.abs(one[SKETCH] - turned[SKETCH]).max() > 0.1
@@ -63,12 +63,12 @@ def test_statistics_count_pieces_and_words(encoder: TextEncoder) -> None:
     assert found["continued"] == pytest.approx(1 - 1 / found["pieces_per_word"])
 
 
-def test_names_are_taken_apart(encoder: TextEncoder) -> None:
+def test_camel_case_names_are_split(encoder: TextEncoder) -> None:
     same = encoder.encode("get User Name")[MEANING]
     np.testing.assert_allclose(encoder.encode("getUserName")[MEANING], same, atol=1e-6)
 
 
-def test_the_middle_of_a_long_text_does_not_matter(encoder: TextEncoder) -> None:
+def test_middle_of_a_long_text_is_ignored(encoder: TextEncoder) -> None:
     head, tail = "word " * 500, " end" * 200
     one, other = (encoder.encode(head + 1000 * middle + tail) for middle in ("sun ", "sea "))
     np.testing.assert_array_equal(one[MEANING], other[MEANING])

@@ -4,11 +4,11 @@ import pytest
 
 from gateway.errors import InvalidRequest
 from gateway.prediction.lifecycle.log_format import (
-    MOST_LINES,
-    MOST_TOLD,
+    MAX_LINES,
+    MAX_REPORTED,
     BadLine,
+    bad_lines_error,
     read_lines,
-    refuse,
 )
 
 
@@ -16,7 +16,7 @@ def a_line(**fields: object) -> bytes:
     return json.dumps({"app": "mail", "input": "Hello", "tokens": 3, **fields}).encode()
 
 
-def test_lines_are_numbered_as_in_the_file_and_blank_ones_passed_over() -> None:
+def test_lines_are_numbered_as_in_the_file_and_blank_ones_skipped() -> None:
     good, bad = read_lines(b"\n" + a_line() + b"\r\n\n" + a_line(tokens=None, output="Hi") + b"\n")
     assert {number: line.tokens for number, line in good.items()} == {2: 3, 4: None}
     assert bad == []
@@ -36,21 +36,21 @@ def test_lines_are_numbered_as_in_the_file_and_blank_ones_passed_over() -> None:
         (a_line(lenght=3), "unknown field `lenght`"),
     ],
 )
-def test_bad_line_is_told_with_its_number_and_its_reason(line: bytes, reason: str) -> None:
+def test_bad_line_is_reported_with_number_and_reason(line: bytes, reason: str) -> None:
     good, (bad,) = read_lines(a_line() + b"\n" + line)
     assert list(good) == [1]
     assert bad.number == 2
     assert reason in bad.reason
 
 
-@pytest.mark.parametrize("body", [b"", b"\n \n", b"{}\n" * (MOST_LINES + 1)])
+@pytest.mark.parametrize("body", [b"", b"\n \n", b"{}\n" * (MAX_LINES + 1)])
 def test_no_line_and_too_many_are_refused(body: bytes) -> None:
-    with pytest.raises(InvalidRequest, match=f"accepted are 1 to {MOST_LINES}"):
+    with pytest.raises(InvalidRequest, match=f"accepted are 1 to {MAX_LINES}"):
         read_lines(body)
 
 
 def test_error_names_the_first_bad_lines_in_order() -> None:
-    bad = [BadLine(number, "wrong") for number in range(MOST_TOLD + 7, 0, -1)]
-    lines = refuse(bad).message.splitlines()
+    bad = [BadLine(number, "wrong") for number in range(MAX_REPORTED + 7, 0, -1)]
+    lines = bad_lines_error(bad).message.splitlines()
     assert lines[:2] == ["nothing was imported", "line 1: wrong"]
     assert lines[-1] == "and 7 more"

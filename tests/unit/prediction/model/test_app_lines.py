@@ -3,7 +3,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from gateway.prediction.model.app_lines import beyond, fit_lines
+from gateway.prediction.model.app_lines import fit_lines, impute_censored
 
 LONG, SHORT, YOUNG = UUID(int=1), UUID(int=2), UUID(int=3)
 
@@ -27,7 +27,7 @@ def test_each_app_gets_its_own_ratio() -> None:
         assert lines[app].spread < 0.35
 
 
-def test_young_app_stays_near_the_pooled_line() -> None:
+def test_app_with_few_rows_stays_near_the_pooled_line() -> None:
     x, y = proportional(300, 1.0, 1)
     pooled, lines = fit_lines(
         [LONG] * 300 + [YOUNG], np.append(x, 3.0), np.append(y, 8.0), np.zeros(301, bool)
@@ -37,7 +37,7 @@ def test_young_app_stays_near_the_pooled_line() -> None:
     assert at_pooled < at_young < at_pooled + 0.15 * (8 - at_pooled)
 
 
-def test_line_through_cut_off_lengths_lies_where_the_natural_ones_would() -> None:
+def test_line_through_censored_lengths_equals_the_uncensored_one() -> None:
     x, y = proportional(2_000, 2.0, 1)
     y += np.random.default_rng(9).normal(0, 0.5, 2_000)
     cap = np.random.default_rng(5).uniform(2, 7, 2_000)
@@ -52,17 +52,20 @@ def test_line_through_cut_off_lengths_lies_where_the_natural_ones_would() -> Non
     assert at[1] < at[0] - 0.05
 
 
-def test_cut_off_residual_is_drawn_from_those_above_it() -> None:
+def test_censored_residual_is_imputed_from_those_above_it() -> None:
     residuals = np.array([0.0, 1.0, 2.0, 3.0, 1.5])
     censored = np.array([False, False, False, False, True])
-    draws = beyond(residuals, censored, draws=4)
+    draws = impute_censored(residuals, censored, draws=4)
     assert (draws[:4] == residuals[:4, None]).all()
     assert draws[4].tolist() == [2.0, 2.0, 3.0, 3.0]
-    assert beyond(residuals, censored, draws=1)[4, 0] == pytest.approx(2.5)
+    assert impute_censored(residuals, censored, draws=1)[4, 0] == pytest.approx(2.5)
 
 
-def test_cut_off_residual_above_all_stays_its_own_bound() -> None:
-    assert beyond(np.array([0.0, 9.0]), np.array([False, True]), draws=3)[1].tolist() == [9.0] * 3
+def test_censored_residual_above_all_stays_its_own_bound() -> None:
+    assert (
+        impute_censored(np.array([0.0, 9.0]), np.array([False, True]), draws=3)[1].tolist()
+        == [9.0] * 3
+    )
 
 
 def test_a_row_of_weight_three_is_three_rows() -> None:

@@ -6,16 +6,18 @@ from msgspec.structs import replace
 
 from gateway.errors import PredictorRefused
 from gateway.prediction.model.artefact import decode, encode
-from gateway.prediction.training.fitting import Judged
+from gateway.prediction.training.fitting import JudgedVersion
 
 
-def test_artefact_comes_back_as_it_was(judged: Judged) -> None:
+def test_artefact_round_trips(judged: JudgedVersion) -> None:
     assert decode(encode(judged.artefact), model_hash="abc") == judged.artefact
 
 
 @settings(deadline=None)
 @given(st.data())
-def test_artefact_with_any_byte_changed_is_refused(judged: Judged, data: st.DataObject) -> None:
+def test_artefact_with_any_byte_changed_is_refused(
+    judged: JudgedVersion, data: st.DataObject
+) -> None:
     stored = bytearray(encode(judged.artefact))
     place = data.draw(st.integers(0, len(stored) - 1))
     stored[place] ^= data.draw(st.integers(1, 255))
@@ -25,13 +27,13 @@ def test_artefact_with_any_byte_changed_is_refused(judged: Judged, data: st.Data
 
 @settings(deadline=None)
 @given(st.data())
-def test_artefact_cut_short_is_refused(judged: Judged, data: st.DataObject) -> None:
+def test_artefact_cut_short_is_refused(judged: JudgedVersion, data: st.DataObject) -> None:
     stored = encode(judged.artefact)
     with pytest.raises(PredictorRefused):
         decode(stored[: data.draw(st.integers(0, len(stored) - 1))], model_hash="abc")
 
 
-def test_artefact_of_another_model_is_refused_by_name(judged: Judged) -> None:
+def test_artefact_of_another_model_is_refused_by_name(judged: JudgedVersion) -> None:
     with pytest.raises(PredictorRefused, match="trained for model hash abc, not xyz"):
         decode(encode(judged.artefact), model_hash="xyz")
 
@@ -46,7 +48,7 @@ def test_artefact_of_another_model_is_refused_by_name(judged: Judged) -> None:
     ],
 )
 def test_artefact_of_another_shape_is_refused(
-    judged: Judged, changes: dict[str, object], reason: str
+    judged: JudgedVersion, changes: dict[str, object], reason: str
 ) -> None:
     with pytest.raises(PredictorRefused, match=reason):
         decode(encode(replace(judged.artefact, **changes)), model_hash="abc")

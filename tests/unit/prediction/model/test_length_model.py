@@ -11,9 +11,9 @@ from gateway.errors import PredictorRefused
 from gateway.prediction.features.features import NAMES, USER_INPUT_COLUMN
 from gateway.prediction.features.text_encoder import TEXT_DIMS
 from gateway.prediction.model.artefact import decode, encode
-from gateway.prediction.model.inputs import EMBEDDING_DIMS, Inputs
-from gateway.prediction.model.length_model import QuantileModel, fit
-from gateway.prediction.training.fitting import Judged
+from gateway.prediction.model.inputs import EMBEDDING_DIMS, ModelInputs
+from gateway.prediction.model.length_model import LengthModel, fit
+from gateway.prediction.training.fitting import JudgedVersion
 from gateway.prediction.training.samples import Samples
 from gateway.quantiles import LEVELS, MEDIAN
 
@@ -21,12 +21,12 @@ NUMBERS = st.floats(-1e6, 1e6, width=32)
 
 
 @pytest.fixture(scope="module")
-def model(judged: Judged) -> QuantileModel:
-    return QuantileModel(judged.artefact)
+def model(judged: JudgedVersion) -> LengthModel:
+    return LengthModel(judged.artefact)
 
 
-def one_request(app: UUID, numbers: list[float]) -> Inputs:
-    return Inputs(
+def one_request(app: UUID, numbers: list[float]) -> ModelInputs:
+    return ModelInputs(
         apps=[app],
         features=np.array([numbers], dtype=np.float32),
         instructions=np.zeros((1, EMBEDDING_DIMS), dtype=np.float32),
@@ -38,7 +38,7 @@ def one_request(app: UUID, numbers: list[float]) -> Inputs:
 @settings(deadline=None)
 @given(st.integers(1, 5), st.lists(NUMBERS, min_size=len(NAMES), max_size=len(NAMES)))
 def test_quantiles_rise_for_any_features(
-    model: QuantileModel, app: int, numbers: list[float]
+    model: LengthModel, app: int, numbers: list[float]
 ) -> None:
     (row,), (mean,) = model.predict(one_request(UUID(int=app), numbers))
     assert np.isfinite(row).all()
@@ -46,16 +46,16 @@ def test_quantiles_rise_for_any_features(
     assert mean >= 1
 
 
-def test_stored_version_predicts_as_the_fitted_one(judged: Judged, samples: Samples) -> None:
+def test_stored_version_predicts_as_the_fitted_one(judged: JudgedVersion, samples: Samples) -> None:
     stored = decode(encode(judged.artefact), model_hash="abc")
-    before = QuantileModel(judged.artefact).predict(samples.inputs)
-    after = QuantileModel(stored).predict(samples.inputs)
+    before = LengthModel(judged.artefact).predict(samples.inputs)
+    after = LengthModel(stored).predict(samples.inputs)
     assert (after.quantiles == before.quantiles).all()
     assert (after.mean == before.mean).all()
 
 
-def test_new_app_gets_what_holds_for_all(judged: Judged, samples: Samples) -> None:
-    model = QuantileModel(judged.artefact)
+def test_unseen_app_gets_the_unseen_apps_model(judged: JudgedVersion, samples: Samples) -> None:
+    model = LengthModel(judged.artefact)
     apps = [UUID(int=99 + row % 2) for row in range(len(samples))]
     new = model.predict(replace(samples.inputs, apps=apps))
     alone = model.predict(replace(samples.inputs, apps=[UUID(int=98)] * len(samples)))
@@ -66,8 +66,8 @@ def test_new_app_gets_what_holds_for_all(judged: Judged, samples: Samples) -> No
     assert abs((medians - lengths).mean()) < 0.2
 
 
-def test_known_and_new_apps_may_stand_in_one_batch(judged: Judged, samples: Samples) -> None:
-    model = QuantileModel(judged.artefact)
+def test_known_and_new_apps_may_stand_in_one_batch(judged: JudgedVersion, samples: Samples) -> None:
+    model = LengthModel(judged.artefact)
     apps = [UUID(int=99) if row % 3 else app for row, app in enumerate(samples.inputs.apps)]
     mixed = model.predict(replace(samples.inputs, apps=apps))
     known = np.arange(len(samples)) % 3 == 0
@@ -82,7 +82,7 @@ def test_a_row_counts_by_its_weight(samples: Samples) -> None:
     doubled = samples.tokens * np.where(twice, 2.0, 1.0)
     heavy = np.where(twice, 1.9, 0.1)
     medians = [
-        QuantileModel(fit(samples.inputs, doubled, samples.censored, weights, threads=1))
+        LengthModel(fit(samples.inputs, doubled, samples.censored, weights, threads=1))
         .predict(samples.inputs)
         .quantiles[:, MEDIAN]
         .mean()
@@ -93,30 +93,30 @@ def test_a_row_counts_by_its_weight(samples: Samples) -> None:
 
 
 def test_the_mean_lies_above_the_median_where_lengths_have_a_tail(
-    judged: Judged, samples: Samples
+    judged: JudgedVersion, samples: Samples
 ) -> None:
-    found = QuantileModel(judged.artefact).predict(samples.inputs)
+    found = LengthModel(judged.artefact).predict(samples.inputs)
     assert found.mean.mean() > np.exp(found.quantiles[:, MEDIAN]).mean()
     assert np.abs(found.mean - samples.tokens).mean() < 0.3 * samples.tokens.mean()
 
 
-def test_model_adds_what_the_text_tells(judged: Judged) -> None:
+def test_text_features_improve_on_the_line(judged: JudgedVersion) -> None:
     assert judged.new.log_rmse_median < 0.6 * judged.line.log_rmse_median
     assert judged.new.tau > judged.line.tau
 
 
-def test_cut_off_lengths_do_not_shorten_what_is_predicted(samples: Samples) -> None:
+def test_censored_lengths_do_not_shorten_predictions(samples: Samples) -> None:
     samples = samples.rows(0, 300)
     caps = np.random.default_rng(4).uniform(5, 400, len(samples))
     censored = samples.tokens > caps
     assert censored.mean() > 0.15
     natural = fit(samples.inputs, samples.tokens, samples.censored, threads=1)
     cut = fit(samples.inputs, np.minimum(samples.tokens, caps), censored, threads=1)
-    found = [QuantileModel(each).predict(samples.inputs).quantiles for each in (cut, natural)]
+    found = [LengthModel(each).predict(samples.inputs).quantiles for each in (cut, natural)]
     assert abs((found[0] - found[1])[:, MEDIAN].mean()) < 0.05
 
 
-def test_trees_that_lightgbm_cannot_read_are_refused(judged: Judged) -> None:
-    foreign = replace_struct(judged.artefact, trees=["no tree"] * len(LEVELS))
+def test_trees_that_lightgbm_cannot_read_are_refused(judged: JudgedVersion) -> None:
+    unreadable = replace_struct(judged.artefact, trees=["no tree"] * len(LEVELS))
     with pytest.raises(PredictorRefused, match="LightGBM cannot read"):
-        QuantileModel(foreign)
+        LengthModel(unreadable)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
 from gateway.history.record import Record
-from gateway.prediction.serving.drift import LEAST, DriftMonitor, Rolling
+from gateway.prediction.serving.drift import MIN_OUTCOMES, DriftMonitor, RollingQuality
 
 lengths = st.integers(1, 12)
 outcomes = st.lists(st.tuples(lengths, lengths, st.booleans()), min_size=10, max_size=60)
@@ -21,7 +21,7 @@ VERSION = UUID(int=7)
 def test_rolling_tau_and_coverage_are_those_of_the_last_outcomes(
     given_outcomes: list[tuple[int, int, bool]],
 ) -> None:
-    rolling = Rolling(10)
+    rolling = RollingQuality(10)
     for median, length, within in given_outcomes:
         rolling.add(median, length, covered=within)
     medians, actual, covered = zip(*given_outcomes[-10:], strict=True)
@@ -37,7 +37,7 @@ def _vary(*series: tuple[int, ...]) -> bool:
 
 
 def served(a_record: Callable[..., Record], length: int, **given: object) -> Record:
-    """The record of a request whose length was predicted to be 1.1 times as long at most."""
+    """The record of a request whose predicted P90 is 1.1 times its length."""
     values: dict[str, object] = {
         "predictor_id": VERSION,
         "generation_tokens": length,
@@ -47,23 +47,27 @@ def served(a_record: Callable[..., Record], length: int, **given: object) -> Rec
     return a_record(**{**values, **given})
 
 
-def test_monitor_says_nothing_before_it_saw_enough(a_record: Callable[..., Record]) -> None:
+def test_quality_needs_enough_outcomes(a_record: Callable[..., Record]) -> None:
     monitor = DriftMonitor()
-    for length in range(1, LEAST):
+    for length in range(1, MIN_OUTCOMES):
         monitor.observe(served(a_record, length))
     assert monitor.quality() is None
     assert monitor.trustworthy(0.9)
-    monitor.observe(served(a_record, LEAST))
+    monitor.observe(served(a_record, MIN_OUTCOMES))
     quality = monitor.quality()
     assert quality is not None
-    assert (quality.outcomes, quality.coverage, quality.tau) == (LEAST, 1.0, pytest.approx(1.0))
+    assert (quality.outcomes, quality.coverage, quality.tau) == (
+        MIN_OUTCOMES,
+        1.0,
+        pytest.approx(1.0),
+    )
 
 
-def test_shuffled_labels_make_predictions_untrustworthy(a_record: Callable[..., Record]) -> None:
+def test_shuffled_lengths_make_predictions_untrustworthy(a_record: Callable[..., Record]) -> None:
     random, monitor = Random(1), DriftMonitor(300)
     for _ in range(300):
-        told, came = random.randint(1, 500), random.randint(1, 500)
-        monitor.observe(served(a_record, told, generation_tokens=came))
+        predicted, actual = random.randint(1, 500), random.randint(1, 500)
+        monitor.observe(served(a_record, predicted, generation_tokens=actual))
     quality = monitor.quality()
     assert quality is not None
     assert math.isclose(quality.tau, 0, abs_tol=0.1)
@@ -71,7 +75,7 @@ def test_shuffled_labels_make_predictions_untrustworthy(a_record: Callable[..., 
     monitor.check()
 
 
-def test_apps_are_measured_apart(a_record: Callable[..., Record]) -> None:
+def test_apps_are_measured_separately(a_record: Callable[..., Record]) -> None:
     monitor, good, bad = DriftMonitor(), UUID(int=1), UUID(int=2)
     for length in range(1, 151):
         monitor.observe(served(a_record, length, app_id=good))
@@ -85,7 +89,7 @@ def test_apps_are_measured_apart(a_record: Callable[..., Record]) -> None:
     assert monitor.quality(UUID(int=3)) is None
 
 
-def test_another_version_and_another_window_begin_anew(a_record: Callable[..., Record]) -> None:
+def test_another_version_restarts_the_measurement(a_record: Callable[..., Record]) -> None:
     monitor = DriftMonitor()
     for length in range(1, 200):
         monitor.observe(served(a_record, length))
@@ -95,14 +99,14 @@ def test_another_version_and_another_window_begin_anew(a_record: Callable[..., R
     assert (monitor.quality(), monitor.version) == (None, UUID(int=8))
 
 
-def test_reader_who_left_and_request_without_version_are_not_judged(
+def test_cancelled_request_and_request_without_version_are_not_evaluated(
     a_record: Callable[..., Record],
 ) -> None:
     monitor = DriftMonitor(50)
     for length in range(1, 51):
         monitor.observe(served(a_record, length))
-    for left in (served(a_record, 3, censored=True), served(a_record, 3, predictor_id=None)):
-        monitor.observe(left)
+    for ignored in (served(a_record, 3, censored=True), served(a_record, 3, predictor_id=None)):
+        monitor.observe(ignored)
     monitor.observe(served(a_record, 1_000, censored=True, quantiles=[1.0] * 6))
     quality = monitor.quality()
     assert quality is not None

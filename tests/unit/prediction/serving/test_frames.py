@@ -1,19 +1,19 @@
 import io
 from uuid import UUID
 
-from gateway.prediction.serving.frames import Ask, Load, frame, read_request
+from gateway.prediction.serving.frames import LoadVersion, ScoreRequest, encode_frame, read_request
 
-ASK = Ask(7, 1.5, UUID(int=1), b"hash", "Answer.", "hello", b"\0\0\0\0")
-LOAD = Load(UUID(int=2), "abc", b"artefact")
+SCORE_REQUEST = ScoreRequest(7, 1.5, UUID(int=1), b"hash", "Answer.", "hello", b"\0\0\0\0")
+LOAD_VERSION = LoadVersion(UUID(int=2), "abc", b"artefact")
 
 
 def test_requests_are_read_in_order_until_the_pipe_closes() -> None:
-    pipe = io.BytesIO(frame(ASK) + frame(LOAD))
-    assert read_request(pipe) == ASK
-    assert read_request(pipe) == LOAD
+    pipe = io.BytesIO(encode_frame(SCORE_REQUEST) + encode_frame(LOAD_VERSION))
+    assert read_request(pipe) == SCORE_REQUEST
+    assert read_request(pipe) == LOAD_VERSION
     assert read_request(pipe) is None
 
 
-def test_frame_cut_short_is_the_end() -> None:
+def test_truncated_frame_ends_the_stream() -> None:
     for cut in (2, 9):
-        assert read_request(io.BytesIO(frame(ASK)[:cut])) is None
+        assert read_request(io.BytesIO(encode_frame(SCORE_REQUEST)[:cut])) is None

@@ -2,32 +2,39 @@ from collections import deque
 from queue import SimpleQueue
 from uuid import UUID
 
-from gateway.prediction.serving.frames import Ask, Dropped
-from gateway.prediction.serving.process import MOST_BATCHED, Asks, arrived, oldest
+from gateway.prediction.serving.frames import RequestDropped, ScoreRequest
+from gateway.prediction.serving.process import (
+    MAX_BATCH_REQUESTS,
+    ScoreQueue,
+    next_batch,
+    take_arrived,
+)
 
 
-def an_ask(number: int, deadline_s: float = 10.0) -> Ask:
-    return Ask(number, deadline_s, UUID(int=1), b"", "", "", b"")
+def a_score_request(number: int, deadline_s: float = 10.0) -> ScoreRequest:
+    return ScoreRequest(number, deadline_s, UUID(int=1), b"", "", "", b"")
 
 
-def test_everything_that_arrived_is_taken_at_once() -> None:
-    requests: Asks = SimpleQueue()
-    asks = [an_ask(number) for number in range(3)]
-    for ask in asks:
-        requests.put(ask)
-    assert arrived(requests, wait=True) == asks
-    assert arrived(requests, wait=False) == []
+def test_all_arrived_requests_are_taken_at_once() -> None:
+    queue: ScoreQueue = SimpleQueue()
+    requests = [a_score_request(number) for number in range(3)]
+    for request in requests:
+        queue.put(request)
+    assert take_arrived(queue, wait=True) == requests
+    assert take_arrived(queue, wait=False) == []
 
 
-def test_oldest_questions_are_answered_first_and_a_few_at_a_time() -> None:
-    asks = deque(an_ask(number) for number in range(MOST_BATCHED + 1))
-    assert [ask.number for ask in oldest(asks, 0.0)[0]] == list(range(MOST_BATCHED))
-    assert [ask.number for ask in asks] == [MOST_BATCHED]
+def test_oldest_requests_are_scored_first_in_bounded_batches() -> None:
+    requests = deque(a_score_request(number) for number in range(MAX_BATCH_REQUESTS + 1))
+    assert [request.number for request in next_batch(requests, 0.0)[0]] == list(
+        range(MAX_BATCH_REQUESTS)
+    )
+    assert [request.number for request in requests] == [MAX_BATCH_REQUESTS]
 
 
-def test_questions_nobody_waits_for_are_not_answered() -> None:
-    asks = deque([an_ask(1, deadline_s=1.0), an_ask(2, deadline_s=3.0)])
-    batch, dropped = oldest(asks, 2.0)
-    assert [ask.number for ask in batch] == [2]
-    assert dropped == [Dropped(1)]
-    assert not asks
+def test_requests_past_their_deadline_are_dropped() -> None:
+    requests = deque([a_score_request(1, deadline_s=1.0), a_score_request(2, deadline_s=3.0)])
+    batch, dropped = next_batch(requests, 2.0)
+    assert [request.number for request in batch] == [2]
+    assert dropped == [RequestDropped(1)]
+    assert not requests

@@ -7,14 +7,14 @@ from scipy.stats import kendalltau
 
 from gateway.evaluation.forecast import Forecast
 from gateway.evaluation.scoring import score
-from gateway.prediction.training.scorecard import BLOCK, evaluate, kendall_tau, pinball
+from gateway.prediction.training.scorecard import BLOCK_ROWS, evaluate, kendall_tau, pinball
 from gateway.quantiles import LEVELS
 
 PAIRS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=2, max_size=40)
 
 
 @given(PAIRS)
-def test_tau_is_scipys(pairs: list[tuple[int, int]]) -> None:
+def test_tau_equals_scipys(pairs: list[tuple[int, int]]) -> None:
     left, right = np.array(pairs, float).T
     if len(set(left)) > 1 and len(set(right)) > 1:
         assert kendall_tau(left, right) == pytest.approx(kendalltau(left, right).statistic)
@@ -22,9 +22,9 @@ def test_tau_is_scipys(pairs: list[tuple[int, int]]) -> None:
         assert kendall_tau(left, right) == 0.0
 
 
-def test_tau_over_several_blocks_is_scipys() -> None:
+def test_tau_over_several_blocks_equals_scipys() -> None:
     random = np.random.default_rng(1)
-    left = random.integers(0, 50, 2 * BLOCK + 3).astype(float)
+    left = random.integers(0, 50, 2 * BLOCK_ROWS + 3).astype(float)
     right = left + random.integers(0, 50, len(left))
     assert kendall_tau(left, right) == pytest.approx(kendalltau(left, right).statistic)
 

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.prediction.training.strata import (
-    BOOST,
-    EXTRA,
-    NEWEST,
+    MAX_EXTRA_SHARE,
+    MAX_HARD_RATE,
+    NEWEST_SHARE,
     Quota,
     Stratum,
     allocate,
@@ -31,10 +31,10 @@ def taken(quotas: list[Quota]) -> int:
 
 @given(populations(), st.integers(20, 4_000))
 def test_quotas_keep_within_the_bound_and_within_what_there_is(
-    strata: list[Stratum], most: int
+    strata: list[Stratum], max_rows: int
 ) -> None:
-    quotas = allocate(strata, most)
-    assert taken(quotas) <= most
+    quotas = allocate(strata, max_rows)
+    assert taken(quotas) <= max_rows
     for stratum, quota in zip(strata, quotas, strict=True):
         assert 0 <= quota.easy <= stratum.easy
         assert 0 <= quota.core_hard <= quota.hard <= stratum.hard
@@ -42,18 +42,18 @@ def test_quotas_keep_within_the_bound_and_within_what_there_is(
 
 @given(populations(), st.integers(20, 4_000))
 def test_extra_hard_rows_are_bounded_in_all_and_for_each_app(
-    strata: list[Stratum], most: int
+    strata: list[Stratum], max_rows: int
 ) -> None:
-    quotas = allocate(strata, most)
-    assert sum(quota.hard - quota.core_hard for quota in quotas) <= EXTRA * most + 1
-    assert all(quota.hard <= BOOST * quota.core_hard for quota in quotas)
+    quotas = allocate(strata, max_rows)
+    assert sum(quota.hard - quota.core_hard for quota in quotas) <= MAX_EXTRA_SHARE * max_rows + 1
+    assert all(quota.hard <= MAX_HARD_RATE * quota.core_hard for quota in quotas)
 
 
 @given(populations(), st.integers(100, 4_000))
 def test_rows_times_their_weights_are_the_population_of_every_app(
-    strata: list[Stratum], most: int
+    strata: list[Stratum], max_rows: int
 ) -> None:
-    for stratum, quota in zip(strata, allocate(strata, most), strict=True):
+    for stratum, quota in zip(strata, allocate(strata, max_rows), strict=True):
         stands_for = 0.0
         for rows, read in ((stratum.easy, quota.easy), (stratum.hard, quota.hard)):
             assert read > 0 or rows == 0, "a part of the app can never be taken"
@@ -88,7 +88,7 @@ def test_newest_rows_hold_no_extra_ones_and_are_enough_to_judge(
     at = np.random.default_rng(seed).permutation(len(core)).astype(np.float64)
     stays = core | (at < newest_from(at, core))
     ordered = core[stays][np.argsort(at[stays])]
-    judged = round(NEWEST * len(ordered))
+    judged = round(NEWEST_SHARE * len(ordered))
     if core.sum() >= judged:
         assert ordered[len(ordered) - judged :].all()
 

@@ -9,7 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from gateway.errors import LmaasError
-from gateway.replay.cost.calibration import TERMS, fit, lag_steps
+from gateway.replay.cost.calibration import TERMS, fit_cost, lag_steps
 from gateway.replay.cost.model import LinearCost
 from gateway.replay.cost.trials import MIX
 
@@ -61,7 +61,7 @@ def designed(noise: Callable[[], float] = lambda: 1) -> list[Step]:
 
 
 def test_exact_times_give_their_cost_again() -> None:
-    found = fit(designed())
+    found = fit_cost(designed())
     for name in TERMS:
         assert getattr(found.cost, name) == pytest.approx(getattr(COST, name), rel=1e-6)
     assert found.fitted.r2 == pytest.approx(1)
@@ -72,7 +72,7 @@ def test_exact_times_give_their_cost_again() -> None:
 
 def test_noisy_times_give_nearly_their_cost() -> None:
     rng = Random(1)
-    found = fit(designed(lambda: rng.lognormvariate(0, 0.1)))
+    found = fit_cost(designed(lambda: rng.lognormvariate(0, 0.1)))
     for name in TERMS:
         assert getattr(found.cost, name) == pytest.approx(getattr(COST, name), rel=0.15)
     assert found.fitted.median_error < 0.1
@@ -81,7 +81,7 @@ def test_noisy_times_give_nearly_their_cost() -> None:
 
 def test_skewed_noise_moves_the_sum_by_its_mean() -> None:
     rng = Random(2)
-    found = fit(designed(lambda: 1 + rng.expovariate(5)))  # 1.2 on average
+    found = fit_cost(designed(lambda: 1 + rng.expovariate(5)))  # 1.2 on average
     assert found.fitted.bias == pytest.approx(0, abs=0.04)
     assert found.cost.step_s == pytest.approx(1.2 * COST.step_s, rel=0.15)
 
@@ -89,19 +89,19 @@ def test_skewed_noise_moves_the_sum_by_its_mean() -> None:
 def test_hiccups_of_the_machine_are_left_out() -> None:
     steps = designed()
     steps[5] = replace(steps[5], took_s=1.0)
-    found = fit(steps)
+    found = fit_cost(steps)
     assert found.hiccups == 1
     assert found.cost.step_s == pytest.approx(COST.step_s, rel=1e-6)
 
 
 def test_first_step_after_a_rest_is_not_fitted() -> None:
     slow = Step("1 at 16", 16, 128, 0, 0, 0.5, None)
-    assert fit([slow, *designed()]).fitted.steps == len(designed())
+    assert fit_cost([slow, *designed()]).fitted.steps == len(designed())
 
 
 def test_mix_is_foretold_and_not_fitted() -> None:
     mix = [replace(step, trial=MIX, took_s=1.1 * step.took_s) for step in designed()[::12]]
-    found = fit([*designed(), *mix])
+    found = fit_cost([*designed(), *mix])
     assert found.cost.step_s == pytest.approx(COST.step_s, rel=1e-6)
     assert found.mix is not None
     assert found.mix.bias == pytest.approx(1 / 1.1 - 1, rel=1e-6)
@@ -112,14 +112,14 @@ def test_worst_shape_is_named() -> None:
         replace(step, took_s=1.5 * step.took_s) if step.trial == "16 at 128" else step
         for step in designed()
     ]
-    worst = fit(steps).worst
+    worst = fit_cost(steps).worst
     assert (worst.trial, worst.sequences, worst.steps) == ("16 at 128", 16, 12)
     assert worst.error > 0.2
 
 
 def test_no_part_of_a_cost_is_negative() -> None:
     steps = [replace(step, took_s=1e-3 * step.prefill_tokens + 1e-3) for step in designed()]
-    found = fit(steps).cost
+    found = fit_cost(steps).cost
     assert found.kv_token_s >= 0
     assert found.sequence_s >= 0
     assert found.prompt_token_s == pytest.approx(1e-3, rel=1e-6)
@@ -133,18 +133,18 @@ def test_no_part_of_a_cost_is_negative() -> None:
         (designed()[:144], "every step had 0 prompt tokens"),
         (
             [s for b in (1, 2, 4, 8) for s in trial(f"{b}", 8 * b, b, 64 * b)],
-            "never changed apart",
+            "never varied independently",
         ),
-        ([replace(step, took_s=0.0) for step in designed()], "no time at all"),
+        ([replace(step, took_s=0.0) for step in designed()], "step time is 0"),
     ],
 )
 def test_steps_that_tell_too_little_are_refused(steps: list[Any], said: str) -> None:
     with pytest.raises(LmaasError, match=said):
-        fit(steps)
+        fit_cost(steps)
 
 
 @pytest.mark.parametrize(
-    ("waits", "order_s", "lag"),
+    ("waits", "submit_delay_s", "lag"),
     [
         ([], 0.0, 1),
         ([[2.0, 2.0]], 1.0, 1),
@@ -155,6 +155,6 @@ def test_steps_that_tell_too_little_are_refused(steps: list[Any], said: str) -> 
     ],
 )
 def test_lag_counts_from_the_step_that_the_order_met(
-    waits: list[list[float]], order_s: float, lag: int
+    waits: list[list[float]], submit_delay_s: float, lag: int
 ) -> None:
-    assert lag_steps(waits, order_s) == lag
+    assert lag_steps(waits, submit_delay_s) == lag

@@ -57,14 +57,14 @@ def test_prompts_cost_computing_alone() -> None:
 
 
 def test_longest_sequence_is_bounded_by_context_and_by_pages() -> None:
-    assert SHAPE.most_tokens == 100
-    assert msgspec.structs.replace(SHAPE, pages=5).most_tokens == 80
+    assert SHAPE.max_sequence_tokens == 100
+    assert msgspec.structs.replace(SHAPE, pages=5).max_sequence_tokens == 80
 
 
 def test_no_more_sequences_run_than_a_step_has_tokens() -> None:
-    assert SHAPE.most_sequences == 512
-    assert msgspec.structs.replace(SHAPE, max_sequences=8).most_sequences == 8
-    assert msgspec.structs.replace(SHAPE, max_sequences=900).most_sequences == 512
+    assert SHAPE.max_running_sequences == 512
+    assert msgspec.structs.replace(SHAPE, max_sequences=8).max_running_sequences == 8
+    assert msgspec.structs.replace(SHAPE, max_sequences=900).max_running_sequences == 512
 
 
 @pytest.mark.parametrize("cost", [LINEAR, CARD])
@@ -85,7 +85,15 @@ def test_file_without_an_engine_is_refused(tmp_path: Path) -> None:
 def test_paced_cost_is_in_proportion() -> None:
     cost = LinearCost(step_s=2e-3, prompt_token_s=5e-5, sequence_s=8e-5, kv_token_s=3e-7)
     shape = 40, 7, 900.0, 120.0
-    assert cost.paced(1.5).seconds(*shape) == pytest.approx(1.5 * cost.seconds(*shape))
-    assert cost.paced(1.5).run_seconds(7, 900, 31) == pytest.approx(
+    assert cost.scaled(1.5).seconds(*shape) == pytest.approx(1.5 * cost.seconds(*shape))
+    assert cost.scaled(1.5).run_seconds(7, 900, 31) == pytest.approx(
         1.5 * cost.run_seconds(7, 900, 31)
     )
+
+
+def test_delay_of_submissions_is_order_s_in_a_calibration_file(tmp_path: Path) -> None:
+    shape = msgspec.structs.replace(SHAPE, submit_delay_s=0.25)
+    file = tmp_path / "engine.json"
+    file.write_bytes(msgspec.json.encode(EngineModel(cost=LINEAR, shape=shape)))
+    assert b'"order_s":0.25' in file.read_bytes()
+    assert read_engine(file).shape.submit_delay_s == 0.25

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.replay.cost.model import EngineShape
-from gateway.replay.cost.trials import MIX, ROUNDS, design
+from gateway.replay.cost.trials import MIX, ROUNDS, design_trials
 
 
 def a_shape(**given: Any) -> EngineShape:
@@ -25,7 +25,7 @@ def a_shape(**given: Any) -> EngineShape:
     ],
 )
 def test_every_trial_fits_the_engine(shape: EngineShape) -> None:
-    trials = design(shape)
+    trials = design_trials(shape)
     for trial in trials:
         lengths = [each.prompt_tokens + each.generation_tokens for each in trial.arrivals]
         assert max(lengths) <= shape.context_tokens
@@ -37,7 +37,7 @@ def test_every_trial_fits_the_engine(shape: EngineShape) -> None:
 
 
 def test_mix_comes_first_and_the_rest_from_small_to_large() -> None:
-    trials = design(a_shape())
+    trials = design_trials(a_shape())
     mix, *others = trials[: len(trials) // ROUNDS]
     assert mix.name == MIX
     sizes = [trial.tokens for trial in others]
@@ -45,6 +45,6 @@ def test_mix_comes_first_and_the_rest_from_small_to_large() -> None:
 
 
 def test_large_engine_is_tried_with_large_batches_and_long_prompts() -> None:
-    trials = design(a_shape())
+    trials = design_trials(a_shape())
     assert max(len(trial.arrivals) for trial in trials) == 64
     assert max(a.prompt_tokens for trial in trials for a in trial.arrivals) == 2047

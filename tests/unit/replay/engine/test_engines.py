@@ -18,8 +18,7 @@ from gateway.replay.engine.base import SimulatedEngine
 from gateway.replay.engine.continuous import ContinuousEngine
 from gateway.replay.engine.decode_pages import DecodePages
 from gateway.replay.engine.lockstep import LockstepEngine
-from gateway.replay.engine.reservations import Claim as Promised
-from gateway.replay.engine.reservations import Claims, fit
+from gateway.replay.engine.reservations import ReservedSpan, ReservedSpanTable, spans_fit
 from gateway.replay.engine.sequence import SimulatedSequence
 from gateway.replay.engine.timeline import Timeline
 from gateway.scheduling.admission.length_distribution import LengthDistributions
@@ -79,9 +78,9 @@ class Seen:
 
 def sequences_of(submitted: list[Job]) -> list[SimulatedSequence]:
     made = []
-    for place, job in enumerate(submitted):
-        request = QueuedRequest(str(place), "t", job.prompt, job.quantiles, job.most, 0.0)
-        made.append(SimulatedSequence(place, request, job.tokens, job.reserve))
+    for index, job in enumerate(submitted):
+        request = QueuedRequest(str(index), "t", job.prompt, job.quantiles, job.most, 0.0)
+        made.append(SimulatedSequence(index, request, job.tokens, job.reserve))
     return made
 
 
@@ -92,8 +91,8 @@ def simulated(submitted: list[Job], engine: ContinuousEngine) -> Seen:
         finished_s=finished_s,
         first_s=[sequence.first_token_s for sequence in sequences],
         preemptions=[sequence.preemptions for sequence in sequences],
-        extensions=engine.promises.extensions,
-        busy_s=engine.work.busy_s,
+        extensions=engine.reservations.extensions,
+        busy_s=engine.statistics.busy_s,
     )
 
 
@@ -107,10 +106,10 @@ def drive(
         now_s = min(engine.next_s, left[0][0] if left else float("inf"))
         if engine.next_s <= now_s:
             for sequence in engine.settle():
-                finished_s[sequence.place] = now_s
+                finished_s[sequence.index] = now_s
         while left and left[0][0] <= now_s:
             engine.submit([left.pop(0)[1]], now_s)
-        if engine.between:
+        if engine.at_boundary:
             engine.compose()
     return finished_s
 
@@ -145,24 +144,24 @@ class RealComposer:
         self.seen.extensions = self.composer.extensions
         return self.seen
 
-    def live(self, place: int) -> SequenceState:
-        job = self.jobs[place]
+    def live(self, index: int) -> SequenceState:
+        job = self.jobs[index]
         reserved = min(job.reserve, job.most)
         return SequenceState(
-            str(place), place, [0] * job.prompt, job.prompt, job.most, reserved, reserved
+            str(index), index, [0] * job.prompt, job.prompt, job.most, reserved, reserved
         )
 
     def launch(self) -> tuple[StepPlan, float] | None:
         """The next step and how long it takes; its remainders are as known by then."""
-        running = [s for s in self.composer.running if not s.complete]
-        running.sort(key=lambda s: s.pending > 1)
-        known = []
+        running = [s for s in self.composer.running if not s.at_max_tokens]
+        running.sort(key=lambda s: s.uncomputed > 1)
+        as_running = []
         for sequence in running:
             job = self.jobs[int(sequence.id)]
             generated = sequence.generated + sequence.in_flight
-            known.append(RunningSequence("", job.prompt, generated, job.quantiles, job.most))
+            as_running.append(RunningSequence("", job.prompt, generated, job.quantiles, job.most))
         remainders = (
-            LengthDistributions.of(known).remaining_quantile(0.5).round().astype(int).tolist()
+            LengthDistributions.of(as_running).remaining_quantile(0.5).round().astype(int).tolist()
         )
         for sequence, remainder in zip(running, remainders, strict=True):
             sequence.expected = sequence.generated + remainder
@@ -190,12 +189,12 @@ class RealComposer:
             sequence.tokens.append(0)
             if sequence.done:
                 continue
-            place = int(sequence.id)
+            index = int(sequence.id)
             if sequence.generated == 1:
-                self.seen.first_s[place] = self.now_s
-            if sequence.generated == self.jobs[place].tokens:
+                self.seen.first_s[index] = self.now_s
+            if sequence.generated == self.jobs[index].tokens:
                 sequence.done = True
-                self.seen.finished_s[place] = self.now_s
+                self.seen.finished_s[index] = self.now_s
                 self.composer.ended(sequence)
 
 
@@ -250,8 +249,8 @@ def test_preempted_sequence_computes_what_it_had_again() -> None:
     engine = ContinuousEngine(model_of())
     simulated(submitted, engine)
     needed = sum(job.prompt + job.tokens - 1 for job in submitted)
-    assert engine.work.recomputed_tokens > 0
-    assert engine.work.computed_tokens == needed + engine.work.recomputed_tokens
+    assert engine.statistics.recomputed_tokens > 0
+    assert engine.statistics.computed_tokens == needed + engine.statistics.recomputed_tokens
 
 
 def test_swapped_sequence_computes_nothing_again_and_pays_for_the_copies() -> None:
@@ -259,10 +258,12 @@ def test_swapped_sequence_computes_nothing_again_and_pays_for_the_copies() -> No
     free, dear = (ContinuousEngine(model_of(swap_token_s=s)) for s in (0.0, 2**-8))
     for engine in (free, dear):
         simulated(submitted, engine)
-        assert engine.work.recomputed_tokens == 0
-        assert engine.work.computed_tokens == sum(job.prompt + job.tokens - 1 for job in submitted)
-    assert free.work.preemptions > 0
-    assert dear.work.busy_s > free.work.busy_s
+        assert engine.statistics.recomputed_tokens == 0
+        assert engine.statistics.computed_tokens == sum(
+            job.prompt + job.tokens - 1 for job in submitted
+        )
+    assert free.statistics.preemptions > 0
+    assert dear.statistics.busy_s > free.statistics.busy_s
 
 
 @pytest.mark.parametrize(("lag_steps", "started_step"), [(0, 2), (1, 3), (2, 4)])
@@ -279,7 +280,7 @@ def test_late_order_is_heeded_so_many_steps_after_the_one_under_way(
 
 
 def test_order_on_its_way_waits_for_the_step_it_comes_in() -> None:
-    engine = ContinuousEngine(model_of(order_s=1.0, lag_steps=0))
+    engine = ContinuousEngine(model_of(submit_delay_s=1.0, lag_steps=0))
     (only,) = sequences_of([Job(0, 1, 1, 1, 1)])
     assert drive(engine, [only], [2.0]) == [3.0 + COST.seconds(0, 1, 1)]
 
@@ -290,7 +291,7 @@ def test_engine_goes_on_with_an_answer_until_it_knows_of_its_end() -> None:
     for job, lag_steps in ((ends, 0), (ends, 1), (cut_off, 1)):
         engine = ContinuousEngine(model_of(lag_steps=lag_steps))
         simulated([job], engine)
-        computed.append(engine.work.computed_tokens)
+        computed.append(engine.statistics.computed_tokens)
     assert computed == [11, 12, 11]
 
 
@@ -302,20 +303,22 @@ def test_promises_fit_where_their_peak_does(most: int, data: st.DataObject) -> N
     page_tokens, step = data.draw(st.integers(1, 9)), data.draw(st.integers(0, 100))
     peak = peak_pages([KvReservation(tokens, left) for left, tokens in claims], page_tokens)
     for pages in (peak - 1, peak, data.draw(st.integers(1, 2 * peak))):
-        promised = Claims().beside(Promised(step + left, tokens - step) for left, tokens in claims)
-        assert fit(promised, page_tokens, pages) == (peak <= pages)
+        spans = ReservedSpanTable().with_others(
+            ReservedSpan(step + left, tokens - step) for left, tokens in claims
+        )
+        assert spans_fit(spans, page_tokens, pages) == (peak <= pages)
 
 
 @given(st.lists(st.tuples(st.integers(0, 90), st.integers(0, 9), st.integers(-9, 9))))
 def test_claims_are_those_put_and_not_dropped(changes: list[tuple[int, int, int]]) -> None:
-    claims, kept = Claims(), dict[int, tuple[int, int]]()
-    for key, end, lead in changes:
+    claims, kept = ReservedSpanTable(), dict[int, tuple[int, int]]()
+    for key, end, length_offset in changes:
         if end == 0 and kept.pop(key, None):
             claims.drop(key)
         elif end:
-            claims.put(key, end, lead)
-            kept[key] = end, lead
-    assert sorted(map(tuple, claims.beside([]).T.tolist())) == sorted(kept.values())
+            claims.put(key, end, length_offset)
+            kept[key] = end, length_offset
+    assert sorted(map(tuple, claims.with_others([]).T.tolist())) == sorted(kept.values())
 
 
 @given(
@@ -325,21 +328,23 @@ def test_claims_are_those_put_and_not_dropped(changes: list[tuple[int, int, int]
     st.integers(1, 7),
 )
 def test_growth_takes_the_pages_that_each_sequence_takes(
-    leads: list[int], step: int, steps: int, page_tokens: int
+    length_offsets: list[int], step: int, steps: int, page_tokens: int
 ) -> None:
-    growth = DecodePages(page_tokens)
-    for lead in leads:
-        growth.add(lead)
+    decode_pages = DecodePages(page_tokens)
+    for length_offset in length_offsets:
+        decode_pages.add(length_offset)
 
     def pages(at: int) -> int:
-        return sum(-(-(at + lead - 1) // page_tokens) for lead in leads)
+        return sum(-(-(at + length_offset - 1) // page_tokens) for length_offset in length_offsets)
 
-    assert growth.taken(step, steps) == pages(step + steps) - pages(step)
-    assert growth.due(step) == pages(step + 1) - pages(step)
-    assert growth.kv_tokens(step) == sum(step + lead for lead in leads)
+    assert decode_pages.new_pages_over(step, steps) == pages(step + steps) - pages(step)
+    assert decode_pages.new_pages(step) == pages(step + 1) - pages(step)
+    assert decode_pages.kv_tokens(step) == sum(
+        step + length_offset for length_offset in length_offsets
+    )
     for free in range(12):
         fitting = [n for n in range(steps + 1) if pages(step + n) - pages(step) <= free]
-        assert growth.steps_within(step, free, steps) == max(fitting)
+        assert decode_pages.steps_that_fit(step, free, steps) == max(fitting)
 
 
 @given(st.integers(1, 200), st.integers(1, 30), st.integers(0, 5000), st.floats(0, 1))
@@ -352,7 +357,7 @@ def test_boundary_is_the_first_at_a_time_or_later(
     at_s = 1.0 + share * (timeline.ended_s - 1.0)
     ends = [timeline.reached_s(boundary) for boundary in range(10, 11 + steps)]
     assert timeline.boundary(at_s) == 10 + next(n for n, end_s in enumerate(ends) if end_s >= at_s)
-    assert timeline.done(at_s) == 10 + sum(end_s <= at_s for end_s in ends[1:])
+    assert timeline.steps_done(at_s) == 10 + sum(end_s <= at_s for end_s in ends[1:])
 
 
 def lockstep(submitted: list[Job], pages: int) -> tuple[LockstepEngine, list[float]]:
@@ -364,7 +369,7 @@ def lockstep(submitted: list[Job], pages: int) -> tuple[LockstepEngine, list[flo
     while engine.next_s < float("inf"):
         now_s = engine.next_s
         for sequence in engine.settle():
-            finished_s[sequence.place] = now_s
+            finished_s[sequence.index] = now_s
             assert sequence.generated == sequence.tokens
         engine.compose()
         assert engine.pages_at(now_s) <= pages
@@ -376,13 +381,13 @@ def test_batch_in_lock_step_ends_together_and_reads_its_padding() -> None:
     prefill_s = COST.seconds(12, 0, 0) + COST.seconds(8, 0, 0)
     decode_s = COST.run_seconds(2, 2 * 11, 5)
     assert finished_s == [prefill_s + decode_s] * 2
-    assert engine.work.computed_tokens == 20 + 2 * 5 + 2  # a step more than anyone wanted
+    assert engine.statistics.computed_tokens == 20 + 2 * 5 + 2  # a step more than anyone wanted
 
 
 def test_batch_that_runs_out_of_pages_is_broken_up_and_goes_on() -> None:
     submitted = [Job(0, 8, 20, 20, 20), Job(0, 8, 9, 9, 9), Job(0, 8, 20, 20, 20)]
     engine, finished_s = lockstep(submitted, pages=12)  # four pages, 16 tokens, each
-    assert engine.work.preemptions == 2
+    assert engine.statistics.preemptions == 2
     assert finished_s[1] < finished_s[0] < finished_s[2]
 
 
@@ -390,4 +395,4 @@ def test_batch_that_runs_out_of_pages_is_broken_up_and_goes_on() -> None:
 def test_every_batch_in_lock_step_comes_to_its_end(submitted: list[Job]) -> None:
     engine, finished_s = lockstep(submitted, pages=16)
     assert all(end_s > 0 for end_s in finished_s)
-    assert engine.work.page_seconds <= 16 * engine.work.busy_s
+    assert engine.statistics.page_seconds <= 16 * engine.statistics.busy_s

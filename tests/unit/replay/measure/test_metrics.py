@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from gateway.replay.measure.metrics import SCALARS, Measures, deciles, measure, served
-from gateway.replay.measure.outcomes import Outcomes
-from gateway.replay.measure.time_series import PARTS, course
+from gateway.replay.measure.results import ReplayResults
+from gateway.replay.measure.time_series import BUCKETS, time_series
 from gateway.replay.workload.workload import Workload
 
 NAN = float("nan")
@@ -19,7 +19,7 @@ def some(count: int = 4, **columns: Any) -> Workload:
     return Workload.of(**{**given, **columns})
 
 
-def outcomes(finished_s: list[float], **columns: Any) -> Outcomes:
+def results(finished_s: list[float], **columns: Any) -> ReplayResults:
     finished = np.array(finished_s, dtype=np.float64)
     count = len(finished)
     given: dict[str, Any] = {
@@ -42,12 +42,12 @@ def outcomes(finished_s: list[float], **columns: Any) -> Outcomes:
         "decisions": 4,
         "decision_s": 0.001,
     }
-    return Outcomes(**{**given, **columns})
+    return ReplayResults(**{**given, **columns})
 
 
 def measured(finished_s: list[float], workload: Workload | None = None, **columns: Any) -> Measures:
     requests = workload or some(len(finished_s))
-    return measure(requests, outcomes(finished_s, **columns), pages=100)
+    return measure(requests, results(finished_s, **columns), pages=100)
 
 
 def test_times_count_from_the_arrival() -> None:
@@ -89,7 +89,7 @@ def test_without_deadlines_there_is_no_goodput() -> None:
 
 
 def test_delay_is_behind_first_come_first_served() -> None:
-    ours, theirs = outcomes([4, 5, 9]), outcomes([4, 8, 6])
+    ours, theirs = results([4, 5, 9]), results([4, 8, 6])
     found = measure(some(3), ours, 100, theirs.dispatched_s)
     assert found.extra_delay_s == 3
     assert measure(some(3), theirs, 100, theirs.dispatched_s).extra_delay_s == 0
@@ -131,10 +131,10 @@ def test_every_figure_but_lists_is_a_scalar() -> None:
 
 def test_course_counts_an_answers_tokens_when_it_ends() -> None:
     requests = some(2, tenant=[0, 1], tenants=["a", "b"], generation_tokens=[20, 60])
-    found = course(requests, outcomes([1, 10]), pages=80)
+    found = time_series(requests, results([1, 10]), pages=80)
     width_s = found.edges_s[1]
     assert found.edges_s[-1] == 10
-    assert len(found.served["a"]) == PARTS
+    assert len(found.served["a"]) == BUCKETS
     assert found.served["a"].sum() * width_s == pytest.approx(20)
     assert found.served["b"][-1] * width_s == pytest.approx(60)
     assert found.kv_use.tolist() == [0.125, 0.5]
@@ -144,5 +144,5 @@ def test_many_small_tenants_are_one() -> None:
     tokens = np.arange(20) + 1
     names = [f"t{number}" for number in range(20)]
     requests = some(20, tenant=np.arange(20), tenants=names, generation_tokens=tokens)
-    found = course(requests, outcomes([30.0] * 20), pages=80)
+    found = time_series(requests, results([30.0] * 20), pages=80)
     assert list(found.served) == ["t19", "t18", "t17", "t16", "t15", "t14", "t13", "others"]

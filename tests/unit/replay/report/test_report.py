@@ -12,7 +12,7 @@ from rich.console import Console
 
 from gateway.errors import InvalidRequest
 from gateway.replay.cost.model import EngineModel, EngineShape, LinearCost
-from gateway.replay.plan import Comparison, Plan, compare_policies
+from gateway.replay.plan import PolicyComparison, ReplayPlan, compare_policies
 from gateway.replay.report.report import write_report
 from gateway.replay.report.table import WIDTH, tables
 from gateway.replay.workload.scenario import Scenario
@@ -25,7 +25,9 @@ ENGINE = EngineModel(
 
 
 @cache
-def compared(*, tenants: int = 1, loads: tuple[float, ...] = (), **columns: Any) -> Comparison:
+def compared(
+    *, tenants: int = 1, loads: tuple[float, ...] = (), **columns: Any
+) -> PolicyComparison:
     random = np.random.default_rng(1)
     workload = Workload.of(
         random.exponential(size=80).cumsum(),
@@ -35,7 +37,7 @@ def compared(*, tenants: int = 1, loads: tuple[float, ...] = (), **columns: Any)
         tenants=[f"<tenant {number}>" for number in range(tenants)],
         **columns,
     )
-    plan = Plan(
+    plan = ReplayPlan(
         scenario=Scenario(source=workload),
         engine=ENGINE,
         policies=("fcfs", "oracle-sjf"),
@@ -45,7 +47,7 @@ def compared(*, tenants: int = 1, loads: tuple[float, ...] = (), **columns: Any)
     return compare_policies(plan, lambda _: None)
 
 
-def shown(found: Comparison) -> str:
+def shown(found: PolicyComparison) -> str:
     text = StringIO()
     Console(file=text, width=WIDTH).print(tables(found.rows))
     return text.getvalue()

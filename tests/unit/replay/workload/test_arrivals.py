@@ -5,7 +5,13 @@ import pytest
 
 from gateway.errors import InvalidRequest
 from gateway.quantiles import Floats
-from gateway.replay.workload.arrivals import CYCLE, ArrivalsName, bursts, generated, rescaled
+from gateway.replay.workload.arrivals import (
+    CYCLE_REQUESTS,
+    ArrivalsName,
+    bursts,
+    generate_arrivals,
+    rescaled,
+)
 
 COUNT = 40_000
 GENERATED: tuple[ArrivalsName, ...] = ("poisson", "gamma", "bursts")
@@ -14,7 +20,7 @@ GENERATED: tuple[ArrivalsName, ...] = ("poisson", "gamma", "bursts")
 def made(
     name: ArrivalsName, seed: int = 1, *, rate_s: float = 4.0, variation: float = 2.0
 ) -> Floats:
-    return generated(name, COUNT, rate_s, np.random.default_rng(seed), variation)
+    return generate_arrivals(name, COUNT, rate_s, np.random.default_rng(seed), variation)
 
 
 def variation_of(times: Floats) -> float:
@@ -44,7 +50,7 @@ def test_gaps_vary_as_asked() -> None:
 
 def test_bursts_are_three_times_the_rate_for_a_fifth_of_the_time() -> None:
     times = bursts(COUNT, np.random.default_rng(3))
-    window = CYCLE / 50  # far shorter than a phase
+    window = CYCLE_REQUESTS / 50  # far shorter than a phase
     counts = np.bincount((times / window).astype(int)) / window
     assert np.quantile(counts, 0.95) == pytest.approx(3, abs=0.7)
     assert np.median(counts) == pytest.approx(0.5, abs=0.15)
@@ -63,7 +69,7 @@ def test_requests_of_one_instant_have_no_rate() -> None:
 
 def test_one_request_can_be_generated() -> None:
     for name in GENERATED:
-        assert len(generated(name, 1, 4.0, np.random.default_rng(1))) == 1
+        assert len(generate_arrivals(name, 1, 4.0, np.random.default_rng(1))) == 1
 
 
 def test_a_traces_own_arrivals_are_not_made_up() -> None:

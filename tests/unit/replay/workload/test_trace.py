@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gateway.errors import InvalidRequest, NotFound
-from gateway.replay.workload.trace import QUANTILES, read_trace
+from gateway.replay.workload.trace import QUANTILE_COLUMNS, read_trace
 
 HEADER = "arrival_s,prompt_tokens,generation_tokens"
 
@@ -25,7 +25,7 @@ def test_trace_is_read_in_order_of_arrival_from_zero(file: Path) -> None:
     assert found.prompt_tokens.tolist() == [20, 10]
     assert found.generation_tokens.tolist() == [9, 7]
     assert found.max_tokens.tolist() == [9, 9]
-    assert not found.predicted
+    assert not found.has_predictions
 
 
 def test_packed_trace_is_read_alike(file: Path) -> None:
@@ -37,18 +37,18 @@ def test_packed_trace_is_read_alike(file: Path) -> None:
 
 def test_optional_columns_in_any_order(file: Path) -> None:
     file.write_text(
-        f"app,{','.join(QUANTILES)},max_tokens,{HEADER},deadline_s,tenant,note\n"
+        f"app,{','.join(QUANTILE_COLUMNS)},max_tokens,{HEADER},deadline_s,tenant,note\n"
         "chat,1,2,3,4.5,5,6,50,0.5,10,7,,acme,x\n"
         "code,1,2,3,4.5,5,6,60,1.5,10,7,12.5,zeta,y\n"
     )
     found = read_trace(file)
     found.check()
-    assert found.predicted
+    assert found.has_predictions
     assert found.quantiles.tolist() == [[1, 2, 3, 4.5, 5, 6]] * 2
     assert found.max_tokens.tolist() == [50, 60]
     assert [found.tenants[each] for each in found.tenant] == ["acme", "zeta"]
     assert [found.apps[each] for each in found.app] == ["chat", "code"]
-    assert [found.waiting(place).deadline_s for place in (0, 1)] == [None, 13.5]
+    assert [found.request(index).deadline_s for index in (0, 1)] == [None, 13.5]
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,8 @@ def test_line_is_named_in_a_later_chunk_too(file: Path) -> None:
         ("max_tokens", "6", "generation_tokens is above max_tokens"),
         ("deadline_s", "0", "deadline_s: '0' is not a number of seconds above 0"),
         ("deadline_s", "nan", "deadline_s: 'nan' is not"),
-        (",".join(QUANTILES), "1,2,3,2,5,6", "q50 is above q75"),
-        (",".join(QUANTILES), "1,2,,4,5,6", "q50: '' is not a number of tokens"),
+        (",".join(QUANTILE_COLUMNS), "1,2,3,2,5,6", "q50 is above q75"),
+        (",".join(QUANTILE_COLUMNS), "1,2,,4,5,6", "q50: '' is not a number of tokens"),
     ],
 )
 def test_damaged_optional_cell_is_named(file: Path, column: str, cell: str, reason: str) -> None:

@@ -20,7 +20,7 @@ def test_requests_come_in_order_of_arrival_counted_from_the_first() -> None:
     found.check()
     assert found.arrived_s.tolist() == [0, 1, 2]
     assert found.prompt_tokens.tolist() == [2, 3, 1]
-    assert [found.waiting(place).tenant for place in range(3)] == ["b", "a", "a"]
+    assert [found.request(index).tenant for index in range(3)] == ["b", "a", "a"]
 
 
 def test_requests_of_one_instant_keep_their_order() -> None:
@@ -38,7 +38,7 @@ def test_scheduler_sees_the_request_and_not_its_length() -> None:
     found = some(
         1, arrived_s=[0], quantiles=quantiles, max_tokens=99, deadline_s=7, share=2, urgency=3
     )
-    assert found.waiting(0) == QueuedRequest(
+    assert found.request(0) == QueuedRequest(
         id="0",
         tenant="default",
         prompt_tokens=10,
@@ -53,7 +53,7 @@ def test_scheduler_sees_the_request_and_not_its_length() -> None:
 
 
 def test_deadlines_are_on_the_clock_of_the_arrivals() -> None:
-    last = some(3, deadline_s=5, start_by_s=[np.nan, np.nan, 1]).waiting(2)
+    last = some(3, deadline_s=5, start_by_s=[np.nan, np.nan, 1]).request(2)
     assert (last.deadline_s, last.start_by_s) == (7, 3)
 
 
@@ -63,12 +63,12 @@ def test_without_max_tokens_each_may_be_as_long_as_the_longest() -> None:
 
 def test_nothing_is_predicted_until_something_is_said() -> None:
     found = some()
-    assert not found.predicted
-    assert found.said(np.ones((4, 6), np.float32)).predicted
+    assert not found.has_predictions
+    assert found.with_quantiles(np.ones((4, 6), np.float32)).has_predictions
 
 
 def test_quantiles_stay_between_one_and_max_tokens() -> None:
-    told = some(2, max_tokens=[20, 400]).said(
+    told = some(2, max_tokens=[20, 400]).with_quantiles(
         np.full((2, 6), [0, 1, 30, 300, 500, 600], np.float32)
     )
     assert told.quantiles.dtype == np.float32
@@ -79,7 +79,7 @@ def test_part_of_a_workload_keeps_its_names() -> None:
     whole = some(4, tenant=[0, 1, 0, 1], tenants=["a", "b"])
     part = whole.take(slice(1, None, 2))
     part.check()
-    assert [part.waiting(place).tenant for place in range(len(part))] == ["b", "b"]
+    assert [part.request(index).tenant for index in range(len(part))] == ["b", "b"]
     assert part.arrived_s.tolist() == [1, 3]
 
 
@@ -96,7 +96,7 @@ def test_rate_counts_the_gaps() -> None:
 
 
 def test_without_deadlines_nobody_is_in_a_hurry() -> None:
-    request = some(1, arrived_s=[0], deadline_s=3, start_by_s=4).unhurried().waiting(0)
+    request = some(1, arrived_s=[0], deadline_s=3, start_by_s=4).without_deadlines().request(0)
     assert (request.deadline_s, request.start_by_s) == (None, None)
 
 

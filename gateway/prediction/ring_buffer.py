@@ -1,4 +1,4 @@
-"""The last values of one series, in a fixed amount of memory."""
+"""A fixed-size buffer of the newest values of a series."""
 
 from array import array
 
@@ -6,13 +6,16 @@ import numpy as np
 
 from gateway.quantiles import Bools, Floats
 
-REFRESH = 32  # what is derived from n values is renewed after n / REFRESH new ones
+REFRESH_DIVISOR = 32  # statistics of n values are recomputed after n / REFRESH_DIVISOR
 
 
-class Window:
-    """A ring of at most `size` float32 values, each natural or censored (a lower bound)."""
+class RingBuffer:
+    """The newest `size` float32 values, each natural or censored (a lower bound).
 
-    __slots__ = ("_censored", "_fresh", "_next", "_values", "size", "total")
+    `total` counts all values ever added.
+    """
+
+    __slots__ = ("_censored", "_next", "_since_refresh", "_values", "size", "total")
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -20,13 +23,13 @@ class Window:
         self._values = array("f")
         self._censored = bytearray()
         self._next = 0
-        self._fresh = 0
+        self._since_refresh = 0
 
     def __len__(self) -> int:
         return len(self._values)
 
     def add(self, value: float, *, censored: bool = False) -> None:
-        """Keep a value, and forget the oldest where the ring is full."""
+        """Append a value; a full buffer drops its oldest."""
         if len(self._values) < self.size:
             self._values.append(value)
             self._censored.append(censored)
@@ -35,16 +38,16 @@ class Window:
             self._censored[self._next] = censored
         self._next = (self._next + 1) % self.size
         self.total += 1
-        self._fresh += 1
+        self._since_refresh += 1
 
     def values(self) -> tuple[Floats, Bools]:
-        """The values held, in no particular order, and which of them are censored."""
+        """The values, in no particular order, and which of them are censored; (n,) both."""
         values = np.array(self._values, dtype=np.float64)
         return values, np.array(self._censored, dtype=np.bool_)
 
-    def stale(self) -> bool:
-        """Whether so much is new that what was derived should be renewed; asking resets it."""
-        if self._fresh <= len(self._values) // REFRESH:
+    def needs_refresh(self) -> bool:
+        """Whether enough values were added to recompute statistics; True resets the count."""
+        if self._since_refresh <= len(self._values) // REFRESH_DIVISOR:
             return False
-        self._fresh = 0
+        self._since_refresh = 0
         return True

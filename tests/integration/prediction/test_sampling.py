@@ -25,13 +25,13 @@ from tests.conftest import Builder
 
 FEATURES = np.zeros(len(NAMES), dtype=np.float32).tobytes()
 TEXT = bytes(2 * TEXT_DIMS)
-BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
-Keep: TypeAlias = Callable[[Sequence[Record]], Awaitable[None]]
+START = datetime(2026, 1, 1, tzinfo=UTC)
+StoreRecords: TypeAlias = Callable[[Sequence[Record]], Awaitable[None]]
 
 
 @pytest.fixture
 def a_sample(a_record: Callable[..., Record]) -> Callable[..., Record]:
-    """Makes a record that could be learned from; any field can be given."""
+    """Makes a record that training can read; any field can be given."""
 
     def build(**given: object) -> Record:
         fields = {"features": FEATURES, "feature_version": FEATURE_VERSION}
@@ -41,7 +41,7 @@ def a_sample(a_record: Callable[..., Record]) -> Callable[..., Record]:
 
 
 @pytest.fixture
-def keep(sessions: Sessions, tmp_path: Path) -> Keep:
+def store(sessions: Sessions, tmp_path: Path) -> StoreRecords:
     """Puts records into history."""
     writer = HistoryWriter(sessions, tmp_path)
 
@@ -54,52 +54,52 @@ def keep(sessions: Sessions, tmp_path: Path) -> Keep:
 
 
 async def test_few_rows_are_all_read_oldest_first_and_weigh_the_same(
-    sessions: Sessions, keep: Keep, a_sample: Callable[..., Record]
+    sessions: Sessions, store: StoreRecords, a_sample: Callable[..., Record]
 ) -> None:
-    at = [BEGAN + timedelta(seconds=second) for second in (3, 1, 2)]
-    await keep([a_sample(arrived_at=when, generation_tokens=when.second) for when in at])
+    arrivals = [START + timedelta(seconds=second) for second in (3, 1, 2)]
+    await store([a_sample(arrived_at=when, generation_tokens=when.second) for when in arrivals])
     samples, report = await read_samples(sessions, "model")
     assert samples.tokens.tolist() == [1, 2, 3]
-    assert samples.arrived == sorted(at)
+    assert samples.arrived == sorted(arrivals)
     assert samples.weights is not None
     assert samples.weights.tolist() == [1, 1, 1]
     assert (report["found"], report["read"]) == (3, 3)
 
 
-async def test_what_says_nothing_of_a_length_is_not_read(
-    sessions: Sessions, keep: Keep, a_sample: Callable[..., Record]
+async def test_rows_without_usable_length_or_features_are_not_read(
+    sessions: Sessions, store: StoreRecords, a_sample: Callable[..., Record]
 ) -> None:
     cut = {"censored": True, "finish_reason": "cancelled"}
-    await keep(
+    await store(
         [
             a_sample(generation_tokens=0, **cut),
             a_sample(feature_version=FEATURE_VERSION + 1),
             a_sample(model="other"),
             a_sample(features=b"1234"),
-            a_sample(arrived_at=BEGAN - timedelta(seconds=1)),
+            a_sample(arrived_at=START - timedelta(seconds=1)),
             a_sample(generation_tokens=7, **cut),
         ]
     )
-    samples, _ = await read_samples(sessions, "model", since=BEGAN)
+    samples, _ = await read_samples(sessions, "model", since=START)
     assert samples.tokens.tolist() == [7]
     assert samples.censored.tolist() == [True]
 
 
 async def test_draw_is_the_same_for_the_same_seed_and_another_for_another(
-    sessions: Sessions, keep: Keep, a_sample: Callable[..., Record]
+    sessions: Sessions, store: StoreRecords, a_sample: Callable[..., Record]
 ) -> None:
-    await keep([a_sample(generation_tokens=n + 1, quantiles=[n + 1.0] * 6) for n in range(400)])
+    await store([a_sample(generation_tokens=n + 1, quantiles=[n + 1.0] * 6) for n in range(400)])
 
     async def drawn(seed: int) -> list[float]:
-        samples, _ = await read_samples(sessions, "model", most=40, seed=seed)
-        assert len(samples) == 32  # the room for extra hard rows stays empty
+        samples, _ = await read_samples(sessions, "model", max_rows=40, seed=seed)
+        assert len(samples) == 32  # the share of extra hard rows stays unused
         return list(samples.tokens)
 
     assert await drawn(1) == await drawn(1) != await drawn(2)
 
 
-async def test_every_row_is_drawn_equally_often_and_weights_undo_what_is_not(
-    sessions: Sessions, keep: Keep, a_sample: Callable[..., Record]
+async def test_weighted_draws_represent_every_row_equally(
+    sessions: Sessions, store: StoreRecords, a_sample: Callable[..., Record]
 ) -> None:
     """300 rows of one app, a fifth of them hard, and 60 of another; 90 rows, 200 times."""
     large, small = UUID(int=1), UUID(int=2)
@@ -110,31 +110,31 @@ async def test_every_row_is_drawn_equally_often_and_weights_undo_what_is_not(
             app_id=large if n < 300 else small,
             quantiles=hard if n % 5 == 0 and n < 300 else fair,
             generation_tokens=n % 17 + 2,
-            arrived_at=BEGAN + timedelta(seconds=n),
+            arrived_at=START + timedelta(seconds=n),
         )
         for n in range(360)
     ]
-    await keep(records)
-    times: Counter[datetime] = Counter()
-    stands_for: Counter[datetime] = Counter()
-    hards = []
+    await store(records)
+    draws: Counter[datetime] = Counter()
+    weight_sums: Counter[datetime] = Counter()
+    hard_counts = []
     for seed in range(200):
-        samples, report = await read_samples(sessions, "model", most=90, seed=seed)
+        samples, report = await read_samples(sessions, "model", max_rows=90, seed=seed)
         assert samples.weights is not None
-        hards.append(report["hard"])
-        times.update(samples.arrived)
+        hard_counts.append(report["hard"])
+        draws.update(samples.arrived)
         for when, weight in zip(samples.arrived, samples.weights, strict=True):
-            stands_for[when] += weight * 360 / len(samples)
-    easy = [times[r.arrived_at] for r in records[:300] if not r.hard]
+            weight_sums[when] += weight * 360 / len(samples)
+    easy = [draws[r.arrived_at] for r in records[:300] if not r.hard]
     assert min(easy) > 10  # of 200 draws, a share of about 0.2
-    assert np.mean(hards) > 72 * (60 / 360)  # more than their share of the core
-    each = np.array([stands_for[record.arrived_at] / 200 for record in records])
+    assert np.mean(hard_counts) > 72 * (60 / 360)  # more than their share of the core
+    each = np.array([weight_sums[record.arrived_at] / 200 for record in records])
     assert each.mean() == pytest.approx(1)
     for part in (each[:300], each[300:], each[:300:5]):
         assert part.mean() == pytest.approx(1, abs=0.12)
 
 
-async def test_hard_rows_are_those_the_served_median_missed(
+async def test_hard_rows_are_those_with_a_wrong_served_median(
     a_sample: Callable[..., Record],
 ) -> None:
     def hard(median: float, tokens: int, *, censored: bool = False) -> bool:
@@ -155,7 +155,7 @@ async def test_hard_rows_are_those_the_served_median_missed(
 async def test_opted_out_tenant_is_not_trained_on_and_keeps_its_usage_alone(
     *,
     sessions: Sessions,
-    keep: Keep,
+    store: StoreRecords,
     build: Builder,
     a_sample: Callable[..., Record],
     database: Database,
@@ -168,7 +168,7 @@ async def test_opted_out_tenant_is_not_trained_on_and_keeps_its_usage_alone(
         "instruction_embedding": bytes(768),
     }
     before = a_sample(tenant_id=private, generation_tokens=50, **personal)
-    await keep([before])
+    await store([before])
     await Tenants(sessions).change(private, learning=False, by="olga")
     after = a_sample(
         tenant_id=private,
@@ -176,7 +176,7 @@ async def test_opted_out_tenant_is_not_trained_on_and_keeps_its_usage_alone(
         **personal | {"instruction_hash": b"private", "app_id": new_id()},
     )
     theirs = a_sample(tenant_id=open_to, app_id=new_id(), generation_tokens=70)
-    await keep([after, theirs])
+    await store([after, theirs])
     samples, report = await read_samples(sessions, "model")
     assert samples.tokens.tolist() == [70]
     assert report["tenants"][str(private)] == {"found": 0, "read": 0, "opted_out": 1, "erased": 1}
@@ -197,7 +197,7 @@ async def test_opted_out_tenant_is_not_trained_on_and_keeps_its_usage_alone(
 async def test_erased_tenant_is_gone_from_the_next_training_set(
     *,
     sessions: Sessions,
-    keep: Keep,
+    store: StoreRecords,
     build: Builder,
     a_sample: Callable[..., Record],
     database: Database,
@@ -216,7 +216,7 @@ async def test_erased_tenant_is_gone_from_the_next_training_set(
             for hash_ in hashes
         ]
 
-    await keep([*rows(gone, 5, b"shared", b"own", b"own"), *rows(stays, 6, b"shared")])
+    await store([*rows(gone, 5, b"shared", b"own", b"own"), *rows(stays, 6, b"shared")])
     erased = await SampleErasure(sessions).erase(gone, None, by="olga")
     assert (erased.rows, erased.instructions) == (3, 1)
     assert (await SampleErasure(sessions).erase(gone, None, by="olga")).rows == 0
@@ -236,11 +236,11 @@ async def test_erased_tenant_is_gone_from_the_next_training_set(
 
 
 async def test_erasing_a_user_leaves_the_others_of_the_tenant(
-    sessions: Sessions, keep: Keep, build: Builder, a_sample: Callable[..., Record]
+    sessions: Sessions, store: StoreRecords, build: Builder, a_sample: Callable[..., Record]
 ) -> None:
     tenant = (await build.tenant()).id
     users = ("ursula", "ursula", "uwe", None)
-    await keep([a_sample(tenant_id=tenant, end_user=user) for user in users])
+    await store([a_sample(tenant_id=tenant, end_user=user) for user in users])
     erased = await SampleErasure(sessions).erase(tenant, "ursula", by="olga")
     assert (erased.rows, erased.instructions) == (2, 0)
     samples, report = await read_samples(sessions, "model")
@@ -248,10 +248,10 @@ async def test_erasing_a_user_leaves_the_others_of_the_tenant(
     assert report["tenants"][str(tenant)] == {"found": 2, "read": 2, "opted_out": 0, "erased": 2}
 
 
-async def test_draw_reads_the_index_and_no_row(
-    keep: Keep, a_sample: Callable[..., Record], database: Database
+async def test_draw_is_an_index_only_scan(
+    store: StoreRecords, a_sample: Callable[..., Record], database: Database
 ) -> None:
-    await keep([a_sample() for _ in range(2_000)])
+    await store([a_sample() for _ in range(2_000)])
     async with database.engine.connect() as plain:
         connection = await plain.execution_options(isolation_level="AUTOCOMMIT")
         await connection.execute(text("VACUUM ANALYZE requests"))
@@ -271,17 +271,17 @@ async def test_draw_reads_the_index_and_no_row(
     assert "Sort" not in steps
 
 
-async def test_erasure_in_portions_passes_over_no_row(
+async def test_erasure_in_batches_skips_no_row(
     *,
     sessions: Sessions,
-    keep: Keep,
+    store: StoreRecords,
     build: Builder,
     a_sample: Callable[..., Record],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gateway.prediction.lifecycle.erasure.PORTION", 2)
+    monkeypatch.setattr("gateway.prediction.lifecycle.erasure.BATCH_ROWS", 2)
     tenant = (await build.tenant()).id
-    await keep([a_sample(tenant_id=tenant, arrived_at=BEGAN) for _ in range(3)])
-    await keep([a_sample(tenant_id=tenant, app_id=new_id(), end_user="u") for _ in range(4)])
+    await store([a_sample(tenant_id=tenant, arrived_at=START) for _ in range(3)])
+    await store([a_sample(tenant_id=tenant, app_id=new_id(), end_user="u") for _ in range(4)])
     assert (await SampleErasure(sessions).erase(tenant, None, by="olga")).rows == 7
     assert len((await read_samples(sessions, "model"))[0]) == 0
