@@ -182,6 +182,7 @@ def engine_environment(settings: Settings, socket: Path) -> dict[str, str]:
         "LMAAS_ENGINE_DEVICE": settings.engine_device,
         "LMAAS_ENGINE_DTYPE": settings.engine_dtype,
         "LMAAS_ENGINE_STEP_TOKENS": str(settings.engine_step_tokens),
+        "LMAAS_MAX_RUNNING": str(settings.max_running),
         "LMAAS_ENGINE_GRAPH_ROWS": str(settings.engine_graph_rows),
         "LMAAS_ENGINE_STEP_LIMIT_S": str(settings.engine_step_limit_s),
         "LMAAS_LOG_LEVEL": settings.log_level,

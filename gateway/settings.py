@@ -213,6 +213,14 @@ class Settings(Struct, frozen=True, rename=_variable):
             ge=1, description="most tokens in an engine step; longer prompts are computed in parts"
         ),
     ] = 512
+    max_running: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="most sequences running at once; more wait in the queue, where shares and "
+            "order apply; 0: 256 on a GPU, 64 on a CPU; at most LMAAS_ENGINE_STEP_TOKENS",
+        ),
+    ] = 0
     engine_device: Annotated[
         Literal["auto", "cpu", "cuda"],
         Meta(description="device of the engine; auto: a GPU if there is one"),

@@ -14,6 +14,7 @@ from gateway.generation.engine_session import EngineSession
 from gateway.generation.insight.explanation import Explanation, explain_ended, explain_held
 from gateway.generation.insight.queue_view import QueuePage, read_queue
 from gateway.generation.metrics import GatewayMetrics
+from gateway.generation.preemption import PreemptionOrder
 from gateway.generation.queue_position import QueuePositions
 from gateway.generation.recording import Origin, record_of
 from gateway.generation.request_state import RequestState
@@ -59,14 +60,24 @@ class Scheduler:
         settlement = Settlement(
             loop, positions, self.metrics, history, learner, self._origin, tau_floor, clock
         )
+        preemption = PreemptionOrder(loop, self.table, self.engine)
         self._dispatcher = Dispatcher(
-            loop, self.table, self.engine, settlement, positions, self.metrics, self._origin, clock
+            loop,
+            self.table,
+            self.engine,
+            settlement,
+            preemption,
+            positions,
+            self.metrics,
+            self._origin,
+            clock,
         )
         self.events = EngineEvents(
             loop,
             self.table,
             self.engine,
             settlement,
+            preemption,
             self._dispatcher,
             self.metrics,
             outage_s,
