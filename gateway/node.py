@@ -16,6 +16,7 @@ from gateway.database.migration import migrate
 from gateway.engines.colocated import ColocatedEngine
 from gateway.engines.supervisor import EngineSupervisor, socket_path
 from gateway.errors import StartupFailure
+from gateway.generation.queue_load import QueueBounds
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import GenerationService
 from gateway.generation.text.tokenizer import ChatTokenizer, model_fingerprint, model_folder
@@ -115,6 +116,7 @@ async def running_node(settings: Settings, say: Progress) -> AsyncIterator[Gatew
             policy=settings.policy,
             options=_options(settings),
             tau_floor=settings.tau_floor,
+            bounds=_bounds(settings),
         )
         service = GenerationService(model, tokenizer, predictor, scheduler)
         await scheduler.start()
@@ -232,6 +234,16 @@ def _options(settings: Settings) -> Options:
         max_delay_s=settings.max_delay_s,
         waiting_weight=settings.waiting_weight,
         fixed_batch=settings.fixed_batch,
+    )
+
+
+def _bounds(settings: Settings) -> QueueBounds:
+    """The most that may be queued."""
+    return QueueBounds(
+        tokens=settings.max_queued_tokens,
+        tenant_tokens=settings.max_tenant_queued_tokens,
+        requests=settings.max_queued_requests,
+        tenant_requests=settings.max_tenant_queued_requests,
     )
 
 

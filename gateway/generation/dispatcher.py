@@ -18,6 +18,7 @@ from gateway.errors import (
 from gateway.generation.engine_session import EngineSession
 from gateway.generation.metrics import GatewayMetrics
 from gateway.generation.preemption import PreemptionOrder
+from gateway.generation.queue_load import QueueLoad
 from gateway.generation.queue_position import QueuePositions
 from gateway.generation.recording import Origin
 from gateway.generation.request_state import RequestState
@@ -43,6 +44,7 @@ class Dispatcher:
         session: EngineSession,
         settlement: Settlement,
         preemption: PreemptionOrder,
+        load: QueueLoad,
         positions: QueuePositions,
         metrics: GatewayMetrics,
         origin: Origin,
@@ -53,6 +55,7 @@ class Dispatcher:
         self._session = session
         self._settlement = settlement
         self._preemption = preemption
+        self._load = load
         self._positions = positions
         self._metrics = metrics
         self._batches = map(f"{origin.gateway_id.hex[:12]}-{{}}".format, count(1))
@@ -64,6 +67,7 @@ class Dispatcher:
     def enqueue(self, state: RequestState) -> None:
         """Add a request to the queue."""
         self._table.waiting[state.id.hex] = state
+        self._load.add(state.id.hex, state.tenant, state.predicted_tokens)
         state.set_queued(self._positions.arrive(state.id.hex, state.prediction.median))
         self._loop.arrive(state.to_queued())
         self.decide_soon()
@@ -100,6 +104,7 @@ class Dispatcher:
         """Adopt the engine's KV memory size; end queued requests that no longer fit it."""
         self._session.resized(kv)
         self._loop.resize(kv.pages, kv.page_tokens, self._session.served.max_running or None)
+        self._load.set_context(self._session.served.context_tokens)
         for state in list(self._table.waiting.values()):
             before = state.max_tokens
             if not self._limit_to_context(state):
@@ -172,6 +177,7 @@ class Dispatcher:
         kv = self._session.kv
         states = [self._table.waiting.pop(request.id) for request in dispatch.requests]
         for request, state in zip(dispatch.requests, states, strict=True):
+            self._load.remove(request.id)
             state.set_dispatched(
                 dispatch,
                 now_s,
@@ -217,6 +223,7 @@ class Dispatcher:
     def _withdraw(self, state: RequestState) -> None:
         """Remove a request from the queue before it started."""
         del self._table.waiting[state.id.hex]
+        self._load.remove(state.id.hex)
         self._loop.withdraw(state.id.hex)
         self._positions.withdraw(state.id.hex)
 
@@ -236,6 +243,7 @@ class Dispatcher:
         now_s = self._clock()
         for request in self._loop.give_up(now_s):
             state = self._table.waiting.pop(request.id)
+            self._load.remove(request.id)
             self._positions.withdraw(request.id)
             self._settlement.end(state, "cancelled", shedding_error(state, now_s))
 

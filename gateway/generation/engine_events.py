@@ -13,6 +13,7 @@ from gateway.generation.dispatcher import Dispatcher
 from gateway.generation.engine_session import EngineSession
 from gateway.generation.metrics import GatewayMetrics
 from gateway.generation.preemption import PreemptionOrder
+from gateway.generation.queue_load import QueueLoad
 from gateway.generation.request_state import RequestState
 from gateway.generation.request_table import RequestTable
 from gateway.generation.settlement import Settlement
@@ -38,6 +39,7 @@ class EngineEvents:
         session: EngineSession,
         settlement: Settlement,
         preemption: PreemptionOrder,
+        load: QueueLoad,
         dispatcher: Dispatcher,
         metrics: GatewayMetrics,
         outage_s: float,
@@ -48,6 +50,7 @@ class EngineEvents:
         self._session = session
         self._settlement = settlement
         self._preemption = preemption
+        self._load = load
         self._dispatcher = dispatcher
         self._metrics = metrics
         self._outage_s = outage_s
@@ -91,6 +94,7 @@ class EngineEvents:
         if stopped or step.finished:
             self._loop.settle()
         self._metrics.stepped(step)
+        self._load.stepped(step.computed, step.took_s)
         self._steps += 1
         if self._steps % STEPS_BETWEEN_REVISIONS == 0 and self._table.running:
             self._revise()

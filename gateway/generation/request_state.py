@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence as Many
 from datetime import datetime
+from math import ceil
 from typing import Literal
 from uuid import UUID
 
@@ -52,6 +53,11 @@ class SchedulingTrace(Struct, frozen=True, kw_only=True):
     overdue: bool | None = None
     passed_by: int | None = None
     kv_free_pages: int | None = None
+
+
+def predicted_tokens(prompt: list[int], prediction: Prediction) -> int:
+    """The tokens of a prompt and of its predicted answer, the median."""
+    return len(prompt) + ceil(prediction.median)
 
 
 class RequestState:
@@ -117,6 +123,11 @@ class RequestState:
     def tenant(self) -> str:
         """Its tenant, as the policy knows it."""
         return self.request.caller.tenant_id.hex
+
+    @property
+    def predicted_tokens(self) -> int:
+        """The tokens of its prompt and of its predicted answer."""
+        return predicted_tokens(self.prompt, self.prediction)
 
     @property
     def sequence_id(self) -> str:

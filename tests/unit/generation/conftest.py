@@ -214,9 +214,9 @@ class SchedulerScene:
     def encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text)
 
-    def connect(self, kv: KvState = KV) -> None:
+    def connect(self, kv: KvState = KV, max_running: int = 0) -> None:
         self.scheduler.events.engine_ready(
-            EngineInfo("epoch", "model", 512, 100, [4], kv, "cpu", "float32")
+            EngineInfo("epoch", "model", 512, 100, [4], kv, "cpu", "float32", max_running)
         )
 
     async def enqueue(self, *requests: RequestState) -> None:
