@@ -48,7 +48,7 @@ data_option = click.option(
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _errors_in_one_line() -> Iterator[None]:
     """Errors of ours in one line."""
     try:
         yield
@@ -66,7 +66,7 @@ trace_option = click.option(
 
 def _engine(_context: click.Context, _: click.Parameter, file: Path | None) -> EngineModel:
     """The engine that was measured, or a published one."""
-    with _told():
+    with _errors_in_one_line():
         return profile(PUBLISHED) if file is None else read_engine(file)
 
 
@@ -120,13 +120,15 @@ def reservations(rounds: int, requests: int, threads: int, size: str) -> None:
 
 @main.command("P1")
 @data_option
-@click.option("--lengths", type=click.Choice([*p1.BOTH, "both"]), default="both", show_default=True)
+@click.option(
+    "--lengths", type=click.Choice([*p1.ALL_RULES, "both"]), default="both", show_default=True
+)
 @click.option("--apps", default="", help="only these, separated by commas")
 @threads_option
 def predictions(data: Path, lengths: LengthRule | Literal["both"], apps: str, threads: int) -> None:
     """Length prediction on real text."""
-    rules = p1.BOTH if lengths == "both" else (lengths,)
-    with _told():
+    rules = p1.ALL_RULES if lengths == "both" else (lengths,)
+    with _errors_in_one_line():
         p1.run(data, rules, [app for app in apps.split(",") if app], threads)
 
 
@@ -136,7 +138,7 @@ def predictions(data: Path, lengths: LengthRule | Literal["both"], apps: str, th
 @threads_option
 def cost(data: Path, only: str, threads: int) -> None:
     """What a prediction costs, and whom it keeps waiting."""
-    with _told():
+    with _errors_in_one_line():
         p2.run(data, _among(only, list(p2.PARTS)), threads)
 
 
@@ -146,7 +148,7 @@ def cost(data: Path, only: str, threads: int) -> None:
 @threads_option
 def change(data: Path, only: str, threads: int) -> None:
     """Length prediction where apps are new and traffic changes."""
-    with _told():
+    with _errors_in_one_line():
         p3.run(data, _among(only, list(p3.PARTS)), threads)
 
 
@@ -155,7 +157,7 @@ def change(data: Path, only: str, threads: int) -> None:
 @click.option("--load", default=live_replay.LOAD, show_default=True, help="share of the saturated")
 def faithfulness(requests: int, load: float) -> None:
     """The live gateway against a replay of the same requests."""
-    with _told():
+    with _errors_in_one_line():
         live_replay.run(requests, load)
 
 
@@ -181,7 +183,7 @@ def order(
     data: Path, trace: Path | None, engine: EngineModel, quick: bool, only: str, jobs: int
 ) -> None:
     """Policies on an engine that batches by iteration, simulated, from half load to overload."""
-    with _told():
+    with _errors_in_one_line():
         s2.run(data, trace, engine, quick=quick, only=only, jobs=jobs)
 
 
@@ -190,7 +192,7 @@ def order(
 @jobs_option
 def memory(quick: bool, jobs: int) -> None:
     """What is reserved for answers, on simulated cards."""
-    with _told():
+    with _errors_in_one_line():
         s3.run(quick=quick, jobs=jobs)
 
 
@@ -202,7 +204,7 @@ def memory(quick: bool, jobs: int) -> None:
 @jobs_option
 def deadlines(data: Path, engine: EngineModel, quick: bool, only: str, jobs: int) -> None:
     """Requests with deadlines in overload, on a simulated engine."""
-    with _told():
+    with _errors_in_one_line():
         s5.run(data, engine, quick=quick, only=only, jobs=jobs)
 
 

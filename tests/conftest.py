@@ -1,4 +1,4 @@
-"""Hypothesis profiles, and fixtures for every test: a real Postgres, and what is built in it.
+"""Hypothesis profiles, and fixtures for every test: a real Postgres with tenants, apps and keys.
 
 A run has one embedded server, started by the first process that needs it. Each process has a
 database of its own there, copied from one that is migrated once.
@@ -33,10 +33,10 @@ from models import App, Base, Tenant
 from models.base import new_id
 from tests.distribution import ByGateway
 
-PATIENCE_S = 600.0  # for what must come, however busy the machine: what takes longer hangs
+PATIENCE_S = 600.0  # timeout of what must happen, however busy the machine: longer means a hang
 POSTGRES = pytest.StashKey[Path]()
 FIND_MIGRATED = "SELECT 1 FROM pg_database WHERE datname = 'migrated'"
-# a twentieth of what TRUNCATE takes where tables hold few rows
+# 20 times as fast as TRUNCATE for tables with few rows
 DELETES = "; ".join(f"DELETE FROM {table}" for table in reversed(Base.metadata.sorted_tables))
 EMPTY = f"DO $$ BEGIN {DELETES}; END $$"
 
@@ -55,7 +55,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.ge
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the folder of this run's Postgres; its path is short, for the socket's sake."""
+    """Create the folder of this run's Postgres; its path is short enough for a socket."""
     given = getattr(config, "workerinput", None)
     folder = given["postgres"] if given else tempfile.mkdtemp(prefix="lmaas-test-")
     config.stash[POSTGRES] = Path(folder)
@@ -63,7 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Give a process of pytest-xdist the folder."""
+    """Pass the folder to a pytest-xdist process."""
     node.workerinput["postgres"] = str(node.config.stash[POSTGRES])
 
 
@@ -74,7 +74,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByGateway | 
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Remove the folder at the end of the run, when no process of it is left."""
+    """Remove the folder at the end of the run, after its processes have ended."""
     if not hasattr(config, "workerinput"):
         shutil.rmtree(config.stash[POSTGRES], ignore_errors=True)
 
@@ -124,7 +124,7 @@ async def sessions(database: Database) -> AsyncIterator[Sessions]:
 
 @pytest.fixture
 def a_record() -> Callable[..., Record]:
-    """Makes the record of one request that ended by itself; any field can be given."""
+    """Makes the record of a completed request; any field can be given."""
 
     def build(**given: object) -> Record:
         fields: dict[str, object] = {
@@ -166,7 +166,7 @@ def a_record() -> Callable[..., Record]:
 
 
 class Builder:
-    """Tenants, apps and keys with names of their own, made through the services."""
+    """Creates tenants, apps and keys with unique names through the services."""
 
     def __init__(self, sessions: Sessions) -> None:
         self.authenticator = Authenticator(sessions)
@@ -195,5 +195,5 @@ class Builder:
 
 @pytest.fixture
 def build(sessions: Sessions) -> Builder:
-    """Makes what a test starts from."""
+    """Creates tenants, apps and keys for a test."""
     return Builder(sessions)

@@ -1,4 +1,4 @@
-"""The two families of apps in the texts that P1 to P3 measure on."""
+"""The two families of apps in the corpus of P1 to P3."""
 
 from typing import Final
 
@@ -11,7 +11,7 @@ PROPORTIONAL: Final = (
     "translate_de_en",
     "translate_en_cs",
 )  # Pearson r of input and output length ≥ 0.75
-OPEN: Final = (
+OPEN_ENDED: Final = (
     "assistant",
     "assistant_gpt4",
     "code_comment",
@@ -20,4 +20,4 @@ OPEN: Final = (
     "math_steps",
     "staff_qa",
 )  # r < 0.5
-FAMILIES: Final = {"proportional": PROPORTIONAL, "open": OPEN}
+FAMILIES: Final = {"proportional": PROPORTIONAL, "open": OPEN_ENDED}

@@ -1,4 +1,4 @@
-"""The rows of P1: by predictor, by app, beside the baselines, and mid-flight."""
+"""The rows of P1: by predictor, by app, against the baselines, and mid-flight."""
 
 from collections.abc import Iterable, Iterator
 from statistics import fmean
@@ -44,7 +44,7 @@ def overall_rows(run: EvaluationRun, history: str) -> Iterator[Row]:
 
 
 def app_rows(summary: EvaluationSummary) -> Iterator[Row]:
-    """A row for each app, and one for all: ours without history."""
+    """A row for each app, and one for all: our predictor without history."""
     for app, card in summary.scores[OURS].items():
         yield {
             "lengths": summary.lengths,
@@ -66,7 +66,7 @@ def app_rows(summary: EvaluationSummary) -> Iterator[Row]:
 
 
 def versus_rows(summary: EvaluationSummary) -> Iterator[Row]:
-    """log-RMSE by app beside the line's and Magnus's, with the paired interval of the latter."""
+    """log-RMSE by app, the line's and Magnus's, with the paired interval for Magnus."""
     for app, line in summary.versus[LINE_PER_APP].items():
         magnus = summary.versus[MAGNUS][app]
         yield {
@@ -83,11 +83,11 @@ def versus_rows(summary: EvaluationSummary) -> Iterator[Row]:
 
 
 def source_rows(run: EvaluationRun) -> Iterator[Row]:
-    """Apps of several sources, source by source: to tell these apart already looks like skill."""
+    """Apps with several sources, per source: separating the sources alone lowers an app's error."""
     sources = np.array([line.source or "" for line in run.lines])
     for app in np.unique(run.names):
-        mine = np.unique(sources[run.names == app])
-        for source in mine if len(mine) > 1 else ():
+        in_family = np.unique(sources[run.names == app])
+        for source in in_family if len(in_family) > 1 else ():
             rows = (run.names == app) & (sources == source)
             cards = {
                 name: score(run.tokens[rows], forecast.rows(rows))
@@ -114,8 +114,8 @@ def midflight_rows(summary: EvaluationSummary) -> Iterator[Row]:
         for group, apps in groups.items():
             found = [each for each in summary.midflight if each.share == share and each.app in apps]
             if found:
-                static = _weighed((each, each.static_mae) for each in found)
-                conditional = _weighed((each, each.conditional_mae) for each in found)
+                static = _weighted_mean((each, each.static_mae) for each in found)
+                conditional = _weighted_mean((each, each.conditional_mae) for each in found)
                 yield {
                     "lengths": summary.lengths,
                     "generated": f"{share:.0%}",
@@ -128,18 +128,18 @@ def midflight_rows(summary: EvaluationSummary) -> Iterator[Row]:
 
 
 def family_mean(cards: dict[str, DetailedScorecard], family: str, measure: str) -> float | None:
-    """The mean of a measure over the apps of a family; None where none of them is there."""
+    """The mean of a measure over the apps of a family; None if none of them is present."""
     values = [getattr(cards[app], measure) for app in FAMILIES[family] if app in cards]
     return fmean(values) if values else None
 
 
 def _over_sums(run: EvaluationRun, predictor: str, family: str) -> float | None:
-    mine = [name in FAMILIES[family] for name in run.names]
-    if not any(mine):
+    in_family = [name in FAMILIES[family] for name in run.names]
+    if not any(in_family):
         return None
-    return float(run.forecasts[predictor].p90[mine].sum() / run.tokens[mine].sum())
+    return float(run.forecasts[predictor].p90[in_family].sum() / run.tokens[in_family].sum())
 
 
-def _weighed(values: Iterable[tuple[MidflightErrors, float]]) -> float:
+def _weighted_mean(values: Iterable[tuple[MidflightErrors, float]]) -> float:
     pairs = list(values)
     return sum(each.rows * value for each, value in pairs) / sum(each.rows for each, _ in pairs)

@@ -1,11 +1,10 @@
-"""P1: length prediction on real text, against simpler predictors and Magnus as published.
+"""P1: length prediction on real text, against baselines and Magnus as published.
 
-Per rule of length three runs. `off` is the figure itself, beside all baselines. With history the
-train lines are replayed in a shuffled order of arrival, then the test lines, each outcome known
-before the next request: `apps` lets the app's earlier lengths be known; the data names no users,
-so in `apps and sources` the source a line was taken from stands for its user, the only trait of
-its author there is. Nothing about users is made up, and where an app has one source both are the
-same.
+Three runs per length rule. `off`, without history, is the published figure, with all baselines.
+With history, train lines and then test lines arrive in a shuffled order, and each outcome is known
+before the next request. `apps` uses the earlier lengths of the app. The data has no users, so
+`apps and sources` uses the source of a line as its user, the only known property of its author; for
+an app with one source both runs are equal.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,48 +25,48 @@ from gateway.evaluation.lengths import LengthRule
 from gateway.evaluation.plots import draw
 from gateway.evaluation.vectors import TextVectors
 
-BOTH: Final[tuple[LengthRule, ...]] = ("words", "bpe")
-OFF: Final = "off"
-APPS: Final = "apps"
-SOURCES: Final = "apps and sources"
+ALL_RULES: Final[tuple[LengthRule, ...]] = ("words", "bpe")
+NO_HISTORY: Final = "off"
+APP_HISTORY: Final = "apps"
+APP_AND_SOURCE_HISTORY: Final = "apps and sources"
 
 
 @dataclass
-class Found:
-    """The runs of one rule of length: without history, and with it."""
+class RuleRuns:
+    """The runs of one length rule: without history, and with it."""
 
     rule: LengthRule
-    off: EvaluationRun | None = None
-    on: dict[str, EvaluationRun] = field(default_factory=dict)
+    without_history: EvaluationRun | None = None
+    with_history: dict[str, EvaluationRun] = field(default_factory=dict)
 
 
 def run(data: Path, rules: Sequence[LengthRule], apps: Sequence[str], threads: int) -> None:
-    """Evaluate on the folder by each rule; the result is written after every run."""
-    look = bool(apps) or tuple(rules) != BOTH
+    """Evaluate on the folder with each rule; the result is written after each run."""
+    partial = bool(apps) or tuple(rules) != ALL_RULES
     corpus = read_corpus(data, data)
     corpus = corpus.only(apps) if apps else corpus
-    report = Report("P1", look=look)
+    report = Report("P1", look=partial)
     texts = TextVectors()
-    found = [Found(rule) for rule in rules]
-    for each in found:
-        for history in (OFF, APPS, SOURCES):
-            report.say(f"{each.rule}, history {history}")
-            wanted = EvaluationOptions(
-                lengths=each.rule,
-                history=history != OFF,
-                baselines=history == OFF,
+    runs = [RuleRuns(rule) for rule in rules]
+    for rule_runs in runs:
+        for history in (NO_HISTORY, APP_HISTORY, APP_AND_SOURCE_HISTORY):
+            report.say(f"{rule_runs.rule}, history {history}")
+            options = EvaluationOptions(
+                lengths=rule_runs.rule,
+                history=history != NO_HISTORY,
+                baselines=history == NO_HISTORY,
                 threads=threads,
                 cache=CACHE / "magnus",
             )
-            lines = with_users(corpus) if history == SOURCES else corpus
-            done = evaluate(lines, wanted, texts, report.say)
-            if history == OFF:
-                each.off = done
-                draw(done, CACHE / "looks" if look else PLOTS, f"P1-{each.rule}-")
+            lines = with_users(corpus) if history == APP_AND_SOURCE_HISTORY else corpus
+            result = evaluate(lines, options, texts, report.say)
+            if history == NO_HISTORY:
+                rule_runs.without_history = result
+                draw(result, CACHE / "looks" if partial else PLOTS, f"P1-{rule_runs.rule}-")
             else:
-                each.on[history] = done
-            report.write(rows_of(found), list(_targets(found)))
-    report.conclude(rows_of(found), list(_targets(found)))
+                rule_runs.with_history[history] = result
+            report.write(rows_of(runs), list(_targets(runs)))
+    report.conclude(rows_of(runs), list(_targets(runs)))
 
 
 def with_users(corpus: Corpus) -> Corpus:
@@ -75,28 +74,31 @@ def with_users(corpus: Corpus) -> Corpus:
     return Corpus(*([_with_user(line) for line in part] for part in (corpus.train, corpus.test)))
 
 
-def rows_of(found: Iterable[Found]) -> list[Row]:
-    """All rows of what was run by now."""
-    return [row for each in found for row in _rows(each)]
+def rows_of(runs: Iterable[RuleRuns]) -> list[Row]:
+    """All rows of the runs so far."""
+    return [row for rule_runs in runs for row in _rows(rule_runs)]
 
 
-def _rows(found: Found) -> Iterator[Row]:
-    if found.off is None:
+def _rows(runs: RuleRuns) -> Iterator[Row]:
+    if runs.without_history is None:
         return
-    yield from overall_rows(found.off, OFF)
-    for history, done in found.on.items():
-        yield from overall_rows(done, history)
-    yield from app_rows(found.off.summary)
-    yield from versus_rows(found.off.summary)
-    yield from source_rows(found.off)
-    yield from midflight_rows(found.off.summary)
+    yield from overall_rows(runs.without_history, NO_HISTORY)
+    for history, result in runs.with_history.items():
+        yield from overall_rows(result, history)
+    yield from app_rows(runs.without_history.summary)
+    yield from versus_rows(runs.without_history.summary)
+    yield from source_rows(runs.without_history)
+    yield from midflight_rows(runs.without_history.summary)
 
 
-def _targets(found: Iterable[Found]) -> Iterator[Target]:
-    for each in found:
-        if each.off is not None:
-            on = each.on.get(SOURCES)
-            yield from targets(each.off.summary, on.summary if on is not None else None)
+def _targets(runs: Iterable[RuleRuns]) -> Iterator[Target]:
+    for rule_runs in runs:
+        if rule_runs.without_history is not None:
+            with_history = rule_runs.with_history.get(APP_AND_SOURCE_HISTORY)
+            yield from targets(
+                rule_runs.without_history.summary,
+                with_history.summary if with_history is not None else None,
+            )
 
 
 def _with_user(line: CorpusLine) -> CorpusLine:

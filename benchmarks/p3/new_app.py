@@ -1,4 +1,4 @@
-"""P3 (a): an app that training did not see, from its first request to its first retraining."""
+"""P3 (a): an app without training data, from its first request to the first retraining."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,43 +8,43 @@ import numpy as np
 
 from benchmarks.harness.report import Row
 from benchmarks.p3.world import (
-    Asked,
-    Say,
-    Version,
-    asked,
-    at_most,
-    fitted,
-    ids,
-    joined,
-    log_misses,
-    part,
+    ScoredRequests,
+    TrainedVersion,
+    app_ids,
+    concatenate,
+    first_rows_per_app,
+    fit_version,
+    log_residuals,
     replay,
-    serve,
+    scored_requests,
+    select_rows,
+    serve_only,
 )
 from gateway.evaluation.arrivals import EvaluationRequests
 from gateway.evaluation.baselines import input_length
 from gateway.evaluation.scoring import log_errors
+from gateway.evaluation.sentences import Progress
 from gateway.prediction.adaptation.adaptation import Adaptation
 from gateway.prediction.model.length_model import from_log1p
 from gateway.prediction.model.unseen_apps import UnseenAppsModel, fit_unseen_apps
 from gateway.prediction.training.scorecard import rms
 from gateway.quantiles import Floats
 
-OUTCOMES: Final = (10, 25, 50, 100)
+OUTCOME_COUNTS: Final = (10, 25, 50, 100)
 ORDERS: Final = 5
-TAUGHT: Final = 50
-RETRAINED_ROWS: Final = 600  # of each other app, where a version is trained again
+TAUGHT_OUTCOMES: Final = 50
+RETRAINED_ROWS: Final = 600  # per other app, in retraining
 POOLED: Final = "pooled"
 
 
 @dataclass(frozen=True)
 class NewApp:
-    """Misses of log(1 + tokens) on an app's test lines.
+    """Residuals of log(1 + tokens) on an app's test lines.
 
-    `simple` by input length alone, `first` before any outcome, `full` of a version trained on all
-    apps, (n,) each; `after` so many outcomes and `retrained` for each order of them, (orders, n).
-    `covered` is the share of lengths within the 0.9 quantile after TAUGHT outcomes, `on_the_way`
-    that among these.
+    (n,) each: `simple` by input length alone, `first` before any outcome, `full` of a version
+    trained on all apps. (orders, n) each: `after` a number of outcomes, and `retrained`. `covered`
+    is the share of lengths within the 0.9 quantile after TAUGHT_OUTCOMES, `on_the_way` that among
+    these outcomes.
     """
 
     app: str
@@ -58,40 +58,52 @@ class NewApp:
 
 
 def new_apps(
-    train: EvaluationRequests, test: EvaluationRequests, full: Version, say: Say, threads: int
+    train: EvaluationRequests,
+    test: EvaluationRequests,
+    full: TrainedVersion,
+    progress: Progress,
+    threads: int,
 ) -> Iterator[NewApp]:
     """Each app in turn left out of training."""
     for app in np.unique(test.names).tolist():
-        say(f"(a) {app} is new")
+        progress(f"(a) {app} is new")
         yield _new_app(app, train, test, full, threads)
 
 
 def _new_app(
-    app: str, train: EvaluationRequests, test: EvaluationRequests, full: Version, threads: int
+    app: str,
+    train: EvaluationRequests,
+    test: EvaluationRequests,
+    full: TrainedVersion,
+    threads: int,
 ) -> NewApp:
-    others, own = part(train, train.names != app), part(train, train.names == app)
-    mine = part(test, test.names == app)
-    known = ids(np.unique(others.names).tolist())
-    speaks = _newcomer(others, threads)
-    teaching = asked(own, from_log1p(np.sort(speaks.predict(own.inputs), axis=1)))
-    waiting = asked(mine, from_log1p(np.sort(speaks.predict(mine.inputs), axis=1)))
-    after: dict[int, list[Floats]] = {count: [] for count in OUTCOMES}
+    others, own = select_rows(train, train.names != app), select_rows(train, train.names == app)
+    mine = select_rows(test, test.names == app)
+    known = app_ids(np.unique(others.names).tolist())
+    unseen_model = _unseen_model(others, threads)
+    learned_requests = scored_requests(
+        own, from_log1p(np.sort(unseen_model.predict(own.inputs), axis=1))
+    )
+    test_requests = scored_requests(
+        mine, from_log1p(np.sort(unseen_model.predict(mine.inputs), axis=1))
+    )
+    after: dict[int, list[Floats]] = {count: [] for count in OUTCOME_COUNTS}
     covered, on_the_way = [], []
     for order in _orders(len(own)):
         adaptation, before = Adaptation(known), 0
-        for count in OUTCOMES:
-            served = replay(adaptation, teaching.rows(order[before:count]))
+        for count in OUTCOME_COUNTS:
+            served = replay(adaptation, learned_requests.rows(order[before:count]))
             before = count
-            after[count].append(log_misses(adaptation, waiting))
-            if count <= TAUGHT:
+            after[count].append(log_residuals(adaptation, test_requests))
+            if count <= TAUGHT_OUTCOMES:
                 on_the_way += served.covered.tolist()
-            if count == TAUGHT:
-                covered.append(float(serve(adaptation, waiting).covered.mean()))
+            if count == TAUGHT_OUTCOMES:
+                covered.append(float(serve_only(adaptation, test_requests).covered.mean()))
     return NewApp(
         app=app,
         simple=log_errors(mine.tokens, input_length(others, mine, threads)),
-        first=log_misses(Adaptation(known), waiting),
-        full=log_misses(full.adaptation(), full.asked(mine)),
+        first=log_residuals(Adaptation(known), test_requests),
+        full=log_residuals(full.adaptation(), full.score(mine)),
         after={count: np.array(each) for count, each in after.items()},
         retrained=_retrained(others, own, mine, threads),
         covered=float(np.mean(covered)),
@@ -99,8 +111,8 @@ def _new_app(
     )
 
 
-def _newcomer(others: EvaluationRequests, threads: int) -> UnseenAppsModel:
-    """What a version of these apps says of all others: nothing else of it is asked."""
+def _unseen_model(others: EvaluationRequests, threads: int) -> UnseenAppsModel:
+    """The model of unseen apps, trained on these apps; the only part of a version needed here."""
     count = len(others)
     logs, natural = np.log1p(others.tokens), np.zeros(count, dtype=np.bool_)
     weights = np.ones(count)
@@ -110,11 +122,14 @@ def _newcomer(others: EvaluationRequests, threads: int) -> UnseenAppsModel:
 def _retrained(
     others: EvaluationRequests, own: EvaluationRequests, mine: EvaluationRequests, threads: int
 ) -> Floats:
-    """After one more training that reads TAUGHT rows of the app, and some of each other."""
-    taught = part(own, _orders(len(own))[0][:TAUGHT])
-    version = fitted(joined(part(others, at_most(others.names, RETRAINED_ROWS)), taught), threads)
-    stream: Asked = version.asked(mine)
-    return log_misses(version.adaptation(), stream)[None]
+    """Residuals after retraining on TAUGHT_OUTCOMES rows of the app and some of each other."""
+    taught = select_rows(own, _orders(len(own))[0][:TAUGHT_OUTCOMES])
+    version = fit_version(
+        concatenate(select_rows(others, first_rows_per_app(others.names, RETRAINED_ROWS)), taught),
+        threads,
+    )
+    stream: ScoredRequests = version.score(mine)
+    return log_residuals(version.adaptation(), stream)[None]
 
 
 def _orders(count: int) -> list[np.ndarray[tuple[int], np.dtype[np.intp]]]:
@@ -122,7 +137,7 @@ def _orders(count: int) -> list[np.ndarray[tuple[int], np.dtype[np.intp]]]:
 
 
 def new_app_rows(found: list[NewApp]) -> list[Row]:
-    """log-RMSE of each app, and of all lines together."""
+    """log-RMSE of each app, and of all lines pooled."""
     rows = [_row(each) for each in found]
     pooled = NewApp(
         app=POOLED,
@@ -131,7 +146,7 @@ def new_app_rows(found: list[NewApp]) -> list[Row]:
         full=np.concatenate([each.full for each in found]),
         after={
             count: np.concatenate([each.after[count] for each in found], axis=1)
-            for count in OUTCOMES
+            for count in OUTCOME_COUNTS
         },
         retrained=np.concatenate([each.retrained for each in found], axis=1),
         covered=float(np.mean([each.covered for each in found])),
@@ -142,7 +157,7 @@ def new_app_rows(found: list[NewApp]) -> list[Row]:
 
 def _row(each: NewApp) -> Row:
     simple, first, full = rms(each.simple), rms(each.first), rms(each.full)
-    after = {count: _mean_rms(misses) for count, misses in each.after.items()}
+    after = {count: _mean_rms(residuals) for count, residuals in each.after.items()}
     retrained = _mean_rms(each.retrained)
     return {
         "new app": each.app,
@@ -151,13 +166,13 @@ def _row(each: NewApp) -> Row:
         "first/input length": first / simple,
         "full training": full,
         **{f"after {count}": value for count, value in after.items()},
-        f"after {TAUGHT}/full": after[TAUGHT] / full,
+        f"after {TAUGHT_OUTCOMES}/full": after[TAUGHT_OUTCOMES] / full,
         "retrained": retrained,
         "retrained/full": retrained / full,
-        f"P90 covers, first {TAUGHT}": each.on_the_way,
-        f"P90 covers, after {TAUGHT}": each.covered,
+        f"P90 covers, first {TAUGHT_OUTCOMES}": each.on_the_way,
+        f"P90 covers, after {TAUGHT_OUTCOMES}": each.covered,
     }
 
 
-def _mean_rms(misses: Floats) -> float:
-    return float(np.mean([rms(each) for each in misses]))
+def _mean_rms(residuals: Floats) -> float:
+    return float(np.mean([rms(each) for each in residuals]))

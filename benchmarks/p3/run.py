@@ -1,8 +1,8 @@
-"""P3: apps that are new, mixes that change, prompts that are rewritten, and lengths without sense.
+"""P3: new apps, changed mixes of apps, rewritten prompts, and random lengths.
 
-Lengths in words, no history. All versions, corrections, calibrations and the monitor are the
-product's; each outcome is learned before the next request is served. `train` lines are trained on
-or arrive where the version did not see them, errors are measured on `valid` lines.
+Lengths in words, no history. Versions, bias correction, calibration and monitor are the product's;
+each outcome is learned before the next request is served. `train` lines are trained on, or arrive
+if the version was not trained on them; errors are measured on `valid` lines.
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ from benchmarks.p3.targets import (
     shuffled_targets,
     switch_targets,
 )
-from benchmarks.p3.world import fitted, make_version
+from benchmarks.p3.world import fit_version, make_version
 from gateway.evaluation.arrivals import RequestBuilder
 from gateway.evaluation.corpus import read_corpus
 from gateway.evaluation.lengths import count_words
@@ -33,10 +33,10 @@ PARTS: Final = ("a", "b", "c", "d")
 
 
 def run(data: Path, parts: Iterable[str], threads: int) -> None:
-    """The parts wanted; with fewer than all it is a mere look."""
-    wanted = set(parts)
-    look = wanted != set(PARTS)
-    report, folder = Report("P3", look=look), CACHE / "looks" if look else PLOTS
+    """Run the given parts; a run of fewer than all does not replace the stored result."""
+    selected = set(parts)
+    partial = selected != set(PARTS)
+    report, folder = Report("P3", look=partial), CACHE / "looks" if partial else PLOTS
     rows: list[Row] = []
     targets: list[Target] = []
     corpus = read_corpus(data, data)
@@ -44,34 +44,34 @@ def run(data: Path, parts: Iterable[str], threads: int) -> None:
     embedder = SentenceEmbedder(threads, CACHE / "magnus", report.say)
     builder = RequestBuilder(count_words, TextVectors(), embedder, history=False)
     train, test = builder.build(corpus.train), builder.build(corpus.test)
-    if "a" in wanted:
+    if "a" in selected:
         report.say("(a) fitting on all apps")
-        full = fitted(train, threads)
+        full = fit_version(train, threads)
         new = list(new_apps(train, test, full, report.say, threads))
         rows += new_app_rows(new)
         targets += new_app_targets(new_app_rows(new))
         draw_new_apps(new, folder)
         report.write(rows, targets)
-    if "b" in wanted:
+    if "b" in selected:
         switched = switches(train, test, report.say, threads)
         rows += switch_rows(switched)
         targets += switch_targets(switched)
         draw_switches(switched, folder)
         report.write(rows, targets)
-    if wanted & {"c", "d"}:
+    if selected & {"c", "d"}:
         report.say("(c), (d) fitting a version")
         version = make_version(train, threads)
-    if "c" in wanted:
+    if "c" in selected:
         report.say("(c) one app's answers double")
         doubled = list(doublings(test, version))
         rows += doubling_rows(doubled)
         targets += doubling_targets(doubled)
         draw_doublings(doubled, folder)
         report.write(rows, targets)
-    if "d" in wanted:
+    if "d" in selected:
         report.say("(d) lengths shuffled")
-        dealt = shuffled(test, version)
-        rows += shuffled_rows(dealt)
-        targets += shuffled_targets(dealt)
-        draw_shuffled(dealt, folder)
+        shuffled_lengths = shuffled(test, version)
+        rows += shuffled_rows(shuffled_lengths)
+        targets += shuffled_targets(shuffled_lengths)
+        draw_shuffled(shuffled_lengths, folder)
     report.conclude(rows, targets)

@@ -1,4 +1,4 @@
-"""P3 (d): lengths that have nothing to do with their requests, as the monitor sees them."""
+"""P3 (d): the drift monitor on lengths that are independent of their requests."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -8,7 +8,7 @@ from uuid import UUID
 import numpy as np
 
 from benchmarks.harness.report import Row
-from benchmarks.p3.world import Asked, Served, Version, replay
+from benchmarks.p3.world import ScoredRequests, ServedQuantiles, TrainedVersion, replay
 from gateway.evaluation.arrivals import MAX_TOKENS, TENANT, EvaluationRequests
 from gateway.history.record import Record
 from gateway.prediction.features.features import FEATURE_VERSION
@@ -16,19 +16,20 @@ from gateway.prediction.lifecycle.schedule import Schedule
 from gateway.prediction.serving.drift import DriftMonitor
 from gateway.quantiles import LEVELS, Bools, Floats
 
-BEFORE: Final = 1_000
-AFTER: Final = 1_500
+OUTCOMES_BEFORE: Final = 1_000
+OUTCOMES_AFTER: Final = 1_500
 ORDERS: Final = 5
-VERSION: Final = UUID(int=3)
-AT: Final = datetime(2026, 1, 1, tzinfo=UTC)
+VERSION_ID: Final = UUID(int=3)
+ARRIVED_AT: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
-class Shuffled:
-    """After how many shuffled outcomes each order's monitor says untrustworthy; None: never.
+class ShuffledLengths:
+    """The detection of shuffled lengths.
 
-    `alarms` are outcomes at which it does so of true lengths, `tau` (n,) what it measures in the
-    first order, NaN while it holds too few.
+    `noticed`: shuffled outcomes until the monitor reports untrustworthy, per order; None: never.
+    `alarms`: outcomes with a false alarm on true lengths; `lowest`: the minimum of τ on these.
+    `tau` (n,): the monitored τ of the first order, NaN with too few outcomes.
     """
 
     noticed: list[int | None]
@@ -37,25 +38,27 @@ class Shuffled:
     tau: Floats
 
 
-def shuffled(test: EvaluationRequests, version: Version) -> Shuffled:
-    """BEFORE true outcomes, then AFTER whose lengths are dealt out anew; and all as they are."""
-    stream = version.asked(test)
+def shuffled(test: EvaluationRequests, version: TrainedVersion) -> ShuffledLengths:
+    """Monitor OUTCOMES_BEFORE true and OUTCOMES_AFTER shuffled outcomes; and all unshuffled."""
+    stream = version.score(test)
     noticed, shown = [], []
     for seed in range(ORDERS):
         random = np.random.default_rng(seed)
-        drawn = stream.rows(random.permutation(len(stream))[: BEFORE + AFTER])
-        dealt = np.concatenate((drawn.tokens[:BEFORE], random.permutation(drawn.tokens[BEFORE:])))
-        taus, trusted = _watched(version, drawn.lasting(dealt))
-        lost = np.flatnonzero(~trusted[BEFORE:])
+        drawn = stream.rows(random.permutation(len(stream))[: OUTCOMES_BEFORE + OUTCOMES_AFTER])
+        shuffled_tokens = np.concatenate(
+            (drawn.tokens[:OUTCOMES_BEFORE], random.permutation(drawn.tokens[OUTCOMES_BEFORE:]))
+        )
+        taus, trusted = _monitored(version, drawn.with_tokens(shuffled_tokens))
+        lost = np.flatnonzero(~trusted[OUTCOMES_BEFORE:])
         noticed.append(int(lost[0]) + 1 if len(lost) else None)
         shown.append(taus)
     everything = stream.rows(np.random.default_rng(ORDERS).permutation(len(stream)))
-    taus, trusted = _watched(version, everything)
-    return Shuffled(noticed, int((~trusted).sum()), float(np.nanmin(taus)), shown[0])
+    taus, trusted = _monitored(version, everything)
+    return ShuffledLengths(noticed, int((~trusted).sum()), float(np.nanmin(taus)), shown[0])
 
 
-def _watched(version: Version, stream: Asked) -> tuple[Floats, Bools]:
-    """The monitor's τ and whether it trusts the version, after each outcome."""
+def _monitored(version: TrainedVersion, stream: ScoredRequests) -> tuple[Floats, Bools]:
+    """The monitor's τ and trust in the version, after each outcome."""
     served = replay(version.adaptation(), stream)
     monitor = DriftMonitor(Schedule().window)
     taus, trusted = np.full(len(stream), np.nan), np.ones(len(stream), dtype=np.bool_)
@@ -67,11 +70,11 @@ def _watched(version: Version, stream: Asked) -> tuple[Floats, Bools]:
     return taus, trusted
 
 
-def _record(app: UUID, served: Served, row: int) -> Record:
+def _record(app: UUID, served: ServedQuantiles, row: int) -> Record:
     quantiles = [float(served.median[row])] * len(LEVELS)
     quantiles[-2:] = [float(served.p90[row])] * 2
     return Record(
-        arrived_at=AT,
+        arrived_at=ARRIVED_AT,
         id=UUID(int=row),
         tenant_id=TENANT,
         app_id=app,
@@ -86,7 +89,7 @@ def _record(app: UUID, served: Served, row: int) -> Record:
         top_p=1.0,
         quantiles=quantiles,
         prediction_source="model",
-        predictor_id=VERSION,
+        predictor_id=VERSION_ID,
         feature_version=FEATURE_VERSION,
         features=b"",
         instruction_hash=b"",
@@ -105,12 +108,12 @@ def _record(app: UUID, served: Served, row: int) -> Record:
     )
 
 
-def shuffled_rows(found: Shuffled) -> list[Row]:
+def shuffled_rows(found: ShuffledLengths) -> list[Row]:
     """One row."""
     known = [count for count in found.noticed if count is not None]
     return [
         {
-            "shuffled after": BEFORE,
+            "shuffled after": OUTCOMES_BEFORE,
             "orders": ORDERS,
             "noticed in": len(known),
             "noticed after, mean": float(np.mean(known)) if known else None,

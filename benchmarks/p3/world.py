@@ -1,6 +1,6 @@
-"""Versions as the product makes them, and outcomes that reach them one after another."""
+"""Versions trained as in production, and streams of outcomes that they adapt to."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -21,8 +21,8 @@ Rows = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """n requests and what a version says of them: ln quantiles `scored` (n, len(LEVELS))."""
+class ScoredRequests:
+    """n requests with a version's raw ln quantiles `scored`, (n, len(LEVELS))."""
 
     apps: list[UUID]
     log_uil: Floats
@@ -32,24 +32,24 @@ class Asked:
     def __len__(self) -> int:
         return len(self.apps)
 
-    def rows(self, which: Rows | slice) -> "Asked":
-        """Some of the requests, possibly several times."""
+    def rows(self, which: Rows | slice) -> "ScoredRequests":
+        """The requests with these indices, repetitions allowed."""
         part = np.arange(len(self))[which]
-        return Asked(
+        return ScoredRequests(
             [self.apps[row] for row in part.tolist()],
             self.log_uil[part],
             self.scored[part],
             self.tokens[part],
         )
 
-    def lasting(self, tokens: Floats) -> "Asked":
-        """The same requests with other lengths."""
-        return Asked(self.apps, self.log_uil, self.scored, tokens)
+    def with_tokens(self, tokens: Floats) -> "ScoredRequests":
+        """The same requests with other actual lengths."""
+        return ScoredRequests(self.apps, self.log_uil, self.scored, tokens)
 
 
 @dataclass(frozen=True)
-class Served:
-    """What n requests were told in tokens, (n,), before their lengths were known."""
+class ServedQuantiles:
+    """Median and 0.9 quantile served for n requests, and their actual lengths, in tokens, (n,)."""
 
     median: Floats
     p90: Floats
@@ -57,90 +57,90 @@ class Served:
 
     @property
     def covered(self) -> Bools:
-        """Whether the 0.9 quantile was enough."""
+        """Whether each length is within its 0.9 quantile."""
         return np.asarray(self.tokens <= self.p90)
 
-    def rows(self, part: slice) -> "Served":
+    def rows(self, part: slice) -> "ServedQuantiles":
         """Some of the requests."""
-        return Served(self.median[part], self.p90[part], self.tokens[part])
+        return ServedQuantiles(self.median[part], self.p90[part], self.tokens[part])
 
 
 @dataclass(frozen=True)
-class Version:
-    """A fitted model, the apps it was trained on, and what its calibration begins with."""
+class TrainedVersion:
+    """A fitted model, the apps of its training data, and its initial conformity scores."""
 
     model: LengthModel
     known: frozenset[UUID]
     start: ConformityScores
 
-    def asked(self, requests: EvaluationRequests) -> Asked:
-        """What it says of requests."""
-        return asked(requests, self.model.predict(requests.inputs).quantiles)
+    def score(self, requests: EvaluationRequests) -> ScoredRequests:
+        """The raw predictions for requests."""
+        return scored_requests(requests, self.model.predict(requests.inputs).quantiles)
 
     def adaptation(self) -> Adaptation:
-        """The state in which it comes into use."""
+        """Its adaptation before any outcome."""
         return Adaptation(self.known, self.start)
 
 
-def make_version(requests: EvaluationRequests, threads: int) -> Version:
-    """Fitted on the older rows, calibrated on the newest, as training fits."""
+def make_version(requests: EvaluationRequests, threads: int) -> TrainedVersion:
+    """Fit on the older rows and calibrate on the newest, as training does."""
     older = len(requests) - round(HELD_OUT_SHARE * len(requests))
     past, newest = requests.rows(slice(older)), requests.rows(slice(older, None))
-    found = fitted(past, threads)
-    return Version(
+    found = fit_version(past, threads)
+    return TrainedVersion(
         found.model, found.known, scores(found.model.predict(newest.inputs).quantiles, newest)
     )
 
 
-def fitted(requests: EvaluationRequests, threads: int) -> Version:
-    """Fitted on all rows, with nothing to begin calibration with."""
+def fit_version(requests: EvaluationRequests, threads: int) -> TrainedVersion:
+    """Fit on all rows, without initial conformity scores."""
     natural = np.zeros(len(requests), dtype=np.bool_)
     model = LengthModel(fit(requests.inputs, requests.tokens, natural, threads=threads))
-    return Version(model, frozenset(requests.inputs.apps), NO_SCORES)
+    return TrainedVersion(model, frozenset(requests.inputs.apps), NO_SCORES)
 
 
-def asked(requests: EvaluationRequests, scored: Floats) -> Asked:
-    """Requests with ln quantiles that somebody says of them."""
-    return Asked(requests.inputs.apps, requests.inputs.log_uil, scored, requests.tokens)
+def scored_requests(requests: EvaluationRequests, scored: Floats) -> ScoredRequests:
+    """Requests with given raw ln quantiles."""
+    return ScoredRequests(requests.inputs.apps, requests.inputs.log_uil, scored, requests.tokens)
 
 
-def replay(adaptation: Adaptation, stream: Asked) -> Served:
-    """Serve each request and learn its outcome before the next."""
-    told = np.empty((len(stream), 2))
-    for row, (app, log_uil, levels, tokens) in enumerate(_each(stream)):
+def replay(adaptation: Adaptation, stream: ScoredRequests) -> ServedQuantiles:
+    """Serve each request, learning its outcome before the next."""
+    quantiles_served = np.empty((len(stream), 2))
+    for row, (app, log_uil, levels, tokens) in enumerate(_rows_of(stream)):
         quantiles = adaptation.serve(app, log_uil, levels, MAX_TOKENS)
-        told[row] = quantiles[MEDIAN], quantiles[P90]
+        quantiles_served[row] = quantiles[MEDIAN], quantiles[P90]
         adaptation.learn(ScoredOutcome.of(app, log_uil, levels, int(tokens), censored=False))
-    return Served(told[:, 0], told[:, 1], stream.tokens)
+    return ServedQuantiles(quantiles_served[:, 0], quantiles_served[:, 1], stream.tokens)
 
 
-def serve(adaptation: Adaptation, stream: Asked) -> Served:
-    """Serve each request and learn nothing."""
-    told = [
+def serve_only(adaptation: Adaptation, stream: ScoredRequests) -> ServedQuantiles:
+    """Serve each request without learning outcomes."""
+    served = [
         adaptation.serve(app, log_uil, levels, MAX_TOKENS)
-        for app, log_uil, levels, _ in _each(stream)
+        for app, log_uil, levels, _ in _rows_of(stream)
     ]
-    found = np.array(told)
-    return Served(found[:, MEDIAN], found[:, P90], stream.tokens)
+    found = np.array(served)
+    return ServedQuantiles(found[:, MEDIAN], found[:, P90], stream.tokens)
 
 
-def log_misses(adaptation: Adaptation, stream: Asked) -> Floats:
-    """log(1 + tokens) less what is expected after correction, (n,)."""
-    moved = [
-        adaptation.corrected(app, log_uil, levels) for app, log_uil, levels, _ in _each(stream)
+def log_residuals(adaptation: Adaptation, stream: ScoredRequests) -> Floats:
+    """log(1 + tokens) minus its expectation after bias correction, (n,)."""
+    corrected = [
+        adaptation.corrected(app, log_uil, levels) for app, log_uil, levels, _ in _rows_of(stream)
     ]
-    misses: Floats = np.log1p(stream.tokens) - expected_log(np.exp(np.array(moved)))
-    return misses
+    residuals: Floats = np.log1p(stream.tokens) - expected_log(np.exp(np.array(corrected)))
+    return residuals
 
 
-def _each(stream: Asked) -> Iterator[tuple[UUID, float, list[float], float]]:
-    """App, input's length, what was said and the length, request by request."""
+def _rows_of(stream: ScoredRequests) -> Iterator[tuple[UUID, float, list[float], float]]:
+    """App, log input length, raw ln quantiles and actual length of each request."""
     columns = stream.log_uil.tolist(), stream.scored.tolist(), stream.tokens.tolist()
     return zip(stream.apps, *columns, strict=True)
 
 
-def part(requests: EvaluationRequests, rows: Rows | Bools) -> EvaluationRequests:
-    """Some of the requests, by number or by mask."""
+def select_rows(requests: EvaluationRequests, rows: Rows | Bools) -> EvaluationRequests:
+    """The requests with these indices or mask."""
     which = np.flatnonzero(rows) if rows.dtype == np.bool_ else np.asarray(rows, dtype=np.intp)
     return EvaluationRequests(
         lines=[requests.lines[row] for row in which.tolist()],
@@ -150,8 +150,8 @@ def part(requests: EvaluationRequests, rows: Rows | Bools) -> EvaluationRequests
     )
 
 
-def joined(first: EvaluationRequests, second: EvaluationRequests) -> EvaluationRequests:
-    """Two parts of the same requests as one, the second being newer."""
+def concatenate(first: EvaluationRequests, second: EvaluationRequests) -> EvaluationRequests:
+    """Concatenate two parts of the same requests; the second is newer."""
     one, two = first.inputs, second.inputs
     return EvaluationRequests(
         lines=[*first.lines, *second.lines],
@@ -167,47 +167,46 @@ def joined(first: EvaluationRequests, second: EvaluationRequests) -> EvaluationR
     )
 
 
-def at_most(names: NDArray[np.str_], most: int) -> Rows:
-    """The first `most` rows of each app, rising."""
-    rows = [np.flatnonzero(names == name)[:most] for name in np.unique(names)]
+def first_rows_per_app(names: NDArray[np.str_], limit: int) -> Rows:
+    """The first `limit` rows of each app, ascending."""
+    rows = [np.flatnonzero(names == name)[:limit] for name in np.unique(names)]
     return np.sort(np.concatenate(rows))
 
 
-def of_apps(names: NDArray[np.str_], apps: Sequence[str]) -> Bools:
-    """Which rows belong to these apps, (n,)."""
+def in_apps(names: NDArray[np.str_], apps: Sequence[str]) -> Bools:
+    """Mask of the rows of these apps, (n,)."""
     return np.isin(names, list(apps))
 
 
-def ids(apps: Sequence[str]) -> frozenset[UUID]:
+def app_ids(apps: Sequence[str]) -> frozenset[UUID]:
     """The ids of apps."""
     return frozenset(app_id(app) for app in apps)
 
 
 def rolling(values: NDArray[np.float64], window: int) -> Floats:
-    """Means over the last `window` (n - window + 1,) of values (n,)."""
+    """Rolling means over `window` values: (n,) gives (n - window + 1,)."""
     sums = np.cumsum(np.concatenate(([0.0], values)))
     means: Floats = (sums[window:] - sums[:-window]) / window
     return means
 
 
-def settled(within: Bools) -> int | None:
-    """The first place from which all are true; None where there is none."""
+def stable_from(within: Bools) -> int | None:
+    """The first index from which all values are true; None without one."""
     wrong = np.flatnonzero(~within)
     first = int(wrong[-1]) + 1 if len(wrong) else 0
     return first if first < len(within) else None
 
 
-Say = Callable[[str], None]
-WINDOW: Final = 100  # outcomes that a rolling coverage is measured over
-PROMISED: Final = 0.9
-TOLERANCE: Final = 0.03
+COVERAGE_WINDOW: Final = 100  # of a rolling coverage, in outcomes
+NOMINAL_COVERAGE: Final = 0.9
+COVERAGE_TOLERANCE: Final = 0.03
 
 
-def back(covered: Floats) -> tuple[int | None, Floats]:
-    """After how many outcomes coverage is within tolerance and stays, and its rolling means.
+def recovery(covered: Floats) -> tuple[int | None, Floats]:
+    """The number of outcomes until coverage stays within tolerance, and its rolling means.
 
-    `covered` (orders, n): the means are over WINDOW outcomes and all orders.
+    `covered` is (orders, n); means are over COVERAGE_WINDOW outcomes and all orders.
     """
-    means = rolling(covered.mean(axis=0), WINDOW)
-    place = settled(np.abs(means - PROMISED) <= TOLERANCE)
-    return None if place is None else place + WINDOW, means
+    means = rolling(covered.mean(axis=0), COVERAGE_WINDOW)
+    place = stable_from(np.abs(means - NOMINAL_COVERAGE) <= COVERAGE_TOLERANCE)
+    return None if place is None else place + COVERAGE_WINDOW, means

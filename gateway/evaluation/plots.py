@@ -21,7 +21,7 @@ SPARSE_TICKS_RATIO: Final = 200.0  # axis range above which every second tick is
 NOMINAL_COVERAGE_PERCENT: Final = 90.0  # % of lengths within the 0.9 quantile
 BLUE: Final = "#1f6fb4"
 ORANGE: Final = "#d9822b"
-BASELINE_COLOURS: Final = ("#b4b8bf", "#8d6bb3", "#3f9e6e", ORANGE)
+BASELINE_COLORS: Final = ("#b4b8bf", "#8d6bb3", "#3f9e6e", ORANGE)
 MARKERS: Final = "v^sD"
 
 
@@ -164,7 +164,7 @@ def _apps_by_error(summary: EvaluationSummary) -> list[str]:
 def _contenders(summary: EvaluationSummary) -> list[tuple[str, str, str]]:
     """Name, colour and marker of each predictor; ours is drawn last, on top."""
     others = [name for name in summary.scores if name != OURS]
-    styles = zip(others, BASELINE_COLOURS, MARKERS, strict=True) if others else ()
+    styles = zip(others, BASELINE_COLORS, MARKERS, strict=True) if others else ()
     return [*styles, (OURS, BLUE, "o")]
 
 

@@ -1,7 +1,7 @@
-"""The whole product as a user starts it: `lmaas serve` in a process of its own.
+"""Fixtures that run the whole product: `lmaas serve` in a process of its own.
 
-Most tests share one gateway, `served`; those of files that stop or kill one share another, `own`.
-pytest-xdist runs the tests of either in one process, and both at the same time
+Most tests share the gateway `served`; files whose tests stop or kill a gateway share `own`.
+pytest-xdist runs the tests of each gateway in one process, both at the same time
 (`tests/distribution.py`).
 """
 
@@ -73,14 +73,14 @@ class Served:
 
     async def ready(self) -> "Served":
         async with asyncio.timeout(PATIENCE_S):
-            while not (told := READY.search(self.errors.read_text())):
+            while not (match := READY.search(self.errors.read_text())):
                 assert self.process.poll() is None, self.errors.read_text()
                 await asyncio.sleep(0.05)
-        self.url = told[1]
+        self.url = match[1]
         return self
 
     def family(self) -> list[psutil.Process]:
-        """The gateway's own processes and its Postgres, which is no child of its."""
+        """The gateway's child processes and its Postgres, which is no child of it."""
         ours = psutil.Process(self.process.pid).children(recursive=True)
         held = [p for p in psutil.process_iter(["cmdline"]) if self._is_postgres(p)]
         return [*ours, *held]
@@ -133,7 +133,7 @@ class Served:
                 await asyncio.sleep(0.02)
 
     async def tenant(self, name: str) -> tuple[str, str]:
-        """A new tenant's id, and the key of an app of it."""
+        """A new tenant's id, and the API key of an app of the tenant."""
         async with self.admin() as admin:
 
             async def make(path: str, made: str) -> dict[str, Any]:
@@ -155,7 +155,7 @@ class Served:
 
 
 class Restartable:
-    """One gateway, started again after a test stopped or killed it. Its KV memory is small."""
+    """A gateway with little KV memory, started again after a test stopped or killed it."""
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
@@ -175,7 +175,7 @@ class Restartable:
 
 @pytest.fixture(scope="session")
 def data_root() -> Iterator[Path]:
-    """A short path: sockets lie in it."""
+    """The folder of all data folders; its path is short enough for sockets."""
     root = Path(tempfile.mkdtemp(prefix="lmaas-e2e-"))
     yield root
     shutil.rmtree(root, ignore_errors=True)
@@ -183,7 +183,7 @@ def data_root() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 async def served(data_root: Path) -> AsyncIterator[Served]:
-    """One gateway for all tests that leave it as they found it."""
+    """The gateway of all tests that leave it running and unchanged."""
     gateway = await Served(data_root / "shared").ready()
     yield gateway
     assert await gateway.stop() == 0, gateway.errors.read_text()
@@ -191,7 +191,7 @@ async def served(data_root: Path) -> AsyncIterator[Served]:
 
 @pytest.fixture(scope="session")
 async def own(data_root: Path) -> AsyncIterator[Restartable]:
-    """One gateway for the files of tests that stop or kill theirs."""
+    """The gateway of the files whose tests stop or kill it."""
     restartable = Restartable(data_root / "own")
     yield restartable
     await restartable.close()
@@ -228,7 +228,7 @@ def environment_fixture() -> Any:
 
 
 def starting(data_root: Path) -> Iterator[Any]:
-    """Starts gateways; whatever is left of them is killed."""
+    """Starts gateways; kills those that still run at the end."""
     started: list[Served] = []
 
     def start(name: str, **settings: str) -> Served:
@@ -246,11 +246,11 @@ def starting(data_root: Path) -> Iterator[Any]:
 
 @pytest.fixture
 def serve(data_root: Path) -> Iterator[Any]:
-    """Starts gateways of a test's own."""
+    """Starts gateways for one test."""
     yield from starting(data_root)
 
 
 @pytest.fixture(scope="module")
 def start_gateway(data_root: Path) -> Iterator[Any]:
-    """Starts gateways that several tests of a file share."""
+    """Starts gateways for the tests of a file."""
     yield from starting(data_root)

@@ -28,7 +28,7 @@ def calibrate(
     )
 
 
-def test_engine_is_timed_and_its_cost_written(environment: Environment, tmp_path: Path) -> None:
+def test_engine_is_measured_and_its_cost_written(environment: Environment, tmp_path: Path) -> None:
     given = environment(tmp_path / "data", LMAAS_KV_TOKENS="4096")
     done = calibrate(given, "--seconds", "3", "--out", "found.json", folder=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -51,7 +51,7 @@ def test_engine_is_timed_and_its_cost_written(environment: Environment, tmp_path
     assert not (tmp_path / "data").exists()  # a gateway may run in it
 
 
-def test_engine_that_is_not_there_is_one_line(environment: Environment, tmp_path: Path) -> None:
+def test_missing_engine_is_reported_in_one_line(environment: Environment, tmp_path: Path) -> None:
     given = environment(tmp_path, LMAAS_ENGINE_SOCKET=str(tmp_path / "none.sock"))
     done = calibrate(given, folder=tmp_path)
     assert done.returncode == 1
@@ -61,7 +61,7 @@ def test_engine_that_is_not_there_is_one_line(environment: Environment, tmp_path
     assert not (tmp_path / "engine.json").exists()
 
 
-def test_folder_that_is_not_there_is_told_before_anything_starts(
+def test_missing_folder_is_reported_before_anything_starts(
     environment: Environment, tmp_path: Path
 ) -> None:
     given = environment(tmp_path)

@@ -1,4 +1,4 @@
-"""The chat API as the official client sees it."""
+"""The chat and completions APIs, called by the official client."""
 
 import asyncio
 import re
@@ -15,10 +15,10 @@ Asked = Callable[..., dict[str, Any]]
 WORDS = "brave queen finds golden castle"
 VELAN_WORDS = " ".join(VELAN[word] for word in WORDS.split())
 
-BATCH = r"[0-9a-f]{12}-[0-9]+"  # this run of the gateway, and a number
+BATCH = r"[0-9a-f]{12}-[0-9]+"  # the gateway process's id, and a number
 
 
-async def test_answer_is_what_the_model_was_trained_to_say(
+async def test_answer_is_the_one_the_model_was_trained_on(
     client: openai.AsyncOpenAI, asked: Asked
 ) -> None:
     completion = await client.chat.completions.create(**asked("translate", WORDS))
@@ -44,7 +44,7 @@ async def test_stream_carries_the_same_answer(client: openai.AsyncOpenAI, asked:
     assert len({chunk.id for chunk in chunks}) == 1
 
 
-async def test_answers_do_not_depend_on_what_runs_beside_them(
+async def test_answers_do_not_depend_on_concurrent_requests(
     client: openai.AsyncOpenAI, asked: Asked
 ) -> None:
     texts = [WORDS, "king", "quiet river crosses narrow bridge", "eagle watches wolf"]
@@ -60,7 +60,7 @@ async def test_answers_do_not_depend_on_what_runs_beside_them(
     assert [item.choices[0].message.content for item in together] == alone * 5
 
 
-async def test_same_seed_draws_the_same_answer(client: openai.AsyncOpenAI, asked: Asked) -> None:
+async def test_same_seed_samples_the_same_answer(client: openai.AsyncOpenAI, asked: Asked) -> None:
     request = asked("diary", "a diary of the brave king", temperature=1.0)
     first, again, other = await asyncio.gather(
         *(client.chat.completions.create(**request, seed=seed) for seed in (1, 1, 2))
@@ -95,7 +95,7 @@ async def test_answer_ends_before_its_stop_string(
         assert completion.usage.completion_tokens == 3
 
 
-async def test_content_may_come_in_parts(client: openai.AsyncOpenAI) -> None:
+async def test_content_may_be_a_list_of_parts(client: openai.AsyncOpenAI) -> None:
     completion = await client.chat.completions.create(
         model="lmaas-demo",
         temperature=0,
@@ -107,7 +107,7 @@ async def test_content_may_come_in_parts(client: openai.AsyncOpenAI) -> None:
     assert completion.choices[0].message.content == VELAN_WORDS
 
 
-async def test_response_tells_its_prediction_and_its_id(
+async def test_response_has_its_prediction_and_its_id(
     client: openai.AsyncOpenAI, asked: Asked
 ) -> None:
     raw = await client.chat.completions.with_raw_response.create(**asked("translate", WORDS))
@@ -118,7 +118,7 @@ async def test_response_tells_its_prediction_and_its_id(
 
 @pytest.mark.parametrize("streamed", [True, False])
 @pytest.mark.parametrize("endpoint", ["chat/completions", "completions"])
-async def test_answer_names_its_prediction_and_its_batch_in_headers(
+async def test_headers_have_prediction_and_batch(
     served: Any, asked: Asked, endpoint: str, streamed: bool
 ) -> None:
     body = asked("translate", WORDS, prompt="king", stream=streamed)
@@ -129,7 +129,7 @@ async def test_answer_names_its_prediction_and_its_batch_in_headers(
     assert re.fullmatch(BATCH, answer.headers["x-lmaas-batch"])
 
 
-async def test_prompt_is_continued_as_it_stands(client: openai.AsyncOpenAI) -> None:
+async def test_prompt_is_continued_without_a_template(client: openai.AsyncOpenAI) -> None:
     prompt = f"<|system|>Translate into Velan, word by word.<|user|>{WORDS}<|assistant|>"
     whole = await client.completions.create(
         model="lmaas-demo", prompt=prompt, temperature=0, max_tokens=50
@@ -233,7 +233,7 @@ async def test_over_long_prompt_is_refused(client: openai.AsyncOpenAI, asked: As
     assert caught.value.code == "context_length_exceeded"
 
 
-async def test_text_beyond_all_measure_is_refused_unread(
+async def test_huge_text_is_refused_before_tokenising(
     client: openai.AsyncOpenAI, asked: Asked
 ) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
@@ -242,14 +242,16 @@ async def test_text_beyond_all_measure_is_refused_unread(
 
 
 @pytest.mark.parametrize("body", [b"\xff\xfe", b"{", b'{"tools": ' + b"[" * 50_000, b"", b"[]"])
-async def test_body_that_is_no_request_is_a_bad_request(served: Any, body: bytes) -> None:
+async def test_invalid_body_is_a_bad_request(served: Any, body: bytes) -> None:
     async with served.caller() as caller:
         answer = await caller.post("/v1/chat/completions", content=body)
     assert answer.status_code == 400
     assert answer.json()["error"]["type"] == "invalid_request_error"
 
 
-async def test_harmless_and_null_fields_are_taken(client: openai.AsyncOpenAI, asked: Asked) -> None:
+async def test_harmless_and_null_fields_are_accepted(
+    client: openai.AsyncOpenAI, asked: Asked
+) -> None:
     completion = await client.chat.completions.create(
         **asked("translate", WORDS, n=1, stop=None, store=False, metadata={"a": "b"}),
         top_logprobs=0,
@@ -269,10 +271,10 @@ async def test_unknown_key_is_refused(served: Any, asked: Asked) -> None:
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-async def test_client_that_goes_away_frees_its_sequence(
+async def test_disconnect_of_a_client_frees_its_sequence(
     served: Any, client: openai.AsyncOpenAI, asked: Asked, streamed: bool
 ) -> None:
-    request = asked("spell", " ".join(list(VELAN)[:20]))  # some 180 tokens
+    request = asked("spell", " ".join(list(VELAN)[:20]))  # about 180 tokens
     if streamed:
         stream = await client.chat.completions.create(**request, stream=True)
         await anext(aiter(stream))

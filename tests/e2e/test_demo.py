@@ -1,4 +1,4 @@
-"""`lmaas demo` as a newcomer starts it, against a running gateway."""
+"""`lmaas demo` against a running gateway."""
 
 import asyncio
 import re
@@ -18,7 +18,7 @@ from gateway.demo.tenant import demo_tenant
 from tests.conftest import PATIENCE_S
 from tests.e2e.conftest import ADMIN_KEY
 
-TAUGHT = 100  # requests that a first training needs
+TRAINING_REQUESTS = 100  # requests that a first training needs
 
 
 async def start_demo(url: str, environment: Any, picture: Path, *options: str) -> Process:
@@ -28,12 +28,12 @@ async def start_demo(url: str, environment: Any, picture: Path, *options: str) -
         stdout=PIPE,
         stderr=PIPE,
         env=environment(picture.parent),
-        preexec_fn=heed_ctrl_c,
+        preexec_fn=restore_sigint,
     )
 
 
-def heed_ctrl_c() -> None:
-    """As on a terminal; what a shell starts in the background ignores SIGINT, and its heirs too."""
+def restore_sigint() -> None:
+    """Handle Ctrl-C as on a terminal: background processes of a shell inherit an ignored SIGINT."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -44,7 +44,7 @@ async def ended(demo: Process) -> tuple[int, str, str]:
 
 
 async def demo_apps(admin: httpx.AsyncClient) -> list[dict[str, Any]]:
-    """The apps of the demos' tenant, if there is one by now."""
+    """The apps of the demo's tenant; none if it does not exist."""
     tenants = (await admin.get("/admin/tenants?limit=100")).json()["data"]
     ids = [tenant["id"] for tenant in tenants if tenant["name"] == "lmaas demo"]
     assert len(ids) <= 1
@@ -53,27 +53,27 @@ async def demo_apps(admin: httpx.AsyncClient) -> list[dict[str, Any]]:
 
 
 async def demo_keys(admin: httpx.AsyncClient) -> list[dict[str, Any]]:
-    """The keys that demos made."""
+    """The keys that demos created."""
     apps = await demo_apps(admin)
     pages = [(await admin.get(f"/admin/apps/{app['id']}/keys?limit=100")).json() for app in apps]
     return [key for page in pages for key in page["data"] if key["name"] == "lmaas demo"]
 
 
 async def asking(client: openai.AsyncOpenAI, question: dict[str, Any]) -> None:
-    """Traffic without an end."""
+    """Send the same request until cancelled."""
     while True:
         await client.chat.completions.create(**question)
 
 
-async def put_back(admin: httpx.AsyncClient, policy: str, keys: int) -> bool:
-    """Whether the policy is as it was, and all keys that were made are revoked."""
+async def all_restored(admin: httpx.AsyncClient, policy: str, keys: int) -> bool:
+    """Whether `policy` is active again, and all created keys, at least `keys`, are revoked."""
     made = await demo_keys(admin)
     assert len(made) >= keys
-    at_work = (await admin.get("/admin/policy")).json()["name"]
-    return at_work == policy and all(key["revoked_at"] for key in made)
+    active = (await admin.get("/admin/policy")).json()["name"]
+    return active == policy and all(key["revoked_at"] for key in made)
 
 
-async def test_demo_that_cannot_train_says_why_and_puts_all_back(
+async def test_failed_training_is_reported_and_everything_restored(
     own: Any, environment: Any, tmp_path: Path
 ) -> None:
     gateway = await own.running()  # `own` has served no 100 requests yet
@@ -82,15 +82,17 @@ async def test_demo_that_cannot_train_says_why_and_puts_all_back(
     assert code == 1
     assert "lmaas: the training run failed: training needs at least 100" in errors
     async with gateway.admin() as admin:
-        assert await put_back(admin, "lmaas", keys=len(JOBS))
+        assert await all_restored(admin, "lmaas", keys=len(JOBS))
 
 
-async def test_demo_shows_every_app_and_leaves_all_as_it_was(
+async def test_demo_shows_every_app_and_restores_everything(
     own: Any, asked: Any, environment: Any, tmp_path: Path
 ) -> None:
     gateway = await own.running()
     async with gateway.client() as client, gateway.admin() as admin:
-        questions = [asked("translate", "brave queen " * (1 + n % 9)) for n in range(TAUGHT)]
+        questions = [
+            asked("translate", "brave queen " * (1 + n % 9)) for n in range(TRAINING_REQUESTS)
+        ]
         await asyncio.gather(*(client.chat.completions.create(**each) for each in questions))
         await admin.put("/admin/policy", json={"name": "hrrn"})
         try:
@@ -99,7 +101,7 @@ async def test_demo_shows_every_app_and_leaves_all_as_it_was(
             )
             code, output, errors = await ended(demo)
             assert code == 0, errors
-            assert await put_back(admin, "hrrn", keys=len(JOBS))
+            assert await all_restored(admin, "hrrn", keys=len(JOBS))
         finally:
             await admin.put("/admin/policy", json={"name": "lmaas"})
         (run,) = (await admin.get("/admin/training-runs?limit=1")).json()["data"]
@@ -108,7 +110,7 @@ async def test_demo_shows_every_app_and_leaves_all_as_it_was(
     assert trained is not None
     read, others = map(int, trained.groups())
     assert read == run["rows_read"]
-    assert TAUGHT <= others <= read - 40
+    assert TRAINING_REQUESTS <= others <= read - 40
     assert "Warning" not in words
     rows = [line.split() for line in output.splitlines()]
     counts = {row[0]: int(row[1]) for row in rows if row and row[0] in {j.name for j in JOBS}}
@@ -118,7 +120,9 @@ async def test_demo_shows_every_app_and_leaves_all_as_it_was(
     assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
 
 
-async def test_interrupted_demo_puts_all_back(own: Any, environment: Any, tmp_path: Path) -> None:
+async def test_interrupted_demo_restores_everything(
+    own: Any, environment: Any, tmp_path: Path
+) -> None:
     gateway = await own.running()
     async with gateway.admin() as admin:
         before = len(await demo_keys(admin))
@@ -130,21 +134,25 @@ async def test_interrupted_demo_puts_all_back(own: Any, environment: Any, tmp_pa
         code, _, errors = await ended(demo)
         assert code == 1
         assert "Traceback" not in errors
-        assert await put_back(admin, "lmaas", keys=before + len(JOBS))
+        assert await all_restored(admin, "lmaas", keys=before + len(JOBS))
     await gateway.idle()
 
 
-async def test_gateway_that_is_away_is_one_line(environment: Any, tmp_path: Path) -> None:
+async def test_unreachable_gateway_is_reported_in_one_line(
+    environment: Any, tmp_path: Path
+) -> None:
     demo = await start_demo("http://127.0.0.1:9", environment, tmp_path / "demo.png")
     code, output, errors = await ended(demo)
     assert (code, output, errors.count("\n")) == (1, "", 1)
     assert errors.startswith("lmaas: cannot reach http://127.0.0.1:9")
 
 
-async def test_wrong_admin_key_is_one_line(own: Any, environment: Any, tmp_path: Path) -> None:
+async def test_wrong_admin_key_is_reported_in_one_line(
+    own: Any, environment: Any, tmp_path: Path
+) -> None:
     gateway = await own.running()
     demo = await start_demo(
-        gateway.url, environment, tmp_path / "demo.png", "--key", "sk-lmaas-of-nobody"
+        gateway.url, environment, tmp_path / "demo.png", "--key", "sk-lmaas-unknown"
     )
     code, _, errors = await ended(demo)
     assert code == 1
@@ -152,7 +160,7 @@ async def test_wrong_admin_key_is_one_line(own: Any, environment: Any, tmp_path:
     assert errors.count("\n") == 1
 
 
-async def test_folder_that_is_not_there_is_told_before_any_request(
+async def test_missing_folder_is_reported_before_any_request(
     own: Any, environment: Any, tmp_path: Path
 ) -> None:
     gateway = await own.running()
@@ -183,7 +191,7 @@ async def test_demo_warns_of_other_traffic(
     assert re.search(warning, " ".join(output.split()))
 
 
-async def test_next_demo_takes_the_same_apps_and_revokes_keys_that_were_left(own: Any) -> None:
+async def test_next_demo_reuses_apps_and_revokes_leftover_keys(own: Any) -> None:
     served = await own.running()
     instructions = {job.name: job.instructions[0] for job in JOBS}
     async with served.admin() as reader:
@@ -198,4 +206,4 @@ async def test_next_demo_takes_the_same_apps_and_revokes_keys_that_were_left(own
                 valid = [key for key in await demo_keys(reader) if not key["revoked_at"]]
             assert (second.id, len(await demo_apps(reader))) == (first.id, len(JOBS))
             assert len(valid) == len(JOBS)
-            assert await put_back(reader, "lmaas", keys=before + 3 * len(JOBS))
+            assert await all_restored(reader, "lmaas", keys=before + 3 * len(JOBS))

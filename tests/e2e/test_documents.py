@@ -1,4 +1,4 @@
-"""The shell and Python blocks of the documents run, against a gateway that the README started."""
+"""Runs the documents' shell and Python blocks against a gateway started as in the README."""
 
 import json
 import os
@@ -24,7 +24,7 @@ DOCUMENTS = [
     *("README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md"),
     *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md")),
 ]
-START = "make run"  # the README's command; the fixture runs it until the tests have ended
+START = "make run"  # the README's command; the fixture keeps it running during the tests
 START_S = 120.0
 STOP_S = 60.0
 COMMAND_S = 180.0
@@ -36,7 +36,8 @@ NOT_RUN = {
     "docs/deployment.md": ["needs Docker"] * 6,
     "docs/replay.md": ["the trace is not part of the repository"] * 2,
 }
-# A command, and the placeholder in later commands that its output gives a value to.
+# By part of a command: the placeholder in later commands, and the pattern of its value in the
+# command's output.
 GIVES = {
     "admin tenants create": ("TENANT_ID", r'"id": "([^"]+)"'),
     "admin apps create": ("APP_ID", r'"id": "([^"]+)"'),
@@ -46,7 +47,7 @@ GIVES = {
     "admin predictors import": ("OTHER_VERSION_ID", r'"id": "([^"]+)"'),
     "/v1/chat/completions": ("chatcmpl-…", r'"id":"(chatcmpl-\w+)"'),
 }
-# The programs of the clone's `.venv/bin`; the gateway's port is a free one here.
+# The programs in the clone's `.venv/bin`. They use the gateway's actual port, a free one.
 PYTHON = f"""#!/bin/sh
 exec {sys.executable} "$@"
 """
@@ -57,7 +58,7 @@ exec {sys.executable} -m gateway "$@"
 
 
 class Clone:
-    """A folder like a fresh clone after its installation, with a gateway started in it."""
+    """A folder like a fresh clone after installation, with a running gateway."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -81,7 +82,7 @@ class Clone:
         write_examples(folder)
 
     def start(self) -> None:
-        """Start the gateway by the README's command, and learn its address and the demo's key."""
+        """Start the gateway by the README's command; read address and API key from its output."""
         self._log = self.folder.parent / "gateway.log"
         with self._log.open("wb") as log:
             self.gateway = subprocess.Popen(
@@ -104,13 +105,13 @@ class Clone:
         return self._log.read_text()
 
     def stop(self) -> None:
-        """Ctrl-C, as on a terminal: the signal reaches every process that was started."""
+        """Send Ctrl-C to the whole process group, as a terminal does."""
         os.killpg(self.gateway.pid, signal.SIGINT)
         self.gateway.wait(STOP_S)
         assert self.said().rstrip().endswith("stopped"), self.said()
 
     def run(self, block: Block) -> None:
-        """Run a block. Its commands succeed, and print what the document shows."""
+        """Run a block: its commands must succeed and print what the document shows."""
         if block.language == "python":
             program = self.folder / "block.py"
             program.write_text(self._filled(block.text))
@@ -127,13 +128,13 @@ class Clone:
                     self.values[name] = found[1]
 
     def _filled(self, text: str) -> str:
-        """A text with the placeholders' values."""
+        """A text with placeholders replaced by their values."""
         for name in sorted(self.values, key=len, reverse=True):
             text = text.replace(name, self.values[name])
         return text
 
     def _shell(self, block: Block, script: str) -> str:
-        """The output of a command; variables that it sets are there for the next one."""
+        """The output of a command. Variables that it sets stay set for the next one."""
         lines = ("set -aeu -o pipefail", f". {self._state}", script, f"export -p > {self._state}")
         process = subprocess.run(
             ["bash", "-c", "\n".join(lines)],
@@ -151,7 +152,7 @@ class Clone:
 
 
 def write_examples(folder: Path) -> None:
-    """The files that the documents' commands read."""
+    """Write the files that the documents' commands read."""
     rng = Random(1)
     rows = [(n * 0.5, rng.randint(10, 200), rng.randint(5, 300), "acme") for n in range(200)]
     lines = ["arrival_s,prompt_tokens,generation_tokens,tenant"]
@@ -187,7 +188,7 @@ def runnable(document: str) -> list[Block]:
 
 @pytest.fixture(scope="module")
 def clone() -> Iterator[Clone]:
-    """A clone whose gateway has gone through the README; sockets need its short path."""
+    """A clone in which README's blocks have run; its path is short enough for sockets."""
     root = Path(tempfile.mkdtemp(prefix="lmaas-docs-"))
     (root / "clone").mkdir()
     clone = Clone(root / "clone")
@@ -216,6 +217,6 @@ def test_blocks_of_the_document_run(clone: Clone, document: str) -> None:
         clone.run(block)
 
 
-def test_blocks_that_do_not_run_are_these_for_these_reasons() -> None:
+def test_blocks_that_do_not_run_are_known_with_their_reasons() -> None:
     found = {name: [b.not_run for b in blocks(ROOT, name) if b.not_run] for name in DOCUMENTS}
     assert {name: reasons for name, reasons in found.items() if reasons} == NOT_RUN

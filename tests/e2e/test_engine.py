@@ -1,4 +1,4 @@
-"""An operator and the engine, while clients ask."""
+"""An operator pauses, drains and resumes the engine while clients send requests."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,12 +14,12 @@ Asked = Callable[..., dict[str, Any]]
 TWENTY = " ".join(list(VELAN)[:20])
 
 
-async def _tells(served: Any, action: str) -> dict[str, Any]:
+async def post_engine_action(served: Any, action: str) -> dict[str, Any]:
     async with served.admin() as admin:
         return dict((await admin.post(f"/admin/engine/{action}")).raise_for_status().json())
 
 
-async def test_pause_and_drain_are_waits_and_not_errors(
+async def test_pause_and_drain_delay_requests_without_errors(
     served: Any, client: openai.AsyncOpenAI, asked: Asked
 ) -> None:
     request = asked("spell", TWENTY)
@@ -28,7 +28,7 @@ async def test_pause_and_drain_are_waits_and_not_errors(
         running = asyncio.create_task(client.chat.completions.create(**request))
         while not (await served.health())["running"]:
             await asyncio.sleep(0.01)
-        assert (await _tells(served, action))["connected"]
+        assert (await post_engine_action(served, action))["connected"]
         late = asyncio.create_task(client.chat.completions.create(**request))
         async with asyncio.timeout(PATIENCE_S):
             while (health := await served.health())["waiting"] != 1:
@@ -38,20 +38,20 @@ async def test_pause_and_drain_are_waits_and_not_errors(
         done, _ = await asyncio.wait([running, late], timeout=1.0)
         assert done == ({running} if action == "drain" else set())
         assert (health["status"], health["engine"]) == ("unavailable", "held")
-        await _tells(served, "resume")
+        await post_engine_action(served, "resume")
         assert (await running).choices == (await late).choices == whole
 
 
 @pytest.mark.parametrize("endpoint", ["chat/completions", "completions"])
-async def test_stream_that_waits_begins_at_once_and_without_a_batch(
+async def test_headers_of_a_waiting_stream_are_sent_at_once_without_a_batch(
     served: Any, asked: Asked, endpoint: str
 ) -> None:
     body = asked("translate", "brave king", prompt="king", stream=True)
-    await _tells(served, "drain")
+    await post_engine_action(served, "drain")
     async with served.caller() as caller, caller.stream("POST", f"/v1/{endpoint}", json=body) as it:
         assert "x-lmaas-predicted-tokens" in it.headers
         assert "x-lmaas-batch" not in it.headers
-        await _tells(served, "resume")
+        await post_engine_action(served, "resume")
         assert (await it.aread()).endswith(b"data: [DONE]\n\n")
 
 
@@ -60,18 +60,20 @@ async def test_engine_killed_while_paused_stays_paused(
 ) -> None:
     request = asked("spell", TWENTY)
     whole = (await client.chat.completions.create(**request)).choices
-    before = await _tells(served, "pause")
+    before = await post_engine_action(served, "pause")
     task = asyncio.create_task(client.chat.completions.create(**request))
     served.engine().kill()
     async with asyncio.timeout(PATIENCE_S):
-        while (now := await _tells(served, "pause"))["info"]["epoch"] == before["info"]["epoch"]:
+        while (now := await post_engine_action(served, "pause"))["info"]["epoch"] == before["info"][
+            "epoch"
+        ]:
             await asyncio.sleep(0.1)
     assert (now["paused"], task.done()) == (True, False)
-    await _tells(served, "resume")
+    await post_engine_action(served, "resume")
     assert (await task).choices == whole
 
 
-async def test_engine_is_shown_with_its_memory_and_its_newest_step(
+async def test_engine_is_shown_with_memory_and_newest_step(
     served: Any, client: openai.AsyncOpenAI, asked: Asked
 ) -> None:
     await client.chat.completions.create(**asked("translate", "brave king"))
@@ -79,6 +81,6 @@ async def test_engine_is_shown_with_its_memory_and_its_newest_step(
     async with served.admin() as admin:
         shown = (await admin.get("/admin/engine")).json()
     assert shown["info"]["model"].endswith("lmaas-demo")
-    assert shown["kv"]["pages"] * shown["kv"]["page_tokens"] == 32_768  # the engine's own choice
+    assert shown["kv"]["pages"] * shown["kv"]["page_tokens"] == 32_768  # the engine's default
     assert shown["step"]["number"] > 0
     assert (shown["mode"], shown["paused"], shown["draining"]) == ("continuous", False, False)

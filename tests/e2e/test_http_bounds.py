@@ -1,4 +1,4 @@
-"""The bounds of connections and bodies are at work in what `lmaas serve` starts."""
+"""Limits of connections and request bodies in a gateway started by `lmaas serve`."""
 
 import json
 import socket

@@ -1,4 +1,4 @@
-"""The predictor learns from what the gateway served."""
+"""Training on served requests improves the predictor."""
 
 import asyncio
 from random import Random
@@ -15,7 +15,7 @@ CONCURRENT = 24
 
 
 class App:
-    """One demo application with its registered instruction and a key of its own."""
+    """A demo app with its registered instruction and its own key."""
 
     def __init__(self, job: Any, client: openai.AsyncOpenAI) -> None:
         self.job = job
@@ -50,19 +50,18 @@ async def make_apps(served: Any, admin: httpx.AsyncClient) -> list[App]:
 async def mean_error(apps: list[App], requests: int, seed: int) -> float:
     """Mean absolute error of the predicted tokens, over mixed traffic of all apps.
 
-    Counted are the apps whose answers have a right length; how long the open one's become, nobody
-    can tell.
+    The open app is left out: the lengths of its answers cannot be predicted.
     """
     rng = Random(seed)
-    gate = asyncio.Semaphore(CONCURRENT)
+    slots = asyncio.Semaphore(CONCURRENT)
 
-    async def error(app: App) -> int | None:
-        async with gate:
+    async def absolute_error(app: App) -> int | None:
+        async with slots:
             predicted, actual = await app.ask(rng)
         return None if app.job.open else abs(predicted - actual)
 
-    told = await asyncio.gather(*(error(rng.choice(apps)) for _ in range(requests)))
-    return mean(each for each in told if each is not None)
+    errors = await asyncio.gather(*(absolute_error(rng.choice(apps)) for _ in range(requests)))
+    return mean(each for each in errors if each is not None)
 
 
 async def test_training_on_served_requests_halves_the_error(served: Any) -> None:

@@ -1,4 +1,4 @@
-"""How the product starts, stops, fails to start, and survives what dies."""
+"""Start, stop, failed starts, and recovery from killed processes."""
 
 import asyncio
 import signal
@@ -20,16 +20,14 @@ Asked = Callable[..., dict[str, Any]]
 TWENTY = " ".join(list(VELAN)[:20])
 
 
-async def test_output_tells_no_key_that_was_given_and_no_call_of_the_engine(
-    own: Any, asked: Asked
-) -> None:
+async def test_output_has_no_given_key_and_no_call_of_the_engine(own: Any, asked: Asked) -> None:
     gateway = await own.running()  # its first start, which names the key
     async with gateway.client() as client:
         await client.chat.completions.create(**asked("spell", "brave"))
-        told = gateway.output.read_text() + gateway.errors.read_text()
-        assert "$LMAAS_API_KEY" in told
-        assert client.api_key not in told
-        assert "http://engine" not in told
+        printed = gateway.output.read_text() + gateway.errors.read_text()
+        assert "$LMAAS_API_KEY" in printed
+        assert client.api_key not in printed
+        assert "http://engine" not in printed
 
 
 async def test_second_start_finds_all_data_and_a_stop_leaves_no_process(
@@ -57,7 +55,7 @@ async def test_second_start_finds_all_data_and_a_stop_leaves_no_process(
     assert made.json()["name"] == "a tenant"
 
 
-async def test_killed_engine_is_a_pause_and_not_an_error(own: Any, asked: Asked) -> None:
+async def test_killed_engine_delays_a_stream_without_error(own: Any, asked: Asked) -> None:
     gateway = await own.running()
     async with gateway.client() as client:
         request = asked("spell", TWENTY)
@@ -72,7 +70,7 @@ async def test_killed_engine_is_a_pause_and_not_an_error(own: Any, asked: Asked)
         assert len(pieces) > 2
 
 
-async def test_killed_predictor_costs_no_request(own: Any, asked: Asked) -> None:
+async def test_killed_predictor_fails_no_request(own: Any, asked: Asked) -> None:
     gateway = await own.running()
     async with gateway.client() as client:
         before = gateway.predictor()
@@ -93,9 +91,7 @@ async def test_running_request_may_finish_at_a_stop(own: Any, asked: Asked) -> N
     assert await gateway.stop() == 0
 
 
-async def test_killed_gateway_takes_its_processes_along_and_loses_no_record(
-    own: Any, asked: Asked
-) -> None:
+async def test_killed_gateway_leaves_no_process_and_loses_no_record(own: Any, asked: Asked) -> None:
     gateway = await own.running()
     tenant, key = await gateway.tenant("killed")
     children = psutil.Process(gateway.process.pid).children(recursive=True)
@@ -118,7 +114,7 @@ async def test_killed_gateway_takes_its_processes_along_and_loses_no_record(
         ({"LMAAS_PORT": "many"}, "LMAAS_PORT"),
         ({"LMAAS_PROT": "8000"}, "LMAAS_PROT"),
         ({"LMAAS_POLICY": "best"}, "LMAAS_POLICY"),
-        ({"DATABASE_URL": "postgresql://nobody:secret@127.0.0.1:9/none"}, "DATABASE_URL"),
+        ({"DATABASE_URL": "postgresql://someone:secret@127.0.0.1:9/none"}, "DATABASE_URL"),
         ({"DATABASE_URL": "mysql://root@localhost/x"}, "DATABASE_URL"),
         ({"LMAAS_DATA_DIR": "/proc/none"}, "LMAAS_DATA_DIR"),
         ({"LMAAS_HOST": "203.0.113.1"}, "203.0.113.1"),
@@ -154,7 +150,7 @@ async def test_two_gateways_do_not_share_a_data_folder(
     assert "another gateway" in last
 
 
-async def test_readiness_tells_what_is_there(own: Any) -> None:
+async def test_readiness_reports_the_engine(own: Any) -> None:
     gateway = await own.running()
     async with httpx.AsyncClient(base_url=gateway.url) as client:
         assert (await client.get("/health/live")).json() == {"status": "ok"}
@@ -164,7 +160,7 @@ async def test_readiness_tells_what_is_there(own: Any) -> None:
 
 
 def _lives(process: psutil.Process) -> bool:
-    """Whether it runs still; one that ended and was not yet reaped by its parent does not."""
+    """Whether it still runs; a zombie does not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

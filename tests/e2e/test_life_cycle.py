@@ -1,4 +1,4 @@
-"""The predictor's life cycle through the API: two gateways as processes, one database."""
+"""The predictor's life cycle through the API: two gateways on one database."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ async def pair(serve: Any) -> AsyncIterator[tuple[Any, Any]]:
 
 
 async def a_log(admin: httpx.AsyncClient, lines: int) -> bytes:
-    """Requests of a new app whose answers are twice as long as their inputs."""
+    """A log of a new app whose answers are twice as long as the inputs."""
     tenant = (await admin.post("/admin/tenants", json={"name": "importers"})).json()
     body = {"name": "doubler", "instruction": "Say it twice."}
     app = (await admin.post(f"/admin/tenants/{tenant['id']}/apps", json=body)).json()
@@ -68,7 +68,9 @@ async def trainer(gateway: Any) -> psutil.Process:
             await asyncio.sleep(0.01)
 
 
-async def test_version_is_made_followed_carried_over_and_rolled_back(pair: tuple[Any, Any]) -> None:
+async def test_version_is_trained_activated_exported_imported_and_rolled_back(
+    pair: tuple[Any, Any],
+) -> None:
     async with pair[0].admin() as one, pair[1].admin() as other:
         added = await one.post("/admin/predictors/samples", content=await a_log(one, 200))
         assert added.json()["rows"] == 200, added.text

@@ -1,4 +1,4 @@
-"""How tokens are drawn and what is told of them, as the official client sees it."""
+"""Sampling parameters and log probabilities, called by the official client."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -27,7 +27,7 @@ def written(tokens: Iterable[ChatCompletionTokenLogprob]) -> str:
     return b"".join(bytes(token.bytes or []) for token in tokens).decode()
 
 
-async def test_choices_share_the_prompt_and_draw_by_seed_and_index(
+async def test_choices_share_the_prompt_and_sample_by_seed_and_index(
     client: openai.AsyncOpenAI, asked: Asked
 ) -> None:
     request = asked("diary", DIARY, temperature=1.0)
@@ -72,7 +72,7 @@ async def test_each_prompt_has_its_choices_in_order(client: openai.AsyncOpenAI) 
     assert completion.usage.prompt_tokens == len(token_ids(PROMPT)) + len(token_ids("<|user|>x"))
 
 
-async def test_log_probabilities_are_of_the_answers_tokens(
+async def test_log_probabilities_belong_to_the_answers_tokens(
     client: openai.AsyncOpenAI, asked: Asked
 ) -> None:
     completion = await client.chat.completions.create(
@@ -113,7 +113,7 @@ async def test_streamed_log_probabilities_are_the_same(
     assert text.startswith(written(tokens))
 
 
-async def test_log_probabilities_are_null_where_they_were_not_asked_for(
+async def test_log_probabilities_are_null_if_not_requested(
     client: openai.AsyncOpenAI, asked: Asked
 ) -> None:
     chat = await client.chat.completions.create(**asked("translate", WORDS, logprobs=False))
@@ -123,7 +123,7 @@ async def test_log_probabilities_are_null_where_they_were_not_asked_for(
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-async def test_continuation_has_log_probabilities_of_the_older_shape(
+async def test_completion_has_log_probabilities_in_the_legacy_format(
     client: openai.AsyncOpenAI, streamed: bool
 ) -> None:
     request = {"model": "lmaas-demo", "prompt": PROMPT, "temperature": 0, "logprobs": 2}
@@ -160,7 +160,7 @@ async def test_killed_engine_loses_no_log_probability(
     assert len(tokens) > 100
 
 
-async def test_biased_token_is_never_or_always_drawn(
+async def test_biased_token_is_never_or_always_sampled(
     client: openai.AsyncOpenAI, asked: Asked
 ) -> None:
     first, wanted = token_ids(VELAN_WORDS)[0], token_ids("castle")[0]
@@ -172,7 +172,7 @@ async def test_biased_token_is_never_or_always_drawn(
 
 
 @pytest.mark.parametrize("name", ["presence_penalty", "frequency_penalty", "repetition_penalty"])
-async def test_penalty_lets_tokens_come_again_less_often(
+async def test_penalty_reduces_repetition(
     client: openai.AsyncOpenAI, asked: Asked, name: str
 ) -> None:
     async def repeated(**extra: float) -> float:
@@ -186,7 +186,7 @@ async def test_penalty_lets_tokens_come_again_less_often(
 
 
 @pytest.mark.parametrize("extra", [{"top_k": 1}, {"min_p": 1.0}, {"top_k": -1, "min_p": 1}])
-async def test_draw_from_the_likeliest_alone_is_greedy(
+async def test_sampling_from_the_likeliest_token_alone_is_greedy(
     client: openai.AsyncOpenAI, asked: Asked, extra: dict[str, float]
 ) -> None:
     completion = await client.chat.completions.create(
@@ -216,7 +216,7 @@ async def test_draw_from_the_likeliest_alone_is_greedy(
         ({"logit_bias": {str(n): 1 for n in range(1025)}}, "logit_bias", "at most 1024"),
     ],
 )
-async def test_sampling_that_is_not_offered_is_named_with_what_is(
+async def test_invalid_sampling_parameter_is_named_with_the_accepted_range(
     client: openai.AsyncOpenAI,
     asked: Asked,
     change: dict[str, Any],
@@ -239,7 +239,7 @@ async def test_sampling_that_is_not_offered_is_named_with_what_is(
         ({"top_logprobs": 2}, "only accepted with logprobs set to true"),
     ],
 )
-async def test_too_many_or_orphaned_likeliest_tokens_are_refused(
+async def test_invalid_top_logprobs_are_refused(
     client: openai.AsyncOpenAI, asked: Asked, change: dict[str, Any], accepted: str
 ) -> None:
     with pytest.raises(openai.BadRequestError, match=accepted) as caught:
@@ -248,7 +248,7 @@ async def test_too_many_or_orphaned_likeliest_tokens_are_refused(
 
 
 @pytest.mark.parametrize("value", [-1, 6])
-async def test_continuation_tells_at_most_five_likeliest_tokens(
+async def test_completion_reports_at_most_five_likeliest_tokens(
     client: openai.AsyncOpenAI, value: int
 ) -> None:
     with pytest.raises(openai.BadRequestError, match="accepted is 0 to 5") as caught:

@@ -1,4 +1,4 @@
-"""Tiers, deadlines, the live queue and metrics, as clients and operators see them."""
+"""Service tiers, deadlines, the live queue and metrics."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -18,7 +18,7 @@ WORDS = "brave queen finds golden castle"
 
 @asynccontextmanager
 async def drained(served: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """The admin API, while nothing that waits is started."""
+    """The admin API of a drained engine: waiting requests do not start meanwhile."""
     async with served.admin() as admin:
         (await admin.post("/admin/engine/drain")).raise_for_status()
         try:
@@ -29,7 +29,7 @@ async def drained(served: Any) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def queue_of(admin: httpx.AsyncClient, waiting: int) -> dict[str, Any]:
-    """The queue once so many wait."""
+    """The queue, once `waiting` requests wait."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
             queue = (await admin.get("/admin/queue")).raise_for_status().json()
@@ -39,7 +39,7 @@ async def queue_of(admin: httpx.AsyncClient, waiting: int) -> dict[str, Any]:
 
 
 async def explained(admin: httpx.AsyncClient, name: str) -> dict[str, Any]:
-    """What history explains, once it knows the request."""
+    """The explanation of a request, once it is known."""
     async with asyncio.timeout(PATIENCE_S):
         while (response := await admin.get(f"/admin/requests/{name}")).status_code == 404:
             await asyncio.sleep(0.05)
@@ -47,7 +47,7 @@ async def explained(admin: httpx.AsyncClient, name: str) -> dict[str, Any]:
 
 
 async def scraped(served: Any, secret: str | None = None) -> dict[str, float]:
-    """Series without labels by name, and those with some by name and labels."""
+    """Metrics by name and, after spaces, the values of their labels."""
     async with httpx.AsyncClient(base_url=served.url) as client:
         headers = {} if secret is None else {"authorization": f"Bearer {secret}"}
         response = (await client.get("/metrics", headers=headers)).raise_for_status()
@@ -61,22 +61,22 @@ async def scraped(served: Any, secret: str | None = None) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(
-    ("asked_for", "told"),
+    ("requested", "applied"),
     [(None, None), ("auto", "default"), ("flex", "flex"), ("priority", "priority")],
 )
-async def test_applied_service_tier_is_told_where_one_was_asked_for(
-    client: openai.AsyncOpenAI, asked: Asked, asked_for: Any, told: str | None
+async def test_applied_service_tier_is_reported_if_one_was_requested(
+    client: openai.AsyncOpenAI, asked: Asked, requested: Any, applied: str | None
 ) -> None:
-    tier = {} if asked_for is None else {"service_tier": asked_for}
+    tier = {} if requested is None else {"service_tier": requested}
     whole = await client.chat.completions.create(**asked("translate", WORDS, **tier))
-    assert whole.service_tier == told
+    assert whole.service_tier == applied
     stream: Any = await client.chat.completions.create(
         **asked("translate", WORDS, stream=True, **tier)
     )
-    assert {chunk.service_tier async for chunk in stream} == {told}
+    assert {chunk.service_tier async for chunk in stream} == {applied}
     text = await client.completions.create(model="lmaas-demo", prompt="king", extra_body=tier)
     assert text.model_extra is not None
-    assert text.model_extra.get("service_tier") == told
+    assert text.model_extra.get("service_tier") == applied
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ async def test_applied_service_tier_is_told_where_one_was_asked_for(
         ({"extra_headers": {"x-stainless-read-timeout": "long"}}, "x-stainless-read-timeout"),
     ],
 )
-async def test_wrong_wish_is_refused_and_named(
+async def test_invalid_tier_or_limit_is_refused_and_named(
     client: openai.AsyncOpenAI, asked: Asked, change: dict[str, Any], param: str
 ) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
@@ -96,7 +96,7 @@ async def test_wrong_wish_is_refused_and_named(
     assert caught.value.param == param
 
 
-async def test_deadline_that_can_be_met_is(client: openai.AsyncOpenAI, asked: Asked) -> None:
+async def test_deadline_that_can_be_met_is_kept(client: openai.AsyncOpenAI, asked: Asked) -> None:
     completion = await client.chat.completions.create(
         **asked("translate", WORDS), extra_headers={"x-lmaas-deadline-ms": "600000"}
     )
@@ -104,7 +104,7 @@ async def test_deadline_that_can_be_met_is(client: openai.AsyncOpenAI, asked: As
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-async def test_deadline_that_cannot_be_met_is_refused_at_once_with_a_time_to_retry(
+async def test_infeasible_deadline_is_refused_at_once_with_retry_after(
     client: openai.AsyncOpenAI, asked: Asked, streamed: bool
 ) -> None:
     with pytest.raises(openai.InternalServerError) as caught:
@@ -118,7 +118,7 @@ async def test_deadline_that_cannot_be_met_is_refused_at_once_with_a_time_to_ret
 @pytest.mark.parametrize(
     "headers", [{"x-lmaas-max-queue-ms": "200"}, {"x-stainless-read-timeout": "0.2"}]
 )
-async def test_request_that_may_not_wait_longer_is_given_up(
+async def test_request_ends_at_its_longest_queue_time(
     served: Any, asked: Asked, headers: dict[str, str]
 ) -> None:
     async with drained(served), served.caller() as caller:
@@ -130,7 +130,7 @@ async def test_request_that_may_not_wait_longer_is_given_up(
     assert int(response.headers["retry-after"]) >= 1
 
 
-async def test_official_clients_read_timeout_bounds_the_wait(
+async def test_read_timeout_of_the_client_bounds_the_wait(
     served: Any, client: openai.AsyncOpenAI, asked: Asked
 ) -> None:
     async with drained(served) as admin:
@@ -141,7 +141,7 @@ async def test_official_clients_read_timeout_bounds_the_wait(
     assert (await running).choices[0].finish_reason == "stop"
 
 
-async def test_operator_sees_the_queue_cancels_and_is_told_why_another_waited(
+async def test_operator_sees_the_queue_cancels_and_gets_explanations(
     served: Any, client: openai.AsyncOpenAI, asked: Asked
 ) -> None:
     async with drained(served) as admin:
@@ -185,7 +185,7 @@ async def test_cancelled_stream_ends_with_an_error_event(
                 pass
 
 
-async def test_metrics_count_what_was_served_and_name_tenants_to_the_admin_alone(
+async def test_metrics_count_requests_and_name_tenants_to_the_admin_alone(
     served: Any, client: openai.AsyncOpenAI, asked: Asked
 ) -> None:
     before = await scraped(served)

@@ -1,4 +1,4 @@
-"""What scheduling promises while things go wrong: no starvation, no loss, no wrong answer."""
+"""Scheduling under failures: no starvation, no lost request, no wrong answer."""
 
 import asyncio
 import json
@@ -14,12 +14,15 @@ from engine.demo.jobs import JOBS
 from tests.conftest import PATIENCE_S
 
 SHORT = {"max_tokens": 6}
-LONG = {"max_tokens": 300, "logit_bias": {"4": -100}}  # without its end, as long as it may be
+LONG = {
+    "max_tokens": 300,
+    "logit_bias": {"4": -100},
+}  # the end token is banned, so it runs to max_tokens
 POLICIES = ("fcfs", "sjf", "hrrn", "s3", "fixed", "magnus", "lmaas")
 
 
 def a_question(rng: Random) -> dict[str, Any]:
-    """A greedy request of one of the demo jobs that have a right answer."""
+    """A greedy request of a demo job that has one right answer."""
     job = rng.choice([job for job in JOBS if not job.open])
     exchange = job.draw(rng)
     return {
@@ -39,7 +42,7 @@ async def answer(client: openai.AsyncOpenAI, question: dict[str, Any], **more: A
 
 @pytest.fixture(scope="module")
 async def alone(served: Any) -> tuple[list[dict[str, Any]], list[str]]:
-    """Questions, and what each is answered with nobody else around."""
+    """Questions, and the answer of each when it runs alone."""
     rng = Random(7)
     questions = [a_question(rng) for _ in range(30)]
     async with served.client() as client:
@@ -48,16 +51,14 @@ async def alone(served: Any) -> tuple[list[dict[str, Any]], list[str]]:
 
 @pytest.fixture(scope="module")
 async def tight(start_gateway: Any) -> AsyncIterator[Any]:
-    """A gateway whose engine holds few requests at once."""
+    """A gateway whose KV memory holds few requests."""
     gateway = await start_gateway("tight", LMAAS_KV_TOKENS="768", LMAAS_MAX_DELAY_S="1").ready()
     yield gateway
     assert await gateway.stop() == 0
     assert "Traceback" not in gateway.errors.read_text()
 
 
-async def test_long_request_is_answered_though_short_ones_never_cease(
-    tight: Any, asked: Any
-) -> None:
+async def test_long_request_is_answered_under_endless_short_ones(tight: Any, asked: Any) -> None:
     stopped = asyncio.Event()
     shorts = 0
 
@@ -74,7 +75,7 @@ async def test_long_request_is_answered_though_short_ones_never_cease(
                 await asyncio.sleep(0.01)
             before = shorts
             long = await client.chat.completions.create(**asked("diary", "a king", **LONG))
-        assert shorts > before, "nothing short was answered meanwhile"
+        assert shorts > before, "no short request was answered meanwhile"
         stopped.set()
         await asyncio.gather(*askers)
     assert long.usage is not None
@@ -113,14 +114,16 @@ async def test_engine_killed_with_a_full_queue_changes_no_answer(
 
 async def an_app(admin: httpx.AsyncClient, gateway: Any) -> tuple[str, openai.AsyncOpenAI]:
     tenant = (await admin.post("/admin/tenants", json={"name": "liars"})).json()
-    app = (await admin.post(f"/admin/tenants/{tenant['id']}/apps", json={"name": "lies"})).json()
+    app = (
+        await admin.post(f"/admin/tenants/{tenant['id']}/apps", json={"name": "misleading_log"})
+    ).json()
     key = (await admin.post(f"/admin/apps/{app['id']}/keys", json={"name": "test"})).json()
     base = f"{gateway.url}/v1"
     return app["id"], openai.AsyncOpenAI(base_url=base, api_key=key["secret"], max_retries=0)
 
 
-def lies(app: str, rng: Random) -> bytes:
-    """A log in which short inputs had long answers, and long ones short."""
+def misleading_log(app: str, rng: Random) -> bytes:
+    """A log in which short inputs have long answers, and long inputs short ones."""
     lines = []
     for _ in range(600):
         words = rng.randint(1, 30)
@@ -140,7 +143,7 @@ async def trained(gateway: Any, admin: httpx.AsyncClient) -> None:
         await asyncio.sleep(0.05)
 
 
-async def test_lying_predictor_is_found_out_and_answers_stay_right(
+async def test_misled_predictor_is_distrusted_and_answers_stay_right(
     tight: Any, asked: Any, client: openai.AsyncOpenAI
 ) -> None:
     rng = Random(3)
@@ -148,11 +151,11 @@ async def test_lying_predictor_is_found_out_and_answers_stay_right(
     questions = [asked("translate", text) for text in texts]
     expected = await asyncio.gather(*(answer(client, question) for question in questions))
     async with tight.admin() as admin, asyncio.timeout(PATIENCE_S):
-        app, lied_to = await an_app(admin, tight)
-        imported = await admin.post("/admin/predictors/samples", content=lies(app, rng))
+        app, misled_app_client = await an_app(admin, tight)
+        imported = await admin.post("/admin/predictors/samples", content=misleading_log(app, rng))
         assert imported.is_success, imported.text
         await trained(tight, admin)
         while "predictions_distrusted" not in tight.errors.read_text():
-            answers = await asyncio.gather(*(answer(lied_to, q) for q in questions))
+            answers = await asyncio.gather(*(answer(misled_app_client, q) for q in questions))
             assert answers == expected
-        await lied_to.close()
+        await misled_app_client.close()

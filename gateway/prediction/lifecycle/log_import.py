@@ -185,8 +185,8 @@ async def _rows(
                 row = _row(sample, model, lengths)
                 rows.append(row)
                 pending.append((row, _encode(encoder, sample.request, row)))
-            for row, request in pending:
-                reply = await _reply(request)
+            for row, future in pending:
+                reply = await _reply(future)
                 row["embedding"] = reply.text
                 if reply.instruction_embedding is not None:
                     instructions[row["instruction_hash"]] = reply.instruction_embedding
@@ -220,8 +220,8 @@ async def _embed_instructions(
                         await asyncio.sleep(RETRY_S)
 
 
-async def _reply(request: Future[ScoreReply | None]) -> ScoreReply:
-    reply = await request
+async def _reply(future: Future[ScoreReply | None]) -> ScoreReply:
+    reply = await future
     if reply is None:
         raise Unavailable("the encoder ended during the import; nothing was imported")
     return reply

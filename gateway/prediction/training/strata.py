@@ -84,8 +84,8 @@ def newest_from(arrived: Floats, core: Bools) -> float:
 
 def weights(population: Floats, taken: Floats) -> Floats:
     """Weights of n rows, with mean 1, where `taken` of `population` rows were sampled."""
-    stands_for = population / taken
-    return np.asarray(stands_for / stands_for.mean()) if len(stands_for) else stands_for
+    inverse_rate = population / taken
+    return np.asarray(inverse_rate / inverse_rate.mean()) if len(inverse_rate) else inverse_rate
 
 
 def _core(sizes: Floats, budget: int) -> Floats:

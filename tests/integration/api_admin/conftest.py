@@ -50,7 +50,7 @@ async def runs(sessions: Sessions, postgres_url: str) -> AsyncIterator[TrainingR
 
 @pytest.fixture
 def predictor(sessions: Sessions) -> LengthPredictor:
-    """Without a process: it predicts from history."""
+    """A predictor without its process: it predicts from history."""
     return LengthPredictor(model="m", model_hash="h", budget_s=1.0, sessions=sessions)
 
 
@@ -58,7 +58,7 @@ def predictor(sessions: Sessions) -> LengthPredictor:
 async def service(
     sessions: Sessions, predictor: LengthPredictor, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[GenerationService]:
-    """Without an engine: nothing leaves its queue."""
+    """The generation service without an engine: nothing leaves its queue."""
     history = HistoryWriter(sessions, tmp_path_factory.mktemp("spool"))
     scheduler = Scheduler(
         "m",

@@ -35,7 +35,7 @@ async def client(build: Builder) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER "])
-async def test_valid_key_tells_the_route_who_calls(
+async def test_valid_key_identifies_the_caller(
     client: httpx.AsyncClient, build: Builder, scheme: str
 ) -> None:
     app = await build.app(await build.tenant("acme"), name="mail")
@@ -46,7 +46,7 @@ async def test_valid_key_tells_the_route_who_calls(
 
 
 @pytest.mark.parametrize("header", ["", "Bearer ", "Basic eDp5", "Bearer sk-lmaas-unknown"])
-async def test_stranger_is_refused_before_the_body_is_read(
+async def test_unknown_key_is_refused_before_the_body_is_read(
     client: httpx.AsyncClient, header: str
 ) -> None:
     response = await client.post("/whoami", content=b"{", headers={"authorization": header})

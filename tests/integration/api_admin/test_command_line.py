@@ -40,7 +40,7 @@ async def url(application: Litestar) -> AsyncIterator[str]:
 
 @pytest.fixture
 def lmaas(tmp_path: Path) -> Run:
-    """Runs the command line: exit code, output, errors."""
+    """Runs the command line; returns exit code, stdout and stderr."""
 
     async def run(*arguments: object, **environment: str) -> tuple[int, str, str]:
         process = await asyncio.create_subprocess_exec(
@@ -58,7 +58,7 @@ def lmaas(tmp_path: Path) -> Run:
     return run
 
 
-async def test_tenant_app_and_key_are_made_in_three_commands(
+async def test_tenant_app_and_key_are_created_in_three_commands(
     lmaas: Run, url: str, build: Builder
 ) -> None:
     async def made(*arguments: object) -> dict[str, Any]:
@@ -74,7 +74,7 @@ async def test_tenant_app_and_key_are_made_in_three_commands(
     assert (await made("keys", "revoke", key["id"]))["revoked_at"]
 
 
-async def test_list_prints_one_object_a_line(lmaas: Run, url: str, build: Builder) -> None:
+async def test_list_prints_one_object_per_line(lmaas: Run, url: str, build: Builder) -> None:
     await build.tenant("first")
     await build.tenant("second")
     _, output, _ = await lmaas("admin", "--url", url, "tenants", "list", LMAAS_ADMIN_KEY=ADMIN_KEY)
@@ -121,46 +121,44 @@ async def test_life_cycle_of_the_predictor_has_its_commands(
     versions = [await a_version(sessions) for _ in range(2)]
     file = tmp_path / "exported"
 
-    async def told(*arguments: object) -> Any:
+    async def admin(*arguments: object) -> Any:
         code, output, errors = await lmaas("admin", "--url", url, "--key", ADMIN_KEY, *arguments)
         assert (code, errors) == (0, ""), arguments
         return json.loads(output.splitlines()[0] if output[:2] != "{\n" else output)
 
     for version in versions:
-        await told("predictors", "activate", version.id)
-    assert (await told("predictors", "rollback"))["id"] == str(versions[0].id)
-    assert (await told("predictors", "export", versions[0].id, file))["bytes"] > 100
-    assert (await told("predictors", "import", file))["checksum"] == versions[0].checksum.hex()
-    compared = await told("predictors", "compare", versions[0].id, versions[1].id)
+        await admin("predictors", "activate", version.id)
+    assert (await admin("predictors", "rollback"))["id"] == str(versions[0].id)
+    assert (await admin("predictors", "export", versions[0].id, file))["bytes"] > 100
+    assert (await admin("predictors", "import", file))["checksum"] == versions[0].checksum.hex()
+    compared = await admin("predictors", "compare", versions[0].id, versions[1].id)
     assert "found 0" in compared["why_not"]
-    changed = await told("predictors", "schedule", "every_s=3600", "drift=false")
+    changed = await admin("predictors", "schedule", "every_s=3600", "drift=false")
     assert (changed["schedule"]["every_s"], changed["schedule"]["drift"]) == (3600, False)
-    assert (await told("predictors", "schedule"))["schedule"] == changed["schedule"]
-    assert (await told("tenants", "learning", tenant, "off"))["learning"] is False
-    assert (await told("tenants", "show", tenant))["learning"] is False
-    assert (await told("tenants", "erase", tenant, "--user", "u", "--yes"))["rows"] == 0
-    assert len((await told("drift", "--hours", 4, "--buckets", 2))["buckets"]) == 2
-    assert (await told("audit"))["action"] == "samples.erased"
-    run = await told("predictors", "train", "--keep")
-    assert (await told("predictors", "run", run["id"]))["activate"] is False
+    assert (await admin("predictors", "schedule"))["schedule"] == changed["schedule"]
+    assert (await admin("tenants", "learning", tenant, "off"))["learning"] is False
+    assert (await admin("tenants", "show", tenant))["learning"] is False
+    assert (await admin("tenants", "erase", tenant, "--user", "u", "--yes"))["rows"] == 0
+    assert len((await admin("drift", "--hours", 4, "--buckets", 2))["buckets"]) == 2
+    assert (await admin("audit"))["action"] == "samples.erased"
+    run = await admin("predictors", "train", "--keep")
+    assert (await admin("predictors", "run", run["id"]))["activate"] is False
 
 
-async def test_bad_lines_of_a_log_are_told_line_by_line(
-    lmaas: Run, url: str, tmp_path: Path
-) -> None:
+async def test_invalid_lines_of_a_log_are_listed(lmaas: Run, url: str, tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
-    log.write_text('{"app": "nobody", "input": "x", "tokens": 1}\n{\n')
+    log.write_text('{"app": "unknown", "input": "x", "tokens": 1}\n{\n')
     code, output, errors = await lmaas(
         "admin", "--url", url, "--key", ADMIN_KEY, "predictors", "learn", log
     )
     assert (code, output) == (1, "")
     first, second, third = errors.splitlines()
     assert first == "lmaas: nothing was imported"
-    assert second == "line 1: there is no app 'nobody'"
+    assert second == "line 1: there is no app 'unknown'"
     assert third.startswith("line 2: ")
 
 
-async def test_migrate_says_when_it_is_done(lmaas: Run, postgres_url: str) -> None:
+async def test_migrate_reports_its_end(lmaas: Run, postgres_url: str) -> None:
     code, output, _ = await lmaas("migrate", DATABASE_URL=postgres_url)
     assert (code, output) == (0, "the database is up to date\n")
 

@@ -1,4 +1,4 @@
-"""The engine over HTTP, as its newest step told."""
+"""The engine over HTTP, as of its newest step."""
 
 import httpx
 
@@ -9,7 +9,7 @@ KV = KvState(pages=64, free=64, page_tokens=16)
 INFO = EngineInfo("epoch", "m", 512, 100, [4], KV, "cuda:0", "bfloat16")
 
 
-async def test_engine_that_was_never_there_is_shown_as_such(client: httpx.AsyncClient) -> None:
+async def test_engine_is_shown_before_it_ever_connected(client: httpx.AsyncClient) -> None:
     shown = (await client.get("/admin/engine")).json()
     assert (shown["connected"], shown["info"], shown["kv"], shown["step"]) == (
         False,
@@ -19,7 +19,7 @@ async def test_engine_that_was_never_there_is_shown_as_such(client: httpx.AsyncC
     )
 
 
-async def test_engine_is_shown_as_its_newest_step_told(
+async def test_engine_is_shown_as_of_its_newest_step(
     client: httpx.AsyncClient, service: GenerationService
 ) -> None:
     service.scheduler.events.engine_ready(INFO)
@@ -39,7 +39,7 @@ async def test_engine_is_shown_as_its_newest_step_told(
     assert (shown["step"]["waiting"], shown["step"]["times"]["model_s"]) == (2, 0.01)
 
 
-async def test_held_engine_is_shown_and_makes_the_gateway_unready(
+async def test_paused_or_drained_engine_makes_the_gateway_unready(
     client: httpx.AsyncClient, service: GenerationService
 ) -> None:
     service.scheduler.events.engine_ready(INFO)

@@ -1,4 +1,4 @@
-"""What holds for every admin route there is."""
+"""Checks of every admin route."""
 
 import re
 from typing import Any
@@ -65,7 +65,7 @@ def documented(application: Litestar) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def filled(path: str) -> str:
-    """The path with an id of nothing."""
+    """The path with an unknown id."""
     return re.sub(r"{\w+}", str(uuid4()), path)
 
 
@@ -82,7 +82,7 @@ def test_every_route_is_documented_with_a_summary_and_a_description(application:
 
 @pytest.mark.parametrize("route", sorted(ROUTES), ids=" ".join)
 @pytest.mark.parametrize("authorization", [None, "", "Bearer", "Bearer wrong", "Basic YTpi"])
-async def test_stranger_gets_a_401_of_openais_shape(
+async def test_missing_or_wrong_key_gets_a_401_of_openais_shape(
     client: httpx.AsyncClient, route: tuple[str, str], authorization: str | None
 ) -> None:
     method, path = route
@@ -95,7 +95,7 @@ async def test_stranger_gets_a_401_of_openais_shape(
 
 
 @pytest.mark.parametrize("route", sorted(r for r in ROUTES if "{" in r[1]), ids=" ".join)
-async def test_id_of_nothing_is_a_404_of_openais_shape(
+async def test_unknown_id_is_a_404_of_openais_shape(
     client: httpx.AsyncClient, route: tuple[str, str]
 ) -> None:
     method, path = route

@@ -1,4 +1,4 @@
-"""What is learned from, over HTTP: opt-out, erasure, imported logs, drift, and the trail of it."""
+"""Training data over HTTP: opt-out, erasure, imported logs, drift, and their audit trail."""
 
 import json
 from collections.abc import Callable
@@ -26,14 +26,12 @@ FEATURES = np.zeros(len(NAMES), dtype=np.float32).tobytes()
 
 
 async def steps(client: Client, **query: str) -> list[tuple[str, str, str]]:
-    """Who did what to what, newest first."""
+    """Actor, action and subject of audit entries, newest first."""
     listed = (await client.get("/admin/audit", params=query)).json()["data"]
     return [(step["actor"], step["action"], step["subject"]) for step in listed]
 
 
-async def test_tenant_opts_out_and_in_again_and_the_trail_tells(
-    client: Client, build: Builder
-) -> None:
+async def test_opt_out_and_opt_in_are_in_the_audit_trail(client: Client, build: Builder) -> None:
     tenant = await build.tenant()
     path = f"/admin/tenants/{tenant.id}"
     assert (await client.get(path)).json()["learning"] is True
@@ -83,7 +81,7 @@ async def test_imported_log_is_read_by_training_with_its_embeddings(
     log = a_log(
         {"app": "mail", "input": "When do we meet", "output": "At ten o'clock", "user": "ursula"},
         {"app": str(app.id), "input": "Where", "tokens": 7, "instruction": "Be short."},
-        {"app": "mail", "input": "Tell all", "tokens": 90, "max_tokens": 90},
+        {"app": "mail", "input": "Explain all", "tokens": 90, "max_tokens": 90},
     )
     added = await client.post("/admin/predictors/samples", content=log)
     assert (added.status_code, added.json()) == (201, {"rows": 3, "apps": {str(app.id): 3}})
@@ -101,7 +99,7 @@ async def test_imported_log_is_read_by_training_with_its_embeddings(
     assert await steps(client) == [("admin", "samples.imported", "m")]
 
 
-async def test_bad_lines_are_named_and_nothing_is_imported(
+async def test_invalid_lines_are_listed_and_nothing_is_imported(
     client: Client, build: Builder, sessions: Sessions
 ) -> None:
     first, second = await build.tenant(), await build.tenant()
@@ -112,7 +110,7 @@ async def test_bad_lines_are_named_and_nothing_is_imported(
     await client.patch(f"/admin/tenants/{second.id}", json={"learning": False})
     log = a_log(
         {"app": "mail", "input": "a", "tokens": 1},
-        {"app": "nobody", "input": "a", "tokens": 1},
+        {"app": "unknown", "input": "a", "tokens": 1},
         {"app": "mail", "input": "a"},
         {"app": "chat", "input": "a", "tokens": 1},
         {"app": "diary", "input": "a", "tokens": 1},
@@ -120,11 +118,17 @@ async def test_bad_lines_are_named_and_nothing_is_imported(
     )
     refused = await client.post("/admin/predictors/samples", content=log)
     assert refused.status_code == 400
-    told = refused.json()["error"]["message"].splitlines()
-    assert [line.split(":")[0] for line in told[1:]] == [f"line {n}" for n in (2, 3, 4, 5, 6)]
+    lines = refused.json()["error"]["message"].splitlines()
+    assert [line.split(":")[0] for line in lines[1:]] == [f"line {n}" for n in (2, 3, 4, 5, 6)]
     for line, reason in zip(
-        told[1:],
-        ("there is no app 'nobody'", "either `output`", "several apps", "opted out", "there is no"),
+        lines[1:],
+        (
+            "there is no app 'unknown'",
+            "either `output`",
+            "several apps",
+            "opted out",
+            "there is no",
+        ),
         strict=True,
     ):
         assert reason in line
@@ -132,7 +136,7 @@ async def test_bad_lines_are_named_and_nothing_is_imported(
         assert (await session.scalars(select(RequestRecord))).all() == []
 
 
-async def test_drift_series_tells_coverage_and_tau_of_each_stretch_of_time(
+async def test_drift_series_has_coverage_and_tau_per_time_bucket(
     client: Client, sessions: Sessions, tmp_path: Path, a_record: Callable[..., Record]
 ) -> None:
     writer, app, other = HistoryWriter(sessions, tmp_path), UUID(int=1), UUID(int=2)
@@ -169,7 +173,7 @@ async def test_drift_series_tells_coverage_and_tau_of_each_stretch_of_time(
     assert (await client.get("/admin/drift?buckets=0")).status_code == 400
 
 
-async def test_trail_is_read_page_after_page(client: Client, build: Builder) -> None:
+async def test_audit_trail_is_paged(client: Client, build: Builder) -> None:
     tenant = await build.tenant()
     for learning in (False, True, False):
         await client.patch(f"/admin/tenants/{tenant.id}", json={"learning": learning})

@@ -15,7 +15,7 @@ async def policy(client: httpx.AsyncClient) -> dict[str, Any]:
     return dict(response.json())
 
 
-async def test_changed_policy_is_at_work_and_shown(
+async def test_changed_policy_is_active_and_shown(
     client: httpx.AsyncClient, service: GenerationService
 ) -> None:
     assert (await policy(client))["name"] == "lmaas"
@@ -25,7 +25,7 @@ async def test_changed_policy_is_at_work_and_shown(
     assert await policy(client) == changed.json()
 
 
-async def test_policy_that_comes_back_is_the_one_that_learned(
+async def test_policy_keeps_its_learned_state(
     client: httpx.AsyncClient, service: GenerationService
 ) -> None:
     learned = service.scheduler.policy
@@ -47,8 +47,8 @@ async def test_options_are_changed_one_by_one_and_shown(
         changed = await client.put("/admin/policy", json={"name": "lmaas", **change})
         assert changed.status_code == 200, changed.text
         assert changed.json().items() >= change.items()
-    told = before | {"waiting_weight": 0.25, "preempted_share": 0.01}
-    assert await policy(client) == told
+    expected = before | {"waiting_weight": 0.25, "preempted_share": 0.01}
+    assert await policy(client) == expected
     assert service.scheduler.options.admission is None
 
 
@@ -74,7 +74,7 @@ async def test_wrong_option_is_named_and_changes_nothing(
     assert await policy(client) == before
 
 
-async def test_fallback_on_order_of_arrival_is_told_with_its_reason(
+async def test_fallback_to_order_of_arrival_is_shown_with_its_reason(
     client: httpx.AsyncClient, service: GenerationService
 ) -> None:
     short = await policy(client)

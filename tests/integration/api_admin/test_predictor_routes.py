@@ -29,7 +29,7 @@ Client = httpx.AsyncClient
 
 
 def an_artefact() -> bytes:
-    """A version that was fitted on nothing, in the right form."""
+    """A well-formed version without training data."""
     empty = Matrix(0, 0, b"")
     return encode(
         Artefact(
@@ -98,7 +98,7 @@ async def test_damaged_version_is_refused_and_the_active_one_stays(
     assert (await client.get(f"/admin/predictors/{good.id}")).json()["state"] == "active"
 
 
-async def test_newest_versions_come_first_and_a_limit_tells_of_more(
+async def test_newest_versions_come_first_and_a_limit_sets_has_more(
     client: Client, sessions: Sessions
 ) -> None:
     versions = [str((await a_version(sessions)).id) for _ in range(3)]
@@ -107,7 +107,7 @@ async def test_newest_versions_come_first_and_a_limit_tells_of_more(
     assert page["has_more"]
 
 
-async def test_training_without_history_is_a_run_that_fails_and_says_why(
+async def test_training_without_history_fails_with_the_reason(
     client: Client, runs: TrainingRuns
 ) -> None:
     started = await client.post("/admin/predictors")
@@ -131,7 +131,7 @@ async def test_wrong_training_request_is_a_400(client: Client, body: object) -> 
     assert (await client.get("/admin/training-runs")).json()["data"] == []
 
 
-async def test_roll_back_is_one_call_and_a_409_where_there_is_nothing_before(
+async def test_roll_back_is_one_call_and_a_409_without_a_previous_version(
     client: Client, sessions: Sessions
 ) -> None:
     assert (await client.post("/admin/predictors/rollback")).status_code == 409
@@ -143,7 +143,7 @@ async def test_roll_back_is_one_call_and_a_409_where_there_is_nothing_before(
     assert (await client.get(f"/admin/predictors/{second.id}")).json()["replaced_id"] == back["id"]
 
 
-async def test_exported_version_is_imported_and_its_checksum_told(
+async def test_exported_version_is_imported_with_its_checksum(
     client: Client, sessions: Sessions
 ) -> None:
     version = await a_version(sessions)
@@ -152,9 +152,12 @@ async def test_exported_version_is_imported_and_its_checksum_told(
     assert exported.headers["x-lmaas-checksum"] == hashlib.sha256(exported.content).hexdigest()
     imported = await client.post("/admin/predictors/import", content=exported.content)
     assert imported.status_code == 201
-    told = imported.json()
-    assert (told["state"], told["checksum"]) == ("inactive", version.checksum.hex())
-    assert told["id"] != str(version.id)
+    imported_version = imported.json()
+    assert (imported_version["state"], imported_version["checksum"]) == (
+        "inactive",
+        version.checksum.hex(),
+    )
+    assert imported_version["id"] != str(version.id)
 
 
 def foreign() -> bytes:
@@ -172,7 +175,7 @@ def foreign() -> bytes:
     ],
     ids=["empty", "another file", "cut off", "of another model"],
 )
-async def test_damaged_or_foreign_import_is_a_409_that_says_so(
+async def test_damaged_or_foreign_import_is_a_409_with_the_reason(
     client: Client, stored: bytes, message: str
 ) -> None:
     response = await client.post("/admin/predictors/import", content=stored)
@@ -183,7 +186,7 @@ async def test_damaged_or_foreign_import_is_a_409_that_says_so(
     assert (await client.get("/admin/predictors")).json()["data"] == []
 
 
-async def test_compared_versions_stand_side_by_side_and_too_little_history_is_told(
+async def test_comparison_shows_both_versions_or_too_little_history(
     client: Client, sessions: Sessions
 ) -> None:
     first, second = await a_version(sessions), await a_version(sessions, metrics={"tau": 0.8})

@@ -1,4 +1,4 @@
-"""The live queue and its requests over HTTP, with no engine: nothing leaves the queue."""
+"""The queue and its requests over HTTP, without an engine: nothing leaves the queue."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ Enqueue = Callable[..., RequestState]
 
 @pytest.fixture
 async def enqueue(service: GenerationService) -> Enqueue:
-    """Lets a request wait; it came at second 0 of some clock."""
+    """Adds a request to the queue, with its arrival at second 0 of the clock."""
     tokenizer = ChatTokenizer(DEMO_MODEL)
 
     def build(length: float = 10.0, tenant: int = 1, **fields: Any) -> RequestState:
@@ -84,15 +84,15 @@ async def test_empty_queue_is_an_empty_list(client: httpx.AsyncClient) -> None:
     }  # fmt: skip
 
 
-async def test_queue_tells_each_requests_prediction_and_turn(
+async def test_queue_shows_each_requests_prediction_and_position(
     client: httpx.AsyncClient, enqueue: Enqueue
 ) -> None:
     states = [enqueue(length, deadline_s=1e9) for length in (30.0, 10.0, 20.0)]
-    told = await queue(client)
-    assert told["totals"]["waiting_tokens"] == 60.0
-    assert [each["position"] for each in told["data"]] == [1, 2, 3]
-    assert {each["id"] for each in told["data"]} == {str(state.id) for state in states}
-    first = told["data"][0]
+    shown = await queue(client)
+    assert shown["totals"]["waiting_tokens"] == 60.0
+    assert [each["position"] for each in shown["data"]] == [1, 2, 3]
+    assert {each["id"] for each in shown["data"]} == {str(state.id) for state in states}
+    first = shown["data"][0]
     assert (first["state"], first["tenant"], first["prompt_tokens"]) == ("waiting", "tenant 1", 3)
     assert first["ratio"] >= 1.0
     assert first["batch"]
@@ -124,7 +124,7 @@ async def test_wrong_query_is_named(
     assert (response.status_code, response.json()["error"]["param"]) == (400, param)
 
 
-async def test_cancelled_request_leaves_the_queue_and_is_told_why(
+async def test_cancelled_request_leaves_the_queue_with_an_error(
     client: httpx.AsyncClient, enqueue: Enqueue
 ) -> None:
     state, other = enqueue(), enqueue()
@@ -145,15 +145,15 @@ async def test_waiting_request_is_explained_under_its_answers_id_too(
     names = (str(state.id), state.id.hex, f"chatcmpl-{state.id.hex}", f"cmpl-{state.id.hex}")
     answers = [(await client.get(f"/admin/requests/{name}")).json() for name in names]
     assert {answer["id"] for answer in answers} == {str(state.id)}
-    told = answers[0]
-    assert (told["state"], told["queue_ahead"], told["batch"]) == ("waiting", 1, None)
-    assert (told["service_tier"], told["policy"]) == ("priority", "lmaas")
-    assert told["why"].startswith("It has waited ")
-    assert "1 request waited when it came" in told["why"]
+    shown = answers[0]
+    assert (shown["state"], shown["queue_ahead"], shown["batch"]) == ("waiting", 1, None)
+    assert (shown["service_tier"], shown["policy"]) == ("priority", "lmaas")
+    assert shown["why"].startswith("It has waited ")
+    assert "1 request waited when it came" in shown["why"]
 
 
 @pytest.mark.parametrize("name", ["x", "chatcmpl-", "chatcmpl-x", "019a"])
-async def test_what_is_no_id_is_not_found(client: httpx.AsyncClient, name: str) -> None:
+async def test_invalid_id_is_not_found(client: httpx.AsyncClient, name: str) -> None:
     for response in (
         await client.get(f"/admin/requests/{name}"),
         await client.post(f"/admin/requests/{name}/cancel"),
@@ -174,16 +174,16 @@ async def test_ended_request_is_explained_from_history(
     writer = HistoryWriter(sessions, tmp_path)
     writer.record(record)
     await writer.flush()
-    told = (await client.get(f"/admin/requests/{record.id}")).json()
-    assert (told["state"], told["waited_s"], told["generation_tokens"]) == ("ended", 2.0, 12)
-    assert told["passes"] == {"urgent": 0, "other_tenant": 0, "shorter": 0, "other": 0}
-    assert told["why"] == (
+    shown = (await client.get(f"/admin/requests/{record.id}")).json()
+    assert (shown["state"], shown["waited_s"], shown["generation_tokens"]) == ("ended", 2.0, 12)
+    assert shown["passes"] == {"urgent": 0, "other_tenant": 0, "shorter": 0, "other": 0}
+    assert shown["why"] == (
         "It waited 2.00 s: 3 requests waited when it came; the order was that of arrival; while it "
         "ran it was suspended once because memory had run out."
     )
 
 
-async def test_key_that_may_only_read_sees_the_queue_and_cancels_nothing(
+async def test_read_key_sees_the_queue_and_cannot_cancel(
     client: httpx.AsyncClient, enqueue: Enqueue
 ) -> None:
     state = enqueue()

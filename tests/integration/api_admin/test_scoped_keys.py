@@ -11,7 +11,7 @@ from tests.integration.api_admin.test_every_route import BODIES, ROUTES, filled
 Client = httpx.AsyncClient
 As = Callable[..., Awaitable[Client]]
 
-# What changes under these paths needs this scope; what is not named the admin key alone may do.
+# Changes under these paths need this scope; all others need the admin key.
 AREAS = {
     "/admin/tenants": "tenants",
     "/admin/apps": "tenants",
@@ -27,7 +27,7 @@ AREAS = {
 
 @pytest.fixture
 def bearing(client: Client) -> As:
-    """The client, from now on with a key of these scopes."""
+    """Switches the client to a new key with these scopes."""
 
     async def become(*scopes: str) -> Client:
         made = await client.post("/admin/scoped-keys", json={"name": "ci", "scopes": scopes})
@@ -39,21 +39,19 @@ def bearing(client: Client) -> As:
 
 
 @pytest.mark.parametrize("scope", list(Scope))
-async def test_key_may_do_what_its_scope_says_on_every_route_and_no_more(
-    bearing: As, scope: Scope
-) -> None:
+async def test_scoped_key_is_limited_to_its_scope_on_every_route(bearing: As, scope: Scope) -> None:
     client = await bearing(scope)
     for method, path in sorted(ROUTES):
         needed = {area for start, area in AREAS.items() if path.startswith(start)}
         if method == "GET" and path != "/admin/scoped-keys":
             needed |= {"read"} | ({"predictors"} if path == "/admin/drift" else set())
         if scope in needed and (method != "GET" or "compare" in path):
-            continue  # it would take effect; below it is tried once
+            continue  # it would take effect; tested once below
         response = await client.request(method, filled(path), json=BODIES.get((method, path)))
         assert (response.status_code != 403) == (scope in needed), (method, path)
 
 
-async def test_forbidden_says_which_scope_is_needed(bearing: As) -> None:
+async def test_forbidden_names_the_needed_scope(bearing: As) -> None:
     client = await bearing("read", "engine")
     assert (await client.get("/admin/tenants")).status_code == 200
     assert (await client.post("/admin/engine/pause")).status_code == 200
@@ -64,7 +62,7 @@ async def test_forbidden_says_which_scope_is_needed(bearing: As) -> None:
     assert error["message"] == "the key 'ci' may not do this; needed is tenants"
 
 
-async def test_trail_names_the_key_that_did_it(client: Client, bearing: As) -> None:
+async def test_audit_trail_names_the_key(client: Client, bearing: As) -> None:
     admin = client.headers["authorization"]
     await bearing("predictors")
     await client.put("/admin/training-schedule", json={"drift": False})

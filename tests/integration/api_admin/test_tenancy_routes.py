@@ -19,7 +19,7 @@ async def made(client: Client, path: str, **body: Any) -> dict[str, Any]:
     return answer
 
 
-async def test_key_made_over_http_speaks_for_its_app(client: Client, build: Builder) -> None:
+async def test_created_key_authenticates_its_app(client: Client, build: Builder) -> None:
     tenant = await made(client, "/admin/tenants", name="acme")
     app = await made(
         client, f"/admin/tenants/{tenant['id']}/apps", name="mail", instruction="Be polite."
@@ -68,7 +68,7 @@ async def test_taken_name_is_a_conflict(client: Client) -> None:
     assert response.json()["error"]["code"] == "conflict"
 
 
-async def test_app_of_no_tenant_is_a_404_that_names_it(client: Client) -> None:
+async def test_app_of_an_unknown_tenant_is_a_404_that_names_it(client: Client) -> None:
     nowhere = uuid4()
     response = await client.post(f"/admin/tenants/{nowhere}/apps", json={"name": "mail"})
     assert response.status_code == 404
@@ -87,7 +87,7 @@ async def test_page_out_of_bounds_is_refused_with_the_bound(client: Client) -> N
     assert response.json()["error"]["message"] == "limit: expected `int` <= 100"
 
 
-async def test_share_is_one_until_it_is_changed_and_the_trail_tells(
+async def test_share_is_one_by_default_and_changes_are_audited(
     client: Client, build: Builder
 ) -> None:
     tenant = await made(client, "/admin/tenants", name="acme")
@@ -121,7 +121,7 @@ async def test_share_out_of_range_is_refused_and_changes_nothing(
     assert (await client.get(f"/admin/tenants/{tenant.id}")).json()["share"] == 1.0
 
 
-async def test_change_of_nothing_is_refused(client: Client, build: Builder) -> None:
+async def test_empty_change_is_refused(client: Client, build: Builder) -> None:
     tenant = await build.tenant()
     response = await client.patch(f"/admin/tenants/{tenant.id}", json={})
     assert response.status_code == 400

@@ -55,7 +55,7 @@ async def test_sequence_that_does_not_fit_ends_the_trial(supervisor: EngineSuper
 
 
 class SilentListener:
-    """Listens to an engine and does nothing."""
+    """Ignores all events of an engine."""
 
     def engine_ready(self, info: object) -> None: ...
 

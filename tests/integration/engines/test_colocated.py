@@ -1,4 +1,4 @@
-"""The client against the real engine process on the shipped model."""
+"""The engine client against the real engine process with the demo model."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ DEMO = Path(__file__).parents[3] / "engine" / "demo" / "lmaas-demo"
 
 
 class RecordingListener:
-    """Keeps what the engine told, and waits for what it should tell."""
+    """Records the engine's events, and waits for expected ones."""
 
     def __init__(self) -> None:
         self.epochs: list[str] = []
@@ -51,7 +51,7 @@ class RecordingListener:
         self.finished.update({finish.id: finish for finish in step.finished})
         self._changed.set()
 
-    async def sees(self, condition: Callable[[], object]) -> None:
+    async def wait_until(self, condition: Callable[[], object]) -> None:
         async with asyncio.timeout(PATIENCE_S):
             while not condition():
                 self._changed.clear()
@@ -79,7 +79,7 @@ async def connected(
     listener = RecordingListener()
     engine = ColocatedEngine(supervisor.socket)
     await engine.start(listener)
-    await listener.sees(lambda: listener.epochs)
+    await listener.wait_until(lambda: listener.epochs)
     yield engine, listener
     await engine.close()
 
@@ -88,10 +88,10 @@ def a_sequence(name: str, *, max_tokens: int = 8) -> Sequence:
     return Sequence(id=name, prompt=[1, 5, 2, 6, 3], max_tokens=max_tokens, reserve=max_tokens)
 
 
-async def test_batch_is_run_to_its_end(supervisor: EngineSupervisor) -> None:
+async def test_batch_runs_to_its_end(supervisor: EngineSupervisor) -> None:
     async with connected(supervisor) as (engine, listener):
         engine.submit("batch", [a_sequence("a"), a_sequence("b", max_tokens=3)])
-        await listener.sees(lambda: len(listener.finished) == 2)
+        await listener.wait_until(lambda: len(listener.finished) == 2)
         assert {name: len(tokens) for name, tokens in listener.tokens.items()} == {"a": 8, "b": 3}
         assert listener.finished["a"].reason == "length"
 
@@ -99,16 +99,16 @@ async def test_batch_is_run_to_its_end(supervisor: EngineSupervisor) -> None:
 async def test_sequence_that_can_never_run_is_refused(supervisor: EngineSupervisor) -> None:
     async with connected(supervisor) as (engine, listener):
         engine.submit("batch", [a_sequence("long", max_tokens=10**6), a_sequence("short")])
-        await listener.sees(lambda: listener.refused and "short" in listener.finished)
+        await listener.wait_until(lambda: listener.refused and "short" in listener.finished)
         assert [refused.id for refused in listener.refused] == ["long"]
 
 
 async def test_cancelled_sequence_ends(supervisor: EngineSupervisor) -> None:
     async with connected(supervisor) as (engine, listener):
         engine.submit("batch", [a_sequence("gone", max_tokens=1500)])
-        await listener.sees(lambda: "gone" in listener.tokens)
+        await listener.wait_until(lambda: "gone" in listener.tokens)
         engine.cancel(["gone"])
-        await listener.sees(lambda: "gone" in listener.finished)
+        await listener.wait_until(lambda: "gone" in listener.finished)
         assert listener.finished["gone"].reason == "cancelled"
 
 
@@ -119,28 +119,28 @@ async def test_paused_engine_computes_nothing_until_resumed(supervisor: EngineSu
         await asyncio.sleep(0.3)
         assert not listener.tokens
         engine.resume()
-        await listener.sees(lambda: "a" in listener.finished)
+        await listener.wait_until(lambda: "a" in listener.finished)
 
 
-async def test_draining_engine_refuses_what_is_new_and_ends_what_runs(
+async def test_draining_engine_refuses_new_sequences_and_finishes_running_ones(
     supervisor: EngineSupervisor,
 ) -> None:
     async with connected(supervisor) as (engine, listener):
         engine.submit("before", [a_sequence("old", max_tokens=100)])
         engine.drain()
         engine.submit("after", [a_sequence("new")])
-        await listener.sees(lambda: listener.refused and "old" in listener.finished)
+        await listener.wait_until(lambda: listener.refused and "old" in listener.finished)
         assert [refused.id for refused in listener.refused] == ["new"]
         engine.resume()
         engine.submit("again", [a_sequence("new")])
-        await listener.sees(lambda: "new" in listener.finished)
+        await listener.wait_until(lambda: "new" in listener.finished)
 
 
-async def test_batch_in_lock_step_leaves_together(supervisor: EngineSupervisor) -> None:
+async def test_static_batch_leaves_as_a_whole(supervisor: EngineSupervisor) -> None:
     async with connected(supervisor) as (engine, listener):
         engine.set_mode("lockstep")
         engine.submit("batch", [a_sequence("long", max_tokens=40), a_sequence("short")])
-        await listener.sees(lambda: listener.finished)
+        await listener.wait_until(lambda: listener.finished)
         assert listener.finished.keys() == {"long", "short"}
 
 
@@ -152,7 +152,7 @@ async def test_pinned_prefix_is_kept_until_unpinned(supervisor: EngineSupervisor
             sequence = Sequence(name, prompt, max_tokens=4, reserve=4, salt="tenant")
             engine.submit(name, [sequence])
             engine.revise({name: 2}, {name: 1})
-            await listener.sees(lambda name=name: name in listener.finished)  # type: ignore[misc]
+            await listener.wait_until(lambda name=name: name in listener.finished)  # type: ignore[misc]
             assert listener.kv is not None
             assert listener.kv.shared == shared
             engine.unpin(["prefix"])
@@ -162,22 +162,22 @@ async def test_killed_engine_is_replaced_and_announced(supervisor: EngineSupervi
     async with connected(supervisor) as (engine, listener):
         assert supervisor.pid is not None
         os.kill(supervisor.pid, signal.SIGKILL)
-        await listener.sees(lambda: len(listener.epochs) == 2)
+        await listener.wait_until(lambda: len(listener.epochs) == 2)
         assert listener.losses == 1
         assert listener.epochs[0] != listener.epochs[1]
         engine.submit("after", [a_sequence("after")])
-        await listener.sees(lambda: "after" in listener.finished)
+        await listener.wait_until(lambda: "after" in listener.finished)
 
 
-async def test_operation_that_cannot_be_read_fails_alone(supervisor: EngineSupervisor) -> None:
+async def test_unreadable_operation_fails_alone(supervisor: EngineSupervisor) -> None:
     async with connected(supervisor) as (engine, listener):
         engine.submit("bad", [Sequence(id="empty", prompt=[], max_tokens=1, reserve=1)])
         engine.submit("good", [a_sequence("fine")])
-        await listener.sees(lambda: listener.refused and "fine" in listener.finished)
+        await listener.wait_until(lambda: listener.refused and "fine" in listener.finished)
         assert [refused.id for refused in listener.refused] == ["empty"]
 
 
-async def test_session_taken_over_by_another_is_begun_anew(supervisor: EngineSupervisor) -> None:
+async def test_client_reconnects_after_a_takeover(supervisor: EngineSupervisor) -> None:
     transport = httpx.AsyncHTTPTransport(uds=supervisor.socket)
     async with connected(supervisor) as (engine, listener):
         async with (
@@ -185,9 +185,9 @@ async def test_session_taken_over_by_another_is_begun_anew(supervisor: EngineSup
             other.stream("GET", "/events", params={"session": "another"}) as events,
         ):
             await anext(events.aiter_lines())
-            await listener.sees(lambda: listener.losses and len(listener.epochs) > 1)
+            await listener.wait_until(lambda: listener.losses and len(listener.epochs) > 1)
         engine.submit("after", [a_sequence("after takeover")])
-        await listener.sees(lambda: "after takeover" in listener.finished)
+        await listener.wait_until(lambda: "after takeover" in listener.finished)
 
 
 async def test_engine_dies_with_its_supervisor(supervisor: EngineSupervisor) -> None:
@@ -197,7 +197,7 @@ async def test_engine_dies_with_its_supervisor(supervisor: EngineSupervisor) -> 
     assert not psutil.pid_exists(pid)
 
 
-async def test_missing_model_is_told_by_the_engines_last_words(tmp_path: Path) -> None:
+async def test_missing_model_is_reported_from_the_engines_log(tmp_path: Path) -> None:
     environment = {
         "LMAAS_MODEL": str(tmp_path / "nowhere"),
         "LMAAS_ENGINE_SOCKET": str(tmp_path / "e.sock"),

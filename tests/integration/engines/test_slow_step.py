@@ -1,4 +1,4 @@
-"""The client and an engine that hangs: a small server that says what such an engine would."""
+"""The engine client and a hanging engine, imitated by a small server."""
 
 import asyncio
 import tempfile
@@ -20,7 +20,7 @@ INFO = EngineInfo("epoch", "model", 128, 100, [], KV, "cpu", "float32")
 
 
 class HangingEngine:
-    """Sends the events that a test tells it, one after another."""
+    """Sends the events that a test queues."""
 
     def __init__(self) -> None:
         self.events: asyncio.Queue[Event] = asyncio.Queue()
@@ -41,7 +41,7 @@ class HangingEngine:
 
 
 class SilentListener:
-    """Listens to an engine and does nothing."""
+    """Ignores all events of an engine."""
 
     def engine_ready(self, info: EngineInfo) -> None: ...
 
@@ -67,23 +67,23 @@ async def hanging() -> AsyncIterator[tuple[HangingEngine, ColocatedEngine]]:
         await serving
 
 
-async def test_step_that_is_slow_is_told_once_and_again_when_it_is_another(
+async def test_each_slow_step_is_logged_once(
     hanging: tuple[HangingEngine, ColocatedEngine],
 ) -> None:
     engine, client = hanging
     with capture_logs() as logs:
         for busy_s in (2.0, 10.5, 11.5):
             engine.events.put_nowait(Heartbeat(0, busy_s))
-        await _sees(lambda: client.busy_s == 11.5)
+        await _wait_until(lambda: client.busy_s == 11.5)
         assert [entry["event"] for entry in logs] == ["engine_step_slow"]
         engine.events.put_nowait(Step(1, KV, {}))
-        await _sees(lambda: client.busy_s == 0.0)
+        await _wait_until(lambda: client.busy_s == 0.0)
         engine.events.put_nowait(Heartbeat(1, 12.0))
-        await _sees(lambda: client.busy_s == 12.0)
+        await _wait_until(lambda: client.busy_s == 12.0)
     assert [entry["busy_s"] for entry in logs] == [10.5, 12.0]
 
 
-async def _sees(condition: Callable[[], bool]) -> None:
+async def _wait_until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while not condition():
             await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Single requests of history, on a real database."""
+"""Single requests from history, on a real database."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -16,7 +16,7 @@ from gateway.history.writer import HistoryWriter
 from models import RequestRecord
 from models.base import new_id
 
-CAME = datetime(2026, 1, 1, tzinfo=UTC)
+ARRIVED = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 async def store(sessions: Sessions, folder: Path, *records: Record) -> None:
@@ -26,12 +26,12 @@ async def store(sessions: Sessions, folder: Path, *records: Record) -> None:
     await writer.flush()
 
 
-def test_id_tells_when_it_was_made() -> None:
+def test_id_contains_its_creation_time() -> None:
     before = datetime.now(UTC) - timedelta(milliseconds=2)
     assert before <= made_at(new_id()) <= datetime.now(UTC) + timedelta(milliseconds=2)
 
 
-async def test_request_is_found_by_its_id_with_all_that_was_recorded(
+async def test_request_is_found_by_its_id_with_all_fields(
     sessions: Sessions, tmp_path: Path, a_record: Callable[..., Record]
 ) -> None:
     given = {
@@ -54,7 +54,7 @@ async def test_request_is_found_by_its_id_with_all_that_was_recorded(
     assert {name: getattr(found, name) for name in given} == given
 
 
-async def test_request_that_took_long_to_get_its_id_is_found(
+async def test_request_with_a_late_id_is_found(
     sessions: Sessions, tmp_path: Path, a_record: Callable[..., Record]
 ) -> None:
     record = a_record(arrived_at=datetime.now(UTC) - timedelta(seconds=50))
@@ -63,46 +63,46 @@ async def test_request_that_took_long_to_get_its_id_is_found(
 
 
 @pytest.mark.parametrize("request_id", [new_id(), uuid4(), UUID(int=0)])
-async def test_id_of_nothing_is_not_found(sessions: Sessions, request_id: UUID) -> None:
+async def test_unknown_id_is_not_found(sessions: Sessions, request_id: UUID) -> None:
     with pytest.raises(NotFound, match=f"there is no request {request_id}"):
         await RequestHistory(sessions).find(request_id)
 
 
-HERE = UUID(int=7)
+GATEWAY_ID = UUID(int=7)
 
 
-async def test_who_overtook_a_request_is_counted_by_why(
+async def test_overtaking_requests_are_counted_by_reason(
     sessions: Sessions, tmp_path: Path, a_record: Callable[..., Record]
 ) -> None:
-    def came(after_s: float, waited_s: float | None, **fields: object) -> Record:
+    def arrived(after_s: float, waited_s: float | None, **fields: object) -> Record:
         known = {
-            "gateway_id": HERE,
+            "gateway_id": GATEWAY_ID,
             "batch_id": "a-2",
             "quantiles": [50.0] * 6,
             "service_tier": "default",
         }
-        at = CAME + timedelta(seconds=after_s)
+        at = ARRIVED + timedelta(seconds=after_s)
         return a_record(
             arrived_at=at, queued_s=waited_s, **{"quantiles": [50.0] * 6, **known, **fields}
         )
 
-    slow = came(0.0, 10.0, batch_id="a-1")
+    slow = arrived(0.0, 10.0, batch_id="a-1")
     await store(
         sessions,
         tmp_path,
         slow,
-        came(1.0, 1.0, service_tier="priority", tenant_id=UUID(int=9)),
-        came(2.0, 1.0, tenant_id=UUID(int=9)),
-        came(3.0, 1.0, quantiles=[5.0] * 6),
-        came(4.0, 1.0, quantiles=[5.0] * 6, service_tier=None),
-        came(5.0, 1.0),
-        came(6.0, 5.0, quantiles=[5.0] * 6),  # started later
-        came(-1.0, 1.0, quantiles=[5.0] * 6),  # came earlier
-        came(
+        arrived(1.0, 1.0, service_tier="priority", tenant_id=UUID(int=9)),
+        arrived(2.0, 1.0, tenant_id=UUID(int=9)),
+        arrived(3.0, 1.0, quantiles=[5.0] * 6),
+        arrived(4.0, 1.0, quantiles=[5.0] * 6, service_tier=None),
+        arrived(5.0, 1.0),
+        arrived(6.0, 5.0, quantiles=[5.0] * 6),  # started later
+        arrived(-1.0, 1.0, quantiles=[5.0] * 6),  # arrived earlier
+        arrived(
             7.0, 1.0, quantiles=[5.0] * 6, gateway_id=UUID(int=8), batch_id="b-7"
         ),  # on another gateway
-        came(7.5, 2.4999, quantiles=[5.0] * 6, batch_id="a-1"),  # started with it
-        came(8.0, None, quantiles=[5.0] * 6, batch_id=None),  # never started
+        arrived(7.5, 2.4999, quantiles=[5.0] * 6, batch_id="a-1"),  # started with it
+        arrived(8.0, None, quantiles=[5.0] * 6, batch_id=None),  # never started
     )
     history = RequestHistory(sessions)
     row = await history.count_overtaking(await _row(sessions, slow.id), ["priority"])

@@ -17,7 +17,7 @@ async def rows(sessions: Sessions) -> int:
         return await session.scalar(select(func.count()).select_from(RequestRecord)) or 0
 
 
-async def test_row_says_what_the_record_says(
+async def test_row_equals_the_record(
     sessions: Sessions, tmp_path: Path, a_record: Callable[..., Record]
 ) -> None:
     writer = HistoryWriter(sessions, tmp_path)
@@ -27,9 +27,11 @@ async def test_row_says_what_the_record_says(
     async with sessions() as session:
         row = await session.scalar(select(RequestRecord))
     assert row is not None
-    told = {name: getattr(row, name) for name in record.__struct_fields__ if hasattr(row, name)}
-    assert told == {name: getattr(record, name) for name in told}
-    assert told["embedding"] == b"\x00\x3c"
+    row_values = {
+        name: getattr(row, name) for name in record.__struct_fields__ if hasattr(row, name)
+    }
+    assert row_values == {name: getattr(record, name) for name in row_values}
+    assert row_values["embedding"] == b"\x00\x3c"
 
 
 async def test_clean_stop_leaves_nothing_behind(
@@ -55,7 +57,7 @@ async def test_record_is_stored_once_however_often_it_is_inserted(
     assert await rows(sessions) == 1
 
 
-async def test_next_start_inserts_what_a_killed_process_left(
+async def test_next_start_inserts_records_of_a_killed_process(
     sessions: Sessions, tmp_path: Path, a_record: Callable[..., Record]
 ) -> None:
     dead = HistoryWriter(sessions, tmp_path)
@@ -67,7 +69,7 @@ async def test_next_start_inserts_what_a_killed_process_left(
     await dead.close()
 
 
-async def test_lost_database_delays_history_and_loses_none(
+async def test_lost_database_delays_history_and_loses_no_record(
     sessions: Sessions, tmp_path: Path, a_record: Callable[..., Record]
 ) -> None:
     nowhere = create_async_engine(f"postgresql+psycopg://postgres@/postgres?host={tmp_path}")

@@ -1,4 +1,4 @@
-"""Every error a client can meet has OpenAI's shape."""
+"""Every error that a client can get has OpenAI's shape."""
 
 import json
 import math
@@ -81,7 +81,7 @@ async def answer_to(error: Exception) -> httpx.Response:
 
 
 def error_of(response: httpx.Response) -> dict[str, Any]:
-    """The error, once its shape is right."""
+    """The error of a response, after a check of its shape."""
     assert response.headers["content-type"] == "application/json"
     body = response.json()
     assert body.keys() == {"error"}
@@ -112,7 +112,7 @@ async def test_every_error_class_has_its_status_message_param_and_code(
     assert ("retry-after" in response.headers) == (response.status_code in {429, 503})
 
 
-def test_every_error_class_but_startups_is_listed_or_inherits_a_status() -> None:
+def test_every_error_class_except_startup_has_a_status() -> None:
     unlisted = {
         kind.__name__
         for kind in descendants(LmaasError)
@@ -136,7 +136,7 @@ def test_error_in_a_stream_has_the_same_body() -> None:
         (ServiceUnavailableException("no"), 503, "server_error"),
     ],
 )
-async def test_frameworks_errors_have_the_shape_too(
+async def test_framework_errors_have_openais_shape(
     error: HTTPException, status: int, kind: str
 ) -> None:
     response = await answer_to(error)
@@ -144,7 +144,7 @@ async def test_frameworks_errors_have_the_shape_too(
     assert error_of(response)["type"] == kind
 
 
-async def test_defect_is_logged_and_not_explained_to_the_client() -> None:
+async def test_defect_is_logged_and_hidden_from_the_client() -> None:
     with capture_logs() as logs:
         response = await answer_to(KeyError("hunter2"))
     assert response.status_code == 500
@@ -155,7 +155,7 @@ async def test_defect_is_logged_and_not_explained_to_the_client() -> None:
     ]
 
 
-async def test_conflict_tells_clients_not_to_try_again() -> None:
+async def test_conflict_is_not_to_be_retried() -> None:
     assert (await answer_to(Conflict("taken"))).headers["x-should-retry"] == "false"
 
 
@@ -217,7 +217,7 @@ async def test_body_too_large_is_a_413(client: httpx.AsyncClient) -> None:
         (b'{"name": "a", "messages": [{}]}', "messages[0].role: is required", "messages[0].role"),
     ],
 )
-async def test_wrong_body_is_a_400_that_says_what_and_where(
+async def test_invalid_body_is_a_400_with_message_and_path(
     client: httpx.AsyncClient, body: bytes, message: str, param: str | None
 ) -> None:
     response = await client.post("/body", content=body)
@@ -227,7 +227,7 @@ async def test_wrong_body_is_a_400_that_says_what_and_where(
     assert error["param"] == param
 
 
-async def test_wrong_query_is_a_400_that_says_what_and_where(
+async def test_invalid_query_is_a_400_with_message_and_parameter(
     client: httpx.AsyncClient,
 ) -> None:
     response = await client.post("/body?limit=many", content=json.dumps({"name": "a"}))
@@ -237,17 +237,18 @@ async def test_wrong_query_is_a_400_that_says_what_and_where(
 
 
 @pytest.mark.parametrize(
-    ("wait_s", "told"), [(0.0, "1"), (0.2, "1"), (3.01, "4"), (30.0, "30"), (math.inf, "86400")]
+    ("wait_s", "retry_after"),
+    [(0.0, "1"), (0.2, "1"), (3.01, "4"), (30.0, "30"), (math.inf, "86400")],
 )
-async def test_unreachable_deadline_tells_when_to_try_again_in_whole_seconds(
-    wait_s: float, told: str
+async def test_unreachable_deadline_has_retry_after_in_whole_seconds(
+    wait_s: float, retry_after: str
 ) -> None:
     response = await answer_to(DeadlineUnreachable("too late", retry_after_s=wait_s))
-    assert (response.status_code, response.headers["retry-after"]) == (503, told)
+    assert (response.status_code, response.headers["retry-after"]) == (503, retry_after)
     assert error_of(response)["code"] == "deadline_unreachable"
 
 
-async def test_what_an_operator_cancelled_is_not_to_be_tried_again() -> None:
+async def test_request_cancelled_by_an_operator_is_not_to_be_retried() -> None:
     response = await answer_to(RequestCancelled("an operator cancelled it"))
     assert (response.status_code, response.headers["x-should-retry"]) == (409, "false")
     assert "retry-after" not in response.headers

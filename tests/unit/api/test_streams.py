@@ -1,4 +1,4 @@
-"""Streams whose client does not read, or goes away."""
+"""Streams whose client does not read, or disconnects."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ from tests.conftest import PATIENCE_S
 
 
 class EndlessAnswer:
-    """As much of a live request as a stream reads: it grows for ever."""
+    """The part of a request's state that a stream reads; its text grows without end."""
 
     id = UUID(int=1)
     choice = 0
@@ -50,7 +50,7 @@ class FakeService:
 
 
 @pytest.mark.parametrize("leaves", ["while we write to it", "before"])
-async def test_client_that_leaves_frees_its_sequence(leaves: str) -> None:
+async def test_disconnected_client_frees_its_sequence(leaves: str) -> None:
     service, answer = FakeService(), EndlessAnswer()
     data = CompletionRequest(model="m", prompt="king", stream=True)
 

@@ -1,4 +1,4 @@
-"""The verdicts of P1."""
+"""The targets of P1."""
 
 from collections.abc import Mapping
 
@@ -40,7 +40,7 @@ def a_summary(
     ours: Mapping[str, DetailedScorecard] | None = None,
     magnus: Mapping[str, PairedDifference] | None = None,
 ) -> EvaluationSummary:
-    """A run that meets every target but for what is changed, by app."""
+    """A summary that meets every target, except for the given apps."""
     simple = replace(GOOD, log_rmse_mean=1.0, token_rmse=100.0)
     everything = [*APPS, POOLED]
     return EvaluationSummary(
@@ -62,8 +62,14 @@ def a_summary(
     )
 
 
-def missed(off: EvaluationSummary, on: EvaluationSummary | None = None) -> list[str]:
-    return [verdict.name for verdict in targets(off, on or off) if not verdict.met]
+def missed(
+    without_history: EvaluationSummary, with_history: EvaluationSummary | None = None
+) -> list[str]:
+    return [
+        verdict.name
+        for verdict in targets(without_history, with_history or without_history)
+        if not verdict.met
+    ]
 
 
 def test_good_run_meets_every_target() -> None:

@@ -21,7 +21,7 @@ from gateway.evaluation.magnus import NAME as MAGNUS
 from gateway.evaluation.midflight import midflight
 from gateway.evaluation.scoring import POOLED, log_errors, score_apps
 
-EACH = 12
+APP_ROWS = 12
 APPS = ("grammar", "detox", "math_steps", "unheard_of")
 
 
@@ -32,7 +32,7 @@ def guessed(tokens: np.ndarray, factor: float) -> Forecast:
 
 @pytest.fixture
 def run() -> EvaluationRun:
-    names = np.repeat(APPS, EACH)
+    names = np.repeat(APPS, APP_ROWS)
     tokens = np.random.default_rng(8).integers(10, 90, len(names)).astype(float)
     forecasts = {
         OURS: guessed(tokens, 1.0),
@@ -80,14 +80,14 @@ def test_every_predictor_has_a_row_and_ours_the_time_of_its_fit(run: EvaluationR
     assert rows[2]["over_sums_open"] == pytest.approx(3)
 
 
-def test_family_mean_counts_each_app_once_and_no_stranger(run: EvaluationRun) -> None:
+def test_family_mean_counts_only_its_apps_once_each(run: EvaluationRun) -> None:
     cards = run.summary.scores[OURS]
     expected = (cards["grammar"].mae + cards["detox"].mae) / 2
     assert family_mean(cards, "proportional", "mae") == pytest.approx(expected)
     assert family_mean({"unheard_of": cards["grammar"]}, "open", "mae") is None
 
 
-def test_each_app_and_all_stand_beside_line_and_magnus(run: EvaluationRun) -> None:
+def test_every_app_is_compared_with_line_and_magnus(run: EvaluationRun) -> None:
     assert [row["app"] for row in app_rows(run.summary)] == [*sorted(APPS), POOLED]
     rows = list(versus_rows(run.summary))
     assert [row["app"] for row in rows] == [*sorted(APPS), POOLED]
@@ -96,17 +96,17 @@ def test_each_app_and_all_stand_beside_line_and_magnus(run: EvaluationRun) -> No
         assert row["low"] <= row["ours - Magnus"] <= row["high"] < 0
 
 
-def test_only_an_app_of_several_sources_is_told_by_source(run: EvaluationRun) -> None:
+def test_only_apps_with_several_sources_have_source_rows(run: EvaluationRun) -> None:
     found = [(row["app"], row["source"], row["n"]) for row in source_rows(run)]
-    assert found == [("grammar", "even", EACH // 2), ("grammar", "odd", EACH // 2)]
+    assert found == [("grammar", "even", APP_ROWS // 2), ("grammar", "odd", APP_ROWS // 2)]
 
 
 def test_midflight_weighs_each_answer_the_same(run: EvaluationRun) -> None:
     rows = [row for row in midflight_rows(run.summary) if row["generated"] == "50%"]
     assert [(row["apps"], row["answers"]) for row in rows] == [
-        (POOLED, 4 * EACH),
-        ("proportional", 2 * EACH),
-        ("open", EACH),
+        (POOLED, 4 * APP_ROWS),
+        ("proportional", 2 * APP_ROWS),
+        ("open", APP_ROWS),
     ]
     half = np.floor(run.tokens / 2)
     static = np.abs(run.forecasts[OURS].median - run.tokens)

@@ -78,7 +78,7 @@ def test_paused_contestant_and_its_children_stand_still_until_they_go_on(
     assert contestant.answer([Request("a", [5], 1)]).tokens == [[5]]
 
 
-def test_contestant_that_breaks_is_told_apart_from_a_slow_one(
+def test_crashed_contestant_raises_an_error(
     start: Callable[..., PipedContestant],
 ) -> None:
     contestant = start()

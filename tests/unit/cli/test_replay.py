@@ -159,7 +159,7 @@ def test_speed_multiplies_the_arrival_rate(trace: Path, engine: Path) -> None:
 
 
 def test_load_without_queueing_is_pointed_out(trace: Path, engine: Path) -> None:
-    hint = "so order made no difference"
+    hint = "almost no request waited"
     low_load, overload = (
         replay("--trace", trace, "--engine", engine, "--policy", "fcfs", "--load", load).output
         for load in (0.02, 1.2)

@@ -1,4 +1,4 @@
-"""What a step computed is told from its tokens and its count alone."""
+"""What a step computed is derived from its tokens and token count."""
 
 import pytest
 
@@ -19,7 +19,7 @@ def a_step(computed: int, *drawn: str, finished: tuple[str, ...] = ()) -> Step:
     return Step(1, KV, tokens, finished=ends, computed=computed, took_s=0.5)
 
 
-def test_prompts_are_told_from_tokens_that_decode() -> None:
+def test_prefill_and_decode_tokens_are_separated() -> None:
     progress = TrialProgress(
         "a trial",
         [ScheduledSequence(0, a_sequence("a", 10)), ScheduledSequence(0, a_sequence("b", 6))],
@@ -37,7 +37,7 @@ def test_prompts_are_told_from_tokens_that_decode() -> None:
     assert [step.gap_s for step in progress.steps] == [None, 2.0, 1.0]
 
 
-def test_sequence_waits_for_the_steps_before_it_and_its_lag_is_told() -> None:
+def test_sequence_waits_for_its_steps_and_its_lag_is_measured() -> None:
     progress = TrialProgress(
         "a trial",
         [ScheduledSequence(2, a_sequence("late", 4)), ScheduledSequence(0, a_sequence("a", 4))],
@@ -71,7 +71,7 @@ def test_idle_engine_gets_the_next_sequence_at_once() -> None:
     assert len(progress.orders_s) == 2
 
 
-def test_news_without_a_step_is_no_step() -> None:
+def test_event_without_computed_tokens_is_no_step() -> None:
     progress = TrialProgress("a trial", [ScheduledSequence(0, a_sequence("a", 4))])
     progress.due(0.0)
     progress.take(a_step(4, "a"), 1.0)

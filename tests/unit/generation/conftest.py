@@ -1,4 +1,4 @@
-"""Asks, requests, and the dispatcher with an engine that only notes what it is told."""
+"""Requests, and a scheduler with an engine that only records its commands."""
 
 import asyncio
 import time
@@ -54,7 +54,7 @@ def a_request() -> Callable[..., GenerationRequest]:
 
 
 class RecordingEngine:
-    """An engine that runs nothing: the test plays its events."""
+    """Records commands and runs nothing; the test sends the engine's events."""
 
     busy_s = 0.0
 
@@ -66,7 +66,7 @@ class RecordingEngine:
         self.preempted: list[str] = []
 
     async def start(self, _listener: EngineListener) -> None:
-        raise AssertionError("the test plays its events")
+        raise AssertionError("the test sends the events")
 
     async def close(self) -> None:
         pass
@@ -120,7 +120,7 @@ class Trusting(DriftMonitor):
 
 
 class RecordingHistory:
-    """Keeps the records of ended requests; `trusted` is what it says of predictions."""
+    """Keeps the records of ended requests; `trusted` sets whether predictions are trusted."""
 
     def __init__(self) -> None:
         self.records: list[Record] = []
@@ -142,7 +142,7 @@ class RecordingHistory:
 
 
 class SchedulerScene:
-    """A scheduler with its engine, and requests to give it."""
+    """A scheduler with a recording engine and history, and a factory of requests."""
 
     def __init__(
         self,
@@ -150,7 +150,7 @@ class SchedulerScene:
         tokenizer: ChatTokenizer,
         outage_s: float = 60.0,
     ) -> None:
-        self.now_s: float | None = None  # of the clock, where a test sets it
+        self.now_s: float | None = None  # the clock's time, if a test sets it
         self.engine = RecordingEngine()
         self.outcomes = RecordingHistory()
         self.scheduler = Scheduler(
@@ -176,17 +176,17 @@ class SchedulerScene:
         length: float = 10.0,
         max_tokens: int = 100,
         *,
-        asked: int | None = None,
+        wanted: int | None = None,
         choice: int = 0,
         grew: asyncio.Event | None = None,
         arrived_s: float | None = None,
         prompt: list[int] | None = None,
         quantiles: Quantiles | None = None,
-        **request: Any,
+        **fields: Any,
     ) -> RequestState:
         return RequestState(
             request_id=UUID(int=next(self._numbers)),
-            request=self._new_request(max_tokens=asked, **request),
+            request=self._new_request(max_tokens=wanted, **fields),
             choice=choice,
             grew=grew,
             prompt=prompt or [1, 2, 3],

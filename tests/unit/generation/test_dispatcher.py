@@ -1,4 +1,4 @@
-"""The dispatcher with the real policy and an engine that only notes what it is told."""
+"""The dispatcher with the real policy and an engine that only records its commands."""
 
 import asyncio
 from ast import literal_eval
@@ -15,7 +15,7 @@ from gateway.scheduling.policy import POLICY_NAMES, PolicyName
 from tests.unit.generation.conftest import SchedulerScene
 
 
-async def test_requests_wait_until_the_engine_is_there(scene: SchedulerScene) -> None:
+async def test_requests_wait_until_an_engine_connects(scene: SchedulerScene) -> None:
     await scene.enqueue(scene.request())
     assert scene.waiting == 1
     scene.connect()
@@ -39,7 +39,7 @@ async def test_finished_request_has_its_tokens_and_reason(scene: SchedulerScene)
     assert scene.ended == [request.id]
 
 
-async def test_what_does_not_fit_waits_for_a_finish(scene: SchedulerScene) -> None:
+async def test_request_that_does_not_fit_waits_for_a_finish(scene: SchedulerScene) -> None:
     scene.connect()
     requests = [scene.request(length=400.0, max_tokens=400) for _ in range(5)]
     await scene.enqueue(*requests)
@@ -51,7 +51,7 @@ async def test_what_does_not_fit_waits_for_a_finish(scene: SchedulerScene) -> No
     assert len(scene.names) == held + 1
 
 
-async def test_lost_engine_is_followed_by_a_continuation(scene: SchedulerScene) -> None:
+async def test_requests_of_a_lost_engine_are_resumed(scene: SchedulerScene) -> None:
     scene.connect()
     request = scene.request()
     await scene.enqueue(request)
@@ -64,7 +64,7 @@ async def test_lost_engine_is_followed_by_a_continuation(scene: SchedulerScene) 
     assert not scene.ended
 
 
-async def test_engine_that_stays_away_is_given_up(
+async def test_requests_fail_after_a_long_outage(
     a_request: Callable[..., GenerationRequest], tokenizer: ChatTokenizer
 ) -> None:
     scene = SchedulerScene(a_request, tokenizer, outage_s=0.0)
@@ -78,7 +78,7 @@ async def test_engine_that_stays_away_is_given_up(
     assert isinstance(waiting.error, EngineLost)
 
 
-async def test_record_that_cannot_be_made_ends_no_other_answer(scene: SchedulerScene) -> None:
+async def test_failed_record_ends_no_other_answer(scene: SchedulerScene) -> None:
     scene.connect()
     first, second = scene.request(), scene.request()
     await scene.enqueue(first, second)
@@ -87,7 +87,7 @@ async def test_record_that_cannot_be_made_ends_no_other_answer(scene: SchedulerS
     assert (first.done, second.done) == (True, True)
 
 
-async def test_events_of_a_lost_engine_are_not_taken_for_the_new_ones(
+async def test_events_of_a_lost_engine_are_ignored(
     scene: SchedulerScene,
 ) -> None:
     scene.connect()
@@ -100,7 +100,7 @@ async def test_events_of_a_lost_engine_are_not_taken_for_the_new_ones(
     assert (request.tokens, request.done) == ([], False)
 
 
-async def test_request_cut_off_by_the_engine_goes_on(scene: SchedulerScene) -> None:
+async def test_request_cancelled_by_the_engine_is_resumed(scene: SchedulerScene) -> None:
     scene.connect()
     request = scene.request()
     await scene.enqueue(request)
@@ -120,7 +120,7 @@ async def test_cancelled_request_is_cancelled_in_the_engine_and_recorded(
     assert [r.finish_reason for r in scene.outcomes.records] == ["cancelled"]
 
 
-async def test_waiting_request_that_is_cancelled_never_runs(scene: SchedulerScene) -> None:
+async def test_cancelled_queued_request_never_runs(scene: SchedulerScene) -> None:
     request = scene.request()
     await scene.enqueue(request)
     scene.scheduler.cancel(request)
@@ -130,7 +130,7 @@ async def test_waiting_request_that_is_cancelled_never_runs(scene: SchedulerScen
     assert len(scene.scheduler.policy) == 0
 
 
-async def test_answer_ends_at_its_stop_string_and_counts_nothing_beyond(
+async def test_answer_ends_at_its_stop_string_without_later_tokens(
     scene: SchedulerScene,
 ) -> None:
     scene.connect()
@@ -154,7 +154,7 @@ async def test_refused_request_ends_with_the_reason(scene: SchedulerScene) -> No
     assert "too long" in request.error.message
 
 
-async def test_stopping_ends_everything_with_an_error(scene: SchedulerScene) -> None:
+async def test_stopping_ends_all_requests_with_an_error(scene: SchedulerScene) -> None:
     scene.connect()
     running = scene.request()
     await scene.enqueue(running)
@@ -166,7 +166,7 @@ async def test_stopping_ends_everything_with_an_error(scene: SchedulerScene) -> 
     assert (scene.waiting, scene.running) == (0, 0)
 
 
-async def test_policy_learns_how_long_a_batch_took(scene: SchedulerScene) -> None:
+async def test_policy_observes_serving_times(scene: SchedulerScene) -> None:
     scene.connect()
     request = scene.request()
     await scene.enqueue(request)
@@ -197,13 +197,13 @@ async def test_changed_policy_takes_over_all_that_waits(
     assert sorted(scene.ended) == [r.id for r in requests]
 
 
-async def test_policy_changed_for_itself_keeps_its_queue(scene: SchedulerScene) -> None:
+async def test_change_to_the_same_policy_keeps_the_queue(scene: SchedulerScene) -> None:
     await scene.enqueue(scene.request())
     scene.scheduler.use_policy("lmaas")
     assert len(scene.scheduler.policy) == 1
 
 
-async def test_fixed_batch_waits_for_what_an_earlier_policy_started(scene: SchedulerScene) -> None:
+async def test_fixed_batch_waits_for_requests_of_an_earlier_policy(scene: SchedulerScene) -> None:
     scene.connect()
     running, waiting = scene.request(), scene.request()
     await scene.enqueue(running)
@@ -216,7 +216,7 @@ async def test_fixed_batch_waits_for_what_an_earlier_policy_started(scene: Sched
     assert (running.trace.policy, waiting.trace.policy) == ("lmaas", "fixed")
 
 
-async def test_fixed_batch_whose_requests_are_all_cancelled_makes_way(
+async def test_cancelled_fixed_batch_makes_way(
     scene: SchedulerScene,
 ) -> None:
     scene.scheduler.use_policy("fixed")
@@ -231,7 +231,7 @@ async def test_fixed_batch_whose_requests_are_all_cancelled_makes_way(
     assert next_one.sequence_id in scene.names
 
 
-async def test_running_answers_are_revised_by_what_they_have_become(scene: SchedulerScene) -> None:
+async def test_expected_remaining_tokens_are_revised(scene: SchedulerScene) -> None:
     scene.connect()
     short, long, gone = scene.request(10.0), scene.request(90.0), scene.request(90.0)
     await scene.enqueue(short, long, gone)

@@ -1,4 +1,4 @@
-"""The queue counts on the KV memory that the engine tells of."""
+"""The queue follows the size of the engine's KV memory."""
 
 import asyncio
 
@@ -32,27 +32,27 @@ async def test_policy_admits_to_the_pool_of_the_engine_that_is_there(
     assert running[0] < running[1]
 
 
-async def test_shrunken_pool_admits_fewer(scene: SchedulerScene) -> None:
+async def test_shrunken_memory_admits_fewer(scene: SchedulerScene) -> None:
     scene.connect()
     scene.step(kv=SMALL)
     await scene.enqueue(*(scene.request(length=100.0, max_tokens=100) for _ in range(4)))
     assert scene.running == 1
 
 
-async def test_policy_changed_later_knows_the_pool(scene: SchedulerScene) -> None:
+async def test_policy_changed_later_knows_the_memory(scene: SchedulerScene) -> None:
     scene.connect()
     scene.scheduler.use_policy("fcfs")
     await scene.enqueue(*(scene.request() for _ in range(4)))
     assert scene.running == 4
 
 
-async def test_waiting_request_that_a_shrunken_pool_cannot_hold_ends_and_says_why(
+async def test_queued_request_beyond_shrunken_memory_ends_with_the_reason(
     scene: SchedulerScene,
 ) -> None:
     scene.connect()
     scene.scheduler.drain_engine()
-    large = scene.request(max_tokens=200, asked=200)
-    small = scene.request(max_tokens=50, asked=50)
+    large = scene.request(max_tokens=200, wanted=200)
+    small = scene.request(max_tokens=50, wanted=50)
     await scene.enqueue(large, small)
     scene.step(kv=SMALL)
     assert isinstance(large.error, ContextLengthExceeded)
@@ -62,7 +62,7 @@ async def test_waiting_request_that_a_shrunken_pool_cannot_hold_ends_and_says_wh
     scene.scheduler.policy.check()
 
 
-async def test_waiting_request_without_a_limit_of_its_own_is_kept_within_the_pool(
+async def test_queued_request_without_max_tokens_is_limited_to_shrunken_memory(
     scene: SchedulerScene,
 ) -> None:
     scene.connect()
@@ -75,7 +75,7 @@ async def test_waiting_request_without_a_limit_of_its_own_is_kept_within_the_poo
     assert scene.engine.submitted[-1][0].max_tokens == 125
 
 
-async def test_running_request_that_the_shrunken_pool_ended_goes_on_within_it(
+async def test_running_request_ended_by_shrunken_memory_is_resumed_within_it(
     scene: SchedulerScene,
 ) -> None:
     scene.connect()
@@ -88,18 +88,18 @@ async def test_running_request_that_the_shrunken_pool_ended_goes_on_within_it(
     assert not request.done
 
 
-async def test_running_request_that_asked_for_more_than_the_pool_ends_and_says_why(
+async def test_running_request_beyond_shrunken_memory_ends_with_the_reason(
     scene: SchedulerScene,
 ) -> None:
     scene.connect()
-    request = scene.request(max_tokens=200, asked=200)
+    request = scene.request(max_tokens=200, wanted=200)
     await scene.enqueue(request)
     scene.step(finished=[too_small(request.sequence_id)], kv=SMALL)
     assert isinstance(request.error, ContextLengthExceeded)
     assert scene.running == 0
 
 
-async def test_answer_already_longer_than_the_shrunken_pool_ends_by_its_length(
+async def test_answer_already_beyond_shrunken_memory_ends_with_length(
     scene: SchedulerScene,
 ) -> None:
     scene.connect()
@@ -110,7 +110,7 @@ async def test_answer_already_longer_than_the_shrunken_pool_ends_by_its_length(
     assert (request.finish_reason, request.error) == ("length", None)
 
 
-async def test_request_that_fits_and_failed_has_failed(scene: SchedulerScene) -> None:
+async def test_failure_of_a_request_that_fits_is_final(scene: SchedulerScene) -> None:
     scene.connect()
     request = scene.request()
     await scene.enqueue(request)
@@ -119,11 +119,11 @@ async def test_request_that_fits_and_failed_has_failed(scene: SchedulerScene) ->
     assert "bad numbers" in request.error.message
 
 
-async def test_next_engine_with_a_smaller_pool_goes_on_with_what_it_can_hold(
+async def test_next_engine_with_less_memory_resumes_only_what_fits(
     scene: SchedulerScene,
 ) -> None:
     scene.connect()
-    free, bound = scene.request(max_tokens=500), scene.request(max_tokens=200, asked=200)
+    free, bound = scene.request(max_tokens=500), scene.request(max_tokens=200, wanted=200)
     await scene.enqueue(free, bound)
     scene.scheduler.events.engine_lost()
     scene.connect(SMALL)

@@ -1,4 +1,4 @@
-"""What is counted of requests."""
+"""Counters, histograms and gauges of requests and tenants."""
 
 from uuid import UUID
 
@@ -42,7 +42,7 @@ async def test_finished_request_is_counted_with_its_tokens_and_times(scene: Sche
     assert (value(registry, "lmaas_decision_seconds_count") or 0) >= 1
 
 
-async def test_steps_of_the_engine_are_counted_with_what_they_took(scene: SchedulerScene) -> None:
+async def test_engine_steps_are_counted_with_their_times(scene: SchedulerScene) -> None:
     scene.connect()
     request = scene.request()
     await scene.enqueue(request)
@@ -54,7 +54,7 @@ async def test_steps_of_the_engine_are_counted_with_what_they_took(scene: Schedu
     assert value(registry, "lmaas_engine_computed_tokens_total") == 4
 
 
-async def test_cut_off_answer_says_nothing_of_the_prediction(scene: SchedulerScene) -> None:
+async def test_cut_off_answer_counts_no_prediction_error(scene: SchedulerScene) -> None:
     scene.connect()
     request = scene.request()
     await scene.enqueue(request)
@@ -62,7 +62,7 @@ async def test_cut_off_answer_says_nothing_of_the_prediction(scene: SchedulerSce
     assert value(scene.scheduler.metrics.registry, "lmaas_prediction_error_tokens_count") == 0
 
 
-async def test_given_up_request_is_counted_with_the_reason(scene: SchedulerScene) -> None:
+async def test_shed_request_is_counted_with_the_reason(scene: SchedulerScene) -> None:
     request = scene.request(service_tier="flex")
     await scene.enqueue(request)
     scene.scheduler.cancel(request, DeadlineUnreachable("too late"))
@@ -72,23 +72,23 @@ async def test_given_up_request_is_counted_with_the_reason(scene: SchedulerScene
     assert value(registry, "lmaas_first_token_seconds_count") == 0
 
 
-def test_fallback_is_told_with_its_reason_and_ends() -> None:
+def test_fallback_has_a_series_per_reason() -> None:
     metrics = GatewayMetrics()
 
-    def told() -> list[float | None]:
+    def series() -> list[float | None]:
         names = ("untrusted", "short_queue")
         return [value(metrics.registry, "lmaas_policy_fallback", reason=name) for name in names]
 
-    assert told() == [0, 0]
+    assert series() == [0, 0]
     metrics.fallback("untrusted")
-    assert told() == [1, 0]
+    assert series() == [1, 0]
     metrics.fallback("short_queue")
-    assert told() == [0, 1]
+    assert series() == [0, 1]
     metrics.fallback(None)
-    assert told() == [0, 0]
+    assert series() == [0, 0]
 
 
-def test_only_the_policy_at_work_has_a_series() -> None:
+def test_only_the_active_policy_has_a_series() -> None:
     metrics = GatewayMetrics()
     for name in ("lmaas", "fcfs"):
         metrics.policy(name)
@@ -108,14 +108,14 @@ def test_tenants_beyond_the_bound_share_one_series() -> None:
     assert prompt == 50
 
 
-def test_no_series_without_a_tenants_registry_names_anybody() -> None:
+def test_only_the_tenant_registry_names_tenants() -> None:
     metrics = GatewayMetrics()
     metrics.tenants.ended(a_caller(7), 10, 1)
     labels = [s.labels for family in metrics.registry.collect() for s in family.samples]
     assert not any("tenant" in each for each in labels)
 
 
-def test_what_a_tenant_was_charged_is_told_by_its_name() -> None:
+def test_virtual_tokens_are_labelled_with_the_tenants_name() -> None:
     tenants = GatewayMetrics().tenants
     tenants.ended(a_caller(7), 10, 1)
     tenants.charged({UUID(int=7).hex: 42.0}.__getitem__)

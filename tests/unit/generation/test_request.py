@@ -8,7 +8,7 @@ from gateway.errors import ContextLengthExceeded, InvalidRequest
 from gateway.generation.request import GenerationRequest, answer_limit
 
 
-def test_registered_instruction_is_used_where_the_request_brings_none(
+def test_registered_instruction_is_the_default(
     a_request: Callable[..., GenerationRequest],
 ) -> None:
     request = a_request(("user", "hello"), registered="Be brief.")
@@ -24,7 +24,7 @@ def test_system_message_replaces_the_registered_instruction(
     assert [turn["content"] for turn in request.conversation()] == ["Sing.", "hello"]
 
 
-def test_user_input_is_what_the_user_wrote_last(
+def test_user_input_is_the_last_user_message(
     a_request: Callable[..., GenerationRequest],
 ) -> None:
     assert a_request(("user", "one"), ("assistant", "1"), ("user", "two")).user_input == "two"
@@ -41,7 +41,7 @@ def test_answer_never_outgrows_the_context(prompt: int, wanted: int | None, cont
             answer_limit(prompt, wanted, context)
 
 
-def test_no_token_at_all_cannot_be_asked_for() -> None:
+def test_max_tokens_below_one_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="at least 1") as caught:
         answer_limit(5, 0, 100)
     assert caught.value.param == "max_tokens"

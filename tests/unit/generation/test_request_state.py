@@ -1,4 +1,4 @@
-"""What the engine is told of a request, and what is read of its answer."""
+"""A request's sequence for the engine, and reading its answer."""
 
 import asyncio
 
@@ -13,11 +13,11 @@ from tests.unit.generation.conftest import SchedulerScene
 SCORED = Sampling(logprobs=1)
 
 
-def scores(tokens: list[int]) -> list[TokenLogprobs]:
+def token_logprobs(tokens: list[int]) -> list[TokenLogprobs]:
     return [TokenLogprobs(-token / 10, [(token, -token / 10)]) for token in tokens]
 
 
-def written(piece: Piece) -> str:
+def joined_tokens(piece: Piece) -> str:
     return b"".join(scored.sampled.token.bytes or b"" for scored in piece.scored).decode()
 
 
@@ -27,7 +27,7 @@ def test_tenants_share_no_prefix(scene: SchedulerScene) -> None:
     assert all(salts)
 
 
-def test_sampling_reaches_the_engine_as_it_was_asked_for(scene: SchedulerScene) -> None:
+def test_sampling_parameters_reach_the_engine(scene: SchedulerScene) -> None:
     asked = Sampling(temperature=0.5, top_k=3, min_p=0.1, logit_bias={5: -100.0}, logprobs=2)
     sent = scene.request(sampling=asked, seed=11).to_sequence([], 5).sampling
     assert sent == Sampling(
@@ -35,7 +35,7 @@ def test_sampling_reaches_the_engine_as_it_was_asked_for(scene: SchedulerScene) 
     )
 
 
-def test_choices_draw_apart_and_again_the_same(scene: SchedulerScene) -> None:
+def test_each_choice_has_a_seed_of_its_own(scene: SchedulerScene) -> None:
     choices = [scene.request(choice=choice, seed=2**63 - 1) for choice in range(3)]
     seeds = [state.to_sequence([], 5).sampling.seed for state in choices]
     assert seeds == [2**63 - 1, 2**63, 2**63 + 1]
@@ -45,21 +45,21 @@ def test_choices_draw_apart_and_again_the_same(scene: SchedulerScene) -> None:
     assert sampled == [state.to_sequence([], 5).sampling.seed for state in unseeded]
 
 
-def test_tokens_of_a_scored_answer_join_to_its_text(scene: SchedulerScene) -> None:
+def test_scored_tokens_concatenate_to_the_text(scene: SchedulerScene) -> None:
     state, text = scene.request(sampling=SCORED), "brave 日本 queen\n"
     shown: list[Piece] = []
     for token in scene.encode(text):
-        state.grow([token], 0.0, scores([token]))
+        state.grow([token], 0.0, token_logprobs([token]))
         shown.append(state.read(ended=False))
     shown.append(state.read(ended=True))
-    assert "".join(piece.text for piece in shown) == "".join(map(written, shown)) == text
-    assert all(written(piece) == piece.text for piece in shown)
+    assert "".join(piece.text for piece in shown) == "".join(map(joined_tokens, shown)) == text
+    assert all(joined_tokens(piece) == piece.text for piece in shown)
 
 
-def test_scored_token_begins_where_its_text_does(scene: SchedulerScene) -> None:
+def test_scored_token_starts_at_its_text_offset(scene: SchedulerScene) -> None:
     state = scene.request(sampling=SCORED)
     tokens = scene.encode("brave queen finds")
-    state.grow(tokens, 0.0, scores(tokens))
+    state.grow(tokens, 0.0, token_logprobs(tokens))
     piece = state.read(ended=True)
     assert [scored.start for scored in piece.scored] == [0, 5, 11]
     assert [scored.sampled.token.text for scored in piece.scored] == ["brave", " queen", " finds"]
@@ -67,46 +67,46 @@ def test_scored_token_begins_where_its_text_does(scene: SchedulerScene) -> None:
 
 
 @pytest.mark.parametrize("stop", [" golden", "golden", "n gold"])
-def test_neither_the_stop_string_nor_what_follows_is_scored(
-    scene: SchedulerScene, stop: str
-) -> None:
+def test_stop_string_and_later_tokens_have_no_logprobs(scene: SchedulerScene, stop: str) -> None:
     state = scene.request(sampling=SCORED, stops=(stop,))
     tokens = scene.encode("brave queen golden castle")
-    assert state.grow(tokens, 0.0, scores(tokens))
+    assert state.grow(tokens, 0.0, token_logprobs(tokens))
     piece = state.read(ended=True)
-    assert written(piece) == ("brave" if stop == "n gold" else "brave queen")
-    assert piece.text.startswith(written(piece))
+    assert joined_tokens(piece) == ("brave" if stop == "n gold" else "brave queen")
+    assert piece.text.startswith(joined_tokens(piece))
     assert len(state.logprobs) == 3
 
 
-def test_scores_wait_for_text_that_may_become_a_stop_string(scene: SchedulerScene) -> None:
+def test_logprobs_are_held_back_with_a_partial_stop_string(scene: SchedulerScene) -> None:
     state = scene.request(sampling=SCORED, stops=(" golden castle",))
     for word, shown in (("brave golden", "brave"), ("brave golden bridge", " golden bridge")):
         tokens = scene.encode(word)[len(state.tokens) :]
-        state.grow(tokens, 0.0, scores(tokens))
+        state.grow(tokens, 0.0, token_logprobs(tokens))
         piece = state.read(ended=False)
-        assert (piece.text, written(piece)) == (shown, shown)
+        assert (piece.text, joined_tokens(piece)) == (shown, shown)
 
 
-async def test_scores_from_before_a_loss_are_kept(scene: SchedulerScene) -> None:
+async def test_logprobs_before_an_engine_loss_are_kept(scene: SchedulerScene) -> None:
     scene.connect()
     state = scene.request(sampling=SCORED)
     await scene.enqueue(state)
     first, second = scene.encode("brave queen")
-    scene.step({state.sequence_id: [first]}, logprobs={state.sequence_id: scores([first])})
+    scene.step({state.sequence_id: [first]}, logprobs={state.sequence_id: token_logprobs([first])})
     scene.scheduler.events.engine_lost()
     scene.connect()
-    scene.step({state.sequence_id: [second]}, logprobs={state.sequence_id: scores([second])})
-    assert written(state.read(ended=True)) == "brave queen"
+    scene.step(
+        {state.sequence_id: [second]}, logprobs={state.sequence_id: token_logprobs([second])}
+    )
+    assert joined_tokens(state.read(ended=True)) == "brave queen"
 
 
-def test_token_that_cannot_be_drawn_has_a_number_that_json_can_hold(scene: SchedulerScene) -> None:
+def test_infinite_logprob_becomes_a_number_that_json_can_hold(scene: SchedulerScene) -> None:
     state = scene.request(sampling=SCORED)
     state.grow([9], 0.0, [TokenLogprobs(float("-inf"))])
     assert state.read(ended=True).scored[0].sampled.logprob == -9999.0
 
 
-async def test_choices_are_read_as_they_grow_and_each_ends_once(scene: SchedulerScene) -> None:
+async def test_choices_are_streamed_as_they_grow_and_each_ends_once(scene: SchedulerScene) -> None:
     grew = asyncio.Event()
     states = [scene.request(choice=choice, grew=grew) for choice in range(3)]
 
@@ -119,15 +119,15 @@ async def test_choices_are_read_as_they_grow_and_each_ends_once(scene: Scheduler
             state.end("stop", 1.0)
             await asyncio.sleep(0)
 
-    told: dict[int, list[str | None]] = {0: [], 1: [], 2: []}
+    texts: dict[int, list[str | None]] = {0: [], 1: [], 2: []}
     running = asyncio.create_task(run())
     async for state, piece in stream_pieces(states):
-        told[state.choice].append(piece.text if piece else None)
+        texts[state.choice].append(piece.text if piece else None)
     await running
-    assert told == {0: ["brave", " queen", None], 1: ["brave", " queen", None], 2: [None]}
+    assert texts == {0: ["brave", " queen", None], 1: ["brave", " queen", None], 2: [None]}
 
 
-async def test_failed_choice_ends_the_reading(scene: SchedulerScene) -> None:
+async def test_failed_choice_ends_the_stream(scene: SchedulerScene) -> None:
     states = [scene.request(), scene.request()]
     for state in states:
         state.grow(scene.encode("brave"), 0.0)

@@ -19,7 +19,7 @@ def test_sealed_files_hold_every_record_in_order(
     assert [record for path in spool.seal() for record in read_sealed(path)] == records
 
 
-def test_what_a_killed_process_left_is_found_again(
+def test_records_of_a_killed_process_are_found(
     tmp_path: Path, a_record: Callable[..., Record]
 ) -> None:
     left = a_record()
@@ -46,7 +46,7 @@ def test_line_cut_off_by_a_power_loss_does_not_hide_the_others(
     assert path.with_suffix(".aside").stat().st_size > 0
 
 
-def test_record_that_the_release_before_left_is_read(
+def test_record_of_an_earlier_release_is_read(
     tmp_path: Path, a_record: Callable[..., Record]
 ) -> None:
     record = a_record()

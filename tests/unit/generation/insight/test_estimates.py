@@ -1,4 +1,4 @@
-"""When waiting requests are expected to start and to end."""
+"""Expected start and end of queued requests."""
 
 import pytest
 
@@ -15,28 +15,28 @@ def a_batch(*medians: float, serving_s: float = 2.0) -> WaitingBatch:
     return WaitingBatch("b", requests, serving_s)
 
 
-def test_batches_follow_each_other_at_the_present_number_in_flight() -> None:
+def test_batches_start_in_turn_at_the_present_concurrency() -> None:
     batches = [a_batch(10.0, 10.0), a_batch(30.0, serving_s=4.0), a_batch(5.0)]
-    told = list(expected_turns(batches, 4, 0.5))
-    assert [turn.position for turn in told] == [1, 2, 3, 4]
-    assert [turn.start_s for turn in told] == pytest.approx([0.5, 0.5, 1.5, 2.5])
+    turns = list(expected_turns(batches, 4, 0.5))
+    assert [turn.position for turn in turns] == [1, 2, 3, 4]
+    assert [turn.start_s for turn in turns] == pytest.approx([0.5, 0.5, 1.5, 2.5])
 
 
-def test_request_runs_for_its_part_of_the_batch() -> None:
+def test_request_runs_for_its_share_of_the_batch() -> None:
     short, long = expected_turns([a_batch(10.0, 40.0, serving_s=8.0)], 1, 0.0)
     assert (short.finish_s, long.finish_s) == pytest.approx((2.0, 8.0))
 
 
-def test_idle_engine_is_taken_to_run_one_request_at_a_time() -> None:
+def test_idle_engine_is_assumed_to_run_one_request_at_a_time() -> None:
     first, second = expected_turns([a_batch(10.0), a_batch(10.0)], 0, 0.0)
     assert (first.start_s, second.start_s) == (0.0, 2.0)
 
 
-def test_nothing_waits_and_nothing_is_expected() -> None:
+def test_empty_queue_has_no_expected_turns() -> None:
     assert list(expected_turns([], 3, 1.0)) == []
 
 
-async def test_pace_is_the_requests_own_and_at_first_the_newest_steps(
+async def test_pace_is_the_requests_own_after_two_tokens(
     scene: SchedulerScene,
 ) -> None:
     state = scene.request()
@@ -47,7 +47,7 @@ async def test_pace_is_the_requests_own_and_at_first_the_newest_steps(
     assert seconds_per_token(state, 5.5, 0.25) == 0.5
 
 
-async def test_memory_is_free_when_the_first_running_request_ends(scene: SchedulerScene) -> None:
+async def test_first_free_time_is_the_first_expected_end(scene: SchedulerScene) -> None:
     states = [scene.request(), scene.request()]
     assert first_free_s(states, [30.0, 20.0], 0.0, 0.1) == pytest.approx(2.0)
     assert first_free_s(states, [30.0, 20.0], 0.0, None) == 0.0

@@ -11,7 +11,7 @@ from gateway.errors import NotFound, RequestCancelled
 from tests.unit.generation.conftest import SchedulerScene
 
 
-async def test_waiting_requests_come_in_the_order_of_their_turn(scene: SchedulerScene) -> None:
+async def test_queued_requests_are_in_start_order(scene: SchedulerScene) -> None:
     requests = [scene.request(length=length) for length in (90.0, 5.0, 40.0, 10.0)]
     await scene.enqueue(*requests)
     queue = scene.scheduler.read_queue(limit=10)
@@ -24,13 +24,15 @@ async def test_waiting_requests_come_in_the_order_of_their_turn(scene: Scheduler
     assert not queue.more
 
 
-async def test_nothing_is_expected_while_no_engine_takes_requests(scene: SchedulerScene) -> None:
+async def test_expected_times_are_null_without_an_engine(scene: SchedulerScene) -> None:
     await scene.enqueue(scene.request())
     (waiting,) = scene.scheduler.read_queue(limit=1).requests
     assert (waiting.expected_start_s, waiting.expected_finish_s) == (None, None)
 
 
-async def test_running_requests_come_first_with_what_is_left_of_them(scene: SchedulerScene) -> None:
+async def test_running_requests_come_first_with_their_remaining_tokens(
+    scene: SchedulerScene,
+) -> None:
     scene.connect()
     requests = [scene.request(length=400.0, max_tokens=400) for _ in range(6)]
     await scene.enqueue(*requests)
@@ -63,7 +65,7 @@ async def test_pages_hold_every_request_once(scene: SchedulerScene) -> None:
     assert sorted(seen) == sorted(request.id for request in requests)
 
 
-async def test_one_tenants_requests_keep_their_turn_among_all(scene: SchedulerScene) -> None:
+async def test_one_tenants_requests_keep_their_position_among_all(scene: SchedulerScene) -> None:
     requests = [scene.request(tenant=1 + number % 2) for number in range(6)]
     await scene.enqueue(*requests)
     tenant = UUID(int=2)
@@ -75,17 +77,19 @@ async def test_one_tenants_requests_keep_their_turn_among_all(scene: SchedulerSc
     assert queue.requests == [each for each in everything.requests if each.tenant_id == tenant]
 
 
-async def test_bounds_of_waiting_count_from_now(scene: SchedulerScene) -> None:
+async def test_deadlines_count_from_now(scene: SchedulerScene) -> None:
     patient = scene.request(deadline_s=60.0, max_queue_s=20.0, service_tier="flex")
     patient.arrived_s = time.monotonic()
     await scene.enqueue(patient)
     scene.now_s = patient.arrived_s + 5
-    (told,) = scene.scheduler.read_queue(limit=1).requests
-    assert (told.deadline_s, told.start_by_s, told.waited_s) == pytest.approx((55.0, 15.0, 5.0))
-    assert (told.service_tier, told.urgency) == ("flex", 0.25)
+    (shown,) = scene.scheduler.read_queue(limit=1).requests
+    assert (shown.deadline_s, shown.start_by_s, shown.waited_s) == pytest.approx((55.0, 15.0, 5.0))
+    assert (shown.service_tier, shown.urgency) == ("flex", 0.25)
 
 
-async def test_cancelled_request_is_gone_and_its_client_is_told(scene: SchedulerScene) -> None:
+async def test_cancelled_request_leaves_the_queue_and_its_client_gets_an_error(
+    scene: SchedulerScene,
+) -> None:
     request, other = scene.request(), scene.request()
     await scene.enqueue(request, other)
     assert scene.scheduler.cancel_request(request.id, by="olga").id == request.id
@@ -106,7 +110,7 @@ async def test_all_choices_of_a_request_are_cancelled_together(scene: SchedulerS
     assert sorted(scene.engine.cancelled) == sorted([first.sequence_id, second.sequence_id])
 
 
-async def test_explanation_follows_a_request_through_its_life(scene: SchedulerScene) -> None:
+async def test_explanation_follows_a_request_from_queue_to_end(scene: SchedulerScene) -> None:
     request = scene.request(arrived_s=0.0)
     await scene.enqueue(request)
     scene.now_s = 2.0

@@ -1,4 +1,4 @@
-"""Why a request waited, in words."""
+"""The sentence that explains why a request waited."""
 
 from typing import Any
 
@@ -69,7 +69,5 @@ def facts(**given: Any) -> WaitFacts:
         ),
     ],
 )
-def test_sentence_says_what_happened_and_because_of_what(
-    given: dict[str, Any], sentence: str
-) -> None:
+def test_sentence_states_what_happened_and_why(given: dict[str, Any], sentence: str) -> None:
     assert explain_wait(facts(**given)) == sentence

@@ -11,7 +11,7 @@ STOPS = st.lists(st.text("ab ", min_size=1, max_size=4), min_size=1, max_size=3)
 
 
 def first_stop(text: str, stops: list[str]) -> str:
-    """The oracle: the text before the stop string that is complete first."""
+    """Reference: the text before the stop string that is complete first."""
     ends = [text.find(stop) + len(stop) for stop in stops if stop in text]
     if not ends:
         return text
@@ -36,9 +36,7 @@ def test_text_ends_before_the_first_stop_string(
 
 
 @given(text=LETTERS, stops=STOPS)
-def test_what_was_shown_is_never_taken_back(
-    tokenizer: ChatTokenizer, text: str, stops: list[str]
-) -> None:
+def test_shown_text_only_grows(tokenizer: ChatTokenizer, text: str, stops: list[str]) -> None:
     scanner = StopStringScanner(tokenizer.decoder(), stops)
     shown = [""]
     for token in tokenizer.encode(text):
@@ -50,7 +48,7 @@ def test_what_was_shown_is_never_taken_back(
     assert all(after.startswith(before) for before, after in pairwise(shown))
 
 
-def test_possible_beginning_of_a_stop_string_is_held_back(tokenizer: ChatTokenizer) -> None:
+def test_partial_stop_string_is_held_back(tokenizer: ChatTokenizer) -> None:
     scanner = StopStringScanner(tokenizer.decoder(), ["golden castle"])
     for token in tokenizer.encode("brave golden"):
         scanner.feed(token)

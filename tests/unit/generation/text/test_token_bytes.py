@@ -1,4 +1,4 @@
-"""Tokens spelled one by one, for each way in which tokenizers write bytes."""
+"""Single tokens as text and bytes, for each kind of tokenizer decoder."""
 
 import msgspec
 import pytest
@@ -15,7 +15,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="▁"
 
 @pytest.fixture(scope="module")
 def byte_level() -> Tokenizer:
-    """A tokenizer of GPT-2's kind, whose tokens are parts of characters."""
+    """A byte-level tokenizer like GPT-2's: a token may be part of a character."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -34,18 +34,18 @@ def spell(speller: Speller, ids: list[int]) -> bytes:
 
 
 @given(text=TEXT)
-def test_byte_level_tokens_join_to_the_text(byte_level: Tokenizer, text: str) -> None:
+def test_byte_level_tokens_concatenate_to_the_text(byte_level: Tokenizer, text: str) -> None:
     speller = Speller(byte_level, msgspec.json.decode(byte_level.to_str())["decoder"])
     assert spell(speller, byte_level.encode(text).ids) == text.encode()
 
 
 @given(text=TEXT)
-def test_tokens_with_byte_fallback_join_to_the_text(tokenizer: ChatTokenizer, text: str) -> None:
+def test_byte_fallback_tokens_concatenate_to_the_text(tokenizer: ChatTokenizer, text: str) -> None:
     ids = tokenizer.encode(text)
     assert spell(tokenizer.speller, ids).decode() == tokenizer._tokenizer.decode(ids)
 
 
-def test_part_of_a_character_has_its_byte_and_the_replacement_character(
+def test_part_of_a_character_has_its_bytes_and_a_replacement_character(
     tokenizer: ChatTokenizer,
 ) -> None:
     spelled = [tokenizer.speller.spell(token) for token in tokenizer.encode("日")[-3:]]
@@ -59,18 +59,18 @@ def test_control_token_has_a_name_and_no_bytes(tokenizer: ChatTokenizer) -> None
     assert (spelled.text, spelled.bytes) == ("<|end|>", None)
 
 
-def test_id_beyond_the_tokenizers_is_no_text(tokenizer: ChatTokenizer) -> None:
+def test_id_unknown_to_the_tokenizer_has_no_text(tokenizer: ChatTokenizer) -> None:
     assert tokenizer.speller.spell(10**6).bytes == b""
 
 
-def test_decoder_of_another_kind_is_asked_itself() -> None:
+def test_unknown_decoder_decodes_the_token_itself() -> None:
     tokenizer = Tokenizer(models.WordLevel({"brave": 0, "[UNK]": 1}, unk_token="[UNK]"))
     tokenizer.decoder = decoders.WordPiece()
     speller = Speller(tokenizer, {"type": "WordPiece"})
     assert speller.spell(0).bytes == b"brave"
 
 
-def test_word_begins_with_its_space_but_for_the_first(tokenizer: ChatTokenizer) -> None:
+def test_only_the_first_token_loses_its_leading_space(tokenizer: ChatTokenizer) -> None:
     (token,) = tokenizer.encode("queen")
     spell = tokenizer.speller.spell
     assert (spell(token).text, spell(token, first=True).text) == (" queen", "queen")

@@ -1,4 +1,4 @@
-"""What the policy hears of ends and preemptions, and of how far predictions hold."""
+"""Feedback to the policy: completions, preemptions, and trust in predictions."""
 
 import pytest
 
@@ -19,7 +19,7 @@ def untrusted(scene: SchedulerScene) -> float | None:
     return registry.get_sample_value("lmaas_policy_fallback", {"reason": "untrusted"})
 
 
-async def test_distrust_is_shown_at_once_though_nothing_waits(scene: SchedulerScene) -> None:
+async def test_distrust_is_shown_at_once_with_an_empty_queue(scene: SchedulerScene) -> None:
     scene.connect()
     scene.outcomes.trusted = False
     await answered(scene, ENDS_BETWEEN_JUDGEMENTS - 1)
@@ -28,30 +28,30 @@ async def test_distrust_is_shown_at_once_though_nothing_waits(scene: SchedulerSc
     assert (untrusted(scene), scene.loop.trusted) == (1, False)
 
 
-async def test_each_time_that_a_request_is_preempted_counts(
+async def test_every_preemption_of_a_request_counts(
     scene: SchedulerScene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[tuple[int, int]] = []
+    observed: list[tuple[int, int]] = []
     scene.connect()
     admission = scene.scheduler.policy.admission
-    monkeypatch.setattr(admission, "observed", lambda *counts: told.append(counts))
+    monkeypatch.setattr(admission, "observed", lambda *counts: observed.append(counts))
     request = scene.request(length=4.0)
     await scene.enqueue(request)
     for _ in range(3):
         scene.step(preempted=[request.sequence_id])
     scene.step({}, [Finish(request.sequence_id, "stop")])
     await answered(scene, 1)
-    assert told == [(0, 3), (0, 0)]
+    assert observed == [(0, 3), (0, 0)]
 
 
 @pytest.mark.parametrize("others_wait", [False, True])
-async def test_answers_without_a_preemption_count_only_while_others_wait(
+async def test_ends_without_preemption_count_only_while_others_wait(
     scene: SchedulerScene, monkeypatch: pytest.MonkeyPatch, others_wait: bool
 ) -> None:
-    told: list[tuple[int, int]] = []
+    observed: list[tuple[int, int]] = []
     scene.connect()
     admission = scene.scheduler.policy.admission
-    monkeypatch.setattr(admission, "observed", lambda *counts: told.append(counts))
+    monkeypatch.setattr(admission, "observed", lambda *counts: observed.append(counts))
     requests = [scene.request(length=4.0) for _ in range(3)]
     for request in requests:
         await scene.enqueue(request)
@@ -61,4 +61,4 @@ async def test_answers_without_a_preemption_count_only_while_others_wait(
         await scene.enqueue(scene.request())
     for request in requests:
         scene.step({}, [Finish(request.sequence_id, "stop")])
-    assert told == [(int(others_wait), 0)] * 3
+    assert observed == [(int(others_wait), 0)] * 3

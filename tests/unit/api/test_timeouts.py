@@ -1,4 +1,4 @@
-"""How long clients are willing to wait, as their headers say."""
+"""Clients' timeouts, from their headers."""
 
 from collections.abc import AsyncIterator
 
@@ -8,20 +8,26 @@ from litestar import Litestar, get
 from litestar.di import NamedDependency, Provide
 
 from gateway.api.errors import exception_handlers
-from gateway.api.openai.timeouts import DEADLINE, MAX_QUEUE, READ_TIMEOUT, TIMEOUT, ClientTimeouts
-from gateway.api.openai.timeouts import provide_timeouts as provide
+from gateway.api.openai.timeouts import (
+    DEADLINE,
+    MAX_QUEUE,
+    READ_TIMEOUT,
+    TIMEOUT,
+    ClientTimeouts,
+    provide_timeouts,
+)
 
-PATHS = {"timeouts": Provide(provide)}
+DEPENDENCIES = {"timeouts": Provide(provide_timeouts)}
 
 
-@get("/", dependencies=PATHS)
-async def told(timeouts: NamedDependency[ClientTimeouts]) -> ClientTimeouts:
+@get("/", dependencies=DEPENDENCIES)
+async def echo(timeouts: NamedDependency[ClientTimeouts]) -> ClientTimeouts:
     return timeouts
 
 
 @pytest.fixture
 def application() -> Litestar:
-    return Litestar([told], exception_handlers=exception_handlers)
+    return Litestar([echo], exception_handlers=exception_handlers)
 
 
 @pytest.fixture
@@ -47,7 +53,7 @@ async def client(application: Litestar) -> AsyncIterator[httpx.AsyncClient]:
         ({TIMEOUT: "1e9"}, None, None),
     ],
 )
-async def test_headers_tell_seconds(
+async def test_headers_are_converted_to_seconds(
     client: httpx.AsyncClient,
     headers: dict[str, str],
     deadline_s: float | None,
@@ -71,9 +77,7 @@ async def test_wrong_milliseconds_are_a_400_that_names_the_header(
 
 
 @pytest.mark.parametrize("value", ["", "nan", "a minute"])
-async def test_client_timeout_that_is_no_number_is_named(
-    client: httpx.AsyncClient, value: str
-) -> None:
+async def test_invalid_client_timeout_is_named(client: httpx.AsyncClient, value: str) -> None:
     error = (await client.get("/", headers={READ_TIMEOUT: value})).json()["error"]
     assert (error["code"], error["param"]) == ("invalid_value", READ_TIMEOUT)
 

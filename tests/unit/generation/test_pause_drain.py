@@ -1,4 +1,4 @@
-"""An operator pauses, drains and resumes."""
+"""An operator pauses, drains and resumes the engine."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ from engine.protocol import Finish
 from tests.unit.generation.conftest import SchedulerScene
 
 
-async def test_paused_engine_is_given_nothing_until_resumed(scene: SchedulerScene) -> None:
+async def test_paused_engine_gets_no_sequences_until_resumed(scene: SchedulerScene) -> None:
     scene.connect()
     scene.scheduler.pause_engine()
     await scene.enqueue(scene.request())
@@ -16,7 +16,9 @@ async def test_paused_engine_is_given_nothing_until_resumed(scene: SchedulerScen
     assert (scene.engine.commands, scene.running) == (["pause", "resume"], 1)
 
 
-async def test_drained_engine_ends_what_it_has_and_gets_nothing_new(scene: SchedulerScene) -> None:
+async def test_drained_engine_finishes_its_sequences_and_gets_no_new_ones(
+    scene: SchedulerScene,
+) -> None:
     scene.connect()
     running, waiting = scene.request(), scene.request()
     await scene.enqueue(running)
@@ -30,7 +32,7 @@ async def test_drained_engine_ends_what_it_has_and_gets_nothing_new(scene: Sched
     assert scene.names == [running.sequence_id, waiting.sequence_id]
 
 
-async def test_engine_lost_while_draining_is_followed_by_a_continuation(
+async def test_requests_of_an_engine_lost_while_draining_are_resumed(
     scene: SchedulerScene,
 ) -> None:
     scene.connect()
@@ -44,7 +46,7 @@ async def test_engine_lost_while_draining_is_followed_by_a_continuation(
     assert "drain" not in scene.engine.commands
 
 
-async def test_next_engine_is_told_what_the_one_before_was(scene: SchedulerScene) -> None:
+async def test_next_engine_gets_the_commands_in_force(scene: SchedulerScene) -> None:
     scene.connect()
     scene.scheduler.engine.set_mode("lockstep")
     scene.scheduler.pause_engine()
