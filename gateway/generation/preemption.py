@@ -36,7 +36,7 @@ class PreemptionOrder:
         return changed
 
     def starting(self, states: Iterable[RequestState]) -> None:
-        """Tell the engine of changed values if a tenant starts that had nothing running."""
+        """Send changed values to the engine if a tenant starts that had nothing running."""
         if not all(state.tenant in self._tenants for state in states):
             changed = self.refresh()
             if changed:

@@ -13,6 +13,7 @@ from gateway.scheduling.policy import LockstepPolicy, Policy, SharingPolicy
 from gateway.scheduling.requests import QueuedRequest, RunningSequence
 
 STEPS_BETWEEN_DECISIONS: Final = 16  # while requests are queued and nothing ends
+STEPS_UNTIL_ROOM: Final = 8  # without a start, until a tenant under its share gets room
 ENDS_BETWEEN_JUDGEMENTS: Final = 20  # judgements of whether predictions are reliable
 
 Fallback: TypeAlias = Literal["untrusted", "short_queue"]
@@ -32,6 +33,7 @@ class ControlLoop:
         self.judgement_due = False
         self.trusted = True
         self.steps = 0
+        self._last_start = 0  # the step of the last dispatch of what fitted
         self._sharing = policy if isinstance(policy, SharingPolicy) else None
         self._pool: tuple[int, int, int | None] = 0, 1, None  # pages, tokens per page
         self._batches = BatchesInFlight()
@@ -118,14 +120,19 @@ class ControlLoop:
             self.refresh(running())
         dispatch = self.policy.dispatch(now_s)
         if dispatch is not None:
+            self._last_start = self.steps
             self._batches.begin(dispatch, now_s)
         return dispatch
 
     def make_room(
         self, now_s: float, running: Callable[[], Sequence[RunningSequence]], free_pages: int
     ) -> Dispatch | None:
-        """After `dispatch` returned None: a request to start in place of what it preempts."""
-        if not self.waiting or self._sharing is None:
+        """After `dispatch` returned None: a request to start in place of what it preempts.
+
+        None while requests start: then a tenant's turn comes without a preemption.
+        """
+        blocked = self.steps - self._last_start >= STEPS_UNTIL_ROOM
+        if not blocked or not self.waiting or self._sharing is None:
             return None
         dispatch = self._sharing.make_room(now_s, running, free_pages)
         if dispatch is not None:

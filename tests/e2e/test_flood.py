@@ -1,4 +1,4 @@
-"""One key floods the engine with answers longer than predicted: other tenants hardly notice."""
+"""One key floods the engine with answers longer than predicted; another tenant is served."""
 
 import asyncio
 import re

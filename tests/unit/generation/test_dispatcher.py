@@ -11,6 +11,7 @@ from gateway.errors import EngineLost, ShuttingDown
 from gateway.generation.engine_events import STEPS_BETWEEN_REVISIONS
 from gateway.generation.request import GenerationRequest
 from gateway.generation.text.tokenizer import ChatTokenizer
+from gateway.scheduling.control_loop import STEPS_UNTIL_ROOM
 from gateway.scheduling.policy import POLICY_NAMES, PolicyName
 from tests.unit.generation.conftest import SchedulerScene
 
@@ -264,7 +265,8 @@ async def test_a_newcomer_starts_in_place_of_a_sequence_of_a_flood(scene: Schedu
     await scene.enqueue(*flood)
     running = scene.names
     assert len(running) == 4
-    scene.step({name: [7] for name in running})
+    for _ in range(STEPS_UNTIL_ROOM):
+        scene.step({name: [7] for name in running})
     newcomer = scene.request(length=6.0, tenant=9)
     await scene.enqueue(newcomer)
     assert scene.engine.submitted[-1][0].id == newcomer.sequence_id
@@ -276,3 +278,15 @@ async def test_a_newcomer_starts_in_place_of_a_sequence_of_a_flood(scene: Schedu
     assert (state.suspended, state.preemptions) == (True, 1)
     scene.step({victim: [7]}, [Finish(newcomer.sequence_id, "stop")])
     assert not state.suspended
+
+
+async def test_no_room_is_made_while_requests_start(scene: SchedulerScene) -> None:
+    scene.connect(max_running=4)
+    await scene.enqueue(*(scene.request(length=40.0) for _ in range(10)))
+    scene.step({name: [7] for name in scene.names})
+    await scene.enqueue(scene.request(length=6.0, tenant=9))
+    assert not scene.engine.preempted
+    for _ in range(2 * STEPS_UNTIL_ROOM):
+        scene.step({name: [7] for name in scene.names[:4]})
+        await asyncio.sleep(0)
+    assert len(scene.engine.preempted) == 1
