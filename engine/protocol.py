@@ -15,6 +15,7 @@ FinishReason: TypeAlias = Literal["stop", "length", "cancelled", "error"]
 Mode: TypeAlias = Literal["continuous", "lockstep"]
 
 Tokens = Annotated[int, Meta(ge=0)]
+PreemptFirst = Annotated[int, Meta(ge=0, le=9)]
 Positive = Annotated[int, Meta(ge=1)]
 
 
@@ -52,7 +53,9 @@ class Sequence(Struct, frozen=True, omit_defaults=True):
 
     `max_tokens` limits all generated tokens, including those in `generated`. `reserve` is the
     generation length, in tokens, to reserve KV memory for (the predicted upper quantile).
-    Sequences of the same `salt` share the KV memory of equal prefixes; others never do.
+    Sequences of the same `salt` share the KV memory of equal prefixes; others never do. When
+    memory runs out, the sequence with the highest `preempt_first` is preempted; one with a lower
+    value starts before it.
     """
 
     id: SequenceId
@@ -63,6 +66,7 @@ class Sequence(Struct, frozen=True, omit_defaults=True):
     stop_ids: list[int] = []
     sampling: Sampling = Sampling()
     salt: str = ""
+    preempt_first: PreemptFirst = 0
 
 
 class SubmitBatch(Struct, frozen=True, tag="submit", tag_field="op"):
@@ -78,10 +82,23 @@ class Cancel(Struct, frozen=True, tag="cancel", tag_field="op"):
     ids: list[SequenceId]
 
 
-class Revise(Struct, frozen=True, tag="revise", tag_field="op"):
-    """Advisory: the number of tokens each sequence is now expected to generate still."""
+class Revise(Struct, frozen=True, omit_defaults=True, tag="revise", tag_field="op"):
+    """Advisory: the number of tokens each sequence is still expected to generate.
+
+    Also its `preempt_first`. A sequence missing from a mapping keeps its value.
+    """
 
     remaining: dict[SequenceId, Tokens]
+    preempt_first: dict[SequenceId, PreemptFirst] = {}
+
+
+class Preempt(Struct, frozen=True, tag="preempt", tag_field="op"):
+    """Preempt these sequences before the next step, and report it as any other preemption.
+
+    Those that do not run are ignored, and so are all in lock-step mode.
+    """
+
+    ids: list[SequenceId]
 
 
 class Pin(Struct, frozen=True, tag="pin", tag_field="op"):
@@ -121,7 +138,7 @@ class SetMode(Struct, frozen=True, tag="mode", tag_field="op"):
 
 
 Operation: TypeAlias = (
-    SubmitBatch | Cancel | Revise | Pin | Unpin | Pause | Drain | Resume | SetMode
+    SubmitBatch | Cancel | Revise | Preempt | Pin | Unpin | Pause | Drain | Resume | SetMode
 )
 
 
@@ -163,7 +180,10 @@ class KvState(Struct, frozen=True, omit_defaults=True):
 
 
 class EngineInfo(Struct, frozen=True):
-    """What the engine serves; constant during its lifetime (`epoch`)."""
+    """What the engine serves; constant during its lifetime (`epoch`).
+
+    `max_running` sequences run at once at most; 0: the engine does not report it.
+    """
 
     epoch: str
     model: str
@@ -173,6 +193,7 @@ class EngineInfo(Struct, frozen=True):
     kv: KvState
     device: str
     dtype: str
+    max_running: int = 0
 
 
 class Finish(Struct, frozen=True):

@@ -52,6 +52,9 @@ class Settings(Struct, frozen=True, rename=_variable):
     engine_step_tokens: Annotated[
         int, Meta(ge=1, description="tokens computed per step; longer prompts are chunked")
     ] = 512
+    max_running: Annotated[
+        int, Meta(ge=0, description="sequences running at once; 0: 256 on a GPU, 64 on a CPU")
+    ] = 0
     engine_graph_rows: Annotated[
         int,
         Meta(

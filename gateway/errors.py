@@ -15,12 +15,14 @@ LmaasError
 ├── Conflict
 │   └── PredictorRefused
 ├── OverLimit
+│   └── TenantQueueFull
 ├── RequestTimeout
 ├── Unavailable
 │   ├── EngineLost
 │   ├── DatabaseLost
 │   ├── DeadlineUnreachable
 │   │   └── QueueTimeExceeded
+│   ├── QueueFull
 │   ├── ShuttingDown
 │   └── TooManyConnections
 ├── ClientGone
@@ -41,6 +43,7 @@ class LmaasError(Exception):
     code: str | None = None
     remedy: ClassVar[str] = ""
     retry_after_s: float | None = None  # seconds after which a retry can succeed, if known
+    should_retry: bool = True  # whether a client library's automatic retry can help
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
@@ -172,6 +175,32 @@ class OverLimit(LmaasError):
     remedy = "Retry after `Retry-After` seconds. Check that every client has a valid key."
 
 
+class TenantQueueFull(OverLimit):
+    """The tenant's queued requests, or their predicted tokens, have reached the tenant's limit.
+
+    `retry_after_s`: seconds in which the engine computes the tenant's queued work.
+    """
+
+    code = "tenant_queue_full"
+    remedy = (
+        "Retry after `Retry-After` seconds, send fewer requests at once, or smaller ones. An "
+        "operator can raise `LMAAS_MAX_TENANT_QUEUED_TOKENS` and "
+        "`LMAAS_MAX_TENANT_QUEUED_REQUESTS`."
+    )
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after_s: float = 1.0,
+        should_retry: bool = True,
+    ) -> None:
+        super().__init__(message, param=param)
+        self.retry_after_s = retry_after_s
+        self.should_retry = should_retry
+
+
 class RequestTimeout(LmaasError):
     """The client did not send the whole headers or the whole body in time."""
 
@@ -217,6 +246,7 @@ class DeadlineUnreachable(Unavailable):
 
     code = "deadline_unreachable"
     remedy = "Retry after `Retry-After` seconds, or allow more time (`x-lmaas-deadline-ms`)."
+    should_retry = False
     reason = "deadline"  # the value in records and metrics
 
     def __init__(
@@ -235,6 +265,32 @@ class QueueTimeExceeded(DeadlineUnreachable):
         "or the client library's read timeout."
     )
     reason = "queue_time"
+    should_retry = True
+
+
+class QueueFull(Unavailable):
+    """The queued requests of all tenants, or their predicted tokens, have reached the limit.
+
+    `retry_after_s`: seconds in which the engine computes the queued work.
+    """
+
+    code = "queue_full"
+    remedy = (
+        "Retry after `Retry-After` seconds or at another gateway. An operator can add a node, or "
+        "raise `LMAAS_MAX_QUEUED_TOKENS` and `LMAAS_MAX_QUEUED_REQUESTS`."
+    )
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after_s: float = 1.0,
+        should_retry: bool = True,
+    ) -> None:
+        super().__init__(message, param=param)
+        self.retry_after_s = retry_after_s
+        self.should_retry = should_retry
 
 
 class ShuttingDown(Unavailable):

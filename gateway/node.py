@@ -16,6 +16,7 @@ from gateway.database.migration import migrate
 from gateway.engines.colocated import ColocatedEngine
 from gateway.engines.supervisor import EngineSupervisor, socket_path
 from gateway.errors import InvalidRequest, StartupFailure
+from gateway.generation.queue_load import QueueBounds
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import GenerationService
 from gateway.generation.text.tokenizer import ChatTokenizer, model_fingerprint, model_folder
@@ -116,6 +117,7 @@ async def running_node(settings: Settings, say: Progress) -> AsyncIterator[Gatew
             policy=settings.policy,
             options=_options(settings),
             tau_floor=settings.tau_floor,
+            bounds=_bounds(settings),
         )
         service = GenerationService(model, tokenizer, predictor, scheduler)
         await scheduler.start()
@@ -183,6 +185,7 @@ def engine_environment(settings: Settings, socket: Path) -> dict[str, str]:
         "LMAAS_ENGINE_DEVICE": settings.engine_device,
         "LMAAS_ENGINE_DTYPE": settings.engine_dtype,
         "LMAAS_ENGINE_STEP_TOKENS": str(settings.engine_step_tokens),
+        "LMAAS_MAX_RUNNING": str(settings.max_running),
         "LMAAS_ENGINE_GRAPH_ROWS": str(settings.engine_graph_rows),
         "LMAAS_ENGINE_STEP_LIMIT_S": str(settings.engine_step_limit_s),
         "LMAAS_LOG_LEVEL": settings.log_level,
@@ -232,6 +235,16 @@ def _options(settings: Settings) -> Options:
         max_delay_s=settings.max_delay_s,
         waiting_weight=settings.waiting_weight,
         fixed_batch=settings.fixed_batch,
+    )
+
+
+def _bounds(settings: Settings) -> QueueBounds:
+    """The most that may be queued."""
+    return QueueBounds(
+        tokens=settings.max_queued_tokens,
+        tenant_tokens=settings.max_tenant_queued_tokens,
+        requests=settings.max_queued_requests,
+        tenant_requests=settings.max_tenant_queued_requests,
     )
 
 

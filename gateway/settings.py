@@ -222,6 +222,42 @@ class Settings(Struct, frozen=True, rename=_variable):
             ge=1, description="most tokens in an engine step; longer prompts are computed in parts"
         ),
     ] = 512
+    max_queued_tokens: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="most tokens queued, prompts and predicted answers of all tenants; beyond "
+            "it requests get status 503; 0: four times the limit of a tenant",
+        ),
+    ] = 0
+    max_tenant_queued_tokens: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="most tokens queued by one tenant; beyond it its requests get status 429; "
+            "0: 262144, or 16 times the model's context if that is more",
+        ),
+    ] = 0
+    max_queued_requests: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="most answers queued, each choice and prompt counted; beyond it requests "
+            "get status 503",
+        ),
+    ] = 4096
+    max_tenant_queued_requests: Annotated[
+        int,
+        Meta(ge=1, description="most answers queued by one tenant; beyond it its requests get 429"),
+    ] = 1024
+    max_running: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="most sequences running at once; more wait in the queue, where shares and "
+            "order apply; 0: 256 on a GPU, 64 on a CPU; at most LMAAS_ENGINE_STEP_TOKENS",
+        ),
+    ] = 0
     engine_device: Annotated[
         Literal["auto", "cpu", "cuda"],
         Meta(description="device of the engine; auto: a GPU if there is one"),

@@ -23,7 +23,7 @@ from engine.loop import StepLoop
 from engine.protocol import EngineInfo, KvState, Step
 from engine.running.model import LoadedModel, load_model
 from engine.running.runner import Runner
-from engine.running.sizing import pool_pages
+from engine.running.sizing import max_running, pool_pages
 from engine.service.events import EventLog
 from engine.service.server import Server
 from engine.service.sessions import Sessions
@@ -65,8 +65,8 @@ def serve(settings: Settings, address: Address) -> int:
         HostTier(settings.host_kv_tokens // settings.page_tokens, costs),
         sharing=settings.prefix_sharing,
     )
-    composer = Composer(memory, settings.engine_step_tokens)
-    info = describe(model, pages, settings.page_tokens)
+    composer = Composer(memory, settings.engine_step_tokens, max_running(model, settings))
+    info = describe(model, pages, settings.page_tokens, composer.max_running)
     listener = address.listen()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as asynchronous:
@@ -77,7 +77,7 @@ def serve(settings: Settings, address: Address) -> int:
         runner.close()
 
 
-def describe(model: LoadedModel, pages: int, page_tokens: int) -> EngineInfo:
+def describe(model: LoadedModel, pages: int, page_tokens: int, running: int) -> EngineInfo:
     """The `/info` of this process; its context is limited by the KV pool."""
     return EngineInfo(
         epoch=uuid4().hex,
@@ -88,6 +88,7 @@ def describe(model: LoadedModel, pages: int, page_tokens: int) -> EngineInfo:
         kv=KvState(pages=pages, free=pages, page_tokens=page_tokens),
         device=str(model.device),
         dtype=str(model.dtype).removeprefix("torch."),
+        max_running=running,
     )
 
 

@@ -4,7 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from engine.protocol import Pause, Pin, Resume, Revise, Sequence, SequenceId, SetMode, Unpin
+from engine.protocol import (
+    Pause,
+    Pin,
+    Preempt,
+    Resume,
+    Revise,
+    Sequence,
+    SequenceId,
+    SetMode,
+    Unpin,
+)
 
 
 @dataclass(frozen=True)
@@ -34,4 +44,6 @@ class Audit:
     answer: Callable[[str | None], None]
 
 
-Command: TypeAlias = Start | Stop | Revise | Pin | Unpin | Pause | Resume | SetMode | Reset | Audit
+Command: TypeAlias = (
+    Start | Stop | Revise | Preempt | Pin | Unpin | Pause | Resume | SetMode | Reset | Audit
+)

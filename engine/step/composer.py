@@ -38,19 +38,22 @@ class StepPlan(NamedTuple):
 class Composer:
     """Continuous batching: all running sequences decode, then prompts fill the step.
 
-    Sequences start in submit order, preempted ones before new ones; the first one that does not fit
-    blocks the others, so none starves. At most `step_tokens` sequences run at once, so a prefill
+    Sequences with a lower `preempt_first` start first; among equal ones, preempted sequences before
+    new ones, in submit order. The first one that does not fit blocks the others, so none starves.
+    At most `max_running` sequences run at once, and never more than `step_tokens`, so a prefill
     always has room in the step.
     """
 
-    def __init__(self, memory: KvMemory, step_tokens: int) -> None:
+    def __init__(self, memory: KvMemory, step_tokens: int, max_running: int | None = None) -> None:
         self.memory = memory
         self.step_tokens = step_tokens
+        self.max_running = min(max_running or step_tokens, step_tokens)
         self.running: list[SequenceState] = []
         self.preempted: list[SequenceState] = []
         self.waiting: deque[SequenceState] = deque()
         self.extensions = 0
         self._finished: list[SequenceState] = []
+        self._to_preempt: list[SequenceState] = []  # before the next step, on request
         self._blocked = False  # the next sequence did not fit, and no memory was freed since
 
     @property
@@ -60,6 +63,8 @@ class Composer:
 
     def add(self, sequences: Sequence[SequenceState]) -> None:
         """Queue sequences; prompt and `max_tokens` of each must fit the pool."""
+        if self._blocked and min(s.preempt_first for s in sequences) < self._next().preempt_first:
+            self._blocked = False  # the blocked sequence is not the next one any more
         self.waiting.extend(sequences)
 
     def ended(self, sequence: SequenceState) -> None:
@@ -83,6 +88,14 @@ class Composer:
     def memory_freed(self) -> None:
         """Check again whether the next sequence fits: memory was freed outside the composer."""
         self._blocked = False
+
+    def order_changed(self) -> None:
+        """Check again which sequence is next: a `preempt_first` changed."""
+        self._blocked = False
+
+    def preempt(self, sequences: Sequence[SequenceState]) -> None:
+        """Preempt the running ones of these sequences before the next step."""
+        self._to_preempt += sequences
 
     def compose(self) -> StepPlan:
         """The next step; extends reservations, preempts and starts sequences."""
@@ -136,13 +149,16 @@ class Composer:
                     2 * (sequence.generated + sequence.in_flight), sequence.max_tokens
                 )
                 self.extensions += 1
-        preempted: list[SequenceState] = []
+        requested, self._to_preempt = dict.fromkeys(self._to_preempt), []
+        preempted = [s for s in requested if s in self.running and not s.at_max_tokens]
+        for sequence in preempted:
+            self._suspend(sequence, self.memory.swap_out)
         while self._lacks_pages():
             candidates = [s for s in self.running if not s.at_max_tokens]
             if len(candidates) <= 1:
                 self.memory.tree.unpin_all()
                 break
-            victim = max(candidates, key=lambda s: (s.expected_remaining, s.arrival))
+            victim = max(candidates, key=_preemption_rank)
             self._suspend(victim, self.memory.swap_out)
             preempted.append(victim)
         return preempted
@@ -169,23 +185,30 @@ class Composer:
         self._blocked = False
 
     def _start(self) -> None:
-        """Start sequences that fit, in order; one always runs, if necessary by unpinning."""
-        while len(self.running) < self.step_tokens and not self._blocked:
-            queue = self.preempted or self.waiting
-            if not queue:
+        """Start sequences that fit, in order; one always runs, if necessary by unpinning.
+
+        Pages reserved for sequences that would be preempted first count as available.
+        """
+        while len(self.running) < self.max_running and not self._blocked:
+            if not (self.preempted or self.waiting):
                 return
-            sequence = queue[0]
+            sequence = self._next()
             sequence.reserved = max(
                 sequence.reserved, min(sequence.generated + 1, sequence.max_tokens)
             )
-            if not self.memory.fits(self.running, sequence):
+            competitors = [s for s in self.running if s.preempt_first <= sequence.preempt_first]
+            if not self.memory.fits(competitors, sequence):
                 if self.running:
                     self._blocked = True
                     return
                 self.memory.tree.unpin_all()
-            del queue[0]
+            (self.preempted if sequence in self.preempted else self.waiting).remove(sequence)
             self.memory.restore(sequence)
             self.running.append(sequence)
+
+    def _next(self) -> SequenceState:
+        """The sequence that starts next; at least one must be preempted or waiting."""
+        return min((*self.preempted, *self.waiting), key=lambda sequence: sequence.preempt_first)
 
     def _fill(self) -> list[Chunk]:
         """The step's chunks; allocates the pages that they write to."""
@@ -205,6 +228,11 @@ class Composer:
                     budget -= chunk.length
                     self._blocked = False  # the next sequence may share what this one computes
         return order_chunks(chunks)
+
+
+def _preemption_rank(sequence: SequenceState) -> tuple[int, int, int]:
+    """The highest is preempted first."""
+    return sequence.preempt_first, sequence.expected_remaining, sequence.arrival
 
 
 def take_chunk(memory: KvMemory, sequence: SequenceState, max_tokens: int) -> Chunk:

@@ -19,9 +19,10 @@ PAD_ID = 0  # any valid token id: padding is invisible
 class LockstepComposer:
     """Runs one submitted batch after another; replaces a `Composer`."""
 
-    def __init__(self, memory: KvMemory, step_tokens: int) -> None:
+    def __init__(self, memory: KvMemory, step_tokens: int, max_running: int | None = None) -> None:
         self.memory = memory
         self.step_tokens = step_tokens
+        self.max_running = max_running  # of a composer that takes its place: a batch runs whole
         self.running: list[SequenceState] = []
         self.batches: deque[list[SequenceState]] = deque()
         self.preempted: list[SequenceState] = []  # always empty: a split batch waits like any other
@@ -70,6 +71,12 @@ class LockstepComposer:
 
     def memory_freed(self) -> None:
         """Do nothing: no sequence is blocked on memory."""
+
+    def order_changed(self) -> None:
+        """Batches start in the order in which they were submitted."""
+
+    def preempt(self, sequences: Sequence[SequenceState]) -> None:
+        """Ignored: a batch runs as a whole."""
 
     def compose(self) -> StepPlan:
         """The next step of the running batch, or the first step of the next batch."""

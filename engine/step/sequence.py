@@ -29,6 +29,7 @@ class SequenceState:
     sampling: Sampling = GREEDY.sampling
     constraint: Constraint | None = None
     salt: str = ""
+    preempt_first: int = 0  # the highest is preempted first and starts last
 
     computed: int = 0
     pages: list[int] = field(default_factory=list)
@@ -89,4 +90,5 @@ def new_sequence(sequence: Sequence, arrival: int) -> SequenceState:
         stop_ids=frozenset(sequence.stop_ids),
         sampling=sequence.sampling,
         salt=sequence.salt,
+        preempt_first=sequence.preempt_first,
     )

@@ -8,6 +8,7 @@ from engine.protocol import (
     Mode,
     Pause,
     Pin,
+    Preempt,
     Resume,
     Revise,
     Sequence,
@@ -55,8 +56,10 @@ class SequenceTable:
             case Stop(ids, message):
                 for name in list(self._sequences) if ids is None else ids:
                     self._cancel(name, message)
-            case Revise(remaining):
-                self._revise(remaining)
+            case Revise(remaining, preempt_first):
+                self._revise(remaining, preempt_first)
+            case Preempt(ids):
+                self.composer.preempt([self._sequences[i] for i in ids if i in self._sequences])
             case Pin(name, tokens, salt):
                 self.memory.tree.pin(name, salt, tokens)
             case Unpin(names):
@@ -128,10 +131,17 @@ class SequenceTable:
             self._finish(sequence, self._finishes.pop(name, cancelled))
             self.report_finished()
 
-    def _revise(self, remaining: dict[SequenceId, int]) -> None:
+    def _revise(
+        self, remaining: dict[SequenceId, int], preempt_first: dict[SequenceId, int]
+    ) -> None:
         for name, tokens in remaining.items():
             if name in self._sequences:
                 self._sequences[name].expected = self._sequences[name].generated + tokens
+        for name, value in preempt_first.items():
+            if name in self._sequences:
+                self._sequences[name].preempt_first = value
+        if preempt_first:
+            self.composer.order_changed()
 
     def _unpin(self, names: list[str]) -> None:
         for name in names:
@@ -143,7 +153,7 @@ class SequenceTable:
         if mode == self.mode:
             return
         kind = LockstepComposer if mode == "lockstep" else Composer
-        composer = kind(self.memory, self.composer.step_tokens)
+        composer = kind(self.memory, self.composer.step_tokens, self.composer.max_running)
         sequences = self.composer.hand_over()
         self.report_finished()
         if sequences:

@@ -125,7 +125,10 @@ def handle_lmaas(_: Request[Any, Any, Any], error: LmaasError) -> Response[Error
     status = status_of(error)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.warning("request_failed", error=type(error).__name__, reason=error.message)
-    return _answer(status, error_body(error), _retry_after(error.retry_after_s))
+    headers = _retry_after(error.retry_after_s)
+    if not error.should_retry:
+        headers["X-Should-Retry"] = "false"
+    return _answer(status, error_body(error), headers)
 
 
 def _retry_after(wait_s: float | None) -> dict[str, str]:

@@ -50,6 +50,11 @@ def read_gauges(metrics: GatewayMetrics, service: GenerationService) -> None:
     if isinstance(policy, LmaasPolicy):
         metrics.tenants.charged(policy.shares.counter)
     metrics.gauge("lmaas_waiting_requests", len(table.waiting), "Requests not yet started.")
+    metrics.gauge(
+        "lmaas_waiting_tokens",
+        scheduler.load.total.tokens,
+        "Tokens of requests not yet started: their prompts and predicted answers.",
+    )
     metrics.gauge("lmaas_running_requests", len(table.running), "Requests in the engine.")
     metrics.gauge("lmaas_engine_connected", engine.connected, "1 while an engine answers.")
     kv = engine.kv

@@ -160,6 +160,7 @@ def _shape(info: EngineInfo, step_tokens: int) -> EngineShape:
         pages=info.kv.pages,
         page_tokens=info.kv.page_tokens,
         step_tokens=step_tokens,
+        max_sequences=info.max_running or None,
         context_tokens=info.context_tokens,
     )
 

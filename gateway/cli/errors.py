@@ -27,7 +27,8 @@ has begun ends with the same object as its last event. Every response has the he
 and exit with status 1.
 
 In the column *retry*, **yes** means that the response has `Retry-After` in seconds, and **no** that
-it has `x-should-retry: false`; OpenAI's client libraries follow both.
+it has `x-should-retry: false`; OpenAI's client libraries follow both. A response of an error with
+**yes** has both if no retry of a library would succeed, such as after a wait of over a minute.
 
 | code | status | cause | remedy | retry |
 |---|--:|---|---|---|
@@ -52,6 +53,7 @@ class ErrorEntry(NamedTuple):
     status: int | None
     cause: str
     remedy: str
+    should_retry: bool = True
 
 
 @click.command()
@@ -84,10 +86,12 @@ def subclasses_of(base: type[LmaasError]) -> Iterator[type[LmaasError]]:
 def _entry(kind: type[LmaasError]) -> ErrorEntry:
     cause, _, _ = (getdoc(kind) or "").partition("\n\n")
     status = None if kind is StartupFailure else status_of(kind(""))
-    return ErrorEntry(kind.code or "", status, cause.replace("\n", " "), kind.remedy)
+    cause = cause.replace("\n", " ")
+    return ErrorEntry(kind.code or "", status, cause, kind.remedy, kind.should_retry)
 
 
 def _row(entry: ErrorEntry) -> str:
     status = "" if entry.status is None else str(entry.status)
-    retry = "yes" if entry.status in RETRY_AFTER_S else "no" if entry.status in NOT_RETRIED else ""
+    final = entry.status in NOT_RETRIED or not entry.should_retry
+    retry = "no" if final else "yes" if entry.status in RETRY_AFTER_S else ""
     return f"| `{entry.code}` | {status} | {entry.cause} | {entry.remedy} | {retry} |\n"

@@ -22,6 +22,7 @@ from engine.protocol import (
     Operation,
     Pause,
     Pin,
+    Preempt,
     Refused,
     Resume,
     Revise,
@@ -93,9 +94,15 @@ class ColocatedEngine:
         """Stop these sequences."""
         self._post(Cancel(list(ids)))
 
-    def revise(self, remaining: Mapping[SequenceId, int]) -> None:
-        """Send the expected remaining tokens of each sequence."""
-        self._post(Revise(dict(remaining)))
+    def revise(
+        self, remaining: Mapping[SequenceId, int], preempt_first: Mapping[SequenceId, int]
+    ) -> None:
+        """Update expected remaining tokens and `preempt_first` of the sequences named."""
+        self._post(Revise(dict(remaining), dict(preempt_first)))
+
+    def preempt(self, ids: Many[SequenceId]) -> None:
+        """Preempt these sequences before the engine's next step."""
+        self._post(Preempt(list(ids)))
 
     def pause(self) -> None:
         """Stop computation until `resume`."""

@@ -46,8 +46,13 @@ class EngineClient(Protocol):
     def cancel(self, ids: Many[SequenceId]) -> None:
         """Stop these sequences and free their KV pages."""
 
-    def revise(self, remaining: Mapping[SequenceId, int]) -> None:
-        """Send the expected remaining tokens of each sequence."""
+    def revise(
+        self, remaining: Mapping[SequenceId, int], preempt_first: Mapping[SequenceId, int]
+    ) -> None:
+        """Update expected remaining tokens and `preempt_first` of the sequences named."""
+
+    def preempt(self, ids: Many[SequenceId]) -> None:
+        """Preempt these sequences before the engine's next step; it reports that as usual."""
 
     def pause(self) -> None:
         """Stop computation until `resume`; running sequences keep their KV memory."""

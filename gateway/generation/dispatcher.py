@@ -17,6 +17,8 @@ from gateway.errors import (
 )
 from gateway.generation.engine_session import EngineSession
 from gateway.generation.metrics import GatewayMetrics
+from gateway.generation.preemption import PreemptionOrder
+from gateway.generation.queue_load import QueueLoad
 from gateway.generation.queue_position import QueuePositions
 from gateway.generation.recording import Origin
 from gateway.generation.request_state import RequestState
@@ -41,6 +43,8 @@ class Dispatcher:
         table: RequestTable,
         session: EngineSession,
         settlement: Settlement,
+        preemption: PreemptionOrder,
+        load: QueueLoad,
         positions: QueuePositions,
         metrics: GatewayMetrics,
         origin: Origin,
@@ -50,6 +54,8 @@ class Dispatcher:
         self._table = table
         self._session = session
         self._settlement = settlement
+        self._preemption = preemption
+        self._load = load
         self._positions = positions
         self._metrics = metrics
         self._batches = map(f"{origin.gateway_id.hex[:12]}-{{}}".format, count(1))
@@ -61,6 +67,7 @@ class Dispatcher:
     def enqueue(self, state: RequestState) -> None:
         """Add a request to the queue."""
         self._table.waiting[state.id.hex] = state
+        self._load.add(state.id.hex, state.tenant, state.predicted_tokens)
         state.set_queued(self._positions.arrive(state.id.hex, state.prediction.median))
         self._loop.arrive(state.to_queued())
         self.decide_soon()
@@ -96,7 +103,8 @@ class Dispatcher:
     def resize(self, kv: KvState) -> None:
         """Adopt the engine's KV memory size; end queued requests that no longer fit it."""
         self._session.resized(kv)
-        self._loop.resize(kv.pages, kv.page_tokens)
+        self._loop.resize(kv.pages, kv.page_tokens, self._session.served.max_running or None)
+        self._load.set_context(self._session.served.context_tokens)
         for state in list(self._table.waiting.values()):
             before = state.max_tokens
             if not self._limit_to_context(state):
@@ -140,13 +148,22 @@ class Dispatcher:
             if not self._table.waiting or not self._session.accepting:
                 return
             began_s = time.perf_counter()
-            dispatch = self._loop.dispatch(self._clock(), self._table.in_engine)
+            dispatch = self._next_dispatch()
             self._metrics.decided(time.perf_counter() - began_s)
             self._show_fallback()
             if dispatch is None:
                 return
             self._send(dispatch)
         self.decide_soon()
+
+    def _next_dispatch(self) -> Dispatch | None:
+        """What to start now: what fits, or what takes the place of a tenant over its share."""
+        now_s = self._clock()
+        dispatch = self._loop.dispatch(now_s, self._table.in_engine)
+        if dispatch is None and self._session.kv is not None:
+            free_pages = self._session.kv.free
+            dispatch = self._loop.make_room(now_s, self._table.in_engine, free_pages)
+        return dispatch
 
     def _show_fallback(self) -> None:
         """Set the fallback metric: whether the policy falls back to order of arrival, and why."""
@@ -158,9 +175,9 @@ class Dispatcher:
         now_s = self._clock()
         batch = next(self._batches)
         kv = self._session.kv
-        sequences = []
-        for request in dispatch.requests:
-            state = self._table.waiting.pop(request.id)
+        states = [self._table.waiting.pop(request.id) for request in dispatch.requests]
+        for request, state in zip(dispatch.requests, states, strict=True):
+            self._load.remove(request.id)
             state.set_dispatched(
                 dispatch,
                 now_s,
@@ -169,21 +186,27 @@ class Dispatcher:
                 passed_by=self._positions.start(request.id, now_s),
                 kv_free_pages=kv.free if kv else None,
             )
-            sequences.append(self._sequence(state))
-        self._session.submit(batch, sequences)
+            self._table.running[state.sequence_id] = state
+        self._preemption.starting(states)
+        self._session.submit(batch, [self._sequence(state) for state in states])
+        if dispatch.preempt:  # after the submission: what it makes room for is there by then
+            self._preemption.request(dispatch.preempt)
         self._metrics.dispatched(dispatch)
         log.debug(
             "batch_dispatched",
             batch=batch,
-            size=len(sequences),
+            size=len(states),
             ratio=round(dispatch.ratio, 3),
             waited_s=round(dispatch.waited_s, 3),
+            preempted=len(dispatch.preempt),
         )
 
     def _sequence(self, state: RequestState) -> Sequence:
         """Move the request to the running ones and return its engine sequence."""
         assert state.queued_request is not None
         self._table.running[state.sequence_id] = state
+        state.preempt_first = self._preemption.of(state)
+        state.suspended = state.preemption_requested = False
         return state.to_sequence(
             self._session.served.stop_ids, self._loop.reserve(state.queued_request)
         )
@@ -200,6 +223,7 @@ class Dispatcher:
     def _withdraw(self, state: RequestState) -> None:
         """Remove a request from the queue before it started."""
         del self._table.waiting[state.id.hex]
+        self._load.remove(state.id.hex)
         self._loop.withdraw(state.id.hex)
         self._positions.withdraw(state.id.hex)
 
@@ -219,6 +243,7 @@ class Dispatcher:
         now_s = self._clock()
         for request in self._loop.give_up(now_s):
             state = self._table.waiting.pop(request.id)
+            self._load.remove(request.id)
             self._positions.withdraw(request.id)
             self._settlement.end(state, "cancelled", shedding_error(state, now_s))
 

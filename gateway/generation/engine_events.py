@@ -12,6 +12,8 @@ from gateway.errors import EngineLost, GenerationFailed
 from gateway.generation.dispatcher import Dispatcher
 from gateway.generation.engine_session import EngineSession
 from gateway.generation.metrics import GatewayMetrics
+from gateway.generation.preemption import PreemptionOrder
+from gateway.generation.queue_load import QueueLoad
 from gateway.generation.request_state import RequestState
 from gateway.generation.request_table import RequestTable
 from gateway.generation.settlement import Settlement
@@ -36,6 +38,8 @@ class EngineEvents:
         table: RequestTable,
         session: EngineSession,
         settlement: Settlement,
+        preemption: PreemptionOrder,
+        load: QueueLoad,
         dispatcher: Dispatcher,
         metrics: GatewayMetrics,
         outage_s: float,
@@ -45,6 +49,8 @@ class EngineEvents:
         self._table = table
         self._session = session
         self._settlement = settlement
+        self._preemption = preemption
+        self._load = load
         self._dispatcher = dispatcher
         self._metrics = metrics
         self._outage_s = outage_s
@@ -88,6 +94,7 @@ class EngineEvents:
         if stopped or step.finished:
             self._loop.settle()
         self._metrics.stepped(step)
+        self._load.stepped(step.computed, step.took_s)
         self._steps += 1
         if self._steps % STEPS_BETWEEN_REVISIONS == 0 and self._table.running:
             self._revise()
@@ -97,9 +104,10 @@ class EngineEvents:
     def _count_preemptions(self, preempted: Many[str]) -> None:
         running = self._table.running
         states = [running[sequence_id] for sequence_id in preempted if sequence_id in running]
+        self._loop.preempted(sum(not state.preemption_requested for state in states))
         for state in states:
             state.preemptions += 1
-        self._loop.preempted(len(states))
+            state.suspended, state.preemption_requested = True, False
 
     def _grow(self, step: Step) -> list[RequestState]:
         """Add new tokens to requests; return those whose stop string is complete."""
@@ -142,10 +150,11 @@ class EngineEvents:
         return len(state.prompt) + state.max_tokens <= self._session.served.context_tokens
 
     def _revise(self) -> None:
-        """Send the engine each sequence's expected remaining tokens, given its length so far."""
+        """Send each sequence's expected remaining tokens, and who is to be preempted first."""
         lengths = LengthDistributions.of(self._table.in_engine())
         medians = lengths.remaining_quantile(0.5).round().astype(int).tolist()
-        self._session.revise(dict(zip(self._table.running, medians, strict=True)))
+        remaining = dict(zip(self._table.running, medians, strict=True))
+        self._session.revise(remaining, self._preemption.refresh())
 
     def _fail_all(self, lost_at_s: float) -> None:
         """Fail all requests if the engine has not reconnected since `lost_at_s`."""

@@ -126,6 +126,12 @@ class EngineSession:
         """Stop these sequences and free their pages."""
         self._engine.cancel(ids)
 
-    def revise(self, remaining: Mapping[SequenceId, int]) -> None:
-        """Send the expected remaining tokens of each sequence."""
-        self._engine.revise(remaining)
+    def revise(
+        self, remaining: Mapping[SequenceId, int], preempt_first: Mapping[SequenceId, int]
+    ) -> None:
+        """Update expected remaining tokens and `preempt_first` of the sequences named."""
+        self._engine.revise(remaining, preempt_first)
+
+    def preempt(self, ids: Many[SequenceId]) -> None:
+        """Preempt these sequences before the engine's next step."""
+        self._engine.preempt(ids)

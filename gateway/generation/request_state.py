@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence as Many
 from datetime import datetime
+from math import ceil
 from typing import Literal
 from uuid import UUID
 
@@ -54,6 +55,11 @@ class SchedulingTrace(Struct, frozen=True, kw_only=True):
     kv_free_pages: int | None = None
 
 
+def predicted_tokens(prompt: list[int], prediction: Prediction) -> int:
+    """The tokens of a prompt and of its predicted answer, the median."""
+    return len(prompt) + ceil(prediction.median)
+
+
 class RequestState:
     """A choice of a request that is queued, runs or has just ended. `_s` times: monotonic clock.
 
@@ -100,6 +106,9 @@ class RequestState:
         self.trace = SchedulingTrace()
         self.attempt = 0
         self.preemptions = 0
+        self.preempt_first = 0  # as the engine knows it
+        self.preemption_requested = False
+        self.suspended = False  # preempted and not resumed
         self.dispatched_s: float | None = None
         self.first_token_s: float | None = None
         self.finished_s: float | None = None
@@ -109,6 +118,16 @@ class RequestState:
     def done(self) -> bool:
         """Whether the choice has ended."""
         return self.finish_reason is not None
+
+    @property
+    def tenant(self) -> str:
+        """Its tenant, as the policy knows it."""
+        return self.request.caller.tenant_id.hex
+
+    @property
+    def predicted_tokens(self) -> int:
+        """The tokens of its prompt and of its predicted answer."""
+        return predicted_tokens(self.prompt, self.prediction)
 
     @property
     def sequence_id(self) -> str:
@@ -153,7 +172,7 @@ class RequestState:
         request = self.request
         self.queued_request = QueuedRequest(
             id=self.id.hex,
-            tenant=request.caller.tenant_id.hex,
+            tenant=self.tenant,
             prompt_tokens=len(self.prompt),
             quantiles=self.prediction.quantiles,
             max_tokens=self.max_tokens,
@@ -176,6 +195,9 @@ class RequestState:
             generated=len(self.tokens),
             quantiles=self.prediction.quantiles,
             max_tokens=self.max_tokens,
+            tenant=self.tenant,
+            share=self.request.caller.share,
+            suspended=self.suspended,
         )
 
     def to_sequence(self, stop_ids: list[int], reserve: int) -> Sequence:
@@ -192,7 +214,8 @@ class RequestState:
             reserve=reserve,
             stop_ids=stop_ids,
             sampling=replace(self.request.sampling, seed=self._seed),
-            salt=self.request.caller.tenant_id.hex,
+            salt=self.tenant,
+            preempt_first=self.preempt_first,
         )
 
     @property
@@ -222,6 +245,7 @@ class RequestState:
 
         Tokens beyond the stop string are dropped: not counted, recorded or shown.
         """
+        self.suspended = False
         if self.first_token_s is None:
             self.first_token_s = now_s
         taken, stopped = self.text.grow(tokens)

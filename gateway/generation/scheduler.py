@@ -14,6 +14,8 @@ from gateway.generation.engine_session import EngineSession
 from gateway.generation.insight.explanation import Explanation, explain_ended, explain_held
 from gateway.generation.insight.queue_view import QueuePage, read_queue
 from gateway.generation.metrics import GatewayMetrics
+from gateway.generation.preemption import PreemptionOrder
+from gateway.generation.queue_load import QueueBounds, QueueLoad
 from gateway.generation.queue_position import QueuePositions
 from gateway.generation.recording import Origin, record_of
 from gateway.generation.request_state import RequestState
@@ -30,7 +32,8 @@ log = structlog.get_logger()
 class Scheduler:
     """Schedules requests from their arrival in the queue to their settlement.
 
-    `engine` is the engine session, `table` holds the requests that have not ended.
+    `engine` is the engine session, `table` holds the requests that have not ended, `load` bounds
+    what is queued.
     """
 
     def __init__(
@@ -43,12 +46,14 @@ class Scheduler:
         policy: PolicyName,
         options: Options,
         tau_floor: float,
+        bounds: QueueBounds | None = None,
         outage_s: float = MAX_OUTAGE_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.options = options
         self.metrics = GatewayMetrics()
         self.table = RequestTable()
+        self.load = QueueLoad(bounds or QueueBounds())
         self._origin = Origin(model, new_id())
         self._clock = clock
         self._policies: dict[PolicyName, Policy] = {}
@@ -59,14 +64,26 @@ class Scheduler:
         settlement = Settlement(
             loop, positions, self.metrics, history, learner, self._origin, tau_floor, clock
         )
+        preemption = PreemptionOrder(loop, self.table, self.engine)
         self._dispatcher = Dispatcher(
-            loop, self.table, self.engine, settlement, positions, self.metrics, self._origin, clock
+            loop,
+            self.table,
+            self.engine,
+            settlement,
+            preemption,
+            self.load,
+            positions,
+            self.metrics,
+            self._origin,
+            clock,
         )
         self.events = EngineEvents(
             loop,
             self.table,
             self.engine,
             settlement,
+            preemption,
+            self.load,
             self._dispatcher,
             self.metrics,
             outage_s,

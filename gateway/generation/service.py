@@ -20,7 +20,7 @@ from gateway.errors import (
 )
 from gateway.generation.engine_events import MAX_OUTAGE_S
 from gateway.generation.request import GenerationRequest, answer_limit
-from gateway.generation.request_state import RequestState
+from gateway.generation.request_state import RequestState, predicted_tokens
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.prediction.messages import Prediction, PredictionRequest
@@ -111,14 +111,18 @@ class GenerationService:
         """Predict and queue a request; returns the state of each choice, to which tokens are added.
 
         ContextLengthExceeded or InvalidRequest if it can never run, Unavailable if not now or not
-        by its deadline.
+        by its deadline, TenantQueueFull or QueueFull if too much is queued.
         """
         arrived_at, arrived_s = datetime.now(UTC), time.monotonic()
         if self._stopping:
             raise ShuttingDown("the gateway is stopping; try again in a moment")
+        tenant, load = request.caller.tenant_id.hex, self.scheduler.load
+        load.check(tenant, request.choices, request.choices)  # before its text costs anything
         prepared = await self.prepare(request)
         if self._stopping:
             raise ShuttingDown("the gateway is stopping; try again in a moment")
+        tokens = predicted_tokens(prepared.prompt, prepared.prediction)
+        load.check(tenant, request.choices, request.choices * tokens)
         grew = asyncio.Event()
         states = [
             RequestState(

@@ -64,7 +64,7 @@ class Simulation:
         self._workload = workload
         self._loop = ControlLoop(policy)
         self._engine = engine
-        self._loop.resize(shape.pages, shape.page_tokens)
+        self._loop.resize(shape.pages, shape.page_tokens, shape.max_sequences)
         self._arrivals: list[float] = [*workload.arrived_s.tolist(), inf]
         room = shape.max_sequence_tokens - workload.prompt_tokens
         self._max_tokens = np.minimum(workload.max_tokens, room)

@@ -9,10 +9,11 @@ from typing import Final, Literal, TypeAlias
 
 from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.in_flight import BatchesInFlight
-from gateway.scheduling.policy import LockstepPolicy, Policy
+from gateway.scheduling.policy import LockstepPolicy, Policy, SharingPolicy
 from gateway.scheduling.requests import QueuedRequest, RunningSequence
 
 STEPS_BETWEEN_DECISIONS: Final = 16  # while requests are queued and nothing ends
+STEPS_UNTIL_ROOM: Final = 8  # without a start, until a tenant under its share gets room
 ENDS_BETWEEN_JUDGEMENTS: Final = 20  # judgements of whether predictions are reliable
 
 Fallback: TypeAlias = Literal["untrusted", "short_queue"]
@@ -32,7 +33,9 @@ class ControlLoop:
         self.judgement_due = False
         self.trusted = True
         self.steps = 0
-        self._pool = 0, 1  # pages, tokens per page
+        self._last_start = 0  # the step of the last dispatch of what fitted
+        self._sharing = policy if isinstance(policy, SharingPolicy) else None
+        self._pool: tuple[int, int, int | None] = 0, 1, None  # pages, tokens per page
         self._batches = BatchesInFlight()
         self._ends = 0
         self._contended_ends = 0  # while others were queued, since the last `settle`
@@ -117,8 +120,28 @@ class ControlLoop:
             self.refresh(running())
         dispatch = self.policy.dispatch(now_s)
         if dispatch is not None:
+            self._last_start = self.steps
             self._batches.begin(dispatch, now_s)
         return dispatch
+
+    def make_room(
+        self, now_s: float, running: Callable[[], Sequence[RunningSequence]], free_pages: int
+    ) -> Dispatch | None:
+        """After `dispatch` returned None: a request to start in place of what it preempts.
+
+        None while requests start: then a tenant's turn comes without a preemption.
+        """
+        blocked = self.steps - self._last_start >= STEPS_UNTIL_ROOM
+        if not blocked or not self.waiting or self._sharing is None:
+            return None
+        dispatch = self._sharing.make_room(now_s, running, free_pages)
+        if dispatch is not None:
+            self._batches.begin(dispatch, now_s)
+        return dispatch
+
+    def over_share(self, running: Sequence[RunningSequence]) -> frozenset[str]:
+        """Tenants whose sequences the engine should preempt first."""
+        return frozenset() if self._sharing is None else self._sharing.over_share(running)
 
     def refresh(self, running: Sequence[RunningSequence]) -> None:
         """Recompute admission from the sequences that the engine holds now."""
@@ -128,10 +151,10 @@ class ControlLoop:
         """Tokens of generation for which the engine reserves memory, at least 1."""
         return self.policy.admission.reserve(request)
 
-    def resize(self, pages: int, page_tokens: int) -> None:
-        """Set the size of the KV pool."""
-        self._pool = pages, page_tokens
-        self.policy.resize(pages, page_tokens)
+    def resize(self, pages: int, page_tokens: int, max_running: int | None = None) -> None:
+        """Set the size of the KV pool and the most running sequences (None: no limit)."""
+        self._pool = pages, page_tokens, max_running
+        self.policy.resize(pages, page_tokens, max_running)
 
     def interrupt(self) -> None:
         """The engine stopped: drop batches in flight, whose serving times would be distorted."""
@@ -154,6 +177,7 @@ class ControlLoop:
             self.policy.withdraw(request.id)
             policy.arrive(request)
         self.policy = policy
+        self._sharing = policy if isinstance(policy, SharingPolicy) else None
         policy.trust(self.trusted)
         self.refresh(running)
         self.due = True

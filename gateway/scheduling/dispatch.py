@@ -41,7 +41,7 @@ class Dispatch(Struct, frozen=True):
     `serving_s` is S of these requests, `waited_s` their longest wait W and `ratio` R = (W + S)/S.
     `reason` is why they are next: the highest `rank`, `arrival` where order is by arrival,
     `overdue` where they had been held back for as long as the bound allows, `late` where a deadline
-    is near.
+    is near. The engine is to preempt the requests named in `preempt` to make room.
     """
 
     requests: tuple[QueuedRequest, ...]
@@ -49,6 +49,7 @@ class Dispatch(Struct, frozen=True):
     ratio: float
     waited_s: float
     reason: DispatchReason = "rank"
+    preempt: tuple[str, ...] = ()
 
     @property
     def overdue(self) -> bool:

@@ -17,7 +17,7 @@ from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.lmaas.policy import LmaasPolicy
 from gateway.scheduling.lmaas.tenant_queue import OrderBounds
 from gateway.scheduling.magnus.policy import MagnusPolicy
-from gateway.scheduling.requests import QueuedRequest, WaitingBatch
+from gateway.scheduling.requests import QueuedRequest, RunningSequence, WaitingBatch
 
 __all__ = ["POLICY_NAMES", "Dispatch", "Options", "Policy", "PolicyName", "build_policy"]
 
@@ -74,8 +74,11 @@ class Policy(Protocol):
     def trust(self, trusted: bool) -> None:
         """Set whether predictions are reliable; initially they are taken to be."""
 
-    def resize(self, pages: int, page_tokens: int) -> None:
-        """Set the size of the KV pool; queued requests stay."""
+    def resize(self, pages: int, page_tokens: int, max_running: int | None = None) -> None:
+        """Set the size of the KV pool and the most running sequences; queued requests stay.
+
+        A lock-step batch is not limited by `max_running`.
+        """
 
     def waiting(self, now_s: float) -> Sequence[WaitingBatch]:
         """The queued batches, in the order in which they would start now."""
@@ -95,13 +98,30 @@ class LockstepPolicy(Policy, Protocol):
         """A batch of two or more requests ran out of memory: queue it again as two halves."""
 
 
+@runtime_checkable
+class SharingPolicy(Policy, Protocol):
+    """A policy that divides the engine between tenants by share."""
+
+    def over_share(self, running: Sequence[RunningSequence]) -> frozenset[str]:
+        """Tenants whose running sequences hold more than their share: preempted first."""
+
+    def make_room(
+        self, now_s: float, running: Callable[[], Sequence[RunningSequence]], free_pages: int
+    ) -> Dispatch | None:
+        """A request of a tenant under its share, and what to preempt for it; None if there is none.
+
+        Call it when `dispatch` returns None.
+        """
+
+
 class Options(Struct, frozen=True, kw_only=True):
     """Options of the policies.
 
     `admission` None takes each policy's own rule. `preempted_share` is the preemption rate that
     `FuturePeak` aims at. `waste_limit` is Magnus's limit Φ on wasted memory access, in token reads.
     `max_delay_s` and `waiting_weight` are those of `OrderBounds`: `max_delay_s` 0 is near to first
-    come, first served; (None, 0) is cheapest first.
+    come, first served; (None, 0) is cheapest first. `make_room` lets `lmaas` preempt for a tenant
+    under its share.
     """
 
     admission: AdmissionName | None = None
@@ -110,6 +130,7 @@ class Options(Struct, frozen=True, kw_only=True):
     max_delay_s: float | None = 60.0
     waiting_weight: float = 3.0
     fixed_batch: int = 8
+    make_room: bool = True
 
 
 RANK_FUNCTIONS: Final[dict[PolicyName, RankFunction]] = {"hrrn": by_ratio, "sjf": by_length}
@@ -144,7 +165,7 @@ def build_policy(name: PolicyName, options: Options) -> Policy:
 
 def _lmaas(options: Options, admission: Admission) -> Policy:
     bounds = OrderBounds(options.max_delay_s, options.waiting_weight)
-    return LmaasPolicy("lmaas", admission=admission, bounds=bounds)
+    return LmaasPolicy("lmaas", admission=admission, bounds=bounds, makes_room=options.make_room)
 
 
 BUILDERS: Final[dict[str, Callable[[Options, Admission], Policy]]] = {

@@ -41,17 +41,36 @@ class QueuedRequest(Struct, frozen=True):
 
     def started(self) -> "RunningSequence":
         """The sequence it becomes once dispatched."""
-        return RunningSequence(self.id, self.prompt_tokens, 0, self.quantiles, self.max_tokens)
+        return RunningSequence(
+            self.id,
+            self.prompt_tokens,
+            0,
+            self.quantiles,
+            self.max_tokens,
+            self.tenant,
+            self.share,
+        )
 
 
 class RunningSequence(Struct, frozen=True):
-    """A sequence in the engine: `generated` tokens so far, `quantiles` of its total length."""
+    """A sequence in the engine: `generated` tokens so far, `quantiles` of its total length.
+
+    `suspended`: it was preempted and has not resumed, so it holds no KV memory.
+    """
 
     id: str
     prompt_tokens: int
     generated: int
     quantiles: Quantiles
     max_tokens: int
+    tenant: str = ""
+    share: float = 1.0
+    suspended: bool = False
+
+    @property
+    def kv_tokens(self) -> int:
+        """KV tokens that it holds while it runs."""
+        return self.prompt_tokens + self.generated
 
 
 class WaitingBatch(Struct, frozen=True):

@@ -172,6 +172,8 @@ class FuturePeak:
         self._margin.observed(ended, preempted, running=len(self._joined))
 
     def _try_join(self, request: QueuedRequest) -> bool:
+        if not self._capacity.allows(len(self._joined)):
+            return False
         first_use = self._mean[self._steps] + self._capacity.pages_for(request.prompt_tokens)
         if first_use > self._capacity.pages:
             return False

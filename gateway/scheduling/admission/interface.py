@@ -11,10 +11,11 @@ AdmissionName: TypeAlias = Literal["peak", "reserved", "maximum", "held"]
 
 
 class Capacity(Struct, frozen=True):
-    """The size of the KV pool."""
+    """The size of the KV pool, and the most sequences that run at once; None: no limit."""
 
     pages: int
     page_tokens: int
+    max_running: int | None = None
 
     @property
     def tokens(self) -> int:
@@ -24,6 +25,10 @@ class Capacity(Struct, frozen=True):
     def pages_for(self, tokens: float) -> int:
         """Pages that hold this number of tokens."""
         return int(-(-tokens // self.page_tokens))
+
+    def allows(self, running: int) -> bool:
+        """Whether one more sequence may run next to this number of them."""
+        return self.max_running is None or running < self.max_running
 
     def fits_alone(self, request: QueuedRequest) -> bool:
         """Whether the request fits an empty pool at its maximum length."""
@@ -38,7 +43,7 @@ NO_CAPACITY: Final = Capacity(pages=0, page_tokens=1)
 
 
 class Admission(Protocol):
-    """Decides which requests fit the KV pool next to the running sequences.
+    """Decides which requests fit the engine next to the running sequences.
 
     `refresh` sets the running sequences; `advance`, `leave`, `admit` and `force` update them until
     the next refresh. If nothing runs, a request that fits the pool at its maximum length is always

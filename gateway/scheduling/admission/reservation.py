@@ -64,7 +64,8 @@ class SumOfReservations:
         for index, request in enumerate(requests):
             alone = self.empty and self.capacity.fits_alone(request)
             pages = self._pages_of(request.started())
-            if not alone and self._pages + pages > self.capacity.pages:
+            fits = self._pages + pages <= self.capacity.pages
+            if not alone and not (fits and self.capacity.allows(len(self._joined))):
                 return index
             self._join(request.id, pages)
         return len(requests)

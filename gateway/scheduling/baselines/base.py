@@ -81,9 +81,9 @@ class FcfsPolicy:
         """Ignored: these policies always trust predictions."""
         del trusted
 
-    def resize(self, pages: int, page_tokens: int) -> None:
+    def resize(self, pages: int, page_tokens: int, max_running: int | None = None) -> None:
         """Set the size of the KV pool; queued requests stay."""
-        self.admission.resize(Capacity(pages, page_tokens))
+        self.admission.resize(Capacity(pages, page_tokens, max_running))
 
     def waiting(self, now_s: float) -> Sequence[WaitingBatch]:
         """Each request as a batch of one, in order."""

@@ -1,8 +1,11 @@
 """The default policy: shares between tenants; within a tenant, waiting time against cost."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import ClassVar, Final, Literal
+
+from msgspec.structs import replace
 
 from gateway.scheduling.admission.interface import Admission, Capacity
 from gateway.scheduling.dispatch import Dispatch, dispatch_of, waiting_batch_of
@@ -12,7 +15,8 @@ from gateway.scheduling.lmaas.deadlines import StartLimits, start_limits
 from gateway.scheduling.lmaas.fair_share import FairShare, service
 from gateway.scheduling.lmaas.output_lengths import OutputLengths
 from gateway.scheduling.lmaas.tenant_queue import Candidates, OrderBounds, TenantQueue
-from gateway.scheduling.requests import QueuedRequest, WaitingBatch
+from gateway.scheduling.lmaas.tenant_usage import TenantUsage
+from gateway.scheduling.requests import QueuedRequest, RunningSequence, WaitingBatch
 from gateway.scheduling.serving_time import ServingTime
 
 MAX_SHORT_QUEUE: Final = 2  # requests; a queue this short is served in order of arrival
@@ -27,11 +31,14 @@ class LmaasPolicy:
 
     lockstep: ClassVar = False
 
-    def __init__(self, name: str, *, admission: Admission, bounds: OrderBounds) -> None:
+    def __init__(
+        self, name: str, *, admission: Admission, bounds: OrderBounds, makes_room: bool = True
+    ) -> None:
         self.name = name
         self.admission = admission
         self.shares = FairShare()
         self._bounds = bounds
+        self._makes_room = makes_room
         self._class_names = map("c{}".format, count(1))
         self._serials = count()
         self._serving = ServingTime()
@@ -40,6 +47,9 @@ class LmaasPolicy:
         self._tenants: dict[str, TenantQueue] = {}
         self._waiting: dict[str, QueueEntry] = {}
         self._charged: dict[str, float] = {}  # tokens of generation, by request
+        self._queued_shares: dict[str, float] = {}  # of tenants with queued requests
+        self._dispatched_by: Counter[str] = Counter()  # requests that have not ended, by tenant
+        self._room_for: dict[str, str] = {}  # by tenant, the request that room was made for last
         self._now_s = 0.0
 
     def __len__(self) -> int:
@@ -66,6 +76,7 @@ class LmaasPolicy:
             queue = self._tenants[request.tenant] = TenantQueue(self._bounds, self._class_names)
         if not queue:
             self.shares.enter(request.tenant)
+        self._queued_shares[request.tenant] = request.share
         self._waiting[request.id] = entry
         self._now_s = max(self._now_s, request.arrived_s)
         queue.add(entry, self._start_limits(request), self._now_s)
@@ -91,12 +102,50 @@ class LmaasPolicy:
             fitting = 1
         return self._dispatched(candidates, fitting) if fitting else None
 
+    def over_share(self, running: Sequence[RunningSequence]) -> frozenset[str]:
+        """Tenants whose running sequences hold more than their share: preempted first."""
+        return TenantUsage(running, self._queued_shares).over
+
+    def make_room(
+        self, now_s: float, running: Callable[[], Sequence[RunningSequence]], free_pages: int
+    ) -> Dispatch | None:
+        """A request of a tenant under its share, and what to preempt for it; None if there is none.
+
+        Room is made for one request of a tenant at a time: the next one waits for its first token.
+        """
+        tenants_present = self._queued_shares.keys() | self._dispatched_by.keys()
+        if not self._makes_room or len(tenants_present) == 1:
+            return None
+        sequences = running()
+        usage = TenantUsage(sequences, self._queued_shares)
+        starting = {sequence.id for sequence in sequences if not sequence.generated}
+        self._room_for = {t: r for t, r in self._room_for.items() if r in starting}
+        tenants = [t for t in self._queued_shares if t not in self._room_for and usage.is_under(t)]
+        if not tenants:
+            return None
+        tenant = min(tenants, key=lambda each: (self.shares.counter(each), each))
+        candidates = self._tenants[tenant].next(now_s, by_arrival=self.order == "arrival")
+        request = candidates.entries[0].request
+        pages = self.admission.capacity.pages_for(
+            request.prompt_tokens + self.admission.reserve(request)
+        )
+        victims = usage.victims(sequences, pages - free_pages, self.admission.capacity)
+        if not victims:
+            return None
+        self.admission.force(request)
+        self._room_for[tenant] = request.id
+        dispatch = self._dispatched(candidates, 1)
+        return replace(dispatch, preempt=tuple(victim.id for victim in victims))
+
     def ended(self, request: QueuedRequest, generated: int, now_s: float) -> None:
         """A dispatched request ended: release its memory and correct its tenant's charge."""
         self._now_s = max(self._now_s, now_s)
         self.admission.leave(request.id)
         charged = self._charged.pop(request.id, None)
         if charged is not None:  # else another policy dispatched it
+            self._dispatched_by[request.tenant] -= 1
+            if not self._dispatched_by[request.tenant]:
+                del self._dispatched_by[request.tenant]
             self._charge(request, service(0, generated - charged))
         if self._output_lengths.add(generated) and not self._trusted:
             self.admission.assume(self._output_lengths.quantiles)
@@ -129,9 +178,9 @@ class LmaasPolicy:
                 queue.reset_limits(self._start_limits)
         self.admission.assume(None if trusted else self._output_lengths.quantiles)
 
-    def resize(self, pages: int, page_tokens: int) -> None:
-        """Set the size of the KV pool; queued requests stay."""
-        self.admission.resize(Capacity(pages, page_tokens))
+    def resize(self, pages: int, page_tokens: int, max_running: int | None = None) -> None:
+        """Set the size of the KV pool and the most running sequences; queued requests stay."""
+        self.admission.resize(Capacity(pages, page_tokens, max_running))
 
     def waiting(self, now_s: float) -> Sequence[WaitingBatch]:
         """The queued batches: tenants by counter, each tenant's in its present order."""
@@ -160,6 +209,7 @@ class LmaasPolicy:
             request = entry.request
             mean = expected_length(request.quantiles, request.max_tokens).mean
             self._charged[request.id] = mean
+            self._dispatched_by[request.tenant] += 1
             self._charge(request, service(request.prompt_tokens, mean))
             self._remove(entry)
         return dispatch_of(
@@ -176,6 +226,7 @@ class LmaasPolicy:
         queue.remove(entry, self._now_s)
         if not queue:
             self.shares.leave(request.tenant)
+            del self._queued_shares[request.tenant]
 
     def _charge(self, request: QueuedRequest, tokens: float) -> None:
         self.shares.charge(request.tenant, tokens * request.urgency / request.share)

@@ -60,9 +60,9 @@ class MagnusPolicy(FcfsPolicy):
             batches = self._batcher.batches.values()
             self._ranking.put_all({batch.id: self._rank_of(batch) for batch in batches})
 
-    def resize(self, pages: int, page_tokens: int) -> None:
+    def resize(self, pages: int, page_tokens: int, max_running: int | None = None) -> None:
         """Set the size of the KV pool; queued requests stay."""
-        super().resize(pages, page_tokens)
+        super().resize(pages, page_tokens, max_running)
         self._batcher.resize(self.admission.capacity.tokens)
 
     def waiting(self, now_s: float) -> Sequence[WaitingBatch]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engine.protocol import Cancel, Hello, Revise
+from engine.protocol import Cancel, Hello, Preempt, Revise
 from tests.conftest import PATIENCE_S
 
 LONG = 4000
@@ -122,6 +122,30 @@ async def test_a_tight_pool_preempts_and_finishes_everything(
     assert any(step.preempted for step in stream.steps)
     assert (stats["free"], stats["finished"], stats["failed"]) == (16, 8, 0)
     assert stats["preemptions"] == sum(len(step.preempted) for step in stream.steps)
+
+
+async def test_running_sequences_are_limited_and_a_requested_preemption_makes_room(
+    start_engine: Callable, connect: Callable, a_sequence: Callable
+) -> None:
+    engine = start_engine(LMAAS_MAX_RUNNING="4")
+    engine.wait_until_ready()
+    flood = [a_sequence(max_tokens=400, reserve=1, preempt_first=1) for _ in range(12)]
+    newcomer = a_sequence(max_tokens=6)
+    async with connect(engine) as gateway, gateway.events() as stream:
+        info = (await gateway.http.get("/info")).json()
+        await gateway.submit(*flood)
+        await stream.until(lambda stream: len(stream.tokens(flood[3].id)) > 5)
+        before = len(stream.steps)
+        await gateway.submit(newcomer)
+        await gateway.operate(Preempt([flood[0].id, flood[11].id]))
+        await stream.until(lambda stream: newcomer.id in stream.finishes)
+        taken = len(stream.steps) - before
+        await gateway.operate(Cancel([sequence.id for sequence in flood]))
+        await stream.until(lambda stream: len(stream.finishes) == 13)
+    assert info["max_running"] == 4
+    assert taken < 60
+    assert [name for step in stream.steps for name in step.preempted] == [flood[0].id]
+    assert max(step.running - step.suspended for step in stream.steps) == 4
 
 
 async def test_invalid_sequences_are_refused_and_the_others_run(

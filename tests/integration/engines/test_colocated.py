@@ -151,7 +151,7 @@ async def test_pinned_prefix_is_kept_until_unpinned(supervisor: EngineSupervisor
         for name, shared in (("a", 4), ("b", 0)):
             sequence = Sequence(name, prompt, max_tokens=4, reserve=4, salt="tenant")
             engine.submit(name, [sequence])
-            engine.revise({name: 2})
+            engine.revise({name: 2}, {name: 1})
             await listener.wait_until(lambda name=name: name in listener.finished)  # type: ignore[misc]
             assert listener.kv is not None
             assert listener.kv.shared == shared

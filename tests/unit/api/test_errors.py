@@ -25,7 +25,10 @@ from gateway.errors import (
     DeadlineUnreachable,
     InvalidRequest,
     LmaasError,
+    QueueFull,
+    QueueTimeExceeded,
     RequestCancelled,
+    TenantQueueFull,
     Unauthenticated,
 )
 
@@ -154,6 +157,23 @@ async def test_defect_is_logged_and_hidden_from_the_client() -> None:
 
 async def test_conflict_is_not_to_be_retried() -> None:
     assert (await answer_to(Conflict("taken"))).headers["x-should-retry"] == "false"
+
+
+@pytest.mark.parametrize("kind", [TenantQueueFull, QueueFull])
+async def test_full_queue_says_when_to_retry_and_whether_a_library_should(
+    kind: type[TenantQueueFull | QueueFull],
+) -> None:
+    soon = await answer_to(kind("full", retry_after_s=6.2))
+    assert soon.headers["retry-after"] == "7"
+    assert "x-should-retry" not in soon.headers
+    late = await answer_to(kind("full", retry_after_s=90.0, should_retry=False))
+    assert (late.headers["retry-after"], late.headers["x-should-retry"]) == ("90", "false")
+
+
+async def test_unreachable_deadline_is_not_retried_by_libraries() -> None:
+    late = await answer_to(DeadlineUnreachable("no", retry_after_s=3.0))
+    assert (late.headers["retry-after"], late.headers["x-should-retry"]) == ("3", "false")
+    assert "x-should-retry" not in (await answer_to(QueueTimeExceeded("no"))).headers
 
 
 async def test_refused_key_names_the_scheme() -> None:

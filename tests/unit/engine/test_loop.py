@@ -10,7 +10,7 @@ import torch
 
 from engine.attention.reference import ReferenceAttention
 from engine.networks.interface import Packed
-from engine.protocol import Pause, Resume, Revise, Sampling, SetMode
+from engine.protocol import Pause, Preempt, Resume, Revise, Sampling, SetMode
 from engine.running.runner import Runner
 from engine.step.commands import Reset, Start, Stop
 from engine.step.sequence import new_sequence
@@ -84,6 +84,28 @@ def test_a_revised_sequence_is_the_one_preempted(a_run: Callable, a_sequence: Ca
     sequences = [a_sequence(name, max_tokens=28, reserve=12) for name in "ab"]
     run.all(sequences, Revise({"a": 500, "b": 1, "unknown": 3}))
     assert run.preempted[0] == "a"
+
+
+def test_a_revised_preempt_first_goes_before_the_remaining_length(
+    a_run: Callable, a_sequence: Callable
+) -> None:
+    run = a_run(pages=8)
+    sequences = [a_sequence(name, max_tokens=28, reserve=12) for name in "ab"]
+    run.all(sequences, Revise({"a": 500, "b": 1}, {"b": 1, "unknown": 2}))
+    assert run.preempted[0] == "b"
+
+
+def test_a_preemption_that_is_asked_for_is_reported_and_changes_no_answer(
+    a_run: Callable, a_sequence: Callable
+) -> None:
+    expected = a_run().all([a_sequence(name, max_tokens=40) for name in "ab"])
+    run = a_run()
+    run.loop.put(Start([a_sequence(name, max_tokens=40) for name in "ab"]))
+    run.until(lambda run: len(run.tokens("a")) > 3)
+    run.loop.put(Preempt(["a", "unknown"]))
+    run.until(lambda run: len(run.finishes) == 2)
+    assert run.preempted == ["a"]
+    assert {name: run.tokens(name) for name in "ab"} == expected
 
 
 def test_a_failing_step_ends_the_one_sequence_that_makes_it_fail(

@@ -62,6 +62,8 @@ class RecordingEngine:
         self.submitted: list[list[Sequence]] = []
         self.cancelled: list[str] = []
         self.commands: list[str] = []
+        self.preempt_first: dict[str, int] = {}
+        self.preempted: list[str] = []
 
     async def start(self, _listener: EngineListener) -> None:
         raise AssertionError("the test sends the events")
@@ -76,8 +78,13 @@ class RecordingEngine:
     def cancel(self, ids: Many[str]) -> None:
         self.cancelled.extend(ids)
 
-    def revise(self, remaining: Mapping[str, int]) -> None:
-        self.commands.append(f"revise {remaining}")
+    def revise(self, remaining: Mapping[str, int], preempt_first: Mapping[str, int]) -> None:
+        if remaining:
+            self.commands.append(f"revise {remaining}")
+        self.preempt_first |= preempt_first
+
+    def preempt(self, ids: Many[str]) -> None:
+        self.preempted.extend(ids)
 
     def pause(self) -> None:
         self.commands.append("pause")
@@ -207,9 +214,9 @@ class SchedulerScene:
     def encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text)
 
-    def connect(self, kv: KvState = KV) -> None:
+    def connect(self, kv: KvState = KV, max_running: int = 0) -> None:
         self.scheduler.events.engine_ready(
-            EngineInfo("epoch", "model", 512, 100, [4], kv, "cpu", "float32")
+            EngineInfo("epoch", "model", 512, 100, [4], kv, "cpu", "float32", max_running)
         )
 
     async def enqueue(self, *requests: RequestState) -> None:

@@ -11,6 +11,7 @@ from gateway.errors import EngineLost, ShuttingDown
 from gateway.generation.engine_events import STEPS_BETWEEN_REVISIONS
 from gateway.generation.request import GenerationRequest
 from gateway.generation.text.tokenizer import ChatTokenizer
+from gateway.scheduling.control_loop import STEPS_UNTIL_ROOM
 from gateway.scheduling.policy import POLICY_NAMES, PolicyName
 from tests.unit.generation.conftest import SchedulerScene
 
@@ -243,3 +244,49 @@ async def test_expected_remaining_tokens_are_revised(scene: SchedulerScene) -> N
     assert remaining.keys() == {short.sequence_id, long.sequence_id}
     assert remaining[long.sequence_id] == 90 - len(long.tokens)
     assert 1 <= remaining[short.sequence_id] < 10
+
+
+async def test_what_is_queued_is_counted_until_it_starts_or_leaves(scene: SchedulerScene) -> None:
+    load = scene.scheduler.load
+    waiting = [scene.request(length=10.0) for _ in range(3)]
+    await scene.enqueue(*waiting)
+    assert (load.total.requests, load.total.tokens) == (3, 3 * (3 + 10))
+    scene.scheduler.cancel(waiting[0])
+    assert load.total.requests == 2
+    scene.connect()
+    await asyncio.sleep(0)
+    assert (load.total.requests, load.total.tokens) == (0, 0)
+    load.check_counts()
+
+
+async def test_a_newcomer_starts_in_place_of_a_sequence_of_a_flood(scene: SchedulerScene) -> None:
+    scene.connect(max_running=4)
+    flood = [scene.request(length=40.0) for _ in range(10)]
+    await scene.enqueue(*flood)
+    running = scene.names
+    assert len(running) == 4
+    for _ in range(STEPS_UNTIL_ROOM):
+        scene.step({name: [7] for name in running})
+    newcomer = scene.request(length=6.0, tenant=9)
+    await scene.enqueue(newcomer)
+    assert scene.engine.submitted[-1][0].id == newcomer.sequence_id
+    assert scene.engine.preempt_first == dict.fromkeys(running, 1)
+    [victim] = scene.engine.preempted
+    assert victim in running
+    state = scene.table.running[victim]
+    scene.step({newcomer.sequence_id: [7]}, preempted=[victim])
+    assert (state.suspended, state.preemptions) == (True, 1)
+    scene.step({victim: [7]}, [Finish(newcomer.sequence_id, "stop")])
+    assert not state.suspended
+
+
+async def test_no_room_is_made_while_requests_start(scene: SchedulerScene) -> None:
+    scene.connect(max_running=4)
+    await scene.enqueue(*(scene.request(length=40.0) for _ in range(10)))
+    scene.step({name: [7] for name in scene.names})
+    await scene.enqueue(scene.request(length=6.0, tenant=9))
+    assert not scene.engine.preempted
+    for _ in range(2 * STEPS_UNTIL_ROOM):
+        scene.step({name: [7] for name in scene.names[:4]})
+        await asyncio.sleep(0)
+    assert len(scene.engine.preempted) == 1

@@ -141,8 +141,8 @@ class FirstComePolicy:
         self.calls.append(("trust", trusted))
         self.order = "policy" if trusted else "arrival"
 
-    def resize(self, pages: int, page_tokens: int) -> None:
-        self.admission.resize(Capacity(pages, page_tokens))
+    def resize(self, pages: int, page_tokens: int, max_running: int | None = None) -> None:
+        self.admission.resize(Capacity(pages, page_tokens, max_running))
 
     def waiting(self, now_s: float) -> Sequence[WaitingBatch]:
         raise NotImplementedError

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from engine.protocol import Finish, KvState
 from gateway.generation.request import GenerationRequest
@@ -20,6 +20,7 @@ from gateway.replay.engine.sequence import EngineStatistics, SimulatedSequence
 from gateway.replay.simulator import TRUST_WINDOW, Simulation
 from gateway.replay.workload.workload import Workload
 from gateway.scheduling.control_loop import ControlLoop
+from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.policy import POLICY_NAMES, Options, PolicyName, build_policy
 from gateway.scheduling.requests import QueuedRequest, RunningSequence
 from tests.unit.generation.conftest import SchedulerScene, a_request, tokenizer
@@ -211,7 +212,7 @@ async def test_replay_and_live_scheduler_make_the_same_decisions(
     outcomes = run.run()
     assert outcomes.gave_up.any()
     assert outcomes.preemptions.sum() > 20
-    scene.scheduler.use_policy(policy, Options())
+    scene.scheduler.use_policy(policy, Options(make_room=False))  # a replay never makes room
     assert await run_live(workload, engine.script, scene) == run.dispatched
 
 
@@ -224,7 +225,7 @@ async def test_replay_and_live_scheduler_distrust_predictions_at_the_same_time(
     run.dispatched = []
     run.run()
     assert policy.order == "arrival"
-    scene.scheduler.use_policy("lmaas", Options())
+    scene.scheduler.use_policy("lmaas", Options(make_room=False))
     assert await run_live(workload, engine.script, scene) == run.dispatched
 
 
@@ -238,14 +239,15 @@ class LiveAndLoop:
         self.connected = False
         self.waiting: dict[str, QueuedRequest] = {}
         self.running: dict[str, tuple[QueuedRequest, int]] = {}  # with tokens generated
+        self.requested: set[str] = set()  # of these the gateway asked for a preemption
         self.states: dict[str, RequestState] = {}
         self.names: dict[str, str] = {}
         scene.scheduler.use_policy("lmaas", Options())
 
     def known(self) -> list[RunningSequence]:
         return [
-            RunningSequence(r.id, r.prompt_tokens, tokens, r.quantiles, r.max_tokens)
-            for r, tokens in self.running.values()
+            structs.replace(request.started(), generated=tokens)
+            for request, tokens in self.running.values()
         ]
 
     def arrive(self, request: QueuedRequest) -> None:
@@ -262,7 +264,8 @@ class LiveAndLoop:
             kv=KV,
         )
         self.loop.advance(1)
-        self.loop.preempted(len(preempted))
+        self.loop.preempted(len(set(preempted) - self.requested))
+        self.requested -= set(preempted)
         self.running = {name: (r, tokens + 1) for name, (r, tokens) in self.running.items()}
         for name in finished:
             self.loop.ended(*self.running.pop(name), self.now_s)
@@ -296,6 +299,10 @@ class LiveAndLoop:
             self.loop.use(policy, list(self.waiting.values()), self.known())
             self.scene.scheduler._policies.clear()  # none is reused
 
+    def next_dispatch(self) -> Dispatch | None:
+        dispatch = self.loop.dispatch(self.now_s, self.known)
+        return dispatch or self.loop.make_room(self.now_s, self.known, KV.free)
+
     async def decide(self) -> list[Dispatched]:
         """The dispatches, which are the same in both."""
         dispatched: list[Dispatched] = []
@@ -303,8 +310,9 @@ class LiveAndLoop:
         if due:
             for request in self.loop.give_up(self.now_s):
                 del self.waiting[request.id]
-        while due and self.connected and (found := self.loop.dispatch(self.now_s, self.known)):
+        while due and self.connected and (found := self.next_dispatch()):
             dispatched.append(_dispatched(found, self.now_s))
+            self.requested |= set(found.preempt)
             for request in found.requests:
                 self.running[request.id] = self.waiting.pop(request.id), 0
         assert await live_dispatches(self.scene, self.names) == dispatched

@@ -272,7 +272,7 @@ class SlowReplay:
     """A gateway with the slow engine."""
 
     def __init__(self, workload: Workload, policy: Any, model: EngineModel) -> None:
-        policy.resize(model.shape.pages, model.shape.page_tokens)
+        policy.resize(model.shape.pages, model.shape.page_tokens, model.shape.max_sequences)
         self.policy, self.workload, self.engine = policy, workload, SlowEngine(model)
         self.running: dict[str, SlowSequence] = {}
         self.batches: dict[str, list[Any]] = {}

@@ -55,9 +55,10 @@ def a_composer(
     *,
     costs: RestoreCosts = RECOMPUTE,
     sharing: bool = False,
+    max_running: int | None = None,
 ) -> Composer:
     memory = KvMemory(PagePool(PAGES, PAGE_TOKENS), HostTier(PAGES, costs), sharing=sharing)
-    composer = Composer(memory, step_tokens)
+    composer = Composer(memory, step_tokens, max_running)
     composer.add(sequences)
     return composer
 
@@ -316,3 +317,101 @@ def test_all_resume_in_order_of_arrival_after_release_all() -> None:
     assert composer.memory.pool.free == PAGES
     plan = composer.compose()
     assert [chunk.sequence for chunk in plan.chunks] == sequences
+
+
+@st.composite
+def ranked_jobs(draw: st.DrawFn) -> tuple[SequenceSpec, int]:
+    return draw(jobs()), draw(st.integers(0, 2))
+
+
+def ranked(work: list[tuple[SequenceSpec, int]]) -> list[SequenceState]:
+    sequences = [waiting(job, number) for number, (job, _) in enumerate(work)]
+    for sequence, (_, preempt_first) in zip(sequences, work, strict=True):
+        sequence.preempt_first = preempt_first
+    return sequences
+
+
+@given(st.lists(ranked_jobs(), min_size=2, max_size=8), st.data())
+def test_the_victim_has_the_highest_preempt_first_and_the_lowest_starts_first(
+    work: list[tuple[SequenceSpec, int]], data: st.DataObject
+) -> None:
+    sequences = ranked(work)
+    composer = a_composer(sequences)
+    while not composer.idle:
+        before = list(composer.running)
+        queued = [*composer.preempted, *composer.waiting]
+        plan = composer.compose()
+        composer.check()
+        for victim in plan.preempted:
+            assert victim.preempt_first == max(s.preempt_first for s in before)
+            before.remove(victim)
+        started = [s for s in composer.running if s not in before]
+        left = [s for s in queued if s not in started]
+        assert all(s.preempt_first <= other.preempt_first for s in started for other in left)
+        settle(composer, plan, lambda s: s.generated == s.max_tokens)
+        if not composer.idle and data.draw(st.booleans()):
+            revised = data.draw(st.sampled_from(sequences))
+            revised.preempt_first = data.draw(st.integers(0, 2))
+            composer.order_changed()
+    assert drained(composer)
+
+
+def test_a_newcomer_passes_preempted_sequences_of_a_higher_preempt_first() -> None:
+    flood = [waiting(SequenceSpec(4, 20, 2, 20), number) for number in range(4)]
+    composer = a_composer(flood)
+    victims = run_until_preempted(composer)
+    newcomer = waiting(SequenceSpec(4, 4, 4, 4), 9)
+    for sequence in flood:
+        sequence.preempt_first = 1
+    composer.add([newcomer])
+    plan = composer.compose()
+    assert newcomer in composer.running
+    assert set(victims) <= {*composer.preempted, *composer.running}
+    settle(composer, plan, lambda _: False)
+
+
+def test_a_newcomer_of_the_same_preempt_first_waits_behind_preempted_sequences() -> None:
+    flood = [waiting(SequenceSpec(4, 20, 2, 20), number) for number in range(4)]
+    composer = a_composer(flood)
+    run_until_preempted(composer)
+    newcomer = waiting(SequenceSpec(4, 4, 4, 4), 9)
+    composer.add([newcomer])
+    settle(composer, composer.compose(), lambda _: False)
+    assert composer.preempted
+    assert newcomer in composer.waiting
+
+
+def test_what_is_promised_to_a_higher_preempt_first_keeps_no_newcomer_out() -> None:
+    greedy = waiting(SequenceSpec(4, 28, 28, 28), 0)
+    greedy.preempt_first = 1
+    composer = a_composer([greedy])
+    settle(composer, composer.compose(), lambda _: False)
+    newcomer = waiting(SequenceSpec(4, 4, 4, 4), 1)
+    composer.add([newcomer])
+    composer.compose()
+    assert composer.running == [greedy, newcomer]
+
+
+def test_at_most_so_many_sequences_run() -> None:
+    composer = a_composer([waiting(SequenceSpec(1, 3, 3, 3), n) for n in range(5)], max_running=2)
+    while not composer.idle:
+        plan = composer.compose()
+        assert len(composer.running) <= 2
+        settle(composer, plan, lambda s: s.generated == s.max_tokens)
+
+
+def test_sequences_that_are_asked_for_are_preempted_before_the_next_step() -> None:
+    sequences = [waiting(SequenceSpec(2, 6, 6, 6), number) for number in range(3)]
+    composer = a_composer(sequences, max_running=2)
+    settle(composer, composer.compose(), lambda _: False)
+    first, second, newcomer = sequences
+    first.preempt_first = second.preempt_first = 1
+    composer.preempt([second, second, newcomer])
+    plan = composer.compose()
+    assert plan.preempted == [second]
+    assert composer.running == [first, newcomer]
+    settle(composer, plan, lambda s: s.generated == s.max_tokens)
+    while not composer.idle:
+        settle(composer, composer.compose(), lambda s: s.generated == s.max_tokens)
+    assert [s.generated for s in sequences] == [6, 6, 6]
+    assert drained(composer)

@@ -1,0 +1,90 @@
+"""The bounds on what is queued, by tenant and in total."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.errors import OverLimit, QueueFull, TenantQueueFull, Unavailable
+from gateway.generation.queue_load import QueueBounds, QueueLoad
+
+
+def a_load(**bounds: int) -> QueueLoad:
+    return QueueLoad(QueueBounds(**bounds))
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.integers(1, 5), st.integers(1, 60), st.booleans()),
+        max_size=60,
+    )
+)
+def test_no_bound_is_exceeded_and_only_what_would_exceed_one_is_refused(
+    asked: list[tuple[str, int, int, bool]],
+) -> None:
+    load = a_load(tokens=300, tenant_tokens=150, requests=12, tenant_requests=6)
+    queued: dict[str, tuple[str, int]] = {}
+    for number, (tenant, requests, tokens, leaves) in enumerate(asked):
+        own = [count for name, count in queued.values() if name == tenant]
+        every = [count for _, count in queued.values()]
+        total = requests * tokens
+        tenant_fits = len(own) + requests <= 6 and sum(own) + total <= 150
+        fits = tenant_fits and len(every) + requests <= 12 and sum(every) + total <= 300
+        try:
+            load.check(tenant, requests, total)
+        except TenantQueueFull:
+            assert not tenant_fits
+        except QueueFull:
+            assert tenant_fits
+            assert not fits
+        else:
+            assert fits
+            for choice in range(requests):
+                queued[f"{number}.{choice}"] = tenant, tokens
+                load.add(f"{number}.{choice}", tenant, tokens)
+        if leaves and queued:
+            name = next(iter(queued))
+            del queued[name]
+            load.remove(name)
+        load.check_counts()
+
+
+def test_the_tenants_own_bound_is_429_and_the_nodes_is_503() -> None:
+    assert issubclass(TenantQueueFull, OverLimit)
+    assert issubclass(QueueFull, Unavailable)
+
+
+def test_retry_is_after_the_queued_work_at_the_engines_pace() -> None:
+    load = a_load(tenant_tokens=1_000)
+    for number in range(9):
+        load.add(str(number), "a", 100)
+    for _ in range(500):
+        load.stepped(10, 0.1)
+    load.stepped(0, 5.0)  # nothing was computed: no pace
+    with pytest.raises(TenantQueueFull, match="9 answers of 900 tokens") as refused:
+        load.check("a", 1, 200)
+    assert refused.value.retry_after_s == pytest.approx(9.0)
+    assert refused.value.should_retry
+    load.check("b", 1, 200)
+
+
+def test_no_library_retries_what_takes_longer_than_it_waits() -> None:
+    load = a_load(tenant_tokens=1_000)
+    load.add("r", "a", 900)
+    load.stepped(10, 1.0)
+    with pytest.raises(TenantQueueFull) as refused:
+        load.check("a", 1, 200)
+    assert refused.value.retry_after_s == pytest.approx(90.0)
+    assert not refused.value.should_retry
+
+
+def test_a_request_that_no_empty_queue_holds_is_not_worth_a_retry() -> None:
+    with pytest.raises(TenantQueueFull, match="needs 9 answers of 90 tokens") as refused:
+        a_load(tenant_requests=8).check("a", 9, 90)
+    assert not refused.value.should_retry
+
+
+def test_defaults_follow_from_the_models_context() -> None:
+    assert QueueBounds().resolved(2_048).tenant_tokens == 262_144
+    assert QueueBounds().resolved(131_072).tenant_tokens == 16 * 131_072
+    assert QueueBounds().resolved(131_072).tokens == 64 * 131_072
+    assert QueueBounds(tokens=5, tenant_tokens=3).resolved(131_072).tokens == 5
