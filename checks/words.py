@@ -17,11 +17,17 @@ PATHS: Final = (
     "CONTRIBUTING.md",
     "SECURITY.md",
     ".github",
-    "benchmarks/README.md",
+    "benchmarks",
     "checks",
+    "compose.yaml",
+    "deploy",
     "docs",
-    "tests/unit/checks",
-    "tests/unit/docs",
+    "engine",
+    "gateway",
+    "migrations",
+    "models",
+    "pyproject.toml",
+    "tests",
 )
 SUFFIXES: Final = frozenset({".md", ".py", ".sh", ".toml", ".yaml", ".yml"})
 WORDS: Final = {

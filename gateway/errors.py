@@ -205,7 +205,7 @@ class DatabaseLost(Unavailable):
     code = "database_unavailable"
     remedy = (
         "Retry after `Retry-After` seconds. Operators: check `DATABASE_URL` and the server. "
-        "Recently used keys keep working, and history waits in the spool meanwhile."
+        "Keys used since the gateway's start keep working, and history waits in the spool."
     )
 
 

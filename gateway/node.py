@@ -130,7 +130,7 @@ async def running_node(settings: Settings, say: Progress) -> AsyncIterator[Gatew
             settings=settings,
             database=database,
             admin_key=admin_key,
-            authenticator=Authenticator(database.sessions),
+            authenticator=Authenticator(database.sessions, key_lookup_s=settings.key_lookup_s),
             service=service,
             registry=registry,
             runs=runs,

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from engine.attention.interface import Attention
-from engine.step.packing import Packed
+from engine.networks.interface import Packed
 
 ATTENTION: Final = "lmaas_paged"
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, rms_norm, silu
 
 from engine.attention.interface import Attention
+from engine.networks.interface import Packed
 from engine.networks.linear import DenseLinear, Linear, fixed_linear
-from engine.step.packing import Packed
 
 FAMILIES: Final = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 STATIC_ROPE: Final = frozenset({"default", "linear", "llama3", "yarn"})

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 import torch
 from torch import Tensor
 
-from engine.step.packing import Packed
+from engine.networks.interface import Packed
 
 SMALL_BUCKETS: Final = (1, 2, 4)
 BUCKET_STRIDE: Final = 8  # rows between larger buckets: tensor cores process eight at a time

@@ -15,14 +15,15 @@ from engine.attention.reference import ReferenceAttention
 from engine.attention.triton import TritonAttention
 from engine.errors import OutOfMemory, StartupFailure
 from engine.kv.host import RestoreCosts
-from engine.kv.memory import PageCopies
 from engine.kv.store import KvStore
+from engine.networks.interface import Packed
 from engine.running.graphs import DecodeGraphs, Forward
 from engine.running.model import LoadedModel
+from engine.running.packing import pack
 from engine.sampling import GREEDY, SamplingBatch, SamplingParams, copy_to_host, prepare, sample
 from engine.step.composer import Chunk, StepPlan
 from engine.step.in_flight import Executed, InFlightStep, moment_type
-from engine.step.packing import Packed, pack
+from engine.step.memory import PageCopies
 from engine.step.sequence import SequenceState
 
 log = structlog.get_logger()

@@ -18,8 +18,8 @@ import uvloop
 
 from engine.address import Address
 from engine.kv.host import HostTier
-from engine.kv.memory import KvMemory
 from engine.kv.pages import PagePool
+from engine.loop import StepLoop
 from engine.protocol import EngineInfo, KvState, Step
 from engine.running.model import LoadedModel, load_model
 from engine.running.runner import Runner
@@ -30,7 +30,7 @@ from engine.service.sessions import Sessions
 from engine.settings import Settings
 from engine.step.commands import Audit
 from engine.step.composer import Composer
-from engine.step.loop import StepLoop
+from engine.step.memory import KvMemory
 
 EXIT_FAILED: Final = 1  # exit code after a fatal error
 LAST_STEP_TIMEOUT_S: Final = 10.0

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from engine.kv.memory import KvMemory, PageCopies
+from engine.step.memory import KvMemory, PageCopies
 from engine.step.sequence import SequenceState
 
 

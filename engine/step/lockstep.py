@@ -9,8 +9,8 @@ tokens generated so far.
 from collections import deque
 from collections.abc import Sequence
 
-from engine.kv.memory import KvMemory
 from engine.step.composer import Chunk, StepPlan, order_chunks, take_chunk
+from engine.step.memory import KvMemory
 from engine.step.sequence import SequenceState
 
 PAD_ID = 0  # any valid token id: padding is invisible

@@ -2,7 +2,6 @@
 
 import structlog
 
-from engine.kv.memory import KvMemory
 from engine.protocol import (
     Finish,
     FinishReason,
@@ -20,6 +19,7 @@ from engine.sampling import SampledToken
 from engine.step.commands import Audit, Command, Reset, Start, Stop
 from engine.step.composer import Composer
 from engine.step.lockstep import LockstepComposer
+from engine.step.memory import KvMemory
 from engine.step.sequence import SequenceState, new_sequence
 
 log = structlog.get_logger()

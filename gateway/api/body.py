@@ -77,7 +77,7 @@ class BoundedRequest(Request[Any, Any, Any]):
 
 
 def bounded_request(max_values: int) -> type[BoundedRequest]:
-    """The request class of an application that accepts bodies of so many values."""
+    """The request class of an application that accepts bodies of at most `max_values` values."""
 
     class AppRequest(BoundedRequest):
         pass

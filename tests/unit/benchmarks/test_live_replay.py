@@ -1,4 +1,4 @@
-"""What S0 sends, how it tells the saturated throughput, and its verdicts."""
+"""S0's requests, saturated throughput, calibrated cost and targets."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -42,7 +42,7 @@ ENGINE = CalibratedEngine(
 
 
 def served(response_s: Any, tokens: Any = 10, queued_s: Any = 0.0) -> ServedRequests:
-    """Requests that all came at once, their first token as soon as they start."""
+    """Requests that arrived at once, with the first token at their start."""
     response_s = np.asarray(response_s, np.float64)
     count = len(response_s)
     queued = np.broadcast_to(np.asarray(queued_s, np.float64), count)
@@ -60,7 +60,7 @@ def a_policy_run(live_s: Any, replayed_s: Any) -> PolicyRun:
 
 
 def rows(factor: float, tail: float = 1.0) -> list[Any]:
-    """A replay that is `factor` times as slow, the slowest request `tail` times on top."""
+    """Rows of a replay `factor` times as slow, its slowest requests `tail` times slower still."""
     live_s = np.linspace(1, 2, 200)
     replayed_s = live_s * factor
     replayed_s[-4:] *= tail
@@ -74,7 +74,7 @@ def missed(found: list[Any]) -> list[str]:
     return [verdict.name for verdict in targets(found) if not verdict.met]
 
 
-def test_requests_come_at_random_times_of_their_rate_and_are_the_same_every_time() -> None:
+def test_requests_are_a_reproducible_poisson_process() -> None:
     planned = plan(2000, seed=1, rate_s=20.0)
     assert planned == plan(2000, seed=1, rate_s=20.0)
     assert planned[-1].at_s == pytest.approx(100, rel=0.1)
@@ -83,37 +83,37 @@ def test_requests_come_at_random_times_of_their_rate_and_are_the_same_every_time
     assert {each.at_s for each in plan(9, seed=1)} == {0.0}
 
 
-def test_rate_changes_nothing_but_the_times() -> None:
+def test_rate_changes_only_the_times() -> None:
     slow, fast = plan(50, seed=4, rate_s=1.0), plan(50, seed=4, rate_s=2.0)
     assert [(a.question, a.tokens) for a in slow] == [(b.question, b.tokens) for b in fast]
     assert [a.at_s for a in slow] == pytest.approx([2 * b.at_s for b in fast])
 
 
-def test_answers_have_the_lengths_that_are_meant() -> None:
+def test_answers_have_the_planned_length_distribution() -> None:
     lengths = [each.tokens for each in plan(2000, seed=1)]
     assert (min(lengths) >= ANSWER_TOKENS[0], max(lengths) <= ANSWER_TOKENS[1]) == (True, True)
     assert np.median(lengths) == pytest.approx(110, rel=0.1)
 
 
-def test_throughput_counts_tokens_while_something_waits() -> None:
-    # Two run for ten seconds, two wait for them: from then on nothing waits.
+def test_saturated_throughput_counts_tokens_while_requests_wait() -> None:
+    # Two run for ten seconds while two wait; after that none waits.
     found = served([10, 10, 20, 20], tokens=100, queued_s=[0, 0, 10, 10])
     assert saturated_tokens_s(found) == pytest.approx(200 / 10)
 
 
-def test_replay_that_is_near_meets_every_target() -> None:
+def test_accurate_replay_meets_every_target() -> None:
     assert missed(rows(1.05)) == []
     assert missed(rows(0.95)) == []
 
 
 @pytest.mark.parametrize("factor", [0.88, 1.12])
-def test_mean_that_is_too_far_off_is_missed_on_either_side(factor: float) -> None:
+def test_inaccurate_mean_is_missed_on_either_side(factor: float) -> None:
     assert missed(rows(factor)) == [
         f"{policy}: mean response, replay off live, at most" for policy in POLICIES
     ]
 
 
-def test_tail_that_is_too_far_off_is_missed() -> None:
+def test_inaccurate_p99_is_missed() -> None:
     assert missed(rows(1.0, tail=1.3)) == [
         f"{policy}: p99 response, replay off live, at most" for policy in POLICIES
     ]
@@ -125,12 +125,12 @@ def test_policy_that_was_not_run_is_missed() -> None:
     assert len(missed(found)) == 2
 
 
-def test_picture_is_drawn(tmp_path: Any) -> None:
+def test_plot_is_drawn(tmp_path: Any) -> None:
     draw({name: a_policy_run([1.0, 2.0], [1.1, 2.1]) for name in POLICIES}, tmp_path)
     assert (tmp_path / f"{NAME}.png").stat().st_size > 1000
 
 
-def test_commands_get_these_settings_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_get_exactly_the_given_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LMAAS_POLICY", "sjf")
     monkeypatch.setenv("DATABASE_URL", "postgresql://elsewhere")
     given = environment({"kv_tokens": 64})
@@ -139,7 +139,7 @@ def test_commands_get_these_settings_and_no_others(monkeypatch: pytest.MonkeyPat
     assert "DATABASE_URL" not in given
 
 
-def test_pace_is_told_by_the_steps_that_were_whoever_was_batched_with_whom() -> None:
+def test_calibrated_cost_does_not_depend_on_batch_composition() -> None:
     cost = LinearCost(
         step_s=2e-3, prompt_token_s=5e-5, sequence_s=8e-5, kv_token_s=3e-7, prompt_read_s=1e-7
     )
@@ -154,5 +154,5 @@ def test_pace_is_told_by_the_steps_that_were_whoever_was_batched_with_whom() -> 
         assert results.busy_s == pytest.approx(calibrated_s(cost, workload, steps), rel=0.02)
 
 
-def test_steps_are_counted_from_a_look_before() -> None:
+def test_steps_since_an_earlier_reading() -> None:
     assert EngineSteps(9, 2.5, 300).since(EngineSteps(4, 1.5, 100)) == EngineSteps(5, 1.0, 200)

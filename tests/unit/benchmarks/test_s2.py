@@ -1,4 +1,4 @@
-"""S2's regimes, rows, targets and pictures, on made-up measures."""
+"""S2's regimes, rows, targets and plots, on synthetic measures."""
 
 from pathlib import Path
 
@@ -39,8 +39,8 @@ MEANS = {OURS: 7.0, OUR_ORACLE: 5.0, SHUFFLED: 10.1, MEAN_FIRST: 2.5}
 
 
 def measures(mean_s: float = 10.0, p99_s: float = 40.0) -> Measures:
-    """Those of ten requests, but for the response."""
-    workload, engine = some_requests(10), profile("a100-80gb/llama-3-8b")
+    """Measures of ten requests, with given response times."""
+    workload, engine = a_workload(10), profile("a100-80gb/llama-3-8b")
     results = replay_contender(Contender.of(FCFS), workload, engine)
     found = measure(workload, results, engine.shape.pages, results.dispatched_s)
     return msgspec.structs.replace(found, mean_s=mean_s, p99_s=p99_s)
@@ -52,21 +52,21 @@ def a_cell(load: float = 0.9, seed: int = 0, regime: Regime = TIGHT, **means: fl
     return Cell(key=(regime, load), seed=seed, rate_s=3.0, measured=found)
 
 
-def some_requests(count: int = 200) -> Workload:
-    chance = np.random.default_rng(4)
-    tokens = chance.integers(5, 200, count)
-    workload = Workload.of(np.arange(count) / 10, chance.integers(10, 300, count), tokens)
+def a_workload(count: int = 200) -> Workload:
+    generator = np.random.default_rng(4)
+    tokens = generator.integers(5, 200, count)
+    workload = Workload.of(np.arange(count) / 10, generator.integers(10, 300, count), tokens)
     return workload.with_quantiles(
         tokens[:, None] * np.array([0.4, 0.7, 1, 1.4, 2, 2.5], np.float32)
     )
 
 
-def test_settings_are_for_overload_alone() -> None:
+def test_overload_settings_run_only_in_overload() -> None:
     assert not SETTINGS.keys() & {each.name for each in contenders(TIGHT, 1.0)}
     assert SETTINGS.keys() < {each.name for each in contenders(TIGHT, OVERLOAD)}
 
 
-def test_others_are_told_where_it_matters() -> None:
+def test_other_contenders_run_only_at_some_loads() -> None:
     def names(regime: Regime, load: float) -> list[str]:
         return [each.name for each in contenders(regime, load)]
 
@@ -78,12 +78,12 @@ def test_others_are_told_where_it_matters() -> None:
     assert loads_of(bursts) == (0.7, 0.9, 1.1)
 
 
-def test_first_come_is_measured_first_and_with_predictions_of_its_own() -> None:
+def test_fcfs_is_measured_first_with_recorded_predictions() -> None:
     first = next(contenders(TIGHT, LOADS[0]))
     assert (first.name, first.predictor) == (FCFS, "recorded")
 
 
-def test_regimes_are_chosen_by_how_their_names_begin() -> None:
+def test_regimes_are_selected_by_prefix() -> None:
     assert [str(each) for each in regimes(["texts", "trace"], "texts/bursts,trace")] == [
         "texts/bursts/tight",
         "texts/bursts/roomy",
@@ -94,8 +94,8 @@ def test_regimes_are_chosen_by_how_their_names_begin() -> None:
 
 
 @pytest.mark.parametrize(("seed", "first"), [(0, 0), (1, 75), (2, 150)])
-def test_stretches_lie_evenly_on_the_trace(seed: int, first: int) -> None:
-    trace = some_requests(200)
+def test_parts_of_the_trace_are_evenly_spaced(seed: int, first: int) -> None:
+    trace = a_workload(200)
     part = trace_part(trace, 50, seed, 3)
     assert part.arrived_s[0] == trace.arrived_s[first]
     assert len(part) == 50
@@ -106,7 +106,7 @@ def test_pool_holds_as_many_mean_requests_in_whole_pages() -> None:
     assert pool_of(8, profile("a100-80gb/llama-3-8b"), requests).shape.pages == 20
 
 
-def test_gain_is_that_of_the_means_beside_the_oracles() -> None:
+def test_gain_is_that_of_the_means_next_to_the_oracles() -> None:
     point = Point(TIGHT, 0.9, (a_cell(), a_cell(seed=1, lmaas=8.0)))
     ours = 1 - (0.7 * 0.8) ** 0.5
     row = gain_row(point)
@@ -117,7 +117,7 @@ def test_gain_is_that_of_the_means_beside_the_oracles() -> None:
     assert row["policies"][OURS]["mean_s"]["mean"] == pytest.approx(7.5)
 
 
-def test_nothing_is_shared_of_a_gain_not_worth_having() -> None:
+def test_share_is_missing_if_the_oracle_gains_little() -> None:
     point = Point(TIGHT, 0.5, (a_cell(load=0.5, **{OUR_ORACLE: 9.5}),))
     assert point.share is None
 
@@ -150,15 +150,15 @@ def test_rows_fit_their_tables_and_the_result_file() -> None:
     msgspec.json.encode(rows)
 
 
-def test_a_source_tells_how_well_its_lengths_are_predicted() -> None:
-    requests = some_requests()
+def test_source_row_has_the_quality_of_its_predictions() -> None:
+    requests = a_workload()
     row = source_row("texts", requests, requests, profile("a100-80gb/llama-3-8b"))
     assert row["τ"] == pytest.approx(1)
     assert row["P90 covers"] == 1
 
 
-def test_a_cell_replays_every_side() -> None:
-    requests = some_requests()
+def test_cell_replays_every_contender() -> None:
+    requests = a_workload()
     engine = pool_of(8, profile("a100-80gb/llama-3-8b"), requests)
     sample_size = scenario(requests, TIGHT, 150, 0, 3)
     (done,) = compare(cases(TIGHT, [sample_size], [5.0], engine, [1.1]), measures_of)
@@ -168,7 +168,7 @@ def test_a_cell_replays_every_side() -> None:
     assert {each.requests for each in done.measured.values()} == {150}
 
 
-def test_pictures_are_drawn(tmp_path: Path) -> None:
+def test_plots_are_drawn(tmp_path: Path) -> None:
     cells = [
         a_cell(load=load, seed=seed, regime=Regime("texts", "poisson", pool))
         for pool in ("tight", "roomy")

@@ -67,7 +67,7 @@ def test_quantiles_of_fixed_lengths_are_calibrated() -> None:
     assert covered == pytest.approx(LEVELS, abs=0.01)
 
 
-def test_varied_lengths_fit_the_context_and_are_predicted_as_ours_are() -> None:
+def test_varied_lengths_fit_the_context_and_have_the_given_tau() -> None:
     found = requests(VARIED, 5_000, seed=3)
     found.check()
     assert (found.prompt_tokens + found.generation_tokens).max() <= CONTEXT_TOKENS
@@ -80,7 +80,7 @@ def test_no_error_is_no_spread() -> None:
     assert spread_of(0.0) == pytest.approx(0.0, abs=1e-9)
 
 
-def test_a_value_lasts_until_the_next() -> None:
+def test_mean_over_time_holds_values_until_the_next() -> None:
     times_s, values = np.array([0.0, 1.0, 3.0, 4.0]), np.array([5.0, 10.0, 20.0, 99.0])
     assert mean_over(times_s, values, 0.5, 4.0) == pytest.approx((2.5 + 20 + 20) / 3.5)
 
@@ -101,20 +101,20 @@ def test_targets_look_at_the_worst_model() -> None:
     assert not verdicts["varied: KV use, at least"].met  # it was not measured
 
 
-def test_rows_tell_every_side_over_the_maximum() -> None:
+def test_rows_compare_every_contender_with_the_maximum() -> None:
     rows = list(rows_of([a_cell()]))
     assert [row["reserved"] for row in rows] == [each.name for each in CONTENDERS]
     assert over_maximum([a_cell()], PEAK).mean == pytest.approx(7)
     assert "| fixed | llama-13b |" in rows_table(rows)
 
 
-def test_a_cell_replays_every_side() -> None:
+def test_cell_replays_every_contender() -> None:
     (done,) = compare([case("llama-33b", FIXED, seed=0, turnovers=1)], reservation_measures)
     assert list(done.measured) == [each.name for each in CONTENDERS]
     assert done.measured["maximum"].in_flight == pytest.approx(2, abs=0.1)
     assert sum(each.unanswered for each in done.measured.values()) == 0
 
 
-def test_picture_is_drawn(tmp_path: Path) -> None:
+def test_plot_is_drawn(tmp_path: Path) -> None:
     draw([a_cell(model, lengths) for model in MODELS for lengths in (FIXED, VARIED)], tmp_path)
     assert (tmp_path / "S3-reserved.png").exists()

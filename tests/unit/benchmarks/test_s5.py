@@ -1,4 +1,4 @@
-"""S5's deadlines, its judge, rows and targets."""
+"""S5's deadlines, judged refusals, rows and targets."""
 
 from dataclasses import replace
 from functools import partial
@@ -36,23 +36,23 @@ WRONGLY = "chat, tight: wrongly refused, let in"
 ENGINE = profile("a100-80gb/llama-3-8b")
 
 
-def alike(count: int, apart_s: float = 0.0) -> Workload:
+def equal_requests(count: int, apart_s: float = 0.0) -> Workload:
     """Requests of 100 + 50 tokens, perfectly predicted."""
     workload = Workload.of(np.arange(count) * apart_s, [100] * count, [50] * count)
     return workload.with_quantiles(np.full((count, 6), 50, np.float32))
 
 
 def pool(requests: float) -> EngineModel:
-    return pool_of(requests, ENGINE, alike(1))
+    return pool_of(requests, ENGINE, equal_requests(1))
 
 
 def measures() -> Measures:
-    workload = alike(3, apart_s=1.0)
+    workload = equal_requests(3, apart_s=1.0)
     return measure(workload, replay_contender(Contender.of(FCFS), workload, pool(2)), pages=20)
 
 
-def a_cell(seed: int = 0, ours: float = 3.0, first_come: float = 1.0, wrong: int = 1) -> Cell:
-    found = DeadlineMeasures(measures=measures(), goodput_s=first_come, unloaded_s=0.5)
+def a_cell(seed: int = 0, ours: float = 3.0, fcfs_goodput_s: float = 1.0, wrong: int = 1) -> Cell:
+    found = DeadlineMeasures(measures=measures(), goodput_s=fcfs_goodput_s, unloaded_s=0.5)
     refusing = DeadlineMeasures(
         measures=measures(),
         goodput_s=ours,
@@ -70,8 +70,8 @@ def a_cell(seed: int = 0, ours: float = 3.0, first_come: float = 1.0, wrong: int
     )
 
 
-def test_unloaded_is_what_the_engine_takes_for_one_alone() -> None:
-    found = unloaded_s(alike(5), pool(2))
+def test_unloaded_time_is_that_of_a_single_request() -> None:
+    found = unloaded_s(equal_requests(5), pool(2))
     cost = ENGINE.cost
     assert found == pytest.approx(found[0])
     assert found[0] == pytest.approx(
@@ -80,26 +80,28 @@ def test_unloaded_is_what_the_engine_takes_for_one_alone() -> None:
 
 
 def test_only_answers_within_their_deadline_count() -> None:
-    workload = replace(alike(4, apart_s=10.0), deadline_s=np.array([1e-9, 100.0, 100.0, 100.0]))
+    workload = replace(
+        equal_requests(4, apart_s=10.0), deadline_s=np.array([1e-9, 100.0, 100.0, 100.0])
+    )
     results = replay_contender(Contender.of(FCFS), workload, pool(2))
     assert goodput_s(workload, results) == pytest.approx(3 / 30)
 
 
-def test_a_request_that_would_have_made_it_was_refused_wrongly() -> None:
-    workload = replace(alike(2), deadline_s=np.full(2, 100.0))
+def test_request_that_would_meet_its_deadline_was_refused_wrongly() -> None:
+    workload = replace(equal_requests(2), deadline_s=np.full(2, 100.0))
     assert meets_deadline(1, workload, pool(2), without_deadline)
     assert meets_deadline(1, workload, pool(2), without_refusal)
 
 
-def test_a_request_that_cannot_make_it_was_refused_rightly() -> None:
-    alone_s = unloaded_s(alike(1), pool(1))[0]
-    workload = replace(alike(8), deadline_s=np.full(8, 0.5 * alone_s))
+def test_request_that_cannot_meet_its_deadline_was_refused_rightly() -> None:
+    alone_s = unloaded_s(equal_requests(1), pool(1))[0]
+    workload = replace(equal_requests(8), deadline_s=np.full(8, 0.5 * alone_s))
     assert not meets_deadline(7, workload, pool(1), without_deadline)
     assert not meets_deadline(7, workload, pool(1), without_refusal)
 
 
-def test_a_request_let_in_for_good_keeps_its_place_by_deadline() -> None:
-    workload = replace(alike(3), deadline_s=np.full(3, 100.0))
+def test_request_without_refusal_keeps_its_deadline() -> None:
+    workload = replace(equal_requests(3), deadline_s=np.full(3, 100.0))
     found = without_refusal(workload, 1)
     assert found.quantiles[1, 0] == 1
     assert found.quantiles[1, 1] == 50
@@ -107,8 +109,10 @@ def test_a_request_let_in_for_good_keeps_its_place_by_deadline() -> None:
     assert np.isnan(without_deadline(workload, 1).deadline_s).tolist() == [False, True, False]
 
 
-def test_a_cell_judges_no_more_than_was_asked() -> None:
-    scenario = Scenario(source=alike(50), arrivals="poisson", sample_size=200, predictor="recorded")
+def test_cell_judges_at_most_the_given_number() -> None:
+    scenario = Scenario(
+        source=equal_requests(50), arrivals="poisson", sample_size=200, predictor="recorded"
+    )
     overloaded = case(("chat", "tight"), scenario, pool(2), seed=0)
     (done,) = compare([overloaded], partial(deadline_measures, max_judged=3))
     assert done.measured[OURS].refused >= done.measured[OURS].judged
@@ -117,15 +121,15 @@ def test_a_cell_judges_no_more_than_was_asked() -> None:
     assert list(done.measured) == list(CONTENDERS)
 
 
-def test_targets_pool_what_was_judged_over_the_seeds() -> None:
+def test_targets_pool_judged_refusals_over_seeds() -> None:
     verdicts = {each.name: each for each in targets([a_cell(), a_cell(seed=1, wrong=4)])}
     assert verdicts[f"{WRONGLY} its deadline hidden, at most"].value == 0.025
     assert verdicts[f"{WRONGLY} but never refused, at most"].value == 0.05
     assert verdicts["chat, tight: in time over FCFS's at 1.3, at least"].value == pytest.approx(3)
 
 
-def test_nothing_in_time_counts_as_one() -> None:
-    assert relative_to_fcfs([a_cell(first_come=0.0)], OURS).mean == pytest.approx(
+def test_no_answer_in_time_counts_as_one() -> None:
+    assert relative_to_fcfs([a_cell(fcfs_goodput_s=0.0)], OURS).mean == pytest.approx(
         3 / (4 / REQUESTS)
     )
 
@@ -136,7 +140,7 @@ def test_interval_of_a_share() -> None:
     assert wilson_interval(0, 0) == (None, None)
 
 
-def test_so_many_are_judged_over_all_seeds() -> None:
+def test_judged_refusals_are_divided_among_seeds() -> None:
     assert judged_per_seed(210, 3) == 70
 
 
@@ -144,6 +148,6 @@ def test_rows_fit_their_tables() -> None:
     assert "met their deadline" in rows_table(list(rows_of([a_cell()])))
 
 
-def test_picture_is_drawn(tmp_path: Path) -> None:
+def test_plot_is_drawn(tmp_path: Path) -> None:
     draw([a_cell(), a_cell(seed=1)], tmp_path)
     assert (tmp_path / "S5-in-time.png").exists()

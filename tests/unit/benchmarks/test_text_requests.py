@@ -1,4 +1,4 @@
-"""Requests made of predicted texts, and where they are kept."""
+"""Requests made of texts with predicted lengths, and their cache."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def a_line(app: str, words: int) -> CorpusLine:
 
 
 def a_run(corpus: Corpus) -> EvaluationRun:
-    """Every line predicted as it is."""
+    """A run that predicts every line exactly."""
     lines = corpus.test
     tokens = np.array([float(len(line.output.split())) for line in lines])
     levels = np.log(tokens[:, None] * np.array([0.5, 0.8, 1, 1.2, 1.5, 2]))
@@ -28,7 +28,7 @@ def a_run(corpus: Corpus) -> EvaluationRun:
 
 @pytest.fixture
 def predictions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How often the model was asked; its answers are made up."""
+    """The sizes of prediction runs, which are replaced by exact ones."""
     asked: list[int] = []
     corpus = Corpus([], [a_line("grammar", 4), a_line("detox", 7), a_line("grammar", 9)])
 

@@ -12,14 +12,14 @@ from structlog.typing import EventDict
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from engine.kv.host import HostTier, RestoreCosts
-from engine.kv.memory import KvMemory
 from engine.kv.pages import PagePool
+from engine.loop import StepLoop
 from engine.protocol import Finish, Sequence, Step
 from engine.running.model import load_model
 from engine.running.runner import Runner
 from engine.step.commands import Command, Start
 from engine.step.composer import Composer
-from engine.step.loop import StepLoop
+from engine.step.memory import KvMemory
 from tests.conftest import PATIENCE_S
 
 VOCABULARY = 97

@@ -1,4 +1,4 @@
-"""A policy simple enough to be seen through, and builders of engines and workloads."""
+"""A simple policy that records its calls, and builders of engines and workloads."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -14,20 +14,20 @@ from gateway.scheduling.admission.interface import NO_CAPACITY, Capacity
 from gateway.scheduling.dispatch import Dispatch, dispatch_of
 from gateway.scheduling.requests import QueuedRequest, RunningSequence, WaitingBatch
 
-# speed is measured elsewhere: a busy machine fails no property
+# benchmarks measure speed: a busy machine must not fail a property
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 
 Rule: TypeAlias = Literal["longest", "upper", "held", "all"]
-MakePolicy: TypeAlias = Callable[..., "FirstCome"]
+MakePolicy: TypeAlias = Callable[..., "FirstComePolicy"]
 MakeWorkload: TypeAlias = Callable[..., Workload]
 MakeModel: TypeAlias = Callable[..., EngineModel]
 
 REFRESH = 5  # steps after which `held` is stale
 
 
-class Sums:
-    """Admits while a sum of pages fits: prompt and the longest, the predicted or no generation."""
+class SumAdmission:
+    """Admits while a sum of pages fits: of prompts, with max_tokens, P90 or nothing for answers."""
 
     def __init__(self, rule: Rule) -> None:
         self.capacity = NO_CAPACITY
@@ -91,17 +91,17 @@ class Sums:
         return sequence.generated + 1
 
 
-class FirstCome:
-    """First come, first served, so many at a time; `calls` tells what it was told, and said."""
+class FirstComePolicy:
+    """FCFS with at most `batch_size` requests at a time; `calls` records calls and dispatches."""
 
     name = "first-come"
     lockstep = False
 
-    def __init__(self, rule: Rule = "longest", *, most: int = 3) -> None:
-        self.admission = Sums(rule)
+    def __init__(self, rule: Rule = "longest", *, batch_size: int = 3) -> None:
+        self.admission = SumAdmission(rule)
         self.calls = self.admission.calls
         self.order: Literal["policy", "arrival"] = "arrival"
-        self._most = most
+        self._batch_size = batch_size
         self.queue: deque[QueuedRequest] = deque()
 
     def __len__(self) -> int:
@@ -115,7 +115,7 @@ class FirstCome:
         raise NotImplementedError
 
     def dispatch(self, now_s: float) -> Dispatch | None:
-        oldest = list(self.queue)[: self._most]
+        oldest = list(self.queue)[: self._batch_size]
         requests = oldest[: self.admission.admit(oldest)]
         self.calls.append(("dispatch", now_s, *(request.id for request in requests)))
         for _ in requests:
@@ -132,10 +132,10 @@ class FirstCome:
         self.calls.append(("observe", size, prompt_tokens, generation_tokens, serving_s))
 
     def give_up(self, now_s: float) -> list[QueuedRequest]:
-        late = [r for r in self.queue if r.start_by_s is not None and r.start_by_s <= now_s]
-        for request in late:
+        expired = [r for r in self.queue if r.start_by_s is not None and r.start_by_s <= now_s]
+        for request in expired:
             self.queue.remove(request)
-        return late
+        return expired
 
     def trust(self, trusted: bool) -> None:
         self.calls.append(("trust", trusted))
@@ -151,8 +151,8 @@ class FirstCome:
         raise NotImplementedError
 
 
-class InLockstep(FirstCome):
-    """The same for an engine in lock step; halves of a broken batch wait first."""
+class LockstepFirstComePolicy(FirstComePolicy):
+    """The same policy for a lockstep engine, which queues halves of a split batch first."""
 
     lockstep = True
 
@@ -160,11 +160,11 @@ class InLockstep(FirstCome):
         return super().dispatch(now_s) if self.admission.empty else None
 
 
-class Halving(InLockstep):
-    """The same, which takes broken batches back."""
+class HalvingPolicy(LockstepFirstComePolicy):
+    """The same policy, which splits batches that ran out of memory itself."""
 
-    def __init__(self, rule: Rule = "longest", *, most: int = 3) -> None:
-        super().__init__(rule, most=most)
+    def __init__(self, rule: Rule = "longest", *, batch_size: int = 3) -> None:
+        super().__init__(rule, batch_size=batch_size)
         self.halved: list[tuple[QueuedRequest, ...]] = []
 
     def halve(self, requests: Sequence[QueuedRequest]) -> None:
@@ -172,19 +172,25 @@ class Halving(InLockstep):
         for request in requests:
             self.admission.leave(request.id)
         self.queue.extendleft(reversed(requests))
-        self._most = max(len(requests) // 2, 1)
+        self._batch_size = max(len(requests) // 2, 1)
 
 
-POLICIES = {"continuous": FirstCome, "lockstep": InLockstep, "halving": Halving}
+POLICIES = {
+    "continuous": FirstComePolicy,
+    "lockstep": LockstepFirstComePolicy,
+    "halving": HalvingPolicy,
+}
 
-# durations are sums of powers of two: exact in floating point, in whatever order they are added
+# durations are sums of powers of two: exact in floating point, in any order of addition
 COST = LinearCost(step_s=2**-6, prompt_token_s=2**-12, sequence_s=2**-9, kv_token_s=2**-16)
 
 
 @pytest.fixture(scope="session")
 def a_policy() -> MakePolicy:
-    def make(rule: Rule = "longest", *, mode: str = "continuous", most: int = 3) -> FirstCome:
-        return POLICIES[mode](rule, most=most)
+    def make(
+        rule: Rule = "longest", *, mode: str = "continuous", batch_size: int = 3
+    ) -> FirstComePolicy:
+        return POLICIES[mode](rule, batch_size=batch_size)
 
     return make
 
@@ -201,10 +207,10 @@ def a_model() -> MakeModel:
 @pytest.fixture(scope="session")
 def a_workload() -> MakeWorkload:
     def make(*requests: tuple[float, int, int], **columns: Any) -> Workload:
-        """Of (arrived_s, prompt_tokens, generation_tokens) each, foretold as they are."""
+        """Requests (arrived_s, prompt_tokens, generation_tokens), predicted exactly."""
         arrived_s, prompts, lengths = zip(*requests, strict=True)
-        foretold = [[float(length)] * 6 for length in lengths]
-        given = {"max_tokens": 64, "quantiles": foretold, **columns}
+        predicted = [[float(length)] * 6 for length in lengths]
+        given = {"max_tokens": 64, "quantiles": predicted, **columns}
         return Workload.of(arrived_s, prompts, lengths, **given)
 
     return make

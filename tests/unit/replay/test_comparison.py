@@ -1,4 +1,4 @@
-"""Policies beside each other."""
+"""Comparisons of policies."""
 
 from dataclasses import replace
 from functools import partial
@@ -87,7 +87,7 @@ def test_hook_measures_each_run_before_the_next_begins() -> None:
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_a_line_is_said_of_each_run(jobs: int) -> None:
+def test_progress_has_a_line_for_each_run(jobs: int) -> None:
     plan = ReplayPlan(
         scenario=Scenario(source=requests(60)), engine=TIGHT, policies=("sjf", "fcfs"), loads=(0.5,)
     )
@@ -101,23 +101,23 @@ def test_a_line_is_said_of_each_run(jobs: int) -> None:
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_rows_of_arguments_are_worked_off_in_order(jobs: int) -> None:
+def test_map_in_processes_keeps_the_order(jobs: int) -> None:
     assert list(map_in_processes(jobs, pow, [2, 3, 1], [3, 2, 1])) == [8, 9, 1]
 
 
 @pytest.fixture(scope="module")
 def found() -> PolicyComparison:
-    """Two policies at two loads, for all tests that look at what came of them."""
+    """Two policies at two loads, shared by all tests of their results."""
     return compared(policies=("fcfs", "sjf"), loads=(0.5, 0.9))
 
 
 @pytest.fixture(scope="module")
 def alone() -> PolicyRow:
-    """The second policy at the second load, compared with none."""
+    """The second policy at the second load, compared alone."""
     return compared(policies=("sjf",), loads=(0.9,)).rows[0]
 
 
-def test_rows_are_every_policy_at_every_load(found: PolicyComparison) -> None:
+def test_every_policy_has_a_row_at_every_load(found: PolicyComparison) -> None:
     assert [(row.load, row.policy) for row in found.rows] == [
         (0.5, "fcfs"),
         (0.5, "sjf"),
@@ -132,14 +132,14 @@ def test_load_is_a_share_of_the_saturated_rate(found: PolicyComparison) -> None:
     assert found.rows[0].rate_s == pytest.approx(0.5 * found.saturated_rate_s)
 
 
-def test_arrivals_as_they_are_need_no_load() -> None:
+def test_unscaled_arrivals_have_no_load() -> None:
     workload = requests()
     found = compared(workload, policies=("fcfs",))
     assert found.saturated_rate_s is None
     assert (found.rows[0].load, found.rows[0].rate_s) == (None, workload.rate_s)
 
 
-def test_true_lengths_help_the_shortest_first() -> None:
+def test_sjf_is_faster_with_true_lengths() -> None:
     found = compared(policies=("fcfs", "sjf", "oracle-sjf"), loads=(1.0,), seeds=2)
     fcfs, sjf, oracle = (row.measures["mean_s"].mean for row in found.rows)
     assert oracle < sjf < fcfs
@@ -161,7 +161,7 @@ def test_delay_behind_fcfs_is_known_where_fcfs_ran(
     assert isnan(alone.measures["extra_delay_s"].mean)
 
 
-def test_several_processes_find_the_same() -> None:
+def test_several_processes_give_the_same_results() -> None:
     plan = ReplayPlan(
         scenario=Scenario(source=requests(60)),
         engine=TIGHT,
@@ -180,14 +180,14 @@ def test_seeds_give_an_interval(found: PolicyComparison) -> None:
     assert isnan(one.low)
 
 
-def test_interval_is_students() -> None:
+def test_interval_is_that_of_students_t() -> None:
     values = [3.0, 4.0, 8.0]
     found = confidence_interval(values)
     half = student.ppf(0.975, 2) * np.std(values, ddof=1) / 3**0.5
     assert (found.mean, found.half_width) == pytest.approx((5, half))
 
 
-def test_one_engine_less_answers_later() -> None:
+def test_one_engine_is_slower_than_two() -> None:
     two, one = (
         compared(policies=("fcfs",), engines=engines).rows[0].measures["mean_s"].mean
         for engines in (2, 1)
@@ -195,7 +195,7 @@ def test_one_engine_less_answers_later() -> None:
     assert one > two
 
 
-def test_engines_are_fed_in_turn() -> None:
+def test_engines_get_requests_in_turn() -> None:
     workload = requests(101).with_quantiles(np.full((101, 6), 100, np.float32))
     policy = lambda: build_policy("fcfs", Options())  # noqa: E731
     both = replay_replicas(2, workload, policy, TIGHT)
@@ -206,21 +206,21 @@ def test_engines_are_fed_in_turn() -> None:
     assert len(both.time_s) == len(both.waiting) == len(both.kv_pages)
 
 
-def test_saturated_rate_is_what_the_engine_gets_through() -> None:
+def test_saturated_rate_is_the_throughput_in_overload() -> None:
     found = compared(requests(2_000), policies=("fcfs",), loads=(1.4,))
     assert found.rows[0].measures["requests_s"].mean == pytest.approx(
         found.saturated_rate_s, rel=0.05
     )
 
 
-def test_deadlines_do_not_change_what_load_means() -> None:
+def test_saturated_rate_ignores_deadlines() -> None:
     workload = requests(200).with_quantiles(np.full((200, 6), 100, np.float32))
     hurried = requests(200, deadline_s=0.001).with_quantiles(np.full((200, 6), 100, np.float32))
     rates = [saturated_rate_s(each, TIGHT, Options()) for each in (workload, hurried)]
     assert rates[0] == rates[1]
 
 
-def test_drawn_requests_are_as_many_as_asked_and_of_the_source() -> None:
+def test_sample_has_the_given_size_and_comes_from_the_source() -> None:
     source = synthetic_lengths()
     scenario = Scenario(source=source, arrivals="poisson", sample_size=500)
     one, two = (scenario.workload(3.0, seed) for seed in (0, 1))
@@ -232,7 +232,7 @@ def test_drawn_requests_are_as_many_as_asked_and_of_the_source() -> None:
 
 
 @pytest.mark.parametrize("contender", CONTENDERS)
-def test_contender_is_a_policy_perhaps_told_true_lengths(contender: str) -> None:
+def test_contender_is_a_policy_with_predicted_or_true_lengths(contender: str) -> None:
     found = Contender.of(contender)
     oracle = {"oracle": "oracle-", "recorded": ""}[found.predictor]
     assert contender == found.name == oracle + found.policy

@@ -1,4 +1,4 @@
-"""One script of events, run by a replay, by the live scheduler and by the control loop alone."""
+"""A replay, the live scheduler and the control loop decide the same on the same events."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ STEP_S = 0.25  # exact in floating point
 KV = KvState(pages=40, free=40, page_tokens=16)
 SHAPE = EngineShape(pages=KV.pages, page_tokens=KV.page_tokens, step_tokens=64, context_tokens=512)
 TAU_FLOOR = 0.2
-Dispatched: TypeAlias = tuple[float, tuple[str, ...], str]  # when, which requests, by which order
+Dispatched: TypeAlias = tuple[float, tuple[str, ...], str]  # time, request ids, order
 
 fixtures = (a_request, tokenizer)
 
@@ -38,24 +38,24 @@ def scene(a_request: Callable[..., GenerationRequest], tokenizer: ChatTokenizer)
     return SchedulerScene(a_request, tokenizer)
 
 
-class Stepped(Struct, frozen=True):
-    """What a step of the scripted engine did, by request."""
+class ScriptedStep(Struct, frozen=True):
+    """The result of a step of the scripted engine, as request ids."""
 
     at_s: float
-    grew: list[str]
+    generated_for: list[str]
     finished: list[str]
     preempted: list[str]
 
 
 class ScriptedEngine:
-    """Each sequence gets a token in each step; some are preempted by chance, and lose nothing."""
+    """Each sequence gets a token in each step; random ones are preempted and lose nothing."""
 
     def __init__(self, seed: int) -> None:
         self.statistics = EngineStatistics()
         self.next_s = inf
         self.steps = 0
         self.at_boundary = False
-        self.script: list[Stepped] = []
+        self.script: list[ScriptedStep] = []
         self._random = Random(seed)
         self._sequences: list[SimulatedSequence] = []
         self._stepping: list[SimulatedSequence] = []
@@ -78,8 +78,10 @@ class ScriptedEngine:
             sequence.preemptions += 1
         self.statistics.preemptions += len(preempted)
         self.steps += 1
-        grew, ended, paused = (_ids(some) for some in (self._stepping, finished, preempted))
-        self.script.append(Stepped(self.next_s, grew, ended, paused))
+        generated_for, ended, paused = (
+            _ids(some) for some in (self._stepping, finished, preempted)
+        )
+        self.script.append(ScriptedStep(self.next_s, generated_for, ended, paused))
         self._sequences = [s for s in self._sequences if s.generated < s.tokens]
         self._stepping = []
         return finished
@@ -102,18 +104,18 @@ class ScriptedEngine:
         return 0
 
 
-class Noting(Simulation):
-    """A replay that keeps what it dispatches."""
+class RecordingSimulation(Simulation):
+    """A replay that records its dispatches."""
 
     dispatched: list[Dispatched]
 
     def _submit(self, dispatch: Any, now_s: float) -> None:
-        self.dispatched.append(_made(dispatch, now_s))
+        self.dispatched.append(_dispatched(dispatch, now_s))
         super()._submit(dispatch, now_s)
 
 
-def a_crowd(seed: int, *, foretold: bool = True, count: int = 400) -> Workload:
-    """Requests of three tenants, some with a longest wait; their lengths are foretold or not."""
+def contended_workload(seed: int, *, well_predicted: bool = True, count: int = 400) -> Workload:
+    """Requests of three tenants, some with a latest start; predictions good or reversed."""
     rng = np.random.default_rng(seed)
     lengths = np.clip(np.exp(rng.normal(3.2, 0.7, count)).round(), 1, 150)
     medians = lengths * np.exp(rng.normal(0.0, 0.4, count))
@@ -124,7 +126,7 @@ def a_crowd(seed: int, *, foretold: bool = True, count: int = 400) -> Workload:
         rng.integers(5, 60, count),
         lengths,
         max_tokens=200,
-        quantiles=np.clip((medians if foretold else medians[::-1])[:, None] * spread, 1, 200),
+        quantiles=np.clip((medians if well_predicted else medians[::-1])[:, None] * spread, 1, 200),
         tenants=[f"{number:032x}" for number in (1, 2, 3)],
         tenant=rng.integers(0, 3, count),
         start_by_s=waits,
@@ -132,7 +134,7 @@ def a_crowd(seed: int, *, foretold: bool = True, count: int = 400) -> Workload:
 
 
 def enqueue(scene: SchedulerScene, request: QueuedRequest) -> RequestState:
-    """The same request in the live scheduler."""
+    """Enqueue the same request in the live scheduler."""
     started_s = request.arrived_s
     wait_s = None if request.start_by_s is None else request.start_by_s - started_s
     state = scene.request(
@@ -147,8 +149,8 @@ def enqueue(scene: SchedulerScene, request: QueuedRequest) -> RequestState:
     return state
 
 
-async def submitted(scene: SchedulerScene, names: dict[str, str]) -> list[Dispatched]:
-    """What the live scheduler hands over until it has nothing more to decide; `names` by id."""
+async def live_dispatches(scene: SchedulerScene, names: dict[str, str]) -> list[Dispatched]:
+    """The live scheduler's dispatches until it is idle; `names` has request ids by hex id."""
     before = len(scene.engine.submitted)
     for _ in range(20):
         await asyncio.sleep(0)
@@ -161,11 +163,11 @@ async def submitted(scene: SchedulerScene, names: dict[str, str]) -> list[Dispat
     return found
 
 
-async def lived(
-    workload: Workload, script: list[Stepped], scene: SchedulerScene
+async def run_live(
+    workload: Workload, script: list[ScriptedStep], scene: SchedulerScene
 ) -> list[Dispatched]:
-    """What the live scheduler dispatches, given the same arrivals and steps."""
-    made: list[Dispatched] = []
+    """The live scheduler's dispatches on the same arrivals and steps."""
+    dispatched: list[Dispatched] = []
     states: dict[str, RequestState] = {}
     names: dict[str, str] = {}
     quality = RollingQuality(TRUST_WINDOW)
@@ -183,7 +185,7 @@ async def lived(
                 measured = quality.quality()
                 scene.outcomes.trusted = measured is None or measured.tau >= TAU_FLOOR
             scene.step(
-                {states[each].sequence_id: [7] for each in step.grew},
+                {states[each].sequence_id: [7] for each in step.generated_for},
                 [Finish(states[each].sequence_id, "stop") for each in step.finished],
                 preempted=[states[each].sequence_id for each in step.preempted],
                 kv=KV,
@@ -192,17 +194,17 @@ async def lived(
             request = arrivals.pop(0)
             state = states[request.id] = enqueue(scene, request)
             names[state.id.hex] = request.id
-        made += await submitted(scene, names)
-    return made
+        dispatched += await live_dispatches(scene, names)
+    return dispatched
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("policy", ["lmaas", "fcfs", "sjf", "hrrn", "s3", "fixed"])
-async def test_replay_and_live_scheduler_decide_the_same(
+async def test_replay_and_live_scheduler_make_the_same_decisions(
     policy: PolicyName, seed: int, scene: SchedulerScene
 ) -> None:
-    workload, engine = a_crowd(seed), ScriptedEngine(seed)
-    run = Noting(
+    workload, engine = contended_workload(seed), ScriptedEngine(seed)
+    run = RecordingSimulation(
         workload, build_policy(policy, Options()), engine, SHAPE, tau_floor=TAU_FLOOR, max_samples=2
     )
     run.dispatched = []
@@ -210,24 +212,24 @@ async def test_replay_and_live_scheduler_decide_the_same(
     assert outcomes.gave_up.any()
     assert outcomes.preemptions.sum() > 20
     scene.scheduler.use_policy(policy, Options())
-    assert await lived(workload, engine.script, scene) == run.dispatched
+    assert await run_live(workload, engine.script, scene) == run.dispatched
 
 
 async def test_replay_and_live_scheduler_distrust_predictions_at_the_same_time(
     scene: SchedulerScene,
 ) -> None:
-    workload, engine = a_crowd(3, foretold=False), ScriptedEngine(3)
+    workload, engine = contended_workload(3, well_predicted=False), ScriptedEngine(3)
     policy = build_policy("lmaas", Options())
-    run = Noting(workload, policy, engine, SHAPE, tau_floor=TAU_FLOOR, max_samples=2)
+    run = RecordingSimulation(workload, policy, engine, SHAPE, tau_floor=TAU_FLOOR, max_samples=2)
     run.dispatched = []
     run.run()
     assert policy.order == "arrival"
     scene.scheduler.use_policy("lmaas", Options())
-    assert await lived(workload, engine.script, scene) == run.dispatched
+    assert await run_live(workload, engine.script, scene) == run.dispatched
 
 
-class Pair:
-    """The live scheduler, and the control loop with just what it needs to know."""
+class LiveAndLoop:
+    """The live scheduler and a bare control loop, driven by the same events."""
 
     def __init__(self, scene: SchedulerScene) -> None:
         self.scene = scene
@@ -282,7 +284,7 @@ class Pair:
 
     def connect(self) -> None:
         self.scene.connect(KV)
-        self.scene.engine.submitted.clear()  # what ran goes on: no decision
+        self.scene.engine.submitted.clear()  # running sequences continue: no decision
         self.loop.resize(KV.pages, KV.page_tokens)
         self.loop.refresh(self.known())
         self.loop.due = self.connected = True
@@ -292,28 +294,28 @@ class Pair:
             self.scene.scheduler.use_policy(name)
             policy = build_policy(name, Options())
             self.loop.use(policy, list(self.waiting.values()), self.known())
-            self.scene.scheduler._policies.clear()  # none comes back
+            self.scene.scheduler._policies.clear()  # none is reused
 
     async def decide(self) -> list[Dispatched]:
-        """What both dispatch."""
+        """The dispatches, which are the same in both."""
         dispatched: list[Dispatched] = []
         due = self.loop.due
         if due:
             for request in self.loop.give_up(self.now_s):
                 del self.waiting[request.id]
         while due and self.connected and (found := self.loop.dispatch(self.now_s, self.known)):
-            dispatched.append(_made(found, self.now_s))
+            dispatched.append(_dispatched(found, self.now_s))
             for request in found.requests:
                 self.running[request.id] = self.waiting.pop(request.id), 0
-        assert await submitted(self.scene, self.names) == dispatched
+        assert await live_dispatches(self.scene, self.names) == dispatched
         return dispatched
 
 
 @pytest.mark.parametrize("seed", range(6))
-async def test_live_scheduler_decides_as_the_loop_does_whatever_happens(
+async def test_live_scheduler_decides_like_the_loop_under_random_events(
     seed: int, scene: SchedulerScene
 ) -> None:
-    random, workload, pair = Random(seed), a_crowd(seed), Pair(scene)
+    random, workload, pair = Random(seed), contended_workload(seed), LiveAndLoop(scene)
     lengths = workload.generation_tokens.tolist()
     arrivals = [workload.request(index) for index in range(len(workload))]
     dispatched: list[Dispatched] = []
@@ -325,14 +327,14 @@ async def test_live_scheduler_decides_as_the_loop_does_whatever_happens(
             pair.step(at_end, [each for each in sorted(others) if random.random() < 0.01])
         while arrivals and arrivals[0].arrived_s <= pair.now_s:
             pair.arrive(arrivals.pop(0))
-        happens = random.random()
-        if happens < 0.05 and (pair.waiting or pair.running):
+        event = random.random()
+        if event < 0.05 and (pair.waiting or pair.running):
             pair.cancel(random.choice([*pair.waiting, *pair.running]))
-        elif happens < 0.06 and pair.connected:
+        elif event < 0.06 and pair.connected:
             pair.lose()
-        elif happens < 0.15 and not pair.connected:
+        elif event < 0.15 and not pair.connected:
             pair.connect()
-        elif happens > 0.99:
+        elif event > 0.99:
             pair.use(random.choice([each for each in POLICY_NAMES if each != "magnus"]))
         dispatched += await pair.decide()
     assert len(dispatched) > 100
@@ -342,6 +344,6 @@ def _ids(sequences: Sequence[SimulatedSequence]) -> list[str]:
     return [sequence.request.id for sequence in sequences]
 
 
-def _made(dispatch: Any, now_s: float) -> Dispatched:
+def _dispatched(dispatch: Any, now_s: float) -> Dispatched:
     order = "arrival" if dispatch.reason == "arrival" else "policy"
     return now_s, tuple(request.id for request in dispatch.requests), order

@@ -1,4 +1,4 @@
-"""A replay jumps from event to event, and tells what going step by step would have told."""
+"""A replay from event to event gives the same results as a simulation of single steps."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -33,8 +33,8 @@ COSTS = [
 
 
 @dataclass
-class Token:
-    """A sequence of the slow engine, which counts tokens one by one."""
+class SlowSequence:
+    """A sequence of the slow engine."""
 
     request: QueuedRequest
     tokens: int
@@ -62,16 +62,16 @@ class Token:
 
 @dataclass
 class SlowEngine:
-    """One step at a time, one sequence at a time, one token at a time."""
+    """Simulates one step, one sequence and one token at a time."""
 
     model: EngineModel
     now_s: float = 0.0
     step: int = 0
-    waiting: list[Token] = field(default_factory=list)
-    preempted: list[Token] = field(default_factory=list)
-    running: list[Token] = field(default_factory=list)
-    orders: list[list[Any]] = field(default_factory=list)  # ready_s, step or None, sequences
-    drawing: list[Token] = field(default_factory=list)
+    waiting: list[SlowSequence] = field(default_factory=list)
+    preempted: list[SlowSequence] = field(default_factory=list)
+    running: list[SlowSequence] = field(default_factory=list)
+    submissions: list[list[Any]] = field(default_factory=list)  # ready_s, step or None, sequences
+    decoding_now: list[SlowSequence] = field(default_factory=list)
     ends_s: float | None = None
     full: bool = False
     copy_s: float = 0.0
@@ -91,29 +91,29 @@ class SlowEngine:
     def next_s(self) -> float:
         if self.ends_s is not None:
             return self.ends_s
-        return min((order[0] for order in self.orders), default=float("inf"))
+        return min((submission[0] for submission in self.submissions), default=float("inf"))
 
-    def settle(self, now_s: float) -> list[Token]:
+    def settle(self, now_s: float) -> list[SlowSequence]:
         self.now_s = now_s
         if self.ends_s is None:
             return []
         self.ends_s = None
         self.step += 1
         ended = []
-        for sequence in self.drawing:
+        for sequence in self.decoding_now:
             sequence.generated += 1
             if sequence.generated == 1:
                 sequence.first_s = now_s
             if sequence.generated == sequence.tokens:
                 sequence.ended_step = self.step
                 ended.append(sequence)
-        self.drawing = []
+        self.decoding_now = []
         return sorted(ended, key=lambda s: s.arrival)
 
     def compose(self) -> None:
-        for order in self.orders:
-            if order[1] is None and order[0] <= self.now_s:
-                order[1] = self.step + self.model.shape.lag_steps
+        for submission in self.submissions:
+            if submission[1] is None and submission[0] <= self.now_s:
+                submission[1] = self.step + self.model.shape.lag_steps
         ghost_steps = min(self.model.shape.lag_steps, 1)
         self.dismiss(lambda s: s.ended_step is not None and s.ended_step + ghost_steps <= self.step)
         computed = self.prepare()
@@ -133,13 +133,13 @@ class SlowEngine:
         self.computed_tokens += prompts + decoding
         self.ends_s = self.now_s + seconds
 
-    def dismiss(self, gone: Callable[[Token], bool]) -> None:
+    def dismiss(self, gone: Callable[[SlowSequence], bool]) -> None:
         kept = [s for s in self.running if not gone(s)]
         if len(kept) < len(self.running):
             self.full = False
         self.running = kept
 
-    def prepare(self) -> list[tuple[Token, int, bool]]:
+    def prepare(self) -> list[tuple[SlowSequence, int, bool]]:
         self.take(self.step)
         if not (self.running or self.preempted or self.waiting):
             self.take(float("inf"))
@@ -151,14 +151,18 @@ class SlowEngine:
         return self.fill()
 
     def take(self, by_step: float) -> None:
-        while self.orders and self.orders[0][1] is not None and self.orders[0][1] <= by_step:
-            self.waiting += self.orders.pop(0)[2]
+        while (
+            self.submissions
+            and self.submissions[0][1] is not None
+            and self.submissions[0][1] <= by_step
+        ):
+            self.waiting += self.submissions.pop(0)[2]
 
     def wait(self) -> None:
         self.dismiss(lambda s: s.ended_step is not None)
         self.take(float("inf"))
 
-    def lacks(self) -> bool:
+    def lacks_pages(self) -> bool:
         page_tokens = self.model.shape.page_tokens
         singles = [s for s in self.running if s.pending == 1 and not s.complete]
         if not singles:
@@ -166,13 +170,13 @@ class SlowEngine:
         return sum(s.computed % page_tokens == 0 for s in singles) > self.free
 
     def preempt(self) -> None:
-        if not self.lacks():
+        if not self.lacks_pages():
             return
         candidates = [s for s in self.running if not s.complete]
         candidates.sort(key=lambda s: s.pending > 1)
         arrivals = [s.arrival for s in candidates]
         ranked = sorted(zip(self.remainders(candidates), arrivals, strict=True))
-        while self.lacks():
+        while self.lacks_pages():
             if len(ranked) <= 1:
                 self.wait()
                 return
@@ -192,8 +196,8 @@ class SlowEngine:
             victim.computed = 0
             self.preempted = sorted([*self.preempted, victim], key=lambda s: s.arrival)
 
-    def remainders(self, sequences: list[Token]) -> list[int]:
-        """All at once, as the replay does: a median half way between two tokens goes either way."""
+    def remainders(self, sequences: list[SlowSequence]) -> list[int]:
+        """Computed together, as in the replay: rounding of medians at .5 depends on it."""
         known = [
             RunningSequence(
                 "", s.request.prompt_tokens, min(s.generated, s.tokens),
@@ -205,12 +209,14 @@ class SlowEngine:
 
     def start(self) -> None:
         shape = self.model.shape
-        most = min(shape.step_tokens, shape.max_sequences or shape.step_tokens)
-        while not self.full and len(self.running) < most and (self.preempted or self.waiting):
+        max_sequences = min(shape.step_tokens, shape.max_sequences or shape.step_tokens)
+        while (
+            not self.full and len(self.running) < max_sequences and (self.preempted or self.waiting)
+        ):
             queue = self.preempted or self.waiting
             sequence = queue[0]
-            least = min(sequence.generated + 1, sequence.request.max_tokens)
-            sequence.reserved = max(sequence.reserved, least)
+            min_reserved = min(sequence.generated + 1, sequence.request.max_tokens)
+            sequence.reserved = max(sequence.reserved, min_reserved)
             if self.running and not self.fits(sequence):
                 self.full = True
                 return
@@ -220,10 +226,10 @@ class SlowEngine:
             sequence.computed, sequence.swapped = sequence.swapped, 0
             self.running.append(sequence)
 
-    def fits(self, newcomer: Token) -> bool:
-        if self.free < (self.pages(newcomer.swapped) or 1):
+    def fits(self, candidate: SlowSequence) -> bool:
+        if self.free < (self.pages(candidate.swapped) or 1):
             return False
-        claims = [*self.running, newcomer]
+        claims = [*self.running, candidate]
         ahead = [max(s.reserved - s.generated, 0) for s in claims]
         ends = {s.length + left for s, left in zip(claims, ahead, strict=True)}
         for steps in range(max(ends)):
@@ -236,16 +242,16 @@ class SlowEngine:
                 return False
         return True
 
-    def fill(self) -> list[tuple[Token, int, bool]]:
+    def fill(self) -> list[tuple[SlowSequence, int, bool]]:
         page_tokens, computed = self.model.shape.page_tokens, []
         singles = [s for s in self.running if s.pending == 1 and not s.complete]
         computed += [(sequence, 1, True) for sequence in singles]
         for sequence, _, _ in computed:
             sequence.computed += 1
-            self.drawing.append(sequence)
+            self.decoding_now.append(sequence)
         budget = self.model.shape.step_tokens - len(computed)
         for sequence in self.running:
-            if budget <= 0 or sequence.pending <= 1 or sequence in self.drawing:
+            if budget <= 0 or sequence.pending <= 1 or sequence in self.decoding_now:
                 continue
             tokens = 0
             while tokens < budget and sequence.pending:
@@ -258,19 +264,19 @@ class SlowEngine:
                 self.full = False
                 computed.append((sequence, tokens, False))
             if not sequence.pending:
-                self.drawing.append(sequence)
+                self.decoding_now.append(sequence)
         return computed
 
 
 class SlowReplay:
-    """The gateway before the slow engine."""
+    """A gateway with the slow engine."""
 
     def __init__(self, workload: Workload, policy: Any, model: EngineModel) -> None:
         policy.resize(model.shape.pages, model.shape.page_tokens)
         self.policy, self.workload, self.engine = policy, workload, SlowEngine(model)
-        self.running: dict[str, Token] = {}
+        self.running: dict[str, SlowSequence] = {}
         self.batches: dict[str, list[Any]] = {}
-        self.arrivals = self.told = self.told_preemptions = self.waiting = 0
+        self.arrivals = self.results = self.reported_preemptions = self.waiting = 0
         self.seen: dict[str, list[float]] = {
             name: [float("nan")] * len(workload) for name in ("dispatched", "first", "finished")
         }
@@ -284,7 +290,7 @@ class SlowReplay:
             if self.engine.next_s <= now_s:
                 before = self.engine.step
                 ended = self.engine.settle(now_s)
-                self.tell(ended, now_s)
+                self.report(ended, now_s)
                 stepped = self.engine.step > before and self.engine.step % 16 == 0
                 decide = bool(ended) or stepped
             while arrivals[arrived] <= now_s:
@@ -299,11 +305,11 @@ class SlowReplay:
                 self.engine.compose()
 
     def steps(self) -> None:
-        if self.engine.step > self.told:
-            self.policy.admission.advance(self.engine.step - self.told)
-            self.told = self.engine.step
+        if self.engine.step > self.results:
+            self.policy.admission.advance(self.engine.step - self.results)
+            self.results = self.engine.step
 
-    def tell(self, ended: list[Token], now_s: float) -> None:
+    def report(self, ended: list[SlowSequence], now_s: float) -> None:
         if not ended:
             return
         self.steps()
@@ -319,9 +325,9 @@ class SlowReplay:
             if len(batch[1]) == len(batch[0]):
                 longest = max(r.prompt_tokens for r in batch[0])
                 self.policy.observe(len(batch[0]), longest, max(batch[1]), now_s - batch[2])
-        new = self.engine.preemptions - self.told_preemptions
+        new = self.engine.preemptions - self.reported_preemptions
         self.policy.admission.observed(len(ended) if len(self.policy) else 0, new)
-        self.told_preemptions += new
+        self.reported_preemptions += new
 
     def decide(self, now_s: float) -> None:
         self.steps()
@@ -344,32 +350,32 @@ class SlowReplay:
             batch = [dispatch.requests, [], now_s]
             self.batches.update((request.id, batch) for request in dispatch.requests)
             ready_s = now_s + self.engine.model.shape.submit_delay_s
-            self.engine.orders.append([ready_s, None, sequences])
+            self.engine.submissions.append([ready_s, None, sequences])
 
-    def started(self, request: QueuedRequest, now_s: float) -> Token:
+    def started(self, request: QueuedRequest, now_s: float) -> SlowSequence:
         index = int(request.id)
         self.seen["dispatched"][index] = now_s
         self.arrivals += 1
         reserved = max(min(self.policy.admission.reserve(request), request.max_tokens), 1)
         tokens = int(self.workload.generation_tokens[index])
-        sequence = self.running[request.id] = Token(request, tokens, reserved, self.arrivals)
+        sequence = self.running[request.id] = SlowSequence(request, tokens, reserved, self.arrivals)
         return sequence
 
 
 @st.composite
 def workloads(draw: st.DrawFn) -> Workload:
-    """Up to 14 requests which fit 14 pages of 4 tokens each, arriving in 1/64 s."""
+    """Up to 14 requests that each fit 14 pages of 4 tokens; arrivals are multiples of 1/64 s."""
     count = draw(st.integers(1, 14))
     waits = draw(st.lists(st.integers(0, 24), min_size=count, max_size=count))
     prompts = draw(st.lists(st.integers(1, 28), min_size=count, max_size=count))
     lengths = draw(st.lists(st.integers(1, 20), min_size=count, max_size=count))
     beyond = draw(st.lists(st.integers(0, 8), min_size=count, max_size=count))
-    foretold = draw(st.lists(st.integers(1, 24), min_size=count, max_size=count))
+    predicted = draw(st.lists(st.integers(1, 24), min_size=count, max_size=count))
     spread = np.array([0.5, 0.75, 1.0, 1.0, 1.25, 1.5])
-    most = np.add(lengths, beyond)
-    quantiles = np.clip(np.round(np.multiply.outer(foretold, spread)), 1, most[:, None])
+    max_sequences = np.add(lengths, beyond)
+    quantiles = np.clip(np.round(np.multiply.outer(predicted, spread)), 1, max_sequences[:, None])
     return Workload.of(
-        np.cumsum(waits) / 64, prompts, lengths, max_tokens=most, quantiles=quantiles
+        np.cumsum(waits) / 64, prompts, lengths, max_tokens=max_sequences, quantiles=quantiles
     )
 
 
@@ -391,7 +397,7 @@ def models(draw: st.DrawFn) -> EngineModel:
 
 
 def merged(calls: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """The calls with steps added up, as late as they matter: an arrival does not ask for them."""
+    """The calls with consecutive steps summed and moved after arrivals, which ignore them."""
     found: list[tuple[Any, ...]] = []
     steps = 0
     for call in calls:
@@ -406,31 +412,31 @@ def merged(calls: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 
 
 @given(workloads(), models(), st.sampled_from(["longest", "upper", "held", "all"]))
-def test_replay_is_what_single_steps_make_of_it(
+def test_replay_equals_a_simulation_of_single_steps(
     a_policy: Any, workload: Workload, model: EngineModel, rule: str
 ) -> None:
     slow_policy, fast_policy = a_policy(rule), a_policy(rule)
     slow = SlowReplay(workload, slow_policy, model)
     slow.run()
-    told = replay(workload, fast_policy, model, tau_floor=None)
-    assert told.finished_s.tolist() == slow.seen["finished"]
-    assert told.first_token_s.tolist() == slow.seen["first"]
-    assert told.dispatched_s.tolist() == slow.seen["dispatched"]
-    assert told.preemptions.tolist() == slow.preemptions
+    results = replay(workload, fast_policy, model, tau_floor=None)
+    assert results.finished_s.tolist() == slow.seen["finished"]
+    assert results.first_token_s.tolist() == slow.seen["first"]
+    assert results.dispatched_s.tolist() == slow.seen["dispatched"]
+    assert results.preemptions.tolist() == slow.preemptions
     assert merged(fast_policy.calls) == merged(slow_policy.calls)
-    assert told.busy_s == slow.engine.busy_s
-    assert told.steps == slow.engine.step
-    assert told.computed_tokens == slow.engine.computed_tokens
-    assert told.recomputed_tokens == slow.engine.recomputed_tokens
+    assert results.busy_s == slow.engine.busy_s
+    assert results.steps == slow.engine.step
+    assert results.computed_tokens == slow.engine.computed_tokens
+    assert results.recomputed_tokens == slow.engine.recomputed_tokens
 
 
 @pytest.fixture(scope="module")
-def crowd() -> Workload:
-    """Six hundred requests in two seconds, foretold with an error."""
+def contended() -> Workload:
+    """Six hundred requests in two seconds, predicted with an error."""
     random = np.random.default_rng(5)
     lengths = np.minimum(random.geometric(1 / 20, 600), 100)
-    foretold = lengths * np.exp(random.normal(0, 0.4, 600))
-    quantiles = np.clip(np.multiply.outer(foretold, [0.4, 0.7, 1, 1.4, 1.8, 2.2]), 1, 128)
+    predicted = lengths * np.exp(random.normal(0, 0.4, 600))
+    quantiles = np.clip(np.multiply.outer(predicted, [0.4, 0.7, 1, 1.4, 1.8, 2.2]), 1, 128)
     return Workload.of(
         np.sort(random.uniform(0, 2, 600)),
         random.integers(1, 60, 600),
@@ -442,85 +448,98 @@ def crowd() -> Workload:
 
 @pytest.mark.parametrize("rule", ["longest", "upper", "held", "all"])
 def test_every_request_ends_once_with_all_its_tokens(
-    a_policy: Any, a_model: Any, crowd: Workload, rule: str
+    a_policy: Any, a_model: Any, contended: Workload, rule: str
 ) -> None:
     policy = a_policy(rule)
-    told = replay(crowd, policy, a_model())
+    results = replay(contended, policy, a_model())
     ended = {call[1]: call[2] for call in policy.calls if call[0] == "ended"}
     assert sorted(map(int, ended)) == list(range(600))
-    assert [ended[str(n)] for n in range(600)] == crowd.generation_tokens.tolist()
-    assert not told.gave_up.any()
-    assert (crowd.arrived_s <= told.dispatched_s).all()
-    assert (told.dispatched_s < told.first_token_s).all()
-    assert (told.first_token_s <= told.finished_s).all()
+    assert [ended[str(n)] for n in range(600)] == contended.generation_tokens.tolist()
+    assert not results.gave_up.any()
+    assert (contended.arrived_s <= results.dispatched_s).all()
+    assert (results.dispatched_s < results.first_token_s).all()
+    assert (results.first_token_s <= results.finished_s).all()
     assert (
-        told.computed_tokens - told.recomputed_tokens
-        >= (crowd.prompt_tokens + crowd.generation_tokens - 1).sum()
+        results.computed_tokens - results.recomputed_tokens
+        >= (contended.prompt_tokens + contended.generation_tokens - 1).sum()
     )
 
 
 @pytest.mark.parametrize("name", POLICY_NAMES)
-def test_every_request_ends_under_every_policy(a_model: Any, crowd: Workload, name: str) -> None:
+def test_every_request_ends_under_every_policy(
+    a_model: Any, contended: Workload, name: str
+) -> None:
     policy = build_policy(name, Options())
-    told = replay(crowd, policy, a_model())
-    assert (crowd.arrived_s <= told.dispatched_s).all()
-    assert (told.dispatched_s < told.first_token_s).all()
-    assert (told.first_token_s <= told.finished_s).all()
-    assert not told.gave_up.any()
-    assert told.kv_pages.max() <= 64
+    results = replay(contended, policy, a_model())
+    assert (contended.arrived_s <= results.dispatched_s).all()
+    assert (results.dispatched_s < results.first_token_s).all()
+    assert (results.first_token_s <= results.finished_s).all()
+    assert not results.gave_up.any()
+    assert results.kv_pages.max() <= 64
     assert len(policy) == 0
     assert policy.admission.empty
     policy.check()
 
 
-def test_deadlines_are_met_or_given_up(a_model: Any, crowd: Workload) -> None:
+def test_requests_with_deadlines_are_answered_or_given_up(
+    a_model: Any, contended: Workload
+) -> None:
     hurried = Workload.of(
-        crowd.arrived_s,
-        crowd.prompt_tokens,
-        crowd.generation_tokens,
+        contended.arrived_s,
+        contended.prompt_tokens,
+        contended.generation_tokens,
         max_tokens=128,
-        quantiles=crowd.quantiles,
+        quantiles=contended.quantiles,
         deadline_s=5.0,
     )
-    told = replay(hurried, build_policy("lmaas", Options()), a_model())
-    assert 0 < told.gave_up.sum() < 600
-    assert (told.gave_up == np.isnan(told.finished_s)).all()
+    results = replay(hurried, build_policy("lmaas", Options()), a_model())
+    assert 0 < results.gave_up.sum() < 600
+    assert (results.gave_up == np.isnan(results.finished_s)).all()
 
 
-def test_memory_promised_at_its_longest_never_runs_out(
-    a_policy: Any, a_model: Any, crowd: Workload
+def test_memory_reserved_for_max_tokens_never_runs_out(
+    a_policy: Any, a_model: Any, contended: Workload
 ) -> None:
-    told = replay(crowd, a_policy("longest"), a_model())
-    assert told.preemptions.sum() == told.recomputed_tokens == 0
+    results = replay(contended, a_policy("longest"), a_model())
+    assert results.preemptions.sum() == results.recomputed_tokens == 0
 
 
-def test_memory_counted_as_held_runs_out(a_policy: Any, a_model: Any, crowd: Workload) -> None:
-    told = replay(crowd, a_policy("held"), a_model())
-    assert told.preemptions.sum() > 0
-    assert told.recomputed_tokens > 0
+def test_memory_counted_as_held_now_runs_out(
+    a_policy: Any, a_model: Any, contended: Workload
+) -> None:
+    results = replay(contended, a_policy("held"), a_model())
+    assert results.preemptions.sum() > 0
+    assert results.recomputed_tokens > 0
 
 
-def test_series_are_bounded_and_cover_the_run(a_policy: Any, a_model: Any, crowd: Workload) -> None:
-    told = replay(crowd, a_policy("upper"), a_model(), max_samples=50)
-    columns = [told.time_s, told.waiting, told.running, told.kv_pages]
-    assert {len(column) for column in columns} == {len(told.time_s)}
-    assert 10 <= len(told.time_s) < 50
-    apart_s = np.diff(told.time_s)
+def test_series_are_bounded_and_cover_the_run(
+    a_policy: Any, a_model: Any, contended: Workload
+) -> None:
+    results = replay(contended, a_policy("upper"), a_model(), max_samples=50)
+    columns = [results.time_s, results.waiting, results.running, results.kv_pages]
+    assert {len(column) for column in columns} == {len(results.time_s)}
+    assert 10 <= len(results.time_s) < 50
+    apart_s = np.diff(results.time_s)
     assert apart_s == pytest.approx(apart_s[0])
-    assert told.time_s[-1] > told.finished_s.max() - 2 * apart_s[0]
-    assert told.kv_pages.max() <= 64
-    assert told.waiting.max() > 0
-    for time_s, waiting, running in zip(told.time_s, told.waiting, told.running, strict=True):
-        started, ended = (told.dispatched_s <= time_s).sum(), (told.finished_s <= time_s).sum()
+    assert results.time_s[-1] > results.finished_s.max() - 2 * apart_s[0]
+    assert results.kv_pages.max() <= 64
+    assert results.waiting.max() > 0
+    for time_s, waiting, running in zip(
+        results.time_s, results.waiting, results.running, strict=True
+    ):
+        started, ended = (
+            (results.dispatched_s <= time_s).sum(),
+            (results.finished_s <= time_s).sum(),
+        )
         assert running == started - ended
-        assert waiting == (crowd.arrived_s <= time_s).sum() - started
+        assert waiting == (contended.arrived_s <= time_s).sum() - started
 
 
 def test_mean_of_pages_is_near_that_of_their_series(
-    a_policy: Any, a_model: Any, crowd: Workload
+    a_policy: Any, a_model: Any, contended: Workload
 ) -> None:
-    told = replay(crowd, a_policy("upper"), a_model())
-    assert told.page_seconds / told.busy_s == pytest.approx(told.kv_pages.mean(), rel=0.02)
+    results = replay(contended, a_policy("upper"), a_model())
+    assert results.page_seconds / results.busy_s == pytest.approx(results.kv_pages.mean(), rel=0.02)
 
 
 def test_series_of_one_row_is_refused() -> None:
@@ -528,13 +547,13 @@ def test_series_of_one_row_is_refused() -> None:
         SeriesSampler(0.0, 1.0, 1)
 
 
-def test_request_that_fits_no_engine_is_given_up(
+def test_request_larger_than_the_engine_is_given_up(
     a_policy: Any, a_model: Any, a_workload: Any
 ) -> None:
-    told = replay(a_workload((0, 300, 4), (0, 4, 4)), a_policy(), a_model())
-    assert told.gave_up.tolist() == [True, False]
-    assert np.isnan(told.finished_s[0])
-    assert told.finished_s[1] > 0
+    results = replay(a_workload((0, 300, 4), (0, 4, 4)), a_policy(), a_model())
+    assert results.gave_up.tolist() == [True, False]
+    assert np.isnan(results.finished_s[0])
+    assert results.finished_s[1] > 0
 
 
 def test_answer_is_cut_to_what_the_context_leaves(
@@ -548,19 +567,19 @@ def test_answer_is_cut_to_what_the_context_leaves(
 def test_request_larger_than_what_is_free_runs_alone(
     a_policy: Any, a_model: Any, a_workload: Any
 ) -> None:
-    told = replay(a_workload((0, 4, 4), (0, 200, 50), (0, 4, 4)), a_policy(), a_model())
-    assert told.finished_s[0] < told.dispatched_s[1] + 1
-    assert told.finished_s[1] > told.finished_s[0]
-    assert not np.isnan(told.finished_s).any()
+    results = replay(a_workload((0, 4, 4), (0, 200, 50), (0, 4, 4)), a_policy(), a_model())
+    assert results.finished_s[0] < results.dispatched_s[1] + 1
+    assert results.finished_s[1] > results.finished_s[0]
+    assert not np.isnan(results.finished_s).any()
 
 
-def test_request_that_waited_too_long_is_given_up(
+def test_request_past_its_start_limit_is_given_up(
     a_policy: Any, a_model: Any, a_workload: Any
 ) -> None:
     workload = a_workload((0, 200, 50), (0.01, 200, 50), start_by_s=[np.nan, 0.1])
-    told = replay(workload, a_policy(), a_model())
-    assert told.gave_up.tolist() == [False, True]
-    assert np.isnan(told.dispatched_s[1])
+    results = replay(workload, a_policy(), a_model())
+    assert results.gave_up.tolist() == [False, True]
+    assert np.isnan(results.dispatched_s[1])
 
 
 def test_decisions_are_made_on_arrivals_on_ends_and_every_16_steps(
@@ -568,19 +587,19 @@ def test_decisions_are_made_on_arrivals_on_ends_and_every_16_steps(
 ) -> None:
     policy = a_policy()
     model = a_model(pages=20)
-    told = replay(a_workload((0, 1, 40), (0.25, 1, 40)), policy, model)
+    results = replay(a_workload((0, 1, 40), (0.25, 1, 40)), policy, model)
     times = [call[1] for call in policy.calls if call[0] == "dispatch"]
     step_16_s, step_32_s = (model.cost.run_seconds(1, 1, steps) for steps in (16, 32))
-    expected = [0.0, 0.25, step_16_s, step_32_s, told.finished_s[0]]
+    expected = [0.0, 0.25, step_16_s, step_32_s, results.finished_s[0]]
     assert times == sorted(expected)
-    assert told.decisions == len(times)
+    assert results.decisions == len(times)
 
 
-def test_predictions_of_no_order_are_not_trusted(
-    a_policy: Any, a_model: Any, crowd: Workload
+def test_shuffled_predictions_are_not_trusted(
+    a_policy: Any, a_model: Any, contended: Workload
 ) -> None:
     policy = a_policy()
-    shuffled = crowd.with_quantiles(np.random.default_rng(1).permutation(crowd.quantiles))
+    shuffled = contended.with_quantiles(np.random.default_rng(1).permutation(contended.quantiles))
     assert replay(shuffled, policy, a_model()).order_changes == 0
     verdicts = [call for call in policy.calls if call[0] == "trust"]
     assert verdicts
@@ -588,70 +607,72 @@ def test_predictions_of_no_order_are_not_trusted(
 
 
 def test_predictions_are_judged_once_there_are_enough_outcomes(
-    a_policy: Any, a_model: Any, crowd: Workload
+    a_policy: Any, a_model: Any, contended: Workload
 ) -> None:
     policy = a_policy()
-    shuffled = crowd.with_quantiles(np.random.default_rng(1).permutation(crowd.quantiles))
+    shuffled = contended.with_quantiles(np.random.default_rng(1).permutation(contended.quantiles))
     replay(shuffled, policy, a_model())
     calls = [call[0] for call in policy.calls if call[0] in ("ended", "trust")]
     assert calls.index("trust") == 100
     assert calls.count("trust") == 1
 
 
-def test_predictions_that_hold_stay_trusted(a_policy: Any, a_model: Any, crowd: Workload) -> None:
+def test_good_predictions_stay_trusted(a_policy: Any, a_model: Any, contended: Workload) -> None:
     policy = a_policy()
-    replay(crowd, policy, a_model())
+    replay(contended, policy, a_model())
     assert not [call for call in policy.calls if call[0] == "trust"]
 
 
 def test_predictions_are_always_trusted_without_a_floor(
-    a_policy: Any, a_model: Any, crowd: Workload
+    a_policy: Any, a_model: Any, contended: Workload
 ) -> None:
     policy = a_policy()
-    replay(crowd, policy, a_model(), tau_floor=None)
+    replay(contended, policy, a_model(), tau_floor=None)
     assert not [call for call in policy.calls if call[0] == "trust"]
 
 
 @pytest.mark.parametrize("mode", ["lockstep", "halving"])
-def test_every_request_ends_in_lock_step_too(
-    a_policy: Any, a_model: Any, crowd: Workload, mode: str
+def test_every_request_ends_in_lockstep(
+    a_policy: Any, a_model: Any, contended: Workload, mode: str
 ) -> None:
-    policy = a_policy("held", mode=mode, most=16)
-    told = replay(crowd, policy, a_model())
+    policy = a_policy("held", mode=mode, batch_size=16)
+    results = replay(contended, policy, a_model())
     ended = [call[1] for call in policy.calls if call[0] == "ended"]
     assert sorted(map(int, ended)) == list(range(600))
-    assert told.preemptions.sum() > 0
-    assert (told.first_token_s <= told.finished_s).all()
-    assert told.kv_pages.max() <= 64
+    assert results.preemptions.sum() > 0
+    assert (results.first_token_s <= results.finished_s).all()
+    assert results.kv_pages.max() <= 64
 
 
-def test_broken_batch_goes_back_to_its_policy(a_policy: Any, a_model: Any, a_workload: Any) -> None:
-    policy = a_policy("held", mode="halving")
-    workload = a_workload((0, 8, 20), (0, 8, 20), (0, 8, 2))
-    told = replay(workload, policy, a_model(pages=12))
-    (halved,) = policy.halved
-    assert [request.id for request in halved] == ["0", "1"]
-    assert told.preemptions.tolist() == [1, 1, 0]
-    assert told.finished_s[2] < told.finished_s[0] < told.finished_s[1]
-
-
-def test_empty_workload_has_empty_outcomes(a_policy: Any, a_model: Any) -> None:
-    told = replay(Workload.of([], [], []), a_policy(), a_model())
-    assert len(told.finished_s) == len(told.time_s) == told.steps == 0
-
-
-def test_policy_that_keeps_requests_from_an_idle_engine_is_found_out(
+def test_batch_out_of_memory_returns_to_its_policy(
     a_policy: Any, a_model: Any, a_workload: Any
 ) -> None:
-    policy = a_policy(most=0)
+    policy = a_policy("held", mode="halving")
+    workload = a_workload((0, 8, 20), (0, 8, 20), (0, 8, 2))
+    results = replay(workload, policy, a_model(pages=12))
+    (halved,) = policy.halved
+    assert [request.id for request in halved] == ["0", "1"]
+    assert results.preemptions.tolist() == [1, 1, 0]
+    assert results.finished_s[2] < results.finished_s[0] < results.finished_s[1]
+
+
+def test_empty_workload_has_empty_results(a_policy: Any, a_model: Any) -> None:
+    results = replay(Workload.of([], [], []), a_policy(), a_model())
+    assert len(results.finished_s) == len(results.time_s) == results.steps == 0
+
+
+def test_policy_that_never_dispatches_is_an_error(
+    a_policy: Any, a_model: Any, a_workload: Any
+) -> None:
+    policy = a_policy(batch_size=0)
     with pytest.raises(RuntimeError, match="1 requests wait"):
         replay(a_workload((0, 4, 4)), policy, a_model())
 
 
-def test_outcomes_have_a_column_for_each_request(
-    a_policy: Any, a_model: Any, crowd: Workload
+def test_results_have_a_value_for_each_request(
+    a_policy: Any, a_model: Any, contended: Workload
 ) -> None:
-    told: ReplayResults = replay(crowd, a_policy(), a_model())
-    columns = (told.dispatched_s, told.first_token_s, told.finished_s,
-               told.preemptions, told.overdue, told.gave_up)  # fmt: skip
+    results: ReplayResults = replay(contended, a_policy(), a_model())
+    columns = (results.dispatched_s, results.first_token_s, results.finished_s,
+               results.preemptions, results.overdue, results.gave_up)  # fmt: skip
     assert [len(column) for column in columns] == [600] * 6

@@ -19,9 +19,9 @@ from engine.attention.reference import ReferenceAttention
 from engine.attention.triton import TritonAttention
 from engine.attention.triton_plan import NO_SLOT
 from engine.kv.store import KvShape, KvStore
+from engine.networks.interface import Packed
 from engine.running.graphs import DecodeGraphs
 from engine.running.model import load_model
-from engine.step.packing import Packed
 
 CPU = torch.device("cpu")
 POOL = 96

@@ -16,8 +16,8 @@ from engine.networks.huggingface import HuggingFaceNetwork
 from engine.networks.linear import DenseLinear, PackedLinear, fixed_linear, packable
 from engine.networks.llama import LlamaNetwork
 from engine.running.model import LoadedModel, NetworkChoice, load_model
+from engine.running.packing import pack
 from engine.step.composer import Chunk
-from engine.step.packing import pack
 
 ALL = [
     "llama", "llama-tied", "qwen2", "qwen2-mixed", "qwen3", "mistral", "gemma", "gpt2", "gpt_neox",

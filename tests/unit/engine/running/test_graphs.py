@@ -10,8 +10,8 @@ from torch import Tensor
 from engine.attention.interface import Context
 from engine.attention.triton_plan import StaticPlan, plan_step
 from engine.attention.triton_tiles import LaunchShape
+from engine.networks.interface import Packed
 from engine.running.graphs import DecodeGraphs, buckets
-from engine.step.packing import Packed
 
 CPU = torch.device("cpu")
 LAUNCH_SHAPE = LaunchShape(tile_tokens=4, kv_heads=1, multiprocessors=1)

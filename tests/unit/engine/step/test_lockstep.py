@@ -4,10 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.kv.host import HostTier, RestoreCosts
-from engine.kv.memory import KvMemory
 from engine.kv.pages import PagePool
 from engine.step.composer import StepPlan
 from engine.step.lockstep import LockstepComposer
+from engine.step.memory import KvMemory
 from engine.step.sequence import SequenceState
 
 PAGES, PAGE_TOKENS = 8, 4

@@ -1,4 +1,4 @@
-"""The cost of a step is found again in the times it made, or it is said why not."""
+"""Calibration recovers the cost behind step times, or reports why it cannot."""
 
 from collections.abc import Callable
 from random import Random
@@ -42,14 +42,14 @@ def trial(
     *,
     before: int = 0,
 ) -> list[Step]:
-    """Twelve steps that are alike; the prompt has tokens `before` those computed."""
+    """Twelve equal steps; the prompt has `before` tokens before those computed."""
     reads = prefill * (before + prefill / 2)
     times = [seconds(prefill, reads, sequences, kv_tokens) * noise() for _ in range(12)]
     return [Step(name, prefill, reads, sequences, kv_tokens, each, 1.02 * each) for each in times]
 
 
 def designed(noise: Callable[[], float] = lambda: 1) -> list[Step]:
-    """Batches that decode at three lengths, and prompts beside them."""
+    """Steps of batches that decode at three lengths, and of prompts."""
     steps: list[Step] = []
     for batch in (1, 4, 16, 64):
         for length in (16, 128, 1024):
@@ -60,7 +60,7 @@ def designed(noise: Callable[[], float] = lambda: 1) -> list[Step]:
     return steps
 
 
-def test_exact_times_give_their_cost_again() -> None:
+def test_cost_is_recovered_from_exact_times() -> None:
     found = fit_cost(designed())
     for name in TERMS:
         assert getattr(found.cost, name) == pytest.approx(getattr(COST, name), rel=1e-6)
@@ -70,7 +70,7 @@ def test_exact_times_give_their_cost_again() -> None:
     assert found.mix is None
 
 
-def test_noisy_times_give_nearly_their_cost() -> None:
+def test_cost_is_nearly_recovered_from_noisy_times() -> None:
     rng = Random(1)
     found = fit_cost(designed(lambda: rng.lognormvariate(0, 0.1)))
     for name in TERMS:
@@ -86,7 +86,7 @@ def test_skewed_noise_moves_the_sum_by_its_mean() -> None:
     assert found.cost.step_s == pytest.approx(1.2 * COST.step_s, rel=0.15)
 
 
-def test_hiccups_of_the_machine_are_left_out() -> None:
+def test_outliers_are_left_out() -> None:
     steps = designed()
     steps[5] = replace(steps[5], took_s=1.0)
     found = fit_cost(steps)
@@ -99,7 +99,7 @@ def test_first_step_after_a_rest_is_not_fitted() -> None:
     assert fit_cost([slow, *designed()]).fitted.steps == len(designed())
 
 
-def test_mix_is_foretold_and_not_fitted() -> None:
+def test_mix_is_predicted_and_not_fitted() -> None:
     mix = [replace(step, trial=MIX, took_s=1.1 * step.took_s) for step in designed()[::12]]
     found = fit_cost([*designed(), *mix])
     assert found.cost.step_s == pytest.approx(COST.step_s, rel=1e-6)
@@ -107,7 +107,7 @@ def test_mix_is_foretold_and_not_fitted() -> None:
     assert found.mix.bias == pytest.approx(1 / 1.1 - 1, rel=1e-6)
 
 
-def test_worst_shape_is_named() -> None:
+def test_fit_names_the_worst_step_group() -> None:
     steps = [
         replace(step, took_s=1.5 * step.took_s) if step.trial == "16 at 128" else step
         for step in designed()
@@ -117,7 +117,7 @@ def test_worst_shape_is_named() -> None:
     assert worst.error > 0.2
 
 
-def test_no_part_of_a_cost_is_negative() -> None:
+def test_no_coefficient_is_negative() -> None:
     steps = [replace(step, took_s=1e-3 * step.prefill_tokens + 1e-3) for step in designed()]
     found = fit_cost(steps).cost
     assert found.kv_token_s >= 0
@@ -126,7 +126,7 @@ def test_no_part_of_a_cost_is_negative() -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "said"),
+    ("steps", "message"),
     [
         ([], "0 steps were timed"),
         (designed()[:30], "30 steps were timed"),
@@ -138,8 +138,8 @@ def test_no_part_of_a_cost_is_negative() -> None:
         ([replace(step, took_s=0.0) for step in designed()], "step time is 0"),
     ],
 )
-def test_steps_that_tell_too_little_are_refused(steps: list[Any], said: str) -> None:
-    with pytest.raises(LmaasError, match=said):
+def test_steps_that_do_not_determine_the_cost_are_refused(steps: list[Any], message: str) -> None:
+    with pytest.raises(LmaasError, match=message):
         fit_cost(steps)
 
 
@@ -148,13 +148,13 @@ def test_steps_that_tell_too_little_are_refused(steps: list[Any], said: str) -> 
     [
         ([], 0.0, 1),
         ([[2.0, 2.0]], 1.0, 1),
-        ([[2.0, 2.0, 2.0]], 3.0, 1),  # the order met the second step
+        ([[2.0, 2.0, 2.0]], 3.0, 1),  # the submission arrived in the second step
         ([[2.0]], 1.0, 0),
         ([[2.0]], 5.0, 0),
         ([[2.0, 2.0], [2.0, 2.0], [2.0] * 9], 1.0, 1),
     ],
 )
-def test_lag_counts_from_the_step_that_the_order_met(
+def test_lag_counts_from_the_step_that_runs_on_arrival(
     waits: list[list[float]], submit_delay_s: float, lag: int
 ) -> None:
     assert lag_steps(waits, submit_delay_s) == lag

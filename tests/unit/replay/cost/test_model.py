@@ -1,4 +1,4 @@
-"""Runs of steps cost what their steps do, and a file says what an engine is."""
+"""The time of runs is the sum over their steps; engines are read from files."""
 
 from pathlib import Path
 
@@ -44,15 +44,15 @@ def test_run_takes_what_its_steps_take(
     assert cost.run_seconds(sequences, kv_tokens, steps) == pytest.approx(sum(each), rel=1e-12)
 
 
-def test_card_computes_at_first_and_reads_later() -> None:
+def test_card_is_compute_bound_first_and_memory_bound_later() -> None:
     computing_s, reading_s = CARD.seconds(0, 200, 0), CARD.seconds(0, 200, 10_000)
     assert computing_s == pytest.approx(1e-4 + 2 * 5e8 * 200 / 1e13)
     assert reading_s == pytest.approx(1e-4 + (1e9 + 1e10) / 1e11)
-    both_s = CARD.run_seconds(200, 900, 20)  # computing bounds the first of these steps alone
+    both_s = CARD.run_seconds(200, 900, 20)  # only the first of these steps are compute-bound
     assert 20 * CARD.seconds(0, 200, 900) < both_s < 20 * CARD.seconds(0, 200, 900 + 20 * 200)
 
 
-def test_prompts_cost_computing_alone() -> None:
+def test_prompts_of_a_card_cost_compute_only() -> None:
     assert CARD.seconds(512, 0, 0) == pytest.approx(1e-4 + max(1e9 / 1e11, 2 * 5e8 * 512 / 1e13))
 
 
@@ -82,7 +82,7 @@ def test_file_without_an_engine_is_refused(tmp_path: Path) -> None:
         read_engine(tmp_path / "engine.json")
 
 
-def test_paced_cost_is_in_proportion() -> None:
+def test_scaled_cost_is_proportional() -> None:
     cost = LinearCost(step_s=2e-3, prompt_token_s=5e-5, sequence_s=8e-5, kv_token_s=3e-7)
     shape = 40, 7, 900.0, 120.0
     assert cost.scaled(1.5).seconds(*shape) == pytest.approx(1.5 * cost.seconds(*shape))

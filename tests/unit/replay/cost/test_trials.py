@@ -1,4 +1,4 @@
-"""Trials fit the engine they are for, and change its load in every way."""
+"""Trials fit their engine and vary every part of a step."""
 
 from collections import Counter
 from typing import Any

@@ -1,4 +1,4 @@
-"""The simulated engine does, step by step, what the real one's composer does."""
+"""The simulated engine makes the same steps as the real engine's composer."""
 
 from dataclasses import dataclass
 from itertools import accumulate
@@ -8,10 +8,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from engine.kv.host import HostTier, RestoreCosts
-from engine.kv.memory import KvMemory
 from engine.kv.pages import PagePool
 from engine.kv.reservations import KvReservation, peak_pages
 from engine.step.composer import Composer, StepPlan
+from engine.step.memory import KvMemory
 from engine.step.sequence import SequenceState
 from gateway.replay.cost.model import EngineModel, EngineShape, LinearCost
 from gateway.replay.engine.base import SimulatedEngine
@@ -30,31 +30,31 @@ PAGE_TOKENS = 4
 
 @dataclass(frozen=True)
 class Job:
-    """A sequence to run: `wait` is in 1/32 s after the one before."""
+    """A sequence to run; `wait` is the time after the previous one, in 1/32 s."""
 
     wait: int
     prompt: int
     tokens: int
     reserve: int
-    most: int
+    max_tokens: int
 
     @property
     def quantiles(self) -> Quantiles:
-        middle = float(min(max(self.reserve, 1), self.most))
+        middle = float(min(max(self.reserve, 1), self.max_tokens))
         return 1.0, 1.0, middle, middle, middle, middle
 
 
 @st.composite
 def jobs(draw: st.DrawFn, *, cut_off: bool) -> Job:
-    """Each fits 16 pages; `cut_off` answers end at max_tokens, the others before."""
+    """Jobs that fit 16 pages; `cut_off` answers end at max_tokens, others before."""
     tokens = draw(st.integers(1, 24))
-    most = tokens if cut_off else tokens + draw(st.integers(1, 12))
+    max_tokens = tokens if cut_off else tokens + draw(st.integers(1, 12))
     return Job(
         wait=draw(st.integers(0, 8)),
-        prompt=draw(st.integers(1, 64 - most)),
+        prompt=draw(st.integers(1, 64 - max_tokens)),
         tokens=tokens,
         reserve=draw(st.integers(1, 30)),
-        most=most,
+        max_tokens=max_tokens,
     )
 
 
@@ -68,7 +68,7 @@ def starts(submitted: list[Job]) -> list[float]:
 
 
 @dataclass
-class Seen:
+class EngineOutcome:
     finished_s: list[float]
     first_s: list[float]
     preemptions: list[int]
@@ -79,15 +79,15 @@ class Seen:
 def sequences_of(submitted: list[Job]) -> list[SimulatedSequence]:
     made = []
     for index, job in enumerate(submitted):
-        request = QueuedRequest(str(index), "t", job.prompt, job.quantiles, job.most, 0.0)
+        request = QueuedRequest(str(index), "t", job.prompt, job.quantiles, job.max_tokens, 0.0)
         made.append(SimulatedSequence(index, request, job.tokens, job.reserve))
     return made
 
 
-def simulated(submitted: list[Job], engine: ContinuousEngine) -> Seen:
+def simulated(submitted: list[Job], engine: ContinuousEngine) -> EngineOutcome:
     sequences, times = sequences_of(submitted), starts(submitted)
     finished_s = drive(engine, sequences, times)
-    return Seen(
+    return EngineOutcome(
         finished_s=finished_s,
         first_s=[sequence.first_token_s for sequence in sequences],
         preemptions=[sequence.preemptions for sequence in sequences],
@@ -99,7 +99,7 @@ def simulated(submitted: list[Job], engine: ContinuousEngine) -> Seen:
 def drive(
     engine: SimulatedEngine, sequences: list[SimulatedSequence], times: list[float]
 ) -> list[float]:
-    """Hand over each sequence at its time; when each ended."""
+    """Submit each sequence at its time; returns the times of their ends."""
     finished_s = [float("nan")] * len(sequences)
     left = list(zip(times, sequences, strict=True))
     while left or engine.next_s < float("inf"):
@@ -114,8 +114,8 @@ def drive(
     return finished_s
 
 
-class RealComposer:
-    """The engine's own composer, driven as its loop does, by a clock that the cost tells."""
+class ComposerRun:
+    """The engine's composer, driven like by its loop, on a clock of modelled step times."""
 
     def __init__(self, submitted: list[Job], pages: int, step_tokens: int) -> None:
         memory = KvMemory(
@@ -124,42 +124,44 @@ class RealComposer:
         self.composer = Composer(memory, step_tokens)
         self.jobs = submitted
         self.left = list(zip(starts(submitted), range(len(submitted)), strict=True))
-        self.seen = Seen(
+        self.outcome = EngineOutcome(
             [float("nan")] * len(submitted), [float("nan")] * len(submitted),
             [0] * len(submitted), 0, 0.0,
         )  # fmt: skip
         self.now_s = 0.0
-        self.flying: tuple[StepPlan, float] | None = None
+        self.in_flight: tuple[StepPlan, float] | None = None
 
-    def run(self) -> Seen:
-        while self.left or self.flying or not self.composer.idle:
-            if self.composer.idle and not self.flying:
+    def run(self) -> EngineOutcome:
+        while self.left or self.in_flight or not self.composer.idle:
+            if self.composer.idle and not self.in_flight:
                 self.now_s = max(self.now_s, self.left[0][0])
             while self.left and self.left[0][0] <= self.now_s:
-                self.composer.add([self.live(self.left.pop(0)[1])])
+                self.composer.add([self.real_sequence(self.left.pop(0)[1])])
             flight = self.launch()
-            earlier, self.flying = self.flying, flight
+            earlier, self.in_flight = self.in_flight, flight
             if earlier is not None:
                 self.settle(*earlier)
-        self.seen.extensions = self.composer.extensions
-        return self.seen
+        self.outcome.extensions = self.composer.extensions
+        return self.outcome
 
-    def live(self, index: int) -> SequenceState:
+    def real_sequence(self, index: int) -> SequenceState:
         job = self.jobs[index]
-        reserved = min(job.reserve, job.most)
+        reserved = min(job.reserve, job.max_tokens)
         return SequenceState(
-            str(index), index, [0] * job.prompt, job.prompt, job.most, reserved, reserved
+            str(index), index, [0] * job.prompt, job.prompt, job.max_tokens, reserved, reserved
         )
 
     def launch(self) -> tuple[StepPlan, float] | None:
-        """The next step and how long it takes; its remainders are as known by then."""
+        """Compose the next step, with remainders as known by then; returns it with its time."""
         running = [s for s in self.composer.running if not s.at_max_tokens]
         running.sort(key=lambda s: s.uncomputed > 1)
         as_running = []
         for sequence in running:
             job = self.jobs[int(sequence.id)]
             generated = sequence.generated + sequence.in_flight
-            as_running.append(RunningSequence("", job.prompt, generated, job.quantiles, job.most))
+            as_running.append(
+                RunningSequence("", job.prompt, generated, job.quantiles, job.max_tokens)
+            )
         remainders = (
             LengthDistributions.of(as_running).remaining_quantile(0.5).round().astype(int).tolist()
         )
@@ -168,7 +170,7 @@ class RealComposer:
         plan = self.composer.compose()
         for victim in plan.preempted:
             job = self.jobs[int(victim.id)]
-            self.seen.preemptions[int(victim.id)] += (
+            self.outcome.preemptions[int(victim.id)] += (
                 victim.generated + victim.in_flight < job.tokens
             )
         if not any(chunk.length for chunk in plan.chunks):
@@ -180,7 +182,7 @@ class RealComposer:
 
     def settle(self, plan: StepPlan, seconds: float) -> None:
         self.now_s += seconds
-        self.seen.busy_s += seconds
+        self.outcome.busy_s += seconds
         for chunk in plan.chunks:
             sequence = chunk.sequence
             if not chunk.samples_token:
@@ -191,32 +193,32 @@ class RealComposer:
                 continue
             index = int(sequence.id)
             if sequence.generated == 1:
-                self.seen.first_s[index] = self.now_s
+                self.outcome.first_s[index] = self.now_s
             if sequence.generated == self.jobs[index].tokens:
                 sequence.done = True
-                self.seen.finished_s[index] = self.now_s
+                self.outcome.finished_s[index] = self.now_s
                 self.composer.ended(sequence)
 
 
 @given(st.lists(jobs(cut_off=True), min_size=1, max_size=12))
-def test_steps_are_those_of_the_engine_where_answers_are_cut_off(submitted: list[Job]) -> None:
-    real = RealComposer(submitted, pages=16, step_tokens=12).run()
+def test_steps_match_the_engine_for_answers_cut_off(submitted: list[Job]) -> None:
+    real = ComposerRun(submitted, pages=16, step_tokens=12).run()
     assert simulated(submitted, ContinuousEngine(model_of())) == real
 
 
 @given(st.lists(jobs(cut_off=False), min_size=1, max_size=12))
-def test_steps_are_those_of_the_engine_where_answers_end(submitted: list[Job]) -> None:
-    real = RealComposer(submitted, pages=64, step_tokens=12).run()
+def test_steps_match_the_engine_for_answers_that_end(submitted: list[Job]) -> None:
+    real = ComposerRun(submitted, pages=64, step_tokens=12).run()
     assert simulated(submitted, ContinuousEngine(model_of(pages=64))) == real
 
 
-def test_engine_preempts_and_doubles_in_these_tests() -> None:
+def test_steps_match_the_engine_under_preemption_and_doubling() -> None:
     submitted = [Job(0, 10, 20, 4, 20) for _ in range(6)]
-    real = RealComposer(submitted, pages=16, step_tokens=12).run()
-    seen = simulated(submitted, ContinuousEngine(model_of()))
-    assert seen == real
-    assert sum(seen.preemptions) > 0
-    assert seen.extensions >= len(submitted)
+    real = ComposerRun(submitted, pages=16, step_tokens=12).run()
+    outcome = simulated(submitted, ContinuousEngine(model_of()))
+    assert outcome == real
+    assert sum(outcome.preemptions) > 0
+    assert outcome.extensions >= len(submitted)
 
 
 @given(
@@ -224,7 +226,7 @@ def test_engine_preempts_and_doubles_in_these_tests() -> None:
     st.sampled_from([0, 1, 2]),
     st.sampled_from([None, 2**-8]),
 )
-def test_pages_stay_within_the_pool_and_come_back(
+def test_pages_stay_within_the_pool_and_are_freed(
     submitted: list[Job], lag_steps: int, swap_token_s: float | None
 ) -> None:
     engine = ContinuousEngine(model_of(lag_steps=lag_steps, swap_token_s=swap_token_s))
@@ -244,7 +246,7 @@ def test_pages_stay_within_the_pool_and_come_back(
     assert not [*engine.running, *engine.waiting, *engine.preempted]
 
 
-def test_preempted_sequence_computes_what_it_had_again() -> None:
+def test_preempted_sequence_recomputes_its_tokens() -> None:
     submitted = [Job(0, 10, 20, 4, 20) for _ in range(6)]
     engine = ContinuousEngine(model_of())
     simulated(submitted, engine)
@@ -253,7 +255,7 @@ def test_preempted_sequence_computes_what_it_had_again() -> None:
     assert engine.statistics.computed_tokens == needed + engine.statistics.recomputed_tokens
 
 
-def test_swapped_sequence_computes_nothing_again_and_pays_for_the_copies() -> None:
+def test_swapped_sequence_recomputes_nothing_and_pays_for_copies() -> None:
     submitted = [Job(0, 10, 20, 4, 20) for _ in range(6)]
     free, dear = (ContinuousEngine(model_of(swap_token_s=s)) for s in (0.0, 2**-8))
     for engine in (free, dear):
@@ -267,7 +269,7 @@ def test_swapped_sequence_computes_nothing_again_and_pays_for_the_copies() -> No
 
 
 @pytest.mark.parametrize(("lag_steps", "started_step"), [(0, 2), (1, 3), (2, 4)])
-def test_late_order_is_heeded_so_many_steps_after_the_one_under_way(
+def test_submission_is_taken_lag_steps_after_the_running_step(
     lag_steps: int, started_step: int
 ) -> None:
     engine = ContinuousEngine(model_of(lag_steps=lag_steps))
@@ -279,13 +281,13 @@ def test_late_order_is_heeded_so_many_steps_after_the_one_under_way(
     assert finished_s[1] == began_s + own_s
 
 
-def test_order_on_its_way_waits_for_the_step_it_comes_in() -> None:
+def test_submission_in_transit_is_taken_on_arrival() -> None:
     engine = ContinuousEngine(model_of(submit_delay_s=1.0, lag_steps=0))
     (only,) = sequences_of([Job(0, 1, 1, 1, 1)])
     assert drive(engine, [only], [2.0]) == [3.0 + COST.seconds(0, 1, 1)]
 
 
-def test_engine_goes_on_with_an_answer_until_it_knows_of_its_end() -> None:
+def test_engine_computes_a_ghost_step_before_it_notices_an_end() -> None:
     ends, cut_off = Job(0, 8, 4, 4, 9), Job(0, 8, 4, 4, 4)
     computed = []
     for job, lag_steps in ((ends, 0), (ends, 1), (cut_off, 1)):
@@ -295,30 +297,30 @@ def test_engine_goes_on_with_an_answer_until_it_knows_of_its_end() -> None:
     assert computed == [11, 12, 11]
 
 
-@pytest.mark.parametrize("most", [12, 90])
+@pytest.mark.parametrize("max_spans", [12, 90])
 @given(data=st.data())
-def test_promises_fit_where_their_peak_does(most: int, data: st.DataObject) -> None:
+def test_spans_fit_exactly_if_their_peak_fits(max_spans: int, data: st.DataObject) -> None:
     each = st.tuples(st.integers(0, 40), st.integers(1, 60))
-    claims = data.draw(st.lists(each, min_size=1, max_size=most))
+    lengths = data.draw(st.lists(each, min_size=1, max_size=max_spans))
     page_tokens, step = data.draw(st.integers(1, 9)), data.draw(st.integers(0, 100))
-    peak = peak_pages([KvReservation(tokens, left) for left, tokens in claims], page_tokens)
+    peak = peak_pages([KvReservation(tokens, left) for left, tokens in lengths], page_tokens)
     for pages in (peak - 1, peak, data.draw(st.integers(1, 2 * peak))):
         spans = ReservedSpanTable().with_others(
-            ReservedSpan(step + left, tokens - step) for left, tokens in claims
+            ReservedSpan(step + left, tokens - step) for left, tokens in lengths
         )
         assert spans_fit(spans, page_tokens, pages) == (peak <= pages)
 
 
 @given(st.lists(st.tuples(st.integers(0, 90), st.integers(0, 9), st.integers(-9, 9))))
-def test_claims_are_those_put_and_not_dropped(changes: list[tuple[int, int, int]]) -> None:
-    claims, kept = ReservedSpanTable(), dict[int, tuple[int, int]]()
+def test_span_table_has_the_spans_put_and_not_dropped(changes: list[tuple[int, int, int]]) -> None:
+    table, expected = ReservedSpanTable(), dict[int, tuple[int, int]]()
     for key, end, length_offset in changes:
-        if end == 0 and kept.pop(key, None):
-            claims.drop(key)
+        if end == 0 and expected.pop(key, None):
+            table.drop(key)
         elif end:
-            claims.put(key, end, length_offset)
-            kept[key] = end, length_offset
-    assert sorted(map(tuple, claims.with_others([]).T.tolist())) == sorted(kept.values())
+            table.put(key, end, length_offset)
+            expected[key] = end, length_offset
+    assert sorted(map(tuple, table.with_others([]).T.tolist())) == sorted(expected.values())
 
 
 @given(
@@ -327,7 +329,7 @@ def test_claims_are_those_put_and_not_dropped(changes: list[tuple[int, int, int]
     st.integers(0, 60),
     st.integers(1, 7),
 )
-def test_growth_takes_the_pages_that_each_sequence_takes(
+def test_decode_pages_are_the_sum_over_sequences(
     length_offsets: list[int], step: int, steps: int, page_tokens: int
 ) -> None:
     decode_pages = DecodePages(page_tokens)
@@ -349,7 +351,7 @@ def test_growth_takes_the_pages_that_each_sequence_takes(
 
 @given(st.integers(1, 200), st.integers(1, 30), st.integers(0, 5000), st.floats(0, 1))
 @example(100, 1, 0, 1.0)
-def test_boundary_is_the_first_at_a_time_or_later(
+def test_boundary_is_the_first_at_or_after_a_time(
     steps: int, sequences: int, kv_tokens: int, share: float
 ) -> None:
     timeline = Timeline(COST)
@@ -361,7 +363,7 @@ def test_boundary_is_the_first_at_a_time_or_later(
 
 
 def lockstep(submitted: list[Job], pages: int) -> tuple[LockstepEngine, list[float]]:
-    """All submitted as one batch."""
+    """Run all jobs as one batch."""
     engine = LockstepEngine(model_of(pages=pages), owner_halves=False)
     sequences = sequences_of(submitted)
     engine.submit(sequences, 0.0)
@@ -376,15 +378,15 @@ def lockstep(submitted: list[Job], pages: int) -> tuple[LockstepEngine, list[flo
     return engine, finished_s
 
 
-def test_batch_in_lock_step_ends_together_and_reads_its_padding() -> None:
+def test_lockstep_batch_ends_together_and_reads_its_padding() -> None:
     engine, finished_s = lockstep([Job(0, 10, 6, 6, 6), Job(0, 3, 2, 2, 2)], pages=16)
     prefill_s = COST.seconds(12, 0, 0) + COST.seconds(8, 0, 0)
     decode_s = COST.run_seconds(2, 2 * 11, 5)
     assert finished_s == [prefill_s + decode_s] * 2
-    assert engine.statistics.computed_tokens == 20 + 2 * 5 + 2  # a step more than anyone wanted
+    assert engine.statistics.computed_tokens == 20 + 2 * 5 + 2  # with one ghost step
 
 
-def test_batch_that_runs_out_of_pages_is_broken_up_and_goes_on() -> None:
+def test_lockstep_batch_out_of_pages_is_split_and_continues() -> None:
     submitted = [Job(0, 8, 20, 20, 20), Job(0, 8, 9, 9, 9), Job(0, 8, 20, 20, 20)]
     engine, finished_s = lockstep(submitted, pages=12)  # four pages, 16 tokens, each
     assert engine.statistics.preemptions == 2
@@ -392,7 +394,7 @@ def test_batch_that_runs_out_of_pages_is_broken_up_and_goes_on() -> None:
 
 
 @given(st.lists(jobs(cut_off=False), min_size=1, max_size=8))
-def test_every_batch_in_lock_step_comes_to_its_end(submitted: list[Job]) -> None:
+def test_every_lockstep_batch_ends(submitted: list[Job]) -> None:
     engine, finished_s = lockstep(submitted, pages=16)
     assert all(end_s > 0 for end_s in finished_s)
     assert engine.statistics.page_seconds <= 16 * engine.statistics.busy_s

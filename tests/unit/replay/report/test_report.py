@@ -1,4 +1,4 @@
-"""Tables, pictures and the page."""
+"""Tables, plots and the HTML page."""
 
 import re
 from functools import cache
@@ -53,7 +53,7 @@ def shown(found: PolicyComparison) -> str:
     return text.getvalue()
 
 
-def test_page_shows_its_pictures_and_the_numbers_of_the_table(tmp_path: Path) -> None:
+def test_page_has_its_plots_and_the_numbers_of_the_table(tmp_path: Path) -> None:
     found = compared(tenants=3, loads=(0.5, 0.9))
     page = write_report(found, ["one <fact>"], tmp_path / "report")
     text = page.read_text()
@@ -63,16 +63,16 @@ def test_page_shows_its_pictures_and_the_numbers_of_the_table(tmp_path: Path) ->
     assert f"{found.rows[0].measures['p50_s'].mean:,.2f}</td>" in text
     assert "one &lt;fact&gt;" in text
     assert "&lt;tenant 0&gt;" in text
-    assert "http" not in text  # nothing is fetched from anywhere
+    assert "http" not in text  # the page loads nothing from the network
 
 
-def test_one_load_and_one_tenant_have_a_page_too(tmp_path: Path) -> None:
+def test_page_with_one_load_and_one_tenant(tmp_path: Path) -> None:
     page = write_report(compared(), [], tmp_path)
     assert "tenants.png" not in page.read_text()
     assert (tmp_path / "response.png").exists()
 
 
-def test_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_error_names_a_folder_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InvalidRequest, match="file"):
         write_report(compared(), [], tmp_path / "file")
@@ -86,12 +86,12 @@ def test_table_has_a_row_for_each_policy_and_a_section_for_each_load() -> None:
     assert [line[0] for line in starts[:4]] == ["0.5", "oracle-sjf", "0.9", "oracle-sjf"]
 
 
-def test_table_fits_its_width_and_hides_nothing() -> None:
+def test_table_fits_its_width_without_truncation() -> None:
     text = shown(compared(tenants=3, loads=(0.5,), deadline_s=2.0))
     assert "…" not in text
     assert "goodput" in text
     assert "<tenant 2>" in text
 
 
-def test_goodput_is_not_spoken_of_without_deadlines() -> None:
+def test_table_has_no_goodput_without_deadlines() -> None:
     assert "goodput" not in shown(compared())

@@ -1,4 +1,4 @@
-"""When requests arrive."""
+"""Generated and rescaled arrival times."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def test_a_seed_gives_the_same_arrivals_and_another_gives_others(name: ArrivalsN
     assert (made(name) != made(name, seed=2)).any()
 
 
-def test_gaps_vary_as_asked() -> None:
+def test_gaps_have_the_given_variation() -> None:
     assert variation_of(made("poisson")) == pytest.approx(1, abs=0.03)
     assert variation_of(made("gamma", variation=2)) == pytest.approx(2, abs=0.1)
     assert variation_of(made("gamma", variation=0.5)) == pytest.approx(0.5, abs=0.02)
@@ -57,7 +57,7 @@ def test_bursts_are_three_times_the_rate_for_a_fifth_of_the_time() -> None:
     assert (counts > 1.7).mean() == pytest.approx(0.2, abs=0.04)
 
 
-def test_own_gaps_keep_their_proportions() -> None:
+def test_rescaled_gaps_keep_their_proportions() -> None:
     times = rescaled(np.array([5.0, 6.0, 8.0, 8.0]), rate_s=10)
     assert times == pytest.approx([0, 0.1, 0.3, 0.3])
 
@@ -72,6 +72,6 @@ def test_one_request_can_be_generated() -> None:
         assert len(generate_arrivals(name, 1, 4.0, np.random.default_rng(1))) == 1
 
 
-def test_a_traces_own_arrivals_are_not_made_up() -> None:
+def test_arrivals_of_a_trace_are_not_generated() -> None:
     with pytest.raises(ValueError, match="not generated"):
         made("trace")

@@ -1,4 +1,4 @@
-"""Trace files, and what is wrong with them."""
+"""Trace files, valid and invalid."""
 
 import gzip
 from pathlib import Path
@@ -28,7 +28,7 @@ def test_trace_is_read_in_order_of_arrival_from_zero(file: Path) -> None:
     assert not found.has_predictions
 
 
-def test_packed_trace_is_read_alike(file: Path) -> None:
+def test_gzipped_trace_is_read(file: Path) -> None:
     file.write_text(f"{HEADER}\n0,10,7\n")
     packed = file.with_suffix(".csv.gz")
     packed.write_bytes(gzip.compress(file.read_bytes()))
@@ -101,13 +101,13 @@ def test_damaged_optional_cell_is_named(file: Path, column: str, cell: str, reas
         (f'{HEADER}\n0,"1,1\n', "unexpected end of data"),
     ],
 )
-def test_file_that_is_no_trace_is_refused(file: Path, text: str, reason: str) -> None:
+def test_file_with_an_invalid_header_is_refused(file: Path, text: str, reason: str) -> None:
     file.write_text(text)
     with pytest.raises(InvalidRequest, match=reason):
         read_trace(file)
 
 
-def test_bytes_that_are_no_text_are_refused(file: Path) -> None:
+def test_bytes_that_are_not_utf_8_are_refused(file: Path) -> None:
     file.write_bytes(f"{HEADER}\n".encode() + b"\xff,1,1\n")
     with pytest.raises(InvalidRequest, match=r"trace\.csv cannot be read"):
         read_trace(file)
@@ -118,7 +118,7 @@ def test_bytes_that_are_no_text_are_refused(file: Path) -> None:
     [b"plain", gzip.compress(f"{HEADER}\n".encode() + b"0,1,1\n" * 90_000)[:100]],
     ids=["no gzip", "broken off"],
 )
-def test_packed_file_that_is_none_or_broken_off_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_invalid_or_truncated_gzip_is_refused(tmp_path: Path, content: bytes) -> None:
     packed = tmp_path / "trace.csv.gz"
     packed.write_bytes(content)
     with pytest.raises(InvalidRequest, match="cannot be read"):

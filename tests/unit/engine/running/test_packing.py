@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import torch
 
 from engine.attention.interface import Context
+from engine.networks.interface import Packed
+from engine.running.packing import pack
 from engine.step.composer import Chunk
-from engine.step.packing import Packed, pack
 
 
 class RecordingAttention:

@@ -1,4 +1,4 @@
-"""History as a workload, from a real Postgres."""
+"""History as a workload, from a real PostgreSQL."""
 
 import asyncio
 import json
@@ -23,18 +23,18 @@ TUESDAY = datetime(2026, 3, 31, tzinfo=UTC)
 
 @pytest.fixture
 def keep(sessions: Sessions, tmp_path: Path) -> Callable[[Iterable[Record]], Any]:
-    """Writes records to history."""
+    """A function that writes records to history."""
 
-    async def kept(records: Iterable[Record]) -> None:
+    async def write(records: Iterable[Record]) -> None:
         writer = HistoryWriter(sessions, tmp_path)
         for record in records:
             writer.record(record)
         await writer.flush()
 
-    return kept
+    return write
 
 
-async def test_requests_come_as_they_were_served(
+async def test_requests_are_read_as_served(
     sessions: Sessions, keep: Any, a_record: Callable[..., Record]
 ) -> None:
     quantiles = [1.0, 2.5, 3.0, 4.0, 5.0, 6.0]
@@ -51,7 +51,7 @@ async def test_requests_come_as_they_were_served(
     assert found.has_predictions
 
 
-async def test_window_is_from_a_time_to_before_another(
+async def test_window_includes_its_start_and_excludes_its_end(
     sessions: Sessions, keep: Any, a_record: Callable[..., Record]
 ) -> None:
     days = [TUESDAY + timedelta(days=day) for day in (-1, 0, 0.5, 1)]
@@ -73,7 +73,7 @@ async def test_one_tenant_by_name_or_id(
         assert len(found) == 1
 
 
-async def test_tenant_that_is_gone_goes_by_its_id(
+async def test_deleted_tenant_is_named_by_its_id(
     sessions: Sessions, keep: Any, a_record: Callable[..., Record]
 ) -> None:
     await keep([a_record(tenant_id=UUID(int=7))])
@@ -81,11 +81,11 @@ async def test_tenant_that_is_gone_goes_by_its_id(
 
 
 async def test_unknown_tenant_is_named(sessions: Sessions) -> None:
-    with pytest.raises(NotFound, match="there is no tenant nobody"):
-        await read_history(sessions, HistoryWindow(tenant="nobody"))
+    with pytest.raises(NotFound, match="there is no tenant unknown"):
+        await read_history(sessions, HistoryWindow(tenant="unknown"))
 
 
-async def test_what_never_ran_or_was_imported_is_left_out(
+async def test_requests_that_never_ran_or_were_imported_are_left_out(
     sessions: Sessions, keep: Any, a_record: Callable[..., Record]
 ) -> None:
     await keep(
@@ -98,12 +98,12 @@ async def test_what_never_ran_or_was_imported_is_left_out(
     assert (await read_history(sessions, HistoryWindow())).prompt_tokens.tolist() == [5]
 
 
-async def test_empty_window_is_said(sessions: Sessions) -> None:
+async def test_empty_window_is_an_error(sessions: Sessions) -> None:
     with pytest.raises(InvalidRequest, match="no request in that window"):
         await read_history(sessions, HistoryWindow())
 
 
-async def test_models_are_not_mixed(
+async def test_window_of_several_models_is_an_error(
     sessions: Sessions, keep: Any, a_record: Callable[..., Record]
 ) -> None:
     await keep([a_record(model="a"), a_record(model="b", prompt_tokens=5)])
@@ -112,7 +112,7 @@ async def test_models_are_not_mixed(
     assert (await read_history(sessions, HistoryWindow(model="b"))).prompt_tokens.tolist() == [5]
 
 
-async def test_more_than_a_chunk_comes_whole_and_in_order(
+async def test_more_than_one_chunk_is_read_in_order(
     sessions: Sessions, keep: Any, a_record: Callable[..., Record]
 ) -> None:
     count = CHUNK_ROWS + 500
@@ -125,12 +125,12 @@ async def test_more_than_a_chunk_comes_whole_and_in_order(
 
 
 async def replay(*arguments: str, **environment: str | None) -> Result:
-    """`lmaas replay --history`, beside this test's event loop."""
+    """Run `lmaas replay --history` in a thread, as it has its own event loop."""
     runner = CliRunner(env=environment)
     return await asyncio.to_thread(runner.invoke, main, ["replay", "--history", *arguments])
 
 
-async def test_last_tuesday_is_replayed_from_the_command_line(
+async def test_window_of_history_is_replayed_from_the_command_line(
     keep: Any, postgres_url: str, a_record: Callable[..., Record]
 ) -> None:
     hours = [TUESDAY + timedelta(hours=hour) for hour in range(0, 48, 2)]
@@ -140,10 +140,10 @@ async def test_last_tuesday_is_replayed_from_the_command_line(
         DATABASE_URL=postgres_url,
     )
     assert found.exit_code == 0, found.output
-    told = json.loads(found.stdout)
-    assert told["requests"] == 12
-    assert told["predictions"] == "as recorded"
-    assert told["source"] == "of history from 2026-03-31 00:00 to 2026-04-01 00:00"
+    summary = json.loads(found.stdout)
+    assert summary["requests"] == 12
+    assert summary["predictions"] == "as recorded"
+    assert summary["source"] == "of history from 2026-03-31 00:00 to 2026-04-01 00:00"
 
 
 async def test_database_without_tables_is_named(postgres: Any) -> None:

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from engine.attention.reference import ReferenceAttention
+from engine.networks.interface import Packed
 from engine.protocol import Pause, Resume, Revise, Sampling, SetMode
 from engine.running.runner import Runner
 from engine.step.commands import Reset, Start, Stop
-from engine.step.packing import Packed
 from engine.step.sequence import new_sequence
 
 INVALID_TOKEN = 10**6

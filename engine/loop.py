@@ -11,12 +11,12 @@ import structlog
 from engine.errors import OutOfMemory
 from engine.protocol import KvState, SequenceId, SetMode, Step, TokenLogprobs
 from engine.running.runner import Runner
-from engine.service.stats import Stats
 from engine.step.commands import Command, Reset
 from engine.step.composer import Composer, StepPlan
 from engine.step.in_flight import InFlightStep
 from engine.step.sequence import SequenceState
 from engine.step.sequence_table import SequenceTable
+from engine.step.stats import Stats
 
 POOL_SHRINK: Final = 0.9  # share of the pages kept when the device runs out of memory
 MIN_POOL_FRACTION: Final = 1 / 8  # of the initial pool; below it the pool is not the cause

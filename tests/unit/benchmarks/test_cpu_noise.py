@@ -1,4 +1,4 @@
-"""The meter of what others use, and the repeats of what they disturbed."""
+"""The meter of CPU noise, and repeats of disturbed runs."""
 
 import subprocess
 import sys
@@ -16,22 +16,22 @@ def meter_of(before: Reading, after: Reading) -> Meter:
     return Meter(lambda: next(readings))
 
 
-def test_own_processes_are_no_foreign_load() -> None:
+def test_own_processes_are_no_noise() -> None:
     meter = meter_of(Reading(0.0, 100.0, 0.0, 5.0), Reading(10.0, 118.0, 0.0, 23.0))
     assert meter.load() == CpuNoise(foreign=0.0, stolen=0.0)
 
 
-def test_what_our_tree_did_not_use_is_foreign() -> None:
+def test_cpu_outside_our_process_tree_is_noise() -> None:
     meter = meter_of(Reading(0.0, 100.0, 1.0, 5.0), Reading(10.0, 120.0, 3.0, 10.0))
     assert meter.load() == CpuNoise(foreign=1.5, stolen=0.2)
 
 
-def test_clocks_that_tick_apart_make_no_negative_load() -> None:
+def test_clock_ticks_make_no_negative_noise() -> None:
     meter = meter_of(Reading(0.0, 0.0, 0.0, 0.0), Reading(1.0, 0.99, 0.0, 1.0))
     assert meter.load().foreign == 0.0
 
 
-def test_child_counts_as_our_own_while_it_runs_and_when_it_has_ended() -> None:
+def test_child_counts_as_our_own_running_and_ended() -> None:
     before = own_cpu_s()
     with subprocess.Popen(
         [sys.executable, "-c", BURN + "print('burnt', flush=True)\ninput()"],
@@ -55,7 +55,7 @@ def test_grandchild_counts_as_our_own() -> None:
 
 
 def measure(*foreign: float) -> tuple[Measured[int], list[int]]:
-    loads, runs, told = iter(foreign), iter(range(9)), []
+    loads, runs, attempts = iter(foreign), iter(range(9)), []
 
     class Scripted(Meter):
         def __init__(self) -> None:
@@ -64,8 +64,10 @@ def measure(*foreign: float) -> tuple[Measured[int], list[int]]:
         def load(self) -> CpuNoise:
             return CpuNoise(next(loads), 0.0)
 
-    best = quietest(lambda: next(runs), lambda measured: told.append(measured.attempt), Scripted)
-    return best, told
+    best = quietest(
+        lambda: next(runs), lambda measured: attempts.append(measured.attempt), Scripted
+    )
+    return best, attempts
 
 
 def test_quiet_run_is_not_repeated() -> None:
@@ -85,5 +87,5 @@ def test_quietest_of_three_disturbed_runs_counts() -> None:
 
 
 @pytest.mark.parametrize("cores", [0.0, 0.15])
-def test_little_foreign_load_is_quiet(cores: float) -> None:
+def test_run_with_little_noise_is_quiet(cores: float) -> None:
     assert Measured(0, CpuNoise(cores, 0.0), 1).quiet

@@ -1,29 +1,15 @@
 """Packs a step's chunks into tensors, one after the other without padding."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from engine.attention.interface import Attention, Context
 from engine.attention.tables import Int64Array, as_tensor, ranges
+from engine.networks.interface import Packed
 from engine.step.composer import Chunk
-
-
-class Packed(NamedTuple):
-    """A step as input of a network.
-
-    `carry`: rows whose token the host does not know yet, and the row of the previous step's samples
-    for each.
-    """
-
-    token_ids: Tensor  # (tokens,)
-    positions: Tensor  # (tokens,)
-    sample_rows: Tensor  # (samples,) rows to sample a next token from
-    plan: Any  # specific to the attention
-    carry: Tensor | None  # (2, carried)
 
 
 def pack(chunks: Sequence[Chunk], attention: Attention[Any], device: torch.device) -> Packed:
