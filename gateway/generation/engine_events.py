@@ -81,16 +81,19 @@ class EngineEvents:
 
     def engine_stepped(self, step: Step) -> None:
         """Add the step's tokens to requests, end finished ones, and decide if that is due."""
-        if step.kv.pages != self._session.served.kv.pages:
-            before = self._session.served.kv.pages
+        before = self._session.served.kv.pages
+        if step.kv.pages != before:
             log.warning("kv_resized", pages=step.kv.pages, before=before)
             self._dispatcher.resize(step.kv)
         self._session.step = step
         self._loop.advance(1)
-        self._count_preemptions(step.preempted)
+        if step.preempted:
+            self._count_preemptions(step.preempted)
         stopped = self._grow(step)
-        self._stop(stopped)
-        self._finish(step.finished)
+        if stopped:
+            self._stop(stopped)
+        if step.finished:
+            self._finish(step.finished)
         if stopped or step.finished:
             self._loop.settle()
         self._metrics.stepped(step)
@@ -124,8 +127,7 @@ class EngineEvents:
         for state in stopped:
             del self._table.running[state.sequence_id]
             self._settlement.end(state, "stop")
-        if stopped:
-            self._session.cancel([state.sequence_id for state in stopped])
+        self._session.cancel([state.sequence_id for state in stopped])
 
     def _finish(self, finished: Many[Finish]) -> None:
         cut_off = []
@@ -143,7 +145,8 @@ class EngineEvents:
                 self._settlement.end(state, "error", error)
             else:
                 self._settlement.end(state, finish.reason)
-        self._dispatcher.resume(cut_off)
+        if cut_off:
+            self._dispatcher.resume(cut_off)
 
     def _fits(self, state: RequestState) -> bool:
         """Whether prompt and longest answer fit the engine's context."""
