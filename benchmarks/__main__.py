@@ -30,7 +30,7 @@ sizes = click.Choice(list(SHAPES))
 
 
 def _given(context: click.Context, _: click.Parameter, data: Path | None) -> Path:
-    """The folder. ClickException where none is named."""
+    """The folder. ClickException without one."""
     if data is None:
         raise click.ClickException(
             f"{context.info_name} needs a folder of texts: --data DIR, or LENGTH_DATA=DIR"
@@ -43,13 +43,13 @@ data_option = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     envvar="LENGTH_DATA",
     callback=_given,
-    help="folder of texts (docs/prediction.md); by default what LENGTH_DATA names",
+    help="folder of texts (docs/prediction.md); by default LENGTH_DATA",
 )
 
 
 @contextmanager
 def _errors_in_one_line() -> Iterator[None]:
-    """Errors of ours in one line."""
+    """Report LMaaS's own errors in one line."""
     try:
         yield
     except LmaasError as error:
@@ -65,7 +65,7 @@ trace_option = click.option(
 
 
 def _engine(_context: click.Context, _: click.Parameter, file: Path | None) -> EngineModel:
-    """The engine that was measured, or a published one."""
+    """The engine of a calibration file, or the default published one."""
     with _errors_in_one_line():
         return profile(PUBLISHED) if file is None else read_engine(file)
 
@@ -74,17 +74,17 @@ engine_option = click.option(
     "--engine",
     type=click.Path(dir_okay=False, path_type=Path),
     callback=_engine,
-    help=f"an engine that lmaas calibrate measured  [default: {PUBLISHED} as published]",
+    help=f"an engine measured by lmaas calibrate  [default: {PUBLISHED} as published]",
 )
-quick_option = click.option("--quick", is_flag=True, help="a look, with fewer requests")
+quick_option = click.option("--quick", is_flag=True, help="a quick look, with fewer requests")
 jobs_option = click.option("--jobs", default=2, show_default=True, help="processes to replay in")
 
 
 @click.group()
 def main() -> None:
-    """Figures that the project is held to. Results go to benchmarks/results.
+    """Measure a figure of the project. Results go to benchmarks/results.
 
-    Anything but a figure's own workload is a mere look: its result goes to .bench/looks.
+    A run with another workload than the figure's is a quick look: its result goes to .bench/looks.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("interrupted"))  # and end the contestants
 
@@ -92,13 +92,13 @@ def main() -> None:
 @main.command("E1")
 @click.option("--rounds", default=5, show_default=True, help="runs of each contestant")
 @click.option(
-    "--slow-rounds", default=3, show_default=True, help="the same, of who is slow on m100"
+    "--slow-rounds", default=3, show_default=True, help="runs of contestants that are slow on m100"
 )
 @click.option("--sizes", "chosen", default="tiny,m100", show_default=True, help="models to run")
 @click.option(
     "--only", default="", help=f"of {', '.join(n for s in e1.CONTENDERS.values() for n in s)}"
 )
-@click.option("--requests", default=workload.MIXED, show_default=True, help="how many of the mix")
+@click.option("--requests", default=workload.MIXED, show_default=True, help="requests of the mix")
 @threads_option
 def engines(
     rounds: int, slow_rounds: int, chosen: str, only: str, requests: int, threads: int
@@ -110,11 +110,11 @@ def engines(
 
 @main.command("E3")
 @click.option("--rounds", default=3, show_default=True, help="runs of each policy")
-@click.option("--requests", default=workload.MIXED, show_default=True, help="how many of the mix")
+@click.option("--requests", default=workload.MIXED, show_default=True, help="requests of the mix")
 @click.option("--size", type=sizes, default=e3.SIZE, show_default=True, help="model to run")
 @threads_option
 def reservations(rounds: int, requests: int, threads: int, size: str) -> None:
-    """The engine at a fixed KV budget, by what is reserved for answers."""
+    """The engine with a fixed KV pool, under several reservation rules."""
     e3.run(rounds, requests, threads, size)
 
 
@@ -123,7 +123,7 @@ def reservations(rounds: int, requests: int, threads: int, size: str) -> None:
 @click.option(
     "--lengths", type=click.Choice([*p1.ALL_RULES, "both"]), default="both", show_default=True
 )
-@click.option("--apps", default="", help="only these, separated by commas")
+@click.option("--apps", default="", help="only these apps, separated by commas")
 @threads_option
 def predictions(data: Path, lengths: LengthRule | Literal["both"], apps: str, threads: int) -> None:
     """Length prediction on real text."""
@@ -137,7 +137,7 @@ def predictions(data: Path, lengths: LengthRule | Literal["both"], apps: str, th
 @click.option("--only", default=",".join(p2.PARTS), show_default=True, help="parts to measure")
 @threads_option
 def cost(data: Path, only: str, threads: int) -> None:
-    """What a prediction costs, and whom it keeps waiting."""
+    """The cost of a prediction, and the waits it causes."""
     with _errors_in_one_line():
         p2.run(data, _among(only, list(p2.PARTS)), threads)
 
@@ -147,14 +147,21 @@ def cost(data: Path, only: str, threads: int) -> None:
 @click.option("--only", default=",".join(p3.PARTS), show_default=True, help="parts to measure")
 @threads_option
 def change(data: Path, only: str, threads: int) -> None:
-    """Length prediction where apps are new and traffic changes."""
+    """Length prediction for new apps and changing traffic."""
     with _errors_in_one_line():
         p3.run(data, _among(only, list(p3.PARTS)), threads)
 
 
 @main.command("S0")
-@click.option("--requests", default=live_replay.REQUESTS, show_default=True, help="of each policy")
-@click.option("--load", default=live_replay.LOAD, show_default=True, help="share of the saturated")
+@click.option(
+    "--requests", default=live_replay.REQUESTS, show_default=True, help="requests of each policy"
+)
+@click.option(
+    "--load",
+    default=live_replay.LOAD,
+    show_default=True,
+    help="relative to the saturated throughput",
+)
 def faithfulness(requests: int, load: float) -> None:
     """The live gateway against a replay of the same requests."""
     with _errors_in_one_line():
@@ -163,10 +170,12 @@ def faithfulness(requests: int, load: float) -> None:
 
 @main.command("decision")
 @click.option("--only", default=",".join(decisions.POLICIES), show_default=True, help="policies")
-@click.option("--most", default=decisions.WAITING[-1], show_default=True, help="requests waiting")
-@click.option("--turns", default=decisions.TURNS, show_default=True, help="timed")
+@click.option(
+    "--most", default=decisions.WAITING[-1], show_default=True, help="the most requests waiting"
+)
+@click.option("--turns", default=decisions.TURNS, show_default=True, help="turns to time")
 def scheduling(only: str, most: int, turns: int) -> None:
-    """What a scheduling decision costs."""
+    """The cost of a scheduling decision."""
     names = _among(only, list(decisions.POLICIES))
     chosen = [policy for policy in decisions.POLICIES if policy in names]
     decisions.run(chosen, most, turns)
@@ -177,12 +186,12 @@ def scheduling(only: str, most: int, turns: int) -> None:
 @trace_option
 @engine_option
 @quick_option
-@click.option("--only", default="", help="regimes that begin so, as texts/poisson/tight")
+@click.option("--only", default="", help="regimes with this prefix, as texts/poisson/tight")
 @jobs_option
 def order(
     data: Path, trace: Path | None, engine: EngineModel, quick: bool, only: str, jobs: int
 ) -> None:
-    """Policies on an engine that batches by iteration, simulated, from half load to overload."""
+    """Policies on a simulated engine with continuous batching, from half load to overload."""
     with _errors_in_one_line():
         s2.run(data, trace, engine, quick=quick, only=only, jobs=jobs)
 
@@ -191,7 +200,7 @@ def order(
 @quick_option
 @jobs_option
 def memory(quick: bool, jobs: int) -> None:
-    """What is reserved for answers, on simulated cards."""
+    """Reservation rules for answers, on simulated cards."""
     with _errors_in_one_line():
         s3.run(quick=quick, jobs=jobs)
 
@@ -200,7 +209,7 @@ def memory(quick: bool, jobs: int) -> None:
 @data_option
 @engine_option
 @quick_option
-@click.option("--only", default="", help="sources and pools that begin so, as chat/tight")
+@click.option("--only", default="", help="sources and pools with this prefix, as chat/tight")
 @jobs_option
 def deadlines(data: Path, engine: EngineModel, quick: bool, only: str, jobs: int) -> None:
     """Requests with deadlines in overload, on a simulated engine."""
@@ -210,17 +219,19 @@ def deadlines(data: Path, engine: EngineModel, quick: bool, only: str, jobs: int
 
 @main.command("prefix")
 @click.option("--rounds", default=3, show_default=True, help="runs of each setting")
-@click.option("--requests", default=prefix.REQUESTS, show_default=True, help="with one prefix")
+@click.option(
+    "--requests", default=prefix.REQUESTS, show_default=True, help="requests with one prefix"
+)
 @click.option("--size", type=sizes, default=prefix.SIZE, show_default=True, help="model to run")
 @threads_option
 def prefixes(rounds: int, requests: int, threads: int, size: str) -> None:
-    """Requests that begin alike, with and without sharing."""
+    """Requests with a common prefix, with and without prefix sharing."""
     prefix.run(rounds, requests, threads, size)
 
 
 @main.command("step")
 @click.option("--rounds", default=5, show_default=True, help="runs of the batch")
-@click.option("--requests", default=step.BATCH, show_default=True, help="in the batch")
+@click.option("--requests", default=step.BATCH, show_default=True, help="requests in the batch")
 @click.option("--size", type=sizes, default=step.SIZE, show_default=True, help="model to run")
 @threads_option
 def steps(rounds: int, requests: int, threads: int, size: str) -> None:

@@ -42,9 +42,9 @@ def build_app(node: GatewayNode) -> Litestar:
     sessions = node.database.sessions
     admin = AdminServices(
         tenants=Tenants(sessions),
-        apps=Apps(sessions),
+        apps=Apps(sessions, node.service.check_instruction),
         keys=ApiKeys(sessions, node.authenticator),
-        scoped_keys=ScopedKeys(sessions),
+        scoped_keys=ScopedKeys(sessions, key_lookup_s=settings.key_lookup_s),
         registry=node.registry,
         runs=node.runs,
         schedules=Schedules(sessions),

@@ -72,6 +72,16 @@ class UnsupportedParameter(InvalidRequest):
     remedy = "Remove the parameter that `param` names, or send a value that `message` lists."
 
 
+class InstructionRefused(InvalidRequest):
+    """The served model's chat template refuses the instruction that is registered for the app."""
+
+    code = "app_instruction_refused"
+    remedy = (
+        "The client's messages are not the cause. An administrator creates the app again without "
+        "an instruction, or serves a model whose chat template accepts system messages."
+    )
+
+
 class MalformedRequest(InvalidRequest):
     """What the connection received is not an HTTP/1.1 request."""
 
@@ -224,7 +234,7 @@ class DatabaseLost(Unavailable):
     code = "database_unavailable"
     remedy = (
         "Retry after `Retry-After` seconds. Operators: check `DATABASE_URL` and the server. "
-        "Recently used keys keep working, and history waits in the spool meanwhile."
+        "Keys used since the gateway's start keep working, and history waits in the spool."
     )
 
 

@@ -15,7 +15,7 @@ from gateway.database.embedded import EmbeddedPostgres
 from gateway.database.migration import migrate
 from gateway.engines.colocated import ColocatedEngine
 from gateway.engines.supervisor import EngineSupervisor, socket_path
-from gateway.errors import StartupFailure
+from gateway.errors import InvalidRequest, StartupFailure
 from gateway.generation.queue_load import QueueBounds
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import GenerationService
@@ -69,6 +69,7 @@ async def running_node(settings: Settings, say: Progress) -> AsyncIterator[Gatew
         stack.enter_context(_data_folder(data_dir))
         folder = await asyncio.to_thread(model_folder, settings.model)
         tokenizer = ChatTokenizer(folder)
+        demo_apps = _demo_apps(folder, tokenizer)
         supervisor = await _start_engine(stack, settings, data_dir, say)
         url = settings.database_url or await _start_postgres(stack, data_dir, say)
         await asyncio.to_thread(migrate, url)
@@ -126,12 +127,12 @@ async def running_node(settings: Settings, say: Progress) -> AsyncIterator[Gatew
         await _engine_ready(service, supervisor)
         # Keys are created last, since a new one is shown once.
         admin_key = ensure_admin_key(data_dir, settings.admin_key)
-        demo_key = await ensure_demo(database.sessions, _demo_apps(folder), settings.api_key)
+        demo_key = await ensure_demo(database.sessions, demo_apps, settings.api_key)
         yield GatewayNode(
             settings=settings,
             database=database,
             admin_key=admin_key,
-            authenticator=Authenticator(database.sessions),
+            authenticator=Authenticator(database.sessions, key_lookup_s=settings.key_lookup_s),
             service=service,
             registry=registry,
             runs=runs,
@@ -258,10 +259,18 @@ def _counting(tokenizer: ChatTokenizer) -> TokenCounters:
     return TokenCounters(text=lambda text: len(tokenizer.encode(text)), prompt=prompt)
 
 
-def _demo_apps(folder: Path) -> list[tuple[str, str]]:
-    """Name and instruction of the demo tenant's apps in the model folder's `apps.json`, if any."""
+def _demo_apps(folder: Path, tokenizer: ChatTokenizer) -> list[tuple[str, str]]:
+    """Name and instruction of the demo tenant's apps in the model folder's `apps.json`, if any.
+
+    StartupFailure if the model's chat template refuses an instruction.
+    """
     file = folder / "apps.json"
     if not file.is_file():
         return []
     apps = msgspec.json.decode(file.read_bytes(), type=list[DemoApp])
+    for app in apps:
+        try:
+            tokenizer.check_instruction(app.instruction)
+        except InvalidRequest as error:
+            raise StartupFailure(f"LMAAS_MODEL: {file}: app {app.name!r}: {error}") from error
     return [(app.name, app.instruction) for app in apps]

@@ -59,6 +59,15 @@ class Settings(Struct, frozen=True, rename=_variable):
             "context if that is more; 20000 are a conversation of 4000 messages",
         ),
     ] = 20_000
+    key_lookup_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=30,
+            description="longest time to look up an API key that is not in memory, in seconds; "
+            "after it the request gets 503",
+        ),
+    ] = 1.5
     cors_origins: Annotated[
         str,
         Meta(

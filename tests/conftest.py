@@ -169,7 +169,7 @@ class Builder:
     """Creates tenants, apps and keys with unique names through the services."""
 
     def __init__(self, sessions: Sessions) -> None:
-        self.authenticator = Authenticator(sessions)
+        self.authenticator = Authenticator(sessions, key_lookup_s=PATIENCE_S)
         self._tenants = Tenants(sessions)
         self._apps = Apps(sessions)
         self._keys = ApiKeys(sessions, self.authenticator)

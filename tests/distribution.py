@@ -5,7 +5,13 @@ from pathlib import PurePath
 from xdist.scheduler import LoadFileScheduling
 
 E2E = PurePath("tests/e2e")
-OWN = {"test_demo.py", "test_life.py", "test_life_cycle.py", "test_storm.py"}
+OWN = {
+    "test_demo.py",
+    "test_hanging_database.py",
+    "test_life.py",
+    "test_life_cycle.py",
+    "test_storm.py",
+}
 
 
 class ByGateway(LoadFileScheduling):

@@ -26,7 +26,7 @@ def read_window(window: HistoryWindow) -> Workload:
 
 
 async def _read(url: str, window: HistoryWindow) -> Workload:
-    database = await Database.open(url)
+    database = await Database.open(url, statement_s=None)
     try:
         return await read_history(database.sessions, window)
     except ProgrammingError as error:

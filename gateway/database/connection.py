@@ -1,5 +1,6 @@
 """The gateway's connection pool to Postgres."""
 
+from functools import partial
 from typing import Any, Final, Self
 
 from sqlalchemy import text
@@ -7,12 +8,14 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 
 from gateway.database.address import connection_parameters
+from gateway.database.bounded_connection import BoundedConnection
 from gateway.database.errors import Sessions
 from gateway.errors import StartupFailure
 
 MIN_SERVER_VERSION: Final = 150_000  # PostgreSQL 15, as server_version_num writes it
 POOL_SIZE: Final = 8
 POOL_WAIT_S: Final = 5.0
+STATEMENT_S: Final = 300.0  # erasing a large tenant's history takes minutes
 
 
 class Database:
@@ -23,10 +26,13 @@ class Database:
         self.sessions: Sessions = async_sessionmaker(engine, expire_on_commit=False)
 
     @classmethod
-    async def open(cls, url: str) -> Self:
-        """A pool, once the server answers. StartupFailure if it does not or is too old."""
+    async def open(cls, url: str, *, statement_s: float | None = STATEMENT_S) -> Self:
+        """A pool, once the server answers. StartupFailure if it does not or is too old.
+
+        No statement takes longer than `statement_s` seconds; None: without limit.
+        """
         parameters = connection_parameters(url)
-        database = cls(_engine(parameters))
+        database = cls(_engine(parameters, statement_s))
         try:
             await database._check()
         except DBAPIError as error:
@@ -51,10 +57,10 @@ class Database:
             )
 
 
-def _engine(parameters: dict[str, Any]) -> AsyncEngine:
+def _engine(parameters: dict[str, Any], statement_s: float | None) -> AsyncEngine:
     return create_async_engine(
         "postgresql+psycopg://",
-        connect_args=parameters,
+        async_creator=partial(BoundedConnection.open, parameters, statement_s),
         pool_size=POOL_SIZE,
         max_overflow=POOL_SIZE,
         pool_timeout=POOL_WAIT_S,

@@ -1,48 +1,43 @@
-"""Translates database errors into the gateway's own."""
+"""Transactions that end in time, whose errors are the gateway's own."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from typing import TypeAlias
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
 
-import psycopg
-from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from gateway.errors import Conflict, DatabaseLost
+from gateway.database.translation import LOST_MESSAGE, Sessions, translated
+from gateway.errors import DatabaseLost
 
-Sessions: TypeAlias = async_sessionmaker[AsyncSession]
+__all__ = ["LONG_TRANSACTION_S", "LOST_MESSAGE", "Sessions", "transaction", "translated"]
 
-LOST_MESSAGE = "the database does not answer; try again shortly"
-
-
-@contextmanager
-def translated(conflict: str = "it contradicts what is stored") -> Iterator[None]:
-    """Raises database errors as DatabaseLost, or as Conflict with the message `conflict`.
-
-    Conflict: a unique row exists already, or a referenced row does not.
-    """
-    try:
-        yield
-    except IntegrityError as error:
-        if isinstance(
-            error.orig, psycopg.errors.UniqueViolation | psycopg.errors.ForeignKeyViolation
-        ):
-            raise Conflict(conflict) from error
-        raise
-    except (OperationalError, InterfaceError, PoolTimeout) as error:
-        raise DatabaseLost(LOST_MESSAGE) from error
-    except DBAPIError as error:
-        if error.connection_invalidated:
-            raise DatabaseLost(LOST_MESSAGE) from error
-        raise
+CONNECTION_S: Final = 5.0  # to get a connection that answers
+TRANSACTION_S: Final = 30.0
+LONG_TRANSACTION_S: Final = 300.0  # for what an operator starts on much of history
 
 
 @asynccontextmanager
 async def transaction(
-    sessions: Sessions, *, conflict: str = "it contradicts what is stored"
+    sessions: Sessions,
+    *,
+    conflict: str = "it contradicts what is stored",
+    within_s: float = TRANSACTION_S,
 ) -> AsyncIterator[AsyncSession]:
-    """A session that is committed at the end, or rolled back on an error; see `translated`."""
-    with translated(conflict):
-        async with sessions.begin() as session:
-            yield session
+    """A session that is committed at the end, or rolled back on an error; see `translated`.
+
+    DatabaseLost if the database gives no connection within CONNECTION_S, or is not done after
+    `within_s` seconds; the connection is then closed and its statement cancelled.
+    """
+    limit = asyncio.timeout(within_s)
+    connecting = asyncio.timeout(min(CONNECTION_S, within_s))
+    try:
+        with translated(conflict):
+            async with limit, sessions.begin() as session:
+                async with connecting:
+                    await session.connection()
+                yield session
+    except TimeoutError as error:
+        if limit.expired() or connecting.expired():
+            raise DatabaseLost(LOST_MESSAGE) from error
+        raise

@@ -78,10 +78,16 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
             return self.prompt if isinstance(self.prompt, str) else ""
         return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
 
+    @property
+    def registered(self) -> bool:
+        """Whether the conversation begins with the app's registered instruction."""
+        given = self.prompt is not None or any(m.role in INSTRUCTION_ROLES for m in self.messages)
+        return bool(self.caller.instruction) and not given
+
     def conversation(self) -> list[dict[str, str]]:
         """The messages for the chat template; the registered instruction if none has its role."""
         turns = [{"role": m.role, "content": m.content} for m in self.messages]
-        if self.instruction and not any(m.role in INSTRUCTION_ROLES for m in self.messages):
+        if self.registered:
             turns.insert(0, {"role": "system", "content": self.instruction})
         return turns
 

@@ -16,6 +16,7 @@ from gateway.errors import (
     InvalidRequest,
     ModelNotFound,
     ShuttingDown,
+    Unavailable,
 )
 from gateway.generation.engine_events import MAX_OUTAGE_S
 from gateway.generation.request import GenerationRequest, answer_limit
@@ -28,6 +29,7 @@ from gateway.prediction.serving.predictor import LengthPredictor
 from models.base import new_id
 
 MIN_THREADED_CHARACTERS: Final = 16_384  # of a prompt that is encoded in a thread
+ENCODE_S: Final = 10.0  # for a thread to be free and to encode a prompt
 
 
 class PreparedRequest(Struct, frozen=True):
@@ -88,6 +90,10 @@ class GenerationService:
             raise ModelNotFound(
                 f"the model {name!r} is not served here; served is {self.model!r}", param="model"
             )
+
+    def check_instruction(self, instruction: str) -> None:
+        """InvalidRequest if the model's chat template refuses this instruction of an app."""
+        self._tokenizer.check_instruction(instruction)
 
     async def prepare(self, request: GenerationRequest) -> PreparedRequest:
         """Encode a request and predict the length of its answers. Errors as of `start`."""
@@ -181,10 +187,10 @@ class GenerationService:
         """Encode short texts on the event loop, long ones in a thread.
 
         ContextLengthExceeded, without encoding, if the text exceeds the context even in the longest
-        tokens of the vocabulary.
+        tokens of the vocabulary. Unavailable after ENCODE_S, if the threads are all busy.
         """
-        size = request.characters
-        if size > info.context_tokens * self._tokenizer.longest_token:
+        size, limit = request.characters, info.context_tokens * self._tokenizer.longest_token
+        if size > limit:
             raise ContextLengthExceeded(
                 f"the model's context is {info.context_tokens} tokens; {size} characters exceed it",
                 param=request.param,
@@ -192,8 +198,19 @@ class GenerationService:
         if isinstance(request.prompt, str):
             encode = partial(self._tokenizer.encode_prompt, request.prompt)
         else:
-            encode = partial(self._tokenizer.encode_chat, request.conversation())
-        return encode() if size < MIN_THREADED_CHARACTERS else await asyncio.to_thread(encode)
+            encode = partial(
+                self._tokenizer.encode_chat,
+                request.conversation(),
+                registered=request.registered,
+                max_characters=limit,
+            )
+        if size < MIN_THREADED_CHARACTERS:
+            return encode()
+        try:
+            async with asyncio.timeout(ENCODE_S):
+                return await asyncio.to_thread(encode)
+        except TimeoutError as error:
+            raise Unavailable("the gateway is too busy to read long prompts; try again") from error
 
     def _engine_info(self) -> EngineInfo:
         """The engine's description. EngineLost before the first engine or in a long outage.

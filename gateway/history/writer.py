@@ -21,6 +21,8 @@ from models import Instruction, RequestRecord, Tenant
 FLUSH_INTERVAL_S: Final = 0.1
 MAX_BACKOFF_S: Final = 5.0
 ROWS_PER_INSERT: Final = 1_000
+INSERT_S: Final = 30.0
+CLOSE_S: Final = 5.0  # what is not inserted then stays in the spool
 MAX_KNOWN_INSTRUCTIONS: Final = 100_000
 KNOWN_INSTRUCTIONS_S: Final = 600.0  # then they are inserted again: some may have been erased
 
@@ -55,9 +57,10 @@ class HistoryWriter:
             with suppress(asyncio.CancelledError):
                 await self._task
         try:
-            await self.flush()
-        except (SQLAlchemyError, OSError) as error:
-            log.error("history_kept_in_spool", reason=str(error))
+            async with asyncio.timeout(CLOSE_S):
+                await self.flush()
+        except (SQLAlchemyError, OSError) as error:  # TimeoutError is an OSError
+            log.error("history_kept_in_spool", reason=repr(error))
 
     def record(self, record: Record) -> None:
         """Store the record of a finished request; on return it survives a killed process."""
@@ -109,7 +112,7 @@ class HistoryWriter:
                 log.warning("history_delayed", reason=repr(error), retry_s=backoff)
 
     async def _insert(self, records: Sequence[Record]) -> None:
-        async with self._sessions() as session, session.begin():
+        async with asyncio.timeout(INSERT_S), self._sessions() as session, session.begin():
             permitted = await _permitted(session, records)
             instructions = self._new_instructions(permitted)
             for start in range(0, len(permitted), ROWS_PER_INSERT):

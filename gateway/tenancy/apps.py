@@ -1,5 +1,6 @@
 """Apps: the applications of a tenant, each with its instruction (the system message)."""
 
+from collections.abc import Callable
 from uuid import UUID
 
 from gateway.database.errors import Sessions, transaction
@@ -12,16 +13,22 @@ from models import App, Tenant
 class Apps:
     """Creates and lists the apps of a tenant."""
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(
+        self, sessions: Sessions, check_instruction: Callable[[str], None] | None = None
+    ) -> None:
+        """`check_instruction` raises InvalidRequest if the served model refuses an instruction."""
         self._sessions = sessions
+        self._check_instruction = check_instruction
 
     async def create(self, tenant_id: UUID, name: str, instruction: str | None = None) -> App:
-        """A new app. NotFound if there is no such tenant, Conflict if it has one of that name."""
-        app = App(
-            tenant_id=tenant_id,
-            name=checked_name(name),
-            instruction=checked_instruction(instruction),
-        )
+        """A new app. NotFound if there is no such tenant, Conflict if it has one of that name.
+
+        InvalidRequest if the name or the instruction is not accepted.
+        """
+        accepted = checked_instruction(instruction)
+        if accepted and self._check_instruction:
+            self._check_instruction(accepted)
+        app = App(tenant_id=tenant_id, name=checked_name(name), instruction=accepted)
         taken = f"the tenant has an app named {name!r} already"
         async with transaction(self._sessions, conflict=taken) as session:
             if await session.get(Tenant, tenant_id) is None:

@@ -1,5 +1,6 @@
 """Finds the caller of an API key, mostly from a cache."""
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from uuid import UUID
 import structlog
 from msgspec import Struct
 
-from gateway.database.errors import Sessions
+from gateway.database.errors import LOST_MESSAGE, Sessions
 from gateway.errors import DatabaseLost, Unauthenticated
 from gateway.tenancy.caller import Caller
 from gateway.tenancy.lookup import CallerLookup
@@ -22,6 +23,8 @@ log = structlog.get_logger(__name__)
 CACHE_S: Final = 30.0  # a key revoked at another gateway may be accepted this long
 REFUSAL_CACHE_S: Final = 5.0  # an unknown key is refused this long without a query
 DATABASE_RETRY_S: Final = 2.0  # pause after a lost database before cached keys cause queries
+KNOWN_KEY_WAIT_S: Final = 0.5  # a cached key that expired is accepted after this without an answer
+UNKNOWN_KEY_WAIT_S: Final = 1.5
 MAX_CACHED_KEYS: Final = 10_000
 
 
@@ -33,12 +36,21 @@ class _CachedCaller(Struct):
 class Authenticator:
     """Finds callers by their API keys, and caches them.
 
-    Cached keys are accepted while the database is away. A key revoked through this gateway is
-    refused at once, a key revoked elsewhere within `CACHE_S`.
+    Cached keys are accepted while the database is away or hangs, however long that lasts; keys
+    that are not in the cache get DatabaseLost after `key_lookup_s` seconds. A key revoked through
+    this gateway is refused at once, a key revoked elsewhere within `CACHE_S` or, if the database
+    was away, within `DATABASE_RETRY_S` of its return.
     """
 
-    def __init__(self, sessions: Sessions, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._lookup = CallerLookup(sessions)
+    def __init__(
+        self,
+        sessions: Sessions,
+        *,
+        key_lookup_s: float = UNKNOWN_KEY_WAIT_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._lookup = CallerLookup(sessions, self._remember)
+        self._key_lookup_s = key_lookup_s
         self._clock = clock
         self._cached: OrderedDict[bytes, _CachedCaller] = OrderedDict()
         self._refused_until_s: OrderedDict[bytes, float] = OrderedDict()
@@ -66,33 +78,47 @@ class Authenticator:
             del self._cached[key]
 
     def check(self) -> None:
-        """Assert that the cache is bounded and consistent."""
+        """Assert that the caches are bounded and consistent."""
+        self._lookup.check()
         assert len(self._cached) <= MAX_CACHED_KEYS
         assert len(self._refused_until_s) <= MAX_CACHED_KEYS
         assert not self._cached.keys() & self._refused_until_s.keys()
         assert not {cached.caller.api_key_id for cached in self._cached.values()} & self._revoked
 
     async def _look_up(self, key: bytes, cached: _CachedCaller | None) -> Caller:
+        wait_s = self._key_lookup_s if cached is None else KNOWN_KEY_WAIT_S
         try:
-            caller = await self._lookup.find(key)
-        except DatabaseLost:
+            async with asyncio.timeout(wait_s):
+                caller = await self._lookup.find(key, first=cached is not None)
+        except (DatabaseLost, TimeoutError) as error:
             if cached is None or cached.caller.api_key_id in self._revoked:
-                raise
-            self._database_retry_at_s = self._clock() + DATABASE_RETRY_S
-            log.warning("api_key_served_from_memory", api_key=str(cached.caller.api_key_id))
+                raise DatabaseLost(LOST_MESSAGE) from error
+            self._pause_queries()
             return cached.caller
         # A look-up that raced a revocation can find the key still valid.
+        if caller is None or caller.api_key_id in self._revoked:
+            raise _refusal()
+        return caller
+
+    def _pause_queries(self) -> None:
+        """Accept cached keys without a query for a while."""
+        now = self._clock()
+        if now >= self._database_retry_at_s:
+            log.warning("api_keys_served_from_memory", retry_s=DATABASE_RETRY_S)
+        self._database_retry_at_s = now + DATABASE_RETRY_S
+
+    def _remember(self, key: bytes, caller: Caller | None) -> None:
+        """Cache the answer of a look-up."""
         if caller is None or caller.api_key_id in self._revoked:
             self._cached.pop(key, None)
             self._refused_until_s.pop(key, None)
             self._refused_until_s[key] = self._clock() + REFUSAL_CACHE_S
             _trim(self._refused_until_s)
-            raise _refusal()
+            return
         self._refused_until_s.pop(key, None)
         self._cached[key] = _CachedCaller(caller, self._clock() + CACHE_S)
         self._cached.move_to_end(key)
         _trim(self._cached)
-        return caller
 
 
 def _refusal() -> Unauthenticated:

@@ -1,72 +1,115 @@
 """Finds callers by their secrets' digests, batching concurrent look-ups into few queries."""
 
 import asyncio
-from typing import Final
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Final, TypeAlias
 
+from msgspec import Struct
 from sqlalchemy import select
 
 from gateway.database.errors import Sessions, transaction
-from gateway.errors import LmaasError, OverLimit
+from gateway.errors import OverLimit
 from gateway.tenancy.caller import Caller
 from models import ApiKey, App, Tenant
 
 MAX_DIGESTS_PER_QUERY: Final = 256
-MAX_WAITING_DIGESTS: Final = 2048  # while another query runs
+MAX_QUERIES: Final = 4  # at a time: few, so that guessed keys leave the pool to others
+MAX_WAITING_DIGESTS: Final = 2048  # while the queries run
+QUERY_S: Final = 5.0
+
+OnFound: TypeAlias = Callable[[bytes, Caller | None], None]
+
+
+class _LookUp(Struct, eq=False):
+    """One digest's look-up, and how many wait for its answer."""
+
+    answer: asyncio.Future[Caller | Exception | None]
+    waiters: int = 0
 
 
 class CallerLookup:
-    """Looks callers up in the database; one query at a time serves all that wait.
+    """Looks callers up in the database; a query serves all that wait when it starts.
 
-    So a client that guesses keys causes one query at a time, whatever its rate.
+    So a client that guesses keys causes few queries at a time, whatever its rate, and a query that
+    hangs holds up only the keys in it. A look-up that has begun goes on when no request waits for
+    it any more: `on_found` gets every answer, None for an invalid key.
     """
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Sessions, on_found: OnFound) -> None:
         self._sessions = sessions
-        self._waiting: dict[bytes, asyncio.Future[Caller | LmaasError | None]] = {}
-        self._reader: asyncio.Task[None] | None = None
+        self._on_found = on_found
+        self._waiting: OrderedDict[bytes, _LookUp] = OrderedDict()
+        self._running: dict[bytes, _LookUp] = {}
+        self._readers: set[asyncio.Task[None]] = set()
 
-    async def find(self, digest: bytes) -> Caller | None:
-        """The caller whose key is valid and has this digest. DatabaseLost, OverLimit."""
-        answer = self._waiting.get(digest)
-        if answer is None:
-            if len(self._waiting) >= MAX_WAITING_DIGESTS:
-                raise OverLimit("too many unknown API keys at once")
-            answer = asyncio.get_running_loop().create_future()
-            self._waiting[digest] = answer
-        if self._reader is None:
-            self._reader = asyncio.create_task(self._read())
-        # A cancelled waiter must not cancel the answer for the others.
-        found = await asyncio.shield(answer)
-        if isinstance(found, LmaasError):
+    async def find(self, digest: bytes, *, first: bool = False) -> Caller | None:
+        """The caller whose key is valid and has this digest. DatabaseLost, OverLimit.
+
+        `first`: before the others that wait, and whatever their number.
+        """
+        look_up = self._running.get(digest) or self._waiting.get(digest)
+        if look_up is None:
+            look_up = self._enqueue(digest, first=first)
+        look_up.waiters += 1
+        try:
+            # A waiter that is cancelled must not cancel the answer for the others.
+            found = await asyncio.shield(look_up.answer)
+        finally:
+            look_up.waiters -= 1
+            if not look_up.waiters and self._waiting.get(digest) is look_up:
+                del self._waiting[digest]
+        if isinstance(found, Exception):
             raise found
         return found
+
+    def check(self) -> None:
+        """Assert that the number of queries is bounded, and that each digest is asked once."""
+        assert len(self._readers) <= MAX_QUERIES
+        assert len(self._running) <= MAX_QUERIES * MAX_DIGESTS_PER_QUERY
+        assert not self._waiting.keys() & self._running.keys()
+        assert all(look_up.waiters for look_up in self._waiting.values())
+
+    def _enqueue(self, digest: bytes, *, first: bool) -> _LookUp:
+        if not first and len(self._waiting) >= MAX_WAITING_DIGESTS:
+            raise OverLimit("too many unknown API keys at once")
+        look_up = self._waiting[digest] = _LookUp(asyncio.get_running_loop().create_future())
+        if first:
+            self._waiting.move_to_end(digest, last=False)
+        if len(self._readers) < MAX_QUERIES:
+            self._readers.add(asyncio.create_task(self._read(), name="API key look-up"))
+        return look_up
 
     async def _read(self) -> None:
         """Look up batches until no digest waits."""
         try:
             while self._waiting:
-                batch = dict(list(self._waiting.items())[:MAX_DIGESTS_PER_QUERY])
-                for digest in batch:
-                    del self._waiting[digest]
+                size = min(len(self._waiting), MAX_DIGESTS_PER_QUERY)
+                batch = dict(self._waiting.popitem(last=False) for _ in range(size))
+                self._running |= batch
                 await self._resolve(batch)
         finally:
-            self._reader = None
+            task = asyncio.current_task()
+            assert task is not None, "a reader is a task"
+            self._readers.discard(task)
 
-    async def _resolve(
-        self, batch: dict[bytes, asyncio.Future[Caller | LmaasError | None]]
-    ) -> None:
+    async def _resolve(self, batch: Mapping[bytes, _LookUp]) -> None:
         try:
             found = await self._select_callers(list(batch))
-        except LmaasError as error:
-            for answer in batch.values():
-                answer.set_result(error)
-            return
+        except Exception as error:  # noqa: BLE001  each waiter raises it
+            for look_up in batch.values():
+                look_up.answer.set_result(error)
         except BaseException:
-            for answer in batch.values():
-                answer.cancel()
+            for look_up in batch.values():
+                look_up.answer.cancel()
             raise
-        for digest, answer in batch.items():
-            answer.set_result(found.get(digest))
+        else:
+            for digest, look_up in batch.items():
+                self._on_found(digest, found.get(digest))
+                look_up.answer.set_result(found.get(digest))
+        finally:
+            for digest in batch:
+                del self._running[digest]
 
     async def _select_callers(self, digests: list[bytes]) -> dict[bytes, Caller]:
         statement = (
@@ -84,7 +127,7 @@ class CallerLookup:
             .join(Tenant, Tenant.id == App.tenant_id)
             .where(ApiKey.digest.in_(digests), ApiKey.revoked_at.is_(None))
         )
-        async with transaction(self._sessions) as session:
+        async with transaction(self._sessions, within_s=QUERY_S) as session:
             rows = (await session.execute(statement)).all()
         return {
             digest: Caller(

@@ -1,5 +1,6 @@
 """Scoped keys: keys of the admin API that may only read, or only change some areas."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -9,16 +10,18 @@ from uuid import UUID
 from msgspec import Struct
 from sqlalchemy import select
 
-from gateway.database.errors import Sessions, transaction
-from gateway.errors import Forbidden, InvalidRequest, NotFound, Unauthenticated
+from gateway.database.errors import LOST_MESSAGE, Sessions, transaction
+from gateway.errors import DatabaseLost, Forbidden, InvalidRequest, NotFound, Unauthenticated
 from gateway.history.audit import note
 from gateway.tenancy.admin_key import AdminKey
+from gateway.tenancy.authentication import UNKNOWN_KEY_WAIT_S
 from gateway.tenancy.naming import checked_name
 from gateway.tenancy.paging import Cursor, Page, read_page
 from gateway.tenancy.secret import digest, new_secret, prefix
 from models import ScopedKey
 
 ADMIN: Final = "admin"  # the admin key's name in the audit log
+MAX_LOOK_UPS: Final = 4  # at a time: few, so that guessed keys leave the pool to others
 
 
 class Scope(StrEnum):
@@ -38,10 +41,15 @@ class NewScopedKey(Struct, frozen=True):
 
 
 class ScopedKeys:
-    """Creates, lists, revokes and finds scoped keys."""
+    """Creates, lists, revokes and finds scoped keys.
 
-    def __init__(self, sessions: Sessions) -> None:
+    A look-up is given up after `key_lookup_s` seconds.
+    """
+
+    def __init__(self, sessions: Sessions, *, key_lookup_s: float = UNKNOWN_KEY_WAIT_S) -> None:
         self._sessions = sessions
+        self._key_lookup_s = key_lookup_s
+        self._look_ups = asyncio.Semaphore(MAX_LOOK_UPS)
 
     async def create(self, name: str, scopes: Sequence[Scope], *, by: str) -> NewScopedKey:
         """A new key. InvalidRequest without a scope; Conflict if the name is taken."""
@@ -77,12 +85,19 @@ class ScopedKeys:
         return key
 
     async def find(self, secret: str) -> ScopedKey | None:
-        """The key of this secret, if it is valid."""
+        """The key of this secret, if it is valid. DatabaseLost."""
         statement = select(ScopedKey).where(
             ScopedKey.digest == digest(secret), ScopedKey.revoked_at.is_(None)
         )
-        async with transaction(self._sessions) as session:
-            return await session.scalar(statement)
+        try:
+            async with (
+                asyncio.timeout(self._key_lookup_s),
+                self._look_ups,
+                transaction(self._sessions) as session,
+            ):
+                return await session.scalar(statement)
+        except TimeoutError as error:
+            raise DatabaseLost(LOST_MESSAGE) from error
 
 
 class AdminAccess:

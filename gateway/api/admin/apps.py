@@ -42,7 +42,10 @@ class AppsController(Controller):
     async def create_app(
         self, tenant_id: FromPath[UUID], data: JSONBody[AppRequest], apps: NamedDependency[Apps]
     ) -> AppAnswer:
-        """The new app; 404 if there is no such tenant, 409 if it has an app of that name."""
+        """The new app; 404 if there is no such tenant, 409 if it has an app of that name.
+
+        400 if the served model's chat template refuses the instruction.
+        """
         return to_answer(AppAnswer, await apps.create(tenant_id, data.name, data.instruction))
 
     @get(summary="List the apps of a tenant")

@@ -12,6 +12,7 @@ from msgspec import UNSET, Struct
 
 from gateway.api.openai.sampling_schema import SamplingRequest, Usage, created
 from gateway.api.openai.streams import event_stream
+from gateway.api.openai.timeouts import ClientTimeouts
 from gateway.errors import ClientGone
 from gateway.generation.answer import full_answer, stream_pieces
 from gateway.generation.request_state import Piece, RequestState
@@ -42,6 +43,7 @@ async def respond(
     service: GenerationService,
     data: SamplingRequest,
     request: Request[Any, Any, Any],
+    timeouts: ClientTimeouts,
 ) -> Response[Body] | Stream:
     """A stream that is open from the start, or the full answer once all choices have ended.
 
@@ -58,7 +60,7 @@ async def respond(
     if data.stream:
         await asyncio.sleep(0)  # one turn of the loop: the first decision may assign a batch
         events = _events(form, head, states, service, with_usage=data.with_usage)
-        return event_stream(events, _headers(first))
+        return event_stream(events, _headers(first), timeouts.comment_interval_s)
     try:
         if not await _ended_before_disconnect(states, request):
             raise ClientGone("the client disconnected")
@@ -109,15 +111,17 @@ async def _events(
 ) -> AsyncGenerator[object, None]:
     """Yield opening, pieces and end of each choice, then the usage. Raises a choice's error.
 
+    The opening leaves with the first piece: clients take the first event for the first token.
     Closing the generator cancels the choices that have not ended.
     """
     event = partial(form.event, **head, usage=None if with_usage else UNSET)
+    unopened = set(states) if form.opening else set()
     try:
-        for state in states:
-            if form.opening is not None:
-                yield event(choices=[form.opening(state)])
         async with aclosing(stream_pieces(states)) as grown:
             async for state, piece in grown:
+                if form.opening and state in unopened:
+                    unopened.remove(state)
+                    yield event(choices=[form.opening(state)])
                 yield event(choices=[form.part(state, piece)])
         if with_usage:
             yield event(choices=[], usage=Usage.of(*states))

@@ -63,4 +63,4 @@ class ChatController(Controller):
         """The served model's answer, or `n` answers, in OpenAI's format."""
         service.check_model(data.model)
         states = await service.start(data.to_request(caller, timeouts))
-        return await respond(FORM, states, service, data, request)
+        return await respond(FORM, states, service, data, request, timeouts)

@@ -44,7 +44,7 @@ class ChatMessage(Struct):
     content: str | list[ContentPart] | None = None
 
     def text(self, place: int) -> str:
-        """The content as plain text; UnsupportedParameter for other content."""
+        """The content as plain text, its parts concatenated; UnsupportedParameter for others."""
         if self.content is None or isinstance(self.content, str):
             return self.content or ""
         for number, part in enumerate(self.content):
@@ -54,7 +54,7 @@ class ChatMessage(Struct):
                     "only 'text' is accepted",
                     param=f"messages[{place}].content[{number}]",
                 )
-        return "\n".join(part.text or "" for part in self.content)
+        return "".join(part.text or "" for part in self.content)
 
 
 class ChatCompletionRequest(SamplingRequest, kw_only=True):

@@ -54,7 +54,7 @@ class CompletionsController(Controller):
         """The continuations of each prompt, in OpenAI's format; a stream takes one prompt."""
         service.check_model(data.model)
         states = await _start_all(data.to_requests(caller, timeouts), service)
-        return await respond(FORM, states, service, data, request)
+        return await respond(FORM, states, service, data, request, timeouts)
 
 
 async def _start_all(

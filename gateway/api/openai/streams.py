@@ -12,20 +12,26 @@ from litestar.response import Stream
 from gateway.api.errors import error_body
 from gateway.errors import LmaasError
 
-PING_INTERVAL_S: Final = 10.0
 PING: Final = b": waiting\n\n"
 DONE: Final = b"data: [DONE]\n\n"
+# Line breaks of Unicode that JSON leaves as they are: clients exist that split lines at them.
+LINE_BREAKS: Final = {
+    each.encode(): f"\\u{ord(each):04x}".encode() for each in ("\x85", "\u2028", "\u2029")
+}
 HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 _encode = msgspec.json.Encoder().encode
 
 
-def event_stream(events: AsyncGenerator[object, None], headers: dict[str, str]) -> Stream:
+def event_stream(
+    events: AsyncGenerator[object, None], headers: dict[str, str], comment_interval_s: float
+) -> Stream:
     """The events as a response; the generator is closed at its end or when the client disconnects.
 
-    An error after the start is sent as an event, which clients raise.
+    A comment is sent after every `comment_interval_s` without an event. An error after the start is
+    sent as an event, which clients raise.
     """
-    encoded = _kept_alive(_encoded(events))
+    encoded = _kept_alive(_encoded(events), comment_interval_s)
     return Stream(
         encoded,
         background=BackgroundTask(_close, encoded),
@@ -50,16 +56,22 @@ async def _encoded(events: AsyncGenerator[object, None]) -> AsyncGenerator[bytes
 
 
 def _sse(message: object) -> bytes:
-    return b"data: " + _encode(message) + b"\n\n"
+    """One event: its data is a single line, however a client splits lines."""
+    data = _encode(message)
+    for character, escaped in LINE_BREAKS.items():
+        data = data.replace(character, escaped)
+    return b"data: " + data + b"\n\n"
 
 
-async def _kept_alive(events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """The events, with a comment line while there are none, so that no proxy times out."""
+async def _kept_alive(
+    events: AsyncGenerator[bytes, None], interval_s: float
+) -> AsyncGenerator[bytes, None]:
+    """The events, with a comment line while there are none: no client or proxy times out."""
     following: asyncio.Future[bytes] | None = None
     try:
         while True:
             following = following or asyncio.ensure_future(anext(events))
-            done, _ = await asyncio.wait((following,), timeout=PING_INTERVAL_S)
+            done, _ = await asyncio.wait((following,), timeout=interval_s)
             if not done:
                 yield PING
                 continue

@@ -14,6 +14,11 @@ MAX_QUEUE: Final = "x-lmaas-max-queue-ms"
 READ_TIMEOUT: Final = "x-stainless-read-timeout"
 TIMEOUT: Final = "x-stainless-timeout"
 MAX_TIMEOUT_MS: Final = 24 * 3_600_000
+# How much earlier than the client the gateway gives up, so that its reason still arrives.
+EARLIER_SHARE: Final = 0.1
+MAX_EARLIER_S: Final = 1.0
+MAX_COMMENT_INTERVAL_S: Final = 10.0  # below the idle timeout of every common proxy
+MIN_COMMENT_INTERVAL_S: Final = 0.05
 
 DeadlineHeader: TypeAlias = Annotated[
     str | None,
@@ -28,8 +33,8 @@ MaxQueueHeader: TypeAlias = Annotated[
     HeaderParameter(
         name=MAX_QUEUE,
         description=f"maximum milliseconds in the queue, 1 to {MAX_TIMEOUT_MS}; "
-        "503 `queue_time_exceeded` once it is over. Unset: the client's read timeout, where it "
-        "sends one",
+        "503 `queue_time_exceeded` once it is over. Unset: a little less than the client's read "
+        "timeout, where it sends one",
     ),
 ]
 ReadTimeoutHeader: TypeAlias = Annotated[
@@ -47,10 +52,20 @@ TimeoutHeader: TypeAlias = Annotated[
 
 
 class ClientTimeouts(Struct, frozen=True):
-    """Maximum seconds from a request's arrival to its whole answer, and to its start."""
+    """Maximum seconds from a request's arrival to its whole answer, and to its start.
+
+    `read_timeout_s`: the client gives up after this time without a byte.
+    """
 
     deadline_s: float | None = None
     max_queue_s: float | None = None
+    read_timeout_s: float | None = None
+
+    @property
+    def comment_interval_s(self) -> float:
+        """Seconds between the comments on an idle stream: a third of the client's timeout."""
+        third = (self.read_timeout_s or math.inf) / 3
+        return max(MIN_COMMENT_INTERVAL_S, min(MAX_COMMENT_INTERVAL_S, third))
 
 
 async def provide_timeouts(
@@ -61,11 +76,12 @@ async def provide_timeouts(
 ) -> ClientTimeouts:
     """The dependency `timeouts`: the headers' values. InvalidRequest names an invalid header."""
     queue_s = milliseconds(MAX_QUEUE, max_queue)
-    if queue_s is None:
-        queue_s = client_timeout(READ_TIMEOUT, read_timeout)
-    if queue_s is None:
-        queue_s = client_timeout(TIMEOUT, whole_timeout)
-    return ClientTimeouts(milliseconds(DEADLINE, deadline), queue_s)
+    read_s = client_timeout(READ_TIMEOUT, read_timeout)
+    if read_s is None:
+        read_s = client_timeout(TIMEOUT, whole_timeout)
+    if queue_s is None and read_s is not None:
+        queue_s = read_s - min(MAX_EARLIER_S, read_s * EARLIER_SHARE)
+    return ClientTimeouts(milliseconds(DEADLINE, deadline), queue_s, read_s)
 
 
 def milliseconds(header: str, value: str | None) -> float | None:

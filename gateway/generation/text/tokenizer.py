@@ -10,13 +10,21 @@ from typing import Any, Final
 import msgspec
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from jinja2 import TemplateError
-from jinja2.ext import loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from msgspec import Struct
 from tokenizers import Tokenizer
 
-from gateway.errors import InvalidRequest, StartupFailure
+from gateway.errors import (
+    ContextLengthExceeded,
+    InstructionRefused,
+    InvalidRequest,
+    StartupFailure,
+)
+from gateway.generation.text.chat_template import (
+    MAX_CHARACTERS,
+    RefusedByTemplate,
+    TooLong,
+    read_template,
+)
 from gateway.generation.text.incremental_decoder import AnswerDecoder
 from gateway.generation.text.token_bytes import Speller
 
@@ -64,10 +72,6 @@ class _TokenizerFile(Struct):
     decoder: dict[str, Any] | None = None
 
 
-def _refuse(message: str) -> None:
-    raise TemplateError(message)
-
-
 class ChatTokenizer:
     """Encodes conversations and decodes answers. Safe to share between tasks."""
 
@@ -78,20 +82,7 @@ class ChatTokenizer:
         self._tokenizer = Tokenizer.from_file(str(core))
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        settings = _json(folder / "tokenizer_config.json")
-        separate = folder / "chat_template.jinja"
-        source = separate.read_text() if separate.is_file() else settings.get("chat_template")
-        if not isinstance(source, str):
-            raise StartupFailure(f"LMAAS_MODEL: {folder} has no chat template")
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
-        )
-        environment.globals["raise_exception"] = _refuse
-        self._template = environment.from_string(source)
-        self._names = {
-            name: _token_text(settings.get(name))
-            for name in ("bos_token", "eos_token", "pad_token")
-        }
+        self._template = read_template(folder, _json(folder / "tokenizer_config.json"))
         self._plain = Tokenizer.from_file(str(core))
         self._plain.encode_special_tokens = True
         self._plain.no_padding()
@@ -102,40 +93,96 @@ class ChatTokenizer:
         written = msgspec.json.decode(core.read_bytes(), type=_TokenizerFile)
         self.speller = Speller(self._tokenizer, written.decoder or {})
         self.longest_token: int = max(map(len, self._tokenizer.get_vocab()))
-        self.fingerprint: str = hashlib.sha256(core.read_bytes() + source.encode()).hexdigest()
+        self.fingerprint: str = hashlib.sha256(
+            core.read_bytes() + self._template.source.encode()
+        ).hexdigest()
 
-    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    def encode_chat(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        *,
+        registered: bool = False,
+        max_characters: int = MAX_CHARACTERS,
+    ) -> list[int]:
         """Token ids of a conversation, up to where the answer begins.
 
-        A control token written into a message is encoded as plain text. InvalidRequest if the
-        model's template refuses the conversation.
+        `registered`: the first message is the app's registered instruction. A control token
+        written into a message is encoded as plain text. InvalidRequest if the model's template
+        refuses the messages, InstructionRefused if it refuses only the registered one,
+        ContextLengthExceeded if the rendered text has more than `max_characters`.
         """
-        forged = [m["content"] for m in messages if self._control.search(m["content"])]
-        if not forged:
-            return self.encode(self._render(messages))
-        marks = {secrets.token_hex(16): content for content in forged}
-        names = {content: mark for mark, content in marks.items()}
-        marked = [{**m, "content": names.get(m["content"], m["content"])} for m in messages]
-        parts = re.split(f"({'|'.join(marks)})", self._render(marked))
-        return [
-            token
-            for part in parts
-            for token in (
-                self._plain.encode(marks[part], add_special_tokens=False).ids
-                if part in marks
-                else self.encode(part)
-            )
-        ]
-
-    def _render(self, messages: Sequence[Mapping[str, str]]) -> str:
         try:
-            return self._template.render(
-                messages=messages, add_generation_prompt=True, **self._names
-            )
-        except TemplateError as error:
+            parts = self._parts(messages, max_characters)
+        except RefusedByTemplate as error:
+            if registered and self._renders(messages[1:], max_characters):
+                raise InstructionRefused(
+                    "the instruction that is registered for this app is refused by the model's "
+                    f"chat template: {error}; the messages are not the cause"
+                ) from error
             raise InvalidRequest(
                 f"the model's chat template refuses these messages: {error}", param="messages"
             ) from error
+        except TooLong as error:
+            raise ContextLengthExceeded(
+                f"the chat template makes more than {max_characters} characters of these messages, "
+                "which exceeds the model's context",
+                param="messages",
+            ) from error
+        return [
+            token
+            for text, plain in parts
+            for token in (
+                self._plain.encode(text, add_special_tokens=False).ids
+                if plain
+                else self.encode(text)
+            )
+        ]
+
+    def check_instruction(self, instruction: str) -> None:
+        """InvalidRequest if the model's template refuses this instruction of an app."""
+        turns = [
+            {"role": "system", "content": instruction},
+            {"role": "user", "content": "hello"},
+        ]
+        try:
+            self._template.render(turns)
+        except RefusedByTemplate as error:
+            raise InvalidRequest(
+                f"instruction: the model's chat template refuses it as a system message: {error}",
+                param="instruction",
+            ) from error
+        except TooLong as error:
+            raise InvalidRequest(
+                f"instruction: the model's chat template makes more than {MAX_CHARACTERS} "
+                "characters of it",
+                param="instruction",
+            ) from error
+
+    def _parts(
+        self, messages: Sequence[Mapping[str, str]], max_characters: int
+    ) -> list[tuple[str, bool]]:
+        """The rendered text in parts, and whether a part's control tokens are plain text."""
+        forged = [m["content"] for m in messages if self._control.search(m["content"])]
+        if not forged:
+            return [(self._template.render(messages, max_characters), False)]
+        marks = {secrets.token_hex(16): content for content in forged}
+        names = {content: mark for mark, content in marks.items()}
+        marked = [{**m, "content": names.get(m["content"], m["content"])} for m in messages]
+        rendered = self._template.render(marked, max_characters)
+        parts = [
+            (marks.get(part, part), part in marks)
+            for part in re.split(f"({'|'.join(marks)})", rendered)
+        ]
+        if sum(len(text) for text, _ in parts) > max_characters:
+            raise TooLong
+        return parts
+
+    def _renders(self, messages: Sequence[Mapping[str, str]], max_characters: int) -> bool:
+        try:
+            self._template.render(messages, max_characters)
+        except (RefusedByTemplate, TooLong):
+            return False
+        return True
 
     def encode_prompt(self, text: str) -> list[int]:
         """Token ids of a raw prompt, with the tokenizer's special tokens such as BOS."""
@@ -152,10 +199,3 @@ class ChatTokenizer:
 
 def _json(path: Path) -> dict[str, Any]:
     return msgspec.json.decode(path.read_bytes(), type=dict[str, Any]) if path.is_file() else {}
-
-
-def _token_text(entry: object) -> str:
-    """A special token's text from its configuration: a string, or an object with `content`."""
-    if isinstance(entry, dict):
-        return str(entry.get("content", ""))
-    return entry if isinstance(entry, str) else ""

@@ -56,12 +56,22 @@ class VersionComparer:
         self._semaphore = asyncio.Semaphore(MAX_CONCURRENT)
 
     async def compare(self, first: UUID, second: UUID) -> VersionComparison:
-        """Compare two versions. NotFound; Conflict if they are of different models."""
+        """Compare two versions. NotFound; Conflict if they are of different models.
+
+        Unavailable if this comparison, or the one before it, takes too long.
+        """
         versions = await self._registry.show(first), await self._registry.show(second)
         if versions[0].model_hash != versions[1].model_hash:
             raise Conflict("the two versions were trained for different models")
-        async with self._semaphore:
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                await self._semaphore.acquire()
+        except TimeoutError as error:
+            raise Unavailable("another comparison is running; try again when it is done") from error
+        try:
             result = await self._run_process(first, second)
+        finally:
+            self._semaphore.release()
         cards = (result.cards[0], result.cards[1]) if result.cards else None
         return VersionComparison(versions, result.rows, result.unseen, cards, result.error)
 

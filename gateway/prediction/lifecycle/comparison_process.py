@@ -73,7 +73,7 @@ async def _newest_samples(
 
 
 async def _main(first: UUID, second: UUID) -> int:
-    database = await Database.open(os.environ["DATABASE_URL"])
+    database = await Database.open(os.environ["DATABASE_URL"], statement_s=None)
     try:
         answer, code = await compare(database, first, second), 0
     except LmaasError as error:

@@ -10,7 +10,7 @@ import numpy as np
 from msgspec import Struct
 from sqlalchemy import TextClause, text
 
-from gateway.database.errors import Sessions, transaction
+from gateway.database.errors import LONG_TRANSACTION_S, Sessions, transaction
 from gateway.prediction.serving.drift import Quality
 from gateway.prediction.training.scorecard import kendall_tau
 from gateway.quantiles import MEDIAN, P90, Floats
@@ -66,7 +66,7 @@ class DriftSeries:
         since, width = (until or datetime.now(UTC)) - window, window / buckets
         statement = _SERIES_OF_MODEL if app is None else _SERIES_OF_APP
         given = {"model": self._model, "since": since, "width": width, "buckets": buckets}
-        async with transaction(self._sessions) as session:
+        async with transaction(self._sessions, within_s=LONG_TRANSACTION_S) as session:
             rows = await session.execute(statement, given | {"app": app, "most": MAX_BUCKET_ROWS})
             found = rows.all()
         qualities = await asyncio.to_thread(_qualities, found, buckets)

@@ -14,7 +14,7 @@ from uuid import UUID
 from msgspec import Struct
 from sqlalchemy import select, text
 
-from gateway.database.errors import Sessions, transaction
+from gateway.database.errors import LONG_TRANSACTION_S, Sessions, transaction
 from gateway.errors import NotFound
 from gateway.history.audit import note
 from gateway.prediction.lifecycle.registry import Registry
@@ -77,7 +77,7 @@ class SampleErasure:
             async with transaction(self._sessions) as session:
                 apps |= {*await session.scalars(select(App.id).where(App.tenant_id == tenant_id))}
         predictors = await Registry(self._sessions).forget_texts(apps, by) if apps else 0
-        async with transaction(self._sessions) as session:
+        async with transaction(self._sessions, within_s=LONG_TRANSACTION_S) as session:
             forgotten = 0
             if user is None and hashes:
                 done: Any = await session.execute(_DELETE_INSTRUCTIONS, {"hashes": sorted(hashes)})
@@ -98,7 +98,7 @@ class SampleErasure:
         rows, hashes, apps = 0, set[bytes](), set[UUID]()
         while True:
             place = {"at": last[0], "id": last[1]}
-            async with transaction(self._sessions) as session:
+            async with transaction(self._sessions, within_s=LONG_TRANSACTION_S) as session:
                 erased = (await session.execute(statement, given | place)).all()
             if not erased:
                 return rows, hashes, apps

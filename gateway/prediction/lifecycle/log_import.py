@@ -20,7 +20,7 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gateway.database.errors import Sessions, transaction
+from gateway.database.errors import LONG_TRANSACTION_S, Sessions, transaction
 from gateway.errors import Conflict, Unavailable
 from gateway.history.audit import note
 from gateway.prediction.adaptation.conformal import NO_OFFSETS, calibrated_tokens
@@ -37,6 +37,7 @@ from models.base import new_id
 
 MAX_CONCURRENT: Final = 32  # requests in flight to the encoder
 READY_TIMEOUT_S: Final = 120.0
+REPLY_TIMEOUT_S: Final = 60.0  # the encoder itself drops a request after 10 s
 INSTRUCTIONS_TIMEOUT_S: Final = 120.0
 RETRY_S: Final = 0.05
 LINE_INTERVAL: Final = timedelta(milliseconds=1)
@@ -93,7 +94,7 @@ class LogImport:
             samples = await asyncio.to_thread(self._samples, list(lines.values()), apps)
             rows, instructions = await _rows(samples, self._model)
             counts = Counter(str(sample.request.app) for sample in samples)
-            async with transaction(self._sessions) as session:
+            async with transaction(self._sessions, within_s=LONG_TRANSACTION_S) as session:
                 await _insert(session, rows, instructions)
                 after = {"rows": len(rows), "apps": dict(counts)}
                 note(session, by, "samples.imported", self._model, after=after)
@@ -221,7 +222,11 @@ async def _embed_instructions(
 
 
 async def _reply(future: Future[ScoreReply | None]) -> ScoreReply:
-    reply = await future
+    try:
+        async with asyncio.timeout(REPLY_TIMEOUT_S):
+            reply = await future
+    except TimeoutError as error:
+        raise Unavailable("the encoder does not answer; nothing was imported") from error
     if reply is None:
         raise Unavailable("the encoder ended during the import; nothing was imported")
     return reply

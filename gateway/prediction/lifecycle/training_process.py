@@ -147,7 +147,7 @@ def end_with_parent() -> None:
 
 
 async def _main(run_id: UUID, model_hash: str) -> bool:
-    database = await Database.open(os.environ["DATABASE_URL"])
+    database = await Database.open(os.environ["DATABASE_URL"], statement_s=None)
     try:
         return await train(database, run_id, model_hash)
     finally:

@@ -7,7 +7,7 @@ from uuid import UUID
 from msgspec import Struct
 from sqlalchemy import func, select
 
-from gateway.database.errors import Sessions, transaction
+from gateway.database.errors import LONG_TRANSACTION_S, Sessions, transaction
 from gateway.prediction.features.length_history import LengthOutcome
 from models import RequestRecord
 
@@ -47,7 +47,7 @@ async def recent_outcomes(
     )
     if predictor is not None:
         newest = newest.where(RequestRecord.predictor_id == predictor)
-    async with transaction(sessions) as session:
+    async with transaction(sessions, within_s=LONG_TRANSACTION_S) as session:
         rows = (await session.execute(newest)).all()
     return [
         HistoryRow(
@@ -71,7 +71,7 @@ async def newest_start(sessions: Sessions, model: str, limit: int) -> datetime:
         .limit(limit)
         .subquery()
     )
-    async with transaction(sessions) as session:
+    async with transaction(sessions, within_s=LONG_TRANSACTION_S) as session:
         oldest = await session.scalar(select(func.min(newest.c.arrived_at)))
     return oldest or datetime.fromtimestamp(0, UTC)
 
@@ -83,7 +83,7 @@ async def count_since(sessions: Sessions, model: str, since: datetime | None, *,
     )
     if since is not None:
         rows = rows.where(RequestRecord.arrived_at > since)
-    async with transaction(sessions) as session:
+    async with transaction(sessions, within_s=LONG_TRANSACTION_S) as session:
         return (
             await session.scalar(select(func.count()).select_from(rows.limit(limit).subquery()))
             or 0

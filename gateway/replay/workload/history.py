@@ -10,7 +10,7 @@ from msgspec import Struct
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gateway.database.errors import Sessions, translated
+from gateway.database.translation import Sessions, translated
 from gateway.errors import InvalidRequest, NotFound
 from gateway.quantiles import LEVELS
 from gateway.replay.workload.workload import Workload

@@ -1,6 +1,7 @@
 """The admin API on a real database."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -55,8 +56,17 @@ def predictor(sessions: Sessions) -> LengthPredictor:
 
 
 @pytest.fixture
+def model_files() -> Path:
+    """The folder of the served model's files."""
+    return DEMO_MODEL
+
+
+@pytest.fixture
 async def service(
-    sessions: Sessions, predictor: LengthPredictor, tmp_path_factory: pytest.TempPathFactory
+    sessions: Sessions,
+    predictor: LengthPredictor,
+    model_files: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[GenerationService]:
     """The generation service without an engine: nothing leaves its queue."""
     history = HistoryWriter(sessions, tmp_path_factory.mktemp("spool"))
@@ -69,7 +79,7 @@ async def service(
         options=Options(),
         tau_floor=0.2,
     )
-    yield GenerationService("m", ChatTokenizer(DEMO_MODEL), predictor, scheduler)
+    yield GenerationService("m", ChatTokenizer(model_files), predictor, scheduler)
     await history.close()
 
 
@@ -84,7 +94,7 @@ def application(
 ) -> Litestar:
     services = AdminServices(
         tenants=Tenants(sessions),
-        apps=Apps(sessions),
+        apps=Apps(sessions, service.check_instruction),
         keys=ApiKeys(sessions, build.authenticator),
         scoped_keys=ScopedKeys(sessions),
         registry=Registry(sessions),

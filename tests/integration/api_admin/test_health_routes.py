@@ -12,9 +12,9 @@ from gateway.generation.service import GenerationService
 
 
 @pytest.fixture
-async def client(generations: GenerationService) -> AsyncIterator[httpx.AsyncClient]:
-    provide = Provide(lambda: generations, sync_to_thread=False)
-    app = Litestar([HealthController], dependencies={"generations": provide})
+async def client(service: GenerationService) -> AsyncIterator[httpx.AsyncClient]:
+    provide = Provide(lambda: service, sync_to_thread=False)
+    app = Litestar([HealthController], dependencies={"service": provide})
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
         yield client

@@ -1,3 +1,4 @@
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -6,10 +7,14 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
+from gateway.database.connection import Database
 from gateway.database.errors import Sessions
 from gateway.history.record import Record
-from gateway.history.writer import HistoryWriter
+from gateway.history.writer import CLOSE_S, HistoryWriter
 from models import Instruction, RequestRecord
+from tests.hanging_postgres import HangingPostgres
+
+MARGIN_S = 10.0  # for a busy machine; a statement that hangs takes for ever
 
 
 async def rows(sessions: Sessions) -> int:
@@ -122,3 +127,25 @@ async def test_full_disk_keeps_records_in_memory_until_they_are_stored(
     folder.mkdir()
     await writer.flush()
     assert await rows(sessions) == 1
+
+
+async def test_stop_while_the_database_hangs_keeps_the_records_for_the_next_start(
+    hanging: HangingPostgres,
+    hanging_database: Database,
+    tmp_path: Path,
+    a_record: Callable[..., Record],
+) -> None:
+    first = HistoryWriter(hanging_database.sessions, tmp_path)
+    await first.start()
+    hanging.suspend()
+    first.record(a_record())
+    began = time.monotonic()
+    await first.close()
+    assert time.monotonic() - began < CLOSE_S + MARGIN_S
+    assert list(tmp_path.glob("*.jsonl"))
+    hanging.resume()
+    second = HistoryWriter(hanging_database.sessions, tmp_path)
+    await second.start()
+    await second.close()
+    assert await rows(hanging_database.sessions) == 1
+    assert list(tmp_path.iterdir()) == []

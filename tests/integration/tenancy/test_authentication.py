@@ -16,7 +16,7 @@ from gateway.tenancy.demo import ensure_demo
 from gateway.tenancy.keys import ApiKeys
 from gateway.tenancy.secret import new_secret
 from gateway.tenancy.tenants import Tenants
-from tests.conftest import Builder
+from tests.conftest import PATIENCE_S, Builder
 from tests.integration.tenancy.conftest import DatabaseProxy
 
 
@@ -34,9 +34,15 @@ def clock() -> Clock:
     return Clock()
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine's database is not away."""
+    monkeypatch.setattr(authentication, "KNOWN_KEY_WAIT_S", PATIENCE_S)
+
+
 @pytest.fixture
 def authenticator(sessions: Sessions, clock: Clock) -> Iterator[Authenticator]:
-    made = Authenticator(sessions, clock=clock)
+    made = Authenticator(sessions, key_lookup_s=PATIENCE_S, clock=clock)
     yield made
     made.check()
 
@@ -176,7 +182,7 @@ async def test_cancelled_waiter_does_not_cancel_the_others(
 async def test_cached_key_is_accepted_while_the_database_is_away(
     proxied_database: Database, proxy: DatabaseProxy, build: Builder, clock: Clock
 ) -> None:
-    authenticator = Authenticator(proxied_database.sessions, clock=clock)
+    authenticator = Authenticator(proxied_database.sessions, key_lookup_s=PATIENCE_S, clock=clock)
     new = await build.key()
     caller = await authenticator.authenticate(new.secret)
     await proxy.cut()
@@ -189,7 +195,7 @@ async def test_uncached_key_gets_database_lost_while_the_database_is_away(
 ) -> None:
     new = await build.key()
     await proxy.cut()
-    authenticator = Authenticator(proxied_database.sessions)
+    authenticator = Authenticator(proxied_database.sessions, key_lookup_s=PATIENCE_S)
     with pytest.raises(DatabaseLost):
         await authenticator.authenticate(new.secret)
     await proxy.start()
@@ -203,7 +209,7 @@ async def test_revocation_applies_once_the_database_is_back(
     sessions: Sessions,
     clock: Clock,
 ) -> None:
-    authenticator = Authenticator(proxied_database.sessions, clock=clock)
+    authenticator = Authenticator(proxied_database.sessions, key_lookup_s=PATIENCE_S, clock=clock)
     new = await build.key()
     await authenticator.authenticate(new.secret)
     await ApiKeys(sessions, Authenticator(sessions)).revoke(new.key.id)

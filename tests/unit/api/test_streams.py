@@ -6,13 +6,17 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 from litestar import Litestar, Request, Response, get
 from litestar.response import Stream
 
 from gateway.api.openai.answers import respond
+from gateway.api.openai.chat import FORM as CHAT_FORM
+from gateway.api.openai.chat_schema import ChatCompletionRequest, ChatMessage
 from gateway.api.openai.completion_schema import Completion, CompletionRequest
 from gateway.api.openai.completions import FORM
+from gateway.api.openai.timeouts import ClientTimeouts
 from gateway.generation.request_state import Piece, SchedulingTrace
 from tests.conftest import PATIENCE_S
 
@@ -56,7 +60,7 @@ async def test_disconnected_client_frees_its_sequence(leaves: str) -> None:
 
     @get("/")
     async def stream(request: Request[Any, Any, Any]) -> Response[Completion] | Stream:
-        return await respond(FORM, [answer], service, data, request)  # type: ignore[list-item, arg-type]
+        return await respond(FORM, [answer], service, data, request, ClientTimeouts())  # type: ignore[list-item, arg-type]
 
     blocked = asyncio.Event()
     if leaves == "before":
@@ -88,3 +92,37 @@ async def test_disconnected_client_frees_its_sequence(leaves: str) -> None:
     async with asyncio.timeout(PATIENCE_S):
         await Litestar([stream])(scope, receive, send)
     assert service.cancelled == [answer]
+
+
+class HeldAnswer(EndlessAnswer):
+    """A choice of an answer that has no token until `grew` is set."""
+
+    def __init__(self, choice: int, grew: asyncio.Event) -> None:
+        self.choice = choice
+        self._grew = grew
+
+    async def wait_for_growth(self) -> None:
+        await self._grew.wait()
+
+
+async def test_role_leaves_with_the_first_token_and_comments_before() -> None:
+    grew = asyncio.Event()
+    answers: Any = [HeldAnswer(choice, grew) for choice in range(2)]
+    data = ChatCompletionRequest(model="m", messages=[ChatMessage("user", "king")], stream=True)
+    timeouts, service, request = ClientTimeouts(read_timeout_s=0.15), FakeService(), object()
+    stream: Any = await respond(CHAT_FORM, answers, service, data, request, timeouts)  # type: ignore[arg-type]
+    async with asyncio.timeout(PATIENCE_S):
+        assert [await anext(stream.iterator) for _ in range(2)] == [b": waiting\n\n"] * 2
+        grew.set()
+        events: list[Any] = []
+        while len(events) < 4:
+            if (line := await anext(stream.iterator)).startswith(b"data: "):
+                events.append(msgspec.json.decode(line.removeprefix(b"data: ")))
+        await stream.iterator.aclose()
+    choices = [event["choices"][0] for event in events]
+    assert [(each["index"], each["delta"].get("role")) for each in choices] == [
+        (0, "assistant"),
+        (0, None),
+        (1, "assistant"),
+        (1, None),
+    ]

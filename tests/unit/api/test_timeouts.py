@@ -38,19 +38,19 @@ async def client(application: Litestar) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.mark.parametrize(
-    ("headers", "deadline_s", "max_queue_s"),
+    ("headers", "deadline_s", "max_queue_s", "read_timeout_s"),
     [
-        ({}, None, None),
-        ({DEADLINE: "1500"}, 1.5, None),
-        ({MAX_QUEUE: "1"}, None, 0.001),
-        ({DEADLINE: "86400000", MAX_QUEUE: "86400000"}, 86_400.0, 86_400.0),
-        ({READ_TIMEOUT: "600"}, None, 600.0),
-        ({READ_TIMEOUT: "0.25"}, None, 0.25),
-        ({TIMEOUT: "60"}, None, 60.0),
-        ({READ_TIMEOUT: "600", MAX_QUEUE: "20"}, None, 0.02),
-        ({READ_TIMEOUT: "inf", DEADLINE: "20"}, 0.02, None),
-        ({TIMEOUT: "0"}, None, None),
-        ({TIMEOUT: "1e9"}, None, None),
+        ({}, None, None, None),
+        ({DEADLINE: "1500"}, 1.5, None, None),
+        ({MAX_QUEUE: "1"}, None, 0.001, None),
+        ({DEADLINE: "86400000", MAX_QUEUE: "86400000"}, 86_400.0, 86_400.0, None),
+        ({READ_TIMEOUT: "600"}, None, 599.0, 600.0),
+        ({READ_TIMEOUT: "0.25"}, None, 0.225, 0.25),
+        ({TIMEOUT: "60"}, None, 59.0, 60.0),
+        ({READ_TIMEOUT: "600", MAX_QUEUE: "20"}, None, 0.02, 600.0),
+        ({READ_TIMEOUT: "inf", DEADLINE: "20"}, 0.02, None, None),
+        ({TIMEOUT: "0"}, None, None, None),
+        ({TIMEOUT: "1e9"}, None, None, None),
     ],
 )
 async def test_headers_are_converted_to_seconds(
@@ -58,9 +58,24 @@ async def test_headers_are_converted_to_seconds(
     headers: dict[str, str],
     deadline_s: float | None,
     max_queue_s: float | None,
+    read_timeout_s: float | None,
 ) -> None:
     response = await client.get("/", headers=headers)
-    assert response.json() == {"deadline_s": deadline_s, "max_queue_s": max_queue_s}
+    assert response.json() == {
+        "deadline_s": deadline_s,
+        "max_queue_s": max_queue_s,
+        "read_timeout_s": read_timeout_s,
+    }
+
+
+@pytest.mark.parametrize(
+    ("read_timeout_s", "interval_s"),
+    [(None, 10.0), (600.0, 10.0), (6.0, 2.0), (0.3, pytest.approx(0.1)), (1e-9, 0.05)],
+)
+def test_comments_come_at_a_third_of_the_clients_timeout(
+    read_timeout_s: float | None, interval_s: float
+) -> None:
+    assert ClientTimeouts(read_timeout_s=read_timeout_s).comment_interval_s == interval_s
 
 
 @pytest.mark.parametrize("header", [DEADLINE, MAX_QUEUE])

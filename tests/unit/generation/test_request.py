@@ -24,6 +24,16 @@ def test_system_message_replaces_the_registered_instruction(
     assert [turn["content"] for turn in request.conversation()] == ["Sing.", "hello"]
 
 
+@pytest.mark.parametrize(
+    ("role", "registered", "expected"),
+    [("user", "Be brief.", True), ("user", None, False), ("developer", "Be brief.", False)],
+)
+def test_registered_instruction_is_distinguished_from_the_clients(
+    a_request: Callable[..., GenerationRequest], role: str, registered: str | None, expected: bool
+) -> None:
+    assert a_request((role, "hello"), registered=registered).registered is expected
+
+
 def test_user_input_is_the_last_user_message(
     a_request: Callable[..., GenerationRequest],
 ) -> None:

@@ -36,9 +36,11 @@ def test_answer_cut_inside_a_character_still_ends() -> None:
 def test_template_that_refuses_a_conversation_is_an_invalid_request(tmp_path: Path) -> None:
     source = Path("engine/demo/lmaas-demo")
     (tmp_path / "tokenizer.json").write_bytes((source / "tokenizer.json").read_bytes())
-    (tmp_path / "chat_template.jinja").write_text("{{ raise_exception('no such role') }}")
+    (tmp_path / "chat_template.jinja").write_text(
+        "{% if messages[0].role != 'user' %}{{ raise_exception('no such role') }}{% endif %}"
+    )
     with pytest.raises(InvalidRequest, match="no such role"):
-        ChatTokenizer(tmp_path).encode_chat([{"role": "user", "content": "x"}])
+        ChatTokenizer(tmp_path).encode_chat([{"role": "assistant", "content": "x"}])
 
 
 def test_missing_model_is_named(tmp_path: Path) -> None:

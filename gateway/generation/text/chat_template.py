@@ -1,0 +1,190 @@
+"""A model's chat template, in an environment that renders as transformers' `apply_chat_template`.
+
+transformers itself stays out of this process: its import takes 1.5 s and loads NumPy and Pillow.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from jinja2 import Environment, TemplateError, TemplateSyntaxError, nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from gateway.errors import StartupFailure
+
+MAX_CHARACTERS: Final = 16 << 20  # of a rendered conversation, where no smaller limit is given
+# What the expressions of a template raise on data that they do not expect.
+_FAILURES: Final = (
+    TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+
+class RefusedByTemplate(Exception):
+    """A template refuses a conversation or fails on it; the message is the template's own."""
+
+
+class TooLong(Exception):
+    """A rendered conversation has more characters than allowed."""
+
+
+class GenerationBlock(Extension):
+    """`{% generation %}`: marks what training counts as the answer, and renders its content."""
+
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(environment)
+        self.tags = {"generation"}
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        """The block's content, in a scope of its own."""
+        line = next(parser.stream).lineno
+        content = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.Scope(content).set_lineno(line)
+
+
+def _joined(parts: Iterable[str]) -> str:
+    """The text of a macro or of a block that is set. TooLong before it is built."""
+    pieces = list(parts)
+    if sum(map(len, pieces)) > MAX_CHARACTERS:
+        raise TooLong
+    return "".join(pieces)
+
+
+class ChatEnvironment(ImmutableSandboxedEnvironment):
+    """Jinja with the functions that chat templates expect, without access to the process."""
+
+    concat = staticmethod(_joined)
+
+    def __init__(self) -> None:
+        super().__init__(
+            trim_blocks=True, lstrip_blocks=True, extensions=[GenerationBlock, loopcontrols]
+        )
+        self.filters["tojson"] = _to_json
+        self.globals["raise_exception"] = _refuse
+        self.globals["strftime_now"] = _local_time
+
+
+def _to_json(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | str | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """JSON as Python writes it: Jinja's own filter escapes characters that HTML reserves."""
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
+
+
+def _refuse(message: str) -> None:
+    raise TemplateError(message)
+
+
+def _local_time(form: str) -> str:
+    return datetime.now().astimezone().replace(tzinfo=None).strftime(form)
+
+
+class ChatTemplate:
+    """One compiled template, proven on a conversation. Safe to share between threads."""
+
+    def __init__(self, source: str, names: Mapping[str, str], origin: str) -> None:
+        """`names` are the special tokens; StartupFailure names `origin` and the template's error.
+
+        A template that needs a system message is proven with one.
+        """
+        self.source = source
+        self._names = dict(names)
+        try:
+            self._template = ChatEnvironment().from_string(source)
+        except TemplateSyntaxError as error:
+            raise StartupFailure(
+                f"LMAAS_MODEL: the chat template in {origin}, line {error.lineno}: {error}"
+            ) from error
+        user = {"role": "user", "content": "hello"}
+        try:
+            self.render([user])
+        except (RefusedByTemplate, TooLong) as first:
+            try:
+                self.render([{"role": "system", "content": "Answer."}, user])
+            except (RefusedByTemplate, TooLong):
+                reason = str(first) or f"it renders more than {MAX_CHARACTERS} characters"
+                raise StartupFailure(
+                    f"LMAAS_MODEL: the chat template in {origin} fails on a user message: {reason}"
+                ) from first
+
+    def render(
+        self, messages: Sequence[Mapping[str, str]], max_characters: int = MAX_CHARACTERS
+    ) -> str:
+        """The conversation as text, up to where the answer begins.
+
+        RefusedByTemplate with the template's error; TooLong as soon as it exceeds the limit.
+        """
+        pieces, size = [], 0
+        given = {"messages": messages, "tools": None, "documents": None}
+        try:
+            for piece in self._template.generate(
+                **given, add_generation_prompt=True, **self._names
+            ):
+                size += len(piece)
+                if size > max_characters:
+                    raise TooLong
+                pieces.append(piece)
+        except _FAILURES as error:
+            raise RefusedByTemplate(str(error) or type(error).__name__) from error
+        return "".join(pieces)
+
+
+def read_template(folder: Path, settings: Mapping[str, Any]) -> ChatTemplate:
+    """The template of a model folder with these settings (its `tokenizer_config.json`).
+
+    `chat_template.jinja` goes before the settings; of several named templates the one named
+    `default` is used. StartupFailure if there is none.
+    """
+    separate = folder / "chat_template.jinja"
+    names = special_tokens(settings)
+    if separate.is_file():
+        return ChatTemplate(separate.read_text(encoding="utf-8"), names, str(separate))
+    source, origin = settings.get("chat_template"), str(folder / "tokenizer_config.json")
+    if isinstance(source, list):
+        named = {
+            entry["name"]: entry["template"]
+            for entry in source
+            if isinstance(entry, dict) and {"name", "template"} <= entry.keys()
+        }
+        source = named.get("default")
+        if source is None:
+            raise StartupFailure(
+                f"LMAAS_MODEL: {origin} has the chat templates {sorted(named)}; one of them must "
+                "be named 'default'"
+            )
+        origin += " (named 'default')"
+    if not isinstance(source, str):
+        raise StartupFailure(f"LMAAS_MODEL: {folder} has no chat template")
+    return ChatTemplate(source, names, origin)
+
+
+def special_tokens(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The special tokens by name, such as `bos_token`: those that have a text."""
+    extra = settings.get("extra_special_tokens")
+    entries = {**settings, **extra} if isinstance(extra, dict) else settings
+    texts = {
+        name: entry.get("content") if isinstance(entry, dict) else entry
+        for name, entry in entries.items()
+        if name.endswith("_token")
+    }
+    return {name: text for name, text in texts.items() if isinstance(text, str) and text}

@@ -1,0 +1,88 @@
+"""The whole gateway while its Postgres hangs and once it is dead."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import openai
+
+from gateway.database.errors import CONNECTION_S
+from gateway.tenancy.authentication import CACHE_S, KNOWN_KEY_WAIT_S, UNKNOWN_KEY_WAIT_S
+from tests.conftest import PATIENCE_S
+from tests.hanging_postgres import PostgresProcesses
+
+Asked = Callable[..., dict[str, Any]]
+MARGIN_S = 10.0  # for a busy machine; a query that hangs takes for ever
+
+
+async def test_known_keys_are_served_and_everything_else_is_refused_in_time(
+    serve: Any, asked: Asked
+) -> None:
+    gateway = await serve("hang", LMAAS_KEY_LOOKUP_S=str(UNKNOWN_KEY_WAIT_S)).ready()
+    postgres = PostgresProcesses(gateway.data_dir)
+    tenant, unused = await gateway.tenant("away")
+    _, used = await gateway.tenant("here")
+    async with gateway.client(used) as client, gateway.admin() as admin:
+        await until_known(client.models.list)
+        known_until = time.monotonic() + CACHE_S
+
+        postgres.suspend()
+        try:
+            await refused(gateway, unused)
+            await refused(gateway, "a guess")
+            lost = await timed(admin.get("/admin/tenants"), CONNECTION_S)
+            assert (lost.status_code, code(lost)) == (503, "database_unavailable")
+            assert lost.headers["retry-after"]
+            assert (await admin.get("/admin/queue")).status_code == 200
+            while time.monotonic() < known_until + 1:  # the key's entry in the cache expires
+                await timed(client.models.list(), KNOWN_KEY_WAIT_S)
+                await asyncio.sleep(0.2)
+            answer = await client.chat.completions.create(**asked("translate", "brave king"))
+            assert answer.choices[0].message.content
+        finally:
+            postgres.resume()
+
+        async with gateway.client(unused) as other:
+            await until_known(other.models.list)
+            await other.chat.completions.create(**asked("translate", "brave king"))
+        async with asyncio.timeout(PATIENCE_S):
+            while not await gateway.history(tenant):
+                await asyncio.sleep(0.1)
+
+        postgres.kill()
+        await timed(client.models.list(), KNOWN_KEY_WAIT_S)
+        await refused(gateway, "another guess")
+    assert await gateway.stop() == 0, gateway.errors.read_text()
+
+
+async def timed(asking: Any, limit_s: float) -> Any:
+    """What a request returns, and that it took no longer than its limit."""
+    began = time.monotonic()
+    answer = await asking
+    assert time.monotonic() - began < limit_s + MARGIN_S
+    return answer
+
+
+async def refused(gateway: Any, key: str) -> None:
+    """A key that is not in the gateway's memory gets 503, in time."""
+    async with gateway._bearing(key) as caller:
+        answer = await timed(caller.get("/v1/models"), UNKNOWN_KEY_WAIT_S)
+    assert (answer.status_code, code(answer)) == (503, "database_unavailable"), answer.text
+    assert answer.headers["retry-after"]
+
+
+async def until_known(ask: Callable[[], Any]) -> None:
+    """Return once the key has been looked up: a busy machine's database may need longer."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            try:
+                await ask()
+            except openai.InternalServerError:
+                continue
+            return
+
+
+def code(answer: httpx.Response) -> str:
+    return str(answer.json()["error"]["code"])

@@ -1,0 +1,63 @@
+"""Every admin route while the database hangs: an answer in time, never a wait without end."""
+
+import asyncio
+import time
+
+import httpx
+import pytest
+
+from gateway.database.connection import Database
+from gateway.database.errors import CONNECTION_S, Sessions
+from tests.hanging_postgres import HangingPostgres
+from tests.integration.api_admin.test_every_route import BODIES, ROUTES, filled
+
+MARGIN_S = 20.0  # for a busy machine; a query that hangs takes for ever
+WITHOUT_DATABASE = {"/admin/policy", "/admin/engine", "/admin/queue"}
+POLICY = {"name": "fcfs"}
+
+
+@pytest.fixture
+def postgres_url(hanging: HangingPostgres) -> str:
+    """The other fixtures' database is this one."""
+    return hanging.url
+
+
+@pytest.fixture
+def sessions(hanging_database: Database) -> Sessions:
+    return hanging_database.sessions
+
+
+async def test_every_route_answers_in_time(
+    client: httpx.AsyncClient, hanging: HangingPostgres
+) -> None:
+    hanging.suspend()
+
+    async def ask(method: str, path: str) -> httpx.Response:
+        body = BODIES.get((method, path), POLICY if path == "/admin/policy" else {"name": "x"})
+        return await client.request(method, filled(path), json=body)
+
+    began = time.monotonic()
+    routes = sorted(ROUTES)
+    answers = await asyncio.gather(*(ask(*route) for route in routes))
+    assert time.monotonic() - began < CONNECTION_S + MARGIN_S
+    lost = set()
+    for (method, path), answer in zip(routes, answers, strict=True):
+        if path in WITHOUT_DATABASE:
+            assert answer.status_code == 200, (method, path, answer.text)
+        elif answer.status_code >= 500:
+            assert answer.status_code == 503, (method, path, answer.text)
+            assert answer.json()["error"]["code"] == "database_unavailable"
+            assert int(answer.headers["retry-after"]) >= 1
+            lost.add((method, path))
+    assert {("GET", "/admin/tenants"), ("POST", "/admin/tenants"), ("GET", "/admin/audit")} <= lost
+
+
+async def test_scoped_key_gets_503_while_the_database_hangs(
+    client: httpx.AsyncClient, hanging: HangingPostgres
+) -> None:
+    made = await client.post("/admin/scoped-keys", json={"name": "ci", "scopes": ["read"]})
+    client.headers["authorization"] = f"Bearer {made.json()['secret']}"
+    hanging.suspend()
+    answer = await client.get("/admin/queue")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "database_unavailable")
+    assert answer.headers["retry-after"]

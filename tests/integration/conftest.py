@@ -1,0 +1,44 @@
+"""A Postgres that hangs, with connections to it."""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy.pool import QueuePool
+
+from gateway.database.connection import Database
+from gateway.database.migration import migrate
+from tests.conftest import PATIENCE_S
+from tests.hanging_postgres import HangingPostgres
+
+
+def checked_out(database: Database) -> int:
+    """The connections that are in use."""
+    pool = database.engine.pool
+    assert isinstance(pool, QueuePool)
+    return pool.checkedout()
+
+
+@pytest.fixture(scope="module")
+def hanging() -> Iterator[HangingPostgres]:
+    """A migrated server for the tests of one file."""
+    folder = Path(tempfile.mkdtemp(prefix="lmaas-hang-"))  # a short path: a socket lies in it
+    with HangingPostgres(folder) as server:
+        migrate(server.url)
+        yield server
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+async def hanging_database(hanging: HangingPostgres) -> AsyncIterator[Database]:
+    """Connections to it; after the test none is in use any more, and it answers again."""
+    opened = await Database.open(hanging.url)
+    yield opened
+    hanging.recover()
+    async with asyncio.timeout(PATIENCE_S):
+        while checked_out(opened):
+            await asyncio.sleep(0.01)
+    await opened.close()
