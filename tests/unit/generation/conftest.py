@@ -14,6 +14,7 @@ import pytest
 
 from engine.protocol import EngineInfo, Finish, KvState, Mode, Sequence, Step, TokenLogprobs
 from gateway.engines.interface import EngineListener
+from gateway.generation.queue_load import QueueBounds
 from gateway.generation.request import GenerationRequest, Message
 from gateway.generation.request_state import RequestState
 from gateway.generation.scheduler import Scheduler
@@ -149,6 +150,7 @@ class SchedulerScene:
         a_request: Callable[..., GenerationRequest],
         tokenizer: ChatTokenizer,
         outage_s: float = 60.0,
+        bounds: QueueBounds | None = None,
     ) -> None:
         self.now_s: float | None = None  # the clock's time, if a test sets it
         self.engine = RecordingEngine()
@@ -162,6 +164,7 @@ class SchedulerScene:
             options=Options(fixed_batch=2),
             tau_floor=0.2,
             outage_s=outage_s,
+            bounds=bounds,
             clock=lambda: time.monotonic() if self.now_s is None else self.now_s,
         )
         self.loop = self.scheduler._loop
