@@ -1,6 +1,6 @@
 """Converts rows and pages of rows to what clients read."""
 
-from typing import Annotated, Any, Final, Generic, TypeAlias, TypeVar
+from typing import Annotated, Any, Generic, TypeAlias, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -10,7 +10,6 @@ from msgspec import Struct
 from gateway.tenancy.paging import DEFAULT_LIMIT, MAX_LIMIT, Cursor, Page
 
 T = TypeVar("T")
-STORABLE: Final = r"^[^\x00]*$"  # Postgres text cannot hold NUL
 Answer = TypeVar("Answer", bound=Struct)
 
 Limit: TypeAlias = Annotated[

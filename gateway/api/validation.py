@@ -10,6 +10,7 @@ import msgspec
 
 from gateway.errors import InvalidRequest, shortened
 
+STORABLE: Final = r"^[^\x00]*$"  # Postgres text cannot hold NUL
 MISSING: Final = "Object missing required field"
 UNKNOWN: Final = "Object contains unknown field"
 
@@ -38,6 +39,8 @@ def explain_validation(cause: msgspec.ValidationError) -> tuple[str, str | None]
         place = f"{place}.{field}" if place else field
         wrong = "is required" if reason.startswith(MISSING) else "is not a known field"
         return f"{place}: {wrong}", place
+    if reason.endswith(f"matching regex {STORABLE!r}"):
+        reason = "the NUL character is not accepted"
     return placed(place, reason)
 
 

@@ -19,7 +19,7 @@ ROUTES = {
 }
 TEXTS = ["", "king", "\0", "é\u2028😀", "0", "true", "x" * 5000, "-1", "nan", "auto", "text"]
 NUMBERS = [0, 1, -1, 2, 5.0, 0.5, 1e-300, -0.0, 1e308, 10**23, 2**63 - 1, -(2**63), 2**64]
-SMALL = [None, True, False, 0, 1, 0.01, 2, -1, 1e-9]
+SMALL = [None, True, False, 0, 1, 0.01, 2, -1, 1e-9, 1e-300]
 
 
 def a_value(rng: random.Random, depth: int = 0) -> Any:

@@ -10,7 +10,8 @@ from litestar.params import QueryParameter
 from msgspec import Struct
 
 from gateway.api.admin.actor import area
-from gateway.api.envelope import STORABLE, Limit, Listing, listing
+from gateway.api.envelope import Limit, Listing, listing
+from gateway.api.validation import STORABLE
 from gateway.history.audit import AuditTrail
 from gateway.tenancy.paging import Cursor
 from gateway.tenancy.scopes import Scope

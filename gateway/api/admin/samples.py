@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from gateway.api.admin.actor import Actor, area
 from gateway.api.admin.body import LARGEST_UPLOAD, raw_body
-from gateway.api.envelope import STORABLE
+from gateway.api.validation import STORABLE
 from gateway.generation.service import GenerationService
 from gateway.prediction.lifecycle.drift_series import DriftSeries
 from gateway.prediction.lifecycle.erasure import Erased, SampleErasure

@@ -7,10 +7,10 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from engine.protocol import Sampling
 from gateway.api.body import ScreenedBody
-from gateway.api.envelope import STORABLE
 from gateway.api.openai.parameters import FieldRules
 from gateway.api.openai.ranges import Range, check_ranges
 from gateway.api.openai.timeouts import ClientTimeouts
+from gateway.api.validation import STORABLE
 from gateway.errors import InvalidRequest
 from gateway.generation.request import GenerationRequest, Message, ServiceTier
 from gateway.generation.request_state import Piece, RequestState
