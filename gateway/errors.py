@@ -34,7 +34,14 @@ Services raise these and know no HTTP status; `gateway.api.errors` maps them to 
 docstring is the cause and `remedy` the remedy that `lmaas errors` prints as `docs/errors.md`.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+MAX_ECHO: Final = 200  # characters of a client's input in a message
+
+
+def shortened(text: str) -> str:
+    """A client's input for a message: cut after `MAX_ECHO` characters."""
+    return text if len(text) <= MAX_ECHO else f"{text[:MAX_ECHO]}…"
 
 
 class LmaasError(Exception):
@@ -66,7 +73,7 @@ class ContextLengthExceeded(InvalidRequest):
 
 
 class UnsupportedParameter(InvalidRequest):
-    """The request sets a parameter that would change the answer and that is not implemented."""
+    """The request sets a parameter that is unknown, or not implemented and not without effect."""
 
     code = "unsupported_parameter"
     remedy = "Remove the parameter that `param` names, or send a value that `message` lists."

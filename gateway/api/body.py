@@ -13,14 +13,17 @@ from litestar import Request
 from litestar.exceptions import InternalServerException, SerializationException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.types import Empty
+from msgspec import Struct
 
 from gateway.api.json_errors import explain_json_error, other_encoding
 from gateway.api.json_values import count_values
+from gateway.api.validation import convert_strictly
 from gateway.errors import ClientGone, InvalidRequest, RequestTooLarge, UnsupportedMediaType
 
 SMALLEST_LIMIT: Final = 1 << 20  # bytes
 BYTES_PER_TOKEN: Final = 32  # of context: a token of text is 4 bytes, its JSON escapes at most 24
 GZIP_PIECE: Final = 64 << 10  # bytes of output between two turns of the event loop
+IGNORED: Final = "ignored"  # key in the request's state: names of the fields without effect
 _GZIP: Final = zlib.MAX_WBITS | 16
 
 
@@ -29,8 +32,23 @@ def body_limit(context_tokens: int) -> int:
     return max(SMALLEST_LIMIT, BYTES_PER_TOKEN * context_tokens)
 
 
+class ScreenedBody(Struct):
+    """A body that checks which fields were sent before they are converted."""
+
+    @classmethod
+    def screen(cls, body: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """The fields to convert, and the names of those that are ignored.
+
+        UnsupportedParameter names a field that is not accepted.
+        """
+        raise NotImplementedError
+
+
 class BoundedRequest(Request[Any, Any, Any]):
-    """A request whose JSON is decoded only if it has at most `max_values` keys and values."""
+    """A request whose JSON is decoded only if it has at most `max_values` keys and values.
+
+    What is decoded is converted to the handler's type by the rule of `gateway.api.validation`.
+    """
 
     max_values: ClassVar[int] = 20_000
 
@@ -57,7 +75,9 @@ class BoundedRequest(Request[Any, Any, Any]):
         return encoding.endswith("gzip")
 
     async def json(self) -> Any:
-        """The decoded body. RequestTooLarge for too many values, InvalidRequest says what is wrong.
+        """The decoded body, of the type of the handler's `data`.
+
+        RequestTooLarge for too many values, InvalidRequest says what is wrong.
 
         `json` and not `body` counts, because what is decoded here is JSON whatever its type says.
         """
@@ -71,9 +91,20 @@ class BoundedRequest(Request[Any, Any, Any]):
         if reason := other_encoding(body):
             raise InvalidRequest(reason)
         try:
-            return await super().json()
+            decoded = await super().json()
         except (SerializationException, UnicodeDecodeError, RecursionError) as error:
             raise InvalidRequest(explain_json_error(body, error)) from error
+        return self._converted(decoded)
+
+    def _converted(self, decoded: Any) -> Any:
+        """The body as the handler declares it: the framework's own conversion is not strict."""
+        declared = self.route_handler.parsed_fn_signature.parameters.get("data")
+        if declared is None:
+            return decoded
+        kind = declared.annotation
+        if isinstance(kind, type) and issubclass(kind, ScreenedBody) and isinstance(decoded, dict):
+            decoded, self.state[IGNORED] = kind.screen(decoded)
+        return convert_strictly(decoded, kind)
 
 
 def bounded_request(max_values: int) -> type[BoundedRequest]:

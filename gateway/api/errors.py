@@ -14,6 +14,7 @@ from litestar.exceptions import HTTPException, SerializationException, Validatio
 from litestar.types import ExceptionHandlersMap
 from msgspec import Struct
 
+from gateway.api.validation import explain_validation, placed
 from gateway.errors import (
     ClientGone,
     Conflict,
@@ -30,6 +31,7 @@ from gateway.errors import (
     Unauthenticated,
     Unavailable,
     UnsupportedMediaType,
+    shortened,
 )
 
 log = structlog.get_logger(__name__)
@@ -156,7 +158,7 @@ def handle_unexpected(_: Request[Any, Any, Any], error: Exception) -> Response[E
 
 def _explain(request: Request[Any, Any, Any], error: HTTPException) -> tuple[str, str | None]:
     """The message, and the path of the invalid parameter."""
-    route = f"{request.method} {request.url.path}"
+    route = f"{request.method} {shortened(request.url.path)}"
     match error.status_code:
         case HTTPStatus.NOT_FOUND:
             return f"there is no {route}", None
@@ -172,34 +174,13 @@ def _explain_input(error: HTTPException) -> tuple[str, str | None]:
     """The message and the parameter path of an invalid body, query or header."""
     match error.__cause__:
         case msgspec.ValidationError() as cause:
-            return _explain_validation(cause)
+            return explain_validation(cause)
         case SerializationException() as cause:
-            return f"the body is not JSON: {cause.detail}", None
+            return f"the body is not JSON: {shortened(cause.detail)}", None
     if isinstance(error, ValidationException) and isinstance(error.extra, list) and error.extra:
         first = error.extra[0]  # dependencies run concurrently: their cause is an exception group
-        return _placed(str(first.get("key", "")), str(first.get("message", error.detail)))
-    return error.detail, None
-
-
-def _explain_validation(cause: msgspec.ValidationError) -> tuple[str, str | None]:
-    """Msgspec's message after its path in OpenAI's notation, such as `messages[0].role`."""
-    reason, _, place = str(cause).partition(" - at ")
-    place = place.strip("`").removeprefix("$").lstrip(".")
-    if place == "data" or place.startswith(("data.", "data[")):
-        place = place.removeprefix("data").lstrip(".")
-    if reason == "Object missing required field `data`":
-        return "a body in JSON is needed", None
-    if reason.startswith(("Object missing required field", "Object contains unknown field")):
-        field = reason.split("`")[1]
-        place = f"{place}.{field}" if place else field
-        wrong = "is required" if "missing" in reason else "is not a known field"
-        return f"{place}: {wrong}", place
-    return _placed(place, reason)
-
-
-def _placed(place: str, reason: str) -> tuple[str, str | None]:
-    reason = reason[:1].lower() + reason[1:]
-    return (f"{place}: {reason}", place) if place else (f"the body: {reason}", None)
+        return placed(str(first.get("key", "")), str(first.get("message", error.detail)))
+    return shortened(error.detail), None
 
 
 def handle_unreadable(_: Request[Any, Any, Any], __: Exception) -> Response[ErrorBody]:

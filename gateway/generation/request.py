@@ -5,7 +5,7 @@ from typing import Final, Literal, TypeAlias
 from msgspec import Struct
 
 from engine.protocol import Sampling
-from gateway.errors import ContextLengthExceeded, InvalidRequest
+from gateway.errors import ContextLengthExceeded, InvalidRequest, shortened
 from gateway.tenancy.authentication import Caller
 
 INSTRUCTION_ROLES: Final = ("system", "developer")
@@ -25,7 +25,8 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     """A checked request for `choices` answers to a conversation or to a raw prompt.
 
     `sampling` has no seed: every choice has its own. The whole answer is due within `deadline_s`
-    seconds of arrival; the request waits at most `max_queue_s` seconds.
+    seconds of arrival; the request waits at most `max_queue_s` seconds. `limit_param` is the API
+    parameter that set `max_tokens`.
     """
 
     caller: Caller
@@ -33,6 +34,7 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     prompt: str | tuple[int, ...] | None = None
     end_user: str | None = None
     max_tokens: int | None = None
+    limit_param: str = "max_tokens"
     sampling: Sampling = Sampling(temperature=1.0)
     seed: int | None = None
     choices: int = 1
@@ -93,21 +95,33 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
 
 
 def answer_limit(
-    prompt_tokens: int, wanted: int | None, context_tokens: int, *, param: str = "messages"
+    prompt_tokens: int,
+    wanted: int | None,
+    context_tokens: int,
+    *,
+    param: str = "messages",
+    limit_param: str = "max_tokens",
 ) -> int:
     """Maximum tokens of the answer: `wanted`, else the rest of the context.
 
-    ContextLengthExceeded, naming `param`, if prompt and answer do not fit the context;
-    InvalidRequest if `wanted` is below 1.
+    ContextLengthExceeded names `param` if the prompt leaves no room in the context, `limit_param`
+    if it leaves less than `wanted`; InvalidRequest if `wanted` is below 1.
     """
     if wanted is not None and wanted < 1:
-        raise InvalidRequest(f"max_tokens is {wanted}; at least 1 is needed", param="max_tokens")
+        raise InvalidRequest(
+            f"{limit_param} is {shortened(str(wanted))}; at least 1 is needed", param=limit_param
+        )
     room = context_tokens - prompt_tokens
-    if room < max(1, wanted or 1):
-        answer = f" and max_tokens requests {wanted} more" if wanted else ""
+    if room < 1:
         raise ContextLengthExceeded(
-            f"the model's context is {context_tokens} tokens; the prompt takes "
-            f"{prompt_tokens}{answer}: shorten it or lower max_tokens",
+            f"the model's context is {context_tokens} tokens; the prompt takes {prompt_tokens}: "
+            "shorten it",
             param=param,
+        )
+    if wanted is not None and wanted > room:
+        raise ContextLengthExceeded(
+            f"{limit_param} is {shortened(str(wanted))}; at most {room} fits, since the prompt "
+            f"takes {prompt_tokens} of the {context_tokens} tokens of the model's context",
+            param=limit_param,
         )
     return wanted or room

@@ -232,7 +232,11 @@ class RequestState:
         """
         try:
             room = answer_limit(
-                len(self.prompt), self.request.max_tokens, context_tokens, param=self.request.param
+                len(self.prompt),
+                self.request.max_tokens,
+                context_tokens,
+                param=self.request.param,
+                limit_param=self.request.limit_param,
             )
         except ContextLengthExceeded as error:
             raise ContextLengthExceeded(

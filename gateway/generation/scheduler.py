@@ -7,7 +7,7 @@ from uuid import UUID
 import structlog
 
 from gateway.engines.interface import EngineClient
-from gateway.errors import InvalidRequest, LmaasError, RequestCancelled
+from gateway.errors import InvalidRequest, LmaasError, RequestCancelled, shortened
 from gateway.generation.dispatcher import Dispatcher, mode_of
 from gateway.generation.engine_events import MAX_OUTAGE_S, EngineEvents
 from gateway.generation.engine_session import EngineSession
@@ -125,7 +125,8 @@ class Scheduler:
         known = next((each for each in POLICY_NAMES if each == name), None)
         if known is None:
             raise InvalidRequest(
-                f"there is no policy {name!r}; accepted are {', '.join(POLICY_NAMES)}", param="name"
+                f"there is no policy {shortened(name)!r}; accepted are {', '.join(POLICY_NAMES)}",
+                param="name",
             )
         if options is not None and options != self.options:
             self.options = options

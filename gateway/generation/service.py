@@ -17,6 +17,7 @@ from gateway.errors import (
     ModelNotFound,
     ShuttingDown,
     Unavailable,
+    shortened,
 )
 from gateway.generation.engine_events import MAX_OUTAGE_S
 from gateway.generation.request import GenerationRequest, answer_limit
@@ -88,7 +89,8 @@ class GenerationService:
         """ModelNotFound unless this is the served model."""
         if name != self.model:
             raise ModelNotFound(
-                f"the model {name!r} is not served here; served is {self.model!r}", param="model"
+                f"the model {shortened(name)!r} is not served here; served is {self.model!r}",
+                param="model",
             )
 
     def check_instruction(self, instruction: str) -> None:
@@ -101,7 +103,11 @@ class GenerationService:
         _check_bias(request, info)
         prompt = await self._prompt(request, info)
         limit = answer_limit(
-            len(prompt), request.max_tokens, info.context_tokens, param=request.param
+            len(prompt),
+            request.max_tokens,
+            info.context_tokens,
+            param=request.param,
+            limit_param=request.limit_param,
         )
         question = self._question(request, len(prompt), limit)
         prediction = await self._predictor.predict(question)

@@ -9,7 +9,7 @@ from msgspec import Struct
 from sqlalchemy import ColumnElement, Select, func, not_, select
 
 from gateway.database.errors import Sessions, transaction
-from gateway.errors import NotFound
+from gateway.errors import NotFound, shortened
 from gateway.quantiles import MEDIAN
 from models import RequestRecord
 
@@ -73,7 +73,7 @@ def made_at(request_id: UUID) -> datetime:
 
 def no_request(request_id: UUID | str) -> NotFound:
     """The error for an unknown id."""
-    return NotFound(f"there is no request {request_id}", param="request_id")
+    return NotFound(f"there is no request {shortened(str(request_id))}", param="request_id")
 
 
 def _by_id(request_id: UUID) -> Select[RequestRecord]:

@@ -46,7 +46,9 @@ async def test_pause_and_drain_delay_requests_without_errors(
 async def test_headers_of_a_waiting_stream_are_sent_at_once_without_a_batch(
     served: Any, asked: Asked, endpoint: str
 ) -> None:
-    body = asked("translate", "brave king", prompt="king", stream=True)
+    body = asked("translate", "brave king", stream=True)
+    if endpoint == "completions":
+        body["prompt"] = body.pop("messages")[-1]["content"]
     await post_engine_action(served, "drain")
     async with served.caller() as caller, caller.stream("POST", f"/v1/{endpoint}", json=body) as it:
         assert "x-lmaas-predicted-tokens" in it.headers

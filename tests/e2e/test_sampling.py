@@ -185,7 +185,9 @@ async def test_penalty_reduces_repetition(
     assert await repeated(**{name: 2.0}) < 0.8 * await repeated()
 
 
-@pytest.mark.parametrize("extra", [{"top_k": 1}, {"min_p": 1.0}, {"top_k": -1, "min_p": 1}])
+@pytest.mark.parametrize(
+    "extra", [{"top_k": 1}, {"min_p": 1.0}, {"top_k": -1, "min_p": 1}, {"top_p": 0}]
+)
 async def test_sampling_from_the_likeliest_token_alone_is_greedy(
     client: openai.AsyncOpenAI, asked: Asked, extra: dict[str, float]
 ) -> None:
@@ -202,13 +204,14 @@ async def test_sampling_from_the_likeliest_token_alone_is_greedy(
         ({"n": 9}, "n", "n is 9; accepted is 1 to 8"),
         ({"n": 10**30}, "n", "accepted is 1 to 8"),
         ({"temperature": 2.5}, "temperature", "temperature is 2.5; accepted is 0 to 2"),
-        ({"top_p": 0}, "top_p", "top_p is 0.0; accepted is above 0, up to 1"),
+        ({"top_p": -0.1}, "top_p", "top_p is -0.1; accepted is 0 to 1"),
         ({"top_k": -2}, "top_k", "top_k is -2; accepted is -1 to 1000000"),
         ({"top_k": 10**30}, "top_k", "accepted is -1 to 1000000"),
         ({"min_p": 1.5}, "min_p", "min_p is 1.5; accepted is 0 to 1"),
         ({"presence_penalty": 3}, "presence_penalty", "accepted is -2 to 2"),
         ({"frequency_penalty": -2.5}, "frequency_penalty", "accepted is -2 to 2"),
-        ({"repetition_penalty": 0}, "repetition_penalty", "accepted is above 0, up to 10"),
+        ({"repetition_penalty": 0}, "repetition_penalty", "accepted is 0.01 to 10"),
+        ({"repetition_penalty": 1e-300}, "repetition_penalty", "accepted is 0.01 to 10"),
         ({"logit_bias": {"king": 1}}, "logit_bias", "'king'; accepted are token ids"),
         ({"logit_bias": {"-1": 1}}, "logit_bias", "'-1'; accepted are token ids"),
         ({"logit_bias": {"5": 101}}, "logit_bias", "token 5 is 101.0; accepted is -100 to 100"),

@@ -11,12 +11,15 @@ from msgspec import Struct
 
 from gateway.api.admin.actor import area
 from gateway.api.envelope import Limit, Listing, listing
+from gateway.api.validation import STORABLE
 from gateway.history.audit import AuditTrail
 from gateway.tenancy.paging import Cursor
 from gateway.tenancy.scopes import Scope
 
 Before = Annotated[UUID | None, QueryParameter(description="last id of the previous page")]
-Subject = Annotated[str | None, QueryParameter(description="only changes of this id or name")]
+Subject = Annotated[
+    str | None, QueryParameter(pattern=STORABLE, description="only changes of this id or name")
+]
 
 
 class AuditAnswer(Struct, frozen=True, kw_only=True):

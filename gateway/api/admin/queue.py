@@ -18,7 +18,9 @@ from gateway.tenancy.scopes import Scope
 QueueLimit = Annotated[
     int, QueryParameter(ge=1, le=1_000, description="maximum number of requests")
 ]
-Offset = Annotated[int, QueryParameter(ge=0, description="number of requests to skip")]
+Offset = Annotated[
+    int, QueryParameter(ge=0, le=1_000_000, description="number of requests to skip")
+]
 OfTenant = Annotated[
     UUID | None, QueryParameter(description="only this tenant's requests; unset: all")
 ]

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from gateway.api.admin.actor import Actor, area
 from gateway.api.admin.body import LARGEST_UPLOAD, raw_body
+from gateway.api.validation import STORABLE
 from gateway.generation.service import GenerationService
 from gateway.prediction.lifecycle.drift_series import DriftSeries
 from gateway.prediction.lifecycle.erasure import Erased, SampleErasure
@@ -21,7 +22,10 @@ from gateway.tenancy.scopes import Scope
 LINES: Final = "application/x-ndjson"
 
 User = Annotated[
-    str | None, QueryParameter(description="only this user's samples; unset: all of the tenant")
+    str | None,
+    QueryParameter(
+        pattern=STORABLE, description="only this user's samples; unset: all of the tenant"
+    ),
 ]
 DriftApp = Annotated[UUID | None, QueryParameter(description="only this app; unset: all apps")]
 Hours = Annotated[float, QueryParameter(gt=0, le=8_760, description="length of the series")]

@@ -10,6 +10,7 @@ from litestar import Request, Response
 from litestar.response import Stream
 from msgspec import UNSET, Struct
 
+from gateway.api.openai.parameters import ignored_header
 from gateway.api.openai.sampling_schema import SamplingRequest, Usage, created
 from gateway.api.openai.streams import event_stream
 from gateway.api.openai.timeouts import ClientTimeouts
@@ -60,7 +61,7 @@ async def respond(
     if data.stream:
         await asyncio.sleep(0)  # one turn of the loop: the first decision may assign a batch
         events = _events(form, head, states, service, with_usage=data.with_usage)
-        return event_stream(events, _headers(first), timeouts.comment_interval_s)
+        return event_stream(events, _headers(first, request), timeouts.comment_interval_s)
     try:
         if not await _ended_before_disconnect(states, request):
             raise ClientGone("the client disconnected")
@@ -71,7 +72,7 @@ async def respond(
     finally:
         cancel_all(states, service)
     body = form.body(choices=choices, usage=Usage.of(*states), **head)
-    return Response(body, headers=_headers(first))
+    return Response(body, headers=_headers(first, request))
 
 
 def cancel_all(states: Sequence[RequestState], service: GenerationService) -> None:
@@ -80,10 +81,13 @@ def cancel_all(states: Sequence[RequestState], service: GenerationService) -> No
         service.cancel(state)
 
 
-def _headers(state: RequestState) -> dict[str, str]:
-    """Headers: the predicted length in tokens, and the batch if the request has started."""
+def _headers(state: RequestState, request: Request[Any, Any, Any]) -> dict[str, str]:
+    """Headers: the predicted length in tokens, the batch if the request has started, and the
+    fields of the request that were ignored.
+    """
     batch = {"x-lmaas-batch": state.trace.batch} if state.trace.batch else {}
-    return {"x-lmaas-predicted-tokens": str(round(state.prediction.median)), **batch}
+    predicted = {"x-lmaas-predicted-tokens": str(round(state.prediction.median))}
+    return {**predicted, **batch, **ignored_header(request)}
 
 
 async def _ended_before_disconnect(

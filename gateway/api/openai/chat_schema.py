@@ -4,29 +4,55 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from gateway.api.openai.parameters import IGNORED_FIELDS, REFUSED_FIELDS, FieldRules
 from gateway.api.openai.ranges import Range
 from gateway.api.openai.sampling_schema import NO_TIMEOUTS, SamplingRequest, Usage
 from gateway.api.openai.timeouts import ClientTimeouts
-from gateway.errors import InvalidRequest, UnsupportedParameter
+from gateway.errors import InvalidRequest, UnsupportedParameter, shortened
 from gateway.generation.request import GenerationRequest, Message, ServiceTier
 from gateway.generation.request_state import Piece
 from gateway.generation.text.logprobs import TokenCandidate
 from gateway.tenancy.authentication import Caller
 
-# Each changes the answer's meaning, so none is ignored; values without effect are accepted.
-_UNSUPPORTED: Final[dict[str, tuple[object, ...]]] = {
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "functions": ([],),
-    "function_call": ("none", "auto"),
-    "response_format": ({"type": "text"},),
-    "modalities": (["text"],),
+REFUSED: Final[dict[str, tuple[object, ...]]] = {
+    **REFUSED_FIELDS,
+    "add_generation_prompt": (True,),
+    "add_special_tokens": (False,),
     "audio": (),
+    "best_of": (1,),
+    "chat_template": (),
+    "chat_template_kwargs": ({},),
+    "continue_final_message": (False,),
+    "documents": ([],),
+    "echo": (False,),
+    "function_call": ("none", "auto"),
+    "functions": ([],),
+    "include_reasoning": (True,),
+    "media_io_kwargs": ({},),
+    "mm_processor_kwargs": ({},),
+    "modalities": (["text"],),
+    "moderation": (),
     "prediction": (),
+    "reasoning_effort": ("none",),
+    "response_format": ({"type": "text"},),
+    "thinking_token_budget": (),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+    "verbosity": ("medium",),
     "web_search_options": (),
 }
-
-
+REFUSED_IN_MESSAGE: Final[dict[str, tuple[object, ...]]] = {
+    "annotations": ([],),
+    "audio": (),
+    "function_call": (),
+    "name": (),
+    "reasoning": ("",),
+    "reasoning_content": ("",),
+    "refusal": (),
+    "tool_call_id": (),
+    "tool_calls": ([],),
+}
+REFUSED_ROLES: Final = ("tool", "function")
 _RANGES: Final = {"top_logprobs": Range(0, 20)}
 
 
@@ -44,15 +70,14 @@ class ChatMessage(Struct):
     content: str | list[ContentPart] | None = None
 
     def text(self, place: int) -> str:
-        """The content as plain text, its parts concatenated; UnsupportedParameter for others."""
+        """The content, its parts concatenated. InvalidRequest for a part without text."""
         if self.content is None or isinstance(self.content, str):
             return self.content or ""
         for number, part in enumerate(self.content):
-            if part.type != "text" or part.text is None:
-                raise UnsupportedParameter(
-                    f"messages[{place}].content[{number}] is of type {part.type!r}; "
-                    "only 'text' is accepted",
-                    param=f"messages[{place}].content[{number}]",
+            if part.text is None:
+                raise InvalidRequest(
+                    f"messages[{place}].content[{number}].text: is required",
+                    param=f"messages[{place}].content[{number}].text",
                 )
         return "".join(part.text or "" for part in self.content)
 
@@ -64,21 +89,31 @@ class ChatCompletionRequest(SamplingRequest, kw_only=True):
     max_completion_tokens: int | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
-    tools: Any = None
-    tool_choice: Any = None
-    functions: Any = None
-    function_call: Any = None
-    response_format: Any = None
-    modalities: Any = None
-    audio: Any = None
-    prediction: Any = None
-    web_search_options: Any = None
+
+    @classmethod
+    def rules(cls) -> FieldRules:
+        """Which top-level fields are accepted."""
+        return RULES
+
+    @classmethod
+    def screen(cls, body: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """Also screens the messages and their parts."""
+        fields, ignored = super().screen(body)
+        messages = fields.get("messages")
+        if isinstance(messages, list):
+            fields["messages"] = [
+                _screen_message(message, f"messages[{place}]", ignored)
+                if isinstance(message, dict)
+                else message
+                for place, message in enumerate(messages)
+            ]
+        return fields, ignored
 
     def to_request(
         self, caller: Caller, timeouts: ClientTimeouts = NO_TIMEOUTS
     ) -> GenerationRequest:
         """The request for the service. InvalidRequest names a field that is not accepted."""
-        self.check(_UNSUPPORTED, _RANGES)
+        self.check(_RANGES)
         if self.top_logprobs and not self.logprobs:
             raise InvalidRequest(
                 f"top_logprobs is {self.top_logprobs}; it is only accepted with logprobs set to "
@@ -94,8 +129,55 @@ class ChatCompletionRequest(SamplingRequest, kw_only=True):
                 for place, message in enumerate(self.messages)
             ),
             max_tokens=self.max_tokens if newer is None else newer,
+            limit_param="max_tokens" if newer is None else "max_completion_tokens",
             logprobs=(self.top_logprobs or 0) if self.logprobs else None,
         )
+
+
+RULES: Final = FieldRules(
+    frozenset(ChatCompletionRequest.__struct_fields__), IGNORED_FIELDS, REFUSED
+)
+MESSAGE: Final = FieldRules(frozenset(ChatMessage.__struct_fields__), refused=REFUSED_IN_MESSAGE)
+PART: Final = FieldRules(
+    frozenset(ContentPart.__struct_fields__),
+    ignored=frozenset({"cache_control", "prompt_cache_breakpoint"}),
+)
+
+
+def _screen_message(message: dict[str, Any], place: str, ignored: list[str]) -> dict[str, Any]:
+    """The fields to convert; adds the names of those without effect. UnsupportedParameter."""
+    role = message.get("role")
+    if role in REFUSED_ROLES:
+        raise UnsupportedParameter(
+            f"{place}.role {role!r} is not supported by this gateway; accepted are system, "
+            "developer, user and assistant",
+            param=f"{place}.role",
+        )
+    fields, _ = MESSAGE.screen(message, f"{place}.")
+    content = fields.get("content")
+    if not isinstance(content, list):
+        return fields
+    parts = [
+        _screen_part(part, f"{place}.content[{number}]", ignored)
+        if isinstance(part, dict)
+        else part
+        for number, part in enumerate(content)
+    ]
+    return {**fields, "content": parts}
+
+
+def _screen_part(part: dict[str, Any], place: str, ignored: list[str]) -> dict[str, Any]:
+    """The fields to convert; adds the names of those without effect. UnsupportedParameter."""
+    kind = part.get("type", "text")
+    if isinstance(kind, str) and kind != "text":
+        raise UnsupportedParameter(
+            f"{place}: a part of type {shortened(kind)!r} is not supported by this gateway; "
+            "accepted is 'text'",
+            param=place,
+        )
+    fields, more = PART.screen(part, f"{place}.")
+    ignored += [f"messages[].content[].{name}" for name in more]
+    return fields
 
 
 class LikelyToken(Struct):

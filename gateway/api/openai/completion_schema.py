@@ -1,9 +1,10 @@
 """Request and response bodies of OpenAI's text completions."""
 
-from typing import Annotated, Any, Final, Self, TypeAlias
+from typing import Annotated, Final, Self, TypeAlias
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from gateway.api.openai.parameters import IGNORED_FIELDS, REFUSED_FIELDS, FieldRules
 from gateway.api.openai.ranges import Range
 from gateway.api.openai.sampling_schema import NO_TIMEOUTS, SamplingRequest, Usage
 from gateway.api.openai.timeouts import ClientTimeouts
@@ -20,10 +21,13 @@ Prompts: TypeAlias = Annotated[
     list[str | TokenId | list[TokenId]], Meta(min_length=1, max_length=100_000)
 ]
 
-# Each changes the answer's meaning, so none is ignored; values without effect are accepted.
-_UNSUPPORTED: Final[dict[str, tuple[object, ...]]] = {
+REFUSED: Final[dict[str, tuple[object, ...]]] = {
+    **REFUSED_FIELDS,
+    "add_special_tokens": (True,),
     "best_of": (1,),
     "echo": (False,),
+    "prompt_embeds": (),
+    "response_format": ({"type": "text"},),
     "suffix": ("",),
 }
 _RANGES: Final = {"logprobs": Range(0, 5)}
@@ -34,15 +38,17 @@ class CompletionRequest(SamplingRequest, kw_only=True):
 
     prompt: str | Prompts
     logprobs: int | None = None
-    best_of: Any = None
-    echo: Any = None
-    suffix: Any = None
+
+    @classmethod
+    def rules(cls) -> FieldRules:
+        """Which top-level fields are accepted."""
+        return RULES
 
     def to_requests(
         self, caller: Caller, timeouts: ClientTimeouts = NO_TIMEOUTS
     ) -> list[GenerationRequest]:
         """One request per prompt. InvalidRequest names a field that is not accepted."""
-        self.check(_UNSUPPORTED, _RANGES)
+        self.check(_RANGES)
         prompts = self._prompts()
         if len(prompts) > MAX_TOTAL_CHOICES // self.choices:
             raise InvalidRequest(
@@ -78,6 +84,9 @@ class CompletionRequest(SamplingRequest, kw_only=True):
 
     def _several(self) -> list[str | list[int]]:
         return [item for item in self.prompt if isinstance(item, str | list)]
+
+
+RULES: Final = FieldRules(frozenset(CompletionRequest.__struct_fields__), IGNORED_FIELDS, REFUSED)
 
 
 class TextLogprobs(Struct):

@@ -1,14 +1,15 @@
 """`POST /v1/length-predictions`: predicts the length of the answer to a conversation."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 from uuid import UUID
 
-from litestar import Controller, post
+from litestar import Controller, Request, Response, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 from msgspec import Struct
 
 from gateway.api.openai.chat_schema import ChatCompletionRequest
+from gateway.api.openai.parameters import ignored_header
 from gateway.generation.service import GenerationService, PreparedRequest
 from gateway.tenancy.authentication import Caller
 
@@ -68,9 +69,10 @@ class LengthPredictionsController(Controller):
         data: JSONBody[ChatCompletionRequest],
         caller: NamedDependency[Caller],
         service: NamedDependency[GenerationService],
-    ) -> LengthPredictionAnswer:
+        request: Request[Any, Any, Any],
+    ) -> Response[LengthPredictionAnswer]:
         """Quantiles of the answer's length for the body of a chat completion."""
         service.check_model(data.model)
-        return LengthPredictionAnswer.of(
-            await service.prepare(data.to_request(caller)), service.model
-        )
+        prepared = await service.prepare(data.to_request(caller))
+        answer = LengthPredictionAnswer.of(prepared, service.model)
+        return Response(answer, headers=ignored_header(request))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, shortened
 
 
 class Range(Struct, frozen=True):
@@ -27,7 +27,9 @@ class Range(Struct, frozen=True):
     def check(self, name: str, value: float, *, param: str) -> None:
         """InvalidRequest if the value is outside; it names value, range and parameter."""
         if value not in self:
-            raise InvalidRequest(f"{name} is {value}; accepted is {self}", param=param)
+            raise InvalidRequest(
+                f"{name} is {shortened(str(value))}; accepted is {self}", param=param
+            )
 
 
 def check_ranges(request: object, ranges: Mapping[str, Range]) -> None:

@@ -1,22 +1,24 @@
 """The fields common to chat and text completions: sampling, response options and usage."""
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Final, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from engine.protocol import Sampling
+from gateway.api.body import ScreenedBody
+from gateway.api.openai.parameters import FieldRules
 from gateway.api.openai.ranges import Range, check_ranges
 from gateway.api.openai.timeouts import ClientTimeouts
-from gateway.errors import InvalidRequest, UnsupportedParameter
+from gateway.api.validation import STORABLE
+from gateway.errors import InvalidRequest
 from gateway.generation.request import GenerationRequest, Message, ServiceTier
 from gateway.generation.request_state import Piece, RequestState
 from gateway.tenancy.authentication import Caller
 
 T = TypeVar("T")
 
-# Postgres text cannot hold NUL.
-EndUser: TypeAlias = Annotated[str, Meta(max_length=512, pattern=r"^[^\x00]*$")]
+EndUser: TypeAlias = Annotated[str, Meta(max_length=512, pattern=STORABLE)]
 StopString: TypeAlias = Annotated[str, Meta(min_length=1, max_length=256)]
 StopStrings: TypeAlias = Annotated[list[StopString], Meta(max_length=4)]
 
@@ -34,16 +36,17 @@ NO_TIMEOUTS: Final = ClientTimeouts()
 MAX_CHOICES: Final = 8
 MAX_BIASED_TOKENS: Final = 1024
 MAX_TOKEN_ID_DIGITS: Final = 9
+MIN_TOP_P: Final = 1e-9  # of the engine, which needs a share above 0: only the likeliest token
 BIAS: Final = Range(-100, 100)
 RANGES: Final = {
     "n": Range(1, MAX_CHOICES),
     "temperature": Range(0, 2),
-    "top_p": Range(0, 1, exclusive=True),
+    "top_p": Range(0, 1),
     "top_k": Range(-1, 1_000_000),
     "min_p": Range(0, 1),
     "presence_penalty": Range(-2, 2),
     "frequency_penalty": Range(-2, 2),
-    "repetition_penalty": Range(0, 10, exclusive=True),
+    "repetition_penalty": Range(0.01, 10),  # scores divided by less are no longer finite
 }
 
 
@@ -53,8 +56,15 @@ class StreamOptions(Struct):
     include_usage: bool | None = None
 
 
-class SamplingRequest(Struct, kw_only=True):
-    """The fields common to both kinds of request. Unknown fields are ignored; null means unset.
+STREAM_OPTIONS: Final = FieldRules(
+    frozenset(StreamOptions.__struct_fields__),
+    ignored=frozenset({"include_obfuscation"}),
+    refused={"continuous_usage_stats": (False,)},
+)
+
+
+class SamplingRequest(ScreenedBody, kw_only=True):
+    """The fields common to both kinds of request; null means unset.
 
     `top_k` (-1 or 0: all), `min_p` and `repetition_penalty` are vLLM's extensions of OpenAI's API.
     """
@@ -77,6 +87,21 @@ class SamplingRequest(Struct, kw_only=True):
     user: EndUser | None = None
     safety_identifier: EndUser | None = None
     service_tier: TierName | None = None
+
+    @classmethod
+    def rules(cls) -> FieldRules:
+        """Which top-level fields are accepted."""
+        raise NotImplementedError
+
+    @classmethod
+    def screen(cls, body: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """The fields to convert, and the names of those without effect. UnsupportedParameter."""
+        fields, ignored = cls.rules().screen(body)
+        options = fields.get("stream_options")
+        if isinstance(options, dict):
+            fields["stream_options"], more = STREAM_OPTIONS.screen(options, "stream_options.")
+            ignored += [f"stream_options.{name}" for name in more]
+        return fields, ignored
 
     @property
     def with_usage(self) -> bool:
@@ -101,6 +126,7 @@ class SamplingRequest(Struct, kw_only=True):
         messages: tuple[Message, ...] = (),
         prompt: str | tuple[int, ...] | None = None,
         max_tokens: int | None,
+        limit_param: str = "max_tokens",
         logprobs: int | None,
     ) -> GenerationRequest:
         """The request for the service, of a conversation or a prompt.
@@ -118,10 +144,11 @@ class SamplingRequest(Struct, kw_only=True):
             prompt=prompt,
             end_user=self.safety_identifier or self.user,
             max_tokens=max_tokens,
+            limit_param=limit_param,
             sampling=Sampling(
                 temperature=_set(self.temperature, 1.0),
                 top_k=max(_set(self.top_k, 0), 0),
-                top_p=_set(self.top_p, 1.0),
+                top_p=max(_set(self.top_p, 1.0), MIN_TOP_P),
                 min_p=_set(self.min_p, 0.0),
                 presence_penalty=_set(self.presence_penalty, 0.0),
                 frequency_penalty=_set(self.frequency_penalty, 0.0),
@@ -138,13 +165,9 @@ class SamplingRequest(Struct, kw_only=True):
             max_queue_s=timeouts.max_queue_s,
         )
 
-    def check(
-        self, unsupported: Mapping[str, tuple[object, ...]], ranges: Mapping[str, Range]
-    ) -> None:
+    def check(self, ranges: Mapping[str, Range]) -> None:
         """InvalidRequest for a number outside its range (`ranges` or the common ones) and for an
         unknown service tier.
-
-        UnsupportedParameter for a field of `unsupported` with a value not listed there.
         """
         check_ranges(self, {**RANGES, **ranges})
         if self.service_tier is not None and self.service_tier not in TIERS:
@@ -152,13 +175,6 @@ class SamplingRequest(Struct, kw_only=True):
                 f"service_tier is {self.service_tier[:40]!r}; accepted are {', '.join(TIERS)}",
                 param="service_tier",
             )
-        for name, harmless in unsupported.items():
-            value = getattr(self, name)
-            if value is not None and value not in harmless:
-                accepted = " or ".join(repr(item) for item in harmless) or "nothing"
-                raise UnsupportedParameter(
-                    f"{name} is not supported by this model; accepted is {accepted}", param=name
-                )
 
 
 def _set(value: T | None, default: T) -> T:

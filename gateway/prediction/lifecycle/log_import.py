@@ -21,7 +21,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import LONG_TRANSACTION_S, Sessions, transaction
-from gateway.errors import Conflict, Unavailable
+from gateway.errors import Conflict, Unavailable, shortened
 from gateway.history.audit import note
 from gateway.prediction.adaptation.conformal import NO_OFFSETS, calibrated_tokens
 from gateway.prediction.features.features import FEATURE_VERSION, features
@@ -149,15 +149,16 @@ def _apps_of_lines(
     bad: list[BadLine] = []
     for number, line in lines.items():
         name = str(UUID(line.app)) if _is_id(line.app) else line.app
+        shown = shortened(line.app)
         match found.get(name, []):
             case [(app, True)]:
                 apps.append(app)
             case [(_, False)]:
-                bad.append(BadLine(number, f"the tenant of app {line.app!r} opted out of learning"))
+                bad.append(BadLine(number, f"the tenant of app {shown!r} opted out of learning"))
             case []:
-                bad.append(BadLine(number, f"there is no app {line.app!r}"))
+                bad.append(BadLine(number, f"there is no app {shown!r}"))
             case _:
-                bad.append(BadLine(number, f"several apps are named {line.app!r}; give an id"))
+                bad.append(BadLine(number, f"several apps are named {shown!r}; give an id"))
     return apps, bad
 
 

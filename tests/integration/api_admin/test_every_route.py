@@ -104,3 +104,41 @@ async def test_unknown_id_is_a_404_of_openais_shape(
     assert response.status_code == 404
     assert response.json()["error"]["code"] == "not_found"
     assert "there is no" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "param"),
+    [
+        ("GET", f"/admin/queue?offset={10**23}", "offset"),
+        ("GET", f"/admin/tenants?limit={'1' * 5000}", "limit"),
+        ("GET", "/admin/drift?hours=nan", "hours"),
+        ("GET", "/admin/audit?subject=%00", "subject"),
+        ("DELETE", f"/admin/tenants/{uuid4()}/samples?user=a%00", "user"),
+    ],
+    ids=["offset", "limit", "hours", "subject", "user"],
+)
+async def test_query_parameter_out_of_bounds_is_a_short_400_that_names_it(
+    client: httpx.AsyncClient, method: str, path: str, param: str
+) -> None:
+    response = await client.request(method, path)
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["param"]) == (400, "invalid_value", param)
+    assert len(error["message"]) < 300
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "param"),
+    [
+        ("POST", "/admin/tenants", {"name": "x", "share": "1"}, "share"),
+        ("POST", "/admin/tenants", {"name": "x", "share": True}, "share"),
+        ("POST", "/admin/tenants", {"name": 1}, "name"),
+        ("PATCH", f"/admin/tenants/{uuid4()}", {"learning": "true"}, "learning"),
+        ("PATCH", f"/admin/tenants/{uuid4()}", {"learning": 1}, "learning"),
+    ],
+)
+async def test_numbers_and_booleans_of_bodies_are_those_of_json(
+    client: httpx.AsyncClient, method: str, path: str, body: dict[str, Any], param: str
+) -> None:
+    response = await client.request(method, path, json=body)
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["param"]) == (400, "invalid_value", param)

@@ -55,3 +55,15 @@ def test_max_tokens_below_one_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="at least 1") as caught:
         answer_limit(5, 0, 100)
     assert caught.value.param == "max_tokens"
+
+
+def test_max_tokens_that_does_not_fit_is_named_with_the_number_that_does() -> None:
+    with pytest.raises(ContextLengthExceeded, match="at most 95 fits") as caught:
+        answer_limit(5, 96, 100, limit_param="max_completion_tokens")
+    assert caught.value.param == "max_completion_tokens"
+
+
+def test_prompt_that_leaves_no_room_is_named_whatever_max_tokens_is() -> None:
+    with pytest.raises(ContextLengthExceeded, match="the prompt takes 100") as caught:
+        answer_limit(100, 5, 100, param="prompt")
+    assert caught.value.param == "prompt"

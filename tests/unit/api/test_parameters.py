@@ -1,0 +1,203 @@
+"""Every field that OpenAI's client or vLLM knows is supported, ignored by name, or refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai.types import completion_create_params as text_params
+from openai.types.chat import (
+    ChatCompletionAssistantMessageParam,
+    ChatCompletionContentPartTextParam,
+    ChatCompletionDeveloperMessageParam,
+    ChatCompletionFunctionMessageParam,
+    ChatCompletionStreamOptionsParam,
+    ChatCompletionSystemMessageParam,
+    ChatCompletionToolMessageParam,
+    ChatCompletionUserMessageParam,
+)
+from openai.types.chat import completion_create_params as chat_params
+
+from gateway.api.openai import chat_schema, completion_schema
+from gateway.api.openai.chat_schema import MESSAGE, PART, ChatCompletionRequest
+from gateway.api.openai.completion_schema import CompletionRequest
+from gateway.api.openai.parameters import FieldRules
+from gateway.api.openai.sampling_schema import STREAM_OPTIONS, SamplingRequest
+from gateway.errors import UnsupportedParameter
+
+DOCUMENT = Path(__file__).parents[3] / "docs/api.md"
+CHAT, TEXT = chat_schema.RULES, completion_schema.RULES
+MESSAGES = (
+    ChatCompletionAssistantMessageParam,
+    ChatCompletionDeveloperMessageParam,
+    ChatCompletionFunctionMessageParam,
+    ChatCompletionSystemMessageParam,
+    ChatCompletionToolMessageParam,
+    ChatCompletionUserMessageParam,
+)
+VLLM = frozenset(
+    [
+        "add_special_tokens",
+        "allowed_token_ids",
+        "bad_words",
+        "best_of",
+        "cache_salt",
+        "detokenize",
+        "echo",
+        "guided_choice",
+        "guided_decoding_backend",
+        "guided_grammar",
+        "guided_json",
+        "guided_json_object",
+        "guided_regex",
+        "guided_whitespace_pattern",
+        "ignore_eos",
+        "include_stop_str_in_output",
+        "kv_transfer_params",
+        "length_penalty",
+        "logits_processors",
+        "min_p",
+        "min_tokens",
+        "priority",
+        "prompt_logprobs",
+        "repetition_detection",
+        "repetition_penalty",
+        "request_id",
+        "response_format",
+        "return_token_ids",
+        "return_tokens_as_token_ids",
+        "skip_special_tokens",
+        "spaces_between_special_tokens",
+        "stop_token_ids",
+        "structural_tag",
+        "structured_outputs",
+        "top_k",
+        "truncate_prompt_tokens",
+        "truncation_side",
+        "use_beam_search",
+        "vllm_xargs",
+    ]
+)
+VLLM_CHAT = VLLM | frozenset(
+    [
+        "add_generation_prompt",
+        "chat_template",
+        "chat_template_kwargs",
+        "continue_final_message",
+        "documents",
+        "include_reasoning",
+        "media_io_kwargs",
+        "mm_processor_kwargs",
+        "reasoning_effort",
+        "thinking_token_budget",
+    ]
+)
+VLLM_TEXT = VLLM | {"prompt_embeds", "suffix"}
+
+
+def keys(*forms: Any) -> set[str]:
+    return {name for form in forms for name in form.__annotations__}
+
+
+def kinds(rules: FieldRules, name: str) -> list[bool]:
+    return [name in fields for fields in (rules.supported, rules.ignored, rules.refused)]
+
+
+def body(form: type[SamplingRequest], **fields: object) -> dict[str, Any]:
+    if form is CompletionRequest:
+        return {"model": "m", "prompt": "king", **fields}
+    return {"model": "m", "messages": [{"role": "user", "content": "king"}], **fields}
+
+
+@pytest.mark.parametrize(
+    ("rules", "known"),
+    [
+        pytest.param(CHAT, keys(chat_params.CompletionCreateParamsStreaming), id="openai-chat"),
+        pytest.param(TEXT, keys(text_params.CompletionCreateParamsStreaming), id="openai-text"),
+        pytest.param(MESSAGE, keys(*MESSAGES), id="openai-messages"),
+        pytest.param(PART, keys(ChatCompletionContentPartTextParam), id="openai-parts"),
+        pytest.param(STREAM_OPTIONS, keys(ChatCompletionStreamOptionsParam), id="openai-stream"),
+        pytest.param(CHAT, VLLM_CHAT, id="vllm-chat"),
+        pytest.param(TEXT, VLLM_TEXT, id="vllm-text"),
+        pytest.param(STREAM_OPTIONS, {"continuous_usage_stats"}, id="vllm-stream"),
+    ],
+)
+def test_each_known_field_is_either_supported_ignored_or_refused(
+    rules: FieldRules, known: set[str]
+) -> None:
+    assert len(known) > 0
+    assert {name: kinds(rules, name) for name in known if sum(kinds(rules, name)) != 1} == {}
+
+
+@pytest.mark.parametrize("form", [ChatCompletionRequest, CompletionRequest])
+def test_refused_field_is_named_and_its_values_without_effect_are_accepted(
+    form: type[SamplingRequest],
+) -> None:
+    for name, idle in form.rules().refused.items():
+        with pytest.raises(UnsupportedParameter, match="not supported by this gateway") as caught:
+            form.screen(body(form, **{name: "another value"}))
+        assert caught.value.param == name
+        for value in (None, *idle):
+            assert form.screen(body(form, **{name: value})) == (body(form), [])
+
+
+@pytest.mark.parametrize("form", [ChatCompletionRequest, CompletionRequest])
+def test_ignored_fields_are_named(form: type[SamplingRequest]) -> None:
+    names = sorted(form.rules().ignored)
+    assert form.screen(body(form, **dict.fromkeys(names, 1))) == (body(form), names)
+    assert form.screen(body(form, **dict.fromkeys(names))) == (body(form), [])
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"max_token": 5}, "max_token"),
+        ({"guided_choice": ["a"]}, "guided_choice"),
+        ({"min_tokens": False}, "min_tokens"),
+        ({"echo": 0}, "echo"),
+        ({"stream_options": {"continuous_usage_stats": True}}, None),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "user", "tool_calls": [{}]}]}, "messages[0].tool_calls"),
+        ({"messages": [{"role": "user", "contents": "x"}]}, "messages[0].contents"),
+        ({"messages": [{"role": "user", "name": "x"}]}, "messages[0].name"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "messages[0].content[0]",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "txt": "x"}]}]},
+            "messages[0].content[0].txt",
+        ),
+    ],
+)
+def test_field_without_support_is_refused_wherever_it_stands(
+    fields: dict[str, Any], param: str | None
+) -> None:
+    with pytest.raises(UnsupportedParameter, match="by this gateway") as caught:
+        ChatCompletionRequest.screen(body(ChatCompletionRequest, **fields))
+    assert caught.value.param == (param or "stream_options.continuous_usage_stats")
+
+
+def test_answer_of_the_client_library_can_be_sent_back_as_a_message() -> None:
+    answer: dict[str, Any] = {
+        "role": "assistant",
+        "content": "king",
+        "refusal": None,
+        "annotations": [],
+        "audio": None,
+        "function_call": None,
+        "tool_calls": None,
+    }
+    fields, ignored = ChatCompletionRequest.screen({"messages": [answer]})
+    assert (fields["messages"], ignored) == ([{"role": "assistant", "content": "king"}], [])
+
+
+def test_cache_hints_of_parts_are_ignored_by_name() -> None:
+    part = {"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}
+    _, ignored = ChatCompletionRequest.screen({"messages": [{"role": "user", "content": [part]}]})
+    assert ignored == ["messages[].content[].cache_control"]
+
+
+@pytest.mark.parametrize("rules", [CHAT, TEXT, MESSAGE, PART, STREAM_OPTIONS])
+def test_every_ignored_and_refused_field_is_documented(rules: FieldRules) -> None:
+    document = DOCUMENT.read_text()
+    assert [name for name in (*rules.ignored, *rules.refused) if f"`{name}`" not in document] == []
