@@ -81,6 +81,7 @@ def test_gzip_body_just_within_the_limit_is_read(server: Server) -> None:
         (b"[1, 2, 3]", "not gzip"),
         (gzip.compress(b"[1]") + gzip.compress(b"[2]"), "one member"),
     ],
+    ids=["cut off", "not gzip", "two members"],
 )
 def test_broken_gzip_body_is_a_400_that_says_so(server: Server, body: bytes, said: str) -> None:
     response = server.post("/decode", body, Content_Encoding="gzip")
@@ -117,6 +118,7 @@ def test_other_compression_is_a_415_that_lists_what_is_accepted(server: Server) 
         (rb'["\\ud83d",]', "not JSON: "),
         (b"{", "not JSON: "),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_unreadable_body_is_a_400_with_the_true_reason(
     server: Server, body: bytes, said: str
