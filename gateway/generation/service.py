@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
@@ -109,7 +110,7 @@ class GenerationService:
             param=request.param,
             limit_param=request.limit_param,
         )
-        question = self._question(request, len(prompt), limit)
+        question = await self._question(request, len(prompt), limit)
         prediction = await self._predictor.predict(question)
         return PreparedRequest(prompt, question.user_input_tokens, limit, prediction)
 
@@ -190,10 +191,10 @@ class GenerationService:
         return prompt
 
     async def _encode(self, request: GenerationRequest, info: EngineInfo) -> list[int]:
-        """Encode short texts on the event loop, long ones in a thread.
+        """The text's token ids. Unavailable as of `_encoded`.
 
         ContextLengthExceeded, without encoding, if the text exceeds the context even in the longest
-        tokens of the vocabulary. Unavailable after ENCODE_S, if the threads are all busy.
+        tokens of the vocabulary.
         """
         size, limit = request.characters, info.context_tokens * self._tokenizer.longest_token
         if size > limit:
@@ -210,13 +211,7 @@ class GenerationService:
                 registered=request.registered,
                 max_characters=limit,
             )
-        if size < MIN_THREADED_CHARACTERS:
-            return encode()
-        try:
-            async with asyncio.timeout(ENCODE_S):
-                return await asyncio.to_thread(encode)
-        except TimeoutError as error:
-            raise Unavailable("the gateway is too busy to read long prompts; try again") from error
+        return await _encoded(encode, size)
 
     def _engine_info(self) -> EngineInfo:
         """The engine's description. EngineLost before the first engine or in a long outage.
@@ -230,21 +225,37 @@ class GenerationService:
             raise EngineLost("the engine does not answer; try again in a moment")
         return engine.info
 
-    def _question(
+    async def _question(
         self, request: GenerationRequest, prompt_tokens: int, limit: int
     ) -> PredictionRequest:
+        user_input = request.user_input
+        encode = partial(self._tokenizer.encode, user_input)
         return PredictionRequest(
             tenant=request.caller.tenant_id,
             app=request.caller.app_id,
             end_user=request.end_user,
             instruction=request.instruction,
-            user_input=request.user_input,
-            user_input_tokens=len(self._tokenizer.encode(request.user_input)),
+            user_input=user_input,
+            user_input_tokens=len(await _encoded(encode, len(user_input))),
             prompt_tokens=prompt_tokens,
             max_tokens=limit,
             temperature=request.sampling.temperature,
             top_p=request.sampling.top_p,
         )
+
+
+async def _encoded(encode: Callable[[], list[int]], characters: int) -> list[int]:
+    """Encode a short text on the event loop, a long one in a thread.
+
+    Unavailable after ENCODE_S, if all threads are busy.
+    """
+    if characters < MIN_THREADED_CHARACTERS:
+        return encode()
+    try:
+        async with asyncio.timeout(ENCODE_S):
+            return await asyncio.to_thread(encode)
+    except TimeoutError as error:
+        raise Unavailable("the gateway is too busy to read long prompts; try again") from error
 
 
 def _check_bias(request: GenerationRequest, info: EngineInfo) -> None:
