@@ -68,6 +68,7 @@ class Dispatcher:
         """Add a request to the queue."""
         self._table.waiting[state.id.hex] = state
         self._load.add(state.id.hex, state.tenant, state.predicted_tokens)
+        state.queued_step = self._loop.steps
         state.set_queued(self._positions.arrive(state.id.hex, state.prediction.median))
         self._loop.arrive(state.to_queued())
         self.decide_soon()

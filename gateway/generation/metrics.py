@@ -47,6 +47,12 @@ class TenantMetrics:
             ["tenant", "kind"],
             registry=self.registry,
         )
+        self._steps = Counter(
+            "lmaas_tenant_response_steps",
+            "Engine steps between arrival in the queue and end, of requests that ended.",
+            ["tenant"],
+            registry=self.registry,
+        )
         self._virtual = Gauge(
             "lmaas_tenant_virtual_tokens",
             "Virtual tokens charged to the tenant; the waiting tenant with the fewest is next.",
@@ -54,10 +60,11 @@ class TenantMetrics:
             registry=self.registry,
         )
 
-    def ended(self, caller: Caller, prompt_tokens: int, generated_tokens: int) -> None:
-        """A tenant's request ended."""
+    def ended(self, caller: Caller, prompt_tokens: int, generated_tokens: int, steps: int) -> None:
+        """A tenant's request ended, this many engine steps after it was queued."""
         label = self.label(caller)
         self._requests.labels(label).inc()
+        self._steps.labels(label).inc(steps)
         self._tokens.labels(label, "prompt").inc(prompt_tokens)
         self._tokens.labels(label, "generated").inc(generated_tokens)
 
@@ -175,8 +182,8 @@ class GatewayMetrics:
         for request in dispatch.requests:
             self._wait.observe(started_s - request.arrived_s)
 
-    def ended(self, state: RequestState) -> None:
-        """A request ended."""
+    def ended(self, state: RequestState, steps: int) -> None:
+        """A request ended, this many engine steps after it was queued."""
         assert state.finished_s is not None
         outcome = state.finish_reason or "error"
         if isinstance(state.error, DeadlineUnreachable):
@@ -186,7 +193,7 @@ class GatewayMetrics:
         generated, read = len(state.tokens), len(state.prompt) if state.choice == 0 else 0
         self._tokens["prompt"].inc(read)
         self._tokens["generated"].inc(generated)
-        self.tenants.ended(state.request.caller, read, generated)
+        self.tenants.ended(state.request.caller, read, generated, steps)
         self._preemptions.inc(state.preemptions)
         self._response.observe(state.finished_s - state.arrived_s)
         if state.first_token_s is not None:

@@ -104,6 +104,7 @@ class RequestState:
 
         self.queued_request: QueuedRequest | None = None  # set while queued
         self.trace = SchedulingTrace()
+        self.queued_step = 0  # steps of the engine when it was queued
         self.attempt = 0
         self.preemptions = 0
         self.preempt_first = 0  # as the engine knows it

@@ -69,7 +69,7 @@ class Settlement:
             self._positions.ended(now_s - state.dispatched_s, len(state.tokens))
             self._loop.ended(state.queued_request, len(state.tokens), now_s)
         state.end(reason, now_s, error)
-        self._metrics.ended(state)
+        self._metrics.ended(state, self._loop.steps - state.queued_step)
         try:
             self._keep(state)
         except Exception:  # a failed record must not end other answers

@@ -11,6 +11,7 @@ import pytest
 MOST_STEPS = 60
 PROMPTS, CHOICES, REQUESTS = 16, 8, 20  # 2,560 sequences
 TOKENS = 120
+STEPS = 'lmaas_tenant_response_steps_total{tenant="small"}'
 
 
 @pytest.fixture
@@ -28,11 +29,10 @@ async def flooded(start_gateway: Any) -> AsyncIterator[Any]:
 
 
 async def metric(scraper: httpx.AsyncClient, name: str) -> float:
-    """The value of a metric without labels."""
+    """The value of a series; 0 before its first value."""
     text = (await scraper.get("/metrics")).text
-    found = re.search(rf"^{name} ([0-9.e+]+)$", text, re.MULTILINE)
-    assert found, name
-    return float(found[1])
+    found = re.search(rf"^{re.escape(name)} ([0-9.e+]+)$", text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
 
 
 async def flood(caller: httpx.AsyncClient, number: int) -> list[int]:
@@ -58,17 +58,17 @@ async def test_a_flood_delays_six_tokens_of_another_tenant_by_sixty_steps_at_mos
     async with (
         flooded.caller() as caller,
         flooded.client(key) as small,
-        httpx.AsyncClient(base_url=flooded.url) as scraper,
+        flooded.admin() as scraper,
     ):
         flooding = [asyncio.create_task(flood(caller, number)) for number in range(REQUESTS)]
         while await metric(scraper, "lmaas_waiting_requests") < 1_500:
             await asyncio.sleep(0.2)
         taken = []
         for _ in range(5):
-            before = await metric(scraper, "lmaas_engine_steps_total")
+            before = await metric(scraper, STEPS)
             await small.chat.completions.create(**asked("spell", "brave queen", max_tokens=6))
-            taken.append(await metric(scraper, "lmaas_engine_steps_total") - before)
+            taken.append(await metric(scraper, STEPS) - before)
         assert await metric(scraper, "lmaas_waiting_requests") > 500  # it was still under way
-        assert max(taken) <= MOST_STEPS, taken
+        assert 6 <= min(taken) <= max(taken) <= MOST_STEPS, taken
         answers = await asyncio.gather(*flooding)
     assert [sum(each) for each in answers] == [PROMPTS * CHOICES * TOKENS] * REQUESTS

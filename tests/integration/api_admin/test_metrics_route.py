@@ -112,7 +112,7 @@ async def test_predictions_are_counted_by_their_source(
 async def test_series_with_tenant_names_need_a_read_key(
     scraper: httpx.AsyncClient, service: GenerationService, sessions: Sessions
 ) -> None:
-    service.scheduler.metrics.tenants.ended(CALLER, 10, 5)
+    service.scheduler.metrics.tenants.ended(CALLER, 10, 5, 8)
     key = await ScopedKeys(sessions).create("prometheus", [Scope.READ], by="olga")
     series = ("lmaas_tenant_requests_total", frozenset({("tenant", 'ac"me')}))
     assert series not in await samples(scraper)

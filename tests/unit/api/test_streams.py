@@ -109,7 +109,11 @@ async def test_role_leaves_with_the_first_token_and_comments_before() -> None:
     grew = asyncio.Event()
     answers: Any = [HeldAnswer(choice, grew) for choice in range(2)]
     data = ChatCompletionRequest(model="m", messages=[ChatMessage("user", "king")], stream=True)
-    timeouts, service, request = ClientTimeouts(read_timeout_s=0.15), FakeService(), object()
+    timeouts, service, request = (
+        ClientTimeouts(read_timeout_s=0.15),
+        FakeService(),
+        SimpleNamespace(state={}),
+    )
     stream: Any = await respond(CHAT_FORM, answers, service, data, request, timeouts)  # type: ignore[arg-type]
     async with asyncio.timeout(PATIENCE_S):
         assert [await anext(stream.iterator) for _ in range(2)] == [b": waiting\n\n"] * 2

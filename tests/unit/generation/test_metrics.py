@@ -99,8 +99,8 @@ def test_only_the_active_policy_has_a_series() -> None:
 def test_tenants_beyond_the_bound_share_one_series() -> None:
     tenants = GatewayMetrics().tenants
     for number in range(MAX_TENANT_SERIES + 5):
-        tenants.ended(a_caller(number), 10, 1)
-    tenants.ended(a_caller(0), 10, 1)
+        tenants.ended(a_caller(number), 10, 1, 8)
+    tenants.ended(a_caller(0), 10, 1, 8)
     tenants.check()
     assert value(tenants.registry, "lmaas_tenant_requests_total", tenant="tenant 0") == 2
     assert value(tenants.registry, "lmaas_tenant_requests_total", tenant=OTHER) == 5
@@ -110,13 +110,13 @@ def test_tenants_beyond_the_bound_share_one_series() -> None:
 
 def test_only_the_tenant_registry_names_tenants() -> None:
     metrics = GatewayMetrics()
-    metrics.tenants.ended(a_caller(7), 10, 1)
+    metrics.tenants.ended(a_caller(7), 10, 1, 8)
     labels = [s.labels for family in metrics.registry.collect() for s in family.samples]
     assert not any("tenant" in each for each in labels)
 
 
 def test_virtual_tokens_are_labelled_with_the_tenants_name() -> None:
     tenants = GatewayMetrics().tenants
-    tenants.ended(a_caller(7), 10, 1)
+    tenants.ended(a_caller(7), 10, 1, 8)
     tenants.charged({UUID(int=7).hex: 42.0}.__getitem__)
     assert value(tenants.registry, "lmaas_tenant_virtual_tokens", tenant="tenant 7") == 42.0
