@@ -4,14 +4,8 @@ from pathlib import PurePath
 
 from xdist.scheduler import LoadFileScheduling
 
-E2E = PurePath("tests/e2e")
-OWN = {
-    "test_demo.py",
-    "test_hanging_database.py",
-    "test_life.py",
-    "test_life_cycle.py",
-    "test_storm.py",
-}
+SHARED = PurePath("tests/e2e")
+OWN = SHARED / "own"  # tests that stop or kill their gateway, or count on a new one
 
 
 class ByGateway(LoadFileScheduling):
@@ -19,6 +13,4 @@ class ByGateway(LoadFileScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         path = PurePath(super()._split_scope(nodeid))
-        if path.parent == E2E:
-            return "own gateway" if path.name in OWN else "shared gateway"
-        return str(path)
+        return str(path.parent if path.parent in {SHARED, OWN} else path)
