@@ -31,6 +31,7 @@ from engine.protocol import (
 START_TIMEOUT_S: Final = 120.0
 READ_TIMEOUT_S: Final = 60.0  # heartbeats arrive every second unless a step uses both cores
 EXIT_TIMEOUT_S: Final = 10.0
+MAX_RUNNING: Final = 512  # all requests of a workload at once, as the other engines are set
 
 _events: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 _submitted = msgspec.json.Decoder(Submitted)
@@ -82,7 +83,13 @@ class EngineProcess:
         self._socket = Path(self._folder.name) / "engine.sock"
         self._log = log_file(name).open("w")
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("LMAAS_")}
-        own = {"model": model, "engine_socket": self._socket, "log_level": "warning", **settings}
+        own = {
+            "model": model,
+            "engine_socket": self._socket,
+            "log_level": "warning",
+            "max_running": MAX_RUNNING,
+            **settings,
+        }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "engine", "--supervised"],
             cwd=ROOT,
