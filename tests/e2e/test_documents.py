@@ -67,6 +67,7 @@ class Clone:
             **{n: v for n, v in os.environ.items() if not n.startswith("LMAAS_")},
             "PYTHONPATH": str(ROOT),
             "COLUMNS": "100",
+            "LMAAS_MODEL": "demo",  # and no model is fetched
         }
         self.environment.pop("DATABASE_URL", None)
         self._state = folder.parent / "variables.sh"

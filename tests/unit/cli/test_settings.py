@@ -53,7 +53,7 @@ def test_started_engine_gets_every_setting_unchanged() -> None:
         "LMAAS_PREFIX_SHARING": "false",
         "LMAAS_ENGINE_STEP_LIMIT_S": "7.5",
     }
-    environment = engine_environment(read_settings(given), Path("/run/engine.sock"))
+    environment = engine_environment(read_settings(given), "/a/model", Path("/run/engine.sock"))
     engine = read_engine_settings(environment)
     assert (engine.kv_tokens, engine.host_kv_tokens) == (4096, 0)
     assert (engine.prefix_sharing, engine.engine_step_limit_s) == (False, 7.5)
