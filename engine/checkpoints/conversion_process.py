@@ -3,6 +3,7 @@
 Prints one line and ends with status 2 if the file is not served or is damaged.
 """
 
+import functools
 import os
 import shutil
 import struct
@@ -10,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+import gguf
 import torch
-from gguf import GGUFReader
 from safetensors import SafetensorError
 from tokenizers import Regex, pre_tokenizers
 from transformers import (
@@ -27,6 +28,8 @@ from engine.running.model import check_supported
 
 EXIT_REFUSED: Final = 2
 ARCHITECTURES: Final = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
+# Parsing a file takes seconds, and transformers parses it again for each of its parts.
+gguf.GGUFReader = functools.cache(gguf.GGUFReader)  # type: ignore[misc]
 BYTES: Final = {torch.float32: 4, torch.float16: 2, torch.bfloat16: 2}
 FILE_TYPES: Final = {0: torch.float32, 1: torch.float16}  # unquantised; others become bfloat16
 BYTE_LEVEL: Final = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -55,12 +58,12 @@ PRE_TOKENIZERS: Final = {
 }
 
 
-class Gguf:
+class GgufFile:
     """The metadata of a file. UnsupportedModel if it is damaged."""
 
     def __init__(self, file: Path) -> None:
         try:
-            self._reader = GGUFReader(file)
+            self._reader = gguf.GGUFReader(str(file))  # as transformers passes it
         except (ValueError, IndexError, KeyError, OverflowError, struct.error) as error:
             raise UnsupportedModel(f"the file is damaged: {error}") from error
         self.architecture: str = self.field("general.architecture", "")
@@ -102,33 +105,35 @@ class Gguf:
 
 def convert(file: Path, folder: Path) -> None:
     """Write the model, tokenizer and chat template of a GGUF file to an existing folder."""
-    gguf = Gguf(file)
-    gguf.check()
+    metadata = GgufFile(file)
+    metadata.check()
     source = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
-    check_supported(AutoConfig.from_pretrained(**source))
-    needed = sum(gguf.tensors.values()) * BYTES[gguf.dtype]
+    config = AutoConfig.from_pretrained(**source)
+    check_supported(config)
+    needed = sum(metadata.tensors.values()) * BYTES[metadata.dtype]
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UnsupportedModel(
             f"{folder.parent}: {needed / 1e6:.0f} MB are needed, and {free / 1e6:.0f} MB are free"
         )
-    _save_tokenizer(gguf, source, folder)
-    _save_model(gguf, source, folder)
+    _save_tokenizer(metadata, source, folder)
+    _save_model(metadata, source, config, folder)
 
 
-def _save_tokenizer(gguf: Gguf, source: dict[str, str], folder: Path) -> None:
+def _save_tokenizer(metadata: GgufFile, source: dict[str, str], folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(**source)
-    if gguf.field("tokenizer.ggml.model") == "gpt2":
-        cut = PRE_TOKENIZERS[gguf.field("tokenizer.ggml.pre", "default")]
+    if metadata.field("tokenizer.ggml.model") == "gpt2":
+        cut = PRE_TOKENIZERS[metadata.field("tokenizer.ggml.pre", "default")]
         if cut is not None:
             tokenizer.backend_tokenizer.pre_tokenizer = cut
     tokenizer.save_pretrained(folder)
 
 
-def _save_model(gguf: Gguf, source: dict[str, str], folder: Path) -> None:
+def _save_model(metadata: GgufFile, source: dict[str, str], config: Any, folder: Path) -> None:
     model, loading = AutoModelForCausalLM.from_pretrained(
         **source,
-        dtype=gguf.dtype,
+        config=config,
+        dtype=metadata.dtype,
         quantization_config=GgufConfig(gguf_file=source["gguf_file"], dequantize=True),
         output_loading_info=True,
     )
@@ -136,7 +141,7 @@ def _save_model(gguf: Gguf, source: dict[str, str], folder: Path) -> None:
         raise UnsupportedModel(f"the file has no weights for {min(loading['missing_keys'])}")
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    ends = {gguf.field(f"tokenizer.ggml.{end}_token_id") for end in ("eos", "eot")} - {None}
+    ends = {metadata.field(f"tokenizer.ggml.{end}_token_id") for end in ("eos", "eot")} - {None}
     if len(ends) > 1:
         model.generation_config.eos_token_id = sorted(ends)
     model.save_pretrained(folder)

@@ -1,5 +1,6 @@
 """`lmaas models`: fetches models and lists those there are."""
 
+import signal
 from pathlib import Path
 from typing import Final
 
@@ -58,6 +59,7 @@ def fetch(name: str, quiet: bool) -> None:
     assert model is not None, "click accepts the catalogue's names only"
     data_folder = read_settings().data_folder
     was_there = is_fetched(model, data_folder)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: clean up first
     with StartReport() as report:
         try:
             folder = fetch_model(model, data_folder, report)

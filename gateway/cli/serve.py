@@ -14,7 +14,6 @@ import click
 import uvicorn
 import uvloop
 
-from engine.checkpoints.catalogue import Question
 from gateway.api.connections.limits import ConnectionLimits
 from gateway.api.connections.protocol import bounded_protocol
 from gateway.app import build_app
@@ -132,20 +131,21 @@ def _print_keys(node: GatewayNode, url: str) -> None:
     key = "$LMAAS_API_KEY" if given else node.demo_key
     if not given:
         click.echo(f"API key of the demo tenant (shown once): {key}\n")
-    click.echo(
-        f"curl {url}/v1/chat/completions \\\n"
-        f"  -H \"Authorization: Bearer {key}\" -H 'Content-Type: application/json' \\\n"
-        f"""  -d '{{"model": "{node.served.name}", "temperature": 0, "messages": [\n"""
-        f"{_messages(node.served.question)}]}}'\n"
-    )
+    click.echo(example_request(node.served, url, key))
     sys.stdout.flush()
 
 
-def _messages(question: Question) -> str:
-    """A question as JSON messages, one on a line."""
-    asked = [("system", question.instruction), ("user", question.user)]
-    return ",\n".join(
+def example_request(model: ServedModel, url: str, key: str) -> str:
+    """A `curl` command that asks the model a question that it answers well."""
+    asked = [("system", model.question.instruction), ("user", model.question.user)]
+    messages = ",\n".join(
         f'       {{"role": "{role}", "content": {json.dumps(text)}}}'
         for role, text in asked
         if text
+    )
+    return (
+        f"curl {url}/v1/chat/completions \\\n"
+        f"  -H \"Authorization: Bearer {key}\" -H 'Content-Type: application/json' \\\n"
+        f"""  -d '{{"model": {json.dumps(model.name)}, "temperature": 0, "messages": [\n"""
+        f"{messages}]}}'\n"
     )

@@ -17,7 +17,8 @@ class StartReport:
     process is busy, so it needs a thread.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, report_s: float = REPORT_S) -> None:
+        self._report_s = report_s
         self._began_s = self._line_s = self._printed_s = time.monotonic()
         self._line = ""
         self._lock = threading.Lock()
@@ -49,10 +50,10 @@ class StartReport:
             self._thread.join()
 
     def _repeat(self) -> None:
-        while not self._ended.wait(REPORT_S / 10):
+        while not self._ended.wait(self._report_s / 10):
             with self._lock:
                 now_s = time.monotonic()
-                if self._line and now_s - self._printed_s >= REPORT_S:
+                if self._line and now_s - self._printed_s >= self._report_s:
                     self._print(f"{self._line}, {now_s - self._line_s:.0f} s")
 
     def _print(self, line: str) -> None:

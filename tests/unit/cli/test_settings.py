@@ -34,6 +34,7 @@ def test_values_are_read_as_their_types() -> None:
         ("LMAAS_PREFIX_SHARING", "maybe"),
         ("LMAAS_ENGINE_STEP_LIMIT_S", "0"),
         ("LMAAS_PROT", "8000"),
+        ("LMAAS_MODEL_NAME", "our model"),
     ],
 )
 def test_wrong_or_unknown_variable_is_named(name: str, value: str) -> None:
