@@ -29,7 +29,7 @@ from engine.running.model import check_supported
 EXIT_REFUSED: Final = 2
 ARCHITECTURES: Final = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
 # Parsing a file takes seconds, and transformers parses it again for each of its parts.
-gguf.GGUFReader = functools.cache(gguf.GGUFReader)  # type: ignore[misc]
+gguf.GGUFReader = functools.cache(gguf.GGUFReader)
 BYTES: Final = {torch.float32: 4, torch.float16: 2, torch.bfloat16: 2}
 FILE_TYPES: Final = {0: torch.float32, 1: torch.float16}  # unquantised; others become bfloat16
 BYTE_LEVEL: Final = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

@@ -114,11 +114,11 @@ class Shelf:
             for name, content in written.items():
                 archive.writestr(name, content)
             archive.writestr("tiny_model-1.0.dist-info/RECORD", record)
-        content = bytearray(wheel.read_bytes())
+        stored = bytearray(wheel.read_bytes())
         if damage:
-            content[5000:5100] = bytes(100)
-            wheel.write_bytes(content)
-        return model_of(hashlib.sha256(content).hexdigest(), len(content))
+            stored[5000:5100] = bytes(100)
+            wheel.write_bytes(stored)
+        return model_of(hashlib.sha256(stored).hexdigest(), len(stored))
 
 
 def _digest(content: bytes) -> str:
