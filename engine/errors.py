@@ -2,6 +2,7 @@
 
 EngineFailure
 ├── StartupFailure        the process cannot start
+│   ├── ModelUnavailable  the model cannot be fetched, converted or found
 │   └── UnsupportedModel  the model exists but the engine cannot serve it correctly
 ├── OutOfMemory           a step did not fit the device; never shown to a client
 └── RejectedCall          a call over the socket that the engine rejects
@@ -22,6 +23,10 @@ class EngineFailure(Exception):
 
 class StartupFailure(EngineFailure):
     """The process cannot start; the message is the only line shown."""
+
+
+class ModelUnavailable(StartupFailure):
+    """The model cannot be fetched, converted or found."""
 
 
 class UnsupportedModel(StartupFailure):

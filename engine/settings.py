@@ -23,10 +23,19 @@ def _variable(name: str) -> str:
 class Settings(Struct, frozen=True, rename=_variable):
     """One field for each environment variable; the field's description is its documentation."""
 
-    model: Annotated[str, Meta(min_length=1, description="folder or hub name of the model")]
+    model: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            description="the model: `demo`, `smollm2`, a folder, GGUF file or hub name",
+        ),
+    ]
     engine_socket: Annotated[
         str, Meta(min_length=1, description="path of the Unix socket to serve on")
     ]
+    data_dir: Annotated[
+        str, Meta(min_length=1, description="folder whose `models` has fetched models")
+    ] = ".lmaas"
     kv_tokens: Annotated[
         int,
         Meta(

@@ -2,10 +2,10 @@
 
 import asyncio
 import fcntl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 import msgspec
 from msgspec import Struct
@@ -29,6 +29,7 @@ from gateway.prediction.lifecycle.registry import Registry
 from gateway.prediction.lifecycle.runs import TrainingRuns
 from gateway.prediction.serving.predictor import LengthPredictor
 from gateway.scheduling.policy import Options
+from gateway.served_model import Progress, ServedModel
 from gateway.settings import Settings
 from gateway.tenancy.admin_key import AdminKey, ensure_admin_key
 from gateway.tenancy.authentication import Authenticator
@@ -36,13 +37,12 @@ from gateway.tenancy.demo import ensure_demo
 
 ENGINE_START_TIMEOUT_S: Final = 600.0
 
-Progress: TypeAlias = Callable[[str], None]
-
 
 class GatewayNode(Struct, frozen=True):
     """The running parts that the API uses."""
 
     settings: Settings
+    served: ServedModel
     database: Database
     admin_key: AdminKey
     authenticator: Authenticator
@@ -62,22 +62,24 @@ class DemoApp(Struct):
 
 
 @asynccontextmanager
-async def running_node(settings: Settings, say: Progress) -> AsyncIterator[GatewayNode]:
+async def running_node(
+    settings: Settings, served: ServedModel, say: Progress
+) -> AsyncIterator[GatewayNode]:
     """Start every part; on exit, stop them in reverse. StartupFailure gives the reason."""
     data_dir = settings.data_folder
     async with AsyncExitStack() as stack:
         stack.enter_context(_data_folder(data_dir))
-        folder = await asyncio.to_thread(model_folder, settings.model)
+        folder = await asyncio.to_thread(model_folder, served.location)
         tokenizer = ChatTokenizer(folder)
         demo_apps = _demo_apps(folder, tokenizer)
-        supervisor = await _start_engine(stack, settings, data_dir, say)
+        supervisor = await _start_engine(stack, settings, served, say)
         url = settings.database_url or await _start_postgres(stack, data_dir, say)
         await asyncio.to_thread(migrate, url)
         database = await Database.open(url)
         stack.push_async_callback(database.close)
 
         say("starting the length predictor")
-        model = settings.model_name
+        model = served.name
         model_hash = await asyncio.to_thread(model_fingerprint, folder)
         predictor = LengthPredictor(
             model=model,
@@ -123,13 +125,14 @@ async def running_node(settings: Settings, say: Progress) -> AsyncIterator[Gatew
         await scheduler.start()
         stack.push_async_callback(engine.close)
         stack.callback(service.stop)
-        say("waiting for the engine to load its model")
+        say("loading the model")
         await _engine_ready(service, supervisor)
         # Keys are created last, since a new one is shown once.
         admin_key = ensure_admin_key(data_dir, settings.admin_key)
         demo_key = await ensure_demo(database.sessions, demo_apps, settings.api_key)
         yield GatewayNode(
             settings=settings,
+            served=served,
             database=database,
             admin_key=admin_key,
             authenticator=Authenticator(database.sessions, key_lookup_s=settings.key_lookup_s),
@@ -172,10 +175,11 @@ def _socket(settings: Settings, data_dir: Path) -> Path:
     return Path(settings.engine_socket) if settings.engine_socket else socket_path(data_dir)
 
 
-def engine_environment(settings: Settings, socket: Path) -> dict[str, str]:
-    """The environment of the engine process, from the gateway's settings."""
+def engine_environment(settings: Settings, model: str, socket: Path) -> dict[str, str]:
+    """The environment of the engine process: the gateway's settings, and the model's location."""
     return {
-        "LMAAS_MODEL": settings.model,
+        "LMAAS_MODEL": model,
+        "LMAAS_DATA_DIR": settings.data_dir,
         "LMAAS_ENGINE_SOCKET": str(socket),
         "LMAAS_KV_TOKENS": str(settings.kv_tokens),
         "LMAAS_HOST_KV_TOKENS": str(settings.host_kv_tokens),
@@ -193,13 +197,14 @@ def engine_environment(settings: Settings, socket: Path) -> dict[str, str]:
 
 
 async def _start_engine(
-    stack: AsyncExitStack, settings: Settings, data_dir: Path, say: Progress
+    stack: AsyncExitStack, settings: Settings, served: ServedModel, say: Progress
 ) -> EngineSupervisor | None:
     """Start the supervised engine process; None if the settings name an external engine."""
     if settings.engine_socket:
         return None
     say("starting the engine")
-    environment = engine_environment(settings, _socket(settings, data_dir))
+    data_dir = settings.data_folder
+    environment = engine_environment(settings, served.location, _socket(settings, data_dir))
     supervisor = EngineSupervisor(environment, data_dir / "engine.log")
     await supervisor.start()
     stack.push_async_callback(supervisor.stop)

@@ -13,6 +13,7 @@ from gateway.errors import StartupFailure
 PREFIX = "LMAAS_"
 SECRETS = ("DATABASE_URL", "LMAAS_ADMIN_KEY", "LMAAS_API_KEY")
 Secret: TypeAlias = Annotated[str, Meta(min_length=8)]
+ModelName: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:/@+-]+$")]
 DEMO_MODEL = Path(__file__).parent.parent / "engine" / "demo" / "lmaas-demo"
 
 
@@ -80,7 +81,8 @@ class Settings(Struct, frozen=True, rename=_variable):
         str,
         Meta(
             min_length=1,
-            description="folder of the embedded Postgres, spool, engine socket and logs",
+            description="folder of the embedded Postgres, fetched models, spool, engine socket and "
+            "logs",
         ),
     ] = ".lmaas"
     database_url: Annotated[
@@ -88,12 +90,20 @@ class Settings(Struct, frozen=True, rename=_variable):
         Meta(description="address of a Postgres 15 or newer; unset: an embedded one is started"),
     ] = None
     model: Annotated[
-        str,
+        str | None,
         Meta(
-            min_length=1,
-            description="model to serve: a folder, or a name on the Hugging Face hub",
+            description="model to serve: `demo`, `smollm2`, a folder, a GGUF file, or a name on "
+            "the Hugging Face hub; unset: `smollm2` if `lmaas models fetch` fetched it, else "
+            "`demo`",
         ),
-    ] = str(DEMO_MODEL)
+    ] = None
+    model_name: Annotated[
+        ModelName | None,
+        Meta(
+            description="the model's name in the APIs, the history and the predictors; unset: the "
+            "model's own, or the name of its folder or file",
+        ),
+    ] = None
     admin_key: Annotated[
         Secret | None, Meta(description="key of the admin API; unset: created at the first start")
     ] = None
@@ -291,11 +301,6 @@ class Settings(Struct, frozen=True, rename=_variable):
     def data_folder(self) -> Path:
         """The data folder's absolute path."""
         return Path(self.data_dir).expanduser().absolute()
-
-    @property
-    def model_name(self) -> str:
-        """The model's name in the API: the folder's name, or the hub name."""
-        return Path(self.model).name if Path(self.model).is_dir() else self.model
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:

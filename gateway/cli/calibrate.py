@@ -23,6 +23,7 @@ from gateway.node import ENGINE_START_TIMEOUT_S, engine_environment
 from gateway.replay.cost.calibration import CalibratedEngine, FitQuality, fit_cost, lag_steps
 from gateway.replay.cost.model import EngineShape
 from gateway.replay.cost.trials import Trial, design_trials
+from gateway.served_model import ServedModel, served_model
 from gateway.settings import Settings, read_settings
 
 ANSWER_TIMEOUT_S: Final = 10.0  # for an engine that should be running
@@ -51,19 +52,20 @@ def calibrate(out: Path, seconds: float) -> None:
     is measured; no gateway may use it meanwhile.
     """
     settings = read_settings()
+    model = served_model(settings, lambda line: click.echo(line, err=True))
     set_up_logging(settings.log_level)
     if not out.absolute().parent.is_dir():
         raise LmaasError(f"there is no folder {out.absolute().parent} for the result")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        found = runner.run(_calibrated(settings, seconds))
+        found = runner.run(_calibrated(settings, model, seconds))
     out.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
     click.echo(_summary(found))
     click.echo(f"written to {out}")
 
 
-async def _calibrated(settings: Settings, seconds: float) -> CalibratedEngine:
+async def _calibrated(settings: Settings, model: ServedModel, seconds: float) -> CalibratedEngine:
     """The engine as measured, after all trials or as many as the time allows."""
-    async with _engine(settings) as engine:
+    async with _engine(settings, model.location) as engine:
         info = await engine.info()
         expected = _shape(info, settings.engine_step_tokens)
         ran = await _run(engine, design_trials(expected), seconds)
@@ -77,7 +79,7 @@ async def _calibrated(settings: Settings, seconds: float) -> CalibratedEngine:
     return CalibratedEngine(
         cost=found.cost,
         shape=replace(_shape(info, step_tokens), lag_steps=lag, submit_delay_s=submit_delay_s),
-        model=settings.model_name,
+        model=model.name,
         device=info.device,
         dtype=info.dtype,
         trials=len(ran),
@@ -107,7 +109,7 @@ def _progress(progress: TrialProgress, trial: Trial) -> str:
 
 
 @asynccontextmanager
-async def _engine(settings: Settings) -> AsyncIterator[MeasuredEngine]:
+async def _engine(settings: Settings, model: str) -> AsyncIterator[MeasuredEngine]:
     """A connection to the running engine, or to one started here in a temporary folder."""
     if settings.engine_socket:
         async with measured_engine(settings.engine_socket) as engine:
@@ -117,7 +119,7 @@ async def _engine(settings: Settings) -> AsyncIterator[MeasuredEngine]:
     click.echo("starting the engine", err=True)
     with tempfile.TemporaryDirectory(prefix="lmaas-") as folder:
         socket = Path(folder) / "engine.sock"
-        environment = engine_environment(settings, socket)
+        environment = engine_environment(settings, model, socket)
         supervisor = EngineSupervisor(environment, Path(folder) / "engine.log")
         await supervisor.start()
         try:

@@ -5,7 +5,7 @@ from typing import Final
 import click
 import msgspec
 
-from gateway.settings import DEMO_MODEL, Settings
+from gateway.settings import Settings
 
 HEAD: Final = """# Configuration
 
@@ -38,7 +38,7 @@ def page() -> str:
 
 def _row(name: str, schema: dict[str, object]) -> str:
     default = schema.get("default")
-    shown = "" if default is None else f"`{_portable(default)}`"
+    shown = "" if default is None else f"`{_written(default)}`"
     return f"| `{name}` | {schema['description']} | {_accepted(schema)} | {shown} |\n"
 
 
@@ -61,10 +61,8 @@ def _accepted(schema: dict[str, object]) -> str:
     return " ".join([words, ", ".join(bounds)]).strip()
 
 
-def _portable(default: object) -> object:
-    """A default without this machine's paths, as written in the environment."""
+def _written(default: object) -> object:
+    """A default as it is written in the environment."""
     if isinstance(default, bool):
         return str(default).lower()
-    if default == str(DEMO_MODEL):
-        return "/".join(DEMO_MODEL.parts[-3:])
     return default

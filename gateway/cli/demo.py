@@ -12,6 +12,7 @@ from gateway.demo.examples import read_examples, read_instructions
 from gateway.demo.picture import draw
 from gateway.demo.table import NOTES, app_table, policy_table, summary
 from gateway.errors import LmaasError
+from gateway.served_model import served_model
 from gateway.settings import read_settings
 
 MIN_TABLE_WIDTH = 100  # columns that the tables need, also without a terminal
@@ -56,12 +57,12 @@ def demo(url: str, key: str | None, requests: int, concurrency: int, picture: Pa
     belong to a tenant of their own, `lmaas demo`. The results are only valid on a gateway without
     other traffic.
     """
-    settings = read_settings()
+    model = served_model(read_settings())
     plan = DemoPlan(
         url,
-        settings.model_name,
-        read_examples(settings.model),
-        read_instructions(settings.model),
+        model.name,
+        read_examples(model.location),
+        read_instructions(model.location),
         requests,
         concurrency,
     )

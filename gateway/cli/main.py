@@ -12,6 +12,7 @@ from gateway.errors import LmaasError
 COMMANDS: Final = {
     "serve": "gateway.cli.serve",
     "engine": "gateway.cli.engine",
+    "models": "gateway.cli.models",
     "migrate": "gateway.cli.migrate",
     "admin": "gateway.cli.admin.commands",
     "demo": "gateway.cli.demo",

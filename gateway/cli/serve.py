@@ -2,11 +2,11 @@
 
 import asyncio
 import contextlib
+import json
 import math
 import signal
 import socket
 import sys
-import time
 from collections.abc import Iterator
 from typing import Final
 
@@ -17,9 +17,11 @@ import uvloop
 from gateway.api.connections.limits import ConnectionLimits
 from gateway.api.connections.protocol import bounded_protocol
 from gateway.app import build_app
+from gateway.cli.start_report import StartReport
 from gateway.errors import StartupFailure
 from gateway.logs import set_up_logging
 from gateway.node import GatewayNode, running_node
+from gateway.served_model import ServedModel, served_model
 from gateway.settings import Settings, read_settings
 
 BACKLOG: Final = 2048
@@ -36,11 +38,13 @@ def serve() -> None:
     """
     settings = read_settings()
     set_up_logging(settings.log_level)
-    with _listening(settings) as listener:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the event loop handles it
+    with _listening(settings) as listener, StartReport() as report:
         try:
+            served = served_model(settings, report)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(_serve(settings, listener))
-        except asyncio.CancelledError:
+                runner.run(_serve(settings, served, listener, report))
+        except (asyncio.CancelledError, KeyboardInterrupt):
             click.echo("stopped before it was ready", err=True)
 
 
@@ -70,18 +74,15 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _serve(settings: Settings, listener: socket.socket) -> None:
-    began = time.monotonic()
-
-    def report(line: str) -> None:
-        click.echo(f"{time.monotonic() - began:6.1f} s  {line}", err=True)
-
+async def _serve(
+    settings: Settings, served: ServedModel, listener: socket.socket, report: StartReport
+) -> None:
     loop = asyncio.get_running_loop()
     starting = asyncio.current_task()
     assert starting is not None
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, starting.cancel)
-    async with running_node(settings, report) as node:
+    async with running_node(settings, served, report) as node:
         server = _server(settings, node)
 
         def stop() -> None:
@@ -92,6 +93,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, stop)
         host, port = listener.getsockname()[:2]
+        report.end()
         report(f"ready on http://{host}:{port}")
         _print_keys(node, f"http://{host}:{port}")
         await server.serve([listener])
@@ -129,11 +131,21 @@ def _print_keys(node: GatewayNode, url: str) -> None:
     key = "$LMAAS_API_KEY" if given else node.demo_key
     if not given:
         click.echo(f"API key of the demo tenant (shown once): {key}\n")
-    click.echo(
+    click.echo(example_request(node.served, url, key))
+    sys.stdout.flush()
+
+
+def example_request(model: ServedModel, url: str, key: str) -> str:
+    """A `curl` command that asks the model a question that it answers well."""
+    asked = [("system", model.question.instruction), ("user", model.question.user)]
+    messages = ",\n".join(
+        f'       {{"role": "{role}", "content": {json.dumps(text)}}}'
+        for role, text in asked
+        if text
+    )
+    return (
         f"curl {url}/v1/chat/completions \\\n"
         f"  -H \"Authorization: Bearer {key}\" -H 'Content-Type: application/json' \\\n"
-        f"""  -d '{{"model": "{node.service.model}", "temperature": 0, "messages": [\n"""
-        '       {"role": "system", "content": "Spell out every word."},\n'
-        """       {"role": "user", "content": "brave queen"}]}'\n"""
+        f"""  -d '{{"model": {json.dumps(model.name)}, "temperature": 0, "messages": [\n"""
+        f"{messages}]}}'\n"
     )
-    sys.stdout.flush()

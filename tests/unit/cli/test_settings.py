@@ -34,6 +34,7 @@ def test_values_are_read_as_their_types() -> None:
         ("LMAAS_PREFIX_SHARING", "maybe"),
         ("LMAAS_ENGINE_STEP_LIMIT_S", "0"),
         ("LMAAS_PROT", "8000"),
+        ("LMAAS_MODEL_NAME", "our model"),
     ],
 )
 def test_wrong_or_unknown_variable_is_named(name: str, value: str) -> None:
@@ -53,7 +54,7 @@ def test_started_engine_gets_every_setting_unchanged() -> None:
         "LMAAS_PREFIX_SHARING": "false",
         "LMAAS_ENGINE_STEP_LIMIT_S": "7.5",
     }
-    environment = engine_environment(read_settings(given), Path("/run/engine.sock"))
+    environment = engine_environment(read_settings(given), "/a/model", Path("/run/engine.sock"))
     engine = read_engine_settings(environment)
     assert (engine.kv_tokens, engine.host_kv_tokens) == (4096, 0)
     assert (engine.prefix_sharing, engine.engine_step_limit_s) == (False, 7.5)

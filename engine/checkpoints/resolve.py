@@ -1,0 +1,81 @@
+"""What `LMAAS_MODEL` names: a model of the catalogue, a GGUF file, a folder, or a hub name."""
+
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+from engine.checkpoints.catalogue import (
+    ANY_QUESTION,
+    CATALOGUE,
+    DEMO,
+    SMOLLM2,
+    CatalogueModel,
+    Question,
+    catalogue_folder,
+    is_fetched,
+    model_named,
+)
+from engine.checkpoints.gguf_cache import converted
+from engine.checkpoints.placing import Say
+from engine.errors import ModelUnavailable
+
+SUFFIX: Final = ".gguf"
+
+
+class Checkpoint(Struct, frozen=True):
+    """A model to serve. `location` is an absolute folder, or a name on the Hugging Face hub."""
+
+    name: str
+    location: str
+    question: Question = ANY_QUESTION
+
+
+def resolve(model: str | None, data_folder: Path, say: Say) -> Checkpoint:
+    """The model that `LMAAS_MODEL` names; unset: the fetched one, else the demo model.
+
+    A GGUF file is converted first. Nothing is downloaded. ModelUnavailable gives the reason.
+    """
+    if model is None:
+        return _default(data_folder, say)
+    if named := model_named(model):
+        return _of_catalogue(named, data_folder)
+    path = Path(model).expanduser()
+    if path.suffix.lower() == SUFFIX or path.is_file():
+        try:
+            return Checkpoint(path.stem, str(converted(path, data_folder, say).absolute()))
+        except ModelUnavailable as error:
+            raise ModelUnavailable(f"LMAAS_MODEL: {error}") from error
+    if path.is_dir():
+        return _of_folder(path.absolute(), data_folder)
+    return Checkpoint(model, model)
+
+
+def default_model(data_folder: Path) -> CatalogueModel:
+    """What is served where `LMAAS_MODEL` is not set."""
+    return SMOLLM2 if is_fetched(SMOLLM2, data_folder) else DEMO
+
+
+def _default(data_folder: Path, say: Say) -> Checkpoint:
+    model = default_model(data_folder)
+    if model is DEMO:
+        say(f"serving the demo model; `lmaas models fetch {SMOLLM2.name}` fetches a real one")
+    return _of_catalogue(model, data_folder)
+
+
+def _of_catalogue(model: CatalogueModel, data_folder: Path) -> Checkpoint:
+    if not is_fetched(model, data_folder):
+        raise ModelUnavailable(
+            f"LMAAS_MODEL: {model.name} is not in {data_folder}: `lmaas models fetch {model.name}` "
+            "fetches it"
+        )
+    folder = catalogue_folder(model, data_folder).absolute()
+    return Checkpoint(model.served_name, str(folder), model.question)
+
+
+def _of_folder(folder: Path, data_folder: Path) -> Checkpoint:
+    """A folder; the catalogue's own ones have their questions."""
+    for model in CATALOGUE:
+        if catalogue_folder(model, data_folder).resolve() == folder.resolve():
+            return Checkpoint(model.served_name, str(folder), model.question)
+    return Checkpoint(folder.name, str(folder))
