@@ -15,7 +15,7 @@ QUESTIONS: Final = "examples.jsonl"
 APPS: Final = "apps.json"
 SAMPLED_APPS: Final = frozenset({"diary", "story"})  # their answers have no single right form
 SAMPLED_TEMPERATURE: Final = 1.0
-ENGLISH_MAX_TOKENS: Final = 300
+ENGLISH_MAX_TOKENS: Final = 200
 ENGLISH_FREQUENCY_PENALTY: Final = 0.6  # a small model otherwise repeats a sentence without end
 
 

@@ -78,7 +78,7 @@ JOBS: Final = (
         lambda rng: text_of(rng, 3, 8)),
     Job("yes-no", "Answer the question with one word: yes or no.", closed_question),
     Job("explain", "Explain the term to a child in two or three sentences.", term),
-    Job("story", "Write a short story with a beginning and an end.", story_idea),
+    Job("story", "Write a very short story of three or four sentences.", story_idea),
 )  # fmt: skip
 
 
