@@ -14,7 +14,7 @@ import httpx
 from msgspec import Struct
 
 from benchmarks.live.gateway_process import API_KEY
-from gateway.demo.examples import read_examples
+from gateway.demo.apps import read_apps
 from gateway.settings import DEMO_MODEL
 
 QUESTION_WORDS: Final = (2, 40)  # of a question, uniform
@@ -51,8 +51,8 @@ def send(url: str, requests: Sequence[PlannedRequest]) -> list[float]:
 
 
 def _examples() -> Iterator[list[str]]:
-    for questions in read_examples(str(DEMO_MODEL)).values():
-        for question in questions:
+    for app in read_apps(DEMO_MODEL):
+        for question in app.questions:
             yield question.split()
 
 

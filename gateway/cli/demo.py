@@ -8,12 +8,9 @@ from rich.console import Console
 
 from gateway.cli.admin.client import AdminClient
 from gateway.demo.demonstration import DemoPlan, demonstrate
-from gateway.demo.examples import read_examples, read_instructions
 from gateway.demo.picture import draw
 from gateway.demo.table import NOTES, app_table, policy_table, summary
 from gateway.errors import LmaasError
-from gateway.served_model import served_model
-from gateway.settings import read_settings
 
 MIN_TABLE_WIDTH = 100  # columns that the tables need, also without a terminal
 
@@ -53,25 +50,16 @@ def demo(url: str, key: str | None, requests: int, concurrency: int, picture: Pa
     questions; and those questions again under the policy fixed. Prints predicted and actual
     lengths, and response times.
 
-    The gateway must serve a model with examples, such as the shipped demo model. The requests
-    belong to a tenant of their own, `lmaas demo`. The results are only valid on a gateway without
-    other traffic.
+    A model with examples in its folder, such as the shipped demo model, gets those; any other
+    model gets eight jobs in plain English. The requests belong to a tenant of their own,
+    `lmaas demo`. The results are only valid on a gateway without other traffic.
     """
-    model = served_model(read_settings())
-    plan = DemoPlan(
-        url,
-        model.name,
-        read_examples(model.location),
-        read_instructions(model.location),
-        requests,
-        concurrency,
-    )
     if not picture.absolute().parent.is_dir():
         raise LmaasError(f"there is no folder {picture.absolute().parent} for the plots")
     console = Console()
     console.width = max(console.width, MIN_TABLE_WIDTH)
     with closing(AdminClient(url, key)) as admin:
-        passes, training = demonstrate(admin, plan, console)
+        passes, training = demonstrate(admin, DemoPlan(url, requests, concurrency), console)
     draw(passes, picture)
     console.print()
     console.print(app_table(passes))

@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from gateway.demo.admin import Admin, restored_policy, use_policy
-from gateway.demo.examples import Examples, Instructions
+from gateway.demo.apps import DemoApp, apps_of
 from gateway.demo.figures import DemoPasses
 from gateway.demo.other_traffic import count_other_requests, read_request_counts
-from gateway.demo.sending import DemoResult, Sender
+from gateway.demo.sending import DemoResult, Sender, served_model
 from gateway.demo.tenant import demo_tenant
 from gateway.demo.traffic import PlannedRequest, plan_traffic
 from gateway.demo.training import TrainingResult, active_version, train
@@ -19,12 +19,9 @@ from gateway.errors import LmaasError
 
 
 class DemoPlan(Struct, frozen=True):
-    """What to send, and to which gateway. Only apps with an instruction and examples count."""
+    """How much to send, and to which gateway."""
 
     url: str
-    model: str
-    examples: Examples
-    instructions: Instructions
     requests: int
     concurrency: int
 
@@ -37,17 +34,15 @@ def demonstrate(
     The demo's keys are revoked and the policy restored at the end, also after an error. LmaasError
     if the gateway is unreachable, refuses the admin key or fails to train.
     """
-    apps = {app: text for app, text in plan.instructions.items() if app in plan.examples}
-    if not apps:
-        raise LmaasError("no app of the model's folder has both an instruction and examples")
-    questions = {app: plan.examples[app] for app in apps}
-    first, second = (plan_traffic(questions, plan.requests, half) for half in (0, 1))
+    apps = _apps(admin)
+    first, second = (plan_traffic(apps, plan.requests, half) for half in (0, 1))
     with ExitStack() as stack:
         stack.enter_context(restored_policy(admin, console.print))
         tenant = stack.enter_context(demo_tenant(admin, apps, console.print))
         _report_state(admin, console)
         progress = stack.enter_context(_progress(console))
-        sender = Sender(plan.url, plan.model, tenant.keys, plan.concurrency)
+        model = served_model(plan.url, tenant.keys[apps[0].name])
+        sender = Sender(plan.url, model, tenant.keys, plan.concurrency)
         runner = _PassRunner(admin, sender, progress)
         use_policy(admin, "lmaas")
         before = runner.send(first, "1 of 3: before training")
@@ -56,6 +51,14 @@ def demonstrate(
         use_policy(admin, "fixed")
         fixed = runner.send(second, "3 of 3: the same in fixed batches")
         return DemoPasses(before, after, fixed), training
+
+
+def _apps(admin: Admin) -> list[DemoApp]:
+    """The apps for the model that the gateway's engine has loaded."""
+    engine = admin.get("/admin/engine")["info"]
+    if engine is None:
+        raise LmaasError("the gateway has no engine yet")
+    return apps_of(engine["model"])
 
 
 def _report_state(admin: Admin, console: Console) -> None:

@@ -22,6 +22,15 @@ class DemoResult(Struct, frozen=True):
     batch: str
 
 
+def served_model(url: str, key: str) -> str:
+    """The name of the model that the gateway serves. LmaasError if it does not answer."""
+    try:
+        with openai.OpenAI(base_url=f"{url}/v1", api_key=key, timeout=TIMEOUT_S) as client:
+            return client.models.list().data[0].id
+    except openai.OpenAIError as error:
+        raise LmaasError(f"the list of models failed: {error}") from error
+
+
 class Sender:
     """Sends requests to one gateway and model, each with the key of its app."""
 
@@ -68,18 +77,20 @@ class Sender:
         await asyncio.sleep(due_s - clock())
         async with open_requests:
             response = await client.with_options(
-                api_key=self._keys[planned.app]
+                api_key=self._keys[planned.app.name]
             ).chat.completions.with_raw_response.create(
                 model=self._model,
                 messages=[{"role": "user", "content": planned.question}],
-                temperature=planned.temperature,
+                temperature=planned.app.temperature,
+                frequency_penalty=planned.app.frequency_penalty,
+                max_tokens=planned.app.max_tokens,
                 seed=planned.seed,
             )
         response_s = clock() - due_s
         usage = response.parse().usage
         assert usage is not None, "an answer that is not streamed has a usage"
         return DemoResult(
-            app=planned.app,
+            app=planned.app.name,
             predicted=int(response.headers["x-lmaas-predicted-tokens"]),
             actual=usage.completion_tokens,
             response_s=response_s,

@@ -1,12 +1,13 @@
 """The demo's own tenant: an app for each instruction, with a key while the demo runs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
 from msgspec import Struct
 
 from gateway.demo.admin import Admin, Report, report_failure
+from gateway.demo.apps import DemoApp
 
 TENANT: Final = "lmaas demo"  # not `demo`, which the first start creates for the user
 KEY: Final = "lmaas demo"
@@ -20,15 +21,13 @@ class DemoTenant(Struct, frozen=True):
 
 
 @contextmanager
-def demo_tenant(
-    admin: Admin, instructions: Mapping[str, str], report: Report
-) -> Iterator[DemoTenant]:
-    """The tenant with an app and a key for each instruction; the keys are revoked on leaving.
+def demo_tenant(admin: Admin, demo_apps: Sequence[DemoApp], report: Report) -> Iterator[DemoTenant]:
+    """The tenant with an app and a key for each of `demo_apps`; the keys are revoked on leaving.
 
     Tenant and apps stay for the next demo. Keys left by a killed demo are revoked first.
     """
     tenant = _tenant(admin)
-    apps = _apps(admin, tenant, instructions)
+    apps = _apps(admin, tenant, demo_apps)
     _revoke_leftovers(admin, apps)
     made: dict[str, str] = {}
     secrets: dict[str, str] = {}
@@ -49,8 +48,8 @@ def _tenant(admin: Admin) -> str:
     return str((tenant or admin.post("/admin/tenants", name=TENANT))["id"])
 
 
-def _apps(admin: Admin, tenant: str, instructions: Mapping[str, str]) -> dict[str, str]:
-    """App ids by the app's name in `instructions`; creates missing apps.
+def _apps(admin: Admin, tenant: str, demo_apps: Sequence[DemoApp]) -> dict[str, str]:
+    """App ids by the app's name in `demo_apps`; creates missing apps.
 
     The tenant's apps are called `demo <name>`, so that an app of the same name in another tenant
     can still be found by its name alone.
@@ -58,9 +57,9 @@ def _apps(admin: Admin, tenant: str, instructions: Mapping[str, str]) -> dict[st
     path = f"/admin/tenants/{tenant}/apps"
     known = {app["name"]: app["id"] for app in admin.all(path)}
     return {
-        name: known.get(f"demo {name}")
-        or admin.post(path, name=f"demo {name}", instruction=instruction)["id"]
-        for name, instruction in instructions.items()
+        app.name: known.get(f"demo {app.name}")
+        or admin.post(path, name=f"demo {app.name}", instruction=app.instruction)["id"]
+        for app in demo_apps
     }
 
 

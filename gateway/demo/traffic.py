@@ -7,45 +7,38 @@ from typing import Final
 
 from msgspec import Struct
 
-from gateway.demo.examples import Examples
+from gateway.demo.apps import DemoApp
 
 SEED: Final = 7
 BURST_REQUESTS: Final = (12, 28)  # requests
 BURST_S: Final = 0.5  # duration of a burst
 PAUSE_S: Final = (0.2, 0.8)  # from one burst to the next: on two cores a queue forms
-SAMPLED_APPS: Final = frozenset({"diary"})  # answered at temperature 1, each with its own seed
 
 
 class PlannedRequest(Struct, frozen=True):
     """A request to send `at_s` seconds after the start."""
 
     at_s: float
-    app: str
+    app: DemoApp
     question: str
-    temperature: float
     seed: int
 
 
-def plan_traffic(examples: Examples, requests: int, half: int) -> list[PlannedRequest]:
+def plan_traffic(apps: Sequence[DemoApp], requests: int, half: int) -> list[PlannedRequest]:
     """`requests` requests, spread evenly over all apps, shuffled, in bursts.
 
     `half` is 0 or 1: both have the same apps and seeds at the same times, and no question in
     common. An app with fewer questions than requests repeats them.
     """
     rng = Random(SEED)
-    apps = [app for _, app in zip(range(requests), cycle(sorted(examples)), strict=False)]
-    rng.shuffle(apps)
+    in_turn = sorted(apps, key=lambda app: app.name)
+    order = [app for _, app in zip(range(requests), cycle(in_turn), strict=False)]
+    rng.shuffle(order)
     times = arrival_times(rng, requests)
-    questions = {app: cycle(_half(every, half)) for app, every in examples.items()}
+    questions = {app.name: cycle(_half(app.questions, half)) for app in apps}
     return [
-        PlannedRequest(
-            at_s=at_s,
-            app=app,
-            question=next(questions[app]),
-            temperature=1.0 if app in SAMPLED_APPS else 0.0,
-            seed=number,
-        )
-        for number, (at_s, app) in enumerate(zip(times, apps, strict=True))
+        PlannedRequest(at_s, app, next(questions[app.name]), seed)
+        for seed, (at_s, app) in enumerate(zip(times, order, strict=True))
     ]
 
 

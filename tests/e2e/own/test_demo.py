@@ -14,7 +14,9 @@ import openai
 
 from engine.demo.jobs import JOBS
 from gateway.cli.admin.client import AdminClient
+from gateway.demo.apps import read_apps
 from gateway.demo.tenant import demo_tenant
+from gateway.settings import DEMO_MODEL
 from tests.conftest import PATIENCE_S
 from tests.e2e.conftest import ADMIN_KEY
 
@@ -193,16 +195,16 @@ async def test_demo_warns_of_other_traffic(
 
 async def test_next_demo_reuses_apps_and_revokes_leftover_keys(own: Any) -> None:
     served = await own.running()
-    instructions = {job.name: job.instructions[0] for job in JOBS}
+    apps = read_apps(DEMO_MODEL)
     async with served.admin() as reader:
         before = len(await demo_keys(reader))
     with closing(AdminClient(served.url, ADMIN_KEY)) as admin:
-        with demo_tenant(admin, instructions, print) as first:
-            assert set(first.keys) == set(instructions)
+        with demo_tenant(admin, apps, print) as first:
+            assert set(first.keys) == {app.name for app in apps}
         async with served.admin() as reader:
             for app in await demo_apps(reader):
                 admin.post(f"/admin/apps/{app['id']}/keys", name="lmaas demo")  # of a killed demo
-            with demo_tenant(admin, instructions, print) as second:
+            with demo_tenant(admin, apps, print) as second:
                 valid = [key for key in await demo_keys(reader) if not key["revoked_at"]]
             assert (second.id, len(await demo_apps(reader))) == (first.id, len(JOBS))
             assert len(valid) == len(JOBS)
