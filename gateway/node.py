@@ -20,6 +20,7 @@ from gateway.generation.queue_load import QueueBounds
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import GenerationService
 from gateway.generation.text.tokenizer import ChatTokenizer, model_fingerprint, model_folder
+from gateway.history.engine_costs import EngineCostWriter
 from gateway.history.writer import HistoryWriter
 from gateway.prediction.lifecycle.auto_training import AutoTraining
 from gateway.prediction.lifecycle.comparison import VersionComparer
@@ -120,6 +121,9 @@ async def running_node(settings: Settings, say: Progress) -> AsyncIterator[Gatew
             bounds=_bounds(settings),
         )
         service = GenerationService(model, tokenizer, predictor, scheduler)
+        costs = EngineCostWriter(database.sessions, scheduler.measured_engine)
+        costs.start()
+        stack.push_async_callback(costs.close)
         await scheduler.start()
         stack.push_async_callback(engine.close)
         stack.callback(service.stop)
