@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from gateway.database.errors import Sessions
 from models import EngineCost
 
-INTERVAL_S: Final = 60.0
+INTERVAL_S: Final = 10.0
 WRITE_S: Final = 5.0
 
 log = structlog.get_logger()
@@ -45,7 +45,7 @@ class MeasuredEngine(Struct, frozen=True, kw_only=True):
 
 
 class EngineCostWriter:
-    """Stores the cost of this run of the gateway every minute, and at its end.
+    """Stores the cost of this run of the gateway every ten seconds, and at its end.
 
     `measured` returns it as of now; None before enough steps. A write that fails is made up for by
     the next one, as each covers all steps so far.
