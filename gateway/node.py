@@ -151,7 +151,7 @@ async def running_node(settings: Settings, say: Progress) -> AsyncIterator[Gatew
 def _data_folder(data_dir: Path) -> Iterator[None]:
     """Create the data folder and lock it: one gateway at a time. StartupFailure if it is in use."""
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = (data_dir / "gateway.lock").open("w")
     except OSError as error:
         raise StartupFailure(f"LMAAS_DATA_DIR: {data_dir}: {error.strerror}") from error

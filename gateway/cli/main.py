@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "evaluate": "gateway.cli.evaluate",
     "replay": "gateway.cli.replay",
     "calibrate": "gateway.cli.calibrate",
+    "doctor": "gateway.cli.doctor",
     "configuration": "gateway.cli.configuration",
     "errors": "gateway.cli.errors",
 }
