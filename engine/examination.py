@@ -44,12 +44,13 @@ class Fact(Struct, frozen=True, omit_defaults=True):
 
 def main() -> None:
     """Write the facts to standard output."""
-    for fact in _facts():
+    for fact in facts():
         sys.stdout.buffer.write(msgspec.json.encode(fact) + b"\n")
         sys.stdout.buffer.flush()
 
 
-def _facts() -> Iterator[Fact]:
+def facts() -> Iterator[Fact]:
+    """What is found, in order: engine, then memory and kernel if one could start."""
     try:
         settings = read_settings()
         device = choose_device(settings.engine_device)

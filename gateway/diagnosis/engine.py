@@ -1,6 +1,7 @@
 """Checks the engine: whether it answers or, if none runs, could start; its kernel and memory."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -38,28 +39,28 @@ class _Fact(Struct, frozen=True):
 
 def check_engine(settings: Settings, *, running: bool) -> Iterator[Finding]:
     """The engine's answer on its socket, or whether it could start; then kernel and memory."""
-    socket = Path(settings.engine_socket or socket_path(settings.data_folder))
-    info = _ask(socket)
+    path = Path(settings.engine_socket or socket_path(settings.data_folder))
+    info = _ask(path)
     if info is not None:
         yield ok("engine", _described(info))
     elif running:
         log = settings.data_folder / "engine.log"
         yield failure(
             "engine",
-            f"the gateway runs, but no engine answers on {socket}",
+            f"the gateway runs, but no engine answers on {path}",
             f"see the end of {log}" if log.exists() else "start the engine of this socket",
         )
     elif settings.engine_socket:
         yield failure(
             "engine",
-            f"LMAAS_ENGINE_SOCKET: no engine answers on {socket}",
+            f"LMAAS_ENGINE_SOCKET: no engine answers on {path}",
             "start it by `lmaas engine`, or unset LMAAS_ENGINE_SOCKET",
         )
     folder = local_folder(settings)
     if folder is None:
         yield warning("kernel", "not checked: there is no model", "see `model`")
         return
-    for fact in _examine(settings, folder, socket):
+    for fact in _examine(settings, folder, path):
         if fact.part == "engine" and (info is not None or running):
             continue
         if fact.part != "memory" or fact.status != "ok":
@@ -71,17 +72,28 @@ def check_engine(settings: Settings, *, running: bool) -> Iterator[Finding]:
             yield ok("memory", f"the engine has its own; {available_bytes() >> 20:,} MiB are left")
 
 
-def _ask(socket: Path) -> EngineInfo | None:
+def _ask(path: Path) -> EngineInfo | None:
     """What the engine on a socket describes; None if none answers in time."""
-    if not socket.exists():
+    if not _listens(path):
         return None
-    transport = httpx.HTTPTransport(uds=str(socket))
+    transport = httpx.HTTPTransport(uds=str(path))
     try:
         with httpx.Client(transport=transport, timeout=ANSWER_S) as client:
             answer = client.get("http://engine/info").raise_for_status()
         return msgspec.json.decode(answer.content, type=EngineInfo)
     except (httpx.HTTPError, msgspec.MsgspecError):
         return None
+
+
+def _listens(path: Path) -> bool:
+    """Whether a process listens on a socket; httpx would leak the socket of a failed attempt."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(ANSWER_S)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+        return True
 
 
 def _described(info: EngineInfo) -> str:
@@ -92,11 +104,11 @@ def _described(info: EngineInfo) -> str:
     )
 
 
-def _examine(settings: Settings, folder: Path, socket: Path) -> Iterator[_Fact]:
+def _examine(settings: Settings, folder: Path, path: Path) -> Iterator[_Fact]:
     """What the engine's own examination finds, in a process of its own, which may crash."""
     environment = {
         **child_environment(),
-        **engine_environment(settings, socket),
+        **engine_environment(settings, path),
         "LMAAS_MODEL": str(folder),
         "HF_HUB_OFFLINE": "1",
     }

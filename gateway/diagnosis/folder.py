@@ -114,7 +114,8 @@ def check_spool(folder: Path, *, running: bool) -> Iterator[Finding]:
             "make the database reachable; they are inserted then",
         )
     elif waiting or not aside:
-        yield ok("spool", f"{waiting / 1024:.0f} KiB of records wait for the database")
+        text = f"{waiting / 1024:.0f} KiB of records wait for the database" if waiting else "empty"
+        yield ok("spool", text)
 
 
 def _write(folder: Path) -> None:

@@ -32,28 +32,19 @@ class MemoryNeeds(Struct, frozen=True):
 
 def check_memory(needs: MemoryNeeds, available: int) -> Finding:
     """Whether the engine would fit. `available`: bytes of the host, see `available_bytes`."""
-    there = available if needs.gpu_free is None else needs.gpu_free
-    kind = "memory" if needs.gpu_free is None else "GPU memory"
+    there, kind = available, "memory"
+    if needs.gpu_free is not None:
+        there, kind = needs.gpu_free, "GPU memory"
     kv = needs.kv_tokens * needs.kv_token
     total = needs.weights + kv
     message = (
         f"weights {_size(needs.weights)} and {needs.kv_tokens:,} KV tokens {_size(kv)}, "
         f"of {_size(there)} of {kind} available"
     )
-    fitting = int((TIGHT_SHARE * there - needs.weights) // needs.kv_token)
     if total <= TIGHT_SHARE * there:
-        host = needs.host_kv_tokens * needs.kv_token + (total if needs.gpu_free is None else 0)
-        if host > available:
-            tokens = max(
-                int((available - (host - needs.host_kv_tokens * needs.kv_token)) // needs.kv_token),
-                0,
-            )
-            return warning(
-                "memory",
-                f"{message}; the KV of preempted requests may take {_size(host)} in all",
-                f"set LMAAS_HOST_KV_TOKENS to {tokens // 2} or less",
-            )
-        return ok("memory", message)
+        host_free = available if needs.gpu_free is not None else available - total
+        return _check_host(needs, host_free, message)
+    fitting = int((TIGHT_SHARE * there - needs.weights) // needs.kv_token)
     remedy = (
         f"set LMAAS_KV_TOKENS to {fitting} or less, or free memory"
         if fitting >= MIN_KV_TOKENS
@@ -62,6 +53,18 @@ def check_memory(needs: MemoryNeeds, available: int) -> Finding:
     if total > there:
         return failure("memory", message, remedy)
     return warning("memory", message, remedy)
+
+
+def _check_host(needs: MemoryNeeds, free: int, message: str) -> Finding:
+    """Whether the KV of preempted requests fits what the engine leaves free on the host."""
+    host = needs.host_kv_tokens * needs.kv_token
+    if host <= free:
+        return ok("memory", message)
+    return warning(
+        "memory",
+        f"{message}; the KV of preempted requests may take {_size(host)} more",
+        f"set LMAAS_HOST_KV_TOKENS to {free // needs.kv_token // 2} or less",
+    )
 
 
 def available_bytes() -> int:

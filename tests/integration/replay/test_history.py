@@ -199,9 +199,7 @@ async def test_history_is_replayed_on_the_engine_that_served_most_of_it(
     assert summary["rows"][0]["measures"]["mean_s"]["mean"] == pytest.approx(6, abs=0.1)
 
 
-async def test_newer_cost_of_a_gateway_replaces_the_older(
-    sessions: Sessions, keep: Any, a_record: Callable[..., Record]
-) -> None:
+async def test_newer_cost_of_a_gateway_replaces_the_older(sessions: Sessions) -> None:
     measured = [a_measured_engine(UUID(int=1)), a_measured_engine(UUID(int=1), steps=2000)]
     writer = EngineCostWriter(sessions, lambda: measured[0])
     await writer.write()
