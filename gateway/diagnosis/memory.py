@@ -69,7 +69,7 @@ def _check_host(needs: MemoryNeeds, free: int, message: str) -> Finding:
 
 def available_bytes() -> int:
     """Bytes that a new process may take: of the machine, and of this process's cgroup."""
-    found = [psutil.virtual_memory().available]
+    found = [int(psutil.virtual_memory().available)]
     for limit_file, use_file in CGROUP_FILES:
         limit, use = _number(CGROUPS / limit_file), _number(CGROUPS / use_file)
         if limit is not None and use is not None:

@@ -84,6 +84,12 @@ def check_port(settings: Settings, server: RunningServer | None) -> Finding:
     place = f"{settings.host}:{settings.port}"
     if server is not None and server.port and settings.port in (0, server.port):
         return ok("port", f"{server.port}, on which the gateway listens")
+    if server is not None and server.port:
+        return warning(
+            "port",
+            f"the gateway listens on {server.port}, not on {settings.port} as set here",
+            "set LMAAS_PORT as it was when the gateway was started, or restart it",
+        )
     if settings.port == 0:
         return ok("port", "any free one (LMAAS_PORT=0)")
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
@@ -96,12 +102,6 @@ def check_port(settings: Settings, server: RunningServer | None) -> Finding:
             return failure("port", f"{place} needs privileges", "set LMAAS_PORT to 1024 or more")
         except OSError as error:
             return failure("port", f"{place}: {_reason(error, settings.port)}", _remedy(settings))
-    if server is not None and server.port:
-        return warning(
-            "port",
-            f"the gateway listens on {server.port}, not on {settings.port} as set here",
-            "set LMAAS_PORT as it was when the gateway was started, or restart it",
-        )
     return ok("port", f"{place} is free")
 
 

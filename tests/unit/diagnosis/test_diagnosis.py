@@ -1,10 +1,11 @@
 """Deadlines, crashes and secrets of checks; settings; memory."""
 
+from collections.abc import Iterator
 from threading import Event
 
 from gateway.diagnosis.diagnosis import Check, run
 from gateway.diagnosis.environment import check_settings, usable_settings
-from gateway.diagnosis.finding import ok
+from gateway.diagnosis.finding import Finding, ok
 from gateway.diagnosis.memory import MemoryNeeds, check_memory
 
 GIB = 1 << 30
@@ -23,7 +24,12 @@ def test_a_check_that_crashes_is_a_failure_of_its_part() -> None:
 
 def test_a_check_that_hangs_is_a_failure_at_its_deadline() -> None:
     never = Event()
-    [found] = run(Check("disk", lambda: [never.wait()], 0.05))
+
+    def find() -> Iterator[Finding]:
+        never.wait()
+        yield ok("disk", "too late")
+
+    [found] = run(Check("disk", find, 0.05))
     never.set()
     assert (found.part, found.status) == ("disk", "failure")
     assert "not done within 0.05 s" in found.message

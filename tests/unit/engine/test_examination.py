@@ -2,11 +2,13 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from engine import examination
+from engine.attention.native import NativeDecode
 from engine.examination import Fact
 from gateway.settings import DEMO_MODEL
 
@@ -56,13 +58,11 @@ def test_a_family_that_is_not_served_fails(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_a_kernel_that_computes_something_else_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    native = examination.NativeDecode
-
-    class Wrong(native):
-        def attend(self, *given: object) -> torch.Tensor:
+    class Wrong(NativeDecode):
+        def attend(self, *given: Any) -> torch.Tensor:
             return super().attend(*given) + 0.01
 
-    monkeypatch.setattr(examination, "NativeDecode", Wrong)
+    monkeypatch.setattr("engine.examination.NativeDecode", Wrong)
     kernel = facts()["kernel"]
     assert (kernel.status, "differs from torch" in kernel.message) == ("failure", True)
 
