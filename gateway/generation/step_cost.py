@@ -21,6 +21,7 @@ class StepCoefficients(NamedTuple):
 
 
 PRIOR: Final = StepCoefficients(1e-2, 1e-4, 1e-7, 1e-3, 1e-6)  # of no particular engine
+PRIOR_STEPS: Final = 0.1  # weight of the prior's proportions, in steps, against noise
 
 
 class LearnedStepCost(Struct, frozen=True):
@@ -39,7 +40,7 @@ class StepCostLearner:
     """
 
     def __init__(self) -> None:
-        self._learned = LearnedCost(PRIOR, decay=1.0)
+        self._learned = LearnedCost(PRIOR, decay=1.0, lasting_weight=PRIOR_STEPS)
         self._total_amounts = [0.0] * len(PRIOR)
         self._total_s = 0.0
         self._total_error = 0.0

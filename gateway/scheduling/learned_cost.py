@@ -21,14 +21,17 @@ class LearnedCost:
 
     The unknowns are multiples θ of the prior's coefficients. An outcome's weight is multiplied by
     `decay` at each newer one. Directions that outcomes do not determine keep the prior's
-    proportions at the scale seen so far, so one outcome already gives usable estimates.
+    proportions at the scale seen so far, so one outcome already gives usable estimates. With a
+    `lasting_weight` the prior keeps this weight, in outcomes, against the noise of many.
     """
 
-    def __init__(self, prior: Sequence[float], *, decay: float) -> None:
+    def __init__(
+        self, prior: Sequence[float], *, decay: float, lasting_weight: float = 0.0
+    ) -> None:
         self.coefficients = tuple(prior)
         self.outcomes = 0
         self._prior = np.array(prior)
-        self._decay = decay
+        self._decay, self._lasting_weight = decay, lasting_weight
         self._gram = np.zeros((len(prior), len(prior)))
         self._moment = np.zeros(len(prior))
         self._log_scale = 0.0
@@ -61,7 +64,8 @@ class LearnedCost:
         return seconds
 
     def _multiples(self) -> Floats:
-        scale, prior_weight = exp(self._log_scale), PRIOR_WEIGHT / self._weight**2
+        scale = exp(self._log_scale)
+        prior_weight = PRIOR_WEIGHT / self._weight**2 + self._lasting_weight
         gram = self._gram + np.eye(len(self._gram)) * prior_weight / scale**2
         return nonnegative_least_squares(gram, self._moment + prior_weight / scale)
 

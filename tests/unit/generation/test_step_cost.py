@@ -30,14 +30,15 @@ def a_step(work: StepWork | None, took_s: float) -> Step:
     return Step(1, KvState(10, 10, 16), {}, took_s=took_s, work=work)
 
 
-def test_every_coefficient_is_found_without_noise() -> None:
+def test_an_engine_of_the_modelled_form_is_found() -> None:
     random, learner = Random(1), StepCostLearner()
     for _ in range(1000):
         work = some_work(random)
         learner.observe(a_step(work, seconds(ENGINE, work)))
     found = learner.cost
     assert found is not None
-    assert found.coefficients == pytest.approx(ENGINE, rel=0.01)
+    for work in (some_work(random) for _ in range(100)):
+        assert seconds(found.coefficients, work) == pytest.approx(seconds(ENGINE, work), rel=0.03)
     assert (found.steps, found.error < 0.05) == (1000, True)
 
 
@@ -62,3 +63,14 @@ def test_few_steps_and_steps_of_unreported_work_are_no_measurement() -> None:
         learner.observe(a_step(None, 1.0))
         learner.observe(a_step(work, 0.0))
     assert learner.cost is None
+
+
+def test_counts_that_grow_together_share_the_cost_as_in_any_engine() -> None:
+    random, learner = Random(4), StepCostLearner()
+    for _ in range(400):
+        sequences = random.randint(4, 20)
+        work = StepWork(0, 0.0, sequences, sequences * random.randint(95, 105))
+        learner.observe(a_step(work, seconds(ENGINE, work) * random.lognormvariate(0, 0.4)))
+    found = learner.cost
+    assert found is not None
+    assert found.coefficients.sequence_s > 100 * found.coefficients.kv_token_s
