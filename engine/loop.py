@@ -256,5 +256,6 @@ class StepLoop(Thread):
                 computed=launched.tokens if launched else 0,
                 took_s=launched.took_s if launched else 0.0,
                 times=launched.times if launched else None,
+                work=launched.work if launched else None,
             )
         )

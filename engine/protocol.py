@@ -182,7 +182,8 @@ class KvState(Struct, frozen=True, omit_defaults=True):
 class EngineInfo(Struct, frozen=True):
     """What the engine serves; constant during its lifetime (`epoch`).
 
-    `max_running` sequences run at once at most; 0: the engine does not report it.
+    `max_running` sequences run at once at most, and a step computes at most `step_tokens` tokens;
+    0: the engine does not report it.
     """
 
     epoch: str
@@ -194,6 +195,7 @@ class EngineInfo(Struct, frozen=True):
     device: str
     dtype: str
     max_running: int = 0
+    step_tokens: int = 0
 
 
 class Finish(Struct, frozen=True):
@@ -225,6 +227,19 @@ class StepTimes(Struct, frozen=True):
     idle_s: float  # between the end of the previous step and the start of this one's model
 
 
+class StepWork(Struct, frozen=True):
+    """What a step computed, on which its time depends.
+
+    `prompt_reads` is the KV tokens read by prompt tokens, each those before it, summed; `kv_tokens`
+    is the KV tokens read by the sequences that decoded.
+    """
+
+    prompt_tokens: int
+    prompt_reads: float
+    sequences: int
+    kv_tokens: int
+
+
 class Step(Struct, frozen=True, omit_defaults=True, tag="step", tag_field="event"):
     """One engine step: new tokens, finished and preempted sequences, and the KV state.
 
@@ -244,6 +259,7 @@ class Step(Struct, frozen=True, omit_defaults=True, tag="step", tag_field="event
     computed: int = 0
     took_s: float = 0.0
     times: StepTimes | None = None
+    work: StepWork | None = None
 
 
 class Heartbeat(Struct, frozen=True, omit_defaults=True, tag="heartbeat", tag_field="event"):

@@ -20,6 +20,7 @@ from gateway.generation.queue_load import QueueBounds
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import GenerationService
 from gateway.generation.text.tokenizer import ChatTokenizer, model_fingerprint, model_folder
+from gateway.history.engine_costs import EngineCostWriter
 from gateway.history.writer import HistoryWriter
 from gateway.prediction.lifecycle.auto_training import AutoTraining
 from gateway.prediction.lifecycle.comparison import VersionComparer
@@ -122,6 +123,9 @@ async def running_node(
             bounds=_bounds(settings),
         )
         service = GenerationService(model, tokenizer, predictor, scheduler)
+        costs = EngineCostWriter(database.sessions, scheduler.measured_engine)
+        costs.start()
+        stack.push_async_callback(costs.close)
         await scheduler.start()
         stack.push_async_callback(engine.close)
         stack.callback(service.stop)
@@ -150,7 +154,7 @@ async def running_node(
 def _data_folder(data_dir: Path) -> Iterator[None]:
     """Create the data folder and lock it: one gateway at a time. StartupFailure if it is in use."""
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = (data_dir / "gateway.lock").open("w")
     except OSError as error:
         raise StartupFailure(f"LMAAS_DATA_DIR: {data_dir}: {error.strerror}") from error

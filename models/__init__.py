@@ -3,6 +3,7 @@
 from models.admin_key import ScopedKey
 from models.audit import AuditEntry
 from models.base import Base
+from models.engine_cost import EngineCost
 from models.predictor import Predictor, TrainingRun, TrainingSchedule
 from models.record import Instruction, RequestRecord
 from models.tenant import ApiKey, App, Tenant
@@ -12,6 +13,7 @@ __all__ = [
     "App",
     "AuditEntry",
     "Base",
+    "EngineCost",
     "Instruction",
     "Predictor",
     "RequestRecord",

@@ -27,14 +27,7 @@ class _Seen(Struct):
 
 def converted(file: Path, data_folder: Path, say: Say) -> Path:
     """The folder of the converted file. ModelUnavailable if the file cannot be served."""
-    check_magic(file)
-    models = models_folder(data_folder)
-    try:
-        models.mkdir(parents=True, exist_ok=True)
-        digest = _digest(file.resolve(), models / HASHES, say)
-    except OSError as error:
-        raise ModelUnavailable(f"{error.filename or file}: {error.strerror}") from error
-    target = models / f"gguf-{digest[:HASH_LETTERS]}"
+    target = conversion_folder(file, data_folder, say)
     if target.is_dir():
         return target
     check_packages()
@@ -47,6 +40,18 @@ def converted(file: Path, data_folder: Path, say: Say) -> Path:
 
     place(target, 0, build, say)  # the conversion knows the space that it needs
     return target
+
+
+def conversion_folder(file: Path, data_folder: Path, say: Say) -> Path:
+    """Where the file's conversion is, or will be. ModelUnavailable if it is no GGUF file."""
+    check_magic(file)
+    models = models_folder(data_folder)
+    try:
+        models.mkdir(parents=True, exist_ok=True)
+        digest = _digest(file.resolve(), models / HASHES, say)
+    except OSError as error:
+        raise ModelUnavailable(f"{error.filename or file}: {error.strerror}") from error
+    return models / f"gguf-{digest[:HASH_LETTERS]}"
 
 
 def _digest(file: Path, hashes: Path, say: Say) -> str:

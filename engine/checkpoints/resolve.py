@@ -40,15 +40,23 @@ def resolve(model: str | None, data_folder: Path, say: Say) -> Checkpoint:
         return _default(data_folder, say)
     if named := model_named(model):
         return _of_catalogue(named, data_folder)
-    path = Path(model).expanduser()
-    if path.suffix.lower() == SUFFIX or path.is_file():
+    if file := gguf_file(model):
         try:
-            return Checkpoint(path.stem, str(converted(path, data_folder, say).absolute()))
+            return Checkpoint(file.stem, str(converted(file, data_folder, say).absolute()))
         except ModelUnavailable as error:
             raise ModelUnavailable(f"LMAAS_MODEL: {error}") from error
+    path = Path(model).expanduser()
     if path.is_dir():
         return _of_folder(path.absolute(), data_folder)
     return Checkpoint(model, model)
+
+
+def gguf_file(model: str | None) -> Path | None:
+    """The file, if `LMAAS_MODEL` names a file and not a model or a folder."""
+    if model is None or model_named(model):
+        return None
+    path = Path(model).expanduser()
+    return path if path.suffix.lower() == SUFFIX or path.is_file() else None
 
 
 def default_model(data_folder: Path) -> CatalogueModel:

@@ -59,9 +59,9 @@ def load_model(
     """
     transformers_logging.disable_progress_bar()
     torch_device = choose_device(device)
-    config = _config(name)
+    config = read_config(name)
     check_supported(config)
-    number_format = _number_format(dtype, torch_device)
+    number_format = choose_dtype(dtype, torch_device)
     try:
         module, loading = AutoModelForCausalLM.from_pretrained(
             name, config=config, dtype=number_format, output_loading_info=True
@@ -82,7 +82,7 @@ def load_model(
         vocabulary=config.vocab_size,
         stop_ids=_stop_ids(module.generation_config.eos_token_id),
         heads=config.num_attention_heads,
-        kv_shape=_kv_shape(config),
+        kv_shape=shape_of(config),
         dtype=number_format,
         device=torch_device,
     )
@@ -134,7 +134,8 @@ def check_supported(config: Any) -> None:
         )
 
 
-def _config(name: str) -> Any:
+def read_config(name: str) -> Any:
+    """The configuration of a folder or hub name. StartupFailure if there is none."""
     if name.startswith(("/", "./", "../", "~")) and not Path(name).is_dir():
         raise StartupFailure(f"LMAAS_MODEL: there is no folder {name}")
     try:
@@ -152,7 +153,8 @@ def _rope_types(rope: Any) -> Iterator[str]:
             yield from _rope_types(value)
 
 
-def _number_format(dtype: Dtype, torch_device: torch.device) -> torch.dtype | str:
+def choose_dtype(dtype: Dtype, torch_device: torch.device) -> torch.dtype | str:
+    """The number format for the model; "auto": the one of its weights."""
     if dtype != "auto":
         number_format = getattr(torch, dtype)
         assert isinstance(number_format, torch.dtype)
@@ -166,7 +168,8 @@ def _stop_ids(declared: int | list[int] | None) -> list[int]:
     return [declared] if isinstance(declared, int) else sorted(declared)
 
 
-def _kv_shape(config: Any) -> KvShape:
+def shape_of(config: Any) -> KvShape:
+    """The shape of the KV memory of a model with this configuration."""
     heads = config.num_attention_heads
     return KvShape(
         layers=config.num_hidden_layers,

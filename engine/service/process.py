@@ -66,7 +66,7 @@ def serve(settings: Settings, address: Address) -> int:
         sharing=settings.prefix_sharing,
     )
     composer = Composer(memory, settings.engine_step_tokens, max_running(model, settings))
-    info = describe(model, pages, settings.page_tokens, composer.max_running)
+    info = describe(model, pages, settings, composer.max_running)
     listener = address.listen()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as asynchronous:
@@ -77,8 +77,9 @@ def serve(settings: Settings, address: Address) -> int:
         runner.close()
 
 
-def describe(model: LoadedModel, pages: int, page_tokens: int, running: int) -> EngineInfo:
+def describe(model: LoadedModel, pages: int, settings: Settings, running: int) -> EngineInfo:
     """The `/info` of this process; its context is limited by the KV pool."""
+    page_tokens = settings.page_tokens
     return EngineInfo(
         epoch=uuid4().hex,
         model=model.name,
@@ -89,6 +90,7 @@ def describe(model: LoadedModel, pages: int, page_tokens: int, running: int) -> 
         device=str(model.device),
         dtype=str(model.dtype).removeprefix("torch."),
         max_running=running,
+        step_tokens=settings.engine_step_tokens,
     )
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol, Self
 
 import torch
 
-from engine.protocol import StepTimes
+from engine.protocol import StepTimes, StepWork
 from engine.sampling import PendingOutput, SampledToken, SamplingBatch, read_tokens
 from engine.step.composer import StepPlan
 
@@ -96,6 +96,18 @@ class InFlightStep:
         """Tokens of the step if most of them belong to prompts, else 0."""
         prompts = sum(chunk.length for chunk in self.plan.chunks if chunk.length > 1)
         return self.tokens if 2 * prompts > self.tokens else 0
+
+    @property
+    def work(self) -> StepWork:
+        """What it computes; a chunk of one token counts as decoding."""
+        prompts = [chunk for chunk in self.plan.chunks if chunk.length > 1]
+        decoding = [chunk for chunk in self.plan.chunks if chunk.length == 1]
+        return StepWork(
+            prompt_tokens=sum(chunk.length for chunk in prompts),
+            prompt_reads=sum(chunk.length * (chunk.start + chunk.length / 2) for chunk in prompts),
+            sequences=len(decoding),
+            kv_tokens=sum(chunk.start + 1 for chunk in decoding),
+        )
 
     @property
     def copied(self) -> int:

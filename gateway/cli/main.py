@@ -19,6 +19,7 @@ COMMANDS: Final = {
     "evaluate": "gateway.cli.evaluate",
     "replay": "gateway.cli.replay",
     "calibrate": "gateway.cli.calibrate",
+    "doctor": "gateway.cli.doctor",
     "configuration": "gateway.cli.configuration",
     "errors": "gateway.cli.errors",
 }

@@ -19,6 +19,7 @@ from gateway.cli.replay_source import (
 from gateway.errors import InvalidRequest
 from gateway.replay.comparison import CONTENDERS
 from gateway.replay.cost.model import EngineModel
+from gateway.replay.cost.profiles import DEFAULT_PROFILE
 from gateway.replay.cost.profiles import NAMES as PROFILES
 from gateway.replay.plan import DEFAULT_POLICIES, PolicyComparison, ReplayPlan, compare_policies
 from gateway.replay.report.summary import ReplaySummary, predictions, summarise
@@ -93,7 +94,8 @@ GENERATED_LOAD: Final = 0.9
     "--profile",
     type=click.Choice(PROFILES),
     metavar="NAME",
-    help=f"An engine from published figures: {', '.join(PROFILES)}.",
+    help=f"An engine from published figures: {', '.join(PROFILES)}.  [default with --history: the "
+    f"engine that served, as measured; else {DEFAULT_PROFILE}]",
 )
 @click.option(
     "--engines",
@@ -183,8 +185,8 @@ def replay(
     if speed is not None and (loads or generate):
         raise click.UsageError("--speed goes with --trace and --history, without --load")
     _check_outputs(file, report)
-    shape, engine_name = read_engine_option(engine, profile)
-    source = _fitted(read_source(options), shape, speed or 1.0)
+    found_source, simulated = read_source(options, read_engine_option(engine, profile))
+    source = _fitted(found_source, simulated.model, speed or 1.0)
     scenario = Scenario(
         source=source.workload,
         arrivals=generate or "trace",
@@ -195,7 +197,7 @@ def replay(
     )
     plan = ReplayPlan(
         scenario=scenario,
-        engine=shape,
+        engine=simulated.model,
         policies=tuple(dict.fromkeys(policies)) or DEFAULT_POLICIES,
         loads=tuple(dict.fromkeys(loads)) or ((GENERATED_LOAD,) if generate else ()),
         seeds=seeds if scenario.is_random else 1,
@@ -211,7 +213,7 @@ def replay(
     if plan.seeds < seeds:
         _say("seeds do not differ here: one is replayed")
     found = compare_policies(plan, _say, jobs)
-    _write(summarise(source.name, engine_name, plan, found), found, file, report)
+    _write(summarise(source.name, simulated.name, plan, found), found, file, report)
 
 
 def _check_outputs(file: Path | None, report: Path | None) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import click
 from msgspec import Struct
 
-from gateway.replay.cost.model import EngineModel, read_engine
+from gateway.replay.cost.model import NamedEngine, read_engine
 from gateway.replay.cost.profiles import DEFAULT_PROFILE, profile
 from gateway.replay.workload.synthetic import synthetic_lengths
 from gateway.replay.workload.trace import read_trace
@@ -48,17 +48,25 @@ class RequestSource(Struct, frozen=True):
     sample_size: int | None
 
 
-def read_source(options: SourceOptions) -> RequestSource:
-    """The requests that the options select."""
+def read_source(
+    options: SourceOptions, engine: NamedEngine | None
+) -> tuple[RequestSource, NamedEngine]:
+    """The requests that the options select, and the engine for them.
+
+    Unless one is given it is the engine that served the history, else the default profile.
+    """
     if options.generate is not None:
-        return _lengths(options)
-    if options.trace is not None:
-        workload, name = read_trace(options.trace), f"of {options.trace.name}"
+        source = _lengths(options)
+    elif options.trace is not None:
+        source = RequestSource(read_trace(options.trace), f"of {options.trace.name}", None)
     else:
-        workload, name = _history(options)
-    if options.requests is not None and options.requests < len(workload):
-        workload, name = workload.take(slice(options.requests)), f"{name}, the first"
-    return RequestSource(workload, name, None)
+        source, engine = _history(options, engine)
+    limit = None if options.generate is not None else options.requests
+    if limit is not None and limit < len(source.workload):
+        source = RequestSource(
+            source.workload.take(slice(limit)), f"{source.name}, the first", None
+        )
+    return source, engine or NamedEngine(profile(DEFAULT_PROFILE), DEFAULT_PROFILE)
 
 
 def _lengths(options: SourceOptions) -> RequestSource:
@@ -70,8 +78,14 @@ def _lengths(options: SourceOptions) -> RequestSource:
     )
 
 
-def _history(options: SourceOptions) -> tuple[Workload, str]:
-    from gateway.cli.replay_history import read_window  # noqa: PLC0415 - the database's drivers
+def _history(
+    options: SourceOptions, engine: NamedEngine | None
+) -> tuple[RequestSource, NamedEngine]:
+    """The requests of history, and the given engine or else the one that served them."""
+    from gateway.cli.replay_history import (  # noqa: PLC0415 - the database's drivers
+        read_served_window,
+        read_window,
+    )
     from gateway.replay.workload.history import HistoryWindow  # noqa: PLC0415
 
     window = HistoryWindow(
@@ -81,16 +95,19 @@ def _history(options: SourceOptions) -> tuple[Workload, str]:
     name += f" from {options.since:%Y-%m-%d %H:%M}" if options.since else ""
     name += f" to {options.until:%Y-%m-%d %H:%M}" if options.until else ""
     name += f" of tenant {options.tenant}" if options.tenant else ""
-    return read_window(window), name
+    if engine is not None:
+        return RequestSource(read_window(window), name, None), engine
+    workload, served_by = read_served_window(window)
+    return RequestSource(workload, name, None), served_by
 
 
-def read_engine_option(file: Path | None, name: str | None) -> tuple[EngineModel, str]:
-    """The engine of a calibration file, or one by name, and a name for the user."""
-    if file is None:
-        return profile(name or DEFAULT_PROFILE), name or DEFAULT_PROFILE
-    if name is not None:
+def read_engine_option(file: Path | None, name: str | None) -> NamedEngine | None:
+    """The engine of a calibration file, or one by name; None if neither is given."""
+    if file is not None and name is not None:
         raise click.UsageError("give --engine or --profile, not both")
-    return read_engine(file), file.name
+    if file is not None:
+        return NamedEngine(read_engine(file), file.name)
+    return None if name is None else NamedEngine(profile(name), name)
 
 
 def parse_time(_context: click.Context, parameter: click.Parameter, value: Any) -> datetime | None:

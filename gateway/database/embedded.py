@@ -66,7 +66,7 @@ class EmbeddedPostgres:
         Calling it again restarts a server that died.
         """
         try:
-            self._root.mkdir(parents=True, exist_ok=True)
+            self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
             with self._start_stop_lock():
                 self._acquire_use()
                 try:

@@ -17,6 +17,7 @@ from gateway.generation.queue_load import QueueLoad
 from gateway.generation.request_state import RequestState
 from gateway.generation.request_table import RequestTable
 from gateway.generation.settlement import Settlement
+from gateway.generation.step_cost import StepCostLearner
 from gateway.scheduling.admission.length_distribution import LengthDistributions
 from gateway.scheduling.control_loop import ControlLoop
 
@@ -42,6 +43,7 @@ class EngineEvents:
         load: QueueLoad,
         dispatcher: Dispatcher,
         metrics: GatewayMetrics,
+        step_cost: StepCostLearner,
         outage_s: float,
         clock: Callable[[], float],
     ) -> None:
@@ -53,6 +55,7 @@ class EngineEvents:
         self._load = load
         self._dispatcher = dispatcher
         self._metrics = metrics
+        self._step_cost = step_cost
         self._outage_s = outage_s
         self._clock = clock
         self._steps = 0
@@ -97,6 +100,7 @@ class EngineEvents:
         if stopped or step.finished:
             self._loop.settle()
         self._metrics.stepped(step)
+        self._step_cost.observe(step)
         self._load.stepped(step.computed, step.took_s)
         self._steps += 1
         if self._steps % STEPS_BETWEEN_REVISIONS == 0 and self._table.running:

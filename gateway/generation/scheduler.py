@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from uuid import UUID
 
 import structlog
@@ -21,6 +22,8 @@ from gateway.generation.recording import Origin, record_of
 from gateway.generation.request_state import RequestState
 from gateway.generation.request_table import RequestTable
 from gateway.generation.settlement import Learner, RecordStore, Settlement
+from gateway.generation.step_cost import StepCostLearner
+from gateway.history.engine_costs import MeasuredEngine
 from gateway.history.requests import RequestHistory, no_request
 from gateway.scheduling.control_loop import ControlLoop, Fallback
 from gateway.scheduling.policy import POLICY_NAMES, Options, Policy, PolicyName, build_policy
@@ -55,6 +58,7 @@ class Scheduler:
         self.table = RequestTable()
         self.load = QueueLoad(bounds or QueueBounds())
         self._origin = Origin(model, new_id())
+        self._step_cost = StepCostLearner()
         self._clock = clock
         self._policies: dict[PolicyName, Policy] = {}
         self._client = engine
@@ -86,6 +90,7 @@ class Scheduler:
             self.load,
             self._dispatcher,
             self.metrics,
+            self._step_cost,
             outage_s,
             clock,
         )
@@ -138,6 +143,27 @@ class Scheduler:
         if name not in self._policies:
             self._policies[name] = build_policy(name, self.options)
         return self._policies[name]
+
+    def measured_engine(self) -> MeasuredEngine | None:
+        """The engine's size and the cost of its steps; None before enough steps."""
+        info, learned = self.engine.info, self._step_cost.cost
+        if info is None or learned is None:
+            return None
+        return MeasuredEngine(
+            gateway_id=self._origin.gateway_id,
+            model=self._origin.model,
+            device=info.device,
+            dtype=info.dtype,
+            measured_at=datetime.now(UTC),
+            steps=learned.steps,
+            error=learned.error,
+            **learned.coefficients._asdict(),
+            pages=info.kv.pages,
+            page_tokens=info.kv.page_tokens,
+            context_tokens=info.context_tokens,
+            step_tokens=info.step_tokens or None,
+            max_sequences=info.max_running or None,
+        )
 
     def pause_engine(self) -> None:
         """Stop the engine's computation until resumed; all requests are kept."""

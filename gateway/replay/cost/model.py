@@ -152,6 +152,13 @@ class EngineModel(Struct, frozen=True, kw_only=True):
     shape: EngineShape
 
 
+class NamedEngine(Struct, frozen=True):
+    """An engine for a replay, and its name for the user."""
+
+    model: EngineModel
+    name: str
+
+
 def read_engine(path: Path) -> EngineModel:
     """The engine of a calibration file. NotFound or InvalidRequest name the problem."""
     try:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import numpy as np
 from msgspec import Struct
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.translation import Sessions, translated
@@ -49,6 +49,23 @@ async def read_history(sessions: Sessions, window: HistoryWindow) -> Workload:
                 columns.add(chunk)
             names = await _names(session, Tenant), await _names(session, App)
     return columns.workload(*names)
+
+
+async def count_by_gateway(sessions: Sessions, window: HistoryWindow) -> dict[UUID, int]:
+    """The number of a window's requests that each gateway served, those of earlier releases apart.
+
+    InvalidRequest and NotFound as of `read_history`.
+    """
+    with translated():
+        async with sessions() as session:
+            conditions = await _conditions(session, window)
+            await _check_one_model(session, conditions)
+            rows = await session.execute(
+                select(RequestRecord.gateway_id, func.count())
+                .where(*conditions, RequestRecord.gateway_id.is_not(None))
+                .group_by(RequestRecord.gateway_id)
+            )
+            return {gateway: count for gateway, count in rows if gateway is not None}
 
 
 async def _conditions(session: AsyncSession, window: HistoryWindow) -> list[ColumnElement[bool]]:

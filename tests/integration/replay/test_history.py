@@ -14,8 +14,11 @@ from click.testing import CliRunner, Result
 from gateway.cli.main import main
 from gateway.database.errors import Sessions
 from gateway.errors import InvalidRequest, NotFound
+from gateway.history.engine_costs import EngineCostWriter, MeasuredEngine
 from gateway.history.record import Record
 from gateway.history.writer import HistoryWriter
+from gateway.replay.cost.measured import served_engine
+from gateway.replay.cost.model import EngineShape
 from gateway.replay.workload.history import CHUNK_ROWS, HistoryWindow, read_history
 
 TUESDAY = datetime(2026, 3, 31, tzinfo=UTC)
@@ -137,13 +140,86 @@ async def test_window_of_history_is_replayed_from_the_command_line(
     await keep(a_record(arrived_at=at) for at in hours)
     found = await replay(
         *("--from", "2026-03-31", "--to", "2026-04-01", "--policy", "lmaas", "--json", "-"),
+        *("--profile", "a100-80gb/gpt-j-6b"),
         DATABASE_URL=postgres_url,
     )
     assert found.exit_code == 0, found.output
     summary = json.loads(found.stdout)
     assert summary["requests"] == 12
+    assert summary["engine"] == "a100-80gb/gpt-j-6b"
     assert summary["predictions"] == "as recorded"
     assert summary["source"] == "of history from 2026-03-31 00:00 to 2026-04-01 00:00"
+
+
+def a_measured_engine(gateway: UUID, **given: object) -> MeasuredEngine:
+    fields: dict[str, Any] = {
+        "gateway_id": gateway,
+        "model": "model",
+        "device": "cpu",
+        "dtype": "float32",
+        "measured_at": TUESDAY,
+        "steps": 1000,
+        "error": 0.05,
+        "step_s": 0.5,
+        "prompt_token_s": 0.0,
+        "prompt_read_s": 0.0,
+        "sequence_s": 0.0,
+        "kv_token_s": 0.0,
+        "pages": 64,
+        "page_tokens": 16,
+        "context_tokens": 512,
+        "step_tokens": 128,
+        "max_sequences": 8,
+    }
+    return MeasuredEngine(**{**fields, **given})
+
+
+async def test_history_is_replayed_on_the_engine_that_served_most_of_it(
+    sessions: Sessions, keep: Any, postgres_url: str, a_record: Callable[..., Record]
+) -> None:
+    gateways = [UUID(int=1)] * 3 + [UUID(int=2), None]
+    await keep(
+        a_record(arrived_at=TUESDAY + timedelta(hours=n), gateway_id=gateway)
+        for n, gateway in enumerate(gateways)
+    )
+    for engine in (
+        a_measured_engine(UUID(int=1)),
+        a_measured_engine(UUID(int=2), step_s=9.0),
+        a_measured_engine(UUID(int=3), step_s=99.0),
+    ):
+        await EngineCostWriter(sessions, lambda engine=engine: engine).write()
+    found = await replay("--policy", "fcfs", "--json", "-", DATABASE_URL=postgres_url)
+    assert found.exit_code == 0, found.output
+    summary = json.loads(found.stdout)
+    assert summary["engine"] == (
+        "model on cpu (float32), as measured over 1,000 steps (error 5%), "
+        "where 75% of the requests were served"
+    )
+    # 12 tokens: the prompt's step and 11 more, half a second each
+    assert summary["rows"][0]["measures"]["mean_s"]["mean"] == pytest.approx(6, abs=0.1)
+
+
+async def test_newer_cost_of_a_gateway_replaces_the_older(sessions: Sessions) -> None:
+    measured = [a_measured_engine(UUID(int=1)), a_measured_engine(UUID(int=1), steps=2000)]
+    writer = EngineCostWriter(sessions, lambda: measured[0])
+    await writer.write()
+    measured.pop(0)
+    await writer.close()
+    engine = await served_engine(sessions, {UUID(int=1): 5})
+    assert "over 2,000 steps" in engine.name
+    assert engine.model.shape == EngineShape(
+        pages=64, page_tokens=16, context_tokens=512, step_tokens=128, max_sequences=8
+    )
+
+
+async def test_history_without_a_measured_engine_needs_one_to_be_named(
+    keep: Any, postgres_url: str, a_record: Callable[..., Record]
+) -> None:
+    await keep([a_record(gateway_id=UUID(int=1)), a_record()])
+    found = await replay(DATABASE_URL=postgres_url)
+    assert found.exit_code == 1
+    assert "lmaas calibrate" in found.stderr
+    assert "--profile" in found.stderr
 
 
 async def test_database_without_tables_is_named(postgres: Any) -> None:

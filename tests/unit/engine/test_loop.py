@@ -10,7 +10,7 @@ import torch
 
 from engine.attention.reference import ReferenceAttention
 from engine.networks.interface import Packed
-from engine.protocol import Pause, Preempt, Resume, Revise, Sampling, SetMode
+from engine.protocol import Pause, Preempt, Resume, Revise, Sampling, SetMode, StepWork
 from engine.running.runner import Runner
 from engine.step.commands import Reset, Start, Stop
 from engine.step.sequence import new_sequence
@@ -169,6 +169,14 @@ def test_a_sequence_that_no_longer_fits_the_pool_ends_with_the_reason(
     assert "KV memory, which had to shrink" in run.finishes["large"].message
     run.all([a_sequence("later", max_tokens=250)])
     assert run.finishes["later"].reason == "error"
+
+
+def test_a_step_reports_what_it_computed(a_run: Callable, a_sequence: Callable) -> None:
+    run = a_run()
+    run.all([a_sequence("a", prompt=[5] * 10, max_tokens=4, reserve=4)])
+    works = [step.work for step in run.steps if step.work is not None]
+    assert works[0] == StepWork(prompt_tokens=10, prompt_reads=50.0, sequences=0, kv_tokens=0)
+    assert works[1:4] == [StepWork(0, 0, 1, tokens) for tokens in (11, 12, 13)]
 
 
 def test_nothing_is_computed_during_a_pause(a_run: Callable, a_sequence: Callable) -> None:

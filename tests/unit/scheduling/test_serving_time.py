@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
 
+from gateway.scheduling.learned_cost import nonnegative_least_squares
 from gateway.scheduling.serving_time import (
     PRIOR,
     CostTerms,
     ServingTime,
-    nonnegative_least_squares,
     same_order,
     serving_seconds,
 )

@@ -1,0 +1,74 @@
+"""The cost of the engine's steps, learned while it serves."""
+
+from typing import Final, NamedTuple
+
+from msgspec import Struct
+
+from engine.protocol import Step, StepWork
+from gateway.scheduling.learned_cost import LearnedCost
+
+MIN_STEPS: Final = 200  # fewer say little about an engine
+
+
+class StepCoefficients(NamedTuple):
+    """Seconds of a step, and per prompt token, per KV token it reads, and so on in decoding."""
+
+    step_s: float
+    prompt_token_s: float
+    prompt_read_s: float
+    sequence_s: float
+    kv_token_s: float
+
+
+PRIOR: Final = StepCoefficients(1e-2, 1e-4, 1e-7, 1e-3, 1e-6)  # of no particular engine
+PRIOR_STEPS: Final = 0.1  # weight of the prior's proportions, in steps, against noise
+
+
+class LearnedStepCost(Struct, frozen=True):
+    """The cost of `steps` steps. `error` is the mean relative error of their modelled times."""
+
+    coefficients: StepCoefficients
+    steps: int
+    error: float
+
+
+class StepCostLearner:
+    """Learns from every step that an engine reports the work of.
+
+    Coefficients minimise relative errors, which noise makes too low in the sum; so they are scaled
+    to the total time of all steps.
+    """
+
+    def __init__(self) -> None:
+        self._learned = LearnedCost(PRIOR, decay=1.0, lasting_weight=PRIOR_STEPS)
+        self._total_amounts = [0.0] * len(PRIOR)
+        self._total_s = 0.0
+        self._total_error = 0.0
+
+    def observe(self, step: Step) -> None:
+        """Learn from a step."""
+        if step.work is None:
+            return
+        amounts = _amounts(step.work)
+        estimate_s = self._learned.estimate(amounts)
+        counted_s = self._learned.observe(amounts, step.took_s)
+        if counted_s is None:
+            return
+        self._total_s += counted_s
+        self._total_error += abs(estimate_s / counted_s - 1)
+        self._total_amounts = [a + b for a, b in zip(self._total_amounts, amounts, strict=True)]
+
+    @property
+    def cost(self) -> LearnedStepCost | None:
+        """What was learned; None before `MIN_STEPS` steps."""
+        steps = self._learned.outcomes
+        if steps < MIN_STEPS:
+            return None
+        scale = self._total_s / self._learned.estimate(self._total_amounts)
+        coefficients = StepCoefficients(*(scale * each for each in self._learned.coefficients))
+        return LearnedStepCost(coefficients, steps, self._total_error / steps)
+
+
+def _amounts(work: StepWork) -> tuple[float, float, float, float, float]:
+    """The work in the order of `StepCoefficients`."""
+    return 1.0, work.prompt_tokens, work.prompt_reads, work.sequences, work.kv_tokens
