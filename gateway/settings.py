@@ -13,6 +13,7 @@ from gateway.errors import StartupFailure
 PREFIX = "LMAAS_"
 SECRETS = ("DATABASE_URL", "LMAAS_ADMIN_KEY", "LMAAS_API_KEY")
 Secret: TypeAlias = Annotated[str, Meta(min_length=8)]
+Url: TypeAlias = Annotated[str, Meta(pattern=r"^https?://[^\s/]+")]
 DEMO_MODEL = Path(__file__).parent.parent / "engine" / "demo" / "lmaas-demo"
 
 
@@ -94,6 +95,13 @@ class Settings(Struct, frozen=True, rename=_variable):
             description="model to serve: a folder, or a name on the Hugging Face hub",
         ),
     ] = str(DEMO_MODEL)
+    url: Annotated[
+        Url | None,
+        Meta(
+            description="the gateway that `lmaas admin` and `lmaas demo` call; unset: the one that "
+            "runs with this data folder",
+        ),
+    ] = None
     admin_key: Annotated[
         Secret | None, Meta(description="key of the admin API; unset: created at the first start")
     ] = None

@@ -20,6 +20,7 @@ from gateway.app import build_app
 from gateway.errors import StartupFailure
 from gateway.logs import set_up_logging
 from gateway.node import GatewayNode, running_node
+from gateway.server_file import announced, server_url
 from gateway.settings import Settings, read_settings
 
 BACKLOG: Final = 2048
@@ -92,9 +93,10 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, stop)
         host, port = listener.getsockname()[:2]
-        report(f"ready on http://{host}:{port}")
-        _print_keys(node, f"http://{host}:{port}")
-        await server.serve([listener])
+        with announced(settings.data_folder, server_url(host, port)):
+            report(f"ready on http://{host}:{port}")
+            _print_keys(node, f"http://{host}:{port}")
+            await server.serve([listener])
     report("stopped")
 
 
