@@ -14,6 +14,7 @@ PREFIX = "LMAAS_"
 SECRETS = ("DATABASE_URL", "LMAAS_ADMIN_KEY", "LMAAS_API_KEY")
 Secret: TypeAlias = Annotated[str, Meta(min_length=8)]
 ModelName: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:/@+-]+$")]
+Url: TypeAlias = Annotated[str, Meta(pattern=r"^https?://[^\s/]+")]
 DEMO_MODEL = Path(__file__).parent.parent / "engine" / "demo" / "lmaas-demo"
 
 
@@ -102,6 +103,13 @@ class Settings(Struct, frozen=True, rename=_variable):
         Meta(
             description="the model's name in the APIs, the history and the predictors; unset: the "
             "model's own, or the name of its folder or file",
+        ),
+    ] = None
+    url: Annotated[
+        Url | None,
+        Meta(
+            description="the gateway that `lmaas admin` and `lmaas demo` call; unset: the one that "
+            "runs with this data folder",
         ),
     ] = None
     admin_key: Annotated[

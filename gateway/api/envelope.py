@@ -7,6 +7,7 @@ import msgspec
 from litestar.params import QueryParameter
 from msgspec import Struct
 
+from gateway.api.validation import STORABLE
 from gateway.tenancy.paging import DEFAULT_LIMIT, MAX_LIMIT, Cursor, Page
 
 T = TypeVar("T")
@@ -17,6 +18,10 @@ Limit: TypeAlias = Annotated[
 ]
 After: TypeAlias = Annotated[
     UUID | None, QueryParameter(description="last id of the previous page; unset: the first page")
+]
+
+NameFilter: TypeAlias = Annotated[
+    str | None, QueryParameter(pattern=STORABLE, description="only items of this name; unset: all")
 ]
 
 

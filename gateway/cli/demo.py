@@ -7,6 +7,7 @@ import click
 from rich.console import Console
 
 from gateway.cli.admin.client import AdminClient
+from gateway.cli.admin.server import find_server, server_options
 from gateway.demo.demonstration import DemoPlan, demonstrate
 from gateway.demo.picture import draw
 from gateway.demo.table import NOTES, app_table, policy_table, summary
@@ -16,12 +17,7 @@ MIN_TABLE_WIDTH = 100  # columns that the tables need, also without a terminal
 
 
 @click.command()
-@click.option(
-    "--url", default="http://127.0.0.1:8000", show_default=True, help="The gateway's address."
-)
-@click.option(
-    "--key", help="The admin key. Default: LMAAS_ADMIN_KEY, else <data folder>/admin_key."
-)
+@server_options
 @click.option(
     "--requests",
     type=click.IntRange(min=1),
@@ -43,7 +39,7 @@ MIN_TABLE_WIDTH = 100  # columns that the tables need, also without a terminal
     show_default=True,
     help="Where to save the plots (PNG).",
 )
-def demo(url: str, key: str | None, requests: int, concurrency: int, picture: Path) -> None:
+def demo(url: str | None, key: str | None, requests: int, concurrency: int, picture: Path) -> None:
     """Demonstrate prediction and scheduling.
 
     Sends traffic to a running gateway in three passes: before training; after training, with new
@@ -54,12 +50,13 @@ def demo(url: str, key: str | None, requests: int, concurrency: int, picture: Pa
     model gets eight jobs in plain English. The requests belong to a tenant of their own,
     `lmaas demo`. The results are only valid on a gateway without other traffic.
     """
+    server = find_server(url, key)
     if not picture.absolute().parent.is_dir():
         raise LmaasError(f"there is no folder {picture.absolute().parent} for the plots")
     console = Console()
     console.width = max(console.width, MIN_TABLE_WIDTH)
-    with closing(AdminClient(url, key)) as admin:
-        passes, training = demonstrate(admin, DemoPlan(url, requests, concurrency), console)
+    with closing(AdminClient.of(server)) as admin:
+        passes, training = demonstrate(admin, DemoPlan(server.url, requests, concurrency), console)
     draw(passes, picture)
     console.print()
     console.print(app_table(passes))

@@ -22,6 +22,7 @@ from gateway.errors import StartupFailure
 from gateway.logs import set_up_logging
 from gateway.node import GatewayNode, running_node
 from gateway.served_model import ServedModel, served_model
+from gateway.server_file import announced, server_url
 from gateway.settings import Settings, read_settings
 
 BACKLOG: Final = 2048
@@ -94,9 +95,11 @@ async def _serve(
             loop.add_signal_handler(number, stop)
         host, port = listener.getsockname()[:2]
         report.end()
-        report(f"ready on http://{host}:{port}")
-        _print_keys(node, f"http://{host}:{port}")
-        await server.serve([listener])
+        url = server_url(host, port)
+        with announced(settings.data_folder, url):
+            report(f"ready on {url}")
+            _print_keys(node, url)
+            await server.serve([listener])
     report("stopped")
 
 

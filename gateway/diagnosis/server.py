@@ -10,12 +10,12 @@ import httpx
 import psutil
 
 from gateway.diagnosis.finding import Finding, failure, ok, warning
+from gateway.server_file import server_url
 from gateway.settings import Settings
 
 LOCK: Final = "gateway.lock"  # which a running gateway keeps open
 ANSWER_S: Final = 5.0
 UNPRIVILEGED_PORT: Final = 1024
-ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - addresses to replace
 
 
 class RunningServer(NamedTuple):
@@ -30,8 +30,7 @@ class RunningServer(NamedTuple):
         """The address for a client on this machine; "" if it does not listen yet."""
         if not self.port:
             return ""
-        host = ANY_ADDRESS.get(self.host, self.host)
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        return server_url(self.host, self.port)
 
 
 def find_server(data_folder: Path) -> RunningServer | None:

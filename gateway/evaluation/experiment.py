@@ -30,7 +30,7 @@ from gateway.evaluation.ours import ProductModel
 from gateway.evaluation.scoring import DetailedScorecard, log_errors, score_apps
 from gateway.evaluation.sentences import Progress, SentenceEmbedder
 from gateway.evaluation.vectors import TextVectors
-from gateway.prediction.training.fitting import MIN_TRAINING_ROWS
+from gateway.prediction.training.row_counts import MIN_TRAINING_ROWS
 from gateway.quantiles import Floats
 
 OURS: Final = "ours"

@@ -3,11 +3,21 @@
 from collections.abc import Callable
 from uuid import UUID
 
+from msgspec import Struct
+from sqlalchemy import select
+
 from gateway.database.errors import Sessions, transaction
 from gateway.tenancy.naming import checked_instruction, checked_name
 from gateway.tenancy.paging import Cursor, Page, read_page
 from gateway.tenancy.tenants import no_tenant
 from models import App, Tenant
+
+
+class TenantApp(Struct, frozen=True):
+    """An app, and the name of its tenant."""
+
+    app: App
+    tenant: str
 
 
 class Apps:
@@ -42,3 +52,18 @@ class Apps:
             if await session.get(Tenant, tenant_id) is None:
                 raise no_tenant(tenant_id)
             return await read_page(session, App, cursor, App.tenant_id == tenant_id)
+
+    async def list_all(
+        self, cursor: Cursor, *, tenant: str | None = None, name: str | None = None
+    ) -> Page[TenantApp]:
+        """The apps of all tenants, oldest first; with `tenant` or `name` those of that name."""
+        statement = select(App, Tenant.name).join(Tenant, Tenant.id == App.tenant_id)
+        if tenant is not None:
+            statement = statement.where(Tenant.name == tenant)
+        if name is not None:
+            statement = statement.where(App.name == name)
+        if cursor.after is not None:
+            statement = statement.where(App.id > cursor.after)
+        async with transaction(self._sessions) as session:
+            rows = await session.execute(statement.order_by(App.id).limit(cursor.limit + 1))
+            return cursor.page([TenantApp(app, of) for app, of in rows])

@@ -39,12 +39,18 @@ class ApiKeys:
             session.add(key)
         return NewKey(key, secret)
 
-    async def list(self, app_id: UUID, cursor: Cursor) -> Page[ApiKey]:
-        """An app's keys, revoked ones too, oldest first. NotFound if there is no such app."""
+    async def list(self, app_id: UUID, cursor: Cursor, name: str | None = None) -> Page[ApiKey]:
+        """An app's keys, revoked ones too, oldest first; with `name` those of that name.
+
+        NotFound if there is no such app.
+        """
+        wanted = [ApiKey.app_id == app_id]
+        if name is not None:
+            wanted.append(ApiKey.name == name)
         async with transaction(self._sessions) as session:
             if await session.get(App, app_id) is None:
                 raise _no_app(app_id)
-            return await read_page(session, ApiKey, cursor, ApiKey.app_id == app_id)
+            return await read_page(session, ApiKey, cursor, *wanted)
 
     async def revoke(self, key_id: UUID) -> ApiKey:
         """The key, which this gateway refuses from now on. NotFound. Revoking twice is no error."""

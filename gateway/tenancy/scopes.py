@@ -68,10 +68,11 @@ class ScopedKeys:
             note(session, by, "scoped_key.made", name, after={"scopes": named})
         return NewScopedKey(key, secret)
 
-    async def list(self, cursor: Cursor) -> Page[ScopedKey]:
-        """Keys, revoked ones too, oldest first."""
+    async def list(self, cursor: Cursor, name: str | None = None) -> Page[ScopedKey]:
+        """Keys, revoked ones too, oldest first; with `name` the one of that name."""
+        wanted = [] if name is None else [ScopedKey.name == name]
         async with transaction(self._sessions) as session:
-            return await read_page(session, ScopedKey, cursor)
+            return await read_page(session, ScopedKey, cursor, *wanted)
 
     async def revoke(self, key_id: UUID, *, by: str) -> ScopedKey:
         """The key, which every gateway now refuses. NotFound. Revoking twice is no error."""

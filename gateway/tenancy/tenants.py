@@ -27,10 +27,11 @@ class Tenants:
             session.add(tenant)
         return tenant
 
-    async def list(self, cursor: Cursor) -> Page[Tenant]:
-        """Tenants, oldest first."""
+    async def list(self, cursor: Cursor, name: str | None = None) -> Page[Tenant]:
+        """Tenants, oldest first; with `name` the one of that name."""
+        wanted = [] if name is None else [Tenant.name == name]
         async with transaction(self._sessions) as session:
-            return await read_page(session, Tenant, cursor)
+            return await read_page(session, Tenant, cursor, *wanted)
 
     async def show(self, tenant_id: UUID) -> Tenant:
         """One tenant. NotFound."""

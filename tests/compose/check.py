@@ -47,8 +47,9 @@ INSTRUCTION = "Spell out every word."
 QUESTION = "brave queen"
 ANSWER = "brave: b r a v e; queen: q u e e n"
 
-# Settings of addresses and folders inside the container: the image sets them.
-CONTAINER_SETTINGS = {"LMAAS_HOST", "LMAAS_PORT", "LMAAS_DATA_DIR"}
+# Settings of addresses and folders inside the container: the image sets them. LMAAS_URL is for
+# `lmaas admin`, which finds the gateway by the data folder there.
+CONTAINER_SETTINGS = {"LMAAS_HOST", "LMAAS_PORT", "LMAAS_DATA_DIR", "LMAAS_URL"}
 
 
 class Stack:

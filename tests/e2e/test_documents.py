@@ -40,20 +40,14 @@ NOT_RUN = {
 # By part of a command: the placeholder in later commands, and the pattern of its value in the
 # command's output.
 GIVES = {
-    "admin tenants create": ("TENANT_ID", r'"id": "([^"]+)"'),
-    "admin apps create": ("APP_ID", r'"id": "([^"]+)"'),
-    "admin keys create": ("sk-lmaas-…", r'"secret": "([^"]+)"'),
-    "admin predictors train": ("RUN_ID", r'"id": "([^"]+)"'),
-    "admin predictors list": ("VERSION_ID", r'"id": "([^"]+)"'),
-    "admin predictors import": ("OTHER_VERSION_ID", r'"id": "([^"]+)"'),
+    "admin keys create": ("sk-lmaas-…", r"secret +(\S+)"),
     "/v1/chat/completions": ("chatcmpl-…", r'"id":"(chatcmpl-\w+)"'),
 }
-# The programs in the clone's `.venv/bin`. They use the gateway's actual port, a free one.
+# The programs in the clone's `.venv/bin`.
 PYTHON = f"""#!/bin/sh
 exec {sys.executable} "$@"
 """
 LMAAS = f"""#!/bin/sh
-case "$1" in admin|demo) name=$1; shift; set -- "$name" --url "$GATEWAY_URL" "$@";; esac
 exec {sys.executable} -m gateway "$@"
 """
 
@@ -100,7 +94,7 @@ class Clone:
             assert self.gateway.poll() is None, self.said()
             assert time.monotonic() < deadline_s, self.said()
             time.sleep(0.05)
-        self.values[DEFAULT_URL] = self.environment["GATEWAY_URL"] = ready[1]
+        self.values[DEFAULT_URL] = ready[1]
         self.values["sk-lmaas-…"] = re.findall(r"Bearer (sk-lmaas-\S+)\"", self.said())[0]
 
     def said(self) -> str:

@@ -1,18 +1,27 @@
-"""`/admin/tenants/{tenant_id}/apps`: a tenant's applications."""
+"""`/admin/tenants/{tenant_id}/apps` and `/admin/apps`: the applications of tenants."""
 
 from datetime import datetime
+from typing import Annotated, Self
 from uuid import UUID
 
 from litestar import Controller, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, JSONBody
+from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Struct
 
 from gateway.api.admin.actor import area
-from gateway.api.envelope import Listing, listing, to_answer
-from gateway.tenancy.apps import Apps
+from gateway.api.envelope import Listing, NameFilter, listing, to_answer
+from gateway.api.validation import STORABLE
+from gateway.tenancy.apps import Apps, TenantApp
 from gateway.tenancy.paging import Cursor
 from gateway.tenancy.scopes import Scope
+
+OfTenant = Annotated[
+    str | None,
+    QueryParameter(
+        pattern=STORABLE, description="only apps of the tenant of this name; unset: all"
+    ),
+]
 
 
 class AppRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,6 +39,22 @@ class AppAnswer(Struct, frozen=True):
     name: str
     instruction: str | None
     created_at: datetime
+
+
+class TenantAppAnswer(Struct, frozen=True):
+    """An app; `tenant` is the tenant's name."""
+
+    id: UUID
+    tenant_id: UUID
+    tenant: str
+    name: str
+    instruction: str | None
+    created_at: datetime
+
+    @classmethod
+    def of(cls, found: TenantApp) -> Self:
+        """The app as clients see it."""
+        return to_answer(cls, found.app, tenant=found.tenant)
 
 
 class AppsController(Controller):
@@ -57,3 +82,22 @@ class AppsController(Controller):
     ) -> Listing[AppAnswer]:
         """Apps, oldest first; 404 if there is no such tenant."""
         return listing(AppAnswer, await apps.list(tenant_id, cursor))
+
+
+class AllAppsController(Controller):
+    """Lists the apps of all tenants."""
+
+    path = "/apps"
+    opt = area(Scope.TENANTS)
+
+    @get(summary="List the apps of all tenants")
+    async def list_all_apps(
+        self,
+        cursor: NamedDependency[Cursor],
+        apps: NamedDependency[Apps],
+        tenant: OfTenant = None,
+        name: NameFilter = None,
+    ) -> Listing[TenantAppAnswer]:
+        """Apps with the names of their tenants, oldest first."""
+        page = await apps.list_all(cursor, tenant=tenant, name=name)
+        return Listing(data=[TenantAppAnswer.of(found) for found in page.items], has_more=page.more)

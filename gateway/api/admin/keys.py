@@ -9,7 +9,7 @@ from litestar.params import FromPath, JSONBody
 from msgspec import Struct
 
 from gateway.api.admin.actor import area
-from gateway.api.envelope import Listing, listing, to_answer
+from gateway.api.envelope import Listing, NameFilter, listing, to_answer
 from gateway.tenancy.keys import ApiKeys
 from gateway.tenancy.paging import Cursor
 from gateway.tenancy.scopes import Scope
@@ -62,9 +62,10 @@ class KeysController(Controller):
         app_id: FromPath[UUID],
         cursor: NamedDependency[Cursor],
         keys: NamedDependency[ApiKeys],
+        name: NameFilter = None,
     ) -> Listing[KeyAnswer]:
         """Keys, including revoked ones, oldest first; 404 if there is no such app."""
-        return listing(KeyAnswer, await keys.list(app_id, cursor))
+        return listing(KeyAnswer, await keys.list(app_id, cursor, name))
 
     @delete("/keys/{key_id:uuid}", status_code=200, summary="Revoke an API key")
     async def revoke_key(self, key_id: FromPath[UUID], keys: NamedDependency[ApiKeys]) -> KeyAnswer:

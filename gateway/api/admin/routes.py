@@ -7,7 +7,7 @@ from litestar.di import Provide
 from msgspec import Struct
 
 from gateway.api.admin.actor import admission_guard, provide_actor
-from gateway.api.admin.apps import AppsController
+from gateway.api.admin.apps import AllAppsController, AppsController
 from gateway.api.admin.audit import AuditController
 from gateway.api.admin.engine import EngineController
 from gateway.api.admin.keys import KeysController
@@ -62,6 +62,7 @@ def admin_router(admin_key: AdminKey, services: AdminServices) -> Router:
         route_handlers=[
             TenantsController,
             AppsController,
+            AllAppsController,
             KeysController,
             ScopedKeysController,
             PredictorsController,

@@ -1,7 +1,7 @@
 """Training data and drift: `/admin/predictors/samples`, a tenant's samples, `/admin/drift`."""
 
 from datetime import datetime, timedelta
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal, TypeAlias
 from uuid import UUID
 
 from litestar import Controller, delete, get, post
@@ -32,6 +32,9 @@ Hours = Annotated[float, QueryParameter(gt=0, le=8_760, description="length of t
 Buckets = Annotated[int, QueryParameter(ge=1, le=200, description="number of time buckets")]
 
 
+Verdict: TypeAlias = Literal["trusted", "untrusted", "unknown"]
+
+
 class DriftBucket(Struct, frozen=True):
     """A time bucket from `since`: its newest outcomes predicted by a version, at most 500.
 
@@ -46,12 +49,19 @@ class DriftBucket(Struct, frozen=True):
 
 
 class DriftAnswer(Struct, frozen=True, kw_only=True):
-    """The series, oldest first, and this gateway's verdict on its newest outcomes.
+    """The series, oldest first, and this gateway's verdict on its predictions.
 
-    `trustworthy`: whether predictions still rank the lengths well enough.
+    `version` is the active one; null before the first training. `verdict` is `trusted` or
+    `untrusted`, by whether predictions rank the lengths of the newest `outcomes` well enough, or
+    `unknown` with fewer than `least_outcomes`. Scheduling uses predictions unless the verdict is
+    `untrusted`: then `trustworthy` is false.
     """
 
     app: UUID | None
+    version: UUID | None
+    verdict: Verdict
+    outcomes: int
+    least_outcomes: int
     trustworthy: bool
     buckets: list[DriftBucket]
 
@@ -125,9 +135,16 @@ class DriftController(Controller):
         window = timedelta(hours=hours)
         found = await series.show(app=app, window=window, buckets=buckets)
         schedule, _ = await schedules.show(service.model)
+        drift = service.drift
+        trustworthy = drift.trustworthy(schedule.tau_floor)
+        judged: Verdict = "trusted" if trustworthy else "untrusted"
         return DriftAnswer(
             app=app,
-            trustworthy=service.drift.trustworthy(schedule.tau_floor),
+            version=service.predictor_version,
+            verdict="unknown" if drift.quality() is None else judged,
+            outcomes=drift.outcomes,
+            least_outcomes=drift.least_outcomes,
+            trustworthy=trustworthy,
             buckets=[
                 DriftBucket(bucket.since, quality.outcomes, quality.coverage, quality.tau)
                 if (quality := bucket.quality)

@@ -9,7 +9,7 @@ from litestar.params import FromPath, JSONBody
 from msgspec import Struct
 
 from gateway.api.admin.actor import Actor
-from gateway.api.envelope import Listing, listing, to_answer
+from gateway.api.envelope import Listing, NameFilter, listing, to_answer
 from gateway.tenancy.paging import Cursor
 from gateway.tenancy.scopes import Scope, ScopedKeys
 
@@ -59,10 +59,13 @@ class ScopedKeysController(Controller):
 
     @get(summary="List the keys for parts of the admin API")
     async def list_scoped_keys(
-        self, cursor: NamedDependency[Cursor], scoped_keys: NamedDependency[ScopedKeys]
+        self,
+        cursor: NamedDependency[Cursor],
+        scoped_keys: NamedDependency[ScopedKeys],
+        name: NameFilter = None,
     ) -> Listing[ScopedKeyAnswer]:
         """Keys, including revoked ones, oldest first."""
-        return listing(ScopedKeyAnswer, await scoped_keys.list(cursor))
+        return listing(ScopedKeyAnswer, await scoped_keys.list(cursor, name))
 
     @delete("/{key_id:uuid}", status_code=200, summary="Revoke a key of the admin API")
     async def revoke_scoped_key(

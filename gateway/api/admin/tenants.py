@@ -9,7 +9,7 @@ from litestar.params import FromPath, JSONBody
 from msgspec import Struct
 
 from gateway.api.admin.actor import Actor, area
-from gateway.api.envelope import Listing, listing, to_answer
+from gateway.api.envelope import Listing, NameFilter, listing, to_answer
 from gateway.tenancy.paging import Cursor
 from gateway.tenancy.scopes import Scope
 from gateway.tenancy.tenants import Tenants
@@ -63,10 +63,13 @@ class TenantsController(Controller):
 
     @get(summary="List the tenants")
     async def list_tenants(
-        self, cursor: NamedDependency[Cursor], tenants: NamedDependency[Tenants]
+        self,
+        cursor: NamedDependency[Cursor],
+        tenants: NamedDependency[Tenants],
+        name: NameFilter = None,
     ) -> Listing[TenantAnswer]:
         """Tenants, oldest first."""
-        return listing(TenantAnswer, await tenants.list(cursor))
+        return listing(TenantAnswer, await tenants.list(cursor, name))
 
     @get("/{tenant_id:uuid}", summary="Show a tenant")
     async def show_tenant(

@@ -1,33 +1,41 @@
 """A client of the admin API for the command line."""
 
-import json
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from http import HTTPStatus
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-import click
 import httpx
 
-from gateway.errors import LmaasError, StartupFailure
-from gateway.settings import Settings
-from gateway.tenancy.admin_key import admin_key_file
+from gateway.cli.admin.server import Server
+from gateway.errors import LmaasError
 
 TIMEOUT_S = 30.0
 LONG_TIMEOUT_S = 600.0  # for embedding thousands of lines or erasing millions of rows
 
 
 class AdminClient:
-    """The admin API at `url`. LmaasError with the server's message if it refuses a call."""
+    """The admin API of a gateway. LmaasError with its message if it refuses a call."""
 
-    def __init__(self, url: str, key: str | None) -> None:
+    def __init__(
+        self, url: str, key: str, *, unreachable_hint: str = "", refused_hint: str = ""
+    ) -> None:
+        """The hints complete the messages for a gateway that does not answer or a wrong key."""
         self._http = httpx.Client(
-            base_url=url,
-            headers={"Authorization": f"Bearer {key or _key()}"},
-            timeout=TIMEOUT_S,
+            base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=TIMEOUT_S
         )
         self._url = url
+        self._unreachable_hint = unreachable_hint
+        self._refused_hint = refused_hint
+
+    @classmethod
+    def of(cls, server: Server) -> Self:
+        """The admin API of the gateway that was found."""
+        return cls(
+            server.url,
+            server.key,
+            unreachable_hint=server.unreachable_hint,
+            refused_hint=server.refused_hint,
+        )
 
     def close(self) -> None:
         """Close the connection."""
@@ -62,9 +70,9 @@ class AdminClient:
         """The body of a GET's response."""
         return self._send("GET", path).content
 
-    def all(self, path: str) -> Iterator[dict[str, Any]]:
+    def all(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
         """Every item of a list, from all its pages."""
-        query: dict[str, Any] = {"limit": 100}
+        query["limit"] = 100
         while True:
             page = self.get(path, **query)
             yield from page["data"]
@@ -79,9 +87,14 @@ class AdminClient:
         try:
             response = self._http.request(method, path, **arguments)
         except httpx.HTTPError as error:
-            raise LmaasError(f"cannot reach {self._url}: {error}") from error
+            raise LmaasError(
+                f"cannot reach {self._url}: {error}{self._unreachable_hint}"
+            ) from error
         if response.status_code >= HTTPStatus.BAD_REQUEST:
-            raise LmaasError(_reason(self._json(response), response.status_code))
+            reason = _reason(self._json(response), response.status_code)
+            if response.status_code == HTTPStatus.UNAUTHORIZED:
+                reason += self._refused_hint
+            raise LmaasError(reason)
         return response
 
     def _json(self, response: httpx.Response) -> Any:
@@ -98,32 +111,3 @@ def _reason(answer: Any, status: int) -> str:
         case {"error": {"message": str(message)}}:
             return message
     return f"the response is HTTP {status}"
-
-
-def _key() -> str:
-    """The admin key from the environment, else from the data folder. StartupFailure if none."""
-    given = os.environ.get("LMAAS_ADMIN_KEY")
-    if given:
-        return given
-    default = Settings().data_dir
-    path = admin_key_file(Path(os.environ.get("LMAAS_DATA_DIR") or default))
-    try:
-        return path.read_text().strip()
-    except OSError as error:
-        raise StartupFailure(
-            f"no admin key: give --key or LMAAS_ADMIN_KEY ({path}: {error.strerror})"
-        ) from error
-
-
-pass_client = click.make_pass_decorator(AdminClient)
-
-
-def show(item: dict[str, Any]) -> None:
-    """Print an object as JSON."""
-    click.echo(json.dumps(item, ensure_ascii=False, indent=2))
-
-
-def show_all(items: Iterable[dict[str, Any]]) -> None:
-    """Print objects as JSON, one per line."""
-    for item in items:
-        click.echo(json.dumps(item, ensure_ascii=False))

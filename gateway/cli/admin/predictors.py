@@ -1,153 +1,137 @@
 """`lmaas admin predictors …`: train, compare, activate and move versions of the predictor."""
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import click
 
-from gateway.cli.admin.client import AdminClient, pass_client, show, show_all
-from gateway.errors import InvalidRequest
+from gateway.cli.admin.learning import learn
+from gateway.cli.admin.output import Columns
+from gateway.cli.admin.scorecards import SCORECARD_COLUMNS, scorecards
+from gateway.cli.admin.session import AdminGroup, AdminSession, pass_session
+from gateway.cli.admin.training import cancel_run, list_runs, schedule, show_run, train
 
 File = click.Path(exists=True, dir_okay=False, path_type=Path)
 
+COLUMNS: Columns = {
+    "state": "state",
+    "rows": "rows",
+    "tau": "metrics.new.tau",
+    "coverage": "metrics.new.coverage",
+    "pinball": "metrics.new.pinball",
+    "by": "created_by",
+    "created": "created_at",
+    "id": "id",
+}
 
-@click.group()
+
+@click.group(cls=AdminGroup)
 def predictors() -> None:
-    """Versions of the length predictor, and their training."""
+    """Versions of the length predictor, and their training.
+
+    A version is given as active, previous or latest, by its id, or by 4 or more characters from the
+    beginning or end of its id; a training run as latest or in the same way.
+    """
 
 
-@predictors.command("train")
-@click.option(
-    "--activate/--keep",
-    default=True,
-    show_default=True,
-    help="Activate the new version if it is no worse than the active one, or keep it inactive.",
-)
-@pass_client
-def train(client: AdminClient, *, activate: bool) -> None:
-    """Start a training run; `run RUN_ID` shows its progress."""
-    show(client.post("/admin/predictors", activate=activate))
-
-
-@predictors.command("runs")
-@pass_client
-def list_runs(client: AdminClient) -> None:
-    """List the newest training runs."""
-    show_all(client.get("/admin/training-runs", limit=100)["data"])
+for command in (train, list_runs, show_run, cancel_run, schedule, learn):
+    predictors.add_command(command)
 
 
 @predictors.command("list")
-@pass_client
-def list_predictors(client: AdminClient) -> None:
+@pass_session
+def list_predictors(session: AdminSession) -> None:
     """List the newest versions."""
-    show_all(client.get("/admin/predictors", limit=100)["data"])
+    session.output.items(
+        session.client.get("/admin/predictors", limit=100)["data"],
+        COLUMNS,
+        none="no version was trained yet",
+    )
 
 
 @predictors.command("show")
-@click.argument("predictor_id", type=click.UUID)
-@pass_client
-def show_predictor(client: AdminClient, predictor_id: UUID) -> None:
+@click.argument("version")
+@pass_session
+def show_predictor(session: AdminSession, version: str) -> None:
     """Show a version with its metrics."""
-    show(client.get(f"/admin/predictors/{predictor_id}"))
+    _show(session, session.client.get(f"/admin/predictors/{session.names.version(version)}"))
 
 
 @predictors.command("activate")
-@click.argument("predictor_id", type=click.UUID)
-@pass_client
-def activate_predictor(client: AdminClient, predictor_id: UUID) -> None:
+@click.argument("version")
+@pass_session
+def activate_predictor(session: AdminSession, version: str) -> None:
     """Activate a version in all gateways of the database."""
-    show(client.post(f"/admin/predictors/{predictor_id}/activate"))
+    path = f"/admin/predictors/{session.names.version(version)}/activate"
+    _show(session, session.client.post(path))
+    session.output.next_step("drift", about="or predictors rollback")
 
 
 @predictors.command("rollback")
-@pass_client
-def roll_back(client: AdminClient) -> None:
+@pass_session
+def roll_back(session: AdminSession) -> None:
     """Activate the previously active version again."""
-    show(client.post("/admin/predictors/rollback"))
+    _show(session, session.client.post("/admin/predictors/rollback"))
+    session.output.next_step("drift")
 
 
 @predictors.command("compare")
-@click.argument("predictor_id", type=click.UUID)
-@click.argument("other_id", type=click.UUID)
-@pass_client
-def compare(client: AdminClient, predictor_id: UUID, other_id: UUID) -> None:
+@click.argument("version")
+@click.argument("other")
+@pass_session
+def compare(session: AdminSession, version: str, other: str) -> None:
     """Compare two versions on the newest history."""
-    show(client.get(f"/admin/predictors/{predictor_id}/compare/{other_id}"))
+    names, output = session.names, session.output
+    path = f"/admin/predictors/{names.version(version)}/compare/{names.version(other)}"
+    compared = session.client.get(path)
+    if output.as_json:
+        output.item(compared)
+    elif compared["scorecards"] is None:
+        output.text(f"not compared: {compared['why_not']}")
+    else:
+        both = zip(compared["versions"], compared["scorecards"], strict=True)
+        output.table(
+            [{"of": each["id"], **card} for each, card in both],
+            {"id": "of", **{k: v for k, v in SCORECARD_COLUMNS.items() if k != "predictions"}},
+        )
+        seen = "that neither was trained on" if compared["unseen"] else "that training has seen"
+        output.text(f"on the newest {compared['rows']} requests, {seen}")
 
 
 @predictors.command("export")
-@click.argument("predictor_id", type=click.UUID)
+@click.argument("version")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@pass_client
-def export_predictor(client: AdminClient, predictor_id: UUID, file: Path) -> None:
+@pass_session
+def export_predictor(session: AdminSession, version: str, file: Path) -> None:
     """Write a version into a file."""
-    stored = client.fetch(f"/admin/predictors/{predictor_id}/export")
+    stored = session.client.fetch(f"/admin/predictors/{session.names.version(version)}/export")
     file.write_bytes(stored)
-    show({"file": str(file), "bytes": len(stored)})
+    session.output.item({"file": str(file), "bytes": len(stored)})
+    session.output.next_step("predictors", "import", str(file), about="on another gateway")
 
 
 @predictors.command("import")
 @click.argument("file", type=File)
-@pass_client
-def import_predictor(client: AdminClient, file: Path) -> None:
+@pass_session
+def import_predictor(session: AdminSession, file: Path) -> None:
     """Read a version from a file and keep it inactive."""
-    show(client.send("/admin/predictors/import", file.read_bytes(), "application/octet-stream"))
+    version = session.client.send(
+        "/admin/predictors/import", file.read_bytes(), "application/octet-stream"
+    )
+    _show(session, version)
+    session.output.next_step("predictors", "compare", version["id"], "active")
 
 
-@predictors.command("learn")
-@click.argument("file", type=File)
-@pass_client
-def import_samples(client: AdminClient, file: Path) -> None:
-    """Import a request log as training samples.
-
-    All lines are imported or, if one is invalid, none. The file has a JSON object per line with
-    `app` (the app's id), `input`, and `output` or its length in `tokens`. Optional: `instruction`,
-    `user`, `max_tokens`, `temperature`, `top_p` and `cut_off` (true if the answer was cut at
-    max_tokens).
-    """
-    show(client.send("/admin/predictors/samples", file.read_bytes(), "application/x-ndjson"))
-
-
-@predictors.command("cancel")
-@click.argument("run_id", type=click.UUID)
-@pass_client
-def cancel_run(client: AdminClient, run_id: UUID) -> None:
-    """Cancel a training run, also one of another gateway."""
-    show(client.post(f"/admin/training-runs/{run_id}/cancel"))
-
-
-@predictors.command("run")
-@click.argument("run_id", type=click.UUID)
-@pass_client
-def show_run(client: AdminClient, run_id: UUID) -> None:
-    """Show a training run: phase, samples read per tenant."""
-    show(client.get(f"/admin/training-runs/{run_id}"))
-
-
-@predictors.command("schedule")
-@click.argument("changes", nargs=-1, metavar="[FIELD=VALUE]...")
-@pass_client
-def schedule(client: AdminClient, changes: tuple[str, ...]) -> None:
-    """Show or change the schedule of automatic training.
-
-    Example: lmaas admin predictors schedule every_s=3600 drift=false
-    """
-    if changes:
-        now = client.get("/admin/training-schedule")["schedule"]
-        client.put(
-            "/admin/training-schedule", **now | dict(_parse_change(each) for each in changes)
-        )
-    show(client.get("/admin/training-schedule"))
-
-
-def _parse_change(given: str) -> tuple[str, Any]:
-    """The field and the decoded value of FIELD=VALUE, whose value is JSON. InvalidRequest."""
-    field, _, value = given.partition("=")
-    try:
-        return field, json.loads(value)
-    except ValueError as error:
-        raise InvalidRequest(
-            f"{given!r} is not FIELD=VALUE with a JSON value, such as every_s=3600"
-        ) from error
+def _show(session: AdminSession, version: Mapping[str, Any]) -> None:
+    """Print a version: its fields, and its scorecards as a table."""
+    output = session.output
+    if output.as_json:
+        output.item(version)
+        return
+    cards = scorecards(version["metrics"])
+    others = {k: v for k, v in version["metrics"].items() if not isinstance(v, dict)}
+    output.item({**version, "metrics": others})
+    if cards:
+        output.text("")
+        output.table(cards, SCORECARD_COLUMNS)

@@ -23,6 +23,11 @@ from gateway.prediction.lifecycle.run_log import RunLog, training_lock
 from gateway.prediction.lifecycle.schedule import Schedules
 from gateway.prediction.model.artefact import Artefact, decode, encode
 from gateway.prediction.training.fitting import JudgedVersion, make_version
+from gateway.prediction.training.row_counts import (
+    MIN_TRAINING_ROWS,
+    count_excluded,
+    too_few_rows,
+)
 from gateway.prediction.training.samples import Samples, read_samples
 from models import Predictor, TrainingRun
 
@@ -64,21 +69,27 @@ async def _make_version(
     run: TrainingRun,
     model_hash: str,
 ) -> Predictor:
-    async def on_progress(read: int, activate: int) -> None:
-        log.info("training_samples_reading", run=str(run.id), read=read, activate=activate)
+    async def on_progress(read: int, wanted: int) -> None:
+        log.info("training_samples_reading", run=str(run.id), read=read, wanted=wanted)
         await training_log.set_phase(run.id, "reading", rows_read=read)
 
     await training_log.set_phase(run.id, "drawing")
     schedule, _ = await Schedules(database.sessions).show(run.model)
+    since = datetime.now(UTC) - timedelta(days=schedule.history_days)
     samples, report = await read_samples(
         database.sessions,
         run.model,
-        since=datetime.now(UTC) - timedelta(days=schedule.history_days),
+        since=since,
         seed=run.id.int & SEED_MASK,
         on_progress=on_progress,
     )
     log.info("training_samples_read", run=str(run.id), rows=len(samples))
+    report |= {"complete": samples.natural, "cut_off": len(samples) - samples.natural}
+    if samples.natural < MIN_TRAINING_ROWS:
+        report["excluded"] = await count_excluded(database.sessions, run.model, since)
     await training_log.set_phase(run.id, "fitting", rows_read=len(samples), samples=report)
+    if samples.natural < MIN_TRAINING_ROWS:
+        raise too_few_rows(run.model, samples.natural, report["excluded"], schedule.history_days)
     active, refusal = await _active(registry, run.model, model_hash)
     judged = make_version(
         samples,

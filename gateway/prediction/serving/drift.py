@@ -66,9 +66,14 @@ class RollingQuality:
         self._update_pairs(place, 1)
         self._next = (place + 1) % self.size
 
+    @property
+    def least(self) -> int:
+        """The outcomes below which there is no quality."""
+        return min(MIN_OUTCOMES, self.size)
+
     def quality(self) -> Quality | None:
-        """The quality; None with fewer than MIN_OUTCOMES."""
-        if self.held < min(MIN_OUTCOMES, self.size):
+        """The quality; None with fewer than `least` outcomes."""
+        if self.held < self.least:
             return None
         scale = float(self._untied[0] * self._untied[1]) ** 0.5
         return Quality(
@@ -97,6 +102,16 @@ class DriftMonitor:
     def version(self) -> UUID | None:
         """The version whose predictions are measured."""
         return self._version
+
+    @property
+    def outcomes(self) -> int:
+        """The outcomes of this version in the window."""
+        return self._all.held
+
+    @property
+    def least_outcomes(self) -> int:
+        """The outcomes from which on the quality is known."""
+        return self._all.least
 
     def use_window(self, window: int) -> None:
         """Set the window in outcomes; another size restarts the measurement."""

@@ -24,11 +24,11 @@ from gateway.prediction.model.app_lines import predict_lines
 from gateway.prediction.model.artefact import Artefact
 from gateway.prediction.model.inputs import ModelInputs
 from gateway.prediction.model.length_model import FittedModel, LengthModel, fit, from_log1p
+from gateway.prediction.training.row_counts import MIN_TRAINING_ROWS, too_few_rows
 from gateway.prediction.training.samples import Samples
 from gateway.prediction.training.scorecard import Scorecard, evaluate
 from gateway.quantiles import LEVELS, Bools, Floats
 
-MIN_TRAINING_ROWS: Final = 100
 HELD_OUT_SHARE: Final = 0.2
 EQUAL_TOLERANCE: Final = 1e-9  # difference below which two measures are equal
 
@@ -65,10 +65,9 @@ def make_version(
 ) -> JudgedVersion:
     """Fit a version and evaluate it. Conflict if there are too few rows."""
     if samples.natural < MIN_TRAINING_ROWS:
-        raise Conflict(
-            f"training needs at least {MIN_TRAINING_ROWS} finished requests of model {model}, "
-            f"found {samples.natural}"
-        )
+        cut_off = int((samples.censored & _judgeable(samples)).sum())
+        stopped = len(samples) - samples.natural - cut_off
+        raise too_few_rows(model, samples.natural, {"cut_off": cut_off, "stopped": stopped})
     split = len(samples) - round(HELD_OUT_SHARE * len(samples))
     past, newest = samples.rows(0, split), samples.rows(split, len(samples))
     if not _judgeable(newest).any():

@@ -41,8 +41,10 @@ async def test_second_start_finds_all_data_and_a_stop_leaves_no_process(
         made = (await admin.post("/admin/tenants", json={"name": "a tenant"})).raise_for_status()
     family = first.family()
     assert len(family) >= 3  # engine, predictor, Postgres
+    assert (first.data_dir / "server.json").exists()
     assert await first.stop(signal.SIGINT) == 0
     assert not [process for process in family if _lives(process)]
+    assert not (first.data_dir / "server.json").exists()
 
     second = await own.running()
     async with second.client() as client:  # the key of the first start

@@ -1,10 +1,17 @@
 """The admin API on a real database."""
 
-from collections.abc import AsyncIterator
+import asyncio
+import os
+import socket
+import sys
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import httpx
 import pytest
+import uvicorn
 from litestar import Litestar
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
@@ -38,6 +45,8 @@ from gateway.tenancy.tenants import Tenants
 from tests.conftest import Builder
 
 ADMIN_KEY = "the-admin-key"
+Run: TypeAlias = Callable[..., Awaitable[tuple[int, str, str]]]
+ROOT = Path(__file__).parents[3]
 WORDS = TokenCounters(
     text=lambda text: len(text.split()), prompt=lambda left, right: len(f"{left} {right}".split())
 )
@@ -123,3 +132,37 @@ async def client(application: Litestar) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
         client.headers["authorization"] = f"Bearer {ADMIN_KEY}"
         yield client
+
+
+@pytest.fixture
+async def url(application: Litestar) -> AsyncIterator[str]:
+    """The admin API, served on a free port."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        config = uvicorn.Config(application, log_config=None, lifespan="off", ws="none")
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve([listener]))
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        await serving
+
+
+@pytest.fixture
+def lmaas(tmp_path: Path) -> Run:
+    """Runs the command line; returns exit code, stdout and stderr."""
+
+    async def run(*arguments: object, **environment: str) -> tuple[int, str, str]:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", "from gateway.cli.main import main; main()"),
+            *map(str, arguments),
+            stdout=PIPE,
+            stderr=PIPE,
+            cwd=tmp_path,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environment},
+        )
+        output, errors = await process.communicate()
+        assert process.returncode is not None
+        return process.returncode, output.decode(), errors.decode()
+
+    return run

@@ -1,68 +1,25 @@
 """`lmaas` from the shell, against the admin API on a real socket."""
 
-import asyncio
 import json
-import os
-import socket
-import sys
-from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import pytest
-import uvicorn
-from litestar import Litestar
 
 from gateway.database.errors import Sessions
 from gateway.history.writer import HistoryWriter
 from tests.conftest import Builder
-from tests.integration.api_admin.conftest import ADMIN_KEY
+from tests.integration.api_admin.conftest import ADMIN_KEY, Run
 from tests.integration.api_admin.test_predictor_routes import a_version
-
-Run: TypeAlias = Callable[..., Awaitable[tuple[int, str, str]]]
-ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture
-async def url(application: Litestar) -> AsyncIterator[str]:
-    """The admin API, served on a free port."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        config = uvicorn.Config(application, log_config=None, lifespan="off", ws="none")
-        server = uvicorn.Server(config)
-        serving = asyncio.create_task(server.serve([listener]))
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        await serving
-
-
-@pytest.fixture
-def lmaas(tmp_path: Path) -> Run:
-    """Runs the command line; returns exit code, stdout and stderr."""
-
-    async def run(*arguments: object, **environment: str) -> tuple[int, str, str]:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", "from gateway.cli.main import main; main()"),
-            *map(str, arguments),
-            stdout=PIPE,
-            stderr=PIPE,
-            cwd=tmp_path,
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environment},
-        )
-        output, errors = await process.communicate()
-        assert process.returncode is not None
-        return process.returncode, output.decode(), errors.decode()
-
-    return run
 
 
 async def test_tenant_app_and_key_are_created_in_three_commands(
     lmaas: Run, url: str, build: Builder
 ) -> None:
     async def made(*arguments: object) -> dict[str, Any]:
-        code, output, errors = await lmaas("admin", "--url", url, "--key", ADMIN_KEY, *arguments)
+        code, output, errors = await lmaas(
+            "admin", "--url", url, "--key", ADMIN_KEY, *arguments, "--json"
+        )
         assert (code, errors) == (0, "")
         answer: dict[str, Any] = json.loads(output)
         return answer
@@ -74,10 +31,12 @@ async def test_tenant_app_and_key_are_created_in_three_commands(
     assert (await made("keys", "revoke", key["id"]))["revoked_at"]
 
 
-async def test_list_prints_one_object_per_line(lmaas: Run, url: str, build: Builder) -> None:
+async def test_list_prints_one_json_object_per_line(lmaas: Run, url: str, build: Builder) -> None:
     await build.tenant("first")
     await build.tenant("second")
-    _, output, _ = await lmaas("admin", "--url", url, "tenants", "list", LMAAS_ADMIN_KEY=ADMIN_KEY)
+    _, output, _ = await lmaas(
+        "admin", "--url", url, "tenants", "list", "--json", LMAAS_ADMIN_KEY=ADMIN_KEY
+    )
     assert [json.loads(line)["name"] for line in output.splitlines()] == ["first", "second"]
 
 
@@ -110,7 +69,7 @@ async def test_failure_is_one_line_and_exit_code_1(
 async def test_engine_is_paused_and_resumed(lmaas: Run, url: str) -> None:
     key = {"LMAAS_ADMIN_KEY": ADMIN_KEY}
     for action, paused in (("show", False), ("pause", True), ("drain", True), ("resume", False)):
-        code, output, _ = await lmaas("admin", "--url", url, "engine", action, **key)
+        code, output, _ = await lmaas("admin", "--url", url, "engine", action, "--json", **key)
         assert (code, json.loads(output)["paused"]) == (0, paused)
 
 
@@ -122,7 +81,9 @@ async def test_life_cycle_of_the_predictor_has_its_commands(
     file = tmp_path / "exported"
 
     async def admin(*arguments: object) -> Any:
-        code, output, errors = await lmaas("admin", "--url", url, "--key", ADMIN_KEY, *arguments)
+        code, output, errors = await lmaas(
+            "admin", "--url", url, "--key", ADMIN_KEY, *arguments, "--json"
+        )
         assert (code, errors) == (0, ""), arguments
         return json.loads(output.splitlines()[0] if output[:2] != "{\n" else output)
 
@@ -187,13 +148,14 @@ async def test_queue_and_requests_have_their_commands(
     writer.record(record)
     await writer.flush()
     admin = ("admin", "--url", url, "--key", ADMIN_KEY)
-    assert await lmaas(*admin, "queue") == (0, "", "")
-    _, totals, _ = await lmaas(*admin, "queue", "--totals")
+    assert await lmaas(*admin, "queue", "--json") == (0, "", "")
+    assert await lmaas(*admin, "queue") == (0, "", "no request waits or runs\n")
+    _, totals, _ = await lmaas(*admin, "queue", "--totals", "--json")
     assert json.loads(totals)["waiting"] == 0
-    _, shown, _ = await lmaas(*admin, "requests", "show", f"chatcmpl-{record.id.hex}")
+    _, shown, _ = await lmaas(*admin, "requests", "show", f"chatcmpl-{record.id.hex}", "--json")
     assert json.loads(shown)["id"] == str(record.id)
     code, _, errors = await lmaas(*admin, "requests", "cancel", record.id)
     assert (code, errors) == (1, f"lmaas: there is no request {record.id} that waits or runs\n")
     tenant = (await build.tenant()).id
-    _, changed, _ = await lmaas(*admin, "tenants", "share", tenant, "2.5")
+    _, changed, _ = await lmaas(*admin, "tenants", "share", tenant, "2.5", "--json")
     assert json.loads(changed)["share"] == 2.5

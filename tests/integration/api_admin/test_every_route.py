@@ -15,6 +15,7 @@ ROUTES = {
     ("POST", "/admin/tenants"),
     ("GET", "/admin/tenants/{tenant_id}/apps"),
     ("POST", "/admin/tenants/{tenant_id}/apps"),
+    ("GET", "/admin/apps"),
     ("GET", "/admin/apps/{app_id}/keys"),
     ("POST", "/admin/apps/{app_id}/keys"),
     ("DELETE", "/admin/keys/{key_id}"),

@@ -168,6 +168,8 @@ async def test_drift_series_has_coverage_and_tau_per_time_bucket(
     assert (upside_down["tau"], upside_down["coverage"]) == (pytest.approx(-1), 0.2)
     assert series["buckets"][1]["tau"] is None
     assert series["trustworthy"] is True
+    assert (series["verdict"], series["outcomes"], series["least_outcomes"]) == ("unknown", 0, 100)
+    assert series["version"] is None
     every = (await client.get("/admin/drift", params=query)).json()["buckets"][-1]
     assert every["outcomes"] == 40
     assert (await client.get("/admin/drift?buckets=0")).status_code == 400

@@ -126,3 +126,29 @@ async def test_empty_change_is_refused(client: Client, build: Builder) -> None:
     response = await client.patch(f"/admin/tenants/{tenant.id}", json={})
     assert response.status_code == 400
     assert "learning and share" in response.json()["error"]["message"]
+
+
+async def test_lists_can_be_reduced_to_a_name(client: Client, build: Builder) -> None:
+    for tenant in ("first", "second"):
+        app = await build.app(await build.tenant(tenant), name="mail")
+        await build.app(await build.tenant(f"{tenant} too"), name="chat")
+        for key in ("laptop", "server"):
+            await build.key(app, name=key)
+
+    async def names(path: str, **query: str) -> list[str]:
+        page = (await client.get(path, params=query)).raise_for_status().json()
+        assert page["has_more"] is False
+        return [item["name"] for item in page["data"]]
+
+    assert await names("/admin/tenants", name="second") == ["second"]
+    assert await names("/admin/tenants", name="secon") == []
+    assert await names(f"/admin/apps/{app.id}/keys", name="server") == ["server"]
+    assert await names("/admin/scoped-keys", name="none") == []
+    assert await names("/admin/apps", name="mail") == ["mail", "mail"]
+    (found,) = (await client.get("/admin/apps?tenant=second&name=mail")).json()["data"]
+    assert (found["id"], found["tenant"]) == (str(app.id), "second")
+    first = (await client.get("/admin/apps?limit=3")).json()
+    rest = (await client.get("/admin/apps", params={"after": first["data"][-1]["id"]})).json()
+    assert first["has_more"]
+    assert [len(first["data"]), len(rest["data"])] == [3, 1]
+    assert (await client.get("/admin/apps?name=%00")).status_code == 400

@@ -4,6 +4,7 @@ import asyncio
 import json
 from asyncio.subprocess import PIPE
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from gateway.prediction.features.features import NAMES, USER_INPUT_COLUMN
 from gateway.prediction.lifecycle.registry import Registry
 from gateway.prediction.lifecycle.run_log import RunLog
 from gateway.prediction.lifecycle.runs import COMMAND
+from gateway.tenancy.tenants import Tenants
 from models import TrainingRun
 
 ROWS = 120
@@ -86,8 +88,45 @@ async def test_successful_run_exits_0_and_prints_only_its_log(trainer: Trainer) 
 async def test_refused_run_exits_1_with_its_reason(trainer: Trainer) -> None:
     code, errors, run = await trainer.train()
     assert (code, run.state) == (1, "failed")
-    assert run.error == "training needs at least 100 finished requests of model demo, found 0"
+    assert run.error == (
+        "training needs at least 100 complete answers of model demo from the last 90 days, found 0"
+    )
     assert events(errors)[-1] == "training_failed"
+
+
+async def test_refused_run_counts_the_rows_that_do_not_count_by_reason(
+    trainer: Trainer, sessions: Sessions
+) -> None:
+    tenants = Tenants(sessions)
+    opted_out = (await tenants.create("private")).id
+    await tenants.change(opted_out, learning=False, by="olga")
+    await trainer.outcomes(46)
+    await trainer.outcomes(7, censored=True, generation_tokens=2_000)
+    await trainer.outcomes(5, censored=True)
+    await trainer.outcomes(2, censored=True, generation_tokens=0)
+    await trainer.outcomes(3, tenant_id=opted_out)
+    await trainer.outcomes(4, feature_version=0)
+    await trainer.outcomes(1, arrived_at=datetime.now(UTC) - timedelta(days=100))
+    await trainer.outcomes(6, model="other")
+    _, _, run = await trainer.train()
+    assert run.error == (
+        "training needs at least 100 complete answers of model demo from the last 90 days, "
+        "found 46; not counted: 3 of tenants that opted out of learning, 4 stored without "
+        "features (erased, or the tenant had opted out), 1 older than that, 2 without any token, "
+        "7 cut off by max_tokens, 5 stopped early by their clients or by an error, "
+        "6 of other models"
+    )
+    assert run.samples is not None
+    assert (run.samples["complete"], run.samples["cut_off"]) == (46, 12)
+    assert run.samples["excluded"] == {
+        "opted_out": 3,
+        "erased": 4,
+        "too_old": 1,
+        "no_token": 2,
+        "cut_off": 7,
+        "stopped": 5,
+        "other_model": 6,
+    }
 
 
 async def test_crashed_run_exits_1_with_the_error_in_its_row(trainer: Trainer) -> None:

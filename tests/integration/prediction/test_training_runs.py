@@ -45,7 +45,9 @@ async def test_run_without_enough_history_says_what_it_needs(
     await runs.finished()
     run = await registry.run(run.id)
     assert (run.state, run.created_by) == ("failed", "olga")
-    assert run.error == "training needs at least 100 finished requests of model demo, found 0"
+    assert run.error == (
+        "training needs at least 100 complete answers of model demo from the last 90 days, found 0"
+    )
     assert run.finished_at is not None
     assert await registry.list() == []
 
@@ -143,7 +145,7 @@ async def test_killed_run_of_one_gateway_lets_the_other_start_at_once(
         await until_running(registry, again)
     await elsewhere.finished()
     assert (await registry.run(again.id)).error == (
-        "training needs at least 100 finished requests of model demo, found 0"
+        "training needs at least 100 complete answers of model demo from the last 90 days, found 0"
     )
 
 

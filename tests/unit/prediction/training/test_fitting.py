@@ -45,8 +45,21 @@ def test_same_version_is_no_worse_than_itself(judged: JudgedVersion) -> None:
 
 
 def test_too_few_rows_say_how_many_are_needed(samples: Samples) -> None:
-    with pytest.raises(Conflict, match="needs at least 100 finished requests of model m, found 99"):
+    with pytest.raises(Conflict, match=r"at least 100 complete answers of model m, found 99$"):
         make_version(samples.rows(0, 99), model="m", model_hash="h", active=None, threads=1)
+
+
+def test_too_few_rows_count_answers_that_were_cut_off_or_stopped(samples: Samples) -> None:
+    rows = samples.rows(0, 120)
+    number = np.arange(len(rows))
+    ended = replace(
+        rows,
+        censored=number < 50,
+        max_tokens=np.where(number < 30, rows.tokens, rows.tokens + 1),
+    )
+    counted = "found 70; not counted: 30 cut off by max_tokens, 20 stopped early by their clients"
+    with pytest.raises(Conflict, match=counted):
+        make_version(ended, model="m", model_hash="h", active=None, threads=1)
 
 
 def test_newest_rows_that_are_all_censored_cannot_evaluate(samples: Samples) -> None:

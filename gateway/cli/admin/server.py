@@ -1,0 +1,100 @@
+"""Finds the gateway that the command line manages, and the key of its admin API."""
+
+import os
+from collections.abc import Callable, Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+from msgspec import Struct
+
+from gateway.errors import StartupFailure
+from gateway.server_file import running_server, server_url
+from gateway.settings import Settings, read_settings
+from gateway.tenancy.admin_key import admin_key_file
+
+
+class Server(Struct, frozen=True):
+    """A gateway's address and admin key; the hints complete the messages of failing calls."""
+
+    url: str
+    key: str
+    unreachable_hint: str = ""
+    refused_hint: str = ""
+
+
+def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options `--url` and `--key` of a command that calls a gateway."""
+    url = click.option(
+        "--url",
+        help="The gateway's address. Default: LMAAS_URL, else LMAAS_HOST and LMAAS_PORT, else the "
+        "gateway that runs with the data folder.",
+    )
+    key = click.option(
+        "--key", help="The admin key. Default: LMAAS_ADMIN_KEY, else <data folder>/admin_key."
+    )
+    return url(key(command))
+
+
+def find_server(
+    url: str | None, key: str | None, environment: Mapping[str, str] = os.environ
+) -> Server:
+    """The gateway to call. StartupFailure if there is no address or no key.
+
+    The address is the given one, else LMAAS_URL, else that of LMAAS_PORT and LMAAS_HOST, else the
+    one that the gateway of the data folder has announced there. The key is the given one, else
+    LMAAS_ADMIN_KEY, else the one that the gateway keeps in its data folder.
+    """
+    settings = read_settings(environment)
+    found, hint = _url(url or settings.url, settings, environment)
+    secret, source = _key(key, found, settings, hint)
+    return Server(found, secret, hint, f"; it came from {source}")
+
+
+def _url(given: str | None, settings: Settings, environment: Mapping[str, str]) -> tuple[str, str]:
+    """The address, and what to add if no gateway answers there."""
+    if given is not None:
+        return given.rstrip("/"), ""
+    if environment.get("LMAAS_PORT") and settings.port:
+        return server_url(settings.host, settings.port), ""
+    running = running_server(settings.data_folder)
+    if running is not None:
+        return running.url, ""
+    hint = (
+        f"no gateway runs with the data folder {settings.data_folder}; start one (lmaas serve), or "
+        "give --url, LMAAS_URL or LMAAS_DATA_DIR"
+    )
+    if not settings.port:
+        raise StartupFailure(hint)
+    return server_url(settings.host, settings.port), f"; {hint}"
+
+
+def _key(given: str | None, url: str, settings: Settings, hint: str) -> tuple[str, str]:
+    """The admin key and where it came from. A kept key is for this machine's gateway alone."""
+    if given:
+        return given, "--key"
+    if settings.admin_key:
+        return settings.admin_key, "LMAAS_ADMIN_KEY"
+    path = admin_key_file(Path(settings.data_dir))
+    if not _is_local(url, settings):
+        raise StartupFailure(
+            f"no admin key: give --key or LMAAS_ADMIN_KEY ({path} is not sent to another machine)"
+        )
+    try:
+        return path.read_text().strip(), str(path)
+    except OSError as error:
+        raise StartupFailure(
+            f"no admin key: give --key or LMAAS_ADMIN_KEY ({path}: {error.strerror}){hint}"
+        ) from error
+
+
+def _is_local(url: str, settings: Settings) -> bool:
+    host = urlsplit(url).hostname or ""
+    if host in {"localhost", settings.host}:
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,185 @@
+"""`lmaas admin tenants …`, `apps …` and `keys …`: the callers of the gateway."""
+
+import click
+
+from gateway.cli.admin.names import is_id
+from gateway.cli.admin.output import Columns
+from gateway.cli.admin.session import AdminGroup, AdminSession, pass_session
+
+TENANT_COLUMNS: Columns = {
+    "name": "name",
+    "share": "share",
+    "learning": "learning",
+    "created": "created_at",
+}
+APP_COLUMNS: Columns = {
+    "name": "name",
+    "instruction": "instruction",
+    "created": "created_at",
+}
+KEY_COLUMNS: Columns = {
+    "name": "name",
+    "key": lambda key: f"{key['prefix']}…",
+    "created": "created_at",
+    "revoked": "revoked_at",
+}
+
+
+@click.group(cls=AdminGroup)
+def tenants() -> None:
+    """Tenants: the organisations or teams that share the engine."""
+
+
+@tenants.command("create")
+@click.argument("name")
+@click.option(
+    "--share", type=float, default=1.0, show_default=True, help="Its weight against other tenants."
+)
+@pass_session
+def create_tenant(session: AdminSession, name: str, share: float) -> None:
+    """Create a tenant."""
+    session.output.item(session.client.post("/admin/tenants", name=name, share=share))
+    session.output.next_step("apps", "create", name, "NAME")
+
+
+@tenants.command("show")
+@click.argument("tenant")
+@pass_session
+def show_tenant(session: AdminSession, tenant: str) -> None:
+    """Show a tenant."""
+    session.output.item(session.client.get(f"/admin/tenants/{session.names.tenant(tenant)}"))
+
+
+@tenants.command("learning")
+@click.argument("tenant")
+@click.argument("state", type=click.Choice(["on", "off"]))
+@pass_session
+def set_learning(session: AdminSession, tenant: str, state: str) -> None:
+    """Turn training on a tenant's requests on or off."""
+    path = f"/admin/tenants/{session.names.tenant(tenant)}"
+    session.output.item(session.client.patch(path, learning=state == "on"))
+    if state == "off":
+        session.output.next_step(
+            "tenants", "erase", tenant, about="erases the samples that were kept until now"
+        )
+    else:
+        session.output.next_step("predictors", "train", "--wait")
+
+
+@tenants.command("share")
+@click.argument("tenant")
+@click.argument("share", type=float)
+@pass_session
+def set_share(session: AdminSession, tenant: str, share: float) -> None:
+    """Set a tenant's weight against other tenants.
+
+    SHARE is 0.01 to 100. New tenants have 1.
+    """
+    path = f"/admin/tenants/{session.names.tenant(tenant)}"
+    session.output.item(session.client.patch(path, share=share))
+    session.output.next_step(
+        "queue", "--tenant", tenant, about="the share takes effect within half a minute"
+    )
+
+
+@tenants.command("erase")
+@click.argument("tenant")
+@click.option("--user", help="Only this end user's samples.")
+@click.confirmation_option(
+    prompt="Erased features, embeddings and users cannot be restored. Erase?"
+)
+@pass_session
+def erase_samples(session: AdminSession, tenant: str, user: str | None) -> None:
+    """Erase the training samples of a tenant or user.
+
+    Usage figures stay.
+    """
+    query = {"user": user} if user else {}
+    path = f"/admin/tenants/{session.names.tenant(tenant)}/samples"
+    session.output.item(session.client.delete(path, **query))
+    session.output.next_step(
+        "tenants", "learning", tenant, "off", about="no samples are kept from then on"
+    )
+
+
+@tenants.command("list")
+@pass_session
+def list_tenants(session: AdminSession) -> None:
+    """List the tenants."""
+    session.output.items(
+        session.client.all("/admin/tenants"), TENANT_COLUMNS, none="there are no tenants"
+    )
+
+
+@click.group(cls=AdminGroup)
+def apps() -> None:
+    """Apps: the applications of a tenant."""
+
+
+@apps.command("create")
+@click.argument("tenant")
+@click.argument("name")
+@click.option("--instruction", help="System message for requests that have none.")
+@pass_session
+def create_app(session: AdminSession, tenant: str, name: str, instruction: str | None) -> None:
+    """Create an app of a tenant."""
+    path = f"/admin/tenants/{session.names.tenant(tenant)}/apps"
+    app = session.client.post(path, name=name, instruction=instruction)
+    session.output.item(app)
+    session.output.next_step(
+        "keys", "create", app["id"] if is_id(tenant) else f"{tenant}/{name}", "NAME"
+    )
+
+
+@apps.command("list")
+@click.argument("tenant", required=False)
+@pass_session
+def list_apps(session: AdminSession, tenant: str | None) -> None:
+    """List the apps of a tenant, or of all tenants."""
+    if tenant is None:
+        columns = {"tenant": "tenant", **APP_COLUMNS}
+        session.output.items(session.client.all("/admin/apps"), columns, none="there are no apps")
+        return
+    path = f"/admin/tenants/{session.names.tenant(tenant)}/apps"
+    session.output.items(
+        session.client.all(path), APP_COLUMNS, none=f"the tenant {tenant} has no apps"
+    )
+
+
+@click.group(cls=AdminGroup)
+def keys() -> None:
+    """API keys of an app, for requests to /v1."""
+
+
+@keys.command("create")
+@click.argument("app")
+@click.argument("name")
+@pass_session
+def create_key(session: AdminSession, app: str, name: str) -> None:
+    """Create an API key of an app; its secret is shown once."""
+    path = f"/admin/apps/{session.names.app(app)}/keys"
+    session.output.item(session.client.post(path, name=name))
+    session.output.hint(
+        f"send requests to {session.server.url}/v1 with this secret as the API key; "
+        "it is not shown again"
+    )
+
+
+@keys.command("list")
+@click.argument("app")
+@pass_session
+def list_keys(session: AdminSession, app: str) -> None:
+    """List the API keys of an app."""
+    path = f"/admin/apps/{session.names.app(app)}/keys"
+    session.output.items(session.client.all(path), KEY_COLUMNS, none=f"the app {app} has no keys")
+
+
+@keys.command("revoke")
+@click.argument("key")
+@pass_session
+def revoke_key(session: AdminSession, key: str) -> None:
+    """Revoke an API key."""
+    revoked = session.client.delete(f"/admin/keys/{session.names.key(key)}")
+    session.output.item(revoked)
+    app = revoked["app_id"] if is_id(key) else key.rpartition("/")[0]
+    session.output.next_step("keys", "list", app)
