@@ -14,6 +14,7 @@ import click
 import uvicorn
 import uvloop
 
+from engine.checkpoints.catalogue import DEMO_FOLDER, SMOLLM2
 from gateway.api.connections.limits import ConnectionLimits
 from gateway.api.connections.protocol import bounded_protocol
 from gateway.app import build_app
@@ -28,6 +29,9 @@ from gateway.settings import Settings, read_settings
 BACKLOG: Final = 2048
 KEEP_ALIVE_S: Final = 75  # longer than clients keep idle connections, so that they close first
 CLOSE_GRACE_S: Final = 3  # after the drain, to send final events to clients whose answers were cut
+NO_OTHER_MODEL: Final = (
+    f"serving the demo model; `lmaas models fetch {SMOLLM2.name}` fetches one that knows English"
+)
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -43,6 +47,8 @@ def serve() -> None:
     with _listening(settings) as listener, StartReport() as report:
         try:
             served = served_model(settings, report)
+            if settings.model is None and served.location == str(DEMO_FOLDER):
+                report(NO_OTHER_MODEL)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(_serve(settings, served, listener, report))
         except (asyncio.CancelledError, KeyboardInterrupt):
