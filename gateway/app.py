@@ -13,6 +13,7 @@ from gateway.api.cors import cors
 from gateway.api.errors import exception_handlers
 from gateway.api.guards import api_key_guard, provide_caller
 from gateway.api.health import HealthController
+from gateway.api.http_metrics import HttpMetrics
 from gateway.api.metrics import MetricsController
 from gateway.api.openai.chat import ChatController
 from gateway.api.openai.completions import CompletionsController
@@ -33,8 +34,8 @@ from gateway.tenancy.scopes import AdminAccess, ScopedKeys
 from gateway.tenancy.tenants import Tenants
 
 
-def build_app(node: GatewayNode) -> Litestar:
-    """The routes over a running node."""
+def build_app(node: GatewayNode, metrics: HttpMetrics) -> Litestar:
+    """The routes over a running node; `metrics` counts their responses."""
     settings, context_tokens = (
         node.settings,
         node.service.scheduler.engine.served.context_tokens,
@@ -86,6 +87,7 @@ def build_app(node: GatewayNode) -> Litestar:
         exception_handlers=exception_handlers,
         request_max_body_size=body_limit(context_tokens),
         cors_config=cors(settings.cors_origins),
+        metrics=metrics,
         logging_config=None,  # ours is set up at the start; Litestar's logs each call of httpx
         openapi_config=OpenAPIConfig(
             title="LMaaS gateway",

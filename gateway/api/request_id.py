@@ -1,6 +1,7 @@
-"""Adds `x-request-id` and the processing time to every response, errors included."""
+"""Adds `x-request-id` and the processing time to every response, and counts it."""
 
 import time
+from typing import Any
 
 from litestar import Litestar
 from litestar.datastructures import MutableScopeHeaders
@@ -14,8 +15,10 @@ from litestar.types import (
     Scope,
     Send,
 )
+from prometheus_client import CollectorRegistry
 from structlog.contextvars import bound_contextvars
 
+from gateway.api.http_metrics import HttpMetrics
 from models.base import new_id
 
 
@@ -27,8 +30,13 @@ def new_request_id() -> str:
 class IdentifyingApp(Litestar):
     """Names a request in its answer's headers and in every log event about it.
 
-    Around routing, because an answer that no route is there counts too.
+    Around routing, because an answer that no route is there counts too. Without `metrics` the
+    counts are exported nowhere.
     """
+
+    def __init__(self, *args: Any, metrics: HttpMetrics | None = None, **options: Any) -> None:
+        self._metrics = metrics or HttpMetrics(CollectorRegistry())
+        super().__init__(*args, **options)
 
     async def __call__(
         self,
@@ -36,7 +44,7 @@ class IdentifyingApp(Litestar):
         receive: Receive | LifeSpanReceive,
         send: Send | LifeSpanSend,
     ) -> None:
-        """Pass the request on, and add the headers when its answer begins."""
+        """Pass the request on; add the headers and count when its answer begins."""
         if scope["type"] != ScopeType.HTTP:
             await super().__call__(scope, receive, send)
             return
@@ -44,6 +52,7 @@ class IdentifyingApp(Litestar):
 
         async def send_named(message: Message) -> None:
             if message["type"] == "http.response.start":
+                self._metrics.responded(scope, message["status"])
                 headers = MutableScopeHeaders.from_message(message)
                 headers["x-request-id"] = request_id
                 headers["openai-processing-ms"] = f"{(time.monotonic() - began) * 1000:.0f}"

@@ -16,6 +16,7 @@ import uvloop
 
 from gateway.api.connections.limits import ConnectionLimits
 from gateway.api.connections.protocol import bounded_protocol
+from gateway.api.http_metrics import HttpMetrics
 from gateway.app import build_app
 from gateway.errors import StartupFailure
 from gateway.logs import set_up_logging
@@ -99,10 +100,11 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
 
 
 def _server(settings: Settings, node: GatewayNode) -> _Server:
+    metrics = HttpMetrics(node.service.scheduler.metrics.registry)
     return _Server(
         uvicorn.Config(
-            build_app(node),
-            http=bounded_protocol(ConnectionLimits.of(settings)),
+            build_app(node, metrics),
+            http=bounded_protocol(ConnectionLimits.of(settings), metrics),
             ws="none",
             loop="none",
             lifespan="off",
