@@ -11,7 +11,7 @@ from gateway.api.openai.parameters import FieldRules
 from gateway.api.openai.ranges import Range, check_ranges
 from gateway.api.openai.timeouts import ClientTimeouts
 from gateway.api.validation import STORABLE
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, UnsupportedParameter
 from gateway.generation.request import GenerationRequest, Message, ServiceTier
 from gateway.generation.request_state import Piece, RequestState
 from gateway.tenancy.authentication import Caller
@@ -30,6 +30,7 @@ TIERS: Final[dict[str, ServiceTier]] = {
     "priority": "priority",
     "fast": "priority",
 }
+REFUSED_TIERS: Final = ("scale",)  # bought from OpenAI
 TierName: TypeAlias = Annotated[str, Meta(extra_json_schema={"extra": {"enum": list(TIERS)}})]
 NO_TIMEOUTS: Final = ClientTimeouts()
 
@@ -39,7 +40,7 @@ MAX_TOKEN_ID_DIGITS: Final = 9
 MIN_TOP_P: Final = 1e-9  # of the engine, which needs a share above 0: only the likeliest token
 BIAS: Final = Range(-100, 100)
 RANGES: Final = {
-    "n": Range(1, MAX_CHOICES),
+    "n": Range(1, MAX_CHOICES, elsewhere=128),
     "temperature": Range(0, 2),
     "top_p": Range(0, 1),
     "top_k": Range(-1, 1_000_000),
@@ -167,14 +168,20 @@ class SamplingRequest(ScreenedBody, kw_only=True):
 
     def check(self, ranges: Mapping[str, Range]) -> None:
         """InvalidRequest for a number outside its range (`ranges` or the common ones) and for an
-        unknown service tier.
+        unknown service tier; UnsupportedParameter for what only OpenAI accepts.
         """
         check_ranges(self, {**RANGES, **ranges})
-        if self.service_tier is not None and self.service_tier not in TIERS:
-            raise InvalidRequest(
-                f"service_tier is {self.service_tier[:40]!r}; accepted are {', '.join(TIERS)}",
+        if self.service_tier is None or self.service_tier in TIERS:
+            return
+        accepted = f"accepted are {', '.join(TIERS)}"
+        if self.service_tier in REFUSED_TIERS:
+            raise UnsupportedParameter(
+                f"service_tier {self.service_tier!r} is not supported by this gateway; {accepted}",
                 param="service_tier",
             )
+        raise InvalidRequest(
+            f"service_tier is {self.service_tier[:40]!r}; {accepted}", param="service_tier"
+        )
 
 
 def _set(value: T | None, default: T) -> T:
