@@ -8,7 +8,7 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
 
 from gateway.api.admin.routes import AdminServices, admin_router
-from gateway.api.body import body_limit, bounded_request
+from gateway.api.body import BodyLimits, bounded_request
 from gateway.api.cors import cors
 from gateway.api.errors import exception_handlers
 from gateway.api.guards import api_key_guard, provide_caller
@@ -36,11 +36,7 @@ from gateway.tenancy.tenants import Tenants
 
 def build_app(node: GatewayNode, metrics: HttpMetrics) -> Litestar:
     """The routes over a running node; `metrics` counts their responses."""
-    settings, context_tokens = (
-        node.settings,
-        node.service.scheduler.engine.served.context_tokens,
-    )
-    sessions = node.database.sessions
+    settings, sessions = node.settings, node.database.sessions
     admin = AdminServices(
         tenants=Tenants(sessions),
         apps=Apps(sessions, node.service.check_instruction),
@@ -83,9 +79,9 @@ def build_app(node: GatewayNode, metrics: HttpMetrics) -> Litestar:
             "service": Provide(lambda: node.service, sync_to_thread=False),
             "admission": Provide(lambda: admission, sync_to_thread=False),
         },
-        request_class=bounded_request(max(settings.max_body_values, context_tokens)),
+        request_class=bounded_request(lambda: _body_limits(node)),
         exception_handlers=exception_handlers,
-        request_max_body_size=body_limit(context_tokens),
+        request_max_body_size=None,  # the request class has the limit: it follows the engine
         cors_config=cors(settings.cors_origins),
         metrics=metrics,
         logging_config=None,  # ours is set up at the start; Litestar's logs each call of httpx
@@ -99,3 +95,9 @@ def build_app(node: GatewayNode, metrics: HttpMetrics) -> Litestar:
             ),
         ),
     )
+
+
+def _body_limits(node: GatewayNode) -> BodyLimits:
+    """The limits by the context of the engine that runs now."""
+    context_tokens = node.service.scheduler.engine.served.context_tokens
+    return BodyLimits.of(context_tokens, node.settings.max_body_values)

@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from litestar.params import JSONBody
 from litestar.response import Stream
 from prometheus_client import CollectorRegistry
 
-from gateway.api.body import bounded_request
+from gateway.api.body import BodyLimits, bounded_request
 from gateway.api.connections.limits import ConnectionLimits
 from gateway.api.connections.protocol import bounded_protocol
 from gateway.api.errors import exception_handlers
@@ -26,6 +26,7 @@ from gateway.api.request_id import IdentifyingApp
 PATIENCE_S = 30.0  # a machine this slow fails every test
 MAX_BODY = 1 << 20
 MAX_VALUES = 3000
+LIMITS = BodyLimits(MAX_BODY, MAX_VALUES)
 
 
 @get("/health/live")
@@ -150,14 +151,16 @@ GET_LIVE_AGAIN = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @contextmanager
-def serving(**limits: Any) -> Iterator[Server]:
+def serving(
+    limits_of_bodies: Callable[[], BodyLimits] | None = None, **limits: Any
+) -> Iterator[Server]:
     registry = CollectorRegistry()
     metrics = HttpMetrics(registry)
     app = IdentifyingApp(
         [live, decode, size, early, stream],
         exception_handlers=exception_handlers,
-        request_class=bounded_request(MAX_VALUES),
-        request_max_body_size=MAX_BODY,
+        request_class=bounded_request(limits_of_bodies or (lambda: LIMITS)),
+        request_max_body_size=None,
         metrics=metrics,
         logging_config=None,
     )
