@@ -11,6 +11,7 @@ import msgspec
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, SerializationException, ValidationException
+from litestar.response.base import ASGIResponse
 from litestar.types import ExceptionHandlersMap
 from msgspec import Struct
 
@@ -108,6 +109,12 @@ def _body(status: int, message: str, param: str | None, code: str | None) -> Err
         "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
     )
     return ErrorBody(ErrorDetail(message, TYPE.get(status, default), param, code))
+
+
+def error_response(error: LmaasError) -> ASGIResponse:
+    """An error as the response of an ASGI application without routes."""
+    body = msgspec.json.encode(error_body(error))
+    return ASGIResponse(body=body, status_code=status_of(error), media_type="application/json")
 
 
 def _answer(

@@ -18,7 +18,10 @@ from litestar.types import (
 from prometheus_client import CollectorRegistry
 from structlog.contextvars import bound_contextvars
 
-from gateway.api.http_metrics import HttpMetrics
+from gateway.api.cors import check_preflight
+from gateway.api.errors import error_response
+from gateway.api.http_metrics import ERROR_CODE, HttpMetrics
+from gateway.errors import OriginRefused
 from models.base import new_id
 
 
@@ -59,4 +62,10 @@ class IdentifyingApp(Litestar):
             await send(message)  # type: ignore[arg-type]
 
         with bound_contextvars(request_id=request_id):
-            await super().__call__(scope, receive, send_named)
+            try:
+                check_preflight(self.cors_config, scope)
+            except OriginRefused as error:
+                scope.setdefault("state", {})[ERROR_CODE] = error.code
+                await error_response(error)(scope, receive, send_named)
+            else:
+                await super().__call__(scope, receive, send_named)
