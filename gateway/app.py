@@ -20,6 +20,7 @@ from gateway.api.openai.completions import CompletionsController
 from gateway.api.openai.length_predictions import LengthPredictionsController
 from gateway.api.openai.served_models import ModelsController
 from gateway.api.openai.timeouts import provide_timeouts
+from gateway.api.openapi import complete_document
 from gateway.api.request_id import IdentifyingApp
 from gateway.api.schema_page import schema_plugins
 from gateway.history.audit import AuditTrail
@@ -53,7 +54,7 @@ def build_app(node: GatewayNode, metrics: HttpMetrics) -> Litestar:
         requests=RequestHistory(sessions),
     )
     admission = AdminAccess(node.admin_key, admin.scoped_keys)
-    return IdentifyingApp(
+    app = IdentifyingApp(
         route_handlers=[
             HealthController,
             MetricsController,
@@ -95,6 +96,8 @@ def build_app(node: GatewayNode, metrics: HttpMetrics) -> Litestar:
             ),
         ),
     )
+    complete_document(app)
+    return app
 
 
 def _body_limits(node: GatewayNode) -> BodyLimits:

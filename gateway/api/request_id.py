@@ -1,11 +1,14 @@
 """Adds `x-request-id` and the processing time to every response, and counts it."""
 
 import time
+from collections import defaultdict
+from functools import cached_property
 from typing import Any
 
 from litestar import Litestar
 from litestar.datastructures import MutableScopeHeaders
 from litestar.enums import ScopeType
+from litestar.routes import HTTPRoute
 from litestar.types import (
     LifeSpanReceive,
     LifeSpanScope,
@@ -41,6 +44,15 @@ class IdentifyingApp(Litestar):
         self._metrics = metrics or HttpMetrics(CollectorRegistry())
         super().__init__(*args, **options)
 
+    @cached_property
+    def _methods(self) -> dict[str, str]:
+        """The methods of each route; the framework's OPTIONS names those of one handler only."""
+        methods: defaultdict[str, set[str]] = defaultdict(set)
+        for route in self.routes:
+            if isinstance(route, HTTPRoute):
+                methods[route.path_format] |= route.methods
+        return {path: ", ".join(sorted(names)) for path, names in methods.items()}
+
     async def __call__(
         self,
         scope: Scope | LifeSpanScope,
@@ -58,6 +70,8 @@ class IdentifyingApp(Litestar):
                 self._metrics.responded(scope, message["status"])
                 headers = MutableScopeHeaders.from_message(message)
                 headers["x-request-id"] = request_id
+                if scope["method"] == "OPTIONS" and (route := scope.get("path_template")):
+                    headers["allow"] = self._methods[route]
                 headers["openai-processing-ms"] = f"{(time.monotonic() - began) * 1000:.0f}"
             await send(message)  # type: ignore[arg-type]
 

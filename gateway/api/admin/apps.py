@@ -9,7 +9,9 @@ from litestar.params import FromPath, JSONBody
 from msgspec import Struct
 
 from gateway.api.admin.actor import area
+from gateway.api.admin.fields import Instruction, Name
 from gateway.api.envelope import Listing, listing, to_answer
+from gateway.api.openapi import errors
 from gateway.tenancy.apps import Apps
 from gateway.tenancy.paging import Cursor
 from gateway.tenancy.scopes import Scope
@@ -18,8 +20,8 @@ from gateway.tenancy.scopes import Scope
 class AppRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """An app to create; `instruction` applies to requests without a system message."""
 
-    name: str
-    instruction: str | None = None
+    name: Name
+    instruction: Instruction | None = None
 
 
 class AppAnswer(Struct, frozen=True):
@@ -38,7 +40,7 @@ class AppsController(Controller):
     path = "/tenants/{tenant_id:uuid}/apps"
     opt = area(Scope.TENANTS)
 
-    @post(summary="Create an app of a tenant")
+    @post(summary="Create an app of a tenant", responses=errors(409))
     async def create_app(
         self, tenant_id: FromPath[UUID], data: JSONBody[AppRequest], apps: NamedDependency[Apps]
     ) -> AppAnswer:

@@ -37,7 +37,7 @@ class CompletionRequest(SamplingRequest, kw_only=True):
     """The body of `POST /v1/completions`: one or more prompts, as text or token ids."""
 
     prompt: str | Prompts
-    logprobs: int | None = None
+    logprobs: Annotated[int, _RANGES["logprobs"].documented] | None = None
 
     @classmethod
     def rules(cls) -> FieldRules:

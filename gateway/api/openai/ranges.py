@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from gateway.errors import InvalidRequest, UnsupportedParameter, shortened
 
@@ -24,6 +24,12 @@ class Range(Struct, frozen=True):
             if self.exclusive
             else f"{self.low} to {self.high}"
         )
+
+    @property
+    def documented(self) -> Meta:
+        """The bounds in JSON Schema; they are checked by `check`, in its own words."""
+        low = "exclusiveMinimum" if self.exclusive else "minimum"
+        return Meta(extra_json_schema={low: self.low, "maximum": self.high})
 
     def __contains__(self, value: float) -> bool:
         return self.low <= value <= self.high and not (self.exclusive and value == self.low)

@@ -31,7 +31,7 @@ TIERS: Final[dict[str, ServiceTier]] = {
     "fast": "priority",
 }
 REFUSED_TIERS: Final = ("scale",)  # bought from OpenAI
-TierName: TypeAlias = Annotated[str, Meta(extra_json_schema={"extra": {"enum": list(TIERS)}})]
+TierName: TypeAlias = Annotated[str, Meta(extra_json_schema={"enum": list(TIERS)})]
 NO_TIMEOUTS: Final = ClientTimeouts()
 
 MAX_CHOICES: Final = 8
@@ -72,14 +72,14 @@ class SamplingRequest(ScreenedBody, kw_only=True):
 
     model: str
     max_tokens: int | None = None
-    n: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    repetition_penalty: float | None = None
+    n: Annotated[int, RANGES["n"].documented] | None = None
+    temperature: Annotated[float, RANGES["temperature"].documented] | None = None
+    top_p: Annotated[float, RANGES["top_p"].documented] | None = None
+    top_k: Annotated[int, RANGES["top_k"].documented] | None = None
+    min_p: Annotated[float, RANGES["min_p"].documented] | None = None
+    presence_penalty: Annotated[float, RANGES["presence_penalty"].documented] | None = None
+    frequency_penalty: Annotated[float, RANGES["frequency_penalty"].documented] | None = None
+    repetition_penalty: Annotated[float, RANGES["repetition_penalty"].documented] | None = None
     logit_bias: dict[str, float] | None = None
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     stop: StopString | StopStrings | None = None
