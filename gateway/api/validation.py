@@ -31,7 +31,7 @@ def convert_strictly(value: object, kind: Any) -> Any:
         raise InvalidRequest(message, param=param) from error
 
 
-def accepted_values(kind: Any, place: str) -> list[str | int]:
+def accepted_values(kind: Any, place: str) -> list[object]:
     """The values of the enumeration at a place such as `messages[0].role` in a type."""
     nodes = _alternatives(inspect.type_info(kind))
     for step in STEP.findall(place):
@@ -55,7 +55,7 @@ def _inside(node: inspect.Type, step: str) -> list[inspect.Type]:
     return []
 
 
-def _values(node: inspect.Type) -> list[str | int]:
+def _values(node: inspect.Type) -> list[object]:
     match node:
         case inspect.LiteralType(values=values):
             return list(values)
