@@ -7,7 +7,7 @@ The bytes are bounded by the route's `request_max_body_size` or, where it has no
 import asyncio
 import zlib
 from collections.abc import AsyncGenerator, Callable
-from typing import Any, ClassVar, Final, Self
+from typing import Any, Final, Self
 
 from litestar import Request
 from litestar.exceptions import InternalServerException, SerializationException
@@ -60,7 +60,10 @@ class BoundedRequest(Request[Any, Any, Any]):
     What is decoded is converted to the handler's type by the rule of `gateway.api.validation`.
     """
 
-    limits: ClassVar[Callable[[], BodyLimits]] = BodyLimits
+    @staticmethod
+    def limits() -> BodyLimits:
+        """The present limits, for routes without one of their own."""
+        return BodyLimits()
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """The body's bytes, decompressed. RequestTooLarge over the limit."""
@@ -124,9 +127,10 @@ def bounded_request(limits: Callable[[], BodyLimits]) -> type[BoundedRequest]:
     """The request class of an application whose bodies are bounded by the present limits."""
 
     class AppRequest(BoundedRequest):
-        pass
+        @staticmethod
+        def limits() -> BodyLimits:
+            return limits()
 
-    AppRequest.limits = staticmethod(limits)
     return AppRequest
 
 

@@ -1,6 +1,6 @@
 """Prometheus metrics of HTTP: responses by route and error code, and connections."""
 
-from collections.abc import MutableMapping, Sized
+from collections.abc import Mapping, Sized
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -45,7 +45,7 @@ class HttpMetrics:
         for reason in REASONS:
             self._refused.labels(reason)
 
-    def responded(self, scope: MutableMapping[str, Any], status: int) -> None:
+    def responded(self, scope: Mapping[str, Any], status: int) -> None:
         """The application began a response to the request of this ASGI scope."""
         state = scope.get("state", {})
         if not state.get(ANSWERED):

@@ -19,6 +19,7 @@ from litestar.openapi.spec import (
     OpenAPIResponse,
     Operation,
     Reference,
+    RequestBody,
     Schema,
 )
 from litestar.openapi.spec.enums import OpenAPIType
@@ -103,7 +104,8 @@ def _complete_bodies(document: OpenAPI, app: Litestar) -> None:
     for path, method, handler in _handlers(app):
         if data := handler.parsed_fn_signature.parameters.get("data"):
             kinds.append(data.annotation)
-            if (operation := _operation(document, path, method)) and operation.request_body:
+            operation = _operation(document, path, method)
+            if operation and isinstance(operation.request_body, RequestBody):
                 operation.request_body.required = not data.has_default
     _, schemas = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
     document.components.schemas |= {name: _JsonSchema(json) for name, json in schemas.items()}

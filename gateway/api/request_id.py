@@ -3,13 +3,14 @@
 import time
 from collections import defaultdict
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from litestar import Litestar
 from litestar.datastructures import MutableScopeHeaders
 from litestar.enums import ScopeType
 from litestar.routes import HTTPRoute
 from litestar.types import (
+    HTTPScope,
     LifeSpanReceive,
     LifeSpanScope,
     LifeSpanSend,
@@ -60,9 +61,12 @@ class IdentifyingApp(Litestar):
         send: Send | LifeSpanSend,
     ) -> None:
         """Pass the request on; add the headers and count when its answer begins."""
-        if scope["type"] != ScopeType.HTTP:
+        if scope["type"] == ScopeType.HTTP:
+            await self._respond(cast("HTTPScope", scope), cast("Receive", receive), send)
+        else:
             await super().__call__(scope, receive, send)
-            return
+
+    async def _respond(self, scope: HTTPScope, receive: Receive, send: Send | LifeSpanSend) -> None:
         began, request_id = time.monotonic(), new_request_id()
 
         async def send_named(message: Message) -> None:
@@ -70,8 +74,9 @@ class IdentifyingApp(Litestar):
                 self._metrics.responded(scope, message["status"])
                 headers = MutableScopeHeaders.from_message(message)
                 headers["x-request-id"] = request_id
-                if scope["method"] == "OPTIONS" and (route := scope.get("path_template")):
-                    headers["allow"] = self._methods[route]
+                allowed = self._methods.get(scope.get("path_template", ""))
+                if scope["method"] == "OPTIONS" and allowed:
+                    headers["allow"] = allowed
                 headers["openai-processing-ms"] = f"{(time.monotonic() - began) * 1000:.0f}"
             await send(message)  # type: ignore[arg-type]
 
