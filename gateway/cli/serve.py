@@ -17,6 +17,7 @@ import uvloop
 from engine.checkpoints.catalogue import DEMO_FOLDER, SMOLLM2
 from gateway.api.connections.limits import ConnectionLimits
 from gateway.api.connections.protocol import bounded_protocol
+from gateway.api.http_metrics import HttpMetrics
 from gateway.app import build_app
 from gateway.cli.start_report import StartReport
 from gateway.errors import StartupFailure
@@ -110,10 +111,11 @@ async def _serve(
 
 
 def _server(settings: Settings, node: GatewayNode) -> _Server:
+    metrics = HttpMetrics(node.service.scheduler.metrics.registry)
     return _Server(
         uvicorn.Config(
-            build_app(node),
-            http=bounded_protocol(ConnectionLimits.of(settings)),
+            build_app(node, metrics),
+            http=bounded_protocol(ConnectionLimits.of(settings), metrics),
             ws="none",
             loop="none",
             lifespan="off",
