@@ -8,6 +8,7 @@ from typing import Final
 import structlog
 
 from engine.protocol import EngineInfo, Finish, Refused, Step
+from gateway.engines.step_cost import StepCostLearner
 from gateway.errors import EngineLost, GenerationFailed
 from gateway.generation.dispatcher import Dispatcher
 from gateway.generation.engine_session import EngineSession
@@ -17,7 +18,6 @@ from gateway.generation.queue_load import QueueLoad
 from gateway.generation.request_state import RequestState
 from gateway.generation.request_table import RequestTable
 from gateway.generation.settlement import Settlement
-from gateway.generation.step_cost import StepCostLearner
 from gateway.scheduling.admission.length_distribution import LengthDistributions
 from gateway.scheduling.control_loop import ControlLoop
 

@@ -8,6 +8,7 @@ from uuid import UUID
 import structlog
 
 from gateway.engines.interface import EngineClient
+from gateway.engines.step_cost import StepCostLearner
 from gateway.errors import InvalidRequest, LmaasError, RequestCancelled, shortened
 from gateway.generation.dispatcher import Dispatcher, mode_of
 from gateway.generation.engine_events import MAX_OUTAGE_S, EngineEvents
@@ -22,7 +23,6 @@ from gateway.generation.recording import Origin, record_of
 from gateway.generation.request_state import RequestState
 from gateway.generation.request_table import RequestTable
 from gateway.generation.settlement import Learner, RecordStore, Settlement
-from gateway.generation.step_cost import StepCostLearner
 from gateway.history.engine_costs import MeasuredEngine
 from gateway.history.requests import RequestHistory, no_request
 from gateway.scheduling.control_loop import ControlLoop, Fallback
