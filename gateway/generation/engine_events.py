@@ -8,10 +8,10 @@ from typing import Final
 import structlog
 
 from engine.protocol import EngineInfo, Finish, Refused, Step
-from gateway.engines.step_cost import StepCostLearner
 from gateway.errors import EngineLost, GenerationFailed
 from gateway.generation.dispatcher import Dispatcher
 from gateway.generation.engine_session import EngineSession
+from gateway.generation.insight.step_cost import StepCostLearner
 from gateway.generation.metrics import GatewayMetrics
 from gateway.generation.preemption import PreemptionOrder
 from gateway.generation.queue_load import QueueLoad

@@ -8,13 +8,13 @@ from uuid import UUID
 import structlog
 
 from gateway.engines.interface import EngineClient
-from gateway.engines.step_cost import StepCostLearner
 from gateway.errors import InvalidRequest, LmaasError, RequestCancelled, shortened
 from gateway.generation.dispatcher import Dispatcher, mode_of
 from gateway.generation.engine_events import MAX_OUTAGE_S, EngineEvents
 from gateway.generation.engine_session import EngineSession
 from gateway.generation.insight.explanation import Explanation, explain_ended, explain_held
 from gateway.generation.insight.queue_view import QueuePage, read_queue
+from gateway.generation.insight.step_cost import StepCostLearner
 from gateway.generation.metrics import GatewayMetrics
 from gateway.generation.preemption import PreemptionOrder
 from gateway.generation.queue_load import QueueBounds, QueueLoad
