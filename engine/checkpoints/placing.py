@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 from engine.errors import ModelUnavailable
 
 LOCK_RETRY_S: Final = 0.2
-REPORT_S: Final = 4.0  # between two lines of progress
+REPORT_S: Final = 3.0  # between two lines of progress; a start repeats a line only after 4 s
 
 Say: TypeAlias = Callable[[str], None]
 """Takes a line of progress."""

@@ -62,7 +62,8 @@ class Clone:
             **{n: v for n, v in os.environ.items() if not n.startswith("LMAAS_")},
             "PYTHONPATH": str(ROOT),
             "COLUMNS": "100",
-            "LMAAS_MODEL": "demo",  # and no model is fetched
+            "LMAAS_MODEL": "demo",  # no test fetches a model: this one stands in for it
+            "LMAAS_MODEL_NAME": "smollm2",
         }
         self.environment.pop("DATABASE_URL", None)
         self._state = folder.parent / "variables.sh"
