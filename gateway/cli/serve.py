@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import math
 import signal
 import socket
@@ -82,7 +83,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, starting.cancel)
     async with running_node(settings, report) as node:
-        server = _server(settings, node)
+        server = build_server(settings, node)
 
         def stop() -> None:
             report("stopping: running requests may finish; repeat to stop at once")
@@ -98,10 +99,17 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     report("stopped")
 
 
-def _server(settings: Settings, node: GatewayNode) -> _Server:
+def build_server(settings: Settings, node: GatewayNode) -> uvicorn.Server:
+    """The server of a running node. Objects that exist now are no longer searched for garbage.
+
+    They are 200,000 of libraries and routes, and to search them takes 0.1 s of every full search.
+    """
+    app = build_app(node)
+    gc.collect()
+    gc.freeze()
     return _Server(
         uvicorn.Config(
-            build_app(node),
+            app,
             http=bounded_protocol(ConnectionLimits.of(settings)),
             ws="none",
             loop="none",
