@@ -82,7 +82,9 @@ def build_app(node: GatewayNode) -> Litestar:
             "service": Provide(lambda: node.service, sync_to_thread=False),
             "admission": Provide(lambda: admission, sync_to_thread=False),
         },
-        request_class=bounded_request(max(settings.max_body_values, context_tokens)),
+        request_class=bounded_request(
+            max(settings.max_body_values, context_tokens), node.service.workers
+        ),
         exception_handlers=exception_handlers,
         request_max_body_size=body_limit(context_tokens),
         cors_config=cors(settings.cors_origins),

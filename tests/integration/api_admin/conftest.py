@@ -17,6 +17,7 @@ from gateway.engines.colocated import ColocatedEngine
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import GenerationService
 from gateway.generation.text.tokenizer import ChatTokenizer
+from gateway.generation.text.workers import TextWorkers
 from gateway.history.audit import AuditTrail
 from gateway.history.requests import RequestHistory
 from gateway.history.writer import HistoryWriter
@@ -80,7 +81,9 @@ async def service(
         options=Options(),
         tau_floor=0.2,
     )
-    yield GenerationService("m", ChatTokenizer(model_files), predictor, scheduler)
+    workers = TextWorkers()
+    yield GenerationService("m", ChatTokenizer(model_files), predictor, scheduler, workers)
+    workers.close()
     await history.close()
 
 
@@ -111,7 +114,7 @@ def application(
     return Litestar(
         [admin_router(AdminKey(ADMIN_KEY), services)],
         dependencies={"service": Provide(lambda: service, sync_to_thread=False)},
-        request_class=bounded_request(20_000),
+        request_class=bounded_request(20_000, service.workers),
         exception_handlers=exception_handlers,
         openapi_config=OpenAPIConfig("test", "1", use_handler_docstrings=True),
     )

@@ -20,6 +20,7 @@ from gateway.api.connections.limits import ConnectionLimits
 from gateway.api.connections.protocol import bounded_protocol
 from gateway.api.errors import exception_handlers
 from gateway.api.request_id import IdentifyingApp
+from gateway.generation.text.workers import TextWorkers
 
 PATIENCE_S = 30.0  # a machine this slow fails every test
 MAX_BODY = 1 << 20
@@ -147,7 +148,7 @@ def serving(**limits: Any) -> Iterator[Server]:
     app = IdentifyingApp(
         [live, decode, size, early, stream],
         exception_handlers=exception_handlers,
-        request_class=bounded_request(MAX_VALUES),
+        request_class=bounded_request(MAX_VALUES, TextWorkers()),
         request_max_body_size=MAX_BODY,
         logging_config=None,
     )
