@@ -26,6 +26,9 @@ from gateway.settings import Settings, read_settings
 BACKLOG: Final = 2048
 KEEP_ALIVE_S: Final = 75  # longer than clients keep idle connections, so that they close first
 CLOSE_GRACE_S: Final = 3  # after the drain, to send final events to clients whose answers were cut
+# After this, a thread that works on a long text lets the event loop go on. Python's default, 5 ms,
+# is waited for several times by each request.
+SWITCH_INTERVAL_S: Final = 0.001
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -37,6 +40,7 @@ def serve() -> None:
     """
     settings = read_settings()
     set_up_logging(settings.log_level)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     with _listening(settings) as listener:
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -1,7 +1,7 @@
 """Keeps work on clients' texts off the event loop: short work runs at once, long work in threads.
 
 Threads suffice, a process is not needed: the tokenizer's batch calls run without the interpreter
-lock, and Python code gives the lock up every few milliseconds.
+lock, and Python code gives the lock up every millisecond (`gateway.cli.serve`).
 """
 
 import asyncio
