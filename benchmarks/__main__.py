@@ -16,6 +16,8 @@ from benchmarks.live import run as live_replay
 from benchmarks.p1 import run as p1
 from benchmarks.p2 import run as p2
 from benchmarks.p3 import run as p3
+from benchmarks.r1 import run as r1
+from benchmarks.r1.hostile_clients import CLIENTS
 from benchmarks.s2 import run as s2
 from benchmarks.s3 import run as s3
 from benchmarks.s5 import run as s5
@@ -150,6 +152,20 @@ def change(data: Path, only: str, threads: int) -> None:
     """Length prediction for new apps and changing traffic."""
     with _errors_in_one_line():
         p3.run(data, _among(only, list(p3.PARTS)), threads)
+
+
+@main.command("R1")
+@click.option("--only", default=",".join(r1.PARTS), show_default=True, help="parts to measure")
+@click.option("--clients", default=",".join(CLIENTS), show_default=True, help="hostile clients")
+@click.option(
+    "--scripts",
+    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    help="folder of further clients, c*.py; they get BASE_URL, KEY and ADMIN_KEY",
+)
+def robustness(only: str, clients: str, scripts: Path | None) -> None:
+    """How late `/health/live` is answered while a client is hostile."""
+    if "liveness" in _among(only, list(r1.PARTS)):
+        r1.run(_among(clients, list(CLIENTS)), scripts, {"engine_threads": 1})
 
 
 @main.command("S0")

@@ -41,7 +41,7 @@ class Sampling(Struct, frozen=True, omit_defaults=True):
     seed: int = 0
 
 
-class TokenLogprobs(Struct, frozen=True):
+class TokenLogprobs(Struct, frozen=True, gc=False):
     """The log probability of a sampled token, and the likeliest tokens with theirs."""
 
     logprob: float

@@ -80,7 +80,7 @@ def build_app(node: GatewayNode, metrics: HttpMetrics) -> Litestar:
             "service": Provide(lambda: node.service, sync_to_thread=False),
             "admission": Provide(lambda: admission, sync_to_thread=False),
         },
-        request_class=bounded_request(lambda: _body_limits(node)),
+        request_class=bounded_request(lambda: _body_limits(node), node.service.workers),
         exception_handlers=exception_handlers,
         request_max_body_size=None,  # the request class has the limit: it follows the engine
         cors_config=cors(settings.cors_origins),

@@ -191,9 +191,10 @@ class OverLimit(LmaasError):
 
 
 class TenantQueueFull(OverLimit):
-    """The tenant's queued requests, or their predicted tokens, have reached the tenant's limit.
+    """The tenant's queued requests, their predicted tokens, or its long texts that wait to be
+    processed have reached the tenant's limit.
 
-    `retry_after_s`: seconds in which the engine computes the tenant's queued work.
+    `retry_after_s`: seconds in which the tenant's queued work is done.
     """
 
     code = "tenant_queue_full"
@@ -284,9 +285,10 @@ class QueueTimeExceeded(DeadlineUnreachable):
 
 
 class QueueFull(Unavailable):
-    """The queued requests of all tenants, or their predicted tokens, have reached the limit.
+    """The queued requests of all tenants, their predicted tokens, or the long texts that wait to be
+    processed have reached the limit.
 
-    `retry_after_s`: seconds in which the engine computes the queued work.
+    `retry_after_s`: seconds in which the queued work is done.
     """
 
     code = "queue_full"

@@ -20,6 +20,7 @@ from gateway.generation.queue_load import QueueBounds
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import GenerationService
 from gateway.generation.text.tokenizer import ChatTokenizer, model_fingerprint, model_folder
+from gateway.generation.text.workers import TextWorkers
 from gateway.history.engine_costs import EngineCostWriter
 from gateway.history.writer import HistoryWriter
 from gateway.prediction.lifecycle.auto_training import AutoTraining
@@ -122,7 +123,9 @@ async def running_node(
             tau_floor=settings.tau_floor,
             bounds=_bounds(settings),
         )
-        service = GenerationService(model, tokenizer, predictor, scheduler)
+        workers = TextWorkers()
+        stack.callback(workers.close)
+        service = GenerationService(model, tokenizer, predictor, scheduler, workers)
         costs = EngineCostWriter(database.sessions, scheduler.measured_engine)
         costs.start()
         stack.push_async_callback(costs.close)

@@ -7,22 +7,29 @@ The bytes are bounded by the route's `request_max_body_size` or, where it has no
 import asyncio
 import zlib
 from collections.abc import AsyncGenerator, Callable
-from typing import Any, Final, Self
+from functools import partial
+from typing import Any, ClassVar, Final, Self
 
 from litestar import Request
 from litestar.exceptions import InternalServerException, SerializationException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
+from litestar.serialization import decode_json
 from litestar.types import Empty
 from msgspec import Struct
 
+from gateway.api.guards import CALLER
 from gateway.api.json_errors import explain_json_error, other_encoding
 from gateway.api.json_values import count_values
 from gateway.api.validation import convert_strictly
 from gateway.errors import ClientGone, InvalidRequest, RequestTooLarge, UnsupportedMediaType
+from gateway.generation.text.workers import TextWorkers
+from gateway.tenancy.caller import Caller
 
 SMALLEST_LIMIT: Final = 1 << 20  # bytes
 BYTES_PER_TOKEN: Final = 32  # of context: a token of text is 4 bytes, its JSON escapes at most 24
 GZIP_PIECE: Final = 64 << 10  # bytes of output between two turns of the event loop
+VALUE_US: Final = 2  # CPU time to decode, screen and convert a key or value
+BYTES_PER_US: Final = 256  # the same, of the bytes
 IGNORED: Final = "ignored"  # key in the request's state: names of the fields without effect
 _GZIP: Final = zlib.MAX_WBITS | 16
 
@@ -57,8 +64,11 @@ class ScreenedBody(Struct):
 class BoundedRequest(Request[Any, Any, Any]):
     """A request whose body is read and whose JSON is decoded only within `limits`.
 
-    What is decoded is converted to the handler's type by the rule of `gateway.api.validation`.
+    A large body is decoded in one of the threads of `workers`, a small one on the event loop. What
+    is decoded is converted to the handler's type by the rule of `gateway.api.validation`.
     """
+
+    workers: ClassVar[TextWorkers]
 
     @staticmethod
     def limits() -> BodyLimits:
@@ -104,26 +114,47 @@ class BoundedRequest(Request[Any, Any, Any]):
             raise RequestTooLarge(
                 f"the body has {values} JSON keys and values; at most {most} are accepted"
             )
+        work_us = VALUE_US * values + len(body) // BYTES_PER_US
+        read = await self.workers.run(self._tenant(), work_us, partial(self._read, body))
+        if read.ignored:
+            self.state[IGNORED] = read.ignored
+        return read.value
+
+    def _tenant(self) -> str:
+        """Whose turn it takes to read the body; all administrators count as one."""
+        caller = self.state.get(CALLER)
+        return caller.tenant_id.hex if isinstance(caller, Caller) else ""
+
+    def _read(self, body: bytes) -> "_ReadBody":
+        """The decoded body as the handler declares it: the framework's conversion is not strict.
+
+        Runs in any thread. InvalidRequest says what is wrong.
+        """
         if reason := other_encoding(body):
             raise InvalidRequest(reason)
         try:
-            decoded = await super().json()
+            decoded = decode_json(
+                body or b"null", type_decoders=self.route_handler.resolve_type_decoders()
+            )
         except (SerializationException, UnicodeDecodeError, RecursionError) as error:
             raise InvalidRequest(explain_json_error(body, error)) from error
-        return self._converted(decoded)
-
-    def _converted(self, decoded: Any) -> Any:
-        """The body as the handler declares it: the framework's own conversion is not strict."""
         declared = self.route_handler.parsed_fn_signature.parameters.get("data")
         if declared is None:
-            return decoded
-        kind = declared.annotation
+            return _ReadBody(decoded)
+        kind, ignored = declared.annotation, list[str]()
         if isinstance(kind, type) and issubclass(kind, ScreenedBody) and isinstance(decoded, dict):
-            decoded, self.state[IGNORED] = kind.screen(decoded)
-        return convert_strictly(decoded, kind)
+            decoded, ignored = kind.screen(decoded)
+        return _ReadBody(convert_strictly(decoded, kind), ignored)
 
 
-def bounded_request(limits: Callable[[], BodyLimits]) -> type[BoundedRequest]:
+class _ReadBody(Struct, frozen=True):
+    """A body of the handler's type, and the names of its fields without effect."""
+
+    value: Any
+    ignored: list[str] = []
+
+
+def bounded_request(limits: Callable[[], BodyLimits], workers: TextWorkers) -> type[BoundedRequest]:
     """The request class of an application whose bodies are bounded by the present limits."""
 
     class AppRequest(BoundedRequest):
@@ -131,6 +162,7 @@ def bounded_request(limits: Callable[[], BodyLimits]) -> type[BoundedRequest]:
         def limits() -> BodyLimits:
             return limits()
 
+    AppRequest.workers = workers
     return AppRequest
 
 

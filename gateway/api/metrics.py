@@ -59,6 +59,9 @@ def read_gauges(metrics: GatewayMetrics, service: GenerationService) -> None:
         scheduler.load.total.tokens,
         "Tokens of requests not yet started: their prompts and predicted answers.",
     )
+    metrics.gauge(
+        "lmaas_waiting_texts", len(service.workers.queue), "Long texts that wait for a thread."
+    )
     metrics.gauge("lmaas_running_requests", len(table.running), "Requests in the engine.")
     metrics.gauge("lmaas_engine_connected", engine.connected, "1 while an engine answers.")
     kv = engine.kv

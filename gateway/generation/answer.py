@@ -1,4 +1,4 @@
-"""Reads the answers to a request, as a stream of pieces or in full."""
+"""Reads the answers to a request as a stream of pieces."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -22,8 +22,9 @@ async def stream_pieces(
         await unfinished[0].wait_for_growth()
         for state in unfinished.copy():
             done = state.done
-            if piece := state.read(ended=done):
-                yield state, piece
+            for piece in state.read_parts(ended=done):
+                if piece:
+                    yield state, piece
             if not done:
                 continue
             if state.error:
@@ -32,11 +33,3 @@ async def stream_pieces(
             yield state, None
         if unfinished and any(state.tokens for state in states):
             await asyncio.sleep(COALESCE_S)
-
-
-async def full_answer(state: RequestState) -> Piece:
-    """Wait for the end of a choice and return its whole text. Raises its error."""
-    await state.wait_for_end()
-    if state.error:
-        raise state.error
-    return state.read(ended=True)

@@ -213,7 +213,13 @@ class GatewayMetrics:
 
     def count_predictions(self, by_source: Mapping[str, int]) -> None:
         """Export these counts, read at each scrape. Call it once."""
-        self.registry.register(_Predictions(by_source))
+        words = "Length predictions by source: the model, else the nearest history, else a prior."
+        self.registry.register(_Counts("lmaas_predictions", words, "source", by_source))
+
+    def count_texts(self, by_place: Mapping[str, int]) -> None:
+        """Export these counts, read at each scrape. Call it once."""
+        words = "Texts processed, by place: on the event loop, or in a thread; or given up."
+        self.registry.register(_Counts("lmaas_texts", words, "ran", by_place))
 
     def gauge(self, name: str, value: float | None, documentation: str) -> None:
         """Set a gauge; None becomes NaN."""
@@ -222,18 +228,18 @@ class GatewayMetrics:
         self._gauges[name].set(float("nan") if value is None else value)
 
 
-class _Predictions(Collector):
-    """Counts that the length predictor keeps."""
+class _Counts(Collector):
+    """Counts by one label that another part keeps."""
 
-    def __init__(self, by_source: Mapping[str, int]) -> None:
-        self._by_source = by_source
+    def __init__(self, name: str, words: str, label: str, counts: Mapping[str, int]) -> None:
+        self._name, self._words, self._label = name, words, label
+        self._counts = counts
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        """One counter with a series per source."""
-        words = "Length predictions by source: the model, else the nearest history, else a prior."
-        family = CounterMetricFamily("lmaas_predictions", words, labels=["source"])
-        for source, count in self._by_source.items():
-            family.add_metric([source], count)
+        """One counter with a series for each value of the label."""
+        family = CounterMetricFamily(self._name, self._words, labels=[self._label])
+        for value, count in self._counts.items():
+            family.add_metric([value], count)
         yield family
 
 

@@ -1,10 +1,11 @@
 """The state of one choice of a request, from its arrival to its record."""
 
 import asyncio
+from collections.abc import Iterator
 from collections.abc import Sequence as Many
 from datetime import datetime
 from math import ceil
-from typing import Literal
+from typing import Final, Literal
 from uuid import UUID
 
 from msgspec import Struct
@@ -15,12 +16,15 @@ from gateway.errors import ContextLengthExceeded, LmaasError
 from gateway.generation.queue_position import QueuePosition
 from gateway.generation.request import GenerationRequest, answer_limit
 from gateway.generation.text.detokenizer import AnswerText
-from gateway.generation.text.incremental_decoder import AnswerDecoder
+from gateway.generation.text.incremental_decoder import MAX_HELD_TOKENS, AnswerDecoder
 from gateway.generation.text.logprobs import LogprobDecoder, ScoredToken
 from gateway.generation.text.token_bytes import Speller
 from gateway.prediction.messages import Prediction
 from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.requests import QueuedRequest, RunningSequence
+
+TEXT_PART: Final = 256  # tokens of a piece; decoding one takes about 10 µs
+SCORED_PART: Final = 16  # tokens of a piece with log probabilities: each has up to 20 candidates
 
 
 class Piece(Struct, frozen=True):
@@ -261,14 +265,39 @@ class RequestState:
 
     def read(self, *, ended: bool) -> Piece:
         """The text and tokens since the last call; with `ended` all that is left."""
+        parts = list(self.read_parts(ended=ended))
+        return Piece(
+            "".join(part.text for part in parts), [t for part in parts for t in part.scored]
+        )
+
+    def read_parts(self, *, ended: bool) -> Iterator[Piece]:
+        """What `read` returns, in parts of limited size that are decoded as they are taken.
+
+        A slow reader's backlog may be a whole answer.
+        """
+        if self.request.sampling.logprobs is not None:
+            yield from self._read_scored(ended=ended)
+            return
+        yield Piece(self.text.read(ended=ended, most=TEXT_PART))
+        while self.text.unread:
+            yield Piece(self.text.read(ended=ended, most=TEXT_PART))
+
+    def _read_scored(self, *, ended: bool) -> Iterator[Piece]:
+        before = self.text.shown
         text = self.text.read(ended=ended)
         starts = self.text.starts(self._scored, ended=ended)
-        if self.request.sampling.logprobs is None or not starts:
-            return Piece(text)
-        span = slice(self._scored, self._scored + len(starts))
-        self._scored = span.stop
-        scored = self._logprob_decoder.decode(self.tokens[span], self.logprobs[span], starts)
-        return Piece(text, list(scored))
+        if not starts:
+            yield Piece(text)
+        first, self._scored = self._scored, self._scored + len(starts)
+        taken = begin = 0
+        while begin < len(starts):
+            part = starts[begin : _part_end(starts, begin)]
+            following = starts[begin + len(part) : begin + len(part) + 1]
+            end = max(taken, following[0] - before) if following else len(text)
+            span = slice(first + begin, first + begin + len(part))
+            scored = self._logprob_decoder.decode(self.tokens[span], self.logprobs[span], part)
+            yield Piece(text[taken:end], list(scored))
+            taken, begin = end, begin + len(part)
 
     def end(self, reason: str, now_s: float, error: LmaasError | None = None) -> None:
         """End the choice with a finish reason."""
@@ -287,3 +316,11 @@ class RequestState:
         """Wait until the choice has ended."""
         while not self.done:
             await self.wait_for_growth()
+
+
+def _part_end(starts: Many[int], begin: int) -> int:
+    """Where a part of an answer's tokens ends: behind the last token of a character."""
+    end = min(begin + SCORED_PART, len(starts))
+    while end < min(len(starts), begin + MAX_HELD_TOKENS) and starts[end] == starts[end - 1]:
+        end += 1
+    return end

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
@@ -17,7 +16,6 @@ from gateway.errors import (
     InvalidRequest,
     ModelNotFound,
     ShuttingDown,
-    Unavailable,
     shortened,
 )
 from gateway.generation.engine_events import MAX_OUTAGE_S
@@ -25,13 +23,21 @@ from gateway.generation.request import GenerationRequest, answer_limit
 from gateway.generation.request_state import RequestState, predicted_tokens
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.text.tokenizer import ChatTokenizer
+from gateway.generation.text.workers import TextWorkers
 from gateway.prediction.messages import Prediction, PredictionRequest
 from gateway.prediction.serving.drift import DriftMonitor
 from gateway.prediction.serving.predictor import LengthPredictor
 from models.base import new_id
 
-MIN_THREADED_CHARACTERS: Final = 16_384  # of a prompt that is encoded in a thread
-ENCODE_S: Final = 10.0  # for a thread to be free and to encode a prompt
+CHARACTER_US: Final = 1  # CPU time to encode a character: 0.3 to 1.6 µs, from words to noise
+MESSAGE_US: Final = 16  # to render a message and to encode its markup
+
+
+class EncodedText(Struct, frozen=True):
+    """A prompt's token ids, and the number of tokens of the user input in it."""
+
+    prompt: list[int]
+    user_input_tokens: int
 
 
 class PreparedRequest(Struct, frozen=True):
@@ -52,10 +58,13 @@ class GenerationService:
         tokenizer: ChatTokenizer,
         predictor: LengthPredictor,
         scheduler: Scheduler,
+        workers: TextWorkers,
     ) -> None:
         self.model = model
         self.scheduler = scheduler
+        self.workers = workers
         scheduler.metrics.count_predictions(predictor.counts.by_source)
+        scheduler.metrics.count_texts(workers.counts)
         self.started_at = int(time.time())
         self._tokenizer = tokenizer
         self._predictor = predictor
@@ -102,7 +111,8 @@ class GenerationService:
         """Encode a request and predict the length of its answers. Errors as of `start`."""
         info = self._engine_info()
         _check_bias(request, info)
-        prompt = await self._prompt(request, info)
+        encoded = await self._encode(request, info)
+        prompt = _checked_prompt(encoded.prompt, request, info)
         limit = answer_limit(
             len(prompt),
             request.max_tokens,
@@ -110,15 +120,15 @@ class GenerationService:
             param=request.param,
             limit_param=request.limit_param,
         )
-        question = await self._question(request, len(prompt), limit)
+        question = _question(request, encoded, limit)
         prediction = await self._predictor.predict(question)
-        return PreparedRequest(prompt, question.user_input_tokens, limit, prediction)
+        return PreparedRequest(prompt, encoded.user_input_tokens, limit, prediction)
 
     async def start(self, request: GenerationRequest) -> list[RequestState]:
         """Predict and queue a request; returns the state of each choice, to which tokens are added.
 
         ContextLengthExceeded or InvalidRequest if it can never run, Unavailable if not now or not
-        by its deadline, TenantQueueFull or QueueFull if too much is queued.
+        by its deadline, TenantQueueFull or QueueFull if too much is queued or waits to be encoded.
         """
         arrived_at, arrived_s = datetime.now(UTC), time.monotonic()
         if self._stopping:
@@ -172,26 +182,8 @@ class GenerationService:
         self._stopping = True
         self.scheduler.cancel_all(ShuttingDown("the gateway stopped before the answer was done"))
 
-    async def _prompt(self, request: GenerationRequest, info: EngineInfo) -> list[int]:
-        """The prompt's token ids. InvalidRequest if it is empty or has ids unknown to the model."""
-        if isinstance(request.prompt, tuple):
-            prompt = list(request.prompt)
-        else:
-            prompt = await self._encode(request, info)
-        if not prompt:
-            raise InvalidRequest(
-                "the prompt is empty; at least one token is needed", param=request.param
-            )
-        if max(prompt) >= info.vocabulary:
-            raise InvalidRequest(
-                f"token id {max(prompt)} is unknown to this model; its ids are 0 to "
-                f"{info.vocabulary - 1}",
-                param="prompt",
-            )
-        return prompt
-
-    async def _encode(self, request: GenerationRequest, info: EngineInfo) -> list[int]:
-        """The text's token ids. Unavailable as of `_encoded`.
+    async def _encode(self, request: GenerationRequest, info: EngineInfo) -> EncodedText:
+        """The text's tokens. Errors as of `TextWorkers.run`.
 
         ContextLengthExceeded, without encoding, if the text exceeds the context even in the longest
         tokens of the vocabulary.
@@ -202,16 +194,12 @@ class GenerationService:
                 f"the model's context is {info.context_tokens} tokens; {size} characters exceed it",
                 param=request.param,
             )
-        if isinstance(request.prompt, str):
-            encode = partial(self._tokenizer.encode_prompt, request.prompt)
-        else:
-            encode = partial(
-                self._tokenizer.encode_chat,
-                request.conversation(),
-                registered=request.registered,
-                max_characters=limit,
-            )
-        return await _encoded(encode, size)
+        characters = size + len(request.user_input)
+        return await self.workers.run(
+            request.caller.tenant_id.hex,
+            CHARACTER_US * characters + MESSAGE_US * len(request.messages),
+            partial(_encoded, self._tokenizer, request, info.context_tokens, limit),
+        )
 
     def _engine_info(self) -> EngineInfo:
         """The engine's description. EngineLost before the first engine or in a long outage.
@@ -225,37 +213,53 @@ class GenerationService:
             raise EngineLost("the engine does not answer; try again in a moment")
         return engine.info
 
-    async def _question(
-        self, request: GenerationRequest, prompt_tokens: int, limit: int
-    ) -> PredictionRequest:
-        user_input = request.user_input
-        encode = partial(self._tokenizer.encode, user_input)
-        return PredictionRequest(
-            tenant=request.caller.tenant_id,
-            app=request.caller.app_id,
-            end_user=request.end_user,
-            instruction=request.instruction,
-            user_input=user_input,
-            user_input_tokens=len(await _encoded(encode, len(user_input))),
-            prompt_tokens=prompt_tokens,
-            max_tokens=limit,
-            temperature=request.sampling.temperature,
-            top_p=request.sampling.top_p,
+
+def _encoded(
+    tokenizer: ChatTokenizer, request: GenerationRequest, context_tokens: int, limit: int
+) -> EncodedText:
+    """The tokens of the prompt and of its user input; `limit` is in characters."""
+    if isinstance(request.prompt, tuple):
+        return EncodedText(list(request.prompt), 0)
+    if isinstance(request.prompt, str):
+        prompt = tokenizer.encode_prompt(request.prompt, context_tokens)
+    else:
+        prompt = tokenizer.encode_chat(
+            request.conversation(),
+            registered=request.registered,
+            max_characters=limit,
+            context_tokens=context_tokens,
         )
+    return EncodedText(prompt, tokenizer.count(request.user_input))
 
 
-async def _encoded(encode: Callable[[], list[int]], characters: int) -> list[int]:
-    """Encode a short text on the event loop, a long one in a thread.
+def _checked_prompt(prompt: list[int], request: GenerationRequest, info: EngineInfo) -> list[int]:
+    """The prompt. InvalidRequest if it is empty or has ids unknown to the model."""
+    if not prompt:
+        raise InvalidRequest(
+            "the prompt is empty; at least one token is needed", param=request.param
+        )
+    if max(prompt) >= info.vocabulary:
+        raise InvalidRequest(
+            f"token id {max(prompt)} is unknown to this model; its ids are 0 to "
+            f"{info.vocabulary - 1}",
+            param="prompt",
+        )
+    return prompt
 
-    Unavailable after ENCODE_S, if all threads are busy.
-    """
-    if characters < MIN_THREADED_CHARACTERS:
-        return encode()
-    try:
-        async with asyncio.timeout(ENCODE_S):
-            return await asyncio.to_thread(encode)
-    except TimeoutError as error:
-        raise Unavailable("the gateway is too busy to read long prompts; try again") from error
+
+def _question(request: GenerationRequest, encoded: EncodedText, limit: int) -> PredictionRequest:
+    return PredictionRequest(
+        tenant=request.caller.tenant_id,
+        app=request.caller.app_id,
+        end_user=request.end_user,
+        instruction=request.instruction,
+        user_input=request.user_input,
+        user_input_tokens=encoded.user_input_tokens,
+        prompt_tokens=len(encoded.prompt),
+        max_tokens=limit,
+        temperature=request.sampling.temperature,
+        top_p=request.sampling.top_p,
+    )
 
 
 def _check_bias(request: GenerationRequest, info: EngineInfo) -> None:

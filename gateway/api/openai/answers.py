@@ -1,25 +1,32 @@
 """Responds with a request's answers, in full or as a stream, in the endpoint's format."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
-from litestar import Request, Response
+import msgspec
+from litestar import MediaType, Request, Response
 from litestar.response import Stream
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Raw, Struct, structs
 
 from gateway.api.openai.parameters import ignored_header
 from gateway.api.openai.sampling_schema import SamplingRequest, Usage, created
 from gateway.api.openai.streams import event_stream
 from gateway.api.openai.timeouts import ClientTimeouts
 from gateway.errors import ClientGone
-from gateway.generation.answer import full_answer, stream_pieces
+from gateway.generation.answer import stream_pieces
 from gateway.generation.request_state import Piece, RequestState
 from gateway.generation.service import GenerationService
 
 Body = TypeVar("Body")
+
+TOKEN_US: Final = 10  # CPU time to decode a token of an answer
+LARGE_BODY: Final = 1 << 20  # bytes; a larger one is sent in pieces
+BODY_PIECE: Final = 256 << 10
+CANDIDATE_US: Final = 6  # the same, to build and encode one of its candidates
 
 
 class AnswerFormat(Struct, Generic[Body], frozen=True):
@@ -28,13 +35,15 @@ class AnswerFormat(Struct, Generic[Body], frozen=True):
     `body` builds a full answer, `event` an event of a stream: both take `choices`, `usage` and the
     fields common to all answers. `choice` builds a choice of a body. `part` builds a choice of an
     event: a piece, or the choice's end if None. `opening` precedes a choice's first piece.
+    `logprobs` builds the log probabilities of a piece: a struct of lists.
     """
 
     prefix: str  # of an answer's id
     body: Callable[..., Body]
     event: Callable[..., object]
-    choice: Callable[[int, RequestState, Piece], object]
+    choice: Callable[[int, RequestState, str], Struct]
     part: Callable[[RequestState, Piece | None], object]
+    logprobs: Callable[[Piece], Struct]
     opening: Callable[[RequestState], object] | None = None
 
 
@@ -66,13 +75,64 @@ async def respond(
         if not await _ended_before_disconnect(states, request):
             raise ClientGone("the client disconnected")
         choices = [
-            form.choice(index, state, await full_answer(state))
-            for index, state in enumerate(states)
+            await _encoded(form, index, state, service) for index, state in enumerate(states)
         ]
     finally:
         cancel_all(states, service)
-    body = form.body(choices=choices, usage=Usage.of(*states), **head)
-    return Response(body, headers=_headers(first, request))
+    build = partial(form.body, usage=Usage.of(*states), **head)
+    headers = _headers(first, request)
+    if sum(map(len, choices)) <= LARGE_BODY:
+        return Response(build(choices=list(map(Raw, choices))), headers=headers)
+    return Stream(_in_pieces(build, choices), headers=headers, media_type=MediaType.JSON)
+
+
+async def _encoded(
+    form: AnswerFormat[Body], index: int, state: RequestState, service: GenerationService
+) -> bytes:
+    """A choice that has ended, as JSON. Raises its error."""
+    if state.error:
+        raise state.error
+    logprobs = state.request.sampling.logprobs
+    candidates = 0 if logprobs is None else 1 + logprobs
+    work_us = (TOKEN_US + CANDIDATE_US * candidates) * len(state.tokens)
+    return await service.workers.finish(state.tenant, work_us, partial(_encode, form, index, state))
+
+
+def _encode(form: AnswerFormat[Body], index: int, state: RequestState) -> bytes:
+    """A choice as JSON. Runs in any thread, and encodes no more than a piece at a time."""
+    texts: list[str] = []
+    scored: dict[str, list[bytes]] = {}
+    for piece in state.read_parts(ended=True):
+        texts.append(piece.text)
+        if state.request.sampling.logprobs is not None:
+            for name, value in structs.asdict(form.logprobs(piece)).items():
+                scored.setdefault(name, []).append(msgspec.json.encode(value))
+    choice = structs.asdict(form.choice(index, state, "".join(texts)))
+    if scored:
+        choice["logprobs"] = {name: _joined(parts) for name, parts in scored.items()}
+    return msgspec.json.encode(choice)
+
+
+def _joined(parts: list[bytes]) -> Raw:
+    """Lists as one list; of other values the first."""
+    if not parts[0].startswith(b"["):
+        return Raw(parts[0])
+    return Raw(b"[" + b",".join(part[1:-1] for part in parts if part != b"[]") + b"]")
+
+
+async def _in_pieces(
+    build: Callable[..., object], choices: Sequence[bytes]
+) -> AsyncGenerator[bytes, None]:
+    """A large body in pieces: copying and sending it at once would hold up other requests."""
+    mark = f'"{secrets.token_hex(16)}"'.encode()
+    head, _, tail = msgspec.json.encode(build(choices=[Raw(mark)])).partition(mark)
+    yield head
+    for index, choice in enumerate(choices):
+        yield b"," if index else b""
+        for start in range(0, len(choice), BODY_PIECE):
+            yield choice[start : start + BODY_PIECE]
+            await asyncio.sleep(0)
+    yield tail
 
 
 def cancel_all(states: Sequence[RequestState], service: GenerationService) -> None:

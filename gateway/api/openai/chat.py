@@ -26,9 +26,8 @@ from gateway.generation.service import GenerationService
 from gateway.tenancy.authentication import Caller
 
 
-def _choice(index: int, state: RequestState, answer: Piece) -> Choice:
-    logprobs = piece_logprobs(state, answer, ChoiceLogprobs.of)
-    return Choice(AnswerMessage(answer.text), state.finish_reason, index, logprobs)
+def _choice(index: int, state: RequestState, text: str) -> Choice:
+    return Choice(AnswerMessage(text), state.finish_reason, index)
 
 
 def _part(state: RequestState, piece: Piece | None) -> ChunkChoice:
@@ -43,7 +42,7 @@ def _opening(state: RequestState) -> ChunkChoice:
 
 
 FORM: Final = AnswerFormat(
-    "chatcmpl-", ChatCompletion, ChatCompletionChunk, _choice, _part, _opening
+    "chatcmpl-", ChatCompletion, ChatCompletionChunk, _choice, _part, ChoiceLogprobs.of, _opening
 )
 
 

@@ -180,7 +180,7 @@ def _screen_part(part: dict[str, Any], place: str, ignored: list[str]) -> dict[s
     return fields
 
 
-class LikelyToken(Struct):
+class LikelyToken(Struct, gc=False):
     """A candidate token; `bytes` is null for a control token, which has no text."""
 
     token: str
@@ -188,7 +188,7 @@ class LikelyToken(Struct):
     bytes: list[int] | None
 
 
-class TokenLogprob(LikelyToken):
+class TokenLogprob(LikelyToken, gc=False):
     """A token of the answer, and the most likely tokens at its position."""
 
     top_logprobs: list[LikelyToken]
@@ -233,7 +233,7 @@ class Choice(Struct):
     message: AnswerMessage
     finish_reason: str | None
     index: int
-    logprobs: ChoiceLogprobs | None
+    logprobs: ChoiceLogprobs | None = None
 
 
 class ChatCompletion(Struct):

@@ -24,9 +24,8 @@ from gateway.generation.service import GenerationService
 from gateway.tenancy.authentication import Caller
 
 
-def _choice(index: int, state: RequestState, answer: Piece) -> TextChoice:
-    logprobs = piece_logprobs(state, answer, TextLogprobs.of)
-    return TextChoice(answer.text, state.finish_reason, index, logprobs)
+def _choice(index: int, state: RequestState, text: str) -> TextChoice:
+    return TextChoice(text, state.finish_reason, index)
 
 
 def _part(state: RequestState, piece: Piece | None) -> TextChoice:
@@ -35,7 +34,7 @@ def _part(state: RequestState, piece: Piece | None) -> TextChoice:
     return TextChoice(piece.text, None, state.choice, piece_logprobs(state, piece, TextLogprobs.of))
 
 
-FORM: Final = AnswerFormat("cmpl-", Completion, Completion, _choice, _part)
+FORM: Final = AnswerFormat("cmpl-", Completion, Completion, _choice, _part, TextLogprobs.of)
 
 
 class CompletionsController(Controller):

@@ -30,14 +30,29 @@ class AnswerText:
                 return taken, True
         return len(tokens), False
 
-    def read(self, *, ended: bool) -> str:
-        """The text since the last call; with `ended` all that is left."""
+    def read(self, *, ended: bool, most: int | None = None) -> str:
+        """The text since the last call; with `ended` all that is left.
+
+        With `most`, the text of at most that many tokens: `unread` is the number of the others.
+        """
         if self._scanner is not None:
             visible = self._scanner.visible(ended=ended)
             fresh, self._shown = visible[self._shown :], len(visible)
             return fresh
-        tokens, self._unread = self._unread, []
-        return self._decoder.feed(tokens) + (self._decoder.finish() if ended else "")
+        count = len(self._unread) if most is None else most
+        tokens, self._unread = self._unread[:count], self._unread[count:]
+        finished = ended and not self._unread
+        return self._decoder.feed(tokens) + (self._decoder.finish() if finished else "")
+
+    @property
+    def unread(self) -> int:
+        """Number of tokens that were not decoded because of `most`."""
+        return len(self._unread)
+
+    @property
+    def shown(self) -> int:
+        """Characters read so far, with stop strings or offsets."""
+        return self._shown
 
     def starts(self, first: int, *, ended: bool) -> list[int]:
         """Character offsets of the tokens from index `first` on whose text was read.

@@ -11,14 +11,14 @@ from gateway.generation.text.token_bytes import Speller, TokenText
 MIN_LOGPROB: Final = -9999.0  # replaces -inf, which JSON cannot hold
 
 
-class TokenCandidate(Struct, frozen=True):
+class TokenCandidate(Struct, frozen=True, gc=False):
     """A token and its log probability."""
 
     token: TokenText
     logprob: float
 
 
-class ScoredToken(Struct, frozen=True):
+class ScoredToken(Struct, frozen=True, gc=False):
     """A sampled token, the top candidates at its position, and its offset in the text."""
 
     sampled: TokenCandidate

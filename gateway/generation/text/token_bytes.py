@@ -11,7 +11,7 @@ BYTE: Final = re.compile(r"<0x([0-9A-F]{2})>")
 WRITTEN_OUT: Final = {"ByteLevel", "ByteFallback", "Fuse", "Metaspace", "Replace", "Strip"}
 
 
-class TokenText(Struct, frozen=True):
+class TokenText(Struct, frozen=True, gc=False):
     """A token's bytes, and their text with U+FFFD for incomplete characters.
 
     A control token has no bytes.

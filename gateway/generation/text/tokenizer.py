@@ -11,7 +11,7 @@ import msgspec
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from msgspec import Struct
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from gateway.errors import (
     ContextLengthExceeded,
@@ -34,6 +34,9 @@ MODEL_FILES: Final = (
     "chat_template.jinja",
     "config.json",
 )
+SLICE: Final = 32_768  # characters encoded at a time to count those of a long text
+CHARACTERS_PER_TOKEN: Final = 4  # of the context: a text with more is counted before it is encoded
+EXCESS: Final = 2  # contexts; a prompt with more tokens is refused before all are counted
 HEAD_BYTES: Final = 8 << 20  # of each weight file, in a model's fingerprint
 
 
@@ -103,13 +106,15 @@ class ChatTokenizer:
         *,
         registered: bool = False,
         max_characters: int = MAX_CHARACTERS,
+        context_tokens: int | None = None,
     ) -> list[int]:
         """Token ids of a conversation, up to where the answer begins.
 
         `registered`: the first message is the app's registered instruction. A control token
         written into a message is encoded as plain text. InvalidRequest if the model's template
         refuses the messages, InstructionRefused if it refuses only the registered one,
-        ContextLengthExceeded if the rendered text has more than `max_characters`.
+        ContextLengthExceeded if the rendered text has more than `max_characters`, or is much longer
+        than `context_tokens`.
         """
         try:
             parts = self._parts(messages, max_characters)
@@ -128,15 +133,12 @@ class ChatTokenizer:
                 "which exceeds the model's context",
                 param="messages",
             ) from error
-        return [
-            token
-            for text, plain in parts
-            for token in (
-                self._plain.encode(text, add_special_tokens=False).ids
-                if plain
-                else self.encode(text)
-            )
-        ]
+        ids: list[int] = []
+        for text, plain in parts:
+            tokenizer = self._plain if plain else self._tokenizer
+            ids += _ids(tokenizer, text, context_tokens, param="messages")
+            _check_excess(len(ids), context_tokens, param="messages")
+        return ids
 
     def check_instruction(self, instruction: str) -> None:
         """InvalidRequest if the model's template refuses this instruction of an app."""
@@ -162,16 +164,19 @@ class ChatTokenizer:
         self, messages: Sequence[Mapping[str, str]], max_characters: int
     ) -> list[tuple[str, bool]]:
         """The rendered text in parts, and whether a part's control tokens are plain text."""
-        forged = [m["content"] for m in messages if self._control.search(m["content"])]
-        if not forged:
+        forged = [self._control.search(m["content"]) is not None for m in messages]
+        if not any(forged):
             return [(self._template.render(messages, max_characters), False)]
-        marks = {secrets.token_hex(16): content for content in forged}
-        names = {content: mark for mark, content in marks.items()}
-        marked = [{**m, "content": names.get(m["content"], m["content"])} for m in messages]
+        secret = secrets.token_hex(16)  # stands for a forged content while the template renders
+        marked = [
+            {**m, "content": f"{secret}{place}."} if is_forged else m
+            for place, (m, is_forged) in enumerate(zip(messages, forged, strict=True))
+        ]
         rendered = self._template.render(marked, max_characters)
+        pieces = re.split(rf"{secret}(\d+)\.", rendered)
         parts = [
-            (marks.get(part, part), part in marks)
-            for part in re.split(f"({'|'.join(marks)})", rendered)
+            (messages[int(piece)]["content"], True) if number % 2 else (piece, False)
+            for number, piece in enumerate(pieces)
         ]
         if sum(len(text) for text, _ in parts) > max_characters:
             raise TooLong
@@ -184,17 +189,63 @@ class ChatTokenizer:
             return False
         return True
 
-    def encode_prompt(self, text: str) -> list[int]:
-        """Token ids of a raw prompt, with the tokenizer's special tokens such as BOS."""
-        return self._tokenizer.encode(text).ids
+    def encode_prompt(self, text: str, context_tokens: int | None = None) -> list[int]:
+        """Token ids of a raw prompt, with the tokenizer's special tokens such as BOS.
+
+        ContextLengthExceeded if it is much longer than `context_tokens`.
+        """
+        return _ids(self._tokenizer, text, context_tokens, special=True, param="prompt")
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens."""
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        return _ids(self._tokenizer, text)
+
+    def count(self, text: str) -> int:
+        """Number of tokens of a text, without special tokens."""
+        return len(_encoding(self._tokenizer, text))
 
     def decoder(self) -> AnswerDecoder:
         """A decoder for one answer."""
         return AnswerDecoder(self._tokenizer)
+
+
+def _encoding(tokenizer: Tokenizer, text: str, *, special: bool = False) -> Encoding:
+    """The encoded text. Unlike `encode`, the batch call does not hold the interpreter lock."""
+    (encoding,) = tokenizer.encode_batch_fast([text], add_special_tokens=special)
+    return encoding
+
+
+def _ids(
+    tokenizer: Tokenizer,
+    text: str,
+    context_tokens: int | None = None,
+    *,
+    special: bool = False,
+    param: str | None = None,
+) -> list[int]:
+    """Token ids. ContextLengthExceeded if the text is much longer than the context.
+
+    A text of many characters is counted in slices first, so that the cost of one that is refused
+    does not grow with its length.
+    """
+    if context_tokens is not None and len(text) > max(SLICE, CHARACTERS_PER_TOKEN * context_tokens):
+        counted = 0
+        for start in range(0, len(text), SLICE):
+            counted += len(_encoding(tokenizer, text[start : start + SLICE]))
+            _check_excess(counted, context_tokens, param)
+    encoding = _encoding(tokenizer, text, special=special)
+    _check_excess(len(encoding), context_tokens, param)
+    return encoding.ids
+
+
+def _check_excess(tokens: int, context_tokens: int | None, param: str | None) -> None:
+    """ContextLengthExceeded for more than EXCESS contexts: cutting into slices adds far fewer."""
+    if context_tokens is not None and tokens > EXCESS * context_tokens:
+        raise ContextLengthExceeded(
+            f"the model's context is {context_tokens} tokens; the prompt takes more than "
+            f"{EXCESS * context_tokens}: shorten it",
+            param=param,
+        )
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from gateway.engines.colocated import ColocatedEngine
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import GenerationService
 from gateway.generation.text.tokenizer import ChatTokenizer
+from gateway.generation.text.workers import TextWorkers
 from gateway.history.audit import AuditTrail
 from gateway.history.requests import RequestHistory
 from gateway.history.writer import HistoryWriter
@@ -89,7 +90,9 @@ async def service(
         options=Options(),
         tau_floor=0.2,
     )
-    yield GenerationService("m", ChatTokenizer(model_files), predictor, scheduler)
+    workers = TextWorkers()
+    yield GenerationService("m", ChatTokenizer(model_files), predictor, scheduler, workers)
+    workers.close()
     await history.close()
 
 
@@ -120,7 +123,7 @@ def application(
     return Litestar(
         [admin_router(AdminKey(ADMIN_KEY), services)],
         dependencies={"service": Provide(lambda: service, sync_to_thread=False)},
-        request_class=bounded_request(BodyLimits),
+        request_class=bounded_request(BodyLimits, service.workers),
         exception_handlers=exception_handlers,
         openapi_config=OpenAPIConfig("test", "1", use_handler_docstrings=True),
     )

@@ -22,6 +22,7 @@ from gateway.api.connections.protocol import bounded_protocol
 from gateway.api.errors import exception_handlers
 from gateway.api.http_metrics import HttpMetrics
 from gateway.api.request_id import IdentifyingApp
+from gateway.generation.text.workers import TextWorkers
 
 PATIENCE_S = 30.0  # a machine this slow fails every test
 MAX_BODY = 1 << 20
@@ -159,7 +160,7 @@ def serving(
     app = IdentifyingApp(
         [live, decode, size, early, stream],
         exception_handlers=exception_handlers,
-        request_class=bounded_request(limits_of_bodies or (lambda: LIMITS)),
+        request_class=bounded_request(limits_of_bodies or (lambda: LIMITS), TextWorkers()),
         request_max_body_size=None,
         metrics=metrics,
         logging_config=None,

@@ -34,9 +34,9 @@ class EndlessAnswer:
     prediction = SimpleNamespace(median=3.0)
     request = SimpleNamespace(sampling=SimpleNamespace(logprobs=None))
 
-    def read(self, *, ended: bool) -> Piece:
+    def read_parts(self, *, ended: bool) -> list[Piece]:
         assert not ended
-        return Piece("word ")
+        return [Piece("word ")]
 
     async def wait_for_growth(self) -> None:
         await asyncio.sleep(0)

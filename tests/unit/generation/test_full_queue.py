@@ -1,6 +1,6 @@
 """Requests to a service whose queue is full."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -11,6 +11,7 @@ from gateway.generation.queue_load import QueueBounds, QueueLoad
 from gateway.generation.request import GenerationRequest
 from gateway.generation.service import GenerationService
 from gateway.generation.text.tokenizer import ChatTokenizer
+from gateway.generation.text.workers import TextWorkers
 from gateway.prediction.serving.predictor import LengthPredictor
 from tests.unit.generation.conftest import DEMO, KV, SchedulerScene
 
@@ -28,7 +29,7 @@ class CountingTokenizer(ChatTokenizer):
 @pytest.fixture
 async def service(
     a_request: Callable[..., GenerationRequest], tokenizer: ChatTokenizer
-) -> GenerationService:
+) -> AsyncIterator[GenerationService]:
     """A service of a paused engine: everything is queued."""
     predictor = LengthPredictor(
         model="m", model_hash="h", budget_s=1.0, sessions=async_sessionmaker[AsyncSession]()
@@ -39,7 +40,9 @@ async def service(
         EngineInfo("epoch", "model", 512, 1000, [4], KV, "cpu", "float32")
     )
     scene.scheduler.pause_engine()
-    return GenerationService("model", CountingTokenizer(DEMO), predictor, scene.scheduler)
+    workers = TextWorkers()
+    yield GenerationService("model", CountingTokenizer(DEMO), predictor, scene.scheduler, workers)
+    workers.close()
 
 
 async def test_a_tenants_bound_refuses_its_request_as_a_whole_and_no_other_tenants(

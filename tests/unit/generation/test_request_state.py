@@ -1,13 +1,14 @@
 """A request's sequence for the engine, and reading its answer."""
 
 import asyncio
+from itertools import islice
 
 import pytest
 
 from engine.protocol import Sampling, TokenLogprobs
 from gateway.errors import GenerationFailed
-from gateway.generation.answer import full_answer, stream_pieces
-from gateway.generation.request_state import Piece, RequestState
+from gateway.generation.answer import stream_pieces
+from gateway.generation.request_state import SCORED_PART, TEXT_PART, Piece, RequestState
 from tests.unit.generation.conftest import SchedulerScene
 
 SCORED = Sampling(logprobs=1)
@@ -141,5 +142,29 @@ async def test_failed_choice_ends_the_stream(scene: SchedulerScene) -> None:
     with pytest.raises(GenerationFailed):
         await read([states[1], states[0]])
     assert texts == ["brave"]
-    with pytest.raises(GenerationFailed):
-        await full_answer(states[1])
+
+
+@pytest.mark.parametrize("sampling", [SCORED, Sampling()], ids=["with logprobs", "without"])
+@pytest.mark.parametrize("steps", [[1], [300], [5, 700, 0, 45]], ids=str)
+def test_backlog_is_read_in_parts_of_limited_size(
+    scene: SchedulerScene, sampling: Sampling, steps: list[int]
+) -> None:
+    answer = iter(scene.encode("brave queen finds 日 golden castle") * 200)
+    one, other = (scene.request(sampling=sampling) for _ in range(2))
+    parts: list[Piece] = []
+    for length in steps:
+        tokens = list(islice(answer, length))
+        for state in (one, other):
+            state.grow(tokens, 0.0, token_logprobs(tokens))
+        parts += one.read_parts(ended=False)
+    parts += one.read_parts(ended=True)
+    whole = other.read(ended=True)
+    assert "".join(part.text for part in parts) == whole.text
+    assert [token for part in parts for token in part.scored] == whole.scored
+    assert len(whole.scored) == (sum(steps) if sampling.logprobs else 0)
+    character = len(scene.encode("日"))
+    assert max(len(part.scored) for part in parts) < SCORED_PART + character
+    if sampling.logprobs:
+        assert all(joined_tokens(part) == part.text for part in parts)
+    else:
+        assert max(len(scene.encode(part.text)) for part in parts) <= 2 * TEXT_PART

@@ -1,12 +1,17 @@
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.errors import InvalidRequest, StartupFailure
-from gateway.generation.text.tokenizer import ChatTokenizer, model_folder
+from gateway.errors import ContextLengthExceeded, InvalidRequest, StartupFailure
+from gateway.generation.text import tokenizer as tokenizer_module
+from gateway.generation.text.tokenizer import SLICE, ChatTokenizer, model_folder
 
+DEMO = Path("engine/demo/lmaas-demo").resolve()
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="▁"), max_size=60)
 
 
@@ -80,3 +85,78 @@ def test_control_tokens_in_a_message_are_plain_text(tokenizer: ChatTokenizer) ->
     assert system not in forged
     assert (forged[0], forged[-1]) == (honest[0], honest[-1])
     assert tokenizer._tokenizer.decode(forged[1:-1], skip_special_tokens=False) == text
+
+
+@given(text=TEXT)
+def test_encoding_without_the_interpreter_lock_gives_the_same_tokens(
+    tokenizer: ChatTokenizer, text: str
+) -> None:
+    whole = tokenizer._tokenizer
+    assert tokenizer.encode(text) == whole.encode(text, add_special_tokens=False).ids
+    assert tokenizer.encode_prompt(text) == whole.encode(text).ids
+    assert tokenizer.count(text) == len(tokenizer.encode(text))
+
+
+def test_encoding_a_long_text_leaves_the_interpreter_to_others(tokenizer: ChatTokenizer) -> None:
+    text = "brave queen finds golden castle, " * 30_000
+    turns: list[int] = []
+    started, done = threading.Event(), threading.Event()
+
+    def encode() -> None:
+        started.set()
+        tokenizer.count(text)
+        done.set()
+
+    thread = threading.Thread(target=encode)
+    thread.start()
+    started.wait()
+    while not done.is_set():
+        turns.append(1)
+    thread.join()
+    assert len(turns) > 1000  # with the lock held: the few before it is taken
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda tokenizer, text: tokenizer.encode_prompt(text, 100),
+        lambda tokenizer, text: tokenizer.encode_chat(
+            [{"role": "user", "content": text}], context_tokens=100
+        ),
+        lambda tokenizer, text: tokenizer.encode_chat(
+            [{"role": "user", "content": f"<|end|>{text}"}], context_tokens=100
+        ),
+    ],
+    ids=["prompt", "chat", "chat with a control token"],
+)
+def test_much_too_long_text_is_refused_after_its_first_part(
+    encode: Callable[[ChatTokenizer, str], list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[int] = []
+    encoding = tokenizer_module._encoding
+
+    def counting(core: Any, text: str, **options: bool) -> Any:
+        counted.append(len(text))
+        return encoding(core, text, **options)
+
+    monkeypatch.setattr(tokenizer_module, "_encoding", counting)
+    with pytest.raises(ContextLengthExceeded, match="more than 200"):
+        encode(ChatTokenizer(DEMO), "queen " * SLICE)
+    assert max(counted) == SLICE
+    assert sum(counted) < 2 * SLICE
+
+
+def test_long_text_of_few_tokens_is_encoded(tokenizer: ChatTokenizer) -> None:
+    text = "queen " * SLICE
+    tokens = len(tokenizer.encode(text))
+    assert len(text) > SLICE
+    assert tokenizer.encode_prompt(text, tokens) == tokenizer.encode_prompt(text)
+
+
+def test_thousands_of_messages_with_control_tokens_are_parted_in_linear_time(
+    tokenizer: ChatTokenizer,
+) -> None:
+    turns = [{"role": "user", "content": f"<|end|>{number}"} for number in range(4000)]
+    parts = tokenizer._parts(turns, 1 << 20)
+    plain = [text for text, is_plain in parts if is_plain]
+    assert plain == [turn["content"] for turn in turns]

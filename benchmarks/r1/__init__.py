@@ -1,0 +1,1 @@
+"""R1: what one hostile client does to the others."""

@@ -1,0 +1,173 @@
+"""A gateway in this process, on a thread and a uvloop of its own as in production.
+
+So a test can measure what each turn of its event loop costs.
+"""
+
+import asyncio
+import shutil
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+import uvloop
+
+from gateway.cli.serve import build_server
+from gateway.node import GatewayNode, running_node
+from gateway.served_model import served_model
+from gateway.settings import read_settings
+from tests.conftest import PATIENCE_S
+
+API_KEY = "sk-lmaas-tests-of-the-loop"
+ADMIN_KEY = "sk-lmaas-admin-of-the-loop"
+
+
+class TurnMeter:
+    """CPU time of the costliest turn of an event loop: all callbacks between two polls for events.
+
+    CPU time, not time on the clock: it does not grow when the machine is busy. While it measures,
+    the loop never sleeps.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._measuring = False
+        self._stopped = threading.Event()
+        self._last = self.longest_s = 0.0
+
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """From any thread but the loop's."""
+        started = threading.Event()
+
+        def start() -> None:
+            self._measuring, self.longest_s = True, 0.0
+            self._stopped.clear()
+            self._last = time.thread_time()
+            self._loop.call_soon(self._turn)
+            started.set()
+
+        self._loop.call_soon_threadsafe(start)
+        assert started.wait(PATIENCE_S)
+        try:
+            yield
+        finally:
+            self._measuring = False
+            assert self._stopped.wait(PATIENCE_S)  # the turn of the last answer has ended
+
+    def _turn(self) -> None:
+        now = time.thread_time()
+        self.longest_s = max(self.longest_s, now - self._last)
+        self._last = now
+        if self._measuring:
+            self._loop.call_soon(self._turn)
+        else:
+            self._stopped.set()
+
+
+class LocalGateway:
+    """The running gateway, its loop, and a client in the test's own loop."""
+
+    def __init__(self, node: GatewayNode, loop: asyncio.AbstractEventLoop, url: str) -> None:
+        self.node = node
+        self.loop = loop
+        self.url = url
+        self.meter = TurnMeter(loop)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Return once the condition holds."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition():
+                await asyncio.sleep(0.01)
+
+    async def waiting(self, requests: int) -> None:
+        """Return once this many requests are queued."""
+        await self.until(lambda: len(self.node.service.scheduler.table.waiting) == requests)
+
+    def client(self, key: str = API_KEY) -> httpx.AsyncClient:
+        bearer = {"Authorization": f"Bearer {key}"}
+        return httpx.AsyncClient(base_url=self.url, headers=bearer, timeout=PATIENCE_S)
+
+    def admin(self) -> httpx.AsyncClient:
+        return self.client(ADMIN_KEY)
+
+    async def tenant(self, name: str) -> str:
+        """The API key of a new tenant."""
+        async with self.admin() as admin:
+
+            async def make(path: str, made: str) -> dict[str, Any]:
+                answer = await admin.post(path, json={"name": made})
+                return dict(answer.raise_for_status().json())
+
+            tenant = await make("/admin/tenants", name)
+            app = await make(f"/admin/tenants/{tenant['id']}/apps", "app")
+            return str((await make(f"/admin/apps/{app['id']}/keys", "key"))["secret"])
+
+
+async def _serve(
+    environment: dict[str, str],
+    ready: Callable[[LocalGateway], None],
+    stopping: asyncio.Event,
+) -> None:
+    settings = read_settings(environment)
+    async with running_node(settings, served_model(settings), lambda _: None) as node:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            server = build_server(settings, node)
+            serving = asyncio.create_task(server.serve([listener]))
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            ready(LocalGateway(node, asyncio.get_running_loop(), url))
+            await stopping.wait()
+            server.should_exit = True
+            await serving
+
+
+def local_gateway(**settings: str) -> Iterator[LocalGateway]:
+    folder = tempfile.mkdtemp(prefix="lmaas-loop-")  # short enough for sockets
+    environment = {
+        "LMAAS_DATA_DIR": folder,
+        "LMAAS_API_KEY": API_KEY,
+        "LMAAS_ADMIN_KEY": ADMIN_KEY,
+        "LMAAS_ENGINE_THREADS": "1",
+        "LMAAS_AUTOMATIC_TRAINING": "false",
+        "LMAAS_KEY_LOOKUP_S": "30",
+        "LMAAS_DRAIN_S": "1",
+        **settings,
+    }
+    found: list[LocalGateway] = []
+    started = threading.Event()
+    stops: list[asyncio.Event] = []
+
+    def ready(gateway: LocalGateway) -> None:
+        found.append(gateway)
+        started.set()
+
+    def run() -> None:
+        async def serve() -> None:
+            stops.append(asyncio.Event())
+            await _serve(environment, ready, stops[0])
+
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(serve())
+        finally:
+            started.set()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert started.wait(PATIENCE_S)
+    try:
+        yield found[0]
+    finally:
+        found[0].loop.call_soon_threadsafe(stops[0].set)
+        thread.join()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def gateway() -> Iterator[LocalGateway]:
+    yield from local_gateway()
