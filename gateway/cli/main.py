@@ -17,7 +17,7 @@ COMMANDS: Final = {
     "admin": "gateway.cli.admin.commands",
     "demo": "gateway.cli.demo",
     "evaluate": "gateway.cli.evaluate",
-    "replay": "gateway.cli.replay",
+    "replay": "gateway.cli.replay.command",
     "calibrate": "gateway.cli.calibrate",
     "doctor": "gateway.cli.doctor",
     "configuration": "gateway.cli.configuration",
