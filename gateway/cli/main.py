@@ -15,6 +15,7 @@ COMMANDS: Final = {
     "models": "gateway.cli.models",
     "migrate": "gateway.cli.migrate",
     "admin": "gateway.cli.admin.commands",
+    "example": "gateway.cli.example",
     "demo": "gateway.cli.demo",
     "evaluate": "gateway.cli.evaluate",
     "replay": "gateway.cli.replay.command",
