@@ -8,17 +8,19 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
 
 from gateway.api.admin.routes import AdminServices, admin_router
-from gateway.api.body import body_limit, bounded_request
+from gateway.api.body import BodyLimits, bounded_request
 from gateway.api.cors import cors
 from gateway.api.errors import exception_handlers
 from gateway.api.guards import api_key_guard, provide_caller
 from gateway.api.health import HealthController
+from gateway.api.http_metrics import HttpMetrics
 from gateway.api.metrics import MetricsController
 from gateway.api.openai.chat import ChatController
 from gateway.api.openai.completions import CompletionsController
 from gateway.api.openai.length_predictions import LengthPredictionsController
 from gateway.api.openai.served_models import ModelsController
 from gateway.api.openai.timeouts import provide_timeouts
+from gateway.api.openapi import complete_document
 from gateway.api.request_id import IdentifyingApp
 from gateway.api.schema_page import schema_plugins
 from gateway.history.audit import AuditTrail
@@ -33,13 +35,9 @@ from gateway.tenancy.scopes import AdminAccess, ScopedKeys
 from gateway.tenancy.tenants import Tenants
 
 
-def build_app(node: GatewayNode) -> Litestar:
-    """The routes over a running node."""
-    settings, context_tokens = (
-        node.settings,
-        node.service.scheduler.engine.served.context_tokens,
-    )
-    sessions = node.database.sessions
+def build_app(node: GatewayNode, metrics: HttpMetrics) -> Litestar:
+    """The routes over a running node; `metrics` counts their responses."""
+    settings, sessions = node.settings, node.database.sessions
     admin = AdminServices(
         tenants=Tenants(sessions),
         apps=Apps(sessions, node.service.check_instruction),
@@ -56,7 +54,7 @@ def build_app(node: GatewayNode) -> Litestar:
         requests=RequestHistory(sessions),
     )
     admission = AdminAccess(node.admin_key, admin.scoped_keys)
-    return IdentifyingApp(
+    app = IdentifyingApp(
         route_handlers=[
             HealthController,
             MetricsController,
@@ -82,10 +80,11 @@ def build_app(node: GatewayNode) -> Litestar:
             "service": Provide(lambda: node.service, sync_to_thread=False),
             "admission": Provide(lambda: admission, sync_to_thread=False),
         },
-        request_class=bounded_request(max(settings.max_body_values, context_tokens)),
+        request_class=bounded_request(lambda: _body_limits(node)),
         exception_handlers=exception_handlers,
-        request_max_body_size=body_limit(context_tokens),
+        request_max_body_size=None,  # the request class has the limit: it follows the engine
         cors_config=cors(settings.cors_origins),
+        metrics=metrics,
         logging_config=None,  # ours is set up at the start; Litestar's logs each call of httpx
         openapi_config=OpenAPIConfig(
             title="LMaaS gateway",
@@ -97,3 +96,11 @@ def build_app(node: GatewayNode) -> Litestar:
             ),
         ),
     )
+    complete_document(app)
+    return app
+
+
+def _body_limits(node: GatewayNode) -> BodyLimits:
+    """The limits by the context of the engine that runs now."""
+    context_tokens = node.service.scheduler.engine.served.context_tokens
+    return BodyLimits.of(context_tokens, node.settings.max_body_values)

@@ -10,6 +10,7 @@ LmaasError
 │   └── UnsupportedParameter
 ├── Unauthenticated
 ├── Forbidden
+│   └── OriginRefused
 ├── NotFound
 │   └── ModelNotFound
 ├── Conflict
@@ -141,6 +142,13 @@ class Forbidden(LmaasError):
 
     code = "insufficient_permissions"
     remedy = "Use a key with the scope that `message` names (`lmaas admin scoped-keys create`)."
+
+
+class OriginRefused(Forbidden):
+    """A browser asks for a web page whose origin may not call the APIs."""
+
+    code = "origin_not_allowed"
+    remedy = "An operator can add the page's origin to `LMAAS_CORS_ORIGINS`."
 
 
 class NotFound(LmaasError):

@@ -37,7 +37,7 @@ def resolve(model: str | None, data_folder: Path, say: Say) -> Checkpoint:
     A GGUF file is converted first. Nothing is downloaded. ModelUnavailable gives the reason.
     """
     if model is None:
-        return _default(data_folder, say)
+        return _of_catalogue(default_model(data_folder), data_folder)
     if named := model_named(model):
         return _of_catalogue(named, data_folder)
     if file := gguf_file(model):
@@ -62,13 +62,6 @@ def gguf_file(model: str | None) -> Path | None:
 def default_model(data_folder: Path) -> CatalogueModel:
     """What is served where `LMAAS_MODEL` is not set."""
     return SMOLLM2 if is_fetched(SMOLLM2, data_folder) else DEMO
-
-
-def _default(data_folder: Path, say: Say) -> Checkpoint:
-    model = default_model(data_folder)
-    if model is DEMO:
-        say(f"serving the demo model; `lmaas models fetch {SMOLLM2.name}` fetches a real one")
-    return _of_catalogue(model, data_folder)
 
 
 def _of_catalogue(model: CatalogueModel, data_folder: Path) -> Checkpoint:

@@ -1,13 +1,13 @@
 """Request bodies: bounded in bytes and JSON values before anything is decoded.
 
-The bytes are bounded by the route's `request_max_body_size`, gzip's output by the same number.
+The bytes are bounded by the route's `request_max_body_size` or, where it has none, by the present
+`BodyLimits`; gzip's output by the same number.
 """
 
 import asyncio
-import math
 import zlib
-from collections.abc import AsyncGenerator
-from typing import Any, ClassVar, Final
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, Final, Self
 
 from litestar import Request
 from litestar.exceptions import InternalServerException, SerializationException
@@ -27,9 +27,19 @@ IGNORED: Final = "ignored"  # key in the request's state: names of the fields wi
 _GZIP: Final = zlib.MAX_WBITS | 16
 
 
-def body_limit(context_tokens: int) -> int:
-    """The largest body, in bytes, of a request to a model with this context."""
-    return max(SMALLEST_LIMIT, BYTES_PER_TOKEN * context_tokens)
+class BodyLimits(Struct, frozen=True):
+    """The largest body in bytes, and in JSON keys and values."""
+
+    size: int = SMALLEST_LIMIT
+    values: int = 20_000
+
+    @classmethod
+    def of(cls, context_tokens: int, max_values: int) -> Self:
+        """The limits for a model with this context; it may raise `max_values`."""
+        return cls(
+            size=max(SMALLEST_LIMIT, BYTES_PER_TOKEN * context_tokens),
+            values=max(max_values, context_tokens),
+        )
 
 
 class ScreenedBody(Struct):
@@ -45,24 +55,31 @@ class ScreenedBody(Struct):
 
 
 class BoundedRequest(Request[Any, Any, Any]):
-    """A request whose JSON is decoded only if it has at most `max_values` keys and values.
+    """A request whose body is read and whose JSON is decoded only within `limits`.
 
     What is decoded is converted to the handler's type by the rule of `gateway.api.validation`.
     """
 
-    max_values: ClassVar[int] = 20_000
+    @staticmethod
+    def limits() -> BodyLimits:
+        """The present limits, for routes without one of their own."""
+        return BodyLimits()
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
-        """The body's bytes, decompressed. RequestTooLarge over the route's limit."""
-        most = self.route_handler.resolve_request_max_body_size() or math.inf
+        """The body's bytes, decompressed. RequestTooLarge over the limit."""
+        most = self.route_handler.resolve_request_max_body_size() or self.limits().size
         received = super().stream()
-        if self._body is Empty and self._gzipped():
-            received = _decompressed(received, most)
+        if self._body is Empty:
+            if (self.content_length or 0) > most:
+                raise _too_large(most)
+            received = _bounded(received, most)
+            if self._gzipped():
+                received = _decompressed(received, most)
         try:
             async for piece in received:
                 yield piece
         except RequestEntityTooLarge as error:
-            raise RequestTooLarge(f"the body is larger than {most} bytes") from error
+            raise _too_large(most) from error
         except InternalServerException as error:  # raised for nothing else
             raise ClientGone("the client went away before its body was complete") from error
 
@@ -81,12 +98,11 @@ class BoundedRequest(Request[Any, Any, Any]):
 
         `json` and not `body` counts, because what is decoded here is JSON whatever its type says.
         """
-        body = await self.body()
-        values = await count_values(body, self.max_values)
-        if values > self.max_values:
+        body, most = await self.body(), self.limits().values
+        values = await count_values(body, most)
+        if values > most:
             raise RequestTooLarge(
-                f"the body has {values} JSON keys and values; at most {self.max_values} are "
-                "accepted"
+                f"the body has {values} JSON keys and values; at most {most} are accepted"
             )
         if reason := other_encoding(body):
             raise InvalidRequest(reason)
@@ -107,18 +123,33 @@ class BoundedRequest(Request[Any, Any, Any]):
         return convert_strictly(decoded, kind)
 
 
-def bounded_request(max_values: int) -> type[BoundedRequest]:
-    """The request class of an application that accepts bodies of at most `max_values` values."""
+def bounded_request(limits: Callable[[], BodyLimits]) -> type[BoundedRequest]:
+    """The request class of an application whose bodies are bounded by the present limits."""
 
     class AppRequest(BoundedRequest):
-        pass
+        @staticmethod
+        def limits() -> BodyLimits:
+            return limits()
 
-    AppRequest.max_values = max_values
     return AppRequest
 
 
+def _too_large(most: int) -> RequestTooLarge:
+    return RequestTooLarge(f"the body is larger than {most} bytes")
+
+
+async def _bounded(received: AsyncGenerator[bytes, None], most: int) -> AsyncGenerator[bytes, None]:
+    """The same bytes. RequestTooLarge as soon as they are more than `most`."""
+    size = 0
+    async for piece in received:
+        size += len(piece)
+        if size > most:
+            raise _too_large(most)
+        yield piece
+
+
 async def _decompressed(
-    received: AsyncGenerator[bytes, None], most: float
+    received: AsyncGenerator[bytes, None], most: int
 ) -> AsyncGenerator[bytes, None]:
     """What one gzip member holds. RequestTooLarge as soon as it is larger than `most` bytes.
 

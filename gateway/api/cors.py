@@ -3,9 +3,21 @@
 from typing import Final
 
 from litestar.config.cors import CORSConfig
+from litestar.datastructures import Headers
+from litestar.types import HTTPScope
+
+from gateway.errors import OriginRefused, shortened
 
 # Browsers hide all others from a page's scripts.
-EXPOSED: Final = ("x-request-id", "retry-after", "x-should-retry", "x-lmaas-predicted-tokens")
+EXPOSED: Final = (
+    "x-request-id",
+    "retry-after",
+    "x-should-retry",
+    "x-lmaas-predicted-tokens",
+    "x-lmaas-ignored-parameters",
+    "x-lmaas-batch",
+    "openai-processing-ms",
+)
 
 
 def cors(origins: str) -> CORSConfig | None:
@@ -16,3 +28,16 @@ def cors(origins: str) -> CORSConfig | None:
     if not origins:
         return None
     return CORSConfig(allow_origins=origins.split(","), expose_headers=list(EXPOSED))
+
+
+def check_preflight(config: CORSConfig | None, scope: HTTPScope) -> None:
+    """OriginRefused for a preflight request of an origin that is not allowed.
+
+    The framework would answer it in plain text. Without a configuration the route answers it,
+    without the headers that a browser needs.
+    """
+    if config is None or scope["method"] != "OPTIONS":
+        return
+    origin = Headers.from_scope(scope).get("origin")
+    if origin and not config.is_origin_allowed(origin):
+        raise OriginRefused(f"web pages of {shortened(origin)!r} may not call this gateway")

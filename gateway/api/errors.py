@@ -11,9 +11,11 @@ import msgspec
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, SerializationException, ValidationException
+from litestar.response.base import ASGIResponse
 from litestar.types import ExceptionHandlersMap
 from msgspec import Struct
 
+from gateway.api.http_metrics import ERROR_CODE
 from gateway.api.validation import explain_validation, placed
 from gateway.errors import (
     ClientGone,
@@ -109,9 +111,19 @@ def _body(status: int, message: str, param: str | None, code: str | None) -> Err
     return ErrorBody(ErrorDetail(message, TYPE.get(status, default), param, code))
 
 
+def error_response(error: LmaasError) -> ASGIResponse:
+    """An error as the response of an ASGI application without routes."""
+    body = msgspec.json.encode(error_body(error))
+    return ASGIResponse(body=body, status_code=status_of(error), media_type="application/json")
+
+
 def _answer(
-    status: int, body: ErrorBody, headers: dict[str, str] | None = None
+    request: Request[Any, Any, Any],
+    status: int,
+    body: ErrorBody,
+    headers: dict[str, str] | None = None,
 ) -> Response[ErrorBody]:
+    request.state[ERROR_CODE] = body.error.code
     headers = dict(headers or {})
     if status in RETRY_AFTER_S:
         headers.setdefault("Retry-After", str(RETRY_AFTER_S[status]))
@@ -122,7 +134,7 @@ def _answer(
     return Response(body, status_code=status, headers=headers, media_type="application/json")
 
 
-def handle_lmaas(_: Request[Any, Any, Any], error: LmaasError) -> Response[ErrorBody]:
+def handle_lmaas(request: Request[Any, Any, Any], error: LmaasError) -> Response[ErrorBody]:
     """Handle an error that the gateway raised on purpose."""
     status = status_of(error)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -130,7 +142,7 @@ def handle_lmaas(_: Request[Any, Any, Any], error: LmaasError) -> Response[Error
     headers = _retry_after(error.retry_after_s)
     if not error.should_retry:
         headers["X-Should-Retry"] = "false"
-    return _answer(status, error_body(error), headers)
+    return _answer(request, status, error_body(error), headers)
 
 
 def _retry_after(wait_s: float | None) -> dict[str, str]:
@@ -146,14 +158,14 @@ def handle_litestar(request: Request[Any, Any, Any], error: HTTPException) -> Re
         return handle_unexpected(request, error)
     message, param = _explain(request, error)
     body = _body(status, message, param, CODE.get(status))
-    return _answer(status, body, error.headers)
+    return _answer(request, status, body, error.headers)
 
 
-def handle_unexpected(_: Request[Any, Any, Any], error: Exception) -> Response[ErrorBody]:
+def handle_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[ErrorBody]:
     """Handle a defect: log it with its traceback; the client gets no details."""
     log.error("request_crashed", exc_info=error)
     message = "internal error; the server has logged it"
-    return _answer(500, _body(500, message, None, CODE[500]))
+    return _answer(request, 500, _body(500, message, None, CODE[500]))
 
 
 def _explain(request: Request[Any, Any, Any], error: HTTPException) -> tuple[str, str | None]:
@@ -183,9 +195,9 @@ def _explain_input(error: HTTPException) -> tuple[str, str | None]:
     return shortened(error.detail), None
 
 
-def handle_unreadable(_: Request[Any, Any, Any], __: Exception) -> Response[ErrorBody]:
+def handle_unreadable(request: Request[Any, Any, Any], _: Exception) -> Response[ErrorBody]:
     """Handle a body that is not UTF-8 or is nested too deeply."""
-    return _answer(400, _body(400, "the body is not readable JSON", None, CODE[400]))
+    return _answer(request, 400, _body(400, "the body is not readable JSON", None, CODE[400]))
 
 
 exception_handlers: Final[ExceptionHandlersMap] = {

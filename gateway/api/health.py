@@ -5,6 +5,7 @@ from uuid import UUID
 
 from litestar import Controller, HttpMethod, Response, route
 from litestar.di import NamedDependency
+from litestar.openapi.datastructures import ResponseSpec
 from msgspec import Struct
 
 from gateway.generation.engine_session import EngineSession
@@ -35,7 +36,12 @@ class HealthController(Controller):
         """Answers as long as the event loop turns."""
         return {"status": "ok"}
 
-    @route(["/", "/ready"], http_method=GET_AND_HEAD, summary="Would a request be served now?")
+    @route(
+        ["/", "/ready"],
+        http_method=GET_AND_HEAD,
+        summary="Would a request be served now?",
+        responses={503: ResponseSpec(Health, description="it would not", generate_examples=False)},
+    )
     async def ready(self, service: NamedDependency[GenerationService]) -> Response[Health]:
         """200 when a request would be served, else 503. A predictor that is away costs nothing
         but accuracy, and a database that is away delays history, so neither makes it unready.

@@ -19,7 +19,11 @@ class MetricsController(Controller):
     path = "/metrics"
     tags = ("Health",)
 
-    @get(summary="Counters and gauges for Prometheus", media_type="text/plain")
+    @get(
+        summary="Counters and gauges for Prometheus",
+        media_type="text/plain",
+        security=[{}, {"bearer": []}],
+    )
     async def show_metrics(
         self,
         request: Request[Any, Any, Any],

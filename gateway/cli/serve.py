@@ -13,8 +13,10 @@ import click
 import uvicorn
 import uvloop
 
+from engine.checkpoints.catalogue import DEMO_FOLDER, SMOLLM2
 from gateway.api.connections.limits import ConnectionLimits
 from gateway.api.connections.protocol import bounded_protocol
+from gateway.api.http_metrics import HttpMetrics
 from gateway.app import build_app
 from gateway.cli.example import introduction
 from gateway.cli.start_report import StartReport
@@ -29,6 +31,9 @@ from gateway.tenancy.admin_key import admin_key_file
 BACKLOG: Final = 2048
 KEEP_ALIVE_S: Final = 75  # longer than clients keep idle connections, so that they close first
 CLOSE_GRACE_S: Final = 3  # after the drain, to send final events to clients whose answers were cut
+NO_OTHER_MODEL: Final = (
+    f"serving the demo model; `lmaas models fetch {SMOLLM2.name}` fetches one that knows English"
+)
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -44,6 +49,8 @@ def serve() -> None:
     with _listening(settings) as listener, StartReport() as report:
         try:
             served = served_model(settings, report)
+            if settings.model is None and served.location == str(DEMO_FOLDER):
+                report(NO_OTHER_MODEL)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(_serve(settings, served, listener, report))
         except (asyncio.CancelledError, KeyboardInterrupt):
@@ -105,10 +112,11 @@ async def _serve(
 
 
 def _server(settings: Settings, node: GatewayNode) -> _Server:
+    metrics = HttpMetrics(node.service.scheduler.metrics.registry)
     return _Server(
         uvicorn.Config(
-            build_app(node),
-            http=bounded_protocol(ConnectionLimits.of(settings)),
+            build_app(node, metrics),
+            http=bounded_protocol(ConnectionLimits.of(settings), metrics),
             ws="none",
             loop="none",
             lifespan="off",

@@ -7,7 +7,7 @@ from typing import Final, Self
 
 import click
 
-REPORT_S: Final = 4.5  # longest silence
+REPORT_S: Final = 4.0  # longest silence
 
 
 class StartReport:

@@ -14,6 +14,7 @@ from gateway.generation.engine_events import MAX_OUTAGE_S, EngineEvents
 from gateway.generation.engine_session import EngineSession
 from gateway.generation.insight.explanation import Explanation, explain_ended, explain_held
 from gateway.generation.insight.queue_view import QueuePage, read_queue
+from gateway.generation.insight.step_cost import StepCostLearner
 from gateway.generation.metrics import GatewayMetrics
 from gateway.generation.preemption import PreemptionOrder
 from gateway.generation.queue_load import QueueBounds, QueueLoad
@@ -22,7 +23,6 @@ from gateway.generation.recording import Origin, record_of
 from gateway.generation.request_state import RequestState
 from gateway.generation.request_table import RequestTable
 from gateway.generation.settlement import Learner, RecordStore, Settlement
-from gateway.generation.step_cost import StepCostLearner
 from gateway.history.engine_costs import MeasuredEngine
 from gateway.history.requests import RequestHistory, no_request
 from gateway.scheduling.control_loop import ControlLoop, Fallback

@@ -162,7 +162,7 @@ async def test_several_prompts_have_a_choice_each(client: openai.AsyncOpenAI) ->
         ({"prompt": [1, "king"]}, "unsupported_parameter", "prompt"),
         ({"prompt": ["a", "b"], "stream": True}, "unsupported_parameter", "prompt"),
         ({"prompt": ["king", "king " * 3000]}, "context_length_exceeded", "prompt"),
-        ({"prompt": ["king"] * 40, "n": 4}, "invalid_value", "prompt"),
+        ({"prompt": ["king"] * 40, "n": 4}, "unsupported_parameter", "prompt"),
         ({"echo": True}, "unsupported_parameter", "echo"),
         ({"best_of": 2}, "unsupported_parameter", "best_of"),
         ({"suffix": "!"}, "unsupported_parameter", "suffix"),

@@ -86,3 +86,7 @@ async def test_engine_is_shown_with_memory_and_newest_step(
     assert shown["kv"]["pages"] * shown["kv"]["page_tokens"] == 32_768  # the engine's default
     assert shown["step"]["number"] > 0
     assert (shown["mode"], shown["paused"], shown["draining"]) == ("continuous", False, False)
+
+
+def test_gateway_that_serves_the_demo_model_names_the_command_for_another(served: Any) -> None:
+    assert "serving the demo model; `lmaas models fetch smollm2`" in served.errors.read_text()

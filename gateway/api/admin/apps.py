@@ -10,7 +10,9 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Struct
 
 from gateway.api.admin.actor import area
+from gateway.api.admin.fields import Instruction, Name
 from gateway.api.envelope import Listing, NameFilter, listing, to_answer
+from gateway.api.openapi import errors
 from gateway.api.validation import STORABLE
 from gateway.tenancy.apps import Apps, TenantApp
 from gateway.tenancy.paging import Cursor
@@ -27,8 +29,8 @@ OfTenant = Annotated[
 class AppRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """An app to create; `instruction` applies to requests without a system message."""
 
-    name: str
-    instruction: str | None = None
+    name: Name
+    instruction: Instruction | None = None
 
 
 class AppAnswer(Struct, frozen=True):
@@ -63,7 +65,7 @@ class AppsController(Controller):
     path = "/tenants/{tenant_id:uuid}/apps"
     opt = area(Scope.TENANTS)
 
-    @post(summary="Create an app of a tenant")
+    @post(summary="Create an app of a tenant", responses=errors(409))
     async def create_app(
         self, tenant_id: FromPath[UUID], data: JSONBody[AppRequest], apps: NamedDependency[Apps]
     ) -> AppAnswer:

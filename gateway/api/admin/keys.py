@@ -9,6 +9,7 @@ from litestar.params import FromPath, JSONBody
 from msgspec import Struct
 
 from gateway.api.admin.actor import area
+from gateway.api.admin.fields import Name
 from gateway.api.envelope import Listing, NameFilter, listing, to_answer
 from gateway.tenancy.keys import ApiKeys
 from gateway.tenancy.paging import Cursor
@@ -18,7 +19,7 @@ from gateway.tenancy.scopes import Scope
 class KeyRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """A key to create; the name states its purpose."""
 
-    name: str
+    name: Name
 
 
 class KeyAnswer(Struct, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from gateway.api.admin.actor import area
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import GenerationService
 from gateway.scheduling.control_loop import Fallback
-from gateway.scheduling.policy import Options
+from gateway.scheduling.policy import POLICY_NAMES, Options
 from gateway.tenancy.scopes import Scope
 
 AdmissionRule: TypeAlias = Literal["own", "peak", "reserved", "maximum", "held"]
@@ -34,7 +34,7 @@ class PolicyRequest(Struct, frozen=True, forbid_unknown_fields=True):
     which a request may be delayed is unlimited.
     """
 
-    name: str
+    name: Annotated[str, Meta(extra_json_schema={"enum": list(POLICY_NAMES)})]
     admission: AdmissionRule | UnsetType = UNSET
     preempted_share: Share | UnsetType = UNSET
     max_delay_s: NonNegative | UnsetType | None = UNSET

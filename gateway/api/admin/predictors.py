@@ -14,6 +14,7 @@ from gateway.api.admin.actor import Actor, area
 from gateway.api.admin.body import LARGEST_UPLOAD, raw_body
 from gateway.api.admin.training import TrainingRequest, TrainingRunAnswer
 from gateway.api.envelope import Limit, Listing, to_answer
+from gateway.api.openapi import errors
 from gateway.prediction.lifecycle.comparison import VersionComparer, VersionComparison
 from gateway.prediction.lifecycle.registry import Registry
 from gateway.prediction.lifecycle.runs import TrainingRuns
@@ -82,7 +83,11 @@ class PredictorsController(Controller):
     path = "/predictors"
     opt = area(Scope.PREDICTORS)
 
-    @post(status_code=202, summary="Train a new version")
+    @post(
+        status_code=202,
+        summary="Train a new version",
+        responses=errors(409),
+    )
     async def train(
         self,
         runs: NamedDependency[TrainingRuns],
@@ -109,14 +114,24 @@ class PredictorsController(Controller):
         """One version with its metrics; 404 if there is none."""
         return PredictorAnswer.of(await registry.show(predictor_id))
 
-    @post("/{predictor_id:uuid}/activate", status_code=200, summary="Activate a version")
+    @post(
+        "/{predictor_id:uuid}/activate",
+        status_code=200,
+        summary="Activate a version",
+        responses=errors(409),
+    )
     async def activate_predictor(
         self, predictor_id: FromPath[UUID], registry: NamedDependency[Registry], actor: Actor
     ) -> PredictorAnswer:
         """The version, now active in every gateway; 409 if it cannot be used."""
         return PredictorAnswer.of(await registry.activate(predictor_id, actor))
 
-    @post("/rollback", status_code=200, summary="Roll back to the previous version")
+    @post(
+        "/rollback",
+        status_code=200,
+        summary="Roll back to the previous version",
+        responses=errors(409),
+    )
     async def roll_back(
         self,
         registry: NamedDependency[Registry],
@@ -129,7 +144,11 @@ class PredictorsController(Controller):
         """
         return PredictorAnswer.of(await registry.roll_back(runs.model, actor))
 
-    @get("/{predictor_id:uuid}/compare/{other_id:uuid}", summary="Compare two versions")
+    @get(
+        "/{predictor_id:uuid}/compare/{other_id:uuid}",
+        summary="Compare two versions",
+        responses=errors(409),
+    )
     async def compare_predictors(
         self,
         predictor_id: FromPath[UUID],
@@ -145,6 +164,7 @@ class PredictorsController(Controller):
     @get(
         "/{predictor_id:uuid}/export",
         summary="Export a version",
+        responses=errors(409),
         media_type=BINARY,
         response_headers=[
             ResponseHeader(
@@ -164,6 +184,7 @@ class PredictorsController(Controller):
     @post(
         "/import",
         summary="Import a version",
+        responses=errors(409),
         request_max_body_size=LARGEST_UPLOAD,
         operation_class=raw_body(BINARY, "an exported version"),
     )

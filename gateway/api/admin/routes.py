@@ -19,6 +19,7 @@ from gateway.api.admin.scoped_keys import ScopedKeysController
 from gateway.api.admin.tenants import TenantsController
 from gateway.api.admin.training import TrainingRunsController, TrainingScheduleController
 from gateway.api.envelope import provide_cursor
+from gateway.api.query import check_query
 from gateway.history.audit import AuditTrail
 from gateway.history.requests import RequestHistory
 from gateway.prediction.lifecycle.comparison import VersionComparer
@@ -78,6 +79,7 @@ def admin_router(admin_key: AdminKey, services: AdminServices) -> Router:
             RequestsController,
         ],
         guards=[admission_guard(AdminAccess(admin_key, services.scoped_keys))],
+        before_request=check_query,
         dependencies={
             "cursor": Provide(provide_cursor),
             "actor": Provide(provide_actor),

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from gateway.api.admin.actor import Actor, area
 from gateway.api.admin.body import LARGEST_UPLOAD, raw_body
+from gateway.api.openapi import errors
 from gateway.api.validation import STORABLE
 from gateway.generation.service import GenerationService
 from gateway.prediction.lifecycle.drift_series import DriftSeries
@@ -75,6 +76,7 @@ class LogsController(Controller):
         "/predictors/samples",
         summary="Import logs to learn from",
         request_max_body_size=LARGEST_UPLOAD,
+        responses=errors(409),
         operation_class=raw_body(
             LINES,
             "one JSON object per line: `app`, `input`, and `output` or `tokens`; optional "

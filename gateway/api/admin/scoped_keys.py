@@ -1,15 +1,18 @@
 """`/admin/scoped-keys`: keys for parts of the admin API, managed with the admin key only."""
 
 from datetime import datetime
+from typing import Annotated
 from uuid import UUID
 
 from litestar import Controller, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from gateway.api.admin.actor import Actor
+from gateway.api.admin.fields import Name
 from gateway.api.envelope import Listing, NameFilter, listing, to_answer
+from gateway.api.openapi import errors
 from gateway.tenancy.paging import Cursor
 from gateway.tenancy.scopes import Scope, ScopedKeys
 
@@ -17,8 +20,8 @@ from gateway.tenancy.scopes import Scope, ScopedKeys
 class ScopedKeyRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """A key to create: `read` for every GET, or an area to read and change."""
 
-    name: str
-    scopes: list[Scope]
+    name: Name
+    scopes: Annotated[list[Scope], Meta(extra_json_schema={"minItems": 1})]
 
 
 class ScopedKeyAnswer(Struct, frozen=True, kw_only=True):
@@ -46,7 +49,7 @@ class ScopedKeysController(Controller):
 
     path = "/scoped-keys"
 
-    @post(summary="Create a key for a part of the admin API")
+    @post(summary="Create a key for a part of the admin API", responses=errors(409))
     async def create_scoped_key(
         self,
         data: JSONBody[ScopedKeyRequest],

@@ -9,7 +9,9 @@ from litestar.params import FromPath, JSONBody
 from msgspec import Struct
 
 from gateway.api.admin.actor import Actor, area
+from gateway.api.admin.fields import Name, TenantShare
 from gateway.api.envelope import Listing, NameFilter, listing, to_answer
+from gateway.api.openapi import errors
 from gateway.tenancy.paging import Cursor
 from gateway.tenancy.scopes import Scope
 from gateway.tenancy.tenants import Tenants
@@ -21,8 +23,8 @@ class TenantRequest(Struct, frozen=True, forbid_unknown_fields=True):
     `share`, 0.01 to 100, is its weight among the tenants that wait for the same engine.
     """
 
-    name: str
-    share: float = 1.0
+    name: Name
+    share: TenantShare = 1.0
 
 
 class TenantChange(Struct, frozen=True, forbid_unknown_fields=True):
@@ -32,7 +34,7 @@ class TenantChange(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     learning: bool | None = None
-    share: float | None = None
+    share: TenantShare | None = None
 
 
 class TenantAnswer(Struct, frozen=True):
@@ -54,7 +56,7 @@ class TenantsController(Controller):
     path = "/tenants"
     opt = area(Scope.TENANTS)
 
-    @post(summary="Create a tenant")
+    @post(summary="Create a tenant", responses=errors(409))
     async def create_tenant(
         self, data: JSONBody[TenantRequest], tenants: NamedDependency[Tenants]
     ) -> TenantAnswer:

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from gateway.api.admin.actor import Actor, area
 from gateway.api.envelope import Limit, Listing, listing, to_answer
+from gateway.api.openapi import errors
 from gateway.prediction.lifecycle.registry import Registry
 from gateway.prediction.lifecycle.runs import TrainingRuns
 from gateway.prediction.lifecycle.schedule import Schedule, ScheduleChange, Schedules
@@ -74,7 +75,12 @@ class TrainingRunsController(Controller):
         """One run; 404 if there is none."""
         return to_answer(TrainingRunAnswer, await registry.run(run_id))
 
-    @post("/{run_id:uuid}/cancel", status_code=202, summary="Cancel a training run")
+    @post(
+        "/{run_id:uuid}/cancel",
+        status_code=202,
+        summary="Cancel a training run",
+        responses=errors(409),
+    )
     async def cancel_run(
         self, run_id: FromPath[UUID], runs: NamedDependency[TrainingRuns], actor: Actor
     ) -> TrainingRunAnswer:

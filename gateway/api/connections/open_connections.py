@@ -1,5 +1,6 @@
 """How many connections are open, and which of them make room for another."""
 
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import Protocol
 
@@ -22,14 +23,19 @@ class Entry(Enum):
 class OpenConnections:
     """The open connections of a server: `limit` admitted, and as many over the limit.
 
-    Those over the limit are short-lived: they get one answer, an error.
+    Those over the limit are short-lived: they get one answer, an error. `evicted` is called for
+    each connection that made room for another.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, evicted: Callable[[], None] = lambda: None) -> None:
         self._limit = limit
+        self._evicted = evicted
         self._admitted: set[Closable] = set()
         self._over_limit: set[Closable] = set()
         self._idle: dict[Closable, None] = {}  # kept alive without a request, oldest first
+
+    def __len__(self) -> int:
+        return len(self._admitted) + len(self._over_limit)
 
     def enter(self, connection: Closable) -> Entry:
         """Count a new connection. At the limit, the longest idle one is closed for it."""
@@ -37,6 +43,7 @@ class OpenConnections:
             oldest = next(iter(self._idle))
             self.leave(oldest)
             oldest.close_idle()
+            self._evicted()
         if len(self._admitted) < self._limit:
             self._admitted.add(connection)
             return Entry.ADMITTED

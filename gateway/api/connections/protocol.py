@@ -19,8 +19,9 @@ from uvicorn.server import ServerState
 from gateway.api.connections.close_delimited import close_delimited
 from gateway.api.connections.limits import ConnectionLimits
 from gateway.api.connections.open_connections import Entry, OpenConnections
-from gateway.api.connections.refusal import RefusalLog, error_response
+from gateway.api.connections.refusal import Refusals
 from gateway.api.connections.response_transport import ResponseTransport
+from gateway.api.http_metrics import ANSWERED, EVICTED, REJECTED, HttpMetrics
 from gateway.api.request_id import new_request_id
 from gateway.errors import (
     HeadersTooLarge,
@@ -55,7 +56,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     limits: ClassVar[ConnectionLimits]
     open_connections: ClassVar[OpenConnections]
-    refusals: ClassVar[RefusalLog]
+    refusals: ClassVar[Refusals]
 
     def __init__(
         self,
@@ -83,7 +84,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._entry = self.open_connections.enter(self)
         if self._entry is Entry.REJECTED:
             self._refused = True
-            self._log(self._over_limit())
+            self._log(self._over_limit(), REJECTED)
             transport.abort()
             return
         self._watch()
@@ -251,16 +252,18 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         elif self.flow.read_paused or (in_body and self.cycle.waiting_for_100_continue):
             self._start_timer(limit_s)
         elif self._requests == 0 and self._phase is _Phase.BETWEEN and self._unparsed == 0:
+            self.refusals.add_silent()
             self.transport.close()  # it never sent a byte: no request to answer
         else:
             part = "body" if in_body else "headers"
-            self._refuse(RequestTimeout(f"the {part} did not arrive within {limit_s:g} s"))
+            error = RequestTimeout(f"the {part} did not arrive within {limit_s:g} s")
+            self._refuse(error, f"{part}_timeout")
 
-    def _refuse(self, error: LmaasError) -> None:
+    def _refuse(self, error: LmaasError, reason: str | None = None) -> None:
         """Answer with the error and close, once earlier requests have their answers."""
         if self._refused:
             return
-        request_id = self._log(error)
+        request_id = self._log(error, reason)
         own = self.cycle if self._phase is _Phase.BODY else None
         if own is not None and own.response_complete:
             self._linger()
@@ -271,18 +274,19 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             if own is not None:  # the application learns that the client is gone
                 own.disconnected = True
                 own.message_event.set()
+                own.scope["state"][ANSWERED] = True
             if started:
                 self._refused = True
                 self.transport.close()
                 return
             server_headers = self.server_state.default_headers
-            self.transport.write(error_response(error, request_id, server_headers))
+            self.transport.write(self.refusals.response(error, request_id, server_headers))
             self._linger()
 
-    def _log(self, error: LmaasError) -> str:
+    def _log(self, error: LmaasError, reason: str | None) -> str:
         request_id = new_request_id()
         peer = "{}:{}".format(*self.client) if self.client else "local socket"
-        self.refusals.add(error, peer, request_id)
+        self.refusals.add(error, peer, request_id, reason=reason)
         return request_id
 
     def _close_after_answers(self) -> None:
@@ -320,15 +324,18 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
 
 
-def bounded_protocol(limits: ConnectionLimits) -> type[BoundedHttpProtocol]:
+def bounded_protocol(limits: ConnectionLimits, metrics: HttpMetrics) -> type[BoundedHttpProtocol]:
     """The protocol of one server, whose connections are counted together."""
 
     class ServerProtocol(BoundedHttpProtocol):
         pass
 
     ServerProtocol.limits = limits
-    ServerProtocol.open_connections = OpenConnections(limits.connections)
-    ServerProtocol.refusals = RefusalLog()
+    ServerProtocol.open_connections = OpenConnections(
+        limits.connections, partial(metrics.refused, EVICTED)
+    )
+    ServerProtocol.refusals = Refusals(metrics)
+    metrics.count_open(ServerProtocol.open_connections)
     return ServerProtocol
 
 

@@ -20,6 +20,7 @@ from gateway.api.openai.chat_schema import (
 )
 from gateway.api.openai.sampling_schema import piece_logprobs
 from gateway.api.openai.timeouts import ClientTimeouts
+from gateway.api.openapi import streamed
 from gateway.generation.request_state import Piece, RequestState
 from gateway.generation.service import GenerationService
 from gateway.tenancy.authentication import Caller
@@ -51,7 +52,11 @@ class ChatController(Controller):
 
     path = "/chat/completions"
 
-    @post(status_code=200, summary="Complete a conversation, in full or as a stream")
+    @post(
+        status_code=200,
+        summary="Complete a conversation, in full or as a stream",
+        responses=streamed(ChatCompletion, 404, 409),
+    )
     async def complete(
         self,
         data: JSONBody[ChatCompletionRequest],

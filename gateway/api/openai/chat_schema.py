@@ -88,7 +88,7 @@ class ChatCompletionRequest(SamplingRequest, kw_only=True):
     messages: Annotated[list[ChatMessage], Meta(min_length=1)]
     max_completion_tokens: int | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = None
+    top_logprobs: Annotated[int, _RANGES["top_logprobs"].documented] | None = None
 
     @classmethod
     def rules(cls) -> FieldRules:

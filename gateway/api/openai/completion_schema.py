@@ -8,7 +8,7 @@ from gateway.api.openai.parameters import IGNORED_FIELDS, REFUSED_FIELDS, FieldR
 from gateway.api.openai.ranges import Range
 from gateway.api.openai.sampling_schema import NO_TIMEOUTS, SamplingRequest, Usage
 from gateway.api.openai.timeouts import ClientTimeouts
-from gateway.errors import InvalidRequest, UnsupportedParameter
+from gateway.errors import UnsupportedParameter
 from gateway.generation.request import GenerationRequest, ServiceTier
 from gateway.generation.request_state import Piece
 from gateway.generation.text.logprobs import ScoredToken
@@ -37,7 +37,7 @@ class CompletionRequest(SamplingRequest, kw_only=True):
     """The body of `POST /v1/completions`: one or more prompts, as text or token ids."""
 
     prompt: str | Prompts
-    logprobs: int | None = None
+    logprobs: Annotated[int, _RANGES["logprobs"].documented] | None = None
 
     @classmethod
     def rules(cls) -> FieldRules:
@@ -47,18 +47,20 @@ class CompletionRequest(SamplingRequest, kw_only=True):
     def to_requests(
         self, caller: Caller, timeouts: ClientTimeouts = NO_TIMEOUTS
     ) -> list[GenerationRequest]:
-        """One request per prompt. InvalidRequest names a field that is not accepted."""
+        """One request per prompt. InvalidRequest or UnsupportedParameter names a field."""
         self.check(_RANGES)
         prompts = self._prompts()
         if len(prompts) > MAX_TOTAL_CHOICES // self.choices:
-            raise InvalidRequest(
-                f"{len(prompts)} prompts were sent for {self.choices} choices each; at most "
-                f"{MAX_TOTAL_CHOICES} choices are accepted",
+            raise UnsupportedParameter(
+                f"{len(prompts)} prompts for {self.choices} choices each are not supported by this "
+                f"gateway; accepted are at most {MAX_TOTAL_CHOICES} choices",
                 param="prompt",
             )
         if self.stream and len(prompts) > 1:
             raise UnsupportedParameter(
-                f"a stream continues one prompt; {len(prompts)} were sent", param="prompt"
+                f"a stream of {len(prompts)} prompts is not supported by this gateway; accepted is "
+                "one",
+                param="prompt",
             )
         max_tokens = DEFAULT_TOKENS if self.max_tokens is None else self.max_tokens
         return [
@@ -76,8 +78,8 @@ class CompletionRequest(SamplingRequest, kw_only=True):
             return [ids]
         if ids:
             raise UnsupportedParameter(
-                "prompt mixes token ids with texts; accepted is a text, a list of texts, a list "
-                "of token ids, or a list of such lists",
+                "a prompt of token ids and texts is not supported by this gateway; accepted is a "
+                "text, a list of texts, a list of token ids, or a list of such lists",
                 param="prompt",
             )
         return [item if isinstance(item, str) else tuple(item) for item in self._several()]

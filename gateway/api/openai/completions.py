@@ -17,6 +17,7 @@ from gateway.api.openai.completion_schema import (
 )
 from gateway.api.openai.sampling_schema import piece_logprobs
 from gateway.api.openai.timeouts import ClientTimeouts
+from gateway.api.openapi import streamed
 from gateway.generation.request import GenerationRequest
 from gateway.generation.request_state import Piece, RequestState
 from gateway.generation.service import GenerationService
@@ -42,7 +43,11 @@ class CompletionsController(Controller):
 
     path = "/completions"
 
-    @post(status_code=200, summary="Continue prompts, in full or as a stream")
+    @post(
+        status_code=200,
+        summary="Continue prompts, in full or as a stream",
+        responses=streamed(Completion, 404, 409),
+    )
     async def complete(
         self,
         data: JSONBody[CompletionRequest],

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from gateway.api.openai.chat_schema import ChatCompletionRequest
 from gateway.api.openai.parameters import ignored_header
+from gateway.api.openapi import errors
 from gateway.generation.service import GenerationService, PreparedRequest
 from gateway.tenancy.authentication import Caller
 
@@ -63,7 +64,11 @@ class LengthPredictionsController(Controller):
 
     path = "/length-predictions"
 
-    @post(status_code=200, summary="Predict the length of an answer without generating it")
+    @post(
+        status_code=200,
+        summary="Predict the length of an answer without generating it",
+        responses=errors(404),
+    )
     async def predict(
         self,
         data: JSONBody[ChatCompletionRequest],

@@ -2,17 +2,21 @@
 
 from collections.abc import Mapping
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
-from gateway.errors import InvalidRequest, shortened
+from gateway.errors import InvalidRequest, UnsupportedParameter, shortened
 
 
 class Range(Struct, frozen=True):
-    """Numbers from `low` to `high`; if `exclusive`, without `low` itself."""
+    """Numbers from `low` to `high`; if `exclusive`, without `low` itself.
+
+    Up to `elsewhere` a number is valid in OpenAI's API, though not here.
+    """
 
     low: float
     high: float
     exclusive: bool = False
+    elsewhere: float | None = None
 
     def __str__(self) -> str:
         return (
@@ -21,11 +25,24 @@ class Range(Struct, frozen=True):
             else f"{self.low} to {self.high}"
         )
 
+    @property
+    def documented(self) -> Meta:
+        """The bounds in JSON Schema; they are checked by `check`, in its own words."""
+        low = "exclusiveMinimum" if self.exclusive else "minimum"
+        return Meta(extra_json_schema={low: self.low, "maximum": self.high})
+
     def __contains__(self, value: float) -> bool:
         return self.low <= value <= self.high and not (self.exclusive and value == self.low)
 
     def check(self, name: str, value: float, *, param: str) -> None:
-        """InvalidRequest if the value is outside; it names value, range and parameter."""
+        """InvalidRequest if the value is outside; it names value, range and parameter.
+
+        UnsupportedParameter if OpenAI's API would accept it.
+        """
+        if self.elsewhere is not None and self.high < value <= self.elsewhere:
+            raise UnsupportedParameter(
+                f"{name} {value} is not supported by this gateway; accepted is {self}", param=param
+            )
         if value not in self:
             raise InvalidRequest(
                 f"{name} is {shortened(str(value))}; accepted is {self}", param=param

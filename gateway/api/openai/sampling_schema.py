@@ -11,7 +11,7 @@ from gateway.api.openai.parameters import FieldRules
 from gateway.api.openai.ranges import Range, check_ranges
 from gateway.api.openai.timeouts import ClientTimeouts
 from gateway.api.validation import STORABLE
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, UnsupportedParameter
 from gateway.generation.request import GenerationRequest, Message, ServiceTier
 from gateway.generation.request_state import Piece, RequestState
 from gateway.tenancy.authentication import Caller
@@ -30,7 +30,8 @@ TIERS: Final[dict[str, ServiceTier]] = {
     "priority": "priority",
     "fast": "priority",
 }
-TierName: TypeAlias = Annotated[str, Meta(extra_json_schema={"extra": {"enum": list(TIERS)}})]
+REFUSED_TIERS: Final = ("scale",)  # bought from OpenAI
+TierName: TypeAlias = Annotated[str, Meta(extra_json_schema={"enum": list(TIERS)})]
 NO_TIMEOUTS: Final = ClientTimeouts()
 
 MAX_CHOICES: Final = 8
@@ -39,7 +40,7 @@ MAX_TOKEN_ID_DIGITS: Final = 9
 MIN_TOP_P: Final = 1e-9  # of the engine, which needs a share above 0: only the likeliest token
 BIAS: Final = Range(-100, 100)
 RANGES: Final = {
-    "n": Range(1, MAX_CHOICES),
+    "n": Range(1, MAX_CHOICES, elsewhere=128),
     "temperature": Range(0, 2),
     "top_p": Range(0, 1),
     "top_k": Range(-1, 1_000_000),
@@ -71,14 +72,14 @@ class SamplingRequest(ScreenedBody, kw_only=True):
 
     model: str
     max_tokens: int | None = None
-    n: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    repetition_penalty: float | None = None
+    n: Annotated[int, RANGES["n"].documented] | None = None
+    temperature: Annotated[float, RANGES["temperature"].documented] | None = None
+    top_p: Annotated[float, RANGES["top_p"].documented] | None = None
+    top_k: Annotated[int, RANGES["top_k"].documented] | None = None
+    min_p: Annotated[float, RANGES["min_p"].documented] | None = None
+    presence_penalty: Annotated[float, RANGES["presence_penalty"].documented] | None = None
+    frequency_penalty: Annotated[float, RANGES["frequency_penalty"].documented] | None = None
+    repetition_penalty: Annotated[float, RANGES["repetition_penalty"].documented] | None = None
     logit_bias: dict[str, float] | None = None
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     stop: StopString | StopStrings | None = None
@@ -167,14 +168,20 @@ class SamplingRequest(ScreenedBody, kw_only=True):
 
     def check(self, ranges: Mapping[str, Range]) -> None:
         """InvalidRequest for a number outside its range (`ranges` or the common ones) and for an
-        unknown service tier.
+        unknown service tier; UnsupportedParameter for what only OpenAI accepts.
         """
         check_ranges(self, {**RANGES, **ranges})
-        if self.service_tier is not None and self.service_tier not in TIERS:
-            raise InvalidRequest(
-                f"service_tier is {self.service_tier[:40]!r}; accepted are {', '.join(TIERS)}",
+        if self.service_tier is None or self.service_tier in TIERS:
+            return
+        accepted = f"accepted are {', '.join(TIERS)}"
+        if self.service_tier in REFUSED_TIERS:
+            raise UnsupportedParameter(
+                f"service_tier {self.service_tier!r} is not supported by this gateway; {accepted}",
                 param="service_tier",
             )
+        raise InvalidRequest(
+            f"service_tier is {self.service_tier[:40]!r}; {accepted}", param="service_tier"
+        )
 
 
 def _set(value: T | None, default: T) -> T:

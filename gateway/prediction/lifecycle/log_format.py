@@ -5,7 +5,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, shortened
 
 MAX_LINES: Final = 10_000
 MAX_REPORTED: Final = 100  # bad lines in an error message
@@ -60,7 +60,7 @@ def read_lines(body: bytes) -> tuple[dict[int, LogLine], list[BadLine]]:
         try:
             read = _decoder.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            bad.append(BadLine(number, str(error)))
+            bad.append(BadLine(number, shortened(str(error))))
             continue
         problem = _problem(read)
         if problem is None:

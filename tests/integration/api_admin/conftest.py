@@ -17,7 +17,7 @@ from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 
 from gateway.api.admin.routes import AdminServices, admin_router
-from gateway.api.body import bounded_request
+from gateway.api.body import BodyLimits, bounded_request
 from gateway.api.errors import exception_handlers
 from gateway.database.errors import Sessions
 from gateway.engines.colocated import ColocatedEngine
@@ -120,7 +120,7 @@ def application(
     return Litestar(
         [admin_router(AdminKey(ADMIN_KEY), services)],
         dependencies={"service": Provide(lambda: service, sync_to_thread=False)},
-        request_class=bounded_request(20_000),
+        request_class=bounded_request(BodyLimits),
         exception_handlers=exception_handlers,
         openapi_config=OpenAPIConfig("test", "1", use_handler_docstrings=True),
     )

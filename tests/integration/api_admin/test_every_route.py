@@ -114,11 +114,14 @@ async def test_unknown_id_is_a_404_of_openais_shape(
     [
         ("GET", f"/admin/queue?offset={10**23}", "offset"),
         ("GET", f"/admin/tenants?limit={'1' * 5000}", "limit"),
+        ("GET", "/admin/tenants?limit=5.0", "limit"),
+        ("GET", "/admin/queue?limit=1e2", "limit"),
+        ("GET", "/admin/queue?limit=1&limit=2", "limit"),
         ("GET", "/admin/drift?hours=nan", "hours"),
         ("GET", "/admin/audit?subject=%00", "subject"),
         ("DELETE", f"/admin/tenants/{UNKNOWN}/samples?user=a%00", "user"),
     ],
-    ids=["offset", "limit", "hours", "subject", "user"],
+    ids=["offset", "limit", "5.0", "1e2", "twice", "hours", "subject", "user"],
 )
 async def test_query_parameter_out_of_bounds_is_a_short_400_that_names_it(
     client: httpx.AsyncClient, method: str, path: str, param: str
@@ -127,6 +130,12 @@ async def test_query_parameter_out_of_bounds_is_a_short_400_that_names_it(
     error = response.json()["error"]
     assert (response.status_code, error["code"], error["param"]) == (400, "invalid_value", param)
     assert len(error["message"]) < 300
+
+
+async def test_misspelt_query_parameter_is_refused_by_name(client: httpx.AsyncClient) -> None:
+    error = (await client.get("/admin/tenants?limt=5")).json()["error"]
+    assert (error["code"], error["param"]) == ("unsupported_parameter", "limt")
+    assert "after, limit" in error["message"]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -14,16 +14,19 @@ import uvloop
 from litestar import Request, get, post
 from litestar.params import JSONBody
 from litestar.response import Stream
+from prometheus_client import CollectorRegistry
 
-from gateway.api.body import bounded_request
+from gateway.api.body import BodyLimits, bounded_request
 from gateway.api.connections.limits import ConnectionLimits
 from gateway.api.connections.protocol import bounded_protocol
 from gateway.api.errors import exception_handlers
+from gateway.api.http_metrics import HttpMetrics
 from gateway.api.request_id import IdentifyingApp
 
 PATIENCE_S = 30.0  # a machine this slow fails every test
 MAX_BODY = 1 << 20
 MAX_VALUES = 3000
+LIMITS = BodyLimits(MAX_BODY, MAX_VALUES)
 
 
 @get("/health/live")
@@ -114,8 +117,9 @@ class Client:
 class Server:
     """Where it listens, and connections to it."""
 
-    def __init__(self, port: int, clients: list[Client]) -> None:
+    def __init__(self, port: int, clients: list[Client], registry: CollectorRegistry) -> None:
         self.port = port
+        self.registry = registry
         self._clients = clients
 
     def connect(self) -> Client:
@@ -127,6 +131,10 @@ class Server:
 
     def post(self, path: str, body: bytes, **headers: str) -> Response:
         return self.send(a_post(path, body, Connection="close", **headers)).response()
+
+    def count(self, name: str, **labels: str) -> float:
+        """A series' value; 0 before its first event."""
+        return self.registry.get_sample_value(name, labels) or 0
 
     def is_live(self) -> bool:
         return self.send(GET_LIVE).response().status == 200
@@ -143,19 +151,24 @@ GET_LIVE_AGAIN = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @contextmanager
-def serving(**limits: Any) -> Iterator[Server]:
+def serving(
+    limits_of_bodies: Callable[[], BodyLimits] | None = None, **limits: Any
+) -> Iterator[Server]:
+    registry = CollectorRegistry()
+    metrics = HttpMetrics(registry)
     app = IdentifyingApp(
         [live, decode, size, early, stream],
         exception_handlers=exception_handlers,
-        request_class=bounded_request(MAX_VALUES),
-        request_max_body_size=MAX_BODY,
+        request_class=bounded_request(limits_of_bodies or (lambda: LIMITS)),
+        request_max_body_size=None,
+        metrics=metrics,
         logging_config=None,
     )
     clients: list[Client] = []
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         config = uvicorn.Config(
             app,
-            http=bounded_protocol(ConnectionLimits(**limits)),
+            http=bounded_protocol(ConnectionLimits(**limits), metrics),
             ws="none",
             loop="none",
             lifespan="off",
@@ -171,7 +184,7 @@ def serving(**limits: Any) -> Iterator[Server]:
         thread = threading.Thread(target=run)
         thread.start()
         try:
-            yield Server(listener.getsockname()[1], clients)
+            yield Server(listener.getsockname()[1], clients, registry)
         finally:
             for client in clients:
                 client.socket.close()

@@ -7,7 +7,8 @@ import time
 import pytest
 from structlog.testing import capture_logs
 
-from tests.integration.api_http.conftest import MAX_BODY, MAX_VALUES, Server, a_post
+from gateway.api.body import BodyLimits
+from tests.integration.api_http.conftest import MAX_BODY, MAX_VALUES, Server, a_post, serving
 
 MESSAGE = {"role": "user", "content": ""}
 
@@ -22,6 +23,19 @@ def test_chunked_body_over_the_limit_is_a_413(server: Server) -> None:
     head = b"POST /size HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     chunk = b"%x\r\n%s\r\n" % (MAX_BODY + 1, b"x" * (MAX_BODY + 1))
     assert server.send(head + chunk).next_response().status == 413
+
+
+def test_limits_follow_the_context_of_the_engine_that_runs() -> None:
+    limits = [BodyLimits.of(context_tokens=1000, max_values=10)]
+    size, values = 1 << 20, 1000
+    with serving(lambda: limits[-1]) as server:
+        for context_tokens in (100_000, 1000):
+            assert server.post("/size", b"x" * size).status == 200
+            assert server.post("/size", b"x" * (size + 1)).status == 413
+            assert server.post("/decode", json.dumps([""] * (values - 1)).encode()).status == 200
+            assert server.post("/decode", json.dumps([""] * values).encode()).status == 413
+            limits.append(BodyLimits.of(context_tokens=context_tokens, max_values=10))
+            size, values = 32 * context_tokens, context_tokens
 
 
 @pytest.mark.parametrize(

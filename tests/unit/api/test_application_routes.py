@@ -100,6 +100,19 @@ async def test_preflight_request_needs_no_key(client: httpx.AsyncClient) -> None
     assert "authorization" in response.headers["access-control-allow-headers"].lower()
 
 
+async def test_refused_preflight_request_is_an_error_of_openais_shape(
+    client: httpx.AsyncClient,
+) -> None:
+    asked = {"origin": f"https://{'x' * 5000}.org", "access-control-request-method": "POST"}
+    response = await client.options("/guarded", headers=asked)
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (403, "origin_not_allowed")
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["x-request-id"].startswith("req_")
+    assert not [name for name in response.headers if name.startswith("access-control")]
+    assert len(error["message"]) < 300
+
+
 async def test_page_of_an_allowed_origin_may_read_answers(client: httpx.AsyncClient) -> None:
     response = await client.post("/guarded", headers={"origin": ORIGIN})
     assert response.headers["access-control-allow-origin"] == ORIGIN

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from openai.types import completion_create_params as text_params
@@ -22,8 +23,12 @@ from gateway.api.openai.chat_schema import MESSAGE, PART, ChatCompletionRequest
 from gateway.api.openai.completion_schema import CompletionRequest
 from gateway.api.openai.parameters import FieldRules
 from gateway.api.openai.sampling_schema import STREAM_OPTIONS, SamplingRequest
+from gateway.api.validation import convert_strictly
 from gateway.errors import UnsupportedParameter
+from gateway.tenancy.caller import Caller
 
+ID = UUID(int=1)
+CALLER = Caller(tenant_id=ID, tenant="acme", app_id=ID, app="mail", api_key_id=ID, instruction=None)
 DOCUMENT = Path(__file__).parents[3] / "docs/api.md"
 CHAT, TEXT = chat_schema.RULES, completion_schema.RULES
 MESSAGES = (
@@ -201,3 +206,25 @@ def test_cache_hints_of_parts_are_ignored_by_name() -> None:
 def test_every_ignored_and_refused_field_is_documented(rules: FieldRules) -> None:
     document = DOCUMENT.read_text()
     assert [name for name in (*rules.ignored, *rules.refused) if f"`{name}`" not in document] == []
+
+
+@pytest.mark.parametrize(
+    ("form", "fields", "param"),
+    [
+        (ChatCompletionRequest, {"n": 9}, "n"),
+        (CompletionRequest, {"n": 128}, "n"),
+        (ChatCompletionRequest, {"service_tier": "scale"}, "service_tier"),
+        (CompletionRequest, {"prompt": ["x"] * 129}, "prompt"),
+        (CompletionRequest, {"prompt": ["x"] * 2, "stream": True}, "prompt"),
+        (CompletionRequest, {"prompt": ["x", 1]}, "prompt"),
+    ],
+)
+def test_value_that_only_openai_supports_is_refused_by_name(
+    form: type[ChatCompletionRequest | CompletionRequest], fields: dict[str, Any], param: str
+) -> None:
+    request = convert_strictly({"model": "m", **body(form), **fields}, form)
+    is_chat = isinstance(request, ChatCompletionRequest)
+    read = request.to_request if is_chat else request.to_requests
+    with pytest.raises(UnsupportedParameter, match="by this gateway") as caught:
+        read(CALLER)
+    assert caught.value.param == param

@@ -9,7 +9,7 @@ from msgspec import UNSET
 from gateway.api.openai.chat_schema import ChatCompletionRequest
 from gateway.api.openai.completion_schema import CompletionRequest
 from gateway.api.openai.timeouts import ClientTimeouts
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, UnsupportedParameter
 from gateway.tenancy.caller import Caller
 
 CALLER = Caller(
@@ -52,10 +52,16 @@ def test_text_completions_have_tiers_too() -> None:
     assert [request.urgency for request in body.to_requests(CALLER)] == [0.25, 0.25]
 
 
-@pytest.mark.parametrize("name", ["", "gold", "Priority", "scale"])
+@pytest.mark.parametrize("name", ["", "gold", "Priority"])
 def test_unknown_tier_is_refused_with_the_known_ones(name: str) -> None:
     with pytest.raises(InvalidRequest, match="accepted are auto, default, flex, pri") as caught:
         chat(service_tier=name).to_request(CALLER)
+    assert caught.value.param == "service_tier"
+
+
+def test_tier_that_only_openai_has_is_unsupported() -> None:
+    with pytest.raises(UnsupportedParameter, match="accepted are auto, default") as caught:
+        chat(service_tier="scale").to_request(CALLER)
     assert caught.value.param == "service_tier"
 
 

@@ -54,3 +54,8 @@ def test_error_names_the_first_bad_lines_in_order() -> None:
     lines = bad_lines_error(bad).message.splitlines()
     assert lines[:2] == ["nothing was imported", "line 1: wrong"]
     assert lines[-1] == "and 7 more"
+
+
+def test_reason_repeats_little_of_the_line() -> None:
+    _, bad = read_lines(b"\n".join(a_line(**{name * 50_000: 1}) for name in "xyz"))
+    assert len(str(bad_lines_error(bad))) < 1_000

@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from engine.protocol import KvState, Step, StepWork
-from gateway.generation.step_cost import MIN_STEPS, StepCoefficients, StepCostLearner
+from gateway.generation.insight.step_cost import MIN_STEPS, StepCoefficients, StepCostLearner
 
 ENGINE = StepCoefficients(4e-3, 2e-4, 3e-8, 5e-4, 2e-7)
 

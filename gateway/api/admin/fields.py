@@ -1,0 +1,22 @@
+"""Fields that several bodies have, with bounds for the OpenAPI document; services check them."""
+
+from typing import Annotated, TypeAlias
+
+from msgspec import Meta
+
+from gateway.tenancy.naming import MAX_INSTRUCTION_CHARACTERS, MAX_NAME_CHARACTERS
+from gateway.tenancy.share import MAX_SHARE, MIN_SHARE
+
+Name: TypeAlias = Annotated[
+    str,
+    Meta(
+        description="printable characters, without spaces at either end",
+        extra_json_schema={"minLength": 1, "maxLength": MAX_NAME_CHARACTERS},
+    ),
+]
+Instruction: TypeAlias = Annotated[
+    str, Meta(extra_json_schema={"maxLength": MAX_INSTRUCTION_CHARACTERS})
+]
+TenantShare: TypeAlias = Annotated[
+    float, Meta(extra_json_schema={"minimum": MIN_SHARE, "maximum": MAX_SHARE})
+]
