@@ -67,8 +67,9 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 10001 --user-group --no-create-home --home-dir /tmp lmaas \
     && install --directory --owner lmaas --group lmaas \
-        /var/lib/lmaas /var/lib/lmaas/data /var/lib/lmaas/hub /var/lib/lmaas/models /run/lmaas \
-    && install --directory --owner lmaas --group lmaas --mode 700 /run/database
+        /var/lib/lmaas /var/lib/lmaas/hub /var/lib/lmaas/models /run/lmaas \
+    && install --directory --owner lmaas --group lmaas --mode 700 \
+        /var/lib/lmaas/data /run/database
 COPY --from=dependencies /venv /venv
 COPY --from=model /build/models /venv/share/lmaas/models
 COPY deploy/health.py deploy/database_password.py /usr/local/lib/lmaas/
