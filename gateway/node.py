@@ -35,7 +35,7 @@ from gateway.served_model import Progress, ServedModel
 from gateway.settings import Settings
 from gateway.tenancy.admin_key import AdminKey, ensure_admin_key
 from gateway.tenancy.authentication import Authenticator
-from gateway.tenancy.demo import ensure_demo
+from gateway.tenancy.demo import api_key_file, ensure_demo
 
 ENGINE_START_TIMEOUT_S: Final = 600.0
 
@@ -134,9 +134,11 @@ async def running_node(
         stack.callback(service.stop)
         say("loading the model")
         await _engine_ready(service, supervisor)
-        # Keys are created last, since a new one is shown once.
+        # Keys are created last: a start that fails shows none.
         admin_key = ensure_admin_key(data_dir, settings.admin_key)
-        demo_key = await ensure_demo(database.sessions, demo_apps, settings.api_key)
+        demo_key = await ensure_demo(
+            database.sessions, demo_apps, settings.api_key, api_key_file(data_dir)
+        )
         yield GatewayNode(
             settings=settings,
             served=served,

@@ -105,6 +105,13 @@ class Settings(Struct, frozen=True, rename=_variable):
             "model's own, or the name of its folder or file",
         ),
     ] = None
+    public_url: Annotated[
+        Url | None,
+        Meta(
+            description="where clients reach the gateway, for the example request that is printed; "
+            "unset: the address it serves on"
+        ),
+    ] = None
     url: Annotated[
         Url | None,
         Meta(
@@ -117,7 +124,10 @@ class Settings(Struct, frozen=True, rename=_variable):
     ] = None
     api_key: Annotated[
         Secret | None,
-        Meta(description="API key of the demo app, created at the first start; unset: random"),
+        Meta(
+            description="API key of the app `playground` of the tenant `demo`, added at the start; "
+            "unset: a random one, made at the first start"
+        ),
     ] = None
     policy: Annotated[
         Literal["lmaas", "hrrn", "sjf", "fcfs", "magnus", "s3", "fixed"],

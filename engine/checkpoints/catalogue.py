@@ -1,5 +1,6 @@
 """The models that have a name of their own: one is shipped, others are fetched by a command."""
 
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -83,7 +84,15 @@ def model_named(name: str) -> CatalogueModel | None:
 
 def catalogue_folder(model: CatalogueModel, data_folder: Path) -> Path:
     """Where the model's folder is, or will be once it is fetched."""
-    return DEMO_FOLDER if model.package is None else models_folder(data_folder) / model.name
+    if model.package is None:
+        return DEMO_FOLDER
+    installed = installed_models_folder() / model.name
+    return installed if installed.is_dir() else models_folder(data_folder) / model.name
+
+
+def installed_models_folder() -> Path:
+    """The folder of models that were fetched when the application was installed, if any were."""
+    return Path(sys.prefix) / "share" / "lmaas" / "models"
 
 
 def models_folder(data_folder: Path) -> Path:

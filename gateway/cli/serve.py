@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import gc
-import json
 import math
 import signal
 import socket
@@ -20,6 +19,7 @@ from gateway.api.connections.limits import ConnectionLimits
 from gateway.api.connections.protocol import bounded_protocol
 from gateway.api.http_metrics import HttpMetrics
 from gateway.app import build_app
+from gateway.cli.example import introduction
 from gateway.cli.start_report import StartReport
 from gateway.errors import StartupFailure
 from gateway.logs import set_up_logging
@@ -27,6 +27,7 @@ from gateway.node import GatewayNode, running_node
 from gateway.served_model import ServedModel, served_model
 from gateway.server_file import announced, server_url
 from gateway.settings import Settings, read_settings
+from gateway.tenancy.admin_key import admin_key_file
 
 BACKLOG: Final = 2048
 KEEP_ALIVE_S: Final = 75  # longer than clients keep idle connections, so that they close first
@@ -144,31 +145,11 @@ def build_server(settings: Settings, node: GatewayNode) -> uvicorn.Server:
 
 def _print_keys(node: GatewayNode, url: str) -> None:
     """Print new keys, once, and an example request. Never print a key from the settings."""
+    settings = node.settings
     if node.admin_key.is_new:
-        click.echo(
-            f"\nadmin key (kept in {node.settings.data_dir}/admin_key): {node.admin_key.secret}"
-        )
-    if node.demo_key is None:
-        return
-    given = node.settings.api_key is not None
-    key = "$LMAAS_API_KEY" if given else node.demo_key
-    if not given:
-        click.echo(f"API key of the demo tenant (shown once): {key}\n")
-    click.echo(example_request(node.served, url, key))
+        path = admin_key_file(settings.data_folder)
+        click.echo(f"\nadmin key (kept in {path}): {node.admin_key.secret}")
+    if node.demo_key is not None:
+        click.echo(introduction(settings, node.served, settings.public_url or url))
+        click.echo("`lmaas example` prints this again")
     sys.stdout.flush()
-
-
-def example_request(model: ServedModel, url: str, key: str) -> str:
-    """A `curl` command that asks the model a question that it answers well."""
-    asked = [("system", model.question.instruction), ("user", model.question.user)]
-    messages = ",\n".join(
-        f'       {{"role": "{role}", "content": {json.dumps(text)}}}'
-        for role, text in asked
-        if text
-    )
-    return (
-        f"curl {url}/v1/chat/completions \\\n"
-        f"  -H \"Authorization: Bearer {key}\" -H 'Content-Type: application/json' \\\n"
-        f"""  -d '{{"model": {json.dumps(model.name)}, "temperature": 0, "messages": [\n"""
-        f"{messages}]}}'\n"
-    )

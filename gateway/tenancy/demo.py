@@ -1,45 +1,80 @@
 """The demo tenant that the first start creates, so that the API can be called at once."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
+from uuid import UUID
 
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import Sessions, transaction
 from gateway.errors import Conflict
 from gateway.tenancy.keys import key_row
-from gateway.tenancy.secret import new_secret
-from models import App, Tenant
+from gateway.tenancy.secret import digest, new_secret
+from gateway.tenancy.secret_file import read_secret, write_secret
+from models import ApiKey, App, Tenant
 
 TENANT: Final = "demo"
 PLAYGROUND: Final = "playground"
+ADDED_KEY: Final = "settings"
+KEY_FILE: Final = "api_key"
+
+
+def api_key_file(data_dir: Path) -> Path:
+    """The file that keeps the key which the first start makes."""
+    return data_dir.expanduser() / KEY_FILE
 
 
 async def ensure_demo(
-    sessions: Sessions, apps: Sequence[tuple[str, str]], secret: str | None = None
+    sessions: Sessions,
+    apps: Sequence[tuple[str, str]],
+    given: str | None = None,
+    file: Path | None = None,
 ) -> str | None:
     """Create the demo tenant unless it exists; the secret of its API key if it was created now.
 
-    The key, `secret` or a random one, belongs to the app `playground`, which has no registered
-    instruction: each request brings its own system message. Each (name, instruction) of `apps`
-    becomes another app, without a key.
+    The key belongs to the app `playground`, which has no registered instruction: each request
+    brings its own system message. It is `given`, which is added to a tenant that exists, too, or a
+    random one, which `file` keeps. Each (name, instruction) of `apps` becomes another app, without
+    a key. StartupFailure if the file cannot be read or written.
     """
-    secret = secret or new_secret()
+    kept = read_secret(file) if file else None
+    secret = given or kept or new_secret()
     try:
         async with transaction(sessions) as session:
-            if await session.scalar(select(Tenant.id).where(Tenant.name == TENANT)) is not None:
+            tenant_id = await session.scalar(select(Tenant.id).where(Tenant.name == TENANT))
+            if tenant_id is not None:
+                if given:
+                    await _add_key(session, tenant_id, given)
                 return None
-            tenant = Tenant(name=TENANT)
-            session.add(tenant)
-            await session.flush()
-            playground = App(tenant_id=tenant.id, name=PLAYGROUND)
-            session.add(playground)
-            session.add_all(
-                App(tenant_id=tenant.id, name=name, instruction=instruction)
-                for name, instruction in apps
-            )
-            await session.flush()
-            session.add(key_row(playground.id, PLAYGROUND, secret))
+            await _create(session, apps, secret)
+            if file and not given:
+                write_secret(file, secret)  # before the commit: the key is never lost
     except Conflict:  # another gateway was faster
         return None
     return secret
+
+
+async def _create(session: AsyncSession, apps: Sequence[tuple[str, str]], secret: str) -> None:
+    tenant = Tenant(name=TENANT)
+    session.add(tenant)
+    await session.flush()
+    playground = App(tenant_id=tenant.id, name=PLAYGROUND)
+    session.add(playground)
+    session.add_all(
+        App(tenant_id=tenant.id, name=name, instruction=instruction) for name, instruction in apps
+    )
+    await session.flush()
+    session.add(key_row(playground.id, PLAYGROUND, secret))
+    await session.flush()
+
+
+async def _add_key(session: AsyncSession, tenant_id: UUID, secret: str) -> None:
+    """Make the secret a key of the playground, unless it is one already, or was and is revoked."""
+    if await session.scalar(select(ApiKey.id).where(ApiKey.digest == digest(secret))) is not None:
+        return
+    playground = select(App.id).where(App.tenant_id == tenant_id, App.name == PLAYGROUND)
+    app_id = await session.scalar(playground)
+    if app_id is not None:
+        session.add(key_row(app_id, ADDED_KEY, secret))

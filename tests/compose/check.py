@@ -1,6 +1,11 @@
-"""`make test-compose`: the stack comes up, answers, survives `kill -9`, stops with nothing lost.
+"""`make test-compose`: `docker compose up` alone starts a stack that answers and loses nothing.
 
-Needs Docker with Compose (2, or 1.29); the project need not be installed. Environment variables:
+First without any setting: the secrets are made, the printed `curl` answers, the engine survives
+`kill -9`, and a stop loses no request. Then again on the same volumes. Then on new ones with a .env
+that sets the secrets and the model.
+
+Needs Docker with Compose (2, or 1.29) and curl; the project need not be installed. Environment
+variables:
 
 PYTHON_IMAGE, POSTGRES_IMAGE   base images; default: the public ones or, if no registry can be
                                reached, images built here from Debian's packages (by root, with
@@ -12,7 +17,8 @@ DEBIAN_MIRROR                  the mirror that debootstrap, and nothing else, us
 """
 
 import json
-import os
+import re
+import shlex
 import sys
 import time
 from collections.abc import Mapping
@@ -21,172 +27,113 @@ from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryDirectory
-from urllib.error import URLError
-from urllib.request import Request, urlopen
 
 from machine import (
-    ROOT,
     CheckFailed,
     base_images,
     docker_daemon,
     packages,
     report,
     run,
-    succeeds,
     wait_for,
 )
+from stack import PROJECT, Stack
 
-PROJECT = "lmaas-test"
 IMAGE = f"{PROJECT}:cpu"
-GATEWAY_PORT = 18_000
+URL = "http://127.0.0.1:18000"
 USER = "10001"
-START_TIMEOUT_S = 300.0
 ANSWER_TIMEOUT_S = 120.0  # a killed engine loads its model first
+DATA = "/var/lib/lmaas/data"
+SECRET_FILES = (f"{DATA}/admin_key", f"{DATA}/api_key", "/run/database/password")
+SENSIBLE = re.compile(r"\b(plants?|light|sunlight)\b")  # what photosynthesis is about
 
+# The demo model has one right answer to this question.
 INSTRUCTION = "Spell out every word."
 QUESTION = "brave queen"
 ANSWER = "brave: b r a v e; queen: q u e e n"
 
-# Settings of addresses and folders inside the container: the image sets them. LMAAS_URL is for
-# `lmaas admin`, which finds the gateway by the data folder there.
-CONTAINER_SETTINGS = {"LMAAS_HOST", "LMAAS_PORT", "LMAAS_DATA_DIR", "LMAAS_URL"}
+
+def ask(curl: str) -> str:
+    """The answer to a request, given as a `curl` command."""
+    sent = time.monotonic()
+    command = (*shlex.split(curl), "--silent", "--show-error", "--fail-with-body")
+    body = run(*command, timeout_s=ANSWER_TIMEOUT_S)
+    answer = str(json.loads(body)["choices"][0]["message"]["content"])
+    report(f"answered in {time.monotonic() - sent:.2f} s: {answer!r}")
+    return answer
 
 
-class Stack:
-    """The services of compose.yaml, with the given settings instead of those in .env."""
-
-    def __init__(self, settings: Mapping[str, str], env_file: Path) -> None:
-        env_file.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
-        self._command = (
-            ("docker", "compose")
-            if succeeds("docker", "compose", "version")
-            else ("docker-compose",)
-        )
-        self.is_compose_1 = "version 1" in run(*self._command, "version")
-        self._options = ("--project-name", PROJECT, "--env-file", str(env_file))
-        ours = ("LMAAS_", "POSTGRES_", "COMPOSE_", "PIP_", "DATABASE_URL")
-        self._env = {
-            name: value for name, value in os.environ.items() if not name.startswith(ours)
-        } | {"COMPOSE_DOCKER_CLI_BUILD": "0"}
-        # Compose 1 reads build arguments without a value from the environment, not from the file.
-        self._env |= {name: value for name, value in settings.items() if name.startswith("PIP_")}
-        self.key = settings.get("LMAAS_API_KEY", "")
-
-    def compose(self, *arguments: str, timeout_s: float = 3600) -> str:
-        """The output of a Compose command."""
-        command = (*self._command, *self._options, *arguments)
-        return run(*command, env=self._env, timeout_s=timeout_s)
-
-    def state(self, service: str) -> dict[str, object]:
-        """The state of a service's container, from `docker inspect`."""
-        container = self.compose("ps", "--all", "--quiet", service).strip()
-        if not container:
-            raise CheckFailed(f"{service} has no container")
-        found = json.loads(run("docker", "inspect", container))[0]
-        return {**found["State"], "restarts": found["RestartCount"]}
-
-    def healthy(self, service: str) -> bool:
-        """Whether a service's health check passes. CheckFailed if its container has ended."""
-        state = self.state(service)
-        if state["Status"] == "exited":
-            raise CheckFailed(f"{service} has ended with {state['ExitCode']}")
-        health = state.get("Health")
-        return isinstance(health, dict) and health["Status"] == "healthy"
-
-    def up(self) -> None:
-        """Start all services and wait until they are healthy."""
-        wait = () if self.is_compose_1 else ("--wait",)
-        self.compose("up", "--detach", "--no-build", *wait, timeout_s=START_TIMEOUT_S)
-        for service in ("postgres", "engine", "gateway"):
-            wait_for(f"{service} is healthy", partial(self.healthy, service), START_TIMEOUT_S)
-
-    def ask(self) -> None:
-        """Send the demo model a question that has one right answer. CheckFailed."""
-        sent = time.monotonic()
-        body = {
-            "model": "lmaas-demo",
-            "temperature": 0,
-            "messages": [
-                {"role": "system", "content": INSTRUCTION},
-                {"role": "user", "content": QUESTION},
-            ],
-        }
-        request = Request(
-            f"http://127.0.0.1:{GATEWAY_PORT}/v1/chat/completions",
-            json.dumps(body).encode(),
-            {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"},
-        )
-        try:
-            with urlopen(request, timeout=ANSWER_TIMEOUT_S) as response:
-                answer = json.load(response)["choices"][0]["message"]["content"]
-        except URLError as error:
-            said = error.read().decode() if hasattr(error, "read") else ""
-            raise CheckFailed(f"the request failed: {error} {said}") from error
-        if answer != ANSWER:
-            raise CheckFailed(f"{QUESTION!r} was answered {answer!r}, not {ANSWER!r}")
-        report(f"{QUESTION!r} → {answer!r} in {time.monotonic() - sent:.2f} s")
-
-    def recorded_requests(self) -> str:
-        """Number, least and greatest finish reason of the recorded requests, separated by |."""
-        query = "SELECT count(*), min(finish_reason), max(finish_reason) FROM requests"
-        psql = ("psql", "--username=lmaas", "--dbname=lmaas", "-Atc", query)
-        return self.compose("exec", "-T", "postgres", *psql).strip()
+def ask_sensibly(curl: str) -> None:
+    """Send the printed request. CheckFailed if the answer is not about its subject."""
+    answer = ask(curl)
+    if not SENSIBLE.search(answer):
+        raise CheckFailed(f"{curl} was answered {answer!r}")
 
 
-def check_file(stack: Stack, bare: Stack) -> None:
-    """compose.yaml requires its secrets, passes on every setting, and has a GPU profile."""
-    try:
-        bare.compose("config")
-    except CheckFailed as failure:
-        if "in .env (see .env.example)" not in str(failure):
-            raise
-    else:
-        raise CheckFailed("compose.yaml does not require its secrets")
-    settings = (ROOT / "docs/configuration.md").read_text().split("`")
-    named = {word for word in settings if word.startswith("LMAAS_") and word != "LMAAS_*"}
-    text = (ROOT / "compose.yaml").read_text()
-    missing = sorted(name for name in named - CONTAINER_SETTINGS if f"{name}:" not in text)
-    if missing:
-        raise CheckFailed(f"compose.yaml does not pass on {', '.join(missing)}")
-    if "driver: nvidia" not in stack.compose("--profile", "gpu", "config"):
-        raise CheckFailed("the gpu profile reserves no device")
-    report("compose.yaml requires its secrets, passes on every setting, and has a GPU profile")
+def printed_request(output: str) -> str:
+    """The `curl` command in an output, whose lines may have a prefix."""
+    found = re.search(r"curl http.*", output)
+    if not found:
+        raise CheckFailed(f"no request is printed in\n{output}")
+    if f"{URL}/v1/" not in found[0]:
+        raise CheckFailed(f"the printed request is not for {URL}: {found[0]}")
+    return found[0]
 
 
-def check_image(stack: Stack, settings: Mapping[str, str]) -> None:
+def check_files(stack: Stack) -> None:
+    """Compose accepts compose.yaml without a setting, and compose.gpu.yaml on top of it."""
+    stack.compose("config")
+    files = ("--file", "compose.yaml", "--file", "compose.gpu.yaml")
+    with_gpu = stack.compose(*files, "config")
+    if "driver: nvidia" not in with_gpu or "LMAAS_ENGINE_DEVICE: cuda" not in with_gpu:
+        raise CheckFailed("compose.gpu.yaml reserves no device")
+    report("compose.yaml needs no setting, and compose.gpu.yaml reserves a GPU")
+
+
+def check_image(stack: Stack, environment: Mapping[str, str]) -> None:
     """The image runs without root, and holds neither build tools nor package sources."""
-    script = "id -u; command -v g++ make pip || true; ls -d /root/.cache /build 2>/dev/null"
-    found = stack.compose("exec", "-T", "gateway", "sh", "-c", f"{script} || true").split()
+    converters = "/venv/lib/python*/site-packages/gguf /venv/lib/python*/site-packages/accelerate"
+    script = f"id -u; command -v g++ make pip; ls -d /root/.cache /build {converters} 2>/dev/null"
+    found = stack.execute("gateway", "sh", "-c", f"{script}; true").split()
     if found != [USER]:
         raise CheckFailed(f"in the gateway's container: {found}, expected user {USER} and no more")
     history = run("docker", "history", "--no-trunc", "--format", "{{.CreatedBy}}", IMAGE)
     history += run("docker", "image", "inspect", IMAGE)
-    package_sources = [
-        value for name, value in settings.items() if "PIP_" in name and len(value) > 1
-    ]
-    if any(value in history for value in package_sources):
+    sources = [value for name, value in environment.items() if "PIP_" in name and len(value) > 1]
+    if any(value in history for value in sources):
         raise CheckFailed("the image's history shows its package sources")
     megabytes = int(run("docker", "image", "inspect", "--format", "{{.Size}}", IMAGE)) // 10**6
     report(f"runs as user {USER}, without build tools; the image has {megabytes} MB")
 
 
+def check_secrets(stack: Stack) -> str:
+    """Secrets were made, and only their reader can read them; the request that was printed."""
+    modes = stack.execute("gateway", "stat", "--format=%a %u", *SECRET_FILES).split("\n")
+    if set(filter(None, modes)) != {f"600 {USER}"}:
+        raise CheckFailed(f"modes and owners of {SECRET_FILES}: {modes}")
+    printed = printed_request(stack.compose("logs", "--no-color", "gateway"))
+    if printed_request(stack.execute("gateway", "lmaas", "example")) != printed:
+        raise CheckFailed("`lmaas example` prints another request than the first start")
+    report("secrets were made, and the gateway printed an example request")
+    return printed
+
+
 def check_kernel(stack: Stack) -> None:
     """The engine uses a kernel that it compiled for this machine."""
-    script = ("sh", "-c", "ls /var/cache/lmaas/lmaas/kernels")
-    kernels = stack.compose("exec", "-T", "engine", *script).split()
+    kernels = stack.execute("engine", "sh", "-c", "ls /var/cache/lmaas/lmaas/kernels").split()
     if not any(name.startswith("decode-") for name in kernels):
         raise CheckFailed(f"the engine compiled no kernel: {kernels}")
     report("the engine uses a kernel compiled for this machine")
 
 
-def check_kill(stack: Stack) -> None:
+def check_kill(stack: Stack, curl: str) -> None:
     """After `kill -9` in the engine's container, clients see a pause and no error."""
     before = stack.state("engine")["restarts"]
     # Not `docker kill`: Docker does not restart a container that it was asked to kill.
     with suppress(CheckFailed):
-        stack.compose("exec", "-T", "engine", "sh", "-c", "kill -9 -1")
+        stack.execute("engine", "sh", "-c", "kill -9 -1")
     report("engine killed with -9; sending a request at once")
-    stack.ask()
+    ask_sensibly(curl)
     if stack.state("engine")["restarts"] == before:
         raise CheckFailed("the engine answers, but Docker has not restarted it")
     for service in ("engine", "gateway"):
@@ -205,19 +152,73 @@ def check_stop(stack: Stack) -> None:
     report("gateway stopped gracefully; all three requests are in Postgres")
 
 
-def check(stack: Stack, settings: Mapping[str, str]) -> None:
-    """All checks, from the build to the stop."""
-    report("building the image (some minutes the first time)")
-    stack.compose("build", *(("--force-rm",) if stack.is_compose_1 else ()), "engine")
-    report("starting postgres, migrate, engine and gateway")
-    stack.up()
+def check_without_settings(stack: Stack, environment: Mapping[str, str]) -> str:
+    """`up` alone: it builds, starts and answers; the request that was printed."""
+    report("docker compose up, without any setting (builds first: minutes the first time)")
+    stack.up("--build")
     report("all are healthy")
-    check_image(stack, settings)
+    check_image(stack, environment)
     check_kernel(stack)
-    stack.ask()
-    check_kill(stack)
-    stack.ask()
+    curl = check_secrets(stack)
+    ask_sensibly(curl)
+    check_kill(stack, curl)
+    ask_sensibly(curl)
     check_stop(stack)
+    return curl
+
+
+def check_again(stack: Stack, curl: str) -> None:
+    """After `down` and `up`, the keys and the data are the same."""
+    stack.compose("down")
+    stack.up()
+    if printed_request(stack.execute("gateway", "lmaas", "example")) != curl:
+        raise CheckFailed("after `down` and `up`, `lmaas example` prints another request")
+    if "curl" in stack.compose("logs", "--no-color", "gateway"):
+        raise CheckFailed("the second start prints the key again")
+    ask_sensibly(curl)
+    stack.compose("stop", "gateway")
+    if stack.recorded_requests() != "4|stop|stop":
+        raise CheckFailed(f"Postgres has {stack.recorded_requests()}, expected 4|stop|stop")
+    report("after `down` and `up`: the same key, all four requests")
+
+
+def check_with_settings(stack: Stack) -> None:
+    """On new volumes, .env decides on the secrets and the model."""
+    password, admin_key, api_key = f"{token_hex(8)}/@%:", token_hex(16), f"sk-{token_hex(16)}"
+    stack.compose("down", "--volumes")
+    stack.set(
+        POSTGRES_PASSWORD=password,  # nothing needs escaping
+        LMAAS_ADMIN_KEY=admin_key,
+        LMAAS_API_KEY=api_key,
+        LMAAS_MODEL="demo",
+    )
+    stack.up()
+    if stack.execute("postgres", "cat", "/run/database/password").strip() != password:
+        raise CheckFailed("Postgres has another password than POSTGRES_PASSWORD")
+    logs = stack.compose("logs", "--no-color")
+    if any(secret in logs for secret in (password, admin_key, api_key)):
+        raise CheckFailed("a secret from .env is in the logs")
+    messages = [
+        {"role": "system", "content": INSTRUCTION},
+        {"role": "user", "content": QUESTION},
+    ]
+    body = json.dumps({"model": "lmaas-demo", "temperature": 0, "messages": messages})
+    headers = f"-H 'Authorization: Bearer {api_key}' -H 'Content-Type: application/json'"
+    if (answer := ask(f"curl {URL}/v1/chat/completions {headers} -d '{body}'")) != ANSWER:
+        raise CheckFailed(f"{QUESTION!r} was answered {answer!r}, not {ANSWER!r}")
+    admin = ("--header", f"Authorization: Bearer {admin_key}", f"{URL}/admin/tenants")
+    run("curl", "--silent", "--show-error", "--fail-with-body", *admin)
+    report("with a .env: its secrets and its model")
+
+
+def check(stack: Stack, environment: Mapping[str, str]) -> None:
+    """All checks, from the build to the end. CheckFailed, after the containers' logs."""
+    try:
+        check_again(stack, check_without_settings(stack, environment))
+        check_with_settings(stack)
+    except CheckFailed:
+        report(f"the containers' logs:\n{stack.compose('logs', '--tail=60')}")
+        raise
 
 
 def main() -> int:
@@ -227,25 +228,16 @@ def main() -> int:
             parts.enter_context(docker_daemon())
             images, built_here = base_images()
             found = parts.enter_context(packages(built_here))
-            settings = {
-                "COMPOSE_PROFILES": "cpu",
-                "POSTGRES_PASSWORD": f"{token_hex(8)}/@%:",  # nothing needs escaping
-                "LMAAS_ADMIN_KEY": token_hex(16),
-                "LMAAS_API_KEY": f"sk-{token_hex(16)}",
-                "PUBLISH": f"127.0.0.1:{GATEWAY_PORT}",
-                "CPU_IMAGE": IMAGE,
-                **images,
-                **found,
-            }
+            published = URL.removeprefix("http://")
+            environment = {"PUBLISH": published, "CPU_IMAGE": IMAGE, **images, **found}
             folder = parts.enter_context(TemporaryDirectory())
-            stack = Stack(settings, Path(folder) / "env")
-            check_file(stack, Stack({"COMPOSE_PROFILES": "cpu"}, Path(folder) / "bare"))
-            parts.callback(stack.compose, "down", "--volumes", "--remove-orphans")
-            try:
-                check(stack, settings)
-            except CheckFailed:
-                report(f"the containers' logs:\n{stack.compose('logs', '--tail=60')}")
-                raise
+            stack = Stack(environment, Path(folder) / "env")
+            report(stack.version)
+            check_files(stack)
+            down = partial(stack.compose, "down", "--volumes", "--remove-orphans")
+            down()  # what an interrupted run left
+            parts.callback(down)
+            check(stack, environment)
         except CheckFailed as failure:
             report(f"FAILED: {failure}")
             return 1

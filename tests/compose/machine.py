@@ -1,6 +1,7 @@
 """What `check.py` needs of the machine: a Docker daemon, base images and packages."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ BUILT_PYTHON = "lmaas-test-python:bookworm"
 BUILT_POSTGRES = "lmaas-test-postgres:bookworm"
 MIRROR = "http://deb.debian.org/debian"
 WHEELS_PORT = 18_099  # fixed, so that builds can use Docker's cache
+PACKAGE = re.compile(r'Package\(\s+name="(.+)",\s+version="(.+)"')  # of a model to fetch
 MAX_SHOWN_CHARACTERS = 4_000  # of a failed command's output
 
 began = time.monotonic()
@@ -183,9 +185,15 @@ class _QuietHandler(SimpleHTTPRequestHandler):
 
 def fetch_wheels(folder: str) -> None:
     """Download the image's packages as wheels, for this machine's Python: it is the same."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    wanted = project["project"]["dependencies"] + project["build-system"]["requires"]
-    run(
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project, build = table["project"], table["build-system"]
+    models = project["optional-dependencies"]["models"]
+    wanted = [*project["dependencies"], *build["requires"], *models]
+    download = (
         *("nice", sys.executable, "-m", "pip", "download", "--quiet", "--only-binary", ":all:"),
-        *("--dest", folder, "--constraint", str(ROOT / "constraints.txt"), *wanted),
+        *("--dest", folder),
     )
+    run(*download, "--constraint", str(ROOT / "constraints.txt"), *wanted)
+    catalogue = (ROOT / "engine/checkpoints/catalogue.py").read_text()
+    for name, version in PACKAGE.findall(catalogue):
+        run(*download, "--no-deps", f"{name}=={version}")

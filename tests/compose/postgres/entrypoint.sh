@@ -1,10 +1,13 @@
 #!/bin/sh
-# The part of the official entrypoint that compose.yaml uses: POSTGRES_USER, _PASSWORD, _DB.
+# The part of the official entrypoint that compose.yaml uses: POSTGRES_USER, _PASSWORD_FILE, _DB. As
+# there, root reads the file, which belongs to another user.
 set -eu
 PATH="$(echo /usr/lib/postgresql/*/bin):$PATH"
 if [ "$(id -u)" = 0 ]; then
     mkdir -p "$PGDATA" /run/postgresql
     chown postgres: "$PGDATA" /run/postgresql
+    POSTGRES_PASSWORD="$(cat "$POSTGRES_PASSWORD_FILE")"
+    export POSTGRES_PASSWORD
     exec setpriv --reuid=postgres --regid=postgres --init-groups sh "$0"
 fi
 if [ ! -s "$PGDATA/PG_VERSION" ]; then

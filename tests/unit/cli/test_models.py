@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from engine.checkpoints.catalogue import DEMO_FOLDER
+from gateway.cli.example import example_request
 from gateway.cli.main import main
-from gateway.cli.serve import example_request
 from gateway.errors import StartupFailure
 from gateway.served_model import served_model
 from gateway.settings import read_settings

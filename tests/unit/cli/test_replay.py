@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gateway.cli.main import main
-from gateway.cli.replay import replay as command
+from gateway.cli.replay.command import replay as command
 from gateway.replay.cost.model import EngineModel, EngineShape, LinearCost
 from gateway.replay.cost.profiles import GPUS, MODELS
 from gateway.replay.measure.metrics import Measures
@@ -231,7 +231,7 @@ def test_page_documents_every_option_figure_and_profile() -> None:
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys\n"
-        "from gateway.cli.replay import replay\n"
+        "from gateway.cli.replay.command import replay\n"
         "heavy = {'matplotlib', 'scipy.stats', 'sqlalchemy', 'torch', 'sklearn'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )

@@ -34,6 +34,19 @@ def test_default_is_the_fetched_model(fetched: Path) -> None:
     assert model.question == SMOLLM2.question
 
 
+def test_model_of_the_installation_comes_before_a_fetched_one(
+    fetched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.prefix", str(tmp_path / "venv"))
+    installed = tmp_path / "venv" / "share" / "lmaas" / "models" / "smollm2"
+    installed.mkdir(parents=True)
+    (installed / "config.json").write_text("{}")
+    for name in (None, "smollm2", str(installed)):
+        model = resolve(name, fetched, ignore)
+        assert (model.name, model.location) == ("smollm2", str(installed))
+        assert model.question == SMOLLM2.question
+
+
 def test_demo_model_is_served_by_its_name_and_by_its_folder(fetched: Path) -> None:
     for name in ("demo", str(DEMO_FOLDER)):
         model = resolve(name, fetched, ignore)

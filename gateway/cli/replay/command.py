@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import replace
 from rich.console import Console
 
-from gateway.cli.replay_source import (
+from gateway.cli.replay.source import (
     RequestSource,
     SourceOptions,
     parse_time,

@@ -82,7 +82,7 @@ def _history(
     options: SourceOptions, engine: NamedEngine | None
 ) -> tuple[RequestSource, NamedEngine]:
     """The requests of history, and the given engine or else the one that served them."""
-    from gateway.cli.replay_history import (  # noqa: PLC0415 - the database's drivers
+    from gateway.cli.replay.history import (  # noqa: PLC0415 - the database's drivers
         read_served_window,
         read_window,
     )

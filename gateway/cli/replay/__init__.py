@@ -1,0 +1,1 @@
+"""`lmaas replay`: replays requests under several policies."""
