@@ -5,7 +5,9 @@ from pathlib import PurePath
 from xdist.scheduler import LoadFileScheduling
 
 SHARED = PurePath("tests/e2e")
+COMMANDS = SHARED / "commands"  # with the gateway of SHARED
 OWN = SHARED / "own"  # tests that stop or kill their gateway, or count on a new one
+GATEWAY_OF = {SHARED: SHARED, COMMANDS: SHARED, OWN: OWN}
 
 
 class ByGateway(LoadFileScheduling):
@@ -13,4 +15,4 @@ class ByGateway(LoadFileScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         path = PurePath(super()._split_scope(nodeid))
-        return str(path.parent if path.parent in {SHARED, OWN} else path)
+        return str(GATEWAY_OF.get(path.parent, path))
