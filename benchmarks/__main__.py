@@ -92,7 +92,7 @@ def main() -> None:
 @main.command("E1")
 @click.option("--rounds", default=5, show_default=True, help="runs of each contestant")
 @click.option(
-    "--slow-rounds", default=3, show_default=True, help="runs of contestants that are slow on m100"
+    "--slow-rounds", default=3, show_default=True, help="runs of transformers on m100"
 )
 @click.option("--sizes", "chosen", default="tiny,m100", show_default=True, help="models to run")
 @click.option(
