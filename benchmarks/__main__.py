@@ -91,9 +91,7 @@ def main() -> None:
 
 @main.command("E1")
 @click.option("--rounds", default=5, show_default=True, help="runs of each contestant")
-@click.option(
-    "--slow-rounds", default=3, show_default=True, help="runs of transformers on m100"
-)
+@click.option("--slow-rounds", default=3, show_default=True, help="runs of transformers on m100")
 @click.option("--sizes", "chosen", default="tiny,m100", show_default=True, help="models to run")
 @click.option(
     "--only", default="", help=f"of {', '.join(n for s in e1.CONTENDERS.values() for n in s)}"
