@@ -11,7 +11,7 @@ from torch.nn.functional import embedding, rms_norm, silu
 
 from engine.attention.interface import Attention
 from engine.networks.interface import Packed
-from engine.networks.linear import DenseLinear, Linear, fixed_linear
+from engine.networks.linear import Linear, fixed_linear
 
 FAMILIES: Final = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 STATIC_ROPE: Final = frozenset({"default", "linear", "llama3", "yarn"})
@@ -70,11 +70,10 @@ class LlamaNetwork:
             self._layers.append(_layer(layer, _window(config, layer)))
             model.layers[index] = nn.Identity()
         self._norm = _norm(model.norm)
-        if module.lm_head.weight is self._embedding:
-            self._head: Linear = DenseLinear(self._embedding, None)
-        else:
-            self._head = fixed_linear(module.lm_head.weight)
-            module.lm_head = nn.Identity()
+        # Packed weights are a copy, of an embedding's too: products with unpacked ones take up to
+        # three times as long.
+        self._head = fixed_linear(module.lm_head.weight)
+        module.lm_head = nn.Identity()
 
     def __call__(self, packed: Packed, attention: Attention[Any]) -> Tensor:
         """Logits of the rows to sample from: (samples, vocabulary)."""
