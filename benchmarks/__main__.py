@@ -10,6 +10,8 @@ from typing import Literal
 import click
 
 from benchmarks.decision import run as decisions
+from benchmarks.e4 import run as e4
+from benchmarks.e4.contenders import FORMATS
 from benchmarks.engine import e1, e3, prefix, step, workload
 from benchmarks.engine.models import SHAPES
 from benchmarks.live import run as live_replay
@@ -25,6 +27,7 @@ from gateway.replay.cost.model import EngineModel, read_engine
 from gateway.replay.cost.profiles import DEFAULT_PROFILE as PUBLISHED
 from gateway.replay.cost.profiles import profile
 
+SMOLLM2 = Path(".lmaas", "models", "smollm2")  # where `lmaas models fetch smollm2` puts it
 threads_option = click.option("--threads", default=2, show_default=True, help="cores to use")
 sizes = click.Choice(list(SHAPES))
 
@@ -114,6 +117,26 @@ def engines(
 def reservations(rounds: int, requests: int, threads: int, size: str) -> None:
     """The engine with a fixed KV pool, under several reservation rules."""
     e3.run(rounds, requests, threads, size)
+
+
+@main.command("E4")
+@data_option
+@click.option(
+    "--model",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=SMOLLM2,
+    show_default=True,
+    help="folder of SmolLM2, or of another Llama",
+)
+@click.option("--rounds", default=5, show_default=True, help="runs of each engine")
+@click.option("--clients", default="1,8,32", show_default=True, help="numbers of clients")
+@click.option("--only", default="", help=f"of {', '.join(FORMATS)}")
+@threads_option
+def real_model(data: Path, model: Path, rounds: int, clients: str, only: str, threads: int) -> None:
+    """Our engine, vLLM and llama.cpp with SmolLM2."""
+    numbers = [int(name) for name in _among(clients, [str(each) for each in e4.CLIENTS])]
+    with _errors_in_one_line():
+        e4.run(data, model, rounds, numbers, _among(only, list(FORMATS)), threads)
 
 
 @main.command("P1")
