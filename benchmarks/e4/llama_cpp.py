@@ -57,7 +57,7 @@ def _binary(name: str) -> Path:
     compiled = FOLDER / "compiled"
     if not compiled.exists():
         source = _source()
-        print(f"compiling llama.cpp in {FOLDER} (about 15 minutes on two cores)", flush=True)
+        print(f"compiling llama.cpp in {FOLDER} (about five minutes on two cores)", flush=True)
         build = str(FOLDER / "build")
         options = [f"-D{option}={value}" for option, value in OPTIONS.items()]
         run_command("cmake", "-S", str(source), "-B", build, *options)

@@ -120,7 +120,8 @@ async def _client(port: int, loop: ClosedLoop) -> None:
             held = part.tokens_predicted - received
             tokens = [UNKNOWN] * held if part.stop else part.tokens
             received += len(tokens)
-            loop.received(request.id, tokens)
+            if tokens:
+                loop.received(request.id, tokens)
         if received < request.tokens:
             raise RuntimeError(f"llama-server sent {received} of {request.tokens} tokens")
 

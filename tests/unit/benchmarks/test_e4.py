@@ -188,29 +188,34 @@ def test_all_servers_end_with_the_comparison(comparison: Comparison, closed: lis
     assert sorted(closed) == ["ours bfloat16", "ours float32"]
 
 
-async def answer_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """A llama-server that holds back the second of three tokens."""
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = int(head.lower().partition(b"content-length: ")[2].split()[0])
-    asked = json.loads(await reader.readexactly(length))
-    assert (asked["n_predict"], asked["cache_prompt"]) == (3, False)
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
-    for part in (
-        {"tokens": [4], "stop": False},
-        {"tokens": [6], "stop": False},
-        {"tokens": [], "stop": True, "tokens_predicted": 3},
-    ):
-        writer.write(b"data: " + json.dumps(part).encode() + b"\n\n")
-    await writer.drain()
-    writer.close()
+async def answered_by(sent: list[list[int]]) -> list[list[int]]:
+    """The tokens noted for three requests if a llama-server sends these of three, then the end."""
 
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length: ")[2].split()[0])
+        asked = json.loads(await reader.readexactly(length))
+        assert (asked["n_predict"], asked["cache_prompt"]) == (3, False)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+        end = {"tokens": [], "stop": True, "tokens_predicted": 3}
+        for part in [*({"tokens": tokens, "stop": False} for tokens in sent), end]:
+            writer.write(b"data: " + json.dumps(part).encode() + b"\n\n")
+        await writer.drain()
+        writer.close()
 
-async def test_tokens_that_llama_server_holds_back_are_counted() -> None:
-    server = await asyncio.start_server(answer_stream, HOST, 0)
+    server = await asyncio.start_server(answer, HOST, 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
         trace = await serve(port, requests(3, tokens=3), 2)
-    assert [each.tokens for each in trace.exchanges.values()] == [[4, 6, UNKNOWN]] * 3
+    return [exchange.tokens for exchange in trace.exchanges.values()]
+
+
+async def test_tokens_of_llama_server_are_noted_as_they_arrive() -> None:
+    assert await answered_by([[4], [5], [6]]) == [[4, 5, 6]] * 3
+
+
+async def test_tokens_that_llama_server_holds_back_are_counted() -> None:
+    assert await answered_by([[4], [6]]) == [[4, 6, UNKNOWN]] * 3
 
 
 def test_requests_are_the_texts_as_chats_with_the_lengths_of_their_answers(tmp_path: Path) -> None:
