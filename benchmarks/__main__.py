@@ -27,7 +27,7 @@ from gateway.replay.cost.model import EngineModel, read_engine
 from gateway.replay.cost.profiles import DEFAULT_PROFILE as PUBLISHED
 from gateway.replay.cost.profiles import profile
 
-SMOLLM2 = Path(".lmaas", "models", "smollm2")  # where `lmaas models fetch smollm2` puts it
+SMOLLM2 = Path(".lmaas", "models", "smollm2")  # in the default data folder
 threads_option = click.option("--threads", default=2, show_default=True, help="cores to use")
 sizes = click.Choice(list(SHAPES))
 

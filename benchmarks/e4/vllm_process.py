@@ -23,9 +23,9 @@ def run(engine: Any, task: Any) -> dict[str, object]:
     while not loop.done:
         for output in engine.step():
             if loop.received(output.request_id, list(output.outputs[0].token_ids)):
-                request = loop.next()
-                if request is not None:
-                    _add(engine, request)
+                following = loop.next()
+                if following is not None:
+                    _add(engine, following)
     exchanges = {
         name: (each.sent_s, each.tokens, each.at_s) for name, each in loop.exchanges.items()
     }
