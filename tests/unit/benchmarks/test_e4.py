@@ -182,6 +182,16 @@ def test_each_engine_stays_in_its_fastest_format(comparison: Comparison, closed:
     assert len(comparison.runs) == 2 * len(present)
 
 
+def test_engine_without_a_target_takes_part_in_the_first_rounds_alone(
+    comparison: Comparison,
+) -> None:
+    comparison.choose([LLAMA])
+    for _ in range(4):
+        comparison.round()
+    rounds = {(run.contender.format, run.round) for run in comparison.runs}
+    assert rounds == {("bf16", n) for n in range(4)} | {("q4_1", n) for n in range(2)}
+
+
 def test_all_servers_end_with_the_comparison(comparison: Comparison, closed: list[str]) -> None:
     with comparison:
         comparison.choose([OURS])
