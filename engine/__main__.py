@@ -5,11 +5,16 @@ import signal
 import sys
 from argparse import ArgumentParser
 
+import structlog
+
 from engine.address import Address
 from engine.errors import StartupFailure
+from engine.protocol import PHASE_EVENT
 from engine.service.logs import configure_logs
 from engine.service.supervision import end_with_supervisor
 from engine.settings import read_settings
+
+log = structlog.get_logger()
 
 EXIT_STARTUP_FAILED = 2  # exit code when a setting, the model or the socket prevents the start
 
@@ -28,6 +33,7 @@ def main() -> int:
         address.check()
         if supervised:
             end_with_supervisor(address)
+        log.info(PHASE_EVENT, phase="importing torch")
         from engine.service.process import serve  # noqa: PLC0415 - import torch only once the settings are valid
 
         return serve(settings, address)
