@@ -12,9 +12,12 @@ import structlog
 from engine.address import Address
 from engine.checkpoints.resolve import resolve
 from engine.errors import StartupFailure
+from engine.protocol import PHASE_EVENT
 from engine.service.logs import configure_logs
 from engine.service.supervision import end_with_supervisor
 from engine.settings import Settings, read_settings
+
+log = structlog.get_logger()
 
 EXIT_STARTUP_FAILED = 2  # exit code when a setting, the model or the socket prevents the start
 
@@ -34,6 +37,7 @@ def main() -> int:
         if supervised:
             end_with_supervisor(address)
         settings = _with_model(settings)
+        log.info(PHASE_EVENT, phase="importing torch")
         from engine.service.process import serve  # noqa: PLC0415 - import torch only once the settings are valid
 
         return serve(settings, address)
@@ -44,7 +48,6 @@ def main() -> int:
 
 def _with_model(settings: Settings) -> Settings:
     """The settings with a folder, or a hub name, as their model."""
-    log = structlog.get_logger()
     model = resolve(
         settings.model,
         Path(settings.data_dir).expanduser().absolute(),

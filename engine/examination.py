@@ -20,9 +20,13 @@ from engine.attention.native import NativeDecode
 from engine.attention.reference import ReferenceAttention
 from engine.attention.triton import TritonAttention
 from engine.errors import StartupFailure
-from engine.kv.store import KvShape, KvStore
-from engine.running.model import check_supported, choose_device, choose_dtype, read_config, shape_of
-from engine.running.sizing import CPU_KV_TOKENS
+from engine.kv.store import KvStore
+from engine.running.host_memory import available_bytes
+from engine.running.loaded_model import check_supported, shape_of
+from engine.running.model import choose_device
+from engine.running.number_format import Processor, choose_format
+from engine.running.sizing import cpu_pages
+from engine.running.transformers_model import read_config
 from engine.settings import Settings, read_settings
 
 PAGES: Final = 4  # of the small case that the kernel computes
@@ -70,7 +74,7 @@ def facts() -> Iterator[Fact]:
         f"could start: a {config.model_type} model on {device} "
         f"({str(dtype).removeprefix('torch.')}), torch {version('torch')}",
     )
-    yield _part("memory", lambda: _memory(settings, device, dtype, shape_of(config)))
+    yield _part("memory", lambda: _memory(settings, device, dtype, config))
     yield _part("kernel", lambda: _kernel(settings, device, dtype, config))
 
 
@@ -84,25 +88,32 @@ def _part(part: str, find: Callable[[], Fact]) -> Fact:
 
 
 def _dtype(settings: Settings, device: torch.device, config: Any) -> torch.dtype:
-    chosen = choose_dtype(settings.engine_dtype, device)
-    if isinstance(chosen, torch.dtype):
-        return chosen
-    return config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
+    stored = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
+    return choose_format(settings.engine_dtype, stored, device, Processor.here()).dtype
 
 
-def _memory(settings: Settings, device: torch.device, dtype: torch.dtype, shape: KvShape) -> Fact:
-    """Bytes that the weights and the KV memory take; of a GPU also those that are free."""
-    weights = sum(_elements(path) for path in sorted(Path(settings.model).glob("*.safetensors")))
-    token = 2 * shape.layers * shape.kv_heads * shape.head_dim * dtype.itemsize
-    on_cpu = device.type == "cpu"
-    tokens = settings.kv_tokens or (CPU_KV_TOKENS if on_cpu else settings.engine_step_tokens)
+def _memory(settings: Settings, device: torch.device, dtype: torch.dtype, config: Any) -> Fact:
+    """Bytes that the weights and the KV memory take, and that are free."""
+    shape, free = shape_of(config), available_bytes()
+    elements = sum(_elements(path) for path in sorted(Path(settings.model).glob("*.safetensors")))
+    weights = elements * dtype.itemsize
+    tokens = settings.kv_tokens or settings.engine_step_tokens
+    if device.type == "cpu" and not settings.kv_tokens:
+        page_bytes = shape.page_bytes(settings.page_tokens, dtype)
+        left = max(free - weights, 0)
+        try:
+            pages = cpu_pages(page_bytes, config.max_position_embeddings, settings, left)
+        except StartupFailure as failure:
+            return Fact("memory", "failure", str(failure), "set LMAAS_MODEL to a smaller model")
+        tokens = pages * settings.page_tokens
     numbers = {
-        "weights": weights * dtype.itemsize,
-        "kv_token": token,
+        "available": free,
+        "weights": weights,
+        "kv_token": 2 * shape.layers * shape.kv_heads * shape.head_dim * dtype.itemsize,
         "kv_tokens": tokens,
         "host_kv_tokens": settings.host_kv_tokens,
     }
-    if not on_cpu:
+    if device.type != "cpu":
         numbers["gpu_free"] = torch.cuda.mem_get_info(device)[0]
     return Fact("memory", "ok", "counted", numbers=numbers)
 

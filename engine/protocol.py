@@ -6,13 +6,16 @@ a `Hello`. An epoch is the lifetime of one engine process: a gateway that reads 
 before has lost its sequences and submits them again with the tokens already generated.
 """
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 
 SequenceId: TypeAlias = str
 FinishReason: TypeAlias = Literal["stop", "length", "cancelled", "error"]
 Mode: TypeAlias = Literal["continuous", "lockstep"]
+
+# The log event at the begin of each phase of the start; its field `phase` is for people to read.
+PHASE_EVENT: Final = "engine_starting"
 
 Tokens = Annotated[int, Meta(ge=0)]
 PreemptFirst = Annotated[int, Meta(ge=0, le=9)]
@@ -183,7 +186,7 @@ class EngineInfo(Struct, frozen=True):
     """What the engine serves; constant during its lifetime (`epoch`).
 
     `max_running` sequences run at once at most, and a step computes at most `step_tokens` tokens;
-    0: the engine does not report it.
+    0: the engine does not report it. `dtype_reason` is why the model is computed in `dtype`.
     """
 
     epoch: str
@@ -196,6 +199,7 @@ class EngineInfo(Struct, frozen=True):
     dtype: str
     max_running: int = 0
     step_tokens: int = 0
+    dtype_reason: str = ""
 
 
 class Finish(Struct, frozen=True):

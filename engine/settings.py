@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 import msgspec
@@ -41,9 +42,17 @@ class Settings(Struct, frozen=True, rename=_variable):
         Meta(
             ge=0,
             description="size of the KV pool, in tokens; 0: on a GPU the memory that the model and "
-            "its largest step leave free, on a CPU 32768",
+            "its largest step leave free, on a CPU LMAAS_KV_MEMORY_SHARE",
         ),
     ] = 0
+    kv_memory_share: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=0.9,
+            description="on a CPU, share of the available memory that the KV pool may grow to",
+        ),
+    ] = 0.3
     host_kv_tokens: Annotated[
         int,
         Meta(ge=0, description="KV tokens of preempted sequences kept in host memory; 0: none"),
@@ -56,7 +65,10 @@ class Settings(Struct, frozen=True, rename=_variable):
     engine_device: Annotated[Device, Meta(description="where the model runs")] = "auto"
     engine_dtype: Annotated[
         Dtype,
-        Meta(description="number format; auto: float32 on a CPU, the model's own on a GPU"),
+        Meta(
+            description="number format; auto: the model's own, and float32 on a CPU that has no "
+            "instructions for it"
+        ),
     ] = "auto"
     engine_step_tokens: Annotated[
         int, Meta(ge=1, description="tokens computed per step; longer prompts are chunked")
@@ -97,6 +109,9 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         raise StartupFailure(_with_variable(str(error))) from error
     if 0 < settings.kv_tokens < settings.page_tokens:
         raise StartupFailure("LMAAS_PAGE_TOKENS: a page must not be larger than LMAAS_KV_TOKENS")
+    model = settings.model
+    if model.startswith(("/", "./", "../", "~")) and not Path(model).is_dir():
+        raise StartupFailure(f"LMAAS_MODEL: there is no folder {model}")
     return settings
 
 

@@ -154,9 +154,18 @@ class Settings(Struct, frozen=True, rename=_variable):
         Meta(
             ge=0,
             description="size of the engine's KV memory, in tokens; 0: on a GPU the memory that "
-            "the model leaves free, on a CPU 32768",
+            "the model leaves free, on a CPU LMAAS_KV_MEMORY_SHARE of the memory that is there",
         ),
     ] = 0
+    kv_memory_share: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=0.9,
+            description="on a CPU, share of the memory available at the engine's start that its "
+            "KV memory may grow to; a container's limit counts",
+        ),
+    ] = 0.3
     host_kv_tokens: Annotated[
         int,
         Meta(
@@ -292,7 +301,10 @@ class Settings(Struct, frozen=True, rename=_variable):
     ] = "auto"
     engine_dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"],
-        Meta(description="number format of the engine; auto: float32 on a CPU, else the model's"),
+        Meta(
+            description="number format of the engine; auto: the model's own, and float32 on a CPU "
+            "that has no instructions for it"
+        ),
     ] = "auto"
     engine_graph_rows: Annotated[
         int,

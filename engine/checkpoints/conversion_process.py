@@ -24,7 +24,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from engine.errors import StartupFailure, UnsupportedModel
-from engine.running.model import check_supported
+from engine.running.loaded_model import check_supported
 
 EXIT_REFUSED: Final = 2
 ARCHITECTURES: Final = ("gpt2", "llama", "mistral", "qwen2", "qwen3")

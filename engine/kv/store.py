@@ -1,5 +1,7 @@
 """The tensors that hold the pages."""
 
+import math
+import mmap
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,6 +16,10 @@ class KvShape(NamedTuple):
     kv_heads: int
     head_dim: int
 
+    def page_bytes(self, page_tokens: int, dtype: torch.dtype) -> int:
+        """Bytes of a page over all layers, keys and values."""
+        return 2 * self.layers * self.kv_heads * self.head_dim * page_tokens * dtype.itemsize
+
 
 class KvStore:
     """Keys and values of every page, allocated once; `keys[layer]` and `values[layer]` are views.
@@ -27,19 +33,22 @@ class KvStore:
         self.shape = shape
         self.pages = pages
         self.page_tokens = page_tokens
-        self.content = torch.zeros(
-            (2, shape.layers, pages, shape.kv_heads, page_tokens, shape.head_dim),
-            dtype=dtype,
-            device=device,
-        )
+        size = (2, shape.layers, pages, shape.kv_heads, page_tokens, shape.head_dim)
+        self._memory: mmap.mmap | None = None
+        if device.type == "cpu":
+            # The kernel provides a page of zeros when it is first used; torch would fill all now.
+            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+            self._memory = mmap.mmap(-1, math.prod(size) * dtype.itemsize, flags=flags)
+            self.content = torch.frombuffer(self._memory, dtype=dtype).view(size)
+        else:
+            self.content = torch.zeros(size, dtype=dtype, device=device)
         self.keys = list(self.content[0])
         self.values = list(self.content[1])
 
     @property
     def page_bytes(self) -> int:
         """Bytes of one page over all layers, keys and values."""
-        layers, kv_heads, head_dim = self.shape
-        return 2 * layers * kv_heads * self.page_tokens * head_dim * self.content.itemsize
+        return self.shape.page_bytes(self.page_tokens, self.content.dtype)
 
     def write(self, layer: int, rows: Tensor, key: Tensor, value: Tensor) -> None:
         """Store keys and values, (tokens, kv_heads, head_dim), at these rows.
@@ -53,6 +62,13 @@ class KvStore:
     def scrub(self, pages: Sequence[int]) -> None:
         """Zero these pages, so that a NaN or infinity does not reach the next owner."""
         self.content.index_fill_(2, self._index(pages), 0)
+
+    def clear(self) -> None:
+        """Zero all pages; on a CPU by returning their memory, which is zero when used again."""
+        if self._memory is not None:
+            self._memory.madvise(mmap.MADV_DONTNEED)
+        else:
+            self.content.zero_()
 
     def copy_out(self, pages: Sequence[int]) -> Tensor:
         """Copy these pages to host memory.

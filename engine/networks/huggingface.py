@@ -1,12 +1,16 @@
-"""An unmodified transformers model with its attention replaced by ours."""
+"""Models loaded by transformers: unmodified with our attention, or as source of weights."""
 
 from typing import Any, Final
 
+import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from engine.attention.interface import Attention
 from engine.networks.interface import Packed
+from engine.networks.llama import LlamaNetwork
+from engine.networks.rotary import Rotary
+from engine.networks.shape import LlamaShape
 
 ATTENTION: Final = "lmaas_paged"
 
@@ -31,6 +35,28 @@ class HuggingFaceNetwork:
             paged=(attention, packed.plan),
         ).logits
         return logits[0]
+
+
+class ModuleWeights:
+    """The tensors of a loaded module, which keeps none of them."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._tensors: dict[str, Tensor] = dict(module.state_dict())
+        module.to("meta")
+
+    def take(self, name: str, *shape: int) -> Tensor:
+        """The tensor of this name, dropped here. ValueError if it has another shape."""
+        tensor = self._tensors.pop(name)
+        if tensor.shape != shape:
+            raise ValueError(f"{name} is {tuple(tensor.shape)}, expected is {shape}")
+        return tensor
+
+
+def llama_network(module: Any, shape: LlamaShape) -> LlamaNetwork:
+    """Our network with the weights of a transformers module of the Llama family."""
+    rotary = module.model.rotary_emb
+    rotary = Rotary(rotary.inv_freq.to(torch.float32, copy=True), rotary.attention_scaling)
+    return LlamaNetwork(shape, ModuleWeights(module), rotary)
 
 
 def _attend(

@@ -3,19 +3,25 @@
 It computes the same as transformers' modules, in fewer and larger operations.
 """
 
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import embedding
 
 from engine.attention.interface import Attention
 from engine.networks.interface import Packed
 from engine.networks.linear import Linear, fixed_linear
+from engine.networks.rotary import Rotary
 from engine.networks.rowwise import Norm, Rotation, choose_rowwise
+from engine.networks.shape import LlamaShape
 
-FAMILIES: Final = frozenset({"llama", "mistral", "qwen2", "qwen3"})
-STATIC_ROPE: Final = frozenset({"default", "linear", "llama3", "yarn"})
+
+class Weights(Protocol):
+    """Where the tensors come from, by the names of a Hugging Face checkpoint."""
+
+    def take(self, name: str, *shape: int) -> Tensor:
+        """The tensor of this name and shape; each is taken once."""
 
 
 class Layer(NamedTuple):
@@ -33,44 +39,32 @@ class Layer(NamedTuple):
     window: int | None
 
 
-def supports(config: Any) -> bool:
-    """Whether this forward pass implements a configuration."""
-    rope = getattr(config, "rope_parameters", None) or {}
-    return (
-        config.model_type in FAMILIES
-        and config.hidden_act == "silu"
-        and rope.get("rope_type") in STATIC_ROPE
-        and rope.get("partial_rotary_factor", 1.0) == 1.0
-        and getattr(config, "quantization_config", None) is None
-        and getattr(config, "pretraining_tp", 1) == 1
-    )
-
-
 class LlamaNetwork:
-    """Takes the weights out of a transformers model, leaving only embedding and final norm."""
+    """The network of a shape; packed weights are a copy, so the source can be dropped."""
 
-    def __init__(self, module: Any) -> None:
-        config, model = module.config, module.model
-        self._heads: int = config.num_attention_heads
-        self._kv_heads: int = config.num_key_value_heads
-        self._embedding: Tensor = model.embed_tokens.weight
-        self._rotary = model.rotary_emb
-        self._layers: list[Layer] = []
-        for index, layer in enumerate(model.layers):
-            self._layers.append(_layer(layer, _window(config, layer)))
-            model.layers[index] = nn.Identity()
-        self._norm = _norm(model.norm)
+    def __init__(self, shape: LlamaShape, weights: Weights, rotary: Rotary) -> None:
+        self._heads = shape.heads
+        self._kv_heads = shape.kv_heads
+        reader = _Reader(shape, weights)
+        self._embedding = reader.table("model.embed_tokens")
+        self._rotary = rotary._replace(
+            frequencies=rotary.frequencies.to(self._embedding.device, torch.float32)
+        )
+        self._layers = [reader.layer(index) for index in range(shape.layers)]
+        self._norm = reader.norm("model.norm", shape.width)
         self._rowwise = choose_rowwise(self._embedding.device, self._embedding.dtype)
         # Packed weights are a copy, of an embedding's too: products with unpacked ones take up to
         # three times as long.
-        self._head = fixed_linear(module.lm_head.weight)
-        module.lm_head = nn.Identity()
+        head = self._embedding
+        if not shape.tied:
+            head = weights.take("lm_head.weight", shape.vocabulary, shape.width)
+        self._head: Linear = fixed_linear(head)
 
     def __call__(self, packed: Packed, attention: Attention[Any]) -> Tensor:
         """Logits of the rows to sample from: (samples, vocabulary)."""
         hidden = embedding(packed.token_ids, self._embedding)  # (tokens, width)
         rowwise = self._rowwise
-        rotation = rowwise.rotation(self._rotary, hidden, packed.positions)
+        rotation = rowwise.rotation(self._rotary, packed.positions)
         for index, layer in enumerate(self._layers):
             query, key, value = self._project(layer, hidden, rotation)
             attended = attention.attend(
@@ -100,37 +94,54 @@ class LlamaNetwork:
         return query, key, value
 
 
-def _layer(layer: Any, window: int | None) -> Layer:
-    attention, mlp = layer.self_attn, layer.mlp
-    return Layer(
-        before_attention=_norm(layer.input_layernorm),
-        qkv=_fused(attention.q_proj, attention.k_proj, attention.v_proj),
-        query_norm=_norm(attention.q_norm) if hasattr(attention, "q_norm") else None,
-        key_norm=_norm(attention.k_norm) if hasattr(attention, "k_norm") else None,
-        out=_fused(attention.o_proj),
-        before_mlp=_norm(layer.post_attention_layernorm),
-        gate_up=_fused(mlp.gate_proj, mlp.up_proj),
-        down=_fused(mlp.down_proj),
-        scale=attention.scaling,
-        window=window,
-    )
+class _Reader:
+    """Takes the weights of a shape under their names."""
 
+    def __init__(self, shape: LlamaShape, weights: Weights) -> None:
+        self._shape = shape
+        self._weights = weights
 
-def _norm(module: Any) -> Norm:
-    return Norm(module.weight, module.variance_epsilon)
+    def table(self, name: str) -> Tensor:
+        """The embedding, (vocabulary, width)."""
+        return self._weights.take(
+            f"{name}.weight", self._shape.vocabulary, self._shape.width
+        ).clone()
 
+    def norm(self, name: str, size: int) -> Norm:
+        """The weight of a normalisation over `size`."""
+        return Norm(self._weights.take(f"{name}.weight", size).clone(), self._shape.epsilon)
 
-def _fused(*linears: Any) -> Linear:
-    """One product in place of several with the same input."""
-    weight = torch.cat([linear.weight for linear in linears])
-    if linears[0].bias is None:
-        return fixed_linear(weight)
-    return fixed_linear(weight, torch.cat([linear.bias for linear in linears]))
+    def layer(self, index: int) -> Layer:
+        """All weights of a layer."""
+        shape, name = self._shape, f"model.layers.{index}"
+        rows, kv_rows = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+        attention, mlp = f"{name}.self_attn", f"{name}.mlp"
+        qkv = {
+            f"{attention}.q_proj": rows,
+            f"{attention}.k_proj": kv_rows,
+            f"{attention}.v_proj": kv_rows,
+        }
+        gate_up = {f"{mlp}.gate_proj": shape.inner, f"{mlp}.up_proj": shape.inner}
+        norms = shape.head_norms
+        return Layer(
+            before_attention=self.norm(f"{name}.input_layernorm", shape.width),
+            qkv=self._fused(qkv, shape.width, bias=shape.qkv_bias),
+            query_norm=self.norm(f"{attention}.q_norm", shape.head_dim) if norms else None,
+            key_norm=self.norm(f"{attention}.k_norm", shape.head_dim) if norms else None,
+            out=self._fused({f"{attention}.o_proj": shape.width}, rows, bias=shape.out_bias),
+            before_mlp=self.norm(f"{name}.post_attention_layernorm", shape.width),
+            gate_up=self._fused(gate_up, shape.width, bias=shape.mlp_bias),
+            down=self._fused({f"{mlp}.down_proj": shape.width}, shape.inner, bias=shape.mlp_bias),
+            scale=shape.head_dim**-0.5,
+            window=shape.windows[index],
+        )
 
-
-def _window(config: Any, layer: Any) -> int | None:
-    """The sliding window: in all layers of Mistral, in some of Qwen, in none of Llama."""
-    if config.model_type == "mistral":
-        window: int | None = config.sliding_window
-        return window
-    return getattr(layer.self_attn, "sliding_window", None)
+    def _fused(self, outputs: dict[str, int], inputs: int, *, bias: bool) -> Linear:
+        """One product in place of several with the same input; `outputs` of each by its name."""
+        take = self._weights.take
+        weight = torch.cat([take(f"{name}.weight", n, inputs) for name, n in outputs.items()])
+        if not bias:
+            return fixed_linear(weight)
+        return fixed_linear(
+            weight, torch.cat([take(f"{name}.bias", n) for name, n in outputs.items()])
+        )

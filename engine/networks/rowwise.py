@@ -3,17 +3,17 @@
 from collections.abc import Callable
 from ctypes import CDLL, c_float, c_int64, c_void_p
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import rms_norm, silu
 
 from engine.attention.compiled import FORMAT_CODES, KernelUnavailable, load
+from engine.networks.rotary import Rotary
 
 SOURCE: Final = Path(__file__).with_name("rowwise.c")
 NATIVE_DTYPES: Final = (torch.float32, torch.bfloat16)  # compilers convert float16 slowly
-Rotary: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # transformers' module
 
 
 class Norm(NamedTuple):
@@ -39,8 +39,8 @@ class Rowwise(Protocol):
     def gate(self, rows: Tensor) -> Tensor:
         """silu(first half) times the second half: (tokens, 2 width) gives (tokens, width)."""
 
-    def rotation(self, rotary: Rotary, hidden: Tensor, positions: Tensor) -> Rotation:
-        """The rotation of each row of `hidden`, (tokens, width), at these positions."""
+    def rotation(self, rotary: Rotary, positions: Tensor) -> Rotation:
+        """The rotation of a row at each position, (tokens,)."""
 
     def rotate(self, rows: Tensor, heads: int, rotation: Rotation) -> Tensor:
         """Rotary embedding (arXiv 2104.09864) of the first `heads` of (tokens, heads, dim).
@@ -52,6 +52,9 @@ class Rowwise(Protocol):
 class TorchRowwise:
     """By torch, several operations each."""
 
+    def __init__(self, dtype: torch.dtype) -> None:
+        self._dtype = dtype
+
     def norm(self, norm: Norm, rows: Tensor) -> Tensor:
         """Normalise over the last dimension; same shape."""
         return rms_norm(rows, norm.weight.shape, norm.weight, norm.epsilon)
@@ -61,10 +64,9 @@ class TorchRowwise:
         gate, up = rows.chunk(2, -1)
         return silu(gate).mul_(up)
 
-    def rotation(self, rotary: Rotary, hidden: Tensor, positions: Tensor) -> Rotation:
+    def rotation(self, rotary: Rotary, positions: Tensor) -> Rotation:
         """Cosines (tokens, 1, dim) and sines (tokens, 1, dim / 2)."""
-        cosines, sines = rotary(hidden, positions[None])
-        return Rotation(cosines[0, :, None], sines[0, :, None].chunk(2, -1)[0])
+        return Rotation(*rotary(positions, self._dtype))
 
     def rotate(self, rows: Tensor, heads: int, rotation: Rotation) -> Tensor:
         """Rotary embedding of the first heads: (tokens, heads, dim)."""
@@ -110,11 +112,11 @@ class NativeRowwise:
         self._gate(rows.data_ptr(), count, width, out.data_ptr())
         return out
 
-    def rotation(self, rotary: Rotary, hidden: Tensor, positions: Tensor) -> Rotation:
+    def rotation(self, rotary: Rotary, positions: Tensor) -> Rotation:
         """Cosines and sines (tokens, dim / 2) each, in float32."""
-        cosines, sines = rotary(hidden.new_empty(0, dtype=torch.float32), positions[None])
-        half = cosines.shape[-1] // 2
-        return Rotation(cosines[0, :, :half].contiguous(), sines[0, :, :half].contiguous())
+        cosines, sines = rotary(positions, torch.float32)
+        half = sines.shape[-1]
+        return Rotation(cosines[:, 0, :half].contiguous(), sines[:, 0].contiguous())
 
     def rotate(self, rows: Tensor, heads: int, rotation: Rotation) -> Tensor:
         """Rotary embedding of the first heads, in place: (tokens, heads, dim)."""
@@ -133,8 +135,8 @@ def choose_rowwise(device: torch.device, dtype: torch.dtype) -> Rowwise:
         try:
             return NativeRowwise(dtype)
         except KernelUnavailable:
-            return TorchRowwise()  # the attention's kernel, compiled alike, logs the reason
-    return TorchRowwise()
+            return TorchRowwise(dtype)  # the attention's kernel, compiled alike, logs the reason
+    return TorchRowwise(dtype)
 
 
 def _declared(library: CDLL, name: str, *types: Any) -> Callable[..., None]:

@@ -18,7 +18,7 @@ from engine.kv.host import RestoreCosts
 from engine.kv.store import KvStore
 from engine.networks.interface import Packed
 from engine.running.graphs import DecodeGraphs, Forward
-from engine.running.model import LoadedModel
+from engine.running.loaded_model import LoadedModel
 from engine.running.packing import pack
 from engine.sampling import GREEDY, SamplingBatch, SamplingParams, copy_to_host, prepare, sample
 from engine.step.composer import Chunk, StepPlan
@@ -101,7 +101,7 @@ class Runner:
 
     def clear(self) -> None:
         """Zero all pages: some may hold NaN or infinity."""
-        self.store.scrub(range(self.store.pages))
+        self.store.clear()
 
     def shrink(self, pages: int) -> int:
         """Replace the pool by a smaller, empty one; the number of its pages."""
@@ -122,7 +122,7 @@ class Runner:
             self.store = KvStore(
                 model.kv_shape, pages, self._page_tokens, model.dtype, model.device
             )
-        except (RuntimeError, MemoryError) as error:
+        except (RuntimeError, MemoryError, OSError) as error:
             raise StartupFailure(
                 f"LMAAS_KV_TOKENS: no memory for {pages} pages of {self._page_tokens} tokens"
             ) from error

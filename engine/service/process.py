@@ -20,8 +20,9 @@ from engine.address import Address
 from engine.kv.host import HostTier
 from engine.kv.pages import PagePool
 from engine.loop import StepLoop
-from engine.protocol import EngineInfo, KvState, Step
-from engine.running.model import LoadedModel, load_model
+from engine.protocol import PHASE_EVENT, EngineInfo, KvState, Step
+from engine.running.loaded_model import LoadedModel
+from engine.running.model import load_model
 from engine.running.runner import Runner
 from engine.running.sizing import max_running, pool_pages
 from engine.service.events import EventLog
@@ -40,6 +41,9 @@ MAX_IDLE_CONNECTION_S: Final = (
     3600  # the gateway's pool closes first: no call meets a closing connection
 )
 
+# Tokens of the first steps. A CPU takes as long for each in a small step as in a large one.
+WARM_UP_TOKENS: Final = {"cpu": 128, "cuda": 512}
+
 log = structlog.get_logger()
 
 
@@ -50,7 +54,11 @@ def serve(settings: Settings, address: Address) -> int:
     """
     torch.set_num_threads(1)  # in this thread; the model's own thread uses more
     threads = settings.engine_threads or max(1, len(os.sched_getaffinity(0)) - 1)
+    log.info(PHASE_EVENT, phase="reading weights")
     model = load_model(settings.model, settings.engine_device, settings.engine_dtype)
+    if model.number_format.warning:
+        log.warning("dtype_slow", dtype=_name(model.dtype), reason=model.number_format.warning)
+    log.info(PHASE_EVENT, phase="allocating memory")
     pages = pool_pages(model, settings)
     runner = Runner(
         model,
@@ -59,7 +67,10 @@ def serve(settings: Settings, address: Address) -> int:
         threads=threads,
         graph_rows=settings.engine_graph_rows,
     )
-    costs = runner.measure(min(settings.engine_step_tokens, model.context_tokens))
+    log.info(PHASE_EVENT, phase="warming up")
+    costs = runner.measure(
+        min(WARM_UP_TOKENS[model.device.type], settings.engine_step_tokens, model.context_tokens)
+    )
     memory = KvMemory(
         PagePool(pages, settings.page_tokens),
         HostTier(settings.host_kv_tokens // settings.page_tokens, costs),
@@ -88,10 +99,15 @@ def describe(model: LoadedModel, pages: int, settings: Settings, running: int) -
         stop_ids=model.stop_ids,
         kv=KvState(pages=pages, free=pages, page_tokens=page_tokens),
         device=str(model.device),
-        dtype=str(model.dtype).removeprefix("torch."),
+        dtype=_name(model.dtype),
         max_running=running,
         step_tokens=settings.engine_step_tokens,
+        dtype_reason=model.number_format.reason,
     )
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 class Engine:
@@ -119,6 +135,7 @@ class Engine:
             epoch=self._info.epoch,
             device=self._info.device,
             dtype=self._info.dtype,
+            dtype_reason=self._info.dtype_reason,
             kv_tokens=self._info.kv.pages * self._info.kv.page_tokens,
         )
         hang_watch = asyncio.create_task(self._watch_for_hang())

@@ -15,7 +15,7 @@ from msgspec import Struct
 from engine.protocol import EngineInfo
 from gateway.child_process import child_environment
 from gateway.diagnosis.finding import Finding, Status, failure, ok, warning
-from gateway.diagnosis.memory import MemoryNeeds, available_bytes, check_memory
+from gateway.diagnosis.memory import MemoryNeeds, check_memory
 from gateway.diagnosis.model import local_folder
 from gateway.engines.supervisor import socket_path
 from gateway.node import engine_environment
@@ -67,9 +67,10 @@ def check_engine(settings: Settings, *, running: bool) -> Iterator[Finding]:
             yield Finding(fact.part, fact.status, fact.message, fact.remedy)
         elif info is None:
             needs = msgspec.convert(fact.numbers, MemoryNeeds)
-            yield check_memory(needs, available_bytes())
+            yield check_memory(needs)
         else:
-            yield ok("memory", f"the engine has its own; {available_bytes() >> 20:,} MiB are left")
+            left = fact.numbers["available"] >> 20
+            yield ok("memory", f"the engine has its own; {left:,} MiB are left")
 
 
 def _ask(path: Path) -> EngineInfo | None:

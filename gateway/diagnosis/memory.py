@@ -1,28 +1,22 @@
 """Checks memory: the weights and the KV memory against what this process may use."""
 
-from pathlib import Path
 from typing import Final
 
-import psutil
 from msgspec import Struct
 
 from gateway.diagnosis.finding import Finding, failure, ok, warning
 
-CGROUP_FILES: Final = (  # limit and use, of version 2 and 1
-    ("memory.max", "memory.current"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-)
-CGROUPS: Final = Path("/sys/fs/cgroup")
 TIGHT_SHARE: Final = 0.8  # of the memory that is there; the gateway and Postgres need some too
 MIN_KV_TOKENS: Final = 2048
 
 
 class MemoryNeeds(Struct, frozen=True):
-    """Bytes of the weights and of a token's KV, and the tokens of both KV pools.
+    """Bytes that are available, of the weights and of a token's KV; the tokens of both KV pools.
 
     `gpu_free` is the free memory of the engine's GPU; None on a CPU.
     """
 
+    available: int
     weights: int
     kv_token: int
     kv_tokens: int
@@ -30,8 +24,9 @@ class MemoryNeeds(Struct, frozen=True):
     gpu_free: int | None = None
 
 
-def check_memory(needs: MemoryNeeds, available: int) -> Finding:
-    """Whether the engine would fit. `available`: bytes of the host, see `available_bytes`."""
+def check_memory(needs: MemoryNeeds) -> Finding:
+    """Whether the engine would fit."""
+    available = needs.available
     there, kind = available, "memory"
     if needs.gpu_free is not None:
         there, kind = needs.gpu_free, "GPU memory"
@@ -65,24 +60,6 @@ def _check_host(needs: MemoryNeeds, free: int, message: str) -> Finding:
         f"{message}; the KV of preempted requests may take {_size(host)} more",
         f"set LMAAS_HOST_KV_TOKENS to {free // needs.kv_token // 2} or less",
     )
-
-
-def available_bytes() -> int:
-    """Bytes that a new process may take: of the machine, and of this process's cgroup."""
-    found = [int(psutil.virtual_memory().available)]
-    for limit_file, use_file in CGROUP_FILES:
-        limit, use = _number(CGROUPS / limit_file), _number(CGROUPS / use_file)
-        if limit is not None and use is not None:
-            found.append(max(limit - use, 0))
-    return min(found)
-
-
-def _number(path: Path) -> int | None:
-    """The number in a file; None if it is missing or says "max"."""
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):
-        return None
 
 
 def _size(count: float) -> str:

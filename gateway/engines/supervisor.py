@@ -12,8 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import structlog
+from msgspec import Struct
 
+from engine.protocol import PHASE_EVENT
 from gateway.errors import StartupFailure
 from gateway.settings import without_secrets
 
@@ -23,8 +26,19 @@ MIN_STABLE_S: Final = 30.0  # after a longer run the restart backoff begins at 0
 MAX_BACKOFF_S: Final = 10.0
 STOP_TIMEOUT_S: Final = 12.0  # the engine completes its step first
 NICENESS: Final = 5
+LOG_TAIL_BYTES: Final = 4096
 
 log = structlog.get_logger()
+
+
+class _LogEntry(Struct):
+    """The part of an engine's log line that is read here."""
+
+    event: str = ""
+    phase: str = ""
+
+
+_phases = msgspec.json.Decoder(_LogEntry)
 
 
 def socket_path(data_dir: Path) -> Path:
@@ -48,6 +62,7 @@ class EngineSupervisor:
         self.socket = self._environment["LMAAS_ENGINE_SOCKET"]
         self._process: Process | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._log_start = 0  # size of the log when the process was started
         self.restarts = 0
         self.proven = False
 
@@ -55,6 +70,16 @@ class EngineSupervisor:
     def pid(self) -> int | None:
         """The process id of the running engine."""
         return self._process.pid if self._process else None
+
+    @property
+    def phase(self) -> str:
+        """What the newest process does until it answers, by its log; "" before the first entry."""
+        for line in reversed(self._tail()):
+            with suppress(msgspec.DecodeError):
+                entry = _phases.decode(line)
+                if entry.event == PHASE_EVENT:
+                    return entry.phase
+        return ""
 
     async def start(self) -> None:
         """Spawn the engine; it answers on its socket when the model is loaded."""
@@ -84,6 +109,7 @@ class EngineSupervisor:
 
     async def _spawn(self) -> Process:
         with self._log_file.open("ab") as output:
+            self._log_start = self._log_file.stat().st_size
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
@@ -127,7 +153,14 @@ class EngineSupervisor:
                 await asyncio.sleep(MAX_BACKOFF_S)
 
     def _last_line(self) -> str:
-        with self._log_file.open("rb") as output:
-            output.seek(max(0, self._log_file.stat().st_size - 4096))
-            lines = output.read().decode(errors="replace").strip().splitlines()
+        lines = self._tail()
         return lines[-1] if lines else "its log is empty"
+
+    def _tail(self) -> list[str]:
+        """The last lines that the newest process has logged."""
+        if not self._log_file.exists():  # nothing was started yet
+            return []
+        with self._log_file.open("rb") as output:
+            size = output.seek(0, os.SEEK_END)
+            output.seek(max(self._log_start, size - LOG_TAIL_BYTES))
+            return output.read().decode(errors="replace").strip().splitlines()

@@ -48,6 +48,7 @@ def environment(data_dir: Path, **settings: str) -> dict[str, str]:
         "LMAAS_API_KEY": API_KEY,
         "LMAAS_ADMIN_KEY": ADMIN_KEY,
         "LMAAS_ENGINE_THREADS": "1",
+        "LMAAS_KV_TOKENS": "32768",  # the same on every machine
         "LMAAS_AUTOMATIC_TRAINING": "false",
         "LMAAS_PREDICTION_BUDGET_MS": "30000",  # a busy machine changes no prediction
         "LMAAS_KEY_LOOKUP_S": "30",

@@ -83,7 +83,8 @@ async def test_engine_is_shown_with_memory_and_newest_step(
     async with served.admin() as admin:
         shown = (await admin.get("/admin/engine")).json()
     assert shown["info"]["model"].endswith("lmaas-demo")
-    assert shown["kv"]["pages"] * shown["kv"]["page_tokens"] == 32_768  # the engine's default
+    assert shown["kv"]["pages"] * shown["kv"]["page_tokens"] == 32_768
+    assert shown["info"]["dtype_reason"] == "the weights' own format"
     assert shown["step"]["number"] > 0
     assert (shown["mode"], shown["paused"], shown["draining"]) == ("continuous", False, False)
 

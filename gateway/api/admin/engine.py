@@ -14,7 +14,7 @@ from gateway.tenancy.scopes import Scope
 
 
 class ServedBy(Struct, frozen=True):
-    """The served model, and the device it runs on."""
+    """The served model, and the device and number format it runs in."""
 
     epoch: str
     model: str
@@ -22,6 +22,7 @@ class ServedBy(Struct, frozen=True):
     vocabulary: int
     device: str
     dtype: str
+    dtype_reason: str
 
     @classmethod
     def of(cls, info: EngineInfo) -> Self:
@@ -33,6 +34,7 @@ class ServedBy(Struct, frozen=True):
             vocabulary=info.vocabulary,
             device=info.device,
             dtype=info.dtype,
+            dtype_reason=info.dtype_reason,
         )
 
 

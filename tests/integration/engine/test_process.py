@@ -1,5 +1,6 @@
 """The engine's start and end."""
 
+import json
 import signal
 import socket
 from collections.abc import Callable
@@ -7,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from engine.protocol import PHASE_EVENT
 
 EXIT_STARTUP_FAILED = 2
 BREAKS_ONCE_STARTED = """
@@ -111,6 +114,20 @@ def test_a_missing_model_is_one_line_and_exit_code_2(start_engine: Callable) -> 
     code, out, error = start_engine(model="/no/such/model").ended()
     assert (code, out) == (EXIT_STARTUP_FAILED, "")
     assert one_line(error) == "engine: LMAAS_MODEL: there is no folder /no/such/model"
+
+
+def test_the_phases_of_the_start_and_the_reasons_for_its_choices_are_logged(
+    start_engine: Callable,
+) -> None:
+    engine = start_engine(LMAAS_KV_TOKENS="0", LMAAS_ENGINE_DTYPE="float16")
+    engine.wait_until_ready()
+    engine.process.terminate()
+    events = [json.loads(line) for line in engine.ended()[2].splitlines()]
+    phases = [event["phase"] for event in events if event["event"] == PHASE_EVENT]
+    assert phases == ["importing torch", "reading weights", "allocating memory", "warming up"]
+    [started] = [event for event in events if event["event"] == "engine_started"]
+    assert started["dtype_reason"] == "set by LMAAS_ENGINE_DTYPE"
+    assert started["kv_tokens"] == 64 * 4096  # all that can run; a sequence takes 1 MiB
 
 
 def test_an_invalid_setting_is_one_line_and_exit_code_2(start_engine: Callable) -> None:

@@ -23,6 +23,7 @@ async def test_info_describes_the_model(gateway: Any, engine_model: Any) -> None
     assert (info["context_tokens"], info["vocabulary"], info["stop_ids"]) == (4096, 97, [2])
     assert info["kv"] == {"pages": 256, "free": 256, "page_tokens": 16}
     assert (info["device"], info["dtype"]) == ("cpu", "float32")
+    assert info["dtype_reason"] == "the weights' own format"
 
 
 async def test_tokens_stream_until_the_sequence_finishes(

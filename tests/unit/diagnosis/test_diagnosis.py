@@ -71,32 +71,47 @@ def test_right_settings_are_counted() -> None:
 
 
 def test_memory_that_suffices_is_fine() -> None:
-    needs = MemoryNeeds(weights=GIB, kv_token=1 << 10, kv_tokens=1 << 20, host_kv_tokens=1 << 20)
-    assert check_memory(needs, 8 * GIB).status == "ok"
+    needs = MemoryNeeds(
+        available=8 * GIB, weights=GIB, kv_token=1 << 10, kv_tokens=1 << 20, host_kv_tokens=1 << 20
+    )
+    assert check_memory(needs).status == "ok"
 
 
 def test_a_pool_that_does_not_fit_gets_a_size_that_does() -> None:
-    needs = MemoryNeeds(weights=GIB, kv_token=1 << 20, kv_tokens=1 << 14, host_kv_tokens=0)
-    found = check_memory(needs, 8 * GIB)
+    needs = MemoryNeeds(
+        available=8 * GIB, weights=GIB, kv_token=1 << 20, kv_tokens=1 << 14, host_kv_tokens=0
+    )
+    found = check_memory(needs)
     assert found.status == "failure"
     tokens = int(found.remedy.removeprefix("set LMAAS_KV_TOKENS to ").split()[0])
-    smaller = MemoryNeeds(weights=GIB, kv_token=1 << 20, kv_tokens=tokens, host_kv_tokens=0)
-    assert check_memory(smaller, 8 * GIB).status == "ok"
+    smaller = MemoryNeeds(
+        available=8 * GIB, weights=GIB, kv_token=1 << 20, kv_tokens=tokens, host_kv_tokens=0
+    )
+    assert check_memory(smaller).status == "ok"
 
 
 def test_weights_that_do_not_fit_need_another_model() -> None:
-    needs = MemoryNeeds(weights=9 * GIB, kv_token=1 << 10, kv_tokens=1 << 10, host_kv_tokens=0)
-    assert "smaller model" in check_memory(needs, 8 * GIB).remedy
+    needs = MemoryNeeds(
+        available=8 * GIB, weights=9 * GIB, kv_token=1 << 10, kv_tokens=1 << 10, host_kv_tokens=0
+    )
+    assert "smaller model" in check_memory(needs).remedy
 
 
 def test_the_memory_of_a_gpu_is_its_own() -> None:
     needs = MemoryNeeds(
-        weights=9 * GIB, kv_token=1 << 10, kv_tokens=1 << 10, host_kv_tokens=0, gpu_free=40 * GIB
+        available=2 * GIB,
+        weights=9 * GIB,
+        kv_token=1 << 10,
+        kv_tokens=1 << 10,
+        host_kv_tokens=0,
+        gpu_free=40 * GIB,
     )
-    assert check_memory(needs, 2 * GIB).status == "ok"
+    assert check_memory(needs).status == "ok"
 
 
 def test_host_copies_of_preempted_requests_that_do_not_fit_are_a_warning() -> None:
-    needs = MemoryNeeds(weights=GIB, kv_token=1 << 20, kv_tokens=1 << 10, host_kv_tokens=1 << 14)
-    found = check_memory(needs, 8 * GIB)
+    needs = MemoryNeeds(
+        available=8 * GIB, weights=GIB, kv_token=1 << 20, kv_tokens=1 << 10, host_kv_tokens=1 << 14
+    )
+    found = check_memory(needs)
     assert (found.status, "LMAAS_HOST_KV_TOKENS" in found.remedy) == ("warning", True)

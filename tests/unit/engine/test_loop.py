@@ -325,7 +325,7 @@ def test_nan_scores_end_one_sequence_and_affect_no_other(
     runner = a_runner()
     clean = a_run(runner).all([a_sequence("s", max_tokens=40)])["s"]
     with torch.no_grad():
-        runner.model.module.get_input_embeddings().weight[96] = torch.nan
+        runner.model.network._embedding[96] = torch.nan
     run = a_run(runner)
     neighbour = run.all([a_sequence("nan", [96] * 50), a_sequence("s", max_tokens=40)])["s"]
     assert run.finishes["nan"].reason == "error"

@@ -10,7 +10,8 @@ from transformers import AutoConfig
 
 from engine.address import Address
 from engine.errors import StartupFailure, UnsupportedModel
-from engine.running.model import check_supported, load_model
+from engine.running.loaded_model import check_supported
+from engine.running.model import load_model
 from engine.settings import read_settings
 
 NEEDED = {"LMAAS_MODEL": "m", "LMAAS_ENGINE_SOCKET": "s"}
@@ -29,6 +30,8 @@ def test_settings_have_defaults_and_ignore_those_of_the_gateway() -> None:
         ({"LMAAS_KV_TOKENS": "many"}, "LMAAS_KV_TOKENS: Expected `int`"),
         ({"LMAAS_ENGINE_DTYPE": "int8"}, "LMAAS_ENGINE_DTYPE: Invalid enum value 'int8'"),
         ({"LMAAS_ENGINE_STEP_TOKENS": "0"}, "LMAAS_ENGINE_STEP_TOKENS: Expected `int` >= 1"),
+        ({"LMAAS_MODEL": "/no/such/model"}, "LMAAS_MODEL: there is no folder /no/such/model"),
+        ({"LMAAS_KV_MEMORY_SHARE": "0"}, "LMAAS_KV_MEMORY_SHARE: Expected `float` > 0"),
         ({"LMAAS_MODEL": ""}, "Object missing required field `LMAAS_MODEL`"),
         ({"LMAAS_KV_TOKENS": "64", "LMAAS_PAGE_TOKENS": "65"}, "LMAAS_PAGE_TOKENS: a page must"),
     ],

@@ -11,11 +11,12 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from engine.attention.reference import ReferenceAttention
 from engine.kv.store import KvStore
-from engine.networks import llama
-from engine.networks.huggingface import HuggingFaceNetwork
+from engine.networks.huggingface import HuggingFaceNetwork, llama_network
 from engine.networks.linear import DenseLinear, PackedLinear, fixed_linear, packable
 from engine.networks.llama import LlamaNetwork
-from engine.running.model import LoadedModel, NetworkChoice, load_model
+from engine.networks.shape import read_shape
+from engine.running.loaded_model import LoadedModel
+from engine.running.model import NetworkChoice, load_model
 from engine.running.packing import pack
 from engine.step.composer import Chunk
 
@@ -108,7 +109,7 @@ def test_only_rows_that_need_it_get_logits(a_model: Callable) -> None:
     ],
 )
 def test_other_models_run_on_transformers(config: dict) -> None:
-    assert not llama.supports(AutoConfig.for_model(**config))
+    assert read_shape(AutoConfig.for_model(**config).to_dict()) is None
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -127,9 +128,13 @@ def test_biases_of_attention_and_mlp_are_added(bias: bool, tmp_path: Path) -> No
     torch.testing.assert_close(actual, reference(tmp_path)[-1:], atol=1e-4, rtol=1e-4)
 
 
-def test_weights_are_not_duplicated(a_model: Callable) -> None:
-    left = {name for name, _ in a_model("qwen3").module.named_parameters()}
-    assert left == {"model.embed_tokens.weight", "model.norm.weight"}
+@pytest.mark.parametrize("family", OURS)
+def test_weights_are_not_duplicated(family: str, model_folder: Callable) -> None:
+    module = AutoModelForCausalLM.from_pretrained(model_folder(family))
+    shape = read_shape(module.config.to_dict())
+    assert shape is not None
+    llama_network(module, shape)
+    assert all(weight.is_meta for weight in module.parameters())
 
 
 @pytest.mark.parametrize("rows", [1, 7, 128])

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from engine.networks.rotary import Rotary
 from engine.networks.rowwise import (
     NATIVE_DTYPES,
     NativeRowwise,
@@ -27,31 +28,26 @@ def close(actual: Tensor, expected: Tensor) -> None:
 def test_norm_is_torchs(rows: int, dtype: torch.dtype) -> None:
     norm = Norm(torch.randn(70).to(dtype), 1e-5)
     x = torch.randn(rows, 3, 70).to(dtype)[:, :2]  # not contiguous, like Qwen3's queries
-    close(NativeRowwise(dtype).norm(norm, x), TorchRowwise().norm(norm, x))
+    close(NativeRowwise(dtype).norm(norm, x), TorchRowwise(dtype).norm(norm, x))
 
 
 @DTYPES
 @ROWS
 def test_gate_is_torchs(rows: int, dtype: torch.dtype) -> None:
     x = 20 * torch.randn(rows, 2 * 90).to(dtype)
-    close(NativeRowwise(dtype).gate(x), TorchRowwise().gate(x))
+    close(NativeRowwise(dtype).gate(x), TorchRowwise(dtype).gate(x))
 
 
 @DTYPES
 @ROWS
 def test_rotation_is_torchs_and_leaves_the_values_alone(rows: int, dtype: torch.dtype) -> None:
-    angles = torch.rand(1, rows, 8) * 6
-
-    def rotary(like: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
-        both = torch.cat((angles, angles), -1)
-        return both.cos().to(like.dtype), both.sin().to(like.dtype)
-
-    x, hidden = torch.randn(rows, 5, 16).to(dtype), torch.empty(rows, 80, dtype=dtype)
-    kernels, plain = NativeRowwise(dtype), TorchRowwise()
-    positions = torch.zeros(rows)
-    expected = plain.rotate(x, 4, plain.rotation(rotary, hidden, positions))
+    rotary = Rotary(torch.rand(8), scaling=1.5)
+    positions = torch.randint(0, 9, (rows,))
+    x = torch.randn(rows, 5, 16).to(dtype)
+    kernels, plain = NativeRowwise(dtype), TorchRowwise(dtype)
+    expected = plain.rotate(x, 4, plain.rotation(rotary, positions))
     rotated = x.clone()
-    actual = kernels.rotate(rotated, 4, kernels.rotation(rotary, hidden, positions))
+    actual = kernels.rotate(rotated, 4, kernels.rotation(rotary, positions))
     close(actual, expected)
     assert torch.equal(rotated[:, 4], x[:, 4])
 
