@@ -10,6 +10,8 @@ from typing import Literal
 import click
 
 from benchmarks.decision import run as decisions
+from benchmarks.e4 import run as e4
+from benchmarks.e4.contenders import FORMATS
 from benchmarks.engine import e1, e3, prefix, step, workload
 from benchmarks.engine.models import SHAPES
 from benchmarks.live import run as live_replay
@@ -27,6 +29,7 @@ from gateway.replay.cost.model import EngineModel, read_engine
 from gateway.replay.cost.profiles import DEFAULT_PROFILE as PUBLISHED
 from gateway.replay.cost.profiles import profile
 
+SMOLLM2 = Path(".lmaas", "models", "smollm2")  # in the default data folder
 threads_option = click.option("--threads", default=2, show_default=True, help="cores to use")
 sizes = click.Choice(list(SHAPES))
 
@@ -93,9 +96,7 @@ def main() -> None:
 
 @main.command("E1")
 @click.option("--rounds", default=5, show_default=True, help="runs of each contestant")
-@click.option(
-    "--slow-rounds", default=3, show_default=True, help="runs of contestants that are slow on m100"
-)
+@click.option("--slow-rounds", default=3, show_default=True, help="runs of transformers on m100")
 @click.option("--sizes", "chosen", default="tiny,m100", show_default=True, help="models to run")
 @click.option(
     "--only", default="", help=f"of {', '.join(n for s in e1.CONTENDERS.values() for n in s)}"
@@ -118,6 +119,26 @@ def engines(
 def reservations(rounds: int, requests: int, threads: int, size: str) -> None:
     """The engine with a fixed KV pool, under several reservation rules."""
     e3.run(rounds, requests, threads, size)
+
+
+@main.command("E4")
+@data_option
+@click.option(
+    "--model",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=SMOLLM2,
+    show_default=True,
+    help="folder of SmolLM2, or of another Llama",
+)
+@click.option("--rounds", default=5, show_default=True, help="runs of each engine")
+@click.option("--clients", default="1,8,32", show_default=True, help="numbers of clients")
+@click.option("--only", default="", help=f"of {', '.join(FORMATS)}")
+@threads_option
+def real_model(data: Path, model: Path, rounds: int, clients: str, only: str, threads: int) -> None:
+    """Our engine, vLLM and llama.cpp with SmolLM2."""
+    numbers = [int(name) for name in _among(clients, [str(each) for each in e4.CLIENTS])]
+    with _errors_in_one_line():
+        e4.run(data, model, rounds, numbers, _among(only, list(FORMATS)), threads)
 
 
 @main.command("P1")

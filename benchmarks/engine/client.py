@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, perf_counter, sleep
@@ -144,32 +145,37 @@ class EngineProcess:
 
         The time runs from the submission to the event that ends the last sequence.
         """
-        before = self.stats()
-        session = uuid4().hex
         trace = RunTrace(tokens={sequence.id: [] for sequence in sequences})
-        with self._http.stream("GET", "/events", params={"session": session}) as response:
-            events = _decoded(response)
-            hello = next(events)
-            assert isinstance(hello, Hello)
+        with self.counting() as trace.counted, self.session() as session:
             start = perf_counter()
-            trace.refused = self._submit(Submission(session, hello.epoch, [_batch(sequences)]))
+            trace.refused = session.submit(sequences)
             while len(trace.finishes) + len(trace.refused) < len(sequences):
-                match next(events):
+                match next(session.events):
                     case Step() as step:
                         trace.take(TimedStep(perf_counter() - start, step))
             trace.wall_s = perf_counter() - start
-        trace.counted = {
-            name: value - before[name]
-            for name, value in self.stats().items()
-            if isinstance(value, int | float) and name in before
-        }
         return trace
 
-    def _submit(self, submission: Submission) -> list[Refused]:
-        answer = self._http.post("/submit", content=msgspec.json.encode(submission))
-        if answer.is_error:
-            raise RuntimeError(f"the engine refused the submission: {answer.text[:500]}")
-        return _submitted.decode(answer.content).refused
+    @contextmanager
+    def session(self) -> Iterator["EngineSession"]:
+        """A new session with the engine."""
+        name = uuid4().hex
+        with self._http.stream("GET", "/events", params={"session": name}) as response:
+            events = _decoded(response)
+            hello = next(events)
+            assert isinstance(hello, Hello)
+            yield EngineSession(self._http, name, hello.epoch, events)
+
+    @contextmanager
+    def counting(self) -> Iterator[dict[str, float]]:
+        """The increase of the engine's counters, filled in at the end."""
+        before, counted = self.stats(), dict[str, float]()
+        yield counted
+        counted.update(
+            (name, value - before[name])
+            for name, value in self.stats().items()
+            if isinstance(value, int | float) and name in before
+        )
 
     def _listens(self) -> bool:
         with socket.socket(socket.AF_UNIX) as caller:
@@ -180,8 +186,22 @@ class EngineProcess:
         return lines[-1] if lines else f"see {self._log.name}"
 
 
-def _batch(sequences: list[Sequence]) -> SubmitBatch:
-    return SubmitBatch("benchmark", sequences)
+@dataclass(frozen=True)
+class EngineSession:
+    """A session: its events, and what it submits."""
+
+    _http: httpx.Client
+    _name: str
+    _epoch: str
+    events: Iterator[Event]
+
+    def submit(self, sequences: list[Sequence]) -> list[Refused]:
+        """Submit sequences together; those that were refused."""
+        submission = Submission(self._name, self._epoch, [SubmitBatch("benchmark", sequences)])
+        answer = self._http.post("/submit", content=msgspec.json.encode(submission))
+        if answer.is_error:
+            raise RuntimeError(f"the engine refused the submission: {answer.text[:500]}")
+        return _submitted.decode(answer.content).refused
 
 
 def _decoded(response: httpx.Response) -> Iterator[Event]:

@@ -1,6 +1,5 @@
 """E1: our engine against transformers and vLLM on a CPU, with the same model and requests."""
 
-import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Final
 
 from benchmarks.engine.contestants.process import Contestant, EngineContestant, PipedContestant
 from benchmarks.engine.floor import floor_s, ideal_steps, peak
-from benchmarks.engine.installation import vllm_python
+from benchmarks.engine.installation import vllm_environment, vllm_python
 from benchmarks.engine.models import SHAPES, model_folder
 from benchmarks.engine.round_robin import ContestantRun, ContestantSpec, RoundRobin
 from benchmarks.engine.workload import MIXED, Request, mixed_requests
@@ -30,8 +29,9 @@ CONTENDERS: Final = {
     "ours": ("ours",),
     "ours-bf16": ("ours-bf16",),
 }
-# Fewer rounds on m100, where a run takes minutes.
-SLOW: Final = {*CONTENDERS["static"], *CONTENDERS["continuous"], "vllm-64", "vllm-64-default"}
+# Fewer rounds on m100, where a run takes minutes. All settings of vLLM run every round: one with
+# fewer could represent vLLM by a lucky run, and be paired with few of ours.
+SLOW: Final = {*CONTENDERS["static"], *CONTENDERS["continuous"]}
 OPTIONAL: Final = {"vllm-64-compiled"}
 DEFAULT: Final = [name for names in CONTENDERS.values() for name in names if name not in OPTIONAL]
 # On m100, one setting represents each slow contender.
@@ -170,7 +170,9 @@ class SizeBenchmark:
 
     def _floor(self, dtype: str) -> Row:
         """The bound by matrix products alone, at this machine's measured peak."""
-        best = quietest(lambda: peak(self._size, dtype, self._threads), lambda _: None).outcome
+        best = quietest(
+            lambda: peak(SHAPES[self._size].weights, dtype, self._threads), lambda _: None
+        ).outcome
         steps = ideal_steps(self._requests, STEP_TOKENS)
         bound_s = floor_s(SHAPES[self._size], steps, best, WEIGHT_BYTES[dtype])
         rate = sum(request.tokens for request in self._requests) / bound_s
@@ -216,13 +218,10 @@ def _starter(name: str, size: str, folder: Path, threads: int) -> Callable[[], C
 
 
 def _vllm(label: str, folder: Path, threads: int, settings: list[str]) -> PipedContestant:
-    """Start vLLM with a thread per core; its default leaves one core to its scheduler."""
-    cores = sorted(os.sched_getaffinity(0))[:threads]
-    bound = "auto" if "default" in settings else ",".join(map(str, cores))
+    """Start vLLM with a thread per core, or with its default binding."""
+    environment = vllm_environment(threads)
+    if "default" in settings:
+        environment["VLLM_CPU_OMP_THREADS_BIND"] = "auto"
     python = [str(vllm_python()), "-m", "benchmarks.engine.contestants.vllm_cpu", str(folder)]
     options = ["--sequences", settings[0], "--compiled", str(int("compiled" in settings))]
-    return PipedContestant(
-        label,
-        [*python, "--threads", str(threads), *options],
-        {"VLLM_CPU_OMP_THREADS_BIND": bound, "VLLM_NO_USAGE_STATS": "1"},
-    )
+    return PipedContestant(label, [*python, "--threads", str(threads), *options], environment)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from benchmarks.engine.models import SHAPES, Shape
+from benchmarks.engine.models import Shape
 from benchmarks.engine.workload import Request
 from benchmarks.harness.paths import ROOT
 
@@ -25,9 +25,9 @@ class Work(NamedTuple):
     sampled: int
 
 
-def peak(size: str, dtype: str, threads: int) -> Peak:
+def peak(weights: int, dtype: str, threads: int) -> Peak:
     """Measure the peak in a new process, on a buffer of the size of the weights."""
-    arguments = [str(SHAPES[size].weights), dtype, str(threads)]
+    arguments = [str(weights), dtype, str(threads)]
     found = subprocess.run(
         [sys.executable, "-m", "benchmarks.engine.peak", *arguments],
         cwd=ROOT,

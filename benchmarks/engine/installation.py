@@ -1,7 +1,9 @@
 """Installs vLLM's CPU build in a separate environment when a benchmark first needs it."""
 
+import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -21,16 +23,32 @@ def vllm_python() -> Path:
         print(f"installing {PACKAGES[0]} in {folder} (about two minutes, 3.5 GB)", flush=True)
         pip = [str(python), "-m", "pip"]
         quiet = "--quiet"
-        _run(sys.executable, "-m", "venv", str(folder))
-        _run(*pip, "install", quiet, *PACKAGES)
-        _run(*pip, "uninstall", quiet, "--yes", *INCOMPATIBLE_PACKAGES)
-        _run(str(python), "-c", "import vllm")
+        run_command(sys.executable, "-m", "venv", str(folder))
+        run_command(*pip, "install", quiet, *PACKAGES)
+        run_command(*pip, "uninstall", quiet, "--yes", *INCOMPATIBLE_PACKAGES)
+        run_command(str(python), "-c", "import vllm")
         installed.touch()
     return python
 
 
-def _run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def vllm_environment(threads: int) -> dict[str, str]:
+    """Variables of a vLLM with a thread per core; its default leaves one to its scheduler."""
+    cores = sorted(os.sched_getaffinity(0))[:threads]
+    return {
+        "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores)),
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+
+
+def run_command(*command: str, environment: Mapping[str, str] | None = None) -> None:
+    """Run a command of an installation. RuntimeError with its last line if it fails."""
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **(environment or {})},
+    )
     if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["no reason given"]
+        lines = (done.stderr.strip() or done.stdout.strip()).splitlines() or ["no reason given"]
         raise RuntimeError(f"{' '.join(command[:4])} failed: {lines[-1]}")

@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+import torch
+
+FORMAT_CODES: Final = {torch.float32: 32, torch.float16: 16, torch.bfloat16: -16}  # FORMAT in C
 COMPILERS: Final = ("cc", "gcc", "clang")
 COMPILER_FLAGS: Final = ("-std=gnu11", "-O3", "-march=native", "-ffast-math", "-fopenmp", "-fPIC")
 COMPILE_TIMEOUT_S: Final = 60.0

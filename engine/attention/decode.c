@@ -12,6 +12,7 @@
 #define INLINE static inline __attribute__((always_inline))
 
 typedef float lanes __attribute__((vector_size(LANES * sizeof(float))));
+typedef int32_t integers __attribute__((vector_size(LANES * sizeof(int32_t))));
 
 #if FORMAT == 32
 typedef float element;
@@ -49,6 +50,24 @@ INLINE lanes load(const element *row, int block) {
 INLINE lanes fold(lanes a, lanes b) {
   return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
          __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+}
+
+/* e^x for x <= 0; 0 below the smallest normal number. The C library's takes a call for each lane.
+   With x = k ln 2 + r and |r| <= ln 2 / 2, e^r is a polynomial (Taylor, degree 7; the error is below
+   1e-8) and 2^k is added to its exponent. */
+INLINE lanes exponential(lanes x) {
+  const integers normal = ~(x < -87.0f); /* true for NaN, which is passed on */
+  const integers k = __builtin_convertvector(x * 1.44269504f - 0.5f, integers); /* towards 0 */
+  const lanes r = x - __builtin_convertvector(k, lanes) * 0.693147181f;
+  lanes value = (lanes){0} + 1.0f / 5040;
+  value = value * r + 1.0f / 720;
+  value = value * r + 1.0f / 120;
+  value = value * r + 1.0f / 24;
+  value = value * r + 1.0f / 6;
+  value = value * r + 0.5f;
+  value = value * r + 1.0f;
+  value = value * r + 1.0f;
+  return (lanes)(((integers)value + (k << 23)) & normal);
 }
 
 /* Prefetches the next page of a head into the L2 cache while the current one is read. Without it, or
@@ -90,27 +109,33 @@ static void attend_head(const element *query, const element *keys, const element
           const lanes row = load(key + t * DIM, b);
           for (int g = 0; g < GROUP; g++) score[g][t] += scaled_query[g][b] * row;
         }
+      float weight[GROUP][LANES], rescale[GROUP];
       for (int g = 0; g < GROUP; g++) {
         for (int width = LANES / 2; width; width /= 2)
           for (int t = 0; t < width; t++) score[g][t] = fold(score[g][2 * t], score[g][2 * t + 1]);
-        float weight[LANES], top = highest[g], added = 0;
-        memcpy(weight, score[g], sizeof weight);
-        for (int t = count; t < LANES; t++) weight[t] = MASKED;
+        float top = highest[g], added = 0;
+        memcpy(weight[g], score[g], sizeof weight[g]);
+        for (int t = count; t < LANES; t++) weight[g][t] = MASKED;
         /* Online softmax (Milakov and Gimelshein, arXiv 1805.02867): the sums so far are rescaled
            when a higher score occurs. */
-        for (int t = 0; t < LANES; t++) top = fmaxf(weight[t], top);
-        const float rescale = expf(highest[g] - top);
-        for (int t = 0; t < LANES; t++) {
-          weight[t] = expf(weight[t] - top);
-          added += weight[t];
-        }
+        for (int t = 0; t < LANES; t++) top = fmaxf(weight[g][t], top);
+        lanes shifted;
+        memcpy(&shifted, weight[g], sizeof shifted);
+        shifted = exponential(shifted - top);
+        memcpy(weight[g], &shifted, sizeof shifted);
+        for (int t = 0; t < LANES; t++) added += weight[g][t];
+        rescale[g] = exponential((lanes){0} + (highest[g] - top))[0];
         highest[g] = top;
-        total[g] = total[g] * rescale + added;
-        for (int b = 0; b < BLOCKS; b++) {
-          lanes updated = sum[g][b] * rescale;
-          for (int t = 0; t < count; t++) updated += weight[t] * load(value + t * DIM, b);
-          sum[g][b] = updated;
+        total[g] = total[g] * rescale[g] + added;
+      }
+      for (int b = 0; b < BLOCKS; b++) {
+        lanes updated[GROUP];
+        for (int g = 0; g < GROUP; g++) updated[g] = sum[g][b] * rescale[g];
+        for (int t = 0; t < count; t++) {
+          const lanes row = load(value + t * DIM, b);
+          for (int g = 0; g < GROUP; g++) updated[g] += weight[g][t] * row;
         }
+        for (int g = 0; g < GROUP; g++) sum[g][b] = updated[g];
       }
     }
   }

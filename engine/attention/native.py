@@ -12,12 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.attention.compiled import load
+from engine.attention.compiled import FORMAT_CODES, load
 from engine.attention.tables import Int64Array, PageTables
 from engine.kv.store import KvStore
 
 SOURCE: Final = Path(__file__).with_name("decode.c")
-FORMAT_CODES: Final = {torch.float32: 32, torch.float16: 16, torch.bfloat16: -16}
 
 
 class NativePlan(NamedTuple):

@@ -7,25 +7,15 @@ from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, rms_norm, silu
+from torch.nn.functional import embedding
 
 from engine.attention.interface import Attention
 from engine.networks.interface import Packed
-from engine.networks.linear import DenseLinear, Linear, fixed_linear
+from engine.networks.linear import Linear, fixed_linear
+from engine.networks.rowwise import Norm, Rotation, choose_rowwise
 
 FAMILIES: Final = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 STATIC_ROPE: Final = frozenset({"default", "linear", "llama3", "yarn"})
-
-
-class Norm(NamedTuple):
-    """Root mean square normalisation over the last dimension."""
-
-    weight: Tensor
-    epsilon: float
-
-    def __call__(self, rows: Tensor) -> Tensor:
-        """Divide each row by its root mean square, then multiply by the weight."""
-        return rms_norm(rows, self.weight.shape, self.weight, self.epsilon)
 
 
 class Layer(NamedTuple):
@@ -70,16 +60,17 @@ class LlamaNetwork:
             self._layers.append(_layer(layer, _window(config, layer)))
             model.layers[index] = nn.Identity()
         self._norm = _norm(model.norm)
-        if module.lm_head.weight is self._embedding:
-            self._head: Linear = DenseLinear(self._embedding, None)
-        else:
-            self._head = fixed_linear(module.lm_head.weight)
-            module.lm_head = nn.Identity()
+        self._rowwise = choose_rowwise(self._embedding.device, self._embedding.dtype)
+        # Packed weights are a copy, of an embedding's too: products with unpacked ones take up to
+        # three times as long.
+        self._head = fixed_linear(module.lm_head.weight)
+        module.lm_head = nn.Identity()
 
     def __call__(self, packed: Packed, attention: Attention[Any]) -> Tensor:
         """Logits of the rows to sample from: (samples, vocabulary)."""
         hidden = embedding(packed.token_ids, self._embedding)  # (tokens, width)
-        rotation = self._rotation(hidden, packed.positions)
+        rowwise = self._rowwise
+        rotation = rowwise.rotation(self._rotary, hidden, packed.positions)
         for index, layer in enumerate(self._layers):
             query, key, value = self._project(layer, hidden, rotation)
             attended = attention.attend(
@@ -88,38 +79,25 @@ class LlamaNetwork:
             if index == len(self._layers) - 1 and len(packed.sample_rows) < len(hidden):
                 attended, hidden = attended[packed.sample_rows], hidden[packed.sample_rows]
             hidden = layer.out.add(attended, hidden)
-            gate, up = layer.gate_up(layer.before_mlp(hidden)).chunk(2, -1)
-            hidden = layer.down.add(silu(gate).mul_(up), hidden)
-        return self._head(self._norm(hidden))
-
-    def _rotation(self, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines (tokens, 1, dim) and sines (tokens, 1, dim / 2) of the rotary embedding."""
-        cosines, sines = self._rotary(hidden, positions[None])
-        return cosines[0, :, None], sines[0, :, None].chunk(2, -1)[0]
+            gated = rowwise.gate(layer.gate_up(rowwise.norm(layer.before_mlp, hidden)))
+            hidden = layer.down.add(gated, hidden)
+        return self._head(rowwise.norm(self._norm, hidden))
 
     def _project(
-        self, layer: Layer, hidden: Tensor, rotation: tuple[Tensor, Tensor]
+        self, layer: Layer, hidden: Tensor, rotation: Rotation
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, (tokens, heads, dim) each, rotary embedding applied."""
-        heads, kv_heads = self._heads, self._kv_heads
-        qkv = layer.qkv(layer.before_attention(hidden)).unflatten(-1, (heads + 2 * kv_heads, -1))
+        heads, kv_heads, rowwise = self._heads, self._kv_heads, self._rowwise
+        normed = rowwise.norm(layer.before_attention, hidden)
+        qkv = layer.qkv(normed).unflatten(-1, (heads + 2 * kv_heads, -1))
         query, key, value = qkv.split((heads, kv_heads, kv_heads), 1)
         if layer.query_norm is None or layer.key_norm is None:
-            query, key = rotate(qkv[:, : heads + kv_heads], *rotation).split((heads, kv_heads), 1)
+            both = rowwise.rotate(qkv, heads + kv_heads, rotation)
+            query, key = both.split((heads, kv_heads), 1)
         else:
-            query = rotate(layer.query_norm(query), *rotation)
-            key = rotate(layer.key_norm(key), *rotation)
+            query = rowwise.rotate(rowwise.norm(layer.query_norm, query), heads, rotation)
+            key = rowwise.rotate(rowwise.norm(layer.key_norm, key), kv_heads, rotation)
         return query, key, value
-
-
-def rotate(rows: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """Rotary embedding (arXiv 2104.09864) of (tokens, heads, dim); pairs are dim / 2 apart."""
-    rotated = rows * cosines
-    first, second = rows.chunk(2, -1)
-    half = first.shape[-1]
-    rotated[..., :half].addcmul_(second, sines, value=-1)
-    rotated[..., half:].addcmul_(first, sines)
-    return rotated
 
 
 def _layer(layer: Any, window: int | None) -> Layer:

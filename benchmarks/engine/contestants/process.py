@@ -74,11 +74,14 @@ class PipedContestant:
 
     def answer(self, requests: list[Request]) -> TimedAnswers:
         """Answer all requests; the contestant measures the time."""
-        assert self._process.stdin is not None
-        task = [(request.prompt, request.tokens) for request in requests]
-        self._process.stdin.write(json.dumps(task) + "\n")
-        received = self._receive(ANSWER_TIMEOUT_S)
+        received = self.ask([(request.prompt, request.tokens) for request in requests])
         return TimedAnswers(received["wall_s"], received["tokens"])
+
+    def ask(self, message: object) -> dict[str, Any]:
+        """Send a message and wait for the answer. RuntimeError on failure."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(message) + "\n")
+        return self._receive(ANSWER_TIMEOUT_S)
 
     def pause(self) -> None:
         """Suspend the process and its children."""

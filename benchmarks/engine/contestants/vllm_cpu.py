@@ -4,7 +4,7 @@ import importlib
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 from benchmarks.engine.contestants.pipe import Answer, Task, Tokens, serve
 
@@ -17,17 +17,8 @@ CONTEXT_TOKENS: Final = 1024
 def prepare(arguments: Namespace) -> Iterator[Answer]:
     """Answers all requests, at most `--sequences` at a time."""
     vllm = importlib.import_module("vllm")
-    model = vllm.LLM(
-        model=arguments.folder,
-        skip_tokenizer_init=True,
-        dtype="float32",
-        enforce_eager=arguments.compiled == 0,
-        max_model_len=CONTEXT_TOKENS,
-        max_num_seqs=arguments.sequences,
-        max_num_batched_tokens=STEP_TOKENS,
-        kv_cache_memory_bytes=KV_BYTES,
-        enable_prefix_caching=False,  # each round repeats the same prompts
-        disable_log_stats=True,
+    model = load(
+        arguments.folder, "float32", arguments.sequences, compiled=bool(arguments.compiled)
     )
 
     def answer(task: Task) -> Tokens:
@@ -44,6 +35,22 @@ def prepare(arguments: Namespace) -> Iterator[Answer]:
         return [list(output.outputs[0].token_ids) for output in outputs]
 
     yield answer
+
+
+def load(folder: str, dtype: str, sequences: int, *, compiled: bool) -> Any:
+    """The engine of vLLM for a model, with the best settings found for a CPU."""
+    return importlib.import_module("vllm").LLM(
+        model=folder,
+        skip_tokenizer_init=True,
+        dtype=dtype,
+        enforce_eager=not compiled,
+        max_model_len=CONTEXT_TOKENS,
+        max_num_seqs=sequences,
+        max_num_batched_tokens=STEP_TOKENS,
+        kv_cache_memory_bytes=KV_BYTES,
+        enable_prefix_caching=False,  # each round repeats the same prompts
+        disable_log_stats=True,
+    )
 
 
 if __name__ == "__main__":

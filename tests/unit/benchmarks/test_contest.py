@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.engine import round_robin as round_robin_file
 from benchmarks.engine.contestants.process import TimedAnswers
-from benchmarks.engine.e1 import BOUNDS, targets
+from benchmarks.engine.e1 import BOUNDS, CONTENDERS, SLOW, targets
 from benchmarks.engine.round_robin import ContestantSpec, RoundRobin
 from benchmarks.engine.workload import Request, mixed_requests
 from benchmarks.harness.cpu_noise import Meter, Reading
@@ -126,6 +126,10 @@ def test_one_round_gives_a_ratio_without_width() -> None:
 
 def test_sides_that_never_met_have_no_ratio() -> None:
     assert paired([], [1.0]) is None
+
+
+def test_all_settings_of_ours_and_of_vllm_run_every_round() -> None:
+    assert SLOW.isdisjoint(CONTENDERS["ours"] + CONTENDERS["vllm"])
 
 
 def test_every_target_of_e1_is_missed_while_nothing_is_measured() -> None:
