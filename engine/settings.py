@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 import msgspec
@@ -109,9 +108,6 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         raise StartupFailure(_with_variable(str(error))) from error
     if 0 < settings.kv_tokens < settings.page_tokens:
         raise StartupFailure("LMAAS_PAGE_TOKENS: a page must not be larger than LMAAS_KV_TOKENS")
-    model = settings.model
-    if model.startswith(("/", "./", "../", "~")) and not Path(model).is_dir():
-        raise StartupFailure(f"LMAAS_MODEL: there is no folder {model}")
     return settings
 
 

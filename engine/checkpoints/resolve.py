@@ -21,6 +21,7 @@ from engine.checkpoints.placing import Say
 from engine.errors import ModelUnavailable
 
 SUFFIX: Final = ".gguf"
+PATHS: Final = ("/", "./", "../", "~")  # how a path begins, and no name on the hub
 
 
 class Checkpoint(Struct, frozen=True):
@@ -48,6 +49,8 @@ def resolve(model: str | None, data_folder: Path, say: Say) -> Checkpoint:
     path = Path(model).expanduser()
     if path.is_dir():
         return _of_folder(path.absolute(), data_folder)
+    if model.startswith(PATHS):
+        raise ModelUnavailable(f"LMAAS_MODEL: there is no folder {model}")
     return Checkpoint(model, model)
 
 

@@ -70,6 +70,11 @@ def test_hub_name_stays_as_it_is(tmp_path: Path) -> None:
     assert (model.name, model.location) == ("someone/some-model", "someone/some-model")
 
 
+def test_path_of_no_folder_is_not_taken_for_a_name_on_the_hub(tmp_path: Path) -> None:
+    with pytest.raises(ModelUnavailable, match="LMAAS_MODEL: there is no folder /no/such/model"):
+        resolve("/no/such/model", tmp_path, ignore)
+
+
 def test_gguf_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelUnavailable, match=r"LMAAS_MODEL: .*x\.gguf: No such file"):
         resolve(str(tmp_path / "x.gguf"), tmp_path, ignore)
