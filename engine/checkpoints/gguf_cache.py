@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from engine.checkpoints.catalogue import models_folder
 from engine.checkpoints.conversion import check_magic, check_packages, convert
-from engine.checkpoints.placing import Say, place
+from engine.checkpoints.placing import Say, make_models_folder, place
 from engine.errors import ModelUnavailable
 
 HASHES: Final = "gguf-hashes.json"
@@ -47,7 +47,7 @@ def conversion_folder(file: Path, data_folder: Path, say: Say) -> Path:
     check_magic(file)
     models = models_folder(data_folder)
     try:
-        models.mkdir(parents=True, exist_ok=True)
+        make_models_folder(models)
         digest = _digest(file.resolve(), models / HASHES, say)
     except OSError as error:
         raise ModelUnavailable(f"{error.filename or file}: {error.strerror}") from error

@@ -25,7 +25,7 @@ def place(target: Path, needed_bytes: int, build: Callable[[Path], Path], say: S
     if that cannot be done; nothing is left then.
     """
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_models_folder(target.parent)
         with _lock(target, say):
             if target.is_dir():
                 return
@@ -36,6 +36,12 @@ def place(target: Path, needed_bytes: int, build: Callable[[Path], Path], say: S
                 built.rename(target)
     except OSError as error:
         raise ModelUnavailable(f"{error.filename or target}: {error.strerror or error}") from error
+
+
+def make_models_folder(models: Path) -> None:
+    """Make the folder of models; a new data folder around it is readable by its owner only."""
+    models.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    models.mkdir(exist_ok=True)
 
 
 @contextmanager

@@ -46,6 +46,12 @@ def test_files_get_the_folders_read_permissions(tmp_path: Path) -> None:
     assert (tmp_path / "target" / "file").stat().st_mode & 0o777 == 0o640
 
 
+def test_new_data_folder_is_readable_by_its_owner_only(tmp_path: Path) -> None:
+    place(tmp_path / "data" / "models" / "target", 0, built, ignore)
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "data" / "models" / "target" / "file").read_text() == "complete"
+
+
 @pytest.fixture
 def builders(tmp_path: Path) -> Path:
     folder = tmp_path / "builders"
