@@ -53,10 +53,21 @@ class LmaasError(Exception):
     retry_after_s: float | None = None  # seconds after which a retry can succeed, if known
     should_retry: bool = True  # whether a client library's automatic retry can help
 
-    def __init__(self, message: str, *, param: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after_s: float | None = None,
+        should_retry: bool = True,
+    ) -> None:
+        """`retry_after_s` and a `should_retry` of False take the place of the class's own."""
         super().__init__(message)
         self.message = message
         self.param = param
+        if retry_after_s is not None:
+            self.retry_after_s = retry_after_s
+        self.should_retry = self.should_retry and should_retry
 
 
 class InvalidRequest(LmaasError):
@@ -198,23 +209,12 @@ class TenantQueueFull(OverLimit):
     """
 
     code = "tenant_queue_full"
+    retry_after_s = 1.0
     remedy = (
         "Retry after `Retry-After` seconds, send fewer requests at once, or smaller ones. An "
         "operator can raise `LMAAS_MAX_TENANT_QUEUED_TOKENS` and "
         "`LMAAS_MAX_TENANT_QUEUED_REQUESTS`."
     )
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        param: str | None = None,
-        retry_after_s: float = 1.0,
-        should_retry: bool = True,
-    ) -> None:
-        super().__init__(message, param=param)
-        self.retry_after_s = retry_after_s
-        self.should_retry = should_retry
 
 
 class RequestTimeout(LmaasError):
@@ -262,14 +262,9 @@ class DeadlineUnreachable(Unavailable):
 
     code = "deadline_unreachable"
     remedy = "Retry after `Retry-After` seconds, or allow more time (`x-lmaas-deadline-ms`)."
+    retry_after_s = 1.0
     should_retry = False
     reason = "deadline"  # the value in records and metrics
-
-    def __init__(
-        self, message: str, *, param: str | None = None, retry_after_s: float = 1.0
-    ) -> None:
-        super().__init__(message, param=param)
-        self.retry_after_s = retry_after_s
 
 
 class QueueTimeExceeded(DeadlineUnreachable):
@@ -292,22 +287,11 @@ class QueueFull(Unavailable):
     """
 
     code = "queue_full"
+    retry_after_s = 1.0
     remedy = (
         "Retry after `Retry-After` seconds or at another gateway. An operator can add a node, or "
         "raise `LMAAS_MAX_QUEUED_TOKENS` and `LMAAS_MAX_QUEUED_REQUESTS`."
     )
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        param: str | None = None,
-        retry_after_s: float = 1.0,
-        should_retry: bool = True,
-    ) -> None:
-        super().__init__(message, param=param)
-        self.retry_after_s = retry_after_s
-        self.should_retry = should_retry
 
 
 class ShuttingDown(Unavailable):
