@@ -37,6 +37,7 @@ from gateway.tenancy.admin_key import AdminKey, ensure_admin_key
 from gateway.tenancy.authentication import Authenticator
 from gateway.tenancy.demo import api_key_file, ensure_demo
 
+LOCK_FILE: Final = "gateway.lock"  # in the data folder; a running gateway keeps it open
 ENGINE_START_TIMEOUT_S: Final = 600.0
 
 
@@ -160,7 +161,7 @@ def _data_folder(data_dir: Path) -> Iterator[None]:
     """Create the data folder and lock it: one gateway at a time. StartupFailure if it is in use."""
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = (data_dir / "gateway.lock").open("w")
+        lock = (data_dir / LOCK_FILE).open("w")
     except OSError as error:
         raise StartupFailure(f"LMAAS_DATA_DIR: {data_dir}: {error.strerror}") from error
     with lock:

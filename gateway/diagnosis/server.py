@@ -10,12 +10,11 @@ import httpx
 import psutil
 
 from gateway.diagnosis.finding import Finding, failure, ok, warning
+from gateway.node import LOCK_FILE
 from gateway.server_file import server_url
 from gateway.settings import Settings
 
-LOCK: Final = "gateway.lock"  # which a running gateway keeps open
 ANSWER_S: Final = 5.0
-UNPRIVILEGED_PORT: Final = 1024
 
 
 class RunningServer(NamedTuple):
@@ -35,7 +34,7 @@ class RunningServer(NamedTuple):
 
 def find_server(data_folder: Path) -> RunningServer | None:
     """The gateway that has this folder's lock open; None if there is none."""
-    lock = data_folder.resolve() / LOCK
+    lock = data_folder.resolve() / LOCK_FILE
     if not lock.exists():
         return None
     for process in psutil.process_iter():
