@@ -23,7 +23,7 @@ def write_secret(path: Path, secret: str) -> bool:
     False if the file has a secret already, which it keeps.
     """
     with _translated(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         unfinished = path.with_name(f"{path.name}.{os.getpid()}")
         unfinished.unlink(missing_ok=True)
         descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -15,6 +15,11 @@ def test_first_start_creates_a_key_that_only_the_owner_can_read(tmp_path: Path) 
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["admin_key"]
 
 
+def test_new_data_folder_is_readable_by_its_owner_only(tmp_path: Path) -> None:
+    ensure_admin_key(tmp_path / "data", None)
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+
+
 def test_second_start_reads_the_same_key(tmp_path: Path) -> None:
     first, second = ensure_admin_key(tmp_path, None), ensure_admin_key(tmp_path, None)
     assert second.secret == first.secret
