@@ -15,7 +15,6 @@ SECRETS = ("DATABASE_URL", "LMAAS_ADMIN_KEY", "LMAAS_API_KEY")
 Secret: TypeAlias = Annotated[str, Meta(min_length=8)]
 ModelName: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:/@+-]+$")]
 Url: TypeAlias = Annotated[str, Meta(pattern=r"^https?://[^\s/]+")]
-DEMO_MODEL = Path(__file__).parent.parent / "engine" / "demo" / "lmaas-demo"
 
 
 def _variable(name: str) -> str:

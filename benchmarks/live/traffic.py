@@ -14,8 +14,8 @@ import httpx
 from msgspec import Struct
 
 from benchmarks.live.gateway_process import API_KEY
+from engine.checkpoints.catalogue import DEMO_FOLDER
 from gateway.demo.apps import read_apps
-from gateway.settings import DEMO_MODEL
 
 QUESTION_WORDS: Final = (2, 40)  # of a question, uniform
 MEDIAN_TOKENS: Final = 110  # of an answer, log-normal
@@ -51,7 +51,7 @@ def send(url: str, requests: Sequence[PlannedRequest]) -> list[float]:
 
 
 def _examples() -> Iterator[list[str]]:
-    for app in read_apps(DEMO_MODEL):
+    for app in read_apps(DEMO_FOLDER):
         for question in app.questions:
             yield question.split()
 
@@ -68,7 +68,7 @@ async def _send(url: str, requests: Sequence[PlannedRequest]) -> list[float]:
         timeout=TIMEOUT_S,
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
     ) as client:
-        ends = _end_tokens(DEMO_MODEL)
+        ends = _end_tokens(DEMO_FOLDER)
         start_s = perf_counter()
         async with asyncio.TaskGroup() as group:
             tasks = [
@@ -94,7 +94,7 @@ async def _send_one(
 def _body(request: PlannedRequest, ends: dict[str, float]) -> dict[str, Any]:
     """The body: end tokens are suppressed, so the answer has exactly max_tokens tokens."""
     return {
-        "model": DEMO_MODEL.name,
+        "model": DEMO_FOLDER.name,
         "messages": [{"role": "user", "content": request.question}],
         "max_tokens": request.tokens,
         "seed": request.seed,

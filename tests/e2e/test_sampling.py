@@ -8,9 +8,9 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionTokenLogprob
 
+from engine.checkpoints.catalogue import DEMO_FOLDER
 from engine.demo.lexicon import VELAN
 from gateway.generation.text.tokenizer import ChatTokenizer
-from gateway.settings import DEMO_MODEL
 
 Asked = Callable[..., dict[str, Any]]
 WORDS = "brave queen finds golden castle"
@@ -20,7 +20,7 @@ PROMPT = f"<|system|>Translate into Velan, word by word.<|user|>{WORDS}<|assista
 
 
 def token_ids(text: str) -> list[int]:
-    return ChatTokenizer(DEMO_MODEL).encode(text)
+    return ChatTokenizer(DEMO_FOLDER).encode(text)
 
 
 def written(tokens: Iterable[ChatCompletionTokenLogprob]) -> str:

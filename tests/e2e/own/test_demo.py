@@ -12,11 +12,11 @@ from typing import Any
 import httpx
 import openai
 
+from engine.checkpoints.catalogue import DEMO_FOLDER
 from engine.demo.jobs import JOBS
 from gateway.cli.admin.client import AdminClient
 from gateway.demo.apps import read_apps
 from gateway.demo.tenant import demo_tenant
-from gateway.settings import DEMO_MODEL
 from tests.conftest import PATIENCE_S
 from tests.e2e.conftest import ADMIN_KEY
 
@@ -195,7 +195,7 @@ async def test_demo_warns_of_other_traffic(
 
 async def test_next_demo_reuses_apps_and_revokes_leftover_keys(own: Any) -> None:
     served = await own.running()
-    apps = read_apps(DEMO_MODEL)
+    apps = read_apps(DEMO_FOLDER)
     async with served.admin() as reader:
         before = len(await demo_keys(reader))
     with closing(AdminClient(served.url, ADMIN_KEY)) as admin:

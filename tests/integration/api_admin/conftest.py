@@ -16,6 +16,7 @@ from litestar import Litestar
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 
+from engine.checkpoints.catalogue import DEMO_FOLDER
 from gateway.api.admin.routes import AdminServices, admin_router
 from gateway.api.body import BodyLimits, bounded_request
 from gateway.api.errors import exception_handlers
@@ -37,7 +38,6 @@ from gateway.prediction.lifecycle.runs import TrainingRuns
 from gateway.prediction.lifecycle.schedule import Schedules
 from gateway.prediction.serving.predictor import LengthPredictor
 from gateway.scheduling.policy import Options
-from gateway.settings import DEMO_MODEL
 from gateway.tenancy.admin_key import AdminKey
 from gateway.tenancy.apps import Apps
 from gateway.tenancy.keys import ApiKeys
@@ -69,7 +69,7 @@ def predictor(sessions: Sessions) -> LengthPredictor:
 @pytest.fixture
 def model_files() -> Path:
     """The folder of the served model's files."""
-    return DEMO_MODEL
+    return DEMO_FOLDER
 
 
 @pytest.fixture

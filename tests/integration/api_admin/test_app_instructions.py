@@ -6,10 +6,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from engine.checkpoints.catalogue import DEMO_FOLDER
 from gateway.errors import StartupFailure
 from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.node import _demo_apps
-from gateway.settings import DEMO_MODEL
 
 TEMPLATE = (
     "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system role') }}"
@@ -20,7 +20,7 @@ TEMPLATE = (
 @pytest.fixture
 def model_files(tmp_path: Path) -> Path:
     """A model whose chat template refuses system messages."""
-    shutil.copy(DEMO_MODEL / "tokenizer.json", tmp_path)
+    shutil.copy(DEMO_FOLDER / "tokenizer.json", tmp_path)
     (tmp_path / "chat_template.jinja").write_text(TEMPLATE)
     return tmp_path
 

@@ -9,6 +9,7 @@ from uuid import UUID
 import httpx
 import pytest
 
+from engine.checkpoints.catalogue import DEMO_FOLDER
 from gateway.database.errors import Sessions
 from gateway.errors import RequestCancelled
 from gateway.generation.request import GenerationRequest, Message
@@ -18,7 +19,6 @@ from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.history.record import Record
 from gateway.history.writer import HistoryWriter
 from gateway.prediction.messages import Prediction
-from gateway.settings import DEMO_MODEL
 from gateway.tenancy.caller import Caller
 from models.base import new_id
 
@@ -28,7 +28,7 @@ Enqueue = Callable[..., RequestState]
 @pytest.fixture
 async def enqueue(service: GenerationService) -> Enqueue:
     """Adds a request to the queue, with its arrival at second 0 of the clock."""
-    tokenizer = ChatTokenizer(DEMO_MODEL)
+    tokenizer = ChatTokenizer(DEMO_FOLDER)
 
     def build(length: float = 10.0, tenant: int = 1, **fields: Any) -> RequestState:
         caller = Caller(

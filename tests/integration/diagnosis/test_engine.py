@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from engine.checkpoints.catalogue import DEMO_FOLDER
 from gateway.diagnosis.engine import check_engine
 from gateway.diagnosis.finding import Finding
-from gateway.settings import DEMO_MODEL, Settings
+from gateway.settings import Settings
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_an_examination_that_crashes_is_a_failure(
 ) -> None:
     crash = "import os, sys; print('a last word', file=sys.stderr, flush=True); os.abort()"
     monkeypatch.setattr("gateway.diagnosis.engine.COMMAND", (sys.executable, "-c", crash))
-    found = examined(Settings(model=str(DEMO_MODEL), data_dir=str(tmp_path)))
+    found = examined(Settings(model=str(DEMO_FOLDER), data_dir=str(tmp_path)))
     [engine] = found["engine"]
     assert (engine.status, "exit code -6: a last word" in engine.message) == ("failure", True)
 

@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from engine.checkpoints.catalogue import DEMO_FOLDER
 from gateway.diagnosis.finding import Finding
 from gateway.diagnosis.model import check_model
-from gateway.settings import DEMO_MODEL, Settings
+from gateway.settings import Settings
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """A copy of the shipped model."""
-    return shutil.copytree(DEMO_MODEL, tmp_path / "model")
+    return shutil.copytree(DEMO_FOLDER, tmp_path / "model")
 
 
 def check(model: Path | str) -> Finding:
@@ -23,7 +24,7 @@ def check(model: Path | str) -> Finding:
 
 
 def test_the_shipped_model_is_fine() -> None:
-    found = check(DEMO_MODEL)
+    found = check(DEMO_FOLDER)
     assert (found.status, "a llama model" in found.message) == ("ok", True)
 
 

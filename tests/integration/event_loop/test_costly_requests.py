@@ -15,7 +15,7 @@ import httpx
 import pytest
 from tokenizers import Tokenizer
 
-from gateway.settings import DEMO_MODEL
+from engine.checkpoints.catalogue import DEMO_FOLDER
 
 LIMIT_S = 0.030
 REPEATS = 3
@@ -25,7 +25,7 @@ VALUES = 19_000  # of a body; 20,000 are accepted
 MOST = 20_000  # characters of a prompt; the context allows 26,000
 ENDS = {
     str(token): -100
-    for token, added in Tokenizer.from_file(str(DEMO_MODEL / "tokenizer.json"))
+    for token, added in Tokenizer.from_file(str(DEMO_FOLDER / "tokenizer.json"))
     .get_added_tokens_decoder()
     .items()
     if added.special

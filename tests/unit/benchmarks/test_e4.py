@@ -20,8 +20,7 @@ from benchmarks.engine.workload import Request
 from benchmarks.harness.cpu_noise import CpuNoise, Meter, Reading
 from benchmarks.harness.report import Report
 from benchmarks.harness.retry import Measured
-
-DEMO_MODEL = Path(__file__).parents[3] / "engine" / "demo" / "lmaas-demo"
+from engine.checkpoints.catalogue import DEMO_FOLDER
 
 
 def requests(count: int, tokens: int = 2) -> list[Request]:
@@ -168,7 +167,7 @@ def comparison(monkeypatch: pytest.MonkeyPatch, closed: list[str]) -> Comparison
         Contender, "start", lambda contender, *_: FixedServer(contender.name, closed)
     )
     report = Report("E4", look=True)
-    return Comparison(report, DEMO_MODEL, requests(96), [1, 32], 1, Peak(1.0, 1.0))
+    return Comparison(report, DEMO_FOLDER, requests(96), [1, 32], 1, Peak(1.0, 1.0))
 
 
 def test_each_engine_stays_in_its_fastest_format(comparison: Comparison, closed: list[str]) -> None:
@@ -234,7 +233,7 @@ def test_requests_are_the_texts_as_chats_with_the_lengths_of_their_answers(tmp_p
         for output, split in (("a b", "valid"), ("word " * 2000, "valid"), ("c", "train"))
     ]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    found = text_requests(tmp_path, DEMO_MODEL, 10)
+    found = text_requests(tmp_path, DEMO_FOLDER, 10)
     assert len(found) == 2
     lengths = sorted(request.tokens for request in found)
     assert 1 <= lengths[0] < 10

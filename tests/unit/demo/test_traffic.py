@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.checkpoints.catalogue import DEMO_FOLDER
 from engine.demo.exactness import SEED as EXACTNESS_SEED
 from engine.demo.examples import QUESTIONS_PER_JOB, SEED, save_examples
 from engine.demo.jobs import JOBS
@@ -14,7 +15,6 @@ from gateway.demo.apps import APPS, QUESTIONS, SAMPLED_APPS, DemoApp, apps_of, r
 from gateway.demo.english import jobs as english
 from gateway.demo.traffic import BURST_S, plan_traffic
 from gateway.errors import LmaasError
-from gateway.settings import DEMO_MODEL
 
 SPELL = DemoApp("spell", "Spell.", ["a", "b", "c", "d"])
 DIARY = DemoApp("diary", "Invent.", ["e", "f", "g", "h"])
@@ -38,7 +38,7 @@ def test_requests_are_spread_evenly_over_apps() -> None:
 
 def test_only_open_jobs_are_sampled() -> None:
     assert {job.name for job in JOBS if job.open} == SAMPLED_APPS - {"story"}
-    for app in [*read_apps(DEMO_MODEL), *apps_of("a name on the hub")]:
+    for app in [*read_apps(DEMO_FOLDER), *apps_of("a name on the hub")]:
         assert app.temperature == (1.0 if app.name in SAMPLED_APPS else 0.0)
 
 
@@ -58,8 +58,8 @@ def test_app_with_one_question_has_it_in_both_halves() -> None:
 
 def test_shipped_examples_are_what_training_writes(tmp_path: Path) -> None:
     save_examples(tmp_path / QUESTIONS)
-    assert (tmp_path / QUESTIONS).read_text() == (DEMO_MODEL / QUESTIONS).read_text()
-    assert {app.name: len(app.questions) for app in apps_of(str(DEMO_MODEL))} == {
+    assert (tmp_path / QUESTIONS).read_text() == (DEMO_FOLDER / QUESTIONS).read_text()
+    assert {app.name: len(app.questions) for app in apps_of(str(DEMO_FOLDER))} == {
         job.name: QUESTIONS_PER_JOB for job in JOBS
     }
     assert len({SEED, TRAINING_SEED, VALIDATION_SEED, EXACTNESS_SEED}) == 4
@@ -69,7 +69,7 @@ def test_shipped_examples_are_what_training_writes(tmp_path: Path) -> None:
 def test_unreadable_examples_are_reported_with_their_path(
     tmp_path: Path, content: str | None
 ) -> None:
-    (tmp_path / APPS).write_bytes((DEMO_MODEL / APPS).read_bytes())
+    (tmp_path / APPS).write_bytes((DEMO_FOLDER / APPS).read_bytes())
     if content is not None:
         (tmp_path / QUESTIONS).write_text(content)
     with pytest.raises(LmaasError) as refused:

@@ -9,13 +9,13 @@ import torch
 
 from engine import examination
 from engine.attention.native import NativeDecode
+from engine.checkpoints.catalogue import DEMO_FOLDER
 from engine.examination import Fact
-from gateway.settings import DEMO_MODEL
 
 
 @pytest.fixture(autouse=True)
 def _demo(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LMAAS_MODEL", str(DEMO_MODEL))
+    monkeypatch.setenv("LMAAS_MODEL", str(DEMO_FOLDER))
     monkeypatch.setenv("LMAAS_ENGINE_SOCKET", "/tmp/none.sock")
     monkeypatch.setenv("LMAAS_ENGINE_DEVICE", "cpu")
 
@@ -32,7 +32,7 @@ def test_the_shipped_model_could_be_served(monkeypatch: pytest.MonkeyPatch, dtyp
         ("engine", "ok"), ("memory", "ok"), ("kernel", "ok"),
     ]  # fmt: skip
     size = getattr(torch, dtype).itemsize
-    [weights] = DEMO_MODEL.glob("*.safetensors")
+    [weights] = DEMO_FOLDER.glob("*.safetensors")
     assert found["memory"].numbers["weights"] == pytest.approx(
         weights.stat().st_size * size / 4, rel=0.05
     )
@@ -70,7 +70,7 @@ def test_a_kernel_that_computes_something_else_fails(monkeypatch: pytest.MonkeyP
 def test_a_part_that_cannot_be_examined_is_a_failure_and_hides_no_other(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    model = shutil.copytree(DEMO_MODEL, tmp_path / "model")
+    model = shutil.copytree(DEMO_FOLDER, tmp_path / "model")
     for weights in model.glob("*.safetensors"):
         weights.write_bytes(b"cut off")
     monkeypatch.setenv("LMAAS_MODEL", str(model))

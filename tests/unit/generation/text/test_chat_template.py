@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from engine.checkpoints.catalogue import DEMO_FOLDER
 from gateway.errors import (
     ContextLengthExceeded,
     InstructionRefused,
@@ -15,7 +16,6 @@ from gateway.errors import (
     StartupFailure,
 )
 from gateway.generation.text.tokenizer import ChatTokenizer
-from gateway.settings import DEMO_MODEL
 
 SPECIAL = {
     "bos_token": "<|user|>",
@@ -68,7 +68,7 @@ def model(tmp_path: Path) -> Any:
     """Makes a tokenizer of a folder with the given chat template and settings."""
 
     def make(template: str | None = None, **settings: Any) -> ChatTokenizer:
-        shutil.copy(DEMO_MODEL / "tokenizer.json", tmp_path)
+        shutil.copy(DEMO_FOLDER / "tokenizer.json", tmp_path)
         (tmp_path / "tokenizer_config.json").write_text(json.dumps({**SPECIAL, **settings}))
         if template is not None:
             (tmp_path / "chat_template.jinja").write_text(template)
