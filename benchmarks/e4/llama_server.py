@@ -1,7 +1,6 @@
 """llama.cpp's own server, and closed-loop clients over its HTTP API."""
 
 import asyncio
-import signal
 import socket
 import subprocess
 from collections.abc import AsyncIterator
@@ -16,7 +15,7 @@ from msgspec import Struct
 from benchmarks.e4.closed_loop import ClosedLoop
 from benchmarks.e4.measures import LoadTrace
 from benchmarks.e4.workload import CONTEXT_TOKENS
-from benchmarks.engine.contestants.process import signal_tree
+from benchmarks.engine.contestants.process import PausableProcess
 from benchmarks.engine.workload import Request
 from benchmarks.harness.paths import log_file
 
@@ -38,7 +37,7 @@ class Part(Struct):
 _part = msgspec.json.Decoder(Part)
 
 
-class LlamaServer:
+class LlamaServer(PausableProcess):
     """`llama-server` with a slot for each client, without its prompt cache."""
 
     def __init__(self, name: str, binary: Path, model: Path, *, slots: int, threads: int) -> None:
@@ -61,6 +60,7 @@ class LlamaServer:
             stdout=self._log,
             stderr=self._log,
         )
+        self.pid = self._process.pid
         try:
             self._wait_until_ready()
         except RuntimeError:
@@ -70,14 +70,6 @@ class LlamaServer:
     def serve(self, requests: list[Request], clients: int) -> LoadTrace:
         """Serve the requests. RuntimeError if one is not answered in full."""
         return asyncio.run(serve(self._port, requests, clients))
-
-    def pause(self) -> None:
-        """Suspend the process."""
-        signal_tree(self._process.pid, signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Resume it."""
-        signal_tree(self._process.pid, signal.SIGCONT)
 
     def close(self) -> None:
         """End it."""

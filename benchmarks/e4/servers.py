@@ -1,13 +1,12 @@
 """The three engines as servers of closed-loop clients; each uses no CPU while paused."""
 
-import signal
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from benchmarks.e4.closed_loop import ClosedLoop, Exchange
 from benchmarks.e4.measures import LoadTrace
 from benchmarks.engine.client import EngineProcess
-from benchmarks.engine.contestants.process import PipedContestant, signal_tree
+from benchmarks.engine.contestants.process import PausableProcess, PipedContestant
 from benchmarks.engine.installation import vllm_environment, vllm_python
 from benchmarks.engine.workload import Request
 from engine.protocol import Sequence, Step
@@ -31,7 +30,7 @@ class Server(Protocol):
         """End it."""
 
 
-class OurServer:
+class OurServer(PausableProcess):
     """Our engine process, driven over its socket like by the gateway."""
 
     def __init__(self, name: str, folder: Path, *, dtype: str, threads: int) -> None:
@@ -43,6 +42,7 @@ class OurServer:
             kv_tokens=KV_TOKENS,
             prefix_sharing=0,  # each round repeats the same prompts
         )
+        self.pid = self._engine.process.pid
         self._engine.wait_until_ready()
 
     def serve(self, requests: list[Request], clients: int) -> LoadTrace:
@@ -59,14 +59,6 @@ class OurServer:
                     case _:
                         sending = []
         return _trace(loop, counted)
-
-    def pause(self) -> None:
-        """Suspend the process."""
-        signal_tree(self._engine.process.pid, signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Resume it."""
-        signal_tree(self._engine.process.pid, signal.SIGCONT)
 
     def close(self) -> None:
         """End it."""

@@ -48,7 +48,21 @@ class Contestant(Protocol):
         """End it."""
 
 
-class PipedContestant:
+class PausableProcess:
+    """Drives the process `pid`, which uses no CPU while paused."""
+
+    pid: int
+
+    def pause(self) -> None:
+        """Suspend the process and its children."""
+        signal_tree(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Resume them."""
+        signal_tree(self.pid, signal.SIGCONT)
+
+
+class PipedContestant(PausableProcess):
     """A process that runs `benchmarks.engine.contestants.pipe`."""
 
     def __init__(
@@ -66,6 +80,7 @@ class PipedContestant:
             text=True,
             bufsize=1,
         )
+        self.pid = self._process.pid
         try:
             self._receive(LOAD_TIMEOUT_S)
         except RuntimeError:
@@ -82,14 +97,6 @@ class PipedContestant:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(message) + "\n")
         return self._receive(ANSWER_TIMEOUT_S)
-
-    def pause(self) -> None:
-        """Suspend the process and its children."""
-        signal_tree(self._process.pid, signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Resume them."""
-        signal_tree(self._process.pid, signal.SIGCONT)
 
     def close(self) -> None:
         """End the process and its children."""
@@ -120,11 +127,12 @@ class PipedContestant:
         return message
 
 
-class EngineContestant:
+class EngineContestant(PausableProcess):
     """Our engine, driven over its socket."""
 
     def __init__(self, name: str, folder: Path, **settings: object) -> None:
         self._engine = EngineProcess(name, folder, **settings)
+        self.pid = self._engine.process.pid
         self._engine.wait_until_ready()
 
     def answer(self, requests: list[Request]) -> TimedAnswers:
@@ -132,14 +140,6 @@ class EngineContestant:
         trace = self._engine.run([_sequence(request) for request in requests])
         _check(requests, trace)
         return TimedAnswers(trace.wall_s, [trace.tokens[request.id] for request in requests])
-
-    def pause(self) -> None:
-        """Suspend the process."""
-        signal_tree(self._engine.process.pid, signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Resume the process."""
-        signal_tree(self._engine.process.pid, signal.SIGCONT)
 
     def close(self) -> None:
         """End the process."""
