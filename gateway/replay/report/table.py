@@ -44,6 +44,7 @@ ENGINE: Final = (
     Column("KV use\n%", "kv_use", 100, 1),
     Column("preempted\n%", "preempted", 100),
     Column("recomputed\n% of tokens", "recomputed", 100),
+    Column("batch\nsize", "batch_size", decimals=1),
     Column("decision\nµs", "decision_us", decimals=0),
 )
 DEADLINES: Final = (

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import count
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from gateway.scheduling.magnus.batch import MagnusBatch
-from gateway.scheduling.magnus.wma import row_reads
+from gateway.scheduling.magnus.lockstep import halves_of
+from gateway.scheduling.magnus.wma import WasteLimit, row_reads
 from gateway.scheduling.requests import QueuedRequest
 
 SIZE: Final = 0  # rows of the table of open batches
@@ -19,12 +20,11 @@ READS: Final = 3
 class Batcher:
     """Queued requests in batches of similar length. An arrival costs O(number of open batches).
 
-    `waste_limit` is Φ in token reads; None makes every request a batch of its own.
-    `memory_tokens` is Θ in KV tokens.
+    `limit` is Φ, `memory_tokens` is Θ in KV tokens.
     """
 
-    def __init__(self, waste_limit: float | None, memory_tokens: int) -> None:
-        self._waste_limit = waste_limit
+    def __init__(self, limit: WasteLimit, memory_tokens: int) -> None:
+        self._limit = limit
         self._memory_tokens = memory_tokens
         self._serials = count()
         self._open_batches = OpenBatches(memory_tokens)
@@ -35,7 +35,7 @@ class Batcher:
         return len(self._location)
 
     def add(self, request: QueuedRequest) -> MagnusBatch:
-        """Add a request to the batch of least WMA, if that is below Φ, else to a new one."""
+        """Add a request to the batch of least WMA, if that is within Φ, else to a new one."""
         if request.id in self._location:
             raise ValueError(f"request {request.id} waits already; ids must differ")
         batch = self._best(request) or self._new_batch(insertable=True)
@@ -47,10 +47,9 @@ class Batcher:
 
         ValueError if it has fewer than two members, or if one of them is queued already.
         """
-        if len(requests) < 2 or any(request.id in self._location for request in requests):  # noqa: PLR2004
-            raise ValueError("only two or more requests, none of them queued, can be halved")
-        halves = requests[: len(requests) // 2], requests[len(requests) // 2 :]
-        first, second = (self._closed_batch(half) for half in halves)
+        if any(request.id in self._location for request in requests):
+            raise ValueError("only requests that are not queued can be halved")
+        first, second = (self._closed_batch(half) for half in halves_of(requests))
         return first, second
 
     def resize(self, memory_tokens: int) -> None:
@@ -72,10 +71,8 @@ class Batcher:
         return list(touched.values())
 
     def _best(self, request: QueuedRequest) -> MagnusBatch | None:
-        if self._waste_limit is None:
-            return None
         found = self._open_batches.min_waste(request.prompt_tokens, request.median)
-        return found[1] if found and found[0] < self._waste_limit else None
+        return found.batch if found and found.waste <= self._limit.of(found.row_reads) else None
 
     def _new_batch(self, *, insertable: bool) -> MagnusBatch:
         batch = MagnusBatch(next(self._serials), insertable=insertable)
@@ -97,8 +94,7 @@ class Batcher:
     def _changed(self, batch: MagnusBatch) -> None:
         if not batch:
             del self.batches[batch.id]
-        if self._waste_limit is not None:
-            self._open_batches.update(batch)
+        self._open_batches.update(batch)
 
     def check(self) -> None:
         """AssertionError if batches, members and the table of open batches disagree."""
@@ -110,13 +106,16 @@ class Batcher:
             assert batch.oldest_s == min(r.arrived_s for r in batch.members.values())
             assert batch.prompt_tokens == max(r.prompt_tokens for r in batch.members.values())
             assert batch.generation_tokens == max(r.median for r in batch.members.values())
-            self._check_open(batch)
+            open_to_all = batch.insertable and not self._open_batches.is_full(batch)
+            assert (batch in self._open_batches) == open_to_all
 
-    def _check_open(self, batch: MagnusBatch) -> None:
-        if self._waste_limit is None:
-            return
-        open_to_all = batch.insertable and not self._open_batches.is_full(batch)
-        assert (batch in self._open_batches) == open_to_all
+
+class Insertion(NamedTuple):
+    """A request's insertion into a batch: WMA(B + p), and T(L, G) of the batch with it."""
+
+    batch: MagnusBatch
+    waste: float
+    row_reads: float
 
 
 class OpenBatches:
@@ -159,18 +158,21 @@ class OpenBatches:
 
     def min_waste(
         self, prompt_tokens: int, generation_tokens: float
-    ) -> tuple[float, MagnusBatch] | None:
-        """The minimum of WMA(B + p) over batches with |B + p|·(L + G) ≤ Θ, and its batch."""
+    ) -> Insertion | None:
+        """The insertion of least WMA(B + p), of those with |B + p|·(L + G) ≤ Θ."""
         if not self._batches:
             return None
         size, prompt, generation, reads = self._table[:, : len(self._batches)]
         longest = np.maximum(prompt, prompt_tokens)
         most = np.maximum(generation, generation_tokens)
         least = np.minimum(reads, row_reads(prompt_tokens, generation_tokens))
-        waste = most * (longest + (most - 1) / 2) - least
+        rows = row_reads(longest, most)
+        waste = rows - least
         waste[(size + 1) * (longest + most) > self._memory_tokens] = np.inf
         best = int(waste.argmin())
-        return None if waste[best] == np.inf else (float(waste[best]), self._batches[best])
+        if waste[best] == np.inf:
+            return None
+        return Insertion(self._batches[best], float(waste[best]), float(rows[best]))
 
     def _append(self, batch: MagnusBatch) -> int:
         row = self._row[batch.serial] = len(self._batches)
