@@ -145,7 +145,9 @@ class LockstepEngine(SimulatedEngine):
         ):
             return []
         for row in rows:
-            row.generated = min(row.generated_at(self.steps), row.tokens)
+            generated = row.generated_at(self.steps)
+            row.generated = min(generated, row.tokens)
+            self.statistics.invalid_tokens += generated - row.generated
             row.decoding = False
         out_of_memory = [row for row in rows if row.generated < row.tokens]
         ended = [row for row in rows if row.generated == row.tokens]
