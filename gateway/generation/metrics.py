@@ -132,7 +132,7 @@ class GatewayMetrics:
                 ("computed_tokens", "Tokens computed by the engine's steps."),
                 ("computed_prompt_tokens", "Of these, prompt tokens, lock-step padding included."),
                 ("prompt_reads", "KV tokens read by prompt tokens."),
-                ("decoded_tokens", "Tokens computed one per sequence, those of ended rows included."),
+                ("decoded_tokens", "Tokens computed one a row, of ended rows too."),
                 ("decode_reads", "KV tokens read by these."),
             )
         }
