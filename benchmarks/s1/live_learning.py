@@ -87,5 +87,5 @@ def _log_line(model: LiveModel, tenant: Tenant, known: KnownLength) -> LogLine:
 
 
 def _line_id(line: CorpusLine) -> str:
-    asked = "\0".join((line.app, line.instruction, line.input))
+    asked = f"{line.app}\0{line.instruction}\0{line.input}"
     return sha256(asked.encode()).hexdigest()[:ID_DIGITS]

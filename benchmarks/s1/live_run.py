@@ -1,6 +1,6 @@
 """S1 live: the gateway with its engine runs every rung, first with a backlog, then at a rate."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +29,7 @@ from benchmarks.s1.live_plots import draw
 from benchmarks.s1.live_rows import LADDER_SEED, LiveRun, rows_of
 from benchmarks.s1.live_traffic import PlannedQuestion, Tenant, plan, send
 from benchmarks.s1.live_work import read_work
+from engine.demo.jobs import JOBS
 from gateway.cli.admin.client import AdminClient
 from gateway.errors import NotFound
 from gateway.evaluation.corpus import read_corpus
@@ -89,6 +90,7 @@ def _demo(say: Say, *, quick: bool) -> "LiveLadder":
         model,
         take(model, demo_questions(LADDER_SEED), model.backlog),
         take(model, demo_questions(ARRIVALS_SEED), model.arrivals),
+        [job.name for job in JOBS],
         learn,
         say,
         quick=quick,
@@ -96,7 +98,7 @@ def _demo(say: Say, *, quick: bool) -> "LiveLadder":
 
 
 def _smollm2(data: Path, folder: Path, say: Say, *, quick: bool) -> "LiveLadder":
-    """SmolLM2 answers valid lines; its predictor learns from train lines whose lengths are known."""
+    """SmolLM2 answers valid lines; its predictor learns from train lines of known lengths."""
     model = smollm2(folder, quick=quick)
     corpus = read_corpus(data, data)
     known = known_lengths(data, corpus.train)
@@ -108,7 +110,8 @@ def _smollm2(data: Path, folder: Path, say: Say, *, quick: bool) -> "LiveLadder"
         return learn_known(model, admin, tenant, known) if known else "history of the run"
 
     backlog, arrivals = questions[: model.backlog], questions[model.backlog :]
-    return LiveLadder(model, backlog, arrivals, learn, say, quick=quick)
+    apps = {line.app for line in (*corpus.train, *corpus.test)}
+    return LiveLadder(model, backlog, arrivals, apps, learn, say, quick=quick)
 
 
 class LiveLadder:
@@ -119,12 +122,14 @@ class LiveLadder:
         model: LiveModel,
         backlog: Sequence[Question],
         arrivals: Sequence[Question],
+        apps: Iterable[str],
         learn: Learn,
         say: Say,
         *,
         quick: bool,
     ) -> None:
         self._model = model
+        self._apps = apps
         self._backlog = backlog
         self._arrivals = arrivals
         self._learn = learn
@@ -141,7 +146,7 @@ class LiveLadder:
             GatewayProcess(f"S1-{model.name}", **model.settings) as gateway,
             closing(AdminClient(gateway.url, ADMIN_KEY)) as admin,
         ):
-            tenant = Tenant.create(admin, [each.app for each in (*self._backlog, *self._arrivals)])
+            tenant = Tenant.create(admin, self._apps)
             predictor = self._learn(gateway.url, admin, tenant)
             say(f"{model.name}: lengths by {predictor}")
             send(gateway.url, model, tenant.keys, plan(self._backlog[:WARM_UP], LADDER_SEED))

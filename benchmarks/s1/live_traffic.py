@@ -33,7 +33,7 @@ class Tenant(Struct, frozen=True):
 
     @classmethod
     def create(cls, admin: AdminClient, apps: Iterable[str]) -> Self:
-        """Create the tenant and its apps, which have no instruction: each question brings its own."""
+        """Create the tenant and its apps, without instructions: each question brings its own."""
         tenant = str(admin.post("/admin/tenants", name=TENANT)["id"])
         ids = {
             app: str(admin.post(f"/admin/tenants/{tenant}/apps", name=app)["id"])
@@ -60,7 +60,10 @@ def plan(
 def send(
     url: str, model: LiveModel, keys: Mapping[str, str], planned: Sequence[PlannedQuestion]
 ) -> list[int]:
-    """Send the questions at their times; the tokens of their answers. RuntimeError for a failure."""
+    """Send the questions at their times; the tokens of their answers.
+
+    RuntimeError for one that fails.
+    """
     return asyncio.run(_send(url, model, keys, planned))
 
 
