@@ -14,7 +14,6 @@ PREFIX = "LMAAS_"
 SECRETS = ("DATABASE_URL", "LMAAS_ADMIN_KEY", "LMAAS_API_KEY")
 Secret: TypeAlias = Annotated[str, Meta(min_length=8)]
 ModelName: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:/@+-]+$")]
-NonNegative: TypeAlias = Annotated[float, Meta(ge=0)]
 Url: TypeAlias = Annotated[str, Meta(pattern=r"^https?://[^\s/]+")]
 
 
@@ -208,10 +207,10 @@ class Settings(Struct, frozen=True, rename=_variable):
         ),
     ] = 0.5
     waste_reads: Annotated[
-        NonNegative | None,
+        Annotated[float, Meta(ge=0)] | None,
         Meta(
             description="the same limit in KV token reads, in place of LMAAS_WASTE_SHARE: the "
-            "paper's Φ, 50000 for its model"
+            "paper's Φ, 50000 for its model",
         ),
     ] = None
     max_delay_s: Annotated[

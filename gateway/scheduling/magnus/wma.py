@@ -30,6 +30,6 @@ class WasteLimit(Struct, frozen=True):
     share: float
     reads: float | None = None
 
-    def of(self, row_reads: float) -> float:
-        """The limit in token reads for a batch whose rows read this many."""
+    def of(self, row_reads: Floats) -> Floats | float:
+        """The limit in token reads for each of the batches whose rows read this many."""
         return self.share * row_reads if self.reads is None else self.reads
