@@ -155,9 +155,7 @@ class OpenBatches:
         self._table[GENERATION, row] = batch.generation_tokens
         self._table[READS, row] = batch.min_reads
 
-    def min_waste(
-        self, prompt_tokens: int, generation_tokens: float
-    ) -> Insertion | None:
+    def min_waste(self, prompt_tokens: int, generation_tokens: float) -> Insertion | None:
         """The insertion of least WMA(B + p), of those with |B + p|·(L + G) ≤ Θ."""
         if not self._batches:
             return None
