@@ -40,7 +40,7 @@ def known_lengths(data: Path, lines: Iterable[CorpusLine]) -> list[KnownLength]:
         found = {row["line"]: row for row in csv.DictReader(rows)}
     known = []
     for line in lines:
-        row = found.get(_line_id(line))
+        row = found.get(line_id(line))
         if row is not None:
             known.append(KnownLength(line, int(row["answer_tokens"]), row["finish"] == "length"))
     return known
@@ -59,7 +59,7 @@ def learn_known(
     model: LiveModel, admin: AdminClient, tenant: Tenant, known: Sequence[KnownLength]
 ) -> str:
     """Import known lengths, then train on them; says what predicts."""
-    body = b"\n".join(msgspec.json.encode(_log_line(model, tenant, each)) for each in known)
+    body = b"\n".join(msgspec.json.encode(log_line(model, tenant, each)) for each in known)
     admin.send("/admin/predictors/samples", body, LINES)
     return _train(admin, tenant)
 
@@ -71,7 +71,7 @@ def _train(admin: AdminClient, tenant: Tenant) -> str:
     return f"history of {trained.rows} own answers"  # which a trained version did not beat
 
 
-def _log_line(model: LiveModel, tenant: Tenant, known: KnownLength) -> LogLine:
+def log_line(model: LiveModel, tenant: Tenant, known: KnownLength) -> LogLine:
     """A known length, as if the answer had got the model's `max_tokens`."""
     question = question_of(known.line)
     return LogLine(
@@ -86,6 +86,7 @@ def _log_line(model: LiveModel, tenant: Tenant, known: KnownLength) -> LogLine:
     )
 
 
-def _line_id(line: CorpusLine) -> str:
+def line_id(line: CorpusLine) -> str:
+    """A line's id in the file of lengths."""
     asked = f"{line.app}\0{line.instruction}\0{line.input}"
     return sha256(asked.encode()).hexdigest()[:ID_DIGITS]
