@@ -8,7 +8,9 @@ from gateway.scheduling.requests import QueuedRequest
 class MagnusBatch:
     """Queued requests by serial number; each extreme costs O(log n) amortised.
 
-    `insertable` is False for half of a batch that ran out of memory: no request may join it.
+    A batch lasts until its longest answer has ended, and the longest of many is longer than their
+    medians. So G'(p) is the predicted 0.9 quantile here. `insertable` is False for half of a batch
+    that ran out of memory: no request may join it.
     """
 
     __slots__ = ("_arrival", "_generation", "_prompt", "_reads", "id", "insertable", "members",
@@ -31,8 +33,8 @@ class MagnusBatch:
         """Add a request under a serial number that was never used before."""
         self.members[serial] = request
         self._prompt.push(-request.prompt_tokens, serial)
-        self._generation.push(-request.median, serial)
-        self._reads.push(row_reads(request.prompt_tokens, request.median), serial)
+        self._generation.push(-request.p90, serial)
+        self._reads.push(row_reads(request.prompt_tokens, request.p90), serial)
         self._arrival.push(request.arrived_s, serial)
 
     def remove(self, serial: int) -> None:

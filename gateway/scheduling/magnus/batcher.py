@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import count
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
+from gateway.quantiles import Floats
 from gateway.scheduling.magnus.batch import MagnusBatch
 from gateway.scheduling.magnus.lockstep import halves_of
 from gateway.scheduling.magnus.wma import WasteLimit, row_reads
@@ -20,6 +21,10 @@ READS: Final = 3
 class Batcher:
     """Queued requests in batches of similar length. An arrival costs O(number of open batches).
 
+    A request joins the batch that with it wastes least relative to Φ, if that is within Φ. The
+    batch of least absolute waste has few reads, so that its share may be above Φ while another's is
+    not.
+
     `limit` is Φ, `memory_tokens` is Θ in KV tokens.
     """
 
@@ -27,7 +32,7 @@ class Batcher:
         self._limit = limit
         self._memory_tokens = memory_tokens
         self._serials = count()
-        self._open_batches = OpenBatches(memory_tokens)
+        self.open_batches = OpenBatches(memory_tokens)
         self._location: dict[str, tuple[int, MagnusBatch]] = {}
         self.batches: dict[str, MagnusBatch] = {}
 
@@ -35,7 +40,7 @@ class Batcher:
         return len(self._location)
 
     def add(self, request: QueuedRequest) -> MagnusBatch:
-        """Add a request to the batch of least WMA, if that is within Φ, else to a new one."""
+        """Add a request to the batch of least waste, if that is within Φ, else to a new one."""
         if request.id in self._location:
             raise ValueError(f"request {request.id} waits already; ids must differ")
         batch = self._best(request) or self._new_batch(insertable=True)
@@ -55,7 +60,7 @@ class Batcher:
     def resize(self, memory_tokens: int) -> None:
         """Set Θ; batches that are larger already stay as they are."""
         self._memory_tokens = memory_tokens
-        self._open_batches = OpenBatches(memory_tokens)
+        self.open_batches = OpenBatches(memory_tokens)
         for batch in self.batches.values():
             self._changed(batch)
 
@@ -71,8 +76,7 @@ class Batcher:
         return list(touched.values())
 
     def _best(self, request: QueuedRequest) -> MagnusBatch | None:
-        found = self._open_batches.min_waste(request.prompt_tokens, request.median)
-        return found.batch if found and found.waste <= self._limit.of(found.row_reads) else None
+        return self.open_batches.best(request.prompt_tokens, request.p90, self._limit)
 
     def _new_batch(self, *, insertable: bool) -> MagnusBatch:
         batch = MagnusBatch(next(self._serials), insertable=insertable)
@@ -94,7 +98,7 @@ class Batcher:
     def _changed(self, batch: MagnusBatch) -> None:
         if not batch:
             del self.batches[batch.id]
-        self._open_batches.update(batch)
+        self.open_batches.update(batch)
 
     def check(self) -> None:
         """AssertionError if batches, members and the table of open batches disagree."""
@@ -105,17 +109,9 @@ class Batcher:
         for batch in self.batches.values():
             assert batch.oldest_s == min(r.arrived_s for r in batch.members.values())
             assert batch.prompt_tokens == max(r.prompt_tokens for r in batch.members.values())
-            assert batch.generation_tokens == max(r.median for r in batch.members.values())
-            open_to_all = batch.insertable and not self._open_batches.is_full(batch)
-            assert (batch in self._open_batches) == open_to_all
-
-
-class Insertion(NamedTuple):
-    """A request's insertion into a batch: WMA(B + p), and T(L, G) of the batch with it."""
-
-    batch: MagnusBatch
-    waste: float
-    row_reads: float
+            assert batch.generation_tokens == max(r.p90 for r in batch.members.values())
+            open_to_all = batch.insertable and not self.open_batches.is_full(batch)
+            assert (batch in self.open_batches) == open_to_all
 
 
 class OpenBatches:
@@ -127,7 +123,7 @@ class OpenBatches:
     """
 
     def __init__(self, memory_tokens: int) -> None:
-        self._memory_tokens = memory_tokens  # Θ
+        self.memory_tokens = memory_tokens  # Θ
         self._batches: list[MagnusBatch] = []
         self._row: dict[int, int] = {}
         self._table = np.zeros((4, 16))  # (property, batch)
@@ -141,7 +137,7 @@ class OpenBatches:
     def is_full(self, batch: MagnusBatch) -> bool:
         """Whether no request can join."""
         tokens = batch.prompt_tokens + batch.generation_tokens
-        return (len(batch) + 1) * tokens > self._memory_tokens
+        return (len(batch) + 1) * tokens > self.memory_tokens
 
     def update(self, batch: MagnusBatch) -> None:
         """Add or update a batch; remove one that is no longer open."""
@@ -156,10 +152,10 @@ class OpenBatches:
         self._table[GENERATION, row] = batch.generation_tokens
         self._table[READS, row] = batch.min_reads
 
-    def min_waste(
-        self, prompt_tokens: int, generation_tokens: float
-    ) -> Insertion | None:
-        """The insertion of least WMA(B + p), of those with |B + p|·(L + G) ≤ Θ."""
+    def best(
+        self, prompt_tokens: int, generation_tokens: float, limit: WasteLimit
+    ) -> MagnusBatch | None:
+        """The batch of least WMA(B + p)/Φ, of those with |B + p|·(L + G) ≤ Θ and WMA(B + p) ≤ Φ."""
         if not self._batches:
             return None
         size, prompt, generation, reads = self._table[:, : len(self._batches)]
@@ -167,12 +163,14 @@ class OpenBatches:
         most = np.maximum(generation, generation_tokens)
         least = np.minimum(reads, row_reads(prompt_tokens, generation_tokens))
         rows = row_reads(longest, most)
-        waste = rows - least
-        waste[(size + 1) * (longest + most) > self._memory_tokens] = np.inf
-        best = int(waste.argmin())
-        if waste[best] == np.inf:
-            return None
-        return Insertion(self._batches[best], float(waste[best]), float(rows[best]))
+        excess = limit.excess(rows - least, rows)
+        excess[(size + 1) * (longest + most) > self.memory_tokens] = np.inf
+        best = int(excess.argmin())
+        return self._batches[best] if excess[best] <= 0 else None
+
+    def columns(self) -> tuple[list[MagnusBatch], Floats]:
+        """The batches, and their sizes, L(B) and G(B): (3, n)."""
+        return list(self._batches), self._table[:READS, : len(self._batches)]
 
     def _append(self, batch: MagnusBatch) -> int:
         row = self._row[batch.serial] = len(self._batches)

@@ -31,6 +31,14 @@ class WholeBatchPolicy(FcfsPolicy, ABC):
     def halve(self, requests: Sequence[QueuedRequest]) -> None:
         """A batch of two or more requests ran out of memory: queue it again as two halves."""
 
+    def _serving_s(self, requests: Sequence[QueuedRequest]) -> float:
+        """S of a batch, which lasts until its longest answer has ended: so by 0.9 quantiles."""
+        return self._serving.estimate(
+            len(requests),
+            max(request.prompt_tokens for request in requests),
+            max(request.p90 for request in requests),
+        )
+
     @abstractmethod
     def _next_batch(self, now_s: float) -> Sequence[QueuedRequest]:
         """The batch that is next; at least one request is queued."""

@@ -30,6 +30,11 @@ class WasteLimit(Struct, frozen=True):
     share: float
     reads: float | None = None
 
-    def of(self, row_reads: float) -> float:
-        """The limit in token reads for a batch whose rows read this many."""
-        return self.share * row_reads if self.reads is None else self.reads
+    def excess(self, waste: Floats, row_reads: Floats) -> Floats:
+        """By how much batches exceed the limit, (n,): in shares of it, above 0 beyond it.
+
+        `waste` is WMA(B), `row_reads` T(L(B), G(B)) of each batch.
+        """
+        if self.reads is None:
+            return waste / row_reads - self.share
+        return waste - self.reads
