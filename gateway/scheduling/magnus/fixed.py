@@ -63,7 +63,9 @@ class FixedPolicy(WholeBatchPolicy):
         """The batch of the oldest request."""
         [oldest] = self._first(1, now_s)
         half = self._half_of.get(oldest.id)
-        return list(half) if half else next(self._batches(self._in_no_half(self._considered, now_s)))
+        return (
+            list(half) if half else next(self._batches(self._in_no_half(self._considered, now_s)))
+        )
 
     def _batches(self, requests: Sequence[QueuedRequest]) -> Iterator[list[QueuedRequest]]:
         """These requests, which are in order of arrival, in batches."""

@@ -8,6 +8,7 @@ T(L(B), G(B)) less the minimum T of the members.
 
 from typing import TypeVar
 
+import numpy as np
 from msgspec import Struct
 
 from gateway.quantiles import Floats
@@ -36,5 +37,5 @@ class WasteLimit(Struct, frozen=True):
         `waste` is WMA(B), `row_reads` T(L(B), G(B)) of each batch.
         """
         if self.reads is None:
-            return waste / row_reads - self.share
+            return waste / np.maximum(row_reads, 1.0) - self.share
         return waste - self.reads

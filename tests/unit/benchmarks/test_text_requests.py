@@ -51,8 +51,9 @@ def test_prompt_is_instruction_and_input(predictions: list[int], tmp_path: Path)
     assert predictions == [3]
 
 
+@pytest.mark.usefixtures("predictions")
 def test_published_predictor_gives_one_number_and_keeps_it(
-    predictions: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = iter([np.array([3.5, 6.5, 0.2])])
     monkeypatch.setattr(text_requests_file, "_published_predictions", lambda *_: next(found))

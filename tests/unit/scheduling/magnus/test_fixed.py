@@ -1,4 +1,4 @@
-"""Fixed batches: what holds beyond the tests of every policy."""
+"""Batches of a fixed size: what holds beyond the tests of every policy."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
@@ -8,17 +8,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.scheduling.admission.reservation import SumOfReservations
-from gateway.scheduling.baselines.fixed import FixedPolicy
+from gateway.scheduling.magnus.fixed import FixedPolicy, SimilarPolicy
+from gateway.scheduling.magnus.wma import row_reads
+from gateway.scheduling.policy import LockstepPolicy
 from gateway.scheduling.requests import QueuedRequest
 
 MakeRequest: TypeAlias = Callable[..., QueuedRequest]
 SIZE = 3
 
 
-def a_policy(pages: int = 1_000) -> FixedPolicy:
-    policy = FixedPolicy(SIZE, admission=SumOfReservations("maximum"))
+def a_policy(kind: type[FixedPolicy] = FixedPolicy, pages: int = 1_000) -> FixedPolicy:
+    policy = kind("fixed", SIZE, admission=SumOfReservations("held"))
     policy.resize(pages, 10)
     return policy
+
+
+def dispatched(policy: FixedPolicy, now_s: float = 99.0) -> tuple[QueuedRequest, ...]:
+    found = policy.dispatch(now_s)
+    assert found is not None
+    return found.requests
 
 
 def end(policy: FixedPolicy, requests: Sequence[QueuedRequest]) -> None:
@@ -67,23 +75,96 @@ def test_next_batch_waits_until_the_previous_one_has_ended(
     assert policy.dispatch(3.0) is not None
 
 
+@pytest.mark.parametrize("kind", [FixedPolicy, SimilarPolicy])
 @given(st.lists(st.tuples(st.integers(1, 400), st.integers(1, 400)), min_size=1, max_size=12))
-def test_batch_at_its_maximum_length_fits_unless_it_is_one_request(
+def test_batch_keeps_its_size_however_small_the_memory(
+    a_request: MakeRequest, kind: type[FixedPolicy], drawn: list[tuple[int, int]]
+) -> None:
+    policy = a_policy(kind, pages=1)
+    for place, (prompt, longest) in enumerate(drawn):
+        policy.arrive(a_request(prompt, 1, max_tokens=longest, arrived_s=float(place)))
+    sizes = []
+    while len(policy):
+        found = dispatched(policy)
+        sizes.append(len(found))
+        end(policy, found)
+    full, rest = divmod(len(drawn), SIZE)
+    assert sizes == [SIZE] * full + [rest] * (rest > 0)
+
+
+def wasted(first: QueuedRequest, second: QueuedRequest) -> float:
+    """WMA of a batch of two."""
+    pair = [(request.prompt_tokens, request.median) for request in (first, second)]
+    longest = row_reads(max(p for p, _ in pair), max(g for _, g in pair))
+    return longest - min(row_reads(*lengths) for lengths in pair)
+
+
+@given(st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=25))
+def test_similar_requests_go_with_the_oldest(
     a_request: MakeRequest, drawn: list[tuple[int, int]]
 ) -> None:
-    policy = a_policy(pages=60)
-    for place, (prompt, longest) in enumerate(drawn):
-        policy.arrive(
-            a_request(prompt, 1, max_tokens=longest, arrived_s=float(place), request_id=str(place))
-        )
-    order: list[str] = []
-    while (found := policy.dispatch(99.0)) is not None:
-        pages = sum(-(-(r.prompt_tokens + r.max_tokens) // 10) for r in found.requests)
-        assert len(found.requests) == 1 or pages <= 60
-        assert len(found.requests) <= SIZE
-        order += [request.id for request in found.requests]
-        end(policy, found.requests)
-    assert order == [str(place) for place in range(len(drawn))]
+    policy, waiting = a_policy(SimilarPolicy), []
+    for place, (prompt, generation) in enumerate(drawn):
+        request = a_request(prompt, generation, arrived_s=float(place // 2))
+        waiting.append(request)
+        policy.arrive(request)
+    expected = [batch.requests for batch in policy.waiting(99.0)]
+    while waiting:
+        found = dispatched(policy)
+        oldest, *others = waiting
+        others.sort(key=lambda request: wasted(oldest, request))  # of equals the oldest
+        assert set(found) == {oldest, *others[: SIZE - 1]}
+        assert found == expected.pop(0)
+        waiting = [request for request in waiting if request not in found]
+        end(policy, found)
+        policy.check()
+
+
+@pytest.mark.parametrize("kind", [FixedPolicy, SimilarPolicy])
+def test_batch_out_of_memory_is_queued_again_as_two_closed_halves(
+    a_request: MakeRequest, kind: type[FixedPolicy]
+) -> None:
+    policy = a_policy(kind)
+    for name in "abcde":
+        policy.arrive(a_request(request_id=name, arrived_s=ord(name), start_by_s=9.0))
+    failed = dispatched(policy)
+    policy.halve(failed)
+    policy.check()
+    assert policy.admission.empty
+    assert policy.give_up(10.0) != []  # not the halves: they had started in time
+    policy.arrive(a_request(request_id="earlier", arrived_s=1.0))
+    waiting = [batch.requests for batch in policy.waiting(99.0)]
+    order = []
+    while len(policy):
+        order.append(dispatched(policy))
+        end(policy, order[-1])
+    assert order == waiting
+    assert [ids(batch) for batch in order] == ["earlier", "a", "bc"]
+
+
+def test_half_loses_the_requests_that_are_withdrawn(a_request: MakeRequest) -> None:
+    policy = a_policy()
+    for name in "abc":
+        policy.arrive(a_request(request_id=name, arrived_s=ord(name)))
+    policy.halve(dispatched(policy))
+    for name in "ab":
+        assert policy.withdraw(name)
+        policy.check()
+    policy.arrive(a_request(request_id="b", arrived_s=ord("b")))  # the same id, in no half
+    assert [ids(batch.requests) for batch in policy.waiting(99.0)] == ["b", "c"]
+
+
+def test_lone_request_cannot_be_halved(a_request: MakeRequest) -> None:
+    policy = a_policy()
+    policy.arrive(a_request())
+    with pytest.raises(ValueError, match="two or more"):
+        policy.halve(dispatched(policy))
+
+
+def test_fixed_batches_need_lock_step() -> None:
+    policy = a_policy()
+    assert policy.lockstep
+    assert isinstance(policy, LockstepPolicy)
 
 
 def test_request_cannot_wait_twice(a_request: MakeRequest) -> None:
@@ -91,16 +172,6 @@ def test_request_cannot_wait_twice(a_request: MakeRequest) -> None:
     policy.arrive(a_request(request_id="same"))
     with pytest.raises(ValueError, match="same"):
         policy.arrive(a_request(request_id="same"))
-
-
-def test_batch_larger_than_the_pool_is_left_to_the_idle_engine(a_request: MakeRequest) -> None:
-    policy = a_policy(pages=5)
-    policy.arrive(a_request(500))
-    policy.arrive(a_request(500))
-    found = policy.dispatch(1.0)
-    assert found is not None
-    assert len(found.requests) == 1
-    assert policy.dispatch(1.0) is None
 
 
 def test_order_is_by_arrival_regardless_of_predictions(a_request: MakeRequest) -> None:
@@ -112,4 +183,4 @@ def test_order_is_by_arrival_regardless_of_predictions(a_request: MakeRequest) -
     found = policy.dispatch(99.0)
     assert found is not None
     assert [request.median for request in found.requests] == [90, 10]
-    assert (policy.order, found.reason) == ("arrival", "arrival")
+    assert (policy.order, found.reason) == ("policy", "rank")  # its own order, no fallback
