@@ -207,9 +207,8 @@ class Settings(Struct, frozen=True, rename=_variable):
         ),
     ] = 0.6
     waste_reads: Annotated[
-        float | None,
+        Annotated[float, Meta(ge=0)] | None,
         Meta(
-            ge=0,
             description="the same limit in KV token reads, in place of LMAAS_WASTE_SHARE: the "
             "paper's Φ, 50000 for its model",
         ),

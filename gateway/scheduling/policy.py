@@ -135,9 +135,9 @@ class Options(Struct, frozen=True, kw_only=True):
     what one row of the batch reads; `waste_reads` is the paper's, in token reads, and replaces it.
     `merge_batches` lets Magnus's next batch take waiting ones along, see `merging`.
     `fixed_batch` is the size of batches of fixed size, and the most sequences that
-    `conservative-continuous` runs at once. `max_delay_s` and `waiting_weight` are those of `OrderBounds`: `max_delay_s` 0 is near to first
-    come, first served; (None, 0) is cheapest first. `make_room` lets `lmaas` preempt for a tenant
-    under its share.
+    `conservative-continuous` runs at once. `max_delay_s` and `waiting_weight` are those of
+    `OrderBounds`: `max_delay_s` 0 is near to first come, first served; (None, 0) is cheapest first.
+    `make_room` lets `lmaas` preempt for a tenant under its share.
     """
 
     admission: AdmissionName | None = None

@@ -6,7 +6,8 @@ from typing import Final
 
 import numpy as np
 
-from gateway.quantiles import Floats
+from gateway.quantiles import Bools, Floats
+from gateway.scheduling.admission.interface import Capacity
 from gateway.scheduling.magnus.batch import MagnusBatch
 from gateway.scheduling.magnus.lockstep import halves_of
 from gateway.scheduling.magnus.wma import WasteLimit, row_reads
@@ -21,18 +22,13 @@ READS: Final = 3
 class Batcher:
     """Queued requests in batches of similar length. An arrival costs O(number of open batches).
 
-    A request joins the batch that with it wastes least relative to Φ, if that is within Φ. The
-    batch of least absolute waste has few reads, so that its share may be above Φ while another's is
-    not.
-
-    `limit` is Φ, `memory_tokens` is Θ in KV tokens.
+    `limit` is Φ, `capacity` is Θ.
     """
 
-    def __init__(self, limit: WasteLimit, memory_tokens: int) -> None:
+    def __init__(self, limit: WasteLimit, capacity: Capacity) -> None:
         self._limit = limit
-        self._memory_tokens = memory_tokens
         self._serials = count()
-        self.open_batches = OpenBatches(memory_tokens)
+        self.open_batches = OpenBatches(capacity)
         self._location: dict[str, tuple[int, MagnusBatch]] = {}
         self.batches: dict[str, MagnusBatch] = {}
 
@@ -40,10 +36,10 @@ class Batcher:
         return len(self._location)
 
     def add(self, request: QueuedRequest) -> MagnusBatch:
-        """Add a request to the batch of least waste, if that is within Φ, else to a new one."""
+        """Add a request to the batch of least WMA, of those within Φ, else to a new one."""
         if request.id in self._location:
             raise ValueError(f"request {request.id} waits already; ids must differ")
-        batch = self._best(request) or self._new_batch(insertable=True)
+        batch = self.open_batches.best(request, self._limit) or self._new_batch(insertable=True)
         self._insert(request, batch)
         return batch
 
@@ -57,10 +53,9 @@ class Batcher:
         first, second = (self._closed_batch(half) for half in halves_of(requests))
         return first, second
 
-    def resize(self, memory_tokens: int) -> None:
+    def resize(self, capacity: Capacity) -> None:
         """Set Θ; batches that are larger already stay as they are."""
-        self._memory_tokens = memory_tokens
-        self.open_batches = OpenBatches(memory_tokens)
+        self.open_batches = OpenBatches(capacity)
         for batch in self.batches.values():
             self._changed(batch)
 
@@ -74,9 +69,6 @@ class Batcher:
         for batch in touched.values():
             self._changed(batch)
         return list(touched.values())
-
-    def _best(self, request: QueuedRequest) -> MagnusBatch | None:
-        return self.open_batches.best(request.prompt_tokens, request.p90, self._limit)
 
     def _new_batch(self, *, insertable: bool) -> MagnusBatch:
         batch = MagnusBatch(next(self._serials), insertable=insertable)
@@ -115,15 +107,16 @@ class Batcher:
 
 
 class OpenBatches:
-    """A table of size, L(B), G(B) and minimum T of each insertable batch that is not full.
+    """A table of size, L(B), G(B) and minimum T of each batch that is open.
 
-    A batch is full when one more member of its own lengths would break the memory rule: no request
-    can join it, so it is left out. The others differ in length by more than Φ allows, so they stay
-    few, however many requests are queued.
+    The memory rule is |B|·(L(B) + G(B)) ≤ Θ in whole pages, since every row has its own. A batch is
+    full when one more member of its own lengths would break the rule: no request can join it, so it
+    is left out. The others differ in length by more than Φ allows, so they stay few, however many
+    requests are queued.
     """
 
-    def __init__(self, memory_tokens: int) -> None:
-        self.memory_tokens = memory_tokens  # Θ
+    def __init__(self, capacity: Capacity) -> None:
+        self.capacity = capacity
         self._batches: list[MagnusBatch] = []
         self._row: dict[int, int] = {}
         self._table = np.zeros((4, 16))  # (property, batch)
@@ -136,8 +129,8 @@ class OpenBatches:
 
     def is_full(self, batch: MagnusBatch) -> bool:
         """Whether no request can join."""
-        tokens = batch.prompt_tokens + batch.generation_tokens
-        return (len(batch) + 1) * tokens > self.memory_tokens
+        row_pages = self.capacity.pages_for(batch.prompt_tokens + batch.generation_tokens)
+        return (len(batch) + 1) * row_pages > self.capacity.pages
 
     def update(self, batch: MagnusBatch) -> None:
         """Add or update a batch; remove one that is no longer open."""
@@ -152,21 +145,25 @@ class OpenBatches:
         self._table[GENERATION, row] = batch.generation_tokens
         self._table[READS, row] = batch.min_reads
 
-    def best(
-        self, prompt_tokens: int, generation_tokens: float, limit: WasteLimit
-    ) -> MagnusBatch | None:
-        """The batch of least WMA(B + p)/Φ, of those with |B + p|·(L + G) ≤ Θ and WMA(B + p) ≤ Φ."""
+    def best(self, request: QueuedRequest, limit: WasteLimit) -> MagnusBatch | None:
+        """The batch of least WMA(B + p), of those for which there is memory and that Φ allows."""
         if not self._batches:
             return None
         size, prompt, generation, reads = self._table[:, : len(self._batches)]
-        longest = np.maximum(prompt, prompt_tokens)
-        most = np.maximum(generation, generation_tokens)
-        least = np.minimum(reads, row_reads(prompt_tokens, generation_tokens))
-        rows = row_reads(longest, most)
-        excess = limit.excess(rows - least, rows)
-        excess[(size + 1) * (longest + most) > self.memory_tokens] = np.inf
-        best = int(excess.argmin())
-        return self._batches[best] if excess[best] <= 0 else None
+        longest = np.maximum(prompt, request.prompt_tokens)
+        most = np.maximum(generation, request.p90)
+        largest = row_reads(longest, most)
+        waste = largest - np.minimum(reads, row_reads(request.prompt_tokens, request.p90))
+        waste[~self.fits(size + 1, longest, most)] = np.inf
+        waste[waste > limit.of(largest)] = np.inf
+        best = int(waste.argmin())
+        return None if waste[best] == np.inf else self._batches[best]
+
+    def fits(self, size: Floats, prompt_tokens: Floats, generation_tokens: Floats) -> Bools:
+        """Whether there is memory for batches of these sizes, L(B) and G(B), (n,)."""
+        row_pages = np.ceil((prompt_tokens + generation_tokens) / self.capacity.page_tokens)
+        found: Bools = size * row_pages <= self.capacity.pages
+        return found
 
     def columns(self) -> tuple[list[MagnusBatch], Floats]:
         """The batches, and their sizes, L(B) and G(B): (3, n)."""

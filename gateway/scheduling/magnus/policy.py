@@ -31,8 +31,8 @@ def oldest_first(batch: MagnusBatch, _serving_s: float) -> LinearRank:
 class MagnusPolicy(WholeBatchPolicy):
     """Batches whose size is an outcome of similarity and memory; `rank` decides which is next.
 
-    The batcher bounds their waste by Φ, and their memory by |B|·(L + G) ≤ Θ. With `merges`, the
-    next batch takes waiting ones along where that shortens all waits in sum; the paper's does not.
+    The batcher bounds their waste by Φ and their memory by Θ. With `merges`, the next batch takes
+    waiting ones along where that shortens all waits in sum; the paper's does not.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class MagnusPolicy(WholeBatchPolicy):
         super().__init__(name, admission=admission)
         self._rank = rank
         self._merges = merges
-        self._batcher = Batcher(limit, admission.capacity.tokens)
+        self._batcher = Batcher(limit, admission.capacity)
         self._ranking = KineticTournament()
         self._ranked_coefficients = self._serving.coefficients
 
@@ -76,7 +76,7 @@ class MagnusPolicy(WholeBatchPolicy):
     def resize(self, pages: int, page_tokens: int, max_running: int | None = None) -> None:
         """Set the size of the KV pool; queued requests stay."""
         super().resize(pages, page_tokens, max_running)
-        self._batcher.resize(self.admission.capacity.tokens)
+        self._batcher.resize(self.admission.capacity)
 
     def waiting(self, now_s: float) -> Sequence[WaitingBatch]:
         """The queued batches, highest rank first."""
@@ -96,7 +96,8 @@ class MagnusPolicy(WholeBatchPolicy):
         best = self._batcher.batches[next(self._ranking.ranked(now_s))]
         if not self._merges or not best.insertable:
             return best.first(len(best))
-        together = merged(best, self._batcher.open_batches, len(self), self._serving.coefficients)
+        coefficients = self._serving.coefficients
+        together = merged(best, self._batcher.open_batches, len(self), coefficients)
         return [request for batch in together for request in batch.first(len(batch))]
 
     def _enter(self, request: QueuedRequest) -> None:

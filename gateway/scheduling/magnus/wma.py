@@ -8,7 +8,6 @@ T(L(B), G(B)) less the minimum T of the members.
 
 from typing import TypeVar
 
-import numpy as np
 from msgspec import Struct
 
 from gateway.quantiles import Floats
@@ -31,11 +30,6 @@ class WasteLimit(Struct, frozen=True):
     share: float
     reads: float | None = None
 
-    def excess(self, waste: Floats, row_reads: Floats) -> Floats:
-        """By how much batches exceed the limit, (n,): in shares of it, above 0 beyond it.
-
-        `waste` is WMA(B), `row_reads` T(L(B), G(B)) of each batch.
-        """
-        if self.reads is None:
-            return waste / np.maximum(row_reads, 1.0) - self.share
-        return waste - self.reads
+    def of(self, row_reads: Floats) -> Floats | float:
+        """The limit in token reads for each of the batches whose rows read this many."""
+        return self.share * row_reads if self.reads is None else self.reads
