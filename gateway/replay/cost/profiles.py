@@ -48,7 +48,7 @@ class PublishedModel(Struct, frozen=True):
 
 
 def kv_bytes(gpu: Gpu, model: PublishedModel) -> float:
-    """The size of the KV pool: the card's memory less the weights; not positive if they do not fit."""
+    """The size of the KV pool: the card's memory less the weights; negative if they do not fit."""
     return MEMORY_SHARE * gpu.memory_bytes - model.weight_bytes
 
 
@@ -66,7 +66,7 @@ MODELS: Final = {
     "llama-33b": PublishedModel(32.5e9, 60, 6_656),
 }
 NAMES: Final = tuple(
-    f"{gpu}/{model}" for gpu, model in product(GPUS, MODELS) if kv_bytes(GPUS[gpu], MODELS[model]) > 0
+    "/".join(pair) for pair in product(GPUS, MODELS) if kv_bytes(GPUS[pair[0]], MODELS[pair[1]]) > 0
 )
 
 

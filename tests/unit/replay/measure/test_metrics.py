@@ -37,6 +37,7 @@ def results(finished_s: list[float], **columns: Any) -> ReplayResults:
         "steps": 7,
         "computed_tokens": 200,
         "recomputed_tokens": 20,
+        "invalid_tokens": 0,
         "busy_s": 8.0,
         "page_seconds": 400.0,
         "order_changes": 0,
