@@ -228,6 +228,7 @@ class Simulation:
             steps=statistics.steps,
             computed_tokens=statistics.computed_tokens,
             recomputed_tokens=statistics.recomputed_tokens,
+            splits=statistics.splits,
             busy_s=statistics.busy_s,
             page_seconds=statistics.page_seconds,
             order_changes=self._order_changes,

@@ -18,7 +18,8 @@ class ReplayResults(Struct, kw_only=True):
     number of requests dispatched together, at the last dispatch; 0 without one. `gave_up` marks the
     requests that never ran: too large for the engine, or removed from the queue as too late.
     Series (m,) are sampled at `time_s`. `order_changes` counts the policy's changes to order of
-    arrival and back; `decision_s` is the wall time of its decisions on this machine.
+    arrival and back, `splits` the lock-step batches that ran out of memory; `decision_s` is the
+    wall time of its decisions on this machine.
     """
 
     dispatched_s: Floats
@@ -37,6 +38,7 @@ class ReplayResults(Struct, kw_only=True):
     steps: int
     computed_tokens: int
     recomputed_tokens: int
+    splits: int
     busy_s: float
     page_seconds: float
     order_changes: int
