@@ -141,7 +141,7 @@ class Options(Struct, frozen=True, kw_only=True):
 
     admission: AdmissionName | None = None
     preempted_share: float = DEFAULT_TARGET
-    waste_share: float = 0.5
+    waste_share: float = 0.85
     waste_reads: float | None = None
     max_delay_s: float | None = 60.0
     waiting_weight: float = 3.0

@@ -12,7 +12,7 @@ from gateway.scheduling.magnus.lockstep import halves_of
 from gateway.scheduling.magnus.wma import WasteLimit, row_reads
 from gateway.scheduling.requests import QueuedRequest
 
-SIZE: Final = 0  # rows of the table of open batches
+ROOM: Final = 0  # rows of the table of open batches
 PROMPT: Final = 1
 GENERATION: Final = 2
 HIGH: Final = 3
@@ -107,13 +107,13 @@ class Batcher:
 
 
 class OpenBatches:
-    """A table of size, L(B), G(B), its high quantile and minimum T of each batch that is open.
+    """A table of room, L(B), G(B), its high quantile and minimum T of each batch that is open.
 
     The memory rule is |B|·(L(B) + G(B)) ≤ Θ in whole pages, since every row has its own, and with
-    the 0.9 quantile as G: about half of all answers outgrow their median. A batch is full when one
-    more member of its own lengths would break the rule: no request can join it, so it is left out.
-    The others differ in length by more than Φ allows, so they stay few, however many requests are
-    queued.
+    the 0.9 quantile as G: about half of all answers outgrow their median. The room is what the rule
+    leaves for each row once one more has joined. A batch is full when its own rows exceed that: no
+    request can join it, so it is left out. The others differ in length by more than Φ allows, so
+    they stay few, however many requests are queued.
     """
 
     def __init__(self, capacity: Capacity) -> None:
@@ -130,8 +130,7 @@ class OpenBatches:
 
     def is_full(self, batch: MagnusBatch) -> bool:
         """Whether no request can join."""
-        row_pages = self._capacity.pages_for(batch.prompt_tokens + batch.high_generation_tokens)
-        return (len(batch) + 1) * row_pages > self._capacity.pages
+        return batch.prompt_tokens + batch.high_generation_tokens > self._room(batch)
 
     def update(self, batch: MagnusBatch) -> None:
         """Add or update a batch; remove one that is no longer open."""
@@ -141,7 +140,7 @@ class OpenBatches:
         row = self._row.get(batch.serial)
         if row is None:
             row = self._append(batch)
-        self._table[SIZE, row] = len(batch)
+        self._table[ROOM, row] = self._room(batch)
         self._table[PROMPT, row] = batch.prompt_tokens
         self._table[GENERATION, row] = batch.generation_tokens
         self._table[HIGH, row] = batch.high_generation_tokens
@@ -151,16 +150,19 @@ class OpenBatches:
         """The batch of least WMA(B + p), of those for which there is memory and that Φ allows."""
         if not self._batches:
             return None
-        size, prompt, generation, high, reads = self._table[:, : len(self._batches)]
+        room, prompt, generation, high, reads = self._table[:, : len(self._batches)]
         longest = np.maximum(prompt, request.prompt_tokens)
         most = np.maximum(generation, request.median)
         largest = row_reads(longest, most)
         waste = largest - np.minimum(reads, row_reads(request.prompt_tokens, request.median))
-        row_pages = np.ceil((longest + np.maximum(high, request.p90)) / self._capacity.page_tokens)
-        waste[(size + 1) * row_pages > self._capacity.pages] = np.inf
-        waste[waste > limit.of(largest)] = np.inf
+        row_tokens = longest + np.maximum(high, request.p90)
+        waste[(row_tokens > room) | (waste > limit.of(largest))] = np.inf
         best = int(waste.argmin())
         return None if waste[best] == np.inf else self._batches[best]
+
+    def _room(self, batch: MagnusBatch) -> int:
+        """The most tokens that each row may have once one more has joined."""
+        return self._capacity.pages // (len(batch) + 1) * self._capacity.page_tokens
 
     def _append(self, batch: MagnusBatch) -> int:
         row = self._row[batch.serial] = len(self._batches)
