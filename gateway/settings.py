@@ -205,11 +205,10 @@ class Settings(Struct, frozen=True, rename=_variable):
             "may waste on padding and waiting, as a share of the KV reads of one row of the batch; "
             "beyond it another batch is opened (Φ)",
         ),
-    ] = 0.5
+    ] = 0.85
     waste_reads: Annotated[
-        float | None,
+        Annotated[float, Meta(ge=0)] | None,
         Meta(
-            ge=0,
             description="the same limit in KV token reads, in place of LMAAS_WASTE_SHARE: the "
             "paper's Φ, 50000 for its model",
         ),

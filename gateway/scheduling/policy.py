@@ -138,14 +138,14 @@ class Options(Struct, frozen=True, kw_only=True):
     `FuturePeak` aims at. `waste_share` is Magnus's limit Φ on wasted memory access, as a share of
     what one row of the batch reads; `waste_reads` is the paper's, in token reads, and replaces it.
     `fixed_batch` is the size of batches of fixed size, and the most sequences that
-    `conservative-continuous` runs at once. `max_delay_s` and `waiting_weight` are those of `OrderBounds`: `max_delay_s` 0 is near to first
-    come, first served; (None, 0) is cheapest first. `make_room` lets `lmaas` preempt for a tenant
-    under its share.
+    `conservative-continuous` runs at once. `max_delay_s` and `waiting_weight` are those of
+    `OrderBounds`: `max_delay_s` 0 is near to first come, first served; (None, 0) is cheapest first.
+    `make_room` lets `lmaas` preempt for a tenant under its share.
     """
 
     admission: AdmissionName | None = None
     preempted_share: float = DEFAULT_TARGET
-    waste_share: float = 0.5
+    waste_share: float = 0.85
     waste_reads: float | None = None
     max_delay_s: float | None = 60.0
     waiting_weight: float = 3.0

@@ -20,11 +20,11 @@ class Measures(Struct, frozen=True, kw_only=True):
     Response time, time to first token (TTFT) and wait before dispatch are measured from the
     arrival, over the answered requests. `deciles_s` is the mean response time by decile of true
     length, shortest first; `served` is each tenant's fraction of the generated tokens, `tenants_s`
-    its mean response time. `batch_size` is the mean number of requests dispatched together. `kv_use` is the mean over the time in which the engine ran steps.
-    `goodput_s` is the rate of requests answered before their deadline, from the first arrival to
-    the last answer. `extra_delay_s` is the maximum over requests of the dispatch time minus that
-    under `fcfs`, on the same workload. `splits` is the number of lock-step batches that ran out of
-    memory.
+    its mean response time. `batch_size` is the mean number of requests dispatched together.
+    `kv_use` is the mean over the time in which the engine ran steps. `goodput_s` is the rate of
+    requests answered before their deadline, from the first arrival to the last answer.
+    `extra_delay_s` is the maximum over requests of the dispatch time minus that under `fcfs`, on
+    the same workload. `splits` is the number of lock-step batches that ran out of memory.
     """
 
     requests: int

@@ -91,9 +91,10 @@ class FixedPolicy(WholeBatchPolicy):
 class SimilarPolicy(FixedPolicy):
     """The oldest request and the `size - 1` most similar to it: GLP (Magnus, §IV).
 
-    Magnus's first ablation adds predicted lengths to `FixedPolicy` and keeps its batch size. Similar
-    are those that waste least memory access in one batch with the oldest, among the `MAX_COMPARED`
-    oldest; of equals the oldest are taken. The oldest request is always in the next batch.
+    Magnus's first ablation adds predicted lengths to `FixedPolicy` and keeps its batch size.
+    Similar are those that waste least memory access in one batch with the oldest, among the
+    `MAX_COMPARED` oldest; of equals the oldest are taken. The oldest request is always in the next
+    batch.
     """
 
     @property

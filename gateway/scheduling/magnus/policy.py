@@ -30,7 +30,7 @@ def oldest_first(batch: MagnusBatch, _serving_s: float) -> LinearRank:
 class MagnusPolicy(WholeBatchPolicy):
     """Batches whose size is an outcome of similarity and memory; `rank` decides which is next.
 
-    The batcher bounds their waste by Φ, and their memory by |B|·(L + G) ≤ Θ.
+    The batcher bounds their waste by Φ and their memory by Θ.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class MagnusPolicy(WholeBatchPolicy):
     ) -> None:
         super().__init__(name, admission=admission)
         self._rank = rank
-        self._batcher = Batcher(limit, admission.capacity.tokens)
+        self._batcher = Batcher(limit, admission.capacity)
         self._ranking = KineticTournament()
         self._ranked_coefficients = self._serving.coefficients
 
@@ -67,7 +67,7 @@ class MagnusPolicy(WholeBatchPolicy):
     def resize(self, pages: int, page_tokens: int, max_running: int | None = None) -> None:
         """Set the size of the KV pool; queued requests stay."""
         super().resize(pages, page_tokens, max_running)
-        self._batcher.resize(self.admission.capacity.tokens)
+        self._batcher.resize(self.admission.capacity)
 
     def waiting(self, now_s: float) -> Sequence[WaitingBatch]:
         """The queued batches, highest rank first."""

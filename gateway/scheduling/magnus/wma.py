@@ -17,7 +17,7 @@ Number = TypeVar("Number", float, Floats)
 
 def row_reads(prompt_tokens: Number, generation_tokens: Number) -> Number:
     """T(L, G): KV tokens read while one row with this prompt generates its tokens."""
-    return generation_tokens * prompt_tokens + generation_tokens * (generation_tokens - 1) / 2
+    return generation_tokens * (prompt_tokens + (generation_tokens - 1) / 2)
 
 
 class WasteLimit(Struct, frozen=True):
@@ -30,6 +30,6 @@ class WasteLimit(Struct, frozen=True):
     share: float
     reads: float | None = None
 
-    def of(self, row_reads: float) -> float:
-        """The limit in token reads for a batch whose rows read this many."""
+    def of(self, row_reads: Floats) -> Floats | float:
+        """The limit in token reads for each of the batches whose rows read this many."""
         return self.share * row_reads if self.reads is None else self.reads

@@ -1,12 +1,14 @@
 """Adaptive batching against a comparison of all queued batches."""
 
 from collections.abc import Callable
+from math import ceil
 from typing import NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.scheduling.admission.interface import Capacity
 from gateway.scheduling.magnus.batch import MagnusBatch
 from gateway.scheduling.magnus.batcher import Batcher
 from gateway.scheduling.magnus.wma import WasteLimit
@@ -27,15 +29,14 @@ class Joined(NamedTuple):
     reads: int
 
 
-def if_joined(batch: MagnusBatch, request: QueuedRequest, memory_tokens: int) -> Joined | None:
+def if_joined(batch: MagnusBatch, request: QueuedRequest, capacity: Capacity) -> Joined | None:
     members = [*batch.members.values(), request]
     lengths = [(member.prompt_tokens, int(member.median)) for member in members]
-    tokens = max(prompt for prompt, _ in lengths) + max(generation for _, generation in lengths)
-    if not batch.insertable:
-        return None
-    if len(members) * tokens > memory_tokens:
-        return None
     prompt, generation = (max(values) for values in zip(*lengths, strict=True))
+    tokens = prompt + max(member.p90 for member in members)
+    row_pages = ceil(tokens / capacity.page_tokens)
+    if not batch.insertable or len(members) * row_pages > capacity.pages:
+        return None
     reads = sum(prompt + step for step in range(generation))
     return Joined(max(token_reads_wasted(*member, lengths) for member in lengths), reads)
 
@@ -58,30 +59,34 @@ limits = st.one_of(
 )
 
 
-@given(arrivals, limits, st.integers(40, 600))
+@given(arrivals, limits, st.integers(40, 600), st.sampled_from([1, 4, 16]))
 def test_request_joins_the_batch_of_least_waste_within_the_limit(
-    a_request: MakeRequest, drawn: list[tuple[int, int, bool]], limit: WasteLimit, memory: int
+    a_request: MakeRequest,
+    drawn: list[tuple[int, int, bool]],
+    limit: WasteLimit,
+    pages: int,
+    page_tokens: int,
 ) -> None:
-    batcher = Batcher(limit, memory)
+    capacity = Capacity(pages, page_tokens)
+    batcher = Batcher(limit, capacity)
     for prompt, generation, leaves in drawn:
         request = a_request(prompt, generation)
-        found = {b.id: if_joined(b, request, memory) for b in batcher.batches.values()}
-        least = min((each for each in found.values() if each), default=None)  # ties by reads
+        found = {b.id: if_joined(b, request, capacity) for b in batcher.batches.values()}
+        wastes = {
+            key: joined.waste
+            for key, joined in found.items()
+            if joined and joined.waste <= most_waste(limit, joined.reads)
+        }
         batch = batcher.add(request)
-        if batch.id not in found:
-            assert least is None or least.waste > most_waste(limit, least.reads)
-        else:
-            joined = found[batch.id]
-            assert joined is not None
-            assert least is not None
-            assert joined.waste == least.waste <= most_waste(limit, joined.reads)
+        assert wastes.get(batch.id) == min(wastes.values(), default=None)
+        assert batch.id in wastes or batch.id not in found
         if leaves:
             batcher.take([request.id])
         batcher.check()
 
 
 def test_batch_shrinks_to_the_lengths_of_its_remaining_members(a_request: MakeRequest) -> None:
-    batcher = Batcher(ANY, 10_000)
+    batcher = Batcher(ANY, Capacity(10_000, 1))
     long, short = a_request(90, 80), a_request(10, 20)
     batch = batcher.add(long)
     assert batcher.add(short) is batch
@@ -91,7 +96,7 @@ def test_batch_shrinks_to_the_lengths_of_its_remaining_members(a_request: MakeRe
 
 
 def test_no_request_joins_a_half_of_a_failed_batch(a_request: MakeRequest) -> None:
-    batcher = Batcher(ANY, 10_000)
+    batcher = Batcher(ANY, Capacity(10_000, 1))
     requests = [a_request() for _ in range(5)]
     first, second = batcher.halve(requests)
     assert [len(first), len(second)] == [2, 3]
@@ -101,21 +106,21 @@ def test_no_request_joins_a_half_of_a_failed_batch(a_request: MakeRequest) -> No
 
 
 def test_a_request_left_of_a_batch_is_a_closed_batch(a_request: MakeRequest) -> None:
-    batcher = Batcher(ANY, 10_000)
+    batcher = Batcher(ANY, Capacity(10_000, 1))
     [batch] = batcher.halve([a_request()])
     assert (len(batch), batch.insertable) == (1, False)
     assert batcher.add(a_request()) is not batch
 
 
 def test_a_queued_request_cannot_be_halved(a_request: MakeRequest) -> None:
-    batcher, request = Batcher(ANY, 10_000), a_request()
+    batcher, request = Batcher(ANY, Capacity(10_000, 1)), a_request()
     batcher.add(request)
     with pytest.raises(ValueError, match="not queued"):
         batcher.halve([request])
 
 
 def test_same_id_cannot_wait_twice(a_request: MakeRequest) -> None:
-    batcher = Batcher(ANY, 10_000)
+    batcher = Batcher(ANY, Capacity(10_000, 1))
     request = a_request()
     batcher.add(request)
     with pytest.raises(ValueError, match="waits already"):
@@ -128,7 +133,10 @@ def test_share_of_one_batches_any_lengths_and_of_zero_only_equal_ones(
     lengths = [(5, 7.3), (5, 7.3), (90, 7.3), (5, 80.1), (5, 7.3)]
     numbers = [
         len({batcher.add(a_request(*each)).id for each in lengths})
-        for batcher in (Batcher(WasteLimit(1.0), 10_000), Batcher(WasteLimit(0.0), 10_000))
+        for batcher in (
+            Batcher(WasteLimit(1.0), Capacity(10_000, 1)),
+            Batcher(WasteLimit(0.0), Capacity(10_000, 1)),
+        )
     ]
     assert numbers == [1, 3]
 
@@ -139,7 +147,7 @@ def test_relative_limit_batches_long_and_short_rows_alike(a_request: MakeRequest
     batches = []
     for limit in (WasteLimit(0.3), WasteLimit(0.3, 50_000.0)):
         for lengths in (short, long):
-            batcher = Batcher(limit, 100_000)
+            batcher = Batcher(limit, Capacity(100_000, 1))
             for prompt, generation in lengths:
                 batcher.add(a_request(prompt, generation, max_tokens=10_000))
             batches.append(len(batcher.batches))
