@@ -108,7 +108,11 @@ class LockstepPolicy(Policy, Protocol):
     """A policy for lock step, where a whole batch may run out of memory."""
 
     def halve(self, requests: Sequence[QueuedRequest]) -> None:
-        """A batch of two or more requests ran out of memory: queue it again as two halves."""
+        """Queue what is left of a batch that ran out of memory again, as two closed halves.
+
+        The halves are ordered like any batch, but no other request joins them; a single request is
+        a batch of its own. They had started in time: the maximum queue time does not apply.
+        """
 
 
 @runtime_checkable
@@ -142,7 +146,7 @@ class Options(Struct, frozen=True, kw_only=True):
 
     admission: AdmissionName | None = None
     preempted_share: float = DEFAULT_TARGET
-    waste_share: float = 0.6
+    waste_share: float = 0.85
     waste_reads: float | None = None
     merge_batches: bool = True
     max_delay_s: float | None = 60.0
