@@ -210,12 +210,19 @@ def faithfulness(requests: int, load: float) -> None:
 @main.command("S1")
 @data_option
 @click.option("--part", default=",".join(S1_PARTS), show_default=True, help="parts to measure")
+@click.option(
+    "--model",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=SMOLLM2,
+    show_default=True,
+    help="folder of SmolLM2, for the live part",
+)
 @quick_option
 @jobs_option
-def ladder(data: Path, part: str, quick: bool, jobs: int) -> None:
+def ladder(data: Path, part: str, model: Path, quick: bool, jobs: int) -> None:
     """The ladder of Magnus: lock-step batches of fixed size up to continuous batching."""
     with _errors_in_one_line():
-        s1.run(data, _among(part, list(S1_PARTS)), quick=quick, jobs=jobs)
+        s1.run(data, model, _among(part, list(S1_PARTS)), quick=quick, jobs=jobs)
 
 
 @main.command("decision")

@@ -7,14 +7,15 @@ import msgspec
 
 from benchmarks.harness.paths import CACHE, PLOTS, RESULTS
 from benchmarks.harness.report import Report, Result, Row
-from benchmarks.s1.ladder import PARTS, REPLAY
+from benchmarks.s1.ladder import LIVE, PARTS, REPLAY
+from benchmarks.s1.live_run import run_live
 from benchmarks.s1.replay_run import run_replay
 from benchmarks.s1.targets import targets
 
 FIGURE = "S1"
 
 
-def run(data: Path, parts: Sequence[str], *, quick: bool, jobs: int) -> None:
+def run(data: Path, smollm2: Path, parts: Sequence[str], *, quick: bool, jobs: int) -> None:
     """Measure the parts; the result is written after each step of one."""
     report = Report(FIGURE, look=quick)
     plots = CACHE / "looks" if quick else PLOTS / "s1"
@@ -26,6 +27,8 @@ def run(data: Path, parts: Sequence[str], *, quick: bool, jobs: int) -> None:
 
     if REPLAY in parts:
         kept += run_replay(data, report.say, publish, quick=quick, jobs=jobs, plots=plots)
+    if LIVE in parts:
+        kept += run_live(data, smollm2, report.say, publish, quick=quick, plots=plots)
     rows = in_order(kept)
     report.conclude(rows, targets(rows))
 

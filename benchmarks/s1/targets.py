@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from benchmarks.harness.report import Row, Target, target
-from benchmarks.s1.ladder import LOADS, MAGNUS, OUR_PREDICTOR, OURS, REPLAY
+from benchmarks.s1.ladder import LIVE, LOADS, MAGNUS, OUR_PREDICTOR, OURS, REPLAY
+from benchmarks.s1.live_targets import live_targets
 
 MIN_GAIN: Final = 1.66  # the paper's ranges: request throughput + 66 … + 234 %
 MAX_GAIN: Final = 3.34
@@ -15,7 +16,8 @@ SETTING: Final = "paper's apps"
 
 def targets(rows: Sequence[Row]) -> list[Target]:
     """All targets whose part has been run."""
-    return list(_replay_targets([row for row in rows if row["part"] == REPLAY]))
+    replayed, live = ([row for row in rows if row["part"] == part] for part in (REPLAY, LIVE))
+    return [*_replay_targets(replayed), *live_targets(live)]
 
 
 def _replay_targets(rows: Sequence[Row]) -> Iterator[Target]:

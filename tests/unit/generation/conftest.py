@@ -12,7 +12,16 @@ from uuid import UUID
 
 import pytest
 
-from engine.protocol import EngineInfo, Finish, KvState, Mode, Sequence, Step, TokenLogprobs
+from engine.protocol import (
+    EngineInfo,
+    Finish,
+    KvState,
+    Mode,
+    Sequence,
+    Step,
+    StepWork,
+    TokenLogprobs,
+)
 from gateway.engines.interface import EngineClient, EngineListener
 from gateway.generation.queue_load import QueueBounds
 from gateway.generation.request import GenerationRequest, Message
@@ -239,6 +248,7 @@ class SchedulerScene:
         returned: Many[str] = (),
         took_s: float = 0.0,
         computed: int = 0,
+        work: StepWork | None = None,
     ) -> None:
         self.scheduler.events.engine_stepped(
             Step(
@@ -251,6 +261,7 @@ class SchedulerScene:
                 list(returned),
                 took_s=took_s,
                 computed=computed,
+                work=work,
             )
         )
 
