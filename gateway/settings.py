@@ -205,7 +205,7 @@ class Settings(Struct, frozen=True, rename=_variable):
             "may waste on padding and waiting, as a share of the KV reads of one row of the batch; "
             "beyond it another batch is opened (Φ)",
         ),
-    ] = 0.6
+    ] = 0.85
     waste_reads: Annotated[
         Annotated[float, Meta(ge=0)] | None,
         Meta(

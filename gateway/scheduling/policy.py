@@ -146,7 +146,7 @@ class Options(Struct, frozen=True, kw_only=True):
 
     admission: AdmissionName | None = None
     preempted_share: float = DEFAULT_TARGET
-    waste_share: float = 0.6
+    waste_share: float = 0.85
     waste_reads: float | None = None
     merge_batches: bool = True
     max_delay_s: float | None = 60.0

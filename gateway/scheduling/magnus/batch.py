@@ -9,7 +9,8 @@ class MagnusBatch:
     """Queued requests by serial number; each extreme costs O(log n) amortised.
 
     A batch lasts until its longest answer has ended, and holds memory for all rows until then. The
-    longest of many outgrows their medians, so G'(p) is the 0.9 quantile here. `insertable` is False for half of a batch that ran out of memory: no request may join it.
+    longest of many outgrows their medians, so G'(p) is the 0.9 quantile here. `insertable` is False
+    for a half of a batch that ran out of memory: no request may join it.
     """
 
     __slots__ = ("_arrival", "_generation", "_prompt", "_reads", "id", "insertable", "members",

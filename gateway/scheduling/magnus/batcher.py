@@ -13,7 +13,7 @@ from gateway.scheduling.magnus.lockstep import halves_of
 from gateway.scheduling.magnus.wma import WasteLimit, row_reads
 from gateway.scheduling.requests import QueuedRequest
 
-SIZE: Final = 0  # rows of the table of open batches
+ROOM: Final = 0  # rows of the table of open batches
 PROMPT: Final = 1
 GENERATION: Final = 2
 READS: Final = 3
@@ -106,16 +106,16 @@ class Batcher:
 
 
 class OpenBatches:
-    """A table of size, L(B), G(B) and minimum T of each batch that is open.
+    """A table of room, L(B), G(B) and minimum T of each batch that is open.
 
-    The memory rule is |B|·(L(B) + G(B)) ≤ Θ in whole pages, since every row has its own. A batch is
-    full when one more member of its own lengths would break the rule: no request can join it, so it
-    is left out. The others differ in length by more than Φ allows, so they stay few, however many
-    requests are queued.
+    The memory rule is |B|·(L(B) + G(B)) ≤ Θ in whole pages, since every row has its own. The room
+    is what the rule leaves for each row once one more has joined. A batch is full when its own rows
+    exceed that: no request can join it, so it is left out. The others differ in length by more than
+    Φ allows, so they stay few, however many requests are queued.
     """
 
     def __init__(self, capacity: Capacity) -> None:
-        self.capacity = capacity
+        self._capacity = capacity
         self._batches: list[MagnusBatch] = []
         self._row: dict[int, int] = {}
         self._table = np.zeros((4, 16))  # (property, batch)
@@ -128,8 +128,7 @@ class OpenBatches:
 
     def is_full(self, batch: MagnusBatch) -> bool:
         """Whether no request can join."""
-        row_pages = self.capacity.pages_for(batch.prompt_tokens + batch.generation_tokens)
-        return (len(batch) + 1) * row_pages > self.capacity.pages
+        return batch.prompt_tokens + batch.generation_tokens > self._room(batch)
 
     def update(self, batch: MagnusBatch) -> None:
         """Add or update a batch; remove one that is no longer open."""
@@ -139,7 +138,7 @@ class OpenBatches:
         row = self._row.get(batch.serial)
         if row is None:
             row = self._append(batch)
-        self._table[SIZE, row] = len(batch)
+        self._table[ROOM, row] = self._room(batch)
         self._table[PROMPT, row] = batch.prompt_tokens
         self._table[GENERATION, row] = batch.generation_tokens
         self._table[READS, row] = batch.min_reads
@@ -148,25 +147,30 @@ class OpenBatches:
         """The batch of least WMA(B + p), of those for which there is memory and that Φ allows."""
         if not self._batches:
             return None
-        size, prompt, generation, reads = self._table[:, : len(self._batches)]
+        room, prompt, generation, reads = self._table[:, : len(self._batches)]
         longest = np.maximum(prompt, request.prompt_tokens)
         most = np.maximum(generation, request.p90)
         largest = row_reads(longest, most)
         waste = largest - np.minimum(reads, row_reads(request.prompt_tokens, request.p90))
-        waste[~self.fits(size + 1, longest, most)] = np.inf
-        waste[waste > limit.of(largest)] = np.inf
+        waste[(longest + most > room) | (waste > limit.of(largest))] = np.inf
         best = int(waste.argmin())
         return None if waste[best] == np.inf else self._batches[best]
 
-    def fits(self, size: Floats, prompt_tokens: Floats, generation_tokens: Floats) -> Bools:
+    def fit(self, sizes: Floats, prompt_tokens: Floats, generation_tokens: Floats) -> Bools:
         """Whether there is memory for batches of these sizes, L(B) and G(B), (n,)."""
-        row_pages = np.ceil((prompt_tokens + generation_tokens) / self.capacity.page_tokens)
-        found: Bools = size * row_pages <= self.capacity.pages
+        row_pages = np.ceil((prompt_tokens + generation_tokens) / self._capacity.page_tokens)
+        found: Bools = sizes * row_pages <= self._capacity.pages
         return found
 
-    def columns(self) -> tuple[list[MagnusBatch], Floats]:
+    def lengths(self) -> tuple[list[MagnusBatch], Floats]:
         """The batches, and their sizes, L(B) and G(B): (3, n)."""
-        return list(self._batches), self._table[:READS, : len(self._batches)]
+        lengths = self._table[:READS, : len(self._batches)].copy()
+        lengths[ROOM] = [len(batch) for batch in self._batches]
+        return list(self._batches), lengths
+
+    def _room(self, batch: MagnusBatch) -> int:
+        """The most tokens that each row may have once one more has joined."""
+        return self._capacity.pages // (len(batch) + 1) * self._capacity.page_tokens
 
     def _append(self, batch: MagnusBatch) -> int:
         row = self._row[batch.serial] = len(self._batches)

@@ -22,7 +22,7 @@ def merged(
     `queued` is the number of all queued requests. The merged batch fits the memory.
     """
     yield first
-    batches, (sizes, prompts, generations) = open_batches.columns()
+    batches, (sizes, prompts, generations) = open_batches.lengths()
     left = np.array([batch is not first for batch in batches], dtype=np.bool_)
     alone_s = batch_seconds(coefficients, sizes, prompts, generations)
     size, prompt, generation = len(first), first.prompt_tokens, first.generation_tokens
@@ -33,7 +33,7 @@ def merged(
         merged_s = batch_seconds(coefficients, all_sizes, longest, most)
         # who waits behind the two batches gains what they save; members of the first lose
         gain_s = (queued - size) * (first_s + alone_s - merged_s) - size * (merged_s - first_s)
-        gain_s[~left | ~open_batches.fits(all_sizes, longest, most)] = -np.inf
+        gain_s[~left | ~open_batches.fit(all_sizes, longest, most)] = -np.inf
         best = int(gain_s.argmax())
         if gain_s[best] <= 0:
             return

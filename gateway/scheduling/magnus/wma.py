@@ -17,7 +17,7 @@ Number = TypeVar("Number", float, Floats)
 
 def row_reads(prompt_tokens: Number, generation_tokens: Number) -> Number:
     """T(L, G): KV tokens read while one row with this prompt generates its tokens."""
-    return generation_tokens * prompt_tokens + generation_tokens * (generation_tokens - 1) / 2
+    return generation_tokens * (prompt_tokens + (generation_tokens - 1) / 2)
 
 
 class WasteLimit(Struct, frozen=True):

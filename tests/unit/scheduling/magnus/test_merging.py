@@ -5,6 +5,7 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.scheduling.admission.interface import Capacity
 from gateway.scheduling.admission.reservation import SumOfReservations
 from gateway.scheduling.magnus.batch import MagnusBatch
 from gateway.scheduling.magnus.batcher import Batcher
@@ -22,7 +23,7 @@ lengths = st.tuples(st.integers(1, 60), st.integers(1, 60))
 
 
 def a_batcher(requests: list[QueuedRequest], tokens: int = 10_000) -> Batcher:
-    batcher = Batcher(EQUAL_ONLY, tokens)
+    batcher = Batcher(EQUAL_ONLY, Capacity(tokens, 1))
     for request in requests:
         batcher.add(request)
     return batcher
