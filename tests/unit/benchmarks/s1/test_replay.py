@@ -31,6 +31,7 @@ from benchmarks.s1.replay_cells import (
     Cell,
     LadderMeasures,
     Place,
+    Setting,
     case,
     engine_of,
     ladder_measures,
@@ -107,7 +108,7 @@ def test_setting_takes_its_apps_within_the_papers_lengths() -> None:
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
-def test_pool_has_room_for_the_fixed_size_at_the_longest(setting: type) -> None:
+def test_pool_has_room_for_the_fixed_size_at_the_longest(setting: Setting) -> None:
     shape = engine_of(setting).shape
     assert shape.pages * shape.page_tokens == setting.rows * ROW_TOKENS
     assert rungs(setting, NO_PREDICTOR)[0].options.fixed_batch == setting.rows
