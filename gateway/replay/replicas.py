@@ -20,6 +20,7 @@ COLUMNS: Final = (
     "first_token_s",
     "finished_s",
     "preemptions",
+    "batch_size",
     "overdue",
     "gave_up",
 )

@@ -194,6 +194,7 @@ class Simulation:
             if sequence is None:
                 sequence = self._new_sequence(request, dispatch, now_s)
             self._running[request.id] = sequence
+            self._columns.batch_size[sequence.index] = len(dispatch.requests)
             sequences.append(sequence)
         self._engine.submit(sequences, now_s)
 
@@ -215,6 +216,7 @@ class Simulation:
             first_token_s=columns.first_token_s,
             finished_s=columns.finished_s,
             preemptions=columns.preemptions,
+            batch_size=columns.batch_size,
             overdue=columns.overdue,
             gave_up=columns.gave_up,
             time_s=time_s,

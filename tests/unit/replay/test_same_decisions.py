@@ -200,7 +200,20 @@ async def run_live(
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-@pytest.mark.parametrize("policy", ["lmaas", "fcfs", "sjf", "hrrn", "s3", "fixed"])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "lmaas",
+        "fcfs",
+        "sjf",
+        "hrrn",
+        "s3",
+        "fixed",
+        "fixed-predicted",
+        "magnus-fcfs",
+        "conservative-continuous",
+    ],
+)
 async def test_replay_and_live_scheduler_make_the_same_decisions(
     policy: PolicyName, seed: int, scene: SchedulerScene
 ) -> None:
