@@ -84,7 +84,7 @@ def demo_model(*, quick: bool) -> LiveModel:
         max_prompt=176,
         max_answer=352,
         backlog=1 + FIXED_BATCH * (20 if quick else 100),  # the first request starts alone
-        arrivals=120 if quick else 500,
+        arrivals=80 if quick else 500,
         calibration_s=8.0 if quick else 30.0,
     )
 
@@ -95,7 +95,7 @@ def smollm2(folder: Path, *, quick: bool) -> LiveModel:
         name="smollm2",
         folder=folder,
         max_prompt=128,
-        max_answer=200,
+        max_answer=100 if quick else 200,
         backlog=1 + FIXED_BATCH * (1 if quick else 7),
         arrivals=8 if quick else 40,
         calibration_s=8.0 if quick else 30.0,

@@ -128,6 +128,7 @@ def _backlog_rows(
             "halved": int(run.work.splits),
             "pace": run.pace,
             "foreign": run.foreign,
+            "work": run.work._asdict(),  # left out of tables
         }
 
 

@@ -14,6 +14,7 @@ from benchmarks.harness.report import Row
 from benchmarks.harness.retry import Measured, quietest
 from benchmarks.live.calibration import calibrated
 from benchmarks.live.gateway_process import ADMIN_KEY, GatewayProcess
+from benchmarks.own_lengths.lengths_file import read_lengths
 from benchmarks.s1.ladder import FIXED, MAGNUS, OURS, RUNGS, UNPREDICTED
 from benchmarks.s1.live_learning import known_lengths, learn_known, learn_served
 from benchmarks.s1.live_models import (
@@ -44,6 +45,7 @@ LOADS: Final = (1.1, 0.9)  # of `fixed`'s saturated rate
 LOADED_RUNGS: Final[tuple[PolicyName, ...]] = (FIXED, MAGNUS, OURS)  # that run at these
 DEMO_ANSWERS: Final = 400  # that the demo model's predictor learns from
 QUICK_DEMO_ANSWERS: Final = 200
+QUICK_STRIDE: Final = 5  # of the known lengths that a quick look learns from
 WARM_UP: Final = 10  # requests
 ARRIVALS_SEED: Final = 23
 LEARNING_SEED: Final = 31
@@ -63,8 +65,7 @@ def run_live(
 ) -> list[Row]:
     """Measure both models; `publish` gets the rows measured so far.
 
-    `data` has the texts that SmolLM2, in `folder`, is asked about, and the lengths of its answers.
-    NotFound without the model.
+    `data` has the texts that SmolLM2, in `folder`, is asked about. NotFound without the model.
     """
     if not folder.is_dir():
         raise NotFound(f"there is no folder {folder}; `lmaas models fetch smollm2` makes it")
@@ -101,7 +102,7 @@ def _smollm2(data: Path, folder: Path, say: Say, *, quick: bool) -> "LiveLadder"
     """SmolLM2 answers valid lines; its predictor learns from train lines of known lengths."""
     model = smollm2(folder, quick=quick)
     corpus = read_corpus(data, data)
-    known = known_lengths(data, corpus.train)
+    known = known_lengths(corpus.train, read_lengths())[:: QUICK_STRIDE if quick else 1]
     questions = take(
         model, text_questions(corpus.test, LADDER_SEED), model.backlog + model.arrivals
     )
@@ -155,7 +156,7 @@ class LiveLadder:
                 runs.append(self._measured(passes, rung, None, self._backlog, None))
                 yield rows_of(model, engine, predictor, runs)
             rate_s = runs[0].requests_s  # `fixed`'s, which is the first rung
-            for load in LOADS:
+            for load in LOADS[:1] if self._quick else LOADS:
                 for rung in LOADED_RUNGS:
                     runs.append(self._measured(passes, rung, load, self._arrivals, load * rate_s))
                     yield rows_of(model, engine, predictor, runs)
