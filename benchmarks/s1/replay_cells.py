@@ -169,7 +169,7 @@ def rungs(setting: Setting, predictor: str) -> list[Contender]:
 
 
 def limits() -> list[Contender]:
-    """Magnus with each limit Φ of the sweep, merging batches and not; the paper's own is the last."""
+    """Magnus with each limit Φ of the sweep, merging batches and not; the paper's is the last."""
     options = {f"{share:g}": Options(waste_share=share) for share in SHARES}
     for share in SHARES:
         options[f"{share:g}, not merged"] = Options(waste_share=share, merge_batches=False)

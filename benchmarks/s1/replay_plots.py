@@ -45,7 +45,7 @@ def _draw_throughput(found: Sequence[Point], folder: Path) -> None:
             hatch="" if alone else HATCHES[index],
             capsize=2,
         )
-    axes.set_xticks(range(len(RUNGS)), RUNGS)
+    axes.set_xticks(range(len(RUNGS)), [rung.replace("-", "-\n") for rung in RUNGS])
     axes.set_ylabel("requests/s with a backlog")
     axes.set_title("lengths predicted by our model (plain), by Magnus's (lines), true (dots)")
     _write(figure, folder, "S1-throughput")

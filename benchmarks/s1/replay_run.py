@@ -59,15 +59,17 @@ def run_replay(
     count, seeds = (QUICK_REQUESTS, 1) if quick else (REQUESTS, SEEDS)
     cells: list[Cell] = []
     ladder = Ladder(texts, count, seeds)
-    for cases in (
-        lambda: ladder.backlogs(settings),
-        lambda: ladder.arrivals(settings, _saturated_rates(cells)),
-        lambda: ladder.sweep(_saturated_rates(cells)),
-    ):
-        for done in compare(cases(), ladder_measures, jobs):
+
+    def run_cases(cases: list[Case[Place]]) -> None:
+        for done in compare(cases, ladder_measures, jobs):
             cells.append(done)
             say(_line(done))
         publish(_rows(cells))
+
+    run_cases(ladder.backlogs(settings))
+    rates_s = _saturated_rates(cells)
+    run_cases(ladder.arrivals(settings, rates_s))
+    run_cases(ladder.sweep(rates_s))
     draw(points(cells), plots)
     return _rows(cells)
 
