@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from benchmarks.harness.paths import PLOTS, ROOT
+from benchmarks.harness.paths import ROOT
 from benchmarks.harness.report import Report, Row, Target, target
 from benchmarks.harness.retry import Measured, quietest
 from benchmarks.live.gateway_process import EngineSteps, GatewayProcess, ServedRequests, environment
@@ -95,7 +95,7 @@ def run(requests: int, load: float) -> None:
             rows = rows_of(engine, queued, rate_s, policy_runs)
             report.write(rows, targets(rows))
     if not look:
-        draw({name: each.outcome for name, each in policy_runs.items()}, PLOTS)
+        draw({name: each.outcome for name, each in policy_runs.items()}, report.plots)
     report.conclude(rows, targets(rows))
 
 
