@@ -21,6 +21,7 @@ from benchmarks.p2 import run as p2
 from benchmarks.p3 import run as p3
 from benchmarks.r1 import run as r1
 from benchmarks.r1.hostile_clients import CLIENTS
+from benchmarks.report.run import publish
 from benchmarks.s2 import run as s2
 from benchmarks.s3 import run as s3
 from benchmarks.s5 import run as s5
@@ -100,6 +101,12 @@ def main() -> None:
     A run with another workload than the figure's is a quick look: its result goes to .bench/looks.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("interrupted"))  # and end the contestants
+
+
+@main.result_callback()
+def report_page(*_: object) -> None:
+    """Write docs/report.md from the results, those of this run included."""
+    publish()
 
 
 @main.command("E1")
