@@ -11,7 +11,7 @@ from benchmarks.harness.report import Row, Target, target
 from benchmarks.learning.passes import Pass
 from benchmarks.learning.traffic import MAX_TOKENS
 from gateway.prediction.features.length_history import prior_statistics
-from gateway.prediction.training.scorecard import covered, evaluate
+from gateway.prediction.training.scorecard import ROUNDING, covered, evaluate
 from gateway.quantiles import LEVELS, MEDIAN, P90, Bools, Floats
 
 WINDOW: Final = 100  # requests
@@ -50,7 +50,7 @@ class Passes(Struct, frozen=True):
 
 def binding(quantiles: Floats) -> Bools:
     """Whose P90 is below `max_tokens`: no answer can exceed a P90 that is at the limit."""
-    return quantiles[:, P90] < MAX_TOKENS
+    return quantiles[:, P90] * (1 + ROUNDING) < MAX_TOKENS
 
 
 def coverage(tokens: Floats, quantiles: Floats) -> float | None:
