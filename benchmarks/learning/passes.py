@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final, Self
@@ -18,7 +19,7 @@ from benchmarks.learning.traffic import FIRST, SECOND, Answer, Client, PlannedRe
 from benchmarks.live.gateway_process import ADMIN_KEY, GatewayProcess
 from gateway.cli.admin.client import AdminClient
 from gateway.database.connection import Database
-from gateway.quantiles import Floats
+from gateway.quantiles import Bools, Floats
 from models import RequestRecord
 
 LEARN_AFTER: Final = 160  # answers until the operator starts the first training run
@@ -40,6 +41,9 @@ class PassName(Struct, frozen=True):
 class Pass(Struct, frozen=True):
     """Requests in the order of the plan: lengths (n,), quantiles (n, levels), sources, times.
 
+    `by_policy` (n,) is False where the policy went by order of arrival, because the queue was short
+    or predictions were not trusted.
+
     `runs` are the training runs as the admin API shows them, oldest first, with their `seconds`,
     whether the version was `activated`, and each scorecard's `pinball`. `activated` has for each
     version the first request that it predicted.
@@ -51,6 +55,7 @@ class Pass(Struct, frozen=True):
     sources: list[str]
     apps: list[str]
     response_s: Floats
+    by_policy: Bools
     activated: list[int]
     runs: list[dict[str, Any]]
     load: CpuNoise
@@ -112,16 +117,15 @@ class LearningGateway:
             sources=[record.prediction_source for record in records],
             apps=[each.line.app for each in planned],
             response_s=np.array([each.response_s for each in sent]),
+            by_policy=np.array([record.policy_order == "policy" for record in records]),
             activated=sorted(first_of.values()),
             runs=runs,
             load=load,
         )
 
     def _set_up(self) -> dict[str, str]:
-        """Create the tenant and its apps, and schedule the training; the apps' keys by app."""
+        """Create the tenant and its apps; the apps' keys by app."""
         with closing(AdminClient(self._gateway.url, ADMIN_KEY)) as admin:
-            if self._name.learning:
-                admin.put("/admin/training-schedule", **SCHEDULE)
             tenant = admin.post("/admin/tenants", name="learning")["id"]
             return {app: _key(admin, tenant, app) for app in (*FIRST, *SECOND)}
 
@@ -133,10 +137,11 @@ class LearningGateway:
         return sending.result()
 
     async def _train(self, latest: int) -> None:
-        """Start a training run, as `lmaas admin predictors train` does."""
+        """Start a training run, then schedule more, as `lmaas admin predictors` does."""
         await self._client.wait_until_answered(min(LEARN_AFTER, latest))
         with closing(AdminClient(self._gateway.url, ADMIN_KEY)) as admin:
             await asyncio.to_thread(admin.post, "/admin/predictors")
+            await asyncio.to_thread(partial(admin.put, "/admin/training-schedule", **SCHEDULE))
 
 
 def _key(admin: AdminClient, tenant: str, app: str) -> str:

@@ -47,7 +47,7 @@ def draw(passes: Passes, folder: Path) -> None:
         zorder=0,
         linewidth=0,
     )
-    covers.set(title="% within P90, where it is below max_tokens", ylim=(None, 100))
+    covers.set(title="% within P90, where it is below max_tokens", ylim=(50, 100))
     ends = window_ends(len(passes.on))
     ratios = [
         passes.on.response_s[end - WINDOW : end].mean()

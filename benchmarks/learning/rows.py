@@ -16,6 +16,7 @@ from gateway.quantiles import LEVELS, MEDIAN, P90, Bools, Floats
 
 WINDOW: Final = 100  # requests
 RECOVERY_REQUESTS: Final = 100  # after the change, until coverage is to be right again
+MIN_COVERED: Final = 20  # requests; the coverage of fewer is not shown
 NOMINAL_COVERAGE: Final = 0.9
 COVERAGE_TOLERANCE: Final = 0.05
 MIN_ERROR_REDUCTION: Final = 0.2
@@ -53,11 +54,11 @@ def binding(quantiles: Floats) -> Bools:
     return quantiles[:, P90] * (1 + ROUNDING) < MAX_TOKENS
 
 
-def coverage(tokens: Floats, quantiles: Floats) -> float | None:
-    """The share within P90 of the requests whose P90 is below `max_tokens`; None without any."""
+def coverage(tokens: Floats, quantiles: Floats, least: int = MIN_COVERED) -> float | None:
+    """The share within P90 of the requests whose P90 is below `max_tokens`; None for too few."""
     chosen = binding(quantiles)
     within = covered(tokens[chosen], quantiles[chosen, P90])
-    return float(within.mean()) if len(within) else None
+    return float(within.mean()) if len(within) >= least else None
 
 
 def rows_of(passes: Passes, rate_s: float) -> list[Row]:
@@ -124,6 +125,7 @@ def _responses(passes: Passes, rows: slice) -> Row:
         "FCFS mean s": float(passes.off.response_s[rows].mean()),
         "ours mean s": float(passes.on.response_s[rows].mean()),
         "ours/FCFS": _mean_ratio(passes, rows),
+        "ordered by policy": float(passes.on.by_policy[rows].mean()),
     }
 
 

@@ -46,6 +46,7 @@ def a_pass(*, learning: bool, median: float, p90: float, response_s: float, **gi
         "sources": ["model" if learning else "app"] * COUNT,
         "apps": ["grammar"] * COUNT,
         "response_s": np.full(COUNT, response_s),
+        "by_policy": np.ones(COUNT, bool),
         "activated": [100] if learning else [],
         "runs": [RUN] if learning else [],
         "load": CpuNoise(0.0, 0.0),
@@ -97,8 +98,9 @@ def quantiles(p90: list[float]) -> Floats:
 def test_coverage_leaves_out_a_p90_at_the_limit() -> None:
     tokens = np.array([10.0, 30.0, MAX_TOKENS])
     assert len(LEVELS) == quantiles([20.0]).shape[1]
-    assert coverage(tokens, quantiles([20.0, 20.0, MAX_TOKENS])) == 0.5
-    assert coverage(tokens, quantiles([MAX_TOKENS] * 3)) is None
+    assert coverage(tokens, quantiles([20.0, 20.0, MAX_TOKENS]), least=2) == 0.5
+    assert coverage(tokens, quantiles([MAX_TOKENS] * 3), least=1) is None
+    assert coverage(tokens, quantiles([20.0] * 3)) is None
 
 
 def test_phases_begin_with_the_first_version_and_with_the_change() -> None:
