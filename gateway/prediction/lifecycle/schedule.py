@@ -24,7 +24,7 @@ class Schedule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     `window`: finished requests over which coverage and τ are measured.
     `coverage_tolerance`: tolerated deviation of the coverage of the 0.9 quantile from 0.9.
     `tau_drop`: tolerated decrease of Kendall's τ since the version was evaluated.
-    `tau_floor`: predictions with a lower τ are not trusted.
+    `tau_floor`: a lower τ starts a run, whatever it was in the evaluation.
     `drift`: whether coverage and τ start runs.
     `activate`: whether a scheduled run's version is activated if it is no worse.
     `history_days`: maximum age of the rows that training reads.
