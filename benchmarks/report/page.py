@@ -9,7 +9,9 @@ from msgspec import structs
 
 from benchmarks.harness.paths import PLOTS, README, ROOT
 from benchmarks.harness.report import Result, Row, rows_table, targets_table
-from benchmarks.report.sections import CAPTIONS, FIGURES, KINDS, Excerpt, Figure
+from benchmarks.report.captions import CAPTIONS
+from benchmarks.report.figure import KINDS, LIVE, Excerpt, Figure
+from benchmarks.report.sections import FIGURES
 
 PAGE: Final = ROOT / "docs" / "report.md"
 CONSTRAINTS: Final = ROOT / "constraints.txt"
@@ -135,8 +137,8 @@ def pictures(figure: Figure, plots: Path) -> list[Path]:
     for path in sorted(plots.glob("*/*.png")):
         folder = _plain(path.parent.name)
         shared = folder == _plain(figure.result)
-        part = figure.part if figure.part in ("live", None) else None  # pictures of the rest
-        if folder == own or (shared and _belongs(path.stem, part, [*others, "live"])):
+        part = LIVE if figure.part == LIVE else None  # only live pictures name their part
+        if folder == own or (shared and _belongs(path.stem, part, [*others, LIVE])):
             found.append(path)
     return found
 

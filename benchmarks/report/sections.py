@@ -1,45 +1,8 @@
-"""What the report page shows: its figures in order, what each says, and captions of pictures."""
+"""The figures of the report page, in order: what each says, and which rows it shows."""
 
-from typing import Final, Literal
+from typing import Final
 
-from msgspec import Struct
-
-from benchmarks.harness.report import Row
-
-LIVE: Final = "live"
-
-
-class Excerpt(Struct, frozen=True):
-    """Some rows of a result: those with these values and all these fields, shown by heading."""
-
-    title: str
-    where: Row
-    columns: dict[str, str]
-
-
-class Figure(Struct, frozen=True):
-    """A figure of the page.
-
-    `result` names the result file and the folder of pictures. A figure with a `part` shows what
-    names that part, in `result` or in a result of its own, `result`-`part`; one without a part
-    shows the rest.
-    """
-
-    title: str
-    result: str
-    kind: Literal["live", "simulated", "offline"]
-    command: str
-    about: str
-    part: str | None = None
-    excerpts: tuple[Excerpt, ...] = ()
-    details: str | None = None  # heading in benchmarks/README.md
-
-
-KINDS: Final = {
-    "live": "measured on the running product",
-    "simulated": "replayed: the product's scheduling code drives a simulated engine",
-    "offline": "measured on recorded texts and lengths, without a server",
-}
+from benchmarks.report.figure import LIVE, Excerpt, Figure
 
 FIGURES: Final = (
     Figure(
@@ -359,34 +322,3 @@ FIGURES: Final = (
         ),
     ),
 )  # fmt: skip
-
-# by the name of the file; of others the text that stands for the picture in benchmarks/README.md
-CAPTIONS: Final = {
-    "S2-mean": "Mean response time over FCFS's, by load: below 1 is shorter.",
-    "S2-p99": "The 99th percentile over FCFS's, by load: what order costs the slowest.",
-    "S2-deciles": "Response times by length of the answer: short answers gain, long ones wait.",
-    "S3-reserved": "Sequences in memory and tokens a second, by what is reserved for an answer.",
-    "P1-words-lengths": "Predicted medians against the actual lengths, app by app.",
-    "P1-words-errors": "Errors of all predictors, app by app.",
-    "P1-words-coverage": "Share of answers within P90, and reserved over used tokens, by app.",
-    "P1-words-midflight": "Error of the remaining length while an answer is being written.",
-    "P1-bpe-lengths": "The same, with lengths in tokens of a tokenizer.",
-    "P1-bpe-errors": "Errors of all predictors, in tokens of a tokenizer.",
-    "P1-bpe-coverage": "Coverage and reserved over used, in tokens of a tokenizer.",
-    "P1-bpe-midflight": "Error of the remaining length, in tokens of a tokenizer.",
-    "P1-own-lengths": "Predicted medians against the lengths of SmolLM2's own answers.",
-    "P1-own-errors": "Errors of all predictors on SmolLM2's own answers, app by app.",
-    "P1-own-coverage": "Coverage and reserved over used tokens, on SmolLM2's own answers.",
-    "P1-own-midflight": "Error of the remaining length, on SmolLM2's own answers.",
-    "S1-throughput": "Requests a second with a backlog, by rung and predictor.",
-    "S1-response": "Response times by rung, at loads relative to the fixed batch's saturated rate.",
-    "S1-live": "Valid tokens a modelled second of each rung, live.",
-    "S2-live-ratios": "Mean and p99 of the default policy over FCFS's, live and in replay.",
-    "S3-live-reservations": "Sequences in memory, tokens a second and KV use of each contender, live.",
-    "learning": (
-        "Error, coverage and mean response over FCFS's, each over the last 100 requests; dotted "
-        "lines: a version goes live; solid line: the mix changes."
-    ),
-    "E1-tokens": "Output tokens a second of each engine, the median of the rounds.",
-    "E4-tokens": "Output tokens a second by number of clients.",
-}

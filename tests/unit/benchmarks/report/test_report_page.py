@@ -7,9 +7,11 @@ import pytest
 from benchmarks.harness.paths import PLOTS, README, RESULTS
 from benchmarks.harness.report import Result, Row, read_results, target
 from benchmarks.report import page as page_file
+from benchmarks.report.captions import CAPTIONS
+from benchmarks.report.figure import Figure
 from benchmarks.report.page import PAGE, PICTURE, page, part_of, pictures
 from benchmarks.report.plots import draw
-from benchmarks.report.sections import CAPTIONS, FIGURES, Figure
+from benchmarks.report.sections import FIGURES
 
 
 def figure(title: str) -> Figure:
