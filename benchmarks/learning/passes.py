@@ -1,7 +1,7 @@
 """One pass: a fresh gateway serves the requests, with learning on or off, under one policy."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import datetime
 from functools import partial
@@ -26,6 +26,7 @@ LEARN_AFTER: Final = 160  # answers until the operator starts the first training
 SCHEDULE: Final = {"every_s": 60, "least_outcomes": 100, "window": 200}  # a day in a minute
 MAX_RUNNING: Final = 16  # sequences: beyond, requests wait and the order matters
 RECORD_TIMEOUT_S: Final = 30.0
+REPORTED_ANSWERS: Final = 100  # from one line of progress to the next
 
 
 class PassName(Struct, frozen=True):
@@ -67,8 +68,8 @@ class Pass(Struct, frozen=True):
 class LearningGateway:
     """A gateway with a tenant that has an app and a key for each app of the traffic."""
 
-    def __init__(self, model: Path, name: PassName) -> None:
-        self._name, self._model = name, model.name
+    def __init__(self, model: Path, name: PassName, say: Callable[[str], None]) -> None:
+        self._name, self._model, self._say = name, model.name, say
         self._gateway = GatewayProcess(
             f"learning-{name.policy}-{'on' if name.learning else 'off'}",
             model=model,
@@ -84,7 +85,7 @@ class LearningGateway:
         except BaseException:
             self._gateway.close()
             raise
-        self._client = Client(self._gateway.url, self._model, keys)
+        self._client = Client(self._gateway.url, self._model, keys, self._report)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -128,6 +129,10 @@ class LearningGateway:
         with closing(AdminClient(self._gateway.url, ADMIN_KEY)) as admin:
             tenant = admin.post("/admin/tenants", name="learning")["id"]
             return {app: _key(admin, tenant, app) for app in (*FIRST, *SECOND)}
+
+    def _report(self, answered: int) -> None:
+        if answered % REPORTED_ANSWERS == 0:
+            self._say(f"{self._name}: {answered} answers")
 
     async def _send(self, planned: Sequence[PlannedRequest]) -> list[Answer]:
         async with asyncio.TaskGroup() as group:

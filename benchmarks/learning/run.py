@@ -50,7 +50,7 @@ def _serve(
     rate_s: float | None,
 ) -> tuple[Pass, float]:
     """A pass, and its rate: without a given one, LOAD of the rate measured by the warm-up."""
-    with LearningGateway(model, name) as gateway:
+    with LearningGateway(model, name, report.say) as gateway:
         saturated_s = gateway.saturated_rate_s(plan(lines, WARM_UP_REQUESTS, SEED + 2))
         rate_s = rate_s or LOAD * saturated_s
         report.say(f"{name}: saturated at {saturated_s:.2f} requests/s; {rate_s:.2f} are sent")

@@ -1,7 +1,7 @@
 """Requests of several apps whose mix changes in the middle, and how they are sent."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from time import perf_counter
 from typing import Any, Final
@@ -63,12 +63,15 @@ def plan(
 
 
 class Client:
-    """Sends requests to one gateway, each with the key of its app."""
+    """Sends requests to one gateway, each with the key of its app; `on_answer` gets their count."""
 
-    def __init__(self, url: str, model: str, keys: Mapping[str, str]) -> None:
+    def __init__(
+        self, url: str, model: str, keys: Mapping[str, str], on_answer: Callable[[int], None]
+    ) -> None:
         self._url = url
         self._model = model
         self._keys = keys
+        self._on_answer = on_answer
         self._answered = 0
         self._one_more = asyncio.Condition()
 
@@ -104,6 +107,7 @@ class Client:
         async with self._one_more:
             self._answered += 1
             self._one_more.notify_all()
+        self._on_answer(self._answered)
         return Answer(response.json()["id"], perf_counter() - due_s)
 
 

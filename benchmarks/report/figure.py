@@ -27,7 +27,7 @@ class Figure(Struct, frozen=True):
 
     title: str
     result: str
-    kind: Literal["live", "simulated", "offline"]
+    kind: Literal["live", "engine", "simulated", "offline"]
     command: str
     about: str
     part: str | None = None
@@ -37,6 +37,7 @@ class Figure(Struct, frozen=True):
 
 KINDS: Final = {
     "live": "measured on the running product",
+    "engine": "measured on the running engine, without the gateway",
     "simulated": "replayed: the product's scheduling code drives a simulated engine",
     "offline": "measured on recorded texts and lengths, without a server",
 }

@@ -280,7 +280,7 @@ FIGURES: Final = (
     Figure(
         "E1: the engine on random models",
         "E1",
-        "live",
+        "engine",
         "make bench F=E1",
         "Output tokens a second of 128 requests at once on a CPU, with models of 7 and 100 million "
         "random weights, against transformers and vLLM.",
@@ -302,7 +302,7 @@ FIGURES: Final = (
     Figure(
         "E4: the engine on SmolLM2",
         "E4",
-        "live",
+        "engine",
         "make bench F=E4 A='--data DIR'",
         "SmolLM2-135M from one folder in three engines on a CPU, each in its fastest number "
         "format.",

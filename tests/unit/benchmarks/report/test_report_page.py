@@ -63,7 +63,7 @@ def test_result_is_shown_with_targets_and_excerpt() -> None:
     text = page([a_result("E1", [row, {"size": "tiny"}], ("ours / vllm",))], PLOTS / "none")
     assert "| E1 | ours / vllm, at least | 1 | 2 | met |" in text
     assert "| model | ratio | median | low | high |\n|---|---|---|---|---|\n| tiny |" in text
-    assert "| live | 2026-01-02, commit abc1234 | 1 of 1 |" in text
+    assert "| engine | 2026-01-02, commit abc1234 | 1 of 1 |" in text
 
 
 def test_parts_of_a_result_are_separate_figures() -> None:
