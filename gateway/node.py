@@ -247,7 +247,8 @@ def _options(settings: Settings) -> Options:
     return Options(
         admission=None if settings.admission == "own" else settings.admission,
         preempted_share=settings.preempted_share,
-        waste_limit=settings.batch_waste,
+        waste_share=settings.waste_share,
+        waste_reads=settings.waste_reads,
         max_delay_s=settings.max_delay_s,
         waiting_weight=settings.waiting_weight,
         fixed_batch=settings.fixed_batch,

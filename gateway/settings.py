@@ -129,11 +129,23 @@ class Settings(Struct, frozen=True, rename=_variable):
         ),
     ] = None
     policy: Annotated[
-        Literal["lmaas", "hrrn", "sjf", "fcfs", "magnus", "s3", "fixed"],
+        Literal[
+            "lmaas",
+            "hrrn",
+            "sjf",
+            "fcfs",
+            "s3",
+            "magnus",
+            "magnus-fcfs",
+            "fixed-predicted",
+            "fixed",
+            "conservative-continuous",
+        ],
         Meta(
             description="scheduling policy, see scheduling.md; lmaas: fair shares between tenants, "
-            "then waiting time against cost, with bounded delay; magnus: batches that start and "
-            "end together; fixed: the same with a fixed size, first come, first served"
+            "then waiting time against cost, with bounded delay; magnus: batches of similar "
+            "lengths that start and end together; fixed: the same with a fixed size, first come, "
+            "first served"
         ),
     ] = "lmaas"
     admission: Annotated[
@@ -146,8 +158,13 @@ class Settings(Struct, frozen=True, rename=_variable):
         ),
     ] = "own"
     fixed_batch: Annotated[
-        int, Meta(ge=1, description="under the policy fixed: requests in a batch")
-    ] = 8
+        int,
+        Meta(
+            ge=1,
+            description="under the policies fixed and fixed-predicted: requests in a batch; under "
+            "conservative-continuous: most requests that run at once",
+        ),
+    ] = 7
     kv_tokens: Annotated[
         int,
         Meta(
@@ -179,14 +196,23 @@ class Settings(Struct, frozen=True, rename=_variable):
     page_tokens: Annotated[
         int, Meta(ge=1, le=1024, description="tokens in a page of KV memory")
     ] = 16
-    batch_waste: Annotated[
-        int,
+    waste_share: Annotated[
+        float,
         Meta(
             ge=0,
-            description="under the policy magnus: most KV token reads that a batch may waste on "
-            "padding and waiting; beyond it another batch is opened (the paper's Φ)",
+            le=1,
+            description="under the policies magnus and magnus-fcfs: most that a request of a batch "
+            "may waste on padding and waiting, as a share of the KV reads of one row of the batch; "
+            "beyond it another batch is opened (Φ)",
         ),
-    ] = 50_000
+    ] = 0.85
+    waste_reads: Annotated[
+        Annotated[float, Meta(ge=0)] | None,
+        Meta(
+            description="the same limit in KV token reads, in place of LMAAS_WASTE_SHARE: the "
+            "paper's Φ, 50000 for its model",
+        ),
+    ] = None
     max_delay_s: Annotated[
         float,
         Meta(

@@ -119,6 +119,11 @@ class GatewayMetrics:
             ["reason"],
             registry=registry,
         )
+        self._splits = Counter(
+            "lmaas_batch_splits",
+            "Lock-step batches that ran out of memory and were queued again in halves.",
+            registry=registry,
+        )
         self._engine = {
             kind: Counter(f"lmaas_engine_{kind}", words, registry=registry)
             for kind, words in (
@@ -174,13 +179,19 @@ class GatewayMetrics:
         self._engine["busy_seconds"].inc(step.took_s)
         self._engine["computed_tokens"].inc(step.computed)
 
-    def dispatched(self, dispatch: Dispatch) -> None:
-        """A batch was started."""
+    def dispatched(self, dispatch: Dispatch, waited_s: Iterable[float]) -> None:
+        """A batch was started; `waited_s` has the wait of each request that starts with it.
+
+        The requests of a split batch have started before.
+        """
         self._starts.labels(dispatch.reason).inc()
         self._size.observe(len(dispatch.requests))
-        started_s = min(each.arrived_s for each in dispatch.requests) + dispatch.waited_s
-        for request in dispatch.requests:
-            self._wait.observe(started_s - request.arrived_s)
+        for seconds in waited_s:
+            self._wait.observe(seconds)
+
+    def split(self) -> None:
+        """A lock-step batch ran out of memory."""
+        self._splits.inc()
 
     def ended(self, state: RequestState, steps: int) -> None:
         """A request ended, this many engine steps after it was queued."""

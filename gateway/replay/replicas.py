@@ -20,6 +20,7 @@ COLUMNS: Final = (
     "first_token_s",
     "finished_s",
     "preemptions",
+    "batch_size",
     "overdue",
     "gave_up",
 )
@@ -28,6 +29,7 @@ TOTALS: Final = (
     "steps",
     "computed_tokens",
     "recomputed_tokens",
+    "splits",
     "busy_s",
     "page_seconds",
     "order_changes",

@@ -10,18 +10,31 @@ from gateway.scheduling.admission.interface import Admission, AdmissionName
 from gateway.scheduling.admission.reservation import SumOfReservations
 from gateway.scheduling.admission.safety_margin import DEFAULT_TARGET, initial_z
 from gateway.scheduling.baselines.base import FcfsPolicy
-from gateway.scheduling.baselines.fixed import FixedPolicy
+from gateway.scheduling.baselines.capped import CappedPolicy
 from gateway.scheduling.baselines.ranked import RankedPolicy, RankFunction, by_length, by_ratio
 from gateway.scheduling.baselines.s3 import S3Policy
 from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.lmaas.policy import LmaasPolicy
 from gateway.scheduling.lmaas.tenant_queue import OrderBounds
-from gateway.scheduling.magnus.policy import MagnusPolicy
+from gateway.scheduling.magnus.fixed import FixedPolicy, SimilarPolicy
+from gateway.scheduling.magnus.policy import BatchRank, MagnusPolicy, highest_ratio, oldest_first
+from gateway.scheduling.magnus.wma import WasteLimit
 from gateway.scheduling.requests import QueuedRequest, RunningSequence, WaitingBatch
 
 __all__ = ["POLICY_NAMES", "Dispatch", "Options", "Policy", "PolicyName", "build_policy"]
 
-PolicyName: TypeAlias = Literal["lmaas", "hrrn", "sjf", "fcfs", "magnus", "s3", "fixed"]
+PolicyName: TypeAlias = Literal[
+    "lmaas",
+    "hrrn",
+    "sjf",
+    "fcfs",
+    "s3",
+    "magnus",
+    "magnus-fcfs",
+    "fixed-predicted",
+    "fixed",
+    "conservative-continuous",
+]
 POLICY_NAMES: Final[tuple[PolicyName, ...]] = get_args(PolicyName)
 
 
@@ -95,7 +108,11 @@ class LockstepPolicy(Policy, Protocol):
     """A policy for lock step, where a whole batch may run out of memory."""
 
     def halve(self, requests: Sequence[QueuedRequest]) -> None:
-        """A batch of two or more requests ran out of memory: queue it again as two halves."""
+        """Queue what is left of a batch that ran out of memory again, as two closed halves.
+
+        The halves are ordered like any batch, but no other request joins them; a single request is
+        a batch of its own. They had started in time: the maximum queue time does not apply.
+        """
 
 
 @runtime_checkable
@@ -118,26 +135,32 @@ class Options(Struct, frozen=True, kw_only=True):
     """Options of the policies.
 
     `admission` None takes each policy's own rule. `preempted_share` is the preemption rate that
-    `FuturePeak` aims at. `waste_limit` is Magnus's limit Φ on wasted memory access, in token reads.
-    `max_delay_s` and `waiting_weight` are those of `OrderBounds`: `max_delay_s` 0 is near to first
-    come, first served; (None, 0) is cheapest first. `make_room` lets `lmaas` preempt for a tenant
-    under its share.
+    `FuturePeak` aims at. `waste_share` is Magnus's limit Φ on wasted memory access, as a share of
+    what one row of the batch reads; `waste_reads` is the paper's, in token reads, and replaces it.
+    `fixed_batch` is the size of batches of fixed size, and the most sequences that
+    `conservative-continuous` runs at once. `max_delay_s` and `waiting_weight` are those of
+    `OrderBounds`: `max_delay_s` 0 is near to first come, first served; (None, 0) is cheapest first.
+    `make_room` lets `lmaas` preempt for a tenant under its share.
     """
 
     admission: AdmissionName | None = None
     preempted_share: float = DEFAULT_TARGET
-    waste_limit: float = 50_000.0
+    waste_share: float = 0.85
+    waste_reads: float | None = None
     max_delay_s: float | None = 60.0
     waiting_weight: float = 3.0
-    fixed_batch: int = 8
+    fixed_batch: int = 7  # the paper's
     make_room: bool = True
 
 
 RANK_FUNCTIONS: Final[dict[PolicyName, RankFunction]] = {"hrrn": by_ratio, "sjf": by_length}
 DEFAULT_ADMISSION: Final[dict[PolicyName, AdmissionName]] = {
-    "magnus": "held",
     "s3": "reserved",
-    "fixed": "maximum",
+    "conservative-continuous": "maximum",
+    "magnus": "held",
+    "magnus-fcfs": "held",
+    "fixed-predicted": "held",
+    "fixed": "held",
 }
 
 
@@ -152,9 +175,11 @@ def build_policy(name: PolicyName, options: Options) -> Policy:
     """An empty queue under the named policy. KeyError for an unknown name.
 
     Its KV pool is empty until `resize`: until then requests start one at a time. `lmaas`: fair
-    shares, deadlines, waiting against cost. `hrrn`, `sjf`, `fcfs`: the textbook orders. `magnus`:
-    lock-step batches of least waste. `s3`: reservations of the predicted length, packed. `fixed`:
-    batches of a fixed size.
+    shares, deadlines, waiting against cost. `hrrn`, `sjf`, `fcfs`: the textbook orders. `s3`:
+    reservations of the predicted length, packed. The rungs of Magnus's ladder, from below: `fixed`,
+    lock-step batches of a fixed size; `fixed-predicted`, of similar predicted lengths;
+    `magnus-fcfs`, of adaptive size; `magnus`, by response ratio. `conservative-continuous`: what
+    they are compared with, joining at every step but few at once.
     """
     rule = options.admission or DEFAULT_ADMISSION.get(name, "peak")
     admission = build_admission(rule, options)
@@ -168,10 +193,22 @@ def _lmaas(options: Options, admission: Admission) -> Policy:
     return LmaasPolicy("lmaas", admission=admission, bounds=bounds, makes_room=options.make_room)
 
 
+def _magnus(name: PolicyName, rank: BatchRank, options: Options, admission: Admission) -> Policy:
+    limit = WasteLimit(options.waste_share, options.waste_reads)
+    return MagnusPolicy(name, rank, limit, admission=admission)
+
+
 BUILDERS: Final[dict[str, Callable[[Options, Admission], Policy]]] = {
     "lmaas": _lmaas,
     "fcfs": lambda _, admission: FcfsPolicy("fcfs", admission=admission),
-    "magnus": lambda o, admission: MagnusPolicy(o.waste_limit, admission=admission),
     "s3": lambda _, admission: S3Policy(admission=admission),
-    "fixed": lambda o, admission: FixedPolicy(o.fixed_batch, admission=admission),
+    "magnus": lambda o, admission: _magnus("magnus", highest_ratio, o, admission),
+    "magnus-fcfs": lambda o, admission: _magnus("magnus-fcfs", oldest_first, o, admission),
+    "fixed": lambda o, admission: FixedPolicy("fixed", o.fixed_batch, admission=admission),
+    "fixed-predicted": lambda o, admission: SimilarPolicy(
+        "fixed-predicted", o.fixed_batch, admission=admission
+    ),
+    "conservative-continuous": lambda o, admission: CappedPolicy(
+        "conservative-continuous", o.fixed_batch, admission=admission
+    ),
 }

@@ -18,7 +18,10 @@ LONG = {
     "max_tokens": 300,
     "logit_bias": {"4": -100},
 }  # the end token is banned, so it runs to max_tokens
-POLICIES = ("fcfs", "sjf", "hrrn", "s3", "fixed", "magnus", "lmaas")
+POLICIES = (
+    "fcfs", "sjf", "hrrn", "s3", "conservative-continuous", "fixed", "fixed-predicted",
+    "magnus-fcfs", "magnus", "lmaas",
+)  # fmt: skip
 
 
 def a_question(rng: Random) -> dict[str, Any]:

@@ -19,6 +19,7 @@ AdmissionRule: TypeAlias = Literal["own", "peak", "reserved", "maximum", "held"]
 NonNegative: TypeAlias = Annotated[float, Meta(ge=0)]
 Weight: TypeAlias = Annotated[float, Meta(ge=0, le=100)]
 Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
+Size: TypeAlias = Annotated[int, Meta(ge=1)]
 
 OWN: Final = "own"
 FALLBACK_REASONS: Final[dict[Fallback, str]] = {
@@ -31,7 +32,7 @@ class PolicyRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """The policy to use; omitted options keep their values.
 
     `admission` is `own` for the policy's own admission rule. With `max_delay_s` null the time by
-    which a request may be delayed is unlimited.
+    which a request may be delayed is unlimited; with `waste_reads` null, `waste_share` holds.
     """
 
     name: Annotated[str, Meta(extra_json_schema={"enum": list(POLICY_NAMES)})]
@@ -39,6 +40,9 @@ class PolicyRequest(Struct, frozen=True, forbid_unknown_fields=True):
     preempted_share: Share | UnsetType = UNSET
     max_delay_s: NonNegative | UnsetType | None = UNSET
     waiting_weight: Weight | UnsetType = UNSET
+    fixed_batch: Size | UnsetType = UNSET
+    waste_share: Share | UnsetType = UNSET
+    waste_reads: NonNegative | UnsetType | None = UNSET
 
     def changed(self, options: Options) -> Options:
         """The options, updated with the given fields."""
@@ -62,6 +66,9 @@ class PolicyAnswer(Struct, frozen=True, kw_only=True):
     preempted_share: float
     max_delay_s: float | None
     waiting_weight: float
+    fixed_batch: int
+    waste_share: float
+    waste_reads: float | None
 
     @classmethod
     def of(cls, scheduler: Scheduler) -> Self:
@@ -75,6 +82,9 @@ class PolicyAnswer(Struct, frozen=True, kw_only=True):
             preempted_share=options.preempted_share,
             max_delay_s=options.max_delay_s,
             waiting_weight=options.waiting_weight,
+            fixed_batch=options.fixed_batch,
+            waste_share=options.waste_share,
+            waste_reads=options.waste_reads,
         )
 
 

@@ -122,6 +122,23 @@ GENERATED_LOAD: Final = 0.9
     type=click.FloatRange(min=0, max=1),
     help="The target preemptions per request of the peak admission rule.",
 )
+@click.option(
+    "--fixed-batch",
+    type=click.IntRange(min=1),
+    help="The size of the batches of fixed and fixed-predicted, and the most requests that "
+    f"conservative-continuous runs at once.  [default: {Options().fixed_batch}]",
+)
+@click.option(
+    "--waste-share",
+    type=click.FloatRange(min=0, max=1),
+    help="Magnus's limit Φ on wasted memory access, as a share of the reads of one row of the "
+    f"batch.  [default: {Options().waste_share:g}]",
+)
+@click.option(
+    "--waste-reads",
+    type=click.FloatRange(min=0),
+    help="Magnus's limit Φ in token reads instead, as in the paper (50,000 for its model).",
+)
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option(
     "--jobs",
@@ -160,6 +177,9 @@ def replay(
     max_delay_s: float | None,
     waiting_weight: float | None,
     preempted_share: float | None,
+    fixed_batch: int | None,
+    waste_share: float | None,
+    waste_reads: float | None,
     seeds: int,
     jobs: int,
     file: Path | None,
@@ -207,6 +227,9 @@ def replay(
             max_delay_s=max_delay_s,
             waiting_weight=waiting_weight,
             preempted_share=preempted_share,
+            fixed_batch=fixed_batch,
+            waste_share=waste_share,
+            waste_reads=waste_reads,
         ),
     )
     _say(f"predictions: {predictions(scenario)}")

@@ -53,16 +53,18 @@ class SimulatedSequence:
 class EngineStatistics:
     """Steps, tokens and seconds of an engine since its start.
 
-    `recomputed_tokens` had been computed before their sequence was preempted. `page_seconds` is the
-    integral of the pages in use over the time of steps.
+    `recomputed_tokens` had been computed before their sequence was preempted. `splits` counts the
+    lock-step batches that ran out of memory. `page_seconds` is the integral of the pages in use
+    over the time of steps.
     """
 
     __slots__ = ("busy_s", "computed_tokens", "page_seconds", "preemptions", "recomputed_tokens",
-                 "steps")  # fmt: skip
+                 "splits", "steps")  # fmt: skip
 
     def __init__(self) -> None:
         self.steps = 0
         self.preemptions = 0
+        self.splits = 0
         self.computed_tokens = 0
         self.recomputed_tokens = 0
         self.busy_s = 0.0

@@ -20,10 +20,11 @@ class Measures(Struct, frozen=True, kw_only=True):
     Response time, time to first token (TTFT) and wait before dispatch are measured from the
     arrival, over the answered requests. `deciles_s` is the mean response time by decile of true
     length, shortest first; `served` is each tenant's fraction of the generated tokens, `tenants_s`
-    its mean response time. `kv_use` is the mean over the time in which the engine ran steps.
-    `goodput_s` is the rate of requests answered before their deadline, from the first arrival to
-    the last answer. `extra_delay_s` is the maximum over requests of the dispatch time minus that
-    under `fcfs`, on the same workload.
+    its mean response time. `batch_size` is the mean number of requests dispatched together.
+    `kv_use` is the mean over the time in which the engine ran steps. `goodput_s` is the rate of
+    requests answered before their deadline, from the first arrival to the last answer.
+    `extra_delay_s` is the maximum over requests of the dispatch time minus that under `fcfs`, on
+    the same workload. `splits` is the number of lock-step batches that ran out of memory.
     """
 
     requests: int
@@ -41,6 +42,8 @@ class Measures(Struct, frozen=True, kw_only=True):
     kv_use: float
     preempted: float
     recomputed: float
+    batch_size: float
+    splits: float
     overdue: float
     in_time: float
     goodput_s: float
@@ -85,6 +88,8 @@ def measure(
         kv_use=_ratio(results.page_seconds, pages * results.busy_s),
         preempted=_mean(results.preemptions > 0),
         recomputed=_ratio(results.recomputed_tokens, results.computed_tokens),
+        batch_size=_mean_batch_size(results),
+        splits=results.splits,
         overdue=_mean(results.overdue),
         in_time=_mean(in_time[due]),
         goodput_s=_ratio(float(in_time.sum()), makespan_s) if due.any() else float("nan"),
@@ -132,6 +137,12 @@ def _extra_delay_s(results: ReplayResults, fcfs_dispatched_s: Floats | None) -> 
     if fcfs_dispatched_s is None:
         return float("nan")
     return max(_largest(results.dispatched_s - fcfs_dispatched_s), 0.0)
+
+
+def _mean_batch_size(results: ReplayResults) -> float:
+    """The mean over batches: each of a batch's requests counts for its part of the batch."""
+    sizes = results.batch_size[results.batch_size > 0].astype(np.float64)
+    return _ratio(sizes.size, float((1 / sizes).sum()))
 
 
 def _mean(values: Floats | Bools) -> float:

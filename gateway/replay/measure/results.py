@@ -14,16 +14,19 @@ MIN_INTERVAL_S: Final = 1e-3  # between rows of a series
 class ReplayResults(Struct, kw_only=True):
     """Columns (n,) of the workload's requests, series over time, and totals.
 
-    Times are on the workload's clock, NaN for an event that did not happen. `gave_up` marks the
+    Times are on the workload's clock, NaN for an event that did not happen. `batch_size` is the
+    number of requests dispatched together, at the last dispatch; 0 without one. `gave_up` marks the
     requests that never ran: too large for the engine, or removed from the queue as too late.
     Series (m,) are sampled at `time_s`. `order_changes` counts the policy's changes to order of
-    arrival and back; `decision_s` is the wall time of its decisions on this machine.
+    arrival and back, `splits` the lock-step batches that ran out of memory; `decision_s` is the
+    wall time of its decisions on this machine.
     """
 
     dispatched_s: Floats
     first_token_s: Floats
     finished_s: Floats
     preemptions: Int32s
+    batch_size: Int32s
     overdue: Bools
     gave_up: Bools
 
@@ -35,6 +38,7 @@ class ReplayResults(Struct, kw_only=True):
     steps: int
     computed_tokens: int
     recomputed_tokens: int
+    splits: int
     busy_s: float
     page_seconds: float
     order_changes: int
@@ -47,7 +51,7 @@ class RequestColumns:
 
     def __init__(self, requests: int) -> None:
         self.dispatched_s, self.first_token_s, self.finished_s = np.full((3, requests), np.nan)
-        self.preemptions = np.zeros(requests, dtype=np.int32)
+        self.preemptions, self.batch_size = np.zeros((2, requests), dtype=np.int32)
         self.overdue, self.gave_up = np.zeros((2, requests), dtype=np.bool_)
 
 

@@ -21,9 +21,12 @@ COLORS: Final = {
     "sjf": "#d9822b",
     "hrrn": "#8d6bb3",
     "lmaas": "#1f6fb4",
-    "magnus": "#c0504d",
     "s3": "#3f9e6e",
+    "magnus": "#c0504d",
+    "magnus-fcfs": "#e08e79",
+    "fixed-predicted": "#b08d57",
     "fixed": "#7a5c3e",
+    "conservative-continuous": "#4f9d9d",
 }
 RC: Final[dict[RcKeyType, Any]] = {**PLOT_STYLE, "axes.axisbelow": True, "figure.labelsize": 10}
 

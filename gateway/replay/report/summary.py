@@ -29,6 +29,9 @@ class ReplaySummary(Struct, frozen=True, kw_only=True):
     max_delay_s: float | None
     waiting_weight: float
     preempted_share: float
+    fixed_batch: int
+    waste_share: float
+    waste_reads: float | None
     seeds: int
     saturated_rate_s: float | None
     rows: list[PolicyRow]
@@ -75,6 +78,9 @@ def summarise(source: str, engine: str, plan: ReplayPlan, found: PolicyCompariso
         max_delay_s=plan.options.max_delay_s,
         waiting_weight=plan.options.waiting_weight,
         preempted_share=plan.options.preempted_share,
+        fixed_batch=plan.options.fixed_batch,
+        waste_share=plan.options.waste_share,
+        waste_reads=plan.options.waste_reads,
         seeds=plan.seeds,
         saturated_rate_s=found.saturated_rate_s,
         rows=found.rows,

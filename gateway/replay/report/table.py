@@ -15,7 +15,7 @@ from gateway.replay.measure.metrics import DECILES
 from gateway.replay.measure.time_series import MAX_TENANTS
 from gateway.replay.plan import PolicyRow
 
-WIDTH: Final = 112  # of the widest table, in characters
+WIDTH: Final = 130  # of the widest table, in characters
 MISSING: Final = "-"
 
 
@@ -44,6 +44,7 @@ ENGINE: Final = (
     Column("KV use\n%", "kv_use", 100, 1),
     Column("preempted\n%", "preempted", 100),
     Column("recomputed\n% of tokens", "recomputed", 100),
+    Column("batch\nsize", "batch_size", decimals=1),
     Column("decision\nµs", "decision_us", decimals=0),
 )
 DEADLINES: Final = (

@@ -1,1 +1,1 @@
-"""Magnus: lock-step batches of least wasted memory access."""
+"""Magnus and the rungs of its ladder: lock-step batches of least wasted memory access."""

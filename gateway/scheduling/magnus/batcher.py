@@ -6,28 +6,29 @@ from typing import Final
 
 import numpy as np
 
+from gateway.scheduling.admission.interface import Capacity
 from gateway.scheduling.magnus.batch import MagnusBatch
-from gateway.scheduling.magnus.wma import row_reads
+from gateway.scheduling.magnus.lockstep import halves_of
+from gateway.scheduling.magnus.wma import WasteLimit, row_reads
 from gateway.scheduling.requests import QueuedRequest
 
-SIZE: Final = 0  # rows of the table of open batches
+ROOM: Final = 0  # rows of the table of open batches
 PROMPT: Final = 1
 GENERATION: Final = 2
-READS: Final = 3
+HIGH: Final = 3
+READS: Final = 4
 
 
 class Batcher:
     """Queued requests in batches of similar length. An arrival costs O(number of open batches).
 
-    `waste_limit` is Φ in token reads; None makes every request a batch of its own.
-    `memory_tokens` is Θ in KV tokens.
+    `limit` is Φ, `capacity` is Θ.
     """
 
-    def __init__(self, waste_limit: float | None, memory_tokens: int) -> None:
-        self._waste_limit = waste_limit
-        self._memory_tokens = memory_tokens
+    def __init__(self, limit: WasteLimit, capacity: Capacity) -> None:
+        self._limit = limit
         self._serials = count()
-        self._open_batches = OpenBatches(memory_tokens)
+        self._open_batches = OpenBatches(capacity)
         self._location: dict[str, tuple[int, MagnusBatch]] = {}
         self.batches: dict[str, MagnusBatch] = {}
 
@@ -35,28 +36,25 @@ class Batcher:
         return len(self._location)
 
     def add(self, request: QueuedRequest) -> MagnusBatch:
-        """Add a request to the batch of least WMA, if that is below Φ, else to a new one."""
+        """Add a request to the batch of least WMA, of those within Φ, else to a new one."""
         if request.id in self._location:
             raise ValueError(f"request {request.id} waits already; ids must differ")
-        batch = self._best(request) or self._new_batch(insertable=True)
+        batch = self._open_batches.best(request, self._limit) or self._new_batch(insertable=True)
         self._insert(request, batch)
         return batch
 
-    def halve(self, requests: Sequence[QueuedRequest]) -> tuple[MagnusBatch, MagnusBatch]:
-        """Queue a batch that ran out of memory again, as two halves that no request may join.
+    def halve(self, requests: Sequence[QueuedRequest]) -> list[MagnusBatch]:
+        """Queue a batch that ran out of memory again, as halves that no request may join.
 
-        ValueError if it has fewer than two members, or if one of them is queued already.
+        ValueError if one of them is queued already.
         """
-        if len(requests) < 2 or any(request.id in self._location for request in requests):  # noqa: PLR2004
-            raise ValueError("only two or more requests, none of them queued, can be halved")
-        halves = requests[: len(requests) // 2], requests[len(requests) // 2 :]
-        first, second = (self._closed_batch(half) for half in halves)
-        return first, second
+        if any(request.id in self._location for request in requests):
+            raise ValueError("only requests that are not queued can be halved")
+        return [self._closed_batch(half) for half in halves_of(requests)]
 
-    def resize(self, memory_tokens: int) -> None:
+    def resize(self, capacity: Capacity) -> None:
         """Set Θ; batches that are larger already stay as they are."""
-        self._memory_tokens = memory_tokens
-        self._open_batches = OpenBatches(memory_tokens)
+        self._open_batches = OpenBatches(capacity)
         for batch in self.batches.values():
             self._changed(batch)
 
@@ -70,12 +68,6 @@ class Batcher:
         for batch in touched.values():
             self._changed(batch)
         return list(touched.values())
-
-    def _best(self, request: QueuedRequest) -> MagnusBatch | None:
-        if self._waste_limit is None:
-            return None
-        found = self._open_batches.min_waste(request.prompt_tokens, request.median)
-        return found[1] if found and found[0] < self._waste_limit else None
 
     def _new_batch(self, *, insertable: bool) -> MagnusBatch:
         batch = MagnusBatch(next(self._serials), insertable=insertable)
@@ -97,8 +89,7 @@ class Batcher:
     def _changed(self, batch: MagnusBatch) -> None:
         if not batch:
             del self.batches[batch.id]
-        if self._waste_limit is not None:
-            self._open_batches.update(batch)
+        self._open_batches.update(batch)
 
     def check(self) -> None:
         """AssertionError if batches, members and the table of open batches disagree."""
@@ -110,28 +101,25 @@ class Batcher:
             assert batch.oldest_s == min(r.arrived_s for r in batch.members.values())
             assert batch.prompt_tokens == max(r.prompt_tokens for r in batch.members.values())
             assert batch.generation_tokens == max(r.median for r in batch.members.values())
-            self._check_open(batch)
-
-    def _check_open(self, batch: MagnusBatch) -> None:
-        if self._waste_limit is None:
-            return
-        open_to_all = batch.insertable and not self._open_batches.is_full(batch)
-        assert (batch in self._open_batches) == open_to_all
+            open_to_all = batch.insertable and not self._open_batches.is_full(batch)
+            assert (batch in self._open_batches) == open_to_all
 
 
 class OpenBatches:
-    """A table of size, L(B), G(B) and minimum T of each insertable batch that is not full.
+    """A table of room, L(B), G(B), its high quantile and minimum T of each batch that is open.
 
-    A batch is full when one more member of its own lengths would break the memory rule: no request
-    can join it, so it is left out. The others differ in length by more than Φ allows, so they stay
-    few, however many requests are queued.
+    The memory rule is |B|·(L(B) + G(B)) ≤ Θ in whole pages, since every row has its own, and with
+    the 0.9 quantile as G: about half of all answers outgrow their median. The room is what the rule
+    leaves for each row once one more has joined. A batch is full when its own rows exceed that: no
+    request can join it, so it is left out. The others differ in length by more than Φ allows, so
+    they stay few, however many requests are queued.
     """
 
-    def __init__(self, memory_tokens: int) -> None:
-        self._memory_tokens = memory_tokens  # Θ
+    def __init__(self, capacity: Capacity) -> None:
+        self._capacity = capacity
         self._batches: list[MagnusBatch] = []
         self._row: dict[int, int] = {}
-        self._table = np.zeros((4, 16))  # (property, batch)
+        self._table = np.zeros((5, 16))  # (property, batch)
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -141,8 +129,7 @@ class OpenBatches:
 
     def is_full(self, batch: MagnusBatch) -> bool:
         """Whether no request can join."""
-        tokens = batch.prompt_tokens + batch.generation_tokens
-        return (len(batch) + 1) * tokens > self._memory_tokens
+        return batch.prompt_tokens + batch.high_generation_tokens > self._room(batch)
 
     def update(self, batch: MagnusBatch) -> None:
         """Add or update a batch; remove one that is no longer open."""
@@ -152,25 +139,29 @@ class OpenBatches:
         row = self._row.get(batch.serial)
         if row is None:
             row = self._append(batch)
-        self._table[SIZE, row] = len(batch)
+        self._table[ROOM, row] = self._room(batch)
         self._table[PROMPT, row] = batch.prompt_tokens
         self._table[GENERATION, row] = batch.generation_tokens
+        self._table[HIGH, row] = batch.high_generation_tokens
         self._table[READS, row] = batch.min_reads
 
-    def min_waste(
-        self, prompt_tokens: int, generation_tokens: float
-    ) -> tuple[float, MagnusBatch] | None:
-        """The minimum of WMA(B + p) over batches with |B + p|·(L + G) ≤ Θ, and its batch."""
+    def best(self, request: QueuedRequest, limit: WasteLimit) -> MagnusBatch | None:
+        """The batch of least WMA(B + p), of those for which there is memory and that Φ allows."""
         if not self._batches:
             return None
-        size, prompt, generation, reads = self._table[:, : len(self._batches)]
-        longest = np.maximum(prompt, prompt_tokens)
-        most = np.maximum(generation, generation_tokens)
-        least = np.minimum(reads, row_reads(prompt_tokens, generation_tokens))
-        waste = most * (longest + (most - 1) / 2) - least
-        waste[(size + 1) * (longest + most) > self._memory_tokens] = np.inf
+        room, prompt, generation, high, reads = self._table[:, : len(self._batches)]
+        longest = np.maximum(prompt, request.prompt_tokens)
+        most = np.maximum(generation, request.median)
+        largest = row_reads(longest, most)
+        waste = largest - np.minimum(reads, row_reads(request.prompt_tokens, request.median))
+        row_tokens = longest + np.maximum(high, request.p90)
+        waste[(row_tokens > room) | (waste > limit.of(largest))] = np.inf
         best = int(waste.argmin())
-        return None if waste[best] == np.inf else (float(waste[best]), self._batches[best])
+        return None if waste[best] == np.inf else self._batches[best]
+
+    def _room(self, batch: MagnusBatch) -> int:
+        """The most tokens that each row may have once one more has joined."""
+        return self._capacity.pages // (len(batch) + 1) * self._capacity.page_tokens
 
     def _append(self, batch: MagnusBatch) -> int:
         row = self._row[batch.serial] = len(self._batches)

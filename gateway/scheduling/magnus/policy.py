@@ -1,45 +1,49 @@
-"""Magnus (arXiv 2406.04785): batches of least wasted memory access, highest response ratio next."""
+"""Magnus (arXiv 2406.04785): batches of least wasted memory access, one after the other."""
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from gateway.scheduling.admission.interface import Admission
-from gateway.scheduling.baselines.base import FcfsPolicy
 from gateway.scheduling.baselines.kinetic_tournament import KineticTournament
-from gateway.scheduling.dispatch import Dispatch, LinearRank, ratio_rank
+from gateway.scheduling.dispatch import LinearRank, ratio_rank
 from gateway.scheduling.magnus.batch import MagnusBatch
 from gateway.scheduling.magnus.batcher import Batcher
+from gateway.scheduling.magnus.lockstep import WholeBatchPolicy
+from gateway.scheduling.magnus.wma import WasteLimit
 from gateway.scheduling.requests import QueuedRequest, WaitingBatch
 from gateway.scheduling.serving_time import same_order, serving_seconds
 
+BatchRank: TypeAlias = Callable[[MagnusBatch, float], LinearRank]
+"""The rank of a batch over time, given its serving time S in seconds."""
 
-class MagnusPolicy(FcfsPolicy):
-    """For an engine in lock step: one whole batch at a time, the next when it has ended.
 
-    `waste_limit` is Φ in token reads. The batcher bounds memory, by |B|·(L + G) ≤ Θ.
+def highest_ratio(batch: MagnusBatch, serving_s: float) -> LinearRank:
+    """Highest response ratio next (HRRN): Magnus itself."""
+    return ratio_rank(batch.oldest_s, serving_s)
+
+
+def oldest_first(batch: MagnusBatch, _serving_s: float) -> LinearRank:
+    """The batch of the oldest request next: ABP, Magnus's ablation without HRRN."""
+    return LinearRank(-batch.oldest_s, 0.0, 0.0)
+
+
+class MagnusPolicy(WholeBatchPolicy):
+    """Batches whose size is an outcome of similarity and memory; `rank` decides which is next.
+
+    The batcher bounds their waste by Φ and their memory by Θ.
     """
 
-    lockstep: ClassVar = True
-
-    def __init__(self, waste_limit: float, *, admission: Admission) -> None:
-        super().__init__("magnus", admission=admission)
-        self._batcher = Batcher(waste_limit, admission.capacity.tokens)
+    def __init__(
+        self, name: str, rank: BatchRank, limit: WasteLimit, *, admission: Admission
+    ) -> None:
+        super().__init__(name, admission=admission)
+        self._rank = rank
+        self._batcher = Batcher(limit, admission.capacity)
         self._ranking = KineticTournament()
         self._ranked_coefficients = self._serving.coefficients
 
-    def dispatch(self, now_s: float) -> Dispatch | None:
-        """The whole batch of highest ratio; None while anything runs."""
-        best = next(self._ranking.ranked(now_s), None)
-        if best is None or not self.admission.empty:
-            return None
-        batch = self._batcher.batches[best]
-        requests = batch.first(len(batch))
-        for request in requests:
-            self.admission.force(request)
-        return self._started(requests, now_s)
-
     def halve(self, requests: Sequence[QueuedRequest]) -> None:
-        """Queue a batch of two or more that ran out of memory again, as two closed halves.
+        """Queue what is left of a batch that ran out of memory again, as two closed halves.
 
         The batch had started in time, so its requests are exempt from the maximum queue time.
         """
@@ -63,10 +67,10 @@ class MagnusPolicy(FcfsPolicy):
     def resize(self, pages: int, page_tokens: int, max_running: int | None = None) -> None:
         """Set the size of the KV pool; queued requests stay."""
         super().resize(pages, page_tokens, max_running)
-        self._batcher.resize(self.admission.capacity.tokens)
+        self._batcher.resize(self.admission.capacity)
 
     def waiting(self, now_s: float) -> Sequence[WaitingBatch]:
-        """The queued batches, highest ratio first."""
+        """The queued batches, highest rank first."""
         order = [self._batcher.batches[key] for key in self._ranking.ranked(now_s)]
         return [self._waiting_batch(batch.id, batch.first(len(batch)), now_s) for batch in order]
 
@@ -77,6 +81,11 @@ class MagnusPolicy(FcfsPolicy):
         self._ranking.check()
         assert len(self._batcher) == len(self)
         assert len(self._ranking) == len(self._batcher.batches)
+
+    def _next_batch(self, now_s: float) -> list[QueuedRequest]:
+        """The batch of the highest rank."""
+        batch = self._batcher.batches[next(self._ranking.ranked(now_s))]
+        return batch.first(len(batch))
 
     def _enter(self, request: QueuedRequest) -> None:
         super()._enter(request)
@@ -97,4 +106,4 @@ class MagnusPolicy(FcfsPolicy):
         serving_s = serving_seconds(
             self._ranked_coefficients, len(batch), batch.prompt_tokens, batch.generation_tokens
         )
-        return ratio_rank(batch.oldest_s, serving_s)
+        return self._rank(batch, serving_s)

@@ -4,9 +4,10 @@ from typing import Any
 
 import httpx
 import pytest
+from msgspec.structs import replace
 
 from gateway.generation.service import GenerationService
-from gateway.scheduling.policy import POLICY_NAMES
+from gateway.scheduling.policy import POLICY_NAMES, Options
 
 
 async def policy(client: httpx.AsyncClient) -> dict[str, Any]:
@@ -42,14 +43,23 @@ async def test_options_are_changed_one_by_one_and_shown(
         {"admission": "reserved"},
         {"max_delay_s": None},
         {"waiting_weight": 0.25, "preempted_share": 0.01},
+        {"fixed_batch": 4, "waste_share": 0.25, "waste_reads": 50_000.0},
+        {"waste_reads": None},
         {"admission": "own", "max_delay_s": before["max_delay_s"]},
     ):
         changed = await client.put("/admin/policy", json={"name": "lmaas", **change})
         assert changed.status_code == 200, changed.text
         assert changed.json().items() >= change.items()
-    expected = before | {"waiting_weight": 0.25, "preempted_share": 0.01}
+    expected = before | {
+        "waiting_weight": 0.25,
+        "preempted_share": 0.01,
+        "fixed_batch": 4,
+        "waste_share": 0.25,
+    }
     assert await policy(client) == expected
-    assert service.scheduler.options.admission is None
+    assert service.scheduler.options == replace(
+        Options(), waiting_weight=0.25, preempted_share=0.01, fixed_batch=4, waste_share=0.25
+    )
 
 
 @pytest.mark.parametrize(
@@ -62,6 +72,10 @@ async def test_options_are_changed_one_by_one_and_shown(
         ({"waiting_weight": -0.1}, "waiting_weight"),
         ({"waiting_weight": 101}, "waiting_weight"),
         ({"waiting_weight": "much"}, "waiting_weight"),
+        ({"fixed_batch": 0}, "fixed_batch"),
+        ({"fixed_batch": 2.5}, "fixed_batch"),
+        ({"waste_share": 1.1}, "waste_share"),
+        ({"waste_reads": -1}, "waste_reads"),
         ({"patience": 1}, "patience"),
     ],
 )

@@ -146,7 +146,8 @@ def test_calibrated_cost_does_not_depend_on_batch_composition() -> None:
     engine = EngineModel(cost=cost, shape=ENGINE.shape)
     sample_size = Workload.of(np.arange(20) / 50, np.arange(20, 40), np.arange(1, 21))
     workload = with_predictions(sample_size, "oracle", np.random.default_rng(1))
-    alone = replay(workload, build_policy("fixed", Options(fixed_batch=1)), engine)
+    one_by_one = build_policy("conservative-continuous", Options(fixed_batch=1))
+    alone = replay(workload, one_by_one, engine)
     together = replay(workload, build_policy("fcfs", Options()), engine)
     assert alone.steps > together.steps
     for results in (alone, together):

@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 
 from engine.protocol import EngineInfo, Finish, KvState, Mode, Sequence, Step, TokenLogprobs
-from gateway.engines.interface import EngineListener
+from gateway.engines.interface import EngineClient, EngineListener
 from gateway.generation.queue_load import QueueBounds
 from gateway.generation.request import GenerationRequest, Message
 from gateway.generation.request_state import RequestState
@@ -151,13 +151,14 @@ class SchedulerScene:
         tokenizer: ChatTokenizer,
         outage_s: float = 60.0,
         bounds: QueueBounds | None = None,
+        client: EngineClient | None = None,
     ) -> None:
         self.now_s: float | None = None  # the clock's time, if a test sets it
         self.engine = RecordingEngine()
         self.outcomes = RecordingHistory()
         self.scheduler = Scheduler(
             "model",
-            self.engine,
+            client or self.engine,
             self.outcomes,
             self.outcomes,
             policy="lmaas",
@@ -235,6 +236,7 @@ class SchedulerScene:
         kv: KvState = KV,
         logprobs: dict[str, list[TokenLogprobs]] | None = None,
         preempted: Many[str] = (),
+        returned: Many[str] = (),
         took_s: float = 0.0,
         computed: int = 0,
     ) -> None:
@@ -246,6 +248,7 @@ class SchedulerScene:
                 logprobs or {},
                 list(finished),
                 list(preempted),
+                list(returned),
                 took_s=took_s,
                 computed=computed,
             )

@@ -27,6 +27,7 @@ def results(finished_s: list[float], **columns: Any) -> ReplayResults:
         "first_token_s": finished - 1,
         "finished_s": finished,
         "preemptions": np.zeros(count, np.int32),
+        "batch_size": np.ones(count, np.int32),
         "overdue": np.zeros(count, np.bool_),
         "gave_up": np.isnan(finished),
         "time_s": np.array([0.0, 5.0]),
@@ -36,6 +37,7 @@ def results(finished_s: list[float], **columns: Any) -> ReplayResults:
         "steps": 7,
         "computed_tokens": 200,
         "recomputed_tokens": 20,
+        "splits": 3,
         "busy_s": 8.0,
         "page_seconds": 400.0,
         "order_changes": 0,
@@ -65,7 +67,14 @@ def test_memory_use_and_decision_times_are_means() -> None:
     assert measures.kv_use == pytest.approx(0.5)
     assert measures.preempted == 0.25
     assert measures.recomputed == pytest.approx(0.1)
+    assert measures.splits == 3
     assert measures.decision_us == pytest.approx(250)
+
+
+def test_batch_size_is_a_mean_over_batches() -> None:
+    one_of_two_one_of_three = measured([4, 5, 6, 7, 15], batch_size=np.array([3, 2, 3, 2, 3]))
+    assert one_of_two_one_of_three.batch_size == pytest.approx(2.5)
+    assert measured([4, 5, NAN, 15], batch_size=np.array([3, 3, 0, 3])).batch_size == 3
 
 
 def test_requests_that_gave_up_are_counted_but_not_in_means() -> None:

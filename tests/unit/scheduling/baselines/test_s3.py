@@ -1,13 +1,14 @@
 """S³'s packing against first-fit decreasing written out."""
 
 from collections.abc import Callable
+from itertools import count, cycle, islice
 from typing import TypeAlias
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.scheduling.admission.reservation import SumOfReservations
-from gateway.scheduling.baselines.s3 import MAX_PACKING_CANDIDATES, S3Policy
+from gateway.scheduling.baselines.s3 import MAX_PACKING_CANDIDATES, MAX_PASSES, S3Policy
 from gateway.scheduling.requests import QueuedRequest
 
 MakeRequest: TypeAlias = Callable[..., QueuedRequest]
@@ -65,6 +66,57 @@ def test_oldest_are_packed_by_first_fit_decreasing(
         running += [request for request in waiting if request.id in expected]
         waiting = [request for request in waiting if request.id not in expected]
         policy.check()
+
+
+@given(
+    st.integers(80, 200),
+    st.lists(st.tuples(st.integers(1, 60), st.integers(1, 4), st.integers(1, 4)), min_size=1),
+)
+def test_no_request_is_passed_by_more_than_a_bounded_number(
+    a_request: MakeRequest, large: int, drawn: list[tuple[int, int, int]]
+) -> None:
+    """A large request waits among small ones, which arrive and end in any rhythm for long."""
+    policy, running, passed = a_policy(pages=20), list[QueuedRequest](), dict[QueuedRequest, int]()
+    arrived = count()
+    for second, (prompt, arriving, ending) in enumerate(islice(cycle(drawn), 300)):
+        sizes = [prompt] * arriving if second else [prompt, large]
+        for size in sizes:
+            request = a_request(size, 1, arrived_s=float(next(arrived)))
+            passed[request] = 0
+            policy.arrive(request)
+        found = policy.dispatch(1e3)
+        policy.check()
+        for request in found.requests if found else ():
+            del passed[request]
+            for other in passed:
+                passed[other] += other.arrived_s < request.arrived_s
+            running.append(request)
+        assert all(number < 128 + 64 for number in passed.values())
+        for request in running[:ending]:
+            policy.ended(request, 1, 1e3)
+        running = running[ending:]
+
+
+def test_memory_is_kept_for_a_request_that_many_have_passed(a_request: MakeRequest) -> None:
+    policy = a_policy(pages=20)
+    small = [a_request(50, 5, arrived_s=0.0)]
+    policy.arrive(small[0])
+    assert policy.dispatch(0.0) is not None
+    policy.arrive(a_request(170, 5, arrived_s=1.0, request_id="large"))
+    started = 0
+    for _ in range(2 * MAX_PASSES):
+        policy.arrive(a_request(50, 5, arrived_s=2.0))
+        found = policy.dispatch(2.0)
+        if found is None:
+            break
+        small += found.requests
+        started += len(found.requests)
+        policy.ended(small.pop(0), 5, 2.0)
+    assert started == MAX_PASSES
+    policy.ended(small.pop(), 5, 3.0)
+    found = policy.dispatch(3.0)
+    assert found is not None
+    assert [request.id for request in found.requests] == ["large"]
 
 
 def test_only_the_oldest_are_packed(a_request: MakeRequest) -> None:
