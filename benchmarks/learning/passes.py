@@ -22,7 +22,7 @@ from gateway.database.connection import Database
 from gateway.quantiles import Bools, Floats
 from models import RequestRecord
 
-LEARN_AFTER: Final = 160  # answers until the operator starts the first training run
+LEARN_AFTER: Final = 120  # answers until the operator starts the first training run
 SCHEDULE: Final = {"every_s": 60, "least_outcomes": 100, "window": 200}  # a day in a minute
 MAX_RUNNING: Final = 16  # sequences: beyond, requests wait and the order matters
 RECORD_TIMEOUT_S: Final = 30.0
