@@ -18,7 +18,7 @@ from gateway.evaluation.corpus import CorpusLine, read_corpus
 REQUESTS: Final = 500
 QUICK_REQUESTS: Final = 200  # fewer have too few complete answers to train on
 WARM_UP_REQUESTS: Final = 64
-LOAD: Final = 0.9  # relative to the saturated throughput
+LOAD: Final = 1.0  # relative to the saturated throughput
 SEED: Final = 18
 OFF: Final = PassName("fcfs", learning=False)
 ON: Final = PassName("lmaas", learning=True)

@@ -212,6 +212,8 @@ FIGURES: Final = (
                     "log-RMSE prior": "log-RMSE, prior",
                     "log-RMSE off": "off",
                     "log-RMSE on": "on",
+                    "pinball off": "pinball, off",
+                    "pinball on": "pinball, on",
                     "P90 covers off": "P90 covers, off",
                     "P90 covers on": "on",
                     "ours/FCFS": "mean response over FCFS's",

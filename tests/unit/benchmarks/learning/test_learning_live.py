@@ -11,7 +11,7 @@ import pytest
 from benchmarks.harness.cpu_noise import CpuNoise
 from benchmarks.learning.passes import Pass, PassName
 from benchmarks.learning.plots import NAME, draw
-from benchmarks.learning.rows import Passes, coverage, rows_of, targets
+from benchmarks.learning.rows import Passes, coverage, coverage_error, rows_of, targets
 from benchmarks.learning.traffic import FIRST, MAX_TOKENS, SECOND, body, plan
 from gateway.evaluation.corpus import CorpusLine
 from gateway.quantiles import LEVELS, Floats
@@ -95,12 +95,13 @@ def quantiles(p90: list[float]) -> Floats:
     return np.array([[1.0] * 4 + [each] * 2 for each in p90])
 
 
-def test_coverage_leaves_out_a_p90_at_the_limit() -> None:
+def test_p90_at_the_limit_is_expected_to_cover_all() -> None:
     tokens = np.array([10.0, 30.0, MAX_TOKENS])
     assert len(LEVELS) == quantiles([20.0]).shape[1]
-    assert coverage(tokens, quantiles([20.0, 20.0, MAX_TOKENS]), least=2) == 0.5
-    assert coverage(tokens, quantiles([MAX_TOKENS] * 3), least=1) is None
-    assert coverage(tokens, quantiles([20.0] * 3)) is None
+    some = quantiles([20.0, 20.0, MAX_TOKENS])
+    assert coverage(tokens, some) == pytest.approx(2 / 3)
+    assert coverage_error(tokens, some) == pytest.approx(2 / 3 - (0.9 + 0.9 + 1) / 3)
+    assert coverage_error(tokens, quantiles([MAX_TOKENS] * 3)) == 0
 
 
 def test_phases_begin_with_the_first_version_and_with_the_change() -> None:
@@ -126,7 +127,7 @@ def test_targets_compare_requests_that_a_version_predicted() -> None:
 def test_targets_are_missing_if_no_version_was_activated() -> None:
     never = a_pass(learning=True, median=80.0, p90=150.0, response_s=1.0, activated=[])
     values = [each.value for each in targets(Passes(passes().off, never))]
-    assert values == [None] * 4
+    assert values == [None, None, 0.0, None]
 
 
 def test_rows_have_windows_runs_and_both_passes() -> None:
