@@ -14,12 +14,14 @@ from benchmarks.e4 import run as e4
 from benchmarks.e4.contenders import FORMATS
 from benchmarks.engine import e1, e3, prefix, step, workload
 from benchmarks.engine.models import SHAPES
+from benchmarks.learning import run as learning
 from benchmarks.live import run as live_replay
 from benchmarks.p1 import run as p1
 from benchmarks.p2 import run as p2
 from benchmarks.p3 import run as p3
 from benchmarks.r1 import run as r1
 from benchmarks.r1.hostile_clients import CLIENTS
+from benchmarks.report.run import publish
 from benchmarks.s1 import run as s1
 from benchmarks.s1.ladder import PARTS as S1_PARTS
 from benchmarks.s2 import run as s2
@@ -33,6 +35,13 @@ from gateway.replay.cost.profiles import profile
 
 SMOLLM2 = Path(".lmaas", "models", "smollm2")  # in the default data folder
 threads_option = click.option("--threads", default=2, show_default=True, help="cores to use")
+model_option = click.option(
+    "--model",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=SMOLLM2,
+    show_default=True,
+    help="folder of SmolLM2, or of another Llama",
+)
 sizes = click.Choice(list(SHAPES))
 
 
@@ -96,6 +105,12 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("interrupted"))  # and end the contestants
 
 
+@main.result_callback()
+def report_page(*_: object) -> None:
+    """Write docs/report.md from the results, those of this run included."""
+    publish()
+
+
 @main.command("E1")
 @click.option("--rounds", default=5, show_default=True, help="runs of each contestant")
 @click.option("--slow-rounds", default=3, show_default=True, help="runs of transformers on m100")
@@ -125,13 +140,7 @@ def reservations(rounds: int, requests: int, threads: int, size: str) -> None:
 
 @main.command("E4")
 @data_option
-@click.option(
-    "--model",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default=SMOLLM2,
-    show_default=True,
-    help="folder of SmolLM2, or of another Llama",
-)
+@model_option
 @click.option("--rounds", default=5, show_default=True, help="runs of each engine")
 @click.option("--clients", default="1,8,32", show_default=True, help="numbers of clients")
 @click.option("--only", default="", help=f"of {', '.join(FORMATS)}")
@@ -272,6 +281,16 @@ def deadlines(data: Path, engine: EngineModel, quick: bool, only: str, jobs: int
     """Requests with deadlines in overload, on a simulated engine."""
     with _errors_in_one_line():
         s5.run(data, engine, quick=quick, only=only, jobs=jobs)
+
+
+@main.command("learning")
+@data_option
+@model_option
+@quick_option
+def learning_live(data: Path, model: Path, quick: bool) -> None:
+    """Prediction error and response times live, with learning on and off."""
+    with _errors_in_one_line():
+        learning.run(data, model, quick=quick)
 
 
 @main.command("prefix")

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from benchmarks.harness.machine import commit, machine
-from benchmarks.harness.paths import CACHE, README, RESULTS
+from benchmarks.harness.paths import CACHE, PLOTS, README, RESULTS
 
 BEGIN: Final = "<!-- results: written by benchmarks/harness/report.py -->\n"
 END: Final = "<!-- end of results -->\n"
@@ -56,6 +56,11 @@ class Report:
         """The file with full rows."""
         return CACHE / ("looks" if self._look else "results") / f"{self._figure}.json"
 
+    @property
+    def plots(self) -> Path:
+        """The folder for pictures."""
+        return CACHE / "looks" if self._look else PLOTS / self._figure
+
     def say(self, line: str) -> None:
         """Print a line of progress."""
         print(f"{datetime.now(UTC):%H:%M:%S} {line}", flush=True)
@@ -85,12 +90,17 @@ def target(
     return Target(f"{name}, {kind}", value, bound, met)
 
 
+def read_results(folder: Path) -> list[Result]:
+    """All results of a folder, by file name."""
+    return [
+        msgspec.json.decode(path.read_bytes(), type=Result)
+        for path in sorted(folder.glob("*.json"))
+    ]
+
+
 def write_tables(readme: Path, results: Path) -> None:
     """Replace the section between the marks of README.md by the tables of all result files."""
-    found = [
-        msgspec.json.decode(path.read_bytes(), type=Result)
-        for path in sorted(results.glob("*.json"))
-    ]
+    found = read_results(results)
     before, _, rest = readme.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     readme.write_text(before + BEGIN + tables(found) + END + after)
