@@ -20,6 +20,8 @@ from benchmarks.p2 import run as p2
 from benchmarks.p3 import run as p3
 from benchmarks.r1 import run as r1
 from benchmarks.r1.hostile_clients import CLIENTS
+from benchmarks.s1 import run as s1
+from benchmarks.s1.ladder import PARTS as S1_PARTS
 from benchmarks.s2 import run as s2
 from benchmarks.s3 import run as s3
 from benchmarks.s5 import run as s5
@@ -203,6 +205,24 @@ def faithfulness(requests: int, load: float) -> None:
     """The live gateway against a replay of the same requests."""
     with _errors_in_one_line():
         live_replay.run(requests, load)
+
+
+@main.command("S1")
+@data_option
+@click.option("--part", default=",".join(S1_PARTS), show_default=True, help="parts to measure")
+@click.option(
+    "--model",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=SMOLLM2,
+    show_default=True,
+    help="folder of SmolLM2, for the live part",
+)
+@quick_option
+@jobs_option
+def ladder(data: Path, part: str, model: Path, quick: bool, jobs: int) -> None:
+    """The ladder of Magnus: lock-step batches of fixed size up to continuous batching."""
+    with _errors_in_one_line():
+        s1.run(data, model, _among(part, list(S1_PARTS)), quick=quick, jobs=jobs)
 
 
 @main.command("decision")

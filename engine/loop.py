@@ -1,7 +1,7 @@
 """The step loop: compose and launch a step, settle the previous one, publish it."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Condition, Thread
 from time import perf_counter
 from typing import Final
@@ -20,7 +20,7 @@ from engine.step.stats import Stats
 
 POOL_SHRINK: Final = 0.9  # share of the pages kept when the device runs out of memory
 MIN_POOL_FRACTION: Final = 1 / 8  # of the initial pool; below it the pool is not the cause
-MAX_IDLE_TURNS: Final = 8  # turns without a step despite work, before the loop fails
+MAX_IDLE_TURNS: Final = 8  # turns without a step or an event despite work, before the loop fails
 
 log = structlog.get_logger()
 
@@ -54,7 +54,7 @@ class StepLoop(Thread):
             SequenceState, int
         ] = {}  # number of tokens at which the failed step ended
         self._number = 0
-        self._idle_turns = 0  # consecutive turns without a step
+        self._idle_turns = 0  # consecutive turns without a step or an event
         self._initial_pages = self._memory.pool.size
 
     @property
@@ -126,11 +126,13 @@ class StepLoop(Thread):
             self._in_flight = self._launch_suspect()
             self._settle_in_flight()
             return
+        published = self._number
         launched = None if self.table.paused else self._launch_next()
         previous, self._in_flight = self._in_flight, launched
         if previous is not None:
             self._settle(previous)
-        self._idle_turns = self._idle_turns + 1 if previous is None and launched is None else 0
+        idle = previous is None and launched is None and self._number == published
+        self._idle_turns = self._idle_turns + 1 if idle else 0
         if self._idle_turns > MAX_IDLE_TURNS:
             raise RuntimeError("no waiting sequence can run")
 
@@ -138,12 +140,14 @@ class StepLoop(Thread):
         started_s = perf_counter()
         plan = self.table.composer.compose()
         self.table.report_finished()
+        self.table.forget(plan.returned)
         self.stats.preemptions += len(plan.preempted)
+        self.stats.returned_batches += bool(plan.returned)
         if plan.chunks:
             return self._runner.launch(plan, started_s, previous=self._in_flight)
         self._memory.copies = plan.copies  # no step runs, so the copies are still to be made
-        if plan.preempted or self.table.finished:
-            self._publish(None, {}, {}, plan.preempted)
+        if plan.preempted or plan.returned or self.table.finished:
+            self._publish(None, {}, {}, plan.preempted, plan.returned)
         return None
 
     def _settle_in_flight(self) -> None:
@@ -236,7 +240,8 @@ class StepLoop(Thread):
         launched: InFlightStep | None,
         tokens: dict[SequenceId, list[int]],
         logprobs: dict[SequenceId, list[TokenLogprobs]],
-        preempted: list[SequenceState],
+        preempted: Sequence[SequenceState],
+        returned: Sequence[SequenceState] = (),
     ) -> None:
         finished, self.table.finished = self.table.finished, []
         composer = self.table.composer
@@ -250,6 +255,7 @@ class StepLoop(Thread):
                 logprobs=logprobs,
                 finished=finished,
                 preempted=[sequence.id for sequence in preempted],
+                returned=[sequence.id for sequence in returned],
                 running=len(composer.running) + len(composer.preempted),
                 suspended=len(composer.preempted),
                 waiting=len(composer.waiting),

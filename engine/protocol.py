@@ -73,7 +73,10 @@ class Sequence(Struct, frozen=True, omit_defaults=True):
 
 
 class SubmitBatch(Struct, frozen=True, tag="submit", tag_field="op"):
-    """Sequences dispatched together. An id that the engine has seen is not run again."""
+    """Sequences dispatched together. An id that the engine has seen is not run again.
+
+    In lock-step mode they are one batch.
+    """
 
     batch: str
     sequences: list[Sequence]
@@ -247,8 +250,11 @@ class StepWork(Struct, frozen=True):
 class Step(Struct, frozen=True, omit_defaults=True, tag="step", tag_field="event"):
     """One engine step: new tokens, finished and preempted sequences, and the KV state.
 
-    `running` includes preempted sequences; `computed` is the number of tokens run through the
-    model.
+    `returned` are the unfinished sequences of a lock-step batch that ran out of memory, or was too
+    large to start; all their tokens have been published. The engine has forgotten them: the gateway
+    submits them again under new ids, in smaller batches, with the tokens generated so far. A
+    sequence that is alone in its batch always fits and is never returned. `running` includes
+    preempted sequences; `computed` is the number of tokens run through the model.
     """
 
     number: int
@@ -257,6 +263,7 @@ class Step(Struct, frozen=True, omit_defaults=True, tag="step", tag_field="event
     logprobs: dict[SequenceId, list[TokenLogprobs]] = {}
     finished: list[Finish] = []
     preempted: list[SequenceId] = []
+    returned: list[SequenceId] = []
     running: int = 0
     suspended: int = 0  # preempted and not yet resumed
     waiting: int = 0

@@ -1,4 +1,4 @@
-"""Real texts as requests to replay, each with the length predicted by LMaaS's own model."""
+"""Real texts as requests to replay, each with a predicted length: LMaaS's own, or Magnus's."""
 
 from collections.abc import Callable
 from hashlib import sha256
@@ -8,14 +8,19 @@ from typing import Final
 import numpy as np
 
 from benchmarks.harness.paths import CACHE, ROOT
-from gateway.evaluation.corpus import FILE_SUFFIXES, read_corpus
+from gateway.evaluation.arrivals import RequestBuilder
+from gateway.evaluation.corpus import FILE_SUFFIXES, Corpus, read_corpus
 from gateway.evaluation.experiment import OURS, EvaluationOptions, EvaluationRun, run
 from gateway.evaluation.lengths import count_words
+from gateway.evaluation.magnus import point_predictions
+from gateway.evaluation.sentences import SentenceEmbedder
 from gateway.evaluation.vectors import TextVectors
+from gateway.quantiles import LEVELS, Floats
 from gateway.replay.workload.workload import Workload
 
 PREDICTION_CODE: Final = ("gateway/prediction", "gateway/evaluation")  # what predictions depend on
 FOLDER: Final = CACHE / "replay"
+EMBEDDINGS: Final = CACHE / "magnus"
 
 
 def text_requests(data: Path, threads: int, say: Callable[[str], None]) -> Workload:
@@ -29,9 +34,36 @@ def text_requests(data: Path, threads: int, say: Callable[[str], None]) -> Workl
     file = FOLDER / f"texts-{_digest(data)}.npz"
     if not file.exists():
         say("predicting the lengths of the valid lines")
-        wanted = EvaluationOptions(lengths="words", threads=threads, cache=CACHE / "magnus")
+        wanted = EvaluationOptions(lengths="words", threads=threads, cache=EMBEDDINGS)
         _write(run(read_corpus(data, data), wanted, TextVectors(), say), file)
     return _read(file)
+
+
+def with_published_predictions(
+    requests: Workload, data: Path, threads: int, say: Callable[[str], None]
+) -> Workload:
+    """The requests of `text_requests` of the same folder, with Magnus's predictor as published.
+
+    It is trained on the same lines. It predicts one number, which stands at every quantile level.
+    The predictions are cached like those of `text_requests`; the first time in a checkout, the
+    embeddings take ten minutes.
+    """
+    file = FOLDER / f"magnus-{_digest(data)}.npy"
+    if not file.exists():
+        say("predicting the lengths of the valid lines as Magnus does")
+        found = _published_predictions(read_corpus(data, data), threads, say)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.save(file, found)
+    points = np.load(file).astype(np.float32)
+    return requests.with_quantiles(np.repeat(points[:, None], len(LEVELS), axis=1))
+
+
+def _published_predictions(corpus: Corpus, threads: int, say: Callable[[str], None]) -> Floats:
+    """The predictions of the valid lines, (n,), in the order of `run`."""
+    embedder = SentenceEmbedder(threads, EMBEDDINGS, say)
+    builder = RequestBuilder(count_words, TextVectors(), embedder, history=False)
+    train, test = builder.build(corpus.train), builder.build(corpus.test)
+    return point_predictions(train, test, embedder=embedder, threads=threads)
 
 
 def _write(done: EvaluationRun, file: Path) -> None:

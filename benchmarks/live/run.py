@@ -1,23 +1,20 @@
 """S0: the live gateway against a replay of the same requests, at a cost measured just before."""
 
-import subprocess
-import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from statistics import mean
-from tempfile import TemporaryDirectory
 from typing import Final
 
 import msgspec
 import numpy as np
 from msgspec import Struct
 
-from benchmarks.harness.paths import PLOTS, ROOT
+from benchmarks.harness.paths import PLOTS
 from benchmarks.harness.report import Report, Row, Target, target
 from benchmarks.harness.retry import Measured, quietest
-from benchmarks.live.gateway_process import EngineSteps, GatewayProcess, ServedRequests, environment
+from benchmarks.live.calibration import calibrated
+from benchmarks.live.gateway_process import EngineSteps, GatewayProcess, ServedRequests
 from benchmarks.live.plots import draw
 from benchmarks.live.traffic import PlannedRequest, plan, send
 from gateway.quantiles import Floats
@@ -72,7 +69,7 @@ def run(requests: int, load: float) -> None:
     """Calibrate, measure the saturated throughput, then run every policy live and replayed."""
     look = requests != REQUESTS or load != LOAD
     report = Report("S0", look)
-    engine = calibrated(report)
+    engine = calibrated(SETTINGS, report.say)
     policy_runs: dict[str, Measured[PolicyRun]] = {}
     with GatewayProcess("S0", **SETTINGS) as gateway:
         send(gateway.url, plan(WARM_UP_REQUESTS, SEED))
@@ -97,25 +94,6 @@ def run(requests: int, load: float) -> None:
     if not look:
         draw({name: each.outcome for name, each in policy_runs.items()}, PLOTS)
     report.conclude(rows, targets(rows))
-
-
-def calibrated(report: Report) -> CalibratedEngine:
-    """The engine as `lmaas calibrate` measures it, with the gateway's settings."""
-    with TemporaryDirectory(prefix="lmaas-bench-") as folder:
-        out = Path(folder) / "engine.json"
-        done = subprocess.run(
-            [sys.executable, "-m", "gateway", "calibrate", "--out", str(out)],
-            cwd=ROOT,
-            env=environment(SETTINGS),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise RuntimeError(f"lmaas calibrate failed: {done.stderr.strip().splitlines()[-1]}")
-        for line in done.stdout.splitlines()[:-1]:
-            report.say(line)
-        return msgspec.json.decode(out.read_bytes(), type=CalibratedEngine)
 
 
 def saturated_tokens_s(served: ServedRequests) -> float:

@@ -88,7 +88,7 @@ class Sessions:
 
     def publish(self, step: Step) -> None:
         """Record a step and pass it to all readers."""
-        self._seen.finish(finish.id for finish in step.finished)
+        self._seen.finish([*(finish.id for finish in step.finished), *step.returned])
         self._events.append(step)
 
     def close(self) -> None:

@@ -28,11 +28,15 @@ class Chunk(NamedTuple):
 
 
 class StepPlan(NamedTuple):
-    """One step: chunks of a single token first, then longer ones; page copies before it runs."""
+    """One step: chunks of a single token first, then longer ones; page copies before it runs.
+
+    `returned`: a lock-step batch that lacks memory and has left the composer.
+    """
 
     chunks: list[Chunk]
     preempted: list[SequenceState]
     copies: PageCopies
+    returned: Sequence[SequenceState] = ()
 
 
 class Composer:

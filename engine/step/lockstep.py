@@ -2,8 +2,9 @@
 
 A batch starts when nothing else runs. Prompts are padded to the longest, ended answers are computed
 on, and all leave together when the last has ended, so the memory wasted on padding and waiting is
-really read. When pages run out, the batch is split into two halves, which are queued again with the
-tokens generated so far.
+really read. When pages run out, the ended answers leave and the other sequences are returned to the
+gateway, which splits and orders them. So is a batch for which there are not enough pages at its
+start. A sequence alone in its batch is not padded and always fits.
 """
 
 from collections import deque
@@ -25,7 +26,7 @@ class LockstepComposer:
         self.max_running = max_running  # of a composer that takes its place: a batch runs whole
         self.running: list[SequenceState] = []
         self.batches: deque[list[SequenceState]] = deque()
-        self.preempted: list[SequenceState] = []  # always empty: a split batch waits like any other
+        self.preempted: list[SequenceState] = []  # always empty: a batch is returned instead
         self.extensions = 0
         self._ended: list[SequenceState] = []  # ended sequences of the running batch
         self._finished: list[SequenceState] = []
@@ -79,15 +80,18 @@ class LockstepComposer:
         """Ignored: a batch runs as a whole."""
 
     def compose(self) -> StepPlan:
-        """The next step of the running batch, or the first step of the next batch."""
-        split: list[SequenceState] = []
+        """The next step of the running batch, or the first step of the next batch.
+
+        A batch that lacks pages runs no step: first the step in flight is awaited, whose tokens may
+        end it; then it is returned.
+        """
         if not self.running and self.batches:
             self._begin(self.batches.popleft())
-        elif self._missing() > self.memory.free:
-            split = self._end_batch()
-            half = -(-len(split) // 2)
-            self.batches.extendleft(batch for batch in (split[half:], split[:half]) if batch)
-        return StepPlan(self._fill(), split, self.memory.take_copies())
+        if not self._lacks_pages():
+            return StepPlan(self._fill(), [], self.memory.take_copies())
+        awaited = any(sequence.in_flight for sequence in self.running)
+        returned = [] if awaited else self._end_batch()
+        return StepPlan([], [], self.memory.take_copies(), returned)
 
     def compose_one(self, sequence: SequenceState) -> StepPlan:
         """A step of a single sequence; no other may hold memory."""
@@ -120,20 +124,12 @@ class LockstepComposer:
             assert not sequence.padding, f"{sequence.id} is padded but does not run"
 
     def _begin(self, batch: list[SequenceState]) -> None:
-        """Start a batch; halve it until it fits memory."""
-        while len(batch) > 1 and len(batch) * self._pages(batch) > self.memory.free:
-            half = -(-len(batch) // 2)
-            self.batches.appendleft(batch[half:])
-            batch = batch[:half]
-        length = _padded_length(batch)
+        """Start a batch: pad it to its longest sequence."""
+        length = max(sequence.length for sequence in batch)
         for sequence in batch:
             sequence.padding = length - sequence.length
             sequence.tokens = [PAD_ID] * sequence.padding + sequence.tokens
         self.running = batch
-
-    def _pages(self, batch: list[SequenceState]) -> int:
-        """Pages of each sequence at its first generated token."""
-        return self.memory.pool.pages_for(_padded_length(batch) + 1)
 
     def _end_batch(self) -> list[SequenceState]:
         """End the running batch and free its memory; the sequences that have not ended."""
@@ -146,9 +142,20 @@ class LockstepComposer:
         self.running, self._ended = [], []
         return unfinished
 
+    def _lacks_pages(self) -> bool:
+        """Whether the running batch lacks pages, even without pinned ones if it is one sequence."""
+        if self._missing() <= self.memory.free:
+            return False
+        if len(self.running) == 1:
+            self.memory.tree.unpin_all()
+        return self._missing() > self.memory.free
+
     def _missing(self) -> int:
-        """The number of pages that the next step lacks."""
-        return sum(self.memory.missing(sequence, sequence.length) for sequence in self.running)
+        """The number of pages that the running batch lacks for its next token."""
+        return sum(
+            self.memory.missing(sequence, sequence.length + (sequence.uncomputed > 1))
+            for sequence in self.running
+        )
 
     def _fill(self) -> list[Chunk]:
         """Prompt chunks within the step's budget; after the prompts, one token per sequence."""
@@ -167,8 +174,3 @@ class LockstepComposer:
         """One more token; an ended answer keeps its position, to stay within the context."""
         sequence.padding += sequence.done
         return take_chunk(self.memory, sequence, 1)
-
-
-def _padded_length(batch: list[SequenceState]) -> int:
-    """The length to which a batch is padded."""
-    return max(sequence.length for sequence in batch)

@@ -9,7 +9,7 @@ MAX_FINISHED_IDS: Final = 65_536
 
 
 class SeenIds:
-    """Ids of all unfinished and the most recently finished sequences."""
+    """Ids of all unfinished and the most recently finished or returned sequences."""
 
     def __init__(self, max_finished: int = MAX_FINISHED_IDS) -> None:
         self._max_finished = max_finished

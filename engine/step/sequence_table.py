@@ -1,5 +1,7 @@
 """The table of all present sequences: starts and ends them."""
 
+from collections.abc import Sequence as Many
+
 import structlog
 
 from engine.protocol import (
@@ -100,6 +102,12 @@ class SequenceTable:
         """End a sequence with an error."""
         self.composer.remove(sequence)
         self._finish(sequence, Finish(sequence.id, "error", message))
+
+    def forget(self, sequences: Many[SequenceState]) -> None:
+        """Remove sequences that the composer returned; the gateway submits them again."""
+        for sequence in sequences:
+            sequence.done = True
+            del self._sequences[sequence.id]
 
     def end_oversized(self) -> None:
         """End sequences that no longer fit the pool after it shrank."""

@@ -17,6 +17,7 @@ class Stats:
     failed: int = 0
     cancelled: int = 0
     preemptions: int = 0
+    returned_batches: int = 0  # lock-step batches that ran out of memory
     extensions: int = 0
     shrinks: int = 0
     step_s: float = 0.0  # the last step, from the end of the previous one if they overlapped

@@ -38,15 +38,26 @@ def magnus(
         forest_features(requests, embedder) for requests in (train, test)
     )
     logs = np.log1p(train.tokens)
-    of_logs = _forest(threads).fit(train_features, logs)
-    of_tokens = _forest(threads).fit(train_features, train.tokens)
+    of_logs = _forest(threads, oob_score=True).fit(train_features, logs)
     location: Floats = of_logs.predict(test_features)
     residuals: Floats = logs - of_logs.oob_prediction_
     return Forecast(
         log_quantiles=residual_quantiles(location, test.names, residuals, train.names),
         location=location,
-        mean=of_tokens.predict(test_features),
+        mean=_predicted_tokens(train_features, train.tokens, test_features, threads),
     )
+
+
+def point_predictions(
+    train: EvaluationRequests,
+    test: EvaluationRequests,
+    *,
+    embedder: SentenceEmbedder,
+    threads: int,
+) -> Floats:
+    """What the published predictor predicts: the forest of tokens alone, (n,)."""
+    features = forest_features(train, embedder)
+    return _predicted_tokens(features, train.tokens, forest_features(test, embedder), threads)
 
 
 def forest_features(
@@ -67,5 +78,12 @@ def pooled_dimensions(vectors: NDArray[np.float32], dims: int) -> NDArray[np.flo
     return np.asarray(grouped.mean(axis=2))
 
 
-def _forest(threads: int) -> RandomForestRegressor:
-    return RandomForestRegressor(TREES, oob_score=True, n_jobs=threads, random_state=SEED)
+def _predicted_tokens(
+    features: NDArray[np.float32], tokens: Floats, wanted: NDArray[np.float32], threads: int
+) -> Floats:
+    predicted: Floats = _forest(threads).fit(features, tokens).predict(wanted)
+    return predicted
+
+
+def _forest(threads: int, *, oob_score: bool = False) -> RandomForestRegressor:
+    return RandomForestRegressor(TREES, oob_score=oob_score, n_jobs=threads, random_state=SEED)

@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from engine.protocol import KvState, Mode, Sequence
+from engine.protocol import KvState, Mode, Sequence, SequenceId
 from gateway.errors import (
     ContextLengthExceeded,
     DeadlineUnreachable,
@@ -26,6 +26,7 @@ from gateway.generation.request_table import RequestTable
 from gateway.generation.settlement import Settlement
 from gateway.scheduling.control_loop import ControlLoop
 from gateway.scheduling.dispatch import Dispatch
+from gateway.scheduling.magnus.lockstep import halves_of
 from gateway.scheduling.policy import Policy
 
 MAX_DISPATCHES_PER_TURN: Final = 8  # per turn of the event loop, which also serves streams
@@ -129,12 +130,44 @@ class Dispatcher:
         sequences = []
         for state in filter(self._limit_to_context, unfinished):
             state.attempt += 1
-            if len(state.tokens) >= state.max_tokens:
-                self._settlement.end(state, "length")
-            else:
-                sequences.append(self._sequence(state))
+            sequences.append(self._sequence(state))
         if sequences:
             self._session.submit("resumed", sequences)
+
+    def split(self, returned: Iterable[SequenceId]) -> None:
+        """Queue a lock-step batch that the engine returned for lack of memory again, in two halves.
+
+        Its requests go on where they stopped. While an operator drains the engine, or if the policy
+        has changed to one without lock step, they do so in the engine at once.
+        """
+        running = self._table.running
+        present = [running.pop(name) for name in returned if name in running]
+        states = [state for state in present if self._limit_to_context(state)]
+        if not states:
+            return
+        self._metrics.split()
+        log.info("batch_split", batch=states[0].trace.batch, size=len(states))
+        queued = not self._session.draining
+        if queued and self._loop.halve([state.to_queued() for state in states]):
+            for state in states:
+                state.set_queued_again()
+                self._table.waiting[state.id.hex] = state
+                self._load.add(state.id.hex, state.tenant, state.predicted_tokens)
+            self.decide_soon()
+            return
+        self._loop.interrupt()
+        for half in halves_of(states):
+            self.resume(half)
+
+    def drain(self) -> None:
+        """Dispatch nothing until resumed; all that has started finishes, split batches included."""
+        self._session.drain()
+        started = [state for state in self._table.waiting.values() if state.queued_again]
+        for state in started:
+            self._withdraw(state)
+            state.queued_again = False
+        self.resume(started)
+        self._loop.refresh(self._table.in_engine())
 
     def decide_soon(self) -> None:
         """Schedule one decision for all events of this turn of the event loop."""
@@ -177,22 +210,26 @@ class Dispatcher:
         batch = next(self._batches)
         kv = self._session.kv
         states = [self._table.waiting.pop(request.id) for request in dispatch.requests]
-        for request, state in zip(dispatch.requests, states, strict=True):
-            self._load.remove(request.id)
+        starting = [state for state in states if not state.queued_again]
+        for state in states:
+            self._load.remove(state.id.hex)
+            if state.queued_again:
+                state.set_continued(batch, len(states))
+                continue
             state.set_dispatched(
                 dispatch,
                 now_s,
                 batch=batch,
                 policy=self._loop.policy.name,
-                passed_by=self._positions.start(request.id, now_s),
+                passed_by=self._positions.start(state.id.hex, now_s),
                 kv_free_pages=kv.free if kv else None,
             )
-            self._table.running[state.sequence_id] = state
+        self._table.running.update({state.sequence_id: state for state in states})
         self._preemption.starting(states)
         self._session.submit(batch, [self._sequence(state) for state in states])
         if dispatch.preempt:  # after the submission: what it makes room for is there by then
             self._preemption.request(dispatch.preempt)
-        self._metrics.dispatched(dispatch)
+        self._metrics.dispatched(dispatch, [now_s - state.arrived_s for state in starting])
         log.debug(
             "batch_dispatched",
             batch=batch,
@@ -213,11 +250,17 @@ class Dispatcher:
         )
 
     def _limit_to_context(self, state: RequestState) -> bool:
-        """Limit the answer to the engine's context; a request that cannot fit ends: False."""
+        """Limit the answer to the engine's context.
+
+        False if that ended the request: it cannot fit, or its answer is as long already.
+        """
         try:
             state.limit_to_context(self._session.served.context_tokens)
         except ContextLengthExceeded as error:
             self._settlement.end(state, "error", error)
+            return False
+        if len(state.tokens) >= state.max_tokens:
+            self._settlement.end(state, "length")
             return False
         return True
 
@@ -226,7 +269,8 @@ class Dispatcher:
         del self._table.waiting[state.id.hex]
         self._load.remove(state.id.hex)
         self._loop.withdraw(state.id.hex)
-        self._positions.withdraw(state.id.hex)
+        if not state.queued_again:
+            self._positions.withdraw(state.id.hex)
 
     def _schedule_check(self) -> None:
         """Check the queue for expired requests at an interval, also without engine events."""

@@ -90,8 +90,8 @@ class EngineEvents:
             self._dispatcher.resize(step.kv)
         self._session.step = step
         self._loop.advance(1)
-        if step.preempted:
-            self._count_preemptions(step.preempted)
+        if step.preempted or step.returned:
+            self._count_preemptions([*step.preempted, *step.returned])
         stopped = self._grow(step)
         if stopped:
             self._stop(stopped)
@@ -99,6 +99,8 @@ class EngineEvents:
             self._finish(step.finished)
         if stopped or step.finished:
             self._loop.settle()
+        if step.returned:
+            self._dispatcher.split(step.returned)
         self._metrics.stepped(step)
         self._step_cost.observe(step)
         self._load.stepped(step.computed, step.took_s)

@@ -119,12 +119,21 @@ class GatewayMetrics:
             ["reason"],
             registry=registry,
         )
+        self._splits = Counter(
+            "lmaas_batch_splits",
+            "Lock-step batches that ran out of memory and were queued again in halves.",
+            registry=registry,
+        )
         self._engine = {
             kind: Counter(f"lmaas_engine_{kind}", words, registry=registry)
             for kind, words in (
                 ("steps", "Steps of the engine."),
                 ("busy_seconds", "Duration of the engine's steps."),
                 ("computed_tokens", "Tokens computed by the engine's steps."),
+                ("computed_prompt_tokens", "Of these, prompt tokens, lock-step padding included."),
+                ("prompt_reads", "KV tokens read by prompt tokens."),
+                ("decoded_tokens", "Tokens computed one a row, of ended rows too."),
+                ("decode_reads", "KV tokens read by these."),
             )
         }
         self._size = _histogram(
@@ -169,18 +178,29 @@ class GatewayMetrics:
         self._decision.observe(seconds)
 
     def stepped(self, step: Step) -> None:
-        """The engine completed a step."""
-        self._engine["steps"].inc()
+        """The engine completed a step, or reported ends without one."""
+        self._engine["steps"].inc(step.computed > 0)
         self._engine["busy_seconds"].inc(step.took_s)
         self._engine["computed_tokens"].inc(step.computed)
+        if step.work is not None:
+            self._engine["computed_prompt_tokens"].inc(step.work.prompt_tokens)
+            self._engine["prompt_reads"].inc(step.work.prompt_reads)
+            self._engine["decoded_tokens"].inc(step.work.sequences)
+            self._engine["decode_reads"].inc(step.work.kv_tokens)
 
-    def dispatched(self, dispatch: Dispatch) -> None:
-        """A batch was started."""
+    def dispatched(self, dispatch: Dispatch, waited_s: Iterable[float]) -> None:
+        """A batch was started; `waited_s` has the wait of each request that starts with it.
+
+        The requests of a split batch have started before.
+        """
         self._starts.labels(dispatch.reason).inc()
         self._size.observe(len(dispatch.requests))
-        started_s = min(each.arrived_s for each in dispatch.requests) + dispatch.waited_s
-        for request in dispatch.requests:
-            self._wait.observe(started_s - request.arrived_s)
+        for seconds in waited_s:
+            self._wait.observe(seconds)
+
+    def split(self) -> None:
+        """A lock-step batch ran out of memory."""
+        self._splits.inc()
 
     def ended(self, state: RequestState, steps: int) -> None:
         """A request ended, this many engine steps after it was queued."""

@@ -43,7 +43,8 @@ class SchedulingTrace(Struct, frozen=True, kw_only=True):
     Set at arrival: `queue_ahead` requests waited; the expected times are seconds from then.
     Set at dispatch: `order` is `arrival` if the policy had fallen back to order of arrival, `ratio`
     is the batch's response ratio, `passed_by` requests arrived later and left the queue earlier,
-    `kv_free_pages` KV pages were free.
+    `kv_free_pages` KV pages were free. If its batch was split, they stay those of its first start,
+    but `batch` and `batch_size` are those of the half.
     """
 
     queue_ahead: int | None = None
@@ -114,6 +115,7 @@ class RequestState:
         self.preempt_first = 0  # as the engine knows it
         self.preemption_requested = False
         self.suspended = False  # preempted and not resumed
+        self.queued_again = False  # it waits to go on: its lock-step batch ran out of memory
         self.dispatched_s: float | None = None
         self.first_token_s: float | None = None
         self.finished_s: float | None = None
@@ -172,9 +174,19 @@ class RequestState:
             kv_free_pages=kv_free_pages,
         )
 
+    def set_queued_again(self) -> None:
+        """Note that it left the engine unfinished and is queued to go on."""
+        self.queued_again = True
+        self.attempt += 1
+
+    def set_continued(self, batch: str, size: int) -> None:
+        """Note that it goes on in this batch."""
+        self.queued_again = False
+        self.trace = replace(self.trace, batch=batch, batch_size=size)
+
     def to_queued(self) -> QueuedRequest:
-        """The request as the policy queues it."""
-        request = self.request
+        """The request as the policy queues it; one that has started has no deadline to start by."""
+        request, started = self.request, self.dispatched_s is not None
         self.queued_request = QueuedRequest(
             id=self.id.hex,
             tenant=self.tenant,
@@ -184,8 +196,9 @@ class RequestState:
             arrived_s=self.arrived_s,
             share=request.caller.share,
             urgency=request.urgency,
-            deadline_s=self._deadline(request.deadline_s),
-            start_by_s=self._deadline(request.max_queue_s),
+            deadline_s=None if started else self._deadline(request.deadline_s),
+            start_by_s=None if started else self._deadline(request.max_queue_s),
+            generated=len(self.tokens),
         )
         return self.queued_request
 

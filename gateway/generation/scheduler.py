@@ -172,7 +172,7 @@ class Scheduler:
 
     def drain_engine(self) -> None:
         """Dispatch nothing until resumed; running requests finish."""
-        self.engine.drain()
+        self._dispatcher.drain()
 
     def resume_engine(self) -> None:
         """End a pause or a drain."""

@@ -65,9 +65,10 @@ class Settlement:
     def end(self, state: RequestState, reason: str, error: LmaasError | None = None) -> None:
         """End a request that left queue and engine; recorded before its reader can run."""
         now_s = self._clock()
-        if state.dispatched_s is not None and state.queued_request is not None:
-            self._positions.ended(now_s - state.dispatched_s, len(state.tokens))
-            self._loop.ended(state.queued_request, len(state.tokens), now_s)
+        dispatched_s, request = state.dispatched_s, state.queued_request
+        if dispatched_s is not None and request is not None and not state.queued_again:
+            self._positions.ended(now_s - dispatched_s, len(state.tokens))
+            self._loop.ended(request, len(state.tokens), now_s)
         state.end(reason, now_s, error)
         self._metrics.ended(state, self._loop.steps - state.queued_step)
         try:

@@ -29,6 +29,7 @@ TOTALS: Final = (
     "steps",
     "computed_tokens",
     "recomputed_tokens",
+    "invalid_tokens",
     "busy_s",
     "page_seconds",
     "order_changes",

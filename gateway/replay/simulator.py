@@ -20,7 +20,7 @@ from gateway.replay.measure.results import ReplayResults, RequestColumns, Series
 from gateway.replay.workload.workload import Workload
 from gateway.scheduling.control_loop import ControlLoop
 from gateway.scheduling.dispatch import Dispatch
-from gateway.scheduling.policy import LockstepPolicy, Policy
+from gateway.scheduling.policy import Policy
 from gateway.scheduling.requests import QueuedRequest, RunningSequence
 
 MAX_SAMPLES: Final = 2_000
@@ -131,7 +131,7 @@ class Simulation:
     def _settle(self, now_s: float) -> None:
         """Process steps that ended, and the sequences that finished with them."""
         engine, loop = self._engine, self._loop
-        finished, out_of_memory = engine.settle(), engine.take_out_of_memory()
+        finished, returned = engine.settle(), engine.take_returned()
         loop.advance(engine.steps - loop.steps)
         loop.preempted(engine.statistics.preemptions - self._known_preemptions)
         self._known_preemptions = engine.statistics.preemptions
@@ -139,8 +139,8 @@ class Simulation:
             self._finish(sequence, now_s)
         if finished:
             loop.settle()
-        if out_of_memory:
-            self._halve(out_of_memory)
+        if returned:
+            self._halve(returned)
 
     def _finish(self, sequence: SimulatedSequence, now_s: float) -> None:
         request, columns = sequence.request, self._columns
@@ -160,11 +160,13 @@ class Simulation:
         quality = self._predictions.quality()
         self._loop.trust(quality is None or quality.tau >= tau_floor)
 
-    def _halve(self, out_of_memory: Sequences) -> None:
-        """Return the rest of a lockstep batch that ran out of memory to the policy, in halves."""
-        for sequence in out_of_memory:
+    def _halve(self, returned: Sequences) -> None:
+        """Queue what is left of a lock-step batch that ran out of memory again, in halves."""
+        for sequence in returned:
+            sequence.request = replace(sequence.request, generated=sequence.generated)
             self._halved[sequence.request.id] = self._running.pop(sequence.request.id)
-        self._loop.halve([sequence.request for sequence in out_of_memory])
+        halved = self._loop.halve([sequence.request for sequence in returned])
+        assert halved, f"{self._loop.policy.name} needs lock step but queues no halves"
 
     def _decide(self, now_s: float) -> None:
         """Remove requests that are too late, then dispatch until the policy returns None."""
@@ -226,6 +228,7 @@ class Simulation:
             steps=statistics.steps,
             computed_tokens=statistics.computed_tokens,
             recomputed_tokens=statistics.recomputed_tokens,
+            invalid_tokens=statistics.invalid_tokens,
             busy_s=statistics.busy_s,
             page_seconds=statistics.page_seconds,
             order_changes=self._order_changes,
@@ -236,5 +239,5 @@ class Simulation:
 
 def _engine(policy: Policy, model: EngineModel) -> SimulatedEngine:
     if policy.lockstep:
-        return LockstepEngine(model, owner_halves=isinstance(policy, LockstepPolicy))
+        return LockstepEngine(model)
     return ContinuousEngine(model)

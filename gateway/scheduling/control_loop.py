@@ -81,7 +81,7 @@ class ControlLoop:
     def ended(self, request: QueuedRequest, tokens: int, now_s: float) -> None:
         """A dispatched request left the engine with `tokens` generated."""
         self.policy.ended(request, tokens, now_s)
-        outcome = self._batches.settle(request.id, tokens, now_s)
+        outcome = self._batches.settle(request, tokens, now_s)
         if outcome is not None:
             self.policy.observe(*outcome)
         self._ends += 1
@@ -160,13 +160,19 @@ class ControlLoop:
         """The engine stopped: drop batches in flight, whose serving times would be distorted."""
         self._batches.clear()
 
-    def halve(self, requests: Sequence[QueuedRequest]) -> None:
-        """A lock-step batch ran out of memory: queue its requests again, in two halves."""
-        assert isinstance(self.policy, LockstepPolicy)
+    def halve(self, requests: Sequence[QueuedRequest]) -> bool:
+        """Queue what is left of a lock-step batch that ran out of memory again, in two halves.
+
+        Returns False, and changes nothing, if the policy is none for lock step: it took over while
+        the batch was in the engine.
+        """
+        if not isinstance(self.policy, LockstepPolicy):
+            return False
         for request in requests:
             self._batches.forget(request.id)
         self.policy.halve(requests)
         self.due = True
+        return True
 
     def use(
         self, policy: Policy, waiting: Iterable[QueuedRequest], running: Sequence[RunningSequence]

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from gateway.scheduling.dispatch import Dispatch
+from gateway.scheduling.requests import QueuedRequest
 
 
 class BatchOutcome(NamedTuple):
@@ -33,18 +34,18 @@ class BatchesInFlight:
     def begin(self, dispatch: Dispatch, now_s: float) -> None:
         """A batch was sent to the engine."""
         size = len(dispatch.requests)
-        longest = max(request.prompt_tokens for request in dispatch.requests)
+        longest = max(request.prompt_tokens + request.generated for request in dispatch.requests)
         progress = _Progress(size, size, now_s, longest)
         for request in dispatch.requests:
             self._batch_of[request.id] = progress
 
-    def settle(self, request_id: str, tokens: int, now_s: float) -> BatchOutcome | None:
+    def settle(self, request: QueuedRequest, tokens: int, now_s: float) -> BatchOutcome | None:
         """A request ended; its batch's outcome if it was the last and any token was generated."""
-        batch = self._batch_of.pop(request_id, None)
+        batch = self._batch_of.pop(request.id, None)
         if batch is None:
             return None
         batch.unfinished -= 1
-        batch.generation_tokens = max(batch.generation_tokens, tokens)
+        batch.generation_tokens = max(batch.generation_tokens, tokens - request.generated)
         if batch.unfinished or not batch.generation_tokens:
             return None
         return BatchOutcome(
@@ -53,7 +54,7 @@ class BatchesInFlight:
 
     def forget(self, request_id: str) -> None:
         """A request is queued again: its batch was interrupted and yields no outcome."""
-        self._batch_of.pop(request_id)
+        self._batch_of.pop(request_id, None)
 
     def clear(self) -> None:
         """Drop batches in flight: an outage would distort their serving times."""

@@ -108,7 +108,11 @@ class LockstepPolicy(Policy, Protocol):
     """A policy for lock step, where a whole batch may run out of memory."""
 
     def halve(self, requests: Sequence[QueuedRequest]) -> None:
-        """A batch of two or more requests ran out of memory: queue it again as two halves."""
+        """Queue what is left of a batch that ran out of memory again, as two closed halves.
+
+        The halves are ordered like any batch, but no other request joins them; a single request is
+        a batch of its own. They had started in time: the maximum queue time does not apply.
+        """
 
 
 @runtime_checkable

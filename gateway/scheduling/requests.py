@@ -11,11 +11,12 @@ Quantiles: TypeAlias = tuple[float, float, float, float, float, float]
 
 
 class QueuedRequest(Struct, frozen=True):
-    """A request that has not started. All times are on the clock that dispatch is called with.
+    """A request that waits. All times are on the clock that dispatch is called with.
 
     `share` is its tenant's weight among tenants. `urgency` is its service tier's weight: a second
     of waiting counts `urgency` times, and so does a token charged to its tenant. `deadline_s` is
-    when the whole answer is due, `start_by_s` when the request must have started.
+    when the whole answer is due, `start_by_s` when the request must have started. `generated`
+    tokens were written before its lock-step batch ran out of memory and it was queued again.
     """
 
     id: str
@@ -28,6 +29,7 @@ class QueuedRequest(Struct, frozen=True):
     urgency: float = 1.0
     deadline_s: float | None = None
     start_by_s: float | None = None
+    generated: int = 0
 
     @property
     def median(self) -> float:
@@ -44,7 +46,7 @@ class QueuedRequest(Struct, frozen=True):
         return RunningSequence(
             self.id,
             self.prompt_tokens,
-            0,
+            self.generated,
             self.quantiles,
             self.max_tokens,
             self.tenant,

@@ -78,7 +78,8 @@ def explain_held(request: RequestState, record: Record) -> Explanation:
     """Explain a request in memory: queued, running, or just ended."""
     if request.done:
         return explain(record, "ended")
-    state: State = "waiting" if request.dispatched_s is None else "running"
+    waits = request.dispatched_s is None or request.queued_again
+    state: State = "waiting" if waits else "running"
     return replace(explain(record, state), response_s=None, finish_reason=None)
 
 

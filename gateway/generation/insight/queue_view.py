@@ -156,7 +156,7 @@ def _waiting(
         batch=turn.batch.id,
         ratio=turn.batch.ratio,
         position=turn.position,
-        remaining=state.prediction.median,
+        remaining=remaining_tokens([state])[0] if state.queued_again else state.prediction.median,
         start_s=turn.start_s if expected else None,
         finish_s=turn.finish_s if expected else None,
     )
@@ -192,7 +192,7 @@ def _entry(
         prediction_source=prediction.source,
         waited_s=(now_s if until_s is None else until_s) - state.arrived_s,
         deadline_s=_from_now(state, request.deadline_s, now_s),
-        start_by_s=_from_now(state, request.max_queue_s, now_s),
+        start_by_s=None if state.queued_again else _from_now(state, request.max_queue_s, now_s),
         batch=batch,
         position=position,
         ratio=ratio,

@@ -79,6 +79,8 @@ def _circumstances(facts: WaitFacts) -> Iterator[str]:
     if facts.preemptions:
         times = "once" if facts.preemptions == 1 else f"{facts.preemptions} times"
         yield f"while it ran it was suspended {times} because memory had run out"
+    if facts.state == "waiting" and facts.started:
+        yield "it waits to go on where it stopped"
 
 
 def _requests(count: int) -> str:

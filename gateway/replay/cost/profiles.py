@@ -1,6 +1,6 @@
 """Engines known by name: published figures of GPUs and of models, as `GPU/MODEL`.
 
-GPUs: NVIDIA's data sheets (memory bandwidth, dense bfloat16 rate). Models: the parameters, layers
+GPUs: NVIDIA's data sheets (memory bandwidth, dense 16-bit rate). Models: the parameters, layers
 and widths of their published configurations, weights and keys and values in 16 bits.
 """
 
@@ -47,18 +47,27 @@ class PublishedModel(Struct, frozen=True):
         return 2 * self.layers * self.kv_width * VALUE_BYTES
 
 
+def kv_bytes(gpu: Gpu, model: PublishedModel) -> float:
+    """The size of the KV pool: the card's memory less the weights; not positive if they do not fit."""
+    return MEMORY_SHARE * gpu.memory_bytes - model.weight_bytes
+
+
 GPUS: Final = {
     "a100-80gb": Gpu(80e9, 2_039e9, 312e12),
     "h100-80gb": Gpu(80e9, 3_350e9, 989e12),
+    "v100-32gb": Gpu(32e9, 900e9, 125e12),
 }
 MODELS: Final = {
+    "chatglm-6b": PublishedModel(6.2e9, 28, 4_096),
     "gpt-j-6b": PublishedModel(6.05e9, 28, 4_096),
     "llama-3-8b": PublishedModel(8.03e9, 32, 8 * 128),  # 8 key heads of 128
     "llama-13b": PublishedModel(13.0e9, 40, 5_120),
     "gpt-neox-20b": PublishedModel(20.6e9, 44, 6_144),
     "llama-33b": PublishedModel(32.5e9, 60, 6_656),
 }
-NAMES: Final = tuple("/".join(pair) for pair in product(GPUS, MODELS))
+NAMES: Final = tuple(
+    f"{gpu}/{model}" for gpu, model in product(GPUS, MODELS) if kv_bytes(GPUS[gpu], MODELS[model]) > 0
+)
 
 
 def profile(name: str) -> EngineModel:
@@ -70,8 +79,7 @@ def profile(name: str) -> EngineModel:
 
 
 def engine_model(name: str, gpu: Gpu, model: PublishedModel) -> EngineModel:
-    """A model on a card; its KV pool is the card's memory less the weights."""
-    kv_bytes = MEMORY_SHARE * gpu.memory_bytes - model.weight_bytes
+    """A model on a card that it fits."""
     return EngineModel(
         cost=GpuProfile(
             name=name,
@@ -84,7 +92,7 @@ def engine_model(name: str, gpu: Gpu, model: PublishedModel) -> EngineModel:
             memory_bytes=gpu.memory_bytes,
         ),
         shape=EngineShape(
-            pages=int(kv_bytes / model.kv_bytes_per_token / PAGE_TOKENS),
+            pages=int(kv_bytes(gpu, model) / model.kv_bytes_per_token / PAGE_TOKENS),
             page_tokens=PAGE_TOKENS,
             step_tokens=STEP_TOKENS,
             max_sequences=None,

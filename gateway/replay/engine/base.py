@@ -53,8 +53,8 @@ class SimulatedEngine(ABC):
         self._stepping = False
         return self._finish_steps()
 
-    def take_out_of_memory(self) -> Sequences:
-        """Sequences of a batch that ran out of memory; their owner submits them again."""
+    def take_returned(self) -> Sequences:
+        """What is left of a lock-step batch that ran out of memory; its owner submits it again."""
         return []
 
     def compose(self) -> None:

@@ -2,47 +2,39 @@
 
 It follows the rules of the real engine: a batch starts when the previous one has ended, with all
 prompts padded to the longest; all rows decode until the longest answer has ended, and leave
-together. If pages run out, the batch is split in halves, which run one after the other and keep
-their generated tokens.
+together. If pages run out, the ended rows leave, and the others are returned to the owner with the
+tokens generated so far; so is a batch for which there are not enough pages at its start.
 """
 
 from collections import deque
-from math import ceil, inf
-from typing import Final
+from math import inf
 
 from gateway.replay.cost.model import EngineModel
 from gateway.replay.engine.base import Sequences, SimulatedEngine
 
-MIN_SPLIT: Final = 2
-
 
 class LockstepEngine(SimulatedEngine):
-    """One batch after another, in order of submission.
+    """One batch after another, in order of submission."""
 
-    With `owner_halves`, a batch of two or more that runs out of memory is returned by
-    `take_out_of_memory`, for its owner to split.
-    """
-
-    def __init__(self, model: EngineModel, *, owner_halves: bool) -> None:
+    def __init__(self, model: EngineModel) -> None:
         super().__init__(model)
-        self._owner_halves = owner_halves
         self._waiting: deque[Sequences] = deque()
-        self._out_of_memory: Sequences = []
+        self._returned: Sequences = []
         self._rows: Sequences = []
         self._width = 0  # tokens that prompts are padded to
         self._computed = 0  # padded prompt tokens, of all rows
         self._decoded = 0  # steps in which the rows decoded
         self._ghost_rows = 0  # rows of a last step, composed before their ends were noticed
 
-    def take_out_of_memory(self) -> Sequences:
-        """Sequences of a batch that ran out of memory; their owner submits them again."""
-        out_of_memory, self._out_of_memory = self._out_of_memory, []
-        return out_of_memory
+    def take_returned(self) -> Sequences:
+        """What is left of a batch that ran out of memory; its owner submits it again."""
+        returned, self._returned = self._returned, []
+        return returned
 
     def compose(self) -> None:
-        """Begin the next steps; if a batch ran out of memory, return to its owner at once."""
+        """Begin the next steps; if a batch does not fit, return it to its owner at once."""
         super().compose()
-        if self._out_of_memory:
+        if self._returned:
             self.next_s = self._now_s
 
     def pages_at(self, at_s: float) -> int:
@@ -102,17 +94,16 @@ class LockstepEngine(SimulatedEngine):
         return row_tokens - self._width - self._decoded
 
     def _begin(self) -> None:
-        """Start the next batch; split it until the first part fits the memory."""
-        while self._waiting and not self._rows:
-            batch = self._waiting.popleft()
-            width = max(row.prompt_tokens + row.generated for row in batch)
-            if len(batch) > 1 and len(batch) * self._pages(width + 1) > self._shape.pages:
-                self._split_batch(batch)
-                if self._out_of_memory:
-                    return
-                continue
-            self._rows, self._width = batch, width
-            self._computed = self._decoded = 0
+        """Start the next batch, or return it if it does not fit the memory."""
+        if not self._waiting:
+            return
+        batch = self._waiting.popleft()
+        width = max(row.prompt_tokens + row.generated for row in batch)
+        if len(batch) > 1 and len(batch) * self._pages(width + 1) > self._shape.pages:
+            self._return_rows(batch)
+            return
+        self._rows, self._width = batch, width
+        self._computed = self._decoded = 0
 
     def _begin_decoding(self, rows: int, steps: int, ahead: int) -> None:
         """Begin decode steps of `rows` rows, each with `ahead` tokens after its padded prompt."""
@@ -154,28 +145,26 @@ class LockstepEngine(SimulatedEngine):
         ):
             return []
         for row in rows:
-            row.generated = min(row.generated_at(self.steps), row.tokens)
+            generated = row.generated_at(self.steps)
+            row.generated = min(generated, row.tokens)
+            self.statistics.invalid_tokens += generated - row.generated
             row.decoding = False
         out_of_memory = [row for row in rows if row.generated < row.tokens]
         ended = [row for row in rows if row.generated == row.tokens]
-        self._rows = []
         if out_of_memory:
             self.statistics.recomputed_tokens += len(out_of_memory) * (self._width + self._decoded)
-            self.statistics.preemptions += len(out_of_memory)
-            for row in out_of_memory:
-                row.preemptions += 1
-            self._split_batch(out_of_memory)
-        else:
+            self._return_rows(out_of_memory)
+        elif self._steps_with_pages > 0:
             self._ghost_rows = len(rows) * self._shape.ghost_steps
+        self._rows = []
         return ended
 
-    def _split_batch(self, batch: Sequences) -> None:
-        """Queue the halves of a batch, here or at its owner."""
-        if self._owner_halves and len(batch) >= MIN_SPLIT:
-            self._out_of_memory += batch
-            return
-        half = ceil(len(batch) / 2)
-        self._waiting.extendleft(part for part in (batch[half:], batch[:half]) if part)
+    def _return_rows(self, rows: Sequences) -> None:
+        """Return the rest of a batch to its owner; each row counts as preempted."""
+        self.statistics.preemptions += len(rows)
+        for row in rows:
+            row.preemptions += 1
+        self._returned = rows
 
     def _prompt_pages(self, computed: int) -> int:
         """Pages of prompts with `computed` of their padded tokens computed."""

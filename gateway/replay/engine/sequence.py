@@ -53,18 +53,20 @@ class SimulatedSequence:
 class EngineStatistics:
     """Steps, tokens and seconds of an engine since its start.
 
-    `recomputed_tokens` had been computed before their sequence was preempted. `page_seconds` is the
-    integral of the pages in use over the time of steps.
+    `recomputed_tokens` had been computed before their sequence was preempted. `invalid_tokens` were
+    generated in lock step after the end of their answer. `page_seconds` is the integral of the
+    pages in use over the time of steps.
     """
 
-    __slots__ = ("busy_s", "computed_tokens", "page_seconds", "preemptions", "recomputed_tokens",
-                 "steps")  # fmt: skip
+    __slots__ = ("busy_s", "computed_tokens", "invalid_tokens", "page_seconds", "preemptions",
+                 "recomputed_tokens", "steps")  # fmt: skip
 
     def __init__(self) -> None:
         self.steps = 0
         self.preemptions = 0
         self.computed_tokens = 0
         self.recomputed_tokens = 0
+        self.invalid_tokens = 0
         self.busy_s = 0.0
         self.page_seconds = 0.0
 

@@ -43,15 +43,14 @@ class Batcher:
         self._insert(request, batch)
         return batch
 
-    def halve(self, requests: Sequence[QueuedRequest]) -> tuple[MagnusBatch, MagnusBatch]:
-        """Queue a batch that ran out of memory again, as two halves that no request may join.
+    def halve(self, requests: Sequence[QueuedRequest]) -> list[MagnusBatch]:
+        """Queue a batch that ran out of memory again, as halves that no request may join.
 
-        ValueError if it has fewer than two members, or if one of them is queued already.
+        ValueError if one of them is queued already.
         """
         if any(request.id in self._location for request in requests):
             raise ValueError("only requests that are not queued can be halved")
-        first, second = (self._closed_batch(half) for half in halves_of(requests))
-        return first, second
+        return [self._closed_batch(half) for half in halves_of(requests)]
 
     def resize(self, capacity: Capacity) -> None:
         """Set Θ; batches that are larger already stay as they are."""

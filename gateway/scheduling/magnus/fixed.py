@@ -31,7 +31,7 @@ class FixedPolicy(WholeBatchPolicy):
         return self._size
 
     def halve(self, requests: Sequence[QueuedRequest]) -> None:
-        """Queue a batch of two or more that ran out of memory again, as two closed halves.
+        """Queue what is left of a batch that ran out of memory again, as two closed halves.
 
         The batch had started in time, so its requests are exempt from the maximum queue time.
         """

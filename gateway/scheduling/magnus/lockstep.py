@@ -2,11 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from gateway.scheduling.baselines.base import FcfsPolicy
 from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.requests import QueuedRequest
+
+T = TypeVar("T")
 
 
 class WholeBatchPolicy(FcfsPolicy, ABC):
@@ -29,21 +31,17 @@ class WholeBatchPolicy(FcfsPolicy, ABC):
 
     @abstractmethod
     def halve(self, requests: Sequence[QueuedRequest]) -> None:
-        """A batch of two or more requests ran out of memory: queue it again as two halves."""
+        """Queue what is left of a batch that ran out of memory again, as two closed halves."""
 
     @abstractmethod
     def _next_batch(self, now_s: float) -> Sequence[QueuedRequest]:
         """The batch that is next; at least one request is queued."""
 
 
-def halves_of(
-    requests: Sequence[QueuedRequest],
-) -> tuple[Sequence[QueuedRequest], Sequence[QueuedRequest]]:
-    """A batch that ran out of memory, in two halves. ValueError if it has fewer than two members.
+def halves_of(batch: Sequence[T]) -> list[Sequence[T]]:
+    """A batch that ran out of memory, in two halves, the second of which may be larger by one.
 
-    The second half is the larger one if they differ.
+    A single member is one batch: alone, without padding, it fits.
     """
-    if len(requests) < 2:  # noqa: PLR2004
-        raise ValueError("only two or more requests can be halved")
-    middle = len(requests) // 2
-    return requests[:middle], requests[middle:]
+    middle = len(batch) // 2
+    return [half for half in (batch[:middle], batch[middle:]) if half]

@@ -43,7 +43,7 @@ class MagnusPolicy(WholeBatchPolicy):
         self._ranked_coefficients = self._serving.coefficients
 
     def halve(self, requests: Sequence[QueuedRequest]) -> None:
-        """Queue a batch of two or more that ran out of memory again, as two closed halves.
+        """Queue what is left of a batch that ran out of memory again, as two closed halves.
 
         The batch had started in time, so its requests are exempt from the maximum queue time.
         """

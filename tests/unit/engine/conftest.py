@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from msgspec import structs
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -20,6 +21,7 @@ from engine.running.runner import Runner
 from engine.step.commands import Command, Start
 from engine.step.composer import Composer
 from engine.step.memory import KvMemory
+from gateway.scheduling.magnus.lockstep import halves_of
 from tests.conftest import PATIENCE_S
 
 VOCABULARY = 97
@@ -118,12 +120,16 @@ def a_sequence() -> Callable[..., Sequence]:
 
 
 class LoopRun:
-    """A step loop in its thread, and all that it emitted."""
+    """A step loop in its thread, and all that it emitted.
+
+    Like the gateway, it submits the sequences of a batch that ran out of memory again, in halves.
+    """
 
     def __init__(self, runner: Runner, memory: KvMemory, step_tokens: int) -> None:
         self.steps: list[Step] = []
         self.failures: list[BaseException] = []
         self.memory = memory
+        self._submitted: dict[str, Sequence] = {}
         self._received: Queue[Step | BaseException] = Queue()
         composer = Composer(memory, step_tokens)
         self.loop = StepLoop(runner, composer, self._received.put, self._received.put)
@@ -134,16 +140,28 @@ class LoopRun:
             received = self._received.get(timeout=PATIENCE_S)
             if isinstance(received, Step):
                 self.steps.append(received)
+                for half in halves_of(received.returned):
+                    self.loop.put(Start([self._continued(name) for name in half]))
             else:
                 self.failures.append(received)
                 assert condition(self), f"the loop died: {received!r}"
 
+    def submit(self, sequences: list[Sequence], *commands: Command) -> None:
+        """Start sequences, in lock step as one batch."""
+        self._submitted.update({sequence.id: sequence for sequence in sequences})
+        self.loop.put(Start(sequences), *commands)
+
     def all(self, sequences: list[Sequence], *commands: Command) -> dict[str, list[int]]:
         """Run sequences to their end; the tokens of each."""
-        self.loop.put(Start(sequences), *commands)
+        self.submit(sequences, *commands)
         names = {sequence.id for sequence in sequences}
         self.until(lambda run: names <= run.finishes.keys())
         return {sequence.id: self.tokens(sequence.id) for sequence in sequences}
+
+    def _continued(self, name: str) -> Sequence:
+        """The sequence with the tokens generated so far."""
+        submitted = self._submitted[name]
+        return structs.replace(submitted, generated=submitted.generated + self.tokens(name))
 
     def tokens(self, name: str) -> list[int]:
         return [token for step in self.steps for token in step.tokens.get(name, [])]
@@ -160,6 +178,10 @@ class LoopRun:
     @property
     def preempted(self) -> list[str]:
         return [name for step in self.steps for name in step.preempted]
+
+    @property
+    def returned(self) -> list[list[str]]:
+        return [step.returned for step in self.steps if step.returned]
 
 
 @pytest.fixture

@@ -84,7 +84,7 @@ def test_lock_step_changes_no_token(family: str, a_run: Callable, expected: Call
     run = a_run(family, pages=60)
     run.loop.put(SetMode("lockstep"))
     assert run.all(SEQUENCES) == expected(family)
-    assert run.preempted
+    assert run.returned
 
 
 def test_a_continued_sequence_gets_the_remaining_tokens(

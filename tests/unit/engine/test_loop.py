@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from engine.attention.reference import ReferenceAttention
+from engine.loop import MAX_IDLE_TURNS
 from engine.networks.interface import Packed
-from engine.protocol import Pause, Preempt, Resume, Revise, Sampling, SetMode, StepWork
+from engine.protocol import Pause, Pin, Preempt, Resume, Revise, Sampling, SetMode, StepWork
 from engine.running.runner import Runner
 from engine.step.commands import Reset, Start, Stop
 from engine.step.sequence import new_sequence
@@ -228,7 +229,58 @@ def test_a_lockstep_batch_that_outgrows_memory_is_split_and_changes_no_token(
     run = a_run(pages=20)
     run.loop.put(SetMode("lockstep"))
     assert run.all(sequences) == undisturbed
-    assert set(run.preempted) == set(undisturbed)
+    assert run.returned[0] == ["s0", "s1", "s2", "s3"]
+    assert not run.preempted
+    assert run.loop.stats.returned_batches == len(run.returned)
+    [out] = [step for step in run.steps if step.returned == run.returned[0]]
+    assert out.kv.free == out.kv.pages
+
+
+def test_a_seed_samples_the_same_in_the_halves_of_a_batch(
+    a_run: Callable, a_sequence: Callable
+) -> None:
+    sequences = [
+        a_sequence(
+            f"s{n}",
+            range(3 + n),
+            max_tokens=30,
+            sampling=Sampling(temperature=1.0, seed=n, frequency_penalty=0.5),
+        )
+        for n in range(5)
+    ]
+    undisturbed = a_run().all(sequences)
+    run = a_run(pages=20)
+    run.loop.put(SetMode("lockstep"))
+    assert run.all(sequences) == undisturbed
+    assert len(run.returned) > 1
+
+
+def test_batches_too_large_to_start_are_returned_one_after_the_other(
+    a_run: Callable, a_sequence: Callable
+) -> None:
+    alone = a_run().all([a_sequence("s", range(30), max_tokens=3)])["s"]
+    run = a_run(pages=12)
+    run.loop.put(SetMode("lockstep"), Pause())
+    batches = [[f"{batch}a", f"{batch}b"] for batch in range(MAX_IDLE_TURNS + 4)]
+    for batch in batches:
+        run.submit([a_sequence(name, range(30), max_tokens=3) for name in batch])
+    run.loop.put(Resume())
+    run.until(lambda run: len(run.finishes) == 2 * len(batches))
+    assert run.returned == batches
+    assert {tuple(run.tokens(name)) for batch in batches for name in batch} == {tuple(alone)}
+
+
+def test_pins_are_released_for_a_sequence_alone_in_its_batch(
+    a_run: Callable, a_sequence: Callable
+) -> None:
+    run = a_run(pages=12, sharing=True)
+    run.all([a_sequence("first", range(24))], Pin("prefix", list(range(24)), ""))
+    assert run.steps[-1].kv.free == 12 - 24 // 4
+    run.loop.put(SetMode("lockstep"))
+    large = [a_sequence(name, range(50, 80), max_tokens=18) for name in "ab"]
+    assert [len(tokens) for tokens in run.all(large).values()] == [18, 18]
+    assert run.returned == [["a", "b"]]
+    assert run.steps[-1].kv.free == 12
 
 
 def test_equal_prefixes_are_computed_once_and_change_no_token(

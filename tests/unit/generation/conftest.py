@@ -12,8 +12,17 @@ from uuid import UUID
 
 import pytest
 
-from engine.protocol import EngineInfo, Finish, KvState, Mode, Sequence, Step, TokenLogprobs
-from gateway.engines.interface import EngineListener
+from engine.protocol import (
+    EngineInfo,
+    Finish,
+    KvState,
+    Mode,
+    Sequence,
+    Step,
+    StepWork,
+    TokenLogprobs,
+)
+from gateway.engines.interface import EngineClient, EngineListener
 from gateway.generation.queue_load import QueueBounds
 from gateway.generation.request import GenerationRequest, Message
 from gateway.generation.request_state import RequestState
@@ -151,13 +160,14 @@ class SchedulerScene:
         tokenizer: ChatTokenizer,
         outage_s: float = 60.0,
         bounds: QueueBounds | None = None,
+        client: EngineClient | None = None,
     ) -> None:
         self.now_s: float | None = None  # the clock's time, if a test sets it
         self.engine = RecordingEngine()
         self.outcomes = RecordingHistory()
         self.scheduler = Scheduler(
             "model",
-            self.engine,
+            client or self.engine,
             self.outcomes,
             self.outcomes,
             policy="lmaas",
@@ -235,8 +245,10 @@ class SchedulerScene:
         kv: KvState = KV,
         logprobs: dict[str, list[TokenLogprobs]] | None = None,
         preempted: Many[str] = (),
+        returned: Many[str] = (),
         took_s: float = 0.0,
         computed: int = 0,
+        work: StepWork | None = None,
     ) -> None:
         self.scheduler.events.engine_stepped(
             Step(
@@ -246,8 +258,10 @@ class SchedulerScene:
                 logprobs or {},
                 list(finished),
                 list(preempted),
+                list(returned),
                 took_s=took_s,
                 computed=computed,
+                work=work,
             )
         )
 

@@ -4,7 +4,7 @@ from uuid import UUID
 
 from prometheus_client import CollectorRegistry
 
-from engine.protocol import Finish
+from engine.protocol import Finish, StepWork
 from gateway.errors import DeadlineUnreachable
 from gateway.generation.metrics import MAX_TENANT_SERIES, OTHER, GatewayMetrics
 from gateway.tenancy.caller import Caller
@@ -52,6 +52,23 @@ async def test_engine_steps_are_counted_with_their_times(scene: SchedulerScene) 
     assert value(registry, "lmaas_engine_steps_total") == 2
     assert value(registry, "lmaas_engine_busy_seconds_total") == 0.75
     assert value(registry, "lmaas_engine_computed_tokens_total") == 4
+
+
+async def test_work_of_steps_is_counted_as_the_cost_of_a_step_counts_it(
+    scene: SchedulerScene,
+) -> None:
+    scene.connect()
+    request = scene.request()
+    await scene.enqueue(request)
+    scene.step({}, computed=10, work=StepWork(10, 50.0, 0, 0))
+    scene.step({request.sequence_id: [7]}, computed=3, work=StepWork(2, 4.0, 1, 11))
+    scene.step()  # an event without a step
+    registry = scene.scheduler.metrics.registry
+    assert value(registry, "lmaas_engine_steps_total") == 2
+    assert value(registry, "lmaas_engine_computed_prompt_tokens_total") == 12
+    assert value(registry, "lmaas_engine_prompt_reads_total") == 54
+    assert value(registry, "lmaas_engine_decoded_tokens_total") == 1
+    assert value(registry, "lmaas_engine_decode_reads_total") == 11
 
 
 async def test_cut_off_answer_counts_no_prediction_error(scene: SchedulerScene) -> None:

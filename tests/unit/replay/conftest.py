@@ -152,20 +152,16 @@ class FirstComePolicy:
 
 
 class LockstepFirstComePolicy(FirstComePolicy):
-    """The same policy for a lockstep engine, which queues halves of a split batch first."""
+    """The same policy for a lock-step engine; once a batch was split, its batches are smaller."""
 
     lockstep = True
-
-    def dispatch(self, now_s: float) -> Dispatch | None:
-        return super().dispatch(now_s) if self.admission.empty else None
-
-
-class HalvingPolicy(LockstepFirstComePolicy):
-    """The same policy, which splits batches that ran out of memory itself."""
 
     def __init__(self, rule: Rule = "longest", *, batch_size: int = 3) -> None:
         super().__init__(rule, batch_size=batch_size)
         self.halved: list[tuple[QueuedRequest, ...]] = []
+
+    def dispatch(self, now_s: float) -> Dispatch | None:
+        return super().dispatch(now_s) if self.admission.empty else None
 
     def halve(self, requests: Sequence[QueuedRequest]) -> None:
         self.halved.append(tuple(requests))
@@ -178,7 +174,6 @@ class HalvingPolicy(LockstepFirstComePolicy):
 POLICIES = {
     "continuous": FirstComePolicy,
     "lockstep": LockstepFirstComePolicy,
-    "halving": HalvingPolicy,
 }
 
 # durations are sums of powers of two: exact in floating point, in any order of addition

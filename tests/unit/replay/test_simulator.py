@@ -14,7 +14,7 @@ from gateway.replay.measure.results import ReplayResults, SeriesSampler
 from gateway.replay.simulator import replay
 from gateway.replay.workload.workload import Workload
 from gateway.scheduling.admission.length_distribution import LengthDistributions
-from gateway.scheduling.policy import POLICY_NAMES, Options, build_policy
+from gateway.scheduling.policy import POLICY_NAMES, Options, PolicyName, build_policy
 from gateway.scheduling.requests import QueuedRequest, RunningSequence
 
 COSTS = [
@@ -631,11 +631,8 @@ def test_predictions_are_always_trusted_without_a_floor(
     assert not [call for call in policy.calls if call[0] == "trust"]
 
 
-@pytest.mark.parametrize("mode", ["lockstep", "halving"])
-def test_every_request_ends_in_lockstep(
-    a_policy: Any, a_model: Any, contended: Workload, mode: str
-) -> None:
-    policy = a_policy("held", mode=mode, batch_size=16)
+def test_every_request_ends_in_lockstep(a_policy: Any, a_model: Any, contended: Workload) -> None:
+    policy = a_policy("held", mode="lockstep", batch_size=16)
     results = replay(contended, policy, a_model())
     ended = [call[1] for call in policy.calls if call[0] == "ended"]
     assert sorted(map(int, ended)) == list(range(600))
@@ -647,13 +644,48 @@ def test_every_request_ends_in_lockstep(
 def test_batch_out_of_memory_returns_to_its_policy(
     a_policy: Any, a_model: Any, a_workload: Any
 ) -> None:
-    policy = a_policy("held", mode="halving")
+    policy = a_policy("held", mode="lockstep")
     workload = a_workload((0, 8, 20), (0, 8, 20), (0, 8, 2))
     results = replay(workload, policy, a_model(pages=12))
     (halved,) = policy.halved
-    assert [request.id for request in halved] == ["0", "1"]
+    assert [(request.id, request.generated) for request in halved] == [("0", 9), ("1", 9)]
     assert results.preemptions.tolist() == [1, 1, 0]
     assert results.finished_s[2] < results.finished_s[0] < results.finished_s[1]
+
+
+def test_one_request_left_of_a_batch_is_queued_again_alone(
+    a_policy: Any, a_model: Any, a_workload: Any
+) -> None:
+    policy = a_policy("held", mode="lockstep")
+    workload = a_workload((0, 8, 20), (0, 8, 2), (0, 8, 4), (0, 8, 4))
+    results = replay(workload, policy, a_model(pages=12))
+    assert [[request.id for request in halved] for halved in policy.halved] == [["0"]]
+    assert results.preemptions.tolist() == [1, 0, 0, 0]
+    assert not np.isnan(results.finished_s).any()
+
+
+def test_batch_too_large_for_the_memory_is_returned_before_it_starts(
+    a_policy: Any, a_model: Any, a_workload: Any
+) -> None:
+    policy = a_policy("all", mode="lockstep")
+    results = replay(a_workload((0, 30, 2), (0, 30, 2)), policy, a_model(pages=12))
+    assert [[request.generated for request in halved] for halved in policy.halved] == [[0, 0]]
+    assert results.recomputed_tokens == 0
+    assert results.finished_s[0] < results.finished_s[1]
+
+
+LOCKSTEP = [name for name in POLICY_NAMES if build_policy(name, Options()).lockstep]
+
+
+@pytest.mark.parametrize("name", LOCKSTEP)
+def test_no_lock_step_policy_loses_a_request_of_a_split_batch(
+    a_model: Any, contended: Workload, name: PolicyName
+) -> None:
+    shorter = contended.with_quantiles(contended.quantiles / 4)  # so batches run out of memory
+    results = replay(shorter, build_policy(name, Options(fixed_batch=16)), a_model(pages=48))
+    assert results.preemptions.sum() > 0
+    assert not np.isnan(results.finished_s).any()
+    assert results.kv_pages.max() <= 48
 
 
 def test_empty_workload_has_empty_results(a_policy: Any, a_model: Any) -> None:

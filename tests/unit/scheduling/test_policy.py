@@ -132,8 +132,12 @@ class PolicyDriver:
         self.policy.resize(pages, page_tokens)
 
     def halve(self, *_: int) -> None:
-        if isinstance(self.policy, LockstepPolicy) and len(self.running) > 1:
-            requests = [self.arrived[key] for key in self.running]
+        if isinstance(self.policy, LockstepPolicy) and self.running:
+            requests = [
+                replace(self.arrived[key], generated=sequence.generated)
+                for key, sequence in self.running.items()
+            ]
+            self.arrived.update({request.id: request for request in requests})
             self.policy.halve(requests)
             self.waiting.update({request.id: request for request in requests})
             self.halved |= self.running.keys()

@@ -87,6 +87,17 @@ async def test_a_sequence_submitted_again_is_not_run_again(a_sequence: Callable)
     assert harness.started == ["s", "t"]
 
 
+async def test_a_returned_sequence_runs_again_under_a_new_id_alone(a_sequence: Callable) -> None:
+    harness = SessionsHarness()
+    batch = SubmitBatch("b", [a_sequence("s"), a_sequence("t")])
+    harness.submit(batch)
+    harness.step(returned=["s", "t"])
+    harness.submit(batch)  # repeated: its first answer was lost
+    harness.submit(SubmitBatch("half", [a_sequence("s2")]), batch)
+    assert harness.started == ["s", "t", "s2"]
+    assert harness.sessions._seen._unfinished == {"s2"}  # the others may be forgotten in time
+
+
 async def test_cancel_and_revise_are_passed_on_in_order(a_sequence: Callable) -> None:
     harness = SessionsHarness()
     harness.submit(SubmitBatch("b", [a_sequence("s")]), Revise({"s": 4}), Cancel(["s"]))

@@ -1,4 +1,7 @@
-"""Static batches: started, padded and ended together, split if memory runs out."""
+"""Static batches: started, padded and ended together, returned if memory runs out."""
+
+from collections import Counter
+from math import ceil, log2
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +12,7 @@ from engine.step.composer import StepPlan
 from engine.step.lockstep import LockstepComposer
 from engine.step.memory import KvMemory
 from engine.step.sequence import SequenceState
+from gateway.scheduling.magnus.lockstep import halves_of
 
 PAGES, PAGE_TOKENS = 8, 4
 
@@ -37,11 +41,17 @@ def settle(plan: StepPlan, composer: LockstepComposer) -> None:
 
 
 def finish_steps(composer: LockstepComposer, *, pipelined: bool = False) -> dict[str, int]:
-    """Run to the end; the step after which each sequence left."""
+    """Run to the end, and halve what is returned; the step after which each sequence left."""
     times: dict[str, int] = {}
+    returns: Counter[str] = Counter()
     in_flight, step = None, 0
     while not composer.idle or in_flight:
         plan = composer.compose()
+        assert not (plan.chunks and plan.returned)
+        assert not any(sequence.in_flight or sequence.padding for sequence in plan.returned)
+        returns.update(sequence.id for sequence in plan.returned)
+        for half in halves_of(plan.returned):
+            composer.add(half)
         composer.check()
         settled, in_flight = (
             (in_flight, plan if plan.chunks else None) if pipelined else (plan, None)
@@ -53,6 +63,7 @@ def finish_steps(composer: LockstepComposer, *, pipelined: bool = False) -> dict
             times[sequence.id] = step
         composer.check()
         assert step < 1000
+    assert max(returns.values(), default=0) <= ceil(log2(max(len(times), 1)))
     return times
 
 
@@ -84,23 +95,75 @@ def test_an_ended_answer_is_computed_until_the_others_end() -> None:
     assert chunk.start - short.padding == 2  # the end of its answer
 
 
-def test_a_batch_too_large_for_memory_is_split_before_it_starts() -> None:
+def until_returned(composer: LockstepComposer) -> list[SequenceState]:
+    """Run until a batch is returned."""
+    while not (plan := composer.compose()).returned:
+        settle(plan, composer)
+    return list(plan.returned)
+
+
+def test_a_batch_too_large_for_memory_is_returned_before_it_starts() -> None:
     batch = [a_member(str(number), prompt=7, length=1) for number in range(8)]
-    composer = a_composer(batch)
-    composer.compose()
-    assert len(composer.running) == 4
-    assert [len(waiting) for waiting in composer.batches] == [4]
+    behind = [a_member("behind")]
+    composer = a_composer(batch, behind)
+    assert composer.compose().returned == batch
+    assert {sequence.generated for sequence in batch} == {0}
+    assert [chunk.sequence for chunk in composer.compose().chunks] == behind
 
 
-def test_a_batch_that_runs_out_of_memory_is_split_in_two_halves_that_keep_their_tokens() -> None:
+def test_a_batch_that_runs_out_of_memory_is_returned_with_its_tokens_and_frees_its_pages() -> None:
     batch = [a_member(str(number), prompt=3, length=12) for number in range(4)]
     composer = a_composer(batch)
-    while not (plan := composer.compose()).preempted:
-        settle(plan, composer)
-    assert plan.preempted == batch
-    assert [[s.id for s in half] for half in composer.batches] == [["0", "1"], ["2", "3"]]
+    assert until_returned(composer) == batch
     assert {sequence.generated for sequence in batch} == {6}
+    assert (composer.idle, composer.memory.free) == (True, PAGES)
+    for half in halves_of(batch):
+        composer.add(half)
     assert len(finish_steps(composer)) == 4
+
+
+def test_ended_answers_leave_when_the_others_are_returned() -> None:
+    short = a_member("short", length=1)
+    others = [a_member(name, length=12) for name in "abc"]
+    composer = a_composer([short, *others])
+    assert until_returned(composer) == others
+    assert composer.take_finished() == [short]
+
+
+def test_the_tokens_in_flight_are_awaited_before_a_batch_is_returned() -> None:
+    batch = [a_member(str(number), prompt=3, length=12) for number in range(4)]
+    composer = a_composer(batch)
+    in_flight = composer.compose()
+    while (plan := composer.compose()).chunks:
+        settle(in_flight, composer)
+        in_flight = plan
+    assert not plan.returned
+    settle(in_flight, composer)
+    assert composer.compose().returned == batch
+    assert {sequence.generated for sequence in batch} == {6}
+
+
+def test_a_token_in_flight_may_end_a_batch_that_lacks_pages() -> None:
+    batch = [a_member(str(number), prompt=3, length=6) for number in range(4)]
+    assert finish_steps(a_composer(batch), pipelined=True) == dict.fromkeys("0123", 6)
+
+
+def test_a_padded_sequence_left_alone_is_returned_and_fits_without_padding() -> None:
+    short, long = a_member("short", prompt=2, length=26), a_member("long", prompt=12, length=1)
+    composer = a_composer([short, long])
+    assert until_returned(composer) == [short]
+    assert composer.take_finished() == [long]
+    composer.add([short])
+    assert finish_steps(composer).keys() == {"short"}
+
+
+def test_a_padded_sequence_whose_neighbour_was_cancelled_is_returned() -> None:
+    short, long = a_member("short", prompt=2, length=26), a_member("long", prompt=12, length=9)
+    composer = a_composer([short, long])
+    settle(composer.compose(), composer)
+    composer.remove(long)
+    assert until_returned(composer) == [short]
+    assert short.generated == 21
 
 
 def test_a_removed_member_lets_the_ended_ones_leave() -> None:

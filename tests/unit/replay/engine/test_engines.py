@@ -1,6 +1,6 @@
 """The simulated engine makes the same steps as the real engine's composer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import pytest
@@ -11,6 +11,7 @@ from engine.kv.host import HostTier, RestoreCosts
 from engine.kv.pages import PagePool
 from engine.kv.reservations import KvReservation, peak_pages
 from engine.step.composer import Composer, StepPlan
+from engine.step.lockstep import LockstepComposer
 from engine.step.memory import KvMemory
 from engine.step.sequence import SequenceState
 from gateway.replay.cost.model import EngineModel, EngineShape, LinearCost
@@ -22,6 +23,7 @@ from gateway.replay.engine.reservations import ReservedSpan, ReservedSpanTable, 
 from gateway.replay.engine.sequence import SimulatedSequence
 from gateway.replay.engine.timeline import Timeline
 from gateway.scheduling.admission.length_distribution import LengthDistributions
+from gateway.scheduling.magnus.lockstep import halves_of
 from gateway.scheduling.requests import Quantiles, QueuedRequest, RunningSequence
 
 COST = LinearCost(step_s=2**-6, prompt_token_s=2**-12, sequence_s=2**-9, kv_token_s=2**-16)
@@ -173,6 +175,11 @@ class ComposerRun:
             self.outcome.preemptions[int(victim.id)] += (
                 victim.generated + victim.in_flight < job.tokens
             )
+        return self.timed(plan)
+
+    @staticmethod
+    def timed(plan: StepPlan) -> tuple[StepPlan, float] | None:
+        """A step with its modelled time; None if it computes nothing."""
         if not any(chunk.length for chunk in plan.chunks):
             return None
         singles = [chunk for chunk in plan.chunks if chunk.samples_token and chunk.length == 1]
@@ -362,9 +369,11 @@ def test_boundary_is_the_first_at_or_after_a_time(
     assert timeline.steps_done(at_s) == 10 + sum(end_s <= at_s for end_s in ends[1:])
 
 
-def lockstep(submitted: list[Job], pages: int) -> tuple[LockstepEngine, list[float]]:
-    """Run all jobs as one batch."""
-    engine = LockstepEngine(model_of(pages=pages), owner_halves=False)
+def lockstep(
+    submitted: list[Job], pages: int, step_tokens: int = 12
+) -> tuple[LockstepEngine, list[float]]:
+    """Run all jobs as one batch, and submit what is returned of it again in halves."""
+    engine = LockstepEngine(model_of(pages=pages, step_tokens=step_tokens))
     sequences = sequences_of(submitted)
     engine.submit(sequences, 0.0)
     finished_s = [float("nan")] * len(sequences)
@@ -373,6 +382,8 @@ def lockstep(submitted: list[Job], pages: int) -> tuple[LockstepEngine, list[flo
         for sequence in engine.settle():
             finished_s[sequence.index] = now_s
             assert sequence.generated == sequence.tokens
+        for half in halves_of(engine.take_returned()):
+            engine.submit(list(half), now_s)
         engine.compose()
         assert engine.pages_at(now_s) <= pages
     return engine, finished_s
@@ -386,7 +397,7 @@ def test_lockstep_batch_ends_together_and_reads_its_padding() -> None:
     assert engine.statistics.computed_tokens == 20 + 2 * 5 + 2  # with one ghost step
 
 
-def test_lockstep_batch_out_of_pages_is_split_and_continues() -> None:
+def test_lockstep_batch_out_of_pages_is_returned_and_continues() -> None:
     submitted = [Job(0, 8, 20, 20, 20), Job(0, 8, 9, 9, 9), Job(0, 8, 20, 20, 20)]
     engine, finished_s = lockstep(submitted, pages=12)  # four pages, 16 tokens, each
     assert engine.statistics.preemptions == 2
@@ -398,3 +409,41 @@ def test_every_lockstep_batch_ends(submitted: list[Job]) -> None:
     engine, finished_s = lockstep(submitted, pages=16)
     assert all(end_s > 0 for end_s in finished_s)
     assert engine.statistics.page_seconds <= 16 * engine.statistics.busy_s
+
+
+class LockstepComposerRun(ComposerRun):
+    """The engine's composer of lock-step batches; halves what it returns, like the gateway."""
+
+    def __init__(self, submitted: list[Job], pages: int, step_tokens: int) -> None:
+        super().__init__(submitted, pages, step_tokens)
+        self.composer = LockstepComposer(self.composer.memory, step_tokens)  # type: ignore[assignment]
+        self.composer.add([self.real_sequence(index) for index in range(len(submitted))])
+        self.left = []
+
+    def launch(self) -> tuple[StepPlan, float] | None:
+        plan = self.composer.compose()
+        self.note_finished()
+        for half in halves_of(plan.returned):
+            self.composer.add(half)
+        return self.timed(plan)
+
+    def settle(self, plan: StepPlan, seconds: float) -> None:
+        super().settle(plan, seconds)
+        self.note_finished()
+
+    def note_finished(self) -> None:
+        for sequence in self.composer.take_finished():
+            self.outcome.finished_s[int(sequence.id)] = self.now_s
+
+
+@st.composite
+def answered_jobs(draw: st.DrawFn) -> Job:
+    """Jobs that fit 16 pages, and end at max_tokens or before."""
+    job = draw(jobs(cut_off=draw(st.booleans())))
+    return replace(job, wait=0, prompt=max(job.prompt, 2))
+
+
+@given(st.lists(answered_jobs(), min_size=1, max_size=8))
+def test_lockstep_steps_match_the_engine(submitted: list[Job]) -> None:
+    real = LockstepComposerRun(submitted, pages=16, step_tokens=2_000)
+    assert lockstep(submitted, pages=16, step_tokens=2_000)[1] == real.run().finished_s

@@ -105,9 +105,18 @@ def test_no_request_joins_a_half_of_a_failed_batch(a_request: MakeRequest) -> No
     batcher.check()
 
 
-def test_a_lone_request_cannot_be_halved(a_request: MakeRequest) -> None:
-    with pytest.raises(ValueError, match="two or more"):
-        Batcher(ANY, Capacity(10_000, 1)).halve([a_request()])
+def test_a_request_left_of_a_batch_is_a_closed_batch(a_request: MakeRequest) -> None:
+    batcher = Batcher(ANY, Capacity(10_000, 1))
+    [batch] = batcher.halve([a_request()])
+    assert (len(batch), batch.insertable) == (1, False)
+    assert batcher.add(a_request()) is not batch
+
+
+def test_a_queued_request_cannot_be_halved(a_request: MakeRequest) -> None:
+    batcher, request = Batcher(ANY, Capacity(10_000, 1)), a_request()
+    batcher.add(request)
+    with pytest.raises(ValueError, match="not queued"):
+        batcher.halve([request])
 
 
 def test_same_id_cannot_wait_twice(a_request: MakeRequest) -> None:

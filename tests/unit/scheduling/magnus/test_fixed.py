@@ -154,11 +154,12 @@ def test_half_loses_the_requests_that_are_withdrawn(a_request: MakeRequest) -> N
     assert [ids(batch.requests) for batch in policy.waiting(99.0)] == ["b", "c"]
 
 
-def test_lone_request_cannot_be_halved(a_request: MakeRequest) -> None:
+def test_request_left_of_a_batch_is_queued_again_alone(a_request: MakeRequest) -> None:
     policy = a_policy()
-    policy.arrive(a_request())
-    with pytest.raises(ValueError, match="two or more"):
-        policy.halve(dispatched(policy))
+    policy.arrive(a_request(request_id="a", arrived_s=1.0))
+    policy.halve(dispatched(policy))
+    policy.arrive(a_request(request_id="b", arrived_s=2.0))
+    assert [ids(batch.requests) for batch in policy.waiting(99.0)] == ["a", "b"]
 
 
 def test_fixed_batches_need_lock_step() -> None:

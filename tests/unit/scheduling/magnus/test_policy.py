@@ -148,12 +148,15 @@ def test_halves_are_exempt_from_the_maximum_queue_time(a_request: MakeRequest) -
     assert len(policy) == 4
 
 
-def test_only_two_or_more_can_be_halved(a_request: MakeRequest) -> None:
+def test_request_left_of_a_batch_is_queued_again_alone(a_request: MakeRequest) -> None:
     policy = a_policy()
     policy.arrive(a_request())
-    [lone] = dispatched(policy, 1.0)
-    with pytest.raises(ValueError, match="two or more"):
-        policy.halve([lone])
+    lone = dispatched(policy, 1.0)
+    policy.halve(lone)
+    policy.arrive(a_request(arrived_s=1.0))
+    policy.check()
+    assert [len(batch.requests) for batch in policy.waiting(2.0)] == [1, 1]
+    assert dispatched(policy, 2.0) == lone
 
 
 def test_magnus_needs_lock_step_and_always_trusts() -> None:
