@@ -1,11 +1,12 @@
 """The engines of E4, each in the number formats that it may be fastest in."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from benchmarks.e4.llama_cpp import gguf_file, server
-from benchmarks.e4.llama_server import LlamaServer
+from benchmarks.e4.llama_server import LlamaServers
 from benchmarks.e4.servers import OurServer, Server, VllmServer
 
 OURS: Final = "ours"
@@ -49,15 +50,15 @@ class Contender:
         """Bytes of a weight."""
         return BYTES[self.format]
 
-    def start(self, model: Path, clients: int, threads: int) -> Server:
-        """Start it for at most `clients` clients. RuntimeError if it cannot be had."""
+    def start(self, model: Path, clients: Iterable[int], threads: int) -> Server:
+        """Start it for these numbers of clients. RuntimeError if it cannot be had."""
         label = f"E4-{self.engine}-{self.format}"
         if self.engine == OURS:
             return OurServer(label, model, dtype=self.format, threads=threads)
         if self.engine == VLLM:
             return VllmServer(label, model, dtype=self.format, threads=threads)
         file = gguf_file(model, self.format)
-        return LlamaServer(label, server(), file, slots=clients, threads=threads)
+        return LlamaServers(label, server(), file, clients=clients, threads=threads)
 
 
 def contenders(engine: str) -> list[Contender]:

@@ -3,7 +3,8 @@
 import asyncio
 import socket
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Final
@@ -38,7 +39,7 @@ _part = msgspec.json.Decoder(Part)
 
 
 class LlamaServer(PausableProcess):
-    """`llama-server` with a slot for each client, without its prompt cache."""
+    """`llama-server` with `slots` slots, without its prompt cache."""
 
     def __init__(self, name: str, binary: Path, model: Path, *, slots: int, threads: int) -> None:
         self._port = _free_port()
@@ -94,6 +95,43 @@ class LlamaServer(PausableProcess):
             return httpx.get(f"http://{HOST}:{self._port}/health").is_success
         except httpx.TransportError:
             return False
+
+
+class LlamaServers:
+    """`llama-server` once for each number of clients, with as many slots: unused slots slow it."""
+
+    def __init__(
+        self, name: str, binary: Path, model: Path, *, clients: Iterable[int], threads: int
+    ) -> None:
+        self._servers: dict[int, LlamaServer] = {}
+        with ExitStack() as started:
+            started.callback(self.close)
+            for slots in clients:
+                label = f"{name}-{slots}"
+                self._servers[slots] = LlamaServer(
+                    label, binary, model, slots=slots, threads=threads
+                )
+            started.pop_all()
+
+    def serve(self, requests: list[Request], clients: int) -> LoadTrace:
+        """Serve the requests by the server for that many clients. RuntimeError on failure."""
+        return self._servers[clients].serve(requests, clients)
+
+    def pause(self) -> None:
+        """Suspend all."""
+        for server in self._servers.values():
+            server.pause()
+
+    def resume(self) -> None:
+        """Undo `pause`."""
+        for server in self._servers.values():
+            server.resume()
+
+    def close(self) -> None:
+        """End all."""
+        with ExitStack() as stack:
+            for server in self._servers.values():
+                stack.callback(server.close)
 
 
 async def serve(port: int, requests: list[Request], clients: int) -> LoadTrace:

@@ -147,7 +147,7 @@ class Comparison:
         """Start a contender; one that cannot be had is reported and left out."""
         self._report.say(f"{contender.name}: starting")
         try:
-            server = contender.start(self._model, max(self._clients), self._threads)
+            server = contender.start(self._model, self._clients, self._threads)
         except (RuntimeError, OSError) as error:
             self._report.say(f"{contender.name}: absent: {error}")
             return
@@ -163,7 +163,7 @@ class Comparison:
         server.resume()
         try:
             sleep(SETTLE_S)
-            server.serve(warmup_requests(requests), 1)
+            server.serve(warmup_requests(requests), clients)
             measured = quietest(
                 partial(server.serve, requests, clients), self._reporter(contender, clients)
             )

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from benchmarks.harness.machine import commit, machine
-from benchmarks.harness.paths import CACHE, README, RESULTS
+from benchmarks.harness.paths import CACHE, PLOTS, README, RESULTS
 
 BEGIN: Final = "<!-- results: written by benchmarks/harness/report.py -->\n"
 END: Final = "<!-- end of results -->\n"
@@ -55,6 +55,11 @@ class Report:
     def path(self) -> Path:
         """The file with full rows."""
         return CACHE / ("looks" if self._look else "results") / f"{self._figure}.json"
+
+    @property
+    def plots(self) -> Path:
+        """The folder for pictures."""
+        return CACHE / "looks" if self._look else PLOTS / self._figure
 
     def say(self, line: str) -> None:
         """Print a line of progress."""

@@ -10,7 +10,6 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from benchmarks.harness.paths import PLOTS
 from benchmarks.harness.report import Report, Row, Target, target
 from benchmarks.harness.retry import Measured, quietest
 from benchmarks.live.calibration import calibrated
@@ -92,7 +91,7 @@ def run(requests: int, load: float) -> None:
             rows = rows_of(engine, queued, rate_s, policy_runs)
             report.write(rows, targets(rows))
     if not look:
-        draw({name: each.outcome for name, each in policy_runs.items()}, PLOTS)
+        draw({name: each.outcome for name, each in policy_runs.items()}, report.plots)
     report.conclude(rows, targets(rows))
 
 

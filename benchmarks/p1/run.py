@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from benchmarks.harness.paths import CACHE, PLOTS
+from benchmarks.harness.paths import CACHE
 from benchmarks.harness.report import Report, Row, Target
 from benchmarks.p1.rows import app_rows, midflight_rows, overall_rows, source_rows, versus_rows
 from benchmarks.p1.targets import targets
@@ -62,7 +62,7 @@ def run(data: Path, rules: Sequence[LengthRule], apps: Sequence[str], threads: i
             result = evaluate(lines, options, texts, report.say)
             if history == NO_HISTORY:
                 rule_runs.without_history = result
-                draw(result, CACHE / "looks" if partial else PLOTS, f"P1-{rule_runs.rule}-")
+                draw(result, report.plots, f"P1-{rule_runs.rule}-")
             else:
                 rule_runs.with_history[history] = result
             report.write(rows_of(runs), list(_targets(runs)))

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from benchmarks.harness.paths import CACHE, PLOTS
+from benchmarks.harness.paths import CACHE
 from benchmarks.harness.report import Report, Row, Target
 from benchmarks.p3.doubling import doubling_rows, doublings
 from benchmarks.p3.new_app import new_app_rows, new_apps
@@ -36,7 +36,7 @@ def run(data: Path, parts: Iterable[str], threads: int) -> None:
     """Run the given parts; a run of fewer than all does not replace the stored result."""
     selected = set(parts)
     partial = selected != set(PARTS)
-    report, folder = Report("P3", look=partial), CACHE / "looks" if partial else PLOTS
+    report = Report("P3", look=partial)
     rows: list[Row] = []
     targets: list[Target] = []
     corpus = read_corpus(data, data)
@@ -50,13 +50,13 @@ def run(data: Path, parts: Iterable[str], threads: int) -> None:
         new = list(new_apps(train, test, full, report.say, threads))
         rows += new_app_rows(new)
         targets += new_app_targets(new_app_rows(new))
-        draw_new_apps(new, folder)
+        draw_new_apps(new, report.plots)
         report.write(rows, targets)
     if "b" in selected:
         switched = switches(train, test, report.say, threads)
         rows += switch_rows(switched)
         targets += switch_targets(switched)
-        draw_switches(switched, folder)
+        draw_switches(switched, report.plots)
         report.write(rows, targets)
     if selected & {"c", "d"}:
         report.say("(c), (d) fitting a version")
@@ -66,12 +66,12 @@ def run(data: Path, parts: Iterable[str], threads: int) -> None:
         doubled = list(doublings(test, version))
         rows += doubling_rows(doubled)
         targets += doubling_targets(doubled)
-        draw_doublings(doubled, folder)
+        draw_doublings(doubled, report.plots)
         report.write(rows, targets)
     if "d" in selected:
         report.say("(d) lengths shuffled")
         shuffled_lengths = shuffled(test, version)
         rows += shuffled_rows(shuffled_lengths)
         targets += shuffled_targets(shuffled_lengths)
-        draw_shuffled(shuffled_lengths, folder)
+        draw_shuffled(shuffled_lengths, report.plots)
     report.conclude(rows, targets)

@@ -18,7 +18,6 @@ from benchmarks.harness.contenders import (
     pool_of,
     saturated_rate,
 )
-from benchmarks.harness.paths import CACHE, PLOTS
 from benchmarks.harness.report import Report, Row
 from benchmarks.harness.text_requests import text_requests
 from benchmarks.s2.cells import (
@@ -75,9 +74,8 @@ def run(
         found = points(cells)
         report.write([*rows, *rows_of(found)], list(targets(found)))
     found = points(cells)
-    folder = CACHE / "looks" if look else PLOTS
-    draw_loads(found, folder)
-    draw_deciles(found, folder)
+    draw_loads(found, report.plots)
+    draw_deciles(found, report.plots)
     report.conclude([*rows, *rows_of(found)], list(targets(found)))
 
 

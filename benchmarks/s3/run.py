@@ -11,7 +11,6 @@ from itertools import product
 from typing import Final
 
 from benchmarks.harness.contenders import SEEDS
-from benchmarks.harness.paths import CACHE, PLOTS
 from benchmarks.harness.report import Report
 from benchmarks.s3.cells import (
     MODELS,
@@ -46,7 +45,7 @@ def run(*, quick: bool, jobs: int) -> None:
         cells.append(done)
         report.say(_line(done))
         report.write(list(rows_of(cells)), list(targets(cells)))
-    draw(cells, CACHE / "looks" if quick else PLOTS)
+    draw(cells, report.plots)
     report.conclude(list(rows_of(cells)), list(targets(cells)))
 
 

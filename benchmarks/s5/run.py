@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.harness.contenders import OURS, POOLS, SEEDS, fitting_smallest_pool, pool_of
-from benchmarks.harness.paths import CACHE, PLOTS
 from benchmarks.harness.report import Report
 from benchmarks.harness.text_requests import text_requests
 from benchmarks.s5.cells import (
@@ -49,7 +48,7 @@ def run(data: Path, engine: EngineModel, *, quick: bool, only: str, jobs: int) -
         cells.append(done)
         report.say(_line(done))
         report.write(list(rows_of(cells)), list(targets(cells)))
-    draw(cells, CACHE / "looks" if look else PLOTS)
+    draw(cells, report.plots)
     report.conclude(list(rows_of(cells)), list(targets(cells)))
 
 

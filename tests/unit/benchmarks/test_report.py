@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from benchmarks.harness import report as report_file
-from benchmarks.harness.paths import README, RESULTS
+from benchmarks.harness.paths import PLOTS, README, RESULTS
 from benchmarks.harness.report import (
     BEGIN,
     END,
@@ -80,6 +80,11 @@ def test_results_in_git_are_what_readme_shows(tmp_path: Path) -> None:
     copy.write_text(README.read_text())
     write_tables(copy, RESULTS)
     assert copy.read_text() == README.read_text()
+
+
+def test_pictures_of_a_figure_have_a_folder_of_their_own(folder: Path) -> None:
+    assert Report("E9", look=False).plots == PLOTS / "E9"
+    assert Report("E9", look=True).plots == folder / "cache" / "looks"
 
 
 def test_table_is_made_of_all_result_files(folder: Path) -> None:

@@ -2,15 +2,17 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from benchmarks.e4 import run as run_file
 from benchmarks.e4.closed_loop import ClosedLoop, Exchange
 from benchmarks.e4.contenders import LLAMA, OURS, VLLM, Contender
-from benchmarks.e4.llama_server import HOST, UNKNOWN, serve
+from benchmarks.e4.llama_server import HOST, UNKNOWN, LlamaServers, serve
 from benchmarks.e4.measures import LoadTrace, agreement
 from benchmarks.e4.rows import BOUNDS, Run, bound_rows, load_rows, ratio_rows, targets
 from benchmarks.e4.run import Comparison
@@ -217,6 +219,59 @@ async def answered_by(sent: list[list[int]]) -> list[list[int]]:
         port = server.sockets[0].getsockname()[1]
         trace = await serve(port, requests(3, tokens=3), 2)
     return [exchange.tokens for exchange in trace.exchanges.values()]
+
+
+MOST_SLOTS = 8
+SLOTS_SERVER = """#!{python}
+import json, sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+if int(options["--parallel"]) > {most_slots}:
+    sys.exit("too many slots")
+
+class Answer(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.end_headers()
+        part = {{"tokens": [int(options["--parallel"])], "stop": False}}
+        self.wfile.write(b"data: " + json.dumps(part).encode() + b"\\n")
+
+HTTPServer((options["--host"], int(options["--port"])), Answer).serve_forever()
+"""
+
+
+@pytest.fixture
+def slots_server(tmp_path: Path) -> Path:
+    """A program with llama-server's options that answers with its number of slots."""
+    binary = tmp_path / "server"
+    binary.write_text(SLOTS_SERVER.format(python=sys.executable, most_slots=MOST_SLOTS))
+    binary.chmod(0o700)
+    return binary
+
+
+def test_clients_are_served_by_the_llama_server_with_as_many_slots(slots_server: Path) -> None:
+    servers = LlamaServers("test", slots_server, Path("x.gguf"), clients=[1, 3], threads=1)
+    try:
+        servers.pause()
+        servers.resume()
+        for clients in (1, 3):
+            trace = servers.serve(requests(2, tokens=1), clients)
+            assert [exchange.tokens for exchange in trace.exchanges.values()] == [[clients]] * 2
+    finally:
+        servers.close()
+
+
+def test_llama_servers_that_started_end_if_one_does_not_start(slots_server: Path) -> None:
+    before = psutil.Process().children()
+    with pytest.raises(RuntimeError, match="did not start"):
+        LlamaServers("test", slots_server, Path("x.gguf"), clients=[1, MOST_SLOTS + 1], threads=1)
+    assert psutil.Process().children() == before
 
 
 async def test_tokens_of_llama_server_are_noted_as_they_arrive() -> None:
