@@ -9,15 +9,9 @@ import pytest
 from benchmarks.harness.cpu_noise import CpuNoise
 from benchmarks.harness.retry import Measured
 from benchmarks.live.gateway_process import EngineSteps, ServedRequests, environment
+from benchmarks.live.passes import PolicyRun, calibrated_s, saturated_tokens_s
 from benchmarks.live.plots import NAME, draw
-from benchmarks.live.run import (
-    POLICIES,
-    PolicyRun,
-    calibrated_s,
-    rows_of,
-    saturated_tokens_s,
-    targets,
-)
+from benchmarks.live.run import POLICIES, rows_of, targets
 from benchmarks.live.traffic import ANSWER_TOKENS, plan
 from gateway.replay.cost.calibration import CalibratedEngine, CostFit, FitQuality, StepGroup
 from gateway.replay.cost.model import EngineModel, EngineShape, LinearCost
