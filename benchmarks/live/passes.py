@@ -10,7 +10,7 @@ import numpy as np
 from msgspec import Struct
 
 from benchmarks.harness.report import Report
-from benchmarks.harness.retry import Measured, quietest
+from benchmarks.harness.retry import MAX_REPEATS, Measured, quietest
 from benchmarks.live.gateway_process import EngineSteps, GatewayProcess, ServedRequests
 from benchmarks.live.traffic import PlannedRequest, plan, send
 from gateway.quantiles import Floats
@@ -58,10 +58,17 @@ class PolicyRun(Struct, frozen=True):
 class Passes:
     """Passes through one gateway, each repeated if other processes disturbed it."""
 
-    def __init__(self, gateway: GatewayProcess, engine: CalibratedEngine, report: Report) -> None:
+    def __init__(
+        self,
+        gateway: GatewayProcess,
+        engine: CalibratedEngine,
+        report: Report,
+        repeats: int = MAX_REPEATS,
+    ) -> None:
         self._gateway = gateway
         self._engine = engine
         self._report = report
+        self._repeats = repeats
 
     def warm_up(self, seed: int) -> None:
         """Send a few requests; they are not measured."""
@@ -80,6 +87,7 @@ class Passes:
             partial(_run_policy, self._gateway, self._engine, policy, planned),
             partial(_say, self._report, name),
             self._gateway.meter,
+            self._repeats,
         )
 
 

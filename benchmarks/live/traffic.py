@@ -45,9 +45,42 @@ def plan(count: int, seed: int, rate_s: float | None = None) -> list[PlannedRequ
     return planned
 
 
+class TimedBody(Struct, frozen=True):
+    """The body of a chat completion, with the time to send it in seconds from the start."""
+
+    at_s: float
+    body: dict[str, Any]
+
+
+class Answer(Struct, frozen=True):
+    """An answer: its text, its tokens, and the seconds from the request's time to its end.
+
+    `error` is what the gateway answered in its place.
+    """
+
+    text: str
+    tokens: int
+    response_s: float
+    error: str | None = None
+
+
 def send(url: str, requests: Sequence[PlannedRequest]) -> list[float]:
     """Seconds from each request's time to its complete answer. RuntimeError for a wrong one."""
-    return asyncio.run(_send(url, requests))
+    ends = _end_tokens(DEMO_FOLDER)
+    answers = ask(url, [TimedBody(request.at_s, _body(request, ends)) for request in requests])
+    for request, answer in zip(requests, answers, strict=True):
+        if answer.error is not None:
+            raise RuntimeError(f"a request failed: {answer.error}")
+        if answer.tokens != request.tokens:
+            raise RuntimeError(
+                f"{answer.tokens} tokens were generated where {request.tokens} were due"
+            )
+    return [answer.response_s for answer in answers]
+
+
+def ask(url: str, bodies: Sequence[TimedBody]) -> list[Answer]:
+    """The answers, in the order of the bodies."""
+    return asyncio.run(_ask(url, bodies))
 
 
 def _examples() -> Iterator[list[str]]:
@@ -61,34 +94,31 @@ def _tokens(rng: Random) -> int:
     return min(max(round(exp(rng.gauss(log(MEDIAN_TOKENS), LOG_SPREAD))), shortest), longest)
 
 
-async def _send(url: str, requests: Sequence[PlannedRequest]) -> list[float]:
+async def _ask(url: str, bodies: Sequence[TimedBody]) -> list[Answer]:
     async with httpx.AsyncClient(
         base_url=url,
         headers={"Authorization": f"Bearer {API_KEY}"},
         timeout=TIMEOUT_S,
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
     ) as client:
-        ends = _end_tokens(DEMO_FOLDER)
         start_s = perf_counter()
         async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(_send_one(client, request, start_s + request.at_s, ends))
-                for request in requests
-            ]
+            tasks = [group.create_task(_ask_one(client, each, start_s)) for each in bodies]
         return [task.result() for task in tasks]
 
 
-async def _send_one(
-    client: httpx.AsyncClient, request: PlannedRequest, due_s: float, ends: dict[str, float]
-) -> float:
+async def _ask_one(client: httpx.AsyncClient, timed: TimedBody, start_s: float) -> Answer:
+    due_s = start_s + timed.at_s
     await asyncio.sleep(due_s - perf_counter())
-    response = await client.post("/v1/chat/completions", json=_body(request, ends))
+    response = await client.post("/v1/chat/completions", json=timed.body)
     if response.is_error:
-        raise RuntimeError(f"a request failed: {response.text[:500]}")
-    generated = response.json()["usage"]["completion_tokens"]
-    if generated != request.tokens:
-        raise RuntimeError(f"{generated} tokens were generated where {request.tokens} were due")
-    return perf_counter() - due_s
+        return Answer("", 0, perf_counter() - due_s, response.text[:500])
+    answer = response.json()
+    return Answer(
+        answer["choices"][0]["message"]["content"],
+        answer["usage"]["completion_tokens"],
+        perf_counter() - due_s,
+    )
 
 
 def _body(request: PlannedRequest, ends: dict[str, float]) -> dict[str, Any]:

@@ -1,0 +1,49 @@
+"""S2 live: FCFS and our policy on the real gateway at three loads, each pass replayed.
+
+Load 1 is FCFS's saturated throughput on this gateway, measured first. The setting and the requests
+are those of S0: KV memory for nine requests, and answers whose length is their `max_tokens`.
+"""
+
+from typing import Final
+
+from benchmarks.harness.contenders import FCFS, OURS
+from benchmarks.harness.report import Report
+from benchmarks.harness.retry import MAX_REPEATS
+from benchmarks.live.calibration import calibrated
+from benchmarks.live.gateway_process import GatewayProcess
+from benchmarks.live.passes import SETTINGS, Passes, saturated_rate_s
+from benchmarks.live.traffic import plan
+from benchmarks.s2.live_plots import draw
+from benchmarks.s2.live_rows import LoadRun, rows_of, targets
+from gateway.scheduling.policy import PolicyName
+
+FIGURE: Final = "S2-live"
+LOADS: Final = (0.7, 0.9, 1.1)
+POLICIES: Final[tuple[PolicyName, ...]] = (FCFS, OURS)
+REQUESTS: Final = 500
+QUICK_REQUESTS: Final = 120
+QUICK_CALIBRATION_S: Final = 8.0
+SEED: Final = 29
+
+
+def run(*, quick: bool) -> None:
+    """Calibrate, measure the saturated throughput, then run both policies at each load."""
+    report = Report(FIGURE, look=quick)
+    requests = QUICK_REQUESTS if quick else REQUESTS
+    engine = calibrated(SETTINGS, report.say, QUICK_CALIBRATION_S if quick else None)
+    found: list[LoadRun] = []
+    with GatewayProcess(FIGURE, **SETTINGS) as gateway:
+        passes = Passes(gateway, engine, report, 0 if quick else MAX_REPEATS)
+        passes.warm_up(SEED)
+        saturated_s = saturated_rate_s(passes.queued(SEED + 2), plan(requests, SEED))
+        report.say(f"FCFS saturated at {saturated_s:.2f} requests/s")
+        for load in LOADS:
+            planned = plan(requests, SEED, load * saturated_s)
+            done = {
+                policy: passes.of(policy, planned, f"{policy} at {load:g}") for policy in POLICIES
+            }
+            found.append(LoadRun(load, load * saturated_s, done))
+            rows = rows_of(found)
+            report.write(rows, list(targets(rows, LOADS)))
+    draw(found, report.plots)
+    report.conclude(rows, list(targets(rows, LOADS)))
