@@ -93,14 +93,16 @@ class LivePass(Struct, frozen=True, kw_only=True):
 
     @property
     def recomputed(self) -> int:
-        """Tokens computed again after a preemption.
+        """Tokens computed more than once, after preemptions.
 
-        An answer takes its prompt and each of its tokens; that which follows a stop token may have
-        been computed already, so these are left out and the number is a lower bound.
+        The last token of an answer is not computed. An answer that ends by itself ends with a stop
+        token, behind which the step in flight has computed one token in vain.
         """
         workload = self.served.workload
-        once = workload.prompt_tokens + workload.generation_tokens + 1
-        return max(0, round(self.counts["computed_tokens"]) - int(once.sum()))
+        once = workload.prompt_tokens + workload.generation_tokens - 1
+        if self.contender.lengths != TRUE:  # those end at their `max_tokens`
+            once = once + 2
+        return round(self.counts["computed_tokens"]) - int(once.sum())
 
     @property
     def median_over_true(self) -> float:

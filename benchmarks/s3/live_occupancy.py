@@ -1,12 +1,12 @@
 """Sequences in memory and KV pages in use, sampled while a pass runs."""
 
+from collections.abc import Mapping
 from threading import Event, Thread
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from msgspec import Struct
 
 from benchmarks.live.gateway_process import GatewayProcess
-from gateway.cli.admin.client import AdminClient
 
 INTERVAL_S: Final = 0.05
 
@@ -42,14 +42,15 @@ class Occupancy:
     def _sample(self) -> None:
         with self._gateway.admin() as admin:
             while not self._left.wait(INTERVAL_S):
-                sample = read(admin)
-                if sample is not None:
+                if (sample := sample_of(admin.get("/admin/engine"))) is not None:
                     self.samples.append(sample)
 
 
-def read(admin: AdminClient) -> Sample | None:
-    """The state now; None before the first step. Preempted sequences are not in memory."""
-    engine = admin.get("/admin/engine")
+def sample_of(engine: Mapping[str, Any]) -> Sample | None:
+    """The state that the gateway shows; None before the first step.
+
+    Preempted sequences are not in memory.
+    """
     kv, step = engine["kv"], engine["step"]
     if kv is None or step is None:
         return None

@@ -6,6 +6,7 @@ from typing import Final
 import matplotlib as mpl
 import numpy as np
 
+from benchmarks.harness.report import shown
 from benchmarks.s3.live_rows import LivePasses
 from gateway.evaluation.plots import BLUE, ORANGE
 from gateway.replay.report.plot_style import RC, new_figure
@@ -20,23 +21,22 @@ def draw(passes: LivePasses, folder: Path) -> None:
     panels = {
         "Tokens a second": [each.tokens_s for each in found],
         "Sequences in memory": [each.in_memory for each in found],
-        "Reservations doubled, per request": _per_request(passes, "extensions"),
+        "Doublings per request": _per_request(passes, "extensions"),
         "Preemptions per request": _per_request(passes, "preemptions"),
     }
     colors = [_color(each.contender.lengths) for each in found]
     positions = np.arange(len(names))
     with mpl.rc_context(RC):
-        figure = new_figure(11.0, 4.0)
-        for axes, (title, values) in zip(
-            figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True
-        ):
+        figure = new_figure(12.0, 3.6)
+        all_axes = figure.subplots(1, len(panels), sharey=True)
+        for axes, (title, values) in zip(all_axes, panels.items(), strict=True):
             bars = axes.barh(positions, values, color=colors)
-            axes.bar_label(bars, fmt="%.3g", fontsize=8, padding=2)
-            axes.set_title(title)
-            axes.set_yticks(positions, names)
-            axes.invert_yaxis()
-            axes.margins(x=0.2)
+            axes.bar_label(bars, list(map(shown, values)), fontsize=8, padding=2)
+            axes.set_title(title, fontsize=10)
+            axes.margins(x=0.25)
             axes.grid(visible=False, axis="y")
+        all_axes[0].set_yticks(positions, names)
+        all_axes[0].invert_yaxis()  # all panels share it
         folder.mkdir(parents=True, exist_ok=True)
         figure.savefig(folder / "S3-live-reservations.png", format="png")
 
