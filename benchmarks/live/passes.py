@@ -12,7 +12,7 @@ from msgspec import Struct
 from benchmarks.harness.report import Report
 from benchmarks.harness.retry import MAX_REPEATS, Measured, quietest
 from benchmarks.live.gateway_process import EngineSteps, GatewayProcess, ServedRequests
-from benchmarks.live.traffic import PlannedRequest, plan, send
+from benchmarks.live.traffic import PlannedRequest, send
 from gateway.quantiles import Floats
 from gateway.replay.cost.calibration import CalibratedEngine
 from gateway.replay.cost.model import LinearCost
@@ -70,13 +70,13 @@ class Passes:
         self._report = report
         self._repeats = repeats
 
-    def warm_up(self, seed: int) -> None:
+    def warm_up(self, planned: list[PlannedRequest]) -> None:
         """Send a few requests; they are not measured."""
-        send(self._gateway.url, plan(WARM_UP_REQUESTS, seed))
+        send(self._gateway.url, planned[:WARM_UP_REQUESTS])
 
-    def queued(self, seed: int) -> PolicyRun:
-        """A pass under FCFS of requests that arrive at once: it gives the saturated throughput."""
-        return self.of("fcfs", plan(QUEUED_REQUESTS, seed), "fcfs, all queued").outcome
+    def queued(self, planned: list[PlannedRequest]) -> PolicyRun:
+        """A pass of requests that arrive at once, under FCFS: it gives the saturated throughput."""
+        return self.of("fcfs", planned, "fcfs, all queued").outcome
 
     def of(
         self, policy: PolicyName, planned: list[PlannedRequest], name: str

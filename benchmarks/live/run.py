@@ -10,7 +10,7 @@ from benchmarks.harness.report import Report, Row, Target, target
 from benchmarks.harness.retry import Measured
 from benchmarks.live.calibration import calibrated
 from benchmarks.live.gateway_process import GatewayProcess
-from benchmarks.live.passes import SETTINGS, Passes, PolicyRun, saturated_rate_s
+from benchmarks.live.passes import QUEUED_REQUESTS, SETTINGS, Passes, PolicyRun, saturated_rate_s
 from benchmarks.live.plots import draw
 from benchmarks.live.traffic import plan
 from gateway.quantiles import Floats
@@ -33,8 +33,8 @@ def run(requests: int, load: float) -> None:
     policy_runs: dict[str, Measured[PolicyRun]] = {}
     with GatewayProcess("S0", **SETTINGS) as gateway:
         passes = Passes(gateway, engine, report)
-        passes.warm_up(SEED)
-        queued = passes.queued(SEED + 2)
+        passes.warm_up(plan(requests, SEED))
+        queued = passes.queued(plan(QUEUED_REQUESTS, SEED + 2))
         rate_s = load * saturated_rate_s(queued, plan(requests, SEED))
         for policy in POLICIES:
             policy_runs[policy] = passes.of(policy, plan(requests, SEED, rate_s), policy)

@@ -18,6 +18,8 @@ from engine.checkpoints.catalogue import DEMO_FOLDER
 from gateway.demo.apps import read_apps
 
 QUESTION_WORDS: Final = (2, 40)  # of a question, uniform
+TOKENS_PER_WORD: Final = 8  # of an answer in proportion to its question, in the median
+WORDS_SPREAD: Final = 0.3  # standard deviation of log words around that proportion
 MEDIAN_TOKENS: Final = 110  # of an answer, log-normal
 LOG_SPREAD: Final = 0.75  # standard deviation of log answer lengths
 ANSWER_TOKENS: Final = (8, 640)
@@ -33,14 +35,20 @@ class PlannedRequest(Struct, frozen=True):
     seed: int
 
 
-def plan(count: int, seed: int, rate_s: float | None = None) -> list[PlannedRequest]:
-    """The first `count` requests of a seed: Poisson arrivals at a rate, or all at once."""
+def plan(
+    count: int, seed: int, rate_s: float | None = None, *, proportional: bool = False
+) -> list[PlannedRequest]:
+    """The first `count` requests of a seed: Poisson arrivals at a rate, or all at once.
+
+    Answers do not depend on questions or, with `proportional`, are about as long as these.
+    """
     shapes, gaps = Random(seed), Random(seed + 1)
     words = sorted(set(chain.from_iterable(_examples())))
+    draw = _proportional if proportional else _independent
     planned, at_s = [], 0.0
     for number in range(count):
-        question = " ".join(shapes.choices(words, k=shapes.randint(*QUESTION_WORDS)))
-        planned.append(PlannedRequest(at_s, question, _tokens(shapes), number))
+        question, tokens = draw(shapes, words)
+        planned.append(PlannedRequest(at_s, question, tokens, number))
         at_s += gaps.expovariate(rate_s) if rate_s else 0.0
     return planned
 
@@ -87,6 +95,19 @@ def _examples() -> Iterator[list[str]]:
     for app in read_apps(DEMO_FOLDER):
         for question in app.questions:
             yield question.split()
+
+
+def _independent(rng: Random, words: Sequence[str]) -> tuple[str, int]:
+    """A question, and the tokens of an answer that does not depend on it."""
+    question = " ".join(rng.choices(words, k=rng.randint(*QUESTION_WORDS)))
+    return question, _tokens(rng)
+
+
+def _proportional(rng: Random, words: Sequence[str]) -> tuple[str, int]:
+    """A question whose number of words says roughly how long the answer is, and its tokens."""
+    tokens = _tokens(rng)
+    size = round(tokens / TOKENS_PER_WORD * exp(rng.gauss(0, WORDS_SPREAD)))
+    return " ".join(rng.choices(words, k=max(size, 1))), tokens
 
 
 def _tokens(rng: Random) -> int:

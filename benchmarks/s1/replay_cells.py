@@ -173,9 +173,7 @@ def limits() -> list[Contender]:
     """Magnus with each limit Φ of the sweep: shares, and the paper's number of reads."""
     options = {f"{share:g}": Options(waste_share=share) for share in SHARES}
     options["50,000 reads"] = Options(waste_reads=PAPER_WASTE_READS)
-    return [
-        Contender(name=name, policy=MAGNUS, options=each) for name, each in options.items()
-    ]
+    return [Contender(name=name, policy=MAGNUS, options=each) for name, each in options.items()]
 
 
 def ladder_measures(run: ReplayRun) -> LadderMeasures:

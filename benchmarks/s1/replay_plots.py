@@ -20,7 +20,12 @@ from benchmarks.s1.replay_cells import MAIN, SATURATED
 from benchmarks.s1.replay_rows import Point
 from gateway.replay.report.plot_style import RC, add_legend, new_figure, set_log_scale, style_of
 
-HATCHES: Final = {NO_PREDICTOR: "", OUR_PREDICTOR: "", PUBLISHED_PREDICTOR: "//", ORACLE_PREDICTOR: ".."}
+HATCHES: Final = {
+    NO_PREDICTOR: "",
+    OUR_PREDICTOR: "",
+    PUBLISHED_PREDICTOR: "//",
+    ORACLE_PREDICTOR: "..",
+}
 BAR_WIDTH: Final = 0.27
 
 
@@ -66,7 +71,12 @@ def _responses(found: list[Point], folder: Path) -> None:
     for axes, measure, name in zip(panels, ("mean_s", "p95_s"), ("mean", "p95"), strict=True):
         for rung in RUNGS:
             mine = [p for p in found if p.rung == rung and p.place.predictor in HATCHES]
-            _line(axes, [p for p in mine if p.place.predictor in (NO_PREDICTOR, OUR_PREDICTOR)], measure, style_of(rung))
+            _line(
+                axes,
+                [p for p in mine if p.place.predictor in (NO_PREDICTOR, OUR_PREDICTOR)],
+                measure,
+                style_of(rung),
+            )
         set_log_scale(axes)
         axes.set_title(f"{name} response (s), log scale")
         axes.set_xlabel("load, relative to fixed's saturated rate")

@@ -98,7 +98,9 @@ class Ladder:
     def sweep(self, rates_s: Mapping[str, float]) -> list[Case[Place]]:
         """Magnus with other limits Φ, in the main setting with our predictor."""
         return [
-            self._case(MAIN, load, (load or 1.0) * rates_s[MAIN.name], OUR_PREDICTOR, limits(), seed)
+            self._case(
+                MAIN, load, (load or 1.0) * rates_s[MAIN.name], OUR_PREDICTOR, limits(), seed
+            )
             for load in SWEPT_LOADS
             for seed in range(self._seeds)
         ]
@@ -153,6 +155,7 @@ def _line(done: Cell) -> str:
     place = done.key
     load = "backlog" if place.load is SATURATED else f"load {place.load:g}"
     shown = ", ".join(
-        f"{name} {each.requests_s:.1f}/s {each.mean_s:.1f} s" for name, each in done.measured.items()
+        f"{name} {each.requests_s:.1f}/s {each.mean_s:.1f} s"
+        for name, each in done.measured.items()
     )
     return f"{place.setting}, {load}, lengths by {place.predictor}, seed {done.seed}: {shown}"

@@ -13,6 +13,7 @@ from benchmarks.live.passes import PolicyRun
 from benchmarks.live.run import MAX_MEAN_ERROR, MAX_P99_ERROR
 from gateway.quantiles import MEDIAN, P90, Floats
 from gateway.replay.workload.predictions import kendall_tau
+from gateway.scheduling.policy import PolicyName
 
 STATISTICS: Final[dict[str, Callable[[Floats], float]]] = {
     "mean": lambda response_s: float(response_s.mean()),
@@ -26,9 +27,9 @@ class LoadRun(Struct, frozen=True):
 
     load: float
     rate_s: float
-    passes: dict[str, Measured[PolicyRun]]
+    passes: dict[PolicyName, Measured[PolicyRun]]
 
-    def policy_run(self, policy: str) -> PolicyRun:
+    def policy_run(self, policy: PolicyName) -> PolicyRun:
         """A policy's pass."""
         return self.passes[policy].outcome
 

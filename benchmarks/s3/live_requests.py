@@ -5,7 +5,6 @@ from random import Random
 from statistics import mean
 from typing import Final
 
-import msgspec
 from msgspec import Struct
 
 from benchmarks.live.traffic import TimedBody
@@ -68,9 +67,9 @@ LIES: Final[dict[str, Callable[[Sequence[int]], list[int]]]] = {
 }
 
 
-def log_of(app: str, asked: Sequence[Question], tokens: Sequence[int]) -> bytes:
+def log_of(app: str, asked: Sequence[Question], tokens: Sequence[int]) -> list[LogLine]:
     """A log to import, which states these lengths."""
-    lines = (
+    return [
         LogLine(
             app=app,
             input=question.input,
@@ -80,5 +79,4 @@ def log_of(app: str, asked: Sequence[Question], tokens: Sequence[int]) -> bytes:
             temperature=0,
         )
         for question, length in zip(asked, tokens, strict=True)
-    )
-    return b"\n".join(map(msgspec.json.encode, lines))
+    ]

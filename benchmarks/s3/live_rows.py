@@ -81,6 +81,6 @@ def targets(rows: Iterable[Row], contenders: Iterable[str] = ALL) -> Iterator[Ta
 
 def _over(passes: LivePasses, value: float, other: str | None, measure: str) -> float | None:
     """A measure over another contender's; None before that one was measured."""
-    if other not in passes:
+    if other is None or other not in passes:
         return None
     return value / float(getattr(passes[other].outcome, measure))

@@ -8,20 +8,18 @@ own: the first true lengths that it learns would correct the next pass.
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
-from typing import Any, Final
+from typing import Final
 
 from benchmarks.harness.report import Report, Row, Target
 from benchmarks.harness.retry import MAX_REPEATS, Measured, quietest
 from benchmarks.live.gateway_process import GatewayProcess
+from benchmarks.live.learning import described, learn, learn_log
 from benchmarks.live.traffic import Answer, ask
 from benchmarks.s3.live_cells import HONEST, MAXIMUM, MISLED, TRUE, LiveContender, LivePass
 from benchmarks.s3.live_occupancy import Occupancy
 from benchmarks.s3.live_plots import draw
 from benchmarks.s3.live_requests import LIES, MAX_TOKENS, bodies, log_of, questions
 from benchmarks.s3.live_rows import rows_of, targets
-from gateway.cli.admin.client import AdminClient
-from gateway.cli.admin.learning import LINES
-from gateway.demo.training import train
 
 FIGURE: Final = "S3-live"
 REQUESTS: Final = 400
@@ -36,8 +34,6 @@ SETTINGS: Final = {
     "tau_floor": -1,  # no fallback to order of arrival, however bad the predictions
     "prediction_budget_ms": 10_000,  # all arrive at once, and each has its own prediction
 }
-TENANT: Final = "demo"  # of the benchmark's API key
-APP: Final = "playground"
 COUNTS: Final = ("computed_tokens", "failed", "shrinks", "extensions", "preemptions", "swaps")
 
 
@@ -72,7 +68,7 @@ class S3Live:
         with GatewayProcess(FIGURE, **SETTINGS) as gateway, gateway.admin() as admin:
             most = [MAX_TOKENS] * len(self._learned)
             learned = answered(ask(gateway.url, bodies(self._learned, most)))
-            self._train(admin, "own answers")
+            self._report.say(f"{described(learn(admin))} of its own")
             for contender in HONEST:
                 self._measure(
                     quietest(
@@ -87,18 +83,12 @@ class S3Live:
     def _misled(self, contender: LiveContender, stated: list[int]) -> None:
         """The pass of a contender in a gateway that has learned these lengths from a log."""
         with GatewayProcess(FIGURE, **SETTINGS) as gateway, gateway.admin() as admin:
-            log = log_of(_app(admin), self._learned, stated)
-            admin.send("/admin/predictors/samples", log, LINES)
-            self._train(admin, f"a log, {contender.lengths}")
+            trained = learn_log(admin, lambda app: log_of(app, self._learned, stated))
+            self._report.say(f"{described(trained)} of a log: {contender.lengths}")
             meter = gateway.meter()
             found = Measured(self._pass(gateway, contender), meter.load(), 1)
             self._say(contender, found)
             self._measure(found)
-
-    def _train(self, admin: AdminClient, source: str) -> None:
-        trained = train(admin, _tenant(admin))
-        by = "a version" if trained.activated else "history, which no version beat,"
-        self._report.say(f"lengths by {by} from {trained.rows} rows: {source}")
 
     def _pass(self, gateway: GatewayProcess, contender: LiveContender) -> LivePass:
         """Send all requests and read what happened to them."""
@@ -146,16 +136,3 @@ def answered(answers: list[Answer]) -> list[Answer]:
         if answer.error is not None:
             raise RuntimeError(f"a request failed: {answer.error}")
     return answers
-
-
-def _tenant(admin: AdminClient) -> str:
-    return _id_of(admin, "/admin/tenants", TENANT)
-
-
-def _app(admin: AdminClient) -> str:
-    return _id_of(admin, f"/admin/tenants/{_tenant(admin)}/apps", APP)
-
-
-def _id_of(admin: AdminClient, path: str, name: str) -> str:
-    found: dict[str, Any] = next(each for each in admin.all(path) if each["name"] == name)
-    return str(found["id"])

@@ -14,7 +14,7 @@ from benchmarks.live.gateway_process import ServedRequests
 from benchmarks.live.passes import PolicyRun
 from benchmarks.s2.live_plots import draw
 from benchmarks.s2.live_rows import LoadRun, rows_of, targets
-from benchmarks.s2.live_run import LOADS, POLICIES
+from benchmarks.s2.live_run import LEARNED, LOADS, POLICIES, SEED, log_of, requests
 from gateway.replay.workload.predictions import with_predictions
 from gateway.replay.workload.workload import Workload
 
@@ -77,6 +77,13 @@ def test_rows_are_two_tables_by_load_and_by_pass() -> None:
     assert len(found) == len(LOADS) * (1 + len(POLICIES))
     assert len(rows_table(found).split("\n\n")) == 2
     assert {row["τ"] for row in found if "policy" in row} == {1.0}
+
+
+def test_log_is_of_other_requests_of_the_same_kind() -> None:
+    log = list(log_of("app"))
+    assert len(log) == LEARNED
+    sent = {each.question for each in requests(500, SEED)}
+    assert not sent & {line.input for line in log}
 
 
 def test_plot_is_drawn(tmp_path: Path) -> None:

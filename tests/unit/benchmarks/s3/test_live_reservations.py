@@ -86,7 +86,8 @@ def test_lies_are_valid_logs() -> None:
     assert LIES["a fifth"](true) == [1, 10, 40]
     assert LIES["constant"](true) == [round(mean(true))] * 3
     for lie in LIES.values():
-        lines, bad = read_lines(log_of("app", questions(3, seed=1), lie(true)))
+        log = b"\n".join(map(msgspec.json.encode, log_of("app", questions(3, seed=1), lie(true))))
+        lines, bad = read_lines(log)
         assert not bad
         assert [line.tokens for line in lines.values()] == lie(true)
 
