@@ -96,13 +96,14 @@ class LivePass(Struct, frozen=True, kw_only=True):
         """Tokens computed more than once, after preemptions.
 
         The last token of an answer is not computed. An answer that ends by itself ends with a stop
-        token, behind which the step in flight has computed one token in vain.
+        token, behind which the step in flight has computed one token in vain; not so right after a
+        preemption, so the number is too low by up to one token for each of these.
         """
         workload = self.served.workload
         once = workload.prompt_tokens + workload.generation_tokens - 1
         if self.contender.lengths != TRUE:  # those end at their `max_tokens`
             once = once + 2
-        return round(self.counts["computed_tokens"]) - int(once.sum())
+        return max(0, round(self.counts["computed_tokens"]) - int(once.sum()))
 
     @property
     def median_over_true(self) -> float:
