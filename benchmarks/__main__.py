@@ -24,7 +24,9 @@ from benchmarks.r1.hostile_clients import CLIENTS
 from benchmarks.report.run import publish
 from benchmarks.s1 import run as s1
 from benchmarks.s1.ladder import PARTS as S1_PARTS
+from benchmarks.s2 import live_run as s2_live
 from benchmarks.s2 import run as s2
+from benchmarks.s3 import live_run as s3_live
 from benchmarks.s3 import run as s3
 from benchmarks.s5 import run as s5
 from gateway.errors import LmaasError
@@ -262,6 +264,14 @@ def order(
         s2.run(data, trace, engine, quick=quick, only=only, jobs=jobs)
 
 
+@main.command("S2-live")
+@quick_option
+def order_live(*, quick: bool) -> None:
+    """FCFS and our policy on the live gateway at three loads, and in replay."""
+    with _errors_in_one_line():
+        s2_live.run(quick=quick)
+
+
 @main.command("S3")
 @quick_option
 @jobs_option
@@ -269,6 +279,14 @@ def memory(quick: bool, jobs: int) -> None:
     """Reservation rules for answers, on simulated cards."""
     with _errors_in_one_line():
         s3.run(quick=quick, jobs=jobs)
+
+
+@main.command("S3-live")
+@quick_option
+def memory_live(*, quick: bool) -> None:
+    """Reservation rules in the live gateway at a small KV pool, and predictors that lie."""
+    with _errors_in_one_line():
+        s3_live.run(quick=quick)
 
 
 @main.command("S5")

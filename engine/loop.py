@@ -222,6 +222,7 @@ class StepLoop(Thread):
         stats, times = self.stats, launched.times
         stats.generated_tokens += len(tokens)
         stats.extensions = self.table.composer.extensions
+        stats.swaps = self._memory.host.swaps
         stats.steps += 1
         stats.step_s = launched.took_s
         stats.steps_s += launched.took_s

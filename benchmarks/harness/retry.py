@@ -37,10 +37,11 @@ def quietest(
     run: Callable[[], T],
     report: Callable[[Measured[T]], None],
     meter: Callable[[], Meter] = Meter,
+    repeats: int = MAX_REPEATS,
 ) -> Measured[T]:
-    """The first undisturbed run of at most three, else the one with the least CPU noise."""
+    """The first undisturbed run, else the one with the least CPU noise; at most 1 + `repeats`."""
     attempts: list[Measured[T]] = []
-    while not attempts or (not attempts[-1].quiet and len(attempts) <= MAX_REPEATS):
+    while not attempts or (not attempts[-1].quiet and len(attempts) <= repeats):
         meter_of_run = meter()
         outcome = run()
         attempts.append(Measured(outcome, meter_of_run.load(), len(attempts) + 1))

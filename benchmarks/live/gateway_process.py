@@ -23,6 +23,7 @@ from benchmarks.harness.paths import ROOT, log_file
 from gateway.cli.admin.client import AdminClient
 from gateway.database.connection import Database
 from gateway.database.embedded import EmbeddedPostgres
+from gateway.engines.supervisor import socket_path
 from gateway.quantiles import Floats
 from gateway.replay.workload.history import HistoryWindow, read_history
 from gateway.replay.workload.workload import Workload
@@ -112,10 +113,21 @@ class GatewayProcess:
             self.process.wait()
         self._folder.cleanup()
 
-    def use(self, policy: str) -> None:
-        """Switch to this policy."""
-        with closing(AdminClient(self.url, ADMIN_KEY)) as admin:
-            admin.put("/admin/policy", name=policy)
+    def use(self, policy: str, **options: object) -> None:
+        """Switch to this policy; omitted options keep their values."""
+        with self.admin() as admin:
+            admin.put("/admin/policy", name=policy, **options)
+
+    def admin(self) -> closing[AdminClient]:
+        """The gateway's admin API, closed on leaving."""
+        return closing(AdminClient(self.url, ADMIN_KEY))
+
+    def engine_counts(self) -> dict[str, float]:
+        """The counters of the engine's own since its start (`engine/step/stats.py`)."""
+        transport = httpx.HTTPTransport(uds=str(socket_path(self._data)))
+        with httpx.Client(transport=transport, base_url="http://engine") as client:
+            counts: dict[str, float] = client.get("/stats").raise_for_status().json()
+        return counts
 
     def meter(self) -> Meter:
         """A meter that counts the gateway's PostgreSQL, not a descendant of ours, as our own."""

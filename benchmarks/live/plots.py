@@ -1,23 +1,21 @@
 """Plot of S0: the distribution of response times, live and replayed."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
+from benchmarks.live.passes import PolicyRun
 from gateway.evaluation.plots import BLUE, DOTS_PER_INCH, ORANGE
 from gateway.pictures import PLOT_STYLE
-
-if TYPE_CHECKING:
-    from benchmarks.live.run import PolicyRun
 
 NAME: Final = "S0-live-replay"
 
 
 @mpl.rc_context(PLOT_STYLE)
-def draw(policy_runs: "dict[str, PolicyRun]", folder: Path) -> None:
+def draw(policy_runs: dict[str, PolicyRun], folder: Path) -> None:
     """A panel for each policy: the fraction of requests answered within a time."""
     figure = Figure((5.0 * len(policy_runs), 3.6), DOTS_PER_INCH, layout="constrained")
     panels = figure.subplots(1, len(policy_runs), squeeze=False, sharey=True)[0]

@@ -1,67 +1,28 @@
 """S0: the live gateway against a replay of the same requests, at a cost measured just before."""
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
-from functools import partial
-from statistics import mean
 from typing import Final
 
 import msgspec
 import numpy as np
-from msgspec import Struct
 
 from benchmarks.harness.report import Report, Row, Target, target
-from benchmarks.harness.retry import Measured, quietest
+from benchmarks.harness.retry import Measured
 from benchmarks.live.calibration import calibrated
-from benchmarks.live.gateway_process import EngineSteps, GatewayProcess, ServedRequests
+from benchmarks.live.gateway_process import GatewayProcess
+from benchmarks.live.passes import QUEUED_REQUESTS, SETTINGS, Passes, PolicyRun, saturated_rate_s
 from benchmarks.live.plots import draw
-from benchmarks.live.traffic import PlannedRequest, plan, send
+from benchmarks.live.traffic import plan
 from gateway.quantiles import Floats
 from gateway.replay.cost.calibration import CalibratedEngine
-from gateway.replay.cost.model import LinearCost
-from gateway.replay.measure.results import ReplayResults
-from gateway.replay.simulator import replay
-from gateway.replay.workload.workload import Workload
-from gateway.scheduling.policy import Options, PolicyName, build_policy
+from gateway.scheduling.policy import PolicyName
 
 REQUESTS: Final = 500
 POLICIES: Final[tuple[PolicyName, ...]] = ("fcfs", "lmaas")
 LOAD: Final = 0.85  # relative to the saturated throughput
-QUEUED_REQUESTS: Final = 150  # all at once, to measure the saturated throughput
-WARM_UP_REQUESTS: Final = 20
 SEED: Final = 17
-SETTINGS: Final = {
-    "kv_tokens": 1_792,  # for about nine of these requests at their end
-    "host_kv_tokens": 0,  # preempted sequences are computed again
-    "prefix_sharing": "false",  # a replay knows no texts
-    "tau_floor": -1,  # no fallback to order of arrival: other tests cover it
-}
 MAX_MEAN_ERROR: Final = 0.10
 MAX_P99_ERROR: Final = 0.15
-
-
-class PolicyRun(Struct, frozen=True):
-    """A run of one policy: requests from history, times seen by the client, and two replays.
-
-    `pace` is the total time of the engine's steps over their calibrated cost: the speed of a
-    machine with other work varies. `replayed` uses the cost times `pace`, `unpaced` the cost.
-    """
-
-    served: ServedRequests
-    client_s: Floats
-    pace: float
-    replayed: ReplayResults
-    unpaced: ReplayResults
-
-    @property
-    def replayed_s(self) -> Floats:
-        """Response times in the replay at `pace`."""
-        return self.replayed.finished_s - self.served.workload.arrived_s
-
-    @property
-    def unpaced_s(self) -> Floats:
-        """Response times in the replay at the calibrated cost."""
-        return self.unpaced.finished_s - self.served.workload.arrived_s
 
 
 def run(requests: int, load: float) -> None:
@@ -71,43 +32,17 @@ def run(requests: int, load: float) -> None:
     engine = calibrated(SETTINGS, report.say)
     policy_runs: dict[str, Measured[PolicyRun]] = {}
     with GatewayProcess("S0", **SETTINGS) as gateway:
-        send(gateway.url, plan(WARM_UP_REQUESTS, SEED))
-        gateway.use("fcfs")
-        queued = quietest(
-            partial(_run_policy, gateway, engine, "fcfs", plan(QUEUED_REQUESTS, SEED + 2)),
-            partial(_report, report, "fcfs, all queued"),
-            gateway.meter,
-        ).outcome
-        tokens_s = saturated_tokens_s(queued.served)
-        rate_s = load * tokens_s / mean(each.tokens for each in plan(requests, SEED))
+        passes = Passes(gateway, engine, report)
+        passes.warm_up(plan(requests, SEED))
+        queued = passes.queued(plan(QUEUED_REQUESTS, SEED + 2))
+        rate_s = load * saturated_rate_s(queued, plan(requests, SEED))
         for policy in POLICIES:
-            gateway.use(policy)
-            planned = plan(requests, SEED, rate_s)
-            policy_runs[policy] = quietest(
-                partial(_run_policy, gateway, engine, policy, planned),
-                partial(_report, report, policy),
-                gateway.meter,
-            )
+            policy_runs[policy] = passes.of(policy, plan(requests, SEED, rate_s), policy)
             rows = rows_of(engine, queued, rate_s, policy_runs)
             report.write(rows, targets(rows))
     if not look:
         draw({name: each.outcome for name, each in policy_runs.items()}, report.plots)
     report.conclude(rows, targets(rows))
-
-
-def saturated_tokens_s(served: ServedRequests) -> float:
-    """Tokens generated a second while requests wait; all requests arrived at once."""
-    workload = served.workload
-    ends_s = workload.arrived_s + served.response_s
-    last_s = float((workload.arrived_s + served.queued_s).max())  # then no request waits
-    first_s = float((workload.arrived_s + served.queued_s).min())
-    share = np.clip(
-        (last_s - workload.arrived_s - served.first_token_s)
-        / np.maximum(ends_s - workload.arrived_s - served.first_token_s, 1e-9),
-        0.0,
-        1.0,
-    )
-    return float((share * workload.generation_tokens).sum() / (last_s - first_s))
 
 
 def targets(rows: Iterable[Row]) -> list[Target]:
@@ -185,52 +120,6 @@ def _row(policy: str, rate_s: float, measured: Measured[PolicyRun]) -> Row:
     }
 
 
-def _run_policy(
-    gateway: GatewayProcess,
-    engine: CalibratedEngine,
-    policy: PolicyName,
-    planned: list[PlannedRequest],
-) -> PolicyRun:
-    """Send requests, read them from history, and replay them."""
-    since, before = datetime.now(UTC), gateway.steps()
-    client_s = np.array(send(gateway.url, planned))
-    steps = gateway.steps().since(before)
-    served = gateway.served(since, len(planned))
-
-    def at(pace: float) -> ReplayResults:
-        scaled = msgspec.structs.replace(engine, cost=engine.fit.cost.scaled(pace))
-        return replay(served.workload, build_policy(policy, Options()), scaled, tau_floor=None)
-
-    pace = steps.busy_s / calibrated_s(engine.fit.cost, served.workload, steps)
-    return PolicyRun(served, client_s, pace, at(pace), at(1.0))
-
-
-def calibrated_s(cost: LinearCost, workload: Workload, steps: EngineSteps) -> float:
-    """The calibrated cost of the steps that served these requests.
-
-    The composition of batches does not matter: only the number of steps depends on it. A token
-    reads those before it; the first token of an answer comes with its prompt.
-    """
-    prompts = workload.prompt_tokens.astype(np.float64)
-    decoded = workload.generation_tokens - 1
-    decoded_tokens = int(decoded.sum())
-    reads = float((decoded * (prompts + (decoded + 1) / 2)).sum())
-    one_step_s = cost.seconds(
-        round(steps.computed) - decoded_tokens, decoded_tokens, reads, float((prompts**2 / 2).sum())
-    )
-    return one_step_s + (steps.number - 1) * cost.step_s
-
-
 def _span_s(response_s: Floats) -> float:
     """The time from the common arrival of all requests to the last answer."""
     return float(response_s.max())
-
-
-def _report(report: Report, name: str, measured: Measured[PolicyRun]) -> None:
-    policy_run = measured.outcome
-    live_s, replay_s = policy_run.served.response_s, policy_run.replayed_s
-    report.say(
-        f"{name}: mean {live_s.mean():.3f} s live, {replay_s.mean():.3f} s in replay; "
-        f"p99 {np.quantile(live_s, 0.99):.3f} s and {np.quantile(replay_s, 0.99):.3f} s; "
-        f"steps took {policy_run.pace:.2f} times as long as calibrated; {measured}"
-    )

@@ -18,6 +18,8 @@ from engine.checkpoints.catalogue import DEMO_FOLDER
 from gateway.demo.apps import read_apps
 
 QUESTION_WORDS: Final = (2, 40)  # of a question, uniform
+TOKENS_PER_WORD: Final = 8  # of an answer in proportion to its question, in the median
+WORDS_SPREAD: Final = 0.3  # standard deviation of log words around that proportion
 MEDIAN_TOKENS: Final = 110  # of an answer, log-normal
 LOG_SPREAD: Final = 0.75  # standard deviation of log answer lengths
 ANSWER_TOKENS: Final = (8, 640)
@@ -33,21 +35,60 @@ class PlannedRequest(Struct, frozen=True):
     seed: int
 
 
-def plan(count: int, seed: int, rate_s: float | None = None) -> list[PlannedRequest]:
-    """The first `count` requests of a seed: Poisson arrivals at a rate, or all at once."""
+def plan(
+    count: int, seed: int, rate_s: float | None = None, *, proportional: bool = False
+) -> list[PlannedRequest]:
+    """The first `count` requests of a seed: Poisson arrivals at a rate, or all at once.
+
+    Answers do not depend on questions or, with `proportional`, are about as long as these.
+    """
     shapes, gaps = Random(seed), Random(seed + 1)
     words = sorted(set(chain.from_iterable(_examples())))
+    draw = _proportional if proportional else _independent
     planned, at_s = [], 0.0
     for number in range(count):
-        question = " ".join(shapes.choices(words, k=shapes.randint(*QUESTION_WORDS)))
-        planned.append(PlannedRequest(at_s, question, _tokens(shapes), number))
+        question, tokens = draw(shapes, words)
+        planned.append(PlannedRequest(at_s, question, tokens, number))
         at_s += gaps.expovariate(rate_s) if rate_s else 0.0
     return planned
 
 
+class TimedBody(Struct, frozen=True):
+    """The body of a chat completion, with the time to send it in seconds from the start."""
+
+    at_s: float
+    body: dict[str, Any]
+
+
+class Answer(Struct, frozen=True):
+    """An answer: its text, its tokens, and the seconds from the request's time to its end.
+
+    `error` is what the gateway answered in its place.
+    """
+
+    text: str
+    tokens: int
+    response_s: float
+    error: str | None = None
+
+
 def send(url: str, requests: Sequence[PlannedRequest]) -> list[float]:
     """Seconds from each request's time to its complete answer. RuntimeError for a wrong one."""
-    return asyncio.run(_send(url, requests))
+    ends = _end_tokens(DEMO_FOLDER)
+    answers = ask(url, [TimedBody(request.at_s, _body(request, ends)) for request in requests])
+    for request, answer in zip(requests, answers, strict=True):
+        if answer.error is not None:
+            raise RuntimeError(f"a request failed: {answer.error}")
+        if answer.tokens != request.tokens:
+            raise RuntimeError(
+                f"{answer.tokens} tokens were generated where {request.tokens} were due"
+            )
+    return [answer.response_s for answer in answers]
+
+
+def ask(url: str, bodies: Sequence[TimedBody]) -> list[Answer]:
+    """The answers, in the order of the bodies."""
+    return asyncio.run(_ask(url, bodies))
 
 
 def _examples() -> Iterator[list[str]]:
@@ -56,39 +97,49 @@ def _examples() -> Iterator[list[str]]:
             yield question.split()
 
 
+def _independent(rng: Random, words: Sequence[str]) -> tuple[str, int]:
+    """A question, and the tokens of an answer that does not depend on it."""
+    question = " ".join(rng.choices(words, k=rng.randint(*QUESTION_WORDS)))
+    return question, _tokens(rng)
+
+
+def _proportional(rng: Random, words: Sequence[str]) -> tuple[str, int]:
+    """A question whose number of words says roughly how long the answer is, and its tokens."""
+    tokens = _tokens(rng)
+    size = round(tokens / TOKENS_PER_WORD * exp(rng.gauss(0, WORDS_SPREAD)))
+    return " ".join(rng.choices(words, k=max(size, 1))), tokens
+
+
 def _tokens(rng: Random) -> int:
     shortest, longest = ANSWER_TOKENS
     return min(max(round(exp(rng.gauss(log(MEDIAN_TOKENS), LOG_SPREAD))), shortest), longest)
 
 
-async def _send(url: str, requests: Sequence[PlannedRequest]) -> list[float]:
+async def _ask(url: str, bodies: Sequence[TimedBody]) -> list[Answer]:
     async with httpx.AsyncClient(
         base_url=url,
         headers={"Authorization": f"Bearer {API_KEY}"},
         timeout=TIMEOUT_S,
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
     ) as client:
-        ends = _end_tokens(DEMO_FOLDER)
         start_s = perf_counter()
         async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(_send_one(client, request, start_s + request.at_s, ends))
-                for request in requests
-            ]
+            tasks = [group.create_task(_ask_one(client, each, start_s)) for each in bodies]
         return [task.result() for task in tasks]
 
 
-async def _send_one(
-    client: httpx.AsyncClient, request: PlannedRequest, due_s: float, ends: dict[str, float]
-) -> float:
+async def _ask_one(client: httpx.AsyncClient, timed: TimedBody, start_s: float) -> Answer:
+    due_s = start_s + timed.at_s
     await asyncio.sleep(due_s - perf_counter())
-    response = await client.post("/v1/chat/completions", json=_body(request, ends))
+    response = await client.post("/v1/chat/completions", json=timed.body)
     if response.is_error:
-        raise RuntimeError(f"a request failed: {response.text[:500]}")
-    generated = response.json()["usage"]["completion_tokens"]
-    if generated != request.tokens:
-        raise RuntimeError(f"{generated} tokens were generated where {request.tokens} were due")
-    return perf_counter() - due_s
+        return Answer("", 0, perf_counter() - due_s, response.text[:500])
+    answer = response.json()
+    return Answer(
+        answer["choices"][0]["message"]["content"],
+        answer["usage"]["completion_tokens"],
+        perf_counter() - due_s,
+    )
 
 
 def _body(request: PlannedRequest, ends: dict[str, float]) -> dict[str, Any]:

@@ -48,6 +48,7 @@ class HostTier:
     def __init__(self, pages: int, costs: RestoreCosts) -> None:
         self.pages = pages
         self.used = 0
+        self.swaps = 0  # copies out since the start
         self.costs = costs
 
     def reserve(self, pages: int, tokens: int) -> SwappedPages | None:
@@ -55,6 +56,7 @@ class HostTier:
         if self.used + pages > self.pages or not self.costs.swap_is_cheaper(pages, tokens):
             return None
         self.used += pages
+        self.swaps += 1
         return SwappedPages(tokens, pages)
 
     def discard(self, swapped: SwappedPages) -> None:

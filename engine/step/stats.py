@@ -18,6 +18,7 @@ class Stats:
     cancelled: int = 0
     preemptions: int = 0
     returned_batches: int = 0  # lock-step batches that ran out of memory
+    swaps: int = 0  # preempted sequences copied to host memory; the others are recomputed
     extensions: int = 0
     shrinks: int = 0
     step_s: float = 0.0  # the last step, from the end of the previous one if they overlapped

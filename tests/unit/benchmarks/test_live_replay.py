@@ -9,20 +9,14 @@ import pytest
 from benchmarks.harness.cpu_noise import CpuNoise
 from benchmarks.harness.retry import Measured
 from benchmarks.live.gateway_process import EngineSteps, ServedRequests, environment
+from benchmarks.live.passes import PolicyRun, calibrated_s, saturated_tokens_s
 from benchmarks.live.plots import NAME, draw
-from benchmarks.live.run import (
-    POLICIES,
-    PolicyRun,
-    calibrated_s,
-    rows_of,
-    saturated_tokens_s,
-    targets,
-)
+from benchmarks.live.run import POLICIES, rows_of, targets
 from benchmarks.live.traffic import ANSWER_TOKENS, plan
 from gateway.replay.cost.calibration import CalibratedEngine, CostFit, FitQuality, StepGroup
 from gateway.replay.cost.model import EngineModel, EngineShape, LinearCost
 from gateway.replay.simulator import replay
-from gateway.replay.workload.predictions import with_predictions
+from gateway.replay.workload.predictions import kendall_tau, with_predictions
 from gateway.replay.workload.workload import Workload
 from gateway.scheduling.policy import Options, build_policy
 
@@ -87,6 +81,17 @@ def test_rate_changes_only_the_times() -> None:
     slow, fast = plan(50, seed=4, rate_s=1.0), plan(50, seed=4, rate_s=2.0)
     assert [(a.question, a.tokens) for a in slow] == [(b.question, b.tokens) for b in fast]
     assert [a.at_s for a in slow] == pytest.approx([2 * b.at_s for b in fast])
+
+
+def test_proportional_questions_say_how_long_their_answers_are() -> None:
+    planned = plan(2000, seed=1, proportional=True)
+    words = np.array([len(each.question.split()) for each in planned], np.float64)
+    tokens = np.array([each.tokens for each in planned], np.float64)
+    assert 0.6 < kendall_tau(words, tokens) < 0.9
+    unrelated = plan(2000, seed=1)
+    words = np.array([len(each.question.split()) for each in unrelated], np.float64)
+    tokens = np.array([each.tokens for each in unrelated], np.float64)
+    assert abs(kendall_tau(words, tokens)) < 0.05
 
 
 def test_answers_have_the_planned_length_distribution() -> None:

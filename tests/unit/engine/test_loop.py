@@ -315,6 +315,7 @@ def test_swapped_sequences_resume_with_the_same_tokens_and_compute_nothing_twice
     assert run.preempted
     assert run.computed == undisturbed.computed
     assert run.memory.host.used == 0
+    assert run.loop.stats.swaps == len(run.preempted)
 
 
 def test_log_probabilities_come_with_the_tokens(a_run: Callable, a_sequence: Callable) -> None:
