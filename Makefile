@@ -59,7 +59,7 @@ contracts: .venv/installed-dev  ## import-linter: imports between packages
 
 check: lint types contracts test  ## lint, types, contracts and test, as CI does
 
-bench: .venv/installed  ## run a benchmark: F is one of E1 E3 E4 P1 P2 P3 R1 S0 S2 S3 S5 decision prefix step; A its options
+bench: .venv/installed  ## run a benchmark: F is one of E1 E3 E4 P1 P1-own own-lengths P2 P3 R1 S0 S2 S3 S5 decision prefix step; A its options
 	@$(BIN)/python -m benchmarks $(F) $(A)
 
 docs: .venv/installed  ## write docs/configuration.md and docs/errors.md
