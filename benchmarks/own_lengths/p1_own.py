@@ -12,7 +12,7 @@ from benchmarks.harness.paths import CACHE, PLOTS
 from benchmarks.harness.report import Report, Row
 from benchmarks.own_lengths.lengths_file import read_lengths
 from benchmarks.own_lengths.measured_lines import folds, measured_lines
-from benchmarks.own_lengths.noise_floor import all_pairs, answer_pairs, noise_floors
+from benchmarks.own_lengths.noise_floor import answer_pairs, noise_floors
 from benchmarks.own_lengths.rows import (
     coverage_rows,
     error_rows,
@@ -45,9 +45,8 @@ def run(data: Path, threads: int) -> None:
         [forecast(train, test, options, embedder, report.say) for train, test in folds(requests)],
         options,
     )
-    pairs = answer_pairs(lengths)
-    floors = noise_floors(pairs)
-    ways: list[Row] = list(way_rows(found, all_pairs(pairs))) if pairs else []
+    floors = noise_floors(answer_pairs(lengths))
+    ways: list[Row] = list(way_rows(found, lengths))
     coverage = list(coverage_rows(found))
     rows = [
         *overall_rows(found, "off"),

@@ -1,20 +1,20 @@
 """The rows and targets of P1-own."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
 
 from benchmarks.harness.report import Row, Target, target
-from benchmarks.own_lengths.lengths_file import OwnLength
-from benchmarks.own_lengths.noise_floor import NoiseFloor, differences, way_to_floor
+from benchmarks.own_lengths.lengths_file import OwnLength, line_id
+from benchmarks.own_lengths.noise_floor import NoiseFloor, floor_of, way_to_floor
 from gateway.evaluation.baselines import APP_MEAN, APP_MEDIAN, INPUT_LENGTH, LINE_PER_APP
 from gateway.evaluation.experiment import OURS, EvaluationRun
 from gateway.evaluation.lengths import count_words
 from gateway.evaluation.magnus import NAME as MAGNUS
-from gateway.evaluation.scoring import POOLED, log_errors
+from gateway.evaluation.scoring import POOLED
 from gateway.prediction.censoring import kaplan_meier
-from gateway.prediction.training.scorecard import covered, mean
+from gateway.prediction.training.scorecard import covered, mean, rms
 from gateway.quantiles import Bools, Floats
 
 BASELINES: Final = (LINE_PER_APP, APP_MEDIAN, APP_MEAN, MAGNUS, INPUT_LENGTH)
@@ -38,13 +38,31 @@ def error_rows(run: EvaluationRun, floors: dict[str, NoiseFloor]) -> Iterator[Ro
         }
 
 
-def way_rows(run: EvaluationRun, pairs: Floats) -> Iterator[Row]:
-    """How far each predictor gets from the app's median to the noise floor."""
-    errors = {name: log_errors(run.tokens, each) for name, each in run.forecasts.items()}
+def way_rows(run: EvaluationRun, lengths: Iterable[OwnLength]) -> Iterator[Row]:
+    """How far each predictor gets from the app's median to the noise floor.
+
+    On the lines that were answered twice, each prediction against both answers.
+    """
+    second = {each.line: each.answer_tokens for each in lengths if each.kind == "again"}
+    places = [place for place, line in enumerate(run.lines) if line_id(line) in second]
+    if not places:
+        return
+    again = np.array([second[line_id(run.lines[place])] for place in places], np.float64)
+    answers = np.log1p(np.column_stack((run.tokens[places], again)))
+    errors = {
+        name: answers - each.location[places][:, None] for name, each in run.forecasts.items()
+    }
     for name, own in errors.items():
-        if name != APP_MEDIAN:
-            way, low, high = way_to_floor(own, errors[APP_MEDIAN], differences(pairs))
-            yield {"predictor": name, "way": way, "way low": low, "way high": high}
+        way, low, high = way_to_floor(own, errors[APP_MEDIAN])
+        yield {
+            "predictor": name,
+            "lines": len(places),
+            "both answers": rms(own),
+            "floor": floor_of(answers[:, 0] - answers[:, 1]),
+            "way": way,
+            "way low": low,
+            "way high": high,
+        }
 
 
 def floor_rows(floors: dict[str, NoiseFloor]) -> Iterator[Row]:

@@ -10,9 +10,7 @@ from msgspec.structs import replace
 from benchmarks.own_lengths.lengths_file import MAX_TOKENS, OwnLength, line_id
 from benchmarks.own_lengths.measured_lines import FOLDS, folds, measured_lines
 from benchmarks.own_lengths.noise_floor import (
-    all_pairs,
     answer_pairs,
-    differences,
     noise_floors,
     way_to_floor,
 )
@@ -121,12 +119,13 @@ def test_only_lines_that_were_answered_twice_are_pairs(lines: list[CorpusLine]) 
 
 def test_way_is_the_share_of_the_distance_to_the_floor() -> None:
     rng = np.random.default_rng(7)
-    noise = rng.normal(0, 2**0.5, 5_000)  # floor: 1
-    simple, ours = rng.normal(0, 3, 5_000), rng.normal(0, 1.5, 5_000)
-    way, low, high = way_to_floor(ours, simple, noise)
-    assert way == pytest.approx(0.75, abs=0.03)
+    noise = rng.normal(0, 1, (5_000, 2))  # floor: 1
+    expected = rng.normal(0, 2, (5_000, 1))
+    simple, ours = expected + noise, expected / 2 + noise  # √5 and √2
+    way, low, high = way_to_floor(ours, simple)
+    assert way == pytest.approx((5**0.5 - 2**0.5) / (5**0.5 - 1), abs=0.03)
     assert low < way < high
-    assert differences(np.array([[5.0, 5.0]])).tolist() == [0]
+    assert way_to_floor(noise, simple)[0] == pytest.approx(1, abs=0.03)
 
 
 def test_every_request_is_tested_once_by_models_of_the_others(
@@ -180,7 +179,7 @@ def test_rows_compare_every_predictor_with_the_floor(
     errors = list(error_rows(run, noise_floors(pairs)))
     assert [row["app"] for row in errors] == ["one", "two", POOLED]
     assert all(row["noise floor"] < row["app median"] for row in errors)
-    ways = list(way_rows(run, all_pairs(pairs)))
+    ways = list(way_rows(run, lengths))
     assert ways[0]["predictor"] == OURS
     assert ways[0]["way"] > 0.5  # lengths depend on the input
     coverage = list(coverage_rows(run))
