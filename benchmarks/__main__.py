@@ -16,6 +16,9 @@ from benchmarks.engine import e1, e3, prefix, step, workload
 from benchmarks.engine.models import SHAPES
 from benchmarks.learning import run as learning
 from benchmarks.live import run as live_replay
+from benchmarks.own_lengths import p1_own
+from benchmarks.own_lengths import run as own_lengths
+from benchmarks.own_lengths.choice import LINES
 from benchmarks.p1 import run as p1
 from benchmarks.p2 import run as p2
 from benchmarks.p3 import run as p3
@@ -166,6 +169,33 @@ def predictions(data: Path, lengths: LengthRule | Literal["both"], apps: str, th
     rules = p1.ALL_RULES if lengths == "both" else (lengths,)
     with _errors_in_one_line():
         p1.run(data, rules, [app for app in apps.split(",") if app], threads)
+
+
+@main.command("P1-own")
+@data_option
+@threads_option
+def own_predictions(data: Path, threads: int) -> None:
+    """Length prediction on the lengths of SmolLM2's own answers."""
+    with _errors_in_one_line():
+        p1_own.run(data, threads)
+
+
+@main.command("own-lengths")
+@data_option
+@click.option(
+    "--model",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=SMOLLM2,
+    show_default=True,
+    help="folder of SmolLM2, or of another model",
+)
+@click.option("--lines", default=LINES, show_default=True, help="lines of an app, at least")
+@click.option("--clients", default=own_lengths.CLIENTS, show_default=True, help="requests at once")
+@threads_option
+def answers(data: Path, model: Path, lines: int, clients: int, threads: int) -> None:
+    """SmolLM2's answers to the texts: their lengths, for P1-own."""
+    with _errors_in_one_line():
+        own_lengths.run(data, model, lines, clients, threads)
 
 
 @main.command("P2")

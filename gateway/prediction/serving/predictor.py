@@ -18,7 +18,7 @@ from gateway.errors import Unavailable
 from gateway.history.record import Record
 from gateway.prediction.adaptation.adaptation import Adaptation, ScoredOutcome
 from gateway.prediction.adaptation.conformal import ConformalCalibration, calibrated_tokens
-from gateway.prediction.expectation import expected_tokens
+from gateway.prediction.expectation import expected_tokens, limited_mean
 from gateway.prediction.features.features import (
     FEATURE_VERSION,
     USER_INPUT_COLUMN,
@@ -204,8 +204,10 @@ class LengthPredictor:
             adaptation = self._adaptations.get(predictor) or Adaptation()
             log_uil = float(vector[USER_INPUT_COLUMN])
             levels = adaptation.serve(request.app, log_uil, scored, request.max_tokens)
-            mean = score_reply.scored.mean * math.exp(
-                adaptation.shift(request.app, log_uil, scored)
+            natural = [math.exp(log) for log in adaptation.corrected(request.app, log_uil, scored)]
+            shift = adaptation.shift(request.app, log_uil, scored)
+            mean = limited_mean(
+                score_reply.scored.mean * math.exp(shift), natural, request.max_tokens
             )
             vector = with_raw_quantiles(vector, scored)
         else:

@@ -23,7 +23,9 @@ def a_run(corpus: Corpus) -> EvaluationRun:
     tokens = np.array([float(len(line.output.split())) for line in lines])
     levels = np.log(tokens[:, None] * np.array([0.5, 0.8, 1, 1.2, 1.5, 2]))
     names = np.array([line.app for line in lines])
-    return EvaluationRun(lines, names, tokens, {OURS: Forecast.of(levels)}, summary=None)  # type: ignore[arg-type]
+    found = {OURS: Forecast.of(levels)}
+    limits = np.full(len(lines), 1000.0)
+    return EvaluationRun(lines, names, tokens, limits, found, found, summary=None)  # type: ignore[arg-type]
 
 
 @pytest.fixture
