@@ -28,8 +28,8 @@ CAPTIONS: Final = {
     "S2-live-ratios": "Mean and p99 of the default policy over FCFS's, live and in replay.",
     "S3-live-reservations": "Sequences in memory, tokens a second and KV use, live.",
     "learning": (
-        "Error, coverage off the right one, and mean response over FCFS's, over 100 requests; "
-        "dotted lines: a version goes live; solid line: the mix changes."
+        "Error, coverage less the right one, mean response over FCFS's, by 100 requests; dotted "
+        "lines: a version goes live; solid line: the mix changes."
     ),
     "E1-tokens": "Output tokens a second of each engine, the median of the rounds.",
     "E4-tokens": "Output tokens a second by number of clients.",
