@@ -1,6 +1,5 @@
 """The models that S1 serves live, the requests that they get, and how their predictor learns."""
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -45,7 +44,6 @@ class LiveModel(Struct, frozen=True):
     backlog: int
     arrivals: int
     calibration_s: float
-    engine_threads: int = 0  # of the setting: all cores but one
 
     @property
     def settings(self) -> dict[str, object]:
@@ -61,7 +59,6 @@ class LiveModel(Struct, frozen=True):
             "kv_tokens": FIXED_BATCH * row_pages * PAGE_TOKENS,
             "host_kv_tokens": 0,
             "prefix_sharing": "false",
-            "engine_threads": self.engine_threads,
             "fixed_batch": FIXED_BATCH,
             "tau_floor": -1,
             "max_connections": 4_000,
@@ -83,23 +80,22 @@ def demo_model(*, quick: bool) -> LiveModel:
         folder=DEMO_FOLDER,
         max_prompt=176,
         max_answer=352,
-        backlog=1 + FIXED_BATCH * (20 if quick else 100),  # the first request starts alone
-        arrivals=80 if quick else 500,
+        backlog=1 + FIXED_BATCH * (20 if quick else 70),  # the first request starts alone
+        arrivals=80 if quick else 400,
         calibration_s=8.0 if quick else 30.0,
     )
 
 
 def smollm2(folder: Path, *, quick: bool) -> LiveModel:
-    """SmolLM2-135M-Instruct, with a thread of the engine on each core: the gateway needs little."""
+    """SmolLM2-135M-Instruct."""
     return LiveModel(
         name="smollm2",
         folder=folder,
         max_prompt=128,
         max_answer=100 if quick else 200,
-        backlog=1 + FIXED_BATCH * (1 if quick else 7),
-        arrivals=8 if quick else 40,
+        backlog=1 + FIXED_BATCH * (1 if quick else 6),
+        arrivals=8 if quick else 32,
         calibration_s=8.0 if quick else 30.0,
-        engine_threads=len(os.sched_getaffinity(0)),
     )
 
 

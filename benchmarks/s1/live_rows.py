@@ -145,6 +145,7 @@ def _load_rows(model: LiveModel, runs: Iterable[LiveRun]) -> Iterator[Row]:
             "rung": run.rung,
             "requests": len(run.response_s),
             "arrivals/s": run.served.workload.rate_s,
+            "τ": None if run.rung in UNPREDICTED else _tau(run),
             "mean s": float(run.response_s.mean()),
             "p95 s": float(np.quantile(run.response_s, 0.95)),
             "/fixed": float(run.response_s.mean() / baseline.response_s.mean()),
