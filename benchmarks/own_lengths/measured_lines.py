@@ -33,7 +33,8 @@ def folds(
 
     Each app is dealt out evenly, in the order of the lines' ids.
     """
-    order = np.lexsort(([line_id(line) for line in requests.lines], requests.names))
+    ids = np.array([line_id(line) for line in requests.lines])
+    order = np.lexsort((ids, requests.names))
     fold_of = np.empty(len(requests), np.intp)
     fold_of[order] = np.arange(len(requests)) % count
     for fold in range(count):

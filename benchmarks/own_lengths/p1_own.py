@@ -7,6 +7,7 @@ max_tokens, as they are when they are served and when the product judges a versi
 """
 
 from pathlib import Path
+from typing import Final
 
 from benchmarks.harness.paths import CACHE, PLOTS
 from benchmarks.harness.report import Report, Row
@@ -29,12 +30,12 @@ from gateway.evaluation.plots import draw
 from gateway.evaluation.sentences import SentenceEmbedder
 from gateway.evaluation.vectors import TextVectors
 
-FIGURE = "P1-own"
+FIGURE: Final = "P1-own"
 
 
 def run(data: Path, threads: int) -> None:
     """Evaluate on the committed lengths; the texts are those of the folder."""
-    report = Report(FIGURE)
+    report = Report(FIGURE, look=False)
     lengths = read_lengths()
     lines = measured_lines(read_lines(data), lengths)
     report.say(f"reading {len(lines)} texts")

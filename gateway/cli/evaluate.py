@@ -26,7 +26,8 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
     type=click.Choice(get_args(LengthRule)),
     default="words",
     show_default=True,
-    help="How answers are counted: in words and signs, or in tokens of a BPE trained on --train.",
+    help="How answers are counted: in words and signs, in tokens of a BPE trained on --train, or "
+    "as measured, given with each line.",
 )
 @click.option(
     "--history/--no-history",

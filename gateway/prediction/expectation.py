@@ -26,7 +26,8 @@ def limited_mean(mean: float, quantiles: Sequence[float], limit: float) -> float
     """
     if quantiles[-1] <= limit:
         return min(mean, limit)
-    weighted = list(zip(TOKEN_SHARES.tolist(), quantiles, strict=True))
+    shares: list[float] = TOKEN_SHARES.tolist()
+    weighted = list(zip(shares, quantiles, strict=True))
     natural = sum(share * tokens for share, tokens in weighted)
     limited = sum(share * min(tokens, limit) for share, tokens in weighted)
     return min(mean * limited / natural, limit)

@@ -52,7 +52,7 @@ def fit_trees(
 ) -> list[str]:
     """LightGBM texts, one per level, fitted on (n, d) rows with (n,) targets and weights.
 
-    Fewer than MIN_SURE_ROWS rows may have little to learn from, as where lengths hardly depend on
+    Fewer than MIN_SURE_ROWS rows may have little to learn from, as where lengths rarely depend on
     the text. Then fewer rounds are taken if that lowers the loss on requests that are held out.
     `requests` (n,) numbers the requests of the rows.
     """

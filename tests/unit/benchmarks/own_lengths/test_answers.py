@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
@@ -33,9 +33,10 @@ def a_server(bodies: list[dict[str, Any]], status: int) -> Iterator[str]:
                 "choices": [{"message": {"content": "so"}, "finish_reason": "stop"}],
                 "usage": {"prompt_tokens": 20, "completion_tokens": len(words)},
             }
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(json.dumps(answer).encode())
+            with suppress(BrokenPipeError):  # clients of a run that has stopped are gone
+                self.send_response(status)
+                self.end_headers()
+                self.wfile.write(json.dumps(answer).encode())
 
         def log_message(self, *_: object) -> None:
             """Be quiet."""

@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from msgspec.structs import replace
 
+from benchmarks.__main__ import main
 from benchmarks.own_lengths.lengths_file import MAX_TOKENS, OwnLength, line_id
 from benchmarks.own_lengths.measured_lines import FOLDS, folds, measured_lines
 from benchmarks.own_lengths.noise_floor import (
@@ -203,3 +206,12 @@ def test_line_without_answer_is_not_evaluated(lines: list[CorpusLine]) -> None:
     assert len(measured_lines(lines, answered)) == 10
     greedy = [replace(each, kind="greedy") for each in answered[:1]]
     assert measured_lines(lines, greedy) == []
+
+
+def test_error_line_says_which_texts_are_missing(tmp_path: Path) -> None:
+    (tmp_path / "few.jsonl").write_text(
+        '{"app": "detox", "instruction": "Be civil.", "input": "Go away!", "output": "Please go."}'
+    )
+    found = CliRunner().invoke(main, ["P1-own", "--data", str(tmp_path)])
+    assert found.exit_code == 1
+    assert found.output.endswith("of 1636 answered lines are not in the texts\n")
