@@ -14,12 +14,17 @@ from benchmarks.e4 import run as e4
 from benchmarks.e4.contenders import FORMATS
 from benchmarks.engine import e1, e3, prefix, step, workload
 from benchmarks.engine.models import SHAPES
+from benchmarks.learning import run as learning
 from benchmarks.live import run as live_replay
+from benchmarks.own_lengths import p1_own
+from benchmarks.own_lengths import run as own_lengths
+from benchmarks.own_lengths.choice import LINES
 from benchmarks.p1 import run as p1
 from benchmarks.p2 import run as p2
 from benchmarks.p3 import run as p3
 from benchmarks.r1 import run as r1
 from benchmarks.r1.hostile_clients import CLIENTS
+from benchmarks.report.run import publish
 from benchmarks.s1 import run as s1
 from benchmarks.s1.ladder import PARTS as S1_PARTS
 from benchmarks.s2 import live_run as s2_live
@@ -35,6 +40,13 @@ from gateway.replay.cost.profiles import profile
 
 SMOLLM2 = Path(".lmaas", "models", "smollm2")  # in the default data folder
 threads_option = click.option("--threads", default=2, show_default=True, help="cores to use")
+model_option = click.option(
+    "--model",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=SMOLLM2,
+    show_default=True,
+    help="folder of SmolLM2, or of another Llama",
+)
 sizes = click.Choice(list(SHAPES))
 
 
@@ -98,6 +110,12 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("interrupted"))  # and end the contestants
 
 
+@main.result_callback()
+def report_page(*_: object) -> None:
+    """Write docs/report.md from the results, those of this run included."""
+    publish()
+
+
 @main.command("E1")
 @click.option("--rounds", default=5, show_default=True, help="runs of each contestant")
 @click.option("--slow-rounds", default=3, show_default=True, help="runs of transformers on m100")
@@ -127,13 +145,7 @@ def reservations(rounds: int, requests: int, threads: int, size: str) -> None:
 
 @main.command("E4")
 @data_option
-@click.option(
-    "--model",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default=SMOLLM2,
-    show_default=True,
-    help="folder of SmolLM2, or of another Llama",
-)
+@model_option
 @click.option("--rounds", default=5, show_default=True, help="runs of each engine")
 @click.option("--clients", default="1,8,32", show_default=True, help="numbers of clients")
 @click.option("--only", default="", help=f"of {', '.join(FORMATS)}")
@@ -157,6 +169,33 @@ def predictions(data: Path, lengths: LengthRule | Literal["both"], apps: str, th
     rules = p1.ALL_RULES if lengths == "both" else (lengths,)
     with _errors_in_one_line():
         p1.run(data, rules, [app for app in apps.split(",") if app], threads)
+
+
+@main.command("P1-own")
+@data_option
+@threads_option
+def own_predictions(data: Path, threads: int) -> None:
+    """Length prediction on the lengths of SmolLM2's own answers."""
+    with _errors_in_one_line():
+        p1_own.run(data, threads)
+
+
+@main.command("own-lengths")
+@data_option
+@click.option(
+    "--model",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=SMOLLM2,
+    show_default=True,
+    help="folder of SmolLM2, or of another model",
+)
+@click.option("--lines", default=LINES, show_default=True, help="lines of an app, at least")
+@click.option("--clients", default=own_lengths.CLIENTS, show_default=True, help="requests at once")
+@threads_option
+def answers(data: Path, model: Path, lines: int, clients: int, threads: int) -> None:
+    """SmolLM2's answers to the texts: their lengths, for P1-own."""
+    with _errors_in_one_line():
+        own_lengths.run(data, model, lines, clients, threads)
 
 
 @main.command("P2")
@@ -290,6 +329,16 @@ def deadlines(data: Path, engine: EngineModel, quick: bool, only: str, jobs: int
     """Requests with deadlines in overload, on a simulated engine."""
     with _errors_in_one_line():
         s5.run(data, engine, quick=quick, only=only, jobs=jobs)
+
+
+@main.command("learning")
+@data_option
+@model_option
+@quick_option
+def learning_live(data: Path, model: Path, quick: bool) -> None:
+    """Prediction error and response times live, with learning on and off."""
+    with _errors_in_one_line():
+        learning.run(data, model, quick=quick)
 
 
 @main.command("prefix")

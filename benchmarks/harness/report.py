@@ -90,12 +90,17 @@ def target(
     return Target(f"{name}, {kind}", value, bound, met)
 
 
+def read_results(folder: Path) -> list[Result]:
+    """All results of a folder, by file name."""
+    return [
+        msgspec.json.decode(path.read_bytes(), type=Result)
+        for path in sorted(folder.glob("*.json"))
+    ]
+
+
 def write_tables(readme: Path, results: Path) -> None:
     """Replace the section between the marks of README.md by the tables of all result files."""
-    found = [
-        msgspec.json.decode(path.read_bytes(), type=Result)
-        for path in sorted(results.glob("*.json"))
-    ]
+    found = read_results(results)
     before, _, rest = readme.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     readme.write_text(before + BEGIN + tables(found) + END + after)

@@ -140,12 +140,17 @@ class GatewayProcess:
         counted = {name: float(value) for name, value in COUNTER.findall(shown)}
         return EngineSteps(counted["steps"], counted["busy_seconds"], counted["computed_tokens"])
 
+    @property
+    def database_url(self) -> str:
+        """The URL of the gateway's PostgreSQL."""
+        return EmbeddedPostgres(self._data).url
+
     def served(self, since: datetime, count: int) -> ServedRequests:
         """The `count` requests that arrived since then. RuntimeError for another number."""
         return asyncio.run(self._read(since, count))
 
     async def _read(self, since: datetime, count: int) -> ServedRequests:
-        database = await Database.open(EmbeddedPostgres(self._data).url)
+        database = await Database.open(self.database_url)
         try:
             await _wait_for_records(database, since, count)
             workload = await read_history(database.sessions, HistoryWindow(since=since))

@@ -15,9 +15,9 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gateway.evaluation.arrivals import MAX_TOKENS, TENANT, app_id
+from gateway.evaluation.arrivals import TENANT, app_id
 from gateway.evaluation.corpus import CorpusLine
-from gateway.evaluation.lengths import count_words
+from gateway.evaluation.lengths import MAX_TOKENS, count_words
 from gateway.prediction.messages import PredictionRequest
 from gateway.prediction.serving.predictor import LengthPredictor
 from gateway.quantiles import Floats

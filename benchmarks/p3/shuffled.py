@@ -9,7 +9,8 @@ import numpy as np
 
 from benchmarks.harness.report import Row
 from benchmarks.p3.world import ScoredRequests, ServedQuantiles, TrainedVersion, replay
-from gateway.evaluation.arrivals import MAX_TOKENS, TENANT, EvaluationRequests
+from gateway.evaluation.arrivals import TENANT, EvaluationRequests
+from gateway.evaluation.lengths import MAX_TOKENS
 from gateway.history.record import Record
 from gateway.prediction.features.features import FEATURE_VERSION
 from gateway.prediction.lifecycle.schedule import Schedule

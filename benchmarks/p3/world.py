@@ -8,7 +8,8 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.evaluation.arrivals import MAX_TOKENS, EvaluationRequests, app_id
+from gateway.evaluation.arrivals import EvaluationRequests, app_id
+from gateway.evaluation.lengths import MAX_TOKENS
 from gateway.evaluation.ours import scores
 from gateway.prediction.adaptation.adaptation import Adaptation, ScoredOutcome
 from gateway.prediction.adaptation.conformal import NO_SCORES, ConformityScores
@@ -147,6 +148,7 @@ def select_rows(requests: EvaluationRequests, rows: Rows | Bools) -> EvaluationR
         names=requests.names[which],
         inputs=requests.inputs.rows(which),
         tokens=requests.tokens[which],
+        max_tokens=requests.max_tokens[which],
     )
 
 
@@ -164,6 +166,7 @@ def concatenate(first: EvaluationRequests, second: EvaluationRequests) -> Evalua
             text=np.concatenate((one.text, two.text)),
         ),
         tokens=np.concatenate((first.tokens, second.tokens)),
+        max_tokens=np.concatenate((first.max_tokens, second.max_tokens)),
     )
 
 

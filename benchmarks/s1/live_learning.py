@@ -1,15 +1,11 @@
 """Trains the predictor of a served model before its runs, from the model's own answers."""
 
-import csv
-import gzip
 from collections.abc import Iterable, Sequence
-from hashlib import sha256
-from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
-from msgspec import Struct
 
+from benchmarks.own_lengths.lengths_file import OwnLength, line_id
 from benchmarks.s1.live_models import LiveModel, Question, question_of
 from benchmarks.s1.live_traffic import Tenant, plan, send
 from gateway.cli.admin.client import AdminClient
@@ -18,32 +14,21 @@ from gateway.demo.training import train
 from gateway.evaluation.corpus import CorpusLine
 from gateway.prediction.lifecycle.log_format import LogLine
 
-LENGTHS_FILE: Final = "smollm2_lengths.csv.gz"  # in the folder of texts
-ID_DIGITS: Final = 20
 TRAINING_SEED: Final = 3
 
 
-class KnownLength(Struct, frozen=True):
-    """A line that the model has answered, with the length of the answer in tokens."""
+class KnownLength(NamedTuple):
+    """A line that the model has answered, and the length of the answer."""
 
     line: CorpusLine
-    tokens: int
-    cut_off: bool
+    own: OwnLength
 
 
-def known_lengths(data: Path, lines: Iterable[CorpusLine]) -> list[KnownLength]:
-    """The lines whose answers' lengths are in the folder's file; none without such a file."""
-    file = data / LENGTHS_FILE
-    if not file.exists():
-        return []
-    with gzip.open(file, "rt", encoding="utf-8", newline="") as rows:
-        found = {row["line"]: row for row in csv.DictReader(rows)}
-    known = []
-    for line in lines:
-        row = found.get(line_id(line))
-        if row is not None:
-            known.append(KnownLength(line, int(row["answer_tokens"]), row["finish"] == "length"))
-    return known
+def known_lengths(lines: Iterable[CorpusLine], lengths: Iterable[OwnLength]) -> list[KnownLength]:
+    """The lines that the model has answered, each with its sampled answer."""
+    found = {each.line: each for each in lengths if each.kind == "sampled"}
+    answered = ((line, found.get(line_id(line))) for line in lines)
+    return [KnownLength(line, own) for line, own in answered if own is not None]
 
 
 def learn_served(
@@ -78,15 +63,9 @@ def log_line(model: LiveModel, tenant: Tenant, known: KnownLength) -> LogLine:
         app=tenant.apps[question.app],
         input=question.input,
         instruction=question.instruction,
-        tokens=min(known.tokens, model.max_answer),
+        tokens=min(known.own.answer_tokens, model.max_answer),
         max_tokens=model.max_answer,
         temperature=question.temperature,
         top_p=question.top_p,
-        cut_off=known.cut_off or known.tokens > model.max_answer,
+        cut_off=known.own.cut_off or known.own.answer_tokens > model.max_answer,
     )
-
-
-def line_id(line: CorpusLine) -> str:
-    """A line's id in the file of lengths."""
-    asked = f"{line.app}\0{line.instruction}\0{line.input}"
-    return sha256(asked.encode()).hexdigest()[:ID_DIGITS]

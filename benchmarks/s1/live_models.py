@@ -80,8 +80,8 @@ def demo_model(*, quick: bool) -> LiveModel:
         folder=DEMO_FOLDER,
         max_prompt=176,
         max_answer=352,
-        backlog=1 + FIXED_BATCH * (20 if quick else 100),  # the first request starts alone
-        arrivals=120 if quick else 900,
+        backlog=1 + FIXED_BATCH * (20 if quick else 70),  # the first request starts alone
+        arrivals=80 if quick else 400,
         calibration_s=8.0 if quick else 30.0,
     )
 
@@ -91,10 +91,10 @@ def smollm2(folder: Path, *, quick: bool) -> LiveModel:
     return LiveModel(
         name="smollm2",
         folder=folder,
-        max_prompt=160,
-        max_answer=256,
-        backlog=1 + FIXED_BATCH * (2 if quick else 9),
-        arrivals=12 if quick else 50,
+        max_prompt=128,
+        max_answer=100 if quick else 200,
+        backlog=1 + FIXED_BATCH * (1 if quick else 6),
+        arrivals=8 if quick else 32,
         calibration_s=8.0 if quick else 30.0,
     )
 

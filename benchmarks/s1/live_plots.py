@@ -25,8 +25,8 @@ def draw(rows: Sequence[Row], folder: Path) -> None:
         own = [row for row in rows if row["model"] == model]
         _throughput(left, [row for row in own if "rung" in row and "load" not in row])
         _responses(right, [row for row in own if "load" in row])
-        left.set_title(f"{model}: valid tokens per modelled second, relative to fixed")
-        right.set_title(f"{model}: mean response, relative to fixed")
+        left.set_title(f"{model}: valid tokens per modelled second / fixed")
+        right.set_title("mean response / fixed")
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / f"{NAME}.png", format="png")
 
@@ -67,5 +67,6 @@ def _responses(axes: Axes, rows: Sequence[Row]) -> None:
         axes.bar(place, row["/fixed"], 0.9 * BAR_WIDTH, color=color_of(row["rung"]), label=label)
         axes.plot(place, row["replay /fixed"], "ko", markersize=3)
     axes.set_xticks(range(len(loads)), [f"{load:g}" for load in loads])
-    axes.set_xlabel("load, relative to fixed's saturated rate (dots: replayed)")
-    axes.legend(loc="upper right")
+    axes.set_xlabel("load, relative to fixed's saturated rate\n(dots: replayed)")
+    axes.set_ylim(top=1.2 * axes.get_ylim()[1])  # above the bars: the legend
+    axes.legend(loc="upper center", ncols=len(rungs))

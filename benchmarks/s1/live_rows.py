@@ -8,6 +8,7 @@ import numpy as np
 from msgspec import Struct
 
 from benchmarks.harness.report import Row
+from benchmarks.harness.retry import Measured
 from benchmarks.live.gateway_process import ServedRequests
 from benchmarks.s1.ladder import CONTINUOUS, FIXED, LIVE, NO_PREDICTOR, UNPREDICTED
 from benchmarks.s1.live_models import LiveModel
@@ -89,11 +90,11 @@ class LiveRun(Struct, frozen=True, kw_only=True):
 
 
 def rows_of(
-    model: LiveModel, engine: CalibratedEngine, predictor: str, runs: Sequence[LiveRun]
+    model: LiveModel, engine: Measured[CalibratedEngine], predictor: str, runs: Sequence[LiveRun]
 ) -> list[Row]:
     """The rows of a model: of the runs with a backlog, of those at a load, of the engine."""
     return [
-        *_backlog_rows(model, engine.fit.cost, predictor, runs),
+        *_backlog_rows(model, engine.outcome.fit.cost, predictor, runs),
         *_load_rows(model, runs),
         _engine_row(model, engine),
     ]
@@ -128,6 +129,7 @@ def _backlog_rows(
             "halved": int(run.work.splits),
             "pace": run.pace,
             "foreign": run.foreign,
+            "work": run.work._asdict(),  # left out of tables
         }
 
 
@@ -143,6 +145,7 @@ def _load_rows(model: LiveModel, runs: Iterable[LiveRun]) -> Iterator[Row]:
             "rung": run.rung,
             "requests": len(run.response_s),
             "arrivals/s": run.served.workload.rate_s,
+            "τ": None if run.rung in UNPREDICTED else _tau(run),
             "mean s": float(run.response_s.mean()),
             "p95 s": float(np.quantile(run.response_s, 0.95)),
             "/fixed": float(run.response_s.mean() / baseline.response_s.mean()),
@@ -155,16 +158,17 @@ def _load_rows(model: LiveModel, runs: Iterable[LiveRun]) -> Iterator[Row]:
         }
 
 
-def _engine_row(model: LiveModel, engine: CalibratedEngine) -> Row:
-    fit = engine.fit
+def _engine_row(model: LiveModel, engine: Measured[CalibratedEngine]) -> Row:
+    fit, shape = engine.outcome.fit, engine.outcome.shape
     return {
         "part": LIVE,
         "model": model.name,
-        "KV tokens": engine.shape.pages * engine.shape.page_tokens,
+        "KV tokens": shape.pages * shape.page_tokens,
         **{f"{name} µs": 1e6 * each for name, each in msgspec.structs.asdict(fit.cost).items()},
         "r2": fit.fitted.r2,
         "median_error": fit.fitted.median_error,
         "mix_error": fit.mix.median_error if fit.mix else None,
+        "foreign": engine.load.foreign,
     }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 import numpy as np
@@ -14,6 +14,7 @@ from benchmarks.harness.report import Row
 from benchmarks.harness.retry import Measured, quietest
 from benchmarks.live.calibration import calibrated
 from benchmarks.live.gateway_process import ADMIN_KEY, GatewayProcess
+from benchmarks.own_lengths.lengths_file import read_lengths
 from benchmarks.s1.ladder import FIXED, MAGNUS, OURS, RUNGS, UNPREDICTED
 from benchmarks.s1.live_learning import known_lengths, learn_known, learn_served
 from benchmarks.s1.live_models import (
@@ -44,10 +45,12 @@ LOADS: Final = (1.1, 0.9)  # of `fixed`'s saturated rate
 LOADED_RUNGS: Final[tuple[PolicyName, ...]] = (FIXED, MAGNUS, OURS)  # that run at these
 DEMO_ANSWERS: Final = 400  # that the demo model's predictor learns from
 QUICK_DEMO_ANSWERS: Final = 200
+QUICK_STRIDE: Final = 5  # of the known lengths that a quick look learns from
 WARM_UP: Final = 10  # requests
 ARRIVALS_SEED: Final = 23
 LEARNING_SEED: Final = 31
 
+T = TypeVar("T")
 Say = Callable[[str], None]
 Learn = Callable[[str, AdminClient, Tenant], str]
 
@@ -63,8 +66,7 @@ def run_live(
 ) -> list[Row]:
     """Measure both models; `publish` gets the rows measured so far.
 
-    `data` has the texts that SmolLM2, in `folder`, is asked about, and the lengths of its answers.
-    NotFound without the model.
+    `data` has the texts that SmolLM2, in `folder`, is asked about. NotFound without the model.
     """
     if not folder.is_dir():
         raise NotFound(f"there is no folder {folder}; `lmaas models fetch smollm2` makes it")
@@ -101,7 +103,7 @@ def _smollm2(data: Path, folder: Path, say: Say, *, quick: bool) -> "LiveLadder"
     """SmolLM2 answers valid lines; its predictor learns from train lines of known lengths."""
     model = smollm2(folder, quick=quick)
     corpus = read_corpus(data, data)
-    known = known_lengths(data, corpus.train)
+    known = known_lengths(corpus.train, read_lengths())[:: QUICK_STRIDE if quick else 1]
     questions = take(
         model, text_questions(corpus.test, LADDER_SEED), model.backlog + model.arrivals
     )
@@ -140,7 +142,11 @@ class LiveLadder:
         """The rows so far, after each run: calibrate, learn, then measure."""
         say, model = self._say, self._model
         say(f"{model.name}: calibrating")
-        engine = calibrated(model.settings, say, model.calibration_s)
+        engine = self._measured(
+            lambda: calibrated(model.settings, say, model.calibration_s),
+            lambda _: "calibrated",
+            Meter,
+        )
         runs: list[LiveRun] = []
         with (
             GatewayProcess(f"S1-{model.name}", **model.settings) as gateway,
@@ -150,17 +156,17 @@ class LiveLadder:
             predictor = self._learn(gateway.url, admin, tenant)
             say(f"{model.name}: lengths by {predictor}")
             send(gateway.url, model, tenant.keys, plan(self._backlog[:WARM_UP], LADDER_SEED))
-            passes = _Passes(gateway, model, tenant, engine)
+            passes = _Passes(gateway, model, tenant, engine.outcome)
             for rung in RUNGS:
-                runs.append(self._measured(passes, rung, None, self._backlog, None))
+                runs.append(self._run(passes, rung, None, self._backlog, None))
                 yield rows_of(model, engine, predictor, runs)
             rate_s = runs[0].requests_s  # `fixed`'s, which is the first rung
-            for load in LOADS:
+            for load in LOADS[:1] if self._quick else LOADS:
                 for rung in LOADED_RUNGS:
-                    runs.append(self._measured(passes, rung, load, self._arrivals, load * rate_s))
+                    runs.append(self._run(passes, rung, load, self._arrivals, load * rate_s))
                     yield rows_of(model, engine, predictor, runs)
 
-    def _measured(
+    def _run(
         self,
         passes: "_Passes",
         rung: PolicyName,
@@ -168,21 +174,24 @@ class LiveLadder:
         questions: Sequence[Question],
         rate_s: float | None,
     ) -> LiveRun:
+        planned = plan(questions, LADDER_SEED, rate_s)
+        measured = self._measured(lambda: passes.run(rung, load, planned), str, passes.meter)
+        return msgspec.structs.replace(measured.outcome, foreign=measured.load.foreign)
+
+    def _measured(
+        self, run: Callable[[], T], shown: Callable[[T], str], meter: Callable[[], Meter]
+    ) -> Measured[T]:
         """A run that other processes did not disturb, if there is one; a quick look runs once."""
 
-        def run() -> LiveRun:
-            return passes.run(rung, load, plan(questions, LADDER_SEED, rate_s))
-
-        def report(measured: Measured[LiveRun]) -> None:
-            self._say(f"{self._model.name}, {measured.outcome}; {measured}")
+        def report(measured: Measured[T]) -> None:
+            self._say(f"{self._model.name}, {shown(measured.outcome)}; {measured}")
 
         if not self._quick:
-            measured = quietest(run, report, passes.meter)
-        else:
-            meter = passes.meter()
-            measured = Measured(run(), meter.load(), 1)
-            report(measured)
-        return msgspec.structs.replace(measured.outcome, foreign=measured.load.foreign)
+            return quietest(run, report, meter)
+        started = meter()
+        measured = Measured(run(), started.load(), 1)
+        report(measured)
+        return measured
 
 
 class _Passes:

@@ -17,7 +17,7 @@ def live_targets(rows: Sequence[Row]) -> Iterator[Target]:
     A rung whose mean batch is below that of `fixed` does not count.
     """
     for model in MODELS if rows else ():
-        own = [row for row in rows if row["model"] == model]
+        own = [row for row in rows if row.get("model") == model]
         for rung in (MAGNUS, OURS):
             gain = _gain(own, rung)
             name = f"live, {model}, {rung}"

@@ -22,7 +22,6 @@ from benchmarks.s1.ladder import (
     MAX_PROMPT,
     NO_PREDICTOR,
     ORACLE_PREDICTOR,
-    OUR_PREDICTOR,
     RUNGS,
     UNPREDICTED,
 )
@@ -48,7 +47,7 @@ PAPER_APPS: Final = {  # the paper's applications, and the texts nearest to them
     "code comment": ("code_comment",),
 }
 SATURATED: Final = None  # the load where all requests wait from the start
-SHARES: Final = (0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0)  # of the sweep of Φ
+SHARES: Final = (0.3, 0.5, 0.6, 0.7, 0.85, 0.95, 1.0)  # of the sweep of Φ
 PAPER_WASTE_READS: Final = 50_000.0  # Φ
 
 
@@ -170,9 +169,13 @@ def rungs(setting: Setting, predictor: str) -> list[Contender]:
 
 
 def limits() -> list[Contender]:
-    """Magnus with each limit Φ of the sweep: shares, and the paper's number of reads."""
+    """Magnus with each limit Φ of the sweep, merging batches and not; the paper's is the last."""
     options = {f"{share:g}": Options(waste_share=share) for share in SHARES}
-    options["50,000 reads"] = Options(waste_reads=PAPER_WASTE_READS)
+    for share in SHARES:
+        options[f"{share:g}, not merged"] = Options(waste_share=share, merge_batches=False)
+    options["50,000 reads, not merged"] = Options(
+        waste_reads=PAPER_WASTE_READS, merge_batches=False
+    )
     return [Contender(name=name, policy=MAGNUS, options=each) for name, each in options.items()]
 
 

@@ -36,7 +36,6 @@ class Point(Struct, frozen=True):
 
     place: Place
     rung: str
-    rate_s: float
     runs: tuple[LadderMeasures, ...]
     fixed: tuple[LadderMeasures, ...]
 
@@ -57,21 +56,15 @@ class Point(Struct, frozen=True):
 def points(cells: Iterable[Cell]) -> list[Point]:
     """The points of the cells whose requests `fixed` has run too, rung by rung."""
     groups = group_by_key(cells)
-    found = []
+    found: list[Point] = []
     for place, group in groups.items():
         baseline = groups.get(Place(place.setting, place.load, NO_PREDICTOR), [])
         fixed = {cell.seed: cell.measured[FIXED] for cell in baseline}
-        seeds = [cell for cell in group if cell.seed in fixed]
-        for rung in group[0].measured if seeds else ():
-            found.append(
-                Point(
-                    place,
-                    rung,
-                    sum(cell.rate_s for cell in seeds) / len(seeds),
-                    tuple(cell.measured[rung] for cell in seeds),
-                    tuple(fixed[cell.seed] for cell in seeds),
-                )
-            )
+        for rung in dict.fromkeys(name for cell in group for name in cell.measured):
+            paired = [each for each in group if each.seed in fixed and rung in each.measured]
+            runs = [(cell.measured[rung], fixed[cell.seed]) for cell in paired]
+            if runs:
+                found.append(Point(place, rung, *zip(*runs, strict=True)))
     return found
 
 

@@ -1,8 +1,8 @@
 """S1 in replay: measures every rung with every predictor, with a backlog and at several loads."""
 
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from functools import partial
+from pathlib import Path
 from statistics import fmean
 from typing import Final
 
@@ -35,7 +35,7 @@ from gateway.replay.comparison import Case, Contender, compare
 from gateway.replay.workload.workload import Workload
 
 SEEDS: Final = 3
-REQUESTS: Final = 7_000
+REQUESTS: Final = 10_500
 QUICK_REQUESTS: Final = 1_400
 MAIN_LOADS: Final = (0.5, *LOADS, 2.0, 4.0, 8.0)
 SWEPT_LOADS: Final = (SATURATED, 1.1)
@@ -59,15 +59,17 @@ def run_replay(
     count, seeds = (QUICK_REQUESTS, 1) if quick else (REQUESTS, SEEDS)
     cells: list[Cell] = []
     ladder = Ladder(texts, count, seeds)
-    for cases in (
-        lambda: ladder.backlogs(settings),
-        lambda: ladder.arrivals(settings, _saturated_rates(cells)),
-        lambda: ladder.sweep(_saturated_rates(cells)),
-    ):
-        for done in compare(cases(), ladder_measures, jobs):
+
+    def run_cases(cases: list[Case[Place]]) -> None:
+        for done in compare(cases, ladder_measures, jobs):
             cells.append(done)
             say(_line(done))
         publish(_rows(cells))
+
+    run_cases(ladder.backlogs(settings))
+    rates_s = _saturated_rates(cells)
+    run_cases(ladder.arrivals(settings, rates_s))
+    run_cases(ladder.sweep(rates_s))
     draw(points(cells), plots)
     return _rows(cells)
 
@@ -98,9 +100,7 @@ class Ladder:
     def sweep(self, rates_s: Mapping[str, float]) -> list[Case[Place]]:
         """Magnus with other limits Φ, in the main setting with our predictor."""
         return [
-            self._case(
-                MAIN, load, (load or 1.0) * rates_s[MAIN.name], OUR_PREDICTOR, limits(), seed
-            )
+            self._case(MAIN, load, (load or 1) * rates_s[MAIN.name], OUR_PREDICTOR, limits(), seed)
             for load in SWEPT_LOADS
             for seed in range(self._seeds)
         ]
@@ -129,12 +129,10 @@ class Ladder:
 
 
 def _texts(data: Path, threads: int, say: Say) -> Texts:
-    """The texts with each predictor's lengths; those of ours where none or the true ones are used."""
+    """The texts with the lengths of each predictor; ours are as good as any for none and oracle."""
     ours = text_requests(data, threads, say)
     published = with_published_predictions(ours, data, threads, say)
-    return {predictor: ours for predictor in (NO_PREDICTOR, *PREDICTORS)} | {
-        PUBLISHED_PREDICTOR: published
-    }
+    return dict.fromkeys((NO_PREDICTOR, *PREDICTORS), ours) | {PUBLISHED_PREDICTOR: published}
 
 
 def _saturated_rates(cells: list[Cell]) -> dict[str, float]:
@@ -155,7 +153,7 @@ def _line(done: Cell) -> str:
     place = done.key
     load = "backlog" if place.load is SATURATED else f"load {place.load:g}"
     shown = ", ".join(
-        f"{name} {each.requests_s:.1f}/s {each.mean_s:.1f} s"
-        for name, each in done.measured.items()
+        f"{name} {found.requests_s:.1f}/s {found.mean_s:.1f} s"
+        for name, found in done.measured.items()
     )
     return f"{place.setting}, {load}, lengths by {place.predictor}, seed {done.seed}: {shown}"

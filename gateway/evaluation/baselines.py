@@ -1,7 +1,8 @@
-"""Baseline predictors: by input length, by the app's mean, by a line per app."""
+"""Baseline predictors: by input length, by the app's mean or median, by a line per app."""
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,11 @@ from gateway.prediction.model.length_model import MEAN_ROUNDS, MEAN_SHAPE, from_
 from gateway.prediction.model.trees import fit_mean, fit_trees, read_trees
 from gateway.quantiles import Floats
 
+Statistic: TypeAlias = Callable[[Floats], np.floating[Any]]
+
 INPUT_LENGTH: Final = "input length"
 APP_MEAN: Final = "app mean"
+APP_MEDIAN: Final = "app median"
 LINE_PER_APP: Final = "line per app"
 
 
@@ -36,14 +40,12 @@ def input_length(train: EvaluationRequests, test: EvaluationRequests, threads: i
 
 def app_mean(train: EvaluationRequests, test: EvaluationRequests) -> Forecast:
     """The mean length of an app's training requests, with their quantiles."""
-    logs = np.log1p(train.tokens)
-    fitted = _means_by_app(train.names, logs, train.names)
-    location = _means_by_app(train.names, logs, test.names)
-    return Forecast(
-        log_quantiles=residual_quantiles(location, test.names, logs - fitted, train.names),
-        location=location,
-        mean=_means_by_app(train.names, train.tokens, test.names),
-    )
+    return _constant_per_app(train, test, np.mean)
+
+
+def app_median(train: EvaluationRequests, test: EvaluationRequests) -> Forecast:
+    """The median length of an app's training requests, with their quantiles."""
+    return _constant_per_app(train, test, np.median)
 
 
 def line_per_app(train: EvaluationRequests, test: EvaluationRequests) -> Forecast:
@@ -62,8 +64,23 @@ def _input_length_feature(requests: EvaluationRequests) -> NDArray[np.float32]:
     return requests.inputs.log_uil[:, None].astype(np.float32)
 
 
-def _means_by_app(train: NDArray[np.str_], values: Floats, names: NDArray[np.str_]) -> Floats:
-    """For each of `names` the mean of its training values; the overall mean if it has none."""
-    means = {str(name): float(values[train == name].mean()) for name in np.unique(train)}
-    overall = float(values.mean())
-    return np.array([means.get(str(name), overall) for name in names])
+def _constant_per_app(
+    train: EvaluationRequests, test: EvaluationRequests, statistic: Statistic
+) -> Forecast:
+    logs = np.log1p(train.tokens)
+    fitted = _by_app(train.names, logs, train.names, statistic)
+    location = _by_app(train.names, logs, test.names, statistic)
+    return Forecast(
+        log_quantiles=residual_quantiles(location, test.names, logs - fitted, train.names),
+        location=location,
+        mean=_by_app(train.names, train.tokens, test.names, statistic),
+    )
+
+
+def _by_app(
+    train: NDArray[np.str_], values: Floats, names: NDArray[np.str_], statistic: Statistic
+) -> Floats:
+    """For each of `names` the statistic of its training values; of all if it has none."""
+    found = {str(name): float(statistic(values[train == name])) for name in np.unique(train)}
+    overall = float(statistic(values))
+    return np.array([found.get(str(name), overall) for name in names])

@@ -19,8 +19,23 @@ Text = Annotated[str, Meta(min_length=1)]
 Split = Literal["train", "valid"]
 
 
+class MeasuredLength(Struct, frozen=True, kw_only=True):
+    """Tokens of a served model's own answer, and of its input and whole prompt.
+
+    An answer of `max_tokens` was cut off.
+    """
+
+    input_tokens: int
+    prompt_tokens: int
+    answer_tokens: Annotated[int, Meta(ge=1)]
+    max_tokens: int
+
+
 class CorpusLine(Struct, frozen=True, kw_only=True):
-    """A request and its answer. `user` is the app's end user, if known."""
+    """A request and its answer. `user` is the app's end user, if known.
+
+    `measured`: of another answer, of which only the length is known.
+    """
 
     app: Text
     instruction: str
@@ -29,6 +44,7 @@ class CorpusLine(Struct, frozen=True, kw_only=True):
     source: str | None = None
     user: str | None = None
     split: Split | None = None
+    measured: MeasuredLength | None = None
 
 
 class Corpus(Struct, frozen=True):

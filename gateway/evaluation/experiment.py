@@ -1,8 +1,9 @@
 """An evaluation run: build requests, forecast with each predictor, score."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Final
 
 import numpy as np
@@ -13,9 +14,11 @@ from gateway.errors import InvalidRequest
 from gateway.evaluation.arrivals import EvaluationRequests, RequestBuilder
 from gateway.evaluation.baselines import (
     APP_MEAN,
+    APP_MEDIAN,
     INPUT_LENGTH,
     LINE_PER_APP,
     app_mean,
+    app_median,
     input_length,
     line_per_app,
 )
@@ -46,6 +49,17 @@ class EvaluationOptions(Struct, frozen=True, kw_only=True):
     cache: Path | None = None
 
 
+@dataclass(frozen=True)
+class Forecasts:
+    """Forecasts of test requests by each predictor, trained on `train_rows` in `fit_s` seconds."""
+
+    test: EvaluationRequests
+    natural: dict[str, Forecast]
+    new_apps: set[str]
+    train_rows: int
+    fit_s: float
+
+
 class EvaluationSummary(Struct, frozen=True, kw_only=True):
     """The results of a run.
 
@@ -66,11 +80,17 @@ class EvaluationSummary(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class EvaluationRun:
-    """The data of plots: the test requests' lines (n), app names (n,) and lengths (n,)."""
+    """The data of plots: the test requests' lines (n), app names (n,) and lengths (n,).
+
+    `natural` are the forecasts of the natural length; within `max_tokens` (n,) they are `forecasts`
+    of what is generated, which is what is scored.
+    """
 
     lines: list[CorpusLine]
     names: NDArray[np.str_]
     tokens: Floats
+    max_tokens: Floats
+    natural: dict[str, Forecast]
     forecasts: dict[str, Forecast]
     summary: EvaluationSummary
 
@@ -91,16 +111,57 @@ def run(
     count = token_counter(options.lengths, corpus.train)
     embedder = SentenceEmbedder(options.threads, options.cache, progress)
     builder = RequestBuilder(count, texts, embedder, history=options.history)
-    train = builder.build(corpus.train)
-    test = builder.build(corpus.test)
+    train, test = builder.build(corpus.train), builder.build(corpus.test)
+    return evaluate([forecast(train, test, options, embedder, progress)], options)
+
+
+def forecast(
+    train: EvaluationRequests,
+    test: EvaluationRequests,
+    options: EvaluationOptions,
+    embedder: SentenceEmbedder,
+    progress: Progress,
+) -> Forecasts:
+    """Train on the one part and forecast the other, with each predictor."""
     ours = ProductModel(options.threads)
     progress(f"fitting on {len(train)} requests, forecasting {len(test)}")
-    forecasts = {OURS: ours.forecast(train, test)}
+    natural = {OURS: ours.forecast(train, test)}
     if options.baselines:
         progress("fitting the baselines")
-        forecasts.update(_baselines(train, test, embedder, options.threads))
-    summary = _summary(train, test, options, ours, forecasts)
-    return EvaluationRun(test.lines, test.names, test.tokens, forecasts, summary)
+        natural.update(_baselines(train, test, embedder, options.threads))
+    new_apps = set(test.names.tolist()) - set(train.names.tolist())
+    return Forecasts(test, natural, new_apps, len(train), ours.fit_s)
+
+
+def evaluate(parts: Sequence[Forecasts], options: EvaluationOptions) -> EvaluationRun:
+    """Score the forecasts of n ≥ 1 parts together: one test, or the folds of a cross-validation."""
+    names, tokens, limits = (
+        np.concatenate([getattr(part.test, column) for part in parts])
+        for column in ("names", "tokens", "max_tokens")
+    )
+    natural = {
+        name: Forecast.concatenate([part.natural[name] for part in parts])
+        for name in parts[0].natural
+    }
+    forecasts = {name: each.capped(limits) for name, each in natural.items()}
+    errors = {name: log_errors(tokens, each) for name, each in forecasts.items()}
+    summary = EvaluationSummary(
+        lengths=options.lengths,
+        history=options.history,
+        train_rows=round(fmean(part.train_rows for part in parts)),
+        test_rows=len(tokens),
+        new_apps=sorted({app for part in parts for app in part.new_apps}),
+        fit_s=fmean(part.fit_s for part in parts),
+        scores={name: score_apps(names, tokens, each) for name, each in forecasts.items()},
+        versus={
+            name: compare_apps(names, errors[OURS], theirs)
+            for name, theirs in errors.items()
+            if name != OURS
+        },
+        midflight=midflight(names, tokens, limits, forecasts[OURS]),
+    )
+    lines = [line for part in parts for line in part.test.lines]
+    return EvaluationRun(lines, names, tokens, limits, natural, forecasts, summary)
 
 
 def _baselines(
@@ -108,32 +169,6 @@ def _baselines(
 ) -> Iterator[tuple[str, Forecast]]:
     yield INPUT_LENGTH, input_length(train, test, threads)
     yield APP_MEAN, app_mean(train, test)
+    yield APP_MEDIAN, app_median(train, test)
     yield LINE_PER_APP, line_per_app(train, test)
     yield MAGNUS, magnus(train, test, embedder=embedder, threads=threads)
-
-
-def _summary(
-    train: EvaluationRequests,
-    test: EvaluationRequests,
-    options: EvaluationOptions,
-    ours: ProductModel,
-    forecasts: dict[str, Forecast],
-) -> EvaluationSummary:
-    errors = {name: log_errors(test.tokens, each) for name, each in forecasts.items()}
-    return EvaluationSummary(
-        lengths=options.lengths,
-        history=options.history,
-        train_rows=len(train),
-        test_rows=len(test),
-        new_apps=sorted(set(test.names.tolist()) - set(train.names.tolist())),
-        fit_s=ours.fit_s,
-        scores={
-            name: score_apps(test.names, test.tokens, each) for name, each in forecasts.items()
-        },
-        versus={
-            name: compare_apps(test.names, errors[OURS], theirs)
-            for name, theirs in errors.items()
-            if name != OURS
-        },
-        midflight=midflight(test.names, test.tokens, forecasts[OURS]),
-    )

@@ -1,5 +1,6 @@
 """The forecast of a predictor for n requests, and quantiles for point forecasts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,6 +35,15 @@ class Forecast:
             mean=expected_tokens(quantiles),
         )
 
+    @classmethod
+    def concatenate(cls, parts: "Sequence[Forecast]") -> "Forecast":
+        """The forecasts of n ≥ 1 parts, one after the other."""
+        return cls(
+            log_quantiles=np.concatenate([part.log_quantiles for part in parts]),
+            location=np.concatenate([part.location for part in parts]),
+            mean=np.concatenate([part.mean for part in parts]),
+        )
+
     @property
     def median(self) -> Floats:
         """The median in tokens, (n,)."""
@@ -43,6 +53,14 @@ class Forecast:
     def p90(self) -> Floats:
         """The 0.9 quantile in tokens, (n,)."""
         return np.asarray(np.exp(self.log_quantiles[:, P90]))
+
+    def capped(self, limits: Floats) -> "Forecast":
+        """The forecast of what is generated, at most `limits` (n,)."""
+        return Forecast(
+            log_quantiles=np.minimum(self.log_quantiles, np.log(limits)[:, None]),
+            location=np.minimum(self.location, np.log1p(limits)),
+            mean=np.minimum(self.mean, limits),
+        )
 
     def rows(self, which: Bools) -> "Forecast":
         """The forecast of a subset of the requests."""

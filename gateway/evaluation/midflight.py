@@ -6,7 +6,6 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from gateway.evaluation.arrivals import MAX_TOKENS
 from gateway.evaluation.forecast import Forecast
 from gateway.evaluation.scoring import POOLED
 from gateway.quantiles import Floats
@@ -29,12 +28,17 @@ class MidflightErrors(Struct, frozen=True):
     static_mae: float
 
 
-def midflight(names: NDArray[np.str_], tokens: Floats, forecast: Forecast) -> list[MidflightErrors]:
-    """Per share: each app, then all as POOLED; without answers that have no token by then."""
+def midflight(
+    names: NDArray[np.str_], tokens: Floats, limits: Floats, forecast: Forecast
+) -> list[MidflightErrors]:
+    """Per share: each app, then all as POOLED; without answers that have no token by then.
+
+    Answers have at most `limits` tokens; all are (n,).
+    """
     errors_found = []
     for share in SHARES:
         generated = np.floor(share * tokens)
-        conditional, static = _errors(tokens, generated, forecast)
+        conditional, static = _errors(tokens, limits, generated, forecast)
         for app in (*map(str, np.unique(names)), POOLED):
             rows = (generated >= 1) & ((names == app) | (app == POOLED))
             if rows.any():
@@ -43,10 +47,11 @@ def midflight(names: NDArray[np.str_], tokens: Floats, forecast: Forecast) -> li
     return errors_found
 
 
-def _errors(tokens: Floats, generated: Floats, forecast: Forecast) -> tuple[Floats, Floats]:
+def _errors(
+    tokens: Floats, limits: Floats, generated: Floats, forecast: Forecast
+) -> tuple[Floats, Floats]:
     """Absolute errors of the conditional and of the static estimate, (n,) each."""
     remaining = tokens - generated
-    limits = np.full(len(tokens), float(MAX_TOKENS))
     lengths = LengthDistributions(np.exp(forecast.log_quantiles), limits, generated)
     static = np.maximum(forecast.median - generated, 1.0)
     return np.abs(lengths.remaining_quantile(0.5) - remaining), np.abs(static - remaining)

@@ -5,11 +5,12 @@ from typing import Final
 
 import numpy as np
 
-from gateway.evaluation.arrivals import MAX_TOKENS, EvaluationRequests
+from gateway.evaluation.arrivals import EvaluationRequests
 from gateway.evaluation.forecast import Forecast
+from gateway.evaluation.lengths import MAX_TOKENS
 from gateway.prediction.adaptation.adaptation import Adaptation, ScoredOutcome
 from gateway.prediction.adaptation.conformal import ConformityScores, initial_scores
-from gateway.prediction.expectation import expected_log
+from gateway.prediction.expectation import expected_log, limited_mean
 from gateway.prediction.model.length_model import LengthModel, PredictedLengths, fit
 from gateway.quantiles import Floats
 
@@ -28,7 +29,8 @@ class ProductModel:
 
         Initial conformity scores come from a model of the older training requests on the newest;
         each test request is then corrected and calibrated by the outcomes before it. `location`
-        is that of the corrected quantiles before calibration.
+        is that of the corrected quantiles before calibration. It and the mean are those of what is
+        generated within `max_tokens`; the quantiles have no limit.
         """
         older = len(train) - round(HELD_OUT_SHARE * len(train))
         newest = train.rows(slice(older, None))
@@ -40,14 +42,12 @@ class ProductModel:
         return serve(model.predict(test.inputs), test, adaptation)
 
     def _fit(self, train: EvaluationRequests) -> LengthModel:
-        natural = np.zeros(len(train), dtype=np.bool_)  # nothing was cut by max_tokens
-        return LengthModel(fit(train.inputs, train.tokens, natural, threads=self._threads))
+        return LengthModel(fit(train.inputs, train.tokens, train.censored, threads=self._threads))
 
 
 def scores(log_quantiles: Floats, requests: EvaluationRequests) -> ConformityScores:
-    """Conformity scores of predictions (n, len(LEVELS)) for finished requests."""
-    natural = np.zeros(len(requests), dtype=np.bool_)
-    return initial_scores(requests.inputs.apps, log_quantiles, requests.tokens, natural)
+    """Conformity scores of predictions (n, len(LEVELS)) for ended requests."""
+    return initial_scores(requests.inputs.apps, log_quantiles, requests.tokens, requests.censored)
 
 
 def serve(
@@ -56,20 +56,25 @@ def serve(
     """The served forecast: raw predictions, adapted after each outcome."""
     served = np.empty_like(predicted.quantiles)
     corrected = np.empty_like(predicted.quantiles)
-    shifts = np.empty(len(requests))
+    mean = np.empty(len(requests))
     columns = (
         requests.inputs.apps,
         requests.inputs.log_uil.tolist(),
         predicted.quantiles.tolist(),
         requests.tokens.astype(int).tolist(),
+        requests.censored.tolist(),
+        requests.max_tokens.tolist(),
     )
-    for row, (app, log_uil, levels, tokens) in enumerate(zip(*columns, strict=True)):
+    for row, (app, log_uil, levels, tokens, censored, limit) in enumerate(
+        zip(*columns, strict=True)
+    ):
         served[row] = adaptation.serve(app, log_uil, levels, MAX_TOKENS)
         corrected[row] = adaptation.corrected(app, log_uil, levels)
-        shifts[row] = adaptation.shift(app, log_uil, levels)
-        adaptation.learn(ScoredOutcome.of(app, log_uil, levels, tokens, censored=False))
+        shifted = predicted.mean[row] * np.exp(adaptation.shift(app, log_uil, levels))
+        mean[row] = limited_mean(shifted, np.exp(corrected[row]).tolist(), limit)
+        adaptation.learn(ScoredOutcome.of(app, log_uil, levels, tokens, censored=censored))
     return Forecast(
         log_quantiles=np.log(served),
-        location=expected_log(np.exp(corrected)),
-        mean=predicted.mean * np.exp(shifts),
+        location=expected_log(np.minimum(np.exp(corrected), requests.max_tokens[:, None])),
+        mean=mean,
     )

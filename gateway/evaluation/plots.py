@@ -21,8 +21,8 @@ SPARSE_TICKS_RATIO: Final = 200.0  # axis range above which every second tick is
 NOMINAL_COVERAGE_PERCENT: Final = 90.0  # % of lengths within the 0.9 quantile
 BLUE: Final = "#1f6fb4"
 ORANGE: Final = "#d9822b"
-BASELINE_COLORS: Final = ("#b4b8bf", "#8d6bb3", "#3f9e6e", ORANGE)
-MARKERS: Final = "v^sD"
+BASELINE_COLORS: Final = ("#b4b8bf", "#8d6bb3", "#c2547d", "#3f9e6e", ORANGE)
+MARKERS: Final = "v^PsD"
 
 
 def draw(run: EvaluationRun, folder: Path, prefix: str = "") -> list[Path]:

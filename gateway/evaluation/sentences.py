@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.prediction.features.embedder import MAX_TEXT_TOKENS
-from gateway.prediction.model.inputs import EMBEDDING_DIMS
 
 BLOCK_TEXTS: Final = 512  # per cache file
 
@@ -19,27 +18,27 @@ Progress = Callable[[str], None]
 
 
 class SentenceEmbedder:
-    """Embeds texts; the encoder is loaded on first use. A text takes milliseconds."""
+    """Embeds each text once; the encoder is loaded on first use. A text takes milliseconds."""
 
     def __init__(self, threads: int, cache: Path | None, progress: Progress) -> None:
         self._threads = threads
         self._cache = cache
         self._progress = progress
         self._encoder: Any = None
+        self._known: dict[str, NDArray[np.float32]] = {}
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """The embedding of each text, (n, EMBEDDING_DIMS) unit rows.
+        """The embedding of each of n ≥ 1 texts, (n, 384) unit rows.
 
         With a cache folder, blocks of texts that were embedded before are read from it, others
         written to it.
         """
-        distinct = sorted(set(texts))
-        rows = np.empty((len(distinct), EMBEDDING_DIMS), dtype=np.float32)
-        for start in range(0, len(distinct), BLOCK_TEXTS):
-            block = distinct[start : start + BLOCK_TEXTS]
-            rows[start : start + BLOCK_TEXTS] = self._block(block, f"{start} of {len(distinct)}")
-        place = {text: number for number, text in enumerate(distinct)}
-        return rows[[place[text] for text in texts]]
+        new = sorted(set(texts) - self._known.keys())
+        for start in range(0, len(new), BLOCK_TEXTS):
+            block = new[start : start + BLOCK_TEXTS]
+            vectors = self._block(block, f"{start} of {len(new)}")
+            self._known.update(zip(block, vectors, strict=True))
+        return np.stack([self._known[text] for text in texts])
 
     def _block(self, texts: list[str], done: str) -> Vectors:
         file = self._cache / f"{_digest(texts)}.npy" if self._cache else None

@@ -54,6 +54,7 @@ class Scheduler:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.options = options
+        self.tau_floor = tau_floor  # of the predictions that the policy goes by
         self.metrics = GatewayMetrics()
         self.table = RequestTable()
         self.load = QueueLoad(bounds or QueueBounds())

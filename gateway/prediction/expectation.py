@@ -1,5 +1,6 @@
 """Expected length and expected log length from predicted quantiles."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -16,6 +17,19 @@ def expected_tokens(quantiles: Floats) -> Floats:
     """Expected tokens, (n,), from quantiles in tokens, (n, len(LEVELS))."""
     mean: Floats = quantiles @ TOKEN_SHARES
     return mean
+
+
+def limited_mean(mean: float, quantiles: Sequence[float], limit: float) -> float:
+    """The expected tokens of an answer that is cut off at `limit`, from those without a limit.
+
+    The mean is lowered by the factor by which the limit lowers `expected_tokens` of its quantiles.
+    """
+    if quantiles[-1] <= limit:
+        return min(mean, limit)
+    weighted = list(zip(TOKEN_SHARES.tolist(), quantiles, strict=True))
+    natural = sum(share * tokens for share, tokens in weighted)
+    limited = sum(share * min(tokens, limit) for share, tokens in weighted)
+    return min(mean * limited / natural, limit)
 
 
 def expected_log(quantiles: Floats) -> Floats:

@@ -30,6 +30,7 @@ TOTALS: Final = (
     "computed_tokens",
     "recomputed_tokens",
     "invalid_tokens",
+    "splits",
     "busy_s",
     "page_seconds",
     "order_changes",

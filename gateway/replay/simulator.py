@@ -229,6 +229,7 @@ class Simulation:
             computed_tokens=statistics.computed_tokens,
             recomputed_tokens=statistics.recomputed_tokens,
             invalid_tokens=statistics.invalid_tokens,
+            splits=statistics.splits,
             busy_s=statistics.busy_s,
             page_seconds=statistics.page_seconds,
             order_changes=self._order_changes,

@@ -137,6 +137,7 @@ class Options(Struct, frozen=True, kw_only=True):
     `admission` None takes each policy's own rule. `preempted_share` is the preemption rate that
     `FuturePeak` aims at. `waste_share` is Magnus's limit Φ on wasted memory access, as a share of
     what one row of the batch reads; `waste_reads` is the paper's, in token reads, and replaces it.
+    `merge_batches` lets Magnus's next batch take waiting ones along, see `merging`.
     `fixed_batch` is the size of batches of fixed size, and the most sequences that
     `conservative-continuous` runs at once. `max_delay_s` and `waiting_weight` are those of
     `OrderBounds`: `max_delay_s` 0 is near to first come, first served; (None, 0) is cheapest first.
@@ -147,6 +148,7 @@ class Options(Struct, frozen=True, kw_only=True):
     preempted_share: float = DEFAULT_TARGET
     waste_share: float = 0.85
     waste_reads: float | None = None
+    merge_batches: bool = True
     max_delay_s: float | None = 60.0
     waiting_weight: float = 3.0
     fixed_batch: int = 7  # the paper's
@@ -195,7 +197,7 @@ def _lmaas(options: Options, admission: Admission) -> Policy:
 
 def _magnus(name: PolicyName, rank: BatchRank, options: Options, admission: Admission) -> Policy:
     limit = WasteLimit(options.waste_share, options.waste_reads)
-    return MagnusPolicy(name, rank, limit, admission=admission)
+    return MagnusPolicy(name, rank, limit, admission=admission, merges=options.merge_batches)
 
 
 BUILDERS: Final[dict[str, Callable[[Options, Admission], Policy]]] = {

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+import numpy as np
+
+from gateway.quantiles import Floats
 from gateway.scheduling.learned_cost import MIN_ESTIMATE_S, LearnedCost
 from gateway.scheduling.requests import QueuedRequest
 
@@ -44,6 +47,21 @@ def serving_seconds(
     """S of a batch with these coefficients; above 0."""
     amounts = term_amounts(size, prompt_tokens, generation_tokens)
     return max(sum(c * a for c, a in zip(coefficients, amounts, strict=True)), MIN_ESTIMATE_S)
+
+
+def batch_seconds(
+    coefficients: CostTerms, sizes: Floats, prompt_tokens: Floats, generation_tokens: Floats
+) -> Floats:
+    """S of several batches, (n,), like `serving_seconds`."""
+    steps = sizes * generation_tokens
+    found: Floats = (
+        coefficients.batch
+        + coefficients.prompt_token * sizes * prompt_tokens
+        + coefficients.step * generation_tokens
+        + coefficients.sequence_step * steps
+        + coefficients.token_read * steps * (prompt_tokens + generation_tokens / 2)
+    )
+    return np.maximum(found, MIN_ESTIMATE_S)
 
 
 def same_order(old: CostTerms, new: CostTerms) -> bool:

@@ -17,7 +17,6 @@ from gateway.generation.service import GenerationService
 from gateway.prediction.lifecycle.drift_series import DriftSeries
 from gateway.prediction.lifecycle.erasure import Erased, SampleErasure
 from gateway.prediction.lifecycle.log_import import ImportedRows, LogImport
-from gateway.prediction.lifecycle.schedule import Schedules
 from gateway.tenancy.scopes import Scope
 
 LINES: Final = "application/x-ndjson"
@@ -127,7 +126,6 @@ class DriftController(Controller):
     async def show_drift(
         self,
         series: NamedDependency[DriftSeries],
-        schedules: NamedDependency[Schedules],
         service: NamedDependency[GenerationService],
         app: DriftApp = None,
         hours: Hours = 168.0,
@@ -136,9 +134,8 @@ class DriftController(Controller):
         """Coverage and Kendall's tau of the served predictions, of one app or all."""
         window = timedelta(hours=hours)
         found = await series.show(app=app, window=window, buckets=buckets)
-        schedule, _ = await schedules.show(service.model)
         drift = service.drift
-        trustworthy = drift.trustworthy(schedule.tau_floor)
+        trustworthy = drift.trustworthy(service.scheduler.tau_floor)
         judged: Verdict = "trusted" if trustworthy else "untrusted"
         return DriftAnswer(
             app=app,

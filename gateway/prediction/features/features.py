@@ -4,8 +4,9 @@ The gateway computes the vector when the request arrives and stores it with the 
 reads the stored vector, so training and serving see the same values. A change of a name, the order
 or a definition needs a new FEATURE_VERSION; predictor versions are bound to one.
 
-The last columns, `NOTES`, are not model inputs: they hold the raw quantiles that the model
-predicted (ln tokens; 0 without a model), for bias correction and calibration.
+The last columns, `NOTES`, are not model inputs: they hold the raw quantiles that the model, or
+without one the length history, predicted (ln tokens; 0 if unknown), for bias correction and
+calibration.
 """
 
 import math
@@ -65,7 +66,7 @@ def features(request: PredictionRequest, history: RequestHistory) -> Vector:
 
 
 def with_raw_quantiles(vector: Vector, scored: tuple[float, ...]) -> Vector:
-    """The vector with the model's ln quantiles, given at `LEVELS`, in its last columns."""
+    """The vector with the raw ln quantiles, given at `LEVELS`, in its last columns."""
     kept = vector.copy()
     kept[len(INPUTS) :] = [scored[LEVELS.index(level)] for level in NOTED_LEVELS]
     return kept

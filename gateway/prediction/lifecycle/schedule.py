@@ -22,9 +22,10 @@ class Schedule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     `every_s`: interval after the newest run, in seconds; None: no timer.
     `least_outcomes`: minimum number of requests finished since the newest run.
     `window`: finished requests over which coverage and τ are measured.
-    `coverage_tolerance`: tolerated deviation of the coverage of the 0.9 quantile from 0.9.
+    `coverage_tolerance`: tolerated deviation of the coverage of the 0.9 quantile from 0.9, or from
+    more where quantiles are at `max_tokens`, which no length exceeds.
     `tau_drop`: tolerated decrease of Kendall's τ since the version was evaluated.
-    `tau_floor`: predictions with a lower τ are not trusted.
+    `tau_floor`: a lower τ starts a run, whatever it was in the evaluation.
     `drift`: whether coverage and τ start runs.
     `activate`: whether a scheduled run's version is activated if it is no worse.
     `history_days`: maximum age of the rows that training reads.

@@ -5,8 +5,6 @@ from msgspec import Struct
 from gateway.prediction.lifecycle.schedule import Schedule
 from gateway.prediction.serving.drift import Quality
 
-NOMINAL_COVERAGE = 0.9  # of the 0.9 quantile
-
 
 class TriggerInputs(Struct, frozen=True, kw_only=True):
     """The inputs of the decision.
@@ -31,7 +29,8 @@ def due_trigger(schedule: Schedule, facts: TriggerInputs, now_s: float) -> str |
     if facts.outcomes < schedule.least_outcomes:
         return None
     if schedule.drift and facts.quality is not None and facts.quality.outcomes >= schedule.window:
-        if abs(facts.quality.coverage - NOMINAL_COVERAGE) > schedule.coverage_tolerance:
+        off = abs(facts.quality.coverage - facts.quality.expected_coverage)
+        if off > schedule.coverage_tolerance:
             return "coverage"
         if facts.quality.tau < _min_tau(schedule, facts.judged_tau):
             return "tau"

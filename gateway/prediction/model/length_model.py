@@ -102,6 +102,7 @@ def fit(
             table[rows],
             np.concatenate((targets[natural, 0], targets[censored].ravel())),
             np.concatenate((weights[natural], weights[censored_rows] / IMPUTATION_DRAWS)),
+            rows,
             threads=threads,
         ),
         mean=fit_mean(table, mean_residuals, weights, MEAN_ROUNDS, threads=threads, **MEAN_SHAPE),

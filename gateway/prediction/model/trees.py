@@ -10,11 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.errors import PredictorRefused
-from gateway.quantiles import LEVELS, Floats
+from gateway.quantiles import LEVELS, Bools, Floats
 
 MIN_ROUNDS: Final = 60
 MAX_ROUNDS: Final = 120
 ROWS_PER_ROUND: Final = 10
+MIN_SURE_ROWS: Final = 12_000  # from here on the rounds are not checked
+CHECKING_SHARE: Final = 0.2  # of the requests, held out
+MIN_LOSS_GAIN: Final = 0.02  # of the held-out loss, for which fewer rounds are taken
 MAX_LEAVES: Final = 31
 MIN_LEAF_ROWS: Final = 20
 COMMON_PARAMETERS: Final[dict[str, Any]] = {
@@ -39,18 +42,72 @@ _NORMAL: Final = 0  # C_API_PREDICT_NORMAL
 _FLOAT32: Final = 0  # C_API_DTYPE_FLOAT32
 
 
-def fit_trees(table: Table, target: Floats, weights: Floats, *, threads: int) -> list[str]:
-    """LightGBM texts, one per level, fitted on (n, d) rows with (n,) targets and weights."""
-    rounds = int(np.clip(len(table) // ROWS_PER_ROUND, MIN_ROUNDS, MAX_ROUNDS))
+def fit_trees(
+    table: Table,
+    target: Floats,
+    weights: Floats,
+    requests: NDArray[np.intp] | None = None,
+    *,
+    threads: int,
+) -> list[str]:
+    """LightGBM texts, one per level, fitted on (n, d) rows with (n,) targets and weights.
+
+    Fewer than MIN_SURE_ROWS rows may have little to learn from, as where lengths hardly depend on
+    the text. Then fewer rounds are taken if that lowers the loss on requests that are held out.
+    `requests` (n,) numbers the requests of the rows.
+    """
     shape = {
         "num_leaves": int(np.clip(len(table) // (2 * MIN_LEAF_ROWS), 2, MAX_LEAVES)),
         "min_data_in_leaf": MIN_LEAF_ROWS,
     }
     parameters = {**COMMON_PARAMETERS, **shape, "num_threads": threads, "objective": "quantile"}
+    rounds = int(np.clip(len(table) // ROWS_PER_ROUND, MIN_ROUNDS, MAX_ROUNDS))
+    if len(table) < MIN_SURE_ROWS:
+        held_out = _held_out(np.arange(len(table)) if requests is None else requests)
+        if held_out.sum() >= MIN_LEAF_ROWS:
+            losses = _losses(parameters, table, target, weights, held_out, rounds)
+            if losses.min() < (1 - MIN_LOSS_GAIN) * losses[-1]:
+                rounds = int(losses.argmin()) + 1
     data = lightgbm.Dataset(
         table, label=target, weight=weights, params=parameters, free_raw_data=False
     )
     return [_train({**parameters, "alpha": level}, data, rounds) for level in LEVELS]
+
+
+def _held_out(requests: NDArray[np.intp]) -> Bools:
+    """Which rows belong to a random share of the requests, (n,); the seed is fixed."""
+    distinct = np.unique(requests)
+    chosen = np.random.default_rng(COMMON_PARAMETERS["seed"]).permutation(distinct)
+    return np.isin(requests, chosen[: round(CHECKING_SHARE * len(distinct))])
+
+
+def _losses(
+    parameters: dict[str, Any],
+    table: Table,
+    target: Floats,
+    weights: Floats,
+    held_out: Bools,
+    rounds: int,
+) -> Floats:
+    """The pinball loss on the rows held out after each round, summed over the levels, (rounds,)."""
+    fitted, judged = (
+        {"data": table[rows], "label": target[rows], "weight": weights[rows]}
+        for rows in (~held_out, held_out)
+    )
+    data = lightgbm.Dataset(**fitted, params=parameters, free_raw_data=False)
+    losses = np.zeros(rounds)
+    for level in LEVELS:
+        recorded: dict[str, dict[str, list[float]]] = {}
+        lightgbm.train(
+            {**parameters, "alpha": level, "metric": "quantile"},
+            data,
+            rounds,
+            valid_sets=[lightgbm.Dataset(**judged, reference=data, free_raw_data=False)],
+            valid_names=["held out"],
+            callbacks=[lightgbm.record_evaluation(recorded)],
+        )
+        losses += recorded["held out"]["quantile"]
+    return losses
 
 
 def fit_mean(

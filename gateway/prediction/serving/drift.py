@@ -12,22 +12,26 @@ import numpy as np
 from msgspec import Struct
 
 from gateway.history.record import Record
-from gateway.quantiles import MEDIAN, P90
+from gateway.quantiles import LEVELS, MEDIAN, P90
 
 MIN_OUTCOMES: Final = 100  # per window; with fewer, no quality is reported
 MAX_APPS: Final = 2_000
+NOMINAL_COVERAGE: Final = LEVELS[P90]
+ROUNDING: Final = 1e-9  # relative error of a quantile at `max_tokens`
 
 
 class Quality(Struct, frozen=True):
     """Prediction quality over `outcomes` requests.
 
     `coverage` is the share of lengths within the 0.9 quantile, `tau` Kendall's τ-b between medians
-    and lengths: 1 for the same order, 0 for no correlation.
+    and lengths: 1 for the same order, 0 for no correlation. `expected_coverage` is that of right
+    quantiles: 0.9, and more where some are at `max_tokens`, which no length exceeds.
     """
 
     outcomes: int
     coverage: float
     tau: float
+    expected_coverage: float = NOMINAL_COVERAGE
 
 
 class RollingQuality:
@@ -36,6 +40,7 @@ class RollingQuality:
     __slots__ = (
         "_concordance",
         "_covered",
+        "_expected",
         "_lengths",
         "_medians",
         "_next",
@@ -50,19 +55,25 @@ class RollingQuality:
         self._medians = np.zeros(size, dtype=np.float32)
         self._lengths = np.zeros(size, dtype=np.float32)
         self._covered = np.zeros(size, dtype=np.bool_)
+        self._expected = np.zeros(size)
         self._next = 0
         self._concordance = 0  # concordant minus discordant pairs
         self._untied = [0, 0]  # pairs with different medians, with different lengths
 
-    def add(self, median: float, length: float, *, covered: bool) -> None:
-        """Add an outcome; a full window drops its oldest."""
+    def add(
+        self, median: float, length: float, *, covered: bool, expected: float = NOMINAL_COVERAGE
+    ) -> None:
+        """Add an outcome, covered with the probability `expected` if the quantile is right.
+
+        A full window drops its oldest.
+        """
         place = self._next
         if self.held == self.size:
             self._update_pairs(place, -1)
         else:
             self.held += 1
         self._medians[place], self._lengths[place] = median, length
-        self._covered[place] = covered
+        self._covered[place], self._expected[place] = covered, expected
         self._update_pairs(place, 1)
         self._next = (place + 1) % self.size
 
@@ -80,6 +91,7 @@ class RollingQuality:
             outcomes=self.held,
             coverage=float(self._covered[: self.held].mean()),
             tau=self._concordance / scale if scale else 0.0,
+            expected_coverage=float(self._expected[: self.held].mean()),
         )
 
     def _update_pairs(self, place: int, sign: int) -> None:
@@ -128,10 +140,11 @@ class DriftMonitor:
             self._version = record.predictor_id
             self._restart(self._all.size)
         median, length = record.quantiles[MEDIAN], float(record.generation_tokens)
-        covered = length <= record.quantiles[P90]
+        p90 = record.quantiles[P90] * (1 + ROUNDING)
+        covered, expected = length <= p90, 1.0 if p90 >= record.max_tokens else NOMINAL_COVERAGE
         app = self._apps.pop(record.app_id, None) or RollingQuality(self._all.size)
         for rolling in (self._all, app):
-            rolling.add(median, length, covered=covered)
+            rolling.add(median, length, covered=covered, expected=expected)
         self._apps[record.app_id] = app
         if len(self._apps) > MAX_APPS:
             self._apps.popitem(last=False)

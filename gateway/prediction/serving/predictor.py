@@ -17,8 +17,8 @@ from gateway.database.errors import Sessions
 from gateway.errors import Unavailable
 from gateway.history.record import Record
 from gateway.prediction.adaptation.adaptation import Adaptation, ScoredOutcome
-from gateway.prediction.adaptation.conformal import NO_OFFSETS, calibrated_tokens
-from gateway.prediction.expectation import expected_tokens
+from gateway.prediction.adaptation.conformal import ConformalCalibration, calibrated_tokens
+from gateway.prediction.expectation import expected_tokens, limited_mean
 from gateway.prediction.features.features import (
     FEATURE_VERSION,
     USER_INPUT_COLUMN,
@@ -78,6 +78,7 @@ class LengthPredictor:
         self._sessions = sessions
         self._client = PredictorClient()
         self._history = LengthHistory()
+        self._history_calibration = ConformalCalibration()
         self._adaptations: dict[UUID, Adaptation] = {}
         self._active: UUID | None = None
 
@@ -96,6 +97,7 @@ class LengthPredictor:
         finished = await recent_outcomes(self._sessions, self.model)
         for row in finished:
             self._history.learn(row.outcome)
+            _calibrate_history(self._history_calibration, row)
         self._client.start()
         log.info("habits_loaded", rows=len(finished))
 
@@ -159,13 +161,11 @@ class LengthPredictor:
         self._history.learn(outcome)
         if record.predictor_id == self._active:
             self.drift.observe(record)
+        row = HistoryRow(outcome, record.predictor_id, record.feature_version, record.features)
+        _calibrate_history(self._history_calibration, row)
         adaptation = self._adaptations.get(record.predictor_id) if record.predictor_id else None
         if adaptation is not None:
-            feature_version = record.feature_version
-            _learn_row(
-                adaptation,
-                HistoryRow(outcome, record.predictor_id, feature_version, record.features),
-            )
+            _learn_row(adaptation, row)
 
     async def activate(self, predictor_id: UUID, artefact: bytes) -> None:
         """Switch to another version.
@@ -204,13 +204,17 @@ class LengthPredictor:
             adaptation = self._adaptations.get(predictor) or Adaptation()
             log_uil = float(vector[USER_INPUT_COLUMN])
             levels = adaptation.serve(request.app, log_uil, scored, request.max_tokens)
-            mean = score_reply.scored.mean * math.exp(
-                adaptation.shift(request.app, log_uil, scored)
+            natural = [math.exp(log) for log in adaptation.corrected(request.app, log_uil, scored)]
+            shift = adaptation.shift(request.app, log_uil, scored)
+            mean = limited_mean(
+                score_reply.scored.mean * math.exp(shift), natural, request.max_tokens
             )
             vector = with_raw_quantiles(vector, scored)
         else:
             source, predictor = history.source, None
-            levels = calibrated_tokens(history.app.quantiles, NO_OFFSETS, request.max_tokens)
+            offsets = self._history_calibration.offsets(request.app)
+            levels = calibrated_tokens(history.app.quantiles, offsets, request.max_tokens)
+            vector = with_raw_quantiles(vector, history.app.quantiles)
             mean = float(expected_tokens(np.array(levels)))
         self.counts.by_source[source] += 1
         q10, q25, q50, q75, q90, q95 = levels
@@ -231,9 +235,26 @@ def _initial_adaptation(artefact: bytes, model_hash: str) -> Adaptation:
     return Adaptation(version.lines, version.scores)
 
 
+def _calibrate_history(calibration: ConformalCalibration, row: HistoryRow) -> None:
+    """Learn from an outcome that the length history predicted; others have no such quantiles."""
+    if row.predictor is not None or not _usable(row):
+        return
+    _, *upper = raw_quantiles(from_bytes(row.features))
+    if any(upper):  # 0 in rows of earlier releases and of imported logs
+        outcome = row.outcome
+        calibration.learn(outcome.app, upper, outcome.tokens, censored=outcome.censored)
+
+
+def _usable(row: HistoryRow) -> bool:
+    """Whether the row has features of this version and was not cut off before its first token."""
+    cut_off_at_once = row.outcome.censored and not row.outcome.tokens
+    known = row.feature_version == FEATURE_VERSION and bool(row.features)
+    return known and not cut_off_at_once
+
+
 def _learn_row(adaptation: Adaptation, row: HistoryRow) -> None:
     outcome = row.outcome
-    if row.feature_version != FEATURE_VERSION or (outcome.censored and not outcome.tokens):
+    if not _usable(row):
         return
     vector = from_bytes(row.features)
     log_uil, raw = float(vector[USER_INPUT_COLUMN]), raw_quantiles(vector)

@@ -14,6 +14,7 @@ from gateway.replay.cost.model import EngineModel, EngineShape, GpuProfile
 
 VALUE_BYTES: Final = 2  # of a 16-bit number
 MEMORY_SHARE: Final = 0.9  # of the card for weights and KV; the rest is for activations
+MIN_KV_BYTES: Final = 5e9  # a card that leaves less for KV is too small for the model
 OVERHEAD_S: Final = 0.002  # of a step, in addition to its kernels: assumed, no figure is published
 PAGE_TOKENS: Final = 16
 STEP_TOKENS: Final = 512
@@ -48,7 +49,7 @@ class PublishedModel(Struct, frozen=True):
 
 
 def kv_bytes(gpu: Gpu, model: PublishedModel) -> float:
-    """The size of the KV pool: the card's memory less the weights; not positive if they do not fit."""
+    """The size of the KV pool: the card's memory less the weights; negative if they do not fit."""
     return MEMORY_SHARE * gpu.memory_bytes - model.weight_bytes
 
 
@@ -66,7 +67,9 @@ MODELS: Final = {
     "llama-33b": PublishedModel(32.5e9, 60, 6_656),
 }
 NAMES: Final = tuple(
-    f"{gpu}/{model}" for gpu, model in product(GPUS, MODELS) if kv_bytes(GPUS[gpu], MODELS[model]) > 0
+    f"{card}/{model}"
+    for (card, gpu), (model, published) in product(GPUS.items(), MODELS.items())
+    if kv_bytes(gpu, published) >= MIN_KV_BYTES
 )
 
 

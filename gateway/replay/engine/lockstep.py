@@ -162,6 +162,7 @@ class LockstepEngine(SimulatedEngine):
     def _return_rows(self, rows: Sequences) -> None:
         """Return the rest of a batch to its owner; each row counts as preempted."""
         self.statistics.preemptions += len(rows)
+        self.statistics.splits += 1
         for row in rows:
             row.preemptions += 1
         self._returned = rows

@@ -54,16 +54,17 @@ class EngineStatistics:
     """Steps, tokens and seconds of an engine since its start.
 
     `recomputed_tokens` had been computed before their sequence was preempted. `invalid_tokens` were
-    generated in lock step after the end of their answer. `page_seconds` is the integral of the
-    pages in use over the time of steps.
+    generated in lock step after the end of their answer; `splits` counts the lock-step batches that
+    ran out of memory. `page_seconds` is the integral of the pages in use over the time of steps.
     """
 
     __slots__ = ("busy_s", "computed_tokens", "invalid_tokens", "page_seconds", "preemptions",
-                 "recomputed_tokens", "steps")  # fmt: skip
+                 "recomputed_tokens", "splits", "steps")  # fmt: skip
 
     def __init__(self) -> None:
         self.steps = 0
         self.preemptions = 0
+        self.splits = 0
         self.computed_tokens = 0
         self.recomputed_tokens = 0
         self.invalid_tokens = 0

@@ -24,7 +24,7 @@ class Measures(Struct, frozen=True, kw_only=True):
     `kv_use` is the mean over the time in which the engine ran steps. `goodput_s` is the rate of
     requests answered before their deadline, from the first arrival to the last answer.
     `extra_delay_s` is the maximum over requests of the dispatch time minus that under `fcfs`, on
-    the same workload.
+    the same workload. `splits` is the number of lock-step batches that ran out of memory.
     """
 
     requests: int
@@ -43,6 +43,7 @@ class Measures(Struct, frozen=True, kw_only=True):
     preempted: float
     recomputed: float
     batch_size: float
+    splits: float
     overdue: float
     in_time: float
     goodput_s: float
@@ -88,6 +89,7 @@ def measure(
         preempted=_mean(results.preemptions > 0),
         recomputed=_ratio(results.recomputed_tokens, results.computed_tokens),
         batch_size=_mean_batch_size(results),
+        splits=results.splits,
         overdue=_mean(results.overdue),
         in_time=_mean(in_time[due]),
         goodput_s=_ratio(float(in_time.sum()), makespan_s) if due.any() else float("nan"),

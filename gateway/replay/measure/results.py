@@ -18,8 +18,9 @@ class ReplayResults(Struct, kw_only=True):
     number of requests dispatched together, at the last dispatch; 0 without one. `gave_up` marks the
     requests that never ran: too large for the engine, or removed from the queue as too late.
     Series (m,) are sampled at `time_s`. `invalid_tokens` were generated in lock step after the end
-    of their answer. `order_changes` counts the policy's changes to order of arrival and back;
-    `decision_s` is the wall time of its decisions on this machine.
+    of their answer. `order_changes` counts the policy's changes to order of arrival and back,
+    `splits` the lock-step batches that ran out of memory; `decision_s` is the wall time of its
+    decisions on this machine.
     """
 
     dispatched_s: Floats
@@ -39,6 +40,7 @@ class ReplayResults(Struct, kw_only=True):
     computed_tokens: int
     recomputed_tokens: int
     invalid_tokens: int
+    splits: int
     busy_s: float
     page_seconds: float
     order_changes: int

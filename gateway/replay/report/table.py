@@ -15,7 +15,7 @@ from gateway.replay.measure.metrics import DECILES
 from gateway.replay.measure.time_series import MAX_TENANTS
 from gateway.replay.plan import PolicyRow
 
-WIDTH: Final = 112  # of the widest table, in characters
+WIDTH: Final = 130  # of the widest table, in characters
 MISSING: Final = "-"
 
 

@@ -112,17 +112,21 @@ class FcfsPolicy:
         for request in requests:
             del self._requests[self._serial_of.pop(request.id)]
 
+    def _serving_s(self, requests: Sequence[QueuedRequest]) -> float:
+        """S of requests that start together, in seconds."""
+        return self._serving.of(requests)
+
     def _started(
         self, requests: Sequence[QueuedRequest], now_s: float, reason: DispatchReason = "rank"
     ) -> Dispatch:
         """Dispatch admitted requests: remove them from the queue."""
         self._remove(requests)
-        serving_s = self._serving.of(requests)
+        serving_s = self._serving_s(requests)
         return dispatch_of(requests, serving_s=serving_s, now_s=now_s, reason=reason)
 
     def _waiting_batch(
         self, name: str, requests: Sequence[QueuedRequest], now_s: float
     ) -> WaitingBatch:
         """Requests queued together."""
-        serving_s = self._serving.of(requests)
+        serving_s = self._serving_s(requests)
         return waiting_batch_of(name, requests, serving_s=serving_s, now_s=now_s)

@@ -5,7 +5,7 @@ from gateway.scheduling.baselines.base import FcfsPolicy
 
 
 class CappedPolicy(FcfsPolicy):
-    """At most `most_running` sequences at once: CCB, Magnus's baseline (arXiv 2406.04785 §IV).
+    """At most `most_running` sequences at once: CCB, a baseline of Magnus (arXiv 2406.04785).
 
     Requests join and leave at every step, in order of arrival and without predictions. A server
     that does not know the lengths runs only as many as fit at the longest possible prompt and

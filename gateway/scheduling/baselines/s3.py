@@ -9,7 +9,7 @@ from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.requests import QueuedRequest
 
 MAX_PACKING_CANDIDATES: Final = 64  # oldest requests considered at once
-MAX_PASSES: Final = 64  # requests that pass another one, until no further one may
+MAX_PASSES: Final = 128  # requests that pass another one, until no further one may
 
 
 class S3Policy(FcfsPolicy):

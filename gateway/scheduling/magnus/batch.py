@@ -8,11 +8,13 @@ from gateway.scheduling.requests import QueuedRequest
 class MagnusBatch:
     """Queued requests by serial number; each extreme costs O(log n) amortised.
 
-    `insertable` is False for half of a batch that ran out of memory: no request may join it.
+    A batch lasts until its longest answer has ended, and holds memory for all rows until then. The
+    longest of many outgrows their medians, so G'(p) is the 0.9 quantile here. `insertable` is False
+    for a half of a batch that ran out of memory: no request may join it.
     """
 
-    __slots__ = ("_arrival", "_generation", "_high", "_prompt", "_reads", "id", "insertable",
-                 "members", "serial")  # fmt: skip
+    __slots__ = ("_arrival", "_generation", "_prompt", "_reads", "id", "insertable", "members",
+                 "serial")  # fmt: skip
 
     def __init__(self, serial: int, *, insertable: bool = True) -> None:
         self.serial = serial
@@ -21,7 +23,6 @@ class MagnusBatch:
         self.members: dict[int, QueuedRequest] = {}
         self._prompt: LazyHeap[float, QueuedRequest] = LazyHeap(self.members)
         self._generation: LazyHeap[float, QueuedRequest] = LazyHeap(self.members)
-        self._high: LazyHeap[float, QueuedRequest] = LazyHeap(self.members)
         self._reads: LazyHeap[float, QueuedRequest] = LazyHeap(self.members)
         self._arrival: LazyHeap[float, QueuedRequest] = LazyHeap(self.members)
 
@@ -32,9 +33,8 @@ class MagnusBatch:
         """Add a request under a serial number that was never used before."""
         self.members[serial] = request
         self._prompt.push(-request.prompt_tokens, serial)
-        self._generation.push(-request.median, serial)
-        self._high.push(-request.p90, serial)
-        self._reads.push(row_reads(request.prompt_tokens, request.median), serial)
+        self._generation.push(-request.p90, serial)
+        self._reads.push(row_reads(request.prompt_tokens, request.p90), serial)
         self._arrival.push(request.arrived_s, serial)
 
     def remove(self, serial: int) -> None:
@@ -50,11 +50,6 @@ class MagnusBatch:
     def generation_tokens(self) -> float:
         """G(B): the longest predicted generation."""
         return -self._generation.min_key()
-
-    @property
-    def high_generation_tokens(self) -> float:
-        """The longest 0.9 quantile of a generation, for which memory must suffice."""
-        return -self._high.min_key()
 
     @property
     def min_reads(self) -> float:

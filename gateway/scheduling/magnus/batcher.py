@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 
+from gateway.quantiles import Bools, Floats
 from gateway.scheduling.admission.interface import Capacity
 from gateway.scheduling.magnus.batch import MagnusBatch
 from gateway.scheduling.magnus.lockstep import halves_of
@@ -15,8 +16,7 @@ from gateway.scheduling.requests import QueuedRequest
 ROOM: Final = 0  # rows of the table of open batches
 PROMPT: Final = 1
 GENERATION: Final = 2
-HIGH: Final = 3
-READS: Final = 4
+READS: Final = 3
 
 
 class Batcher:
@@ -28,7 +28,7 @@ class Batcher:
     def __init__(self, limit: WasteLimit, capacity: Capacity) -> None:
         self._limit = limit
         self._serials = count()
-        self._open_batches = OpenBatches(capacity)
+        self.open_batches = OpenBatches(capacity)
         self._location: dict[str, tuple[int, MagnusBatch]] = {}
         self.batches: dict[str, MagnusBatch] = {}
 
@@ -39,7 +39,7 @@ class Batcher:
         """Add a request to the batch of least WMA, of those within Φ, else to a new one."""
         if request.id in self._location:
             raise ValueError(f"request {request.id} waits already; ids must differ")
-        batch = self._open_batches.best(request, self._limit) or self._new_batch(insertable=True)
+        batch = self.open_batches.best(request, self._limit) or self._new_batch(insertable=True)
         self._insert(request, batch)
         return batch
 
@@ -54,7 +54,7 @@ class Batcher:
 
     def resize(self, capacity: Capacity) -> None:
         """Set Θ; batches that are larger already stay as they are."""
-        self._open_batches = OpenBatches(capacity)
+        self.open_batches = OpenBatches(capacity)
         for batch in self.batches.values():
             self._changed(batch)
 
@@ -89,7 +89,7 @@ class Batcher:
     def _changed(self, batch: MagnusBatch) -> None:
         if not batch:
             del self.batches[batch.id]
-        self._open_batches.update(batch)
+        self.open_batches.update(batch)
 
     def check(self) -> None:
         """AssertionError if batches, members and the table of open batches disagree."""
@@ -100,26 +100,25 @@ class Batcher:
         for batch in self.batches.values():
             assert batch.oldest_s == min(r.arrived_s for r in batch.members.values())
             assert batch.prompt_tokens == max(r.prompt_tokens for r in batch.members.values())
-            assert batch.generation_tokens == max(r.median for r in batch.members.values())
-            open_to_all = batch.insertable and not self._open_batches.is_full(batch)
-            assert (batch in self._open_batches) == open_to_all
+            assert batch.generation_tokens == max(r.p90 for r in batch.members.values())
+            open_to_all = batch.insertable and not self.open_batches.is_full(batch)
+            assert (batch in self.open_batches) == open_to_all
 
 
 class OpenBatches:
-    """A table of room, L(B), G(B), its high quantile and minimum T of each batch that is open.
+    """A table of room, L(B), G(B) and minimum T of each batch that is open.
 
-    The memory rule is |B|·(L(B) + G(B)) ≤ Θ in whole pages, since every row has its own, and with
-    the 0.9 quantile as G: about half of all answers outgrow their median. The room is what the rule
-    leaves for each row once one more has joined. A batch is full when its own rows exceed that: no
-    request can join it, so it is left out. The others differ in length by more than Φ allows, so
-    they stay few, however many requests are queued.
+    The memory rule is |B|·(L(B) + G(B)) ≤ Θ in whole pages, since every row has its own. The room
+    is what the rule leaves for each row once one more has joined. A batch is full when its own rows
+    exceed that: no request can join it, so it is left out. The others differ in length by more than
+    Φ allows, so they stay few, however many requests are queued.
     """
 
     def __init__(self, capacity: Capacity) -> None:
         self._capacity = capacity
         self._batches: list[MagnusBatch] = []
         self._row: dict[int, int] = {}
-        self._table = np.zeros((5, 16))  # (property, batch)
+        self._table = np.zeros((4, 16))  # (property, batch)
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -129,7 +128,7 @@ class OpenBatches:
 
     def is_full(self, batch: MagnusBatch) -> bool:
         """Whether no request can join."""
-        return batch.prompt_tokens + batch.high_generation_tokens > self._room(batch)
+        return batch.prompt_tokens + batch.generation_tokens > self._room(batch)
 
     def update(self, batch: MagnusBatch) -> None:
         """Add or update a batch; remove one that is no longer open."""
@@ -142,22 +141,32 @@ class OpenBatches:
         self._table[ROOM, row] = self._room(batch)
         self._table[PROMPT, row] = batch.prompt_tokens
         self._table[GENERATION, row] = batch.generation_tokens
-        self._table[HIGH, row] = batch.high_generation_tokens
         self._table[READS, row] = batch.min_reads
 
     def best(self, request: QueuedRequest, limit: WasteLimit) -> MagnusBatch | None:
         """The batch of least WMA(B + p), of those for which there is memory and that Φ allows."""
         if not self._batches:
             return None
-        room, prompt, generation, high, reads = self._table[:, : len(self._batches)]
+        room, prompt, generation, reads = self._table[:, : len(self._batches)]
         longest = np.maximum(prompt, request.prompt_tokens)
-        most = np.maximum(generation, request.median)
+        most = np.maximum(generation, request.p90)
         largest = row_reads(longest, most)
-        waste = largest - np.minimum(reads, row_reads(request.prompt_tokens, request.median))
-        row_tokens = longest + np.maximum(high, request.p90)
-        waste[(row_tokens > room) | (waste > limit.of(largest))] = np.inf
+        waste = largest - np.minimum(reads, row_reads(request.prompt_tokens, request.p90))
+        waste[(longest + most > room) | (waste > limit.of(largest))] = np.inf
         best = int(waste.argmin())
         return None if waste[best] == np.inf else self._batches[best]
+
+    def fit(self, sizes: Floats, prompt_tokens: Floats, generation_tokens: Floats) -> Bools:
+        """Whether there is memory for batches of these sizes, L(B) and G(B), (n,)."""
+        row_pages = np.ceil((prompt_tokens + generation_tokens) / self._capacity.page_tokens)
+        found: Bools = sizes * row_pages <= self._capacity.pages
+        return found
+
+    def lengths(self) -> tuple[list[MagnusBatch], Floats]:
+        """The batches, and their sizes, L(B) and G(B): (3, n)."""
+        lengths = self._table[:READS, : len(self._batches)].copy()
+        lengths[ROOM] = [len(batch) for batch in self._batches]
+        return list(self._batches), lengths
 
     def _room(self, batch: MagnusBatch) -> int:
         """The most tokens that each row may have once one more has joined."""

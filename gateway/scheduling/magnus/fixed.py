@@ -14,10 +14,11 @@ MAX_COMPARED: Final = 1_024  # oldest requests among which similar ones are soug
 
 
 class FixedPolicy(WholeBatchPolicy):
-    """The `size` oldest requests at a time: VS, vanilla scheduling (Magnus, arXiv 2406.04785 §IV).
+    """The `size` oldest requests at a time: VS, vanilla scheduling (Magnus, arXiv 2406.04785).
 
-    It ignores predictions. A batch is smaller than `size` only if fewer requests are queued, or if
-    it is half of a batch that ran out of memory. Halves start in order of arrival, like all others.
+    The paper's 7 fit the memory at the longest possible prompts and answers. It ignores
+    predictions. A batch is smaller than `size` only if fewer requests are queued, or if it is half
+    of a batch that ran out of memory. Halves start in order of arrival, like all others.
     """
 
     def __init__(self, name: str, size: int, *, admission: Admission) -> None:
@@ -89,7 +90,7 @@ class FixedPolicy(WholeBatchPolicy):
 
 
 class SimilarPolicy(FixedPolicy):
-    """The oldest request and the `size - 1` most similar to it: GLP (Magnus, §IV).
+    """The oldest request and the `size - 1` most similar to it: GLP (Magnus).
 
     Magnus's first ablation adds predicted lengths to `FixedPolicy` and keeps its batch size.
     Similar are those that waste least memory access in one batch with the oldest, among the

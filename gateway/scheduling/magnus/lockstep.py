@@ -33,6 +33,14 @@ class WholeBatchPolicy(FcfsPolicy, ABC):
     def halve(self, requests: Sequence[QueuedRequest]) -> None:
         """Queue what is left of a batch that ran out of memory again, as two closed halves."""
 
+    def _serving_s(self, requests: Sequence[QueuedRequest]) -> float:
+        """S of a batch, which lasts until its longest answer has ended: so by 0.9 quantiles."""
+        return self._serving.estimate(
+            len(requests),
+            max(request.prompt_tokens for request in requests),
+            max(request.p90 for request in requests),
+        )
+
     @abstractmethod
     def _next_batch(self, now_s: float) -> Sequence[QueuedRequest]:
         """The batch that is next; at least one request is queued."""

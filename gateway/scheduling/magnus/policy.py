@@ -9,6 +9,7 @@ from gateway.scheduling.dispatch import LinearRank, ratio_rank
 from gateway.scheduling.magnus.batch import MagnusBatch
 from gateway.scheduling.magnus.batcher import Batcher
 from gateway.scheduling.magnus.lockstep import WholeBatchPolicy
+from gateway.scheduling.magnus.merging import merged
 from gateway.scheduling.magnus.wma import WasteLimit
 from gateway.scheduling.requests import QueuedRequest, WaitingBatch
 from gateway.scheduling.serving_time import same_order, serving_seconds
@@ -30,14 +31,22 @@ def oldest_first(batch: MagnusBatch, _serving_s: float) -> LinearRank:
 class MagnusPolicy(WholeBatchPolicy):
     """Batches whose size is an outcome of similarity and memory; `rank` decides which is next.
 
-    The batcher bounds their waste by Φ and their memory by Θ.
+    The batcher bounds their waste by Φ and their memory by Θ. With `merges`, the next batch takes
+    waiting ones along where that shortens all waits in sum; the paper's does not.
     """
 
     def __init__(
-        self, name: str, rank: BatchRank, limit: WasteLimit, *, admission: Admission
+        self,
+        name: str,
+        rank: BatchRank,
+        limit: WasteLimit,
+        *,
+        admission: Admission,
+        merges: bool = False,
     ) -> None:
         super().__init__(name, admission=admission)
         self._rank = rank
+        self._merges = merges
         self._batcher = Batcher(limit, admission.capacity)
         self._ranking = KineticTournament()
         self._ranked_coefficients = self._serving.coefficients
@@ -83,9 +92,13 @@ class MagnusPolicy(WholeBatchPolicy):
         assert len(self._ranking) == len(self._batcher.batches)
 
     def _next_batch(self, now_s: float) -> list[QueuedRequest]:
-        """The batch of the highest rank."""
-        batch = self._batcher.batches[next(self._ranking.ranked(now_s))]
-        return batch.first(len(batch))
+        """The batch of the highest rank, with those merged into it."""
+        best = self._batcher.batches[next(self._ranking.ranked(now_s))]
+        if not self._merges or not best.insertable:
+            return best.first(len(best))
+        coefficients = self._serving.coefficients
+        together = merged(best, self._batcher.open_batches, len(self), coefficients)
+        return [request for batch in together for request in batch.first(len(batch))]
 
     def _enter(self, request: QueuedRequest) -> None:
         super()._enter(request)

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import select
 
 from gateway.database.errors import Sessions
+from gateway.generation.service import GenerationService
 from gateway.history.record import Record
 from gateway.history.writer import HistoryWriter
 from gateway.prediction.features.features import FEATURE_VERSION, NAMES
@@ -173,6 +174,24 @@ async def test_drift_series_has_coverage_and_tau_per_time_bucket(
     every = (await client.get("/admin/drift", params=query)).json()["buckets"][-1]
     assert every["outcomes"] == 40
     assert (await client.get("/admin/drift?buckets=0")).status_code == 400
+
+
+async def test_verdict_on_predictions_is_the_one_that_scheduling_goes_by(
+    client: Client, service: GenerationService, a_record: Callable[..., Record]
+) -> None:
+    """τ lies between the schedule's floor, 0.1, and that of the policy, 0.2."""
+    random, version = np.random.default_rng(2), uuid4()
+    for length in range(1, 301):
+        median = length + 300 * float(random.normal()) + 2_000
+        quantiles = [1.0, 1.0, median, median, median, median]
+        service.drift.observe(
+            a_record(predictor_id=version, quantiles=quantiles, generation_tokens=length)
+        )
+    quality = service.drift.quality()
+    assert quality is not None
+    assert 0.1 < quality.tau < 0.2
+    found = (await client.get("/admin/drift")).json()
+    assert (found["verdict"], found["trustworthy"]) == ("untrusted", False)
 
 
 async def test_audit_trail_is_paged(client: Client, build: Builder) -> None:

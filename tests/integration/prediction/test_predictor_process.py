@@ -29,6 +29,8 @@ from gateway.prediction.serving.frames import (
 )
 from gateway.prediction.serving.predictor import LengthPredictor
 from gateway.prediction.serving.process_client import COMMAND, ENVIRONMENT
+from gateway.prediction.training.scorecard import ROUNDING
+from gateway.quantiles import P90
 from tests.conftest import PATIENCE_S
 
 BuildRequest = Callable[..., PredictionRequest]
@@ -78,6 +80,30 @@ async def test_without_a_version_the_length_history_predicts(
     found = await new.predict(a_prediction_request(app=app, max_tokens=100))
     assert found.source == "app"
     assert found.median == pytest.approx(70, rel=0.1)
+
+
+async def test_length_history_covers_nine_answers_in_ten(
+    database: Database, a_prediction_request: BuildRequest, a_record: Callable[..., Record]
+) -> None:
+    """Three in ten are cut off at `max_tokens`: a P90 just below it would cover seven."""
+    new = LengthPredictor(model="demo", model_hash="abc", budget_s=60, sessions=database.sessions)
+    app, covered = uuid4(), []
+    for number in range(120):
+        cut_off = number % 10 in {3, 6, 9}
+        tokens = 100 if cut_off else 10 + number % 10
+        found = await new.predict(a_prediction_request(app=app, max_tokens=100))
+        covered.append(tokens <= found.quantiles[P90] * (1 + ROUNDING))
+        new.observe(
+            a_record(
+                model="demo",
+                app_id=app,
+                generation_tokens=tokens,
+                censored=cut_off,
+                features=found.features,
+                feature_version=found.feature_version,
+            )
+        )
+    assert sum(covered[40:]) >= 0.9 * len(covered[40:])
 
 
 async def test_killed_process_loses_no_prediction_and_restarts_with_its_version(

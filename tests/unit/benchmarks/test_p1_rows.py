@@ -34,6 +34,7 @@ def guessed(tokens: np.ndarray, factor: float) -> Forecast:
 def run() -> EvaluationRun:
     names = np.repeat(APPS, APP_ROWS)
     tokens = np.random.default_rng(8).integers(10, 90, len(names)).astype(float)
+    limits = np.full(len(names), 1000.0)
     forecasts = {
         OURS: guessed(tokens, 1.0),
         LINE_PER_APP: guessed(tokens, 1.5),
@@ -63,9 +64,9 @@ def run() -> EvaluationRun:
             for name, each in errors.items()
             if name != OURS
         },
-        midflight=midflight(names, tokens, forecasts[OURS]),
+        midflight=midflight(names, tokens, limits, forecasts[OURS]),
     )
-    return EvaluationRun(lines, names, tokens, forecasts, summary)
+    return EvaluationRun(lines, names, tokens, limits, forecasts, forecasts, summary)
 
 
 def test_every_predictor_has_a_row_and_ours_the_time_of_its_fit(run: EvaluationRun) -> None:

@@ -152,6 +152,26 @@ def test_order_follows_its_settings_and_they_are_reported(trace: Path, engine: P
     assert mean_s[0] <= mean_s[2] < mean_s[50]
 
 
+def test_batches_in_lock_step_follow_their_settings(trace: Path, engine: Path) -> None:
+    def report(policy: str, *options: object) -> dict[str, Any]:
+        return json_report(
+            "--trace", trace, "--engine", engine, "--policy", policy, "--load", 2, *options
+        )
+
+    def batch_size(policy: str, *options: object) -> float:
+        measures = report(policy, *options)["rows"][0]["measures"]
+        return float(measures["batch_size"]["mean"])
+
+    assert 2 < batch_size("fixed", "--fixed-batch", 3) <= 3
+    equal_only = batch_size("magnus", "--waste-share", 0)
+    any_lengths = batch_size("magnus", "--waste-share", 1)
+    assert equal_only < any_lengths
+    both = ("--waste-share", 1, "--waste-reads", 0)
+    assert batch_size("magnus", *both) == equal_only
+    shown = report("magnus", *both, "--fixed-batch", 3)
+    assert (shown["fixed_batch"], shown["waste_share"], shown["waste_reads"]) == (3, 1, 0)
+
+
 def test_speed_multiplies_the_arrival_rate(trace: Path, engine: Path) -> None:
     options = ("--trace", trace, "--engine", engine, "--policy", "fcfs", "--speed")
     usual, fast = (json_report(*options, speed)["rows"][0]["rate_s"] for speed in (1, 4))

@@ -14,6 +14,7 @@ from gateway.evaluation.magnus import (
     USER_DIMS,
     forest_features,
     magnus,
+    point_predictions,
     pooled_dimensions,
 )
 from gateway.evaluation.ours import scores, serve
@@ -80,6 +81,16 @@ def test_magnus_reads_twenty_one_numbers(
         score(test.tokens, found).log_rmse_mean
         < score(test.tokens, app_mean(train, test)).log_rmse_mean
     )
+
+
+def test_magnus_point_predictions_are_those_of_its_forest_of_tokens(
+    corpus_requests: tuple[EvaluationRequests, EvaluationRequests], sentences: SentenceEmbedder
+) -> None:
+    train, test = corpus_requests
+    for requests in (train, test):
+        forest_features(requests, sentences)  # from now on rounded, from the cache
+    found = point_predictions(train, test, embedder=sentences, threads=1)
+    assert found == pytest.approx(magnus(train, test, embedder=sentences, threads=1).mean)
 
 
 def test_pooling_takes_the_mean_of_neighbours() -> None:

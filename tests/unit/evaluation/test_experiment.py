@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gateway.cli.main import main
-from gateway.evaluation.baselines import APP_MEAN, INPUT_LENGTH, LINE_PER_APP
+from gateway.evaluation.baselines import APP_MEAN, APP_MEDIAN, INPUT_LENGTH, LINE_PER_APP
 from gateway.evaluation.experiment import OURS, EvaluationSummary
 from gateway.evaluation.magnus import NAME as MAGNUS
 from gateway.evaluation.scoring import POOLED
@@ -34,7 +34,7 @@ def test_a_run_writes_tables_numbers_and_pictures(found: Result, tmp_path: Path)
     assert found.exit_code == 0, found.output
     written = msgspec.json.decode((tmp_path / "numbers.json").read_bytes(), type=EvaluationSummary)
     assert (written.train_rows, written.test_rows, written.new_apps) == (112, 28, [])
-    simpler = [INPUT_LENGTH, APP_MEAN, LINE_PER_APP, MAGNUS]
+    simpler = [INPUT_LENGTH, APP_MEAN, APP_MEDIAN, LINE_PER_APP, MAGNUS]
     assert list(written.scores) == [OURS, *simpler]
     assert list(written.versus) == simpler
     assert all(list(cards) == ["echo", "story", POOLED] for cards in written.scores.values())

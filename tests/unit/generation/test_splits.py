@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from engine.protocol import Finish, KvState
 from gateway.errors import ContextLengthExceeded
@@ -54,8 +53,8 @@ async def run_to_end(scene: SchedulerScene) -> None:
     assert scene.scheduler.policy.admission.empty
 
 
-def value(registry: CollectorRegistry, series: str) -> float | None:
-    return registry.get_sample_value(series)
+def value(scene: SchedulerScene, series: str) -> float | None:
+    return scene.scheduler.metrics.registry.get_sample_value(series)
 
 
 @pytest.mark.parametrize("policy", LOCKSTEP)
@@ -151,7 +150,7 @@ async def test_returned_batch_whose_clients_all_left_is_nothing(scene: Scheduler
     scene.step(returned=returned)
     await asyncio.sleep(0)
     assert (scene.waiting, scene.running, len(scene.engine.submitted)) == (0, 0, 1)
-    assert value(scene.scheduler.metrics.registry, "lmaas_batch_splits_total") == 0
+    assert value(scene, "lmaas_batch_splits_total") == 0
 
 
 async def test_answer_that_ends_at_a_stop_string_is_not_queued_again(
@@ -310,12 +309,11 @@ async def test_splits_are_counted_and_a_request_waits_for_its_start_once(
     batch = await running_batch(scene)
     await split(scene, batch)
     await run_to_end(scene)
-    registry = scene.scheduler.metrics.registry
-    assert value(registry, "lmaas_batch_splits_total") == 1
-    assert value(registry, "lmaas_preemptions_total") == 4
-    assert value(registry, "lmaas_wait_seconds_count") == 4
-    assert value(registry, "lmaas_batch_size_count") == 3
-    assert value(registry, "lmaas_batch_size_sum") == 8
+    assert value(scene, "lmaas_batch_splits_total") == 1
+    assert value(scene, "lmaas_preemptions_total") == 4
+    assert value(scene, "lmaas_wait_seconds_count") == 4
+    assert value(scene, "lmaas_batch_size_count") == 3
+    assert value(scene, "lmaas_batch_size_sum") == 8
     assert {record.preemptions for record in scene.outcomes.records} == {1}
 
 

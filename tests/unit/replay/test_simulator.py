@@ -650,6 +650,7 @@ def test_batch_out_of_memory_returns_to_its_policy(
     (halved,) = policy.halved
     assert [(request.id, request.generated) for request in halved] == [("0", 9), ("1", 9)]
     assert results.preemptions.tolist() == [1, 1, 0]
+    assert results.splits == 1
     assert results.finished_s[2] < results.finished_s[0] < results.finished_s[1]
 
 

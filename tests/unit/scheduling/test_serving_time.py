@@ -14,6 +14,7 @@ from gateway.scheduling.serving_time import (
     PRIOR,
     CostTerms,
     ServingTime,
+    batch_seconds,
     same_order,
     serving_seconds,
 )
@@ -35,6 +36,13 @@ def a_batch(random: Random) -> tuple[int, int, int]:
 def errors(model: ServingTime, coefficients: CostTerms, random: Random) -> list[float]:
     batches = [a_batch(random) for _ in range(100)]
     return [abs(model.estimate(*b) / serving_seconds(coefficients, *b) - 1) for b in batches]
+
+
+@given(paces, st.integers(0, 1000))
+def test_times_of_many_batches_are_those_of_each(coefficients: CostTerms, seed: int) -> None:
+    batches = [a_batch(Random(seed + place)) for place in range(5)]
+    found = batch_seconds(coefficients, *np.array(batches, np.float64).T)
+    assert found == pytest.approx([serving_seconds(coefficients, *batch) for batch in batches])
 
 
 @budget(max_examples=25, deadline=None)

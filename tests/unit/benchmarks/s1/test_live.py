@@ -1,6 +1,5 @@
 """S1 live: the work of steps, its modelled time, the requests, rows and targets."""
 
-import gzip
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -11,10 +10,13 @@ import numpy as np
 import pytest
 from prometheus_client import generate_latest
 
+from benchmarks.harness.cpu_noise import CpuNoise
 from benchmarks.harness.report import rows_table
+from benchmarks.harness.retry import Measured
 from benchmarks.live.gateway_process import ServedRequests
+from benchmarks.own_lengths.lengths_file import Kind, OwnLength, line_id
 from benchmarks.s1.ladder import FIXED, FIXED_BATCH, MAGNUS, OURS, RUNGS
-from benchmarks.s1.live_learning import LENGTHS_FILE, known_lengths, line_id, log_line
+from benchmarks.s1.live_learning import KnownLength, known_lengths, log_line
 from benchmarks.s1.live_models import (
     PAGE_TOKENS,
     LiveModel,
@@ -99,17 +101,24 @@ def a_run(
 
 
 def rows(*runs: LiveRun) -> list[Any]:
-    return rows_of(MODEL, ENGINE, PREDICTOR, runs)
+    return rows_of(MODEL, Measured(ENGINE, CpuNoise(0.1, 0.0), 1), PREDICTOR, runs)
 
 
 def a_line(app: str = "chat", text: str = "hello") -> CorpusLine:
     return CorpusLine(app=app, instruction="Answer.", input=text, output="an answer")
 
 
-def write_length(folder: Path, line: CorpusLine, tokens: int) -> None:
-    """The file of lengths in a folder, with one line's."""
-    with gzip.open(folder / LENGTHS_FILE, "wt") as file:
-        file.write(f"line,answer_tokens,finish\n{line_id(line)},{tokens},stop\n")
+def a_length(line: CorpusLine, tokens: int = 300, kind: Kind = "sampled") -> OwnLength:
+    return OwnLength(
+        line=line_id(line),
+        app=line.app,
+        split="train",
+        kind=kind,
+        input_tokens=2,
+        prompt_tokens=5,
+        answer_tokens=tokens,
+        finish="stop",
+    )
 
 
 def test_gateway_exports_everything_that_a_modelled_second_needs() -> None:
@@ -180,20 +189,21 @@ def test_memory_holds_a_fixed_batch_of_the_largest_requests(model: LiveModel) ->
     assert model.backlog % FIXED_BATCH == 1
 
 
-def test_known_lengths_are_those_of_the_lines_in_the_file(tmp_path: Path) -> None:
+def test_known_lengths_are_those_of_sampled_answers() -> None:
     known, unknown = a_line(text="known"), a_line(text="unknown")
-    write_length(tmp_path, known, 300)
-    [found] = known_lengths(tmp_path, [known, unknown])
-    assert (found.line, found.tokens, found.cut_off) == (known, 300, False)
-    assert known_lengths(tmp_path / "nowhere", [known]) == []
+    lengths = [a_length(known, 300), a_length(known, 9, "greedy"), a_length(unknown, 9, "again")]
+    [found] = known_lengths([known, unknown], lengths)
+    assert (found.line, found.own.answer_tokens) == (known, 300)
 
 
-def test_a_known_length_above_max_tokens_is_learned_as_cut_off(tmp_path: Path) -> None:
-    model, tenant = smollm2(tmp_path, quick=False), Tenant("t", {"chat": "app id"}, {})
-    write_length(tmp_path, a_line(), 300)
-    [known] = known_lengths(tmp_path, [a_line()])
-    learned = log_line(model, tenant, known)
-    assert (learned.app, learned.tokens, learned.cut_off) == ("app id", model.max_answer, True)
+def test_a_known_length_above_max_tokens_is_learned_as_cut_off() -> None:
+    model, tenant = smollm2(Path("smollm2"), quick=False), Tenant("t", {"chat": "app id"}, {})
+    long, short = (
+        log_line(model, tenant, KnownLength(a_line(), a_length(a_line(), tokens)))
+        for tokens in (300, 30)
+    )
+    assert (long.app, long.tokens, long.cut_off) == ("app id", model.max_answer, True)
+    assert (short.tokens, short.cut_off) == (30, False)
 
 
 def test_rows_compare_each_rung_with_fixed_at_one_cost() -> None:
@@ -205,7 +215,7 @@ def test_rows_compare_each_rung_with_fixed_at_one_cost() -> None:
     assert (fixed["batch"], fixed["rows a step"], fixed["halved"]) == (7.0, 7.0, 1)
     assert (fixed["predictor"], fixed["oracle in replay"]) == ("none", None)
     assert magnus["predictor"] == PREDICTOR
-    assert engine["step_s µs"] == pytest.approx(2_000)
+    assert (engine["step_s µs"], engine["foreign"]) == (pytest.approx(2_000), 0.1)
     assert rows_table([fixed, magnus, engine])
 
 

@@ -26,6 +26,7 @@ def test_timer_is_due_after_its_interval_and_at_once_before_any_run() -> None:
     [
         (Quality(500, 0.84, 0.6), "coverage"),
         (Quality(500, 0.96, 0.6), "coverage"),
+        (Quality(500, 0.97, 0.6, 0.98), None),
         (Quality(500, 0.9, 0.54), "tau"),
         (Quality(500, 0.86, 0.56), None),
     ],

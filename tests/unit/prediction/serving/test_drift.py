@@ -63,6 +63,18 @@ def test_quality_needs_enough_outcomes(a_record: Callable[..., Record]) -> None:
     )
 
 
+def test_p90_at_max_tokens_is_expected_to_cover_all(a_record: Callable[..., Record]) -> None:
+    """Half of the answers are cut off, and P90 is at the limit for all of them."""
+    monitor = DriftMonitor()
+    for number in range(MIN_OUTCOMES):
+        at_limit = {"quantiles": [10.0, 20.0, 50.0, 100.0, 100.0, 100.0], "max_tokens": 100}
+        length = 100 if number % 2 else 30
+        monitor.observe(served(a_record, length, censored=bool(number % 2), **at_limit))
+    quality = monitor.quality()
+    assert quality is not None
+    assert (quality.coverage, quality.expected_coverage) == (1.0, 1.0)
+
+
 def test_shuffled_lengths_make_predictions_untrustworthy(a_record: Callable[..., Record]) -> None:
     random, monitor = Random(1), DriftMonitor(300)
     for _ in range(300):

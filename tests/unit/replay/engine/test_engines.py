@@ -395,6 +395,7 @@ def test_lockstep_batch_ends_together_and_reads_its_padding() -> None:
     decode_s = COST.run_seconds(2, 2 * 11, 5)
     assert finished_s == [prefill_s + decode_s] * 2
     assert engine.statistics.computed_tokens == 20 + 2 * 5 + 2  # with one ghost step
+    assert engine.statistics.invalid_tokens == 6 - 2  # of the row that ended first
 
 
 def test_lockstep_batch_out_of_pages_is_returned_and_continues() -> None:

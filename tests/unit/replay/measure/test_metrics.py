@@ -37,6 +37,8 @@ def results(finished_s: list[float], **columns: Any) -> ReplayResults:
         "steps": 7,
         "computed_tokens": 200,
         "recomputed_tokens": 20,
+        "invalid_tokens": 0,
+        "splits": 3,
         "busy_s": 8.0,
         "page_seconds": 400.0,
         "order_changes": 0,
@@ -66,6 +68,7 @@ def test_memory_use_and_decision_times_are_means() -> None:
     assert measures.kv_use == pytest.approx(0.5)
     assert measures.preempted == 0.25
     assert measures.recomputed == pytest.approx(0.1)
+    assert measures.splits == 3
     assert measures.decision_us == pytest.approx(250)
 
 

@@ -31,10 +31,9 @@ class Joined(NamedTuple):
 
 def if_joined(batch: MagnusBatch, request: QueuedRequest, capacity: Capacity) -> Joined | None:
     members = [*batch.members.values(), request]
-    lengths = [(member.prompt_tokens, int(member.median)) for member in members]
+    lengths = [(member.prompt_tokens, int(member.p90)) for member in members]
     prompt, generation = (max(values) for values in zip(*lengths, strict=True))
-    tokens = prompt + max(member.p90 for member in members)
-    row_pages = ceil(tokens / capacity.page_tokens)
+    row_pages = ceil((prompt + generation) / capacity.page_tokens)
     if not batch.insertable or len(members) * row_pages > capacity.pages:
         return None
     reads = sum(prompt + step for step in range(generation))
@@ -70,7 +69,7 @@ def test_request_joins_the_batch_of_least_waste_within_the_limit(
     capacity = Capacity(pages, page_tokens)
     batcher = Batcher(limit, capacity)
     for prompt, generation, leaves in drawn:
-        request = a_request(prompt, generation)
+        request = a_request(prompt, quantiles=(float(generation),) * 6)
         found = {b.id: if_joined(b, request, capacity) for b in batcher.batches.values()}
         wastes = {
             key: joined.waste
@@ -90,9 +89,9 @@ def test_batch_shrinks_to_the_lengths_of_its_remaining_members(a_request: MakeRe
     long, short = a_request(90, 80), a_request(10, 20)
     batch = batcher.add(long)
     assert batcher.add(short) is batch
-    assert (batch.prompt_tokens, batch.generation_tokens) == (90, 80)
+    assert (batch.prompt_tokens, batch.generation_tokens) == (90, long.p90)
     batcher.take([long.id])
-    assert (batch.prompt_tokens, batch.generation_tokens) == (10, 20)
+    assert (batch.prompt_tokens, batch.generation_tokens) == (10, short.p90)
 
 
 def test_no_request_joins_a_half_of_a_failed_batch(a_request: MakeRequest) -> None:
@@ -149,6 +148,6 @@ def test_relative_limit_batches_long_and_short_rows_alike(a_request: MakeRequest
         for lengths in (short, long):
             batcher = Batcher(limit, Capacity(100_000, 1))
             for prompt, generation in lengths:
-                batcher.add(a_request(prompt, generation, max_tokens=10_000))
+                batcher.add(a_request(prompt, quantiles=(float(generation),) * 6))
             batches.append(len(batcher.batches))
     assert batches == [2, 2, 1, 3]

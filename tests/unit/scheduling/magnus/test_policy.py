@@ -37,6 +37,12 @@ def waste(lengths: list[tuple[int, float]]) -> float:
     return (longest - min(row_reads(*member) for member in lengths)) / max(longest, 1)
 
 
+def seconds(batch: Sequence[QueuedRequest]) -> float:
+    """S of a batch before anything was learned."""
+    longest = max(request.prompt_tokens for request in batch)
+    return ServingTime().estimate(len(batch), longest, max(request.p90 for request in batch))
+
+
 def end(policy: MagnusPolicy, requests: Sequence[QueuedRequest]) -> None:
     for request in requests:
         policy.ended(request, 1, 0.0)
@@ -53,7 +59,7 @@ def test_whole_batch_of_highest_ratio_goes_next(
     while left:
         now_s += 1.7
         batches = [batch.requests for batch in policy.waiting(now_s)]
-        served = [ServingTime().of(batch) for batch in batches]
+        served = [seconds(batch) for batch in batches]
         waited = [now_s - min(r.arrived_s for r in batch) for batch in batches]
         ratios = [(w + s) / s for w, s in zip(waited, served, strict=True)]
         found = dispatched(policy, now_s)
@@ -97,7 +103,7 @@ def test_batch_keeps_below_waste_and_memory(
         policy.arrive(a_request(prompt, generation))
     while len(policy):
         batch = dispatched(policy, 1.0)
-        lengths = [(request.prompt_tokens, request.median) for request in batch]
+        lengths = [(request.prompt_tokens, request.p90) for request in batch]
         longest = max(p for p, _ in lengths) + max(g for _, g in lengths)
         assert len(batch) == 1 or len(batch) * longest <= tokens
         assert waste(lengths) <= PHI

@@ -1,0 +1,1 @@
+"""Learning live: prediction error and response times while a served predictor learns."""

@@ -1,0 +1,1 @@
+"""Own lengths: the lengths of a served model's own answers to real texts."""

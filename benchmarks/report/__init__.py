@@ -1,0 +1,1 @@
+"""The report page: the main figures, with pictures, from the committed results."""

@@ -1,0 +1,326 @@
+"""The figures of the report page, in order: what each says, and which rows it shows."""
+
+from typing import Final
+
+from benchmarks.report.figure import LIVE, Excerpt, Figure
+
+FIGURES: Final = (
+    Figure(
+        "S1 in replay: Magnus's ladder",
+        "S1",
+        "simulated",
+        "make bench F=S1 A='--data DIR'",
+        "The Magnus paper improves a static batch step by step: similar lengths in a batch of "
+        "fixed size, a batch size that adapts, then the order by response ratio; next to it is "
+        "continuous batching with memory for the worst case. Each rung is a policy of the product. "
+        "Seven simulated instances of ChatGLM-6B on a V100 of 32 GB answer the texts. The paper's "
+        "baseline with 4-bit weights is left out: the product does not quantise. The paper reports "
+        "66 to 234 % more requests a second than its fixed batch, and 60 to 89.7 % shorter "
+        "responses.",
+        part="replay",
+        excerpts=(
+            Excerpt(
+                "With a backlog:",
+                {"part": "replay", "setting": "paper's apps"},
+                {
+                    "rung": "rung",
+                    "predictor": "predictor",
+                    "requests/s": "requests/s",
+                    "/fixed": "over fixed",
+                    "tokens/s": "tokens/s",
+                    "valid tokens/s": "valid tokens/s",
+                    "batch": "mean batch",
+                },
+            ),
+            Excerpt(
+                "At a load relative to the saturated rate of `fixed`:",
+                {"part": "replay", "setting": "paper's apps"},
+                {
+                    "load": "load",
+                    "rung": "rung",
+                    "predictor": "predictor",
+                    "mean s": "mean response, s",
+                    "/fixed": "over fixed",
+                    "p95 s": "p95, s",
+                },
+            ),
+        ),
+    ),
+    Figure(
+        "S1 live: Magnus's ladder",
+        "S1",
+        "live",
+        "make bench F=S1 A='--data DIR'",
+        "The same rungs in the running gateway and engine, in lock step. *Valid tokens per "
+        "modelled second* takes the engine's steps at one cost for all rungs, which `lmaas "
+        "calibrate` measured on this machine, so that other work on the machine does not enter.",
+        part=LIVE,
+        excerpts=(
+            Excerpt(
+                "All requests at once:",
+                {"part": "live"},
+                {
+                    "model": "model",
+                    "rung": "rung",
+                    "valid tokens/modelled s": "valid tokens/modelled s",
+                    "/fixed": "over fixed",
+                    "valid tokens/s": "valid tokens/s",
+                    "valid share": "valid share",
+                    "batch": "mean batch",
+                },
+            ),
+            Excerpt(
+                "At a load relative to the saturated rate of `fixed`:",
+                {"part": "live"},
+                {
+                    "model": "model",
+                    "load": "load",
+                    "rung": "rung",
+                    "mean s": "mean response, s",
+                    "/fixed": "over fixed",
+                    "replay /fixed": "in replay",
+                },
+            ),
+        ),
+    ),
+    Figure(
+        "S2 in replay: order",
+        "S2",
+        "simulated",
+        "make bench F=S2 A='--data DIR --trace FILE'",
+        "Response times under the default policy over those of first come, first served (FCFS), "
+        "from half load to overload, with memory for 8 and for 64 mean requests. The oracle is the "
+        "same policy, given the true lengths.",
+        details="s2-order",
+        excerpts=(
+            Excerpt(
+                "Mean response over FCFS's, Poisson arrivals, little memory:",
+                {"arrivals": "poisson", "pool": "tight"},
+                {
+                    "source": "lengths",
+                    "load": "load",
+                    "lmaas mean": "ours",
+                    "oracle-lmaas mean": "oracle",
+                    "sjf mean": "shortest first",
+                    "hrrn mean": "response ratio",
+                    "lmaas p99": "ours, p99",
+                },
+            ),
+        ),
+    ),
+    Figure(
+        "S2 live: order",
+        "S2",
+        "live",
+        "make bench F=S2-live",
+        "The running gateway at three loads with little memory, under FCFS and under the default "
+        "policy, next to a replay of the same requests.",
+        part=LIVE,
+        excerpts=(
+            Excerpt(
+                "The default policy over FCFS:",
+                {},
+                {
+                    "load": "load",
+                    "mean over fcfs, live": "mean, live",
+                    "mean over fcfs, replay": "mean, replay",
+                    "p99 over fcfs, live": "p99, live",
+                    "p99 over fcfs, replay": "p99, replay",
+                },
+            ),
+        ),
+    ),
+    Figure(
+        "S3 in replay: memory",
+        "S3",
+        "simulated",
+        "make bench F=S3",
+        "S³ reserves KV memory for the predicted length of an answer in place of the longest "
+        "possible one. Shown are sequences in memory and tokens a second for several rules, on "
+        "simulated models of 6B to 33B on a card of 80 GB.",
+        details="s3-memory",
+        excerpts=(
+            Excerpt(
+                "GPT-J 6B, fixed lengths:",
+                {"lengths": "fixed", "model": "gpt-j-6b"},
+                {
+                    "reserved": "reserved",
+                    "in flight": "in memory",
+                    "/maximum's": "over the maximum's",
+                    "/oracle's": "tokens/s over the oracle's",
+                    "KV use": "KV use",
+                },
+            ),
+        ),
+    ),
+    Figure(
+        "S3 live: memory",
+        "S3",
+        "live",
+        "make bench F=S3-live",
+        "The running gateway and engine with little KV memory: what the supervisor of "
+        "reservations extended, preempted and computed again, and what a predictor that is wrong "
+        "costs.",
+        part=LIVE,
+        excerpts=(
+            Excerpt(
+                "By what is reserved:",
+                {},
+                {
+                    "contender": "contender",
+                    "in memory": "in memory",
+                    "/maximum's": "over the maximum's",
+                    "tokens/s": "tokens/s",
+                    "/oracle's": "over the oracle's",
+                    "KV use": "KV use",
+                },
+            ),
+            Excerpt(
+                "What the supervisor counted:",
+                {},
+                {
+                    "contender": "contender",
+                    "extensions": "extensions",
+                    "preemptions": "preemptions",
+                    "recomputed tokens": "recomputed tokens",
+                    "out of memory": "out of memory",
+                    "lost": "lost answers",
+                    "changed": "changed texts",
+                },
+            ),
+        ),
+    ),
+    Figure(
+        "Learning live",
+        "learning",
+        "live",
+        "make bench F=learning A='--data DIR'",
+        "SmolLM2 answers texts of six apps; in the middle, the apps that had a tenth of the "
+        "traffic get nine tenths. With learning on, an operator starts one training run and the "
+        "schedule starts the rest; versions go live by the product's own rule. With learning off "
+        "(`LMAAS_AUTOMATIC_TRAINING=false`), predictions come from the lengths of earlier answers "
+        "of the same app, which is history alone, not nothing. *Prior* is a prediction from "
+        "nothing at all.",
+        details="learning-live",
+        excerpts=(
+            Excerpt(
+                "By phase:",
+                {},
+                {
+                    "phase": "phase",
+                    "requests": "requests",
+                    "log-RMSE prior": "log-RMSE, prior",
+                    "log-RMSE off": "off",
+                    "log-RMSE on": "on",
+                    "pinball off": "pinball, off",
+                    "pinball on": "pinball, on",
+                    "P90 covers off": "P90 covers, off",
+                    "P90 covers on": "on",
+                    "ours/FCFS": "mean response over FCFS's",
+                },
+            ),
+        ),
+    ),
+    Figure(
+        "P1-own: prediction of SmolLM2's own lengths",
+        "P1-own",
+        "offline",
+        "make bench F=P1-own A='--data DIR'",
+        "SmolLM2 answered lines of all 14 apps through the running product (`make bench "
+        "F=own-lengths`), and some of them twice: how far two answers to one text differ gives the "
+        "*noise floor*, the error of the best possible predictor. Length prediction is learned and "
+        "judged on these answers. The goal is 60 % of the way from the median of each app to the "
+        "noise floor.",
+        excerpts=(
+            Excerpt(
+                "All apps:",
+                {"history": "off"},
+                {
+                    "predictor": "predictor",
+                    "log_rmse_mean": "log-RMSE",
+                    "token_rmse": "token RMSE",
+                    "tau": "τ",
+                    "coverage": "P90 covers",
+                },
+            ),
+            Excerpt(
+                "log-RMSE by app:",
+                {},
+                {
+                    "app": "app",
+                    "ours": "ours",
+                    "line per app": "line per app",
+                    "app median": "app median",
+                    "Magnus": "Magnus",
+                    "noise floor": "noise floor",
+                },
+            ),
+        ),
+    ),
+    Figure(
+        "P1: prediction of recorded lengths",
+        "P1",
+        "offline",
+        "make bench F=P1 A='--data DIR'",
+        "Length prediction on 37,062 requests of 14 apps, whose answers were written by people and "
+        "by larger models, against simpler predictors and against Magnus's as published.",
+        details="p1-length-prediction",
+        excerpts=(
+            Excerpt(
+                "All apps, lengths in words, without history:",
+                {"lengths": "words", "history": "off"},
+                {
+                    "predictor": "predictor",
+                    "log_rmse_mean": "log-RMSE",
+                    "token_rmse": "token RMSE",
+                    "tau": "τ",
+                    "coverage": "P90 covers",
+                },
+            ),
+        ),
+    ),
+    Figure(
+        "E1: the engine on random models",
+        "E1",
+        "engine",
+        "make bench F=E1",
+        "Output tokens a second of 128 requests at once on a CPU, with models of 7 and 100 million "
+        "random weights, against transformers and vLLM.",
+        details="e1-the-engine-against-others",
+        excerpts=(
+            Excerpt(
+                "Ratios of rounds, with 95 % intervals:",
+                {},
+                {
+                    "size": "model",
+                    "ratio": "ratio",
+                    "median": "median",
+                    "low": "low",
+                    "high": "high",
+                },
+            ),
+        ),
+    ),
+    Figure(
+        "E4: the engine on SmolLM2",
+        "E4",
+        "engine",
+        "make bench F=E4 A='--data DIR'",
+        "SmolLM2-135M from one folder in three engines on a CPU, each in its fastest number "
+        "format.",
+        details="e4-a-real-model",
+        excerpts=(
+            Excerpt(
+                "",
+                {},
+                {
+                    "clients": "clients",
+                    "engine": "engine",
+                    "tokens_s": "tokens/s",
+                    "first_token_ms": "first token, ms",
+                    "token_ms": "a token, ms",
+                },
+            ),
+        ),
+    ),
+)  # fmt: skip

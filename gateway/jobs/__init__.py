@@ -1,0 +1,1 @@
+"""Batch jobs: lines that need no answer at once, run together."""
