@@ -67,6 +67,12 @@ class LivePass(Struct, frozen=True, kw_only=True):
         return saturated_tokens_s(self.served)
 
     @property
+    def mean_end_s(self) -> float:
+        """Seconds from the first start to an answer's end, on average."""
+        served, arrived_s = self.served, self.served.workload.arrived_s
+        return float((arrived_s + served.response_s).mean() - (arrived_s + served.queued_s).min())
+
+    @property
     def queued(self) -> list[Sample]:
         """The samples taken while requests waited; all if none did."""
         return [each for each in self.samples if each.waiting] or self.samples

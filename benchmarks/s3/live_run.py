@@ -1,20 +1,22 @@
 """S3 live: reservations in the real gateway and engine, also by a predictor that lies.
 
-All requests arrive at once at a small KV pool. A predictor lies because it was trained on a log
-that states wrong lengths, imported as any operator can. Each misled contender has a gateway of its
-own: the first true lengths that it learns would correct the next pass.
+All requests are queued before the first one starts, at a small KV pool. A predictor lies because it
+was trained on a log that states wrong lengths, imported as any operator can. Each misled contender
+has a gateway of its own: the true lengths that it learns would correct the next pass.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
+from time import monotonic, sleep
 from typing import Final
 
 from benchmarks.harness.report import Report, Row, Target
 from benchmarks.harness.retry import MAX_REPEATS, Measured, quietest
 from benchmarks.live.gateway_process import GatewayProcess
 from benchmarks.live.learning import described, learn, learn_log
-from benchmarks.live.traffic import Answer, ask
+from benchmarks.live.traffic import Answer, TimedBody, ask
 from benchmarks.s3.live_cells import HONEST, MAXIMUM, MISLED, TRUE, LiveContender, LivePass
 from benchmarks.s3.live_occupancy import Occupancy
 from benchmarks.s3.live_plots import draw
@@ -28,6 +30,8 @@ LEARNED: Final = 300  # answers that a predictor is trained on
 QUICK_LEARNED: Final = 120
 QUICK_MISLED: Final = list(MISLED.items())[:1]
 SEED: Final = 43
+QUEUE_TIMEOUT_S: Final = 60.0
+POLL_S: Final = 0.1
 SETTINGS: Final = {
     "kv_tokens": 1_152,  # for two sequences of the greatest length, or a dozen of the mean one
     "prefix_sharing": "false",
@@ -96,7 +100,7 @@ class S3Live:
         asked = bodies(self._asked, self._max_tokens(contender))
         since, before = datetime.now(UTC), gateway.engine_counts()
         with Occupancy(gateway) as occupancy:
-            answers = ask(gateway.url, asked)
+            answers = queued_first(gateway, asked)
         after = gateway.engine_counts()
         return LivePass(
             contender=contender,
@@ -128,6 +132,27 @@ class S3Live:
             f"KV use {found.kv_use:.0%}, {found.counts['extensions']:.0f} extended, "
             f"{found.counts['preemptions']:.0f} preempted, {found.lost} lost; {measured}"
         )
+
+
+def queued_first(gateway: GatewayProcess, asked: list[TimedBody]) -> list[Answer]:
+    """The answers, none of which begins before all requests are predicted and queued.
+
+    The engine is paused meanwhile. RuntimeError if they are not queued after a timeout.
+    """
+    with ThreadPoolExecutor(1) as pool, gateway.admin() as admin:
+        admin.post("/admin/engine/pause")
+        try:
+            answers = pool.submit(ask, gateway.url, asked)
+            end = monotonic() + QUEUE_TIMEOUT_S
+            while (waiting := admin.get("/admin/engine")["waiting"]) < len(asked):
+                if answers.done() or monotonic() > end:
+                    raise RuntimeError(
+                        f"{waiting} requests are queued where {len(asked)} were sent"
+                    )
+                sleep(POLL_S)
+        finally:
+            admin.post("/admin/engine/resume")
+        return answers.result()
 
 
 def answered(answers: list[Answer]) -> list[Answer]:
