@@ -9,7 +9,7 @@ max_tokens, as they are when they are served and when the product judges a versi
 from pathlib import Path
 from typing import Final
 
-from benchmarks.harness.paths import CACHE, PLOTS
+from benchmarks.harness.paths import CACHE
 from benchmarks.harness.report import Report, Row
 from benchmarks.own_lengths.lengths_file import read_lengths
 from benchmarks.own_lengths.measured_lines import folds, measured_lines
@@ -57,5 +57,5 @@ def run(data: Path, threads: int) -> None:
         *coverage,
         *length_rows(found, lengths),
     ]
-    draw(found, PLOTS, f"{FIGURE}-")
+    draw(found, report.plots, f"{FIGURE}-")
     report.conclude(rows, targets(ways, coverage))

@@ -18,7 +18,7 @@ FIGURE = "S1"
 def run(data: Path, smollm2: Path, parts: Sequence[str], *, quick: bool, jobs: int) -> None:
     """Measure the parts; the result is written after each step of one."""
     report = Report(FIGURE, look=quick)
-    plots = CACHE / "looks" if quick else PLOTS / "s1"
+    plots = CACHE / "looks" if quick else PLOTS / FIGURE
     kept = [] if quick else rows_of_others(RESULTS / f"{FIGURE}.json", parts)
 
     def publish(found: list[Row]) -> None:

@@ -54,8 +54,13 @@ async def alone(served: Any) -> tuple[list[dict[str, Any]], list[str]]:
 
 @pytest.fixture(scope="module")
 async def tight(start_gateway: Any) -> AsyncIterator[Any]:
-    """A gateway whose KV memory holds few requests."""
-    gateway = await start_gateway("tight", LMAAS_KV_TOKENS="768", LMAAS_MAX_DELAY_S="1").ready()
+    """A gateway whose KV memory holds few requests, and which waits for every prediction."""
+    gateway = await start_gateway(
+        "tight",
+        LMAAS_KV_TOKENS="768",
+        LMAAS_MAX_DELAY_S="1",
+        LMAAS_PREDICTION_BUDGET_MS=str(1000 * PATIENCE_S),
+    ).ready()
     yield gateway
     assert await gateway.stop() == 0
     assert "Traceback" not in gateway.errors.read_text()
@@ -155,10 +160,12 @@ async def test_misled_predictor_is_distrusted_and_answers_stay_right(
     expected = await asyncio.gather(*(answer(client, question) for question in questions))
     async with tight.admin() as admin, asyncio.timeout(PATIENCE_S):
         app, misled_app_client = await an_app(admin, tight)
-        imported = await admin.post("/admin/predictors/samples", content=misleading_log(app, rng))
-        assert imported.is_success, imported.text
-        await trained(tight, admin)
-        while "predictions_distrusted" not in tight.errors.read_text():
-            answers = await asyncio.gather(*(answer(misled_app_client, q) for q in questions))
-            assert answers == expected
-        await misled_app_client.close()
+        async with misled_app_client:
+            imported = await admin.post(
+                "/admin/predictors/samples", content=misleading_log(app, rng)
+            )
+            assert imported.is_success, imported.text
+            await trained(tight, admin)
+            while "predictions_distrusted" not in tight.errors.read_text():
+                answers = await asyncio.gather(*(answer(misled_app_client, q) for q in questions))
+                assert answers == expected

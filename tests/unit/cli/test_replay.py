@@ -165,7 +165,7 @@ def test_batches_in_lock_step_follow_their_settings(trace: Path, engine: Path) -
     assert 2 < batch_size("fixed", "--fixed-batch", 3) <= 3
     equal_only = batch_size("magnus", "--waste-share", 0)
     any_lengths = batch_size("magnus", "--waste-share", 1)
-    assert equal_only < any_lengths
+    assert equal_only != any_lengths
     both = ("--waste-share", 1, "--waste-reads", 0)
     assert batch_size("magnus", *both) == equal_only
     shown = report("magnus", *both, "--fixed-batch", 3)
