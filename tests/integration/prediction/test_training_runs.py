@@ -37,6 +37,12 @@ async def until_running(registry: Registry, run: TrainingRun) -> None:
     assert state == "running"
 
 
+async def until_drawing(registry: Registry, run: TrainingRun) -> None:
+    """Wait until the run reads history."""
+    while (found := await registry.run(run.id)).phase != "drawing":
+        assert found.state in ("queued", "running")
+
+
 async def test_run_without_enough_history_says_what_it_needs(
     runs: TrainingRuns, registry: Registry
 ) -> None:
@@ -170,7 +176,7 @@ async def test_run_is_cancelled_by_another_gateway(
     listening.start()
     async with unreadable_history(database):
         run = await runs.start("olga")
-        await until_running(registry, run)
+        await until_drawing(registry, run)
         asked = await elsewhere.cancel(run.id, "otto")
         assert (asked.state, asked.cancelled_by) == ("running", "otto")
         await runs.finished()
