@@ -17,6 +17,7 @@ from sqlalchemy import select
 from benchmarks.harness.cpu_noise import CpuNoise
 from benchmarks.learning.traffic import FIRST, SECOND, Answer, Client, PlannedRequest
 from benchmarks.live.gateway_process import ADMIN_KEY, GatewayProcess
+from benchmarks.live.tenant import Tenant
 from gateway.cli.admin.client import AdminClient
 from gateway.database.connection import Database
 from gateway.quantiles import Bools, Floats
@@ -127,8 +128,7 @@ class LearningGateway:
     def _set_up(self) -> dict[str, str]:
         """Create the tenant and its apps; the apps' keys by app."""
         with closing(AdminClient(self._gateway.url, ADMIN_KEY)) as admin:
-            tenant = admin.post("/admin/tenants", name="learning")["id"]
-            return {app: _key(admin, tenant, app) for app in (*FIRST, *SECOND)}
+            return Tenant.create(admin, "learning", (*FIRST, *SECOND)).keys
 
     def _report(self, answered: int) -> None:
         if answered % REPORTED_ANSWERS == 0:
@@ -147,11 +147,6 @@ class LearningGateway:
         with closing(AdminClient(self._gateway.url, ADMIN_KEY)) as admin:
             await asyncio.to_thread(admin.post, "/admin/predictors")
             await asyncio.to_thread(partial(admin.put, "/admin/training-schedule", **SCHEDULE))
-
-
-def _key(admin: AdminClient, tenant: str, app: str) -> str:
-    made = admin.post(f"/admin/tenants/{tenant}/apps", name=app)["id"]
-    return str(admin.post(f"/admin/apps/{made}/keys", name="benchmark")["secret"])
 
 
 def _runs(admin: AdminClient) -> list[dict[str, Any]]:

@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
-from time import perf_counter
 from typing import Any, Final
 
 import httpx
 from msgspec import Struct
 
+from benchmarks.live.open_loop import TimedBody, completion, send_timed
 from gateway.evaluation.corpus import CorpusLine
 
 # Both halves have apps with answers in proportion to the input and open ones, and about the same
@@ -19,7 +19,6 @@ MAJORITY_SHARE: Final = 0.9  # of the traffic, of one half's apps
 MAX_TOKENS: Final = 150
 TEMPERATURE: Final = 0.7
 TOP_P: Final = 0.95
-TIMEOUT_S: Final = 600.0
 
 
 class PlannedRequest(Struct, frozen=True):
@@ -83,32 +82,19 @@ class Client:
     async def send(self, planned: Sequence[PlannedRequest]) -> list[Answer]:
         """The answers in the order of the plan. RuntimeError if a request fails."""
         self._answered, self._one_more = 0, asyncio.Condition()
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-        async with httpx.AsyncClient(
-            base_url=self._url, timeout=TIMEOUT_S, limits=limits
-        ) as client:
-            start_s = perf_counter()
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._ask(client, each, start_s)) for each in planned]
-        return [task.result() for task in tasks]
+        timed = [
+            TimedBody(each.at_s, body(self._model, each), self._keys[each.line.app])
+            for each in planned
+        ]
+        return await send_timed(self._url, timed, self._received)
 
-    async def _ask(
-        self, client: httpx.AsyncClient, planned: PlannedRequest, start_s: float
-    ) -> Answer:
-        due_s = start_s + planned.at_s
-        await asyncio.sleep(due_s - perf_counter())
-        response = await client.post(
-            "/v1/chat/completions",
-            json=body(self._model, planned),
-            headers={"Authorization": f"Bearer {self._keys[planned.line.app]}"},
-        )
-        if response.is_error:
-            raise RuntimeError(f"a request failed: {response.text[:500]}")
+    async def _received(self, response: httpx.Response, response_s: float) -> Answer:
+        answer = Answer(completion(response)["id"], response_s)
         async with self._one_more:
             self._answered += 1
             self._one_more.notify_all()
         self._on_answer(self._answered)
-        return Answer(response.json()["id"], perf_counter() - due_s)
+        return answer
 
 
 def body(model: str, planned: PlannedRequest) -> dict[str, Any]:

@@ -17,9 +17,14 @@ APP: Final = "playground"
 def learn_log(admin: AdminClient, log: Callable[[str], Iterable[LogLine]]) -> TrainingResult:
     """Import a log of the benchmark's app, whose id `log` gets, and train on all of history."""
     app = _id_of(admin, f"/admin/tenants/{_tenant(admin)}/apps", APP)
-    body = b"\n".join(map(msgspec.json.encode, log(app)))
-    admin.send("/admin/predictors/samples", body, LINES)
+    import_log(admin, log(app))
     return learn(admin)
+
+
+def import_log(admin: AdminClient, lines: Iterable[LogLine]) -> None:
+    """Import a log into history."""
+    body = b"\n".join(map(msgspec.json.encode, lines))
+    admin.send("/admin/predictors/samples", body, LINES)
 
 
 def learn(admin: AdminClient) -> TrainingResult:

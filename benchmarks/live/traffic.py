@@ -7,13 +7,12 @@ from itertools import chain
 from math import exp, log
 from pathlib import Path
 from random import Random
-from time import perf_counter
 from typing import Any, Final
 
 import httpx
 from msgspec import Struct
 
-from benchmarks.live.gateway_process import API_KEY
+from benchmarks.live.open_loop import TimedBody, send_timed
 from engine.checkpoints.catalogue import DEMO_FOLDER
 from gateway.demo.apps import read_apps
 
@@ -23,7 +22,6 @@ WORDS_SPREAD: Final = 0.3  # standard deviation of log words around that proport
 MEDIAN_TOKENS: Final = 110  # of an answer, log-normal
 LOG_SPREAD: Final = 0.75  # standard deviation of log answer lengths
 ANSWER_TOKENS: Final = (8, 640)
-TIMEOUT_S: Final = 600.0
 
 
 class PlannedRequest(Struct, frozen=True):
@@ -51,13 +49,6 @@ def plan(
         planned.append(PlannedRequest(at_s, question, tokens, number))
         at_s += gaps.expovariate(rate_s) if rate_s else 0.0
     return planned
-
-
-class TimedBody(Struct, frozen=True):
-    """The body of a chat completion, with the time to send it in seconds from the start."""
-
-    at_s: float
-    body: dict[str, Any]
 
 
 class Answer(Struct, frozen=True):
@@ -88,7 +79,7 @@ def send(url: str, requests: Sequence[PlannedRequest]) -> list[float]:
 
 def ask(url: str, bodies: Sequence[TimedBody]) -> list[Answer]:
     """The answers, in the order of the bodies."""
-    return asyncio.run(_ask(url, bodies))
+    return asyncio.run(send_timed(url, bodies, _answer))
 
 
 def _examples() -> Iterator[list[str]]:
@@ -115,30 +106,14 @@ def _tokens(rng: Random) -> int:
     return min(max(round(exp(rng.gauss(log(MEDIAN_TOKENS), LOG_SPREAD))), shortest), longest)
 
 
-async def _ask(url: str, bodies: Sequence[TimedBody]) -> list[Answer]:
-    async with httpx.AsyncClient(
-        base_url=url,
-        headers={"Authorization": f"Bearer {API_KEY}"},
-        timeout=TIMEOUT_S,
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
-    ) as client:
-        start_s = perf_counter()
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_ask_one(client, each, start_s)) for each in bodies]
-        return [task.result() for task in tasks]
-
-
-async def _ask_one(client: httpx.AsyncClient, timed: TimedBody, start_s: float) -> Answer:
-    due_s = start_s + timed.at_s
-    await asyncio.sleep(due_s - perf_counter())
-    response = await client.post("/v1/chat/completions", json=timed.body)
+async def _answer(response: httpx.Response, response_s: float) -> Answer:
     if response.is_error:
-        return Answer("", 0, perf_counter() - due_s, response.text[:500])
+        return Answer("", 0, response_s, response.text[:500])
     answer = response.json()
     return Answer(
         answer["choices"][0]["message"]["content"],
         answer["usage"]["completion_tokens"],
-        perf_counter() - due_s,
+        response_s,
     )
 
 

@@ -3,13 +3,12 @@
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-import msgspec
-
+from benchmarks.live.learning import import_log
+from benchmarks.live.tenant import Tenant
 from benchmarks.own_lengths.lengths_file import OwnLength, line_id
 from benchmarks.s1.live_models import LiveModel, Question, question_of
-from benchmarks.s1.live_traffic import Tenant, plan, send
+from benchmarks.s1.live_traffic import plan, send
 from gateway.cli.admin.client import AdminClient
-from gateway.cli.admin.learning import LINES
 from gateway.demo.training import train
 from gateway.evaluation.corpus import CorpusLine
 from gateway.prediction.lifecycle.log_format import LogLine
@@ -44,8 +43,7 @@ def learn_known(
     model: LiveModel, admin: AdminClient, tenant: Tenant, known: Sequence[KnownLength]
 ) -> str:
     """Import known lengths, then train on them; says what predicts."""
-    body = b"\n".join(msgspec.json.encode(log_line(model, tenant, each)) for each in known)
-    admin.send("/admin/predictors/samples", body, LINES)
+    import_log(admin, (log_line(model, tenant, each) for each in known))
     return _train(admin, tenant)
 
 

@@ -14,6 +14,7 @@ from benchmarks.harness.report import Row
 from benchmarks.harness.retry import Measured, quietest
 from benchmarks.live.calibration import calibrated
 from benchmarks.live.gateway_process import ADMIN_KEY, GatewayProcess
+from benchmarks.live.tenant import Tenant
 from benchmarks.own_lengths.lengths_file import read_lengths
 from benchmarks.s1.ladder import FIXED, MAGNUS, OURS, RUNGS, UNPREDICTED
 from benchmarks.s1.live_learning import known_lengths, learn_known, learn_served
@@ -28,7 +29,7 @@ from benchmarks.s1.live_models import (
 )
 from benchmarks.s1.live_plots import draw
 from benchmarks.s1.live_rows import LADDER_SEED, LiveRun, rows_of
-from benchmarks.s1.live_traffic import PlannedQuestion, Tenant, plan, send
+from benchmarks.s1.live_traffic import PlannedQuestion, plan, send
 from benchmarks.s1.live_work import read_work
 from engine.demo.jobs import JOBS
 from gateway.cli.admin.client import AdminClient
@@ -152,7 +153,7 @@ class LiveLadder:
             GatewayProcess(f"S1-{model.name}", **model.settings) as gateway,
             closing(AdminClient(gateway.url, ADMIN_KEY)) as admin,
         ):
-            tenant = Tenant.create(admin, self._apps)
+            tenant = Tenant.create(admin, "S1", self._apps)
             predictor = self._learn(gateway.url, admin, tenant)
             say(f"{model.name}: lengths by {predictor}")
             send(gateway.url, model, tenant.keys, plan(self._backlog[:WARM_UP], LADDER_SEED))

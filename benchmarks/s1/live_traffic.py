@@ -1,19 +1,15 @@
 """Sends questions to a gateway at a rate, each with the key of its app and with `max_tokens`."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
-from time import perf_counter
-from typing import Any, Final, Self
+from typing import Any
 
 import httpx
 from msgspec import Struct
 
+from benchmarks.live.open_loop import TimedBody, completion, send_timed
 from benchmarks.s1.live_models import LiveModel, Question
-from gateway.cli.admin.client import AdminClient
-
-TIMEOUT_S: Final = 900.0
-TENANT: Final = "S1"
 
 
 class PlannedQuestion(Struct, frozen=True):
@@ -22,28 +18,6 @@ class PlannedQuestion(Struct, frozen=True):
     at_s: float
     question: Question
     seed: int
-
-
-class Tenant(Struct, frozen=True):
-    """A tenant with an app and a key for each app of the questions."""
-
-    id: str
-    apps: dict[str, str]
-    keys: dict[str, str]
-
-    @classmethod
-    def create(cls, admin: AdminClient, apps: Iterable[str]) -> Self:
-        """Create the tenant and its apps, without instructions: each question brings its own."""
-        tenant = str(admin.post("/admin/tenants", name=TENANT)["id"])
-        ids = {
-            app: str(admin.post(f"/admin/tenants/{tenant}/apps", name=app)["id"])
-            for app in sorted(set(apps))
-        }
-        keys = {
-            app: str(admin.post(f"/admin/apps/{made}/keys", name=TENANT)["secret"])
-            for app, made in ids.items()
-        }
-        return cls(tenant, ids, keys)
 
 
 def plan(
@@ -64,38 +38,12 @@ def send(
 
     RuntimeError for one that fails.
     """
-    return asyncio.run(_send(url, model, keys, planned))
+    timed = [TimedBody(each.at_s, body(model, each), keys[each.question.app]) for each in planned]
+    return asyncio.run(send_timed(url, timed, _tokens))
 
 
-async def _send(
-    url: str, model: LiveModel, keys: Mapping[str, str], planned: Sequence[PlannedQuestion]
-) -> list[int]:
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, limits=limits) as client:
-        start_s = perf_counter()
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(_send_one(client, model, keys, each, start_s)) for each in planned
-            ]
-        return [task.result() for task in tasks]
-
-
-async def _send_one(
-    client: httpx.AsyncClient,
-    model: LiveModel,
-    keys: Mapping[str, str],
-    planned: PlannedQuestion,
-    start_s: float,
-) -> int:
-    await asyncio.sleep(start_s + planned.at_s - perf_counter())
-    response = await client.post(
-        "/v1/chat/completions",
-        json=body(model, planned),
-        headers={"Authorization": f"Bearer {keys[planned.question.app]}"},
-    )
-    if response.is_error:
-        raise RuntimeError(f"a request failed: {response.text[:500]}")
-    return int(response.json()["usage"]["completion_tokens"])
+async def _tokens(response: httpx.Response, _response_s: float) -> int:
+    return int(completion(response)["usage"]["completion_tokens"])
 
 
 def body(model: LiveModel, planned: PlannedQuestion) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from benchmarks.live.traffic import TimedBody
+from benchmarks.live.open_loop import TimedBody
 from engine.checkpoints.catalogue import DEMO_FOLDER
 from engine.demo.jobs import JOBS
 from gateway.prediction.lifecycle.log_format import LogLine

@@ -16,7 +16,8 @@ from benchmarks.harness.report import Report, Row, Target
 from benchmarks.harness.retry import MAX_REPEATS, Measured, quietest
 from benchmarks.live.gateway_process import GatewayProcess
 from benchmarks.live.learning import described, learn, learn_log
-from benchmarks.live.traffic import Answer, TimedBody, ask
+from benchmarks.live.open_loop import TimedBody
+from benchmarks.live.traffic import Answer, ask
 from benchmarks.s3.live_cells import HONEST, MAXIMUM, MISLED, TRUE, LiveContender, LivePass
 from benchmarks.s3.live_occupancy import Occupancy
 from benchmarks.s3.live_plots import draw

@@ -14,6 +14,7 @@ from benchmarks.harness.cpu_noise import CpuNoise
 from benchmarks.harness.report import rows_table
 from benchmarks.harness.retry import Measured
 from benchmarks.live.gateway_process import ServedRequests
+from benchmarks.live.tenant import Tenant
 from benchmarks.own_lengths.lengths_file import Kind, OwnLength, line_id
 from benchmarks.s1.ladder import FIXED, FIXED_BATCH, MAGNUS, OURS, RUNGS
 from benchmarks.s1.live_learning import KnownLength, known_lengths, log_line
@@ -29,7 +30,7 @@ from benchmarks.s1.live_models import (
 from benchmarks.s1.live_plots import NAME, draw
 from benchmarks.s1.live_rows import LiveRun, rows_of
 from benchmarks.s1.live_targets import live_targets
-from benchmarks.s1.live_traffic import Tenant, body, plan
+from benchmarks.s1.live_traffic import body, plan
 from benchmarks.s1.live_work import EngineWork, work_of
 from gateway.evaluation.corpus import CorpusLine
 from gateway.generation.metrics import GatewayMetrics
