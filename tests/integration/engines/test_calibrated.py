@@ -2,34 +2,24 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import httpx
 import pytest
 
 from gateway.engines.colocated import ColocatedEngine
 from gateway.engines.measurement import measured_engine
-from gateway.engines.supervisor import EngineSupervisor, socket_path
+from gateway.engines.supervisor import EngineSupervisor
 from gateway.errors import EngineLost, GenerationFailed
 from gateway.replay.cost.trials import TrialArrival
 from tests.conftest import PATIENCE_S
-
-DEMO = Path(__file__).parents[3] / "engine" / "demo" / "lmaas-demo"
+from tests.supervised_engine import supervised_engine
 
 
 @pytest.fixture(scope="module")
 async def supervisor(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EngineSupervisor]:
     folder = tmp_path_factory.mktemp("engine")
-    environment = {
-        "LMAAS_MODEL": str(DEMO),
-        "LMAAS_ENGINE_SOCKET": str(socket_path(folder)),
-        "LMAAS_ENGINE_THREADS": "1",
-        "LMAAS_ENGINE_STEP_TOKENS": "64",
-    }
-    supervisor = EngineSupervisor(environment, folder / "engine.log")
-    await supervisor.start()
-    yield supervisor
-    await supervisor.stop()
+    async with supervised_engine(folder, LMAAS_ENGINE_STEP_TOKENS="64") as supervisor:
+        yield supervisor
 
 
 async def test_every_token_of_a_trial_is_accounted_for(supervisor: EngineSupervisor) -> None:

@@ -14,10 +14,9 @@ import pytest
 
 from engine.protocol import EngineInfo, Finish, KvState, Refused, Sequence, Step
 from gateway.engines.colocated import ColocatedEngine
-from gateway.engines.supervisor import EngineSupervisor, socket_path
+from gateway.engines.supervisor import EngineSupervisor
 from tests.conftest import PATIENCE_S
-
-DEMO = Path(__file__).parents[3] / "engine" / "demo" / "lmaas-demo"
+from tests.supervised_engine import supervised_engine
 
 
 class RecordingListener:
@@ -61,15 +60,8 @@ class RecordingListener:
 @pytest.fixture(scope="module")
 async def supervisor(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EngineSupervisor]:
     folder = tmp_path_factory.mktemp("engine")
-    environment = {
-        "LMAAS_MODEL": str(DEMO),
-        "LMAAS_ENGINE_SOCKET": str(socket_path(folder)),
-        "LMAAS_ENGINE_THREADS": "1",
-    }
-    supervisor = EngineSupervisor(environment, folder / "engine.log")
-    await supervisor.start()
-    yield supervisor
-    await supervisor.stop()
+    async with supervised_engine(folder) as supervisor:
+        yield supervisor
 
 
 @asynccontextmanager

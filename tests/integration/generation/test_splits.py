@@ -11,13 +11,14 @@ import pytest
 
 from engine.protocol import Sampling
 from gateway.engines.colocated import ColocatedEngine
-from gateway.engines.supervisor import EngineSupervisor, socket_path
+from gateway.engines.supervisor import EngineSupervisor
 from gateway.generation.request import GenerationRequest
 from gateway.generation.request_state import RequestState
 from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.scheduling.policy import Options, PolicyName
 from tests.conftest import PATIENCE_S
-from tests.unit.generation.conftest import DEMO, SchedulerScene, a_request, tokenizer
+from tests.supervised_engine import supervised_engine
+from tests.unit.generation.conftest import SchedulerScene, a_request, tokenizer
 
 fixtures = (a_request, tokenizer)
 OPTIONS = Options(fixed_batch=8)
@@ -28,16 +29,8 @@ MAX_TOKENS = 60
 async def supervisor(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EngineSupervisor]:
     """An engine of 16 pages of 16 tokens: three sequences at their maximum length."""
     folder = tmp_path_factory.mktemp("engine")
-    environment = {
-        "LMAAS_MODEL": str(DEMO),
-        "LMAAS_ENGINE_SOCKET": str(socket_path(folder)),
-        "LMAAS_ENGINE_THREADS": "1",
-        "LMAAS_KV_TOKENS": "256",
-    }
-    supervisor = EngineSupervisor(environment, folder / "engine.log")
-    await supervisor.start()
-    yield supervisor
-    await supervisor.stop()
+    async with supervised_engine(folder, LMAAS_KV_TOKENS="256") as supervisor:
+        yield supervisor
 
 
 class LiveScene(SchedulerScene):

@@ -13,26 +13,15 @@ from benchmarks.live.passes import PolicyRun, calibrated_s, saturated_tokens_s
 from benchmarks.live.plots import NAME, draw
 from benchmarks.live.run import POLICIES, rows_of, targets
 from benchmarks.live.traffic import ANSWER_TOKENS, plan
-from gateway.replay.cost.calibration import CalibratedEngine, CostFit, FitQuality, StepGroup
-from gateway.replay.cost.model import EngineModel, EngineShape, LinearCost
+from gateway.replay.cost.model import EngineModel, LinearCost
 from gateway.replay.simulator import replay
 from gateway.replay.workload.predictions import kendall_tau, with_predictions
 from gateway.replay.workload.workload import Workload
 from gateway.scheduling.policy import Options, build_policy
+from tests.unit.benchmarks.calibrated_engine import calibrated_engine
 
 COST = LinearCost(step_s=2e-3, prompt_token_s=5e-5, sequence_s=8e-5, kv_token_s=3e-7)
-GOOD = FitQuality(steps=100, r2=0.99, median_error=0.03, bias=0.01)
-ENGINE = CalibratedEngine(
-    cost=COST,
-    shape=EngineShape(pages=100, page_tokens=16, context_tokens=2048),
-    model="m",
-    device="cpu",
-    dtype="float32",
-    trials=9,
-    fit=CostFit(
-        COST, GOOD, GOOD, StepGroup("t", 0.0, 0.0, 1.0, 1.0, 9, 1.0, 1.1), seen=1.0, hiccups=0
-    ),
-)
+ENGINE = calibrated_engine(COST)
 
 
 def served(response_s: Any, tokens: Any = 10, queued_s: Any = 0.0) -> ServedRequests:

@@ -34,26 +34,15 @@ from benchmarks.s1.live_traffic import body, plan
 from benchmarks.s1.live_work import EngineWork, work_of
 from gateway.evaluation.corpus import CorpusLine
 from gateway.generation.metrics import GatewayMetrics
-from gateway.replay.cost.calibration import CalibratedEngine, CostFit, FitQuality, StepGroup
-from gateway.replay.cost.model import EngineShape, LinearCost
+from gateway.replay.cost.model import LinearCost
 from gateway.replay.workload.workload import Workload
 from gateway.scheduling.policy import PolicyName
+from tests.unit.benchmarks.calibrated_engine import calibrated_engine
 
 COST = LinearCost(
     step_s=2e-3, prompt_token_s=5e-5, sequence_s=8e-5, kv_token_s=3e-7, prompt_read_s=1e-8
 )
-GOOD = FitQuality(steps=100, r2=0.99, median_error=0.03, bias=0.01)
-ENGINE = CalibratedEngine(
-    cost=COST,
-    shape=EngineShape(pages=100, page_tokens=16, context_tokens=2048),
-    model="m",
-    device="cpu",
-    dtype="float32",
-    trials=9,
-    fit=CostFit(
-        COST, GOOD, GOOD, StepGroup("t", 0.0, 0.0, 1.0, 1.0, 9, 1.0, 1.1), seen=1.0, hiccups=0
-    ),
-)
+ENGINE = calibrated_engine(COST)
 MODEL = demo_model(quick=True)
 PREDICTOR = "trained on 9 own answers"
 ANSWER_TOKENS = 10  # of every answer
