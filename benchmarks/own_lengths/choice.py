@@ -11,7 +11,8 @@ from benchmarks.own_lengths.lengths_file import Kind, line_id
 from gateway.evaluation.corpus import CorpusLine, Split
 
 LINES: Final = 100  # of an app, at least
-REPEATED: Final = 20  # lines of an app that are answered again, and greedily
+AGAIN: Final = 60  # lines of an app that are answered again: the noise floor
+GREEDY: Final = 20  # lines of an app that are answered greedily too
 SEED_DIGITS: Final = 12  # hex digits of a line's id that seed its answer
 KINDS: Final[tuple[Kind, ...]] = ("sampled", "again", "greedy")
 
@@ -44,18 +45,18 @@ def asks(
 ) -> list[Ask]:
     """`count` lines of each app, or all that there are, and all that were answered before.
 
-    Sampled ones come first, then their repetitions, and in each the apps take turns: a run that is
-    stopped has answers of every app.
+    Sampled ones come first, then their repetitions, then the greedy ones, and in each the apps take
+    turns: a run that is stopped has answers of every app.
     """
     by_app: dict[str, list[CorpusLine]] = {}
     for line in lines:
         by_app.setdefault(line.app, []).append(line)
     chosen = [_chosen(own, answered, count) for own in by_app.values()]
-    repeated = [own[:REPEATED] for own in chosen]
+    counts: dict[Kind, int | None] = {"sampled": None, "again": AGAIN, "greedy": GREEDY}
     return [
         Ask(line, kind, line_id(line))
         for kind in KINDS
-        for turn in zip_longest(*(chosen if kind == "sampled" else repeated))
+        for turn in zip_longest(*(own[: counts[kind]] for own in chosen))
         for line in turn
         if line is not None
     ]

@@ -93,8 +93,8 @@ def smollm2(folder: Path, *, quick: bool) -> LiveModel:
         folder=folder,
         max_prompt=128,
         max_answer=100 if quick else 200,
-        backlog=1 + FIXED_BATCH * (1 if quick else 6),
-        arrivals=8 if quick else 32,
+        backlog=1 + FIXED_BATCH * (1 if quick else 12),
+        arrivals=8 if quick else 64,
         calibration_s=8.0 if quick else 30.0,
     )
 

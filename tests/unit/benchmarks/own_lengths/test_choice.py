@@ -3,7 +3,7 @@
 from collections import Counter
 from random import Random
 
-from benchmarks.own_lengths.choice import KINDS, REPEATED, asks, spread
+from benchmarks.own_lengths.choice import AGAIN, GREEDY, KINDS, asks, spread
 from benchmarks.own_lengths.lengths_file import line_id
 from gateway.evaluation.corpus import CorpusLine
 
@@ -34,9 +34,13 @@ def test_every_app_has_its_lines_and_the_splits_their_share() -> None:
 
 
 def test_some_lines_of_each_app_are_answered_in_three_ways_with_three_seeds() -> None:
-    found = asks([*lines("a", 500), *lines("b", 200)], count=50)
+    found = asks([*lines("a", 500), *lines("b", 200)], count=100)
     per_line = Counter(ask.id for ask in found)
-    assert Counter(per_line.values()) == {len(KINDS): 2 * REPEATED, 1: 2 * (50 - REPEATED)}
+    assert Counter(per_line.values()) == {
+        3: 2 * GREEDY,
+        2: 2 * (AGAIN - GREEDY),
+        1: 2 * (100 - AGAIN),
+    }
     assert len({ask.seed for ask in found}) == len(found)
     assert all(0 <= ask.seed < 2**63 for ask in found)
 
@@ -50,12 +54,12 @@ def test_run_that_is_stopped_has_answers_of_every_app() -> None:
 
 def test_answered_lines_count_and_are_repeated_first() -> None:
     own = lines("a", 500)
-    answered = {line_id(line) for line in own[:30]}
-    found = asks(own, answered, count=50)
+    answered = {line_id(line) for line in own[:80]}
+    found = asks(own, answered, count=100)
     assert answered <= {ask.id for ask in found}
-    assert sum(ask.kind == "sampled" for ask in found) == 50
+    assert sum(ask.kind == "sampled" for ask in found) == 100
     assert {ask.id for ask in found if ask.kind == "again"} <= answered
-    assert found == asks(own, answered, count=50)
+    assert found == asks(own, answered, count=100)
 
 
 def test_spread_takes_one_line_of_each_part_of_the_file() -> None:
