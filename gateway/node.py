@@ -16,7 +16,7 @@ from gateway.database.migration import migrate
 from gateway.engines.colocated import ColocatedEngine
 from gateway.engines.supervisor import EngineSupervisor, socket_path
 from gateway.errors import InvalidRequest, StartupFailure
-from gateway.generation.queue_load import QueueBounds
+from gateway.generation.queue.load import QueueBounds
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import GenerationService
 from gateway.generation.text.tokenizer import ChatTokenizer, model_fingerprint, model_folder

@@ -18,8 +18,8 @@ from gateway.errors import (
 from gateway.generation.engine_session import EngineSession
 from gateway.generation.metrics import GatewayMetrics
 from gateway.generation.preemption import PreemptionOrder
-from gateway.generation.queue_load import QueueLoad
-from gateway.generation.queue_position import QueuePositions
+from gateway.generation.queue.load import QueueLoad
+from gateway.generation.queue.position import QueuePositions
 from gateway.generation.recording import Origin
 from gateway.generation.request_state import RequestState
 from gateway.generation.request_table import RequestTable

@@ -14,7 +14,7 @@ from gateway.generation.engine_session import EngineSession
 from gateway.generation.insight.step_cost import StepCostLearner
 from gateway.generation.metrics import GatewayMetrics
 from gateway.generation.preemption import PreemptionOrder
-from gateway.generation.queue_load import QueueLoad
+from gateway.generation.queue.load import QueueLoad
 from gateway.generation.request_state import RequestState
 from gateway.generation.request_table import RequestTable
 from gateway.generation.settlement import Settlement

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from engine.protocol import Sequence, TokenLogprobs
 from gateway.errors import ContextLengthExceeded, LmaasError
-from gateway.generation.queue_position import QueuePosition
+from gateway.generation.queue.position import QueuePosition
 from gateway.generation.request import GenerationRequest, answer_limit
 from gateway.generation.text.detokenizer import AnswerText
 from gateway.generation.text.incremental_decoder import MAX_HELD_TOKENS, AnswerDecoder

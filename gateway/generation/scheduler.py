@@ -17,8 +17,8 @@ from gateway.generation.insight.queue_view import QueuePage, read_queue
 from gateway.generation.insight.step_cost import StepCostLearner
 from gateway.generation.metrics import GatewayMetrics
 from gateway.generation.preemption import PreemptionOrder
-from gateway.generation.queue_load import QueueBounds, QueueLoad
-from gateway.generation.queue_position import QueuePositions
+from gateway.generation.queue.load import QueueBounds, QueueLoad
+from gateway.generation.queue.position import QueuePositions
 from gateway.generation.recording import Origin, record_of
 from gateway.generation.request_state import RequestState
 from gateway.generation.request_table import RequestTable

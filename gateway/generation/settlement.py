@@ -7,7 +7,7 @@ import structlog
 
 from gateway.errors import LmaasError
 from gateway.generation.metrics import GatewayMetrics
-from gateway.generation.queue_position import QueuePositions
+from gateway.generation.queue.position import QueuePositions
 from gateway.generation.recording import Origin, record_of
 from gateway.generation.request_state import RequestState
 from gateway.history.record import Record

@@ -23,7 +23,7 @@ from engine.protocol import (
     TokenLogprobs,
 )
 from gateway.engines.interface import EngineClient, EngineListener
-from gateway.generation.queue_load import QueueBounds
+from gateway.generation.queue.load import QueueBounds
 from gateway.generation.request import GenerationRequest, Message
 from gateway.generation.request_state import RequestState
 from gateway.generation.scheduler import Scheduler
