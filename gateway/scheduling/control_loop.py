@@ -10,7 +10,7 @@ from typing import Final, Literal, TypeAlias
 from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.in_flight import BatchesInFlight
 from gateway.scheduling.policy import LockstepPolicy, Policy, SharingPolicy
-from gateway.scheduling.requests import QueuedRequest, RunningSequence
+from gateway.scheduling.requests import QueuedRequest, RunningSequence, SharedPrefix
 
 STEPS_BETWEEN_DECISIONS: Final = 16  # while requests are queued and nothing ends
 STEPS_UNTIL_ROOM: Final = 8  # without a start, until a tenant under its share gets room
@@ -173,6 +173,15 @@ class ControlLoop:
         self.policy.halve(requests)
         self.due = True
         return True
+
+    def pin(self, prefix: SharedPrefix) -> None:
+        """A prefix is pinned in the engine until `unpin`.
+
+        Admission counts every member's whole prompt, so there is nothing to add for it.
+        """
+
+    def unpin(self, prefix_id: str) -> None:
+        """A prefix is no longer pinned in the engine."""
 
     def use(
         self, policy: Policy, waiting: Iterable[QueuedRequest], running: Sequence[RunningSequence]
