@@ -207,8 +207,7 @@ class JobRunner:
                 wait_s, retry_s = retry_s, min(2 * retry_s, MAX_RETRY_S)
             except Exception:
                 log.exception("batch_lines_failed")
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), wait_s)
+            await _wait(self._woken, wait_s)
 
     async def _claim(self) -> bool:
         """Claim lines if there is room for a good part of a chunk; whether there were any."""
@@ -286,14 +285,13 @@ class JobRunner:
                 left_s = began_s + FLUSH_S - time.monotonic()
                 if left_s <= 0:
                     break
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._reported.wait(), left_s)
+                await _wait(self._reported, left_s)
                 self._reported.clear()
             while self._outcomes:
                 try:
                     await self._write_some()
                     retry_s = RETRY_S
-                except (LmaasError, SQLAlchemyError, OSError) as error:
+                except Exception as error:  # noqa: BLE001  no outcome may be lost
                     log.warning("batch_outcomes_delayed", reason=repr(error), retry_s=retry_s)
                     await asyncio.sleep(retry_s)
                     retry_s = min(2 * retry_s, MAX_RETRY_S)
@@ -308,6 +306,13 @@ class JobRunner:
         for held, _ in some:
             self._outcomes.popleft()
             del self._held[held.line]
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Wait for an event, at most this long. `wait_for` could lose a cancel that comes with it."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 def _needed_tokens(state: RequestState) -> float:
