@@ -24,9 +24,8 @@ class RequestTable:
         return waiting or next((r for r in self.running.values() if r.id == request_id), None)
 
     def queued(self) -> list[QueuedRequest]:
-        """The queued interactive requests, as policies see them."""
-        waiting = self.waiting.values()
-        return [state.to_queued() for state in waiting if state.lane == "interactive"]
+        """The queued requests, as policies see them."""
+        return [state.to_queued() for state in self.waiting.values()]
 
     def in_engine(self) -> list[RunningSequence]:
         """The sequences in the engine, as admission sees them."""

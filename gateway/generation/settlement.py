@@ -103,4 +103,5 @@ def _runs_again(reason: str, error: LmaasError | None) -> bool:
 
     History has a line once, under one key in all attempts, so only its last end is recorded.
     """
-    return reason == "cancelled" or isinstance(error, OverLimit | Unavailable)
+    withdrawn = reason == "cancelled" and error is None
+    return withdrawn or isinstance(error, OverLimit | Unavailable)

@@ -113,7 +113,8 @@ def read_queue(
         (
             turn
             for turn in expected_turns(batches, len(ahead), free_s)
-            if tenant is None or turn.request.tenant == tenant.hex
+            if turn.request.lane == "interactive"
+            and (tenant is None or turn.request.tenant == tenant.hex)
         ),
         (
             state
