@@ -31,9 +31,9 @@ class _Group(Struct):
 class PrefixPins:
     """Pins each group's prefix with the submission that starts its first member.
 
-    It is released when the last member has ended. Lines come in the order of their groups, so
-    whoever holds members back keeps their group open with `keep`. After a loss, or on a new engine,
-    a prefix is pinned again with the next member that starts.
+    It is released when the last member has ended. Lines come in the order of their groups, so a
+    runner that holds members back keeps their group open with `keep`. After a loss, or on a new
+    engine, a prefix is pinned again with the next member that starts.
     """
 
     def __init__(self, loop: ControlLoop, session: EngineSession, metrics: GatewayMetrics) -> None:

@@ -37,6 +37,7 @@ class ControlLoop:
         self._sharing = policy if isinstance(policy, SharingPolicy) else None
         self._pool: tuple[int, int, int | None] = 0, 1, None  # pages, tokens per page
         self._batches = BatchesInFlight()
+        self._pinned: dict[str, SharedPrefix] = {}
         self._ends = 0
         self._contended_ends = 0  # while others were queued, since the last `settle`
         self._preemptions = 0
@@ -175,13 +176,14 @@ class ControlLoop:
         return True
 
     def pin(self, prefix: SharedPrefix) -> None:
-        """A prefix is pinned in the engine until `unpin`.
-
-        Admission counts every member's whole prompt, so there is nothing to add for it.
-        """
+        """A prefix is pinned in the engine: it counts whole until `unpin`."""
+        self._pinned[prefix.id] = prefix
+        self.policy.admission.pin(prefix)
 
     def unpin(self, prefix_id: str) -> None:
-        """A prefix is no longer pinned in the engine."""
+        """A prefix is no longer pinned in the engine: it counts while a member is alive."""
+        if self._pinned.pop(prefix_id, None) is not None:
+            self.policy.admission.unpin(prefix_id)
 
     def use(
         self, policy: Policy, waiting: Iterable[QueuedRequest], running: Sequence[RunningSequence]
@@ -191,6 +193,9 @@ class ControlLoop:
         for request in waiting:
             self.policy.withdraw(request.id)
             policy.arrive(request)
+        for prefix in self._pinned.values():
+            self.policy.admission.unpin(prefix.id)
+            policy.admission.pin(prefix)
         self.policy = policy
         self._sharing = policy if isinstance(policy, SharingPolicy) else None
         policy.trust(self.trusted)

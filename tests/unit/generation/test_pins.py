@@ -125,3 +125,17 @@ async def test_lines_yield_and_count_in_no_bound_or_estimate(scene: SchedulerSce
     assert (entries[line.id].lane, entries[line.id].shared_tokens) == ("batch", 32)
     assert (entries[asked.id].lane, entries[asked.id].group) == ("interactive", None)
     assert page.totals.waiting == 2
+
+
+@pytest.mark.parametrize("policy", ["fcfs", "s3"])
+async def test_pins_count_under_the_next_policy_too(scene: SchedulerScene, policy: str) -> None:
+    scene.connect()
+    line = a_line(scene)
+    await scene.enqueue(line)
+    scene.scheduler.use_policy(policy)
+    scene.scheduler.pause_engine()
+    await scene.enqueue(a_line(scene, 8))
+    finish(scene, line)
+    assert scene.engine.commands[-1] == "pause"
+    scene.scheduler.cancel_all(EngineLost("gone"))
+    assert len(scene.scheduler.pins) == 0
