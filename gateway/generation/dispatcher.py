@@ -154,12 +154,13 @@ class Dispatcher:
             return
         self._metrics.split()
         log.info("batch_split", batch=states[0].trace.batch, size=len(states))
-        queued = not self._session.draining and states[0].lane == "interactive"
+        queued = not self._session.draining
         if queued and self._loop.halve([state.to_queued() for state in states]):
             for state in states:
                 state.set_queued_again()
                 self._table.waiting[state.id.hex] = state
-                self._load.add(state.id.hex, state.tenant, state.predicted_tokens)
+                if state.lane == "interactive":
+                    self._load.add(state.id.hex, state.tenant, state.predicted_tokens)
             self.decide_soon()
             return
         self._loop.interrupt()
@@ -310,8 +311,9 @@ class Dispatcher:
         now_s = self._clock()
         for request in self._loop.give_up(now_s):
             state = self._table.waiting.pop(request.id)
-            self._load.remove(request.id)
-            self._positions.withdraw(request.id)
+            if request.lane == "interactive":
+                self._load.remove(request.id)
+                self._positions.withdraw(request.id)
             self._settlement.end(state, "cancelled", shedding_error(state, now_s))
 
 

@@ -118,8 +118,10 @@ class EngineEvents:
     def _count_preemptions(self, preempted: Many[str]) -> None:
         running = self._table.running
         states = [running[sequence_id] for sequence_id in preempted if sequence_id in running]
-        unwanted = [s for s in states if s.lane == "interactive" and not s.preemption_requested]
-        self._loop.preempted(len(unwanted))
+        unwanted = [state.lane for state in states if not state.preemption_requested]
+        self._loop.preempted(unwanted.count("interactive"))
+        if "batch" in unwanted:
+            self._loop.preempted(unwanted.count("batch"), "batch")
         for state in states:
             state.preemptions += 1
             state.suspended, state.preemption_requested = True, False

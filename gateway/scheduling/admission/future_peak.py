@@ -125,6 +125,11 @@ class FuturePeak:
         return not self._joined
 
     @property
+    def pinned(self) -> Sequence[SharedPrefix]:
+        """The pinned prefixes."""
+        return list(self._prefixes.held.pinned.values())
+
+    @property
     def stale(self) -> bool:
         """Whether a refresh is due before the next admission."""
         return self._steps >= REFRESH_STEPS or self._outdated

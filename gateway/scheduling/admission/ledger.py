@@ -1,6 +1,6 @@
 """The memory ledger: what is held privately, what is shared, what is pinned, what is on the host.
 
-A sequence with a shared prefix holds only the pages after it: ⌈tokens/page⌉ − prefix pages. The
+A sequence with a shared prefix holds only the pages after it: ⌈tokens/page⌉ - prefix pages. The
 prefix is held once, while it is pinned or while any sequence that shares it runs.
 """
 

@@ -1,6 +1,6 @@
-"""The future KV use of shared prefixes: pages × P(any member alive), whole while pinned.
+"""The future KV use of shared prefixes: pages · P(any member alive), whole while pinned.
 
-Members live independently, so P(any alive) = 1 − Π(1 − aliveᵢ). A prefix that lives does so
+Members live independently, so P(any alive) = 1 - Π(1 - aliveᵢ). A prefix that lives does so
 together with its members: their covariance adds 2·prefix·P(none alive)·Σ E[ownᵢ] to the variance.
 Products are kept as sums of logarithms, so a member joins and leaves in one pass over the steps.
 """
