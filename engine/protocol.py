@@ -21,6 +21,8 @@ Tokens = Annotated[int, Meta(ge=0)]
 PreemptFirst = Annotated[int, Meta(ge=0, le=9)]
 Positive = Annotated[int, Meta(ge=1)]
 
+BACKGROUND: Final = 2  # `preempt_first` of batch jobs: this and above yield to all other work
+
 
 class Sampling(Struct, frozen=True, omit_defaults=True):
     """How the next token is sampled; randomness is a function of (seed, position).
@@ -58,7 +60,7 @@ class Sequence(Struct, frozen=True, omit_defaults=True):
     generation length, in tokens, to reserve KV memory for (the predicted upper quantile).
     Sequences of the same `salt` share the KV memory of equal prefixes; others never do. When
     memory runs out, the sequence with the highest `preempt_first` is preempted; one with a lower
-    value starts before it.
+    value starts before it. From `BACKGROUND` on, it takes only what others leave of each step.
     """
 
     id: SequenceId
@@ -72,14 +74,29 @@ class Sequence(Struct, frozen=True, omit_defaults=True):
     preempt_first: PreemptFirst = 0
 
 
-class SubmitBatch(Struct, frozen=True, tag="submit", tag_field="op"):
+class Pin(Struct, frozen=True, omit_defaults=True, tag="pin", tag_field="op"):
+    """Protect the full pages of a prefix from eviction, under a name chosen by the caller.
+
+    Pages that are computed later are pinned too. Pins take a bounded share of the memory; one that
+    exceeds it, or whose pages are needed by sequences of a lower `preempt_first`, is released, and
+    a step reports it in `unpinned`. The name can then be pinned again.
+    """
+
+    name: str
+    tokens: Annotated[list[int], Meta(min_length=1)]
+    salt: str = ""
+    preempt_first: PreemptFirst = 0
+
+
+class SubmitBatch(Struct, frozen=True, omit_defaults=True, tag="submit", tag_field="op"):
     """Sequences dispatched together. An id that the engine has seen is not run again.
 
-    In lock-step mode they are one batch.
+    In lock-step mode they are one batch. `pins` are made before the sequences start.
     """
 
     batch: str
     sequences: list[Sequence]
+    pins: list[Pin] = []
 
 
 class Cancel(Struct, frozen=True, tag="cancel", tag_field="op"):
@@ -105,18 +122,6 @@ class Preempt(Struct, frozen=True, tag="preempt", tag_field="op"):
     """
 
     ids: list[SequenceId]
-
-
-class Pin(Struct, frozen=True, tag="pin", tag_field="op"):
-    """Protect the full pages of a prefix from eviction, under a name chosen by the caller.
-
-    Pages that are computed later are pinned too. Pins are released only if nothing could run
-    otherwise.
-    """
-
-    name: str
-    tokens: Annotated[list[int], Meta(min_length=1)]
-    salt: str = ""
 
 
 class Unpin(Struct, frozen=True, tag="unpin", tag_field="op"):
@@ -174,7 +179,8 @@ class KvState(Struct, frozen=True, omit_defaults=True):
     """The engine's KV memory: total pages, allocatable pages, and tokens per page.
 
     `free` includes the `cached` pages: no sequence reads them, they are kept for reuse. `shared`
-    pages have several readers or are pinned; `swapped` pages are in host memory.
+    pages have several readers or are pinned, `pinned` ones are pinned; `swapped` pages are in host
+    memory.
     """
 
     pages: int
@@ -182,6 +188,7 @@ class KvState(Struct, frozen=True, omit_defaults=True):
     page_tokens: int
     cached: int = 0
     shared: int = 0
+    pinned: int = 0
     swapped: int = 0
 
 
@@ -253,8 +260,9 @@ class Step(Struct, frozen=True, omit_defaults=True, tag="step", tag_field="event
     `returned` are the unfinished sequences of a lock-step batch that ran out of memory, or was too
     large to start; all their tokens have been published. The engine has forgotten them: the gateway
     submits them again under new ids, in smaller batches, with the tokens generated so far. A
-    sequence that is alone in its batch always fits and is never returned. `running` includes
-    preempted sequences; `computed` is the number of tokens run through the model.
+    sequence that is alone in its batch always fits and is never returned. `unpinned` are the pins
+    released for lack of memory since the step before. `running` includes preempted sequences;
+    `computed` is the number of tokens run through the model.
     """
 
     number: int
@@ -264,6 +272,7 @@ class Step(Struct, frozen=True, omit_defaults=True, tag="step", tag_field="event
     finished: list[Finish] = []
     preempted: list[SequenceId] = []
     returned: list[SequenceId] = []
+    unpinned: list[str] = []
     running: int = 0
     suspended: int = 0  # preempted and not yet resumed
     waiting: int = 0

@@ -1,6 +1,6 @@
 """Input of the scheduler: queued requests, batches of them, and running sequences."""
 
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
@@ -10,6 +10,20 @@ Quantiles: TypeAlias = tuple[float, float, float, float, float, float]
 """Generation length in tokens at τ = .1 .25 .5 .75 .9 .95, rising, within 1 … max_tokens."""
 
 
+Lane: TypeAlias = Literal["interactive", "batch"]
+"""Requests of the batch lane start when no interactive one waits, and yield to those that come."""
+
+
+class SharedPrefix(Struct, frozen=True):
+    """A prefix that several prompts of one tenant have in common, and its tokens: whole KV pages.
+
+    The KV memory of these tokens is held once for all of them.
+    """
+
+    id: str
+    tokens: int
+
+
 class QueuedRequest(Struct, frozen=True):
     """A request that waits. All times are on the clock that dispatch is called with.
 
@@ -17,6 +31,7 @@ class QueuedRequest(Struct, frozen=True):
     of waiting counts `urgency` times, and so does a token charged to its tenant. `deadline_s` is
     when the whole answer is due, `start_by_s` when the request must have started. `generated`
     tokens were written before its lock-step batch ran out of memory and it was queued again.
+    `prefix` is the prefix of its group in a batch job, part of its prompt.
     """
 
     id: str
@@ -30,6 +45,8 @@ class QueuedRequest(Struct, frozen=True):
     deadline_s: float | None = None
     start_by_s: float | None = None
     generated: int = 0
+    lane: Lane = "interactive"
+    prefix: SharedPrefix | None = None
 
     @property
     def median(self) -> float:
@@ -51,6 +68,8 @@ class QueuedRequest(Struct, frozen=True):
             self.max_tokens,
             self.tenant,
             self.share,
+            lane=self.lane,
+            prefix=self.prefix,
         )
 
 
@@ -68,6 +87,8 @@ class RunningSequence(Struct, frozen=True):
     tenant: str = ""
     share: float = 1.0
     suspended: bool = False
+    lane: Lane = "interactive"
+    prefix: SharedPrefix | None = None
 
     @property
     def kv_tokens(self) -> int:
