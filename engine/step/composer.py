@@ -7,14 +7,11 @@ one still runs: the token that it samples for a sequence is counted, but its val
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from engine.step.background import BackgroundWork
-from engine.step.chunks import Chunk, StepPlan, order_chunks, take_chunk, work_of
+from engine.step.chunks import Chunk, StepPlan, decoding_rows, order_chunks, take_chunk
 from engine.step.memory import KvMemory
 from engine.step.sequence import SequenceState
-
-PROMPT_SHARE: Final = 1 / 8  # of a step that has more decoding sequences than tokens
 
 
 class Composer:
@@ -240,14 +237,20 @@ class Composer:
             while self.memory.tree.yield_pin() and not self._fits(sequence):
                 pass
             return True
+        return self._fits_without_background(sequence) and self._drive_out(sequence, preempted)
+
+    def _fits_without_background(self, sequence: SequenceState) -> bool:
+        """Whether a sequence can start once all that yields to it has left."""
         yielding = [] if sequence.background else self._background_running
         if not (yielding or self.memory.tree.yielding(sequence.preempt_first)):
             return False
         others = [s for s in self._competitors(sequence) if s not in yielding]
-        if len(self.running) - len(yielding) >= self.max_running:
-            return False
-        if not self.memory.fits_without(yielding, others, sequence):
-            return False
+        return len(self.running) - len(yielding) < self.max_running and self.memory.fits_without(
+            yielding, others, sequence
+        )
+
+    def _drive_out(self, sequence: SequenceState, preempted: list[SequenceState]) -> bool:
+        """Make background work yield until a sequence fits; whether it does."""
         while not self._fits(sequence):
             if not self._yield_memory(sequence, preempted):
                 return False
@@ -279,11 +282,11 @@ class Composer:
 
     def _fill(self, preempted: list[SequenceState]) -> list[Chunk]:
         """The step's chunks but those of background work; allocates the pages that they write."""
-        ready = [s for s in self.running if not s.background and _ready(s)]
+        ready = [s for s in self.running if not s.background and s.ready]
         decoding = [s for s in ready if s.uncomputed == 1]
         prompts = [s for s in ready if s.uncomputed > 1]
         limit = self.step_tokens - self._kept_for_background()
-        rows = _rows(len(decoding), limit, prompts=bool(prompts))
+        rows = decoding_rows(len(decoding), limit, prompts=bool(prompts))
         if rows < len(decoding):
             self._turn += 1
             decoding = sorted(decoding, key=lambda sequence: sequence.last_turn)[:rows]
@@ -298,15 +301,12 @@ class Composer:
             if budget > 0:
                 self.memory.extend_prefix(sequence)
                 self._claim_pages(sequence, min(sequence.uncomputed, budget), preempted)
-                chunks.append(self._take_prompt(sequence, budget))
-                budget -= chunks[-1].length
+                chunk = take_chunk(self.memory, sequence, budget)
+                if chunk.length:
+                    chunks.append(chunk)
+                    budget -= chunk.length
+                    self._blocked = False  # the next sequence may share what this one computes
         return [chunk for chunk in chunks if chunk.length]
-
-    def _take_prompt(self, sequence: SequenceState, tokens: int) -> Chunk:
-        chunk = take_chunk(self.memory, sequence, tokens)
-        if chunk.length:
-            self._blocked = False  # the next sequence may share what this one computes
-        return chunk
 
     def _claim_pages(
         self, sequence: SequenceState, tokens: int, preempted: list[SequenceState]
@@ -324,43 +324,14 @@ class Composer:
 
     def _fill_background(self, others: list[Chunk]) -> list[Chunk]:
         """The chunks of background work: all that the step holds, or what its others allow."""
-        ready = [s for s in self.running if s.background and _ready(s)]
+        ready = [s for s in self.running if s.background and s.ready]
         if not ready:
             return []
-        allowance = self.background.allowance(work_of(others)) if others else None
-        decoding = [s for s in ready if s.uncomputed == 1]
-        prompts = [s for s in ready if s.uncomputed > 1]
         budget = self.step_tokens - sum(chunk.length for chunk in others)
-        chunks = []
-        for sequence in decoding[: _rows(len(decoding), budget, prompts=bool(prompts))]:
-            if allowance is None or allowance.row(sequence.computed + 1):
-                chunks.append(take_chunk(self.memory, sequence, 1))
-        rows = len(chunks)
-        budget -= rows
-        for sequence in prompts:
-            if budget > 0:
-                self.memory.extend_prefix(sequence)
-                tokens = min(sequence.uncomputed, budget)
-                if allowance is not None:
-                    tokens = allowance.prompt(sequence.computed, tokens)
-                if tokens:
-                    chunks.append(self._take_prompt(sequence, tokens))
-                    budget -= chunks[-1].length
-        chunks = [chunk for chunk in chunks if chunk.length]
-        self.background.taken(len(chunks), len(decoding) - rows)
+        chunks = self.background.fill(self.memory, ready, budget, others)
+        if any(chunk.length > 1 for chunk in chunks):
+            self._blocked = False  # the next sequence may share what these compute
         return chunks
-
-
-def _ready(sequence: SequenceState) -> bool:
-    """Whether the next step can compute it."""
-    return not sequence.at_max_tokens and not (sequence.constraint and sequence.in_flight)
-
-
-def _rows(decoding: int, tokens: int, *, prompts: bool) -> int:
-    """How many of the decoding sequences get one of a step's tokens; `prompts` keep a share."""
-    if decoding + prompts <= tokens:
-        return decoding
-    return max(0, tokens - (max(1, int(PROMPT_SHARE * tokens)) if prompts else 0))
 
 
 def _preemption_rank(sequence: SequenceState) -> tuple[int, int, int]:
