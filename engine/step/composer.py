@@ -46,6 +46,7 @@ class Composer:
         self._finished: list[SequenceState] = []
         self._to_preempt: list[SequenceState] = []  # before the next step, on request
         self._blocked = False  # the next sequence did not fit, and no memory was freed since
+        self._mixed = False  # whether background sequences ran when the step's composition began
         self._turn = 0  # of decoding sequences, if a step cannot hold all
 
     @property
@@ -91,11 +92,12 @@ class Composer:
 
     def compose(self) -> StepPlan:
         """The next step; extends reservations, preempts and starts sequences."""
+        self._mixed = any(sequence.background for sequence in self.running)
         preempted = self._extend_and_preempt()
         self._start(preempted, background=False)
         chunks = self._fill(preempted)
-        self._start(preempted, background=True)
-        chunks += self._fill_background(chunks)
+        if self._start(preempted, background=True) or self._mixed:
+            chunks += self._fill_background(chunks)
         return StepPlan(order_chunks(chunks), preempted, self.memory.take_copies())
 
     def compose_one(self, sequence: SequenceState) -> StepPlan:
@@ -150,7 +152,7 @@ class Composer:
         for sequence in preempted:
             self._suspend(sequence, self.memory.swap_out)
         self._preempt_for_pages(preempted, background=False)
-        if any(sequence.background for sequence in self.running):
+        if self._mixed:
             self._preempt_for_pages(preempted, background=True)
         return preempted
 
@@ -159,7 +161,7 @@ class Composer:
 
         Pins yield to sequences of a lower `preempt_first`; to others only if nothing else can run.
         """
-        while self._lacks_pages([s for s in self.running if background or not s.background]):
+        while self._lacks_pages(self.running if background else self._others_running):
             candidates = [
                 s for s in self.running if not s.at_max_tokens or (s.background and not background)
             ]
@@ -197,30 +199,38 @@ class Composer:
         self.preempted.sort(key=lambda sequence: sequence.arrival)
         self._blocked = False
 
-    def _start(self, preempted: list[SequenceState], *, background: bool) -> None:
+    def _start(self, preempted: list[SequenceState], *, background: bool) -> bool:
         """Start sequences that fit, in order, either background ones or the others.
 
-        One always runs, if necessary by unpinning.
+        One always runs, if necessary by unpinning. Whether any started.
         """
+        running = len(self.running)
         while not self._blocked and (self.preempted or self.waiting):
             if self._full and (background or not self._background_running):
-                return
+                break
             sequence = self._next()
             if sequence.background != background:
-                return
+                break
             sequence.reserved = max(
                 sequence.reserved, min(sequence.generated + 1, sequence.max_tokens)
             )
             if not self._make_room(sequence, preempted):
                 self._blocked = True
-                return
+                break
             (self.preempted if sequence in self.preempted else self.waiting).remove(sequence)
             self.memory.restore(sequence)
             self.running.append(sequence)
+        return len(self.running) > running
 
     @property
     def _full(self) -> bool:
         return len(self.running) >= self.max_running
+
+    @property
+    def _others_running(self) -> list[SequenceState]:
+        if not self._mixed:
+            return self.running
+        return [sequence for sequence in self.running if not sequence.background]
 
     @property
     def _background_running(self) -> list[SequenceState]:
@@ -282,7 +292,7 @@ class Composer:
 
     def _fill(self, preempted: list[SequenceState]) -> list[Chunk]:
         """The step's chunks but those of background work; allocates the pages that they write."""
-        ready = [s for s in self.running if not s.background and s.ready]
+        ready = [s for s in self._others_running if s.ready]
         decoding = [s for s in ready if s.uncomputed == 1]
         prompts = [s for s in ready if s.uncomputed > 1]
         limit = self.step_tokens - self._kept_for_background()
@@ -294,7 +304,8 @@ class Composer:
                 sequence.last_turn = self._turn
         chunks = []
         for sequence in decoding:
-            self._claim_pages(sequence, 1, preempted)
+            if self._mixed:
+                self._claim_pages(sequence, 1, preempted)
             chunks.append(take_chunk(self.memory, sequence, 1))
         budget = limit - len(chunks)
         for sequence in prompts:
