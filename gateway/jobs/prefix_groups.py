@@ -107,9 +107,10 @@ def prefix_ids(prompts: JobPrompts, groups: PrefixGroups, salt: str) -> list[str
     The same prefix has the same id in every job, gateway and engine; of two salts, two.
     """
     key = blake2b(salt.encode(), digest_size=16).digest()
+    begins = prompts.begins
     ids = []
     for prompt, tokens in zip(_first_prompts(groups), groups.prefix_tokens.tolist(), strict=True):
-        first = int(prompts.starts[prompt])
+        first = int(begins[prompt])
         content = prompts.tokens[first : first + tokens].astype("<u4", copy=False)
         ids.append(blake2b(content.data, digest_size=16, key=key).hexdigest())
     return ids

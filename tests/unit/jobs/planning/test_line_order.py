@@ -37,8 +37,10 @@ def slow_order(groups: PrefixGroups, prompts: Prompts, expected: list[int]) -> l
 
     def ratio(below: list[int], depth: int) -> float:
         opened = {group for line in below for group in paths[line][depth:]}
-        added = sum(prefixes[group + 1] - prefixes[groups.parent[group] + 1] for group in opened)
-        own = sum(len(prompts[line]) - prefixes[groups.group_of[line] + 1] for line in below)
+        added = sum(
+            prefixes[group + 1] - prefixes[int(groups.parent[group]) + 1] for group in opened
+        )
+        own = sum(len(prompts[line]) - prefixes[int(groups.group_of[line]) + 1] for line in below)
         return sum(expected[line] for line in below) / max(added + own, 1)
 
     def place(below: list[int], depth: int) -> list[int]:
