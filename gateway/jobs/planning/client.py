@@ -36,6 +36,7 @@ async def plan_in_process(
     page_tokens: int,
     salt: str,
     new_lines: int,
+    levels: bool = False,
     deadline_s: float = DEADLINE_S,
     memory_bytes: int = MEMORY_BYTES,
 ) -> JobPlan:
@@ -48,6 +49,7 @@ async def plan_in_process(
             page_tokens=page_tokens,
             salt=salt,
             new_lines=new_lines,
+            levels=levels,
             memory_bytes=memory_bytes,
         )
     )

@@ -30,6 +30,7 @@ class PlanRequest(Struct, frozen=True):
     page_tokens: int
     salt: str
     new_lines: int
+    levels: bool
     memory_bytes: int
 
 

@@ -7,7 +7,13 @@ from msgspec import Struct
 from gateway.jobs.planning.line_order import rank_lines
 from gateway.jobs.planning.movable_text import find_movable_text
 from gateway.jobs.planning.sharing_report import SharingReport, report_sharing
-from gateway.jobs.prefix_groups import PrefixGroups, all_levels, one_level, prefix_ids
+from gateway.jobs.prefix_groups import (
+    PrefixGroups,
+    all_levels,
+    group_by_prefix,
+    one_level,
+    prefix_ids,
+)
 from gateway.jobs.prefix_tree import build_prefix_tree
 from gateway.jobs.prompts import Ints, JobPrompts
 from gateway.quantiles import Floats
@@ -25,14 +31,21 @@ class JobPlan(Struct, frozen=True):
 
 
 def plan_lines(
-    prompts: JobPrompts, expected: Floats, *, page_tokens: int, salt: str, new_lines: int
+    prompts: JobPrompts,
+    expected: Floats,
+    *,
+    page_tokens: int,
+    salt: str,
+    new_lines: int,
+    levels: bool = False,
 ) -> JobPlan:
     """Plan all lines together that have not started, of all jobs of one tenant and model.
 
     `expected`: expected tokens of each answer, (lines,). `salt`: what divides those who may share,
-    the tenant. The report is on the last `new_lines`, those of the new job.
+    the tenant. The report is on the last `new_lines`, those of the new job. With `levels`, groups
+    may be inside others, whose prefixes must then stay pinned as long as any of theirs.
     """
-    groups = choose_groups(prompts, page_tokens)
+    groups = (choose_groups if levels else group_by_prefix)(prompts, page_tokens)
     return JobPlan(
         groups,
         prefix_ids(prompts, groups, salt),

@@ -45,6 +45,7 @@ def reply_to(request: PlanRequest, tokens: Tokens) -> PlanReply:
             page_tokens=request.page_tokens,
             salt=request.salt,
             new_lines=request.new_lines,
+            levels=request.levels,
         )
     except MemoryError:
         return PlanReply(error=f"it needed more than {request.memory_bytes // MIB} MiB of memory")

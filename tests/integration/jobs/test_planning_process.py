@@ -18,7 +18,7 @@ from tests.conftest import PATIENCE_S
 PAGE = 4
 random = np.random.default_rng(1)
 DOCUMENTS = random.integers(0, 1_000, (30, 40)).tolist()
-PROMPTS = [[*DOCUMENTS[n % 30], *random.integers(0, 9, n % 5 + 1)] for n in range(500)]
+PROMPTS = [[*([7] * 8), *DOCUMENTS[n % 30], *random.integers(0, 9, n % 5 + 1)] for n in range(500)]
 EXPECTED = random.random(500).astype(np.float32).astype(np.float64)
 
 
@@ -39,6 +39,7 @@ async def plan(
             page_tokens=PAGE,
             salt="acme",
             new_lines=len(prompts),
+            levels=True,
             deadline_s=deadline_s,
             memory_bytes=memory_bytes,
         )
@@ -53,6 +54,7 @@ async def test_process_makes_the_plan_of_the_function(lines: int, tmp_path: Path
         page_tokens=PAGE,
         salt="acme",
         new_lines=lines,
+        levels=True,
     )
     for one, other in (
         (found.groups.group_of, made.groups.group_of),
