@@ -21,7 +21,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from gateway.jobs.prefix_tree import ROOT, PrefixTree, build_prefix_tree
 from gateway.jobs.prompts import Ints, JobPrompts
@@ -66,6 +66,10 @@ class PrefixGroups(Struct, frozen=True):
         """The tokens of each prompt that are in its group's prefix: (prompts,)."""
         shared: Ints = np.append(self.prefix_tokens, 0)[self.group_of]
         return shared
+
+    def of_prompts(self, chosen: Ints) -> "PrefixGroups":
+        """The same groups with these prompts alone: some may be left without any."""
+        return structs.replace(self, group_of=self.group_of[chosen])
 
     def sum_below(self, amounts: npt.ArrayLike) -> Floats:
         """An amount of each group, (groups,), and of all groups inside it."""
