@@ -191,8 +191,7 @@ def test_foreign_pin_takes_room_from_a_lone_request(a_request: MakeRequest, rule
     admission.pin(SharedPrefix("other", 8 * PAGE))
     request = a_request(10 * PAGE, max_tokens=15 * PAGE, quantiles=(15.0 * PAGE,) * 6)
     own = replace(request, prefix=SharedPrefix("other", 8 * PAGE))
-    if rule == "peak":
-        assert admission.admit([request]) == 0
+    assert admission.admit([replace(request, max_tokens=15 * PAGE, prompt_tokens=23 * PAGE)]) == 0
     assert admission.admit([own]) == 1
     admission.leave(own.id)
     admission.unpin("other")
