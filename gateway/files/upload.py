@@ -35,6 +35,7 @@ from models.base import new_id
 MAX_TENANT_UPLOADS: Final = 8  # at a time and gateway; each holds up to a chunk in memory
 # A client that is too slow gets its 408 from the connection; these come after it.
 STORING_S: Final = 30.0  # more than the client may take, for the database
+DISCARD_S: Final = 2.0  # after which it is left to the sweeper
 LEASE_S: Final = 60.0  # from there until the sweeper may take it for cut off
 
 log = structlog.get_logger(__name__)
@@ -149,10 +150,10 @@ class Uploads:
             .values(state=DELETED, expires_at=datetime.now(UTC))
         )
         try:
-            async with self._store.turn() as session:
+            async with asyncio.timeout(DISCARD_S), self._store.turn() as session:
                 await session.execute(statement)
-        except LmaasError as error:
-            log.warning("upload_discarded_later", reason=error.message)
+        except (LmaasError, TimeoutError) as error:
+            log.warning("upload_discarded_later", reason=repr(error))
         else:
             self._store.wake()
 

@@ -2,9 +2,12 @@
 
 import base64
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
+from uuid import UUID
 
+import structlog
 from litestar import Controller, Request, Router, delete, get, post
 from litestar.background_tasks import BackgroundTask
 from litestar.di import NamedDependency
@@ -33,7 +36,7 @@ from gateway.api.openai.files.schema import (
     public_id,
 )
 from gateway.api.query import check_query
-from gateway.errors import NotFound
+from gateway.errors import LmaasError, NotFound
 from gateway.files.store import FileOwner, FileStore
 from gateway.files.upload import Uploads
 from gateway.tenancy.caller import Caller
@@ -42,7 +45,8 @@ BINARY: Final = "application/octet-stream"
 # More than comes at a time: a file's own bound, whose error names it, is met before the body's.
 PIECE_BYTES: Final = 1 << 20
 
-_TEXT: Final = Schema(type=OpenAPIType.STRING)
+log = structlog.get_logger(__name__)
+
 _FORM: Final = Schema(
     type=OpenAPIType.OBJECT,
     required=["file", "purpose"],
@@ -136,7 +140,7 @@ class FilesController(Controller):
         """
         file = await files.show(caller.tenant_id, file_id_of(file_id))
         digest = file.sha256 or b""
-        chunks = files.read(file)
+        chunks = _logged(files.read(file), file.id)
         return Stream(
             chunks,
             background=BackgroundTask(_close, chunks),
@@ -162,6 +166,19 @@ class FilesController(Controller):
         await files.delete(caller.tenant_id, found)
         assert found is not None, "no file has an id that cannot be one"
         return DeletedFile(id=public_id(found))
+
+
+async def _logged(
+    chunks: AsyncGenerator[bytes, None], file_id: UUID
+) -> AsyncGenerator[bytes, None]:
+    """The chunks. An error ends the connection before the promised length; the log has it."""
+    try:
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                yield chunk
+    except LmaasError as error:
+        log.warning("download_cut_off", file=str(file_id), reason=error.message)
+        raise
 
 
 async def _close(chunks: AsyncGenerator[bytes, None]) -> None:
