@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import LOST_MESSAGE, Sessions, transaction
-from gateway.errors import DatabaseLost, NotFound
+from gateway.errors import Conflict, DatabaseLost, NotFound
 from gateway.files.bounds import FileBounds
 from gateway.files.chunks import ChunkWriter, lines_of
 from gateway.history.audit import note
@@ -27,6 +27,7 @@ DELETED: Final = "deleted"
 # At a time, over all files: few, so that they leave the pool to others.
 MAX_TRANSACTIONS: Final = 4
 CHUNK_S: Final = 30.0  # to read or store a chunk, its turn included
+ERASED: Final = "the file was erased while it was written"
 MAX_LINE_BYTES: Final = 1 << 20
 
 Order: TypeAlias = Literal["asc", "desc"]
@@ -229,14 +230,14 @@ class FileStore:
         return datetime.now(UTC) + retention
 
     @asynccontextmanager
-    async def turn(self, *, conflict: str = "the file was deleted") -> AsyncIterator[AsyncSession]:
+    async def turn(self) -> AsyncIterator[AsyncSession]:
         """A transaction for one chunk, of which there are few at a time. DatabaseLost in time."""
         limit = asyncio.timeout(CHUNK_S)
         try:
             async with (
                 limit,
                 self._turns,
-                transaction(self._sessions, conflict=conflict) as session,
+                transaction(self._sessions, conflict=ERASED) as session,
             ):
                 yield session
         except TimeoutError as error:
@@ -271,7 +272,7 @@ async def put_chunk(session: AsyncSession, file_id: UUID, number: int, data: byt
 
 
 async def complete(session: AsyncSession, file_id: UUID, **values: object) -> StoredFile:
-    """The file, which is visible once the transaction commits. NotFound if it was deleted."""
+    """The file, which is visible once the transaction commits. Conflict if it was erased."""
     statement = (
         update(StoredFile)
         .where(StoredFile.id == file_id, StoredFile.state == UPLOADING)
@@ -280,7 +281,7 @@ async def complete(session: AsyncSession, file_id: UUID, **values: object) -> St
     )
     file = await session.scalar(statement)
     if file is None:
-        raise NotFound("the file was deleted while it was written")
+        raise Conflict(ERASED)
     return file
 
 

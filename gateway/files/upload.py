@@ -59,7 +59,7 @@ class Upload:
         await self._chunks.write(data)
 
     async def finish(self, *, purpose: str, expires_after_s: float | None) -> StoredFile:
-        """The file, visible from now on. NotFound if an administrator erased it meanwhile."""
+        """The file, visible from now on. Conflict if an administrator erased it meanwhile."""
         contents = await self._chunks.finish()
         async with self._store.turn() as session:
             return await complete(
@@ -72,7 +72,7 @@ class Upload:
             )
 
     async def _put(self, number: int, data: bytes) -> None:
-        async with self._store.turn(conflict="the file was erased by an administrator") as session:
+        async with self._store.turn() as session:
             await put_chunk(session, self._id, number, data)
 
 

@@ -14,6 +14,7 @@ from gateway.database.connection import Database
 from gateway.database.errors import Sessions
 from gateway.errors import (
     ClientGone,
+    Conflict,
     FileQuotaExceeded,
     FileTooLarge,
     NotFound,
@@ -100,7 +101,7 @@ async def test_upload_whose_gateway_died_is_swept_after_its_lease(
         async with sessions.begin() as session:
             await session.execute(update(StoredFile).values(expires_at=datetime.now(UTC)))
         assert await sweeper.sweep() == 1
-        with pytest.raises(NotFound):
+        with pytest.raises(Conflict):
             await upload.finish(purpose="batch", expires_after_s=None)
     assert await rows(sessions) == (0, 0)
 
@@ -270,7 +271,7 @@ async def test_erasure_takes_every_file_of_the_tenant_and_is_recorded(
         await upload.write(b"x")
         erased = await store.erase(owner.tenant_id, by="someone")
         assert (erased.files, erased.size_bytes) == (2, 14)
-        with pytest.raises(NotFound):
+        with pytest.raises(Conflict):
             await upload.finish(purpose="batch", expires_after_s=None)
     await FileSweeper(sessions).sweep()
     async with sessions() as session:

@@ -35,8 +35,9 @@ from gateway.api.openai.files.schema import (
     file_id_of,
     public_id,
 )
+from gateway.api.openapi import errors
 from gateway.api.query import check_query
-from gateway.errors import LmaasError, NotFound
+from gateway.errors import InvalidRequest, LmaasError
 from gateway.files.store import FileOwner, FileStore
 from gateway.files.upload import Uploads
 from gateway.tenancy.caller import Caller
@@ -77,6 +78,7 @@ class FilesController(Controller):
     @post(
         summary="Upload a file",
         status_code=200,
+        responses=errors(409),
         operation_class=_UploadOperation,
     )
     async def upload_file(
@@ -89,7 +91,7 @@ class FilesController(Controller):
         """The stored file. An upload that is cut off leaves none.
 
         413 for a file over `LMAAS_MAX_FILE_BYTES`; 429 if the tenant may keep no more files or
-        bytes.
+        bytes; 409 if an administrator erased the tenant's files meanwhile.
         """
         owner = FileOwner.of(caller)
         return FileObject.of(await receive_file(request, uploads, owner, files.bounds.file_bytes))
@@ -104,10 +106,10 @@ class FilesController(Controller):
         order: FileOrder = "desc",
         purpose: FilePurpose = None,
     ) -> FileListing:
-        """The tenant's files; 404 if `after` is not an id of a file."""
+        """The tenant's files by their creation."""
         start = file_id_of(after) if after is not None else None
         if after is not None and start is None:
-            raise NotFound("after is not the id of a file", param="after")
+            raise InvalidRequest("after is not the id of a file", param="after")
         page = await files.list(
             caller.tenant_id, limit=limit, after=start, order=order, purpose=purpose
         )
