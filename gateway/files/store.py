@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Final, Literal, TypeAlias
 from uuid import UUID
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, insert, select, update
+from sqlalchemy import ColumnElement, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import LOST_MESSAGE, Sessions, transaction
@@ -218,16 +218,16 @@ class FileStore:
         """
         file_id = new_id()
         row = new_file(owner, file_id, filename=filename, purpose=purpose)
-        row["expires_at"] = self.expiry(expires_after_s)
+        row["expires_at"] = func.now() + self.retention(expires_after_s)
         await session.execute(insert(StoredFile).values(row))
         return FileWriter(session, file_id)
 
-    def expiry(self, expires_after_s: float | None) -> datetime:
-        """When a file that is created now expires."""
-        retention = self.bounds.retention
-        if expires_after_s is not None:
-            retention = min(retention, timedelta(seconds=expires_after_s))
-        return datetime.now(UTC) + retention
+    def retention(self, expires_after_s: float | None) -> timedelta:
+        """The time from a file's creation to its expiry; None: as long as files are kept."""
+        longest = self.bounds.retention
+        if expires_after_s is None:
+            return longest
+        return min(longest, timedelta(seconds=expires_after_s))
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[AsyncSession]:
@@ -290,10 +290,10 @@ def _visible(tenant_id: UUID) -> list[ColumnElement[bool]]:
     return [
         StoredFile.tenant_id == tenant_id,
         StoredFile.state == READY,
-        StoredFile.expires_at > datetime.now(UTC),
+        StoredFile.expires_at > func.now(),
     ]
 
 
 def _deleted() -> dict[str, object]:
     """The new values of a row that is to be swept."""
-    return {"state": DELETED, "expires_at": datetime.now(UTC)}
+    return {"state": DELETED, "expires_at": func.now()}

@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
@@ -68,7 +68,7 @@ class Upload:
                 size_bytes=contents.size_bytes,
                 sha256=contents.sha256,
                 purpose=purpose,
-                expires_at=self._store.expiry(expires_after_s),
+                expires_at=StoredFile.created_at + self._store.retention(expires_after_s),
             )
 
     async def _put(self, number: int, data: bytes) -> None:
@@ -123,7 +123,7 @@ class Uploads:
                     f"{max(left, 0)} are left"
                 )
             most = min(most, left)
-            row |= {"size_bytes": most, "expires_at": datetime.now(UTC) + lease}
+            row |= {"size_bytes": most, "expires_at": func.now() + lease}
             await session.execute(insert(StoredFile).values(row))
         return Upload(self._store, file_id, most)
 
@@ -137,7 +137,7 @@ class Uploads:
         kept = select(func.count(), func.coalesce(func.sum(StoredFile.size_bytes), 0)).where(
             StoredFile.tenant_id == tenant_id,
             StoredFile.state != DELETED,
-            StoredFile.expires_at > datetime.now(UTC),
+            StoredFile.expires_at > func.now(),
         )
         files, total = (await session.execute(kept)).one()
         return files, self._store.bounds.tenant_bytes - int(total)
@@ -147,7 +147,7 @@ class Uploads:
         statement = (
             update(StoredFile)
             .where(StoredFile.id == file_id, StoredFile.state == UPLOADING)
-            .values(state=DELETED, expires_at=datetime.now(UTC))
+            .values(state=DELETED, expires_at=func.now())
         )
         try:
             async with asyncio.timeout(DISCARD_S), self._store.turn() as session:
