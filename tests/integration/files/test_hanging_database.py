@@ -6,13 +6,16 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.database.connection import Database
-from gateway.database.errors import CONNECTION_S, Sessions
+from gateway.database.errors import CONNECTION_S, Sessions, transaction
 from gateway.errors import DatabaseLost
 from gateway.files.chunks import CHUNK_BYTES
 from gateway.files.store import FileStore
+from gateway.files.sweeper import FileSweeper
 from gateway.files.upload import DISCARD_S
+from models import StoredFile
 from models.base import new_id
 from tests.conftest import PATIENCE_S, Builder
 from tests.hanging_postgres import HangingPostgres
@@ -99,3 +102,33 @@ async def test_read_that_loses_the_database_ends_in_time(
     hanging.suspend()
     with pytest.raises(DatabaseLost):
         await anext(chunks)
+
+
+async def test_sweeper_goes_on_after_the_database_was_away(
+    *, store: FileStore, put: Put, build: Builder, sessions: Sessions, hanging: HangingPostgres
+) -> None:
+    owner = owner_of(await build.tenant())
+    file = await put(owner)
+    await store.delete(owner.tenant_id, file.id)
+    sweeper = FileSweeper(sessions)
+    hanging.kill()
+    with capture_logs() as logs:
+        sweeper.start()
+        async with asyncio.timeout(PATIENCE_S):
+            while "sweep_delayed" not in {entry["event"] for entry in logs}:
+                await asyncio.sleep(0.01)
+    hanging.recover()
+    async with asyncio.timeout(PATIENCE_S):
+        while await stored(sessions, file):
+            sweeper.wake()
+            await asyncio.sleep(0.05)
+    await sweeper.close()
+
+
+async def stored(sessions: Sessions, file: StoredFile) -> bool:
+    """Whether the file's row is there still, or cannot be known yet."""
+    try:
+        async with transaction(sessions) as session:
+            return await session.get(StoredFile, file.id) is not None
+    except DatabaseLost:
+        return True

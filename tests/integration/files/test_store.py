@@ -28,7 +28,7 @@ from gateway.files.sweeper import CHUNKS, FileSweeper
 from gateway.files.upload import MAX_TENANT_UPLOADS, Uploads
 from models import AuditEntry, StoredFile
 from models.base import new_id
-from tests.conftest import Builder
+from tests.conftest import PATIENCE_S, Builder
 from tests.integration.files.conftest import BOUNDS, Put, owner_of, rows
 
 
@@ -251,8 +251,9 @@ async def test_running_sweeper_deletes_soon_after_a_deletion(
         file = await upload.finish(purpose="batch", expires_after_s=None)
     sweeper.start()
     await store.delete(owner.tenant_id, file.id)
-    while await rows(sessions) != (0, 0):
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(PATIENCE_S):
+        while await rows(sessions) != (0, 0):
+            await asyncio.sleep(0.01)
     await sweeper.close()
 
 
