@@ -16,6 +16,9 @@ from gateway.database.migration import migrate
 from gateway.engines.colocated import ColocatedEngine
 from gateway.engines.supervisor import EngineSupervisor, socket_path
 from gateway.errors import InvalidRequest, StartupFailure
+from gateway.files.bounds import FileBounds
+from gateway.files.store import FileStore
+from gateway.files.sweeper import FileSweeper
 from gateway.generation.queue.load import QueueBounds
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import GenerationService
@@ -54,6 +57,7 @@ class GatewayNode(Struct, frozen=True):
     runs: TrainingRuns
     comparison: VersionComparer
     logs: LogImport
+    files: FileStore
     demo_key: str | None
 
 
@@ -150,6 +154,7 @@ async def running_node(
             registry=registry,
             runs=runs,
             comparison=VersionComparer(database.sessions, database_url=url),
+            files=_start_files(stack, database, settings),
             logs=LogImport(database.sessions, model=model, counting=_counting(tokenizer)),
             demo_key=demo_key,
         )
@@ -179,6 +184,14 @@ async def _start_postgres(stack: AsyncExitStack, data_dir: Path, say: Progress) 
     postgres = EmbeddedPostgres(data_dir)
     stack.push_async_callback(asyncio.to_thread, postgres.stop)
     return await asyncio.to_thread(postgres.start)
+
+
+def _start_files(stack: AsyncExitStack, database: Database, settings: Settings) -> FileStore:
+    """The files' store, and the sweeper of what is expired."""
+    sweeper = FileSweeper(database.sessions)
+    sweeper.start()
+    stack.push_async_callback(sweeper.close)
+    return FileStore(database.sessions, FileBounds.of(settings), wake=sweeper.wake)
 
 
 def _socket(settings: Settings, data_dir: Path) -> Path:

@@ -52,6 +52,32 @@ class Settings(Struct, frozen=True, rename=_variable):
         float,
         Meta(gt=0, description="longest time that a request's body may take, in seconds"),
     ] = 60.0
+    upload_timeout_s: Annotated[
+        float,
+        Meta(gt=0, description="longest time that the upload of a file may take, in seconds"),
+    ] = 600.0
+    max_file_bytes: Annotated[
+        int, Meta(ge=1, le=1 << 40, description="largest file that may be uploaded, in bytes")
+    ] = 512 << 20
+    max_tenant_file_bytes: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1 << 50,
+            description="most bytes of files that a tenant keeps; beyond it uploads get 429",
+        ),
+    ] = 4 << 30
+    max_tenant_files: Annotated[
+        int, Meta(ge=1, description="most files that a tenant keeps; beyond it uploads get 429")
+    ] = 1000
+    file_days: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=3650,
+            description="longest time that a file is kept, in days; a client can ask for less",
+        ),
+    ] = 30.0
     max_body_values: Annotated[
         int,
         Meta(

@@ -4,6 +4,7 @@ from models.admin_key import ScopedKey
 from models.audit import AuditEntry
 from models.base import Base
 from models.engine_cost import EngineCost
+from models.file import FileChunk, StoredFile
 from models.predictor import Predictor, TrainingRun, TrainingSchedule
 from models.record import Instruction, RequestRecord
 from models.tenant import ApiKey, App, Tenant
@@ -14,10 +15,12 @@ __all__ = [
     "AuditEntry",
     "Base",
     "EngineCost",
+    "FileChunk",
     "Instruction",
     "Predictor",
     "RequestRecord",
     "ScopedKey",
+    "StoredFile",
     "Tenant",
     "TrainingRun",
     "TrainingSchedule",
