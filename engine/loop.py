@@ -224,6 +224,7 @@ class StepLoop(Thread):
         stats.extensions = self.table.composer.extensions
         stats.swaps = self._memory.host.swaps
         stats.steps += 1
+        stats.small_steps += 4 * launched.tokens < self.table.composer.step_tokens
         stats.step_s = launched.took_s
         stats.steps_s += launched.took_s
         stats.forward_s += times.model_s
