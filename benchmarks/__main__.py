@@ -9,6 +9,8 @@ from typing import Literal
 
 import click
 
+from benchmarks.b2 import run as b2
+from benchmarks.b2.job import LINES_OF_DEGREE
 from benchmarks.decision import run as decisions
 from benchmarks.e4 import run as e4
 from benchmarks.e4.contenders import FORMATS
@@ -115,6 +117,18 @@ def main() -> None:
 def report_page(*_: object) -> None:
     """Write docs/report.md from the results, those of this run included."""
     publish()
+
+
+@main.command("B2")
+@click.option("--rounds", default=b2.ROUNDS, show_default=True, help="runs of each contestant")
+@click.option("--size", type=sizes, default=b2.SIZE, show_default=True, help="model to run")
+@click.option(
+    "--lines", default=LINES_OF_DEGREE, show_default=True, help="lines of each degree of sharing"
+)
+@threads_option
+def batch_makespan(rounds: int, size: str, lines: int, threads: int) -> None:
+    """A mixed batch job in our gateway, in our engine alone and in vLLM."""
+    b2.run(rounds, size, threads, lines)
 
 
 @main.command("E1")

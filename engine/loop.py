@@ -237,6 +237,7 @@ class StepLoop(Thread):
         stats.background_held = self._background.held_rows
         self._background.cost.observe(launched.work, times.model_s)
         stats.steps += 1
+        stats.small_steps += 4 * launched.tokens < self.table.composer.step_tokens
         stats.step_s = launched.took_s
         stats.steps_s += launched.took_s
         stats.forward_s += times.model_s
