@@ -1,8 +1,7 @@
 """The three that run the job: our gateway's batch API, our engine alone, and vLLM."""
 
 import json
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import monotonic, perf_counter, sleep
 from typing import Any, Final, Protocol
@@ -25,18 +24,24 @@ JOB_TIMEOUT_S: Final = 1_800.0
 POLL_S: Final = 0.1
 
 
-class JobRun(Struct, frozen=True):
-    """A run of the job: seconds, prompt tokens computed and steps; None where it is not reported.
+class EngineWork(Struct, frozen=True):
+    """What our engine did: prompt tokens, all tokens, and steps.
 
     `small_steps` computed less than a quarter of the tokens that a step may have.
     """
 
+    prefilled: float
+    computed: float
+    steps: float
+    small_steps: float
+
+
+class JobRun(Struct, frozen=True):
+    """A run of the job: seconds, generated tokens, and our engine's work."""
+
     wall_s: float
     generated: int
-    prefilled: float | None = None
-    steps: float | None = None
-    computed: float | None = None
-    small_steps: float | None = None
+    work: EngineWork | None = None
 
 
 class JobContestant(Protocol):
@@ -94,14 +99,7 @@ class BatchService:
         wall_s = perf_counter() - start
         counted = {k: v - before[k] for k, v in self._gateway.engine_counts().items()}
         generated = self._generated(batch, job)
-        return JobRun(
-            wall_s,
-            generated,
-            prefilled=counted["computed_tokens"] - (generated - len(job)),
-            steps=counted["steps"],
-            computed=counted["computed_tokens"],
-            small_steps=counted["small_steps"],
-        )
+        return JobRun(wall_s, generated, engine_work(counted, generated - len(job)))
 
     def pause(self) -> None:
         """Nothing: it uses next to no CPU without work, and stopped it would lose its engine."""
@@ -182,15 +180,8 @@ class ArrivalOrder(PausableProcess):
         )
         if trace.failed:
             raise RuntimeError(f"the engine failed {trace.failed} of {len(job)} lines")
-        counted = trace.counted
-        return JobRun(
-            trace.wall_s,
-            trace.generated,
-            prefilled=counted["computed_tokens"] - (trace.generated - len(job)),
-            steps=counted["steps"],
-            computed=counted["computed_tokens"],
-            small_steps=counted["small_steps"],
-        )
+        work = engine_work(trace.counted, trace.generated - len(job))
+        return JobRun(trace.wall_s, trace.generated, work)
 
     def close(self) -> None:
         """End the engine."""
@@ -212,7 +203,10 @@ class Vllm(PausableProcess):
         }
         self._process = PipedContestant(
             name,
-            [*command, *(str(part) for key, value in options.items() for part in (f"--{key}", value))],
+            [
+                *command,
+                *(str(part) for key, value in options.items() for part in (f"--{key}", value)),
+            ],
             vllm_environment(threads),
         )
         self.pid = self._process.pid
@@ -225,6 +219,12 @@ class Vllm(PausableProcess):
     def close(self) -> None:
         """End the process."""
         self._process.close()
+
+
+def engine_work(counted: Mapping[str, float], decoded: int) -> EngineWork:
+    """The engine's work, of its counters; `decoded` tokens were fed back."""
+    computed = counted["computed_tokens"]
+    return EngineWork(computed - decoded, computed, counted["steps"], counted["small_steps"])
 
 
 def kv_mib(size: str) -> int:

@@ -6,7 +6,7 @@ from typing import Final
 
 from benchmarks.b2.contestants import STEP_TOKENS, JobContestant, JobRun, starters
 from benchmarks.b2.job import LINES_OF_DEGREE, mixed_job
-from benchmarks.b2.model import served_folder
+from benchmarks.engine.served_model import served_folder
 from benchmarks.engine.workload import Request
 from benchmarks.harness.ratios import paired
 from benchmarks.harness.report import Report, Row, Target, target
@@ -81,15 +81,15 @@ def _turn(
 
 
 def _row(name: str, runs: list[JobRun], size: str) -> Row:
-    steps = [run for run in runs if run.steps]
+    works = [run.work for run in runs if run.work]
     return {
         "size": size,
         "contestant": name,
         "makespan_s": median(run.wall_s for run in runs),
         "tokens_s": median(run.generated / run.wall_s for run in runs),
-        "prefilled": _median(run.prefilled for run in runs),
-        "tokens_a_step": _median(run.computed / run.steps for run in steps if run.computed),
-        "under_a_quarter": _median(run.small_steps / run.steps for run in steps if run.small_steps),
+        "prefilled": _median(work.prefilled for work in works),
+        "tokens_a_step": _median(work.computed / work.steps for work in works),
+        "under_a_quarter": _median(work.small_steps / work.steps for work in works),
         "step_tokens": STEP_TOKENS,
         "rounds": len(runs),
     }
@@ -113,6 +113,6 @@ def _walls(runs: Runs, name: str) -> list[float]:
     return [one.outcome.wall_s for one in runs.get(name, [])]
 
 
-def _median(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
+def _median(values: Iterable[float]) -> float | None:
+    known = list(values)
     return median(known) if known else None

@@ -225,5 +225,7 @@ def _vllm(label: str, folder: Path, threads: int, settings: list[str]) -> PipedC
         environment["VLLM_CPU_OMP_THREADS_BIND"] = "auto"
     python = [str(vllm_python()), "-m", "benchmarks.engine.contestants.vllm_cpu", str(folder)]
     compiled = int("compiled" in settings)
-    options = f"--sequences {settings[0]} --compiled {compiled} --kv-mib {KV_MIB} --caching 0".split()
+    options = (
+        f"--sequences {settings[0]} --compiled {compiled} --kv-mib {KV_MIB} --caching 0".split()
+    )
     return PipedContestant(label, [*python, "--threads", str(threads), *options], environment)

@@ -1,6 +1,7 @@
-"""A random model with a tokenizer, so that a gateway can serve it."""
+"""Random models with a tokenizer, so that a gateway can serve them."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -18,12 +19,21 @@ UNKNOWN: Final = "0"
 
 def served_folder(size: str) -> Path:
     """The folder of a size's model with a tokenizer: each token is its number, and a space."""
-    folder = CACHE / "models" / f"{size}-served"
+
+    def copy(folder: Path) -> None:
+        shutil.copytree(model_folder(size), folder)
+
+    return with_tokenizer(f"{size}-served", copy)
+
+
+def with_tokenizer(name: str, write: Callable[[Path], None]) -> Path:
+    """The folder of a model that `write` makes, with the tokenizer; made once, atomically."""
+    folder = CACHE / "models" / name
     if folder.exists():
         return folder
     unfinished = folder.with_suffix(".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    shutil.copytree(model_folder(size), unfinished)
+    write(unfinished)
     tokenizer = Tokenizer(WordLevel({str(n): n for n in range(VOCABULARY)}, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.decoder = decoders.Fuse()
