@@ -365,7 +365,7 @@ class Settings(Struct, frozen=True, rename=_variable):
             description="most of the KV memory that the shared prefixes of batch jobs keep, "
             "as a share",
         ),
-    ] = 0.5
+    ] = 0.9
     engine_background_factor: Annotated[
         float,
         Meta(

@@ -1,11 +1,12 @@
 """B1's job run live: by the job runner in groups, or by the engine alone in order of arrival."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
-from typing import Final
+from time import perf_counter
+from typing import Final, TypeAlias
 from uuid import UUID
 
 import httpx
@@ -40,6 +41,9 @@ PAGE_TOKENS: Final = 16
 CANCELLED_SHARE: Final = 0.1  # of the lines, in the run with cancels
 TIMEOUT_S: Final = 900.0
 STARTED: Final = datetime(2026, 1, 1, tzinfo=UTC)
+CHECK_S: Final = 0.05  # between looks for the end, and for lines to cancel
+WARM_UP_LINES: Final = 64
+COUNTED: Final = ("computed_tokens", "preemptions", "pins_lost")
 GREEDY: Final = Sampling(temperature=0.0)
 CALLER: Final = Caller(
     tenant_id=UUID(int=1),
@@ -49,6 +53,9 @@ CALLER: Final = Caller(
     api_key_id=UUID(int=3),
     instruction=None,
 )
+
+
+Planned: TypeAlias = list[tuple[JobLine, Request]]
 
 
 class LiveRun(Struct, frozen=True):
@@ -98,9 +105,11 @@ def run_in_order_of_arrival(engine: EngineProcess, lines: Sequence[Request]) -> 
 def run_in_groups(
     engine: EngineProcess, folder: Path, lines: Sequence[Request], *, cancel_seed: int | None = None
 ) -> LiveRun:
-    """The gateway's planner, runner and scheduler; with a seed, random lines are cancelled."""
-    with engine.counting() as counted:
-        answers, wall_s = asyncio.run(_run(engine.socket, folder, lines, cancel_seed))
+    """The gateway's planner, runner and scheduler; with a seed, random lines are cancelled.
+
+    Other lines with answers of the same length run before, so that predictions are exact.
+    """
+    answers, wall_s, counted = asyncio.run(_run(engine, folder, lines, cancel_seed))
     return LiveRun(
         prefilled=_prefilled(counted["computed_tokens"], answers),
         answers=answers,
@@ -167,47 +176,68 @@ class _NoHistory:
 
 
 async def _run(
-    socket: str, folder: Path, lines: Sequence[Request], cancel_seed: int | None
-) -> tuple[dict[str, list[int]], float]:
-    """The answers by line, and the seconds from the start of the runner."""
-    tokenizer, workers = ChatTokenizer(folder), TextWorkers()
+    engine: EngineProcess, folder: Path, lines: Sequence[Request], cancel_seed: int | None
+) -> tuple[dict[str, list[int]], float, Mapping[str, float]]:
+    """The answers by line, the seconds that they took, and the engine's counts in these."""
+    workers = TextWorkers()
     predictor = LengthPredictor(
         model="B1", model_hash="", budget_s=0.0, sessions=async_sessionmaker[AsyncSession]()
     )
-    client = ColocatedEngine(socket)
+    client = ColocatedEngine(engine.socket)
     scheduler = Scheduler(
         "B1", client, _NoHistory(), predictor, policy="lmaas", options=Options(), tau_floor=0.2
     )
     await scheduler.start()
     await scheduler.engine.ready()
-    service = GenerationService("B1", tokenizer, predictor, scheduler, workers)
-    planned = planned_lines(lines)
-    by_id = {line.key.id: request.id for line, request in planned}
-    drawn = Random(cancel_seed)
-    cancelled = frozenset(
-        line for line in by_id if cancel_seed is not None and drawn.random() < CANCELLED_SHARE
-    )
+    service = GenerationService("B1", ChatTokenizer(folder), predictor, scheduler, workers)
+    try:
+        await _run_lines(service, planned_lines(_warm_up()), frozenset())
+        before = await asyncio.to_thread(engine.stats)
+        planned = planned_lines(lines)
+        answers, wall_s = await _run_lines(service, planned, _drawn(planned, cancel_seed))
+        after = await asyncio.to_thread(engine.stats)
+    finally:
+        await client.close()
+        workers.close()
+    return answers, wall_s, {name: after[name] - before[name] for name in COUNTED}
+
+
+async def _run_lines(
+    service: GenerationService, planned: Planned, cancelled: frozenset[UUID]
+) -> tuple[dict[str, list[int]], float]:
+    """The answers by line, and the seconds from the start of a runner to its end."""
     source = PlannedLines([line for line, _ in planned], cancelled)
     runner = JobRunner(source, service)
-    loop = asyncio.get_running_loop()
-    start_s = loop.time()
+    start_s = perf_counter()
+    runner.start()
     try:
-        runner.start()
         async with asyncio.timeout(TIMEOUT_S):
             while not source.ended.is_set():
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(CHECK_S)
                 if cancelled:
                     await runner.drop_lost()
         source.check()
-        wall_s = loop.time() - start_s
+        wall_s = perf_counter() - start_s
     finally:
         await runner.close()
-        await client.close()
-        workers.close()
-    return {by_id[line]: tokens for line, tokens in source.answers.items()}, wall_s
+    ids = {line.key.id: request.id for line, request in planned}
+    return {ids[line]: tokens for line, tokens in source.answers.items()}, wall_s
 
 
-def planned_lines(lines: Sequence[Request]) -> list[tuple[JobLine, Request]]:
+def _drawn(planned: Planned, seed: int | None) -> frozenset[UUID]:
+    """The lines to cancel: none without a seed."""
+    if seed is None:
+        return frozenset()
+    rng = Random(seed)
+    return frozenset(line.key.id for line, _ in planned if rng.random() < CANCELLED_SHARE)
+
+
+def _warm_up() -> list[Request]:
+    rng = Random(0)
+    return [Request(f"warm-{n}", _tokens(rng, OWN), ANSWER) for n in range(WARM_UP_LINES)]
+
+
+def planned_lines(lines: Sequence[Request]) -> Planned:
     """The lines with their groups, in the order in which they are to start."""
     prompts = JobPrompts.of(line.prompt for line in lines)
     expected = np.array([line.tokens for line in lines], dtype=np.float64)
