@@ -15,6 +15,7 @@ from gateway.api.guards import api_key_guard, provide_caller
 from gateway.api.health import HealthController
 from gateway.api.http_metrics import HttpMetrics
 from gateway.api.metrics import MetricsController
+from gateway.api.openai.batches.routes import BatchesController
 from gateway.api.openai.chat import ChatController
 from gateway.api.openai.completions import CompletionsController
 from gateway.api.openai.length_predictions import LengthPredictionsController
@@ -61,6 +62,7 @@ def build_app(node: GatewayNode, metrics: HttpMetrics) -> Litestar:
             Router(
                 "/v1",
                 route_handlers=[
+                    BatchesController,
                     ChatController,
                     CompletionsController,
                     LengthPredictionsController,
@@ -78,6 +80,7 @@ def build_app(node: GatewayNode, metrics: HttpMetrics) -> Litestar:
         ],
         dependencies={
             "service": Provide(lambda: node.service, sync_to_thread=False),
+            "jobs": Provide(lambda: node.jobs, sync_to_thread=False),
             "admission": Provide(lambda: admission, sync_to_thread=False),
         },
         request_class=bounded_request(lambda: _body_limits(node), node.service.workers),

@@ -1,0 +1,156 @@
+"""The batch jobs of one gateway: validates them, runs their lines, and ends them."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final
+from uuid import UUID
+
+import structlog
+from msgspec import Struct
+from sqlalchemy.exc import SQLAlchemyError
+
+from gateway.database.errors import Sessions
+from gateway.errors import LmaasError
+from gateway.files.store import FileStore
+from gateway.generation.service import GenerationService
+from gateway.jobs.batches.batches import Batches
+from gateway.jobs.batches.ending import BatchEnding
+from gateway.jobs.batches.endpoint import Endpoints
+from gateway.jobs.batches.feeder import LineFeeder
+from gateway.jobs.batches.lease import LEASE_S, Lease
+from gateway.jobs.batches.limits import BatchLimits
+from gateway.jobs.batches.planning import JobPlanner
+from gateway.jobs.batches.progress import note_progress
+from gateway.jobs.batches.source import BatchLines
+from gateway.jobs.batches.validation import BatchValidator
+from models.base import new_id
+
+log = structlog.get_logger()
+
+POLL_S: Final = 2.0  # for what other gateways change; own changes wake at once
+RETRY_S: Final = 1.0
+CLOSE_S: Final = 5.0  # to give lines back; what is not is freed when the lease ends
+
+
+class BatchOptions(Struct, frozen=True, kw_only=True):
+    """Bounds, and what the engine does with prefixes."""
+
+    limits: BatchLimits = BatchLimits()
+    page_tokens: int = 16
+    prefix_sharing: bool = True
+    lease_s: float = LEASE_S
+
+
+class BatchJobs:
+    """The jobs of the served model. `batches` is what the API's routes call."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        files: FileStore,
+        service: GenerationService,
+        endpoints: Endpoints,
+        options: BatchOptions,
+        owner: UUID | None = None,
+    ) -> None:
+        self.owner = owner or new_id()
+        self.files = files
+        self.batches = Batches(sessions, service.model, options.limits, self.wake)
+        self.lease = Lease(sessions, self.owner, lease_s=options.lease_s)
+        self.validator = BatchValidator(
+            sessions,
+            files,
+            service,
+            endpoints,
+            JobPlanner(options.page_tokens, sharing=options.prefix_sharing),
+            options.limits,
+            self.owner,
+        )
+        self.ending = BatchEnding(sessions, files, service.model, self.owner)
+        self.feeder = LineFeeder(
+            BatchLines(sessions, service, endpoints, self.owner), service, self.wake
+        )
+        self._sessions = sessions
+        self._model = service.model
+        self._woken = [asyncio.Event(), asyncio.Event()]
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Start to work on jobs."""
+        for name, act, pause_s, woken in (
+            ("batch lease", self.keep_lease, self.lease.renewal_s, None),
+            ("batch ends", self.end_jobs, POLL_S, self._woken[0]),
+            ("batch validation", self.validate_jobs, POLL_S, self._woken[1]),
+        ):
+            self._tasks.append(asyncio.create_task(_repeat(act, pause_s, woken), name=name))
+        self.feeder.start()
+
+    def stop_claiming(self) -> None:
+        """Start no further line; those that run may finish."""
+        self.feeder.stop_claiming()
+
+    async def close(self) -> None:
+        """Stop, and leave the lines that have not ended to other gateways."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await self.feeder.close()
+                await self.lease.release()
+        except (LmaasError, SQLAlchemyError, OSError) as error:  # TimeoutError is an OSError
+            log.warning("batch_lines_kept", reason=repr(error))
+
+    def wake(self) -> None:
+        """Look at the jobs soon: one has changed."""
+        for event in self._woken:
+            event.set()
+        self.feeder.wake()
+
+    async def keep_lease(self) -> None:
+        """Prolong the lease, and stop the lines that are not this gateway's any more."""
+        await self.lease.renew()
+        await self.feeder.drop_lost()
+
+    async def end_jobs(self) -> None:
+        """Free what dead gateways left, and end what is to be ended."""
+        if await self.lease.free_dead():
+            self.wake()
+        await self.ending.expire()
+        await self.ending.complete()
+        await note_progress(self._sessions, self._model)
+        while (batch_id := await self.ending.claim()) is not None:
+            await self.ending.finish(batch_id)
+            await self.feeder.drop_lost()
+
+    async def validate_jobs(self) -> None:
+        """Validate the jobs that wait for it."""
+        while (batch := await self.validator.claim()) is not None:
+            try:
+                await self.validator.validate(batch)
+            except BaseException:
+                with suppress(LmaasError, SQLAlchemyError):
+                    await asyncio.shield(self.validator.give_back(batch))
+                raise
+            self.wake()
+
+
+async def _repeat(
+    act: Callable[[], Awaitable[None]], pause_s: float, woken: asyncio.Event | None
+) -> None:
+    """Act now and then, and soon after being woken; an error is logged and acted on again."""
+    while True:
+        if woken is not None:
+            woken.clear()
+        wait_s = pause_s
+        try:
+            await act()
+        except (LmaasError, SQLAlchemyError, OSError) as error:
+            log.warning("batch_work_delayed", reason=repr(error))
+            wait_s = RETRY_S
+        if woken is None:
+            await asyncio.sleep(wait_s)
+            continue
+        with suppress(TimeoutError):
+            await asyncio.wait_for(woken.wait(), wait_s)
