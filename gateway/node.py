@@ -18,6 +18,7 @@ from gateway.engines.supervisor import EngineSupervisor, socket_path
 from gateway.errors import InvalidRequest, StartupFailure
 from gateway.files.bounds import FileBounds
 from gateway.files.store import FileStore
+from gateway.files.sweeper import FileSweeper
 from gateway.generation.queue_load import QueueBounds
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import GenerationService
@@ -150,7 +151,7 @@ async def running_node(
         demo_key = await ensure_demo(
             database.sessions, demo_apps, settings.api_key, api_key_file(data_dir)
         )
-        files = FileStore(database.sessions, FileBounds.of(settings))
+        files = _start_files(stack, database, settings)
         jobs = await _start_jobs(stack, settings, database, files, service, endpoints)
         yield GatewayNode(
             settings=settings,
@@ -193,6 +194,14 @@ async def _start_postgres(stack: AsyncExitStack, data_dir: Path, say: Progress) 
     postgres = EmbeddedPostgres(data_dir)
     stack.push_async_callback(asyncio.to_thread, postgres.stop)
     return await asyncio.to_thread(postgres.start)
+
+
+def _start_files(stack: AsyncExitStack, database: Database, settings: Settings) -> FileStore:
+    """The files' store, and the sweeper of what is expired."""
+    sweeper = FileSweeper(database.sessions)
+    sweeper.start()
+    stack.push_async_callback(sweeper.close)
+    return FileStore(database.sessions, FileBounds.of(settings), wake=sweeper.wake)
 
 
 def _socket(settings: Settings, data_dir: Path) -> Path:

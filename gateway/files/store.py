@@ -52,7 +52,7 @@ class FilePage(Struct, frozen=True):
     more: bool
 
 
-class Erased(Struct, frozen=True):
+class ErasedFiles(Struct, frozen=True):
     """The number of files erased, and their bytes."""
 
     files: int
@@ -141,7 +141,7 @@ class FileStore:
             raise no_file()
         self.wake()
 
-    async def erase(self, tenant_id: UUID, *, by: str) -> Erased:
+    async def erase(self, tenant_id: UUID, *, by: str) -> ErasedFiles:
         """Delete every file of a tenant, unfinished uploads too; recorded in the audit trail.
 
         NotFound if there is no such tenant.
@@ -156,7 +156,7 @@ class FileStore:
             if await session.get(Tenant, tenant_id) is None:
                 raise no_tenant(tenant_id)
             sizes = [*await session.scalars(statement)]
-            erased = Erased(len(sizes), sum(sizes))
+            erased = ErasedFiles(len(sizes), sum(sizes))
             after = {"files": erased.files, "bytes": erased.size_bytes}
             note(session, by, "files.erased", tenant_id, after=after)
         self.wake()

@@ -84,12 +84,12 @@ class Uploads:
 
     @asynccontextmanager
     async def receive(
-        self, owner: FileOwner, *, filename: str, announced: int | None
+        self, owner: FileOwner, *, filename: str, least: int = 0, most: int | None = None
     ) -> AsyncIterator[Upload]:
         """An upload; unless it is finished, what was stored of it is deleted.
 
-        `announced`: its most bytes, if known. FileQuotaExceeded, TooManyUploads; RequestTimeout if
-        it takes too long.
+        `least` and `most`: the bytes it will have, as far as known. FileQuotaExceeded,
+        TooManyUploads; RequestTimeout if it takes too long.
         """
         limit_s = self._store.bounds.upload_s + STORING_S
         limit = asyncio.timeout(limit_s)
@@ -97,7 +97,7 @@ class Uploads:
         with self._counted(owner.tenant_id):
             try:
                 async with limit:
-                    yield await self._begin(owner, file_id, filename, announced)
+                    yield await self._begin(owner, file_id, filename, least, most)
             except BaseException as error:
                 await asyncio.shield(self._discard(file_id))
                 if isinstance(error, TimeoutError) and limit.expired():
@@ -105,18 +105,18 @@ class Uploads:
                 raise
 
     async def _begin(
-        self, owner: FileOwner, file_id: UUID, filename: str, announced: int | None
+        self, owner: FileOwner, file_id: UUID, filename: str, least: int, most: int | None
     ) -> Upload:
         """Reserve the upload's bytes among what its tenant may keep."""
         bounds = self._store.bounds
-        most = min(bounds.file_bytes, bounds.file_bytes if announced is None else announced)
+        most = bounds.file_bytes if most is None else min(bounds.file_bytes, most)
         row = new_file(owner, file_id, filename=filename, purpose="")
         lease = timedelta(seconds=bounds.upload_s + STORING_S + LEASE_S)
         async with self._store.turn() as session:
             files, left = await self._left(session, owner.tenant_id)
             if files >= bounds.tenant_files:
                 raise FileQuotaExceeded(f"the tenant keeps {files} files, the most it may")
-            if left <= 0 or (announced is not None and left < most):
+            if left <= 0 or left < least:
                 raise FileQuotaExceeded(
                     f"the tenant may keep {bounds.tenant_bytes} bytes in files; "
                     f"{max(left, 0)} are left"

@@ -21,9 +21,17 @@ from gateway.api.connections.limits import ConnectionLimits
 from gateway.api.connections.open_connections import Entry, OpenConnections
 from gateway.api.connections.refusal import Refusals
 from gateway.api.connections.response_transport import ResponseTransport
-from gateway.api.http_metrics import ANSWERED, EVICTED, REJECTED, HttpMetrics
+from gateway.api.connections.stalled_download import StalledDownload
+from gateway.api.http_metrics import (
+    ANSWERED,
+    DOWNLOAD_TIMEOUT,
+    EVICTED,
+    REJECTED,
+    HttpMetrics,
+)
 from gateway.api.request_id import new_request_id
 from gateway.errors import (
+    ClientGone,
     HeadersTooLarge,
     LmaasError,
     MalformedRequest,
@@ -35,6 +43,7 @@ SLICE: Final = 16 << 10  # bytes
 MAX_PIPELINED: Final = 32  # requests that wait for the answer before theirs
 HEADER_OVERHEAD: Final = 4  # bytes: colon, space, line end
 HEALTH: Final = b"/health"
+FILES: Final = "/v1/files"
 # After an error, data is discarded for a while: a close with unread data would reset the
 # connection, and the client would lose the answer.
 LINGER_S: Final = 2.0
@@ -77,6 +86,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._discarded = 0  # bytes
         self._timer: TimerHandle | None = None
         self._timed: tuple[object, ...] | None = None  # what the timer is for
+        self._stalled = StalledDownload(self.loop, self.limits.body_timeout_s, self._abandon)
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Count the connection and time its first request."""
@@ -93,6 +103,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Stop the timer, and let the running request know, which may be an earlier one."""
         self.open_connections.leave(self)
         self._cancel_timer()
+        self._stalled.end()
         self.pipeline.clear()
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
@@ -130,6 +141,21 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         else:
             if self._unparsed > self.limits.header_bytes:
                 self._refuse(self._headers_too_large())
+
+    def pause_writing(self) -> None:
+        """A client that reads a file does not keep up: it has a limited time to go on."""
+        super().pause_writing()
+        if self._running and _is_of_files(self._running, "GET"):
+            self._stalled.begin()
+
+    def resume_writing(self) -> None:
+        """The client read what was sent."""
+        super().resume_writing()
+        self._stalled.end()
+
+    def _abandon(self) -> None:
+        self._log(ClientGone("the client stopped reading a file"), DOWNLOAD_TIMEOUT)
+        self.transport.abort()
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -196,6 +222,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     @property
+    def _body_timeout_s(self) -> float:
+        """Longer for a file; without an API key that is answered before its body anyway."""
+        if _is_of_files(self.cycle, "POST"):
+            return self.limits.upload_timeout_s
+        return self.limits.body_timeout_s
+
+    @property
     def _answering(self) -> bool:
         return self._running is not None and not self._running.response_complete
 
@@ -221,7 +254,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         )
         if self._phase is _Phase.BODY:
             timed: tuple[object, ...] | None = (self._requests, "body", answered)
-            limit_s = LINGER_S if answered else self.limits.body_timeout_s
+            limit_s = LINGER_S if answered else self._body_timeout_s
         else:
             timed = (self._requests, "headers") if waits_for_client else None
             limit_s = self.limits.header_timeout_s
@@ -337,6 +370,10 @@ def bounded_protocol(limits: ConnectionLimits, metrics: HttpMetrics) -> type[Bou
     ServerProtocol.refusals = Refusals(metrics)
     metrics.count_open(ServerProtocol.open_connections)
     return ServerProtocol
+
+
+def _is_of_files(cycle: RequestResponseCycle, method: str) -> bool:
+    return cycle.scope["method"] == method and cycle.scope["path"].startswith(FILES)
 
 
 def _reason(error: httptools.HttpParserError) -> str:
