@@ -82,7 +82,7 @@ async def insert_lines(session: AsyncSession, batch_id: UUID, lines: Sequence[Ne
             )
 
 
-async def rank_lines(session: AsyncSession, batch_id: UUID, lines: Sequence[RankedLine]) -> None:
+async def store_ranks(session: AsyncSession, batch_id: UUID, lines: Sequence[RankedLine]) -> None:
     """Set the rank and the shared prefix of lines."""
     given = {
         "numbers": [line.number for line in lines],

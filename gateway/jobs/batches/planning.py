@@ -1,31 +1,19 @@
-"""Plans a job: which lines share a prefix, and the order in which the lines start.
-
-Groups that generate most for what is computed of their prompts come first, by the ratio of BatchLLM
-(arXiv 2412.03594) with predicted lengths:
-
-    R(group) = Σ predicted generation length / (prefix + Σ own prompt tokens)
-
-so that their decoding fills the steps of later prompts. A line alone is a group without a prefix.
-Within a group, the longest answers start first, so that it does not end with a straggler.
-"""
+"""Plans a job: which lines share a prefix, and the order in which the lines start."""
 
 import asyncio
-import hashlib
 from array import array
 from collections.abc import Sequence
-from typing import Final, TypeAlias
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from msgspec import Struct
 
 from gateway.jobs.batches.lines import RankedLine
-from gateway.jobs.prefix_groups import ALONE, PrefixGroups, group_by_prefix
+from gateway.jobs.planning.line_order import rank_lines
+from gateway.jobs.prefix_groups import ALONE, PrefixGroups, group_by_prefix, prefix_ids
 from gateway.jobs.prompts import Ints, JobPrompts
 from gateway.prediction.messages import Prediction
 from gateway.tenancy.caller import Caller
-
-Floats: TypeAlias = npt.NDArray[np.float64]
 
 LARGEST: Final = 64 << 20  # tokens of a job that is grouped: 256 MB
 
@@ -93,15 +81,15 @@ class JobPlanner:
         """The same, at once."""
         lengths = sizes.lengths
         report, ids = None, list[str]()
-        groups = PrefixGroups(np.full(len(lengths), ALONE), np.zeros(0, np.int64))
+        none = np.zeros(0, np.int64)
+        groups = PrefixGroups(np.full(len(lengths), ALONE), none, none)
         if self._sharing and sizes.complete:
             prompts = sizes.prompts()
             groups = group_by_prefix(prompts, self._page_tokens)
             report = _report(prompts, groups)
-            ids = _ids(prompts, groups, caller.tenant_id.hex)
+            ids = prefix_ids(prompts, groups, caller.tenant_id.hex)
         predicted = np.frombuffer(sizes.predicted, np.float64)
-        ranks = np.empty(len(lengths), np.int64)
-        ranks[_order(groups, lengths, predicted)] = np.arange(len(lengths))
+        ranks = rank_lines(groups, lengths, predicted)
         return JobPlan(
             [
                 RankedLine(number, rank)
@@ -113,32 +101,6 @@ class JobPlanner:
             ],
             report,
         )
-
-
-def _order(groups: PrefixGroups, lengths: Ints, predicted: Floats) -> Ints:
-    """The lines in the order in which they start."""
-    members = groups.group_of != ALONE
-    count = len(groups.prefix_tokens)
-    unit = np.where(members, groups.group_of, 0)  # a group, or a line alone
-    unit[~members] = count + np.arange(np.count_nonzero(~members))
-    prefix = np.zeros(len(lengths), np.int64)
-    prefix[members] = groups.prefix_tokens[groups.group_of[members]]
-    computed = np.bincount(unit, lengths - prefix).astype(float)
-    computed[:count] += groups.prefix_tokens
-    ratio = np.bincount(unit, predicted) / np.maximum(computed, 1.0)
-    return np.lexsort((-predicted, unit, -ratio[unit]))
-
-
-def _ids(prompts: JobPrompts, groups: PrefixGroups, salt: str) -> list[str]:
-    """An id for each group's prefix, of its content: the same prefix has the same id in any job."""
-    members, first = np.unique(groups.group_of, return_index=True)
-    found = dict(zip(members.tolist(), first.tolist(), strict=True))
-    ids = []
-    for group, tokens in enumerate(groups.prefix_tokens.tolist()):
-        start = int(prompts.starts[found[group]])
-        content = prompts.tokens[start : start + tokens].tobytes()
-        ids.append(hashlib.sha256(salt.encode() + content).hexdigest()[:32])
-    return ids
 
 
 def _report(prompts: JobPrompts, groups: PrefixGroups) -> SharingReport:

@@ -24,7 +24,7 @@ from gateway.jobs.batches.callers import read_callers
 from gateway.jobs.batches.endpoint import Endpoints
 from gateway.jobs.batches.limits import BatchLimits
 from gateway.jobs.batches.line_check import CheckedLine, LineCheck, LineProblem, ReadLine
-from gateway.jobs.batches.lines import NewLine, delete_lines, insert_lines, rank_lines
+from gateway.jobs.batches.lines import NewLine, delete_lines, insert_lines, store_ranks
 from gateway.jobs.batches.planning import JobPlan, JobPlanner, LineSizes
 from models import Batch
 
@@ -176,7 +176,7 @@ class BatchValidator:
             owned = await self._own(session, batch)
             for begin in range(0, len(plan.lines), RANKED_AT_ONCE):
                 part = plan.lines[begin : begin + RANKED_AT_ONCE]
-                await rank_lines(session, batch.id, part)
+                await store_ranks(session, batch.id, part)
             owned.total = seen.lines
             owned.failed = seen.lines - seen.valid
             owned.work = seen.work

@@ -12,8 +12,8 @@ from gateway.api.openai.batches.schema import (
     BatchRequest,
     batch_uuid,
 )
+from gateway.api.openai.files.schema import file_id_of
 from gateway.api.openapi import errors
-from gateway.errors import InvalidRequest
 from gateway.generation.service import GenerationService
 from gateway.jobs.batches.jobs import BatchJobs
 from gateway.jobs.batches.progress import completion_of
@@ -21,7 +21,6 @@ from gateway.tenancy.authentication import Caller
 from gateway.tenancy.paging import DEFAULT_LIMIT, MAX_LIMIT, Cursor
 from models import Batch
 
-PURPOSE = "batch"
 Limit: TypeAlias = Annotated[
     int, QueryParameter(ge=1, le=MAX_LIMIT, description="most items wanted")
 ]
@@ -43,14 +42,8 @@ class BatchesController(Controller):
         jobs: NamedDependency[BatchJobs],
     ) -> BatchAnswer:
         """The batch, which is validated next; 404 if the tenant has no such file."""
-        new = data.to_new()
-        file = await jobs.files.show(caller.tenant_id, new.input_file_id)
-        if file.purpose != PURPOSE:
-            raise InvalidRequest(
-                f"input_file_id: the file's purpose is {file.purpose!r}; accepted is {PURPOSE!r}",
-                param="input_file_id",
-            )
-        return BatchAnswer.of(await jobs.batches.create(caller, new), None)
+        file = await jobs.files.show(caller.tenant_id, file_id_of(data.input_file_id))
+        return BatchAnswer.of(await jobs.batches.create(caller, data.to_new(file)), None)
 
     @get(summary="List batches")
     async def list_batches(

@@ -1,24 +1,26 @@
 """Bodies of `/v1/batches`, in OpenAI's format."""
 
+import re
 from datetime import datetime
-from typing import Annotated, Literal, Self, TypeAlias, cast
+from typing import Annotated, Final, Literal, Self, TypeAlias, cast
 from uuid import UUID
 
 from msgspec import Meta, Struct
 
+from gateway.api.openai.files.schema import BATCH, public_id
 from gateway.api.validation import STORABLE
 from gateway.errors import InvalidRequest
 from gateway.jobs.batches.batches import NewBatch, no_batch
 from gateway.jobs.batches.completion import Band
 from gateway.jobs.batches.states import Status, Window
-from models import Batch
+from models import Batch, StoredFile
 
 Endpoint: TypeAlias = Literal["/v1/chat/completions", "/v1/completions"]
 MetadataKey: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64, pattern=STORABLE)]
 MetadataValue: TypeAlias = Annotated[str, Meta(max_length=512, pattern=STORABLE)]
 Metadata: TypeAlias = Annotated[dict[MetadataKey, MetadataValue], Meta(max_length=16)]
-PREFIX = "batch_"
-FILE_PREFIX = "file-"
+PREFIX: Final = "batch_"
+BATCH_ID: Final = re.compile(r"batch_[0-9a-f]{32}", re.ASCII)
 
 
 class OutputExpiry(Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,11 +39,16 @@ class BatchRequest(Struct, frozen=True, forbid_unknown_fields=True):
     metadata: Metadata | None = None
     output_expires_after: OutputExpiry | None = None
 
-    def to_new(self) -> NewBatch:
-        """The job to create. InvalidRequest for what is no file's id."""
+    def to_new(self, file: StoredFile) -> NewBatch:
+        """The job to create, with its input file. InvalidRequest for a file of another purpose."""
         expiry = self.output_expires_after
+        if file.purpose != BATCH:
+            raise InvalidRequest(
+                f"input_file_id: the file's purpose is {file.purpose!r}; accepted is {BATCH!r}",
+                param="input_file_id",
+            )
         return NewBatch(
-            input_file_id=file_uuid(self.input_file_id),
+            input_file_id=file.id,
             endpoint=self.endpoint,
             window=self.completion_window,
             metadata=self.metadata,
@@ -155,7 +162,7 @@ class BatchAnswer(Struct, frozen=True, kw_only=True):
             endpoint=batch.endpoint,
             model=batch.model,
             errors=BatchProblems(problems) if problems else None,
-            input_file_id=file_id(batch.input_file_id),
+            input_file_id=public_id(batch.input_file_id),
             completion_window=batch.completion_window,
             status=cast("Status", batch.status),
             output_file_id=_file(batch.output_file_id),
@@ -187,39 +194,15 @@ class BatchList(Struct, frozen=True, kw_only=True):
     has_more: bool
 
 
-def file_id(found: UUID) -> str:
-    """A file's id in the API."""
-    return f"{FILE_PREFIX}{found.hex}"
-
-
-def file_uuid(text: str) -> UUID:
-    """The file of an id. InvalidRequest if it is none."""
-    found = _uuid(text, FILE_PREFIX)
-    if found is None:
-        raise InvalidRequest("input_file_id: no file has this id", param="input_file_id")
-    return found
-
-
 def batch_uuid(text: str) -> UUID:
     """The batch of an id. NotFound if it is none."""
-    found = _uuid(text, PREFIX)
-    if found is None:
+    if not BATCH_ID.fullmatch(text):
         raise no_batch(text)
-    return found
-
-
-def _uuid(text: str, prefix: str) -> UUID | None:
-    digits = text.removeprefix(prefix)
-    if digits == text or len(digits) != 32 or digits != digits.lower():  # noqa: PLR2004
-        return None
-    try:
-        return UUID(hex=digits)
-    except ValueError:
-        return None
+    return UUID(text.removeprefix(PREFIX))
 
 
 def _file(found: UUID | None) -> str | None:
-    return None if found is None else file_id(found)
+    return None if found is None else public_id(found)
 
 
 def _seconds(time: datetime) -> int:
