@@ -23,6 +23,7 @@ from models import Batch, BatchLine
 log = structlog.get_logger()
 
 PAGE_LINES: Final = 200
+MAX_CLAIMED: Final = 8  # jobs at a time: the rest may go to another gateway
 MESSAGES: Final = {
     LineState.CANCELLED: (CANCELLED, "the batch was cancelled before this line was done"),
     LineState.EXPIRED: (EXPIRED, "the batch's completion window ended before this line was done"),
@@ -65,8 +66,8 @@ class BatchEnding:
         async with transaction(self._sessions) as session:
             return len((await session.scalars(changed)).all())
 
-    async def claim(self) -> UUID | None:
-        """A job whose files are to be written, which is now this gateway's; None if none."""
+    async def claim(self) -> list[UUID]:
+        """Jobs whose files are to be written, which are now this gateway's; oldest first."""
         waiting = (
             select(Batch)
             .where(
@@ -75,15 +76,14 @@ class BatchEnding:
                 or_(Batch.owner.is_(None), Batch.owner == self._owner),
             )
             .order_by(Batch.id)
-            .limit(1)
+            .limit(MAX_CLAIMED)
             .with_for_update(skip_locked=True)
         )
         async with transaction(self._sessions) as session:
-            batch = await session.scalar(waiting)
-            if batch is None:
-                return None
-            batch.owner = self._owner
-            return batch.id
+            batches = list(await session.scalars(waiting))
+            for batch in batches:
+                batch.owner = self._owner
+        return [batch.id for batch in batches]
 
     async def finish(self, batch_id: UUID) -> None:
         """End a job: write its files and delete its lines. DatabaseLost: it is still to be ended.
@@ -148,13 +148,14 @@ async def _end_lines(session: AsyncSession, batch: Batch) -> None:
 async def _count(session: AsyncSession, batch: Batch) -> None:
     """Set the job's counts to what its files are going to have."""
     grouped = (
-        select(BatchLine.state == LineState.COMPLETED, func.count())
+        select(BatchLine.state, func.count())
         .where(BatchLine.batch_id == batch.id)
-        .group_by(BatchLine.state == LineState.COMPLETED)
+        .group_by(BatchLine.state)
     )
-    counts = {bool(key): int(count) for key, count in await session.execute(grouped)}
-    batch.completed, batch.failed = counts.get(True, 0), counts.get(False, 0)
-    batch.total = batch.completed + batch.failed
+    counts: dict[int, int] = dict((await session.execute(grouped)).tuples().all())
+    batch.total = sum(counts.values())
+    batch.completed = counts.get(LineState.COMPLETED, 0)
+    batch.failed = batch.total - batch.completed
 
 
 async def _lines(

@@ -120,8 +120,11 @@ class BatchJobs:
         await self.ending.expire()
         await self.ending.complete()
         await note_progress(self._sessions, self._model)
-        while (batch_id := await self.ending.claim()) is not None:
-            await self.ending.finish(batch_id)
+        for batch_id in await self.ending.claim():
+            try:
+                await self.ending.finish(batch_id)
+            except SQLAlchemyError as error:  # others must end whatever is wrong with this one
+                log.error("batch_end_failed", batch=str(batch_id), reason=repr(error))
             await self.feeder.drop_lost()
 
     async def validate_jobs(self) -> None:
