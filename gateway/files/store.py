@@ -3,16 +3,16 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Final, Literal, TypeAlias
 from uuid import UUID
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, insert, select, update
+from sqlalchemy import ColumnElement, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import LOST_MESSAGE, Sessions, transaction
-from gateway.errors import DatabaseLost, NotFound
+from gateway.errors import Conflict, DatabaseLost, NotFound
 from gateway.files.bounds import FileBounds
 from gateway.files.chunks import ChunkWriter, lines_of
 from gateway.history.audit import note
@@ -27,6 +27,7 @@ DELETED: Final = "deleted"
 # At a time, over all files: few, so that they leave the pool to others.
 MAX_TRANSACTIONS: Final = 4
 CHUNK_S: Final = 30.0  # to read or store a chunk, its turn included
+ERASED: Final = "the file was erased while it was written"
 MAX_LINE_BYTES: Final = 1 << 20
 
 Order: TypeAlias = Literal["asc", "desc"]
@@ -217,26 +218,26 @@ class FileStore:
         """
         file_id = new_id()
         row = new_file(owner, file_id, filename=filename, purpose=purpose)
-        row["expires_at"] = self.expiry(expires_after_s)
+        row["expires_at"] = func.now() + self.retention(expires_after_s)
         await session.execute(insert(StoredFile).values(row))
         return FileWriter(session, file_id)
 
-    def expiry(self, expires_after_s: float | None) -> datetime:
-        """When a file that is created now expires."""
-        retention = self.bounds.retention
-        if expires_after_s is not None:
-            retention = min(retention, timedelta(seconds=expires_after_s))
-        return datetime.now(UTC) + retention
+    def retention(self, expires_after_s: float | None) -> timedelta:
+        """The time from a file's creation to its expiry; None: as long as files are kept."""
+        longest = self.bounds.retention
+        if expires_after_s is None:
+            return longest
+        return min(longest, timedelta(seconds=expires_after_s))
 
     @asynccontextmanager
-    async def turn(self, *, conflict: str = "the file was deleted") -> AsyncIterator[AsyncSession]:
+    async def turn(self) -> AsyncIterator[AsyncSession]:
         """A transaction for one chunk, of which there are few at a time. DatabaseLost in time."""
         limit = asyncio.timeout(CHUNK_S)
         try:
             async with (
                 limit,
                 self._turns,
-                transaction(self._sessions, conflict=conflict) as session,
+                transaction(self._sessions, conflict=ERASED) as session,
             ):
                 yield session
         except TimeoutError as error:
@@ -271,7 +272,7 @@ async def put_chunk(session: AsyncSession, file_id: UUID, number: int, data: byt
 
 
 async def complete(session: AsyncSession, file_id: UUID, **values: object) -> StoredFile:
-    """The file, which is visible once the transaction commits. NotFound if it was deleted."""
+    """The file, which is visible once the transaction commits. Conflict if it was erased."""
     statement = (
         update(StoredFile)
         .where(StoredFile.id == file_id, StoredFile.state == UPLOADING)
@@ -280,7 +281,7 @@ async def complete(session: AsyncSession, file_id: UUID, **values: object) -> St
     )
     file = await session.scalar(statement)
     if file is None:
-        raise NotFound("the file was deleted while it was written")
+        raise Conflict(ERASED)
     return file
 
 
@@ -289,10 +290,10 @@ def _visible(tenant_id: UUID) -> list[ColumnElement[bool]]:
     return [
         StoredFile.tenant_id == tenant_id,
         StoredFile.state == READY,
-        StoredFile.expires_at > datetime.now(UTC),
+        StoredFile.expires_at > func.now(),
     ]
 
 
 def _deleted() -> dict[str, object]:
     """The new values of a row that is to be swept."""
-    return {"state": DELETED, "expires_at": datetime.now(UTC)}
+    return {"state": DELETED, "expires_at": func.now()}

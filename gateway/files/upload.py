@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
@@ -35,6 +35,7 @@ from models.base import new_id
 MAX_TENANT_UPLOADS: Final = 8  # at a time and gateway; each holds up to a chunk in memory
 # A client that is too slow gets its 408 from the connection; these come after it.
 STORING_S: Final = 30.0  # more than the client may take, for the database
+DISCARD_S: Final = 2.0  # after which it is left to the sweeper
 LEASE_S: Final = 60.0  # from there until the sweeper may take it for cut off
 
 log = structlog.get_logger(__name__)
@@ -58,7 +59,7 @@ class Upload:
         await self._chunks.write(data)
 
     async def finish(self, *, purpose: str, expires_after_s: float | None) -> StoredFile:
-        """The file, visible from now on. NotFound if an administrator erased it meanwhile."""
+        """The file, visible from now on. Conflict if an administrator erased it meanwhile."""
         contents = await self._chunks.finish()
         async with self._store.turn() as session:
             return await complete(
@@ -67,11 +68,11 @@ class Upload:
                 size_bytes=contents.size_bytes,
                 sha256=contents.sha256,
                 purpose=purpose,
-                expires_at=self._store.expiry(expires_after_s),
+                expires_at=StoredFile.created_at + self._store.retention(expires_after_s),
             )
 
     async def _put(self, number: int, data: bytes) -> None:
-        async with self._store.turn(conflict="the file was erased by an administrator") as session:
+        async with self._store.turn() as session:
             await put_chunk(session, self._id, number, data)
 
 
@@ -122,7 +123,7 @@ class Uploads:
                     f"{max(left, 0)} are left"
                 )
             most = min(most, left)
-            row |= {"size_bytes": most, "expires_at": datetime.now(UTC) + lease}
+            row |= {"size_bytes": most, "expires_at": func.now() + lease}
             await session.execute(insert(StoredFile).values(row))
         return Upload(self._store, file_id, most)
 
@@ -136,7 +137,7 @@ class Uploads:
         kept = select(func.count(), func.coalesce(func.sum(StoredFile.size_bytes), 0)).where(
             StoredFile.tenant_id == tenant_id,
             StoredFile.state != DELETED,
-            StoredFile.expires_at > datetime.now(UTC),
+            StoredFile.expires_at > func.now(),
         )
         files, total = (await session.execute(kept)).one()
         return files, self._store.bounds.tenant_bytes - int(total)
@@ -146,13 +147,13 @@ class Uploads:
         statement = (
             update(StoredFile)
             .where(StoredFile.id == file_id, StoredFile.state == UPLOADING)
-            .values(state=DELETED, expires_at=datetime.now(UTC))
+            .values(state=DELETED, expires_at=func.now())
         )
         try:
-            async with self._store.turn() as session:
+            async with asyncio.timeout(DISCARD_S), self._store.turn() as session:
                 await session.execute(statement)
-        except LmaasError as error:
-            log.warning("upload_discarded_later", reason=error.message)
+        except (LmaasError, TimeoutError) as error:
+            log.warning("upload_discarded_later", reason=repr(error))
         else:
             self._store.wake()
 

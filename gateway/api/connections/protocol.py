@@ -17,11 +17,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from gateway.api.connections.close_delimited import close_delimited
+from gateway.api.connections.file_transfer import StalledDownload, body_timeout_s
 from gateway.api.connections.limits import ConnectionLimits
 from gateway.api.connections.open_connections import Entry, OpenConnections
 from gateway.api.connections.refusal import Refusals
 from gateway.api.connections.response_transport import ResponseTransport
-from gateway.api.connections.stalled_download import StalledDownload
 from gateway.api.http_metrics import (
     ANSWERED,
     DOWNLOAD_TIMEOUT,
@@ -43,7 +43,6 @@ SLICE: Final = 16 << 10  # bytes
 MAX_PIPELINED: Final = 32  # requests that wait for the answer before theirs
 HEADER_OVERHEAD: Final = 4  # bytes: colon, space, line end
 HEALTH: Final = b"/health"
-FILES: Final = "/v1/files"
 # After an error, data is discarded for a while: a close with unread data would reset the
 # connection, and the client would lose the answer.
 LINGER_S: Final = 2.0
@@ -145,8 +144,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """A client that reads a file does not keep up: it has a limited time to go on."""
         super().pause_writing()
-        if self._running and _is_of_files(self._running, "GET"):
-            self._stalled.begin()
+        if self._running is not None:
+            self._stalled.begin(self._running.scope)
 
     def resume_writing(self) -> None:
         """The client read what was sent."""
@@ -222,13 +221,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     @property
-    def _body_timeout_s(self) -> float:
-        """Longer for a file; without an API key that is answered before its body anyway."""
-        if _is_of_files(self.cycle, "POST"):
-            return self.limits.upload_timeout_s
-        return self.limits.body_timeout_s
-
-    @property
     def _answering(self) -> bool:
         return self._running is not None and not self._running.response_complete
 
@@ -254,7 +246,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         )
         if self._phase is _Phase.BODY:
             timed: tuple[object, ...] | None = (self._requests, "body", answered)
-            limit_s = LINGER_S if answered else self._body_timeout_s
+            limit_s = LINGER_S if answered else body_timeout_s(self.cycle.scope, self.limits)
         else:
             timed = (self._requests, "headers") if waits_for_client else None
             limit_s = self.limits.header_timeout_s
@@ -370,10 +362,6 @@ def bounded_protocol(limits: ConnectionLimits, metrics: HttpMetrics) -> type[Bou
     ServerProtocol.refusals = Refusals(metrics)
     metrics.count_open(ServerProtocol.open_connections)
     return ServerProtocol
-
-
-def _is_of_files(cycle: RequestResponseCycle, method: str) -> bool:
-    return cycle.scope["method"] == method and cycle.scope["path"].startswith(FILES)
 
 
 def _reason(error: httptools.HttpParserError) -> str:

@@ -2,9 +2,12 @@
 
 import base64
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
+from uuid import UUID
 
+import structlog
 from litestar import Controller, Request, Router, delete, get, post
 from litestar.background_tasks import BackgroundTask
 from litestar.di import NamedDependency
@@ -32,8 +35,9 @@ from gateway.api.openai.files.schema import (
     file_id_of,
     public_id,
 )
+from gateway.api.openapi import errors
 from gateway.api.query import check_query
-from gateway.errors import NotFound
+from gateway.errors import InvalidRequest, LmaasError
 from gateway.files.store import FileOwner, FileStore
 from gateway.files.upload import Uploads
 from gateway.tenancy.caller import Caller
@@ -42,7 +46,8 @@ BINARY: Final = "application/octet-stream"
 # More than comes at a time: a file's own bound, whose error names it, is met before the body's.
 PIECE_BYTES: Final = 1 << 20
 
-_TEXT: Final = Schema(type=OpenAPIType.STRING)
+log = structlog.get_logger(__name__)
+
 _FORM: Final = Schema(
     type=OpenAPIType.OBJECT,
     required=["file", "purpose"],
@@ -73,6 +78,7 @@ class FilesController(Controller):
     @post(
         summary="Upload a file",
         status_code=200,
+        responses=errors(409),
         operation_class=_UploadOperation,
     )
     async def upload_file(
@@ -85,7 +91,7 @@ class FilesController(Controller):
         """The stored file. An upload that is cut off leaves none.
 
         413 for a file over `LMAAS_MAX_FILE_BYTES`; 429 if the tenant may keep no more files or
-        bytes.
+        bytes; 409 if an administrator erased the tenant's files meanwhile.
         """
         owner = FileOwner.of(caller)
         return FileObject.of(await receive_file(request, uploads, owner, files.bounds.file_bytes))
@@ -100,10 +106,10 @@ class FilesController(Controller):
         order: FileOrder = "desc",
         purpose: FilePurpose = None,
     ) -> FileListing:
-        """The tenant's files; 404 if `after` is not an id of a file."""
+        """The tenant's files by their creation."""
         start = file_id_of(after) if after is not None else None
         if after is not None and start is None:
-            raise NotFound("after is not the id of a file", param="after")
+            raise InvalidRequest("after is not the id of a file", param="after")
         page = await files.list(
             caller.tenant_id, limit=limit, after=start, order=order, purpose=purpose
         )
@@ -136,7 +142,7 @@ class FilesController(Controller):
         """
         file = await files.show(caller.tenant_id, file_id_of(file_id))
         digest = file.sha256 or b""
-        chunks = files.read(file)
+        chunks = _logged(files.read(file), file.id)
         return Stream(
             chunks,
             background=BackgroundTask(_close, chunks),
@@ -162,6 +168,19 @@ class FilesController(Controller):
         await files.delete(caller.tenant_id, found)
         assert found is not None, "no file has an id that cannot be one"
         return DeletedFile(id=public_id(found))
+
+
+async def _logged(
+    chunks: AsyncGenerator[bytes, None], file_id: UUID
+) -> AsyncGenerator[bytes, None]:
+    """The chunks. An error ends the connection before the promised length; the log has it."""
+    try:
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                yield chunk
+    except LmaasError as error:
+        log.warning("download_cut_off", file=str(file_id), reason=error.message)
+        raise
 
 
 async def _close(chunks: AsyncGenerator[bytes, None]) -> None:
