@@ -21,7 +21,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from gateway.jobs.prefix_tree import ROOT, PrefixTree, build_prefix_tree
 from gateway.jobs.prompts import Ints, JobPrompts
@@ -67,6 +67,10 @@ class PrefixGroups(Struct, frozen=True):
         shared: Ints = np.append(self.prefix_tokens, 0)[self.group_of]
         return shared
 
+    def of_prompts(self, chosen: Ints) -> "PrefixGroups":
+        """The same groups with these prompts alone: some may be left without any."""
+        return structs.replace(self, group_of=self.group_of[chosen])
+
     def sum_below(self, amounts: npt.ArrayLike) -> Floats:
         """An amount of each group, (groups,), and of all groups inside it."""
         total: list[float] = np.asarray(amounts, np.float64).tolist()
@@ -107,9 +111,10 @@ def prefix_ids(prompts: JobPrompts, groups: PrefixGroups, salt: str) -> list[str
     The same prefix has the same id in every job, gateway and engine; of two salts, two.
     """
     key = blake2b(salt.encode(), digest_size=16).digest()
+    begins = prompts.begins
     ids = []
     for prompt, tokens in zip(_first_prompts(groups), groups.prefix_tokens.tolist(), strict=True):
-        first = int(prompts.starts[prompt])
+        first = int(begins[prompt])
         content = prompts.tokens[first : first + tokens].astype("<u4", copy=False)
         ids.append(blake2b(content.data, digest_size=16, key=key).hexdigest())
     return ids

@@ -14,25 +14,32 @@ import numpy as np
 
 from gateway.jobs.prefix_groups import ALONE, PrefixGroups
 from gateway.jobs.prompts import Ints
-from gateway.quantiles import Floats
+from gateway.quantiles import Bools, Floats
 
 
-def rank_lines(groups: PrefixGroups, prompt_tokens: Ints, expected: Floats) -> Ints:
+def rank_lines(
+    groups: PrefixGroups, prompt_tokens: Ints, expected: Floats, opened: Bools | None = None
+) -> Ints:
     """The rank of each line, from 0: (lines,), from its whole prompt and its expected answer.
 
-    Of equal lines the first goes first.
+    `opened`: whether a group's prefix is computed and pinned: (groups,). These go first, and need
+    not be computed. Of equal lines the first goes first.
     """
     lines, count = len(prompt_tokens), len(groups.prefix_tokens)
+    opened = np.zeros(count, np.bool_) if opened is None else opened
+    added = np.where(opened, 0, groups.added_tokens)
     own = (prompt_tokens - groups.shared_tokens()).astype(np.float64)
     grouped = groups.group_of != ALONE
     members = groups.group_of[grouped]
     sizes = groups.sum_below(groups.sizes).astype(np.int64)
     decoded = groups.sum_below(np.bincount(members, expected[grouped], count))
-    computed = groups.sum_below(np.bincount(members, own[grouped], count) + groups.added_tokens)
+    computed = groups.sum_below(np.bincount(members, own[grouped], count) + added)
 
     alone = np.flatnonzero(~grouped)
-    ratios = np.concatenate((decoded / computed, expected[alone] / np.maximum(own[alone], 1)))
-    begins = _begins(groups, ratios, np.concatenate((sizes, np.ones(len(alone), np.int64))))
+    ratios = np.concatenate(
+        (decoded / np.maximum(computed, 1), expected[alone] / np.maximum(own[alone], 1))
+    )
+    begins = _begins(groups, ratios, np.concatenate((sizes, np.ones(len(alone), np.int64))), opened)
 
     first = np.empty(lines, np.int64)  # the rank at which the line's unit begins
     first[grouped], first[alone] = begins[members], begins[count:]
@@ -42,13 +49,14 @@ def rank_lines(groups: PrefixGroups, prompt_tokens: Ints, expected: Floats) -> I
     return ranks
 
 
-def _begins(groups: PrefixGroups, ratios: Floats, sizes: Ints) -> Ints:
+def _begins(groups: PrefixGroups, ratios: Floats, sizes: Ints, opened: Bools) -> Ints:
     """The first rank of each unit: the groups, then the lines without one.
 
-    Units with the same parent follow one another by falling ratio.
+    Units with the same parent follow one another by falling ratio, opened groups before others.
     """
     parents = np.concatenate((groups.parent, np.full(len(sizes) - len(groups.parent), ALONE)))
-    order = np.lexsort((-ratios, parents))
+    closed = np.concatenate((~opened, np.ones(len(sizes) - len(opened), np.bool_)))
+    order = np.lexsort((-ratios, closed, parents))
     ahead = np.cumsum(sizes[order]) - sizes[order]  # in units of all parents
     first_sibling = np.searchsorted(parents[order], parents[order])
     begins = np.empty(len(sizes), np.int64)
