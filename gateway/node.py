@@ -19,7 +19,7 @@ from gateway.errors import InvalidRequest, StartupFailure
 from gateway.files.bounds import FileBounds
 from gateway.files.store import FileStore
 from gateway.files.sweeper import FileSweeper
-from gateway.generation.queue_load import QueueBounds
+from gateway.generation.queue.load import QueueBounds
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import GenerationService
 from gateway.generation.text.tokenizer import ChatTokenizer, model_fingerprint, model_folder
@@ -224,6 +224,8 @@ def engine_environment(settings: Settings, model: str, socket: Path) -> dict[str
         "LMAAS_ENGINE_DTYPE": settings.engine_dtype,
         "LMAAS_ENGINE_STEP_TOKENS": str(settings.engine_step_tokens),
         "LMAAS_MAX_RUNNING": str(settings.max_running),
+        "LMAAS_ENGINE_PIN_SHARE": str(settings.engine_pin_share),
+        "LMAAS_ENGINE_BACKGROUND_FACTOR": str(settings.engine_background_factor),
         "LMAAS_ENGINE_GRAPH_ROWS": str(settings.engine_graph_rows),
         "LMAAS_ENGINE_STEP_LIMIT_S": str(settings.engine_step_limit_s),
         "LMAAS_LOG_LEVEL": settings.log_level,

@@ -358,7 +358,7 @@ class Settings(Struct, frozen=True, rename=_variable):
         Meta(
             ge=0,
             description="most sequences running at once; more wait in the queue, where shares and "
-            "order apply; 0: 256 on a GPU, 64 on a CPU; at most LMAAS_ENGINE_STEP_TOKENS",
+            "order apply; 0: 256 on a GPU, 64 on a CPU; in a step of fewer tokens they take turns",
         ),
     ] = 0
     engine_device: Annotated[
@@ -372,6 +372,24 @@ class Settings(Struct, frozen=True, rename=_variable):
             "that has no instructions for it"
         ),
     ] = "auto"
+    engine_pin_share: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=0.9,
+            description="most of the KV memory that the shared prefixes of batch jobs keep, "
+            "as a share",
+        ),
+    ] = 0.5
+    engine_background_factor: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=100,
+            description="most that batch jobs may lengthen an engine step with other requests, as "
+            "a multiple of its time without them",
+        ),
+    ] = 1.1
     engine_graph_rows: Annotated[
         int,
         Meta(

@@ -4,8 +4,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from engine.kv.node import PrefixNode
 from engine.kv.pages import PagePool
-from engine.kv.prefix import PrefixNode, PrefixTree
+from engine.kv.prefix import PrefixTree
 
 PAGE, PAGES = 2, 12
 texts = st.lists(st.integers(0, 1), min_size=PAGE, max_size=4 * PAGE).map(tuple)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from engine.kv.host import HostTier, RestoreCosts, SwappedPages
 from engine.kv.pages import PagePool
-from engine.step.composer import Composer, StepPlan
+from engine.step.chunks import StepPlan
+from engine.step.composer import Composer
 from engine.step.memory import KvMemory
 from engine.step.sequence import SequenceState
 
