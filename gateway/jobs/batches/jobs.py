@@ -17,13 +17,13 @@ from gateway.generation.service import GenerationService
 from gateway.jobs.batches.batches import Batches
 from gateway.jobs.batches.ending import BatchEnding
 from gateway.jobs.batches.endpoint import Endpoints
-from gateway.jobs.batches.feeder import LineFeeder
 from gateway.jobs.batches.lease import LEASE_S, Lease
 from gateway.jobs.batches.limits import BatchLimits
 from gateway.jobs.batches.planning import JobPlanner
 from gateway.jobs.batches.progress import note_progress
 from gateway.jobs.batches.source import BatchLines
 from gateway.jobs.batches.validation import BatchValidator
+from gateway.jobs.runner import JobRunner
 from models.base import new_id
 
 log = structlog.get_logger()
@@ -68,7 +68,7 @@ class BatchJobs:
             self.owner,
         )
         self.ending = BatchEnding(sessions, files, service.model, self.owner)
-        self.feeder = LineFeeder(
+        self.runner = JobRunner(
             BatchLines(sessions, service, endpoints, self.owner), service, self.wake
         )
         self._sessions = sessions
@@ -84,11 +84,11 @@ class BatchJobs:
             ("batch validation", self.validate_jobs, POLL_S, self._woken[1]),
         ):
             self._tasks.append(asyncio.create_task(_repeat(act, pause_s, woken), name=name))
-        self.feeder.start()
+        self.runner.start()
 
     def stop_claiming(self) -> None:
         """Start no further line; those that run may finish."""
-        self.feeder.stop_claiming()
+        self.runner.stop_claiming()
 
     async def close(self) -> None:
         """Stop, and leave the lines that have not ended to other gateways."""
@@ -97,7 +97,7 @@ class BatchJobs:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         try:
             async with asyncio.timeout(CLOSE_S):
-                await self.feeder.close()
+                await self.runner.close()
                 await self.lease.release()
         except (LmaasError, SQLAlchemyError, OSError) as error:  # TimeoutError is an OSError
             log.warning("batch_lines_kept", reason=repr(error))
@@ -106,12 +106,12 @@ class BatchJobs:
         """Look at the jobs soon: one has changed."""
         for event in self._woken:
             event.set()
-        self.feeder.wake()
+        self.runner.wake()
 
     async def keep_lease(self) -> None:
         """Prolong the lease, and stop the lines that are not this gateway's any more."""
         await self.lease.renew()
-        await self.feeder.drop_lost()
+        await self.runner.drop_lost()
 
     async def end_jobs(self) -> None:
         """Free what dead gateways left, and end what is to be ended."""
@@ -125,7 +125,7 @@ class BatchJobs:
                 await self.ending.finish(batch_id)
             except SQLAlchemyError as error:  # others must end whatever is wrong with this one
                 log.error("batch_end_failed", batch=str(batch_id), reason=repr(error))
-            await self.feeder.drop_lost()
+            await self.runner.drop_lost()
 
     async def validate_jobs(self) -> None:
         """Validate the jobs that wait for it."""
@@ -152,6 +152,8 @@ async def _repeat(
         except (LmaasError, SQLAlchemyError, OSError) as error:
             log.warning("batch_work_delayed", reason=repr(error))
             wait_s = RETRY_S
+        except Exception:
+            log.exception("batch_work_failed")  # other jobs go on
         if woken is None:
             await asyncio.sleep(wait_s)
             continue

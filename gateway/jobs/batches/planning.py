@@ -3,67 +3,80 @@
 import asyncio
 from array import array
 from collections.abc import Sequence
-from typing import Final
+from types import TracebackType
+from typing import Self
 
 import numpy as np
+import structlog
 from msgspec import Struct
 
 from gateway.jobs.batches.lines import RankedLine
+from gateway.jobs.planning.client import PlanningFailed, plan_in_process
 from gateway.jobs.planning.line_order import rank_lines
-from gateway.jobs.prefix_groups import ALONE, PrefixGroups, group_by_prefix, prefix_ids
+from gateway.jobs.planning.prompt_file import PromptFile
+from gateway.jobs.planning.sharing_report import SharingReport
+from gateway.jobs.prefix_groups import ALONE, PrefixGroups
 from gateway.jobs.prompts import Ints, JobPrompts
 from gateway.prediction.messages import Prediction
+from gateway.quantiles import Floats
 from gateway.tenancy.caller import Caller
 
-LARGEST: Final = 64 << 20  # tokens of a job that is grouped: 256 MB
+log = structlog.get_logger()
 
 
-class SharingReport(Struct, frozen=True, kw_only=True):
-    """What prefix sharing saves: prompt tokens of all lines, and those that are computed."""
+class PreparedLine(Struct, frozen=True):
+    """What the plan needs of a line."""
 
-    prompt_tokens: int
-    computed_tokens: int
-    saved_share: float
-    groups: int
+    number: int
+    prompt: list[int]
+    prediction: Prediction
 
 
-class JobPlan(Struct, frozen=True):
-    """Every line that can run, ranked; and the report, None if the job is too large to group."""
+class RankedJob(Struct, frozen=True):
+    """Every line that can run, ranked; and what sharing saves, None without a plan."""
 
     lines: Sequence[RankedLine]
-    report: SharingReport | None
+    report: SharingReport | None = None
 
 
-class LineSizes:
-    """The prompts and predicted answers of a job's lines, compact."""
+class PlanInput:
+    """The lines of a job for its plan: the prompts are on disk, the rest takes 16 bytes a line."""
 
     def __init__(self) -> None:
+        self.prompts = PromptFile()
         self.numbers = array("q")
-        self.predicted = array("d")
-        self.tokens = array("I")
-        self.starts = array("q", [0])
-        self.complete = True  # whether the prompts of all lines are there
+        self._expected = array("f")
+        self._lengths = array("I")
 
-    def add(self, number: int, prompt: Sequence[int], prediction: Prediction) -> None:
-        """Note a line. The tokens are dropped once the job is too large to be grouped."""
-        self.numbers.append(number)
-        self.predicted.append(prediction.mean)
-        if self.complete and len(self.tokens) + len(prompt) > LARGEST:
-            self.complete, self.tokens = False, array("I")
-        if self.complete:
-            self.tokens.extend(prompt)
-        self.starts.append(self.starts[-1] + len(prompt))
+    def __enter__(self) -> Self:
+        self.prompts.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.prompts.__exit__(kind, error, traceback)
+
+    @property
+    def expected(self) -> Floats:
+        """Expected tokens of each answer: (lines,)."""
+        return np.frombuffer(self._expected, np.float32).astype(np.float64)
 
     @property
     def lengths(self) -> Ints:
-        """The tokens of each prompt: (lines,)."""
-        starts: Ints = np.frombuffer(self.starts, np.int64)
-        return starts[1:] - starts[:-1]
+        """Tokens of each prompt: (lines,)."""
+        return np.frombuffer(self._lengths, np.uint32).astype(np.int64)
 
-    def prompts(self) -> JobPrompts:
-        """The prompts as the grouping reads them."""
-        tokens = np.frombuffer(self.tokens, np.uint32) if self.tokens else np.zeros(0, np.uint32)
-        return JobPrompts(tokens, np.frombuffer(self.starts, np.int64))
+    async def add(self, lines: Sequence[PreparedLine]) -> None:
+        """Note lines in the file's order. OSError if the disk is full."""
+        await self.prompts.append(JobPrompts.of([line.prompt for line in lines]))
+        for line in lines:
+            self.numbers.append(line.number)
+            self._expected.append(line.prediction.mean)
+            self._lengths.append(len(line.prompt))
 
 
 class JobPlanner:
@@ -73,42 +86,43 @@ class JobPlanner:
         self._page_tokens = page_tokens
         self._sharing = sharing
 
-    async def plan(self, sizes: LineSizes, caller: Caller) -> JobPlan:
-        """The plan, made in a thread."""
-        return await asyncio.to_thread(self.plan_now, sizes, caller)
-
-    def plan_now(self, sizes: LineSizes, caller: Caller) -> JobPlan:
-        """The same, at once."""
-        lengths = sizes.lengths
-        report, ids = None, list[str]()
-        none = np.zeros(0, np.int64)
-        groups = PrefixGroups(np.full(len(lengths), ALONE), none, none)
-        if self._sharing and sizes.complete:
-            prompts = sizes.prompts()
-            groups = group_by_prefix(prompts, self._page_tokens)
-            report = _report(prompts, groups)
-            ids = prefix_ids(prompts, groups, caller.tenant_id.hex)
-        predicted = np.frombuffer(sizes.predicted, np.float64)
-        ranks = rank_lines(groups, lengths, predicted)
-        return JobPlan(
-            [
-                RankedLine(number, rank)
-                if group == ALONE
-                else RankedLine(number, rank, ids[group], int(groups.prefix_tokens[group]))
-                for number, rank, group in zip(
-                    sizes.numbers, ranks.tolist(), groups.group_of.tolist(), strict=True
+    async def plan(self, lines: PlanInput, caller: Caller) -> RankedJob:
+        """The lines ranked, and grouped if that can be done; a job runs without groups, too."""
+        if self._sharing:
+            try:
+                plan = await plan_in_process(
+                    lines.prompts,
+                    lines.expected,
+                    page_tokens=self._page_tokens,
+                    salt=caller.tenant_id.hex,
+                    new_lines=len(lines.numbers),
                 )
-            ],
-            report,
-        )
+            except PlanningFailed as error:
+                log.warning("batch_not_grouped", reason=str(error), lines=len(lines.numbers))
+            else:
+                ranked = _ranked(lines.numbers, plan.groups, plan.ids, plan.ranks)
+                return RankedJob(ranked, plan.report)
+        return await asyncio.to_thread(_ungrouped, lines)
 
 
-def _report(prompts: JobPrompts, groups: PrefixGroups) -> SharingReport:
-    total = int(prompts.lengths.sum())
-    saved = groups.saved_tokens
-    return SharingReport(
-        prompt_tokens=total,
-        computed_tokens=total - saved,
-        saved_share=round(saved / total, 4) if total else 0.0,
-        groups=len(groups.prefix_tokens),
+def _ungrouped(lines: PlanInput) -> RankedJob:
+    """The lines in their order without groups."""
+    none = np.zeros(0, np.int64)
+    groups = PrefixGroups(np.full(len(lines.numbers), ALONE), none, none)
+    return RankedJob(
+        _ranked(lines.numbers, groups, [], rank_lines(groups, lines.lengths, lines.expected))
     )
+
+
+def _ranked(
+    numbers: Sequence[int], groups: PrefixGroups, ids: Sequence[str], ranks: Ints
+) -> list[RankedLine]:
+    tokens = groups.prefix_tokens.tolist()
+    return [
+        RankedLine(number, rank)
+        if group == ALONE
+        else RankedLine(number, rank, ids[group], tokens[group])
+        for number, rank, group in zip(
+            numbers, ranks.tolist(), groups.group_of.tolist(), strict=True
+        )
+    ]

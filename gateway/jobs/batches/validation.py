@@ -14,6 +14,7 @@ from uuid import UUID
 import structlog
 from msgspec import Struct, field, to_builtins
 from sqlalchemy import func, select, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import LONG_TRANSACTION_S, Sessions, transaction
@@ -25,7 +26,8 @@ from gateway.jobs.batches.endpoint import Endpoints
 from gateway.jobs.batches.limits import BatchLimits
 from gateway.jobs.batches.line_check import CheckedLine, LineCheck, LineProblem, ReadLine
 from gateway.jobs.batches.lines import NewLine, delete_lines, insert_lines, store_ranks
-from gateway.jobs.batches.planning import JobPlan, JobPlanner, LineSizes
+from gateway.jobs.batches.planning import JobPlanner, PlanInput, PreparedLine, RankedJob
+from gateway.jobs.planning.sharing_report import SharingReport
 from models import Batch
 
 log = structlog.get_logger()
@@ -105,10 +107,20 @@ class BatchValidator:
                 await self._fail(batch, outcome)
         except NotOurs as error:
             log.info("batch_validation_left", batch=str(batch.id), reason=error.message)
+        except (LmaasError, SQLAlchemyError, OSError):
+            raise
+        except Exception:
+            log.exception("batch_validation_crashed", batch=str(batch.id))
+            reason = "internal error; the server has logged it"
+            await self._fail(batch, InvalidFile([LineProblem("internal_error", 0, reason)]))
 
     async def _read(self, batch: Batch) -> InvalidFile | None:
         """Store and rank every line, and start the job."""
-        seen, sizes = _Progress(), LineSizes()
+        with PlanInput() as lines:
+            return await self._read_into(lines, batch)
+
+    async def _read_into(self, planned: PlanInput, batch: Batch) -> InvalidFile | None:
+        seen = _Progress()
         async with transaction(self._sessions) as session:
             caller = (await read_callers(session, [batch.id]))[batch.id]
         check = LineCheck(
@@ -129,22 +141,23 @@ class BatchValidator:
                     if seen.lines > self._limits.lines:
                         reason = f"the file has more than {self._limits.lines} lines"
                         return InvalidFile([LineProblem("too_many_lines", seen.lines, reason)])
-                    await self._store(batch, await _checked(check, portion), seen, sizes)
+                    await self._store(batch, await _checked(check, portion), seen, planned)
         except NotFound as error:
             return InvalidFile([LineProblem("file_not_found", 0, error.message, "input_file_id")])
         if not seen.lines:
             return InvalidFile([LineProblem("empty_file", 0, "the input file has no lines")])
         if not seen.valid:
             return InvalidFile(seen.problems)
-        plan = await self._planner.plan(sizes, caller)
+        plan = await self._planner.plan(planned, caller)
         await self._start(batch, seen, plan)
         return None
 
     async def _store(
-        self, batch: Batch, lines: list[CheckedLine], seen: _Progress, sizes: LineSizes
+        self, batch: Batch, lines: list[CheckedLine], seen: _Progress, planned: PlanInput
     ) -> None:
         """Insert a portion, and note what is needed to rank its lines."""
-        rows = []
+        rows: list[NewLine] = []
+        valid: list[PreparedLine] = []
         for line in lines:
             if line.problem is not None or line.prepared is None:
                 if line.problem is not None and len(seen.problems) < MAX_PROBLEMS:
@@ -154,7 +167,7 @@ class BatchValidator:
                 )
                 continue
             prepared = line.prepared
-            sizes.add(line.number, prepared.prompt, prepared.prediction)
+            valid.append(PreparedLine(line.number, prepared.prompt, prepared.prediction))
             seen.valid += 1
             seen.work += prepared.prediction.mean
             rows.append(
@@ -169,8 +182,9 @@ class BatchValidator:
         async with transaction(self._sessions) as session:
             await self._own(session, batch)
             await insert_lines(session, batch.id, rows)
+        await planned.add(valid)
 
-    async def _start(self, batch: Batch, seen: _Progress, plan: JobPlan) -> None:
+    async def _start(self, batch: Batch, seen: _Progress, plan: RankedJob) -> None:
         """Rank the lines and set the job going, all or nothing."""
         async with transaction(self._sessions, within_s=LONG_TRANSACTION_S) as session:
             owned = await self._own(session, batch)
@@ -180,7 +194,7 @@ class BatchValidator:
             owned.total = seen.lines
             owned.failed = seen.lines - seen.valid
             owned.work = seen.work
-            owned.sharing = to_builtins(plan.report) if plan.report else None
+            owned.sharing = _described(plan.report) if plan.report else None
             owned.status, owned.owner = "in_progress", None
             owned.in_progress_at = await _now(session)
         log.info("batch_started", batch=str(batch.id), lines=seen.lines, valid=seen.valid)
@@ -218,6 +232,17 @@ class BatchValidator:
         freed = update(Batch).where(Batch.id == batch.id, Batch.owner == self._owner)
         async with transaction(self._sessions) as session:
             await session.execute(freed.values(owner=None))
+
+
+def _described(report: SharingReport) -> dict[str, Any]:
+    """The report as a job keeps it."""
+    return {
+        "prompt_tokens": report.prompt_tokens,
+        "computed_tokens": report.computed_tokens,
+        "saved_share": round(report.saved_share, 4),
+        "groups": sum(size.groups for size in report.groups_by_size),
+        "warning": report.warning,
+    }
 
 
 async def _now(session: AsyncSession) -> Any:
