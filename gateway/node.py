@@ -44,6 +44,7 @@ from gateway.tenancy.authentication import Authenticator
 from gateway.tenancy.demo import api_key_file, ensure_demo
 
 LOCK_FILE: Final = "gateway.lock"  # in the data folder; a running gateway keeps it open
+BATCH_OWNER_FILE: Final = "batch_owner"
 ENGINE_START_TIMEOUT_S: Final = 600.0
 
 
@@ -313,7 +314,7 @@ async def _start_jobs(
         prefix_sharing=settings.prefix_sharing,
     )
     jobs = BatchJobs(database.sessions, files, service, endpoints, options)
-    await jobs.start()
+    await jobs.start(settings.data_folder / BATCH_OWNER_FILE)
     stack.push_async_callback(jobs.close)
     return jobs
 

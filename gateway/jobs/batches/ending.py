@@ -148,11 +148,11 @@ async def _end_lines(session: AsyncSession, batch: Batch) -> None:
 async def _count(session: AsyncSession, batch: Batch) -> None:
     """Set the job's counts to what its files are going to have."""
     grouped = (
-        select(BatchLine.state, func.count())
+        select(BatchLine.state, func.count().label("lines"))
         .where(BatchLine.batch_id == batch.id)
         .group_by(BatchLine.state)
     )
-    counts: dict[int, int] = dict((await session.execute(grouped)).tuples().all())
+    counts = {row.state: row.lines for row in await session.execute(grouped)}
     batch.total = sum(counts.values())
     batch.completed = counts.get(LineState.COMPLETED, 0)
     batch.failed = batch.total - batch.completed

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 from uuid import UUID
 
@@ -76,8 +77,17 @@ class BatchJobs:
         self._woken = [asyncio.Event(), asyncio.Event()]
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def start(self) -> None:
-        """Start to work on jobs."""
+    async def start(self, owner_file: Path | None = None) -> None:
+        """Start to work on jobs.
+
+        `owner_file` keeps the lease's id for the next gateway of the same data folder, which then
+        need not wait until the lease of this one ends. DatabaseLost.
+        """
+        if owner_file is not None:
+            predecessor = await asyncio.to_thread(_read_id, owner_file)
+            if predecessor is not None:
+                await self.lease.succeed(predecessor)
+            await asyncio.to_thread(owner_file.write_text, self.owner.hex)
         for name, act, pause_s, woken in (
             ("batch lease", self.keep_lease, self.lease.renewal_s, None),
             ("batch ends", self.end_jobs, POLL_S, self._woken[0]),
@@ -137,6 +147,14 @@ class BatchJobs:
                     await asyncio.shield(self.validator.give_back(batch))
                 raise
             self.wake()
+
+
+def _read_id(file: Path) -> UUID | None:
+    """The id in a file; None if there is none, as after a cut-off write."""
+    try:
+        return UUID(file.read_text())
+    except (OSError, ValueError):
+        return None
 
 
 async def _repeat(

@@ -59,6 +59,12 @@ class Lease:
             await session.execute(delete(BatchWorker).where(BatchWorker.id == self.owner))
             await _free(session)
 
+    async def succeed(self, predecessor: UUID) -> None:
+        """Free what a gateway worked on that is known to be dead."""
+        async with transaction(self._sessions) as session:
+            await session.execute(delete(BatchWorker).where(BatchWorker.id == predecessor))
+            await _free(session)
+
     async def free_dead(self) -> int:
         """Free what dead gateways worked on; returns the number of lines that wait again."""
         over = delete(BatchWorker).where(
