@@ -2,12 +2,17 @@
 
 Progress is measured in predicted tokens of the lines that have ended: so a prediction that is wrong
 by a factor cancels out, and what interactive traffic takes is in the measured pace. The band's
-width is what earlier predictions of the same job were wrong by: at each past time, the pace until
-then is compared with the pace that followed, over as long a time as is still to come.
+width follows from how the job's own pace has varied: of the logarithm of the pace between samples,
+the variance s² and the autocorrelation r. The means of n past and of m coming ones then differ with
+
+    v = s² · min(2, τ/n + τ/m),   τ = (1 + r) / (1 - r)
+
+the variance of means of a first-order autoregressive series.
 """
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final, TypeAlias
 
 from msgspec import Struct
@@ -17,9 +22,12 @@ Sample: TypeAlias = tuple[float, float]
 
 SAMPLES: Final = 64  # kept of a job; every second one is dropped when they are more
 Z90: Final = 1.2816  # standard normal, 0.9 quantile
-PRIOR_ERROR: Final = 0.35  # standard deviation of the logarithm of a pace, before any is known
-PRIOR_WEIGHT: Final = 2.0  # in observed errors
-LEAST_ERROR: Final = 0.05
+PRIOR_SPREAD: Final = 0.25  # s before any is known
+PRIOR_CORRELATION: Final = 0.5
+PRIOR_WEIGHT: Final = 4.0  # of both, in samples
+MOST_CORRELATION: Final = 0.95
+LEAST_ERROR: Final = 0.03
+LEAST_PACE: Final = 0.05  # of the mean, for a time without progress
 RECENT: Final = 0.5  # share of the time so far that the pace is measured over
 
 
@@ -69,20 +77,19 @@ def pace_of(samples: Sequence[Sample]) -> float | None:
 
 
 def error_of(samples: Sequence[Sample], duration_s: float) -> float:
-    """Standard deviation of the logarithm of the remaining time, by the job's own errors."""
-    squares = []
-    for split in range(2, len(samples) - 1):
-        before = pace_of(samples[:split])
-        until = samples[split - 1][0] + duration_s
-        after = pace_between(samples[split - 1 :], until)
-        if before is not None and after is not None:
-            squares.append(math.log(after / before) ** 2)
-    total = PRIOR_WEIGHT * PRIOR_ERROR**2 + sum(squares)
-    return max(math.sqrt(total / (PRIOR_WEIGHT + len(squares))), LEAST_ERROR)
-
-
-def pace_between(samples: Sequence[Sample], until_s: float) -> float | None:
-    """Work a second from the first sample to the last one before `until_s`; None without work."""
-    first, last = samples[0], [s for s in samples[1:] if s[0] <= until_s] or [samples[-1]]
-    seconds, work = last[-1][0] - first[0], last[-1][1] - first[1]
-    return work / seconds if seconds > 0 and work > 0 else None
+    """Standard deviation of the logarithm of the time that is still to come: √v."""
+    times = [later[0] - earlier[0] for earlier, later in pairwise(samples)]
+    done = [later[1] - earlier[1] for earlier, later in pairwise(samples)]
+    paces = [work / seconds for work, seconds in zip(done, times, strict=True) if seconds > 0]
+    mean = sum(paces) / len(paces) if paces else 0.0
+    logs = [math.log(max(pace, LEAST_PACE * mean)) for pace in paces] if mean > 0 else []
+    centre = sum(logs) / len(logs) if logs else 0.0
+    squares = sum((log - centre) ** 2 for log in logs)
+    products = sum((a - centre) * (b - centre) for a, b in pairwise(logs))
+    prior = PRIOR_WEIGHT * PRIOR_SPREAD**2
+    variance = (prior + squares) / (PRIOR_WEIGHT + max(len(logs) - 1, 0))
+    correlation = (prior * PRIOR_CORRELATION + products) / (prior + squares)
+    memory = (1 + correlation) / (1 - correlation) if correlation < MOST_CORRELATION else math.inf
+    before = max(RECENT * len(logs), 1.0)
+    after = max(duration_s * len(logs) / sum(times), 1.0) if logs else 1.0
+    return max(math.sqrt(variance * min(2.0, memory / before + memory / after)), LEAST_ERROR)
