@@ -39,7 +39,7 @@ RANKED_AT_ONCE: Final = 5_000
 MAX_PROBLEMS: Final = 100  # in a failed job's `errors`
 
 
-class NotOurs(LmaasError):
+class NotOurs(Exception):
     """The job was cancelled, expired, or belongs to another gateway now."""
 
 
@@ -106,7 +106,7 @@ class BatchValidator:
             if isinstance(outcome, InvalidFile):
                 await self._fail(batch, outcome)
         except NotOurs as error:
-            log.info("batch_validation_left", batch=str(batch.id), reason=error.message)
+            log.info("batch_validation_left", batch=str(batch.id), reason=str(error))
         except (LmaasError, SQLAlchemyError, OSError):
             raise
         except Exception:
