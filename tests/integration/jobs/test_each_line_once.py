@@ -97,15 +97,13 @@ class World:
                 "fail": LineState.FAILED,
                 "again": LineState.WAITING,
             }[step]
-            result = responded(
-                line_id(batch_id, number), f"line {number}", 200, f'"{said}"'.encode()
-            )
+            line = responded(line_id(batch_id, number), f"line {number}", 200, f'"{said}"'.encode())
             results.append(
                 LineResult(
                     batch_id=batch_id,
                     number=number,
                     state=state,
-                    result=None if state == LineState.WAITING else result,
+                    result=None if state == LineState.WAITING else line,
                     generated_tokens=3,
                 )
             )

@@ -11,6 +11,7 @@ from gateway.api.openai.batches.schema import (
     BatchList,
     BatchRequest,
     batch_uuid,
+    cursor_of,
 )
 from gateway.api.openai.files.schema import file_id_of
 from gateway.api.openapi import errors
@@ -18,7 +19,7 @@ from gateway.generation.service import GenerationService
 from gateway.jobs.batches.jobs import BatchJobs
 from gateway.jobs.batches.progress import completion_of
 from gateway.tenancy.authentication import Caller
-from gateway.tenancy.paging import DEFAULT_LIMIT, MAX_LIMIT, Cursor
+from gateway.tenancy.paging import DEFAULT_LIMIT, MAX_LIMIT
 from models import Batch
 
 Limit: TypeAlias = Annotated[
@@ -55,8 +56,7 @@ class BatchesController(Controller):
         after: AfterBatch = None,
     ) -> BatchList:
         """The tenant's batches, newest first."""
-        cursor = Cursor(limit, None if after is None else batch_uuid(after))
-        page = await jobs.batches.list(caller.tenant_id, cursor)
+        page = await jobs.batches.list(caller.tenant_id, cursor_of(limit, after))
         data = await _answers(page.items, jobs, service)
         return BatchList(
             data=data,

@@ -9,10 +9,11 @@ from msgspec import Meta, Struct
 
 from gateway.api.openai.files.schema import BATCH, public_id
 from gateway.api.validation import STORABLE
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, shortened
 from gateway.jobs.batches.batches import NewBatch, no_batch
 from gateway.jobs.batches.completion import Band
 from gateway.jobs.batches.states import Status, Window
+from gateway.tenancy.paging import Cursor
 from models import Batch, StoredFile
 
 Endpoint: TypeAlias = Literal["/v1/chat/completions", "/v1/completions"]
@@ -199,6 +200,13 @@ def batch_uuid(text: str) -> UUID:
     if not BATCH_ID.fullmatch(text):
         raise no_batch(text)
     return UUID(text.removeprefix(PREFIX))
+
+
+def cursor_of(limit: int, after: str | None) -> Cursor:
+    """Where a page of a list starts. InvalidRequest for what is no batch's id."""
+    if after is not None and not BATCH_ID.fullmatch(after):
+        raise InvalidRequest(f"after is {shortened(after)!r}; it is no batch's id", param="after")
+    return Cursor(limit, None if after is None else batch_uuid(after))
 
 
 def _file(found: UUID | None) -> str | None:
