@@ -20,10 +20,10 @@ from gateway.jobs.batches.ending import BatchEnding
 from gateway.jobs.batches.endpoint import Endpoints
 from gateway.jobs.batches.lease import LEASE_S, Lease
 from gateway.jobs.batches.limits import BatchLimits
-from gateway.jobs.batches.planning import JobPlanner
 from gateway.jobs.batches.progress import note_progress
 from gateway.jobs.batches.source import BatchLines
-from gateway.jobs.batches.validation import BatchValidator
+from gateway.jobs.batches.validation.planning import JobPlanner
+from gateway.jobs.batches.validation.validator import BatchValidator
 from gateway.jobs.runner import JobRunner
 from models.base import new_id
 

@@ -20,9 +20,9 @@ from gateway.generation.text.workers import TextWorkers
 from gateway.jobs.batches.batches import Batches, NewBatch
 from gateway.jobs.batches.ending import BatchEnding
 from gateway.jobs.batches.limits import BatchLimits
-from gateway.jobs.batches.planning import JobPlanner
 from gateway.jobs.batches.states import LineState
-from gateway.jobs.batches.validation import BatchValidator
+from gateway.jobs.batches.validation.planning import JobPlanner
+from gateway.jobs.batches.validation.validator import BatchValidator
 from gateway.prediction.serving.predictor import LengthPredictor
 from gateway.tenancy.caller import Caller
 from models import Batch, BatchLine

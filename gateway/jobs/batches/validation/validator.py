@@ -24,9 +24,9 @@ from gateway.generation.service import GenerationService
 from gateway.jobs.batches.callers import read_callers
 from gateway.jobs.batches.endpoint import Endpoints
 from gateway.jobs.batches.limits import BatchLimits
-from gateway.jobs.batches.line_check import CheckedLine, LineCheck, LineProblem, ReadLine
 from gateway.jobs.batches.lines import NewLine, delete_lines, insert_lines, store_ranks
-from gateway.jobs.batches.planning import JobPlanner, PlanInput, PreparedLine, RankedJob
+from gateway.jobs.batches.validation.line_check import CheckedLine, LineCheck, LineProblem, ReadLine
+from gateway.jobs.batches.validation.planning import JobPlanner, PlanInput, PreparedLine, RankedJob
 from gateway.jobs.planning.sharing_report import SharingReport
 from models import Batch
 

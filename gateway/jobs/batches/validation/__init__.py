@@ -1,0 +1,1 @@
+"""Validation of a job: its lines checked, stored and ranked."""
