@@ -13,6 +13,7 @@ from openai.types import Batch
 from tests.conftest import PATIENCE_S
 
 WORDS = ("king", "brave", "river", "stone")
+LONG = {"max_tokens": 300, "logit_bias": {"4": -100}}  # the end token is banned
 
 
 def line(
@@ -135,7 +136,8 @@ async def test_text_completions_run_in_a_batch(client: openai.AsyncOpenAI) -> No
 async def test_cancelled_batch_keeps_what_it_completed(
     client: openai.AsyncOpenAI, asked: Any
 ) -> None:
-    lines = [line(asked, str(n), " ".join(WORDS)) for n in range(400)]
+    lines = [line(asked, "0", "king", max_tokens=1)]
+    lines += [line(asked, str(n), " ".join(WORDS), **LONG) for n in range(1, 400)]
     batch = await submitted(client, lines)
     async with asyncio.timeout(PATIENCE_S):
         while not (batch.request_counts and batch.request_counts.completed):

@@ -11,6 +11,8 @@ from tests.conftest import PATIENCE_S
 Asked = Callable[..., dict[str, Any]]
 LINES = 120
 VALUES = ("king", "brave king", "river stone", "stone")
+LONG = {"max_tokens": 60, "logit_bias": {"4": -100}}  # the end token is banned
+SHORT = {"max_tokens": 1}
 
 
 async def test_killed_gateway_loses_and_doubles_no_line(own: Any, asked: Asked) -> None:
@@ -22,7 +24,9 @@ async def test_killed_gateway_loses_and_doubles_no_line(own: Any, asked: Asked) 
                 "custom_id": f"line {n}",
                 "method": "POST",
                 "url": "/v1/chat/completions",
-                "body": asked("spell", f"{VALUES[n % 4]} {VALUES[n % 3]}"),
+                "body": asked(
+                    "spell", f"{VALUES[n % 4]} {VALUES[n % 3]}", **(LONG if n else SHORT)
+                ),
             }
         )
         for n in range(LINES)
