@@ -1,7 +1,7 @@
 """The batch jobs of one gateway: validates them, runs their lines, and ends them."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -14,14 +14,16 @@ from sqlalchemy.exc import SQLAlchemyError
 from gateway.database.errors import Sessions
 from gateway.errors import LmaasError
 from gateway.files.store import FileStore
+from gateway.generation.request_state import RequestState
 from gateway.generation.service import GenerationService
 from gateway.jobs.batches.batches import Batches
+from gateway.jobs.batches.correction import JobCorrections
 from gateway.jobs.batches.ending import BatchEnding
 from gateway.jobs.batches.endpoint import Endpoints
 from gateway.jobs.batches.lease import LEASE_S, Lease
 from gateway.jobs.batches.limits import BatchLimits
-from gateway.jobs.batches.progress import note_progress
-from gateway.jobs.batches.source import BatchLines
+from gateway.jobs.batches.progress.samples import note_progress
+from gateway.jobs.batches.source import BatchLines, batch_of
 from gateway.jobs.batches.validation.planning import JobPlanner
 from gateway.jobs.batches.validation.validator import BatchValidator
 from gateway.jobs.runner import JobRunner
@@ -69,9 +71,9 @@ class BatchJobs:
             self.owner,
         )
         self.ending = BatchEnding(sessions, files, service.model, self.owner)
-        self.runner = JobRunner(
-            BatchLines(sessions, service, endpoints, self.owner), service, self.wake
-        )
+        self.corrections = JobCorrections(sessions, self._running)
+        lines = BatchLines(sessions, service, endpoints, self.owner, self.corrections.observe)
+        self.runner = JobRunner(lines, service, self.wake)
         self._sessions = sessions
         self._model = service.model
         self._woken = [asyncio.Event(), asyncio.Event()]
@@ -130,12 +132,19 @@ class BatchJobs:
         await self.ending.expire()
         await self.ending.complete()
         await note_progress(self._sessions, self._model)
+        await self.corrections.apply()
         for batch_id in await self.ending.claim():
             try:
                 await self.ending.finish(batch_id)
             except SQLAlchemyError as error:  # others must end whatever is wrong with this one
                 log.error("batch_end_failed", batch=str(batch_id), reason=repr(error))
             await self.runner.drop_lost()
+
+    def _running(self, batch_id: UUID) -> Iterator[RequestState]:
+        """The lines of a job that run here."""
+        for line, state in self.runner.running():
+            if batch_of(line) == batch_id:
+                yield state
 
     async def validate_jobs(self) -> None:
         """Validate the jobs that wait for it."""

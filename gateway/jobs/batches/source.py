@@ -1,6 +1,6 @@
 """The lines of jobs in the database as the source of a gateway's runner."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 from uuid import UUID
@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from gateway.database.errors import Sessions, transaction
 from gateway.errors import GenerationFailed, LmaasError, OverLimit, Unavailable
 from gateway.generation.request import RecordKey
+from gateway.generation.request_state import RequestState
 from gateway.generation.service import GenerationService
 from gateway.jobs.batches.callers import read_callers
 from gateway.jobs.batches.claiming import MAX_ATTEMPTS, claim_lines
@@ -50,11 +51,14 @@ class BatchLines(LineSource):
         service: GenerationService,
         endpoints: Endpoints,
         owner: UUID,
+        observe: Callable[[UUID, RequestState], None] = lambda _, __: None,
     ) -> None:
+        """`observe` is called with the first choice of each line that was answered."""
         self._sessions = sessions
         self._service = service
         self._endpoints = endpoints
         self._owner = owner
+        self._observe = observe
         self._held: set[tuple[UUID, int]] = set()  # what the runner has
         self._results: dict[JobLine, LineResult] = {}  # of outcomes that are not written yet
         self._doubtful = False  # whether lines may be claimed that the runner does not have
@@ -96,6 +100,8 @@ class BatchLines(LineSource):
         await self._write([self._results[outcome.line] for outcome in outcomes])
         for outcome in outcomes:
             del self._results[outcome.line]
+            if outcome.failure is None:
+                self._observe(_claimed(outcome.line).batch_id, outcome.states[0])
 
     async def release(self, lines: Sequence[JobLine]) -> None:
         """Let lines that have not ended wait again. DatabaseLost."""
@@ -181,6 +187,11 @@ class BatchLines(LineSource):
 def _claimed(line: JobLine) -> ClaimedLine:
     assert isinstance(line, ClaimedLine), "the runner returns the lines that it was given"
     return line
+
+
+def batch_of(line: JobLine) -> UUID:
+    """The job of a line."""
+    return _claimed(line).batch_id
 
 
 def _place(line: ClaimedLine) -> tuple[UUID, int]:

@@ -89,7 +89,7 @@ def make_job(sessions: Sessions, build: Builder) -> MakeJob:
                 number=number,
                 custom_id=f"line {number}",
                 body=b"{}",
-                prompt_tokens=5,
+                prompt_tokens=20,
                 predicted_tokens=10.0,
             )
             for number in range(1, lines + 1)

@@ -17,7 +17,7 @@ from gateway.api.openai.files.schema import file_id_of
 from gateway.api.openapi import errors
 from gateway.generation.service import GenerationService
 from gateway.jobs.batches.jobs import BatchJobs
-from gateway.jobs.batches.progress import completion_of
+from gateway.jobs.batches.progress.samples import completion_of
 from gateway.tenancy.authentication import Caller
 from gateway.tenancy.paging import DEFAULT_LIMIT, MAX_LIMIT
 from models import Batch

@@ -11,7 +11,7 @@ from gateway.api.openai.files.schema import BATCH, public_id
 from gateway.api.validation import STORABLE
 from gateway.errors import InvalidRequest, shortened
 from gateway.jobs.batches.batches import NewBatch, no_batch
-from gateway.jobs.batches.completion import Band
+from gateway.jobs.batches.progress.completion import Band
 from gateway.jobs.batches.states import Status, Window
 from gateway.tenancy.paging import Cursor
 from models import Batch, StoredFile

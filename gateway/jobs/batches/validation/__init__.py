@@ -1,1 +1,1 @@
-"""Validation of a job: its lines checked, stored and ranked."""
+"""Validates the input files of jobs: checks their lines, stores and ranks them."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.jobs.batches.completion import (
+from gateway.jobs.batches.progress.completion import (
     SAMPLES,
     Sample,
     expected_completion,

@@ -6,7 +6,7 @@ from typing import Final
 from sqlalchemy import func, select
 
 from gateway.database.errors import Sessions, transaction
-from gateway.jobs.batches.completion import Band, expected_completion, with_sample
+from gateway.jobs.batches.progress.completion import Band, expected_completion, with_sample
 from models import Batch
 
 INTERVAL_S: Final = 5.0
