@@ -94,6 +94,7 @@ class BatchJobs:
             ("batch lease", self.keep_lease, self.lease.renewal_s, None),
             ("batch ends", self.end_jobs, POLL_S, self._woken[0]),
             ("batch validation", self.validate_jobs, POLL_S, self._woken[1]),
+            ("batch order", self.corrections.apply, POLL_S, None),
         ):
             self._tasks.append(asyncio.create_task(_repeat(act, pause_s, woken), name=name))
         self.runner.start()
@@ -132,7 +133,6 @@ class BatchJobs:
         await self.ending.expire()
         await self.ending.complete()
         await note_progress(self._sessions, self._model)
-        await self.corrections.apply()
         for batch_id in await self.ending.claim():
             try:
                 await self.ending.finish(batch_id)

@@ -30,7 +30,8 @@ RANK: Final = text(
     "prefix_tokens = given.prefix_tokens FROM unnest("
     "CAST(:numbers AS int[]), CAST(:ranks AS int[]), CAST(:prefix_ids AS text[]), "
     "CAST(:prefix_tokens AS int[])) AS given (number, rank, prefix_id, prefix_tokens) "
-    "WHERE batch_lines.batch_id = :batch_id AND batch_lines.number = given.number"
+    "WHERE batch_lines.batch_id = :batch_id AND batch_lines.number = given.number "
+    "AND batch_lines.state = 0"  # others may be locked by who ends them
 )
 
 
@@ -83,7 +84,7 @@ async def insert_lines(session: AsyncSession, batch_id: UUID, lines: Sequence[Ne
 
 
 async def store_ranks(session: AsyncSession, batch_id: UUID, lines: Sequence[RankedLine]) -> None:
-    """Set the rank and the shared prefix of lines."""
+    """Set the rank and the shared prefix of lines, of those that still wait."""
     given = {
         "numbers": [line.number for line in lines],
         "ranks": [line.rank for line in lines],
