@@ -15,6 +15,7 @@ from gateway.api.guards import api_key_guard, provide_caller
 from gateway.api.health import HealthController
 from gateway.api.http_metrics import HttpMetrics
 from gateway.api.metrics import MetricsController
+from gateway.api.openai.batches.routes import BatchesController
 from gateway.api.openai.chat import ChatController
 from gateway.api.openai.completions import CompletionsController
 from gateway.api.openai.files.routes import files_router
@@ -65,6 +66,7 @@ def build_app(node: GatewayNode, metrics: HttpMetrics) -> Litestar:
             Router(
                 "/v1",
                 route_handlers=[
+                    BatchesController,
                     ChatController,
                     CompletionsController,
                     LengthPredictionsController,
@@ -83,6 +85,7 @@ def build_app(node: GatewayNode, metrics: HttpMetrics) -> Litestar:
         ],
         dependencies={
             "service": Provide(lambda: node.service, sync_to_thread=False),
+            "jobs": Provide(lambda: node.jobs, sync_to_thread=False),
             "files": Provide(lambda: node.files, sync_to_thread=False),
             "uploads": Provide(lambda: uploads, sync_to_thread=False),
             "admission": Provide(lambda: admission, sync_to_thread=False),

@@ -18,6 +18,7 @@ LmaasError
 │   └── PredictorRefused
 ├── OverLimit
 │   ├── FileQuotaExceeded
+│   ├── TenantBatchesFull
 │   ├── TenantQueueFull
 │   └── TooManyUploads
 ├── RequestTimeout
@@ -224,6 +225,17 @@ class TenantQueueFull(OverLimit):
         "Retry after `Retry-After` seconds, send fewer requests at once, or smaller ones. An "
         "operator can raise `LMAAS_MAX_TENANT_QUEUED_TOKENS` and "
         "`LMAAS_MAX_TENANT_QUEUED_REQUESTS`."
+    )
+
+
+class TenantBatchesFull(OverLimit):
+    """The tenant has as many batches that have not ended as it may."""
+
+    code = "tenant_batches_full"
+    should_retry = False
+    remedy = (
+        "Wait until a batch has ended, or cancel one; put more lines into each. An operator can "
+        "raise `LMAAS_MAX_TENANT_BATCHES`."
     )
 
 

@@ -338,6 +338,21 @@ class Settings(Struct, frozen=True, rename=_variable):
         int,
         Meta(ge=1, description="most answers queued by one tenant; beyond it its requests get 429"),
     ] = 1024
+    max_batch_lines: Annotated[
+        int, Meta(ge=1, le=10_000_000, description="most lines in the input file of a batch")
+    ] = 100_000
+    max_batch_line_bytes: Annotated[
+        int,
+        Meta(ge=1024, le=64 << 20, description="longest line of a batch's input file, in bytes"),
+    ] = 1 << 20
+    max_tenant_batches: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="most batches of a tenant that have not ended; beyond it a new one gets "
+            "status 429",
+        ),
+    ] = 100
     max_running: Annotated[
         int,
         Meta(

@@ -3,6 +3,7 @@
 from models.admin_key import ScopedKey
 from models.audit import AuditEntry
 from models.base import Base
+from models.batch import Batch, BatchLine, BatchWorker
 from models.engine_cost import EngineCost
 from models.file import FileChunk, StoredFile
 from models.predictor import Predictor, TrainingRun, TrainingSchedule
@@ -14,6 +15,9 @@ __all__ = [
     "App",
     "AuditEntry",
     "Base",
+    "Batch",
+    "BatchLine",
+    "BatchWorker",
     "EngineCost",
     "FileChunk",
     "Instruction",

@@ -19,27 +19,35 @@ PIECES = 256  # 64 MiB
 MOST_GROWTH = 24 << 20  # bytes: a third of the file
 
 
+@pytest.fixture
+async def files_client(served: Any) -> AsyncIterator[openai.AsyncOpenAI]:
+    """The client of a tenant that has no other files."""
+    _, key = await served.tenant("files of its own")
+    async with served.client(key) as client:
+        yield client
+
+
 async def test_client_creates_lists_retrieves_reads_and_deletes_files(
-    client: openai.AsyncOpenAI,
+    files_client: openai.AsyncOpenAI,
 ) -> None:
     lines = b'{"custom_id": "1"}\n' * 1000
     made = [
-        await client.files.create(file=(f"{number}.jsonl", lines), purpose="batch")
+        await files_client.files.create(file=(f"{number}.jsonl", lines), purpose="batch")
         for number in range(3)
     ]
     file = made[0]
     assert (file.object, file.bytes, file.filename) == ("file", len(lines), "0.jsonl")
     assert (file.purpose, file.status) == ("batch", "processed")
-    assert await client.files.retrieve(file.id) == file
-    listed = [each async for each in client.files.list(limit=2, order="asc", purpose="batch")]
+    assert await files_client.files.retrieve(file.id) == file
+    listed = [each async for each in files_client.files.list(limit=2, order="asc", purpose="batch")]
     assert listed == made
-    content = await client.files.content(file.id)
+    content = await files_client.files.content(file.id)
     assert content.content == lines
     for each in made:
-        assert (await client.files.delete(each.id)).deleted
-    assert not (await client.files.list()).data
+        assert (await files_client.files.delete(each.id)).deleted
+    assert not (await files_client.files.list()).data
     with pytest.raises(openai.NotFoundError):
-        await client.files.content(file.id)
+        await files_client.files.content(file.id)
 
 
 async def test_client_may_ask_for_an_expiry(client: openai.AsyncOpenAI) -> None:
