@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from engine.errors import OutOfMemory
-from engine.protocol import KvState, SequenceId, SetMode, Step, TokenLogprobs
+from engine.protocol import KvState, SequenceId, SetMode, Step, TokenLogprobs, Unpin
 from engine.running.runner import Runner
 from engine.step.chunks import StepPlan
 from engine.step.commands import Command, Reset
@@ -121,12 +121,14 @@ class StepLoop(Thread):
         return bool(self.table.finished or self._memory.tree.lost)
 
     def _apply_commands(self) -> None:
+        released = False
         while self._commands:
             command = self._commands.popleft()
             if isinstance(command, SetMode | Reset):
                 self._settle_in_flight()
             self.table.apply(command)
-        if self._has_news:
+            released = released or isinstance(command, Unpin)
+        if self._has_news or (released and not self._has_work):  # else a step shows the memory
             self._publish(None, {}, {}, [])
 
     def _run_step(self) -> None:

@@ -22,6 +22,7 @@ STEP_TOKENS: Final = 512
 VLLM_SEQUENCES: Final = 64  # the best of 64, 128 and 256 in E1
 JOB_TIMEOUT_S: Final = 1_800.0
 POLL_S: Final = 0.1
+COUNTED: Final = ("computed_tokens", "steps", "small_steps")
 
 
 class EngineWork(Struct, frozen=True):
@@ -97,7 +98,8 @@ class BatchService:
         )
         batch = self._ended(batch["id"])
         wall_s = perf_counter() - start
-        counted = {k: v - before[k] for k, v in self._gateway.engine_counts().items()}
+        after = self._gateway.engine_counts()
+        counted = {name: after[name] - before[name] for name in COUNTED}
         generated = self._generated(batch, job)
         return JobRun(wall_s, generated, engine_work(counted, generated - len(job)))
 
