@@ -9,6 +9,8 @@ from typing import Literal
 
 import click
 
+from benchmarks.b1 import run as b1
+from benchmarks.b1.live_run import LINES as B1_LINES
 from benchmarks.b2 import run as b2
 from benchmarks.b2.job import LINES_OF_DEGREE
 from benchmarks.decision import run as decisions
@@ -117,6 +119,14 @@ def main() -> None:
 def report_page(*_: object) -> None:
     """Write docs/report.md from the results, those of this run included."""
     publish()
+
+
+@main.command("B1")
+@click.option("--lines", default=B1_LINES, show_default=True, help="lines of the job")
+@threads_option
+def shared_prompts(lines: int, threads: int) -> None:
+    """Prompt tokens computed for a batch job of prefix groups."""
+    b1.run(lines, threads)
 
 
 @main.command("B2")

@@ -59,13 +59,16 @@ class LiveCell(Struct, frozen=True):
 
 
 def run_live(
-    say: Callable[[str], None], publish: Callable[[list[Row], list[Target]], None], threads: int
+    say: Callable[[str], None],
+    publish: Callable[[list[Row], list[Target]], None],
+    lines: int,
+    threads: int,
 ) -> tuple[list[Row], list[Target]]:
-    """Run each cell; `publish` gets the rows so far."""
+    """Run each cell with this number of lines; `publish` gets the rows so far."""
     folder, cells = long_context_model(), list[LiveCell]()
     for kv_tokens in KV_TOKENS:
         for degree in DEGREES:
-            cells.append(_cell(folder, degree, kv_tokens, threads))
+            cells.append(_cell(folder, lines, degree, kv_tokens, threads))
             say(described(cells[-1]))
             publish(rows_of(cells), targets(cells))
     return rows_of(cells), targets(cells)
@@ -113,8 +116,8 @@ def targets(cells: list[LiveCell]) -> list[Target]:
     ]
 
 
-def _cell(folder: Path, degree: int, kv_tokens: int, threads: int) -> LiveCell:
-    lines = job(LINES, degree, seed=degree)
+def _cell(folder: Path, count: int, degree: int, kv_tokens: int, threads: int) -> LiveCell:
+    lines = job(count, degree, seed=degree)
 
     def in_groups(cancel_seed: int | None) -> LiveRun:
         return _with_engine(
@@ -125,7 +128,7 @@ def _cell(folder: Path, degree: int, kv_tokens: int, threads: int) -> LiveCell:
         )
 
     return LiveCell(
-        lines=LINES,
+        lines=count,
         degree=degree,
         kv_tokens=kv_tokens,
         arrival=_with_engine(
