@@ -45,11 +45,11 @@ class GatewayClient:
         """Close the connection."""
         self._http.close()
 
-    def call(self, method: str, path: str, **arguments: Any) -> Any:
+    def _call(self, method: str, path: str, **arguments: Any) -> Any:
         """The JSON of a response."""
-        return self._json(self.send_request(method, path, **arguments))
+        return self._json(self._send(method, path, **arguments))
 
-    def send_request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+    def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         """A response that is no error."""
         with self._reached():
             response = self._http.request(method, path, **arguments)
@@ -57,7 +57,7 @@ class GatewayClient:
         return response
 
     @contextmanager
-    def stream(self, path: str) -> Iterator[Iterator[bytes]]:
+    def _stream(self, path: str) -> Iterator[Iterator[bytes]]:
         """The body of a GET's response, in pieces as they come."""
         with self._reached(), self._http.stream("GET", path) as response:
             if response.status_code >= HTTPStatus.BAD_REQUEST:

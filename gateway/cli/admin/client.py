@@ -36,32 +36,32 @@ class AdminClient(GatewayClient):
 
     def get(self, path: str, **query: Any) -> Any:
         """The answer to a GET."""
-        return self.call("GET", path, params=query)
+        return self._call("GET", path, params=query)
 
     def post(self, path: str, **body: Any) -> Any:
         """The answer to a POST."""
-        return self.call("POST", path, json=body)
+        return self._call("POST", path, json=body)
 
     def put(self, path: str, **body: Any) -> Any:
         """The answer to a PUT."""
-        return self.call("PUT", path, json=body)
+        return self._call("PUT", path, json=body)
 
     def patch(self, path: str, **body: Any) -> Any:
         """The answer to a PATCH."""
-        return self.call("PATCH", path, json=body)
+        return self._call("PATCH", path, json=body)
 
     def delete(self, path: str, **query: Any) -> Any:
         """The answer to a DELETE."""
-        return self.call("DELETE", path, params=query, timeout=LONG_TIMEOUT_S)
+        return self._call("DELETE", path, params=query, timeout=LONG_TIMEOUT_S)
 
     def send(self, path: str, body: bytes, media_type: str) -> Any:
         """The answer to a POST of bytes, which may take minutes."""
         headers = {"content-type": media_type}
-        return self.call("POST", path, content=body, headers=headers, timeout=LONG_TIMEOUT_S)
+        return self._call("POST", path, content=body, headers=headers, timeout=LONG_TIMEOUT_S)
 
     def fetch(self, path: str) -> bytes:
         """The body of a GET's response."""
-        return self.send_request("GET", path).content
+        return self._send("GET", path).content
 
     def all(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
         """Every item of a list, from all its pages."""

@@ -30,7 +30,7 @@ class BatchClient(GatewayClient):
     def upload(self, path: Path) -> str:
         """The id of a new input file with these lines."""
         with path.open("rb") as lines:
-            answer = self.call(
+            answer = self._call(
                 "POST",
                 "/v1/files",
                 data={"purpose": "batch"},
@@ -47,19 +47,19 @@ class BatchClient(GatewayClient):
             "completion_window": window,
             "metadata": dict(metadata) or None,
         }
-        return self.call("POST", "/v1/batches", json=body)
+        return self._call("POST", "/v1/batches", json=body)
 
     def show(self, batch_id: str) -> Any:
         """A batch."""
-        return self.call("GET", f"/v1/batches/{batch_id}")
+        return self._call("GET", f"/v1/batches/{batch_id}")
 
     def cancel(self, batch_id: str) -> Any:
         """The batch, which is going to be cancelled."""
-        return self.call("POST", f"/v1/batches/{batch_id}/cancel")
+        return self._call("POST", f"/v1/batches/{batch_id}/cancel")
 
     def content(self, file_id: str) -> AbstractContextManager[Iterator[bytes]]:
         """A file's bytes, in pieces as they come."""
-        return self.stream(f"/v1/files/{file_id}/content")
+        return self._stream(f"/v1/files/{file_id}/content")
 
 
 def batch_client(
