@@ -37,6 +37,7 @@ from benchmarks.s2 import run as s2
 from benchmarks.s3 import live_run as s3_live
 from benchmarks.s3 import run as s3
 from benchmarks.s5 import run as s5
+from benchmarks.t1 import run as t1
 from gateway.errors import LmaasError
 from gateway.evaluation.lengths import LengthRule
 from gateway.replay.cost.model import EngineModel, read_engine
@@ -361,6 +362,14 @@ def deadlines(data: Path, engine: EngineModel, quick: bool, only: str, jobs: int
     """Requests with deadlines in overload, on a simulated engine."""
     with _errors_in_one_line():
         s5.run(data, engine, quick=quick, only=only, jobs=jobs)
+
+
+@main.command("T1")
+@data_option
+def budgets(data: Path) -> None:
+    """Budgets that hold what answers are predicted to use, replayed."""
+    with _errors_in_one_line():
+        t1.run(data)
 
 
 @main.command("learning")

@@ -1,0 +1,1 @@
+"""Limits on use, and the holds that keep them: pure, the same live and in a replay."""
