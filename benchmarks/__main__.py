@@ -9,11 +9,16 @@ from typing import Literal
 
 import click
 
+from benchmarks.b1 import run as b1
+from benchmarks.b1.live_run import LINES as B1_LINES
+from benchmarks.b2 import run as b2
+from benchmarks.b2.job import LINES_OF_DEGREE
 from benchmarks.decision import run as decisions
 from benchmarks.e4 import run as e4
 from benchmarks.e4.contenders import FORMATS
 from benchmarks.engine import e1, e3, prefix, step, workload
 from benchmarks.engine.models import SHAPES
+from benchmarks.grouping import run as grouping
 from benchmarks.learning import run as learning
 from benchmarks.live import run as live_replay
 from benchmarks.own_lengths import p1_own
@@ -114,6 +119,26 @@ def main() -> None:
 def report_page(*_: object) -> None:
     """Write docs/report.md from the results, those of this run included."""
     publish()
+
+
+@main.command("B1")
+@click.option("--lines", default=B1_LINES, show_default=True, help="lines of the job")
+@threads_option
+def shared_prompts(lines: int, threads: int) -> None:
+    """Prompt tokens computed for a batch job of prefix groups."""
+    b1.run(lines, threads)
+
+
+@main.command("B2")
+@click.option("--rounds", default=b2.ROUNDS, show_default=True, help="runs of each contestant")
+@click.option("--size", type=sizes, default=b2.SIZE, show_default=True, help="model to run")
+@click.option(
+    "--lines", default=LINES_OF_DEGREE, show_default=True, help="lines of each degree of sharing"
+)
+@threads_option
+def batch_makespan(rounds: int, size: str, lines: int, threads: int) -> None:
+    """A mixed batch job in our gateway, in our engine alone and in vLLM."""
+    b2.run(rounds, size, threads, lines)
 
 
 @main.command("E1")
@@ -277,6 +302,13 @@ def scheduling(only: str, most: int, turns: int) -> None:
     names = _among(only, list(decisions.POLICIES))
     chosen = [policy for policy in decisions.POLICIES if policy in names]
     decisions.run(chosen, most, turns)
+
+
+@main.command("grouping")
+@click.option("--lines", default=grouping.LINES, show_default=True, help="lines of each job")
+def plans(lines: int) -> None:
+    """The time and memory of planning a batch job."""
+    grouping.run(lines)
 
 
 @main.command("S2")

@@ -9,10 +9,11 @@ from typing import Final
 import structlog
 
 from engine.errors import OutOfMemory
-from engine.protocol import KvState, SequenceId, SetMode, Step, TokenLogprobs
+from engine.protocol import KvState, SequenceId, SetMode, Step, TokenLogprobs, Unpin
 from engine.running.runner import Runner
+from engine.step.chunks import StepPlan
 from engine.step.commands import Command, Reset
-from engine.step.composer import Composer, StepPlan
+from engine.step.composer import Composer
 from engine.step.in_flight import InFlightStep
 from engine.step.sequence import SequenceState
 from engine.step.sequence_table import SequenceTable
@@ -56,6 +57,7 @@ class StepLoop(Thread):
         self._number = 0
         self._idle_turns = 0  # consecutive turns without a step or an event
         self._initial_pages = self._memory.pool.size
+        self._background = composer.background
 
     @property
     def kv(self) -> KvState:
@@ -67,6 +69,7 @@ class StepLoop(Thread):
             page_tokens=memory.pool.page_tokens,
             cached=memory.tree.unread,
             shared=memory.tree.shared,
+            pinned=memory.tree.pinned,
             swapped=memory.host.used,
         )
 
@@ -102,7 +105,9 @@ class StepLoop(Thread):
     def _wait(self) -> bool:
         """Sleep until there is work; False if closed."""
         with self._wake:
-            self._wake.wait_for(lambda: self._commands or self._closing or self._has_work)
+            self._wake.wait_for(
+                lambda: self._commands or self._closing or self._has_work or self._has_news
+            )
             return not self._closing
 
     @property
@@ -110,13 +115,20 @@ class StepLoop(Thread):
         runnable = not (self.table.paused or self.table.composer.idle)
         return self._in_flight is not None or runnable
 
+    @property
+    def _has_news(self) -> bool:
+        """Whether there are ends or losses that no step has reported."""
+        return bool(self.table.finished or self._memory.tree.lost)
+
     def _apply_commands(self) -> None:
+        released = False
         while self._commands:
             command = self._commands.popleft()
             if isinstance(command, SetMode | Reset):
                 self._settle_in_flight()
             self.table.apply(command)
-        if self.table.finished:
+            released = released or isinstance(command, Unpin)
+        if self._has_news or (released and not self._has_work):  # else a step shows the memory
             self._publish(None, {}, {}, [])
 
     def _run_step(self) -> None:
@@ -146,7 +158,7 @@ class StepLoop(Thread):
         if plan.chunks:
             return self._runner.launch(plan, started_s, previous=self._in_flight)
         self._memory.copies = plan.copies  # no step runs, so the copies are still to be made
-        if plan.preempted or plan.returned or self.table.finished:
+        if plan.preempted or plan.returned or self._has_news:
             self._publish(None, {}, {}, plan.preempted, plan.returned)
         return None
 
@@ -204,6 +216,7 @@ class StepLoop(Thread):
         if pages < max(1, MIN_POOL_FRACTION * self._initial_pages):
             return False
         self._memory.reset(self._runner.shrink(pages))
+        self._background.cost.clear()
         self.stats.shrinks += 1
         log.warning("pool_shrunk", pages=pages)
         self.table.end_oversized()
@@ -223,7 +236,10 @@ class StepLoop(Thread):
         stats.generated_tokens += len(tokens)
         stats.extensions = self.table.composer.extensions
         stats.swaps = self._memory.host.swaps
+        stats.background_held = self._background.held_rows
+        self._background.cost.observe(launched.work, times.model_s)
         stats.steps += 1
+        stats.small_steps += 4 * launched.tokens < self.table.composer.step_tokens
         stats.step_s = launched.took_s
         stats.steps_s += launched.took_s
         stats.forward_s += times.model_s
@@ -247,6 +263,8 @@ class StepLoop(Thread):
         finished, self.table.finished = self.table.finished, []
         composer = self.table.composer
         self.stats.ended(finished)
+        self.stats.pins_made = self._memory.tree.pins_made
+        self.stats.pins_lost = self._memory.tree.pins_lost
         self._number += 1
         self._emit(
             Step(
@@ -257,6 +275,7 @@ class StepLoop(Thread):
                 finished=finished,
                 preempted=[sequence.id for sequence in preempted],
                 returned=[sequence.id for sequence in returned],
+                unpinned=self._memory.take_unpinned(),
                 running=len(composer.running) + len(composer.preempted),
                 suspended=len(composer.preempted),
                 waiting=len(composer.waiting),

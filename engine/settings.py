@@ -75,6 +75,18 @@ class Settings(Struct, frozen=True, rename=_variable):
     max_running: Annotated[
         int, Meta(ge=0, description="sequences running at once; 0: 256 on a GPU, 64 on a CPU")
     ] = 0
+    engine_pin_share: Annotated[
+        float,
+        Meta(ge=0, le=0.9, description="share of the KV pool that pinned prefixes take at most"),
+    ] = 0.9
+    engine_background_factor: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=100,
+            description="time of a step with background work, at most, over its time without",
+        ),
+    ] = 1.1
     engine_graph_rows: Annotated[
         int,
         Meta(

@@ -5,68 +5,42 @@ Each salt has its own root, so sequences of different salts share nothing.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from itertools import count
-from typing import Final, TypeAlias
+from typing import Final
 
+from engine.kv.node import Key, PrefixNode
 from engine.kv.pages import PagePool
-
-Key: TypeAlias = tuple[int, ...]  # the tokens of one page
+from engine.kv.pins import Pin, PinnedPages
 
 MAX_STALE_PER_PAGE: Final = 4  # entries of the eviction queue per page in the tree
-
-
-@dataclass(eq=False, slots=True)
-class PrefixNode:
-    """One full page, its position in the tree, and its readers and pins."""
-
-    parent: "PrefixNode | None"
-    key: Key
-    page: int
-    children: dict[Key, "PrefixNode"] = field(default_factory=dict)
-    readers: int = 0
-    pins: int = 0
-    last_used: int = 0
-
-    @property
-    def retained(self) -> bool:
-        """Whether it is protected from eviction."""
-        return self.readers > 0 or self.pins > 0
-
-    @property
-    def shared(self) -> bool:
-        """Whether it stays protected when one of its readers leaves."""
-        return self.readers > 1 or self.pins > 0
-
-
-@dataclass(eq=False, slots=True)
-class _Pin:
-    """A pinned prefix: the keys of its pages, and the nodes found so far."""
-
-    salt: str
-    keys: list[Key]
-    nodes: list[PrefixNode] = field(default_factory=list)
 
 
 class PrefixTree:
     """Finds full pages by content; unread pages stay until their memory is needed.
 
     A reader of a node reads all nodes above it, so reader counts never increase towards the leaves
-    and the subtree of an unread node is unread.
+    and the subtree of an unread node is unread. Pins take at most `pin_share` of the pool, the
+    pages to come included; `lost` are those released, or not made, for lack of memory.
     """
 
-    def __init__(self, pool: PagePool) -> None:
+    def __init__(self, pool: PagePool, pin_share: float = 1.0) -> None:
         self._pool = pool
+        self._pin_share = pin_share
         self._roots: dict[str, PrefixNode] = {}
-        self._pins: dict[str, _Pin] = {}
-        self._waiting_pins: dict[tuple[PrefixNode, Key], list[_Pin]] = {}
+        self._pins: dict[str, Pin] = {}
+        self._waiting_pins: dict[tuple[PrefixNode, Key], list[Pin]] = {}
+        self._pinned_pages = PinnedPages()
+        self.lost: dict[str, None] = {}  # names in order, until they are reported
         # A heap of unread leaves by last use; entries may be stale.
         self._eviction_queue: list[tuple[int, int, PrefixNode]] = []
         self._clock = count(1)
         self._size = 0
         self._retained = 0
         self.shared = 0
+        self.pinned = 0
+        self.pins_made = 0
+        self.pins_lost = 0
 
     def __len__(self) -> int:
         """The number of pages in the tree."""
@@ -128,15 +102,13 @@ class PrefixTree:
         if first is None:
             return []
         subtree = list(_subtree(first))
-        affected = {
-            name: pin for name, pin in self._pins.items() if not set(subtree).isdisjoint(pin.nodes)
-        }
-        for name in affected:
-            self.unpin(name)
+        affected = [pin for pin in self._pins.values() if not set(subtree).isdisjoint(pin.nodes)]
+        for pin in affected:
+            self._detach(pin)
         for node in reversed(subtree):
             self._remove(node)
-        for name, pin in affected.items():
-            self._start_pin(name, pin.salt, pin.keys)
+        for pin in affected:
+            self._attach(pin)
         return [node.page for node in subtree]
 
     def clear(self) -> None:
@@ -145,29 +117,78 @@ class PrefixTree:
             for child in list(root.children.values()):
                 self._pool.release(self.remove_subtree([child]))
 
-    def pin(self, name: str, salt: str, tokens: Sequence[int]) -> None:
-        """Protect the full pages of a prefix from eviction, present and future ones."""
-        self.unpin(name)
+    def pin(self, name: str, salt: str, tokens: Sequence[int], preempt_first: int = 0) -> None:
+        """Protect the full pages of a prefix from eviction, present and future ones.
+
+        Replaces a pin of this name. It is lost if all pins would take more than their share.
+        """
         full = len(tokens) // self._pool.page_tokens
-        self._start_pin(name, salt, [self._key(tokens, index) for index in range(full)])
+        keys = [self._key(tokens, index) for index in range(full)]
+        present = self._pins.get(name)
+        if present and (present.salt, present.keys) == (salt, keys):
+            present.preempt_first, present.made = preempt_first, next(self._clock)
+            return
+        self.unpin(name)
+        pin = Pin(name, salt, keys, preempt_first, next(self._clock))
+        self.pins_made += 1
+        if self._pinned_pages.with_paths(pin.paths) > self._max_pinned:
+            self.lose(name)
+            return
+        self._pins[name] = pin
+        self._pinned_pages.add(pin.paths)
+        self._attach(pin)
 
     def unpin(self, name: str) -> None:
-        """Release a pinned prefix; an unknown name is ignored."""
+        """Release a pinned prefix, or do not report its loss; an unknown name is ignored."""
+        self.lost.pop(name, None)
         pin = self._pins.pop(name, None)
-        if pin is None:
-            return
-        self._waiting_pins = {
-            place: remaining
-            for place, pins in self._waiting_pins.items()
-            if (remaining := [other for other in pins if other is not pin])
-        }
-        for node in reversed(pin.nodes):
-            self._update_counts(node, pins=-1)
+        if pin is not None:
+            self._pinned_pages.remove(pin.paths)
+            self._detach(pin)
 
     def unpin_all(self) -> None:
-        """Release all pinned prefixes."""
+        """Release all pinned prefixes and report none: their owner is gone."""
         for name in list(self._pins):
             self.unpin(name)
+        self.lost.clear()
+
+    def lose(self, name: str) -> None:
+        """Release a pin, if it was made, and report that."""
+        self.unpin(name)
+        self.lost[name] = None
+        self.pins_lost += 1
+
+    def lose_all(self) -> None:
+        """Release all pins and report that."""
+        for name in list(self._pins):
+            self.lose(name)
+
+    def yield_pin(self, above: int = -1) -> bool:
+        """Release one pin with a `preempt_first` above this one; False if there is none.
+
+        The highest goes first; of those, one that is not read, and the least recently used.
+        """
+        yielding = self.yielding(above)
+        if yielding:
+            self.lose(min(yielding, key=lambda pin: pin.release_order).name)
+        return bool(yielding)
+
+    def yielding(self, above: int) -> list[Pin]:
+        """The pins with a `preempt_first` above this one."""
+        return [pin for pin in self._pins.values() if pin.preempt_first > above]
+
+    def enforce_share(self) -> None:
+        """Release pins until all are within their share: the pool may have shrunk."""
+        while len(self._pinned_pages) > self._max_pinned and self.yield_pin():
+            pass
+
+    def check_pins(self) -> None:
+        """AssertionError unless pins hold a path from the root and stay within their share."""
+        assert len(self._pinned_pages) <= self._max_pinned
+        assert self.pinned <= len(self._pinned_pages)
+        assert not self._pins.keys() & self.lost.keys(), "a pin is held and lost"
+        for pin in self._pins.values():
+            assert [node.key for node in pin.nodes] == pin.keys[: len(pin.nodes)]
 
     def nodes(self) -> Iterator[PrefixNode]:
         """Every node, parents before children."""
@@ -179,18 +200,33 @@ class PrefixTree:
         size = self._pool.page_tokens
         return tuple(tokens[index * size : (index + 1) * size])
 
-    def _start_pin(self, name: str, salt: str, keys: list[Key]) -> None:
-        pin = self._pins[name] = _Pin(salt, keys)
-        if not keys:
+    @property
+    def _max_pinned(self) -> int:
+        return int(self._pin_share * self._pool.size)
+
+    def _attach(self, pin: Pin) -> None:
+        """Pin the pages that are present; wait for the first missing one."""
+        if not pin.keys:
             return
-        parent = self.root(salt)
-        node = parent.children.get(keys[0])
+        parent = self.root(pin.salt)
+        node = parent.children.get(pin.keys[0])
         if node is None:
-            self._waiting_pins.setdefault((parent, keys[0]), []).append(pin)
+            self._waiting_pins.setdefault((parent, pin.keys[0]), []).append(pin)
         else:
             self._pin(pin, node)
 
-    def _pin(self, pin: _Pin, node: PrefixNode | None) -> None:
+    def _detach(self, pin: Pin) -> None:
+        """Undo `_attach`."""
+        self._waiting_pins = {
+            place: remaining
+            for place, pins in self._waiting_pins.items()
+            if (remaining := [other for other in pins if other is not pin])
+        }
+        for node in reversed(pin.nodes):
+            self._update_counts(node, pins=-1)
+        pin.nodes = []
+
+    def _pin(self, pin: Pin, node: PrefixNode | None) -> None:
         """Pin a node and the prefix's nodes below it; wait for the first missing one."""
         while node is not None:
             self._update_counts(node, pins=1)
@@ -203,11 +239,14 @@ class PrefixTree:
                 self._waiting_pins.setdefault((parent, key), []).append(pin)
 
     def _update_counts(self, node: PrefixNode, readers: int = 0, pins: int = 0) -> None:
-        retained, shared = node.retained, node.shared
+        retained, shared, pinned = node.retained, node.shared, node.pins > 0
         node.readers += readers
         node.pins += pins
         self._retained += node.retained - retained
         self.shared += node.shared - shared
+        self.pinned += (node.pins > 0) - pinned
+        if readers and node.pins:
+            node.last_used = next(self._clock)  # of its pins
         if not node.retained:
             self._enqueue(node)
 

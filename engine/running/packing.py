@@ -9,7 +9,7 @@ import torch
 from engine.attention.interface import Attention, Context
 from engine.attention.tables import Int64Array, as_tensor, ranges
 from engine.networks.interface import Packed
-from engine.step.composer import Chunk
+from engine.step.chunks import Chunk
 
 
 def pack(chunks: Sequence[Chunk], attention: Attention[Any], device: torch.device) -> Packed:

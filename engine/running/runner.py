@@ -21,7 +21,7 @@ from engine.running.graphs import DecodeGraphs, Forward
 from engine.running.loaded_model import LoadedModel
 from engine.running.packing import pack
 from engine.sampling import GREEDY, SamplingBatch, SamplingParams, copy_to_host, prepare, sample
-from engine.step.composer import Chunk, StepPlan
+from engine.step.chunks import Chunk, StepPlan
 from engine.step.in_flight import Executed, InFlightStep, moment_type
 from engine.step.memory import PageCopies
 from engine.step.sequence import SequenceState

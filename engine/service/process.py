@@ -75,8 +75,14 @@ def serve(settings: Settings, address: Address) -> int:
         PagePool(pages, settings.page_tokens),
         HostTier(settings.host_kv_tokens // settings.page_tokens, costs),
         sharing=settings.prefix_sharing,
+        pin_share=settings.engine_pin_share,
     )
-    composer = Composer(memory, settings.engine_step_tokens, max_running(model, settings))
+    composer = Composer(
+        memory,
+        settings.engine_step_tokens,
+        max_running(model, settings),
+        settings.engine_background_factor,
+    )
     info = describe(model, pages, settings, composer.max_running)
     listener = address.listen()
     try:

@@ -13,6 +13,7 @@ from engine.protocol import (
     Drain,
     EngineInfo,
     Operation,
+    Pin,
     Refused,
     Resume,
     Sequence,
@@ -22,12 +23,13 @@ from engine.protocol import (
     Submitted,
 )
 from engine.service.events import EventLog, EventReader
-from engine.service.validation import rejection_reason
-from engine.step.commands import Command, Reset, Start, Stop
+from engine.service.validation import pin_rejection_reason, rejection_reason
+from engine.step.commands import Command, RefusePins, Reset, Start, Stop
 from engine.step.seen_ids import SeenIds
 
 MAX_DISCONNECTED_S: Final = 5.0
 MAX_REPLACED_SESSIONS: Final = 1024
+MAX_PINS: Final = 256  # of one submitted batch
 DRAINING: Final = "the engine is draining: it accepts no new sequences until it is resumed"
 
 log = structlog.get_logger()
@@ -136,8 +138,11 @@ class Sessions:
     def _apply(self, operation: Operation) -> list[Refused]:
         """Apply one operation; its refused sequences."""
         match operation:
-            case SubmitBatch(sequences=sequences):
-                return self._start(sequences)
+            case SubmitBatch(sequences=sequences, pins=pins):
+                return self._start(sequences, pins)
+            case Pin():
+                for pin in self._made([operation]):
+                    self._put(pin)
             case Cancel(ids=ids):
                 self._put(Stop(ids))
             case Drain():
@@ -149,7 +154,7 @@ class Sessions:
                 self._put(operation)
         return []
 
-    def _start(self, sequences: list[Sequence]) -> list[Refused]:
+    def _start(self, sequences: list[Sequence], pins: list[Pin]) -> list[Refused]:
         refused, accepted = [], []
         for sequence in sequences:
             if sequence.id in self._seen:
@@ -160,6 +165,23 @@ class Sessions:
             else:
                 self._seen.add(sequence.id)
                 accepted.append(sequence)
-        if accepted:
-            self._put(Start(accepted))
+        made = self._made(pins)
+        if accepted or made:
+            self._put(Start(accepted, made))
         return refused
+
+    def _made(self, pins: list[Pin]) -> tuple[Pin, ...]:
+        """The pins to make; the others are reported as lost by the next event."""
+        reasons = [self._pin_refusal(pin, number) for number, pin in enumerate(pins)]
+        lost = [pin.name for pin, reason in zip(pins, reasons, strict=True) if reason]
+        if lost:
+            log.warning("pins_refused", pins=len(lost), reason=next(filter(None, reasons)))
+            self._put(RefusePins(tuple(lost)))
+        return tuple(pin for pin, reason in zip(pins, reasons, strict=True) if not reason)
+
+    def _pin_refusal(self, pin: Pin, number: int) -> str | None:
+        if self.draining:
+            return DRAINING
+        if number >= MAX_PINS:
+            return f"a submission has at most {MAX_PINS} pins"
+        return pin_rejection_reason(pin, self._info)

@@ -1,8 +1,8 @@
-"""Validation of submitted sequences."""
+"""Validation of submitted sequences and pins."""
 
 from collections.abc import Collection as Ids
 
-from engine.protocol import EngineInfo, Sequence
+from engine.protocol import EngineInfo, Pin, Sequence
 
 
 def rejection_reason(sequence: Sequence, info: EngineInfo) -> str | None:
@@ -31,6 +31,16 @@ def rejection_reason(sequence: Sequence, info: EngineInfo) -> str | None:
             f"prompt and max_tokens come to {tokens} tokens, "
             f"the engine's context is {info.context_tokens}"
         )
+    return None
+
+
+def pin_rejection_reason(pin: Pin, info: EngineInfo) -> str | None:
+    """The reason why no sequence of this engine can have a pin's prefix, or None."""
+    unknown_id = _outside(info.vocabulary, pin.tokens)
+    if unknown_id is not None:
+        return f"token id {unknown_id} is outside the vocabulary of {info.vocabulary}"
+    if len(pin.tokens) > info.context_tokens:
+        return f"{len(pin.tokens)} tokens, the engine's context is {info.context_tokens}"
     return None
 
 

@@ -19,14 +19,22 @@ from engine.protocol import (
 
 @dataclass(frozen=True)
 class Start:
-    """Run these sequences, in this order; in lock step they are one batch."""
+    """Make these pins, then run these sequences, in this order; in lock step they are one batch."""
 
     sequences: list[Sequence]
+    pins: tuple[Pin, ...] = ()
+
+
+@dataclass(frozen=True)
+class RefusePins:
+    """Report these pins as lost: they are invalid."""
+
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Stop:
-    """End these sequences as cancelled; `ids` = None ends all."""
+    """End these sequences as cancelled; `ids` = None ends all, and all pins."""
 
     ids: list[SequenceId] | None
     message: str | None = None
@@ -45,5 +53,16 @@ class Audit:
 
 
 Command: TypeAlias = (
-    Start | Stop | Revise | Preempt | Pin | Unpin | Pause | Resume | SetMode | Reset | Audit
+    Start
+    | Stop
+    | RefusePins
+    | Revise
+    | Preempt
+    | Pin
+    | Unpin
+    | Pause
+    | Resume
+    | SetMode
+    | Reset
+    | Audit
 )

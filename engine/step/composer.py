@@ -7,36 +7,11 @@ one still runs: the token that it samples for a sequence is counted, but its val
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
-from engine.step.memory import KvMemory, PageCopies
+from engine.step.background import BackgroundWork
+from engine.step.chunks import Chunk, StepPlan, decoding_rows, order_chunks, take_chunk
+from engine.step.memory import KvMemory
 from engine.step.sequence import SequenceState
-
-
-class Chunk(NamedTuple):
-    """Tokens `start` … `start + length - 1` of a sequence, computed in this step.
-
-    `samples_token`: the chunk ends the known tokens, so the next token is sampled after it.
-    `carry`: its last token is the one that the previous step samples in this row.
-    """
-
-    sequence: SequenceState
-    start: int
-    length: int
-    samples_token: bool
-    carry: int | None
-
-
-class StepPlan(NamedTuple):
-    """One step: chunks of a single token first, then longer ones; page copies before it runs.
-
-    `returned`: a lock-step batch that lacks memory and has left the composer.
-    """
-
-    chunks: list[Chunk]
-    preempted: list[SequenceState]
-    copies: PageCopies
-    returned: Sequence[SequenceState] = ()
 
 
 class Composer:
@@ -44,14 +19,26 @@ class Composer:
 
     Sequences with a lower `preempt_first` start first; among equal ones, preempted sequences before
     new ones, in submit order. The first one that does not fit blocks the others, so none starves.
-    At most `max_running` sequences run at once, and never more than `step_tokens`, so a prefill
-    always has room in the step.
+    At most `max_running` sequences run at once. If more decode than a step has tokens, they take
+    turns, the longest left out first, and prompts keep `PROMPT_SHARE` of the step.
+
+    Background sequences (`SequenceState.background`) are composed last. They keep no other out: for
+    one that would fit without them they are preempted, then their pins are released. In a step with
+    others they get what `background` allows, decoding ones before prompts, in the order they
+    started, so that what started first ends first.
     """
 
-    def __init__(self, memory: KvMemory, step_tokens: int, max_running: int | None = None) -> None:
+    def __init__(
+        self,
+        memory: KvMemory,
+        step_tokens: int,
+        max_running: int | None = None,
+        background_factor: float = 1.1,
+    ) -> None:
         self.memory = memory
         self.step_tokens = step_tokens
-        self.max_running = min(max_running or step_tokens, step_tokens)
+        self.max_running = max_running or step_tokens
+        self.background = BackgroundWork(step_tokens, memory.pool.page_tokens, background_factor)
         self.running: list[SequenceState] = []
         self.preempted: list[SequenceState] = []
         self.waiting: deque[SequenceState] = deque()
@@ -59,6 +46,8 @@ class Composer:
         self._finished: list[SequenceState] = []
         self._to_preempt: list[SequenceState] = []  # before the next step, on request
         self._blocked = False  # the next sequence did not fit, and no memory was freed since
+        self._mixed = False  # whether background sequences ran when the step's composition began
+        self._turn = 0  # of decoding sequences, if a step cannot hold all
 
     @property
     def idle(self) -> bool:
@@ -103,9 +92,13 @@ class Composer:
 
     def compose(self) -> StepPlan:
         """The next step; extends reservations, preempts and starts sequences."""
+        self._mixed = any(sequence.background for sequence in self.running)
         preempted = self._extend_and_preempt()
-        self._start()
-        return StepPlan(self._fill(), preempted, self.memory.take_copies())
+        self._start(preempted, background=False)
+        chunks = self._fill(preempted)
+        if self._start(preempted, background=True) or self._mixed:
+            chunks += self._fill_background(chunks)
+        return StepPlan(order_chunks(chunks), preempted, self.memory.take_copies())
 
     def compose_one(self, sequence: SequenceState) -> StepPlan:
         """A step of a single sequence; no other may hold memory."""
@@ -133,6 +126,7 @@ class Composer:
             self.memory.release(sequence)
         self.preempted.clear()
         self.waiting.clear()
+        self._blocked = False
         return sequences
 
     def check(self) -> None:
@@ -157,27 +151,44 @@ class Composer:
         preempted = [s for s in requested if s in self.running and not s.at_max_tokens]
         for sequence in preempted:
             self._suspend(sequence, self.memory.swap_out)
-        while self._lacks_pages():
-            candidates = [s for s in self.running if not s.at_max_tokens]
-            if len(candidates) <= 1:
-                self.memory.tree.unpin_all()
-                break
-            victim = max(candidates, key=_preemption_rank)
-            self._suspend(victim, self.memory.swap_out)
-            preempted.append(victim)
+        self._preempt_for_pages(preempted, background=False)
+        if self._mixed:
+            self._preempt_for_pages(preempted, background=True)
         return preempted
 
-    def _lacks_pages(self) -> bool:
+    def _preempt_for_pages(self, preempted: list[SequenceState], *, background: bool) -> None:
+        """Preempt until each next token has a page: of all sequences, or of others than background.
+
+        Pins yield to sequences of a lower `preempt_first`; to others only if nothing else can run.
+        """
+        while self._lacks_pages(self.running if background else self._others_running):
+            candidates = [
+                s for s in self.running if not s.at_max_tokens or (s.background and not background)
+            ]
+            if not candidates:
+                return
+            victim = max(candidates, key=_preemption_rank)
+            above = victim.preempt_first
+            if len(candidates) == 1:
+                above = -1 if len(self.running) == 1 else above - 1
+            if self.memory.tree.yield_pin(above):
+                continue
+            if len(candidates) == 1:
+                return
+            self._suspend(victim, self.memory.swap_out)
+            preempted.append(victim)
+
+    def _lacks_pages(self, running: list[SequenceState]) -> bool:
         """Whether a next token has no page; without decoding sequences, the first prompt."""
-        if len(self.running) <= self.memory.free:
+        if len(running) <= self.memory.free:
             return False
         missing, decoding = 0, False
-        for sequence in self.running:
+        for sequence in running:
             if sequence.uncomputed == 1 and not sequence.at_max_tokens:
                 decoding = True
                 missing += self.memory.missing(sequence, sequence.length)
         if not decoding:
-            first = next((s for s in self.running if s.uncomputed > 1), None)
+            first = next((s for s in running if s.uncomputed > 1), None)
             missing = self.memory.missing(first, first.computed + 1) if first else 0
         return missing > self.memory.free
 
@@ -188,73 +199,152 @@ class Composer:
         self.preempted.sort(key=lambda sequence: sequence.arrival)
         self._blocked = False
 
-    def _start(self) -> None:
-        """Start sequences that fit, in order; one always runs, if necessary by unpinning.
+    def _start(self, preempted: list[SequenceState], *, background: bool) -> bool:
+        """Start sequences that fit, in order, either background ones or the others.
 
-        Pages reserved for sequences that would be preempted first count as available.
+        One always runs, if necessary by unpinning. Whether any started.
         """
-        while len(self.running) < self.max_running and not self._blocked:
-            if not (self.preempted or self.waiting):
-                return
+        running = len(self.running)
+        while not self._blocked and (self.preempted or self.waiting):
+            if self._full and (background or not self._background_running):
+                break
             sequence = self._next()
+            if sequence.background != background:
+                break
             sequence.reserved = max(
                 sequence.reserved, min(sequence.generated + 1, sequence.max_tokens)
             )
-            competitors = [s for s in self.running if s.preempt_first <= sequence.preempt_first]
-            if not self.memory.fits(competitors, sequence):
-                if self.running:
-                    self._blocked = True
-                    return
-                self.memory.tree.unpin_all()
+            if not self._make_room(sequence, preempted):
+                self._blocked = True
+                break
             (self.preempted if sequence in self.preempted else self.waiting).remove(sequence)
             self.memory.restore(sequence)
             self.running.append(sequence)
+        return len(self.running) > running
+
+    @property
+    def _full(self) -> bool:
+        return len(self.running) >= self.max_running
+
+    @property
+    def _others_running(self) -> list[SequenceState]:
+        if not self._mixed:
+            return self.running
+        return [sequence for sequence in self.running if not sequence.background]
+
+    @property
+    def _background_running(self) -> list[SequenceState]:
+        return [sequence for sequence in self.running if sequence.background]
+
+    def _make_room(self, sequence: SequenceState, preempted: list[SequenceState]) -> bool:
+        """Whether a sequence can start, if necessary in place of those that yield to it.
+
+        They yield only if it can then start.
+        """
+        if self._fits(sequence):
+            return True
+        if not self.running:
+            while self.memory.tree.yield_pin() and not self._fits(sequence):
+                pass
+            return True
+        return self._fits_without_background(sequence) and self._drive_out(sequence, preempted)
+
+    def _fits_without_background(self, sequence: SequenceState) -> bool:
+        """Whether a sequence can start once all that yields to it has left."""
+        yielding = [] if sequence.background else self._background_running
+        if not (yielding or self.memory.tree.yielding(sequence.preempt_first)):
+            return False
+        others = [s for s in self._competitors(sequence) if s not in yielding]
+        return len(self.running) - len(yielding) < self.max_running and self.memory.fits_without(
+            yielding, others, sequence
+        )
+
+    def _drive_out(self, sequence: SequenceState, preempted: list[SequenceState]) -> bool:
+        """Make background work yield until a sequence fits; whether it does."""
+        while not self._fits(sequence):
+            if not self._yield_memory(sequence, preempted):
+                return False
+        return True
+
+    def _fits(self, sequence: SequenceState) -> bool:
+        """Whether a sequence can start now.
+
+        Pages reserved for sequences that would be preempted first count as available.
+        """
+        return not self._full and self.memory.fits(self._competitors(sequence), sequence)
+
+    def _competitors(self, sequence: SequenceState) -> list[SequenceState]:
+        return [s for s in self.running if s.preempt_first <= sequence.preempt_first]
+
+    def _yield_memory(self, sequence: SequenceState, preempted: list[SequenceState]) -> bool:
+        """Preempt one background sequence, else release one pin; False if there is neither."""
+        victims = [] if sequence.background else self._background_running
+        if not victims:
+            return self.memory.tree.yield_pin(sequence.preempt_first)
+        victim = max(victims, key=lambda s: (not s.at_max_tokens, _preemption_rank(s)))
+        self._suspend(victim, self.memory.swap_out)
+        preempted.append(victim)
+        return True
 
     def _next(self) -> SequenceState:
         """The sequence that starts next; at least one must be preempted or waiting."""
         return min((*self.preempted, *self.waiting), key=lambda sequence: sequence.preempt_first)
 
-    def _fill(self) -> list[Chunk]:
-        """The step's chunks; allocates the pages that they write to."""
-        ready = [
-            s for s in self.running if not s.at_max_tokens and not (s.constraint and s.in_flight)
-        ]
-        chunks = [
-            take_chunk(self.memory, sequence, 1) for sequence in ready if sequence.uncomputed == 1
-        ]
-        budget = self.step_tokens - len(chunks)
-        for sequence in ready:
-            if budget > 0 and sequence.uncomputed > 1:
+    def _fill(self, preempted: list[SequenceState]) -> list[Chunk]:
+        """The step's chunks but those of background work; allocates the pages that they write."""
+        ready = [s for s in self._others_running if s.ready]
+        decoding = [s for s in ready if s.uncomputed == 1]
+        prompts = [s for s in ready if s.uncomputed > 1]
+        limit = self.step_tokens - self._kept_for_background()
+        rows = decoding_rows(len(decoding), limit, prompts=bool(prompts))
+        if rows < len(decoding):
+            self._turn += 1
+            decoding = sorted(decoding, key=lambda sequence: sequence.last_turn)[:rows]
+            for sequence in decoding:
+                sequence.last_turn = self._turn
+        chunks = []
+        for sequence in decoding:
+            if self._mixed:
+                self._claim_pages(sequence, 1, preempted)
+            chunks.append(take_chunk(self.memory, sequence, 1))
+        budget = limit - len(chunks)
+        for sequence in prompts:
+            if budget > 0:
                 self.memory.extend_prefix(sequence)
+                self._claim_pages(sequence, min(sequence.uncomputed, budget), preempted)
                 chunk = take_chunk(self.memory, sequence, budget)
                 if chunk.length:
                     chunks.append(chunk)
                     budget -= chunk.length
                     self._blocked = False  # the next sequence may share what this one computes
-        return order_chunks(chunks)
+        return [chunk for chunk in chunks if chunk.length]
+
+    def _claim_pages(
+        self, sequence: SequenceState, tokens: int, preempted: list[SequenceState]
+    ) -> None:
+        """Make background work yield the pages for the next `tokens` tokens of a sequence."""
+        while self.memory.missing(sequence, sequence.computed + tokens) > self.memory.free:
+            if not self._yield_memory(sequence, preempted):
+                return
+
+    def _kept_for_background(self) -> int:
+        """Tokens that others leave in a step that must take background work in."""
+        if self.background.due and self._background_running:
+            return min(self.memory.pool.page_tokens, self.step_tokens // 2)
+        return 0
+
+    def _fill_background(self, others: list[Chunk]) -> list[Chunk]:
+        """The chunks of background work: all that the step holds, or what its others allow."""
+        ready = [s for s in self.running if s.background and s.ready]
+        if not ready:
+            return []
+        budget = self.step_tokens - sum(chunk.length for chunk in others)
+        chunks = self.background.fill(self.memory, ready, budget, others)
+        if any(chunk.length > 1 for chunk in chunks):
+            self._blocked = False  # the next sequence may share what these compute
+        return chunks
 
 
 def _preemption_rank(sequence: SequenceState) -> tuple[int, int, int]:
     """The highest is preempted first."""
     return sequence.preempt_first, sequence.expected_remaining, sequence.arrival
-
-
-def take_chunk(memory: KvMemory, sequence: SequenceState, max_tokens: int) -> Chunk:
-    """Up to `max_tokens` tokens of a sequence, as far as pages allow; counts them as computed."""
-    start, uncomputed = sequence.computed, sequence.uncomputed
-    length = memory.grow(sequence, min(uncomputed, max_tokens))
-    sequence.computed = start + length
-    samples_token = length == uncomputed
-    carry = sequence.sample_row if samples_token and sequence.in_flight else None
-    sequence.in_flight += samples_token
-    if sequence.computed >= memory.pool.page_tokens * (len(sequence.nodes) + 1):
-        memory.cache_pages(sequence)
-    return Chunk(sequence, start, length, samples_token, carry)
-
-
-def order_chunks(chunks: list[Chunk]) -> list[Chunk]:
-    """Order chunks for a step and set each sequence's `sample_row`."""
-    chunks.sort(key=lambda chunk: chunk.length > 1)
-    for row, chunk in enumerate(chunk for chunk in chunks if chunk.samples_token):
-        chunk.sequence.sample_row = row
-    return chunks

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import cached_property
 from time import perf_counter
 from typing import NamedTuple, Protocol, Self
 
@@ -9,7 +10,7 @@ import torch
 
 from engine.protocol import StepTimes, StepWork
 from engine.sampling import PendingOutput, SampledToken, SamplingBatch, read_tokens
-from engine.step.composer import StepPlan
+from engine.step.chunks import StepPlan, work_of
 
 
 class Moment(Protocol):
@@ -97,17 +98,10 @@ class InFlightStep:
         prompts = sum(chunk.length for chunk in self.plan.chunks if chunk.length > 1)
         return self.tokens if 2 * prompts > self.tokens else 0
 
-    @property
+    @cached_property
     def work(self) -> StepWork:
-        """What it computes; a chunk of one token counts as decoding."""
-        prompts = [chunk for chunk in self.plan.chunks if chunk.length > 1]
-        decoding = [chunk for chunk in self.plan.chunks if chunk.length == 1]
-        return StepWork(
-            prompt_tokens=sum(chunk.length for chunk in prompts),
-            prompt_reads=sum(chunk.length * (chunk.start + chunk.length / 2) for chunk in prompts),
-            sequences=len(decoding),
-            kv_tokens=sum(chunk.start + 1 for chunk in decoding),
-        )
+        """What it computes."""
+        return work_of(self.plan.chunks)
 
     @property
     def copied(self) -> int:

@@ -10,7 +10,7 @@ start. A sequence alone in its batch is not padded and always fits.
 from collections import deque
 from collections.abc import Sequence
 
-from engine.step.composer import Chunk, StepPlan, order_chunks, take_chunk
+from engine.step.chunks import Chunk, StepPlan, order_chunks, take_chunk
 from engine.step.memory import KvMemory
 from engine.step.sequence import SequenceState
 
@@ -20,10 +20,9 @@ PAD_ID = 0  # any valid token id: padding is invisible
 class LockstepComposer:
     """Runs one submitted batch after another; replaces a `Composer`."""
 
-    def __init__(self, memory: KvMemory, step_tokens: int, max_running: int | None = None) -> None:
+    def __init__(self, memory: KvMemory, step_tokens: int) -> None:
         self.memory = memory
         self.step_tokens = step_tokens
-        self.max_running = max_running  # of a composer that takes its place: a batch runs whole
         self.running: list[SequenceState] = []
         self.batches: deque[list[SequenceState]] = deque()
         self.preempted: list[SequenceState] = []  # always empty: a batch is returned instead
@@ -144,11 +143,10 @@ class LockstepComposer:
 
     def _lacks_pages(self) -> bool:
         """Whether the running batch lacks pages, even without pinned ones if it is one sequence."""
-        if self._missing() <= self.memory.free:
-            return False
-        if len(self.running) == 1:
-            self.memory.tree.unpin_all()
-        return self._missing() > self.memory.free
+        while self._missing() > self.memory.free:
+            if len(self.running) != 1 or not self.memory.tree.yield_pin():
+                return True
+        return False
 
     def _missing(self) -> int:
         """The number of pages that the running batch lacks for its next token."""

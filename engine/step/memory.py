@@ -1,13 +1,16 @@
 """The KV memory of sequences: private pages, shared pages, and pages in host memory."""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from engine.kv.host import HostTier, SwappedPages
+from engine.kv.node import PrefixNode
 from engine.kv.pages import PagePool
-from engine.kv.prefix import PrefixNode, PrefixTree
+from engine.kv.prefix import PrefixTree
 from engine.kv.reservations import KvReservation, final_pages, peak_pages
+from engine.protocol import Pin
 from engine.step.sequence import SequenceState
 
 
@@ -28,12 +31,15 @@ class PageCopies:
 class KvMemory:
     """Assigns pages to sequences; with `sharing`, equal prefixes are kept once.
 
-    `copies` collects the page operations that the next step performs before it runs.
+    `copies` collects the page operations that the next step performs before it runs. Pins take at
+    most `pin_share` of the pool.
     """
 
-    def __init__(self, pool: PagePool, host: HostTier, *, sharing: bool = True) -> None:
+    def __init__(
+        self, pool: PagePool, host: HostTier, *, sharing: bool = True, pin_share: float = 1.0
+    ) -> None:
         self.pool = pool
-        self.tree = PrefixTree(pool)
+        self.tree = PrefixTree(pool, pin_share)
         self.host = host
         self.sharing = sharing
         self.copies = PageCopies()
@@ -45,25 +51,52 @@ class KvMemory:
 
     def reservation(self, sequence: SequenceState) -> KvReservation:
         """The reservation of a running sequence."""
-        remaining = sequence.reserved - sequence.generated - sequence.in_flight
-        shared = bisect_left(sequence.nodes, True, key=lambda node: not node.shared)
-        return KvReservation(sequence.length, max(remaining, 0), shared)
+        return self._reserve(sequence, lambda node: node.shared)
 
     def fits(self, running: Iterable[SequenceState], candidate: SequenceState) -> bool:
         """Whether all reservations can be kept if the candidate runs too."""
-        capacity = self.pool.size - self.tree.shared
-        remaining = candidate.reserved - candidate.generated
-        cached_pages = sum(node.retained for node in self._cached_prefix(candidate))
-        if self.free < (candidate.swapped.pages if candidate.swapped else 1):
+        if self.free < _needed_to_start(candidate):
             return False
+        cached_pages = sum(node.retained for node in self._cached_prefix(candidate))
         reservations = [
-            KvReservation(candidate.length, remaining, cached_pages),
+            KvReservation(candidate.length, candidate.reserved - candidate.generated, cached_pages),
             *map(self.reservation, running),
         ]
-        page_tokens = self.pool.page_tokens
-        if sum(final_pages(reservation, page_tokens) for reservation in reservations) <= capacity:
-            return True
-        return peak_pages(reservations, page_tokens) <= capacity
+        return self._can_keep(reservations, self.pool.size - self.tree.shared)
+
+    def fits_without(
+        self,
+        yielding: Sequence[SequenceState],
+        running: Iterable[SequenceState],
+        candidate: SequenceState,
+    ) -> bool:
+        """Whether `fits` holds once `yielding` do not run and pins that yield are released.
+
+        `running` are the others; a pin yields to a candidate of a lower `preempt_first`.
+        """
+        readers = Counter(node for sequence in yielding for node in sequence.nodes)
+        pins = Counter(
+            node for pin in self.tree.yielding(candidate.preempt_first) for node in pin.nodes
+        )
+
+        def shared(node: PrefixNode) -> bool:
+            return node.readers - readers[node] > 1 or node.pins > pins[node]
+
+        def retained(node: PrefixNode) -> bool:
+            return node.readers > readers[node] or node.pins > pins[node]
+
+        left = readers.keys() | pins.keys()
+        private = sum(len(sequence.pages) - len(sequence.nodes) for sequence in yielding)
+        freed = sum(node.retained and not retained(node) for node in left)
+        if self.free + private + freed < _needed_to_start(candidate):
+            return False
+        cached_pages = sum(map(retained, self._cached_prefix(candidate)))
+        reservations = [
+            KvReservation(candidate.length, candidate.reserved - candidate.generated, cached_pages),
+            *(self._reserve(sequence, shared) for sequence in running),
+        ]
+        unshared = sum(node.shared and not shared(node) for node in left)
+        return self._can_keep(reservations, self.pool.size - self.tree.shared + unshared)
 
     def restore(self, sequence: SequenceState) -> None:
         """Attach to a starting sequence what is present of it: cached prefix and swapped copy."""
@@ -143,7 +176,10 @@ class KvMemory:
             sequence.swapped = None
 
     def release_invalid(self, sequence: SequenceState) -> None:
-        """Free a sequence whose keys or values are not finite; its pages are zeroed, not cached."""
+        """Free a sequence whose keys or values are not finite; its pages are zeroed, not cached.
+
+        A pin of these pages is not lost: it waits for a sequence that computes them again.
+        """
         own, nodes = sequence.pages[len(sequence.nodes) :], sequence.nodes
         self.tree.release(nodes)
         pages = own + self.tree.remove_subtree(nodes)
@@ -152,11 +188,27 @@ class KvMemory:
         self._clear_pages(sequence)
 
     def reset(self, pages: int | None = None) -> None:
-        """Drop the content of all pages; none may be in use. `pages`: new size of the pool."""
+        """Drop the content of all pages; none may be in use. `pages`: new size of the pool.
+
+        Pins stay and wait for their pages to be computed again, unless a smaller pool has no room
+        for them.
+        """
         self.tree.clear()
         self.copies = PageCopies()
         if pages is not None:
             self.pool.shrink(pages)
+            self.tree.enforce_share()
+
+    def pin(self, pin: Pin) -> None:
+        """Pin a prefix; without sharing no page is kept, so a pin has no effect and is not lost."""
+        if self.sharing:
+            self.tree.pin(pin.name, pin.salt, pin.tokens, pin.preempt_first)
+
+    def take_unpinned(self) -> list[str]:
+        """The pins lost since the last call."""
+        lost = list(self.tree.lost)
+        self.tree.lost.clear()
+        return lost
 
     def take_copies(self) -> PageCopies:
         """Take the page operations for the next step."""
@@ -176,8 +228,24 @@ class KvMemory:
         assert len(nodes) == len(self.tree)
         assert self.tree.unread == sum(not node.retained for node in nodes)
         assert self.tree.shared == sum(node.shared for node in nodes)
+        assert self.tree.pinned == sum(node.pins > 0 for node in nodes)
+        self.tree.check_pins()
         swapped = sum(s.swapped.pages for s in sequences if s.swapped is not None)
         assert self.host.used == swapped, "the host tier keeps pages of no sequence"
+
+    def _reserve(
+        self, sequence: SequenceState, shared: Callable[[PrefixNode], bool]
+    ) -> KvReservation:
+        """The reservation of a running sequence, given which nodes are shared."""
+        remaining = sequence.reserved - sequence.generated - sequence.in_flight
+        pages = bisect_left(sequence.nodes, True, key=lambda node: not shared(node))
+        return KvReservation(sequence.length, max(remaining, 0), pages)
+
+    def _can_keep(self, reservations: list[KvReservation], capacity: int) -> bool:
+        page_tokens = self.pool.page_tokens
+        if sum(final_pages(reservation, page_tokens) for reservation in reservations) <= capacity:
+            return True
+        return peak_pages(reservations, page_tokens) <= capacity
 
     def _cached_prefix(self, sequence: SequenceState) -> list[PrefixNode]:
         """The cached nodes of a sequence's prefix; at least one token is left to compute."""
@@ -199,3 +267,8 @@ class KvMemory:
         sequence.pages = []
         sequence.computed = 0
         sequence.cacheable = True
+
+
+def _needed_to_start(candidate: SequenceState) -> int:
+    """Pages that must be free when a sequence starts."""
+    return candidate.swapped.pages if candidate.swapped else 1

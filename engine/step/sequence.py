@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 
 from engine.kv.host import SwappedPages
-from engine.kv.prefix import PrefixNode
-from engine.protocol import Sampling, Sequence
+from engine.kv.node import PrefixNode
+from engine.protocol import BACKGROUND, Sampling, Sequence
 from engine.sampling import GREEDY, Constraint, is_greedy, needs_history
 
 
@@ -39,6 +39,7 @@ class SequenceState:
     padding: int = 0  # padding tokens in front, in lock-step mode
     in_flight: int = 0
     sample_row: int = 0  # row of its token among the samples of the newest launched step
+    last_turn: int = 0  # the newest one it had, where a step cannot hold all
     done: bool = False
 
     is_greedy: bool = field(init=False)
@@ -47,6 +48,11 @@ class SequenceState:
     def __post_init__(self) -> None:
         self.is_greedy = self.constraint is None and is_greedy(self.sampling)
         self.needs_history = self.constraint is not None or needs_history(self.sampling)
+
+    @property
+    def background(self) -> bool:
+        """Whether it takes only what others leave."""
+        return self.preempt_first >= BACKGROUND
 
     @property
     def generated(self) -> int:
@@ -68,6 +74,11 @@ class SequenceState:
         """Whether it reaches `max_tokens` with the tokens in flight."""
         generated = len(self.tokens) + self.in_flight - self.padding - self.prompt_tokens
         return generated >= self.max_tokens
+
+    @property
+    def ready(self) -> bool:
+        """Whether the next step can compute it."""
+        return not self.at_max_tokens and not (self.constraint and self.in_flight)
 
     @property
     def expected_remaining(self) -> int:

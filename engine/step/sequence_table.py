@@ -19,7 +19,7 @@ from engine.protocol import (
     Unpin,
 )
 from engine.sampling import SampledToken
-from engine.step.commands import Audit, Command, Reset, Start, Stop
+from engine.step.commands import Audit, Command, RefusePins, Reset, Start, Stop
 from engine.step.composer import Composer
 from engine.step.lockstep import LockstepComposer
 from engine.step.memory import KvMemory
@@ -36,6 +36,7 @@ class SequenceTable:
 
     def __init__(self, composer: Composer) -> None:
         self.composer: Composer | LockstepComposer = composer
+        self._continuous = composer
         self.memory: KvMemory = composer.memory
         self.paused = False
         self.finished: list[Finish] = []
@@ -50,20 +51,24 @@ class SequenceTable:
         """The current batching mode."""
         return "lockstep" if isinstance(self.composer, LockstepComposer) else "continuous"
 
-    def apply(self, command: Command) -> None:  # noqa: C901 - one case per command
+    def apply(self, command: Command) -> None:  # noqa: C901, PLR0912 - one case per command
         """Execute a command; none may change the mode while a step is in flight."""
         match command:
-            case Start(sequences):
+            case Start(sequences, pins):
+                for pin in pins:
+                    self._pin(pin)
                 self._start(sequences)
             case Stop(ids, message):
-                for name in list(self._sequences) if ids is None else ids:
-                    self._cancel(name, message)
+                self._stop(ids, message)
             case Revise(remaining, preempt_first):
                 self._revise(remaining, preempt_first)
             case Preempt(ids):
                 self.composer.preempt([self._sequences[i] for i in ids if i in self._sequences])
-            case Pin(name, tokens, salt):
-                self.memory.tree.pin(name, salt, tokens)
+            case Pin():
+                self._pin(command)
+            case RefusePins(names):
+                for name in names:
+                    self.memory.tree.lose(name)
             case Unpin(names):
                 self._unpin(names)
             case Pause() | Resume():
@@ -131,6 +136,17 @@ class SequenceTable:
             self.composer.add(admitted)
         self.end_oversized()
 
+    def _pin(self, pin: Pin) -> None:
+        self.memory.pin(pin)
+        self.composer.memory_freed()  # it may have replaced another
+
+    def _stop(self, ids: list[SequenceId] | None, message: str | None) -> None:
+        for name in list(self._sequences) if ids is None else ids:
+            self._cancel(name, message)
+        if ids is None:
+            self.memory.tree.lose_all()
+            self.composer.memory_freed()
+
     def _cancel(self, name: SequenceId, message: str | None) -> None:
         sequence = self._sequences.get(name)
         if sequence is not None:
@@ -160,8 +176,11 @@ class SequenceTable:
         """Move all sequences to the other composer, which recomputes them."""
         if mode == self.mode:
             return
-        kind = LockstepComposer if mode == "lockstep" else Composer
-        composer = kind(self.memory, self.composer.step_tokens, self.composer.max_running)
+        composer = (
+            LockstepComposer(self.memory, self.composer.step_tokens)
+            if mode == "lockstep"
+            else self._continuous
+        )
         sequences = self.composer.hand_over()
         self.report_finished()
         if sequences:

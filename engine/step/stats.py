@@ -11,6 +11,7 @@ class Stats:
     """Totals since the start; written by the step loop, read from any thread."""
 
     steps: int = 0
+    small_steps: int = 0  # that computed less than a quarter of the tokens that a step may have
     computed_tokens: int = 0  # run through the model, recomputed ones included
     generated_tokens: int = 0
     finished: int = 0
@@ -21,6 +22,9 @@ class Stats:
     swaps: int = 0  # preempted sequences copied to host memory; the others are recomputed
     extensions: int = 0
     shrinks: int = 0
+    pins_made: int = 0
+    pins_lost: int = 0  # released, or not made, for lack of memory
+    background_held: int = 0  # decoding background sequences left out of a step
     step_s: float = 0.0  # the last step, from the end of the previous one if they overlapped
     steps_s: float = 0.0  # all steps, consisting of:
     forward_s: float = 0.0  # model and sampling

@@ -54,6 +54,8 @@ def read_gauges(metrics: GatewayMetrics, service: GenerationService) -> None:
     if isinstance(policy, LmaasPolicy):
         metrics.tenants.charged(policy.shares.counter)
     metrics.gauge("lmaas_waiting_requests", len(table.waiting), "Requests not yet started.")
+    lines = sum(state.lane == "batch" for state in table.waiting.values())
+    metrics.gauge("lmaas_waiting_lines", lines, "Of these, lines of batch jobs.")
     metrics.gauge(
         "lmaas_waiting_tokens",
         scheduler.load.total.tokens,
@@ -63,11 +65,17 @@ def read_gauges(metrics: GatewayMetrics, service: GenerationService) -> None:
         "lmaas_waiting_texts", len(service.workers.queue), "Long texts that wait for a thread."
     )
     metrics.gauge("lmaas_running_requests", len(table.running), "Requests in the engine.")
+    lines = sum(state.lane == "batch" for state in table.running.values())
+    metrics.gauge("lmaas_running_lines", lines, "Of these, lines of batch jobs.")
+    metrics.gauge("lmaas_prefixes", len(scheduler.pins), "Prefixes of jobs' groups in use.")
     metrics.gauge("lmaas_engine_connected", engine.connected, "1 while an engine answers.")
     kv = engine.kv
     metrics.gauge("lmaas_kv_pages", kv.pages if kv else None, "Pages of KV memory.")
     metrics.gauge(
         "lmaas_kv_used_pages", kv.pages - kv.free if kv else None, "Pages of KV memory in use."
+    )
+    metrics.gauge(
+        "lmaas_kv_pinned_pages", kv.pinned if kv else None, "Pages that jobs' groups have pinned."
     )
     quality = drift.quality()
     metrics.gauge(

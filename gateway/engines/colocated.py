@@ -86,9 +86,9 @@ class ColocatedEngine:
             with suppress(asyncio.CancelledError):
                 await task
 
-    def submit(self, batch: str, sequences: Many[Sequence]) -> None:
-        """Submit a batch."""
-        self._post(SubmitBatch(batch, list(sequences)))
+    def submit(self, batch: str, sequences: Many[Sequence], pins: Many[Pin] = ()) -> None:
+        """Submit a batch; `pins` are made before it starts."""
+        self._post(SubmitBatch(batch, list(sequences), list(pins)))
 
     def cancel(self, ids: Many[SequenceId]) -> None:
         """Stop these sequences."""

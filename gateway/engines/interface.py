@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence as Many
 from typing import Protocol
 
-from engine.protocol import EngineInfo, Mode, Refused, Sequence, SequenceId, Step
+from engine.protocol import EngineInfo, Mode, Pin, Refused, Sequence, SequenceId, Step
 
 
 class EngineListener(Protocol):
@@ -40,8 +40,8 @@ class EngineClient(Protocol):
     def busy_s(self) -> float:
         """Seconds since the start of the current step; 0 while steps end in time."""
 
-    def submit(self, batch: str, sequences: Many[Sequence]) -> None:
-        """Submit a batch; the listener receives its events."""
+    def submit(self, batch: str, sequences: Many[Sequence], pins: Many[Pin] = ()) -> None:
+        """Submit a batch; the listener receives its events. `pins` are made before it starts."""
 
     def cancel(self, ids: Many[SequenceId]) -> None:
         """Stop these sequences and free their KV pages."""

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable
+from collections.abc import Sequence as Many
 from itertools import count
 from typing import Final
 
@@ -17,9 +18,10 @@ from gateway.errors import (
 )
 from gateway.generation.engine_session import EngineSession
 from gateway.generation.metrics import GatewayMetrics
+from gateway.generation.pins import PrefixPins
 from gateway.generation.preemption import PreemptionOrder
-from gateway.generation.queue_load import QueueLoad
-from gateway.generation.queue_position import QueuePositions
+from gateway.generation.queue.load import QueueLoad
+from gateway.generation.queue.position import QueuePositions
 from gateway.generation.recording import Origin
 from gateway.generation.request_state import RequestState
 from gateway.generation.request_table import RequestTable
@@ -45,6 +47,7 @@ class Dispatcher:
         session: EngineSession,
         settlement: Settlement,
         preemption: PreemptionOrder,
+        pins: PrefixPins,
         load: QueueLoad,
         positions: QueuePositions,
         metrics: GatewayMetrics,
@@ -56,6 +59,7 @@ class Dispatcher:
         self._session = session
         self._settlement = settlement
         self._preemption = preemption
+        self._pins = pins
         self._load = load
         self._positions = positions
         self._metrics = metrics
@@ -68,9 +72,12 @@ class Dispatcher:
     def enqueue(self, state: RequestState) -> None:
         """Add a request to the queue."""
         self._table.waiting[state.id.hex] = state
-        self._load.add(state.id.hex, state.tenant, state.predicted_tokens)
         state.queued_step = self._loop.steps
-        state.set_queued(self._positions.arrive(state.id.hex, state.prediction.median))
+        if state.lane == "interactive":  # its bounds and estimates leave jobs out, which yield
+            self._load.add(state.id.hex, state.tenant, state.predicted_tokens)
+            state.set_queued(self._positions.arrive(state.id.hex, state.prediction.median))
+        else:
+            self._pins.add(state)
         self._loop.arrive(state.to_queued())
         self.decide_soon()
         self._schedule_check()
@@ -121,18 +128,18 @@ class Dispatcher:
         self._table.running.clear()
         if unfinished:
             log.info("sequences_resumed", count=len(unfinished))
+        self._pins.reopen()
         self.resume(unfinished)
         self._loop.refresh(self._table.in_engine())
         self.decide_soon()
 
     def resume(self, unfinished: Iterable[RequestState]) -> None:
         """Submit requests again under new sequence ids; they continue where they stopped."""
-        sequences = []
-        for state in filter(self._limit_to_context, unfinished):
+        states = list(filter(self._limit_to_context, unfinished))
+        for state in states:
             state.attempt += 1
-            sequences.append(self._sequence(state))
-        if sequences:
-            self._session.submit("resumed", sequences)
+        if states:
+            self._submit("resumed", states)
 
     def split(self, returned: Iterable[SequenceId]) -> None:
         """Queue a lock-step batch that the engine returned for lack of memory again, in two halves.
@@ -152,7 +159,8 @@ class Dispatcher:
             for state in states:
                 state.set_queued_again()
                 self._table.waiting[state.id.hex] = state
-                self._load.add(state.id.hex, state.tenant, state.predicted_tokens)
+                if state.lane == "interactive":
+                    self._load.add(state.id.hex, state.tenant, state.predicted_tokens)
             self.decide_soon()
             return
         self._loop.interrupt()
@@ -212,7 +220,8 @@ class Dispatcher:
         states = [self._table.waiting.pop(request.id) for request in dispatch.requests]
         starting = [state for state in states if not state.queued_again]
         for state in states:
-            self._load.remove(state.id.hex)
+            if state.lane == "interactive":
+                self._load.remove(state.id.hex)
             if state.queued_again:
                 state.set_continued(batch, len(states))
                 continue
@@ -221,15 +230,16 @@ class Dispatcher:
                 now_s,
                 batch=batch,
                 policy=self._loop.policy.name,
-                passed_by=self._positions.start(state.id.hex, now_s),
+                passed_by=self._passed_by(state, now_s),
                 kv_free_pages=kv.free if kv else None,
             )
         self._table.running.update({state.sequence_id: state for state in states})
         self._preemption.starting(states)
-        self._session.submit(batch, [self._sequence(state) for state in states])
+        self._submit(batch, states)
         if dispatch.preempt:  # after the submission: what it makes room for is there by then
             self._preemption.request(dispatch.preempt)
-        self._metrics.dispatched(dispatch, [now_s - state.arrived_s for state in starting])
+        interactive = [state for state in starting if state.lane == "interactive"]
+        self._metrics.dispatched(dispatch, [now_s - state.arrived_s for state in interactive])
         log.debug(
             "batch_dispatched",
             batch=batch,
@@ -238,6 +248,17 @@ class Dispatcher:
             waited_s=round(dispatch.waited_s, 3),
             preempted=len(dispatch.preempt),
         )
+
+    def _passed_by(self, state: RequestState, now_s: float) -> int | None:
+        """How many later arrivals left the queue before it; None in the batch lane."""
+        if state.lane == "batch":
+            return None
+        return self._positions.start(state.id.hex, now_s)
+
+    def _submit(self, batch: str, states: Many[RequestState]) -> None:
+        """Submit requests as one batch, with the prefixes to pin before it."""
+        sequences = [self._sequence(state) for state in states]
+        self._session.submit(batch, sequences, self._pins.starting(states))
 
     def _sequence(self, state: RequestState) -> Sequence:
         """Move the request to the running ones and return its engine sequence."""
@@ -267,8 +288,10 @@ class Dispatcher:
     def _withdraw(self, state: RequestState) -> None:
         """Remove a request from the queue before it started."""
         del self._table.waiting[state.id.hex]
-        self._load.remove(state.id.hex)
         self._loop.withdraw(state.id.hex)
+        if state.lane == "batch":
+            return
+        self._load.remove(state.id.hex)
         if not state.queued_again:
             self._positions.withdraw(state.id.hex)
 
@@ -288,8 +311,9 @@ class Dispatcher:
         now_s = self._clock()
         for request in self._loop.give_up(now_s):
             state = self._table.waiting.pop(request.id)
-            self._load.remove(request.id)
-            self._positions.withdraw(request.id)
+            if request.lane == "interactive":
+                self._load.remove(request.id)
+                self._positions.withdraw(request.id)
             self._settlement.end(state, "cancelled", shedding_error(state, now_s))
 
 

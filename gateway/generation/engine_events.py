@@ -13,8 +13,9 @@ from gateway.generation.dispatcher import Dispatcher
 from gateway.generation.engine_session import EngineSession
 from gateway.generation.insight.step_cost import StepCostLearner
 from gateway.generation.metrics import GatewayMetrics
+from gateway.generation.pins import PrefixPins
 from gateway.generation.preemption import PreemptionOrder
-from gateway.generation.queue_load import QueueLoad
+from gateway.generation.queue.load import QueueLoad
 from gateway.generation.request_state import RequestState
 from gateway.generation.request_table import RequestTable
 from gateway.generation.settlement import Settlement
@@ -40,6 +41,7 @@ class EngineEvents:
         session: EngineSession,
         settlement: Settlement,
         preemption: PreemptionOrder,
+        pins: PrefixPins,
         load: QueueLoad,
         dispatcher: Dispatcher,
         metrics: GatewayMetrics,
@@ -52,6 +54,7 @@ class EngineEvents:
         self._session = session
         self._settlement = settlement
         self._preemption = preemption
+        self._pins = pins
         self._load = load
         self._dispatcher = dispatcher
         self._metrics = metrics
@@ -92,6 +95,8 @@ class EngineEvents:
         self._loop.advance(1)
         if step.preempted or step.returned:
             self._count_preemptions([*step.preempted, *step.returned])
+        if step.unpinned:
+            self._pins.lost(step.unpinned)
         stopped = self._grow(step)
         if stopped:
             self._stop(stopped)
@@ -113,7 +118,10 @@ class EngineEvents:
     def _count_preemptions(self, preempted: Many[str]) -> None:
         running = self._table.running
         states = [running[sequence_id] for sequence_id in preempted if sequence_id in running]
-        self._loop.preempted(sum(not state.preemption_requested for state in states))
+        unwanted = [state.lane for state in states if not state.preemption_requested]
+        self._loop.preempted(unwanted.count("interactive"))
+        if "batch" in unwanted:
+            self._loop.preempted(unwanted.count("batch"), "batch")
         for state in states:
             state.preemptions += 1
             state.suspended, state.preemption_requested = True, False

@@ -7,7 +7,7 @@ from collections.abc import Sequence as Many
 import msgspec
 import structlog
 
-from engine.protocol import EngineInfo, KvState, Mode, Sequence, SequenceId, Step
+from engine.protocol import EngineInfo, KvState, Mode, Pin, Sequence, SequenceId, Step
 from gateway.engines.interface import EngineClient
 
 log = structlog.get_logger()
@@ -118,9 +118,13 @@ class EngineSession:
             self.mode = mode
             self._engine.set_mode(mode)
 
-    def submit(self, batch: str, sequences: Many[Sequence]) -> None:
-        """Submit a batch."""
-        self._engine.submit(batch, sequences)
+    def submit(self, batch: str, sequences: Many[Sequence], pins: Many[Pin] = ()) -> None:
+        """Submit a batch; `pins` are made before it starts."""
+        self._engine.submit(batch, sequences, pins)
+
+    def unpin(self, names: Many[str]) -> None:
+        """Release pinned prefixes."""
+        self._engine.unpin(names)
 
     def cancel(self, ids: Many[SequenceId]) -> None:
         """Stop these sequences and free their pages."""

@@ -124,6 +124,16 @@ class GatewayMetrics:
             "Lock-step batches that ran out of memory and were queued again in halves.",
             registry=registry,
         )
+        self._pins_lost = Counter(
+            "lmaas_pins_lost",
+            "Prefixes of jobs' groups that the engine released for lack of memory.",
+            registry=registry,
+        )
+        self._saved = Counter(
+            "lmaas_saved_prompt_tokens",
+            "Prompt tokens of jobs' lines that were in their group's pinned prefix at their start.",
+            registry=registry,
+        )
         self._engine = {
             kind: Counter(f"lmaas_engine_{kind}", words, registry=registry)
             for kind, words in (
@@ -198,6 +208,14 @@ class GatewayMetrics:
         for seconds in waited_s:
             self._wait.observe(seconds)
 
+    def pins_lost(self, count: int) -> None:
+        """The engine released pinned prefixes for lack of memory."""
+        self._pins_lost.inc(count)
+
+    def saved(self, tokens: int) -> None:
+        """Lines of jobs started whose groups' prefixes of this many tokens in all were pinned."""
+        self._saved.inc(tokens)
+
     def split(self) -> None:
         """A lock-step batch ran out of memory."""
         self._splits.inc()
@@ -209,12 +227,14 @@ class GatewayMetrics:
         if isinstance(state.error, DeadlineUnreachable):
             outcome = GAVE_UP
             self._gave_up.labels(state.error.reason).inc()
-        self._requests.labels(outcome, state.request.service_tier).inc()
+        self._requests.labels(outcome, state.request.recorded_tier).inc()
         generated, read = len(state.tokens), len(state.prompt) if state.choice == 0 else 0
         self._tokens["prompt"].inc(read)
         self._tokens["generated"].inc(generated)
         self.tenants.ended(state.request.caller, read, generated, steps)
         self._preemptions.inc(state.preemptions)
+        if state.lane == "batch":  # no client waits for a line of a job
+            return
         self._response.observe(state.finished_s - state.arrived_s)
         if state.first_token_s is not None:
             self._first.observe(state.first_token_s - state.arrived_s)

@@ -1,8 +1,8 @@
-"""Which sequences the engine preempts first: those of tenants over their share."""
+"""Which sequences the engine preempts first: those of jobs, then of tenants over their share."""
 
 from collections.abc import Iterable, Sequence
 
-from engine.protocol import SequenceId
+from engine.protocol import BACKGROUND, SequenceId
 from gateway.generation.engine_session import EngineSession
 from gateway.generation.request_state import RequestState
 from gateway.generation.request_table import RequestTable
@@ -10,7 +10,10 @@ from gateway.scheduling.control_loop import ControlLoop
 
 
 class PreemptionOrder:
-    """Keeps `preempt_first` of the running sequences current: 1 for a tenant over its share."""
+    """Keeps `preempt_first` of the running sequences current.
+
+    `BACKGROUND` for lines of batch jobs, 1 for a tenant over its share, else 0.
+    """
 
     def __init__(self, loop: ControlLoop, table: RequestTable, session: EngineSession) -> None:
         self._loop = loop
@@ -21,11 +24,11 @@ class PreemptionOrder:
 
     def of(self, state: RequestState) -> int:
         """The value for a sequence about to be submitted."""
-        return int(state.tenant in self._over)
+        return BACKGROUND if state.lane == "batch" else int(state.tenant in self._over)
 
     def refresh(self) -> dict[SequenceId, int]:
         """Recompute which tenants are over their share; the values that changed, by sequence."""
-        running = self._table.in_engine()
+        running = [each for each in self._table.in_engine() if each.lane == "interactive"]
         self._over = self._loop.over_share(running)
         self._tenants = {sequence.tenant for sequence in running}
         changed = {}
@@ -37,7 +40,8 @@ class PreemptionOrder:
 
     def starting(self, states: Iterable[RequestState]) -> None:
         """Send changed values to the engine if a tenant starts that had nothing running."""
-        if not all(state.tenant in self._tenants for state in states):
+        interactive = (state for state in states if state.lane == "interactive")
+        if not all(state.tenant in self._tenants for state in interactive):
             changed = self.refresh()
             if changed:
                 self._session.revise({}, changed)

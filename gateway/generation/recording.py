@@ -59,7 +59,7 @@ def record_of(state: RequestState, origin: Origin, policy: str, now_s: float) ->
         queued_s=_since(state.arrived_s, state.dispatched_s),
         first_token_s=_since(state.arrived_s, state.first_token_s),
         response_s=(state.finished_s or now_s) - state.arrived_s,
-        service_tier=state.request.service_tier,
+        service_tier=state.request.recorded_tier,
         deadline_s=state.request.deadline_s,
         policy_order=trace.order,
         queue_ahead=trace.queue_ahead,

@@ -1,11 +1,15 @@
 """A checked generation request, and the parts of it that the length predictor reads."""
 
+from datetime import datetime
 from typing import Final, Literal, TypeAlias
+from uuid import UUID
 
 from msgspec import Struct
 
 from engine.protocol import Sampling
 from gateway.errors import ContextLengthExceeded, InvalidRequest, shortened
+from gateway.history.record import BATCH_TIER
+from gateway.scheduling.requests import Lane, SharedPrefix
 from gateway.tenancy.authentication import Caller
 
 INSTRUCTION_ROLES: Final = ("system", "developer")
@@ -21,12 +25,20 @@ class Message(Struct, frozen=True):
     content: str
 
 
+class RecordKey(Struct, frozen=True):
+    """What history knows a request by. A line of a job has the same one in every attempt."""
+
+    id: UUID
+    arrived_at: datetime
+
+
 class GenerationRequest(Struct, frozen=True, kw_only=True):
     """A checked request for `choices` answers to a conversation or to a raw prompt.
 
     `sampling` has no seed: every choice has its own. The whole answer is due within `deadline_s`
     seconds of arrival; the request waits at most `max_queue_s` seconds. `limit_param` is the API
-    parameter that set `max_tokens`.
+    parameter that set `max_tokens`. A line of a batch job is in the lane `batch`; `prefix` is what
+    its prompt has in common with the others of its group.
     """
 
     caller: Caller
@@ -43,6 +55,13 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     service_tier: ServiceTier = "default"
     deadline_s: float | None = None
     max_queue_s: float | None = None
+    lane: Lane = "interactive"
+    prefix: SharedPrefix | None = None
+
+    @property
+    def recorded_tier(self) -> str:
+        """The tier in records and metrics: lines of jobs have one of their own."""
+        return BATCH_TIER if self.lane == "batch" else self.service_tier
 
     @property
     def urgency(self) -> float:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from engine.protocol import Sequence, TokenLogprobs
 from gateway.errors import ContextLengthExceeded, LmaasError
-from gateway.generation.queue_position import QueuePosition
+from gateway.generation.queue.position import QueuePosition
 from gateway.generation.request import GenerationRequest, answer_limit
 from gateway.generation.text.detokenizer import AnswerText
 from gateway.generation.text.incremental_decoder import MAX_HELD_TOKENS, AnswerDecoder
@@ -21,7 +21,8 @@ from gateway.generation.text.logprobs import LogprobDecoder, ScoredToken
 from gateway.generation.text.token_bytes import Speller
 from gateway.prediction.messages import Prediction
 from gateway.scheduling.dispatch import Dispatch
-from gateway.scheduling.requests import QueuedRequest, RunningSequence
+from gateway.scheduling.requests import Lane, QueuedRequest, RunningSequence, SharedPrefix
+from models.base import new_id
 
 TEXT_PART: Final = 256  # tokens of a piece; decoding one takes about 10 µs
 SCORED_PART: Final = 16  # tokens of a piece with log probabilities: each has up to 20 candidates
@@ -107,9 +108,14 @@ class RequestState:
         self.finish_reason: str | None = None
         self.error: LmaasError | None = None
 
+        self.prefix: SharedPrefix | None = None  # set at arrival, see `PrefixPins`
         self.queued_request: QueuedRequest | None = None  # set while queued
         self.trace = SchedulingTrace()
         self.queued_step = 0  # steps of the engine when it was queued
+        # A job's line keeps its id when it runs again, and an engine runs no sequence twice.
+        self._run = (
+            f"{request_id.hex}.{new_id().hex}" if request.lane == "batch" else request_id.hex
+        )
         self.attempt = 0
         self.preemptions = 0
         self.preempt_first = 0  # as the engine knows it
@@ -132,6 +138,11 @@ class RequestState:
         return self.request.caller.tenant_id.hex
 
     @property
+    def lane(self) -> Lane:
+        """Its lane: that of batch jobs, or the interactive one."""
+        return self.request.lane
+
+    @property
     def predicted_tokens(self) -> int:
         """The tokens of its prompt and of its predicted answer."""
         return predicted_tokens(self.prompt, self.prediction)
@@ -139,7 +150,7 @@ class RequestState:
     @property
     def sequence_id(self) -> str:
         """Its id in the engine; every submission to an engine has a new one."""
-        return f"{self.id.hex}.{self.attempt}"
+        return f"{self._run}.{self.attempt}"
 
     def set_queued(self, position: QueuePosition) -> None:
         """Note its queue position at arrival."""
@@ -157,7 +168,7 @@ class RequestState:
         *,
         batch: str,
         policy: str,
-        passed_by: int,
+        passed_by: int | None,
         kv_free_pages: int | None,
     ) -> None:
         """Note its start in this batch."""
@@ -199,6 +210,8 @@ class RequestState:
             deadline_s=None if started else self._deadline(request.deadline_s),
             start_by_s=None if started else self._deadline(request.max_queue_s),
             generated=len(self.tokens),
+            lane=request.lane,
+            prefix=self.prefix,
         )
         return self.queued_request
 
@@ -216,6 +229,8 @@ class RequestState:
             tenant=self.tenant,
             share=self.request.caller.share,
             suspended=self.suspended,
+            lane=self.request.lane,
+            prefix=self.prefix,
         )
 
     def to_sequence(self, stop_ids: list[int], reserve: int) -> Sequence:

@@ -16,9 +16,10 @@ from gateway.generation.insight.explanation import Explanation, explain_ended, e
 from gateway.generation.insight.queue_view import QueuePage, read_queue
 from gateway.generation.insight.step_cost import StepCostLearner
 from gateway.generation.metrics import GatewayMetrics
+from gateway.generation.pins import PrefixPins
 from gateway.generation.preemption import PreemptionOrder
-from gateway.generation.queue_load import QueueBounds, QueueLoad
-from gateway.generation.queue_position import QueuePositions
+from gateway.generation.queue.load import QueueBounds, QueueLoad
+from gateway.generation.queue.position import QueuePositions
 from gateway.generation.recording import Origin, record_of
 from gateway.generation.request_state import RequestState
 from gateway.generation.request_table import RequestTable
@@ -36,7 +37,7 @@ class Scheduler:
     """Schedules requests from their arrival in the queue to their settlement.
 
     `engine` is the engine session, `table` holds the requests that have not ended, `load` bounds
-    what is queued.
+    what is queued, `pins` are the prefixes of jobs' groups.
     """
 
     def __init__(
@@ -66,8 +67,17 @@ class Scheduler:
         self._loop = loop = ControlLoop(self._policy(policy))
         self.engine = EngineSession(engine, mode_of(loop.policy), clock())
         positions = QueuePositions()
+        self.pins = PrefixPins(loop, self.engine, self.metrics)
         settlement = Settlement(
-            loop, positions, self.metrics, history, learner, self._origin, tau_floor, clock
+            loop,
+            positions,
+            self.pins,
+            self.metrics,
+            history,
+            learner,
+            self._origin,
+            tau_floor,
+            clock,
         )
         preemption = PreemptionOrder(loop, self.table, self.engine)
         self._dispatcher = Dispatcher(
@@ -76,6 +86,7 @@ class Scheduler:
             self.engine,
             settlement,
             preemption,
+            self.pins,
             self.load,
             positions,
             self.metrics,
@@ -88,6 +99,7 @@ class Scheduler:
             self.engine,
             settlement,
             preemption,
+            self.pins,
             self.load,
             self._dispatcher,
             self.metrics,

@@ -5,7 +5,7 @@ import time
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from msgspec import Struct
 
@@ -19,7 +19,7 @@ from gateway.errors import (
     shortened,
 )
 from gateway.generation.engine_events import MAX_OUTAGE_S
-from gateway.generation.request import GenerationRequest, answer_limit
+from gateway.generation.request import GenerationRequest, RecordKey, answer_limit
 from gateway.generation.request_state import RequestState, predicted_tokens
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.text.tokenizer import ChatTokenizer
@@ -140,10 +140,33 @@ class GenerationService:
             raise ShuttingDown("the gateway is stopping; try again in a moment")
         tokens = predicted_tokens(prepared.prompt, prepared.prediction)
         load.check(tenant, request.choices, request.choices * tokens)
+        states = self._enqueue(request, prepared, RecordKey(new_id(), arrived_at), arrived_s)
+        if request.deadline_s is not None:
+            await self._raise_if_shed(states)
+        return states
+
+    def start_line(
+        self, request: GenerationRequest, prepared: PreparedRequest, key: RecordKey
+    ) -> list[RequestState]:
+        """Queue a prepared line of a batch job, whose runner bounds what is queued. ShuttingDown.
+
+        History has its first choice under `key`, others under ids that follow from it.
+        """
+        if self._stopping:
+            raise ShuttingDown("the gateway is stopping; try again in a moment")
+        return self._enqueue(request, prepared, key, time.monotonic())
+
+    def _enqueue(
+        self,
+        request: GenerationRequest,
+        prepared: PreparedRequest,
+        key: RecordKey,
+        arrived_s: float,
+    ) -> list[RequestState]:
         grew = asyncio.Event()
         states = [
             RequestState(
-                request_id=new_id(),
+                request_id=key.id if choice == 0 else _choice_id(request, key, choice),
                 request=request,
                 choice=choice,
                 prompt=prepared.prompt,
@@ -152,7 +175,7 @@ class GenerationService:
                 prediction=prepared.prediction,
                 decoder=self._tokenizer.decoder(),
                 speller=self._tokenizer.speller,
-                arrived_at=arrived_at,
+                arrived_at=key.arrived_at,
                 arrived_s=arrived_s,
                 grew=grew,
             )
@@ -160,8 +183,6 @@ class GenerationService:
         ]
         for state in states:
             self.scheduler.enqueue(state)
-        if request.deadline_s is not None:
-            await self._raise_if_shed(states)
         return states
 
     async def _raise_if_shed(self, states: list[RequestState]) -> None:
@@ -214,6 +235,11 @@ class GenerationService:
         return engine.info
 
 
+def _choice_id(request: GenerationRequest, key: RecordKey, choice: int) -> UUID:
+    """The id of a choice after the first."""
+    return uuid5(key.id, str(choice)) if request.lane == "batch" else new_id()
+
+
 def _encoded(
     tokenizer: ChatTokenizer, request: GenerationRequest, context_tokens: int, limit: int
 ) -> EncodedText:
@@ -259,6 +285,7 @@ def _question(request: GenerationRequest, encoded: EncodedText, limit: int) -> P
         max_tokens=limit,
         temperature=request.sampling.temperature,
         top_p=request.sampling.top_p,
+        batch=request.lane == "batch",
     )
 
 

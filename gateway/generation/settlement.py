@@ -5,9 +5,10 @@ from typing import Protocol
 
 import structlog
 
-from gateway.errors import LmaasError
+from gateway.errors import LmaasError, OverLimit, Unavailable
 from gateway.generation.metrics import GatewayMetrics
-from gateway.generation.queue_position import QueuePositions
+from gateway.generation.pins import PrefixPins
+from gateway.generation.queue.position import QueuePositions
 from gateway.generation.recording import Origin, record_of
 from gateway.generation.request_state import RequestState
 from gateway.history.record import Record
@@ -46,6 +47,7 @@ class Settlement:
         self,
         loop: ControlLoop,
         positions: QueuePositions,
+        pins: PrefixPins,
         metrics: GatewayMetrics,
         history: RecordStore,
         learner: Learner,
@@ -55,6 +57,7 @@ class Settlement:
     ) -> None:
         self._loop = loop
         self._positions = positions
+        self._pins = pins
         self._metrics = metrics
         self._history = history
         self._learner = learner
@@ -67,10 +70,14 @@ class Settlement:
         now_s = self._clock()
         dispatched_s, request = state.dispatched_s, state.queued_request
         if dispatched_s is not None and request is not None and not state.queued_again:
-            self._positions.ended(now_s - dispatched_s, len(state.tokens))
+            if state.lane == "interactive":
+                self._positions.ended(now_s - dispatched_s, len(state.tokens))
             self._loop.ended(request, len(state.tokens), now_s)
+        self._pins.ended(state)
         state.end(reason, now_s, error)
         self._metrics.ended(state, self._loop.steps - state.queued_step)
+        if state.lane == "batch" and _runs_again(reason, error):
+            return
         try:
             self._keep(state)
         except Exception:  # a failed record must not end other answers
@@ -89,3 +96,12 @@ class Settlement:
         if self._loop.trust(trusted):
             self._metrics.fallback(self._loop.fallback)
             log.warning("predictions_trusted" if trusted else "predictions_distrusted")
+
+
+def _runs_again(reason: str, error: LmaasError | None) -> bool:
+    """Whether a job's line has not ended with this: it runs again, or its job was cancelled.
+
+    History has a line once, under one key in all attempts, so only its last end is recorded.
+    """
+    withdrawn = reason == "cancelled" and error is None
+    return withdrawn or isinstance(error, OverLimit | Unavailable)

@@ -11,6 +11,7 @@ from gateway.quantiles import MEDIAN
 
 MIN_HARD_ERROR_TOKENS: Final = 10.0
 MIN_HARD_ERROR_SHARE: Final = 0.1  # of the length
+BATCH_TIER: Final = "batch"  # service tier of lines of batch jobs
 NO_FEATURES: Final = 0  # feature version of a record without features
 
 
@@ -74,6 +75,11 @@ class Record(Struct, frozen=True, kw_only=True):
     kv_free_pages: int | None = None
     gave_up: str | None = None
     gateway_id: UUID | None = None
+
+    @property
+    def batch(self) -> bool:
+        """Whether it was a line of a batch job."""
+        return self.service_tier == BATCH_TIER
 
     @property
     def hard(self) -> bool:

@@ -15,7 +15,7 @@ of all apps, or the prior where no length is known."""
 
 
 class PredictionRequest(Struct, frozen=True, kw_only=True):
-    """A request whose generation length is to be predicted."""
+    """A request whose generation length is to be predicted; `batch` for a line of a batch job."""
 
     tenant: UUID
     app: UUID
@@ -27,6 +27,7 @@ class PredictionRequest(Struct, frozen=True, kw_only=True):
     max_tokens: int
     temperature: float
     top_p: float
+    batch: bool = False
 
 
 class Embeddings(Struct):

@@ -1,16 +1,20 @@
 """The control loop: drives one policy from events. The live dispatcher and the replay share it.
 
 It reads no clock and does no I/O. Its owner reports events in order and sends to the engine what
-the loop dispatches.
+the loop dispatches. Requests of the batch lane start when no interactive one waits; interactive
+decisions are the same with and without them.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Literal, TypeAlias
 
+from gateway.scheduling.admission.ledger import HeldPages, held_pages
+from gateway.scheduling.batch_lane.lane import MAX_PER_LOCKSTEP_BATCH, BatchLane
 from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.in_flight import BatchesInFlight
+from gateway.scheduling.magnus.lockstep import halves_of
 from gateway.scheduling.policy import LockstepPolicy, Policy, SharingPolicy
-from gateway.scheduling.requests import QueuedRequest, RunningSequence
+from gateway.scheduling.requests import Lane, QueuedRequest, RunningSequence, SharedPrefix
 
 STEPS_BETWEEN_DECISIONS: Final = 16  # while requests are queued and nothing ends
 STEPS_UNTIL_ROOM: Final = 8  # without a start, until a tenant under its share gets room
@@ -29,6 +33,7 @@ class ControlLoop:
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
+        self.batch_lane = BatchLane()
         self.due = False
         self.judgement_due = False
         self.trusted = True
@@ -43,8 +48,8 @@ class ControlLoop:
 
     @property
     def waiting(self) -> int:
-        """Number of requests not yet dispatched."""
-        return len(self.policy)
+        """Number of requests not yet dispatched, of both lanes."""
+        return len(self.policy) + len(self.batch_lane)
 
     @property
     def next_decision_step(self) -> int:
@@ -59,13 +64,17 @@ class ControlLoop:
         return "short_queue" if self.trusted else "untrusted"
 
     def arrive(self, request: QueuedRequest) -> None:
-        """Queue a request. ValueError if one with this id is queued already."""
-        self.policy.arrive(request)
+        """Queue a request in its lane. ValueError if one with this id is queued already."""
+        if request.lane == "batch":
+            self.batch_lane.arrive(request)
+        else:
+            self.policy.arrive(request)
         self.due = True
 
     def withdraw(self, request_id: str) -> None:
         """Remove a queued request whose client has disconnected."""
-        self.policy.withdraw(request_id)
+        if not self.policy.withdraw(request_id):
+            self.batch_lane.queue.remove(request_id)
 
     def advance(self, steps: int) -> None:
         """Account for steps of the engine."""
@@ -73,26 +82,38 @@ class ControlLoop:
             self.due = self.due or self.steps + steps >= self.next_decision_step
             self.steps += steps
             self.policy.admission.advance(steps)
+            if self.batch_lane.active:
+                self.batch_lane.admission.advance(steps)
 
-    def preempted(self, count: int) -> None:
-        """Account for preemptions by the engine."""
-        self._preemptions += count
+    def preempted(self, count: int, lane: Lane = "interactive") -> None:
+        """Account for preemptions by the engine of sequences of one lane."""
+        if lane == "batch":
+            self.batch_lane.preempted(count)
+        else:
+            self._preemptions += count
 
     def ended(self, request: QueuedRequest, tokens: int, now_s: float) -> None:
         """A dispatched request left the engine with `tokens` generated."""
+        self.due = True
+        if request.lane == "batch":
+            self.policy.admission.leave(request.id)  # it is there in lock step
+            self.batch_lane.ended(request, tokens, now_s)
+            return
+        if self.batch_lane.used:
+            self.batch_lane.interactive_ended(request.id)
         self.policy.ended(request, tokens, now_s)
         outcome = self._batches.settle(request, tokens, now_s)
         if outcome is not None:
             self.policy.observe(*outcome)
         self._ends += 1
-        self._contended_ends += self.waiting > 0
+        self._contended_ends += len(self.policy) > 0
         self.judgement_due = self.judgement_due or self._ends % ENDS_BETWEEN_JUDGEMENTS == 0
-        self.due = True
 
     def settle(self) -> None:
         """Let admission adapt, once all that ended at one time has been reported."""
         self.policy.admission.observed(self._contended_ends, self._preemptions)
         self._contended_ends = self._preemptions = 0
+        self.batch_lane.settle()
 
     def trust(self, trusted: bool) -> bool:
         """Set whether predictions are reliable; returns whether that changed."""
@@ -100,28 +121,33 @@ class ControlLoop:
         changed, self.trusted = trusted != self.trusted, trusted
         if changed:
             self.policy.trust(trusted)
+            self.batch_lane.trust(trusted)
         return changed
 
     def give_up(self, now_s: float) -> list[QueuedRequest]:
         """Begin a decision: remove the requests whose deadline can no longer be met."""
         self.due = False
-        return self.policy.give_up(now_s)
+        given_up = self.policy.give_up(now_s)
+        if len(self.batch_lane):
+            given_up = [*given_up, *self.batch_lane.queue.expired(now_s)]
+        return given_up
 
     def dispatch(
         self, now_s: float, running: Callable[[], Sequence[RunningSequence]]
     ) -> Dispatch | None:
-        """The next requests to send to the engine; None if nothing more fits.
+        """The next requests of one lane to send to the engine; None if nothing more fits.
 
-        `running` returns the engine's sequences, this decision's earlier dispatches included.
+        `running` returns the engine's sequences, this decision's earlier dispatches included. The
+        batch lane has its turn only while nothing interactive waits.
         """
-        if not self.waiting:
-            return None
+        if not len(self.policy):
+            return self._dispatch_batch(now_s, running) if len(self.batch_lane) else None
         if self.policy.admission.stale:
-            self.refresh(running())
+            self._refresh_interactive(running())
         dispatch = self.policy.dispatch(now_s)
         if dispatch is not None:
             self._last_start = self.steps
-            self._batches.begin(dispatch, now_s)
+            self._started(dispatch, now_s)
         return dispatch
 
     def make_room(
@@ -132,33 +158,59 @@ class ControlLoop:
         None while requests start: then a tenant's turn comes without a preemption.
         """
         blocked = self.steps - self._last_start >= STEPS_UNTIL_ROOM
-        if not blocked or not self.waiting or self._sharing is None:
+        if not blocked or not len(self.policy) or self._sharing is None:
             return None
-        dispatch = self._sharing.make_room(now_s, running, free_pages)
+        if self.batch_lane.running:  # the engine preempts those by itself
+            others = [each for each in running() if each.lane == "batch"]
+            free_pages += self.held(others).in_pool
+        dispatch = self._sharing.make_room(now_s, lambda: self._interactive(running()), free_pages)
         if dispatch is not None:
-            self._batches.begin(dispatch, now_s)
+            self._started(dispatch, now_s)
         return dispatch
 
     def over_share(self, running: Sequence[RunningSequence]) -> frozenset[str]:
-        """Tenants whose sequences the engine should preempt first."""
-        return frozenset() if self._sharing is None else self._sharing.over_share(running)
+        """Tenants whose interactive sequences the engine should preempt first."""
+        if self._sharing is None:
+            return frozenset()
+        return self._sharing.over_share(self._interactive(running))
 
     def refresh(self, running: Sequence[RunningSequence]) -> None:
-        """Recompute admission from the sequences that the engine holds now."""
-        self.policy.admission.refresh(running)
+        """Recompute admission from the sequences that the engine holds now, of both lanes."""
+        self._refresh_interactive(running)
+        if self.batch_lane.active:
+            self.batch_lane.refresh(running)
+
+    def held(self, running: Sequence[RunningSequence]) -> HeldPages:
+        """The ledger: pages that these sequences and all pins hold now, by kind."""
+        lane = self.batch_lane.admission
+        return held_pages(running, lane.pinned, lane.capacity.page_tokens)
+
+    def pin(self, prefix: SharedPrefix) -> None:
+        """A prefix of the batch lane is pinned in the engine until `unpin`."""
+        self.batch_lane.admission.pin(prefix)
+        self.due = True
+
+    def unpin(self, prefix_id: str) -> None:
+        """A prefix is no longer pinned in the engine; an unknown one is ignored."""
+        self.batch_lane.admission.unpin(prefix_id)
+        self.due = True
 
     def reserve(self, request: QueuedRequest) -> int:
         """Tokens of generation for which the engine reserves memory, at least 1."""
+        if request.lane == "batch" and not self.policy.lockstep:
+            return self.batch_lane.admission.reserve(request)
         return self.policy.admission.reserve(request)
 
     def resize(self, pages: int, page_tokens: int, max_running: int | None = None) -> None:
         """Set the size of the KV pool and the most running sequences (None: no limit)."""
         self._pool = pages, page_tokens, max_running
         self.policy.resize(pages, page_tokens, max_running)
+        self.batch_lane.resize(self.policy.admission.capacity)
 
     def interrupt(self) -> None:
         """The engine stopped: drop batches in flight, whose serving times would be distorted."""
         self._batches.clear()
+        self.batch_lane.interrupt()
 
     def halve(self, requests: Sequence[QueuedRequest]) -> bool:
         """Queue what is left of a lock-step batch that ran out of memory again, in two halves.
@@ -168,10 +220,15 @@ class ControlLoop:
         """
         if not isinstance(self.policy, LockstepPolicy):
             return False
+        self.due = True
+        if requests and requests[0].lane == "batch":
+            for request in requests:
+                self.policy.admission.leave(request.id)
+            self.batch_lane.halve(halves_of(requests))
+            return True
         for request in requests:
             self._batches.forget(request.id)
         self.policy.halve(requests)
-        self.due = True
         return True
 
     def use(
@@ -180,10 +237,52 @@ class ControlLoop:
         """Switch to another policy: move the queued requests there; running ones continue."""
         policy.resize(*self._pool)
         for request in waiting:
-            self.policy.withdraw(request.id)
-            policy.arrive(request)
+            if request.lane == "interactive":
+                self.policy.withdraw(request.id)
+                policy.arrive(request)
         self.policy = policy
         self._sharing = policy if isinstance(policy, SharingPolicy) else None
         policy.trust(self.trusted)
+        self.batch_lane.resize(policy.admission.capacity)
         self.refresh(running)
         self.due = True
+
+    def _started(self, dispatch: Dispatch, now_s: float) -> None:
+        """Interactive requests were dispatched."""
+        self._batches.begin(dispatch, now_s)
+        if self.batch_lane.used:
+            self.batch_lane.interactive_started(dispatch.requests, now_s)
+
+    def _dispatch_batch(
+        self, now_s: float, running: Callable[[], Sequence[RunningSequence]]
+    ) -> Dispatch | None:
+        """The next requests of the batch lane; nothing interactive waits.
+
+        In lock step the policy forms the batch: it is lent the next requests, and those that it
+        does not take return to the lane. Until that batch has ended, it holds the engine.
+        """
+        lane, policy = self.batch_lane, self.policy
+        if not policy.lockstep:
+            return lane.dispatch(now_s, running)
+        if policy.admission.stale:
+            self._refresh_interactive(running())
+        if not policy.admission.empty:
+            return None
+        lent = lane.queue.next(MAX_PER_LOCKSTEP_BATCH)
+        for request in lent:
+            policy.arrive(request)
+        dispatch = policy.dispatch(now_s)
+        taken = () if dispatch is None else dispatch.requests
+        for request in lent:
+            policy.withdraw(request.id)  # unknown if it was taken
+        return lane.start(taken, now_s) if taken else None
+
+    def _refresh_interactive(self, running: Sequence[RunningSequence]) -> None:
+        """Admission of the policy sees the batch lane's sequences only in lock step."""
+        seen = running if self.policy.lockstep else self._interactive(running)
+        self.policy.admission.refresh(seen)
+
+    def _interactive(self, running: Sequence[RunningSequence]) -> Sequence[RunningSequence]:
+        if not self.batch_lane.running:
+            return running
+        return [sequence for sequence in running if sequence.lane == "interactive"]

@@ -10,6 +10,7 @@ COLUMNS: Columns = {
     "position": "position",
     "tenant": "tenant",
     "app": "app",
+    "lane": "lane",
     "tier": "service_tier",
     "prompt": "prompt_tokens",
     "predicted": "predicted_tokens",

@@ -10,8 +10,9 @@ from msgspec.structs import replace
 from gateway.generation.insight.reasons import WaitFacts, explain_wait
 from gateway.generation.request import URGENCY
 from gateway.generation.request_state import RequestState
-from gateway.history.record import Record
+from gateway.history.record import BATCH_TIER, Record
 from gateway.history.requests import OvertakingCounts, RequestHistory
+from gateway.scheduling.requests import Lane
 from models import RequestRecord
 
 State: TypeAlias = Literal["waiting", "running", "ended"]
@@ -24,6 +25,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
     order of arrival. `queue_ahead` requests waited when it arrived. `passed_by` requests arrived
     later and started earlier; `passes` counts them by reason once history has them.
     `expected_start_s` and `expected_finish_s` are the estimates made at its arrival.
+    `lane` is `batch` for a line of a batch job; while it is held, `group` is the group of such a
+    line and `shared_tokens` the prompt tokens that its members share.
     `kv_free_pages` counts the free KV pages at its start. `gave_up` is the bound for which it was
     shed, `deadline` or `queue_time`. A null field has not happened yet or was not recorded.
     """
@@ -34,6 +37,9 @@ class Explanation(Struct, frozen=True, kw_only=True):
     tenant_id: UUID
     app_id: UUID
     arrived_at: datetime
+    lane: Lane = "interactive"
+    group: str | None = None
+    shared_tokens: int | None = None
     service_tier: str | None
     deadline_s: float | None
     prompt_tokens: int
@@ -62,7 +68,9 @@ class Explanation(Struct, frozen=True, kw_only=True):
     gave_up: str | None
 
 
-COMPUTED: Final = frozenset({"state", "why", "batch", "passes", "waited_s"})
+COMPUTED: Final = frozenset(
+    {"state", "why", "lane", "group", "shared_tokens", "batch", "passes", "waited_s"}
+)
 RECORDED: Final = tuple(name for name in Explanation.__struct_fields__ if name not in COMPUTED)
 
 
@@ -80,7 +88,13 @@ def explain_held(request: RequestState, record: Record) -> Explanation:
         return explain(record, "ended")
     waits = request.dispatched_s is None or request.queued_again
     state: State = "waiting" if waits else "running"
-    return replace(explain(record, state), response_s=None, finish_reason=None)
+    return replace(
+        explain(record, state),
+        response_s=None,
+        finish_reason=None,
+        group=request.prefix.id if request.prefix else None,
+        shared_tokens=request.prefix.tokens if request.prefix else None,
+    )
 
 
 def explain(
@@ -90,6 +104,7 @@ def explain(
     recorded = {name: getattr(record, name) for name in RECORDED}
     explained = Explanation(
         state=state,
+        lane="batch" if record.service_tier == BATCH_TIER else "interactive",
         batch=record.batch_id,
         passes=passes,
         waited_s=record.response_s if record.queued_s is None else record.queued_s,

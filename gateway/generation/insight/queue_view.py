@@ -18,7 +18,7 @@ from gateway.generation.insight.estimates import (
 from gateway.generation.request_state import RequestState
 from gateway.generation.request_table import RequestTable
 from gateway.scheduling.policy import Policy
-from gateway.scheduling.requests import WaitingBatch
+from gateway.scheduling.requests import Lane, WaitingBatch
 
 
 class QueueEntry(Struct, frozen=True, kw_only=True):
@@ -27,7 +27,8 @@ class QueueEntry(Struct, frozen=True, kw_only=True):
     `position` 1 starts next. `ratio` is its batch's response ratio. `waited_s` is the time in the
     queue. Its answer is due in `deadline_s`, negative once overdue; it is shed if it has not
     started in `start_by_s`. The expected times are null while the engine is away, paused or
-    draining.
+    draining, and of a line of a batch job, which starts when no other request waits. `group` is
+    the group of such a line, `shared_tokens` are the prompt tokens that its members share.
     """
 
     id: UUID
@@ -36,6 +37,9 @@ class QueueEntry(Struct, frozen=True, kw_only=True):
     tenant: str
     app_id: UUID
     app: str
+    lane: Lane
+    group: str | None
+    shared_tokens: int
     service_tier: str
     urgency: float
     prompt_tokens: int
@@ -93,8 +97,14 @@ def read_queue(
     running = list(table.running.values())
     step_s = engine.step.took_s if engine.step else None
     left = remaining_tokens(running)
-    free_s = first_free_s(running, left, now_s, step_s)
-    wanted: Iterator[_RunningEntry | ExpectedTurn] = chain(
+    served = [
+        (state, tokens)
+        for state, tokens in zip(running, left, strict=True)
+        if state.lane == "interactive"
+    ]
+    ahead, ahead_left = [state for state, _ in served], [tokens for _, tokens in served]
+    free_s = first_free_s(ahead, ahead_left, now_s, step_s)
+    wanted: Iterator[_RunningEntry | ExpectedTurn | RequestState] = chain(
         (
             _RunningEntry(state, tokens)
             for state, tokens in zip(running, left, strict=True)
@@ -102,8 +112,14 @@ def read_queue(
         ),
         (
             turn
-            for turn in expected_turns(batches, len(running), free_s)
-            if tenant is None or turn.request.tenant == tenant.hex
+            for turn in expected_turns(batches, len(ahead), free_s)
+            if turn.request.lane == "interactive"
+            and (tenant is None or turn.request.tenant == tenant.hex)
+        ),
+        (
+            state
+            for state in table.waiting.values()
+            if state.lane == "batch" and tenant in {None, state.request.caller.tenant_id}
         ),
     )
     page = list(islice(wanted, offset, offset + limit + 1))
@@ -112,6 +128,8 @@ def read_queue(
         requests=[
             _waiting(table.waiting[each.request.id], each, now_s, expected=engine.accepting)
             if isinstance(each, ExpectedTurn)
+            else _waiting_line(each, now_s)
+            if isinstance(each, RequestState)
             else _running(each, now_s, step_s, expected=engine.accepting)
             for each in page[:limit]
         ],
@@ -162,6 +180,18 @@ def _waiting(
     )
 
 
+def _waiting_line(state: RequestState, now_s: float) -> QueueEntry:
+    return _entry(
+        state,
+        now_s,
+        phase="waiting",
+        batch=None,
+        ratio=None,
+        remaining=state.prediction.median,
+        finish_s=None,
+    )
+
+
 def _entry(
     state: RequestState,
     now_s: float,
@@ -183,6 +213,9 @@ def _entry(
         tenant=request.caller.tenant,
         app_id=request.caller.app_id,
         app=request.caller.app,
+        lane=state.lane,
+        group=state.prefix.id if state.prefix else None,
+        shared_tokens=state.prefix.tokens if state.prefix else 0,
         service_tier=request.service_tier,
         urgency=request.urgency,
         prompt_tokens=len(state.prompt),

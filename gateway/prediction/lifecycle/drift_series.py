@@ -26,7 +26,7 @@ _SERIES: Final = """
         WHERE {condition}
           AND arrived_at >= :since + bucket.number * CAST(:width AS interval)
           AND arrived_at < :since + (bucket.number + 1) * CAST(:width AS interval)
-          AND prediction_source = 'model'
+          AND prediction_source = 'model' AND service_tier IS DISTINCT FROM 'batch'
           AND (NOT censored OR generation_tokens >= max_tokens)
         ORDER BY arrived_at DESC LIMIT :most
     ) AS row

@@ -56,8 +56,19 @@ class PredictorCounts(Struct):
     activations: int = 0
 
 
+class _Learned(Struct):
+    """What outcomes taught: lengths, and corrections of predictions from them and of versions."""
+
+    history: LengthHistory = field(default_factory=LengthHistory)
+    calibration: ConformalCalibration = field(default_factory=ConformalCalibration)
+    adaptations: dict[UUID, Adaptation] = field(default_factory=dict)
+
+
 class LengthPredictor:
     """The length predictor of one served model.
+
+    Lines of batch jobs are a stratum of their own: they come from one template in great number, so
+    what they teach serves them alone, and the drift of versions is judged without them.
 
     `budget_s` is the maximum wait for a score; after it the length history gives the prediction.
     """
@@ -77,9 +88,7 @@ class LengthPredictor:
         self._budget_s = budget_s
         self._sessions = sessions
         self._client = PredictorClient()
-        self._history = LengthHistory()
-        self._history_calibration = ConformalCalibration()
-        self._adaptations: dict[UUID, Adaptation] = {}
+        self._interactive, self._batch = _Learned(), _Learned()
         self._active: UUID | None = None
 
     @property
@@ -94,12 +103,16 @@ class LengthPredictor:
 
     async def start(self) -> None:
         """Load recent lengths from history and start the predictor process in the background."""
-        finished = await recent_outcomes(self._sessions, self.model)
-        for row in finished:
-            self._history.learn(row.outcome)
-            _calibrate_history(self._history_calibration, row)
+        loaded = 0
+        for learned in (self._interactive, self._batch):
+            batch = learned is self._batch
+            finished = await recent_outcomes(self._sessions, self.model, batch=batch)
+            for row in finished:
+                learned.history.learn(row.outcome)
+                _calibrate_history(learned.calibration, row)
+            loaded += len(finished)
         self._client.start()
-        log.info("habits_loaded", rows=len(finished))
+        log.info("habits_loaded", rows=loaded)
 
     async def ready(self) -> None:
         """Return once the process is ready; `predict` works without it."""
@@ -111,13 +124,11 @@ class LengthPredictor:
 
     async def predict(self, request: PredictionRequest) -> Prediction:
         """Predict within the budget. Never raises: without a score, from the length history."""
-        history = self._history.history(
-            tenant=request.tenant,
-            app=request.app,
-            end_user=request.end_user,
-            max_tokens=request.max_tokens,
-            now=time.time(),
-        )
+        learned = self._batch if request.batch else self._interactive
+        history = _history_of(learned, request)
+        if request.batch and history.source != "app":  # the app's first lines
+            learned = self._interactive
+            history = _history_of(learned, request)
         vector = features(request, history)
         instruction, user_input = _encodable(request.instruction), _encodable(request.user_input)
         digest = hashlib.sha256(instruction.encode()).digest()
@@ -135,7 +146,7 @@ class LengthPredictor:
         else:
             reply.add_done_callback(partial(_keep_embeddings, embeddings))
             score_reply = await self._within_budget(reply)
-        return self._prediction(request, history, vector, digest, embeddings, score_reply)
+        return self._prediction(request, learned, history, vector, digest, embeddings, score_reply)
 
     async def _within_budget(self, reply: "Future[ScoreReply | None]") -> ScoreReply | None:
         """The reply, if it arrives within the budget; None at once if no version is active."""
@@ -158,12 +169,13 @@ class LengthPredictor:
             record.censored,
             ended_at(record.arrived_at, record.response_s),
         )
-        self._history.learn(outcome)
-        if record.predictor_id == self._active:
+        learned = self._batch if record.batch else self._interactive
+        learned.history.learn(outcome)
+        if record.predictor_id == self._active and not record.batch:
             self.drift.observe(record)
         row = HistoryRow(outcome, record.predictor_id, record.feature_version, record.features)
-        _calibrate_history(self._history_calibration, row)
-        adaptation = self._adaptations.get(record.predictor_id) if record.predictor_id else None
+        _calibrate_history(learned.calibration, row)
+        adaptation = learned.adaptations.get(record.predictor_id) if record.predictor_id else None
         if adaptation is not None:
             _learn_row(adaptation, row)
 
@@ -172,14 +184,19 @@ class LengthPredictor:
 
         PredictorRefused leaves the previous version in use; Unavailable if the process died.
         """
-        adaptation = await asyncio.to_thread(_initial_adaptation, artefact, self.model_hash)
-        rows = recent_outcomes(
-            self._sessions, self.model, predictor=predictor_id, limit=MAX_ADAPTATION_ROWS
-        )
-        for row in await rows:
-            _learn_row(adaptation, row)
-        before = {id_: kept for id_, kept in self._adaptations.items() if id_ == self._active}
-        self._adaptations = {**before, predictor_id: adaptation}
+        for learned in (self._interactive, self._batch):
+            adaptation = await asyncio.to_thread(_initial_adaptation, artefact, self.model_hash)
+            rows = recent_outcomes(
+                self._sessions,
+                self.model,
+                predictor=predictor_id,
+                limit=MAX_ADAPTATION_ROWS,
+                batch=learned is self._batch,
+            )
+            for row in await rows:
+                _learn_row(adaptation, row)
+            before = {key: kept for key, kept in learned.adaptations.items() if key == self._active}
+            learned.adaptations = {**before, predictor_id: adaptation}
         await self._client.load(predictor_id, self.model_hash, artefact)
         self._active = predictor_id
         self.counts.activations += 1
@@ -188,6 +205,7 @@ class LengthPredictor:
     def _prediction(
         self,
         request: PredictionRequest,
+        learned: _Learned,
         history: RequestHistory,
         vector: Vector,
         digest: bytes,
@@ -201,7 +219,7 @@ class LengthPredictor:
                 score_reply.scored.quantiles,
             )
             # While a version is being loaded, the previous one still answers.
-            adaptation = self._adaptations.get(predictor) or Adaptation()
+            adaptation = learned.adaptations.get(predictor) or Adaptation()
             log_uil = float(vector[USER_INPUT_COLUMN])
             levels = adaptation.serve(request.app, log_uil, scored, request.max_tokens)
             natural = [math.exp(log) for log in adaptation.corrected(request.app, log_uil, scored)]
@@ -212,7 +230,7 @@ class LengthPredictor:
             vector = with_raw_quantiles(vector, scored)
         else:
             source, predictor = history.source, None
-            offsets = self._history_calibration.offsets(request.app)
+            offsets = learned.calibration.offsets(request.app)
             levels = calibrated_tokens(history.app.quantiles, offsets, request.max_tokens)
             vector = with_raw_quantiles(vector, history.app.quantiles)
             mean = float(expected_tokens(np.array(levels)))
@@ -228,6 +246,16 @@ class LengthPredictor:
             instruction_hash=digest,
             embeddings=embeddings,
         )
+
+
+def _history_of(learned: _Learned, request: PredictionRequest) -> RequestHistory:
+    return learned.history.history(
+        tenant=request.tenant,
+        app=request.app,
+        end_user=request.end_user,
+        max_tokens=request.max_tokens,
+        now=time.time(),
+    )
 
 
 def _initial_adaptation(artefact: bytes, model_hash: str) -> Adaptation:

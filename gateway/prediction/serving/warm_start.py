@@ -5,9 +5,10 @@ from typing import Final
 from uuid import UUID
 
 from msgspec import Struct
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 
 from gateway.database.errors import LONG_TRANSACTION_S, Sessions, transaction
+from gateway.history.record import BATCH_TIER
 from gateway.prediction.features.length_history import LengthOutcome
 from models import RequestRecord
 
@@ -25,9 +26,17 @@ class HistoryRow(Struct, frozen=True):
 
 
 async def recent_outcomes(
-    sessions: Sessions, model: str, *, predictor: UUID | None = None, limit: int = MAX_ROWS
+    sessions: Sessions,
+    model: str,
+    *,
+    predictor: UUID | None = None,
+    limit: int = MAX_ROWS,
+    batch: bool = False,
 ) -> list[HistoryRow]:
-    """The newest `limit` outcomes of a model, oldest first; of one version, if given."""
+    """The newest `limit` outcomes of a model, oldest first; of one version, if given.
+
+    Those of interactive requests, or with `batch` those of batch jobs' lines.
+    """
     newest = (
         select(
             RequestRecord.tenant_id,
@@ -41,7 +50,7 @@ async def recent_outcomes(
             RequestRecord.feature_version,
             RequestRecord.features,
         )
-        .where(RequestRecord.model == model)
+        .where(RequestRecord.model == model, of_lane(batch=batch))
         .order_by(RequestRecord.arrived_at.desc())
         .limit(limit)
     )
@@ -66,7 +75,7 @@ async def newest_start(sessions: Sessions, model: str, limit: int) -> datetime:
     """Arrival of the oldest among the newest `limit` outcomes; the Unix epoch without any."""
     newest = (
         select(RequestRecord.arrived_at)
-        .where(RequestRecord.model == model)
+        .where(RequestRecord.model == model, of_lane(batch=False))
         .order_by(RequestRecord.arrived_at.desc())
         .limit(limit)
         .subquery()
@@ -79,7 +88,9 @@ async def newest_start(sessions: Sessions, model: str, limit: int) -> datetime:
 async def count_since(sessions: Sessions, model: str, since: datetime | None, *, limit: int) -> int:
     """The number of outcomes that arrived since then, or ever; at most `limit`."""
     rows = select(RequestRecord.id).where(
-        RequestRecord.model == model, RequestRecord.prediction_source != IMPORTED
+        RequestRecord.model == model,
+        RequestRecord.prediction_source != IMPORTED,
+        of_lane(batch=False),
     )
     if since is not None:
         rows = rows.where(RequestRecord.arrived_at > since)
@@ -88,6 +99,12 @@ async def count_since(sessions: Sessions, model: str, since: datetime | None, *,
             await session.scalar(select(func.count()).select_from(rows.limit(limit).subquery()))
             or 0
         )
+
+
+def of_lane(*, batch: bool) -> ColumnElement[bool]:
+    """Rows of batch jobs' lines, or all others."""
+    tier = RequestRecord.service_tier
+    return tier == BATCH_TIER if batch else tier.is_distinct_from(BATCH_TIER)
 
 
 def ended_at(arrived_at: datetime, response_s: float) -> float:

@@ -27,6 +27,7 @@ FOUND, READ, OPTED_OUT, ERASED = "found", "read", "opted_out", "erased"
 _LEARNABLE: Final = """
     model = :model AND feature_version = :version AND arrived_at >= :since
     AND feature_version > 0 AND (NOT censored OR generation_tokens > 0)
+    AND service_tier IS DISTINCT FROM 'batch'
 """
 _COUNT: Final = text(f"""
     SELECT app_id, tenant_id, hard, count(*) AS rows

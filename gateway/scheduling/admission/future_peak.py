@@ -4,6 +4,7 @@ A sequence uses ⌈(prompt + generated + h)/page⌉ pages h steps from now if it
 none; lengths are taken as independent. The step grid has one interval per step at first, then ever
 longer ones. In an interval each sequence counts with its size at the end and its survival at the
 start: this exceeds the exact use at the interval's first step by less than its growth within one.
+A sequence with a shared prefix counts with its own pages only; see `prefix_forecast` for the rest.
 """
 
 from collections.abc import Sequence
@@ -15,9 +16,21 @@ from msgspec import Struct, structs
 
 from gateway.quantiles import Floats
 from gateway.scheduling.admission.interface import NO_CAPACITY, Capacity
+from gateway.scheduling.admission.ledger import prefix_pages
 from gateway.scheduling.admission.length_distribution import LengthDistributions, survival_function
+from gateway.scheduling.admission.prefix_forecast import (
+    MemberUse,
+    PrefixForecast,
+    PrefixUse,
+    member_use,
+)
 from gateway.scheduling.admission.safety_margin import DEFAULT_TARGET, SafetyMargin
-from gateway.scheduling.requests import Quantiles, QueuedRequest, RunningSequence
+from gateway.scheduling.requests import (
+    Quantiles,
+    QueuedRequest,
+    RunningSequence,
+    SharedPrefix,
+)
 
 REFRESH_STEPS: Final = 8  # after which a refresh is due; until then survival is not updated
 EPSILON: Final = 1e-9  # relative; sums of floats depend on their order
@@ -61,7 +74,15 @@ class _StepGrid(Struct, frozen=True):
 def page_use_ahead(
     running: Sequence[RunningSequence], page_tokens: int, count: int
 ) -> tuple[Floats, Floats]:
-    """Mean and variance of each sequence's pages in `count` intervals: (n, count) each."""
+    """Mean and variance of each sequence's own pages in `count` intervals: (n, count) each."""
+    pages, survival = _pages_ahead(running, page_tokens, count, grouped=_any_prefix(running))
+    return pages * survival, pages**2 * survival * (1 - survival)
+
+
+def _pages_ahead(
+    running: Sequence[RunningSequence], page_tokens: int, count: int, *, grouped: bool
+) -> tuple[Floats, Floats]:
+    """Each sequence's own pages while it runs, and P(it runs): (n, count) each."""
     lengths = LengthDistributions.of(running)
     last = INTERVAL_ENDS[:count]
     survival = lengths.survival(INTERVAL_STARTS[:count])  # at the start of each interval
@@ -69,7 +90,13 @@ def page_use_ahead(
     longest = np.minimum(lengths.generated[:, None] + last, lengths.max_tokens[:, None])
     longest = np.maximum(longest, lengths.generated[:, None])
     pages = np.ceil((prompts[:, None] + longest) / page_tokens)
-    return pages * survival, pages**2 * survival * (1 - survival)
+    if grouped:
+        pages -= np.array([[prefix_pages(each.prefix, page_tokens)] for each in running])
+    return pages, survival
+
+
+def _any_prefix(running: Sequence[RunningSequence]) -> bool:
+    return [sequence.prefix for sequence in running].count(None) < len(running)
 
 
 class FuturePeak:
@@ -81,7 +108,9 @@ class FuturePeak:
     def __init__(self, z: float, preempted_share: float = DEFAULT_TARGET) -> None:
         self._margin = SafetyMargin(z, preempted_share)
         self._joined: dict[str, PageUse] = {}
+        self._prefixes = PrefixForecast()
         self._assumed: Quantiles | None = None
+        self._withheld = self._withheld_sequences = 0
         self.resize(NO_CAPACITY)
 
     @property
@@ -100,6 +129,11 @@ class FuturePeak:
         return not self._joined
 
     @property
+    def pinned(self) -> Sequence[SharedPrefix]:
+        """The pinned prefixes."""
+        return list(self._prefixes.held.pinned.values())
+
+    @property
     def stale(self) -> bool:
         """Whether a refresh is due before the next admission."""
         return self._steps >= REFRESH_STEPS or self._outdated
@@ -109,7 +143,10 @@ class FuturePeak:
         self._capacity = capacity
         count = max(interval_count(capacity.tokens), SINGLE_STEPS + 2)
         self._grids = [_step_grid(offset, count) for offset in range(REFRESH_STEPS + 1)]
-        self._mean, self._variance = np.zeros(count), np.zeros(count)  # pages, all sequences
+        self._prefixes.resize(capacity.page_tokens, count)
+        pinned = self._prefixes.total()
+        self._mean, self._variance = pinned.mean, pinned.variance  # pages, all sequences
+        self._available = capacity.pages - self._withheld
         self._steps = 0
         self._peak_interval: int | None = None
         self._outdated = bool(self._joined)
@@ -118,12 +155,22 @@ class FuturePeak:
         """Start again from the sequences that run now."""
         if self._assumed is not None:
             running = [structs.replace(each, quantiles=self._assumed) for each in running]
-        means, variances = page_use_ahead(running, self._capacity.page_tokens, len(self._mean))
+        page_tokens, count = self._capacity.page_tokens, len(self._mean)
+        grouped = _any_prefix(running)
+        pages, survivals = _pages_ahead(running, page_tokens, count, grouped=grouped)
+        means, variances = pages * survivals, pages**2 * survivals * (1 - survivals)
         self._joined = {
             sequence.id: PageUse(mean, variance)
             for sequence, mean, variance in zip(running, means, variances, strict=True)
         }
         self._mean, self._variance = means.sum(axis=0), variances.sum(axis=0)
+        if grouped or self._prefixes:
+            self._prefixes.clear()
+            for sequence, mean, survival in zip(running, means, survivals, strict=True):
+                if sequence.prefix is not None:
+                    use = member_use(survival, mean)
+                    self._prefixes.join(sequence.id, sequence.prefix, use)
+            self._add(self._prefixes.total())
         self._steps = 0
         self._peak_interval = None
         self._outdated = False
@@ -140,11 +187,12 @@ class FuturePeak:
             self._mean = self._mean - use.mean
             self._variance = np.maximum(self._variance - use.variance, 0.0)
             self._peak_interval = None
+            self._add(self._prefixes.leave(request_id))
 
     def admit(self, requests: Sequence[QueuedRequest]) -> int:
         """Admit requests in order until one does not fit; returns how many were admitted."""
         for index, request in enumerate(requests):
-            if self.empty and self._capacity.fits_alone(request):
+            if self.empty and self._fits_alone(request):
                 self.force(request)
             elif not self._try_join(request):
                 return index
@@ -152,7 +200,20 @@ class FuturePeak:
 
     def force(self, request: QueuedRequest) -> None:
         """Admit a request whether it fits or not."""
-        self._join(request, self._use(request))
+        self._join(request, *self._use(request))
+
+    def pin(self, prefix: SharedPrefix) -> None:
+        """Count a prefix whole at every step ahead, until `unpin`."""
+        self._add(self._prefixes.pin(prefix))
+
+    def unpin(self, prefix_id: str) -> None:
+        """Count a prefix only while a member lives; ignored if it is not pinned."""
+        self._add(self._prefixes.unpin(prefix_id))
+
+    def withhold(self, pages: int, sequences: int = 0) -> None:
+        """Keep this much of the pool free; a request still starts where nothing else runs."""
+        self._withheld, self._withheld_sequences = pages, sequences
+        self._available = self._capacity.pages - pages
 
     def reserve(self, request: QueuedRequest) -> int:
         """The median: this rule guards the memory, so the engine only needs enough to start."""
@@ -172,19 +233,35 @@ class FuturePeak:
         self._margin.observed(ended, preempted, running=len(self._joined))
 
     def _try_join(self, request: QueuedRequest) -> bool:
-        if not self._capacity.allows(len(self._joined)):
+        if not self._capacity.allows(len(self._joined) + self._withheld_sequences):
             return False
-        first_use = self._mean[self._steps] + self._capacity.pages_for(request.prompt_tokens)
-        if first_use > self._capacity.pages:
+        own = self._capacity.pages_for(request.prompt_tokens)
+        if request.prefix is not None:
+            own -= self._prefix_pages(request)
+        if self._mean[self._steps] + own > self._available:
             return False
         if self._exceeds_at(self._find_peak_interval(), request):
             return False
-        use = self._use(request)
-        peak = self._peak(self._mean + use.mean, self._variance + use.variance)
-        if peak > self._capacity.pages:
+        use, member = self._use(request)
+        mean, variance = self._mean + use.mean, self._variance + use.variance
+        if member is not None and request.prefix is not None:
+            change = self._prefixes.change(request.prefix, member)
+            mean, variance = mean + change.mean, np.maximum(variance + change.variance, 0.0)
+        if self._peak(mean, variance) > self._available:
             return False
-        self._join(request, use)
+        self._join(request, use, member)
         return True
+
+    def _fits_alone(self, request: QueuedRequest) -> bool:
+        """Whether a request fits the pool at its maximum length, next to other prefixes' pins."""
+        if not self._prefixes:
+            return self._capacity.fits_alone(request)
+        held, page_tokens = self._prefixes.held, self._capacity.page_tokens
+        pinned = held.pinned_pages(page_tokens, without=request.prefix)
+        return self._capacity.max_pages(request) + pinned <= self._capacity.pages
+
+    def _prefix_pages(self, request: QueuedRequest) -> int:
+        return prefix_pages(request.prefix, self._capacity.page_tokens)
 
     def _exceeds_at(self, interval: int, request: QueuedRequest) -> bool:
         """Whether one interval alone exceeds the pool: a cheap test that often settles it."""
@@ -194,9 +271,12 @@ class FuturePeak:
             return False
         survival = survival_function(self._quantiles(request), request.max_tokens).at(first)
         pages = self._capacity.pages_for(request.prompt_tokens + min(last, request.max_tokens))
+        if request.prefix is not None:  # by the mean of its own pages: a margin only adds to it
+            mean = float(self._mean[interval]) + (pages - self._prefix_pages(request)) * survival
+            return self._margin.z >= 0 and mean > self._available * (1 + EPSILON)
         deviation = sqrt(float(self._variance[interval]) + pages**2 * survival * (1 - survival))
         used = float(self._mean[interval]) + pages * survival + self._margin.z * deviation
-        return bool(used > self._capacity.pages * (1 + EPSILON))
+        return bool(used > self._available * (1 + EPSILON))
 
     def _find_peak_interval(self) -> int:
         """The interval of the running sequences' peak, cached until they change."""
@@ -206,11 +286,13 @@ class FuturePeak:
             self._peak_interval = self._steps + int(use.argmax())
         return self._peak_interval
 
-    def _join(self, request: QueuedRequest, use: PageUse) -> None:
+    def _join(self, request: QueuedRequest, use: PageUse, member: MemberUse | None) -> None:
         self._joined[request.id] = use
         self._mean = self._mean + use.mean
         self._variance = self._variance + use.variance
         self._peak_interval = None
+        if member is not None and request.prefix is not None:
+            self._add(self._prefixes.join(request.id, request.prefix, member))
 
     def _peak(self, mean: Floats, variance: Floats) -> float:
         ahead = slice(self._steps, None)
@@ -219,15 +301,26 @@ class FuturePeak:
     def _quantiles(self, request: QueuedRequest) -> Quantiles:
         return request.quantiles if self._assumed is None else self._assumed
 
-    def _use(self, request: QueuedRequest) -> PageUse:
-        """Pages of a request that starts now."""
+    def _add(self, change: PrefixUse | None) -> None:
+        """Add the change of a prefix's use to the totals."""
+        if change is not None:
+            self._mean = self._mean + change.mean
+            self._variance = np.maximum(self._variance + change.variance, 0.0)
+            self._peak_interval = None
+
+    def _use(self, request: QueuedRequest) -> tuple[PageUse, MemberUse | None]:
+        """Own pages of a request that starts now, and its part in its prefix's life."""
         grid = self._grids[self._steps]
         function = survival_function(self._quantiles(request), request.max_tokens)
         survival = np.exp(-np.interp(grid.logs, function.knots, function.hazards))
         survival[grid.first.searchsorted(request.max_tokens, side="right") :] = 0.0
         tokens = request.prompt_tokens + np.minimum(grid.last, request.max_tokens)
         pages = np.ceil(tokens / self._capacity.page_tokens)
-        return PageUse(pages * survival, pages**2 * survival * (1 - survival))
+        if request.prefix is None:
+            return PageUse(pages * survival, pages**2 * survival * (1 - survival)), None
+        own = pages - self._prefix_pages(request)
+        mean = own * survival
+        return PageUse(mean, own * mean * (1 - survival)), member_use(survival, mean)
 
 
 def _step_grid(offset: int, count: int) -> _StepGrid:

@@ -5,7 +5,12 @@ from typing import Final, Literal, Protocol, TypeAlias
 
 from msgspec import Struct
 
-from gateway.scheduling.requests import Quantiles, QueuedRequest, RunningSequence
+from gateway.scheduling.requests import (
+    Quantiles,
+    QueuedRequest,
+    RunningSequence,
+    SharedPrefix,
+)
 
 AdmissionName: TypeAlias = Literal["peak", "reserved", "maximum", "held"]
 
@@ -48,6 +53,9 @@ class Admission(Protocol):
     `refresh` sets the running sequences; `advance`, `leave`, `admit` and `force` update them until
     the next refresh. If nothing runs, a request that fits the pool at its maximum length is always
     admitted.
+
+    A sequence with a shared prefix counts with its own pages only. The prefix counts once, while a
+    member lives; a pinned one counts whole until `unpin`. Pins outlast `refresh` and `resize`.
     """
 
     @property
@@ -76,6 +84,12 @@ class Admission(Protocol):
 
     def force(self, request: QueuedRequest) -> None:
         """Admit a request whether it fits or not."""
+
+    def pin(self, prefix: SharedPrefix) -> None:
+        """Count a prefix whole at every step ahead, until `unpin`."""
+
+    def unpin(self, prefix_id: str) -> None:
+        """Count a prefix only while a member lives; ignored if it is not pinned."""
 
     def reserve(self, request: QueuedRequest) -> int:
         """Tokens of generation for which the engine is to reserve memory, at least 1."""

@@ -11,7 +11,13 @@ from typing import Final, Literal, TypeAlias
 
 from gateway.quantiles import P90
 from gateway.scheduling.admission.interface import NO_CAPACITY, Capacity
-from gateway.scheduling.requests import Quantiles, QueuedRequest, RunningSequence
+from gateway.scheduling.admission.ledger import SharedPrefixes, prefix_pages
+from gateway.scheduling.requests import (
+    Quantiles,
+    QueuedRequest,
+    RunningSequence,
+    SharedPrefix,
+)
 
 ReservationRule: TypeAlias = Literal["reserved", "maximum", "held"]
 REFRESH_STEPS: Final = 8  # after which a refresh is due
@@ -29,7 +35,8 @@ class SumOfReservations:
         self.capacity = NO_CAPACITY
         self._reservation = reservation
         self._joined: dict[str, int] = {}  # pages
-        self._pages = 0
+        self._pages = 0  # own pages and those of prefixes
+        self._prefixes = SharedPrefixes()
         self._steps = 0
         self._resized = False
 
@@ -48,6 +55,9 @@ class SumOfReservations:
         """Start again from the sequences that run now."""
         self._joined = {sequence.id: self._pages_of(sequence) for sequence in running}
         self._pages = sum(self._joined.values())
+        self._prefixes.reset(running)
+        if self._prefixes:
+            self._pages += self._prefixes.pages(self.capacity.page_tokens)
         self._steps = 0
         self._resized = False
 
@@ -58,21 +68,36 @@ class SumOfReservations:
     def leave(self, request_id: str) -> None:
         """A sequence left the engine; an unknown id is ignored."""
         self._pages -= self._joined.pop(request_id, 0)
+        if self._prefixes:
+            left = self._prefixes.leave(request_id)
+            self._pages -= self._missing(left)
 
     def admit(self, requests: Sequence[QueuedRequest]) -> int:
         """Admit requests in order until one does not fit; returns how many were admitted."""
         for index, request in enumerate(requests):
-            alone = self.empty and self.capacity.fits_alone(request)
             pages = self._pages_of(request.started())
-            fits = self._pages + pages <= self.capacity.pages
+            fits = self._pages + pages + self._missing(request.prefix) <= self.capacity.pages
+            alone = self.empty and self._fits_alone(request)
             if not alone and not (fits and self.capacity.allows(len(self._joined))):
                 return index
-            self._join(request.id, pages)
+            self._join(request, pages)
         return len(requests)
 
     def force(self, request: QueuedRequest) -> None:
         """Admit a request whether it fits or not."""
-        self._join(request.id, self._pages_of(request.started()))
+        self._join(request, self._pages_of(request.started()))
+
+    def pin(self, prefix: SharedPrefix) -> None:
+        """Count a prefix until `unpin`, with or without members."""
+        self._pages += self._missing(prefix)
+        self._prefixes.pin(prefix)
+
+    def unpin(self, prefix_id: str) -> None:
+        """Count a prefix only while a member runs; ignored if it is not pinned."""
+        prefix = self._prefixes.pinned.get(prefix_id)
+        if prefix is not None:
+            self._prefixes.unpin(prefix_id)
+            self._pages -= self._missing(prefix)
 
     def reserve(self, request: QueuedRequest) -> int:
         """The tokens of generation in the reservation."""
@@ -82,6 +107,8 @@ class SumOfReservations:
         """Set the size of the pool."""
         self._resized = bool(self._joined)
         self.capacity = capacity
+        if not self._joined:
+            self._pages = self._prefixes.pages(capacity.page_tokens)
 
     def assume(self, quantiles: Quantiles | None) -> None:
         """Ignored: reservations use the predicted quantiles."""
@@ -89,12 +116,25 @@ class SumOfReservations:
     def observed(self, ended: int, preempted: int) -> None:
         """Ignored: there is no safety margin."""
 
-    def _join(self, request_id: str, pages: int) -> None:
-        self._joined[request_id] = pages
+    def _join(self, request: QueuedRequest, pages: int) -> None:
+        self._joined[request.id] = pages
         self._pages += pages
+        if request.prefix is not None:
+            self._pages += self._missing(request.prefix)
+            self._prefixes.join(request.id, request.prefix)
+
+    def _missing(self, prefix: SharedPrefix | None) -> int:
+        return self._prefixes.missing_pages(prefix, self.capacity.page_tokens)
+
+    def _fits_alone(self, request: QueuedRequest) -> bool:
+        """Whether a request fits the pool at its maximum length, next to other prefixes' pins."""
+        pinned = self._prefixes.pinned_pages(self.capacity.page_tokens, without=request.prefix)
+        return self.capacity.max_pages(request) + pinned <= self.capacity.pages
 
     def _pages_of(self, sequence: RunningSequence) -> int:
-        return self.capacity.pages_for(sequence.prompt_tokens + self._tokens(sequence))
+        """Own pages of a sequence: those after its prefix."""
+        pages = self.capacity.pages_for(sequence.prompt_tokens + self._tokens(sequence))
+        return pages - prefix_pages(sequence.prefix, self.capacity.page_tokens)
 
     def _tokens(self, sequence: RunningSequence) -> int:
         """Tokens of generation reserved for a sequence."""

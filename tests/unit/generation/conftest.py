@@ -17,13 +17,14 @@ from engine.protocol import (
     Finish,
     KvState,
     Mode,
+    Pin,
     Sequence,
     Step,
     StepWork,
     TokenLogprobs,
 )
 from gateway.engines.interface import EngineClient, EngineListener
-from gateway.generation.queue_load import QueueBounds
+from gateway.generation.queue.load import QueueBounds
 from gateway.generation.request import GenerationRequest, Message
 from gateway.generation.request_state import RequestState
 from gateway.generation.scheduler import Scheduler
@@ -71,6 +72,7 @@ class RecordingEngine:
     def __init__(self) -> None:
         self.submitted: list[list[Sequence]] = []
         self.cancelled: list[str] = []
+        self.pins: list[Pin] = []
         self.commands: list[str] = []
         self.preempt_first: dict[str, int] = {}
         self.preempted: list[str] = []
@@ -81,8 +83,9 @@ class RecordingEngine:
     async def close(self) -> None:
         pass
 
-    def submit(self, batch: str, sequences: Many[Sequence]) -> None:
+    def submit(self, batch: str, sequences: Many[Sequence], pins: Many[Pin] = ()) -> None:
         assert batch
+        self.pins.extend(pins)
         self.submitted.append(list(sequences))
 
     def cancel(self, ids: Many[str]) -> None:
@@ -249,6 +252,7 @@ class SchedulerScene:
         took_s: float = 0.0,
         computed: int = 0,
         work: StepWork | None = None,
+        unpinned: Many[str] = (),
     ) -> None:
         self.scheduler.events.engine_stepped(
             Step(
@@ -259,6 +263,7 @@ class SchedulerScene:
                 list(finished),
                 list(preempted),
                 list(returned),
+                list(unpinned),
                 took_s=took_s,
                 computed=computed,
                 work=work,

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from engine.protocol import EngineInfo
 from gateway.errors import QueueFull, TenantQueueFull
-from gateway.generation.queue_load import QueueBounds, QueueLoad
+from gateway.generation.queue.load import QueueBounds, QueueLoad
 from gateway.generation.request import GenerationRequest
 from gateway.generation.service import GenerationService
 from gateway.generation.text.tokenizer import ChatTokenizer

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import OverLimit, QueueFull, TenantQueueFull, Unavailable
-from gateway.generation.queue_load import QueueBounds, QueueLoad
+from gateway.generation.queue.load import QueueBounds, QueueLoad
 
 
 def a_load(**bounds: int) -> QueueLoad:

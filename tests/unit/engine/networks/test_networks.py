@@ -18,7 +18,7 @@ from engine.networks.shape import read_shape
 from engine.running.loaded_model import LoadedModel
 from engine.running.model import NetworkChoice, load_model
 from engine.running.packing import pack
-from engine.step.composer import Chunk
+from engine.step.chunks import Chunk
 
 ALL = [
     "llama", "llama-tied", "qwen2", "qwen2-mixed", "qwen3", "mistral", "gemma", "gpt2", "gpt_neox",

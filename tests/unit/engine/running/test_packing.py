@@ -8,7 +8,7 @@ import torch
 from engine.attention.interface import Context
 from engine.networks.interface import Packed
 from engine.running.packing import pack
-from engine.step.composer import Chunk
+from engine.step.chunks import Chunk
 
 
 class RecordingAttention:

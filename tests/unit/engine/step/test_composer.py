@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from engine.kv.host import HostTier, RestoreCosts, SwappedPages
 from engine.kv.pages import PagePool
-from engine.step.composer import Composer, StepPlan
+from engine.step.chunks import StepPlan
+from engine.step.composer import Composer
 from engine.step.memory import KvMemory
 from engine.step.sequence import SequenceState
 
@@ -101,6 +102,7 @@ def test_all_finish_within_capacity_for_any_prediction(
         plan = composer.compose()
         composer.check()
         assert sum(chunk.length for chunk in plan.chunks) <= step_tokens
+        assert all(chunk.length > 0 for chunk in plan.chunks)
         for swapped, _ in plan.copies.swap_out:
             swapped.content = ...  # type: ignore[assignment]
         assert all(swapped.content is ... for swapped, _ in plan.copies.swap_in)

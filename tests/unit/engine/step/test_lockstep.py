@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from engine.kv.host import HostTier, RestoreCosts
 from engine.kv.pages import PagePool
-from engine.step.composer import StepPlan
+from engine.step.chunks import StepPlan
 from engine.step.lockstep import LockstepComposer
 from engine.step.memory import KvMemory
 from engine.step.sequence import SequenceState

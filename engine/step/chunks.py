@@ -1,0 +1,78 @@
+"""The parts of a step: chunks of sequences."""
+
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+from engine.protocol import StepWork
+from engine.step.memory import KvMemory, PageCopies
+from engine.step.sequence import SequenceState
+
+PROMPT_SHARE: Final = 1 / 8  # of a step that has more decoding sequences than tokens
+
+
+class Chunk(NamedTuple):
+    """Tokens `start` … `start + length - 1` of a sequence, computed in this step.
+
+    `samples_token`: the chunk ends the known tokens, so the next token is sampled after it.
+    `carry`: its last token is the one that the previous step samples in this row.
+    """
+
+    sequence: SequenceState
+    start: int
+    length: int
+    samples_token: bool
+    carry: int | None
+
+
+class StepPlan(NamedTuple):
+    """One step: chunks of a single token first, then longer ones; page copies before it runs.
+
+    `returned`: a lock-step batch that lacks memory and has left the composer.
+    """
+
+    chunks: list[Chunk]
+    preempted: list[SequenceState]
+    copies: PageCopies
+    returned: Sequence[SequenceState] = ()
+
+
+def take_chunk(memory: KvMemory, sequence: SequenceState, max_tokens: int) -> Chunk:
+    """Up to `max_tokens` tokens of a sequence, as far as pages allow; counts them as computed."""
+    start, uncomputed = sequence.computed, sequence.uncomputed
+    length = memory.grow(sequence, min(uncomputed, max_tokens))
+    sequence.computed = start + length
+    samples_token = length == uncomputed
+    carry = sequence.sample_row if samples_token and sequence.in_flight else None
+    sequence.in_flight += samples_token
+    if sequence.computed >= memory.pool.page_tokens * (len(sequence.nodes) + 1):
+        memory.cache_pages(sequence)
+    return Chunk(sequence, start, length, samples_token, carry)
+
+
+def order_chunks(chunks: list[Chunk]) -> list[Chunk]:
+    """Order chunks for a step and set each sequence's `sample_row`."""
+    chunks.sort(key=lambda chunk: chunk.length > 1)
+    for row, chunk in enumerate(chunk for chunk in chunks if chunk.samples_token):
+        chunk.sequence.sample_row = row
+    return chunks
+
+
+def work_of(chunks: Iterable[Chunk]) -> StepWork:
+    """What the chunks compute; one of a single token counts as decoding."""
+    prompts: list[Chunk] = []
+    decoding: list[Chunk] = []
+    for chunk in chunks:
+        (prompts if chunk.length > 1 else decoding).append(chunk)
+    return StepWork(
+        prompt_tokens=sum(chunk.length for chunk in prompts),
+        prompt_reads=sum(chunk.length * (chunk.start + chunk.length / 2) for chunk in prompts),
+        sequences=len(decoding),
+        kv_tokens=sum(chunk.start + 1 for chunk in decoding),
+    )
+
+
+def decoding_rows(decoding: int, tokens: int, *, prompts: bool) -> int:
+    """How many of the decoding sequences get one of a step's tokens; `prompts` keep a share."""
+    if decoding + prompts <= tokens:
+        return decoding
+    return max(0, tokens - (max(1, int(PROMPT_SHARE * tokens)) if prompts else 0))

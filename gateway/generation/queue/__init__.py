@@ -1,0 +1,1 @@
+"""What is queued: its amount and bounds, and the order of arrival."""

@@ -1,0 +1,321 @@
+"""Runs the lines of batch jobs: claims them, queues them in order, and reports their outcomes."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
+from typing import Final, Protocol
+
+import structlog
+from msgspec import Struct
+from sqlalchemy.exc import SQLAlchemyError
+
+from gateway.errors import GenerationFailed, LmaasError, OverLimit, Unavailable
+from gateway.event_wait import wait_for_event
+from gateway.generation.request import GenerationRequest, RecordKey
+from gateway.generation.request_state import RequestState
+from gateway.generation.service import GenerationService, PreparedRequest
+
+POOLS: Final = 2  # what is queued and runs, in what the KV memory holds
+MAX_LINES: Final = 4096  # in this process, whatever the memory holds
+CHUNK: Final = 256  # lines of one claim
+FIRST_CHUNK: Final = 16  # while the size of a line is unknown
+TOGETHER: Final = 8  # lines whose texts are processed at a time
+POLL_S: Final = 2.0  # for lines that another gateway made or gave back
+RETRY_S: Final = 0.5  # after the first error of a kind; doubled to MAX_RETRY_S
+MAX_RETRY_S: Final = 10.0
+FLUSH_S: Final = 0.2  # outcomes of this time are written together
+FLUSH_LINES: Final = 64
+SIZE_DECAY: Final = 0.98  # per line, of the mean size of a line
+
+log = structlog.get_logger()
+
+
+class JobLine(Struct, frozen=True, kw_only=True, eq=False):
+    """A line of a batch job, claimed for this gateway, as its request.
+
+    `key` is the same in every attempt, so that history counts a line once. The request's lane is
+    `batch`, and its `prefix` is that of the line's group, if it has one.
+    """
+
+    key: RecordKey
+    request: GenerationRequest
+
+
+class LineOutcome(Struct, frozen=True):
+    """How a line ended: the states of its choices, or the error that kept it from an answer.
+
+    A state has the answer's text (`read(ended=True)`, once), its finish reason, its tokens and its
+    error.
+    """
+
+    line: JobLine
+    states: Sequence[RequestState] = ()
+    error: LmaasError | None = None
+
+    @property
+    def failure(self) -> LmaasError | None:
+        """The error of the line or of one of its choices; None if it was answered."""
+        return self.error or next((state.error for state in self.states if state.error), None)
+
+
+class LineSource(Protocol):
+    """The lines that wait, in the order in which they are to start: group after group.
+
+    Any call may raise LmaasError, SQLAlchemyError or OSError while the source cannot be reached; it
+    is repeated then.
+    """
+
+    async def claim(self, count: int) -> Sequence[JobLine]:
+        """Up to `count` lines, claimed for this gateway; none if nothing waits."""
+
+    async def finished(self, outcomes: Sequence[LineOutcome]) -> None:
+        """Write outcomes, all or none, in the transaction that marks their lines done.
+
+        It is repeated if it failed, so a repetition has no effect. A line that is no longer this
+        gateway's is left out. One whose failure may pass (OverLimit, Unavailable) waits again.
+        """
+
+    async def release(self, lines: Sequence[JobLine]) -> None:
+        """Give lines back that have not ended: they wait again, which is not an attempt."""
+
+    async def lost(self, lines: Sequence[JobLine]) -> Sequence[JobLine]:
+        """Of these lines, those that are not to go on: cancelled, expired, or run elsewhere."""
+
+
+class _Held(Struct, eq=False):
+    """A queued or running line: its choices, and the tokens of KV memory that it needs."""
+
+    line: JobLine
+    states: list[RequestState]
+    tokens: float
+    follower: asyncio.Task[None] | None = None
+
+
+class JobRunner:
+    """Keeps about twice the lines that the KV memory holds queued or running.
+
+    A line is held from its claim until its outcome is written or it is given back; the bound is on
+    those, so memory does not grow with a job or while the source is away. `ended` is called when
+    outcomes have been written and no line is held.
+    """
+
+    def __init__(
+        self,
+        source: LineSource,
+        service: GenerationService,
+        ended: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._source = source
+        self._service = service
+        self._ended = ended
+        self._claimed: deque[JobLine] = deque()  # not yet queued, in order
+        self._held: dict[JobLine, _Held] = {}
+        self._outcomes: deque[tuple[_Held, LineOutcome]] = deque()
+        self._line_tokens: float | None = None  # mean of recent lines
+        self._claiming = True
+        self._woken = asyncio.Event()
+        self._reported = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Start to run lines."""
+        self._tasks = [
+            asyncio.create_task(self._feed(), name="batch lines"),
+            asyncio.create_task(self._write(), name="batch outcomes"),
+        ]
+
+    def stop_claiming(self) -> None:
+        """Claim no further line; those that are held may end."""
+        self._claiming = False
+
+    def wake(self) -> None:
+        """Look for lines soon."""
+        self._woken.set()
+
+    async def drop_lost(self) -> None:
+        """Stop the lines that are not to go on here. Errors as of the source."""
+        lines = [*self._claimed, *(line for line, held in self._held.items() if held.follower)]
+        for line in await self._source.lost(lines) if lines else ():
+            with suppress(ValueError):
+                self._claimed.remove(line)
+            held = self._held.get(line)
+            if held is not None and held.follower is not None:
+                self._drop(held)
+        self.wake()
+
+    async def close(self) -> None:
+        """Stop: write the outcomes there are and give back the rest. Errors as of the source."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        unfinished = [*self._claimed, *(line for line, held in self._held.items() if held.follower)]
+        for held in list(self._held.values()):
+            if held.follower is not None:
+                self._drop(held)
+        self._claimed.clear()
+        self._service.scheduler.pins.keep(None)
+        while self._outcomes:
+            await self._write_some()
+        if unfinished:
+            await self._source.release(unfinished)
+
+    def check(self) -> None:
+        """AssertionError if more is held than is meant to be; for tests."""
+        assert len(self._held) + len(self._claimed) <= MAX_LINES + CHUNK
+
+    @property
+    def lines(self) -> int:
+        """The lines that are held."""
+        return len(self._claimed) + len(self._held)
+
+    def running(self) -> Iterator[tuple[JobLine, RequestState]]:
+        """The lines that have started and not ended, each with the state of its first choice."""
+        for line, held in self._held.items():
+            if held.follower is not None and held.states[0].dispatched_s is not None:
+                yield line, held.states[0]
+
+    def _room(self) -> int:
+        """How many lines there is room for: in memory, estimated by the lines before."""
+        kv = self._service.scheduler.engine.kv
+        if kv is None:
+            return 0
+        left = POOLS * kv.pages * kv.page_tokens - self._needed()
+        most = MAX_LINES - self.lines
+        if self._line_tokens is None:
+            return min(FIRST_CHUNK - self.lines, most)
+        return min(int(left / self._line_tokens) - len(self._claimed), most, CHUNK)
+
+    def _needed(self) -> float:
+        """Tokens of KV memory that the held lines need, each shared prefix once."""
+        shared = {
+            state.prefix.id: state.prefix.tokens
+            for held in self._held.values()
+            for state in held.states[:1]
+            if state.prefix is not None
+        }
+        return sum(held.tokens for held in self._held.values()) + sum(shared.values())
+
+    async def _feed(self) -> None:
+        """Claim and queue lines until cancelled."""
+        retry_s = RETRY_S
+        while True:
+            self._woken.clear()
+            wait_s = POLL_S
+            try:
+                await self._queue_claimed()
+                if await self._claim():
+                    continue
+                retry_s = RETRY_S
+            except (LmaasError, SQLAlchemyError, OSError) as error:
+                log.warning("batch_lines_delayed", reason=repr(error), retry_s=retry_s)
+                wait_s, retry_s = retry_s, min(2 * retry_s, MAX_RETRY_S)
+            except Exception:
+                log.exception("batch_lines_failed")
+            await wait_for_event(self._woken, wait_s)
+
+    async def _claim(self) -> bool:
+        """Claim lines if there is room for a good part of a chunk; whether there were any."""
+        room = self._room()
+        if not self._claiming or not self._service.ready or room < 1:
+            return False
+        if self._claimed or (self._held and room < min(CHUNK, self.lines) // 8):
+            return False  # claims of a few lines at a time cost more than they gain
+        lines = await self._source.claim(room)
+        self._claimed.extend(lines)
+        if not lines:
+            self._service.scheduler.pins.keep(None)
+        return bool(lines)
+
+    async def _queue_claimed(self) -> None:
+        """Queue the claimed lines in their order. Unavailable or OverLimit: to be repeated."""
+        while self._claimed:
+            lines = list(islice(self._claimed, TOGETHER))
+            found = await asyncio.gather(
+                *(self._service.prepare(line.request) for line in lines), return_exceptions=True
+            )
+            for line, prepared in zip(lines, found, strict=True):
+                if not self._claimed or self._claimed[0] is not line:
+                    continue  # it was dropped meanwhile
+                if isinstance(prepared, OverLimit | Unavailable):
+                    raise prepared
+                if isinstance(prepared, LmaasError):
+                    self._report(_Held(line, [], 0.0), LineOutcome(line, error=prepared))
+                elif isinstance(prepared, BaseException):
+                    log.error("batch_line_failed", request=str(line.key.id), exc_info=prepared)
+                    error = GenerationFailed("the gateway failed to prepare the line")
+                    self._report(_Held(line, [], 0.0), LineOutcome(line, error=error))
+                else:
+                    self._queue(line, prepared)
+                self._claimed.popleft()
+
+    def _queue(self, line: JobLine, prepared: PreparedRequest) -> None:
+        states = self._service.start_line(line.request, prepared, line.key)
+        self._service.scheduler.pins.keep(states[0])
+        needed = sum(_needed_tokens(state) for state in states)
+        held = self._held[line] = _Held(line, states, needed)
+        known = needed if self._line_tokens is None else self._line_tokens
+        self._line_tokens = SIZE_DECAY * known + (1 - SIZE_DECAY) * needed
+        held.follower = asyncio.create_task(self._follow(held))
+
+    async def _follow(self, held: _Held) -> None:
+        """Report a line once all its choices have ended."""
+        for state in held.states:
+            await state.wait_for_end()
+        held.follower = None
+        self._report(held, LineOutcome(held.line, held.states))
+
+    def _drop(self, held: _Held) -> None:
+        """End a line without an outcome."""
+        assert held.follower is not None
+        held.follower.cancel()
+        held.follower = None
+        del self._held[held.line]
+        for state in held.states:
+            self._service.cancel(state)
+
+    def _report(self, held: _Held, outcome: LineOutcome) -> None:
+        self._held[held.line] = held
+        self._outcomes.append((held, outcome))
+        self._reported.set()
+
+    async def _write(self) -> None:
+        """Write outcomes in groups until cancelled."""
+        retry_s = RETRY_S
+        while True:
+            await self._reported.wait()
+            self._reported.clear()
+            began_s = time.monotonic()
+            while len(self._outcomes) < FLUSH_LINES:
+                left_s = began_s + FLUSH_S - time.monotonic()
+                if left_s <= 0:
+                    break
+                await wait_for_event(self._reported, left_s)
+                self._reported.clear()
+            while self._outcomes:
+                try:
+                    await self._write_some()
+                    retry_s = RETRY_S
+                except Exception as error:  # noqa: BLE001  no outcome may be lost
+                    log.warning("batch_outcomes_delayed", reason=repr(error), retry_s=retry_s)
+                    await asyncio.sleep(retry_s)
+                    retry_s = min(2 * retry_s, MAX_RETRY_S)
+            self.wake()
+            if not self.lines:
+                self._ended()
+
+    async def _write_some(self) -> None:
+        """Write the oldest outcomes; they stay here until they are written."""
+        some = list(islice(self._outcomes, FLUSH_LINES))
+        await self._source.finished([outcome for _, outcome in some])
+        for held, _ in some:
+            self._outcomes.popleft()
+            del self._held[held.line]
+
+
+def _needed_tokens(state: RequestState) -> float:
+    """Tokens of KV memory that a choice needs of its own: its prompt's and the predicted ones."""
+    shared = state.prefix.tokens if state.prefix else 0
+    return len(state.prompt) - shared + state.prediction.median

@@ -1,0 +1,1 @@
+"""The lane of batch jobs: what starts when nothing interactive waits."""
