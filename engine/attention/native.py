@@ -22,10 +22,16 @@ SOURCE: Final = Path(__file__).with_name("decode.c")
 HEADER: Final = SOURCE.with_name("lanes.h")
 # Sums and products as they are written, so that a token's result is the same in any step.
 EXACT: Final = ("-fno-associative-math", "-fno-reciprocal-math", "-ffp-contract=off")
-# With less, the pass over shared pages is not faster (`make bench F=prefix`): the more query heads
-# read a key, the less more rows add to that.
+# With less, looking for shared pages and a pass over them are not faster than no pass over them
+# (`make bench F=attention`): the more query heads read a key, the less more rows add to that.
 MIN_SHARED_TOKENS: Final = 128  # times the query heads of a key head
-MIN_SHARING_ROWS: Final = 4
+MIN_SHARING_ROWS: Final = 2
+MIN_SHARING_KEYS: Final = 16_384
+
+
+def default_gate(group: int) -> SharingGate:
+    """The gate for a model with `group` query heads for a key head."""
+    return SharingGate(MIN_SHARED_TOKENS * group, MIN_SHARING_ROWS, MIN_SHARING_KEYS)
 
 
 class NativePlan(NamedTuple):
@@ -51,7 +57,7 @@ class NativeDecode:
         self._heads = heads
         kv_heads = store.shape.kv_heads
         self._page_tokens = store.page_tokens
-        self._gate = gate or SharingGate(MIN_SHARED_TOKENS * heads // kv_heads, MIN_SHARING_ROWS)
+        self._gate = gate or default_gate(heads // kv_heads)
         library = load(
             SOURCE,
             {
@@ -64,6 +70,7 @@ class NativeDecode:
             headers=[HEADER],
             flags=EXACT,
         )
+        library.state_bytes.restype = c_int64
         self._state_bytes = library.state_bytes()
         self._attend = library.attend
         self._attend.restype = None

@@ -1,5 +1,7 @@
 """Which single tokens of a step begin with the same pages, as those with a common prefix do."""
 
+from collections import Counter
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -18,11 +20,20 @@ class SharedPages(NamedTuple):
     leading: Int64Array  # (rows,)
 
 
+class SharingGroup(NamedTuple):
+    """The `rows` tokens from order[first] on, which all begin with the same `pages` pages."""
+
+    first: int
+    rows: int
+    pages: int
+
+
 class SharingGate(NamedTuple):
-    """The least sharing that is worth a pass of its own."""
+    """The least sharing that is worth looking for, and a pass of its own."""
 
     tokens: int  # of the shared pages
-    rows: int  # that share them
+    rows: int  # that share them, 2 or more
+    keys: int = 0  # that all rows with shared pages read together
 
 
 def find_shared_pages(
@@ -34,17 +45,17 @@ def find_shared_pages(
     """
     rows = len(lowest)
     offsets, pages = tables.offsets[:rows], tables.pages
-    complete = np.where(lowest > 0, 0, (tables.starts[:rows] + 1) // page_tokens)
+    # The page of the token itself is its own, even where it completes it.
+    complete = np.where(lowest > 0, 0, tables.starts[:rows] // page_tokens)
     least = -(-gate.tokens // page_tokens)
-    # The page at this place is the same for all whose tables begin alike.
     candidates = np.flatnonzero(complete >= least)
-    if len(candidates) < gate.rows:
+    if len(candidates) < gate.rows or complete[candidates].sum() * page_tokens < gate.keys:
         return None
-    _, groups, sizes = np.unique(
-        pages[offsets[candidates] + least - 1], return_inverse=True, return_counts=True
-    )
-    members = candidates[(sizes >= gate.rows)[groups]]
-    if not len(members):
+    # The page at this place is the same for all whose tables begin alike.
+    groups = pages[offsets[candidates] + least - 1].tolist()
+    sizes = Counter(groups)
+    members = candidates[[sizes[group] >= gate.rows for group in groups]]
+    if not len(members) or complete[members].sum() * page_tokens < gate.keys:
         return None
     beginnings = _beginnings(pages, offsets[members], complete[members])
     keys = [beginning.tobytes() for beginning in beginnings]
@@ -57,6 +68,33 @@ def find_shared_pages(
         np.concatenate([members[order], np.flatnonzero(others)]),
         np.concatenate([leading, np.zeros(rows - len(members), dtype=np.int64)]),
     )
+
+
+def disjoint_groups(shared: SharedPages, gate_rows: int) -> list[SharingGroup]:
+    """Groups of at least `gate_rows` (2 or more) tokens, each token in one at most.
+
+    Of tokens that begin alike, all are a group or the groups among them are, whichever saves more
+    page reads.
+    """
+    starts = np.flatnonzero(shared.leading == 0)
+    runs = pairwise([*starts.tolist(), len(shared.order)])
+    return [group for run in runs for group in _best_groups(shared.leading, *run, gate_rows)]
+
+
+def _best_groups(leading: Int64Array, start: int, end: int, gate_rows: int) -> list[SharingGroup]:
+    """The tokens `start` … `end` - 1 as a group, or the groups of those that share more pages."""
+    if end - start < gate_rows:
+        return []
+    within = leading[start + 1 : end]
+    pages = int(within.min())
+    cuts = [start, *(start + 1 + np.flatnonzero(within == pages)).tolist(), end]
+    parts = [group for cut in pairwise(cuts) for group in _best_groups(leading, *cut, gate_rows)]
+    whole = SharingGroup(start, end - start, pages)
+    return parts if sum(map(_saved, parts)) > _saved(whole) else [whole]
+
+
+def _saved(group: SharingGroup) -> int:
+    return (group.rows - 1) * group.pages
 
 
 def _beginnings(pages: Int64Array, offsets: Int64Array, complete: Int64Array) -> Int64Array:

@@ -109,17 +109,19 @@ def test_registers_of_any_width_compute_the_same(
 
 
 def test_pages_are_shared_from_the_gate_on() -> None:
-    store = a_store(1, 32, 16, pages=80)
+    store = a_store(1, 32, 16, pages=1200)
     decode = NativeDecode(store, 2)
 
     def shared(tokens: int, rows: int) -> bool:
         prefix = list(range(tokens // 16))
-        contexts = [Context(tokens + 3, 1, [*prefix, 60 + n]) for n in range(rows)]
+        contexts = [Context(tokens + 3, 1, [*prefix, 1100 + n]) for n in range(rows)]
         return ReferenceAttention(store, decode).plan(contexts).decode(2, None).order is not None
 
-    assert shared(256, 4)
-    assert not shared(240, 4)
-    assert not shared(256, 3)
+    assert shared(256, 64)
+    assert not shared(256, 63)
+    assert not shared(240, 80)
+    assert shared(8192, 2)
+    assert not shared(16_384, 1)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.attention.interface import Context
-from engine.attention.shared_pages import SharedPages, SharingGate, find_shared_pages
+from engine.attention.shared_pages import (
+    SharedPages,
+    SharingGate,
+    disjoint_groups,
+    find_shared_pages,
+)
 from engine.attention.tables import tabulate
 
 PAGE = 4
@@ -64,6 +69,39 @@ def test_less_than_the_gate_is_not_shared(tables: list[Table], pages: int, rows:
         assert all(count == 0 or count >= pages for count in found.leading.tolist())
 
 
+def test_fewer_keys_than_the_gate_are_not_looked_for() -> None:
+    tables = [[1, 2, 10], [1, 2, 11], [3, 4, 12]]
+    assert shared(tables, SharingGate(tokens=1, rows=2, keys=4 * PAGE)) is not None
+    assert shared(tables, SharingGate(tokens=1, rows=2, keys=4 * PAGE + 1)) is None
+
+
+@given(trees(), st.integers(2, 4))
+def test_groups_are_disjoint_and_share_their_pages(tables: list[Table], rows: int) -> None:
+    found = shared(tables, SharingGate(tokens=1, rows=rows))
+    groups = disjoint_groups(found, rows) if found else []
+    assert bool(groups) == (found is not None)
+    grouped = [n for group in groups for n in range(group.first, group.first + group.rows)]
+    assert len(grouped) == len(set(grouped))
+    for group in groups:
+        assert found is not None
+        assert group.rows >= rows
+        assert group.pages > 0
+        members = found.order[group.first : group.first + group.rows].tolist()
+        assert all(common(tables[members[0]], tables[row]) >= group.pages for row in members[1:])
+
+
+def test_groups_among_those_that_begin_alike_are_taken_if_they_save_more() -> None:
+    trunk, branches = [1], ([2, 3, 4], [5, 6, 7])
+    apart = [
+        [*trunk, *branch, 10 * n + leaf] for n, branch in enumerate(branches, 1) for leaf in (0, 1)
+    ]
+    together = [[*trunk, 30 + leaf] for leaf in range(9)]
+    for tables, rows in ((apart, [2, 2]), (apart + together, [13])):
+        found = shared(tables, SharingGate(tokens=1, rows=2))
+        assert found is not None
+        assert [group.rows for group in disjoint_groups(found, 2)] == rows
+
+
 def test_a_row_that_does_not_see_its_first_key_shares_nothing() -> None:
     tables = [[1, 2, 10], [1, 2, 11], [1, 2, 12]]
     found = shared(tables, SharingGate(tokens=1, rows=2), padded=frozenset({1}))
@@ -72,10 +110,10 @@ def test_a_row_that_does_not_see_its_first_key_shares_nothing() -> None:
     assert found.leading.tolist() == [0, 2, 0]
 
 
-def test_a_page_that_is_not_complete_is_not_shared() -> None:
-    contexts = [Context(start, 1, [1, 2, 10 + start]) for start in (5, 7, 9)]
-    tables, lowest = tabulate(contexts, PAGE), np.zeros(3, dtype=np.int64)
+def test_the_page_of_a_token_itself_is_not_shared() -> None:
+    contexts = [Context(start, 1, [1, 2, 10 + start]) for start in (5, 7, 8, 9)]
+    tables, lowest = tabulate(contexts, PAGE), np.zeros(4, dtype=np.int64)
     found = find_shared_pages(tables, lowest, PAGE, SharingGate(tokens=1, rows=2))
     assert found is not None
-    assert found.order.tolist() == [1, 2, 0]
-    assert found.leading.tolist() == [0, 2, 1]
+    assert found.order.tolist() == [2, 3, 0, 1]
+    assert found.leading.tolist() == [0, 2, 1, 1]
