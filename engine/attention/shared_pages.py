@@ -44,12 +44,14 @@ def find_shared_pages(
     `lowest`, (rows,): the first key that each of them sees. Where that is not 0, nothing is shared.
     """
     rows = len(lowest)
+    if rows < gate.rows or tables.starts[:rows].sum() < gate.keys:
+        return None
     offsets, pages = tables.offsets[:rows], tables.pages
     # The page of the token itself is its own, even where it completes it.
     complete = np.where(lowest > 0, 0, tables.starts[:rows] // page_tokens)
     least = -(-gate.tokens // page_tokens)
     candidates = np.flatnonzero(complete >= least)
-    if len(candidates) < gate.rows or complete[candidates].sum() * page_tokens < gate.keys:
+    if len(candidates) < gate.rows:
         return None
     # The page at this place is the same for all whose tables begin alike.
     groups = pages[offsets[candidates] + least - 1].tolist()
