@@ -9,6 +9,7 @@ from typing import Literal
 
 import click
 
+from benchmarks.attention import run as attention
 from benchmarks.b1 import run as b1
 from benchmarks.b1.live_run import LINES as B1_LINES
 from benchmarks.b2 import run as b2
@@ -380,6 +381,13 @@ def learning_live(data: Path, model: Path, quick: bool) -> None:
     """Prediction error and response times live, with learning on and off."""
     with _errors_in_one_line():
         learning.run(data, model, quick=quick)
+
+
+@main.command("attention")
+@click.option("--device", default="cpu", show_default=True, help="or cuda, which writes no result")
+def attention_steps(device: str) -> None:
+    """Attention of rows that share a prefix, in two passes and in one."""
+    attention.run(device)
 
 
 @main.command("prefix")

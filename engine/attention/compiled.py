@@ -7,7 +7,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -23,15 +23,25 @@ class KernelUnavailable(Exception):
     """The kernel cannot be compiled, for this reason; torch is used in its place."""
 
 
-def load(source: Path, constants: Mapping[str, int]) -> ctypes.CDLL:
-    """Compile a C file with these constants and load it. KernelUnavailable with a reason."""
+def load(
+    source: Path,
+    constants: Mapping[str, int],
+    *,
+    headers: Sequence[Path] = (),
+    flags: Sequence[str] = (),
+) -> ctypes.CDLL:
+    """Compile a C file with these constants and load it. KernelUnavailable with a reason.
+
+    `headers`: the files next to it that it includes. `flags` are added to the usual ones.
+    """
     compiler = shlex.split(os.environ.get("CC", "")) or [*filter(shutil.which, COMPILERS)][:1]
     if not compiler:
         raise KernelUnavailable(f"none of {', '.join(COMPILERS)} is installed")
-    options = [*COMPILER_FLAGS, *(f"-D{name}={value}" for name, value in constants.items())]
+    options = [*COMPILER_FLAGS, *flags, *(f"-D{name}={value}" for name, value in constants.items())]
     try:
         digest = hashlib.sha256()
-        for part in (" ".join(options).encode(), source.read_bytes(), _machine_id(compiler)):
+        files = [file.read_bytes() for file in (source, *headers)]
+        for part in (" ".join(options).encode(), *files, _machine_id(compiler)):
             digest.update(hashlib.sha256(part).digest())
         library = _cache_folder() / f"{source.stem}-{digest.hexdigest()[:32]}.so"
         if not library.exists():

@@ -141,7 +141,79 @@ def _split_range(
     return begin, tl.minimum(begin + split_keys, high)
 
 
-@_jit("splits", "window", "scale")
+@_jit()
+def _attend_split(
+    query: tl.tensor,
+    keys: tl.tensor,
+    values: tl.tensor,
+    pages: tl.tensor,
+    token: tl.tensor,
+    head_index: tl.tensor,
+    in_range: tl.tensor,
+    position: tl.tensor,
+    begin: tl.tensor,
+    middle: tl.tensor,
+    end: tl.tensor,
+    window: tl.tensor,
+    scale: tl.tensor,
+    query_token: tl.tensor,
+    query_head: tl.tensor,
+    pool_page: tl.tensor,
+    pool_place: tl.tensor,
+    pool_dim: tl.tensor,
+    windowed: tl.constexpr,
+    page_tokens: tl.constexpr,
+    dim: tl.constexpr,
+    dims: tl.constexpr,
+    rows: tl.constexpr,
+    block: tl.constexpr,
+    precision: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
+    """Attend keys `begin` … `end` - 1 of a head; all queries see those before `middle`."""
+    axis = tl.arange(0, dims)
+    queries = tl.load(
+        query + (token * query_token + head_index * query_head)[:, None] + axis[None, :],
+        mask=in_range[:, None] & (axis < dim)[None, :],
+        other=0.0,
+    )  # (rows, dims)
+    acc, total = tl.full((rows, dims), 0.0, tl.float32), tl.full((rows,), 0.0, tl.float32)
+    peak = tl.full((rows,), float("-inf"), tl.float32)
+    if not windowed:
+        acc, total, peak = _attend_range(
+            acc, total, peak, queries, keys, values, pages, begin, middle, position, window,
+            scale, pool_page, pool_place, pool_dim, False, False, page_tokens, dim, dims, block,
+            precision,
+        )  # fmt: skip
+    return _attend_range(
+        acc, total, peak, queries, keys, values, pages, middle, end, position, window,
+        scale, pool_page, pool_place, pool_dim, True, windowed, page_tokens, dim, dims, block,
+        precision,
+    )  # fmt: skip
+
+
+@_jit()
+def _store_part(
+    parts: tl.tensor,
+    totals: tl.tensor,
+    peaks: tl.tensor,
+    part: tl.tensor,
+    acc: tl.tensor,
+    total: tl.tensor,
+    peak: tl.tensor,
+    write_mask: tl.tensor,
+    filled: tl.tensor,
+    dim: tl.constexpr,
+    dims: tl.constexpr,
+) -> None:
+    """Write the result of a split to the place `part` of each query; no content if not `filled`."""
+    axis = tl.arange(0, dims)
+    tl.store(peaks + part, peak, mask=write_mask)
+    tl.store(totals + part, total, mask=write_mask)
+    mask = (write_mask & filled)[:, None] & (axis < dim)[None, :]
+    tl.store(parts + part[:, None] * dim + axis[None, :], acc, mask=mask)
+
+
+@_jit("splits", "parts_per_row", "first_part", "window", "scale")
 def attend(
     query: tl.tensor,
     keys: tl.tensor,
@@ -153,7 +225,10 @@ def attend(
     pages: tl.tensor,
     chunks: tl.tensor,
     tiles: tl.tensor,
+    first_own: tl.tensor,
     splits: tl.tensor,
+    parts_per_row: tl.tensor,
+    first_part: tl.tensor,
     window: tl.tensor,
     scale: tl.tensor,
     query_token: tl.tensor,
@@ -164,6 +239,7 @@ def attend(
     pool_place: tl.tensor,
     pool_dim: tl.tensor,
     single: tl.constexpr,
+    resumed: tl.constexpr,
     unsplit: tl.constexpr,
     windowed: tl.constexpr,
     group: tl.constexpr,
@@ -179,7 +255,11 @@ def attend(
 
     A tile is up to `tile_tokens` tokens of a chunk times the heads of a group, `rows` in total;
     with `single`, tile i is chunk i, whose token is row i. With `unsplit`, there is one split,
-    written to `out`; otherwise the results of each split go to `parts`, `totals` and `peaks`.
+    written to `out`; otherwise the results of each split go to `parts`, `totals` and `peaks`, at
+    `first_part` and following of the `parts_per_row` places of a row.
+
+    With `resumed`, single tokens see only their keys from `first_own` on, after `attend_shared`;
+    those that share none mark the places before `first_part` as empty.
     """
     head, split = tl.program_id(1), tl.program_id(2)
     if single:
@@ -195,7 +275,6 @@ def attend(
     row = tl.arange(0, rows)
     index = first + row // group
     in_range = (row // group < tile_tokens) & (index < length)
-    position = start + index
     if single:
         token = (chunk + row // group).to(tl.int64)
         write_mask = row // group < tile_tokens  # rows without a token get zeros
@@ -203,15 +282,10 @@ def attend(
         token = (tl.load(chunks + 5 * chunk + 1) + index).to(tl.int64)
         write_mask = in_range
     head_index = head * group + row % group
-    axis = tl.arange(0, dims)
-    dim_mask = (axis < dim)[None, :]
-    queries = tl.load(
-        query + (token * query_token + head_index * query_head)[:, None] + axis[None, :],
-        mask=in_range[:, None] & dim_mask,
-        other=0.0,
-    )  # (rows, dims)
 
     low = tl.maximum(padding, start + first - window + 1)
+    if resumed:
+        low = tl.maximum(low, tl.load(first_own + chunk))
     begin, end = _split_range(
         low, start + tl.minimum(first + tile_tokens, length), split, splits, block
     )
@@ -220,34 +294,81 @@ def attend(
     else:  # blocks before the first query's own key are visible to all queries
         unmasked_end = low + tl.maximum(start + first + 1 - low, 0) // block * block
         middle = tl.minimum(tl.maximum(unmasked_end, begin), end)
-
-    keys += head * pool_head
-    values += head * pool_head
-    acc, total = tl.full((rows, dims), 0.0, tl.float32), tl.full((rows,), 0.0, tl.float32)
-    peak = tl.full((rows,), float("-inf"), tl.float32)
-    if not windowed:
-        acc, total, peak = _attend_range(
-            acc, total, peak, queries, keys, values, pages, begin, middle, position, window,
-            scale, pool_page, pool_place, pool_dim, False, False, page_tokens, dim, dims, block,
-            precision,
-        )  # fmt: skip
-    acc, total, peak = _attend_range(
-        acc, total, peak, queries, keys, values, pages, middle, end, position, window,
-        scale, pool_page, pool_place, pool_dim, True, windowed, page_tokens, dim, dims, block,
-        precision,
+    acc, total, peak = _attend_split(
+        query, keys + head * pool_head, values + head * pool_head, pages, token, head_index,
+        in_range, start + index, begin, middle, end, window, scale, query_token, query_head,
+        pool_page, pool_place, pool_dim, windowed, page_tokens, dim, dims, rows, block, precision,
     )  # fmt: skip
 
     if unsplit:
+        axis = tl.arange(0, dims)
         acc = acc / tl.where(total > 0.0, total, 1.0)[:, None]
         offset = (token * out_token + head_index * dim)[:, None] + axis[None, :]
-        tl.store(out + offset, acc.to(out.dtype.element_ty), mask=write_mask[:, None] & dim_mask)
+        mask = write_mask[:, None] & (axis < dim)[None, :]
+        tl.store(out + offset, acc.to(out.dtype.element_ty), mask=mask)
     else:
         heads = tl.num_programs(1) * group
-        part = (token * heads + head_index) * splits + split
-        tl.store(peaks + part, peak, mask=write_mask)
-        tl.store(totals + part, total, mask=write_mask)
-        filled = write_mask & (begin < end)
-        tl.store(parts + part[:, None] * dim + axis[None, :], acc, mask=filled[:, None] & dim_mask)
+        part = (token * heads + head_index) * parts_per_row
+        if resumed and split == 0 and tl.load(first_own + chunk) == 0:
+            for empty in range(first_part):
+                tl.store(peaks + part + empty, float("-inf"), mask=write_mask)
+        part += first_part + split
+        _store_part(
+            parts, totals, peaks, part, acc, total, peak, write_mask, begin < end, dim, dims
+        )
+
+
+@_jit("splits", "parts_per_row", "scale")
+def attend_shared(
+    query: tl.tensor,
+    keys: tl.tensor,
+    values: tl.tensor,
+    parts: tl.tensor,
+    totals: tl.tensor,
+    peaks: tl.tensor,
+    pages: tl.tensor,
+    tiles: tl.tensor,
+    members: tl.tensor,
+    splits: tl.tensor,
+    parts_per_row: tl.tensor,
+    scale: tl.tensor,
+    query_token: tl.tensor,
+    query_head: tl.tensor,
+    pool_page: tl.tensor,
+    pool_head: tl.tensor,
+    pool_place: tl.tensor,
+    pool_dim: tl.tensor,
+    group: tl.constexpr,
+    page_tokens: tl.constexpr,
+    dim: tl.constexpr,
+    dims: tl.constexpr,
+    rows: tl.constexpr,
+    block: tl.constexpr,
+    precision: tl.constexpr,
+) -> None:
+    """Attention of single tokens over the pages that they share. Grid: (tiles, kv_heads, splits).
+
+    A tile is tokens that begin with the same pages (see `SharedTiles`) times the heads of a group,
+    up to `rows`. Each split's results go to the first of the `parts_per_row` places of a row.
+    """
+    head, split = tl.program_id(1), tl.program_id(2)
+    tiles += 4 * tl.program_id(0)
+    shared_keys = tl.load(tiles + 3)
+    row = tl.arange(0, rows)
+    in_range = row // group < tl.load(tiles + 1)
+    member = tl.load(members + tl.load(tiles) + row // group, mask=in_range, other=0)
+    token, head_index = member.to(tl.int64), head * group + row % group
+
+    begin, end = _split_range(0, shared_keys, split, splits, block)
+    middle = tl.minimum(tl.maximum(shared_keys // block * block, begin), end)
+    acc, total, peak = _attend_split(
+        query, keys + head * pool_head, values + head * pool_head, pages + tl.load(tiles + 2),
+        token, head_index, in_range, row * 0 + shared_keys, begin, middle, end, shared_keys, scale,
+        query_token, query_head, pool_page, pool_place, pool_dim, False, page_tokens, dim, dims,
+        rows, block, precision,
+    )  # fmt: skip
+    part = (token * tl.num_programs(1) * group + head_index) * parts_per_row + split
+    _store_part(parts, totals, peaks, part, acc, total, peak, in_range, begin < end, dim, dims)
 
 
 @_jit("splits")

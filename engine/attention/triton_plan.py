@@ -10,11 +10,32 @@ import torch
 from torch import Tensor
 
 from engine.attention.interface import Context
+from engine.attention.shared_pages import (
+    SharingGate,
+    disjoint_groups,
+    find_shared_pages,
+)
+from engine.attention.tables import PageTables
 from engine.attention.triton_tiles import LaunchShape, split_singles, split_tiles
 
 Int32Array = npt.NDArray[np.int32]
 ALIGNMENT: Final = 4  # int32s: kernels are compiled for tensors aligned to 16 bytes
 NO_SLOT: Final = -1  # slot of a token that is not stored
+
+
+class SharedTiles(NamedTuple):
+    """The pages that single tokens share; all tensors are int32.
+
+    A tile is (place of its first token in `members`, number of tokens, index of the first of its
+    pages in the plan's `pages`, number of keys). Its keys are split over `splits` programs, those
+    that a token does not share over `single_splits`.
+    """
+
+    tiles: Tensor  # (tiles, 4)
+    members: Tensor  # (singles,) rows
+    first_own: Tensor  # (singles,) the first key that a row does not share
+    splits: int
+    single_splits: int
 
 
 class TritonPlan(NamedTuple):
@@ -34,12 +55,20 @@ class TritonPlan(NamedTuple):
     max_context: int  # longest context of a single token
     splits: int
     tile_splits: int
+    shared: SharedTiles | None = None
 
 
 def plan_step(
-    contexts: Sequence[Context], page_tokens: int, shape: LaunchShape, device: torch.device
+    contexts: Sequence[Context],
+    page_tokens: int,
+    shape: LaunchShape,
+    device: torch.device,
+    gate: SharingGate | None = None,
 ) -> TritonPlan:
-    """The plan of a step's chunks, moved to the device in one copy."""
+    """The plan of a step's chunks, moved to the device in one copy.
+
+    With a `gate`, pages that single tokens share are read once for tiles of them.
+    """
     start, length, padding, page_counts = _columns(contexts)
     singles = int(np.searchsorted(length > 1, 1))
     rows = np.cumsum(length) - length
@@ -55,7 +84,13 @@ def plan_step(
     max_context, max_tile_context = (
         int(part.max(initial=0)) for part in np.split(start + length, [singles])
     )
-    tensors = _to_device([slots, chunks, pages, tiles], device)
+    shared = None
+    if gate and singles >= gate.rows:
+        tables = PageTables(
+            *(column.astype(np.int64) for column in (start, length, padding, page_counts, pages))
+        )
+        shared = _shared_tiles(tables, singles, page_tokens, shape, gate)
+    tensors = _to_device([slots, chunks, pages, tiles, *(shared or ())], device)
     return TritonPlan(
         slots=tensors[0],
         chunks=tensors[1],
@@ -65,7 +100,45 @@ def plan_step(
         max_context=max_context,
         splits=split_singles(shape, singles, max_context),
         tile_splits=split_tiles(shape, len(tiles), max_tile_context),
+        shared=SharedTiles(
+            *tensors[4:],
+            splits=split_tiles(shape, len(shared.tiles), int(shared.tiles[:, 3].max())),
+            single_splits=split_singles(
+                shape, singles, int((start[:singles] + 1 - shared.first_own).max())
+            ),
+        )
+        if shared
+        else None,
     )
+
+
+class _HostTiles(NamedTuple):
+    """The arrays of `SharedTiles`."""
+
+    tiles: npt.NDArray[np.int64]
+    members: npt.NDArray[np.int64]
+    first_own: npt.NDArray[np.int64]
+
+
+def _shared_tiles(
+    tables: PageTables, singles: int, page_tokens: int, shape: LaunchShape, gate: SharingGate
+) -> _HostTiles | None:
+    """The tiles of the pages that the first chunks share, or None."""
+    found = find_shared_pages(tables, tables.padding[:singles], page_tokens, gate)
+    groups = disjoint_groups(found, gate.rows) if found else []
+    if not found or not groups:
+        return None
+    first_own = np.zeros(singles, dtype=np.int64)
+    for group in groups:
+        rows = found.order[group.first : group.first + group.rows]
+        first_own[rows] = group.pages * page_tokens
+    tiles = [
+        (first, min(shape.shared_rows, group.first + group.rows - first), offset, keys)
+        for group in groups
+        for offset, keys in [(tables.offsets[found.order[group.first]], group.pages * page_tokens)]
+        for first in range(group.first, group.first + group.rows, shape.shared_rows)
+    ]
+    return _HostTiles(np.array(tiles), found.order, first_own)
 
 
 def _columns(contexts: Sequence[Context]) -> tuple[Int32Array, Int32Array, Int32Array, Int32Array]:
@@ -122,9 +195,10 @@ class StaticPlan:
         self._tiles = torch.zeros((0, 2), dtype=torch.int32, device=device)
 
     def fits(self, plan: TritonPlan) -> bool:
-        """Whether a plan consists of single tokens only, and fits."""
+        """Whether a plan consists of single tokens only, without shared tiles, and fits."""
         return (
-            len(plan.chunks) == plan.singles <= len(self._slots)
+            plan.shared is None
+            and len(plan.chunks) == plan.singles <= len(self._slots)
             and plan.max_context <= self._max_context
             and len(plan.pages) <= len(self._pages)
         )

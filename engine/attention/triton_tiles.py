@@ -20,6 +20,7 @@ class LaunchShape(NamedTuple):
     tile_tokens: int
     kv_heads: int
     multiprocessors: int  # the GPU's multiprocessors
+    shared_rows: int = 1  # single tokens whose shared pages one program reads
 
 
 class Tile(NamedTuple):
@@ -53,6 +54,12 @@ def chunk_tile(group: int, dim: int, dtype: torch.dtype) -> Tile:
     else:
         rows, block = 128, 64
     return Tile(max(rows, padded_size(group)), block, warps=8)
+
+
+def shared_tile(group: int, dim: int, dtype: torch.dtype) -> Tile:
+    """The tile of single tokens that share pages: as a chunk's, for half as many queries."""
+    tile = chunk_tile(group, dim, dtype)
+    return tile._replace(rows=max(tile.rows // 2, padded_size(group)), warps=4)
 
 
 def split_singles(shape: LaunchShape, tokens: int, max_context: int) -> int:

@@ -1,24 +1,127 @@
-"""The C kernel: shapes of heads and pages, and machines that cannot compile it."""
+"""The C kernel: shapes of heads and pages, shared pages, and machines that cannot compile it."""
 
+import platform
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
+import engine.attention.compiled
 from engine.attention.compiled import KernelUnavailable, load
 from engine.attention.decode import PagewiseDecode
 from engine.attention.interface import Context
 from engine.attention.native import NativeDecode
 from engine.attention.reference import ReferenceAttention, ReferencePlan
+from engine.attention.shared_pages import SharingGate
 from engine.kv.store import KvShape, KvStore
 from engine.running.runner import choose_attention
 
+CPU_FLAGS = {"widest": (), "avx2": ("-mno-avx512f",), "sse": ("-mno-avx",)}
+X86 = platform.machine() == "x86_64"
 
-def a_store(kv_heads: int, dim: int, page: int) -> KvStore:
+
+def a_store(
+    kv_heads: int, dim: int, page: int, *, pages: int = 40, dtype: torch.dtype = torch.float32
+) -> KvStore:
     shape = KvShape(1, kv_heads, dim)
-    store = KvStore(shape, 40, page, torch.float32, torch.device("cpu"))
+    store = KvStore(shape, pages, page, dtype, torch.device("cpu"))
     store.content.normal_(generator=torch.Generator().manual_seed(dim))
     return store
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Threads of the kernel, which decide how rows are cut into tiles."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def a_family(store: KvStore, members: int, seed: int = 0) -> list[Context]:
+    """Rows in no order: a third begin with the same pages, half of these with more of them."""
+    page, noise = store.page_tokens, torch.Generator().manual_seed(seed)
+    free = torch.randperm(store.pages, generator=noise).tolist()
+    trunk, branch, leaf = free[:3], free[3:5], free[5:6]
+    rest = iter(free[6:])
+    contexts = []
+    for member in torch.randperm(members, generator=noise).tolist():
+        shared = [[], trunk, trunk + branch, trunk + branch + leaf][member % 4]
+        own = int(torch.randint(1, 2 * page + 1, (), generator=noise))
+        pages = [*shared, *(next(rest) for _ in range(-(-own // page)))]
+        contexts.append(Context(len(shared) * page + own - 1, 1, pages))
+    return contexts
+
+
+def attended(
+    store: KvStore, decode: NativeDecode, contexts: list[Context], query: Tensor
+) -> Tensor:
+    attention = ReferenceAttention(store, decode)
+    kv = store.keys[0].new_ones((len(contexts), store.shape.kv_heads, store.shape.head_dim))
+    plan = attention.plan(contexts)
+    return attention.attend(plan, 0, query, kv, kv, scale=0.3, window=None)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    ("kv_heads", "group", "dim", "page"),
+    [(2, 3, 64, 16), (1, 1, 32, 48), (3, 4, 80, 5), (1, 9, 17, 8)],
+)
+def test_a_row_has_the_same_bits_alone_and_with_others_that_share_its_pages(
+    kv_heads: int, group: int, dim: int, page: int, dtype: torch.dtype
+) -> None:
+    store = a_store(kv_heads, dim, page, pages=160, dtype=dtype)
+    decode = NativeDecode(store, kv_heads * group, SharingGate(tokens=page, rows=2))
+    contexts = a_family(store, 48)
+    query = torch.randn(48, kv_heads * group, dim).to(dtype)
+    together = attended(store, decode, contexts, query)
+    plan = ReferenceAttention(store, decode).plan(contexts).decode(kv_heads * group, None)
+    assert sorted(set(plan.leading.tolist())) == [0, 3, 5, 6]
+    alone = [attended(store, decode, [c], query[n : n + 1]) for n, c in enumerate(contexts)]
+    assert torch.equal(together, torch.cat(alone))
+
+
+@pytest.mark.skipif(not X86, reason="these registers are of x86")
+@pytest.mark.parametrize("registers", CPU_FLAGS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_registers_of_any_width_compute_the_same(
+    registers: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = (*engine.attention.compiled.COMPILER_FLAGS, *CPU_FLAGS[registers])
+    monkeypatch.setattr(engine.attention.compiled, "COMPILER_FLAGS", flags)
+    store = a_store(2, 40, 16, pages=160, dtype=dtype)
+    contexts, query = a_family(store, 48), torch.randn(48, 6, 40).to(dtype)
+    outs = [
+        attended(store, NativeDecode(store, 6, SharingGate(tokens, 2)), contexts, query)
+        for tokens in (16, 10_000)
+    ]
+    assert torch.equal(*outs)
+    paged = ReferenceAttention(store, PagewiseDecode(store))
+    expected = paged.attend(
+        paged.plan(contexts), 0, query, *[store.keys[0].new_ones((48, 2, 40))] * 2,
+        scale=0.3, window=None,
+    )  # fmt: skip
+    limit = 1e-5 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(outs[0], expected, atol=limit, rtol=limit)
+
+
+def test_pages_are_shared_from_the_gate_on() -> None:
+    store = a_store(1, 32, 16, pages=1200)
+    decode = NativeDecode(store, 2)
+
+    def shared(tokens: int, rows: int) -> bool:
+        prefix = list(range(tokens // 16))
+        contexts = [Context(tokens + 3, 1, [*prefix, 1100 + n]) for n in range(rows)]
+        return ReferenceAttention(store, decode).plan(contexts).decode(2, None).order is not None
+
+    assert shared(512, 32)
+    assert not shared(512, 31)
+    assert not shared(496, 80)
+    assert shared(8192, 2)
+    assert not shared(16_384, 1)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from engine.attention.decode import PagewiseDecode
 from engine.attention.interface import Context
 from engine.attention.native import NativeDecode
 from engine.attention.reference import ReferenceAttention
+from engine.attention.shared_pages import SharingGate
 from engine.kv.store import KvShape, KvStore
 
 KV_HEADS, GROUP, DIM, PAGE = 2, 3, 8, 4
@@ -57,8 +58,14 @@ def token_by_token(
 
 
 def implementations(store: KvStore) -> list[ReferenceAttention]:
-    """Attention of single tokens by torch and by the C kernel."""
-    decodes = PagewiseDecode(store), NativeDecode(store, KV_HEADS * GROUP)
+    """Attention of single tokens by torch and by the C kernel, without and with a shared pass."""
+    heads = KV_HEADS * GROUP
+    any_sharing = SharingGate(tokens=1, rows=2)
+    decodes = (
+        PagewiseDecode(store),
+        NativeDecode(store, heads),
+        NativeDecode(store, heads, any_sharing),
+    )
     return [ReferenceAttention(store, decode) for decode in decodes]
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from engine.attention.interface import Attention, Context
 from engine.attention.reference import ReferenceAttention
+from engine.attention.shared_pages import SharingGate
 from engine.attention.triton import TritonAttention
 from engine.attention.triton_plan import NO_SLOT
 from engine.kv.store import KvShape, KvStore
@@ -62,6 +63,7 @@ class AttentionBench:
         page_tokens: int = 4,
         dtype: torch.dtype = torch.float32,
         multiprocessors: int = 1,
+        gate: SharingGate | None = None,
     ) -> None:
         self.heads = heads
         self.page_tokens = page_tokens
@@ -70,7 +72,10 @@ class AttentionBench:
         self.store = KvStore(shape, POOL, page_tokens, dtype, CPU)
         self.store.content.normal_(generator=self.noise)
         self.attention = TritonAttention(
-            self.store, heads.group * heads.kv_heads, multiprocessors=multiprocessors
+            self.store,
+            heads.group * heads.kv_heads,
+            multiprocessors=multiprocessors,
+            gate=gate,
         )
         self._free_pages = count(POOL - 1, -1)
 
@@ -78,6 +83,11 @@ class AttentionBench:
         """A chunk on new pages, from the last page down, with `spare` extra ones."""
         pages = -(-(start + length) // self.page_tokens) + spare
         return Context(start, length, [next(self._free_pages) for _ in range(pages)], padding)
+
+    def behind(self, prefix: list[int], own: int, length: int = 1) -> Context:
+        """A chunk whose context is some shared pages and `own` tokens before it."""
+        pages = self.chunk(own, length).pages
+        return Context(len(prefix) * self.page_tokens + own, length, [*prefix, *pages])
 
     def numbers(self, tokens: int, heads: int) -> Tensor:
         shape = (tokens, heads, self.heads.dim)
@@ -214,6 +224,59 @@ def test_sequences_share_the_pages_of_a_prefix() -> None:
     bench.check([*contexts, Context(22, 7, [*prefix, *bench.chunk(0, 9).pages], 4)])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("multiprocessors", [1, 40])
+@pytest.mark.parametrize("group", [1, 3, 16])
+def test_pages_that_single_tokens_share_are_read_once(
+    group: int, multiprocessors: int, dtype: torch.dtype
+) -> None:
+    bench = AttentionBench(
+        HeadShape(group), dtype=dtype, multiprocessors=multiprocessors, gate=SharingGate(8, 2)
+    )
+    long, short = bench.chunk(0, 75).pages, bench.chunk(0, 8).pages
+    singles = [bench.behind(long, own) for own in (5, 0, 2)]
+    singles.insert(1, bench.chunk(17, 1))
+    singles += [bench.behind(short, own) for own in (3, 4)]
+    singles.insert(3, Context(9, 1, [*short, bench.chunk(0, 1).pages[0]], 1))  # padded
+    plan = bench.attention.plan(singles)
+    assert plan.shared is not None
+    assert sorted(plan.shared.first_own.tolist()) == [0, 0, 8, 8, 76, 76, 76]
+    bench.check([*singles, bench.behind(long, 1, 6)])
+
+
+@pytest.mark.parametrize("window", [3, 30, 500])
+def test_a_window_that_hides_shared_keys_hides_them(window: int) -> None:
+    bench = AttentionBench(multiprocessors=4, gate=SharingGate(8, 2))
+    prefix = bench.chunk(0, 24).pages
+    bench.check([bench.behind(prefix, own) for own in (0, 7, 2, 9)], window)
+
+
+def test_more_tokens_than_a_tile_holds_share_pages() -> None:
+    bench = AttentionBench(HeadShape(8, 1), gate=SharingGate(8, 2))
+    prefix = bench.chunk(0, 12).pages
+    contexts = [bench.behind(prefix, own % 5) for own in range(7)]
+    plan = bench.attention.plan(contexts)
+    assert plan.shared is not None
+    assert plan.shared.tiles[:, 1].tolist() == [2, 2, 2, 1]
+    bench.check(contexts)
+
+
+@settings(deadline=None, max_examples=10)
+@given(
+    st.lists(st.tuples(st.integers(0, 6), st.integers(0, 20)), min_size=2, max_size=6),
+    st.integers(1, 5),
+    st.sampled_from([1, 12]),
+)
+def test_any_shared_beginnings_give_the_result_of_dense_attention(
+    rows: list[tuple[int, int]], group: int, multiprocessors: int
+) -> None:
+    bench = AttentionBench(
+        HeadShape(group), page_tokens=8, multiprocessors=multiprocessors, gate=SharingGate(1, 2)
+    )
+    trunk = bench.chunk(0, 48).pages
+    bench.check([bench.behind(trunk[:pages], own) for pages, own in rows])
+
+
 def test_pools_and_inputs_may_be_views() -> None:
     bench = AttentionBench(HeadShape(2, 3, 16))
     by_token = bench.store.content.transpose(3, 4).contiguous().transpose(3, 4)
@@ -298,14 +361,15 @@ def packed(contexts: Sequence[Context], attention: Attention[Any]) -> Packed:
     )
 
 
+@pytest.mark.parametrize("gate", [None, SharingGate(8, 2)], ids=["each", "shared"])
 @pytest.mark.parametrize("family", ["llama", "qwen2-mixed"])
 def test_replayed_steps_give_the_logits_of_the_reference(
-    family: str, model_folder: Callable[[str], Path]
+    family: str, gate: SharingGate | None, model_folder: Callable[[str], Path]
 ) -> None:
     model = load_model(str(model_folder(family)), "cpu", "float32")
     stores = [KvStore(model.kv_shape, 24, 4, model.dtype, CPU) for _ in range(2)]
     reference = ReferenceAttention(stores[0])
-    attention = TritonAttention(stores[1], heads=4, multiprocessors=2)
+    attention = TritonAttention(stores[1], heads=4, multiprocessors=2, gate=gate)
     forward = partial(model.network, attention=attention)
     with torch.inference_mode():
         graphs = DecodeGraphs(forward, attention.static_plan(6, 64), 6, CPU, record=replayable)

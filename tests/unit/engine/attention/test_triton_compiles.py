@@ -10,12 +10,13 @@ from typing import Any
 AMPERE, HOPPER = 80, 90
 SHARED = {AMPERE: 163 * 1024, HOPPER: 227 * 1024}  # shared memory limit of a program, in bytes
 POINTERS = ("query", "keys", "values", "out", "key", "value")
-INTEGERS = ("pages", "chunks", "tiles", "slots")
+INTEGERS = ("pages", "chunks", "tiles", "members", "first_own", "slots")
 SUMS = ("parts", "totals", "peaks")
 NUMBERS = {"scale": "fp32"}
 SIZES = {"page_tokens": 16, "dim": 128, "dims": 128, "pool_dim": 1}
 SINGLE = {
     "single": True,
+    "resumed": False,
     "unsplit": False,
     "windowed": False,
     "group": 4,
@@ -29,6 +30,8 @@ CHUNKS = SINGLE | {
     "tile_tokens": 32,
     "rows": 128,
 }
+RESUMED = SINGLE | {"resumed": True}
+SHARED_PAGES = {"group": 4, "rows": 64}
 
 
 def test_kernels_compile_for_ampere_and_hopper(tmp_path: Path) -> None:
@@ -83,11 +86,14 @@ def build_all() -> None:
     for capability, number in ((AMPERE, "fp16"), (HOPPER, "bf16")):
         build(kernels.store_kv, capability, number, SIZES | {"block": 16})
         build(kernels.combine, capability, number, SIZES | {"block": 16})
-        for shape, warps in ((SINGLE, 4), (CHUNKS, 8)):
+        for kernel, shape, warps in (
+            (kernels.attend, SINGLE, 4),
+            (kernels.attend, RESUMED, 4),
+            (kernels.attend_shared, SHARED_PAGES, 4),
+            (kernels.attend, CHUNKS, 8),
+        ):
             sizes = SIZES | shape | {"block": 64, "precision": "ieee"}
-            compiled = build(
-                kernels.attend, capability, number, sizes, num_warps=warps, num_stages=3
-            )
+            compiled = build(kernel, capability, number, sizes, num_warps=warps, num_stages=3)
             assert compiled.metadata.shared <= SHARED[capability]
 
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.attention.interface import Context
+from engine.attention.shared_pages import SharingGate
 from engine.attention.triton_plan import NO_SLOT, StaticPlan, TritonPlan, plan_step
 from engine.attention.triton_tiles import (
     MAX_PROGRAM_KEYS,
@@ -15,6 +16,7 @@ from engine.attention.triton_tiles import (
     LaunchShape,
     chunk_tile,
     padded_size,
+    shared_tile,
     single_tile,
     split_singles,
     split_tiles,
@@ -73,11 +75,35 @@ def test_the_last_tokens_of_a_long_prompt_are_split_but_a_long_chunk_is_not() ->
 @pytest.mark.parametrize("dim", [8, 80, 128, 256])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_tiles_hold_a_group_and_are_powers_of_two(group: int, dim: int, dtype: torch.dtype) -> None:
-    for tile in (single_tile(group, dim, dtype), chunk_tile(group, dim, dtype)):
+    for sized in (single_tile, shared_tile, chunk_tile):
+        tile = sized(group, dim, dtype)
         assert tile.rows >= group
         for size in (tile.rows, tile.block, padded_size(dim)):
             assert size >= 16
             assert size & (size - 1) == 0
+
+
+def shared_plan(*contexts: Context) -> TritonPlan:
+    shape = LAUNCH_SHAPE._replace(shared_rows=2)
+    return plan_step(contexts, 4, shape, CPU, SharingGate(tokens=8, rows=3))
+
+
+def test_single_tokens_that_begin_alike_are_tiled() -> None:
+    prefix = [3, 4]
+    rows = [Context(start, 1, [*prefix, 10 + start, 20 + start]) for start in (9, 11, 10)]
+    step = shared_plan(rows[0], Context(6, 1, [30, 31]), *rows[1:], Context(8, 3, [*prefix, 32]))
+    assert step.shared is not None
+    assert step.shared.members.tolist() == [0, 2, 3, 1]
+    assert step.shared.tiles.tolist() == [[0, 2, 0, 8], [2, 1, 0, 8]]
+    assert step.shared.first_own.tolist() == [8, 0, 8, 8]
+    for tensor in step.shared[:3]:
+        assert tensor.dtype == torch.int32
+        assert (tensor.data_ptr() - step.slots.data_ptr()) % 16 == 0
+
+
+def test_fewer_tokens_than_the_gate_are_not_tiled() -> None:
+    assert shared_plan(*[Context(9, 1, [3, 4, 10 + n]) for n in range(2)]).shared is None
+    assert shared_plan(*[Context(7, 1, [3, 10 + n]) for n in range(3)]).shared is None
 
 
 def static_plan(rows: int = 4) -> StaticPlan:
@@ -98,6 +124,13 @@ def test_a_static_plan_takes_single_tokens_that_fit(
     contexts: Sequence[Context], taken: bool
 ) -> None:
     assert static_plan().fits(plan(*contexts)) == taken
+
+
+def test_a_static_plan_takes_no_shared_tiles() -> None:
+    step = shared_plan(*[Context(9, 1, [3, 4, 10 + n]) for n in range(3)])
+    assert step.shared is not None
+    assert not static_plan().fits(step)
+    assert static_plan().fits(step._replace(shared=None))
 
 
 def test_a_static_plan_clears_the_rows_of_the_previous_step() -> None:
