@@ -9,6 +9,8 @@ T ?=
 PYTEST := HYPOTHESIS_PROFILE=$${HYPOTHESIS_PROFILE:-ci} $(BIN)/python -m pytest \
 	--numprocesses 2 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+NODE_CLIENT := openai@7.59.0
+NPM := npm install --silent --no-audit --no-fund --omit=peer --prefix .venv/node
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -22,6 +24,7 @@ help:  ## list the targets
 .venv/installed-dev: .venv/installed
 	@echo "installing the packages for tests and checks"
 	@$(PIP) --editable '.[dev]'
+	@command -v npm >/dev/null && $(NPM) $(NODE_CLIENT) || echo "without OpenAI's client for Node: its test is skipped"
 	@touch $@
 
 install: .venv/installed-dev  ## create .venv, with the packages for tests and checks
