@@ -18,6 +18,7 @@ from benchmarks.e4 import run as e4
 from benchmarks.e4.contenders import FORMATS
 from benchmarks.engine import e1, e3, prefix, step, workload
 from benchmarks.engine.models import SHAPES
+from benchmarks.finish_band import run as finish_band
 from benchmarks.grouping import run as grouping
 from benchmarks.job_kills import run as job_kills
 from benchmarks.learning import run as learning
@@ -310,6 +311,14 @@ def scheduling(only: str, most: int, turns: int) -> None:
 def plans(lines: int) -> None:
     """The time and memory of planning a batch job."""
     grouping.run(lines)
+
+
+@main.command("finish-band")
+@click.option("--simulated", default=finish_band.SIMULATED, show_default=True, help="jobs")
+@click.option("--live", default=finish_band.LIVE, show_default=True, help="jobs")
+def finish_bands(simulated: int, live: int) -> None:
+    """How often a batch job ends in the band that is shown while it runs."""
+    finish_band.run(simulated, live)
 
 
 @main.command("job-kills")
