@@ -9,6 +9,8 @@ T ?=
 PYTEST := HYPOTHESIS_PROFILE=$${HYPOTHESIS_PROFILE:-ci} $(BIN)/python -m pytest \
 	--numprocesses 2 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+NODE_CLIENT := openai@7.59.0
+NPM := npm install --silent --no-audit --no-fund --omit=peer --prefix .venv/node
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -22,6 +24,7 @@ help:  ## list the targets
 .venv/installed-dev: .venv/installed
 	@echo "installing the packages for tests and checks"
 	@$(PIP) --editable '.[dev]'
+	@command -v npm >/dev/null && $(NPM) $(NODE_CLIENT) || echo "without OpenAI's client for Node: its test is skipped"
 	@touch $@
 
 install: .venv/installed-dev  ## create .venv, with the packages for tests and checks
@@ -59,7 +62,7 @@ contracts: .venv/installed-dev  ## import-linter: imports between packages
 
 check: lint types contracts test  ## lint, types, contracts and test, as CI does
 
-bench: .venv/installed  ## run a benchmark: F is one of B1 B2 E1 E3 E4 P1 P1-own own-lengths P2 P3 R1 S0 S1 S2 S2-live S3 S3-live S5 T1 attention decision grouping learning prefix step; A its options
+bench: .venv/installed  ## run a benchmark: F is one of B1 B2 E1 E3 E4 P1 P1-own own-lengths P2 P3 R1 S0 S1 S2 S2-live S3 S3-live S5 T1 attention decision finish-band grouping job-kills learning prefix step; A its options
 	@$(BIN)/python -m benchmarks $(F) $(A)
 
 report: .venv/installed  ## write docs/report.md and its pictures from benchmarks/results

@@ -19,7 +19,9 @@ from benchmarks.e4 import run as e4
 from benchmarks.e4.contenders import FORMATS
 from benchmarks.engine import e1, e3, prefix, step, workload
 from benchmarks.engine.models import SHAPES
+from benchmarks.finish_band import run as finish_band
 from benchmarks.grouping import run as grouping
+from benchmarks.job_kills import run as job_kills
 from benchmarks.learning import run as learning
 from benchmarks.live import run as live_replay
 from benchmarks.own_lengths import p1_own
@@ -311,6 +313,23 @@ def scheduling(only: str, most: int, turns: int) -> None:
 def plans(lines: int) -> None:
     """The time and memory of planning a batch job."""
     grouping.run(lines)
+
+
+@main.command("finish-band")
+@click.option("--simulated", default=finish_band.SIMULATED, show_default=True, help="jobs")
+@click.option("--live", default=finish_band.LIVE, show_default=True, help="jobs")
+def finish_bands(simulated: int, live: int) -> None:
+    """How often a batch job ends in the band that is shown while it runs."""
+    finish_band.run(simulated, live)
+
+
+@main.command("job-kills")
+@click.option("--lines", default=job_kills.LINES, show_default=True, help="lines of the job")
+@click.option("--rounds", default=job_kills.ROUNDS, show_default=True, help="kills of each part")
+def killed_job(lines: int, rounds: int) -> None:
+    """A batch job whose engine, PostgreSQL and gateway are killed."""
+    with _errors_in_one_line():
+        job_kills.run(lines, rounds)
 
 
 @main.command("S2")

@@ -13,6 +13,7 @@ from msgspec import Struct
 from gateway.database.connection import Database
 from gateway.database.embedded import EmbeddedPostgres
 from gateway.database.migration import migrate
+from gateway.database.supervision import PostgresSupervisor
 from gateway.engines.colocated import ColocatedEngine
 from gateway.engines.supervisor import EngineSupervisor, socket_path
 from gateway.errors import InvalidRequest, StartupFailure
@@ -194,7 +195,9 @@ async def _start_postgres(stack: AsyncExitStack, data_dir: Path, say: Progress) 
     say("starting the embedded Postgres")
     postgres = EmbeddedPostgres(data_dir)
     stack.push_async_callback(asyncio.to_thread, postgres.stop)
-    return await asyncio.to_thread(postgres.start)
+    url = await asyncio.to_thread(postgres.start)
+    stack.push_async_callback(PostgresSupervisor(postgres).close)
+    return url
 
 
 def _start_files(stack: AsyncExitStack, database: Database, settings: Settings) -> FileStore:

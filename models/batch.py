@@ -56,10 +56,12 @@ class Batch(Base):
     input_tokens: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     output_tokens: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     # Predicted work in tokens, of all lines and of those that have ended; `progress` is what had
-    # been done at some times: [[seconds since 1970, work], …].
+    # been done at some times: [[seconds since 1970, work], …]; `forecasts` what was expected then:
+    # [[share of the work, seconds since 1970, seconds left, standard deviation in log], …].
     work: Mapped[float] = mapped_column(server_default=text("0"))
     work_done: Mapped[float] = mapped_column(server_default=text("0"))
     progress: Mapped[list[Any]] = mapped_column(JSONB(), server_default=text("'[]'"))
+    forecasts: Mapped[list[Any]] = mapped_column(JSONB(), server_default=text("'[]'"))
 
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime]

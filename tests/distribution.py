@@ -6,8 +6,9 @@ from xdist.scheduler import LoadFileScheduling
 
 SHARED = PurePath("tests/e2e")
 COMMANDS = SHARED / "commands"  # with the gateway of SHARED
+CLIENTS = SHARED / "clients"  # too
 OWN = SHARED / "own"  # tests that stop or kill their gateway, or count on a new one
-GATEWAY_OF = {SHARED: SHARED, COMMANDS: SHARED, OWN: OWN}
+GATEWAY_OF = {SHARED: SHARED, COMMANDS: SHARED, CLIENTS: SHARED, OWN: OWN}
 
 
 class ByGateway(LoadFileScheduling):

@@ -72,24 +72,18 @@ class GatewayProcess:
 
     def __init__(self, name: str, **settings: object) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="lmaas-bench-")
-        self._data = Path(self._folder.name) / "data"
+        self.data_dir = Path(self._folder.name) / "data"
         self._log = log_file(name)
         own = {
-            "data_dir": self._data,
+            "data_dir": self.data_dir,
             "port": 0,
             "api_key": API_KEY,
             "admin_key": ADMIN_KEY,
             "automatic_training": "false",
             "log_level": "warning",
         }
-        with self._log.open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "gateway", "serve"],
-                cwd=ROOT,
-                env=environment({**own, **settings}),
-                stdout=log,
-                stderr=log,
-            )
+        self._environment = environment({**own, **settings})
+        self.process = self._spawn()
         self.url = ""
 
     def __enter__(self) -> Self:
@@ -102,6 +96,13 @@ class GatewayProcess:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def kill(self) -> None:
+        """Kill the gateway's process, and start another in the same data folder."""
+        self.process.kill()
+        self.process.wait()
+        self.process = self._spawn()
+        self.url = self._wait_until_ready()
 
     def close(self) -> None:
         """Terminate the process; kill it if it does not end."""
@@ -124,14 +125,14 @@ class GatewayProcess:
 
     def engine_counts(self) -> dict[str, float]:
         """The counters of the engine's own since its start (`engine/step/stats.py`)."""
-        transport = httpx.HTTPTransport(uds=str(socket_path(self._data)))
+        transport = httpx.HTTPTransport(uds=str(socket_path(self.data_dir)))
         with httpx.Client(transport=transport, base_url="http://engine") as client:
             counts: dict[str, float] = client.get("/stats").raise_for_status().json()
         return counts
 
     def meter(self) -> Meter:
         """A meter that counts the gateway's PostgreSQL, not a descendant of ours, as our own."""
-        line = (self._data / "postgres" / "postmaster.pid").read_text().splitlines()[0]
+        line = (self.data_dir / "postgres" / "postmaster.pid").read_text().splitlines()[0]
         return Meter(lambda: reading([int(line)]))
 
     def steps(self) -> EngineSteps:
@@ -143,7 +144,7 @@ class GatewayProcess:
     @property
     def database_url(self) -> str:
         """The URL of the gateway's PostgreSQL."""
-        return EmbeddedPostgres(self._data).url
+        return EmbeddedPostgres(self.data_dir).url
 
     def served(self, since: datetime, count: int) -> ServedRequests:
         """The `count` requests that arrived since then. RuntimeError for another number."""
@@ -159,6 +160,17 @@ class GatewayProcess:
             await database.close()
         queued_s, first_token_s, response_s, preemptions = np.array(rows, np.float64).T
         return ServedRequests(workload, queued_s, first_token_s, response_s, int(preemptions.sum()))
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        """The process; its log replaces an earlier one's."""
+        with self._log.open("w") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "gateway", "serve"],
+                cwd=ROOT,
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+            )
 
     def _wait_until_ready(self) -> str:
         end = monotonic() + START_TIMEOUT_S

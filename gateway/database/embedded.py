@@ -80,6 +80,10 @@ class EmbeddedPostgres:
             raise StartupFailure(f"embedded Postgres in {self._data}: {error}") from error
         return self.url
 
+    def running(self) -> bool:
+        """Whether the server's process runs, though it may hang."""
+        return self._postmaster() is not None
+
     def stop(self) -> None:
         """Stop the server unless another process still uses it. No effect if it was not started."""
         if not self._root.exists():

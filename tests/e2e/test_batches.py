@@ -155,6 +155,22 @@ async def test_cancelled_batch_keeps_what_it_completed(
         await client.batches.cancel(batch.id)
 
 
+async def test_line_is_explained_by_its_request_id(
+    served: Any, client: openai.AsyncOpenAI, asked: Any
+) -> None:
+    batch = await ended(client, await submitted(client, [line(asked, "a", "king")]))
+    (written,) = await lines_of(client, batch.output_file_id)
+    path = f"/admin/requests/{written['response']['request_id']}"
+    async with served.admin() as admin, asyncio.timeout(PATIENCE_S):
+        while (answer := await admin.get(path)).status_code == 404:  # it is inserted soon
+            await asyncio.sleep(0.05)
+    explained = answer.raise_for_status().json()
+    assert (explained["state"], explained["lane"]) == ("ended", "batch")
+    assert (
+        explained["generation_tokens"] == written["response"]["body"]["usage"]["completion_tokens"]
+    )
+
+
 async def test_batches_are_listed_for_their_tenant_alone(
     served: Any, client: openai.AsyncOpenAI, asked: Any
 ) -> None:

@@ -77,6 +77,8 @@ RECORDED: Final = tuple(name for name in Explanation.__struct_fields__ if name n
 async def explain_ended(request_id: UUID, history: RequestHistory) -> Explanation:
     """Explain a request that ended, on any gateway. NotFound."""
     record = await history.find(request_id)
+    if record.service_tier == BATCH_TIER:  # it arrived with its batch, and may wait for hours
+        return explain(record, "ended")
     own = URGENCY.get(record.service_tier or "default", 1.0)
     above = [tier for tier, urgency in URGENCY.items() if urgency > own]
     return explain(record, "ended", await history.count_overtaking(record, above))

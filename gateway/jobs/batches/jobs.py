@@ -23,6 +23,7 @@ from gateway.jobs.batches.ending import BatchEnding
 from gateway.jobs.batches.endpoint import Endpoints
 from gateway.jobs.batches.lease import LEASE_S, Lease
 from gateway.jobs.batches.limits import BatchLimits
+from gateway.jobs.batches.progress.ended_jobs import Calibrations
 from gateway.jobs.batches.progress.samples import note_progress
 from gateway.jobs.batches.source import BatchLines, batch_of
 from gateway.jobs.batches.validation.planning import JobPlanner
@@ -47,7 +48,7 @@ class BatchOptions(Struct, frozen=True, kw_only=True):
 
 
 class BatchJobs:
-    """The jobs of the served model. `batches` is what the API's routes call."""
+    """The jobs of the served model. The API's routes call `batches` and `calibrations`."""
 
     def __init__(
         self,
@@ -61,6 +62,7 @@ class BatchJobs:
         self.owner = owner or new_id()
         self.files = files
         self.batches = Batches(sessions, service.model, options.limits, self.wake)
+        self.calibrations = Calibrations(sessions, service.model)
         self.lease = Lease(sessions, self.owner, lease_s=options.lease_s)
         self.validator = BatchValidator(
             sessions,

@@ -9,6 +9,7 @@ from msgspec import Struct
 from sqlalchemy import Row, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from gateway.jobs.batches.progress.work import work_of
 from gateway.jobs.batches.states import LineState
 from models import Batch, BatchLine
 
@@ -23,7 +24,7 @@ END: Final = text(
     "AS given (batch_id, number, state, result, tokens) "
     "WHERE line.batch_id = given.batch_id AND line.number = given.number "
     "AND line.state = 1 AND line.claimed_by = :owner "
-    "RETURNING line.batch_id, line.number, given.state, line.prompt_tokens, "
+    "RETURNING line.batch_id, line.number, given.state, line.prompt_tokens, line.prefix_tokens, "
     "line.predicted_tokens, given.tokens"
 )
 
@@ -88,7 +89,7 @@ def _counted(rows: Sequence[Row[Any]]) -> dict[UUID, _Counts]:
         if row.state == LineState.WAITING:
             continue
         counts = found[row.batch_id]
-        counts.work += row.predicted_tokens
+        counts.work += work_of(row.predicted_tokens, row.prompt_tokens - row.prefix_tokens)
         if row.state == LineState.COMPLETED:
             counts.completed += 1
             counts.input_tokens += row.prompt_tokens

@@ -15,6 +15,7 @@ from gateway.errors import GenerationFailed, LmaasError, OverLimit, Unavailable
 from gateway.generation.request import RecordKey
 from gateway.generation.request_state import RequestState
 from gateway.generation.service import GenerationService
+from gateway.history.requests import made_at
 from gateway.jobs.batches.callers import read_callers
 from gateway.jobs.batches.claiming import MAX_ATTEMPTS, claim_lines
 from gateway.jobs.batches.endpoint import Endpoints, ServedName
@@ -134,16 +135,15 @@ class BatchLines(LineSource):
         """The line as a request. LmaasError if it is none any more, or was tried too often."""
         if row.attempts > MAX_ATTEMPTS:
             raise GenerationFailed(f"the line did not end in {MAX_ATTEMPTS} attempts")
-        body, began_at = row.body, batch.in_progress_at
+        body = row.body
         assert body is not None, "a line that waits has a body"
-        assert began_at is not None, "only jobs that run have claimed lines"
         endpoint = self._endpoints[batch.endpoint]
         read = partial(endpoint.read, body, caller, self._service.model)
         work_us = len(body) // BYTES_PER_US
         request = await self._service.workers.finish(caller.tenant_id.hex, work_us, read)
         prefix = SharedPrefix(row.prefix_id, row.prefix_tokens) if row.prefix_id else None
         return ClaimedLine(
-            key=RecordKey(line_id(batch.id, row.number), began_at),
+            key=RecordKey(line_id(batch.id, row.number), made_at(batch.id)),
             request=replace(request, lane="batch", prefix=prefix),
             batch_id=batch.id,
             number=row.number,

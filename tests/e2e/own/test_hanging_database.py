@@ -1,20 +1,25 @@
-"""The whole gateway while its Postgres hangs and once it is dead."""
+"""The whole gateway while its Postgres hangs, and when it is killed."""
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
 from typing import Any
 
 import httpx
 import openai
+from openai.types import Batch
 
 from gateway.database.errors import CONNECTION_S
+from gateway.files.upload import DISCARD_S
 from gateway.tenancy.authentication import CACHE_S, KNOWN_KEY_WAIT_S, UNKNOWN_KEY_WAIT_S
 from tests.conftest import PATIENCE_S
 from tests.hanging_postgres import PostgresProcesses
 
 Asked = Callable[..., dict[str, Any]]
 MARGIN_S = 10.0  # for a busy machine; a query that hangs takes for ever
+CHAT = "/v1/chat/completions"
+FORM = {"data": {"purpose": "batch"}, "files": {"file": ("lines.jsonl", b"{}")}}
 
 
 async def test_known_keys_are_served_and_everything_else_is_refused_in_time(
@@ -26,10 +31,12 @@ async def test_known_keys_are_served_and_everything_else_is_refused_in_time(
     _, used = await gateway.tenant("here")
     async with gateway.client(used) as client, gateway.admin() as admin:
         await until_known(client.models.list)
+        batch = await completed_batch(client, asked)
         known_until = time.monotonic() + CACHE_S
 
         postgres.suspend()
         try:
+            await assert_jobs_are_refused(gateway, used, batch)
             await refused(gateway, unused)
             await refused(gateway, "a guess")
             lost = await timed(admin.get("/admin/tenants"), CONNECTION_S)
@@ -50,11 +57,62 @@ async def test_known_keys_are_served_and_everything_else_is_refused_in_time(
         async with asyncio.timeout(PATIENCE_S):
             while not await gateway.history(tenant):
                 await asyncio.sleep(0.1)
+        await assert_nothing_was_done(client, batch)
 
         postgres.kill()
         await timed(client.models.list(), KNOWN_KEY_WAIT_S)
-        await refused(gateway, "another guess")
+        await until_looked_up(gateway, "another guess")
     assert await gateway.stop() == 0, gateway.errors.read_text()
+
+
+async def completed_batch(client: openai.AsyncOpenAI, asked: Asked) -> Batch:
+    """A batch of one line that has ended."""
+    body = asked("translate", "brave king")
+    line = {"custom_id": "a", "method": "POST", "url": CHAT, "body": body}
+    file = await client.files.create(file=("l", json.dumps(line).encode()), purpose="batch")
+    batch = await client.batches.create(
+        input_file_id=file.id, endpoint=CHAT, completion_window="1h"
+    )
+    async with asyncio.timeout(PATIENCE_S):
+        while batch.status != "completed":
+            await asyncio.sleep(0.1)
+            batch = await client.batches.retrieve(batch.id)
+    return batch
+
+
+async def assert_jobs_are_refused(gateway: Any, key: str, batch: Batch) -> None:
+    """Every route of files and batches gets 503 in OpenAI's shape, in time."""
+    file, shown = f"/v1/files/{batch.input_file_id}", f"/v1/batches/{batch.id}"
+    new = {"input_file_id": batch.input_file_id, "endpoint": CHAT, "completion_window": "1h"}
+    routes: list[tuple[str, str, dict[str, Any]]] = [
+        ("POST", "/v1/files", FORM),
+        ("GET", "/v1/files", {}),
+        ("GET", file, {}),
+        ("GET", f"{file}/content", {}),
+        ("DELETE", file, {}),
+        ("POST", "/v1/batches", {"json": new}),
+        ("GET", "/v1/batches", {}),
+        ("GET", shown, {}),
+        ("POST", f"{shown}/cancel", {}),
+    ]
+    limit_s = KNOWN_KEY_WAIT_S + CONNECTION_S + DISCARD_S
+    async with gateway._bearing(key) as caller:
+        answers = await asyncio.gather(
+            *(timed(caller.request(*route, **body), limit_s) for *route, body in routes)
+        )
+    for (method, path, _), answer in zip(routes, answers, strict=True):
+        error = answer.json()["error"]
+        assert answer.status_code == 503, (method, path, answer.text)
+        assert (error["code"], error["type"]) == ("database_unavailable", "server_error")
+        assert "database" in error["message"]
+        assert int(answer.headers["retry-after"]) >= 1
+
+
+async def assert_nothing_was_done(client: openai.AsyncOpenAI, batch: Batch) -> None:
+    """No file or batch came or went, and the batch is as it was."""
+    assert [each async for each in client.batches.list()] == [batch]
+    files = {each.id async for each in client.files.list()}
+    assert files == {batch.input_file_id, batch.output_file_id}
 
 
 async def timed(asking: Any, limit_s: float) -> Any:
@@ -71,6 +129,14 @@ async def refused(gateway: Any, key: str) -> None:
         answer = await timed(caller.get("/v1/models"), UNKNOWN_KEY_WAIT_S)
     assert (answer.status_code, code(answer)) == (503, "database_unavailable"), answer.text
     assert answer.headers["retry-after"]
+
+
+async def until_looked_up(gateway: Any, key: str) -> None:
+    """Return once an unknown key gets 401: the gateway has started its Postgres again."""
+    async with asyncio.timeout(PATIENCE_S), gateway._bearing(key) as caller:
+        while (answer := await timed(caller.get("/v1/models"), UNKNOWN_KEY_WAIT_S)).is_server_error:
+            assert (answer.status_code, code(answer)) == (503, "database_unavailable")
+    assert answer.status_code == 401
 
 
 async def until_known(ask: Callable[[], Any]) -> None:

@@ -1,5 +1,6 @@
 """The embedded Postgres, on real folders and real processes."""
 
+import asyncio
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ import psycopg
 import pytest
 
 from gateway.database.embedded import EmbeddedPostgres, _reason
+from gateway.database.supervision import PostgresSupervisor
 from gateway.errors import StartupFailure
 from tests.conftest import PATIENCE_S
 
@@ -226,3 +228,27 @@ def test_folder_owned_by_root_is_refused(tmp_path: Path) -> None:
 
 def test_interrupted_first_start_leaves_nothing_behind(template: Path) -> None:
     assert not (template / "postgres.new").exists()
+
+
+async def test_killed_server_is_started_again_with_its_data(data_dir: Path) -> None:
+    server = EmbeddedPostgres(data_dir)
+    server.start()
+    supervisor = PostgresSupervisor(server)
+    killed = postmaster(data_dir)
+    assert killed
+    killed.kill()
+    async with asyncio.timeout(PATIENCE_S):
+        while not answers(server.url):
+            await asyncio.sleep(0.05)
+    assert query(server.url, "SELECT n FROM kept") == [(7,)]
+    await supervisor.close()
+    server.stop()
+    assert postmaster(data_dir) is None
+
+
+def answers(url: str) -> bool:
+    try:
+        query(url, "SELECT 1")
+    except psycopg.OperationalError:
+        return False
+    return True

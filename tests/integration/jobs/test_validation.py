@@ -20,6 +20,7 @@ from gateway.generation.text.workers import TextWorkers
 from gateway.jobs.batches.batches import Batches, NewBatch
 from gateway.jobs.batches.ending import BatchEnding
 from gateway.jobs.batches.limits import BatchLimits
+from gateway.jobs.batches.progress.work import work_of
 from gateway.jobs.batches.states import LineState
 from gateway.jobs.batches.validation.planning import JobPlanner
 from gateway.jobs.batches.validation.validator import BatchValidator
@@ -149,7 +150,9 @@ async def test_lines_are_stored_grouped_and_ranked(scene: Scene) -> None:
     (prefix,) = {(line.prefix_id, line.prefix_tokens) for line in waiting}
     assert prefix[0]
     assert prefix[1] % 16 == 0 < prefix[1]
-    assert batch.work == pytest.approx(sum(line.predicted_tokens for line in waiting), rel=1e-6)
+    predicted = sum(line.predicted_tokens for line in waiting)
+    own = sum(line.prompt_tokens - line.prefix_tokens for line in waiting)
+    assert batch.work == pytest.approx(work_of(predicted, own), rel=1e-6)
     assert batch.sharing
     assert batch.sharing["prompt_tokens"] - batch.sharing["computed_tokens"] == 5 * prefix[1]
 

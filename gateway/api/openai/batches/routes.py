@@ -96,7 +96,10 @@ async def _answers(
 ) -> list[BatchAnswer]:
     """Jobs as clients see them, with when they are expected to be done."""
     ahead, pace = await jobs.batches.work_before(batches), service.scheduler.load.pace
+    calibration = await jobs.calibrations.current()
     return [
-        BatchAnswer.of(batch, completion_of(batch, ahead=ahead.get(batch.id, 0.0), pace=pace))
+        BatchAnswer.of(
+            batch, completion_of(batch, calibration, ahead=ahead.get(batch.id, 0.0), pace=pace)
+        )
         for batch in batches
     ]

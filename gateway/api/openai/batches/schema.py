@@ -2,6 +2,7 @@
 
 import re
 from datetime import datetime
+from math import ceil, floor
 from typing import Annotated, Final, Literal, Self, TypeAlias, cast
 from uuid import UUID
 
@@ -111,8 +112,8 @@ class ExpectedCompletion(Struct, frozen=True):
 
     @classmethod
     def of(cls, band: Band) -> Self:
-        """The band in whole seconds."""
-        return cls(round(band.p10), round(band.p90))
+        """The band in whole seconds, rounded outwards."""
+        return cls(floor(band.p10), ceil(band.p90))
 
 
 class PrefixSharing(Struct, frozen=True):

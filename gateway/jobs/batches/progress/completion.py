@@ -1,13 +1,15 @@
 """When a job will be done, as a band.
 
-Progress is measured in predicted tokens of the lines that have ended: so a prediction that is wrong
-by a factor cancels out, and what interactive traffic takes is in the measured pace. The band's
-width follows from how the job's own pace has varied: of the logarithm of the pace between samples,
-the variance s² and the autocorrelation r. The means of n past and of m coming ones then differ with
+Progress is measured in the predicted work of the lines that have ended: so a prediction that is
+wrong by a factor cancels out, and what interactive traffic takes is in the measured pace. The
+band's width follows from how the job's own pace has varied: of the logarithm of the pace between
+samples, the variance s² and the autocorrelation r. The means of n past and of m coming ones then
+differ with
 
     v = s² · min(2, τ/n + τ/m),   τ = (1 + r) / (1 - r)
 
-the variance of means of a first-order autoregressive series.
+the variance of means of a first-order autoregressive series. How many √v the band extends to either
+side follows from earlier jobs (`calibration`).
 """
 
 import math
@@ -21,7 +23,6 @@ Sample: TypeAlias = tuple[float, float]
 """Seconds since 1970, and the work done until then."""
 
 SAMPLES: Final = 64  # kept of a job; every second one is dropped when they are more
-Z90: Final = 1.2816  # standard normal, 0.9 quantile
 PRIOR_SPREAD: Final = 0.25  # s before any is known
 PRIOR_CORRELATION: Final = 0.5
 PRIOR_WEIGHT: Final = 4.0  # of both, in samples
@@ -38,6 +39,23 @@ class Band(Struct, frozen=True):
     p90: float
 
 
+class Forecast(Struct, frozen=True):
+    """The seconds that a job has left, at the centre, and the standard deviation in log."""
+
+    left_s: float
+    error: float
+
+
+class Scale(Struct, frozen=True):
+    """How many standard deviations from its centre a band begins and ends, in log."""
+
+    p10: float
+    p90: float
+
+
+NORMAL: Final = Scale(-1.2816, 1.2816)
+
+
 def with_sample(samples: Sequence[Sample], now_s: float, done: float) -> list[Sample]:
     """The samples and a newer one, thinned out evenly once they are too many."""
     grown = [*samples, (now_s, done)]
@@ -45,20 +63,36 @@ def with_sample(samples: Sequence[Sample], now_s: float, done: float) -> list[Sa
 
 
 def expected_completion(
-    samples: Sequence[Sample], left: float, now_s: float, *, ahead: float, pace: float | None
+    samples: Sequence[Sample],
+    left: float,
+    now_s: float,
+    *,
+    ahead: float,
+    pace: float | None,
+    scale: Scale = NORMAL,
 ) -> Band | None:
     """The band for a job with `left` work after `ahead` work of other jobs; None if unknown.
 
     `pace` is the engine's in tokens a second, used before the job has a pace of its own.
     """
-    measured = pace_of(samples)
-    if measured is not None:
-        pace, ahead = measured, 0.0  # the others' share of the engine is in the job's own pace
-    if not pace or pace <= 0:
+    found = forecast(samples, left)
+    if found is None and pace:
+        left_s = (left + ahead) / pace
+        found = Forecast(left_s, error_of(samples, left_s))
+    if found is None:
         return None
-    duration = (left + ahead) / pace
-    width = Z90 * error_of(samples, duration)
-    return Band(now_s + duration * math.exp(-width), now_s + duration * math.exp(width))
+    return Band(
+        now_s + found.left_s * math.exp(scale.p10 * found.error),
+        now_s + found.left_s * math.exp(scale.p90 * found.error),
+    )
+
+
+def forecast(samples: Sequence[Sample], left: float) -> Forecast | None:
+    """By the job's own pace, in which the share of other jobs is; None before any progress."""
+    pace = pace_of(samples)
+    if pace is None:
+        return None
+    return Forecast(left / pace, error_of(samples, left / pace))
 
 
 def pace_of(samples: Sequence[Sample]) -> float | None:

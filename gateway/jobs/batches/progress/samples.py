@@ -1,15 +1,27 @@
-"""Keeps a record of the progress of the jobs that run."""
+"""Keeps a record of the progress of the jobs that run, and of what was expected of them."""
 
 from datetime import UTC, datetime
 from typing import Final
 
+import msgspec
 from sqlalchemy import select
 
 from gateway.database.errors import Sessions, now_of, transaction
-from gateway.jobs.batches.progress.completion import Band, expected_completion, with_sample
+from gateway.jobs.batches.progress.calibration import (
+    Calibration,
+    NotedForecast,
+    share_to_note,
+)
+from gateway.jobs.batches.progress.completion import (
+    Band,
+    Sample,
+    expected_completion,
+    forecast,
+    with_sample,
+)
 from models import Batch
 
-INTERVAL_S: Final = 5.0
+INTERVAL_S: Final = 2.0
 RUNNING: Final = ("in_progress",)
 
 
@@ -19,19 +31,48 @@ async def note_progress(sessions: Sessions, model: str) -> None:
         now = (await now_of(session)).timestamp()
         running = select(Batch).where(Batch.status.in_(RUNNING), Batch.model == model)
         for batch in await session.scalars(running.with_for_update(skip_locked=True)):
-            samples = [(at, done) for at, done in batch.progress]
-            started = batch.in_progress_at
+            samples, started = _samples(batch), batch.in_progress_at
             if not samples and started is not None:
                 samples = [(started.timestamp(), 0.0)]
             if now - samples[-1][0] >= INTERVAL_S:
-                batch.progress = with_sample(samples, now, batch.work_done)
+                samples = with_sample(samples, now, batch.work_done)
+                batch.progress = samples
+            _note_forecast(batch, samples, now)
 
 
-def completion_of(batch: Batch, *, ahead: float, pace: float | None) -> Band | None:
+def completion_of(
+    batch: Batch, calibration: Calibration, *, ahead: float, pace: float | None
+) -> Band | None:
     """When a job will be done; None if it has ended, or nothing is known yet."""
     if batch.status not in RUNNING:
         return None
     now_s = datetime.now(UTC).timestamp()
-    samples = [(at, done) for at, done in batch.progress]
-    left = max(batch.work - batch.work_done, 0.0)
-    return expected_completion(samples, left, now_s, ahead=ahead, pace=pace)
+    return expected_completion(
+        _samples(batch),
+        _left(batch),
+        now_s,
+        ahead=ahead,
+        pace=pace,
+        scale=calibration.scale_at(_share(batch)),
+    )
+
+
+def _note_forecast(batch: Batch, samples: list[Sample], now: float) -> None:
+    """Note what is expected of a job if it has just passed a share at which that is noted."""
+    noted = msgspec.convert(batch.forecasts, list[NotedForecast])
+    share, found = share_to_note(_share(batch), noted), forecast(samples, _left(batch))
+    if share is not None and found is not None and found.left_s > 0:
+        noted.append(NotedForecast.of(share, now, found))
+        batch.forecasts = msgspec.to_builtins(noted)
+
+
+def _samples(batch: Batch) -> list[Sample]:
+    return [(at, done) for at, done in batch.progress]
+
+
+def _left(batch: Batch) -> float:
+    return max(batch.work - batch.work_done, 0.0)
+
+
+def _share(batch: Batch) -> float:
+    return batch.work_done / batch.work if batch.work else 0.0

@@ -25,6 +25,7 @@ from gateway.jobs.batches.callers import read_callers
 from gateway.jobs.batches.endpoint import Endpoints
 from gateway.jobs.batches.limits import BatchLimits
 from gateway.jobs.batches.lines import NewLine, delete_lines, insert_lines, store_ranks
+from gateway.jobs.batches.progress.work import work_of
 from gateway.jobs.batches.validation.line_check import CheckedLine, LineCheck, LineProblem, ReadLine
 from gateway.jobs.batches.validation.planning import JobPlanner, PlanInput, PreparedLine, RankedJob
 from gateway.jobs.planning.sharing_report import SharingReport
@@ -54,7 +55,6 @@ class _Progress(Struct):
 
     lines: int = 0
     valid: int = 0
-    work: float = 0.0
     problems: list[LineProblem] = field(default_factory=list)
 
 
@@ -149,7 +149,9 @@ class BatchValidator:
         if not seen.valid:
             return InvalidFile(seen.problems)
         plan = await self._planner.plan(planned, caller)
-        await self._start(batch, seen, plan)
+        shared = sum(line.prefix_tokens for line in plan.lines)
+        work = work_of(float(planned.expected.sum()), int(planned.lengths.sum()) - shared)
+        await self._start(batch, seen, plan, work)
         return None
 
     async def _store(
@@ -169,7 +171,6 @@ class BatchValidator:
             prepared = line.prepared
             valid.append(PreparedLine(line.number, prepared.prompt, prepared.prediction))
             seen.valid += 1
-            seen.work += prepared.prediction.mean
             rows.append(
                 NewLine(
                     number=line.number,
@@ -184,7 +185,7 @@ class BatchValidator:
             await insert_lines(session, batch.id, rows)
         await planned.add(valid)
 
-    async def _start(self, batch: Batch, seen: _Progress, plan: RankedJob) -> None:
+    async def _start(self, batch: Batch, seen: _Progress, plan: RankedJob, work: float) -> None:
         """Rank the lines and set the job going, all or nothing."""
         async with transaction(self._sessions, within_s=LONG_TRANSACTION_S) as session:
             owned = await self._own(session, batch)
@@ -193,7 +194,7 @@ class BatchValidator:
                 await store_ranks(session, batch.id, part)
             owned.total = seen.lines
             owned.failed = seen.lines - seen.valid
-            owned.work = seen.work
+            owned.work = work
             owned.sharing = _described(plan.report) if plan.report else None
             owned.status, owned.owner = "in_progress", None
             owned.in_progress_at = await now_of(session)

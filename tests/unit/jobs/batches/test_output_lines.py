@@ -4,8 +4,10 @@ import json
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+from gateway.history.requests import made_at
 from gateway.jobs.batches.claiming import RunningBatch, in_turn
 from gateway.jobs.batches.output_lines import line_id, responded, unanswered
+from models.base import new_id
 
 NOW = datetime(2026, 11, 29, tzinfo=UTC)
 BATCH = UUID(int=7)
@@ -31,6 +33,13 @@ def test_line_without_a_response_says_why() -> None:
     line = json.loads(unanswered(line_id(BATCH, 1), None, "batch_expired", "too late"))
     assert line["response"] is None
     assert line["error"] == {"code": "batch_expired", "message": "too late"}
+
+
+def test_request_of_a_line_has_the_time_of_its_batch() -> None:
+    batch = new_id()
+    request_id = line_id(batch, 3)
+    assert (request_id.version, request_id.variant) == (7, batch.variant)
+    assert made_at(request_id) == made_at(batch)
 
 
 def test_request_of_a_line_has_the_same_id_in_every_attempt() -> None:

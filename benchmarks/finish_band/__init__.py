@@ -1,0 +1,1 @@
+"""How often the band of a batch job's end is right."""

@@ -1,0 +1,1 @@
+"""A batch job whose gateway, engine and PostgreSQL are killed."""
