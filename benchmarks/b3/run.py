@@ -1,11 +1,13 @@
 """B3: interactive requests with a batch job and without, and the job with them and without.
 
 The same arrivals in each pass of a round, with other words. Two gateways run, one as shipped and
-one without the limit on background work; the one that has no pass is idle.
+one without the limit on background work; the one that has no pass is idle. The job alone runs in
+the second: for a minute after requests, the first one still limits its steps.
 """
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Final
 
 from benchmarks.b3.model import random_model
@@ -74,7 +76,7 @@ class B3:
         rate_s = self._load * self._sustained_s()
         for number in range(rounds):
             for kind, measure in self._in_turn(number, rate_s):
-                found = quietest(measure, lambda done, kind=kind: self._say(kind, done), repeats=0)
+                found = quietest(measure, partial(self._say, kind), repeats=0)
                 self._passes.setdefault(kind, []).append(found)
             self._report.write(rows_of(self._passes, rate_s), targets(self._passes))
         self._report.conclude(rows_of(self._passes, rate_s), targets(self._passes))
@@ -87,7 +89,7 @@ class B3:
             (ALONE, lambda: self._shipped.requests(planned, self._next())),
             (SHIPPED, lambda: self._shipped.both(planned, self._next(), lines)),
             (UNPROTECTED, lambda: self._unprotected.both(planned, self._next(), lines)),
-            (JOB, lambda: self._shipped.job_alone(JOB_SECONDS, self._next(), lines)),
+            (JOB, lambda: self._unprotected.job_alone(JOB_SECONDS, self._next(), lines)),
         ]
         first = number % len(passes)
         return [*passes[first:], *passes[:first]]
