@@ -10,7 +10,7 @@ import httpx
 from benchmarks.live.gateway_process import API_KEY
 
 TIMEOUT_S: Final = 1_800.0
-POLL_S: Final = 0.1
+POLL_S: Final = 0.5  # a look costs milliseconds of the cores that the job uses
 ENDED: Final = frozenset({"completed", "failed", "expired", "cancelled"})
 
 BatchLine: TypeAlias = dict[str, Any]
