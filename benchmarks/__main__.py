@@ -14,6 +14,7 @@ from benchmarks.b1 import run as b1
 from benchmarks.b1.live_run import LINES as B1_LINES
 from benchmarks.b2 import run as b2
 from benchmarks.b2.job import LINES_OF_DEGREE
+from benchmarks.b3 import run as b3
 from benchmarks.decision import run as decisions
 from benchmarks.e4 import run as e4
 from benchmarks.e4.contenders import FORMATS
@@ -143,6 +144,15 @@ def shared_prompts(lines: int, threads: int) -> None:
 def batch_makespan(rounds: int, size: str, lines: int, threads: int) -> None:
     """A mixed batch job in our gateway, in our engine alone and in vLLM."""
     b2.run(rounds, size, threads, lines)
+
+
+@main.command("B3")
+@click.option("--rounds", default=b3.ROUNDS, show_default=True, help="runs of each kind of pass")
+@click.option("--requests", default=b3.REQUESTS, show_default=True, help="requests of a pass")
+@click.option("--load", default=b3.LOAD, show_default=True, help="of what the engine sustains")
+def batch_protection(rounds: int, requests: int, load: float) -> None:
+    """Interactive requests with a batch job and without."""
+    b3.run(rounds, requests, load)
 
 
 @main.command("E1")

@@ -139,6 +139,9 @@ class StepLoop(Thread):
             self._settle_in_flight()
             return
         published = self._number
+        if self._background.limited_alone:  # one that arrives waits for one step, not for two
+            self._settle_in_flight()
+            self._apply_commands()
         launched = None if self.table.paused else self._launch_next()
         previous, self._in_flight = self._in_flight, launched
         if previous is not None:

@@ -84,7 +84,7 @@ class Settings(Struct, frozen=True, rename=_variable):
         Meta(
             ge=1,
             le=100,
-            description="time of a step with background work, at most, over its time without",
+            description="mean time of steps with background work, at most, over their time without",
         ),
     ] = 1.1
     engine_graph_rows: Annotated[

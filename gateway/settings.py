@@ -386,8 +386,8 @@ class Settings(Struct, frozen=True, rename=_variable):
         Meta(
             ge=1,
             le=100,
-            description="most that batch jobs may lengthen an engine step with other requests, as "
-            "a multiple of its time without them",
+            description="most that batch jobs may lengthen engine steps with other requests on "
+            "average, as a multiple of their time without",
         ),
     ] = 1.1
     engine_graph_rows: Annotated[

@@ -1,12 +1,10 @@
 """The three that run the job: our gateway's batch API, our engine alone, and vLLM."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from time import monotonic, perf_counter, sleep
-from typing import Any, Final, Protocol
+from time import perf_counter
+from typing import Final, Protocol
 
-import httpx
 from msgspec import Struct
 
 from benchmarks.engine.client import EngineProcess
@@ -14,14 +12,13 @@ from benchmarks.engine.contestants.process import PausableProcess, PipedContesta
 from benchmarks.engine.installation import vllm_environment, vllm_python
 from benchmarks.engine.models import SHAPES
 from benchmarks.engine.workload import Request
-from benchmarks.live.gateway_process import API_KEY, GatewayProcess
+from benchmarks.live.batches import BatchClient, completion_line
+from benchmarks.live.gateway_process import GatewayProcess
 from engine.protocol import Sequence
 
 KV_TOKENS: Final = 16_384
 STEP_TOKENS: Final = 512
 VLLM_SEQUENCES: Final = 64  # the best of 64, 128 and 256 in E1
-JOB_TIMEOUT_S: Final = 1_800.0
-POLL_S: Final = 0.1
 COUNTED: Final = ("computed_tokens", "steps", "small_steps")
 
 
@@ -73,34 +70,24 @@ class BatchService:
             kv_tokens=KV_TOKENS,
             host_kv_tokens=0,
         ).__enter__()
-        self._http = httpx.Client(
-            base_url=self._gateway.url,
-            headers={"authorization": f"Bearer {API_KEY}"},
-            timeout=JOB_TIMEOUT_S,
-        )
-        self._model = self._get("/v1/models")["data"][0]["id"]
+        self._client = BatchClient(self._gateway.url)
+        self._model = self._client.model
 
     def run(self, job: list[Request]) -> JobRun:
-        """Upload the job, run it and read its answers."""
-        lines = "".join(json.dumps(self._line(request)) + "\n" for request in job)
-        uploaded = self._post(
-            "/v1/files", files={"file": ("job.jsonl", lines)}, data={"purpose": "batch"}
+        """Upload the job, run it and read its answers. RuntimeError for one of another length."""
+        uploaded = self._client.upload(
+            completion_line(line.id, self._model, line.prompt, line.tokens) for line in job
         )
         before = self._gateway.engine_counts()
         start = perf_counter()
-        batch = self._post(
-            "/v1/batches",
-            json={
-                "input_file_id": uploaded["id"],
-                "endpoint": "/v1/completions",
-                "completion_window": "24h",
-            },
-        )
-        batch = self._ended(batch["id"])
+        batch = self._client.ended(self._client.create(uploaded))
         wall_s = perf_counter() - start
         after = self._gateway.engine_counts()
         counted = {name: after[name] - before[name] for name in COUNTED}
-        generated = self._generated(batch, job)
+        answers = self._client.answers(batch)
+        if answers != {request.id: request.tokens for request in job}:
+            raise RuntimeError("the answers do not have the lengths asked for")
+        generated = sum(answers.values())
         return JobRun(wall_s, generated, engine_work(counted, generated - len(job)))
 
     def pause(self) -> None:
@@ -111,53 +98,8 @@ class BatchService:
 
     def close(self) -> None:
         """End the gateway."""
-        self._http.close()
+        self._client.close()
         self._gateway.close()
-
-    def _line(self, request: Request) -> dict[str, Any]:
-        return {
-            "custom_id": request.id,
-            "method": "POST",
-            "url": "/v1/completions",
-            "body": {
-                "model": self._model,
-                "prompt": request.prompt,
-                "max_tokens": request.tokens,
-                "temperature": 0,
-            },
-        }
-
-    def _ended(self, batch_id: str) -> dict[str, Any]:
-        """The batch once it has ended. RuntimeError if that takes too long."""
-        end = monotonic() + JOB_TIMEOUT_S
-        while monotonic() < end:
-            batch = self._get(f"/v1/batches/{batch_id}")
-            if batch["status"] in {"completed", "failed", "expired", "cancelled"}:
-                return batch
-            sleep(POLL_S)
-        raise RuntimeError(f"the batch did not end within {JOB_TIMEOUT_S:g} s")
-
-    def _generated(self, batch: dict[str, Any], job: list[Request]) -> int:
-        """The tokens of all answers. RuntimeError unless each has its exact length."""
-        if batch["status"] != "completed" or not batch["output_file_id"]:
-            raise RuntimeError(f"the batch ended as {batch['status']}: {batch.get('errors')}")
-        content = self._http.get(f"/v1/files/{batch['output_file_id']}/content").raise_for_status()
-        answers = map(json.loads, content.text.splitlines())
-        found = {
-            line["custom_id"]: line["response"]["body"]["usage"]["completion_tokens"]
-            for line in answers
-        }
-        if found != {request.id: request.tokens for request in job}:
-            raise RuntimeError("the answers do not have the lengths asked for")
-        return sum(found.values())
-
-    def _get(self, path: str) -> dict[str, Any]:
-        found: dict[str, Any] = self._http.get(path).raise_for_status().json()
-        return found
-
-    def _post(self, path: str, **content: Any) -> dict[str, Any]:
-        made: dict[str, Any] = self._http.post(path, **content).raise_for_status().json()
-        return made
 
 
 class ArrivalOrder(PausableProcess):

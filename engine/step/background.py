@@ -11,14 +11,18 @@ from engine.step.sequence import SequenceState
 from engine.step.step_cost import StepCost
 
 UNKNOWN_SHARE: Final = 1 / 32  # of a step's tokens, while its cost is not known
-MAX_HELD_STEPS: Final = 16  # the last of them takes background work in
+MAX_HELD_STEPS: Final = 64  # the last of them takes background work in
+SAVED_STEPS: Final = 32  # whose seconds for background work are saved at most
+ALONE_FACTOR: Final = 20  # how much more a step of background alone may exceed others' steps
+RECENT_STEPS: Final = 32  # of others, over which their time is averaged
+RECENT_S: Final = 60.0  # of background alone, after which it takes everything
 
 
 class Allowance:
     """What background work may add to one step: seconds, spent on rows and on prompt tokens.
 
     With `due`, the first row or prompt chunk is granted whatever it takes: a row, or `least_prompt`
-    tokens.
+    tokens. A chunk has at least these, or is the rest of its prompt.
     """
 
     def __init__(
@@ -36,6 +40,11 @@ class Allowance:
         self._least_prompt = least_prompt
         self.due = due
 
+    @property
+    def left_s(self) -> float:
+        """The seconds that are left; negative if more was granted than there was."""
+        return self._left_s
+
     def row(self, kv_tokens: int) -> bool:
         """Grant a decoding sequence that reads `kv_tokens`."""
         cost_s = self._row_s + self._kv_s * kv_tokens
@@ -48,9 +57,10 @@ class Allowance:
     def prompt(self, start: int, tokens: int) -> int:
         """How many of `tokens` prompt tokens are granted that follow `start` others."""
         left_s = self._left_s - (0.0 if self._has_prompt else self._prompt_s)
+        least = min(tokens, self._least_prompt)
         granted = min(tokens, self._affordable(left_s, start, tokens))
-        if self.due:
-            granted = max(granted, min(tokens, self._least_prompt))
+        if granted < least:  # fewer are not worth what a prompt adds to a step
+            granted = least if self.due else 0
         if granted:
             reads = granted * (start + granted / 2)
             self._left_s = left_s - self._token_s * granted - self._read_s * reads
@@ -69,41 +79,35 @@ class Allowance:
 
 
 class BackgroundWork:
-    """Limits background work so that a step takes at most `factor` times the time without it.
+    """Limits background work, by the time that it is predicted to add to steps.
 
-    Its cost is predicted from the steps before. While it is not known, background work gets
-    `UNKNOWN_SHARE` of the step's tokens. Of `MAX_HELD_STEPS` steps in a row one grants at least a
-    row or a page of a prompt, so none starves.
+    In steps with others it lengthens those without their prompts by a factor of at most `factor` on
+    average: each earns seconds for it, which are saved until they suffice for a row or a page. A
+    step with a prompt of others takes none in, for someone waits for its first token. Of
+    `MAX_HELD_STEPS` steps in a row one takes a row or a page in, so none starves.
+
+    A step of background alone is limited too while others come, for one that arrives waits for its
+    end: to 1 + `ALONE_FACTOR` · (`factor` - 1) times the time of others' steps.
+
+    While costs are unknown, it gets `UNKNOWN_SHARE` of the tokens of steps with others.
     """
 
     def __init__(self, step_tokens: int, page_tokens: int, factor: float) -> None:
         self.cost = StepCost()
         self.held_rows = 0  # decoding sequences left out of a step, in total
+        self.limited_alone = False  # whether the latest step is background alone, and limited
         self._unknown_tokens = max(1, int(step_tokens * UNKNOWN_SHARE))
         self._page_tokens = page_tokens
         self._factor = factor
         self._held_steps = 0
+        self._saved_s = 0.0
+        self._others_s: float | None = None  # of a step that decodes others, in the mean
+        self._alone_s = 0.0  # of steps of background alone since the last step with others
 
     @property
     def due(self) -> bool:
         """Whether the next step must take some in."""
         return self._held_steps + 1 >= MAX_HELD_STEPS
-
-    def allowance(self, work: StepWork) -> Allowance:
-        """For a step that has this work of others."""
-        seconds = self.cost.seconds(work)
-        coefficients = self.cost.coefficients
-        if seconds is None or coefficients is None:
-            added, coefficients = float(self._unknown_tokens), (0.0, 0.0, 1.0, 0.0, 1.0, 0.0)
-        else:
-            added = (self._factor - 1) * seconds
-        return Allowance(
-            added,
-            coefficients,
-            has_prompt=work.prompt_tokens > 0,
-            due=self.due,
-            least_prompt=self._page_tokens,
-        )
 
     def fill(
         self, memory: KvMemory, ready: list[SequenceState], budget: int, others: list[Chunk]
@@ -112,13 +116,75 @@ class BackgroundWork:
 
         At most `budget` tokens; with `others` in the step, what they allow.
         """
-        allowance = self.allowance(work_of(others)) if others else None
+        self.limited_alone = False
+        if not ready:
+            return []
+        allowance = self._with_others(work_of(others)) if others else self._alone()
+        self.limited_alone = allowance is not None and not others
+        before_s = allowance.left_s if allowance else 0.0
+        chunks = self._chunks(memory, ready, budget, allowance)
+        self._held_steps = 0 if chunks else self._held_steps + 1
+        if not others:
+            self._alone_s += self.cost.seconds(work_of(chunks)) or 0.0
+        elif allowance is not None and self.cost.coefficients is not None:
+            self._saved_s -= before_s - allowance.left_s
+        return chunks
+
+    def _with_others(self, work: StepWork) -> Allowance:
+        """For a step that has this work of others."""
+        self._alone_s = 0.0
+        seconds, coefficients = self.cost.seconds(work), self.cost.coefficients
+        has_prompt = work.prompt_tokens > 0
+        if seconds is None or coefficients is None:
+            coefficients, left_s = (0.0, 0.0, 1.0, 0.0, 1.0, 0.0), float(self._unknown_tokens)
+        elif has_prompt:
+            left_s = 0.0
+        else:
+            left_s = self._earn(seconds)
+        return Allowance(
+            left_s,
+            coefficients,
+            has_prompt=has_prompt,
+            due=self.due,
+            least_prompt=self._page_tokens,
+        )
+
+    def _earn(self, seconds: float) -> float:
+        """What may be spent in a step that takes `seconds` without background."""
+        known_s = seconds if self._others_s is None else self._others_s
+        self._others_s = known_s + (seconds - known_s) / RECENT_STEPS
+        earned_s = (self._factor - 1) * seconds
+        most_s = SAVED_STEPS * earned_s
+        self._saved_s = min(max(self._saved_s, -most_s) + earned_s, most_s)
+        return self._saved_s
+
+    def _alone(self) -> Allowance | None:
+        """For a step without others; None: it takes everything."""
+        coefficients = self.cost.coefficients
+        if coefficients is None or self._others_s is None or self._alone_s > RECENT_S:
+            return None
+        limit_s = self._others_s * (1 + ALONE_FACTOR * (self._factor - 1))
+        return Allowance(
+            limit_s - coefficients[0],
+            coefficients,
+            has_prompt=False,
+            due=True,
+            least_prompt=self._page_tokens,
+        )
+
+    def _chunks(
+        self,
+        memory: KvMemory,
+        ready: list[SequenceState],
+        budget: int,
+        allowance: Allowance | None,
+    ) -> list[Chunk]:
+        """Decoding sequences, then prompts, as far as the budget and the allowance go."""
         decoding = [s for s in ready if s.uncomputed == 1]
         prompts = [s for s in ready if s.uncomputed > 1]
         rows = decoding[: decoding_rows(len(decoding), budget, prompts=bool(prompts))]
         if allowance is not None:
-            granted = allowance
-            rows = list(takewhile(lambda s: granted.row(s.computed + 1), rows))
+            rows = list(takewhile(lambda s: allowance.row(s.computed + 1), rows))
             self.held_rows += len(decoding) - len(rows)
         chunks = [take_chunk(memory, sequence, 1) for sequence in rows]
         budget -= len(rows)
@@ -132,6 +198,4 @@ class BackgroundWork:
             if tokens:
                 chunks.append(take_chunk(memory, sequence, tokens))
                 budget -= chunks[-1].length
-        chunks = [chunk for chunk in chunks if chunk.length]
-        self._held_steps = 0 if chunks else self._held_steps + 1
-        return chunks
+        return [chunk for chunk in chunks if chunk.length]

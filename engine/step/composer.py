@@ -96,8 +96,8 @@ class Composer:
         preempted = self._extend_and_preempt()
         self._start(preempted, background=False)
         chunks = self._fill(preempted)
-        if self._start(preempted, background=True) or self._mixed:
-            chunks += self._fill_background(chunks)
+        self._start(preempted, background=True)
+        chunks += self._fill_background(chunks)
         return StepPlan(order_chunks(chunks), preempted, self.memory.take_copies())
 
     def compose_one(self, sequence: SequenceState) -> StepPlan:
@@ -121,6 +121,7 @@ class Composer:
     def hand_over(self) -> list[SequenceState]:
         """Remove all sequences, for another composer: in order of arrival, without memory."""
         self.release_all()
+        self.background.limited_alone = False
         sequences = sorted((*self.preempted, *self.waiting), key=lambda s: s.arrival)
         for sequence in sequences:
             self.memory.release(sequence)
@@ -336,8 +337,6 @@ class Composer:
     def _fill_background(self, others: list[Chunk]) -> list[Chunk]:
         """The chunks of background work: all that the step holds, or what its others allow."""
         ready = [s for s in self.running if s.background and s.ready]
-        if not ready:
-            return []
         budget = self.step_tokens - sum(chunk.length for chunk in others)
         chunks = self.background.fill(self.memory, ready, budget, others)
         if any(chunk.length > 1 for chunk in chunks):

@@ -59,6 +59,22 @@ def test_a_held_back_sequence_samples_as_if_it_were_not(
     assert {sequence.id: run.tokens(sequence.id) for sequence in job} == apart
 
 
+def test_short_steps_of_background_alone_give_the_same_answers(
+    a_run: Callable, a_sequence: Callable
+) -> None:
+    job = lines(a_sequence, 6, max_tokens=200)
+    others = [a_sequence(f"s{n}", range(n, n + 9), max_tokens=60) for n in range(2)]
+    run = a_run(step_tokens=16)
+    run.submit(job)
+    run.until(lambda run: run.tokens("line5"))
+    run.submit(others)
+    run.until(lambda run: len(run.finishes) == 2)
+    run.until(lambda run: run.loop._background.limited_alone)
+    run.until(lambda run: len(run.finishes) == 8)
+    together = {sequence.id: run.tokens(sequence.id) for sequence in [*job, *others]}
+    assert together == a_run().all([*job, *others])
+
+
 def test_a_lost_pin_is_reported_even_if_no_step_runs(a_run: Callable) -> None:
     run = a_run(sharing=True, pin_share=0.25)
     run.loop.put(Pin("large", [1] * 200))
