@@ -1,17 +1,21 @@
 """A prediction request and its prediction."""
 
-from typing import Final
+from typing import Final, Literal, TypeAlias
 from uuid import UUID
 
 from msgspec import Struct, field
 
 from gateway.quantiles import MEDIAN, P90
 
-__all__ = ["SOURCES", "Embeddings", "Prediction", "PredictionRequest"]
+__all__ = ["SOURCES", "Embeddings", "Prediction", "PredictionRequest", "Stage"]
 
 SOURCES: Final = ("model", "app", "tenant", "global", "prior")
 """Where a prediction comes from: a trained version, the length history of the app, of the tenant or
 of all apps, or the prior where no length is known."""
+
+Stage: TypeAlias = Literal["text", "embeddings"]
+"""What a version's prediction has read: the text vectors, which take milliseconds, or the sentence
+embeddings, too, which come later."""
 
 
 class PredictionRequest(Struct, frozen=True, kw_only=True):
@@ -45,8 +49,9 @@ class Prediction(Struct, frozen=True, kw_only=True):
 
     All lie within 1 … max_tokens.
 
-    `source` is one of `SOURCES`; `predictor` is the version's id, None without one. Features and
-    embeddings are stored with the outcome for training; embeddings may arrive later.
+    `source` is one of `SOURCES`; `predictor` is the version's id and `stage` what it has read, both
+    None without one. Features and embeddings are stored with the outcome for training; embeddings
+    may arrive later.
     """
 
     quantiles: tuple[float, float, float, float, float, float]
@@ -57,6 +62,7 @@ class Prediction(Struct, frozen=True, kw_only=True):
     features: bytes
     instruction_hash: bytes
     embeddings: Embeddings = field(default_factory=Embeddings)
+    stage: Stage | None = None
 
     @property
     def median(self) -> float:

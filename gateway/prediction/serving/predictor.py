@@ -245,6 +245,7 @@ class LengthPredictor:
             features=vector.tobytes(),
             instruction_hash=digest,
             embeddings=embeddings,
+            stage=score_reply.stage if score_reply is not None and predictor else None,
         )
 
 

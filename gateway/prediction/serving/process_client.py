@@ -181,10 +181,14 @@ class PredictorClient:
 
     def _handle_reply(self, reply: PredictorReply) -> None:
         match reply:
-            case ScoreReply(number=number):
-                self._pending.pop(number).set_result(reply)
+            case ScoreReply(number=number, last=last):
+                score = self._pending.pop(number) if last else self._pending[number]
+                if not score.done():
+                    score.set_result(reply)
             case RequestDropped(number=number):
-                self._pending.pop(number).set_result(None)
+                score = self._pending.pop(number)
+                if not score.done():
+                    score.set_result(None)
             case VersionLoaded(predictor=predictor, error=error):
                 self._ready.set()
                 loaded = self._loading.get(predictor)
@@ -201,7 +205,8 @@ class PredictorClient:
     def _fail_pending(self) -> None:
         pending, self._pending = self._pending, {}
         for each in pending.values():
-            each.set_result(None)
+            if not each.done():
+                each.set_result(None)
         for loading in self._loading.values():
             if not loading.done():
                 loading.set_exception(Unavailable("the predictor process ended"))
