@@ -35,13 +35,16 @@ class PredictionRequest(Struct, frozen=True, kw_only=True):
 
 
 class Embeddings(Struct):
-    """Vectors of a request's instruction and of its user input, as float16 bytes.
+    """Vectors of a request's texts, as float16 bytes; computed asynchronously: None until then.
 
-    They are computed asynchronously: None until then.
+    `text` is the text vector of the user input; `instruction` and `user_input` are sentence
+    embeddings, by the model with the id `embedder`.
     """
 
+    text: bytes | None = None
     instruction: bytes | None = None
     user_input: bytes | None = None
+    embedder: str | None = None
 
 
 class Prediction(Struct, frozen=True, kw_only=True):

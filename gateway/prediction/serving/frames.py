@@ -59,7 +59,8 @@ class ScoreReply(Struct, frozen=True, tag=True, array_like=True):
 
     A request has one or two replies: the first of the stage `text`, and where the text's sentence
     embedding is computed, a second of the stage `embeddings`. After the one that is `last` no other
-    comes. `instruction_embedding` is None until it has been computed.
+    comes. `instruction_embedding` and `input_embedding`, float16 bytes too, are None until they
+    have been computed; `shed` if the latter will not be, since too many texts wait.
     """
 
     number: int
@@ -68,6 +69,8 @@ class ScoreReply(Struct, frozen=True, tag=True, array_like=True):
     scored: VersionScore | None = None
     stage: Stage = "text"
     last: bool = True
+    input_embedding: bytes | None = None
+    shed: bool = False
 
 
 class RequestDropped(Struct, frozen=True, tag=True, array_like=True):

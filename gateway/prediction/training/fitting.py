@@ -8,7 +8,7 @@ evaluated; training uses it as a lower bound.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
@@ -22,8 +22,9 @@ from gateway.prediction.censoring import kaplan_meier, weighted_quantiles
 from gateway.prediction.features.features import FEATURE_VERSION, INPUTS
 from gateway.prediction.model.app_lines import predict_lines
 from gateway.prediction.model.artefact import Artefact
+from gateway.prediction.model.heads import from_log1p
 from gateway.prediction.model.inputs import ModelInputs
-from gateway.prediction.model.length_model import FittedModel, LengthModel, fit, from_log1p
+from gateway.prediction.model.length_model import FittedModel, LengthModel, fit
 from gateway.prediction.training.row_counts import MIN_TRAINING_ROWS, too_few_rows
 from gateway.prediction.training.samples import Samples
 from gateway.prediction.training.scorecard import Scorecard, evaluate
@@ -37,11 +38,15 @@ Predict: TypeAlias = Callable[[ModelInputs], Floats]
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedVersion:
-    """A new version and scorecards on the held-out rows; `active` is None without one."""
+    """A new version and scorecards on the held-out rows; `active` is None without one.
+
+    `text` is that of the first stage alone, without the embeddings of the user inputs.
+    """
 
     artefact: Artefact
     held_out: int
     new: Scorecard
+    text: Scorecard
     active: Scorecard | None
     line: Scorecard
     served: Scorecard
@@ -56,14 +61,30 @@ class JudgedVersion:
 
     def metrics(self) -> dict[str, Any]:
         """The scorecards as JSON."""
-        cards = {"new": self.new, "active": self.active, "line": self.line, "served": self.served}
+        cards = {
+            "new": self.new,
+            "text": self.text,
+            "active": self.active,
+            "line": self.line,
+            "served": self.served,
+        }
         return {"held_out_rows": self.held_out, **msgspec.to_builtins(cards)}
 
 
 def make_version(
-    samples: Samples, *, model: str, model_hash: str, active: Artefact | None, threads: int
+    samples: Samples,
+    *,
+    model: str,
+    model_hash: str,
+    embedder: str | None = None,
+    active: Artefact | None,
+    threads: int,
 ) -> JudgedVersion:
-    """Fit a version and evaluate it. Conflict if there are too few rows."""
+    """Fit a version and evaluate it. Conflict if there are too few rows.
+
+    It has a second stage, for requests with embeddings, only where that is no worse than the first
+    on the held-out rows. `embedder` is the id of the model that made the samples' embeddings.
+    """
     if samples.natural < MIN_TRAINING_ROWS:
         cut_off = int((samples.censored & _judgeable(samples)).sum())
         stopped = len(samples) - samples.natural - cut_off
@@ -76,17 +97,31 @@ def make_version(
             "so a version could not be judged"
         )
     fitted = fit(past.inputs, past.tokens, past.censored, past.weights, threads=threads)
+    fitted, text = _with_useful_stages(fitted, newest)
     length_model = LengthModel(fitted)
     raw_log_quantiles = length_model.predict(newest.inputs).quantiles
     scores = initial_scores(newest.inputs.apps, raw_log_quantiles, newest.tokens, newest.censored)
     return JudgedVersion(
-        artefact=artefact_of(fitted, model=model, model_hash=model_hash, scores=scores),
+        artefact=artefact_of(
+            fitted, model=model, model_hash=model_hash, embedder=embedder, scores=scores
+        ),
         held_out=len(newest),
         new=judge(quantiles_of(length_model), newest, fitted.lines),
+        text=text,
         active=judge_version(active, newest) if active else None,
         line=judge(_line(fitted, past), newest, fitted.lines),
         served=_card(newest, newest.served),
     )
+
+
+def _with_useful_stages(fitted: FittedModel, newest: Samples) -> tuple[FittedModel, Scorecard]:
+    """The model, without its second stage if that is worse; and the scorecard of the first."""
+    first = replace(fitted, sentences=None)
+    text = judge(quantiles_of(LengthModel(first)), newest, fitted.lines)
+    if fitted.sentences is None:
+        return first, text
+    both = judge(quantiles_of(LengthModel(fitted)), newest, fitted.lines)
+    return (fitted if both.pinball <= text.pinball else first), text
 
 
 def judge(
@@ -154,9 +189,17 @@ def _line(fitted: FittedModel, past: Samples) -> Predict:
 
 
 def artefact_of(
-    fitted: FittedModel, *, model: str, model_hash: str, scores: ConformityScores
+    fitted: FittedModel,
+    *,
+    model: str,
+    model_hash: str,
+    embedder: str | None = None,
+    scores: ConformityScores,
 ) -> Artefact:
-    """The artefact of a fitted model, with initial conformity scores."""
+    """The artefact of a fitted model, with initial conformity scores.
+
+    `embedder` is the id of the model whose embeddings it was fitted on.
+    """
     return Artefact(
         model=model,
         model_hash=model_hash,
@@ -164,5 +207,6 @@ def artefact_of(
         inputs=list(INPUTS),
         levels=list(LEVELS),
         scores=scores,
+        embedder=embedder if fitted.reads_embeddings else None,
         **vars(fitted),
     )

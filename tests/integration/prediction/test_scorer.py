@@ -2,24 +2,31 @@
 
 import time
 from collections.abc import Awaitable, Callable
+from queue import SimpleQueue
 from uuid import UUID
 
 import numpy as np
 import pytest
 
-from gateway.prediction.features.embedder import Embedder
+from gateway.prediction.features.embedder_model import packaged_embedder
 from gateway.prediction.features.features import NAMES, USER_INPUT_COLUMN
 from gateway.prediction.features.text_encoder import TEXT_DIMS, TextEncoder
-from gateway.prediction.model.inputs import EMBEDDING_DIMS, unpack_vector
+from gateway.prediction.model.inputs import unpack_vector
 from gateway.prediction.serving.frames import LoadVersion, ScoreRequest
-from gateway.prediction.serving.scorer import Scorer
+from gateway.prediction.serving.scorer import Arrivals, Scorer
 
-MODEL_HASH = "abc"
+MODEL_HASH, DIMS = "abc", 384
 
 
 @pytest.fixture(scope="module")
-def scorer() -> Scorer:
-    return Scorer(TextEncoder(), Embedder())
+def arrivals() -> Arrivals:
+    """Gets the requests whose texts have been embedded."""
+    return SimpleQueue()
+
+
+@pytest.fixture(scope="module")
+def scorer(arrivals: Arrivals) -> Scorer:
+    return Scorer(TextEncoder(), packaged_embedder(), arrivals)
 
 
 def a_score_request(log_length: float, instruction: str = "Answer.", app: int = 1) -> ScoreRequest:
@@ -47,7 +54,7 @@ async def test_instruction_is_embedded_in_the_background(
 ) -> None:
     await eventually(lambda: scorer.score([a_score_request(3.0)])[0].instruction_embedding)
     (answer,) = scorer.score([a_score_request(3.0)])
-    vector = unpack_vector(answer.instruction_embedding, EMBEDDING_DIMS)
+    vector = unpack_vector(answer.instruction_embedding, DIMS)
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-3)
     (other,) = scorer.score([a_score_request(3.0, "Translate into German.")])
     assert other.instruction_embedding != answer.instruction_embedding

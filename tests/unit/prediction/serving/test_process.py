@@ -5,10 +5,10 @@ from uuid import UUID
 from gateway.prediction.serving.frames import RequestDropped, ScoreRequest
 from gateway.prediction.serving.process import (
     MAX_BATCH_REQUESTS,
-    ScoreQueue,
     next_batch,
     take_arrived,
 )
+from gateway.prediction.serving.scorer import Arrivals
 
 
 def a_score_request(number: int, deadline_s: float = 10.0) -> ScoreRequest:
@@ -16,7 +16,7 @@ def a_score_request(number: int, deadline_s: float = 10.0) -> ScoreRequest:
 
 
 def test_all_arrived_requests_are_taken_at_once() -> None:
-    queue: ScoreQueue = SimpleQueue()
+    queue: Arrivals = SimpleQueue()
     requests = [a_score_request(number) for number in range(3)]
     for request in requests:
         queue.put(request)
