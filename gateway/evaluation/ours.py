@@ -11,7 +11,8 @@ from gateway.evaluation.lengths import MAX_TOKENS
 from gateway.prediction.adaptation.adaptation import Adaptation, ScoredOutcome
 from gateway.prediction.adaptation.conformal import ConformityScores, initial_scores
 from gateway.prediction.expectation import expected_log, limited_mean
-from gateway.prediction.model.length_model import LengthModel, PredictedLengths, fit
+from gateway.prediction.model.artefact import FitSettings
+from gateway.prediction.model.length_model import FittedModel, LengthModel, PredictedLengths, fit
 from gateway.quantiles import Floats
 
 HELD_OUT_SHARE: Final = 0.15  # newest training requests, for the initial conformity scores
@@ -34,15 +35,17 @@ class ProductModel:
         """
         older = len(train) - round(HELD_OUT_SHARE * len(train))
         newest = train.rows(slice(older, None))
-        first = self._fit(train.rows(slice(older))).predict(newest.inputs).quantiles
+        first = self._fit(train.rows(slice(older)))
+        start = scores(LengthModel(first).predict(newest.inputs).quantiles, newest)
         began = perf_counter()
-        model = self._fit(train)
+        model = LengthModel(self._fit(train, first.settings))
         self.fit_s = perf_counter() - began
-        adaptation = Adaptation(train.inputs.apps, scores(first, newest))
+        adaptation = Adaptation(train.inputs.apps, start)
         return serve(model.predict(test.inputs), test, adaptation)
 
-    def _fit(self, train: EvaluationRequests) -> LengthModel:
-        return LengthModel(fit(train.inputs, train.tokens, train.censored, threads=self._threads))
+    def _fit(self, train: EvaluationRequests, settings: FitSettings | None = None) -> FittedModel:
+        columns = train.inputs, train.tokens, train.censored
+        return fit(*columns, threads=self._threads, settings=settings)
 
 
 def scores(log_quantiles: Floats, requests: EvaluationRequests) -> ConformityScores:

@@ -7,11 +7,14 @@ from msgspec import Struct, field
 
 from gateway.quantiles import MEDIAN, P90
 
-__all__ = ["SOURCES", "Embeddings", "Prediction", "PredictionRequest"]
+__all__ = ["IMPORTED", "SOURCES", "Embeddings", "Prediction", "PredictionRequest"]
 
 SOURCES: Final = ("model", "app", "tenant", "global", "prior")
 """Where a prediction comes from: a trained version, the length history of the app, of the tenant or
 of all apps, or the prior where no length is known."""
+
+IMPORTED: Final = "imported"
+"""The source of rows from imported logs, whose lengths nothing predicted."""
 
 
 class PredictionRequest(Struct, frozen=True, kw_only=True):

@@ -102,12 +102,28 @@ class UnseenApps(Struct, frozen=True):
 
 
 class AppLine(Struct, frozen=True):
-    """Log length = intercept + slope · log(1 + user input length) ± `spread`, from `rows`."""
+    """Log length = intercept + slope · log(1 + user input length) ± `spread`, from `rows`.
+
+    `levels` are the quantiles of its residuals at `LEVELS`, in spreads.
+    """
 
     intercept: float
     slope: float
     spread: float
     rows: int
+    levels: list[float] = []
+
+
+class FitSettings(Struct, frozen=True):
+    """What a fit chose by rows left out: the trees' `rounds`, and the share of the text parts.
+
+    A share in [0, 1] is what the text parts count for against the line alone: `shares` by app,
+    `share` of an app that is not among them.
+    """
+
+    rounds: int
+    share: float
+    shares: dict[UUID, float]
 
 
 class Artefact(Struct, frozen=True, kw_only=True):
@@ -128,6 +144,7 @@ class Artefact(Struct, frozen=True, kw_only=True):
     trees: list[str]
     mean: str
     unseen_apps: UnseenApps = field(name="newcomer")
+    settings: FitSettings | None = None
     scores: ConformityScores
 
 

@@ -4,6 +4,7 @@ Each stage is fitted on the residuals of the one before, of log(1 + tokens), in 
 line. Apps that are not in the training data have a model of their own: `unseen_apps`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -16,10 +17,19 @@ from gateway.prediction.features.text_encoder import CUES
 from gateway.prediction.model.app_lines import (
     fit_lines,
     impute_censored,
+    leverages,
+    line_levels,
     predict_lines,
     rows_by_app,
 )
-from gateway.prediction.model.artefact import AppLine, Artefact, FittedKernel, TextSpace, UnseenApps
+from gateway.prediction.model.artefact import (
+    AppLine,
+    Artefact,
+    FitSettings,
+    FittedKernel,
+    TextSpace,
+    UnseenApps,
+)
 from gateway.prediction.model.inputs import ModelInputs
 from gateway.prediction.model.text_kernel import (
     KERNEL_OUTPUTS,
@@ -30,7 +40,15 @@ from gateway.prediction.model.text_kernel import (
     has_text,
     text_points,
 )
-from gateway.prediction.model.trees import fit_mean, fit_trees, read_trees
+from gateway.prediction.model.text_shares import blend, choose_shares, share_losses
+from gateway.prediction.model.trees import (
+    LeftOut,
+    Targets,
+    cross_fit,
+    fit_mean,
+    fit_trees,
+    read_trees,
+)
 from gateway.prediction.model.unseen_apps import UnseenAppsModel, fit_unseen_apps
 from gateway.quantiles import Bools, Floats
 
@@ -52,6 +70,7 @@ class FittedModel:
     trees: list[str]
     mean: str
     unseen_apps: UnseenApps
+    settings: FitSettings
 
 
 class PredictedLengths(NamedTuple):
@@ -71,11 +90,13 @@ def fit(
     weights: Floats | None = None,
     *,
     threads: int,
+    settings: FitSettings | None = None,
 ) -> FittedModel:
     """Fit on n ≥ 1 weighted requests and their generation lengths.
 
     A censored row enters the kernels with its expected length, and the trees as IMPUTATION_DRAWS
-    rows with imputed lengths (`app_lines.impute_censored`).
+    rows with imputed lengths (`app_lines.impute_censored`). Without `settings` they are chosen by
+    rows left out of the fit.
     """
     weights = np.ones(len(inputs)) if weights is None else weights
     log_lengths = np.log1p(np.maximum(tokens, 1.0))
@@ -86,28 +107,70 @@ def fit(
     space = fit_space(inputs.text)
     kernels, outputs = _fit_kernels(inputs, text_points(inputs.text, space), expected, weights)
 
-    targets = impute_censored(scaled - outputs[:, 0], censored, draws=IMPUTATION_DRAWS)
-    natural = np.flatnonzero(~censored)
-    censored_rows = np.repeat(np.flatnonzero(censored), IMPUTATION_DRAWS)
-    rows = np.concatenate((natural, censored_rows))
+    imputed = impute_censored(scaled - outputs[:, 0], censored, draws=IMPUTATION_DRAWS)
+    targets = _tree_targets(imputed, censored, weights)
     table = _table(inputs, centre, spread, outputs)
     expected_log = centre + spread * expected
+    if settings is None:
+        left_out = cross_fit(table, targets, threads=threads)
+        rows = left_out.rows
+        settings = _settings(
+            left_out,
+            inputs.rows(rows),
+            line_levels(inputs.apps, pooled, lines)[rows],
+            outputs[rows, 0],
+            imputed[rows],
+            spread[rows],
+            weights[rows],
+            _moved(inputs, weights, expected)[rows],
+        )
     mean_residuals = np.expm1(expected_log) - np.expm1(centre + spread * outputs[:, 0])
     return FittedModel(
         pooled=pooled,
         lines=lines,
         space=space,
         kernels=kernels,
-        trees=fit_trees(
-            table[rows],
-            np.concatenate((targets[natural, 0], targets[censored].ravel())),
-            np.concatenate((weights[natural], weights[censored_rows] / IMPUTATION_DRAWS)),
-            rows,
-            threads=threads,
-        ),
+        trees=fit_trees(table, targets, settings.rounds, threads=threads),
         mean=fit_mean(table, mean_residuals, weights, MEAN_ROUNDS, threads=threads, **MEAN_SHAPE),
         unseen_apps=fit_unseen_apps(inputs, expected_log, censored, weights, threads=threads),
+        settings=settings,
     )
+
+
+def _tree_targets(imputed: Floats, censored: Bools, weights: Floats) -> Targets:
+    """Natural rows once, censored ones with each of their imputed targets (n, draws)."""
+    natural, cut_off = np.flatnonzero(~censored), np.flatnonzero(censored)
+    draws = imputed.shape[1]
+    return Targets(
+        requests=np.concatenate((natural, np.repeat(cut_off, draws))),
+        target=np.concatenate((imputed[natural, 0], imputed[cut_off].ravel())),
+        weights=np.concatenate((weights[natural], np.repeat(weights[cut_off] / draws, draws))),
+    )
+
+
+def _moved(inputs: ModelInputs, weights: Floats, scaled: Floats) -> Floats:
+    """How far each row would move from its line, in spreads, if the line had not seen it."""
+    leverage = leverages(inputs.log_uil, rows_by_app(inputs.apps), weights)
+    return scaled * leverage / (1 - leverage)
+
+
+def _settings(
+    left_out: LeftOut,
+    inputs: ModelInputs,
+    line: Floats,
+    kernel: Floats,
+    imputed: Floats,
+    spread: Floats,
+    weights: Floats,
+    moved: Floats,
+) -> FitSettings:
+    """The shares of the text parts, chosen on the k rows that were left out."""
+    # The targets are residuals of the kernel; all are as far from a line without the row.
+    lengths = imputed + (kernel + moved)[:, None]
+    full = kernel[:, None] + left_out.quantiles
+    losses = spread[:, None] * share_losses(line, full, lengths)
+    share, shares = choose_shares(losses, weights, rows_by_app(inputs.apps))
+    return FitSettings(left_out.rounds, share, shares)
 
 
 class LengthModel:
@@ -147,11 +210,21 @@ class LengthModel:
             if app in self._kernels:
                 outputs[rows] = self._kernels[app].predict(points[rows])
         table = _table(inputs, centre, spread, outputs)
-        scaled_quantiles = np.stack([head.score(table) for head in self._heads], axis=1)
-        kernel_centre = centre + spread * outputs[:, 0]
-        found = _sorted_prediction(kernel_centre[:, None] + spread[:, None] * scaled_quantiles)
-        mean = np.expm1(np.minimum(kernel_centre, MAX_LOG_LENGTH)) + self._mean.score(table)
-        return PredictedLengths(found.quantiles, (found.mean + np.maximum(mean, 1.0)) / 2)
+        full = outputs[:, :1] + np.stack([head.score(table) for head in self._heads], axis=1)
+        shares, line = self._shares(inputs.apps), full
+        if fitted.settings is not None:
+            line = line_levels(inputs.apps, fitted.pooled, fitted.lines)
+        found = _sorted_prediction(centre[:, None] + spread[:, None] * blend(line, full, shares))
+        kernel_centre = np.minimum(centre + spread * outputs[:, 0], MAX_LOG_LENGTH)
+        mean = np.maximum(np.expm1(kernel_centre) + self._mean.score(table), 1.0)
+        return PredictedLengths(found.quantiles, found.mean + shares / 2 * (mean - found.mean))
+
+    def _shares(self, apps: Sequence[UUID]) -> Floats:
+        """What the text parts count for in n requests, (n,)."""
+        settings = self._fitted.settings
+        if settings is None:  # a version of an earlier release
+            return np.ones(len(apps))
+        return np.array([settings.shares.get(app, settings.share) for app in apps])
 
 
 def _sorted_prediction(quantiles: Floats) -> PredictedLengths:

@@ -10,10 +10,10 @@ from sqlalchemy import ColumnElement, func, select
 from gateway.database.errors import LONG_TRANSACTION_S, Sessions, transaction
 from gateway.history.record import BATCH_TIER
 from gateway.prediction.features.length_history import LengthOutcome
+from gateway.prediction.messages import IMPORTED
 from models import RequestRecord
 
 MAX_ROWS: Final = 20_000
-IMPORTED: Final = "imported"  # prediction source of rows from imported logs
 
 
 class HistoryRow(Struct, frozen=True):
