@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gateway.errors import PredictorRefused
 from gateway.prediction.adaptation.conformal import ConformityScores
 from gateway.prediction.features.features import FEATURE_VERSION, INPUTS
-from gateway.quantiles import LEVELS
+from gateway.quantiles import LEVELS, NORMAL
 
 MAGIC: Final = b"LMAASP2\n"
 DIGEST_BYTES: Final = 32
@@ -111,7 +111,7 @@ class AppLine(Struct, frozen=True):
     slope: float
     spread: float
     rows: int
-    levels: list[float] = []
+    levels: list[float] = field(default_factory=lambda: [*NORMAL])
 
 
 class FitSettings(Struct, frozen=True):

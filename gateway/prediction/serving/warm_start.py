@@ -23,6 +23,7 @@ class HistoryRow(Struct, frozen=True):
     predictor: UUID | None
     feature_version: int
     features: bytes
+    source: str
 
 
 async def recent_outcomes(
@@ -49,6 +50,7 @@ async def recent_outcomes(
             RequestRecord.predictor_id,
             RequestRecord.feature_version,
             RequestRecord.features,
+            RequestRecord.prediction_source,
         )
         .where(RequestRecord.model == model, of_lane(batch=batch))
         .order_by(RequestRecord.arrived_at.desc())
@@ -64,9 +66,11 @@ async def recent_outcomes(
             predictor,
             version,
             vector,
+            source,
         )
         for (
             tenant, app, user, tokens, censored, arrived, response_s, predictor, version, vector,
+            source,
         ) in reversed(rows)
     ]  # fmt: skip
 
