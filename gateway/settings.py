@@ -286,7 +286,6 @@ class Settings(Struct, frozen=True, rename=_variable):
     embedder: Annotated[
         str | None,
         Meta(
-            min_length=1,
             description="folder of the sentence-transformers model that embeds user inputs and "
             "instructions for the length predictor; unset: the packaged all-MiniLM-L6-v2. After a "
             "change, the predictor must be trained again",

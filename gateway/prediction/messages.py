@@ -7,7 +7,7 @@ from msgspec import Struct, field
 
 from gateway.quantiles import MEDIAN, P90
 
-__all__ = ["SOURCES", "Embeddings", "Prediction", "PredictionRequest", "Stage"]
+__all__ = ["IMPORTED", "SOURCES", "Embeddings", "Prediction", "PredictionRequest", "Stage"]
 
 SOURCES: Final = ("model", "app", "tenant", "global", "prior")
 """Where a prediction comes from: a trained version, the length history of the app, of the tenant or
@@ -16,6 +16,9 @@ of all apps, or the prior where no length is known."""
 Stage: TypeAlias = Literal["text", "embeddings"]
 """What a version's prediction has read: the text vectors, which take milliseconds, or the sentence
 embeddings, too, which come later."""
+
+IMPORTED: Final = "imported"
+"""The source of rows from imported logs, whose lengths nothing predicted."""
 
 
 class PredictionRequest(Struct, frozen=True, kw_only=True):

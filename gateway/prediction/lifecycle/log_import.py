@@ -28,11 +28,10 @@ from gateway.prediction.features.embedder_model import EmbedderModel, packaged_e
 from gateway.prediction.features.features import FEATURE_VERSION, features
 from gateway.prediction.features.length_history import LengthHistory, LengthOutcome
 from gateway.prediction.lifecycle.log_format import BadLine, LogLine, bad_lines_error, read_lines
-from gateway.prediction.messages import PredictionRequest
+from gateway.prediction.messages import IMPORTED, PredictionRequest
 from gateway.prediction.serving.frames import ScoreReply
 from gateway.prediction.serving.predictor import MAX_INSTRUCTION_CHARS, head_and_tail
 from gateway.prediction.serving.process_client import PredictorClient
-from gateway.prediction.serving.warm_start import IMPORTED
 from models import App, Instruction, RequestRecord, Tenant
 from models.base import new_id
 

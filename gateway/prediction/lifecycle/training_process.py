@@ -112,12 +112,8 @@ async def _make_version(
         active=active,
         threads=max(1, (os.cpu_count() or 1) // 2),
     )
-    activate = run.activate and judged.no_worse
-    metrics = judged.metrics() | {
-        "no_worse_than_active": judged.no_worse,
-        "activated": activate,
-        "active_refused": refusal,
-    }
+    activate = run.activate and judged.judgement.accepted
+    metrics = judged.metrics() | {"activated": activate, "active_refused": refusal}
     await training_log.set_phase(run.id, "storing")
     version = await registry.publish(
         _predictor_row(run, model_hash, samples, judged, metrics), run.id, activate=activate

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from gateway.errors import PredictorRefused
 from gateway.prediction.adaptation.conformal import ConformityScores
 from gateway.prediction.features.features import FEATURE_VERSION, INPUTS
-from gateway.quantiles import LEVELS
+from gateway.quantiles import LEVELS, NORMAL
 
 Part = TypeVar("Part")
 
@@ -128,12 +128,29 @@ class UnseenApps(Struct, frozen=True):
 
 
 class AppLine(Struct, frozen=True):
-    """Log length = intercept + slope · log(1 + user input length) ± `spread`, from `rows`."""
+    """Log length = intercept + slope · log(1 + user input length) ± `spread`, from `rows`.
+
+    `levels` are the quantiles of its residuals at `LEVELS`, in spreads.
+    """
 
     intercept: float
     slope: float
     spread: float
     rows: int
+    levels: list[float] = field(default_factory=lambda: [*NORMAL])
+
+
+class FitSettings(Struct, frozen=True):
+    """What a fit chose by rows left out: the trees' `rounds`, and the share of the text parts.
+
+    A share in [0, 1] is what the text parts count for against the line alone: `shares` by app,
+    `share` of an app that is not among them. `sentences` are those of the second stage, if any.
+    """
+
+    rounds: int
+    share: float
+    shares: dict[UUID, float]
+    sentences: "FitSettings | None" = None
 
 
 class Artefact(Struct, frozen=True, kw_only=True):
@@ -155,6 +172,7 @@ class Artefact(Struct, frozen=True, kw_only=True):
     trees: list[str]
     mean: str
     unseen_apps: UnseenApps = field(name="newcomer")
+    settings: FitSettings | None = None
     scores: ConformityScores
     sentences: SentenceStage | None = None
     embedder: str | None = None

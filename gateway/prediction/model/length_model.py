@@ -11,12 +11,14 @@ from typing import NamedTuple
 from uuid import UUID
 
 import numpy as np
+from msgspec.structs import replace
 
 from gateway.prediction.features.text_encoder import CUES
-from gateway.prediction.model.app_lines import fit_lines, impute_censored, predict_lines
+from gateway.prediction.model.app_lines import fit_lines
 from gateway.prediction.model.artefact import (
     AppLine,
     Artefact,
+    FitSettings,
     FittedKernel,
     SentenceStage,
     TextSpace,
@@ -24,6 +26,7 @@ from gateway.prediction.model.artefact import (
 )
 from gateway.prediction.model.heads import (
     Heads,
+    LinePrediction,
     PredictedLengths,
     ScaledLengths,
     fit_heads,
@@ -32,7 +35,6 @@ from gateway.prediction.model.heads import (
 from gateway.prediction.model.inputs import ModelInputs
 from gateway.prediction.model.sentence_stage import (
     SentenceModel,
-    Table,
     fit_sentence_stage,
     with_kernel,
 )
@@ -44,6 +46,7 @@ from gateway.prediction.model.text_kernel import (
     kernel_outputs,
     text_points,
 )
+from gateway.prediction.model.trees import Table
 from gateway.prediction.model.unseen_apps import UnseenAppsModel, fit_unseen_apps
 from gateway.quantiles import LEVELS, Bools, Floats
 
@@ -61,6 +64,7 @@ class FittedModel:
     trees: list[str]
     mean: str
     unseen_apps: UnseenApps
+    settings: FitSettings
     sentences: SentenceStage | None = None
 
     @property
@@ -76,48 +80,47 @@ def fit(
     weights: Floats | None = None,
     *,
     threads: int,
+    settings: FitSettings | None = None,
 ) -> FittedModel:
     """Fit on n ≥ 1 weighted requests and their generation lengths.
 
     A censored row enters the kernels with its expected length, and the trees as several rows with
-    imputed lengths.
+    imputed lengths. Without `settings` they are chosen by rows left out of the fit; with settings
+    that have none for the second stage, it is left out.
     """
     weights = np.ones(len(inputs)) if weights is None else weights
     log_lengths = np.log1p(np.maximum(tokens, 1.0))
     pooled, lines = fit_lines(inputs.apps, inputs.log_uil, log_lengths, censored, weights)
-    centre, spread = predict_lines(inputs.apps, inputs.log_uil, pooled, lines)
-    scaled = (log_lengths - centre) / spread
-    lengths = ScaledLengths(
-        centre=centre,
-        spread=spread,
-        scaled=scaled,
-        expected=impute_censored(scaled, censored, draws=1)[:, 0],
-        censored=censored,
-        weights=weights,
-    )
+    line = LinePrediction.of(inputs.apps, inputs.log_uil, pooled, lines)
+    lengths = ScaledLengths.of(line, inputs.log_uil, log_lengths, censored, weights)
     space = fit_space(inputs.text)
-    points = text_points(inputs.text, space)
+    points, table = text_points(inputs.text, space), _table(inputs)
     kernels, outputs = fit_kernels(inputs.apps, points, lengths.expected, weights)
-    read = with_kernel(_table(inputs), centre, spread, outputs)
-    trees, mean = fit_heads(read, lengths, outputs[:, 0], threads=threads)
-    expected_log = centre + spread * lengths.expected
+    read = with_kernel(table, line, outputs)
+    heads = fit_heads(read, lengths, outputs[:, 0], settings, threads=threads)
+    second = None
+    if settings is None or settings.sentences is not None:
+        own = None if settings is None else settings.sentences
+        second = fit_sentence_stage(inputs, lengths, points, table, own, threads=threads)
     return FittedModel(
         pooled=pooled,
         lines=lines,
         space=space,
         kernels=kernels,
-        trees=trees,
-        mean=mean,
-        unseen_apps=fit_unseen_apps(inputs, expected_log, censored, weights, threads=threads),
-        sentences=fit_sentence_stage(inputs, lengths, points, _table(inputs), threads=threads),
+        trees=heads.trees,
+        mean=heads.mean,
+        unseen_apps=fit_unseen_apps(
+            inputs, lengths.expected_log, censored, weights, threads=threads
+        ),
+        settings=replace(heads.settings, sentences=second and second.settings),
+        sentences=second and second.stage,
     )
 
 
 class _TextParts(NamedTuple):
-    """What both stages read of n requests: their lines (n,), points and tables (n, …)."""
+    """What both stages read of n requests: their lines, and points and tables, (n, …)."""
 
-    centre: Floats
-    spread: Floats
+    line: LinePrediction
     points: Points
     table: Table
 
@@ -128,8 +131,11 @@ class LengthModel:
     def __init__(self, fitted: FittedModel | Artefact) -> None:
         self._fitted = fitted
         self._kernels = {app: AppKernel(kernel) for app, kernel in fitted.kernels.items()}
-        self._heads = Heads(fitted.trees, fitted.mean)
-        self._sentences = SentenceModel(fitted.sentences) if fitted.sentences else None
+        settings = fitted.settings
+        self._heads = Heads(fitted.trees, fitted.mean, settings)
+        self._sentences: SentenceModel | None = None
+        if fitted.sentences is not None:
+            self._sentences = SentenceModel(fitted.sentences, settings and settings.sentences)
         self._unseen_apps = UnseenAppsModel(fitted.unseen_apps)
 
     @property
@@ -162,10 +168,9 @@ class LengthModel:
 
     def _predict_by_text(self, inputs: ModelInputs) -> PredictedLengths:
         """For apps in the training data, without embeddings of the user inputs."""
-        centre, spread, points, table = self._text_parts(inputs)
+        line, points, table = self._text_parts(inputs)
         outputs = kernel_outputs(self._kernels, inputs.apps, points)
-        read = with_kernel(table, centre, spread, outputs)
-        return self._heads.predict(read, centre + spread * outputs[:, 0], spread)
+        return self._heads.predict(with_kernel(table, line, outputs), line, outputs[:, 0])
 
     def _predict_by_sentence(self, inputs: ModelInputs) -> PredictedLengths:
         """For apps in the training data, with embeddings of the user inputs."""
@@ -174,9 +179,8 @@ class LengthModel:
 
     def _text_parts(self, inputs: ModelInputs) -> _TextParts:
         fitted = self._fitted
-        centre, spread = predict_lines(inputs.apps, inputs.log_uil, fitted.pooled, fitted.lines)
-        points = text_points(inputs.text, fitted.space)
-        return _TextParts(centre, spread, points, _table(inputs))
+        line = LinePrediction.of(inputs.apps, inputs.log_uil, fitted.pooled, fitted.lines)
+        return _TextParts(line, text_points(inputs.text, fitted.space), _table(inputs))
 
 
 def _table(inputs: ModelInputs) -> Table:

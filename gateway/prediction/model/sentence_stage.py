@@ -5,14 +5,20 @@ text vector; trees of its own read its outputs and the embeddings' principal com
 stage serves until the embedding of a text is computed, and where it is not.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gateway.prediction.features.text_encoder import BIGRAM_DIMS, MEANING_DIMS, UNIGRAM_DIMS
-from gateway.prediction.model.artefact import Matrix, SentenceStage
-from gateway.prediction.model.heads import Heads, PredictedLengths, ScaledLengths, fit_heads
+from gateway.prediction.model.artefact import FitSettings, Matrix, SentenceStage
+from gateway.prediction.model.heads import (
+    Heads,
+    LinePrediction,
+    PredictedLengths,
+    ScaledLengths,
+    fit_heads,
+)
 from gateway.prediction.model.inputs import ModelInputs
 from gateway.prediction.model.pca import compress, fit_axes
 from gateway.prediction.model.text_kernel import (
@@ -21,6 +27,7 @@ from gateway.prediction.model.text_kernel import (
     fit_kernels,
     kernel_outputs,
 )
+from gateway.prediction.model.trees import Table
 from gateway.quantiles import Floats
 
 MIN_EMBEDDED_ROWS: Final = 100
@@ -31,12 +38,23 @@ SKETCH_SHARE: Final = 0.6
 SKETCH_DIMS: Final = UNIGRAM_DIMS + BIGRAM_DIMS
 SENTENCE_AXES: Final = 16
 
-Table = NDArray[np.float32]
+
+class FittedStage(NamedTuple):
+    """A second stage, and what its fit chose."""
+
+    stage: SentenceStage
+    settings: FitSettings
 
 
 def fit_sentence_stage(
-    inputs: ModelInputs, lengths: ScaledLengths, points: Points, table: Table, *, threads: int
-) -> SentenceStage | None:
+    inputs: ModelInputs,
+    lengths: ScaledLengths,
+    points: Points,
+    table: Table,
+    settings: FitSettings | None,
+    *,
+    threads: int,
+) -> FittedStage | None:
     """Fit on the requests with an embedding; None if they are too few.
 
     `points` (n, d) are those of the text kernels, `table` (n, columns) what the trees read besides.
@@ -44,43 +62,41 @@ def fit_sentence_stage(
     rows = np.flatnonzero(inputs.embedded)
     if len(rows) < max(MIN_EMBEDDED_ROWS, MIN_EMBEDDED_SHARE * len(inputs)):
         return None
-    inputs, lengths, table = inputs.rows(rows), lengths.rows(rows), table[rows]
+    inputs, lengths = inputs.rows(rows), lengths.rows(rows)
     centre = inputs.sentences.mean(axis=0, dtype=np.float64)[None].astype(np.float32)
-    kernels, outputs = fit_kernels(
-        inputs.apps,
-        _points(points[rows], inputs.sentences, centre),
-        lengths.expected,
-        lengths.weights,
-    )
+    points = _points(points[rows], inputs.sentences, centre)
+    kernels, outputs = fit_kernels(inputs.apps, points, lengths.expected, lengths.weights)
     axes = fit_axes(inputs.sentences, SENTENCE_AXES)
-    read = with_kernel(table, lengths.centre, lengths.spread, outputs)
+    read = with_kernel(table[rows], lengths.line, outputs)
     read = np.hstack((read, compress(inputs.sentences, axes)), dtype=np.float32)
-    trees, mean = fit_heads(read, lengths, outputs[:, 0], threads=threads)
-    return SentenceStage(Matrix.of(centre), axes, kernels, trees, mean)
+    heads = fit_heads(read, lengths, outputs[:, 0], settings, threads=threads)
+    stage = SentenceStage(Matrix.of(centre), axes, kernels, heads.trees, heads.mean)
+    return FittedStage(stage, heads.settings)
 
 
 class SentenceModel:
     """A fitted second stage, ready to predict. PredictorRefused if its trees cannot be read."""
 
-    def __init__(self, fitted: SentenceStage) -> None:
+    def __init__(self, fitted: SentenceStage, settings: FitSettings | None) -> None:
         self._centre = fitted.centre.array()
         self._axes = fitted.axes
         self._kernels = {app: AppKernel(kernel) for app, kernel in fitted.kernels.items()}
-        self._heads = Heads(fitted.trees, fitted.mean)
+        self._heads = Heads(fitted.trees, fitted.mean, settings)
 
     def predict(
-        self, inputs: ModelInputs, centre: Floats, spread: Floats, points: Points, table: Table
+        self, inputs: ModelInputs, line: LinePrediction, points: Points, table: Table
     ) -> PredictedLengths:
         """The lengths of n requests with an embedding; the rest as in `fit_sentence_stage`."""
         points = _points(points, inputs.sentences, self._centre)
         outputs = kernel_outputs(self._kernels, inputs.apps, points)
-        read = with_kernel(table, centre, spread, outputs)
+        read = with_kernel(table, line, outputs)
         read = np.hstack((read, compress(inputs.sentences, self._axes)), dtype=np.float32)
-        return self._heads.predict(read, centre + spread * outputs[:, 0], spread)
+        return self._heads.predict(read, line, outputs[:, 0])
 
 
-def with_kernel(table: Table, centre: Floats, spread: Floats, outputs: Floats) -> Table:
+def with_kernel(table: Table, line: LinePrediction, outputs: Floats) -> Table:
     """The table (n, columns) with what line and kernel predict, in logs of tokens."""
+    centre, spread = line.centre, line.spread
     derived = np.column_stack(
         (
             centre,

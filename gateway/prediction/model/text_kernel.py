@@ -145,7 +145,7 @@ class AppKernel:
     def predict(self, points: Points) -> Floats:
         """The outputs for points (n, d), (n, len(KERNEL_OUTPUTS)); 0 for NaN points."""
         similarity = self._similarity_to_kernel(points)
-        ridge = similarity @ self._weights + self._mean
+        ridge = product(similarity, self._weights) + self._mean
         outputs = np.column_stack((ridge, _neighbours(similarity, self._targets)))
         return np.asarray(np.nan_to_num(outputs, nan=0.0), dtype=np.float64)
 
@@ -155,7 +155,7 @@ class AppKernel:
         products = np.empty((len(points), len(self._points)), dtype=np.float32)
         for start in range(0, len(self._points), BLOCK_POINTS):
             block = slice(start, start + BLOCK_POINTS)
-            products[:, block] = scaled @ self._points[block].astype(np.float32).T
+            products[:, block] = product(scaled, self._points[block].astype(np.float32).T)
         return _similarity(products, points, self._squares)
 
 
@@ -163,14 +163,21 @@ def _neighbours(similarity: Points, targets: Points) -> Points:
     """Mean and standard deviation of targets (m,), weighted by similarity (n, m): (n, 2)."""
     weights = similarity**NEIGHBOUR_POWER
     total = weights.sum(axis=1) + 1e-9
-    mean = weights @ targets / total
-    square = weights @ targets**2 / total
+    mean = product(weights, targets) / total
+    square = product(weights, targets**2) / total
     return np.stack((mean, np.sqrt(np.maximum(square - mean**2, 0.0))), axis=1)
 
 
 def gram(points: Points, others: Points) -> Points:
     """The Gram matrix: exp(-d²) of every pair, (n, m)."""
-    return _similarity(points @ others.T, points, (others**2).sum(axis=1))
+    return _similarity(product(points, others.T), points, (others**2).sum(axis=1))
+
+
+def product(left: Points, right: Points) -> Points:
+    """The matrix product."""
+    # BLAS may set the invalid flag on rows that it pads a block with, which numpy then reports.
+    with np.errstate(invalid="ignore"):
+        return left @ right
 
 
 def _similarity(products: Points, points: Points, squares: Points) -> Points:
@@ -203,6 +210,6 @@ def _ridge(points: Points, target: Floats, weights: Floats, rows: NDArray[np.int
         ridged = matrix + np.diag(ridge / np.maximum(weights[fit_rows], 1e-3)).astype(np.float32)
         factor = scipy.linalg.cho_factor(ridged, overwrite_a=True, check_finite=False)
         coefficients = scipy.linalg.cho_solve(factor, centred, check_finite=False)
-        residuals = target[test_rows] - mean - cross @ coefficients
+        residuals = target[test_rows] - mean - product(cross, coefficients)
         errors.append(float(np.average(residuals**2, weights=weights[test_rows])))
     return RIDGE_CANDIDATES[int(np.argmin(errors))]

@@ -17,7 +17,7 @@ from gateway.database.errors import Sessions
 from gateway.errors import Unavailable
 from gateway.history.record import Record
 from gateway.prediction.adaptation.adaptation import Adaptation, ScoredOutcome
-from gateway.prediction.adaptation.conformal import ConformalCalibration, calibrated_tokens
+from gateway.prediction.adaptation.source_bands import SourceBands
 from gateway.prediction.expectation import expected_tokens, limited_mean
 from gateway.prediction.features.embedder_model import EmbedderModel
 from gateway.prediction.features.features import (
@@ -64,7 +64,7 @@ class _Learned(Struct):
     """What outcomes taught: lengths, and corrections of predictions from them and of versions."""
 
     history: LengthHistory = field(default_factory=LengthHistory)
-    calibration: ConformalCalibration = field(default_factory=ConformalCalibration)
+    bands: SourceBands = field(default_factory=SourceBands)
     adaptations: dict[UUID, Adaptation] = field(default_factory=dict)
 
 
@@ -120,7 +120,7 @@ class LengthPredictor:
             finished = await recent_outcomes(self._sessions, self.model, batch=batch)
             for row in finished:
                 learned.history.learn(row.outcome)
-                _calibrate_history(learned.calibration, row)
+                _calibrate_history(learned.bands, row)
             loaded += len(finished)
         self._client.start()
         log.info("habits_loaded", rows=loaded)
@@ -194,8 +194,14 @@ class LengthPredictor:
         learned.history.learn(outcome)
         if record.predictor_id == self._active and not record.batch:
             self.drift.observe(record)
-        row = HistoryRow(outcome, record.predictor_id, record.feature_version, record.features)
-        _calibrate_history(learned.calibration, row)
+        row = HistoryRow(
+            outcome,
+            record.predictor_id,
+            record.feature_version,
+            record.features,
+            record.prediction_source,
+        )
+        _calibrate_history(learned.bands, row)
         adaptation = learned.adaptations.get(record.predictor_id) if record.predictor_id else None
         if adaptation is not None:
             _learn_row(adaptation, row)
@@ -253,8 +259,9 @@ class LengthPredictor:
             vector = with_raw_quantiles(vector, scored)
         else:
             source, predictor = history.source, None
-            offsets = learned.calibration.offsets(request.app)
-            levels = calibrated_tokens(history.app.quantiles, offsets, request.max_tokens)
+            levels = learned.bands.serve(
+                source, request.app, history.app.quantiles, request.max_tokens
+            )
             vector = with_raw_quantiles(vector, history.app.quantiles)
             mean = float(expected_tokens(np.array(levels)))
         self.counts.by_source[source] += 1
@@ -287,14 +294,14 @@ def _initial_adaptation(artefact: bytes, model_hash: str, embedder: str) -> Adap
     return Adaptation(version.lines, version.scores)
 
 
-def _calibrate_history(calibration: ConformalCalibration, row: HistoryRow) -> None:
+def _calibrate_history(bands: SourceBands, row: HistoryRow) -> None:
     """Learn from an outcome that the length history predicted; others have no such quantiles."""
     if row.predictor is not None or not _usable(row):
         return
     _, *upper = raw_quantiles(from_bytes(row.features))
     if any(upper):  # 0 in rows of earlier releases and of imported logs
         outcome = row.outcome
-        calibration.learn(outcome.app, upper, outcome.tokens, censored=outcome.censored)
+        bands.learn(row.source, outcome.app, upper, outcome.tokens, censored=outcome.censored)
 
 
 def _usable(row: HistoryRow) -> bool:

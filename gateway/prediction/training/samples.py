@@ -15,6 +15,7 @@ from gateway.database.errors import Sessions, translated
 from gateway.prediction.features.embedder_model import EmbedderModel, packaged_embedder
 from gateway.prediction.features.features import FEATURE_VERSION, NAMES
 from gateway.prediction.features.text_encoder import TEXT_DIMS
+from gateway.prediction.messages import IMPORTED
 from gateway.prediction.model.inputs import ModelInputs, unpack_vector
 from gateway.prediction.training.sampling import draw_rows
 from gateway.quantiles import LEVELS, Bools, Floats
@@ -38,7 +39,8 @@ async def _no_progress(read: int, wanted: int) -> None:
 class Samples:
     """n finished requests, oldest first; columns (n,), `served` (n, len(LEVELS)) in tokens.
 
-    `served` are the quantiles served at the time. `weights` are inverse sampling rates with mean 1;
+    `served` are the quantiles served at the time, for `live` rows: others were imported; None: all
+    are live. `weights` are inverse sampling rates with mean 1;
     None: equal weights.
     """
 
@@ -49,6 +51,7 @@ class Samples:
     served: Floats
     arrived: list[datetime]
     weights: Floats | None = None
+    was_live: Bools | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -57,6 +60,11 @@ class Samples:
     def natural(self) -> int:
         """The number of uncensored samples."""
         return int((~self.censored).sum())
+
+    @property
+    def live(self) -> Bools:
+        """Which requests were served, (n,)."""
+        return np.ones(len(self), np.bool_) if self.was_live is None else self.was_live
 
     def rows(self, start: int, stop: int) -> "Samples":
         """The samples in [start, stop)."""
@@ -69,6 +77,7 @@ class Samples:
             served=self.served[part],
             arrived=self.arrived[part],
             weights=None if self.weights is None else self.weights[part],
+            was_live=None if self.was_live is None else self.was_live[part],
         )
 
 
@@ -123,6 +132,7 @@ async def _fetch(session: AsyncSession, keys: Sequence[tuple[datetime, UUID]]) -
             RequestRecord.censored,
             RequestRecord.max_tokens,
             RequestRecord.quantiles,
+            RequestRecord.prediction_source,
             RequestRecord.arrived_at,
         )
         # An id has one arrival time, so pairs need not be compared.
@@ -164,7 +174,7 @@ class _Columns:
         self._texts = bytearray()
         self._sentences = bytearray()
         self._served = array("d")
-        self._numbers = array("d")  # instruction, tokens, censored, max_tokens, weight
+        self._numbers = array("d")  # instruction, tokens, censored, max_tokens, weight, live
         self._arrived: list[datetime] = []
 
     def add(self, row: Any, weight: float) -> None:
@@ -177,10 +187,11 @@ class _Columns:
         self._served.extend(row.quantiles)
         number = self.hashes.setdefault(row.instruction_hash, len(self.hashes))
         self._numbers.extend((number, row.generation_tokens, row.censored, row.max_tokens, weight))
+        self._numbers.append(row.prediction_source != IMPORTED)
         self._arrived.append(row.arrived_at)
 
     def samples(self, instructions: dict[bytes, bytes]) -> Samples:
-        numbers = np.array(self._numbers).reshape(-1, 5)
+        numbers = np.array(self._numbers).reshape(-1, 6)
         features = np.frombuffer(bytes(self._features), np.float32).reshape(-1, len(NAMES))
         texts = np.frombuffer(bytes(self._texts), np.float16)
         dims = self._embedder.dims
@@ -201,4 +212,5 @@ class _Columns:
             served=np.array(self._served).reshape(-1, len(LEVELS)),
             arrived=self._arrived,
             weights=numbers[:, 4],
+            was_live=numbers[:, 5].astype(np.bool_),
         )

@@ -145,5 +145,5 @@ async def test_training_on_served_requests_lowers_the_error_of_the_next(
     await runs.finished()
     second = await registry.show((await registry.run(again.id)).predictor_id or uuid4())
     assert second.metrics["active"]["rows"] == second.metrics["new"]["rows"] == 60
-    assert second.active == second.metrics["no_worse_than_active"]
+    assert second.active == second.metrics["accepted"]
     await listener.close()

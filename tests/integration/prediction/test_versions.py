@@ -178,7 +178,7 @@ async def test_exported_version_is_imported_inactive_and_scores_the_same(
     taken = await registry.import_version(stored, model="demo", model_hash="abc", by="otto")
     assert stored == artefact
     assert taken.checksum == version.checksum
-    assert (taken.active, taken.created_by, taken.rows) == (False, "otto", 96)
+    assert (taken.active, taken.created_by, taken.rows) == (False, "otto", 120)
     await registry.activate(taken.id, by="otto")
     assert await registry.active("demo") == taken.id
 

@@ -103,8 +103,10 @@ def test_the_mean_lies_above_the_median_where_lengths_have_a_tail(
 
 
 def test_text_features_improve_on_the_line(judged: JudgedVersion) -> None:
-    assert judged.new.log_rmse_median < 0.6 * judged.line.log_rmse_median
-    assert judged.new.tau > judged.line.tau
+    new, line = judged.judgement.new, judged.judgement.other("line")
+    assert line is not None
+    assert new.log_rmse_median < 0.6 * line.log_rmse_median
+    assert new.tau > line.tau
 
 
 def test_censored_lengths_do_not_shorten_predictions(samples: Samples) -> None:
