@@ -95,11 +95,13 @@ class SentenceStage(Struct, frozen=True):
     """The second stage: kernels and trees that read the embeddings of user inputs, too.
 
     An embedding enters a kernel's points around `centre` (1, d), and the trees by its components on
-    `axes`. The points are derived from the texts of requests: personal data.
+    `axes`, the instruction's by those on `instruction_axes`. The points are derived from the texts
+    of requests: personal data.
     """
 
     centre: Matrix
     axes: PrincipalAxes
+    instruction_axes: PrincipalAxes
     kernels: dict[UUID, FittedKernel]
     trees: list[str]
     mean: str

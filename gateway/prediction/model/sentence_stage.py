@@ -1,8 +1,9 @@
 """The second stage: what the sentence embeddings of the user inputs add to the text vectors.
 
 Per app a kernel ridge regression on text vector and embedding takes the place of the one on the
-text vector; trees of its own read its outputs and the embeddings' principal components. The first
-stage serves until the embedding of a text is computed, and where it is not.
+text vector; trees of its own read its outputs and the principal components of the embeddings of
+user input and instruction. The first stage serves until the embedding of a text is computed, and
+where it is not.
 """
 
 from typing import Final, NamedTuple
@@ -11,7 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.prediction.features.text_encoder import BIGRAM_DIMS, MEANING_DIMS, UNIGRAM_DIMS
-from gateway.prediction.model.artefact import FitSettings, Matrix, SentenceStage
+from gateway.prediction.model.artefact import (
+    FitSettings,
+    Matrix,
+    PrincipalAxes,
+    SentenceStage,
+)
 from gateway.prediction.model.heads import (
     Heads,
     LinePrediction,
@@ -37,6 +43,7 @@ MEANING_SHARE: Final = 0.47  # of the norms that the text vector's parts have in
 SKETCH_SHARE: Final = 0.6
 SKETCH_DIMS: Final = UNIGRAM_DIMS + BIGRAM_DIMS
 SENTENCE_AXES: Final = 16
+INSTRUCTION_AXES: Final = 8
 
 
 class FittedStage(NamedTuple):
@@ -67,10 +74,18 @@ def fit_sentence_stage(
     points = _points(points[rows], inputs.sentences, centre)
     kernels, outputs = fit_kernels(inputs.apps, points, lengths.expected, lengths.weights)
     axes = fit_axes(inputs.sentences, SENTENCE_AXES)
-    read = with_kernel(table[rows], lengths.line, outputs)
-    read = np.hstack((read, compress(inputs.sentences, axes)), dtype=np.float32)
+    instruction_axes = fit_axes(inputs.instructions[inputs.instruction_of], INSTRUCTION_AXES)
+    read = np.hstack(
+        (
+            with_kernel(table[rows], lengths.line, outputs),
+            _components(inputs, axes, instruction_axes),
+        ),
+        dtype=np.float32,
+    )
     heads = fit_heads(read, lengths, outputs[:, 0], settings, threads=threads)
-    stage = SentenceStage(Matrix.of(centre), axes, kernels, heads.trees, heads.mean)
+    stage = SentenceStage(
+        Matrix.of(centre), axes, instruction_axes, kernels, heads.trees, heads.mean
+    )
     return FittedStage(stage, heads.settings)
 
 
@@ -79,7 +94,7 @@ class SentenceModel:
 
     def __init__(self, fitted: SentenceStage, settings: FitSettings | None) -> None:
         self._centre = fitted.centre.array()
-        self._axes = fitted.axes
+        self._axes = fitted.axes, fitted.instruction_axes
         self._kernels = {app: AppKernel(kernel) for app, kernel in fitted.kernels.items()}
         self._heads = Heads(fitted.trees, fitted.mean, settings)
 
@@ -89,9 +104,8 @@ class SentenceModel:
         """The lengths of n requests with an embedding; the rest as in `fit_sentence_stage`."""
         points = _points(points, inputs.sentences, self._centre)
         outputs = kernel_outputs(self._kernels, inputs.apps, points)
-        read = with_kernel(table, line, outputs)
-        read = np.hstack((read, compress(inputs.sentences, self._axes)), dtype=np.float32)
-        return self._heads.predict(read, line, outputs[:, 0])
+        read = with_kernel(table, line, outputs), _components(inputs, *self._axes)
+        return self._heads.predict(np.hstack(read, dtype=np.float32), line, outputs[:, 0])
 
 
 def with_kernel(table: Table, line: LinePrediction, outputs: Floats) -> Table:
@@ -107,6 +121,12 @@ def with_kernel(table: Table, line: LinePrediction, outputs: Floats) -> Table:
         )
     )
     return np.hstack((table, derived), dtype=np.float32)
+
+
+def _components(inputs: ModelInputs, axes: PrincipalAxes, instruction_axes: PrincipalAxes) -> Table:
+    """The compressed embeddings of user inputs and instructions; NaN where one is missing."""
+    instructions = compress(inputs.instructions, instruction_axes)[inputs.instruction_of]
+    return np.hstack((compress(inputs.sentences, axes), instructions))
 
 
 def _points(points: Points, sentences: NDArray[np.float32], centre: Points) -> Points:

@@ -16,8 +16,8 @@ from gateway.prediction.model.length_model import LengthModel, fit
 from gateway.prediction.training.fitting import JudgedVersion
 from gateway.prediction.training.samples import Samples
 from gateway.quantiles import LEVELS, MEDIAN
-from tests.unit.prediction.conftest import DIMS
 
+DIMS = 24  # of an embedding
 NUMBERS = st.floats(-1e6, 1e6, width=32)
 
 
