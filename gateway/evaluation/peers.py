@@ -54,7 +54,7 @@ def _point(tokens: Floats) -> Forecast:
 
 def _buckets(requests: EvaluationRequests) -> NDArray[np.int64]:
     """The input length's power of two, (n,)."""
-    return np.floor(requests.inputs.log_uil / np.log(2)).astype(np.int64)
+    return np.asarray(np.floor(requests.inputs.log_uil / np.log(2)), dtype=np.int64)
 
 
 def _by_group(
