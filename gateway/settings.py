@@ -283,6 +283,14 @@ class Settings(Struct, frozen=True, rename=_variable):
             "earlier answers are used",
         ),
     ] = 50.0
+    embedder: Annotated[
+        str | None,
+        Meta(
+            description="folder of the sentence-transformers model that embeds user inputs and "
+            "instructions for the length predictor; unset: the packaged all-MiniLM-L6-v2. After a "
+            "change, the predictor must be trained again",
+        ),
+    ] = None
     automatic_training: Annotated[
         bool,
         Meta(

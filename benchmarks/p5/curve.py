@@ -12,7 +12,7 @@ from gateway.evaluation.baselines import app_median, line_per_app
 from gateway.evaluation.forecast import Forecast
 from gateway.evaluation.ours import ProductModel, serve
 from gateway.prediction.adaptation.adaptation import Adaptation
-from gateway.prediction.model.length_model import PredictedLengths
+from gateway.prediction.model.heads import PredictedLengths
 from gateway.prediction.training.scorecard import covered, kendall_tau, pinball_losses
 from gateway.quantiles import MEDIAN, P90, Floats
 

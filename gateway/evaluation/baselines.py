@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gateway.evaluation.arrivals import EvaluationRequests
 from gateway.evaluation.forecast import Forecast, residual_quantiles
 from gateway.prediction.model.app_lines import fit_lines, predict_lines
-from gateway.prediction.model.length_model import MEAN_ROUNDS, MEAN_SHAPE, from_log1p
+from gateway.prediction.model.heads import MEAN_ROUNDS, MEAN_SHAPE, from_log1p
 from gateway.prediction.model.trees import Targets, cross_fit, fit_mean, fit_trees, read_trees
 from gateway.quantiles import Floats
 

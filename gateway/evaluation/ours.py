@@ -12,7 +12,8 @@ from gateway.prediction.adaptation.adaptation import Adaptation, ScoredOutcome
 from gateway.prediction.adaptation.conformal import ConformityScores, initial_scores
 from gateway.prediction.expectation import expected_log, limited_mean
 from gateway.prediction.model.artefact import FitSettings
-from gateway.prediction.model.length_model import FittedModel, LengthModel, PredictedLengths, fit
+from gateway.prediction.model.heads import PredictedLengths
+from gateway.prediction.model.length_model import FittedModel, LengthModel, fit
 from gateway.quantiles import Floats
 
 HELD_OUT_SHARE: Final = 0.15  # newest training requests, for the initial conformity scores

@@ -6,13 +6,16 @@ leave-one-out predictions, those of the ridge in closed form (Rasmussen and Will
 5.12), so the next stage sees the same distribution in training and in serving.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Final
+from uuid import UUID
 
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
 from gateway.prediction.features.text_encoder import CUES, MEANING, SKETCH
+from gateway.prediction.model.app_lines import rows_by_app
 from gateway.prediction.model.artefact import FittedKernel, Matrix, QuantizedMatrix, TextSpace
 from gateway.quantiles import Bools, Floats
 
@@ -27,6 +30,7 @@ RIDGE_FIT_SHARE: Final = 0.65  # of these rows; the rest validates
 MIN_KERNEL_ROWS: Final = 40
 BLOCK_POINTS: Final = 256  # points per product: a block fits the L2 cache
 NEIGHBOUR_POWER: Final = 6  # neighbour weight = similarity to this power
+SEED: Final = 1
 KERNEL_OUTPUTS: Final = ("ridge", "neighbours", "difference")  # columns
 
 Points = NDArray[np.float32]
@@ -57,6 +61,37 @@ def text_points(text: NDArray[np.float32], space: TextSpace) -> Points:
     cues = (text[:, CUES] - space.cues.array()) / space.scale.array()
     max_cue = MAX_CUE_DEVIATION * CUE_WEIGHT / np.sqrt(cues.shape[1])
     return np.hstack((meaning, sketch, np.clip(cues, -max_cue, max_cue)), dtype=np.float32)
+
+
+def fit_kernels(
+    apps: Sequence[UUID], points: Points, target: Floats, weights: Floats
+) -> tuple[dict[UUID, FittedKernel], Floats]:
+    """The kernels of apps with enough points, and their outputs, (n, len(KERNEL_OUTPUTS)).
+
+    Outputs of NaN points, and of the other apps, are 0.
+    """
+    rng = np.random.default_rng(SEED)
+    with_vector = has_text(points)
+    outputs = np.zeros((len(points), len(KERNEL_OUTPUTS)))
+    kernels = {}
+    for app, rows in rows_by_app(apps).items():
+        with_text = rows[with_vector[rows]]
+        if len(with_text) >= MIN_KERNEL_ROWS:
+            kernels[app], outputs[with_text] = fit_kernel(
+                points[with_text], target[with_text], weights[with_text], rng
+            )
+    return kernels, outputs
+
+
+def kernel_outputs(
+    kernels: "Mapping[UUID, AppKernel]", apps: Sequence[UUID], points: Points
+) -> Floats:
+    """The outputs for n points, (n, len(KERNEL_OUTPUTS)); 0 without a kernel or a text."""
+    outputs = np.zeros((len(points), len(KERNEL_OUTPUTS)))
+    for app, rows in rows_by_app(apps).items():
+        if app in kernels:
+            outputs[rows] = kernels[app].predict(points[rows])
+    return outputs
 
 
 def fit_kernel(

@@ -87,9 +87,10 @@ def cross_fit(table: Table, targets: Targets, *, threads: int) -> LeftOut:
     rounds = most_rounds(len(targets.target))
     parameters = _parameters(targets, threads)
     every = np.random.default_rng(SEED).permutation(len(table))
-    folds, losses, boosters = [], np.zeros(rounds), []
+    folds: list[NDArray[np.intp]] = []
+    losses, boosters = np.zeros(rounds), []
     for fold in np.array_split(every, FOLDS):
-        if sum(map(len, folds)) >= MIN_LEFT_OUT_ROWS:
+        if sum(len(each) for each in folds) >= MIN_LEFT_OUT_ROWS:
             break
         held_out = np.isin(targets.requests, fold)
         fitted, judged = (

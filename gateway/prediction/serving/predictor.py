@@ -19,6 +19,7 @@ from gateway.history.record import Record
 from gateway.prediction.adaptation.adaptation import Adaptation, ScoredOutcome
 from gateway.prediction.adaptation.source_bands import SourceBands
 from gateway.prediction.expectation import expected_tokens, limited_mean
+from gateway.prediction.features.embedder_model import EmbedderModel
 from gateway.prediction.features.features import (
     FEATURE_VERSION,
     USER_INPUT_COLUMN,
@@ -47,13 +48,16 @@ class PredictorCounts(Struct):
     """Counts since the start: predictions, and activations of a version.
 
     `by_source` counts all predictions by source; `timed_out` those whose score exceeded the budget,
-    `unavailable` those without a predictor process.
+    `unavailable` those without a predictor process. `embedded` and `shed` count the user inputs
+    whose sentence embeddings were computed, and those for which too many waited.
     """
 
     by_source: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SOURCES, 0))
     timed_out: int = 0
     unavailable: int = 0
     activations: int = 0
+    embedded: int = 0
+    shed: int = 0
 
 
 class _Learned(Struct):
@@ -71,6 +75,7 @@ class LengthPredictor:
     what they teach serves them alone, and the drift of versions is judged without them.
 
     `budget_s` is the maximum wait for a score; after it the length history gives the prediction.
+    `embedder` makes the sentence embeddings, by default the packaged model.
     """
 
     def __init__(
@@ -80,6 +85,7 @@ class LengthPredictor:
         model_hash: str,
         budget_s: float,
         sessions: Sessions,
+        embedder: EmbedderModel | None = None,
     ) -> None:
         self.model = model
         self.model_hash = model_hash
@@ -87,7 +93,7 @@ class LengthPredictor:
         self.drift = DriftMonitor()
         self._budget_s = budget_s
         self._sessions = sessions
-        self._client = PredictorClient()
+        self._client = PredictorClient(embedder)
         self._interactive, self._batch = _Learned(), _Learned()
         self._active: UUID | None = None
 
@@ -95,6 +101,11 @@ class LengthPredictor:
     def active(self) -> UUID | None:
         """The version in use; None without one."""
         return self._active
+
+    @property
+    def embedder(self) -> EmbedderModel:
+        """The model that makes the sentence embeddings."""
+        return self._client.embedder
 
     @property
     def connected(self) -> bool:
@@ -132,7 +143,7 @@ class LengthPredictor:
         vector = features(request, history)
         instruction, user_input = _encodable(request.instruction), _encodable(request.user_input)
         digest = hashlib.sha256(instruction.encode()).digest()
-        embeddings, score_reply = Embeddings(), None
+        embeddings, score_reply = Embeddings(embedder=self.embedder.id), None
         try:
             reply = self._client.request_score(
                 app=request.app,
@@ -140,11 +151,11 @@ class LengthPredictor:
                 instruction=instruction[:MAX_INSTRUCTION_CHARS],
                 user_input=head_and_tail(user_input),
                 features=vector.tobytes(),
+                on_reply=partial(self._keep_embeddings, embeddings),
             )
         except Unavailable:
             self.counts.unavailable += 1
         else:
-            reply.add_done_callback(partial(_keep_embeddings, embeddings))
             score_reply = await self._within_budget(reply)
         return self._prediction(request, learned, history, vector, digest, embeddings, score_reply)
 
@@ -156,6 +167,16 @@ class LengthPredictor:
         score_reply = reply.result() if reply.done() else None
         self.counts.timed_out += score_reply is None
         return score_reply
+
+    def _keep_embeddings(self, embeddings: Embeddings, reply: ScoreReply | None) -> None:
+        """Store the vectors of a reply for the record."""
+        if reply is None:
+            return
+        embeddings.text = reply.text
+        embeddings.instruction = reply.instruction_embedding
+        embeddings.user_input = reply.input_embedding
+        self.counts.embedded += reply.stage == "embeddings"
+        self.counts.shed += reply.shed
 
     def observe(self, record: Record) -> None:
         """Learn from a finished request: length history, drift, adaptation of its version."""
@@ -191,7 +212,9 @@ class LengthPredictor:
         PredictorRefused leaves the previous version in use; Unavailable if the process died.
         """
         for learned in (self._interactive, self._batch):
-            adaptation = await asyncio.to_thread(_initial_adaptation, artefact, self.model_hash)
+            adaptation = await asyncio.to_thread(
+                _initial_adaptation, artefact, self.model_hash, self.embedder.id
+            )
             rows = recent_outcomes(
                 self._sessions,
                 self.model,
@@ -252,6 +275,7 @@ class LengthPredictor:
             features=vector.tobytes(),
             instruction_hash=digest,
             embeddings=embeddings,
+            stage=score_reply.stage if score_reply is not None and predictor else None,
         )
 
 
@@ -265,8 +289,8 @@ def _history_of(learned: _Learned, request: PredictionRequest) -> RequestHistory
     )
 
 
-def _initial_adaptation(artefact: bytes, model_hash: str) -> Adaptation:
-    version = decode(artefact, model_hash=model_hash)
+def _initial_adaptation(artefact: bytes, model_hash: str, embedder: str) -> Adaptation:
+    version = decode(artefact, model_hash=model_hash, embedder=embedder)
     return Adaptation(version.lines, version.scores)
 
 
@@ -294,14 +318,6 @@ def _learn_row(adaptation: Adaptation, row: HistoryRow) -> None:
     vector = from_bytes(row.features)
     log_uil, raw = float(vector[USER_INPUT_COLUMN]), raw_quantiles(vector)
     adaptation.learn(ScoredOutcome(outcome.app, log_uil, raw, outcome.tokens, outcome.censored))
-
-
-def _keep_embeddings(embeddings: Embeddings, reply: Future[ScoreReply | None]) -> None:
-    """Store the embeddings of a reply for the record."""
-    score_reply = reply.result()
-    if score_reply is not None:
-        embeddings.instruction = score_reply.instruction_embedding
-        embeddings.user_input = score_reply.text
 
 
 def head_and_tail(text: str) -> str:

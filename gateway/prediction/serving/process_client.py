@@ -5,14 +5,16 @@ import itertools
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, NamedTuple, TypeAlias
 from uuid import UUID
 
 import structlog
 
 from gateway.child_process import child_environment, end_child
 from gateway.errors import PredictorRefused, Unavailable
+from gateway.prediction.features.embedder_model import EmbedderModel, packaged_embedder
 from gateway.prediction.serving.frames import (
     LoadVersion,
     PredictorReply,
@@ -40,15 +42,35 @@ MAX_BACKOFF_S: Final = 30.0
 REPLY_TIMEOUT_S: Final = 10.0  # past the budget too: training needs the text vector
 MAX_UNSENT_BYTES: Final = 1 << 20  # backlog above which requests are refused
 
+OnReply: TypeAlias = Callable[[ScoreReply | None], None]
+
+
+class _Pending(NamedTuple):
+    """A request without its last reply: the future of its first, and who wants all."""
+
+    first: asyncio.Future[ScoreReply | None]
+    on_reply: OnReply | None
+
+    def receive(self, reply: ScoreReply | None) -> None:
+        """Pass on a reply; None: no other comes."""
+        if not self.first.done():
+            self.first.set_result(reply)
+        if self.on_reply is not None:
+            self.on_reply(reply)
+
 
 class PredictorClient:
-    """One supervised predictor process; if it dies, the loading of a version fails."""
+    """One supervised predictor process; if it dies, the loading of a version fails.
 
-    def __init__(self) -> None:
+    `embedder` makes the embeddings, by default the packaged model.
+    """
+
+    def __init__(self, embedder: EmbedderModel | None = None) -> None:
+        self.embedder = embedder or packaged_embedder()
         self._numbers = itertools.count()
         self._process: Process | None = None
         self._ready = asyncio.Event()
-        self._pending: dict[int, asyncio.Future[ScoreReply | None]] = {}
+        self._pending: dict[int, _Pending] = {}
         self._loading: dict[UUID, asyncio.Future[None]] = {}
         self._load: LoadVersion | None = None
         self._supervisor: asyncio.Task[None] | None = None
@@ -86,10 +108,13 @@ class PredictorClient:
         instruction: str,
         user_input: str,
         features: bytes,
+        on_reply: OnReply | None = None,
     ) -> asyncio.Future[ScoreReply | None]:
         """Send a request. Unavailable if the process is not ready or its backlog is too large.
 
-        The future yields None if the process died or dropped the request at its deadline.
+        The future yields the first reply, or None if the process died or dropped the request at its
+        deadline. `on_reply` is called with each reply, and with None where a last one will not
+        come.
         """
         number = next(self._numbers)
         deadline_s = time.monotonic() + REPLY_TIMEOUT_S
@@ -98,7 +123,8 @@ class PredictorClient:
                 number, deadline_s, app, instruction_hash, instruction, user_input, features
             )
         )
-        answer = self._pending[number] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[ScoreReply | None] = asyncio.get_running_loop().create_future()
+        self._pending[number] = _Pending(answer, on_reply)
         return answer
 
     async def load(self, predictor: UUID, model_hash: str, artefact: bytes) -> None:
@@ -151,6 +177,7 @@ class PredictorClient:
         began = time.monotonic()
         process = await asyncio.create_subprocess_exec(
             *COMMAND,
+            *("--embedder", self.embedder.folder),
             stdin=PIPE,
             stdout=PIPE,
             env=child_environment() | ENVIRONMENT,
@@ -181,10 +208,11 @@ class PredictorClient:
 
     def _handle_reply(self, reply: PredictorReply) -> None:
         match reply:
-            case ScoreReply(number=number):
-                self._pending.pop(number).set_result(reply)
+            case ScoreReply(number=number, last=last):
+                pending = self._pending.pop(number) if last else self._pending[number]
+                pending.receive(reply)
             case RequestDropped(number=number):
-                self._pending.pop(number).set_result(None)
+                self._pending.pop(number).receive(None)
             case VersionLoaded(predictor=predictor, error=error):
                 self._ready.set()
                 loaded = self._loading.get(predictor)
@@ -201,7 +229,7 @@ class PredictorClient:
     def _fail_pending(self) -> None:
         pending, self._pending = self._pending, {}
         for each in pending.values():
-            each.set_result(None)
+            each.receive(None)
         for loading in self._loading.values():
             if not loading.done():
                 loading.set_exception(Unavailable("the predictor process ended"))

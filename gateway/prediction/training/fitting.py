@@ -37,11 +37,15 @@ Predict: TypeAlias = Callable[[ModelInputs], Floats]
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedVersion:
-    """A new version and its judgement on the `held_out` newest rows."""
+    """A new version and its judgement on the `held_out` newest rows.
+
+    `text` is the scorecard of its first stage alone, without the embeddings of user inputs.
+    """
 
     artefact: Artefact
     held_out: int
     judgement: Judgement
+    text: Scorecard
 
     def metrics(self) -> dict[str, Any]:
         """The judgement as JSON, and the mean share of the text parts over the apps."""
@@ -51,13 +55,23 @@ class JudgedVersion:
             "held_out_rows": self.held_out,
             "text_share": sum(shares) / max(len(shares), 1),
             **self.judgement.metrics(),
+            "text": msgspec.to_builtins(self.text),
         }
 
 
 def make_version(
-    samples: Samples, *, model: str, model_hash: str, active: Artefact | None, threads: int
+    samples: Samples,
+    *,
+    model: str,
+    model_hash: str,
+    embedder: str | None = None,
+    active: Artefact | None,
+    threads: int,
 ) -> JudgedVersion:
-    """Fit a version and evaluate it. Conflict if there are too few rows."""
+    """Fit a version and evaluate it. Conflict if there are too few rows.
+
+    `embedder` is the id of the model that made the samples' embeddings.
+    """
     if samples.natural < MIN_TRAINING_ROWS:
         cut_off = int((samples.censored & _judgeable(samples)).sum())
         stopped = len(samples) - samples.natural - cut_off
@@ -70,6 +84,7 @@ def make_version(
             "so a version could not be judged"
         )
     fitted = fit(past.inputs, past.tokens, past.censored, past.weights, threads=threads)
+    fitted, text = _with_useful_stages(fitted, newest)
     fitted, judgement = _judged(fitted, newest, active)
     raw_log_quantiles = LengthModel(fitted).predict(newest.inputs).quantiles
     scores = initial_scores(newest.inputs.apps, raw_log_quantiles, newest.tokens, newest.censored)
@@ -77,10 +92,31 @@ def make_version(
         columns = samples.inputs, samples.tokens, samples.censored, samples.weights
         fitted = fit(*columns, threads=threads, settings=fitted.settings)
     return JudgedVersion(
-        artefact=artefact_of(fitted, model=model, model_hash=model_hash, scores=scores),
+        artefact=artefact_of(
+            fitted, model=model, model_hash=model_hash, embedder=embedder, scores=scores
+        ),
         held_out=len(newest),
         judgement=judgement,
+        text=text,
     )
+
+
+def _with_useful_stages(fitted: FittedModel, newest: Samples) -> tuple[FittedModel, Scorecard]:
+    """The model, without its second stage if that is worse; and the scorecard of the first."""
+    judgeable = _judgeable(newest)
+    first = without_sentences(fitted)
+    tokens, by_text = newest.tokens[judgeable], _served(first, newest)[judgeable]
+    text = evaluate(tokens, by_text)
+    if fitted.sentences is None:
+        return fitted, text
+    both = evaluate(tokens, _served(fitted, newest)[judgeable])
+    return (fitted if both.pinball <= text.pinball else first), text
+
+
+def without_sentences(fitted: FittedModel) -> FittedModel:
+    """The model without its second stage."""
+    settings = msgspec.structs.replace(fitted.settings, sentences=None)
+    return dataclasses.replace(fitted, settings=settings, sentences=None)
 
 
 def _judged(
@@ -106,8 +142,8 @@ def _judged(
 
 def lines_alone(fitted: FittedModel) -> FittedModel:
     """The model without its text parts: the line per app serves."""
-    settings = msgspec.structs.replace(fitted.settings, share=0.0, shares={})
-    return dataclasses.replace(fitted, settings=settings)
+    settings = msgspec.structs.replace(fitted.settings, share=0.0, shares={}, sentences=None)
+    return dataclasses.replace(fitted, settings=settings, sentences=None)
 
 
 def judge(
@@ -170,9 +206,17 @@ def _judgeable(samples: Samples) -> Bools:
 
 
 def artefact_of(
-    fitted: FittedModel, *, model: str, model_hash: str, scores: ConformityScores
+    fitted: FittedModel,
+    *,
+    model: str,
+    model_hash: str,
+    embedder: str | None = None,
+    scores: ConformityScores,
 ) -> Artefact:
-    """The artefact of a fitted model, with initial conformity scores."""
+    """The artefact of a fitted model, with initial conformity scores.
+
+    `embedder` is the id of the model whose embeddings it was fitted on.
+    """
     return Artefact(
         model=model,
         model_hash=model_hash,
@@ -180,5 +224,6 @@ def artefact_of(
         inputs=list(INPUTS),
         levels=list(LEVELS),
         scores=scores,
+        embedder=embedder if fitted.reads_embeddings else None,
         **vars(fitted),
     )

@@ -12,10 +12,11 @@ from sqlalchemy import ARRAY, DateTime, Uuid, bindparam, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import Sessions, translated
+from gateway.prediction.features.embedder_model import EmbedderModel, packaged_embedder
 from gateway.prediction.features.features import FEATURE_VERSION, NAMES
 from gateway.prediction.features.text_encoder import TEXT_DIMS
 from gateway.prediction.messages import IMPORTED
-from gateway.prediction.model.inputs import EMBEDDING_DIMS, ModelInputs, unpack_vector
+from gateway.prediction.model.inputs import ModelInputs, unpack_vector
 from gateway.prediction.training.sampling import draw_rows
 from gateway.quantiles import LEVELS, Bools, Floats
 from models import Instruction, RequestRecord
@@ -84,6 +85,7 @@ async def read_samples(
     sessions: Sessions,
     model: str,
     *,
+    embedder: EmbedderModel | None = None,
     since: datetime = EPOCH,
     max_rows: int = MAX_ROWS,
     seed: int = 0,
@@ -93,8 +95,10 @@ async def read_samples(
 
     At most `max_rows`, drawn as in `sampling`, from one snapshot of history, without requests that
     were cut off before their first token. `on_progress` gets the rows read so far and in total.
+    Embeddings are those of the `embedder`, by default the packaged one; others are missing.
     """
-    columns = _Columns()
+    embedder = embedder or packaged_embedder()
+    columns = _Columns(embedder)
     with translated():
         async with sessions() as session:
             await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
@@ -109,7 +113,7 @@ async def read_samples(
                 part = slice(start, start + CHUNK_ROWS)
                 for row in await _fetch(session, drawn.keys[part]):
                     columns.add(row, weights[row.arrived_at, row.id])
-            instructions = await _instructions(session, list(columns.hashes))
+            instructions = await _instructions(session, list(columns.hashes), embedder.id)
     return columns.samples(instructions), drawn.report
 
 
@@ -122,6 +126,8 @@ async def _fetch(session: AsyncSession, keys: Sequence[tuple[datetime, UUID]]) -
             RequestRecord.features,
             RequestRecord.instruction_hash,
             RequestRecord.embedding,
+            RequestRecord.input_embedding,
+            RequestRecord.embedder,
             RequestRecord.generation_tokens,
             RequestRecord.censored,
             RequestRecord.max_tokens,
@@ -141,12 +147,16 @@ async def _fetch(session: AsyncSession, keys: Sequence[tuple[datetime, UUID]]) -
     return (await session.execute(statement, wanted)).all()
 
 
-async def _instructions(session: AsyncSession, hashes: Sequence[bytes]) -> dict[bytes, bytes]:
+async def _instructions(
+    session: AsyncSession, hashes: Sequence[bytes], embedder: str
+) -> dict[bytes, bytes]:
     found: dict[bytes, bytes] = {}
     for start in range(0, len(hashes), CHUNK_ROWS):
         wanted = hashes[start : start + CHUNK_ROWS]
         rows = await session.execute(
-            select(Instruction.hash, Instruction.embedding).where(Instruction.hash.in_(wanted))
+            select(Instruction.hash, Instruction.embedding).where(
+                Instruction.hash.in_(wanted), Instruction.embedder == embedder
+            )
         )
         found.update((hash_, embedding) for hash_, embedding in rows)
     return found
@@ -155,11 +165,14 @@ async def _instructions(session: AsyncSession, hashes: Sequence[bytes]) -> dict[
 class _Columns:
     """Collects rows, oldest first, in compact columns."""
 
-    def __init__(self) -> None:
+    def __init__(self, embedder: EmbedderModel) -> None:
+        self._embedder = embedder
+        self._missing = np.full(embedder.dims, np.nan, dtype=np.float16).tobytes()
         self.hashes: dict[bytes, int] = {}
         self._apps: list[UUID] = []
         self._features = bytearray()
         self._texts = bytearray()
+        self._sentences = bytearray()
         self._served = array("d")
         self._numbers = array("d")  # instruction, tokens, censored, max_tokens, weight, live
         self._arrived: list[datetime] = []
@@ -169,6 +182,8 @@ class _Columns:
         self._apps.append(row.app_id)
         self._features += row.features
         self._texts += MISSING_TEXT if row.embedding is None else row.embedding
+        own = row.input_embedding if row.embedder == self._embedder.id else None
+        self._sentences += self._missing if own is None else own
         self._served.extend(row.quantiles)
         number = self.hashes.setdefault(row.instruction_hash, len(self.hashes))
         self._numbers.extend((number, row.generation_tokens, row.censored, row.max_tokens, weight))
@@ -179,14 +194,17 @@ class _Columns:
         numbers = np.array(self._numbers).reshape(-1, 6)
         features = np.frombuffer(bytes(self._features), np.float32).reshape(-1, len(NAMES))
         texts = np.frombuffer(bytes(self._texts), np.float16)
-        rows = [unpack_vector(instructions.get(hash_), EMBEDDING_DIMS) for hash_ in self.hashes]
+        dims = self._embedder.dims
+        rows = [unpack_vector(instructions.get(hash_), dims) for hash_ in self.hashes]
+        sentences = np.frombuffer(bytes(self._sentences), np.float16)
         return Samples(
             inputs=ModelInputs(
                 apps=self._apps,
                 features=features,
-                instructions=np.array(rows, dtype=np.float32).reshape(-1, EMBEDDING_DIMS),
+                instructions=np.array(rows, dtype=np.float32).reshape(-1, dims),
                 instruction_of=numbers[:, 0].astype(np.intp),
                 text=texts.reshape(-1, TEXT_DIMS).astype(np.float32),
+                sentences=sentences.reshape(-1, dims).astype(np.float32),
             ),
             tokens=numbers[:, 1],
             censored=numbers[:, 2].astype(np.bool_),

@@ -84,7 +84,9 @@ class Traffic:
             features=predicted.features,
             instruction_hash=predicted.instruction_hash,
             instruction_embedding=predicted.embeddings.instruction,
-            embedding=predicted.embeddings.user_input,
+            embedding=predicted.embeddings.text,
+            input_embedding=predicted.embeddings.user_input,
+            embedder=predicted.embeddings.embedder,
         )
 
 

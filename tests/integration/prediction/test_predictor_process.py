@@ -47,11 +47,13 @@ async def test_prediction_returns_vectors_of_text_and_instruction(
 ) -> None:
     one = (await predictor.predict(a_prediction_request("The cat sleeps."))).embeddings
     await eventually(lambda: one.user_input)
-    assert len(vector(one.user_input)) == TEXT_DIMS
+    assert len(vector(one.text)) == TEXT_DIMS
+    assert np.linalg.norm(vector(one.user_input)) == pytest.approx(1, abs=1e-3)
+    assert one.embedder == predictor.embedder.id
     instruction: list[bytes | None] = []
     while not any(instruction):  # computed in the background, sent with a later reply
         found = (await predictor.predict(a_prediction_request("The cat sleeps."))).embeddings
-        await eventually(lambda found=found: found.user_input)
+        await eventually(lambda found=found: found.text)
         instruction.append(found.instruction)
     assert np.linalg.norm(vector(instruction[-1])) == pytest.approx(1, abs=1e-3)
 
@@ -72,7 +74,7 @@ async def test_without_a_version_the_length_history_predicts(
 ) -> None:
     new = LengthPredictor(model="demo", model_hash="abc", budget_s=60, sessions=database.sessions)
     found = await new.predict(a_prediction_request(max_tokens=100))
-    assert (found.source, found.embeddings.user_input) == ("prior", None)
+    assert (found.source, found.embeddings.text) == ("prior", None)
     assert found.median == pytest.approx(10)
     app = uuid4()
     for _ in range(20):

@@ -11,12 +11,13 @@ from gateway.errors import PredictorRefused
 from gateway.prediction.features.features import NAMES, USER_INPUT_COLUMN
 from gateway.prediction.features.text_encoder import TEXT_DIMS
 from gateway.prediction.model.artefact import decode, encode
-from gateway.prediction.model.inputs import EMBEDDING_DIMS, ModelInputs
+from gateway.prediction.model.inputs import ModelInputs
 from gateway.prediction.model.length_model import LengthModel, fit
 from gateway.prediction.training.fitting import JudgedVersion
 from gateway.prediction.training.samples import Samples
 from gateway.quantiles import LEVELS, MEDIAN
 
+DIMS = 24  # of an embedding
 NUMBERS = st.floats(-1e6, 1e6, width=32)
 
 
@@ -29,9 +30,10 @@ def one_request(app: UUID, numbers: list[float]) -> ModelInputs:
     return ModelInputs(
         apps=[app],
         features=np.array([numbers], dtype=np.float32),
-        instructions=np.zeros((1, EMBEDDING_DIMS), dtype=np.float32),
+        instructions=np.zeros((1, DIMS), dtype=np.float32),
         instruction_of=np.zeros(1, dtype=np.intp),
         text=np.full((1, TEXT_DIMS), np.nan, dtype=np.float32),
+        sentences=np.full((1, DIMS), np.nan, dtype=np.float32),
     )
 
 
