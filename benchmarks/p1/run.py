@@ -63,6 +63,7 @@ def run(data: Path, rules: Sequence[LengthRule], apps: Sequence[str], threads: i
                 lengths=rule_runs.rule,
                 history=history != NO_HISTORY,
                 baselines=history == NO_HISTORY,
+                peers=history == NO_HISTORY,
                 threads=threads,
                 cache=CACHE / "magnus",
             )
