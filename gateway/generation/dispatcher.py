@@ -20,12 +20,15 @@ from gateway.generation.engine_session import EngineSession
 from gateway.generation.metrics import GatewayMetrics
 from gateway.generation.pins import PrefixPins
 from gateway.generation.preemption import PreemptionOrder
+from gateway.generation.queue.dispatch_sources import DispatchSources
 from gateway.generation.queue.load import QueueLoad
 from gateway.generation.queue.position import QueuePositions
 from gateway.generation.recording import Origin
 from gateway.generation.request_state import RequestState
 from gateway.generation.request_table import RequestTable
 from gateway.generation.settlement import Settlement
+from gateway.prediction.messages import Prediction
+from gateway.scheduling.admission.length_distribution import LengthDistributions
 from gateway.scheduling.control_loop import ControlLoop
 from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.magnus.lockstep import halves_of
@@ -50,6 +53,7 @@ class Dispatcher:
         pins: PrefixPins,
         load: QueueLoad,
         positions: QueuePositions,
+        sources: DispatchSources,
         metrics: GatewayMetrics,
         origin: Origin,
         clock: Callable[[], float],
@@ -62,12 +66,14 @@ class Dispatcher:
         self._pins = pins
         self._load = load
         self._positions = positions
+        self._sources = sources
         self._metrics = metrics
         self._batches = map(f"{origin.gateway_id.hex[:12]}-{{}}".format, count(1))
         self._clock = clock
         self._fallback = loop.fallback
         self._deciding = False
         self._check_scheduled = False
+        self._revised: dict[RequestState, None] = {}  # since the last decision
 
     def enqueue(self, state: RequestState) -> None:
         """Add a request to the queue."""
@@ -81,6 +87,17 @@ class Dispatcher:
         self._loop.arrive(state.to_queued())
         self.decide_soon()
         self._schedule_check()
+
+    def revise(self, state: RequestState, prediction: Prediction) -> None:
+        """Take up another prediction, with all others that come before the next decision.
+
+        What waits is ranked again by it; of what runs, the memory that is held for it and the
+        remaining length that the engine knows are revised. Ignored once it has ended.
+        """
+        if not state.done:
+            state.prediction = prediction
+            self._revised[state] = None
+            self.decide_soon()
 
     def cancel(self, state: RequestState, error: LmaasError | None = None) -> None:
         """End a request whose answer is no longer wanted; the next step frees its KV pages."""
@@ -185,6 +202,7 @@ class Dispatcher:
 
     def _decide(self) -> None:
         self._deciding = False
+        self._take_up_revisions()
         self._shed()
         for _ in range(MAX_DISPATCHES_PER_TURN):
             if not self._table.waiting or not self._session.accepting:
@@ -197,6 +215,23 @@ class Dispatcher:
                 return
             self._send(dispatch)
         self.decide_soon()
+
+    def _take_up_revisions(self) -> None:
+        states = [state for state in self._revised if not state.done]
+        self._revised.clear()
+        waiting = [state for state in states if state.id.hex in self._table.waiting]
+        running = [state for state in states if state.sequence_id in self._table.running]
+        for state in waiting:
+            if state.lane == "interactive":
+                self._load.revise(state.id.hex, state.predicted_tokens)
+                start_s = state.trace.expected_start_s
+                state.expect_finish(self._positions.finish_s(start_s, state.prediction.median))
+        if states:
+            self._loop.revise(
+                [state.to_queued() for state in waiting], [state.to_queued() for state in running]
+            )
+        if running and self._session.connected:
+            self._session.revise(expected_remainders(running), {})
 
     def _next_dispatch(self) -> Dispatch | None:
         """What to start now: what fits, or what takes the place of a tenant over its share."""
@@ -233,6 +268,7 @@ class Dispatcher:
                 passed_by=self._passed_by(state, now_s),
                 kv_free_pages=kv.free if kv else None,
             )
+            self._sources.dispatched(state, now_s)
         self._table.running.update({state.sequence_id: state for state in states})
         self._preemption.starting(states)
         self._submit(batch, states)
@@ -315,6 +351,13 @@ class Dispatcher:
                 self._load.remove(request.id)
                 self._positions.withdraw(request.id)
             self._settlement.end(state, "cancelled", shedding_error(state, now_s))
+
+
+def expected_remainders(running: Many[RequestState]) -> dict[SequenceId, int]:
+    """The median remaining tokens of running requests, given that they have not ended yet."""
+    lengths = LengthDistributions.of([state.to_running() for state in running])
+    medians = lengths.remaining_quantile(0.5).round().astype(int).tolist()
+    return dict(zip([state.sequence_id for state in running], medians, strict=True))
 
 
 def mode_of(policy: Policy) -> Mode:

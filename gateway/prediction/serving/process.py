@@ -10,7 +10,6 @@ import signal
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -25,21 +24,21 @@ from gateway.prediction.serving.frames import (
     PredictorReply,
     Readable,
     Ready,
-    RequestDropped,
+    RequestsStarted,
     ScoreRequest,
     encode_frame,
     read_request,
 )
+from gateway.prediction.serving.score_queue import ScoreQueue
 from gateway.prediction.serving.scorer import Scorer
 
 STDIN: Final = 0
 MAX_READ_BYTES: Final = 1 << 20
-MAX_BATCH_REQUESTS: Final = 32  # per micro-batch
 EMBEDDER_THREAD: Final = "embedder"  # thread name
 SWITCH_INTERVAL_S: Final = 0.0005  # longest wait of the scoring thread for the GIL
 EMBEDDER_NICENESS: Final = 19  # the lowest priority
 
-ScoreQueue: TypeAlias = SimpleQueue[ScoreRequest]
+Arrivals: TypeAlias = SimpleQueue[ScoreRequest | RequestsStarted]
 LoadQueue: TypeAlias = SimpleQueue[LoadVersion]
 
 
@@ -79,38 +78,23 @@ class ReplyWriter:
                 self._pipe.flush()
 
 
-def answer_requests(scorer: Scorer, requests: ScoreQueue, replies: ReplyWriter) -> None:
-    """Score requests, oldest first, forever."""
-    waiting: deque[ScoreRequest] = deque()
+def answer_requests(scorer: Scorer, arrivals: Arrivals, replies: ReplyWriter) -> None:
+    """Score requests in micro-batches, forever."""
+    queue = ScoreQueue()
     while True:
-        waiting.extend(take_arrived(requests, wait=not waiting))
-        batch, dropped = next_batch(waiting, time.monotonic())
+        queue.add(take_arrived(arrivals, wait=not queue))
+        batch, dropped = queue.next_batch(time.monotonic())
         replies.send([*dropped, *scorer.score(batch)])
 
 
-def take_arrived(requests: ScoreQueue, *, wait: bool) -> list[ScoreRequest]:
-    """All requests that have arrived; with `wait` at least one."""
-    batch = [requests.get()] if wait else []
+def take_arrived(arrivals: Arrivals, *, wait: bool) -> list[ScoreRequest | RequestsStarted]:
+    """All that has arrived; with `wait` at least one."""
+    found = [arrivals.get()] if wait else []
     while True:
         try:
-            batch.append(requests.get_nowait())
+            found.append(arrivals.get_nowait())
         except Empty:
-            return batch
-
-
-def next_batch(
-    requests: deque[ScoreRequest], now_s: float
-) -> tuple[list[ScoreRequest], list[RequestDropped]]:
-    """Take the next MAX_BATCH_REQUESTS out of `requests`, and drop those past their deadline."""
-    batch: list[ScoreRequest] = []
-    dropped: list[RequestDropped] = []
-    while requests and len(batch) < MAX_BATCH_REQUESTS:
-        request = requests.popleft()
-        if request.deadline_s > now_s:
-            batch.append(request)
-        else:
-            dropped.append(RequestDropped(request.number))
-    return batch, dropped
+            return found
 
 
 def load_versions(scorer: Scorer, loads: LoadQueue, replies: ReplyWriter) -> None:
@@ -119,13 +103,13 @@ def load_versions(scorer: Scorer, loads: LoadQueue, replies: ReplyWriter) -> Non
         replies.send([scorer.load(loads.get())])
 
 
-def read_requests(pipe: Readable, requests: ScoreQueue, loads: LoadQueue) -> None:
+def read_requests(pipe: Readable, arrivals: Arrivals, loads: LoadQueue) -> None:
     """Queue the gateway's requests until the pipe closes; then exit."""
     while (request := read_request(pipe)) is not None:
-        if isinstance(request, ScoreRequest):
-            requests.put(request)
-        else:
+        if isinstance(request, LoadVersion):
             loads.put(request)
+        else:
+            arrivals.put(request)
     os._exit(0)
 
 
@@ -144,7 +128,7 @@ def main() -> None:
     pipe = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a printing library cannot corrupt frames
     set_up_logging("info")
-    requests: ScoreQueue = SimpleQueue()
+    arrivals: Arrivals = SimpleQueue()
     loads: LoadQueue = SimpleQueue()
     replies = ReplyWriter(pipe)
     texts = TextEncoder()
@@ -152,9 +136,9 @@ def main() -> None:
     scorer = Scorer(texts, Embedder())
     prioritise_answers()
     replies.send([Ready()])
-    Thread(target=read_requests, args=(PipeReader(STDIN), requests, loads), daemon=True).start()
+    Thread(target=read_requests, args=(PipeReader(STDIN), arrivals, loads), daemon=True).start()
     Thread(target=load_versions, args=(scorer, loads, replies), daemon=True).start()
-    answer_requests(scorer, requests, replies)
+    answer_requests(scorer, arrivals, replies)
 
 
 if __name__ == "__main__":
