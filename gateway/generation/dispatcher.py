@@ -10,25 +10,21 @@ from typing import Final
 import structlog
 
 from engine.protocol import KvState, Mode, Sequence, SequenceId
-from gateway.errors import (
-    ContextLengthExceeded,
-    DeadlineUnreachable,
-    LmaasError,
-    QueueTimeExceeded,
-)
+from gateway.errors import ContextLengthExceeded, LmaasError
 from gateway.generation.engine_session import EngineSession
+from gateway.generation.insight.estimates import expected_remainders
 from gateway.generation.metrics import GatewayMetrics
 from gateway.generation.pins import PrefixPins
 from gateway.generation.preemption import PreemptionOrder
 from gateway.generation.queue.dispatch_sources import DispatchSources
 from gateway.generation.queue.load import QueueLoad
 from gateway.generation.queue.position import QueuePositions
+from gateway.generation.queue.shedding import shedding_error
 from gateway.generation.recording import Origin
 from gateway.generation.request_state import RequestState
 from gateway.generation.request_table import RequestTable
 from gateway.generation.settlement import Settlement
 from gateway.prediction.messages import Prediction
-from gateway.scheduling.admission.length_distribution import LengthDistributions
 from gateway.scheduling.control_loop import ControlLoop
 from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.magnus.lockstep import halves_of
@@ -353,33 +349,6 @@ class Dispatcher:
             self._settlement.end(state, "cancelled", shedding_error(state, now_s))
 
 
-def expected_remainders(running: Many[RequestState]) -> dict[SequenceId, int]:
-    """The median remaining tokens of running requests, given that they have not ended yet."""
-    lengths = LengthDistributions.of([state.to_running() for state in running])
-    medians = lengths.remaining_quantile(0.5).round().astype(int).tolist()
-    return dict(zip([state.sequence_id for state in running], medians, strict=True))
-
-
 def mode_of(policy: Policy) -> Mode:
     """The engine's batching mode under this policy."""
     return "lockstep" if policy.lockstep else "continuous"
-
-
-def shedding_error(state: RequestState, now_s: float) -> DeadlineUnreachable:
-    """The error of a request that is shed before its start: its queue time or its deadline."""
-    waited_s = now_s - state.arrived_s
-    assert state.queued_request is not None
-    start_by_s = state.queued_request.start_by_s
-    if start_by_s is not None and now_s > start_by_s:
-        return QueueTimeExceeded(
-            f"the request waited {waited_s:.1f} s, its longest queue time, and has not started",
-            param="x-lmaas-max-queue-ms",
-            retry_after_s=max(waited_s, 1.0),
-        )
-    low, high = state.prediction.quantiles[0], state.prediction.quantiles[4]
-    return DeadlineUnreachable(
-        f"after {waited_s:.1f} s in the queue the answer, predicted to have {low:.0f} to "
-        f"{high:.0f} tokens, cannot be complete by its deadline",
-        param="x-lmaas-deadline-ms",
-        retry_after_s=max(waited_s, 1.0),
-    )

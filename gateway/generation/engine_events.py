@@ -9,8 +9,9 @@ import structlog
 
 from engine.protocol import EngineInfo, Finish, Refused, Step
 from gateway.errors import EngineLost, GenerationFailed
-from gateway.generation.dispatcher import Dispatcher, expected_remainders
+from gateway.generation.dispatcher import Dispatcher
 from gateway.generation.engine_session import EngineSession
+from gateway.generation.insight.estimates import expected_remainders
 from gateway.generation.insight.step_cost import StepCostLearner
 from gateway.generation.metrics import GatewayMetrics
 from gateway.generation.pins import PrefixPins
