@@ -11,15 +11,15 @@ import structlog
 
 from engine.protocol import KvState, Mode, Sequence, SequenceId
 from gateway.errors import ContextLengthExceeded, LmaasError
+from gateway.generation.dispatch_sources import DispatchSources
 from gateway.generation.engine_session import EngineSession
 from gateway.generation.insight.estimates import expected_remainders
+from gateway.generation.insight.shedding import shedding_error
 from gateway.generation.metrics import GatewayMetrics
 from gateway.generation.pins import PrefixPins
 from gateway.generation.preemption import PreemptionOrder
-from gateway.generation.queue.dispatch_sources import DispatchSources
 from gateway.generation.queue.load import QueueLoad
 from gateway.generation.queue.position import QueuePositions
-from gateway.generation.queue.shedding import shedding_error
 from gateway.generation.recording import Origin
 from gateway.generation.request_state import RequestState
 from gateway.generation.request_table import RequestTable

@@ -46,7 +46,8 @@ class SchedulingTrace(Struct, frozen=True, kw_only=True):
     `expected_finish_s` follows the prediction until the request starts.
     Set at dispatch: `order` is `arrival` if the policy had fallen back to order of arrival, `ratio`
     is the batch's response ratio, `passed_by` requests arrived later and left the queue earlier,
-    `kv_free_pages` KV pages were free. If its batch was split, they stay those of its first start,
+    `kv_free_pages` KV pages were free, `prediction` is the source of the prediction it went by,
+    which may have been revised since. If its batch was split, they stay those of its first start,
     but `batch` and `batch_size` are those of the half.
     """
 
@@ -61,6 +62,7 @@ class SchedulingTrace(Struct, frozen=True, kw_only=True):
     overdue: bool | None = None
     passed_by: int | None = None
     kv_free_pages: int | None = None
+    prediction: str | None = None
 
 
 def predicted_tokens(prompt: list[int], prediction: Prediction) -> int:
@@ -191,6 +193,7 @@ class RequestState:
             overdue=dispatch.overdue,
             passed_by=passed_by,
             kv_free_pages=kv_free_pages,
+            prediction=self.prediction.label,
         )
 
     def set_queued_again(self) -> None:

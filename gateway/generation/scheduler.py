@@ -9,6 +9,7 @@ import structlog
 
 from gateway.engines.interface import EngineClient
 from gateway.errors import InvalidRequest, LmaasError, RequestCancelled, shortened
+from gateway.generation.dispatch_sources import DispatchSources
 from gateway.generation.dispatcher import Dispatcher, mode_of
 from gateway.generation.engine_events import MAX_OUTAGE_S, EngineEvents
 from gateway.generation.engine_session import EngineSession
@@ -18,7 +19,6 @@ from gateway.generation.insight.step_cost import StepCostLearner
 from gateway.generation.metrics import GatewayMetrics
 from gateway.generation.pins import PrefixPins
 from gateway.generation.preemption import PreemptionOrder
-from gateway.generation.queue.dispatch_sources import DispatchSources
 from gateway.generation.queue.load import QueueBounds, QueueLoad
 from gateway.generation.queue.position import QueuePositions
 from gateway.generation.recording import Origin, record_of

@@ -6,9 +6,9 @@ from typing import Protocol
 import structlog
 
 from gateway.errors import LmaasError, OverLimit, Unavailable
+from gateway.generation.dispatch_sources import Predictor
 from gateway.generation.metrics import GatewayMetrics
 from gateway.generation.pins import PrefixPins
-from gateway.generation.queue.dispatch_sources import Predictor
 from gateway.generation.queue.position import QueuePositions
 from gateway.generation.recording import Origin, record_of
 from gateway.generation.request_state import RequestState

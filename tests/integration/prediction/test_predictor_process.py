@@ -107,6 +107,7 @@ async def test_length_history_covers_nine_answers_in_ten(
                 app_id=app,
                 generation_tokens=tokens,
                 censored=cut_off,
+                prediction_source=found.source,
                 features=found.features,
                 feature_version=found.feature_version,
             )

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from engine.protocol import Finish, KvState
-from gateway.generation.queue.dispatch_sources import MIN_WAIT_S, WINDOW
+from gateway.generation.dispatch_sources import MIN_WAIT_S, WINDOW
 from gateway.generation.request_state import RequestState
 from gateway.prediction.messages import Prediction, PredictionRequest, Stage
 from gateway.prediction.serving.open_prediction import OpenPrediction

@@ -5,9 +5,9 @@ import numpy as np
 
 from gateway.prediction.features.embedder import Embedded
 from gateway.prediction.serving.frames import RequestDropped, RequestsStarted, ScoreRequest
-from gateway.prediction.serving.process import Arrivals, take_arrived
+from gateway.prediction.serving.process import take_arrived
 from gateway.prediction.serving.score_queue import MAX_BATCH_REQUESTS, ScoreQueue
-from gateway.prediction.serving.scorer import EncodedRequest
+from gateway.prediction.serving.scorer import Arrivals, EncodedRequest
 
 
 def a_score_request(number: int, deadline_s: float = 10.0) -> ScoreRequest:
