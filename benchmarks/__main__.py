@@ -31,6 +31,8 @@ from benchmarks.own_lengths.choice import LINES
 from benchmarks.p1 import run as p1
 from benchmarks.p2 import run as p2
 from benchmarks.p3 import run as p3
+from benchmarks.p4 import run as p4
+from benchmarks.p5 import run as p5
 from benchmarks.r1 import run as r1
 from benchmarks.r1.hostile_clients import CLIENTS
 from benchmarks.report.run import publish
@@ -239,12 +241,17 @@ def answers(data: Path, model: Path, lines: int, clients: int, threads: int) -> 
 
 @main.command("P2")
 @data_option
+@click.option(
+    "--model",
+    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    help="folder of a further model to serve, besides the demo model",
+)
 @click.option("--only", default=",".join(p2.PARTS), show_default=True, help="parts to measure")
 @threads_option
-def cost(data: Path, only: str, threads: int) -> None:
-    """The cost of a prediction, and the waits it causes."""
+def cost(data: Path, model: Path | None, only: str, threads: int) -> None:
+    """Which predictions requests start by, and the cost of a prediction."""
     with _errors_in_one_line():
-        p2.run(data, _among(only, list(p2.PARTS)), threads)
+        p2.run(data, model, _among(only, list(p2.PARTS)), threads)
 
 
 @main.command("P3")
@@ -255,6 +262,25 @@ def change(data: Path, only: str, threads: int) -> None:
     """Length prediction for new apps and changing traffic."""
     with _errors_in_one_line():
         p3.run(data, _among(only, list(p3.PARTS)), threads)
+
+
+@main.command("P4")
+@data_option
+@threads_option
+def short_or_long(data: Path, threads: int) -> None:
+    """Short against long answers on OASST1, against published scores."""
+    with _errors_in_one_line():
+        p4.run(data, threads)
+
+
+@main.command("P5")
+@data_option
+@click.option("--most", default=max(p5.TEXT_ROWS), show_default=True, help="rows to train on")
+@threads_option
+def learning_curve(data: Path, most: int, threads: int) -> None:
+    """Length prediction from few rows on, against a line per app."""
+    with _errors_in_one_line():
+        p5.run(data, most, threads)
 
 
 @main.command("R1")

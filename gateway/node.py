@@ -30,6 +30,7 @@ from gateway.history.writer import HistoryWriter
 from gateway.jobs.batches.endpoint import Endpoints
 from gateway.jobs.batches.jobs import BatchJobs, BatchOptions
 from gateway.jobs.batches.limits import BatchLimits
+from gateway.prediction.features.embedder_model import find_embedder
 from gateway.prediction.lifecycle.auto_training import AutoTraining
 from gateway.prediction.lifecycle.comparison import VersionComparer
 from gateway.prediction.lifecycle.listener import PredictorListener
@@ -85,7 +86,10 @@ async def running_node(
     data_dir = settings.data_folder
     async with AsyncExitStack() as stack:
         stack.enter_context(_data_folder(data_dir))
-        folder = await asyncio.to_thread(model_folder, served.location)
+        embedder, folder = await asyncio.gather(
+            asyncio.to_thread(find_embedder, settings.embedder),
+            asyncio.to_thread(model_folder, served.location),
+        )
         tokenizer = ChatTokenizer(folder)
         demo_apps = _demo_apps(folder, tokenizer)
         supervisor = await _start_engine(stack, settings, served, say)
@@ -102,14 +106,21 @@ async def running_node(
             model_hash=model_hash,
             budget_s=settings.prediction_budget_ms / 1000,
             sessions=database.sessions,
+            embedder=embedder,
         )
         await predictor.start()
         stack.push_async_callback(predictor.close)
-        registry = Registry(database.sessions)
+        registry = Registry(database.sessions, embedder=embedder.id)
         listener = PredictorListener(registry, predictor, url)
         await listener.start()
         stack.push_async_callback(listener.close)
-        runs = TrainingRuns(database.sessions, model=model, model_hash=model_hash, database_url=url)
+        runs = TrainingRuns(
+            database.sessions,
+            model=model,
+            model_hash=model_hash,
+            database_url=url,
+            embedder=embedder,
+        )
         await runs.recover()
         stack.push_async_callback(runs.close)
         automatic = AutoTraining(
@@ -164,8 +175,10 @@ async def running_node(
             service=service,
             registry=registry,
             runs=runs,
-            comparison=VersionComparer(database.sessions, database_url=url),
-            logs=LogImport(database.sessions, model=model, counting=_counting(tokenizer)),
+            comparison=VersionComparer(database.sessions, database_url=url, embedder=embedder),
+            logs=LogImport(
+                database.sessions, model=model, counting=_counting(tokenizer), embedder=embedder
+            ),
             files=files,
             jobs=jobs,
             demo_key=demo_key,

@@ -279,10 +279,18 @@ class Settings(Struct, frozen=True, rename=_variable):
         float,
         Meta(
             gt=0,
-            description="longest wait for a prediction, in milliseconds; after it the lengths of "
-            "earlier answers are used",
+            description="longest wait for the model's prediction in `/v1/length-predictions` and "
+            "for lines of batch jobs, in milliseconds; other requests wait for none",
         ),
     ] = 50.0
+    embedder: Annotated[
+        str | None,
+        Meta(
+            description="folder of the sentence-transformers model that embeds user inputs and "
+            "instructions for the length predictor; unset: the packaged all-MiniLM-L6-v2. After a "
+            "change, the predictor must be trained again",
+        ),
+    ] = None
     automatic_training: Annotated[
         bool,
         Meta(

@@ -67,7 +67,9 @@ class RequestRecord(Base):
     feature_version: Mapped[int]
     features: Mapped[bytes]
     instruction_hash: Mapped[bytes]
-    embedding: Mapped[bytes | None]
+    embedding: Mapped[bytes | None]  # the text vector
+    input_embedding: Mapped[bytes | None]  # the sentence embedding of the user input
+    embedder: Mapped[str | None]  # which made it
 
     # The result.
     generation_tokens: Mapped[int]
@@ -98,9 +100,13 @@ class RequestRecord(Base):
 
 
 class Instruction(Base):
-    """The embedding of an instruction, stored once, under the instruction's SHA-256."""
+    """The embedding of an instruction, stored once per embedder, under the instruction's SHA-256.
+
+    The embedder of rows of earlier releases is ''.
+    """
 
     __tablename__ = "instructions"
 
     hash: Mapped[bytes] = mapped_column(primary_key=True)
+    embedder: Mapped[str] = mapped_column(primary_key=True, server_default=text("''"))
     embedding: Mapped[bytes]

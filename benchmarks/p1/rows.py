@@ -17,8 +17,8 @@ from gateway.evaluation.scoring import POOLED, DetailedScorecard, score
 def overall_rows(run: EvaluationRun, history: str) -> Iterator[Row]:
     """A row for each predictor: pooled measures, and means over the apps of each family.
 
-    `over_*` is P90 over the actual length: means over apps of the apps' means and medians, and
-    `sums` the ratio of the family's sums.
+    `over_*` is P90 over the actual length: means over apps of the apps' medians, and `sums` the
+    ratio of the family's sums. `held/used` is the ratio of all sums at a coverage of 90 %.
     """
     for name, cards in run.summary.scores.items():
         card = cards[POOLED]
@@ -33,7 +33,7 @@ def overall_rows(run: EvaluationRun, history: str) -> Iterator[Row]:
             "coverage": card.coverage,
             "tau": card.tau,
             **{f"tau_{family}": family_mean(cards, family, "tau") for family in FAMILIES},
-            **{f"over_{family}": family_mean(cards, family, "over_mean") for family in FAMILIES},
+            "held/used": card.held_over_used,
             **{
                 f"over_median_{family}": family_mean(cards, family, "over_median")
                 for family in FAMILIES
@@ -59,7 +59,6 @@ def app_rows(summary: EvaluationSummary) -> Iterator[Row]:
             "coverage": card.coverage,
             "coverage_low": card.coverage_low,
             "coverage_high": card.coverage_high,
-            "over_mean": card.over_mean,
             "over_median": card.over_median,
             "over_sums": card.over_total,
         }

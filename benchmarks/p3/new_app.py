@@ -25,7 +25,7 @@ from gateway.evaluation.baselines import input_length
 from gateway.evaluation.scoring import log_errors
 from gateway.evaluation.sentences import Progress
 from gateway.prediction.adaptation.adaptation import Adaptation
-from gateway.prediction.model.length_model import from_log1p
+from gateway.prediction.model.heads import from_log1p
 from gateway.prediction.model.unseen_apps import UnseenAppsModel, fit_unseen_apps
 from gateway.prediction.training.scorecard import rms
 from gateway.quantiles import Floats

@@ -162,6 +162,7 @@ def concatenate(first: EvaluationRequests, second: EvaluationRequests) -> Evalua
             apps=[*one.apps, *two.apps],
             features=np.concatenate((one.features, two.features)),
             instructions=one.instructions,
+            sentences=np.concatenate((one.sentences, two.sentences)),
             instruction_of=np.concatenate((one.instruction_of, two.instruction_of)),
             text=np.concatenate((one.text, two.text)),
         ),

@@ -94,6 +94,7 @@ class RequestBuilder:
                 text=self._texts.of([line.input for line in ordered]),
                 instructions=self._embedder.embed(instructions),
                 instruction_of=np.array([row_of[line.instruction] for line in ordered]),
+                sentences=self._embedder.embed([line.input for line in ordered]),
             ),
             tokens=np.array([each.answer_tokens for each in lengths], dtype=np.float64),
             max_tokens=np.array([each.max_tokens for each in lengths], dtype=np.float64),

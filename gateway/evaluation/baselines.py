@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from gateway.evaluation.arrivals import EvaluationRequests
 from gateway.evaluation.forecast import Forecast, residual_quantiles
 from gateway.prediction.model.app_lines import fit_lines, predict_lines
-from gateway.prediction.model.length_model import MEAN_ROUNDS, MEAN_SHAPE, from_log1p
-from gateway.prediction.model.trees import fit_mean, fit_trees, read_trees
+from gateway.prediction.model.heads import MEAN_ROUNDS, MEAN_SHAPE, from_log1p
+from gateway.prediction.model.trees import Targets, cross_fit, fit_mean, fit_trees, read_trees
 from gateway.quantiles import Floats
 
 Statistic: TypeAlias = Callable[[Floats], np.floating[Any]]
@@ -29,7 +29,9 @@ def input_length(train: EvaluationRequests, test: EvaluationRequests, threads: i
         _input_length_feature(test),
         np.ones(len(train)),
     )
-    texts = fit_trees(train_features, np.log1p(train.tokens), weights, threads=threads)
+    targets = Targets(np.arange(len(train)), np.log1p(train.tokens), weights)
+    rounds = cross_fit(train_features, targets, threads=threads).rounds
+    texts = fit_trees(train_features, targets, rounds, threads=threads)
     mean = fit_mean(
         train_features, train.tokens, weights, MEAN_ROUNDS, threads=threads, **MEAN_SHAPE
     )

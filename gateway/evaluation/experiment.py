@@ -30,6 +30,7 @@ from gateway.evaluation.magnus import NAME as MAGNUS
 from gateway.evaluation.magnus import magnus
 from gateway.evaluation.midflight import MidflightErrors, midflight
 from gateway.evaluation.ours import ProductModel
+from gateway.evaluation.peers import peers
 from gateway.evaluation.scoring import DetailedScorecard, log_errors, score_apps
 from gateway.evaluation.sentences import Progress, SentenceEmbedder
 from gateway.evaluation.vectors import TextVectors
@@ -45,6 +46,7 @@ class EvaluationOptions(Struct, frozen=True, kw_only=True):
     lengths: LengthRule = "words"
     history: bool = False
     baselines: bool = False
+    peers: bool = False
     threads: int = 1
     cache: Path | None = None
 
@@ -129,6 +131,8 @@ def forecast(
     if options.baselines:
         progress("fitting the baselines")
         natural.update(_baselines(train, test, embedder, options.threads))
+    if options.peers:
+        natural.update(peers(train, test))
     new_apps = set(test.names.tolist()) - set(train.names.tolist())
     return Forecasts(test, natural, new_apps, len(train), ours.fit_s)
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.prediction.expectation import expected_log, expected_tokens
-from gateway.prediction.model.length_model import from_log1p
+from gateway.prediction.model.heads import from_log1p
 from gateway.quantiles import LEVELS, MEDIAN, P90, Bools, Floats
 
 MIN_APP_RESIDUALS: Final = 50  # with fewer, those of all apps are used

@@ -11,7 +11,9 @@ from gateway.evaluation.lengths import MAX_TOKENS
 from gateway.prediction.adaptation.adaptation import Adaptation, ScoredOutcome
 from gateway.prediction.adaptation.conformal import ConformityScores, initial_scores
 from gateway.prediction.expectation import expected_log, limited_mean
-from gateway.prediction.model.length_model import LengthModel, PredictedLengths, fit
+from gateway.prediction.model.artefact import FitSettings
+from gateway.prediction.model.heads import PredictedLengths
+from gateway.prediction.model.length_model import FittedModel, LengthModel, fit
 from gateway.quantiles import Floats
 
 HELD_OUT_SHARE: Final = 0.15  # newest training requests, for the initial conformity scores
@@ -32,17 +34,23 @@ class ProductModel:
         is that of the corrected quantiles before calibration. It and the mean are those of what is
         generated within `max_tokens`; the quantiles have no limit.
         """
+        model, start = self.fitted(train)
+        return serve(model.predict(test.inputs), test, Adaptation(train.inputs.apps, start))
+
+    def fitted(self, train: EvaluationRequests) -> tuple[LengthModel, ConformityScores]:
+        """The model of the training requests, and the conformity scores that it starts with."""
         older = len(train) - round(HELD_OUT_SHARE * len(train))
         newest = train.rows(slice(older, None))
-        first = self._fit(train.rows(slice(older))).predict(newest.inputs).quantiles
+        first = self._fit(train.rows(slice(older)))
+        start = scores(LengthModel(first).predict(newest.inputs).quantiles, newest)
         began = perf_counter()
-        model = self._fit(train)
+        model = LengthModel(self._fit(train, first.settings))
         self.fit_s = perf_counter() - began
-        adaptation = Adaptation(train.inputs.apps, scores(first, newest))
-        return serve(model.predict(test.inputs), test, adaptation)
+        return model, start
 
-    def _fit(self, train: EvaluationRequests) -> LengthModel:
-        return LengthModel(fit(train.inputs, train.tokens, train.censored, threads=self._threads))
+    def _fit(self, train: EvaluationRequests, settings: FitSettings | None = None) -> FittedModel:
+        columns = train.inputs, train.tokens, train.censored
+        return fit(*columns, threads=self._threads, settings=settings)
 
 
 def scores(log_quantiles: Floats, requests: EvaluationRequests) -> ConformityScores:
@@ -51,9 +59,13 @@ def scores(log_quantiles: Floats, requests: EvaluationRequests) -> ConformitySco
 
 
 def serve(
-    predicted: PredictedLengths, requests: EvaluationRequests, adaptation: Adaptation
+    predicted: PredictedLengths,
+    requests: EvaluationRequests,
+    adaptation: Adaptation,
+    *,
+    learn: bool = True,
 ) -> Forecast:
-    """The served forecast: raw predictions, adapted after each outcome."""
+    """The served forecast: raw predictions, adapted after each outcome if they `learn`."""
     served = np.empty_like(predicted.quantiles)
     corrected = np.empty_like(predicted.quantiles)
     mean = np.empty(len(requests))
@@ -72,7 +84,8 @@ def serve(
         corrected[row] = adaptation.corrected(app, log_uil, levels)
         shifted = predicted.mean[row] * np.exp(adaptation.shift(app, log_uil, levels))
         mean[row] = limited_mean(shifted, np.exp(corrected[row]).tolist(), limit)
-        adaptation.learn(ScoredOutcome.of(app, log_uil, levels, tokens, censored=censored))
+        if learn:
+            adaptation.learn(ScoredOutcome.of(app, log_uil, levels, tokens, censored=censored))
     return Forecast(
         log_quantiles=np.log(served),
         location=expected_log(np.minimum(np.exp(corrected), requests.max_tokens[:, None])),

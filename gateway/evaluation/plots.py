@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from gateway.evaluation.experiment import OURS, EvaluationRun, EvaluationSummary
 from gateway.evaluation.midflight import SHARES
+from gateway.evaluation.peers import PEERS
 from gateway.evaluation.scoring import POOLED
 from gateway.pictures import LINE_COLOR, PLOT_STYLE
 
@@ -162,8 +163,8 @@ def _apps_by_error(summary: EvaluationSummary) -> list[str]:
 
 
 def _contenders(summary: EvaluationSummary) -> list[tuple[str, str, str]]:
-    """Name, colour and marker of each predictor; ours is drawn last, on top."""
-    others = [name for name in summary.scores if name != OURS]
+    """Name, colour and marker of each predictor but peers; ours is drawn last, on top."""
+    others = [name for name in summary.scores if name not in (OURS, *PEERS)]
     styles = zip(others, BASELINE_COLORS, MARKERS, strict=True) if others else ()
     return [*styles, (OURS, BLUE, "o")]
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gateway.evaluation.forecast import Forecast
 from gateway.prediction.training.scorecard import Scorecard, covered, evaluate, pinball_losses, rms
-from gateway.quantiles import Floats
+from gateway.quantiles import LEVELS, P90, Floats
 
 POOLED: Final = "pooled"
 Z: Final = 1.959964  # standard normal quantile of a 95 % interval
@@ -21,7 +21,8 @@ class DetailedScorecard(Scorecard, frozen=True, kw_only=True):
     `token_rmse` is the RMSE of the mean, `log_rmse_mean` that of the mean of log(1 + tokens).
     `pinball_levels` are pinball losses on log tokens, one per level. `coverage_low` and
     `coverage_high` bound the 95 % interval of `coverage` (Wilson 1927). `over_median` is the median
-    ratio of the 0.9 quantile to the length, `over_total` the ratio of their sums.
+    ratio of the 0.9 quantile to the length, `over_total` the ratio of their sums. `held_over_used`
+    is the latter after all quantiles are scaled by one factor, such that they cover 90 %.
     """
 
     log_rmse_median: float = field(name="log_rmse_median")
@@ -33,6 +34,7 @@ class DetailedScorecard(Scorecard, frozen=True, kw_only=True):
     coverage_high: float
     over_median: float
     over_total: float
+    held_over_used: float
 
 
 def score(tokens: Floats, forecast: Forecast) -> DetailedScorecard:
@@ -48,6 +50,7 @@ def score(tokens: Floats, forecast: Forecast) -> DetailedScorecard:
         coverage_high=high,
         over_median=float(np.median(p90 / tokens)),
         over_total=float(p90.sum() / tokens.sum()),
+        held_over_used=held_over_used(tokens, p90),
     )
 
 
@@ -65,6 +68,15 @@ def score_apps(
 def log_errors(tokens: Floats, forecast: Forecast) -> Floats:
     """log(1 + tokens) minus its forecast mean, (n,)."""
     return np.log1p(tokens) - forecast.location
+
+
+def held_over_used(tokens: Floats, held: Floats) -> float:
+    """Tokens held over tokens used, of n ≥ 1 requests, if `held` is scaled to cover 90 %.
+
+    Predictors whose quantiles cover more or less hold tokens alike only at equal coverage.
+    """
+    factor = np.quantile(tokens / held, LEVELS[P90], method="inverted_cdf")
+    return float(factor * held.sum() / tokens.sum())
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:

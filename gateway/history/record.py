@@ -28,8 +28,9 @@ class Record(Struct, frozen=True, kw_only=True):
     was shed before its start, `deadline` or `queue_time`. `gateway_id` identifies one run of a
     gateway.
 
-    `features` holds float32 bytes, the embeddings float16 bytes. `instruction_embedding` is stored
-    in a table of its own, once per instruction.
+    `features` holds float32 bytes, the vectors float16 bytes: `embedding` is the text vector,
+    `input_embedding` and `instruction_embedding` are the sentence embeddings that `embedder` made.
+    The last is stored in a table of its own, once per instruction.
     """
 
     arrived_at: datetime
@@ -75,6 +76,8 @@ class Record(Struct, frozen=True, kw_only=True):
     kv_free_pages: int | None = None
     gave_up: str | None = None
     gateway_id: UUID | None = None
+    input_embedding: bytes | None = None
+    embedder: str | None = None
 
     @property
     def batch(self) -> bool:
@@ -101,4 +104,6 @@ class Record(Struct, frozen=True, kw_only=True):
             instruction_hash=b"",
             instruction_embedding=None,
             embedding=None,
+            input_embedding=None,
+            embedder=None,
         )

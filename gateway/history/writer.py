@@ -40,7 +40,7 @@ class HistoryWriter:
         self._sessions = sessions
         self._spool = Spool(folder)
         self._unspooled: list[Record] = []
-        self._known_instructions: set[bytes] = set()
+        self._known_instructions: set[tuple[bytes, str]] = set()
         self._known_until = float("-inf")
         self._dirty = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -119,20 +119,25 @@ class HistoryWriter:
                 rows = [_row(record) for record in permitted[start : start + ROWS_PER_INSERT]]
                 await session.execute(insert(RequestRecord).on_conflict_do_nothing(), rows)
             if instructions:
-                known = [{"hash": key, "embedding": vector} for key, vector in instructions.items()]
+                known = [
+                    {"hash": key, "embedder": embedder, "embedding": vector}
+                    for (key, embedder), vector in instructions.items()
+                ]
                 await session.execute(insert(Instruction).on_conflict_do_nothing(), known)
         self._known_instructions.update(instructions)
 
-    def _new_instructions(self, records: Sequence[Record]) -> dict[bytes, bytes]:
+    def _new_instructions(self, records: Sequence[Record]) -> dict[tuple[bytes, str], bytes]:
+        """New embeddings of instructions, by hash and embedder."""
         now = time.monotonic()
         if len(self._known_instructions) > MAX_KNOWN_INSTRUCTIONS or now > self._known_until:
             self._known_instructions.clear()
             self._known_until = now + KNOWN_INSTRUCTIONS_S
         return {
-            record.instruction_hash: record.instruction_embedding
+            (record.instruction_hash, record.embedder): record.instruction_embedding
             for record in records
             if record.instruction_embedding
-            and record.instruction_hash not in self._known_instructions
+            and record.embedder
+            and (record.instruction_hash, record.embedder) not in self._known_instructions
         }
 
 

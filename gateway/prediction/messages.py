@@ -1,17 +1,27 @@
 """A prediction request and its prediction."""
 
-from typing import Final
+from typing import Final, Literal, TypeAlias
 from uuid import UUID
 
 from msgspec import Struct, field
 
 from gateway.quantiles import MEDIAN, P90
 
-__all__ = ["SOURCES", "Embeddings", "Prediction", "PredictionRequest"]
+__all__ = ["IMPORTED", "SOURCES", "Embeddings", "Prediction", "PredictionRequest", "Stage"]
 
 SOURCES: Final = ("model", "app", "tenant", "global", "prior")
 """Where a prediction comes from: a trained version, the length history of the app, of the tenant or
 of all apps, or the prior where no length is known."""
+
+SOURCE_LABELS: Final = (*SOURCES, "model+embeddings")
+"""The sources in metrics and headers, where the model counts by what it has read."""
+
+Stage: TypeAlias = Literal["text", "embeddings"]
+"""What a version's prediction has read: the text vectors, which take milliseconds, or the sentence
+embeddings, too, which come later."""
+
+IMPORTED: Final = "imported"
+"""The source of rows from imported logs, whose lengths nothing predicted."""
 
 
 class PredictionRequest(Struct, frozen=True, kw_only=True):
@@ -31,13 +41,16 @@ class PredictionRequest(Struct, frozen=True, kw_only=True):
 
 
 class Embeddings(Struct):
-    """Vectors of a request's instruction and of its user input, as float16 bytes.
+    """Vectors of a request's texts, as float16 bytes; computed asynchronously: None until then.
 
-    They are computed asynchronously: None until then.
+    `text` is the text vector of the user input; `instruction` and `user_input` are sentence
+    embeddings, by the model with the id `embedder`.
     """
 
+    text: bytes | None = None
     instruction: bytes | None = None
     user_input: bytes | None = None
+    embedder: str | None = None
 
 
 class Prediction(Struct, frozen=True, kw_only=True):
@@ -45,8 +58,9 @@ class Prediction(Struct, frozen=True, kw_only=True):
 
     All lie within 1 … max_tokens.
 
-    `source` is one of `SOURCES`; `predictor` is the version's id, None without one. Features and
-    embeddings are stored with the outcome for training; embeddings may arrive later.
+    `source` is one of `SOURCES`; `predictor` is the version's id and `stage` what it has read, both
+    None without one. Features and embeddings are stored with the outcome for training; embeddings
+    may arrive later.
     """
 
     quantiles: tuple[float, float, float, float, float, float]
@@ -57,6 +71,12 @@ class Prediction(Struct, frozen=True, kw_only=True):
     features: bytes
     instruction_hash: bytes
     embeddings: Embeddings = field(default_factory=Embeddings)
+    stage: Stage | None = None
+
+    @property
+    def label(self) -> str:
+        """The source, with what the model has read: `model`, or `model+embeddings`."""
+        return f"{self.source}+{self.stage}" if self.stage == "embeddings" else self.source
 
     @property
     def median(self) -> float:

@@ -10,7 +10,7 @@ PREDICTIONS: Final = {
     "new": "this version",
     "active": "the active version before",
     "line": "a line per app",
-    "served": "as served then",
+    "served": "what was served then",
 }
 SCORECARD_COLUMNS: Columns = {
     "predictions": "predictions",

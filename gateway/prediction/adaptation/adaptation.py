@@ -16,10 +16,12 @@ from gateway.prediction.adaptation.conformal import (
     ConformalCalibration,
     ConformityScores,
     calibrated_tokens,
+    least_spread,
 )
 from gateway.prediction.features.features import NOTED_LEVELS
 from gateway.quantiles import LEVELS
 
+TRAINED_OUTCOMES: Final = 100  # for which the training counts for an app that was in its data
 NOTED_COLUMNS: Final = tuple(LEVELS.index(level) for level in NOTED_LEVELS)
 
 
@@ -50,7 +52,8 @@ class Adaptation:
     """
 
     def __init__(self, known: Iterable[UUID] = (), start: ConformityScores = NO_SCORES) -> None:
-        self._corrections = BiasCorrections(frozenset(known))
+        self._known = frozenset(known)
+        self._corrections = BiasCorrections(self._known)
         self._calibration = ConformalCalibration(start)
 
     def shift(self, app: UUID, log_uil: float, scored: Sequence[float]) -> float:
@@ -67,7 +70,10 @@ class Adaptation:
     ) -> tuple[float, ...]:
         """Served quantiles in tokens, ascending within 1 … max_tokens, from ln quantiles."""
         corrected = self.corrected(app, log_uil, scored)
-        return calibrated_tokens(corrected, self._calibration.offsets(app), max_tokens)
+        calibration = self._calibration.of(app)
+        outcomes = calibration.outcomes + (TRAINED_OUTCOMES if app in self._known else 0)
+        spread = least_spread(outcomes)
+        return calibrated_tokens(corrected, calibration.offsets, max_tokens, spread)
 
     def learn(self, outcome: ScoredOutcome) -> None:
         """Update correction and calibration with an outcome.

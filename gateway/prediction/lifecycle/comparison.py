@@ -13,6 +13,7 @@ from msgspec import Struct
 from gateway.child_process import child_environment
 from gateway.database.errors import Sessions
 from gateway.errors import Conflict, Unavailable
+from gateway.prediction.features.embedder_model import EmbedderModel, packaged_embedder
 from gateway.prediction.lifecycle.registry import Registry
 from gateway.prediction.training.scorecard import Scorecard
 from models import Predictor
@@ -37,7 +38,7 @@ class VersionComparison(Struct, frozen=True):
     `unseen`: neither was trained or calibrated on any of these rows.
 
     Without scorecards `why_not` states the reason: too few rows, or a version with an older feature
-    version, which cannot be used any more.
+    version or another embedder, which cannot be used any more.
     """
 
     versions: tuple[Predictor, Predictor]
@@ -50,9 +51,12 @@ class VersionComparison(Struct, frozen=True):
 class VersionComparer:
     """Compares versions in a child process, one comparison at a time."""
 
-    def __init__(self, sessions: Sessions, *, database_url: str) -> None:
+    def __init__(
+        self, sessions: Sessions, *, database_url: str, embedder: EmbedderModel | None = None
+    ) -> None:
         self._registry = Registry(sessions)
         self._database_url = database_url
+        self._embedder = embedder or packaged_embedder()
         self._semaphore = asyncio.Semaphore(MAX_CONCURRENT)
 
     async def compare(self, first: UUID, second: UUID) -> VersionComparison:
@@ -77,7 +81,7 @@ class VersionComparer:
 
     async def _run_process(self, first: UUID, second: UUID) -> ProcessResult:
         process = await asyncio.create_subprocess_exec(
-            *(*COMMAND, str(first), str(second)),
+            *(*COMMAND, str(first), str(second), "--embedder", self._embedder.folder),
             stdin=DEVNULL,
             stdout=PIPE,
             start_new_session=True,  # Ctrl-C is the gateway's to handle

@@ -2,8 +2,9 @@
 
 Usage, the token counts per tenant, is kept. Erased are features, embeddings, the instruction's hash
 and the user's name; for a whole tenant also the embeddings of instructions that no other request
-uses. Every version drops the text kernels of the apps concerned: until the next training it
-predicts their lengths from lines and trees alone.
+uses. Every version drops the kernels of the apps concerned, those of texts and those of
+embeddings, and the embeddings of their instructions: until the next training it predicts their
+lengths from lines and trees alone.
 Rows are erased in batches, each in its own transaction, to keep locks short.
 """
 
@@ -33,8 +34,8 @@ _ERASE: Final = """
         ORDER BY arrived_at, id LIMIT :portion
     ), erased AS (
         UPDATE requests
-        SET feature_version = 0, features = '', embedding = NULL, end_user = NULL,
-            instruction_hash = ''
+        SET feature_version = 0, features = '', embedding = NULL, input_embedding = NULL,
+            embedder = NULL, end_user = NULL, instruction_hash = ''
         FROM old WHERE requests.arrived_at = old.arrived_at AND requests.id = old.id
         RETURNING old.arrived_at, old.id, old.app_id, old.instruction_hash
     )

@@ -1,8 +1,8 @@
 """Imports an operator's logs as rows of history that training reads like served requests.
 
 The rows are marked as imported; drift and usage exclude them. Features are computed as if the
-requests had arrived in the order of the lines, text vectors by a separate predictor process, so
-that live requests do not wait behind the import.
+requests had arrived in the order of the lines, vectors by a separate predictor process, so that
+live requests do not wait behind the import.
 """
 
 import asyncio
@@ -24,14 +24,14 @@ from gateway.database.errors import LONG_TRANSACTION_S, Sessions, transaction
 from gateway.errors import Conflict, Unavailable, shortened
 from gateway.history.audit import note
 from gateway.prediction.adaptation.conformal import NO_OFFSETS, calibrated_tokens
+from gateway.prediction.features.embedder_model import EmbedderModel, packaged_embedder
 from gateway.prediction.features.features import FEATURE_VERSION, features
 from gateway.prediction.features.length_history import LengthHistory, LengthOutcome
 from gateway.prediction.lifecycle.log_format import BadLine, LogLine, bad_lines_error, read_lines
-from gateway.prediction.messages import PredictionRequest
+from gateway.prediction.messages import IMPORTED, PredictionRequest
 from gateway.prediction.serving.frames import ScoreReply
 from gateway.prediction.serving.predictor import MAX_INSTRUCTION_CHARS, head_and_tail
 from gateway.prediction.serving.process_client import PredictorClient
-from gateway.prediction.serving.warm_start import IMPORTED
 from models import App, Instruction, RequestRecord, Tenant
 from models.base import new_id
 
@@ -71,8 +71,16 @@ class _ImportSample(Struct, frozen=True):
 class LogImport:
     """Adds logs to the history of the served model; one import at a time per gateway."""
 
-    def __init__(self, sessions: Sessions, *, model: str, counting: TokenCounters) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        *,
+        model: str,
+        counting: TokenCounters,
+        embedder: EmbedderModel | None = None,
+    ) -> None:
         self._sessions = sessions
+        self._embedder = embedder or packaged_embedder()
         self._model = model
         self._counting = counting
         self._busy = asyncio.Lock()
@@ -92,10 +100,10 @@ class LogImport:
             if bad or unknown_apps:
                 raise bad_lines_error(bad + unknown_apps)
             samples = await asyncio.to_thread(self._samples, list(lines.values()), apps)
-            rows, instructions = await _rows(samples, self._model)
+            rows, instructions = await _rows(samples, self._model, self._embedder)
             counts = Counter(str(sample.request.app) for sample in samples)
             async with transaction(self._sessions, within_s=LONG_TRANSACTION_S) as session:
-                await _insert(session, rows, instructions)
+                await _insert(session, rows, instructions, self._embedder.id)
                 after = {"rows": len(rows), "apps": dict(counts)}
                 note(session, by, "samples.imported", self._model, after=after)
             return ImportedRows(len(rows), dict(counts))
@@ -171,28 +179,27 @@ def _is_id(name: str) -> bool:
 
 
 async def _rows(
-    samples: Sequence[_ImportSample], model: str
+    samples: Sequence[_ImportSample], model: str, embedder: EmbedderModel
 ) -> tuple[list[dict[str, Any]], dict[bytes, bytes]]:
     """The rows of history, and the embeddings of instructions by hash."""
-    rows: list[dict[str, Any]] = []
-    instructions: dict[bytes, bytes] = {}
     lengths = LengthHistory()
-    encoder = PredictorClient()
+    rows = [_row(sample, model, lengths) for sample in samples]
+    encoder = PredictorClient(embedder)
     encoder.start()
     try:
         await _ready(encoder)
+        instructions = await _embed_instructions(encoder, samples, rows)
         for start in range(0, len(samples), MAX_CONCURRENT):
-            pending = []
-            for sample in samples[start : start + MAX_CONCURRENT]:
-                row = _row(sample, model, lengths)
-                rows.append(row)
-                pending.append((row, _encode(encoder, sample.request, row)))
+            part = slice(start, start + MAX_CONCURRENT)
+            pending = [
+                (row, _encode(encoder, sample.request, row))
+                for sample, row in zip(samples[part], rows[part], strict=True)
+            ]
             for row, future in pending:
                 reply = await _reply(future)
                 row["embedding"] = reply.text
-                if reply.instruction_embedding is not None:
-                    instructions[row["instruction_hash"]] = reply.instruction_embedding
-        await _embed_instructions(encoder, samples, rows, instructions)
+                row["input_embedding"] = reply.input_embedding
+                row["embedder"] = embedder.id
     finally:
         await encoder.close()
     return rows, instructions
@@ -202,12 +209,12 @@ async def _embed_instructions(
     encoder: PredictorClient,
     samples: Sequence[_ImportSample],
     rows: Sequence[dict[str, Any]],
-    instructions: dict[bytes, bytes],
-) -> None:
-    """Wait up to INSTRUCTIONS_TIMEOUT_S for the embeddings of the instructions.
+) -> dict[bytes, bytes]:
+    """The embeddings of the instructions; waits for them up to INSTRUCTIONS_TIMEOUT_S.
 
-    They are computed after the first reply. Training treats a missing one as unknown.
+    They are computed after a first reply. Training treats a missing one as unknown.
     """
+    instructions: dict[bytes, bytes] = {}
     one_of_each = {
         row["instruction_hash"]: (sample, row) for sample, row in zip(samples, rows, strict=True)
     }
@@ -220,6 +227,7 @@ async def _embed_instructions(
                         instructions[digest] = reply.instruction_embedding
                     else:
                         await asyncio.sleep(RETRY_S)
+    return instructions
 
 
 async def _reply(future: Future[ScoreReply | None]) -> ScoreReply:
@@ -244,13 +252,24 @@ async def _ready(encoder: PredictorClient) -> None:
 def _encode(
     encoder: PredictorClient, request: PredictionRequest, row: dict[str, Any]
 ) -> Future[ScoreReply | None]:
-    return encoder.request_score(
+    """The newest reply when no other comes; None without any."""
+    newest: list[ScoreReply] = []
+    answer: Future[ScoreReply | None] = asyncio.get_running_loop().create_future()
+
+    def keep(reply: ScoreReply | None) -> None:
+        newest.extend([reply] if reply is not None else [])
+        if (reply is None or reply.last) and not answer.done():
+            answer.set_result(newest[-1] if newest else None)
+
+    encoder.request_score(
         app=request.app,
         instruction_hash=row["instruction_hash"],
         instruction=request.instruction[:MAX_INSTRUCTION_CHARS],
         user_input=head_and_tail(request.user_input),
         features=row["features"],
+        on_reply=keep,
     )
+    return answer
 
 
 def _row(sample: _ImportSample, model: str, lengths: LengthHistory) -> dict[str, Any]:
@@ -303,10 +322,16 @@ def _row(sample: _ImportSample, model: str, lengths: LengthHistory) -> dict[str,
 
 
 async def _insert(
-    session: AsyncSession, rows: Sequence[dict[str, Any]], instructions: dict[bytes, bytes]
+    session: AsyncSession,
+    rows: Sequence[dict[str, Any]],
+    instructions: dict[bytes, bytes],
+    embedder: str,
 ) -> None:
     for start in range(0, len(rows), INSERT_ROWS):
         await session.execute(insert(RequestRecord), rows[start : start + INSERT_ROWS])
     if instructions:
-        known = [{"hash": key, "embedding": vector} for key, vector in instructions.items()]
+        known = [
+            {"hash": key, "embedder": embedder, "embedding": vector}
+            for key, vector in instructions.items()
+        ]
         await session.execute(insert(Instruction).on_conflict_do_nothing(), known)

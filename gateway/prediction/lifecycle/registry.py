@@ -27,10 +27,15 @@ Runs: TypeAlias = list[TrainingRun]
 
 
 class Registry:
-    """Versions and training runs, newest first."""
+    """Versions and training runs, newest first.
 
-    def __init__(self, sessions: Sessions) -> None:
+    `embedder` is the id of the gateway's embedder: versions that read embeddings of another are not
+    activated or imported. None: of any.
+    """
+
+    def __init__(self, sessions: Sessions, *, embedder: str | None = None) -> None:
         self._sessions = sessions
+        self._embedder = embedder
 
     async def list(self, model: str | None = None, limit: int = MAX_LISTED) -> Versions:
         """The newest versions, without their artefacts."""
@@ -122,11 +127,11 @@ class Registry:
     async def activate(self, predictor_id: UUID, by: str) -> Predictor:
         """Make a version its model's active one; gateways are notified at the commit.
 
-        NotFound; PredictorRefused if its artefact is damaged or has another feature version: the
-        active version stays.
+        NotFound; PredictorRefused if its artefact is damaged, has another feature version or reads
+        the embeddings of another embedder: the active version stays.
         """
         async with transaction(self._sessions) as session:
-            version = await self._usable_version(session, predictor_id)
+            version = await self._usable_version(session, predictor_id, self._embedder)
             await _activate(session, version, by)
         return version
 
@@ -140,7 +145,7 @@ class Registry:
             active = await session.scalar(_active(model))
             if active is None or active.replaced_id is None:
                 raise Conflict(f"no version of model {model} was active before")
-            version = await self._usable_version(session, active.replaced_id)
+            version = await self._usable_version(session, active.replaced_id, self._embedder)
             await _activate(session, version, by, action="predictor.rolled_back")
         return version
 
@@ -149,9 +154,11 @@ class Registry:
     ) -> Predictor:
         """Store an exported version as inactive.
 
-        PredictorRefused if it is damaged, of another model or of another feature version.
+        PredictorRefused if it is damaged, of another model, embedder or feature version.
         """
-        artefact = await asyncio.to_thread(decode, stored, model_hash=model_hash)
+        artefact = await asyncio.to_thread(
+            decode, stored, model_hash=model_hash, embedder=self._embedder
+        )
         version = Predictor(
             id=new_id(),
             model=model,
@@ -172,7 +179,7 @@ class Registry:
     async def export_version(self, predictor_id: UUID, by: str) -> bytes:
         """A version's artefact, for import elsewhere. NotFound; PredictorRefused if damaged."""
         async with transaction(self._sessions) as session:
-            version = await self._usable_version(session, predictor_id)
+            version = await self._usable_version(session, predictor_id, embedder=None)
             note(session, by, "predictor.exported", predictor_id, after=_audit_fields(version))
             stored = await session.scalar(
                 select(Predictor.artefact).where(Predictor.id == predictor_id)
@@ -180,11 +187,13 @@ class Registry:
         assert stored is not None
         return stored
 
-    async def _usable_version(self, session: AsyncSession, predictor_id: UUID) -> Predictor:
-        """A version whose artefact is valid. NotFound, PredictorRefused."""
+    async def _usable_version(
+        self, session: AsyncSession, predictor_id: UUID, embedder: str | None
+    ) -> Predictor:
+        """A version whose artefact is valid, also for this embedder. NotFound, PredictorRefused."""
         stored = await self.artefact(predictor_id)
         version = await _version(session, predictor_id)
-        await asyncio.to_thread(decode, stored, model_hash=version.model_hash)
+        await asyncio.to_thread(decode, stored, model_hash=version.model_hash, embedder=embedder)
         return version
 
     async def runs(self, model: str | None = None, limit: int = MAX_LISTED) -> Runs:

@@ -12,6 +12,7 @@ import structlog
 from gateway.child_process import child_environment, end_child
 from gateway.database.errors import Sessions
 from gateway.errors import DatabaseLost
+from gateway.prediction.features.embedder_model import EmbedderModel, packaged_embedder
 from gateway.prediction.lifecycle.run_log import OPERATOR, RunLog, StartReason
 from models import TrainingRun
 
@@ -26,15 +27,25 @@ COMMAND: Final = (
 
 
 class TrainingRuns:
-    """Training runs of the served model. A run ends with the gateway that started it."""
+    """Training runs of the served model. A run ends with the gateway that started it.
+
+    A run reads the embeddings of the `embedder`, by default the packaged one.
+    """
 
     def __init__(
-        self, sessions: Sessions, *, model: str, model_hash: str, database_url: str
+        self,
+        sessions: Sessions,
+        *,
+        model: str,
+        model_hash: str,
+        database_url: str,
+        embedder: EmbedderModel | None = None,
     ) -> None:
         self._log = RunLog(sessions)
         self.model = model
         self.model_hash = model_hash
         self._database_url = database_url
+        self._embedder = embedder or packaged_embedder()
         self._process: Process | None = None
         self._run: UUID | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -63,6 +74,7 @@ class TrainingRuns:
             process = await asyncio.create_subprocess_exec(
                 *COMMAND,
                 *("--run", str(run.id), "--model-hash", self.model_hash),
+                *("--embedder", self._embedder.folder),
                 stdin=PIPE,
                 start_new_session=True,  # Ctrl-C is the gateway's to handle
                 env=child_environment() | {"DATABASE_URL": self._database_url},

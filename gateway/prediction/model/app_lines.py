@@ -8,13 +8,16 @@ from collections.abc import Sequence
 from uuid import UUID
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from gateway.prediction.censoring import kaplan_meier
+from gateway.prediction.censoring import kaplan_meier, weighted_quantiles
 from gateway.prediction.model.artefact import AppLine
-from gateway.quantiles import Bools, Floats
+from gateway.quantiles import LEVELS, Bools, Floats
 
 SHRINKAGE = 10.0  # weight of the pooled line, in rows
+LEVELS_SHRINKAGE = 50.0  # weight of the pooled residuals' quantiles, in rows
+MAX_LEVERAGE = 0.9  # of a row on its own prediction
 MIN_SPREAD = 0.05
 IMPUTATIONS = 3
 
@@ -30,20 +33,35 @@ def fit_lines(
 
     A censored length is replaced by its expectation under the residuals above it
     (`impute_censored`) and the lines are refitted, IMPUTATIONS times (Buckley and James 1979).
+    Spreads and quantiles are those of leave-one-out residuals, r / (1 - leverage): a line that
+    passes close to the few rows it was fitted on would seem surer than it is.
     """
     weights = np.ones(len(log_uil)) if weights is None else weights
     rows_of = rows_by_app(apps)
+    kept = 1 - leverages(log_uil, rows_of, weights)
     lengths = log_lengths
     for _ in range(IMPUTATIONS if censored.any() else 1):
         pooled = _pooled_line(log_uil, lengths, weights)
         lines = {
-            app: _shrunk_line(log_uil[rows], lengths[rows], weights[rows], pooled)
+            app: _shrunk_line(log_uil[rows], lengths[rows], weights[rows], kept[rows], pooled)
             for app, rows in rows_of.items()
         }
         centre, spread = predict_lines(apps, log_uil, pooled, lines)
         expected = impute_censored((log_lengths - centre) / spread, censored, draws=1)[:, 0]
         lengths = np.where(censored, centre + spread * expected, log_lengths)
-    return pooled, lines
+    residuals = (log_lengths - centre) / kept / spread
+    return _with_levels(pooled, lines, rows_of, residuals, censored)
+
+
+def leverages(log_uil: Floats, rows_of: dict[UUID, NDArray[np.intp]], weights: Floats) -> Floats:
+    """By how much each row, with weight 1, moves its app's line at its own place, (n,)."""
+    found = np.empty(len(log_uil))
+    for rows in rows_of.values():
+        own = weights[rows]
+        deviations = log_uil[rows] - np.average(log_uil[rows], weights=own)
+        scale = float(own @ deviations**2) + SHRINKAGE
+        found[rows] = 1 / (own.sum() + SHRINKAGE) + deviations**2 / scale
+    return np.minimum(found, MAX_LEVERAGE)
 
 
 def predict_lines(
@@ -54,6 +72,11 @@ def predict_lines(
     intercept = np.array([line.intercept for line in line_of_row])
     slope = np.array([line.slope for line in line_of_row])
     return intercept + slope * log_uil, np.array([line.spread for line in line_of_row])
+
+
+def line_levels(apps: Sequence[UUID], pooled: AppLine, lines: dict[UUID, AppLine]) -> Floats:
+    """Quantiles at `LEVELS` of n requests around their centre, in spreads, (n, len(LEVELS))."""
+    return np.array([lines.get(app, pooled).levels for app in apps])
 
 
 def impute_censored(residuals: Floats, censored: Bools, *, draws: int) -> Floats:
@@ -104,8 +127,8 @@ def _pooled_line(x: Floats, y: Floats, weights: Floats) -> AppLine:
     return AppLine(intercept, slope, max(variance**0.5, MIN_SPREAD), len(y))
 
 
-def _shrunk_line(x: Floats, y: Floats, weights: Floats, pooled: AppLine) -> AppLine:
-    """Ridge regression of the residuals of the pooled line."""
+def _shrunk_line(x: Floats, y: Floats, weights: Floats, kept: Floats, pooled: AppLine) -> AppLine:
+    """Ridge regression of the residuals of the pooled line; `kept` is 1 - leverage, (n,)."""
     residual = y - (pooled.intercept + pooled.slope * x)
     total = float(weights.sum())
     own_weight = total / (total + SHRINKAGE)
@@ -114,7 +137,28 @@ def _shrunk_line(x: Floats, y: Floats, weights: Floats, pooled: AppLine) -> AppL
     scale = float(weights @ deviations**2) + SHRINKAGE
     slope = float((weights * deviations) @ (residual - mean_residual)) / scale
     intercept = pooled.intercept + own_weight * mean_residual - slope * mean_x
-    remaining = y - (intercept + (pooled.slope + slope) * x)
+    remaining = (y - (intercept + (pooled.slope + slope) * x)) / kept
     mean_square = float(np.average(remaining**2, weights=weights))
     variance = own_weight * mean_square + (1 - own_weight) * pooled.spread**2
     return AppLine(intercept, pooled.slope + slope, max(variance**0.5, MIN_SPREAD), len(y))
+
+
+def _with_levels(
+    pooled: AppLine,
+    lines: dict[UUID, AppLine],
+    rows_of: dict[UUID, NDArray[np.intp]],
+    residuals: Floats,
+    censored: Bools,
+) -> tuple[AppLine, dict[UUID, AppLine]]:
+    """The lines with the quantiles of their residuals (n,), in spreads; apps' drawn to pooled."""
+
+    def quantiles(rows: NDArray[np.intp] | slice) -> Floats:
+        return weighted_quantiles(*kaplan_meier(residuals[rows], censored[rows]), np.array(LEVELS))
+
+    every = quantiles(slice(None))
+    found = {}
+    for app, rows in rows_of.items():
+        own = len(rows) / (len(rows) + LEVELS_SHRINKAGE)
+        levels = own * quantiles(rows) + (1 - own) * every
+        found[app] = replace(lines[app], levels=levels.tolist())
+    return replace(pooled, levels=every.tolist()), found

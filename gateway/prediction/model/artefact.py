@@ -5,18 +5,21 @@ Layout: MAGIC, the SHA-256 of the rest (32 bytes), then one `Artefact` as Messag
 
 import hashlib
 from collections.abc import Set as AbstractSet
-from typing import Final
+from typing import Final, TypeVar
 from uuid import UUID
 
 import msgspec
 import numpy as np
 from msgspec import Struct, field
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from gateway.errors import PredictorRefused
 from gateway.prediction.adaptation.conformal import ConformityScores
 from gateway.prediction.features.features import FEATURE_VERSION, INPUTS
-from gateway.quantiles import LEVELS
+from gateway.quantiles import LEVELS, NORMAL
+
+Part = TypeVar("Part")
 
 MAGIC: Final = b"LMAASP2\n"
 DIGEST_BYTES: Final = 32
@@ -88,32 +91,75 @@ class FittedKernel(Struct, frozen=True):
     mean: float
 
 
+class SentenceStage(Struct, frozen=True):
+    """The second stage: kernels and trees that read the embeddings of user inputs, too.
+
+    An embedding enters a kernel's points around `centre` (1, d), and the trees by its components on
+    `axes`, the instruction's by those on `instruction_axes`. The points are derived from the texts
+    of requests: personal data.
+    """
+
+    centre: Matrix
+    axes: PrincipalAxes
+    instruction_axes: PrincipalAxes
+    kernels: dict[UUID, FittedKernel]
+    trees: list[str]
+    mean: str
+
+
+class AppInstruction(Struct, frozen=True):
+    """The embedding of an app's instruction (1, d), and its weight in the kernel over apps."""
+
+    embedding: Matrix
+    weight: float
+
+
 class UnseenApps(Struct, frozen=True):
     """The model of apps that are not in the training data.
 
     Log length = weighted mean of two LightGBM models (texts): `by_input` of the input length,
     `by_text` of cues and meaning too; `levels` are the quantiles of its residuals at `LEVELS`.
+    `instructions` of the apps it was fitted on draw it to apps with similar ones.
     """
 
     by_input: str
     by_text: str
     axes: PrincipalAxes
     levels: list[float]
+    instructions: dict[UUID, AppInstruction] = {}
 
 
 class AppLine(Struct, frozen=True):
-    """Log length = intercept + slope · log(1 + user input length) ± `spread`, from `rows`."""
+    """Log length = intercept + slope · log(1 + user input length) ± `spread`, from `rows`.
+
+    `levels` are the quantiles of its residuals at `LEVELS`, in spreads.
+    """
 
     intercept: float
     slope: float
     spread: float
     rows: int
+    levels: list[float] = field(default_factory=lambda: [*NORMAL])
+
+
+class FitSettings(Struct, frozen=True):
+    """What a fit chose by rows left out: the trees' `rounds`, and the share of the text parts.
+
+    A share in [0, 1] is what the text parts count for against the line alone: `shares` by app,
+    `share` of an app that is not among them. `sentences` are those of the second stage, if any.
+    """
+
+    rounds: int
+    share: float
+    shares: dict[UUID, float]
+    sentences: "FitSettings | None" = None
 
 
 class Artefact(Struct, frozen=True, kw_only=True):
     """One version. `trees` are LightGBM texts, one per level; so is `mean`, one text.
 
-    Models predict log(1 + tokens); returned quantiles are natural logarithms of tokens.
+    Models predict log(1 + tokens); returned quantiles are natural logarithms of tokens. `embedder`
+    is the id of the model whose embeddings the version reads; None: it reads none.
     """
 
     model: str
@@ -128,7 +174,10 @@ class Artefact(Struct, frozen=True, kw_only=True):
     trees: list[str]
     mean: str
     unseen_apps: UnseenApps = field(name="newcomer")
+    settings: FitSettings | None = None
     scores: ConformityScores
+    sentences: SentenceStage | None = None
+    embedder: str | None = None
 
 
 def encode(artefact: Artefact) -> bytes:
@@ -142,36 +191,50 @@ def checksum(stored: bytes) -> bytes:
     return hashlib.sha256(stored).digest()
 
 
-def decode(stored: bytes, *, model_hash: str) -> Artefact:
-    """Deserialise a version for the model with this hash.
+def decode(stored: bytes, *, model_hash: str, embedder: str | None = None) -> Artefact:
+    """Deserialise a version for the model with this hash and the embedder with this id; None: any.
 
-    PredictorRefused if it is damaged, of another model, or of another feature version.
+    PredictorRefused if it is damaged, of another model, embedder, or feature version.
     """
     artefact = _read(stored)
     if artefact.model_hash != model_hash:
         raise PredictorRefused(
             f"the predictor was trained for model hash {artefact.model_hash}, not {model_hash}"
         )
+    if embedder is not None and artefact.embedder not in (None, embedder):
+        raise PredictorRefused(
+            f"the predictor reads embeddings of {artefact.embedder}, this gateway's embedder is "
+            f"{embedder}; LMAAS_EMBEDDER names it"
+        )
     if (artefact.feature_version, artefact.inputs) != (FEATURE_VERSION, list(INPUTS)):
         raise PredictorRefused(
             f"the predictor reads feature version {artefact.feature_version}, "
             f"this gateway computes version {FEATURE_VERSION}"
         )
-    if artefact.levels != list(LEVELS) or len(artefact.trees) != len(LEVELS):
+    heads = [artefact.trees, *([artefact.sentences.trees] if artefact.sentences else [])]
+    if artefact.levels != list(LEVELS) or any(len(each) != len(LEVELS) for each in heads):
         raise PredictorRefused(f"the predictor has other quantiles than {LEVELS}")
     return artefact
 
 
 def without_texts(stored: bytes, apps: AbstractSet[UUID]) -> bytes | None:
-    """The version without the text kernels of some apps; None if it has none of theirs.
+    """The version without the kernels and instructions of some apps; None if it has none of theirs.
 
     PredictorRefused if it is damaged.
     """
     artefact = _read(stored)
-    kept = {app: kernel for app, kernel in artefact.kernels.items() if app not in apps}
-    if len(kept) == len(artefact.kernels):
-        return None
-    return encode(msgspec.structs.replace(artefact, kernels=kept))
+    kept = _without(artefact.kernels, apps)
+    sentences = artefact.sentences
+    if sentences is not None:
+        sentences = replace(sentences, kernels=_without(sentences.kernels, apps))
+    unseen = artefact.unseen_apps
+    unseen = replace(unseen, instructions=_without(unseen.instructions, apps))
+    remaining = replace(artefact, kernels=kept, sentences=sentences, unseen_apps=unseen)
+    return None if remaining == artefact else encode(remaining)
+
+
+def _without(parts: dict[UUID, Part], apps: AbstractSet[UUID]) -> dict[UUID, Part]:
+    return {app: part for app, part in parts.items() if app not in apps}
 
 
 def _read(stored: bytes) -> Artefact:

@@ -7,17 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.prediction.features.features import INPUTS, USER_INPUT_COLUMN, Vector
-from gateway.quantiles import Floats
-
-EMBEDDING_DIMS = 384  # of an instruction's, by all-MiniLM-L6-v2
+from gateway.quantiles import Bools, Floats
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInputs:
     """Columns over the same n requests; a missing vector is a row of NaN.
 
-    features (n, ≥ len(INPUTS)) and text (n, TEXT_DIMS), both float32; `instruction_of` (n,) indexes
-    the k distinct `instructions` (k, EMBEDDING_DIMS).
+    features (n, ≥ len(INPUTS)) and text (n, TEXT_DIMS), both float32; `sentences` (n, d) are the
+    embeddings of the user inputs; `instruction_of` (n,) indexes those of the k distinct
+    `instructions` (k, d).
     """
 
     apps: list[UUID]
@@ -25,6 +24,7 @@ class ModelInputs:
     instructions: NDArray[np.float32]
     instruction_of: NDArray[np.intp]
     text: NDArray[np.float32]
+    sentences: NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.apps)
@@ -39,6 +39,11 @@ class ModelInputs:
         """log(1 + user input length), (n,)."""
         return self.features[:, USER_INPUT_COLUMN].astype(np.float64)
 
+    @property
+    def embedded(self) -> Bools:
+        """Which requests have the embedding of their user input, (n,)."""
+        return np.asarray(~np.isnan(self.sentences).any(axis=1))
+
     def rows(self, which: slice | NDArray[np.intp]) -> "ModelInputs":
         """A subset of the requests."""
         part = np.arange(len(self))[which]
@@ -48,6 +53,7 @@ class ModelInputs:
             instructions=self.instructions,
             instruction_of=self.instruction_of[part],
             text=self.text[part],
+            sentences=self.sentences[part],
         )
 
 

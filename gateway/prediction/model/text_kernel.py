@@ -6,13 +6,16 @@ leave-one-out predictions, those of the ridge in closed form (Rasmussen and Will
 5.12), so the next stage sees the same distribution in training and in serving.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Final
+from uuid import UUID
 
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
 from gateway.prediction.features.text_encoder import CUES, MEANING, SKETCH
+from gateway.prediction.model.app_lines import rows_by_app
 from gateway.prediction.model.artefact import FittedKernel, Matrix, QuantizedMatrix, TextSpace
 from gateway.quantiles import Bools, Floats
 
@@ -27,6 +30,7 @@ RIDGE_FIT_SHARE: Final = 0.65  # of these rows; the rest validates
 MIN_KERNEL_ROWS: Final = 40
 BLOCK_POINTS: Final = 256  # points per product: a block fits the L2 cache
 NEIGHBOUR_POWER: Final = 6  # neighbour weight = similarity to this power
+SEED: Final = 1
 KERNEL_OUTPUTS: Final = ("ridge", "neighbours", "difference")  # columns
 
 Points = NDArray[np.float32]
@@ -57,6 +61,37 @@ def text_points(text: NDArray[np.float32], space: TextSpace) -> Points:
     cues = (text[:, CUES] - space.cues.array()) / space.scale.array()
     max_cue = MAX_CUE_DEVIATION * CUE_WEIGHT / np.sqrt(cues.shape[1])
     return np.hstack((meaning, sketch, np.clip(cues, -max_cue, max_cue)), dtype=np.float32)
+
+
+def fit_kernels(
+    apps: Sequence[UUID], points: Points, target: Floats, weights: Floats
+) -> tuple[dict[UUID, FittedKernel], Floats]:
+    """The kernels of apps with enough points, and their outputs, (n, len(KERNEL_OUTPUTS)).
+
+    Outputs of NaN points, and of the other apps, are 0.
+    """
+    rng = np.random.default_rng(SEED)
+    with_vector = has_text(points)
+    outputs = np.zeros((len(points), len(KERNEL_OUTPUTS)))
+    kernels = {}
+    for app, rows in rows_by_app(apps).items():
+        with_text = rows[with_vector[rows]]
+        if len(with_text) >= MIN_KERNEL_ROWS:
+            kernels[app], outputs[with_text] = fit_kernel(
+                points[with_text], target[with_text], weights[with_text], rng
+            )
+    return kernels, outputs
+
+
+def kernel_outputs(
+    kernels: "Mapping[UUID, AppKernel]", apps: Sequence[UUID], points: Points
+) -> Floats:
+    """The outputs for n points, (n, len(KERNEL_OUTPUTS)); 0 without a kernel or a text."""
+    outputs = np.zeros((len(points), len(KERNEL_OUTPUTS)))
+    for app, rows in rows_by_app(apps).items():
+        if app in kernels:
+            outputs[rows] = kernels[app].predict(points[rows])
+    return outputs
 
 
 def fit_kernel(
@@ -110,7 +145,7 @@ class AppKernel:
     def predict(self, points: Points) -> Floats:
         """The outputs for points (n, d), (n, len(KERNEL_OUTPUTS)); 0 for NaN points."""
         similarity = self._similarity_to_kernel(points)
-        ridge = similarity @ self._weights + self._mean
+        ridge = product(similarity, self._weights) + self._mean
         outputs = np.column_stack((ridge, _neighbours(similarity, self._targets)))
         return np.asarray(np.nan_to_num(outputs, nan=0.0), dtype=np.float64)
 
@@ -120,7 +155,7 @@ class AppKernel:
         products = np.empty((len(points), len(self._points)), dtype=np.float32)
         for start in range(0, len(self._points), BLOCK_POINTS):
             block = slice(start, start + BLOCK_POINTS)
-            products[:, block] = scaled @ self._points[block].astype(np.float32).T
+            products[:, block] = product(scaled, self._points[block].astype(np.float32).T)
         return _similarity(products, points, self._squares)
 
 
@@ -128,14 +163,21 @@ def _neighbours(similarity: Points, targets: Points) -> Points:
     """Mean and standard deviation of targets (m,), weighted by similarity (n, m): (n, 2)."""
     weights = similarity**NEIGHBOUR_POWER
     total = weights.sum(axis=1) + 1e-9
-    mean = weights @ targets / total
-    square = weights @ targets**2 / total
+    mean = product(weights, targets) / total
+    square = product(weights, targets**2) / total
     return np.stack((mean, np.sqrt(np.maximum(square - mean**2, 0.0))), axis=1)
 
 
 def gram(points: Points, others: Points) -> Points:
     """The Gram matrix: exp(-d²) of every pair, (n, m)."""
-    return _similarity(points @ others.T, points, (others**2).sum(axis=1))
+    return _similarity(product(points, others.T), points, (others**2).sum(axis=1))
+
+
+def product(left: Points, right: Points) -> Points:
+    """The matrix product."""
+    # BLAS may set the invalid flag on rows that it pads a block with, which numpy then reports.
+    with np.errstate(invalid="ignore"):
+        return left @ right
 
 
 def _similarity(products: Points, points: Points, squares: Points) -> Points:
@@ -168,6 +210,6 @@ def _ridge(points: Points, target: Floats, weights: Floats, rows: NDArray[np.int
         ridged = matrix + np.diag(ridge / np.maximum(weights[fit_rows], 1e-3)).astype(np.float32)
         factor = scipy.linalg.cho_factor(ridged, overwrite_a=True, check_finite=False)
         coefficients = scipy.linalg.cho_solve(factor, centred, check_finite=False)
-        residuals = target[test_rows] - mean - cross @ coefficients
+        residuals = target[test_rows] - mean - product(cross, coefficients)
         errors.append(float(np.average(residuals**2, weights=weights[test_rows])))
     return RIDGE_CANDIDATES[int(np.argmin(errors))]

@@ -3,7 +3,7 @@
 import ctypes
 import weakref
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import lightgbm
 import numpy as np
@@ -15,9 +15,10 @@ from gateway.quantiles import LEVELS, Bools, Floats
 MIN_ROUNDS: Final = 60
 MAX_ROUNDS: Final = 120
 ROWS_PER_ROUND: Final = 10
-MIN_SURE_ROWS: Final = 12_000  # from here on the rounds are not checked
-CHECKING_SHARE: Final = 0.2  # of the requests, held out
-MIN_LOSS_GAIN: Final = 0.02  # of the held-out loss, for which fewer rounds are taken
+FOLDS: Final = 5  # parts of the requests that are left out in turn
+MIN_LEFT_OUT_ROWS: Final = 4_000  # of the requests; further parts are not left out
+MIN_LOSS_GAIN: Final = 0.02  # of the left-out loss, for which fewer rounds are taken
+SEED: Final = 1
 MAX_LEAVES: Final = 31
 MIN_LEAF_ROWS: Final = 20
 COMMON_PARAMETERS: Final[dict[str, Any]] = {
@@ -27,7 +28,7 @@ COMMON_PARAMETERS: Final[dict[str, Any]] = {
     "bagging_fraction": 0.8,
     "bagging_freq": 1,
     "max_bin": 127,
-    "seed": 1,
+    "seed": SEED,
     "deterministic": True,
     "force_col_wise": True,
     "verbosity": -1,
@@ -42,72 +43,105 @@ _NORMAL: Final = 0  # C_API_PREDICT_NORMAL
 _FLOAT32: Final = 0  # C_API_DTYPE_FLOAT32
 
 
-def fit_trees(
-    table: Table,
-    target: Floats,
-    weights: Floats,
-    requests: NDArray[np.intp] | None = None,
-    *,
-    threads: int,
-) -> list[str]:
-    """LightGBM texts, one per level, fitted on (n, d) rows with (n,) targets and weights.
+class Targets(NamedTuple):
+    """What n requests' trees are fitted on: m ≥ n rows of a table, with targets and weights, (m,).
 
-    Fewer than MIN_SURE_ROWS rows may have little to learn from, as where lengths rarely depend on
-    the text. Then fewer rounds are taken if that lowers the loss on requests that are held out.
-    `requests` (n,) numbers the requests of the rows.
+    `requests` (m,) numbers the requests of the rows, below n.
     """
-    shape = {
-        "num_leaves": int(np.clip(len(table) // (2 * MIN_LEAF_ROWS), 2, MAX_LEAVES)),
-        "min_data_in_leaf": MIN_LEAF_ROWS,
-    }
-    parameters = {**COMMON_PARAMETERS, **shape, "num_threads": threads, "objective": "quantile"}
-    rounds = int(np.clip(len(table) // ROWS_PER_ROUND, MIN_ROUNDS, MAX_ROUNDS))
-    if len(table) < MIN_SURE_ROWS:
-        held_out = _held_out(np.arange(len(table)) if requests is None else requests)
-        if held_out.sum() >= MIN_LEAF_ROWS:
-            losses = _losses(parameters, table, target, weights, held_out, rounds)
-            if losses.min() < (1 - MIN_LOSS_GAIN) * losses[-1]:
-                rounds = int(losses.argmin()) + 1
-    data = lightgbm.Dataset(
-        table, label=target, weight=weights, params=parameters, free_raw_data=False
-    )
+
+    requests: NDArray[np.intp]
+    target: Floats
+    weights: Floats
+
+
+class LeftOut(NamedTuple):
+    """Quantiles of `rows` (k,) of n requests, (k, len(LEVELS)), by trees fitted without them.
+
+    `rounds` is the number of boosting rounds with the least loss on them.
+    """
+
+    rows: NDArray[np.intp]
+    quantiles: Floats
+    rounds: int
+
+
+def fit_trees(table: Table, targets: Targets, rounds: int, *, threads: int) -> list[str]:
+    """LightGBM texts, one per level, of n requests' rows (n, d)."""
+    parameters = _parameters(targets, threads)
+    data = _dataset(table, targets, np.ones(len(targets.target), np.bool_), parameters)
     return [_train({**parameters, "alpha": level}, data, rounds) for level in LEVELS]
 
 
-def _held_out(requests: NDArray[np.intp]) -> Bools:
-    """Which rows belong to a random share of the requests, (n,); the seed is fixed."""
-    distinct = np.unique(requests)
-    chosen = np.random.default_rng(COMMON_PARAMETERS["seed"]).permutation(distinct)
-    return np.isin(requests, chosen[: round(CHECKING_SHARE * len(distinct))])
+def most_rounds(rows: int) -> int:
+    """The boosting rounds for `rows` rows; fewer are taken where left-out rows ask for it."""
+    return int(np.clip(rows // ROWS_PER_ROUND, MIN_ROUNDS, MAX_ROUNDS))
 
 
-def _losses(
-    parameters: dict[str, Any],
-    table: Table,
-    target: Floats,
-    weights: Floats,
-    held_out: Bools,
-    rounds: int,
-) -> Floats:
-    """The pinball loss on the rows held out after each round, summed over the levels, (rounds,)."""
-    fitted, judged = (
-        {"data": table[rows], "label": target[rows], "weight": weights[rows]}
-        for rows in (~held_out, held_out)
-    )
-    data = lightgbm.Dataset(**fitted, params=parameters, free_raw_data=False)
-    losses = np.zeros(rounds)
-    for level in LEVELS:
-        recorded: dict[str, dict[str, list[float]]] = {}
-        lightgbm.train(
-            {**parameters, "alpha": level, "metric": "quantile"},
-            data,
-            rounds,
-            valid_sets=[lightgbm.Dataset(**judged, reference=data, free_raw_data=False)],
-            valid_names=["held out"],
-            callbacks=[lightgbm.record_evaluation(recorded)],
+def cross_fit(table: Table, targets: Targets, *, threads: int) -> LeftOut:
+    """Predict requests (n, d) by trees that were fitted without them.
+
+    FOLDS random parts in turn, until MIN_LEFT_OUT_ROWS requests are predicted. With little to learn
+    from, as where lengths rarely depend on the text, fewer rounds are better than `most_rounds`:
+    taken are those with the least loss, if it is lower by MIN_LOSS_GAIN.
+    """
+    rounds = most_rounds(len(targets.target))
+    parameters = _parameters(targets, threads)
+    every = np.random.default_rng(SEED).permutation(len(table))
+    folds: list[NDArray[np.intp]] = []
+    losses, boosters = np.zeros(rounds), []
+    for fold in np.array_split(every, FOLDS):
+        if sum(len(each) for each in folds) >= MIN_LEFT_OUT_ROWS:
+            break
+        held_out = np.isin(targets.requests, fold)
+        fitted, judged = (
+            _dataset(table, targets, each, parameters) for each in (~held_out, held_out)
         )
-        losses += recorded["held out"]["quantile"]
-    return losses
+        judged.set_reference(fitted)
+        found = [
+            _judged({**parameters, "alpha": level}, fitted, judged, rounds) for level in LEVELS
+        ]
+        losses += held_out.sum() * np.sum([loss for _, loss in found], axis=0)
+        boosters.append([booster for booster, _ in found])
+        folds.append(fold)
+    if losses.min() < (1 - MIN_LOSS_GAIN) * losses[-1]:
+        rounds = int(losses.argmin()) + 1
+    predicted = [
+        [booster.predict(table[fold], num_iteration=rounds) for booster in own]
+        for fold, own in zip(folds, boosters, strict=True)
+    ]
+    quantiles = np.concatenate([np.stack(own, axis=1) for own in predicted])
+    return LeftOut(np.concatenate(folds), quantiles, rounds)
+
+
+def _parameters(targets: Targets, threads: int) -> dict[str, Any]:
+    leaves = int(np.clip(len(targets.target) // (2 * MIN_LEAF_ROWS), 2, MAX_LEAVES))
+    shape = {"num_leaves": leaves, "min_data_in_leaf": MIN_LEAF_ROWS}
+    return {**COMMON_PARAMETERS, **shape, "num_threads": threads, "objective": "quantile"}
+
+
+def _dataset(
+    table: Table, targets: Targets, which: Bools, parameters: dict[str, Any]
+) -> lightgbm.Dataset:
+    requests, target, weights = (each[which] for each in targets)
+    return lightgbm.Dataset(
+        table[requests], label=target, weight=weights, params=parameters, free_raw_data=False
+    )
+
+
+def _judged(
+    parameters: dict[str, Any], fitted: lightgbm.Dataset, judged: lightgbm.Dataset, rounds: int
+) -> tuple[lightgbm.Booster, Floats]:
+    """A model, and its mean pinball loss on the rows judged after each round, (rounds,)."""
+    recorded: dict[str, dict[str, list[float]]] = {}
+    booster = lightgbm.train(
+        {**parameters, "metric": "quantile"},
+        fitted,
+        rounds,
+        valid_sets=[judged],
+        valid_names=["left out"],
+        callbacks=[lightgbm.record_evaluation(recorded)],
+    )
+    return booster, np.array(recorded["left out"]["quantile"])
 
 
 def fit_mean(

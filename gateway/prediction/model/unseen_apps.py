@@ -1,4 +1,7 @@
-"""The model of apps that are not in the training data: only features that hold for every app."""
+"""The model of apps that are not in the training data: only features that hold for every app.
+
+The embedding of the instruction, where it is known, draws a new app to those of similar ones.
+"""
 
 from typing import Final
 
@@ -9,6 +12,10 @@ from gateway.prediction.censoring import kaplan_meier, weighted_quantiles
 from gateway.prediction.features.text_encoder import CUES, MEANING
 from gateway.prediction.model.artefact import UnseenApps
 from gateway.prediction.model.inputs import ModelInputs
+from gateway.prediction.model.instruction_neighbours import (
+    fit_instructions,
+    instruction_offsets,
+)
 from gateway.prediction.model.pca import compress, fit_axes
 from gateway.prediction.model.trees import fit_mean, read_trees
 from gateway.quantiles import LEVELS, Bools, Floats
@@ -37,7 +44,8 @@ def fit_unseen_apps(
     fitted = UnseenApps(by_input, by_text, axes, [0.0] * len(LEVELS))
     residuals = log_lengths - UnseenAppsModel(fitted).centre(inputs)
     levels = weighted_quantiles(*kaplan_meier(residuals, censored), np.array(LEVELS))
-    return UnseenApps(by_input, by_text, axes, levels.tolist())
+    instructions = fit_instructions(inputs, residuals, weights)
+    return UnseenApps(by_input, by_text, axes, levels.tolist(), instructions)
 
 
 class UnseenAppsModel:
@@ -55,7 +63,7 @@ class UnseenAppsModel:
             np.hstack((_log_input_length(inputs), inputs.text[:, CUES], meaning))
         )
         centre: Floats = (1 - TEXT_SHARE) * by_input + TEXT_SHARE * by_text
-        return centre
+        return centre + instruction_offsets(self._fitted.instructions, inputs)
 
     def predict(self, inputs: ModelInputs) -> Floats:
         """Quantiles of log(1 + tokens) at `LEVELS`, (n, len(LEVELS))."""

@@ -10,6 +10,8 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
+from gateway.prediction.messages import Stage
+
 HEADER_BYTES: Final = 4
 
 
@@ -23,6 +25,15 @@ class ScoreRequest(Struct, frozen=True, tag=True, array_like=True):
     instruction: str
     user_input: str
     features: bytes
+
+
+class RequestsStarted(Struct, frozen=True, tag=True, array_like=True):
+    """Requests that wait no more, in the queue of the gateway: they are scored after those that do.
+
+    Their scores still revise what runs and teach the version.
+    """
+
+    numbers: tuple[int, ...]
 
 
 class LoadVersion(Struct, frozen=True, tag=True, array_like=True):
@@ -55,13 +66,20 @@ class VersionScore(Struct, frozen=True, array_like=True):
 class ScoreReply(Struct, frozen=True, tag=True, array_like=True):
     """The text vector as float16 bytes, and the score if a version is loaded.
 
-    `instruction_embedding` is None until it has been computed.
+    A request has one or two replies: the first of the stage `text`, and where the text's sentence
+    embedding is computed, a second of the stage `embeddings`. After the one that is `last` no other
+    comes. `instruction_embedding` and `input_embedding`, float16 bytes too, are None until they
+    have been computed; `shed` if the latter will not be, since too many texts wait.
     """
 
     number: int
     instruction_embedding: bytes | None
     text: bytes
     scored: VersionScore | None = None
+    stage: Stage = "text"
+    last: bool = True
+    input_embedding: bytes | None = None
+    shed: bool = False
 
 
 class RequestDropped(Struct, frozen=True, tag=True, array_like=True):
@@ -70,7 +88,7 @@ class RequestDropped(Struct, frozen=True, tag=True, array_like=True):
     number: int
 
 
-PredictorRequest: TypeAlias = ScoreRequest | LoadVersion
+PredictorRequest: TypeAlias = ScoreRequest | RequestsStarted | LoadVersion
 PredictorReply: TypeAlias = Ready | VersionLoaded | ScoreReply | RequestDropped
 
 encode_body = msgspec.msgpack.Encoder().encode

@@ -2,9 +2,10 @@
 
 Reads `frames.PredictorRequest` from stdin, writes `frames.PredictorReply` to stdout, logs to stderr
 and exits when stdin closes, since the gateway has ended. One thread reads requests, one scores them
-in micro-batches, one loads versions in the background.
+in micro-batches, one loads versions in the background, one embeds texts at the lowest priority.
 """
 
+import argparse
 import os
 import signal
 import sys
@@ -18,28 +19,27 @@ from threading import Lock, Thread
 from typing import BinaryIO, Final, TypeAlias
 
 from gateway.logs import set_up_logging
-from gateway.prediction.features.embedder import Embedder
+from gateway.prediction.features.embedder import THREAD_NAME as EMBEDDER_THREAD
+from gateway.prediction.features.embedder_model import find_embedder
 from gateway.prediction.features.text_encoder import TextEncoder
 from gateway.prediction.serving.frames import (
     LoadVersion,
     PredictorReply,
     Readable,
     Ready,
-    RequestDropped,
+    RequestsStarted,
     ScoreRequest,
     encode_frame,
     read_request,
 )
-from gateway.prediction.serving.scorer import Scorer
+from gateway.prediction.serving.score_queue import MAX_BATCH_REQUESTS, ScoreQueue
+from gateway.prediction.serving.scorer import Arrival, Arrivals, EmbeddedRequest, Scorer
 
 STDIN: Final = 0
 MAX_READ_BYTES: Final = 1 << 20
-MAX_BATCH_REQUESTS: Final = 32  # per micro-batch
-EMBEDDER_THREAD: Final = "embedder"  # thread name
 SWITCH_INTERVAL_S: Final = 0.0005  # longest wait of the scoring thread for the GIL
 EMBEDDER_NICENESS: Final = 19  # the lowest priority
 
-ScoreQueue: TypeAlias = SimpleQueue[ScoreRequest]
 LoadQueue: TypeAlias = SimpleQueue[LoadVersion]
 
 
@@ -79,38 +79,35 @@ class ReplyWriter:
                 self._pipe.flush()
 
 
-def answer_requests(scorer: Scorer, requests: ScoreQueue, replies: ReplyWriter) -> None:
-    """Score requests, oldest first, forever."""
-    waiting: deque[ScoreRequest] = deque()
+def answer_requests(scorer: Scorer, arrivals: Arrivals, replies: ReplyWriter) -> None:
+    """Score requests in micro-batches, forever.
+
+    Second replies, to requests whose embeddings have been computed, wait for all first replies.
+    """
+    queue = ScoreQueue()
+    embedded: deque[EmbeddedRequest] = deque()
     while True:
-        waiting.extend(take_arrived(requests, wait=not waiting))
-        batch, dropped = next_batch(waiting, time.monotonic())
-        replies.send([*dropped, *scorer.score(batch)])
+        for arrived in take_arrived(arrivals, wait=not (queue or embedded)):
+            if isinstance(arrived, ScoreRequest | RequestsStarted):
+                queue.add([arrived])
+            else:
+                embedded.append(arrived)
+        if queue:
+            batch, dropped = queue.next_batch(time.monotonic())
+            replies.send([*dropped, *scorer.score(batch)])
+        else:
+            size = min(len(embedded), MAX_BATCH_REQUESTS)
+            replies.send(scorer.score_embedded([embedded.popleft() for _ in range(size)]))
 
 
-def take_arrived(requests: ScoreQueue, *, wait: bool) -> list[ScoreRequest]:
-    """All requests that have arrived; with `wait` at least one."""
-    batch = [requests.get()] if wait else []
+def take_arrived(arrivals: Arrivals, *, wait: bool) -> list[Arrival]:
+    """All that has arrived; with `wait` at least one."""
+    found = [arrivals.get()] if wait else []
     while True:
         try:
-            batch.append(requests.get_nowait())
+            found.append(arrivals.get_nowait())
         except Empty:
-            return batch
-
-
-def next_batch(
-    requests: deque[ScoreRequest], now_s: float
-) -> tuple[list[ScoreRequest], list[RequestDropped]]:
-    """Take the next MAX_BATCH_REQUESTS out of `requests`, and drop those past their deadline."""
-    batch: list[ScoreRequest] = []
-    dropped: list[RequestDropped] = []
-    while requests and len(batch) < MAX_BATCH_REQUESTS:
-        request = requests.popleft()
-        if request.deadline_s > now_s:
-            batch.append(request)
-        else:
-            dropped.append(RequestDropped(request.number))
-    return batch, dropped
+            return found
 
 
 def load_versions(scorer: Scorer, loads: LoadQueue, replies: ReplyWriter) -> None:
@@ -119,13 +116,13 @@ def load_versions(scorer: Scorer, loads: LoadQueue, replies: ReplyWriter) -> Non
         replies.send([scorer.load(loads.get())])
 
 
-def read_requests(pipe: Readable, requests: ScoreQueue, loads: LoadQueue) -> None:
+def read_requests(pipe: Readable, arrivals: Arrivals, loads: LoadQueue) -> None:
     """Queue the gateway's requests until the pipe closes; then exit."""
     while (request := read_request(pipe)) is not None:
-        if isinstance(request, ScoreRequest):
-            requests.put(request)
-        else:
+        if isinstance(request, LoadVersion):
             loads.put(request)
+        else:
+            arrivals.put(request)
     os._exit(0)
 
 
@@ -140,21 +137,24 @@ def prioritise_answers() -> None:
 
 def main() -> None:
     """Serve the gateway that started this process."""
+    parser = argparse.ArgumentParser(description="Predict lengths for the gateway at the pipe.")
+    parser.add_argument("--embedder", help="folder of a sentence-transformers model")
+    arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the gateway's to handle
     pipe = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a printing library cannot corrupt frames
     set_up_logging("info")
-    requests: ScoreQueue = SimpleQueue()
+    arrivals: Arrivals = SimpleQueue()
     loads: LoadQueue = SimpleQueue()
     replies = ReplyWriter(pipe)
     texts = TextEncoder()
     texts.encode("warm up")
-    scorer = Scorer(texts, Embedder())
+    scorer = Scorer(texts, find_embedder(arguments.embedder), arrivals)
     prioritise_answers()
     replies.send([Ready()])
-    Thread(target=read_requests, args=(PipeReader(STDIN), requests, loads), daemon=True).start()
+    Thread(target=read_requests, args=(PipeReader(STDIN), arrivals, loads), daemon=True).start()
     Thread(target=load_versions, args=(scorer, loads, replies), daemon=True).start()
-    answer_requests(scorer, requests, replies)
+    answer_requests(scorer, arrivals, replies)
 
 
 if __name__ == "__main__":

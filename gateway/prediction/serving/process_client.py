@@ -5,25 +5,29 @@ import itertools
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, NamedTuple, TypeAlias
 from uuid import UUID
 
 import structlog
 
 from gateway.child_process import child_environment, end_child
 from gateway.errors import PredictorRefused, Unavailable
+from gateway.prediction.features.embedder_model import EmbedderModel, packaged_embedder
 from gateway.prediction.serving.frames import (
     LoadVersion,
     PredictorReply,
     Ready,
     RequestDropped,
+    RequestsStarted,
     ScoreReply,
     ScoreRequest,
     VersionLoaded,
     encode_frame,
     read_reply,
 )
+from gateway.prediction.serving.score_queue import MAX_BATCH_REQUESTS
 
 log = structlog.get_logger()
 
@@ -37,18 +41,48 @@ ENVIRONMENT: Final = {  # read by libraries at import
 }
 FIRST_BACKOFF_S: Final = 0.5
 MAX_BACKOFF_S: Final = 30.0
-REPLY_TIMEOUT_S: Final = 10.0  # past the budget too: training needs the text vector
+REPLY_TIMEOUT_S: Final = 10.0  # late scores revise what runs; training needs the text vectors
 MAX_UNSENT_BYTES: Final = 1 << 20  # backlog above which requests are refused
+
+OnReply: TypeAlias = Callable[[ScoreReply | None], None]
+
+
+class FirstReply(asyncio.Future[ScoreReply | None]):
+    """The first reply to the request of this number; None if none comes.
+
+    None comes where the process died, or dropped the request at its deadline.
+    """
+
+    number: int
+
+
+class _Pending(NamedTuple):
+    """A request without its last reply: the future of its first, and who wants all."""
+
+    first: FirstReply
+    on_reply: OnReply | None
+
+    def receive(self, reply: ScoreReply | None) -> None:
+        """Pass on a reply; None: no other comes."""
+        if not self.first.done():
+            self.first.set_result(reply)
+        if self.on_reply is not None:
+            self.on_reply(reply)
 
 
 class PredictorClient:
-    """One supervised predictor process; if it dies, the loading of a version fails."""
+    """One supervised predictor process; if it dies, the loading of a version fails.
 
-    def __init__(self) -> None:
+    `embedder` makes the embeddings, by default the packaged model.
+    """
+
+    def __init__(self, embedder: EmbedderModel | None = None) -> None:
+        self.embedder = embedder or packaged_embedder()
         self._numbers = itertools.count()
         self._process: Process | None = None
         self._ready = asyncio.Event()
-        self._pending: dict[int, asyncio.Future[ScoreReply | None]] = {}
+        self._pending: dict[int, _Pending] = {}
+        self._started: list[int] = []  # numbers to send
         self._loading: dict[UUID, asyncio.Future[None]] = {}
         self._load: LoadVersion | None = None
         self._supervisor: asyncio.Task[None] | None = None
@@ -86,10 +120,12 @@ class PredictorClient:
         instruction: str,
         user_input: str,
         features: bytes,
-    ) -> asyncio.Future[ScoreReply | None]:
+        on_reply: OnReply | None = None,
+    ) -> FirstReply:
         """Send a request. Unavailable if the process is not ready or its backlog is too large.
 
-        The future yields None if the process died or dropped the request at its deadline.
+        `on_reply` is called with each reply, and with None where a last one will not come; it must
+        not raise.
         """
         number = next(self._numbers)
         deadline_s = time.monotonic() + REPLY_TIMEOUT_S
@@ -98,8 +134,26 @@ class PredictorClient:
                 number, deadline_s, app, instruction_hash, instruction, user_input, features
             )
         )
-        answer = self._pending[number] = asyncio.get_running_loop().create_future()
-        return answer
+        first = FirstReply(loop=asyncio.get_running_loop())
+        first.number = number
+        self._pending[number] = _Pending(first, on_reply)
+        return first
+
+    def started(self, first: FirstReply) -> None:
+        """The request waits no more: those that wait are scored before it.
+
+        The process hears of it only where that changes an order: with more than a micro-batch open.
+        """
+        if first.done() or len(self._pending) <= MAX_BATCH_REQUESTS:
+            return
+        if not self._started:
+            asyncio.get_running_loop().call_soon(self._send_started)
+        self._started.append(first.number)
+
+    def _send_started(self) -> None:
+        numbers, self._started = tuple(self._started), []
+        with suppress(Unavailable):  # then no order is left to change
+            self._send(RequestsStarted(numbers))
 
     async def load(self, predictor: UUID, model_hash: str, artefact: bytes) -> None:
         """Switch the process to a version, which also holds after a restart.
@@ -119,7 +173,7 @@ class PredictorClient:
             self._loading.pop(predictor, None)
         self._load = load
 
-    def _send(self, message: ScoreRequest | LoadVersion) -> None:
+    def _send(self, message: ScoreRequest | RequestsStarted | LoadVersion) -> None:
         process = self._process
         if process is None or process.stdin is None or not self._ready.is_set():
             raise Unavailable("the predictor process is not ready")
@@ -151,6 +205,7 @@ class PredictorClient:
         began = time.monotonic()
         process = await asyncio.create_subprocess_exec(
             *COMMAND,
+            *("--embedder", self.embedder.folder),
             stdin=PIPE,
             stdout=PIPE,
             env=child_environment() | ENVIRONMENT,
@@ -181,10 +236,11 @@ class PredictorClient:
 
     def _handle_reply(self, reply: PredictorReply) -> None:
         match reply:
-            case ScoreReply(number=number):
-                self._pending.pop(number).set_result(reply)
+            case ScoreReply(number=number, last=last):
+                pending = self._pending.pop(number) if last else self._pending[number]
+                pending.receive(reply)
             case RequestDropped(number=number):
-                self._pending.pop(number).set_result(None)
+                self._pending.pop(number).receive(None)
             case VersionLoaded(predictor=predictor, error=error):
                 self._ready.set()
                 loaded = self._loading.get(predictor)
@@ -201,7 +257,7 @@ class PredictorClient:
     def _fail_pending(self) -> None:
         pending, self._pending = self._pending, {}
         for each in pending.values():
-            each.set_result(None)
+            each.receive(None)
         for loading in self._loading.values():
             if not loading.done():
                 loading.set_exception(Unavailable("the predictor process ended"))

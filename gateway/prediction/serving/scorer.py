@@ -1,20 +1,28 @@
-"""Encodes the texts of a micro-batch and scores it."""
+"""Encodes the texts of a micro-batch and scores it, first without their embeddings, then with."""
 
 from collections.abc import Sequence
+from queue import SimpleQueue
+from typing import TypeAlias
 from uuid import UUID
 
 import numpy as np
 import structlog
+from msgspec import Struct
+from numpy.typing import NDArray
 
 from gateway.errors import PredictorRefused
-from gateway.prediction.features.embedder import Embedder
+from gateway.prediction.features.embedder import Embedded, Embedder
+from gateway.prediction.features.embedder_model import EmbedderModel
 from gateway.prediction.features.features import from_bytes
 from gateway.prediction.features.text_encoder import TextEncoder
+from gateway.prediction.messages import Stage
 from gateway.prediction.model.artefact import decode
-from gateway.prediction.model.inputs import EMBEDDING_DIMS, ModelInputs, unpack_vector
+from gateway.prediction.model.inputs import ModelInputs, unpack_vector
 from gateway.prediction.model.length_model import LengthModel
 from gateway.prediction.serving.frames import (
     LoadVersion,
+    RequestDropped,
+    RequestsStarted,
     ScoreReply,
     ScoreRequest,
     VersionLoaded,
@@ -24,18 +32,38 @@ from gateway.prediction.serving.frames import (
 log = structlog.get_logger()
 
 
-class Scorer:
-    """The text encoder and the loaded version, if any, which another thread may replace."""
+class EncodedRequest(Struct, frozen=True):
+    """A request with its text vector, float16."""
 
-    def __init__(self, texts: TextEncoder, embedder: Embedder) -> None:
+    request: ScoreRequest
+    text: NDArray[np.float16]
+
+
+EmbeddedRequest: TypeAlias = Embedded[EncodedRequest]
+Arrival: TypeAlias = ScoreRequest | RequestsStarted | EmbeddedRequest
+Arrivals: TypeAlias = SimpleQueue[Arrival]
+
+
+class Scorer:
+    """The encoders and the loaded version, if any, which another thread may replace.
+
+    Requests whose embeddings have been computed are put into `arrivals`.
+    """
+
+    def __init__(self, texts: TextEncoder, embedder: EmbedderModel, arrivals: Arrivals) -> None:
         self._texts = texts
-        self._embedder = embedder
+        self._embedder: Embedder[EncodedRequest] = Embedder(embedder, arrivals.put)
         self._version: tuple[UUID, LengthModel] | None = None
 
     def load(self, command: LoadVersion) -> VersionLoaded:
         """Switch to a version; a refused one leaves the previous in use."""
         try:
-            model = LengthModel(decode(command.artefact, model_hash=command.model_hash))
+            artefact = decode(
+                command.artefact,
+                model_hash=command.model_hash,
+                embedder=self._embedder.model.id,
+            )
+            model = LengthModel(artefact)
         except PredictorRefused as refused:
             return VersionLoaded(command.predictor, refused.message)
         self._version = (command.predictor, model)
@@ -43,37 +71,79 @@ class Scorer:
         return VersionLoaded(command.predictor, None)
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[ScoreReply]:
-        """A reply for each request, in order."""
-        if not requests:
-            return []
-        texts = [self._texts.encode(request.user_input).astype(np.float16) for request in requests]
-        instructions = [
-            self._embedder.embedding(request.instruction_hash, request.instruction)
-            for request in requests
+        """The first reply to each request, in order; its text is queued for the embedder."""
+        encoded = [
+            EncodedRequest(each, self._texts.encode(each.user_input).astype(np.float16))
+            for each in requests
         ]
-        rows = zip(requests, instructions, texts, strict=True)
-        if self._version is None:
-            return [
-                ScoreReply(request.number, embedding, text.tobytes())
-                for request, embedding, text in rows
-            ]
+        replies = self._replies(encoded, [None] * len(encoded), "text")
+        return [
+            reply
+            if self._embedder.submit(each.request.user_input, each, each.request.deadline_s)
+            else ScoreReply(
+                reply.number, reply.instruction_embedding, reply.text, reply.scored, shed=True
+            )
+            for each, reply in zip(encoded, replies, strict=True)
+        ]
+
+    def score_embedded(
+        self, embedded: Sequence[EmbeddedRequest]
+    ) -> list[ScoreReply | RequestDropped]:
+        """The second reply to each request; those that were not embedded in time are dropped."""
+        ready = [each for each in embedded if each.embedding is not None]
+        late = [
+            RequestDropped(each.payload.request.number)
+            for each in embedded
+            if each.embedding is None
+        ]
+        replies = self._replies(
+            [each.payload for each in ready], [each.embedding for each in ready], "embeddings"
+        )
+        return [*late, *replies]
+
+    def _replies(
+        self, encoded: Sequence[EncodedRequest], inputs: Sequence[bytes | None], stage: Stage
+    ) -> list[ScoreReply]:
+        instructions = [
+            self._embedder.instruction(each.request.instruction_hash, each.request.instruction)
+            for each in encoded
+        ]
+        scores = self._scores(encoded, instructions, inputs)
+        return [
+            ScoreReply(
+                each.request.number,
+                instruction,
+                each.text.tobytes(),
+                scored,
+                stage,
+                last=stage == "embeddings",
+                input_embedding=own,
+            )
+            for each, instruction, own, scored in zip(
+                encoded, instructions, inputs, scores, strict=True
+            )
+        ]
+
+    def _scores(
+        self,
+        encoded: Sequence[EncodedRequest],
+        instructions: Sequence[bytes | None],
+        inputs: Sequence[bytes | None],
+    ) -> Sequence[VersionScore | None]:
+        """The version's predictions; None without a version."""
+        if self._version is None or not encoded:
+            return [None] * len(encoded)
         predictor, model = self._version
+        dims = self._embedder.model.dims
         scored = model.predict(
             ModelInputs(
-                apps=[request.app for request in requests],
-                features=np.stack([from_bytes(request.features) for request in requests]),
-                instructions=np.stack([unpack_vector(row, EMBEDDING_DIMS) for row in instructions]),
-                instruction_of=np.arange(len(requests)),
-                text=np.stack(texts).astype(np.float32),
+                apps=[each.request.app for each in encoded],
+                features=np.stack([from_bytes(each.request.features) for each in encoded]),
+                instructions=np.stack([unpack_vector(row, dims) for row in instructions]),
+                instruction_of=np.arange(len(encoded)),
+                text=np.stack([each.text for each in encoded]).astype(np.float32),
+                sentences=np.stack([unpack_vector(row, dims) for row in inputs]),
             )
         )
         found = zip(scored.quantiles.tolist(), scored.mean.tolist(), strict=True)
-        return [
-            ScoreReply(
-                request.number,
-                embedding,
-                text.tobytes(),
-                VersionScore(predictor, tuple(quantiles), mean),
-            )
-            for (request, embedding, text), (quantiles, mean) in zip(rows, found, strict=True)
-        ]
+        return [VersionScore(predictor, tuple(quantiles), mean) for quantiles, mean in found]

@@ -10,10 +10,10 @@ from sqlalchemy import ColumnElement, func, select
 from gateway.database.errors import LONG_TRANSACTION_S, Sessions, transaction
 from gateway.history.record import BATCH_TIER
 from gateway.prediction.features.length_history import LengthOutcome
+from gateway.prediction.messages import IMPORTED
 from models import RequestRecord
 
 MAX_ROWS: Final = 20_000
-IMPORTED: Final = "imported"  # prediction source of rows from imported logs
 
 
 class HistoryRow(Struct, frozen=True):
@@ -23,6 +23,7 @@ class HistoryRow(Struct, frozen=True):
     predictor: UUID | None
     feature_version: int
     features: bytes
+    source: str
 
 
 async def recent_outcomes(
@@ -49,6 +50,7 @@ async def recent_outcomes(
             RequestRecord.predictor_id,
             RequestRecord.feature_version,
             RequestRecord.features,
+            RequestRecord.prediction_source,
         )
         .where(RequestRecord.model == model, of_lane(batch=batch))
         .order_by(RequestRecord.arrived_at.desc())
@@ -64,9 +66,11 @@ async def recent_outcomes(
             predictor,
             version,
             vector,
+            source,
         )
         for (
             tenant, app, user, tokens, censored, arrived, response_s, predictor, version, vector,
+            source,
         ) in reversed(rows)
     ]  # fmt: skip
 

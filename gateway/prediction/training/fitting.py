@@ -1,12 +1,14 @@
 """Fits a version on samples and evaluates it; without a database.
 
 The newest fifth is held out: the version is fitted on the rest, its calibration starts with the
-held-out conformity scores, and there it is compared with the active version, with a line per app
-and with the predictions served at the time. Evaluated are lengths that ended naturally or at their
-own `max_tokens`, which caps the quantiles too. A length censored because its client left is not
-evaluated; training uses it as a lower bound.
+held-out conformity scores, and there it is judged (`judgement`). One that is accepted is fitted
+again, on all rows with the same settings; calibration and judgement stay those of the held-out
+rows. Evaluated are lengths that ended naturally or at their own `max_tokens`, which caps the
+quantiles too. A length censored because its client left is not evaluated; training uses it as a
+lower bound.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -18,52 +20,58 @@ import numpy as np
 from gateway.errors import Conflict
 from gateway.prediction.adaptation.adaptation import Adaptation, ScoredOutcome
 from gateway.prediction.adaptation.conformal import NO_SCORES, ConformityScores, initial_scores
-from gateway.prediction.censoring import kaplan_meier, weighted_quantiles
 from gateway.prediction.features.features import FEATURE_VERSION, INPUTS
-from gateway.prediction.model.app_lines import predict_lines
 from gateway.prediction.model.artefact import Artefact
 from gateway.prediction.model.inputs import ModelInputs
-from gateway.prediction.model.length_model import FittedModel, LengthModel, fit, from_log1p
+from gateway.prediction.model.length_model import FittedModel, LengthModel, fit
+from gateway.prediction.training.judgement import Comparison, Judgement
 from gateway.prediction.training.row_counts import MIN_TRAINING_ROWS, too_few_rows
 from gateway.prediction.training.samples import Samples
 from gateway.prediction.training.scorecard import Scorecard, evaluate
 from gateway.quantiles import LEVELS, Bools, Floats
 
 HELD_OUT_SHARE: Final = 0.2
-EQUAL_TOLERANCE: Final = 1e-9  # difference below which two measures are equal
 
 Predict: TypeAlias = Callable[[ModelInputs], Floats]
 
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedVersion:
-    """A new version and scorecards on the held-out rows; `active` is None without one."""
+    """A new version and its judgement on the `held_out` newest rows.
+
+    `text` is the scorecard of its first stage alone, without the embeddings of user inputs.
+    """
 
     artefact: Artefact
     held_out: int
-    new: Scorecard
-    active: Scorecard | None
-    line: Scorecard
-    served: Scorecard
-
-    @property
-    def no_worse(self) -> bool:
-        """Whether neither pinball loss nor τ is worse than that of the active version."""
-        if self.active is None:
-            return True
-        better = self.new.pinball <= self.active.pinball + EQUAL_TOLERANCE
-        return better and self.new.tau >= self.active.tau - EQUAL_TOLERANCE
+    judgement: Judgement
+    text: Scorecard
 
     def metrics(self) -> dict[str, Any]:
-        """The scorecards as JSON."""
-        cards = {"new": self.new, "active": self.active, "line": self.line, "served": self.served}
-        return {"held_out_rows": self.held_out, **msgspec.to_builtins(cards)}
+        """The judgement as JSON, and the mean share of the text parts over the apps."""
+        settings = self.artefact.settings
+        shares = [] if settings is None else [*settings.shares.values()]
+        return {
+            "held_out_rows": self.held_out,
+            "text_share": sum(shares) / max(len(shares), 1),
+            **self.judgement.metrics(),
+            "text": msgspec.to_builtins(self.text),
+        }
 
 
 def make_version(
-    samples: Samples, *, model: str, model_hash: str, active: Artefact | None, threads: int
+    samples: Samples,
+    *,
+    model: str,
+    model_hash: str,
+    embedder: str | None = None,
+    active: Artefact | None,
+    threads: int,
 ) -> JudgedVersion:
-    """Fit a version and evaluate it. Conflict if there are too few rows."""
+    """Fit a version and evaluate it. Conflict if there are too few rows.
+
+    `embedder` is the id of the model that made the samples' embeddings.
+    """
     if samples.natural < MIN_TRAINING_ROWS:
         cut_off = int((samples.censored & _judgeable(samples)).sum())
         stopped = len(samples) - samples.natural - cut_off
@@ -76,17 +84,66 @@ def make_version(
             "so a version could not be judged"
         )
     fitted = fit(past.inputs, past.tokens, past.censored, past.weights, threads=threads)
-    length_model = LengthModel(fitted)
-    raw_log_quantiles = length_model.predict(newest.inputs).quantiles
+    fitted, text = _with_useful_stages(fitted, newest)
+    fitted, judgement = _judged(fitted, newest, active)
+    raw_log_quantiles = LengthModel(fitted).predict(newest.inputs).quantiles
     scores = initial_scores(newest.inputs.apps, raw_log_quantiles, newest.tokens, newest.censored)
+    if judgement.accepted:
+        columns = samples.inputs, samples.tokens, samples.censored, samples.weights
+        fitted = fit(*columns, threads=threads, settings=fitted.settings)
     return JudgedVersion(
-        artefact=artefact_of(fitted, model=model, model_hash=model_hash, scores=scores),
+        artefact=artefact_of(
+            fitted, model=model, model_hash=model_hash, embedder=embedder, scores=scores
+        ),
         held_out=len(newest),
-        new=judge(quantiles_of(length_model), newest, fitted.lines),
-        active=judge_version(active, newest) if active else None,
-        line=judge(_line(fitted, past), newest, fitted.lines),
-        served=_card(newest, newest.served),
+        judgement=judgement,
+        text=text,
     )
+
+
+def _with_useful_stages(fitted: FittedModel, newest: Samples) -> tuple[FittedModel, Scorecard]:
+    """The model, without its second stage if that is worse; and the scorecard of the first."""
+    judgeable = _judgeable(newest)
+    first = without_sentences(fitted)
+    tokens, by_text = newest.tokens[judgeable], _served(first, newest)[judgeable]
+    text = evaluate(tokens, by_text)
+    if fitted.sentences is None:
+        return fitted, text
+    both = evaluate(tokens, _served(fitted, newest)[judgeable])
+    return (fitted if both.pinball <= text.pinball else first), text
+
+
+def without_sentences(fitted: FittedModel) -> FittedModel:
+    """The model without its second stage."""
+    settings = msgspec.structs.replace(fitted.settings, sentences=None)
+    return dataclasses.replace(fitted, settings=settings, sentences=None)
+
+
+def _judged(
+    fitted: FittedModel, newest: Samples, active: Artefact | None
+) -> tuple[FittedModel, Judgement]:
+    """The model and its judgement; without its text parts where its line predicts better."""
+    judgeable = _judgeable(newest)
+    line = lines_alone(fitted)
+    tokens, by_line = newest.tokens[judgeable], _served(line, newest)[judgeable]
+    new = _served(fitted, newest)[judgeable]
+    if Comparison.of("line", tokens, new, by_line).failures():
+        fitted, new = line, by_line
+    comparisons = [Comparison.of("line", tokens, new, by_line)]
+    live = newest.live[judgeable]
+    if live.any():
+        served = newest.served[judgeable]
+        comparisons.append(Comparison.of("served", tokens, new, served, live))
+    if active is not None:
+        by_active = _served(active, newest)[judgeable]
+        comparisons.append(Comparison.of("active", tokens, new, by_active))
+    return fitted, Judgement(evaluate(tokens, new), comparisons)
+
+
+def lines_alone(fitted: FittedModel) -> FittedModel:
+    """The model without its text parts: the line per app serves."""
+    settings = msgspec.structs.replace(fitted.settings, share=0.0, shares={}, sentences=None)
+    return dataclasses.replace(fitted, settings=settings, sentences=None)
 
 
 def judge(
@@ -99,6 +156,18 @@ def judge(
 
     `known` are the apps of its training data, `start` its initial conformity scores.
     """
+    judgeable = _judgeable(samples)
+    predicted = adapted(predict, samples, known, start)
+    return evaluate(samples.tokens[judgeable], predicted[judgeable])
+
+
+def adapted(
+    predict: Predict,
+    samples: Samples,
+    known: Iterable[UUID] = (),
+    start: ConformityScores = NO_SCORES,
+) -> Floats:
+    """Quantiles in tokens that serving the samples in order would have given, (n, len(LEVELS))."""
     adaptation = Adaptation(known, start)
     scored = predict(samples.inputs)
     predicted = np.empty_like(scored)
@@ -114,7 +183,7 @@ def judge(
     for row, (app, log_uil, levels, tokens, censored, cap) in enumerate(rows):
         predicted[row] = adaptation.serve(app, log_uil, levels, cap)
         adaptation.learn(ScoredOutcome.of(app, log_uil, levels, tokens, censored=censored))
-    return _card(samples, predicted)
+    return predicted
 
 
 def judge_version(version: Artefact, samples: Samples) -> Scorecard:
@@ -127,36 +196,27 @@ def quantiles_of(model: LengthModel) -> Predict:
     return lambda inputs: model.predict(inputs).quantiles
 
 
+def _served(version: FittedModel | Artefact, samples: Samples) -> Floats:
+    start = version.scores if isinstance(version, Artefact) else NO_SCORES
+    return adapted(quantiles_of(LengthModel(version)), samples, version.lines, start)
+
+
 def _judgeable(samples: Samples) -> Bools:
     return ~samples.censored | (samples.tokens >= samples.max_tokens)
 
 
-def _card(samples: Samples, predicted: Floats) -> Scorecard:
-    judgeable = _judgeable(samples)
-    return evaluate(samples.tokens[judgeable], predicted[judgeable])
-
-
-def _line(fitted: FittedModel, past: Samples) -> Predict:
-    """The line per app alone, with the quantiles of the pooled scaled residuals."""
-
-    def centre_and_spread(inputs: ModelInputs) -> tuple[Floats, Floats]:
-        return predict_lines(inputs.apps, inputs.log_uil, fitted.pooled, fitted.lines)
-
-    centre, spread = centre_and_spread(past.inputs)
-    residuals = (np.log1p(past.tokens) - centre) / spread
-    levels = weighted_quantiles(*kaplan_meier(residuals, past.censored), np.array(LEVELS))
-
-    def predict(inputs: ModelInputs) -> Floats:
-        centre, spread = centre_and_spread(inputs)
-        return from_log1p(centre[:, None] + spread[:, None] * levels)
-
-    return predict
-
-
 def artefact_of(
-    fitted: FittedModel, *, model: str, model_hash: str, scores: ConformityScores
+    fitted: FittedModel,
+    *,
+    model: str,
+    model_hash: str,
+    embedder: str | None = None,
+    scores: ConformityScores,
 ) -> Artefact:
-    """The artefact of a fitted model, with initial conformity scores."""
+    """The artefact of a fitted model, with initial conformity scores.
+
+    `embedder` is the id of the model whose embeddings it was fitted on.
+    """
     return Artefact(
         model=model,
         model_hash=model_hash,
@@ -164,5 +224,6 @@ def artefact_of(
         inputs=list(INPUTS),
         levels=list(LEVELS),
         scores=scores,
+        embedder=embedder if fitted.reads_embeddings else None,
         **vars(fitted),
     )

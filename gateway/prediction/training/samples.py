@@ -12,9 +12,11 @@ from sqlalchemy import ARRAY, DateTime, Uuid, bindparam, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import Sessions, translated
+from gateway.prediction.features.embedder_model import EmbedderModel, packaged_embedder
 from gateway.prediction.features.features import FEATURE_VERSION, NAMES
 from gateway.prediction.features.text_encoder import TEXT_DIMS
-from gateway.prediction.model.inputs import EMBEDDING_DIMS, ModelInputs, unpack_vector
+from gateway.prediction.messages import IMPORTED
+from gateway.prediction.model.inputs import ModelInputs, unpack_vector
 from gateway.prediction.training.sampling import draw_rows
 from gateway.quantiles import LEVELS, Bools, Floats
 from models import Instruction, RequestRecord
@@ -37,7 +39,8 @@ async def _no_progress(read: int, wanted: int) -> None:
 class Samples:
     """n finished requests, oldest first; columns (n,), `served` (n, len(LEVELS)) in tokens.
 
-    `served` are the quantiles served at the time. `weights` are inverse sampling rates with mean 1;
+    `served` are the quantiles served at the time, for `live` rows: others were imported; None: all
+    are live. `weights` are inverse sampling rates with mean 1;
     None: equal weights.
     """
 
@@ -48,6 +51,7 @@ class Samples:
     served: Floats
     arrived: list[datetime]
     weights: Floats | None = None
+    was_live: Bools | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -56,6 +60,11 @@ class Samples:
     def natural(self) -> int:
         """The number of uncensored samples."""
         return int((~self.censored).sum())
+
+    @property
+    def live(self) -> Bools:
+        """Which requests were served, (n,)."""
+        return np.ones(len(self), np.bool_) if self.was_live is None else self.was_live
 
     def rows(self, start: int, stop: int) -> "Samples":
         """The samples in [start, stop)."""
@@ -68,6 +77,7 @@ class Samples:
             served=self.served[part],
             arrived=self.arrived[part],
             weights=None if self.weights is None else self.weights[part],
+            was_live=None if self.was_live is None else self.was_live[part],
         )
 
 
@@ -75,6 +85,7 @@ async def read_samples(
     sessions: Sessions,
     model: str,
     *,
+    embedder: EmbedderModel | None = None,
     since: datetime = EPOCH,
     max_rows: int = MAX_ROWS,
     seed: int = 0,
@@ -84,8 +95,10 @@ async def read_samples(
 
     At most `max_rows`, drawn as in `sampling`, from one snapshot of history, without requests that
     were cut off before their first token. `on_progress` gets the rows read so far and in total.
+    Embeddings are those of the `embedder`, by default the packaged one; others are missing.
     """
-    columns = _Columns()
+    embedder = embedder or packaged_embedder()
+    columns = _Columns(embedder)
     with translated():
         async with sessions() as session:
             await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
@@ -100,7 +113,7 @@ async def read_samples(
                 part = slice(start, start + CHUNK_ROWS)
                 for row in await _fetch(session, drawn.keys[part]):
                     columns.add(row, weights[row.arrived_at, row.id])
-            instructions = await _instructions(session, list(columns.hashes))
+            instructions = await _instructions(session, list(columns.hashes), embedder.id)
     return columns.samples(instructions), drawn.report
 
 
@@ -113,10 +126,13 @@ async def _fetch(session: AsyncSession, keys: Sequence[tuple[datetime, UUID]]) -
             RequestRecord.features,
             RequestRecord.instruction_hash,
             RequestRecord.embedding,
+            RequestRecord.input_embedding,
+            RequestRecord.embedder,
             RequestRecord.generation_tokens,
             RequestRecord.censored,
             RequestRecord.max_tokens,
             RequestRecord.quantiles,
+            RequestRecord.prediction_source,
             RequestRecord.arrived_at,
         )
         # An id has one arrival time, so pairs need not be compared.
@@ -131,12 +147,16 @@ async def _fetch(session: AsyncSession, keys: Sequence[tuple[datetime, UUID]]) -
     return (await session.execute(statement, wanted)).all()
 
 
-async def _instructions(session: AsyncSession, hashes: Sequence[bytes]) -> dict[bytes, bytes]:
+async def _instructions(
+    session: AsyncSession, hashes: Sequence[bytes], embedder: str
+) -> dict[bytes, bytes]:
     found: dict[bytes, bytes] = {}
     for start in range(0, len(hashes), CHUNK_ROWS):
         wanted = hashes[start : start + CHUNK_ROWS]
         rows = await session.execute(
-            select(Instruction.hash, Instruction.embedding).where(Instruction.hash.in_(wanted))
+            select(Instruction.hash, Instruction.embedding).where(
+                Instruction.hash.in_(wanted), Instruction.embedder == embedder
+            )
         )
         found.update((hash_, embedding) for hash_, embedding in rows)
     return found
@@ -145,13 +165,16 @@ async def _instructions(session: AsyncSession, hashes: Sequence[bytes]) -> dict[
 class _Columns:
     """Collects rows, oldest first, in compact columns."""
 
-    def __init__(self) -> None:
+    def __init__(self, embedder: EmbedderModel) -> None:
+        self._embedder = embedder
+        self._missing = np.full(embedder.dims, np.nan, dtype=np.float16).tobytes()
         self.hashes: dict[bytes, int] = {}
         self._apps: list[UUID] = []
         self._features = bytearray()
         self._texts = bytearray()
+        self._sentences = bytearray()
         self._served = array("d")
-        self._numbers = array("d")  # instruction, tokens, censored, max_tokens, weight
+        self._numbers = array("d")  # instruction, tokens, censored, max_tokens, weight, live
         self._arrived: list[datetime] = []
 
     def add(self, row: Any, weight: float) -> None:
@@ -159,23 +182,29 @@ class _Columns:
         self._apps.append(row.app_id)
         self._features += row.features
         self._texts += MISSING_TEXT if row.embedding is None else row.embedding
+        own = row.input_embedding if row.embedder == self._embedder.id else None
+        self._sentences += self._missing if own is None else own
         self._served.extend(row.quantiles)
         number = self.hashes.setdefault(row.instruction_hash, len(self.hashes))
         self._numbers.extend((number, row.generation_tokens, row.censored, row.max_tokens, weight))
+        self._numbers.append(row.prediction_source != IMPORTED)
         self._arrived.append(row.arrived_at)
 
     def samples(self, instructions: dict[bytes, bytes]) -> Samples:
-        numbers = np.array(self._numbers).reshape(-1, 5)
+        numbers = np.array(self._numbers).reshape(-1, 6)
         features = np.frombuffer(bytes(self._features), np.float32).reshape(-1, len(NAMES))
         texts = np.frombuffer(bytes(self._texts), np.float16)
-        rows = [unpack_vector(instructions.get(hash_), EMBEDDING_DIMS) for hash_ in self.hashes]
+        dims = self._embedder.dims
+        rows = [unpack_vector(instructions.get(hash_), dims) for hash_ in self.hashes]
+        sentences = np.frombuffer(bytes(self._sentences), np.float16)
         return Samples(
             inputs=ModelInputs(
                 apps=self._apps,
                 features=features,
-                instructions=np.array(rows, dtype=np.float32).reshape(-1, EMBEDDING_DIMS),
+                instructions=np.array(rows, dtype=np.float32).reshape(-1, dims),
                 instruction_of=numbers[:, 0].astype(np.intp),
                 text=texts.reshape(-1, TEXT_DIMS).astype(np.float32),
+                sentences=sentences.reshape(-1, dims).astype(np.float32),
             ),
             tokens=numbers[:, 1],
             censored=numbers[:, 2].astype(np.bool_),
@@ -183,4 +212,5 @@ class _Columns:
             served=np.array(self._served).reshape(-1, len(LEVELS)),
             arrived=self._arrived,
             weights=numbers[:, 4],
+            was_live=numbers[:, 5].astype(np.bool_),
         )

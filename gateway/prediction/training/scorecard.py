@@ -74,16 +74,32 @@ def kendall_tau(left: Floats, right: Floats) -> float:
 
     Compares all pairs in blocks: O(n²).
     """
-    agree = untied_left = untied_right = 0.0
+    return float(tau_of_rows(left, right).sum())
+
+
+def tau_difference_error(lengths: Floats, ours: Floats, theirs: Floats) -> float:
+    """The standard error of the difference of two τ with the same lengths, (n,) each.
+
+    τ is a U-statistic: its variance is four times that of a row's share in it (Hoeffding 1948).
+    """
+    if not len(lengths):
+        return 0.0
+    differences = tau_of_rows(lengths, ours) - tau_of_rows(lengths, theirs)
+    return 2 * sqrt(len(lengths)) * float(differences.std())
+
+
+def tau_of_rows(left: Floats, right: Floats) -> Floats:
+    """What the pairs of each row add to τ-b, (n,)."""
+    agree, untied_left, untied_right = np.zeros(len(left)), 0.0, 0.0
     for start in range(0, len(left), BLOCK_ROWS):
         part = slice(start, start + BLOCK_ROWS)
         a = np.sign(left[part, None] - left)
         b = np.sign(right[part, None] - right)
-        agree += float((a * b).sum())
+        agree[part] = (a * b).sum(axis=1)
         untied_left += float(np.abs(a).sum())
         untied_right += float(np.abs(b).sum())
     scale = (untied_left * untied_right) ** 0.5
-    return agree / scale if scale else 0.0
+    return agree / scale if scale else agree
 
 
 def mean(values: Floats) -> float:

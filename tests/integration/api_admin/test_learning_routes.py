@@ -91,6 +91,7 @@ async def test_imported_log_is_read_by_training_with_its_embeddings(
     assert samples.censored.tolist() == [False, False, True]
     assert report["tenants"][str(app.tenant_id)]["read"] == 3
     assert np.isfinite(samples.inputs.text).all()
+    assert samples.inputs.embedded.all()
     assert len(samples.inputs.instructions) == 2
     assert np.isfinite(samples.inputs.instructions).all()
     async with sessions() as session:

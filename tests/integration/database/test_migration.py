@@ -49,6 +49,24 @@ def test_downgrade_and_upgrade_restore_every_table(empty_url: str) -> None:
         command.check(config)
 
 
+def test_embeddings_of_an_earlier_release_stay_and_have_no_embedder(empty_url: str) -> None:
+    migrate(empty_url)
+    add = "INSERT INTO instructions (hash, embedding) VALUES ('a', 'e')"
+    with alembic_config(empty_url) as config:
+        command.downgrade(config, "0007")
+        with psycopg.connect(empty_url) as connection:
+            connection.execute(add)
+        command.upgrade(config, "head")
+        with psycopg.connect(empty_url) as connection:
+            connection.execute(f"{add} ON CONFLICT DO NOTHING")  # as the earlier release
+            connection.execute("INSERT INTO instructions VALUES ('a', 'f', 'new@1')")
+            rows = connection.execute("SELECT embedder FROM instructions ORDER BY 1").fetchall()
+        assert rows == [("",), ("new@1",)]
+        command.downgrade(config, "0007")
+        with psycopg.connect(empty_url) as connection:
+            assert connection.execute("SELECT * FROM instructions").fetchall() == [(b"a", b"e")]
+
+
 def test_migrating_twice_changes_nothing(empty_url: str) -> None:
     migrate(empty_url)
     before = tables(empty_url)

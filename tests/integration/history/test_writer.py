@@ -26,7 +26,7 @@ async def test_row_equals_the_record(
     sessions: Sessions, tmp_path: Path, a_record: Callable[..., Record]
 ) -> None:
     writer = HistoryWriter(sessions, tmp_path)
-    record = a_record(end_user="ursula", generation_tokens=321, embedding=b"\x00\x3c")
+    record = a_record(end_user="ursula", generation_tokens=321, embedding=b"\x00\x3c", embedder="e")
     writer.record(record)
     await writer.flush()
     async with sessions() as session:
@@ -101,18 +101,23 @@ async def test_record_that_postgres_refuses_is_set_aside_and_holds_up_no_other(
     assert aside.read_text().count("\n") == 1
 
 
-async def test_instruction_is_kept_once(
+async def test_instruction_is_kept_once_per_embedder(
     sessions: Sessions, tmp_path: Path, a_record: Callable[..., Record]
 ) -> None:
     writer = HistoryWriter(sessions, tmp_path)
+    one = {"instruction_hash": b"h", "instruction_embedding": b"e", "embedder": "first"}
     for _ in range(3):
-        writer.record(a_record(instruction_hash=b"h", instruction_embedding=b"e"))
+        writer.record(a_record(**one))
     await writer.flush()
-    writer.record(a_record(instruction_hash=b"h", instruction_embedding=b"e"))
+    writer.record(a_record(**one))
+    writer.record(a_record(**one | {"instruction_embedding": b"f", "embedder": "second"}))
     await writer.flush()
     async with sessions() as session:
-        kept = (await session.scalars(select(Instruction))).all()
-    assert [(row.hash, row.embedding) for row in kept] == [(b"h", b"e")]
+        kept = (await session.scalars(select(Instruction).order_by(Instruction.embedder))).all()
+    assert [(row.hash, row.embedder, row.embedding) for row in kept] == [
+        (b"h", "first", b"e"),
+        (b"h", "second", b"f"),
+    ]
 
 
 async def test_full_disk_keeps_records_in_memory_until_they_are_stored(

@@ -17,7 +17,7 @@ from gateway.prediction.lifecycle.registry import Registry
 from gateway.prediction.lifecycle.runs import TrainingRuns
 from gateway.prediction.messages import PredictionRequest
 from gateway.prediction.model.artefact import checksum, encode
-from gateway.prediction.model.inputs import EMBEDDING_DIMS, ModelInputs
+from gateway.prediction.model.inputs import ModelInputs
 from gateway.prediction.serving.predictor import LengthPredictor
 from gateway.prediction.training.fitting import make_version
 from gateway.prediction.training.samples import Samples
@@ -25,6 +25,7 @@ from models import Predictor
 from tests.conftest import PATIENCE_S
 
 MODEL, MODEL_HASH = "demo", "abc"
+DIMS = 384  # of the packaged embedder
 
 
 @pytest.fixture(scope="session")
@@ -73,9 +74,10 @@ def artefact() -> bytes:
         inputs=ModelInputs(
             apps=[UUID(int=1)] * rows,
             features=features,
-            instructions=np.zeros((1, EMBEDDING_DIMS), dtype=np.float32),
+            instructions=np.full((1, DIMS), DIMS**-0.5, dtype=np.float32),
             instruction_of=np.zeros(rows, dtype=np.intp),
             text=random.normal(size=(rows, TEXT_DIMS)).astype(np.float32),
+            sentences=random.normal(size=(rows, DIMS)).astype(np.float32),
         ),
         tokens=np.round(np.exp(features[:, USER_INPUT_COLUMN] + random.normal(0, 0.1, rows))),
         censored=np.zeros(rows, dtype=np.bool_),

@@ -55,7 +55,7 @@ class Traffic:
             app=app,
             instruction=instruction,
         )
-        predicted = await self._predictor.predict(request)
+        predicted = (await self._predictor.predict_by_model(request)).newest
         record = self._finished(request, predicted, tokens, app)
         self._history.record(record)
         self._predictor.observe(record)
@@ -84,7 +84,9 @@ class Traffic:
             features=predicted.features,
             instruction_hash=predicted.instruction_hash,
             instruction_embedding=predicted.embeddings.instruction,
-            embedding=predicted.embeddings.user_input,
+            embedding=predicted.embeddings.text,
+            input_embedding=predicted.embeddings.user_input,
+            embedder=predicted.embeddings.embedder,
         )
 
 
@@ -143,5 +145,5 @@ async def test_training_on_served_requests_lowers_the_error_of_the_next(
     await runs.finished()
     second = await registry.show((await registry.run(again.id)).predictor_id or uuid4())
     assert second.metrics["active"]["rows"] == second.metrics["new"]["rows"] == 60
-    assert second.active == second.metrics["no_worse_than_active"]
+    assert second.active == second.metrics["accepted"]
     await listener.close()

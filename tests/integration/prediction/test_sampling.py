@@ -15,6 +15,7 @@ from gateway.database.connection import Database
 from gateway.database.errors import Sessions
 from gateway.history.record import Record
 from gateway.history.writer import HistoryWriter
+from gateway.prediction.features.embedder_model import EmbedderModel, packaged_embedder
 from gateway.prediction.features.features import FEATURE_VERSION, NAMES
 from gateway.prediction.features.text_encoder import TEXT_DIMS
 from gateway.prediction.lifecycle.erasure import SampleErasure
@@ -25,6 +26,8 @@ from tests.conftest import Builder
 
 FEATURES = np.zeros(len(NAMES), dtype=np.float32).tobytes()
 TEXT = bytes(2 * TEXT_DIMS)
+EMBEDDER = packaged_embedder()
+SENTENCE = bytes(2 * EMBEDDER.dims)
 START = datetime(2026, 1, 1, tzinfo=UTC)
 StoreRecords: TypeAlias = Callable[[Sequence[Record]], Awaitable[None]]
 
@@ -152,6 +155,27 @@ async def test_hard_rows_are_those_with_a_wrong_served_median(
     assert hard(20, 200, censored=True)
 
 
+async def test_embeddings_of_another_embedder_are_not_read(
+    sessions: Sessions, store: StoreRecords, a_sample: Callable[..., Record]
+) -> None:
+    own = {"input_embedding": SENTENCE, "instruction_embedding": SENTENCE}
+    await store(
+        [
+            a_sample(embedder=EMBEDDER.id, instruction_hash=b"a", **own),
+            a_sample(embedder="other@1", instruction_hash=b"b", **own),
+            a_sample(embedder="other@1", instruction_hash=b"a", **own),
+            a_sample(),
+        ]
+    )
+    samples, _ = await read_samples(sessions, "model", embedder=EMBEDDER)
+    assert sorted(samples.inputs.embedded.tolist()) == [False, False, False, True]
+    known = ~np.isnan(samples.inputs.instructions).any(axis=1)
+    assert known.sum() == 1
+    other = EmbedderModel("elsewhere", "other@1", EMBEDDER.dims)
+    samples, _ = await read_samples(sessions, "model", embedder=other)
+    assert samples.inputs.embedded.sum() == 2
+
+
 async def test_opted_out_tenant_is_not_trained_on_and_keeps_its_usage_alone(
     *,
     sessions: Sessions,
@@ -166,6 +190,8 @@ async def test_opted_out_tenant_is_not_trained_on_and_keeps_its_usage_alone(
         "embedding": TEXT,
         "instruction_hash": b"h",
         "instruction_embedding": bytes(768),
+        "input_embedding": SENTENCE,
+        "embedder": EMBEDDER.id,
     }
     before = a_sample(tenant_id=private, generation_tokens=50, **personal)
     await store([before])
@@ -184,12 +210,12 @@ async def test_opted_out_tenant_is_not_trained_on_and_keeps_its_usage_alone(
     async with database.engine.connect() as connection:
         kept = await connection.execute(
             text(
-                "SELECT generation_tokens, end_user, embedding, features, instruction_hash "
-                "FROM requests WHERE id = :id"
+                "SELECT generation_tokens, end_user, embedding, input_embedding, embedder, "
+                "features, instruction_hash FROM requests WHERE id = :id"
             ),
             {"id": after.id},
         )
-        assert kept.one() == (60, None, None, b"", b"")
+        assert kept.one() == (60, None, None, None, None, b"", b"")
         hashes = await connection.execute(text("SELECT hash FROM instructions"))
         assert list(hashes.scalars()) == [b"h"]
 
@@ -210,6 +236,8 @@ async def test_erased_tenant_is_gone_from_the_next_training_set(
             "app_id": UUID(int=app),
             "end_user": "u",
             "embedding": TEXT,
+            "input_embedding": SENTENCE,
+            "embedder": EMBEDDER.id,
         }
         return [
             a_sample(instruction_hash=hash_, instruction_embedding=bytes(768), **own)
@@ -226,12 +254,12 @@ async def test_erased_tenant_is_gone_from_the_next_training_set(
     async with database.engine.connect() as connection:
         left = await connection.execute(
             text(
-                "SELECT count(*), count(end_user), count(embedding), sum(generation_tokens) "
-                "FROM requests WHERE tenant_id = :id"
+                "SELECT count(*), count(end_user), count(embedding), count(input_embedding), "
+                "count(embedder), sum(generation_tokens) FROM requests WHERE tenant_id = :id"
             ),
             {"id": gone},
         )
-        assert left.one() == (3, 0, 0, 36)
+        assert left.one() == (3, 0, 0, 0, 0, 36)
         assert list(await connection.scalars(text("SELECT hash FROM instructions"))) == [b"shared"]
 
 

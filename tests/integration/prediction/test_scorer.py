@@ -2,36 +2,56 @@
 
 import time
 from collections.abc import Awaitable, Callable
+from queue import SimpleQueue
 from uuid import UUID
 
 import numpy as np
 import pytest
 
-from gateway.prediction.features.embedder import Embedder
+from gateway.prediction.features.embedder import Embedded
+from gateway.prediction.features.embedder_model import packaged_embedder
 from gateway.prediction.features.features import NAMES, USER_INPUT_COLUMN
 from gateway.prediction.features.text_encoder import TEXT_DIMS, TextEncoder
-from gateway.prediction.model.inputs import EMBEDDING_DIMS, unpack_vector
-from gateway.prediction.serving.frames import LoadVersion, ScoreRequest
-from gateway.prediction.serving.scorer import Scorer
+from gateway.prediction.model.inputs import unpack_vector
+from gateway.prediction.serving.frames import (
+    LoadVersion,
+    RequestDropped,
+    ScoreReply,
+    ScoreRequest,
+)
+from gateway.prediction.serving.scorer import Arrivals, Scorer
+from tests.conftest import PATIENCE_S
 
-MODEL_HASH = "abc"
+MODEL_HASH, DIMS = "abc", 384
 
 
 @pytest.fixture(scope="module")
-def scorer() -> Scorer:
-    return Scorer(TextEncoder(), Embedder())
+def arrivals() -> Arrivals:
+    """Gets the requests whose texts have been embedded."""
+    return SimpleQueue()
 
 
-def a_score_request(log_length: float, instruction: str = "Answer.", app: int = 1) -> ScoreRequest:
+@pytest.fixture(scope="module")
+def scorer(arrivals: Arrivals) -> Scorer:
+    return Scorer(TextEncoder(), packaged_embedder(), arrivals)
+
+
+def a_score_request(
+    log_length: float,
+    instruction: str = "Answer.",
+    app: int = 1,
+    user_input: str = "brave king",
+    deadline_s: float | None = None,
+) -> ScoreRequest:
     features = np.zeros(len(NAMES), dtype=np.float32)
     features[USER_INPUT_COLUMN] = log_length
     return ScoreRequest(
         number=7,
-        deadline_s=time.monotonic() + 60,
+        deadline_s=time.monotonic() + PATIENCE_S if deadline_s is None else deadline_s,
         app=UUID(int=app),
         instruction_hash=instruction.encode(),
         instruction=instruction,
-        user_input="brave king",
+        user_input=user_input,
         features=features.tobytes(),
     )
 
@@ -42,12 +62,39 @@ def test_text_is_encoded_without_a_version(scorer: Scorer) -> None:
     assert np.isfinite(unpack_vector(answer.text, TEXT_DIMS)).all()
 
 
+def test_second_reply_has_the_embedding_of_the_text(scorer: Scorer, arrivals: Arrivals) -> None:
+    (first,) = scorer.score([a_score_request(3.0)])
+    assert (first.stage, first.last, first.input_embedding) == ("text", False, None)
+    while not isinstance(embedded := arrivals.get(timeout=PATIENCE_S), Embedded):
+        pass
+    (second,) = scorer.score_embedded([embedded])
+    assert isinstance(second, ScoreReply)
+    assert (second.number, second.stage, second.last) == (first.number, "embeddings", True)
+    assert np.linalg.norm(unpack_vector(second.input_embedding, DIMS)) == pytest.approx(1, abs=1e-3)
+    assert second.text == first.text
+
+
+def test_text_beyond_the_queue_is_shed(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.prediction.features.embedder.MAX_QUEUED_TEXTS", 0)
+    (answer,) = scorer.score([a_score_request(3.0, user_input="a text that is new")])
+    assert (answer.last, answer.shed) == (True, True)
+
+
+def test_text_that_is_late_is_dropped(scorer: Scorer, arrivals: Arrivals) -> None:
+    scorer.score([a_score_request(3.0, user_input="an old text", deadline_s=0.0)])
+    while not isinstance(embedded := arrivals.get(timeout=PATIENCE_S), Embedded) or (
+        embedded.payload.request.user_input != "an old text"
+    ):
+        pass
+    assert scorer.score_embedded([embedded]) == [RequestDropped(7)]
+
+
 async def test_instruction_is_embedded_in_the_background(
     scorer: Scorer, eventually: Callable[[Callable[[], object]], Awaitable[None]]
 ) -> None:
     await eventually(lambda: scorer.score([a_score_request(3.0)])[0].instruction_embedding)
     (answer,) = scorer.score([a_score_request(3.0)])
-    vector = unpack_vector(answer.instruction_embedding, EMBEDDING_DIMS)
+    vector = unpack_vector(answer.instruction_embedding, DIMS)
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-3)
     (other,) = scorer.score([a_score_request(3.0, "Translate into German.")])
     assert other.instruction_embedding != answer.instruction_embedding

@@ -178,7 +178,7 @@ async def test_exported_version_is_imported_inactive_and_scores_the_same(
     taken = await registry.import_version(stored, model="demo", model_hash="abc", by="otto")
     assert stored == artefact
     assert taken.checksum == version.checksum
-    assert (taken.active, taken.created_by, taken.rows) == (False, "otto", 96)
+    assert (taken.active, taken.created_by, taken.rows) == (False, "otto", 120)
     await registry.activate(taken.id, by="otto")
     assert await registry.active("demo") == taken.id
 
@@ -227,7 +227,7 @@ async def test_erased_texts_leave_every_version_also_the_one_at_work(
     assert left.trees == whole.trees
     assert await registry.artefact(ours.id) == artefact
     await eventually(lambda: predictor.counts.activations == loads + 1)
-    assert (await predictor.predict(a_prediction_request())).predictor == theirs.id
+    assert (await predictor.predict_by_model(a_prediction_request())).newest.predictor == theirs.id
     steps = await AuditTrail(sessions).list(2)
     assert [step.action for step in steps] == ["samples.erased", "predictor.texts_forgotten"]
     assert (await SampleErasure(sessions).erase(tenant.id, None, by="olga")).predictors == 0

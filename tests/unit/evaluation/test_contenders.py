@@ -22,7 +22,7 @@ from gateway.evaluation.scoring import log_errors, score
 from gateway.evaluation.sentences import SentenceEmbedder
 from gateway.evaluation.vectors import TextVectors
 from gateway.prediction.adaptation.adaptation import Adaptation
-from gateway.prediction.model.length_model import PredictedLengths
+from gateway.prediction.model.heads import PredictedLengths
 from gateway.prediction.training.scorecard import rms
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.evaluation.forecast import Forecast
-from gateway.evaluation.scoring import POOLED, score, score_apps, wilson
+from gateway.evaluation.scoring import POOLED, held_over_used, score, score_apps, wilson
 from gateway.quantiles import LEVELS
 
 ROWS = st.lists(
@@ -78,3 +78,14 @@ def test_interval_is_symmetric_and_within_0_and_1(n: int, data: st.DataObject) -
     low, high = wilson(hits, n)
     assert 0 <= low <= hits / n <= high <= 1
     assert wilson(n - hits, n) == pytest.approx((1 - high, 1 - low))
+
+
+def test_held_over_used_is_the_same_for_quantiles_in_proportion() -> None:
+    random = np.random.default_rng(2)
+    held = random.uniform(10, 100, 500)
+    tokens = held * random.lognormal(0, 0.5, 500)
+    found = held_over_used(tokens, held)
+    assert held_over_used(tokens, 3 * held) == pytest.approx(found)
+    scaled = found * tokens.sum() / held.sum() * held
+    assert (tokens <= scaled * (1 + 1e-9)).mean() == pytest.approx(0.9, abs=1 / 500)
+    assert held_over_used(tokens, np.full(500, 7.0)) > found

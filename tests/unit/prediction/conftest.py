@@ -8,15 +8,20 @@ import pytest
 
 from gateway.prediction.features.features import NAMES, USER_INPUT_COLUMN
 from gateway.prediction.features.text_encoder import MEANING, TEXT_DIMS
-from gateway.prediction.model.inputs import EMBEDDING_DIMS, ModelInputs
+from gateway.prediction.model.inputs import ModelInputs
 from gateway.prediction.training.fitting import JudgedVersion, make_version
 from gateway.prediction.training.samples import Samples
 
 RATIOS = (4.0, 1.0, 0.25)
+DIMS = 24  # of an embedding
+EMBEDDER = "test@1"
 
 
 def synthetic_samples(rows: int, seed: int) -> Samples:
-    """Three input-proportional apps in turn; a dimension of the meaning affects lengths too."""
+    """Three input-proportional apps in turn; a dimension of the meaning affects lengths too.
+
+    So does one of the sentence embeddings, which every tenth row lacks.
+    """
     random = np.random.default_rng(seed)
     features = np.zeros((rows, len(NAMES)), dtype=np.float32)
     features[:, USER_INPUT_COLUMN] = random.uniform(2, 5, rows)
@@ -24,20 +29,26 @@ def synthetic_samples(rows: int, seed: int) -> Samples:
     meaning_axis = text[:, MEANING.start]
     meaning_axis[:] = 20 * np.sign(meaning_axis)
     app_of = np.arange(rows) % len(RATIOS)
+    sentences = random.normal(size=(rows, DIMS)).astype(np.float32)
+    sentences[:, 0] = 8 * np.sign(sentences[:, 0])
+    sentences /= np.linalg.norm(sentences, axis=1, keepdims=True)
     log_lengths = (
         np.log(np.array(RATIOS)[app_of])
         + features[:, USER_INPUT_COLUMN]
         + 0.02 * meaning_axis
+        + 0.3 * np.sign(sentences[:, 0])
         + random.normal(0, 0.1, rows)
     )
+    sentences[::10] = np.nan
     started_at = datetime(2026, 1, 1, tzinfo=UTC)
     return Samples(
         inputs=ModelInputs(
             apps=[UUID(int=int(app) + 1) for app in app_of],
             features=features,
-            instructions=np.eye(len(RATIOS), EMBEDDING_DIMS, dtype=np.float32),
+            instructions=np.eye(len(RATIOS), DIMS, dtype=np.float32),
             instruction_of=app_of,
             text=text,
+            sentences=sentences,
         ),
         tokens=np.maximum(np.round(np.exp(log_lengths)), 1.0),
         censored=np.zeros(rows, dtype=np.bool_),
@@ -54,4 +65,6 @@ def samples() -> Samples:
 
 @pytest.fixture(scope="session")
 def judged(samples: Samples) -> JudgedVersion:
-    return make_version(samples, model="demo", model_hash="abc", active=None, threads=1)
+    return make_version(
+        samples, model="demo", model_hash="abc", embedder=EMBEDDER, active=None, threads=1
+    )

@@ -76,7 +76,7 @@ def test_every_predictor_has_a_row_and_ours_the_time_of_its_fit(run: EvaluationR
         (LINE_PER_APP, None),
         (MAGNUS, None),
     ]
-    assert rows[0]["over_proportional"] == pytest.approx(1.5)
+    assert rows[0]["held/used"] == pytest.approx(run.summary.scores[OURS][POOLED].held_over_used)
     assert rows[0]["over_sums_open"] == pytest.approx(1.5)
     assert rows[2]["over_sums_open"] == pytest.approx(3)
 

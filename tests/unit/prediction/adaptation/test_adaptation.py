@@ -38,7 +38,7 @@ def an_outcome(scored: list[float], tokens: int, *, censored: bool = False) -> S
 
 
 def test_first_request_gets_the_raw_prediction() -> None:
-    scored = levels(4.0)
+    scored = levels(4.0, spread=0.6)
     assert Adaptation().corrected(APP, 3.0, scored) == pytest.approx(scored)
     assert Adaptation().serve(APP, 3.0, scored, MAX_TOKENS) == pytest.approx(tuple(np.exp(scored)))
 

@@ -11,12 +11,13 @@ from gateway.errors import PredictorRefused
 from gateway.prediction.features.features import NAMES, USER_INPUT_COLUMN
 from gateway.prediction.features.text_encoder import TEXT_DIMS
 from gateway.prediction.model.artefact import decode, encode
-from gateway.prediction.model.inputs import EMBEDDING_DIMS, ModelInputs
+from gateway.prediction.model.inputs import ModelInputs
 from gateway.prediction.model.length_model import LengthModel, fit
 from gateway.prediction.training.fitting import JudgedVersion
 from gateway.prediction.training.samples import Samples
 from gateway.quantiles import LEVELS, MEDIAN
 
+DIMS = 24  # of an embedding
 NUMBERS = st.floats(-1e6, 1e6, width=32)
 
 
@@ -29,9 +30,10 @@ def one_request(app: UUID, numbers: list[float]) -> ModelInputs:
     return ModelInputs(
         apps=[app],
         features=np.array([numbers], dtype=np.float32),
-        instructions=np.zeros((1, EMBEDDING_DIMS), dtype=np.float32),
+        instructions=np.zeros((1, DIMS), dtype=np.float32),
         instruction_of=np.zeros(1, dtype=np.intp),
         text=np.full((1, TEXT_DIMS), np.nan, dtype=np.float32),
+        sentences=np.full((1, DIMS), np.nan, dtype=np.float32),
     )
 
 
@@ -101,8 +103,10 @@ def test_the_mean_lies_above_the_median_where_lengths_have_a_tail(
 
 
 def test_text_features_improve_on_the_line(judged: JudgedVersion) -> None:
-    assert judged.new.log_rmse_median < 0.6 * judged.line.log_rmse_median
-    assert judged.new.tau > judged.line.tau
+    new, line = judged.judgement.new, judged.judgement.other("line")
+    assert line is not None
+    assert new.log_rmse_median < 0.6 * line.log_rmse_median
+    assert new.tau > line.tau
 
 
 def test_censored_lengths_do_not_shorten_predictions(samples: Samples) -> None:

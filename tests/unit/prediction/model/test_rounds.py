@@ -5,13 +5,15 @@ import numpy as np
 import pytest
 
 from gateway.prediction.model import trees
-from gateway.prediction.model.trees import MAX_ROUNDS, MIN_ROUNDS, fit_trees
+from gateway.prediction.model.trees import MIN_ROUNDS, Targets, cross_fit, fit_trees
+from gateway.quantiles import LEVELS, MEDIAN
 
 ROWS = 900
 
 
 def rounds_of(target: np.ndarray, table: np.ndarray) -> set[int]:
-    found = fit_trees(table, target, np.ones(len(table)), threads=1)
+    targets = Targets(np.arange(len(table)), target, np.ones(len(table)))
+    found = fit_trees(table, targets, cross_fit(table, targets, threads=1).rounds, threads=1)
     return {lightgbm.Booster(model_str=text).num_trees() for text in found}
 
 
@@ -35,14 +37,26 @@ def test_too_few_rows_to_hold_out_keep_the_least_number(table: np.ndarray) -> No
     assert max(rounds_of(few[:, 0].copy(), few)) == MIN_ROUNDS
 
 
-def test_many_rows_are_not_checked(table: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trees, "MIN_SURE_ROWS", ROWS)
-    monkeypatch.setattr(trees, "ROWS_PER_ROUND", 1)
-    assert rounds_of(np.random.default_rng(4).normal(size=ROWS), table) == {MAX_ROUNDS}
+def test_every_request_is_left_out_once_if_there_are_few(table: np.ndarray) -> None:
+    targets = Targets(np.arange(ROWS), table[:, 0].astype(float), np.ones(ROWS))
+    left_out = cross_fit(table, targets, threads=1)
+    assert sorted(left_out.rows.tolist()) == list(range(ROWS))
+    assert left_out.quantiles.shape == (ROWS, len(LEVELS))
 
 
-def test_copies_of_a_request_are_held_out_together() -> None:
-    requests = np.repeat(np.arange(100), 3)
-    held_out = trees._held_out(requests).reshape(100, 3)
-    assert (held_out.all(axis=1) == held_out.any(axis=1)).all()
-    assert held_out.any(axis=1).sum() == 20
+def test_of_many_requests_some_are_left_out(
+    table: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trees, "MIN_LEFT_OUT_ROWS", ROWS // 4)
+    targets = Targets(np.arange(ROWS), table[:, 0].astype(float), np.ones(ROWS))
+    assert len(cross_fit(table, targets, threads=1).rows) == 2 * ROWS // trees.FOLDS
+
+
+def test_copies_of_a_request_are_left_out_together() -> None:
+    table = np.arange(300, dtype=np.float32)[:, None]
+    requests = np.repeat(np.arange(300), 3)
+    luck = np.random.default_rng(1).normal(size=300)  # a request's own, which no other shows
+    targets = Targets(requests, np.repeat(luck, 3), np.ones(900))
+    left_out = cross_fit(table, targets, threads=1)
+    medians = left_out.quantiles[:, MEDIAN]
+    assert abs(np.corrcoef(medians, luck[left_out.rows])[0, 1]) < 0.3

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 
 from gateway.prediction.model import text_kernel
-from gateway.prediction.model.text_kernel import NEIGHBOUR_POWER, AppKernel, fit_kernel, gram
+from gateway.prediction.model.text_kernel import (
+    NEIGHBOUR_POWER,
+    AppKernel,
+    fit_kernel,
+    gram,
+    product,
+)
 
 RIDGE, ROWS = 0.3, 60
 
@@ -23,17 +29,19 @@ def some_rows() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_outputs_of_training_rows_are_leave_one_out() -> None:
     points, target, weights = some_rows()
     kernel, outputs = fit_kernel(points, target, weights, np.random.default_rng(0))
+    assert np.isfinite(outputs).all()
     own = kernel.points.array()
     for row in range(ROWS):
         rest = np.arange(ROWS) != row
         matrix = gram(own[rest], own[rest]) + np.diag(RIDGE / weights[rest])
         similarity = gram(own[[row]], own[rest])
-        ridge = kernel.mean + similarity @ np.linalg.solve(matrix, target[rest] - kernel.mean)
+        deviations = np.linalg.solve(matrix, target[rest] - kernel.mean)
+        ridge = kernel.mean + product(similarity, deviations)
         assert outputs[row, 0] == pytest.approx(float(ridge[0]), abs=1e-3)
         share = similarity[0] ** NEIGHBOUR_POWER / (similarity[0] ** NEIGHBOUR_POWER).sum()
-        mean = share @ target[rest]
+        mean = float(product(share, target[rest]))
         assert outputs[row, 1] == pytest.approx(mean, abs=1e-3)
-        difference = np.sqrt(share @ (target[rest] - mean) ** 2)
+        difference = np.sqrt(product(share, (target[rest] - mean) ** 2))
         assert outputs[row, 2] == pytest.approx(difference, abs=1e-2)
 
 
@@ -45,7 +53,8 @@ def test_serving_outputs_match_the_formula(monkeypatch: pytest.MonkeyPatch) -> N
     queries = np.random.default_rng(9).normal(0, 0.4, (4, 5)).astype(np.float32)
     outputs = AppKernel(kernel).predict(queries)
     similarity = gram(queries, kernel.points.array())
-    expected = kernel.mean + similarity @ kernel.weights.array()[0]
+    expected = kernel.mean + product(similarity, kernel.weights.array()[0])
+    assert np.isfinite(outputs).all()
     np.testing.assert_allclose(outputs[:, 0], expected, atol=1e-4)
     assert abs(outputs[:, 0] - np.sin(3 * queries[:, 0])).mean() < 0.25
 

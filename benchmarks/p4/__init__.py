@@ -1,0 +1,1 @@
+"""P4: short against long answers, on prompts of OASST1."""

@@ -1,0 +1,139 @@
+"""The second stage: what the sentence embeddings of the user inputs add to the text vectors.
+
+Per app a kernel ridge regression on text vector and embedding takes the place of the one on the
+text vector; trees of its own read its outputs and the principal components of the embeddings of
+user input and instruction. The first stage serves until the embedding of a text is computed, and
+where it is not.
+"""
+
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.prediction.features.text_encoder import BIGRAM_DIMS, MEANING_DIMS, UNIGRAM_DIMS
+from gateway.prediction.model.artefact import (
+    FitSettings,
+    Matrix,
+    PrincipalAxes,
+    SentenceStage,
+)
+from gateway.prediction.model.heads import (
+    Heads,
+    LinePrediction,
+    PredictedLengths,
+    ScaledLengths,
+    fit_heads,
+)
+from gateway.prediction.model.inputs import ModelInputs
+from gateway.prediction.model.pca import compress, fit_axes
+from gateway.prediction.model.text_kernel import (
+    AppKernel,
+    Points,
+    fit_kernels,
+    kernel_outputs,
+)
+from gateway.prediction.model.trees import Table
+from gateway.quantiles import Floats
+
+MIN_EMBEDDED_ROWS: Final = 100
+MIN_EMBEDDED_SHARE: Final = 0.5  # of the rows; below, the first stage has learned from more
+SENTENCE_WEIGHT: Final = 0.5  # norm of the embedding's part of a point
+MEANING_SHARE: Final = 0.47  # of the norms that the text vector's parts have in the first stage
+SKETCH_SHARE: Final = 0.6
+SKETCH_DIMS: Final = UNIGRAM_DIMS + BIGRAM_DIMS
+SENTENCE_AXES: Final = 16
+INSTRUCTION_AXES: Final = 8
+
+
+class FittedStage(NamedTuple):
+    """A second stage, and what its fit chose."""
+
+    stage: SentenceStage
+    settings: FitSettings
+
+
+def fit_sentence_stage(
+    inputs: ModelInputs,
+    lengths: ScaledLengths,
+    points: Points,
+    table: Table,
+    settings: FitSettings | None,
+    *,
+    threads: int,
+) -> FittedStage | None:
+    """Fit on the requests with an embedding; None if they are too few.
+
+    `points` (n, d) are those of the text kernels, `table` (n, columns) what the trees read besides.
+    """
+    rows = np.flatnonzero(inputs.embedded)
+    if len(rows) < max(MIN_EMBEDDED_ROWS, MIN_EMBEDDED_SHARE * len(inputs)):
+        return None
+    inputs, lengths = inputs.rows(rows), lengths.rows(rows)
+    centre = inputs.sentences.mean(axis=0, dtype=np.float64)[None].astype(np.float32)
+    points = _points(points[rows], inputs.sentences, centre)
+    kernels, outputs = fit_kernels(inputs.apps, points, lengths.expected, lengths.weights)
+    axes = fit_axes(inputs.sentences, SENTENCE_AXES)
+    instruction_axes = fit_axes(inputs.instructions[inputs.instruction_of], INSTRUCTION_AXES)
+    read = np.hstack(
+        (
+            with_kernel(table[rows], lengths.line, outputs),
+            _components(inputs, axes, instruction_axes),
+        ),
+        dtype=np.float32,
+    )
+    heads = fit_heads(read, lengths, outputs[:, 0], settings, threads=threads)
+    stage = SentenceStage(
+        Matrix.of(centre), axes, instruction_axes, kernels, heads.trees, heads.mean
+    )
+    return FittedStage(stage, heads.settings)
+
+
+class SentenceModel:
+    """A fitted second stage, ready to predict. PredictorRefused if its trees cannot be read."""
+
+    def __init__(self, fitted: SentenceStage, settings: FitSettings | None) -> None:
+        self._centre = fitted.centre.array()
+        self._axes = fitted.axes, fitted.instruction_axes
+        self._kernels = {app: AppKernel(kernel) for app, kernel in fitted.kernels.items()}
+        self._heads = Heads(fitted.trees, fitted.mean, settings)
+
+    def predict(
+        self, inputs: ModelInputs, line: LinePrediction, points: Points, table: Table
+    ) -> PredictedLengths:
+        """The lengths of n requests with an embedding; the rest as in `fit_sentence_stage`."""
+        points = _points(points, inputs.sentences, self._centre)
+        outputs = kernel_outputs(self._kernels, inputs.apps, points)
+        read = with_kernel(table, line, outputs), _components(inputs, *self._axes)
+        return self._heads.predict(np.hstack(read, dtype=np.float32), line, outputs[:, 0])
+
+
+def with_kernel(table: Table, line: LinePrediction, outputs: Floats) -> Table:
+    """The table (n, columns) with what line and kernel predict, in logs of tokens."""
+    centre, spread = line.centre, line.spread
+    derived = np.column_stack(
+        (
+            centre,
+            np.log(spread),
+            spread[:, None] * outputs[:, :2],
+            outputs[:, 2],
+            centre + spread * outputs[:, 0],
+        )
+    )
+    return np.hstack((table, derived), dtype=np.float32)
+
+
+def _components(inputs: ModelInputs, axes: PrincipalAxes, instruction_axes: PrincipalAxes) -> Table:
+    """The compressed embeddings of user inputs and instructions; NaN where one is missing."""
+    instructions = compress(inputs.instructions, instruction_axes)[inputs.instruction_of]
+    return np.hstack((compress(inputs.sentences, axes), instructions))
+
+
+def _points(points: Points, sentences: NDArray[np.float32], centre: Points) -> Points:
+    """The points of the text vectors (n, d), their wording drawn together, and the embeddings'."""
+    scale = np.ones(points.shape[1], dtype=np.float32)
+    scale[:MEANING_DIMS] = MEANING_SHARE
+    scale[MEANING_DIMS : MEANING_DIMS + SKETCH_DIMS] = SKETCH_SHARE
+    around = sentences - centre
+    around *= SENTENCE_WEIGHT / np.maximum(np.linalg.norm(around, axis=1, keepdims=True), 1e-6)
+    return np.hstack((points * scale, around), dtype=np.float32)

@@ -1,0 +1,78 @@
+"""The second stage, for requests whose user input has its sentence embedding."""
+
+from dataclasses import replace
+from uuid import UUID
+
+import numpy as np
+import pytest
+from msgspec.structs import replace as replace_struct
+
+from gateway.errors import PredictorRefused
+from gateway.prediction.model.artefact import decode, encode, without_texts
+from gateway.prediction.model.length_model import LengthModel, fit
+from gateway.prediction.training.fitting import JudgedVersion, without_sentences
+from gateway.prediction.training.samples import Samples
+from gateway.quantiles import MEDIAN
+
+
+def log_errors(model: LengthModel, samples: Samples) -> np.ndarray:
+    found = model.predict(samples.inputs).quantiles[:, MEDIAN]
+    return np.abs(found - np.log(samples.tokens))
+
+
+def test_embeddings_lower_the_error_of_requests_that_have_one(
+    judged: JudgedVersion, samples: Samples
+) -> None:
+    embedded = samples.inputs.embedded
+    missing = replace(samples.inputs, sentences=np.full_like(samples.inputs.sentences, np.nan))
+    model = LengthModel(judged.artefact)
+    with_embedding = log_errors(model, samples)
+    without = log_errors(model, replace(samples, inputs=missing))
+    assert with_embedding[embedded].mean() < 0.7 * without[embedded].mean()
+    np.testing.assert_allclose(with_embedding[~embedded], without[~embedded], atol=1e-5)
+
+
+def test_held_out_rows_say_what_the_embeddings_are_worth(judged: JudgedVersion) -> None:
+    assert judged.judgement.new.pinball < judged.text.pinball
+    assert judged.metrics()["text"]["pinball"] == judged.text.pinball
+
+
+def test_first_stage_is_the_same_without_a_second(samples: Samples) -> None:
+    columns = samples.inputs, samples.tokens, samples.censored
+    both = fit(*columns, threads=1)
+    assert both.sentences is not None
+    alone = fit(*columns, threads=1, settings=without_sentences(both).settings)
+    assert alone.sentences is None
+    assert (alone.trees, alone.mean) == (both.trees, both.mean)
+
+
+def test_too_few_embeddings_make_no_second_stage(samples: Samples) -> None:
+    sentences = samples.inputs.sentences.copy()
+    sentences[250:] = np.nan
+    few = replace(samples.inputs, sentences=sentences)
+    assert fit(few, samples.tokens, samples.censored, threads=1).sentences is None
+
+
+def test_version_of_another_embedder_is_refused(judged: JudgedVersion) -> None:
+    stored = encode(judged.artefact)
+    assert decode(stored, model_hash="abc", embedder="test@1").embedder == "test@1"
+    with pytest.raises(PredictorRefused, match=r"reads embeddings of test@1, .* is other@2"):
+        decode(stored, model_hash="abc", embedder="other@2")
+
+
+def test_version_without_embeddings_serves_with_any_embedder(judged: JudgedVersion) -> None:
+    plain = replace_struct(judged.artefact, sentences=None, embedder=None)
+    assert decode(encode(plain), model_hash="abc", embedder="other@2") == plain
+
+
+def test_erased_apps_leave_the_kernels_of_both_stages(judged: JudgedVersion) -> None:
+    gone = UUID(int=2)
+    assert judged.artefact.sentences is not None
+    assert gone in judged.artefact.sentences.kernels
+    remaining = without_texts(encode(judged.artefact), {gone})
+    assert remaining is not None
+    left = decode(remaining, model_hash="abc")
+    assert left.sentences is not None
+    assert gone not in left.kernels
+    assert gone not in left.sentences.kernels
+    assert without_texts(remaining, {gone}) is None
