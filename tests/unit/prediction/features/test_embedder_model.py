@@ -1,4 +1,4 @@
-"""Which folders are sentence-transformers models, and what tells them apart."""
+"""Which folders are sentence-transformers models, and what states them apart."""
 
 import json
 from collections.abc import Callable
