@@ -1,4 +1,4 @@
-"""Which folders are sentence-transformers models, and what states them apart."""
+"""Which folders are sentence-transformers models."""
 
 import json
 from collections.abc import Callable
