@@ -1,8 +1,7 @@
 """What each part of the length model's inputs is worth: fitted without it, then with it.
 
-The last row with an embedding of the instructions equals the published figure for apps that were
-trained on. The embedding of an instruction is meant for apps that were not: their row judges each
-app by a model of all others, without and with it.
+The embedding of an instruction is meant for apps that were not trained on: `apps left out in turn`
+judges each app by a model of all others, without and with it.
 """
 
 from collections.abc import Iterator

@@ -5,6 +5,9 @@ With history, train lines and then test lines arrive in a shuffled order, and ea
 before the next request. `apps` uses the earlier lengths of the app. The data has no users, so
 `apps and sources` uses the source of a line as its user, the only known property of its author; for
 an app with one source both runs are equal.
+
+`inputs` is an ablation: what the predictor reaches with the length alone, with the text vectors,
+with the embeddings of user inputs and of instructions, and with history.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,16 +19,20 @@ import msgspec
 
 from benchmarks.harness.paths import CACHE
 from benchmarks.harness.report import Report, Row, Target
+from benchmarks.p1.ablation import HISTORY, ablation_row, ablation_rows, unseen_app_rows
 from benchmarks.p1.rows import app_rows, midflight_rows, overall_rows, source_rows, versus_rows
 from benchmarks.p1.targets import targets
+from gateway.evaluation.arrivals import RequestBuilder
 from gateway.evaluation.corpus import Corpus, CorpusLine, read_corpus
-from gateway.evaluation.experiment import EvaluationOptions, EvaluationRun
+from gateway.evaluation.experiment import OURS, EvaluationOptions, EvaluationRun
 from gateway.evaluation.experiment import run as evaluate
-from gateway.evaluation.lengths import LengthRule
+from gateway.evaluation.lengths import LengthRule, token_counter
 from gateway.evaluation.plots import draw
+from gateway.evaluation.sentences import Progress, SentenceEmbedder
 from gateway.evaluation.vectors import TextVectors
 
 ALL_RULES: Final[tuple[LengthRule, ...]] = ("words", "bpe")
+ABLATED_RULE: Final[LengthRule] = "words"
 NO_HISTORY: Final = "off"
 APP_HISTORY: Final = "apps"
 APP_AND_SOURCE_HISTORY: Final = "apps and sources"
@@ -38,6 +45,7 @@ class RuleRuns:
     rule: LengthRule
     without_history: EvaluationRun | None = None
     with_history: dict[str, EvaluationRun] = field(default_factory=dict)
+    ablation: list[Row] = field(default_factory=list)
 
 
 def run(data: Path, rules: Sequence[LengthRule], apps: Sequence[str], threads: int) -> None:
@@ -67,6 +75,10 @@ def run(data: Path, rules: Sequence[LengthRule], apps: Sequence[str], threads: i
             else:
                 rule_runs.with_history[history] = result
             report.write(rows_of(runs), list(_targets(runs)))
+        if rule_runs.rule == ABLATED_RULE:
+            report.say("what each part of the inputs is worth")
+            rule_runs.ablation = list(_ablation(corpus, rule_runs, texts, threads, report.say))
+            report.write(rows_of(runs), list(_targets(runs)))
     report.conclude(rows_of(runs), list(_targets(runs)))
 
 
@@ -90,6 +102,21 @@ def _rows(runs: RuleRuns) -> Iterator[Row]:
     yield from versus_rows(runs.without_history.summary)
     yield from source_rows(runs.without_history)
     yield from midflight_rows(runs.without_history.summary)
+    yield from runs.ablation
+
+
+def _ablation(
+    corpus: Corpus, runs: RuleRuns, texts: TextVectors, threads: int, say: Progress
+) -> Iterator[Row]:
+    embedder = SentenceEmbedder(threads, CACHE / "magnus", say)
+    count = token_counter(runs.rule, corpus.train)
+    builder = RequestBuilder(count, texts, embedder, history=False)
+    train, test = builder.build(corpus.train), builder.build(corpus.test)
+    assert runs.without_history is not None
+    yield from ablation_rows(train, test, runs.without_history.summary.scores[OURS], threads)
+    with_history = runs.with_history[APP_AND_SOURCE_HISTORY].summary
+    yield ablation_row(HISTORY, with_history.scores[OURS])
+    yield from unseen_app_rows(train, threads)
 
 
 def _targets(runs: Iterable[RuleRuns]) -> Iterator[Target]:

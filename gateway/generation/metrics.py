@@ -256,6 +256,11 @@ class GatewayMetrics:
         words = "Length predictions by source: the model, else the nearest history, else a prior."
         self.registry.register(_Counts("lmaas_predictions", words, "source", by_source))
 
+    def count_embeddings(self, by_outcome: Mapping[str, int]) -> None:
+        """Export these counts, read at each scrape. Call it once."""
+        words = "User inputs by whether they were embedded, or shed since too many waited."
+        self.registry.register(_Counts("lmaas_input_embeddings", words, "outcome", by_outcome))
+
     def count_texts(self, by_place: Mapping[str, int]) -> None:
         """Export these counts, read at each scrape. Call it once."""
         words = "Texts processed, by place: on the event loop, or in a thread; or given up."

@@ -64,6 +64,7 @@ class GenerationService:
         self.scheduler = scheduler
         self.workers = workers
         scheduler.metrics.count_predictions(predictor.counts.by_source)
+        scheduler.metrics.count_embeddings(predictor.counts.embeddings)
         scheduler.metrics.count_texts(workers.counts)
         self.started_at = int(time.time())
         self._tokenizer = tokenizer

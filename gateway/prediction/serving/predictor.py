@@ -48,16 +48,15 @@ class PredictorCounts(Struct):
     """Counts since the start: predictions, and activations of a version.
 
     `by_source` counts all predictions by source; `timed_out` those whose score exceeded the budget,
-    `unavailable` those without a predictor process. `embedded` and `shed` count the user inputs
-    whose sentence embeddings were computed, and those for which too many waited.
+    `unavailable` those without a predictor process. `embeddings` counts the user inputs whose
+    sentence embedding was `computed`, or `shed` since too many waited.
     """
 
     by_source: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SOURCES, 0))
     timed_out: int = 0
     unavailable: int = 0
     activations: int = 0
-    embedded: int = 0
-    shed: int = 0
+    embeddings: dict[str, int] = field(default_factory=lambda: {"computed": 0, "shed": 0})
 
 
 class _Learned(Struct):
@@ -175,8 +174,8 @@ class LengthPredictor:
         embeddings.text = reply.text
         embeddings.instruction = reply.instruction_embedding
         embeddings.user_input = reply.input_embedding
-        self.counts.embedded += reply.stage == "embeddings"
-        self.counts.shed += reply.shed
+        self.counts.embeddings["computed"] += reply.stage == "embeddings"
+        self.counts.embeddings["shed"] += reply.shed
 
     def observe(self, record: Record) -> None:
         """Learn from a finished request: length history, drift, adaptation of its version."""

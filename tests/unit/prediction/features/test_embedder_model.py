@@ -1,4 +1,4 @@
-"""Which folders are sentence-transformers models."""
+"""Which folders are sentence-transformers models, and how they differ."""
 
 import json
 from collections.abc import Callable
