@@ -227,12 +227,17 @@ def answers(data: Path, model: Path, lines: int, clients: int, threads: int) -> 
 
 @main.command("P2")
 @data_option
+@click.option(
+    "--model",
+    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    help="folder of a further model to serve, besides the demo model",
+)
 @click.option("--only", default=",".join(p2.PARTS), show_default=True, help="parts to measure")
 @threads_option
-def cost(data: Path, only: str, threads: int) -> None:
-    """The cost of a prediction, and the waits it causes."""
+def cost(data: Path, model: Path | None, only: str, threads: int) -> None:
+    """Which predictions requests start by, and the cost of a prediction."""
     with _errors_in_one_line():
-        p2.run(data, _among(only, list(p2.PARTS)), threads)
+        p2.run(data, model, _among(only, list(p2.PARTS)), threads)
 
 
 @main.command("P3")

@@ -279,8 +279,8 @@ class Settings(Struct, frozen=True, rename=_variable):
         float,
         Meta(
             gt=0,
-            description="longest wait for a prediction, in milliseconds; after it the lengths of "
-            "earlier answers are used",
+            description="longest wait for the model's prediction in `/v1/length-predictions` and "
+            "for lines of batch jobs, in milliseconds; other requests wait for none",
         ),
     ] = 50.0
     embedder: Annotated[

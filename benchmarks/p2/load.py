@@ -1,30 +1,32 @@
-"""Open-loop load on a real predictor: latency of each prediction, delay of the event loop."""
+"""Load on a gateway's service: the prediction of each start, and delays of the event loop."""
 
 import asyncio
-import gc
 import itertools
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
+from math import inf
 from pathlib import Path
 from time import perf_counter
 from typing import Final
-from uuid import uuid5
+from uuid import UUID
 
 import numpy as np
 from msgspec import Struct
-from msgspec.structs import replace
 
 from gateway.evaluation.arrivals import TENANT, app_id
 from gateway.evaluation.corpus import CorpusLine
-from gateway.evaluation.lengths import MAX_TOKENS, count_words
-from gateway.prediction.messages import PredictionRequest
-from gateway.prediction.serving.predictor import LengthPredictor
+from gateway.generation.dispatch_sources import MIN_WAIT_S
+from gateway.generation.request import GenerationRequest, Message
+from gateway.generation.request_state import RequestState
+from gateway.generation.service import GenerationService
 from gateway.quantiles import Floats
+from gateway.tenancy.caller import Caller
 
 TICK_S: Final = 0.001
-NEW_APPS: Final = 20
-NEW_APP_SHARE: Final = 0.05  # of the requests, from new apps
+MAX_CHARACTERS: Final = 400  # of instruction and input: a prompt that fits any model's context
+SETTLE_S: Final = 20.0  # after the last arrival; what has not started by then is given up
 SEED: Final = 1
 
 
@@ -43,86 +45,93 @@ class LatencyQuantiles(Struct, frozen=True):
         return cls(float(p50), float(p99), float(p999), float(maximum))
 
 
+class OfferedLoad(Struct, frozen=True):
+    """Bursts of `size` requests at once, `rounds` of them, or `rate` a second for `seconds`."""
+
+    size: int = 1
+    rounds: int = 1
+    rate: float = 0.0
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.rate:g}/s" if self.rate else f"burst of {self.size}"
+
+
 class LoadRun(Struct, frozen=True):
-    """The result of a run: wait and source of each prediction, and the delay of each tick."""
+    """The result of a run.
+
+    Of each request that started: its wait, and the source of the prediction that it went by.
+    `predicted_s` has the seconds from arrival to the model's first prediction, of all requests.
+    """
 
     waited_s: list[float]
     sources: list[str]
+    predicted_s: list[float]
     tick_delays_s: list[float]
-    timed_out: int
-    unavailable: int
-    wall_s: float
+    unstarted: int = 0
 
     @property
-    def by_source(self) -> Counter[str]:
-        """The number of predictions per source."""
-        return Counter(self.sources)
+    def late_sources(self) -> Counter[str]:
+        """The number of starts per source, of requests that waited `MIN_WAIT_S` or longer."""
+        pairs = zip(self.waited_s, self.sources, strict=True)
+        return Counter(source for waited_s, source in pairs if waited_s >= MIN_WAIT_S)
+
+    @property
+    def by_model(self) -> float | None:
+        """The share of these that the model ordered; None if none waited that long."""
+        late = self.late_sources
+        model = sum(count for source, count in late.items() if source.startswith("model"))
+        return model / late.total() if late else None
 
 
-def arrival_times(rate: float, seconds: float, seed: int) -> Floats:
-    """Arrival times of a Poisson process in seconds from the start, the same for a seed."""
+def arrival_times(load: OfferedLoad, seed: int) -> Floats:
+    """Arrival times in seconds from the start, the same for a seed: Poisson, or all at once."""
+    if not load.rate:
+        return np.zeros(load.size)
     random = np.random.default_rng(seed)
-    most = int(rate * seconds + 10 * (rate * seconds) ** 0.5 + 10)
-    times: Floats = np.cumsum(random.exponential(1 / rate, most))
-    return times[times < seconds]
+    count = load.rate * load.seconds
+    most = int(count + 10 * count**0.5 + 10)
+    times: Floats = np.cumsum(random.exponential(1 / load.rate, most))
+    return times[times < load.seconds]
 
 
-def prediction_requests(lines: Sequence[CorpusLine], seed: int = SEED) -> list[PredictionRequest]:
-    """A request for each distinct input of the lines, in random order.
-
-    Some are of apps without training data, with instructions of their own.
-    """
-    random = np.random.default_rng(seed)
-    distinct = list({line.input: line for line in lines}.values())
-    ordered = [distinct[row] for row in random.permutation(len(distinct)).tolist()]
-    words = count_words([line.input for line in ordered]).tolist()
-    fixed = {text: len(text.split()) for text in {line.instruction for line in ordered}}
-    numbers = random.integers(NEW_APPS, size=len(ordered))
-    news = np.where(random.random(len(ordered)) < NEW_APP_SHARE, numbers, -1)
-    return [
-        _prediction_request(line, count, count + fixed[line.instruction], new)
-        for line, count, new in zip(ordered, words, news.tolist(), strict=True)
-    ]
+def generation_requests(lines: Sequence[CorpusLine], max_tokens: int) -> list[GenerationRequest]:
+    """A request for each distinct input of the shorter lines, in random order."""
+    short = [line for line in lines if len(line.instruction) + len(line.input) <= MAX_CHARACTERS]
+    distinct = list({line.input: line for line in short}.values())
+    order = np.random.default_rng(SEED).permutation(len(distinct)).tolist()
+    return [_request(distinct[row], max_tokens) for row in order]
 
 
-def with_new_instructions(requests: Sequence[PredictionRequest]) -> list[PredictionRequest]:
-    """The same requests with an instruction of its own each."""
-    return [
-        replace(request, instruction=f"{request.instruction} (No. {number})")
-        for number, request in enumerate(requests)
-    ]
-
-
-def _prediction_request(line: CorpusLine, words: int, prompt: int, new: int) -> PredictionRequest:
-    unseen = new >= 0
-    return PredictionRequest(
-        tenant=TENANT,
-        app=uuid5(TENANT, f"new {new}") if unseen else app_id(line.app),
-        end_user=None,
-        instruction=f"{line.instruction} Be as new as app {new}." if unseen else line.instruction,
-        user_input=line.input,
-        user_input_tokens=words,
-        prompt_tokens=prompt,
-        max_tokens=MAX_TOKENS,
-        temperature=1.0,
-        top_p=1.0,
+def _request(line: CorpusLine, max_tokens: int) -> GenerationRequest:
+    caller = Caller(
+        tenant_id=TENANT,
+        tenant="P2",
+        app_id=app_id(line.app),
+        app=line.app,
+        api_key_id=UUID(int=1),
+        instruction=line.instruction,
+    )
+    return GenerationRequest(
+        caller=caller, messages=(Message("user", line.input),), max_tokens=max_tokens
     )
 
 
 async def run_load(
-    predictor: LengthPredictor, requests: Sequence[PredictionRequest], at_s: Sequence[float]
+    service: GenerationService, requests: Sequence[GenerationRequest], at_s: Sequence[float]
 ) -> LoadRun:
-    """Send a request at each of the times, whether earlier ones have been answered or not."""
-    waited_s: list[float] = []
-    sources: list[str] = []
+    """Send a request at each of the times, whether earlier ones have started or not."""
+    states: list[RequestState] = []
+    predicted_s: list[float] = []
 
-    async def ask(request: PredictionRequest) -> None:
-        began = perf_counter()
-        prediction = await predictor.predict(request)
-        waited_s.append(perf_counter() - began)
-        sources.append(prediction.source)
+    async def ask(request: GenerationRequest) -> None:
+        [state] = await service.start(request)
+        states.append(state)
+        if state.opened is not None:
+            await state.opened.scored(inf)
+            if state.opened.newest.predictor is not None:
+                predicted_s.append(asyncio.get_running_loop().time() - state.arrived_s)
 
-    counts = replace(predictor.counts)
     tick_delays_s: list[float] = []
     ticking = asyncio.create_task(measure_ticks(tick_delays_s))
     began = perf_counter()
@@ -130,15 +139,20 @@ async def run_load(
         for due_s, request in zip(at_s, requests, strict=True):
             await asyncio.sleep(max(began + due_s - perf_counter(), 0.0))
             running.create_task(ask(request))
-    wall_s = perf_counter() - began
+    with suppress(TimeoutError):
+        async with asyncio.timeout(SETTLE_S):
+            for state in states:
+                await state.wait_for_end()
     ticking.cancel()
+    for state in states:
+        service.cancel(state)
+    started = [state for state in states if state.dispatched_s is not None]
     return LoadRun(
-        waited_s,
-        sources,
+        [(state.dispatched_s or 0.0) - state.arrived_s for state in started],
+        [state.trace.prediction or "" for state in started],
+        predicted_s,
         tick_delays_s,
-        predictor.counts.timed_out - counts.timed_out,
-        predictor.counts.unavailable - counts.unavailable,
-        wall_s,
+        len(states) - len(started),
     )
 
 
@@ -149,27 +163,6 @@ async def measure_ticks(tick_delays_s: list[float]) -> None:
         due = began + number * TICK_S
         await asyncio.sleep(max(due - perf_counter(), 0.0))
         tick_delays_s.append(max(perf_counter() - due, 0.0))
-
-
-async def warm_up(predictor: LengthPredictor, lines: Sequence[CorpusLine]) -> None:
-    """Return once the instructions of the lines' apps are embedded."""
-    known = {(line.app, line.instruction): line for line in lines}
-    due = deque(
-        _prediction_request(replace(line, input="warm up"), 2, 10, -1) for line in known.values()
-    )
-    while due:
-        if (await predictor.predict(due[0])).embeddings.instruction is not None:
-            due.popleft()
-        await asyncio.sleep(0.01)
-
-
-async def drain(predictor: LengthPredictor, request: PredictionRequest) -> None:
-    """Return once the process has answered its backlog."""
-    source = None
-    while source != "model":
-        await asyncio.sleep(0.1)
-        source = (await predictor.predict(request)).source
-    gc.collect()
 
 
 def pin(pid: int, cores: set[int]) -> None:

@@ -14,6 +14,7 @@ EXPOSED: Final = (
     "retry-after",
     "x-should-retry",
     "x-lmaas-predicted-tokens",
+    "x-lmaas-prediction-source",
     "x-lmaas-ignored-parameters",
     "x-lmaas-batch",
     "openai-processing-ms",

@@ -10,13 +10,11 @@ from typing import Final
 import structlog
 
 from engine.protocol import KvState, Mode, Sequence, SequenceId
-from gateway.errors import (
-    ContextLengthExceeded,
-    DeadlineUnreachable,
-    LmaasError,
-    QueueTimeExceeded,
-)
+from gateway.errors import ContextLengthExceeded, LmaasError
+from gateway.generation.dispatch_sources import DispatchSources
 from gateway.generation.engine_session import EngineSession
+from gateway.generation.insight.estimates import expected_remainders
+from gateway.generation.insight.shedding import shedding_error
 from gateway.generation.metrics import GatewayMetrics
 from gateway.generation.pins import PrefixPins
 from gateway.generation.preemption import PreemptionOrder
@@ -26,6 +24,7 @@ from gateway.generation.recording import Origin
 from gateway.generation.request_state import RequestState
 from gateway.generation.request_table import RequestTable
 from gateway.generation.settlement import Settlement
+from gateway.prediction.messages import Prediction
 from gateway.scheduling.control_loop import ControlLoop
 from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.magnus.lockstep import halves_of
@@ -50,6 +49,7 @@ class Dispatcher:
         pins: PrefixPins,
         load: QueueLoad,
         positions: QueuePositions,
+        sources: DispatchSources,
         metrics: GatewayMetrics,
         origin: Origin,
         clock: Callable[[], float],
@@ -62,12 +62,14 @@ class Dispatcher:
         self._pins = pins
         self._load = load
         self._positions = positions
+        self._sources = sources
         self._metrics = metrics
         self._batches = map(f"{origin.gateway_id.hex[:12]}-{{}}".format, count(1))
         self._clock = clock
         self._fallback = loop.fallback
         self._deciding = False
         self._check_scheduled = False
+        self._revised: dict[RequestState, None] = {}  # since the last decision
 
     def enqueue(self, state: RequestState) -> None:
         """Add a request to the queue."""
@@ -81,6 +83,17 @@ class Dispatcher:
         self._loop.arrive(state.to_queued())
         self.decide_soon()
         self._schedule_check()
+
+    def revise(self, state: RequestState, prediction: Prediction) -> None:
+        """Take up another prediction, with all others that come before the next decision.
+
+        What waits is ranked again by it; of what runs, the memory that is held for it and the
+        remaining length that the engine knows are revised. Ignored once it has ended.
+        """
+        if not state.done:
+            state.prediction = prediction
+            self._revised[state] = None
+            self.decide_soon()
 
     def cancel(self, state: RequestState, error: LmaasError | None = None) -> None:
         """End a request whose answer is no longer wanted; the next step frees its KV pages."""
@@ -185,6 +198,7 @@ class Dispatcher:
 
     def _decide(self) -> None:
         self._deciding = False
+        self._take_up_revisions()
         self._shed()
         for _ in range(MAX_DISPATCHES_PER_TURN):
             if not self._table.waiting or not self._session.accepting:
@@ -197,6 +211,23 @@ class Dispatcher:
                 return
             self._send(dispatch)
         self.decide_soon()
+
+    def _take_up_revisions(self) -> None:
+        states = [state for state in self._revised if not state.done]
+        self._revised.clear()
+        waiting = [state for state in states if state.id.hex in self._table.waiting]
+        running = [state for state in states if state.sequence_id in self._table.running]
+        for state in waiting:
+            if state.lane == "interactive":
+                self._load.revise(state.id.hex, state.predicted_tokens)
+                start_s = state.trace.expected_start_s
+                state.expect_finish(self._positions.finish_s(start_s, state.prediction.median))
+        if states:
+            self._loop.revise(
+                [state.to_queued() for state in waiting], [state.to_queued() for state in running]
+            )
+        if running and self._session.connected:
+            self._session.revise(expected_remainders(running), {})
 
     def _next_dispatch(self) -> Dispatch | None:
         """What to start now: what fits, or what takes the place of a tenant over its share."""
@@ -233,6 +264,7 @@ class Dispatcher:
                 passed_by=self._passed_by(state, now_s),
                 kv_free_pages=kv.free if kv else None,
             )
+            self._sources.dispatched(state, now_s)
         self._table.running.update({state.sequence_id: state for state in states})
         self._preemption.starting(states)
         self._submit(batch, states)
@@ -320,23 +352,3 @@ class Dispatcher:
 def mode_of(policy: Policy) -> Mode:
     """The engine's batching mode under this policy."""
     return "lockstep" if policy.lockstep else "continuous"
-
-
-def shedding_error(state: RequestState, now_s: float) -> DeadlineUnreachable:
-    """The error of a request that is shed before its start: its queue time or its deadline."""
-    waited_s = now_s - state.arrived_s
-    assert state.queued_request is not None
-    start_by_s = state.queued_request.start_by_s
-    if start_by_s is not None and now_s > start_by_s:
-        return QueueTimeExceeded(
-            f"the request waited {waited_s:.1f} s, its longest queue time, and has not started",
-            param="x-lmaas-max-queue-ms",
-            retry_after_s=max(waited_s, 1.0),
-        )
-    low, high = state.prediction.quantiles[0], state.prediction.quantiles[4]
-    return DeadlineUnreachable(
-        f"after {waited_s:.1f} s in the queue the answer, predicted to have {low:.0f} to "
-        f"{high:.0f} tokens, cannot be complete by its deadline",
-        param="x-lmaas-deadline-ms",
-        retry_after_s=max(waited_s, 1.0),
-    )

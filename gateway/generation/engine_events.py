@@ -11,6 +11,7 @@ from engine.protocol import EngineInfo, Finish, Refused, Step
 from gateway.errors import EngineLost, GenerationFailed
 from gateway.generation.dispatcher import Dispatcher
 from gateway.generation.engine_session import EngineSession
+from gateway.generation.insight.estimates import expected_remainders
 from gateway.generation.insight.step_cost import StepCostLearner
 from gateway.generation.metrics import GatewayMetrics
 from gateway.generation.pins import PrefixPins
@@ -19,7 +20,6 @@ from gateway.generation.queue.load import QueueLoad
 from gateway.generation.request_state import RequestState
 from gateway.generation.request_table import RequestTable
 from gateway.generation.settlement import Settlement
-from gateway.scheduling.admission.length_distribution import LengthDistributions
 from gateway.scheduling.control_loop import ControlLoop
 
 STEPS_BETWEEN_REVISIONS: Final = 32
@@ -168,9 +168,7 @@ class EngineEvents:
 
     def _revise(self) -> None:
         """Send each sequence's expected remaining tokens, and who is to be preempted first."""
-        lengths = LengthDistributions.of(self._table.in_engine())
-        medians = lengths.remaining_quantile(0.5).round().astype(int).tolist()
-        remaining = dict(zip(self._table.running, medians, strict=True))
+        remaining = expected_remainders(list(self._table.running.values()))
         self._session.revise(remaining, self._preemption.refresh())
 
     def _fail_all(self, lost_at_s: float) -> None:

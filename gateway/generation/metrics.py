@@ -158,6 +158,13 @@ class GatewayMetrics:
         self._response = _histogram(
             "lmaas_response_seconds", "From arrival to end.", SECONDS_BUCKETS, registry
         )
+        self._prediction = Histogram(
+            "lmaas_prediction_seconds",
+            "From arrival to the model's prediction, by what it has read.",
+            ["source"],
+            buckets=SECONDS_BUCKETS,
+            registry=registry,
+        )
         self._decision = _histogram(
             "lmaas_decision_seconds",
             "Duration of one scheduling decision.",
@@ -186,6 +193,10 @@ class GatewayMetrics:
     def decided(self, seconds: float) -> None:
         """A scheduling decision took this long."""
         self._decision.observe(seconds)
+
+    def predicted(self, source: str, seconds: float) -> None:
+        """The model predicted a request's length this long after its arrival."""
+        self._prediction.labels(source).observe(seconds)
 
     def stepped(self, step: Step) -> None:
         """The engine completed a step, or reported ends without one."""
@@ -253,7 +264,7 @@ class GatewayMetrics:
 
     def count_predictions(self, by_source: Mapping[str, int]) -> None:
         """Export these counts, read at each scrape. Call it once."""
-        words = "Length predictions by source: the model, else the nearest history, else a prior."
+        words = "Requests started, by the source of the length prediction that they went by."
         self.registry.register(_Counts("lmaas_predictions", words, "source", by_source))
 
     def count_embeddings(self, by_outcome: Mapping[str, int]) -> None:

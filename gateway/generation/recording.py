@@ -22,8 +22,10 @@ class Origin(Struct, frozen=True):
 def record_of(state: RequestState, origin: Origin, policy: str, now_s: float) -> Record:
     """The record of a request; one that has not ended is recorded as if it ended now.
 
-    `policy` is the active one, for a request that was never dispatched. An answer that the model
-    did not end itself is censored: its natural length is unknown.
+    `policy` is the active one, for a request that was never dispatched. The prediction is the
+    newest that came before the end, the model's if that came at all: its quality is judged by these
+    rows. What the start went by may have been an earlier one, which metrics count. An answer that
+    the model did not end itself is censored: its natural length is unknown.
     """
     caller, prediction, trace = state.request.caller, state.prediction, state.trace
     return Record(

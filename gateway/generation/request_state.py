@@ -20,6 +20,7 @@ from gateway.generation.text.incremental_decoder import MAX_HELD_TOKENS, AnswerD
 from gateway.generation.text.logprobs import LogprobDecoder, ScoredToken
 from gateway.generation.text.token_bytes import Speller
 from gateway.prediction.messages import Prediction
+from gateway.prediction.serving.open_prediction import OpenPrediction
 from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.requests import Lane, QueuedRequest, RunningSequence, SharedPrefix
 from models.base import new_id
@@ -41,10 +42,12 @@ class Piece(Struct, frozen=True):
 class SchedulingTrace(Struct, frozen=True, kw_only=True):
     """How a request was scheduled, for its record; None if it has not happened.
 
-    Set at arrival: `queue_ahead` requests waited; the expected times are seconds from then.
+    Set at arrival: `queue_ahead` requests waited; the expected times are seconds from then, and
+    `expected_finish_s` follows the prediction until the request starts.
     Set at dispatch: `order` is `arrival` if the policy had fallen back to order of arrival, `ratio`
     is the batch's response ratio, `passed_by` requests arrived later and left the queue earlier,
-    `kv_free_pages` KV pages were free. If its batch was split, they stay those of its first start,
+    `kv_free_pages` KV pages were free, `prediction` is the source of the prediction it went by,
+    which may have been revised since. If its batch was split, they stay those of its first start,
     but `batch` and `batch_size` are those of the half.
     """
 
@@ -59,6 +62,7 @@ class SchedulingTrace(Struct, frozen=True, kw_only=True):
     overdue: bool | None = None
     passed_by: int | None = None
     kv_free_pages: int | None = None
+    prediction: str | None = None
 
 
 def predicted_tokens(prompt: list[int], prediction: Prediction) -> int:
@@ -87,6 +91,7 @@ class RequestState:
         speller: Speller,
         arrived_at: datetime,
         arrived_s: float,
+        opened: OpenPrediction | None = None,
         choice: int = 0,
         grew: asyncio.Event | None = None,
     ) -> None:
@@ -96,7 +101,8 @@ class RequestState:
         self.prompt = prompt
         self.user_input_tokens = user_input_tokens
         self.max_tokens = max_tokens
-        self.prediction = prediction
+        self.prediction = prediction  # the newest that the scheduler has taken up
+        self.opened = opened
         self.arrived_at = arrived_at
         self.arrived_s = arrived_s
 
@@ -161,6 +167,10 @@ class RequestState:
             expected_finish_s=position.expected_finish_s,
         )
 
+    def expect_finish(self, seconds: float | None) -> None:
+        """Note when it is expected to end, in seconds from its arrival."""
+        self.trace = replace(self.trace, expected_finish_s=seconds)
+
     def set_dispatched(
         self,
         dispatch: Dispatch,
@@ -183,6 +193,7 @@ class RequestState:
             overdue=dispatch.overdue,
             passed_by=passed_by,
             kv_free_pages=kv_free_pages,
+            prediction=self.prediction.label,
         )
 
     def set_queued_again(self) -> None:

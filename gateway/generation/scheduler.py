@@ -9,6 +9,7 @@ import structlog
 
 from gateway.engines.interface import EngineClient
 from gateway.errors import InvalidRequest, LmaasError, RequestCancelled, shortened
+from gateway.generation.dispatch_sources import DispatchSources
 from gateway.generation.dispatcher import Dispatcher, mode_of
 from gateway.generation.engine_events import MAX_OUTAGE_S, EngineEvents
 from gateway.generation.engine_session import EngineSession
@@ -26,6 +27,7 @@ from gateway.generation.request_table import RequestTable
 from gateway.generation.settlement import Learner, RecordStore, Settlement
 from gateway.history.engine_costs import MeasuredEngine
 from gateway.history.requests import RequestHistory, no_request
+from gateway.prediction.messages import Prediction
 from gateway.scheduling.control_loop import ControlLoop, Fallback
 from gateway.scheduling.policy import POLICY_NAMES, Options, Policy, PolicyName, build_policy
 from models.base import new_id
@@ -37,7 +39,8 @@ class Scheduler:
     """Schedules requests from their arrival in the queue to their settlement.
 
     `engine` is the engine session, `table` holds the requests that have not ended, `load` bounds
-    what is queued, `pins` are the prefixes of jobs' groups.
+    what is queued, `pins` are the prefixes of jobs' groups, `sources` which predictions starts went
+    by.
     """
 
     def __init__(
@@ -67,6 +70,8 @@ class Scheduler:
         self._loop = loop = ControlLoop(self._policy(policy))
         self.engine = EngineSession(engine, mode_of(loop.policy), clock())
         positions = QueuePositions()
+        self.sources = DispatchSources(learner)
+        self.metrics.count_predictions(self.sources.counts)
         self.pins = PrefixPins(loop, self.engine, self.metrics)
         settlement = Settlement(
             loop,
@@ -89,6 +94,7 @@ class Scheduler:
             self.pins,
             self.load,
             positions,
+            self.sources,
             self.metrics,
             self._origin,
             clock,
@@ -115,6 +121,10 @@ class Scheduler:
     def enqueue(self, state: RequestState) -> None:
         """Add a request to the queue."""
         self._dispatcher.enqueue(state)
+
+    def revise(self, state: RequestState, prediction: Prediction) -> None:
+        """Take up another prediction of a request's length. Does nothing if it has ended."""
+        self._dispatcher.revise(state, prediction)
 
     def cancel(self, state: RequestState, error: LmaasError | None = None) -> None:
         """End a request whose answer is no longer wanted. Does nothing if it has ended."""

@@ -26,6 +26,7 @@ from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.generation.text.workers import TextWorkers
 from gateway.prediction.messages import Prediction, PredictionRequest
 from gateway.prediction.serving.drift import DriftMonitor
+from gateway.prediction.serving.open_prediction import OpenPrediction
 from gateway.prediction.serving.predictor import LengthPredictor
 from models.base import new_id
 
@@ -46,7 +47,12 @@ class PreparedRequest(Struct, frozen=True):
     prompt: list[int]
     user_input_tokens: int
     max_tokens: int
-    prediction: Prediction
+    opened: OpenPrediction
+
+    @property
+    def prediction(self) -> Prediction:
+        """The newest prediction."""
+        return self.opened.newest
 
 
 class GenerationService:
@@ -63,7 +69,6 @@ class GenerationService:
         self.model = model
         self.scheduler = scheduler
         self.workers = workers
-        scheduler.metrics.count_predictions(predictor.counts.by_source)
         scheduler.metrics.count_embeddings(predictor.counts.embeddings)
         scheduler.metrics.count_texts(workers.counts)
         self.started_at = int(time.time())
@@ -109,24 +114,36 @@ class GenerationService:
         self._tokenizer.check_instruction(instruction)
 
     async def prepare(self, request: GenerationRequest) -> PreparedRequest:
-        """Encode a request and predict the length of its answers. Errors as of `start`."""
+        """Encode a request and predict the length of its answers, by the model if it answers in
+        time. Errors as of `start`.
+        """
+        encoded, question = await self._read(request)
+        opened = await self._predictor.predict_by_model(question)
+        return PreparedRequest(
+            encoded.prompt, encoded.user_input_tokens, question.max_tokens, opened
+        )
+
+    async def _read(self, request: GenerationRequest) -> tuple[EncodedText, PredictionRequest]:
+        """Encode a request; returns the tokens, and what the predictor is asked."""
         info = self._engine_info()
         _check_bias(request, info)
         encoded = await self._encode(request, info)
-        prompt = _checked_prompt(encoded.prompt, request, info)
+        _check_prompt(encoded.prompt, request, info)
         limit = answer_limit(
-            len(prompt),
+            len(encoded.prompt),
             request.max_tokens,
             info.context_tokens,
             param=request.param,
             limit_param=request.limit_param,
         )
-        question = _question(request, encoded, limit)
-        prediction = await self._predictor.predict(question)
-        return PreparedRequest(prompt, encoded.user_input_tokens, limit, prediction)
+        return encoded, _question(request, encoded, limit)
 
     async def start(self, request: GenerationRequest) -> list[RequestState]:
-        """Predict and queue a request; returns the state of each choice, to which tokens are added.
+        """Queue a request; returns the state of each choice, to which tokens are added.
+
+        It is queued by what history says of its length; the model's prediction, whenever it comes,
+        ranks it again. The only wait is for its text to be encoded, which is bounded by the queue
+        of texts.
 
         ContextLengthExceeded or InvalidRequest if it can never run, Unavailable if not now or not
         by its deadline, TenantQueueFull or QueueFull if too much is queued or waits to be encoded.
@@ -136,9 +153,13 @@ class GenerationService:
             raise ShuttingDown("the gateway is stopping; try again in a moment")
         tenant, load = request.caller.tenant_id.hex, self.scheduler.load
         load.check(tenant, request.choices, request.choices)  # before its text costs anything
-        prepared = await self.prepare(request)
+        encoded, question = await self._read(request)
         if self._stopping:
             raise ShuttingDown("the gateway is stopping; try again in a moment")
+        opened = self._predictor.predict(question)
+        prepared = PreparedRequest(
+            encoded.prompt, encoded.user_input_tokens, question.max_tokens, opened
+        )
         tokens = predicted_tokens(prepared.prompt, prepared.prediction)
         load.check(tenant, request.choices, request.choices * tokens)
         states = self._enqueue(request, prepared, RecordKey(new_id(), arrived_at), arrived_s)
@@ -174,6 +195,7 @@ class GenerationService:
                 user_input_tokens=prepared.user_input_tokens,
                 max_tokens=prepared.max_tokens,
                 prediction=prepared.prediction,
+                opened=prepared.opened,
                 decoder=self._tokenizer.decoder(),
                 speller=self._tokenizer.speller,
                 arrived_at=key.arrived_at,
@@ -184,7 +206,17 @@ class GenerationService:
         ]
         for state in states:
             self.scheduler.enqueue(state)
+        prepared.opened.follow(partial(self._revise, states))
         return states
+
+    def _revise(self, states: list[RequestState], prediction: Prediction) -> None:
+        """The model has predicted the length of these answers, or predicted it again."""
+        first = states[0]
+        if first.lane == "interactive":
+            took_s = time.monotonic() - first.arrived_s
+            self.scheduler.metrics.predicted(prediction.label, took_s)
+        for state in states:
+            self.scheduler.revise(state, prediction)
 
     async def _raise_if_shed(self, states: list[RequestState]) -> None:
         """Raise the error if the first decision shed the request, before a stream has begun."""
@@ -259,8 +291,8 @@ def _encoded(
     return EncodedText(prompt, tokenizer.count(request.user_input))
 
 
-def _checked_prompt(prompt: list[int], request: GenerationRequest, info: EngineInfo) -> list[int]:
-    """The prompt. InvalidRequest if it is empty or has ids unknown to the model."""
+def _check_prompt(prompt: list[int], request: GenerationRequest, info: EngineInfo) -> None:
+    """InvalidRequest if the prompt is empty or has ids unknown to the model."""
     if not prompt:
         raise InvalidRequest(
             "the prompt is empty; at least one token is needed", param=request.param
@@ -271,7 +303,6 @@ def _checked_prompt(prompt: list[int], request: GenerationRequest, info: EngineI
             f"{info.vocabulary - 1}",
             param="prompt",
         )
-    return prompt
 
 
 def _question(request: GenerationRequest, encoded: EncodedText, limit: int) -> PredictionRequest:

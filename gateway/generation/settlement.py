@@ -6,6 +6,7 @@ from typing import Protocol
 import structlog
 
 from gateway.errors import LmaasError, OverLimit, Unavailable
+from gateway.generation.dispatch_sources import Predictor
 from gateway.generation.metrics import GatewayMetrics
 from gateway.generation.pins import PrefixPins
 from gateway.generation.queue.position import QueuePositions
@@ -13,6 +14,7 @@ from gateway.generation.recording import Origin, record_of
 from gateway.generation.request_state import RequestState
 from gateway.history.record import Record
 from gateway.prediction.serving.drift import DriftMonitor
+from gateway.prediction.serving.open_prediction import OpenPrediction
 from gateway.scheduling.control_loop import ControlLoop
 
 log = structlog.get_logger()
@@ -25,15 +27,15 @@ class RecordStore(Protocol):
         """Store a record; on return it survives a killed process."""
 
 
-class Learner(Protocol):
-    """Learns from ended requests."""
+class Learner(Predictor, Protocol):
+    """Predicts lengths, and learns from ended requests."""
 
     @property
     def drift(self) -> DriftMonitor:
         """The quality of the newest predictions."""
 
-    def observe(self, record: Record) -> None:
-        """Learn from an ended request."""
+    def observe(self, record: Record, opened: OpenPrediction | None = None) -> None:
+        """Learn from an ended request; `opened` is its prediction, which may still be revised."""
 
 
 class Settlement:
@@ -88,7 +90,7 @@ class Settlement:
     def _keep(self, state: RequestState) -> None:
         record = record_of(state, self._origin, self._loop.policy.name, self._clock())
         self._history.record(record)
-        self._learner.observe(record)
+        self._learner.observe(record, state.opened)
 
     def _judge(self) -> None:
         """Let the policy rely on predictions only while they rank lengths well enough."""

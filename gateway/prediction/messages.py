@@ -13,6 +13,9 @@ SOURCES: Final = ("model", "app", "tenant", "global", "prior")
 """Where a prediction comes from: a trained version, the length history of the app, of the tenant or
 of all apps, or the prior where no length is known."""
 
+SOURCE_LABELS: Final = (*SOURCES, "model+embeddings")
+"""The sources in metrics and headers, where the model counts by what it has read."""
+
 Stage: TypeAlias = Literal["text", "embeddings"]
 """What a version's prediction has read: the text vectors, which take milliseconds, or the sentence
 embeddings, too, which come later."""
@@ -69,6 +72,11 @@ class Prediction(Struct, frozen=True, kw_only=True):
     instruction_hash: bytes
     embeddings: Embeddings = field(default_factory=Embeddings)
     stage: Stage | None = None
+
+    @property
+    def label(self) -> str:
+        """The source, with what the model has read: `model`, or `model+embeddings`."""
+        return f"{self.source}+{self.stage}" if self.stage == "embeddings" else self.source
 
     @property
     def median(self) -> float:

@@ -71,6 +71,23 @@ class ControlLoop:
             self.policy.arrive(request)
         self.due = True
 
+    def revise(
+        self, queued: Sequence[QueuedRequest], started: Sequence[QueuedRequest] = ()
+    ) -> None:
+        """Take requests as if they had arrived with these predictions.
+
+        Each is the known request of its id with other quantiles. What is queued is ranked again.
+        Before it next admits, admission takes what has started as predicted now: its owner reports
+        these quantiles in the running sequences, too.
+        """
+        requests = [*queued, *started]
+        self.policy.revise([each for each in requests if each.lane == "interactive"])
+        self.batch_lane.revise([each for each in requests if each.lane == "batch"])
+        if started:
+            self.policy.admission.outdate()
+            self.batch_lane.admission.outdate()
+        self.due = True
+
     def withdraw(self, request_id: str) -> None:
         """Remove a queued request whose client has disconnected."""
         if not self.policy.withdraw(request_id):

@@ -64,6 +64,14 @@ class Policy(Protocol):
     def arrive(self, request: QueuedRequest) -> None:
         """Queue a request. ValueError if one with this id is queued already."""
 
+    def revise(self, requests: Sequence[QueuedRequest]) -> None:
+        """Take queued or started requests as if they had arrived with these predictions.
+
+        Each is the known request of its id with other quantiles; unknown ones are ignored. The
+        order, batches and limits of what is queued become those of a queue in which the requests
+        had these quantiles from the start. Started ones change what their tenants are charged.
+        """
+
     def withdraw(self, request_id: str) -> bool:
         """Remove a request whose client has disconnected; False if it is not queued here."""
 

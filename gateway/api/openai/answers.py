@@ -144,11 +144,14 @@ def cancel_all(states: Sequence[RequestState], service: GenerationService) -> No
 
 
 def _headers(state: RequestState, request: Request[Any, Any, Any]) -> dict[str, str]:
-    """Headers: the predicted length in tokens, the batch if the request has started, and the
-    fields of the request that were ignored.
+    """Headers: the newest predicted length in tokens and its source, the batch if the request has
+    started, and the fields of the request that were ignored.
     """
     batch = {"x-lmaas-batch": state.trace.batch} if state.trace.batch else {}
-    predicted = {"x-lmaas-predicted-tokens": str(round(state.prediction.median))}
+    predicted = {
+        "x-lmaas-predicted-tokens": str(round(state.prediction.median)),
+        "x-lmaas-prediction-source": state.prediction.label,
+    }
     return {**predicted, **batch, **ignored_header(request)}
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from engine.protocol import SequenceId
 from gateway.generation.request_state import RequestState
 from gateway.scheduling.admission.length_distribution import LengthDistributions
 from gateway.scheduling.requests import QueuedRequest, WaitingBatch
@@ -45,6 +46,12 @@ def remaining_tokens(running: Sequence[RequestState]) -> list[float]:
     lengths = LengthDistributions.of([state.to_running() for state in running])
     remaining: list[float] = lengths.remaining_quantile(0.5).tolist()
     return remaining
+
+
+def expected_remainders(running: Sequence[RequestState]) -> dict[SequenceId, int]:
+    """The median remaining tokens of each request, by sequence."""
+    remaining = map(round, remaining_tokens(running))
+    return dict(zip([state.sequence_id for state in running], remaining, strict=True))
 
 
 def first_free_s(

@@ -96,6 +96,13 @@ class QueueLoad:
         self._tenants[tenant].add(1, tokens)
         self.total.add(1, tokens)
 
+    def revise(self, request_id: str, tokens: int) -> None:
+        """A queued request is predicted to have this many tokens now."""
+        tenant, before = self._queued[request_id]
+        self._queued[request_id] = tenant, tokens
+        self._tenants[tenant].add(0, tokens - before)
+        self.total.add(0, tokens - before)
+
     def remove(self, request_id: str) -> None:
         """A request left the queue."""
         tenant, tokens = self._queued.pop(request_id)

@@ -40,9 +40,13 @@ class QueuePositions:
         self._ahead[request_id] = ahead, self._departures
         self._waiting.append(number)
         start_s = self._start_s(ahead)
+        return QueuePosition(ahead, start_s, self.finish_s(start_s, median_tokens))
+
+    def finish_s(self, start_s: float | None, median_tokens: float) -> float | None:
+        """The expected end of a request with this expected start and median; None if unknown."""
         if start_s is None or self._seconds_per_token is None:
-            return QueuePosition(ahead, start_s, None)
-        return QueuePosition(ahead, start_s, start_s + median_tokens * self._seconds_per_token)
+            return None
+        return start_s + median_tokens * self._seconds_per_token
 
     def start(self, request_id: str, now_s: float) -> int:
         """Remove a request that starts; the number of later arrivals that left before it."""

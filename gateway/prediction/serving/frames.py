@@ -27,6 +27,15 @@ class ScoreRequest(Struct, frozen=True, tag=True, array_like=True):
     features: bytes
 
 
+class RequestsStarted(Struct, frozen=True, tag=True, array_like=True):
+    """Requests that wait no more, in the queue of the gateway: they are scored after those that do.
+
+    Their scores still revise what runs and teach the version.
+    """
+
+    numbers: tuple[int, ...]
+
+
 class LoadVersion(Struct, frozen=True, tag=True, array_like=True):
     """Switch to this version."""
 
@@ -79,7 +88,7 @@ class RequestDropped(Struct, frozen=True, tag=True, array_like=True):
     number: int
 
 
-PredictorRequest: TypeAlias = ScoreRequest | LoadVersion
+PredictorRequest: TypeAlias = ScoreRequest | RequestsStarted | LoadVersion
 PredictorReply: TypeAlias = Ready | VersionLoaded | ScoreReply | RequestDropped
 
 encode_body = msgspec.msgpack.Encoder().encode

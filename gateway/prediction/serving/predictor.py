@@ -1,10 +1,10 @@
-"""The length predictor that the gateway queries before it queues a request."""
+"""The length predictor: lengths from history at once, and from a version once it has scored."""
 
 import asyncio
 import hashlib
 import math
 import time
-from asyncio import Future
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 from uuid import UUID
@@ -12,11 +12,13 @@ from uuid import UUID
 import numpy as np
 import structlog
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from gateway.database.errors import Sessions
 from gateway.errors import Unavailable
 from gateway.history.record import Record
 from gateway.prediction.adaptation.adaptation import Adaptation, ScoredOutcome
+from gateway.prediction.adaptation.conformal import CALIBRATED_LEVELS
 from gateway.prediction.adaptation.source_bands import SourceBands
 from gateway.prediction.expectation import expected_tokens, limited_mean
 from gateway.prediction.features.embedder_model import EmbedderModel
@@ -30,10 +32,11 @@ from gateway.prediction.features.features import (
     with_raw_quantiles,
 )
 from gateway.prediction.features.length_history import LengthHistory, LengthOutcome, RequestHistory
-from gateway.prediction.messages import SOURCES, Embeddings, Prediction, PredictionRequest
+from gateway.prediction.messages import Embeddings, Prediction, PredictionRequest, Stage
 from gateway.prediction.model.artefact import decode
 from gateway.prediction.serving.drift import DriftMonitor
-from gateway.prediction.serving.frames import ScoreReply
+from gateway.prediction.serving.frames import ScoreReply, VersionScore
+from gateway.prediction.serving.open_prediction import OpenPrediction
 from gateway.prediction.serving.process_client import PredictorClient
 from gateway.prediction.serving.warm_start import HistoryRow, ended_at, recent_outcomes
 
@@ -47,12 +50,11 @@ MAX_INPUT_CHARS: Final = 20_000  # of a longer text, half from each end
 class PredictorCounts(Struct):
     """Counts since the start: predictions, and activations of a version.
 
-    `by_source` counts all predictions by source; `timed_out` those whose score exceeded the budget,
-    `unavailable` those without a predictor process. `embeddings` counts the user inputs whose
-    sentence embedding was `computed`, or `shed` since too many waited.
+    `timed_out` counts the predictions that were waited for in vain, `unavailable` those without a
+    predictor process. `embeddings` counts the user inputs whose sentence embedding was `computed`,
+    or `shed` since too many waited.
     """
 
-    by_source: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SOURCES, 0))
     timed_out: int = 0
     unavailable: int = 0
     activations: int = 0
@@ -73,7 +75,7 @@ class LengthPredictor:
     Lines of batch jobs are a stratum of their own: they come from one template in great number, so
     what they teach serves them alone, and the drift of versions is judged without them.
 
-    `budget_s` is the maximum wait for a score; after it the length history gives the prediction.
+    `budget_s` is the longest wait for a score where one is waited for: `predict_by_model`.
     `embedder` makes the sentence embeddings, by default the packaged model.
     """
 
@@ -132,78 +134,73 @@ class LengthPredictor:
         """End the predictor process."""
         await self._client.close()
 
-    async def predict(self, request: PredictionRequest) -> Prediction:
-        """Predict within the budget. Never raises: without a score, from the length history."""
-        learned = self._batch if request.batch else self._interactive
+    def predict(self, request: PredictionRequest) -> OpenPrediction:
+        """What the length history says, at once; the active version's score revises it.
+
+        Never raises and waits for nothing: a process that is late or away costs accuracy alone.
+        """
+        learned = self._learned_for(request)
         history = _history_of(learned, request)
-        if request.batch and history.source != "app":  # the app's first lines
-            learned = self._interactive
-            history = _history_of(learned, request)
         vector = features(request, history)
         instruction, user_input = _encodable(request.instruction), _encodable(request.user_input)
         digest = hashlib.sha256(instruction.encode()).digest()
-        embeddings, score_reply = Embeddings(embedder=self.embedder.id), None
+        prediction = _by_history(request, learned, history, vector, digest)
+        opened = OpenPrediction(request, prediction, vector, history.app.quantiles)
         try:
-            reply = self._client.request_score(
+            opened.score = self._client.request_score(
                 app=request.app,
                 instruction_hash=digest,
                 instruction=instruction[:MAX_INSTRUCTION_CHARS],
                 user_input=head_and_tail(user_input),
                 features=vector.tobytes(),
-                on_reply=partial(self._keep_embeddings, embeddings),
+                on_reply=partial(self._replied, opened, learned),
             )
         except Unavailable:
             self.counts.unavailable += 1
-        else:
-            score_reply = await self._within_budget(reply)
-        return self._prediction(request, learned, history, vector, digest, embeddings, score_reply)
+        return opened
 
-    async def _within_budget(self, reply: "Future[ScoreReply | None]") -> ScoreReply | None:
-        """The reply, if it arrives within the budget; None at once if no version is active."""
-        if self._active is None:
-            return None
-        await asyncio.wait((reply,), timeout=self._budget_s)
-        score_reply = reply.result() if reply.done() else None
-        self.counts.timed_out += score_reply is None
-        return score_reply
+    async def predict_by_model(self, request: PredictionRequest) -> OpenPrediction:
+        """As `predict`, once the first score has come or the budget is spent."""
+        opened = self.predict(request)
+        if self._active is not None:
+            await opened.scored(self._budget_s)
+            self.counts.timed_out += opened.newest.predictor is None
+        return opened
 
-    def _keep_embeddings(self, embeddings: Embeddings, reply: ScoreReply | None) -> None:
-        """Store the vectors of a reply for the record."""
-        if reply is None:
-            return
-        embeddings.text = reply.text
-        embeddings.instruction = reply.instruction_embedding
-        embeddings.user_input = reply.input_embedding
-        self.counts.embeddings["computed"] += reply.stage == "embeddings"
-        self.counts.embeddings["shed"] += reply.shed
+    def started(self, opened: OpenPrediction) -> None:
+        """The request waits no more: those that wait are scored before it."""
+        if opened.score is not None:
+            self._client.started(opened.score)
 
-    def observe(self, record: Record) -> None:
-        """Learn from a finished request: length history, drift, adaptation of its version."""
+    def observe(self, record: Record, opened: OpenPrediction | None = None) -> None:
+        """Learn from a finished request: length history, drift, adaptation of its version.
+
+        `opened` is its prediction, if this gateway made it. The record has the newest prediction
+        that came before the end. Where the first score comes later, the version learns from the
+        outcome then: otherwise it would learn from long answers alone. The length history is
+        calibrated by every outcome that it made a prediction for.
+        """
         if record.model != self.model:
             return
-        outcome = LengthOutcome(
-            record.tenant_id,
-            record.app_id,
-            record.end_user,
-            record.generation_tokens,
-            record.censored,
-            ended_at(record.arrived_at, record.response_s),
-        )
         learned = self._batch if record.batch else self._interactive
-        learned.history.learn(outcome)
+        row = _row_of(record)
+        learned.history.learn(row.outcome)
+        if opened is None:
+            _calibrate_history(learned.bands, row)
+        else:
+            _calibrate(learned.bands, opened.history_source, row.outcome, opened.by_history)
+        if record.predictor_id is not None:
+            self._teach_version(record)
+        elif opened is not None and opened.awaits_score:
+            opened.late.append(record)
+
+    def _teach_version(self, record: Record) -> None:
+        learned = self._batch if record.batch else self._interactive
         if record.predictor_id == self._active and not record.batch:
             self.drift.observe(record)
-        row = HistoryRow(
-            outcome,
-            record.predictor_id,
-            record.feature_version,
-            record.features,
-            record.prediction_source,
-        )
-        _calibrate_history(learned.bands, row)
         adaptation = learned.adaptations.get(record.predictor_id) if record.predictor_id else None
         if adaptation is not None:
-            _learn_row(adaptation, row)
+            _learn_row(adaptation, _row_of(record))
 
     async def activate(self, predictor_id: UUID, artefact: bytes) -> None:
         """Switch to another version.
@@ -230,52 +227,109 @@ class LengthPredictor:
         self.counts.activations += 1
         log.info("predictor_version_activated", predictor=str(predictor_id), model=self.model)
 
-    def _prediction(
-        self,
-        request: PredictionRequest,
-        learned: _Learned,
-        history: RequestHistory,
-        vector: Vector,
-        digest: bytes,
-        embeddings: Embeddings,
-        score_reply: ScoreReply | None,
-    ) -> Prediction:
-        if score_reply is not None and score_reply.scored is not None:
-            source, predictor, scored = (
-                "model",
-                score_reply.scored.predictor,
-                score_reply.scored.quantiles,
-            )
-            # While a version is being loaded, the previous one still answers.
-            adaptation = learned.adaptations.get(predictor) or Adaptation()
-            log_uil = float(vector[USER_INPUT_COLUMN])
-            levels = adaptation.serve(request.app, log_uil, scored, request.max_tokens)
-            natural = [math.exp(log) for log in adaptation.corrected(request.app, log_uil, scored)]
-            shift = adaptation.shift(request.app, log_uil, scored)
-            mean = limited_mean(
-                score_reply.scored.mean * math.exp(shift), natural, request.max_tokens
-            )
-            vector = with_raw_quantiles(vector, scored)
-        else:
-            source, predictor = history.source, None
-            levels = learned.bands.serve(
-                source, request.app, history.app.quantiles, request.max_tokens
-            )
-            vector = with_raw_quantiles(vector, history.app.quantiles)
-            mean = float(expected_tokens(np.array(levels)))
-        self.counts.by_source[source] += 1
-        q10, q25, q50, q75, q90, q95 = levels
-        return Prediction(
-            quantiles=(q10, q25, q50, q75, q90, q95),
-            mean=min(max(mean, 1.0), float(request.max_tokens)),
-            source=source,
-            predictor=predictor,
-            feature_version=FEATURE_VERSION,
-            features=vector.tobytes(),
-            instruction_hash=digest,
-            embeddings=embeddings,
-            stage=score_reply.stage if score_reply is not None and predictor else None,
-        )
+    def _learned_for(self, request: PredictionRequest) -> _Learned:
+        """What to predict from; an app's first lines are predicted from its other requests."""
+        if not request.batch or _history_of(self._batch, request).source != "app":
+            return self._interactive
+        return self._batch
+
+    def _replied(self, opened: OpenPrediction, learned: _Learned, reply: ScoreReply | None) -> None:
+        """Revise a prediction by its score, if a version made one."""
+        if reply is None:
+            return
+        _keep_embeddings(opened.newest.embeddings, reply, self.embedder.id)
+        self.counts.embeddings["computed"] += reply.stage == "embeddings"
+        self.counts.embeddings["shed"] += reply.shed
+        if reply.scored is None:
+            return
+        opened.revise(_by_version(opened, learned, reply.scored, reply.stage))
+        late, opened.late = opened.late, []
+        for record in late:
+            self._teach_version(_as_predicted(record, opened.newest))
+
+
+def _by_history(
+    request: PredictionRequest,
+    learned: _Learned,
+    history: RequestHistory,
+    vector: Vector,
+    digest: bytes,
+) -> Prediction:
+    """The prediction of the length history, calibrated by its outcomes."""
+    levels = learned.bands.serve(
+        history.source, request.app, history.app.quantiles, request.max_tokens
+    )
+    return Prediction(
+        quantiles=_six(levels),
+        mean=_within(float(expected_tokens(np.array(levels))), request.max_tokens),
+        source=history.source,
+        predictor=None,
+        feature_version=FEATURE_VERSION,
+        features=with_raw_quantiles(vector, history.app.quantiles).tobytes(),
+        instruction_hash=digest,
+    )
+
+
+def _by_version(
+    opened: OpenPrediction, learned: _Learned, score: VersionScore, stage: Stage
+) -> Prediction:
+    """The prediction of a version, corrected and calibrated by its outcomes."""
+    request = opened.request
+    # While a version is being loaded, the previous one still answers.
+    adaptation = learned.adaptations.get(score.predictor) or Adaptation()
+    log_uil = float(opened.vector[USER_INPUT_COLUMN])
+    levels = adaptation.serve(request.app, log_uil, score.quantiles, request.max_tokens)
+    corrected = adaptation.corrected(request.app, log_uil, score.quantiles)
+    natural = [math.exp(log) for log in corrected]
+    shift = adaptation.shift(request.app, log_uil, score.quantiles)
+    mean = limited_mean(score.mean * math.exp(shift), natural, request.max_tokens)
+    return replace(
+        opened.newest,
+        quantiles=_six(levels),
+        mean=_within(mean, request.max_tokens),
+        source="model",
+        predictor=score.predictor,
+        features=with_raw_quantiles(opened.vector, score.quantiles).tobytes(),
+        stage=stage,
+    )
+
+
+def _six(levels: Sequence[float]) -> tuple[float, float, float, float, float, float]:
+    q10, q25, q50, q75, q90, q95 = levels
+    return q10, q25, q50, q75, q90, q95
+
+
+def _within(mean: float, max_tokens: int) -> float:
+    return min(max(mean, 1.0), float(max_tokens))
+
+
+def _as_predicted(record: Record, prediction: Prediction) -> Record:
+    """The record as it would be if this prediction had come before the end."""
+    return replace(
+        record,
+        quantiles=list(prediction.quantiles),
+        prediction_source=prediction.source,
+        predictor_id=prediction.predictor,
+        features=prediction.features,
+    )
+
+
+def _row_of(record: Record) -> HistoryRow:
+    outcome = LengthOutcome(
+        record.tenant_id,
+        record.app_id,
+        record.end_user,
+        record.generation_tokens,
+        record.censored,
+        ended_at(record.arrived_at, record.response_s),
+    )
+    return HistoryRow(
+        outcome,
+        record.predictor_id,
+        record.feature_version,
+        record.features,
+        record.prediction_source,
+    )
 
 
 def _history_of(learned: _Learned, request: PredictionRequest) -> RequestHistory:
@@ -297,10 +351,18 @@ def _calibrate_history(bands: SourceBands, row: HistoryRow) -> None:
     """Learn from an outcome that the length history predicted; others have no such quantiles."""
     if row.predictor is not None or not _usable(row):
         return
-    _, *upper = raw_quantiles(from_bytes(row.features))
-    if any(upper):  # 0 in rows of earlier releases and of imported logs
-        outcome = row.outcome
-        bands.learn(row.source, outcome.app, upper, outcome.tokens, censored=outcome.censored)
+    raw = raw_quantiles(from_bytes(row.features))
+    if any(raw[1:]):  # 0 in rows of earlier releases and of imported logs
+        _calibrate(bands, row.source, row.outcome, raw)
+
+
+def _calibrate(
+    bands: SourceBands, source: str, outcome: LengthOutcome, raw: Sequence[float]
+) -> None:
+    """Learn from an outcome and its ln quantiles, the upper ones last."""
+    if outcome.tokens or not outcome.censored:  # else it was cut off before its first token
+        upper = raw[-len(CALIBRATED_LEVELS) :]
+        bands.learn(source, outcome.app, upper, outcome.tokens, censored=outcome.censored)
 
 
 def _usable(row: HistoryRow) -> bool:
@@ -317,6 +379,14 @@ def _learn_row(adaptation: Adaptation, row: HistoryRow) -> None:
     vector = from_bytes(row.features)
     log_uil, raw = float(vector[USER_INPUT_COLUMN]), raw_quantiles(vector)
     adaptation.learn(ScoredOutcome(outcome.app, log_uil, raw, outcome.tokens, outcome.censored))
+
+
+def _keep_embeddings(embeddings: Embeddings, reply: ScoreReply, embedder: str) -> None:
+    """Store the vectors of a reply for the record."""
+    embeddings.text = reply.text
+    embeddings.instruction = reply.instruction_embedding
+    embeddings.user_input = reply.input_embedding
+    embeddings.embedder = embedder
 
 
 def head_and_tail(text: str) -> str:

@@ -27,16 +27,16 @@ from gateway.prediction.serving.frames import (
     PredictorReply,
     Readable,
     Ready,
-    RequestDropped,
+    RequestsStarted,
     ScoreRequest,
     encode_frame,
     read_request,
 )
-from gateway.prediction.serving.scorer import Arrivals, EmbeddedRequest, Scorer
+from gateway.prediction.serving.score_queue import MAX_BATCH_REQUESTS, ScoreQueue
+from gateway.prediction.serving.scorer import Arrival, Arrivals, EmbeddedRequest, Scorer
 
 STDIN: Final = 0
 MAX_READ_BYTES: Final = 1 << 20
-MAX_BATCH_REQUESTS: Final = 32  # per micro-batch
 SWITCH_INTERVAL_S: Final = 0.0005  # longest wait of the scoring thread for the GIL
 EMBEDDER_NICENESS: Final = 19  # the lowest priority
 
@@ -80,49 +80,34 @@ class ReplyWriter:
 
 
 def answer_requests(scorer: Scorer, arrivals: Arrivals, replies: ReplyWriter) -> None:
-    """Score requests, oldest first, forever.
+    """Score requests in micro-batches, forever.
 
     Second replies, to requests whose embeddings have been computed, wait for all first replies.
     """
-    waiting: deque[ScoreRequest] = deque()
+    queue = ScoreQueue()
     embedded: deque[EmbeddedRequest] = deque()
     while True:
-        for arrived in take_arrived(arrivals, wait=not (waiting or embedded)):
-            if isinstance(arrived, ScoreRequest):
-                waiting.append(arrived)
+        for arrived in take_arrived(arrivals, wait=not (queue or embedded)):
+            if isinstance(arrived, ScoreRequest | RequestsStarted):
+                queue.add([arrived])
             else:
                 embedded.append(arrived)
-        if waiting:
-            batch, dropped = next_batch(waiting, time.monotonic())
+        if queue:
+            batch, dropped = queue.next_batch(time.monotonic())
             replies.send([*dropped, *scorer.score(batch)])
         else:
             size = min(len(embedded), MAX_BATCH_REQUESTS)
             replies.send(scorer.score_embedded([embedded.popleft() for _ in range(size)]))
 
 
-def take_arrived(arrivals: Arrivals, *, wait: bool) -> list[ScoreRequest | EmbeddedRequest]:
+def take_arrived(arrivals: Arrivals, *, wait: bool) -> list[Arrival]:
     """All that has arrived; with `wait` at least one."""
-    batch = [arrivals.get()] if wait else []
+    found = [arrivals.get()] if wait else []
     while True:
         try:
-            batch.append(arrivals.get_nowait())
+            found.append(arrivals.get_nowait())
         except Empty:
-            return batch
-
-
-def next_batch(
-    requests: deque[ScoreRequest], now_s: float
-) -> tuple[list[ScoreRequest], list[RequestDropped]]:
-    """Take the next MAX_BATCH_REQUESTS out of `requests`, and drop those past their deadline."""
-    batch: list[ScoreRequest] = []
-    dropped: list[RequestDropped] = []
-    while requests and len(batch) < MAX_BATCH_REQUESTS:
-        request = requests.popleft()
-        if request.deadline_s > now_s:
-            batch.append(request)
-        else:
-            dropped.append(RequestDropped(request.number))
-    return batch, dropped
+            return found
 
 
 def load_versions(scorer: Scorer, loads: LoadQueue, replies: ReplyWriter) -> None:
@@ -134,10 +119,10 @@ def load_versions(scorer: Scorer, loads: LoadQueue, replies: ReplyWriter) -> Non
 def read_requests(pipe: Readable, arrivals: Arrivals, loads: LoadQueue) -> None:
     """Queue the gateway's requests until the pipe closes; then exit."""
     while (request := read_request(pipe)) is not None:
-        if isinstance(request, ScoreRequest):
-            arrivals.put(request)
-        else:
+        if isinstance(request, LoadVersion):
             loads.put(request)
+        else:
+            arrivals.put(request)
     os._exit(0)
 
 

@@ -20,12 +20,14 @@ from gateway.prediction.serving.frames import (
     PredictorReply,
     Ready,
     RequestDropped,
+    RequestsStarted,
     ScoreReply,
     ScoreRequest,
     VersionLoaded,
     encode_frame,
     read_reply,
 )
+from gateway.prediction.serving.score_queue import MAX_BATCH_REQUESTS
 
 log = structlog.get_logger()
 
@@ -39,16 +41,25 @@ ENVIRONMENT: Final = {  # read by libraries at import
 }
 FIRST_BACKOFF_S: Final = 0.5
 MAX_BACKOFF_S: Final = 30.0
-REPLY_TIMEOUT_S: Final = 10.0  # past the budget too: training needs the text vector
+REPLY_TIMEOUT_S: Final = 10.0  # late scores revise what runs; training needs the text vectors
 MAX_UNSENT_BYTES: Final = 1 << 20  # backlog above which requests are refused
 
 OnReply: TypeAlias = Callable[[ScoreReply | None], None]
 
 
+class FirstReply(asyncio.Future[ScoreReply | None]):
+    """The first reply to the request of this number; None if none comes.
+
+    None comes where the process died, or dropped the request at its deadline.
+    """
+
+    number: int
+
+
 class _Pending(NamedTuple):
     """A request without its last reply: the future of its first, and who wants all."""
 
-    first: asyncio.Future[ScoreReply | None]
+    first: FirstReply
     on_reply: OnReply | None
 
     def receive(self, reply: ScoreReply | None) -> None:
@@ -71,6 +82,7 @@ class PredictorClient:
         self._process: Process | None = None
         self._ready = asyncio.Event()
         self._pending: dict[int, _Pending] = {}
+        self._started: list[int] = []  # numbers to send
         self._loading: dict[UUID, asyncio.Future[None]] = {}
         self._load: LoadVersion | None = None
         self._supervisor: asyncio.Task[None] | None = None
@@ -109,12 +121,11 @@ class PredictorClient:
         user_input: str,
         features: bytes,
         on_reply: OnReply | None = None,
-    ) -> asyncio.Future[ScoreReply | None]:
+    ) -> FirstReply:
         """Send a request. Unavailable if the process is not ready or its backlog is too large.
 
-        The future yields the first reply, or None if the process died or dropped the request at its
-        deadline. `on_reply` is called with each reply, and with None where a last one will not
-        come.
+        `on_reply` is called with each reply, and with None where a last one will not come; it must
+        not raise.
         """
         number = next(self._numbers)
         deadline_s = time.monotonic() + REPLY_TIMEOUT_S
@@ -123,9 +134,26 @@ class PredictorClient:
                 number, deadline_s, app, instruction_hash, instruction, user_input, features
             )
         )
-        answer: asyncio.Future[ScoreReply | None] = asyncio.get_running_loop().create_future()
-        self._pending[number] = _Pending(answer, on_reply)
-        return answer
+        first = FirstReply(loop=asyncio.get_running_loop())
+        first.number = number
+        self._pending[number] = _Pending(first, on_reply)
+        return first
+
+    def started(self, first: FirstReply) -> None:
+        """The request waits no more: those that wait are scored before it.
+
+        The process hears of it only where that changes an order: with more than a micro-batch open.
+        """
+        if first.done() or len(self._pending) <= MAX_BATCH_REQUESTS:
+            return
+        if not self._started:
+            asyncio.get_running_loop().call_soon(self._send_started)
+        self._started.append(first.number)
+
+    def _send_started(self) -> None:
+        numbers, self._started = tuple(self._started), []
+        with suppress(Unavailable):  # then no order is left to change
+            self._send(RequestsStarted(numbers))
 
     async def load(self, predictor: UUID, model_hash: str, artefact: bytes) -> None:
         """Switch the process to a version, which also holds after a restart.
@@ -145,7 +173,7 @@ class PredictorClient:
             self._loading.pop(predictor, None)
         self._load = load
 
-    def _send(self, message: ScoreRequest | LoadVersion) -> None:
+    def _send(self, message: ScoreRequest | RequestsStarted | LoadVersion) -> None:
         process = self._process
         if process is None or process.stdin is None or not self._ready.is_set():
             raise Unavailable("the predictor process is not ready")

@@ -22,6 +22,7 @@ from gateway.prediction.model.length_model import LengthModel
 from gateway.prediction.serving.frames import (
     LoadVersion,
     RequestDropped,
+    RequestsStarted,
     ScoreReply,
     ScoreRequest,
     VersionLoaded,
@@ -39,7 +40,8 @@ class EncodedRequest(Struct, frozen=True):
 
 
 EmbeddedRequest: TypeAlias = Embedded[EncodedRequest]
-Arrivals: TypeAlias = "SimpleQueue[ScoreRequest | EmbeddedRequest]"
+Arrival: TypeAlias = ScoreRequest | RequestsStarted | EmbeddedRequest
+Arrivals: TypeAlias = SimpleQueue[Arrival]
 
 
 class Scorer:

@@ -175,6 +175,10 @@ class FuturePeak:
         self._peak_interval = None
         self._outdated = False
 
+    def outdate(self) -> None:
+        """Predictions of running sequences have changed: a refresh is due if anything runs."""
+        self._outdated = self._outdated or bool(self._joined)
+
     def advance(self, steps: int) -> None:
         """The engine has run this number of steps since the last call."""
         self._steps = min(self._steps + steps, REFRESH_STEPS)

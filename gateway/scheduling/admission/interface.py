@@ -70,6 +70,9 @@ class Admission(Protocol):
     def stale(self) -> bool:
         """Whether a refresh is due before the next admission."""
 
+    def outdate(self) -> None:
+        """Predictions of running sequences have changed: a refresh is due if anything runs."""
+
     def refresh(self, running: Sequence[RunningSequence]) -> None:
         """Start again from the sequences that run now."""
 

@@ -38,7 +38,7 @@ class SumOfReservations:
         self._pages = 0  # own pages and those of prefixes
         self._prefixes = SharedPrefixes()
         self._steps = 0
-        self._resized = False
+        self._outdated = False
 
     @property
     def empty(self) -> bool:
@@ -49,7 +49,7 @@ class SumOfReservations:
     def stale(self) -> bool:
         """Whether a refresh is due before the next admission."""
         grown = self._reservation != "maximum" and self._steps >= REFRESH_STEPS
-        return grown or self._resized
+        return grown or self._outdated
 
     def refresh(self, running: Sequence[RunningSequence]) -> None:
         """Start again from the sequences that run now."""
@@ -59,7 +59,11 @@ class SumOfReservations:
         if self._prefixes:
             self._pages += self._prefixes.pages(self.capacity.page_tokens)
         self._steps = 0
-        self._resized = False
+        self._outdated = False
+
+    def outdate(self) -> None:
+        """Predictions of running sequences have changed: a refresh is due if anything runs."""
+        self._outdated = self._outdated or bool(self._joined)
 
     def advance(self, steps: int) -> None:
         """The engine has run this number of steps since the last call."""
@@ -105,7 +109,7 @@ class SumOfReservations:
 
     def resize(self, capacity: Capacity) -> None:
         """Set the size of the pool."""
-        self._resized = bool(self._joined)
+        self._outdated = bool(self._joined)
         self.capacity = capacity
         if not self._joined:
             self._pages = self._prefixes.pages(capacity.page_tokens)

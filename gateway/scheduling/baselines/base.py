@@ -14,9 +14,9 @@ from gateway.scheduling.serving_time import ServingTime
 class FcfsPolicy:
     """Requests in order of arrival, one at a time, while the first fits.
 
-    A policy with another order overrides `_first`, `_enter` and `_remove`. All of them always trust
-    predictions and enforce the maximum queue time; they have no other deadline, no shares and no
-    bound on how long a request is held back.
+    A policy with another order overrides `_first`, `_enter`, `_replace` and `_remove`. All of them
+    always trust predictions and enforce the maximum queue time; they have no other deadline, no
+    shares and no bound on how long a request is held back.
     """
 
     lockstep: ClassVar = False
@@ -40,6 +40,13 @@ class FcfsPolicy:
         self._enter(request)
         if request.start_by_s is not None:
             self._expiring.push(request.start_by_s, self._serial_of[request.id])
+
+    def revise(self, requests: Sequence[QueuedRequest]) -> None:
+        """Take queued requests as if they had arrived with these predictions."""
+        for request in requests:
+            serial = self._serial_of.get(request.id)
+            if serial is not None:
+                self._replace(serial, request)
 
     def withdraw(self, request_id: str) -> bool:
         """Remove a queued request; False if it is not queued here."""
@@ -107,6 +114,10 @@ class FcfsPolicy:
         serial = self._serial_of[request.id] = next(self._serials)
         self._requests[serial] = request
         self._arrival.push(request.arrived_s, serial)
+
+    def _replace(self, serial: int, request: QueuedRequest) -> None:
+        """Queue a request in the place of the one with the same id, which has this serial."""
+        self._requests[serial] = request
 
     def _remove(self, requests: Sequence[QueuedRequest]) -> None:
         for request in requests:

@@ -58,6 +58,10 @@ class RankedPolicy(FcfsPolicy):
         super()._enter(request)
         self._ranking.put(request.id, self._rank_of(request))
 
+    def _replace(self, serial: int, request: QueuedRequest) -> None:
+        super()._replace(serial, request)
+        self._ranking.put(request.id, self._rank_of(request))
+
     def _remove(self, requests: Sequence[QueuedRequest]) -> None:
         super()._remove(requests)
         for request in requests:

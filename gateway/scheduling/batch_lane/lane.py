@@ -76,6 +76,15 @@ class BatchLane:
         self.queue.add(request)
         self.used = True
 
+    def revise(self, requests: Sequence[QueuedRequest]) -> None:
+        """Take queued or started requests as if they had arrived with these predictions."""
+        for request in requests:
+            charged = self._charged.get(request.id)
+            if not self.queue.replace(request) and charged is not None:
+                mean = expected_length(request.quantiles, request.max_tokens).mean
+                self._charged[request.id] = mean
+                self._charge(request, service(0, mean - charged))
+
     def interactive_started(self, requests: Sequence[QueuedRequest], now_s: float) -> None:
         """Requests of the other lane started."""
         self._undisturbed = False

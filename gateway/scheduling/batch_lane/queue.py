@@ -55,6 +55,25 @@ class BatchQueue:
         self.halves.append(list(requests))
         self._requests.update({request.id: request for request in requests})
 
+    def replace(self, request: QueuedRequest) -> bool:
+        """Queue a request in the place of the one with the same id; False if none is queued.
+
+        Order and time limits are those of its arrival, which predictions do not change.
+        """
+        before = self._requests.get(request.id)
+        if before is None:
+            return False
+        self._requests[request.id] = request
+        serial = self._serial_of.get(request.id)
+        if serial is None:
+            half = next(half for half in self.halves if before in half)
+            half[half.index(before)] = request
+            return True
+        self._tenants[request.tenant][serial] = request
+        if serial in self._expiring:
+            self._expiring[serial] = request
+        return True
+
     def remove(self, request_id: str) -> bool:
         """Remove a request that started or was withdrawn; False if it is not queued."""
         request = self._requests.pop(request_id, None)

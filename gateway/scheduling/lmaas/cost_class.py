@@ -7,6 +7,7 @@ from typing import Final, TypeAlias
 from msgspec import Struct
 
 from gateway.scheduling.lazy_heap import LazyHeap
+from gateway.scheduling.lmaas.fcfs_reference import Turn, WaitingCredit
 from gateway.scheduling.requests import QueuedRequest
 
 MAX_COST_RATIO: Final = 1.5  # of the highest to the lowest cost within a class
@@ -20,7 +21,7 @@ class QueueEntry(Struct, eq=False):
     """A request from its arrival to its start.
 
     `serving_s` is its estimated serving time S, `cost` is in KV token-steps. Its wait counts from
-    `virtual_arrival_s`, at or before its arrival. `serial` is unique.
+    `virtual_arrival_s`, at or before its arrival, by its waiting credit. `serial` is unique.
     """
 
     serial: int
@@ -28,6 +29,8 @@ class QueueEntry(Struct, eq=False):
     serving_s: float
     cost: float
     virtual_arrival_s: float = 0.0
+    credit: WaitingCredit | None = None
+    turn: Turn["QueueEntry"] | None = None
 
 
 def class_key(entry: QueueEntry) -> ClassKey:

@@ -64,13 +64,8 @@ class LmaasPolicy:
         """Queue a request. ValueError if one with this id is queued already."""
         if request.id in self._waiting:
             raise ValueError(f"request {request.id} waits already; ids must differ")
-        generation = risk_adjusted_length(request)
-        entry = QueueEntry(
-            serial=next(self._serials),
-            request=request,
-            serving_s=self._serving_s(request, generation),
-            cost=request_cost(request.prompt_tokens, generation),
-        )
+        serving_s, cost = self._work_of(request)
+        entry = QueueEntry(next(self._serials), request, serving_s, cost)
         queue = self._tenants.get(request.tenant)
         if queue is None:
             queue = self._tenants[request.tenant] = TenantQueue(self._bounds, self._class_names)
@@ -80,6 +75,26 @@ class LmaasPolicy:
         self._waiting[request.id] = entry
         self._now_s = max(self._now_s, request.arrived_s)
         queue.add(entry, self._start_limits(request), self._now_s)
+
+    def revise(self, requests: Sequence[QueuedRequest]) -> None:
+        """Take queued or started requests as if they had arrived with these predictions.
+
+        Of a started one, the charge is corrected; unknown ones are ignored.
+        """
+        for request in requests:
+            entry = self._waiting.get(request.id)
+            if entry is None:
+                self._revise_charge(request)
+                continue
+            serving_s, cost = self._work_of(request)
+            self._tenants[request.tenant].revise(
+                entry,
+                request,
+                serving_s=serving_s,
+                cost=cost,
+                limits=self._start_limits(request),
+                now_s=self._now_s,
+            )
 
     def withdraw(self, request_id: str) -> bool:
         """Remove a queued request; False if it is not queued here."""
@@ -218,6 +233,20 @@ class LmaasPolicy:
             now_s=self._now_s,
             reason=candidates.reason,
         )
+
+    def _work_of(self, request: QueuedRequest) -> tuple[float, float]:
+        """The serving time S of a request, and its cost in KV token-steps."""
+        generation = risk_adjusted_length(request)
+        serving_s = self._serving_s(request, generation)
+        return serving_s, request_cost(request.prompt_tokens, generation)
+
+    def _revise_charge(self, request: QueuedRequest) -> None:
+        """Correct the charge of a started request, if this policy dispatched it."""
+        charged = self._charged.get(request.id)
+        if charged is not None:
+            mean = expected_length(request.quantiles, request.max_tokens).mean
+            self._charged[request.id] = mean
+            self._charge(request, service(0, mean - charged))
 
     def _remove(self, entry: QueueEntry) -> None:
         request = entry.request

@@ -65,17 +65,37 @@ class TenantQueue:
 
     def add(self, entry: QueueEntry, limits: StartLimits, now_s: float) -> None:
         """Queue a request."""
-        entry.virtual_arrival_s = entry.request.arrived_s - self._normaliser.arrived(
-            entry.serving_s
-        )
+        entry.credit = self._normaliser.arrived(entry.serving_s)
         self._entries[entry.serial] = entry
         self._arrival.push(entry.request.arrived_s, entry.serial)
-        self._fcfs.arrive(entry, entry.cost)
+        entry.turn = self._fcfs.arrive(entry, entry.cost)
         self._deadlines.add(entry, limits)
-        key = class_key(entry)
-        if key not in self._classes:
-            self._classes[key] = CostClass(key, next(self._names))
-        self._classes[key].add(entry)
+        self._enter_class(entry)
+        self._record_turns(now_s)
+
+    def revise(
+        self,
+        entry: QueueEntry,
+        request: QueuedRequest,
+        *,
+        serving_s: float,
+        cost: float,
+        limits: StartLimits,
+        now_s: float,
+    ) -> None:
+        """Take a queued request as if it had arrived with this prediction; O(log n) amortised.
+
+        So its serving time S, cost and limits are new, and it keeps its place in order of arrival.
+        """
+        assert entry.credit is not None
+        assert entry.turn is not None
+        self._leave_class(entry)
+        self._deadlines.remove(entry)
+        self._normaliser.revised(entry.credit, serving_s)
+        self._fcfs.revise(entry.turn, cost)
+        entry.request, entry.serving_s, entry.cost = request, serving_s, cost
+        self._deadlines.add(entry, limits)
+        self._enter_class(entry)
         self._record_turns(now_s)
 
     def remove(self, entry: QueueEntry, now_s: float) -> None:
@@ -83,10 +103,7 @@ class TenantQueue:
         del self._entries[entry.serial]
         self._fcfs.start(entry.cost)
         self._deadlines.remove(entry)
-        key = class_key(entry)
-        self._classes[key].remove(entry)
-        if not self._classes[key].members:
-            del self._classes[key]
+        self._leave_class(entry)
         self._record_turns(now_s)
 
     def reset_limits(self, start_limits: Callable[[QueuedRequest], StartLimits]) -> None:
@@ -121,6 +138,20 @@ class TenantQueue:
             return sorted(self._classes.values(), key=lambda batch: batch.oldest_s)
         gain_per_s = self.gain_per_s
         return sorted(self._classes.values(), key=lambda b: b.rank(now_s, gain_per_s), reverse=True)
+
+    def _enter_class(self, entry: QueueEntry) -> None:
+        assert entry.credit is not None
+        entry.virtual_arrival_s = entry.request.arrived_s - entry.credit.seconds
+        key = class_key(entry)
+        if key not in self._classes:
+            self._classes[key] = CostClass(key, next(self._names))
+        self._classes[key].add(entry)
+
+    def _leave_class(self, entry: QueueEntry) -> None:
+        key = class_key(entry)
+        self._classes[key].remove(entry)
+        if not self._classes[key].members:
+            del self._classes[key]
 
     def _best(self, now_s: float) -> list[QueueEntry]:
         """The members of the highest-ranked batch that rank above the second batch."""

@@ -58,10 +58,23 @@ class Batcher:
         for batch in self.batches.values():
             self._changed(batch)
 
+    def closed_batch_of(self, request_id: str) -> MagnusBatch | None:
+        """The closed batch that a request is in; None if it is in an open one or in none."""
+        _, batch = self._location.get(request_id, (0, None))
+        return None if batch is None or batch.insertable else batch
+
+    def replace(self, request: QueuedRequest) -> None:
+        """Put a request in the place of the one with the same id. KeyError if there is none."""
+        serial, batch = self._location[request.id]
+        batch.remove(serial)
+        self._insert(request, batch)
+
     def take(self, request_ids: Iterable[str]) -> list[MagnusBatch]:
-        """Remove queued requests; returns the batches they left. KeyError if one is unknown."""
+        """Remove requests, ignoring unknown ones; returns the batches they left."""
         touched: dict[int, MagnusBatch] = {}
         for request_id in request_ids:
+            if request_id not in self._location:
+                continue
             serial, batch = self._location.pop(request_id)
             batch.remove(serial)
             touched[batch.serial] = batch

@@ -81,6 +81,12 @@ class FixedPolicy(WholeBatchPolicy):
     def _age(self, batch: Sequence[QueuedRequest]) -> tuple[float, int]:
         return min((request.arrived_s, self._serial_of[request.id]) for request in batch)
 
+    def _replace(self, serial: int, request: QueuedRequest) -> None:
+        half = self._half_of.get(request.id)
+        if half is not None:
+            half[half.index(self._requests[serial])] = request
+        super()._replace(serial, request)
+
     def _remove(self, requests: Sequence[QueuedRequest]) -> None:
         super()._remove(requests)
         for request in requests:

@@ -33,6 +33,10 @@ class MagnusPolicy(WholeBatchPolicy):
 
     The batcher bounds their waste by Φ and their memory by Θ. With `merges`, the next batch takes
     waiting ones along where that shortens all waits in sum; the paper's does not.
+
+    A revised prediction may change the batch of its request and of any that came later. They are
+    batched again, in order of arrival, when the next batch is due: once, however many revisions
+    there were. Members of closed batches stay there.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class MagnusPolicy(WholeBatchPolicy):
         self._batcher = Batcher(limit, admission.capacity)
         self._ranking = KineticTournament()
         self._ranked_coefficients = self._serving.coefficients
+        self._first_revised: int | None = None  # serial; from it on, batches are outdated
 
     def halve(self, requests: Sequence[QueuedRequest]) -> None:
         """Queue what is left of a batch that ran out of memory again, as two closed halves.
@@ -80,12 +85,14 @@ class MagnusPolicy(WholeBatchPolicy):
 
     def waiting(self, now_s: float) -> Sequence[WaitingBatch]:
         """The queued batches, highest rank first."""
+        self._batch_again()
         order = [self._batcher.batches[key] for key in self._ranking.ranked(now_s)]
         return [self._waiting_batch(batch.id, batch.first(len(batch)), now_s) for batch in order]
 
     def check(self) -> None:
         """AssertionError if batches and ranking disagree."""
         super().check()
+        self._batch_again()
         self._batcher.check()
         self._ranking.check()
         assert len(self._batcher) == len(self)
@@ -93,6 +100,7 @@ class MagnusPolicy(WholeBatchPolicy):
 
     def _next_batch(self, now_s: float) -> list[QueuedRequest]:
         """The batch of the highest rank, with those merged into it."""
+        self._batch_again()
         best = self._batcher.batches[next(self._ranking.ranked(now_s))]
         if not self._merges or not best.insertable:
             return best.first(len(best))
@@ -102,7 +110,32 @@ class MagnusPolicy(WholeBatchPolicy):
 
     def _enter(self, request: QueuedRequest) -> None:
         super()._enter(request)
-        self._rerank(self._batcher.add(request))
+        if self._first_revised is None:
+            self._rerank(self._batcher.add(request))
+
+    def _replace(self, serial: int, request: QueuedRequest) -> None:
+        super()._replace(serial, request)
+        closed = self._batcher.closed_batch_of(request.id)
+        if closed is not None:
+            self._batcher.replace(request)
+            self._rerank(closed)
+        elif self._first_revised is None or serial < self._first_revised:
+            self._first_revised = serial
+
+    def _batch_again(self) -> None:
+        """Batch the requests from the first revised one on, in order of arrival."""
+        first, self._first_revised = self._first_revised, None
+        if first is None:
+            return
+        requests = [
+            request
+            for serial, request in self._requests.items()
+            if serial >= first and self._batcher.closed_batch_of(request.id) is None
+        ]
+        for batch in self._batcher.take([request.id for request in requests]):
+            self._rerank(batch)
+        for request in requests:
+            self._rerank(self._batcher.add(request))
 
     def _remove(self, requests: Sequence[QueuedRequest]) -> None:
         super()._remove(requests)

@@ -1,6 +1,6 @@
 """`GET /metrics`, with no engine."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from uuid import UUID
 
 import httpx
@@ -13,9 +13,7 @@ from gateway.api.errors import exception_handlers
 from gateway.api.metrics import MetricsController
 from gateway.database.errors import Sessions
 from gateway.generation.service import GenerationService
-from gateway.history.record import Record
-from gateway.prediction.messages import SOURCES, PredictionRequest
-from gateway.prediction.serving.predictor import LengthPredictor
+from gateway.prediction.messages import SOURCE_LABELS, PredictionRequest
 from gateway.tenancy.admin_key import AdminKey
 from gateway.tenancy.caller import Caller
 from gateway.tenancy.scopes import AdminAccess, Scope, ScopedKeys
@@ -84,24 +82,19 @@ async def test_every_series_is_prefixed_and_current(scraper: httpx.AsyncClient) 
     assert found["lmaas_policy_fallback", frozenset({("reason", "short_queue")})] == 1
 
 
-async def test_predictions_are_counted_by_their_source(
-    scraper: httpx.AsyncClient,
-    predictor: LengthPredictor,
-    a_record: Callable[..., Record],
+async def test_starts_are_counted_by_the_source_of_their_prediction(
+    scraper: httpx.AsyncClient, service: GenerationService
 ) -> None:
     def series(source: str) -> tuple[str, frozenset[tuple[str, str]]]:
         return "lmaas_predictions_total", frozenset({("source", source)})
 
     before = await samples(scraper)
-    assert [before[series(source)] for source in SOURCES] == [0] * len(SOURCES)
-    await predictor.predict(QUESTION)
-    for _ in range(20):
-        predictor.observe(a_record(model="m", app_id=QUESTION.app))
-    for _ in range(2):
-        await predictor.predict(QUESTION)
+    assert [before[series(source)] for source in SOURCE_LABELS] == [0] * len(SOURCE_LABELS)
+    service.scheduler.sources.counts.update({"model+embeddings": 3, "app": 2, "prior": 1})
     after = await samples(scraper)
-    assert {source: after[series(source)] for source in SOURCES} == {
+    assert {source: after[series(source)] for source in SOURCE_LABELS} == {
         "model": 0,
+        "model+embeddings": 3,
         "app": 2,
         "tenant": 0,
         "global": 0,

@@ -43,8 +43,11 @@ def report() -> Iterator[Report]:
         tau: float = float("nan"),
         coverage: float = float("nan"),
         untrusted: int = 0,
+        fallback: bool = False,
     ) -> dict[str, Finding]:
-        pages["/health/ready"] = json.dumps({"predictor": predictor, "predictor_version": version})
+        verdict = "untrained" if version is None else "fallback" if fallback else "model"
+        health = {"predictor": predictor, "predictor_version": version, "predictions": verdict}
+        pages["/health/ready"] = json.dumps(health)
         pages["/metrics"] = (
             "# TYPE lmaas_predictions counter\n"
             f'lmaas_predictions_total{{source="model"}} {by_model}\n'
@@ -83,7 +86,7 @@ def test_a_process_that_is_away_fails(report: Report) -> None:
     ("given", "remedy"),
     [
         ({"by_app": 200, "version": None}, "predictors train"),
-        ({"by_app": 200, "by_model": 10}, "LMAAS_PREDICTION_BUDGET_MS"),
+        ({"by_app": 200, "fallback": True}, "lmaas_prediction_seconds"),
         ({"by_model": 200, "tau": 0.1, "coverage": 0.9, "untrusted": 1}, "predictors train"),
         ({"by_model": 200, "tau": 0.6, "coverage": 0.4}, "predictors train"),
     ],

@@ -1,6 +1,6 @@
 """Lines of batch jobs teach the predictor of lines, and move nothing of interactive requests."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
@@ -39,22 +39,21 @@ async def test_lines_outcomes_serve_lines_alone(
 ) -> None:
     predictor = LengthPredictor(model=MODEL, model_hash="h", budget_s=1.0, sessions=sessions)
 
-    def asked(*, batch: bool) -> Awaitable[Prediction]:
-        return predictor.predict(
-            a_prediction_request(
-                tenant=UUID(int=1), app=UUID(int=2), end_user=None, max_tokens=400, batch=batch
-            )
+    def asked(*, batch: bool) -> Prediction:
+        request = a_prediction_request(
+            tenant=UUID(int=1), app=UUID(int=2), end_user=None, max_tokens=400, batch=batch
         )
+        return predictor.predict(request).newest
 
     for record in outcomes(a_record, "default", 40, 100):
         predictor.observe(record)
-    before = await asked(batch=False)
-    assert (await asked(batch=True)).quantiles == before.quantiles  # an app's first lines
+    before = asked(batch=False)
+    assert asked(batch=True).quantiles == before.quantiles  # an app's first lines
     for record in outcomes(a_record, BATCH_TIER, 200, 300):
         predictor.observe(record)
-    after = await asked(batch=False)
+    after = asked(batch=False)
     assert (after.quantiles, after.source) == (before.quantiles, "app")
-    line = await asked(batch=True)
+    line = asked(batch=True)
     assert line.source == "app"
     assert abs(line.median - 200) < abs(line.median - 40)
 

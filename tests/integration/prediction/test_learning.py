@@ -55,7 +55,7 @@ class Traffic:
             app=app,
             instruction=instruction,
         )
-        predicted = await self._predictor.predict(request)
+        predicted = (await self._predictor.predict_by_model(request)).newest
         record = self._finished(request, predicted, tokens, app)
         self._history.record(record)
         self._predictor.observe(record)

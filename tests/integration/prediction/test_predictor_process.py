@@ -18,7 +18,7 @@ from gateway.errors import PredictorRefused
 from gateway.history.record import Record
 from gateway.prediction.features.features import NAMES
 from gateway.prediction.features.text_encoder import TEXT_DIMS
-from gateway.prediction.messages import Prediction, PredictionRequest
+from gateway.prediction.messages import PredictionRequest
 from gateway.prediction.serving.frames import (
     LoadVersion,
     Ready,
@@ -45,14 +45,18 @@ def vector(stored: bytes | None) -> np.ndarray:
 async def test_prediction_returns_vectors_of_text_and_instruction(
     predictor: LengthPredictor, a_prediction_request: BuildRequest, eventually: Eventually
 ) -> None:
-    one = (await predictor.predict(a_prediction_request("The cat sleeps."))).embeddings
+    one = (
+        await predictor.predict_by_model(a_prediction_request("The cat sleeps."))
+    ).newest.embeddings
     await eventually(lambda: one.user_input)
     assert len(vector(one.text)) == TEXT_DIMS
     assert np.linalg.norm(vector(one.user_input)) == pytest.approx(1, abs=1e-3)
     assert one.embedder == predictor.embedder.id
     instruction: list[bytes | None] = []
     while not any(instruction):  # computed in the background, sent with a later reply
-        found = (await predictor.predict(a_prediction_request("The cat sleeps."))).embeddings
+        found = (
+            await predictor.predict_by_model(a_prediction_request("The cat sleeps."))
+        ).newest.embeddings
         await eventually(lambda found=found: found.text)
         instruction.append(found.instruction)
     assert np.linalg.norm(vector(instruction[-1])) == pytest.approx(1, abs=1e-3)
@@ -65,7 +69,9 @@ async def test_any_text_is_embedded(
     eventually: Eventually,
     text: str,
 ) -> None:
-    found = await predictor.predict(a_prediction_request(text, instruction="\udfff"))
+    found = (
+        await predictor.predict_by_model(a_prediction_request(text, instruction="\udfff"))
+    ).newest
     await eventually(lambda: found.embeddings.user_input)
 
 
@@ -73,13 +79,13 @@ async def test_without_a_version_the_length_history_predicts(
     database: Database, a_prediction_request: BuildRequest, a_record: Callable[..., Record]
 ) -> None:
     new = LengthPredictor(model="demo", model_hash="abc", budget_s=60, sessions=database.sessions)
-    found = await new.predict(a_prediction_request(max_tokens=100))
+    found = (await new.predict_by_model(a_prediction_request(max_tokens=100))).newest
     assert (found.source, found.embeddings.text) == ("prior", None)
     assert found.median == pytest.approx(10)
     app = uuid4()
     for _ in range(20):
         new.observe(a_record(model="demo", app_id=app, generation_tokens=70))
-    found = await new.predict(a_prediction_request(app=app, max_tokens=100))
+    found = (await new.predict_by_model(a_prediction_request(app=app, max_tokens=100))).newest
     assert found.source == "app"
     assert found.median == pytest.approx(70, rel=0.1)
 
@@ -93,7 +99,7 @@ async def test_length_history_covers_nine_answers_in_ten(
     for number in range(120):
         cut_off = number % 10 in {3, 6, 9}
         tokens = 100 if cut_off else 10 + number % 10
-        found = await new.predict(a_prediction_request(app=app, max_tokens=100))
+        found = (await new.predict_by_model(a_prediction_request(app=app, max_tokens=100))).newest
         covered.append(tokens <= found.quantiles[P90] * (1 + ROUNDING))
         new.observe(
             a_record(
@@ -117,26 +123,26 @@ async def test_killed_process_loses_no_prediction_and_restarts_with_its_version(
 ) -> None:
     version = uuid4()
     await predictor.activate(version, artefact)
-    before = await predictor.predict(a_prediction_request("one two three four"))
+    before = (await predictor.predict_by_model(a_prediction_request("one two three four"))).newest
     assert (before.source, before.predictor) == ("model", version)
 
     client = predictor._client
     killed = client.pid
     assert killed is not None
     pending = [
-        asyncio.create_task(predictor.predict(a_prediction_request(f"number {each}")))
+        asyncio.create_task(predictor.predict_by_model(a_prediction_request(f"number {each}")))
         for each in range(64)
     ]
     await asyncio.sleep(0)  # the requests are in flight
     os.kill(killed, signal.SIGKILL)
-    answers: list[Prediction] = await asyncio.gather(*pending)
+    answers = [opened.newest for opened in await asyncio.gather(*pending)]
     assert all(1 <= each.median <= each.upper <= 500 for each in answers)
     assert any(each.source != "model" for each in answers)
     assert predictor.counts.timed_out > 0
 
     await eventually(lambda: client.pid not in {None, killed})
     await predictor.ready()
-    after = await predictor.predict(a_prediction_request("one two three four"))
+    after = (await predictor.predict_by_model(a_prediction_request("one two three four"))).newest
     assert (after.source, after.predictor) == ("model", version)
     assert after.quantiles[2] == pytest.approx(before.quantiles[2], rel=0.3)
 
@@ -150,7 +156,7 @@ async def test_damaged_artefact_is_refused_and_the_previous_stays(
     with pytest.raises(PredictorRefused, match="damaged"):
         await predictor.activate(uuid4(), damaged)
     assert predictor.active == version
-    assert (await predictor.predict(a_prediction_request())).predictor == version
+    assert (await predictor.predict_by_model(a_prediction_request())).newest.predictor == version
 
 
 async def test_process_refuses_an_unreadable_version(
@@ -160,7 +166,7 @@ async def test_process_refuses_an_unreadable_version(
     await predictor.activate(version, artefact)
     with pytest.raises(PredictorRefused, match="not a predictor"):
         await predictor._client.load(uuid4(), "abc", b"from elsewhere")
-    assert (await predictor.predict(a_prediction_request())).predictor == version
+    assert (await predictor.predict_by_model(a_prediction_request())).newest.predictor == version
 
 
 async def test_calibration_moves_the_upper_quantile_with_the_outcomes(
@@ -172,7 +178,7 @@ async def test_calibration_moves_the_upper_quantile_with_the_outcomes(
     version = uuid4()
     await predictor.activate(version, artefact)
     text = "one two three four five six"
-    before = await predictor.predict(a_prediction_request(text))
+    before = (await predictor.predict_by_model(a_prediction_request(text))).newest
     for _ in range(600):
         predictor.observe(
             a_record(
@@ -183,7 +189,7 @@ async def test_calibration_moves_the_upper_quantile_with_the_outcomes(
                 features=before.features,
             )
         )
-    after = await predictor.predict(a_prediction_request(text))
+    after = (await predictor.predict_by_model(a_prediction_request(text))).newest
     assert before.upper < 20
     assert after.upper == pytest.approx(60, rel=0.25)
 

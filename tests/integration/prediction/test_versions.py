@@ -227,7 +227,7 @@ async def test_erased_texts_leave_every_version_also_the_one_at_work(
     assert left.trees == whole.trees
     assert await registry.artefact(ours.id) == artefact
     await eventually(lambda: predictor.counts.activations == loads + 1)
-    assert (await predictor.predict(a_prediction_request())).predictor == theirs.id
+    assert (await predictor.predict_by_model(a_prediction_request())).newest.predictor == theirs.id
     steps = await AuditTrail(sessions).list(2)
     assert [step.action for step in steps] == ["samples.erased", "predictor.texts_forgotten"]
     assert (await SampleErasure(sessions).erase(tenant.id, None, by="olga")).predictors == 0

@@ -32,6 +32,7 @@ from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.history.record import Record
 from gateway.prediction.messages import Prediction
 from gateway.prediction.serving.drift import DriftMonitor
+from gateway.prediction.serving.open_prediction import OpenPrediction
 from gateway.scheduling.policy import Options, Policy, PolicyName, build_policy
 from gateway.scheduling.requests import Quantiles
 from gateway.tenancy.caller import Caller
@@ -137,6 +138,9 @@ class RecordingHistory:
 
     def __init__(self) -> None:
         self.records: list[Record] = []
+        self.observed: list[OpenPrediction | None] = []
+        self.begun: list[OpenPrediction] = []
+        self.active: UUID | None = None
         self.drift = Trusting()
 
     @property
@@ -150,8 +154,12 @@ class RecordingHistory:
     def record(self, record: Record) -> None:
         self.records.append(record)
 
-    def observe(self, record: Record) -> None:
+    def observe(self, record: Record, opened: OpenPrediction | None = None) -> None:
         assert record is self.records[-1]
+        self.observed.append(opened)
+
+    def started(self, opened: OpenPrediction) -> None:
+        self.begun.append(opened)
 
 
 class SchedulerScene:

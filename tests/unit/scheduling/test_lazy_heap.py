@@ -12,7 +12,8 @@ keys = st.integers(0, 9).map(float)
 actions = st.lists(
     st.one_of(
         st.tuples(st.sampled_from(["push", "push", "pop_before", "pop_through"]), keys),
-        st.tuples(st.sampled_from(["remove", "first"]), st.integers(0, 40)),
+        st.tuples(st.sampled_from(["remove", "first", "return"]), st.integers(0, 40)),
+        st.tuples(st.sampled_from(["change", "change"]), st.integers(0, 99)),
     ),
     max_size=120,
 )
@@ -21,6 +22,7 @@ actions = st.lists(
 @given(actions)
 def test_heap_equals_a_sorted_list_of_live_items(drawn: list[tuple[str, float]]) -> None:
     live, entries, serials = dict[int, str](), list[tuple[float, int]](), count()
+    removed: list[tuple[float, int]] = []
     heap: LazyHeap[float, str] = LazyHeap(live)
     for action, value in drawn:
         if action == "push":
@@ -29,8 +31,19 @@ def test_heap_equals_a_sorted_list_of_live_items(drawn: list[tuple[str, float]])
             heap.push(value, serial)
             entries.append((value, serial))
         elif action == "remove" and entries:
-            _, serial = entries.pop(int(value) % len(entries))
-            del live[serial]
+            entry = entries.pop(int(value) % len(entries))
+            removed.append(entry)
+            del live[entry[1]]
+        elif action == "return" and removed:
+            key, serial = removed.pop(int(value) % len(removed))
+            live[serial] = f"the {serial}th"
+            heap.push(key, serial)  # as it was: its stale entry may still be there
+            entries.append((key, serial))
+        elif action == "change" and entries:
+            place, key = int(value) // 10 % len(entries), float(value % 10)
+            _, serial = entries[place]
+            entries[place] = (key, serial)
+            heap.push(key, serial)
         elif action == "first":
             known = [live[serial] for _, serial in sorted(entries)]
             assert heap.first(int(value)) == known[: int(value)]

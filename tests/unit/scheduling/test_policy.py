@@ -50,6 +50,7 @@ actions = st.lists(
         st.tuples(st.just("observe"), st.integers(1, 30), st.integers(1, 100)),
         st.tuples(st.just("resize"), st.integers(1, 120), st.integers(1, 32)),
         st.tuples(st.just("halve"), st.just(0), st.just(0)),
+        st.tuples(st.just("revise"), st.integers(0, 30), st.integers(1, 200)),
     ),
     max_size=50,
 )
@@ -100,6 +101,21 @@ class PolicyDriver:
         request_id = known[place % len(known)]
         assert self.policy.withdraw(request_id) == (request_id in self.waiting)
         self.waiting.pop(request_id, None)
+
+    def revise(self, place: int, generation: int) -> None:
+        known = [*self.waiting, *self.running]
+        if not known:
+            return
+        request_id = known[place % len(known)]
+        quantiles = self.a_request(generation=generation).quantiles
+        revised = replace(self.arrived[request_id], quantiles=quantiles)
+        self.arrived[request_id] = revised
+        self.policy.revise([revised, self.a_request(request_id="unknown")])
+        if request_id in self.waiting:
+            self.waiting[request_id] = revised
+        else:
+            self.running[request_id] = replace(self.running[request_id], quantiles=quantiles)
+            self.policy.admission.outdate()
 
     def step(self, steps: int, _: int) -> None:
         self.policy.admission.advance(steps)

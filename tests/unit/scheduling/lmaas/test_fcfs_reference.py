@@ -58,6 +58,34 @@ def test_turn_comes_when_fcfs_would_start_the_request(
         assert len(reference) == len(server.left) - server.reported
 
 
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=20),
+    st.lists(st.tuples(st.integers(0, 19), st.integers(1, 9)), max_size=20),
+    st.lists(st.integers(0, 19), max_size=20),
+)
+def test_revised_work_counts_as_if_it_had_arrived_so(
+    works: list[int], revisions: list[tuple[int, int]], starts: list[int]
+) -> None:
+    reference = FcfsReference[int]()
+    turns = [reference.arrive(number, work) for number, work in enumerate(works)]
+    assert list(reference.due()) == [0]
+    for place, work in revisions:
+        reference.revise(turns[place % len(turns)], work)
+        works[place % len(turns)] = work
+        assert not list(reference.due())
+    oracle = FcfsReference[int]()
+    for number, work in enumerate(works):
+        oracle.arrive(number, work)
+    assert list(oracle.due()) == [0]
+    waiting = list(works)
+    for place in starts:
+        if waiting:
+            work = waiting.pop(place % len(waiting))
+            reference.start(work)
+            oracle.start(work)
+        assert list(reference.due()) == list(oracle.due())
+
+
 def test_turn_of_a_lone_request_comes_at_once() -> None:
     reference = FcfsReference[str]()
     reference.arrive("a", 5)

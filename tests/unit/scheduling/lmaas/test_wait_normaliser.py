@@ -52,7 +52,7 @@ def test_t_is_the_decayed_longest_wait_plus_the_mean_run(
     for event, each_s in drawn:
         if event == "arrived":
             brute_force.servings_s.append(each_s)
-            credit_s = normaliser.arrived(each_s)
+            credit_s = normaliser.arrived(each_s).seconds
             bound_s = min(
                 MAX_CREDIT_RUNS * brute_force.mean_s, MAX_CREDIT_WAITS * brute_force.longest_s
             )
@@ -69,24 +69,45 @@ def test_credit_is_at_most_the_run_and_twice_the_mean(servings_s: list[float]) -
     normaliser.turn_came(1e9)
     for serving_s in servings_s:
         brute_force.servings_s.append(serving_s)
-        credit_s = normaliser.arrived(serving_s)
+        credit_s = normaliser.arrived(serving_s).seconds
         assert 0.0 <= credit_s <= serving_s
         assert credit_s <= 2.0 * brute_force.mean_s * (1 + 1e-9) + 1e-9
+
+
+@given(
+    st.lists(seconds, min_size=1, max_size=40),
+    st.lists(st.tuples(st.integers(0, 39), seconds), max_size=20),
+)
+def test_revised_serving_time_counts_as_if_recorded_at_arrival(
+    servings_s: list[float], revisions: list[tuple[int, float]]
+) -> None:
+    normaliser, brute_force = WaitNormaliser(), BruteForceNormaliser()
+    normaliser.turn_came(1e9)
+    granted = [normaliser.arrived(serving_s) for serving_s in servings_s]
+    for place, serving_s in revisions:
+        normaliser.revised(granted[place % len(granted)], serving_s)
+        servings_s[place % len(granted)] = serving_s
+    brute_force.servings_s = servings_s
+    assert normaliser.seconds - 1e9 == pytest.approx(brute_force.mean_s, abs=1e-3)
+    for credit, serving_s in zip(granted, servings_s, strict=True):
+        assert credit.seconds <= serving_s
+    brute_force.servings_s = servings_s[:1]
+    assert granted[0].seconds == pytest.approx(min(servings_s[0], 2 * brute_force.mean_s))
 
 
 def test_credit_of_the_longest_run_is_twice_the_mean() -> None:
     normaliser = WaitNormaliser()
     normaliser.turn_came(1e9)
-    assert [normaliser.arrived(1.0) for _ in range(99)] == pytest.approx([1.0] * 99)
+    assert [normaliser.arrived(1.0).seconds for _ in range(99)] == pytest.approx([1.0] * 99)
     mean_s = 1.0 + 999.0 / sum(MEAN_DECAY**age for age in range(100))
-    assert normaliser.arrived(1_000.0) == pytest.approx(2 * mean_s)
+    assert normaliser.arrived(1_000.0).seconds == pytest.approx(2 * mean_s)
 
 
 def test_credit_is_zero_while_nothing_waits() -> None:
     normaliser = WaitNormaliser()
-    assert [normaliser.arrived(5.0) for _ in range(9)] == [0.0] * 9
+    assert [normaliser.arrived(5.0).seconds for _ in range(9)] == [0.0] * 9
     normaliser.turn_came(0.5)
-    assert normaliser.arrived(5.0) == 0.5 * MAX_CREDIT_WAITS
+    assert normaliser.arrived(5.0).seconds == 0.5 * MAX_CREDIT_WAITS
 
 
 @given(events)
