@@ -246,7 +246,9 @@ def answers(data: Path, model: Path, lines: int, clients: int, threads: int) -> 
     type=click.Path(file_okay=False, exists=True, path_type=Path),
     help="folder of a further model to serve, besides the demo model",
 )
-@click.option("--only", default=",".join(p2.PARTS), show_default=True, help="parts to measure")
+@click.option(
+    "--only", default=",".join(p2.USUAL_PARTS), show_default=True, help="parts to measure"
+)
 @threads_option
 def cost(data: Path, model: Path | None, only: str, threads: int) -> None:
     """Which predictions requests start by, and the cost of a prediction."""

@@ -45,9 +45,10 @@ from benchmarks.p2.parts import (
 )
 from benchmarks.p2.serving import Serving, serving
 from benchmarks.p2.version import FittedVersion, make_version
+from engine.checkpoints.catalogue import DEMO_FOLDER
 from gateway.evaluation.corpus import read_corpus
 from gateway.generation.request import GenerationRequest
-from gateway.generation.text.tokenizer import model_folder
+from gateway.logs import set_up_logging
 
 DEMO: Final = "demo"
 RATE: Final = 100.0
@@ -67,7 +68,8 @@ BURSTS: Final = (
 )
 STEADY: Final = OfferedLoad(rate=RATE, seconds=20.0)
 OFFERED_LOADS: Final = (*BURSTS, STEADY)
-PARTS: Final = ("load", "parts", "choices")
+USUAL_PARTS: Final = ("load", "parts")
+PARTS: Final = (*USUAL_PARTS, "choices")
 
 
 @dataclass
@@ -85,7 +87,8 @@ def run(data: Path, model: Path | None, only: Sequence[str], threads: int) -> No
 
     The load is on the demo model, and on `model`, if given.
     """
-    report = Report("P2", look=set(only) != set(PARTS))
+    set_up_logging("warning")
+    report = Report("P2", look=set(only) != set(USUAL_PARTS))
     corpus = read_corpus(data, data)
     version = make_version(corpus, report, threads)
     found = Measurements()
@@ -95,7 +98,7 @@ def run(data: Path, model: Path | None, only: Sequence[str], threads: int) -> No
 
     if "load" in only:
         lines = [*corpus.train, *corpus.test]
-        folders = {DEMO: model_folder("demo")} | ({model.name: model} if model else {})
+        folders = {DEMO: DEMO_FOLDER} | ({model.name: model} if model else {})
         gc.collect()
         gc.freeze()  # the texts are the benchmark's; a gateway has no such heap to collect
         for name, folder in folders.items():
@@ -140,10 +143,12 @@ def _load(
 
     once(OfferedLoad(20), 0)  # warms both processes up
     for offered in OFFERED_LOADS:
-        for seed in range(offered.rounds):
-            measured = quietest(
-                partial(once, offered, seed), partial(_report, report, offered), repeats=0
-            )
+        rounds = [
+            quietest(partial(once, offered, seed), lambda _: None, repeats=0)
+            for seed in range(offered.rounds)
+        ]
+        _report(report, offered, rounds)
+        for measured in rounds:
             yield offered, measured
     pin(0, free)
 
@@ -269,12 +274,12 @@ def _choice_rows(found: Measurements) -> Iterator[Row]:
         }
 
 
-def _report(report: Report, offered: OfferedLoad, measured: Measured[LoadRun]) -> None:
-    row = _load_row("", offered, [measured])
+def _report(report: Report, offered: OfferedLoad, rounds: list[Measured[LoadRun]]) -> None:
+    row = _load_row("", offered, rounds)
     predicted = row["predicted_p99_ms"]
     report.say(
         f"{offered}: {row['by model']} of {row['started']} starts by the model, "
         f"{row['of these by model']} of {row['waited ≥ 100 ms']} after 100 ms; predicted after "
         f"{predicted and round(predicted)} ms at p99; ticks late by {row['tick_p999_ms']:.2f} ms "
-        f"at p99.9, {row['tick_longest_ms']:.1f} at most; {measured}"
+        f"at p99.9, {row['tick_longest_ms']:.1f} at most; foreign {row['foreign']:.2f} cores"
     )

@@ -25,12 +25,16 @@ def draw_curves(rows: list[Row], folder: Path) -> None:
         counts = [row["rows"] for row in own]
         for name, color in COLORS.items():
             axes.plot(counts, [row[name] for row in own], color=color, marker="o", label=name)
-        if own[0]["full training"] is not None:
-            axes.axhline(own[0]["full training"], color=BLUE, linewidth=1, linestyle=":")
-        axes.set(title=rule, xlabel="rows, log scale", xscale="log", ylim=(0, None))
+        full = own[0]["full training"]
+        if full is not None:
+            axes.axhline(full, color=BLUE, linewidth=1, linestyle=":", label="ours, full training")
+            axes.legend()
+        highest = max(row[name] for row in own for name in COLORS)
+        axes.set(title=rule, xlabel="rows, log scale", xscale="log", ylim=(0, 1.1 * highest))
         axes.set_xticks(counts, [f"{count:,}" for count in counts])
         axes.set_xticks([], minor=True)
     figure.axes[0].set_ylabel("pinball loss on log lengths")
-    figure.axes[0].legend()
+    if not any(row["full training"] for row in rows):
+        figure.axes[0].legend()
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / "P5-curves.png", dpi=DOTS_PER_INCH)

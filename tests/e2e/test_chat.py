@@ -10,6 +10,7 @@ import openai
 import pytest
 
 from engine.demo.lexicon import VELAN
+from gateway.prediction.messages import SOURCE_LABELS
 
 Asked = Callable[..., dict[str, Any]]
 WORDS = "brave queen finds golden castle"
@@ -128,6 +129,8 @@ async def test_headers_have_prediction_and_batch(
         answer = await caller.post(f"/v1/{endpoint}", json=body)
     assert answer.status_code == 200
     assert int(answer.headers["x-lmaas-predicted-tokens"]) >= 1
+    assert answer.headers["x-lmaas-prediction-source"] in SOURCE_LABELS
+    assert (await served.health())["predictions"] in {"model", "untrained"}
     assert re.fullmatch(BATCH, answer.headers["x-lmaas-batch"])
 
 

@@ -23,14 +23,17 @@ class App:
 
     async def ask(self, rng: Random) -> tuple[int, int]:
         """Predicted and actual tokens of one request."""
-        raw = await self.client.chat.completions.with_raw_response.create(
-            model="lmaas-demo",
-            temperature=1.0 if self.job.open else 0.0,
-            messages=[{"role": "user", "content": self.job.draw(rng).question}],
-        )
-        usage = raw.parse().usage
+        body: dict[str, Any] = {
+            "model": "lmaas-demo",
+            "temperature": 1.0 if self.job.open else 0.0,
+            "messages": [{"role": "user", "content": self.job.draw(rng).question}],
+        }
+        predicted = await self.client.post(
+            "/length-predictions", body=body, cast_to=dict[str, Any]
+        )  # which waits for the model: an answer may end before
+        usage = (await self.client.chat.completions.create(**body)).usage
         assert usage is not None
-        return int(raw.headers["x-lmaas-predicted-tokens"]), usage.completion_tokens
+        return int(predicted["predicted_tokens"]), usage.completion_tokens
 
 
 async def make_apps(served: Any, admin: httpx.AsyncClient) -> list[App]:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from gateway.cli.admin.output import Columns
-from gateway.cli.admin.scorecards import PREDICTIONS, SCORECARD_COLUMNS, scorecards
+from gateway.cli.admin.scorecards import SCORECARD_COLUMNS, scorecards, verdict
 from gateway.cli.admin.session import AdminCommand, AdminSession, pass_session
 from gateway.errors import InvalidRequest, LmaasError
 
@@ -172,13 +172,15 @@ def _show_result(session: AdminSession, run: dict[str, Any]) -> None:
     metrics = version["metrics"]
     output.table(scorecards(metrics), SCORECARD_COLUMNS)
     output.text(f"trained on {_rows(run)}, judged on the newest {metrics['held_out_rows']} of them")
-    output.text(_decision(version))
+    output.text(verdict(version))
     if metrics["activated"]:
         output.next_step("drift", about="the accuracy of its predictions, as they are served")
     elif metrics["accepted"]:
         output.next_step("predictors", "activate", version["id"])
-    else:
+    elif metrics["active"]:
         output.next_step("predictors", "compare", version["id"], "active")
+    else:
+        output.next_step("predictors", "list")
 
 
 def _rows(run: dict[str, Any]) -> str:
@@ -187,23 +189,3 @@ def _rows(run: dict[str, Any]) -> str:
         f"{run['rows_read']} requests ({samples['complete']} complete, "
         f"{samples['cut_off']} cut off)"
     )
-
-
-def _decision(version: dict[str, Any]) -> str:
-    metrics = version["metrics"]
-    if metrics["activated"]:
-        return f"accepted: version {version['id']} is active"
-    kept = f"version {version['id']} is stored and inactive"
-    if metrics["accepted"]:
-        return f"{kept}, as --keep asks; it is no worse than what it was compared with"
-    reasons = " and ".join(map(_failed_comparison, metrics["failures"]))
-    return f"not accepted: {reasons}; {kept}"
-
-
-def _failed_comparison(failure: dict[str, Any]) -> str:
-    """As in `pinball loss 0.239 where a line per app has 0.218 (+0.021)`."""
-    new, other, allowance = failure["new"], failure["other"], failure["allowance"]
-    measure = "pinball loss" if failure["measure"] == "pinball" else failure["measure"]
-    allowed = f", {allowance:.3f} of it is allowed" if allowance else ""
-    against = PREDICTIONS[failure["against"]]
-    return f"{measure} {new:.3f} where {against} has {other:.3f} ({new - other:+.3f}{allowed})"

@@ -1,6 +1,7 @@
 """LightGBM models: quantile heads and means."""
 
 import ctypes
+import math
 import weakref
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
@@ -16,6 +17,7 @@ MIN_ROUNDS: Final = 60
 MAX_ROUNDS: Final = 120
 ROWS_PER_ROUND: Final = 10
 FOLDS: Final = 5  # parts of the requests that are left out in turn
+MIN_FOLD_ROWS: Final = 4  # of the requests; smaller parts are not left out
 MIN_LEFT_OUT_ROWS: Final = 4_000  # of the requests; further parts are not left out
 MIN_LOSS_GAIN: Final = 0.02  # of the left-out loss, for which fewer rounds are taken
 SEED: Final = 1
@@ -86,31 +88,33 @@ def cross_fit(table: Table, targets: Targets, *, threads: int) -> LeftOut:
     """
     rounds = most_rounds(len(targets.target))
     parameters = _parameters(targets, threads)
-    every = np.random.default_rng(SEED).permutation(len(table))
-    folds: list[NDArray[np.intp]] = []
+    folds = _folds(len(table))
     losses, boosters = np.zeros(rounds), []
-    for fold in np.array_split(every, FOLDS):
-        if sum(len(each) for each in folds) >= MIN_LEFT_OUT_ROWS:
-            break
+    for fold in folds:
         held_out = np.isin(targets.requests, fold)
-        fitted, judged = (
-            _dataset(table, targets, each, parameters) for each in (~held_out, held_out)
-        )
-        judged.set_reference(fitted)
+        fitted = _dataset(table, targets, ~held_out, parameters)
+        judged = _dataset(table, targets, held_out, parameters).set_reference(fitted)
         found = [
             _judged({**parameters, "alpha": level}, fitted, judged, rounds) for level in LEVELS
         ]
         losses += held_out.sum() * np.sum([loss for _, loss in found], axis=0)
         boosters.append([booster for booster, _ in found])
-        folds.append(fold)
     if losses.min() < (1 - MIN_LOSS_GAIN) * losses[-1]:
         rounds = int(losses.argmin()) + 1
-    predicted = [
-        [booster.predict(table[fold], num_iteration=rounds) for booster in own]
-        for fold, own in zip(folds, boosters, strict=True)
-    ]
-    quantiles = np.concatenate([np.stack(own, axis=1) for own in predicted])
-    return LeftOut(np.concatenate(folds), quantiles, rounds)
+    quantiles = [np.empty((0, len(LEVELS)))]
+    for fold, own in zip(folds, boosters, strict=True):
+        predicted = [booster.predict(table[fold], num_iteration=rounds) for booster in own]
+        quantiles.append(np.stack(predicted, axis=1))
+    rows = np.concatenate([np.empty(0, np.intp), *folds])
+    return LeftOut(rows, np.concatenate(quantiles), rounds)
+
+
+def _folds(requests: int) -> list[NDArray[np.intp]]:
+    """The random parts of n requests that are left out in turn; none of too few."""
+    if requests < FOLDS * MIN_FOLD_ROWS:
+        return []
+    parts = np.array_split(np.random.default_rng(SEED).permutation(requests), FOLDS)
+    return parts[: math.ceil(FOLDS * MIN_LEFT_OUT_ROWS / requests)]
 
 
 def _parameters(targets: Targets, threads: int) -> dict[str, Any]:

@@ -194,6 +194,37 @@ async def test_calibration_moves_the_upper_quantile_with_the_outcomes(
     assert after.upper == pytest.approx(60, rel=0.25)
 
 
+async def test_outcome_before_the_score_teaches_the_version_once_it_comes(
+    predictor: LengthPredictor,
+    a_prediction_request: BuildRequest,
+    artefact: bytes,
+    a_record: Callable[..., Record],
+) -> None:
+    """Short answers end before their score: a version that learned from the others alone would
+    take all answers for long.
+    """
+    version = uuid4()
+    await predictor.activate(version, artefact)
+    opened = predictor.predict(a_prediction_request())
+    by_history = opened.newest
+    assert (by_history.predictor, by_history.stage, opened.awaits_score) == (None, None, True)
+    record = a_record(
+        model="demo",
+        app_id=a_prediction_request().app,
+        generation_tokens=3,
+        features=by_history.features,
+        feature_version=by_history.feature_version,
+        quantiles=list(by_history.quantiles),
+    )
+    predictor.observe(record, opened)
+    assert predictor.drift.version != version
+    by_model = await opened.scored(PATIENCE_S)
+    assert (by_model.predictor, by_model.label) == (version, "model")
+    assert by_model.features != by_history.features
+    assert (predictor.drift.version, predictor.drift.outcomes) == (version, 1)
+    assert not opened.late
+
+
 async def test_crashed_process_exits_with_its_own_error(artefact: bytes) -> None:
     version = uuid4()
     process = await asyncio.create_subprocess_exec(

@@ -110,7 +110,7 @@ def test_served_forecast_adapts_to_earlier_requests(
     corpus_requests: tuple[EvaluationRequests, EvaluationRequests],
 ) -> None:
     train, _ = corpus_requests
-    low = np.log(np.tile([1.0, 1.1, 1.2, 1.3, 1.4, 1.5], (len(train), 1)))
+    low = np.log(np.tile([1.0, 1.5, 2.5, 4.0, 6.0, 8.0], (len(train), 1)))
     raw = PredictedLengths(low, np.full(len(train), 1.25))
     cold = serve(raw, train, Adaptation())
     assert cold.log_quantiles[0] == pytest.approx(low[0])  # no outcome yet

@@ -1,5 +1,6 @@
-"""The model's prediction comes after a request is queued: it ranks, holds and records anew."""
+"""The model's prediction comes after a request is queued: it ranks, holds and records it again."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
 import numpy as np
@@ -12,6 +13,7 @@ from gateway.generation.dispatch_sources import MIN_WAIT_S, WINDOW
 from gateway.generation.request_state import RequestState
 from gateway.prediction.messages import Prediction, PredictionRequest, Stage
 from gateway.prediction.serving.open_prediction import OpenPrediction
+from gateway.scheduling.requests import QueuedRequest
 from tests.unit.generation.conftest import SchedulerScene
 
 VERSION = UUID(int=9)
@@ -46,10 +48,12 @@ async def test_waiting_requests_are_ranked_again_in_one_decision(scene: Schedule
     assert list(scene.table.running.values()) == [first]
     revisions = scene.loop.revise
     groups: list[int] = []
-    scene.loop.revise = lambda queued, started: (  # type: ignore[assignment]
-        groups.append(len(queued)),
-        revisions(queued, started),
-    )
+
+    def revise(queued: Sequence[QueuedRequest], started: Sequence[QueuedRequest] = ()) -> None:
+        groups.append(len(queued))
+        revisions(queued, started)
+
+    scene.loop.revise = revise  # type: ignore[method-assign]
     for place, state in enumerate(waiting):
         scene.scheduler.revise(state, by_model(state, 60.0 - 10 * place))
     await scene.enqueue()

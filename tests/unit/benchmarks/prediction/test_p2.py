@@ -13,19 +13,19 @@ from benchmarks.harness.cpu_noise import CpuNoise
 from benchmarks.harness.retry import Measured
 from benchmarks.p2.choices import PRODUCT_VECTOR, VectorQuality
 from benchmarks.p2.load import (
-    NEW_APPS,
+    MAX_CHARACTERS,
     LatencyQuantiles,
     LoadRun,
+    OfferedLoad,
     arrival_times,
+    generation_requests,
     measure_ticks,
-    prediction_requests,
-    with_new_instructions,
 )
 from benchmarks.p2.parts import BATCH_REQUESTS, TREE_HEADS, PartCost
 from benchmarks.p2.run import (
-    BUDGET_S,
-    OFFERED_LOADS,
-    OVERLOAD,
+    BURSTS,
+    DEMO,
+    STEADY,
     Measurements,
     pooled,
     rows_of,
@@ -39,13 +39,12 @@ LINES = [
     for number in range(2_000)
 ]
 GOOD = LoadRun(
-    waited_s=[0.002] * 1_000,
-    sources=["model"] * 999 + ["prior"],
+    waited_s=[0.002] * 500 + [0.4] * 500,
+    sources=["app"] * 501 + ["model", "model+embeddings", "model"] * 166 + ["model"],
+    predicted_s=[0.004] * 1_000,
     tick_delays_s=[0.001] * 1_000,
-    timed_out=1,
-    unavailable=0,
-    wall_s=10.0,
 )
+BY_HISTORY = replace(GOOD, sources=["app"] * 506 + ["model"] * 494)
 
 
 def measured(load_run: LoadRun) -> Measured[LoadRun]:
@@ -57,7 +56,7 @@ def found(
 ) -> Measurements:
     """Measurements that meet every target, except where given."""
     return Measurements(
-        load={OFFERED_LOADS[0]: [measured(load_run)], OVERLOAD: [measured(GOOD)]},
+        load={(DEMO, STEADY): [measured(load_run)], ("other", BURSTS[-1]): [measured(GOOD)]},
         costs=[
             PartCost(TREE_HEADS, 1, alone_us / 2, alone_us, alone_us / 2),
             PartCost(TREE_HEADS, BATCH_REQUESTS, together_us, together_us, together_us),
@@ -71,27 +70,29 @@ def missed(measured: Measurements) -> list[str]:
 
 @pytest.mark.parametrize("rate", [100, 3_000])
 def test_arrivals_have_their_rate_and_are_the_same_every_time(rate: int) -> None:
-    times = arrival_times(rate, 20.0, seed=3)
+    load = OfferedLoad(rate=rate, seconds=20.0)
+    times = arrival_times(load, seed=3)
     assert len(times) == pytest.approx(20 * rate, rel=0.1)
     assert (np.diff(times) > 0).all()
     assert times[-1] < 20
-    np.testing.assert_array_equal(times, arrival_times(rate, 20.0, seed=3))
+    np.testing.assert_array_equal(times, arrival_times(load, seed=3))
     assert np.diff(times).std() == pytest.approx(1 / rate, rel=0.2)  # as of a Poisson process
 
 
-def test_every_text_is_requested_once_and_some_apps_are_new() -> None:
-    requests = prediction_requests([*LINES, *LINES])
-    assert len({each.user_input for each in requests}) == len(requests) == len(LINES)
-    assert [each.user_input for each in requests] != [line.input for line in LINES]
-    new = [each for each in requests if each.app != app_id("a")]
-    assert 0.02 < len(new) / len(requests) < 0.08
-    assert len({each.app for each in new}) == len({each.instruction for each in new}) == NEW_APPS
-    assert requests == prediction_requests([*LINES, *LINES])
+def test_a_burst_arrives_at_once() -> None:
+    assert arrival_times(OfferedLoad(50), seed=3).tolist() == [0.0] * 50
 
 
-def test_new_instructions_are_all_distinct() -> None:
-    requests = with_new_instructions(prediction_requests(LINES))
-    assert len({each.instruction for each in requests}) == len(requests)
+def test_every_short_text_is_requested_once() -> None:
+    long = replace(LINES[0], input="x" * MAX_CHARACTERS)
+    requests = generation_requests([*LINES, *LINES, long], 24)
+    texts = [each.user_input for each in requests]
+    assert len(set(texts)) == len(texts) == len(LINES)
+    assert texts != [line.input for line in LINES]
+    assert {(each.caller.app_id, each.instruction) for each in requests} == {
+        (app_id("a"), "Answer.")
+    }
+    assert texts == [each.user_input for each in generation_requests(LINES, 24)]
 
 
 def test_waits_are_in_milliseconds() -> None:
@@ -119,7 +120,7 @@ def test_a_good_run_meets_every_target() -> None:
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        (found(replace(GOOD, waited_s=[0.006] * 1_000)), "p99 at 100/s"),
+        (found(BY_HISTORY), "by the model"),
         (found(replace(GOOD, tick_delays_s=[0.001] * 900 + [0.006] * 100)), "tick is late"),
         (found(alone_us=600.0), "six heads, p99"),
         (found(together_us=70.0), "in batches"),
@@ -130,11 +131,17 @@ def test_each_bound_is_held(changed: Measurements, named: str) -> None:
     assert named in name
 
 
-def test_longest_wait_is_bounded_by_the_budget() -> None:
-    slow = found()
-    slow.load[OVERLOAD] = [measured(replace(GOOD, waited_s=[BUDGET_S + 0.02]))]
-    (name,) = missed(slow)
-    assert f"longest at {OVERLOAD.rate:,}/s" in name
+def test_every_load_counts_in_the_least_share() -> None:
+    worse = found()
+    worse.load["other", BURSTS[-1]] = [measured(BY_HISTORY)]
+    (name,) = missed(worse)
+    assert "by the model" in name
+
+
+def test_starts_without_a_wait_may_go_by_history() -> None:
+    at_once = replace(GOOD, waited_s=[0.002] * 1_000)
+    assert at_once.by_model is None
+    assert missed(found(at_once)) == []
 
 
 def test_what_was_not_measured_is_missed() -> None:
@@ -142,12 +149,12 @@ def test_what_was_not_measured_is_missed() -> None:
 
 
 def test_rounds_are_pooled() -> None:
-    both = pooled([measured(GOOD), measured(replace(GOOD, waited_s=[0.004] * 1_000))])
+    both = pooled([measured(GOOD), measured(replace(GOOD, unstarted=2))])
     assert both is not None
-    assert len(both.waited_s) == 2_000
-    assert both.timed_out == 2
-    row = rows_of(Measurements(load={OFFERED_LOADS[0]: [measured(GOOD), measured(GOOD)]}))[0]
-    assert (row["by model"], row["by history"], row["answered/s"]) == (1998, 2, 99.9)
+    assert (len(both.waited_s), both.unstarted) == (2_000, 2)
+    row = rows_of(Measurements(load={(DEMO, STEADY): [measured(GOOD), measured(GOOD)]}))[0]
+    assert (row["by model"], row["waited ≥ 100 ms"], row["of these by model"]) == (998, 1000, 998)
+    assert (row["load"], row["by model %"]) == ("100/s", 99.8)
 
 
 def test_quality_without_a_cost_has_a_row() -> None:

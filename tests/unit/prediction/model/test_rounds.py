@@ -44,6 +44,14 @@ def test_every_request_is_left_out_once_if_there_are_few(table: np.ndarray) -> N
     assert left_out.quantiles.shape == (ROWS, len(LEVELS))
 
 
+@pytest.mark.parametrize("rows", [1, 5, 19])
+def test_of_too_few_requests_none_is_left_out(table: np.ndarray, rows: int) -> None:
+    targets = Targets(np.arange(rows), np.zeros(rows), np.ones(rows))
+    left_out = cross_fit(table[:rows], targets, threads=1)
+    assert left_out.quantiles.shape == (0, len(LEVELS))
+    assert len(left_out.rows) == 0
+
+
 def test_of_many_requests_some_are_left_out(
     table: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
