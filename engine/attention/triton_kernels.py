@@ -184,11 +184,12 @@ def _attend_split(
             scale, pool_page, pool_place, pool_dim, False, False, page_tokens, dim, dims, block,
             precision,
         )  # fmt: skip
-    return _attend_range(
+    acc, total, peak = _attend_range(
         acc, total, peak, queries, keys, values, pages, middle, end, position, window,
         scale, pool_page, pool_place, pool_dim, True, windowed, page_tokens, dim, dims, block,
         precision,
     )  # fmt: skip
+    return acc, total, peak
 
 
 @_jit()
