@@ -24,7 +24,7 @@ HEADER: Final = SOURCE.with_name("lanes.h")
 EXACT: Final = ("-fno-associative-math", "-fno-reciprocal-math", "-ffp-contract=off")
 # With less, looking for shared pages and a pass over them are not faster than no pass over them
 # (`make bench F=attention`): the more query heads read a key, the less more rows add to that.
-MIN_SHARED_TOKENS: Final = 256  # times the query heads of a key head
+MIN_SHARED_TOKENS: Final = 384  # times the query heads of a key head
 MIN_SHARING_ROWS: Final = 2
 MIN_SHARING_KEYS: Final = 16_384
 

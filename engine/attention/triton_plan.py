@@ -100,15 +100,22 @@ def plan_step(
         max_context=max_context,
         splits=split_singles(shape, singles, max_context),
         tile_splits=split_tiles(shape, len(tiles), max_tile_context),
-        shared=SharedTiles(
-            *tensors[4:],
-            splits=split_tiles(shape, len(shared.tiles), int(shared.tiles[:, 3].max())),
-            single_splits=split_singles(
-                shape, singles, int((start[:singles] + 1 - shared.first_own).max())
-            ),
-        )
-        if shared
-        else None,
+        shared=_on_device(shared, tensors[4:], shape, start[:singles]) if shared else None,
+    )
+
+
+def _on_device(
+    host: "_HostTiles", tensors: list[Tensor], shape: LaunchShape, start: Int32Array
+) -> SharedTiles:
+    """Shared tiles with their `tensors` on the device, and how their keys are split."""
+    tiles, members, first_own = tensors
+    longest_own = int((start + 1 - host.first_own).max())
+    return SharedTiles(
+        tiles=tiles,
+        members=members,
+        first_own=first_own,
+        splits=split_tiles(shape, len(host.tiles), int(host.tiles[:, 3].max())),
+        single_splits=split_singles(shape, len(start), longest_own),
     )
 
 

@@ -117,9 +117,9 @@ def test_pages_are_shared_from_the_gate_on() -> None:
         contexts = [Context(tokens + 3, 1, [*prefix, 1100 + n]) for n in range(rows)]
         return ReferenceAttention(store, decode).plan(contexts).decode(2, None).order is not None
 
-    assert shared(512, 32)
-    assert not shared(512, 31)
-    assert not shared(496, 80)
+    assert shared(768, 22)
+    assert not shared(768, 21)
+    assert not shared(752, 80)
     assert shared(8192, 2)
     assert not shared(16_384, 1)
 
