@@ -13,6 +13,7 @@ from gateway.evaluation.lengths import count_words
 from gateway.evaluation.ours import HELD_OUT_SHARE, scores
 from gateway.evaluation.sentences import SentenceEmbedder
 from gateway.evaluation.vectors import TextVectors
+from gateway.prediction.features.embedder_model import packaged_embedder
 from gateway.prediction.model.artefact import encode
 from gateway.prediction.model.inputs import ModelInputs
 from gateway.prediction.model.length_model import FittedModel, LengthModel, fit
@@ -48,7 +49,13 @@ def make_version(corpus: Corpus, report: Report, threads: int) -> FittedVersion:
     model = LengthModel(fitted)
     newest = train.rows(slice(len(train) - round(HELD_OUT_SHARE * len(train)), None))
     start = scores(model.predict(newest.inputs).quantiles, newest)
-    artefact = artefact_of(fitted, model=MODEL, model_hash=MODEL_HASH, scores=start)
+    artefact = artefact_of(
+        fitted,
+        model=MODEL,
+        model_hash=MODEL_HASH,
+        embedder=packaged_embedder().id,
+        scores=start,
+    )
     return FittedVersion(model, encode(artefact), train, test)
 
 

@@ -10,6 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.diagnosis.finding import Finding, failure, ok, warning
 from gateway.diagnosis.server import RunningServer
+from gateway.errors import StartupFailure
+from gateway.prediction.features.embedder_model import EmbedderModel, find_embedder
 from gateway.prediction.serving.process_client import PredictorClient
 from gateway.settings import Settings
 
@@ -22,7 +24,13 @@ LEAST_COVERAGE: Final = 0.75  # of the 0.9 quantile
 def check_predictor(settings: Settings, server: RunningServer | None) -> Iterator[Finding]:
     """Of a running gateway its health; else whether the process starts and answers."""
     if server is None:
-        yield asyncio.run(_starts())
+        try:
+            embedder = find_embedder(settings.embedder)
+        except StartupFailure as error:
+            remedy = "name a folder that SentenceTransformer.save wrote, or unset LMAAS_EMBEDDER"
+            yield failure("predictor", error.message, remedy)
+        else:
+            yield asyncio.run(_starts(embedder))
         return
     if not server.url:
         yield warning("predictor", "not checked: the gateway does not listen yet", "see `server`")
@@ -46,8 +54,8 @@ def check_predictor(settings: Settings, server: RunningServer | None) -> Iterato
     yield from _health(settings, samples, str(health.get("predictions", "")))
 
 
-async def _starts() -> Finding:
-    client = PredictorClient()
+async def _starts(embedder: EmbedderModel) -> Finding:
+    client = PredictorClient(embedder)
     client.start()
     try:
         async with asyncio.timeout(START_S):

@@ -47,7 +47,7 @@ def find_embedder(folder: str | None) -> EmbedderModel:
 
     StartupFailure says what is wrong with the folder. Reads all files once, for the id.
     """
-    if folder is None:
+    if folder is None or folder == packaged_embedder().folder:
         return packaged_embedder()
     path = Path(folder).expanduser().resolve()
     try:

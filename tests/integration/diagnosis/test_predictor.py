@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,3 +95,10 @@ def test_a_process_that_is_away_fails(report: Report) -> None:
 def test_poor_predictions_are_a_warning(report: Report, given: Any, remedy: str) -> None:
     found = report(**given)["predictions"]
     assert (found.status, remedy in found.remedy) == ("warning", True)
+
+
+def test_folder_without_an_embedder_is_a_failure(tmp_path: Path) -> None:
+    settings = Settings(embedder=str(tmp_path))
+    (found,) = check_predictor(settings, None)
+    assert found.part == "predictor"
+    assert f"LMAAS_EMBEDDER={tmp_path} is not the folder" in found.message

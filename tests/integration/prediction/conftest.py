@@ -11,6 +11,7 @@ import pytest
 
 from gateway.database.connection import Database
 from gateway.database.errors import Sessions, transaction
+from gateway.prediction.features.embedder_model import packaged_embedder
 from gateway.prediction.features.features import FEATURE_VERSION, NAMES, USER_INPUT_COLUMN
 from gateway.prediction.features.text_encoder import TEXT_DIMS
 from gateway.prediction.lifecycle.registry import Registry
@@ -66,10 +67,24 @@ async def runs(sessions: Sessions, postgres_url: str) -> AsyncIterator[TrainingR
 @pytest.fixture(scope="session")
 def artefact() -> bytes:
     """A version fitted on 120 rows of one app whose answers are as long as its inputs."""
-    rows = 120
+    return fitted_version(120)
+
+
+@pytest.fixture(scope="session")
+def reading_artefact() -> bytes:
+    """One that reads embeddings of the packaged embedder: of 400 rows, where they matter."""
+    return fitted_version(400, by_sentence=0.5)
+
+
+def fitted_version(rows: int, by_sentence: float = 0.0) -> bytes:
+    """A version of one app; `by_sentence` is what the embedding adds to the log length."""
     random = np.random.default_rng(1)
     features = np.zeros((rows, len(NAMES)), dtype=np.float32)
     features[:, USER_INPUT_COLUMN] = random.uniform(2, 5, rows)
+    sentences = random.normal(size=(rows, DIMS)).astype(np.float32)
+    sentences[:, 0] = 40 * np.sign(sentences[:, 0])
+    sentences /= np.linalg.norm(sentences, axis=1, keepdims=True)
+    log_lengths = features[:, USER_INPUT_COLUMN] + by_sentence * np.sign(sentences[:, 0])
     samples = Samples(
         inputs=ModelInputs(
             apps=[UUID(int=1)] * rows,
@@ -77,15 +92,22 @@ def artefact() -> bytes:
             instructions=np.full((1, DIMS), DIMS**-0.5, dtype=np.float32),
             instruction_of=np.zeros(rows, dtype=np.intp),
             text=random.normal(size=(rows, TEXT_DIMS)).astype(np.float32),
-            sentences=random.normal(size=(rows, DIMS)).astype(np.float32),
+            sentences=sentences,
         ),
-        tokens=np.round(np.exp(features[:, USER_INPUT_COLUMN] + random.normal(0, 0.1, rows))),
+        tokens=np.round(np.exp(log_lengths + random.normal(0, 0.1, rows))),
         censored=np.zeros(rows, dtype=np.bool_),
         max_tokens=np.full(rows, 2_000.0),
         served=np.ones((rows, 6)),
         arrived=[datetime.now(UTC)] * rows,
     )
-    judged = make_version(samples, model=MODEL, model_hash=MODEL_HASH, active=None, threads=1)
+    judged = make_version(
+        samples,
+        model=MODEL,
+        model_hash=MODEL_HASH,
+        embedder=packaged_embedder().id,
+        active=None,
+        threads=1,
+    )
     return encode(judged.artefact)
 
 

@@ -11,6 +11,7 @@ from uuid import uuid4
 import numpy as np
 import psutil
 import pytest
+from msgspec.structs import replace
 
 from gateway.child_process import child_environment
 from gateway.database.connection import Database
@@ -19,6 +20,7 @@ from gateway.history.record import Record
 from gateway.prediction.features.features import NAMES
 from gateway.prediction.features.text_encoder import TEXT_DIMS
 from gateway.prediction.messages import PredictionRequest
+from gateway.prediction.model.artefact import decode, encode
 from gateway.prediction.serving.frames import (
     LoadVersion,
     Ready,
@@ -145,6 +147,35 @@ async def test_killed_process_loses_no_prediction_and_restarts_with_its_version(
     after = (await predictor.predict_by_model(a_prediction_request("one two three four"))).newest
     assert (after.source, after.predictor) == ("model", version)
     assert after.quantiles[2] == pytest.approx(before.quantiles[2], rel=0.3)
+
+
+async def test_embedding_revises_the_prediction_of_a_version_that_reads_it(
+    predictor: LengthPredictor,
+    a_prediction_request: BuildRequest,
+    eventually: Eventually,
+    reading_artefact: bytes,
+) -> None:
+    version = uuid4()
+    await predictor.activate(version, reading_artefact)
+    opened = await predictor.predict_by_model(a_prediction_request("A text that is quite new."))
+    by_text = opened.newest
+    assert (by_text.predictor, by_text.stage) == (version, "text")
+    await eventually(lambda: opened.newest.stage == "embeddings")
+    assert opened.newest.predictor == version
+    assert opened.newest.label == "model+embeddings"
+    assert opened.newest.median != pytest.approx(by_text.median, rel=0.01)
+
+
+async def test_version_of_another_embedder_is_refused_with_the_reason(
+    predictor: LengthPredictor, reading_artefact: bytes
+) -> None:
+    version = decode(reading_artefact, model_hash="abc")
+    assert version.embedder == predictor.embedder.id
+    other = encode(replace(version, embedder="elsewhere@1"))
+    active = predictor.active
+    with pytest.raises(PredictorRefused, match="reads embeddings of elsewhere@1"):
+        await predictor.activate(uuid4(), other)
+    assert predictor.active == active
 
 
 async def test_damaged_artefact_is_refused_and_the_previous_stays(

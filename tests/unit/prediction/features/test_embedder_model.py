@@ -37,6 +37,7 @@ TRANSFORMER = ("Transformer", {"hidden_size": 8})
 
 def test_the_packaged_model_is_the_default() -> None:
     assert find_embedder(None) == packaged_embedder()
+    assert find_embedder(packaged_embedder().folder) == packaged_embedder()
     assert packaged_embedder().dims == 384
     assert packaged_embedder().id.startswith("all-MiniLM-L6-v2@")
 
@@ -65,6 +66,11 @@ def test_width_is_that_of_the_last_module(
     a_model: Callable[..., Path], modules: list[tuple[str, dict[str, object]]], dims: int
 ) -> None:
     assert find_embedder(str(a_model(TRANSFORMER, *modules))).dims == dims
+
+
+def test_folder_that_is_passed_on_is_the_same_embedder(a_model: Callable[..., Path]) -> None:
+    first = find_embedder(str(a_model(TRANSFORMER)))
+    assert find_embedder(first.folder) == first
 
 
 def test_other_weights_are_another_embedder(a_model: Callable[..., Path]) -> None:
