@@ -81,6 +81,14 @@ def _by_id(request_id: UUID) -> Select[RequestRecord]:
     return select(RequestRecord).where(arrived_with(request_id), RequestRecord.id == request_id)
 
 
+def known_id(name: str) -> UUID:
+    """A request's id from the id itself or its answer's `id`, such as `chatcmpl-…`. NotFound."""
+    try:
+        return UUID(name.rpartition("-")[2] if name.startswith(("chatcmpl-", "cmpl-")) else name)
+    except ValueError as error:
+        raise no_request(name) from error
+
+
 def arrived_with(request_id: UUID) -> ColumnElement[bool]:
     """The rows that arrived when the request of this id did; none for an id that is not ours."""
     if request_id.version != TIME_ORDERED_VERSION:

@@ -7,7 +7,7 @@ from typing import Final
 from uuid import UUID
 
 from msgspec import Struct
-from sqlalchemy import Select, func, or_, select, text
+from sqlalchemy import DateTime, Select, func, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import Sessions, transaction
@@ -132,7 +132,9 @@ def money(value: Decimal) -> str:
 async def _locked_now(session: AsyncSession) -> datetime:
     """The database's time, after every other change of prices."""
     await session.execute(_LOCK)
-    return (await session.execute(select(func.clock_timestamp()))).scalar_one()
+    return (
+        await session.execute(select(func.clock_timestamp(type_=DateTime(timezone=True))))
+    ).scalar_one()
 
 
 def _overlapping(new: NewPrice, begins: datetime) -> Select[Price]:

@@ -44,11 +44,14 @@ class Group(StrEnum):
 class UsageFilter(Struct, frozen=True, kw_only=True):
     """The days from `since` until before `until`, and of what; None: of all.
 
-    Tenant, app and key are ids or names; a name stands for every one of that name.
+    Tenant, app and key are ids or names; a name stands for every one of that name. `tenant_id` and
+    `key_id` are ids alone, which no name can stand for.
     """
 
     since: date
     until: date
+    tenant_id: UUID | None = None
+    key_id: UUID | None = None
     tenant: str | None = None
     app: str | None = None
     key: str | None = None
@@ -167,14 +170,14 @@ def _conditions(wanted: UsageFilter) -> list[ColumnElement[bool]]:
         if given is not None:
             named = column.in_(select(kind.id).where(kind.name == given))
             found.append(named if (id_ := _id(given)) is None else or_(column == id_, named))
-    for column, given in (
+    exact: list[tuple[Any, object]] = [
+        (UsageDay.tenant_id, wanted.tenant_id),
+        (UsageDay.api_key_id, wanted.key_id),
         (UsageDay.end_user, wanted.user),
         (UsageDay.model, wanted.model),
         (UsageDay.service_tier, wanted.tier),
-    ):
-        if given is not None:
-            found.append(column == given)
-    return found
+    ]
+    return found + [column == value for column, value in exact if value is not None]
 
 
 def _named(page: Subquery) -> Select[Any]:

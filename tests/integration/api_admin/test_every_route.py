@@ -51,6 +51,10 @@ ROUTES = {
     ("GET", "/admin/queue"),
     ("GET", "/admin/requests/{request_id}"),
     ("POST", "/admin/requests/{request_id}/cancel"),
+    ("GET", "/admin/usage"),
+    ("GET", "/admin/prices"),
+    ("POST", "/admin/prices"),
+    ("DELETE", "/admin/prices/{price_id}"),
 }
 BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/admin/tenants/{tenant_id}/apps"): {"name": "x"},

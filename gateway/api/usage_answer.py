@@ -1,0 +1,108 @@
+"""Usage as JSON or CSV: query parameters and answers that `/admin/usage` and `/v1/usage` share."""
+
+import csv
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from io import StringIO
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias
+
+import msgspec
+from litestar import Request, Response
+from litestar.params import QueryParameter
+from msgspec import Struct
+
+from gateway.api.openapi import CSV
+from gateway.api.validation import STORABLE
+from gateway.errors import InvalidRequest, shortened
+from gateway.usage.report import Group, Usage, UsagePage
+
+JSON: Final = "application/json"
+DEFAULT_DAYS: Final = 30
+MAX_USAGE_LIMIT: Final = 1_000
+
+Since: TypeAlias = Annotated[
+    date | None, QueryParameter(description="first day, in UTC; unset: 30 days before `until`")
+]
+Until: TypeAlias = Annotated[
+    date | None, QueryParameter(description="first day that is left out; unset: tomorrow")
+]
+GroupBy: TypeAlias = Annotated[
+    str | None,
+    QueryParameter(
+        pattern=STORABLE,
+        description="what to sum by, with commas: " + ", ".join(Group) + "; unset: one sum",
+    ),
+]
+UsageLimit: TypeAlias = Annotated[
+    int, QueryParameter(ge=1, le=MAX_USAGE_LIMIT, description="most sums wanted")
+]
+UsageOffset: TypeAlias = Annotated[
+    int, QueryParameter(ge=0, le=10_000_000, description="number of sums to skip")
+]
+Format: TypeAlias = Annotated[
+    Literal["json", "csv"] | None,
+    QueryParameter(description="unset: CSV if `Accept` asks for text/csv, else JSON"),
+]
+
+
+class UsageAnswer(Struct, frozen=True, kw_only=True):
+    """A page of sums over the UTC days from `since` until before `until`."""
+
+    object: str = "list"
+    since: date
+    until: date
+    data: list[Usage]
+    has_more: bool
+
+
+class Days(Struct, frozen=True):
+    """The days from `since` until before `until`."""
+
+    since: date
+    until: date
+
+    @classmethod
+    def of(cls, since: date | None, until: date | None) -> Self:
+        """The given days, by default the last 30 with today. InvalidRequest if there are none."""
+        last = until or datetime.now(UTC).date() + timedelta(days=1)
+        try:
+            first = since or last - timedelta(days=DEFAULT_DAYS)
+        except OverflowError as error:
+            raise InvalidRequest("until is too early", param="until") from error
+        if first >= last:
+            raise InvalidRequest(f"since is {first}, not before {last}", param="since")
+        return cls(first, last)
+
+
+def groups_of(given: str | None, accepted: Sequence[Group] = tuple(Group)) -> list[Group]:
+    """The groups of `group_by`. InvalidRequest lists what is accepted."""
+    names = [name for name in (given or "").split(",") if name]
+    if unknown := [name for name in names if name not in accepted]:
+        raise InvalidRequest(
+            f"group_by has {shortened(unknown[0])!r}; accepted are {', '.join(accepted)}",
+            param="group_by",
+        )
+    return [Group(name) for name in names]
+
+
+def usage_response(
+    request: Request[Any, Any, Any], wanted: str | None, days: Days, page: UsagePage
+) -> Response[Any]:
+    """The page as `wanted`, or else as the request's `Accept` prefers."""
+    if wanted is None:
+        wanted = "csv" if request.accept.best_match([JSON, CSV], JSON) == CSV else "json"
+    if wanted == "csv":
+        more = {"x-lmaas-has-more": str(page.more).lower()}
+        return Response(_csv(page), media_type=CSV, headers=more)
+    return Response(
+        UsageAnswer(since=days.since, until=days.until, data=page.items, has_more=page.more)
+    )
+
+
+def _csv(page: UsagePage) -> str:
+    """A line for each sum, under a line of names; what is null is empty."""
+    written = StringIO(newline="")
+    lines = csv.writer(written)
+    lines.writerow(Usage.__struct_fields__)
+    lines.writerows(msgspec.structs.astuple(each) for each in page.items)
+    return written.getvalue()
