@@ -32,7 +32,7 @@ from gateway.usage.report import UsageReport
 from gateway.usage.request import RequestUsages
 from models.base import new_id
 from tests.conftest import Builder
-from tests.integration.usage.query_count import counted
+from tests.integration.query_count import counted
 
 Client = httpx.AsyncClient
 CHAT = {"model": "model", "input": "0.15", "output": "0.6"}
