@@ -98,7 +98,7 @@ class Callers(NamedTuple):
 async def callers(served: Any) -> AsyncIterator[Callers]:
     _, mine = await served.tenant("isolated")
     _, other = await served.tenant("isolated from it")
-    secrets = {"unknown": "sk-lmaas-nobody", "key": mine}
+    secrets = {"unknown": "sk-lmaas-of-no-one", "key": mine}
     async with served.admin() as admin:
         secrets["admin"] = admin.headers["authorization"].removeprefix("Bearer ")
         for scope in SCOPES:
