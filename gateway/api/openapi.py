@@ -37,7 +37,7 @@ ERROR_BODY: Final = Reference(ref="#/components/schemas/ErrorBody")
 OF_ALL: Final = (400, 408, 431, 500)
 MEANING: Final[dict[int, str]] = {
     400: "The request, or the parameter that `param` names, is not as documented.",
-    401: "The API key is missing, unknown or revoked.",
+    401: "The API key is missing, unknown, revoked or expired.",
     403: "The key's scopes do not include this operation.",
     404: "There is no object of this id or name.",
     408: "The request did not arrive in time.",

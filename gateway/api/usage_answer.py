@@ -1,7 +1,6 @@
 """Usage as JSON or CSV: query parameters and answers that `/admin/usage` and `/v1/usage` share."""
 
 import csv
-from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from io import StringIO
 from typing import Annotated, Any, Final, Literal, Self, TypeAlias
@@ -12,8 +11,6 @@ from litestar.params import QueryParameter
 from msgspec import Struct
 
 from gateway.api.openapi import CSV
-from gateway.api.validation import STORABLE
-from gateway.errors import InvalidRequest, shortened
 from gateway.usage.report import Group, Usage, UsagePage
 
 JSON: Final = "application/json"
@@ -26,12 +23,20 @@ Since: TypeAlias = Annotated[
 Until: TypeAlias = Annotated[
     date | None, QueryParameter(description="first day that is left out; unset: tomorrow")
 ]
-GroupBy: TypeAlias = Annotated[
-    str | None,
-    QueryParameter(
-        pattern=STORABLE,
-        description="what to sum by, with commas: " + ", ".join(Group) + "; unset: one sum",
-    ),
+
+
+def _grouping(*groups: Group) -> QueryParameter:
+    """The query parameter `group_by` that takes these groups."""
+    one = "|".join(groups)
+    return QueryParameter(
+        pattern=f"^(({one})(,({one}))*)?$",
+        description=f"what to sum by, with commas: {', '.join(groups)}; unset: one sum",
+    )
+
+
+GroupBy: TypeAlias = Annotated[str | None, _grouping(*Group)]
+OwnGroupBy: TypeAlias = Annotated[
+    str | None, _grouping(Group.DAY, Group.USER, Group.MODEL, Group.TIER)
 ]
 UsageLimit: TypeAlias = Annotated[
     int, QueryParameter(ge=1, le=MAX_USAGE_LIMIT, description="most sums wanted")
@@ -63,26 +68,15 @@ class Days(Struct, frozen=True):
 
     @classmethod
     def of(cls, since: date | None, until: date | None) -> Self:
-        """The given days, by default the last 30 with today. InvalidRequest if there are none."""
+        """The given days, by default the last 30 with today."""
         last = until or datetime.now(UTC).date() + timedelta(days=1)
-        try:
-            first = since or last - timedelta(days=DEFAULT_DAYS)
-        except OverflowError as error:
-            raise InvalidRequest("until is too early", param="until") from error
-        if first >= last:
-            raise InvalidRequest(f"since is {first}, not before {last}", param="since")
-        return cls(first, last)
+        first = date.fromordinal(max(1, last.toordinal() - DEFAULT_DAYS))
+        return cls(since or first, last)
 
 
-def groups_of(given: str | None, accepted: Sequence[Group] = tuple(Group)) -> list[Group]:
-    """The groups of `group_by`. InvalidRequest lists what is accepted."""
-    names = [name for name in (given or "").split(",") if name]
-    if unknown := [name for name in names if name not in accepted]:
-        raise InvalidRequest(
-            f"group_by has {shortened(unknown[0])!r}; accepted are {', '.join(accepted)}",
-            param="group_by",
-        )
-    return [Group(name) for name in names]
+def groups_of(given: str | None) -> list[Group]:
+    """The groups of a valid `group_by`."""
+    return [Group(name) for name in given.split(",")] if given else []
 
 
 def usage_response(

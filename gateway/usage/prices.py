@@ -15,7 +15,7 @@ from gateway.errors import Conflict, InvalidRequest, NotFound
 from gateway.history.audit import note
 from models import Price
 
-AMOUNT: Final = re.compile(r"\d{1,9}(\.\d{1,10})?", re.ASCII)
+AMOUNT: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,10})?")
 # One change at a time: two that overlap could not see each other.
 _LOCK: Final = text("SELECT pg_advisory_xact_lock(hashtext('lmaas.prices'))")
 

@@ -44,6 +44,7 @@ ROUTES = {
     "GET /admin/apps/{app_id}/keys": "tenants",
     "POST /admin/apps/{app_id}/keys": "tenants",
     "DELETE /admin/keys/{key_id}": "tenants",
+    "POST /admin/keys/{key_id}/rotate": "tenants",
     "GET /admin/usage": "tenants",
     "GET /admin/prices": "tenants",
     "POST /admin/prices": "tenants",

@@ -1,6 +1,6 @@
 """`GET /v1/usage` and `GET /v1/requests/{id}`: what the caller's own key and tenant used."""
 
-from typing import Any, Final
+from typing import Any
 
 from litestar import Controller, Request, Response, get
 from litestar.di import NamedDependency
@@ -11,7 +11,7 @@ from gateway.api.query import check_query
 from gateway.api.usage_answer import (
     Days,
     Format,
-    GroupBy,
+    OwnGroupBy,
     Since,
     Until,
     UsageAnswer,
@@ -22,10 +22,8 @@ from gateway.api.usage_answer import (
 )
 from gateway.history.requests import known_id
 from gateway.tenancy.authentication import Caller
-from gateway.usage.report import Group, UsageFilter, UsageReport
+from gateway.usage.report import UsageFilter, UsageReport
 from gateway.usage.request import RequestUsage, RequestUsages
-
-OWN_GROUPS: Final = (Group.DAY, Group.USER, Group.MODEL, Group.TIER)
 
 
 class OwnUsageController(Controller):
@@ -44,7 +42,7 @@ class OwnUsageController(Controller):
         usage: NamedDependency[UsageReport],
         since: Since = None,
         until: Until = None,
-        group_by: GroupBy = None,
+        group_by: OwnGroupBy = None,
         limit: UsageLimit = 100,
         offset: UsageOffset = 0,
         format: Format = None,  # noqa: A002  the parameter's name in the query
@@ -57,8 +55,7 @@ class OwnUsageController(Controller):
             tenant_id=caller.tenant_id,
             key_id=caller.api_key_id,
         )
-        groups = groups_of(group_by, OWN_GROUPS)
-        page = await usage.read(wanted, groups, limit=limit, offset=offset)
+        page = await usage.read(wanted, groups_of(group_by), limit=limit, offset=offset)
         return usage_response(request, format, days, page)
 
     @get("/requests/{request_id:str}", summary="Show what a request used")

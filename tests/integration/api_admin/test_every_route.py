@@ -19,6 +19,7 @@ ROUTES = {
     ("GET", "/admin/apps/{app_id}/keys"),
     ("POST", "/admin/apps/{app_id}/keys"),
     ("DELETE", "/admin/keys/{key_id}"),
+    ("POST", "/admin/keys/{key_id}/rotate"),
     ("GET", "/admin/predictors"),
     ("POST", "/admin/predictors"),
     ("GET", "/admin/predictors/{predictor_id}"),
@@ -60,6 +61,7 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/admin/tenants/{tenant_id}/apps"): {"name": "x"},
     ("POST", "/admin/apps/{app_id}/keys"): {"name": "x"},
     ("PATCH", "/admin/tenants/{tenant_id}"): {"learning": False},
+    ("POST", "/admin/keys/{key_id}/rotate"): {"name": "x"},
 }
 
 
