@@ -22,6 +22,7 @@ from gateway.api.openai.files.routes import files_router
 from gateway.api.openai.length_predictions import LengthPredictionsController
 from gateway.api.openai.served_models import ModelsController
 from gateway.api.openai.timeouts import provide_timeouts
+from gateway.api.openai.usage import OwnUsageController
 from gateway.api.openapi import complete_document
 from gateway.api.request_id import IdentifyingApp
 from gateway.api.schema_page import schema_plugins
@@ -36,6 +37,9 @@ from gateway.tenancy.apps import Apps
 from gateway.tenancy.keys import ApiKeys
 from gateway.tenancy.scopes import AdminAccess, ScopedKeys
 from gateway.tenancy.tenants import Tenants
+from gateway.usage.prices import Prices
+from gateway.usage.report import UsageReport
+from gateway.usage.request import RequestUsages
 
 
 def build_app(node: GatewayNode, metrics: HttpMetrics) -> Litestar:
@@ -56,8 +60,10 @@ def build_app(node: GatewayNode, metrics: HttpMetrics) -> Litestar:
         trail=AuditTrail(sessions),
         requests=RequestHistory(sessions),
         files=node.files,
+        prices=Prices(sessions),
+        usage=UsageReport(sessions),
     )
-    uploads = Uploads(node.files)
+    uploads, usages = Uploads(node.files), RequestUsages(sessions)
     admission = AdminAccess(node.admin_key, admin.scoped_keys)
     app = IdentifyingApp(
         route_handlers=[
@@ -71,6 +77,7 @@ def build_app(node: GatewayNode, metrics: HttpMetrics) -> Litestar:
                     CompletionsController,
                     LengthPredictionsController,
                     ModelsController,
+                    OwnUsageController,
                     files_router(settings.max_file_bytes),
                 ],
                 guards=[api_key_guard(node.authenticator)],
@@ -88,6 +95,8 @@ def build_app(node: GatewayNode, metrics: HttpMetrics) -> Litestar:
             "jobs": Provide(lambda: node.jobs, sync_to_thread=False),
             "files": Provide(lambda: node.files, sync_to_thread=False),
             "uploads": Provide(lambda: uploads, sync_to_thread=False),
+            "usage": Provide(lambda: admin.usage, sync_to_thread=False),
+            "usages": Provide(lambda: usages, sync_to_thread=False),
             "admission": Provide(lambda: admission, sync_to_thread=False),
         },
         request_class=bounded_request(lambda: _body_limits(node), node.service.workers),

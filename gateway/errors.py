@@ -150,7 +150,7 @@ class UnsupportedMediaType(InvalidRequest):
 
 
 class Unauthenticated(LmaasError):
-    """The `Authorization` header has no API key, or the key is unknown or revoked."""
+    """The `Authorization` header has no API key, or the key is unknown, revoked or expired."""
 
     code = "invalid_api_key"
     remedy = (

@@ -9,8 +9,10 @@ from models.file import FileChunk, StoredFile
 from models.predictor import Predictor, TrainingRun, TrainingSchedule
 from models.record import Instruction, RequestRecord
 from models.tenant import ApiKey, App, Tenant
+from models.usage import NO_PRICE, Price, UsageDay
 
 __all__ = [
+    "NO_PRICE",
     "ApiKey",
     "App",
     "AuditEntry",
@@ -22,10 +24,12 @@ __all__ = [
     "FileChunk",
     "Instruction",
     "Predictor",
+    "Price",
     "RequestRecord",
     "ScopedKey",
     "StoredFile",
     "Tenant",
     "TrainingRun",
     "TrainingSchedule",
+    "UsageDay",
 ]

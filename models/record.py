@@ -98,6 +98,11 @@ class RequestRecord(Base):
     gave_up: Mapped[str | None]
     gateway_id: Mapped[UUID | None]
 
+    # Usage. `first_id` is the request's id in the rows of its further choices.
+    first_id: Mapped[UUID | None]
+    cached_tokens: Mapped[int | None]
+    price_id: Mapped[UUID | None]
+
 
 class Instruction(Base):
     """The embedding of an instruction, stored once per embedder, under the instruction's SHA-256.

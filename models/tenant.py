@@ -55,5 +55,6 @@ class ApiKey(Base):
     digest: Mapped[bytes] = mapped_column(unique=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     revoked_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime | None]
 
     app: Mapped[App] = relationship(back_populates="keys", lazy="raise")

@@ -29,12 +29,15 @@ from gateway.api.errors import ErrorBody
 
 ANSWER_OR_STREAM: Final = "The whole answer or, with `stream`, its events."
 EVENT_STREAM: Final = "text/event-stream"
+JSON_OR_CSV: Final = "The page in JSON or, if it is asked for, in CSV."
+CSV: Final = "text/csv"
+OTHER_FORMS: Final = {ANSWER_OR_STREAM: EVENT_STREAM, JSON_OR_CSV: CSV}  # by description
 ERROR_BODY: Final = Reference(ref="#/components/schemas/ErrorBody")
 # Of any request: it is not HTTP, too slow, its headers are too large, or the gateway has a defect.
 OF_ALL: Final = (400, 408, 431, 500)
 MEANING: Final[dict[int, str]] = {
     400: "The request, or the parameter that `param` names, is not as documented.",
-    401: "The API key is missing, unknown or revoked.",
+    401: "The API key is missing, unknown, revoked or expired.",
     403: "The key's scopes do not include this operation.",
     404: "There is no object of this id or name.",
     408: "The request did not arrive in time.",
@@ -67,6 +70,11 @@ def streamed(form: Any, *statuses: int) -> dict[int, ResponseSpec]:
     return {200: whole, **errors(*statuses)}
 
 
+def json_or_csv(form: Any) -> dict[int, ResponseSpec]:
+    """A handler's `responses`: an answer of this form, or the same in CSV."""
+    return {200: ResponseSpec(form, generate_examples=False, description=JSON_OR_CSV)}
+
+
 def complete_document(app: Litestar) -> None:
     """Add the responses and the request body of every operation to the application's document."""
     document = app.openapi_schema
@@ -80,9 +88,9 @@ def complete_document(app: Litestar) -> None:
             if _is_error_body(responses.get(str(status))):
                 responses[str(status)] = _reference(status)
         whole = responses.get("200")
-        if isinstance(whole, OpenAPIResponse) and whole.description == ANSWER_OR_STREAM:
+        if isinstance(whole, OpenAPIResponse) and whole.description in OTHER_FORMS:
             text = OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING))
-            whole.content = {**(whole.content or {}), EVENT_STREAM: text}
+            whole.content = {**(whole.content or {}), OTHER_FORMS[whole.description]: text}
         operation.responses = dict(sorted(responses.items()))
 
 

@@ -57,6 +57,7 @@ def record_of(state: RequestState, origin: Origin, policy: str, now_s: float) ->
         censored=state.finish_reason != "stop",
         policy=trace.policy or policy,
         gateway_id=origin.gateway_id,
+        first_id=state.first_id,
         batch_id=trace.batch,
         batch_size=trace.batch_size,
         preemptions=state.preemptions,

@@ -93,11 +93,13 @@ class RequestState:
         arrived_s: float,
         opened: OpenPrediction | None = None,
         choice: int = 0,
+        first_id: UUID | None = None,
         grew: asyncio.Event | None = None,
     ) -> None:
         self.id = request_id
         self.request = request
         self.choice = choice
+        self.first_id = first_id  # of the request's first choice; None for that itself
         self.prompt = prompt
         self.user_input_tokens = user_input_tokens
         self.max_tokens = max_tokens

@@ -191,6 +191,7 @@ class GenerationService:
                 request_id=key.id if choice == 0 else _choice_id(request, key, choice),
                 request=request,
                 choice=choice,
+                first_id=key.id if choice else None,
                 prompt=prepared.prompt,
                 user_input_tokens=prepared.user_input_tokens,
                 max_tokens=prepared.max_tokens,

@@ -26,7 +26,8 @@ class Record(Struct, frozen=True, kw_only=True):
     `expected_start_s` and `expected_finish_s` are the estimates made at its arrival.
     `kv_free_pages` counts the free KV pages at its dispatch. `gave_up` is the bound for which it
     was shed before its start, `deadline` or `queue_time`. `gateway_id` identifies one run of a
-    gateway.
+    gateway. `first_id` is the id of the request's first choice, in the records of the others: they
+    share its prompt. `cached_tokens` of the prompt were not computed; null where that is unknown.
 
     `features` holds float32 bytes, the vectors float16 bytes: `embedding` is the text vector,
     `input_embedding` and `instruction_embedding` are the sentence embeddings that `embedder` made.
@@ -78,6 +79,8 @@ class Record(Struct, frozen=True, kw_only=True):
     gateway_id: UUID | None = None
     input_embedding: bytes | None = None
     embedder: str | None = None
+    first_id: UUID | None = None
+    cached_tokens: int | None = None
 
     @property
     def batch(self) -> bool:

@@ -6,7 +6,7 @@ from typing import Final
 from uuid import UUID
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Select, func, not_, select
+from sqlalchemy import ColumnElement, Select, false, func, not_, select
 
 from gateway.database.errors import Sessions, transaction
 from gateway.errors import NotFound, shortened
@@ -78,11 +78,23 @@ def no_request(request_id: UUID | str) -> NotFound:
 
 def _by_id(request_id: UUID) -> Select[RequestRecord]:
     """Select by id within a minute of arrival, the first column of the primary key."""
+    return select(RequestRecord).where(arrived_with(request_id), RequestRecord.id == request_id)
+
+
+def known_id(name: str) -> UUID:
+    """A request's id from the id itself or its answer's `id`, such as `chatcmpl-…`. NotFound."""
+    try:
+        return UUID(name.rpartition("-")[2] if name.startswith(("chatcmpl-", "cmpl-")) else name)
+    except ValueError as error:
+        raise no_request(name) from error
+
+
+def arrived_with(request_id: UUID) -> ColumnElement[bool]:
+    """The rows that arrived when the request of this id did; none for an id that is not ours."""
+    if request_id.version != TIME_ORDERED_VERSION:
+        return false()
     made = made_at(request_id)
-    return select(RequestRecord).where(
-        RequestRecord.arrived_at.between(made - MAX_ID_DELAY, made + ID_MARGIN),
-        RequestRecord.id == request_id,
-    )
+    return RequestRecord.arrived_at.between(made - MAX_ID_DELAY, made + ID_MARGIN)
 
 
 def _count_overtaking(

@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DataError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from gateway.history.pricing import price_ids
 from gateway.history.record import Record
 from gateway.history.spool import Spool, line_of, read_sealed, set_aside
 from models import Instruction, RequestRecord, Tenant
@@ -25,6 +26,9 @@ INSERT_S: Final = 30.0
 CLOSE_S: Final = 5.0  # what is not inserted then stays in the spool
 MAX_KNOWN_INSTRUCTIONS: Final = 100_000
 KNOWN_INSTRUCTIONS_S: Final = 600.0  # then they are inserted again: some may have been erased
+
+# Returning makes it one statement for many rows, and so one update of each sum of usage.
+_INSERT: Final = insert(RequestRecord).on_conflict_do_nothing().returning(RequestRecord.id)
 
 log = structlog.get_logger()
 
@@ -115,9 +119,13 @@ class HistoryWriter:
         async with asyncio.timeout(INSERT_S), self._sessions() as session, session.begin():
             permitted = await _permitted(session, records)
             instructions = self._new_instructions(permitted)
-            for start in range(0, len(permitted), ROWS_PER_INSERT):
-                rows = [_row(record) for record in permitted[start : start + ROWS_PER_INSERT]]
-                await session.execute(insert(RequestRecord).on_conflict_do_nothing(), rows)
+            prices = await price_ids(session, permitted)
+            rows = [
+                _row(record) | {"price_id": price}
+                for record, price in zip(permitted, prices, strict=True)
+            ]
+            for start in range(0, len(rows), ROWS_PER_INSERT):
+                await session.execute(_INSERT, rows[start : start + ROWS_PER_INSERT])
             if instructions:
                 known = [
                     {"hash": key, "embedder": embedder, "embedding": vector}

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
@@ -28,6 +29,10 @@ UNKNOWN_KEY_WAIT_S: Final = 1.5
 MAX_CACHED_KEYS: Final = 10_000
 
 
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
 class _CachedCaller(Struct):
     caller: Caller
     expires_at_s: float
@@ -37,9 +42,9 @@ class Authenticator:
     """Finds callers by their API keys, and caches them.
 
     Cached keys are accepted while the database is away or hangs, however long that lasts; keys
-    that are not in the cache get DatabaseLost after `key_lookup_s` seconds. A key revoked through
-    this gateway is refused at once, a key revoked elsewhere within `CACHE_S` or, if the database
-    was away, within `DATABASE_RETRY_S` of its return.
+    that are not in the cache get DatabaseLost after `key_lookup_s` seconds. A key is refused from
+    its expiry on; a key revoked through this gateway at once, a key revoked elsewhere within
+    `CACHE_S` or, if the database was away, within `DATABASE_RETRY_S` of its return.
     """
 
     def __init__(
@@ -48,10 +53,13 @@ class Authenticator:
         *,
         key_lookup_s: float = UNKNOWN_KEY_WAIT_S,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = _now,
     ) -> None:
+        """`clock` times the cache, `now` the expiry of keys."""
         self._lookup = CallerLookup(sessions, self._remember)
         self._key_lookup_s = key_lookup_s
         self._clock = clock
+        self._now = now
         self._cached: OrderedDict[bytes, _CachedCaller] = OrderedDict()
         self._refused_until_s: OrderedDict[bytes, float] = OrderedDict()
         self._revoked: set[UUID] = set()
@@ -62,6 +70,9 @@ class Authenticator:
         key = digest(secret)
         now = self._clock()
         cached = self._cached.get(key)
+        if cached is not None and self._expired(cached.caller):
+            del self._cached[key]
+            raise _refusal()
         if cached is not None and (now < cached.expires_at_s or now < self._database_retry_at_s):
             self._cached.move_to_end(key)
             return cached.caller
@@ -72,10 +83,17 @@ class Authenticator:
     def revoke(self, api_key_id: UUID) -> None:
         """Refuse this key from now on. Call it after the revocation is committed."""
         self._revoked.add(api_key_id)
+        self.forget(api_key_id)
+
+    def forget(self, api_key_id: UUID) -> None:
+        """Look this key up again when it is used next. Call it after a change is committed."""
         for key in [
             k for k, cached in self._cached.items() if cached.caller.api_key_id == api_key_id
         ]:
             del self._cached[key]
+
+    def _expired(self, caller: Caller) -> bool:
+        return caller.expires_at is not None and caller.expires_at <= self._now()
 
     def check(self) -> None:
         """Assert that the caches are bounded and consistent."""
@@ -122,7 +140,7 @@ class Authenticator:
 
 
 def _refusal() -> Unauthenticated:
-    return Unauthenticated("the API key is unknown or revoked")
+    return Unauthenticated("the API key is unknown or revoked, or has expired")
 
 
 def _trim(memory: OrderedDict[bytes, _CachedCaller] | OrderedDict[bytes, float]) -> None:

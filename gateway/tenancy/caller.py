@@ -1,5 +1,6 @@
 """The caller of a request."""
 
+from datetime import datetime
 from uuid import UUID
 
 from msgspec import Struct
@@ -9,6 +10,7 @@ class Caller(Struct, frozen=True, kw_only=True):
     """An app of a tenant, identified by one of the app's API keys.
 
     `instruction` is the app's registered one, if any; `share` the tenant's weight against others.
+    The key is valid before `expires_at`; None: until it is revoked.
     """
 
     tenant_id: UUID
@@ -18,3 +20,4 @@ class Caller(Struct, frozen=True, kw_only=True):
     api_key_id: UUID
     instruction: str | None
     share: float = 1.0
+    expires_at: datetime | None = None

@@ -1,17 +1,20 @@
 """API keys: secrets that identify an app."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 from msgspec import Struct
 
-from gateway.database.errors import Sessions, transaction
-from gateway.errors import NotFound
+from gateway.database.errors import Sessions, now_of, transaction
+from gateway.errors import Conflict, InvalidRequest, NotFound
 from gateway.tenancy.authentication import Authenticator
 from gateway.tenancy.naming import checked_name
 from gateway.tenancy.paging import Cursor, Page, read_page
 from gateway.tenancy.secret import digest, new_secret, prefix
 from models import ApiKey, App
+
+SECOND: Final = timedelta(seconds=1)
 
 
 class NewKey(Struct, frozen=True):
@@ -22,17 +25,24 @@ class NewKey(Struct, frozen=True):
 
 
 class ApiKeys:
-    """Creates, lists and revokes the keys of an app."""
+    """Creates, lists, rotates and revokes the keys of an app."""
 
     def __init__(self, sessions: Sessions, authenticator: Authenticator) -> None:
         self._sessions = sessions
         self._authenticator = authenticator
 
-    async def create(self, app_id: UUID, name: str) -> NewKey:
-        """A new key. NotFound if there is no such app."""
-        checked_name(name)
+    async def create(
+        self, app_id: UUID, name: str, *, expires_at: datetime | None = None
+    ) -> NewKey:
+        """A new key, valid before `expires_at`. NotFound if there is no such app.
+
+        InvalidRequest if it would have expired.
+        """
+        if expires_at is not None and expires_at <= datetime.now(UTC):
+            raise InvalidRequest("expires_at is past", param="expires_at")
         secret = new_secret()
-        key = key_row(app_id, name, secret)
+        key = key_row(app_id, checked_name(name), secret)
+        key.expires_at = expires_at
         async with transaction(self._sessions) as session:
             if await session.get(App, app_id) is None:
                 raise _no_app(app_id)
@@ -52,12 +62,35 @@ class ApiKeys:
                 raise _no_app(app_id)
             return await read_page(session, ApiKey, cursor, *wanted)
 
+    async def rotate(self, key_id: UUID, name: str, *, overlap_s: float) -> NewKey:
+        """A new key of the same app; the old one expires after the overlap, or earlier as it was.
+
+        NotFound; Conflict if the old key is revoked or has expired. InvalidRequest if the new name
+        is the old one: both keys exist for a while.
+        """
+        secret = new_secret()
+        async with transaction(self._sessions) as session:
+            old = await session.get(ApiKey, key_id, with_for_update=True)
+            if old is None:
+                raise _no_key(key_id)
+            if checked_name(name) == old.name:
+                raise InvalidRequest("name is the old key's; choose another", param="name")
+            now = await now_of(session)
+            if old.revoked_at is not None or (old.expires_at or now + SECOND) <= now:
+                raise Conflict(f"the key {old.name!r} is revoked or has expired; create another")
+            until = now + timedelta(seconds=overlap_s)
+            old.expires_at = min(until, old.expires_at or until)
+            key = key_row(old.app_id, name, secret)
+            session.add(key)
+        self._authenticator.forget(key_id)
+        return NewKey(key, secret)
+
     async def revoke(self, key_id: UUID) -> ApiKey:
         """The key, which this gateway refuses from now on. NotFound. Revoking twice is no error."""
         async with transaction(self._sessions) as session:
             key = await session.get(ApiKey, key_id, with_for_update=True)
             if key is None:
-                raise NotFound(f"there is no key {key_id}", param="key_id")
+                raise _no_key(key_id)
             key.revoked_at = key.revoked_at or datetime.now(UTC)
         self._authenticator.revoke(key_id)
         return key
@@ -66,6 +99,10 @@ class ApiKeys:
 def key_row(app_id: UUID, name: str, secret: str) -> ApiKey:
     """The database row of a key."""
     return ApiKey(app_id=app_id, name=name, prefix=prefix(secret), digest=digest(secret))
+
+
+def _no_key(key_id: UUID) -> NotFound:
+    return NotFound(f"there is no key {key_id}", param="key_id")
 
 
 def _no_app(app_id: UUID) -> NotFound:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
 from msgspec import Struct
-from sqlalchemy import select
+from sqlalchemy import func, or_, select
 
 from gateway.database.errors import Sessions, transaction
 from gateway.errors import OverLimit
@@ -122,10 +122,15 @@ class CallerLookup:
                 Tenant.id,
                 Tenant.name,
                 Tenant.share,
+                ApiKey.expires_at,
             )
             .join(App, App.id == ApiKey.app_id)
             .join(Tenant, Tenant.id == App.tenant_id)
-            .where(ApiKey.digest.in_(digests), ApiKey.revoked_at.is_(None))
+            .where(
+                ApiKey.digest.in_(digests),
+                ApiKey.revoked_at.is_(None),
+                or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now()),
+            )
         )
         async with transaction(self._sessions, within_s=QUERY_S) as session:
             rows = (await session.execute(statement)).all()
@@ -138,6 +143,7 @@ class CallerLookup:
                 api_key_id=key_id,
                 instruction=instruction,
                 share=share,
+                expires_at=expires,
             )
-            for digest, key_id, app_id, app, instruction, tenant_id, tenant, share in rows
+            for digest, key_id, app_id, app, instruction, tenant_id, tenant, share, expires in rows
         }

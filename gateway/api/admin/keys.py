@@ -1,25 +1,35 @@
 """`/admin/apps/{app_id}/keys` and `/admin/keys/{key_id}`: the API keys of an app."""
 
 from datetime import datetime
+from typing import Annotated
 from uuid import UUID
 
 from litestar import Controller, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from gateway.api.admin.actor import area
 from gateway.api.admin.fields import Name
 from gateway.api.envelope import Listing, NameFilter, listing, to_answer
+from gateway.api.openapi import errors
 from gateway.tenancy.keys import ApiKeys
 from gateway.tenancy.paging import Cursor
 from gateway.tenancy.scopes import Scope
 
 
 class KeyRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """A key to create; the name states its purpose."""
+    """A key to create; the name states its purpose. It is valid before `expires_at`, if set."""
 
     name: Name
+    expires_at: Annotated[datetime, Meta(tz=True)] | None = None
+
+
+class KeyRotation(Struct, frozen=True, forbid_unknown_fields=True):
+    """The name of the new key, and for how long the old one stays valid: at most a year."""
+
+    name: Name
+    overlap_s: Annotated[float, Meta(ge=0, le=31_536_000)] = 86_400.0
 
 
 class KeyAnswer(Struct, frozen=True, kw_only=True):
@@ -30,6 +40,7 @@ class KeyAnswer(Struct, frozen=True, kw_only=True):
     name: str
     prefix: str
     created_at: datetime
+    expires_at: datetime | None
     revoked_at: datetime | None
 
 
@@ -42,10 +53,11 @@ class NewKeyAnswer(Struct, frozen=True, kw_only=True):
     prefix: str
     secret: str
     created_at: datetime
+    expires_at: datetime | None
 
 
 class KeysController(Controller):
-    """Creates, lists and revokes API keys."""
+    """Creates, lists, rotates and revokes API keys."""
 
     opt = area(Scope.TENANTS)
 
@@ -54,7 +66,7 @@ class KeysController(Controller):
         self, app_id: FromPath[UUID], data: JSONBody[KeyRequest], keys: NamedDependency[ApiKeys]
     ) -> NewKeyAnswer:
         """The new key with its secret; 404 if there is no such app."""
-        new = await keys.create(app_id, data.name)
+        new = await keys.create(app_id, data.name, expires_at=data.expires_at)
         return to_answer(NewKeyAnswer, new.key, secret=new.secret)
 
     @get("/apps/{app_id:uuid}/keys", summary="List the API keys of an app")
@@ -67,6 +79,18 @@ class KeysController(Controller):
     ) -> Listing[KeyAnswer]:
         """Keys, including revoked ones, oldest first; 404 if there is no such app."""
         return listing(KeyAnswer, await keys.list(app_id, cursor, name))
+
+    @post("/keys/{key_id:uuid}/rotate", summary="Rotate an API key", responses=errors(409))
+    async def rotate_key(
+        self, key_id: FromPath[UUID], data: JSONBody[KeyRotation], keys: NamedDependency[ApiKeys]
+    ) -> NewKeyAnswer:
+        """A new key of the same app with its secret; the old key expires after the overlap.
+
+        With an overlap below half a minute, other gateways may accept the old key until then. 409
+        if the old key is revoked or has expired.
+        """
+        new = await keys.rotate(key_id, data.name, overlap_s=data.overlap_s)
+        return to_answer(NewKeyAnswer, new.key, secret=new.secret)
 
     @delete("/keys/{key_id:uuid}", status_code=200, summary="Revoke an API key")
     async def revoke_key(self, key_id: FromPath[UUID], keys: NamedDependency[ApiKeys]) -> KeyAnswer:

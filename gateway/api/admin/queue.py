@@ -12,7 +12,7 @@ from gateway.api.admin.actor import Actor, area
 from gateway.generation.insight.explanation import Explanation
 from gateway.generation.insight.queue_view import QueueEntry, QueuePage, QueueTotals
 from gateway.generation.service import GenerationService
-from gateway.history.requests import RequestHistory, no_request
+from gateway.history.requests import RequestHistory, known_id
 from gateway.tenancy.scopes import Scope
 
 QueueLimit = Annotated[
@@ -94,11 +94,3 @@ class RequestsController(Controller):
         404 if it neither waits nor runs in this gateway.
         """
         return service.scheduler.cancel_request(known_id(request_id), by=actor)
-
-
-def known_id(name: str) -> UUID:
-    """A request's id from the id itself or its answer's `id`, such as `chatcmpl-…`. NotFound."""
-    try:
-        return UUID(name.rpartition("-")[2] if name.startswith(("chatcmpl-", "cmpl-")) else name)
-    except ValueError as error:
-        raise no_request(name) from error

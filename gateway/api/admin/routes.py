@@ -18,6 +18,8 @@ from gateway.api.admin.samples import DriftController, LogsController, SamplesCo
 from gateway.api.admin.scoped_keys import ScopedKeysController
 from gateway.api.admin.tenants import TenantsController
 from gateway.api.admin.training import TrainingRunsController, TrainingScheduleController
+from gateway.api.admin.usage.prices import PricesController
+from gateway.api.admin.usage.usage import UsageController
 from gateway.api.envelope import provide_cursor
 from gateway.api.query import check_query
 from gateway.files.store import FileStore
@@ -35,6 +37,8 @@ from gateway.tenancy.apps import Apps
 from gateway.tenancy.keys import ApiKeys
 from gateway.tenancy.scopes import AdminAccess, ScopedKeys
 from gateway.tenancy.tenants import Tenants
+from gateway.usage.prices import Prices
+from gateway.usage.report import UsageReport
 
 T = TypeVar("T")
 
@@ -56,6 +60,8 @@ class AdminServices(Struct, frozen=True, kw_only=True):
     trail: AuditTrail
     requests: RequestHistory
     files: FileStore
+    prices: Prices
+    usage: UsageReport
 
 
 def admin_router(admin_key: AdminKey, services: AdminServices) -> Router:
@@ -79,6 +85,8 @@ def admin_router(admin_key: AdminKey, services: AdminServices) -> Router:
             EngineController,
             QueueController,
             RequestsController,
+            PricesController,
+            UsageController,
         ],
         guards=[admission_guard(AdminAccess(admin_key, services.scoped_keys))],
         before_request=check_query,

@@ -21,6 +21,7 @@ KEY_COLUMNS: Columns = {
     "name": "name",
     "key": lambda key: f"{key['prefix']}…",
     "created": "created_at",
+    "expires": "expires_at",
     "revoked": "revoked_at",
 }
 
@@ -164,11 +165,12 @@ def keys() -> None:
 @keys.command("create")
 @click.argument("app")
 @click.argument("name")
+@click.option("--expires", help="Time with a zone: 2027-01-01T00:00:00Z. Default: never.")
 @pass_session
-def create_key(session: AdminSession, app: str, name: str) -> None:
+def create_key(session: AdminSession, app: str, name: str, expires: str | None) -> None:
     """Create an API key of an app; its secret is shown once."""
     path = f"/admin/apps/{session.names.app(app)}/keys"
-    session.output.item(session.client.post(path, name=name))
+    session.output.item(session.client.post(path, name=name, expires_at=expires))
     session.output.hint(
         f"send requests to {session.server.url}/v1 with this secret as the API key; "
         "it is not shown again"
@@ -182,6 +184,26 @@ def list_keys(session: AdminSession, app: str) -> None:
     """List the API keys of an app."""
     path = f"/admin/apps/{session.names.app(app)}/keys"
     session.output.items(session.client.all(path), KEY_COLUMNS, none=f"the app {app} has no keys")
+
+
+@keys.command("rotate")
+@click.argument("key")
+@click.argument("name")
+@click.option(
+    "--overlap-s",
+    type=float,
+    default=86_400.0,
+    show_default=True,
+    help="Seconds for which the old key stays valid.",
+)
+@pass_session
+def rotate_key(session: AdminSession, key: str, name: str, overlap_s: float) -> None:
+    """Create a key NAME that takes the place of KEY; its secret is shown once."""
+    path = f"/admin/keys/{session.names.key(key)}/rotate"
+    new = session.client.post(path, name=name, overlap_s=overlap_s)
+    session.output.item(new)
+    app = new["app_id"] if is_id(key) else key.rpartition("/")[0]
+    session.output.next_step("keys", "list", app, about="shows when the old key expires")
 
 
 @keys.command("revoke")

@@ -45,6 +45,8 @@ from gateway.tenancy.apps import Apps
 from gateway.tenancy.keys import ApiKeys
 from gateway.tenancy.scopes import ScopedKeys
 from gateway.tenancy.tenants import Tenants
+from gateway.usage.prices import Prices
+from gateway.usage.report import UsageReport
 from tests.conftest import Builder
 
 ADMIN_KEY = "the-admin-key"
@@ -122,6 +124,8 @@ def application(
         trail=AuditTrail(sessions),
         requests=RequestHistory(sessions),
         files=FileStore(sessions, FileBounds()),
+        prices=Prices(sessions),
+        usage=UsageReport(sessions),
     )
     return Litestar(
         [admin_router(AdminKey(ADMIN_KEY), services)],

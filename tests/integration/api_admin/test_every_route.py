@@ -19,6 +19,7 @@ ROUTES = {
     ("GET", "/admin/apps/{app_id}/keys"),
     ("POST", "/admin/apps/{app_id}/keys"),
     ("DELETE", "/admin/keys/{key_id}"),
+    ("POST", "/admin/keys/{key_id}/rotate"),
     ("GET", "/admin/predictors"),
     ("POST", "/admin/predictors"),
     ("GET", "/admin/predictors/{predictor_id}"),
@@ -51,11 +52,16 @@ ROUTES = {
     ("GET", "/admin/queue"),
     ("GET", "/admin/requests/{request_id}"),
     ("POST", "/admin/requests/{request_id}/cancel"),
+    ("GET", "/admin/usage"),
+    ("GET", "/admin/prices"),
+    ("POST", "/admin/prices"),
+    ("DELETE", "/admin/prices/{price_id}"),
 }
 BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/admin/tenants/{tenant_id}/apps"): {"name": "x"},
     ("POST", "/admin/apps/{app_id}/keys"): {"name": "x"},
     ("PATCH", "/admin/tenants/{tenant_id}"): {"learning": False},
+    ("POST", "/admin/keys/{key_id}/rotate"): {"name": "x"},
 }
 
 

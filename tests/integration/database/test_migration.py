@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from alembic import command
+from alembic.script import ScriptDirectory
 
 from gateway.database.embedded import EmbeddedPostgres
 from gateway.database.migration import LOCK_KEY, alembic_config, migrate
@@ -65,6 +66,32 @@ def test_embeddings_of_an_earlier_release_stay_and_have_no_embedder(empty_url: s
         command.downgrade(config, "0007")
         with psycopg.connect(empty_url) as connection:
             assert connection.execute("SELECT * FROM instructions").fetchall() == [(b"a", b"e")]
+
+
+ROW = """
+    INSERT INTO requests (arrived_at, id, tenant_id, app_id, api_key_id, model, streamed,
+        prompt_tokens, user_input_tokens, max_tokens, temperature, top_p, quantiles,
+        prediction_source, feature_version, features, instruction_hash, generation_tokens,
+        finish_reason, censored, policy, preemptions, queued_s, response_s)
+    SELECT at, gen_random_uuid(), id, id, id, 'm', false, 20, 10, 100, 1, 1, '{}', 'prior', 1, '',
+        '', 12, 'stop', false, 'lmaas', 0, 0.1, 0.3
+    FROM gen_random_uuid() AS id, CAST('2026-03-01 00:30:00+01' AS timestamptz) AS at
+"""
+
+
+def test_history_that_an_upgrade_finds_is_counted_in_usage(empty_url: str) -> None:
+    migrate(empty_url)
+    with alembic_config(empty_url) as config:
+        before = ScriptDirectory.from_config(config).get_revision("0010").down_revision
+        assert isinstance(before, str)
+        command.downgrade(config, before)
+    with psycopg.connect(empty_url) as connection:
+        connection.execute(ROW)
+    migrate(empty_url)
+    with psycopg.connect(empty_url) as connection:
+        connection.execute(ROW)
+        kept = "SELECT day::text, sum(requests)::int, sum(prompt_tokens)::int FROM usage_days"
+        assert connection.execute(f"{kept} GROUP BY day").fetchall() == [("2026-02-28", 2, 40)]
 
 
 def test_migrating_twice_changes_nothing(empty_url: str) -> None:

@@ -2,13 +2,10 @@
 
 import asyncio
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
-from sqlalchemy import event, select, update
+from sqlalchemy import select, update
 
 from gateway.database.connection import Database
 from gateway.database.errors import Sessions
@@ -30,6 +27,7 @@ from models import AuditEntry, StoredFile
 from models.base import new_id
 from tests.conftest import PATIENCE_S, Builder
 from tests.integration.files.conftest import BOUNDS, Put, owner_of, rows
+from tests.integration.query_count import counted
 
 
 @pytest.fixture
@@ -39,19 +37,6 @@ async def owner(build: Builder) -> FileOwner:
 
 async def contents(store: FileStore, file: StoredFile) -> bytes:
     return b"".join([chunk async for chunk in store.read(file)])
-
-
-@contextmanager
-def counted(database: Database) -> Iterator[list[str]]:
-    """The statements that are executed."""
-    statements: list[str] = []
-
-    def note(*given: Any) -> None:
-        statements.append(given[2])
-
-    event.listen(database.engine.sync_engine, "before_cursor_execute", note)
-    yield statements
-    event.remove(database.engine.sync_engine, "before_cursor_execute", note)
 
 
 async def test_file_is_read_as_it_was_written(store: FileStore, put: Put, owner: FileOwner) -> None:

@@ -3,19 +3,21 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, update
 
 from gateway.database.connection import Database
 from gateway.database.errors import Sessions
-from gateway.errors import DatabaseLost, Unauthenticated
+from gateway.errors import Conflict, DatabaseLost, Unauthenticated
 from gateway.tenancy import authentication, lookup
 from gateway.tenancy.authentication import Authenticator
 from gateway.tenancy.demo import ensure_demo
 from gateway.tenancy.keys import ApiKeys
 from gateway.tenancy.secret import new_secret
 from gateway.tenancy.tenants import Tenants
+from models import ApiKey
 from tests.conftest import PATIENCE_S, Builder
 from tests.integration.tenancy.conftest import DatabaseProxy
 
@@ -110,6 +112,49 @@ async def test_key_revoked_elsewhere_is_refused_after_the_cache_time(
     clock.now = authentication.CACHE_S
     with pytest.raises(Unauthenticated):
         await authenticator.authenticate(new.secret)
+
+
+async def test_key_is_refused_from_its_expiry_on_without_a_query(
+    sessions: Sessions, build: Builder, database: Database
+) -> None:
+    expires_at = datetime.now(UTC) + timedelta(days=1)
+    seen = [expires_at - timedelta(microseconds=1)]
+    authenticator = Authenticator(sessions, key_lookup_s=PATIENCE_S, now=lambda: seen[-1])
+    app = await build.app()
+    new = await ApiKeys(sessions, authenticator).create(app.id, "a day", expires_at=expires_at)
+    await authenticator.authenticate(new.secret)
+    seen.append(expires_at)
+    with recorded_statements(database) as statements, pytest.raises(Unauthenticated):
+        await authenticator.authenticate(new.secret)
+    assert statements == []
+
+
+async def test_expired_key_is_not_found(sessions: Sessions, build: Builder) -> None:
+    new = await build.key()
+    past = datetime.now(UTC) - timedelta(days=1)
+    async with sessions.begin() as session:
+        await session.execute(update(ApiKey).values(expires_at=past))
+    with pytest.raises(Unauthenticated, match="expired"):
+        await build.authenticator.authenticate(new.secret)
+    with pytest.raises(Conflict):
+        await ApiKeys(sessions, build.authenticator).rotate(new.key.id, "next", overlap_s=60)
+
+
+async def test_both_keys_are_valid_during_the_overlap_of_a_rotation(
+    sessions: Sessions, build: Builder
+) -> None:
+    keys, old = ApiKeys(sessions, build.authenticator), await build.key(name="old")
+    first = await build.authenticator.authenticate(old.secret)
+    new = await keys.rotate(old.key.id, "new", overlap_s=3600)
+    again = await build.authenticator.authenticate(old.secret)
+    assert first.expires_at is None
+    assert again.expires_at is not None
+    assert (await build.authenticator.authenticate(new.secret)).app_id == first.app_id
+    await keys.rotate(old.key.id, "newer", overlap_s=7200)  # no later than it was
+    assert (await build.authenticator.authenticate(old.secret)).expires_at == again.expires_at
+    await keys.rotate(old.key.id, "newest", overlap_s=0)
+    with pytest.raises(Unauthenticated):
+        await build.authenticator.authenticate(old.secret)
 
 
 async def test_revocation_during_a_look_up_refuses_the_key(

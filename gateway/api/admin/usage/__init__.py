@@ -1,0 +1,1 @@
+"""`/admin/usage` and `/admin/prices`: what was used, and what it costs."""

@@ -1,0 +1,73 @@
+"""`GET /v1/usage` and `GET /v1/requests/{id}`: what the caller's own key and tenant used."""
+
+from typing import Any
+
+from litestar import Controller, Request, Response, get
+from litestar.di import NamedDependency
+from litestar.params import FromPath
+
+from gateway.api.openapi import json_or_csv
+from gateway.api.query import check_query
+from gateway.api.usage_answer import (
+    Days,
+    Format,
+    OwnGroupBy,
+    Since,
+    Until,
+    UsageAnswer,
+    UsageLimit,
+    UsageOffset,
+    groups_of,
+    usage_response,
+)
+from gateway.history.requests import known_id
+from gateway.tenancy.authentication import Caller
+from gateway.usage.report import UsageFilter, UsageReport
+from gateway.usage.request import RequestUsage, RequestUsages
+
+
+class OwnUsageController(Controller):
+    """Shows the caller what it used."""
+
+    @get(
+        "/usage",
+        summary="Sum the usage and cost of your key",
+        responses=json_or_csv(UsageAnswer),
+        before_request=check_query,
+    )
+    async def own_usage(
+        self,
+        request: Request[Any, Any, Any],
+        caller: NamedDependency[Caller],
+        usage: NamedDependency[UsageReport],
+        since: Since = None,
+        until: Until = None,
+        group_by: OwnGroupBy = None,
+        limit: UsageLimit = 100,
+        offset: UsageOffset = 0,
+        format: Format = None,  # noqa: A002  the parameter's name in the query
+    ) -> Response[Any]:
+        """Requests, tokens and exact cost; `group_by` takes day, user, model and tier."""
+        days = Days.of(since, until)
+        wanted = UsageFilter(
+            since=days.since,
+            until=days.until,
+            tenant_id=caller.tenant_id,
+            key_id=caller.api_key_id,
+        )
+        page = await usage.read(wanted, groups_of(group_by), limit=limit, offset=offset)
+        return usage_response(request, format, days, page)
+
+    @get("/requests/{request_id:str}", summary="Show what a request used")
+    async def show_request(
+        self,
+        request_id: FromPath[str],
+        caller: NamedDependency[Caller],
+        usages: NamedDependency[RequestUsages],
+    ) -> RequestUsage:
+        """Tokens, cost and outcome of an ended request of your tenant, over its choices.
+
+        `request_id` may also be an answer's `id`. 404 for an unknown id or another tenant's, and
+        until some moments after the request's end.
+        """
+        return await usages.find(known_id(request_id), caller.tenant_id)

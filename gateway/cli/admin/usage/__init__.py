@@ -1,0 +1,1 @@
+"""`lmaas admin usage` and `lmaas admin prices …`."""

@@ -1,0 +1,1 @@
+"""Prices of tokens, and what tenants, apps, keys and users used."""

@@ -1,0 +1,228 @@
+"""Usage and cost over UTC days, by any of day, tenant, app, key, user, model and tier."""
+
+from collections.abc import Sequence
+from datetime import date
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, Final
+from uuid import UUID
+
+from msgspec import Struct
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Select,
+    String,
+    Subquery,
+    Uuid,
+    cast,
+    func,
+    null,
+    or_,
+    select,
+)
+
+from gateway.database.errors import Sessions, transaction
+from gateway.usage.prices import money
+from models import NO_PRICE, ApiKey, App, Price, Tenant, UsageDay
+
+PER_TOKEN: Final = Decimal("0.000001")  # prices are per million tokens
+
+
+class Group(StrEnum):
+    """What usage is summed by."""
+
+    DAY = "day"
+    TENANT = "tenant"
+    APP = "app"
+    KEY = "key"
+    USER = "user"
+    MODEL = "model"
+    TIER = "tier"
+
+
+class UsageFilter(Struct, frozen=True, kw_only=True):
+    """The days from `since` until before `until`, and of what; None: of all.
+
+    Tenant, app and key are ids or names; a name stands for every one of that name. `tenant_id` and
+    `key_id` are ids alone, which no name can stand for.
+    """
+
+    since: date
+    until: date
+    tenant_id: UUID | None = None
+    key_id: UUID | None = None
+    tenant: str | None = None
+    app: str | None = None
+    key: str | None = None
+    user: str | None = None
+    model: str | None = None
+    tier: str | None = None
+
+
+class Usage(Struct, frozen=True, kw_only=True):
+    """A sum; what it is not grouped by is null, and so are the names of what was deleted.
+
+    `requests` counts all that ended, `failed` those of them that ended with an error and used
+    nothing. `unpriced` are those for which no price was valid. `cost` is exact, in decimal notation
+    and in the currency of the prices.
+    """
+
+    day: date | None
+    tenant_id: UUID | None
+    tenant: str | None
+    app_id: UUID | None
+    app: str | None
+    key_id: UUID | None
+    key: str | None
+    user: str | None
+    model: str | None
+    tier: str | None
+    requests: int
+    failed: int
+    unpriced: int
+    prompt_tokens: int
+    cached_tokens: int
+    generation_tokens: int
+    cost: str
+
+
+class UsagePage(Struct, frozen=True):
+    """A page of sums, in the order of what they are grouped by."""
+
+    items: list[Usage]
+    more: bool
+
+
+class UsageReport:
+    """Sums usage."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    async def read(
+        self, wanted: UsageFilter, groups: Sequence[Group], *, limit: int, offset: int = 0
+    ) -> UsagePage:
+        """The sums of `groups`; without a group one sum, of zeros if there was no usage."""
+        page = _sums(wanted, set(groups)).limit(limit + 1).offset(offset).subquery()
+        async with transaction(self._sessions) as session:
+            rows = (await session.execute(_named(page))).all()
+        return UsagePage([_usage(row) for row in rows[:limit]], len(rows) > limit)
+
+
+def cost_of(prompt_tokens: Any, cached_tokens: Any, generation_tokens: Any) -> Any:
+    """The cost of tokens by the columns of `Price`, exactly: an expression of SQL."""
+    return PER_TOKEN * (
+        (prompt_tokens - cached_tokens) * Price.input
+        + cached_tokens * Price.cached_input
+        + generation_tokens * Price.output
+    )
+
+
+def _sums(wanted: UsageFilter, groups: set[Group]) -> Select[Any]:
+    columns: dict[Group, tuple[Any, Any]] = {
+        Group.DAY: (UsageDay.day, cast(null(), UsageDay.day.type)),
+        Group.TENANT: (UsageDay.tenant_id, cast(null(), Uuid())),
+        Group.APP: (UsageDay.app_id, cast(null(), Uuid())),
+        Group.KEY: (UsageDay.api_key_id, cast(null(), Uuid())),
+        Group.USER: (func.nullif(UsageDay.end_user, ""), cast(null(), String())),
+        Group.MODEL: (UsageDay.model, cast(null(), String())),
+        Group.TIER: (func.nullif(UsageDay.service_tier, ""), cast(null(), String())),
+    }
+    shown = [
+        (column if group in groups else nothing).label(group.value)
+        for group, (column, nothing) in columns.items()
+    ]
+    by = [columns[group][0] for group in columns if group in groups]
+    cost = cost_of(UsageDay.prompt_tokens, UsageDay.cached_tokens, UsageDay.generation_tokens)
+    statement = (
+        select(
+            *shown,
+            _sum(UsageDay.requests, "requests"),
+            _sum(UsageDay.failed, "failed"),
+            func.coalesce(
+                func.sum(UsageDay.requests - UsageDay.failed).filter(UsageDay.price_id == NO_PRICE),
+                0,
+            ).label("unpriced"),
+            _sum(UsageDay.prompt_tokens, "prompt_tokens"),
+            _sum(UsageDay.cached_tokens, "cached_tokens"),
+            _sum(UsageDay.generation_tokens, "generation_tokens"),
+            func.coalesce(func.sum(cost), 0).label("cost"),
+        )
+        .select_from(UsageDay)
+        .outerjoin(Price, Price.id == UsageDay.price_id)
+        .where(*_conditions(wanted))
+    )
+    return statement.group_by(*by).order_by(*by)
+
+
+def _sum(column: Any, name: str) -> Any:
+    return cast(func.coalesce(func.sum(column), 0), BigInteger).label(name)
+
+
+def _conditions(wanted: UsageFilter) -> list[ColumnElement[bool]]:
+    found = [UsageDay.day >= wanted.since, UsageDay.day < wanted.until]
+    for column, kind, given in (
+        (UsageDay.tenant_id, Tenant, wanted.tenant),
+        (UsageDay.app_id, App, wanted.app),
+        (UsageDay.api_key_id, ApiKey, wanted.key),
+    ):
+        if given is not None:
+            named = column.in_(select(kind.id).where(kind.name == given))
+            found.append(named if (id_ := _id(given)) is None else or_(column == id_, named))
+    exact: list[tuple[Any, object]] = [
+        (UsageDay.tenant_id, wanted.tenant_id),
+        (UsageDay.api_key_id, wanted.key_id),
+        (UsageDay.end_user, wanted.user),
+        (UsageDay.model, wanted.model),
+        (UsageDay.service_tier, wanted.tier),
+    ]
+    return found + [column == value for column, value in exact if value is not None]
+
+
+def _named(page: Subquery) -> Select[Any]:
+    """The sums with the names of the tenants, apps and keys that still exist."""
+    columns = page.c
+    by = [columns[group.value] for group in Group]
+    return (
+        select(
+            page,
+            Tenant.name.label("tenant_name"),
+            App.name.label("app_name"),
+            ApiKey.name.label("key_name"),
+        )
+        .select_from(page)
+        .outerjoin(Tenant, Tenant.id == columns.tenant)
+        .outerjoin(App, App.id == columns.app)
+        .outerjoin(ApiKey, ApiKey.id == columns.key)
+        .order_by(*by)
+    )
+
+
+def _usage(row: Any) -> Usage:
+    return Usage(
+        day=row.day,
+        tenant_id=row.tenant,
+        tenant=row.tenant_name,
+        app_id=row.app,
+        app=row.app_name,
+        key_id=row.key,
+        key=row.key_name,
+        user=row.user,
+        model=row.model,
+        tier=row.tier,
+        requests=row.requests,
+        failed=row.failed,
+        unpriced=int(row.unpriced),
+        prompt_tokens=row.prompt_tokens,
+        cached_tokens=row.cached_tokens,
+        generation_tokens=row.generation_tokens,
+        cost=money(Decimal(row.cost)),
+    )
+
+
+def _id(given: str) -> UUID | None:
+    try:
+        return UUID(given)
+    except ValueError:
+        return None
