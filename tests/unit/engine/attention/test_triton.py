@@ -224,9 +224,10 @@ def test_sequences_share_the_pages_of_a_prefix() -> None:
     bench.check([*contexts, Context(22, 7, [*prefix, *bench.chunk(0, 9).pages], 4)])
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("multiprocessors", [1, 40])
-@pytest.mark.parametrize("group", [1, 3, 16])
+@pytest.mark.parametrize(
+    ("group", "multiprocessors", "dtype"),
+    [(1, 1, torch.float32), (3, 40, torch.float32), (16, 1, torch.bfloat16)],
+)
 def test_pages_that_single_tokens_share_are_read_once(
     group: int, multiprocessors: int, dtype: torch.dtype
 ) -> None:
