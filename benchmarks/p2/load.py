@@ -117,6 +117,14 @@ def _request(line: CorpusLine, max_tokens: int) -> GenerationRequest:
     )
 
 
+async def warm_up(service: GenerationService, request: GenerationRequest) -> None:
+    """Return once the predictor process embeds instructions, too: it loads that model by itself."""
+    embedding = None
+    while embedding is None:
+        embedding = (await service.prepare(request)).prediction.embeddings.instruction
+        await asyncio.sleep(0.1)
+
+
 async def run_load(
     service: GenerationService, requests: Sequence[GenerationRequest], at_s: Sequence[float]
 ) -> LoadRun:

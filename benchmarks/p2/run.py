@@ -34,6 +34,7 @@ from benchmarks.p2.load import (
     generation_requests,
     pin,
     run_load,
+    warm_up,
 )
 from benchmarks.p2.parts import (
     BATCH_REQUESTS,
@@ -141,7 +142,8 @@ def _load(
         batch = [next(requests) for _ in times_s]
         return served.runner.run(run_load(served.service, batch, times_s.tolist()))
 
-    once(OfferedLoad(20), 0)  # warms both processes up
+    served.runner.run(warm_up(served.service, next(requests)))
+    once(OfferedLoad(20), 0)
     for offered in OFFERED_LOADS:
         rounds = [
             quietest(partial(once, offered, seed), lambda _: None, repeats=0)
