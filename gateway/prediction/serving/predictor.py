@@ -238,7 +238,7 @@ class LengthPredictor:
         if reply is None:
             return
         _keep_embeddings(opened.newest.embeddings, reply, self.embedder.id)
-        self.counts.embeddings["computed"] += reply.stage == "embeddings"
+        self.counts.embeddings["computed"] += reply.input_embedding is not None
         self.counts.embeddings["shed"] += reply.shed
         if reply.scored is None:
             return

@@ -76,7 +76,7 @@ class Scorer:
             EncodedRequest(each, self._texts.encode(each.user_input).astype(np.float16))
             for each in requests
         ]
-        replies = self._replies(encoded, [None] * len(encoded), "text")
+        replies = self._replies(encoded, [None] * len(encoded), last=False)
         return [
             reply
             if self._embedder.submit(each.request.user_input, each, each.request.deadline_s)
@@ -97,18 +97,21 @@ class Scorer:
             if each.embedding is None
         ]
         replies = self._replies(
-            [each.payload for each in ready], [each.embedding for each in ready], "embeddings"
+            [each.payload for each in ready], [each.embedding for each in ready], last=True
         )
         return [*late, *replies]
 
     def _replies(
-        self, encoded: Sequence[EncodedRequest], inputs: Sequence[bytes | None], stage: Stage
+        self, encoded: Sequence[EncodedRequest], inputs: Sequence[bytes | None], *, last: bool
     ) -> list[ScoreReply]:
         instructions = [
             self._embedder.instruction(each.request.instruction_hash, each.request.instruction)
             for each in encoded
         ]
-        scores = self._scores(encoded, instructions, inputs)
+        version = self._version
+        scores = self._scores(version, encoded, instructions, inputs)
+        reads = version is None or version[1].reads_sentences
+        stage: Stage = "embeddings" if last and reads else "text"
         return [
             ScoreReply(
                 each.request.number,
@@ -116,7 +119,7 @@ class Scorer:
                 each.text.tobytes(),
                 scored,
                 stage,
-                last=stage == "embeddings",
+                last=last,
                 input_embedding=own,
             )
             for each, instruction, own, scored in zip(
@@ -126,14 +129,15 @@ class Scorer:
 
     def _scores(
         self,
+        version: tuple[UUID, LengthModel] | None,
         encoded: Sequence[EncodedRequest],
         instructions: Sequence[bytes | None],
         inputs: Sequence[bytes | None],
     ) -> Sequence[VersionScore | None]:
         """The version's predictions; None without a version."""
-        if self._version is None or not encoded:
+        if version is None or not encoded:
             return [None] * len(encoded)
-        predictor, model = self._version
+        predictor, model = version
         dims = self._embedder.model.dims
         scored = model.predict(
             ModelInputs(

@@ -36,7 +36,7 @@ def synthetic_samples(rows: int, seed: int) -> Samples:
         np.log(np.array(RATIOS)[app_of])
         + features[:, USER_INPUT_COLUMN]
         + 0.02 * meaning_axis
-        + 0.3 * np.sign(sentences[:, 0])
+        + 0.15 * np.sign(sentences[:, 0])
         + random.normal(0, 0.1, rows)
     )
     sentences[::10] = np.nan
@@ -61,6 +61,12 @@ def synthetic_samples(rows: int, seed: int) -> Samples:
 @pytest.fixture(scope="session")
 def samples() -> Samples:
     return synthetic_samples(600, seed=1)
+
+
+@pytest.fixture(scope="session")
+def new_samples() -> Samples:
+    """Samples of the same apps that no version was fitted on."""
+    return synthetic_samples(300, seed=7)
 
 
 @pytest.fixture(scope="session")

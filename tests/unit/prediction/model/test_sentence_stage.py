@@ -21,14 +21,15 @@ def log_errors(model: LengthModel, samples: Samples) -> np.ndarray:
 
 
 def test_embeddings_lower_the_error_of_requests_that_have_one(
-    judged: JudgedVersion, samples: Samples
+    judged: JudgedVersion, new_samples: Samples
 ) -> None:
-    embedded = samples.inputs.embedded
-    missing = replace(samples.inputs, sentences=np.full_like(samples.inputs.sentences, np.nan))
+    inputs = new_samples.inputs
+    embedded = inputs.embedded
+    missing = replace(inputs, sentences=np.full_like(inputs.sentences, np.nan))
     model = LengthModel(judged.artefact)
-    with_embedding = log_errors(model, samples)
-    without = log_errors(model, replace(samples, inputs=missing))
-    assert with_embedding[embedded].mean() < 0.7 * without[embedded].mean()
+    with_embedding = log_errors(model, new_samples)
+    without = log_errors(model, replace(new_samples, inputs=missing))
+    assert with_embedding[embedded].mean() < 0.9 * without[embedded].mean()
     np.testing.assert_allclose(with_embedding[~embedded], without[~embedded], atol=1e-5)
 
 
