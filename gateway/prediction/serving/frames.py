@@ -68,8 +68,9 @@ class ScoreReply(Struct, frozen=True, tag=True, array_like=True):
 
     A request has one or two replies: the first of the stage `text`, and where the text's sentence
     embedding is computed, a second, of the stage `embeddings` if the version reads it. After the
-    one that is `last` no other comes. `instruction_embedding` and `input_embedding`, float16 bytes too, are None until they
-    have been computed; `shed` if the latter will not be, since too many texts wait.
+    one that is `last` no other comes. `instruction_embedding` and `input_embedding`, float16 bytes
+    too, are None until they have been computed; `shed` if the latter will not be, since too many
+    texts wait.
     """
 
     number: int
