@@ -37,7 +37,9 @@ from gateway.prediction.model.trees import Table
 from gateway.quantiles import Floats
 
 MIN_EMBEDDED_ROWS: Final = 100
-MIN_EMBEDDED_SHARE: Final = 0.5  # of the rows; below, the first stage has learned from more
+# An answer that ends before its text is embedded has none: with more of these missing, the second
+# stage would learn from long answers alone.
+MIN_EMBEDDED_SHARE: Final = 0.9
 SENTENCE_WEIGHT: Final = 0.5  # norm of the embedding's part of a point
 MEANING_SHARE: Final = 0.47  # of the norms that the text vector's parts have in the first stage
 SKETCH_SHARE: Final = 0.6
