@@ -75,12 +75,12 @@ def page_use_ahead(
     running: Sequence[RunningSequence], page_tokens: int, count: int
 ) -> tuple[Floats, Floats]:
     """Mean and variance of each sequence's own pages in `count` intervals: (n, count) each."""
-    pages, survival = _pages_ahead(running, page_tokens, count)
+    pages, survival = _pages_ahead(running, page_tokens, count, grouped=_any_prefix(running))
     return pages * survival, pages**2 * survival * (1 - survival)
 
 
 def _pages_ahead(
-    running: Sequence[RunningSequence], page_tokens: int, count: int
+    running: Sequence[RunningSequence], page_tokens: int, count: int, *, grouped: bool
 ) -> tuple[Floats, Floats]:
     """Each sequence's own pages while it runs, and P(it runs): (n, count) each."""
     lengths = LengthDistributions.of(running)
@@ -90,9 +90,13 @@ def _pages_ahead(
     longest = np.minimum(lengths.generated[:, None] + last, lengths.max_tokens[:, None])
     longest = np.maximum(longest, lengths.generated[:, None])
     pages = np.ceil((prompts[:, None] + longest) / page_tokens)
-    if any(sequence.prefix is not None for sequence in running):
+    if grouped:
         pages -= np.array([[prefix_pages(each.prefix, page_tokens)] for each in running])
     return pages, survival
+
+
+def _any_prefix(running: Sequence[RunningSequence]) -> bool:
+    return [sequence.prefix for sequence in running].count(None) < len(running)
 
 
 class FuturePeak:
@@ -152,19 +156,20 @@ class FuturePeak:
         if self._assumed is not None:
             running = [structs.replace(each, quantiles=self._assumed) for each in running]
         page_tokens, count = self._capacity.page_tokens, len(self._mean)
-        pages, survivals = _pages_ahead(running, page_tokens, count)
+        grouped = _any_prefix(running)
+        pages, survivals = _pages_ahead(running, page_tokens, count, grouped=grouped)
         means, variances = pages * survivals, pages**2 * survivals * (1 - survivals)
         self._joined = {
             sequence.id: PageUse(mean, variance)
             for sequence, mean, variance in zip(running, means, variances, strict=True)
         }
         self._mean, self._variance = means.sum(axis=0), variances.sum(axis=0)
-        self._prefixes.clear()
-        for sequence, mean, survival in zip(running, means, survivals, strict=True):
-            if sequence.prefix is not None:
-                use = member_use(survival, mean)
-                self._prefixes.join(sequence.id, sequence.prefix, use)
-        if self._prefixes:
+        if grouped or self._prefixes:
+            self._prefixes.clear()
+            for sequence, mean, survival in zip(running, means, survivals, strict=True):
+                if sequence.prefix is not None:
+                    use = member_use(survival, mean)
+                    self._prefixes.join(sequence.id, sequence.prefix, use)
             self._add(self._prefixes.total())
         self._steps = 0
         self._peak_interval = None
@@ -182,8 +187,7 @@ class FuturePeak:
             self._mean = self._mean - use.mean
             self._variance = np.maximum(self._variance - use.variance, 0.0)
             self._peak_interval = None
-            if request_id in self._prefixes:
-                self._add(self._prefixes.leave(request_id))
+            self._add(self._prefixes.leave(request_id))
 
     def admit(self, requests: Sequence[QueuedRequest]) -> int:
         """Admit requests in order until one does not fit; returns how many were admitted."""
@@ -231,14 +235,16 @@ class FuturePeak:
     def _try_join(self, request: QueuedRequest) -> bool:
         if not self._capacity.allows(len(self._joined) + self._withheld_sequences):
             return False
-        own = self._capacity.pages_for(request.prompt_tokens) - self._prefix_pages(request)
+        own = self._capacity.pages_for(request.prompt_tokens)
+        if request.prefix is not None:
+            own -= self._prefix_pages(request)
         if self._mean[self._steps] + own > self._available:
             return False
         if self._exceeds_at(self._find_peak_interval(), request):
             return False
         use, member = self._use(request)
         mean, variance = self._mean + use.mean, self._variance + use.variance
-        if request.prefix is not None and member is not None:
+        if member is not None and request.prefix is not None:
             change = self._prefixes.change(request.prefix, member)
             mean, variance = mean + change.mean, np.maximum(variance + change.variance, 0.0)
         if self._peak(mean, variance) > self._available:
@@ -265,10 +271,9 @@ class FuturePeak:
             return False
         survival = survival_function(self._quantiles(request), request.max_tokens).at(first)
         pages = self._capacity.pages_for(request.prompt_tokens + min(last, request.max_tokens))
-        if request.prefix is not None:  # its own pages alone, without their deviation
-            own = (pages - self._prefix_pages(request)) * survival
-            mean = float(self._mean[interval]) + own
-            return bool(mean > self._available * (1 + EPSILON) and self._margin.z >= 0)
+        if request.prefix is not None:  # by the mean of its own pages: a margin only adds to it
+            mean = float(self._mean[interval]) + (pages - self._prefix_pages(request)) * survival
+            return self._margin.z >= 0 and mean > self._available * (1 + EPSILON)
         deviation = sqrt(float(self._variance[interval]) + pages**2 * survival * (1 - survival))
         used = float(self._mean[interval]) + pages * survival + self._margin.z * deviation
         return bool(used > self._available * (1 + EPSILON))
@@ -286,7 +291,7 @@ class FuturePeak:
         self._mean = self._mean + use.mean
         self._variance = self._variance + use.variance
         self._peak_interval = None
-        if request.prefix is not None and member is not None:
+        if member is not None and request.prefix is not None:
             self._add(self._prefixes.join(request.id, request.prefix, member))
 
     def _peak(self, mean: Floats, variance: Floats) -> float:

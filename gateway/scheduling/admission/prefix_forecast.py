@@ -56,9 +56,6 @@ class PrefixForecast:
     def __bool__(self) -> bool:
         return bool(self.held)
 
-    def __contains__(self, member: str) -> bool:
-        return member in self._uses
-
     def resize(self, page_tokens: int, count: int) -> None:
         """Forget all members: pages have a new size, and there are `count` intervals."""
         self._page_tokens = page_tokens

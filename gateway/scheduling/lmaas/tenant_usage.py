@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from gateway.scheduling.admission.interface import Capacity
+from gateway.scheduling.admission.ledger import prefix_pages
 from gateway.scheduling.admission.length_distribution import LengthDistributions
 from gateway.scheduling.requests import RunningSequence
 
@@ -95,6 +96,7 @@ class TenantUsage:
                 continue
             used[victim.tenant] = left
             pages -= capacity.pages_for(victim.kv_tokens)
+            pages += prefix_pages(victim.prefix, capacity.page_tokens)  # others may hold it
             victims.append(victim)
             if pages <= 0:
                 return victims

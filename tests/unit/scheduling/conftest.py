@@ -7,7 +7,13 @@ from typing import TypeAlias
 import pytest
 
 from gateway.scheduling.lmaas.cost_class import QueueEntry
-from gateway.scheduling.requests import Quantiles, QueuedRequest, RunningSequence
+from gateway.scheduling.requests import (
+    Lane,
+    Quantiles,
+    QueuedRequest,
+    RunningSequence,
+    SharedPrefix,
+)
 
 MakeRequest: TypeAlias = Callable[..., QueuedRequest]
 MakeRunning: TypeAlias = Callable[..., RunningSequence]
@@ -39,6 +45,8 @@ def a_request() -> MakeRequest:
         urgency: float = 1.0,
         deadline_s: float | None = None,
         start_by_s: float | None = None,
+        lane: Lane = "interactive",
+        prefix: SharedPrefix | None = None,
     ) -> QueuedRequest:
         return QueuedRequest(
             id=request_id or f"r{next(numbers)}",
@@ -51,6 +59,8 @@ def a_request() -> MakeRequest:
             urgency=urgency,
             deadline_s=deadline_s,
             start_by_s=start_by_s,
+            lane=lane,
+            prefix=prefix,
         )
 
     return make
@@ -65,6 +75,8 @@ def a_sequence() -> MakeRunning:
         generated: int = 0,
         max_tokens: int = 200,
         quantiles: Quantiles | None = None,
+        lane: Lane = "interactive",
+        prefix: SharedPrefix | None = None,
     ) -> RunningSequence:
         return RunningSequence(
             id=f"s{next(numbers)}",
@@ -72,6 +84,8 @@ def a_sequence() -> MakeRunning:
             generated=generated,
             quantiles=quantiles or spread(generation, max_tokens),
             max_tokens=max_tokens,
+            lane=lane,
+            prefix=prefix,
         )
 
     return make

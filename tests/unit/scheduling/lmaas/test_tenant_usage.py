@@ -2,10 +2,11 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from gateway.scheduling.admission.interface import Capacity
 from gateway.scheduling.lmaas.tenant_usage import TenantUsage, Use
-from gateway.scheduling.requests import RunningSequence
+from gateway.scheduling.requests import RunningSequence, SharedPrefix
 
 CAPACITY = Capacity(pages=1_000, page_tokens=8)
 SHARES = {"a": 1.0, "a2": 1.0, "b": 0.5, "c": 3.0}
@@ -88,3 +89,14 @@ def test_a_suspended_sequence_holds_nothing() -> None:
     usage = TenantUsage(running, {"b": 0.5})
     assert usage.used == {"a": Use(1, 50)}
     assert not usage.over
+
+
+def test_victim_does_not_free_its_shared_prefix() -> None:
+    prefix = SharedPrefix("p", 64)
+    plain = [a_sequence(str(place), "a", 80, median=900.0 - place) for place in range(5)]
+    grouped = [replace(sequence, prefix=prefix) for sequence in plain]
+    freed = {}
+    for name, running in (("plain", plain), ("grouped", grouped)):
+        usage = TenantUsage(running, {"c": SHARES["c"]})
+        freed[name] = [victim.id for victim in usage.victims(running, 4, CAPACITY)]
+    assert freed == {"plain": ["0"], "grouped": ["0", "1"]}
