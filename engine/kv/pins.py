@@ -30,7 +30,7 @@ class Pin:
 
     @property
     def release_order(self) -> tuple[int, bool, int]:
-        """The lowest is released first: of the highest `preempt_first`, unread, least recently used."""
+        """The lowest is released first: the highest `preempt_first`, then unread, then unused."""
         last = self.nodes[-1] if self.nodes else None
         used = max(self.made, last.last_used) if last else self.made
         return -self.preempt_first, bool(last and last.readers), used

@@ -1,13 +1,17 @@
 """How much background work a step takes in."""
 
+from itertools import takewhile
 from math import sqrt
 from typing import Final
 
 from engine.protocol import StepWork
+from engine.step.chunks import Chunk, decoding_rows, take_chunk, work_of
+from engine.step.memory import KvMemory
+from engine.step.sequence import SequenceState
 from engine.step.step_cost import StepCost
 
 UNKNOWN_SHARE: Final = 1 / 32  # of a step's tokens, while its cost is not known
-MAX_HELD_STEPS: Final = 16  # of every so many steps with others, one takes background work in
+MAX_HELD_STEPS: Final = 16  # the last of them takes background work in
 
 
 class Allowance:
@@ -101,7 +105,33 @@ class BackgroundWork:
             least_prompt=self._page_tokens,
         )
 
-    def taken(self, chunks: int, held_rows: int) -> None:
-        """Record what a step with others took in, and the decoding sequences it left out."""
-        self.held_rows += held_rows
+    def fill(
+        self, memory: KvMemory, ready: list[SequenceState], budget: int, others: list[Chunk]
+    ) -> list[Chunk]:
+        """Chunks of `ready`, background sequences in the order they started, for a step.
+
+        At most `budget` tokens; with `others` in the step, what they allow.
+        """
+        allowance = self.allowance(work_of(others)) if others else None
+        decoding = [s for s in ready if s.uncomputed == 1]
+        prompts = [s for s in ready if s.uncomputed > 1]
+        rows = decoding[: decoding_rows(len(decoding), budget, prompts=bool(prompts))]
+        if allowance is not None:
+            granted = allowance
+            rows = list(takewhile(lambda s: granted.row(s.computed + 1), rows))
+            self.held_rows += len(decoding) - len(rows)
+        chunks = [take_chunk(memory, sequence, 1) for sequence in rows]
+        budget -= len(rows)
+        for sequence in prompts:
+            if budget <= 0:
+                break
+            memory.extend_prefix(sequence)
+            tokens = min(sequence.uncomputed, budget)
+            if allowance is not None:
+                tokens = allowance.prompt(sequence.computed, tokens)
+            if tokens:
+                chunks.append(take_chunk(memory, sequence, tokens))
+                budget -= chunks[-1].length
+        chunks = [chunk for chunk in chunks if chunk.length]
         self._held_steps = 0 if chunks else self._held_steps + 1
+        return chunks

@@ -1,11 +1,13 @@
 """The parts of a step: chunks of sequences."""
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from engine.protocol import StepWork
 from engine.step.memory import KvMemory, PageCopies
 from engine.step.sequence import SequenceState
+
+PROMPT_SHARE: Final = 1 / 8  # of a step that has more decoding sequences than tokens
 
 
 class Chunk(NamedTuple):
@@ -57,7 +59,8 @@ def order_chunks(chunks: list[Chunk]) -> list[Chunk]:
 
 def work_of(chunks: Iterable[Chunk]) -> StepWork:
     """What the chunks compute; one of a single token counts as decoding."""
-    prompts, decoding = [], []
+    prompts: list[Chunk] = []
+    decoding: list[Chunk] = []
     for chunk in chunks:
         (prompts if chunk.length > 1 else decoding).append(chunk)
     return StepWork(
@@ -66,3 +69,10 @@ def work_of(chunks: Iterable[Chunk]) -> StepWork:
         sequences=len(decoding),
         kv_tokens=sum(chunk.start + 1 for chunk in decoding),
     )
+
+
+def decoding_rows(decoding: int, tokens: int, *, prompts: bool) -> int:
+    """How many of the decoding sequences get one of a step's tokens; `prompts` keep a share."""
+    if decoding + prompts <= tokens:
+        return decoding
+    return max(0, tokens - (max(1, int(PROMPT_SHARE * tokens)) if prompts else 0))

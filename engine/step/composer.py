@@ -7,14 +7,11 @@ one still runs: the token that it samples for a sequence is counted, but its val
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from engine.step.background import BackgroundWork
-from engine.step.chunks import Chunk, StepPlan, order_chunks, take_chunk, work_of
+from engine.step.chunks import Chunk, StepPlan, decoding_rows, order_chunks, take_chunk
 from engine.step.memory import KvMemory
 from engine.step.sequence import SequenceState
-
-PROMPT_SHARE: Final = 1 / 8  # of a step that has more decoding sequences than tokens
 
 
 class Composer:
@@ -49,6 +46,7 @@ class Composer:
         self._finished: list[SequenceState] = []
         self._to_preempt: list[SequenceState] = []  # before the next step, on request
         self._blocked = False  # the next sequence did not fit, and no memory was freed since
+        self._mixed = False  # whether background sequences ran when the step's composition began
         self._turn = 0  # of decoding sequences, if a step cannot hold all
 
     @property
@@ -94,11 +92,12 @@ class Composer:
 
     def compose(self) -> StepPlan:
         """The next step; extends reservations, preempts and starts sequences."""
+        self._mixed = any(sequence.background for sequence in self.running)
         preempted = self._extend_and_preempt()
         self._start(preempted, background=False)
         chunks = self._fill(preempted)
-        self._start(preempted, background=True)
-        chunks += self._fill_background(chunks)
+        if self._start(preempted, background=True) or self._mixed:
+            chunks += self._fill_background(chunks)
         return StepPlan(order_chunks(chunks), preempted, self.memory.take_copies())
 
     def compose_one(self, sequence: SequenceState) -> StepPlan:
@@ -153,7 +152,7 @@ class Composer:
         for sequence in preempted:
             self._suspend(sequence, self.memory.swap_out)
         self._preempt_for_pages(preempted, background=False)
-        if any(sequence.background for sequence in self.running):
+        if self._mixed:
             self._preempt_for_pages(preempted, background=True)
         return preempted
 
@@ -162,7 +161,7 @@ class Composer:
 
         Pins yield to sequences of a lower `preempt_first`; to others only if nothing else can run.
         """
-        while self._lacks_pages([s for s in self.running if background or not s.background]):
+        while self._lacks_pages(self.running if background else self._others_running):
             candidates = [
                 s for s in self.running if not s.at_max_tokens or (s.background and not background)
             ]
@@ -200,30 +199,38 @@ class Composer:
         self.preempted.sort(key=lambda sequence: sequence.arrival)
         self._blocked = False
 
-    def _start(self, preempted: list[SequenceState], *, background: bool) -> None:
+    def _start(self, preempted: list[SequenceState], *, background: bool) -> bool:
         """Start sequences that fit, in order, either background ones or the others.
 
-        One always runs, if necessary by unpinning.
+        One always runs, if necessary by unpinning. Whether any started.
         """
+        running = len(self.running)
         while not self._blocked and (self.preempted or self.waiting):
             if self._full and (background or not self._background_running):
-                return
+                break
             sequence = self._next()
             if sequence.background != background:
-                return
+                break
             sequence.reserved = max(
                 sequence.reserved, min(sequence.generated + 1, sequence.max_tokens)
             )
             if not self._make_room(sequence, preempted):
                 self._blocked = True
-                return
+                break
             (self.preempted if sequence in self.preempted else self.waiting).remove(sequence)
             self.memory.restore(sequence)
             self.running.append(sequence)
+        return len(self.running) > running
 
     @property
     def _full(self) -> bool:
         return len(self.running) >= self.max_running
+
+    @property
+    def _others_running(self) -> list[SequenceState]:
+        if not self._mixed:
+            return self.running
+        return [sequence for sequence in self.running if not sequence.background]
 
     @property
     def _background_running(self) -> list[SequenceState]:
@@ -240,14 +247,20 @@ class Composer:
             while self.memory.tree.yield_pin() and not self._fits(sequence):
                 pass
             return True
+        return self._fits_without_background(sequence) and self._drive_out(sequence, preempted)
+
+    def _fits_without_background(self, sequence: SequenceState) -> bool:
+        """Whether a sequence can start once all that yields to it has left."""
         yielding = [] if sequence.background else self._background_running
         if not (yielding or self.memory.tree.yielding(sequence.preempt_first)):
             return False
         others = [s for s in self._competitors(sequence) if s not in yielding]
-        if len(self.running) - len(yielding) >= self.max_running:
-            return False
-        if not self.memory.fits_without(yielding, others, sequence):
-            return False
+        return len(self.running) - len(yielding) < self.max_running and self.memory.fits_without(
+            yielding, others, sequence
+        )
+
+    def _drive_out(self, sequence: SequenceState, preempted: list[SequenceState]) -> bool:
+        """Make background work yield until a sequence fits; whether it does."""
         while not self._fits(sequence):
             if not self._yield_memory(sequence, preempted):
                 return False
@@ -279,11 +292,11 @@ class Composer:
 
     def _fill(self, preempted: list[SequenceState]) -> list[Chunk]:
         """The step's chunks but those of background work; allocates the pages that they write."""
-        ready = [s for s in self.running if not s.background and _ready(s)]
+        ready = [s for s in self._others_running if s.ready]
         decoding = [s for s in ready if s.uncomputed == 1]
         prompts = [s for s in ready if s.uncomputed > 1]
         limit = self.step_tokens - self._kept_for_background()
-        rows = _rows(len(decoding), limit, prompts=bool(prompts))
+        rows = decoding_rows(len(decoding), limit, prompts=bool(prompts))
         if rows < len(decoding):
             self._turn += 1
             decoding = sorted(decoding, key=lambda sequence: sequence.last_turn)[:rows]
@@ -291,22 +304,20 @@ class Composer:
                 sequence.last_turn = self._turn
         chunks = []
         for sequence in decoding:
-            self._claim_pages(sequence, 1, preempted)
+            if self._mixed:
+                self._claim_pages(sequence, 1, preempted)
             chunks.append(take_chunk(self.memory, sequence, 1))
         budget = limit - len(chunks)
         for sequence in prompts:
             if budget > 0:
                 self.memory.extend_prefix(sequence)
                 self._claim_pages(sequence, min(sequence.uncomputed, budget), preempted)
-                chunks.append(self._take_prompt(sequence, budget))
-                budget -= chunks[-1].length
+                chunk = take_chunk(self.memory, sequence, budget)
+                if chunk.length:
+                    chunks.append(chunk)
+                    budget -= chunk.length
+                    self._blocked = False  # the next sequence may share what this one computes
         return [chunk for chunk in chunks if chunk.length]
-
-    def _take_prompt(self, sequence: SequenceState, tokens: int) -> Chunk:
-        chunk = take_chunk(self.memory, sequence, tokens)
-        if chunk.length:
-            self._blocked = False  # the next sequence may share what this one computes
-        return chunk
 
     def _claim_pages(
         self, sequence: SequenceState, tokens: int, preempted: list[SequenceState]
@@ -324,43 +335,14 @@ class Composer:
 
     def _fill_background(self, others: list[Chunk]) -> list[Chunk]:
         """The chunks of background work: all that the step holds, or what its others allow."""
-        ready = [s for s in self.running if s.background and _ready(s)]
+        ready = [s for s in self.running if s.background and s.ready]
         if not ready:
             return []
-        allowance = self.background.allowance(work_of(others)) if others else None
-        decoding = [s for s in ready if s.uncomputed == 1]
-        prompts = [s for s in ready if s.uncomputed > 1]
         budget = self.step_tokens - sum(chunk.length for chunk in others)
-        chunks = []
-        for sequence in decoding[: _rows(len(decoding), budget, prompts=bool(prompts))]:
-            if allowance is None or allowance.row(sequence.computed + 1):
-                chunks.append(take_chunk(self.memory, sequence, 1))
-        rows = len(chunks)
-        budget -= rows
-        for sequence in prompts:
-            if budget > 0:
-                self.memory.extend_prefix(sequence)
-                tokens = min(sequence.uncomputed, budget)
-                if allowance is not None:
-                    tokens = allowance.prompt(sequence.computed, tokens)
-                if tokens:
-                    chunks.append(self._take_prompt(sequence, tokens))
-                    budget -= chunks[-1].length
-        chunks = [chunk for chunk in chunks if chunk.length]
-        self.background.taken(len(chunks), len(decoding) - rows)
+        chunks = self.background.fill(self.memory, ready, budget, others)
+        if any(chunk.length > 1 for chunk in chunks):
+            self._blocked = False  # the next sequence may share what these compute
         return chunks
-
-
-def _ready(sequence: SequenceState) -> bool:
-    """Whether the next step can compute it."""
-    return not sequence.at_max_tokens and not (sequence.constraint and sequence.in_flight)
-
-
-def _rows(decoding: int, tokens: int, *, prompts: bool) -> int:
-    """How many of the decoding sequences get one of a step's tokens; `prompts` keep a share."""
-    if decoding + prompts <= tokens:
-        return decoding
-    return max(0, tokens - (max(1, int(PROMPT_SHARE * tokens)) if prompts else 0))
 
 
 def _preemption_rank(sequence: SequenceState) -> tuple[int, int, int]:

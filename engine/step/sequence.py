@@ -76,6 +76,11 @@ class SequenceState:
         return generated >= self.max_tokens
 
     @property
+    def ready(self) -> bool:
+        """Whether the next step can compute it."""
+        return not self.at_max_tokens and not (self.constraint and self.in_flight)
+
+    @property
     def expected_remaining(self) -> int:
         """Tokens still expected; up to the reservation if it has outgrown the estimate."""
         expected = self.expected if self.expected > self.generated else self.reserved

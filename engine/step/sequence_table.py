@@ -51,7 +51,7 @@ class SequenceTable:
         """The current batching mode."""
         return "lockstep" if isinstance(self.composer, LockstepComposer) else "continuous"
 
-    def apply(self, command: Command) -> None:  # noqa: C901 - one case per command
+    def apply(self, command: Command) -> None:  # noqa: C901, PLR0912 - one case per command
         """Execute a command; none may change the mode while a step is in flight."""
         match command:
             case Start(sequences, pins):

@@ -15,7 +15,8 @@ MIN_STEPS: Final = 32  # fewer say too little
 MAX_STEPS: Final = 512  # the newest ones, which are those of the machine as it is now
 STEPS_PER_FIT: Final = 32
 FIT_ROUNDS: Final = 3  # of weights against outliers
-PRIOR_STEPS: Final = 0.1  # weight of the prior's proportions, in steps
+MIN_OUTLIER: Final = 0.25  # relative error; rare kinds of steps are no outliers
+PRIOR_STEPS: Final = 1e-3  # weight of the prior's proportions, in steps
 
 # Seconds of a step; more if it has a prompt; and per prompt token, KV token that it reads,
 # sequence that decodes, and KV token that one reads. Only the proportions count, and only where
@@ -76,7 +77,7 @@ class StepCost:
             gram = weighted.T @ shares + np.eye(len(prior)) * prior_weight
             multiples = nonnegative_least_squares(gram, weighted.sum(0) + prior_weight * scale)
             error = np.abs(1 - shares @ multiples)
-            limit = max(2 * float(np.median(error)), 1e-3)
+            limit = max(3 * float(np.median(error)), MIN_OUTLIER)
             weights = np.minimum(1, limit / np.maximum(error, 1e-9)) ** 2
         return tuple((multiples * prior).tolist())
 

@@ -125,13 +125,15 @@ class LoopRun:
     Like the gateway, it submits the sequences of a batch that ran out of memory again, in halves.
     """
 
-    def __init__(self, runner: Runner, memory: KvMemory, step_tokens: int) -> None:
+    def __init__(
+        self, runner: Runner, memory: KvMemory, step_tokens: int, max_running: int | None
+    ) -> None:
         self.steps: list[Step] = []
         self.failures: list[BaseException] = []
         self.memory = memory
         self._submitted: dict[str, Sequence] = {}
         self._received: Queue[Step | BaseException] = Queue()
-        composer = Composer(memory, step_tokens)
+        composer = Composer(memory, step_tokens, max_running)
         self.loop = StepLoop(runner, composer, self._received.put, self._received.put)
 
     def until(self, condition: Callable[["LoopRun"], bool]) -> None:
@@ -180,6 +182,10 @@ class LoopRun:
         return [name for step in self.steps for name in step.preempted]
 
     @property
+    def unpinned(self) -> list[str]:
+        return [name for step in self.steps for name in step.unpinned]
+
+    @property
     def returned(self) -> list[list[str]]:
         return [step.returned for step in self.steps if step.returned]
 
@@ -197,12 +203,14 @@ def a_run(a_runner: Callable[..., Runner]) -> Iterator[Callable[..., LoopRun]]:
         step_tokens: int = 64,
         sharing: bool = False,
         host_pages: int = 0,
+        max_running: int | None = None,
+        pin_share: float = 1.0,
     ) -> LoopRun:
         is_runner = isinstance(model, Runner)
         runner = model if is_runner else a_runner(model, pages=pages, page_tokens=page_tokens)
         host = HostTier(host_pages, RestoreCosts(page_copy_s=0.0, token_s=1.0))
-        memory = KvMemory(PagePool(pages, page_tokens), host, sharing=sharing)
-        runs.append(LoopRun(runner, memory, step_tokens))
+        memory = KvMemory(PagePool(pages, page_tokens), host, sharing=sharing, pin_share=pin_share)
+        runs.append(LoopRun(runner, memory, step_tokens, max_running))
         runs[-1].loop.start()
         return runs[-1]
 

@@ -13,8 +13,8 @@ texts = st.lists(st.integers(0, 1), min_size=PAGE, max_size=4 * PAGE).map(tuple)
 salts = st.sampled_from(["a", "b"])
 
 
-def a_tree(pages: int = PAGES) -> PrefixTree:
-    return PrefixTree(PagePool(pages, PAGE))
+def a_tree(pages: int = PAGES, pin_share: float = 1.0) -> PrefixTree:
+    return PrefixTree(PagePool(pages, PAGE), pin_share)
 
 
 def put(tree: PrefixTree, tokens: tuple[int, ...], salt: str = "") -> list[PrefixNode]:
@@ -99,6 +99,84 @@ def test_unpin_all_releases_pinned_prefixes() -> None:
     assert len(tree) == 0
 
 
+def test_a_pin_beyond_the_share_is_not_made_and_lost() -> None:
+    tree = a_tree(pages=8, pin_share=0.5)
+    tree.pin("fits", "", (1, 1, 2, 2, 3, 3))
+    tree.pin("large", "", (4, 4, 5, 5))
+    assert list(tree.lost) == ["large"]
+    tree.pin("small", "", (4, 4))
+    assert (list(tree.lost), tree.pins_made, tree.pins_lost) == (["large"], 3, 1)
+
+
+def test_pages_that_pins_have_in_common_count_once() -> None:
+    tree = a_tree(pages=8, pin_share=0.5)
+    tree.pin("one", "", (1, 1, 2, 2, 3, 3))
+    tree.pin("other", "", (1, 1, 2, 2, 4, 4))
+    assert not tree.lost
+    put_unread(tree, (1, 1, 2, 2, 3, 3))
+    put_unread(tree, (1, 1, 2, 2, 4, 4))
+    assert tree.pinned == 4
+    tree.unpin("one")
+    assert tree.pinned == 3
+    tree.pin("third", "", (5, 5))
+    assert not tree.lost
+
+
+def test_equal_prefixes_of_two_salts_are_two_prefixes() -> None:
+    tree = a_tree(pages=8, pin_share=0.5)
+    tree.pin("one", "a", (1, 1, 2, 2))
+    tree.pin("other", "b", (1, 1, 2, 2))
+    tree.pin("third", "a", (3, 3))
+    assert list(tree.lost) == ["third"]
+
+
+def test_pins_yield_by_rank_then_unread_ones_then_the_least_recently_used() -> None:
+    tree = a_tree(pages=20)
+    for name, preempt_first in (("low", 0), ("read", 2), ("old", 2), ("new", 2), ("used", 2)):
+        text = (ord(name[0]),) * 2
+        put_unread(tree, text)
+        tree.pin(name, "", text, preempt_first)
+    tree.pin("waiting", "", (9, 9), 3)
+    put(tree, (ord("r"),) * 2)
+    put_unread(tree, (ord("o"),) * 2)
+    while tree.yield_pin(above=1):
+        pass
+    assert list(tree.lost) == ["waiting", "new", "used", "old", "read"]
+    assert tree.pinned == 1
+    assert tree.yield_pin()
+    assert not tree.yield_pin()
+
+
+def test_a_lost_pin_that_is_made_again_or_dropped_is_not_reported() -> None:
+    tree = a_tree()
+    for name in "abc":
+        tree.pin(name, "", (1, 1))
+        tree.lose(name)
+    tree.pin("a", "", (1, 1))
+    tree.unpin("b")
+    assert list(tree.lost) == ["c"]
+    assert tree.pins_lost == 3
+
+
+def test_pins_beyond_the_share_of_a_smaller_pool_are_lost() -> None:
+    tree = a_tree(pages=12, pin_share=0.5)
+    tree.pin("a", "", (1, 1, 2, 2, 3, 3))
+    tree.pin("b", "", (4, 4, 5, 5, 6, 6))
+    tree._pool.shrink(10)
+    tree.enforce_share()
+    assert list(tree.lost) == ["a"]
+
+
+def test_removed_pages_lose_no_pin() -> None:
+    tree = a_tree()
+    put_unread(tree, (1, 1, 2, 2))
+    tree.pin("group", "", (1, 1, 2, 2))
+    tree._pool.release(tree.remove_subtree(tree.match("", (1, 1, 2, 2), 2)))
+    assert (tree.pinned, list(tree.lost)) == (0, [])
+    put_unread(tree, (1, 1, 2, 2))
+    assert tree.pinned == 2
+
+
 def test_a_pin_waits_again_after_clear() -> None:
     tree = a_tree()
     tree.pin("group", "", (1, 1, 2, 2))
@@ -122,7 +200,7 @@ class TreeTraffic(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.tree = a_tree()
+        self.tree = a_tree(pin_share=0.5)
         self.reading: list[tuple[tuple[int, ...], str, list[PrefixNode]]] = []
 
     @rule(tokens=texts, salt=salts)
@@ -135,9 +213,13 @@ class TreeTraffic(RuleBasedStateMachine):
         _, _, nodes = self.reading.pop(index % len(self.reading))
         self.tree.release(nodes)
 
-    @rule(name=st.sampled_from("xy"), tokens=texts, salt=salts)
-    def pin(self, name: str, tokens: tuple[int, ...], salt: str) -> None:
-        self.tree.pin(name, salt, tokens)
+    @rule(name=st.sampled_from("xyz"), tokens=texts, salt=salts, rank=st.integers(0, 3))
+    def pin(self, name: str, tokens: tuple[int, ...], salt: str, rank: int) -> None:
+        self.tree.pin(name, salt, tokens, rank)
+
+    @rule(above=st.integers(-1, 3))
+    def yield_pin(self, above: int) -> None:
+        assert self.tree.yield_pin(above) or not self.tree.yielding(above)
 
     @rule(name=st.sampled_from("xy"))
     def unpin(self, name: str) -> None:
@@ -160,6 +242,8 @@ class TreeTraffic(RuleBasedStateMachine):
         assert len(self.tree) == len(nodes)
         assert self.tree.unread == sum(not node.retained for node in nodes)
         assert self.tree.shared == sum(node.shared for node in nodes)
+        assert self.tree.pinned == sum(node.pins > 0 for node in nodes)
+        self.tree.check_pins()
         for node in nodes:
             assert node.readers == sum(node in held for _, _, held in self.reading)
 

@@ -9,6 +9,7 @@ import pytest
 from engine.errors import ConflictingCall
 from engine.protocol import (
     Cancel,
+    Drain,
     EngineInfo,
     Event,
     Finish,
@@ -16,14 +17,15 @@ from engine.protocol import (
     Hello,
     KvState,
     Operation,
+    Pin,
     Revise,
     Step,
     Submission,
     SubmitBatch,
 )
 from engine.service.events import EventLog, EventReader
-from engine.service.sessions import Sessions
-from engine.step.commands import Command, Reset, Start, Stop
+from engine.service.sessions import MAX_PINS, Sessions
+from engine.step.commands import Command, RefusePins, Reset, Start, Stop
 from engine.step.seen_ids import SeenIds
 from tests.conftest import PATIENCE_S
 
@@ -102,6 +104,46 @@ async def test_cancel_and_revise_are_passed_on_in_order(a_sequence: Callable) ->
     harness = SessionsHarness()
     harness.submit(SubmitBatch("b", [a_sequence("s")]), Revise({"s": 4}), Cancel(["s"]))
     assert harness.commands[1:] == [Revise({"s": 4}), Stop(["s"])]
+
+
+async def test_pins_come_with_the_sequences_that_they_are_for(a_sequence: Callable) -> None:
+    harness = SessionsHarness()
+    batch = SubmitBatch("b", [a_sequence("s")], [Pin("group", [1, 2], "", 2)])
+    harness.submit(batch, batch)
+    assert harness.commands == [
+        Start([a_sequence("s")], (Pin("group", [1, 2], "", 2),)),
+        Start([], (Pin("group", [1, 2], "", 2),)),
+    ]
+
+
+@pytest.mark.parametrize("tokens", [[97], [-1], [1] * 65])
+async def test_a_pin_that_no_sequence_can_have_is_reported_as_lost(
+    tokens: list[int], a_sequence: Callable
+) -> None:
+    harness = SessionsHarness()
+    harness.submit(SubmitBatch("b", [a_sequence("s")], [Pin("bad", tokens), Pin("good", [1])]))
+    harness.submit(Pin("bad", tokens))
+    assert harness.commands == [
+        RefusePins(("bad",)),
+        Start([a_sequence("s")], (Pin("good", [1]),)),
+        RefusePins(("bad",)),
+    ]
+
+
+async def test_a_submission_has_a_limited_number_of_pins(a_sequence: Callable) -> None:
+    harness = SessionsHarness()
+    pins = [Pin(f"p{number}", [1]) for number in range(MAX_PINS + 2)]
+    harness.submit(SubmitBatch("b", [a_sequence("s")], pins))
+    refused, started = harness.commands
+    assert refused == RefusePins((f"p{MAX_PINS}", f"p{MAX_PINS + 1}"))
+    assert isinstance(started, Start)
+    assert len(started.pins) == MAX_PINS
+
+
+async def test_a_draining_engine_makes_no_pins(a_sequence: Callable) -> None:
+    harness = SessionsHarness()
+    harness.submit(Drain(), SubmitBatch("b", [a_sequence("s")], [Pin("group", [1])]))
+    assert harness.commands == [RefusePins(("group",))]
 
 
 async def test_a_submission_for_another_epoch_is_a_conflict(a_sequence: Callable) -> None:

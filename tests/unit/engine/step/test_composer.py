@@ -102,6 +102,7 @@ def test_all_finish_within_capacity_for_any_prediction(
         plan = composer.compose()
         composer.check()
         assert sum(chunk.length for chunk in plan.chunks) <= step_tokens
+        assert all(chunk.length > 0 for chunk in plan.chunks)
         for swapped, _ in plan.copies.swap_out:
             swapped.content = ...  # type: ignore[assignment]
         assert all(swapped.content is ... for swapped, _ in plan.copies.swap_in)

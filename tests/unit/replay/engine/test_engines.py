@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from engine.kv.host import HostTier, RestoreCosts
 from engine.kv.pages import PagePool
 from engine.kv.reservations import KvReservation, peak_pages
-from engine.step.composer import Composer, StepPlan
+from engine.step.chunks import StepPlan
+from engine.step.composer import Composer
 from engine.step.lockstep import LockstepComposer
 from engine.step.memory import KvMemory
 from engine.step.sequence import SequenceState
