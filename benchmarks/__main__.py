@@ -14,6 +14,7 @@ from benchmarks.e4 import run as e4
 from benchmarks.e4.contenders import FORMATS
 from benchmarks.engine import e1, e3, prefix, step, workload
 from benchmarks.engine.models import SHAPES
+from benchmarks.grouping import run as grouping
 from benchmarks.learning import run as learning
 from benchmarks.live import run as live_replay
 from benchmarks.own_lengths import p1_own
@@ -277,6 +278,13 @@ def scheduling(only: str, most: int, turns: int) -> None:
     names = _among(only, list(decisions.POLICIES))
     chosen = [policy for policy in decisions.POLICIES if policy in names]
     decisions.run(chosen, most, turns)
+
+
+@main.command("grouping")
+@click.option("--lines", default=grouping.LINES, show_default=True, help="lines of each job")
+def plans(lines: int) -> None:
+    """The time and memory of planning a batch job."""
+    grouping.run(lines)
 
 
 @main.command("S2")

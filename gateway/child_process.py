@@ -1,13 +1,15 @@
-"""Start environment and shutdown of the gateway's child processes."""
+"""Start environment and end of the gateway's child processes."""
 
 import asyncio
 import os
 from asyncio.subprocess import Process
 from pathlib import Path
+from threading import Thread
 from typing import Final
 
 from gateway.settings import without_secrets
 
+STDIN: Final = 0
 ROOT: Final = Path(__file__).parents[1]
 TERMINATION_TIMEOUT_S: Final = 5.0
 
@@ -31,3 +33,15 @@ async def end_child(process: Process) -> None:
     except TimeoutError:
         process.kill()
         await process.wait()
+
+
+def end_with_parent() -> None:
+    """Exit at once when stdin closes, since the parent has ended."""
+
+    def wait() -> None:
+        # Not `sys.stdin`: a thread blocked in it holds a lock that the interpreter's exit needs.
+        while os.read(STDIN, 4096):
+            pass
+        os._exit(2)
+
+    Thread(target=wait, daemon=True).start()

@@ -9,16 +9,23 @@ v, of depth(v) pages, in a group that shares D pages:
 
 where the second opens a group at v, to which all prompts below belong that no deeper group takes.
 The pages saved are g(root, 0).
+
+Levels: every shared prefix is a group, inside the group of the longest prefix that it continues.
+While a group is open so are those around it, so each shared page is computed once, which nothing
+can better. It holds no more memory than one level does: the pages of an outer prefix are part of
+each inner one.
 """
 
+from hashlib import blake2b
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from gateway.jobs.prefix_tree import ROOT, PrefixTree, build_prefix_tree
 from gateway.jobs.prompts import Ints, JobPrompts
+from gateway.quantiles import Floats
 
 ALONE: Final = -1
 
@@ -26,29 +33,103 @@ ALONE: Final = -1
 class PrefixGroups(Struct, frozen=True):
     """The group of each prompt, `ALONE` for none: (prompts,); each group's prefix: (groups,).
 
-    Prefixes are in tokens, whole pages of them; a group has two or more prompts, each of which is
-    longer than the prefix.
+    Prefixes are in tokens from the start of the prompt, whole pages of them. Two or more prompts
+    have a group's prefix, and each is longer. `parent` is the group around a group, which comes
+    before it and whose prefix its own continues: (groups,), `ALONE` for none, as all are in
+    one level. A prompt's group is its innermost one.
     """
 
     group_of: Ints
     prefix_tokens: Ints
+    parent: Ints
 
     @property
     def sizes(self) -> Ints:
-        """The prompts in each group: (groups,)."""
+        """The prompts whose innermost group this is: (groups,)."""
         return np.bincount(self.group_of[self.group_of != ALONE], minlength=len(self.prefix_tokens))
+
+    @property
+    def added_tokens(self) -> Ints:
+        """What each prefix adds to that of the group around it: (groups,).
+
+        This is what a group takes of KV memory and has to compute while that one is pinned.
+        """
+        added: Ints = self.prefix_tokens - np.append(self.prefix_tokens, 0)[self.parent]
+        return added
 
     @property
     def saved_tokens(self) -> int:
         """Prompt tokens that need not be computed, because another prompt of the group has them."""
-        return int(((self.sizes - 1) * self.prefix_tokens).sum())
+        return int((self.sizes * self.prefix_tokens).sum() - self.added_tokens.sum())
+
+    def shared_tokens(self) -> Ints:
+        """The tokens of each prompt that are in its group's prefix: (prompts,)."""
+        shared: Ints = np.append(self.prefix_tokens, 0)[self.group_of]
+        return shared
+
+    def of_prompts(self, chosen: Ints) -> "PrefixGroups":
+        """The same groups with these prompts alone: some may be left without any."""
+        return structs.replace(self, group_of=self.group_of[chosen])
+
+    def sum_below(self, amounts: npt.ArrayLike) -> Floats:
+        """An amount of each group, (groups,), and of all groups inside it."""
+        total: list[float] = np.asarray(amounts, np.float64).tolist()
+        for group in range(len(total) - 1, -1, -1):
+            if self.parent[group] != ALONE:
+                total[self.parent[group]] += total[group]
+        return np.array(total, np.float64)
 
 
 def group_by_prefix(prompts: JobPrompts, page_tokens: int) -> PrefixGroups:
-    """The groups that save most tokens; of equal ones the fewest."""
-    tree = build_prefix_tree(prompts, page_tokens)
+    """The groups of one level that save most tokens; of equal ones the fewest."""
+    return one_level(build_prefix_tree(prompts, page_tokens), page_tokens)
+
+
+def group_in_levels(prompts: JobPrompts, page_tokens: int) -> PrefixGroups:
+    """A group of each prefix that two or more prompts share, inside those that it continues."""
+    return all_levels(build_prefix_tree(prompts, page_tokens), page_tokens)
+
+
+def one_level(tree: PrefixTree, page_tokens: int) -> PrefixGroups:
+    """As `group_by_prefix`, from the tree of the prompts."""
     groups, prefix_pages = _read_groups(tree, _openings(tree))
-    return PrefixGroups(groups[tree.node_of], np.array(prefix_pages, np.int64) * page_tokens)
+    return PrefixGroups(
+        groups[tree.node_of],
+        np.array(prefix_pages, np.int64) * page_tokens,
+        np.full(len(prefix_pages), ALONE),
+    )
+
+
+def all_levels(tree: PrefixTree, page_tokens: int) -> PrefixGroups:
+    """As `group_in_levels`, from the tree of the prompts: its nodes without the root."""
+    return PrefixGroups(tree.node_of - 1, tree.pages[1:] * page_tokens, tree.parents[1:] - 1)
+
+
+def prefix_ids(prompts: JobPrompts, groups: PrefixGroups, salt: str) -> list[str]:
+    """The id of each group's prefix: a hash of its tokens and of the salt, 32 hexadecimal digits.
+
+    The same prefix has the same id in every job, gateway and engine; of two salts, two.
+    """
+    key = blake2b(salt.encode(), digest_size=16).digest()
+    begins = prompts.begins
+    ids = []
+    for prompt, tokens in zip(_first_prompts(groups), groups.prefix_tokens.tolist(), strict=True):
+        first = int(begins[prompt])
+        content = prompts.tokens[first : first + tokens].astype("<u4", copy=False)
+        ids.append(blake2b(content.data, digest_size=16, key=key).hexdigest())
+    return ids
+
+
+def _first_prompts(groups: PrefixGroups) -> list[int]:
+    """A prompt that has each group's prefix."""
+    first = np.full(len(groups.prefix_tokens), ALONE)
+    grouped = np.flatnonzero(groups.group_of != ALONE)
+    first[groups.group_of[grouped]] = grouped
+    found: list[int] = first.tolist()
+    for group in range(len(found) - 1, -1, -1):  # a group may have no prompt but those inside
+        if groups.parent[group] != ALONE:
+            found[groups.parent[group]] = found[group]
+    return found
 
 
 def _openings(tree: PrefixTree) -> list[npt.NDArray[np.bool_]]:

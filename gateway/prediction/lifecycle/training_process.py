@@ -9,11 +9,11 @@ import asyncio
 import os
 import sys
 from datetime import UTC, datetime, timedelta
-from threading import Thread
 from uuid import UUID
 
 import structlog
 
+from gateway.child_process import end_with_parent
 from gateway.database.connection import Database
 from gateway.errors import LmaasError, PredictorRefused
 from gateway.logs import set_up_logging
@@ -33,7 +33,6 @@ from models import Predictor, TrainingRun
 
 log = structlog.get_logger()
 
-STDIN = 0
 NICENESS = 10  # live requests take precedence
 SEED_MASK = (1 << 31) - 1  # of the run id: each run draws other rows
 
@@ -143,18 +142,6 @@ def _predictor_row(
         rows=len(samples),
         created_by=run.created_by,
     )
-
-
-def end_with_parent() -> None:
-    """Exit at once when stdin closes, since the parent has ended."""
-
-    def wait() -> None:
-        # Not `sys.stdin`: a thread blocked in it holds a lock that the interpreter's exit needs.
-        while os.read(STDIN, 4096):
-            pass
-        os._exit(2)
-
-    Thread(target=wait, daemon=True).start()
 
 
 async def _main(run_id: UUID, model_hash: str) -> bool:

@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.jobs import prefix_tree
-from gateway.jobs.prefix_groups import ALONE, PrefixGroups, group_by_prefix
+from gateway.jobs.prefix_groups import (
+    ALONE,
+    PrefixGroups,
+    group_by_prefix,
+    group_in_levels,
+    prefix_ids,
+)
 from gateway.jobs.prefix_tree import build_prefix_tree
 from gateway.jobs.prompts import JobPrompts
 
@@ -152,3 +158,80 @@ def test_shuffled_job_saves_the_published_optimum(degree: int, saved: float) -> 
     order = random.permutation(len(prompts))
     groups = grouped([prompts[index] for index in order], page_tokens=16)
     assert groups.saved_tokens / (32 * 2_200) == pytest.approx(saved, abs=5e-4)
+
+
+def pages_of(prompt: list[int], page_tokens: int) -> list[tuple[int, ...]]:
+    """The prefixes of whole pages that leave a token to compute."""
+    return [tuple(prompt[:size]) for size in range(page_tokens, len(prompt), page_tokens)]
+
+
+def computed_while_open(prompts: Prompts, groups: PrefixGroups) -> int:
+    """Tokens computed if each group adds to the one around it once, and each prompt to its own."""
+    prefixes: list[int] = groups.prefix_tokens.tolist()
+    once = sum(
+        prefix - (prefixes[outer] if outer != ALONE else 0)
+        for prefix, outer in zip(prefixes, groups.parent.tolist(), strict=True)
+    )
+    return once + sum(
+        len(prompt) - (prefixes[group] if group != ALONE else 0)
+        for prompt, group in zip(prompts, groups.group_of.tolist(), strict=True)
+    )
+
+
+@given(drawn_prompts, st.integers(1, 3))
+def test_levels_compute_each_shared_page_once(prompts: Prompts, page_tokens: int) -> None:
+    groups = group_in_levels(JobPrompts.of(prompts), page_tokens)
+    pages = [prefix for prompt in prompts for prefix in pages_of(prompt, page_tokens)]
+    optimum = (len(pages) - len(set(pages))) * page_tokens
+    assert groups.saved_tokens == optimum
+    assert computed_while_open(prompts, groups) == sum(map(len, prompts)) - optimum
+    assert groups.saved_tokens >= grouped(prompts, page_tokens).saved_tokens
+
+
+@given(drawn_prompts, st.integers(1, 3))
+def test_group_continues_the_prefix_of_the_group_around_it(
+    prompts: Prompts, page_tokens: int
+) -> None:
+    groups = group_in_levels(JobPrompts.of(prompts), page_tokens)
+    below: list[list[int]] = [[] for _ in groups.parent]
+    for prompt, innermost in enumerate(groups.group_of.tolist()):
+        group = innermost
+        while group != ALONE:
+            below[group].append(prompt)
+            group = groups.parent[group]
+    for group, tokens in enumerate(groups.prefix_tokens.tolist()):
+        members = [prompts[index] for index in below[group]]
+        assert len(members) > 1
+        assert 0 < tokens <= shared_tokens(members, page_tokens)
+        outer = groups.parent[group]
+        assert outer == ALONE or (outer < group and groups.prefix_tokens[outer] < tokens)
+
+
+def test_documents_below_a_system_prompt_are_groups_inside_its_group() -> None:
+    system, documents = [1] * 4, [[2] * 40, [3] * 40]
+    prompts = [[*system, *document, n] for document in documents for n in range(10, 15)]
+    groups = group_in_levels(JobPrompts.of([*prompts, [*system, 9]]), page_tokens=4)
+    assert (groups.prefix_tokens.tolist(), groups.parent.tolist()) == ([4, 44, 44], [ALONE, 0, 0])
+    assert groups.group_of.tolist() == [1] * 5 + [2] * 5 + [0]
+    assert groups.added_tokens.tolist() == [4, 40, 40]
+
+
+@given(drawn_prompts, st.integers(1, 3))
+def test_id_of_a_prefix_is_of_its_tokens_alone(prompts: Prompts, page_tokens: int) -> None:
+    found: dict[str, tuple[int, ...]] = {}
+    for order in (prompts, [[5, 5, 5, 5], *prompts[::-1]]):
+        job = JobPrompts.of(order)
+        for group in (group_by_prefix, group_in_levels):
+            groups = group(job, page_tokens)
+            ids = prefix_ids(job, groups, "tenant")
+            assert len(set(ids)) == len(ids)
+            for prompt, index in enumerate(groups.group_of.tolist()):
+                if index != ALONE:
+                    prefix = tuple(order[prompt][: groups.prefix_tokens[index]])
+                    assert found.setdefault(ids[index], prefix) == prefix
+
+
+def test_tenants_have_ids_of_their_own() -> None:
+    job = JobPrompts.of([[1, 2, 3], [1, 2, 4]])
+    groups = group_by_prefix(job, 1)
+    assert prefix_ids(job, groups, "acme") != prefix_ids(job, groups, "globex")

@@ -1,0 +1,80 @@
+"""The messages between the gateway and a planning process: MessagePack, one each way.
+
+The token ids come in a file whose descriptor the process inherits.
+"""
+
+from typing import Final
+
+import numpy as np
+from msgspec import Struct, msgpack
+
+from gateway.jobs.planning.plan import JobPlan
+from gateway.jobs.planning.sharing_report import SharingReport
+from gateway.jobs.prefix_groups import PrefixGroups
+from gateway.jobs.prompts import Ints
+
+TOKENS: Final = np.dtype("<u4")
+LENGTHS: Final = np.dtype("<u4")
+EXPECTED: Final = np.dtype("<f4")
+INTS: Final = np.dtype("<i4")
+
+
+class PlanRequest(Struct, frozen=True):
+    """What to plan. Of each line its prompt's `lengths` and the `expected` tokens of its answer.
+
+    The process fails if it needs more than `memory_bytes`, the tokens apart.
+    """
+
+    lengths: bytes
+    expected: bytes
+    page_tokens: int
+    salt: str
+    new_lines: int
+    levels: bool
+    memory_bytes: int
+
+
+class PlanReply(Struct, frozen=True):
+    """A `JobPlan`, or the `error` because of which there is none."""
+
+    group_of: bytes = b""
+    prefix_tokens: bytes = b""
+    parent: bytes = b""
+    ranks: bytes = b""
+    ids: list[str] = []
+    report: SharingReport | None = None
+    error: str | None = None
+
+    @classmethod
+    def of(cls, plan: JobPlan) -> "PlanReply":
+        """The reply with a plan."""
+        groups = plan.groups
+        return cls(
+            group_of=_packed(groups.group_of),
+            prefix_tokens=_packed(groups.prefix_tokens),
+            parent=_packed(groups.parent),
+            ranks=_packed(plan.ranks),
+            ids=plan.ids,
+            report=plan.report,
+        )
+
+    def plan(self) -> JobPlan:
+        """The plan. `error` must be None."""
+        assert self.report is not None
+        groups = PrefixGroups(
+            _unpacked(self.group_of), _unpacked(self.prefix_tokens), _unpacked(self.parent)
+        )
+        return JobPlan(groups, self.ids, _unpacked(self.ranks), self.report)
+
+
+def _packed(values: Ints) -> bytes:
+    return values.astype(INTS).tobytes()
+
+
+def _unpacked(content: bytes) -> Ints:
+    return np.frombuffer(content, INTS).astype(np.int64)
+
+
+encode: Final = msgpack.encode
+decode_request: Final = msgpack.Decoder(PlanRequest).decode
+decode_reply: Final = msgpack.Decoder(PlanReply).decode
