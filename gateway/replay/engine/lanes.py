@@ -81,7 +81,10 @@ class LanesEngine(SharingEngine):
         insort(self.background_preempted, victim, key=lambda sequence: sequence.arrival)
 
     def _next_change(self) -> int:
-        return self.steps + 1 if self._mixed else super()._next_change()
+        may_start = self._queued or self._queued_background
+        if self._mixed or (may_start and not self._start_blocked and not self._full):
+            return self.steps + 1
+        return super()._next_change()
 
     # What interactive sequences take
 
@@ -206,7 +209,7 @@ class LanesEngine(SharingEngine):
 
     def _preempt_where_pages_lack(self) -> None:
         """Preempt until each next token has a page: of interactive sequences, then of all."""
-        if self.background:
+        if self.background or self._pinned:
             while self._pages_of_others() > self.free and self._yield_memory():
                 pass
         if self._pages_needed() > self.free:

@@ -58,6 +58,7 @@ class SharingEngine(ContinuousEngine):
         for submission in self._submissions.take_each(step):
             for name in submission.unpins:
                 self._unpin(name)
+                self._start_blocked = False
             for prefix in submission.pins:
                 self._pin(prefix)
             self._queue(submission.sequences)
@@ -94,7 +95,7 @@ class SharingEngine(ContinuousEngine):
             self._prefilling.remove(sequence)
             self._prefilled.append(sequence)
         self._prompt_tokens += tokens
-        self._start_blocked = False
+        self._computed_for_others(sequence, tokens)
         return tokens
 
     def _decode_at_once(self, sequence: SimulatedSequence) -> int:
@@ -104,7 +105,13 @@ class SharingEngine(ContinuousEngine):
         self._prefilling.remove(sequence)
         self._start_decoding(sequence)
         self._claim_decode_pages()
+        self._computed_for_others(sequence, 1)
         return 1
+
+    def _computed_for_others(self, sequence: SimulatedSequence, tokens: int) -> None:
+        """The next sequence may share what this one has computed."""
+        if tokens > 1 or not sequence.background:
+            self._start_blocked = False
 
     def _adopt(self, sequence: SimulatedSequence) -> None:
         """Share the pages of its prefix that others have computed in the meantime."""
@@ -288,7 +295,6 @@ class SharingEngine(ContinuousEngine):
             found.pinned = False
             self._pinned_pages -= found.pages
             self._settle_prefix(found, unread)
-            self._start_blocked = False
 
     def _yield_pin(self) -> bool:
         """Release a pin for lack of memory, an unread one first, the least recently used of these.
