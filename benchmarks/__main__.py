@@ -9,6 +9,7 @@ from typing import Literal
 
 import click
 
+from benchmarks.b1 import run as b1
 from benchmarks.decision import run as decisions
 from benchmarks.e4 import run as e4
 from benchmarks.e4.contenders import FORMATS
@@ -115,6 +116,15 @@ def main() -> None:
 def report_page(*_: object) -> None:
     """Write docs/report.md from the results, those of this run included."""
     publish()
+
+
+@main.command("B1")
+@click.option("--part", default=",".join(b1.PARTS), show_default=True, help="parts to measure")
+@quick_option
+@jobs_option
+def prefix_groups(part: str, quick: bool, jobs: int) -> None:
+    """The prompt tokens that prefix groups save, against prefixes kept by last use."""
+    b1.run(_among(part, list(b1.PARTS)), quick=quick, jobs=jobs)
 
 
 @main.command("E1")
