@@ -21,6 +21,7 @@ DEGREES: Final = (2, 4, 8, 16)
 KV_TOKENS: Final = (8_192, 16_384, 32_768, 80_000, 200_000, 400_000, 800_000)
 IN_GROUPS: Final = "groups"
 IN_ORDER: Final = "arrival, LRU"
+DASHED: Final = (0, (3, 1.5))
 COLORS: Final = {2: "#9fb8d0", 4: "#5b93c4", 8: "#1f6fb4", 16: "#12406b"}
 
 
@@ -98,7 +99,7 @@ def draw(cells: list[ReplayCell], folder: Path) -> None:
         for degree in DEGREES:
             own = [cell for cell in cells if cell.degree == degree]
             sizes = np.array([cell.kv_tokens for cell in own])
-            for order, style in ((IN_GROUPS, "-"), (IN_ORDER, (0, (3, 1.5)))):
+            for order, style in ((IN_GROUPS, "-"), (IN_ORDER, DASHED)):
                 runs = [cell.groups if order == IN_GROUPS else cell.arrival for cell in own]
                 look = {"color": COLORS[degree], "linestyle": style, "marker": "o"}
                 label = f"degree {degree}" if order == IN_GROUPS else None
@@ -106,7 +107,7 @@ def draw(cells: list[ReplayCell], folder: Path) -> None:
                 left.plot(sizes, saved, label=label, markersize=3, **look)
                 makespans = [run.makespan_s for run in runs]
                 right.plot(sizes, makespans, markersize=3, **look)
-        left.set_title("Saved prompt tokens, % (solid: groups, dashed: arrival, LRU)")
+        left.set_title("Saved prompt tokens, %")
         right.set_title("Makespan, s")
         right.set_yscale("log")
         for axes in (left, right):
@@ -116,6 +117,8 @@ def draw(cells: list[ReplayCell], folder: Path) -> None:
             axes.set_xlabel("KV tokens")
         right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
         right.yaxis.set_minor_formatter(NullFormatter())
+        left.plot([], [], color="#5f6570", label=IN_GROUPS)
+        left.plot([], [], color="#5f6570", linestyle=DASHED, label=IN_ORDER)
         add_legend(figure, left)
         folder.mkdir(parents=True, exist_ok=True)
         figure.savefig(folder / "B1-saved.png", format="png")

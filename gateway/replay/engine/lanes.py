@@ -45,6 +45,7 @@ class LanesEngine(SharingEngine):
             self._start_fitting()
             self._preempt_where_pages_lack()
         self._prompt_tokens = 0
+        self._chunks.clear()
         self._compose_interactive()
         if self._queued_background and not self._queued:
             self._start_background()

@@ -30,13 +30,15 @@ class SharingEngine(ContinuousEngine):
         self._max_pinned = int(model.shape.pin_share * model.shape.pages)
         self._pinned: dict[str, PrefixPages] = {}
         self._pinned_pages = 0  # those to come included
-        self._lost_pins: list[str] = []
+        self._lost_pins: dict[str, None] = {}  # in order, until they are reported
         self._clock = 0
         self._prompt_tokens = 0  # of the step that is composed
+        self._chunks: dict[int, int] = {}  # prompt tokens in that step, by arrival number
 
     def take_lost_pins(self) -> list[str]:
         """The ids of prefixes whose pins were released for lack of memory, or not made."""
-        lost, self._lost_pins = self._lost_pins, []
+        lost = list(self._lost_pins)
+        self._lost_pins.clear()
         return lost
 
     def check(self) -> None:
@@ -72,6 +74,22 @@ class SharingEngine(ContinuousEngine):
         self._leaving.clear()
         self._receive(inf)
 
+    def _finished(self) -> list[SimulatedSequence]:
+        finished = super()._finished()
+        if len(finished) > 1:  # pages are released in the order of the step's rows
+            leaving = [self._leaving.pop() for _ in finished]
+            place = {arrival: number for number, arrival in enumerate(self.running)}
+            leaving.sort(key=lambda each: self._row_order(each[1], place))
+            self._leaving.extend(leaving)
+        return finished
+
+    def _row_order(
+        self, sequence: SimulatedSequence, place: dict[int, int]
+    ) -> tuple[bool, bool, int]:
+        """Where a sequence stands in a step: chunks of a single token first."""
+        arrival = sequence.arrival
+        return self._chunks.get(arrival, 1) > 1, sequence.background, place[arrival]
+
     def _account(self) -> None:
         self._decode_claim = 0
         steps = self._timeline.last - self._timeline.first
@@ -95,6 +113,7 @@ class SharingEngine(ContinuousEngine):
             self._prefilling.remove(sequence)
             self._prefilled.append(sequence)
         self._prompt_tokens += tokens
+        self._chunks[sequence.arrival] = tokens
         self._computed_for_others(sequence, tokens)
         return tokens
 
@@ -313,7 +332,7 @@ class SharingEngine(ContinuousEngine):
         return prefix.most_read()[0] == prefix.present > 0, prefix.used
 
     def _lose(self, name: str) -> None:
-        self._lost_pins.append(name)
+        self._lost_pins[name] = None
         self.statistics.pins_lost += 1
 
     def _claim_decode_pages(self) -> None:

@@ -94,7 +94,7 @@ class Outcome:
     busy_s: float
     computed: int
     held_rows: int
-    lost_pins: list[str]
+    lost_pins: set[str]
 
 
 def shape(pages: int, step_tokens: int) -> EngineModel:
@@ -154,7 +154,7 @@ class SimulatedRun:
             engine.statistics.busy_s,
             engine.statistics.computed_tokens,
             engine.statistics.held_rows,
-            self.lost + engine.take_lost_pins(),
+            {*self.lost, *engine.take_lost_pins()},
         )
 
 
@@ -198,10 +198,10 @@ class ComposerRun:
         self.lines = lines
         self.left = list(zip(starts(lines), range(len(lines)), strict=True))
         self.open = list(lines)
-        self.unpins: list[str] = []
+        self.unpins: list[tuple[float, str]] = []
         self.ids = count(1_000)
         nan = [float("nan")] * len(lines)
-        self.outcome = Outcome([*nan], [*nan], [0] * len(lines), 0.0, 0, 0, [])
+        self.outcome = Outcome([*nan], [*nan], [0] * len(lines), 0.0, 0, 0, set())
         self.now_s = 0.0
         self.in_flight: tuple[StepPlan, float] | None = None
 
@@ -209,19 +209,23 @@ class ComposerRun:
         while self.left or self.in_flight or not self.composer.idle:
             if self.composer.idle and not self.in_flight:
                 self.now_s = max(self.now_s, self.left[0][0])
-            for name in self.unpins:
-                self.composer.memory.tree.unpin(name)
-                self.composer.memory_freed()
-            self.unpins = []
-            while self.left and self.left[0][0] <= self.now_s:
-                self.submit(self.left.pop(0)[1])
+            self.receive()
             flight = self.launch()
-            self.outcome.lost_pins += self.composer.memory.take_unpinned()
+            self.outcome.lost_pins |= {*self.composer.memory.take_unpinned()}
             earlier, self.in_flight = self.in_flight, flight
             if earlier is not None:
                 self.settle(*earlier)
         self.outcome.held_rows = self.composer.background.held_rows
         return self.outcome
+
+    def receive(self) -> None:
+        """Take what was submitted by now, in order."""
+        while self.unpins or (self.left and self.left[0][0] <= self.now_s):
+            if self.unpins and not (self.left and self.left[0][0] < self.unpins[0][0]):
+                self.composer.memory.tree.unpin(self.unpins.pop(0)[1])
+                self.composer.memory_freed()
+            else:
+                self.submit(self.left.pop(0)[1])
 
     def submit(self, index: int) -> None:
         line = self.lines[index]
@@ -289,7 +293,7 @@ class ComposerRun:
                 sequence.done = True
                 self.outcome.finished_s[index] = self.now_s
                 self.composer.ended(sequence)
-                self.unpins += done(self.open, self.lines[index])
+                self.unpins += [(self.now_s, name) for name in done(self.open, self.lines[index])]
 
 
 def check_same(lines: list[Line], pages: int, step_tokens: int) -> Outcome:
