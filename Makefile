@@ -59,7 +59,7 @@ contracts: .venv/installed-dev  ## import-linter: imports between packages
 
 check: lint types contracts test  ## lint, types, contracts and test, as CI does
 
-bench: .venv/installed  ## run a benchmark: F is one of E1 E3 E4 P1 P1-own own-lengths P2 P3 R1 S0 S1 S2 S2-live S3 S3-live S5 decision grouping learning prefix step; A its options
+bench: .venv/installed  ## run a benchmark: F is one of B1 B2 E1 E3 E4 P1 P1-own own-lengths P2 P3 R1 S0 S1 S2 S2-live S3 S3-live S5 decision grouping learning prefix step; A its options
 	@$(BIN)/python -m benchmarks $(F) $(A)
 
 report: .venv/installed  ## write docs/report.md and its pictures from benchmarks/results

@@ -10,6 +10,9 @@ from typing import Literal
 import click
 
 from benchmarks.b1 import run as b1
+from benchmarks.b1.live_run import LINES as B1_LINES
+from benchmarks.b2 import run as b2
+from benchmarks.b2.job import LINES_OF_DEGREE
 from benchmarks.decision import run as decisions
 from benchmarks.e4 import run as e4
 from benchmarks.e4.contenders import FORMATS
@@ -120,11 +123,25 @@ def report_page(*_: object) -> None:
 
 @main.command("B1")
 @click.option("--part", default=",".join(b1.PARTS), show_default=True, help="parts to measure")
+@click.option("--lines", default=B1_LINES, show_default=True, help="lines of the job run live")
+@threads_option
 @quick_option
 @jobs_option
-def prefix_groups(part: str, quick: bool, jobs: int) -> None:
-    """The prompt tokens that prefix groups save, against prefixes kept by last use."""
-    b1.run(_among(part, list(b1.PARTS)), quick=quick, jobs=jobs)
+def shared_prompts(part: str, lines: int, threads: int, quick: bool, jobs: int) -> None:
+    """Prompt tokens computed for a batch job of prefix groups, replayed and live."""
+    b1.run(_among(part, list(b1.PARTS)), lines, threads, quick=quick, jobs=jobs)
+
+
+@main.command("B2")
+@click.option("--rounds", default=b2.ROUNDS, show_default=True, help="runs of each contestant")
+@click.option("--size", type=sizes, default=b2.SIZE, show_default=True, help="model to run")
+@click.option(
+    "--lines", default=LINES_OF_DEGREE, show_default=True, help="lines of each degree of sharing"
+)
+@threads_option
+def batch_makespan(rounds: int, size: str, lines: int, threads: int) -> None:
+    """A mixed batch job in our gateway, in our engine alone and in vLLM."""
+    b2.run(rounds, size, threads, lines)
 
 
 @main.command("E1")

@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from engine.errors import OutOfMemory
-from engine.protocol import KvState, SequenceId, SetMode, Step, TokenLogprobs
+from engine.protocol import KvState, SequenceId, SetMode, Step, TokenLogprobs, Unpin
 from engine.running.runner import Runner
 from engine.step.chunks import StepPlan
 from engine.step.commands import Command, Reset
@@ -121,12 +121,14 @@ class StepLoop(Thread):
         return bool(self.table.finished or self._memory.tree.lost)
 
     def _apply_commands(self) -> None:
+        released = False
         while self._commands:
             command = self._commands.popleft()
             if isinstance(command, SetMode | Reset):
                 self._settle_in_flight()
             self.table.apply(command)
-        if self._has_news:
+            released = released or isinstance(command, Unpin)
+        if self._has_news or (released and not self._has_work):  # else a step shows the memory
             self._publish(None, {}, {}, [])
 
     def _run_step(self) -> None:
@@ -237,6 +239,7 @@ class StepLoop(Thread):
         stats.background_held = self._background.held_rows
         self._background.cost.observe(launched.work, times.model_s)
         stats.steps += 1
+        stats.small_steps += 4 * launched.tokens < self.table.composer.step_tokens
         stats.step_s = launched.took_s
         stats.steps_s += launched.took_s
         stats.forward_s += times.model_s

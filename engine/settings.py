@@ -78,7 +78,7 @@ class Settings(Struct, frozen=True, rename=_variable):
     engine_pin_share: Annotated[
         float,
         Meta(ge=0, le=0.9, description="share of the KV pool that pinned prefixes take at most"),
-    ] = 0.5
+    ] = 0.9
     engine_background_factor: Annotated[
         float,
         Meta(

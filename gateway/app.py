@@ -15,14 +15,17 @@ from gateway.api.guards import api_key_guard, provide_caller
 from gateway.api.health import HealthController
 from gateway.api.http_metrics import HttpMetrics
 from gateway.api.metrics import MetricsController
+from gateway.api.openai.batches.routes import BatchesController
 from gateway.api.openai.chat import ChatController
 from gateway.api.openai.completions import CompletionsController
+from gateway.api.openai.files.routes import files_router
 from gateway.api.openai.length_predictions import LengthPredictionsController
 from gateway.api.openai.served_models import ModelsController
 from gateway.api.openai.timeouts import provide_timeouts
 from gateway.api.openapi import complete_document
 from gateway.api.request_id import IdentifyingApp
 from gateway.api.schema_page import schema_plugins
+from gateway.files.upload import Uploads
 from gateway.history.audit import AuditTrail
 from gateway.history.requests import RequestHistory
 from gateway.node import GatewayNode
@@ -52,7 +55,9 @@ def build_app(node: GatewayNode, metrics: HttpMetrics) -> Litestar:
         logs=node.logs,
         trail=AuditTrail(sessions),
         requests=RequestHistory(sessions),
+        files=node.files,
     )
+    uploads = Uploads(node.files)
     admission = AdminAccess(node.admin_key, admin.scoped_keys)
     app = IdentifyingApp(
         route_handlers=[
@@ -61,10 +66,12 @@ def build_app(node: GatewayNode, metrics: HttpMetrics) -> Litestar:
             Router(
                 "/v1",
                 route_handlers=[
+                    BatchesController,
                     ChatController,
                     CompletionsController,
                     LengthPredictionsController,
                     ModelsController,
+                    files_router(settings.max_file_bytes),
                 ],
                 guards=[api_key_guard(node.authenticator)],
                 dependencies={
@@ -78,6 +85,9 @@ def build_app(node: GatewayNode, metrics: HttpMetrics) -> Litestar:
         ],
         dependencies={
             "service": Provide(lambda: node.service, sync_to_thread=False),
+            "jobs": Provide(lambda: node.jobs, sync_to_thread=False),
+            "files": Provide(lambda: node.files, sync_to_thread=False),
+            "uploads": Provide(lambda: uploads, sync_to_thread=False),
             "admission": Provide(lambda: admission, sync_to_thread=False),
         },
         request_class=bounded_request(lambda: _body_limits(node), node.service.workers),

@@ -6,6 +6,7 @@ LmaasError
 │   ├── HeadersTooLarge
 │   ├── MalformedRequest
 │   ├── RequestTooLarge
+│   │   └── FileTooLarge
 │   ├── UnsupportedMediaType
 │   └── UnsupportedParameter
 ├── Unauthenticated
@@ -16,7 +17,10 @@ LmaasError
 ├── Conflict
 │   └── PredictorRefused
 ├── OverLimit
-│   └── TenantQueueFull
+│   ├── FileQuotaExceeded
+│   ├── TenantBatchesFull
+│   ├── TenantQueueFull
+│   └── TooManyUploads
 ├── RequestTimeout
 ├── Unavailable
 │   ├── EngineLost
@@ -128,6 +132,13 @@ class RequestTooLarge(InvalidRequest):
     )
 
 
+class FileTooLarge(RequestTooLarge):
+    """The file has more bytes than one file may have."""
+
+    code = "file_too_large"
+    remedy = "Split the file. An operator can raise `LMAAS_MAX_FILE_BYTES`."
+
+
 class UnsupportedMediaType(InvalidRequest):
     """The body's `Content-Type` or `Content-Encoding` is not accepted by this route."""
 
@@ -215,6 +226,36 @@ class TenantQueueFull(OverLimit):
         "operator can raise `LMAAS_MAX_TENANT_QUEUED_TOKENS` and "
         "`LMAAS_MAX_TENANT_QUEUED_REQUESTS`."
     )
+
+
+class TenantBatchesFull(OverLimit):
+    """The tenant has as many batches that have not ended as it may."""
+
+    code = "tenant_batches_full"
+    should_retry = False
+    remedy = (
+        "Wait until a batch has ended, or cancel one; put more lines into each. An operator can "
+        "raise `LMAAS_MAX_TENANT_BATCHES`."
+    )
+
+
+class FileQuotaExceeded(OverLimit):
+    """The tenant keeps as many files, or as many bytes in files, as it may."""
+
+    code = "file_quota_exceeded"
+    should_retry = False
+    remedy = (
+        "Delete files that are no longer needed (`DELETE /v1/files/{id}`), or upload them with a "
+        "shorter `expires_after`. An operator can raise `LMAAS_MAX_TENANT_FILE_BYTES` and "
+        "`LMAAS_MAX_TENANT_FILES`."
+    )
+
+
+class TooManyUploads(OverLimit):
+    """The tenant has as many uploads at the same time as this gateway accepts."""
+
+    code = "too_many_uploads"
+    remedy = "Retry after `Retry-After` seconds, and upload fewer files at the same time."
 
 
 class RequestTimeout(LmaasError):

@@ -16,6 +16,9 @@ from gateway.database.migration import migrate
 from gateway.engines.colocated import ColocatedEngine
 from gateway.engines.supervisor import EngineSupervisor, socket_path
 from gateway.errors import InvalidRequest, StartupFailure
+from gateway.files.bounds import FileBounds
+from gateway.files.store import FileStore
+from gateway.files.sweeper import FileSweeper
 from gateway.generation.queue.load import QueueBounds
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import GenerationService
@@ -23,6 +26,9 @@ from gateway.generation.text.tokenizer import ChatTokenizer, model_fingerprint, 
 from gateway.generation.text.workers import TextWorkers
 from gateway.history.engine_costs import EngineCostWriter
 from gateway.history.writer import HistoryWriter
+from gateway.jobs.batches.endpoint import Endpoints
+from gateway.jobs.batches.jobs import BatchJobs, BatchOptions
+from gateway.jobs.batches.limits import BatchLimits
 from gateway.prediction.lifecycle.auto_training import AutoTraining
 from gateway.prediction.lifecycle.comparison import VersionComparer
 from gateway.prediction.lifecycle.listener import PredictorListener
@@ -38,6 +44,7 @@ from gateway.tenancy.authentication import Authenticator
 from gateway.tenancy.demo import api_key_file, ensure_demo
 
 LOCK_FILE: Final = "gateway.lock"  # in the data folder; a running gateway keeps it open
+BATCH_OWNER_FILE: Final = "batch_owner"
 ENGINE_START_TIMEOUT_S: Final = 600.0
 
 
@@ -54,6 +61,8 @@ class GatewayNode(Struct, frozen=True):
     runs: TrainingRuns
     comparison: VersionComparer
     logs: LogImport
+    files: FileStore
+    jobs: BatchJobs
     demo_key: str | None
 
 
@@ -66,9 +75,12 @@ class DemoApp(Struct):
 
 @asynccontextmanager
 async def running_node(
-    settings: Settings, served: ServedModel, say: Progress
+    settings: Settings, served: ServedModel, endpoints: Endpoints, say: Progress
 ) -> AsyncIterator[GatewayNode]:
-    """Start every part; on exit, stop them in reverse. StartupFailure gives the reason."""
+    """Start every part; on exit, stop them in reverse. StartupFailure gives the reason.
+
+    `endpoints` are those that lines of batch jobs may name.
+    """
     data_dir = settings.data_folder
     async with AsyncExitStack() as stack:
         stack.enter_context(_data_folder(data_dir))
@@ -140,6 +152,8 @@ async def running_node(
         demo_key = await ensure_demo(
             database.sessions, demo_apps, settings.api_key, api_key_file(data_dir)
         )
+        files = _start_files(stack, database, settings)
+        jobs = await _start_jobs(stack, settings, database, files, service, endpoints)
         yield GatewayNode(
             settings=settings,
             served=served,
@@ -151,6 +165,8 @@ async def running_node(
             runs=runs,
             comparison=VersionComparer(database.sessions, database_url=url),
             logs=LogImport(database.sessions, model=model, counting=_counting(tokenizer)),
+            files=files,
+            jobs=jobs,
             demo_key=demo_key,
         )
         say("stopping the parts")
@@ -179,6 +195,14 @@ async def _start_postgres(stack: AsyncExitStack, data_dir: Path, say: Progress) 
     postgres = EmbeddedPostgres(data_dir)
     stack.push_async_callback(asyncio.to_thread, postgres.stop)
     return await asyncio.to_thread(postgres.start)
+
+
+def _start_files(stack: AsyncExitStack, database: Database, settings: Settings) -> FileStore:
+    """The files' store, and the sweeper of what is expired."""
+    sweeper = FileSweeper(database.sessions)
+    sweeper.start()
+    stack.push_async_callback(sweeper.close)
+    return FileStore(database.sessions, FileBounds.of(settings), wake=sweeper.wake)
 
 
 def _socket(settings: Settings, data_dir: Path) -> Path:
@@ -265,6 +289,34 @@ def _bounds(settings: Settings) -> QueueBounds:
         requests=settings.max_queued_requests,
         tenant_requests=settings.max_tenant_queued_requests,
     )
+
+
+async def _start_jobs(
+    stack: AsyncExitStack,
+    settings: Settings,
+    database: Database,
+    files: FileStore,
+    service: GenerationService,
+    endpoints: Endpoints,
+) -> BatchJobs:
+    """The batch jobs, within the settings' bounds and with the engine's pages."""
+    info = service.scheduler.engine.info
+    assert info is not None, "the engine has answered"
+    limits = BatchLimits(
+        lines=settings.max_batch_lines,
+        tenant_batches=settings.max_tenant_batches,
+        line_bytes=settings.max_batch_line_bytes,
+        line_values=max(settings.max_body_values, info.context_tokens),
+    )
+    options = BatchOptions(
+        limits=limits,
+        page_tokens=info.kv.page_tokens,
+        prefix_sharing=settings.prefix_sharing,
+    )
+    jobs = BatchJobs(database.sessions, files, service, endpoints, options)
+    await jobs.start(settings.data_folder / BATCH_OWNER_FILE)
+    stack.push_async_callback(jobs.close)
+    return jobs
 
 
 def _counting(tokenizer: ChatTokenizer) -> TokenCounters:

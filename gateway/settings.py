@@ -52,6 +52,32 @@ class Settings(Struct, frozen=True, rename=_variable):
         float,
         Meta(gt=0, description="longest time that a request's body may take, in seconds"),
     ] = 60.0
+    upload_timeout_s: Annotated[
+        float,
+        Meta(gt=0, description="longest time that the upload of a file may take, in seconds"),
+    ] = 600.0
+    max_file_bytes: Annotated[
+        int, Meta(ge=1, le=1 << 40, description="largest file that may be uploaded, in bytes")
+    ] = 512 << 20
+    max_tenant_file_bytes: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1 << 50,
+            description="most bytes of files that a tenant keeps; beyond it uploads get 429",
+        ),
+    ] = 4 << 30
+    max_tenant_files: Annotated[
+        int, Meta(ge=1, description="most files that a tenant keeps; beyond it uploads get 429")
+    ] = 1000
+    file_days: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=3650,
+            description="longest time that a file is kept, in days; a client can ask for less",
+        ),
+    ] = 30.0
     max_body_values: Annotated[
         int,
         Meta(
@@ -312,6 +338,21 @@ class Settings(Struct, frozen=True, rename=_variable):
         int,
         Meta(ge=1, description="most answers queued by one tenant; beyond it its requests get 429"),
     ] = 1024
+    max_batch_lines: Annotated[
+        int, Meta(ge=1, le=10_000_000, description="most lines in the input file of a batch")
+    ] = 100_000
+    max_batch_line_bytes: Annotated[
+        int,
+        Meta(ge=1024, le=64 << 20, description="longest line of a batch's input file, in bytes"),
+    ] = 1 << 20
+    max_tenant_batches: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="most batches of a tenant that have not ended; beyond it a new one gets "
+            "status 429",
+        ),
+    ] = 100
     max_running: Annotated[
         int,
         Meta(
@@ -339,7 +380,7 @@ class Settings(Struct, frozen=True, rename=_variable):
             description="most of the KV memory that the shared prefixes of batch jobs keep, "
             "as a share",
         ),
-    ] = 0.5
+    ] = 0.9
     engine_background_factor: Annotated[
         float,
         Meta(

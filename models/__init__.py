@@ -3,7 +3,9 @@
 from models.admin_key import ScopedKey
 from models.audit import AuditEntry
 from models.base import Base
+from models.batch import Batch, BatchLine, BatchWorker
 from models.engine_cost import EngineCost
+from models.file import FileChunk, StoredFile
 from models.predictor import Predictor, TrainingRun, TrainingSchedule
 from models.record import Instruction, RequestRecord
 from models.tenant import ApiKey, App, Tenant
@@ -13,11 +15,16 @@ __all__ = [
     "App",
     "AuditEntry",
     "Base",
+    "Batch",
+    "BatchLine",
+    "BatchWorker",
     "EngineCost",
+    "FileChunk",
     "Instruction",
     "Predictor",
     "RequestRecord",
     "ScopedKey",
+    "StoredFile",
     "Tenant",
     "TrainingRun",
     "TrainingSchedule",

@@ -135,6 +135,11 @@ class EngineProcess:
         self._log.close()
         self._folder.cleanup()
 
+    @property
+    def socket(self) -> str:
+        """The path of its socket."""
+        return str(self._socket)
+
     def stats(self) -> dict[str, float]:
         """The engine's counters."""
         answer: dict[str, float] = self._http.get("/stats").raise_for_status().json()

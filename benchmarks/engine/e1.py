@@ -7,6 +7,7 @@ from statistics import median
 from typing import Final
 
 from benchmarks.engine.contestants.process import Contestant, EngineContestant, PipedContestant
+from benchmarks.engine.contestants.vllm_cpu import KV_MIB
 from benchmarks.engine.floor import floor_s, ideal_steps, peak
 from benchmarks.engine.installation import vllm_environment, vllm_python
 from benchmarks.engine.models import SHAPES, model_folder
@@ -223,5 +224,8 @@ def _vllm(label: str, folder: Path, threads: int, settings: list[str]) -> PipedC
     if "default" in settings:
         environment["VLLM_CPU_OMP_THREADS_BIND"] = "auto"
     python = [str(vllm_python()), "-m", "benchmarks.engine.contestants.vllm_cpu", str(folder)]
-    options = ["--sequences", settings[0], "--compiled", str(int("compiled" in settings))]
+    compiled = int("compiled" in settings)
+    options = (
+        f"--sequences {settings[0]} --compiled {compiled} --kv-mib {KV_MIB} --caching 0".split()
+    )
     return PipedContestant(label, [*python, "--threads", str(threads), *options], environment)

@@ -11,6 +11,7 @@ class Stats:
     """Totals since the start; written by the step loop, read from any thread."""
 
     steps: int = 0
+    small_steps: int = 0  # that computed less than a quarter of the tokens that a step may have
     computed_tokens: int = 0  # run through the model, recomputed ones included
     generated_tokens: int = 0
     finished: int = 0

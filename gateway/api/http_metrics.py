@@ -13,12 +13,14 @@ ANSWERED: Final = "answered_by_connection"  # key in the scope's state: no other
 REJECTED: Final = "rejected"
 SILENT: Final = "silent"
 EVICTED: Final = "evicted"
+DOWNLOAD_TIMEOUT: Final = "download_timeout"
 REASONS: Final = (
     "headers_too_large",
     "malformed_request",
     "too_many_connections",
     "headers_timeout",
     "body_timeout",
+    DOWNLOAD_TIMEOUT,
     REJECTED,
     SILENT,
     EVICTED,

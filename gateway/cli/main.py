@@ -16,6 +16,7 @@ COMMANDS: Final = {
     "migrate": "gateway.cli.migrate",
     "admin": "gateway.cli.admin.commands",
     "example": "gateway.cli.example",
+    "batch": "gateway.cli.batch.command",
     "demo": "gateway.cli.demo",
     "evaluate": "gateway.cli.evaluate",
     "replay": "gateway.cli.replay.command",

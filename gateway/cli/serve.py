@@ -18,6 +18,7 @@ from engine.checkpoints.catalogue import DEMO_FOLDER, SMOLLM2
 from gateway.api.connections.limits import ConnectionLimits
 from gateway.api.connections.protocol import bounded_protocol
 from gateway.api.http_metrics import HttpMetrics
+from gateway.api.openai.batches.endpoints import ENDPOINTS
 from gateway.app import build_app
 from gateway.cli.example import introduction
 from gateway.cli.start_report import StartReport
@@ -96,11 +97,12 @@ async def _serve(
     assert starting is not None
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, starting.cancel)
-    async with running_node(settings, served, report) as node:
+    async with running_node(settings, served, ENDPOINTS, report) as node:
         server = build_server(settings, node)
 
         def stop() -> None:
             report("stopping: running requests may finish; repeat to stop at once")
+            node.jobs.stop_claiming()
             loop.call_later(0 if server.should_exit else settings.drain_s, node.service.stop)
             server.should_exit = True
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Final, Protocol
@@ -165,6 +165,12 @@ class JobRunner:
     def lines(self) -> int:
         """The lines that are held."""
         return len(self._claimed) + len(self._held)
+
+    def running(self) -> Iterator[tuple[JobLine, RequestState]]:
+        """The lines that have started and not ended, each with the state of its first choice."""
+        for line, held in self._held.items():
+            if held.follower is not None and held.states[0].dispatched_s is not None:
+                yield line, held.states[0]
 
     def _room(self) -> int:
         """How many lines there is room for: in memory, estimated by the lines before."""

@@ -74,11 +74,16 @@ def nonnegative_least_squares(gram: Floats, moment: Floats) -> Floats:
     """The θ ≥ 0 that minimises ½ θᵀAθ - bᵀθ, A (n, n) positive definite, b (n,); exact, small n.
 
     Solves for every subset of nonzero coefficients at once and takes the best feasible solution.
+    Where A is singular in double precision, each subset's solution of least norm counts.
     """
     size = len(moment)
     free = (np.arange(2**size)[:, None] >> np.arange(size)) & 1  # (subsets, n)
     grams = gram * free[:, :, None] * free[:, None, :] + (1 - free)[:, :, None] * np.eye(size)
-    solved = np.linalg.solve(grams, (moment * free)[:, :, None])[:, :, 0]  # (subsets, n)
+    moments = (moment * free)[:, :, None]
+    try:
+        solved = np.linalg.solve(grams, moments)[:, :, 0]  # (subsets, n)
+    except np.linalg.LinAlgError:
+        solved = (np.linalg.pinv(grams, hermitian=True) @ moments)[:, :, 0]
     value = -0.5 * solved @ moment  # of ½ θᵀAθ - bᵀθ at each subset's minimum
     value[(solved < 0).any(axis=1)] = np.inf
     best: Floats = solved[value.argmin()]

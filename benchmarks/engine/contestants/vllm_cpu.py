@@ -9,16 +9,24 @@ from typing import Any, Final
 from benchmarks.engine.contestants.pipe import Answer, Task, Tokens, serve
 
 STEP_TOKENS: Final = 2048
-KV_BYTES: Final = 3 * 2**30  # enough that nothing is preempted
+KV_MIB: Final = 3 * 2**10  # enough that nothing is preempted
 CONTEXT_TOKENS: Final = 1024
 
 
 @contextmanager
 def prepare(arguments: Namespace) -> Iterator[Answer]:
-    """Answers all requests, at most `--sequences` at a time."""
+    """Answers all requests, at most `--sequences` at a time.
+
+    `--caching` is 0 where each round repeats the same prompts.
+    """
     vllm = importlib.import_module("vllm")
     model = load(
-        arguments.folder, "float32", arguments.sequences, compiled=bool(arguments.compiled)
+        arguments.folder,
+        "float32",
+        arguments.sequences,
+        compiled=bool(arguments.compiled),
+        kv_bytes=arguments.kv_mib << 20,
+        prefix_caching=bool(arguments.caching),
     )
 
     def answer(task: Task) -> Tokens:
@@ -37,7 +45,15 @@ def prepare(arguments: Namespace) -> Iterator[Answer]:
     yield answer
 
 
-def load(folder: str, dtype: str, sequences: int, *, compiled: bool) -> Any:
+def load(
+    folder: str,
+    dtype: str,
+    sequences: int,
+    *,
+    compiled: bool,
+    kv_bytes: int = KV_MIB << 20,
+    prefix_caching: bool = False,
+) -> Any:
     """The engine of vLLM for a model, with the best settings found for a CPU."""
     return importlib.import_module("vllm").LLM(
         model=folder,
@@ -47,11 +63,11 @@ def load(folder: str, dtype: str, sequences: int, *, compiled: bool) -> Any:
         max_model_len=CONTEXT_TOKENS,
         max_num_seqs=sequences,
         max_num_batched_tokens=STEP_TOKENS,
-        kv_cache_memory_bytes=KV_BYTES,
-        enable_prefix_caching=False,  # each round repeats the same prompts
+        kv_cache_memory_bytes=kv_bytes,
+        enable_prefix_caching=prefix_caching,
         disable_log_stats=True,
     )
 
 
 if __name__ == "__main__":
-    serve(prepare, "--sequences", "--compiled")
+    serve(prepare, "--sequences", "--compiled", "--kv-mib", "--caching")

@@ -20,6 +20,7 @@ from gateway.api.admin.tenants import TenantsController
 from gateway.api.admin.training import TrainingRunsController, TrainingScheduleController
 from gateway.api.envelope import provide_cursor
 from gateway.api.query import check_query
+from gateway.files.store import FileStore
 from gateway.history.audit import AuditTrail
 from gateway.history.requests import RequestHistory
 from gateway.prediction.lifecycle.comparison import VersionComparer
@@ -54,6 +55,7 @@ class AdminServices(Struct, frozen=True, kw_only=True):
     logs: LogImport
     trail: AuditTrail
     requests: RequestHistory
+    files: FileStore
 
 
 def admin_router(admin_key: AdminKey, services: AdminServices) -> Router:

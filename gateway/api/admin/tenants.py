@@ -1,9 +1,9 @@
-"""`/admin/tenants`: the tenants, their shares and learning opt-outs."""
+"""`/admin/tenants`: the tenants, their shares, learning opt-outs and files."""
 
 from datetime import datetime
 from uuid import UUID
 
-from litestar import Controller, get, patch, post
+from litestar import Controller, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 from msgspec import Struct
@@ -12,6 +12,7 @@ from gateway.api.admin.actor import Actor, area
 from gateway.api.admin.fields import Name, TenantShare
 from gateway.api.envelope import Listing, NameFilter, listing, to_answer
 from gateway.api.openapi import errors
+from gateway.files.store import ErasedFiles, FileStore
 from gateway.tenancy.paging import Cursor
 from gateway.tenancy.scopes import Scope
 from gateway.tenancy.tenants import Tenants
@@ -98,3 +99,13 @@ class TenantsController(Controller):
             tenant_id, learning=data.learning, share=data.share, by=actor
         )
         return to_answer(TenantAnswer, changed)
+
+    @delete("/{tenant_id:uuid}/files", status_code=200, summary="Erase a tenant's files")
+    async def erase_files(
+        self, tenant_id: FromPath[UUID], files: NamedDependency[FileStore], actor: Actor
+    ) -> ErasedFiles:
+        """The number of files that were erased, and their bytes; unfinished uploads count.
+
+        404 if there is no such tenant.
+        """
+        return await files.erase(tenant_id, by=actor)

@@ -12,13 +12,15 @@ class ConnectionLimits(Struct, frozen=True, kw_only=True):
 
     `header_bytes` counts the request line and all headers, `header_timeout_s` runs from a request's
     first byte (on a new connection from its opening) to the end of the headers, and
-    `body_timeout_s` from there to the end of the body.
+    `body_timeout_s` from there to the end of the body, or `upload_timeout_s` if it is a file.
+    A client that reads a file must read on within `body_timeout_s`.
     """
 
     header_bytes: int = 64 << 10
     headers: int = 100
     header_timeout_s: float = 10.0
     body_timeout_s: float = 60.0
+    upload_timeout_s: float = 600.0
     connections: int = 1000
 
     @classmethod
@@ -29,5 +31,6 @@ class ConnectionLimits(Struct, frozen=True, kw_only=True):
             headers=settings.max_headers,
             header_timeout_s=settings.header_timeout_s,
             body_timeout_s=settings.body_timeout_s,
+            upload_timeout_s=settings.upload_timeout_s,
             connections=settings.max_connections,
         )

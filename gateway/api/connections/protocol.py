@@ -17,13 +17,21 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from gateway.api.connections.close_delimited import close_delimited
+from gateway.api.connections.file_transfer import StalledDownload, body_timeout_s
 from gateway.api.connections.limits import ConnectionLimits
 from gateway.api.connections.open_connections import Entry, OpenConnections
 from gateway.api.connections.refusal import Refusals
 from gateway.api.connections.response_transport import ResponseTransport
-from gateway.api.http_metrics import ANSWERED, EVICTED, REJECTED, HttpMetrics
+from gateway.api.http_metrics import (
+    ANSWERED,
+    DOWNLOAD_TIMEOUT,
+    EVICTED,
+    REJECTED,
+    HttpMetrics,
+)
 from gateway.api.request_id import new_request_id
 from gateway.errors import (
+    ClientGone,
     HeadersTooLarge,
     LmaasError,
     MalformedRequest,
@@ -77,6 +85,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._discarded = 0  # bytes
         self._timer: TimerHandle | None = None
         self._timed: tuple[object, ...] | None = None  # what the timer is for
+        self._stalled = StalledDownload(self.loop, self.limits.body_timeout_s, self._abandon)
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Count the connection and time its first request."""
@@ -93,6 +102,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Stop the timer, and let the running request know, which may be an earlier one."""
         self.open_connections.leave(self)
         self._cancel_timer()
+        self._stalled.end()
         self.pipeline.clear()
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
@@ -130,6 +140,21 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         else:
             if self._unparsed > self.limits.header_bytes:
                 self._refuse(self._headers_too_large())
+
+    def pause_writing(self) -> None:
+        """A client that reads a file does not keep up: it has a limited time to go on."""
+        super().pause_writing()
+        if self._running is not None:
+            self._stalled.begin(self._running.scope)
+
+    def resume_writing(self) -> None:
+        """The client read what was sent."""
+        super().resume_writing()
+        self._stalled.end()
+
+    def _abandon(self) -> None:
+        self._log(ClientGone("the client stopped reading a file"), DOWNLOAD_TIMEOUT)
+        self.transport.abort()
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -221,7 +246,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         )
         if self._phase is _Phase.BODY:
             timed: tuple[object, ...] | None = (self._requests, "body", answered)
-            limit_s = LINGER_S if answered else self.limits.body_timeout_s
+            limit_s = LINGER_S if answered else body_timeout_s(self.cycle.scope, self.limits)
         else:
             timed = (self._requests, "headers") if waits_for_client else None
             limit_s = self.limits.header_timeout_s

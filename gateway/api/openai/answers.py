@@ -95,10 +95,12 @@ async def _encoded(
     logprobs = state.request.sampling.logprobs
     candidates = 0 if logprobs is None else 1 + logprobs
     work_us = (TOKEN_US + CANDIDATE_US * candidates) * len(state.tokens)
-    return await service.workers.finish(state.tenant, work_us, partial(_encode, form, index, state))
+    return await service.workers.finish(
+        state.tenant, work_us, partial(encode_choice, form, index, state)
+    )
 
 
-def _encode(form: AnswerFormat[Body], index: int, state: RequestState) -> bytes:
+def encode_choice(form: AnswerFormat[Body], index: int, state: RequestState) -> bytes:
     """A choice as JSON. Runs in any thread, and encodes no more than a piece at a time."""
     texts: list[str] = []
     scored: dict[str, list[bytes]] = {}

@@ -48,12 +48,14 @@ def find_server(
     LMAAS_ADMIN_KEY, else the one that the gateway keeps in its data folder.
     """
     settings = read_settings(environment)
-    found, hint = _url(url or settings.url, settings, environment)
+    found, hint = find_url(url or settings.url, settings, environment)
     secret, source = _key(key, found, settings, hint)
     return Server(found, secret, hint, f"; it came from {source}")
 
 
-def _url(given: str | None, settings: Settings, environment: Mapping[str, str]) -> tuple[str, str]:
+def find_url(
+    given: str | None, settings: Settings, environment: Mapping[str, str]
+) -> tuple[str, str]:
     """The address, and what to add if no gateway answers there."""
     if given is not None:
         return given.rstrip("/"), ""

@@ -102,6 +102,16 @@ def erase_samples(session: AdminSession, tenant: str, user: str | None) -> None:
     )
 
 
+@tenants.command("erase-files")
+@click.argument("tenant")
+@click.confirmation_option(prompt="Erased files cannot be restored. Erase?")
+@pass_session
+def erase_files(session: AdminSession, tenant: str) -> None:
+    """Erase every file of a tenant: uploads, and the output of batch jobs."""
+    path = f"/admin/tenants/{session.names.tenant(tenant)}/files"
+    session.output.item(session.client.delete(path))
+
+
 @tenants.command("list")
 @pass_session
 def list_tenants(session: AdminSession) -> None:

@@ -111,6 +111,11 @@ class QueueLoad:
             self._seconds = FADE * self._seconds + took_s
             self._computed = FADE * self._computed + computed
 
+    @property
+    def pace(self) -> float | None:
+        """Tokens that the engine computed a second in recent steps; None before any."""
+        return self._computed / self._seconds if self._seconds else None
+
     def wait_s(self, load: Load) -> float:
         """Seconds that the engine takes for this load at its recent pace, at least 1."""
         return max(load.tokens * self._seconds / self._computed, 1.0) if self._computed else 1.0

@@ -129,7 +129,7 @@ class EngineShape(Struct, frozen=True, kw_only=True):
     swap_token_s: NonNegative | None = None
     lag_steps: Annotated[int, Meta(ge=0)] = 1
     submit_delay_s: NonNegative = field(default=0.0, name="order_s")
-    pin_share: Annotated[float, Meta(ge=0, le=1)] = 0.5
+    pin_share: Annotated[float, Meta(ge=0, le=1)] = 0.9
     background_factor: Annotated[float, Meta(ge=1)] = 1.1
 
     @property

@@ -22,6 +22,8 @@ from gateway.api.body import BodyLimits, bounded_request
 from gateway.api.errors import exception_handlers
 from gateway.database.errors import Sessions
 from gateway.engines.colocated import ColocatedEngine
+from gateway.files.bounds import FileBounds
+from gateway.files.store import FileStore
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import GenerationService
 from gateway.generation.text.tokenizer import ChatTokenizer
@@ -119,6 +121,7 @@ def application(
         logs=LogImport(sessions, model="m", counting=WORDS),
         trail=AuditTrail(sessions),
         requests=RequestHistory(sessions),
+        files=FileStore(sessions, FileBounds()),
     )
     return Litestar(
         [admin_router(AdminKey(ADMIN_KEY), services)],

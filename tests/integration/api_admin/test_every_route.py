@@ -28,6 +28,7 @@ ROUTES = {
     ("GET", "/admin/tenants/{tenant_id}"),
     ("PATCH", "/admin/tenants/{tenant_id}"),
     ("DELETE", "/admin/tenants/{tenant_id}/samples"),
+    ("DELETE", "/admin/tenants/{tenant_id}/files"),
     ("POST", "/admin/predictors/rollback"),
     ("POST", "/admin/predictors/import"),
     ("POST", "/admin/predictors/samples"),

@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 import uvloop
 from litestar import Request, get, post
-from litestar.params import JSONBody
+from litestar.params import FromPath, JSONBody
 from litestar.response import Stream
 from prometheus_client import CollectorRegistry
 
@@ -22,6 +22,7 @@ from gateway.api.connections.protocol import bounded_protocol
 from gateway.api.errors import exception_handlers
 from gateway.api.http_metrics import HttpMetrics
 from gateway.api.request_id import IdentifyingApp
+from gateway.errors import DatabaseLost
 from gateway.generation.text.workers import TextWorkers
 
 PATIENCE_S = 30.0  # a machine this slow fails every test
@@ -58,6 +59,22 @@ async def stream() -> Stream:
             await asyncio.sleep(0)
 
     return Stream(pieces())
+
+
+@post("/v1/files", status_code=200)
+async def upload(request: Request[Any, Any, Any]) -> dict[str, int]:
+    return {"bytes": len(await request.body())}
+
+
+@get("/v1/files/{name:str}/content")
+async def download(name: FromPath[str]) -> Stream:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(4096):
+            yield bytes(1 << 16)
+            if name == "lost":
+                raise DatabaseLost("the database does not answer")
+
+    return Stream(pieces(), headers={"Content-Length": str(4096 << 16)})
 
 
 class Response:
@@ -158,7 +175,7 @@ def serving(
     registry = CollectorRegistry()
     metrics = HttpMetrics(registry)
     app = IdentifyingApp(
-        [live, decode, size, early, stream],
+        [live, decode, size, early, stream, upload, download],
         exception_handlers=exception_handlers,
         request_class=bounded_request(limits_of_bodies or (lambda: LIMITS), TextWorkers()),
         request_max_body_size=None,

@@ -3,11 +3,19 @@
 import resource
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 from structlog.testing import capture_logs
 
-from tests.integration.api_http.conftest import GET_LIVE, GET_LIVE_AGAIN, Server, a_post, serving
+from tests.integration.api_http.conftest import (
+    GET_LIVE,
+    GET_LIVE_AGAIN,
+    PATIENCE_S,
+    Server,
+    a_post,
+    serving,
+)
 
 SHORT_S = 0.2
 
@@ -135,6 +143,45 @@ def test_slow_body_is_a_408_while_others_are_served() -> None:
         response = client.response()
         assert (response.status, response.error["code"]) == (408, "request_timeout")
         assert "body" in response.error["message"]
+
+
+def test_upload_of_a_file_has_a_time_limit_of_its_own() -> None:
+    with serving(body_timeout_s=SHORT_S, upload_timeout_s=60) as server:
+        client = server.send(a_post("/v1/files", b"x" * 9, Content_Length="10", Connection="close"))
+        time.sleep(3 * SHORT_S)
+        assert client.send(b"x").response().body == b'{"bytes":10}'
+    with serving(body_timeout_s=60, upload_timeout_s=SHORT_S) as server:
+        response = server.send(a_post("/v1/files", b"x" * 9, Content_Length="10")).response()
+        assert (response.status, response.error["code"]) == (408, "request_timeout")
+
+
+def test_client_that_stops_reading_a_file_is_disconnected() -> None:
+    with serving(body_timeout_s=SHORT_S) as server:
+        client = server.send(b"GET /v1/files/x/content HTTP/1.1\r\nHost: x\r\n\r\n")
+        deadline = time.monotonic() + PATIENCE_S
+        reason = {"reason": "download_timeout"}
+        while server.count("lmaas_refused_connections_total", **reason) < 1 or server.count(
+            "lmaas_open_connections"
+        ):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        with suppress(ConnectionResetError):
+            assert len(client.read_until_closed()) < 4096 << 16
+
+
+def test_client_that_reads_a_file_slowly_gets_the_whole() -> None:
+    with serving(body_timeout_s=20) as server:
+        head = b"GET /v1/files/x/content HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        client = server.send(head)
+        time.sleep(2 * SHORT_S)
+        assert len(client.response().body) == 4096 << 16
+
+
+def test_file_that_is_lost_while_it_is_read_ends_the_connection_before_its_length() -> None:
+    with serving() as server:
+        client = server.send(b"GET /v1/files/lost/content HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert len(client.response().body) == 1 << 16
+        assert server.is_live()
 
 
 def test_body_that_arrives_just_in_time_is_read() -> None:

@@ -115,7 +115,7 @@ async def _serve(
     stopping: asyncio.Event,
 ) -> None:
     settings = read_settings(environment)
-    async with running_node(settings, served_model(settings), lambda _: None) as node:
+    async with running_node(settings, served_model(settings), {}, lambda _: None) as node:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             server = build_server(settings, node)
             serving = asyncio.create_task(server.serve([listener]))

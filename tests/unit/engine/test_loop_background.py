@@ -88,6 +88,17 @@ def test_a_pinned_prefix_is_computed_once_and_stays_for_later_members(
     assert run.steps[-1].kv.pinned == 0
 
 
+def test_released_pins_show_in_the_memory_though_no_step_runs(
+    a_run: Callable, a_sequence: Callable
+) -> None:
+    run = a_run(sharing=True)
+    run.loop.put(Start(lines(a_sequence, 1, prefix=20), (Pin("group", [7] * 20, "", BACKGROUND),)))
+    run.until(lambda run: run.finishes)
+    assert run.steps[-1].kv.pinned == 5
+    run.loop.put(Unpin(["group"]))
+    run.until(lambda run: not run.steps[-1].kv.pinned)
+
+
 def test_interactive_sequences_take_the_memory_of_pins_and_their_owner_hears_of_it(
     a_run: Callable, a_sequence: Callable
 ) -> None:

@@ -5,7 +5,7 @@ from statistics import median
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
 
@@ -75,6 +75,7 @@ def test_one_outcome_sets_the_scale(scale: float) -> None:
 
 @given(st.lists(st.tuples(st.integers(1, 64), st.integers(1, 2000), st.floats(1, 2000),
                           st.floats(1e-3, 1e3)), max_size=20))  # fmt: skip
+@example([(1, 1, 1.0, 443.0), (1, 1, 1.0, 488.0), (1, 1, 1.0, 917.0), (29, 1, 1582.0, 2.0**-8)])
 def test_costs_are_never_negative_and_estimates_never_zero(
     outcomes: list[tuple[int, int, float, float]],
 ) -> None:

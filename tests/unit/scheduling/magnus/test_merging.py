@@ -1,6 +1,7 @@
 """Merging waiting batches into the next one, against the waits of both orders written out."""
 
 from collections.abc import Callable
+from math import ceil
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -70,10 +71,8 @@ def test_each_merge_fits_the_memory_and_shortens_the_waits_most(
         gains = {}
         for other in left:
             both = [*together, *members(other)]
-            fits = (
-                len(both) * (max(r.prompt_tokens for r in both) + max(r.p90 for r in both))
-                <= tokens
-            )
+            row = max(r.prompt_tokens for r in both) + max(r.p90 for r in both)
+            fits = len(both) * ceil(row) <= tokens  # in whole pages, of a token each
             if fits and other in batcher.open_batches:
                 behind = len(batcher) - len(both)
                 apart_s = waits_s([together, members(other)], behind, coefficients)

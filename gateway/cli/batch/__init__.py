@@ -1,0 +1,1 @@
+"""`lmaas batch`: batch jobs from the command line."""

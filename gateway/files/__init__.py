@@ -1,0 +1,1 @@
+"""Files of tenants: uploads, the output of batch jobs, their retention."""

@@ -1,0 +1,87 @@
+"""Deletes expired files in small transactions; several gateways may do so at the same time."""
+
+import asyncio
+from contextlib import suppress
+from typing import Final
+
+import structlog
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from gateway.database.errors import Sessions, transaction
+from gateway.errors import LmaasError
+
+INTERVAL_S: Final = 60.0
+PAUSE_S: Final = 0.02  # between two transactions, for others
+CHUNKS: Final = 64  # of a transaction: 16 MiB
+
+# Another gateway's file is skipped while it deletes from it.
+_EXPIRED: Final = text("""
+    SELECT id FROM files WHERE expires_at <= now() ORDER BY expires_at LIMIT 1
+    FOR UPDATE SKIP LOCKED
+""")
+_DELETE_CHUNKS: Final = text("""
+    DELETE FROM file_chunks WHERE file_id = :id AND number IN (
+        SELECT number FROM file_chunks WHERE file_id = :id ORDER BY number LIMIT :chunks
+    )
+    RETURNING number
+""")
+_DELETE_FILE: Final = text("DELETE FROM files WHERE id = :id")
+
+log = structlog.get_logger(__name__)
+
+
+class FileSweeper:
+    """Deletes expired files once a minute, and soon after `wake`."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+        self._woken = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start to sweep."""
+        self._task = asyncio.create_task(self._run(), name="file sweeper")
+
+    async def close(self) -> None:
+        """Stop; what is left is swept by another gateway or after the next start."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    def wake(self) -> None:
+        """Sweep soon."""
+        self._woken.set()
+
+    async def sweep(self) -> int:
+        """Delete every expired file that no other gateway deletes; how many. DatabaseLost."""
+        files = 0
+        while (done := await self._sweep_some()) is not None:
+            files += done
+            await asyncio.sleep(PAUSE_S)
+        return files
+
+    async def _sweep_some(self) -> int | None:
+        """Delete some of a file's chunks: 1 if it is gone then, 0 if not, None without a file."""
+        async with transaction(self._sessions) as session:
+            file_id = await session.scalar(_EXPIRED)
+            if file_id is None:
+                return None
+            given = {"id": file_id, "chunks": CHUNKS}
+            deleted = (await session.execute(_DELETE_CHUNKS, given)).all()
+            if len(deleted) == CHUNKS:
+                return 0
+            await session.execute(_DELETE_FILE, {"id": file_id})
+        return 1
+
+    async def _run(self) -> None:
+        while True:
+            self._woken.clear()
+            try:
+                if files := await self.sweep():
+                    log.info("files_swept", files=files)
+            except (LmaasError, SQLAlchemyError) as error:
+                log.warning("sweep_delayed", reason=str(error))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), INTERVAL_S)

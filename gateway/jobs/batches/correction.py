@@ -1,0 +1,182 @@
+"""Ranks the waiting lines of a job again when its first outcomes say that groups move.
+
+A gateway learns from the lines that it has started itself, the running ones included: of all lines
+that it started, none is left out because it takes long.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import numpy as np
+import structlog
+from msgspec import Struct, field
+from sqlalchemy import Row, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gateway.database.errors import LONG_TRANSACTION_S, Sessions, transaction
+from gateway.generation.request_state import RequestState
+from gateway.jobs.batches.lines import RankedLine, store_ranks
+from gateway.jobs.batches.states import LineState
+from gateway.jobs.planning.length_correction import (
+    LengthCorrection,
+    LineOutcomes,
+    learn_correction,
+)
+from gateway.jobs.planning.line_order import rank_lines
+from gateway.jobs.prefix_groups import ALONE, PrefixGroups
+from gateway.quantiles import LEVELS
+from models import BatchLine
+
+log = structlog.get_logger()
+
+FIRST: Final = 16  # outcomes; then whenever they have doubled
+LAST: Final = 2_048
+MAX_JOBS: Final = 64  # that are remembered
+RANKED_AT_ONCE: Final = 5_000
+NO_LABEL: Final = -1
+
+
+class Started(Struct, frozen=True):
+    """A line that started: its prediction, its tokens so far, and whether it ended by itself."""
+
+    quantiles: Sequence[float]
+    generated: int
+    ended: bool
+    prefix_id: str | None
+
+    @classmethod
+    def of(cls, state: RequestState) -> "Started":
+        """A line by the state of its first choice."""
+        prefix = state.request.prefix
+        return cls(
+            state.prediction.quantiles,
+            len(state.tokens),
+            state.finish_reason == "stop",
+            prefix.id if prefix else None,
+        )
+
+
+class _Job(Struct):
+    """The ended lines of a job, when to learn from them, and what its lines are ranked by."""
+
+    ended: list[Started] = field(default_factory=list)
+    due: int = FIRST
+    shifts: dict[str | None, float] = field(default_factory=dict)
+
+
+class JobCorrections:
+    """Corrects the order of the jobs' lines by the outcomes of this gateway's."""
+
+    def __init__(
+        self, sessions: Sessions, running: Callable[[UUID], Iterable[RequestState]]
+    ) -> None:
+        """`running`: the states of a job's lines that run here."""
+        self._sessions = sessions
+        self._running = running
+        self._jobs: OrderedDict[UUID, _Job] = OrderedDict()
+
+    def observe(self, batch_id: UUID, state: RequestState) -> None:
+        """Note a line that has ended."""
+        job = self._jobs.setdefault(batch_id, _Job())
+        self._jobs.move_to_end(batch_id)
+        if len(job.ended) < LAST:
+            job.ended.append(Started.of(state))
+        while len(self._jobs) > MAX_JOBS:
+            self._jobs.popitem(last=False)
+
+    async def apply(self) -> None:
+        """Rank jobs again for which enough has been learned. DatabaseLost."""
+        for batch_id, job in list(self._jobs.items()):
+            if len(job.ended) < job.due:
+                continue
+            started = job.ended + [Started.of(state) for state in self._running(batch_id)]
+            labels = sorted({line.prefix_id for line in started if line.prefix_id})
+            learned = await asyncio.to_thread(_learn, started, labels)
+            if learned.reorders(_ranked_by(job, labels)):
+                lines = await self._rank(batch_id, labels, learned)
+                job.shifts = dict(zip([*labels, None], learned.shifts.tolist(), strict=True))
+                log.info("batch_ranked_again", batch=str(batch_id), lines=lines)
+            job.due = 2 * len(job.ended) if len(job.ended) < LAST else LAST + 1
+
+    async def _rank(self, batch_id: UUID, labels: Sequence[str], learned: LengthCorrection) -> int:
+        """Rank the waiting lines of a job; their number, 0 if another gateway is at it."""
+        async with transaction(self._sessions, within_s=LONG_TRANSACTION_S) as session:
+            key = batch_id.int & (2**63 - 1)
+            if not await session.scalar(select(func.pg_try_advisory_xact_lock(key))):
+                return 0
+            rows = await _waiting(session, batch_id)
+            opened = set(
+                await session.scalars(
+                    select(BatchLine.prefix_id).where(
+                        BatchLine.batch_id == batch_id, BatchLine.state == LineState.RUNNING
+                    )
+                )
+            )
+            ranked = await asyncio.to_thread(_ranked, rows, opened, labels, learned)
+            for begin in range(0, len(ranked), RANKED_AT_ONCE):
+                await store_ranks(session, batch_id, ranked[begin : begin + RANKED_AT_ONCE])
+        return len(ranked)
+
+
+async def _waiting(session: AsyncSession, batch_id: UUID) -> Sequence[Row[Any]]:
+    statement = select(
+        BatchLine.number,
+        BatchLine.prefix_id,
+        BatchLine.prefix_tokens,
+        BatchLine.prompt_tokens,
+        BatchLine.predicted_tokens,
+    ).where(BatchLine.batch_id == batch_id, BatchLine.state == LineState.WAITING)
+    rows: Sequence[Any] = (await session.execute(statement.order_by(BatchLine.number))).all()
+    return rows
+
+
+def _learn(started: Sequence[Started], labels: Sequence[str]) -> LengthCorrection:
+    places = {label: place for place, label in enumerate(labels)}
+    outcomes = LineOutcomes(
+        quantiles=np.array([line.quantiles for line in started]).reshape(-1, len(LEVELS)),
+        generated=np.array([line.generated for line in started], np.int64),
+        ended=np.array([line.ended for line in started], np.bool_),
+        labels=np.array([places.get(line.prefix_id or "", NO_LABEL) for line in started], np.int64),
+    )
+    return learn_correction(outcomes, len(labels))
+
+
+def _ranked_by(job: _Job, labels: Sequence[str]) -> LengthCorrection:
+    """The correction that the lines are ranked by, for these labels."""
+    common = job.shifts.get(None, 0.0)
+    shifts = np.array([*(job.shifts.get(label, common) for label in labels), common])
+    return LengthCorrection(shifts, np.ones(len(shifts)))
+
+
+def _ranked(
+    rows: Sequence[Row[Any]],
+    opened: set[str | None],
+    labels: Sequence[str],
+    learned: LengthCorrection,
+) -> list[RankedLine]:
+    """The waiting lines in their order by the corrected lengths."""
+    prefixes = {row.prefix_id: row.prefix_tokens for row in rows if row.prefix_id}
+    places = {prefix: place for place, prefix in enumerate(prefixes)}
+    groups = PrefixGroups(
+        np.array([places.get(row.prefix_id, ALONE) for row in rows], np.int64),
+        np.array(list(prefixes.values()), np.int64),
+        np.full(len(prefixes), ALONE),
+    )
+    factors = dict(zip(labels, np.exp(learned.shifts).tolist(), strict=False))
+    common = float(np.exp(learned.shifts[-1]))
+    expected = np.array(
+        [row.predicted_tokens * factors.get(row.prefix_id, common) for row in rows], np.float64
+    )
+    ranks = rank_lines(
+        groups,
+        np.array([row.prompt_tokens for row in rows], np.int64),
+        expected,
+        np.array([prefix in opened for prefix in prefixes], np.bool_),
+    )
+    return [
+        RankedLine(row.number, rank, row.prefix_id, row.prefix_tokens)
+        for row, rank in zip(rows, ranks.tolist(), strict=True)
+    ]

@@ -1,0 +1,196 @@
+"""Ends jobs: cancelled and expired ones, and those whose lines have all ended.
+
+A job's files are written from its lines, in their order, in the transaction that ends the job and
+deletes the lines: they exist exactly if the job has ended.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+from sqlalchemy import func, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gateway.database.errors import LONG_TRANSACTION_S, Sessions, transaction
+from gateway.files.store import FileOwner, FileStore
+from gateway.jobs.batches.lines import delete_lines
+from gateway.jobs.batches.output_lines import CANCELLED, EXPIRED, line_id, unanswered
+from gateway.jobs.batches.states import CANCELLABLE, UNFINISHED, LineState
+from models import Batch, BatchLine
+
+log = structlog.get_logger()
+
+PAGE_LINES: Final = 200
+MAX_CLAIMED: Final = 8  # jobs at a time: the rest may go to another gateway
+MESSAGES: Final = {
+    LineState.CANCELLED: (CANCELLED, "the batch was cancelled before this line was done"),
+    LineState.EXPIRED: (EXPIRED, "the batch's completion window ended before this line was done"),
+}
+OUTPUT: Final = "batch_output"
+
+
+class BatchEnding:
+    """Ends the jobs of one model."""
+
+    def __init__(self, sessions: Sessions, files: FileStore, model: str, owner: UUID) -> None:
+        self._sessions = sessions
+        self._files = files
+        self._model = model
+        self._owner = owner
+
+    async def expire(self) -> int:
+        """Begin to end the jobs whose window is over; returns their number."""
+        over = update(Batch).where(
+            Batch.status.in_(CANCELLABLE),
+            Batch.model == self._model,
+            Batch.expires_at <= func.now(),
+        )
+        changed = over.values(
+            status="finalizing", outcome="expired", finalizing_at=func.now(), owner=None
+        ).returning(Batch.id)
+        async with transaction(self._sessions) as session:
+            return len((await session.scalars(changed)).all())
+
+    async def complete(self) -> int:
+        """Begin to end the jobs whose lines have all ended; returns their number."""
+        done = update(Batch).where(
+            Batch.status == "in_progress",
+            Batch.model == self._model,
+            Batch.completed + Batch.failed >= Batch.total,
+        )
+        changed = done.values(
+            status="finalizing", outcome="completed", finalizing_at=func.now()
+        ).returning(Batch.id)
+        async with transaction(self._sessions) as session:
+            return len((await session.scalars(changed)).all())
+
+    async def claim(self) -> list[UUID]:
+        """Jobs whose files are to be written, which are now this gateway's; oldest first."""
+        waiting = (
+            select(Batch)
+            .where(
+                or_(Batch.status == "finalizing", Batch.status == "cancelling"),
+                Batch.model == self._model,
+                or_(Batch.owner.is_(None), Batch.owner == self._owner),
+            )
+            .order_by(Batch.id)
+            .limit(MAX_CLAIMED)
+            .with_for_update(skip_locked=True)
+        )
+        async with transaction(self._sessions) as session:
+            batches = list(await session.scalars(waiting))
+            for batch in batches:
+                batch.owner = self._owner
+        return [batch.id for batch in batches]
+
+    async def finish(self, batch_id: UUID) -> None:
+        """End a job: write its files and delete its lines. DatabaseLost: it is still to be ended.
+
+        Lines that wait or run end here, whichever gateway runs them: what they still give is not
+        taken.
+        """
+        async with transaction(self._sessions, within_s=LONG_TRANSACTION_S) as session:
+            found = select(Batch).where(Batch.id == batch_id, Batch.owner == self._owner)
+            batch = await session.scalar(found.with_for_update())
+            if batch is None or batch.outcome is None:
+                return
+            await _end_lines(session, batch)
+            await _count(session, batch)
+            batch.output_file_id = await self._write(
+                session, batch, "output", [LineState.COMPLETED]
+            )
+            batch.error_file_id = await self._write(
+                session, batch, "error", [LineState.FAILED, *MESSAGES]
+            )
+            await delete_lines(session, batch_id)
+            now: datetime = (await session.execute(select(func.now()))).scalar_one()
+            batch.status, batch.owner = batch.outcome, None
+            setattr(batch, f"{batch.outcome}_at", now)
+        log.info(
+            "batch_ended",
+            batch=str(batch_id),
+            status=batch.status,
+            completed=batch.completed,
+            failed=batch.failed,
+        )
+
+    async def _write(
+        self, session: AsyncSession, batch: Batch, kind: str, states: Sequence[LineState]
+    ) -> UUID | None:
+        """The file of the lines in these states, in the lines' order; None without lines."""
+        writer = None
+        async for line in _lines(session, batch.id, states):
+            if writer is None:
+                writer = await self._files.create(
+                    session,
+                    FileOwner(batch.tenant_id, batch.app_id, batch.api_key_id),
+                    filename=f"batch_{batch.id.hex}_{kind}.jsonl",
+                    purpose=OUTPUT,
+                    expires_after_s=batch.output_expires_s,
+                )
+            await writer.write(_result(line))
+        return None if writer is None else (await writer.finish()).id
+
+
+async def _end_lines(session: AsyncSession, batch: Batch) -> None:
+    """End the lines that wait or run as the job ends."""
+    state = LineState.CANCELLED if batch.outcome == "cancelled" else LineState.EXPIRED
+    ended = (
+        update(BatchLine)
+        .where(BatchLine.batch_id == batch.id, BatchLine.state.in_(UNFINISHED))
+        .values(state=state, claimed_by=None)
+    )
+    await session.execute(ended)
+
+
+async def _count(session: AsyncSession, batch: Batch) -> None:
+    """Set the job's counts to what its files are going to have."""
+    grouped = (
+        select(BatchLine.state, func.count().label("lines"))
+        .where(BatchLine.batch_id == batch.id)
+        .group_by(BatchLine.state)
+    )
+    counts = {row.state: row.lines for row in await session.execute(grouped)}
+    batch.total = sum(counts.values())
+    batch.completed = counts.get(LineState.COMPLETED, 0)
+    batch.failed = batch.total - batch.completed
+
+
+async def _lines(
+    session: AsyncSession, batch_id: UUID, states: Sequence[LineState]
+) -> AsyncGenerator[Any, None]:
+    """The lines in these states by number, a page at a time."""
+    after = 0
+    while True:
+        page = await session.execute(
+            select(
+                BatchLine.batch_id,
+                BatchLine.number,
+                BatchLine.custom_id,
+                BatchLine.state,
+                BatchLine.result,
+            )
+            .where(
+                BatchLine.batch_id == batch_id,
+                BatchLine.number > after,
+                BatchLine.state.in_(states),
+            )
+            .order_by(BatchLine.number)
+            .limit(PAGE_LINES)
+        )
+        rows = page.all()
+        for row in rows:
+            yield row
+        if len(rows) < PAGE_LINES:
+            return
+        after = rows[-1].number
+
+
+def _result(line: Any) -> bytes:
+    """A line of a file."""
+    if line.result is not None:
+        return bytes(line.result)
+    code, message = MESSAGES[LineState(line.state)]
+    return unanswered(line_id(line.batch_id, line.number), line.custom_id, code, message)

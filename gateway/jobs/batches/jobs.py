@@ -1,0 +1,188 @@
+"""The batch jobs of one gateway: validates them, runs their lines, and ends them."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+import structlog
+from msgspec import Struct
+from sqlalchemy.exc import SQLAlchemyError
+
+from gateway.database.errors import Sessions
+from gateway.errors import LmaasError
+from gateway.files.store import FileStore
+from gateway.generation.request_state import RequestState
+from gateway.generation.service import GenerationService
+from gateway.jobs.batches.batches import Batches
+from gateway.jobs.batches.correction import JobCorrections
+from gateway.jobs.batches.ending import BatchEnding
+from gateway.jobs.batches.endpoint import Endpoints
+from gateway.jobs.batches.lease import LEASE_S, Lease
+from gateway.jobs.batches.limits import BatchLimits
+from gateway.jobs.batches.progress.samples import note_progress
+from gateway.jobs.batches.source import BatchLines, batch_of
+from gateway.jobs.batches.validation.planning import JobPlanner
+from gateway.jobs.batches.validation.validator import BatchValidator
+from gateway.jobs.runner import JobRunner
+from models.base import new_id
+
+log = structlog.get_logger()
+
+POLL_S: Final = 2.0  # for what other gateways change; own changes wake at once
+RETRY_S: Final = 1.0
+CLOSE_S: Final = 5.0  # to give lines back; what is not is freed when the lease ends
+
+
+class BatchOptions(Struct, frozen=True, kw_only=True):
+    """Bounds, and what the engine does with prefixes."""
+
+    limits: BatchLimits = BatchLimits()
+    page_tokens: int = 16
+    prefix_sharing: bool = True
+    lease_s: float = LEASE_S
+
+
+class BatchJobs:
+    """The jobs of the served model. `batches` is what the API's routes call."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        files: FileStore,
+        service: GenerationService,
+        endpoints: Endpoints,
+        options: BatchOptions,
+        owner: UUID | None = None,
+    ) -> None:
+        self.owner = owner or new_id()
+        self.files = files
+        self.batches = Batches(sessions, service.model, options.limits, self.wake)
+        self.lease = Lease(sessions, self.owner, lease_s=options.lease_s)
+        self.validator = BatchValidator(
+            sessions,
+            files,
+            service,
+            endpoints,
+            JobPlanner(options.page_tokens, sharing=options.prefix_sharing),
+            options.limits,
+            self.owner,
+        )
+        self.ending = BatchEnding(sessions, files, service.model, self.owner)
+        self.corrections = JobCorrections(sessions, self._running)
+        lines = BatchLines(sessions, service, endpoints, self.owner, self.corrections.observe)
+        self.runner = JobRunner(lines, service, self.wake)
+        self._sessions = sessions
+        self._model = service.model
+        self._woken = [asyncio.Event(), asyncio.Event()]
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self, owner_file: Path | None = None) -> None:
+        """Start to work on jobs.
+
+        `owner_file` keeps the lease's id for the next gateway of the same data folder, which then
+        need not wait until the lease of this one ends. DatabaseLost.
+        """
+        if owner_file is not None:
+            predecessor = await asyncio.to_thread(_read_id, owner_file)
+            if predecessor is not None:
+                await self.lease.succeed(predecessor)
+            await asyncio.to_thread(owner_file.write_text, self.owner.hex)
+        for name, act, pause_s, woken in (
+            ("batch lease", self.keep_lease, self.lease.renewal_s, None),
+            ("batch ends", self.end_jobs, POLL_S, self._woken[0]),
+            ("batch validation", self.validate_jobs, POLL_S, self._woken[1]),
+            ("batch order", self.corrections.apply, POLL_S, None),
+        ):
+            self._tasks.append(asyncio.create_task(_repeat(act, pause_s, woken), name=name))
+        self.runner.start()
+
+    def stop_claiming(self) -> None:
+        """Start no further line; those that run may finish."""
+        self.runner.stop_claiming()
+
+    async def close(self) -> None:
+        """Stop, and leave the lines that have not ended to other gateways."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await self.runner.close()
+                await self.lease.release()
+        except (LmaasError, SQLAlchemyError, OSError) as error:  # TimeoutError is an OSError
+            log.warning("batch_lines_kept", reason=repr(error))
+
+    def wake(self) -> None:
+        """Look at the jobs soon: one has changed."""
+        for event in self._woken:
+            event.set()
+        self.runner.wake()
+
+    async def keep_lease(self) -> None:
+        """Prolong the lease, and stop the lines that are not this gateway's any more."""
+        await self.lease.renew()
+        await self.runner.drop_lost()
+
+    async def end_jobs(self) -> None:
+        """Free what dead gateways left, and end what is to be ended."""
+        if await self.lease.free_dead():
+            self.wake()
+        await self.ending.expire()
+        await self.ending.complete()
+        await note_progress(self._sessions, self._model)
+        for batch_id in await self.ending.claim():
+            try:
+                await self.ending.finish(batch_id)
+            except SQLAlchemyError as error:  # others must end whatever is wrong with this one
+                log.error("batch_end_failed", batch=str(batch_id), reason=repr(error))
+            await self.runner.drop_lost()
+
+    def _running(self, batch_id: UUID) -> Iterator[RequestState]:
+        """The lines of a job that run here."""
+        for line, state in self.runner.running():
+            if batch_of(line) == batch_id:
+                yield state
+
+    async def validate_jobs(self) -> None:
+        """Validate the jobs that wait for it."""
+        while (batch := await self.validator.claim()) is not None:
+            try:
+                await self.validator.validate(batch)
+            except BaseException:
+                with suppress(LmaasError, SQLAlchemyError):
+                    await asyncio.shield(self.validator.give_back(batch))
+                raise
+            self.wake()
+
+
+def _read_id(file: Path) -> UUID | None:
+    """The id in a file; None if there is none, as after a cut-off write."""
+    try:
+        return UUID(file.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+async def _repeat(
+    act: Callable[[], Awaitable[None]], pause_s: float, woken: asyncio.Event | None
+) -> None:
+    """Act now and then, and soon after being woken; an error is logged and acted on again."""
+    while True:
+        if woken is not None:
+            woken.clear()
+        wait_s = pause_s
+        try:
+            await act()
+        except (LmaasError, SQLAlchemyError, OSError) as error:
+            log.warning("batch_work_delayed", reason=repr(error))
+            wait_s = RETRY_S
+        except Exception:
+            log.exception("batch_work_failed")  # other jobs go on
+        if woken is None:
+            await asyncio.sleep(wait_s)
+            continue
+        with suppress(TimeoutError):
+            await asyncio.wait_for(woken.wait(), wait_s)

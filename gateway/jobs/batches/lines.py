@@ -1,0 +1,99 @@
+"""Inserts the lines of a job, and ranks them."""
+
+from collections.abc import Sequence
+from typing import Final
+from uuid import UUID
+
+from msgspec import Struct
+from psycopg import AsyncConnection
+from sqlalchemy import delete, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gateway.jobs.batches.states import LineState
+from models import BatchLine
+
+COLUMNS: Final = (
+    "batch_id",
+    "number",
+    "custom_id",
+    "body",
+    "prompt_tokens",
+    "predicted_tokens",
+    "rank",
+    "state",
+    "result",
+)
+COPY: Final = f"COPY batch_lines ({', '.join(COLUMNS)}) FROM STDIN (FORMAT BINARY)"
+TYPES: Final = ("uuid", "int4", "text", "bytea", "int4", "float4", "int4", "int2", "bytea")
+RANK: Final = text(
+    "UPDATE batch_lines SET rank = given.rank, prefix_id = given.prefix_id, "
+    "prefix_tokens = given.prefix_tokens FROM unnest("
+    "CAST(:numbers AS int[]), CAST(:ranks AS int[]), CAST(:prefix_ids AS text[]), "
+    "CAST(:prefix_tokens AS int[])) AS given (number, rank, prefix_id, prefix_tokens) "
+    "WHERE batch_lines.batch_id = :batch_id AND batch_lines.number = given.number "
+    "AND batch_lines.state = 0"  # others may be locked by who ends them
+)
+
+
+class NewLine(Struct, frozen=True, kw_only=True):
+    """A line to insert: one that waits, or one that has failed and has its result already."""
+
+    number: int
+    custom_id: str | None
+    body: bytes | None = None
+    prompt_tokens: int = 0
+    predicted_tokens: float = 0.0
+    result: bytes | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the line is not going to run."""
+        return self.result is not None
+
+
+class RankedLine(Struct, frozen=True):
+    """Where a line comes in its job, and the prefix that it shares with others; 0 tokens: none."""
+
+    number: int
+    rank: int
+    prefix_id: str | None = None
+    prefix_tokens: int = 0
+
+
+async def insert_lines(session: AsyncSession, batch_id: UUID, lines: Sequence[NewLine]) -> None:
+    """Add lines, ranked as they are numbered."""
+    raw = await (await session.connection()).get_raw_connection()
+    connection = raw.driver_connection
+    assert isinstance(connection, AsyncConnection), "the driver is psycopg"
+    async with connection.cursor() as cursor, cursor.copy(COPY) as copy:
+        copy.set_types(TYPES)
+        for line in lines:
+            await copy.write_row(
+                (
+                    batch_id,
+                    line.number,
+                    line.custom_id,
+                    line.body,
+                    line.prompt_tokens,
+                    line.predicted_tokens,
+                    line.number,
+                    int(LineState.FAILED if line.failed else LineState.WAITING),
+                    line.result,
+                )
+            )
+
+
+async def store_ranks(session: AsyncSession, batch_id: UUID, lines: Sequence[RankedLine]) -> None:
+    """Set the rank and the shared prefix of lines, of those that still wait."""
+    given = {
+        "numbers": [line.number for line in lines],
+        "ranks": [line.rank for line in lines],
+        "prefix_ids": [line.prefix_id for line in lines],
+        "prefix_tokens": [line.prefix_tokens for line in lines],
+    }
+    await session.execute(RANK, {"batch_id": batch_id, **given})
+
+
+async def delete_lines(session: AsyncSession, batch_id: UUID) -> None:
+    """Delete all lines of a job."""
+    await session.execute(delete(BatchLine).where(BatchLine.batch_id == batch_id))

@@ -1,0 +1,1 @@
+"""How far jobs are, and when they will be done."""

@@ -1,0 +1,203 @@
+"""The lines of jobs in the database as the source of a gateway's runner."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+from uuid import UUID
+
+import structlog
+from msgspec.structs import replace
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gateway.database.errors import Sessions, transaction
+from gateway.errors import GenerationFailed, LmaasError, OverLimit, Unavailable
+from gateway.generation.request import RecordKey
+from gateway.generation.request_state import RequestState
+from gateway.generation.service import GenerationService
+from gateway.jobs.batches.callers import read_callers
+from gateway.jobs.batches.claiming import MAX_ATTEMPTS, claim_lines
+from gateway.jobs.batches.endpoint import Endpoints, ServedName
+from gateway.jobs.batches.output_lines import HTTP_OK, line_id, responded
+from gateway.jobs.batches.results import LineResult, owned_elsewhere, write_results
+from gateway.jobs.batches.states import LineState
+from gateway.jobs.runner import JobLine, LineOutcome, LineSource
+from gateway.scheduling.requests import SharedPrefix
+from gateway.tenancy.caller import Caller
+from models import Batch, BatchLine
+
+log = structlog.get_logger()
+
+TOKEN_US: Final = 10  # CPU time to decode a token of an answer
+BYTES_PER_US: Final = 64  # the same, to read the bytes of a body
+
+
+class ClaimedLine(JobLine, frozen=True, kw_only=True, eq=False):
+    """A line that this gateway is to run, as its request."""
+
+    batch_id: UUID
+    number: int
+    custom_id: str | None
+    endpoint: str
+    body: bytes
+
+
+class BatchLines(LineSource):
+    """Claims lines for one gateway and writes what they end with."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        service: GenerationService,
+        endpoints: Endpoints,
+        owner: UUID,
+        observe: Callable[[UUID, RequestState], None] = lambda _, __: None,
+    ) -> None:
+        """`observe` is called with the first choice of each line that was answered."""
+        self._sessions = sessions
+        self._service = service
+        self._endpoints = endpoints
+        self._owner = owner
+        self._observe = observe
+        self._held: set[tuple[UUID, int]] = set()  # what the runner has
+        self._results: dict[JobLine, LineResult] = {}  # of outcomes that are not written yet
+        self._doubtful = False  # whether lines may be claimed that the runner does not have
+
+    async def claim(self, count: int) -> Sequence[JobLine]:
+        """Up to `count` lines, in the order in which they are to start. DatabaseLost.
+
+        If the answer to an earlier claim was lost, first the lines that it claimed.
+        """
+        doubtful, self._doubtful = self._doubtful, True
+        async with transaction(self._sessions) as session:
+            rows = await self._unknown(session) if doubtful else []
+            rows = rows or await claim_lines(session, self._service.model, self._owner, count)
+            jobs = sorted({row.batch_id for row in rows})
+            callers = await read_callers(session, jobs)
+            found = await session.scalars(select(Batch).where(Batch.id.in_(jobs)))
+            batches = {batch.id: batch for batch in found}
+        claimed: list[JobLine] = []
+        unusable: list[LineResult] = []
+        for row in rows:
+            batch = batches[row.batch_id]
+            try:
+                claimed.append(await self._read(row, batch, callers[batch.id]))
+            except LmaasError as error:
+                unusable.append(
+                    self._failed(batch.id, row.number, row.custom_id, batch.endpoint, error)
+                )
+        if unusable:
+            await self._write(unusable)
+        self._held.update(_place(_claimed(line)) for line in claimed)
+        self._doubtful = False
+        return claimed
+
+    async def finished(self, outcomes: Sequence[LineOutcome]) -> None:
+        """Write the results of lines, all or none; repeating it has no effect. DatabaseLost."""
+        for outcome in outcomes:
+            if outcome.line not in self._results:  # an answer can be read once
+                self._results[outcome.line] = await self._result(outcome)
+        await self._write([self._results[outcome.line] for outcome in outcomes])
+        for outcome in outcomes:
+            del self._results[outcome.line]
+            if outcome.failure is None:
+                self._observe(_claimed(outcome.line).batch_id, outcome.states[0])
+
+    async def release(self, lines: Sequence[JobLine]) -> None:
+        """Let lines that have not ended wait again. DatabaseLost."""
+        await self._write([_again(_claimed(line)) for line in lines])
+
+    async def lost(self, lines: Sequence[JobLine]) -> Sequence[JobLine]:
+        """Of these lines, those that are not to go on: cancelled, expired or run elsewhere."""
+        by_place = {_place(_claimed(line)): line for line in lines}
+        async with transaction(self._sessions) as session:
+            gone = await owned_elsewhere(session, self._owner, list(by_place))
+        self._held -= gone
+        return [line for place, line in by_place.items() if place in gone]
+
+    async def _unknown(self, session: AsyncSession) -> list[BatchLine]:
+        """Lines of this gateway that its runner does not have."""
+        ours = select(BatchLine).where(
+            BatchLine.claimed_by == self._owner, BatchLine.state == LineState.RUNNING
+        )
+        rows = await session.scalars(ours.order_by(BatchLine.batch_id, BatchLine.rank))
+        return [row for row in rows if (row.batch_id, row.number) not in self._held]
+
+    async def _write(self, results: Sequence[LineResult]) -> None:
+        async with transaction(self._sessions) as session:
+            written = await write_results(session, self._owner, results)
+        self._held -= {(result.batch_id, result.number) for result in results}
+        if len(written) < len(results):
+            log.info("batch_results_dropped", lines=len(results) - len(written))
+
+    async def _read(self, row: BatchLine, batch: Batch, caller: Caller) -> ClaimedLine:
+        """The line as a request. LmaasError if it is none any more, or was tried too often."""
+        if row.attempts > MAX_ATTEMPTS:
+            raise GenerationFailed(f"the line did not end in {MAX_ATTEMPTS} attempts")
+        body, began_at = row.body, batch.in_progress_at
+        assert body is not None, "a line that waits has a body"
+        assert began_at is not None, "only jobs that run have claimed lines"
+        endpoint = self._endpoints[batch.endpoint]
+        read = partial(endpoint.read, body, caller, self._service.model)
+        work_us = len(body) // BYTES_PER_US
+        request = await self._service.workers.finish(caller.tenant_id.hex, work_us, read)
+        prefix = SharedPrefix(row.prefix_id, row.prefix_tokens) if row.prefix_id else None
+        return ClaimedLine(
+            key=RecordKey(line_id(batch.id, row.number), began_at),
+            request=replace(request, lane="batch", prefix=prefix),
+            batch_id=batch.id,
+            number=row.number,
+            custom_id=row.custom_id,
+            endpoint=batch.endpoint,
+            body=body,
+        )
+
+    async def _result(self, outcome: LineOutcome) -> LineResult:
+        line, error = _claimed(outcome.line), outcome.failure
+        if isinstance(error, OverLimit | Unavailable):
+            return _again(line)  # it can succeed later
+        if error is not None:
+            return self._failed(line.batch_id, line.number, line.custom_id, line.endpoint, error)
+        tokens = sum(len(state.tokens) for state in outcome.states)
+        served = ServedName(self._service.model, self._service.fingerprint)
+        answer = partial(self._endpoints[line.endpoint].answer, line.body, outcome.states, served)
+        body = await self._service.workers.finish(
+            line.request.caller.tenant_id.hex, TOKEN_US * tokens, answer
+        )
+        return LineResult(
+            batch_id=line.batch_id,
+            number=line.number,
+            state=LineState.COMPLETED,
+            result=responded(line.key.id, line.custom_id, HTTP_OK, body),
+            generated_tokens=tokens,
+        )
+
+    def _failed(
+        self, batch_id: UUID, number: int, custom_id: str | None, path: str, error: LmaasError
+    ) -> LineResult:
+        status, body = self._endpoints[path].error(error)
+        return LineResult(
+            batch_id=batch_id,
+            number=number,
+            state=LineState.FAILED,
+            result=responded(line_id(batch_id, number), custom_id, status, body),
+        )
+
+
+def _claimed(line: JobLine) -> ClaimedLine:
+    assert isinstance(line, ClaimedLine), "the runner returns the lines that it was given"
+    return line
+
+
+def batch_of(line: JobLine) -> UUID:
+    """The job of a line."""
+    return _claimed(line).batch_id
+
+
+def _place(line: ClaimedLine) -> tuple[UUID, int]:
+    return line.batch_id, line.number
+
+
+def _again(line: ClaimedLine) -> LineResult:
+    """The line waits again."""
+    return LineResult(batch_id=line.batch_id, number=line.number, state=LineState.WAITING)

@@ -1,0 +1,1 @@
+"""Validates the input files of jobs: checks their lines, stores and ranks them."""

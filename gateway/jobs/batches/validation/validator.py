@@ -1,0 +1,278 @@
+"""Validates a job: checks each line of its input file, stores them all, and ranks them.
+
+Lines are read, checked and stored in portions, so memory does not grow with the file. Validation by
+a gateway that dies begins again at another one: each portion is stored only while the job still
+belongs to this gateway, and a new owner first deletes what there is.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+from msgspec import Struct, field, to_builtins
+from sqlalchemy import func, select, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gateway.database.errors import LONG_TRANSACTION_S, Sessions, transaction
+from gateway.errors import LmaasError, NotFound
+from gateway.files.store import FileStore
+from gateway.generation.service import GenerationService
+from gateway.jobs.batches.callers import read_callers
+from gateway.jobs.batches.endpoint import Endpoints
+from gateway.jobs.batches.limits import BatchLimits
+from gateway.jobs.batches.lines import NewLine, delete_lines, insert_lines, store_ranks
+from gateway.jobs.batches.validation.line_check import CheckedLine, LineCheck, LineProblem, ReadLine
+from gateway.jobs.batches.validation.planning import JobPlanner, PlanInput, PreparedLine, RankedJob
+from gateway.jobs.planning.sharing_report import SharingReport
+from models import Batch
+
+log = structlog.get_logger()
+
+PORTION_LINES: Final = 500
+PORTION_BYTES: Final = 8 << 20
+CHECKED_AT_ONCE: Final = 16  # the predictor scores those that wait together
+RANKED_AT_ONCE: Final = 5_000
+MAX_PROBLEMS: Final = 100  # in a failed job's `errors`
+
+
+class NotOurs(Exception):
+    """The job was cancelled, expired, or belongs to another gateway now."""
+
+
+class InvalidFile(Struct, frozen=True):
+    """Why no line of a file can run."""
+
+    problems: list[LineProblem]
+
+
+class _Progress(Struct):
+    """What has been seen of a file."""
+
+    lines: int = 0
+    valid: int = 0
+    work: float = 0.0
+    problems: list[LineProblem] = field(default_factory=list)
+
+
+class BatchValidator:
+    """Validates the jobs of one model."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        files: FileStore,
+        service: GenerationService,
+        endpoints: Endpoints,
+        planner: JobPlanner,
+        limits: BatchLimits,
+        owner: UUID,
+    ) -> None:
+        self._sessions = sessions
+        self._files = files
+        self._service = service
+        self._endpoints = endpoints
+        self._planner = planner
+        self._limits = limits
+        self._owner = owner
+
+    async def claim(self) -> Batch | None:
+        """The oldest job that waits to be validated, which is now this gateway's; None if none."""
+        waiting = (
+            select(Batch)
+            .where(
+                Batch.status == "validating",
+                Batch.model == self._service.model,
+                Batch.owner.is_(None),
+            )
+            .order_by(Batch.id)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        async with transaction(self._sessions) as session:
+            batch = await session.scalar(waiting)
+            if batch is not None:
+                batch.owner = self._owner
+        return batch
+
+    async def validate(self, batch: Batch) -> None:
+        """Start a job, or fail it with the reasons. DatabaseLost: it is still to be validated."""
+        try:
+            await self._clear(batch)
+            outcome = await self._read(batch)
+            if isinstance(outcome, InvalidFile):
+                await self._fail(batch, outcome)
+        except NotOurs as error:
+            log.info("batch_validation_left", batch=str(batch.id), reason=str(error))
+        except (LmaasError, SQLAlchemyError, OSError):
+            raise
+        except Exception:
+            log.exception("batch_validation_crashed", batch=str(batch.id))
+            reason = "internal error; the server has logged it"
+            await self._fail(batch, InvalidFile([LineProblem("internal_error", 0, reason)]))
+
+    async def _read(self, batch: Batch) -> InvalidFile | None:
+        """Store and rank every line, and start the job."""
+        with PlanInput() as lines:
+            return await self._read_into(lines, batch)
+
+    async def _read_into(self, planned: PlanInput, batch: Batch) -> InvalidFile | None:
+        seen = _Progress()
+        async with transaction(self._sessions) as session:
+            caller = (await read_callers(session, [batch.id]))[batch.id]
+        check = LineCheck(
+            batch.id,
+            batch.endpoint,
+            caller,
+            self._endpoints[batch.endpoint],
+            self._service,
+            self._limits,
+        )
+        lines = self._files.open_lines(
+            batch.tenant_id, batch.input_file_id, max_line_bytes=self._limits.line_bytes
+        )
+        try:
+            async with aclosing(lines), aclosing(_portions(lines)) as portions:
+                async for portion in portions:
+                    seen.lines += len(portion)
+                    if seen.lines > self._limits.lines:
+                        reason = f"the file has more than {self._limits.lines} lines"
+                        return InvalidFile([LineProblem("too_many_lines", seen.lines, reason)])
+                    await self._store(batch, await _checked(check, portion), seen, planned)
+        except NotFound as error:
+            return InvalidFile([LineProblem("file_not_found", 0, error.message, "input_file_id")])
+        if not seen.lines:
+            return InvalidFile([LineProblem("empty_file", 0, "the input file has no lines")])
+        if not seen.valid:
+            return InvalidFile(seen.problems)
+        plan = await self._planner.plan(planned, caller)
+        await self._start(batch, seen, plan)
+        return None
+
+    async def _store(
+        self, batch: Batch, lines: list[CheckedLine], seen: _Progress, planned: PlanInput
+    ) -> None:
+        """Insert a portion, and note what is needed to rank its lines."""
+        rows: list[NewLine] = []
+        valid: list[PreparedLine] = []
+        for line in lines:
+            if line.problem is not None or line.prepared is None:
+                if line.problem is not None and len(seen.problems) < MAX_PROBLEMS:
+                    seen.problems.append(line.problem)
+                rows.append(
+                    NewLine(number=line.number, custom_id=line.custom_id, result=line.result)
+                )
+                continue
+            prepared = line.prepared
+            valid.append(PreparedLine(line.number, prepared.prompt, prepared.prediction))
+            seen.valid += 1
+            seen.work += prepared.prediction.mean
+            rows.append(
+                NewLine(
+                    number=line.number,
+                    custom_id=line.custom_id,
+                    body=line.body,
+                    prompt_tokens=len(prepared.prompt),
+                    predicted_tokens=prepared.prediction.mean,
+                )
+            )
+        async with transaction(self._sessions) as session:
+            await self._own(session, batch)
+            await insert_lines(session, batch.id, rows)
+        await planned.add(valid)
+
+    async def _start(self, batch: Batch, seen: _Progress, plan: RankedJob) -> None:
+        """Rank the lines and set the job going, all or nothing."""
+        async with transaction(self._sessions, within_s=LONG_TRANSACTION_S) as session:
+            owned = await self._own(session, batch)
+            for begin in range(0, len(plan.lines), RANKED_AT_ONCE):
+                part = plan.lines[begin : begin + RANKED_AT_ONCE]
+                await store_ranks(session, batch.id, part)
+            owned.total = seen.lines
+            owned.failed = seen.lines - seen.valid
+            owned.work = seen.work
+            owned.sharing = _described(plan.report) if plan.report else None
+            owned.status, owned.owner = "in_progress", None
+            owned.in_progress_at = await _now(session)
+        log.info("batch_started", batch=str(batch.id), lines=seen.lines, valid=seen.valid)
+
+    async def _fail(self, batch: Batch, invalid: InvalidFile) -> None:
+        """End the job: nothing of it can run."""
+        problems: list[Any] = to_builtins(invalid.problems)
+        async with transaction(self._sessions) as session:
+            owned = await self._own(session, batch)
+            await delete_lines(session, batch.id)
+            owned.status, owned.owner, owned.errors = "failed", None, problems
+            owned.failed_at = await _now(session)
+        log.info("batch_failed", batch=str(batch.id), reason=problems[0]["code"])
+
+    async def _clear(self, batch: Batch) -> None:
+        """Delete the lines that an earlier owner stored."""
+        async with transaction(self._sessions, within_s=LONG_TRANSACTION_S) as session:
+            await self._own(session, batch)
+            await delete_lines(session, batch.id)
+
+    async def _own(self, session: AsyncSession, batch: Batch) -> Batch:
+        """The job, locked. NotOurs."""
+        ours = (
+            select(Batch)
+            .where(Batch.id == batch.id, Batch.status == "validating", Batch.owner == self._owner)
+            .with_for_update()
+        )
+        found = await session.scalar(ours)
+        if found is None:
+            raise NotOurs("it was cancelled, expired or freed")
+        return found
+
+    async def give_back(self, batch: Batch) -> None:
+        """Leave a job that could not be validated now to whichever gateway is next."""
+        freed = update(Batch).where(Batch.id == batch.id, Batch.owner == self._owner)
+        async with transaction(self._sessions) as session:
+            await session.execute(freed.values(owner=None))
+
+
+def _described(report: SharingReport) -> dict[str, Any]:
+    """The report as a job keeps it."""
+    return {
+        "prompt_tokens": report.prompt_tokens,
+        "computed_tokens": report.computed_tokens,
+        "saved_share": round(report.saved_share, 4),
+        "groups": sum(size.groups for size in report.groups_by_size),
+        "warning": report.warning,
+    }
+
+
+async def _now(session: AsyncSession) -> Any:
+    return (await session.execute(select(func.now()))).scalar_one()
+
+
+async def _portions(lines: AsyncIterator[bytes]) -> AsyncGenerator[list[tuple[int, bytes]], None]:
+    """Numbered lines, from 1; empty ones are counted and left out."""
+    portion: list[tuple[int, bytes]] = []
+    number = size = 0
+    async for line in lines:
+        number += 1
+        if not line.strip():
+            continue
+        portion.append((number, line))
+        size += len(line)
+        if len(portion) >= PORTION_LINES or size >= PORTION_BYTES:
+            yield portion
+            portion, size = [], 0
+    if portion:
+        yield portion
+
+
+async def _checked(check: LineCheck, portion: list[tuple[int, bytes]]) -> list[CheckedLine]:
+    """The portion's lines checked, a few at the same time."""
+    turns = asyncio.Semaphore(CHECKED_AT_ONCE)
+
+    async def one(read: ReadLine) -> CheckedLine:
+        async with turns:
+            return await check.check(read)
+
+    reads = [check.read(number, raw) for number, raw in portion]
+    return await asyncio.gather(*map(one, reads))

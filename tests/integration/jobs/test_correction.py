@@ -1,0 +1,93 @@
+"""The first outcomes of a job change the order of the lines that wait."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import select
+
+from gateway.database.errors import Sessions, transaction
+from gateway.generation.request import GenerationRequest
+from gateway.generation.request_state import RequestState
+from gateway.generation.text.tokenizer import ChatTokenizer
+from gateway.jobs.batches.claiming import claim_lines
+from gateway.jobs.batches.correction import FIRST, JobCorrections
+from gateway.scheduling.requests import SharedPrefix
+from models import Batch, BatchLine
+from tests.integration.jobs.conftest import MODEL, Gateway, MakeJob
+from tests.unit.generation.conftest import SchedulerScene, a_request, tokenizer
+
+fixtures = (a_request, tokenizer)
+PREDICTED = (5.0, 7.0, 10.0, 14.0, 20.0, 25.0)
+
+
+class Outcomes:
+    """Makes states of lines that have ended."""
+
+    def __init__(self, scene: SchedulerScene) -> None:
+        self._scene = scene
+
+    def ended(self, group: str, tokens: int) -> RequestState:
+        state = self._scene.request(
+            length=10.0, quantiles=PREDICTED, lane="batch", prefix=SharedPrefix(group, 16)
+        )
+        state.grow([5] * tokens, time.monotonic())
+        state.end("stop", time.monotonic())
+        return state
+
+
+@pytest.fixture
+def outcomes(a_request: Callable[..., GenerationRequest], tokenizer: ChatTokenizer) -> Outcomes:
+    return Outcomes(SchedulerScene(a_request, tokenizer))
+
+
+async def order(sessions: Sessions, batch: Batch) -> list[str | None]:
+    """The groups of the lines that wait, in their order."""
+    found = select(BatchLine.prefix_id).where(BatchLine.batch_id == batch.id, BatchLine.state == 0)
+    async with sessions() as session:
+        return list(await session.scalars(found.order_by(BatchLine.rank)))
+
+
+async def test_group_whose_answers_are_longer_than_predicted_goes_first(
+    sessions: Sessions, make_job: MakeJob, outcomes: Outcomes
+) -> None:
+    batch = await make_job(12, group=4)
+    assert await order(sessions, batch) == ["group 0"] * 4 + ["group 1"] * 4 + ["group 2"] * 4
+    corrections = JobCorrections(sessions, lambda _: ())
+    for _ in range(FIRST):
+        corrections.observe(batch.id, outcomes.ended("group 2", 40))
+        corrections.observe(batch.id, outcomes.ended("group 0", 10))
+    await corrections.apply()
+    assert (await order(sessions, batch))[:4] == ["group 2"] * 4
+
+
+async def test_group_that_runs_stays_first_when_others_grow(
+    sessions: Sessions, make_job: MakeJob, outcomes: Outcomes
+) -> None:
+    batch = await make_job(12, group=4)
+    gateway = await Gateway(sessions).started()
+    async with transaction(sessions) as session:
+        await claim_lines(session, MODEL, gateway.owner, 1)
+    corrections = JobCorrections(sessions, lambda _: ())
+    for _ in range(FIRST):
+        corrections.observe(batch.id, outcomes.ended("group 2", 40))
+        corrections.observe(batch.id, outcomes.ended("group 1", 10))
+    await corrections.apply()
+    assert await order(sessions, batch) == ["group 0"] * 3 + ["group 2"] * 4 + ["group 1"] * 4
+
+
+async def test_right_predictions_and_few_outcomes_change_nothing(
+    sessions: Sessions, make_job: MakeJob, outcomes: Outcomes
+) -> None:
+    batch = await make_job(12, group=4)
+    before = await order(sessions, batch)
+    corrections = JobCorrections(sessions, lambda _: ())
+    for _ in range(FIRST - 1):
+        corrections.observe(batch.id, outcomes.ended("group 2", 80))
+    await corrections.apply()
+    assert await order(sessions, batch) == before
+    right = JobCorrections(sessions, lambda _: ())
+    for number in range(2 * FIRST):
+        right.observe(batch.id, outcomes.ended(f"group {number % 3}", 10))
+    await right.apply()
+    assert await order(sessions, batch) == before
