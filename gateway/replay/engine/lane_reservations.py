@@ -1,10 +1,10 @@
 """Reservations of two lanes: interactive sequences start without regard to background ones."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 
-from gateway.replay.engine.reservations import Reservations, spans_fit
+from gateway.replay.engine.reservations import Ints, Reservations, spans_fit
 from gateway.replay.engine.sequence import SimulatedSequence
 
 
@@ -13,6 +13,7 @@ class LaneReservations(Reservations):
 
     def __init__(self, pages: int, page_tokens: int) -> None:
         super().__init__(pages, page_tokens)
+        self.sampled: set[int] = set()  # interactive sequences whose prompt the step completes
         self._lanes = Reservations(pages, page_tokens), Reservations(pages, page_tokens)
 
     def add(self, sequence: SimulatedSequence) -> None:
@@ -56,16 +57,15 @@ class LaneReservations(Reservations):
         pages = self._pages - shared_pages
         if sum(lane.pages for lane in lanes) + self.last_pages(candidate) <= pages:
             return True
-        others = [
-            sequence
-            for sequence in running.values()
-            if not sequence.decoding and sequence.background <= candidate.background
-        ]
-        return self._spans_fit(lanes, (*others, candidate), step, pages)
+        others = [each for each in running.values() if not each.decoding]
+        if not candidate.background:
+            interactive = (*(each for each in others if not each.background), candidate)
+            return spans_fit(self._lanes[0].spans_with(interactive, step), self._page_tokens, pages)
+        return spans_fit(self._all_spans((*others, candidate), step), self._page_tokens, pages)
 
     def fit_alone(
         self,
-        interactive: Iterable[SimulatedSequence],
+        interactive: Sequence[SimulatedSequence],
         shared: dict[int, int],
         candidate: SimulatedSequence,
         step: int,
@@ -88,13 +88,15 @@ class LaneReservations(Reservations):
             for each in interactive:
                 lane.share(each, known[each.arrival])
 
-    def _spans_fit(
-        self,
-        lanes: Iterable[Reservations],
-        others: Iterable[SimulatedSequence],
-        step: int,
-        pages: int,
-    ) -> bool:
-        first, *rest = lanes
-        tables = [first.spans_with(others, step), *(lane.spans_with((), step) for lane in rest)]
-        return spans_fit(np.concatenate(tables, axis=1), self._page_tokens, pages)
+    def _all_spans(self, others: Sequence[SimulatedSequence], step: int) -> Ints:
+        """The spans of both lanes, when background sequences start: after the others' step.
+
+        That step gives a token to those that decode and to those whose prompt it completes.
+        """
+        interactive, background = self._lanes
+        ahead = [each for each in others if each.arrival in self.sampled]
+        rest = [each for each in others if each.arrival not in self.sampled]
+        later = interactive.spans_with(ahead, step).copy()
+        later[0] = np.maximum(later[0] - 1, step)
+        later[1] += 1
+        return np.concatenate((later, background.spans_with(rest, step)), axis=1)

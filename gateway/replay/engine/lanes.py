@@ -8,6 +8,7 @@ of a step what keeps it within `background_factor` times its time without them; 
 from bisect import insort
 from collections import deque
 from math import inf
+from typing import Final
 
 from gateway.replay.cost.model import EngineModel
 from gateway.replay.engine.base import Sequences
@@ -18,6 +19,9 @@ from gateway.replay.engine.sharing import SharingEngine
 from gateway.replay.engine.step_allowance import MAX_HELD_STEPS, StepAllowance, StepWork
 
 
+PROMPT_SHARE: Final = 1 / 8  # of what a step has for background work, if not all of it fits
+
+
 class LanesEngine(SharingEngine):
     """Continuous batching of both lanes, with shared prefixes and pins.
 
@@ -26,7 +30,9 @@ class LanesEngine(SharingEngine):
 
     def __init__(self, model: EngineModel) -> None:
         super().__init__(model)
-        self.reservations = LaneReservations(model.shape.pages, model.shape.page_tokens)
+        self.reservations: LaneReservations = LaneReservations(
+            model.shape.pages, model.shape.page_tokens
+        )
         self.background: dict[int, SimulatedSequence] = {}  # running ones, in start order
         self.background_waiting: deque[SimulatedSequence] = deque()
         self.background_preempted: Sequences = []  # in order of arrival
@@ -40,14 +46,19 @@ class LanesEngine(SharingEngine):
         self._receive(self.steps)
         if not (self.running or self._queued or self._queued_background):
             self._receive(inf)
+        for sequence in [each for each in self._prefilling if _left(each) == 1]:
+            self._prefilling.remove(sequence)  # it has read the rest of its prompt
+            self._start_decoding(sequence)
         self._preempt_where_pages_lack()
         if self._queued:
             self._start_fitting()
-            self._preempt_where_pages_lack()
         self._prompt_tokens = 0
         self._chunks.clear()
         self._compose_interactive()
         if self._queued_background and not self._queued:
+            self.reservations.sampled = {
+                each.arrival for each in self._prefilled if not (each.background or _left(each))
+            }
             self._start_background()
         self._mixed = False
         if self.background:
@@ -93,6 +104,8 @@ class LanesEngine(SharingEngine):
         """Assign pages to interactive sequences; background ones yield theirs."""
         while self._pages_of_others() > self.free and self._yield_memory():
             pass
+        if self._pages_of_others() > self.free:  # those that started read pages that were free
+            self._preempt_for_pages()
         self._with_background = False
         self._claim_decode_pages()
         budget = self._shape.step_tokens - self._others - self._kept_for_background()
@@ -142,7 +155,7 @@ class LanesEngine(SharingEngine):
             queue = self.preempted or self.waiting
             sequence = queue[0]
             sequence.reserve_next()
-            if self.running and not self._make_room(sequence):
+            if not self._make_room(sequence):
                 self._start_blocked = True
                 return
             del queue[0]
@@ -159,6 +172,8 @@ class LanesEngine(SharingEngine):
         """
         if not self._full and self._fits(sequence):
             return True
+        if not self.running:
+            return self._start_alone(sequence)
         if not self._fits_alone(sequence):
             return False
         while self._full or not self._fits(sequence):
@@ -198,12 +213,21 @@ class LanesEngine(SharingEngine):
         """Preempt a background sequence, else release a pin; False if there is neither."""
         if not self.background:
             return self._yield_pin()
-        computing = [each for each in self.background.values() if not self._is_leaving(each)]
-        if computing:
-            self._preempt(self.running[self._ranked(computing)[-1][1]])
+        victim = self._next_victim()
+        if victim is not None:
+            self._preempt(victim)
         else:
             self._leave(max(self.background.values(), key=lambda each: each.arrival))
         return True
+
+    def _next_victim(self) -> SimulatedSequence | None:
+        """The background sequence with the longest expected remainder that still computes."""
+        computing = [each for each in self.running.values() if not self._is_leaving(each)]
+        ranked = self._ranked(computing) if self.background else []
+        return next(
+            (self.background[arrival] for _, arrival in reversed(ranked) if arrival in self.background),
+            None,
+        )
 
     def _is_leaving(self, sequence: SimulatedSequence) -> bool:
         return sequence.ended and not sequence.decoding
@@ -224,13 +248,15 @@ class LanesEngine(SharingEngine):
 
     def _preempt_for_pages(self) -> None:
         while self.background and self._pages_needed() > self.free:
-            candidates = [each for each in self.running.values() if not self._is_leaving(each)]
-            victims = [each for each in candidates if each.background]
-            if not victims or len(candidates) == 1:
+            computing = sum(not self._is_leaving(each) for each in self.running.values())
+            victim = self._next_victim() if computing > 1 else None
+            if victim is None:
                 break
-            self._preempt(self.running[self._ranked(victims)[-1][1]])
-        if self._pages_needed() > self.free:
+            self._preempt(victim)
+        if not self.background or self._pages_of_others() > self.free:
             super()._preempt_for_pages()
+        while self._pages_needed() > self.free and self._yield_pin():
+            pass  # a background sequence that still lacks a page is held
 
     # What background sequences take
 
@@ -240,14 +266,17 @@ class LanesEngine(SharingEngine):
             queue = self.background_preempted or self.background_waiting
             sequence = queue[0]
             sequence.reserve_next()
-            if self.running and not self._fits(sequence):
+            if not (self._start_alone(sequence) if not self.running else self._fits(sequence)):
                 self._start_blocked = True
                 return
-            if not self.running:
-                while not self._fits(sequence) and self._yield_pin():
-                    pass
             del queue[0]
             self._start_sequence(sequence)
+
+    def _start_alone(self, sequence: SimulatedSequence) -> bool:
+        """Nothing else runs: pins are released until a sequence fits; then it starts anyway."""
+        while not self._fits(sequence) and self._yield_pin():
+            pass
+        return True
 
     def _compose_background(self) -> None:
         """Let background sequences have the rest of the step, or what its others allow."""
@@ -255,7 +284,7 @@ class LanesEngine(SharingEngine):
         allowance = self._allowance() if others or prompts else None
         rows = [each for each in self.background.values() if self._is_row(each)]
         budget = self._shape.step_tokens - others - prompts
-        granted = min(len(rows), budget)
+        granted = _rows_within(budget, len(rows), prompts=any(p.background for p in self._prefilling))
         if allowance is not None:
             granted = allowance.rows([self._computed(each) + 1 for each in rows[:granted]])
             self._mixed = True
@@ -304,10 +333,15 @@ class LanesEngine(SharingEngine):
             elif needed <= pages and (sequence.ended or index < granted):
                 pages -= needed
                 if self.held.pop(sequence.arrival, None) is not None:
+                    sequence.known_tokens = sequence.prompt_tokens + sequence.generated
                     self._start_decoding(sequence)
-            elif sequence.decoding:
-                self._stop_decoding(sequence)
-                self.held[sequence.arrival] = sequence
+            else:
+                if sequence.decoding:
+                    self._stop_decoding(sequence)
+                    self.reservations.extend(sequence, sequence.generated)
+                    self.held[sequence.arrival] = sequence
+                if index < granted:  # it lacks a page; those that it has are known by now
+                    sequence.known_tokens = max(sequence.known_tokens, sequence.computed)
 
     def _start_sequence(self, sequence: SimulatedSequence) -> None:
         super()._start_sequence(sequence)
@@ -323,7 +357,17 @@ class LanesEngine(SharingEngine):
         if victim.arrival in self.held:  # as if it decoded, which needs no prompt's place
             del self.held[victim.arrival]
             self._start_decoding(victim)
+        elif victim.decoding:
+            victim.sampled_step = self.steps
         super()._preempt(victim)
+
+    def _fits(self, candidate: SimulatedSequence) -> bool:
+        """Whether all reservations fit; a token that is still sampled counts twice, as there."""
+        sampled = candidate.sampled_step == self.steps
+        candidate.reserved += sampled
+        fits = super()._fits(candidate)
+        candidate.reserved -= sampled
+        return fits
 
     def _start_decoding(self, sequence: SimulatedSequence) -> None:
         super()._start_decoding(sequence)
@@ -334,6 +378,13 @@ class LanesEngine(SharingEngine):
         if sequence.background:
             self._background_pages.remove(sequence.length_offset)
         super()._stop_decoding(sequence)
+
+
+def _rows_within(tokens: int, rows: int, *, prompts: bool) -> int:
+    """How many decoding sequences get one of a step's tokens; prompts keep a share."""
+    if rows + prompts <= tokens:
+        return rows
+    return max(0, tokens - (max(1, int(PROMPT_SHARE * tokens)) if prompts else 0))
 
 
 def _left(sequence: SimulatedSequence) -> int:

@@ -21,7 +21,7 @@ class SimulatedSequence:
                  "ended", "epoch", "first_token_s", "generated", "index", "known_tokens",
                  "length_offset", "lost_tokens", "max_tokens", "preemptions", "prefix",
                  "prefix_pages", "prompt_tokens", "request", "reserved", "reused_tokens",
-                 "shared_pages", "swapped", "tokens")  # fmt: skip
+                 "sampled_step", "shared_pages", "swapped", "tokens")  # fmt: skip
 
     def __init__(
         self,
@@ -54,6 +54,7 @@ class SimulatedSequence:
         self.cacheable = True  # its full pages are kept for others
         self.known_tokens = 0  # when it began to decode; later ones are known a step after
         self.cached_pages: CachedPages | None = None  # its own pages, after a preemption
+        self.sampled_step = -1  # before which it was preempted while a token was sampled
         self.lost_tokens = 0  # computed before the last preemption
         self.reused_tokens = 0  # of the prompt: others had computed them when it first ran
 
