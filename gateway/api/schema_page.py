@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any, Final
 
+import msgspec
 from litestar import Request
 from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin, YamlRenderPlugin
 
@@ -51,5 +52,5 @@ def _sections(schema: dict[str, Any]) -> Iterator[str]:
 
 
 def _details(summary: str, content: dict[str, Any]) -> str:
-    text = escape(json.dumps(content, indent=2, ensure_ascii=False))
+    text = escape(json.dumps(msgspec.to_builtins(content), indent=2, ensure_ascii=False))
     return f"<details><summary>{summary}</summary><pre>{text}</pre></details>\n"
