@@ -150,6 +150,26 @@ class Workload:
         """The same requests with other arrival times (n,), increasing."""
         return replace(self, arrived_s=arrived_s)
 
+    def joined(self, other: "Workload") -> Self:
+        """These requests and others, by arrival; at equal times these come first."""
+        names = {
+            name: list(dict.fromkeys([*getattr(self, name), *getattr(other, name)]))
+            for name in ("tenants", "apps")
+        }
+        others = {name: getattr(other, name) for name in COLUMNS}
+        for column, name in (("tenant", "tenants"), ("app", "apps")):
+            places = [names[name].index(each) for each in getattr(other, name)]
+            others[column] = np.array(places, np.int16)[getattr(other, column)]
+        shares = other.prefix != NO_PREFIX
+        others["prefix"] = np.where(shares, other.prefix + len(self.prefixes), NO_PREFIX)
+        arrived = np.concatenate((self.arrived_s, other.arrived_s))
+        order = np.argsort(arrived, kind="stable")
+        columns = {
+            name: np.concatenate((getattr(self, name), others[name])).astype(kind)[order]
+            for name, kind in COLUMN_TYPES.items()
+        }
+        return replace(self, prefixes=[*self.prefixes, *other.prefixes], **names, **columns)
+
     def without_deadlines(self) -> Self:
         """The same requests without deadlines and latest start times."""
         never = np.full(len(self), np.nan)
