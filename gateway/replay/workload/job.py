@@ -1,7 +1,7 @@
 """A batch job for a replay: its lines in the groups and the order that the gateway plans."""
 
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +40,12 @@ class ReplayJob:
         """The share of the prompt tokens that is saved if each prefix is computed once."""
         return float(self.groups.saved_tokens / self.prompt_tokens.sum())
 
-    def within(self, tokens: int) -> "ReplayJob":
+    def with_answers(self, generation_tokens: Ints) -> Self:
+        """The same lines with answers of these lengths: (lines,)."""
+        longest = np.full(len(self), generation_tokens.max(initial=1))
+        return replace(self, generation_tokens=generation_tokens, max_tokens=longest)
+
+    def within(self, tokens: int) -> Self:
         """The lines whose prompt and answer fit `tokens`; max_tokens is cut to fit too.
 
         InvalidRequest if none fits.
@@ -52,9 +57,8 @@ class ReplayJob:
                 f"no line of the job fits the engine: a sequence has at most {tokens:,} tokens"
             )
         prompts = self.prompt_tokens[kept]
-        return ReplayJob(
-            name=self.name,
-            start_s=self.start_s,
+        return replace(
+            self,
             prompt_tokens=prompts,
             generation_tokens=self.generation_tokens[kept],
             max_tokens=np.minimum(self.max_tokens[kept], tokens - prompts),
