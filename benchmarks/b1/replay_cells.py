@@ -84,9 +84,7 @@ def replay_cell(
     return replay_order(arrival_order(lines, degree), kv_tokens, engine)
 
 
-def replay_order(
-    group_of: Ints, kv_tokens: int, engine: EngineModel | None = None
-) -> ReplayCell:
+def replay_order(group_of: Ints, kv_tokens: int, engine: EngineModel | None = None) -> ReplayCell:
     """The cell of a job whose lines arrive in this order: (lines,), the group of each."""
     model = with_pool(engine or default_engine(), kv_tokens)
     return ReplayCell(
@@ -101,18 +99,14 @@ def replay_order(
 def default_engine() -> EngineModel:
     """The engine of the figure, from published figures."""
     engine = profile(PROFILE)
-    shape = msgspec.structs.replace(
-        engine.shape, page_tokens=PAGE_TOKENS, step_tokens=STEP_TOKENS
-    )
+    shape = msgspec.structs.replace(engine.shape, page_tokens=PAGE_TOKENS, step_tokens=STEP_TOKENS)
     return msgspec.structs.replace(engine, shape=shape)
 
 
 def with_pool(engine: EngineModel, kv_tokens: int) -> EngineModel:
     """The engine with a pool of this size."""
     pages = kv_tokens // engine.shape.page_tokens
-    return msgspec.structs.replace(
-        engine, shape=msgspec.structs.replace(engine.shape, pages=pages)
-    )
+    return msgspec.structs.replace(engine, shape=msgspec.structs.replace(engine.shape, pages=pages))
 
 
 @lru_cache(maxsize=4)
@@ -123,11 +117,15 @@ def arrival_order(lines: int, degree: int) -> Ints:
 
 def run_in_order_of_arrival(group_of: Ints, engine: EngineModel) -> OrderRun:
     """The engine gets all lines at once, without pins."""
-    workload = _workload(group_of, [SharedPrefix(str(g), SHARED) for g in range(group_of.max() + 1)])
+    workload = _workload(
+        group_of, [SharedPrefix(str(g), SHARED) for g in range(group_of.max() + 1)]
+    )
     simulated = LanesEngine(engine)
     simulated.submit(
         [
-            SimulatedSequence(index, workload.request(index), ANSWER, ANSWER, workload.prefix_of(index))
+            SimulatedSequence(
+                index, workload.request(index), ANSWER, ANSWER, workload.prefix_of(index)
+            )
             for index in range(len(workload))
         ],
         0.0,

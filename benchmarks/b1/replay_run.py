@@ -84,9 +84,7 @@ def targets(cells: list[ReplayCell]) -> list[Target]:
         worst = round(min(saved), 12) if len(saved) == len(KV_TOKENS) else None
         bound = round(optimum(degree), 12)
         found.append(target(f"replay, degree {degree}: least saved at any size", worst, bound))
-    slower = max(
-        (cell.groups.makespan_s / cell.arrival.makespan_s for cell in cells), default=None
-    )
+    slower = max((cell.groups.makespan_s / cell.arrival.makespan_s for cell in cells), default=None)
     found.append(target("replay: makespan over that in order of arrival", slower, 1.0, "at most"))
     return found
 

@@ -79,9 +79,7 @@ def engine_of(workload: Workload, engines: int) -> npt.NDArray[np.int64]:
     return chosen
 
 
-def combined_results(
-    parts: Sequence[ReplayResults], places: Sequence[AnyArray]
-) -> ReplayResults:
+def combined_results(parts: Sequence[ReplayResults], places: Sequence[AnyArray]) -> ReplayResults:
     """The results of replicas as those of one gateway; totals and series are sums.
 
     `places` are the indices of each replica's requests.

@@ -219,9 +219,7 @@ def _encoder(say: Callable[[str], None]) -> Encode:
 
     try:
         model = served_model(read_settings())
-        if not Path(model.location).is_dir():
-            raise StartupFailure(f"the files of {model.name} are not here")
-        tokenizer = ChatTokenizer(Path(model.location))
+        tokenizer = ChatTokenizer(Path(model.location))  # a hub name is not fetched for this
     except StartupFailure as error:
         say(f"prompts of the job are counted in words: {error.message}")
         return _word_encoder()

@@ -2,7 +2,7 @@
 
 from math import nan
 
-from gateway.replay.engine.page_cache import CachedPages
+from gateway.replay.engine.prefix_pages import CachedPages
 from gateway.scheduling.requests import QueuedRequest, RunningSequence, SharedPrefix
 
 

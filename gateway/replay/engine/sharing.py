@@ -2,21 +2,18 @@
 
 It follows the engine's prefix tree page by page. A prompt reads the pages of its prefix that others
 have computed, even in the same step; what is released stays until its memory is needed, the least
-recently used first, from the end of a prompt. Pins keep the pages of a prefix.
+recently used first, from the end of a prompt.
 """
-
-from math import inf
 
 from gateway.replay.cost.model import EngineModel
 from gateway.replay.engine.continuous import ContinuousEngine
-from gateway.replay.engine.page_cache import PageCache
-from gateway.replay.engine.prefix_pages import PrefixPages
+from gateway.replay.engine.prefix_pages import PageCache, PrefixPages
 from gateway.replay.engine.sequence import SimulatedSequence
 from gateway.scheduling.requests import SharedPrefix
 
 
 class SharingEngine(ContinuousEngine):
-    """The memory of an engine with shared prefixes and pins; subclasses compose its steps.
+    """The memory of an engine with shared prefixes; subclasses compose its steps.
 
     `free` includes the pages in the cache. Sequences of one prefix share nothing beyond it.
     """
@@ -27,19 +24,9 @@ class SharingEngine(ContinuousEngine):
         self.cache = PageCache()
         self._shared_pages = 0  # of all prefixes
         self._decode_claim = 0  # pages for the step's decoding sequences, part of `free`
-        self._max_pinned = int(model.shape.pin_share * model.shape.pages)
-        self._pinned: dict[str, PrefixPages] = {}
-        self._pinned_pages = 0  # those to come included
-        self._lost_pins: dict[str, None] = {}  # in order, until they are reported
         self._clock = 0
         self._prompt_tokens = 0  # of the step that is composed
         self._chunks: dict[int, int] = {}  # prompt tokens in that step, by arrival number
-
-    def take_lost_pins(self) -> list[str]:
-        """The ids of prefixes whose pins were released for lack of memory, or not made."""
-        lost = list(self._lost_pins)
-        self._lost_pins.clear()
-        return lost
 
     def check(self) -> None:
         """AssertionError unless each page is counted once; for tests."""
@@ -52,27 +39,6 @@ class SharingEngine(ContinuousEngine):
         assert self.free == self._shape.pages - private - retained
         assert 0 <= self.cache.pages <= self.free
         assert self._shared_pages == sum(prefix.shared for prefix in self.prefixes.values())
-        pinned = [prefix.pages for prefix in self._pinned.values() if prefix.pinned]
-        assert sum(pinned) == self._pinned_pages <= self._max_pinned
-
-    def _receive(self, step: float) -> None:
-        """Take what was submitted by a step: pins are made before sequences start."""
-        for submission in self._submissions.take_each(step):
-            for name in submission.unpins:
-                self._unpin(name)
-                self._start_blocked = False
-            for prefix in submission.pins:
-                self._pin(prefix)
-            self._queue(submission.sequences)
-
-    def _queue(self, sequences: list[SimulatedSequence]) -> None:
-        self.waiting.extend(sequences)
-
-    def _drain_leaving(self) -> None:
-        for _, sequence in self._leaving:
-            self._leave(sequence)
-        self._leaving.clear()
-        self._receive(inf)
 
     def _finished(self) -> list[SimulatedSequence]:
         finished = super()._finished()
@@ -232,23 +198,9 @@ class SharingEngine(ContinuousEngine):
         prefix = self._prefix_of(candidate)
         if prefix is not None:
             candidate.shared_pages = min(prefix.retained, self._most_shared(candidate))
-        fits = self.reservations.can_admit(
-            self.running, candidate, self.steps, self._shared_pages
-        )
+        fits = self.reservations.can_admit(self.running, candidate, self.steps, self._shared_pages)
         candidate.shared_pages = 0
         return fits
-
-    def _preempt_for_pages(self) -> None:
-        decoding = [sequence for sequence in self.running.values() if sequence.decoding]
-        candidates = [*decoding, *self._prefilling]
-        if len(candidates) > 1:
-            ranked = self._ranked(candidates)
-            while len(ranked) > 1 and self._pages_needed() > self.free:
-                self._preempt(self.running[ranked.pop()[1]])
-        while self._pages_needed() > self.free and self._yield_pin():
-            pass
-        if self._pages_needed() > self.free:
-            self._drain_leaving()
 
     def _most_shared(self, sequence: SimulatedSequence) -> int:
         """The pages of its prefix that a sequence may share: a token is left to compute."""
@@ -291,49 +243,6 @@ class SharingEngine(ContinuousEngine):
             prefix.shared = shared
             for member in prefix.members.values():
                 self.reservations.share(member, min(member.prefix_pages, shared))
-
-    def _pin(self, prefix: SharedPrefix) -> None:
-        found = self._prefix(prefix)
-        self._clock += 1
-        found.used = self._clock
-        if found.pinned:
-            return
-        if self._pinned_pages + found.pages > self._max_pinned:
-            self._lose(prefix.id)
-            return
-        unread = found.unread
-        found.pinned = True
-        self._pinned[prefix.id] = found
-        self._pinned_pages += found.pages
-        self._settle_prefix(found, unread)
-
-    def _unpin(self, name: str) -> None:
-        found = self._pinned.pop(name, None)
-        if found is not None:
-            unread = found.unread
-            found.pinned = False
-            self._pinned_pages -= found.pages
-            self._settle_prefix(found, unread)
-
-    def _yield_pin(self) -> bool:
-        """Release a pin for lack of memory, an unread one first, the least recently used of these.
-
-        False if there is none.
-        """
-        if not self._pinned:
-            return False
-        name = min(self._pinned, key=self._release_order)
-        self._unpin(name)
-        self._lose(name)
-        return True
-
-    def _release_order(self, name: str) -> tuple[bool, int]:
-        prefix = self._pinned[name]
-        return prefix.most_read()[0] == prefix.present > 0, prefix.used
-
-    def _lose(self, name: str) -> None:
-        self._lost_pins[name] = None
-        self.statistics.pins_lost += 1
 
     def _claim_decode_pages(self) -> None:
         """Set pages apart for the next token of each decoding sequence."""

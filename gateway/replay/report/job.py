@@ -65,9 +65,7 @@ def job_tables(rows: Sequence[JobRow]) -> Iterator[Table]:
     if not rows:
         return
     headings = [heading for heading, _ in TIMES]
-    yield table_of(
-        "Interactive requests without → with the job", headings, rows, _changes
-    )
+    yield table_of("Interactive requests without → with the job", headings, rows, _changes)
     yield table_of(
         "The job",
         [column.heading for column in JOB],

@@ -152,23 +152,18 @@ class Workload:
 
     def joined(self, other: "Workload") -> Self:
         """These requests and others, by arrival; at equal times these come first."""
-        names = {
-            name: list(dict.fromkeys([*getattr(self, name), *getattr(other, name)]))
-            for name in ("tenants", "apps")
-        }
-        others = {name: getattr(other, name) for name in COLUMNS}
-        for column, name in (("tenant", "tenants"), ("app", "apps")):
-            places = [names[name].index(each) for each in getattr(other, name)]
-            others[column] = np.array(places, np.int16)[getattr(other, column)]
+        tenants, tenant = _renumbered(self.tenants, other.tenants, other.tenant)
+        apps, app = _renumbered(self.apps, other.apps, other.app)
         shares = other.prefix != NO_PREFIX
-        others["prefix"] = np.where(shares, other.prefix + len(self.prefixes), NO_PREFIX)
-        arrived = np.concatenate((self.arrived_s, other.arrived_s))
-        order = np.argsort(arrived, kind="stable")
-        columns = {
-            name: np.concatenate((getattr(self, name), others[name])).astype(kind)[order]
-            for name, kind in COLUMN_TYPES.items()
-        }
-        return replace(self, prefixes=[*self.prefixes, *other.prefixes], **names, **columns)
+        prefix = np.where(shares, other.prefix + len(self.prefixes), NO_PREFIX)
+        moved: dict[str, npt.NDArray[Any]] = {"tenant": tenant, "app": app, "prefix": prefix}
+        order = np.argsort(np.concatenate((self.arrived_s, other.arrived_s)), kind="stable")
+        columns: dict[str, Any] = {}
+        for name, kind in COLUMN_TYPES.items():
+            others = moved.get(name, getattr(other, name))
+            columns[name] = np.concatenate((getattr(self, name), others)).astype(kind)[order]
+        prefixes = [*self.prefixes, *other.prefixes]
+        return replace(self, tenants=tenants, apps=apps, prefixes=prefixes, **columns)
 
     def without_deadlines(self) -> Self:
         """The same requests without deadlines and latest start times."""
@@ -214,6 +209,15 @@ def _column(name: str, values: npt.ArrayLike, order: npt.NDArray[np.intp]) -> np
     shape = (len(order), len(LEVELS)) if name == "quantiles" else (len(order),)
     whole = np.broadcast_to(np.asarray(values, COLUMN_TYPES[name]), shape)
     return whole[order]
+
+
+def _renumbered(
+    names: list[str], others: list[str], column: Int16s
+) -> tuple[list[str], npt.NDArray[np.intp]]:
+    """All names once, and the indices among them of a column of the others' names."""
+    together = list(dict.fromkeys([*names, *others]))
+    places = np.array([together.index(name) for name in others], np.intp)
+    return together, places[column]
 
 
 def _absolute_s(arrived_s: float, after_s: float) -> float | None:

@@ -1,6 +1,6 @@
 """The simulated engine of two lanes makes the same steps as the real engine's composer."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate, count
 
 import pytest
@@ -51,6 +51,10 @@ class Line:
     def quantiles(self) -> Quantiles:
         middle = float(min(max(self.reserve, 1), self.max_tokens))
         return 1.0, 1.0, middle, middle, middle, middle
+
+    @property
+    def pins(self) -> list[SharedPrefix]:
+        return [self.prefix] if self.pinned and self.prefix else []
 
     @property
     def prefix(self) -> SharedPrefix | None:
@@ -115,13 +119,15 @@ def starts(lines: list[Line]) -> list[float]:
 
 
 class SimulatedRun:
-    """The simulated engine, driven like by the replay; groups are unpinned after their last line."""
+    """The simulated engine, driven like by the replay; a group's last line unpins it."""
 
     def __init__(self, lines: list[Line], model: EngineModel) -> None:
         self.engine = LanesEngine(model)
         self.lines = lines
         self.sequences = [
-            SimulatedSequence(index, request_of(index, line), line.tokens, line.reserve, line.prefix)
+            SimulatedSequence(
+                index, request_of(index, line), line.tokens, line.reserve, line.prefix
+            )
             for index, line in enumerate(lines)
         ]
         self.lost: list[str] = []
@@ -143,7 +149,7 @@ class SimulatedRun:
             while left and left[0][0] <= now_s:
                 sequence = left.pop(0)[1]
                 line = self.lines[sequence.index]
-                engine.submit([sequence], now_s, [line.prefix] if line.pinned else [])
+                engine.submit([sequence], now_s, line.pins)
             if engine.at_boundary:
                 engine.compose()
                 engine.check()
