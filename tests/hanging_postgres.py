@@ -6,8 +6,11 @@ from types import TracebackType
 from typing import Self
 
 import psutil
+import pytest
 
+from gateway.database.connection import Database
 from gateway.database.embedded import EmbeddedPostgres
+from gateway.database.errors import Sessions
 
 
 class PostgresProcesses:
@@ -80,3 +83,14 @@ class HangingPostgres(PostgresProcesses):
     ) -> None:
         self.recover()
         self._server.stop()
+
+
+@pytest.fixture
+def postgres_url(hanging: HangingPostgres) -> str:
+    """The other fixtures' database is this one."""
+    return hanging.url
+
+
+@pytest.fixture
+def sessions(hanging_database: Database) -> Sessions:
+    return hanging_database.sessions

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
+from benchmarks.b1.job import ANSWER, OWN, PAGE_TOKENS, SHARED, least, logical
 from gateway.jobs.planning.plan import JobPlan, plan_lines
 from gateway.jobs.prefix_groups import ALONE
 from gateway.jobs.prompts import Ints, JobPrompts
@@ -23,10 +24,6 @@ from gateway.replay.workload.workload import NO_PREFIX, Workload
 from gateway.scheduling.policy import Options, build_policy
 from gateway.scheduling.requests import SharedPrefix
 
-SHARED: Final = 2_000  # tokens of a group's prefix
-OWN: Final = 200
-ANSWER: Final = 100
-PAGE_TOKENS: Final = 16
 STEP_TOKENS: Final = 2_048
 PROFILE: Final = "a100-80gb/llama-3-8b"
 SEED: Final = 42
@@ -60,7 +57,7 @@ class ReplayCell(Struct, frozen=True):
     @property
     def logical(self) -> int:
         """Prompt tokens of all lines."""
-        return self.lines * (SHARED + OWN)
+        return logical(self.lines)
 
     @property
     def optimum(self) -> float:
@@ -74,19 +71,17 @@ class ReplayCell(Struct, frozen=True):
 
 def optimum(degree: int) -> float:
     """The share of prompt tokens saved if a prefix is computed once for each `degree` lines."""
-    return (degree - 1) * SHARED / (degree * (SHARED + OWN))
+    return 1 - least(degree, degree) / logical(degree)
 
 
-def replay_cell(
-    lines: int, degree: int, kv_tokens: int, engine: EngineModel | None = None
-) -> ReplayCell:
+def replay_cell(lines: int, degree: int, kv_tokens: int) -> ReplayCell:
     """Any cell: lines in groups of `degree`, shuffled; the engine gets a pool of `kv_tokens`."""
-    return replay_order(arrival_order(lines, degree), kv_tokens, engine)
+    return replay_order(arrival_order(lines, degree), kv_tokens, step_tokens=STEP_TOKENS)
 
 
-def replay_order(group_of: Ints, kv_tokens: int, engine: EngineModel | None = None) -> ReplayCell:
+def replay_order(group_of: Ints, kv_tokens: int, *, step_tokens: int) -> ReplayCell:
     """The cell of a job whose lines arrive in this order: (lines,), the group of each."""
-    model = with_pool(engine or default_engine(), kv_tokens)
+    model = engine_with(kv_tokens, step_tokens)
     return ReplayCell(
         lines=len(group_of),
         degree=int(np.bincount(group_of).max()),
@@ -96,17 +91,16 @@ def replay_order(group_of: Ints, kv_tokens: int, engine: EngineModel | None = No
     )
 
 
-def default_engine() -> EngineModel:
-    """The engine of the figure, from published figures."""
+def engine_with(kv_tokens: int, step_tokens: int) -> EngineModel:
+    """The engine of the figure, from published figures, with this pool and these steps."""
     engine = profile(PROFILE)
-    shape = msgspec.structs.replace(engine.shape, page_tokens=PAGE_TOKENS, step_tokens=STEP_TOKENS)
+    shape = msgspec.structs.replace(
+        engine.shape,
+        pages=kv_tokens // PAGE_TOKENS,
+        page_tokens=PAGE_TOKENS,
+        step_tokens=step_tokens,
+    )
     return msgspec.structs.replace(engine, shape=shape)
-
-
-def with_pool(engine: EngineModel, kv_tokens: int) -> EngineModel:
-    """The engine with a pool of this size."""
-    pages = kv_tokens // engine.shape.page_tokens
-    return msgspec.structs.replace(engine, shape=msgspec.structs.replace(engine.shape, pages=pages))
 
 
 @lru_cache(maxsize=4)

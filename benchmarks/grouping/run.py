@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
@@ -100,7 +100,7 @@ def targets(rows: list[Row]) -> list[Target]:
 async def _trace(shape: JobShape, lines: int) -> PlanTrace:
     CACHE.mkdir(exist_ok=True)
     own = psutil.Process()
-    with PromptFile(Path(CACHE)) as file:
+    with closing(PromptFile(Path(CACHE))) as file:
         for prompts in shape.chunks(lines):
             await file.append(prompts)
         expected = np.random.default_rng(2).uniform(1, 200, lines)

@@ -89,15 +89,19 @@ def amounts(work: StepWork) -> tuple[float, ...]:
 
 
 def nonnegative_least_squares(gram: Floats, moment: Floats) -> Floats:
-    """The θ ≥ 0 that minimises ½ θᵀAθ - bᵀθ; A (n, n) positive definite, b (n,); small n.
+    """The θ ≥ 0 that minimises ½ θᵀAθ - bᵀθ; A (n, n) positive semidefinite, b (n,); small n.
 
-    The best of the minima over each subset of coefficients that may differ from 0.
+    The best of the minima over each subset of coefficients that may differ from 0. A subset whose
+    equations are singular is left out: a smaller one has as good a minimum.
     """
     size = len(moment)
     best, best_value = np.zeros(size), 0.0
     for subset in range(1, 2**size):
         free = [index for index in range(size) if subset >> index & 1]
-        solved = np.linalg.solve(gram[np.ix_(free, free)], moment[free])
+        try:
+            solved = np.linalg.solve(gram[np.ix_(free, free)], moment[free])
+        except np.linalg.LinAlgError:
+            continue
         value = -0.5 * float(solved @ moment[free])
         if value < best_value and (solved >= 0).all():
             best, best_value = np.zeros(size), value

@@ -3,14 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Final
 
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.translation import LOST_MESSAGE, Sessions, translated
 from gateway.errors import DatabaseLost
 
-__all__ = ["LONG_TRANSACTION_S", "LOST_MESSAGE", "Sessions", "transaction", "translated"]
+__all__ = ["LONG_TRANSACTION_S", "LOST_MESSAGE", "Sessions", "now_of", "transaction", "translated"]
 
 CONNECTION_S: Final = 5.0  # to get a connection that answers
 TRANSACTION_S: Final = 30.0
@@ -41,3 +43,8 @@ async def transaction(
         if limit.expired() or connecting.expired():
             raise DatabaseLost(LOST_MESSAGE) from error
         raise
+
+
+async def now_of(session: AsyncSession) -> datetime:
+    """The time at which the transaction began, by the database's clock."""
+    return (await session.execute(select(func.now()))).scalar_one()

@@ -17,6 +17,7 @@ from gateway.files.bounds import FileBounds
 from gateway.files.chunks import ChunkWriter, lines_of
 from gateway.history.audit import note
 from gateway.tenancy.caller import Caller
+from gateway.tenancy.paging import Cursor, Page, read_page
 from gateway.tenancy.tenants import no_tenant
 from models import FileChunk, StoredFile, Tenant
 from models.base import new_id
@@ -44,13 +45,6 @@ class FileOwner(Struct, frozen=True):
     def of(cls, caller: Caller) -> "FileOwner":
         """The caller as the owner of what it uploads."""
         return cls(caller.tenant_id, caller.app_id, caller.api_key_id)
-
-
-class FilePage(Struct, frozen=True):
-    """A page of a list; the next page starts after the last file."""
-
-    files: list[StoredFile]
-    more: bool
 
 
 class ErasedFiles(Struct, frozen=True):
@@ -114,19 +108,19 @@ class FileStore:
         after: UUID | None = None,
         order: Order = "desc",
         purpose: str | None = None,
-    ) -> FilePage:
+    ) -> Page[StoredFile]:
         """A page of the tenant's files by their creation, from the one after `after` on."""
-        newest_first = order == "desc"
         conditions = _visible(tenant_id)
         if purpose is not None:
             conditions.append(StoredFile.purpose == purpose)
-        if after is not None:
-            conditions.append(StoredFile.id < after if newest_first else StoredFile.id > after)
-        place = StoredFile.id.desc() if newest_first else StoredFile.id
-        statement = select(StoredFile).where(*conditions).order_by(place).limit(limit + 1)
         async with transaction(self._sessions) as session:
-            found = [*await session.scalars(statement)]
-        return FilePage(found[:limit], more=len(found) > limit)
+            return await read_page(
+                session,
+                StoredFile,
+                Cursor(limit, after),
+                *conditions,
+                newest_first=order == "desc",
+            )
 
     async def delete(self, tenant_id: UUID, file_id: UUID | None) -> None:
         """Delete a file of the tenant: invisible at once, its bytes are swept soon. NotFound."""

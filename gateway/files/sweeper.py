@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.database.errors import Sessions, transaction
 from gateway.errors import LmaasError
+from gateway.event_wait import wait_for_event
 
 INTERVAL_S: Final = 60.0
 PAUSE_S: Final = 0.02  # between two transactions, for others
@@ -83,5 +84,4 @@ class FileSweeper:
                     log.info("files_swept", files=files)
             except (LmaasError, SQLAlchemyError) as error:
                 log.warning("sweep_delayed", reason=str(error))
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), INTERVAL_S)
+            await wait_for_event(self._woken, INTERVAL_S)

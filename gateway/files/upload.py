@@ -29,7 +29,8 @@ from gateway.files.store import (
     new_file,
     put_chunk,
 )
-from models import StoredFile, Tenant
+from gateway.tenancy.tenants import lock_tenant
+from models import StoredFile
 from models.base import new_id
 
 MAX_TENANT_UPLOADS: Final = 8  # at a time and gateway; each holds up to a chunk in memory
@@ -132,8 +133,7 @@ class Uploads:
 
         Its row is locked, so that uploads at the same time do not take the same bytes.
         """
-        lock = select(Tenant.id).where(Tenant.id == tenant_id).with_for_update(key_share=True)
-        await session.execute(lock)
+        await lock_tenant(session, tenant_id)
         kept = select(func.count(), func.coalesce(func.sum(StoredFile.size_bytes), 0)).where(
             StoredFile.tenant_id == tenant_id,
             StoredFile.state != DELETED,

@@ -22,6 +22,7 @@ from gateway.generation.text.token_bytes import Speller
 from gateway.prediction.messages import Prediction
 from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.requests import Lane, QueuedRequest, RunningSequence, SharedPrefix
+from models.base import new_id
 
 TEXT_PART: Final = 256  # tokens of a piece; decoding one takes about 10 µs
 SCORED_PART: Final = 16  # tokens of a piece with log probabilities: each has up to 20 candidates
@@ -111,6 +112,10 @@ class RequestState:
         self.queued_request: QueuedRequest | None = None  # set while queued
         self.trace = SchedulingTrace()
         self.queued_step = 0  # steps of the engine when it was queued
+        # A job's line keeps its id when it runs again, and an engine runs no sequence twice.
+        self._run = (
+            f"{request_id.hex}.{new_id().hex}" if request.lane == "batch" else request_id.hex
+        )
         self.attempt = 0
         self.preemptions = 0
         self.preempt_first = 0  # as the engine knows it
@@ -145,7 +150,7 @@ class RequestState:
     @property
     def sequence_id(self) -> str:
         """Its id in the engine; every submission to an engine has a new one."""
-        return f"{self.id.hex}.{self.attempt}"
+        return f"{self._run}.{self.attempt}"
 
     def set_queued(self, position: QueuePosition) -> None:
         """Note its queue position at arrival."""

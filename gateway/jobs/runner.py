@@ -13,6 +13,7 @@ from msgspec import Struct
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.errors import GenerationFailed, LmaasError, OverLimit, Unavailable
+from gateway.event_wait import wait_for_event
 from gateway.generation.request import GenerationRequest, RecordKey
 from gateway.generation.request_state import RequestState
 from gateway.generation.service import GenerationService, PreparedRequest
@@ -206,7 +207,7 @@ class JobRunner:
                 wait_s, retry_s = retry_s, min(2 * retry_s, MAX_RETRY_S)
             except Exception:
                 log.exception("batch_lines_failed")
-            await _wait(self._woken, wait_s)
+            await wait_for_event(self._woken, wait_s)
 
     async def _claim(self) -> bool:
         """Claim lines if there is room for a good part of a chunk; whether there were any."""
@@ -283,7 +284,7 @@ class JobRunner:
                 left_s = began_s + FLUSH_S - time.monotonic()
                 if left_s <= 0:
                     break
-                await _wait(self._reported, left_s)
+                await wait_for_event(self._reported, left_s)
                 self._reported.clear()
             while self._outcomes:
                 try:
@@ -304,13 +305,6 @@ class JobRunner:
         for held, _ in some:
             self._outcomes.popleft()
             del self._held[held.line]
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    """Wait for an event, at most this long. `wait_for` could lose a cancel that comes with it."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
 
 
 def _needed_tokens(state: RequestState) -> float:

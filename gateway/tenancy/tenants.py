@@ -2,6 +2,7 @@
 
 from uuid import UUID
 
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import Sessions, transaction
@@ -73,6 +74,12 @@ def _set(
         return
     setattr(tenant, field, value)
     note(session, by, f"tenant.{field}", tenant.id, before={field: before}, after={field: value})
+
+
+async def lock_tenant(session: AsyncSession, tenant_id: UUID) -> None:
+    """Lock a tenant's row, so that two transactions do not take the same of what it may have."""
+    lock = select(Tenant.id).where(Tenant.id == tenant_id).with_for_update(key_share=True)
+    await session.execute(lock)
 
 
 def no_tenant(tenant_id: UUID) -> NotFound:

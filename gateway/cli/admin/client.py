@@ -1,31 +1,28 @@
 """A client of the admin API for the command line."""
 
 from collections.abc import Iterator
-from http import HTTPStatus
 from typing import Any, Self
 
-import httpx
-
 from gateway.cli.admin.server import Server
-from gateway.errors import LmaasError
+from gateway.cli.gateway_client import GatewayClient
 
 TIMEOUT_S = 30.0
 LONG_TIMEOUT_S = 600.0  # for embedding thousands of lines or erasing millions of rows
 
 
-class AdminClient:
+class AdminClient(GatewayClient):
     """The admin API of a gateway. LmaasError with its message if it refuses a call."""
 
     def __init__(
         self, url: str, key: str, *, unreachable_hint: str = "", refused_hint: str = ""
     ) -> None:
-        """The hints complete the messages for a gateway that does not answer or a wrong key."""
-        self._http = httpx.Client(
-            base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=TIMEOUT_S
+        super().__init__(
+            url,
+            key,
+            timeout_s=TIMEOUT_S,
+            unreachable_hint=unreachable_hint,
+            refused_hint=refused_hint,
         )
-        self._url = url
-        self._unreachable_hint = unreachable_hint
-        self._refused_hint = refused_hint
 
     @classmethod
     def of(cls, server: Server) -> Self:
@@ -36,10 +33,6 @@ class AdminClient:
             unreachable_hint=server.unreachable_hint,
             refused_hint=server.refused_hint,
         )
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._http.close()
 
     def get(self, path: str, **query: Any) -> Any:
         """The answer to a GET."""
@@ -79,35 +72,3 @@ class AdminClient:
             if not page["has_more"]:
                 return
             query["after"] = page["data"][-1]["id"]
-
-    def _call(self, method: str, path: str, **arguments: Any) -> Any:
-        return self._json(self._send(method, path, **arguments))
-
-    def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
-        try:
-            response = self._http.request(method, path, **arguments)
-        except httpx.HTTPError as error:
-            raise LmaasError(
-                f"cannot reach {self._url}: {error}{self._unreachable_hint}"
-            ) from error
-        if response.status_code >= HTTPStatus.BAD_REQUEST:
-            reason = _reason(self._json(response), response.status_code)
-            if response.status_code == HTTPStatus.UNAUTHORIZED:
-                reason += self._refused_hint
-            raise LmaasError(reason)
-        return response
-
-    def _json(self, response: httpx.Response) -> Any:
-        try:
-            return response.json()
-        except ValueError as error:
-            raise LmaasError(
-                f"{self._url} is not an LMaaS gateway: its response is no JSON"
-            ) from error
-
-
-def _reason(answer: Any, status: int) -> str:
-    match answer:
-        case {"error": {"message": str(message)}}:
-            return message
-    return f"the response is HTTP {status}"

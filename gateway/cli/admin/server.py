@@ -1,15 +1,14 @@
 """Finds the gateway that the command line manages, and the key of its admin API."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
-import click
 from msgspec import Struct
 
+from gateway.cli.gateway_client import gateway_options
 from gateway.errors import StartupFailure
 from gateway.server_file import running_server, server_url
 from gateway.settings import Settings, read_settings
@@ -25,17 +24,9 @@ class Server(Struct, frozen=True):
     refused_hint: str = ""
 
 
-def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options `--url` and `--key` of a command that calls a gateway."""
-    url = click.option(
-        "--url",
-        help="The gateway's address. Default: LMAAS_URL, else LMAAS_HOST and LMAAS_PORT, else the "
-        "gateway that runs with the data folder.",
-    )
-    key = click.option(
-        "--key", help="The admin key. Default: LMAAS_ADMIN_KEY, else <data folder>/admin_key."
-    )
-    return url(key(command))
+server_options = gateway_options(
+    "The admin key. Default: LMAAS_ADMIN_KEY, else <data folder>/admin_key."
+)
 
 
 def find_server(
@@ -80,7 +71,7 @@ def _key(given: str | None, url: str, settings: Settings, hint: str) -> tuple[st
     if settings.admin_key:
         return settings.admin_key, "LMAAS_ADMIN_KEY"
     path = admin_key_file(Path(settings.data_dir))
-    if not _is_local(url, settings):
+    if not is_local(url, settings):
         raise StartupFailure(
             f"no admin key: give --key or LMAAS_ADMIN_KEY ({path} is not sent to another machine)"
         )
@@ -92,7 +83,8 @@ def _key(given: str | None, url: str, settings: Settings, hint: str) -> tuple[st
         ) from error
 
 
-def _is_local(url: str, settings: Settings) -> bool:
+def is_local(url: str, settings: Settings) -> bool:
+    """Whether an address is this machine's."""
     host = urlsplit(url).hostname or ""
     if host in {"localhost", settings.host}:
         return True

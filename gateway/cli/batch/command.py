@@ -2,15 +2,14 @@
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
 import click
 import msgspec
 
-from gateway.cli.batch.client import BatchClient, batch_client, client_options
+from gateway.cli.batch.client import batch_client, client_options
 from gateway.cli.batch.watching import watch_batch
 from gateway.errors import LmaasError
 
@@ -50,7 +49,7 @@ def submit(
     watch: bool,
 ) -> None:
     """Upload a file and create a batch; prints the batch."""
-    with _client(url, key) as client:
+    with closing(batch_client(url, key)) as client:
         path = endpoint or _first_url(file)
         created = client.create(client.upload(file), path, window, _metadata(pairs))
         if watch:
@@ -64,7 +63,7 @@ def submit(
 @client_options
 def watch(batch_id: str, url: str | None, key: str | None) -> None:
     """Show a batch's progress until it has ended."""
-    with _client(url, key) as client:
+    with closing(batch_client(url, key)) as client:
         _show(watch_batch(client, batch_id))
 
 
@@ -73,7 +72,7 @@ def watch(batch_id: str, url: str | None, key: str | None) -> None:
 @client_options
 def cancel(batch_id: str, url: str | None, key: str | None) -> None:
     """Cancel a batch; what it has completed is kept."""
-    with _client(url, key) as client:
+    with closing(batch_client(url, key)) as client:
         _show(client.cancel(batch_id))
 
 
@@ -91,7 +90,7 @@ def result(
 ) -> None:
     """Fetch the answers of a batch that has ended."""
     kind = "error" if errors else "output"
-    with _client(url, key) as client:
+    with closing(batch_client(url, key)) as client:
         found = client.show(batch_id)
         file_id = found[f"{kind}_file_id"]
         if file_id is None:
@@ -103,15 +102,6 @@ def result(
             with output.open("wb") as lines:
                 lines.writelines(pieces)
     click.echo(f"{output}", err=True)
-
-
-@contextmanager
-def _client(url: str | None, key: str | None) -> Iterator[BatchClient]:
-    client = batch_client(url, key)
-    try:
-        yield client
-    finally:
-        client.close()
 
 
 def _show(found: Any) -> None:

@@ -9,13 +9,14 @@ from msgspec import Struct
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gateway.database.errors import Sessions, transaction
+from gateway.database.errors import Sessions, now_of, transaction
 from gateway.errors import Conflict, NotFound, TenantBatchesFull, shortened
 from gateway.jobs.batches.limits import BatchLimits
 from gateway.jobs.batches.states import CANCELLABLE, OPEN, WINDOW_S, Window
 from gateway.tenancy.caller import Caller
-from gateway.tenancy.paging import Cursor, Page
-from models import Batch, Tenant
+from gateway.tenancy.paging import Cursor, Page, read_page
+from gateway.tenancy.tenants import lock_tenant
+from models import Batch
 
 
 class NewBatch(Struct, frozen=True, kw_only=True):
@@ -43,7 +44,7 @@ class Batches:
         """A job that is going to be validated. TenantBatchesFull."""
         async with transaction(self._sessions) as session:
             await self._check_open(session, caller.tenant_id)
-            now = (await session.execute(select(func.now()))).scalar_one()
+            now = await now_of(session)
             batch = Batch(
                 tenant_id=caller.tenant_id,
                 app_id=caller.app_id,
@@ -66,12 +67,9 @@ class Batches:
 
     async def list(self, tenant_id: UUID, cursor: Cursor) -> Page[Batch]:
         """A tenant's jobs, newest first."""
-        statement = select(Batch).where(Batch.tenant_id == tenant_id)
-        if cursor.after is not None:
-            statement = statement.where(Batch.id < cursor.after)
-        statement = statement.order_by(Batch.id.desc()).limit(cursor.limit + 1)
+        own = Batch.tenant_id == tenant_id
         async with transaction(self._sessions) as session:
-            return cursor.page(list(await session.scalars(statement)))
+            return await read_page(session, Batch, cursor, own, newest_first=True)
 
     async def show(self, tenant_id: UUID, batch_id: UUID) -> Batch:
         """One job. NotFound, also for another tenant's."""
@@ -89,7 +87,7 @@ class Batches:
                 raise Conflict(f"the batch is {batch.status}; it cannot be cancelled any more")
             if batch.status != "cancelling":
                 batch.status, batch.outcome, batch.owner = "cancelling", "cancelled", None
-                batch.cancelling_at = (await session.execute(select(func.now()))).scalar_one()
+                batch.cancelling_at = await now_of(session)
         self._wake()
         return batch
 
@@ -114,9 +112,7 @@ class Batches:
 
     async def _check_open(self, session: AsyncSession, tenant_id: UUID) -> None:
         """TenantBatchesFull if the tenant has as many open jobs as it may; locks the tenant."""
-        await session.execute(
-            select(Tenant.id).where(Tenant.id == tenant_id).with_for_update(key_share=True)
-        )
+        await lock_tenant(session, tenant_id)
         counted = select(func.count()).where(Batch.tenant_id == tenant_id, Batch.status.in_(OPEN))
         count = (await session.execute(counted)).scalar_one()
         if count >= self._limits.tenant_batches:

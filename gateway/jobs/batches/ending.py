@@ -5,7 +5,6 @@ deletes the lines: they exist exactly if the job has ended.
 """
 
 from collections.abc import AsyncGenerator, Sequence
-from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -13,7 +12,7 @@ import structlog
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gateway.database.errors import LONG_TRANSACTION_S, Sessions, transaction
+from gateway.database.errors import LONG_TRANSACTION_S, Sessions, now_of, transaction
 from gateway.files.store import FileOwner, FileStore
 from gateway.jobs.batches.lines import delete_lines
 from gateway.jobs.batches.output_lines import CANCELLED, EXPIRED, line_id, unanswered
@@ -105,9 +104,8 @@ class BatchEnding:
                 session, batch, "error", [LineState.FAILED, *MESSAGES]
             )
             await delete_lines(session, batch_id)
-            now: datetime = (await session.execute(select(func.now()))).scalar_one()
             batch.status, batch.owner = batch.outcome, None
-            setattr(batch, f"{batch.outcome}_at", now)
+            setattr(batch, f"{batch.outcome}_at", await now_of(session))
         log.info(
             "batch_ended",
             batch=str(batch_id),

@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.database.errors import Sessions
 from gateway.errors import LmaasError
+from gateway.event_wait import wait_for_event
 from gateway.files.store import FileStore
 from gateway.generation.request_state import RequestState
 from gateway.generation.service import GenerationService
@@ -183,6 +184,5 @@ async def _repeat(
             log.exception("batch_work_failed")  # other jobs go on
         if woken is None:
             await asyncio.sleep(wait_s)
-            continue
-        with suppress(TimeoutError):
-            await asyncio.wait_for(woken.wait(), wait_s)
+        else:
+            await wait_for_event(woken, wait_s)

@@ -4,8 +4,6 @@ import asyncio
 import tempfile
 from array import array
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
@@ -19,18 +17,11 @@ class PromptFile:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115, of __exit__
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115, see `close`
         self._lengths = array("I")
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close the file; it is gone unless another process has it open."""
         self._file.close()
 
     def __len__(self) -> int:

@@ -4,27 +4,15 @@ import asyncio
 import time
 
 import httpx
-import pytest
 
-from gateway.database.connection import Database
-from gateway.database.errors import CONNECTION_S, Sessions
-from tests.hanging_postgres import HangingPostgres
+from gateway.database.errors import CONNECTION_S
+from tests.hanging_postgres import HangingPostgres, postgres_url, sessions
 from tests.integration.api_admin.test_every_route import BODIES, ROUTES, filled
 
+fixtures = (postgres_url, sessions)
 MARGIN_S = 20.0  # for a busy machine; a query that hangs takes for ever
 WITHOUT_DATABASE = {"/admin/policy", "/admin/engine", "/admin/queue"}
 POLICY = {"name": "fcfs"}
-
-
-@pytest.fixture
-def postgres_url(hanging: HangingPostgres) -> str:
-    """The other fixtures' database is this one."""
-    return hanging.url
-
-
-@pytest.fixture
-def sessions(hanging_database: Database) -> Sessions:
-    return hanging_database.sessions
 
 
 async def test_every_route_answers_in_time(

@@ -8,45 +8,33 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.database.connection import Database
 from gateway.database.errors import CONNECTION_S, Sessions, transaction
 from gateway.errors import DatabaseLost
 from gateway.files.chunks import CHUNK_BYTES
 from gateway.files.store import FileStore
 from gateway.files.sweeper import FileSweeper
 from gateway.files.upload import DISCARD_S
-from models import StoredFile
+from models import StoredFile, Tenant
 from models.base import new_id
 from tests.conftest import PATIENCE_S, Builder
-from tests.hanging_postgres import HangingPostgres
+from tests.hanging_postgres import HangingPostgres, postgres_url, sessions
 from tests.integration.files.conftest import Put, owner_of
 from tests.integration.files.test_routes import END, FILE, FORM, PURPOSE, UNKNOWN, part
 
+fixtures = (postgres_url, sessions)
 MARGIN_S = 20.0  # for a busy machine; a query that hangs takes for ever
 
 
-@pytest.fixture
-def postgres_url(hanging: HangingPostgres) -> str:
-    """The other fixtures' database is this one."""
-    return hanging.url
+class UniqueNames(Builder):
+    """Its tenants have names of their own: the database is not emptied."""
 
-
-@pytest.fixture
-def sessions(hanging_database: Database) -> Sessions:
-    return hanging_database.sessions
+    async def tenant(self, name: str | None = None) -> Tenant:
+        return await super().tenant(name or f"tenant {new_id()}")
 
 
 @pytest.fixture
 def build(sessions: Sessions) -> Builder:
-    """Its tenants have names of their own: the database is not emptied."""
-    built = Builder(sessions)
-    make = built.tenant
-
-    async def tenant(name: str | None = None) -> object:
-        return await make(name or f"tenant {new_id()}")
-
-    built.tenant = tenant  # type: ignore[method-assign, assignment]
-    return built
+    return UniqueNames(sessions)
 
 
 def assert_lost(answer: httpx.Response) -> None:

@@ -86,7 +86,7 @@ async def test_upload_that_fails_is_invisible_at_once_and_swept(
 
     with pytest.raises(ClientGone):
         await cut_off()
-    assert not (await store.list(owner.tenant_id, limit=10)).files
+    assert not (await store.list(owner.tenant_id, limit=10)).items
     await FileSweeper(sessions).sweep()
     assert await rows(sessions) == (0, 0)
 
@@ -203,7 +203,7 @@ async def test_foreign_and_unknown_ids_get_the_same_answer_by_the_same_statement
             seen.append((ask.__name__, str(refused.value), len(statements)))
     assert len(set(seen)) == 2
     assert (await store.show(owner.tenant_id, foreign)).id == foreign
-    assert not (await store.list(mine, limit=10)).files
+    assert not (await store.list(mine, limit=10)).items
 
 
 async def test_expired_file_is_gone_for_every_call(

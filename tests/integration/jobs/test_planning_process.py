@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ async def plan(
     deadline_s: float = PATIENCE_S,
     memory_bytes: int = client.MEMORY_BYTES,
 ) -> JobPlan:
-    with PromptFile(folder) as file:
+    with closing(PromptFile(folder)) as file:
         for first in range(0, len(prompts), 64):
             await file.append(JobPrompts.of(prompts[first : first + 64]))
         return await plan_in_process(

@@ -115,8 +115,8 @@ class JobScene(SchedulerScene):
         return self.scheduler.metrics.registry.get_sample_value(name) or 0.0
 
 
-@asynccontextmanager
-async def jobs(
+@pytest.fixture
+async def scene(
     supervisor: EngineSupervisor,
     a_request: Callable[..., GenerationRequest],
     tokenizer: ChatTokenizer,
@@ -160,118 +160,106 @@ def check_each_once(source: ListSource, lines: Sequence[JobLine]) -> None:
 
 
 async def test_a_groups_prefix_is_computed_once_next_to_interactive_requests(
-    supervisor: EngineSupervisor,
-    a_request: Callable[..., GenerationRequest],
-    tokenizer: ChatTokenizer,
+    scene: JobScene, a_request: Callable[..., GenerationRequest]
 ) -> None:
-    async with jobs(supervisor, a_request, tokenizer) as scene:
-        lines = scene.lines()
-        source = ListSource(lines)
-        async with running(scene, source):
-            await scene.until(lambda: scene.running)
-            [asked] = await scene.service.start(
-                a_request(prompt=tuple([90] * 20), max_tokens=ANSWER, sampling=scene.sampling())
-            )
-            await asked.wait_for_end()
-            await scene.until(lambda: len(source.outcomes) == len(lines))
-        check_each_once(source, lines)
-        assert asked.error is None
-        prompts = 20 + GROUPS * PREFIX + len(lines) * OWN
-        assert scene.total("lmaas_engine_computed_tokens_total") == (
-            prompts + (len(lines) + 1) * (ANSWER - 1)
+    lines = scene.lines()
+    source = ListSource(lines)
+    async with running(scene, source):
+        await scene.until(lambda: scene.running)
+        [asked] = await scene.service.start(
+            a_request(prompt=tuple([90] * 20), max_tokens=ANSWER, sampling=scene.sampling())
         )
-        assert scene.total("lmaas_saved_prompt_tokens_total") == GROUPS * (MEMBERS - 1) * PREFIX
-        records = {record.id: record for record in scene.outcomes.records}
-        assert len(records) == len(scene.outcomes.records) == len(lines) + 1
-        batch = [record for record in records.values() if record.batch]
-        assert {record.arrived_at for record in batch} == {STARTED}
-        assert len(batch) == len(lines)
+        await asked.wait_for_end()
+        await scene.until(lambda: len(source.outcomes) == len(lines))
+    check_each_once(source, lines)
+    assert asked.error is None
+    prompts = 20 + GROUPS * PREFIX + len(lines) * OWN
+    assert scene.total("lmaas_engine_computed_tokens_total") == (
+        prompts + (len(lines) + 1) * (ANSWER - 1)
+    )
+    assert scene.total("lmaas_saved_prompt_tokens_total") == GROUPS * (MEMBERS - 1) * PREFIX
+    records = {record.id: record for record in scene.outcomes.records}
+    assert len(records) == len(scene.outcomes.records) == len(lines) + 1
+    batch = [record for record in records.values() if record.batch]
+    assert {record.arrived_at for record in batch} == {STARTED}
+    assert len(batch) == len(lines)
 
 
-async def test_lines_start_in_the_order_of_the_source(
-    supervisor: EngineSupervisor,
-    a_request: Callable[..., GenerationRequest],
-    tokenizer: ChatTokenizer,
-) -> None:
-    async with jobs(supervisor, a_request, tokenizer) as scene:
-        scene.scheduler.use_policy("fcfs")
-        lines = scene.lines(groups=12)
-        source = ListSource(lines)
-        async with running(scene, source):
-            await scene.until(lambda: len(source.outcomes) == len(lines))
-        check_each_once(source, lines)
-        assert source.claims > 1
-        states = [state for outcome in source.outcomes for state in outcome.states]
-        states.sort(key=lambda state: state.id)
-        starts = [state.dispatched_s or 0.0 for state in states]
-        assert starts == sorted(starts)
+async def test_lines_start_in_the_order_of_the_source(scene: JobScene) -> None:
+    scene.scheduler.use_policy("fcfs")
+    lines = scene.lines(groups=12)
+    source = ListSource(lines)
+    async with running(scene, source):
+        await scene.until(lambda: len(source.outcomes) == len(lines))
+    check_each_once(source, lines)
+    assert source.claims > 1
+    states = [state for outcome in source.outcomes for state in outcome.states]
+    states.sort(key=lambda state: state.id)
+    starts = [state.dispatched_s or 0.0 for state in states]
+    assert starts == sorted(starts)
 
 
 async def test_a_killed_engine_loses_and_doubles_no_line(
-    supervisor: EngineSupervisor,
-    a_request: Callable[..., GenerationRequest],
-    tokenizer: ChatTokenizer,
+    scene: JobScene, supervisor: EngineSupervisor
 ) -> None:
-    async with jobs(supervisor, a_request, tokenizer) as scene:
-        lines = scene.lines()
-        source = ListSource(lines)
-        async with running(scene, source):
-            await scene.until(lambda: any(state.tokens for state in scene.table.running.values()))
-            assert supervisor.pid is not None
-            os.kill(supervisor.pid, signal.SIGKILL)
-            await scene.until(lambda: len(source.outcomes) == len(lines))
-        check_each_once(source, lines)
+    lines = scene.lines()
+    source = ListSource(lines)
+    async with running(scene, source):
+        await scene.until(lambda: any(state.tokens for state in scene.table.running.values()))
+        assert supervisor.pid is not None
+        os.kill(supervisor.pid, signal.SIGKILL)
+        await scene.until(lambda: len(source.outcomes) == len(lines))
+    check_each_once(source, lines)
 
 
-async def test_cancelled_lines_leave_queue_and_engine(
-    supervisor: EngineSupervisor,
-    a_request: Callable[..., GenerationRequest],
-    tokenizer: ChatTokenizer,
-) -> None:
-    async with jobs(supervisor, a_request, tokenizer) as scene:
-        lines = scene.lines(groups=16)
-        source = ListSource(lines)
-        async with running(scene, source) as runner:
-            await scene.until(lambda: scene.running)
-            source.waiting.clear()
-            source.gone = set(lines)
-            await runner.drop_lost()
-            await scene.until(lambda: not runner.lines)
-            assert (scene.waiting, scene.running) == (0, 0)
-        assert len(source.outcomes) < len(lines)
-        assert not source.released
+async def test_cancelled_lines_leave_queue_and_engine(scene: JobScene) -> None:
+    lines = scene.lines(groups=16)
+    source = ListSource(lines)
+    async with running(scene, source) as runner:
+        await scene.until(lambda: scene.running)
+        source.waiting.clear()
+        source.gone = set(lines)
+        await runner.drop_lost()
+        await scene.until(lambda: not runner.lines)
+        assert (scene.waiting, scene.running) == (0, 0)
+    assert len(source.outcomes) < len(lines)
+    assert not source.released
 
 
-async def test_a_source_that_is_away_loses_and_doubles_no_line(
-    supervisor: EngineSupervisor,
-    a_request: Callable[..., GenerationRequest],
-    tokenizer: ChatTokenizer,
-) -> None:
-    async with jobs(supervisor, a_request, tokenizer) as scene:
-        lines = scene.lines(groups=12)
-        source = ListSource(lines)
+async def test_lines_that_were_taken_away_run_when_they_are_claimed_again(scene: JobScene) -> None:
+    lines = scene.lines()
+    source = ListSource(lines)
+    async with running(scene, source) as runner:
+        await scene.until(lambda: any(state.tokens for state in scene.table.running.values()))
+        taken = [line for line, _ in runner.running()]
+        source.gone = set(taken)
+        await runner.drop_lost()
+        source.gone.clear()
+        source.waiting[:0] = taken
+        await scene.until(lambda: len(source.outcomes) == len(lines))
+    check_each_once(source, lines)
+
+
+async def test_a_source_that_is_away_loses_and_doubles_no_line(scene: JobScene) -> None:
+    lines = scene.lines(groups=12)
+    source = ListSource(lines)
+    source.away = True
+    async with running(scene, source):
+        await asyncio.sleep(0)
+        source.away = False
+        await scene.until(lambda: scene.running)
         source.away = True
-        async with running(scene, source):
-            await asyncio.sleep(0)
-            source.away = False
-            await scene.until(lambda: scene.running)
-            source.away = True
-            await scene.until(lambda: source.outcomes)  # written, but the answer was lost
-            source.away = False
-            await scene.until(lambda: len(source.outcomes) == len(lines))
-        check_each_once(source, lines)
+        await scene.until(lambda: source.outcomes)  # written, but the answer was lost
+        source.away = False
+        await scene.until(lambda: len(source.outcomes) == len(lines))
+    check_each_once(source, lines)
 
 
-async def test_a_runner_that_stops_gives_back_what_has_not_ended(
-    supervisor: EngineSupervisor,
-    a_request: Callable[..., GenerationRequest],
-    tokenizer: ChatTokenizer,
-) -> None:
-    async with jobs(supervisor, a_request, tokenizer) as scene:
-        lines = scene.lines(groups=16)
-        source = ListSource(lines)
-        async with running(scene, source):
-            await scene.until(lambda: scene.running)
-        ended = [outcome.line for outcome in source.outcomes]
-        assert Counter([*ended, *source.released, *source.waiting]) == Counter(lines)
-        assert source.released
+async def test_a_runner_that_stops_gives_back_what_has_not_ended(scene: JobScene) -> None:
+    lines = scene.lines(groups=16)
+    source = ListSource(lines)
+    async with running(scene, source):
+        await scene.until(lambda: scene.running)
+    ended = [outcome.line for outcome in source.outcomes]
+    assert Counter([*ended, *source.released, *source.waiting]) == Counter(lines)
+    assert source.released

@@ -1,6 +1,7 @@
 """The jobs that are planned, and the simulated engine that compares orders."""
 
 import asyncio
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def test_plan_saves_the_optimum_and_meets_the_targets(shape: JobShape) -> None:
 
 
 async def test_chunks_reach_the_file_as_they_are() -> None:
-    with PromptFile() as file:
+    with closing(PromptFile()) as file:
         for chunk in SHAPES[0].chunks(LINES):
             await file.append(chunk)
         lengths = np.frombuffer(file.lengths, np.uint32)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli.admin.server import find_server
+from gateway.cli.batch.client import batch_client
 from gateway.errors import StartupFailure
 from gateway.server_file import FILE, announced, running_server, server_url
 
@@ -117,3 +118,14 @@ def test_key_of_the_data_folder_is_not_sent_to_another_machine(folder: Path) -> 
     assert found.key == "given"
     bound = environment(folder, LMAAS_HOST="10.0.0.5")
     assert find_server("http://10.0.0.5:8000", None, bound).key == KEY
+
+
+def test_api_key_of_the_data_folder_is_not_sent_to_another_machine(folder: Path) -> None:
+    (folder / "api_key").write_text("sk-lmaas-of-an-app\n")
+    batch_client("http://127.0.0.1:8000", None, environment(folder)).close()
+    batch_client("http://gateway.example.org", "given", environment(folder)).close()
+    with pytest.raises(StartupFailure, match="is not sent to another machine"):
+        batch_client("http://gateway.example.org", None, environment(folder))
+    (folder / "api_key").unlink()
+    with pytest.raises(StartupFailure, match="does not exist"):
+        batch_client("http://127.0.0.1:8000", None, environment(folder))

@@ -1,6 +1,7 @@
 """Groups' prefixes in the dispatcher, with an engine that only records its commands."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -15,9 +16,9 @@ GROUP = SharedPrefix("group", 32)
 PREFIX = [5] * 32
 
 
-def a_line(scene: SchedulerScene, last: int = 7, tenant: int = 1, **fields: object) -> RequestState:
+def a_line(scene: SchedulerScene, last: int = 7, tenant: int = 1, **fields: Any) -> RequestState:
     fields = {"prefix": GROUP, "prompt": [*PREFIX, last], **fields}
-    return scene.request(lane="batch", tenant=tenant, **fields)  # type: ignore[arg-type]
+    return scene.request(lane="batch", tenant=tenant, **fields)
 
 
 def finish(scene: SchedulerScene, *states: RequestState) -> None:

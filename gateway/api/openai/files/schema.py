@@ -9,7 +9,7 @@ from litestar.params import QueryParameter
 from msgspec import Struct
 
 from gateway.errors import InvalidRequest, UnsupportedParameter, shortened
-from gateway.files.store import FilePage
+from gateway.tenancy.paging import Page
 from models import StoredFile
 
 PREFIX: Final = "file-"
@@ -75,9 +75,9 @@ class FileListing(Struct, frozen=True, kw_only=True):
     object: Literal["list"] = "list"
 
     @classmethod
-    def of(cls, page: FilePage) -> Self:
+    def of(cls, page: Page[StoredFile]) -> Self:
         """A page of complete files as clients see it."""
-        data = [FileObject.of(file) for file in page.files]
+        data = [FileObject.of(file) for file in page.items]
         return cls(
             data=data,
             first_id=data[0].id if data else None,

@@ -3,9 +3,9 @@
 from datetime import UTC, datetime
 from typing import Final
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 
-from gateway.database.errors import Sessions, transaction
+from gateway.database.errors import Sessions, now_of, transaction
 from gateway.jobs.batches.progress.completion import Band, expected_completion, with_sample
 from models import Batch
 
@@ -16,7 +16,7 @@ RUNNING: Final = ("in_progress",)
 async def note_progress(sessions: Sessions, model: str) -> None:
     """Add the present progress of every running job; one gateway does, others skip the job."""
     async with transaction(sessions) as session:
-        now = (await session.execute(select(func.now()))).scalar_one().timestamp()
+        now = (await now_of(session)).timestamp()
         running = select(Batch).where(Batch.status.in_(RUNNING), Batch.model == model)
         for batch in await session.scalars(running.with_for_update(skip_locked=True)):
             samples = [(at, done) for at, done in batch.progress]

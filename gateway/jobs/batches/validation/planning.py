@@ -3,8 +3,6 @@
 import asyncio
 from array import array
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import structlog
@@ -40,25 +38,19 @@ class RankedJob(Struct, frozen=True):
 
 
 class PlanInput:
-    """The lines of a job for its plan: the prompts are on disk, the rest takes 16 bytes a line."""
+    """The lines of a job for its plan: the prompts are on disk, the rest takes 16 bytes a line.
+
+    `close` it when the plan is made.
+    """
 
     def __init__(self) -> None:
         self.prompts = PromptFile()
         self.numbers = array("q")
         self._expected = array("f")
-        self._lengths = array("I")
 
-    def __enter__(self) -> Self:
-        self.prompts.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.prompts.__exit__(kind, error, traceback)
+    def close(self) -> None:
+        """Close the file of the prompts."""
+        self.prompts.close()
 
     @property
     def expected(self) -> Floats:
@@ -68,7 +60,7 @@ class PlanInput:
     @property
     def lengths(self) -> Ints:
         """Tokens of each prompt: (lines,)."""
-        return np.frombuffer(self._lengths, np.uint32).astype(np.int64)
+        return np.frombuffer(self.prompts.lengths, np.uint32).astype(np.int64)
 
     async def add(self, lines: Sequence[PreparedLine]) -> None:
         """Note lines in the file's order. OSError if the disk is full."""
@@ -76,7 +68,6 @@ class PlanInput:
         for line in lines:
             self.numbers.append(line.number)
             self._expected.append(line.prediction.mean)
-            self._lengths.append(len(line.prompt))
 
 
 class JobPlanner:

@@ -7,17 +7,17 @@ belongs to this gateway, and a new owner first deletes what there is.
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from typing import Any, Final
 from uuid import UUID
 
 import structlog
 from msgspec import Struct, field, to_builtins
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gateway.database.errors import LONG_TRANSACTION_S, Sessions, transaction
+from gateway.database.errors import LONG_TRANSACTION_S, Sessions, now_of, transaction
 from gateway.errors import LmaasError, NotFound
 from gateway.files.store import FileStore
 from gateway.generation.service import GenerationService
@@ -116,7 +116,7 @@ class BatchValidator:
 
     async def _read(self, batch: Batch) -> InvalidFile | None:
         """Store and rank every line, and start the job."""
-        with PlanInput() as lines:
+        with closing(PlanInput()) as lines:
             return await self._read_into(lines, batch)
 
     async def _read_into(self, planned: PlanInput, batch: Batch) -> InvalidFile | None:
@@ -196,7 +196,7 @@ class BatchValidator:
             owned.work = seen.work
             owned.sharing = _described(plan.report) if plan.report else None
             owned.status, owned.owner = "in_progress", None
-            owned.in_progress_at = await _now(session)
+            owned.in_progress_at = await now_of(session)
         log.info("batch_started", batch=str(batch.id), lines=seen.lines, valid=seen.valid)
 
     async def _fail(self, batch: Batch, invalid: InvalidFile) -> None:
@@ -206,7 +206,7 @@ class BatchValidator:
             owned = await self._own(session, batch)
             await delete_lines(session, batch.id)
             owned.status, owned.owner, owned.errors = "failed", None, problems
-            owned.failed_at = await _now(session)
+            owned.failed_at = await now_of(session)
         log.info("batch_failed", batch=str(batch.id), reason=problems[0]["code"])
 
     async def _clear(self, batch: Batch) -> None:
@@ -243,10 +243,6 @@ def _described(report: SharingReport) -> dict[str, Any]:
         "groups": sum(size.groups for size in report.groups_by_size),
         "warning": report.warning,
     }
-
-
-async def _now(session: AsyncSession) -> Any:
-    return (await session.execute(select(func.now()))).scalar_one()
 
 
 async def _portions(lines: AsyncIterator[bytes]) -> AsyncGenerator[list[tuple[int, bytes]], None]:

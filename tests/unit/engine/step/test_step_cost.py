@@ -2,10 +2,17 @@
 
 from random import Random
 
+import numpy as np
 import pytest
 
 from engine.protocol import StepWork
-from engine.step.step_cost import MAX_STEPS, MIN_STEPS, StepCost, amounts
+from engine.step.step_cost import (
+    MAX_STEPS,
+    MIN_STEPS,
+    StepCost,
+    amounts,
+    nonnegative_least_squares,
+)
 
 TRUE = (5e-3, 1e-3, 2e-5, 1e-8, 1e-4, 1e-7)
 
@@ -69,3 +76,9 @@ def test_a_time_that_is_none_is_ignored() -> None:
         for _ in range(MIN_STEPS):
             cost.observe(StepWork(0, 0, 1, 1), bad)
     assert cost.coefficients is None
+
+
+def test_amounts_that_always_come_together_share_their_cost() -> None:
+    found = nonnegative_least_squares(np.ones((2, 2)), np.full(2, 3.0))
+    assert found.sum() == pytest.approx(3.0)
+    assert (found >= 0).all()
