@@ -140,7 +140,12 @@ class EngineShape(Struct, frozen=True, kw_only=True):
     @property
     def max_running_sequences(self) -> int:
         """The most sequences that run at once."""
-        return min(self.step_tokens, self.max_sequences or self.step_tokens)
+        return self.max_sequences or self.step_tokens
+
+    @property
+    def max_interactive_sequences(self) -> int:
+        """The most interactive ones: their decoding fits one step, so they take no turns."""
+        return min(self.step_tokens, self.max_running_sequences)
 
     @property
     def ghost_steps(self) -> int:

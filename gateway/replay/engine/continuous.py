@@ -243,7 +243,7 @@ class ContinuousEngine(SimulatedEngine):
 
     def _start_fitting(self) -> None:
         """Start sequences that fit, preempted ones first; the only sequence always fits."""
-        while not self._start_blocked and len(self.running) < self._shape.max_running_sequences:
+        while not self._start_blocked and len(self.running) < self._shape.max_interactive_sequences:
             queue = self.preempted or self.waiting
             if not queue:
                 return

@@ -92,6 +92,9 @@ class LaneMemoryEngine(PinningEngine):
 
         That yields only if the sequence can then start.
         """
+        most = self._shape.max_interactive_sequences
+        if len(self.running) - len(self.background) >= most:
+            return False
         if not self._full and self._fits(sequence):
             return True
         if not self.running:
@@ -108,8 +111,6 @@ class LaneMemoryEngine(PinningEngine):
         if not (self.background or self._pinned):
             return False
         others = [each for each in self.running.values() if not each.background]
-        if len(others) >= self._shape.max_running_sequences:
-            return False
         left = {name: each.without_background() for name, each in self.prefixes.items()}
         freed = sum(self.prefixes[name].retained - kept for name, (kept, _) in left.items())
         freed += sum(

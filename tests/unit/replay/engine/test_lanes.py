@@ -1,6 +1,6 @@
 """The simulated engine of two lanes makes the same steps as the real engine's composer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, count
 
 import pytest
@@ -101,13 +101,14 @@ class Outcome:
     lost_pins: set[str]
 
 
-def shape(pages: int, step_tokens: int) -> EngineModel:
+def shape(pages: int, step_tokens: int, max_sequences: int | None) -> EngineModel:
     return EngineModel(
         cost=COST,
         shape=EngineShape(
             pages=pages,
             page_tokens=PAGE_TOKENS,
             step_tokens=step_tokens,
+            max_sequences=max_sequences,
             context_tokens=10_000,
             background_factor=FACTOR,
         ),
@@ -199,7 +200,9 @@ class ComposerRun:
             HostTier(0, RestoreCosts(1.0, 0.0)),
             pin_share=model.shape.pin_share,
         )
-        self.composer = Composer(memory, model.shape.step_tokens, background_factor=FACTOR)
+        self.composer = Composer(
+            memory, model.shape.step_tokens, model.shape.max_sequences, background_factor=FACTOR
+        )
         self.composer.background.cost = KnownCost()  # type: ignore[assignment]
         self.lines = lines
         self.left = list(zip(starts(lines), range(len(lines)), strict=True))
@@ -304,8 +307,10 @@ class ComposerRun:
                 self.unpins += [(self.now_s, name) for name in done(self.open, self.lines[index])]
 
 
-def check_same(lines: list[Line], pages: int, step_tokens: int) -> Outcome:
-    model = shape(pages, step_tokens)
+def check_same(
+    lines: list[Line], pages: int, step_tokens: int, max_sequences: int | None = None
+) -> Outcome:
+    model = shape(pages, step_tokens, max_sequences)
     composer = ComposerRun(lines, model)
     real = composer.run()
     assume(not composer.exempt)
@@ -327,3 +332,14 @@ def test_steps_match_the_engine_with_pins(data: st.DataObject) -> None:
 @given(data=st.data())
 def test_steps_match_the_engine_with_both_lanes(data: st.DataObject) -> None:
     check_same(data.draw(submissions(lanes="ib", pins=True)), pages=16, step_tokens=12)
+
+
+@given(data=st.data())
+def test_more_lines_of_jobs_run_than_a_step_has_tokens_as_in_the_engine(
+    data: st.DataObject,
+) -> None:
+    short = [
+        replace(line, wait=line.wait // 8, own=1 + line.own % 3)
+        for line in data.draw(submissions(lanes="b", pins=True))
+    ]
+    check_same(short, pages=48, step_tokens=4, max_sequences=8)
