@@ -23,6 +23,49 @@ MAX_LINE_BYTES: Final = 64 << 20
 Encode: TypeAlias = Callable[["_Body"], list[int]]
 
 
+OPTIONS: Final = (
+    click.option(
+        "--job",
+        "job_file",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="Replay everything again next to this batch job: JSONL, as for /v1/batches.",
+    ),
+    click.option(
+        "--job-lines", type=POSITIVE, help="The same with a job of this number of equal lines."
+    ),
+    click.option(
+        "--job-shared",
+        type=click.IntRange(min=0),
+        default=2_000,
+        show_default=True,
+        help="Prompt tokens that the lines of a group have in common.",
+    ),
+    click.option(
+        "--job-own",
+        type=POSITIVE,
+        default=200,
+        show_default=True,
+        help="Prompt tokens of a line's own.",
+    ),
+    click.option(
+        "--job-degree", type=POSITIVE, default=16, show_default=True, help="Lines in a group."
+    ),
+    click.option(
+        "--job-answer",
+        type=POSITIVE,
+        help="Tokens of each line's answer.  [default: drawn from the replayed requests]",
+    ),
+    click.option(
+        "--job-start",
+        "job_start_s",
+        type=click.FloatRange(min=0),
+        default=0.0,
+        show_default=True,
+        help="Seconds from the first request to the start of the job.",
+    ),
+)
+
+
 class JobOptions(Struct, frozen=True, kw_only=True):
     """The options that describe a job; None if not given."""
 
@@ -75,48 +118,7 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
         taken = {field.name: given.pop(f"job_{field.name}") for field in names}
         command(**given, job=JobOptions(**taken))
 
-    options = (
-        click.option(
-            "--job",
-            "job_file",
-            type=click.Path(dir_okay=False, path_type=Path),
-            help="Replay everything again next to this batch job: JSONL, as for /v1/batches.",
-        ),
-        click.option(
-            "--job-lines", type=POSITIVE, help="The same with a job of this number of equal lines."
-        ),
-        click.option(
-            "--job-shared",
-            type=click.IntRange(min=0),
-            default=2_000,
-            show_default=True,
-            help="Prompt tokens that the lines of a group have in common.",
-        ),
-        click.option(
-            "--job-own",
-            type=POSITIVE,
-            default=200,
-            show_default=True,
-            help="Prompt tokens of a line's own.",
-        ),
-        click.option(
-            "--job-degree", type=POSITIVE, default=16, show_default=True, help="Lines in a group."
-        ),
-        click.option(
-            "--job-answer",
-            type=POSITIVE,
-            help="Tokens of each line's answer.  [default: drawn from the replayed requests]",
-        ),
-        click.option(
-            "--job-start",
-            "job_start_s",
-            type=click.FloatRange(min=0),
-            default=0.0,
-            show_default=True,
-            help="Seconds from the first request to the start of the job.",
-        ),
-    )
-    for option in reversed(options):
+    for option in reversed(OPTIONS):
         wrapped = option(wrapped)
     return wrapped
 
