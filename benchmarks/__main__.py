@@ -129,11 +129,14 @@ def report_page(*_: object) -> None:
 
 
 @main.command("B1")
-@click.option("--lines", default=B1_LINES, show_default=True, help="lines of the job")
+@click.option("--part", default=",".join(b1.PARTS), show_default=True, help="parts to measure")
+@click.option("--lines", default=B1_LINES, show_default=True, help="lines of the job run live")
 @threads_option
-def shared_prompts(lines: int, threads: int) -> None:
-    """Prompt tokens computed for a batch job of prefix groups."""
-    b1.run(lines, threads)
+@quick_option
+@jobs_option
+def shared_prompts(part: str, lines: int, threads: int, quick: bool, jobs: int) -> None:
+    """Prompt tokens computed for a batch job of prefix groups, replayed and live."""
+    b1.run(_among(part, list(b1.PARTS)), lines, threads, quick=quick, jobs=jobs)
 
 
 @main.command("B2")

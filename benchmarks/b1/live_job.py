@@ -14,8 +14,9 @@ import numpy as np
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from benchmarks.b1.job import ANSWER, OWN, PAGE_TOKENS, random_tokens
 from benchmarks.engine.client import EngineProcess
-from benchmarks.engine.workload import RESERVED_IDS, VOCABULARY, Request
+from benchmarks.engine.workload import Request
 from engine.protocol import Sampling
 from engine.protocol import Sequence as EngineSequence
 from gateway.engines.colocated import ColocatedEngine
@@ -34,10 +35,6 @@ from gateway.scheduling.policy import Options
 from gateway.scheduling.requests import SharedPrefix
 from gateway.tenancy.caller import Caller
 
-SHARED: Final = 2_000  # tokens of a group's prefix
-OWN: Final = 200
-ANSWER: Final = 100
-PAGE_TOKENS: Final = 16
 CANCELLED_SHARE: Final = 0.1  # of the lines, in the run with cancels
 TIMEOUT_S: Final = 900.0
 STARTED: Final = datetime(2026, 1, 1, tzinfo=UTC)
@@ -70,19 +67,6 @@ class LiveRun(Struct, frozen=True):
     preemptions: int
     pins_lost: int
     wrong: str | None
-
-
-def job(lines: int, degree: int, seed: int) -> list[Request]:
-    """Lines in groups of `degree`, shuffled."""
-    rng = Random(seed)
-    made = []
-    for group in range(lines // degree):
-        prefix = _tokens(rng, SHARED)
-        made += [
-            Request(f"{group}-{n}", [*prefix, *_tokens(rng, OWN)], ANSWER) for n in range(degree)
-        ]
-    rng.shuffle(made)
-    return made
 
 
 def run_in_order_of_arrival(engine: EngineProcess, lines: Sequence[Request]) -> LiveRun:
@@ -234,7 +218,7 @@ def _drawn(planned: Planned, seed: int | None) -> frozenset[UUID]:
 
 def _warm_up() -> list[Request]:
     rng = Random(0)
-    return [Request(f"warm-{n}", _tokens(rng, OWN), ANSWER) for n in range(WARM_UP_LINES)]
+    return [Request(f"warm-{n}", random_tokens(rng, OWN), ANSWER) for n in range(WARM_UP_LINES)]
 
 
 def planned_lines(lines: Sequence[Request]) -> Planned:
@@ -279,7 +263,3 @@ def _audit(engine: EngineProcess) -> str | None:
     with httpx.Client(transport=transport, base_url="http://engine", timeout=60.0) as http:
         found: str | None = http.get("/audit").raise_for_status().json()["wrong"]
     return found
-
-
-def _tokens(rng: Random, count: int) -> list[int]:
-    return [rng.randrange(RESERVED_IDS, VOCABULARY) for _ in range(count)]

@@ -6,17 +6,11 @@ from typing import Final
 
 from msgspec import Struct
 
-from benchmarks.b1.live_job import (
-    OWN,
-    PAGE_TOKENS,
-    SHARED,
-    LiveRun,
-    job,
-    run_in_groups,
-    run_in_order_of_arrival,
-)
+from benchmarks.b1.job import PAGE_TOKENS, job, least, logical
+from benchmarks.b1.live_job import LiveRun, run_in_groups, run_in_order_of_arrival
 from benchmarks.b1.live_model import long_context_model
 from benchmarks.engine.client import EngineProcess
+from benchmarks.engine.workload import Request
 from benchmarks.harness.report import Row, Target, target
 
 LINES: Final = 400
@@ -38,12 +32,12 @@ class LiveCell(Struct, frozen=True):
     @property
     def logical(self) -> int:
         """Prompt tokens of all lines."""
-        return self.lines * (SHARED + OWN)
+        return logical(self.lines)
 
     @property
     def least(self) -> int:
         """Prompt tokens if each prefix is computed once."""
-        return self.lines // self.degree * SHARED + self.lines * OWN
+        return least(self.lines, self.degree)
 
     @property
     def same(self) -> float:
@@ -116,8 +110,13 @@ def targets(cells: list[LiveCell]) -> list[Target]:
     ]
 
 
+def live_lines(count: int, degree: int) -> list[Request]:
+    """The lines of a cell."""
+    return job(count, degree, seed=degree)
+
+
 def _cell(folder: Path, count: int, degree: int, kv_tokens: int, threads: int) -> LiveCell:
-    lines = job(count, degree, seed=degree)
+    lines = live_lines(count, degree)
 
     def in_groups(cancel_seed: int | None) -> LiveRun:
         return _with_engine(

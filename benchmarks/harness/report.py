@@ -75,6 +75,20 @@ class Report:
             _write(RESULTS / f"{self._figure}.json", committed)
             write_tables(README, RESULTS)
 
+    def committed(self, parts: Sequence[str]) -> tuple[list[Row], list[Target]]:
+        """The rows and targets of parts that are not measured now; none in a quick look.
+
+        A target's name starts with its part.
+        """
+        file = RESULTS / f"{self._figure}.json"
+        if self._look or not file.exists():
+            return [], []
+        result = msgspec.json.decode(file.read_bytes(), type=Result)
+        return (
+            [row for row in result.rows if row["part"] in parts],
+            [bound for bound in result.targets if bound.name.startswith(tuple(parts))],
+        )
+
     def conclude(self, rows: list[Row], targets: list[Target]) -> None:
         """Write the final rows and print them."""
         self.write(rows, targets)

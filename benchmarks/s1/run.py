@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-
-from benchmarks.harness.paths import CACHE, PLOTS, RESULTS
-from benchmarks.harness.report import Report, Result, Row
+from benchmarks.harness.paths import CACHE, PLOTS
+from benchmarks.harness.report import Report, Row
 from benchmarks.s1.ladder import LIVE, PARTS, REPLAY
 from benchmarks.s1.live_run import run_live
 from benchmarks.s1.replay_run import run_replay
@@ -19,7 +17,7 @@ def run(data: Path, smollm2: Path, parts: Sequence[str], *, quick: bool, jobs: i
     """Measure the parts; the result is written after each step of one."""
     report = Report(FIGURE, look=quick)
     plots = CACHE / "looks" if quick else PLOTS / FIGURE
-    kept = [] if quick else rows_of_others(RESULTS / f"{FIGURE}.json", parts)
+    kept, _ = report.committed([part for part in PARTS if part not in parts])
 
     def publish(found: list[Row]) -> None:
         rows = in_order([*kept, *found])
@@ -31,14 +29,6 @@ def run(data: Path, smollm2: Path, parts: Sequence[str], *, quick: bool, jobs: i
         kept += run_live(data, smollm2, report.say, publish, quick=quick, plots=plots)
     rows = in_order(kept)
     report.conclude(rows, targets(rows))
-
-
-def rows_of_others(file: Path, parts: Sequence[str]) -> list[Row]:
-    """The committed rows of the parts that are not measured now."""
-    if not file.exists():
-        return []
-    rows = msgspec.json.decode(file.read_bytes(), type=Result).rows
-    return [row for row in rows if row["part"] not in parts]
 
 
 def in_order(rows: Sequence[Row]) -> list[Row]:

@@ -17,18 +17,14 @@ from gateway.event_wait import wait_for_event
 from gateway.generation.request import GenerationRequest, RecordKey
 from gateway.generation.request_state import RequestState
 from gateway.generation.service import GenerationService, PreparedRequest
+from gateway.jobs.line_bound import CHUNK, MAX_LINES, LineBound, worth_claiming
 
-POOLS: Final = 2  # what is queued and runs, in what the KV memory holds
-MAX_LINES: Final = 4096  # in this process, whatever the memory holds
-CHUNK: Final = 256  # lines of one claim
-FIRST_CHUNK: Final = 16  # while the size of a line is unknown
 TOGETHER: Final = 8  # lines whose texts are processed at a time
 POLL_S: Final = 2.0  # for lines that another gateway made or gave back
 RETRY_S: Final = 0.5  # after the first error of a kind; doubled to MAX_RETRY_S
 MAX_RETRY_S: Final = 10.0
 FLUSH_S: Final = 0.2  # outcomes of this time are written together
 FLUSH_LINES: Final = 64
-SIZE_DECAY: Final = 0.98  # per line, of the mean size of a line
 
 log = structlog.get_logger()
 
@@ -114,7 +110,7 @@ class JobRunner:
         self._claimed: deque[JobLine] = deque()  # not yet queued, in order
         self._held: dict[JobLine, _Held] = {}
         self._outcomes: deque[tuple[_Held, LineOutcome]] = deque()
-        self._line_tokens: float | None = None  # mean of recent lines
+        self._bound = LineBound()
         self._claiming = True
         self._woken = asyncio.Event()
         self._reported = asyncio.Event()
@@ -182,11 +178,8 @@ class JobRunner:
         kv = self._service.scheduler.engine.kv
         if kv is None:
             return 0
-        left = POOLS * kv.pages * kv.page_tokens - self._needed()
-        most = MAX_LINES - self.lines
-        if self._line_tokens is None:
-            return min(FIRST_CHUNK - self.lines, most)
-        return min(int(left / self._line_tokens) - len(self._claimed), most, CHUNK)
+        pool = kv.pages * kv.page_tokens
+        return self._bound.room(pool, self._needed(), len(self._claimed), len(self._held))
 
     def _needed(self) -> float:
         """Tokens of KV memory that the held lines need, each shared prefix once."""
@@ -219,10 +212,10 @@ class JobRunner:
     async def _claim(self) -> bool:
         """Claim lines if there is room for a good part of a chunk; whether there were any."""
         room = self._room()
-        if not self._claiming or not self._service.ready or room < 1:
+        if not self._claiming or not self._service.ready:
             return False
-        if self._claimed or (self._held and room < min(CHUNK, self.lines) // 8):
-            return False  # claims of a few lines at a time cost more than they gain
+        if not worth_claiming(room, len(self._claimed), len(self._held)):
+            return False
         lines = await self._source.claim(room)
         self._claimed.extend(lines)
         if not lines:
@@ -256,8 +249,7 @@ class JobRunner:
         self._service.scheduler.pins.keep(states[0])
         needed = sum(_needed_tokens(state) for state in states)
         held = self._held[line] = _Held(line, states, needed)
-        known = needed if self._line_tokens is None else self._line_tokens
-        self._line_tokens = SIZE_DECAY * known + (1 - SIZE_DECAY) * needed
+        self._bound.queued(needed)
         held.follower = asyncio.create_task(self._follow(held))
 
     async def _follow(self, held: _Held) -> None:

@@ -10,7 +10,7 @@ from gateway.quantiles import Floats
 from gateway.replay.cost.model import EngineModel
 from gateway.replay.measure.results import ReplayResults
 from gateway.replay.simulator import replay
-from gateway.replay.workload.workload import Workload
+from gateway.replay.workload.workload import NO_PREFIX, Workload
 from gateway.scheduling.policy import Policy
 
 AnyArray: TypeAlias = npt.NDArray[Any]
@@ -20,6 +20,7 @@ COLUMNS: Final = (
     "first_token_s",
     "finished_s",
     "preemptions",
+    "reused_tokens",
     "batch_size",
     "overdue",
     "gave_up",
@@ -31,6 +32,9 @@ TOTALS: Final = (
     "recomputed_tokens",
     "invalid_tokens",
     "splits",
+    "pins",
+    "pins_lost",
+    "held_rows",
     "busy_s",
     "page_seconds",
     "order_changes",
@@ -44,24 +48,47 @@ def replay_replicas(
 ) -> ReplayResults:
     """The results on `engines` equal engines: request i goes to engine i mod `engines`.
 
-    Each engine has its own queue and policy.
+    Each engine has its own queue and policy. Lines of jobs go in whole groups, each group to the
+    engine with the fewest tokens of lines so far.
     """
     if engines == 1:
         return replay(workload, policy(), engine)
-    parts = [
-        replay(workload.take(slice(first, None, engines)), policy(), engine)
-        for first in range(min(engines, len(workload)))
-    ]
-    return combined_results(parts)
+    chosen = engine_of(workload, engines)
+    places = [np.flatnonzero(chosen == number) for number in np.unique(chosen)]
+    parts = [replay(workload.take(each), policy(), engine) for each in places]
+    return combined_results(parts, places)
 
 
-def combined_results(parts: Sequence[ReplayResults]) -> ReplayResults:
-    """The results of replicas as those of one gateway; totals and series are sums."""
+def engine_of(workload: Workload, engines: int) -> npt.NDArray[np.int64]:
+    """The engine of each request: (n,)."""
+    lines = np.flatnonzero(workload.batch)
+    chosen = np.zeros(len(workload), np.int64)
+    others = np.flatnonzero(~workload.batch)
+    chosen[others] = np.arange(len(others)) % engines
+    tokens = [0] * engines
+    of_group: dict[int, int] = {}
+    for line in lines.tolist():
+        group = int(workload.prefix[line])
+        number = of_group.get(group, NO_PREFIX)
+        if number == NO_PREFIX:
+            number = tokens.index(min(tokens))
+            if group != NO_PREFIX:
+                of_group[group] = number
+        chosen[line] = number
+        tokens[number] += int(workload.prompt_tokens[line])
+    return chosen
+
+
+def combined_results(parts: Sequence[ReplayResults], places: Sequence[AnyArray]) -> ReplayResults:
+    """The results of replicas as those of one gateway; totals and series are sums.
+
+    `places` are the indices of each replica's requests.
+    """
     times = np.unique(np.concatenate([part.time_s for part in parts]))
     times = times[:: -(-len(times) // len(parts[0].time_s))]
     whole: dict[str, Any] = {"time_s": times}
     for name in COLUMNS:
-        whole[name] = _interleaved([getattr(part, name) for part in parts])
+        whole[name] = _together([getattr(part, name) for part in parts], places)
     for name in SERIES:
         series = [_series_at(times, part.time_s, getattr(part, name)) for part in parts]
         whole[name] = np.sum(series, axis=0)
@@ -70,11 +97,11 @@ def combined_results(parts: Sequence[ReplayResults]) -> ReplayResults:
     return ReplayResults(**whole)
 
 
-def _interleaved(parts: Sequence[AnyArray]) -> AnyArray:
+def _together(parts: Sequence[AnyArray], places: Sequence[AnyArray]) -> AnyArray:
     """The columns of replicas, back in the order of requests."""
     whole = np.empty(sum(map(len, parts)), parts[0].dtype)
-    for first, part in enumerate(parts):
-        whole[first :: len(parts)] = part
+    for part, place in zip(parts, places, strict=True):
+        whole[place] = part
     return whole
 
 

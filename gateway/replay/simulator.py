@@ -14,9 +14,12 @@ from gateway.prediction.serving.drift import RollingQuality
 from gateway.replay.cost.model import EngineModel, EngineShape
 from gateway.replay.engine.base import Sequences, SimulatedEngine
 from gateway.replay.engine.continuous import ContinuousEngine
+from gateway.replay.engine.lanes import LanesEngine
 from gateway.replay.engine.lockstep import LockstepEngine
 from gateway.replay.engine.sequence import SimulatedSequence
+from gateway.replay.job_feed import JobFeed
 from gateway.replay.measure.results import ReplayResults, RequestColumns, SeriesSampler
+from gateway.replay.prefix_pins import PrefixPins
 from gateway.replay.workload.workload import Workload
 from gateway.scheduling.control_loop import ControlLoop
 from gateway.scheduling.dispatch import Dispatch
@@ -42,7 +45,7 @@ def replay(
     `tau_floor`, the policy stops trusting predictions; None: it always trusts them. `max_samples`
     limits the length of the time series.
     """
-    simulated = _engine(policy, engine)
+    simulated = _engine(policy, engine, workload)
     return Simulation(
         workload, policy, simulated, engine.shape, tau_floor=tau_floor, max_samples=max_samples
     ).run()
@@ -78,6 +81,11 @@ class Simulation:
         self._running: dict[str, SimulatedSequence] = {}
         self._halved: dict[str, SimulatedSequence] = {}  # they wait again, keeping their tokens
         self._known_preemptions = 0  # reported to the loop
+        self._known_background_preemptions = 0
+        self._jobs = JobFeed(shape.pages * shape.page_tokens) if workload.batch.any() else None
+        self._pins = PrefixPins(self._loop)
+        self._pins_prefixes = not policy.lockstep
+        self._unpins: list[str] = []
         self._order = policy.order
         self._order_changes = self._decisions = 0
         self._decision_s = 0.0
@@ -90,9 +98,9 @@ class Simulation:
                 pages = self._engine.pages_at(series.next_s)
                 series.add(self._loop.waiting, len(self._running), pages)
             self._process_events(now_s)
-        if self._loop.waiting:
-            name = self._loop.policy.name
-            raise RuntimeError(f"{self._loop.waiting} requests wait for {name}, idle")
+        waiting = self._loop.waiting + (0 if self._jobs is None else len(self._jobs))
+        if waiting:
+            raise RuntimeError(f"{waiting} requests wait for {self._loop.policy.name}, idle")
         return self._results()
 
     def _next_s(self) -> float:
@@ -111,6 +119,8 @@ class Simulation:
         while self._arrivals[self._arrived] <= now_s:
             self._arrive(self._arrived)
             self._arrived += 1
+        if self._jobs is not None:
+            self._feed(self._jobs, now_s)
         if loop.due and loop.waiting:
             self._decide(now_s)
         if engine.at_boundary:
@@ -126,13 +136,30 @@ class Simulation:
             q10, q25, q50, q75, q90, q95 = np.minimum(request.quantiles, max_tokens).tolist()
             quantiles = q10, q25, q50, q75, q90, q95
             request = replace(request, max_tokens=max_tokens, quantiles=quantiles)
-        self._loop.arrive(request)
+        if self._jobs is not None and request.lane == "batch":
+            self._jobs.add(request)
+        else:
+            self._loop.arrive(request)
+
+    def _feed(self, jobs: JobFeed, now_s: float) -> None:
+        """Queue further lines of jobs while there is room, and unpin what no line needs."""
+        while lines := jobs.claim():
+            for request in lines:
+                self._loop.arrive(request)
+                self._unpins += self._pins.add(request)
+        if not len(jobs):
+            self._unpins += self._pins.keep(None)
+        if self._unpins and self._pins_prefixes:
+            self._engine.submit([], now_s, unpins=self._unpins)
+        self._unpins = []
 
     def _settle(self, now_s: float) -> None:
         """Process steps that ended, and the sequences that finished with them."""
         engine, loop = self._engine, self._loop
         finished, returned = engine.settle(), engine.take_returned()
         loop.advance(engine.steps - loop.steps)
+        if self._jobs is not None:
+            self._report_background()
         loop.preempted(engine.statistics.preemptions - self._known_preemptions)
         self._known_preemptions = engine.statistics.preemptions
         for sequence in finished:
@@ -142,13 +169,27 @@ class Simulation:
         if returned:
             self._halve(returned)
 
+    def _report_background(self) -> None:
+        """Report preemptions of lines, which are not the policy's, and lost pins."""
+        count = self._engine.statistics.background_preemptions
+        new = count - self._known_background_preemptions
+        self._loop.preempted(new, "batch")
+        self._known_background_preemptions = count
+        self._known_preemptions += new
+        self._pins.lost(self._engine.take_lost_pins())
+
     def _finish(self, sequence: SimulatedSequence, now_s: float) -> None:
         request, columns = sequence.request, self._columns
         columns.first_token_s[sequence.index] = sequence.first_token_s
         columns.finished_s[sequence.index] = now_s
         columns.preemptions[sequence.index] = sequence.preemptions
+        columns.reused_tokens[sequence.index] = sequence.reused_tokens
         del self._running[request.id]
         self._loop.ended(request, sequence.tokens, now_s)
+        if self._jobs is not None and request.lane == "batch":
+            self._jobs.ended(request)
+            self._unpins += self._pins.ended(request)
+            return
         if self._tau_floor is not None:
             covered = sequence.tokens <= request.p90
             self._predictions.add(request.median, sequence.tokens, covered=covered)
@@ -198,7 +239,11 @@ class Simulation:
             self._running[request.id] = sequence
             self._columns.batch_size[sequence.index] = len(dispatch.requests)
             sequences.append(sequence)
-        self._engine.submit(sequences, now_s)
+        if self._jobs is not None and self._pins_prefixes:
+            pins = self._pins.starting(dispatch.requests)
+            self._engine.submit(sequences, now_s, pins)
+        else:
+            self._engine.submit(sequences, now_s)
 
     def _new_sequence(
         self, request: QueuedRequest, dispatch: Dispatch, now_s: float
@@ -208,7 +253,8 @@ class Simulation:
         self._columns.dispatched_s[index] = now_s
         self._columns.overdue[index] = dispatch.overdue
         reserved = self._loop.reserve(request)
-        return SimulatedSequence(index, request, int(self._tokens[index]), reserved)
+        prefix = self._workload.prefix_of(index)
+        return SimulatedSequence(index, request, int(self._tokens[index]), reserved, prefix)
 
     def _results(self) -> ReplayResults:
         columns, statistics = self._columns, self._engine.statistics
@@ -218,6 +264,7 @@ class Simulation:
             first_token_s=columns.first_token_s,
             finished_s=columns.finished_s,
             preemptions=columns.preemptions,
+            reused_tokens=columns.reused_tokens,
             batch_size=columns.batch_size,
             overdue=columns.overdue,
             gave_up=columns.gave_up,
@@ -230,6 +277,9 @@ class Simulation:
             recomputed_tokens=statistics.recomputed_tokens,
             invalid_tokens=statistics.invalid_tokens,
             splits=statistics.splits,
+            pins=self._pins.made,
+            pins_lost=statistics.pins_lost,
+            held_rows=statistics.held_rows,
             busy_s=statistics.busy_s,
             page_seconds=statistics.page_seconds,
             order_changes=self._order_changes,
@@ -238,7 +288,7 @@ class Simulation:
         )
 
 
-def _engine(policy: Policy, model: EngineModel) -> SimulatedEngine:
+def _engine(policy: Policy, model: EngineModel, workload: Workload) -> SimulatedEngine:
     if policy.lockstep:
         return LockstepEngine(model)
-    return ContinuousEngine(model)
+    return ContinuousEngine(model) if workload.plain else LanesEngine(model)

@@ -9,6 +9,7 @@ import msgspec
 from msgspec.structs import replace
 from rich.console import Console
 
+from gateway.cli.replay.job import JobOptions, job_options, read_job
 from gateway.cli.replay.source import (
     RequestSource,
     SourceOptions,
@@ -22,6 +23,7 @@ from gateway.replay.cost.model import EngineModel
 from gateway.replay.cost.profiles import DEFAULT_PROFILE
 from gateway.replay.cost.profiles import NAMES as PROFILES
 from gateway.replay.plan import DEFAULT_POLICIES, PolicyComparison, ReplayPlan, compare_policies
+from gateway.replay.report.job import job_tables
 from gateway.replay.report.summary import ReplaySummary, predictions, summarise
 from gateway.replay.report.table import WIDTH, tables
 from gateway.replay.workload.arrivals import GAMMA_VARIATION, ArrivalsName
@@ -139,6 +141,7 @@ GENERATED_LOAD: Final = 0.9
     type=click.FloatRange(min=0),
     help="Magnus's limit Φ in token reads instead, as in the paper (50,000 for its model).",
 )
+@job_options
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option(
     "--jobs",
@@ -184,6 +187,7 @@ def replay(
     jobs: int,
     file: Path | None,
     report: Path | None,
+    job: JobOptions,
 ) -> None:
     """Replay requests under several policies on a simulated engine.
 
@@ -231,6 +235,7 @@ def replay(
             waste_share=waste_share,
             waste_reads=waste_reads,
         ),
+        job=read_job(job, source.workload, simulated.model, _say),
     )
     _say(f"predictions: {predictions(scenario)}")
     if plan.seeds < seeds:
@@ -282,7 +287,7 @@ def _write(
         console = Console(highlight=False)
         console.width = max(console.width, WIDTH)
         console.print(*summary.facts(), "", sep="\n", markup=False, soft_wrap=True)
-        console.print(tables(found.rows))
+        console.print(tables(found.rows), *job_tables(found.job_rows))
         if file:
             file.write_bytes(encoded + b"\n")
     if report:

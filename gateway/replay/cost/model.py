@@ -117,7 +117,8 @@ class EngineShape(Struct, frozen=True, kw_only=True):
     preempted token to the host, or back; None if it is computed again. A submission reaches the
     engine after `submit_delay_s` (`order_s` in a calibration file), and is taken `lag_steps` after
     the end of the step that runs then: a step is composed while the previous one runs, so only an
-    ideal engine has a lag of 0.
+    ideal engine has a lag of 0. Pinned prefixes take at most `pin_share` of the pages; a step with
+    background work takes at most `background_factor` times its time without.
     """
 
     pages: PositiveInt
@@ -128,6 +129,8 @@ class EngineShape(Struct, frozen=True, kw_only=True):
     swap_token_s: NonNegative | None = None
     lag_steps: Annotated[int, Meta(ge=0)] = 1
     submit_delay_s: NonNegative = field(default=0.0, name="order_s")
+    pin_share: Annotated[float, Meta(ge=0, le=1)] = 0.9
+    background_factor: Annotated[float, Meta(ge=1)] = 1.1
 
     @property
     def max_sequence_tokens(self) -> int:
@@ -137,7 +140,12 @@ class EngineShape(Struct, frozen=True, kw_only=True):
     @property
     def max_running_sequences(self) -> int:
         """The most sequences that run at once."""
-        return min(self.step_tokens, self.max_sequences or self.step_tokens)
+        return self.max_sequences or self.step_tokens
+
+    @property
+    def max_interactive_sequences(self) -> int:
+        """The most interactive ones: their decoding fits one step, so they take no turns."""
+        return min(self.step_tokens, self.max_running_sequences)
 
     @property
     def ghost_steps(self) -> int:

@@ -1,13 +1,15 @@
 """The interface of a simulated engine, and the part that both engines share."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from math import inf
 from typing import TypeAlias
 
 from gateway.replay.cost.model import EngineModel
 from gateway.replay.engine.sequence import EngineStatistics, SimulatedSequence
-from gateway.replay.engine.submissions import Submissions
+from gateway.replay.engine.submissions import Submission, Submissions
 from gateway.replay.engine.timeline import Timeline
+from gateway.scheduling.requests import SharedPrefix
 
 Sequences: TypeAlias = list[SimulatedSequence]
 
@@ -33,12 +35,21 @@ class SimulatedEngine(ABC):
         self._now_s = 0.0
         self._arrivals = 0
 
-    def submit(self, sequences: Sequences, at_s: float) -> None:
-        """Submit sequences together, at `at_s` or later than every submission before."""
+    def submit(
+        self,
+        sequences: Sequences,
+        at_s: float,
+        pins: Sequence[SharedPrefix] = (),
+        unpins: Sequence[str] = (),
+    ) -> None:
+        """Submit sequences together, at `at_s` or later than every submission before.
+
+        `pins` are made before they start. In lock step neither pins nor `unpins` have an effect.
+        """
         for sequence in sequences:
             self._arrivals += 1
             sequence.arrival = self._arrivals
-        self._submissions.submit(sequences, at_s)
+        self._submissions.submit(Submission(sequences, pins, unpins), at_s)
         if self._stepping:
             self._submissions.receive_during_run(self._timeline)
             self.next_s = self._timeline.ended_s
@@ -55,6 +66,10 @@ class SimulatedEngine(ABC):
 
     def take_returned(self) -> Sequences:
         """What is left of a lock-step batch that ran out of memory; its owner submits it again."""
+        return []
+
+    def take_lost_pins(self) -> list[str]:
+        """The ids of prefixes whose pins were released for lack of memory, or not made."""
         return []
 
     def compose(self) -> None:

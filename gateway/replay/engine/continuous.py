@@ -206,16 +206,20 @@ class ContinuousEngine(SimulatedEngine):
         decoding = [sequence for sequence in self.running.values() if sequence.decoding]
         candidates = [*decoding, *self._prefilling]
         if len(candidates) > 1:
-            running = [sequence.as_running(self.steps) for sequence in candidates]
-            remainders = (
-                LengthDistributions.of(running).remaining_quantile(0.5).round().astype(int).tolist()
-            )
-            arrivals = (sequence.arrival for sequence in candidates)
-            ranked = sorted(zip(remainders, arrivals, strict=True))
+            ranked = self._ranked(candidates)
             while len(ranked) > 1 and self._pages_needed() > self.free:
                 self._preempt(self.running[ranked.pop()[1]])
         if self._pages_needed() > self.free:
             self._drain_leaving()
+
+    def _ranked(self, candidates: Sequences) -> list[tuple[int, int]]:
+        """Expected remainders and arrival numbers of sequences; the last is preempted first."""
+        running = [sequence.as_running(self.steps) for sequence in candidates]
+        remainders = (
+            LengthDistributions.of(running).remaining_quantile(0.5).round().astype(int).tolist()
+        )
+        arrivals = (sequence.arrival for sequence in candidates)
+        return sorted(zip(remainders, arrivals, strict=True))
 
     def _preempt(self, victim: SimulatedSequence) -> None:
         """Preempt a running sequence; it resumes before new ones start."""
@@ -232,17 +236,19 @@ class ContinuousEngine(SimulatedEngine):
         victim.computed = 0
         victim.preemptions += 1
         self.statistics.preemptions += 1
+        self._queue_preempted(victim)
+
+    def _queue_preempted(self, victim: SimulatedSequence) -> None:
         insort(self.preempted, victim, key=lambda sequence: sequence.arrival)
 
     def _start_fitting(self) -> None:
         """Start sequences that fit, preempted ones first; the only sequence always fits."""
-        while not self._start_blocked and len(self.running) < self._shape.max_running_sequences:
+        while not self._start_blocked and len(self.running) < self._shape.max_interactive_sequences:
             queue = self.preempted or self.waiting
             if not queue:
                 return
             sequence = queue[0]
-            min_reserved = min(sequence.generated + 1, sequence.max_tokens)
-            sequence.reserved = max(sequence.reserved, min_reserved)
+            sequence.reserve_next()
             if self.running and not self._fits(sequence):
                 self._start_blocked = True
                 return

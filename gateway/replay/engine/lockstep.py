@@ -63,7 +63,8 @@ class LockstepEngine(SimulatedEngine):
 
     def _begin_steps(self) -> None:
         at_rest = not (self._rows or self._ghost_rows or self._waiting)
-        self._waiting.extend(self._submissions.take_batches(inf if at_rest else self.steps))
+        taken = self._submissions.take_each(inf if at_rest else self.steps)
+        self._waiting.extend(each.sequences for each in taken if each.sequences)
         if not self._rows and not self._ghost_rows:
             self._begin()
         if self._ghost_rows:

@@ -43,6 +43,10 @@ class ReservedSpanTable:
         self._table[0, index] = end
         self._table[1, index] = length_offset
 
+    def move(self, key: int, length_offset: int) -> None:
+        """Change a span's length offset."""
+        self._table[1, self._columns[key]] = length_offset
+
     def drop(self, key: int) -> None:
         """Remove a span; the last one moves to its column."""
         index, last = self._columns.pop(key), self._keys.pop()
@@ -68,26 +72,28 @@ class ReservedSpanTable:
 class Reservations:
     """The reservations of running sequences; doubled when exceeded, up to `max_tokens`.
 
-    Doubling is computed lazily, in `can_admit`, because nothing else depends on it.
+    Doubling is computed lazily, in `can_admit`, because nothing else depends on it. Pages that a
+    sequence shares are not reserved for it.
     """
 
     def __init__(self, pages: int, page_tokens: int) -> None:
         self.extensions = 0
         self._pages = pages
         self._page_tokens = page_tokens
-        self._reserved_pages = 0  # of all sequences, at their reserved lengths
+        self.pages = 0  # of all sequences, at their reserved lengths
         self._spans = ReservedSpanTable()  # of decoding sequences, by arrival number
         self._doublings: list[tuple[int, int, int, SimulatedSequence]] = []
 
     def add(self, sequence: SimulatedSequence) -> None:
         """Add the reservation of a sequence that starts."""
-        self._reserved_pages += self._last_pages(sequence)
+        self.pages += self.last_pages(sequence)
 
     def start_decoding(self, sequence: SimulatedSequence) -> None:
         """Add the span of a sequence that starts to decode."""
         length_offset = sequence.length_offset
         end = sequence.reserved + sequence.prompt_tokens - length_offset
-        self._spans.put(sequence.arrival, end, length_offset)
+        own_offset = length_offset - sequence.shared_pages * self._page_tokens
+        self._spans.put(sequence.arrival, end, own_offset)
         if sequence.reserved < sequence.max_tokens:
             heappush(self._doublings, (end, sequence.arrival, sequence.epoch, sequence))
 
@@ -98,29 +104,52 @@ class Reservations:
     def remove(self, sequence: SimulatedSequence, generated: int) -> None:
         """Remove a sequence that decodes no more; its last step had `generated` tokens of it."""
         self.extend(sequence, generated)
-        self._reserved_pages -= self._last_pages(sequence)
+        self.pages -= self.last_pages(sequence)
 
     def extend(self, sequence: SimulatedSequence, generated: int) -> None:
         """Double a reservation until it exceeds `generated`; the last token needs no room."""
         generated = min(generated, sequence.max_tokens - 1)
         while sequence.reserved <= generated:
-            self._reserved_pages -= self._last_pages(sequence)
+            self.pages -= self.last_pages(sequence)
             sequence.reserved = min(2 * sequence.reserved, sequence.max_tokens)
-            self._reserved_pages += self._last_pages(sequence)
+            self.pages += self.last_pages(sequence)
             self.extensions += 1
 
+    def share(self, sequence: SimulatedSequence, pages: int) -> None:
+        """Set the pages that a running sequence shares."""
+        if pages == sequence.shared_pages:
+            return
+        self.pages -= pages - sequence.shared_pages
+        sequence.shared_pages = pages
+        if sequence.decoding:
+            own_offset = sequence.length_offset - pages * self._page_tokens
+            self._spans.move(sequence.arrival, own_offset)
+
     def can_admit(
-        self, running: dict[int, SimulatedSequence], candidate: SimulatedSequence, step: int
+        self,
+        running: dict[int, SimulatedSequence],
+        candidate: SimulatedSequence,
+        step: int,
+        shared_pages: int = 0,
     ) -> bool:
-        """Whether all reservations fit if `candidate` runs too, from `step` on."""
-        self._double_due(step)
-        if self._reserved_pages + self._last_pages(candidate) <= self._pages:
+        """Whether all reservations fit if `candidate` runs too, from `step` on.
+
+        `shared_pages` of the pool are shared.
+        """
+        self.double_due(step)
+        pages = self._pages - shared_pages
+        if self.pages + self.last_pages(candidate) <= pages:
             return True
         others = [sequence for sequence in running.values() if not sequence.decoding]
-        spans = self._spans.with_others(_span(each, step) for each in (*others, candidate))
-        return spans_fit(spans, self._page_tokens, self._pages)
+        spans = self.spans_with((*others, candidate), step)
+        return spans_fit(spans, self._page_tokens, pages)
 
-    def _double_due(self, step: int) -> None:
+    def spans_with(self, others: Iterable[SimulatedSequence], step: int) -> Ints:
+        """The spans of decoding sequences, and of others that do not decode: (2, n)."""
+        return self._spans.with_others(self._span(each, step) for each in others)
+
+    def double_due(self, step: int) -> None:
+        """Double what is outgrown by `step`."""
         doublings = self._doublings
         while doublings and doublings[0][0] <= step:
             _, _, epoch, sequence = heappop(doublings)
@@ -128,8 +157,17 @@ class Reservations:
                 self.extend(sequence, sequence.generated_at(step))
                 self.start_decoding(sequence)
 
-    def _last_pages(self, sequence: SimulatedSequence) -> int:
-        return -(-(sequence.prompt_tokens + sequence.reserved) // self._page_tokens)
+    def last_pages(self, sequence: SimulatedSequence) -> int:
+        """Pages of its own that a sequence holds at its reserved length."""
+        pages = -(-(sequence.prompt_tokens + sequence.reserved) // self._page_tokens)
+        return pages - sequence.shared_pages
+
+    def _span(self, sequence: SimulatedSequence, step: int) -> ReservedSpan:
+        """The span of a sequence that is not decoding, as if it decoded from `step` on."""
+        remaining = max(sequence.reserved - sequence.generated, 0)
+        tokens = sequence.prompt_tokens + sequence.generated
+        own_tokens = tokens - sequence.shared_pages * self._page_tokens
+        return ReservedSpan(step + remaining, own_tokens - step)
 
 
 def spans_fit(spans: Ints, page_tokens: int, pages: int) -> bool:
@@ -154,12 +192,6 @@ def spans_fit(spans: Ints, page_tokens: int, pages: int) -> bool:
         if more and whole + count > pages and whole + sum(rests[page_tokens - more :]) > pages:
             return False
     return True
-
-
-def _span(sequence: SimulatedSequence, step: int) -> ReservedSpan:
-    """The span of a sequence that is not decoding, as if it decoded from `step` on."""
-    remaining = max(sequence.reserved - sequence.generated, 0)
-    return ReservedSpan(step + remaining, sequence.prompt_tokens + sequence.generated - step)
 
 
 def _spans_fit_numpy(spans: Ints, page_tokens: int, pages: int) -> bool:

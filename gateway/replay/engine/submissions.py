@@ -1,11 +1,22 @@
 """Sequences submitted to a simulated engine that it has not taken yet."""
 
 from collections import deque
+from collections.abc import Sequence
 from math import inf
+from typing import NamedTuple
 
 from gateway.replay.cost.model import EngineShape
 from gateway.replay.engine.sequence import SimulatedSequence
 from gateway.replay.engine.timeline import Timeline
+from gateway.scheduling.requests import SharedPrefix
+
+
+class Submission(NamedTuple):
+    """Sequences submitted together, prefixes to pin before they start, and prefixes to unpin."""
+
+    sequences: list[SimulatedSequence]
+    pins: Sequence[SharedPrefix] = ()
+    unpins: Sequence[str] = ()
 
 
 class Submissions:
@@ -18,12 +29,12 @@ class Submissions:
     def __init__(self, shape: EngineShape) -> None:
         self._lag_steps = shape.lag_steps
         self._submit_delay_s = shape.submit_delay_s
-        self._in_transit: deque[tuple[float, list[SimulatedSequence]]] = deque()
-        self._scheduled: deque[tuple[int, list[SimulatedSequence]]] = deque()
+        self._in_transit: deque[tuple[float, Submission]] = deque()
+        self._scheduled: deque[tuple[int, Submission]] = deque()
 
-    def submit(self, sequences: list[SimulatedSequence], at_s: float) -> None:
-        """Submit sequences at `at_s` or later than every submission before."""
-        self._in_transit.append((at_s + self._submit_delay_s, sequences))
+    def submit(self, submission: Submission, at_s: float) -> None:
+        """Submit at `at_s` or later than every submission before."""
+        self._in_transit.append((at_s + self._submit_delay_s, submission))
 
     @property
     def ready_s(self) -> float:
@@ -38,9 +49,9 @@ class Submissions:
     def receive_during_run(self, timeline: Timeline) -> None:
         """Receive submissions during running steps; the run is cut at a step that takes one."""
         while self._in_transit and self._in_transit[0][0] <= timeline.ended_s:
-            ready_s, sequences = self._in_transit.popleft()
+            ready_s, submission = self._in_transit.popleft()
             step = timeline.boundary(ready_s) + self._lag_steps
-            self._scheduled.append((step, sequences))
+            self._scheduled.append((step, submission))
             if timeline.first < step < timeline.last:
                 timeline.cut(step)
 
@@ -51,10 +62,12 @@ class Submissions:
 
     def take(self, step: float) -> list[SimulatedSequence]:
         """The sequences that a step takes, in order; inf for all received ones."""
-        return [sequence for batch in self.take_batches(step) for sequence in batch]
+        return [
+            sequence for submission in self.take_each(step) for sequence in submission.sequences
+        ]
 
-    def take_batches(self, step: float) -> list[list[SimulatedSequence]]:
-        """The same as `take`, a list for each submission."""
+    def take_each(self, step: float) -> list[Submission]:
+        """The same as `take`, by submission."""
         taken = []
         while self._scheduled and self._scheduled[0][0] <= step:
             taken.append(self._scheduled.popleft()[1])

@@ -20,13 +20,16 @@ class ReplayResults(Struct, kw_only=True):
     Series (m,) are sampled at `time_s`. `invalid_tokens` were generated in lock step after the end
     of their answer. `order_changes` counts the policy's changes to order of arrival and back,
     `splits` the lock-step batches that ran out of memory; `decision_s` is the wall time of its
-    decisions on this machine.
+    decisions on this machine. `reused_tokens` of a prompt had been computed by others when it first
+    ran. Of the `pins` that the gateway made, the engine released or refused `pins_lost`.
+    `held_rows` counts, step by step, the decoding lines of jobs that a step left out.
     """
 
     dispatched_s: Floats
     first_token_s: Floats
     finished_s: Floats
     preemptions: Int32s
+    reused_tokens: Int32s
     batch_size: Int32s
     overdue: Bools
     gave_up: Bools
@@ -41,6 +44,9 @@ class ReplayResults(Struct, kw_only=True):
     recomputed_tokens: int
     invalid_tokens: int
     splits: int
+    pins: int
+    pins_lost: int
+    held_rows: int
     busy_s: float
     page_seconds: float
     order_changes: int
@@ -53,7 +59,9 @@ class RequestColumns:
 
     def __init__(self, requests: int) -> None:
         self.dispatched_s, self.first_token_s, self.finished_s = np.full((3, requests), np.nan)
-        self.preemptions, self.batch_size = np.zeros((2, requests), dtype=np.int32)
+        self.preemptions, self.reused_tokens, self.batch_size = np.zeros(
+            (3, requests), dtype=np.int32
+        )
         self.overdue, self.gave_up = np.zeros((2, requests), dtype=np.bool_)
 
 

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from gateway.errors import InvalidRequest
 from gateway.replay.plan import PolicyComparison
+from gateway.replay.report.job import job_tables
 from gateway.replay.report.plots import draw
 from gateway.replay.report.table import deciles_table, engine_table, responses_table, tenants_table
 
@@ -61,6 +62,8 @@ def _page(found: PolicyComparison, facts: list[str], pictures: dict[str, Path]) 
     yield from _html_table(engine_table(found.rows))
     yield from _picture("queue", pictures)
     yield from _picture("memory", pictures)
+    for table in job_tables(found.job_rows):
+        yield from _html_table(table)
     if "tenants" in pictures:
         yield from _picture("tenants", pictures)
         yield from _html_table(tenants_table(found.rows))

@@ -5,6 +5,7 @@ from typing import Final
 from msgspec import Struct
 
 from gateway.replay.plan import PolicyComparison, PolicyRow, ReplayPlan
+from gateway.replay.report.job import JobSummary, summarise_job
 from gateway.replay.workload.scenario import Scenario
 
 IDLE: Final = "almost no request waited, so the order made no difference: try a higher --load"
@@ -35,6 +36,7 @@ class ReplaySummary(Struct, frozen=True, kw_only=True):
     seeds: int
     saturated_rate_s: float | None
     rows: list[PolicyRow]
+    job: JobSummary | None
 
     def facts(self) -> list[str]:
         """The inputs of the replay, a line each."""
@@ -51,6 +53,7 @@ class ReplaySummary(Struct, frozen=True, kw_only=True):
             f"engine: {engines} of {self.engine}, {self.kv_tokens:,} KV tokens each",
             f"admission: {self.admission}",
             f"figures: {seeds}",
+            *([self.job.fact] if self.job else []),
             *([IDLE] if self._idle else []),
         ]
 
@@ -84,6 +87,7 @@ def summarise(source: str, engine: str, plan: ReplayPlan, found: PolicyCompariso
         seeds=plan.seeds,
         saturated_rate_s=found.saturated_rate_s,
         rows=found.rows,
+        job=summarise_job(plan, found),
     )
 
 

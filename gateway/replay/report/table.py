@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from math import isnan
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -13,7 +13,9 @@ from rich.text import Text
 from gateway.replay.measure.confidence import ConfidenceInterval
 from gateway.replay.measure.metrics import DECILES
 from gateway.replay.measure.time_series import MAX_TENANTS
-from gateway.replay.plan import PolicyRow
+from gateway.replay.plan import JobRow, PolicyRow
+
+AnyRow = TypeVar("AnyRow", PolicyRow, JobRow)
 
 WIDTH: Final = 130  # of the widest table, in characters
 MISSING: Final = "-"
@@ -79,11 +81,11 @@ def engine_table(rows: Sequence[PolicyRow]) -> Table:
 def deciles_table(rows: Sequence[PolicyRow]) -> Table:
     """Mean response by decile of true length."""
     column = Column("", "", decimals=2)
-    return _table(
+    return table_of(
         "Mean response in seconds by decile of true length",
         ["shortest", *map(str, range(2, DECILES)), "longest"],
         rows,
-        lambda row: [_cell(each, column) for each in row.deciles_s],
+        lambda row: [cell_of(each, column) for each in row.deciles_s],
     )
 
 
@@ -92,11 +94,11 @@ def tenants_table(rows: Sequence[PolicyRow]) -> Table:
     shares = {name: share.mean for name, share in rows[0].served.items()}
     names = sorted(shares, key=lambda name: -shares[name])[:MAX_TENANTS]
     column = Column("", "")
-    return _table(
+    return table_of(
         "Mean response in seconds by tenant, and its share of the tokens",
         [f"{name}\n{shares[name]:.0%}" for name in names],
         rows,
-        lambda row: [_cell(row.tenants_s[name], column) for name in names],
+        lambda row: [cell_of(row.tenants_s[name], column) for name in names],
     )
 
 
@@ -109,19 +111,19 @@ def _tables(rows: Sequence[PolicyRow]) -> Iterator[RenderableType]:
 
 
 def _measures_table(title: str, columns: Sequence[Column], rows: Sequence[PolicyRow]) -> Table:
-    return _table(
+    return table_of(
         title,
         [column.heading for column in columns],
         rows,
-        lambda row: [_cell(row.measures[column.measure], column) for column in columns],
+        lambda row: [cell_of(row.measures[column.measure], column) for column in columns],
     )
 
 
-def _table(
+def table_of(
     title: str,
     headings: Sequence[str],
-    rows: Sequence[PolicyRow],
-    cells: Callable[[PolicyRow], list[str]],
+    rows: Sequence[AnyRow],
+    cells: Callable[[AnyRow], list[str]],
 ) -> Table:
     """Rows grouped by load, in sections."""
     table = Table(
@@ -143,7 +145,8 @@ def _table(
     return table
 
 
-def _cell(found: ConfidenceInterval, column: Column) -> str:
+def cell_of(found: ConfidenceInterval, column: Column) -> str:
+    """A mean, with half its interval if the column has that."""
     if isnan(found.mean):
         return MISSING
     shown = f"{column.factor * found.mean:,.{column.decimals}f}"

@@ -10,10 +10,11 @@ from gateway.replay.workload.arrivals import (
     generate_arrivals,
     rescaled,
 )
+from gateway.replay.workload.job import ReplayJob
 from gateway.replay.workload.predictions import TAU, PredictorName, with_predictions
 from gateway.replay.workload.workload import Workload
 
-ARRIVALS, LENGTHS, NOISE = range(3)  # independent random streams of a seed
+ARRIVALS, LENGTHS, NOISE, LINES = range(4)  # independent random streams of a seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +37,11 @@ class Scenario:
         random_predictions = self.predictor in {"noise", "shuffled"}
         return random_predictions or self.arrivals != "trace" or self.sample_size is not None
 
-    def workload(self, rate_s: float | None, seed: int) -> Workload:
-        """The requests of a seed at a rate of `rate_s`; None: the trace's own rate."""
+    def workload(self, rate_s: float | None, seed: int, job: ReplayJob | None = None) -> Workload:
+        """The requests of a seed at a rate of `rate_s`; None: the trace's own rate.
+
+        The lines of a job come in addition: neither its start nor their number is scaled.
+        """
         requests = self._requests(seed)
         if self.arrivals != "trace":
             assert rate_s is not None, "generated arrivals have a rate"
@@ -48,7 +52,10 @@ class Scenario:
             requests = requests.with_arrivals(times)
         elif rate_s is not None:
             requests = requests.with_arrivals(rescaled(requests.arrived_s, rate_s))
-        return with_predictions(requests, self.predictor, _generator(seed, NOISE), self.tau)
+        predicted = with_predictions(requests, self.predictor, _generator(seed, NOISE), self.tau)
+        if job is None:
+            return predicted
+        return predicted.joined(job.requests(self.predictor, _generator(seed, LINES), self.tau))
 
     def _requests(self, seed: int) -> Workload:
         if self.sample_size is None:

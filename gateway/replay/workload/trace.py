@@ -107,7 +107,9 @@ class _TraceColumns:
 
     def workload(self) -> Workload:
         """The requests. InvalidRequest if there are none."""
-        whole = {name: np.concatenate(parts) for name, parts in self._found.items() if parts}
+        whole: dict[str, Any] = {
+            name: np.concatenate(parts) for name, parts in self._found.items() if parts
+        }
         if not whole:
             raise InvalidRequest(f"{self._path} has no requests")
         for number, quantile in enumerate(

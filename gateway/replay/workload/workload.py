@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.errors import InvalidRequest
-from gateway.quantiles import LEVELS, Floats
-from gateway.scheduling.requests import QueuedRequest
+from gateway.quantiles import LEVELS, Bools, Floats
+from gateway.scheduling.requests import QueuedRequest, SharedPrefix
 
 Float32s: TypeAlias = npt.NDArray[np.float32]
 Int32s: TypeAlias = npt.NDArray[np.int32]
@@ -17,15 +17,18 @@ Int16s: TypeAlias = npt.NDArray[np.int16]
 
 DEFAULT_NAME: Final = "default"  # of tenant and app, if a request has none
 MAX_NAMES: Final = 2**15
+NO_PREFIX: Final = -1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """n requests in order of arrival, as columns (n,) of about 80 bytes a request.
+    """n requests in order of arrival, as columns (n,) of about 85 bytes a request.
 
     `generation_tokens` is the true length. `quantiles` (n, 6) at `LEVELS` is NaN without a
     prediction. `tenant` and `app` are indices into `tenants` and `apps`. `deadline_s` and
-    `start_by_s` are seconds from the arrival, NaN for none.
+    `start_by_s` are seconds from the arrival, NaN for none. `batch` marks the lines of batch jobs;
+    those that arrive together are in the order in which they are to start. `prefix` is an index
+    into `prefixes`, -1 for a prompt that shares nothing; the scheduler knows those of lines.
     """
 
     arrived_s: Floats
@@ -39,8 +42,11 @@ class Workload:
     start_by_s: Floats
     share: Float32s
     urgency: Float32s
+    batch: Bools
+    prefix: Int32s
     tenants: list[str]
     apps: list[str]
+    prefixes: list[SharedPrefix]
 
     @classmethod
     def of(
@@ -51,6 +57,7 @@ class Workload:
         *,
         tenants: Sequence[str] = (DEFAULT_NAME,),
         apps: Sequence[str] = (DEFAULT_NAME,),
+        prefixes: Sequence[SharedPrefix] = (),
         **columns: npt.ArrayLike,
     ) -> Self:
         """Requests in any order, each column an array or one value for all; the first arrives at 0.
@@ -72,13 +79,15 @@ class Workload:
             "start_by_s": np.nan,
             "share": 1,
             "urgency": 1,
+            "batch": False,
+            "prefix": NO_PREFIX,
             **columns,
             "prompt_tokens": prompt_tokens,
             "generation_tokens": lengths,
             "arrived_s": arrived - arrived.min() if len(arrived) else arrived,
         }
         made = {name: _column(name, values, order) for name, values in given.items()}
-        return cls(tenants=list(tenants), apps=list(apps), **made)
+        return cls(tenants=list(tenants), apps=list(apps), prefixes=list(prefixes), **made)
 
     def __len__(self) -> int:
         return len(self.arrived_s)
@@ -94,9 +103,20 @@ class Workload:
         span_s = float(self.arrived_s[-1] - self.arrived_s[0]) if len(self) else 0.0
         return (len(self) - 1) / span_s if span_s else float("inf")
 
+    @property
+    def plain(self) -> bool:
+        """Whether no request is a line of a job, or shares a prefix."""
+        return not self.batch.any() and bool((self.prefix == NO_PREFIX).all())
+
+    def prefix_of(self, index: int) -> SharedPrefix | None:
+        """The prefix that the request at `index` shares, known to the scheduler or not."""
+        number = int(self.prefix[index])
+        return None if number == NO_PREFIX else self.prefixes[number]
+
     def request(self, index: int) -> QueuedRequest:
         """The request at `index` for the scheduler; its id is the index."""
         arrived_s = float(self.arrived_s[index])
+        batch = bool(self.batch[index])
         return QueuedRequest(
             id=str(index),
             tenant=self.tenants[self.tenant[index]],
@@ -108,6 +128,8 @@ class Workload:
             urgency=float(self.urgency[index]),
             deadline_s=_absolute_s(arrived_s, float(self.deadline_s[index])),
             start_by_s=_absolute_s(arrived_s, float(self.start_by_s[index])),
+            lane="batch" if batch else "interactive",
+            prefix=self.prefix_of(index) if batch else None,
         )
 
     def take(self, indices: slice | npt.NDArray[Any]) -> Self:
@@ -128,6 +150,21 @@ class Workload:
         """The same requests with other arrival times (n,), increasing."""
         return replace(self, arrived_s=arrived_s)
 
+    def joined(self, other: "Workload") -> Self:
+        """These requests and others, by arrival; at equal times these come first."""
+        tenants, tenant = _renumbered(self.tenants, other.tenants, other.tenant)
+        apps, app = _renumbered(self.apps, other.apps, other.app)
+        shares = other.prefix != NO_PREFIX
+        prefix = np.where(shares, other.prefix + len(self.prefixes), NO_PREFIX)
+        moved: dict[str, npt.NDArray[Any]] = {"tenant": tenant, "app": app, "prefix": prefix}
+        order = np.argsort(np.concatenate((self.arrived_s, other.arrived_s)), kind="stable")
+        columns: dict[str, Any] = {}
+        for name, kind in COLUMN_TYPES.items():
+            others = moved.get(name, getattr(other, name))
+            columns[name] = np.concatenate((getattr(self, name), others)).astype(kind)[order]
+        prefixes = [*self.prefixes, *other.prefixes]
+        return replace(self, tenants=tenants, apps=apps, prefixes=prefixes, **columns)
+
     def without_deadlines(self) -> Self:
         """The same requests without deadlines and latest start times."""
         never = np.full(len(self), np.nan)
@@ -145,6 +182,7 @@ class Workload:
         assert (self.generation_tokens >= 1).all()
         assert (self.generation_tokens <= self.max_tokens).all()
         assert self.quantiles.shape == (len(self), len(LEVELS))
+        assert (self.prefix < len(self.prefixes)).all()
 
 
 COLUMN_TYPES: Final[dict[str, Any]] = {
@@ -159,9 +197,11 @@ COLUMN_TYPES: Final[dict[str, Any]] = {
     "start_by_s": np.float64,
     "share": np.float32,
     "urgency": np.float32,
+    "batch": np.bool_,
+    "prefix": np.int32,
 }
 COLUMNS: Final = tuple(COLUMN_TYPES)
-assert {*COLUMNS, "tenants", "apps"} == {field.name for field in fields(Workload)}
+assert {*COLUMNS, "tenants", "apps", "prefixes"} == {field.name for field in fields(Workload)}
 
 
 def _column(name: str, values: npt.ArrayLike, order: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
@@ -169,6 +209,15 @@ def _column(name: str, values: npt.ArrayLike, order: npt.NDArray[np.intp]) -> np
     shape = (len(order), len(LEVELS)) if name == "quantiles" else (len(order),)
     whole = np.broadcast_to(np.asarray(values, COLUMN_TYPES[name]), shape)
     return whole[order]
+
+
+def _renumbered(
+    names: list[str], others: list[str], column: Int16s
+) -> tuple[list[str], npt.NDArray[np.intp]]:
+    """All names once, and the indices among them of a column of the others' names."""
+    together = list(dict.fromkeys([*names, *others]))
+    places = np.array([together.index(name) for name in others], np.intp)
+    return together, places[column]
 
 
 def _absolute_s(arrived_s: float, after_s: float) -> float | None:

@@ -126,6 +126,17 @@ def test_look_leaves_results_and_table_alone(folder: Path) -> None:
     assert (folder / "README.md").read_text() == before
 
 
+@pytest.mark.usefixtures("folder")
+def test_run_of_one_part_keeps_the_rows_and_targets_of_the_other() -> None:
+    rows = [{"part": "live", "saved": 0.4}, {"part": "replay", "saved": 0.5}]
+    bounds = [target("live: saved", 0.4, 0.4), target("replay: saved", 0.5, 0.4)]
+    assert Report("B1", look=False).committed(["live"]) == ([], [])
+    Report("B1", look=False).write(rows, bounds)
+    assert Report("B1", look=False).committed(["live"]) == (rows[:1], bounds[:1])
+    assert Report("B1", look=False).committed([]) == ([], [])
+    assert Report("B1", look=True).committed(["live"]) == ([], [])
+
+
 def test_rows_with_different_fields_have_separate_tables() -> None:
     text = rows_table([{"a": 1, "runs": [1]}, {"b": 2}, {"a": 3, "runs": []}])
     assert text == "| a |\n|---|\n| 1 |\n| 3 |\n\n| b |\n|---|\n| 2 |"

@@ -15,6 +15,7 @@ from gateway.cli.main import main
 from gateway.cli.replay.command import replay as command
 from gateway.replay.cost.model import EngineModel, EngineShape, LinearCost
 from gateway.replay.cost.profiles import GPUS, MODELS
+from gateway.replay.measure.job import JOB_MEASURES, TIMES
 from gateway.replay.measure.metrics import Measures
 from gateway.replay.plan import DEFAULT_POLICIES
 from gateway.replay.workload.trace import QUANTILE_COLUMNS, REQUIRED_COLUMNS
@@ -193,6 +194,67 @@ def test_requests_limits_the_trace(trace: Path, engine: Path) -> None:
     assert report["requests"] == 7
 
 
+def job_file(folder: Path) -> Path:
+    """Twelve lines in groups of four that share 40 words; one line is alone."""
+    file = folder / "lines.jsonl"
+    bodies = [
+        {
+            "messages": [
+                {"role": "system", "content": " ".join(f"rule{group}-{n}" for n in range(40))},
+                {"role": "user", "content": f"question {group}-{line}"},
+            ],
+            "max_tokens": 30,
+        }
+        for line in range(4)
+        for group in range(3)
+    ]
+    bodies.append({"prompt": "Alone.", "max_tokens": 30})
+    file.write_text("".join(json.dumps({"body": body}) + "\n" for body in bodies))
+    return file
+
+
+def test_synthetic_job_is_replayed_next_to_the_requests(trace: Path, engine: Path) -> None:
+    options = ("--trace", trace, "--engine", engine, "--policy", "lmaas")
+    job = ("--job-lines", 32, "--job-shared", 160, "--job-own", 40, "--job-degree", 8)
+    found = json_report(*options, *job, "--job-answer", 20, "--job-start", 2)["job"]
+    assert (found["lines"], found["start_s"], found["prompt_tokens"]) == (32, 2.0, 32 * 200)
+    assert found["could_save"] == pytest.approx(7 / 8 * 160 / 200)
+    (row,) = found["rows"]
+    assert row["job"]["makespan_s"]["mean"] > 0
+    assert 0 < row["job"]["saved_prefill"]["mean"] <= found["could_save"] + 1e-9
+    assert row["job"]["pins"]["mean"] >= 4
+    assert row["job"]["preemptions_interactive"]["mean"] >= 0
+    (alone,) = json_report(*options)["rows"]
+    assert row["without"]["p99_s"]["mean"] == alone["measures"]["p99_s"]["mean"]
+    assert row["with_job"]["p99_s"]["mean"] >= row["without"]["p50_s"]["mean"]
+
+
+def test_job_file_is_grouped_by_the_text_that_lines_share(
+    trace: Path, engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LMAAS_MODEL", str(tmp_path / "nowhere"))
+    options = ("--trace", trace, "--engine", engine, "--policy", "fcfs", "--policy", "lmaas")
+    result = replay(*options, "--job", job_file(tmp_path))
+    assert result.exit_code == 0, result.output
+    assert "prompts of the job are counted in words" in result.stderr
+    assert "job: 13 lines of lines.jsonl, after 0 s" in result.stdout
+    assert "Interactive requests without → with the job" in result.stdout
+    report = json.loads(replay(*options, "--job", job_file(tmp_path), "--json", "-").stdout)
+    assert report["job"]["could_save"] == pytest.approx(3 * 3 * 32 / report["job"]["prompt_tokens"])
+    assert [row["policy"] for row in report["job"]["rows"]] == ["fcfs", "lmaas"]
+    assert {row["job"]["pins"]["mean"] for row in report["job"]["rows"]} == {3.0}
+
+
+def test_job_file_with_a_wrong_line_is_named_with_its_number(
+    trace: Path, engine: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "lines.jsonl"
+    file.write_text('{"body": {"prompt": "a"}}\n{"body": 7}\n')
+    result = replay("--trace", trace, "--engine", engine, "--job", file)
+    assert result.exit_code == 1
+    assert "lines.jsonl:2 is no line of a batch file" in " ".join(result.stderr.split())
+
+
 def test_requests_too_long_for_the_engine_are_left_out_and_counted(
     engine: Path, tmp_path: Path
 ) -> None:
@@ -217,6 +279,7 @@ def test_requests_too_long_for_the_engine_are_left_out_and_counted(
             ("--generate", "poisson", "--engine", "x", "--profile", "a100-80gb/llama-13b"),
             "not both",
         ),
+        (("--generate", "poisson", "--job", "x", "--job-lines", "2"), "give --job or --job-lines"),
     ],
 )
 def test_contradicting_options_are_refused(arguments: tuple[str, ...], reason: str) -> None:
@@ -231,6 +294,7 @@ def test_contradicting_options_are_refused(arguments: tuple[str, ...], reason: s
         (("--trace", "nowhere.csv"), "there is no file nowhere.csv"),
         (("--generate", "poisson", "--engine", "nowhere.json"), "nowhere.json"),
         (("--generate", "poisson", "--json", "nowhere/x.json"), "there is no folder"),
+        (("--generate", "poisson", "--job", "nowhere.jsonl"), "there is no file nowhere.jsonl"),
         (("--generate", "poisson", "--predictor", "recorded"), "no predictions are recorded"),
     ],
 )
@@ -244,7 +308,8 @@ def test_page_documents_every_option_figure_and_profile() -> None:
     page = (Path(__file__).parents[3] / "docs" / "replay.md").read_text()
     options = {name for option in command.params for name in option.opts if name.startswith("--")}
     figures = set(Measures.__struct_fields__) - {"requests"}
-    wanted = {*options, *figures, *REQUIRED_COLUMNS, *QUANTILE_COLUMNS, *GPUS, *MODELS}
+    of_job = {*JOB_MEASURES, *TIMES}
+    wanted = {*options, *figures, *of_job, *REQUIRED_COLUMNS, *QUANTILE_COLUMNS, *GPUS, *MODELS}
     assert {name for name in wanted if name not in page} == set()
 
 

@@ -4,7 +4,8 @@ from collections import Counter
 
 import pytest
 
-from benchmarks.b1.live_job import OWN, SHARED, LiveRun, job, planned_lines
+from benchmarks.b1.job import OWN, SHARED, job
+from benchmarks.b1.live_job import LiveRun, planned_lines
 from benchmarks.b1.live_run import LiveCell, rows_of, targets
 from benchmarks.b2.contestants import EngineWork, JobRun, engine_work
 from benchmarks.b2.job import DEGREES, LONG, PREFIX, SHORT, mixed_job

@@ -3,11 +3,10 @@
 from functools import partial
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 
-from benchmarks.harness.report import Result, Row, rows_table
+from benchmarks.harness.report import Row, rows_table
 from benchmarks.s1.ladder import (
     FIXED,
     LIVE,
@@ -15,7 +14,6 @@ from benchmarks.s1.ladder import (
     NO_PREDICTOR,
     ORACLE_PREDICTOR,
     OUR_PREDICTOR,
-    PARTS,
     PREDICTORS,
     REPLAY,
     RUNGS,
@@ -42,7 +40,7 @@ from benchmarks.s1.replay_cells import (
 )
 from benchmarks.s1.replay_plots import draw
 from benchmarks.s1.replay_rows import ladder_rows, points, sweep_rows
-from benchmarks.s1.run import in_order, rows_of_others
+from benchmarks.s1.run import in_order
 from benchmarks.s1.targets import targets
 from gateway.replay.comparison import Case, compare
 from gateway.replay.workload.workload import Workload
@@ -197,13 +195,7 @@ def test_part_that_was_not_run_has_no_targets() -> None:
     assert all(each.name.startswith(REPLAY) for each in targets(rows()))
 
 
-def test_run_of_one_part_keeps_the_rows_of_the_other(tmp_path: Path) -> None:
-    file = tmp_path / "S1.json"
-    assert rows_of_others(file, [REPLAY]) == []
-    result = Result("S1", "c", "m", "t", [{"part": LIVE, "rung": FIXED}, *rows()], [])
-    file.write_bytes(msgspec.json.encode(result))
-    assert rows_of_others(file, [REPLAY]) == [{"part": LIVE, "rung": FIXED}]
-    assert rows_of_others(file, PARTS) == []
+def test_rows_stand_part_by_part() -> None:
     assert in_order([{"part": LIVE}, {"part": REPLAY}]) == [{"part": REPLAY}, {"part": LIVE}]
 
 
