@@ -112,9 +112,9 @@ class LanesEngine(LaneMemoryEngine):
         others, prompts = self._others, self._prompt_tokens
         rows = [each for each in self.background.values() if self._is_row(each)]
         prefilling = [each for each in self._prefilling if each.background]
-        if not (rows or prefilling):
-            return
-        allowance = self._allowance() if others or prompts else self._limits.alone()
+        allowance = None
+        if rows or prefilling:
+            allowance = self._allowance() if others or prompts else self._limits.alone()
         self._limited = allowance is not None
         budget = self._shape.step_tokens - others - prompts
         granted = _rows_within(budget, len(rows), prompts=bool(prefilling))
@@ -136,7 +136,8 @@ class LanesEngine(LaneMemoryEngine):
             if tokens:
                 budget -= self._compute_prompt(sequence, tokens)
         worked = bool(granted) or self._prompt_tokens > before
-        self._limits.composed(allowance, self._work().seconds(self._cost), worked=worked)
+        if rows or prefilling:
+            self._limits.composed(allowance, self._work().seconds(self._cost), worked=worked)
 
     def _work(self) -> StepWork:
         """What the step that is composed has so far."""

@@ -111,6 +111,9 @@ class FirstComePolicy:
         self.calls.append(("arrive", request.id))
         self.queue.append(request)
 
+    def revise(self, requests: Sequence[QueuedRequest]) -> None:
+        raise NotImplementedError
+
     def withdraw(self, request_id: str) -> bool:
         raise NotImplementedError
 

@@ -339,7 +339,7 @@ def test_more_lines_of_jobs_run_than_a_step_has_tokens_as_in_the_engine(
     data: st.DataObject,
 ) -> None:
     short = [
-        replace(line, wait=line.wait // 8, own=1 + line.own % 3)
-        for line in data.draw(submissions(lanes="b", pins=True))
+        replace(line, wait=line.wait // 8, own=1 + line.own % 3, group=None, shared=0, pinned=False)
+        for line in data.draw(submissions(lanes="b"))
     ]
     check_same(short, pages=48, step_tokens=4, max_sequences=8)
