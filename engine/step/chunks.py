@@ -72,7 +72,10 @@ def work_of(chunks: Iterable[Chunk]) -> StepWork:
 
 
 def decoding_rows(decoding: int, tokens: int, *, prompts: bool) -> int:
-    """How many of the decoding sequences get one of a step's tokens; `prompts` keep a share."""
+    """How many of the decoding sequences get one of a step's tokens; `prompts` keep a share.
+
+    At least one does: a prompt that has its share may lack memory until a decoding sequence ends.
+    """
     if decoding + prompts <= tokens:
         return decoding
-    return max(0, tokens - (max(1, int(PROMPT_SHARE * tokens)) if prompts else 0))
+    return max(min(tokens, 1), tokens - (max(1, int(PROMPT_SHARE * tokens)) if prompts else 0))

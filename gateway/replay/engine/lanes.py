@@ -179,7 +179,7 @@ def _rows_within(tokens: int, rows: int, *, prompts: bool) -> int:
     """How many decoding sequences get one of a step's tokens; prompts keep a share."""
     if rows + prompts <= tokens:
         return rows
-    return max(0, tokens - (max(1, int(PROMPT_SHARE * tokens)) if prompts else 0))
+    return max(min(tokens, 1), tokens - (max(1, int(PROMPT_SHARE * tokens)) if prompts else 0))
 
 
 def _left(sequence: SimulatedSequence) -> int:

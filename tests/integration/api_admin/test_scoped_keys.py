@@ -18,6 +18,8 @@ AREAS = {
     "/admin/keys": "tenants",
     "/admin/predictors": "predictors",
     "/admin/training": "predictors",
+    "/admin/prices": "tenants",
+    "/admin/usage": "tenants",
     "/admin/policy": "engine",
     "/admin/engine": "engine",
     "/admin/queue": "engine",

@@ -31,7 +31,7 @@ class EndlessAnswer:
     trace = SchedulingTrace()
     tokens = (1,)
     arrived_at = datetime.now(UTC)
-    prediction = SimpleNamespace(median=3.0)
+    prediction = SimpleNamespace(median=3.0, label="app")
     request = SimpleNamespace(sampling=SimpleNamespace(logprobs=None))
 
     def read_parts(self, *, ended: bool) -> list[Piece]:

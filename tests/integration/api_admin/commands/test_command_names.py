@@ -52,7 +52,7 @@ async def test_names_lead_from_a_tenant_to_a_key_and_each_step_names_the_next(
     assert "it is not shown again" in step
     _, listed, _ = await commands("keys", "list", "letters")
     heading, row = listed.splitlines()
-    assert heading.split() == ["name", "key", "created", "revoked"]
+    assert heading.split() == ["name", "key", "created", "expires", "revoked"]
     assert row.split()[:2] == ["laptop", f"{secret[:13]}…"]
     assert row.index(secret[:13]) == heading.index("key")
     code, _, step = await commands("keys", "revoke", "research lab/letters/laptop")
