@@ -7,7 +7,7 @@ from typing import Final
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmarks.engine.models import SHAPES
+from benchmarks.engine.models import SHAPES, Shape
 from benchmarks.engine.workload import VOCABULARY
 
 SEED: Final = 7
@@ -15,9 +15,15 @@ CONTEXT_TOKENS: Final = 2048
 
 
 def make(size: str, folder: Path) -> None:
-    """Write the model to a folder, which is created atomically."""
-    shape = SHAPES[size]
-    torch.manual_seed(SEED)
+    """Write the model of a size to a folder, which is created atomically."""
+    unfinished = folder.with_suffix(".unfinished")
+    write_llama(unfinished, SHAPES[size], context_tokens=CONTEXT_TOKENS, seed=SEED)
+    unfinished.rename(folder)
+
+
+def write_llama(folder: Path, shape: Shape, *, context_tokens: int, seed: int) -> None:
+    """Write a Llama of this shape with random weights, which the seed determines."""
+    torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=shape.hidden,
@@ -26,14 +32,12 @@ def make(size: str, folder: Path) -> None:
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.kv_heads,
         head_dim=64,
-        max_position_embeddings=CONTEXT_TOKENS,
+        max_position_embeddings=context_tokens,
         bos_token_id=None,
         eos_token_id=None,  # only the length limit ends an answer
         pad_token_id=0,
     )
-    unfinished = folder.with_suffix(".unfinished")
-    LlamaForCausalLM(config).save_pretrained(unfinished)
-    unfinished.rename(folder)
+    LlamaForCausalLM(config).save_pretrained(folder)
 
 
 if __name__ == "__main__":
