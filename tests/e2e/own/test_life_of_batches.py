@@ -22,7 +22,7 @@ VALUES = ("king", "brave king", "river stone", "stone")
 LONG = {"max_tokens": 60, "logit_bias": {"4": -100}}  # the end token is banned
 SHORT = {"max_tokens": 1}
 RECORDS = (
-    "SELECT count(*), count(DISTINCT request.id), count(DISTINCT gateway_id) FROM requests request "
+    "SELECT count(*), count(DISTINCT request.id) FROM requests request "
     "JOIN tenants tenant ON tenant.id = request.tenant_id WHERE tenant.name = %s"
 )
 
@@ -50,7 +50,7 @@ async def test_killed_parts_lose_and_double_no_line(own: Any, asked: Asked) -> N
     assert await again.history(tenant) == LINES
 
 
-async def test_two_gateways_share_a_batch_whose_postgres_is_killed(
+async def test_a_batch_of_two_gateways_survives_a_killed_postgres(
     serve: Any, external: HangingPostgres, asked: Asked
 ) -> None:
     few = {"DATABASE_URL": external.url, "LMAAS_KV_TOKENS": "2048"}  # lines for both
@@ -67,8 +67,7 @@ async def test_two_gateways_share_a_batch_whose_postgres_is_killed(
     async with asyncio.timeout(PATIENCE_S):
         while (found := records(external.url, "shared"))[0] < LINES:
             await asyncio.sleep(0.1)
-    assert found[:2] == (LINES, LINES), "lines and requests in history"
-    assert found[2] in (1, 2), "a gateway that is slow to start leaves all lines to the other"
+    assert found == (LINES, LINES), "lines and requests in history"
     assert await one.stop() == 0, one.errors.read_text()
     assert await other.stop() == 0, other.errors.read_text()
 
@@ -129,9 +128,9 @@ def counts(batch: Batch) -> int:
     return batch.request_counts.completed if batch.request_counts else 0
 
 
-def records(url: str, tenant: str) -> tuple[int, int, int]:
-    """A tenant's records, and how many requests and gateways these are of."""
+def records(url: str, tenant: str) -> tuple[int, int]:
+    """A tenant's records, and how many requests these are of."""
     with psycopg.connect(url) as connection:
         row = connection.execute(RECORDS, [tenant]).fetchone()
     assert row
-    return row[0], row[1], row[2]
+    return row[0], row[1]
