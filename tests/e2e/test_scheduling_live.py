@@ -176,6 +176,7 @@ async def test_misled_predictor_is_distrusted_and_answers_stay_right(
                 (await admin.post("/admin/engine/drain")).raise_for_status()
                 asked_all = asyncio.gather(*(answer(misled_app_client, q) for q in questions))
                 while await waiting(admin) < len(questions):
+                    assert not asked_all.done(), await asked_all  # none is refused
                     await asyncio.sleep(0.05)
                 (await admin.post("/admin/engine/resume")).raise_for_status()
                 assert await asked_all == expected

@@ -36,18 +36,24 @@ async def test_killed_parts_lose_and_double_no_line(own: Any, asked: Asked) -> N
         batch = await until_completed(client, batch, LINES // 4)
         PostgresProcesses(gateway.data_dir).kill()
         batch = await until_completed(client, batch, LINES // 2)
-        assert counts(batch) < LINES
+        engine = gateway.engine()
+        engine.suspend()  # so that the gateway is killed while lines are in the engine
+        second = await submitted(client.with_options(max_retries=10), asked)
+        async with asyncio.timeout(PATIENCE_S):
+            while not (await gateway.health())["running"]:
+                await asyncio.sleep(0.02)
     gateway.process.kill()
     gateway.process.wait()
+    engine.kill()
 
     again = await own.running()
     async with again.client(key) as client:
-        batch = await until_completed(client, batch, LINES)
-        await check_answers(client, batch)
+        for each in (batch, second):
+            await check_answers(client, await until_completed(client, each, LINES))
     async with asyncio.timeout(PATIENCE_S):
-        while await again.history(tenant) < LINES:
+        while await again.history(tenant) < 2 * LINES:
             await asyncio.sleep(0.1)
-    assert await again.history(tenant) == LINES
+    assert await again.history(tenant) == 2 * LINES
 
 
 async def test_a_batch_of_two_gateways_survives_a_killed_postgres(
