@@ -141,9 +141,13 @@ def misleading_log(app: str, rng: Random) -> bytes:
     return "\n".join(lines).encode()
 
 
-async def waiting(admin: httpx.AsyncClient) -> int:
-    queue = (await admin.get("/admin/queue")).raise_for_status().json()
-    return int(queue["totals"]["waiting"])
+async def predicted_by_model(admin: httpx.AsyncClient) -> int:
+    """The waiting requests whose prediction is the model's, no longer that of history."""
+    queue = (await admin.get("/admin/queue", params={"limit": 200})).raise_for_status().json()
+    return sum(
+        entry["state"] == "waiting" and entry["prediction_source"] == "model"
+        for entry in queue["data"]
+    )
 
 
 async def trained(gateway: Any, admin: httpx.AsyncClient) -> None:
@@ -175,7 +179,7 @@ async def test_misled_predictor_is_distrusted_and_answers_stay_right(
                 # All are predicted before the first outcome, which would correct the others.
                 (await admin.post("/admin/engine/drain")).raise_for_status()
                 asked_all = asyncio.gather(*(answer(misled_app_client, q) for q in questions))
-                while await waiting(admin) < len(questions):
+                while await predicted_by_model(admin) < len(questions):
                     assert not asked_all.done(), await asked_all  # none is refused
                     await asyncio.sleep(0.05)
                 (await admin.post("/admin/engine/resume")).raise_for_status()
