@@ -50,6 +50,7 @@ def environment(data_dir: Path, **settings: str) -> dict[str, str]:
         "LMAAS_ENGINE_THREADS": "1",
         "LMAAS_KV_TOKENS": "32768",  # the same on every machine
         "LMAAS_AUTOMATIC_TRAINING": "false",
+        "LMAAS_EMBEDDER": "off",  # the packaged one takes seconds to load
         "LMAAS_PREDICTION_BUDGET_MS": "30000",  # a busy machine changes no prediction
         "LMAAS_KEY_LOOKUP_S": "30",
         "LMAAS_DRAIN_S": str(PATIENCE_S),
@@ -186,7 +187,7 @@ def data_root() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 async def served(data_root: Path) -> AsyncIterator[Served]:
     """The gateway of all tests that leave it running and unchanged."""
-    gateway = await Served(data_root / "shared").ready()
+    gateway = await Served(data_root / "shared", LMAAS_EMBEDDER="").ready()
     yield gateway
     assert await gateway.stop() == 0, gateway.errors.read_text()
 

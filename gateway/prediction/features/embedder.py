@@ -48,7 +48,7 @@ class _Queued(Struct, Generic[Payload], frozen=True):
 class Embedder(Generic[Payload]):
     """Embeds the texts of payloads and hands each on to `deliver`, in the embedder's thread.
 
-    An embedding is a unit vector as float16 bytes.
+    An embedding is a unit vector as float16 bytes. If there is no model, every text is shed.
     """
 
     def __init__(self, model: EmbedderModel, deliver: Callable[[Embedded[Payload]], None]) -> None:
@@ -59,8 +59,9 @@ class Embedder(Generic[Payload]):
         self._inputs: OrderedDict[bytes, bytes] = OrderedDict()
         self._new_instructions: deque[tuple[bytes, str]] = deque()
         self._queue: deque[_Queued[Payload]] = deque()
-        self._failed = False
-        Thread(target=self._run, name=THREAD_NAME, daemon=True).start()
+        self._sheds_all = not model.embeds
+        if model.embeds:
+            Thread(target=self._run, name=THREAD_NAME, daemon=True).start()
 
     def instruction(self, instruction_hash: bytes, instruction: str) -> bytes | None:
         """The embedding of an instruction; None until it is computed."""
@@ -68,7 +69,7 @@ class Embedder(Generic[Payload]):
             if instruction_hash in self._instructions:
                 self._instructions.move_to_end(instruction_hash)
                 return self._instructions[instruction_hash]
-            if self._failed or len(self._new_instructions) >= MAX_CACHED:
+            if self._sheds_all or len(self._new_instructions) >= MAX_CACHED:
                 return None  # queued again by the next request
             self._new_instructions.append((instruction_hash, instruction))
             _keep(self._instructions, instruction_hash, None)
@@ -84,7 +85,7 @@ class Embedder(Generic[Payload]):
         with self._changed:
             known = self._inputs.get(key)
             if known is None:
-                if self._failed or len(self._queue) >= MAX_QUEUED_TEXTS:
+                if self._sheds_all or len(self._queue) >= MAX_QUEUED_TEXTS:
                     return False
                 self._queue.append(_Queued(key, text, deadline_s, payload))
                 self._changed.notify()
@@ -161,7 +162,7 @@ class Embedder(Generic[Payload]):
 
     def _give_up(self) -> None:
         with self._changed:
-            self._failed = True
+            self._sheds_all = True
             left = [*self._queue]
             self._queue.clear()
         for queued in left:

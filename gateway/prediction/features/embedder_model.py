@@ -16,6 +16,7 @@ from msgspec import Struct
 from gateway.errors import StartupFailure
 
 PACKAGED_NAME: Final = "all-MiniLM-L6-v2"
+OFF: Final = "off"  # in place of a folder
 MAX_TEXT_TOKENS: Final = 128  # of a text; the rest is cut
 ID_DIGITS: Final = 12  # hex digits of the digest in an id
 READ_BYTES: Final = 1 << 20
@@ -35,6 +36,11 @@ class EmbedderModel(Struct, frozen=True):
     id: str
     dims: int
 
+    @property
+    def embeds(self) -> bool:
+        """Whether there is a model; if not, the embedding of every text is missing."""
+        return self.folder != OFF
+
 
 @cache
 def packaged_embedder() -> EmbedderModel:
@@ -43,12 +49,14 @@ def packaged_embedder() -> EmbedderModel:
 
 
 def find_embedder(folder: str | None) -> EmbedderModel:
-    """The model in the folder that LMAAS_EMBEDDER names; None: the packaged one.
+    """The model in the folder that LMAAS_EMBEDDER names; None: the packaged one; OFF: no model.
 
     StartupFailure says what is wrong with the folder. Reads all files once, for the id.
     """
     if folder is None or folder == packaged_embedder().folder:
         return packaged_embedder()
+    if folder == OFF:
+        return EmbedderModel(OFF, OFF, 1)
     path = Path(folder).expanduser().resolve()
     try:
         return _read(path, path.name)

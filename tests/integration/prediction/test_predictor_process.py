@@ -20,7 +20,7 @@ from gateway.errors import PredictorRefused
 from gateway.history.record import Record
 from gateway.prediction.features.features import NAMES
 from gateway.prediction.features.text_encoder import TEXT_DIMS
-from gateway.prediction.messages import PredictionRequest
+from gateway.prediction.messages import Prediction, PredictionRequest
 from gateway.prediction.model.artefact import decode, encode
 from gateway.prediction.serving.frames import (
     LoadVersion,
@@ -156,9 +156,11 @@ async def test_embedding_revises_the_prediction_of_a_version_that_reads_it(
     version = uuid4()
     await predictor.activate(version, reading_artefact)
     request = a_prediction_request("A text that is quite new.")
-    by_text = (await predictor.predict_by_model(request)).newest
-    assert (by_text.predictor, by_text.stage) == (version, "text")
+    scored: list[Prediction] = []
+    predictor.predict(request).follow(scored.append)
     revised = (await embedded(predictor, request)).newest
+    by_text = scored[0]
+    assert (by_text.predictor, by_text.stage) == (version, "text")
     assert (revised.predictor, revised.stage) == (version, "embeddings")
     assert revised.label == "model+embeddings"
     assert revised.median != pytest.approx(by_text.median, rel=0.01)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gateway.prediction.features.embedder import Embedded
-from gateway.prediction.features.embedder_model import packaged_embedder
+from gateway.prediction.features.embedder_model import find_embedder, packaged_embedder
 from gateway.prediction.features.features import NAMES, USER_INPUT_COLUMN
 from gateway.prediction.features.text_encoder import TEXT_DIMS, TextEncoder
 from gateway.prediction.model.inputs import unpack_vector
@@ -78,6 +78,13 @@ def test_text_beyond_the_queue_is_shed(scorer: Scorer, monkeypatch: pytest.Monke
     monkeypatch.setattr("gateway.prediction.features.embedder.MAX_QUEUED_TEXTS", 0)
     (answer,) = scorer.score([a_score_request(3.0, user_input="a text that is new")])
     assert (answer.last, answer.shed) == (True, True)
+
+
+def test_without_an_embedder_the_first_reply_is_the_last() -> None:
+    scorer = Scorer(TextEncoder(), find_embedder("off"), SimpleQueue())
+    (answer,) = scorer.score([a_score_request(3.0)])
+    assert (answer.last, answer.shed) == (True, True)
+    assert answer.instruction_embedding is None
 
 
 def test_text_that_is_late_is_dropped(scorer: Scorer, arrivals: Arrivals) -> None:

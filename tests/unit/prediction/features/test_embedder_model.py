@@ -42,6 +42,11 @@ def test_the_packaged_model_is_the_default() -> None:
     assert packaged_embedder().id.startswith("all-MiniLM-L6-v2@")
 
 
+def test_embeddings_can_be_switched_off() -> None:
+    assert not find_embedder("off").embeds
+    assert packaged_embedder().embeds
+
+
 @pytest.mark.parametrize(
     ("modules", "dims"),
     [
