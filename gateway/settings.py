@@ -288,8 +288,8 @@ class Settings(Struct, frozen=True, rename=_variable):
         Meta(
             description="folder of the sentence-transformers model that embeds user inputs and "
             "instructions for the length predictor; unset: the packaged all-MiniLM-L6-v2; `off`: "
-            "none, and the predictor process takes 0.2 GB of memory instead of 0.65. After a change, "
-            "the predictor must be trained again",
+            "none, and the predictor process takes 0.2 GB of memory instead of 0.65. After a "
+            "change, the predictor must be trained again",
         ),
     ] = None
     automatic_training: Annotated[

@@ -36,10 +36,12 @@ async def test_known_keys_are_served_and_everything_else_is_refused_in_time(
 
         postgres.suspend()
         try:
-            await assert_jobs_are_refused(gateway, used, batch)
-            await refused(gateway, unused)
-            await refused(gateway, "a guess")
-            lost = await timed(admin.get("/admin/tenants"), CONNECTION_S)
+            *_, lost = await asyncio.gather(
+                assert_jobs_are_refused(gateway, used, batch),
+                refused(gateway, unused),
+                refused(gateway, "a guess"),
+                timed(admin.get("/admin/tenants"), CONNECTION_S),
+            )
             assert (lost.status_code, code(lost)) == (503, "database_unavailable")
             assert lost.headers["retry-after"]
             assert (await admin.get("/admin/queue")).status_code == 200
