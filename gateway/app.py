@@ -37,6 +37,7 @@ from gateway.tenancy.apps import Apps
 from gateway.tenancy.keys import ApiKeys
 from gateway.tenancy.scopes import AdminAccess, ScopedKeys
 from gateway.tenancy.tenants import Tenants
+from gateway.usage.estimate import CostEstimates
 from gateway.usage.prices import Prices
 from gateway.usage.report import UsageReport
 from gateway.usage.request import RequestUsages
@@ -64,6 +65,7 @@ def build_app(node: GatewayNode, metrics: HttpMetrics) -> Litestar:
         usage=UsageReport(sessions),
     )
     uploads, usages = Uploads(node.files), RequestUsages(sessions)
+    costs = CostEstimates(sessions)
     admission = AdminAccess(node.admin_key, admin.scoped_keys)
     app = IdentifyingApp(
         route_handlers=[
@@ -97,6 +99,7 @@ def build_app(node: GatewayNode, metrics: HttpMetrics) -> Litestar:
             "uploads": Provide(lambda: uploads, sync_to_thread=False),
             "usage": Provide(lambda: admin.usage, sync_to_thread=False),
             "usages": Provide(lambda: usages, sync_to_thread=False),
+            "costs": Provide(lambda: costs, sync_to_thread=False),
             "admission": Provide(lambda: admission, sync_to_thread=False),
         },
         request_class=bounded_request(lambda: _body_limits(node), node.service.workers),

@@ -1,7 +1,9 @@
 """`/v1/length-predictions`: the predicted length without the answer."""
 
 import asyncio
+import math
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import openai
@@ -44,6 +46,28 @@ async def test_nothing_runs_and_nothing_is_recorded(
         prediction = await client.post(PATH, body=asked("spell", "king"), cast_to=dict[str, Any])
         assert prediction["object"] == "length_prediction"
     assert (await served.engine_stats())["finished"] == before["finished"]
+
+
+async def test_cost_is_that_of_the_predicted_tokens(
+    served: Served, client: openai.AsyncOpenAI, asked: Asked
+) -> None:
+    body = asked("translate", "brave queen", n=2)
+    unpriced = await client.post(PATH, body=body, cast_to=dict[str, Any])
+    assert unpriced["cost"] is None
+    price = {"model": body["model"], "input": "0.15", "cached_input": "0", "output": "0.6"}
+    async with served.admin() as admin:
+        placed = (await admin.post("/admin/prices", json=price)).json()
+        try:
+            priced = await client.post(PATH, body=body, cast_to=dict[str, Any])
+        finally:
+            await admin.delete(f"/admin/prices/{placed['id']}")
+    prompt = priced["prompt_tokens"] * Decimal("0.15")
+    mean, p90 = Decimal(str(priced["mean_tokens"])), math.ceil(priced["quantiles"]["p90"])
+    million = 10**6
+    assert Decimal(priced["cost"]["expected"]) * million == prompt + 2 * mean * Decimal("0.6")
+    # The quantile of the answer is rounded, the one that was priced is not.
+    over = Decimal(priced["cost"]["p90"]) * million - (prompt + 2 * p90 * Decimal("0.6"))
+    assert over in {0, 2 * Decimal("0.6")}
 
 
 async def test_request_that_cannot_fit_is_refused(client: openai.AsyncOpenAI, asked: Asked) -> None:

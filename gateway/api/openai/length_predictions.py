@@ -12,7 +12,9 @@ from gateway.api.openai.chat_schema import ChatCompletionRequest
 from gateway.api.openai.parameters import ignored_header
 from gateway.api.openapi import errors
 from gateway.generation.service import GenerationService, PreparedRequest
+from gateway.quantiles import P90
 from gateway.tenancy.authentication import Caller
+from gateway.usage.estimate import CostEstimate, CostEstimates
 
 
 class QuantilesAnswer(Struct, frozen=True):
@@ -30,7 +32,8 @@ class LengthPredictionAnswer(Struct, frozen=True, kw_only=True):
     """The predicted length of each answer; `predicted_tokens` is the median, as in completions.
 
     `source` is `model`, the nearest history (`app`, `tenant`, `global`), or `prior`, the default
-    without history.
+    without history. `cost` is of all answers; null if no price is valid, or the database does not
+    answer.
     """
 
     object: Literal["length_prediction"] = "length_prediction"
@@ -42,9 +45,10 @@ class LengthPredictionAnswer(Struct, frozen=True, kw_only=True):
     max_tokens: int
     source: str
     predictor_id: UUID | None
+    cost: CostEstimate | None
 
     @classmethod
-    def of(cls, prepared: PreparedRequest, model: str) -> Self:
+    def of(cls, prepared: PreparedRequest, model: str, cost: CostEstimate | None) -> Self:
         """The prediction as clients see it."""
         prediction = prepared.prediction
         return cls(
@@ -56,6 +60,7 @@ class LengthPredictionAnswer(Struct, frozen=True, kw_only=True):
             max_tokens=prepared.max_tokens,
             source=prediction.source,
             predictor_id=prediction.predictor,
+            cost=cost,
         )
 
 
@@ -74,10 +79,20 @@ class LengthPredictionsController(Controller):
         data: JSONBody[ChatCompletionRequest],
         caller: NamedDependency[Caller],
         service: NamedDependency[GenerationService],
+        costs: NamedDependency[CostEstimates],
         request: Request[Any, Any, Any],
     ) -> Response[LengthPredictionAnswer]:
-        """Quantiles of the answer's length for the body of a chat completion."""
+        """Quantiles of the answer's length, and its cost, for the body of a chat completion."""
         service.check_model(data.model)
-        prepared = await service.prepare(data.to_request(caller))
-        answer = LengthPredictionAnswer.of(prepared, service.model)
+        wanted = data.to_request(caller)
+        prepared = await service.prepare(wanted)
+        cost = await costs.estimate(
+            service.model,
+            wanted.recorded_tier,
+            prompt_tokens=len(prepared.prompt),
+            answers=wanted.choices,
+            mean=prepared.prediction.mean,
+            p90=prepared.prediction.quantiles[P90],
+        )
+        answer = LengthPredictionAnswer.of(prepared, service.model, cost)
         return Response(answer, headers=ignored_header(request))
