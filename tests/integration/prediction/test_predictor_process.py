@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 
 from gateway.child_process import child_environment
 from gateway.database.connection import Database
@@ -22,6 +23,7 @@ from gateway.prediction.features.features import NAMES
 from gateway.prediction.features.text_encoder import TEXT_DIMS
 from gateway.prediction.messages import PredictionRequest
 from gateway.prediction.model.artefact import decode, encode
+from gateway.prediction.serving import heartbeat
 from gateway.prediction.serving.frames import (
     LoadVersion,
     Ready,
@@ -146,6 +148,33 @@ async def test_killed_process_loses_no_prediction_and_restarts_with_its_version(
     after = (await predictor.predict_by_model(a_prediction_request("one two three four"))).newest
     assert (after.source, after.predictor) == ("model", version)
     assert after.quantiles[2] == pytest.approx(before.quantiles[2], rel=0.3)
+
+
+async def test_process_that_hangs_is_restarted_and_requests_go_by_history_meanwhile(
+    predictor: LengthPredictor,
+    a_prediction_request: BuildRequest,
+    artefact: bytes,
+    eventually: Eventually,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    version = uuid4()
+    await predictor.activate(version, artefact)
+    hung = predictor._client.pid
+    assert hung is not None
+    with capture_logs() as logs:
+        os.kill(hung, signal.SIGSTOP)  # it neither answers nor ends
+        opened = predictor.predict(a_prediction_request("one two"))
+        assert opened.newest.source != "model"
+        with monkeypatch.context() as hurried:
+            hurried.setattr(heartbeat, "BEAT_S", 0.05)
+            await eventually(lambda: predictor._client.pid != hung)
+        await predictor.ready()
+    assert await opened.scored(PATIENCE_S) is opened.newest  # the model will not answer
+    assert opened.newest.source != "model"
+    events = [(line["event"], line["log_level"], line.get("pid")) for line in logs]
+    assert ("predictor_process_hung", "warning", hung) in events
+    after = (await predictor.predict_by_model(a_prediction_request("one two"))).newest
+    assert (after.source, after.predictor) == ("model", version)
 
 
 async def test_embedding_revises_the_prediction_of_a_version_that_reads_it(
