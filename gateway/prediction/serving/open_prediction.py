@@ -16,7 +16,7 @@ class OpenPrediction:
 
     `by_history` are the ln quantiles of the length history, before calibration, from its
     `history_source`; `vector` the features. `late` are outcomes that came before the first score:
-    they teach the version then.
+    they teach the version then. `records` are those of its answers that have ended.
     """
 
     def __init__(
@@ -33,6 +33,7 @@ class OpenPrediction:
         self.by_history = by_history
         self.score: FirstReply | None = None
         self.late: list[Record] = []
+        self.records: list[Record] = []
         self._follower: Follower | None = None
 
     @property

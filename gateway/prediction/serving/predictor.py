@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 from uuid import UUID
@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from gateway.database.errors import Sessions
 from gateway.errors import Unavailable
+from gateway.history.late_embeddings import LateEmbeddings
 from gateway.history.record import Record
 from gateway.prediction.adaptation.adaptation import Adaptation, ScoredOutcome
 from gateway.prediction.adaptation.conformal import CALIBRATED_LEVELS
@@ -76,7 +77,8 @@ class LengthPredictor:
     what they teach serves them alone, and the drift of versions is judged without them.
 
     `budget_s` is the longest wait for a score where one is waited for: `predict_by_model`.
-    `embedder` makes the sentence embeddings, by default the packaged model.
+    `embedder` makes the sentence embeddings, by default the packaged model. `keep_late` stores
+    those that come after the record of their request.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class LengthPredictor:
         budget_s: float,
         sessions: Sessions,
         embedder: EmbedderModel | None = None,
+        keep_late: Callable[[LateEmbeddings], None] | None = None,
     ) -> None:
         self.model = model
         self.model_hash = model_hash
@@ -95,6 +98,7 @@ class LengthPredictor:
         self._budget_s = budget_s
         self._sessions = sessions
         self._client = PredictorClient(embedder)
+        self._keep_late = keep_late
         self._interactive, self._batch = _Learned(), _Learned()
         self._active: UUID | None = None
 
@@ -188,6 +192,7 @@ class LengthPredictor:
         if opened is None:
             _calibrate_history(learned.bands, row)
         else:
+            opened.records.append(record)
             _calibrate(learned.bands, opened.history_source, row.outcome, opened.by_history)
         if record.predictor_id is not None:
             self._teach_version(record)
@@ -236,8 +241,11 @@ class LengthPredictor:
     def _replied(self, opened: OpenPrediction, learned: _Learned, reply: ScoreReply | None) -> None:
         """Revise a prediction by its score, if a version made one."""
         if reply is None:
+            self._add_late_embeddings(opened)
             return
         _keep_embeddings(opened.newest.embeddings, reply, self.embedder.id)
+        if reply.last:
+            self._add_late_embeddings(opened)
         self.counts.embeddings["computed"] += reply.input_embedding is not None
         self.counts.embeddings["shed"] += reply.shed
         if reply.scored is None:
@@ -246,6 +254,23 @@ class LengthPredictor:
         late, opened.late = opened.late, []
         for record in late:
             self._teach_version(_as_predicted(record, opened.newest))
+
+    def _add_late_embeddings(self, opened: OpenPrediction) -> None:
+        """Store what the records of ended answers lack: no other reply comes."""
+        found = opened.newest.embeddings
+        if self._keep_late is None or found.embedder is None:
+            return
+        for record in opened.records:
+            late = LateEmbeddings(
+                arrived_at=record.arrived_at,
+                id=record.id,
+                embedder=found.embedder,
+                text=None if record.embedding else found.text,
+                instruction=None if record.instruction_embedding else found.instruction,
+                user_input=None if record.input_embedding else found.user_input,
+            )
+            if late.text or late.instruction or late.user_input:
+                self._keep_late(late)
 
 
 def _by_history(

@@ -1,4 +1,5 @@
 import asyncio
+import itertools
 import math
 import os
 import signal
@@ -7,7 +8,7 @@ import sys
 from asyncio.subprocess import PIPE
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import numpy as np
 import psutil
@@ -18,6 +19,7 @@ from structlog.testing import capture_logs
 from gateway.child_process import child_environment
 from gateway.database.connection import Database
 from gateway.errors import PredictorRefused
+from gateway.history.late_embeddings import LateEmbeddings
 from gateway.history.record import Record
 from gateway.prediction.features.features import NAMES
 from gateway.prediction.features.text_encoder import TEXT_DIMS
@@ -116,6 +118,31 @@ async def test_length_history_covers_nine_answers_in_ten(
             )
         )
     assert sum(covered[40:]) >= 0.9 * len(covered[40:])
+
+
+async def test_embeddings_that_come_after_the_end_of_an_answer_are_kept(
+    predictor: LengthPredictor,
+    a_prediction_request: BuildRequest,
+    a_record: Callable[..., Record],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept: dict[UUID, list[LateEmbeddings]] = {}
+    monkeypatch.setattr(
+        predictor, "_keep_late", lambda late: kept.setdefault(late.id, []).append(late)
+    )
+    async with asyncio.timeout(PATIENCE_S):
+        for attempt in itertools.count():  # asked again where the embedder was late
+            opened = predictor.predict(a_prediction_request(f"a dog, {attempt} cats"))
+            record = a_record(model="demo")
+            predictor.observe(record, opened)  # ended before any reply
+            while record.id not in kept:
+                await asyncio.sleep(0.02)
+            if kept[record.id][0].user_input is not None:
+                break
+    (late,) = kept[record.id]
+    assert (late.arrived_at, late.embedder) == (record.arrived_at, predictor.embedder.id)
+    assert len(vector(late.text)) == TEXT_DIMS
+    assert np.linalg.norm(vector(late.user_input)) == pytest.approx(1, abs=1e-3)
 
 
 async def test_killed_process_loses_no_prediction_and_restarts_with_its_version(
