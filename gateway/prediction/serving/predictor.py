@@ -159,6 +159,7 @@ class LengthPredictor:
                 features=vector.tobytes(),
                 on_reply=partial(self._replied, opened, learned),
             )
+            opened.expect_model(due=self._active is not None)
         except Unavailable:
             self.counts.unavailable += 1
         return opened
@@ -167,9 +168,14 @@ class LengthPredictor:
         """As `predict`, once the first score has come or the budget is spent."""
         opened = self.predict(request)
         if self._active is not None:
-            await opened.scored(self._budget_s)
+            await self.await_model(opened)
             self.counts.timed_out += opened.newest.predictor is None
         return opened
+
+    async def await_model(self, opened: OpenPrediction) -> None:
+        """Wait for the first score, at most for the budget: a later one is no longer due."""
+        await opened.scored(self._budget_s)
+        opened.expect_model(due=False)
 
     def started(self, opened: OpenPrediction) -> None:
         """The request waits no more: those that wait are scored before it."""
