@@ -16,7 +16,8 @@ from gateway.generation.service import GenerationService
 from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.generation.text.workers import TextWorkers
 from gateway.history.record import Record
-from gateway.prediction.serving.predictor import LengthPredictor, _Learned
+from gateway.prediction.serving.learned import Learned
+from gateway.prediction.serving.predictor import LengthPredictor
 from gateway.tenancy.caller import Caller
 from tests.integration.prediction.conftest import MODEL
 from tests.unit.generation.conftest import DEMO, KV, SchedulerScene
@@ -43,7 +44,7 @@ async def service(
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[GenerationService]:
     """A service of an engine that is paused, so that everything is queued."""
-    monkeypatch.setattr(predictor, "_interactive", _Learned())
+    monkeypatch.setattr(predictor, "_interactive", Learned())
     for _ in range(50):
         predictor.observe(a_record(model=MODEL, app_id=APP, generation_tokens=LONG))
     await predictor.activate(uuid4(), artefact)
