@@ -19,6 +19,7 @@ from gateway.prediction.features.features import (
 from gateway.prediction.features.length_history import LengthHistory, LengthOutcome, RequestHistory
 from gateway.prediction.messages import PredictionRequest
 from gateway.prediction.model.artefact import decode
+from gateway.prediction.serving.frames import VersionScore
 from gateway.prediction.serving.warm_start import HistoryRow, ended_at
 
 
@@ -89,6 +90,18 @@ def _usable(row: HistoryRow) -> bool:
     cut_off_at_once = row.outcome.censored and not row.outcome.tokens
     known = row.feature_version == FEATURE_VERSION and bool(row.features)
     return known and not cut_off_at_once
+
+
+def learn_first(
+    learned: Learned, outcome: LengthOutcome, log_uil: float, first: VersionScore
+) -> None:
+    """Let a version's first predictions be calibrated by an outcome."""
+    adaptation = learned.adaptations.get(first.predictor)
+    if adaptation is not None and (outcome.tokens or not outcome.censored):
+        tokens, censored = outcome.tokens, outcome.censored
+        adaptation.learn_first(
+            ScoredOutcome.of(outcome.app, log_uil, first.quantiles, tokens, censored=censored)
+        )
 
 
 def learn_row(adaptation: Adaptation, row: HistoryRow) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from gateway.history.record import Record
 from gateway.prediction.features.features import Vector
 from gateway.prediction.messages import Prediction, PredictionRequest
+from gateway.prediction.serving.frames import VersionScore
 from gateway.prediction.serving.process_client import FirstReply
 
 Follower = Callable[[Prediction], None]
@@ -16,8 +17,9 @@ class OpenPrediction:
 
     `by_history` are the ln quantiles of the length history, before calibration, from its
     `history_source`; `vector` the features. `late` are outcomes that came before the first score:
-    they teach the version then. `records` are those of its answers that have ended. While it
-    `awaits_model`, the newest prediction is history's and that of the active version is due.
+    they teach the version then. `first` is what the version predicted before it had read
+    embeddings. `records` are those of its answers that have ended. While it `awaits_model`, the
+    newest prediction is history's and that of the active version is due.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class OpenPrediction:
         self.score: FirstReply | None = None
         self.late: list[Record] = []
         self.records: list[Record] = []
+        self.first: VersionScore | None = None
         self._follower: Follower | None = None
         self._model_due = False
 

@@ -52,7 +52,9 @@ def by_version(
     # While a version is being loaded, the previous one still answers.
     adaptation = learned.adaptations.get(score.predictor) or Adaptation()
     log_uil = float(opened.vector[USER_INPUT_COLUMN])
-    levels = adaptation.serve(request.app, log_uil, score.quantiles, request.max_tokens)
+    levels = adaptation.serve(
+        request.app, log_uil, score.quantiles, request.max_tokens, first=stage == "text"
+    )
     corrected = adaptation.corrected(request.app, log_uil, score.quantiles)
     natural = [math.exp(log) for log in corrected]
     shift = adaptation.shift(request.app, log_uil, score.quantiles)

@@ -16,6 +16,7 @@ from gateway.history.late_embeddings import LateEmbeddings
 from gateway.history.record import Record
 from gateway.prediction.features.embedder_model import EmbedderModel
 from gateway.prediction.features.features import (
+    USER_INPUT_COLUMN,
     features,
 )
 from gateway.prediction.messages import PredictionRequest
@@ -27,6 +28,7 @@ from gateway.prediction.serving.learned import (
     calibrate_history,
     history_of,
     initial_adaptation,
+    learn_first,
     learn_row,
     row_of,
 )
@@ -195,12 +197,15 @@ class LengthPredictor:
             opened.records.append(record)
             calibrate(learned.bands, opened.history_source, row.outcome, opened.by_history)
         if record.predictor_id is not None:
-            self._teach_version(record)
+            self._teach_version(record, opened)
         elif opened is not None and opened.awaits_score:
             opened.late.append(record)
 
-    def _teach_version(self, record: Record) -> None:
+    def _teach_version(self, record: Record, opened: OpenPrediction | None) -> None:
         learned = self._batch if record.batch else self._interactive
+        if opened is not None and opened.first is not None:
+            log_uil = float(opened.vector[USER_INPUT_COLUMN])
+            learn_first(learned, row_of(record).outcome, log_uil, opened.first)
         if record.predictor_id == self._active and not record.batch:
             self.drift.observe(record)
         adaptation = learned.adaptations.get(record.predictor_id) if record.predictor_id else None
@@ -250,10 +255,14 @@ class LengthPredictor:
         self.counts.embeddings["shed"] += reply.shed
         if reply.scored is None:
             return
+        if reply.stage == "text":
+            opened.first = opened.first or reply.scored
+        elif adaptation := learned.adaptations.get(reply.scored.predictor):
+            adaptation.two_stages = True
         opened.revise(by_version(opened, learned, reply.scored, reply.stage))
         late, opened.late = opened.late, []
         for record in late:
-            self._teach_version(as_predicted(record, opened.newest))
+            self._teach_version(as_predicted(record, opened.newest), opened)
 
     def _add_late_embeddings(self, opened: OpenPrediction) -> None:
         """Store what the records of ended answers lack: no other reply comes."""
