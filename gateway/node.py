@@ -98,6 +98,10 @@ async def running_node(
         database = await Database.open(url)
         stack.push_async_callback(database.close)
 
+        history = HistoryWriter(database.sessions, data_dir / "spool")
+        await history.start()
+        stack.push_async_callback(history.close)
+
         say("starting the length predictor")
         model = served.name
         model_hash = await asyncio.to_thread(model_fingerprint, folder)
@@ -107,6 +111,7 @@ async def running_node(
             budget_s=settings.prediction_budget_ms / 1000,
             sessions=database.sessions,
             embedder=embedder,
+            keep_late=history.add_embeddings,
         )
         await predictor.start()
         stack.push_async_callback(predictor.close)
@@ -134,9 +139,6 @@ async def running_node(
         automatic.start()
         stack.push_async_callback(automatic.close)
 
-        history = HistoryWriter(database.sessions, data_dir / "spool")
-        await history.start()
-        stack.push_async_callback(history.close)
         engine = ColocatedEngine(str(_socket(settings, data_dir)))
         scheduler = Scheduler(
             model,

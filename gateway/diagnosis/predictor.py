@@ -47,7 +47,8 @@ def check_predictor(settings: Settings, server: RunningServer | None) -> Iterato
         yield failure(
             "predictor",
             "its process is away, so lengths are predicted from history alone",
-            "see the gateway's log for predictor_process_ended; free memory, if it was killed",
+            "see the gateway's log for predictor_process_ended, and predictor_process_hung before "
+            "it; free memory, if it was killed without the latter",
         )
     else:
         yield ok("predictor", f"its process answers; version {version or 'none yet'}")

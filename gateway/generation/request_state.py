@@ -225,6 +225,7 @@ class RequestState:
             generated=len(self.tokens),
             lane=request.lane,
             prefix=self.prefix,
+            provisional=self.opened is not None and self.opened.awaits_model,
         )
         return self.queued_request
 

@@ -164,7 +164,7 @@ class GenerationService:
         load.check(tenant, request.choices, request.choices * tokens)
         states = self._enqueue(request, prepared, RecordKey(new_id(), arrived_at), arrived_s)
         if request.deadline_s is not None:
-            await self._raise_if_shed(states)
+            await self._raise_if_shed(states, opened)
         return states
 
     def start_line(
@@ -219,9 +219,22 @@ class GenerationService:
         for state in states:
             self.scheduler.revise(state, prediction)
 
-    async def _raise_if_shed(self, states: list[RequestState]) -> None:
-        """Raise the error if the first decision shed the request, before a stream has begun."""
+    async def _raise_if_shed(self, states: list[RequestState], opened: OpenPrediction) -> None:
+        """Raise the error if the first decision shed the request, before a stream has begun.
+
+        While it waits and the model's prediction is due, history's alone refuses no deadline.
+        """
         await asyncio.sleep(0)
+        if opened.awaits_model and any(state.dispatched_s is None for state in states):
+            try:
+                await self._predictor.await_model(opened)
+            except asyncio.CancelledError:
+                for state in states:
+                    self.cancel(state)
+                raise
+            for state in states:
+                self.scheduler.revise(state, opened.newest)
+            await asyncio.sleep(0)
         error = next((state.error for state in states if state.error), None)
         if error is not None:
             for state in states:

@@ -9,6 +9,7 @@ from typing import IO, Final
 import msgspec
 import structlog
 
+from gateway.history.late_embeddings import LateEmbeddings, SpoolLine
 from gateway.history.record import Record
 
 SUFFIX: Final = ".jsonl"
@@ -16,11 +17,13 @@ ASIDE: Final = ".aside"
 
 log = structlog.get_logger()
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(Record)
+_records = msgspec.json.Decoder(Record)
+_late_embeddings = msgspec.json.Decoder(LateEmbeddings)
+LATE: Final = b'{"kind":'  # begins a line of LateEmbeddings; those of records have no kind
 
 
 class Spool:
-    """Records in files of one folder, one JSON line each.
+    """Records, and late embeddings of earlier ones, in files of one folder, one JSON line each.
 
     `append` writes to the open file; `seal` closes it. The writer inserts and removes sealed files.
     Files left by an earlier process count as sealed.
@@ -33,8 +36,8 @@ class Spool:
         self._number = max(left, default=0)
         self._file: IO[bytes] | None = None
 
-    def append(self, record: Record) -> None:
-        """Write one record; it survives a killed process. OSError if the write fails."""
+    def append(self, record: SpoolLine) -> None:
+        """Write one line; it survives a killed process. OSError if the write fails."""
         if self._file is None:
             self._number += 1
             self._file = self._path(self._number).open("ab", buffering=0)
@@ -55,20 +58,20 @@ class Spool:
         return self._folder / f"{number:012d}{SUFFIX}"
 
 
-def read_sealed(path: Path) -> list[Record]:
-    """Fsync a sealed file and return its records.
+def read_sealed(path: Path) -> list[SpoolLine]:
+    """Fsync a sealed file and return what its lines hold, in order.
 
     Unreadable lines, cut off by a power loss or written by another release, are set aside.
     """
     with path.open("rb") as file:
         os.fsync(file.fileno())
-        return list(_records(path, file))
+        return list(_lines(path, file))
 
 
-def _records(path: Path, file: IO[bytes]) -> Iterator[Record]:
+def _lines(path: Path, file: IO[bytes]) -> Iterator[SpoolLine]:
     for number, line in enumerate(file, 1):
         try:
-            yield _decoder.decode(line)
+            yield (_late_embeddings if line.startswith(LATE) else _records).decode(line)
         except msgspec.DecodeError as error:
             log.error("record_unreadable", file=path.name, line=number, reason=str(error))
             set_aside(path, line)
@@ -80,6 +83,6 @@ def set_aside(path: Path, line: bytes) -> None:
         kept.write(line.rstrip(b"\n") + b"\n")
 
 
-def line_of(record: Record) -> bytes:
-    """A record as a line of the spool."""
+def line_of(record: SpoolLine) -> bytes:
+    """A record, or late embeddings, as a line of the spool."""
     return _encoder.encode(record)

@@ -1,11 +1,12 @@
-"""Inserts history records in groups, off the request path, each once."""
+"""Inserts history records in groups, off the request path, each once; late embeddings follow."""
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
+from uuid import UUID
 
 import msgspec
 import structlog
@@ -14,6 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DataError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from gateway.history.late_embeddings import ADD, LateEmbeddings, merged, parameters
 from gateway.history.pricing import price_ids
 from gateway.history.record import Record
 from gateway.history.spool import Spool, line_of, read_sealed, set_aside
@@ -44,6 +46,7 @@ class HistoryWriter:
         self._sessions = sessions
         self._spool = Spool(folder)
         self._unspooled: list[Record] = []
+        self._unspooled_late: list[LateEmbeddings] = []
         self._known_instructions: set[tuple[bytes, str]] = set()
         self._known_until = float("-inf")
         self._dirty = asyncio.Event()
@@ -75,8 +78,21 @@ class HistoryWriter:
             self._unspooled.append(record)
         self._dirty.set()
 
+    def add_embeddings(self, late: LateEmbeddings) -> None:
+        """Store vectors that came after the record of their request, as `record` does."""
+        try:
+            self._spool.append(late)
+        except OSError as error:
+            log.error("spool_failed", reason=str(error))
+            self._unspooled_late.append(late)
+        self._dirty.set()
+
     async def flush(self) -> None:
-        """Insert everything recorded so far. SQLAlchemyError if Postgres does not accept it."""
+        """Insert everything recorded so far. SQLAlchemyError if Postgres does not accept it.
+
+        Late embeddings come after all records that were there when they were.
+        """
+        late = list(self._unspooled_late)
         unspooled = list(self._unspooled)
         if unspooled:
             await self._insert(unspooled)
@@ -84,13 +100,18 @@ class HistoryWriter:
         for path in self._spool.seal():
             await self._insert_file(path)
             path.unlink()
+        if late:
+            await self._add_embeddings(late)
+            del self._unspooled_late[: len(late)]
 
     async def _insert_file(self, path: Path) -> None:
-        records = await asyncio.to_thread(read_sealed, path)
+        records, late = merged(await asyncio.to_thread(read_sealed, path))
         try:
             await self._insert(records)
         except DataError:
             await self._insert_one_by_one(path, records)
+        if late:
+            await self._add_embeddings(late)
 
     async def _insert_one_by_one(self, path: Path, records: Sequence[Record]) -> None:
         """Insert one by one, setting aside the records that Postgres refuses."""
@@ -118,7 +139,10 @@ class HistoryWriter:
     async def _insert(self, records: Sequence[Record]) -> None:
         async with asyncio.timeout(INSERT_S), self._sessions() as session, session.begin():
             permitted = await _permitted(session, records)
-            instructions = self._new_instructions(permitted)
+            instructions = self._new_instructions(
+                (each.instruction_hash, each.embedder, each.instruction_embedding)
+                for each in permitted
+            )
             prices = await price_ids(session, permitted)
             rows = [
                 _row(record) | {"price_id": price}
@@ -126,27 +150,49 @@ class HistoryWriter:
             ]
             for start in range(0, len(rows), ROWS_PER_INSERT):
                 await session.execute(_INSERT, rows[start : start + ROWS_PER_INSERT])
-            if instructions:
-                known = [
-                    {"hash": key, "embedder": embedder, "embedding": vector}
-                    for (key, embedder), vector in instructions.items()
-                ]
-                await session.execute(insert(Instruction).on_conflict_do_nothing(), known)
+            await _insert_instructions(session, instructions)
         self._known_instructions.update(instructions)
 
-    def _new_instructions(self, records: Sequence[Record]) -> dict[tuple[bytes, str], bytes]:
-        """New embeddings of instructions, by hash and embedder."""
+    async def _add_embeddings(self, late: Sequence[LateEmbeddings]) -> None:
+        """Add vectors to rows that are there, and may be learned from."""
+        by_id = {each.id: each for each in late}
+        async with asyncio.timeout(INSERT_S), self._sessions() as session, session.begin():
+            hashes: dict[UUID, bytes] = {}
+            for start in range(0, len(late), ROWS_PER_INSERT):
+                some = parameters(late[start : start + ROWS_PER_INSERT])
+                found = await session.execute(ADD, some)
+                hashes |= {row.id: bytes(row.instruction_hash) for row in found}
+            instructions = self._new_instructions(
+                (digest, by_id[row].embedder, by_id[row].instruction)
+                for row, digest in hashes.items()
+            )
+            await _insert_instructions(session, instructions)
+        self._known_instructions.update(instructions)
+
+    def _new_instructions(
+        self, found: Iterable[tuple[bytes, str | None, bytes | None]]
+    ) -> dict[tuple[bytes, str], bytes]:
+        """Embeddings of instructions that are new, of those found, by hash and embedder."""
         now = time.monotonic()
         if len(self._known_instructions) > MAX_KNOWN_INSTRUCTIONS or now > self._known_until:
             self._known_instructions.clear()
             self._known_until = now + KNOWN_INSTRUCTIONS_S
         return {
-            (record.instruction_hash, record.embedder): record.instruction_embedding
-            for record in records
-            if record.instruction_embedding
-            and record.embedder
-            and (record.instruction_hash, record.embedder) not in self._known_instructions
+            (digest, embedder): vector
+            for digest, embedder, vector in found
+            if vector and embedder and (digest, embedder) not in self._known_instructions
         }
+
+
+async def _insert_instructions(
+    session: AsyncSession, instructions: Mapping[tuple[bytes, str], bytes]
+) -> None:
+    if instructions:
+        known = [
+            {"hash": key, "embedder": embedder, "embedding": vector}
+            for (key, embedder), vector in instructions.items()
+        ]
+        await session.execute(insert(Instruction).on_conflict_do_nothing(), known)
 
 
 async def _permitted(session: AsyncSession, records: Sequence[Record]) -> list[Record]:

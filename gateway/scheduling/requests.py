@@ -31,7 +31,8 @@ class QueuedRequest(Struct, frozen=True):
     of waiting counts `urgency` times, and so does a token charged to its tenant. `deadline_s` is
     when the whole answer is due, `start_by_s` when the request must have started. `generated`
     tokens were written before its lock-step batch ran out of memory and it was queued again.
-    `prefix` is the prefix of its group in a batch job, part of its prompt.
+    `prefix` is the prefix of its group in a batch job, part of its prompt. `provisional` quantiles
+    are about to be replaced by better ones: no deadline is refused by them.
     """
 
     id: str
@@ -47,6 +48,7 @@ class QueuedRequest(Struct, frozen=True):
     generated: int = 0
     lane: Lane = "interactive"
     prefix: SharedPrefix | None = None
+    provisional: bool = False
 
     @property
     def median(self) -> float:

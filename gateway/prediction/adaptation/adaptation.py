@@ -48,13 +48,17 @@ class ScoredOutcome(Struct, frozen=True):
 class Adaptation:
     """Bias correction and conformal calibration of one version, updated by each outcome.
 
-    `known` are the apps of its training data, `start` its initial conformity scores.
+    `known` are the apps of its training data, `start` its initial conformity scores. Of a version
+    with `two_stages`, the first predictions, which have read no embedding, are calibrated by their
+    own outcomes once an app has enough; until then like the second.
     """
 
     def __init__(self, known: Iterable[UUID] = (), start: ConformityScores = NO_SCORES) -> None:
         self._known = frozenset(known)
         self._corrections = BiasCorrections(self._known)
         self._calibration = ConformalCalibration(start)
+        self._first = ConformalCalibration()
+        self.two_stages = False
 
     def shift(self, app: UUID, log_uil: float, scored: Sequence[float]) -> float:
         """The bias correction: what is added to the log of the median and of the mean."""
@@ -66,14 +70,26 @@ class Adaptation:
         return self._apply_correction(app, log_uil, raw, scored)
 
     def serve(
-        self, app: UUID, log_uil: float, scored: Sequence[float], max_tokens: int
+        self,
+        app: UUID,
+        log_uil: float,
+        scored: Sequence[float],
+        max_tokens: int,
+        *,
+        first: bool = False,
     ) -> tuple[float, ...]:
         """Served quantiles in tokens, ascending within 1 … max_tokens, from ln quantiles."""
         corrected = self.corrected(app, log_uil, scored)
-        calibration = self._calibration.of(app)
+        own = self._first.own(app) if first and self.two_stages else None
+        calibration = own or self._calibration.of(app)
         outcomes = calibration.outcomes + (TRAINED_OUTCOMES if app in self._known else 0)
         spread = least_spread(outcomes)
         return calibrated_tokens(corrected, calibration.offsets, max_tokens, spread)
+
+    def learn_first(self, outcome: ScoredOutcome) -> None:
+        """Calibrate first predictions by an outcome, before it is learned; `raw` is the first's."""
+        _, *upper = self._apply_correction(outcome.app, outcome.log_uil, outcome.raw, outcome.raw)
+        self._first.learn(outcome.app, upper, outcome.tokens, censored=outcome.censored)
 
     def learn(self, outcome: ScoredOutcome) -> None:
         """Update correction and calibration with an outcome.
@@ -90,6 +106,7 @@ class Adaptation:
         residual = length - outcome.raw[0]
         if self._corrections.learn(outcome.app, outcome.log_uil, outcome.raw, residual):
             self._calibration.forget(outcome.app)
+            self._first.forget(outcome.app)
 
     def _apply_correction(
         self, app: UUID, log_uil: float, raw: Sequence[float], log_quantiles: Sequence[float]

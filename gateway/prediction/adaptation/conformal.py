@@ -120,11 +120,18 @@ class ConformalCalibration:
         for app, scores, censored in zip(start.apps, start.scores, start.censored, strict=True):
             self._learn(app, scores, censored=censored)
 
+    def own(self, app: UUID) -> Calibration | None:
+        """The calibration by this app's outcomes alone; None while they are too few."""
+        app_scores = self._apps.get(app)
+        if app_scores is None or len(app_scores) < MIN_APP_SCORES:
+            return None
+        return Calibration(app_scores.current_offsets(), len(app_scores))
+
     def of(self, app: UUID) -> Calibration:
         """The calibration of this app."""
-        app_scores = self._apps.get(app)
-        if app_scores is not None and len(app_scores) >= MIN_APP_SCORES:
-            return Calibration(app_scores.current_offsets(), len(app_scores))
+        own = self.own(app)
+        if own is not None:
+            return own
         enough = len(self._all) >= MIN_GLOBAL_SCORES
         offsets = self._all.current_offsets() if enough else NO_OFFSETS
         return Calibration(offsets, len(self._all))

@@ -30,8 +30,8 @@ from gateway.prediction.features.length_history import LengthHistory, LengthOutc
 from gateway.prediction.lifecycle.log_format import BadLine, LogLine, bad_lines_error, read_lines
 from gateway.prediction.messages import IMPORTED, PredictionRequest
 from gateway.prediction.serving.frames import ScoreReply
-from gateway.prediction.serving.predictor import MAX_INSTRUCTION_CHARS, head_and_tail
 from gateway.prediction.serving.process_client import PredictorClient
+from gateway.prediction.serving.request_text import MAX_INSTRUCTION_CHARS, head_and_tail
 from models import App, Instruction, RequestRecord, Tenant
 from models.base import new_id
 

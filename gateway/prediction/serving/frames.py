@@ -44,6 +44,14 @@ class LoadVersion(Struct, frozen=True, tag=True, array_like=True):
     artefact: bytes
 
 
+class Ping(Struct, frozen=True, tag=True, array_like=True):
+    """Answered with `Pong` by the thread that scores, before any request that waits."""
+
+
+class Pong(Struct, frozen=True, tag=True, array_like=True):
+    """The process is alive."""
+
+
 class Ready(Struct, frozen=True, tag=True, array_like=True):
     """The process has started and accepts requests."""
 
@@ -89,8 +97,8 @@ class RequestDropped(Struct, frozen=True, tag=True, array_like=True):
     number: int
 
 
-PredictorRequest: TypeAlias = ScoreRequest | RequestsStarted | LoadVersion
-PredictorReply: TypeAlias = Ready | VersionLoaded | ScoreReply | RequestDropped
+PredictorRequest: TypeAlias = ScoreRequest | RequestsStarted | LoadVersion | Ping
+PredictorReply: TypeAlias = Ready | VersionLoaded | ScoreReply | RequestDropped | Pong
 
 encode_body = msgspec.msgpack.Encoder().encode
 _requests: msgspec.msgpack.Decoder[PredictorRequest] = msgspec.msgpack.Decoder(PredictorRequest)

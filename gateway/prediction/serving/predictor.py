@@ -2,49 +2,54 @@
 
 import asyncio
 import hashlib
-import math
-import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 from uuid import UUID
 
-import numpy as np
 import structlog
 from msgspec import Struct, field
-from msgspec.structs import replace
 
 from gateway.database.errors import Sessions
 from gateway.errors import Unavailable
+from gateway.history.late_embeddings import LateEmbeddings
 from gateway.history.record import Record
-from gateway.prediction.adaptation.adaptation import Adaptation, ScoredOutcome
-from gateway.prediction.adaptation.conformal import CALIBRATED_LEVELS
-from gateway.prediction.adaptation.source_bands import SourceBands
-from gateway.prediction.expectation import expected_tokens, limited_mean
 from gateway.prediction.features.embedder_model import EmbedderModel
 from gateway.prediction.features.features import (
-    FEATURE_VERSION,
     USER_INPUT_COLUMN,
-    Vector,
     features,
-    from_bytes,
-    raw_quantiles,
-    with_raw_quantiles,
 )
-from gateway.prediction.features.length_history import LengthHistory, LengthOutcome, RequestHistory
-from gateway.prediction.messages import Embeddings, Prediction, PredictionRequest, Stage
-from gateway.prediction.model.artefact import decode
+from gateway.prediction.messages import PredictionRequest
 from gateway.prediction.serving.drift import DriftMonitor
-from gateway.prediction.serving.frames import ScoreReply, VersionScore
+from gateway.prediction.serving.frames import ScoreReply
+from gateway.prediction.serving.learned import (
+    Learned,
+    calibrate,
+    calibrate_history,
+    history_of,
+    initial_adaptation,
+    learn_first,
+    learn_row,
+    row_of,
+)
 from gateway.prediction.serving.open_prediction import OpenPrediction
+from gateway.prediction.serving.predictions import (
+    as_predicted,
+    by_history,
+    by_version,
+    keep_embeddings,
+)
 from gateway.prediction.serving.process_client import PredictorClient
-from gateway.prediction.serving.warm_start import HistoryRow, ended_at, recent_outcomes
+from gateway.prediction.serving.request_text import (
+    MAX_INSTRUCTION_CHARS,
+    encodable,
+    head_and_tail,
+)
+from gateway.prediction.serving.warm_start import recent_outcomes
 
 log = structlog.get_logger()
 
 MAX_ADAPTATION_ROWS: Final = 5_000  # newest rows replayed when a version is activated
-MAX_INSTRUCTION_CHARS: Final = 1_000  # the encoder reads fewer
-MAX_INPUT_CHARS: Final = 20_000  # of a longer text, half from each end
 
 
 class PredictorCounts(Struct):
@@ -61,14 +66,6 @@ class PredictorCounts(Struct):
     embeddings: dict[str, int] = field(default_factory=lambda: {"computed": 0, "shed": 0})
 
 
-class _Learned(Struct):
-    """What outcomes taught: lengths, and corrections of predictions from them and of versions."""
-
-    history: LengthHistory = field(default_factory=LengthHistory)
-    bands: SourceBands = field(default_factory=SourceBands)
-    adaptations: dict[UUID, Adaptation] = field(default_factory=dict)
-
-
 class LengthPredictor:
     """The length predictor of one served model.
 
@@ -76,7 +73,8 @@ class LengthPredictor:
     what they teach serves them alone, and the drift of versions is judged without them.
 
     `budget_s` is the longest wait for a score where one is waited for: `predict_by_model`.
-    `embedder` makes the sentence embeddings, by default the packaged model.
+    `embedder` makes the sentence embeddings, by default the packaged model. `keep_late` stores
+    those that come after the record of their request.
     """
 
     def __init__(
@@ -87,6 +85,7 @@ class LengthPredictor:
         budget_s: float,
         sessions: Sessions,
         embedder: EmbedderModel | None = None,
+        keep_late: Callable[[LateEmbeddings], None] | None = None,
     ) -> None:
         self.model = model
         self.model_hash = model_hash
@@ -95,7 +94,8 @@ class LengthPredictor:
         self._budget_s = budget_s
         self._sessions = sessions
         self._client = PredictorClient(embedder)
-        self._interactive, self._batch = _Learned(), _Learned()
+        self._keep_late = keep_late
+        self._interactive, self._batch = Learned(), Learned()
         self._active: UUID | None = None
 
     @property
@@ -121,7 +121,7 @@ class LengthPredictor:
             finished = await recent_outcomes(self._sessions, self.model, batch=batch)
             for row in finished:
                 learned.history.learn(row.outcome)
-                _calibrate_history(learned.bands, row)
+                calibrate_history(learned.bands, row)
             loaded += len(finished)
         self._client.start()
         log.info("habits_loaded", rows=loaded)
@@ -140,11 +140,11 @@ class LengthPredictor:
         Never raises and waits for nothing: a process that is late or away costs accuracy alone.
         """
         learned = self._learned_for(request)
-        history = _history_of(learned, request)
+        history = history_of(learned, request)
         vector = features(request, history)
-        instruction, user_input = _encodable(request.instruction), _encodable(request.user_input)
+        instruction, user_input = encodable(request.instruction), encodable(request.user_input)
         digest = hashlib.sha256(instruction.encode()).digest()
-        prediction = _by_history(request, learned, history, vector, digest)
+        prediction = by_history(request, learned, history, vector, digest)
         opened = OpenPrediction(request, prediction, vector, history.app.quantiles)
         try:
             opened.score = self._client.request_score(
@@ -155,6 +155,7 @@ class LengthPredictor:
                 features=vector.tobytes(),
                 on_reply=partial(self._replied, opened, learned),
             )
+            opened.expect_model(due=self._active is not None)
         except Unavailable:
             self.counts.unavailable += 1
         return opened
@@ -163,9 +164,14 @@ class LengthPredictor:
         """As `predict`, once the first score has come or the budget is spent."""
         opened = self.predict(request)
         if self._active is not None:
-            await opened.scored(self._budget_s)
+            await self.await_model(opened)
             self.counts.timed_out += opened.newest.predictor is None
         return opened
+
+    async def await_model(self, opened: OpenPrediction) -> None:
+        """Wait for the first score, at most for the budget: a later one is no longer due."""
+        await opened.scored(self._budget_s)
+        opened.expect_model(due=False)
 
     def started(self, opened: OpenPrediction) -> None:
         """The request waits no more: those that wait are scored before it."""
@@ -183,24 +189,28 @@ class LengthPredictor:
         if record.model != self.model:
             return
         learned = self._batch if record.batch else self._interactive
-        row = _row_of(record)
+        row = row_of(record)
         learned.history.learn(row.outcome)
         if opened is None:
-            _calibrate_history(learned.bands, row)
+            calibrate_history(learned.bands, row)
         else:
-            _calibrate(learned.bands, opened.history_source, row.outcome, opened.by_history)
+            opened.records.append(record)
+            calibrate(learned.bands, opened.history_source, row.outcome, opened.by_history)
         if record.predictor_id is not None:
-            self._teach_version(record)
+            self._teach_version(record, opened)
         elif opened is not None and opened.awaits_score:
             opened.late.append(record)
 
-    def _teach_version(self, record: Record) -> None:
+    def _teach_version(self, record: Record, opened: OpenPrediction | None) -> None:
         learned = self._batch if record.batch else self._interactive
+        if opened is not None and opened.first is not None:
+            log_uil = float(opened.vector[USER_INPUT_COLUMN])
+            learn_first(learned, row_of(record).outcome, log_uil, opened.first)
         if record.predictor_id == self._active and not record.batch:
             self.drift.observe(record)
         adaptation = learned.adaptations.get(record.predictor_id) if record.predictor_id else None
         if adaptation is not None:
-            _learn_row(adaptation, _row_of(record))
+            learn_row(adaptation, row_of(record))
 
     async def activate(self, predictor_id: UUID, artefact: bytes) -> None:
         """Switch to another version.
@@ -209,7 +219,7 @@ class LengthPredictor:
         """
         for learned in (self._interactive, self._batch):
             adaptation = await asyncio.to_thread(
-                _initial_adaptation, artefact, self.model_hash, self.embedder.id
+                initial_adaptation, artefact, self.model_hash, self.embedder.id
             )
             rows = recent_outcomes(
                 self._sessions,
@@ -219,7 +229,7 @@ class LengthPredictor:
                 batch=learned is self._batch,
             )
             for row in await rows:
-                _learn_row(adaptation, row)
+                learn_row(adaptation, row)
             before = {key: kept for key, kept in learned.adaptations.items() if key == self._active}
             learned.adaptations = {**before, predictor_id: adaptation}
         await self._client.load(predictor_id, self.model_hash, artefact)
@@ -227,176 +237,46 @@ class LengthPredictor:
         self.counts.activations += 1
         log.info("predictor_version_activated", predictor=str(predictor_id), model=self.model)
 
-    def _learned_for(self, request: PredictionRequest) -> _Learned:
+    def _learned_for(self, request: PredictionRequest) -> Learned:
         """What to predict from; an app's first lines are predicted from its other requests."""
-        if not request.batch or _history_of(self._batch, request).source != "app":
+        if not request.batch or history_of(self._batch, request).source != "app":
             return self._interactive
         return self._batch
 
-    def _replied(self, opened: OpenPrediction, learned: _Learned, reply: ScoreReply | None) -> None:
+    def _replied(self, opened: OpenPrediction, learned: Learned, reply: ScoreReply | None) -> None:
         """Revise a prediction by its score, if a version made one."""
         if reply is None:
+            self._add_late_embeddings(opened)
             return
-        _keep_embeddings(opened.newest.embeddings, reply, self.embedder.id)
+        keep_embeddings(opened.newest.embeddings, reply, self.embedder.id)
+        if reply.last:
+            self._add_late_embeddings(opened)
         self.counts.embeddings["computed"] += reply.input_embedding is not None
         self.counts.embeddings["shed"] += reply.shed
         if reply.scored is None:
             return
-        opened.revise(_by_version(opened, learned, reply.scored, reply.stage))
+        if reply.stage == "text":
+            opened.first = opened.first or reply.scored
+        elif adaptation := learned.adaptations.get(reply.scored.predictor):
+            adaptation.two_stages = True
+        opened.revise(by_version(opened, learned, reply.scored, reply.stage))
         late, opened.late = opened.late, []
         for record in late:
-            self._teach_version(_as_predicted(record, opened.newest))
+            self._teach_version(as_predicted(record, opened.newest), opened)
 
-
-def _by_history(
-    request: PredictionRequest,
-    learned: _Learned,
-    history: RequestHistory,
-    vector: Vector,
-    digest: bytes,
-) -> Prediction:
-    """The prediction of the length history, calibrated by its outcomes."""
-    levels = learned.bands.serve(
-        history.source, request.app, history.app.quantiles, request.max_tokens
-    )
-    return Prediction(
-        quantiles=_six(levels),
-        mean=_within(float(expected_tokens(np.array(levels))), request.max_tokens),
-        source=history.source,
-        predictor=None,
-        feature_version=FEATURE_VERSION,
-        features=with_raw_quantiles(vector, history.app.quantiles).tobytes(),
-        instruction_hash=digest,
-    )
-
-
-def _by_version(
-    opened: OpenPrediction, learned: _Learned, score: VersionScore, stage: Stage
-) -> Prediction:
-    """The prediction of a version, corrected and calibrated by its outcomes."""
-    request = opened.request
-    # While a version is being loaded, the previous one still answers.
-    adaptation = learned.adaptations.get(score.predictor) or Adaptation()
-    log_uil = float(opened.vector[USER_INPUT_COLUMN])
-    levels = adaptation.serve(request.app, log_uil, score.quantiles, request.max_tokens)
-    corrected = adaptation.corrected(request.app, log_uil, score.quantiles)
-    natural = [math.exp(log) for log in corrected]
-    shift = adaptation.shift(request.app, log_uil, score.quantiles)
-    mean = limited_mean(score.mean * math.exp(shift), natural, request.max_tokens)
-    return replace(
-        opened.newest,
-        quantiles=_six(levels),
-        mean=_within(mean, request.max_tokens),
-        source="model",
-        predictor=score.predictor,
-        features=with_raw_quantiles(opened.vector, score.quantiles).tobytes(),
-        stage=stage,
-    )
-
-
-def _six(levels: Sequence[float]) -> tuple[float, float, float, float, float, float]:
-    q10, q25, q50, q75, q90, q95 = levels
-    return q10, q25, q50, q75, q90, q95
-
-
-def _within(mean: float, max_tokens: int) -> float:
-    return min(max(mean, 1.0), float(max_tokens))
-
-
-def _as_predicted(record: Record, prediction: Prediction) -> Record:
-    """The record as it would be if this prediction had come before the end."""
-    return replace(
-        record,
-        quantiles=list(prediction.quantiles),
-        prediction_source=prediction.source,
-        predictor_id=prediction.predictor,
-        features=prediction.features,
-    )
-
-
-def _row_of(record: Record) -> HistoryRow:
-    outcome = LengthOutcome(
-        record.tenant_id,
-        record.app_id,
-        record.end_user,
-        record.generation_tokens,
-        record.censored,
-        ended_at(record.arrived_at, record.response_s),
-    )
-    return HistoryRow(
-        outcome,
-        record.predictor_id,
-        record.feature_version,
-        record.features,
-        record.prediction_source,
-    )
-
-
-def _history_of(learned: _Learned, request: PredictionRequest) -> RequestHistory:
-    return learned.history.history(
-        tenant=request.tenant,
-        app=request.app,
-        end_user=request.end_user,
-        max_tokens=request.max_tokens,
-        now=time.time(),
-    )
-
-
-def _initial_adaptation(artefact: bytes, model_hash: str, embedder: str) -> Adaptation:
-    version = decode(artefact, model_hash=model_hash, embedder=embedder)
-    return Adaptation(version.lines, version.scores)
-
-
-def _calibrate_history(bands: SourceBands, row: HistoryRow) -> None:
-    """Learn from an outcome that the length history predicted; others have no such quantiles."""
-    if row.predictor is not None or not _usable(row):
-        return
-    raw = raw_quantiles(from_bytes(row.features))
-    if any(raw[1:]):  # 0 in rows of earlier releases and of imported logs
-        _calibrate(bands, row.source, row.outcome, raw)
-
-
-def _calibrate(
-    bands: SourceBands, source: str, outcome: LengthOutcome, raw: Sequence[float]
-) -> None:
-    """Learn from an outcome and its ln quantiles, the upper ones last."""
-    if outcome.tokens or not outcome.censored:  # else it was cut off before its first token
-        upper = raw[-len(CALIBRATED_LEVELS) :]
-        bands.learn(source, outcome.app, upper, outcome.tokens, censored=outcome.censored)
-
-
-def _usable(row: HistoryRow) -> bool:
-    """Whether the row has features of this version and was not cut off before its first token."""
-    cut_off_at_once = row.outcome.censored and not row.outcome.tokens
-    known = row.feature_version == FEATURE_VERSION and bool(row.features)
-    return known and not cut_off_at_once
-
-
-def _learn_row(adaptation: Adaptation, row: HistoryRow) -> None:
-    outcome = row.outcome
-    if not _usable(row):
-        return
-    vector = from_bytes(row.features)
-    log_uil, raw = float(vector[USER_INPUT_COLUMN]), raw_quantiles(vector)
-    adaptation.learn(ScoredOutcome(outcome.app, log_uil, raw, outcome.tokens, outcome.censored))
-
-
-def _keep_embeddings(embeddings: Embeddings, reply: ScoreReply, embedder: str) -> None:
-    """Store the vectors of a reply for the record."""
-    embeddings.text = reply.text
-    embeddings.instruction = reply.instruction_embedding
-    embeddings.user_input = reply.input_embedding
-    embeddings.embedder = embedder
-
-
-def head_and_tail(text: str) -> str:
-    """The text; of a very long one, the first and last MAX_INPUT_CHARS / 2."""
-    if len(text) <= MAX_INPUT_CHARS:
-        return text
-    half = MAX_INPUT_CHARS // 2
-    return f"{text[:half]}\n{text[-half:]}"
-
-
-def _encodable(text: str) -> str:
-    """The text with lone surrogates replaced, which JSON may carry and UTF-8 cannot encode."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    def _add_late_embeddings(self, opened: OpenPrediction) -> None:
+        """Store what the records of ended answers lack: no other reply comes."""
+        found = opened.newest.embeddings
+        if self._keep_late is None or found.embedder is None:
+            return
+        for record in opened.records:
+            late = LateEmbeddings(
+                arrived_at=record.arrived_at,
+                id=record.id,
+                embedder=found.embedder,
+                text=None if record.embedding else found.text,
+                instruction=None if record.instruction_embedding else found.instruction,
+                user_input=None if record.input_embedding else found.user_input,
+            )
+            if late.text or late.instruction or late.user_input:
+                self._keep_late(late)

@@ -24,6 +24,8 @@ from gateway.prediction.features.embedder_model import find_embedder
 from gateway.prediction.features.text_encoder import TextEncoder
 from gateway.prediction.serving.frames import (
     LoadVersion,
+    Ping,
+    Pong,
     PredictorReply,
     Readable,
     Ready,
@@ -83,6 +85,7 @@ def answer_requests(scorer: Scorer, arrivals: Arrivals, replies: ReplyWriter) ->
     """Score requests in micro-batches, forever.
 
     Second replies, to requests whose embeddings have been computed, wait for all first replies.
+    A ping is answered between two micro-batches: it shows that this thread is alive.
     """
     queue = ScoreQueue()
     embedded: deque[EmbeddedRequest] = deque()
@@ -90,6 +93,8 @@ def answer_requests(scorer: Scorer, arrivals: Arrivals, replies: ReplyWriter) ->
         for arrived in take_arrived(arrivals, wait=not (queue or embedded)):
             if isinstance(arrived, ScoreRequest | RequestsStarted):
                 queue.add([arrived])
+            elif isinstance(arrived, Ping):
+                replies.send([Pong()])
             else:
                 embedded.append(arrived)
         if queue:

@@ -7,6 +7,7 @@ import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final, NamedTuple, TypeAlias
 from uuid import UUID
 
@@ -17,6 +18,8 @@ from gateway.errors import PredictorRefused, Unavailable
 from gateway.prediction.features.embedder_model import EmbedderModel, packaged_embedder
 from gateway.prediction.serving.frames import (
     LoadVersion,
+    Ping,
+    Pong,
     PredictorReply,
     Ready,
     RequestDropped,
@@ -27,6 +30,7 @@ from gateway.prediction.serving.frames import (
     encode_frame,
     read_reply,
 )
+from gateway.prediction.serving.heartbeat import Heartbeat
 from gateway.prediction.serving.score_queue import MAX_BATCH_REQUESTS
 
 log = structlog.get_logger()
@@ -73,7 +77,8 @@ class _Pending(NamedTuple):
 class PredictorClient:
     """One supervised predictor process; if it dies, the loading of a version fails.
 
-    `embedder` makes the embeddings, by default the packaged model.
+    A process that hangs is killed and restarted. `embedder` makes the embeddings, by default the
+    packaged model.
     """
 
     def __init__(self, embedder: EmbedderModel | None = None) -> None:
@@ -213,22 +218,27 @@ class PredictorClient:
         )
         log.info("predictor_process_started", pid=process.pid)
         self._process = process
+        assert process.stdin is not None
         assert process.stdout is not None
+        ping = partial(process.stdin.write, encode_frame(Ping()))
+        heartbeat = Heartbeat(ping)
+        watch = asyncio.create_task(_kill_hung(process, heartbeat), name="predictor heartbeat")
         try:
             while True:
                 reply = await read_reply(process.stdout)
+                heartbeat.heard()
                 if isinstance(reply, Ready):
                     log.info("predictor_process_ready", after_s=round(time.monotonic() - began, 1))
                     if self._load is None:
                         self._ready.set()
                     else:  # ready once it has loaded the version in use
-                        assert process.stdin is not None
                         process.stdin.write(encode_frame(self._load))
                 else:
                     self._handle_reply(reply)
         except asyncio.IncompleteReadError:
             return await process.wait()
         finally:
+            watch.cancel()
             self._ready.clear()
             self._process = None
             self._fail_pending()
@@ -251,7 +261,7 @@ class PredictorClient:
                     loaded.set_result(None)
                 else:
                     loaded.set_exception(PredictorRefused(error))
-            case Ready():
+            case Ready() | Pong():
                 pass
 
     def _fail_pending(self) -> None:
@@ -261,3 +271,10 @@ class PredictorClient:
         for loading in self._loading.values():
             if not loading.done():
                 loading.set_exception(Unavailable("the predictor process ended"))
+
+
+async def _kill_hung(process: Process, heartbeat: Heartbeat) -> None:
+    """Kill the process once it hangs; its supervisor then restarts it."""
+    await heartbeat.lost()
+    log.warning("predictor_process_hung", pid=process.pid, silent_s=round(heartbeat.silent_s, 1))
+    process.kill()

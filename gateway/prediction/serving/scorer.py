@@ -21,6 +21,7 @@ from gateway.prediction.model.inputs import ModelInputs, unpack_vector
 from gateway.prediction.model.length_model import LengthModel
 from gateway.prediction.serving.frames import (
     LoadVersion,
+    Ping,
     RequestDropped,
     RequestsStarted,
     ScoreReply,
@@ -40,7 +41,7 @@ class EncodedRequest(Struct, frozen=True):
 
 
 EmbeddedRequest: TypeAlias = Embedded[EncodedRequest]
-Arrival: TypeAlias = ScoreRequest | RequestsStarted | EmbeddedRequest
+Arrival: TypeAlias = ScoreRequest | RequestsStarted | Ping | EmbeddedRequest
 Arrivals: TypeAlias = SimpleQueue[Arrival]
 
 

@@ -37,14 +37,18 @@ def start_limits(
     It is late once an answer of its 0.9 quantile would miss the deadline, unlikely to end in time
     once its median would, and infeasible once even a very short answer would. About one answer in a
     hundred is shorter than that: in logarithms, it is twice as far below the 0.1 quantile as the
-    0.1 quantile is below the 0.25 quantile. Untrusted predictions make no request infeasible.
+    0.1 quantile is below the 0.25 quantile. By a provisional prediction, an answer may be a single
+    token. Untrusted predictions make no request infeasible.
     """
     late_s = unlikely_s = infeasible_s = inf
     if request.deadline_s is not None:
         low, lower = request.quantiles[:2]
         late_s = request.deadline_s - seconds(request.p90)
         unlikely_s = request.deadline_s - seconds(request.median)
-        infeasible_s = request.deadline_s - (seconds(low**3 / lower**2) if trusted else 0.0)
+        shortest = low**3 / lower**2
+        if request.provisional:
+            shortest = min(shortest, 1.0)
+        infeasible_s = request.deadline_s - (seconds(shortest) if trusted else 0.0)
     if request.start_by_s is not None:
         infeasible_s = min(infeasible_s, request.start_by_s)
     return StartLimits(late_s, unlikely_s, infeasible_s)

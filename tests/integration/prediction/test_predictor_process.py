@@ -1,4 +1,5 @@
 import asyncio
+import itertools
 import math
 import os
 import signal
@@ -7,21 +8,24 @@ import sys
 from asyncio.subprocess import PIPE
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import numpy as np
 import psutil
 import pytest
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 
 from gateway.child_process import child_environment
 from gateway.database.connection import Database
 from gateway.errors import PredictorRefused
+from gateway.history.late_embeddings import LateEmbeddings
 from gateway.history.record import Record
 from gateway.prediction.features.features import NAMES
 from gateway.prediction.features.text_encoder import TEXT_DIMS
 from gateway.prediction.messages import Prediction, PredictionRequest
 from gateway.prediction.model.artefact import decode, encode
+from gateway.prediction.serving import heartbeat
 from gateway.prediction.serving.frames import (
     LoadVersion,
     Ready,
@@ -116,6 +120,31 @@ async def test_length_history_covers_nine_answers_in_ten(
     assert sum(covered[40:]) >= 0.9 * len(covered[40:])
 
 
+async def test_embeddings_that_come_after_the_end_of_an_answer_are_kept(
+    predictor: LengthPredictor,
+    a_prediction_request: BuildRequest,
+    a_record: Callable[..., Record],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept: dict[UUID, list[LateEmbeddings]] = {}
+    monkeypatch.setattr(
+        predictor, "_keep_late", lambda late: kept.setdefault(late.id, []).append(late)
+    )
+    async with asyncio.timeout(PATIENCE_S):
+        for attempt in itertools.count():  # asked again where the embedder was late
+            opened = predictor.predict(a_prediction_request(f"a dog, {attempt} cats"))
+            record = a_record(model="demo")
+            predictor.observe(record, opened)  # ended before any reply
+            while record.id not in kept:
+                await asyncio.sleep(0.02)
+            if kept[record.id][0].user_input is not None:
+                break
+    (late,) = kept[record.id]
+    assert (late.arrived_at, late.embedder) == (record.arrived_at, predictor.embedder.id)
+    assert len(vector(late.text)) == TEXT_DIMS
+    assert np.linalg.norm(vector(late.user_input)) == pytest.approx(1, abs=1e-3)
+
+
 async def test_killed_process_loses_no_prediction_and_restarts_with_its_version(
     predictor: LengthPredictor,
     a_prediction_request: BuildRequest,
@@ -146,6 +175,33 @@ async def test_killed_process_loses_no_prediction_and_restarts_with_its_version(
     after = (await predictor.predict_by_model(a_prediction_request("one two three four"))).newest
     assert (after.source, after.predictor) == ("model", version)
     assert after.quantiles[2] == pytest.approx(before.quantiles[2], rel=0.3)
+
+
+async def test_process_that_hangs_is_restarted_and_requests_go_by_history_meanwhile(
+    predictor: LengthPredictor,
+    a_prediction_request: BuildRequest,
+    artefact: bytes,
+    eventually: Eventually,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    version = uuid4()
+    await predictor.activate(version, artefact)
+    hung = predictor._client.pid
+    assert hung is not None
+    with capture_logs() as logs:
+        os.kill(hung, signal.SIGSTOP)  # it neither answers nor ends
+        opened = predictor.predict(a_prediction_request("one two"))
+        assert opened.newest.source != "model"
+        with monkeypatch.context() as hurried:
+            hurried.setattr(heartbeat, "BEAT_S", 0.05)
+            await eventually(lambda: predictor._client.pid != hung)
+        await predictor.ready()
+    assert await opened.scored(PATIENCE_S) is opened.newest  # the model will not answer
+    assert opened.newest.source != "model"
+    events = [(line["event"], line["log_level"], line.get("pid")) for line in logs]
+    assert ("predictor_process_hung", "warning", hung) in events
+    after = (await predictor.predict_by_model(a_prediction_request("one two"))).newest
+    assert (after.source, after.predictor) == ("model", version)
 
 
 async def test_embedding_revises_the_prediction_of_a_version_that_reads_it(

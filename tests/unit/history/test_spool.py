@@ -3,6 +3,7 @@ from pathlib import Path
 
 import msgspec
 
+from gateway.history.late_embeddings import LateEmbeddings, merged
 from gateway.history.record import Record
 from gateway.history.spool import Spool, read_sealed
 
@@ -57,3 +58,23 @@ def test_record_of_an_earlier_release_is_read(
     (sealed,) = Spool(tmp_path).seal()
     assert "queue_ahead" in defaults
     assert read_sealed(sealed) == [record]
+
+
+def test_late_embeddings_lie_between_records(
+    tmp_path: Path, a_record: Callable[..., Record]
+) -> None:
+    spool, record = Spool(tmp_path), a_record()
+    late = LateEmbeddings(
+        arrived_at=record.arrived_at,
+        id=record.id,
+        embedder="e",
+        text=None,
+        instruction=None,
+        user_input=b"\x00\x3c",
+    )
+    for line in (record, late):
+        spool.append(line)
+    (sealed,) = spool.seal()
+    assert read_sealed(sealed) == [record, late]
+    assert merged([record, late]) == ([late.added_to(record)], [])
+    assert merged([late, record]) == ([record], [late])

@@ -73,3 +73,27 @@ def test_served_quantiles_rise_and_stay_within_max_tokens() -> None:
     assert list(quantiles) == sorted(quantiles)
     assert quantiles[0] >= 1.0
     assert quantiles[-1] <= 500.0
+
+
+@pytest.mark.parametrize("reads_embeddings", [True, False])
+def test_predictions_of_each_stage_are_covered_by_outcomes_of_their_own(
+    reads_embeddings: bool,
+) -> None:
+    """The second knows which of two kinds an answer is, the first is off by half of a log unit."""
+    adaptation, random = Adaptation([APP]), np.random.default_rng(5)
+    adaptation.two_stages = reads_embeddings
+    covered: dict[bool, list[bool]] = {True: [], False: []}
+    for number in range(1_500):
+        kind = random.choice([-0.5, 0.5])
+        stages = {True: levels(math.log(100), 0.2), False: levels(math.log(100) + kind, 0.2)}
+        if not reads_embeddings:
+            stages[False] = stages[True]
+        tokens = round(100 * math.exp(kind + random.normal(0, 0.2)))
+        for first, scored in stages.items():
+            served = adaptation.serve(APP, 3.5, scored, MAX_TOKENS, first=first)
+            if number >= 200:
+                covered[first].append(tokens <= served[P90])
+        adaptation.learn_first(an_outcome(stages[True], tokens))
+        adaptation.learn(an_outcome(stages[False], tokens))
+    for share in map(np.mean, covered.values()):
+        assert share == pytest.approx(0.9, abs=0.02)

@@ -6,6 +6,7 @@ from math import inf
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from gateway.scheduling.lmaas.cost_class import QueueEntry
 from gateway.scheduling.lmaas.deadlines import Deadlines, StartLimits, start_limits
@@ -54,6 +55,13 @@ def test_untrusted_predictions_make_no_request_infeasible(
 ) -> None:
     request = a_request(quantiles=QUANTILES, deadline_s=50.0, start_by_s=start_by_s)
     assert start_limits(request, seconds, trusted=False) == StartLimits(42.0, 47.0, infeasible_s)
+
+
+def test_provisional_prediction_refuses_only_what_one_token_would_miss(
+    a_request: MakeRequest,
+) -> None:
+    request = replace(a_request(quantiles=QUANTILES, deadline_s=50.0), provisional=True)
+    assert start_limits(request, seconds) == StartLimits(42.0, 47.0, 49.9)
 
 
 def test_latest_start_makes_infeasible_but_never_late(a_request: MakeRequest) -> None:

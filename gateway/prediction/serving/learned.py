@@ -1,0 +1,114 @@
+"""What outcomes have taught: lengths, and how predictions from them and of versions are off."""
+
+import time
+from collections.abc import Sequence
+from uuid import UUID
+
+from msgspec import Struct, field
+
+from gateway.history.record import Record
+from gateway.prediction.adaptation.adaptation import Adaptation, ScoredOutcome
+from gateway.prediction.adaptation.conformal import CALIBRATED_LEVELS
+from gateway.prediction.adaptation.source_bands import SourceBands
+from gateway.prediction.features.features import (
+    FEATURE_VERSION,
+    USER_INPUT_COLUMN,
+    from_bytes,
+    raw_quantiles,
+)
+from gateway.prediction.features.length_history import LengthHistory, LengthOutcome, RequestHistory
+from gateway.prediction.messages import PredictionRequest
+from gateway.prediction.model.artefact import decode
+from gateway.prediction.serving.frames import VersionScore
+from gateway.prediction.serving.warm_start import HistoryRow, ended_at
+
+
+class Learned(Struct):
+    """What outcomes taught: lengths, and corrections of predictions from them and of versions."""
+
+    history: LengthHistory = field(default_factory=LengthHistory)
+    bands: SourceBands = field(default_factory=SourceBands)
+    adaptations: dict[UUID, Adaptation] = field(default_factory=dict)
+
+
+def row_of(record: Record) -> HistoryRow:
+    """The row of history that a record becomes, as far as it teaches anything."""
+    outcome = LengthOutcome(
+        record.tenant_id,
+        record.app_id,
+        record.end_user,
+        record.generation_tokens,
+        record.censored,
+        ended_at(record.arrived_at, record.response_s),
+    )
+    return HistoryRow(
+        outcome,
+        record.predictor_id,
+        record.feature_version,
+        record.features,
+        record.prediction_source,
+    )
+
+
+def history_of(learned: Learned, request: PredictionRequest) -> RequestHistory:
+    """The earlier lengths that concern a request."""
+    return learned.history.history(
+        tenant=request.tenant,
+        app=request.app,
+        end_user=request.end_user,
+        max_tokens=request.max_tokens,
+        now=time.time(),
+    )
+
+
+def initial_adaptation(artefact: bytes, model_hash: str, embedder: str) -> Adaptation:
+    """The adaptation of a version before any outcome. PredictorRefused if it is not readable."""
+    version = decode(artefact, model_hash=model_hash, embedder=embedder)
+    return Adaptation(version.lines, version.scores)
+
+
+def calibrate_history(bands: SourceBands, row: HistoryRow) -> None:
+    """Learn from an outcome that the length history predicted; others have no such quantiles."""
+    if row.predictor is not None or not _usable(row):
+        return
+    raw = raw_quantiles(from_bytes(row.features))
+    if any(raw[1:]):  # 0 in rows of earlier releases and of imported logs
+        calibrate(bands, row.source, row.outcome, raw)
+
+
+def calibrate(
+    bands: SourceBands, source: str, outcome: LengthOutcome, raw: Sequence[float]
+) -> None:
+    """Learn from an outcome and its ln quantiles, the upper ones last."""
+    if outcome.tokens or not outcome.censored:  # else it was cut off before its first token
+        upper = raw[-len(CALIBRATED_LEVELS) :]
+        bands.learn(source, outcome.app, upper, outcome.tokens, censored=outcome.censored)
+
+
+def _usable(row: HistoryRow) -> bool:
+    """Whether the row has features of this version and was not cut off before its first token."""
+    cut_off_at_once = row.outcome.censored and not row.outcome.tokens
+    known = row.feature_version == FEATURE_VERSION and bool(row.features)
+    return known and not cut_off_at_once
+
+
+def learn_first(
+    learned: Learned, outcome: LengthOutcome, log_uil: float, first: VersionScore
+) -> None:
+    """Let a version's first predictions be calibrated by an outcome."""
+    adaptation = learned.adaptations.get(first.predictor)
+    if adaptation is not None and (outcome.tokens or not outcome.censored):
+        tokens, censored = outcome.tokens, outcome.censored
+        adaptation.learn_first(
+            ScoredOutcome.of(outcome.app, log_uil, first.quantiles, tokens, censored=censored)
+        )
+
+
+def learn_row(adaptation: Adaptation, row: HistoryRow) -> None:
+    """Let a version learn from an outcome that it predicted; others are ignored."""
+    outcome = row.outcome
+    if not _usable(row):
+        return
+    vector = from_bytes(row.features)
+    log_uil, raw = float(vector[USER_INPUT_COLUMN]), raw_quantiles(vector)
+    adaptation.learn(ScoredOutcome(outcome.app, log_uil, raw, outcome.tokens, outcome.censored))
