@@ -1,5 +1,6 @@
 """The cost of a step, learned from steps."""
 
+from math import inf
 from random import Random
 
 import numpy as np
@@ -11,6 +12,7 @@ from engine.step.step_cost import (
     MIN_STEPS,
     StepCost,
     amounts,
+    full_rows,
     nonnegative_least_squares,
 )
 
@@ -82,3 +84,25 @@ def test_amounts_that_always_come_together_share_their_cost() -> None:
     found = nonnegative_least_squares(np.ones((2, 2)), np.full(2, 3.0))
     assert found.sum() == pytest.approx(3.0)
     assert (found >= 0).all()
+
+
+def test_rows_of_full_speed_reach_nine_tenths_of_what_any_number_reaches() -> None:
+    rows = full_rows(TRUE)
+    assert rows / (TRUE[0] + TRUE[4] * rows) == pytest.approx(0.9 / TRUE[4])
+    assert full_rows((1.0, 0.0, 1.0, 0.0, 0.0, 1.0)) == inf
+    found = learned(400, noise=0.1, outliers=0.1)
+    assert found.seconds(StepWork(0, 0, 1, 1))
+    assert found.full_rows == pytest.approx(rows, rel=0.15)
+
+
+def test_steps_of_like_numbers_of_rows_leave_the_rows_of_full_speed_as_they_were() -> None:
+    cost, random = learned(400), Random(7)
+    assert cost.coefficients
+    before = cost.full_rows
+    for number in range(MAX_STEPS):
+        work = StepWork(0, 0, 50 + number % 3, 100)
+        cost.observe(work, seconds(work) * random.uniform(0.7, 1.3))
+    assert cost.coefficients
+    assert cost.full_rows == before
+    cost.clear()
+    assert cost.full_rows is None
