@@ -264,7 +264,7 @@ class Step(Struct, frozen=True, omit_defaults=True, tag="step", tag_field="event
     sequence that is alone in its batch always fits and is never returned. `unpinned` are the pins
     released for lack of memory since the step before. `running` includes preempted sequences;
     `computed` is the number of tokens run through the model. `background_rows` is how many
-    sequences from `BACKGROUND` on run at once at most; 0: not measured yet, `max_running` of them.
+    sequences from `BACKGROUND` on run at once at most; 0: the engine does not report it.
     """
 
     number: int

@@ -23,7 +23,7 @@ class Composer:
     step has tokens, they take turns, the longest left out first, and prompts keep `PROMPT_SHARE`.
 
     Of background sequences (`SequenceState.background`) as many run as memory holds, and as
-    `background` finds useful: `max_running` of them before it has measured that. They are composed
+    `background` finds useful: `max_running` of them at first. They are composed
     last. They keep no other out: for
     one that would fit without them they are preempted, then their pins are released. In a step with
     others they get what `background` allows, decoding ones before prompts, in the order they
@@ -40,7 +40,9 @@ class Composer:
         self.memory = memory
         self.step_tokens = step_tokens
         self.max_running = max_running or step_tokens
-        self.background = BackgroundWork(step_tokens, memory.pool.page_tokens, background_factor)
+        self.background = BackgroundWork(
+            step_tokens, memory.pool.page_tokens, background_factor, self.max_running
+        )
         self.running: list[SequenceState] = []
         self.preempted: list[SequenceState] = []
         self.waiting: deque[SequenceState] = deque()
@@ -228,8 +230,7 @@ class Composer:
     def _full(self, *, background: bool) -> bool:
         """Whether no more sequences of a kind may run, whatever the memory holds."""
         running = sum(sequence.background == background for sequence in self.running)
-        most = self.background.most_rows if background else None
-        return running >= (most or self.max_running)
+        return running >= (self.background.most_rows if background else self.max_running)
 
     @property
     def _others_running(self) -> list[SequenceState]:

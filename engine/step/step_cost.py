@@ -39,6 +39,7 @@ class StepCost:
         self._new = 0  # steps since the last fit
         self._coefficients: tuple[float, ...] | None = None
         self._full_rows: float | None = None
+        self.blind_fits = 0  # before `full_rows`, from steps of like numbers of rows
 
     def observe(self, work: StepWork, model_s: float) -> None:
         """Record the time of a step."""
@@ -50,6 +51,7 @@ class StepCost:
         """Drop all steps: those to come take another time."""
         self._steps.clear()
         self._coefficients = self._full_rows = None
+        self.blind_fits = 0
 
     @property
     def coefficients(self) -> tuple[float, ...] | None:
@@ -61,6 +63,7 @@ class StepCost:
             self._new = 0
             if self._rows_vary():
                 self._full_rows = full_rows(self._coefficients)
+            self.blind_fits += self._full_rows is None
         return self._coefficients
 
     @property

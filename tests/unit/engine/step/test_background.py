@@ -273,11 +273,26 @@ def test_as_many_background_sequences_run_as_decode_at_full_speed() -> None:
     machine.submit(*flood)
     machine.step()
     assert len(machine.composer.running) == 4  # until it is measured
-    assert machine.composer.background.most_rows is None
+    assert machine.composer.background.most_rows == 4
     run_rows(machine, 4)
     machine.step()
     assert machine.composer.background.most_rows == pytest.approx(90, abs=2)
     assert len(machine.composer.running) == machine.composer.background.most_rows
+
+
+def test_steps_of_like_size_let_more_run_until_the_time_of_a_row_is_seen() -> None:
+    machine = Machine(a_composer(512, pages=4096, max_running=8))
+    machine.submit(*(a_background(2, 900, number) for number in range(300)))
+    cost = machine.composer.background.cost
+    most = 0
+    for _ in range(40 * MIN_STEPS):
+        work = work_of(machine.step().chunks)
+        most = max(most, work.sequences)
+        cost.observe(work, 1.0 + 0.1 * work.sequences)
+        if cost.full_rows is not None:
+            break
+    assert most > 8
+    assert machine.composer.background.most_rows == pytest.approx(90, rel=0.1)
 
 
 def test_background_is_bounded_by_the_tokens_of_a_step_and_not_below_a_few() -> None:
