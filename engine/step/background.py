@@ -127,7 +127,7 @@ class BackgroundWork:
         """
         rows = self.cost.full_rows
         if rows is None:
-            tried = self._first_rows * 2 ** min(self.cost.blind_fits, MAX_DOUBLINGS)
+            tried = self._first_rows << min(self.cost.blind_fits, MAX_DOUBLINGS)
             return max(self._first_rows, min(tried, self._step_tokens))
         return int(min(max(rows, LEAST_ROWS), self._step_tokens))
 
