@@ -1,7 +1,7 @@
 """The time of a step on this machine, learned from the steps before."""
 
 from collections import deque
-from math import inf, isfinite
+from math import isfinite
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -62,8 +62,10 @@ class StepCost:
             self._coefficients = self._fit()
             self._new = 0
             if self._rows_vary():
-                self._full_rows = full_rows(self._coefficients)
-            self.blind_fits += self._full_rows is None
+                found = full_rows(self._coefficients, self._row_reads())
+                self._full_rows = found or self._full_rows
+            else:
+                self.blind_fits += self._full_rows is None
         return self._coefficients
 
     @property
@@ -80,6 +82,11 @@ class StepCost:
         if coefficients is None:
             return None
         return sum(c * a for c, a in zip(coefficients, amounts(work), strict=True))
+
+    def _row_reads(self) -> float:
+        """The KV tokens that a row read, on average."""
+        reads = sum(work.kv_tokens for work, _ in self._steps)
+        return reads / sum(work.sequences for work, _ in self._steps)
 
     def _rows_vary(self) -> bool:
         rows = [work.sequences for work, _ in self._steps if work.sequences]
@@ -106,15 +113,19 @@ class StepCost:
         return tuple((multiples * prior).tolist())
 
 
-def full_rows(coefficients: tuple[float, ...]) -> float:
-    """The rows with which decoding reaches `FULL_SPEED`; infinite if a row takes no time.
+def full_rows(coefficients: tuple[float, ...], row_reads: float) -> float | None:
+    """The rows with which decoding reaches `FULL_SPEED`, if each reads this many KV tokens.
 
     A step of n rows takes a + b·n seconds and gives n / (a + b·n) tokens per second, which stays
     below 1 / b. It is the share s of that at n = a/b · s / (1 - s); there 1 % more rows give
-    (1 - s) % more tokens per second. The KV tokens that rows read are left out: memory bounds them.
+    (1 - s) % more tokens per second. None if the fit ascribes no time to steps or none to rows: it
+    could not tell these apart.
     """
-    step_s, _, _, _, row_s, _ = coefficients
-    return step_s / row_s * FULL_SPEED / (1 - FULL_SPEED) if row_s else inf
+    step_s, _, _, _, row_s, read_s = coefficients
+    each_s = row_s + read_s * row_reads
+    if not (step_s and each_s):
+        return None
+    return step_s / each_s * FULL_SPEED / (1 - FULL_SPEED)
 
 
 def amounts(work: StepWork) -> tuple[float, ...]:

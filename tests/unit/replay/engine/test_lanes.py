@@ -186,7 +186,7 @@ class KnownCost:
     """The cost of a step, known from the start."""
 
     coefficients = COEFFICIENTS
-    full_rows = full_rows(COEFFICIENTS)
+    full_rows = full_rows(COEFFICIENTS, 0.0)  # replay knows no reads of rows to come
 
     def seconds(self, work: StepWork) -> float:
         return sum(c * a for c, a in zip(COEFFICIENTS, amounts(work), strict=True))
