@@ -282,6 +282,7 @@ class StepLoop(Thread):
                 running=len(composer.running) + len(composer.preempted),
                 suspended=len(composer.preempted),
                 waiting=len(composer.waiting),
+                background_rows=self._background.most_rows,
                 computed=launched.tokens if launched else 0,
                 took_s=launched.took_s if launched else 0.0,
                 times=launched.times if launched else None,

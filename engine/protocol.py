@@ -195,8 +195,9 @@ class KvState(Struct, frozen=True, omit_defaults=True):
 class EngineInfo(Struct, frozen=True):
     """What the engine serves; constant during its lifetime (`epoch`).
 
-    `max_running` sequences run at once at most, and a step computes at most `step_tokens` tokens;
-    0: the engine does not report it. `dtype_reason` is why the model is computed in `dtype`.
+    `max_running` sequences run at once at most, those from `BACKGROUND` on not counted, and a step
+    computes at most `step_tokens` tokens; 0: the engine does not report it. `dtype_reason` is why
+    the model is computed in `dtype`.
     """
 
     epoch: str
@@ -262,7 +263,8 @@ class Step(Struct, frozen=True, omit_defaults=True, tag="step", tag_field="event
     submits them again under new ids, in smaller batches, with the tokens generated so far. A
     sequence that is alone in its batch always fits and is never returned. `unpinned` are the pins
     released for lack of memory since the step before. `running` includes preempted sequences;
-    `computed` is the number of tokens run through the model.
+    `computed` is the number of tokens run through the model. `background_rows` is how many
+    sequences from `BACKGROUND` on run at once at most; 0: the engine does not report it.
     """
 
     number: int
@@ -276,6 +278,7 @@ class Step(Struct, frozen=True, omit_defaults=True, tag="step", tag_field="event
     running: int = 0
     suspended: int = 0  # preempted and not yet resumed
     waiting: int = 0
+    background_rows: int = 0
     computed: int = 0
     took_s: float = 0.0
     times: StepTimes | None = None

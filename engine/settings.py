@@ -73,7 +73,12 @@ class Settings(Struct, frozen=True, rename=_variable):
         int, Meta(ge=1, description="tokens computed per step; longer prompts are chunked")
     ] = 512
     max_running: Annotated[
-        int, Meta(ge=0, description="sequences running at once; 0: 256 on a GPU, 64 on a CPU")
+        int,
+        Meta(
+            ge=0,
+            description="sequences running at once, background ones not counted; 0: 256 on a GPU, "
+            "64 on a CPU",
+        ),
     ] = 0
     engine_pin_share: Annotated[
         float,

@@ -366,8 +366,9 @@ class Settings(Struct, frozen=True, rename=_variable):
         int,
         Meta(
             ge=0,
-            description="most sequences running at once; more wait in the queue, where shares and "
-            "order apply; 0: 256 on a GPU, 64 on a CPU; in a step of fewer tokens they take turns",
+            description="most interactive sequences running at once; more wait in the queue, where "
+            "shares and order apply; 0: 256 on a GPU, 64 on a CPU; in a step of fewer tokens they "
+            "take turns",
         ),
     ] = 0
     engine_device: Annotated[

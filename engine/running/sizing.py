@@ -16,14 +16,14 @@ MAX_SHARE: Final = 0.9  # of a CPU's available memory, for a pool of a single co
 MEMORY_FRACTION: Final = (
     0.9  # of a GPU's free memory; the rest is for CUDA graphs and fragmentation
 )
-CPU_RUNNING: Final = 64  # sequences; more raise the tokens per second by less than a tenth
+CPU_RUNNING: Final = 64  # interactive sequences
 GPU_RUNNING: Final = 256
 
 log = structlog.get_logger()
 
 
 def max_running(model: LoadedModel, settings: Settings) -> int:
-    """Sequences that run at once at most: as configured, else the default of the device."""
+    """Interactive sequences that run at once at most: as configured, else by the device."""
     return settings.max_running or (CPU_RUNNING if model.device.type == "cpu" else GPU_RUNNING)
 
 
@@ -44,16 +44,16 @@ def pool_pages(
 
 
 def cpu_pages(page_bytes: int, context_tokens: int, settings: Settings, available: int) -> int:
-    """A share of the memory, at least one context, at most a context for each that can run.
+    """A share of the memory, at least one context, at most one for each of `CPU_RUNNING` sequences.
 
-    A pool smaller than a context limits the context. StartupFailure if there is too little for a
-    step.
+    More if `max_running` is larger; if it is smaller, background sequences use the rest. A pool
+    smaller than a context limits the context. StartupFailure if there is too little for a step.
     """
     context = -(-context_tokens // settings.page_tokens)
     within_share = int(available * settings.kv_memory_share) // page_bytes
     most = int(available * MAX_SHARE) // page_bytes
     pages = min(
-        max(within_share, min(context, most)), context * (settings.max_running or CPU_RUNNING)
+        max(within_share, min(context, most)), context * max(settings.max_running, CPU_RUNNING)
     )
     step_pages = -(-min(settings.engine_step_tokens, context_tokens) // settings.page_tokens)
     found = (

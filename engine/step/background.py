@@ -10,6 +10,8 @@ from engine.step.memory import KvMemory
 from engine.step.sequence import SequenceState
 from engine.step.step_cost import StepCost
 
+LEAST_ROWS: Final = 16  # run, for a fit from fewer rows says little about more
+MAX_DOUBLINGS: Final = 16  # of the first rows, while their time is not seen
 UNKNOWN_SHARE: Final = 1 / 32  # of a step's tokens, while its cost is not known
 MAX_HELD_STEPS: Final = 64  # the last of them takes background work in
 SAVED_STEPS: Final = 32  # whose seconds for background work are saved at most
@@ -90,12 +92,19 @@ class BackgroundWork:
     end: to 1 + `ALONE_FACTOR` · (`factor` - 1) times the time of others' steps.
 
     While costs are unknown, it gets `UNKNOWN_SHARE` of the tokens of steps with others.
+
+    No more sequences run than decode at full speed (`StepCost.full_rows`), or than a step has
+    tokens: more would hold memory for longer and add little to the tokens per second.
     """
 
-    def __init__(self, step_tokens: int, page_tokens: int, factor: float) -> None:
+    def __init__(
+        self, step_tokens: int, page_tokens: int, factor: float, first_rows: int = LEAST_ROWS
+    ) -> None:
         self.cost = StepCost()
         self.held_rows = 0  # decoding sequences left out of a step, in total
         self.limited_alone = False  # whether the latest step is background alone, and limited
+        self._step_tokens = step_tokens
+        self._first_rows = first_rows
         self._unknown_tokens = max(1, int(step_tokens * UNKNOWN_SHARE))
         self._page_tokens = page_tokens
         self._factor = factor
@@ -108,6 +117,19 @@ class BackgroundWork:
     def due(self) -> bool:
         """Whether the next step must take some in."""
         return self._held_steps + 1 >= MAX_HELD_STEPS
+
+    @property
+    def most_rows(self) -> int:
+        """Background sequences that run at once at most.
+
+        Until that is measured, each fit that cannot see a row's time doubles them, so that the next
+        ones can.
+        """
+        rows = self.cost.full_rows
+        if rows is None:
+            tried = self._first_rows << min(self.cost.blind_fits, MAX_DOUBLINGS)
+            return max(self._first_rows, min(tried, self._step_tokens))
+        return int(min(max(rows, LEAST_ROWS), self._step_tokens))
 
     def fill(
         self, memory: KvMemory, ready: list[SequenceState], budget: int, others: list[Chunk]

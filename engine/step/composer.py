@@ -19,10 +19,12 @@ class Composer:
 
     Sequences with a lower `preempt_first` start first; among equal ones, preempted sequences before
     new ones, in submit order. The first one that does not fit blocks the others, so none starves.
-    At most `max_running` sequences run at once. If more decode than a step has tokens, they take
-    turns, the longest left out first, and prompts keep `PROMPT_SHARE` of the step.
+    At most `max_running` of them run at once, background ones not counted. If more decode than a
+    step has tokens, they take turns, the longest left out first, and prompts keep `PROMPT_SHARE`.
 
-    Background sequences (`SequenceState.background`) are composed last. They keep no other out: for
+    Of background sequences (`SequenceState.background`) as many run as memory holds, and as
+    `background` finds useful: `max_running` of them at first. They are composed
+    last. They keep no other out: for
     one that would fit without them they are preempted, then their pins are released. In a step with
     others they get what `background` allows, decoding ones before prompts, in the order they
     started, so that what started first ends first.
@@ -38,7 +40,9 @@ class Composer:
         self.memory = memory
         self.step_tokens = step_tokens
         self.max_running = max_running or step_tokens
-        self.background = BackgroundWork(step_tokens, memory.pool.page_tokens, background_factor)
+        self.background = BackgroundWork(
+            step_tokens, memory.pool.page_tokens, background_factor, self.max_running
+        )
         self.running: list[SequenceState] = []
         self.preempted: list[SequenceState] = []
         self.waiting: deque[SequenceState] = deque()
@@ -207,7 +211,7 @@ class Composer:
         """
         running = len(self.running)
         while not self._blocked and (self.preempted or self.waiting):
-            if self._full and (background or not self._background_running):
+            if self._full(background=background):
                 break
             sequence = self._next()
             if sequence.background != background:
@@ -223,9 +227,10 @@ class Composer:
             self.running.append(sequence)
         return len(self.running) > running
 
-    @property
-    def _full(self) -> bool:
-        return len(self.running) >= self.max_running
+    def _full(self, *, background: bool) -> bool:
+        """Whether no more sequences of a kind may run, whatever the memory holds."""
+        running = sum(sequence.background == background for sequence in self.running)
+        return running >= (self.background.most_rows if background else self.max_running)
 
     @property
     def _others_running(self) -> list[SequenceState]:
@@ -256,9 +261,7 @@ class Composer:
         if not (yielding or self.memory.tree.yielding(sequence.preempt_first)):
             return False
         others = [s for s in self._competitors(sequence) if s not in yielding]
-        return len(self.running) - len(yielding) < self.max_running and self.memory.fits_without(
-            yielding, others, sequence
-        )
+        return self.memory.fits_without(yielding, others, sequence)
 
     def _drive_out(self, sequence: SequenceState, preempted: list[SequenceState]) -> bool:
         """Make background work yield until a sequence fits; whether it does."""
@@ -272,7 +275,7 @@ class Composer:
 
         Pages reserved for sequences that would be preempted first count as available.
         """
-        return not self._full and self.memory.fits(self._competitors(sequence), sequence)
+        return self.memory.fits(self._competitors(sequence), sequence)
 
     def _competitors(self, sequence: SequenceState) -> list[SequenceState]:
         return [s for s in self.running if s.preempt_first <= sequence.preempt_first]

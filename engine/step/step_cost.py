@@ -18,6 +18,9 @@ FIT_ROUNDS: Final = 3  # of weights against outliers
 MIN_OUTLIER: Final = 0.25  # relative error; rare kinds of steps are no outliers
 PRIOR_STEPS: Final = 1e-3  # weight of the prior's proportions, in steps
 
+FULL_SPEED: Final = 0.9  # of the tokens per second that any number of rows reaches
+ROW_VARIETY: Final = 2.0  # ninth decile of rows over the first, for a fit of a row's time
+
 # Seconds of a step; more if it has a prompt; and per prompt token, KV token that it reads,
 # sequence that decodes, and KV token that one reads. Only the proportions count, and only where
 # steps do not decide: then a sequence more costs a tenth of a step.
@@ -35,6 +38,8 @@ class StepCost:
         self._steps: deque[tuple[StepWork, float]] = deque(maxlen=MAX_STEPS)
         self._new = 0  # steps since the last fit
         self._coefficients: tuple[float, ...] | None = None
+        self._full_rows: float | None = None
+        self.blind_fits = 0  # before `full_rows`, from steps of like numbers of rows
 
     def observe(self, work: StepWork, model_s: float) -> None:
         """Record the time of a step."""
@@ -45,7 +50,8 @@ class StepCost:
     def clear(self) -> None:
         """Drop all steps: those to come take another time."""
         self._steps.clear()
-        self._coefficients = None
+        self._coefficients = self._full_rows = None
+        self.blind_fits = 0
 
     @property
     def coefficients(self) -> tuple[float, ...] | None:
@@ -55,7 +61,20 @@ class StepCost:
         ):
             self._coefficients = self._fit()
             self._new = 0
+            if self._rows_vary():
+                found = full_rows(self._coefficients, self._row_reads())
+                self._full_rows = found or self._full_rows
+            else:
+                self.blind_fits += self._full_rows is None
         return self._coefficients
+
+    @property
+    def full_rows(self) -> float | None:
+        """Rows with which decoding is at `FULL_SPEED`, by the latest fit that could see it.
+
+        None until steps have decoded few rows and many.
+        """
+        return self._full_rows
 
     def seconds(self, work: StepWork) -> float | None:
         """The time of a step."""
@@ -63,6 +82,18 @@ class StepCost:
         if coefficients is None:
             return None
         return sum(c * a for c, a in zip(coefficients, amounts(work), strict=True))
+
+    def _row_reads(self) -> float:
+        """The KV tokens that a row read, on average."""
+        reads = sum(work.kv_tokens for work, _ in self._steps)
+        return reads / sum(work.sequences for work, _ in self._steps)
+
+    def _rows_vary(self) -> bool:
+        rows = [work.sequences for work, _ in self._steps if work.sequences]
+        if len(rows) < MIN_STEPS:
+            return False
+        few, many = np.quantile(rows, (0.1, 0.9))
+        return bool(many >= ROW_VARIETY * few)
 
     def _fit(self) -> tuple[float, ...]:
         prior = np.array(PRIOR)
@@ -80,6 +111,21 @@ class StepCost:
             limit = max(3 * float(np.median(error)), MIN_OUTLIER)
             weights = np.minimum(1, limit / np.maximum(error, 1e-9)) ** 2
         return tuple((multiples * prior).tolist())
+
+
+def full_rows(coefficients: tuple[float, ...], row_reads: float) -> float | None:
+    """The rows with which decoding reaches `FULL_SPEED`, if each reads this many KV tokens.
+
+    A step of n rows takes a + b·n seconds and gives n / (a + b·n) tokens per second, which stays
+    below 1 / b. It is the share s of that at n = a/b · s / (1 - s); there 1 % more rows give
+    (1 - s) % more tokens per second. None if the fit ascribes no time to steps or none to rows: it
+    could not tell these apart.
+    """
+    step_s, _, _, _, row_s, read_s = coefficients
+    each_s = row_s + read_s * row_reads
+    if not (step_s and each_s):
+        return None
+    return step_s / each_s * FULL_SPEED / (1 - FULL_SPEED)
 
 
 def amounts(work: StepWork) -> tuple[float, ...]:

@@ -93,6 +93,7 @@ class EngineEvents:
             self._dispatcher.resize(step.kv)
         self._session.step = step
         self._loop.advance(1)
+        self._loop.limit_batch(step.background_rows or None)
         if step.preempted or step.returned:
             self._count_preemptions([*step.preempted, *step.returned])
         if step.unpinned:

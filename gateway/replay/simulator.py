@@ -47,12 +47,21 @@ def replay(
     """
     simulated = _engine(policy, engine, workload)
     return Simulation(
-        workload, policy, simulated, engine.shape, tau_floor=tau_floor, max_samples=max_samples
+        workload,
+        policy,
+        simulated,
+        engine.shape,
+        most_background=engine.most_background,
+        tau_floor=tau_floor,
+        max_samples=max_samples,
     ).run()
 
 
 class Simulation:
-    """One run. The clock jumps from event to event."""
+    """One run. The clock jumps from event to event.
+
+    `most_background` sequences of jobs run at once at most; None: as many as interactive ones.
+    """
 
     def __init__(
         self,
@@ -61,6 +70,7 @@ class Simulation:
         engine: SimulatedEngine,
         shape: EngineShape,
         *,
+        most_background: int | None,
         tau_floor: float | None,
         max_samples: int,
     ) -> None:
@@ -68,6 +78,7 @@ class Simulation:
         self._loop = ControlLoop(policy)
         self._engine = engine
         self._loop.resize(shape.pages, shape.page_tokens, shape.max_sequences)
+        self._loop.limit_batch(most_background)
         self._arrivals: list[float] = [*workload.arrived_s.tolist(), inf]
         room = shape.max_sequence_tokens - workload.prompt_tokens
         self._max_tokens = np.minimum(workload.max_tokens, room)

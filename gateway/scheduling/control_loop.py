@@ -223,6 +223,14 @@ class ControlLoop:
         self._pool = pages, page_tokens, max_running
         self.policy.resize(pages, page_tokens, max_running)
         self.batch_lane.resize(self.policy.admission.capacity)
+        self.limit_batch(None)
+
+    def limit_batch(self, most_running: int | None) -> None:
+        """Set the most running sequences of the batch lane, as the engine has measured it.
+
+        None: it has not; as many as in the other lane.
+        """
+        self.batch_lane.most_running = self._pool[2] if most_running is None else most_running
 
     def interrupt(self) -> None:
         """The engine stopped: drop batches in flight, whose serving times would be distorted."""

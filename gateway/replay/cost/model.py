@@ -1,8 +1,8 @@
 """The time of an engine's steps, as measured on a real one or from a card's published figures."""
 
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
-from typing import Annotated, Protocol, TypeAlias
+from typing import Annotated, Final, Protocol, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -12,6 +12,9 @@ from gateway.errors import InvalidRequest, NotFound
 
 NonNegative: TypeAlias = Annotated[float, Meta(ge=0)]
 PositiveInt: TypeAlias = Annotated[int, Meta(ge=1)]
+
+LEAST_ROWS: Final = 16  # of background work, that run whatever a fit says
+FULL_SPEED: Final = 0.9  # of the tokens per second that any number of rows reaches
 
 
 class StepCost(Protocol):
@@ -31,6 +34,10 @@ class StepCost(Protocol):
 
     def run_seconds(self, sequences: int, kv_tokens: float, steps: int) -> float:
         """Seconds of `steps` decode steps, each reading a KV token a sequence more."""
+
+    @property
+    def full_rows(self) -> float:
+        """Sequences with which decoding reaches `FULL_SPEED`, whatever KV tokens they read."""
 
 
 class LinearCost(Struct, frozen=True, tag="linear", tag_field="kind"):
@@ -62,6 +69,11 @@ class LinearCost(Struct, frozen=True, tag="linear", tag_field="kind"):
         """Seconds of `steps` decode steps, each reading a KV token a sequence more."""
         reads = steps * kv_tokens + sequences * (steps * (steps - 1) // 2)
         return steps * (self.step_s + self.sequence_s * sequences) + self.kv_token_s * reads
+
+    @property
+    def full_rows(self) -> float:
+        """Sequences with which decoding reaches `FULL_SPEED`; infinite if they take no time."""
+        return _full_rows(self.step_s, self.sequence_s)
 
 
 class GpuProfile(Struct, frozen=True, tag="gpu", tag_field="kind"):
@@ -102,12 +114,26 @@ class GpuProfile(Struct, frozen=True, tag="gpu", tag_field="kind"):
             + memory_bound * (first_s + growth_s * (compute_bound + steps - 1) / 2)
         )
 
+    @property
+    def full_rows(self) -> float:
+        """Sequences with which decoding reaches `FULL_SPEED`, or with which computing begins to
+        take longer than reading the weights: until there each adds its share in full.
+        """
+        row_s = self._compute_s(1)
+        balanced = self._memory_s(0) / row_s if row_s else inf
+        return max(balanced, _full_rows(self.overhead_s, row_s))
+
     def _memory_s(self, kv_tokens: float) -> float:
         kv_bytes = self.kv_bytes_per_token * kv_tokens
         return (self.weight_bytes + kv_bytes) / self.bandwidth_bytes_s
 
     def _compute_s(self, tokens: int) -> float:
         return 2 * self.parameters * tokens / self.flops_s
+
+
+def _full_rows(step_s: float, row_s: float) -> float:
+    """The n at which n / (step_s + row_s n) is `FULL_SPEED` of 1 / row_s, as in the engine."""
+    return step_s / row_s * FULL_SPEED / (1 - FULL_SPEED) if row_s else inf
 
 
 class EngineShape(Struct, frozen=True, kw_only=True):
@@ -118,7 +144,8 @@ class EngineShape(Struct, frozen=True, kw_only=True):
     engine after `submit_delay_s` (`order_s` in a calibration file), and is taken `lag_steps` after
     the end of the step that runs then: a step is composed while the previous one runs, so only an
     ideal engine has a lag of 0. Pinned prefixes take at most `pin_share` of the pages; a step with
-    background work takes at most `background_factor` times its time without.
+    background work takes at most `background_factor` times its time without. `max_sequences` bounds
+    interactive sequences.
     """
 
     pages: PositiveInt
@@ -139,12 +166,12 @@ class EngineShape(Struct, frozen=True, kw_only=True):
 
     @property
     def max_running_sequences(self) -> int:
-        """The most sequences that run at once."""
+        """The most interactive sequences that run at once."""
         return self.max_sequences or self.step_tokens
 
     @property
     def max_interactive_sequences(self) -> int:
-        """The most interactive ones: their decoding fits one step, so they take no turns."""
+        """The same in replay, where their decoding fits one step: they take no turns."""
         return min(self.step_tokens, self.max_running_sequences)
 
     @property
@@ -158,6 +185,11 @@ class EngineModel(Struct, frozen=True, kw_only=True):
 
     cost: LinearCost | GpuProfile
     shape: EngineShape
+
+    @property
+    def most_background(self) -> int:
+        """The most background sequences that run at once, whatever the memory holds."""
+        return int(min(max(self.cost.full_rows, LEAST_ROWS), self.shape.step_tokens))
 
 
 class NamedEngine(Struct, frozen=True):

@@ -31,6 +31,7 @@ class LaneMemoryEngine(PinningEngine):
         self.background_preempted: Sequences = []  # in order of arrival
         self.held: dict[int, SimulatedSequence] = {}
         self._background_pages = DecodePages(model.shape.page_tokens)
+        self._most_background = model.most_background
 
     @property
     def _queued(self) -> bool:
@@ -71,9 +72,7 @@ class LaneMemoryEngine(PinningEngine):
 
     def _start_fitting(self) -> None:
         """Start interactive sequences; background ones yield to them."""
-        while not self._start_blocked and self._queued:
-            if self._full and not self.background:
-                return
+        while not self._start_blocked and self._queued and not self._full:
             queue = self.preempted or self.waiting
             sequence = queue[0]
             sequence.reserve_next()
@@ -85,23 +84,24 @@ class LaneMemoryEngine(PinningEngine):
 
     @property
     def _full(self) -> bool:
-        return len(self.running) >= self._shape.max_running_sequences
+        """Whether no more sequences of the lane whose turn it is may run, whatever fits."""
+        if self._queued:
+            interactive = len(self.running) - len(self.background)
+            return interactive >= self._shape.max_interactive_sequences
+        return len(self.background) >= self._most_background
 
     def _make_room(self, sequence: SimulatedSequence) -> bool:
         """Whether an interactive sequence can start, if necessary in place of background work.
 
         That yields only if the sequence can then start.
         """
-        most = self._shape.max_interactive_sequences
-        if len(self.running) - len(self.background) >= most:
-            return False
-        if not self._full and self._fits(sequence):
+        if self._fits(sequence):
             return True
         if not self.running:
             return self._start_alone(sequence)
         if not self._fits_alone(sequence):
             return False
-        while self._full or not self._fits(sequence):
+        while not self._fits(sequence):
             if not self._yield_memory():
                 return False
         return True

@@ -110,7 +110,7 @@ class FuturePeak:
         self._joined: dict[str, PageUse] = {}
         self._prefixes = PrefixForecast()
         self._assumed: Quantiles | None = None
-        self._withheld = self._withheld_sequences = 0
+        self._withheld = 0
         self.resize(NO_CAPACITY)
 
     @property
@@ -214,9 +214,9 @@ class FuturePeak:
         """Count a prefix only while a member lives; ignored if it is not pinned."""
         self._add(self._prefixes.unpin(prefix_id))
 
-    def withhold(self, pages: int, sequences: int = 0) -> None:
-        """Keep this much of the pool free; a request still starts where nothing else runs."""
-        self._withheld, self._withheld_sequences = pages, sequences
+    def withhold(self, pages: int) -> None:
+        """Keep this many pages of the pool free; a request still starts where nothing else runs."""
+        self._withheld = pages
         self._available = self._capacity.pages - pages
 
     def reserve(self, request: QueuedRequest) -> int:
@@ -237,7 +237,7 @@ class FuturePeak:
         self._margin.observed(ended, preempted, running=len(self._joined))
 
     def _try_join(self, request: QueuedRequest) -> bool:
-        if not self._capacity.allows(len(self._joined) + self._withheld_sequences):
+        if not self._capacity.allows(len(self._joined)):
             return False
         own = self._capacity.pages_for(request.prompt_tokens)
         if request.prefix is not None:

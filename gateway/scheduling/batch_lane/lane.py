@@ -37,11 +37,14 @@ class BatchLane:
 
     Within a tenant nothing passes the first request, and nothing passes the tenant whose turn it
     is: memory is kept until it fits. If nothing at all runs, it starts whether it fits or not.
+
+    Memory bounds the lane, and `most_running`: more would not decode faster together.
     """
 
     def __init__(self) -> None:
         self.queue = BatchQueue()
         self.admission = FuturePeak(initial_z(DEFAULT_TARGET))
+        self.most_running: int | None = None  # at once; None: no limit
         self.running: dict[str, float | None] = {}  # when each started; None after an outage
         self.used = False  # whether it has had a request
         self.ends = 0
@@ -102,12 +105,12 @@ class BatchLane:
 
     def dispatch(self, now_s: float, running: RunningNow) -> Dispatch | None:
         """The next requests that fit; None if nothing is queued or fits."""
-        candidates = self.queue.next(MAX_PER_DISPATCH)
+        candidates = self.queue.next(min(MAX_PER_DISPATCH, self._places))
         if not candidates:
             return None
         if self._outdated or self.admission.stale:
             self.refresh(running(), now_s)
-        self.admission.withhold(*self._reserve.at(now_s, self._window_s))
+        self.admission.withhold(self._reserve.at(now_s, self._window_s))
         fitting = self.admission.admit(candidates)
         if not fitting and self.admission.empty:  # too large: the engine accepts or refuses it
             self.admission.force(candidates[0])
@@ -172,12 +175,11 @@ class BatchLane:
         if now_s is not None:
             capacity = self.admission.capacity
             others = [each for each in running if each.lane == "interactive" and not each.suspended]
-            pages = sum(capacity.pages_for(each.kv_tokens) for each in others)
-            self._reserve.begin(now_s, pages, len(others))
+            self._reserve.begin(now_s, sum(capacity.pages_for(each.kv_tokens) for each in others))
 
     def resize(self, capacity: Capacity) -> None:
         """Set the size of the pool."""
-        self.admission.resize(capacity)
+        self.admission.resize(Capacity(capacity.pages, capacity.page_tokens))
         self._outdated = True
 
     def interrupt(self) -> None:
@@ -202,6 +204,13 @@ class BatchLane:
             )
             for place, group in enumerate(self.queue.ordered(), 1)
         ]
+
+    @property
+    def _places(self) -> int:
+        """How many more may run, as far as memory allows."""
+        if self.most_running is None:
+            return MAX_PER_DISPATCH
+        return max(self.most_running - len(self.running), 0)
 
     @property
     def _window_s(self) -> float:

@@ -1,27 +1,17 @@
 """How much memory the batch lane leaves for interactive requests that will arrive.
 
 Time is cut into windows of one mean run in the lane. In each, the interactive requests that started
-in it held some peak of pages and sequences at once: earlier ones are among the running sequences
-that admission sees. The reserve is the 0.95 quantile of the last windows' peaks.
+in it held some peak of pages at once: earlier ones are among the running sequences that admission
+sees. The reserve is the 0.95 quantile of the last windows' peaks.
 """
 
 from collections import deque
 from math import ceil
-from typing import Final, NamedTuple
+from typing import Final
 
 MAX_WINDOWS: Final = 20
 QUANTILE: Final = 0.95
 MIN_WINDOW_S: Final = 0.1
-
-
-class Reserve(NamedTuple):
-    """Pages and sequences."""
-
-    pages: int
-    sequences: int
-
-
-NOTHING: Final = Reserve(0, 0)
 
 
 class ArrivalReserve:
@@ -33,19 +23,19 @@ class ArrivalReserve:
     """
 
     def __init__(self) -> None:
-        self._peaks: deque[Reserve] = deque(maxlen=MAX_WINDOWS)
+        self._peaks: deque[int] = deque(maxlen=MAX_WINDOWS)
         self._began_s = 0.0
         self._held: dict[str, int] = {}  # pages of those that started in this window
         self._pages = 0
-        self._peak = NOTHING
+        self._peak = 0
         self._begun = False
 
-    def begin(self, now_s: float, pages: int, sequences: int) -> None:
-        """The lane is used for the first time; interactive requests hold this much."""
+    def begin(self, now_s: float, pages: int) -> None:
+        """The lane is used for the first time; interactive requests hold this many pages."""
         if not self._begun:
             self._begun = True
             self._began_s = now_s
-            self._peaks.append(Reserve(pages, sequences))
+            self._peaks.append(pages)
 
     def started(self, request_id: str, pages: int, now_s: float, window_s: float) -> None:
         """An interactive request started, and will hold this many pages."""
@@ -54,23 +44,18 @@ class ArrivalReserve:
         self._roll(now_s, window_s)
         self._held[request_id] = pages
         self._pages += pages
-        self._peak = Reserve(
-            max(self._peak.pages, self._pages), max(self._peak.sequences, len(self._held))
-        )
+        self._peak = max(self._peak, self._pages)
 
     def ended(self, request_id: str) -> None:
         """An interactive request ended; one that started in an earlier window is ignored."""
         self._pages -= self._held.pop(request_id, 0)
 
-    def at(self, now_s: float, window_s: float) -> Reserve:
-        """The reserve now, given the mean run in the lane."""
+    def at(self, now_s: float, window_s: float) -> int:
+        """The pages to leave now, given the mean run in the lane."""
         self._roll(now_s, window_s)
         if not self._peaks:
-            return NOTHING
-        place = ceil(QUANTILE * len(self._peaks)) - 1
-        pages = sorted(peak.pages for peak in self._peaks)
-        sequences = sorted(peak.sequences for peak in self._peaks)
-        return Reserve(pages[place], sequences[place])
+            return 0
+        return sorted(self._peaks)[ceil(QUANTILE * len(self._peaks)) - 1]
 
     def _roll(self, now_s: float, window_s: float) -> None:
         """Close the windows that have passed."""
@@ -79,7 +64,7 @@ class ArrivalReserve:
         if passed < 1:
             return
         self._peaks.append(self._peak)
-        self._peaks.extend([NOTHING] * min(passed - 1, MAX_WINDOWS))
+        self._peaks.extend([0] * min(passed - 1, MAX_WINDOWS))
         self._began_s += passed * window_s
         self._held.clear()
-        self._pages, self._peak = 0, NOTHING
+        self._pages = self._peak = 0

@@ -160,7 +160,7 @@ class RecordingSimulation(Simulation):
     """A replay that records its dispatches."""
 
     def __init__(self, *given: Any) -> None:
-        super().__init__(*given, tau_floor=TAU_FLOOR, max_samples=2)
+        super().__init__(*given, most_background=None, tau_floor=TAU_FLOOR, max_samples=2)
         self.dispatches = Dispatches()
 
     @property

@@ -11,6 +11,7 @@ from engine.kv.pages import PagePool
 from engine.protocol import BACKGROUND, Pin, StepWork
 from engine.step.background import (
     ALONE_FACTOR,
+    LEAST_ROWS,
     MAX_HELD_STEPS,
     RECENT_S,
     SAVED_STEPS,
@@ -246,16 +247,63 @@ def an_interactive(prompt: int, max_tokens: int, arrival: int) -> SequenceState:
     return a_state(Job(prompt, max_tokens, max_tokens, max_tokens), arrival)
 
 
-def test_a_newcomer_drives_out_background_that_fills_all_slots() -> None:
+def test_background_counts_apart_from_others() -> None:
     machine = Machine(a_composer(max_running=2))
     flood = [a_background(2, 6, number) for number in range(3)]
     machine.submit(*flood)
     machine.step()
-    newcomer = an_interactive(2, 2, 9)
-    machine.submit(newcomer)
+    newcomers = [an_interactive(2, 2, number) for number in range(9, 12)]
+    machine.submit(*newcomers)
     plan = machine.step()
-    assert plan.preempted == [flood[1]]
-    assert machine.composer.running == [flood[0], newcomer]
+    assert not plan.preempted
+    assert machine.composer.running == [*flood[:2], *newcomers[:2]]
+
+
+def run_rows(machine: Machine, rows: int) -> None:
+    """Observe steps of up to `rows` rows, a tenth of a step's time each."""
+    for number in range(4 * MIN_STEPS):
+        work = StepWork(0, 0, 1 + number % rows, 0)
+        machine.composer.background.cost.observe(work, 1.0 + 0.1 * work.sequences)
+    assert machine.composer.background.cost.coefficients
+
+
+def test_as_many_background_sequences_run_as_decode_at_full_speed() -> None:
+    machine = Machine(a_composer(200, pages=4096, max_running=4))
+    flood = [a_background(2, 30, number) for number in range(150)]
+    machine.submit(*flood)
+    machine.step()
+    assert len(machine.composer.running) == 4  # until it is measured
+    assert machine.composer.background.most_rows == 4
+    run_rows(machine, 4)
+    machine.step()
+    assert machine.composer.background.most_rows == pytest.approx(90, abs=2)
+    assert len(machine.composer.running) == machine.composer.background.most_rows
+
+
+def test_steps_of_like_size_let_more_run_until_the_time_of_a_row_is_seen() -> None:
+    machine = Machine(a_composer(512, pages=4096, max_running=8))
+    machine.submit(*(a_background(2, 900, number) for number in range(300)))
+    cost = machine.composer.background.cost
+    most = 0
+    for _ in range(40 * MIN_STEPS):
+        work = work_of(machine.step().chunks)
+        most = max(most, work.sequences)
+        cost.observe(work, 1.0 + 0.1 * work.sequences)
+        if cost.full_rows is not None:
+            break
+    assert most > 8
+    assert machine.composer.background.most_rows == pytest.approx(90, rel=0.1)
+
+
+def test_background_is_bounded_by_the_tokens_of_a_step_and_not_below_a_few() -> None:
+    machine = Machine(a_composer(32, pages=4096, max_running=4))
+    run_rows(machine, 4)
+    assert machine.composer.background.most_rows == 32
+    background = BackgroundWork(256, PAGE_TOKENS, FACTOR)
+    for number in range(4 * MIN_STEPS):
+        background.cost.observe(StepWork(0, 0, 1 + number % 4, 0), 0.01 + 1.0 * (1 + number % 4))
+    assert background.cost.coefficients
+    assert background.most_rows == LEAST_ROWS
 
 
 def test_background_is_not_driven_out_for_one_that_would_not_fit_without_it() -> None:

@@ -11,6 +11,7 @@ from engine.step.step_cost import (
     MIN_STEPS,
     StepCost,
     amounts,
+    full_rows,
     nonnegative_least_squares,
 )
 
@@ -82,3 +83,33 @@ def test_amounts_that_always_come_together_share_their_cost() -> None:
     found = nonnegative_least_squares(np.ones((2, 2)), np.full(2, 3.0))
     assert found.sum() == pytest.approx(3.0)
     assert (found >= 0).all()
+
+
+def test_rows_of_full_speed_reach_nine_tenths_of_what_any_number_reaches() -> None:
+    each_s = TRUE[4] + 1000 * TRUE[5]
+    rows = full_rows(TRUE, 1000)
+    assert rows is not None
+    assert rows / (TRUE[0] + each_s * rows) == pytest.approx(0.9 / each_s)
+    found = learned(400, noise=0.1, outliers=0.1)
+    assert found.seconds(StepWork(0, 0, 1, 1))
+    assert found.full_rows == pytest.approx(rows, rel=0.2)
+
+
+@pytest.mark.parametrize("term", [0, 4])
+def test_a_fit_that_could_not_tell_steps_from_rows_has_no_rows_of_full_speed(term: int) -> None:
+    coefficients = [*TRUE]
+    coefficients[term] = coefficients[5] = 0.0
+    assert full_rows(tuple(coefficients), 1000) is None
+
+
+def test_steps_of_like_numbers_of_rows_leave_the_rows_of_full_speed_as_they_were() -> None:
+    cost, random = learned(400), Random(7)
+    assert cost.coefficients
+    before = cost.full_rows
+    for number in range(MAX_STEPS):
+        work = StepWork(0, 0, 50 + number % 3, 100)
+        cost.observe(work, seconds(work) * random.uniform(0.7, 1.3))
+    assert cost.coefficients
+    assert cost.full_rows == before
+    cost.clear()
+    assert cost.full_rows is None

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import InvalidRequest, NotFound
 from gateway.replay.cost.model import (
+    LEAST_ROWS,
     EngineModel,
     EngineShape,
     GpuProfile,
@@ -66,6 +67,25 @@ def test_no_more_sequences_run_than_a_step_has_tokens() -> None:
     assert msgspec.structs.replace(SHAPE, max_sequences=8).max_running_sequences == 8
     larger = msgspec.structs.replace(SHAPE, max_sequences=900)
     assert (larger.max_running_sequences, larger.max_interactive_sequences) == (900, 512)
+
+
+@pytest.mark.parametrize("cost", [LINEAR, msgspec.structs.replace(CARD, overhead_s=0.1)])
+def test_decoding_is_at_full_speed_with_the_rows_that_the_cost_names(cost: StepCost) -> None:
+    rows = int(cost.full_rows)
+    fastest = 10**9 / cost.seconds(0, 10**9, 0)
+    assert rows / cost.seconds(0, rows, 0) == pytest.approx(0.9 * fastest, rel=0.01)
+
+
+def test_rows_up_to_the_balance_of_a_card_are_free() -> None:
+    card = msgspec.structs.replace(CARD, overhead_s=0.0)
+    assert card.full_rows == pytest.approx(1e9 / 1e11 / (2 * 5e8 / 1e13))
+    assert card.seconds(0, int(card.full_rows), 0) == pytest.approx(card.seconds(0, 1, 0))
+
+
+@pytest.mark.parametrize(("step_s", "most"), [(0.0, LEAST_ROWS), (1.0, 90), (100.0, 512)])
+def test_as_many_background_sequences_run_as_decode_at_full_speed(step_s: float, most: int) -> None:
+    cost = LinearCost(step_s=step_s, prompt_token_s=1.0, sequence_s=0.1, kv_token_s=1.0)
+    assert EngineModel(cost=cost, shape=SHAPE).most_background == most
 
 
 @pytest.mark.parametrize("cost", [LINEAR, CARD])

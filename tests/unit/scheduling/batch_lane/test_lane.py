@@ -304,6 +304,33 @@ def test_lane_leaves_what_interactive_arrivals_took_lately(a_request: MakeReques
     assert lines_at_once(3) < lines_at_once(1) < alone
 
 
+def test_lane_runs_as_many_as_the_engine_finds_useful_and_max_running_bounds_the_other(
+    a_request: MakeRequest,
+) -> None:
+    gateway = Gateway("fcfs", pages=1000)
+    loop = gateway.loop
+    loop.resize(1000, PAGE, 3)
+
+    def running_after_decision() -> tuple[int, int]:
+        gateway.decide()
+        lines = len(loop.batch_lane.running)
+        return lines, len(gateway.began) - lines
+
+    for _ in range(20):
+        gateway.arrive(a_request(lane="batch"), 50)
+    assert running_after_decision() == (3, 0)
+    loop.limit_batch(7)
+    assert running_after_decision() == (7, 0)
+    for _ in range(5):
+        gateway.arrive(a_request(), 50)
+    assert running_after_decision() == (7, 3)
+    loop.limit_batch(2)  # those that run stay
+    assert running_after_decision() == (7, 3)
+    loop.limit_batch(None)
+    gateway.run([], 1_000)
+    assert not gateway.began
+
+
 def test_shares_and_room_ignore_batch_sequences(a_request: MakeRequest) -> None:
     gateway = Gateway("lmaas", pages=200)
     for place in range(6):
