@@ -19,15 +19,14 @@ class Composer:
 
     Sequences with a lower `preempt_first` start first; among equal ones, preempted sequences before
     new ones, in submit order. The first one that does not fit blocks the others, so none starves.
-    At most `max_running` of them run at once, background ones not counted. If more decode than a
+    At most `max_running` sequences run at once, background ones not counted. If more decode than a
     step has tokens, they take turns, the longest left out first, and prompts keep `PROMPT_SHARE`.
 
-    Of background sequences (`SequenceState.background`) as many run as memory holds, and as
-    `background` finds useful: `max_running` of them at first. They are composed
-    last. They keep no other out: for
-    one that would fit without them they are preempted, then their pins are released. In a step with
-    others they get what `background` allows, decoding ones before prompts, in the order they
-    started, so that what started first ends first.
+    Of background sequences (`SequenceState.background`) as many run as memory holds and
+    `BackgroundWork.most_rows` allows. They are composed last and keep no other out: for one that
+    would fit without them they are preempted, then their pins are released. In a step with others
+    they get what `background` allows, decoding ones before prompts, in the order they started, so
+    that what started first ends first.
     """
 
     def __init__(
