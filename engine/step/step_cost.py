@@ -119,7 +119,7 @@ def full_rows(coefficients: tuple[float, ...], row_reads: float) -> float | None
     A step of n rows takes a + b·n seconds and gives n / (a + b·n) tokens per second, which stays
     below 1 / b. It is the share s of that at n = a/b · s / (1 - s); there 1 % more rows give
     (1 - s) % more tokens per second. None if the fit ascribes no time to steps or none to rows: it
-    could not tell these apart.
+    could not separate these.
     """
     step_s, _, _, _, row_s, read_s = coefficients
     each_s = row_s + read_s * row_reads

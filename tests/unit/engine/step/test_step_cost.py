@@ -96,7 +96,7 @@ def test_rows_of_full_speed_reach_nine_tenths_of_what_any_number_reaches() -> No
 
 
 @pytest.mark.parametrize("term", [0, 4])
-def test_a_fit_that_could_not_tell_steps_from_rows_has_no_rows_of_full_speed(term: int) -> None:
+def test_a_fit_that_could_not_separate_steps_from_rows_has_no_rows_of_full_speed(term: int) -> None:
     coefficients = [*TRUE]
     coefficients[term] = coefficients[5] = 0.0
     assert full_rows(tuple(coefficients), 1000) is None
