@@ -212,7 +212,8 @@ async def _embed_instructions(
 ) -> dict[bytes, bytes]:
     """The embeddings of the instructions; waits for them up to INSTRUCTIONS_TIMEOUT_S.
 
-    They are computed after a first reply. Training treats a missing one as unknown.
+    They are computed after a first reply. Training treats a missing one as unknown: all are if the
+    texts are shed, since there is no model or it could not be loaded.
     """
     instructions: dict[bytes, bytes] = {}
     one_of_each = {
@@ -225,6 +226,8 @@ async def _embed_instructions(
                     reply = await _reply(_encode(encoder, sample.request, row))
                     if reply.instruction_embedding is not None:
                         instructions[digest] = reply.instruction_embedding
+                    elif reply.shed:
+                        return instructions
                     else:
                         await asyncio.sleep(RETRY_S)
     return instructions

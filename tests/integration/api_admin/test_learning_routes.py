@@ -1,5 +1,6 @@
 """Training data over HTTP: opt-out, erasure, imported logs, drift, and their audit trail."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -16,11 +17,15 @@ from gateway.database.errors import Sessions
 from gateway.generation.service import GenerationService
 from gateway.history.record import Record
 from gateway.history.writer import HistoryWriter
+from gateway.prediction.features.embedder_model import find_embedder
 from gateway.prediction.features.features import FEATURE_VERSION, NAMES
+from gateway.prediction.lifecycle import log_import
+from gateway.prediction.lifecycle.log_import import LogImport
 from gateway.prediction.serving.warm_start import recent_outcomes
 from gateway.prediction.training.samples import read_samples
 from models import RequestRecord
-from tests.conftest import Builder
+from tests.conftest import PATIENCE_S, Builder
+from tests.integration.api_admin.conftest import WORDS
 
 Client = httpx.AsyncClient
 FEATURES = np.zeros(len(NAMES), dtype=np.float32).tobytes()
@@ -99,6 +104,21 @@ async def test_imported_log_is_read_by_training_with_its_embeddings(
     assert {row.prediction_source for row in rows} == {"imported"}
     assert {row.end_user for row in rows} == {"ursula", None}
     assert await steps(client) == [("admin", "samples.imported", "m")]
+
+
+async def test_log_is_imported_at_once_where_no_text_is_embedded(
+    build: Builder, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_import, "INSTRUCTIONS_TIMEOUT_S", 2 * PATIENCE_S)
+    await build.app(name="mail", instruction="Answer the mail.")
+    off = find_embedder("off")
+    logs = LogImport(sessions, model="m", counting=WORDS, embedder=off)
+    async with asyncio.timeout(PATIENCE_S):
+        added = await logs.add(a_log({"app": "mail", "input": "Where", "tokens": 7}), by="olga")
+    assert added.rows == 1
+    samples, _ = await read_samples(sessions, "m", embedder=off)
+    assert np.isfinite(samples.inputs.text).all()
+    assert not samples.inputs.embedded.any()
 
 
 async def test_invalid_lines_are_listed_and_nothing_is_imported(
