@@ -1,6 +1,7 @@
 """Finds the price of each record: the one that is valid at its arrival when it is inserted."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import or_, select
@@ -11,24 +12,40 @@ from models import Price
 
 
 async def price_ids(session: AsyncSession, records: Sequence[Record]) -> list[UUID | None]:
-    """The id of each record's price, None without one. The tier's own price goes first."""
+    """The id of each record's price, None without one."""
     if not records:
         return []
-    first = min(record.arrived_at for record in records)
-    statement = select(Price).where(
-        Price.model.in_({record.model for record in records}),
-        or_(Price.valid_until.is_(None), Price.valid_until > first),
+    prices = await prices_since(
+        session,
+        {record.model for record in records},
+        min(record.arrived_at for record in records),
     )
-    prices = (await session.scalars(statement)).all()
-    return [_price_id(prices, record) for record in records]
+    found = [
+        valid_price(prices, record.model, record.service_tier, record.arrived_at)
+        for record in records
+    ]
+    return [price.id if price else None for price in found]
 
 
-def _price_id(prices: Sequence[Price], record: Record) -> UUID | None:
+async def prices_since(
+    session: AsyncSession, models: Collection[str], at: datetime
+) -> Sequence[Price]:
+    """The prices of these models that are valid at that time or later."""
+    statement = select(Price).where(
+        Price.model.in_(models), or_(Price.valid_until.is_(None), Price.valid_until > at)
+    )
+    return (await session.scalars(statement)).all()
+
+
+def valid_price(
+    prices: Sequence[Price], model: str, tier: str | None, at: datetime
+) -> Price | None:
+    """The price of a model and tier at that time. The tier's own price goes first."""
     valid = {
-        price.service_tier: price.id
+        price.service_tier: price
         for price in prices
-        if price.model == record.model
-        and price.valid_from <= record.arrived_at
-        and (price.valid_until is None or record.arrived_at < price.valid_until)
+        if price.model == model
+        and price.valid_from <= at
+        and (price.valid_until is None or at < price.valid_until)
     }
-    return valid.get(record.service_tier, valid.get(None))
+    return valid.get(tier, valid.get(None))

@@ -1,18 +1,18 @@
 """What a request would cost by the price valid now, before its answer is generated."""
 
+from datetime import UTC, datetime
 from decimal import Decimal
 from math import ceil
 from typing import Final
 
 import structlog
 from msgspec import Struct
-from sqlalchemy import Select, func, or_, select
 
 from gateway.database.errors import Sessions, transaction
 from gateway.errors import DatabaseLost
+from gateway.history.pricing import prices_since, valid_price
 from gateway.usage.prices import money
 from gateway.usage.report import PER_TOKEN
-from models import Price
 
 PRICE_WITHIN_S: Final = 2.0  # a prediction without a cost is of more use than a late one
 
@@ -43,30 +43,17 @@ class CostEstimates:
 
         None if no price is valid now, or the database does not answer in time.
         """
+        now = datetime.now(UTC)
         try:
             async with transaction(self._sessions, within_s=PRICE_WITHIN_S) as session:
-                price = await session.scalar(_valid_now(model, tier))
+                prices = await prices_since(session, {model}, now)
         except DatabaseLost as error:
             log.warning("cost_estimate_skipped", error=str(error))
             return None
+        price = valid_price(prices, model, tier, now)
         if price is None:
             return None
         prompt = prompt_tokens * price.input
         expected = prompt + answers * Decimal(str(round(mean, 1))) * price.output
         upper = prompt + answers * ceil(p90) * price.output
         return CostEstimate(money(expected * PER_TOKEN), money(upper * PER_TOKEN))
-
-
-def _valid_now(model: str, tier: str) -> Select[Price]:
-    """The tier's own price goes first."""
-    return (
-        select(Price)
-        .where(
-            Price.model == model,
-            or_(Price.service_tier == tier, Price.service_tier.is_(None)),
-            Price.valid_from <= func.now(),
-            or_(Price.valid_until.is_(None), Price.valid_until > func.now()),
-        )
-        .order_by(Price.service_tier.nulls_last())
-        .limit(1)
-    )
