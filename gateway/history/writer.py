@@ -15,7 +15,13 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DataError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from gateway.history.late_embeddings import ADD, LateEmbeddings, merged, parameters
+from gateway.history.late_embeddings import (
+    ADD,
+    LateEmbeddings,
+    SpoolLine,
+    merged,
+    parameters,
+)
 from gateway.history.pricing import price_ids
 from gateway.history.record import Record
 from gateway.history.spool import Spool, line_of, read_sealed, set_aside
@@ -71,21 +77,23 @@ class HistoryWriter:
 
     def record(self, record: Record) -> None:
         """Store the record of a finished request; on return it survives a killed process."""
-        try:
-            self._spool.append(record)
-        except OSError as error:
-            log.error("spool_failed", reason=str(error))
+        if not self._spooled(record):
             self._unspooled.append(record)
-        self._dirty.set()
 
     def add_embeddings(self, late: LateEmbeddings) -> None:
         """Store vectors that came after the record of their request, as `record` does."""
+        if not self._spooled(late):
+            self._unspooled_late.append(late)
+
+    def _spooled(self, line: SpoolLine) -> bool:
+        """Whether a line that is to be stored is in the spool; if not, memory must keep it."""
+        self._dirty.set()
         try:
-            self._spool.append(late)
+            self._spool.append(line)
         except OSError as error:
             log.error("spool_failed", reason=str(error))
-            self._unspooled_late.append(late)
-        self._dirty.set()
+            return False
+        return True
 
     async def flush(self) -> None:
         """Insert everything recorded so far. SQLAlchemyError if Postgres does not accept it.
