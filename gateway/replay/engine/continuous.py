@@ -202,15 +202,19 @@ class ContinuousEngine(SimulatedEngine):
         return int(self._prefilling[0].computed % self._page_tokens == 0)
 
     def _preempt_for_pages(self) -> None:
-        """Preempt, longest expected remainder first, until every next token has a page."""
+        """Preempt until every next token has a page, or one alone is left."""
+        self._preempt_longest()
+        if self._pages_needed() > self.free:
+            self._drain_leaving()
+
+    def _preempt_longest(self) -> None:
+        """Preempt by the longest expected remainder; one sequence stays."""
         decoding = [sequence for sequence in self.running.values() if sequence.decoding]
         candidates = [*decoding, *self._prefilling]
         if len(candidates) > 1:
             ranked = self._ranked(candidates)
             while len(ranked) > 1 and self._pages_needed() > self.free:
                 self._preempt(self.running[ranked.pop()[1]])
-        if self._pages_needed() > self.free:
-            self._drain_leaving()
 
     def _ranked(self, candidates: Sequences) -> list[tuple[int, int]]:
         """Expected remainders and arrival numbers of sequences; the last is preempted first."""

@@ -57,12 +57,7 @@ class PinningEngine(SharingEngine):
         self._receive(inf)
 
     def _preempt_for_pages(self) -> None:
-        decoding = [sequence for sequence in self.running.values() if sequence.decoding]
-        candidates = [*decoding, *self._prefilling]
-        if len(candidates) > 1:
-            ranked = self._ranked(candidates)
-            while len(ranked) > 1 and self._pages_needed() > self.free:
-                self._preempt(self.running[ranked.pop()[1]])
+        self._preempt_longest()
         while self._pages_needed() > self.free and self._yield_pin():
             pass
         if self._pages_needed() > self.free:
