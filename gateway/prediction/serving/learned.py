@@ -80,16 +80,20 @@ def calibrate(
     bands: SourceBands, source: str, outcome: LengthOutcome, raw: Sequence[float]
 ) -> None:
     """Learn from an outcome and its ln quantiles, the upper ones last."""
-    if outcome.tokens or not outcome.censored:  # else it was cut off before its first token
+    if not _cut_off_at_once(outcome):
         upper = raw[-len(CALIBRATED_LEVELS) :]
         bands.learn(source, outcome.app, upper, outcome.tokens, censored=outcome.censored)
 
 
 def _usable(row: HistoryRow) -> bool:
     """Whether the row has features of this version and was not cut off before its first token."""
-    cut_off_at_once = row.outcome.censored and not row.outcome.tokens
     known = row.feature_version == FEATURE_VERSION and bool(row.features)
-    return known and not cut_off_at_once
+    return known and not _cut_off_at_once(row.outcome)
+
+
+def _cut_off_at_once(outcome: LengthOutcome) -> bool:
+    """Whether the answer was cut off before its first token, and so teaches nothing."""
+    return outcome.censored and not outcome.tokens
 
 
 def learn_first(
@@ -97,7 +101,7 @@ def learn_first(
 ) -> None:
     """Let a version's first predictions be calibrated by an outcome."""
     adaptation = learned.adaptations.get(first.predictor)
-    if adaptation is not None and (outcome.tokens or not outcome.censored):
+    if adaptation is not None and not _cut_off_at_once(outcome):
         tokens, censored = outcome.tokens, outcome.censored
         adaptation.learn_first(
             ScoredOutcome.of(outcome.app, log_uil, first.quantiles, tokens, censored=censored)
