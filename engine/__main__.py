@@ -19,7 +19,7 @@ from engine.service.supervision import end_with_supervisor
 from engine.settings import Settings, read_settings
 
 # torch and oneDNN each keep what they compiled for a number of rows. Their own limits, 1,024 matrix
-# products, take up to 1 GB; oneDNN compiles more often at this one, in a few per cent of a step.
+# products, take up to 1 GB; at these, oneDNN compiles more often.
 CACHE_LIMITS: Final = {"LRU_CACHE_CAPACITY": "32", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256"}
 
 log = structlog.get_logger()
