@@ -12,8 +12,8 @@ from sqlalchemy import update
 from gateway.database.errors import Sessions
 from gateway.files.bounds import FileBounds
 from gateway.files.store import FileStore
+from gateway.jobs.batches.claims.lease import Lease
 from gateway.jobs.batches.ending import BatchEnding
-from gateway.jobs.batches.lease import Lease
 from gateway.jobs.batches.lines import NewLine, RankedLine, insert_lines, store_ranks
 from models import App, Batch
 from models.base import new_id

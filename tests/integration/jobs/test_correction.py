@@ -10,7 +10,7 @@ from gateway.database.errors import Sessions, transaction
 from gateway.generation.request import GenerationRequest
 from gateway.generation.request_state import RequestState
 from gateway.generation.text.tokenizer import ChatTokenizer
-from gateway.jobs.batches.claiming import claim_lines
+from gateway.jobs.batches.claims.claiming import claim_lines
 from gateway.jobs.batches.correction import FIRST, JobCorrections
 from gateway.scheduling.requests import SharedPrefix
 from models import Batch, BatchLine
