@@ -81,7 +81,8 @@ class BatchLine(Base):
     """A request of a job, until the job's files are written: then its lines are deleted.
 
     `body` is the request as it was sent, `result` its line of the output file or the error file,
-    `page_hashes` the prompt's `PromptPages`, eight bytes each, little-endian.
+    `page_hashes` the prompt's `PromptPages`, eight bytes each, little-endian. The line's group is
+    inside that of the outer prefix, if it has one.
     `state` is a `gateway.jobs.batches.states.LineState`. Only the gateway `claimed_by` may end a
     line that runs.
     """
@@ -119,6 +120,8 @@ class BatchLine(Base):
     page_hashes: Mapped[bytes | None] = mapped_column(deferred=True)
     prefix_id: Mapped[str | None]
     prefix_tokens: Mapped[int] = mapped_column(server_default=text("0"))
+    outer_prefix_id: Mapped[str | None]
+    outer_prefix_tokens: Mapped[int] = mapped_column(server_default=text("0"))
     rank: Mapped[int]
     state: Mapped[int] = mapped_column(SmallInteger)
     attempts: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))

@@ -112,7 +112,6 @@ async def _trace(shape: JobShape, lines: int) -> PlanTrace:
                 QueuedPrompts(none, np.zeros(0, np.int64)),
                 page_tokens=PAGE_TOKENS,
                 salt="tenant",
-                levels=shape.levels,
             )
         )
         peak = added = 0

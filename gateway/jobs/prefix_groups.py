@@ -71,6 +71,13 @@ class PrefixGroups(Struct, frozen=True):
         """The same groups with these prompts alone: some may be left without any."""
         return structs.replace(self, group_of=self.group_of[chosen])
 
+    def outermost(self) -> Ints:
+        """The outermost group that each group is inside of, itself if it is inside none."""
+        found: list[int] = []
+        for group, parent in enumerate(self.parent.tolist()):  # a parent comes before
+            found.append(group if parent == ALONE else found[parent])
+        return np.array(found, np.int64)
+
     def sum_below(self, amounts: npt.ArrayLike) -> Floats:
         """An amount of each group, (groups,), and of all groups inside it."""
         total: list[float] = np.asarray(amounts, np.float64).tolist()

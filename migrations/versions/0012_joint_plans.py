@@ -1,4 +1,4 @@
-"""The pages of queued lines, so that jobs of one tenant are planned together."""
+"""What joint plans need of lines: the pages of their prompts, and the outermost prefix."""
 
 from collections.abc import Sequence
 
@@ -14,6 +14,11 @@ depends_on: str | Sequence[str] | None = None
 def upgrade() -> None:
     op.add_column("batches", sa.Column("page_tokens", sa.Integer(), nullable=True))
     op.add_column("batch_lines", sa.Column("page_hashes", sa.LargeBinary(), nullable=True))
+    op.add_column("batch_lines", sa.Column("outer_prefix_id", sa.Text(), nullable=True))
+    op.add_column(
+        "batch_lines",
+        sa.Column("outer_prefix_tokens", sa.Integer(), server_default=sa.text("0"), nullable=False),
+    )
     # Hashes do not compress.
     op.execute("ALTER TABLE batch_lines ALTER page_hashes SET STORAGE EXTERNAL")
     op.create_index(
@@ -26,5 +31,6 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_index("ix_batch_lines_sharing", table_name="batch_lines")
-    op.drop_column("batch_lines", "page_hashes")
+    for column in ("page_hashes", "outer_prefix_id", "outer_prefix_tokens"):
+        op.drop_column("batch_lines", column)
     op.drop_column("batches", "page_tokens")

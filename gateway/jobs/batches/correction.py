@@ -130,6 +130,8 @@ async def _waiting(session: AsyncSession, batch_id: UUID) -> Sequence[Row[Any]]:
         BatchLine.number,
         BatchLine.prefix_id,
         BatchLine.prefix_tokens,
+        BatchLine.outer_prefix_id,
+        BatchLine.outer_prefix_tokens,
         BatchLine.prompt_tokens,
         BatchLine.predicted_tokens,
     ).where(BatchLine.batch_id == batch_id, BatchLine.state == LineState.WAITING)
@@ -155,6 +157,20 @@ def _ranked_by(job: _Job, labels: Sequence[str]) -> LengthCorrection:
     return LengthCorrection(shifts, np.ones(len(shifts)))
 
 
+def _groups(rows: Sequence[Row[Any]]) -> tuple[PrefixGroups, list[str]]:
+    """The groups of these lines in up to two levels, and their prefixes."""
+    outer = {row.outer_prefix_id: row.outer_prefix_tokens for row in rows if row.outer_prefix_id}
+    around = {row.prefix_id: row.outer_prefix_id for row in rows if row.prefix_id}
+    tokens = outer | {row.prefix_id: row.prefix_tokens for row in rows if row.prefix_id}
+    places = {prefix: place for place, prefix in enumerate(tokens)}
+    groups = PrefixGroups(
+        np.array([places.get(row.prefix_id, ALONE) for row in rows], np.int64),
+        np.array(list(tokens.values()), np.int64),
+        np.array([places.get(around.get(prefix), ALONE) for prefix in tokens], np.int64),
+    )
+    return groups, list(tokens)
+
+
 def _ranked(
     rows: Sequence[Row[Any]],
     opened: set[str | None],
@@ -162,13 +178,7 @@ def _ranked(
     learned: LengthCorrection,
 ) -> list[tuple[int, int]]:
     """The numbers and ranks of the waiting lines by the corrected lengths."""
-    prefixes = {row.prefix_id: row.prefix_tokens for row in rows if row.prefix_id}
-    places = {prefix: place for place, prefix in enumerate(prefixes)}
-    groups = PrefixGroups(
-        np.array([places.get(row.prefix_id, ALONE) for row in rows], np.int64),
-        np.array(list(prefixes.values()), np.int64),
-        np.full(len(prefixes), ALONE),
-    )
+    groups, prefixes = _groups(rows)
     factors = dict(zip(labels, np.exp(learned.shifts).tolist(), strict=False))
     common = float(np.exp(learned.shifts[-1]))
     expected = np.array(

@@ -1,7 +1,7 @@
 """Inserts the lines of a job, and ranks them."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from msgspec import Struct
@@ -29,10 +29,12 @@ TYPES: Final = (
     *("uuid", "int4", "text", "bytea", "int4", "float4", "bytea", "int4", "int2", "bytea"),
 )
 RANK: Final = text(
-    "UPDATE batch_lines SET rank = given.rank, prefix_id = given.prefix_id, "
-    "prefix_tokens = given.prefix_tokens FROM unnest("
+    "UPDATE batch_lines SET rank = given.rank, "
+    "prefix_id = given.prefix_id, prefix_tokens = given.prefix_tokens, "
+    "outer_prefix_id = given.outer_id, outer_prefix_tokens = given.outer_tokens FROM unnest("
     "CAST(:numbers AS int[]), CAST(:ranks AS int[]), CAST(:prefix_ids AS text[]), "
-    "CAST(:prefix_tokens AS int[])) AS given (number, rank, prefix_id, prefix_tokens) "
+    "CAST(:prefix_tokens AS int[]), CAST(:outer_ids AS text[]), CAST(:outer_tokens AS int[])) "
+    "AS given (number, rank, prefix_id, prefix_tokens, outer_id, outer_tokens) "
     "WHERE batch_lines.batch_id = :batch_id AND batch_lines.number = given.number "
     "AND batch_lines.state = 0"  # others may be locked by who ends them
 )
@@ -62,13 +64,23 @@ class NewLine(Struct, frozen=True, kw_only=True):
         return self.result is not None
 
 
+class Prefix(NamedTuple):
+    """A prefix that lines share; 0 tokens: none."""
+
+    id: str | None = None
+    tokens: int = 0
+
+
 class RankedLine(Struct, frozen=True):
-    """Where a line comes in its job, and the prefix that it shares with others; 0 tokens: none."""
+    """Where a line comes in its job, the prefix that it shares with others, and the outermost one.
+
+    There is an `outer` prefix if the line's group is inside others.
+    """
 
     number: int
     rank: int
-    prefix_id: str | None = None
-    prefix_tokens: int = 0
+    prefix: Prefix = Prefix()
+    outer: Prefix = Prefix()
 
 
 async def insert_lines(session: AsyncSession, batch_id: UUID, lines: Sequence[NewLine]) -> None:
@@ -102,8 +114,10 @@ async def store_ranks(session: AsyncSession, batch_id: UUID, lines: Sequence[Ran
         given = {
             "numbers": [line.number for line in part],
             "ranks": [line.rank for line in part],
-            "prefix_ids": [line.prefix_id for line in part],
-            "prefix_tokens": [line.prefix_tokens for line in part],
+            "prefix_ids": [line.prefix.id for line in part],
+            "prefix_tokens": [line.prefix.tokens for line in part],
+            "outer_ids": [line.outer.id for line in part],
+            "outer_tokens": [line.outer.tokens for line in part],
         }
         await session.execute(RANK, {"batch_id": batch_id, **given})
 

@@ -47,7 +47,6 @@ async def plan_in_process(
     *,
     page_tokens: int,
     salt: str,
-    levels: bool = False,
     deadline_s: float = DEADLINE_S,
     memory_bytes: int = MEMORY_BYTES,
 ) -> JobPlan:
@@ -62,7 +61,6 @@ async def plan_in_process(
             expected=expected.astype(EXPECTED).tobytes(),
             page_tokens=page_tokens,
             salt=salt,
-            levels=levels,
             memory_bytes=memory_bytes,
         )
     )

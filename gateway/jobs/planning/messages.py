@@ -36,7 +36,6 @@ class PlanRequest(Struct, frozen=True):
     expected: bytes
     page_tokens: int
     salt: str
-    levels: bool
     memory_bytes: int
 
 

@@ -52,21 +52,17 @@ def plan_lines(
     page_tokens: int,
     salt: str,
     queued: QueuedLines = NONE_QUEUED,
-    levels: bool = False,
 ) -> JobPlan:
     """Plan a new job's lines with those that have not started of its tenant's and model's jobs.
 
     The plan has first the queued lines, then the new ones, on which the report is. `expected`:
     expected tokens of each answer, (queued + new,). `salt`: what divides those who may share, the
-    tenant. With `levels`, groups may be inside others, whose prefixes must then stay pinned as long
-    as any of theirs.
+    tenant. Groups are in levels where these save LEVELS_PAY more of the prompts.
     """
     pages = queued.pages.followed_by(PromptPages.of(prompts, page_tokens))
     lengths = np.concatenate((queued.prompt_tokens, prompts.lengths))
     tree = build_prefix_tree(pages)
-    groups = one_level(tree, page_tokens)
-    if levels:
-        groups = better_groups(groups, all_levels(tree, page_tokens), lengths)
+    groups = _better(one_level(tree, page_tokens), all_levels(tree, page_tokens), lengths)
     ids = prefix_ids(pages, groups, salt, page_tokens)
     opened = np.array([prefix in queued.opened for prefix in ids], np.bool_)
     return JobPlan(
@@ -77,7 +73,6 @@ def plan_lines(
     )
 
 
-def better_groups(flat: PrefixGroups, nested: PrefixGroups, prompt_tokens: Ints) -> PrefixGroups:
-    """Groups in levels where these save LEVELS_PAY more of the prompts, else those of one level."""
+def _better(flat: PrefixGroups, nested: PrefixGroups, prompt_tokens: Ints) -> PrefixGroups:
     pays = nested.saved_tokens - flat.saved_tokens > LEVELS_PAY * prompt_tokens.sum()
     return nested if pays else flat

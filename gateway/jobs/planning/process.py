@@ -49,7 +49,6 @@ def reply_to(request: PlanRequest, tokens: Tokens, hashes: Hashes) -> PlanReply:
                 _lengths(request.queued_lengths),
                 frozenset(request.opened),
             ),
-            levels=request.levels,
         )
     except MemoryError:
         return PlanReply(error=f"it needed more than {request.memory_bytes // MIB} MiB of memory")

@@ -44,7 +44,6 @@ async def plan(
             QueuedPrompts(pages, queued.lengths),
             page_tokens=PAGE,
             salt="acme",
-            levels=True,
             deadline_s=deadline_s,
             memory_bytes=memory_bytes,
         )
@@ -60,7 +59,6 @@ async def test_process_makes_the_plan_of_the_function(lines: int, tmp_path: Path
         page_tokens=PAGE,
         salt="acme",
         queued=QueuedLines(PromptPages.of(queued, PAGE), queued.lengths),
-        levels=True,
     )
     for one, other in (
         (found.groups.group_of, made.groups.group_of),

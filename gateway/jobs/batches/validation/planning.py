@@ -9,7 +9,7 @@ import numpy as np
 import structlog
 from msgspec import Struct
 
-from gateway.jobs.batches.lines import RankedLine
+from gateway.jobs.batches.lines import Prefix, RankedLine
 from gateway.jobs.batches.validation.queued import QueuedJobs
 from gateway.jobs.planning.client import PlanningFailed, plan_in_process
 from gateway.jobs.planning.line_order import rank_lines
@@ -134,11 +134,11 @@ def _planned(plan: JobPlan, lines: PlanInput, queued: QueuedJobs) -> RankedJob:
     of_job: list[list[RankedLine]] = [[] for _ in queued.jobs]
     more_shared = [0] * len(queued.jobs)
     changed = set()
-    waiting = zip(ranked[: len(queued)], queued.job_of, queued.prefix_of, strict=True)
-    for line, place, (prefix_id, prefix_tokens) in waiting:
+    waiting = zip(ranked[: len(queued)], queued.job_of, queued.prefixes_of, strict=True)
+    for line, place, before in waiting:
         of_job[place].append(line)
-        if (line.prefix_id, line.prefix_tokens) != (prefix_id, prefix_tokens):
-            more_shared[place] += line.prefix_tokens - prefix_tokens
+        if (line.prefix, line.outer) != before:
+            more_shared[place] += line.prefix.tokens - before[0].tokens
             changed.add(place)
     reranked = [RerankedJob(queued.jobs[p], of_job[p], more_shared[p]) for p in sorted(changed)]
     return RankedJob(ranked[len(queued) :], plan.report, reranked)
@@ -147,11 +147,13 @@ def _planned(plan: JobPlan, lines: PlanInput, queued: QueuedJobs) -> RankedJob:
 def _ranked(
     numbers: Sequence[int], groups: PrefixGroups, ids: Sequence[str], ranks: Ints
 ) -> list[RankedLine]:
-    tokens = groups.prefix_tokens.tolist()
+    tokens, outermost = groups.prefix_tokens.tolist(), groups.outermost().tolist()
+    prefixes = [Prefix(*each) for each in zip(ids, tokens, strict=True)]
+    outer = [Prefix() if top == group else prefixes[top] for group, top in enumerate(outermost)]
     return [
         RankedLine(number, rank)
         if group == ALONE
-        else RankedLine(number, rank, ids[group], tokens[group])
+        else RankedLine(number, rank, prefixes[group], outer[group])
         for number, rank, group in zip(
             numbers, ranks.tolist(), groups.group_of.tolist(), strict=True
         )

@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import LONG_TRANSACTION_S, Sessions, transaction
+from gateway.jobs.batches.lines import Prefix
 from gateway.jobs.batches.states import LineState
 from gateway.jobs.planning.client import QueuedPrompts
 from gateway.jobs.planning.prompt_file import PromptFile
@@ -27,7 +28,7 @@ class QueuedJobs:
     """The jobs in progress of a tenant and model, and their lines that wait, job after job.
 
     `seen` are the jobs in progress; those beyond the bounds have no lines here. `job_of` is the
-    place of a line's job in `jobs`, `prefix_of` the id and the tokens of its prefix.
+    place of a line's job in `jobs`, `prefixes_of` its prefix and its outer one.
     """
 
     def __init__(self, pages: PromptFile) -> None:
@@ -35,7 +36,7 @@ class QueuedJobs:
         self.jobs: list[UUID] = []
         self.job_of = array("i")
         self.numbers = array("i")
-        self.prefix_of: list[tuple[str | None, int]] = []
+        self.prefixes_of: list[tuple[Prefix, Prefix]] = []
         self.opened: frozenset[str] = frozenset()
         self._pages = pages
         self._prompt_tokens = array("i")
@@ -61,7 +62,12 @@ class QueuedJobs:
         for row in rows:
             self.job_of.append(place)
             self.numbers.append(row.number)
-            self.prefix_of.append((row.prefix_id, row.prefix_tokens))
+            self.prefixes_of.append(
+                (
+                    Prefix(row.prefix_id, row.prefix_tokens),
+                    Prefix(row.outer_prefix_id, row.outer_prefix_tokens),
+                )
+            )
             self._prompt_tokens.append(row.prompt_tokens)
             self._expected.append(row.predicted_tokens)
 
@@ -129,6 +135,8 @@ async def _waiting_lines(session: AsyncSession, job: UUID) -> AsyncGenerator[Seq
             BatchLine.number,
             BatchLine.prefix_id,
             BatchLine.prefix_tokens,
+            BatchLine.outer_prefix_id,
+            BatchLine.outer_prefix_tokens,
             BatchLine.prompt_tokens,
             BatchLine.predicted_tokens,
             BatchLine.page_hashes,

@@ -102,7 +102,7 @@ async def _store_others(session: AsyncSession, jobs: Sequence[RerankedJob]) -> N
 
 
 def _set_going(batch: Batch, total: int, lines: PlanInput, plan: RankedJob) -> None:
-    shared = sum(line.prefix_tokens for line in plan.lines)
+    shared = sum(line.prefix.tokens for line in plan.lines)
     batch.total = total
     batch.failed = total - len(lines.numbers)
     batch.work = work_of(float(lines.expected.sum()), int(lines.lengths.sum()) - shared)

@@ -16,11 +16,10 @@ def plan(
     *,
     queued: QueuedLines = NONE_QUEUED,
     salt: str = "acme",
-    levels: bool = False,
 ) -> JobPlan:
     job = JobPrompts.of(prompts)
     expected = np.arange(1.0, len(queued.prompt_tokens) + len(job) + 1)
-    return plan_lines(job, expected, page_tokens=PAGE, salt=salt, queued=queued, levels=levels)
+    return plan_lines(job, expected, page_tokens=PAGE, salt=salt, queued=queued)
 
 
 def waiting(prompts: list[list[int]], *opened: str) -> QueuedLines:
@@ -33,15 +32,10 @@ def lines(document: int, *ends: int) -> list[list[int]]:
 
 
 def test_levels_are_chosen_where_they_save_a_hundredth_more() -> None:
-    nested = plan([*lines(0, 5, 6, 7), *lines(1, 5, 6, 7)], levels=True)
+    nested = plan([*lines(0, 5, 6, 7), *lines(1, 5, 6, 7)])
     assert nested.groups.parent.tolist() == [ALONE, 0, 0]
-    flat = plan([*lines(0, 5, 6, 7), *([4] * 90 + [n] for n in (1, 2))], levels=True)
+    flat = plan([*lines(0, 5, 6, 7), *([4] * 90 + [n] for n in (1, 2))])
     assert flat.groups.parent.tolist() == [ALONE, ALONE]
-
-
-def test_plan_is_of_one_level_unless_levels_can_be_pinned() -> None:
-    found = plan([*lines(0, 5, 6, 7), *lines(1, 5, 6, 7)])
-    assert set(found.groups.parent.tolist()) == {ALONE}
 
 
 def test_new_job_joins_the_groups_of_a_queued_one_under_the_same_ids() -> None:
@@ -60,7 +54,7 @@ def test_new_lines_share_the_pages_of_a_queued_line_that_shared_none() -> None:
     (first, *new, last) = found.groups.group_of.tolist()
     assert first == last
     assert first not in new
-    assert found.groups.prefix_tokens.tolist() == [80, 80]
+    assert found.groups.prefix_tokens.tolist() == [40, 80, 80]
 
 
 def test_group_whose_prefix_is_pinned_stays_first() -> None:
