@@ -1,12 +1,13 @@
 """The jobs of B1 and B2, and what is reported of their runs."""
 
 from collections import Counter
+from math import prod
 
 import pytest
 
-from benchmarks.b1.job import OWN, SHARED, job
+from benchmarks.b1.job import NESTED, OWN, PAGE_TOKENS, SHARED, job, nested_job
 from benchmarks.b1.live_job import LiveRun, planned_lines
-from benchmarks.b1.live_run import LiveCell, rows_of, targets
+from benchmarks.b1.live_run import LiveCell, degree_job, rows_of, targets
 from benchmarks.b2.contestants import EngineWork, JobRun, engine_work
 from benchmarks.b2.job import DEGREES, LONG, PREFIX, SHORT, mixed_job
 from benchmarks.b2.job import OWN as OWN_OF_MIXED
@@ -15,6 +16,8 @@ from benchmarks.b2.run import rows_of as rows_of_makespan
 from benchmarks.b2.run import targets as targets_of_makespan
 from benchmarks.harness.cpu_noise import CpuNoise
 from benchmarks.harness.retry import Measured
+from gateway.jobs.prefix_groups import group_in_levels
+from gateway.jobs.prompts import JobPrompts
 
 
 def test_every_degree_has_as_many_lines_and_every_group_one_family_of_answers() -> None:
@@ -42,19 +45,36 @@ def test_planned_lines_are_all_lines_group_by_group_with_the_whole_prefix(degree
     assert Counter(names) == dict.fromkeys(names, degree)
 
 
+def test_nested_job_is_planned_to_compute_each_shared_token_once() -> None:
+    nested = nested_job(seed=1)
+    assert len(nested.lines) == prod(NESTED)
+    prompts = JobPrompts.of(line.prompt for line in nested.lines)
+    saved = group_in_levels(prompts, PAGE_TOKENS).saved_tokens
+    assert nested.logical - saved == nested.least
+    planned = planned_lines(nested.lines)
+    instructions = [request.id.partition("-")[0] for _, request in planned]
+    assert instructions == sorted(instructions, key=instructions.index)
+
+
 def a_run(prefilled: int, answers: dict[str, list[int]], wrong: str | None = None) -> LiveRun:
     return LiveRun(prefilled, answers, 1.0, 0, 0, wrong)
 
 
 def test_a_prefix_computed_twice_or_a_different_answer_or_a_wrong_page_misses_a_target() -> None:
-    least = 2 * SHARED + 4 * OWN
+    cell_job = degree_job(4, 2)
+    least = cell_job.least
+    assert least == 2 * SHARED + 4 * OWN
     answers = {"0-0": [1], "0-1": [2], "1-0": [3], "1-1": [4]}
     arrival = a_run(4 * (SHARED + OWN), answers)
-    cell = LiveCell(4, 2, 16_384, arrival, a_run(least, answers), a_run(0, {}))
+    cell = LiveCell(cell_job, 16_384, arrival, a_run(least, answers), a_run(0, {}))
     assert all(each.met for each in targets([cell]))
     assert [row["saved"] for row in rows_of([cell])] == pytest.approx([0.0, 1_000 / 2_200])
     other = LiveCell(
-        4, 2, 16_384, arrival, a_run(least + SHARED, answers | {"1-1": [5]}), a_run(0, {}, "lost")
+        cell_job,
+        16_384,
+        arrival,
+        a_run(least + SHARED, answers | {"1-1": [5]}),
+        a_run(0, {}, "lost"),
     )
     assert not any(each.met for each in targets([cell, other]))
     assert not any(each.met for each in targets([]) if each.value is None)
