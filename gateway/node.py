@@ -14,6 +14,8 @@ from gateway.database.connection import Database
 from gateway.database.embedded import EmbeddedPostgres
 from gateway.database.migration import migrate
 from gateway.database.supervision import PostgresSupervisor
+from gateway.deletion.requests import DeletedRequests
+from gateway.deletion.sweeper import ErasureSweeper
 from gateway.engines.colocated import ColocatedEngine
 from gateway.engines.supervisor import EngineSupervisor, socket_path
 from gateway.errors import InvalidRequest, StartupFailure
@@ -43,6 +45,7 @@ from gateway.served_model import Progress, ServedModel
 from gateway.settings import Settings
 from gateway.tenancy.admin_key import AdminKey, ensure_admin_key
 from gateway.tenancy.authentication import Authenticator
+from gateway.tenancy.changes import TenancyChanges
 from gateway.tenancy.demo import api_key_file, ensure_demo
 
 LOCK_FILE: Final = "gateway.lock"  # in the data folder; a running gateway keeps it open
@@ -58,6 +61,7 @@ class GatewayNode(Struct, frozen=True):
     database: Database
     admin_key: AdminKey
     authenticator: Authenticator
+    changes: TenancyChanges
     service: GenerationService
     registry: Registry
     runs: TrainingRuns
@@ -98,10 +102,7 @@ async def running_node(
         database = await Database.open(url)
         stack.push_async_callback(database.close)
 
-        history = HistoryWriter(database.sessions, data_dir / "spool")
-        await history.start()
-        stack.push_async_callback(history.close)
-
+        history = await _start_history(stack, database, data_dir)
         say("starting the length predictor")
         model = served.name
         model_hash = await asyncio.to_thread(model_fingerprint, folder)
@@ -168,12 +169,15 @@ async def running_node(
         )
         files = _start_files(stack, database, settings)
         jobs = await _start_jobs(stack, settings, database, files, service, endpoints)
+        authenticator = Authenticator(database.sessions, key_lookup_s=settings.key_lookup_s)
+        changes = _follow_changes(stack, database, url, authenticator, scheduler, files)
         yield GatewayNode(
             settings=settings,
             served=served,
             database=database,
             admin_key=admin_key,
-            authenticator=Authenticator(database.sessions, key_lookup_s=settings.key_lookup_s),
+            authenticator=authenticator,
+            changes=changes,
             service=service,
             registry=registry,
             runs=runs,
@@ -215,12 +219,42 @@ async def _start_postgres(stack: AsyncExitStack, data_dir: Path, say: Progress) 
     return url
 
 
+async def _start_history(
+    stack: AsyncExitStack, database: Database, data_dir: Path
+) -> HistoryWriter:
+    """The writer of history, with its spool in the data folder."""
+    history = HistoryWriter(database.sessions, data_dir / "spool")
+    await history.start()
+    stack.push_async_callback(history.close)
+    return history
+
+
 def _start_files(stack: AsyncExitStack, database: Database, settings: Settings) -> FileStore:
     """The files' store, and the sweeper of what is expired."""
     sweeper = FileSweeper(database.sessions)
     sweeper.start()
     stack.push_async_callback(sweeper.close)
     return FileStore(database.sessions, FileBounds.of(settings), wake=sweeper.wake)
+
+
+def _follow_changes(
+    stack: AsyncExitStack,
+    database: Database,
+    url: str,
+    authenticator: Authenticator,
+    scheduler: Scheduler,
+    files: FileStore,
+) -> TenancyChanges:
+    """What follows changes of tenants, apps and keys, and erases what deleted ones leave."""
+    sweeper = ErasureSweeper(database.sessions, files.wake)
+    sweeper.start()
+    stack.push_async_callback(sweeper.close)
+    requests = DeletedRequests(database.sessions, scheduler)
+    reactions = (authenticator.follow_changes, requests.end, sweeper.wake)
+    changes = TenancyChanges(database.sessions, url, reactions)
+    changes.start()
+    stack.push_async_callback(changes.close)
+    return changes
 
 
 def _socket(settings: Settings, data_dir: Path) -> Path:

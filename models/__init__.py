@@ -5,6 +5,7 @@ from models.audit import AuditEntry
 from models.base import Base
 from models.batch import Batch, BatchLine, BatchWorker
 from models.engine_cost import EngineCost
+from models.erasure import Erasure, TenancyVersion
 from models.file import FileChunk, StoredFile
 from models.predictor import Predictor, TrainingRun, TrainingSchedule
 from models.record import Instruction, RequestRecord
@@ -21,6 +22,7 @@ __all__ = [
     "BatchLine",
     "BatchWorker",
     "EngineCost",
+    "Erasure",
     "FileChunk",
     "Instruction",
     "Predictor",
@@ -28,6 +30,7 @@ __all__ = [
     "RequestRecord",
     "ScopedKey",
     "StoredFile",
+    "TenancyVersion",
     "Tenant",
     "TrainingRun",
     "TrainingSchedule",

@@ -8,11 +8,13 @@ from msgspec import Struct
 
 from gateway.database.errors import Sessions, now_of, transaction
 from gateway.errors import Conflict, InvalidRequest, NotFound
+from gateway.tenancy.apps import present_app
 from gateway.tenancy.authentication import Authenticator
+from gateway.tenancy.changes import announce
 from gateway.tenancy.naming import checked_name
 from gateway.tenancy.paging import Cursor, Page, read_page
 from gateway.tenancy.secret import digest, new_secret, prefix
-from models import ApiKey, App
+from models import ApiKey
 
 SECOND: Final = timedelta(seconds=1)
 
@@ -44,8 +46,7 @@ class ApiKeys:
         key = key_row(app_id, checked_name(name), secret)
         key.expires_at = expires_at
         async with transaction(self._sessions) as session:
-            if await session.get(App, app_id) is None:
-                raise _no_app(app_id)
+            await present_app(session, app_id)
             session.add(key)
         return NewKey(key, secret)
 
@@ -58,8 +59,7 @@ class ApiKeys:
         if name is not None:
             wanted.append(ApiKey.name == name)
         async with transaction(self._sessions) as session:
-            if await session.get(App, app_id) is None:
-                raise _no_app(app_id)
+            await present_app(session, app_id)
             return await read_page(session, ApiKey, cursor, *wanted)
 
     async def rotate(self, key_id: UUID, name: str, *, overlap_s: float) -> NewKey:
@@ -82,6 +82,7 @@ class ApiKeys:
             old.expires_at = min(until, old.expires_at or until)
             key = key_row(old.app_id, name, secret)
             session.add(key)
+            await announce(session)
         self._authenticator.forget(key_id)
         return NewKey(key, secret)
 
@@ -92,6 +93,7 @@ class ApiKeys:
             if key is None:
                 raise _no_key(key_id)
             key.revoked_at = key.revoked_at or datetime.now(UTC)
+            await announce(session)
         self._authenticator.revoke(key_id)
         return key
 
@@ -103,7 +105,3 @@ def key_row(app_id: UUID, name: str, secret: str) -> ApiKey:
 
 def _no_key(key_id: UUID) -> NotFound:
     return NotFound(f"there is no key {key_id}", param="key_id")
-
-
-def _no_app(app_id: UUID) -> NotFound:
-    return NotFound(f"there is no app {app_id}", param="app_id")

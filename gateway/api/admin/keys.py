@@ -86,13 +86,12 @@ class KeysController(Controller):
     ) -> NewKeyAnswer:
         """A new key of the same app with its secret; the old key expires after the overlap.
 
-        With an overlap below half a minute, other gateways may accept the old key until then. 409
-        if the old key is revoked or has expired.
+        409 if the old key is revoked or has expired.
         """
         new = await keys.rotate(key_id, data.name, overlap_s=data.overlap_s)
         return to_answer(NewKeyAnswer, new.key, secret=new.secret)
 
     @delete("/keys/{key_id:uuid}", status_code=200, summary="Revoke an API key")
     async def revoke_key(self, key_id: FromPath[UUID], keys: NamedDependency[ApiKeys]) -> KeyAnswer:
-        """The revoked key: refused here at once, by other gateways within half a minute."""
+        """The revoked key, refused at once by every gateway."""
         return to_answer(KeyAnswer, await keys.revoke(key_id))

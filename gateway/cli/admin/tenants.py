@@ -78,8 +78,34 @@ def set_share(session: AdminSession, tenant: str, share: float) -> None:
     """
     path = f"/admin/tenants/{session.names.tenant(tenant)}"
     session.output.item(session.client.patch(path, share=share))
+    session.output.next_step("queue", "--tenant", tenant)
+
+
+@tenants.command("rename")
+@click.argument("tenant")
+@click.argument("name")
+@pass_session
+def rename_tenant(session: AdminSession, tenant: str, name: str) -> None:
+    """Give a tenant another name."""
+    path = f"/admin/tenants/{session.names.tenant(tenant)}"
+    session.output.item(session.client.patch(path, name=name))
+
+
+@tenants.command("delete")
+@click.argument("tenant")
+@click.confirmation_option(
+    prompt="A deleted tenant, its apps, keys, files and batches cannot be restored. Delete?"
+)
+@pass_session
+def delete_tenant(session: AdminSession, tenant: str) -> None:
+    """Delete a tenant with its apps, keys, files and batches.
+
+    Usage and cost stay, under its name.
+    """
+    deleted = session.client.delete(f"/admin/tenants/{session.names.tenant(tenant)}")
+    session.output.item(deleted)
     session.output.next_step(
-        "queue", "--tenant", tenant, about="the share takes effect within half a minute"
+        "audit", "--subject", deleted["id"], about="has `tenant.erased` once its data is erased"
     )
 
 
@@ -139,6 +165,42 @@ def create_app(session: AdminSession, tenant: str, name: str, instruction: str |
     session.output.item(app)
     session.output.next_step(
         "keys", "create", app["id"] if is_id(tenant) else f"{tenant}/{name}", "NAME"
+    )
+
+
+@apps.command("rename")
+@click.argument("app")
+@click.argument("name")
+@pass_session
+def rename_app(session: AdminSession, app: str, name: str) -> None:
+    """Give an app another name."""
+    path = f"/admin/apps/{session.names.app(app)}"
+    session.output.item(session.client.patch(path, name=name))
+
+
+@apps.command("instruct")
+@click.argument("app")
+@click.argument("instruction")
+@pass_session
+def instruct_app(session: AdminSession, app: str, instruction: str) -> None:
+    """Set the system message for requests that have none; an empty one removes it."""
+    path = f"/admin/apps/{session.names.app(app)}"
+    session.output.item(session.client.patch(path, instruction=instruction))
+
+
+@apps.command("delete")
+@click.argument("app")
+@click.confirmation_option(prompt="A deleted app and its keys cannot be restored. Delete?")
+@pass_session
+def delete_app(session: AdminSession, app: str) -> None:
+    """Delete an app with its keys.
+
+    Its tenant's files, usage and cost stay.
+    """
+    deleted = session.client.delete(f"/admin/apps/{session.names.app(app)}")
+    session.output.item(deleted)
+    session.output.next_step(
+        "audit", "--subject", deleted["id"], about="has `app.erased` once its data is erased"
     )
 
 
