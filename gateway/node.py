@@ -28,6 +28,7 @@ from gateway.generation.service import GenerationService
 from gateway.generation.text.tokenizer import ChatTokenizer, model_fingerprint, model_folder
 from gateway.generation.text.workers import TextWorkers
 from gateway.history.engine_costs import EngineCostWriter
+from gateway.history.key_uses import KeyUses
 from gateway.history.writer import HistoryWriter
 from gateway.jobs.batches.endpoint import Endpoints
 from gateway.jobs.batches.jobs import BatchJobs, BatchOptions
@@ -169,7 +170,7 @@ async def running_node(
         )
         files = _start_files(stack, database, settings)
         jobs = await _start_jobs(stack, settings, database, files, service, endpoints)
-        authenticator = Authenticator(database.sessions, key_lookup_s=settings.key_lookup_s)
+        authenticator = _start_authenticator(stack, database, settings)
         changes = _follow_changes(stack, database, url, authenticator, scheduler, files)
         yield GatewayNode(
             settings=settings,
@@ -235,6 +236,16 @@ def _start_files(stack: AsyncExitStack, database: Database, settings: Settings) 
     sweeper.start()
     stack.push_async_callback(sweeper.close)
     return FileStore(database.sessions, FileBounds.of(settings), wake=sweeper.wake)
+
+
+def _start_authenticator(
+    stack: AsyncExitStack, database: Database, settings: Settings
+) -> Authenticator:
+    """What admits API keys, and the writer of when they were used."""
+    uses = KeyUses(database.sessions)
+    uses.start()
+    stack.push_async_callback(uses.close)
+    return Authenticator(database.sessions, key_lookup_s=settings.key_lookup_s, used=uses.note)
 
 
 def _follow_changes(

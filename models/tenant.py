@@ -3,7 +3,8 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, func, text, true
+from sqlalchemy import CheckConstraint, ForeignKey, Index, Text, func, text, true
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from models.base import Base, new_id
@@ -71,5 +72,10 @@ class ApiKey(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     revoked_at: Mapped[datetime | None]
     expires_at: Mapped[datetime | None]
+    # Written now and then: the last use may be some minutes later.
+    last_used_at: Mapped[datetime | None]
+    # What requests may ask for; null: every tier, and any deadline.
+    service_tiers: Mapped[list[str] | None] = mapped_column(ARRAY(Text()))
+    min_deadline_s: Mapped[float | None]
 
     app: Mapped[App] = relationship(back_populates="keys", lazy="raise")

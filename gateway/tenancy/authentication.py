@@ -52,10 +52,14 @@ class Authenticator:
         sessions: Sessions,
         *,
         key_lookup_s: float = UNKNOWN_KEY_WAIT_S,
+        used: Callable[[UUID], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = _now,
     ) -> None:
-        """`clock` times the cache, `now` the expiry of keys."""
+        """`clock` times the cache, `now` the expiry of keys; `used` is called with each key that
+        is admitted.
+        """
+        self._used = used
         self._lookup = CallerLookup(sessions, self._remember)
         self._key_lookup_s = key_lookup_s
         self._clock = clock
@@ -67,6 +71,11 @@ class Authenticator:
 
     async def authenticate(self, secret: str) -> Caller:
         """The caller of a valid key. Unauthenticated; DatabaseLost for a key not in the cache."""
+        caller = await self._find(secret)
+        self._used(caller.api_key_id)
+        return caller
+
+    async def _find(self, secret: str) -> Caller:
         key = digest(secret)
         now = self._clock()
         cached = self._cached.get(key)

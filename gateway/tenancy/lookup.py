@@ -3,7 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from msgspec import Struct
@@ -154,6 +154,8 @@ class CallerLookup:
                 Tenant.name,
                 Tenant.share,
                 ApiKey.expires_at,
+                ApiKey.service_tiers,
+                ApiKey.min_deadline_s,
             )
             .join(App, App.id == ApiKey.app_id)
             .join(Tenant, Tenant.id == App.tenant_id)
@@ -167,16 +169,20 @@ class CallerLookup:
         )
         async with transaction(self._sessions, within_s=QUERY_S) as session:
             rows = (await session.execute(statement)).all()
-        return {
-            digest: Caller(
-                tenant_id=tenant_id,
-                tenant=tenant,
-                app_id=app_id,
-                app=app,
-                api_key_id=key_id,
-                instruction=instruction,
-                share=share,
-                expires_at=expires,
-            )
-            for digest, key_id, app_id, app, instruction, tenant_id, tenant, share, expires in rows
-        }
+        return {row[0]: _caller(tuple(row)) for row in rows}
+
+
+def _caller(row: tuple[Any, ...]) -> Caller:
+    _, key_id, app_id, app, instruction, tenant_id, tenant, share, expires, tiers, deadline = row
+    return Caller(
+        tenant_id=tenant_id,
+        tenant=tenant,
+        app_id=app_id,
+        app=app,
+        api_key_id=key_id,
+        instruction=instruction,
+        share=share,
+        expires_at=expires,
+        service_tiers=tuple(tiers) if tiers is not None else None,
+        min_deadline_s=deadline,
+    )

@@ -46,6 +46,8 @@ ROUTES = {
     "DELETE /admin/apps/{app_id}": "tenants",
     "GET /admin/apps/{app_id}/keys": "tenants",
     "POST /admin/apps/{app_id}/keys": "tenants",
+    "GET /admin/keys/{key_id}": "tenants",
+    "PATCH /admin/keys/{key_id}": "tenants",
     "DELETE /admin/keys/{key_id}": "tenants",
     "POST /admin/keys/{key_id}/rotate": "tenants",
     "GET /admin/usage": "tenants",

@@ -18,6 +18,8 @@ ROUTES = {
     ("GET", "/admin/apps"),
     ("GET", "/admin/apps/{app_id}/keys"),
     ("POST", "/admin/apps/{app_id}/keys"),
+    ("GET", "/admin/keys/{key_id}"),
+    ("PATCH", "/admin/keys/{key_id}"),
     ("DELETE", "/admin/keys/{key_id}"),
     ("POST", "/admin/keys/{key_id}/rotate"),
     ("GET", "/admin/predictors"),
@@ -65,6 +67,7 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/admin/apps/{app_id}/keys"): {"name": "x"},
     ("PATCH", "/admin/tenants/{tenant_id}"): {"learning": False},
     ("PATCH", "/admin/apps/{app_id}"): {"name": "x"},
+    ("PATCH", "/admin/keys/{key_id}"): {"name": "x"},
     ("POST", "/admin/keys/{key_id}/rotate"): {"name": "x"},
 }
 
