@@ -180,9 +180,13 @@ class StepLoop(Thread):
             return
         tokens: dict[SequenceId, list[int]] = {}
         logprobs: dict[SequenceId, list[TokenLogprobs]] = {}
+        reused: dict[SequenceId, int] = {}
         sampling = [chunk.sequence for chunk in launched.plan.chunks if chunk.samples_token]
         for sequence, sample in zip(sampling, sampled, strict=True):
             sequence.in_flight -= 1
+            if not sequence.reuse_reported:
+                sequence.reuse_reported = True
+                reused[sequence.id] = min(sequence.reused or 0, sequence.prompt_tokens)
             token = self.table.append_token(sequence, sample)
             if token is not None:
                 tokens[sequence.id] = [token]
@@ -190,7 +194,7 @@ class StepLoop(Thread):
                     logprobs[sequence.id] = [sample.logprobs]
         self.table.report_finished()
         self._count(launched, tokens)
-        self._publish(launched, tokens, logprobs, launched.plan.preempted)
+        self._publish(launched, tokens, logprobs, launched.plan.preempted, reused=reused)
 
     def _recover(self, plan: StepPlan, error: Exception) -> None:
         """Restart the sequences of a failed step, and find the one that caused the failure."""
@@ -262,6 +266,7 @@ class StepLoop(Thread):
         logprobs: dict[SequenceId, list[TokenLogprobs]],
         preempted: Sequence[SequenceState],
         returned: Sequence[SequenceState] = (),
+        reused: dict[SequenceId, int] | None = None,
     ) -> None:
         finished, self.table.finished = self.table.finished, []
         composer = self.table.composer
@@ -278,6 +283,7 @@ class StepLoop(Thread):
                 finished=finished,
                 preempted=[sequence.id for sequence in preempted],
                 returned=[sequence.id for sequence in returned],
+                reused=reused or {},
                 unpinned=self._memory.take_unpinned(),
                 running=len(composer.running) + len(composer.preempted),
                 suspended=len(composer.preempted),

@@ -261,8 +261,10 @@ class Step(Struct, frozen=True, omit_defaults=True, tag="step", tag_field="event
     `returned` are the unfinished sequences of a lock-step batch that ran out of memory, or was too
     large to start; all their tokens have been published. The engine has forgotten them: the gateway
     submits them again under new ids, in smaller batches, with the tokens generated so far. A
-    sequence that is alone in its batch always fits and is never returned. `unpinned` are the pins
-    released for lack of memory since the step before. `running` includes preempted sequences;
+    sequence that is alone in its batch always fits and is never returned. `reused` has, of each
+    sequence that has read its prompt, the tokens of it that were not computed, since pages of an
+    equal prefix were there; an engine that does not report them leaves it empty. `unpinned` are the
+    pins released for lack of memory since the step before. `running` includes preempted sequences;
     `computed` is the number of tokens run through the model. `background_rows` is how many
     sequences from `BACKGROUND` on run at once at most; 0: the engine does not report it.
     """
@@ -283,6 +285,7 @@ class Step(Struct, frozen=True, omit_defaults=True, tag="step", tag_field="event
     took_s: float = 0.0
     times: StepTimes | None = None
     work: StepWork | None = None
+    reused: dict[SequenceId, Tokens] = {}
 
 
 class Heartbeat(Struct, frozen=True, omit_defaults=True, tag="heartbeat", tag_field="event"):

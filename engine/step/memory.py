@@ -105,6 +105,8 @@ class KvMemory:
             sequence.nodes.append(node)
             sequence.pages.append(node.page)
         sequence.computed = len(sequence.pages) * self.pool.page_tokens
+        if sequence.reused is None:  # later, the pages are its own
+            sequence.reused = sequence.computed
         swapped, sequence.swapped = sequence.swapped, None
         if swapped is None:
             return
@@ -141,6 +143,8 @@ class KvMemory:
             sequence.nodes.append(node)
             sequence.pages.append(node.page)
             sequence.computed += self.pool.page_tokens
+            if sequence.reused is not None:
+                sequence.reused += self.pool.page_tokens
 
     def cache_pages(self, sequence: SequenceState) -> None:
         """Put a sequence's newly filled pages into the prefix tree for reuse."""

@@ -15,7 +15,8 @@ class SequenceState:
     The keys and values of `computed` tokens are in `pages` once the launched steps are done; the
     first pages are those of `nodes`, which other sequences may share. `in_flight` tokens are being
     sampled and are not in `tokens` yet. `reserved` is the generation length that memory is reserved
-    for; `expected`, the current estimate, only affects the choice of preempted sequences.
+    for; `expected`, the current estimate, only affects the choice of preempted sequences. `reused`
+    tokens were read from pages that were computed for others; None before it starts.
     """
 
     id: str
@@ -32,6 +33,8 @@ class SequenceState:
     preempt_first: int = 0  # the highest is preempted first and starts last
 
     computed: int = 0
+    reused: int | None = None
+    reuse_reported: bool = False
     pages: list[int] = field(default_factory=list)
     nodes: list[PrefixNode] = field(default_factory=list)
     cacheable: bool = True  # whether full pages go into the prefix tree

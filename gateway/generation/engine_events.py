@@ -130,6 +130,10 @@ class EngineEvents:
     def _grow(self, step: Step) -> list[RequestState]:
         """Add new tokens to requests; return those whose stop string is complete."""
         now_s = self._clock()
+        for sequence_id, reused in step.reused.items():
+            reader = self._table.running.get(sequence_id)
+            if reader and reader.cached_tokens is None:  # it was read when it first started
+                reader.cached_tokens = reused
         stopped = []
         for sequence_id, tokens in step.tokens.items():
             state = self._table.running.get(sequence_id)

@@ -58,6 +58,7 @@ def record_of(state: RequestState, origin: Origin, policy: str, now_s: float) ->
         policy=trace.policy or policy,
         gateway_id=origin.gateway_id,
         first_id=state.first_id,
+        cached_tokens=state.cached_tokens,
         batch_id=trace.batch,
         batch_size=trace.batch_size,
         preemptions=state.preemptions,

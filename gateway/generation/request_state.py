@@ -125,6 +125,7 @@ class RequestState:
             f"{request_id.hex}.{new_id().hex}" if request.lane == "batch" else request_id.hex
         )
         self.attempt = 0
+        self.cached_tokens: int | None = None  # of the prompt, not computed; None: not known
         self.preemptions = 0
         self.preempt_first = 0  # as the engine knows it
         self.preemption_requested = False

@@ -11,6 +11,7 @@ import pytest
 
 from engine.demo.lexicon import VELAN
 from gateway.prediction.messages import SOURCE_LABELS
+from tests.conftest import PATIENCE_S
 
 Asked = Callable[..., dict[str, Any]]
 WORDS = "brave queen finds golden castle"
@@ -43,6 +44,28 @@ async def test_stream_carries_the_same_answer(client: openai.AsyncOpenAI, asked:
     assert chunks[-1].usage is not None
     assert chunks[-1].usage.completion_tokens == 5
     assert len({chunk.id for chunk in chunks}) == 1
+
+
+async def test_cached_tokens_are_in_usage_and_in_the_requests_own(
+    client: openai.AsyncOpenAI, served: Any, asked: Asked
+) -> None:
+    body = asked("translate", f"{WORDS} " * 12, max_tokens=2)
+    await client.chat.completions.create(**body)
+    again = await client.chat.completions.create(**body)
+    assert again.usage is not None
+    assert again.usage.prompt_tokens_details is not None
+    cached = again.usage.prompt_tokens_details.cached_tokens
+    assert cached is not None
+    assert 0 < cached < again.usage.prompt_tokens
+    stream: Any = await client.chat.completions.create(
+        **body, stream=True, stream_options={"include_usage": True}
+    )
+    *_, last = [chunk async for chunk in stream]
+    assert last.usage.prompt_tokens_details.cached_tokens == cached
+    async with served.caller() as caller, asyncio.timeout(PATIENCE_S):
+        while (shown := await caller.get(f"/v1/requests/{again.id}")).status_code == 404:
+            await asyncio.sleep(0.05)
+    assert shown.json()["cached_tokens"] == cached
 
 
 async def test_answers_do_not_depend_on_concurrent_requests(

@@ -217,19 +217,27 @@ def _bias(given: Mapping[str, float]) -> dict[int, float]:
     return {int(name): value for name, value in given.items()}
 
 
+class PromptTokensDetails(Struct, frozen=True):
+    """The tokens of the prompt that were not computed, since those of an equal prefix were kept."""
+
+    cached_tokens: int = 0
+
+
 class Usage(Struct):
     """Prompt tokens and generated tokens."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptTokensDetails = PromptTokensDetails()
 
     @classmethod
     def of(cls, *states: RequestState) -> "Usage":
         """The sum over these choices; choices of one request share its prompt."""
         read = sum(len(state.prompt) for state in states if state.choice == 0)
         written = sum(len(state.tokens) for state in states)
-        return cls(read, written, read + written)
+        cached = sum(state.cached_tokens or 0 for state in states if state.choice == 0)
+        return cls(read, written, read + written, PromptTokensDetails(cached))
 
 
 def created(state: RequestState) -> int:

@@ -27,7 +27,7 @@ KEY_COLUMNS: Columns = {
     "key": lambda key: f"{key['prefix']}…",
     "created": "created_at",
     "expires": "expires_at",
-    "last used": "last_used_at",
+    "used": "last_used_at",
     "tiers": lambda key: ", ".join(key["service_tiers"] or ["any"]),
     "revoked": "revoked_at",
 }

@@ -182,6 +182,13 @@ class LoopRun:
         return [name for step in self.steps for name in step.preempted]
 
     @property
+    def reused(self) -> dict[str, int]:
+        """Prompt tokens that were not computed, each sequence reported once."""
+        reported = [item for step in self.steps for item in step.reused.items()]
+        assert len(reported) == len(dict(reported))
+        return dict(reported)
+
+    @property
     def unpinned(self) -> list[str]:
         return [name for step in self.steps for name in step.unpinned]
 

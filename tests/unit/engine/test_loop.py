@@ -291,6 +291,18 @@ def test_equal_prefixes_are_computed_once_and_change_no_token(
     apart, together = a_run(step_tokens=24), a_run(step_tokens=24, sharing=True)
     assert together.all(sequences) == apart.all(sequences)
     assert apart.computed - together.computed == 5 * 40
+    assert sorted(together.reused.values()) == [0] + [40] * 5
+    assert set(apart.reused.values()) == {0}
+
+
+def test_pages_that_a_preempted_sequence_finds_again_are_not_reused_ones(
+    a_run: Callable, a_sequence: Callable
+) -> None:
+    sequences = [a_sequence(f"s{n}", range(n, n + 9), max_tokens=30, reserve=2) for n in range(6)]
+    run = a_run(pages=24, sharing=True)
+    run.all(sequences)
+    assert run.preempted
+    assert run.reused == {sequence.id: 0 for sequence in sequences}
 
 
 def test_a_cached_prefix_is_found_again_by_a_later_sequence(
@@ -302,6 +314,7 @@ def test_a_cached_prefix_is_found_again_by_a_later_sequence(
     later = a_sequence("later", [*range(20), *first[:5]], max_tokens=3)
     assert run.all([later])["later"] == first[5:]
     assert run.computed - before == 25 - 24 + 2  # generated tokens are cached too
+    assert run.reused == {"first": 0, "later": 24}
 
 
 def test_swapped_sequences_resume_with_the_same_tokens_and_compute_nothing_twice(

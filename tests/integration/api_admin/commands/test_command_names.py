@@ -52,7 +52,7 @@ async def test_names_lead_from_a_tenant_to_a_key_and_each_step_names_the_next(
     assert "it is not shown again" in step
     _, listed, _ = await commands("keys", "list", "letters")
     heading, row = listed.splitlines()
-    assert heading.split() == ["name", "key", "created", "expires", "revoked"]
+    assert heading.split() == ["name", "key", "created", "expires", "used", "tiers", "revoked"]
     assert row.split()[:2] == ["laptop", f"{secret[:13]}…"]
     assert row.index(secret[:13]) == heading.index("key")
     code, _, step = await commands("keys", "revoke", "research lab/letters/laptop")
@@ -180,3 +180,28 @@ async def test_drift_without_outcomes_has_no_verdict(commands: Run) -> None:
         "no request of the last 2 hours was predicted by a trained version",
         "next: lmaas admin predictors train --wait",
     ]
+
+
+async def test_tenant_app_and_key_are_renamed_restricted_and_deleted_by_name(
+    commands: Run, build: Builder
+) -> None:
+    app = await build.app(await build.tenant("acme"), name="chat")
+    new = await build.key(app, name="laptop")
+    for changed in (
+        ("tenants", "rename", "acme", "acme & sons"),
+        ("apps", "rename", "acme & sons/chat", "talk"),
+        ("apps", "instruct", "talk", "Be brief."),
+        ("keys", "update", "talk/laptop", "--tiers", "flex, default", "--min-deadline-s", 2),
+    ):
+        assert (await commands(*changed))[0] == 0, changed
+    caller = await build.authenticator.authenticate(new.secret)
+    assert (caller.tenant, caller.app, caller.instruction) == ("acme & sons", "talk", "Be brief.")
+    assert (caller.service_tiers, caller.min_deadline_s) == (("default", "flex"), 2.0)
+    _, shown, _ = await commands("keys", "show", "talk/laptop")
+    assert "default, flex" in shown or "['default', 'flex']" in shown
+    code, _, refused = await commands("tenants", "delete", "acme & sons")
+    assert (code, "Aborted" in refused) == (1, True)
+    code, deleted, step = await commands("tenants", "delete", "acme & sons", "--yes")
+    assert (code, "acme & sons" in deleted) == (0, True)
+    assert "audit --subject" in step
+    assert (await commands("apps", "list"))[1:] == ("", "there are no apps\n")
