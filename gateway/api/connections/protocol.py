@@ -85,7 +85,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._discarded = 0  # bytes
         self._timer: TimerHandle | None = None
         self._timed: tuple[object, ...] | None = None  # what the timer is for
-        self._stalled = StalledDownload(self.loop, self.limits.body_timeout_s, self._abandon)
+        self._stalled = StalledDownload(self.loop, self.limits.body_timeout_s)
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Count the connection and time its first request."""
@@ -108,6 +108,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._running.disconnected = True
             self._running.message_event.set()
         super().connection_lost(exc)
+        self._release(self._running)
+        self._release(self.cycle)
 
     def close_idle(self) -> None:
         """Close a connection that is kept alive without a request."""
@@ -145,7 +147,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """A client that reads a file does not keep up: it has a limited time to go on."""
         super().pause_writing()
         if self._running is not None:
-            self._stalled.begin(self._running.scope)
+            self._stalled.begin(self._running.scope, self._abandon)
 
     def resume_writing(self) -> None:
         """The client read what was sent."""
@@ -204,6 +206,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Go on with the next request, or wait for it."""
+        self._release(self._running)
         super().on_response_complete()
         if self._refused or self.transport.is_closing():
             return
@@ -219,6 +222,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if cycle.scope["http_version"] != "1.1":
             app = close_delimited(app, cycle)
         super()._start_asgi_task(cycle, app)
+
+    def _release(self, cycle: RequestResponseCycle | None) -> None:
+        """Let go of what refers to a request whose response has ended, which refers to that.
+
+        It would stay until garbage is searched for cycles.
+        """
+        if cycle is not None:
+            cycle.transport = self.transport
 
     @property
     def _answering(self) -> bool:

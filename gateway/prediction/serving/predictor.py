@@ -158,6 +158,7 @@ class LengthPredictor:
             opened.expect_model(due=self._active is not None)
         except Unavailable:
             self.counts.unavailable += 1
+            opened.close()
         return opened
 
     async def predict_by_model(self, request: PredictionRequest) -> OpenPrediction:
@@ -244,10 +245,16 @@ class LengthPredictor:
         return self._batch
 
     def _replied(self, opened: OpenPrediction, learned: Learned, reply: ScoreReply | None) -> None:
-        """Revise a prediction by its score, if a version made one."""
+        """Take a reply to a request; None: no other comes."""
         if reply is None:
             self._add_late_embeddings(opened)
-            return
+        else:
+            self._take_up(opened, learned, reply)
+        if reply is None or reply.last:
+            opened.close()
+
+    def _take_up(self, opened: OpenPrediction, learned: Learned, reply: ScoreReply) -> None:
+        """Revise a prediction by its score, if a version made one."""
         keep_embeddings(opened.newest.embeddings, reply, self.embedder.id)
         if reply.last:
             self._add_late_embeddings(opened)
