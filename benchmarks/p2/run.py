@@ -5,7 +5,6 @@ Requests come in bursts and at a rate, each with a new text. The predictor proce
 service the other, with the engine in what it leaves of it.
 """
 
-import gc
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -49,6 +48,7 @@ from benchmarks.p2.serving import Serving, serving
 from benchmarks.p2.version import FittedVersion, make_version
 from engine.checkpoints.catalogue import DEMO_FOLDER
 from gateway.evaluation.corpus import read_corpus
+from gateway.garbage import search_seldom
 from gateway.generation.request import GenerationRequest
 from gateway.logs import set_up_logging
 
@@ -100,11 +100,10 @@ def run(data: Path, model: Path | None, only: Sequence[str], threads: int) -> No
     if "load" in only:
         lines = [*corpus.train, *corpus.test]
         folders = {DEMO: DEMO_FOLDER} | ({model.name: model} if model else {})
-        gc.collect()
-        gc.freeze()  # the texts are the benchmark's; a gateway has no such heap to collect
         for name, folder in folders.items():
             with serving(folder, version.artefact) as served:
                 requests = cycle(generation_requests(lines, ANSWER_TOKENS))
+                search_seldom()  # as a gateway that has started
                 for offered, measured in _load(served, name, requests, report):
                     found.load.setdefault((name, offered), []).append(measured)
                     write()
