@@ -21,6 +21,7 @@ from gateway.api.connections.file_transfer import StalledDownload, body_timeout_
 from gateway.api.connections.limits import ConnectionLimits
 from gateway.api.connections.open_connections import Entry, OpenConnections
 from gateway.api.connections.refusal import Refusals
+from gateway.api.connections.request_starts import RequestStarts
 from gateway.api.connections.response_transport import ResponseTransport
 from gateway.api.http_metrics import (
     ANSWERED,
@@ -64,6 +65,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     limits: ClassVar[ConnectionLimits]
     open_connections: ClassVar[OpenConnections]
+    starts: ClassVar[RequestStarts]
     refusals: ClassVar[Refusals]
 
     def __init__(
@@ -221,7 +223,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._running = cycle
         if cycle.scope["http_version"] != "1.1":
             app = close_delimited(app, cycle)
-        super()._start_asgi_task(cycle, app)
+        begin = partial(super()._start_asgi_task, cycle, app)
+        if cycle.scope["raw_path"].startswith(HEALTH):
+            begin()
+        else:
+            self.starts.start(self.loop, begin)
 
     def _release(self, cycle: RequestResponseCycle | None) -> None:
         """Let go of what refers to a request whose response has ended, which refers to that.
@@ -370,6 +376,7 @@ def bounded_protocol(limits: ConnectionLimits, metrics: HttpMetrics) -> type[Bou
     ServerProtocol.open_connections = OpenConnections(
         limits.connections, partial(metrics.refused, EVICTED)
     )
+    ServerProtocol.starts = RequestStarts()
     ServerProtocol.refusals = Refusals(metrics)
     metrics.count_open(ServerProtocol.open_connections)
     return ServerProtocol
