@@ -14,12 +14,14 @@ from gateway.database.errors import Sessions
 from gateway.errors import Unavailable
 from gateway.history.late_embeddings import LateEmbeddings
 from gateway.history.record import Record
+from gateway.prediction.adaptation.adaptation import Adaptation
 from gateway.prediction.features.embedder_model import EmbedderModel
 from gateway.prediction.features.features import (
     USER_INPUT_COLUMN,
     features,
 )
 from gateway.prediction.messages import PredictionRequest
+from gateway.prediction.model.artefact import decode
 from gateway.prediction.serving.drift import DriftMonitor
 from gateway.prediction.serving.frames import ScoreReply
 from gateway.prediction.serving.learned import (
@@ -27,9 +29,9 @@ from gateway.prediction.serving.learned import (
     calibrate,
     calibrate_history,
     history_of,
-    initial_adaptation,
     learn_first,
     learn_row,
+    learn_rows,
     row_of,
 )
 from gateway.prediction.serving.open_prediction import OpenPrediction
@@ -218,10 +220,11 @@ class LengthPredictor:
 
         PredictorRefused leaves the previous version in use; Unavailable if the process died.
         """
+        version = await asyncio.to_thread(
+            decode, artefact, model_hash=self.model_hash, embedder=self.embedder.id
+        )
         for learned in (self._interactive, self._batch):
-            adaptation = await asyncio.to_thread(
-                initial_adaptation, artefact, self.model_hash, self.embedder.id
-            )
+            adaptation = await asyncio.to_thread(Adaptation, version.lines, version.scores)
             rows = recent_outcomes(
                 self._sessions,
                 self.model,
@@ -229,8 +232,7 @@ class LengthPredictor:
                 limit=MAX_ADAPTATION_ROWS,
                 batch=learned is self._batch,
             )
-            for row in await rows:
-                learn_row(adaptation, row)
+            await learn_rows(adaptation, await rows)
             before = {key: kept for key, kept in learned.adaptations.items() if key == self._active}
             learned.adaptations = {**before, predictor_id: adaptation}
         await self._client.load(predictor_id, self.model_hash, artefact)
