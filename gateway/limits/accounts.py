@@ -41,9 +41,8 @@ class Account(Protocol):
     def settle(self, name: Hashable, used: int, now_s: float) -> None:
         """Replace a hold by what was used."""
 
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is held."""
+    def is_idle(self, now_s: float) -> bool:
+        """Whether nothing is held and nothing is remembered."""
 
 
 class _Holds:
@@ -98,8 +97,7 @@ class AtOnce:
         self.limit = limit
         self._holds = _Holds()
 
-    @property
-    def idle(self) -> bool:
+    def is_idle(self, now_s: float) -> bool:  # noqa: ARG002
         """Whether nothing is held."""
         return not self._holds
 
@@ -141,10 +139,9 @@ class Rate:
         self._level = float(limit.amount)
         self._filled_s: float | None = None
 
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is held, and the bucket was full."""
-        return not self._holds and self._level >= self.limit.amount
+    def is_idle(self, now_s: float) -> bool:
+        """Whether nothing is held, and the bucket is full."""
+        return not self._holds and self._fill(now_s) >= self.limit.amount
 
     def room(self, now_s: float) -> int:
         """How much is in the bucket."""
@@ -198,10 +195,15 @@ class Budget:
         """What open holds of this period hold."""
         return self._holds.total
 
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is held and nothing was used."""
+    def is_idle(self, now_s: float) -> bool:
+        """Whether nothing is held and nothing was used in this period."""
+        self._turn(now_s)
         return not self._holds and not self.used
+
+    def begin(self, used: int, now_s: float) -> None:
+        """Begin in the midst of a period of which this was used."""
+        self._turn(now_s)
+        self.used = used
 
     def room(self, now_s: float) -> int:
         """What is left of the period's amount."""

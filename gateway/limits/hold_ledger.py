@@ -10,8 +10,8 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from gateway.limits.accounts import Account, Booking, open_account
-from gateway.limits.limit import Amounts, Level, Limit, Quantity, Subjects
+from gateway.limits.accounts import Account, Booking, Budget, open_account
+from gateway.limits.limit import Amounts, Level, Limit, Quantity, Standing, Subjects
 
 
 class Ask(Struct, frozen=True, kw_only=True):
@@ -32,14 +32,19 @@ class Granted(Struct, frozen=True):
     @property
     def yields(self) -> bool:
         """Whether it waits behind lighter users."""
-        return any(limit.mode == "soft" for limit in self.beyond)
+        return any(limit.effect == "soft" for limit in self.beyond)
 
 
 class Refused(Struct, frozen=True):
-    """The request is beyond a hard limit for `wait_s` expected seconds; infinite: for ever."""
+    """The request is beyond a hard limit for `wait_s` expected seconds; infinite: for ever.
+
+    `asked` is what it would hold, `left` what the limit leaves now.
+    """
 
     limit: Limit
     wait_s: float
+    asked: int = 0
+    left: int = 0
 
 
 class HoldLedger:
@@ -69,36 +74,59 @@ class HoldLedger:
         """Hold what a request asks for in all its accounts, or refuse it and hold nothing."""
         accounts = list(self._accounts_of(ask.subjects))
         waits = [
-            account.wait_s(ask.amounts.get(account.limit.quantity, 0), now_s)
+            (account.wait_s(ask.amounts.get(account.limit.quantity, 0), now_s), account)
             for account in accounts
         ]
-        beyond = [
-            (wait_s, account.limit)
-            for account, wait_s in zip(accounts, waits, strict=True)
-            if wait_s > 0
-        ]
-        hard = [(wait_s, limit) for wait_s, limit in beyond if limit.mode == "hard"]
+        beyond = [(wait_s, account) for wait_s, account in waits if wait_s > 0]
+        hard = [each for each in beyond if each[1].limit.effect == "hard"]
         if hard:
-            wait_s, limit = max(hard, key=lambda each: each[0])
-            return Refused(limit, wait_s)
+            wait_s, account = max(hard, key=lambda each: each[0])
+            asked = ask.amounts.get(account.limit.quantity, 0)
+            return Refused(account.limit, wait_s, asked, max(account.room(now_s), 0))
         for account in accounts:
             quantity = account.limit.quantity
             amount, expected = ask.amounts.get(quantity, 0), ask.expected.get(quantity, 0)
             account.hold(ask.name, Booking(amount, expected, ask.ends_s), now_s)
-        self._open[ask.name] = accounts
-        return Granted(tuple(limit for _, limit in beyond))
+        if accounts:
+            self._open[ask.name] = accounts
+        return Granted(tuple(account.limit for _, account in beyond))
 
     def grow(self, name: Hashable, unit: Amounts, units: int, now_s: float) -> int:
-        """Hold up to `units` times `unit` more; returns the units that hard limits allow."""
-        accounts = [account for account in self._open[name] if unit.get(account.limit.quantity, 0)]
+        """Hold up to `units` times `unit` more; returns the units that hard budgets allow.
+
+        Limits of a moment or a minute are for admission: a running request may go beyond them.
+        Negative units make the hold smaller.
+        """
+        accounts = [
+            account for account in self._open.get(name, ()) if unit.get(account.limit.quantity, 0)
+        ]
         granted = units
         for account in accounts:
-            if account.limit.mode == "hard":
+            if account.limit.effect == "hard" and account.limit.is_budget:
                 room = max(account.room(now_s), 0)
                 granted = min(granted, room // unit[account.limit.quantity])
         for account in accounts:
             account.grow(name, granted * unit[account.limit.quantity], now_s)
         return granted
+
+    def overrun(self, name: Hashable, unit: Amounts, units: int, now_s: float) -> None:
+        """Hold `units` times `unit` more, even beyond budgets."""
+        for account in self._open.get(name, ()):
+            account.grow(name, units * unit.get(account.limit.quantity, 0), now_s)
+
+    def spent(self, name: Hashable, unit: Amounts, now_s: float) -> Limit | None:
+        """The hard budget on `unit` of a request's hold that leaves least; None without one."""
+        budgets = [
+            account
+            for account in self._open.get(name, ())
+            if account.limit.effect == "hard"
+            and account.limit.is_budget
+            and unit.get(account.limit.quantity, 0)
+        ]
+        if not budgets:
+            return None
+        units_left = [each.room(now_s) / unit[each.limit.quantity] for each in budgets]
+        return budgets[units_left.index(min(units_left))].limit
 
     def settle(self, name: Hashable, used: Amounts, now_s: float) -> None:
         """Replace a request's hold by what it used. It does nothing for one that has no hold."""
@@ -107,23 +135,58 @@ class HoldLedger:
 
     def room(self, subjects: Subjects, quantity: Quantity, now_s: float) -> float:
         """How much of a quantity hard limits let these subjects hold now; infinite without one."""
-        rooms = (
-            max(account.room(now_s), 0)
-            for account in self._accounts_of(subjects)
-            if account.limit.mode == "hard" and account.limit.quantity == quantity
-        )
+        rooms = (max(account.room(now_s), 0) for account in self._hard(subjects, quantity))
         return min(rooms, default=inf)
+
+    def standing(self, subjects: Subjects, quantity: Quantity, now_s: float) -> Standing | None:
+        """How the hard limit on a quantity stands that leaves least; None if there is none.
+
+        What is in use at a moment has no time at which it is free again, so it is left out.
+        """
+        accounts = [a for a in self._hard(subjects, quantity) if a.limit.period != "at_once"]
+        if not accounts:
+            return None
+        least = min(accounts, key=lambda account: account.room(now_s))
+        amount = least.limit.amount
+        return Standing(amount, max(least.room(now_s), 0), least.wait_s(amount, now_s))
+
+    def begin(self, limit: Limit, user: str | None, used: int, now_s: float) -> None:
+        """Count what was used of a budget before; ignored once its account is open."""
+        name = (limit.id, user)
+        if name not in self._accounts and limit.is_budget:
+            account = Budget(limit)
+            account.begin(used, now_s)
+            self._accounts[name] = account
+
+    @property
+    def limits(self) -> Iterator[Limit]:
+        """All limits."""
+        return (limit for limits in self._limits.values() for limit in limits)
 
     @property
     def accounts(self) -> int:
         """How many accounts are open."""
         return len(self._accounts)
 
-    def forget_idle(self) -> None:
+    def holds(self, name: Hashable) -> bool:
+        """Whether a request holds something, if only nothing of some account."""
+        return name in self._open
+
+    @property
+    def open_holds(self) -> int:
+        """How many requests hold something."""
+        return len(self._open)
+
+    def forget_idle(self, now_s: float) -> None:
         """Close the accounts that hold and remember nothing, as those of users who went away."""
         for name, account in list(self._accounts.items()):
-            if account.idle:
+            if account.is_idle(now_s):
                 del self._accounts[name]
+
+    def _hard(self, subjects: Subjects, quantity: Quantity) -> Iterator[Account]:
+        for account in self._accounts_of(subjects):
+            if account.limit.effect == "hard" and account.limit.quantity == quantity:
+                yield account
 
     def _accounts_of(self, subjects: Subjects) -> Iterator[Account]:
         for bounded in subjects.bounded_by():
