@@ -1,7 +1,7 @@
 """Claims the lines of jobs that run next, each for one gateway."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -27,11 +27,14 @@ class RunningBatch(Struct, frozen=True):
 
 
 async def claim_lines(
-    session: AsyncSession, model: str, owner: UUID, count: int
+    session: AsyncSession, model: str, owner: UUID, count: int, without: Collection[UUID] = ()
 ) -> list[BatchLine]:
-    """Up to `count` lines that now belong to `owner`, in the order in which they are to start."""
+    """Up to `count` lines that now belong to `owner`, in the order in which they are to start.
+
+    Lines of the apps `without` are left out.
+    """
     claimed: list[BatchLine] = []
-    for batch_id in in_turn(await _running_batches(session, model)):
+    for batch_id in in_turn(await _running_batches(session, model, without)):
         for apart in (True, False):
             if len(claimed) < count:
                 claimed += await _claim(session, batch_id, owner, count - len(claimed), apart)
@@ -53,7 +56,9 @@ def in_turn(batches: Sequence[RunningBatch]) -> list[UUID]:
     return [batch.id for batch in ordered]
 
 
-async def _running_batches(session: AsyncSession, model: str) -> list[RunningBatch]:
+async def _running_batches(
+    session: AsyncSession, model: str, without: Collection[UUID]
+) -> list[RunningBatch]:
     lines = select(func.count()).where(
         BatchLine.batch_id == Batch.id, BatchLine.state == LineState.RUNNING
     )
@@ -71,6 +76,7 @@ async def _running_batches(session: AsyncSession, model: str) -> list[RunningBat
         .join(Tenant, Tenant.id == Batch.tenant_id)
         .where(
             Batch.model == model,
+            Batch.app_id.not_in(without),
             Batch.status == "in_progress",
             Batch.expires_at > func.now(),
             waiting.exists(),

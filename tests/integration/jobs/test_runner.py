@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from uuid import UUID
@@ -53,9 +53,11 @@ class ListSource:
         self.claims = 0
         self.away = False
 
-    async def claim(self, count: int) -> Sequence[JobLine]:
+    async def claim(self, count: int, without: Collection[UUID] = ()) -> Sequence[JobLine]:
         self._check()
-        claimed, self.waiting = self.waiting[:count], self.waiting[count:]
+        free = [line for line in self.waiting if line.request.caller.app_id not in without]
+        claimed = free[:count]
+        self.waiting = [line for line in self.waiting if line not in claimed]
         self.running |= dict.fromkeys(claimed)
         self.claims += bool(claimed)
         return claimed
