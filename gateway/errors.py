@@ -250,14 +250,14 @@ class LimitReached(OverLimit):
         self,
         message: str,
         *,
-        limit: str,
-        standings: Mapping[Quantity, Standing],
+        limit: str = "",
+        standings: Mapping[Quantity, Standing] | None = None,
         **options: Any,
     ) -> None:
         """`options` are those of every error."""
         super().__init__(message, **options)
         self.limit = limit
-        self.standings = standings
+        self.standings = standings or {}
 
 
 class TenantBatchesFull(OverLimit):

@@ -7,7 +7,7 @@ import click
 from gateway.cli.admin.names import is_id
 from gateway.cli.admin.output import Columns
 from gateway.cli.admin.session import AdminGroup, AdminSession, pass_session
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, NotFound
 from gateway.limits.limit import BOUNDED, Effect, Level
 
 NODE = "node"
@@ -80,12 +80,35 @@ def list_limits(session: AdminSession, owner: str | None, level: str | None) -> 
 
 
 @limits.command("remove")
-@click.argument("limit_id")
+@click.argument("owner")
+@click.argument("kind", type=click.Choice(list(BOUNDED)))
+@click.option("--effect", type=click.Choice(get_args(Effect)), help="Which, if there are several.")
+@click.option("--each-user", is_flag=True, help="The limit of each user of the app.")
+@click.option("--level", type=LEVELS, help="What OWNER is. Default: by the slashes in it.")
 @pass_session
-def remove_limit(session: AdminSession, limit_id: str) -> None:
-    """Remove a limit by its id."""
-    session.output.item(session.client.delete(f"/admin/limits/{limit_id}"))
-    session.output.next_step("limits", "list")
+def remove_limit(
+    session: AdminSession,
+    owner: str,
+    kind: str,
+    *,
+    effect: str | None,
+    each_user: bool,
+    level: str | None,
+) -> None:
+    """Remove a limit."""
+    of = _owner(session, owner, "user" if each_user else level)
+    found = [
+        limit
+        for limit in session.client.all("/admin/limits", **of)
+        if limit["kind"] == kind and effect in {None, limit["effect"]}
+    ]
+    if not found:
+        raise NotFound(f"{owner} has no such limit of {kind}")
+    if len(found) > 1:
+        effects = ", ".join(limit["effect"] for limit in found)
+        raise InvalidRequest(f"{owner} has several limits of {kind}; choose --effect: {effects}")
+    session.output.item(session.client.delete(f"/admin/limits/{found[0]['id']}"))
+    session.output.next_step("limits", "list", owner)
 
 
 def _owner(session: AdminSession, owner: str, level: str | None) -> dict[str, str]:
