@@ -32,6 +32,7 @@ from gateway.jobs.batches.endpoint import Endpoints
 from gateway.jobs.batches.jobs import BatchJobs, BatchOptions
 from gateway.jobs.batches.limits import BatchLimits
 from gateway.limits.hold_ledger import HoldLedger
+from gateway.limits.leased_accounts import open_leased
 from gateway.prediction.features.embedder_model import find_embedder
 from gateway.prediction.lifecycle.auto_training import AutoTraining
 from gateway.prediction.lifecycle.comparison import VersionComparer
@@ -47,6 +48,7 @@ from gateway.tenancy.admin_key import AdminKey, ensure_admin_key
 from gateway.tenancy.authentication import Authenticator
 from gateway.tenancy.demo import api_key_file, ensure_demo
 from gateway.usage.limits.follower import LimitFollower
+from gateway.usage.limits.lessor import Lessor
 from gateway.usage.price_list import PriceList
 
 LOCK_FILE: Final = "gateway.lock"  # in the data folder; a running gateway keeps it open
@@ -152,7 +154,12 @@ async def running_node(
             options=_options(settings),
             tau_floor=settings.tau_floor,
             bounds=_bounds(settings),
-            holds=Holds(limits.ledger, limits.prices, spent_budget=settings.spent_budget),
+            holds=Holds(
+                limits.ledger,
+                limits.prices,
+                lessor=_start_lessor(stack, database, limits.ledger),
+                spent_budget=settings.spent_budget,
+            ),
         )
         workers = TextWorkers()
         stack.callback(workers.close)
@@ -235,11 +242,23 @@ async def _follow_limits(
 ) -> LimitFollower:
     """Limits and prices in memory, as they are in the database."""
     follower = LimitFollower(
-        database.sessions, HoldLedger(), PriceList(model), database_url=url, model=model
+        database.sessions,
+        HoldLedger((), open_leased),
+        PriceList(model),
+        database_url=url,
+        model=model,
     )
     await follower.start()
     stack.push_async_callback(follower.close)
     return follower
+
+
+def _start_lessor(stack: AsyncExitStack, database: Database, ledger: HoldLedger) -> Lessor:
+    """What leases parts of the limits that gateways share."""
+    lessor = Lessor(database.sessions, ledger)
+    lessor.start()
+    stack.push_async_callback(lessor.close)
+    return lessor
 
 
 def _start_files(stack: AsyncExitStack, database: Database, settings: Settings) -> FileStore:

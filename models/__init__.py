@@ -6,7 +6,7 @@ from models.base import Base
 from models.batch import Batch, BatchLine, BatchWorker
 from models.engine_cost import EngineCost
 from models.file import FileChunk, StoredFile
-from models.limit import StoredLimit
+from models.limit import LimitAccount, LimitLease, StoredLimit
 from models.predictor import Predictor, TrainingRun, TrainingSchedule
 from models.record import Instruction, RequestRecord
 from models.tenant import ApiKey, App, Tenant
@@ -24,6 +24,8 @@ __all__ = [
     "EngineCost",
     "FileChunk",
     "Instruction",
+    "LimitAccount",
+    "LimitLease",
     "Predictor",
     "Price",
     "RequestRecord",

@@ -1,9 +1,17 @@
 """Limits on the use of a tenant, an app, a key, an app's users or the whole node."""
 
-from datetime import datetime
+from datetime import date, datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, UniqueConstraint, func
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    UniqueConstraint,
+    func,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, new_id
@@ -54,3 +62,52 @@ class StoredLimit(Base):
     def owner(self) -> UUID | None:
         """The id of the tenant, app or key; None for the node."""
         return self.tenant_id or self.app_id or self.api_key_id
+
+
+class LimitAccount(Base):
+    """What all gateways together used of a limit in a period, for one user or for all.
+
+    `user_digest` is the SHA-256 of the user's name for a limit of each user, else empty. Of a
+    budget, `used` counts leases that have ended; of a limit of a minute, `level` is what its bucket
+    had at `filled_at`.
+    """
+
+    __tablename__ = "limit_accounts"
+
+    limit_id: Mapped[UUID] = mapped_column(
+        ForeignKey("limits.id", ondelete="CASCADE"), primary_key=True
+    )
+    user_digest: Mapped[bytes] = mapped_column(primary_key=True)
+    period_start: Mapped[date] = mapped_column(primary_key=True)
+    used: Mapped[int] = mapped_column(BigInteger)
+    level: Mapped[float]
+    filled_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class LimitLease(Base):
+    """The part of a budget that a gateway may use, and what it has used of it so far.
+
+    After `expires_at` another gateway may take back what was not used.
+    """
+
+    __tablename__ = "limit_leases"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["limit_id", "user_digest", "period_start"],
+            [
+                "limit_accounts.limit_id",
+                "limit_accounts.user_digest",
+                "limit_accounts.period_start",
+            ],
+            name="fk_limit_leases_account",
+            ondelete="CASCADE",
+        ),
+    )
+
+    limit_id: Mapped[UUID] = mapped_column(primary_key=True)
+    user_digest: Mapped[bytes] = mapped_column(primary_key=True)
+    period_start: Mapped[date] = mapped_column(primary_key=True)
+    owner: Mapped[UUID] = mapped_column(primary_key=True)
+    granted: Mapped[int] = mapped_column(BigInteger)
+    used: Mapped[int] = mapped_column(BigInteger)
+    expires_at: Mapped[datetime]

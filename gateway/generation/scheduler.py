@@ -129,16 +129,16 @@ class Scheduler:
         """Add a request to the queue."""
         self._dispatcher.enqueue(state)
 
-    def hold(
+    async def hold(
         self,
         request: GenerationRequest,
         prompt_tokens: int,
         max_tokens: int,
         prediction: Prediction,
     ) -> RequestHold:
-        """Hold what a request that arrives may use of its limits. LimitReached."""
+        """Hold what a request that arrives may use of its limits. LimitReached, DatabaseLost."""
         kv = self.engine.served.kv
-        return self.holds.take(
+        return await self.holds.admit(
             request,
             prompt_tokens,
             max_tokens,

@@ -166,25 +166,33 @@ class GenerationService:
         tokens = predicted_tokens(prepared.prompt, prepared.prediction)
         load.check(tenant, request.choices, request.choices * tokens)
         hold = await self._hold(request, prepared)
+        self._check_running(hold)
         key = RecordKey(new_id(), arrived_at)
         states = self._enqueue(request, prepared, key, arrived_s, hold)
         if request.deadline_s is not None:
             await self._raise_if_shed(states, opened)
         return states
 
-    def start_line(
+    async def start_line(
         self, request: GenerationRequest, prepared: PreparedRequest, key: RecordKey
     ) -> list[RequestState]:
         """Queue a prepared line of a batch job, whose runner bounds what is queued.
 
-        ShuttingDown; LimitReached if a hard limit refuses it now.
+        ShuttingDown, DatabaseLost; LimitReached if a hard limit refuses it now.
 
         History has its first choice under `key`, others under ids that follow from it.
         """
         if self._stopping:
             raise ShuttingDown("the gateway is stopping; try again in a moment")
-        hold = self._take(request, prepared)
+        hold = await self._take(request, prepared)
+        self._check_running(hold)
         return self._enqueue(request, prepared, key, time.monotonic(), hold)
+
+    def _check_running(self, hold: RequestHold) -> None:
+        """ShuttingDown, and the hold is given up, if the gateway stops."""
+        if self._stopping:
+            self.scheduler.holds.release(hold)
+            raise ShuttingDown("the gateway is stopping; try again in a moment")
 
     async def _hold(self, request: GenerationRequest, prepared: PreparedRequest) -> RequestHold:
         """Hold what the request may use of its limits. LimitReached.
@@ -192,17 +200,15 @@ class GenerationService:
         While the model's prediction is due, history's alone refuses nothing.
         """
         try:
-            return self._take(request, prepared)
+            return await self._take(request, prepared)
         except LimitReached:
             if not prepared.opened.awaits_model:
                 raise
         await self._predictor.await_model(prepared.opened)
-        if self._stopping:
-            raise ShuttingDown("the gateway is stopping; try again in a moment")
-        return self._take(request, prepared)
+        return await self._take(request, prepared)
 
-    def _take(self, request: GenerationRequest, prepared: PreparedRequest) -> RequestHold:
-        return self.scheduler.hold(
+    async def _take(self, request: GenerationRequest, prepared: PreparedRequest) -> RequestHold:
+        return await self.scheduler.hold(
             request, len(prepared.prompt), prepared.max_tokens, prepared.prediction
         )
 

@@ -251,9 +251,12 @@ class JobRunner:
                 self._claimed.popleft()
 
     async def _queued(self, line: JobLine, prepared: PreparedRequest) -> bool:
-        """Queue a line. False if a limit refuses it: it waits again, with all of its app."""
+        """Queue a line; False if it is no longer the first of the claimed.
+
+        If a limit refuses it, it waits again, with all of its app.
+        """
         try:
-            self._queue(line, prepared)
+            await self._queue(line, prepared)
         except LimitReached as refused:
             app = line.request.caller.app_id
             self._paused.pause(app, refused.retry_after_s or 0.0)
@@ -263,11 +266,14 @@ class JobRunner:
                 with suppress(ValueError):  # it was dropped meanwhile
                     self._claimed.remove(each)
             log.info("batch_lines_over_limit", app=str(app), limit=refused.limit)
-            return False
-        return True
+        return bool(self._claimed) and self._claimed[0] is line
 
-    def _queue(self, line: JobLine, prepared: PreparedRequest) -> None:
-        states = self._service.start_line(line.request, prepared, line.key)
+    async def _queue(self, line: JobLine, prepared: PreparedRequest) -> None:
+        states = await self._service.start_line(line.request, prepared, line.key)
+        if line not in self._claimed:  # it was dropped meanwhile
+            for state in states:
+                self._service.cancel(state)
+            return
         self._service.scheduler.pins.keep(states[0])
         needed = sum(_needed_tokens(state) for state in states)
         held = self._held[line] = _Held(line, states, needed)

@@ -29,6 +29,9 @@ class Account(Protocol):
     def room(self, now_s: float) -> int:
         """How much more may be held now; negative beyond the limit."""
 
+    def left(self, now_s: float) -> int:
+        """How much the limit leaves, if more can be had than may be held at once."""
+
     def wait_s(self, amount: int, now_s: float) -> float:
         """The expected seconds until `amount` may be held: 0 now, infinite never."""
 
@@ -105,6 +108,10 @@ class AtOnce:
         """How much more may be held now."""
         return self.limit.amount - self._holds.total
 
+    def left(self, now_s: float) -> int:
+        """How much more may be held now."""
+        return self.room(now_s)
+
     def wait_s(self, amount: int, now_s: float) -> float:
         """The expected seconds until earlier requests have ended that hold enough."""
         missing = amount - self.room(now_s)
@@ -146,6 +153,10 @@ class Rate:
     def room(self, now_s: float) -> int:
         """How much is in the bucket."""
         return int(self._fill(now_s) // 1)
+
+    def left(self, now_s: float) -> int:
+        """How much is in the bucket."""
+        return self.room(now_s)
 
     def wait_s(self, amount: int, now_s: float) -> float:
         """The seconds until the bucket has this much."""
@@ -200,15 +211,14 @@ class Budget:
         self._turn(now_s)
         return not self._holds and not self.used
 
-    def begin(self, used: int, now_s: float) -> None:
-        """Begin in the midst of a period of which this was used."""
-        self._turn(now_s)
-        self.used = used
-
     def room(self, now_s: float) -> int:
         """What is left of the period's amount."""
         self._turn(now_s)
         return self.limit.amount - self.used - self._holds.total
+
+    def left(self, now_s: float) -> int:
+        """What is left of the period's amount."""
+        return self.room(now_s)
 
     def wait_s(self, amount: int, now_s: float) -> float:
         """The expected seconds until holds end that hold more than is used, or until the period."""
@@ -242,6 +252,10 @@ class Budget:
             self.used = 0
             self._holds.clear()
             self._ends_s = period_end_s(self.limit, now_s)
+            self._new_period()
+
+    def _new_period(self) -> None:
+        """What a subclass does when a period begins."""
 
 
 def open_account(limit: Limit) -> Account:

@@ -76,13 +76,13 @@ async def test_an_answer_that_outgrows_its_budget_ends_with_length_and_says_so(
     prompt = predicted.json()["prompt_tokens"]
     await limited.limit("tokens_per_day", prompt + LONG - 1)
     answer = await limited.client.chat.completions.with_raw_response.create(**request)
+    parsed: Any = answer.parse()
     if stream:
-        choice = [chunk async for chunk in answer.parse()][-1].choices[0]
+        choice = [chunk async for chunk in parsed][-1].choices[0]
     else:
         assert answer.headers[LIMIT] == "tenant tokens_per_day"
-        usage = answer.parse().usage
-        choice = answer.parse().choices[0]
-        assert usage.completion_tokens == LONG - 1
+        choice = parsed.choices[0]
+        assert parsed.usage.completion_tokens == LONG - 1
     assert (choice.finish_reason, choice.limited_by) == ("length", "tenant tokens_per_day")
     with pytest.raises(openai.RateLimitError) as refused:
         await limited.client.chat.completions.create(**request)

@@ -1,16 +1,17 @@
 """Takes, grows and settles the holds of live requests in one ledger."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import ceil
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
 
 import structlog
 
+from gateway.errors import DatabaseLost
 from gateway.generation.holds.refusal import limit_reached
 from gateway.generation.request import GenerationRequest
 from gateway.generation.request_state import RequestState
-from gateway.limits.hold_ledger import Ask, HoldLedger, Refused
+from gateway.limits.hold_ledger import AccountName, Ask, HoldLedger, Refused
 from gateway.limits.hold_size import further_hold
 from gateway.limits.limit import Quantity, Standing, Subjects
 from gateway.limits.request_hold import RequestHold
@@ -21,9 +22,21 @@ from gateway.usage.price_list import PriceList
 SpentBudget: TypeAlias = Literal["end", "overrun"]
 
 UNKNOWN_TIME_S: Final = 10.0  # that a request is expected to take before any has ended
+AHEAD: Final = 16  # tokens before its hold's end an answer asks for more, which may take a while
+MAX_ROUNDS: Final = 3  # of leasing for a request: others may take what it waited for
 SHOWN: Final[tuple[Quantity, ...]] = ("requests", "tokens")
 
 log = structlog.get_logger()
+
+
+class Leasing(Protocol):
+    """Leases parts of shared limits."""
+
+    async def extend(self, wanted: Mapping[AccountName, int]) -> bool:
+        """Lease these amounts more; False if there was too little a moment ago. DatabaseLost."""
+
+    def want(self, wanted: Mapping[AccountName, int]) -> bool:
+        """Lease these amounts more soon; False if there was too little a moment ago."""
 
 
 class Holds:
@@ -38,16 +51,19 @@ class Holds:
         ledger: HoldLedger | None = None,
         prices: PriceList | None = None,
         *,
+        lessor: Leasing | None = None,
         spent_budget: SpentBudget = "end",
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`clock` is in seconds of the epoch."""
+        """`clock` is in seconds of the epoch; without a lessor no other gateway has accounts."""
         self.ledger = HoldLedger() if ledger is None else ledger
         self._prices = PriceList("") if prices is None else prices
+        self._lessor = lessor
+        self._ahead = AHEAD if lessor else 0
         self._overruns = spent_budget == "overrun"
         self._clock = clock
 
-    def take(
+    async def admit(
         self,
         request: GenerationRequest,
         prompt_tokens: int,
@@ -60,7 +76,7 @@ class Holds:
         """Hold what the request is predicted not to exceed. LimitReached if a hard limit refuses.
 
         It is expected to end in `lasts_s` seconds, if that is known; `pool` is the size of the KV
-        memory in tokens.
+        memory in tokens. DatabaseLost if more must be leased for a hard limit and cannot.
         """
         now_s = self._clock()
         hold = RequestHold(
@@ -70,18 +86,36 @@ class Holds:
             cost=self._prices.cost(request.recorded_tier, now_s),
             pool=pool,
         )
-        subjects = subjects_of(request)
         expected = min(ceil(prediction.mean), hold.answer_tokens)
-        verdict = self.ledger.ask(
-            Ask(
-                name=hold,
-                subjects=subjects,
-                amounts=hold.amounts(hold.answer_tokens),
-                expected=hold.amounts(expected),
-                ends_s=now_s + (UNKNOWN_TIME_S if lasts_s is None else lasts_s),
-            ),
-            now_s,
+        ask = Ask(
+            name=hold,
+            subjects=subjects_of(request),
+            amounts=hold.amounts(hold.answer_tokens),
+            expected=hold.amounts(expected),
+            ends_s=now_s + (UNKNOWN_TIME_S if lasts_s is None else lasts_s),
         )
+        await self._lease(ask)
+        self._take(hold, ask)
+        return hold
+
+    async def _lease(self, ask: Ask) -> None:
+        """Lease what the request lacks, while there is any. DatabaseLost."""
+        for _ in range(MAX_ROUNDS if self._lessor else 0):
+            assert self._lessor is not None
+            short = self.ledger.short_of(ask, self._clock())
+            if not short:
+                return
+            try:
+                if not await self._lessor.extend(short):
+                    return
+            except DatabaseLost:
+                if self.ledger.any_hard(short):
+                    raise
+                return
+
+    def _take(self, hold: RequestHold, ask: Ask) -> None:
+        now_s, subjects = self._clock(), ask.subjects
+        verdict = self.ledger.ask(ask, now_s)
         standings = self._standings(subjects, now_s)
         if isinstance(verdict, Refused):
             log.info("request_over_limit", app=str(subjects.app), limit=verdict.limit.kind)
@@ -96,7 +130,6 @@ class Holds:
                 limit=limit.kind,
                 effect=limit.effect,
             )
-        return hold
 
     def revise(self, state: RequestState, prediction: Prediction) -> None:
         """Hold what a better prediction says, as far as budgets allow, before the first token."""
@@ -111,11 +144,16 @@ class Holds:
         Its hold grows to the 0.9 quantile of what remains of it.
         """
         written, covered, hold = len(state.tokens), state.covered_tokens, state.hold
-        if hold is None or covered is None or written + tokens <= covered:
+        if hold is None or covered is None:
             return tokens
         missing = written + tokens - covered
+        if missing + self._ahead <= 0 or covered >= state.max_tokens:
+            return tokens
         further = further_hold(state.prediction.quantiles, state.max_tokens, written)
-        granted = self._grow(state, max(further, missing))
+        wanted = min(written + max(further, tokens + self._ahead), state.max_tokens) - covered
+        granted = self._grow(state, max(wanted, missing))
+        if granted < wanted and self._lessor is not None:
+            self._lessor.want(self.ledger.short_to_grow(hold, hold.unit, wanted - granted))
         if granted < missing and self._overruns:
             self.ledger.overrun(hold, hold.unit, missing - granted, self._clock())
             granted = missing

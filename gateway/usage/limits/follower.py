@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 import msgspec
 import structlog
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import Sessions, transaction
 from gateway.database.notify import LIMITS, POLL_S, listen
@@ -17,7 +16,6 @@ from gateway.errors import DatabaseLost
 from gateway.history.pricing import prices_since
 from gateway.limits.hold_ledger import HoldLedger
 from gateway.limits.limit import Limit
-from gateway.usage.limits.period_use import used_in_period
 from gateway.usage.price_list import PriceList
 from models import StoredLimit
 
@@ -73,20 +71,11 @@ class LimitFollower:
         async with self._reading, transaction(self._sessions) as session:
             rows = await session.scalars(select(StoredLimit).order_by(StoredLimit.id))
             limits = [as_limit(row) for row in rows]
-            known = {limit.id for limit in self.ledger.limits}
             now_s = self._clock()
-            for limit in limits:
-                if limit.is_budget and limit.id not in known:
-                    await self._begin(session, limit, now_s)
             prices = await prices_since(session, {self._model}, datetime.fromtimestamp(now_s, UTC))
             self.ledger.use(limits)
             self.ledger.forget_idle(now_s)
             self.prices.use(prices)
-
-    async def _begin(self, session: AsyncSession, limit: Limit, now_s: float) -> None:
-        """Count what was used in this period before the gateway knew the limit."""
-        for user, used in (await used_in_period(session, limit, now_s)).items():
-            self.ledger.begin(limit, user, used, now_s)
 
 
 def as_limit(row: StoredLimit) -> Limit:

@@ -223,23 +223,17 @@ class SchedulerScene:
         prompt: list[int] | None = None,
         quantiles: Quantiles | None = None,
         hold: RequestHold | None = None,
-        held: bool = False,
         **fields: Any,
     ) -> RequestState:
-        request = self._new_request(max_tokens=wanted, **fields)
-        tokens = prompt or [1, 2, 3]
-        prediction = a_prediction(length, quantiles)
-        if held:
-            hold = self.scheduler.hold(request, len(tokens), max_tokens, prediction)
         return RequestState(
             request_id=UUID(int=next(self._numbers)),
-            request=request,
+            request=self._new_request(max_tokens=wanted, **fields),
             choice=choice,
             grew=grew,
-            prompt=tokens,
+            prompt=prompt or [1, 2, 3],
             user_input_tokens=2,
             max_tokens=max_tokens,
-            prediction=prediction,
+            prediction=a_prediction(length, quantiles),
             hold=hold,
             decoder=self._tokenizer.decoder(),
             speller=self._tokenizer.speller,

@@ -85,8 +85,17 @@ def used(scene: SchedulerScene, limit: Limit) -> int:
     return limit.amount - int(scene.scheduler.holds.ledger.room(subjects, limit.quantity, NOON_S))
 
 
+async def held(scene: SchedulerScene, **given: Any) -> RequestState:
+    """A request as it is after its admission."""
+    asked = scene.request(**given)
+    hold = await scene.scheduler.hold(
+        asked.request, len(asked.prompt), asked.max_tokens, asked.prediction
+    )
+    return scene.request(hold=hold, **given)
+
+
 async def started(scene: SchedulerScene, **given: Any) -> RequestState:
-    state = scene.request(held=True, **given)
+    state = await held(scene, **given)
     await scene.enqueue(state)
     return state
 
@@ -95,7 +104,7 @@ def finish(scene: SchedulerScene, state: RequestState, reason: str) -> None:
     scene.step(finished=[Finish(state.sequence_id, reason)])  # type: ignore[arg-type]
 
 
-WAYS_OUT: dict[str, tuple[Callable[[SchedulerScene, RequestState], None], int]] = {
+WAYS_OUT: dict[str, tuple[Callable[[SchedulerScene, RequestState], object], int]] = {
     "stop": (lambda scene, state: finish(scene, state, "stop"), PROMPT + 4),
     "length": (lambda scene, state: finish(scene, state, "length"), PROMPT + 4),
     "error": (lambda scene, state: finish(scene, state, "error"), 0),
@@ -109,7 +118,7 @@ WAYS_OUT: dict[str, tuple[Callable[[SchedulerScene, RequestState], None], int]] 
     "engine lost": (lambda scene, _: scene.scheduler.cancel_all(EngineLost("lost")), PROMPT + 4),
     "shutdown": (lambda scene, _: scene.scheduler.cancel_all(ShuttingDown("stops")), PROMPT + 4),
     "operator": (
-        lambda scene, state: scene.scheduler.cancel_request(state.id, by="ada") and None,
+        lambda scene, state: scene.scheduler.cancel_request(state.id, by="ada"),
         PROMPT + 4,
     ),
 }
@@ -133,7 +142,7 @@ async def test_what_leaves_the_queue_used_nothing(limited: Scene) -> None:
     budget = a_limit()
     scene = limited(budget)
     scene.scheduler.pause_engine()
-    cancelled, late = scene.request(held=True), scene.request(held=True, max_queue_s=0.001)
+    cancelled, late = await held(scene), await held(scene, max_queue_s=0.001)
     await scene.enqueue(cancelled, late)
     assert used(scene, budget) == 2 * (PROMPT + 10)
     scene.scheduler.cancel(cancelled)
@@ -206,7 +215,7 @@ async def test_choices_hold_their_prompt_once_and_free_what_each_did_not_use(
 ) -> None:
     budget = a_limit()
     scene = limited(budget)
-    first = scene.request(length=50, held=True, choices=2)
+    first = await held(scene, length=50, choices=2)
     second = scene.request(length=50, hold=first.hold, choice=1, choices=2)
     assert used(scene, budget) == PROMPT + 2 * 50
     await scene.enqueue(first, second)

@@ -187,15 +187,6 @@ def test_a_standing_is_that_of_the_limit_that_leaves_least() -> None:
     assert ledger.standing(an_ask().subjects, "requests", NOON_S) is None
 
 
-def test_what_was_used_before_counts() -> None:
-    ledger = HoldLedger([a_limit(amount=150)])
-    ledger.begin(a_limit(amount=150), None, 100, NOON_S)
-    assert ledger.room(an_ask().subjects, "tokens", NOON_S) == 50
-    ledger.begin(a_limit(amount=150), None, 0, NOON_S)
-    assert ledger.room(an_ask().subjects, "tokens", NOON_S) == 50
-    assert ledger.room(an_ask().subjects, "tokens", NOON_S + 86_400) == 150
-
-
 @given(st.integers(0, 86_400 * 800), st.sampled_from(["day", "month"]))
 def test_periods_of_a_budget_follow_the_calendar(after_s: int, period: Period) -> None:
     limit, now_s = a_limit(period=period), NOON_S + after_s
