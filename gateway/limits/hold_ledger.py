@@ -115,7 +115,7 @@ class HoldLedger:
         granted = units
         for account in accounts:
             if account.limit.effect == "hard" and account.limit.is_budget:
-                room = max(account.room(now_s), 0)
+                room = max(account.left(now_s), 0)
                 granted = min(granted, room // unit[account.limit.quantity])
         for account in accounts:
             account.grow(name, granted * unit[account.limit.quantity], now_s)
@@ -215,6 +215,10 @@ class HoldLedger:
         for name, account in list(self._accounts.items()):
             if account.is_idle(now_s):
                 del self._accounts[name]
+
+    def close(self, name: AccountName) -> None:
+        """Close an account of which nothing is leased."""
+        del self._accounts[name]
 
     def _hard(self, subjects: Subjects, quantity: Quantity) -> Iterator[Account]:
         for account in self._accounts_of(subjects):

@@ -1,8 +1,11 @@
 """Accounts of limits that several gateways share: each leases a part and accounts for it alone.
 
-What a lease has is exclusive, so the parts of all gateways never exceed the limit.
+What a lease has is exclusive, so what all gateways admit never exceeds the limit. A growing answer
+cannot wait for a lease: it borrows from what was left when its gateway last asked. If another
+gateway takes that meanwhile, a budget is overrun by as much.
 """
 
+from collections.abc import Hashable, Sequence
 from math import ceil
 from typing import Final
 
@@ -32,12 +35,18 @@ class LeasedBudget(Budget):
         return self.used, self.held
 
     @property
+    def is_empty(self) -> bool:
+        """Whether nothing is leased, and nothing was used of it."""
+        return not self.granted and not self.used
+
+    @property
     def state(self) -> tuple[int, ...]:
         """What an exchange changes."""
         return self.used, self.granted, self.elsewhere
 
-    def shift(self, used: int, granted: int, elsewhere: int) -> None:
+    def shift(self, changes: Sequence[float]) -> None:
         """Add to what `state` has."""
+        used, granted, elsewhere = map(int, changes)
         self.used += used
         self.granted += granted
         self.elsewhere += elsewhere
@@ -56,9 +65,16 @@ class LeasedBudget(Budget):
         """What is left of the limit, beyond what others have leased."""
         return self.room(now_s) + self.elsewhere
 
-    def is_idle(self, now_s: float) -> bool:
-        """Whether nothing is held and nothing is leased."""
-        return super().is_idle(now_s) and not self.granted
+    def is_idle(self, now_s: float) -> bool:  # noqa: ARG002
+        """Never: what leases for it closes it."""
+        return False
+
+    def grow(self, name: Hashable, by: int, now_s: float) -> None:
+        """Hold more under this name; what the lease lacks is borrowed from what was left."""
+        super().grow(name, by, now_s)
+        borrowed = max(min(self.outstanding - self.granted, self.elsewhere), 0)
+        self.granted += borrowed
+        self.elsewhere -= borrowed
 
     def wait_s(self, amount: int, now_s: float) -> float:
         """The expected seconds until holds end here, others give back, or the period ends."""
@@ -131,8 +147,8 @@ class Pot(Rate):
         return min(int((self._level + self.shared(now_s)) // 1), self.limit.amount)
 
     def is_idle(self, now_s: float) -> bool:  # noqa: ARG002
-        """Whether nothing is held and the pot is empty."""
-        return not self._holds and not self._level
+        """Never: what leases for it closes it."""
+        return False
 
     def grant(self, amount: int, shared: float, now_s: float) -> None:
         """Put into the pot what was taken out of the bucket."""
@@ -149,12 +165,18 @@ class Pot(Rate):
         return surplus
 
     @property
+    def is_empty(self) -> bool:
+        """Whether it has nothing, and owes nothing."""
+        return not self._level
+
+    @property
     def state(self) -> tuple[float, ...]:
         """What an exchange changes."""
         return (self._level,)
 
-    def shift(self, level: float) -> None:
+    def shift(self, changes: Sequence[float]) -> None:
         """Add to what `state` has."""
+        (level,) = changes
         self._level += level
 
     @property

@@ -44,7 +44,7 @@ class Part(Struct):
     def restore(self) -> None:
         """The transaction failed: the account is as if it had not been tried."""
         if self.changed:
-            self.account.shift(*(-change for change in self.changed))
+            self.account.shift([-change for change in self.changed])
 
 
 class Exchanger:
@@ -108,6 +108,7 @@ class Exchanger:
     def _pour(self, part: Part, account: Pot, state: SharedAccount, now_s: float) -> float:
         """Give back to and take from a bucket; returns the level it has then."""
         before, given_back = account.state, 0
+        part.ends = part.ends and not account.numbers[1]  # a request may have come meanwhile
         if part.ends or account.room(now_s) < 0 or not part.wanted:
             given_back = account.give_back(now_s, everything=part.ends)
         part.changed = _difference(account.state, before)
@@ -127,6 +128,7 @@ class Exchanger:
     ) -> Lease:
         """Give back to and take from a budget of which this is not settled; the lease then."""
         before, reported = account.state, self._leases.get(part.name)
+        part.ends = part.ends and not account.held  # a request may have come meanwhile
         if self._owner not in leases[key] and reported and self._opened[part.name] == key:
             account.begin_again(reported.used)  # it had expired, and ended with this use
         others = [lease for owner, lease in leases[key].items() if owner != self._owner]

@@ -20,7 +20,7 @@ SYNC_S: Final = 1.0  # between reports of what was used
 RENEW_S: Final = 5.0  # a third of a lease
 IDLE_S: Final = 10.0  # without a change, and nothing held: the lease ends
 DENIED_S: Final = 0.5  # after a limit had too little, until it is asked again
-EXCHANGE_S: Final = 2.0
+EXCHANGE_S: Final = 5.0
 UNTOUCHED: Final = (0.0, 0)
 
 log = structlog.get_logger()
@@ -132,7 +132,7 @@ class Lessor:
             self._reported_s[part.name] = now_s
             if part.granted < part.wanted:
                 self._denied_until_s[part.name] = now_s + DENIED_S
-            if part.ends or part not in found:
+            if part not in found:
                 self._forget(part.name)
 
     async def _exchanged(self, parts: Collection[Part], now_s: float) -> Collection[Part]:
@@ -148,14 +148,21 @@ class Lessor:
         return found.values()
 
     def _due(self, wanted: Mapping[AccountName, int]) -> Iterator[Part]:
-        """The accounts to exchange: more is wanted, they have changed, or their lease is old."""
+        """The accounts to exchange: more is wanted, they have changed, or their lease is old.
+
+        Those that have nothing leased and were not asked for a while are closed.
+        """
         now_s = self._clock()
-        for name, account in self._ledger.leased():
+        for name, account in list(self._ledger.leased()):
             changed = account.numbers != self._seen.get(name, UNTOUCHED)
-            if changed:
+            if changed or name in wanted:
                 self._changed_s[name] = now_s
-            since_s = now_s - self._changed_s.get(name, now_s)
-            ends = since_s >= IDLE_S and not account.numbers[1] and name not in wanted
+            idle = now_s - self._changed_s.setdefault(name, now_s) >= IDLE_S
+            ends = idle and not account.numbers[1]
+            if ends and account.is_empty:
+                self._ledger.close(name)
+                self._forget(name)
+                continue
             renews = now_s - self._reported_s.get(name, now_s) >= RENEW_S
             if changed or renews or ends or name in wanted:
                 yield Part(name, account, wanted.get(name, 0), ends)

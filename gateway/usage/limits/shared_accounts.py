@@ -137,8 +137,8 @@ async def end_expired(session: AsyncSession, keys: Collection[Key]) -> dict[Key,
         )
     )
     used: dict[Key, int] = defaultdict(int)
-    for *key, amount in rows.all():
-        used[Key(*key)] += amount
+    for limit_id, digest, start, amount in rows.all():
+        used[Key(limit_id, digest, start)] += amount
     await settle(session, used)
     return used
 

@@ -14,9 +14,11 @@ from gateway.database.errors import Sessions
 from gateway.errors import Conflict, InvalidRequest, NotFound
 from gateway.history.record import Record
 from gateway.history.writer import HistoryWriter
-from gateway.limits.hold_ledger import HoldLedger
+from gateway.limits.hold_ledger import Ask, HoldLedger
+from gateway.limits.leased_accounts import open_leased
 from gateway.limits.limit import Effect, Kind, Level, Subjects
 from gateway.usage.limits.follower import LimitFollower
+from gateway.usage.limits.lessor import Lessor
 from gateway.usage.limits.limits import Limits, NewLimit, value_of
 from gateway.usage.price_list import PriceList
 from gateway.usage.prices import NewPrice, Prices
@@ -54,7 +56,7 @@ async def follow(
     def make(**given: Any) -> LimitFollower:
         follower = LimitFollower(
             sessions,
-            HoldLedger(),
+            HoldLedger((), open_leased),
             PriceList("model"),
             postgres_url,
             model="model",
@@ -223,8 +225,22 @@ async def test_what_was_used_in_the_period_before_counts(
     await limits.set(new("acme", "1", kind="cost_per_day"), by="ada")
     follower = follow(clock=lambda: now_s)
     await follower.start()
-    subjects = Subjects(tenant=tenant.id, app=UUID(int=1), key=UUID(int=2))
-    assert follower.ledger.room(subjects, "tokens", now_s) == 100 - 2 * 32
-    assert follower.ledger.room(subjects, "cost", now_s) == 10**9 - 2 * (20 + 12 * 10) * 1_000
-    of_ada = Subjects(tenant=UUID(int=1), app=app.id, key=UUID(int=2), user="ada")
-    assert follower.ledger.room(of_ada, "tokens", now_s) == 100 - 32
+    lessor = Lessor(sessions, follower.ledger, clock=lambda: now_s)
+    users = {"user": "ada"}
+    left = {}
+    for limit in follower.ledger.limits:
+        name = limit.id, users.get(limit.level)
+        follower.ledger.short_of(an_ask(tenant.id, app.id), now_s)  # opens its account
+        lessor.want({name: 1})
+        await lessor.sync()
+        left[limit.level, limit.kind] = dict(follower.ledger.leased())[name].left(now_s)
+    assert left == {
+        ("tenant", "tokens_per_day"): 100 - 2 * 32,
+        ("user", "tokens_per_month"): 100 - 32,
+        ("tenant", "cost_per_day"): 10**9 - 2 * (20 + 12 * 10) * 1_000,
+    }
+
+
+def an_ask(tenant: UUID, app: UUID) -> Ask:
+    subjects = Subjects(tenant=tenant, app=app, key=UUID(int=2), user="ada")
+    return Ask(name=1, subjects=subjects, amounts={}, expected={}, ends_s=0)
