@@ -144,6 +144,7 @@ VALID: dict[str, dict[str, Any]] = {
     "/admin/apps/{app_id}/keys": NAME,
     "/admin/scoped-keys": {**NAME, "scopes": ["read"]},
     "/admin/predictors": {"activate": True},
+    "/admin/limits": {"level": "node", "kind": "tokens_per_day", "value": "1000000000000"},
     "/admin/policy": {"name": "lmaas", "admission": "own", "max_delay_s": 5.0},
     "/admin/training-schedule": {"every_s": None, "window": 500, "drift": False},
 }
