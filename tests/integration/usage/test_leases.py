@@ -238,7 +238,7 @@ async def test_gateway_that_was_cut_off_accounts_for_what_it_did_meanwhile(
     assert await other.admit(160) is None
 
 
-async def test_budget_begins_anew_with_its_period(
+async def test_budget_begins_again_with_its_period(
     sessions: Sessions, limit: MakeLimit, gateway: MakeGateway
 ) -> None:
     one = gateway(await limit())
