@@ -184,7 +184,9 @@ async def running_node(
             served=served,
             database=database,
             admin_key=admin_key,
-            authenticator=Authenticator(database.sessions, key_lookup_s=settings.key_lookup_s),
+            authenticator=Authenticator(
+                database.sessions, key_lookup_s=settings.key_lookup_s, cache_s=settings.key_cache_s
+            ),
             service=service,
             registry=registry,
             runs=runs,

@@ -95,6 +95,15 @@ class Settings(Struct, frozen=True, rename=_variable):
             "after it the request gets 503",
         ),
     ] = 1.5
+    key_cache_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=3600,
+            description="longest time that an API key is accepted without a query, in seconds; a "
+            "key revoked at another gateway may be accepted as long",
+        ),
+    ] = 30.0
     cors_origins: Annotated[
         str,
         Meta(

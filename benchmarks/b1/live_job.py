@@ -226,7 +226,7 @@ def planned_lines(lines: Sequence[Request]) -> Planned:
     """The lines with their groups, in the order in which they are to start."""
     prompts = JobPrompts.of(line.prompt for line in lines)
     expected = np.array([line.tokens for line in lines], dtype=np.float64)
-    plan = plan_lines(prompts, expected, page_tokens=PAGE_TOKENS, salt="B1", new_lines=len(lines))
+    plan = plan_lines(prompts, expected, page_tokens=PAGE_TOKENS, salt="B1")
     return [
         (_job_line(number, lines[number], _prefix(plan, number)), lines[number])
         for number in np.argsort(plan.ranks).tolist()

@@ -17,7 +17,7 @@ from gateway.generation.request_state import RequestState
 from gateway.generation.service import GenerationService
 from gateway.history.requests import made_at
 from gateway.jobs.batches.callers import read_callers
-from gateway.jobs.batches.claiming import MAX_ATTEMPTS, claim_lines
+from gateway.jobs.batches.claims.claiming import MAX_ATTEMPTS, claim_lines
 from gateway.jobs.batches.endpoint import Endpoints, ServedName
 from gateway.jobs.batches.output_lines import HTTP_OK, line_id, responded
 from gateway.jobs.batches.results import LineResult, owned_elsewhere, write_results
