@@ -116,3 +116,22 @@ async def test_soft_and_warning_limits_are_named_in_a_header(
     named = {answer.headers[BEYOND] for answer in answers}
     assert "tenant tokens_per_day warn" in named
     assert any("tenant concurrent_requests soft" in each for each in named)
+
+
+@pytest.mark.parametrize("header", ["x-lmaas-max-p90-tokens", "x-lmaas-max-cost"])
+async def test_a_request_refuses_itself_above_its_own_ceiling(
+    client: openai.AsyncOpenAI, asked: Asked, header: str
+) -> None:
+    request = asked("spell", WORDS, max_tokens=100)
+    for value, refused in (("1", header == "x-lmaas-max-p90-tokens"), ("1000", False)):
+        create = client.chat.completions.create(**request, extra_headers={header: value})
+        if refused:
+            with pytest.raises(openai.BadRequestError) as error:
+                await create
+            assert (error.value.code, error.value.param) == ("ceiling_exceeded", header)
+        else:
+            assert (await create).choices[0].message.content
+    for bad in ("", "x", "-1", "1e3"):
+        with pytest.raises(openai.BadRequestError) as error:
+            await client.chat.completions.create(**request, extra_headers={header: bad})
+        assert error.value.param == header
