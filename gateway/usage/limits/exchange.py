@@ -70,6 +70,8 @@ class Exchanger:
         expired = await end_expired(session, shared)
         leases = await read_leases(session, shared)
         found = {key: part for key, part in by_key.items() if key in shared}
+        for key in by_key.keys() - shared.keys():  # its limit is gone, or another period has begun
+            self._opened.pop(by_key[key].name, None)
         budgets: dict[Key, Lease] = {}
         ended: dict[Key, int] = {}
         levels = {}
