@@ -63,8 +63,8 @@ def build_app(node: GatewayNode, metrics: HttpMetrics) -> Litestar:
         trail=AuditTrail(sessions),
         requests=RequestHistory(sessions),
         files=node.files,
-        prices=Prices(sessions, node.limits.follow),
-        limits=Limits(sessions, node.limits.follow),
+        prices=Prices(sessions, node.limits.follower.follow),
+        limits=Limits(sessions, node.limits.follower.follow),
         usage=UsageReport(sessions),
     )
     uploads, usages = Uploads(node.files), RequestUsages(sessions)
