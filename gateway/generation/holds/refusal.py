@@ -35,7 +35,7 @@ def limit_reached(refused: Refused, standings: Mapping[Quantity, Standing]) -> L
     needed = _amount(limit, refused.asked)
     reached = f"{_described(limit)} is reached: {needed} needed{left}"
     shown = dict(standings)
-    if limit.quantity in {"requests", "tokens"}:
+    if limit.quantity in {"requests", "tokens"} and limit.level != "node":
         shown[limit.quantity] = Standing(limit.amount, refused.left, refused.wait_s)
     never = isinf(refused.wait_s)
     return LimitReached(

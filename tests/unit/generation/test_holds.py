@@ -341,3 +341,14 @@ async def test_a_ceiling_is_of_an_answers_p90_and_of_the_cost_of_all(
     with pytest.raises(CeilingExceeded) as refused:
         check()
     assert refused.value.param == param
+
+
+async def test_a_limit_of_the_node_shows_no_tenant_what_others_use(limited: Scene) -> None:
+    scene = limited(a_limit(value=100, level="node"))
+    await started(scene, length=60, tenant=7)
+    with pytest.raises(LimitReached) as refused:
+        await started(scene, length=50)
+    assert refused.value.standings == {}
+    assert refused.value.message == (
+        "the gateway's limit of 100 tokens a day is reached: 53 needed"
+    )
