@@ -13,7 +13,6 @@ from benchmarks.attention import run as attention
 from benchmarks.b1 import run as b1
 from benchmarks.b1.live_run import LINES as B1_LINES
 from benchmarks.b2 import run as b2
-from benchmarks.b2.job import LINES_OF_DEGREE
 from benchmarks.b3 import run as b3
 from benchmarks.decision import run as decisions
 from benchmarks.e4 import run as e4
@@ -142,12 +141,10 @@ def shared_prompts(part: str, lines: int, threads: int, quick: bool, jobs: int) 
 @main.command("B2")
 @click.option("--rounds", default=b2.ROUNDS, show_default=True, help="runs of each contestant")
 @click.option("--size", type=sizes, default=b2.SIZE, show_default=True, help="model to run")
-@click.option(
-    "--lines", default=LINES_OF_DEGREE, show_default=True, help="lines of each degree of sharing"
-)
+@click.option("--lines", type=int, help="lines of each degree of sharing, for a quick look")
 @threads_option
-def batch_makespan(rounds: int, size: str, lines: int, threads: int) -> None:
-    """A mixed batch job in our gateway, in our engine alone and in vLLM."""
+def batch_makespan(rounds: int, size: str, lines: int | None, threads: int) -> None:
+    """Mixed batch jobs in our gateway, in our engine alone and in vLLM."""
     b2.run(rounds, size, threads, lines)
 
 

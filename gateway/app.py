@@ -38,6 +38,7 @@ from gateway.tenancy.keys import ApiKeys
 from gateway.tenancy.scopes import AdminAccess, ScopedKeys
 from gateway.tenancy.tenants import Tenants
 from gateway.usage.estimate import CostEstimates
+from gateway.usage.limits.limits import Limits
 from gateway.usage.prices import Prices
 from gateway.usage.report import UsageReport
 from gateway.usage.request import RequestUsages
@@ -61,7 +62,8 @@ def build_app(node: GatewayNode, metrics: HttpMetrics) -> Litestar:
         trail=AuditTrail(sessions),
         requests=RequestHistory(sessions),
         files=node.files,
-        prices=Prices(sessions),
+        prices=Prices(sessions, node.limits.follow),
+        limits=Limits(sessions, node.limits.follow),
         usage=UsageReport(sessions),
     )
     uploads, usages = Uploads(node.files), RequestUsages(sessions)

@@ -20,6 +20,7 @@ from gateway.errors import InvalidRequest, StartupFailure
 from gateway.files.bounds import FileBounds
 from gateway.files.store import FileStore
 from gateway.files.sweeper import FileSweeper
+from gateway.generation.holds.holds import Holds
 from gateway.generation.queue.load import QueueBounds
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import GenerationService
@@ -30,6 +31,8 @@ from gateway.history.writer import HistoryWriter
 from gateway.jobs.batches.endpoint import Endpoints
 from gateway.jobs.batches.jobs import BatchJobs, BatchOptions
 from gateway.jobs.batches.limits import BatchLimits
+from gateway.limits.hold_ledger import HoldLedger
+from gateway.limits.leased_accounts import open_leased
 from gateway.prediction.features.embedder_model import find_embedder
 from gateway.prediction.lifecycle.auto_training import AutoTraining
 from gateway.prediction.lifecycle.comparison import VersionComparer
@@ -44,6 +47,9 @@ from gateway.settings import Settings
 from gateway.tenancy.admin_key import AdminKey, ensure_admin_key
 from gateway.tenancy.authentication import Authenticator
 from gateway.tenancy.demo import api_key_file, ensure_demo
+from gateway.usage.limits.follower import LimitFollower
+from gateway.usage.limits.lessor import Lessor
+from gateway.usage.price_list import PriceList
 
 LOCK_FILE: Final = "gateway.lock"  # in the data folder; a running gateway keeps it open
 BATCH_OWNER_FILE: Final = "batch_owner"
@@ -65,6 +71,7 @@ class GatewayNode(Struct, frozen=True):
     logs: LogImport
     files: FileStore
     jobs: BatchJobs
+    limits: LimitFollower
     demo_key: str | None
 
 
@@ -98,10 +105,7 @@ async def running_node(
         database = await Database.open(url)
         stack.push_async_callback(database.close)
 
-        history = HistoryWriter(database.sessions, data_dir / "spool")
-        await history.start()
-        stack.push_async_callback(history.close)
-
+        history = await _start_history(stack, database, data_dir)
         say("starting the length predictor")
         model = served.name
         model_hash = await asyncio.to_thread(model_fingerprint, folder)
@@ -139,6 +143,7 @@ async def running_node(
         automatic.start()
         stack.push_async_callback(automatic.close)
 
+        limits = await _follow_limits(stack, database, url, model)
         engine = ColocatedEngine(str(_socket(settings, data_dir)))
         scheduler = Scheduler(
             model,
@@ -149,6 +154,12 @@ async def running_node(
             options=_options(settings),
             tau_floor=settings.tau_floor,
             bounds=_bounds(settings),
+            holds=Holds(
+                limits.ledger,
+                limits.prices,
+                lessor=_start_lessor(stack, database, limits.ledger),
+                spent_budget=settings.spent_budget,
+            ),
         )
         workers = TextWorkers()
         stack.callback(workers.close)
@@ -173,7 +184,9 @@ async def running_node(
             served=served,
             database=database,
             admin_key=admin_key,
-            authenticator=Authenticator(database.sessions, key_lookup_s=settings.key_lookup_s),
+            authenticator=Authenticator(
+                database.sessions, key_lookup_s=settings.key_lookup_s, cache_s=settings.key_cache_s
+            ),
             service=service,
             registry=registry,
             runs=runs,
@@ -183,6 +196,7 @@ async def running_node(
             ),
             files=files,
             jobs=jobs,
+            limits=limits,
             demo_key=demo_key,
         )
         say("stopping the parts")
@@ -213,6 +227,40 @@ async def _start_postgres(stack: AsyncExitStack, data_dir: Path, say: Progress) 
     url = await asyncio.to_thread(postgres.start)
     stack.push_async_callback(PostgresSupervisor(postgres).close)
     return url
+
+
+async def _start_history(
+    stack: AsyncExitStack, database: Database, data_dir: Path
+) -> HistoryWriter:
+    """The writer of history, with its spool in the data folder."""
+    history = HistoryWriter(database.sessions, data_dir / "spool")
+    await history.start()
+    stack.push_async_callback(history.close)
+    return history
+
+
+async def _follow_limits(
+    stack: AsyncExitStack, database: Database, url: str, model: str
+) -> LimitFollower:
+    """Limits and prices in memory, as they are in the database."""
+    follower = LimitFollower(
+        database.sessions,
+        HoldLedger((), open_leased),
+        PriceList(model),
+        database_url=url,
+        model=model,
+    )
+    await follower.start()
+    stack.push_async_callback(follower.close)
+    return follower
+
+
+def _start_lessor(stack: AsyncExitStack, database: Database, ledger: HoldLedger) -> Lessor:
+    """What leases parts of the limits that gateways share."""
+    lessor = Lessor(database.sessions, ledger)
+    lessor.start()
+    stack.push_async_callback(lessor.close)
+    return lessor
 
 
 def _start_files(stack: AsyncExitStack, database: Database, settings: Settings) -> FileStore:

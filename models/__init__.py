@@ -6,6 +6,7 @@ from models.base import Base
 from models.batch import Batch, BatchLine, BatchWorker
 from models.engine_cost import EngineCost
 from models.file import FileChunk, StoredFile
+from models.limit import LimitAccount, LimitLease, StoredLimit
 from models.predictor import Predictor, TrainingRun, TrainingSchedule
 from models.record import Instruction, RequestRecord
 from models.tenant import ApiKey, App, Tenant
@@ -23,11 +24,14 @@ __all__ = [
     "EngineCost",
     "FileChunk",
     "Instruction",
+    "LimitAccount",
+    "LimitLease",
     "Predictor",
     "Price",
     "RequestRecord",
     "ScopedKey",
     "StoredFile",
+    "StoredLimit",
     "Tenant",
     "TrainingRun",
     "TrainingSchedule",

@@ -44,6 +44,9 @@ class Batch(Base):
     error_file_id: Mapped[UUID | None]
     output_expires_s: Mapped[int | None]
 
+    # Of the engine that its lines' prefixes were planned for; null while it is validated.
+    page_tokens: Mapped[int | None]
+
     status: Mapped[str]
     outcome: Mapped[str | None]
     owner: Mapped[UUID | None]
@@ -77,7 +80,9 @@ class Batch(Base):
 class BatchLine(Base):
     """A request of a job, until the job's files are written: then its lines are deleted.
 
-    `body` is the request as it was sent, `result` its line of the output file or the error file.
+    `body` is the request as it was sent, `result` its line of the output file or the error file,
+    `page_hashes` the prompt's `PromptPages`, eight bytes each, little-endian. The line's group is
+    inside that of the outer prefix, if it has one.
     `state` is a `gateway.jobs.batches.states.LineState`. Only the gateway `claimed_by` may end a
     line that runs.
     """
@@ -87,6 +92,12 @@ class BatchLine(Base):
         Index("ix_batch_lines_waiting", "batch_id", "rank", postgresql_where=text("state = 0")),
         Index(
             "ix_batch_lines_running", "batch_id", "prefix_id", postgresql_where=text("state = 1")
+        ),
+        Index(
+            "ix_batch_lines_sharing",
+            "batch_id",
+            "prefix_id",
+            postgresql_where=text("state = 0 AND prefix_id IS NOT NULL"),
         ),
         Index("ix_batch_lines_claimed", "claimed_by", postgresql_where=text("state = 1")),
         Index(
@@ -106,8 +117,11 @@ class BatchLine(Base):
     body: Mapped[bytes | None]
     prompt_tokens: Mapped[int]
     predicted_tokens: Mapped[float] = mapped_column(REAL)
+    page_hashes: Mapped[bytes | None] = mapped_column(deferred=True)
     prefix_id: Mapped[str | None]
     prefix_tokens: Mapped[int] = mapped_column(server_default=text("0"))
+    outer_prefix_id: Mapped[str | None]
+    outer_prefix_tokens: Mapped[int] = mapped_column(server_default=text("0"))
     rank: Mapped[int]
     state: Mapped[int] = mapped_column(SmallInteger)
     attempts: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))

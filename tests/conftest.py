@@ -39,6 +39,8 @@ FIND_MIGRATED = "SELECT 1 FROM pg_database WHERE datname = 'migrated'"
 # 20 times as fast as TRUNCATE for tables with few rows
 DELETES = "; ".join(f"DELETE FROM {table}" for table in reversed(Base.metadata.sorted_tables))
 EMPTY = f"DO $$ BEGIN {DELETES}; END $$"
+# read by libraries when first imported: the processes of a run share the cores
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 
 # HYPOTHESIS_PROFILE chooses. Speed is measured elsewhere: a busy machine fails no property.
 settings.register_profile(
@@ -56,6 +58,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.ge
 
 def pytest_configure(config: pytest.Config) -> None:
     """Create the folder of this run's Postgres; its path is short enough for a socket."""
+    os.environ.update(ONE_THREAD | os.environ)
     given = getattr(config, "workerinput", None)
     folder = given["postgres"] if given else tempfile.mkdtemp(prefix="lmaas-test-")
     config.stash[POSTGRES] = Path(folder)

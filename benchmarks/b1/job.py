@@ -3,12 +3,32 @@
 from random import Random
 from typing import Final
 
+from msgspec import Struct
+
 from benchmarks.engine.workload import RESERVED_IDS, VOCABULARY, Request
 
 SHARED: Final = 2_000  # tokens of a group's prefix
 OWN: Final = 200
 ANSWER: Final = 100
 PAGE_TOKENS: Final = 16
+
+NESTED: Final = (4, 8, 4)  # instructions, documents of each, lines of each
+INSTRUCTION: Final = 608  # tokens
+DOCUMENT: Final = 1_200
+QUESTION: Final = 192
+
+
+class JobLines(Struct, frozen=True):
+    """The lines of a job, and the prompt tokens that are computed if each shared one is so once."""
+
+    shape: str
+    lines: list[Request]
+    least: int
+
+    @property
+    def logical(self) -> int:
+        """Prompt tokens of all lines."""
+        return sum(len(line.prompt) for line in self.lines)
 
 
 def logical(lines: int) -> int:
@@ -33,6 +53,24 @@ def job(lines: int, degree: int, seed: int) -> list[Request]:
         ]
     rng.shuffle(made)
     return made
+
+
+def nested_job(seed: int) -> JobLines:
+    """Questions on documents, each below one of several instructions; shuffled."""
+    rng = Random(seed)
+    instructions, documents, questions = NESTED
+    made = []
+    for n in range(instructions):
+        instruction = random_tokens(rng, INSTRUCTION)
+        for m in range(documents):
+            prefix = [*instruction, *random_tokens(rng, DOCUMENT)]
+            made += [
+                Request(f"{n}-{m}-{k}", [*prefix, *random_tokens(rng, QUESTION)], ANSWER)
+                for k in range(questions)
+            ]
+    rng.shuffle(made)
+    least = instructions * (INSTRUCTION + documents * (DOCUMENT + questions * QUESTION))
+    return JobLines("nested", made, least)
 
 
 def group_of(line: Request) -> int:

@@ -1,7 +1,7 @@
 """B1's job run live: by the job runner in groups, or by the engine alone in order of arrival."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -115,8 +115,9 @@ class PlannedLines:
         self._cancelled = cancelled
         self._failure: str | None = None
 
-    async def claim(self, count: int) -> Sequence[JobLine]:
-        """The next lines."""
+    async def claim(self, count: int, without: Collection[UUID] = ()) -> Sequence[JobLine]:
+        """The next lines; no limit holds any app back."""
+        assert not without
         claimed, self._waiting = self._waiting[:count], self._waiting[count:]
         return claimed
 
@@ -225,7 +226,7 @@ def planned_lines(lines: Sequence[Request]) -> Planned:
     """The lines with their groups, in the order in which they are to start."""
     prompts = JobPrompts.of(line.prompt for line in lines)
     expected = np.array([line.tokens for line in lines], dtype=np.float64)
-    plan = plan_lines(prompts, expected, page_tokens=PAGE_TOKENS, salt="B1", new_lines=len(lines))
+    plan = plan_lines(prompts, expected, page_tokens=PAGE_TOKENS, salt="B1")
     return [
         (_job_line(number, lines[number], _prefix(plan, number)), lines[number])
         for number in np.argsort(plan.ranks).tolist()

@@ -6,7 +6,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from benchmarks.b1.job import PAGE_TOKENS, job, least, logical
+from benchmarks.b1.job import PAGE_TOKENS, JobLines, job, least, nested_job
 from benchmarks.b1.live_job import LiveRun, run_in_groups, run_in_order_of_arrival
 from benchmarks.b1.live_model import long_context_model
 from benchmarks.engine.client import EngineProcess
@@ -17,27 +17,18 @@ LINES: Final = 400
 DEGREES: Final = (2, 16)
 KV_TOKENS: Final = (16_384, 65_536)
 CANCEL_SEED: Final = 5
+NESTED_SEED: Final = 1
+NESTED_KV_TOKENS: Final = 8_192
 
 
 class LiveCell(Struct, frozen=True):
     """A job at a size of the KV memory, run in three ways."""
 
-    lines: int
-    degree: int
+    job: JobLines
     kv_tokens: int
     arrival: LiveRun
     groups: LiveRun
     cancelled: LiveRun
-
-    @property
-    def logical(self) -> int:
-        """Prompt tokens of all lines."""
-        return logical(self.lines)
-
-    @property
-    def least(self) -> int:
-        """Prompt tokens if each prefix is computed once."""
-        return least(self.lines, self.degree)
 
     @property
     def same(self) -> float:
@@ -60,20 +51,21 @@ def run_live(
 ) -> tuple[list[Row], list[Target]]:
     """Run each cell with this number of lines; `publish` gets the rows so far."""
     folder, cells = long_context_model(), list[LiveCell]()
-    for kv_tokens in KV_TOKENS:
-        for degree in DEGREES:
-            cells.append(_cell(folder, lines, degree, kv_tokens, threads))
-            say(described(cells[-1]))
-            publish(rows_of(cells), targets(cells))
+    jobs = [degree_job(lines, degree) for degree in DEGREES]
+    planned = [(job, kv_tokens) for kv_tokens in KV_TOKENS for job in jobs]
+    for each, kv_tokens in [*planned, (nested_job(NESTED_SEED), NESTED_KV_TOKENS)]:
+        cells.append(_cell(folder, each, kv_tokens, threads))
+        say(described(cells[-1]))
+        publish(rows_of(cells), targets(cells))
     return rows_of(cells), targets(cells)
 
 
 def described(cell: LiveCell) -> str:
     """A line of progress."""
     return (
-        f"live, degree {cell.degree}, {cell.kv_tokens:,} KV tokens: {cell.groups.prefilled:,} "
-        f"prompt tokens in groups ({cell.least:,} at least), {cell.arrival.prefilled:,} in order "
-        "of arrival"
+        f"live, degree {cell.job.shape}, {cell.kv_tokens:,} KV tokens: "
+        f"{cell.groups.prefilled:,} prompt tokens in groups ({cell.job.least:,} at least), "
+        f"{cell.arrival.prefilled:,} in order of arrival"
     )
 
 
@@ -82,12 +74,12 @@ def rows_of(cells: list[LiveCell]) -> list[Row]:
     return [
         {
             "part": "live",
-            "degree": cell.degree,
+            "degree": cell.job.shape,
             "kv_tokens": cell.kv_tokens,
             "order": order,
             "prefilled": run.prefilled,
-            "least": cell.least,
-            "saved": 1 - run.prefilled / cell.logical,
+            "least": cell.job.least,
+            "saved": 1 - run.prefilled / cell.job.logical,
             "same_answers": cell.same,
             "wall_s": run.wall_s,
             "preemptions": run.preemptions,
@@ -100,7 +92,7 @@ def rows_of(cells: list[LiveCell]) -> list[Row]:
 
 def targets(cells: list[LiveCell]) -> list[Target]:
     """Every shared token once, equal answers, and clean pages."""
-    excess = max((cell.groups.prefilled / cell.least - 1 for cell in cells), default=None)
+    excess = max((cell.groups.prefilled / cell.job.least - 1 for cell in cells), default=None)
     same = min((cell.same for cell in cells), default=None)
     wrong = float(sum(cell.wrong for cell in cells)) if cells else None
     return [
@@ -115,23 +107,25 @@ def live_lines(count: int, degree: int) -> list[Request]:
     return job(count, degree, seed=degree)
 
 
-def _cell(folder: Path, count: int, degree: int, kv_tokens: int, threads: int) -> LiveCell:
-    lines = live_lines(count, degree)
+def degree_job(count: int, degree: int) -> JobLines:
+    """The job of a cell."""
+    return JobLines(str(degree), live_lines(count, degree), least(count, degree))
 
+
+def _cell(folder: Path, job: JobLines, kv_tokens: int, threads: int) -> LiveCell:
     def in_groups(cancel_seed: int | None) -> LiveRun:
         return _with_engine(
             kv_tokens,
             folder,
             threads,
-            lambda engine: run_in_groups(engine, folder, lines, cancel_seed=cancel_seed),
+            lambda engine: run_in_groups(engine, folder, job.lines, cancel_seed=cancel_seed),
         )
 
     return LiveCell(
-        lines=count,
-        degree=degree,
+        job=job,
         kv_tokens=kv_tokens,
         arrival=_with_engine(
-            kv_tokens, folder, threads, lambda engine: run_in_order_of_arrival(engine, lines)
+            kv_tokens, folder, threads, lambda engine: run_in_order_of_arrival(engine, job.lines)
         ),
         groups=in_groups(None),
         cancelled=in_groups(CANCEL_SEED),

@@ -171,7 +171,6 @@ def plan_of(group_of: Ints, page_tokens: int) -> JobPlan:
         np.full(len(group_of), float(ANSWER)),
         page_tokens=page_tokens,
         salt="B1",
-        new_lines=len(group_of),
     )
 
 

@@ -34,4 +34,4 @@ def counts_target(rows: list[Row]) -> Target:
 
 
 def _cell(row: Row) -> tuple[object, ...]:
-    return tuple(row[name] for name in CELL)
+    return tuple(str(row[name]) for name in CELL)

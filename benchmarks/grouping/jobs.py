@@ -27,7 +27,6 @@ class JobShape(Struct, frozen=True):
     own: int
     degree: int
     documents: int = 1
-    levels: bool = False
 
     @property
     def tokens(self) -> int:
@@ -75,6 +74,6 @@ def _text(kind: int, number: int, tokens: int) -> Tokens:
 SHAPES: Final = (
     JobShape("16 lines a document", 0, 0, 1_808, 192, 16),
     JobShape("2 lines a document", 0, 0, 1_808, 192, 2),
-    JobShape("8 documents a system prompt", 0, 608, 1_200, 192, 16, 8, levels=True),
+    JobShape("8 documents a system prompt", 0, 608, 1_200, 192, 16, 8),
     JobShape("an id before the document", 8, 0, 1_808, 184, 16),
 )

@@ -14,7 +14,7 @@ from benchmarks.grouping.jobs import SHAPES, JobShape
 from benchmarks.grouping.order import DEGREES, measure_orders
 from benchmarks.harness.paths import CACHE
 from benchmarks.harness.report import Report, Row, Target, target
-from gateway.jobs.planning.client import plan_in_process
+from gateway.jobs.planning.client import QueuedPrompts, plan_in_process
 from gateway.jobs.planning.plan import JobPlan
 from gateway.jobs.planning.prompt_file import PromptFile
 
@@ -100,7 +100,7 @@ def targets(rows: list[Row]) -> list[Target]:
 async def _trace(shape: JobShape, lines: int) -> PlanTrace:
     CACHE.mkdir(exist_ok=True)
     own = psutil.Process()
-    with closing(PromptFile(Path(CACHE))) as file:
+    with closing(PromptFile(Path(CACHE))) as file, closing(PromptFile()) as none:
         for prompts in shape.chunks(lines):
             await file.append(prompts)
         expected = np.random.default_rng(2).uniform(1, 200, lines)
@@ -109,10 +109,9 @@ async def _trace(shape: JobShape, lines: int) -> PlanTrace:
             plan_in_process(
                 file,
                 expected,
+                QueuedPrompts(none, np.zeros(0, np.int64)),
                 page_tokens=PAGE_TOKENS,
                 salt="tenant",
-                new_lines=lines,
-                levels=shape.levels,
             )
         )
         peak = added = 0

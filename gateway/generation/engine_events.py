@@ -11,6 +11,7 @@ from engine.protocol import EngineInfo, Finish, Refused, Step
 from gateway.errors import EngineLost, GenerationFailed
 from gateway.generation.dispatcher import Dispatcher
 from gateway.generation.engine_session import EngineSession
+from gateway.generation.holds.holds import Holds
 from gateway.generation.insight.estimates import expected_remainders
 from gateway.generation.insight.step_cost import StepCostLearner
 from gateway.generation.metrics import GatewayMetrics
@@ -42,6 +43,7 @@ class EngineEvents:
         settlement: Settlement,
         preemption: PreemptionOrder,
         pins: PrefixPins,
+        holds: Holds,
         load: QueueLoad,
         dispatcher: Dispatcher,
         metrics: GatewayMetrics,
@@ -55,6 +57,7 @@ class EngineEvents:
         self._settlement = settlement
         self._preemption = preemption
         self._pins = pins
+        self._holds = holds
         self._load = load
         self._dispatcher = dispatcher
         self._metrics = metrics
@@ -128,20 +131,31 @@ class EngineEvents:
             state.suspended, state.preemption_requested = True, False
 
     def _grow(self, step: Step) -> list[RequestState]:
-        """Add new tokens to requests; return those whose stop string is complete."""
+        """Add new tokens to requests; return those that end with them.
+
+        Their stop string is complete, or a budget is spent.
+        """
         now_s = self._clock()
         stopped = []
         for sequence_id, tokens in step.tokens.items():
             state = self._table.running.get(sequence_id)
-            if state and state.grow(tokens, now_s, step.logprobs.get(sequence_id, ())):
+            if state is None:
+                continue
+            allowed = tokens[: self._holds.cover(state, len(tokens))]
+            stops = state.grow(allowed, now_s, step.logprobs.get(sequence_id, ()))
+            if stops or len(allowed) < len(tokens):
                 stopped.append(state)
+                state.ended_by = None if stops else state.ended_by
         return stopped
 
     def _stop(self, stopped: Many[RequestState]) -> None:
-        """End answers at their stop string; tokens that the engine still generates are dropped."""
+        """End answers at their stop string or at the end of their budget.
+
+        Tokens that the engine still generates are dropped.
+        """
         for state in stopped:
             del self._table.running[state.sequence_id]
-            self._settlement.end(state, "stop")
+            self._settlement.end(state, "length" if state.ended_by else "stop")
         self._session.cancel([state.sequence_id for state in stopped])
 
     def _finish(self, finished: Many[Finish]) -> None:

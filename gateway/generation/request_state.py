@@ -19,6 +19,8 @@ from gateway.generation.text.detokenizer import AnswerText
 from gateway.generation.text.incremental_decoder import MAX_HELD_TOKENS, AnswerDecoder
 from gateway.generation.text.logprobs import LogprobDecoder, ScoredToken
 from gateway.generation.text.token_bytes import Speller
+from gateway.limits.limit import Limit
+from gateway.limits.request_hold import RequestHold
 from gateway.prediction.messages import Prediction
 from gateway.prediction.serving.open_prediction import OpenPrediction
 from gateway.scheduling.dispatch import Dispatch
@@ -95,6 +97,7 @@ class RequestState:
         choice: int = 0,
         first_id: UUID | None = None,
         grew: asyncio.Event | None = None,
+        hold: RequestHold | None = None,
     ) -> None:
         self.id = request_id
         self.request = request
@@ -113,6 +116,10 @@ class RequestState:
         self.text = AnswerText(decoder, request.stops, placed=request.sampling.logprobs is not None)
         self._logprob_decoder = LogprobDecoder(speller)
         self._scored = 0
+        self.hold = hold  # shared with the request's other choices
+        # Tokens of the answer that its limits cover so far; None if no limit concerns it.
+        self.covered_tokens = hold.answer_tokens if hold is not None and hold.bounded else None
+        self.ended_by: Limit | None = None  # the budget that ended the answer
         self.finish_reason: str | None = None
         self.error: LmaasError | None = None
 
@@ -139,6 +146,12 @@ class RequestState:
     def done(self) -> bool:
         """Whether the choice has ended."""
         return self.finish_reason is not None
+
+    @property
+    def limited_by(self) -> str | None:
+        """The level and kind of the limit that ended the answer; None if none did."""
+        limit = self.ended_by
+        return None if limit is None else f"{limit.level} {limit.kind}"
 
     @property
     def tenant(self) -> str:
@@ -219,7 +232,8 @@ class RequestState:
             max_tokens=self.max_tokens,
             arrived_s=self.arrived_s,
             share=request.caller.share,
-            urgency=request.urgency,
+            urgency=request.urgency * (self.hold.waiting_weight if self.hold else 1.0),
+            surcharge=self.hold.surcharge if self.hold else 1.0,
             deadline_s=None if started else self._deadline(request.deadline_s),
             start_by_s=None if started else self._deadline(request.max_queue_s),
             generated=len(self.tokens),

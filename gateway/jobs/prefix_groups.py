@@ -24,7 +24,7 @@ import numpy.typing as npt
 from msgspec import Struct, structs
 
 from gateway.jobs.prefix_tree import ROOT, PrefixTree, build_prefix_tree
-from gateway.jobs.prompts import Ints, JobPrompts
+from gateway.jobs.prompts import Ints, JobPrompts, PromptPages
 from gateway.quantiles import Floats
 
 ALONE: Final = -1
@@ -71,6 +71,13 @@ class PrefixGroups(Struct, frozen=True):
         """The same groups with these prompts alone: some may be left without any."""
         return structs.replace(self, group_of=self.group_of[chosen])
 
+    def outermost(self) -> Ints:
+        """The outermost group that each group is inside of, itself if it is inside none."""
+        found: list[int] = []
+        for group, parent in enumerate(self.parent.tolist()):  # a parent comes before
+            found.append(group if parent == ALONE else found[parent])
+        return np.array(found, np.int64)
+
     def sum_below(self, amounts: npt.ArrayLike) -> Floats:
         """An amount of each group, (groups,), and of all groups inside it."""
         total: list[float] = np.asarray(amounts, np.float64).tolist()
@@ -82,12 +89,12 @@ class PrefixGroups(Struct, frozen=True):
 
 def group_by_prefix(prompts: JobPrompts, page_tokens: int) -> PrefixGroups:
     """The groups of one level that save most tokens; of equal ones the fewest."""
-    return one_level(build_prefix_tree(prompts, page_tokens), page_tokens)
+    return one_level(build_prefix_tree(PromptPages.of(prompts, page_tokens)), page_tokens)
 
 
 def group_in_levels(prompts: JobPrompts, page_tokens: int) -> PrefixGroups:
     """A group of each prefix that two or more prompts share, inside those that it continues."""
-    return all_levels(build_prefix_tree(prompts, page_tokens), page_tokens)
+    return all_levels(build_prefix_tree(PromptPages.of(prompts, page_tokens)), page_tokens)
 
 
 def one_level(tree: PrefixTree, page_tokens: int) -> PrefixGroups:
@@ -105,17 +112,17 @@ def all_levels(tree: PrefixTree, page_tokens: int) -> PrefixGroups:
     return PrefixGroups(tree.node_of - 1, tree.pages[1:] * page_tokens, tree.parents[1:] - 1)
 
 
-def prefix_ids(prompts: JobPrompts, groups: PrefixGroups, salt: str) -> list[str]:
-    """The id of each group's prefix: a hash of its tokens and of the salt, 32 hexadecimal digits.
+def prefix_ids(pages: PromptPages, groups: PrefixGroups, salt: str, page_tokens: int) -> list[str]:
+    """The id of each group's prefix: a hash of its pages and of the salt, 32 hexadecimal digits.
 
     The same prefix has the same id in every job, gateway and engine; of two salts, two.
     """
     key = blake2b(salt.encode(), digest_size=16).digest()
-    begins = prompts.begins
+    sizes = groups.prefix_tokens // page_tokens
     ids = []
-    for prompt, tokens in zip(_first_prompts(groups), groups.prefix_tokens.tolist(), strict=True):
-        first = int(begins[prompt])
-        content = prompts.tokens[first : first + tokens].astype("<u4", copy=False)
+    for prompt, size in zip(_first_prompts(groups), sizes.tolist(), strict=True):
+        first = int(pages.starts[prompt])
+        content = pages.hashes[first : first + size].astype("<u8", copy=False)
         ids.append(blake2b(content.data, digest_size=16, key=key).hexdigest())
     return ids
 

@@ -1,23 +1,17 @@
 """The tree of the prefixes that two or more prompts share, in whole pages of KV memory.
 
-An engine shares full pages only and computes at least the last token of each prompt, so of a prompt
-of n tokens the first (n - 1) // page_tokens pages can be shared. All prompts are compared page by
-page at once: those that agree so far are divided by their next page, until each is alone or has
-ended.
+All prompts are compared page by page at once: those that agree so far are divided by their next
+page, until each is alone or has ended.
 """
 
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from msgspec import Struct
 
-from gateway.jobs.prompts import Ints, JobPrompts, Tokens
-
-Hashes = npt.NDArray[np.uint64]
+from gateway.jobs.prompts import Hashes, Ints, PromptPages, mixed
 
 ROOT: Final = 0
-MIXER: Final = np.uint64(0x9E3779B97F4A7C15)  # odd, its bits without pattern
 
 
 class PrefixTree(Struct, frozen=True):
@@ -32,18 +26,17 @@ class PrefixTree(Struct, frozen=True):
     node_of: Ints
 
 
-def build_prefix_tree(prompts: JobPrompts, page_tokens: int) -> PrefixTree:
+def build_prefix_tree(pages: PromptPages) -> PrefixTree:
     """The prefixes shared by two or more of the prompts.
 
     A prompt is read as far as it agrees with another one, and one page further.
     """
-    shareable = np.maximum(prompts.lengths - 1, 0) // page_tokens
-    growing = _GrowingTree(len(prompts))
+    shareable = pages.counts
+    growing = _GrowingTree(len(pages))
     left = np.flatnonzero(shareable)
     page = 0
     while len(left):
-        contents = prompts.pages(left, page, page_tokens)
-        order, begins = _classes(growing.node_of[left], contents)
+        order, begins = _classes(growing.node_of[left], pages.page(left, page))
         sizes = np.diff(begins, append=len(order))
         left = left[order][np.repeat(sizes > 1, sizes)]
         page += 1
@@ -81,31 +74,26 @@ class _GrowingTree:
         return PrefixTree(self._parents[: self._nodes], self._pages[: self._nodes], self.node_of)
 
 
-def _classes(nodes: Ints, contents: Tokens) -> tuple[Ints, Ints]:
-    """An order in which rows of equal node and content are adjacent, and where each class begins.
+def _classes(nodes: Ints, pages: Hashes) -> tuple[Ints, Ints]:
+    """An order in which those of equal node and page are adjacent, and where each class begins.
 
-    Rows are sorted by a hash, and compared in full: a collision costs time alone.
+    They are sorted by a hash of both, then compared: a collision costs time alone.
     """
-    hashes = _hashes(nodes, contents)
+    hashes = _hashes(nodes, pages)
     order = np.argsort(hashes, kind="stable")
-    begins = _begins(nodes[order], contents[order])
-    if len(begins) > np.count_nonzero(np.diff(hashes[order])) + 1:  # one hash, two contents
-        order = np.lexsort((*contents.T, nodes))
-        begins = _begins(nodes[order], contents[order])
+    begins = _begins(nodes[order], pages[order])
+    if len(begins) > np.count_nonzero(np.diff(hashes[order])) + 1:  # one hash, two classes
+        order = np.lexsort((pages, nodes))
+        begins = _begins(nodes[order], pages[order])
     return order, begins
 
 
-def _hashes(nodes: Ints, contents: Tokens) -> Hashes:
-    """A hash of each row; equal rows have equal ones."""
-    found = nodes.astype(np.uint64)
-    for column in contents.T:
-        found = (found ^ column) * MIXER
-        found ^= found >> np.uint64(29)
-    return found
+def _hashes(nodes: Ints, pages: Hashes) -> Hashes:
+    """A hash of each node and page."""
+    return mixed(nodes.astype(np.uint64), pages)
 
 
-def _begins(nodes: Ints, contents: Tokens) -> Ints:
-    """The rows that differ from the one before; the first does."""
-    differs = np.append(True, nodes[1:] != nodes[:-1])
-    differs[1:] |= (contents[1:] != contents[:-1]).any(axis=1)
+def _begins(nodes: Ints, pages: Hashes) -> Ints:
+    """Those that differ from the one before; the first does."""
+    differs = np.append(True, (nodes[1:] != nodes[:-1]) | (pages[1:] != pages[:-1]))
     return np.flatnonzero(differs)

@@ -44,7 +44,7 @@ class Authenticator:
     Cached keys are accepted while the database is away or hangs, however long that lasts; keys
     that are not in the cache get DatabaseLost after `key_lookup_s` seconds. A key is refused from
     its expiry on; a key revoked through this gateway at once, a key revoked elsewhere within
-    `CACHE_S` or, if the database was away, within `DATABASE_RETRY_S` of its return.
+    `cache_s` or, if the database was away, within `DATABASE_RETRY_S` of its return.
     """
 
     def __init__(
@@ -52,12 +52,14 @@ class Authenticator:
         sessions: Sessions,
         *,
         key_lookup_s: float = UNKNOWN_KEY_WAIT_S,
+        cache_s: float = CACHE_S,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = _now,
     ) -> None:
         """`clock` times the cache, `now` the expiry of keys."""
         self._lookup = CallerLookup(sessions, self._remember)
         self._key_lookup_s = key_lookup_s
+        self._cache_s = cache_s
         self._clock = clock
         self._now = now
         self._cached: OrderedDict[bytes, _CachedCaller] = OrderedDict()
@@ -134,7 +136,7 @@ class Authenticator:
             _trim(self._refused_until_s)
             return
         self._refused_until_s.pop(key, None)
-        self._cached[key] = _CachedCaller(caller, self._clock() + CACHE_S)
+        self._cached[key] = _CachedCaller(caller, self._clock() + self._cache_s)
         self._cached.move_to_end(key)
         _trim(self._cached)
 

@@ -6,6 +6,7 @@ from litestar import Controller, Request, Response, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 from litestar.response import Stream
+from msgspec import UNSET
 
 from gateway.api.openai.answers import AnswerFormat, respond
 from gateway.api.openai.chat_schema import (
@@ -27,12 +28,14 @@ from gateway.tenancy.authentication import Caller
 
 
 def _choice(index: int, state: RequestState, text: str) -> Choice:
-    return Choice(AnswerMessage(text), state.finish_reason, index)
+    limited_by = state.limited_by or UNSET
+    return Choice(AnswerMessage(text), state.finish_reason, index, limited_by=limited_by)
 
 
 def _part(state: RequestState, piece: Piece | None) -> ChunkChoice:
     if piece is None:
-        return ChunkChoice(Delta(), state.choice, state.finish_reason)
+        limited_by = state.limited_by or UNSET
+        return ChunkChoice(Delta(), state.choice, state.finish_reason, limited_by=limited_by)
     logprobs = piece_logprobs(state, piece, ChoiceLogprobs.of)
     return ChunkChoice(Delta(content=piece.text), state.choice, logprobs=logprobs)
 

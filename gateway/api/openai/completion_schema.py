@@ -124,12 +124,13 @@ def _by_text(scored: ScoredToken) -> dict[str, float]:
 
 
 class TextChoice(Struct):
-    """One continuation of a prompt."""
+    """One continuation of a prompt. `limited_by` is the limit on use that ended it, if one did."""
 
     text: str
     finish_reason: str | None
     index: int
     logprobs: TextLogprobs | None = None
+    limited_by: str | UnsetType = UNSET
 
 
 class Completion(Struct):

@@ -7,6 +7,7 @@ from litestar import Controller, Request, Response, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 from litestar.response import Stream
+from msgspec import UNSET
 
 from gateway.api.openai.answers import AnswerFormat, cancel_all, respond
 from gateway.api.openai.completion_schema import (
@@ -25,12 +26,13 @@ from gateway.tenancy.authentication import Caller
 
 
 def _choice(index: int, state: RequestState, text: str) -> TextChoice:
-    return TextChoice(text, state.finish_reason, index)
+    return TextChoice(text, state.finish_reason, index, limited_by=state.limited_by or UNSET)
 
 
 def _part(state: RequestState, piece: Piece | None) -> TextChoice:
     if piece is None:
-        return TextChoice("", state.finish_reason, state.choice)
+        limited_by = state.limited_by or UNSET
+        return TextChoice("", state.finish_reason, state.choice, limited_by=limited_by)
     return TextChoice(piece.text, None, state.choice, piece_logprobs(state, piece, TextLogprobs.of))
 
 

@@ -13,12 +13,12 @@ from uuid import UUID
 import numpy as np
 import structlog
 from msgspec import Struct, field
-from sqlalchemy import Row, func, select
+from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import LONG_TRANSACTION_S, Sessions, transaction
 from gateway.generation.request_state import RequestState
-from gateway.jobs.batches.lines import RankedLine, store_ranks
+from gateway.jobs.batches.lines import lock_order, reorder
 from gateway.jobs.batches.states import LineState
 from gateway.jobs.planning.length_correction import (
     LengthCorrection,
@@ -28,14 +28,13 @@ from gateway.jobs.planning.length_correction import (
 from gateway.jobs.planning.line_order import rank_lines
 from gateway.jobs.prefix_groups import ALONE, PrefixGroups
 from gateway.quantiles import LEVELS
-from models import BatchLine
+from models import Batch, BatchLine
 
 log = structlog.get_logger()
 
 FIRST: Final = 16  # outcomes; then whenever they have doubled
 LAST: Final = 2_048
 MAX_JOBS: Final = 64  # that are remembered
-RANKED_AT_ONCE: Final = 5_000
 NO_LABEL: Final = -1
 
 
@@ -87,6 +86,12 @@ class JobCorrections:
         while len(self._jobs) > MAX_JOBS:
             self._jobs.popitem(last=False)
 
+    def reranked(self, batch_id: UUID) -> None:
+        """A job's lines have been ranked by their predictions alone: correct them soon."""
+        job = self._jobs.get(batch_id)
+        if job is not None:
+            job.shifts, job.due = {}, FIRST
+
     async def apply(self) -> None:
         """Rank jobs again for which enough has been learned. DatabaseLost."""
         for batch_id, job in list(self._jobs.items()):
@@ -104,8 +109,8 @@ class JobCorrections:
     async def _rank(self, batch_id: UUID, labels: Sequence[str], learned: LengthCorrection) -> int:
         """Rank the waiting lines of a job; their number, 0 if another gateway is at it."""
         async with transaction(self._sessions, within_s=LONG_TRANSACTION_S) as session:
-            key = batch_id.int & (2**63 - 1)
-            if not await session.scalar(select(func.pg_try_advisory_xact_lock(key))):
+            batch = await session.get_one(Batch, batch_id)
+            if not await lock_order(session, batch.tenant_id, batch.model, wait=False):
                 return 0
             rows = await _waiting(session, batch_id)
             opened = set(
@@ -116,8 +121,7 @@ class JobCorrections:
                 )
             )
             ranked = await asyncio.to_thread(_ranked, rows, opened, labels, learned)
-            for begin in range(0, len(ranked), RANKED_AT_ONCE):
-                await store_ranks(session, batch_id, ranked[begin : begin + RANKED_AT_ONCE])
+            await reorder(session, batch_id, ranked)
         return len(ranked)
 
 
@@ -126,6 +130,8 @@ async def _waiting(session: AsyncSession, batch_id: UUID) -> Sequence[Row[Any]]:
         BatchLine.number,
         BatchLine.prefix_id,
         BatchLine.prefix_tokens,
+        BatchLine.outer_prefix_id,
+        BatchLine.outer_prefix_tokens,
         BatchLine.prompt_tokens,
         BatchLine.predicted_tokens,
     ).where(BatchLine.batch_id == batch_id, BatchLine.state == LineState.WAITING)
@@ -151,20 +157,28 @@ def _ranked_by(job: _Job, labels: Sequence[str]) -> LengthCorrection:
     return LengthCorrection(shifts, np.ones(len(shifts)))
 
 
+def _groups(rows: Sequence[Row[Any]]) -> tuple[PrefixGroups, list[str]]:
+    """The groups of these lines in up to two levels, and their prefixes."""
+    outer = {row.outer_prefix_id: row.outer_prefix_tokens for row in rows if row.outer_prefix_id}
+    around = {row.prefix_id: row.outer_prefix_id for row in rows if row.prefix_id}
+    tokens = outer | {row.prefix_id: row.prefix_tokens for row in rows if row.prefix_id}
+    places = {prefix: place for place, prefix in enumerate(tokens)}
+    groups = PrefixGroups(
+        np.array([places.get(row.prefix_id, ALONE) for row in rows], np.int64),
+        np.array(list(tokens.values()), np.int64),
+        np.array([places.get(around.get(prefix), ALONE) for prefix in tokens], np.int64),
+    )
+    return groups, list(tokens)
+
+
 def _ranked(
     rows: Sequence[Row[Any]],
     opened: set[str | None],
     labels: Sequence[str],
     learned: LengthCorrection,
-) -> list[RankedLine]:
-    """The waiting lines in their order by the corrected lengths."""
-    prefixes = {row.prefix_id: row.prefix_tokens for row in rows if row.prefix_id}
-    places = {prefix: place for place, prefix in enumerate(prefixes)}
-    groups = PrefixGroups(
-        np.array([places.get(row.prefix_id, ALONE) for row in rows], np.int64),
-        np.array(list(prefixes.values()), np.int64),
-        np.full(len(prefixes), ALONE),
-    )
+) -> list[tuple[int, int]]:
+    """The numbers and ranks of the waiting lines by the corrected lengths."""
+    groups, prefixes = _groups(rows)
     factors = dict(zip(labels, np.exp(learned.shifts).tolist(), strict=False))
     common = float(np.exp(learned.shifts[-1]))
     expected = np.array(
@@ -176,7 +190,4 @@ def _ranked(
         expected,
         np.array([prefix in opened for prefix in prefixes], np.bool_),
     )
-    return [
-        RankedLine(row.number, rank, row.prefix_id, row.prefix_tokens)
-        for row, rank in zip(rows, ranks.tolist(), strict=True)
-    ]
+    return list(zip((row.number for row in rows), ranks.tolist(), strict=True))

@@ -18,10 +18,10 @@ from gateway.files.store import FileStore
 from gateway.generation.request_state import RequestState
 from gateway.generation.service import GenerationService
 from gateway.jobs.batches.batches import Batches
+from gateway.jobs.batches.claims.lease import LEASE_S, Lease
 from gateway.jobs.batches.correction import JobCorrections
 from gateway.jobs.batches.ending import BatchEnding
 from gateway.jobs.batches.endpoint import Endpoints
-from gateway.jobs.batches.lease import LEASE_S, Lease
 from gateway.jobs.batches.limits import BatchLimits
 from gateway.jobs.batches.progress.ended_jobs import Calibrations
 from gateway.jobs.batches.progress.samples import note_progress
@@ -64,6 +64,7 @@ class BatchJobs:
         self.batches = Batches(sessions, service.model, options.limits, self.wake)
         self.calibrations = Calibrations(sessions, service.model)
         self.lease = Lease(sessions, self.owner, lease_s=options.lease_s)
+        self.corrections = JobCorrections(sessions, self._running)
         self.validator = BatchValidator(
             sessions,
             files,
@@ -72,9 +73,9 @@ class BatchJobs:
             JobPlanner(options.page_tokens, sharing=options.prefix_sharing),
             options.limits,
             self.owner,
+            self.corrections.reranked,
         )
         self.ending = BatchEnding(sessions, files, service.model, self.owner)
-        self.corrections = JobCorrections(sessions, self._running)
         lines = BatchLines(sessions, service, endpoints, self.owner, self.corrections.observe)
         self.runner = JobRunner(lines, service, self.wake)
         self._sessions = sessions

@@ -1,12 +1,12 @@
 """Inserts the lines of a job, and ranks them."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from msgspec import Struct
 from psycopg import AsyncConnection
-from sqlalchemy import delete, text
+from sqlalchemy import delete, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.jobs.batches.states import LineState
@@ -19,20 +19,32 @@ COLUMNS: Final = (
     "body",
     "prompt_tokens",
     "predicted_tokens",
+    "page_hashes",
     "rank",
     "state",
     "result",
 )
 COPY: Final = f"COPY batch_lines ({', '.join(COLUMNS)}) FROM STDIN (FORMAT BINARY)"
-TYPES: Final = ("uuid", "int4", "text", "bytea", "int4", "float4", "int4", "int2", "bytea")
+TYPES: Final = (
+    *("uuid", "int4", "text", "bytea", "int4", "float4", "bytea", "int4", "int2", "bytea"),
+)
 RANK: Final = text(
-    "UPDATE batch_lines SET rank = given.rank, prefix_id = given.prefix_id, "
-    "prefix_tokens = given.prefix_tokens FROM unnest("
+    "UPDATE batch_lines SET rank = given.rank, "
+    "prefix_id = given.prefix_id, prefix_tokens = given.prefix_tokens, "
+    "outer_prefix_id = given.outer_id, outer_prefix_tokens = given.outer_tokens FROM unnest("
     "CAST(:numbers AS int[]), CAST(:ranks AS int[]), CAST(:prefix_ids AS text[]), "
-    "CAST(:prefix_tokens AS int[])) AS given (number, rank, prefix_id, prefix_tokens) "
+    "CAST(:prefix_tokens AS int[]), CAST(:outer_ids AS text[]), CAST(:outer_tokens AS int[])) "
+    "AS given (number, rank, prefix_id, prefix_tokens, outer_id, outer_tokens) "
     "WHERE batch_lines.batch_id = :batch_id AND batch_lines.number = given.number "
     "AND batch_lines.state = 0"  # others may be locked by who ends them
 )
+REORDER: Final = text(
+    "UPDATE batch_lines SET rank = given.rank FROM unnest("
+    "CAST(:numbers AS int[]), CAST(:ranks AS int[])) AS given (number, rank) "
+    "WHERE batch_lines.batch_id = :batch_id AND batch_lines.number = given.number "
+    "AND batch_lines.state = 0"
+)
+RANKED_AT_ONCE: Final = 5_000
 
 
 class NewLine(Struct, frozen=True, kw_only=True):
@@ -43,6 +55,7 @@ class NewLine(Struct, frozen=True, kw_only=True):
     body: bytes | None = None
     prompt_tokens: int = 0
     predicted_tokens: float = 0.0
+    page_hashes: bytes = b""
     result: bytes | None = None
 
     @property
@@ -51,13 +64,23 @@ class NewLine(Struct, frozen=True, kw_only=True):
         return self.result is not None
 
 
+class Prefix(NamedTuple):
+    """A prefix that lines share; 0 tokens: none."""
+
+    id: str | None = None
+    tokens: int = 0
+
+
 class RankedLine(Struct, frozen=True):
-    """Where a line comes in its job, and the prefix that it shares with others; 0 tokens: none."""
+    """Where a line comes in its job, the prefix that it shares with others, and the outermost one.
+
+    There is an `outer` prefix if the line's group is inside others.
+    """
 
     number: int
     rank: int
-    prefix_id: str | None = None
-    prefix_tokens: int = 0
+    prefix: Prefix = Prefix()
+    outer: Prefix = Prefix()
 
 
 async def insert_lines(session: AsyncSession, batch_id: UUID, lines: Sequence[NewLine]) -> None:
@@ -76,6 +99,7 @@ async def insert_lines(session: AsyncSession, batch_id: UUID, lines: Sequence[Ne
                     line.body,
                     line.prompt_tokens,
                     line.predicted_tokens,
+                    line.page_hashes,
                     line.number,
                     int(LineState.FAILED if line.failed else LineState.WAITING),
                     line.result,
@@ -85,13 +109,39 @@ async def insert_lines(session: AsyncSession, batch_id: UUID, lines: Sequence[Ne
 
 async def store_ranks(session: AsyncSession, batch_id: UUID, lines: Sequence[RankedLine]) -> None:
     """Set the rank and the shared prefix of lines, of those that still wait."""
-    given = {
-        "numbers": [line.number for line in lines],
-        "ranks": [line.rank for line in lines],
-        "prefix_ids": [line.prefix_id for line in lines],
-        "prefix_tokens": [line.prefix_tokens for line in lines],
-    }
-    await session.execute(RANK, {"batch_id": batch_id, **given})
+    for begin in range(0, len(lines), RANKED_AT_ONCE):
+        part = lines[begin : begin + RANKED_AT_ONCE]
+        given = {
+            "numbers": [line.number for line in part],
+            "ranks": [line.rank for line in part],
+            "prefix_ids": [line.prefix.id for line in part],
+            "prefix_tokens": [line.prefix.tokens for line in part],
+            "outer_ids": [line.outer.id for line in part],
+            "outer_tokens": [line.outer.tokens for line in part],
+        }
+        await session.execute(RANK, {"batch_id": batch_id, **given})
+
+
+async def reorder(session: AsyncSession, batch_id: UUID, ranks: Sequence[tuple[int, int]]) -> None:
+    """Set the rank of lines, each a number and its rank, of those that still wait."""
+    for begin in range(0, len(ranks), RANKED_AT_ONCE):
+        numbers, places = zip(*ranks[begin : begin + RANKED_AT_ONCE], strict=True)
+        given = {"numbers": list(numbers), "ranks": list(places)}
+        await session.execute(REORDER, {"batch_id": batch_id, **given})
+
+
+async def lock_order(
+    session: AsyncSession, tenant_id: UUID, model: str, *, wait: bool = True
+) -> bool:
+    """Until the transaction ends, be the only one to rank lines of jobs of a tenant and model.
+
+    False if another is at it and we do not `wait`.
+    """
+    key = func.hashtextextended(f"batch order {tenant_id.hex} {model}", 0)
+    if wait:
+        await session.execute(select(func.pg_advisory_xact_lock(key)))
+        return True
+    return bool(await session.scalar(select(func.pg_try_advisory_xact_lock(key))))
 
 
 async def delete_lines(session: AsyncSession, batch_id: UUID) -> None:

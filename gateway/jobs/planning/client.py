@@ -3,15 +3,18 @@
 import asyncio
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Final
 
 import structlog
+from msgspec import Struct
 
 from gateway.child_process import child_environment
-from gateway.jobs.planning.messages import EXPECTED, PlanRequest, decode_reply, encode
+from gateway.jobs.planning.messages import EXPECTED, LENGTHS, PlanRequest, decode_reply, encode
 from gateway.jobs.planning.plan import JobPlan
 from gateway.jobs.planning.prompt_file import PromptFile
+from gateway.jobs.prompts import Ints
 from gateway.quantiles import Floats
 
 log = structlog.get_logger()
@@ -19,7 +22,7 @@ log = structlog.get_logger()
 COMMAND: Final = (sys.executable, "-m", "gateway.jobs.planning.process")
 ENVIRONMENT: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 DEADLINE_S: Final = 120.0  # 100,000 lines of 2,000 tokens take 4 s of a core of its own
-MEMORY_BYTES: Final = 1 << 30  # of the process, the mapped tokens apart
+MEMORY_BYTES: Final = 1 << 30  # of the process, the mapped files apart
 
 
 class PlanningFailed(Exception):
@@ -29,43 +32,52 @@ class PlanningFailed(Exception):
     """
 
 
+class QueuedPrompts(Struct, frozen=True):
+    """The queued lines of a plan, `QueuedLines`, with their pages in a file."""
+
+    pages: PromptFile
+    prompt_tokens: Ints
+    opened: Collection[str] = ()
+
+
 async def plan_in_process(
     prompts: PromptFile,
     expected: Floats,
+    queued: QueuedPrompts,
     *,
     page_tokens: int,
     salt: str,
-    new_lines: int,
-    levels: bool = False,
     deadline_s: float = DEADLINE_S,
     memory_bytes: int = MEMORY_BYTES,
 ) -> JobPlan:
     """`plan_lines` in a process of its own. PlanningFailed if it dies or takes too long."""
-    assert len(expected) == len(prompts)
+    assert len(expected) == len(queued.pages) + len(prompts)
     request = encode(
         PlanRequest(
             lengths=prompts.lengths,
+            queued_lengths=queued.prompt_tokens.astype(LENGTHS).tobytes(),
+            queued_pages=queued.pages.lengths,
+            opened=list(queued.opened),
             expected=expected.astype(EXPECTED).tobytes(),
             page_tokens=page_tokens,
             salt=salt,
-            new_lines=new_lines,
-            levels=levels,
             memory_bytes=memory_bytes,
         )
     )
     try:
         process = await asyncio.create_subprocess_exec(
             *COMMAND,
-            *("--tokens", str(prompts.descriptor), "--request-bytes", str(len(request))),
+            *("--tokens", str(prompts.descriptor), "--pages", str(queued.pages.descriptor)),
+            *("--request-bytes", str(len(request))),
             stdin=PIPE,
             stdout=PIPE,
-            pass_fds=(prompts.descriptor,),
+            pass_fds=(prompts.descriptor, queued.pages.descriptor),
             env=child_environment() | ENVIRONMENT,
             start_new_session=True,  # Ctrl-C is the gateway's to handle
         )
     except OSError as error:
         raise PlanningFailed(f"the planning process did not start: {error}") from error
-    log.info("job_planning_started", lines=len(prompts), new_lines=new_lines, pid=process.pid)
+    log.info("job_planning_started", lines=len(prompts), queued=len(queued.pages), pid=process.pid)
     try:
         async with asyncio.timeout(deadline_s):
             content = await _exchange(process, request)

@@ -22,11 +22,11 @@ def rank_lines(
 ) -> Ints:
     """The rank of each line, from 0: (lines,), from its whole prompt and its expected answer.
 
-    `opened`: whether a group's prefix is computed and pinned: (groups,). These go first, and need
-    not be computed. Of equal lines the first goes first.
+    `opened`: whether a group's prefix is computed and pinned: (groups,). These groups and those
+    around them go first, and need not be computed. Of equal lines the first goes first.
     """
     lines, count = len(prompt_tokens), len(groups.prefix_tokens)
-    opened = np.zeros(count, np.bool_) if opened is None else opened
+    opened = groups.sum_below(np.zeros(count) if opened is None else opened) > 0
     added = np.where(opened, 0, groups.added_tokens)
     own = (prompt_tokens - groups.shared_tokens()).astype(np.float64)
     grouped = groups.group_of != ALONE

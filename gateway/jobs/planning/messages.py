@@ -1,6 +1,7 @@
 """The messages between the gateway and a planning process: MessagePack, one each way.
 
-The token ids come in a file whose descriptor the process inherits.
+The token ids of new lines, and the page hashes of queued ones, come in files whose descriptors the
+process inherits.
 """
 
 from typing import Final
@@ -13,24 +14,28 @@ from gateway.jobs.planning.sharing_report import SharingReport
 from gateway.jobs.prefix_groups import PrefixGroups
 from gateway.jobs.prompts import Ints
 
-TOKENS: Final = np.dtype("<u4")
+TOKENS: Final[np.dtype[np.uint32]] = np.dtype("<u4")
+HASHES: Final[np.dtype[np.uint64]] = np.dtype("<u8")
 LENGTHS: Final = np.dtype("<u4")
 EXPECTED: Final = np.dtype("<f4")
 INTS: Final = np.dtype("<i4")
 
 
 class PlanRequest(Struct, frozen=True):
-    """What to plan. Of each line its prompt's `lengths` and the `expected` tokens of its answer.
+    """What to plan: of each line the tokens of its prompt and the `expected` ones of its answer.
 
-    The process fails if it needs more than `memory_bytes`, the tokens apart.
+    `lengths` are those of the new lines' prompts, `queued_lengths` those of the queued ones', which
+    have `queued_pages` each. The process fails if it needs more than `memory_bytes`, the files
+    apart.
     """
 
     lengths: bytes
+    queued_lengths: bytes
+    queued_pages: bytes
+    opened: list[str]
     expected: bytes
     page_tokens: int
     salt: str
-    new_lines: int
-    levels: bool
     memory_bytes: int
 
 

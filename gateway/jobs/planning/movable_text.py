@@ -10,13 +10,12 @@ from typing import Final
 import numpy as np
 from msgspec import Struct
 
-from gateway.jobs.prefix_tree import Hashes, build_prefix_tree
-from gateway.jobs.prompts import Ints, JobPrompts, Tokens
+from gateway.jobs.prefix_tree import build_prefix_tree
+from gateway.jobs.prompts import MIXER, Hashes, Ints, JobPrompts, PromptPages, Tokens
 
 WINDOW: Final = 16  # tokens
 SEARCHED: Final = 64  # first tokens of a window that are tried
 LEAST_SHARE: Final = 0.05  # of all prompt tokens, to be saved in addition: less is not reported
-MULTIPLIER: Final = np.uint64(0x9E3779B97F4A7C15)  # odd: has an inverse modulo 2⁶⁴
 
 
 class MovableText(Struct, frozen=True):
@@ -54,7 +53,7 @@ def find_movable_text(prompts: JobPrompts, page_tokens: int) -> MovableText | No
 
 def _saved_tokens(prompts: JobPrompts, page_tokens: int) -> int:
     """Tokens that need not be computed if each shared page is computed once."""
-    tree = build_prefix_tree(prompts, page_tokens)
+    tree = build_prefix_tree(PromptPages.of(prompts, page_tokens))
     shared = tree.pages[tree.node_of].sum() - (tree.pages - tree.pages[tree.parents]).sum()
     return int(shared) * page_tokens
 
@@ -84,8 +83,8 @@ def _heads(prompts: JobPrompts) -> Ints:
 def _window_hashes(tokens: Tokens) -> Hashes:
     """A hash of each WINDOW of consecutive tokens in a row: polynomials modulo 2⁶⁴."""
     rows, columns = tokens.shape
-    powers = np.cumprod(np.full(columns, MULTIPLIER))
-    inverse = np.uint64(pow(int(MULTIPLIER), -1, 1 << 64))
+    powers = np.cumprod(np.full(columns, MIXER))
+    inverse = np.uint64(pow(int(MIXER), -1, 1 << 64))  # it is odd
     sums = np.zeros((rows, columns + 1), np.uint64)
     np.cumsum((tokens.astype(np.uint64) + np.uint64(1)) * powers, axis=1, out=sums[:, 1:])
     undo = np.cumprod(np.full(columns - WINDOW + 1, inverse), dtype=np.uint64)

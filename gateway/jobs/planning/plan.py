@@ -1,7 +1,9 @@
 """The plan of batch jobs: groups of their lines, ids of the groups' prefixes, and the order."""
 
+from collections.abc import Set as AbstractSet
 from typing import Final
 
+import numpy as np
 from msgspec import Struct
 
 from gateway.jobs.planning.line_order import rank_lines
@@ -10,12 +12,11 @@ from gateway.jobs.planning.sharing_report import SharingReport, report_sharing
 from gateway.jobs.prefix_groups import (
     PrefixGroups,
     all_levels,
-    group_by_prefix,
     one_level,
     prefix_ids,
 )
 from gateway.jobs.prefix_tree import build_prefix_tree
-from gateway.jobs.prompts import Ints, JobPrompts
+from gateway.jobs.prompts import NO_PAGES, Ints, JobPrompts, PromptPages
 from gateway.quantiles import Floats
 
 LEVELS_PAY: Final = 0.01  # of all prompt tokens, that levels have to save beyond one level
@@ -30,38 +31,48 @@ class JobPlan(Struct, frozen=True):
     report: SharingReport
 
 
+class QueuedLines(Struct, frozen=True):
+    """Lines of earlier jobs that have not started: pages, and tokens of their prompts, (queued,).
+
+    `opened` are the ids of the prefixes that are computed and pinned for lines that run.
+    """
+
+    pages: PromptPages
+    prompt_tokens: Ints
+    opened: AbstractSet[str] = frozenset()
+
+
+NONE_QUEUED: Final = QueuedLines(NO_PAGES, np.zeros(0, np.int64))
+
+
 def plan_lines(
     prompts: JobPrompts,
     expected: Floats,
     *,
     page_tokens: int,
     salt: str,
-    new_lines: int,
-    levels: bool = False,
+    queued: QueuedLines = NONE_QUEUED,
 ) -> JobPlan:
-    """Plan all lines together that have not started, of all jobs of one tenant and model.
+    """Plan a new job's lines with those that have not started of its tenant's and model's jobs.
 
-    `expected`: expected tokens of each answer, (lines,). `salt`: what divides those who may share,
-    the tenant. The report is on the last `new_lines`, those of the new job. With `levels`, groups
-    may be inside others, whose prefixes must then stay pinned as long as any of theirs.
+    The plan has first the queued lines, then the new ones, on which the report is. `expected`:
+    expected tokens of each answer, (queued + new,). `salt`: what divides those who may share, the
+    tenant. Groups are in levels where these save LEVELS_PAY more of the prompts.
     """
-    groups = (choose_groups if levels else group_by_prefix)(prompts, page_tokens)
+    pages = queued.pages.followed_by(PromptPages.of(prompts, page_tokens))
+    lengths = np.concatenate((queued.prompt_tokens, prompts.lengths))
+    tree = build_prefix_tree(pages)
+    groups = _better(one_level(tree, page_tokens), all_levels(tree, page_tokens), lengths)
+    ids = prefix_ids(pages, groups, salt, page_tokens)
+    opened = np.array([prefix in queued.opened for prefix in ids], np.bool_)
     return JobPlan(
         groups,
-        prefix_ids(prompts, groups, salt),
-        rank_lines(groups, prompts.lengths, expected),
-        report_sharing(
-            groups,
-            prompts.lengths,
-            new_lines,
-            find_movable_text(prompts.last(new_lines), page_tokens),
-        ),
+        ids,
+        rank_lines(groups, lengths, expected, opened),
+        report_sharing(groups, lengths, len(prompts), find_movable_text(prompts, page_tokens)),
     )
 
 
-def choose_groups(prompts: JobPrompts, page_tokens: int) -> PrefixGroups:
-    """Groups in levels where these save LEVELS_PAY more of the prompts, else in one level."""
-    tree = build_prefix_tree(prompts, page_tokens)
-    flat, nested = one_level(tree, page_tokens), all_levels(tree, page_tokens)
-    pays = nested.saved_tokens - flat.saved_tokens > LEVELS_PAY * prompts.lengths.sum()
+def _better(flat: PrefixGroups, nested: PrefixGroups, prompt_tokens: Ints) -> PrefixGroups:
+    pays = nested.saved_tokens - flat.saved_tokens > LEVELS_PAY * prompt_tokens.sum()
     return nested if pays else flat

@@ -13,8 +13,8 @@ import msgspec
 import structlog
 
 from gateway.database.errors import Sessions
+from gateway.database.notify import POLL_S, listen
 from gateway.errors import Conflict, LmaasError, NotFound
-from gateway.prediction.lifecycle.notify import POLL_S, listen
 from gateway.prediction.lifecycle.registry import Registry
 from gateway.prediction.lifecycle.run_log import CHANNEL, RunLog, StartReason
 from gateway.prediction.lifecycle.runs import TrainingRuns

@@ -5,8 +5,8 @@ from contextlib import suppress
 
 import structlog
 
+from gateway.database.notify import POLL_S, listen
 from gateway.errors import DatabaseLost, NotFound, PredictorRefused, Unavailable
-from gateway.prediction.lifecycle.notify import POLL_S, listen
 from gateway.prediction.lifecycle.registry import CHANNEL, Registry
 from gateway.prediction.serving.predictor import LengthPredictor
 

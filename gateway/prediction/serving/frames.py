@@ -16,7 +16,10 @@ HEADER_BYTES: Final = 4
 
 
 class ScoreRequest(Struct, frozen=True, tag=True, array_like=True):
-    """A request to score; dropped once the monotonic clock passes `deadline_s`."""
+    """A request to score; dropped once the monotonic clock passes `deadline_s`.
+
+    Its text gets a sentence embedding if `embed` says so.
+    """
 
     number: int
     deadline_s: float
@@ -25,6 +28,7 @@ class ScoreRequest(Struct, frozen=True, tag=True, array_like=True):
     instruction: str
     user_input: str
     features: bytes
+    embed: bool = True
 
 
 class RequestsStarted(Struct, frozen=True, tag=True, array_like=True):

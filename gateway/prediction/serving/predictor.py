@@ -155,6 +155,7 @@ class LengthPredictor:
                 instruction=instruction[:MAX_INSTRUCTION_CHARS],
                 user_input=head_and_tail(user_input),
                 features=vector.tobytes(),
+                embed=not request.batch,  # training leaves lines of batch jobs out
                 on_reply=partial(self._replied, opened, learned),
             )
             opened.expect_model(due=self._active is not None)

@@ -125,6 +125,7 @@ class PredictorClient:
         instruction: str,
         user_input: str,
         features: bytes,
+        embed: bool = True,
         on_reply: OnReply | None = None,
     ) -> FirstReply:
         """Send a request. Unavailable if the process is not ready or its backlog is too large.
@@ -136,7 +137,7 @@ class PredictorClient:
         deadline_s = time.monotonic() + REPLY_TIMEOUT_S
         self._send(
             ScoreRequest(
-                number, deadline_s, app, instruction_hash, instruction, user_input, features
+                number, deadline_s, app, instruction_hash, instruction, user_input, features, embed
             )
         )
         first = FirstReply(loop=asyncio.get_running_loop())

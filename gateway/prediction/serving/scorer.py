@@ -8,6 +8,7 @@ from uuid import UUID
 import numpy as np
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from gateway.errors import PredictorRefused
@@ -72,20 +73,24 @@ class Scorer:
         return VersionLoaded(command.predictor, None)
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[ScoreReply]:
-        """The first reply to each request, in order; its text is queued for the embedder."""
+        """The first reply to each request, in order; its text may be queued for the embedder."""
         encoded = [
             EncodedRequest(each, self._texts.encode(each.user_input).astype(np.float16))
             for each in requests
         ]
         replies = self._replies(encoded, [None] * len(encoded), last=False)
         return [
-            reply
-            if self._embedder.submit(each.request.user_input, each, each.request.deadline_s)
-            else ScoreReply(
-                reply.number, reply.instruction_embedding, reply.text, reply.scored, shed=True
-            )
-            for each, reply in zip(encoded, replies, strict=True)
+            self._with_embedding(each, reply) for each, reply in zip(encoded, replies, strict=True)
         ]
+
+    def _with_embedding(self, encoded: EncodedRequest, reply: ScoreReply) -> ScoreReply:
+        """The first reply, after the text has been queued if it is to be embedded."""
+        request = encoded.request
+        if not request.embed:
+            return replace(reply, last=True)
+        if self._embedder.submit(request.user_input, encoded, request.deadline_s):
+            return reply
+        return replace(reply, last=True, shed=True)
 
     def score_embedded(
         self, embedded: Sequence[EmbeddedRequest]

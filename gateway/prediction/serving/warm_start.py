@@ -6,7 +6,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Row, func, select
+from sqlalchemy import ColumnElement, func, select
 
 from gateway.database.errors import LONG_TRANSACTION_S, Sessions, transaction
 from gateway.history.record import BATCH_TIER
@@ -69,7 +69,7 @@ async def recent_outcomes(
     return found
 
 
-def _history_rows(rows: Sequence[Row[Any]]) -> list[HistoryRow]:
+def _history_rows(rows: Sequence[Any]) -> list[HistoryRow]:
     return [
         HistoryRow(
             LengthOutcome(tenant, app, user, tokens, censored, ended_at(arrived, response_s)),

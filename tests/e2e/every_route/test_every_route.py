@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import httpx
 import pytest
 
 from tests.conftest import PATIENCE_S
@@ -33,7 +32,7 @@ async def gateway(start_gateway: Any) -> AsyncIterator[Any]:
 
 @pytest.fixture(scope="module")
 async def document(gateway: Any) -> dict[str, Any]:
-    async with httpx.AsyncClient(base_url=gateway.url) as client:
+    async with gateway.stranger() as client:
         return dict((await client.get("/schema/openapi.json")).json())
 
 
@@ -144,6 +143,7 @@ VALID: dict[str, dict[str, Any]] = {
     "/admin/apps/{app_id}/keys": NAME,
     "/admin/scoped-keys": {**NAME, "scopes": ["read"]},
     "/admin/predictors": {"activate": True},
+    "/admin/limits": {"level": "node", "kind": "tokens_per_day", "value": "1000000000000"},
     "/admin/policy": {"name": "lmaas", "admission": "own", "max_delay_s": 5.0},
     "/admin/training-schedule": {"every_s": None, "window": 500, "drift": False},
 }

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import pytest
 
@@ -154,7 +153,7 @@ async def test_two_gateways_do_not_share_a_data_folder(
 
 async def test_readiness_reports_the_engine(own: Any) -> None:
     gateway = await own.running()
-    async with httpx.AsyncClient(base_url=gateway.url) as client:
+    async with gateway.stranger() as client:
         assert (await client.get("/health/live")).json() == {"status": "ok"}
         ready = await client.get("/health/ready")
     assert ready.status_code == 200

@@ -12,9 +12,9 @@ from sqlalchemy import update
 from gateway.database.errors import Sessions
 from gateway.files.bounds import FileBounds
 from gateway.files.store import FileStore
+from gateway.jobs.batches.claims.lease import Lease
 from gateway.jobs.batches.ending import BatchEnding
-from gateway.jobs.batches.lease import Lease
-from gateway.jobs.batches.lines import NewLine, RankedLine, insert_lines, store_ranks
+from gateway.jobs.batches.lines import NewLine, Prefix, RankedLine, insert_lines, store_ranks
 from models import App, Batch
 from models.base import new_id
 from tests.conftest import Builder
@@ -95,7 +95,7 @@ def make_job(sessions: Sessions, build: Builder) -> MakeJob:
             for number in range(1, lines + 1)
         ]
         ranks = [
-            RankedLine(row.number, row.number, f"group {(row.number - 1) // group}", 16)
+            RankedLine(row.number, row.number, Prefix(f"group {(row.number - 1) // group}", 16))
             for row in rows
             if group
         ]

@@ -4,13 +4,13 @@ import time
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from gateway.database.errors import Sessions, transaction
 from gateway.generation.request import GenerationRequest
 from gateway.generation.request_state import RequestState
 from gateway.generation.text.tokenizer import ChatTokenizer
-from gateway.jobs.batches.claiming import claim_lines
+from gateway.jobs.batches.claims.claiming import claim_lines
 from gateway.jobs.batches.correction import FIRST, JobCorrections
 from gateway.scheduling.requests import SharedPrefix
 from models import Batch, BatchLine
@@ -91,3 +91,22 @@ async def test_right_predictions_and_few_outcomes_change_nothing(
         right.observe(batch.id, outcomes.ended(f"group {number % 3}", 10))
     await right.apply()
     assert await order(sessions, batch) == before
+
+
+async def test_documents_of_one_instruction_stay_together(
+    sessions: Sessions, make_job: MakeJob, outcomes: Outcomes
+) -> None:
+    batch = await make_job(12, group=3)
+    inside = {"a": ("group 0", "group 3"), "b": ("group 1", "group 2")}
+    async with sessions.begin() as session:
+        for outer, groups in inside.items():
+            changed = update(BatchLine).where(BatchLine.prefix_id.in_(groups))
+            await session.execute(changed.values(outer_prefix_id=outer, outer_prefix_tokens=8))
+    corrections = JobCorrections(sessions, lambda _: ())
+    for _ in range(FIRST):
+        corrections.observe(batch.id, outcomes.ended("group 3", 40))
+        corrections.observe(batch.id, outcomes.ended("group 2", 10))
+    await corrections.apply()
+    found = [group for group in (await order(sessions, batch))[::3] if group]
+    assert found[0] == "group 3"
+    assert set(found[:2]) == set(inside["a"])

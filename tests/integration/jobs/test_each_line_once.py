@@ -11,7 +11,7 @@ from sqlalchemy import func, select, text, update
 
 from gateway.database.errors import Sessions, transaction
 from gateway.jobs.batches.batches import Batches
-from gateway.jobs.batches.claiming import claim_lines
+from gateway.jobs.batches.claims.claiming import claim_lines
 from gateway.jobs.batches.limits import BatchLimits
 from gateway.jobs.batches.output_lines import line_id, responded
 from gateway.jobs.batches.results import LineResult, write_results

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from gateway.jobs.planning import client
-from gateway.jobs.planning.client import PlanningFailed, plan_in_process
-from gateway.jobs.planning.plan import JobPlan, plan_lines
+from gateway.jobs.planning.client import PlanningFailed, QueuedPrompts, plan_in_process
+from gateway.jobs.planning.plan import JobPlan, QueuedLines, plan_lines
 from gateway.jobs.planning.prompt_file import PromptFile
-from gateway.jobs.prompts import JobPrompts
+from gateway.jobs.prompts import JobPrompts, PromptPages
 from tests.conftest import PATIENCE_S
 
 PAGE = 4
+QUEUED = 200
 random = np.random.default_rng(1)
 DOCUMENTS = random.integers(0, 1_000, (30, 40)).tolist()
 PROMPTS = [[*([7] * 8), *DOCUMENTS[n % 30], *random.integers(0, 9, n % 5 + 1)] for n in range(500)]
@@ -31,16 +32,18 @@ async def plan(
     deadline_s: float = PATIENCE_S,
     memory_bytes: int = client.MEMORY_BYTES,
 ) -> JobPlan:
-    with closing(PromptFile(folder)) as file:
-        for first in range(0, len(prompts), 64):
+    """The first QUEUED of these are queued already."""
+    queued = JobPrompts.of(prompts[:QUEUED])
+    with closing(PromptFile(folder)) as file, closing(PromptFile(folder)) as pages:
+        await pages.append(PromptPages.of(queued, PAGE))
+        for first in range(QUEUED, len(prompts), 64):
             await file.append(JobPrompts.of(prompts[first : first + 64]))
         return await plan_in_process(
             file,
             expected,
+            QueuedPrompts(pages, queued.lengths),
             page_tokens=PAGE,
             salt="acme",
-            new_lines=len(prompts),
-            levels=True,
             deadline_s=deadline_s,
             memory_bytes=memory_bytes,
         )
@@ -49,13 +52,13 @@ async def plan(
 @pytest.mark.parametrize("lines", [0, 1, 500])
 async def test_process_makes_the_plan_of_the_function(lines: int, tmp_path: Path) -> None:
     found = await plan(PROMPTS[:lines], EXPECTED[:lines], tmp_path)
+    queued = JobPrompts.of(PROMPTS[: min(lines, QUEUED)])
     made = plan_lines(
-        JobPrompts.of(PROMPTS[:lines]),
+        JobPrompts.of(PROMPTS[QUEUED:lines]),
         EXPECTED[:lines],
         page_tokens=PAGE,
         salt="acme",
-        new_lines=lines,
-        levels=True,
+        queued=QueuedLines(PromptPages.of(queued, PAGE), queued.lengths),
     )
     for one, other in (
         (found.groups.group_of, made.groups.group_of),

@@ -18,11 +18,12 @@ from gateway.generation.service import GenerationService
 from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.generation.text.workers import TextWorkers
 from gateway.jobs.batches.batches import Batches, NewBatch
+from gateway.jobs.batches.claims.claiming import claim_lines
 from gateway.jobs.batches.ending import BatchEnding
 from gateway.jobs.batches.limits import BatchLimits
 from gateway.jobs.batches.progress.work import work_of
 from gateway.jobs.batches.states import LineState
-from gateway.jobs.batches.validation.planning import JobPlanner
+from gateway.jobs.batches.validation.planning import JobPlanner, RankedJob
 from gateway.jobs.batches.validation.validator import BatchValidator
 from gateway.prediction.serving.predictor import LengthPredictor
 from gateway.tenancy.caller import Caller
@@ -155,6 +156,70 @@ async def test_lines_are_stored_grouped_and_ranked(scene: Scene) -> None:
     assert batch.work == pytest.approx(work_of(predicted, own), rel=1e-6)
     assert batch.sharing
     assert batch.sharing["prompt_tokens"] - batch.sharing["computed_tokens"] == 5 * prefix[1]
+
+
+def prefixes(lines: list[BatchLine]) -> set[tuple[str | None, int]]:
+    return {(line.prefix_id, line.prefix_tokens) for line in lines}
+
+
+async def test_job_is_planned_with_the_lines_that_wait_in_others(scene: Scene) -> None:
+    alone = await scene.validated(await scene.job([a_line("a", "brave king")]))
+    assert prefixes(await scene.lines(alone)) == {(None, 0)}
+    lines = [a_line(f"b{n}", f"old queen {n}", max_tokens=40) for n in range(2)]
+    batch = await scene.validated(await scene.job(lines))
+    (prefix,) = prefixes(await scene.lines(batch))
+    assert prefix[0]
+    (joined,) = await scene.lines(alone)
+    assert (joined.prefix_id, joined.prefix_tokens) == prefix
+    assert batch.sharing
+    saved = batch.sharing["prompt_tokens"] - batch.sharing["computed_tokens"]
+    assert saved == pytest.approx(2 * prefix[1] * 2 / 3, abs=1)  # a third is the first job's
+
+    before, after = alone, await reload(scene.sessions, alone)
+    assert before.work - after.work == pytest.approx(work_of(0.0, prefix[1]), rel=1e-6)
+
+
+async def test_lines_that_run_keep_their_prefix(scene: Scene) -> None:
+    alone = await scene.validated(await scene.job([a_line("a", "brave king")]))
+    async with transaction(scene.sessions) as session:
+        await claim_lines(session, MODEL, new_id(), 1)
+    await scene.validated(await scene.job([a_line(f"b{n}", f"old queen {n}") for n in range(2)]))
+    assert prefixes(await scene.lines(alone)) == {(None, 0)}
+
+
+async def test_jobs_of_other_tenants_and_page_sizes_are_not_planned_together(
+    scene: Scene, sessions: Sessions, build: Builder
+) -> None:
+    alone = await scene.validated(await scene.job([a_line("a", "brave king")]))
+    await change(sessions, alone, page_tokens=32)
+    await scene.validated(await scene.job([a_line("b", "old queen")]))
+    other = await build.app()
+    await change(sessions, alone, page_tokens=16, tenant_id=other.tenant_id, status="in_progress")
+    second = await scene.validated(await scene.job([a_line("c", "young queen")]))
+    assert prefixes(await scene.lines(alone)) == {(None, 0)}
+    assert prefixes(await scene.lines(second)) != {(None, 0)}  # of the second tenant job alone
+
+
+async def test_job_that_starts_while_another_is_planned_is_planned_with_it(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await scene.job([a_line("a", "brave king")])
+    second = await scene.job([a_line("b", "old queen")])
+    plans = 0
+    plan = JobPlanner.plan
+
+    async def while_the_other_starts(*given: Any) -> RankedJob:
+        nonlocal plans
+        plans += 1
+        if plans == 1:
+            await scene.validated(second)
+        return await plan(*given)
+
+    monkeypatch.setattr(JobPlanner, "plan", while_the_other_starts)
+    await scene.validated(first)
+    assert plans == 3
+    (shared,) = prefixes([*await scene.lines(first), *await scene.lines(second)])
+    assert shared[0]
 
 
 async def test_differing_first_text_that_kills_sharing_is_warned_of(scene: Scene) -> None:

@@ -3,15 +3,19 @@
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NoReturn
 from uuid import UUID
 
+import pytest
 from sqlalchemy import delete
 
 from gateway.database.errors import Sessions
+from gateway.errors import Unavailable
 from gateway.history.record import BATCH_TIER, Record
 from gateway.history.writer import HistoryWriter
 from gateway.prediction.messages import Prediction, PredictionRequest
 from gateway.prediction.serving.predictor import LengthPredictor
+from gateway.prediction.serving.process_client import PredictorClient
 from gateway.prediction.serving.warm_start import count_since, recent_outcomes
 from models import RequestRecord
 
@@ -56,6 +60,24 @@ async def test_lines_outcomes_serve_lines_alone(
     line = asked(batch=True)
     assert line.source == "app"
     assert abs(line.median - 200) < abs(line.median - 40)
+
+
+def test_texts_of_lines_are_not_embedded(
+    sessions: Sessions,
+    a_prediction_request: Callable[..., PredictionRequest],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    embedded: list[bool] = []
+
+    def away(_client: PredictorClient, *, embed: bool, **_given: object) -> NoReturn:
+        embedded.append(embed)
+        raise Unavailable("the process is not asked")
+
+    monkeypatch.setattr(PredictorClient, "request_score", away)
+    predictor = LengthPredictor(model=MODEL, model_hash="h", budget_s=1.0, sessions=sessions)
+    for batch in (False, True):
+        predictor.predict(a_prediction_request(batch=batch))
+    assert embedded == [True, False]
 
 
 async def test_history_is_read_by_stratum(

@@ -42,6 +42,8 @@ def a_score_request(
     app: int = 1,
     user_input: str = "brave king",
     deadline_s: float | None = None,
+    *,
+    embed: bool = True,
 ) -> ScoreRequest:
     features = np.zeros(len(NAMES), dtype=np.float32)
     features[USER_INPUT_COLUMN] = log_length
@@ -53,6 +55,7 @@ def a_score_request(
         instruction=instruction,
         user_input=user_input,
         features=features.tobytes(),
+        embed=embed,
     )
 
 
@@ -78,6 +81,15 @@ def test_text_beyond_the_queue_is_shed(scorer: Scorer, monkeypatch: pytest.Monke
     monkeypatch.setattr("gateway.prediction.features.embedder.MAX_QUEUED_TEXTS", 0)
     (answer,) = scorer.score([a_score_request(3.0, user_input="a text that is new")])
     assert (answer.last, answer.shed) == (True, True)
+
+
+def test_text_that_is_not_to_be_embedded_has_one_reply(
+    scorer: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.prediction.features.embedder.MAX_QUEUED_TEXTS", 0)
+    request = a_score_request(3.0, user_input="a text that is no one else's", embed=False)
+    (answer,) = scorer.score([request])
+    assert (answer.stage, answer.last, answer.shed) == ("text", True, False)
 
 
 def test_without_an_embedder_the_first_reply_is_the_last() -> None:

@@ -29,8 +29,6 @@ def test_plan_saves_the_optimum_and_meets_the_targets(shape: JobShape) -> None:
         np.ones(LINES),
         page_tokens=PAGE_TOKENS,
         salt="tenant",
-        new_lines=LINES,
-        levels=shape.levels,
     )
     row = row_of(shape, LINES, PlanTrace(plan, 5.0, 1_100.0, -3.0, 4.0))
     assert row["saved"] == pytest.approx(row["optimum"])

@@ -16,13 +16,17 @@ from gateway.jobs.prefix_groups import (
     prefix_ids,
 )
 from gateway.jobs.prefix_tree import build_prefix_tree
-from gateway.jobs.prompts import JobPrompts
+from gateway.jobs.prompts import JobPrompts, PromptPages
 
 Prompts = list[list[int]]
 pieces = st.sampled_from([[1, 1], [1, 2], [2, 1], [1], [2, 2, 2]])
 drawn_prompts = st.lists(
     st.lists(pieces, max_size=5).map(lambda parts: [t for part in parts for t in part]), max_size=6
 )
+
+
+def pages_of_job(prompts: Prompts, page_tokens: int) -> PromptPages:
+    return PromptPages.of(JobPrompts.of(prompts), page_tokens)
 
 
 def grouped(prompts: Prompts, page_tokens: int = 1) -> PrefixGroups:
@@ -91,7 +95,7 @@ def test_colliding_hashes_change_no_group(prompts: Prompts, page_tokens: int) ->
 
 @given(drawn_prompts, st.integers(1, 3))
 def test_tree_has_every_shared_prefix_once(prompts: Prompts, page_tokens: int) -> None:
-    tree = build_prefix_tree(JobPrompts.of(prompts), page_tokens)
+    tree = build_prefix_tree(pages_of_job(prompts, page_tokens))
     pages = [
         tuple(
             tuple(prompt[at : at + page_tokens])
@@ -223,7 +227,8 @@ def test_id_of_a_prefix_is_of_its_tokens_alone(prompts: Prompts, page_tokens: in
         job = JobPrompts.of(order)
         for group in (group_by_prefix, group_in_levels):
             groups = group(job, page_tokens)
-            ids = prefix_ids(job, groups, "tenant")
+            pages = PromptPages.of(job, page_tokens)
+            ids = prefix_ids(pages, groups, "tenant", page_tokens)
             assert len(set(ids)) == len(ids)
             for prompt, index in enumerate(groups.group_of.tolist()):
                 if index != ALONE:
@@ -232,6 +237,6 @@ def test_id_of_a_prefix_is_of_its_tokens_alone(prompts: Prompts, page_tokens: in
 
 
 def test_tenants_have_ids_of_their_own() -> None:
-    job = JobPrompts.of([[1, 2, 3], [1, 2, 4]])
-    groups = group_by_prefix(job, 1)
-    assert prefix_ids(job, groups, "acme") != prefix_ids(job, groups, "globex")
+    prompts = [[1, 2, 3], [1, 2, 4]]
+    groups, pages = grouped(prompts), pages_of_job(prompts, 1)
+    assert prefix_ids(pages, groups, "acme", 1) != prefix_ids(pages, groups, "globex", 1)

@@ -6,7 +6,7 @@ belongs to this gateway, and a new owner first deletes what there is.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, closing
 from typing import Any, Final
 from uuid import UUID
@@ -15,7 +15,6 @@ import structlog
 from msgspec import Struct, field, to_builtins
 from sqlalchemy import select, update
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import LONG_TRANSACTION_S, Sessions, now_of, transaction
 from gateway.errors import LmaasError, NotFound
@@ -24,11 +23,10 @@ from gateway.generation.service import GenerationService
 from gateway.jobs.batches.callers import read_callers
 from gateway.jobs.batches.endpoint import Endpoints
 from gateway.jobs.batches.limits import BatchLimits
-from gateway.jobs.batches.lines import NewLine, delete_lines, insert_lines, store_ranks
-from gateway.jobs.batches.progress.work import work_of
+from gateway.jobs.batches.lines import NewLine, delete_lines, insert_lines
 from gateway.jobs.batches.validation.line_check import CheckedLine, LineCheck, LineProblem, ReadLine
-from gateway.jobs.batches.validation.planning import JobPlanner, PlanInput, PreparedLine, RankedJob
-from gateway.jobs.planning.sharing_report import SharingReport
+from gateway.jobs.batches.validation.planning import JobPlanner, PlanInput, PreparedLine
+from gateway.jobs.batches.validation.start import JobStart, NotOurs, own_job
 from models import Batch
 
 log = structlog.get_logger()
@@ -36,12 +34,7 @@ log = structlog.get_logger()
 PORTION_LINES: Final = 500
 PORTION_BYTES: Final = 8 << 20
 CHECKED_AT_ONCE: Final = 16  # the predictor scores those that wait together
-RANKED_AT_ONCE: Final = 5_000
 MAX_PROBLEMS: Final = 100  # in a failed job's `errors`
-
-
-class NotOurs(Exception):
-    """The job was cancelled, expired, or belongs to another gateway now."""
 
 
 class InvalidFile(Struct, frozen=True):
@@ -70,14 +63,17 @@ class BatchValidator:
         planner: JobPlanner,
         limits: BatchLimits,
         owner: UUID,
+        reranked: Callable[[UUID], None] = lambda _: None,
     ) -> None:
+        """`reranked` is called with each other job whose lines have been ranked again."""
         self._sessions = sessions
         self._files = files
         self._service = service
         self._endpoints = endpoints
-        self._planner = planner
+        self._page_tokens = planner.page_tokens
         self._limits = limits
         self._owner = owner
+        self._start = JobStart(sessions, planner, owner, reranked)
 
     async def claim(self) -> Batch | None:
         """The oldest job that waits to be validated, which is now this gateway's; None if none."""
@@ -116,7 +112,7 @@ class BatchValidator:
 
     async def _read(self, batch: Batch) -> InvalidFile | None:
         """Store and rank every line, and start the job."""
-        with closing(PlanInput()) as lines:
+        with closing(PlanInput(self._page_tokens)) as lines:
             return await self._read_into(lines, batch)
 
     async def _read_into(self, planned: PlanInput, batch: Batch) -> InvalidFile | None:
@@ -148,10 +144,7 @@ class BatchValidator:
             return InvalidFile([LineProblem("empty_file", 0, "the input file has no lines")])
         if not seen.valid:
             return InvalidFile(seen.problems)
-        plan = await self._planner.plan(planned, caller)
-        shared = sum(line.prefix_tokens for line in plan.lines)
-        work = work_of(float(planned.expected.sum()), int(planned.lengths.sum()) - shared)
-        await self._start(batch, seen, plan, work)
+        await self._start.start(batch, seen.lines, planned, caller)
         return None
 
     async def _store(
@@ -159,7 +152,13 @@ class BatchValidator:
     ) -> None:
         """Insert a portion, and note what is needed to rank its lines."""
         rows: list[NewLine] = []
-        valid: list[PreparedLine] = []
+        valid = [
+            PreparedLine(line.number, line.prepared.prompt, line.prepared.prediction)
+            for line in lines
+            if line.problem is None and line.prepared is not None
+        ]
+        seen.valid += len(valid)
+        hashes = await planned.add(valid)
         for line in lines:
             if line.problem is not None or line.prepared is None:
                 if line.problem is not None and len(seen.problems) < MAX_PROBLEMS:
@@ -169,8 +168,6 @@ class BatchValidator:
                 )
                 continue
             prepared = line.prepared
-            valid.append(PreparedLine(line.number, prepared.prompt, prepared.prediction))
-            seen.valid += 1
             rows.append(
                 NewLine(
                     number=line.number,
@@ -178,33 +175,18 @@ class BatchValidator:
                     body=line.body,
                     prompt_tokens=len(prepared.prompt),
                     predicted_tokens=prepared.prediction.mean,
+                    page_hashes=hashes[line.number],
                 )
             )
         async with transaction(self._sessions) as session:
-            await self._own(session, batch)
+            await own_job(session, batch, self._owner)
             await insert_lines(session, batch.id, rows)
-        await planned.add(valid)
-
-    async def _start(self, batch: Batch, seen: _Progress, plan: RankedJob, work: float) -> None:
-        """Rank the lines and set the job going, all or nothing."""
-        async with transaction(self._sessions, within_s=LONG_TRANSACTION_S) as session:
-            owned = await self._own(session, batch)
-            for begin in range(0, len(plan.lines), RANKED_AT_ONCE):
-                part = plan.lines[begin : begin + RANKED_AT_ONCE]
-                await store_ranks(session, batch.id, part)
-            owned.total = seen.lines
-            owned.failed = seen.lines - seen.valid
-            owned.work = work
-            owned.sharing = _described(plan.report) if plan.report else None
-            owned.status, owned.owner = "in_progress", None
-            owned.in_progress_at = await now_of(session)
-        log.info("batch_started", batch=str(batch.id), lines=seen.lines, valid=seen.valid)
 
     async def _fail(self, batch: Batch, invalid: InvalidFile) -> None:
         """End the job: nothing of it can run."""
         problems: list[Any] = to_builtins(invalid.problems)
         async with transaction(self._sessions) as session:
-            owned = await self._own(session, batch)
+            owned = await own_job(session, batch, self._owner)
             await delete_lines(session, batch.id)
             owned.status, owned.owner, owned.errors = "failed", None, problems
             owned.failed_at = await now_of(session)
@@ -213,37 +195,14 @@ class BatchValidator:
     async def _clear(self, batch: Batch) -> None:
         """Delete the lines that an earlier owner stored."""
         async with transaction(self._sessions, within_s=LONG_TRANSACTION_S) as session:
-            await self._own(session, batch)
+            await own_job(session, batch, self._owner)
             await delete_lines(session, batch.id)
-
-    async def _own(self, session: AsyncSession, batch: Batch) -> Batch:
-        """The job, locked. NotOurs."""
-        ours = (
-            select(Batch)
-            .where(Batch.id == batch.id, Batch.status == "validating", Batch.owner == self._owner)
-            .with_for_update()
-        )
-        found = await session.scalar(ours)
-        if found is None:
-            raise NotOurs("it was cancelled, expired or freed")
-        return found
 
     async def give_back(self, batch: Batch) -> None:
         """Leave a job that could not be validated now to whichever gateway is next."""
         freed = update(Batch).where(Batch.id == batch.id, Batch.owner == self._owner)
         async with transaction(self._sessions) as session:
             await session.execute(freed.values(owner=None))
-
-
-def _described(report: SharingReport) -> dict[str, Any]:
-    """The report as a job keeps it."""
-    return {
-        "prompt_tokens": report.prompt_tokens,
-        "computed_tokens": report.computed_tokens,
-        "saved_share": round(report.saved_share, 4),
-        "groups": sum(size.groups for size in report.groups_by_size),
-        "warning": report.warning,
-    }
 
 
 async def _portions(lines: AsyncIterator[bytes]) -> AsyncGenerator[list[tuple[int, bytes]], None]:

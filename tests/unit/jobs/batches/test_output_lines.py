@@ -1,11 +1,11 @@
 """The lines of output and error files, and the order in which jobs get their turn."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from uuid import UUID
 
 from gateway.history.requests import made_at
-from gateway.jobs.batches.claiming import RunningBatch, in_turn
+from gateway.jobs.batches.claims.claiming import RunningBatch, in_turn
 from gateway.jobs.batches.output_lines import line_id, responded, unanswered
 from models.base import new_id
 
@@ -48,10 +48,16 @@ def test_request_of_a_line_has_the_same_id_in_every_attempt() -> None:
 
 
 def running(
-    job: int, tenant: int, lines: int, *, share: float = 1.0, due_h: int = 24
+    job: int, tenant: int, lines: int, *, share: float = 1.0, due_h: int = 24, waits: bool = True
 ) -> RunningBatch:
-    due = NOW + timedelta(hours=due_h)
-    return RunningBatch(UUID(int=job), UUID(int=tenant), share, due, lines)
+    return RunningBatch(
+        id=UUID(int=job),
+        tenant_id=UUID(int=tenant),
+        share=share,
+        left_s=3_600.0 * due_h,
+        running=lines,
+        waits=waits,
+    )
 
 
 def test_turns_go_by_running_lines_for_the_share_then_by_the_deadline() -> None:
@@ -60,5 +66,6 @@ def test_turns_go_by_running_lines_for_the_share_then_by_the_deadline() -> None:
         running(2, 2, 15, share=2.0),
         running(3, 2, 0, share=2.0, due_h=1),
         running(4, 3, 30),
+        running(5, 3, 1, waits=False),
     ]
-    assert [job.int for job in in_turn(jobs)] == [3, 2, 1, 4]
+    assert [job.id.int for job in in_turn(jobs)] == [3, 2, 1, 4]

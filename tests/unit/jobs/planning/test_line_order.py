@@ -39,6 +39,9 @@ def slow_order(
 ) -> list[int]:
     """The same by recursion over sets of lines."""
     paths = [members(groups, line) for line in range(len(prompts))]
+    opened = frozenset(
+        group for path in paths for at, group in enumerate(path) if opened & {*path[at:]}
+    )
     prefixes: list[int] = [0, *groups.prefix_tokens.tolist()]
 
     def ratio(below: list[int], depth: int) -> float:

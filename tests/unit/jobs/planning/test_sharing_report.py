@@ -5,23 +5,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.jobs.planning.plan import plan_lines
+from gateway.jobs.planning.plan import QueuedLines, plan_lines
 from gateway.jobs.planning.sharing_report import GroupsOfSize, SharingReport, report_sharing
 from gateway.jobs.prefix_groups import ALONE, group_by_prefix, group_in_levels
-from gateway.jobs.prompts import JobPrompts
+from gateway.jobs.prompts import JobPrompts, PromptPages
 
 Prompts = list[list[int]]
 drawn_prompts = st.lists(st.lists(st.sampled_from([1, 2]), max_size=6), max_size=9)
 
 
 def report(prompts: Prompts, new_lines: int | None = None, page_tokens: int = 1) -> SharingReport:
-    job = JobPrompts.of(prompts)
+    first = 0 if new_lines is None else len(prompts) - new_lines
+    queued = JobPrompts.of(prompts[:first])
     return plan_lines(
-        job,
-        np.ones(len(job)),
+        JobPrompts.of(prompts[first:]),
+        np.ones(len(prompts)),
         page_tokens=page_tokens,
         salt="tenant",
-        new_lines=len(job) if new_lines is None else new_lines,
+        queued=QueuedLines(PromptPages.of(queued, page_tokens), queued.lengths),
     ).report
 
 
