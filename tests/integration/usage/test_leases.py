@@ -97,7 +97,7 @@ MakeGateway = Callable[..., Gateway]
 def limit(sessions: Sessions) -> MakeLimit:
     async def make(kind: Kind = "tokens_per_day", value: int = BUDGET) -> Limit:
         new = NewLimit(level="node", owner=None, kind=kind, value=str(value), effect="hard")
-        return as_limit(await Limits(sessions).set(new, by="ada"))
+        return as_limit((await Limits(sessions).set(new, by="ada")).limit)
 
     return make
 
