@@ -44,7 +44,7 @@ async def owner_names(session: AsyncSession, limits: Iterable[StoredLimit]) -> d
     owners = {limit.owner for limit in limits if limit.owner is not None}
     of_app = Tenant.name + "/" + App.name
     app_of_tenant, key_of_app = App.tenant_id == Tenant.id, ApiKey.app_id == App.id
-    named: tuple[Select[tuple[UUID, str]], ...] = (
+    named = (
         select(Tenant.id, Tenant.name).where(Tenant.id.in_(owners)),
         select(App.id, of_app).where(app_of_tenant, App.id.in_(owners)),
         select(ApiKey.id, of_app + "/" + ApiKey.name).where(
