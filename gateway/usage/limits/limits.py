@@ -6,18 +6,20 @@ from uuid import UUID
 
 from msgspec import Struct
 from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import Sessions, now_of, transaction
 from gateway.database.notify import LIMITS, React, notify, unchanged
 from gateway.errors import InvalidRequest, NotFound
 from gateway.history.audit import note
 from gateway.limits.limit import BOUNDED, KINDS, UNITS, Effect, Kind, Level
-from gateway.usage.limits.owner import find_owner
+from gateway.usage.limits.owner import find_owner, owner_names
 from gateway.usage.prices import money
 from models import StoredLimit
 
 MAX_AMOUNT: Final = 10**18
 MAX_DIGITS: Final = 28
+NODE: Final = UUID(int=0)  # which no owner has
 # One change at a time: two that set the same limit could not see each other.
 _LOCK: Final = select(func.pg_advisory_xact_lock(func.hashtext("lmaas.limits")))
 COLUMN: Final[dict[Level, str]] = {
@@ -41,6 +43,13 @@ class NewLimit(Struct, frozen=True, kw_only=True):
     effect: Effect
 
 
+class NamedLimit(Struct, frozen=True):
+    """A limit, and its owner's name; None for the node."""
+
+    limit: StoredLimit
+    owner: str | None
+
+
 class Limits:
     """Sets, lists and removes limits. `changed` is called once a change is committed."""
 
@@ -48,7 +57,7 @@ class Limits:
         self._sessions = sessions
         self._changed = changed
 
-    async def set(self, new: NewLimit, *, by: str) -> StoredLimit:
+    async def set(self, new: NewLimit, *, by: str) -> NamedLimit:
         """The limit; one of the same owner, kind and effect changes its value.
 
         InvalidRequest, NotFound, Conflict if the owner's name is ambiguous.
@@ -72,26 +81,28 @@ class Limits:
                 limit = StoredLimit(**identity)
                 session.add(limit)
             elif limit.amount == amount:
-                return limit
+                return await _named(session, limit)
             limit.amount, limit.changed_by = amount, by
             limit.changed_at = await now_of(session)
             await session.flush()
             note(session, by, "limit.set", subject_of(limit), before=before, after=shown(limit))
             await notify(session, LIMITS)
+            named = await _named(session, limit)
         await self._changed()
-        return limit
+        return named
 
-    async def remove(self, limit_id: UUID, *, by: str) -> StoredLimit:
+    async def remove(self, limit_id: UUID, *, by: str) -> NamedLimit:
         """The limit, which no longer holds. NotFound."""
         async with transaction(self._sessions) as session:
             limit = await session.get(StoredLimit, limit_id, with_for_update=True)
             if limit is None:
                 raise NotFound(f"there is no limit {limit_id}", param="limit_id")
+            named = await _named(session, limit)
             await session.delete(limit)
             note(session, by, "limit.removed", subject_of(limit), before=shown(limit))
             await notify(session, LIMITS)
         await self._changed()
-        return limit
+        return named
 
     async def list(
         self,
@@ -100,7 +111,7 @@ class Limits:
         after: UUID | None = None,
         level: Level | None = None,
         owner: str | None = None,
-    ) -> list[StoredLimit]:
+    ) -> list[NamedLimit]:
         """Limits, oldest first; of one level, and of one owner of that level.
 
         InvalidRequest for an owner without a level. NotFound, Conflict as of `set`.
@@ -116,7 +127,14 @@ class Limits:
             if owner is not None and level is not None:
                 found = await find_owner(session, level, owner)
                 statement = statement.where(getattr(StoredLimit, COLUMN[level]) == found)
-            return [*await session.scalars(statement)]
+            limits = (await session.scalars(statement)).all()
+            names = await owner_names(session, limits)
+        return [NamedLimit(limit, names.get(limit.owner or NODE)) for limit in limits]
+
+
+async def _named(session: AsyncSession, limit: StoredLimit) -> NamedLimit:
+    names = await owner_names(session, [limit])
+    return NamedLimit(limit, names.get(limit.owner or NODE))
 
 
 def whole_amount(kind: Kind, value: str) -> int:

@@ -1,13 +1,14 @@
 """Finds the tenant, app or key that a limit is for, by its id or its names."""
 
+from collections.abc import Iterable
 from uuid import UUID
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, select, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.errors import Conflict, InvalidRequest, NotFound, shortened
 from gateway.limits.limit import Level
-from models import ApiKey, App, Tenant
+from models import ApiKey, App, StoredLimit, Tenant
 
 FORMS: dict[Level, str] = {
     "tenant": "a tenant's id or name",
@@ -36,6 +37,22 @@ async def find_owner(session: AsyncSession, level: Level, owner: str | None) -> 
     if len(found) > 1:
         raise Conflict(f"{shortened(owner)!r} names several; use an id", param="owner")
     return found[0]
+
+
+async def owner_names(session: AsyncSession, limits: Iterable[StoredLimit]) -> dict[UUID, str]:
+    """The names of the limits' owners by id: TENANT, TENANT/APP or TENANT/APP/KEY."""
+    owners = {limit.owner for limit in limits if limit.owner is not None}
+    of_app = Tenant.name + "/" + App.name
+    app_of_tenant, key_of_app = App.tenant_id == Tenant.id, ApiKey.app_id == App.id
+    named = (
+        select(Tenant.id, Tenant.name).where(Tenant.id.in_(owners)),
+        select(App.id, of_app).where(app_of_tenant, App.id.in_(owners)),
+        select(ApiKey.id, of_app + "/" + ApiKey.name).where(
+            app_of_tenant, key_of_app, ApiKey.id.in_(owners)
+        ),
+    )
+    rows = (await session.execute(union_all(*named))).all() if owners else []
+    return {row[0]: row[1] for row in rows}
 
 
 def _unknown(level: Level, owner: str) -> NotFound:

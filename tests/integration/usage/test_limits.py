@@ -87,10 +87,11 @@ async def test_names_stand_for_ids(sessions: Sessions, build: Builder) -> None:
     ):
         named = await limits.set(new(names, level=level), by="ada")
         by_id = await limits.set(new(str(owner), "200", level=level), by="ada")
-        assert named.owner == by_id.owner == owner
-        assert named.id == by_id.id
+        assert named.owner == by_id.owner == names
+        assert named.limit.owner == owner
+        assert named.limit.id == by_id.limit.id
         (found,) = await limits.list(limit=10, level=level, owner=names)
-        assert value_of(found) == "200"
+        assert (value_of(found.limit), found.owner) == ("200", names)
     assert (await limits.set(new(None, level="node"), by="ada")).owner is None
     assert len(await limits.list(limit=10)) == 5
 
@@ -130,7 +131,7 @@ async def test_value_is_exact_or_refused(
 ) -> None:
     setting = Limits(sessions).set(new(None, value, level="node", kind=kind), by="ada")
     if amount is not None:
-        assert (await setting).amount == amount
+        assert (await setting).limit.amount == amount
         return
     with pytest.raises(InvalidRequest) as refused:
         await setting
@@ -141,9 +142,9 @@ async def test_changes_are_in_the_audit_trail(sessions: Sessions, build: Builder
     limits, tenant = Limits(sessions), await build.tenant("acme")
     for value in ("100", "200", "200"):
         limit = await limits.set(new("acme", value), by="ada")
-    await limits.remove(limit.id, by="bob")
+    await limits.remove(limit.limit.id, by="bob")
     with pytest.raises(NotFound):
-        await limits.remove(limit.id, by="bob")
+        await limits.remove(limit.limit.id, by="bob")
     shown = {"level": "tenant", "kind": "tokens_per_day", "effect": "hard"}
     async with sessions() as session:
         entries = (await session.scalars(select(AuditEntry).order_by(AuditEntry.id))).all()
@@ -167,7 +168,7 @@ async def test_every_gateway_follows_a_change_by_its_notification(
     await until(lambda: amounts(other) == [100])
     await limits.set(new("acme", "300"), by="ada")
     await until(lambda: amounts(other) == [300])
-    await limits.remove(limit.id, by="ada")
+    await limits.remove(limit.limit.id, by="ada")
     await until(lambda: amounts(other) == [])
     amount = {"input": 1, "cached_input": 1, "output": 2}
     await prices.set(NewPrice(model="model", **amount), by="ada")  # type: ignore[arg-type]

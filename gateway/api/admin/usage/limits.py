@@ -16,8 +16,7 @@ from gateway.api.validation import STORABLE
 from gateway.limits.limit import Effect, Kind, Level
 from gateway.tenancy.paging import Cursor
 from gateway.tenancy.scopes import Scope
-from gateway.usage.limits.limits import Limits, NewLimit, kind_of, value_of
-from models import StoredLimit
+from gateway.usage.limits.limits import Limits, NamedLimit, NewLimit, kind_of, value_of
 
 MAX_OWNER_CHARACTERS = 302  # three names with slashes between them
 
@@ -55,11 +54,12 @@ class LimitRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class LimitAnswer(Struct, frozen=True, kw_only=True):
-    """A limit. `owner_id` is null for the node."""
+    """A limit. Its owner is null for the node, else TENANT, TENANT/APP or TENANT/APP/KEY."""
 
     id: UUID
     level: Level
     owner_id: UUID | None
+    owner: str | None
     kind: Kind
     value: str
     effect: Effect
@@ -67,12 +67,14 @@ class LimitAnswer(Struct, frozen=True, kw_only=True):
     changed_at: datetime
 
     @classmethod
-    def of(cls, limit: StoredLimit) -> Self:
+    def of(cls, named: NamedLimit) -> Self:
         """The limit as clients see it."""
+        limit = named.limit
         return cls(
             id=limit.id,
             level=limit.level,  # type: ignore[arg-type]
             owner_id=limit.owner,
+            owner=named.owner,
             kind=kind_of(limit),
             value=value_of(limit),
             effect=limit.effect,  # type: ignore[arg-type]

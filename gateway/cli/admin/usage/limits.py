@@ -13,7 +13,7 @@ from gateway.limits.limit import BOUNDED, Effect, Level
 NODE = "node"
 COLUMNS: Columns = {
     "level": "level",
-    "owner": "owner_id",
+    "owner": lambda limit: limit["owner"] or NODE,
     "kind": "kind",
     "value": "value",
     "effect": "effect",

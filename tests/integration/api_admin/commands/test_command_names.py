@@ -52,7 +52,7 @@ async def test_names_lead_from_a_tenant_to_a_key_and_each_step_names_the_next(
     assert "it is not shown again" in step
     _, listed, _ = await commands("keys", "list", "letters")
     heading, row = listed.splitlines()
-    assert heading.split() == ["name", "key", "created", "expires", "revoked"]
+    assert heading.split() == ["name", "key", "created", "expires", "used", "revoked"]
     assert row.split()[:2] == ["laptop", f"{secret[:13]}…"]
     assert row.index(secret[:13]) == heading.index("key")
     code, _, step = await commands("keys", "revoke", "research lab/letters/laptop")
@@ -200,12 +200,13 @@ async def test_limits_are_set_listed_and_removed_by_names(
     assert (await limits("set", "acme/chat", "cost_per_month", "2.5", "--each-user"))[0] == 0
     assert (await limits("set", "node", "kv_share", "0.5"))[0] == 0
     _, everything, _ = await limits("list")
-    assert [(each["level"], each["owner_id"], each["value"]) for each in everything] == [
-        ("tenant", str(tenant.id), "1000"),
-        ("tenant", str(tenant.id), "800"),
-        ("user", str(app.id), "2.5"),
+    assert [(each["level"], each["owner"], each["value"]) for each in everything] == [
+        ("tenant", "acme", "1000"),
+        ("tenant", "acme", "800"),
+        ("user", "acme/chat", "2.5"),
         ("node", None, "0.5"),
     ]
+    assert {each["owner_id"] for each in everything} == {str(tenant.id), str(app.id), None}
     code, _, errors = await limits("remove", "acme", "tokens_per_day")
     assert (code, "choose --effect: hard, warn" in errors) == (1, True)
     assert (await limits("remove", "acme", "tokens_per_day", "--effect", "warn"))[0] == 0
