@@ -4,6 +4,7 @@ A run has one embedded server, started by the first process that needs it. Each 
 database of its own there, copied from one that is migrated once.
 """
 
+import gc
 import os
 import shutil
 import tempfile
@@ -74,6 +75,12 @@ def pytest_configure_node(node: Any) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByGateway | None:
     """Keep the tests of a gateway together where those of a file are kept together."""
     return ByGateway(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def pytest_collection_finish() -> None:
+    """Leave the libraries and tests out of searches for garbage: they are no garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
