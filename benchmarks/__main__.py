@@ -41,6 +41,7 @@ from benchmarks.s2 import live_run as s2_live
 from benchmarks.s2 import run as s2
 from benchmarks.s3 import live_run as s3_live
 from benchmarks.s3 import run as s3
+from benchmarks.s4 import run as s4
 from benchmarks.s5 import run as s5
 from benchmarks.t1 import run as t1
 from gateway.errors import LmaasError
@@ -408,6 +409,16 @@ def memory_live(*, quick: bool) -> None:
     """Reservation rules in the live gateway at a small KV pool, and predictors that lie."""
     with _errors_in_one_line():
         s3_live.run(quick=quick)
+
+
+@main.command("S4")
+@engine_option
+@quick_option
+@jobs_option
+def fairness(engine: EngineModel, quick: bool, jobs: int) -> None:
+    """Tenants in overload, one of which floods or is under-predicted; on a simulated engine."""
+    with _errors_in_one_line():
+        s4.run(engine, quick=quick, jobs=jobs)
 
 
 @main.command("S5")

@@ -16,6 +16,7 @@ from gateway.api.health import HealthController
 from gateway.api.http_metrics import HttpMetrics
 from gateway.api.metrics import MetricsController
 from gateway.api.openai.batches.routes import BatchesController
+from gateway.api.openai.ceilings import provide_ceiling
 from gateway.api.openai.chat import ChatController
 from gateway.api.openai.completions import CompletionsController
 from gateway.api.openai.files.routes import files_router
@@ -62,8 +63,8 @@ def build_app(node: GatewayNode, metrics: HttpMetrics) -> Litestar:
         trail=AuditTrail(sessions),
         requests=RequestHistory(sessions),
         files=node.files,
-        prices=Prices(sessions, node.limits.follow),
-        limits=Limits(sessions, node.limits.follow),
+        prices=Prices(sessions, node.limits.follower.follow),
+        limits=Limits(sessions, node.limits.follower.follow),
         usage=UsageReport(sessions),
     )
     uploads, usages = Uploads(node.files), RequestUsages(sessions)
@@ -88,6 +89,7 @@ def build_app(node: GatewayNode, metrics: HttpMetrics) -> Litestar:
                 dependencies={
                     "caller": Provide(provide_caller),
                     "timeouts": Provide(provide_timeouts),
+                    "ceiling": Provide(provide_ceiling),
                 },
                 security=[{"bearer": []}],
                 tags=["OpenAI"],

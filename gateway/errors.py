@@ -2,6 +2,7 @@
 
 LmaasError
 ├── InvalidRequest
+│   ├── CeilingExceeded
 │   ├── ContextLengthExceeded
 │   ├── HeadersTooLarge
 │   ├── MalformedRequest
@@ -90,6 +91,16 @@ class ContextLengthExceeded(InvalidRequest):
 
     code = "context_length_exceeded"
     remedy = "Shorten the prompt or lower `max_tokens`. An operator can raise `LMAAS_KV_TOKENS`."
+
+
+class CeilingExceeded(InvalidRequest):
+    """The request is predicted to need more than its headers allow; nothing was generated."""
+
+    code = "ceiling_exceeded"
+    remedy = (
+        "Raise the bound in the header that `param` names, or lower `max_tokens`. "
+        "`POST /v1/length-predictions` shows what is predicted."
+    )
 
 
 class UnsupportedParameter(InvalidRequest):

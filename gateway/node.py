@@ -31,8 +31,6 @@ from gateway.history.writer import HistoryWriter
 from gateway.jobs.batches.endpoint import Endpoints
 from gateway.jobs.batches.jobs import BatchJobs, BatchOptions
 from gateway.jobs.batches.limits import BatchLimits
-from gateway.limits.hold_ledger import HoldLedger
-from gateway.limits.leased_accounts import open_leased
 from gateway.prediction.features.embedder_model import find_embedder
 from gateway.prediction.lifecycle.auto_training import AutoTraining
 from gateway.prediction.lifecycle.comparison import VersionComparer
@@ -47,9 +45,8 @@ from gateway.settings import Settings
 from gateway.tenancy.admin_key import AdminKey, ensure_admin_key
 from gateway.tenancy.authentication import Authenticator
 from gateway.tenancy.demo import api_key_file, ensure_demo
-from gateway.usage.limits.follower import LimitFollower
-from gateway.usage.limits.lessor import Lessor
-from gateway.usage.price_list import PriceList
+from gateway.tenancy.key_use import KeyUse
+from gateway.usage.limits.running import RunningLimits, running_limits
 
 LOCK_FILE: Final = "gateway.lock"  # in the data folder; a running gateway keeps it open
 BATCH_OWNER_FILE: Final = "batch_owner"
@@ -71,7 +68,7 @@ class GatewayNode(Struct, frozen=True):
     logs: LogImport
     files: FileStore
     jobs: BatchJobs
-    limits: LimitFollower
+    limits: RunningLimits
     demo_key: str | None
 
 
@@ -143,7 +140,9 @@ async def running_node(
         automatic.start()
         stack.push_async_callback(automatic.close)
 
-        limits = await _follow_limits(stack, database, url, model)
+        limits = await stack.enter_async_context(
+            running_limits(database.sessions, url, model=model)
+        )
         engine = ColocatedEngine(str(_socket(settings, data_dir)))
         scheduler = Scheduler(
             model,
@@ -157,7 +156,7 @@ async def running_node(
             holds=Holds(
                 limits.ledger,
                 limits.prices,
-                lessor=_start_lessor(stack, database, limits.ledger),
+                lessor=limits.lessor,
                 spent_budget=settings.spent_budget,
             ),
         )
@@ -184,9 +183,7 @@ async def running_node(
             served=served,
             database=database,
             admin_key=admin_key,
-            authenticator=Authenticator(
-                database.sessions, key_lookup_s=settings.key_lookup_s, cache_s=settings.key_cache_s
-            ),
+            authenticator=await _authenticator(stack, settings, database),
             service=service,
             registry=registry,
             runs=runs,
@@ -239,28 +236,17 @@ async def _start_history(
     return history
 
 
-async def _follow_limits(
-    stack: AsyncExitStack, database: Database, url: str, model: str
-) -> LimitFollower:
-    """Limits and prices in memory, as they are in the database."""
-    follower = LimitFollower(
+async def _authenticator(
+    stack: AsyncExitStack, settings: Settings, database: Database
+) -> Authenticator:
+    """What finds callers by their keys, and notes when these were used."""
+    use = await stack.enter_async_context(KeyUse(database.sessions))
+    return Authenticator(
         database.sessions,
-        HoldLedger((), open_leased),
-        PriceList(model),
-        database_url=url,
-        model=model,
+        key_lookup_s=settings.key_lookup_s,
+        cache_s=settings.key_cache_s,
+        used=use.used,
     )
-    await follower.start()
-    stack.push_async_callback(follower.close)
-    return follower
-
-
-def _start_lessor(stack: AsyncExitStack, database: Database, ledger: HoldLedger) -> Lessor:
-    """What leases parts of the limits that gateways share."""
-    lessor = Lessor(database.sessions, ledger)
-    lessor.start()
-    stack.push_async_callback(lessor.close)
-    return lessor
 
 
 def _start_files(stack: AsyncExitStack, database: Database, settings: Settings) -> FileStore:

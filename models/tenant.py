@@ -56,5 +56,6 @@ class ApiKey(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     revoked_at: Mapped[datetime | None]
     expires_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]  # by any gateway, half a minute late
 
     app: Mapped[App] = relationship(back_populates="keys", lazy="raise")

@@ -20,7 +20,7 @@ from gateway.errors import (
     shortened,
 )
 from gateway.generation.engine_events import MAX_OUTAGE_S
-from gateway.generation.request import GenerationRequest, RecordKey, answer_limit
+from gateway.generation.request import Ceiling, GenerationRequest, RecordKey, answer_limit
 from gateway.generation.request_state import RequestState, predicted_tokens
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.text.tokenizer import ChatTokenizer
@@ -149,7 +149,7 @@ class GenerationService:
 
         ContextLengthExceeded or InvalidRequest if it can never run, Unavailable if not now or not
         by its deadline, TenantQueueFull or QueueFull if too much is queued or waits to be encoded,
-        LimitReached if a hard limit refuses it.
+        LimitReached if a hard limit refuses it, CeilingExceeded if its own bounds do.
         """
         arrived_at, arrived_s = datetime.now(UTC), time.monotonic()
         if self._stopping:
@@ -165,6 +165,8 @@ class GenerationService:
         )
         tokens = predicted_tokens(prepared.prompt, prepared.prediction)
         load.check(tenant, request.choices, request.choices * tokens)
+        if request.ceiling is not None:
+            await self._check_ceiling(request, request.ceiling, prepared)
         hold = await self._hold(request, prepared)
         self._check_running(hold)
         key = RecordKey(new_id(), arrived_at)
@@ -193,6 +195,16 @@ class GenerationService:
         if self._stopping:
             self.scheduler.holds.release(hold)
             raise ShuttingDown("the gateway is stopping; try again in a moment")
+
+    async def _check_ceiling(
+        self, request: GenerationRequest, ceiling: Ceiling, prepared: PreparedRequest
+    ) -> None:
+        """CeilingExceeded by the model's prediction, or history's if the model's comes too late."""
+        if prepared.opened.awaits_model:
+            await self._predictor.await_model(prepared.opened)
+        self.scheduler.holds.check_ceiling(
+            request, ceiling, len(prepared.prompt), prepared.max_tokens, prepared.prediction
+        )
 
     async def _hold(self, request: GenerationRequest, prepared: PreparedRequest) -> RequestHold:
         """Hold what the request may use of its limits. LimitReached.

@@ -153,9 +153,14 @@ class HoldLedger:
     def standing(self, subjects: Subjects, quantity: Quantity, now_s: float) -> Standing | None:
         """How the hard limit on a quantity stands that leaves least; None if there is none.
 
-        What is in use at a moment has no time at which it is free again, so it is left out.
+        What is in use at a moment has no time at which it is free again, so it is left out; so are
+        limits of the node, by which one tenant could see what others use.
         """
-        accounts = [a for a in self._hard(subjects, quantity) if a.limit.period != "at_once"]
+        accounts = [
+            account
+            for account in self._hard(subjects, quantity)
+            if account.limit.period != "at_once" and account.limit.level != "node"
+        ]
         if not accounts:
             return None
         least = min(accounts, key=lambda account: account.left(now_s))

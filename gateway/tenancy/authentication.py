@@ -55,13 +55,15 @@ class Authenticator:
         cache_s: float = CACHE_S,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = _now,
+        used: Callable[[UUID], None] = lambda _: None,
     ) -> None:
-        """`clock` times the cache, `now` the expiry of keys."""
+        """`clock` times the cache, `now` the expiry of keys; `used` gets each accepted key's id."""
         self._lookup = CallerLookup(sessions, self._remember)
         self._key_lookup_s = key_lookup_s
         self._cache_s = cache_s
         self._clock = clock
         self._now = now
+        self._used = used
         self._cached: OrderedDict[bytes, _CachedCaller] = OrderedDict()
         self._refused_until_s: OrderedDict[bytes, float] = OrderedDict()
         self._revoked: set[UUID] = set()
@@ -69,7 +71,11 @@ class Authenticator:
 
     async def authenticate(self, secret: str) -> Caller:
         """The caller of a valid key. Unauthenticated; DatabaseLost for a key not in the cache."""
-        key = digest(secret)
+        caller = await self._authenticated(digest(secret))
+        self._used(caller.api_key_id)
+        return caller
+
+    async def _authenticated(self, key: bytes) -> Caller:
         now = self._clock()
         cached = self._cached.get(key)
         if cached is not None and self._expired(cached.caller):

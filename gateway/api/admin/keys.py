@@ -33,7 +33,7 @@ class KeyRotation(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class KeyAnswer(Struct, frozen=True, kw_only=True):
-    """A key without its secret; `prefix` identifies it."""
+    """A key without its secret; `prefix` identifies it. `last_used_at` is half a minute late."""
 
     id: UUID
     app_id: UUID
@@ -41,6 +41,7 @@ class KeyAnswer(Struct, frozen=True, kw_only=True):
     prefix: str
     created_at: datetime
     expires_at: datetime | None
+    last_used_at: datetime | None
     revoked_at: datetime | None
 
 

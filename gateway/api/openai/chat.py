@@ -7,6 +7,7 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody
 from litestar.response import Stream
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from gateway.api.openai.answers import AnswerFormat, respond
 from gateway.api.openai.chat_schema import (
@@ -22,6 +23,7 @@ from gateway.api.openai.chat_schema import (
 from gateway.api.openai.sampling_schema import piece_logprobs
 from gateway.api.openai.timeouts import ClientTimeouts
 from gateway.api.openapi import streamed
+from gateway.generation.request import Ceiling
 from gateway.generation.request_state import RequestState
 from gateway.generation.service import GenerationService
 from gateway.generation.text.growing_answer import Piece
@@ -65,10 +67,12 @@ class ChatController(Controller):
         data: JSONBody[ChatCompletionRequest],
         caller: NamedDependency[Caller],
         timeouts: NamedDependency[ClientTimeouts],
+        ceiling: NamedDependency[Ceiling | None],
         service: NamedDependency[GenerationService],
         request: Request[Any, Any, Any],
     ) -> Response[ChatCompletion] | Stream:
         """The served model's answer, or `n` answers, in OpenAI's format."""
         service.check_model(data.model)
-        states = await service.start(data.to_request(caller, timeouts))
+        asked = replace(data.to_request(caller, timeouts), ceiling=ceiling)
+        states = await service.start(asked)
         return await respond(FORM, states, service, data, request, timeouts)

@@ -8,6 +8,7 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody
 from litestar.response import Stream
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from gateway.api.openai.answers import AnswerFormat, cancel_all, respond
 from gateway.api.openai.completion_schema import (
@@ -19,7 +20,7 @@ from gateway.api.openai.completion_schema import (
 from gateway.api.openai.sampling_schema import piece_logprobs
 from gateway.api.openai.timeouts import ClientTimeouts
 from gateway.api.openapi import streamed
-from gateway.generation.request import GenerationRequest
+from gateway.generation.request import Ceiling, GenerationRequest
 from gateway.generation.request_state import RequestState
 from gateway.generation.service import GenerationService
 from gateway.generation.text.growing_answer import Piece
@@ -55,12 +56,14 @@ class CompletionsController(Controller):
         data: JSONBody[CompletionRequest],
         caller: NamedDependency[Caller],
         timeouts: NamedDependency[ClientTimeouts],
+        ceiling: NamedDependency[Ceiling | None],
         service: NamedDependency[GenerationService],
         request: Request[Any, Any, Any],
     ) -> Response[Completion] | Stream:
         """The continuations of each prompt, in OpenAI's format; a stream takes one prompt."""
         service.check_model(data.model)
-        states = await _start_all(data.to_requests(caller, timeouts), service)
+        asked = [replace(each, ceiling=ceiling) for each in data.to_requests(caller, timeouts)]
+        states = await _start_all(asked, service)
         return await respond(FORM, states, service, data, request, timeouts)
 
 

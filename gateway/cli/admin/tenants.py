@@ -22,6 +22,7 @@ KEY_COLUMNS: Columns = {
     "key": lambda key: f"{key['prefix']}…",
     "created": "created_at",
     "expires": "expires_at",
+    "last used": "last_used_at",
     "revoked": "revoked_at",
 }
 

@@ -8,8 +8,8 @@ from typing import Final, Literal, Protocol, TypeAlias
 import structlog
 
 from gateway.errors import DatabaseLost
-from gateway.generation.holds.refusal import limit_reached
-from gateway.generation.request import GenerationRequest
+from gateway.generation.holds.refusal import limit_reached, refuse_above
+from gateway.generation.request import Ceiling, GenerationRequest
 from gateway.generation.request_state import RequestState
 from gateway.limits.hold_ledger import AccountName, Ask, HoldLedger, Refused
 from gateway.limits.hold_size import further_hold
@@ -62,6 +62,19 @@ class Holds:
         self._ahead = AHEAD if lessor else 0
         self._overruns = spent_budget == "overrun"
         self._clock = clock
+
+    def check_ceiling(
+        self,
+        request: GenerationRequest,
+        ceiling: Ceiling,
+        prompt_tokens: int,
+        max_tokens: int,
+        prediction: Prediction,
+    ) -> None:
+        """CeilingExceeded if the request's own bounds refuse it."""
+        tokens = _answer_tokens(prediction, max_tokens)
+        cost = self._prices.cost(request.recorded_tier, self._clock())
+        refuse_above(ceiling, tokens, cost.of(prompt_tokens, request.choices * tokens))
 
     async def admit(
         self,

@@ -63,13 +63,15 @@ class Exchanger:
     ) -> dict[Key, Part]:
         """Write what the accounts become; `apply` or `restore` them once that is decided."""
         by_key = {key_of(each.account.limit, each.name[1], now_s): each for each in parts}
-        for key, part in by_key.items():
+        for key, part in sorted(by_key.items(), key=lambda each: each[0]):
             if self._opened.get(part.name) != key:
                 await open_account(session, key, part.account.limit, part.name[1], now_s)
         shared = await lock_accounts(session, by_key)
         expired = await end_expired(session, shared)
         leases = await read_leases(session, shared)
         found = {key: part for key, part in by_key.items() if key in shared}
+        for key in by_key.keys() - shared.keys():  # its limit is gone, or another period has begun
+            self._opened.pop(by_key[key].name, None)
         budgets: dict[Key, Lease] = {}
         ended: dict[Key, int] = {}
         levels = {}
@@ -88,6 +90,11 @@ class Exchanger:
         await write_leases(session, self._owner, budgets)
         await end_leases(session, self._owner, ended)
         return found
+
+    def forget(self, name: AccountName) -> None:
+        """The account was closed: nothing is leased for it."""
+        self._opened.pop(name, None)
+        self._leases.pop(name, None)
 
     def apply(self, found: Mapping[Key, Part], now_s: float) -> None:
         """The transaction is committed: the accounts get what was taken for them."""

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
+from math import inf
 from typing import Final
 from uuid import UUID
 
@@ -69,7 +70,9 @@ class Lessor:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
-        self._answered(DatabaseLost("the gateway is stopping"))
+        self._away_until_s = inf
+        if self._answer is not None:
+            self._answer.set_result(DatabaseLost("the gateway is stopping"))
         try:
             parts = [Part(name, account, 0, True) for name, account in self._ledger.leased()]
             await self._exchanged(parts, self._clock())
@@ -115,7 +118,7 @@ class Lessor:
             log.warning("limits_not_leased", reason=failed.message)
         except BaseException:
             if answer is not None:
-                answer.cancel()
+                answer.set_result(DatabaseLost(LOST_MESSAGE))
             raise
         if answer is not None:
             answer.set_result(error)
@@ -132,10 +135,10 @@ class Lessor:
             self._reported_s[part.name] = now_s
             if part.granted < part.wanted:
                 self._denied_until_s[part.name] = now_s + DENIED_S
-            if part not in found:
+            if part.name not in found:
                 self._forget(part.name)
 
-    async def _exchanged(self, parts: Collection[Part], now_s: float) -> Collection[Part]:
+    async def _exchanged(self, parts: Collection[Part], now_s: float) -> set[AccountName]:
         """Exchange these accounts; returns those whose limits still exist."""
         try:
             async with transaction(self._sessions, within_s=EXCHANGE_S) as session:
@@ -145,15 +148,17 @@ class Lessor:
                 part.restore()
             raise
         self._exchanger.apply(found, self._clock())
-        return found.values()
+        return {part.name for part in found.values()}
 
     def _due(self, wanted: Mapping[AccountName, int]) -> Iterator[Part]:
         """The accounts to exchange: more is wanted, they have changed, or their lease is old.
 
         Those that have nothing leased and were not asked for a while are closed.
         """
-        now_s = self._clock()
-        for name, account in list(self._ledger.leased()):
+        now_s, accounts = self._clock(), dict(self._ledger.leased())
+        for name in self._changed_s.keys() - accounts.keys():  # of limits that were removed
+            self._forget(name)
+        for name, account in accounts.items():
             changed = account.numbers != self._seen.get(name, UNTOUCHED)
             if changed or name in wanted:
                 self._changed_s[name] = now_s
@@ -170,6 +175,7 @@ class Lessor:
     def _forget(self, name: AccountName) -> None:
         for known in (self._seen, self._reported_s, self._changed_s):
             known.pop(name, None)
+        self._exchanger.forget(name)
 
     async def _run(self) -> None:
         while True:
@@ -179,7 +185,3 @@ class Lessor:
                 await self.sync()
             except Exception:
                 log.exception("limit_leases_failed")
-
-    def _answered(self, error: LmaasError) -> None:
-        if self._answer is not None:
-            self._answer.set_result(error)

@@ -213,6 +213,8 @@ async def test_gateway_that_stops_gives_back_at_once(
     assert await shared(sessions) == (150, 0)
     assert await other.admit(850)
     assert await other.admit(10) is None
+    with pytest.raises(DatabaseLost):  # nothing is leased for it any more, and no one waits
+        await one.admit(10)
 
 
 async def test_gateway_that_was_cut_off_accounts_for_what_it_did_meanwhile(

@@ -29,6 +29,8 @@ class EndlessAnswer:
     choice = 0
     done = False
     error = None
+    hold = None
+    limited_by = None
     trace = SchedulingTrace()
     tokens = (1,)
     arrived_at = datetime.now(UTC)

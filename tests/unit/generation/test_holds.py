@@ -3,15 +3,16 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import pytest
 
 from engine.protocol import Finish, Refused
-from gateway.errors import EngineLost, LimitReached, ShuttingDown
+from gateway.errors import CeilingExceeded, EngineLost, LimitReached, ShuttingDown
 from gateway.generation.holds.holds import Holds, SpentBudget, subjects_of
-from gateway.generation.request import GenerationRequest
+from gateway.generation.request import Ceiling, GenerationRequest
 from gateway.generation.request_state import RequestState
 from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.limits.hold_ledger import HoldLedger
@@ -315,3 +316,39 @@ async def test_an_app_beyond_its_soft_limit_costs_its_tenant_no_more(limited: Sc
     state = await started(scene, length=10)
     assert state.queued_request is not None
     assert state.queued_request.charge_weight == 1.0
+
+
+@pytest.mark.parametrize(
+    ("ceiling", "param"),
+    [
+        (Ceiling(answer_tokens=50), None),
+        (Ceiling(answer_tokens=49), "x-lmaas-max-p90-tokens"),
+        (Ceiling(cost=Decimal("0.001006")), None),  # 3 tokens at 2 and twice 50 at 10 a million
+        (Ceiling(cost=Decimal("0.0010059")), "x-lmaas-max-cost"),
+    ],
+)
+async def test_a_ceiling_is_of_an_answers_p90_and_of_the_cost_of_all(
+    limited: Scene, ceiling: Ceiling, param: str | None
+) -> None:
+    scene = limited(prices=(a_price("2", "10"),))
+    request = scene.request(length=50, choices=2).request
+    check = partial(
+        scene.scheduler.holds.check_ceiling, request, ceiling, PROMPT, 100, a_prediction(50)
+    )
+    if param is None:
+        check()
+        return
+    with pytest.raises(CeilingExceeded) as refused:
+        check()
+    assert refused.value.param == param
+
+
+async def test_a_limit_of_the_node_shows_no_tenant_what_others_use(limited: Scene) -> None:
+    scene = limited(a_limit(value=100, level="node"))
+    await started(scene, length=60, tenant=7)
+    with pytest.raises(LimitReached) as refused:
+        await started(scene, length=50)
+    assert refused.value.standings == {}
+    assert refused.value.message == (
+        "the gateway's limit of 100 tokens a day is reached: 53 needed"
+    )

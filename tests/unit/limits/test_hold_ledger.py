@@ -180,7 +180,8 @@ def test_an_overrun_is_counted() -> None:
 
 def test_a_standing_is_that_of_the_limit_that_leaves_least() -> None:
     day, minute = a_limit(1, amount=1_000), a_limit(2, period="minute", amount=600)
-    ledger = HoldLedger([day, minute, a_limit(3, amount=1, effect="warn")])
+    node = a_limit(4, level="node", subject=None, amount=200)
+    ledger = HoldLedger([day, minute, node, a_limit(3, amount=1, effect="warn")])
     ledger.ask(an_ask(0, 100), NOON_S)
     assert ledger.standing(an_ask().subjects, "tokens", NOON_S) == Standing(600, 500, 10.0)
     assert ledger.standing(an_ask().subjects, "tokens", NOON_S + 10) == (Standing(600, 600, 0.0))
