@@ -10,9 +10,9 @@ import structlog
 from gateway.engines.interface import EngineClient
 from gateway.errors import InvalidRequest, LmaasError, RequestCancelled, shortened
 from gateway.generation.dispatch_sources import DispatchSources
-from gateway.generation.dispatcher import Dispatcher, mode_of
+from gateway.generation.dispatcher import Dispatcher
 from gateway.generation.engine_events import MAX_OUTAGE_S, EngineEvents
-from gateway.generation.engine_session import EngineSession
+from gateway.generation.engine_session import EngineSession, mode_of
 from gateway.generation.holds.holds import Holds
 from gateway.generation.insight.explanation import Explanation, explain_ended, explain_held
 from gateway.generation.insight.queue_view import QueuePage, read_queue

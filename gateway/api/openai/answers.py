@@ -19,8 +19,9 @@ from gateway.api.openai.timeouts import ClientTimeouts
 from gateway.api.rate_limits import LIMIT, hold_headers
 from gateway.errors import ClientGone
 from gateway.generation.answer import stream_pieces
-from gateway.generation.request_state import Piece, RequestState
+from gateway.generation.request_state import RequestState
 from gateway.generation.service import GenerationService
+from gateway.generation.text.growing_answer import Piece
 
 Body = TypeVar("Body")
 

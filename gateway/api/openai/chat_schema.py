@@ -10,7 +10,7 @@ from gateway.api.openai.sampling_schema import NO_TIMEOUTS, SamplingRequest, Usa
 from gateway.api.openai.timeouts import ClientTimeouts
 from gateway.errors import InvalidRequest, UnsupportedParameter, shortened
 from gateway.generation.request import GenerationRequest, Message, ServiceTier
-from gateway.generation.request_state import Piece
+from gateway.generation.text.growing_answer import Piece
 from gateway.generation.text.logprobs import TokenCandidate
 from gateway.tenancy.authentication import Caller
 

@@ -21,8 +21,9 @@ from gateway.api.openai.sampling_schema import piece_logprobs
 from gateway.api.openai.timeouts import ClientTimeouts
 from gateway.api.openapi import streamed
 from gateway.generation.request import Ceiling, GenerationRequest
-from gateway.generation.request_state import Piece, RequestState
+from gateway.generation.request_state import RequestState
 from gateway.generation.service import GenerationService
+from gateway.generation.text.growing_answer import Piece
 from gateway.tenancy.authentication import Caller
 
 

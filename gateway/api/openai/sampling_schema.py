@@ -13,7 +13,8 @@ from gateway.api.openai.timeouts import ClientTimeouts
 from gateway.api.validation import STORABLE
 from gateway.errors import InvalidRequest, UnsupportedParameter
 from gateway.generation.request import GenerationRequest, Message, ServiceTier
-from gateway.generation.request_state import Piece, RequestState
+from gateway.generation.request_state import RequestState
+from gateway.generation.text.growing_answer import Piece
 from gateway.tenancy.authentication import Caller
 
 T = TypeVar("T")
