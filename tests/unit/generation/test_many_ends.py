@@ -28,7 +28,7 @@ async def test_ends_of_a_step_are_settled_oldest_first_a_few_in_a_turn(
 ) -> None:
     requests = await running(scene)
     end(scene, requests)
-    settled = []
+    settled: list[int] = []
     while not settled or settled[-1] < ENDS:
         settled.append(sum(request.done for request in requests))
         assert [request.done for request in requests] == sorted(
