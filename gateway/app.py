@@ -27,6 +27,7 @@ from gateway.api.openai.usage import OwnUsageController
 from gateway.api.openapi import complete_document
 from gateway.api.request_id import IdentifyingApp
 from gateway.api.schema_page import schema_plugins
+from gateway.deletion.deletions import Deletions
 from gateway.files.upload import Uploads
 from gateway.history.audit import AuditTrail
 from gateway.history.requests import RequestHistory
@@ -49,8 +50,9 @@ def build_app(node: GatewayNode, metrics: HttpMetrics) -> Litestar:
     """The routes over a running node; `metrics` counts their responses."""
     settings, sessions = node.settings, node.database.sessions
     admin = AdminServices(
-        tenants=Tenants(sessions),
-        apps=Apps(sessions, node.service.check_instruction),
+        tenants=Tenants(sessions, node.changes.follow),
+        deletions=Deletions(sessions, node.changes.follow),
+        apps=Apps(sessions, node.service.check_instruction, node.changes.follow),
         keys=ApiKeys(sessions, node.authenticator),
         scoped_keys=ScopedKeys(sessions, key_lookup_s=settings.key_lookup_s),
         registry=node.registry,

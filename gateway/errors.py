@@ -12,6 +12,7 @@ LmaasError
 │   └── UnsupportedParameter
 ├── Unauthenticated
 ├── Forbidden
+│   ├── KeyForbids
 │   └── OriginRefused
 ├── NotFound
 │   └── ModelNotFound
@@ -179,6 +180,16 @@ class Forbidden(LmaasError):
 
     code = "insufficient_permissions"
     remedy = "Use a key with the scope that `message` names (`lmaas admin scoped-keys create`)."
+
+
+class KeyForbids(Forbidden):
+    """The API key does not allow the service tier or the deadline that the request asks for."""
+
+    code = "not_allowed_for_key"
+    remedy = (
+        "Ask for what `message` says is allowed. An operator can change the key's rules "
+        "(`lmaas admin keys update`)."
+    )
 
 
 class OriginRefused(Forbidden):

@@ -14,6 +14,8 @@ from gateway.database.connection import Database
 from gateway.database.embedded import EmbeddedPostgres
 from gateway.database.migration import migrate
 from gateway.database.supervision import PostgresSupervisor
+from gateway.deletion.requests import DeletedRequests
+from gateway.deletion.sweeper import ErasureSweeper
 from gateway.engines.colocated import ColocatedEngine
 from gateway.engines.supervisor import EngineSupervisor, socket_path
 from gateway.errors import InvalidRequest, StartupFailure
@@ -27,6 +29,7 @@ from gateway.generation.service import GenerationService
 from gateway.generation.text.tokenizer import ChatTokenizer, model_fingerprint, model_folder
 from gateway.generation.text.workers import TextWorkers
 from gateway.history.engine_costs import EngineCostWriter
+from gateway.history.key_uses import KeyUses
 from gateway.history.writer import HistoryWriter
 from gateway.jobs.batches.endpoint import Endpoints
 from gateway.jobs.batches.jobs import BatchJobs, BatchOptions
@@ -44,8 +47,8 @@ from gateway.served_model import Progress, ServedModel
 from gateway.settings import Settings
 from gateway.tenancy.admin_key import AdminKey, ensure_admin_key
 from gateway.tenancy.authentication import Authenticator
+from gateway.tenancy.changes import TenancyChanges
 from gateway.tenancy.demo import api_key_file, ensure_demo
-from gateway.tenancy.key_use import KeyUse
 from gateway.usage.limits.running import RunningLimits, running_limits
 
 LOCK_FILE: Final = "gateway.lock"  # in the data folder; a running gateway keeps it open
@@ -61,6 +64,7 @@ class GatewayNode(Struct, frozen=True):
     database: Database
     admin_key: AdminKey
     authenticator: Authenticator
+    changes: TenancyChanges
     service: GenerationService
     registry: Registry
     runs: TrainingRuns
@@ -163,9 +167,7 @@ async def running_node(
         workers = TextWorkers()
         stack.callback(workers.close)
         service = GenerationService(model, tokenizer, predictor, scheduler, workers)
-        costs = EngineCostWriter(database.sessions, scheduler.measured_engine)
-        costs.start()
-        stack.push_async_callback(costs.close)
+        _start_costs(stack, database, scheduler)
         await scheduler.start()
         stack.push_async_callback(engine.close)
         stack.callback(service.stop)
@@ -178,12 +180,15 @@ async def running_node(
         )
         files = _start_files(stack, database, settings)
         jobs = await _start_jobs(stack, settings, database, files, service, endpoints)
+        authenticator = _start_authenticator(stack, database, settings)
+        changes = _follow_changes(stack, database, url, authenticator, scheduler, files)
         yield GatewayNode(
             settings=settings,
             served=served,
             database=database,
             admin_key=admin_key,
-            authenticator=await _authenticator(stack, settings, database),
+            authenticator=authenticator,
+            changes=changes,
             service=service,
             registry=registry,
             runs=runs,
@@ -236,25 +241,54 @@ async def _start_history(
     return history
 
 
-async def _authenticator(
-    stack: AsyncExitStack, settings: Settings, database: Database
-) -> Authenticator:
-    """What finds callers by their keys, and notes when these were used."""
-    use = await stack.enter_async_context(KeyUse(database.sessions))
-    return Authenticator(
-        database.sessions,
-        key_lookup_s=settings.key_lookup_s,
-        cache_s=settings.key_cache_s,
-        used=use.used,
-    )
-
-
 def _start_files(stack: AsyncExitStack, database: Database, settings: Settings) -> FileStore:
     """The files' store, and the sweeper of what is expired."""
     sweeper = FileSweeper(database.sessions)
     sweeper.start()
     stack.push_async_callback(sweeper.close)
     return FileStore(database.sessions, FileBounds.of(settings), wake=sweeper.wake)
+
+
+def _start_costs(stack: AsyncExitStack, database: Database, scheduler: Scheduler) -> None:
+    """What writes the learned costs of the engine's steps."""
+    costs = EngineCostWriter(database.sessions, scheduler.measured_engine)
+    costs.start()
+    stack.push_async_callback(costs.close)
+
+
+def _start_authenticator(
+    stack: AsyncExitStack, database: Database, settings: Settings
+) -> Authenticator:
+    """What admits API keys, and the writer of when they were used."""
+    uses = KeyUses(database.sessions)
+    uses.start()
+    stack.push_async_callback(uses.close)
+    return Authenticator(
+        database.sessions,
+        key_lookup_s=settings.key_lookup_s,
+        cache_s=settings.key_cache_s,
+        used=uses.note,
+    )
+
+
+def _follow_changes(
+    stack: AsyncExitStack,
+    database: Database,
+    url: str,
+    authenticator: Authenticator,
+    scheduler: Scheduler,
+    files: FileStore,
+) -> TenancyChanges:
+    """What follows changes of tenants, apps and keys, and erases what deleted ones leave."""
+    sweeper = ErasureSweeper(database.sessions, files.wake)
+    sweeper.start()
+    stack.push_async_callback(sweeper.close)
+    requests = DeletedRequests(database.sessions, scheduler)
+    reactions = (authenticator.follow_changes, requests.end, sweeper.wake)
+    changes = TenancyChanges(database.sessions, url, reactions)
+    changes.start()
+    stack.push_async_callback(changes.close)
+    return changes
 
 
 def _socket(settings: Settings, data_dir: Path) -> Path:

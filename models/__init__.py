@@ -5,6 +5,7 @@ from models.audit import AuditEntry
 from models.base import Base
 from models.batch import Batch, BatchLine, BatchWorker
 from models.engine_cost import EngineCost
+from models.erasure import Erasure, TenancyVersion
 from models.file import FileChunk, StoredFile
 from models.limit import LimitAccount, LimitLease, StoredLimit
 from models.predictor import Predictor, TrainingRun, TrainingSchedule
@@ -22,6 +23,7 @@ __all__ = [
     "BatchLine",
     "BatchWorker",
     "EngineCost",
+    "Erasure",
     "FileChunk",
     "Instruction",
     "LimitAccount",
@@ -32,6 +34,7 @@ __all__ = [
     "ScopedKey",
     "StoredFile",
     "StoredLimit",
+    "TenancyVersion",
     "Tenant",
     "TrainingRun",
     "TrainingSchedule",

@@ -3,40 +3,56 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, func, text, true
+from sqlalchemy import CheckConstraint, ForeignKey, Index, Text, func, text, true
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from models.base import Base, new_id
 
+PRESENT = text("deleted_at IS NULL")
+
 
 class Tenant(Base):
-    """An organisation or team that shares the engine with others."""
+    """An organisation or team that shares the engine with others.
+
+    The row of a deleted one stays for its name, which another may have then: usage is shown by it.
+    """
 
     __tablename__ = "tenants"
-    __table_args__ = (CheckConstraint("share > 0", name="share_positive"),)
+    __table_args__ = (
+        CheckConstraint("share > 0", name="share_positive"),
+        Index("uq_tenants_name", "name", unique=True, postgresql_where=PRESENT),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
-    name: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str]
     # Whether training may use its requests; if not, no features, embeddings and users are stored.
     learning: Mapped[bool] = mapped_column(default=True, server_default=true())
     # Weight against other waiting tenants: twice the share gets twice the tokens.
     share: Mapped[float] = mapped_column(default=1.0, server_default=text("1"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    deleted_at: Mapped[datetime | None]
 
     apps: Mapped[list["App"]] = relationship(back_populates="tenant", lazy="raise")
 
 
 class App(Base):
-    """An application of a tenant; `instruction` is used for requests without a system message."""
+    """An application of a tenant; `instruction` is used for requests without a system message.
+
+    The row of a deleted one stays for its name, as that of a tenant.
+    """
 
     __tablename__ = "apps"
-    __table_args__ = (UniqueConstraint("tenant_id", "name"),)
+    __table_args__ = (
+        Index("uq_apps_tenant_id_name", "tenant_id", "name", unique=True, postgresql_where=PRESENT),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id", ondelete="CASCADE"))
     name: Mapped[str]
     instruction: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    deleted_at: Mapped[datetime | None]
 
     tenant: Mapped[Tenant] = relationship(back_populates="apps", lazy="raise")
     keys: Mapped[list["ApiKey"]] = relationship(back_populates="app", lazy="raise")
@@ -56,6 +72,10 @@ class ApiKey(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     revoked_at: Mapped[datetime | None]
     expires_at: Mapped[datetime | None]
-    last_used_at: Mapped[datetime | None]  # by any gateway, half a minute late
+    # Written now and then: the last use may be some minutes later.
+    last_used_at: Mapped[datetime | None]
+    # What requests may ask for; null: every tier, and any deadline.
+    service_tiers: Mapped[list[str] | None] = mapped_column(ARRAY(Text()))
+    min_deadline_s: Mapped[float | None]
 
     app: Mapped[App] = relationship(back_populates="keys", lazy="raise")

@@ -18,8 +18,8 @@ from gateway.files.chunks import ChunkWriter, lines_of
 from gateway.history.audit import note
 from gateway.tenancy.caller import Caller
 from gateway.tenancy.paging import Cursor, Page, read_page
-from gateway.tenancy.tenants import no_tenant
-from models import FileChunk, StoredFile, Tenant
+from gateway.tenancy.tenants import present_tenant
+from models import FileChunk, StoredFile
 from models.base import new_id
 
 UPLOADING: Final = "uploading"
@@ -148,8 +148,7 @@ class FileStore:
             .returning(StoredFile.size_bytes)
         )
         async with transaction(self._sessions) as session:
-            if await session.get(Tenant, tenant_id) is None:
-                raise no_tenant(tenant_id)
+            await present_tenant(session, tenant_id)
             sizes = [*await session.scalars(statement)]
             erased = ErasedFiles(len(sizes), sum(sizes))
             after = {"files": erased.files, "bytes": erased.size_bytes}

@@ -115,7 +115,7 @@ class Uploads:
         row = new_file(owner, file_id, filename=filename, purpose="")
         lease = timedelta(seconds=bounds.upload_s + STORING_S + LEASE_S)
         async with self._store.turn() as session:
-            files, left = await self._left(session, owner.tenant_id)
+            files, left = await self._left(session, owner)
             if files >= bounds.tenant_files:
                 raise FileQuotaExceeded(f"the tenant keeps {files} files, the most it may")
             if left <= 0 or left < least:
@@ -128,14 +128,14 @@ class Uploads:
             await session.execute(insert(StoredFile).values(row))
         return Upload(self._store, file_id, most)
 
-    async def _left(self, session: AsyncSession, tenant_id: UUID) -> tuple[int, int]:
+    async def _left(self, session: AsyncSession, owner: FileOwner) -> tuple[int, int]:
         """The tenant's number of files, and the bytes that it may still store.
 
         Its row is locked, so that uploads at the same time do not take the same bytes.
         """
-        await lock_tenant(session, tenant_id)
+        await lock_tenant(session, owner.tenant_id, owner.app_id)
         kept = select(func.count(), func.coalesce(func.sum(StoredFile.size_bytes), 0)).where(
-            StoredFile.tenant_id == tenant_id,
+            StoredFile.tenant_id == owner.tenant_id,
             StoredFile.state != DELETED,
             StoredFile.expires_at > func.now(),
         )

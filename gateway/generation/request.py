@@ -8,7 +8,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from engine.protocol import Sampling
-from gateway.errors import ContextLengthExceeded, InvalidRequest, shortened
+from gateway.errors import ContextLengthExceeded, InvalidRequest, KeyForbids, shortened
 from gateway.history.record import BATCH_TIER
 from gateway.scheduling.requests import Lane, SharedPrefix
 from gateway.tenancy.authentication import Caller
@@ -16,6 +16,7 @@ from gateway.tenancy.authentication import Caller
 INSTRUCTION_ROLES: Final = ("system", "developer")
 
 ServiceTier: TypeAlias = Literal["default", "flex", "priority"]
+TIER_ORDER: Final[tuple[ServiceTier, ...]] = ("default", "flex", "priority")
 URGENCY: Final[dict[str, float]] = {"flex": 0.25, "default": 1.0, "priority": 4.0}
 
 
@@ -123,6 +124,33 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
         if self.registered:
             turns.insert(0, {"role": "system", "content": self.instruction})
         return turns
+
+
+def permitted_tier(caller: Caller, wanted: ServiceTier | None) -> ServiceTier:
+    """The tier of a request: `wanted`, else `default` or the next that its key allows.
+
+    KeyForbids if the key does not allow it.
+    """
+    allowed = caller.service_tiers
+    if wanted is None:
+        return next((tier for tier in TIER_ORDER if allowed is None or tier in allowed), "default")
+    if allowed is None or wanted in allowed:
+        return wanted
+    raise KeyForbids(
+        f"this API key does not allow the service tier {wanted!r}; allowed: {', '.join(allowed)}",
+        param="service_tier",
+    )
+
+
+def check_deadline(caller: Caller, deadline_s: float | None, *, param: str) -> None:
+    """KeyForbids if the key does not allow a deadline that is so early."""
+    least = caller.min_deadline_s
+    if least is not None and deadline_s is not None and deadline_s < least:
+        raise KeyForbids(
+            f"this API key allows no deadline below {least * 1000:g} ms; {param} is "
+            f"{deadline_s * 1000:g}",
+            param=param,
+        )
 
 
 def answer_limit(

@@ -24,7 +24,7 @@ from gateway.history.late_embeddings import (
 from gateway.history.pricing import price_ids
 from gateway.history.record import Record
 from gateway.history.spool import Spool, line_of, read_sealed, set_aside
-from models import Instruction, RequestRecord, Tenant
+from models import App, Instruction, RequestRecord, Tenant
 
 FLUSH_INTERVAL_S: Final = 0.1
 MAX_BACKOFF_S: Final = 5.0
@@ -203,12 +203,26 @@ async def _insert_instructions(
 
 
 async def _permitted(session: AsyncSession, records: Sequence[Record]) -> list[Record]:
-    """The records; those of tenants that opted out of learning with their usage only."""
-    tenants = {record.tenant_id for record in records}
-    opted_out = set(
-        await session.scalars(select(Tenant.id).where(Tenant.id.in_(tenants), ~Tenant.learning))
+    """The records; with their usage only those of tenants that opted out of learning, and of
+    deleted tenants and apps.
+
+    Tenants are locked against deletion, so that its erasure finds all rows that are not so reduced.
+    """
+    ids = {record.tenant_id for record in records}
+    locked = (
+        select(Tenant.id, Tenant.learning & Tenant.deleted_at.is_(None))
+        .where(Tenant.id.in_(ids))
+        .order_by(Tenant.id)
+        .with_for_update(read=True, key_share=True)
     )
-    return [record.unlearned() if record.tenant_id in opted_out else record for record in records]
+    reduced = {owner for owner, learns in await session.execute(locked) if not learns}
+    apps = {record.app_id for record in records}
+    deleted = select(App.id).where(App.id.in_(apps), App.deleted_at.is_not(None))
+    reduced |= {*await session.scalars(deleted)}
+    return [
+        record.unlearned() if reduced & {record.tenant_id, record.app_id} else record
+        for record in records
+    ]
 
 
 def _parts(lines: Sequence[Line]) -> Iterator[Sequence[Line]]:

@@ -5,11 +5,16 @@ from uuid import UUID
 
 from msgspec import Struct
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import Sessions, transaction
+from gateway.database.notify import React, unchanged
+from gateway.errors import InvalidRequest, NotFound
+from gateway.history.audit import note
+from gateway.tenancy.changes import announce
 from gateway.tenancy.naming import checked_instruction, checked_name
 from gateway.tenancy.paging import Cursor, Page, read_page
-from gateway.tenancy.tenants import no_tenant
+from gateway.tenancy.tenants import present_tenant, set_field
 from models import App, Tenant
 
 
@@ -21,43 +26,69 @@ class TenantApp(Struct, frozen=True):
 
 
 class Apps:
-    """Creates and lists the apps of a tenant."""
+    """Creates, lists and changes the apps of a tenant."""
 
     def __init__(
-        self, sessions: Sessions, check_instruction: Callable[[str], None] | None = None
+        self,
+        sessions: Sessions,
+        check_instruction: Callable[[str], None] | None = None,
+        changed: React = unchanged,
     ) -> None:
-        """`check_instruction` raises InvalidRequest if the served model refuses an instruction."""
+        """`check_instruction` raises InvalidRequest if the served model refuses an instruction.
+
+        `changed` is called after a change: this gateway goes by it on return.
+        """
         self._sessions = sessions
         self._check_instruction = check_instruction
+        self._changed = changed
 
     async def create(self, tenant_id: UUID, name: str, instruction: str | None = None) -> App:
         """A new app. NotFound if there is no such tenant, Conflict if it has one of that name.
 
         InvalidRequest if the name or the instruction is not accepted.
         """
-        accepted = checked_instruction(instruction)
-        if accepted and self._check_instruction:
-            self._check_instruction(accepted)
+        accepted = self._checked(instruction)
         app = App(tenant_id=tenant_id, name=checked_name(name), instruction=accepted)
-        taken = f"the tenant has an app named {name!r} already"
-        async with transaction(self._sessions, conflict=taken) as session:
-            if await session.get(Tenant, tenant_id) is None:
-                raise no_tenant(tenant_id)
+        async with transaction(self._sessions, conflict=_taken(name)) as session:
+            await present_tenant(session, tenant_id)
             session.add(app)
+        return app
+
+    async def change(
+        self, app_id: UUID, *, name: str | None = None, instruction: str | None = None, by: str
+    ) -> App:
+        """Change the given fields, all or none; an empty instruction is none. NotFound,
+        InvalidRequest; Conflict if the tenant has an app of that name. Every gateway goes by it at
+        once; the audit trail says that the instruction changed, not its text.
+        """
+        if name is None and instruction is None:
+            raise InvalidRequest("nothing to change; accepted are name and instruction")
+        if name is not None:
+            checked_name(name)
+        accepted = self._checked(instruction)
+        async with transaction(self._sessions, conflict=_taken(name)) as session:
+            app = await present_app(session, app_id, lock=True)
+            set_field(session, app, "app", "name", name, by)
+            if instruction is not None and accepted != app.instruction:
+                app.instruction = accepted
+                note(session, by, "app.instruction", app.id)
+            await announce(session)
+        await self._changed()
         return app
 
     async def list(self, tenant_id: UUID, cursor: Cursor) -> Page[App]:
         """A tenant's apps, oldest first. NotFound if there is no such tenant."""
         async with transaction(self._sessions) as session:
-            if await session.get(Tenant, tenant_id) is None:
-                raise no_tenant(tenant_id)
-            return await read_page(session, App, cursor, App.tenant_id == tenant_id)
+            await present_tenant(session, tenant_id)
+            own = (App.tenant_id == tenant_id, App.deleted_at.is_(None))
+            return await read_page(session, App, cursor, *own)
 
     async def list_all(
         self, cursor: Cursor, *, tenant: str | None = None, name: str | None = None
     ) -> Page[TenantApp]:
         """The apps of all tenants, oldest first; with `tenant` or `name` those of that name."""
         statement = select(App, Tenant.name).join(Tenant, Tenant.id == App.tenant_id)
+        statement = statement.where(App.deleted_at.is_(None), Tenant.deleted_at.is_(None))
         if tenant is not None:
             statement = statement.where(Tenant.name == tenant)
         if name is not None:
@@ -67,3 +98,27 @@ class Apps:
         async with transaction(self._sessions) as session:
             rows = await session.execute(statement.order_by(App.id).limit(cursor.limit + 1))
             return cursor.page([TenantApp(app, of) for app, of in rows])
+
+    def _checked(self, instruction: str | None) -> str | None:
+        """The instruction, if it is valid and the served model takes it. InvalidRequest."""
+        accepted = checked_instruction(instruction)
+        if accepted and self._check_instruction:
+            self._check_instruction(accepted)
+        return accepted
+
+
+async def present_app(session: AsyncSession, app_id: UUID, *, lock: bool = False) -> App:
+    """An app that is not deleted, nor its tenant. NotFound."""
+    statement = (
+        select(App)
+        .join(Tenant, Tenant.id == App.tenant_id)
+        .where(App.id == app_id, App.deleted_at.is_(None), Tenant.deleted_at.is_(None))
+    )
+    app = await session.scalar(statement.with_for_update(of=App) if lock else statement)
+    if app is None:
+        raise NotFound(f"there is no app {app_id}", param="app_id")
+    return app
+
+
+def _taken(name: str | None) -> str:
+    return f"the tenant has an app named {name!r} already"

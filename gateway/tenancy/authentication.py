@@ -21,7 +21,7 @@ __all__ = ["Authenticator", "Caller"]
 
 log = structlog.get_logger(__name__)
 
-CACHE_S: Final = 30.0  # a key revoked at another gateway may be accepted this long
+CACHE_S: Final = 30.0  # after which a key is looked up again, though no change is known of
 REFUSAL_CACHE_S: Final = 5.0  # an unknown key is refused this long without a query
 DATABASE_RETRY_S: Final = 2.0  # pause after a lost database before cached keys cause queries
 KNOWN_KEY_WAIT_S: Final = 0.5  # a cached key that expired is accepted after this without an answer
@@ -43,8 +43,9 @@ class Authenticator:
 
     Cached keys are accepted while the database is away or hangs, however long that lasts; keys
     that are not in the cache get DatabaseLost after `key_lookup_s` seconds. A key is refused from
-    its expiry on; a key revoked through this gateway at once, a key revoked elsewhere within
-    `cache_s` or, if the database was away, within `DATABASE_RETRY_S` of its return.
+    its expiry on; a key revoked through this gateway at once, and a key revoked elsewhere once
+    `follow_changes` is called: at once too, unless the database is away. Without that, it is
+    refused within `cache_s`.
     """
 
     def __init__(
@@ -71,11 +72,11 @@ class Authenticator:
 
     async def authenticate(self, secret: str) -> Caller:
         """The caller of a valid key. Unauthenticated; DatabaseLost for a key not in the cache."""
-        caller = await self._authenticated(digest(secret))
+        caller = await self._find(digest(secret))
         self._used(caller.api_key_id)
         return caller
 
-    async def _authenticated(self, key: bytes) -> Caller:
+    async def _find(self, key: bytes) -> Caller:
         now = self._clock()
         cached = self._cached.get(key)
         if cached is not None and self._expired(cached.caller):
@@ -92,6 +93,18 @@ class Authenticator:
         """Refuse this key from now on. Call it after the revocation is committed."""
         self._revoked.add(api_key_id)
         self.forget(api_key_id)
+
+    async def follow_changes(self) -> None:
+        """Refuse the cached keys that were revoked or whose owners were deleted, and look the
+        others up again when they are used next. DatabaseLost.
+        """
+        self._lookup.changed()
+        now = self._clock()
+        for cached in self._cached.values():
+            cached.expires_at_s = min(cached.expires_at_s, now)
+        known = [cached.caller.api_key_id for cached in self._cached.values()]
+        for api_key_id in await self._lookup.find_revoked(known):
+            self.revoke(api_key_id)
 
     def forget(self, api_key_id: UUID) -> None:
         """Look this key up again when it is used next. Call it after a change is committed."""

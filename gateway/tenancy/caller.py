@@ -10,7 +10,8 @@ class Caller(Struct, frozen=True, kw_only=True):
     """An app of a tenant, identified by one of the app's API keys.
 
     `instruction` is the app's registered one, if any; `share` the tenant's weight against others.
-    The key is valid before `expires_at`; None: until it is revoked.
+    The key is valid before `expires_at`; None: until it is revoked. Its requests may have one of
+    `service_tiers`, None: any, and a deadline not below `min_deadline_s`.
     """
 
     tenant_id: UUID
@@ -21,3 +22,5 @@ class Caller(Struct, frozen=True, kw_only=True):
     instruction: str | None
     share: float = 1.0
     expires_at: datetime | None = None
+    service_tiers: tuple[str, ...] | None = None
+    min_deadline_s: float | None = None

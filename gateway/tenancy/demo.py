@@ -34,6 +34,8 @@ async def ensure_demo(
 ) -> str | None:
     """Create the demo tenant unless it exists; the secret of its API key if it was created now.
 
+    Once deleted, it stays so.
+
     The key belongs to the app `playground`, which has no registered instruction: each request
     brings its own system message. It is `given`, which is added to a tenant that exists, too, or a
     random one, which `file` keeps. Each (name, instruction) of `apps` becomes another app, without
@@ -43,10 +45,11 @@ async def ensure_demo(
     secret = given or kept or new_secret()
     try:
         async with transaction(sessions) as session:
-            tenant_id = await session.scalar(select(Tenant.id).where(Tenant.name == TENANT))
-            if tenant_id is not None:
-                if given:
-                    await _add_key(session, tenant_id, given)
+            named = select(Tenant.id, Tenant.deleted_at).where(Tenant.name == TENANT)
+            found = (await session.execute(named.order_by(Tenant.id.desc()).limit(1))).first()
+            if found is not None:
+                if given and found.deleted_at is None:
+                    await _add_key(session, found.id, given)
                 return None
             await _create(session, apps, secret)
             if file and not given:
@@ -74,7 +77,9 @@ async def _add_key(session: AsyncSession, tenant_id: UUID, secret: str) -> None:
     """Make the secret a key of the playground, unless it is one already, or was and is revoked."""
     if await session.scalar(select(ApiKey.id).where(ApiKey.digest == digest(secret))) is not None:
         return
-    playground = select(App.id).where(App.tenant_id == tenant_id, App.name == PLAYGROUND)
+    playground = select(App.id).where(
+        App.tenant_id == tenant_id, App.name == PLAYGROUND, App.deleted_at.is_(None)
+    )
     app_id = await session.scalar(playground)
     if app_id is not None:
         session.add(key_row(app_id, ADDED_KEY, secret))

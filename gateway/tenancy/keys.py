@@ -1,18 +1,22 @@
 """API keys: secrets that identify an app."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from msgspec import Struct
 
 from gateway.database.errors import Sessions, now_of, transaction
 from gateway.errors import Conflict, InvalidRequest, NotFound
+from gateway.history.audit import note
+from gateway.tenancy.apps import present_app
 from gateway.tenancy.authentication import Authenticator
-from gateway.tenancy.naming import checked_name
+from gateway.tenancy.changes import announce
+from gateway.tenancy.naming import checked_deadline, checked_name, checked_tiers
 from gateway.tenancy.paging import Cursor, Page, read_page
 from gateway.tenancy.secret import digest, new_secret, prefix
-from models import ApiKey, App
+from models import ApiKey
 
 SECOND: Final = timedelta(seconds=1)
 
@@ -32,20 +36,28 @@ class ApiKeys:
         self._authenticator = authenticator
 
     async def create(
-        self, app_id: UUID, name: str, *, expires_at: datetime | None = None
+        self,
+        app_id: UUID,
+        name: str,
+        *,
+        expires_at: datetime | None = None,
+        service_tiers: Sequence[str] | None = None,
+        min_deadline_s: float = 0.0,
     ) -> NewKey:
         """A new key, valid before `expires_at`. NotFound if there is no such app.
 
-        InvalidRequest if it would have expired.
+        Its requests may have one of the tiers, None: any, and deadlines from `min_deadline_s` on.
+        InvalidRequest if it would have expired, or for an unknown tier.
         """
         if expires_at is not None and expires_at <= datetime.now(UTC):
             raise InvalidRequest("expires_at is past", param="expires_at")
         secret = new_secret()
         key = key_row(app_id, checked_name(name), secret)
         key.expires_at = expires_at
+        key.service_tiers = None if service_tiers is None else checked_tiers(service_tiers)
+        key.min_deadline_s = checked_deadline(min_deadline_s)
         async with transaction(self._sessions) as session:
-            if await session.get(App, app_id) is None:
-                raise _no_app(app_id)
+            await present_app(session, app_id)
             session.add(key)
         return NewKey(key, secret)
 
@@ -58,9 +70,53 @@ class ApiKeys:
         if name is not None:
             wanted.append(ApiKey.name == name)
         async with transaction(self._sessions) as session:
-            if await session.get(App, app_id) is None:
-                raise _no_app(app_id)
+            await present_app(session, app_id)
             return await read_page(session, ApiKey, cursor, *wanted)
+
+    async def show(self, key_id: UUID) -> ApiKey:
+        """One key, also of what was deleted. NotFound."""
+        async with transaction(self._sessions) as session:
+            key = await session.get(ApiKey, key_id)
+        if key is None:
+            raise _no_key(key_id)
+        return key
+
+    async def change(
+        self,
+        key_id: UUID,
+        *,
+        name: str | None = None,
+        service_tiers: Sequence[str] | None = None,
+        min_deadline_s: float | None = None,
+        by: str,
+    ) -> ApiKey:
+        """Change the given fields, all or none: all tiers are as none, and so is a deadline of 0.
+
+        NotFound, InvalidRequest. Every gateway goes by it at once.
+        """
+        given: dict[str, Any] = {}
+        if name is not None:
+            given["name"] = checked_name(name)
+        if service_tiers is not None:
+            given["service_tiers"] = checked_tiers(service_tiers)
+        if min_deadline_s is not None:
+            given["min_deadline_s"] = checked_deadline(min_deadline_s)
+        if not given:
+            raise InvalidRequest(
+                "nothing to change; accepted are name, service_tiers and min_deadline_s"
+            )
+        async with transaction(self._sessions) as session:
+            key = await session.get(ApiKey, key_id, with_for_update=True)
+            if key is None:
+                raise _no_key(key_id)
+            before = {field: getattr(key, field) for field in given}
+            for field, value in given.items():
+                setattr(key, field, value)
+            if given != before:
+                note(session, by, "key.changed", key_id, before=before, after=given)
+                await announce(session)
+        self._authenticator.forget(key_id)
+        return key
 
     async def rotate(self, key_id: UUID, name: str, *, overlap_s: float) -> NewKey:
         """A new key of the same app; the old one expires after the overlap, or earlier as it was.
@@ -81,7 +137,9 @@ class ApiKeys:
             until = now + timedelta(seconds=overlap_s)
             old.expires_at = min(until, old.expires_at or until)
             key = key_row(old.app_id, name, secret)
+            key.service_tiers, key.min_deadline_s = old.service_tiers, old.min_deadline_s
             session.add(key)
+            await announce(session)
         self._authenticator.forget(key_id)
         return NewKey(key, secret)
 
@@ -92,6 +150,7 @@ class ApiKeys:
             if key is None:
                 raise _no_key(key_id)
             key.revoked_at = key.revoked_at or datetime.now(UTC)
+            await announce(session)
         self._authenticator.revoke(key_id)
         return key
 
@@ -103,7 +162,3 @@ def key_row(app_id: UUID, name: str, secret: str) -> ApiKey:
 
 def _no_key(key_id: UUID) -> NotFound:
     return NotFound(f"there is no key {key_id}", param="key_id")
-
-
-def _no_app(app_id: UUID) -> NotFound:
-    return NotFound(f"there is no app {app_id}", param="app_id")

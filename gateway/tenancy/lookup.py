@@ -2,11 +2,12 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from typing import Final, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+from uuid import UUID
 
 from msgspec import Struct
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, or_, select, text
 
 from gateway.database.errors import Sessions, transaction
 from gateway.errors import OverLimit
@@ -17,6 +18,13 @@ MAX_DIGESTS_PER_QUERY: Final = 256
 MAX_QUERIES: Final = 4  # at a time: few, so that guessed keys leave the pool to others
 MAX_WAITING_DIGESTS: Final = 2048  # while the queries run
 QUERY_S: Final = 5.0
+
+_REVOKED: Final = text("""
+    SELECT api_keys.id FROM api_keys
+    JOIN apps ON apps.id = api_keys.app_id JOIN tenants ON tenants.id = apps.tenant_id
+    WHERE api_keys.id = ANY(:keys)
+      AND (revoked_at IS NOT NULL OR apps.deleted_at IS NOT NULL OR tenants.deleted_at IS NOT NULL)
+""")
 
 OnFound: TypeAlias = Callable[[bytes, Caller | None], None]
 
@@ -42,6 +50,7 @@ class CallerLookup:
         self._waiting: OrderedDict[bytes, _LookUp] = OrderedDict()
         self._running: dict[bytes, _LookUp] = {}
         self._readers: set[asyncio.Task[None]] = set()
+        self._changes = 0
 
     async def find(self, digest: bytes, *, first: bool = False) -> Caller | None:
         """The caller whose key is valid and has this digest. DatabaseLost, OverLimit.
@@ -62,6 +71,20 @@ class CallerLookup:
         if isinstance(found, Exception):
             raise found
         return found
+
+    def changed(self) -> None:
+        """Tenants, apps or keys have changed: a query that was sent before is repeated."""
+        self._changes += 1
+
+    async def find_revoked(self, key_ids: Sequence[UUID]) -> list[UUID]:
+        """Of these keys, those that were revoked or whose app or tenant was deleted. DatabaseLost.
+
+        One query, whatever their number.
+        """
+        if not key_ids:
+            return []
+        async with transaction(self._sessions, within_s=QUERY_S) as session:
+            return [*await session.scalars(_REVOKED, {"keys": list(key_ids)})]
 
     def check(self) -> None:
         """Assert that the number of queries is bounded, and that each digest is asked once."""
@@ -95,7 +118,7 @@ class CallerLookup:
 
     async def _resolve(self, batch: Mapping[bytes, _LookUp]) -> None:
         try:
-            found = await self._select_callers(list(batch))
+            found = await self._select_unchanged(list(batch))
         except Exception as error:  # noqa: BLE001  each waiter raises it
             for look_up in batch.values():
                 look_up.answer.set_result(error)
@@ -111,6 +134,14 @@ class CallerLookup:
             for digest in batch:
                 del self._running[digest]
 
+    async def _select_unchanged(self, digests: list[bytes]) -> dict[bytes, Caller]:
+        """Their callers as they are after every change known of."""
+        while True:
+            changes = self._changes
+            found = await self._select_callers(digests)
+            if changes == self._changes:
+                return found
+
     async def _select_callers(self, digests: list[bytes]) -> dict[bytes, Caller]:
         statement = (
             select(
@@ -123,27 +154,35 @@ class CallerLookup:
                 Tenant.name,
                 Tenant.share,
                 ApiKey.expires_at,
+                ApiKey.service_tiers,
+                ApiKey.min_deadline_s,
             )
             .join(App, App.id == ApiKey.app_id)
             .join(Tenant, Tenant.id == App.tenant_id)
             .where(
                 ApiKey.digest.in_(digests),
                 ApiKey.revoked_at.is_(None),
+                App.deleted_at.is_(None),
+                Tenant.deleted_at.is_(None),
                 or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now()),
             )
         )
         async with transaction(self._sessions, within_s=QUERY_S) as session:
             rows = (await session.execute(statement)).all()
-        return {
-            digest: Caller(
-                tenant_id=tenant_id,
-                tenant=tenant,
-                app_id=app_id,
-                app=app,
-                api_key_id=key_id,
-                instruction=instruction,
-                share=share,
-                expires_at=expires,
-            )
-            for digest, key_id, app_id, app, instruction, tenant_id, tenant, share, expires in rows
-        }
+        return {row[0]: _caller(tuple(row)) for row in rows}
+
+
+def _caller(row: tuple[Any, ...]) -> Caller:
+    _, key_id, app_id, app, instruction, tenant_id, tenant, share, expires, tiers, deadline = row
+    return Caller(
+        tenant_id=tenant_id,
+        tenant=tenant,
+        app_id=app_id,
+        app=app,
+        api_key_id=key_id,
+        instruction=instruction,
+        share=share,
+        expires_at=expires,
+        service_tiers=tuple(tiers) if tiers is not None else None,
+        min_deadline_s=deadline,
+    )

@@ -1,11 +1,14 @@
-"""Validates names of tenants, apps and keys, and instructions."""
+"""Validates names of tenants, apps and keys, instructions, and what keys allow."""
 
+from collections.abc import Sequence
 from typing import Final
 
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, shortened
 
 MAX_NAME_CHARACTERS: Final = 100
 MAX_INSTRUCTION_CHARACTERS: Final = 100_000
+TIERS: Final = ("default", "flex", "priority")
+MAX_DEADLINE_S: Final = 86_400.0
 
 
 def checked_name(name: str) -> str:
@@ -28,3 +31,26 @@ def checked_instruction(instruction: str | None) -> str | None:
             param="instruction",
         )
     return instruction
+
+
+def checked_tiers(tiers: Sequence[str]) -> list[str] | None:
+    """The service tiers that a key allows, each once; None for all. InvalidRequest."""
+    unknown = [tier for tier in tiers if tier not in TIERS]
+    if unknown or not tiers:
+        given = f" {shortened(unknown[0])!r} is none of them;" if unknown else ""
+        raise InvalidRequest(
+            f"service_tiers:{given} accepted is one or more of {', '.join(TIERS)}",
+            param="service_tiers",
+        )
+    allowed = [tier for tier in TIERS if tier in tiers]
+    return None if len(allowed) == len(TIERS) else allowed
+
+
+def checked_deadline(seconds: float) -> float | None:
+    """The least deadline that a key allows; None for 0, which is any. InvalidRequest."""
+    if 0 <= seconds <= MAX_DEADLINE_S:
+        return seconds or None
+    raise InvalidRequest(
+        f"min_deadline_s is {seconds:g}; accepted is 0 to {MAX_DEADLINE_S:g}",
+        param="min_deadline_s",
+    )

@@ -61,7 +61,7 @@ class UsageFilter(Struct, frozen=True, kw_only=True):
 
 
 class Usage(Struct, frozen=True, kw_only=True):
-    """A sum; what it is not grouped by is null, and so are the names of what was deleted.
+    """A sum; what it is not grouped by is null. What was deleted keeps its names.
 
     `requests` counts all that ended, `failed` those of them that ended with an error and used
     nothing. `unpriced` are those for which no price was valid. `cost` is exact, in decimal notation
@@ -181,7 +181,7 @@ def _conditions(wanted: UsageFilter) -> list[ColumnElement[bool]]:
 
 
 def _named(page: Subquery) -> Select[Any]:
-    """The sums with the names of the tenants, apps and keys that still exist."""
+    """The sums with the names of the tenants, apps and keys, also of deleted ones."""
     columns = page.c
     by = [columns[group.value] for group in Group]
     return (

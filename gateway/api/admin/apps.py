@@ -4,16 +4,17 @@ from datetime import datetime
 from typing import Annotated, Self
 from uuid import UUID
 
-from litestar import Controller, get, post
+from litestar import Controller, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Struct
 
-from gateway.api.admin.actor import area
-from gateway.api.admin.fields import Instruction, Name
+from gateway.api.admin.actor import Actor, area
+from gateway.api.admin.fields import DeletedAnswer, Instruction, Name
 from gateway.api.envelope import Listing, NameFilter, listing, to_answer
 from gateway.api.openapi import errors
 from gateway.api.validation import STORABLE
+from gateway.deletion.deletions import Deletions
 from gateway.tenancy.apps import Apps, TenantApp
 from gateway.tenancy.paging import Cursor
 from gateway.tenancy.scopes import Scope
@@ -30,6 +31,16 @@ class AppRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """An app to create; `instruction` applies to requests without a system message."""
 
     name: Name
+    instruction: Instruction | None = None
+
+
+class AppChange(Struct, frozen=True, forbid_unknown_fields=True):
+    """The fields to change; omitted and null fields keep their values.
+
+    An empty `instruction` removes it.
+    """
+
+    name: Name | None = None
     instruction: Instruction | None = None
 
 
@@ -87,7 +98,7 @@ class AppsController(Controller):
 
 
 class AllAppsController(Controller):
-    """Lists the apps of all tenants."""
+    """Lists the apps of all tenants; changes and deletes one."""
 
     path = "/apps"
     opt = area(Scope.TENANTS)
@@ -103,3 +114,31 @@ class AllAppsController(Controller):
         """Apps with the names of their tenants, oldest first."""
         page = await apps.list_all(cursor, tenant=tenant, name=name)
         return Listing(data=[TenantAppAnswer.of(found) for found in page.items], has_more=page.more)
+
+    @patch("/{app_id:uuid}", summary="Change an app", responses=errors(409))
+    async def change_app(
+        self,
+        app_id: FromPath[UUID],
+        data: JSONBody[AppChange],
+        apps: NamedDependency[Apps],
+        actor: Actor,
+    ) -> AppAnswer:
+        """The app; 404 if there is none, 409 if its tenant has an app of that name.
+
+        400 if the served model's chat template refuses the instruction. Every gateway goes by the
+        change at once.
+        """
+        changed = await apps.change(app_id, name=data.name, instruction=data.instruction, by=actor)
+        return to_answer(AppAnswer, changed)
+
+    @delete("/{app_id:uuid}", status_code=200, summary="Delete an app")
+    async def delete_app(
+        self, app_id: FromPath[UUID], deletions: NamedDependency[Deletions], actor: Actor
+    ) -> DeletedAnswer:
+        """The deleted app; 404 if there is none.
+
+        Its keys are gone at once, for every gateway, its requests end and its batches are
+        cancelled. What was learned from its requests is erased in the background; usage and cost
+        stay, under its name, and so do files, which are its tenant's.
+        """
+        return to_answer(DeletedAnswer, await deletions.delete_app(app_id, by=actor))

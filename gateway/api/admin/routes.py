@@ -23,6 +23,7 @@ from gateway.api.admin.usage.prices import PricesController
 from gateway.api.admin.usage.usage import UsageController
 from gateway.api.envelope import provide_cursor
 from gateway.api.query import check_query
+from gateway.deletion.deletions import Deletions
 from gateway.files.store import FileStore
 from gateway.history.audit import AuditTrail
 from gateway.history.requests import RequestHistory
@@ -49,6 +50,7 @@ class AdminServices(Struct, frozen=True, kw_only=True):
     """The services that the admin API calls; each is a dependency of its field's name."""
 
     tenants: Tenants
+    deletions: Deletions
     apps: Apps
     keys: ApiKeys
     scoped_keys: ScopedKeys

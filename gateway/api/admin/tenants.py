@@ -1,4 +1,4 @@
-"""`/admin/tenants`: the tenants, their shares, learning opt-outs and files."""
+"""`/admin/tenants`: the tenants, their shares, learning opt-outs, files, and their deletion."""
 
 from datetime import datetime
 from uuid import UUID
@@ -9,9 +9,10 @@ from litestar.params import FromPath, JSONBody
 from msgspec import Struct
 
 from gateway.api.admin.actor import Actor, area
-from gateway.api.admin.fields import Name, TenantShare
+from gateway.api.admin.fields import DeletedAnswer, Name, TenantShare
 from gateway.api.envelope import Listing, NameFilter, listing, to_answer
 from gateway.api.openapi import errors
+from gateway.deletion.deletions import Deletions
 from gateway.files.store import ErasedFiles, FileStore
 from gateway.tenancy.paging import Cursor
 from gateway.tenancy.scopes import Scope
@@ -34,6 +35,7 @@ class TenantChange(Struct, frozen=True, forbid_unknown_fields=True):
     With `learning` false no training data of its requests is kept. `share` is 0.01 to 100.
     """
 
+    name: Name | None = None
     learning: bool | None = None
     share: TenantShare | None = None
 
@@ -52,7 +54,7 @@ class TenantAnswer(Struct, frozen=True):
 
 
 class TenantsController(Controller):
-    """Creates, lists, shows and changes tenants."""
+    """Creates, lists, shows, changes and deletes tenants."""
 
     path = "/tenants"
     opt = area(Scope.TENANTS)
@@ -81,7 +83,7 @@ class TenantsController(Controller):
         """One tenant; 404 if there is none."""
         return to_answer(TenantAnswer, await tenants.show(tenant_id))
 
-    @patch("/{tenant_id:uuid}", summary="Change a tenant")
+    @patch("/{tenant_id:uuid}", summary="Change a tenant", responses=errors(409))
     async def change_tenant(
         self,
         tenant_id: FromPath[UUID],
@@ -89,16 +91,28 @@ class TenantsController(Controller):
         tenants: NamedDependency[Tenants],
         actor: Actor,
     ) -> TenantAnswer:
-        """The tenant; 404 if there is none.
+        """The tenant; 404 if there is none, 409 if the name is taken.
 
-        A new share takes effect within half a minute. Once opted out of learning, the tenant is in
-        no training set, and history keeps only its usage; `DELETE /admin/tenants/{id}/samples`
-        erases earlier samples.
+        Every gateway goes by the change at once. Usage is shown under the new name. Once opted out
+        of learning, the tenant is in no training set, and history keeps only its usage; `DELETE
+        /admin/tenants/{id}/samples` erases earlier samples.
         """
         changed = await tenants.change(
-            tenant_id, learning=data.learning, share=data.share, by=actor
+            tenant_id, name=data.name, learning=data.learning, share=data.share, by=actor
         )
         return to_answer(TenantAnswer, changed)
+
+    @delete("/{tenant_id:uuid}", status_code=200, summary="Delete a tenant")
+    async def delete_tenant(
+        self, tenant_id: FromPath[UUID], deletions: NamedDependency[Deletions], actor: Actor
+    ) -> DeletedAnswer:
+        """The deleted tenant; 404 if there is none.
+
+        Its apps and keys are gone at once, for every gateway, and its requests end. Its batches,
+        files, and what was learned from its requests are erased in the background; usage and cost
+        stay, under its name.
+        """
+        return to_answer(DeletedAnswer, await deletions.delete_tenant(tenant_id, by=actor))
 
     @delete("/{tenant_id:uuid}/files", status_code=200, summary="Erase a tenant's files")
     async def erase_files(

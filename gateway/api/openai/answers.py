@@ -67,7 +67,7 @@ async def respond(
         "created": created(first),
         "model": service.model,
         "system_fingerprint": service.fingerprint,
-        "service_tier": data.applied_tier,
+        "service_tier": data.shown_tier(first.request.service_tier),
     }
     if data.stream:
         await asyncio.sleep(0)  # one turn of the loop: the first decision may assign a batch

@@ -9,10 +9,16 @@ from engine.protocol import Sampling
 from gateway.api.body import ScreenedBody
 from gateway.api.openai.parameters import FieldRules
 from gateway.api.openai.ranges import Range, check_ranges
-from gateway.api.openai.timeouts import ClientTimeouts
+from gateway.api.openai.timeouts import DEADLINE, ClientTimeouts
 from gateway.api.validation import STORABLE
 from gateway.errors import InvalidRequest, UnsupportedParameter
-from gateway.generation.request import GenerationRequest, Message, ServiceTier
+from gateway.generation.request import (
+    GenerationRequest,
+    Message,
+    ServiceTier,
+    check_deadline,
+    permitted_tier,
+)
 from gateway.generation.request_state import RequestState
 from gateway.generation.text.growing_answer import Piece
 from gateway.tenancy.authentication import Caller
@@ -115,10 +121,9 @@ class SamplingRequest(ScreenedBody, kw_only=True):
         """Number of answers requested."""
         return 1 if self.n is None else self.n
 
-    @property
-    def applied_tier(self) -> ServiceTier | UnsetType:
+    def shown_tier(self, applied: ServiceTier) -> ServiceTier | UnsetType:
         """The service tier in answers; UNSET unless the request sets one."""
-        return UNSET if self.service_tier is None else TIERS[self.service_tier]
+        return UNSET if self.service_tier is None else applied
 
     def generation_request(
         self,
@@ -133,8 +138,9 @@ class SamplingRequest(ScreenedBody, kw_only=True):
     ) -> GenerationRequest:
         """The request for the service, of a conversation or a prompt.
 
-        InvalidRequest names a field that is not accepted.
+        InvalidRequest names a field that is not accepted, KeyForbids one that the key rules out.
         """
+        check_deadline(caller, timeouts.deadline_s, param=DEADLINE)
         if self.stream_options is not None and not self.stream:
             raise InvalidRequest(
                 "stream_options is only accepted with stream set to true", param="stream_options"
@@ -162,10 +168,15 @@ class SamplingRequest(ScreenedBody, kw_only=True):
             choices=self.choices,
             stops=(stop,) if isinstance(stop, str) else tuple(stop),
             streamed=bool(self.stream),
-            service_tier=TIERS[self.service_tier or "auto"],
+            service_tier=permitted_tier(caller, self._wanted_tier),
             deadline_s=timeouts.deadline_s,
             max_queue_s=timeouts.max_queue_s,
         )
+
+    @property
+    def _wanted_tier(self) -> ServiceTier | None:
+        """The tier that the request asks for; None: it leaves the choice."""
+        return None if self.service_tier in (None, "auto") else TIERS[self.service_tier]
 
     def check(self, ranges: Mapping[str, Range]) -> None:
         """InvalidRequest for a number outside its range (`ranges` or the common ones) and for an

@@ -1,10 +1,15 @@
 """`lmaas admin tenants …`, `apps …` and `keys …`: the callers of the gateway."""
 
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
 import click
 
 from gateway.cli.admin.names import is_id
 from gateway.cli.admin.output import Columns
 from gateway.cli.admin.session import AdminGroup, AdminSession, pass_session
+
+Command: TypeAlias = Callable[..., None]
 
 TENANT_COLUMNS: Columns = {
     "name": "name",
@@ -22,7 +27,8 @@ KEY_COLUMNS: Columns = {
     "key": lambda key: f"{key['prefix']}…",
     "created": "created_at",
     "expires": "expires_at",
-    "used": "last_used_at",
+    "last used": "last_used_at",
+    "tiers": lambda key: ", ".join(key["service_tiers"] or ["any"]),
     "revoked": "revoked_at",
 }
 
@@ -79,8 +85,34 @@ def set_share(session: AdminSession, tenant: str, share: float) -> None:
     """
     path = f"/admin/tenants/{session.names.tenant(tenant)}"
     session.output.item(session.client.patch(path, share=share))
+    session.output.next_step("queue", "--tenant", tenant)
+
+
+@tenants.command("rename")
+@click.argument("tenant")
+@click.argument("name")
+@pass_session
+def rename_tenant(session: AdminSession, tenant: str, name: str) -> None:
+    """Give a tenant another name."""
+    path = f"/admin/tenants/{session.names.tenant(tenant)}"
+    session.output.item(session.client.patch(path, name=name))
+
+
+@tenants.command("delete")
+@click.argument("tenant")
+@click.confirmation_option(
+    prompt="A deleted tenant, its apps, keys, files and batches cannot be restored. Delete?"
+)
+@pass_session
+def delete_tenant(session: AdminSession, tenant: str) -> None:
+    """Delete a tenant with its apps, keys, files and batches.
+
+    Usage and cost stay, under its name.
+    """
+    deleted = session.client.delete(f"/admin/tenants/{session.names.tenant(tenant)}")
+    session.output.item(deleted)
     session.output.next_step(
-        "queue", "--tenant", tenant, about="the share takes effect within half a minute"
+        "audit", "--subject", deleted["id"], about="has `tenant.erased` once its data is erased"
     )
 
 
@@ -143,6 +175,42 @@ def create_app(session: AdminSession, tenant: str, name: str, instruction: str |
     )
 
 
+@apps.command("rename")
+@click.argument("app")
+@click.argument("name")
+@pass_session
+def rename_app(session: AdminSession, app: str, name: str) -> None:
+    """Give an app another name."""
+    path = f"/admin/apps/{session.names.app(app)}"
+    session.output.item(session.client.patch(path, name=name))
+
+
+@apps.command("instruct")
+@click.argument("app")
+@click.argument("instruction")
+@pass_session
+def instruct_app(session: AdminSession, app: str, instruction: str) -> None:
+    """Set the system message for requests that have none; an empty one removes it."""
+    path = f"/admin/apps/{session.names.app(app)}"
+    session.output.item(session.client.patch(path, instruction=instruction))
+
+
+@apps.command("delete")
+@click.argument("app")
+@click.confirmation_option(prompt="A deleted app and its keys cannot be restored. Delete?")
+@pass_session
+def delete_app(session: AdminSession, app: str) -> None:
+    """Delete an app with its keys.
+
+    Its tenant's files, usage and cost stay.
+    """
+    deleted = session.client.delete(f"/admin/apps/{session.names.app(app)}")
+    session.output.item(deleted)
+    session.output.next_step(
+        "audit", "--subject", deleted["id"], about="has `app.erased` once its data is erased"
+    )
+
+
 @apps.command("list")
 @click.argument("tenant", required=False)
 @pass_session
@@ -158,6 +226,25 @@ def list_apps(session: AdminSession, tenant: str | None) -> None:
     )
 
 
+def key_rules(command: Command) -> Command:
+    """The options of what a key allows."""
+    tiers = click.option(
+        "--tiers", "service_tiers", help="Service tiers, with commas: default,flex,priority."
+    )
+    deadline = click.option(
+        "--min-deadline-s", type=float, help="Least deadline of a request; 0: any."
+    )
+    return tiers(deadline(command))
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given, as fields of the API."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if "service_tiers" in given:
+        given["service_tiers"] = [tier.strip() for tier in given["service_tiers"].split(",")]
+    return given
+
+
 @click.group(cls=AdminGroup)
 def keys() -> None:
     """API keys of an app, for requests to /v1."""
@@ -167,11 +254,14 @@ def keys() -> None:
 @click.argument("app")
 @click.argument("name")
 @click.option("--expires", help="Time with a zone: 2027-01-01T00:00:00Z. Default: never.")
+@key_rules
 @pass_session
-def create_key(session: AdminSession, app: str, name: str, expires: str | None) -> None:
+def create_key(
+    session: AdminSession, /, app: str, name: str, expires: str | None, **rules: Any
+) -> None:
     """Create an API key of an app; its secret is shown once."""
     path = f"/admin/apps/{session.names.app(app)}/keys"
-    session.output.item(session.client.post(path, name=name, expires_at=expires))
+    session.output.item(session.client.post(path, name=name, expires_at=expires, **_given(rules)))
     session.output.hint(
         f"send requests to {session.server.url}/v1 with this secret as the API key; "
         "it is not shown again"
@@ -185,6 +275,25 @@ def list_keys(session: AdminSession, app: str) -> None:
     """List the API keys of an app."""
     path = f"/admin/apps/{session.names.app(app)}/keys"
     session.output.items(session.client.all(path), KEY_COLUMNS, none=f"the app {app} has no keys")
+
+
+@keys.command("show")
+@click.argument("key")
+@pass_session
+def show_key(session: AdminSession, key: str) -> None:
+    """Show an API key, without its secret."""
+    session.output.item(session.client.get(f"/admin/keys/{session.names.key(key)}"))
+
+
+@keys.command("update")
+@click.argument("key")
+@click.option("--name", help="Another name.")
+@key_rules
+@pass_session
+def update_key(session: AdminSession, /, key: str, **changes: Any) -> None:
+    """Change an API key's name, or what its requests may ask for."""
+    path = f"/admin/keys/{session.names.key(key)}"
+    session.output.item(session.client.patch(path, **_given(changes)))
 
 
 @keys.command("rotate")

@@ -43,7 +43,7 @@ class Batches:
     async def create(self, caller: Caller, new: NewBatch) -> Batch:
         """A job that is going to be validated. TenantBatchesFull."""
         async with transaction(self._sessions) as session:
-            await self._check_open(session, caller.tenant_id)
+            await self._check_open(session, caller)
             now = await now_of(session)
             batch = Batch(
                 tenant_id=caller.tenant_id,
@@ -110,10 +110,11 @@ class Batches:
             for batch in batches
         }
 
-    async def _check_open(self, session: AsyncSession, tenant_id: UUID) -> None:
+    async def _check_open(self, session: AsyncSession, caller: Caller) -> None:
         """TenantBatchesFull if the tenant has as many open jobs as it may; locks the tenant."""
-        await lock_tenant(session, tenant_id)
-        counted = select(func.count()).where(Batch.tenant_id == tenant_id, Batch.status.in_(OPEN))
+        await lock_tenant(session, caller.tenant_id, caller.app_id)
+        own = (Batch.tenant_id == caller.tenant_id, Batch.status.in_(OPEN))
+        counted = select(func.count()).where(*own)
         count = (await session.execute(counted)).scalar_one()
         if count >= self._limits.tenant_batches:
             raise TenantBatchesFull(

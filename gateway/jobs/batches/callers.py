@@ -7,17 +7,26 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.tenancy.caller import Caller
-from models import App, Batch, Tenant
+from models import ApiKey, App, Batch, Tenant
 
 
 async def read_callers(session: AsyncSession, batch_ids: Sequence[UUID]) -> dict[UUID, Caller]:
     """The caller of each job, with its app's present instruction and its tenant's share.
 
-    A job goes on when the key that created it is revoked.
+    A job goes on when the key that created it is revoked. Its lines may have the tiers of the key.
     """
     statement = (
-        select(Batch.id, Batch.api_key_id, App.id, App.name, App.instruction, Tenant)
+        select(
+            Batch.id,
+            Batch.api_key_id,
+            App.id,
+            App.name,
+            App.instruction,
+            Tenant,
+            ApiKey.service_tiers,
+        )
         .join(App, App.id == Batch.app_id)
+        .outerjoin(ApiKey, ApiKey.id == Batch.api_key_id)
         .join(Tenant, Tenant.id == Batch.tenant_id)
         .where(Batch.id.in_(batch_ids))
     )
@@ -31,6 +40,7 @@ async def read_callers(session: AsyncSession, batch_ids: Sequence[UUID]) -> dict
             api_key_id=key_id,
             instruction=instruction,
             share=tenant.share,
+            service_tiers=tuple(tiers) if tiers is not None else None,
         )
-        for batch_id, key_id, app_id, app, instruction, tenant in rows
+        for batch_id, key_id, app_id, app, instruction, tenant, tiers in rows
     }

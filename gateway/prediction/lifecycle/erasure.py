@@ -1,4 +1,4 @@
-"""Erasure of the learning data of a tenant, or of one of its users.
+"""Erasure of the learning data of a tenant, of one of its apps, or of one of its users.
 
 Usage, the token counts per tenant, is kept. Erased are features, embeddings, the instruction's hash
 and the user's name; for a whole tenant also the embeddings of instructions that no other request
@@ -8,12 +8,14 @@ lengths from lines and trees alone.
 Rows are erased in batches, each in its own transaction, to keep locks short.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from msgspec import Struct
 from sqlalchemy import select, text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import LONG_TRANSACTION_S, Sessions, transaction
 from gateway.errors import NotFound
@@ -22,7 +24,8 @@ from gateway.prediction.lifecycle.registry import Registry
 from models import App, Tenant
 
 BATCH_ROWS: Final = 5_000  # rows
-BEGINNING: Final = (datetime.fromtimestamp(0, UTC), UUID(int=0))
+Place: TypeAlias = tuple[datetime, UUID]  # of a row in history
+BEGINNING: Final[Place] = (datetime.fromtimestamp(0, UTC), UUID(int=0))
 
 # A row without features may still name its user: another feature version, or cut off at once.
 _ERASE: Final = """
@@ -43,10 +46,15 @@ _ERASE: Final = """
 """
 _OF_TENANT: Final = text(_ERASE.format(condition="TRUE"))
 _OF_USER: Final = text(_ERASE.format(condition="end_user = :user"))
+_OF_APP: Final = text(_ERASE.format(condition="app_id = :app"))
 _DELETE_INSTRUCTIONS: Final = text("""
     DELETE FROM instructions
     WHERE hash = ANY(:hashes)
       AND hash NOT IN (SELECT instruction_hash FROM requests WHERE instruction_hash = ANY(:hashes))
+""")
+_DELETE_UNUSED_INSTRUCTIONS: Final = text("""
+    DELETE FROM instructions
+    WHERE NOT EXISTS (SELECT FROM requests WHERE instruction_hash = instructions.hash)
 """)
 
 
@@ -71,7 +79,8 @@ class SampleErasure:
         still buffers, about 0.1 s of requests, are written afterwards and not erased.
         """
         async with transaction(self._sessions) as session:
-            if await session.get(Tenant, tenant_id) is None:
+            tenant = await session.get(Tenant, tenant_id)
+            if tenant is None or tenant.deleted_at is not None:
                 raise NotFound(f"there is no tenant {tenant_id}", param="tenant_id")
         rows, hashes, apps = await self._erase_rows(tenant_id, user)
         if user is None:
@@ -93,17 +102,44 @@ class SampleErasure:
         self, tenant_id: UUID, user: str | None
     ) -> tuple[int, set[bytes], set[UUID]]:
         """The number of rows erased, the hashes of their instructions, and their apps."""
-        statement = _OF_TENANT if user is None else _OF_USER
-        given = {"tenant": tenant_id, "user": user, "portion": BATCH_ROWS}
-        last: tuple[datetime, UUID] = BEGINNING
+        last: Place = BEGINNING
         rows, hashes, apps = 0, set[bytes](), set[UUID]()
         while True:
-            place = {"at": last[0], "id": last[1]}
             async with transaction(self._sessions, within_s=LONG_TRANSACTION_S) as session:
-                erased = (await session.execute(statement, given | place)).all()
+                erased = await erase_portion(session, tenant_id, last, user=user)
             if not erased:
                 return rows, hashes, apps
             last = erased[-1].arrived_at, erased[-1].id
             rows += len(erased)
             apps |= {each.app_id for each in erased}
             hashes |= {bytes(each.instruction_hash) for each in erased} - {b""}
+
+
+async def erase_portion(
+    session: AsyncSession,
+    tenant_id: UUID,
+    after: Place,
+    *,
+    user: str | None = None,
+    app_id: UUID | None = None,
+    rows: int = BATCH_ROWS,
+) -> Sequence[Any]:
+    """Erase the next rows of a tenant in order of arrival, or only those of one user or app.
+
+    What was erased before is passed over. The rows have `arrived_at`, `id`, `app_id` and what was
+    their `instruction_hash`.
+    """
+    statement = _OF_TENANT
+    if user is not None:
+        statement = _OF_USER
+    elif app_id is not None:
+        statement = _OF_APP
+    owner = {"tenant": tenant_id, "user": user, "app": app_id}
+    place = {"at": after[0], "id": after[1], "portion": rows}
+    return (await session.execute(statement, owner | place)).all()
+
+
+async def delete_unused_instructions(session: AsyncSession) -> int:
+    """Delete the embeddings of instructions that no request has any more; their number."""
+    done: Any = await session.execute(_DELETE_UNUSED_INSTRUCTIONS)
+    return int(done.rowcount)

@@ -114,7 +114,11 @@ class LogImport:
         statement = (
             select(App, Tenant.learning)
             .join(Tenant, Tenant.id == App.tenant_id)
-            .where(App.name.in_(names) | App.id.in_(ids))
+            .where(
+                App.name.in_(names) | App.id.in_(ids),
+                App.deleted_at.is_(None),
+                Tenant.deleted_at.is_(None),
+            )
         )
         async with transaction(self._sessions) as session:
             return [(app, learning) for app, learning in await session.execute(statement)]

@@ -83,8 +83,12 @@ async def _conditions(session: AsyncSession, window: HistoryWindow) -> list[Colu
 
 
 async def _tenant_id(session: AsyncSession, tenant: str) -> UUID:
-    """The id of a tenant given by name or id; an id need not exist, as history outlives tenants."""
-    found = await session.scalar(select(Tenant.id).where(Tenant.name == tenant))
+    """The id of a tenant given by name or id; an id need not exist, as history outlives tenants.
+
+    Of several of that name, all but one deleted, it is the present one or the last deleted.
+    """
+    named = select(Tenant.id).where(Tenant.name == tenant)
+    found = await session.scalar(named.order_by(Tenant.deleted_at.desc()).limit(1))
     if found is not None:
         return found
     try:

@@ -21,6 +21,7 @@ from gateway.api.admin.routes import AdminServices, admin_router
 from gateway.api.body import BodyLimits, bounded_request
 from gateway.api.errors import exception_handlers
 from gateway.database.errors import Sessions
+from gateway.deletion.deletions import Deletions
 from gateway.engines.colocated import ColocatedEngine
 from gateway.files.bounds import FileBounds
 from gateway.files.store import FileStore
@@ -112,6 +113,7 @@ def application(
 ) -> Litestar:
     services = AdminServices(
         tenants=Tenants(sessions),
+        deletions=Deletions(sessions),
         apps=Apps(sessions, service.check_instruction),
         keys=ApiKeys(sessions, build.authenticator),
         scoped_keys=ScopedKeys(sessions),

@@ -18,6 +18,8 @@ ROUTES = {
     ("GET", "/admin/apps"),
     ("GET", "/admin/apps/{app_id}/keys"),
     ("POST", "/admin/apps/{app_id}/keys"),
+    ("GET", "/admin/keys/{key_id}"),
+    ("PATCH", "/admin/keys/{key_id}"),
     ("DELETE", "/admin/keys/{key_id}"),
     ("POST", "/admin/keys/{key_id}/rotate"),
     ("GET", "/admin/predictors"),
@@ -28,6 +30,9 @@ ROUTES = {
     ("GET", "/admin/training-runs/{run_id}"),
     ("GET", "/admin/tenants/{tenant_id}"),
     ("PATCH", "/admin/tenants/{tenant_id}"),
+    ("DELETE", "/admin/tenants/{tenant_id}"),
+    ("PATCH", "/admin/apps/{app_id}"),
+    ("DELETE", "/admin/apps/{app_id}"),
     ("DELETE", "/admin/tenants/{tenant_id}/samples"),
     ("DELETE", "/admin/tenants/{tenant_id}/files"),
     ("POST", "/admin/predictors/rollback"),
@@ -64,6 +69,8 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/admin/tenants/{tenant_id}/apps"): {"name": "x"},
     ("POST", "/admin/apps/{app_id}/keys"): {"name": "x"},
     ("PATCH", "/admin/tenants/{tenant_id}"): {"learning": False},
+    ("PATCH", "/admin/apps/{app_id}"): {"name": "x"},
+    ("PATCH", "/admin/keys/{key_id}"): {"name": "x"},
     ("POST", "/admin/keys/{key_id}/rotate"): {"name": "x"},
 }
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import event, select, update
+from sqlalchemy import event, update
 
 from gateway.database.connection import Database
 from gateway.database.errors import Sessions
@@ -14,13 +14,11 @@ from gateway.errors import Conflict, DatabaseLost, Unauthenticated
 from gateway.tenancy import authentication, lookup
 from gateway.tenancy.authentication import Authenticator
 from gateway.tenancy.demo import ensure_demo
-from gateway.tenancy.key_use import KeyUse
 from gateway.tenancy.keys import ApiKeys
 from gateway.tenancy.secret import new_secret
 from gateway.tenancy.tenants import Tenants
 from models import ApiKey
 from tests.conftest import PATIENCE_S, Builder
-from tests.integration.query_count import counted
 from tests.integration.tenancy.conftest import DatabaseProxy
 
 
@@ -291,40 +289,3 @@ async def test_changed_share_applies_after_the_cache_time(
     assert (await authenticator.authenticate(new.secret)).share == 1.0
     clock.now += authentication.CACHE_S
     assert (await authenticator.authenticate(new.secret)).share == 3.0
-
-
-async def test_last_use_of_a_key_is_written_once_and_never_goes_back(
-    sessions: Sessions, build: Builder, database: Database
-) -> None:
-    new, other = await build.key(), await build.key()
-    times = [datetime(2026, 11, 29, 12, minute, tzinfo=UTC) for minute in (30, 10)]
-    for time in times:
-        use = KeyUse(sessions, now=lambda time=time: time)
-        authenticator = Authenticator(sessions, key_lookup_s=PATIENCE_S, used=use.used)
-        async with use:
-            for _ in range(3):
-                await authenticator.authenticate(new.secret)
-            with pytest.raises(Unauthenticated):
-                await authenticator.authenticate("sk-lmaas-unknown")
-            with counted(database) as queries:
-                await use.write()
-                await use.write()
-            assert len(queries) == 1
-    async with sessions() as session:
-        found = await session.scalars(select(ApiKey.last_used_at).order_by(ApiKey.id))
-        assert list(found) == [times[0], None]
-    assert other.key.last_used_at is None
-
-
-async def test_use_that_cannot_be_written_waits(
-    proxied_database: Database, proxy: DatabaseProxy, sessions: Sessions, build: Builder
-) -> None:
-    new = await build.key()
-    use = KeyUse(proxied_database.sessions)
-    use.used(new.key.id)
-    await proxy.cut()
-    await use.write()
-    await proxy.start()
-    await use.write()
-    async with sessions() as session:
-        assert await session.scalar(select(ApiKey.last_used_at)) is not None

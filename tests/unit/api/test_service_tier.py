@@ -9,7 +9,7 @@ from msgspec import UNSET
 from gateway.api.openai.chat_schema import ChatCompletionRequest
 from gateway.api.openai.completion_schema import CompletionRequest
 from gateway.api.openai.timeouts import ClientTimeouts
-from gateway.errors import InvalidRequest, UnsupportedParameter
+from gateway.errors import InvalidRequest, KeyForbids, UnsupportedParameter
 from gateway.tenancy.caller import Caller
 
 CALLER = Caller(
@@ -44,7 +44,43 @@ def test_requested_tier_is_applied_and_shown(
     body = chat(service_tier=requested)
     request = body.to_request(CALLER)
     assert (request.service_tier, request.urgency) == (tier, urgency)
-    assert body.applied_tier == (UNSET if requested is None else tier)
+    assert body.shown_tier(request.service_tier) == (UNSET if requested is None else tier)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "requested", "tier"),
+    [
+        (("default", "flex"), None, "default"),
+        (("flex", "priority"), "auto", "flex"),
+        (("priority",), None, "priority"),
+        (("flex",), "flex", "flex"),
+        (("priority",), "fast", "priority"),
+    ],
+)
+def test_tier_is_one_that_the_key_allows(
+    allowed: tuple[str, ...], requested: str | None, tier: str
+) -> None:
+    caller = msgspec.structs.replace(CALLER, service_tiers=allowed)
+    body = chat(service_tier=requested)
+    request = body.to_request(caller)
+    assert request.service_tier == tier
+    assert body.shown_tier(request.service_tier) == (UNSET if requested is None else tier)
+
+
+def test_tier_that_the_key_does_not_allow_is_refused_with_those_it_does() -> None:
+    caller = msgspec.structs.replace(CALLER, service_tiers=("default", "flex"))
+    with pytest.raises(KeyForbids, match="'priority'; allowed: default, flex") as caught:
+        chat(service_tier="priority").to_request(caller)
+    assert (caught.value.param, caught.value.code) == ("service_tier", "not_allowed_for_key")
+
+
+def test_deadline_that_the_key_does_not_allow_is_refused_with_the_least() -> None:
+    caller = msgspec.structs.replace(CALLER, min_deadline_s=2.0)
+    for seconds in (None, 2.0, 3.0):
+        chat().to_request(caller, ClientTimeouts(deadline_s=seconds))
+    with pytest.raises(KeyForbids, match="below 2000 ms; x-lmaas-deadline-ms is 1999") as caught:
+        chat().to_request(caller, ClientTimeouts(deadline_s=1.999))
+    assert caught.value.param == "x-lmaas-deadline-ms"
 
 
 def test_text_completions_have_tiers_too() -> None:

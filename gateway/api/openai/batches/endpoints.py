@@ -15,7 +15,7 @@ from gateway.api.openai import chat, completions
 from gateway.api.openai.answers import AnswerFormat, encode_choice
 from gateway.api.openai.chat_schema import ChatCompletionRequest
 from gateway.api.openai.completion_schema import CompletionRequest
-from gateway.api.openai.sampling_schema import TIERS, SamplingRequest, Usage, created
+from gateway.api.openai.sampling_schema import SamplingRequest, Usage, created
 from gateway.api.validation import convert_strictly
 from gateway.errors import (
     InvalidRequest,
@@ -73,7 +73,7 @@ class LineEndpoint(Endpoint):
         """The answer as the endpoint's route gives it."""
         first, form = states[0], self._form
         sent = msgspec.json.decode(body, type=_SentTier).service_tier
-        tier: str | UnsetType = UNSET if sent is None else TIERS[sent]
+        tier: str | UnsetType = UNSET if sent is None else first.request.service_tier
         choices = [
             msgspec.Raw(encode_choice(form, index, state)) for index, state in enumerate(states)
         ]

@@ -1,0 +1,1 @@
+"""Deletion of tenants and apps, and the erasure of what they leave."""
