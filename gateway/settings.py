@@ -100,8 +100,8 @@ class Settings(Struct, frozen=True, rename=_variable):
         Meta(
             gt=0,
             le=3600,
-            description="longest time that an API key is accepted without a query, in seconds; a "
-            "key revoked at another gateway may be accepted as long",
+            description="longest time that an API key is accepted without a query, in seconds; "
+            "a key revoked at another gateway may be accepted as long if its notification is lost",
         ),
     ] = 30.0
     cors_origins: Annotated[
