@@ -13,7 +13,6 @@ from benchmarks.attention import run as attention
 from benchmarks.b1 import run as b1
 from benchmarks.b1.live_run import LINES as B1_LINES
 from benchmarks.b2 import run as b2
-from benchmarks.b2.job import LINES_OF_DEGREE
 from benchmarks.b3 import run as b3
 from benchmarks.decision import run as decisions
 from benchmarks.e4 import run as e4
@@ -42,6 +41,7 @@ from benchmarks.s2 import live_run as s2_live
 from benchmarks.s2 import run as s2
 from benchmarks.s3 import live_run as s3_live
 from benchmarks.s3 import run as s3
+from benchmarks.s4 import run as s4
 from benchmarks.s5 import run as s5
 from benchmarks.t1 import run as t1
 from gateway.errors import LmaasError
@@ -142,12 +142,10 @@ def shared_prompts(part: str, lines: int, threads: int, quick: bool, jobs: int) 
 @main.command("B2")
 @click.option("--rounds", default=b2.ROUNDS, show_default=True, help="runs of each contestant")
 @click.option("--size", type=sizes, default=b2.SIZE, show_default=True, help="model to run")
-@click.option(
-    "--lines", default=LINES_OF_DEGREE, show_default=True, help="lines of each degree of sharing"
-)
+@click.option("--lines", type=int, help="lines of each degree of sharing, for a quick look")
 @threads_option
-def batch_makespan(rounds: int, size: str, lines: int, threads: int) -> None:
-    """A mixed batch job in our gateway, in our engine alone and in vLLM."""
+def batch_makespan(rounds: int, size: str, lines: int | None, threads: int) -> None:
+    """Mixed batch jobs in our gateway, in our engine alone and in vLLM."""
     b2.run(rounds, size, threads, lines)
 
 
@@ -411,6 +409,16 @@ def memory_live(*, quick: bool) -> None:
     """Reservation rules in the live gateway at a small KV pool, and predictors that lie."""
     with _errors_in_one_line():
         s3_live.run(quick=quick)
+
+
+@main.command("S4")
+@engine_option
+@quick_option
+@jobs_option
+def fairness(engine: EngineModel, quick: bool, jobs: int) -> None:
+    """Tenants in overload, one of which floods or is under-predicted; on a simulated engine."""
+    with _errors_in_one_line():
+        s4.run(engine, quick=quick, jobs=jobs)
 
 
 @main.command("S5")

@@ -16,6 +16,7 @@ from gateway.api.health import HealthController
 from gateway.api.http_metrics import HttpMetrics
 from gateway.api.metrics import MetricsController
 from gateway.api.openai.batches.routes import BatchesController
+from gateway.api.openai.ceilings import provide_ceiling
 from gateway.api.openai.chat import ChatController
 from gateway.api.openai.completions import CompletionsController
 from gateway.api.openai.files.routes import files_router
@@ -39,6 +40,7 @@ from gateway.tenancy.keys import ApiKeys
 from gateway.tenancy.scopes import AdminAccess, ScopedKeys
 from gateway.tenancy.tenants import Tenants
 from gateway.usage.estimate import CostEstimates
+from gateway.usage.limits.limits import Limits
 from gateway.usage.prices import Prices
 from gateway.usage.report import UsageReport
 from gateway.usage.request import RequestUsages
@@ -63,7 +65,8 @@ def build_app(node: GatewayNode, metrics: HttpMetrics) -> Litestar:
         trail=AuditTrail(sessions),
         requests=RequestHistory(sessions),
         files=node.files,
-        prices=Prices(sessions),
+        prices=Prices(sessions, node.limits.follower.follow),
+        limits=Limits(sessions, node.limits.follower.follow),
         usage=UsageReport(sessions),
     )
     uploads, usages = Uploads(node.files), RequestUsages(sessions)
@@ -88,6 +91,7 @@ def build_app(node: GatewayNode, metrics: HttpMetrics) -> Litestar:
                 dependencies={
                     "caller": Provide(provide_caller),
                     "timeouts": Provide(provide_timeouts),
+                    "ceiling": Provide(provide_ceiling),
                 },
                 security=[{"bearer": []}],
                 tags=["OpenAI"],

@@ -2,6 +2,7 @@
 
 LmaasError
 ├── InvalidRequest
+│   ├── CeilingExceeded
 │   ├── ContextLengthExceeded
 │   ├── HeadersTooLarge
 │   ├── MalformedRequest
@@ -19,6 +20,7 @@ LmaasError
 │   └── PredictorRefused
 ├── OverLimit
 │   ├── FileQuotaExceeded
+│   ├── LimitReached
 │   ├── TenantBatchesFull
 │   ├── TenantQueueFull
 │   └── TooManyUploads
@@ -40,7 +42,10 @@ Services raise these and know no HTTP status; `gateway.api.errors` maps them to 
 docstring is the cause and `remedy` the remedy that `lmaas errors` prints as `docs/errors.md`.
 """
 
-from typing import ClassVar, Final
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
+
+from gateway.limits.limit import Quantity, Standing
 
 MAX_ECHO: Final = 200  # characters of a client's input in a message
 
@@ -87,6 +92,16 @@ class ContextLengthExceeded(InvalidRequest):
 
     code = "context_length_exceeded"
     remedy = "Shorten the prompt or lower `max_tokens`. An operator can raise `LMAAS_KV_TOKENS`."
+
+
+class CeilingExceeded(InvalidRequest):
+    """The request is predicted to need more than its headers allow; nothing was generated."""
+
+    code = "ceiling_exceeded"
+    remedy = (
+        "Raise the bound in the header that `param` names, or lower `max_tokens`. "
+        "`POST /v1/length-predictions` shows what is predicted."
+    )
 
 
 class UnsupportedParameter(InvalidRequest):
@@ -237,6 +252,34 @@ class TenantQueueFull(OverLimit):
         "operator can raise `LMAAS_MAX_TENANT_QUEUED_TOKENS` and "
         "`LMAAS_MAX_TENANT_QUEUED_REQUESTS`."
     )
+
+
+class LimitReached(OverLimit):
+    """A limit on requests, tokens, cost or memory refuses the request.
+
+    `retry_after_s`: seconds until the request could be admitted. `limit` names the limit by its
+    level and kind, `standings` how the limits on requests and tokens stand.
+    """
+
+    code = "limit_reached"
+    remedy = (
+        "Retry after `Retry-After` seconds, or with a smaller `max_tokens`, which needs less. "
+        "`message` and the header `x-lmaas-limit` name the limit; an operator can raise it "
+        "(`lmaas admin limits set`)."
+    )
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        limit: str = "",
+        standings: Mapping[Quantity, Standing] | None = None,
+        **options: Any,
+    ) -> None:
+        """`options` are those of every error."""
+        super().__init__(message, **options)
+        self.limit = limit
+        self.standings = standings or {}
 
 
 class TenantBatchesFull(OverLimit):

@@ -22,6 +22,7 @@ from gateway.errors import InvalidRequest, StartupFailure
 from gateway.files.bounds import FileBounds
 from gateway.files.store import FileStore
 from gateway.files.sweeper import FileSweeper
+from gateway.generation.holds.holds import Holds
 from gateway.generation.queue.load import QueueBounds
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import GenerationService
@@ -48,6 +49,7 @@ from gateway.tenancy.admin_key import AdminKey, ensure_admin_key
 from gateway.tenancy.authentication import Authenticator
 from gateway.tenancy.changes import TenancyChanges
 from gateway.tenancy.demo import api_key_file, ensure_demo
+from gateway.usage.limits.running import RunningLimits, running_limits
 
 LOCK_FILE: Final = "gateway.lock"  # in the data folder; a running gateway keeps it open
 BATCH_OWNER_FILE: Final = "batch_owner"
@@ -70,6 +72,7 @@ class GatewayNode(Struct, frozen=True):
     logs: LogImport
     files: FileStore
     jobs: BatchJobs
+    limits: RunningLimits
     demo_key: str | None
 
 
@@ -141,6 +144,9 @@ async def running_node(
         automatic.start()
         stack.push_async_callback(automatic.close)
 
+        limits = await stack.enter_async_context(
+            running_limits(database.sessions, url, model=model)
+        )
         engine = ColocatedEngine(str(_socket(settings, data_dir)))
         scheduler = Scheduler(
             model,
@@ -151,13 +157,17 @@ async def running_node(
             options=_options(settings),
             tau_floor=settings.tau_floor,
             bounds=_bounds(settings),
+            holds=Holds(
+                limits.ledger,
+                limits.prices,
+                lessor=limits.lessor,
+                spent_budget=settings.spent_budget,
+            ),
         )
         workers = TextWorkers()
         stack.callback(workers.close)
         service = GenerationService(model, tokenizer, predictor, scheduler, workers)
-        costs = EngineCostWriter(database.sessions, scheduler.measured_engine)
-        costs.start()
-        stack.push_async_callback(costs.close)
+        _start_costs(stack, database, scheduler)
         await scheduler.start()
         stack.push_async_callback(engine.close)
         stack.callback(service.stop)
@@ -188,6 +198,7 @@ async def running_node(
             ),
             files=files,
             jobs=jobs,
+            limits=limits,
             demo_key=demo_key,
         )
         say("stopping the parts")
@@ -238,6 +249,13 @@ def _start_files(stack: AsyncExitStack, database: Database, settings: Settings) 
     return FileStore(database.sessions, FileBounds.of(settings), wake=sweeper.wake)
 
 
+def _start_costs(stack: AsyncExitStack, database: Database, scheduler: Scheduler) -> None:
+    """What writes the learned costs of the engine's steps."""
+    costs = EngineCostWriter(database.sessions, scheduler.measured_engine)
+    costs.start()
+    stack.push_async_callback(costs.close)
+
+
 def _start_authenticator(
     stack: AsyncExitStack, database: Database, settings: Settings
 ) -> Authenticator:
@@ -245,7 +263,12 @@ def _start_authenticator(
     uses = KeyUses(database.sessions)
     uses.start()
     stack.push_async_callback(uses.close)
-    return Authenticator(database.sessions, key_lookup_s=settings.key_lookup_s, used=uses.note)
+    return Authenticator(
+        database.sessions,
+        key_lookup_s=settings.key_lookup_s,
+        cache_s=settings.key_cache_s,
+        used=uses.note,
+    )
 
 
 def _follow_changes(

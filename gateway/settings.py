@@ -95,6 +95,15 @@ class Settings(Struct, frozen=True, rename=_variable):
             "after it the request gets 503",
         ),
     ] = 1.5
+    key_cache_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=3600,
+            description="longest time that an API key is accepted without a query, in seconds; "
+            "a key revoked at another gateway may be accepted as long if its notification is lost",
+        ),
+    ] = 30.0
     cors_origins: Annotated[
         str,
         Meta(
@@ -347,6 +356,13 @@ class Settings(Struct, frozen=True, rename=_variable):
         int,
         Meta(ge=1, description="most answers queued by one tenant; beyond it its requests get 429"),
     ] = 1024
+    spent_budget: Annotated[
+        Literal["end", "overrun"],
+        Meta(
+            description="what an answer does that outgrows a hard budget: `end` with "
+            "`finish_reason` `length`, or `overrun` it and go on"
+        ),
+    ] = "end"
     max_batch_lines: Annotated[
         int, Meta(ge=1, le=10_000_000, description="most lines in the input file of a batch")
     ] = 100_000

@@ -7,6 +7,7 @@ from models.batch import Batch, BatchLine, BatchWorker
 from models.engine_cost import EngineCost
 from models.erasure import Erasure, TenancyVersion
 from models.file import FileChunk, StoredFile
+from models.limit import LimitAccount, LimitLease, StoredLimit
 from models.predictor import Predictor, TrainingRun, TrainingSchedule
 from models.record import Instruction, RequestRecord
 from models.tenant import ApiKey, App, Tenant
@@ -25,11 +26,14 @@ __all__ = [
     "Erasure",
     "FileChunk",
     "Instruction",
+    "LimitAccount",
+    "LimitLease",
     "Predictor",
     "Price",
     "RequestRecord",
     "ScopedKey",
     "StoredFile",
+    "StoredLimit",
     "TenancyVersion",
     "Tenant",
     "TrainingRun",

@@ -4,6 +4,7 @@ A run has one embedded server, started by the first process that needs it. Each 
 database of its own there, copied from one that is migrated once.
 """
 
+import gc
 import os
 import shutil
 import tempfile
@@ -39,6 +40,8 @@ FIND_MIGRATED = "SELECT 1 FROM pg_database WHERE datname = 'migrated'"
 # 20 times as fast as TRUNCATE for tables with few rows
 DELETES = "; ".join(f"DELETE FROM {table}" for table in reversed(Base.metadata.sorted_tables))
 EMPTY = f"DO $$ BEGIN {DELETES}; END $$"
+# read by libraries when first imported: the processes of a run share the cores
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 
 # HYPOTHESIS_PROFILE chooses. Speed is measured elsewhere: a busy machine fails no property.
 settings.register_profile(
@@ -56,6 +59,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.ge
 
 def pytest_configure(config: pytest.Config) -> None:
     """Create the folder of this run's Postgres; its path is short enough for a socket."""
+    os.environ.update(ONE_THREAD | os.environ)
     given = getattr(config, "workerinput", None)
     folder = given["postgres"] if given else tempfile.mkdtemp(prefix="lmaas-test-")
     config.stash[POSTGRES] = Path(folder)
@@ -71,6 +75,12 @@ def pytest_configure_node(node: Any) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByGateway | None:
     """Keep the tests of a gateway together where those of a file are kept together."""
     return ByGateway(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def pytest_collection_finish() -> None:
+    """Leave the libraries and tests out of searches for garbage: they are no garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

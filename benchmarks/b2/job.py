@@ -1,25 +1,39 @@
-"""The mixed job: prefix groups of 1 to 64 lines, answers of two families, exact lengths."""
+"""The mixed jobs: prefix groups of 1 to 64 lines, answers of two families, exact lengths."""
 
 from random import Random
 from typing import Final
 
+from msgspec import Struct
+
 from benchmarks.engine.workload import RESERVED_IDS, VOCABULARY, Request
 
 DEGREES: Final = (1, 2, 4, 8, 16, 32, 64)  # lines of a group; each degree has as many lines
-LINES_OF_DEGREE: Final = 64
-PREFIX: Final = (32, 384)  # tokens, uniform
 OWN: Final = (8, 48)
 SHORT: Final = (4, 16)  # tokens of an answer: labels
 LONG: Final = (48, 128)  # and texts; a group has one of the two
 
 
-def mixed_job(seed: int, lines_of_degree: int = LINES_OF_DEGREE) -> list[Request]:
+class JobKind(Struct, frozen=True):
+    """A mixed job: the tokens that a prefix has, uniform, and the lines of each degree."""
+
+    name: str
+    prefix: tuple[int, int]
+    lines_of_degree: int
+
+
+INSTRUCTIONS: Final = JobKind("instructions", (32, 384), 64)
+DOCUMENTS: Final = JobKind("documents", (512, 1_536), 32)
+KINDS: Final = (INSTRUCTIONS, DOCUMENTS)
+
+
+def mixed_job(kind: JobKind, seed: int, lines_of_degree: int | None = None) -> list[Request]:
     """The job's lines, shuffled. Another seed gives other lengths, tokens and order."""
     rng = Random(seed)
     lines: list[Request] = []
+    count = lines_of_degree or kind.lines_of_degree
     for degree in DEGREES:
-        for group in range(max(lines_of_degree // degree, 1)):
-            prefix = _tokens(rng, rng.randint(*PREFIX))
+        for group in range(max(count // degree, 1)):
+            prefix = _tokens(rng, rng.randint(*kind.prefix))
             answer = LONG if group % 2 else SHORT
             lines += [
                 Request(

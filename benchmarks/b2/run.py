@@ -1,11 +1,11 @@
-"""B2: the makespan of a mixed job, ours against arrival order with LRU caching and vLLM."""
+"""B2: the makespan of mixed jobs, ours against arrival order with LRU caching and vLLM."""
 
 from collections.abc import Iterable
 from statistics import median
 from typing import Final
 
 from benchmarks.b2.contestants import STEP_TOKENS, JobContestant, JobRun, starters
-from benchmarks.b2.job import LINES_OF_DEGREE, mixed_job
+from benchmarks.b2.job import INSTRUCTIONS, KINDS, JobKind, mixed_job
 from benchmarks.engine.served_model import served_folder
 from benchmarks.engine.workload import Request
 from benchmarks.harness.ratios import paired
@@ -19,29 +19,31 @@ WARM_UP_SEED: Final = 1_000
 BOUNDS: Final = {"arrival order": 1.3, "vllm": 1.1}
 
 Runs = dict[str, list[Measured[JobRun]]]
+Jobs = dict[str, Runs]
+"""The runs of each kind of job."""
 
 
-def run(rounds: int, size: str, threads: int, lines_of_degree: int) -> None:
-    """Run the job of each round in turns; writes the result after each round."""
-    report = Report("B2", look=size != SIZE or lines_of_degree != LINES_OF_DEGREE)
-    runs: Runs = {}
+def run(rounds: int, size: str, threads: int, lines_of_degree: int | None) -> None:
+    """Run the jobs of each round in turns; writes the result after each round."""
+    report = Report("B2", look=size != SIZE or lines_of_degree is not None)
+    jobs: Jobs = {kind.name: {} for kind in KINDS}
     present: dict[str, JobContestant] = {}
     try:
         for name, start in starters(size, threads, served_folder(size)).items():
             report.say(f"{name}: starting")
             present[name] = start()
-            present[name].run(mixed_job(WARM_UP_SEED, WARM_UP_LINES))
+            present[name].run(mixed_job(INSTRUCTIONS, WARM_UP_SEED, WARM_UP_LINES))
             present[name].pause()
         for number in range(rounds):
-            job = mixed_job(number, lines_of_degree)
-            for name in rotated(list(present), number):
-                found = _turn(report, name, present[name], job)
-                runs.setdefault(name, []).append(found)
-            report.write(rows_of(runs, size), targets(runs))
+            for kind in KINDS:
+                _round(
+                    report, kind, mixed_job(kind, number, lines_of_degree), present, jobs, number
+                )
+            report.write(rows_of(jobs, size), targets(jobs))
     finally:
         for contestant in present.values():
             contestant.close()
-    report.conclude(rows_of(runs, size), targets(runs))
+    report.conclude(rows_of(jobs, size), targets(jobs))
 
 
 def rotated(names: list[str], number: int) -> list[str]:
@@ -50,20 +52,39 @@ def rotated(names: list[str], number: int) -> list[str]:
     return [*names[first:], *names[:first]]
 
 
-def targets(runs: Runs) -> list[Target]:
-    """How many times faster than each of the others."""
+def targets(jobs: Jobs) -> list[Target]:
+    """How many times faster than each of the others, in each kind of job."""
     return [
-        target(f"{other} / ours: makespan", _ratio(runs, other), bound)
+        target(f"{kind}: {other} / ours: makespan", _ratio(runs, other), bound)
+        for kind, runs in jobs.items()
         for other, bound in BOUNDS.items()
     ]
 
 
-def rows_of(runs: Runs, size: str) -> list[Row]:
-    """A row for each contestant, and for each ratio."""
+def rows_of(jobs: Jobs, size: str) -> list[Row]:
+    """A row for each kind of job and contestant, and for each ratio."""
     return [
-        *(_row(name, [one.outcome for one in found], size) for name, found in runs.items()),
-        *_ratio_rows(runs),
+        {"job": kind} | row
+        for kind, runs in jobs.items()
+        for row in (
+            *(_row(name, [one.outcome for one in found], size) for name, found in runs.items()),
+            *_ratio_rows(runs),
+        )
     ]
+
+
+def _round(
+    report: Report,
+    kind: JobKind,
+    lines: list[Request],
+    present: dict[str, JobContestant],
+    jobs: Jobs,
+    number: int,
+) -> None:
+    """Run a job with each contestant in turn."""
+    for name in rotated(list(present), number):
+        found = _turn(report, f"{kind.name}, {name}", present[name], lines)
+        jobs[kind.name].setdefault(name, []).append(found)
 
 
 def _turn(

@@ -1,7 +1,6 @@
 """Load on a gateway's service: the prediction of each start, and delays of the event loop."""
 
 import asyncio
-import itertools
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -165,15 +164,35 @@ async def run_load(
 
 
 async def measure_ticks(tick_delays_s: list[float]) -> None:
-    """Record the delay of each tick of the event loop; a long stall delays many ticks."""
-    began = perf_counter()
-    for number in itertools.count(1):
-        due = began + number * TICK_S
+    """Record the delay of each tick of the event loop.
+
+    A stall delays all ticks that are due in it. They count when the loop comes back, at once: if
+    each took a turn of its own, a busy loop's short turns would add up to a long delay.
+    """
+    due = perf_counter() + TICK_S
+    while True:
         await asyncio.sleep(max(due - perf_counter(), 0.0))
-        tick_delays_s.append(max(perf_counter() - due, 0.0))
+        now = perf_counter()
+        while due <= now:
+            tick_delays_s.append(now - due)
+            due += TICK_S
 
 
 def pin(pid: int, cores: set[int]) -> None:
     """Pin all threads of a process to cores; 0 is this process."""
-    for thread in Path(f"/proc/{pid or 'self'}/task").iterdir():
-        os.sched_setaffinity(int(thread.name), cores)
+    for thread in _threads(pid):
+        os.sched_setaffinity(thread, cores)
+
+
+def take_idle_time_only(pid: int) -> None:
+    """Let all threads of a process run only while nothing else wants their core.
+
+    Whatever its niceness, a running thread of the usual class keeps a core for up to a slice of
+    some milliseconds from one that wakes up.
+    """
+    for thread in _threads(pid):
+        os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
+
+
+def _threads(pid: int) -> list[int]:
+    return [int(thread.name) for thread in Path(f"/proc/{pid or 'self'}/task").iterdir()]

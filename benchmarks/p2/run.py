@@ -2,10 +2,9 @@
 
 A gateway's service with an engine, and a predictor process with a version of P1's configuration.
 Requests come in bursts and at a rate, each with a new text. The predictor process has one core, the
-service the other, with the engine on it at a low priority.
+service the other, with the engine in what it leaves of it.
 """
 
-import gc
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -34,6 +33,7 @@ from benchmarks.p2.load import (
     generation_requests,
     pin,
     run_load,
+    take_idle_time_only,
     warm_up,
 )
 from benchmarks.p2.parts import (
@@ -48,6 +48,7 @@ from benchmarks.p2.serving import Serving, serving
 from benchmarks.p2.version import FittedVersion, make_version
 from engine.checkpoints.catalogue import DEMO_FOLDER
 from gateway.evaluation.corpus import read_corpus
+from gateway.garbage import search_seldom
 from gateway.generation.request import GenerationRequest
 from gateway.logs import set_up_logging
 
@@ -55,7 +56,6 @@ DEMO: Final = "demo"
 RATE: Final = 100.0
 MIN_BY_MODEL: Final = 0.99  # of the starts after a wait of 100 ms or longer
 ANSWER_TOKENS: Final = 24  # at most
-ENGINE_NICENESS: Final = 15  # on the service's core; a GPU's engine would take little of it
 MAX_TICK_DELAY_MS: Final = 5.0
 MAX_TREES_MS: Final = 0.5
 MAX_BATCHED_TREES_US: Final = 60.0
@@ -100,11 +100,10 @@ def run(data: Path, model: Path | None, only: Sequence[str], threads: int) -> No
     if "load" in only:
         lines = [*corpus.train, *corpus.test]
         folders = {DEMO: DEMO_FOLDER} | ({model.name: model} if model else {})
-        gc.collect()
-        gc.freeze()  # the texts are the benchmark's; a gateway has no such heap to collect
         for name, folder in folders.items():
             with serving(folder, version.artefact) as served:
                 requests = cycle(generation_requests(lines, ANSWER_TOKENS))
+                search_seldom()  # as a gateway that has started
                 for offered, measured in _load(served, name, requests, report):
                     found.load.setdefault((name, offered), []).append(measured)
                     write()
@@ -131,7 +130,7 @@ def _load(
 ) -> Iterator[tuple[OfferedLoad, Measured[LoadRun]]]:
     client_core, process_core = cores()
     free = os.sched_getaffinity(0)
-    os.setpriority(os.PRIO_PROCESS, served.engine_pid, ENGINE_NICENESS)
+    take_idle_time_only(served.engine_pid)
     pin(served.engine_pid, {client_core})
     pin(served.predictor_pid, {process_core})
     pin(0, {client_core})

@@ -16,6 +16,7 @@ from litestar.types import ExceptionHandlersMap
 from msgspec import Struct
 
 from gateway.api.http_metrics import ERROR_CODE
+from gateway.api.rate_limits import LIMIT, standing_headers
 from gateway.api.validation import explain_validation, placed
 from gateway.errors import (
     ClientGone,
@@ -24,6 +25,7 @@ from gateway.errors import (
     GenerationFailed,
     HeadersTooLarge,
     InvalidRequest,
+    LimitReached,
     LmaasError,
     NotFound,
     OverLimit,
@@ -140,6 +142,8 @@ def handle_lmaas(request: Request[Any, Any, Any], error: LmaasError) -> Response
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.warning("request_failed", error=type(error).__name__, reason=error.message)
     headers = _retry_after(error.retry_after_s)
+    if isinstance(error, LimitReached):
+        headers |= {LIMIT: error.limit, **standing_headers(error.standings)}
     if not error.should_retry:
         headers["X-Should-Retry"] = "false"
     return _answer(request, status, error_body(error), headers)

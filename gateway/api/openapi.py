@@ -44,7 +44,7 @@ MEANING: Final[dict[int, str]] = {
     409: "The operation conflicts with the present state, or the request was cancelled.",
     413: "The body has too many bytes or JSON values.",
     415: "The body's Content-Type or Content-Encoding is not accepted.",
-    429: "The tenant's queue is full, or too many unknown keys are being looked up.",
+    429: "A limit or the tenant's queue bound is reached, or too many unknown keys are looked up.",
     431: "The headers are too large or too many.",
     500: "The gateway or the engine failed; the gateway has logged why.",
     503: "The gateway, its engine or its database cannot serve the request now.",

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import math
 import signal
 import socket
@@ -23,6 +22,7 @@ from gateway.app import build_app
 from gateway.cli.example import introduction
 from gateway.cli.start_report import StartReport
 from gateway.errors import StartupFailure
+from gateway.garbage import search_seldom
 from gateway.logs import set_up_logging
 from gateway.node import GatewayNode, running_node
 from gateway.served_model import ServedModel, served_model
@@ -119,14 +119,10 @@ async def _serve(
 
 
 def build_server(settings: Settings, node: GatewayNode) -> uvicorn.Server:
-    """The server of a running node. Objects that exist now are no longer searched for garbage.
-
-    They are 200,000 of libraries and routes, and to search them takes 0.1 s of every full search.
-    """
+    """The server of a running node. Objects that exist now are no longer searched for garbage."""
     metrics = HttpMetrics(node.service.scheduler.metrics.registry)
     app = build_app(node, metrics)
-    gc.collect()
-    gc.freeze()
+    search_seldom()
     return _Server(
         uvicorn.Config(
             app,

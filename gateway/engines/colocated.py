@@ -7,7 +7,6 @@ from contextlib import suppress
 from typing import Final
 from uuid import uuid4
 
-import httpx
 import msgspec
 import structlog
 
@@ -35,12 +34,15 @@ from engine.protocol import (
     Submitted,
     Unpin,
 )
+from gateway.engines.http_connection import HttpConnection, HttpResponse
 from gateway.engines.interface import EngineListener
 
 EVENT_TIMEOUT_S: Final = 5.0  # five missed heartbeats
 RETRY_DELAY_S: Final = 0.1
 SUBMIT_TIMEOUT_S: Final = 30.0
 SLOW_STEP_S: Final = 10.0  # a longer step is logged
+OK: Final = 200
+CLIENT_ERRORS: Final = range(400, 500)
 CONFLICT: Final = 409  # the engine has another epoch or another session
 
 log = structlog.get_logger()
@@ -133,21 +135,14 @@ class ColocatedEngine:
             self._pending.append(operation)
             self._wake.set()
 
-    def _client(self, read_s: float) -> httpx.AsyncClient:
-        return httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=self._socket),
-            base_url="http://engine",
-            timeout=httpx.Timeout(EVENT_TIMEOUT_S, read=read_s),
-        )
-
     async def _read(self) -> None:
         """Follow the engine until cancelled, through losses, restarts and unexpected errors."""
-        async with self._client(EVENT_TIMEOUT_S) as client:
+        async with HttpConnection(self._socket, EVENT_TIMEOUT_S) as connection:
             while True:
                 try:
-                    await self._follow(client)
-                except (httpx.HTTPError, msgspec.DecodeError) as error:
-                    if not await self._same_engine(client):
+                    await self._follow(connection)
+                except (OSError, msgspec.DecodeError) as error:
+                    if not await self._same_engine(connection):
                         self._mark_lost(error)
                 except _EngineChangedError as error:
                     self._mark_lost(error)
@@ -156,12 +151,12 @@ class ColocatedEngine:
                     self._mark_lost(error)
                 await asyncio.sleep(RETRY_DELAY_S)
 
-    async def _same_engine(self, client: httpx.AsyncClient) -> bool:
+    async def _same_engine(self, connection: HttpConnection) -> bool:
         """Whether the engine still answers after its stream broke, so the stream can continue."""
         if self._info is None:
             return False
-        with suppress(httpx.HTTPError, msgspec.DecodeError):
-            return (await self._fetch_info(client)).epoch == self._info.epoch
+        with suppress(OSError, msgspec.DecodeError):
+            return (await self._fetch_info(connection)).epoch == self._info.epoch
         return False
 
     def _mark_lost(self, error: Exception) -> None:
@@ -173,34 +168,34 @@ class ColocatedEngine:
         self._set_busy(0.0)
         self._listener.engine_lost()
 
-    async def _fetch_info(self, client: httpx.AsyncClient) -> EngineInfo:
-        response = await client.get("/info")
-        response.raise_for_status()
-        return _info_decoder.decode(response.content)
+    async def _fetch_info(self, connection: HttpConnection) -> EngineInfo:
+        response = await connection.request("GET", "/info")
+        content = await response.content()
+        _check(response)
+        return _info_decoder.decode(content)
 
-    async def _follow(self, client: httpx.AsyncClient) -> None:
+    async def _follow(self, connection: HttpConnection) -> None:
         fresh = self._info is None
-        info = self._info or await self._fetch_info(client)
+        info = self._info or await self._fetch_info(connection)
         if fresh:
             self._session, self._seen = uuid4().hex, 0
-        async with client.stream(
-            "GET", "/events", params={"session": self._session, "after": self._seen}
-        ) as response:
-            if response.status_code == CONFLICT:
-                raise _EngineChangedError("another session took the engine over")
-            response.raise_for_status()
-            events = _lines(response)
-            hello = _event_decoder.decode(await anext(events))
-            if not isinstance(hello, Hello) or hello.epoch != info.epoch:
-                raise _EngineChangedError("another engine answers")
-            if fresh:
-                self._seen = hello.number
-                self._info = info
-                self._listener.engine_ready(info)
-            elif hello.lost:
-                raise _EngineChangedError("events were lost")
-            async for line in events:
-                self._handle(_event_decoder.decode(line))
+        target = f"/events?session={self._session}&after={self._seen}"
+        response = await connection.request("GET", target)
+        if response.status == CONFLICT:
+            raise _EngineChangedError("another session took the engine over")
+        _check(response)
+        events = _lines(response)
+        hello = _event_decoder.decode(await anext(events))
+        if not isinstance(hello, Hello) or hello.epoch != info.epoch:
+            raise _EngineChangedError("another engine answers")
+        if fresh:
+            self._seen = hello.number
+            self._info = info
+            self._listener.engine_ready(info)
+        elif hello.lost:
+            raise _EngineChangedError("events were lost")
+        async for line in events:
+            self._handle(_event_decoder.decode(line))
 
     def _handle(self, event: Event) -> None:
         match event:
@@ -223,7 +218,7 @@ class ColocatedEngine:
 
     async def _send(self) -> None:
         """Post pending operations; those that arrive meanwhile go into the next submission."""
-        async with self._client(SUBMIT_TIMEOUT_S) as client:
+        async with HttpConnection(self._socket, SUBMIT_TIMEOUT_S) as connection:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
@@ -232,8 +227,8 @@ class ColocatedEngine:
                 operations, self._pending = self._pending, []
                 submission = Submission(self._session, self._info.epoch, operations)
                 try:
-                    await self._submit(client, submission)
-                except (httpx.HTTPError, msgspec.DecodeError) as error:
+                    await self._submit(connection, submission)
+                except (OSError, msgspec.DecodeError) as error:
                     log.warning("submission_failed", reason=repr(error))
                     await self._resubmit(submission)
 
@@ -247,42 +242,50 @@ class ColocatedEngine:
             self._pending = submission.operations + self._pending
             self._wake.set()
 
-    async def _submit(self, client: httpx.AsyncClient, submission: Submission) -> None:
-        response = await client.post("/submit", content=_encoder.encode(submission))
-        if response.status_code == CONFLICT:
+    async def _submit(self, connection: HttpConnection, submission: Submission) -> None:
+        response = await connection.request("POST", "/submit", _encoder.encode(submission))
+        content = await response.content()
+        if response.status == CONFLICT:
             return  # the event reader detects the change, and its new session submits again
-        if response.is_client_error:
-            await self._submit_one_by_one(client, submission, response)
+        if response.status in CLIENT_ERRORS:
+            await self._submit_one_by_one(connection, submission, response.status, content)
             return
-        response.raise_for_status()
-        refused = _submitted_decoder.decode(response.content).refused
+        _check(response)
+        refused = _submitted_decoder.decode(content).refused
         if refused:
             self._listener.engine_refused(refused)
 
     async def _submit_one_by_one(
-        self, client: httpx.AsyncClient, submission: Submission, response: httpx.Response
+        self, connection: HttpConnection, submission: Submission, status: int, reason: bytes
     ) -> None:
         """Submit the operations one by one, so that only the unreadable one fails."""
         if len(submission.operations) > 1:
             for operation in submission.operations:
                 await self._submit(
-                    client, msgspec.structs.replace(submission, operations=[operation])
+                    connection, msgspec.structs.replace(submission, operations=[operation])
                 )
             return
-        log.error("submission_refused", status=response.status_code, reason=response.text[:500])
+        text = reason.decode(errors="replace")
+        log.error("submission_refused", status=status, reason=text[:500])
         (operation,) = submission.operations
         if isinstance(operation, SubmitBatch):
             self._listener.engine_refused(
-                [Refused(sequence.id, response.text) for sequence in operation.sequences]
+                [Refused(sequence.id, text) for sequence in operation.sequences]
             )
 
 
-async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
-    """Complete lines of the body. RemoteProtocolError when the stream ends."""
+def _check(response: HttpResponse) -> None:
+    """ConnectionError if the engine did not do what it was asked."""
+    if response.status != OK:
+        raise ConnectionError(f"the engine answered with status {response.status}")
+
+
+async def _lines(response: HttpResponse) -> AsyncIterator[bytes]:
+    """Complete lines of the body. ConnectionError when the stream ends."""
     rest = b""
-    async for chunk in response.aiter_raw():
+    async for chunk in response.parts():
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
             if line:
                 yield line
-    raise httpx.RemoteProtocolError("the event stream ended")
+    raise ConnectionResetError("the event stream ended")

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
-from gateway.generation.request_state import Piece, RequestState
+from gateway.generation.request_state import RequestState
+from gateway.generation.text.growing_answer import Piece
 
 COALESCE_S: Final = 0.025  # between two writes to one client; the first token is sent at once
 

@@ -9,10 +9,10 @@ from typing import Final
 
 import structlog
 
-from engine.protocol import KvState, Mode, Sequence, SequenceId
+from engine.protocol import KvState, Sequence, SequenceId
 from gateway.errors import ContextLengthExceeded, LmaasError
 from gateway.generation.dispatch_sources import DispatchSources
-from gateway.generation.engine_session import EngineSession
+from gateway.generation.engine_session import EngineSession, mode_of
 from gateway.generation.insight.estimates import expected_remainders
 from gateway.generation.insight.shedding import shedding_error
 from gateway.generation.metrics import GatewayMetrics
@@ -347,8 +347,3 @@ class Dispatcher:
                 self._load.remove(request.id)
                 self._positions.withdraw(request.id)
             self._settlement.end(state, "cancelled", shedding_error(state, now_s))
-
-
-def mode_of(policy: Policy) -> Mode:
-    """The engine's batching mode under this policy."""
-    return "lockstep" if policy.lockstep else "continuous"

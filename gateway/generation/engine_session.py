@@ -9,6 +9,7 @@ import structlog
 
 from engine.protocol import EngineInfo, KvState, Mode, Pin, Sequence, SequenceId, Step
 from gateway.engines.interface import EngineClient
+from gateway.scheduling.policy import Policy
 
 log = structlog.get_logger()
 
@@ -139,3 +140,8 @@ class EngineSession:
     def preempt(self, ids: Many[SequenceId]) -> None:
         """Preempt these sequences before the engine's next step."""
         self._engine.preempt(ids)
+
+
+def mode_of(policy: Policy) -> Mode:
+    """The engine's batching mode under this policy."""
+    return "lockstep" if policy.lockstep else "continuous"

@@ -1,6 +1,7 @@
 """A checked generation request, and the parts of it that the length predictor reads."""
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Final, Literal, TypeAlias
 from uuid import UUID
 
@@ -33,6 +34,16 @@ class RecordKey(Struct, frozen=True):
     arrived_at: datetime
 
 
+class Ceiling(Struct, frozen=True):
+    """What a client does not want exceeded at the predicted 90 % quantile; None: any.
+
+    `answer_tokens` are of each answer, `cost` is of the whole request.
+    """
+
+    answer_tokens: int | None = None
+    cost: Decimal | None = None
+
+
 class GenerationRequest(Struct, frozen=True, kw_only=True):
     """A checked request for `choices` answers to a conversation or to a raw prompt.
 
@@ -56,6 +67,7 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     service_tier: ServiceTier = "default"
     deadline_s: float | None = None
     max_queue_s: float | None = None
+    ceiling: Ceiling | None = None
     lane: Lane = "interactive"
     prefix: SharedPrefix | None = None
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence as Many
 from datetime import datetime
 from math import ceil
-from typing import Final, Literal
+from typing import Literal
 from uuid import UUID
 
 from msgspec import Struct
@@ -15,28 +15,16 @@ from engine.protocol import Sequence, TokenLogprobs
 from gateway.errors import ContextLengthExceeded, LmaasError
 from gateway.generation.queue.position import QueuePosition
 from gateway.generation.request import GenerationRequest, answer_limit
-from gateway.generation.text.detokenizer import AnswerText
-from gateway.generation.text.incremental_decoder import MAX_HELD_TOKENS, AnswerDecoder
-from gateway.generation.text.logprobs import LogprobDecoder, ScoredToken
+from gateway.generation.text.growing_answer import GrowingAnswer, Piece
+from gateway.generation.text.incremental_decoder import AnswerDecoder
 from gateway.generation.text.token_bytes import Speller
+from gateway.limits.limit import Limit
+from gateway.limits.request_hold import RequestHold
 from gateway.prediction.messages import Prediction
 from gateway.prediction.serving.open_prediction import OpenPrediction
 from gateway.scheduling.dispatch import Dispatch
 from gateway.scheduling.requests import Lane, QueuedRequest, RunningSequence, SharedPrefix
 from models.base import new_id
-
-TEXT_PART: Final = 256  # tokens of a piece; decoding one takes about 10 µs
-SCORED_PART: Final = 16  # tokens of a piece with log probabilities: each has up to 20 candidates
-
-
-class Piece(Struct, frozen=True):
-    """New text of an answer, and its tokens with log probabilities if requested."""
-
-    text: str
-    scored: list[ScoredToken] = []
-
-    def __bool__(self) -> bool:
-        return bool(self.text or self.scored)
 
 
 class SchedulingTrace(Struct, frozen=True, kw_only=True):
@@ -95,6 +83,7 @@ class RequestState:
         choice: int = 0,
         first_id: UUID | None = None,
         grew: asyncio.Event | None = None,
+        hold: RequestHold | None = None,
     ) -> None:
         self.id = request_id
         self.request = request
@@ -108,11 +97,13 @@ class RequestState:
         self.arrived_at = arrived_at
         self.arrived_s = arrived_s
 
-        self.tokens: list[int] = []
-        self.logprobs: list[TokenLogprobs] = []  # one per token if requested
-        self.text = AnswerText(decoder, request.stops, placed=request.sampling.logprobs is not None)
-        self._logprob_decoder = LogprobDecoder(speller)
-        self._scored = 0
+        scored = request.sampling.logprobs is not None
+        self.answer = GrowingAnswer(decoder, speller, request.stops, scored=scored)
+        self.tokens = self.answer.tokens
+        self.hold = hold  # shared with the request's other choices
+        # Tokens of the answer that its limits cover so far; None if no limit concerns it.
+        self.covered_tokens = hold.answer_tokens if hold is not None and hold.bounded else None
+        self.ended_by: Limit | None = None  # the budget that ended the answer
         self.finish_reason: str | None = None
         self.error: LmaasError | None = None
 
@@ -140,6 +131,12 @@ class RequestState:
     def done(self) -> bool:
         """Whether the choice has ended."""
         return self.finish_reason is not None
+
+    @property
+    def limited_by(self) -> str | None:
+        """The level and kind of the limit that ended the answer; None if none did."""
+        limit = self.ended_by
+        return None if limit is None else f"{limit.level} {limit.kind}"
 
     @property
     def tenant(self) -> str:
@@ -220,7 +217,8 @@ class RequestState:
             max_tokens=self.max_tokens,
             arrived_s=self.arrived_s,
             share=request.caller.share,
-            urgency=request.urgency,
+            urgency=request.urgency * (self.hold.waiting_weight if self.hold else 1.0),
+            surcharge=self.hold.surcharge if self.hold else 1.0,
             deadline_s=None if started else self._deadline(request.deadline_s),
             start_by_s=None if started else self._deadline(request.max_queue_s),
             generated=len(self.tokens),
@@ -300,47 +298,17 @@ class RequestState:
         self.suspended = False
         if self.first_token_s is None:
             self.first_token_s = now_s
-        taken, stopped = self.text.grow(tokens)
-        self.tokens.extend(tokens[:taken])
-        self.logprobs.extend(logprobs[:taken])
+        stopped = self.answer.grow(tokens, logprobs)
         self._grew.set()
         return stopped
 
     def read(self, *, ended: bool) -> Piece:
         """The text and tokens since the last call; with `ended` all that is left."""
-        parts = list(self.read_parts(ended=ended))
-        return Piece(
-            "".join(part.text for part in parts), [t for part in parts for t in part.scored]
-        )
+        return self.answer.read(ended=ended)
 
     def read_parts(self, *, ended: bool) -> Iterator[Piece]:
-        """What `read` returns, in parts of limited size that are decoded as they are taken.
-
-        A slow reader's backlog may be a whole answer.
-        """
-        if self.request.sampling.logprobs is not None:
-            yield from self._read_scored(ended=ended)
-            return
-        yield Piece(self.text.read(ended=ended, most=TEXT_PART))
-        while self.text.unread:
-            yield Piece(self.text.read(ended=ended, most=TEXT_PART))
-
-    def _read_scored(self, *, ended: bool) -> Iterator[Piece]:
-        before = self.text.shown
-        text = self.text.read(ended=ended)
-        starts = self.text.starts(self._scored, ended=ended)
-        if not starts:
-            yield Piece(text)
-        first, self._scored = self._scored, self._scored + len(starts)
-        taken = begin = 0
-        while begin < len(starts):
-            part = starts[begin : _part_end(starts, begin)]
-            following = starts[begin + len(part) : begin + len(part) + 1]
-            end = max(taken, following[0] - before) if following else len(text)
-            span = slice(first + begin, first + begin + len(part))
-            scored = self._logprob_decoder.decode(self.tokens[span], self.logprobs[span], part)
-            yield Piece(text[taken:end], list(scored))
-            taken, begin = end, begin + len(part)
+        """What `read` returns, in parts of limited size that are decoded as they are taken."""
+        return self.answer.read_parts(ended=ended)
 
     def end(self, reason: str, now_s: float, error: LmaasError | None = None) -> None:
         """End the choice with a finish reason."""
@@ -359,11 +327,3 @@ class RequestState:
         """Wait until the choice has ended."""
         while not self.done:
             await self.wait_for_growth()
-
-
-def _part_end(starts: Many[int], begin: int) -> int:
-    """Where a part of an answer's tokens ends: behind the last token of a character."""
-    end = min(begin + SCORED_PART, len(starts))
-    while end < min(len(starts), begin + MAX_HELD_TOKENS) and starts[end] == starts[end - 1]:
-        end += 1
-    return end

@@ -10,9 +10,10 @@ import structlog
 from gateway.engines.interface import EngineClient
 from gateway.errors import InvalidRequest, LmaasError, RequestCancelled, shortened
 from gateway.generation.dispatch_sources import DispatchSources
-from gateway.generation.dispatcher import Dispatcher, mode_of
+from gateway.generation.dispatcher import Dispatcher
 from gateway.generation.engine_events import MAX_OUTAGE_S, EngineEvents
-from gateway.generation.engine_session import EngineSession
+from gateway.generation.engine_session import EngineSession, mode_of
+from gateway.generation.holds.holds import Holds
 from gateway.generation.insight.explanation import Explanation, explain_ended, explain_held
 from gateway.generation.insight.queue_view import QueuePage, read_queue
 from gateway.generation.insight.step_cost import StepCostLearner
@@ -22,11 +23,13 @@ from gateway.generation.preemption import PreemptionOrder
 from gateway.generation.queue.load import QueueBounds, QueueLoad
 from gateway.generation.queue.position import QueuePositions
 from gateway.generation.recording import Origin, record_of
+from gateway.generation.request import GenerationRequest
 from gateway.generation.request_state import RequestState
 from gateway.generation.request_table import RequestTable
 from gateway.generation.settlement import Learner, RecordStore, Settlement
 from gateway.history.engine_costs import MeasuredEngine
 from gateway.history.requests import RequestHistory, no_request
+from gateway.limits.request_hold import RequestHold
 from gateway.prediction.messages import Prediction
 from gateway.scheduling.control_loop import ControlLoop, Fallback
 from gateway.scheduling.policy import POLICY_NAMES, Options, Policy, PolicyName, build_policy
@@ -39,8 +42,8 @@ class Scheduler:
     """Schedules requests from their arrival in the queue to their settlement.
 
     `engine` is the engine session, `table` holds the requests that have not ended, `load` bounds
-    what is queued, `pins` are the prefixes of jobs' groups, `sources` which predictions starts went
-    by.
+    what is queued, `holds` keeps limits on use, `pins` are the prefixes of jobs' groups, `sources`
+    which predictions starts went by.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Scheduler:
         options: Options,
         tau_floor: float,
         bounds: QueueBounds | None = None,
+        holds: Holds | None = None,
         outage_s: float = MAX_OUTAGE_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -62,6 +66,7 @@ class Scheduler:
         self.metrics = GatewayMetrics()
         self.table = RequestTable()
         self.load = QueueLoad(bounds or QueueBounds())
+        self.holds = holds or Holds()
         self._origin = Origin(model, new_id())
         self._step_cost = StepCostLearner()
         self._clock = clock
@@ -69,7 +74,7 @@ class Scheduler:
         self._client = engine
         self._loop = loop = ControlLoop(self._policy(policy))
         self.engine = EngineSession(engine, mode_of(loop.policy), clock())
-        positions = QueuePositions()
+        self._positions = positions = QueuePositions()
         self.sources = DispatchSources(learner)
         self.metrics.count_predictions(self.sources.counts)
         self.pins = PrefixPins(loop, self.engine, self.metrics)
@@ -77,6 +82,7 @@ class Scheduler:
             loop,
             positions,
             self.pins,
+            self.holds,
             self.metrics,
             history,
             learner,
@@ -106,6 +112,7 @@ class Scheduler:
             settlement,
             preemption,
             self.pins,
+            self.holds,
             self.load,
             self._dispatcher,
             self.metrics,
@@ -122,8 +129,27 @@ class Scheduler:
         """Add a request to the queue."""
         self._dispatcher.enqueue(state)
 
+    async def hold(
+        self,
+        request: GenerationRequest,
+        prompt_tokens: int,
+        max_tokens: int,
+        prediction: Prediction,
+    ) -> RequestHold:
+        """Hold what a request that arrives may use of its limits. LimitReached, DatabaseLost."""
+        kv = self.engine.served.kv
+        return await self.holds.admit(
+            request,
+            prompt_tokens,
+            max_tokens,
+            prediction,
+            lasts_s=self._positions.expected_s(prediction.median),
+            pool=kv.pages * kv.page_tokens,
+        )
+
     def revise(self, state: RequestState, prediction: Prediction) -> None:
         """Take up another prediction of a request's length. Does nothing if it has ended."""
+        self.holds.revise(state, prediction)
         self._dispatcher.revise(state, prediction)
 
     def cancel(self, state: RequestState, error: LmaasError | None = None) -> None:

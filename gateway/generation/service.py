@@ -14,16 +14,18 @@ from gateway.errors import (
     ContextLengthExceeded,
     EngineLost,
     InvalidRequest,
+    LimitReached,
     ModelNotFound,
     ShuttingDown,
     shortened,
 )
 from gateway.generation.engine_events import MAX_OUTAGE_S
-from gateway.generation.request import GenerationRequest, RecordKey, answer_limit
+from gateway.generation.request import Ceiling, GenerationRequest, RecordKey, answer_limit
 from gateway.generation.request_state import RequestState, predicted_tokens
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.generation.text.workers import TextWorkers
+from gateway.limits.request_hold import RequestHold
 from gateway.prediction.messages import Prediction, PredictionRequest
 from gateway.prediction.serving.drift import DriftMonitor
 from gateway.prediction.serving.open_prediction import OpenPrediction
@@ -146,7 +148,8 @@ class GenerationService:
         of texts.
 
         ContextLengthExceeded or InvalidRequest if it can never run, Unavailable if not now or not
-        by its deadline, TenantQueueFull or QueueFull if too much is queued or waits to be encoded.
+        by its deadline, TenantQueueFull or QueueFull if too much is queued or waits to be encoded,
+        LimitReached if a hard limit refuses it, CeilingExceeded if its own bounds do.
         """
         arrived_at, arrived_s = datetime.now(UTC), time.monotonic()
         if self._stopping:
@@ -162,21 +165,64 @@ class GenerationService:
         )
         tokens = predicted_tokens(prepared.prompt, prepared.prediction)
         load.check(tenant, request.choices, request.choices * tokens)
-        states = self._enqueue(request, prepared, RecordKey(new_id(), arrived_at), arrived_s)
+        if request.ceiling is not None:
+            await self._check_ceiling(request, request.ceiling, prepared)
+        hold = await self._hold(request, prepared)
+        self._check_running(hold)
+        key = RecordKey(new_id(), arrived_at)
+        states = self._enqueue(request, prepared, key, arrived_s, hold)
         if request.deadline_s is not None:
             await self._raise_if_shed(states, opened)
         return states
 
-    def start_line(
+    async def start_line(
         self, request: GenerationRequest, prepared: PreparedRequest, key: RecordKey
     ) -> list[RequestState]:
-        """Queue a prepared line of a batch job, whose runner bounds what is queued. ShuttingDown.
+        """Queue a prepared line of a batch job, whose runner bounds what is queued.
+
+        ShuttingDown, DatabaseLost; LimitReached if a hard limit refuses it now.
 
         History has its first choice under `key`, others under ids that follow from it.
         """
         if self._stopping:
             raise ShuttingDown("the gateway is stopping; try again in a moment")
-        return self._enqueue(request, prepared, key, time.monotonic())
+        hold = await self._take(request, prepared)
+        self._check_running(hold)
+        return self._enqueue(request, prepared, key, time.monotonic(), hold)
+
+    def _check_running(self, hold: RequestHold) -> None:
+        """ShuttingDown, and the hold is given up, if the gateway stops."""
+        if self._stopping:
+            self.scheduler.holds.release(hold)
+            raise ShuttingDown("the gateway is stopping; try again in a moment")
+
+    async def _check_ceiling(
+        self, request: GenerationRequest, ceiling: Ceiling, prepared: PreparedRequest
+    ) -> None:
+        """CeilingExceeded by the model's prediction, or history's if the model's comes too late."""
+        if prepared.opened.awaits_model:
+            await self._predictor.await_model(prepared.opened)
+        self.scheduler.holds.check_ceiling(
+            request, ceiling, len(prepared.prompt), prepared.max_tokens, prepared.prediction
+        )
+
+    async def _hold(self, request: GenerationRequest, prepared: PreparedRequest) -> RequestHold:
+        """Hold what the request may use of its limits. LimitReached.
+
+        While the model's prediction is due, history's alone refuses nothing.
+        """
+        try:
+            return await self._take(request, prepared)
+        except LimitReached:
+            if not prepared.opened.awaits_model:
+                raise
+        await self._predictor.await_model(prepared.opened)
+        return await self._take(request, prepared)
+
+    async def _take(self, request: GenerationRequest, prepared: PreparedRequest) -> RequestHold:
+        return await self.scheduler.hold(
+            request, len(prepared.prompt), prepared.max_tokens, prepared.prediction
+        )
 
     def _enqueue(
         self,
@@ -184,9 +230,28 @@ class GenerationService:
         prepared: PreparedRequest,
         key: RecordKey,
         arrived_s: float,
+        hold: RequestHold,
+    ) -> list[RequestState]:
+        try:
+            states = self._states(request, prepared, key, arrived_s, hold)
+        except BaseException:
+            self.scheduler.holds.release(hold)
+            raise
+        for state in states:
+            self.scheduler.enqueue(state)
+        prepared.opened.follow(partial(self._revise, states))
+        return states
+
+    def _states(
+        self,
+        request: GenerationRequest,
+        prepared: PreparedRequest,
+        key: RecordKey,
+        arrived_s: float,
+        hold: RequestHold,
     ) -> list[RequestState]:
         grew = asyncio.Event()
-        states = [
+        return [
             RequestState(
                 request_id=key.id if choice == 0 else _choice_id(request, key, choice),
                 request=request,
@@ -202,13 +267,10 @@ class GenerationService:
                 arrived_at=key.arrived_at,
                 arrived_s=arrived_s,
                 grew=grew,
+                hold=hold,
             )
             for choice in range(request.choices)
         ]
-        for state in states:
-            self.scheduler.enqueue(state)
-        prepared.opened.follow(partial(self._revise, states))
-        return states
 
     def _revise(self, states: list[RequestState], prediction: Prediction) -> None:
         """The model has predicted the length of these answers, or predicted it again."""

@@ -7,6 +7,7 @@ import structlog
 
 from gateway.errors import LmaasError, OverLimit, Unavailable
 from gateway.generation.dispatch_sources import Predictor
+from gateway.generation.holds.holds import Holds
 from gateway.generation.metrics import GatewayMetrics
 from gateway.generation.pins import PrefixPins
 from gateway.generation.queue.position import QueuePositions
@@ -50,6 +51,7 @@ class Settlement:
         loop: ControlLoop,
         positions: QueuePositions,
         pins: PrefixPins,
+        holds: Holds,
         metrics: GatewayMetrics,
         history: RecordStore,
         learner: Learner,
@@ -60,6 +62,7 @@ class Settlement:
         self._loop = loop
         self._positions = positions
         self._pins = pins
+        self._holds = holds
         self._metrics = metrics
         self._history = history
         self._learner = learner
@@ -78,7 +81,9 @@ class Settlement:
         self._pins.ended(state)
         state.end(reason, now_s, error)
         self._metrics.ended(state, self._loop.steps - state.queued_step)
-        if state.lane == "batch" and _runs_again(reason, error):
+        runs_again = state.lane == "batch" and _runs_again(reason, error)
+        self._holds.end(state, counts=not runs_again)
+        if runs_again:
             return
         try:
             self._keep(state)

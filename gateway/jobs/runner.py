@@ -3,21 +3,23 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Final, Protocol
+from uuid import UUID
 
 import structlog
 from msgspec import Struct
 from sqlalchemy.exc import SQLAlchemyError
 
-from gateway.errors import GenerationFailed, LmaasError, OverLimit, Unavailable
+from gateway.errors import GenerationFailed, LimitReached, LmaasError, OverLimit, Unavailable
 from gateway.event_wait import wait_for_event
 from gateway.generation.request import GenerationRequest, RecordKey
 from gateway.generation.request_state import RequestState
 from gateway.generation.service import GenerationService, PreparedRequest
 from gateway.jobs.line_bound import CHUNK, MAX_LINES, LineBound, worth_claiming
+from gateway.jobs.paused_apps import PausedApps
 
 TOGETHER: Final = 8  # lines whose texts are processed at a time
 POLL_S: Final = 2.0  # for lines that another gateway made or gave back
@@ -64,8 +66,11 @@ class LineSource(Protocol):
     is repeated then.
     """
 
-    async def claim(self, count: int) -> Sequence[JobLine]:
-        """Up to `count` lines, claimed for this gateway; none if nothing waits."""
+    async def claim(self, count: int, without: Collection[UUID] = ()) -> Sequence[JobLine]:
+        """Up to `count` lines, claimed for this gateway; none if nothing waits.
+
+        Lines of the apps `without` are left out.
+        """
 
     async def finished(self, outcomes: Sequence[LineOutcome]) -> None:
         """Write outcomes, all or none, in the transaction that marks their lines done.
@@ -111,6 +116,7 @@ class JobRunner:
         self._held: dict[JobLine, _Held] = {}
         self._outcomes: deque[tuple[_Held, LineOutcome]] = deque()
         self._bound = LineBound()
+        self._paused = PausedApps()
         self._claiming = True
         self._woken = asyncio.Event()
         self._reported = asyncio.Event()
@@ -216,7 +222,7 @@ class JobRunner:
             return False
         if not worth_claiming(room, len(self._claimed), len(self._held)):
             return False
-        lines = await self._source.claim(room)
+        lines = await self._source.claim(room, self._paused.now())
         self._claimed.extend(lines)
         if not lines:
             self._service.scheduler.pins.keep(None)
@@ -240,12 +246,34 @@ class JobRunner:
                     log.error("batch_line_failed", request=str(line.key.id), exc_info=prepared)
                     error = GenerationFailed("the gateway failed to prepare the line")
                     self._report(_Held(line, [], 0.0), LineOutcome(line, error=error))
-                else:
-                    self._queue(line, prepared)
+                elif not await self._queued(line, prepared):
+                    continue
                 self._claimed.popleft()
 
-    def _queue(self, line: JobLine, prepared: PreparedRequest) -> None:
-        states = self._service.start_line(line.request, prepared, line.key)
+    async def _queued(self, line: JobLine, prepared: PreparedRequest) -> bool:
+        """Queue a line; False if it is no longer the first of the claimed.
+
+        If a limit refuses it, it waits again, with all of its app.
+        """
+        try:
+            await self._queue(line, prepared)
+        except LimitReached as refused:
+            app = line.request.caller.app_id
+            self._paused.pause(app, refused.retry_after_s or 0.0)
+            waiting = [each for each in self._claimed if each.request.caller.app_id == app]
+            await self._source.release(waiting)
+            for each in waiting:
+                with suppress(ValueError):  # it was dropped meanwhile
+                    self._claimed.remove(each)
+            log.info("batch_lines_over_limit", app=str(app), limit=refused.limit)
+        return bool(self._claimed) and self._claimed[0] is line
+
+    async def _queue(self, line: JobLine, prepared: PreparedRequest) -> None:
+        states = await self._service.start_line(line.request, prepared, line.key)
+        if line not in self._claimed:  # it was dropped meanwhile
+            for state in states:
+                self._service.cancel(state)
+            return
         self._service.scheduler.pins.keep(states[0])
         needed = sum(_needed_tokens(state) for state in states)
         held = self._held[line] = _Held(line, states, needed)

@@ -29,6 +29,9 @@ class Account(Protocol):
     def room(self, now_s: float) -> int:
         """How much more may be held now; negative beyond the limit."""
 
+    def left(self, now_s: float) -> int:
+        """How much the limit leaves, if more can be had than may be held at once."""
+
     def wait_s(self, amount: int, now_s: float) -> float:
         """The expected seconds until `amount` may be held: 0 now, infinite never."""
 
@@ -41,9 +44,8 @@ class Account(Protocol):
     def settle(self, name: Hashable, used: int, now_s: float) -> None:
         """Replace a hold by what was used."""
 
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is held."""
+    def is_idle(self, now_s: float) -> bool:
+        """Whether nothing is held and nothing is remembered."""
 
 
 class _Holds:
@@ -98,14 +100,17 @@ class AtOnce:
         self.limit = limit
         self._holds = _Holds()
 
-    @property
-    def idle(self) -> bool:
+    def is_idle(self, now_s: float) -> bool:  # noqa: ARG002
         """Whether nothing is held."""
         return not self._holds
 
     def room(self, now_s: float) -> int:  # noqa: ARG002
         """How much more may be held now."""
         return self.limit.amount - self._holds.total
+
+    def left(self, now_s: float) -> int:
+        """How much more may be held now."""
+        return self.room(now_s)
 
     def wait_s(self, amount: int, now_s: float) -> float:
         """The expected seconds until earlier requests have ended that hold enough."""
@@ -141,14 +146,17 @@ class Rate:
         self._level = float(limit.amount)
         self._filled_s: float | None = None
 
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is held, and the bucket was full."""
-        return not self._holds and self._level >= self.limit.amount
+    def is_idle(self, now_s: float) -> bool:
+        """Whether nothing is held, and the bucket is full."""
+        return not self._holds and self._fill(now_s) >= self.limit.amount
 
     def room(self, now_s: float) -> int:
         """How much is in the bucket."""
         return int(self._fill(now_s) // 1)
+
+    def left(self, now_s: float) -> int:
+        """How much is in the bucket."""
+        return self.room(now_s)
 
     def wait_s(self, amount: int, now_s: float) -> float:
         """The seconds until the bucket has this much."""
@@ -198,15 +206,19 @@ class Budget:
         """What open holds of this period hold."""
         return self._holds.total
 
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is held and nothing was used."""
+    def is_idle(self, now_s: float) -> bool:
+        """Whether nothing is held and nothing was used in this period."""
+        self._turn(now_s)
         return not self._holds and not self.used
 
     def room(self, now_s: float) -> int:
         """What is left of the period's amount."""
         self._turn(now_s)
         return self.limit.amount - self.used - self._holds.total
+
+    def left(self, now_s: float) -> int:
+        """What is left of the period's amount."""
+        return self.room(now_s)
 
     def wait_s(self, amount: int, now_s: float) -> float:
         """The expected seconds until holds end that hold more than is used, or until the period."""
@@ -240,6 +252,10 @@ class Budget:
             self.used = 0
             self._holds.clear()
             self._ends_s = period_end_s(self.limit, now_s)
+            self._new_period()
+
+    def _new_period(self) -> None:
+        """What a subclass does when a period begins."""
 
 
 def open_account(limit: Limit) -> Account:

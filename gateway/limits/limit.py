@@ -1,18 +1,54 @@
 """What a limit is: a bound on how much one subject may use."""
 
 from collections.abc import Iterator, Mapping
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 from uuid import UUID
 
 from msgspec import Struct
 
 Level: TypeAlias = Literal["node", "tenant", "app", "key", "user"]
-Quantity: TypeAlias = Literal["requests", "tokens", "cost", "kv_tokens"]
+Quantity: TypeAlias = Literal["requests", "tokens", "cost", "kv_share"]
 Period: TypeAlias = Literal["at_once", "minute", "day", "month"]
-Mode: TypeAlias = Literal["hard", "soft", "warn"]
+Effect: TypeAlias = Literal["hard", "soft", "warn"]
+Kind: TypeAlias = Literal[
+    "requests_per_minute",
+    "tokens_per_minute",
+    "concurrent_requests",
+    "kv_share",
+    "tokens_per_day",
+    "tokens_per_month",
+    "cost_per_day",
+    "cost_per_month",
+]
 
 Amounts: TypeAlias = Mapping[Quantity, int]
-"""Whole amounts by quantity. Cost is in billionths of the currency unit; what is absent is 0."""
+"""Whole amounts by quantity; what is absent is 0.
+
+Cost is in billionths of the currency unit, a share of KV memory in billionths of the memory.
+"""
+
+BILLIONTHS: Final = 1_000_000_000
+UNITS: Final[dict[Quantity, int]] = {
+    "requests": 1,
+    "tokens": 1,
+    "cost": BILLIONTHS,
+    "kv_share": BILLIONTHS,
+}
+"""What an amount of 1 of each quantity, as people write it, is in whole amounts."""
+
+BOUNDED: Final[dict[Kind, tuple[Quantity, Period]]] = {
+    "requests_per_minute": ("requests", "minute"),
+    "tokens_per_minute": ("tokens", "minute"),
+    "concurrent_requests": ("requests", "at_once"),
+    "kv_share": ("kv_share", "at_once"),
+    "tokens_per_day": ("tokens", "day"),
+    "tokens_per_month": ("tokens", "month"),
+    "cost_per_day": ("cost", "day"),
+    "cost_per_month": ("cost", "month"),
+}
+"""What each kind of limit bounds, in which period."""
+
+KINDS: Final = {bounded: kind for kind, bounded in BOUNDED.items()}
 
 
 class Limit(Struct, frozen=True, kw_only=True):
@@ -32,7 +68,25 @@ class Limit(Struct, frozen=True, kw_only=True):
     quantity: Quantity
     period: Period
     amount: int
-    mode: Mode = "hard"
+    effect: Effect = "hard"
+
+    @property
+    def kind(self) -> str:
+        """The name of what it bounds, such as `tokens_per_day`."""
+        return KINDS.get((self.quantity, self.period), f"{self.quantity}_per_{self.period}")
+
+    @property
+    def is_budget(self) -> bool:
+        """Whether it bounds a calendar period: then answers do not go on beyond it."""
+        return self.period in {"day", "month"}
+
+
+class Standing(Struct, frozen=True):
+    """How a limit stands: its amount, what is left, and the seconds until more is."""
+
+    limit: int
+    remaining: int
+    reset_s: float
 
 
 class Subjects(Struct, frozen=True, kw_only=True):

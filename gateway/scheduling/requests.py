@@ -28,7 +28,8 @@ class QueuedRequest(Struct, frozen=True):
     """A request that waits. All times are on the clock that dispatch is called with.
 
     `share` is its tenant's weight among tenants. `urgency` is its service tier's weight: a second
-    of waiting counts `urgency` times, and so does a token charged to its tenant. `deadline_s` is
+    of waiting counts `urgency` times, and so does a token charged to its tenant, `surcharge` times
+    that for one beyond a soft limit. `deadline_s` is
     when the whole answer is due, `start_by_s` when the request must have started. `generated`
     tokens were written before its lock-step batch ran out of memory and it was queued again.
     `prefix` is the prefix of its group in a batch job, part of its prompt. `provisional` quantiles
@@ -49,11 +50,17 @@ class QueuedRequest(Struct, frozen=True):
     lane: Lane = "interactive"
     prefix: SharedPrefix | None = None
     provisional: bool = False
+    surcharge: float = 1.0
 
     @property
     def median(self) -> float:
         """The predicted median G': used for wasted memory access and serving time."""
         return self.quantiles[MEDIAN]
+
+    @property
+    def charge_weight(self) -> float:
+        """How many times a token is charged to its tenant's counter."""
+        return self.urgency * self.surcharge / self.share
 
     @property
     def p90(self) -> float:

@@ -44,7 +44,8 @@ class Authenticator:
     Cached keys are accepted while the database is away or hangs, however long that lasts; keys
     that are not in the cache get DatabaseLost after `key_lookup_s` seconds. A key is refused from
     its expiry on; a key revoked through this gateway at once, and a key revoked elsewhere once
-    `follow_changes` is called: at once too, unless the database is away.
+    `follow_changes` is called: at once too, unless the database is away. Without that, it is
+    refused within `cache_s`.
     """
 
     def __init__(
@@ -52,18 +53,18 @@ class Authenticator:
         sessions: Sessions,
         *,
         key_lookup_s: float = UNKNOWN_KEY_WAIT_S,
-        used: Callable[[UUID], None] = lambda _: None,
+        cache_s: float = CACHE_S,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = _now,
+        used: Callable[[UUID], None] = lambda _: None,
     ) -> None:
-        """`clock` times the cache, `now` the expiry of keys; `used` is called with each key that
-        is admitted.
-        """
-        self._used = used
+        """`clock` times the cache, `now` the expiry of keys; `used` gets each accepted key's id."""
         self._lookup = CallerLookup(sessions, self._remember)
         self._key_lookup_s = key_lookup_s
+        self._cache_s = cache_s
         self._clock = clock
         self._now = now
+        self._used = used
         self._cached: OrderedDict[bytes, _CachedCaller] = OrderedDict()
         self._refused_until_s: OrderedDict[bytes, float] = OrderedDict()
         self._revoked: set[UUID] = set()
@@ -71,12 +72,11 @@ class Authenticator:
 
     async def authenticate(self, secret: str) -> Caller:
         """The caller of a valid key. Unauthenticated; DatabaseLost for a key not in the cache."""
-        caller = await self._find(secret)
+        caller = await self._find(digest(secret))
         self._used(caller.api_key_id)
         return caller
 
-    async def _find(self, secret: str) -> Caller:
-        key = digest(secret)
+    async def _find(self, key: bytes) -> Caller:
         now = self._clock()
         cached = self._cached.get(key)
         if cached is not None and self._expired(cached.caller):
@@ -155,7 +155,7 @@ class Authenticator:
             _trim(self._refused_until_s)
             return
         self._refused_until_s.pop(key, None)
-        self._cached[key] = _CachedCaller(caller, self._clock() + CACHE_S)
+        self._cached[key] = _CachedCaller(caller, self._clock() + self._cache_s)
         self._cached.move_to_end(key)
         _trim(self._cached)
 

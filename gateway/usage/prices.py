@@ -11,6 +11,7 @@ from sqlalchemy import DateTime, Select, func, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import Sessions, transaction
+from gateway.database.notify import LIMITS, React, notify, unchanged
 from gateway.errors import Conflict, InvalidRequest, NotFound
 from gateway.history.audit import note
 from models import Price
@@ -39,10 +40,12 @@ class Prices:
     """Sets, ends and lists prices.
 
     A record gets its price when it is inserted, so prices begin and end in the present or later.
+    `changed` is called once a change is committed; gateways are notified of it as of limits.
     """
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Sessions, changed: React = unchanged) -> None:
         self._sessions = sessions
+        self._changed = changed
 
     async def set(self, new: NewPrice, *, by: str) -> Price:
         """The new price; the one it follows ends where it begins.
@@ -80,6 +83,8 @@ class Prices:
             session.add(price)
             await session.flush()
             note(session, by, "price.set", price.model, after=_shown(price))
+            await notify(session, LIMITS)
+        await self._changed()
         return price
 
     async def end(self, price_id: UUID, *, by: str) -> Price:
@@ -99,6 +104,8 @@ class Prices:
             else:
                 return price
             note(session, by, "price.ended", price.model, before=_shown(price))
+            await notify(session, LIMITS)
+        await self._changed()
         return price
 
     async def list(

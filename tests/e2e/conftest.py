@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,7 @@ from gateway.database.embedded import EmbeddedPostgres
 from models import RequestRecord
 from tests.conftest import PATIENCE_S
 
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # clients of http://: no certificates are read
 READY = re.compile(r"ready on (http://\S+)")
 API_KEY = "sk-lmaas-tests-of-the-whole"
 ADMIN_KEY = "sk-lmaas-tests-of-the-admin"
@@ -107,7 +109,11 @@ class Served:
 
     def client(self, key: str = API_KEY) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(
-            base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=PATIENCE_S
+            base_url=f"{self.url}/v1",
+            api_key=key,
+            max_retries=0,
+            timeout=PATIENCE_S,
+            http_client=openai.DefaultAsyncHttpxClient(verify=NO_TLS, timeout=PATIENCE_S),
         )
 
     def admin(self) -> httpx.AsyncClient:
@@ -117,16 +123,20 @@ class Served:
         return self._bearing(API_KEY, **options)
 
     def _bearing(self, key: str, **options: Any) -> httpx.AsyncClient:
-        bearer = {"Authorization": f"Bearer {key}"}
-        return httpx.AsyncClient(base_url=self.url, headers=bearer, timeout=PATIENCE_S, **options)
+        return self.stranger(headers={"Authorization": f"Bearer {key}"}, **options)
+
+    def stranger(self, **options: Any) -> httpx.AsyncClient:
+        """A client without a key."""
+        return httpx.AsyncClient(base_url=self.url, timeout=PATIENCE_S, verify=NO_TLS, **options)
 
     async def engine_stats(self) -> dict[str, Any]:
-        transport = httpx.AsyncHTTPTransport(uds=str(self.data_dir / "engine.sock"))
+        socket = str(self.data_dir / "engine.sock")
+        transport = httpx.AsyncHTTPTransport(uds=socket, verify=NO_TLS)
         async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
             return dict((await client.get("/stats")).json())
 
     async def health(self) -> dict[str, Any]:
-        async with httpx.AsyncClient(base_url=self.url) as client:
+        async with self.stranger() as client:
             return dict((await client.get("/health/ready")).json())
 
     async def idle(self) -> None:

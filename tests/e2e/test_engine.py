@@ -6,6 +6,7 @@ from typing import Any
 
 import openai
 import pytest
+from openai.types.chat import ChatCompletion
 
 from engine.demo.lexicon import VELAN
 from tests.conftest import PATIENCE_S
@@ -19,16 +20,28 @@ async def post_engine_action(served: Any, action: str) -> dict[str, Any]:
         return dict((await admin.post(f"/admin/engine/{action}")).raise_for_status().json())
 
 
+async def running_at(
+    served: Any, client: openai.AsyncOpenAI, request: dict[str, Any], action: str
+) -> asyncio.Task[ChatCompletion]:
+    """A request that runs after the action; one that ended before it is sent again."""
+    while True:
+        running = asyncio.create_task(client.chat.completions.create(**request))
+        while not (await served.health())["running"] and not running.done():
+            await asyncio.sleep(0.01)
+        assert (await post_engine_action(served, action))["connected"]
+        if (await served.health())["running"]:
+            return running
+        await post_engine_action(served, "resume")
+        await running
+
+
 async def test_pause_and_drain_delay_requests_without_errors(
     served: Any, client: openai.AsyncOpenAI, asked: Asked
 ) -> None:
     request = asked("spell", TWENTY)
     whole = (await client.chat.completions.create(**request)).choices
     for action in ("pause", "drain"):
-        running = asyncio.create_task(client.chat.completions.create(**request))
-        while not (await served.health())["running"]:
-            await asyncio.sleep(0.01)
-        assert (await post_engine_action(served, action))["connected"]
+        running = await running_at(served, client, request, action)
         late = asyncio.create_task(client.chat.completions.create(**request))
         async with asyncio.timeout(PATIENCE_S):
             while (health := await served.health())["waiting"] != 1:

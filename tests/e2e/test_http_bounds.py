@@ -5,8 +5,6 @@ import socket
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
-
 
 async def test_oversized_headers_are_refused(served: Any) -> None:
     address = urlsplit(served.url)
@@ -32,7 +30,7 @@ async def test_import_may_be_larger_than_a_request(served: Any) -> None:
 
 
 async def test_routes_without_a_key_answer(served: Any) -> None:
-    async with httpx.AsyncClient(base_url=served.url) as client:
+    async with served.stranger() as client:
         assert (await client.get("/health")).status_code == 200
         assert (await client.head("/health/live")).status_code == 200
         assert "x-request-id" in (await client.get("/nowhere")).headers

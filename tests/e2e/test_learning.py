@@ -43,10 +43,7 @@ async def make_apps(served: Any, admin: httpx.AsyncClient) -> list[App]:
         body = {"name": job.name, "instruction": job.instructions[0]}
         app = (await admin.post(f"/admin/tenants/{tenant['id']}/apps", json=body)).json()
         key = (await admin.post(f"/admin/apps/{app['id']}/keys", json={"name": "test"})).json()
-        client = openai.AsyncOpenAI(
-            base_url=f"{served.url}/v1", api_key=key["secret"], max_retries=0
-        )
-        apps.append(App(job, client))
+        apps.append(App(job, served.client(key["secret"])))
     return apps
 
 

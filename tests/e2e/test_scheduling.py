@@ -48,7 +48,7 @@ async def explained(admin: httpx.AsyncClient, name: str) -> dict[str, Any]:
 
 async def scraped(served: Any, secret: str | None = None) -> dict[str, float]:
     """Metrics by name and, after spaces, the values of their labels."""
-    async with httpx.AsyncClient(base_url=served.url) as client:
+    async with served.stranger() as client:
         headers = {} if secret is None else {"authorization": f"Bearer {secret}"}
         response = (await client.get("/metrics", headers=headers)).raise_for_status()
     return {

@@ -126,8 +126,7 @@ async def an_app(admin: httpx.AsyncClient, gateway: Any) -> tuple[str, openai.As
         await admin.post(f"/admin/tenants/{tenant['id']}/apps", json={"name": "misleading_log"})
     ).json()
     key = (await admin.post(f"/admin/apps/{app['id']}/keys", json={"name": "test"})).json()
-    base = f"{gateway.url}/v1"
-    return app["id"], openai.AsyncOpenAI(base_url=base, api_key=key["secret"], max_retries=0)
+    return app["id"], gateway.client(key["secret"])
 
 
 def misleading_log(app: str, rng: Random) -> bytes:

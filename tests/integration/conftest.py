@@ -3,16 +3,19 @@
 import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy.pool import QueuePool
 
+from gateway.database import errors
 from gateway.database.connection import Database
 from gateway.database.migration import migrate
 from tests.conftest import PATIENCE_S
 from tests.hanging_postgres import HangingPostgres
+
+SHORT_WAIT_S = 1.0  # the whole wait is shown end to end
 
 
 def checked_out(database: Database) -> int:
@@ -30,6 +33,17 @@ def hanging() -> Iterator[HangingPostgres]:
         migrate(server.url)
         yield server
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def suspend(hanging: HangingPostgres, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Lets the server hang. From then on, the wait for a connection is SHORT_WAIT_S."""
+
+    def suspend() -> None:
+        hanging.suspend()
+        monkeypatch.setattr(errors, "CONNECTION_S", SHORT_WAIT_S)
+
+    return suspend
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from benchmarks.engine.contestants.pipe import Answer, Task, Tokens, serve
 
 STEP_TOKENS: Final = 2048
 KV_MIB: Final = 3 * 2**10  # enough that nothing is preempted
-CONTEXT_TOKENS: Final = 1024
+CONTEXT_TOKENS: Final = 2048  # that of the models
 
 
 @contextmanager

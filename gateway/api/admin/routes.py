@@ -18,6 +18,7 @@ from gateway.api.admin.samples import DriftController, LogsController, SamplesCo
 from gateway.api.admin.scoped_keys import ScopedKeysController
 from gateway.api.admin.tenants import TenantsController
 from gateway.api.admin.training import TrainingRunsController, TrainingScheduleController
+from gateway.api.admin.usage.limits import LimitsController
 from gateway.api.admin.usage.prices import PricesController
 from gateway.api.admin.usage.usage import UsageController
 from gateway.api.envelope import provide_cursor
@@ -38,6 +39,7 @@ from gateway.tenancy.apps import Apps
 from gateway.tenancy.keys import ApiKeys
 from gateway.tenancy.scopes import AdminAccess, ScopedKeys
 from gateway.tenancy.tenants import Tenants
+from gateway.usage.limits.limits import Limits
 from gateway.usage.prices import Prices
 from gateway.usage.report import UsageReport
 
@@ -63,6 +65,7 @@ class AdminServices(Struct, frozen=True, kw_only=True):
     requests: RequestHistory
     files: FileStore
     prices: Prices
+    limits: Limits
     usage: UsageReport
 
 
@@ -88,6 +91,7 @@ def admin_router(admin_key: AdminKey, services: AdminServices) -> Router:
             QueueController,
             RequestsController,
             PricesController,
+            LimitsController,
             UsageController,
         ],
         guards=[admission_guard(AdminAccess(admin_key, services.scoped_keys))],

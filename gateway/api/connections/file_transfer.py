@@ -22,21 +22,21 @@ def body_timeout_s(scope: HTTPScope, limits: ConnectionLimits) -> float:
 
 
 class StalledDownload:
-    """Calls `abandon` if a client that downloads a file reads nothing for `limit_s` seconds."""
+    """Times a client that downloads a file: it may read nothing for `limit_s` seconds."""
 
-    def __init__(
-        self, loop: AbstractEventLoop, limit_s: float, abandon: Callable[[], None]
-    ) -> None:
+    def __init__(self, loop: AbstractEventLoop, limit_s: float) -> None:
         self._loop = loop
         self._limit_s = limit_s
-        self._abandon = abandon
         self._timer: TimerHandle | None = None
 
-    def begin(self, scope: HTTPScope) -> None:
-        """More of the answer to this request waits to be sent than the connection takes."""
+    def begin(self, scope: HTTPScope, abandon: Callable[[], None]) -> None:
+        """More of the answer to this request waits to be sent than the connection takes.
+
+        `abandon` is called if it still does after `limit_s`.
+        """
         downloads = scope["method"] == "GET" and scope["path"].startswith(FILES)
         if downloads and self._timer is None:
-            self._timer = self._loop.call_later(self._limit_s, self._abandon)
+            self._timer = self._loop.call_later(self._limit_s, abandon)
 
     def end(self) -> None:
         """The client reads again, or is gone."""

@@ -21,6 +21,7 @@ from gateway.api.connections.file_transfer import StalledDownload, body_timeout_
 from gateway.api.connections.limits import ConnectionLimits
 from gateway.api.connections.open_connections import Entry, OpenConnections
 from gateway.api.connections.refusal import Refusals
+from gateway.api.connections.request_starts import RequestStarts
 from gateway.api.connections.response_transport import ResponseTransport
 from gateway.api.http_metrics import (
     ANSWERED,
@@ -64,6 +65,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     limits: ClassVar[ConnectionLimits]
     open_connections: ClassVar[OpenConnections]
+    starts: ClassVar[RequestStarts]
     refusals: ClassVar[Refusals]
 
     def __init__(
@@ -85,7 +87,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._discarded = 0  # bytes
         self._timer: TimerHandle | None = None
         self._timed: tuple[object, ...] | None = None  # what the timer is for
-        self._stalled = StalledDownload(self.loop, self.limits.body_timeout_s, self._abandon)
+        self._stalled = StalledDownload(self.loop, self.limits.body_timeout_s)
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Count the connection and time its first request."""
@@ -108,6 +110,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._running.disconnected = True
             self._running.message_event.set()
         super().connection_lost(exc)
+        self._release(self._running)
+        self._release(self.cycle)
 
     def close_idle(self) -> None:
         """Close a connection that is kept alive without a request."""
@@ -145,7 +149,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """A client that reads a file does not keep up: it has a limited time to go on."""
         super().pause_writing()
         if self._running is not None:
-            self._stalled.begin(self._running.scope)
+            self._stalled.begin(self._running.scope, self._abandon)
 
     def resume_writing(self) -> None:
         """The client read what was sent."""
@@ -204,6 +208,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Go on with the next request, or wait for it."""
+        self._release(self._running)
         super().on_response_complete()
         if self._refused or self.transport.is_closing():
             return
@@ -218,7 +223,19 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._running = cycle
         if cycle.scope["http_version"] != "1.1":
             app = close_delimited(app, cycle)
-        super()._start_asgi_task(cycle, app)
+        begin = partial(super()._start_asgi_task, cycle, app)
+        if cycle.scope["raw_path"].startswith(HEALTH):
+            begin()
+        else:
+            self.starts.start(self.loop, begin)
+
+    def _release(self, cycle: RequestResponseCycle | None) -> None:
+        """Let go of what refers to a request whose response has ended, which refers to that.
+
+        It would stay until garbage is searched for cycles.
+        """
+        if cycle is not None:
+            cycle.transport = self.transport
 
     @property
     def _answering(self) -> bool:
@@ -359,6 +376,7 @@ def bounded_protocol(limits: ConnectionLimits, metrics: HttpMetrics) -> type[Bou
     ServerProtocol.open_connections = OpenConnections(
         limits.connections, partial(metrics.refused, EVICTED)
     )
+    ServerProtocol.starts = RequestStarts()
     ServerProtocol.refusals = Refusals(metrics)
     metrics.count_open(ServerProtocol.open_connections)
     return ServerProtocol

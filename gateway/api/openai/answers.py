@@ -16,10 +16,12 @@ from gateway.api.openai.parameters import ignored_header
 from gateway.api.openai.sampling_schema import SamplingRequest, Usage, created
 from gateway.api.openai.streams import event_stream
 from gateway.api.openai.timeouts import ClientTimeouts
+from gateway.api.rate_limits import LIMIT, hold_headers
 from gateway.errors import ClientGone
 from gateway.generation.answer import stream_pieces
-from gateway.generation.request_state import Piece, RequestState
+from gateway.generation.request_state import RequestState
 from gateway.generation.service import GenerationService
+from gateway.generation.text.growing_answer import Piece
 
 Body = TypeVar("Body")
 
@@ -80,7 +82,7 @@ async def respond(
     finally:
         cancel_all(states, service)
     build = partial(form.body, usage=Usage.of(*states), **head)
-    headers = _headers(first, request)
+    headers = _headers(_limited(states), request)
     if sum(map(len, choices)) <= LARGE_BODY:
         return Response(build(choices=list(map(Raw, choices))), headers=headers)
     return Stream(_in_pieces(build, choices), headers=headers, media_type=MediaType.JSON)
@@ -109,7 +111,8 @@ def encode_choice(form: AnswerFormat[Body], index: int, state: RequestState) -> 
         if state.request.sampling.logprobs is not None:
             for name, value in structs.asdict(form.logprobs(piece)).items():
                 scored.setdefault(name, []).append(msgspec.json.encode(value))
-    choice = structs.asdict(form.choice(index, state, "".join(texts)))
+    fields = structs.asdict(form.choice(index, state, "".join(texts)))
+    choice = {name: value for name, value in fields.items() if value is not UNSET}
     if scored:
         choice["logprobs"] = {name: _joined(parts) for name, parts in scored.items()}
     return msgspec.json.encode(choice)
@@ -145,14 +148,21 @@ def cancel_all(states: Sequence[RequestState], service: GenerationService) -> No
 
 def _headers(state: RequestState, request: Request[Any, Any, Any]) -> dict[str, str]:
     """Headers: the newest predicted length in tokens and its source, the batch if the request has
-    started, and the fields of the request that were ignored.
+    started, how its limits stand, and the fields of the request that were ignored.
     """
     batch = {"x-lmaas-batch": state.trace.batch} if state.trace.batch else {}
     predicted = {
         "x-lmaas-predicted-tokens": str(round(state.prediction.median)),
         "x-lmaas-prediction-source": state.prediction.label,
     }
-    return {**predicted, **batch, **ignored_header(request)}
+    ended = {LIMIT: state.limited_by} if state.limited_by else {}
+    limits = {**hold_headers(state.hold), **ended}
+    return {**predicted, **batch, **limits, **ignored_header(request)}
+
+
+def _limited(states: Sequence[RequestState]) -> RequestState:
+    """The first choice that a limit ended; the first one if none did."""
+    return next((state for state in states if state.limited_by), states[0])
 
 
 async def _ended_before_disconnect(

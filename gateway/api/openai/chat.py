@@ -6,6 +6,8 @@ from litestar import Controller, Request, Response, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 from litestar.response import Stream
+from msgspec import UNSET
+from msgspec.structs import replace
 
 from gateway.api.openai.answers import AnswerFormat, respond
 from gateway.api.openai.chat_schema import (
@@ -21,18 +23,22 @@ from gateway.api.openai.chat_schema import (
 from gateway.api.openai.sampling_schema import piece_logprobs
 from gateway.api.openai.timeouts import ClientTimeouts
 from gateway.api.openapi import streamed
-from gateway.generation.request_state import Piece, RequestState
+from gateway.generation.request import Ceiling
+from gateway.generation.request_state import RequestState
 from gateway.generation.service import GenerationService
+from gateway.generation.text.growing_answer import Piece
 from gateway.tenancy.authentication import Caller
 
 
 def _choice(index: int, state: RequestState, text: str) -> Choice:
-    return Choice(AnswerMessage(text), state.finish_reason, index)
+    limited_by = state.limited_by or UNSET
+    return Choice(AnswerMessage(text), state.finish_reason, index, limited_by=limited_by)
 
 
 def _part(state: RequestState, piece: Piece | None) -> ChunkChoice:
     if piece is None:
-        return ChunkChoice(Delta(), state.choice, state.finish_reason)
+        limited_by = state.limited_by or UNSET
+        return ChunkChoice(Delta(), state.choice, state.finish_reason, limited_by=limited_by)
     logprobs = piece_logprobs(state, piece, ChoiceLogprobs.of)
     return ChunkChoice(Delta(content=piece.text), state.choice, logprobs=logprobs)
 
@@ -61,10 +67,12 @@ class ChatController(Controller):
         data: JSONBody[ChatCompletionRequest],
         caller: NamedDependency[Caller],
         timeouts: NamedDependency[ClientTimeouts],
+        ceiling: NamedDependency[Ceiling | None],
         service: NamedDependency[GenerationService],
         request: Request[Any, Any, Any],
     ) -> Response[ChatCompletion] | Stream:
         """The served model's answer, or `n` answers, in OpenAI's format."""
         service.check_model(data.model)
-        states = await service.start(data.to_request(caller, timeouts))
+        asked = replace(data.to_request(caller, timeouts), ceiling=ceiling)
+        states = await service.start(asked)
         return await respond(FORM, states, service, data, request, timeouts)

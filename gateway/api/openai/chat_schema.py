@@ -10,7 +10,7 @@ from gateway.api.openai.sampling_schema import NO_TIMEOUTS, SamplingRequest, Usa
 from gateway.api.openai.timeouts import ClientTimeouts
 from gateway.errors import InvalidRequest, UnsupportedParameter, shortened
 from gateway.generation.request import GenerationRequest, Message, ServiceTier
-from gateway.generation.request_state import Piece
+from gateway.generation.text.growing_answer import Piece
 from gateway.generation.text.logprobs import TokenCandidate
 from gateway.tenancy.authentication import Caller
 
@@ -228,12 +228,13 @@ class AnswerMessage(Struct):
 
 
 class Choice(Struct):
-    """One answer."""
+    """One answer. `limited_by` is the limit on use that ended it, if one did."""
 
     message: AnswerMessage
     finish_reason: str | None
     index: int
     logprobs: ChoiceLogprobs | None = None
+    limited_by: str | UnsetType = UNSET
 
 
 class ChatCompletion(Struct):
@@ -257,12 +258,13 @@ class Delta(Struct, omit_defaults=True):
 
 
 class ChunkChoice(Struct):
-    """A chunk of one answer."""
+    """A chunk of one answer. `limited_by` is the limit on use that ended it, if one did."""
 
     delta: Delta
     index: int
     finish_reason: str | None = None
     logprobs: ChoiceLogprobs | None = None
+    limited_by: str | UnsetType = UNSET
 
 
 class ChatCompletionChunk(Struct):

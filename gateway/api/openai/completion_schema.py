@@ -10,7 +10,7 @@ from gateway.api.openai.sampling_schema import NO_TIMEOUTS, SamplingRequest, Usa
 from gateway.api.openai.timeouts import ClientTimeouts
 from gateway.errors import UnsupportedParameter
 from gateway.generation.request import GenerationRequest, ServiceTier
-from gateway.generation.request_state import Piece
+from gateway.generation.text.growing_answer import Piece
 from gateway.generation.text.logprobs import ScoredToken
 from gateway.tenancy.authentication import Caller
 
@@ -124,12 +124,13 @@ def _by_text(scored: ScoredToken) -> dict[str, float]:
 
 
 class TextChoice(Struct):
-    """One continuation of a prompt."""
+    """One continuation of a prompt. `limited_by` is the limit on use that ended it, if one did."""
 
     text: str
     finish_reason: str | None
     index: int
     logprobs: TextLogprobs | None = None
+    limited_by: str | UnsetType = UNSET
 
 
 class Completion(Struct):

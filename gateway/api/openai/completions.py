@@ -7,6 +7,8 @@ from litestar import Controller, Request, Response, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 from litestar.response import Stream
+from msgspec import UNSET
+from msgspec.structs import replace
 
 from gateway.api.openai.answers import AnswerFormat, cancel_all, respond
 from gateway.api.openai.completion_schema import (
@@ -18,19 +20,21 @@ from gateway.api.openai.completion_schema import (
 from gateway.api.openai.sampling_schema import piece_logprobs
 from gateway.api.openai.timeouts import ClientTimeouts
 from gateway.api.openapi import streamed
-from gateway.generation.request import GenerationRequest
-from gateway.generation.request_state import Piece, RequestState
+from gateway.generation.request import Ceiling, GenerationRequest
+from gateway.generation.request_state import RequestState
 from gateway.generation.service import GenerationService
+from gateway.generation.text.growing_answer import Piece
 from gateway.tenancy.authentication import Caller
 
 
 def _choice(index: int, state: RequestState, text: str) -> TextChoice:
-    return TextChoice(text, state.finish_reason, index)
+    return TextChoice(text, state.finish_reason, index, limited_by=state.limited_by or UNSET)
 
 
 def _part(state: RequestState, piece: Piece | None) -> TextChoice:
     if piece is None:
-        return TextChoice("", state.finish_reason, state.choice)
+        limited_by = state.limited_by or UNSET
+        return TextChoice("", state.finish_reason, state.choice, limited_by=limited_by)
     return TextChoice(piece.text, None, state.choice, piece_logprobs(state, piece, TextLogprobs.of))
 
 
@@ -52,12 +56,14 @@ class CompletionsController(Controller):
         data: JSONBody[CompletionRequest],
         caller: NamedDependency[Caller],
         timeouts: NamedDependency[ClientTimeouts],
+        ceiling: NamedDependency[Ceiling | None],
         service: NamedDependency[GenerationService],
         request: Request[Any, Any, Any],
     ) -> Response[Completion] | Stream:
         """The continuations of each prompt, in OpenAI's format; a stream takes one prompt."""
         service.check_model(data.model)
-        states = await _start_all(data.to_requests(caller, timeouts), service)
+        asked = [replace(each, ceiling=ceiling) for each in data.to_requests(caller, timeouts)]
+        states = await _start_all(asked, service)
         return await respond(FORM, states, service, data, request, timeouts)
 
 

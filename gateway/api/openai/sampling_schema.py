@@ -19,7 +19,8 @@ from gateway.generation.request import (
     check_deadline,
     permitted_tier,
 )
-from gateway.generation.request_state import Piece, RequestState
+from gateway.generation.request_state import RequestState
+from gateway.generation.text.growing_answer import Piece
 from gateway.tenancy.authentication import Caller
 
 T = TypeVar("T")

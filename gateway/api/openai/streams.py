@@ -67,19 +67,17 @@ async def _kept_alive(
     events: AsyncGenerator[bytes, None], interval_s: float
 ) -> AsyncGenerator[bytes, None]:
     """The events, with a comment line while there are none: no client or proxy times out."""
-    following: asyncio.Future[bytes] | None = None
+    following: asyncio.Future[bytes | None] | None = None
     try:
         while True:
-            following = following or asyncio.ensure_future(anext(events))
+            following = following or asyncio.ensure_future(anext(events, None))
             done, _ = await asyncio.wait((following,), timeout=interval_s)
             if not done:
                 yield PING
                 continue
-            try:
-                event = following.result()
-            except StopAsyncIteration:
+            event, following = following.result(), None
+            if event is None:
                 return
-            following = None
             yield event
     finally:
         if following:

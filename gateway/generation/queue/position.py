@@ -42,6 +42,10 @@ class QueuePositions:
         start_s = self._start_s(ahead)
         return QueuePosition(ahead, start_s, self.finish_s(start_s, median_tokens))
 
+    def expected_s(self, median_tokens: float) -> float | None:
+        """The expected seconds to the end of a request that arrives now; None if unknown."""
+        return self.finish_s(self._start_s(len(self._waiting)), median_tokens)
+
     def finish_s(self, start_s: float | None, median_tokens: float) -> float | None:
         """The expected end of a request with this expected start and median; None if unknown."""
         if start_s is None or self._seconds_per_token is None:

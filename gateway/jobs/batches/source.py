@@ -1,6 +1,6 @@
 """The lines of jobs in the database as the source of a gateway's runner."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Final
 from uuid import UUID
@@ -64,15 +64,18 @@ class BatchLines(LineSource):
         self._results: dict[JobLine, LineResult] = {}  # of outcomes that are not written yet
         self._doubtful = False  # whether lines may be claimed that the runner does not have
 
-    async def claim(self, count: int) -> Sequence[JobLine]:
+    async def claim(self, count: int, without: Collection[UUID] = ()) -> Sequence[JobLine]:
         """Up to `count` lines, in the order in which they are to start. DatabaseLost.
+
+        Lines of the apps `without` are left out.
 
         If the answer to an earlier claim was lost, first the lines that it claimed.
         """
         doubtful, self._doubtful = self._doubtful, True
         async with transaction(self._sessions) as session:
             rows = await self._unknown(session) if doubtful else []
-            rows = rows or await claim_lines(session, self._service.model, self._owner, count)
+            model, owner = self._service.model, self._owner
+            rows = rows or await claim_lines(session, model, owner, count, without)
             jobs = sorted({row.batch_id for row in rows})
             callers = await read_callers(session, jobs)
             found = await session.scalars(select(Batch).where(Batch.id.in_(jobs)))

@@ -1,6 +1,7 @@
 """Starts training runs as child processes and watches them, one at a time."""
 
 import asyncio
+import os
 import sys
 from asyncio.subprocess import PIPE, Process
 from contextlib import suppress
@@ -24,6 +25,11 @@ COMMAND: Final = (
     "gateway.prediction.lifecycle.training_process",
     "--with-parent",
 )
+THREADS: Final = max(1, (os.cpu_count() or 1) // 2)  # the other cores are the engine's
+ENVIRONMENT: Final = {  # read by libraries at import; a thread that waits sleeps
+    "OMP_NUM_THREADS": str(THREADS),
+    "OMP_WAIT_POLICY": "passive",
+}
 
 
 class TrainingRuns:
@@ -77,7 +83,7 @@ class TrainingRuns:
                 *("--embedder", self._embedder.folder),
                 stdin=PIPE,
                 start_new_session=True,  # Ctrl-C is the gateway's to handle
-                env=child_environment() | {"DATABASE_URL": self._database_url},
+                env=child_environment() | ENVIRONMENT | {"DATABASE_URL": self._database_url},
             )
         except OSError as error:
             await self._log.mark_failed(run.id, f"the training process did not start: {error}")

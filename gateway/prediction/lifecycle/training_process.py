@@ -25,6 +25,7 @@ from gateway.prediction.features.embedder_model import (
 from gateway.prediction.features.features import FEATURE_VERSION
 from gateway.prediction.lifecycle.registry import Registry
 from gateway.prediction.lifecycle.run_log import RunLog, training_lock
+from gateway.prediction.lifecycle.runs import THREADS
 from gateway.prediction.lifecycle.schedule import Schedules
 from gateway.prediction.model.artefact import Artefact, decode, encode
 from gateway.prediction.training.fitting import JudgedVersion, make_version
@@ -110,7 +111,7 @@ async def _make_version(
         model_hash=model_hash,
         embedder=embedder.id,
         active=active,
-        threads=max(1, (os.cpu_count() or 1) // 2),
+        threads=THREADS,
     )
     activate = run.activate and judged.judgement.accepted
     metrics = judged.metrics() | {"activated": activate, "active_refused": refusal}

@@ -39,6 +39,7 @@ class OpenPrediction:
         self.records: list[Record] = []
         self.first: VersionScore | None = None
         self._follower: Follower | None = None
+        self._closed = False
         self._model_due = False
 
     @property
@@ -57,7 +58,13 @@ class OpenPrediction:
 
     def follow(self, follower: Follower) -> None:
         """Call `follower` with each prediction that replaces the newest. One alone follows."""
-        self._follower = follower
+        if not self._closed:
+            self._follower = follower
+
+    def close(self) -> None:
+        """No other prediction comes; lets go of the follower, which refers to this in turn."""
+        self._closed = True
+        self._follower = None
 
     def revise(self, prediction: Prediction) -> None:
         """Replace the newest prediction."""

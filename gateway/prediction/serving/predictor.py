@@ -14,12 +14,14 @@ from gateway.database.errors import Sessions
 from gateway.errors import Unavailable
 from gateway.history.late_embeddings import LateEmbeddings
 from gateway.history.record import Record
+from gateway.prediction.adaptation.adaptation import Adaptation
 from gateway.prediction.features.embedder_model import EmbedderModel
 from gateway.prediction.features.features import (
     USER_INPUT_COLUMN,
     features,
 )
 from gateway.prediction.messages import PredictionRequest
+from gateway.prediction.model.artefact import decode
 from gateway.prediction.serving.drift import DriftMonitor
 from gateway.prediction.serving.frames import ScoreReply
 from gateway.prediction.serving.learned import (
@@ -27,9 +29,9 @@ from gateway.prediction.serving.learned import (
     calibrate,
     calibrate_history,
     history_of,
-    initial_adaptation,
     learn_first,
     learn_row,
+    learn_rows,
     row_of,
 )
 from gateway.prediction.serving.open_prediction import OpenPrediction
@@ -159,6 +161,7 @@ class LengthPredictor:
             opened.expect_model(due=self._active is not None)
         except Unavailable:
             self.counts.unavailable += 1
+            opened.close()
         return opened
 
     async def predict_by_model(self, request: PredictionRequest) -> OpenPrediction:
@@ -218,10 +221,11 @@ class LengthPredictor:
 
         PredictorRefused leaves the previous version in use; Unavailable if the process died.
         """
+        version = await asyncio.to_thread(
+            decode, artefact, model_hash=self.model_hash, embedder=self.embedder.id
+        )
         for learned in (self._interactive, self._batch):
-            adaptation = await asyncio.to_thread(
-                initial_adaptation, artefact, self.model_hash, self.embedder.id
-            )
+            adaptation = await asyncio.to_thread(Adaptation, version.lines, version.scores)
             rows = recent_outcomes(
                 self._sessions,
                 self.model,
@@ -229,8 +233,7 @@ class LengthPredictor:
                 limit=MAX_ADAPTATION_ROWS,
                 batch=learned is self._batch,
             )
-            for row in await rows:
-                learn_row(adaptation, row)
+            await learn_rows(adaptation, await rows)
             before = {key: kept for key, kept in learned.adaptations.items() if key == self._active}
             learned.adaptations = {**before, predictor_id: adaptation}
         await self._client.load(predictor_id, self.model_hash, artefact)
@@ -245,10 +248,16 @@ class LengthPredictor:
         return self._batch
 
     def _replied(self, opened: OpenPrediction, learned: Learned, reply: ScoreReply | None) -> None:
-        """Revise a prediction by its score, if a version made one."""
+        """Take a reply to a request; None: no other comes."""
         if reply is None:
             self._add_late_embeddings(opened)
-            return
+        else:
+            self._take_up(opened, learned, reply)
+        if reply is None or reply.last:
+            opened.close()
+
+    def _take_up(self, opened: OpenPrediction, learned: Learned, reply: ScoreReply) -> None:
+        """Revise a prediction by its score, if a version made one."""
         keep_embeddings(opened.newest.embeddings, reply, self.embedder.id)
         if reply.last:
             self._add_late_embeddings(opened)

@@ -234,4 +234,4 @@ class BatchLane:
         self._charge(request, service(prompt, mean))
 
     def _charge(self, request: QueuedRequest, tokens: float) -> None:
-        self.queue.shares.charge(request.tenant, tokens * request.urgency / request.share)
+        self.queue.shares.charge(request.tenant, tokens * request.charge_weight)

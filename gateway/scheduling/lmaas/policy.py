@@ -258,7 +258,7 @@ class LmaasPolicy:
             del self._queued_shares[request.tenant]
 
     def _charge(self, request: QueuedRequest, tokens: float) -> None:
-        self.shares.charge(request.tenant, tokens * request.urgency / request.share)
+        self.shares.charge(request.tenant, tokens * request.charge_weight)
 
     def _start_limits(self, request: QueuedRequest) -> StartLimits:
         return start_limits(request, lambda n: self._serving_s(request, n), trusted=self._trusted)

@@ -104,6 +104,7 @@ class TenantQueue:
         self._fcfs.start(entry.cost)
         self._deadlines.remove(entry)
         self._leave_class(entry)
+        entry.turn = None  # which refers to the entry: a cycle would live until garbage is searched
         self._record_turns(now_s)
 
     def reset_limits(self, start_limits: Callable[[QueuedRequest], StartLimits]) -> None:

@@ -51,6 +51,9 @@ ROUTES = {
     "DELETE /admin/keys/{key_id}": "tenants",
     "POST /admin/keys/{key_id}/rotate": "tenants",
     "GET /admin/usage": "tenants",
+    "GET /admin/limits": "tenants",
+    "PUT /admin/limits": "tenants",
+    "DELETE /admin/limits/{limit_id}": "tenants",
     "GET /admin/prices": "tenants",
     "POST /admin/prices": "tenants",
     "DELETE /admin/prices/{price_id}": "tenants",
@@ -111,7 +114,7 @@ async def callers(served: Any) -> AsyncIterator[Callers]:
             body = {"name": f"isolation {scope}", "scopes": [scope]}
             made = await admin.post("/admin/scoped-keys", json=body)
             secrets[scope] = made.raise_for_status().json()["secret"]
-    async with httpx.AsyncClient(base_url=served.url, timeout=600) as client:
+    async with served.stranger() as client:
         yield Callers(client, secrets, other)
 
 
@@ -128,7 +131,7 @@ def status(role: str, method: str, wanted: str) -> int | None:
 
 
 async def test_every_route_has_a_line(served: Any) -> None:
-    async with httpx.AsyncClient(base_url=served.url) as client:
+    async with served.stranger() as client:
         paths = (await client.get("/schema/openapi.json")).json()["paths"]
     methods = [(path, method.upper()) for path, item in paths.items() for method in item]
     documented = {f"{method} {path}" for path, method in methods if method != "HEAD"}

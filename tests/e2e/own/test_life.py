@@ -9,14 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
+import psycopg
 import pytest
 
 from engine.demo.lexicon import VELAN
+from gateway.database.embedded import EmbeddedPostgres
 from tests.conftest import PATIENCE_S
 
 Asked = Callable[..., dict[str, Any]]
+LIMIT = 100_000  # tokens
+CONTEXT = 512  # tokens of the demo model's context, and so of any hold
 TWENTY = " ".join(list(VELAN)[:20])
 
 
@@ -96,6 +99,7 @@ async def test_running_request_may_finish_at_a_stop(own: Any, asked: Asked) -> N
 async def test_killed_gateway_leaves_no_process_and_loses_no_record(own: Any, asked: Asked) -> None:
     gateway = await own.running()
     tenant, key = await gateway.tenant("killed")
+    await limit_tokens(gateway, tenant)
     children = psutil.Process(gateway.process.pid).children(recursive=True)
     children = [child for child in children if "-m" in child.cmdline()]
     async with gateway.client(key) as client:
@@ -107,6 +111,25 @@ async def test_killed_gateway_leaves_no_process_and_loses_no_record(own: Any, as
     assert not [child for child in children if _lives(child)]
     again = await own.running()
     assert await again.history(tenant) == 3
+    await check_free(again, key, asked("translate", "brave king"))
+
+
+async def limit_tokens(gateway: Any, tenant: str) -> None:
+    new = {"level": "tenant", "owner": tenant, "kind": "tokens_per_month", "value": str(LIMIT)}
+    async with gateway.admin() as admin:
+        (await admin.put("/admin/limits", json=new)).raise_for_status()
+
+
+async def check_free(gateway: Any, key: str, request: dict[str, Any]) -> None:
+    """Once its lease has expired, what a killed gateway did not use of a limit is free."""
+    url = EmbeddedPostgres(gateway.data_dir).url
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        expired = "UPDATE limit_leases SET expires_at = now() - interval '1 s'"
+        assert (await connection.execute(expired)).rowcount == 1
+    async with gateway.client(key) as client:
+        answer = await client.chat.completions.with_raw_response.create(**request)
+    left = int(answer.headers["x-ratelimit-remaining-tokens"])
+    assert LIMIT - 4 * CONTEXT < left < LIMIT
 
 
 @pytest.mark.parametrize(
@@ -154,7 +177,7 @@ async def test_two_gateways_do_not_share_a_data_folder(
 
 async def test_readiness_reports_the_engine(own: Any) -> None:
     gateway = await own.running()
-    async with httpx.AsyncClient(base_url=gateway.url) as client:
+    async with gateway.stranger() as client:
         assert (await client.get("/health/live")).json() == {"status": "ok"}
         ready = await client.get("/health/ready")
     assert ready.status_code == 200

@@ -46,6 +46,7 @@ from gateway.tenancy.apps import Apps
 from gateway.tenancy.keys import ApiKeys
 from gateway.tenancy.scopes import ScopedKeys
 from gateway.tenancy.tenants import Tenants
+from gateway.usage.limits.limits import Limits
 from gateway.usage.prices import Prices
 from gateway.usage.report import UsageReport
 from tests.conftest import Builder
@@ -127,6 +128,7 @@ def application(
         requests=RequestHistory(sessions),
         files=FileStore(sessions, FileBounds()),
         prices=Prices(sessions),
+        limits=Limits(sessions),
         usage=UsageReport(sessions),
     )
     return Litestar(

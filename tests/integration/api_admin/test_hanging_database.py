@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 
 import httpx
 
@@ -16,9 +17,9 @@ POLICY = {"name": "fcfs"}
 
 
 async def test_every_route_answers_in_time(
-    client: httpx.AsyncClient, hanging: HangingPostgres
+    client: httpx.AsyncClient, suspend: Callable[[], None]
 ) -> None:
-    hanging.suspend()
+    suspend()
 
     async def ask(method: str, path: str) -> httpx.Response:
         body = BODIES.get((method, path), POLICY if path == "/admin/policy" else {"name": "x"})

@@ -18,6 +18,7 @@ AREAS = {
     "/admin/keys": "tenants",
     "/admin/predictors": "predictors",
     "/admin/training": "predictors",
+    "/admin/limits": "tenants",
     "/admin/prices": "tenants",
     "/admin/usage": "tenants",
     "/admin/policy": "engine",

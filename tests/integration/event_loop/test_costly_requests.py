@@ -1,12 +1,14 @@
 """No request makes a turn of the event loop long: CPU time of the costliest turn.
 
 A turn is all callbacks between two polls for events, so it bounds every callback in it. The best of
-three repeats counts: a full search for garbage is due to what has accumulated, not to one request.
+up to three repeats counts: a full search for garbage is due to what has accumulated, not to one
+request.
 """
 
 import asyncio
 import gzip
 import json
+import math
 import random
 from collections.abc import Callable
 from typing import Any
@@ -119,14 +121,16 @@ REQUESTS: dict[str, tuple[str, Callable[[], Any], int]] = {
 
 
 async def costliest_turn(gateway: Any, send: Callable[[httpx.AsyncClient], Any]) -> float:
-    """Seconds of CPU time: the best of the repeats."""
-    turns = []
+    """Seconds of CPU time: the best of the repeats, of which the first within the limit is last."""
+    best_s = math.inf
     async with gateway.client() as client:
         for _ in range(REPEATS):
             with gateway.meter.measuring():
                 await send(client)
-            turns.append(gateway.meter.longest_s)
-    return min(turns)
+            best_s = min(best_s, gateway.meter.longest_s)
+            if best_s <= LIMIT_S:
+                break
+    return best_s
 
 
 @pytest.mark.parametrize("kind", REQUESTS)

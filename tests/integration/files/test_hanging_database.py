@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import httpx
 import pytest
@@ -44,10 +44,10 @@ def assert_lost(answer: httpx.Response) -> None:
 
 
 async def test_every_route_answers_in_time(
-    client: httpx.AsyncClient, hanging: HangingPostgres
+    client: httpx.AsyncClient, suspend: Callable[[], None]
 ) -> None:
     assert (await client.get("/v1/files")).json()["data"] == []
-    hanging.suspend()
+    suspend()
     began = time.monotonic()
     path = f"/v1/files/{UNKNOWN}"
     answers = await asyncio.gather(
@@ -63,13 +63,13 @@ async def test_every_route_answers_in_time(
 
 
 async def test_upload_that_loses_the_database_leaves_no_file(
-    client: httpx.AsyncClient, hanging: HangingPostgres
+    client: httpx.AsyncClient, hanging: HangingPostgres, suspend: Callable[[], None]
 ) -> None:
     assert (await client.get("/v1/files")).json()["data"] == []
 
     async def body() -> AsyncIterator[bytes]:
         yield PURPOSE + part("file", b"", "x")[:-2] + b"x" * CHUNK_BYTES
-        hanging.suspend()
+        suspend()
         yield b"x" * CHUNK_BYTES
         yield b"\r\n" + END
 
@@ -82,12 +82,12 @@ async def test_upload_that_loses_the_database_leaves_no_file(
 
 
 async def test_read_that_loses_the_database_ends_in_time(
-    store: FileStore, put: Put, build: Builder, hanging: HangingPostgres
+    store: FileStore, put: Put, build: Builder, suspend: Callable[[], None]
 ) -> None:
     file = await put(owner_of(await build.tenant()), b"x" * (2 * CHUNK_BYTES))
     chunks = store.read(file)
     assert len(await anext(chunks)) == CHUNK_BYTES
-    hanging.suspend()
+    suspend()
     with pytest.raises(DatabaseLost):
         await anext(chunks)
 

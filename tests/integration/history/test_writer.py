@@ -10,9 +10,10 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from gateway.database.connection import Database
 from gateway.database.errors import Sessions
 from gateway.history.record import Record
-from gateway.history.writer import CLOSE_S, HistoryWriter
+from gateway.history.writer import CLOSE_S, MAX_ROWS, HistoryWriter
 from models import Instruction, RequestRecord
 from tests.hanging_postgres import HangingPostgres
+from tests.integration.query_count import counted
 
 MARGIN_S = 10.0  # for a busy machine; a statement that hangs takes for ever
 
@@ -49,6 +50,19 @@ async def test_clean_stop_leaves_nothing_behind(
     await writer.close()
     assert await rows(sessions) == 1500
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_backlog_is_inserted_in_small_transactions(
+    database: Database, sessions: Sessions, tmp_path: Path, a_record: Callable[..., Record]
+) -> None:
+    """The event loop goes on between them."""
+    writer = HistoryWriter(sessions, tmp_path)
+    for _ in range(5 * MAX_ROWS):
+        writer.record(a_record())
+    with counted(database) as statements:
+        await writer.flush()
+    assert sum(each.startswith("INSERT INTO requests") for each in statements) == 5
+    assert await rows(sessions) == 5 * MAX_ROWS
 
 
 async def test_record_is_stored_once_however_often_it_is_inserted(

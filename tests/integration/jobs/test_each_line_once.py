@@ -209,3 +209,15 @@ async def test_tenant_with_fewer_running_lines_goes_first(
 
     assert await claim(5) == [large.id] * 5
     assert await claim(3) == [small.id] * 3
+
+
+async def test_lines_of_an_app_over_its_limit_are_left_out(
+    sessions: Sessions, make_job: MakeJob
+) -> None:
+    limited, free = await make_job(3), await make_job(3)
+    gateway = await Gateway(sessions).started()
+    async with transaction(sessions) as session:
+        rows = await claim_lines(session, MODEL, gateway.owner, 9, {limited.app_id})
+        assert [row.batch_id for row in rows] == [free.id] * 3
+        rows = await claim_lines(session, MODEL, gateway.owner, 9)
+        assert [row.batch_id for row in rows] == [limited.id] * 3

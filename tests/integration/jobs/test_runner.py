@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from uuid import UUID
@@ -20,12 +20,14 @@ from gateway.generation.request import GenerationRequest, RecordKey
 from gateway.generation.service import GenerationService
 from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.generation.text.workers import TextWorkers
+from gateway.jobs import paused_apps
 from gateway.jobs.runner import JobLine, JobRunner, LineOutcome
 from gateway.prediction.serving.predictor import LengthPredictor
 from gateway.scheduling.requests import SharedPrefix
 from tests.conftest import PATIENCE_S
 from tests.supervised_engine import supervised_engine
 from tests.unit.generation.conftest import SchedulerScene, a_request, tokenizer
+from tests.unit.generation.test_holds import a_limit
 
 fixtures = (a_request, tokenizer)
 PREFIX, OWN, ANSWER = 64, 9, 12
@@ -53,9 +55,11 @@ class ListSource:
         self.claims = 0
         self.away = False
 
-    async def claim(self, count: int) -> Sequence[JobLine]:
+    async def claim(self, count: int, without: Collection[UUID] = ()) -> Sequence[JobLine]:
         self._check()
-        claimed, self.waiting = self.waiting[:count], self.waiting[count:]
+        free = [line for line in self.waiting if line.request.caller.app_id not in without]
+        claimed = free[:count]
+        self.waiting = [line for line in self.waiting if line not in claimed]
         self.running |= dict.fromkeys(claimed)
         self.claims += bool(claimed)
         return claimed
@@ -263,3 +267,31 @@ async def test_a_runner_that_stops_gives_back_what_has_not_ended(scene: JobScene
     ended = [outcome.line for outcome in source.outcomes]
     assert Counter([*ended, *source.released, *source.waiting]) == Counter(lines)
     assert source.released
+
+
+class RequeuingSource(ListSource):
+    """A source in which lines that are given back wait again."""
+
+    async def release(self, lines: Sequence[JobLine]) -> None:
+        await super().release(lines)
+        self.waiting[:0] = lines
+
+
+async def test_lines_over_a_hard_budget_wait_until_there_is_room_and_none_fails(
+    scene: JobScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paused_apps, "MIN_PAUSE_S", 0.05)
+    monkeypatch.setattr(paused_apps, "MAX_PAUSE_S", 0.05)
+    lines = scene.lines(groups=2)
+    budget = a_limit(value=5 * (PREFIX + OWN + ANSWER))
+    ledger = scene.scheduler.holds.ledger
+    ledger.use([budget])
+    source = RequeuingSource(lines)
+    async with running(scene, source) as runner:
+        await scene.until(lambda: len(source.outcomes) == 5 and source.released)
+        assert not source.running.keys() - set(source.waiting)
+        ledger.use([])
+        runner.wake()
+        await scene.until(lambda: len(source.outcomes) == len(lines))
+    check_each_once(source, lines)
+    assert ledger.open_holds == 0

@@ -8,9 +8,10 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from msgspec.structs import replace
 
 from engine.protocol import EngineInfo
-from gateway.errors import DeadlineUnreachable
+from gateway.errors import DeadlineUnreachable, LimitReached
 from gateway.generation.request import GenerationRequest, Message
 from gateway.generation.service import GenerationService
 from gateway.generation.text.tokenizer import ChatTokenizer
@@ -21,6 +22,7 @@ from gateway.prediction.serving.predictor import LengthPredictor
 from gateway.tenancy.caller import Caller
 from tests.integration.prediction.conftest import MODEL
 from tests.unit.generation.conftest import DEMO, KV, SchedulerScene
+from tests.unit.generation.test_holds import a_limit
 
 APP = UUID(int=1)  # the version predicts answers as long as the inputs, about five tokens
 TOKEN_S = 100.0  # of this engine: how long the test machine takes decides nothing
@@ -89,4 +91,26 @@ async def test_without_the_model_within_its_budget_history_decides(
     monkeypatch.setattr(predictor, "_budget_s", 0.05)
     with stopped(predictor), pytest.raises(DeadlineUnreachable):
         await service.start(request())
+    assert service.scheduler.load.total.requests == 0
+
+
+async def test_a_limit_does_not_refuse_by_history_what_the_model_predicts_to_fit(
+    service: GenerationService,
+) -> None:
+    limit = a_limit(value=LONG / 2)
+    service.scheduler.holds.ledger.use([limit])
+    [state] = await service.start(replace(request(), deadline_s=None))
+    assert state.prediction.source == "model"
+    assert state.hold is not None
+    assert state.hold.answer_tokens < LONG / 2
+    service.cancel(state)
+    assert service.scheduler.holds.ledger.open_holds == 0
+
+
+async def test_a_limit_that_the_model_predicts_not_to_fit_refuses(
+    service: GenerationService,
+) -> None:
+    service.scheduler.holds.ledger.use([a_limit(value=3)])
+    with pytest.raises(LimitReached):
+        await service.start(replace(request(), deadline_s=None))
     assert service.scheduler.load.total.requests == 0

@@ -4,6 +4,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import psutil
 import pytest
 from sqlalchemy import text
 
@@ -72,6 +73,19 @@ async def test_killed_run_is_marked_failed_and_the_next_may_start(
     run = await registry.run(run.id)
     assert (run.state, run.error) == ("failed", "the training process was killed by signal 9")
     assert (await runs.start("olga")).state == "queued"
+
+
+async def test_training_leaves_half_the_cores_to_the_engine(
+    runs: TrainingRuns, registry: Registry, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1000")  # of the gateway
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    async with unreadable_history(database):
+        await until_running(registry, await runs.start("olga"))
+        libraries = psutil.Process(runs.pid).environ()
+        await runs.close()
+    assert libraries["OMP_NUM_THREADS"] == str(max(1, (os.cpu_count() or 1) // 2))
+    assert libraries["OMP_WAIT_POLICY"] == "passive"
 
 
 async def test_run_at_work_ends_with_its_gateway(

@@ -114,6 +114,18 @@ async def test_key_revoked_elsewhere_is_refused_after_the_cache_time(
         await authenticator.authenticate(new.secret)
 
 
+async def test_cache_time_can_be_given(sessions: Sessions, build: Builder, clock: Clock) -> None:
+    new = await build.key()
+    authenticator = Authenticator(sessions, key_lookup_s=PATIENCE_S, cache_s=2.0, clock=clock)
+    await authenticator.authenticate(new.secret)
+    await ApiKeys(sessions, Authenticator(sessions)).revoke(new.key.id)
+    clock.now = 1.9
+    await authenticator.authenticate(new.secret)
+    clock.now = 2.0
+    with pytest.raises(Unauthenticated):
+        await authenticator.authenticate(new.secret)
+
+
 async def test_key_is_refused_from_its_expiry_on_without_a_query(
     sessions: Sessions, build: Builder, database: Database
 ) -> None:

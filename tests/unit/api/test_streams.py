@@ -17,7 +17,8 @@ from gateway.api.openai.chat_schema import ChatCompletionRequest, ChatMessage
 from gateway.api.openai.completion_schema import Completion, CompletionRequest
 from gateway.api.openai.completions import FORM
 from gateway.api.openai.timeouts import ClientTimeouts
-from gateway.generation.request_state import Piece, SchedulingTrace
+from gateway.generation.request_state import SchedulingTrace
+from gateway.generation.text.growing_answer import Piece
 from tests.conftest import PATIENCE_S
 
 
@@ -28,6 +29,8 @@ class EndlessAnswer:
     choice = 0
     done = False
     error = None
+    hold = None
+    limited_by = None
     trace = SchedulingTrace()
     tokens = (1,)
     arrived_at = datetime.now(UTC)

@@ -24,12 +24,14 @@ from engine.protocol import (
     TokenLogprobs,
 )
 from gateway.engines.interface import EngineClient, EngineListener
+from gateway.generation.holds.holds import Holds
 from gateway.generation.queue.load import QueueBounds
 from gateway.generation.request import GenerationRequest, Message
 from gateway.generation.request_state import RequestState
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.history.record import Record
+from gateway.limits.request_hold import RequestHold
 from gateway.prediction.messages import Prediction
 from gateway.prediction.serving.drift import DriftMonitor
 from gateway.prediction.serving.open_prediction import OpenPrediction
@@ -162,6 +164,18 @@ class RecordingHistory:
         self.begun.append(opened)
 
 
+def a_prediction(length: float, quantiles: Quantiles | None = None) -> Prediction:
+    return Prediction(
+        quantiles=quantiles or (length,) * 6,
+        mean=length,
+        source="model",
+        predictor=None,
+        feature_version=1,
+        features=b"",
+        instruction_hash=b"",
+    )
+
+
 class SchedulerScene:
     """A scheduler with a recording engine and history, and a factory of requests."""
 
@@ -172,6 +186,7 @@ class SchedulerScene:
         outage_s: float = 60.0,
         bounds: QueueBounds | None = None,
         client: EngineClient | None = None,
+        holds: Holds | None = None,
     ) -> None:
         self.now_s: float | None = None  # the clock's time, if a test sets it
         self.engine = RecordingEngine()
@@ -186,6 +201,7 @@ class SchedulerScene:
             tau_floor=0.2,
             outage_s=outage_s,
             bounds=bounds,
+            holds=holds,
             clock=lambda: time.monotonic() if self.now_s is None else self.now_s,
         )
         self.loop = self.scheduler._loop
@@ -206,6 +222,7 @@ class SchedulerScene:
         arrived_s: float | None = None,
         prompt: list[int] | None = None,
         quantiles: Quantiles | None = None,
+        hold: RequestHold | None = None,
         **fields: Any,
     ) -> RequestState:
         return RequestState(
@@ -216,15 +233,8 @@ class SchedulerScene:
             prompt=prompt or [1, 2, 3],
             user_input_tokens=2,
             max_tokens=max_tokens,
-            prediction=Prediction(
-                quantiles=quantiles or (length,) * 6,
-                mean=length,
-                source="model",
-                predictor=None,
-                feature_version=1,
-                features=b"",
-                instruction_hash=b"",
-            ),
+            prediction=a_prediction(length, quantiles),
+            hold=hold,
             decoder=self._tokenizer.decoder(),
             speller=self._tokenizer.speller,
             arrived_at=datetime.now(UTC),

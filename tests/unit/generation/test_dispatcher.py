@@ -140,7 +140,7 @@ async def test_answer_ends_at_its_stop_string_without_later_tokens(
     tokens = scene.encode("brave golden castle")
     scene.step({request.sequence_id: tokens})
     assert request.tokens == tokens[:2]
-    assert (request.finish_reason, request.text.read(ended=True)) == ("stop", "brave")
+    assert (request.finish_reason, request.read(ended=True).text) == ("stop", "brave")
     assert scene.engine.cancelled == [request.sequence_id]
     scene.step({request.sequence_id: [9]}, [Finish(request.sequence_id, "cancelled")])
     assert request.tokens == tokens[:2]

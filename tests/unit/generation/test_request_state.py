@@ -8,7 +8,8 @@ import pytest
 from engine.protocol import Sampling, TokenLogprobs
 from gateway.errors import GenerationFailed
 from gateway.generation.answer import stream_pieces
-from gateway.generation.request_state import SCORED_PART, TEXT_PART, Piece, RequestState
+from gateway.generation.request_state import RequestState
+from gateway.generation.text.growing_answer import SCORED_PART, TEXT_PART, Piece
 from tests.unit.generation.conftest import SchedulerScene
 
 SCORED = Sampling(logprobs=1)
@@ -75,7 +76,7 @@ def test_stop_string_and_later_tokens_have_no_logprobs(scene: SchedulerScene, st
     piece = state.read(ended=True)
     assert joined_tokens(piece) == ("brave" if stop == "n gold" else "brave queen")
     assert piece.text.startswith(joined_tokens(piece))
-    assert len(state.logprobs) == 3
+    assert len(state.answer.logprobs) == 3
 
 
 def test_logprobs_are_held_back_with_a_partial_stop_string(scene: SchedulerScene) -> None:

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from gateway.limits.accounts import period_end_s
 from gateway.limits.hold_ledger import Ask, Granted, HoldLedger, Refused
-from gateway.limits.limit import Level, Limit, Mode, Period, Quantity, Subjects
+from gateway.limits.limit import Effect, Level, Limit, Period, Quantity, Standing, Subjects
 
 NOON_S = 1_767_960_000.0  # 2026-01-09 12:00 UTC
 TENANTS, APPS, KEYS = ([UUID(int=base + number) for number in range(2)] for base in (10, 20, 30))
@@ -26,7 +26,7 @@ def a_limit(
     quantity: Quantity = "tokens",
     period: Period = "day",
     amount: int = 600,
-    mode: Mode = "hard",
+    effect: Effect = "hard",
 ) -> Limit:
     return Limit(
         id=UUID(int=number),
@@ -35,7 +35,7 @@ def a_limit(
         quantity=quantity,
         period=period,
         amount=amount,
-        mode=mode,
+        effect=effect,
     )
 
 
@@ -92,7 +92,7 @@ def test_a_growing_answer_gets_what_is_left() -> None:
 
 
 def test_soft_and_warning_limits_let_requests_run_and_are_named() -> None:
-    soft, warning = a_limit(1, amount=50, mode="soft"), a_limit(2, amount=60, mode="warn")
+    soft, warning = a_limit(1, amount=50, effect="soft"), a_limit(2, amount=60, effect="warn")
     verdict = HoldLedger([soft, warning]).ask(an_ask(0, 100), NOON_S)
     assert verdict == Granted((soft, warning))
     assert verdict.yields
@@ -110,9 +110,11 @@ def test_the_wait_of_a_held_budget_ends_when_holds_are_expected_to_use_less() ->
     ledger = HoldLedger([a_limit(amount=250)])
     ledger.ask(an_ask(0, 100, expected=80, lasts_s=30), NOON_S)
     ledger.ask(an_ask(1, 100, expected=60, lasts_s=20), NOON_S)
-    assert ledger.ask(an_ask(2, 90, lasts_s=5), NOON_S) == Refused(a_limit(amount=250), 20.0)
+    refused = ledger.ask(an_ask(2, 90, lasts_s=5), NOON_S)
+    assert refused == Refused(a_limit(amount=250), 20.0, asked=90, left=50)
     spent = ledger.ask(an_ask(2, 150), NOON_S)
-    assert spent == Refused(a_limit(amount=250), 12 * 3_600.0)  # not before midnight
+    assert isinstance(spent, Refused)
+    assert spent.wait_s == 12 * 3_600.0  # not before midnight
     assert ledger.ask(an_ask(2, 251), NOON_S).wait_s == float("inf")  # type: ignore[union-attr]
 
 
@@ -126,11 +128,64 @@ def test_a_limit_that_changes_keeps_what_was_used() -> None:
 def test_idle_accounts_are_forgotten() -> None:
     ledger = HoldLedger([a_limit(level="user", subject=APPS[0], period="at_once")])
     ledger.ask(an_ask(0, 100, user="ada"), NOON_S)
-    ledger.forget_idle()
+    ledger.forget_idle(NOON_S)
     assert ledger.accounts == 1
     ledger.settle(0, {"tokens": 40}, NOON_S)
-    ledger.forget_idle()
+    ledger.forget_idle(NOON_S)
     assert ledger.accounts == 0
+
+
+def test_accounts_of_a_minute_or_a_day_are_idle_once_their_period_is_over() -> None:
+    limits = [
+        a_limit(1, level="user", subject=APPS[0], period="minute"),
+        a_limit(2, level="user", subject=APPS[0], period="day"),
+    ]
+    ledger = HoldLedger(limits)
+    ledger.ask(an_ask(0, 100, user="ada"), NOON_S)
+    ledger.settle(0, {"tokens": 40}, NOON_S)
+    ledger.forget_idle(NOON_S)
+    assert ledger.accounts == 2
+    ledger.forget_idle(NOON_S + 60)
+    assert ledger.accounts == 1
+    ledger.forget_idle(NOON_S + 86_400)
+    assert ledger.accounts == 0
+
+
+def test_a_running_answer_is_ended_by_budgets_alone() -> None:
+    limits = [a_limit(1, period="minute", amount=100), a_limit(2, period="at_once", amount=100)]
+    ledger = HoldLedger(limits)
+    ledger.ask(an_ask(0, 100), NOON_S)
+    assert ledger.grow(0, {"tokens": 1}, 20, NOON_S) == 20
+    assert ledger.spent(0, {"tokens": 1}, NOON_S) is None
+    assert isinstance(ledger.ask(an_ask(1, 1), NOON_S + 6), Refused)  # the bucket is at -10
+
+
+def test_a_hold_that_is_made_smaller_leaves_room() -> None:
+    ledger = HoldLedger([a_limit(amount=150)])
+    ledger.ask(an_ask(0, 100), NOON_S)
+    assert ledger.grow(0, {"tokens": 1}, -60, NOON_S) == -60
+    assert ledger.room(an_ask().subjects, "tokens", NOON_S) == 110
+
+
+def test_an_overrun_is_counted() -> None:
+    ledger = HoldLedger([a_limit(amount=120)])
+    ledger.ask(an_ask(0, 100), NOON_S)
+    assert ledger.grow(0, {"tokens": 1}, 30, NOON_S) == 20
+    assert ledger.spent(0, {"tokens": 1}, NOON_S) == a_limit(amount=120)
+    ledger.overrun(0, {"tokens": 1}, 30, NOON_S)
+    ledger.settle(0, {"tokens": 150}, NOON_S)
+    assert ledger.room(an_ask().subjects, "tokens", NOON_S) == 0
+    assert isinstance(ledger.ask(an_ask(1, 1), NOON_S), Refused)
+
+
+def test_a_standing_is_that_of_the_limit_that_leaves_least() -> None:
+    day, minute = a_limit(1, amount=1_000), a_limit(2, period="minute", amount=600)
+    node = a_limit(4, level="node", subject=None, amount=200)
+    ledger = HoldLedger([day, minute, node, a_limit(3, amount=1, effect="warn")])
+    ledger.ask(an_ask(0, 100), NOON_S)
+    assert ledger.standing(an_ask().subjects, "tokens", NOON_S) == Standing(600, 500, 10.0)
+    assert ledger.standing(an_ask().subjects, "tokens", NOON_S + 10) == (Standing(600, 600, 0.0))
+    assert ledger.standing(an_ask().subjects, "requests", NOON_S) is None
 
 
 @given(st.integers(0, 86_400 * 800), st.sampled_from(["day", "month"]))
@@ -159,8 +214,8 @@ class EveryEvent(RuleBasedStateMachine):
     @initialize(
         limits=st.lists(
             st.builds(
-                lambda level, which, quantity, period, amount, mode: (
-                    level, which, quantity, period, amount * 60, mode,
+                lambda level, which, quantity, period, amount, effect: (
+                    level, which, quantity, period, amount * 60, effect,
                 ),
                 st.sampled_from(["node", "tenant", "app", "key", "user"]),
                 st.integers(0, 1),
@@ -173,7 +228,7 @@ class EveryEvent(RuleBasedStateMachine):
             max_size=5,
         )
     )  # fmt: skip
-    def start(self, limits: list[tuple[Level, int, Quantity, Period, int, Mode]]) -> None:
+    def start(self, limits: list[tuple[Level, int, Quantity, Period, int, Effect]]) -> None:
         self.now_s, self.log, self.number, self.events = NOON_S, dict[int, Held](), 0, 0
         subjects: dict[Level, Sequence[UUID | None]] = {
             "node": [None, None],
@@ -190,9 +245,9 @@ class EveryEvent(RuleBasedStateMachine):
                 quantity=quantity,
                 period=period,
                 amount=amount,
-                mode=mode,
+                effect=effect,
             )
-            for number, (level, which, quantity, period, amount, mode) in enumerate(limits)
+            for number, (level, which, quantity, period, amount, effect) in enumerate(limits)
         ]
         self.ledger = HoldLedger(self.limits)
 
@@ -221,7 +276,7 @@ class EveryEvent(RuleBasedStateMachine):
             if self.concerns(limit, subjects)
             and amounts[limit.quantity] > self.room(limit, subjects)
         ]
-        if any(limit.mode == "hard" for limit in beyond):
+        if any(limit.effect == "hard" for limit in beyond):
             assert isinstance(verdict, Refused)
             assert verdict.limit in beyond
             return
@@ -239,7 +294,8 @@ class EveryEvent(RuleBasedStateMachine):
         rooms = [
             max(self.room(limit, held.subjects), 0)
             for limit in self.limits
-            if limit.mode == "hard"
+            if limit.effect == "hard"
+            and limit.is_budget
             and limit.quantity == "tokens"
             and self.concerns(limit, held.subjects)
         ]
@@ -267,7 +323,7 @@ class EveryEvent(RuleBasedStateMachine):
             rooms = [
                 max(self.room(limit, subjects), 0)
                 for limit in self.limits
-                if limit.mode == "hard"
+                if limit.effect == "hard"
                 and limit.quantity == "tokens"
                 and self.concerns(limit, subjects)
             ]

@@ -1,7 +1,7 @@
 """Claims the lines of jobs that run next, each for one gateway."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -35,11 +35,14 @@ class RunningBatch(Struct, frozen=True, kw_only=True):
 
 
 async def claim_lines(
-    session: AsyncSession, model: str, owner: UUID, count: int
+    session: AsyncSession, model: str, owner: UUID, count: int, without: Collection[UUID] = ()
 ) -> list[BatchLine]:
-    """Up to `count` lines that now belong to `owner`, in the order in which they are to start."""
+    """Up to `count` lines that now belong to `owner`, in the order in which they are to start.
+
+    Lines of the apps `without` are left out.
+    """
     claimed: list[BatchLine] = []
-    batches = await _running_batches(session, model)
+    batches = await _running_batches(session, model, without)
     for batch in in_turn(batches):
         others = [b for b in batches if b.tenant_id == batch.tenant_id and b.id != batch.id]
         for apart in (True, False):
@@ -65,7 +68,9 @@ def in_turn(batches: Sequence[RunningBatch]) -> list[RunningBatch]:
     return sorted(waiting, key=lambda b: (running[b.tenant_id], b.left_s, b.id))
 
 
-async def _running_batches(session: AsyncSession, model: str) -> list[RunningBatch]:
+async def _running_batches(
+    session: AsyncSession, model: str, without: Collection[UUID]
+) -> list[RunningBatch]:
     lines = select(func.count()).where(
         BatchLine.batch_id == Batch.id, BatchLine.state == LineState.RUNNING
     )
@@ -82,7 +87,12 @@ async def _running_batches(session: AsyncSession, model: str) -> list[RunningBat
             waiting.exists().label("waits"),
         )
         .join(Tenant, Tenant.id == Batch.tenant_id)
-        .where(Batch.model == model, Batch.status == "in_progress", Batch.expires_at > func.now())
+        .where(
+            Batch.model == model,
+            Batch.app_id.not_in(without),
+            Batch.status == "in_progress",
+            Batch.expires_at > func.now(),
+        )
     )
     rows: Sequence[Row[Any]] = (await session.execute(statement)).all()
     return [

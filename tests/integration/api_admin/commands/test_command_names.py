@@ -182,6 +182,40 @@ async def test_drift_without_outcomes_has_no_verdict(commands: Run) -> None:
     ]
 
 
+async def test_limits_are_set_listed_and_removed_by_names(
+    lmaas: Run, url: str, build: Builder
+) -> None:
+    async def limits(*arguments: str) -> tuple[int, list[dict[str, Any]], str]:
+        code, output, errors = await lmaas(
+            "admin", "--url", url, "limits", *arguments, "--json", LMAAS_ADMIN_KEY=ADMIN_KEY
+        )
+        listed = arguments[0] == "list"
+        found = [json.loads(line) for line in output.splitlines()] if listed else []
+        return code, found, errors
+
+    tenant = await build.tenant("acme")
+    app = await build.app(tenant, name="chat")
+    assert (await limits("set", "acme", "tokens_per_day", "1000"))[0] == 0
+    assert (await limits("set", "acme", "tokens_per_day", "800", "--effect", "warn"))[0] == 0
+    assert (await limits("set", "acme/chat", "cost_per_month", "2.5", "--each-user"))[0] == 0
+    assert (await limits("set", "node", "kv_share", "0.5"))[0] == 0
+    _, everything, _ = await limits("list")
+    assert [(each["level"], each["owner"], each["value"]) for each in everything] == [
+        ("tenant", "acme", "1000"),
+        ("tenant", "acme", "800"),
+        ("user", "acme/chat", "2.5"),
+        ("node", None, "0.5"),
+    ]
+    assert {each["owner_id"] for each in everything} == {str(tenant.id), str(app.id), None}
+    code, _, errors = await limits("remove", "acme", "tokens_per_day")
+    assert (code, "choose --effect: hard, warn" in errors) == (1, True)
+    assert (await limits("remove", "acme", "tokens_per_day", "--effect", "warn"))[0] == 0
+    assert [each["effect"] for each in (await limits("list", "acme"))[1]] == ["hard"]
+    assert "no such limit" in (await limits("remove", "acme", "kv_share"))[2]
+    assert "an id needs --level" in (await limits("list", str(tenant.id)))[2]
+    assert (await limits("list", str(tenant.id), "--level", "tenant"))[1]
+
+
 async def test_tenant_app_and_key_are_renamed_restricted_and_deleted_by_name(
     commands: Run, build: Builder
 ) -> None:

@@ -9,7 +9,7 @@ from benchmarks.b1.job import NESTED, OWN, PAGE_TOKENS, SHARED, job, nested_job
 from benchmarks.b1.live_job import LiveRun, planned_lines
 from benchmarks.b1.live_run import LiveCell, degree_job, rows_of, targets
 from benchmarks.b2.contestants import EngineWork, JobRun, engine_work
-from benchmarks.b2.job import DEGREES, LONG, PREFIX, SHORT, mixed_job
+from benchmarks.b2.job import DEGREES, KINDS, LONG, SHORT, JobKind, mixed_job
 from benchmarks.b2.job import OWN as OWN_OF_MIXED
 from benchmarks.b2.run import rotated
 from benchmarks.b2.run import rows_of as rows_of_makespan
@@ -20,17 +20,23 @@ from gateway.jobs.prefix_groups import group_in_levels
 from gateway.jobs.prompts import JobPrompts
 
 
-def test_every_degree_has_as_many_lines_and_every_group_one_family_of_answers() -> None:
-    lines = mixed_job(3)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_every_degree_has_as_many_lines_and_every_group_one_family_of_answers(
+    kind: JobKind,
+) -> None:
+    lines = mixed_job(kind, 3)
     groups = Counter(line.id.rpartition("-")[0] for line in lines)
-    assert Counter(groups.values()) == {degree: 64 // degree for degree in DEGREES}
+    count = kind.lines_of_degree
+    assert Counter(groups.values()) == Counter(
+        degree for degree in DEGREES for _ in range(max(count // degree, 1))
+    )
     assert all(
         SHORT[0] <= line.tokens <= SHORT[1] or LONG[0] <= line.tokens <= LONG[1] for line in lines
     )
-    least, most = PREFIX[0] + OWN_OF_MIXED[0], PREFIX[1] + OWN_OF_MIXED[1]
+    least, most = kind.prefix[0] + OWN_OF_MIXED[0], kind.prefix[1] + OWN_OF_MIXED[1]
     assert all(least <= len(line.prompt) <= most for line in lines)
-    assert [line.id for line in mixed_job(3)] == [line.id for line in lines]
-    assert [line.prompt for line in mixed_job(4)] != [line.prompt for line in lines]
+    assert [line.id for line in mixed_job(kind, 3)] == [line.id for line in lines]
+    assert [line.prompt for line in mixed_job(kind, 4)] != [line.prompt for line in lines]
 
 
 @pytest.mark.parametrize("degree", [2, 4])
@@ -91,8 +97,11 @@ def test_makespans_are_compared_round_by_round() -> None:
         "arrival order": [measured(14.0, work), measured(28.0, work)],
         "vllm": [measured(10.0), measured(20.0)],
     }
-    assert [(t.value, t.met) for t in targets_of_makespan(runs)] == [(1.4, True), (1.0, False)]
-    ours, _, vllm, *ratios = rows_of_makespan(runs, "tiny")
+    assert [(t.value, t.met) for t in targets_of_makespan({"a": runs})] == [
+        (1.4, True),
+        (1.0, False),
+    ]
+    ours, _, vllm, *ratios = rows_of_makespan({"a": runs}, "tiny")
     assert (ours["prefilled"], ours["tokens_a_step"]) == (500.0, 200.0)
     assert ours["under_a_quarter"] == pytest.approx(1 / 3)
     assert vllm["tokens_a_step"] is None

@@ -1,6 +1,7 @@
 """The arrivals, requests and targets of P2."""
 
 import asyncio
+import itertools
 import time
 
 import numpy as np
@@ -111,6 +112,27 @@ async def test_a_stall_makes_every_tick_within_it_late() -> None:
     ticking.cancel()
     assert max(tick_delays_s) > 0.08
     assert sum(late > 0.02 for late in tick_delays_s) > 50
+
+
+async def test_short_turns_of_a_busy_loop_add_up_to_no_delay() -> None:
+    loop, turns_s, tick_delays_s = asyncio.get_running_loop(), [time.perf_counter()], list[float]()
+    ended = asyncio.Event()
+
+    def work() -> None:
+        turns_s.append(time.perf_counter())
+        time.sleep(0.003)
+        if len(turns_s) < 100:
+            loop.call_soon(work)
+        else:
+            ended.set()
+
+    ticking = asyncio.create_task(measure_ticks(tick_delays_s))
+    loop.call_soon(work)
+    await ended.wait()
+    turns_s.append(time.perf_counter())
+    ticking.cancel()
+    longest_s = max(later - earlier for earlier, later in itertools.pairwise(turns_s))
+    assert max(tick_delays_s) < 4 * longest_s  # the timer, and then its task, wait for a turn
 
 
 def test_a_good_run_meets_every_target() -> None:

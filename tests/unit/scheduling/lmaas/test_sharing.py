@@ -16,6 +16,7 @@ from gateway.scheduling.lmaas.tenant_queue import MAX_PER_DISPATCH, OrderBounds
 from gateway.scheduling.requests import QueuedRequest
 
 MakeRequest: TypeAlias = Callable[..., QueuedRequest]
+GENERATED = 40
 weights = st.lists(st.sampled_from([0.5, 1.0, 1.5, 3.0, 10.0]), min_size=2, max_size=4)
 
 
@@ -30,6 +31,14 @@ def a_policy(pages: int = 0) -> LmaasPolicy:
 def predicted(request: QueuedRequest) -> float:
     mean = expected_length(request.quantiles, request.max_tokens).mean
     return service(request.prompt_tokens, mean)
+
+
+def served(policy: LmaasPolicy, now_s: float) -> QueuedRequest:
+    dispatch = policy.dispatch(now_s)
+    assert dispatch is not None
+    (request,) = dispatch.requests
+    policy.ended(request, GENERATED, now_s)
+    return request
 
 
 class BackloggedTenants:
@@ -170,3 +179,27 @@ def test_no_other_tenant_passes_what_does_not_fit(a_request: MakeRequest) -> Non
     assert policy.dispatch(2.0) is None  # memory is kept for the next request
     policy.ended(runs, 5, 3.0)
     assert [serve(policy, 3.0) for _ in range(4)] == ["a large", "b small", "a large", "a large"]
+
+
+def test_tenant_beyond_a_soft_limit_goes_behind_lighter_ones_and_does_not_starve(
+    a_request: MakeRequest,
+) -> None:
+    policy = a_policy()
+    for _ in range(40):
+        policy.arrive(a_request(tenant="beyond", surcharge=16.0))
+        policy.arrive(a_request(tenant="light"))
+    first = [served(policy, 0.0).tenant for _ in range(34)]
+    assert first.count("beyond") == 2
+
+
+def test_requests_beyond_a_soft_limit_go_behind_others_of_their_tenant(
+    a_request: MakeRequest,
+) -> None:
+    policy = a_policy()
+    for number in range(10):
+        policy.arrive(a_request(urgency=1 / 16, surcharge=16.0, request_id=f"beyond{number}"))
+    for number in range(10):
+        policy.arrive(a_request(arrived_s=1.0, request_id=f"light{number}"))
+    first = [served(policy, 1.0).id for _ in range(10)]
+    assert all(name.startswith("light") for name in first)
+    assert policy.shares.counter("t") == pytest.approx(len(first) * service(50, GENERATED))

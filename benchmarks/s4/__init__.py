@@ -1,0 +1,1 @@
+"""S4: fair shares of tenants, on a simulated engine."""

@@ -1,0 +1,1 @@
+"""Holds of live requests in the accounts of their limits."""

@@ -1,0 +1,1 @@
+"""Limits on use as they are stored, and how gateways follow their changes."""

@@ -1,0 +1,30 @@
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from gateway.garbage import search_seldom
+
+
+@pytest.fixture(autouse=True)
+def usual_searches() -> Iterator[None]:
+    usual = gc.get_threshold()
+    yield
+    gc.unfreeze()
+    gc.set_threshold(*usual)
+
+
+def test_what_exists_at_the_start_is_never_searched() -> None:
+    existing: list[object] = []
+    search_seldom()
+    later: list[object] = []
+    searched = gc.get_objects()
+    assert not any(each is existing for each in searched)
+    assert any(each is later for each in searched)
+
+
+def test_all_is_searched_more_seldom_than_by_default() -> None:
+    usual = gc.get_threshold()
+    search_seldom()
+    young, middle, old = gc.get_threshold()
+    assert young * (middle + 1) * old > 50 * usual[0] * usual[1] * usual[2]
