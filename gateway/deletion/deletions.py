@@ -3,16 +3,16 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Select, select, update
+from sqlalchemy import ColumnElement, Select, delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import Sessions, now_of, transaction
-from gateway.database.notify import React, unchanged
+from gateway.database.notify import LIMITS, React, notify, unchanged
 from gateway.history.audit import note
 from gateway.tenancy.apps import present_app
 from gateway.tenancy.changes import announce
 from gateway.tenancy.tenants import present_tenant
-from models import ApiKey, App, Erasure, Tenant
+from models import ApiKey, App, Erasure, StoredLimit, Tenant
 
 
 class Deletions:
@@ -39,6 +39,7 @@ class Deletions:
                 .values(deleted_at=now, instruction=None)
             )
             await _revoke(session, select(App.id).where(App.tenant_id == tenant_id), now)
+            await _end_limits(session, select(App.id).where(App.tenant_id == tenant_id), tenant_id)
             session.add(Erasure(tenant_id=tenant_id, actor=by))
             note(session, by, "tenant.deleted", tenant_id, before={"name": tenant.name})
             await announce(session)
@@ -54,6 +55,7 @@ class Deletions:
             app.deleted_at = now = await now_of(session)
             app.instruction = None
             await _revoke(session, select(App.id).where(App.id == app_id), now)
+            await _end_limits(session, select(App.id).where(App.id == app_id))
             session.add(Erasure(tenant_id=tenant_id, app_id=app_id, actor=by))
             before = {"name": app.name, "tenant": str(tenant_id)}
             note(session, by, "app.deleted", app_id, before=before)
@@ -67,3 +69,19 @@ async def _revoke(session: AsyncSession, apps: Select[UUID], now: datetime) -> N
     keys = update(ApiKey).where(ApiKey.app_id.in_(apps), ApiKey.revoked_at.is_(None))
     keys = keys.execution_options(synchronize_session=False)
     await session.execute(keys.values(revoked_at=now))
+
+
+async def _end_limits(
+    session: AsyncSession, apps: Select[UUID], tenant_id: UUID | None = None
+) -> None:
+    """Remove the limits of a tenant, of these apps and of their keys."""
+    keys = select(ApiKey.id).where(ApiKey.app_id.in_(apps))
+    owned: list[ColumnElement[bool]] = [
+        StoredLimit.app_id.in_(apps),
+        StoredLimit.api_key_id.in_(keys),
+    ]
+    if tenant_id is not None:
+        owned.append(StoredLimit.tenant_id == tenant_id)
+    limits = delete(StoredLimit).where(or_(*owned))
+    await session.execute(limits.execution_options(synchronize_session=False))
+    await notify(session, LIMITS)

@@ -69,18 +69,21 @@ def _by_id(level: Level, owner: str) -> Select[UUID] | None:
         wanted = UUID(owner)
     except ValueError:
         return None
-    column = {"tenant": Tenant.id, "key": ApiKey.id}.get(level, App.id)
-    return select(column).where(column == wanted)
+    if level == "tenant":
+        return select(Tenant.id).where(Tenant.id == wanted, Tenant.deleted_at.is_(None))
+    if level == "key":
+        return select(ApiKey.id).where(ApiKey.id == wanted)
+    return select(App.id).where(App.id == wanted, App.deleted_at.is_(None))
 
 
 def _by_names(level: Level, owner: str) -> Select[UUID]:
     """Names may contain slashes, so every way to divide them is compared."""
     if level == "tenant":
-        return select(Tenant.id).where(Tenant.name == owner)
+        return select(Tenant.id).where(Tenant.name == owner, Tenant.deleted_at.is_(None))
     of_app = Tenant.name + "/" + App.name
     apps = select(App.id).join(Tenant, Tenant.id == App.tenant_id)
     if level != "key":
-        return apps.where(of_app == owner)
+        return apps.where(of_app == owner, App.deleted_at.is_(None))
     keys = select(ApiKey.id).join(App, App.id == ApiKey.app_id)
     keys = keys.join(Tenant, Tenant.id == App.tenant_id)
     return keys.where(of_app + "/" + ApiKey.name == owner, ApiKey.revoked_at.is_(None))

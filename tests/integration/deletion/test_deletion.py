@@ -23,6 +23,7 @@ from gateway.history.record import Record
 from gateway.history.writer import HistoryWriter
 from gateway.jobs.batches.batches import Batches, NewBatch
 from gateway.jobs.batches.limits import BatchLimits
+from gateway.limits.limit import Level
 from gateway.prediction.features.features import FEATURE_VERSION
 from gateway.tenancy.apps import Apps
 from gateway.tenancy.authentication import Authenticator
@@ -32,6 +33,7 @@ from gateway.tenancy.demo import TENANT, ensure_demo
 from gateway.tenancy.keys import ApiKeys
 from gateway.tenancy.paging import Cursor
 from gateway.tenancy.tenants import Tenants
+from gateway.usage.limits.limits import Limits, NewLimit
 from gateway.usage.report import Group, UsageFilter, UsageReport
 from models import (
     App,
@@ -41,6 +43,7 @@ from models import (
     Instruction,
     RequestRecord,
     StoredFile,
+    StoredLimit,
     Tenant,
     TrainingRun,
     UsageDay,
@@ -91,6 +94,10 @@ def caller_of(tenant: Tenant, app: App) -> Caller:
         api_key_id=UUID(int=3),
         instruction=None,
     )
+
+
+def a_limit(level: Level, owner: str) -> NewLimit:
+    return NewLimit(level=level, owner=owner, kind="tokens_per_day", value="1000", effect="hard")
 
 
 async def usage_of(sessions: Sessions, tenant: str) -> list[tuple[Any, ...]]:
@@ -442,3 +449,27 @@ async def test_deleted_demo_tenant_does_not_come_back(
     await deletions.delete_tenant(demo, by="olga")
     assert await ensure_demo(sessions, [], "sk-lmaas-given") is None
     assert (await Tenants(sessions).list(Cursor())).items == []
+
+
+async def test_limits_end_with_their_owners_and_none_is_set_for_deleted_ones(
+    sessions: Sessions, build: Builder, deletions: Deletions
+) -> None:
+    tenant = await build.tenant("acme")
+    gone, app = await build.app(tenant, name="gone"), await build.app(tenant, name="chat")
+    await build.key(app, name="laptop")
+    limits = Limits(sessions)
+    owners: list[tuple[Level, str]] = [
+        ("tenant", "acme"),
+        ("app", "acme/gone"),
+        ("user", "acme/chat"),
+        ("key", "acme/chat/laptop"),
+    ]
+    for level, owner in owners:
+        await limits.set(a_limit(level, owner), by="olga")
+    await deletions.delete_app(gone.id, by="olga")
+    assert await counted(sessions, StoredLimit) == 3
+    await deletions.delete_tenant(tenant.id, by="olga")
+    assert await counted(sessions, StoredLimit) == 0
+    for level, owner in [*owners, ("tenant", str(tenant.id)), ("app", str(app.id))]:
+        with pytest.raises(NotFound):
+            await limits.set(a_limit(level, owner), by="olga")
