@@ -14,15 +14,15 @@ from uuid import UUID
 from msgspec import Struct
 from sqlalchemy import (
     ARRAY,
+    Boolean,
     ColumnElement,
     Select,
     Uuid,
-    and_,
     bindparam,
     func,
+    literal_column,
     or_,
     select,
-    text,
     true,
     tuple_,
 )
@@ -174,8 +174,9 @@ class RequestList:
             page = _page(subjects, conditions, limit + 1)
             rows = (await session.execute(_named(page))).all()
         items = [FinishedRequest(**row._mapping) for row in rows[:limit]]  # noqa: SLF001  public API
-        last = items[-1] if len(rows) > limit else None
-        return RequestPage(items, last and Place(last.arrived_at, last.id).encode())
+        if len(rows) <= limit:
+            return RequestPage(items, None)
+        return RequestPage(items, Place(items[-1].arrived_at, items[-1].id).encode())
 
 
 def _conditions(wanted: RequestFilter, place: Place | None) -> list[ColumnElement[bool]]:
@@ -187,7 +188,7 @@ def _conditions(wanted: RequestFilter, place: Place | None) -> list[ColumnElemen
     if place is not None:
         found += [
             RequestRecord.arrived_at <= place.arrived_at,  # bounds the scan of every index
-            tuple_(RequestRecord.arrived_at, RequestRecord.id) < tuple_(*place_of(place)),
+            tuple_(RequestRecord.arrived_at, RequestRecord.id) < tuple_(*_values(place)),
         ]
     exact: list[tuple[Any, object]] = [
         (RequestRecord.api_key_id, wanted.key_id),
@@ -195,20 +196,20 @@ def _conditions(wanted: RequestFilter, place: Place | None) -> list[ColumnElemen
         (RequestRecord.model, wanted.model),
     ]
     found += [column == value for column, value in exact if value is not None]
+    # The conditions of the partial indexes are written out, for plans that do not see the value.
     if wanted.outcome is not None:
         found.append(RequestRecord.finish_reason == wanted.outcome)
         if wanted.outcome not in USUAL_OUTCOMES:
-            found.append(text(RARE_OUTCOME))  # as in the index, for plans without the value
+            found.append(literal_column(RARE_OUTCOME, Boolean()))
+    tier = RequestRecord.service_tier
     if wanted.tier == USUAL_TIER:
-        found.append(
-            or_(RequestRecord.service_tier == USUAL_TIER, RequestRecord.service_tier.is_(None))
-        )
+        found.append(or_(tier == USUAL_TIER, tier.is_(None)))
     elif wanted.tier is not None:
-        found.append(and_(RequestRecord.service_tier == wanted.tier, text(RARE_TIER)))
+        found += [tier == wanted.tier, literal_column(RARE_TIER, Boolean())]
     return found
 
 
-def place_of(place: Place) -> tuple[Any, Any]:
+def _values(place: Place) -> tuple[Any, Any]:
     """The place as values of SQL."""
     return (
         bindparam("after_at", place.arrived_at, RequestRecord.arrived_at.type),

@@ -63,7 +63,8 @@ class HistoryRetention:
         Ends early where another gateway deletes at the same time.
         """
         before = datetime.now(UTC) - self._kept
-        rows, start = 0, BEGINNING
+        rows: int = 0
+        start = BEGINNING
         while True:
             began = time.monotonic()
             async with transaction(self._sessions) as session:
@@ -71,7 +72,7 @@ class HistoryRetention:
                     return rows
                 portion = {"start": start, "before": before, "rows": PORTION_ROWS}
                 done = (await session.execute(_DELETE, portion)).one()
-            rows += done.rows
+            rows += int(done.rows)
             if done.rows < PORTION_ROWS:
                 return rows
             start = done.last
