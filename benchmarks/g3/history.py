@@ -131,6 +131,7 @@ def fill(
     }
     with psycopg.connect(url, autocommit=True, row_factory=tuple_row) as connection:
         connection.execute("ALTER SYSTEM SET max_wal_size = '4GB'")
+        connection.execute("ALTER SYSTEM SET autovacuum = off")
         connection.execute("SELECT pg_reload_conf()")
         connection.execute("SET synchronous_commit = off")
         connection.execute("SET maintenance_work_mem = '512MB'")
@@ -145,7 +146,7 @@ def fill(
         connection.execute("DROP TABLE bench_slots, bench_vectors, bench_models")
         connection.execute("VACUUM (ANALYZE) requests")
         connection.execute("VACUUM (ANALYZE) usage_days")
-        connection.execute("ALTER SYSTEM RESET max_wal_size")
+        connection.execute("ALTER SYSTEM RESET ALL")
         connection.execute("SELECT pg_reload_conf()")
         connection.execute("CHECKPOINT")
         say("indexes are built")
