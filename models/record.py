@@ -29,7 +29,10 @@ class RequestRecord(Base):
         # For lists: see `gateway.history.listing`.
         Index(None, "api_key_id", "arrived_at"),
         Index(None, "end_user", "arrived_at", postgresql_where=text("end_user IS NOT NULL")),
-        Index(None, "finish_reason", "arrived_at", postgresql_where=text(RARE_OUTCOME)),
+        *(
+            Index(None, *of, "finish_reason", "arrived_at", postgresql_where=text(RARE_OUTCOME))
+            for of in ((), ("tenant_id",), ("app_id",), ("api_key_id",))
+        ),
         Index(None, "service_tier", "arrived_at", postgresql_where=text(RARE_TIER)),
         # For random samples of an app's rows by an index-only scan: see
         # `gateway.prediction.training.sampling`.
