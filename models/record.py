@@ -43,7 +43,7 @@ class RequestRecord(Base):
             "app_id",
             "hard",
             text("uuid_hash_extended(id, 0)"),
-            postgresql_include=["id", "arrived_at", "tenant_id"],
+            postgresql_include=["id", "arrived_at", "tenant_id", "service_tier"],
             postgresql_where=text(
                 "feature_version > 0 AND (NOT censored OR generation_tokens > 0)"
             ),
