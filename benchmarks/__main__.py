@@ -20,6 +20,7 @@ from benchmarks.e4.contenders import FORMATS
 from benchmarks.engine import e1, e3, prefix, step, workload
 from benchmarks.engine.models import SHAPES
 from benchmarks.finish_band import run as finish_band
+from benchmarks.g3 import run as g3
 from benchmarks.grouping import run as grouping
 from benchmarks.job_kills import run as job_kills
 from benchmarks.learning import run as learning
@@ -197,6 +198,21 @@ def real_model(data: Path, model: Path, rounds: int, clients: str, only: str, th
     numbers = [int(name) for name in _among(clients, [str(each) for each in e4.CLIENTS])]
     with _errors_in_one_line():
         e4.run(data, model, rounds, numbers, _among(only, list(FORMATS)), threads)
+
+
+@main.command("G3")
+@click.option("--rows", default=g3.ROWS, show_default=True, help="rows of history")
+@click.option("--rounds", default=g3.ROUNDS, show_default=True, help="calls of each kind")
+@click.option("--only", default=",".join(g3.PARTS), show_default=True, help="parts to measure")
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="where the database is made and kept; by default a temporary folder, deleted at the end",
+)
+def history(rows: int, rounds: int, only: str, folder: Path | None) -> None:
+    """Lists, usage, the training read and retention on millions of rows of history."""
+    with _errors_in_one_line():
+        g3.run(rows, rounds, _among(only, list(g3.PARTS)), folder)
 
 
 @main.command("P1")

@@ -30,6 +30,7 @@ from gateway.api.schema_page import schema_plugins
 from gateway.deletion.deletions import Deletions
 from gateway.files.upload import Uploads
 from gateway.history.audit import AuditTrail
+from gateway.history.listing import RequestList
 from gateway.history.requests import RequestHistory
 from gateway.node import GatewayNode
 from gateway.prediction.lifecycle.drift_series import DriftSeries
@@ -64,6 +65,7 @@ def build_app(node: GatewayNode, metrics: HttpMetrics) -> Litestar:
         logs=node.logs,
         trail=AuditTrail(sessions),
         requests=RequestHistory(sessions),
+        finished=RequestList(sessions),
         files=node.files,
         prices=Prices(sessions, node.limits.follower.follow),
         limits=Limits(sessions, node.limits.follower.follow),
@@ -105,6 +107,7 @@ def build_app(node: GatewayNode, metrics: HttpMetrics) -> Litestar:
             "uploads": Provide(lambda: uploads, sync_to_thread=False),
             "usage": Provide(lambda: admin.usage, sync_to_thread=False),
             "usages": Provide(lambda: usages, sync_to_thread=False),
+            "finished": Provide(lambda: admin.finished, sync_to_thread=False),
             "costs": Provide(lambda: costs, sync_to_thread=False),
             "admission": Provide(lambda: admission, sync_to_thread=False),
         },

@@ -30,6 +30,7 @@ from gateway.generation.text.tokenizer import ChatTokenizer, model_fingerprint, 
 from gateway.generation.text.workers import TextWorkers
 from gateway.history.engine_costs import EngineCostWriter
 from gateway.history.key_uses import KeyUses
+from gateway.history.retention import HistoryRetention
 from gateway.history.writer import HistoryWriter
 from gateway.jobs.batches.endpoint import Endpoints
 from gateway.jobs.batches.jobs import BatchJobs, BatchOptions
@@ -106,7 +107,7 @@ async def running_node(
         database = await Database.open(url)
         stack.push_async_callback(database.close)
 
-        history = await _start_history(stack, database, data_dir)
+        history = await _start_history(stack, database, data_dir, settings.history_days)
         say("starting the length predictor")
         model = served.name
         model_hash = await asyncio.to_thread(model_fingerprint, folder)
@@ -232,9 +233,13 @@ async def _start_postgres(stack: AsyncExitStack, data_dir: Path, say: Progress) 
 
 
 async def _start_history(
-    stack: AsyncExitStack, database: Database, data_dir: Path
+    stack: AsyncExitStack, database: Database, data_dir: Path, days: float | None
 ) -> HistoryWriter:
-    """The writer of history, with its spool in the data folder."""
+    """The writer of history, with its spool in the data folder; what is too old is deleted."""
+    if days is not None:
+        retention = HistoryRetention(database.sessions, days)
+        retention.start()
+        stack.push_async_callback(retention.close)
     history = HistoryWriter(database.sessions, data_dir / "spool")
     await history.start()
     stack.push_async_callback(history.close)

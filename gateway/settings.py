@@ -78,6 +78,13 @@ class Settings(Struct, frozen=True, rename=_variable):
             description="longest time that a file is kept, in days; a client can ask for less",
         ),
     ] = 30.0
+    history_days: Annotated[
+        Annotated[float, Meta(gt=0, le=36_500)] | None,
+        Meta(
+            description="how long the records of finished requests are kept, in days; their usage "
+            "stays; unset: for ever",
+        ),
+    ] = None
     max_body_values: Annotated[
         int,
         Meta(

@@ -8,6 +8,12 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base
 
+# Nearly every request ends with one of these, in this tier: only the others are indexed by them.
+USUAL_OUTCOMES = ("stop", "length")
+USUAL_TIER = "default"
+RARE_OUTCOME = "finish_reason NOT IN ('stop', 'length')"
+RARE_TIER = "service_tier <> 'default'"
+
 
 class RequestRecord(Base):
     """A finished request: its parameters, prediction and result, never its text.
@@ -20,6 +26,14 @@ class RequestRecord(Base):
         Index(None, "app_id", "arrived_at"),
         Index(None, "tenant_id", "arrived_at"),
         Index(None, "model", "arrived_at"),
+        # For lists: see `gateway.history.listing`.
+        Index(None, "api_key_id", "arrived_at"),
+        Index(None, "end_user", "arrived_at", postgresql_where=text("end_user IS NOT NULL")),
+        *(
+            Index(None, *of, "finish_reason", "arrived_at", postgresql_where=text(RARE_OUTCOME))
+            for of in ((), ("tenant_id",), ("app_id",), ("api_key_id",))
+        ),
+        Index(None, "service_tier", "arrived_at", postgresql_where=text(RARE_TIER)),
         # For random samples of an app's rows by an index-only scan: see
         # `gateway.prediction.training.sampling`.
         Index(
@@ -29,7 +43,7 @@ class RequestRecord(Base):
             "app_id",
             "hard",
             text("uuid_hash_extended(id, 0)"),
-            postgresql_include=["id", "arrived_at", "tenant_id"],
+            postgresql_include=["id", "arrived_at", "tenant_id", "service_tier"],
             postgresql_where=text(
                 "feature_version > 0 AND (NOT censored OR generation_tokens > 0)"
             ),

@@ -46,7 +46,7 @@ class UsageDay(Base):
     """
 
     __tablename__ = "usage_days"
-    __table_args__ = (Index(None, "day"),)
+    __table_args__ = (Index(None, "day"), Index(None, "api_key_id", "day"))
 
     tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
     day: Mapped[date] = mapped_column(primary_key=True)

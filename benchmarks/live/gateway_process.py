@@ -61,10 +61,13 @@ class ServedRequests(Struct, frozen=True):
 
 
 def environment(settings: Mapping[str, object]) -> dict[str, str]:
-    """The environment of an LMaaS command with exactly these `LMAAS_*` settings."""
+    """The environment of an LMaaS command with exactly these settings."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("LMAAS_")}
     env.pop("DATABASE_URL", None)
-    return env | {f"LMAAS_{name.upper()}": str(value) for name, value in settings.items()}
+    env |= {f"LMAAS_{name.upper()}": str(value) for name, value in settings.items()}
+    if url := env.pop("LMAAS_DATABASE_URL", None):
+        env["DATABASE_URL"] = url
+    return env
 
 
 class GatewayProcess:

@@ -11,6 +11,7 @@ from litestar.params import QueryParameter
 from msgspec import Struct
 
 from gateway.api.openapi import CSV
+from gateway.api.validation import STORABLE
 from gateway.usage.report import Group, Usage, UsagePage
 
 JSON: Final = "application/json"
@@ -37,6 +38,16 @@ def _grouping(*groups: Group) -> QueryParameter:
 GroupBy: TypeAlias = Annotated[str | None, _grouping(*Group)]
 OwnGroupBy: TypeAlias = Annotated[
     str | None, _grouping(Group.DAY, Group.USER, Group.MODEL, Group.TIER)
+]
+OfUser: TypeAlias = Annotated[
+    str | None, QueryParameter(pattern=STORABLE, description="only this end user")
+]
+OfModel: TypeAlias = Annotated[
+    str | None, QueryParameter(pattern=STORABLE, description="only this model")
+]
+OfTier: TypeAlias = Annotated[
+    str | None,
+    QueryParameter(pattern=STORABLE, description="only this service tier; `batch`: lines of jobs"),
 ]
 UsageLimit: TypeAlias = Annotated[
     int, QueryParameter(ge=1, le=MAX_USAGE_LIMIT, description="most sums wanted")

@@ -11,6 +11,7 @@ from msgspec import Struct
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    Date,
     Select,
     String,
     Subquery,
@@ -39,6 +40,18 @@ class Group(StrEnum):
     USER = "user"
     MODEL = "model"
     TIER = "tier"
+
+
+# What a group is summed by, and its type.
+COLUMNS: Final[dict[Group, tuple[Any, Any]]] = {
+    Group.DAY: (UsageDay.day, Date()),
+    Group.TENANT: (UsageDay.tenant_id, Uuid()),
+    Group.APP: (UsageDay.app_id, Uuid()),
+    Group.KEY: (UsageDay.api_key_id, Uuid()),
+    Group.USER: (func.nullif(UsageDay.end_user, ""), String()),
+    Group.MODEL: (UsageDay.model, String()),
+    Group.TIER: (func.nullif(UsageDay.service_tier, ""), String()),
+}
 
 
 class UsageFilter(Struct, frozen=True, kw_only=True):
@@ -120,40 +133,50 @@ def cost_of(prompt_tokens: Any, cached_tokens: Any, generation_tokens: Any) -> A
 
 
 def _sums(wanted: UsageFilter, groups: set[Group]) -> Select[Any]:
-    columns: dict[Group, tuple[Any, Any]] = {
-        Group.DAY: (UsageDay.day, cast(null(), UsageDay.day.type)),
-        Group.TENANT: (UsageDay.tenant_id, cast(null(), Uuid())),
-        Group.APP: (UsageDay.app_id, cast(null(), Uuid())),
-        Group.KEY: (UsageDay.api_key_id, cast(null(), Uuid())),
-        Group.USER: (func.nullif(UsageDay.end_user, ""), cast(null(), String())),
-        Group.MODEL: (UsageDay.model, cast(null(), String())),
-        Group.TIER: (func.nullif(UsageDay.service_tier, ""), cast(null(), String())),
-    }
+    """The sums of the groups, from those of each price: few of them are multiplied by a price."""
+    priced = _priced(wanted, groups)
+    rows = priced.c
     shown = [
-        (column if group in groups else nothing).label(group.value)
-        for group, (column, nothing) in columns.items()
+        (rows[group.value] if group in groups else cast(null(), kind)).label(group.value)
+        for group, (_, kind) in COLUMNS.items()
     ]
-    by = [columns[group][0] for group in columns if group in groups]
-    cost = cost_of(UsageDay.prompt_tokens, UsageDay.cached_tokens, UsageDay.generation_tokens)
+    by = [rows[group.value] for group in COLUMNS if group in groups]
+    cost = cost_of(rows.prompt_tokens, rows.cached_tokens, rows.generation_tokens)
     statement = (
         select(
             *shown,
-            _sum(UsageDay.requests, "requests"),
-            _sum(UsageDay.failed, "failed"),
+            _sum(rows.requests, "requests"),
+            _sum(rows.failed, "failed"),
             func.coalesce(
-                func.sum(UsageDay.requests - UsageDay.failed).filter(UsageDay.price_id == NO_PRICE),
-                0,
+                func.sum(rows.requests - rows.failed).filter(rows.price_id == NO_PRICE), 0
             ).label("unpriced"),
-            _sum(UsageDay.prompt_tokens, "prompt_tokens"),
-            _sum(UsageDay.cached_tokens, "cached_tokens"),
-            _sum(UsageDay.generation_tokens, "generation_tokens"),
+            _sum(rows.prompt_tokens, "prompt_tokens"),
+            _sum(rows.cached_tokens, "cached_tokens"),
+            _sum(rows.generation_tokens, "generation_tokens"),
             func.coalesce(func.sum(cost), 0).label("cost"),
         )
-        .select_from(UsageDay)
-        .outerjoin(Price, Price.id == UsageDay.price_id)
-        .where(*_conditions(wanted))
+        .select_from(priced)
+        .outerjoin(Price, Price.id == rows.price_id)
     )
     return statement.group_by(*by).order_by(*by)
+
+
+def _priced(wanted: UsageFilter, groups: set[Group]) -> Subquery:
+    """The tokens of the groups at each price."""
+    by = [column.label(group.value) for group, (column, _) in COLUMNS.items() if group in groups]
+    counts = (
+        UsageDay.requests,
+        UsageDay.failed,
+        UsageDay.prompt_tokens,
+        UsageDay.cached_tokens,
+        UsageDay.generation_tokens,
+    )
+    return (
+        select(*by, UsageDay.price_id, *(func.sum(each).label(each.key) for each in counts))
+        .where(*_conditions(wanted))
+        .group_by(*by, UsageDay.price_id)
+        .subquery()
+    )
 
 
 def _sum(column: Any, name: str) -> Any:

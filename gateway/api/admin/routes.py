@@ -20,12 +20,14 @@ from gateway.api.admin.tenants import TenantsController
 from gateway.api.admin.training import TrainingRunsController, TrainingScheduleController
 from gateway.api.admin.usage.limits import LimitsController
 from gateway.api.admin.usage.prices import PricesController
+from gateway.api.admin.usage.requests import FinishedRequestsController
 from gateway.api.admin.usage.usage import UsageController
 from gateway.api.envelope import provide_cursor
 from gateway.api.query import check_query
 from gateway.deletion.deletions import Deletions
 from gateway.files.store import FileStore
 from gateway.history.audit import AuditTrail
+from gateway.history.listing import RequestList
 from gateway.history.requests import RequestHistory
 from gateway.prediction.lifecycle.comparison import VersionComparer
 from gateway.prediction.lifecycle.drift_series import DriftSeries
@@ -63,6 +65,7 @@ class AdminServices(Struct, frozen=True, kw_only=True):
     logs: LogImport
     trail: AuditTrail
     requests: RequestHistory
+    finished: RequestList
     files: FileStore
     prices: Prices
     limits: Limits
@@ -90,6 +93,7 @@ def admin_router(admin_key: AdminKey, services: AdminServices) -> Router:
             EngineController,
             QueueController,
             RequestsController,
+            FinishedRequestsController,
             PricesController,
             LimitsController,
             UsageController,

@@ -1,4 +1,4 @@
-"""`GET /v1/usage` and `GET /v1/requests/{id}`: what the caller's own key and tenant used."""
+"""`GET /v1/usage` and `/v1/requests`: what the caller's own key and tenant used."""
 
 from typing import Any
 
@@ -6,11 +6,25 @@ from litestar import Controller, Request, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
+from gateway.api.envelope import to_answer
 from gateway.api.openapi import json_or_csv
 from gateway.api.query import check_query
+from gateway.api.request_list import (
+    AfterPlace,
+    ArrivedSince,
+    ArrivedUntil,
+    OfOutcome,
+    OwnRequest,
+    RequestLimit,
+    RequestListing,
+    in_utc,
+)
 from gateway.api.usage_answer import (
     Days,
     Format,
+    OfModel,
+    OfTier,
+    OfUser,
     OwnGroupBy,
     Since,
     Until,
@@ -20,6 +34,7 @@ from gateway.api.usage_answer import (
     groups_of,
     usage_response,
 )
+from gateway.history.listing import RequestFilter, RequestList
 from gateway.history.requests import known_id
 from gateway.tenancy.authentication import Caller
 from gateway.usage.report import UsageFilter, UsageReport
@@ -57,6 +72,37 @@ class OwnUsageController(Controller):
         )
         page = await usage.read(wanted, groups_of(group_by), limit=limit, offset=offset)
         return usage_response(request, format, days, page)
+
+    @get("/requests", summary="List the finished requests of your key", before_request=check_query)
+    async def list_requests(
+        self,
+        caller: NamedDependency[Caller],
+        finished: NamedDependency[RequestList],
+        since: ArrivedSince = None,
+        until: ArrivedUntil = None,
+        user: OfUser = None,
+        model: OfModel = None,
+        tier: OfTier = None,
+        outcome: OfOutcome = None,
+        limit: RequestLimit = 20,
+        after: AfterPlace = None,
+    ) -> RequestListing[OwnRequest]:
+        """Requests sent with the key of the call, newest first, some moments after they end."""
+        wanted = RequestFilter(
+            since=in_utc(since),
+            until=in_utc(until),
+            key_id=caller.api_key_id,
+            user=user,
+            model=model,
+            tier=tier,
+            outcome=outcome,
+        )
+        page = await finished.read(wanted, limit=limit, after=after)
+        return RequestListing(
+            data=[to_answer(OwnRequest, item) for item in page.items],
+            has_more=page.next_after is not None,
+            next_after=page.next_after,
+        )
 
     @get("/requests/{request_id:str}", summary="Show what a request used")
     async def show_request(

@@ -1,4 +1,7 @@
-"""`lmaas admin queue` and `lmaas admin requests …`: waiting and running requests."""
+"""`lmaas admin queue` and `lmaas admin requests …`: waiting, running and finished requests."""
+
+from datetime import datetime
+from typing import Any, Final
 
 import click
 
@@ -21,6 +24,24 @@ COLUMNS: Columns = {
     "id": "id",
 }
 
+FINISHED: Final[Columns] = {
+    "arrived": "arrived_at",
+    "tenant": lambda request: request["tenant"] or request["tenant_id"],
+    "app": lambda request: request["app"] or request["app_id"],
+    "user": "user",
+    "model": "model",
+    "tier": "service_tier",
+    "prompt": "prompt_tokens",
+    "generated": "generation_tokens",
+    "end": lambda request: request["gave_up"] or request["finish_reason"],
+    "waited s": "waited_s",
+    "first token s": "first_token_s",
+    "response s": "response_s",
+    "id": "id",
+}
+MAX_PAGE: Final = 100
+TIME: Final = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"])
+
 
 @click.command("queue", cls=AdminCommand)
 @click.option("--tenant", help="Only this tenant's requests.")
@@ -42,7 +63,68 @@ def show_queue(session: AdminSession, tenant: str | None, limit: int, *, totals:
 
 @click.group(cls=AdminGroup)
 def requests() -> None:
-    """Single requests, by their id or their response's id."""
+    """Finished requests; and single ones, by their id or their response's id."""
+
+
+@requests.command("list")
+@click.option("--tenant", help="Only this tenant, by name or id.")
+@click.option("--app", help="Only this app, as TENANT/APP or by id.")
+@click.option("--key", "api_key", help="Only this key, as TENANT/APP/KEY or by id.")
+@click.option("--user", help="Only this end user.")
+@click.option("--model", help="Only this model.")
+@click.option("--tier", help="Only this service tier; batch: lines of jobs.")
+@click.option(
+    "--outcome",
+    type=click.Choice(["stop", "length", "cancelled", "error"]),
+    help="Only requests that ended so.",
+)
+@click.option("--since", type=TIME, help="Only those that arrived then or later, in local time.")
+@click.option("--until", type=TIME, help="Only those that arrived before then, in local time.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=MAX_PAGE,
+    show_default=True,
+    help="Most requests listed.",
+)
+@pass_session
+def list_requests(
+    session: AdminSession,
+    tenant: str | None,
+    app: str | None,
+    api_key: str | None,
+    user: str | None,
+    model: str | None,
+    tier: str | None,
+    outcome: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    limit: int,
+) -> None:
+    """List finished requests of all gateways, newest first."""
+    names = session.names
+    query: dict[str, Any] = {
+        "tenant": tenant and names.tenant(tenant),
+        "app": app and names.app(app),
+        "key": api_key and names.key(api_key),
+        "user": user,
+        "model": model,
+        "tier": tier,
+        "outcome": outcome,
+        "since": since and since.astimezone().isoformat(),
+        "until": until and until.astimezone().isoformat(),
+    }
+    wanted = {name: value for name, value in query.items() if value is not None}
+    found: list[dict[str, Any]] = []
+    more = True
+    while more and len(found) < limit:
+        size = min(MAX_PAGE, limit - len(found))
+        page = session.client.get("/admin/requests", limit=size, **wanted)
+        found += page["data"]
+        more, wanted["after"] = page["has_more"], page["next_after"]
+    session.output.items(found, FINISHED, none="no request ended so")
+    if more:
+        session.output.hint("there are more requests: raise --limit, or set --until")
 
 
 @requests.command("show")

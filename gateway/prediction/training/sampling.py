@@ -24,19 +24,20 @@ from gateway.quantiles import Bools, Floats
 
 FOUND, READ, OPTED_OUT, ERASED = "found", "read", "opted_out", "erased"
 
-_LEARNABLE: Final = """
+# Every column is in the index: a further one would make each draw read the rows themselves.
+LEARNABLE: Final = """
     model = :model AND feature_version = :version AND arrived_at >= :since
     AND feature_version > 0 AND (NOT censored OR generation_tokens > 0)
     AND service_tier IS DISTINCT FROM 'batch'
 """
 _COUNT: Final = text(f"""
     SELECT app_id, tenant_id, hard, count(*) AS rows
-    FROM requests WHERE {_LEARNABLE} GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+    FROM requests WHERE {LEARNABLE} GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 """)  # noqa: S608  no value is interpolated
 _RING: Final = f"""
     SELECT arrived_at, id, tenant_id, {{lap}} AS lap, uuid_hash_extended(id, 0) AS place
     FROM requests
-    WHERE {_LEARNABLE} AND app_id = wanted.app AND hard = wanted.hard
+    WHERE {LEARNABLE} AND app_id = wanted.app AND hard = wanted.hard
       AND uuid_hash_extended(id, 0) {{side}} wanted.start
     ORDER BY uuid_hash_extended(id, 0) LIMIT wanted.quota
 """  # noqa: S608

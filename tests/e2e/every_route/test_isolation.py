@@ -22,6 +22,7 @@ ROUTES = {
     "GET /v1/models": KEY,
     "GET /v1/models/{model}": KEY,
     "GET /v1/usage": KEY,
+    "GET /v1/requests": KEY,
     "GET /v1/requests/{request_id}": KEY,
     "GET /v1/files": KEY,
     "POST /v1/files": KEY,
@@ -79,6 +80,7 @@ ROUTES = {
     "POST /admin/engine/drain": "engine",
     "POST /admin/engine/resume": "engine",
     "GET /admin/queue": "engine",
+    "GET /admin/requests": "tenants",
     "GET /admin/requests/{request_id}": "engine",
     "POST /admin/requests/{request_id}/cancel": "engine",
     "GET /admin/audit": READ,
@@ -202,7 +204,7 @@ async def test_another_tenants_file_batch_and_request_are_as_unknown_as_none(
         assert _shape(foreign) == _shape(none)
     assert (await owner.files.retrieve(file.id)).id == file.id
     assert (await owner.batches.retrieve(batch.id)).status != "cancelled"
-    for path in ("/v1/files", "/v1/batches"):
+    for path in ("/v1/files", "/v1/batches", "/v1/requests"):
         assert (await callers.call("key", "GET", path)).json()["data"] == []
     await owner.close()
 

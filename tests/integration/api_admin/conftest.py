@@ -30,6 +30,7 @@ from gateway.generation.service import GenerationService
 from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.generation.text.workers import TextWorkers
 from gateway.history.audit import AuditTrail
+from gateway.history.listing import RequestList
 from gateway.history.requests import RequestHistory
 from gateway.history.writer import HistoryWriter
 from gateway.prediction.lifecycle.comparison import VersionComparer
@@ -130,6 +131,7 @@ def application(
         prices=Prices(sessions),
         limits=Limits(sessions),
         usage=UsageReport(sessions),
+        finished=RequestList(sessions),
     )
     return Litestar(
         [admin_router(AdminKey(ADMIN_KEY), services)],

@@ -14,6 +14,7 @@ from litestar.di import Provide
 
 from gateway.api.admin.actor import provide_actor
 from gateway.api.admin.usage.prices import PricesController
+from gateway.api.admin.usage.requests import FinishedRequestsController
 from gateway.api.admin.usage.usage import UsageController
 from gateway.api.body import BodyLimits, bounded_request
 from gateway.api.envelope import provide_cursor
@@ -24,6 +25,7 @@ from gateway.api.query import check_query
 from gateway.database.connection import Database
 from gateway.database.errors import Sessions
 from gateway.generation.text.workers import TextWorkers
+from gateway.history.listing import RequestList
 from gateway.history.record import Record
 from gateway.history.writer import HistoryWriter
 from gateway.tenancy.keys import NewKey
@@ -53,7 +55,7 @@ async def client(sessions: Sessions, build: Builder) -> AsyncIterator[Client]:
 
     admin = Router(
         "/admin",
-        route_handlers=[PricesController, UsageController],
+        route_handlers=[PricesController, UsageController, FinishedRequestsController],
         before_request=check_query,
         guards=[admitted],
         dependencies={"cursor": Provide(provide_cursor), "actor": Provide(provide_actor)},
@@ -72,6 +74,7 @@ async def client(sessions: Sessions, build: Builder) -> AsyncIterator[Client]:
                 ("prices", Prices(sessions)),
                 ("usage", UsageReport(sessions)),
                 ("usages", RequestUsages(sessions)),
+                ("finished", RequestList(sessions)),
             )
         },
         request_class=bounded_request(BodyLimits, workers),
@@ -262,3 +265,86 @@ async def test_foreign_request_is_as_unknown_as_one_that_never_was(
     assert seen[0][0] == 404
     assert seen[0] == seen[1] == seen[2]
     assert seen[0][2] == 1
+
+
+async def test_finished_requests_are_listed_and_filtered_by_names(
+    client: Client, build: Builder, record: Callable[..., Any]
+) -> None:
+    tenant = await build.tenant("acme")
+    key = await build.key(await build.app(tenant, name="chat"), name="first")
+    other = await build.key(await build.app(await build.tenant("other"), name="chat"))
+    ids = [
+        str(await record(key, tenant.id, end_user="ursula", finish_reason=reason))
+        for reason in ("stop", "error", "stop")
+    ]
+    await record(other, UUID(int=1))
+    query = {"tenant": "acme", "app": "chat", "key": "first", "user": "ursula", "outcome": "stop"}
+    page = (await client.get("/admin/requests", params=query)).json()
+    assert (page["object"], page["has_more"], page["next_after"]) == ("list", False, None)
+    assert [each["id"] for each in page["data"]] == [ids[2], ids[0]]
+    newest = page["data"][0]
+    assert (newest["tenant"], newest["app"], newest["key"]) == ("acme", "chat", "first")
+    assert not {"embedding", "features", "instruction_hash"} & newest.keys()
+
+    page = (await client.get("/admin/requests?limit=3&app=chat")).json()
+    assert page["has_more"]
+    rest = (await client.get(f"/admin/requests?limit=3&app=chat&after={page['next_after']}")).json()
+    assert [each["id"] for each in rest["data"]] == ids[:1]
+
+
+async def test_key_lists_its_own_requests_only(
+    client: Client, build: Builder, record: Callable[..., Any]
+) -> None:
+    tenant = await build.tenant()
+    app = await build.app(tenant)
+    mine, other = await build.key(app), await build.key(app)
+    request = str(await record(mine, tenant.id, end_user="ursula"))
+    await record(other, tenant.id, end_user="ursula")
+    for query in ("", "?user=ursula", "?limit=1"):
+        page = (await client.get(f"/v1/requests{query}", headers=bearer(mine))).json()
+        assert [each["id"] for each in page["data"]] == [request]
+        assert not page["has_more"]
+        assert not {"tenant", "tenant_id", "key_id", "policy"} & page["data"][0].keys()
+    refused = await client.get(f"/v1/requests?key={other.key.id}", headers=bearer(mine))
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "key")
+
+
+@pytest.mark.parametrize(
+    ("query", "param"),
+    [
+        ("outcome=stopped", "outcome"),
+        ("since=yesterday", "since"),
+        ("until=2026-01-01", "until"),
+        ("limit=0", "limit"),
+        ("limit=101", "limit"),
+        ("after=there", "after"),
+        ("user=%00", "user"),
+        ("offset=1", "offset"),
+    ],
+)
+async def test_filter_that_is_none_is_refused(
+    client: Client, build: Builder, query: str, param: str
+) -> None:
+    key = await build.key()
+    for path, headers in (("/admin/requests", {}), ("/v1/requests", bearer(key))):
+        answer = await client.get(f"{path}?{query}", headers=headers)
+        assert answer.status_code == 400, answer.text
+        error = answer.json()["error"]
+        assert (error["type"], error["param"]) == ("invalid_request_error", param)
+
+
+async def test_times_without_a_zone_are_of_utc(
+    client: Client, build: Builder, record: Callable[..., Any]
+) -> None:
+    tenant = await build.tenant()
+    key = await build.key(await build.app(tenant))
+    await record(key, tenant.id, arrived_at=datetime(2026, 1, 1, 12, tzinfo=UTC))
+    for query, number in (
+        ("since=2026-01-01T12:00:00", 1),
+        ("since=2026-01-01T12:00:01", 0),
+        ("until=2026-01-01T12:00:00Z", 0),
+        ("until=2026-01-01T11:00:01-01:00", 1),
+        ("since=0001-01-01T00:00:00%2B14:00&until=9999-12-31T23:59:59-14:00", 1),
+    ):
+        page = (await client.get(f"/admin/requests?{query}")).json()
+        assert len(page["data"]) == number, (query, page)

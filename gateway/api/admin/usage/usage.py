@@ -12,6 +12,9 @@ from gateway.api.usage_answer import (
     Days,
     Format,
     GroupBy,
+    OfModel,
+    OfTier,
+    OfUser,
     Since,
     Until,
     UsageAnswer,
@@ -32,16 +35,6 @@ OfApp: TypeAlias = Annotated[
 ]
 OfKey: TypeAlias = Annotated[
     str | None, QueryParameter(pattern=STORABLE, description="only this API key, by id or name")
-]
-OfUser: TypeAlias = Annotated[
-    str | None, QueryParameter(pattern=STORABLE, description="only this end user")
-]
-OfModel: TypeAlias = Annotated[
-    str | None, QueryParameter(pattern=STORABLE, description="only this model")
-]
-OfTier: TypeAlias = Annotated[
-    str | None,
-    QueryParameter(pattern=STORABLE, description="only this service tier; `batch`: lines of jobs"),
 ]
 
 

@@ -154,6 +154,14 @@ async def test_queue_and_requests_have_their_commands(
     assert json.loads(totals)["waiting"] == 0
     _, shown, _ = await lmaas(*admin, "requests", "show", f"chatcmpl-{record.id.hex}", "--json")
     assert json.loads(shown)["id"] == str(record.id)
+    _, listed, _ = await lmaas(*admin, "requests", "list", "--since", "2026-01-01", "--json")
+    assert [json.loads(line)["id"] for line in listed.splitlines()] == [str(record.id)]
+    _, table, _ = await lmaas(*admin, "requests", "list", "--outcome", "stop", "--limit", 1)
+    headings, row = table.splitlines()
+    assert headings.split()[:3] == ["arrived", "tenant", "app"]
+    assert row.split()[-1] == str(record.id)
+    none = (0, "", "no request ended so\n")
+    assert await lmaas(*admin, "requests", "list", "--user", "ursula") == none
     code, _, errors = await lmaas(*admin, "requests", "cancel", record.id)
     assert (code, errors) == (1, f"lmaas: there is no request {record.id} that waits or runs\n")
     tenant = (await build.tenant()).id
