@@ -55,6 +55,7 @@ ROUTES = {
     ("POST", "/admin/engine/drain"),
     ("POST", "/admin/engine/resume"),
     ("GET", "/admin/queue"),
+    ("GET", "/admin/requests"),
     ("GET", "/admin/requests/{request_id}"),
     ("POST", "/admin/requests/{request_id}/cancel"),
     ("GET", "/admin/usage"),
