@@ -212,8 +212,12 @@ def test_readme_starts_the_gateway_and_trains_the_predictor(clone: Clone) -> Non
     "document", [name for name in DOCUMENTS if name != "README.md" and runnable(name)]
 )
 def test_blocks_of_the_document_run(clone: Clone, document: str) -> None:
-    for block in runnable(document):
-        clone.run(block)
+    values = dict(clone.values)
+    try:
+        for block in runnable(document):
+            clone.run(block)
+    finally:
+        clone.values = values  # a document may revoke its keys
 
 
 def test_blocks_that_do_not_run_are_known_with_their_reasons() -> None:
