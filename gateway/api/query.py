@@ -1,11 +1,12 @@
 """Query parameters by the rule of JSON bodies: what is sent is known, sent once, and of its type.
 
-The framework would read `5.0` and `1e2` as integers and `1` and `on` as true, and drop misspelt
-names.
+The framework would read `5.0` and `1e2` as integers, `1` and `on` as true and `0.5` as a time, and
+drop misspelt names.
 """
 
 import re
 from collections import Counter
+from datetime import datetime
 from enum import Enum
 from functools import cache
 from typing import Any, Final, Literal, get_args, get_origin
@@ -20,10 +21,12 @@ from gateway.errors import InvalidRequest, UnsupportedParameter, shortened
 
 INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]*)", re.ASCII)
 NUMBER: Final = re.compile(INTEGER.pattern + r"(\.[0-9]+)?([eE][+-]?[0-9]+)?", re.ASCII)
+TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt ].+)?", re.ASCII)
 FORMS: Final[dict[object, tuple[re.Pattern[str], str]]] = {
     bool: (re.compile("true|false"), "accepted are true and false"),
     int: (INTEGER, "accepted is a whole number, such as 20"),
     float: (NUMBER, "accepted is a number, such as 0.5"),
+    datetime: (TIME, "accepted is a time, such as 2026-11-29T12:00:00Z"),
 }
 
 

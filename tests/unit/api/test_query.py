@@ -1,6 +1,7 @@
 """Query parameters are strict, whatever the route declares."""
 
 from collections.abc import AsyncIterator
+from datetime import datetime
 from enum import Enum
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -32,6 +33,7 @@ async def items(
     colour: Annotated[Colour | None, QueryParameter()] = None,
     order: Annotated[Literal["up", "down"], QueryParameter()] = "up",
     owner: Annotated[UUID | None, QueryParameter()] = None,
+    since: Annotated[datetime | None, QueryParameter()] = None,
 ) -> dict[str, Any]:
     return {
         "limit": page,
@@ -40,6 +42,7 @@ async def items(
         "colour": colour,
         "order": order,
         "owner": owner,
+        "since": since,
     }
 
 
@@ -58,7 +61,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def test_values_of_their_type_are_read(client: httpx.AsyncClient) -> None:
-    query = "limit=5&share=1e-1&all=true&colour=blue&order=down"
+    query = "limit=5&share=1e-1&all=true&colour=blue&order=down&since=2026-11-29T12:00:00Z"
     answer = (await client.get(f"/items?{query}")).json()
     assert answer == {
         "limit": 5,
@@ -67,6 +70,7 @@ async def test_values_of_their_type_are_read(client: httpx.AsyncClient) -> None:
         "colour": "blue",
         "order": "down",
         "owner": None,
+        "since": "2026-11-29T12:00:00Z",
     }
 
 
@@ -86,6 +90,11 @@ async def test_numbers_are_those_of_json(client: httpx.AsyncClient, value: str) 
 @pytest.mark.parametrize("value", ["1", "on", "True", "yes", ""])
 async def test_booleans_are_true_and_false(client: httpx.AsyncClient, value: str) -> None:
     await refused(client, "all", value, "true and false")
+
+
+@pytest.mark.parametrize("value", ["0.5", "1795955719", "noon", "", "2026-11"])
+async def test_times_are_dates_with_a_time(client: httpx.AsyncClient, value: str) -> None:
+    await refused(client, "since", value, "2026-11-29T12:00:00Z")
 
 
 @pytest.mark.parametrize(("name", "accepted"), [("colour", "red, blue"), ("order", "up, down")])
