@@ -104,7 +104,10 @@ async def test_damaged_version_that_is_active_is_refused_and_the_previous_stays(
     await listener.follow()
     damaged = await registry.add(a_version(artefact=artefact[:-9]))
     async with sessions.begin() as session:  # past the registry, as a careless hand might
-        await session.execute(update(Predictor).values(active=Predictor.id == damaged.id))
+        await session.execute(update(Predictor).values(active=False))
+        await session.execute(
+            update(Predictor).where(Predictor.id == damaged.id).values(active=True)
+        )
     await listener.follow()
     assert predictor.active == sound.id
 
