@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final, TypeAlias
 
 import psycopg
@@ -27,6 +28,31 @@ async def unchanged() -> None:
 async def notify(session: AsyncSession, channel: str) -> None:
     """Notify the listeners of a channel once the transaction is committed."""
     await session.execute(select(func.pg_notify(channel, "")))
+
+
+class Subscription:
+    """Calls `react` in the background, as `listen` does, from its start until it is closed."""
+
+    def __init__(
+        self, database_url: str, channel: str, react: React, *, poll_s: float = POLL_S
+    ) -> None:
+        self._database_url = database_url
+        self._channel = channel
+        self._react = react
+        self._poll_s = poll_s
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, name: str) -> None:
+        """Start to listen, in a task of this name."""
+        listening = listen(self._database_url, self._channel, self._react, poll_s=self._poll_s)
+        self._task = asyncio.create_task(listening, name=name)
+
+    async def close(self) -> None:
+        """Stop listening."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
 
 
 async def listen(database_url: str, channel: str, react: React, *, poll_s: float = POLL_S) -> None:

@@ -1,9 +1,8 @@
 """Changes of tenants, apps and keys, as they reach every gateway."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
-from typing import Final, TypeAlias
+from collections.abc import Sequence
+from typing import Final
 
 import structlog
 from sqlalchemy import select
@@ -11,14 +10,12 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import Sessions, transaction
-from gateway.database.notify import POLL_S, listen, notify
+from gateway.database.notify import POLL_S, React, Subscription, notify
 from gateway.errors import DatabaseLost
 from models import TenancyVersion
 
 CHANNEL: Final = "lmaas_tenancy"
 ONLY: Final = 1  # the id of the table's one row
-
-React: TypeAlias = Callable[[], Awaitable[None]]
 
 log = structlog.get_logger(__name__)
 
@@ -42,26 +39,26 @@ class TenancyChanges:
     """
 
     def __init__(
-        self, sessions: Sessions, database_url: str, reactions: Sequence[React] = ()
+        self,
+        sessions: Sessions,
+        database_url: str,
+        reactions: Sequence[React] = (),
+        *,
+        poll_s: float = POLL_S,
     ) -> None:
         self._sessions = sessions
-        self._database_url = database_url
         self._reactions = reactions
         self._seen: int | None = None
         self._lock = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
+        self._subscription = Subscription(database_url, CHANNEL, self.follow, poll_s=poll_s)
 
-    def start(self, *, poll_s: float = POLL_S) -> None:
+    def start(self) -> None:
         """Start to follow changes."""
-        listening = listen(self._database_url, CHANNEL, self.follow, poll_s=poll_s)
-        self._task = asyncio.create_task(listening, name="tenancy changes")
+        self._subscription.start("tenancy changes")
 
     async def close(self) -> None:
         """Stop following."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await self._subscription.close()
 
     async def follow(self) -> None:
         """React, if there was a change since the last time: on return, to all committed before."""

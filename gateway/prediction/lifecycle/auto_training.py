@@ -4,16 +4,14 @@ Every gateway checks; that only one starts a run is decided in Postgres, where a
 (`RunLog.queue`).
 """
 
-import asyncio
 import time
-from contextlib import suppress
 from uuid import UUID
 
 import msgspec
 import structlog
 
 from gateway.database.errors import Sessions
-from gateway.database.notify import POLL_S, listen
+from gateway.database.notify import POLL_S, Subscription
 from gateway.errors import Conflict, LmaasError, NotFound
 from gateway.prediction.lifecycle.registry import Registry
 from gateway.prediction.lifecycle.run_log import CHANNEL, RunLog, StartReason
@@ -53,22 +51,16 @@ class AutoTraining:
         self._runs = runs
         self._drift = drift
         self._model = model
-        self._database_url = database_url
         self._enabled = enabled
-        self._poll_s = poll_s
-        self._task: asyncio.Task[None] | None = None
+        self._subscription = Subscription(database_url, CHANNEL, self.check, poll_s=poll_s)
 
     def start(self) -> None:
         """Start checking in the background."""
-        listening = listen(self._database_url, CHANNEL, self.check, poll_s=self._poll_s)
-        self._task = asyncio.create_task(listening, name="automatic training")
+        self._subscription.start("automatic training")
 
     async def close(self) -> None:
         """Stop checking; a running training continues."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await self._subscription.close()
 
     async def check(self) -> None:
         """Kill a cancelled run and start one if it is due; errors are logged."""

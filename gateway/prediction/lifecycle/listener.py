@@ -1,11 +1,8 @@
 """Follows the active version in Postgres, so that gateways need no restart."""
 
-import asyncio
-from contextlib import suppress
-
 import structlog
 
-from gateway.database.notify import POLL_S, listen
+from gateway.database.notify import POLL_S, Subscription
 from gateway.errors import DatabaseLost, NotFound, PredictorRefused, Unavailable
 from gateway.prediction.lifecycle.registry import CHANNEL, Registry
 from gateway.prediction.serving.predictor import LengthPredictor
@@ -26,24 +23,18 @@ class PredictorListener:
     ) -> None:
         self._registry = registry
         self._predictor = predictor
-        self._database_url = database_url
-        self._poll_s = poll_s
         self._refused: bytes | None = None
         self._followed: bytes | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._subscription = Subscription(database_url, CHANNEL, self.follow, poll_s=poll_s)
 
     async def start(self) -> None:
         """Load the active version, then follow changes in the background."""
         await self.follow()
-        listening = listen(self._database_url, CHANNEL, self.follow, poll_s=self._poll_s)
-        self._task = asyncio.create_task(listening, name="predictor listener")
+        self._subscription.start("predictor listener")
 
     async def close(self) -> None:
         """Stop following."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await self._subscription.close()
 
     async def follow(self) -> None:
         """Load the active version if its id or its bytes differ from the one in use.

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime
 
 import msgspec
@@ -11,7 +10,7 @@ import structlog
 from sqlalchemy import select
 
 from gateway.database.errors import Sessions, transaction
-from gateway.database.notify import LIMITS, POLL_S, listen
+from gateway.database.notify import LIMITS, POLL_S, Subscription
 from gateway.errors import DatabaseLost
 from gateway.history.pricing import prices_since
 from gateway.limits.hold_ledger import HoldLedger
@@ -40,25 +39,19 @@ class LimitFollower:
         self._sessions = sessions
         self.ledger = ledger
         self.prices = prices
-        self._database_url = database_url
         self._model = model
-        self._poll_s = poll_s
         self._clock = clock
         self._reading = asyncio.Lock()  # what is adopted last was read last
-        self._task: asyncio.Task[None] | None = None
+        self._subscription = Subscription(database_url, LIMITS, self.follow, poll_s=poll_s)
 
     async def start(self) -> None:
         """Read limits and prices, then follow changes in the background. DatabaseLost."""
         await self._read()
-        listening = listen(self._database_url, LIMITS, self.follow, poll_s=self._poll_s)
-        self._task = asyncio.create_task(listening, name="limit follower")
+        self._subscription.start("limit follower")
 
     async def close(self) -> None:
         """Stop following."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await self._subscription.close()
 
     async def follow(self) -> None:
         """Read limits and prices again; if the database is away, those in use stay."""

@@ -157,8 +157,10 @@ async def test_key_of_a_deleted_owner_is_refused_by_another_gateway_without_wait
     async def notice() -> None:
         noticed.put_nowait(None)
 
-    changes = TenancyChanges(sessions, postgres_url, (other.follow_changes, notice))
-    changes.start(poll_s=PATIENCE_S)
+    changes = TenancyChanges(
+        sessions, postgres_url, (other.follow_changes, notice), poll_s=PATIENCE_S
+    )
+    changes.start()
     deletions = Deletions(sessions)
     try:
         async with asyncio.timeout(PATIENCE_S):
