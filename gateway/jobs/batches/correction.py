@@ -7,6 +7,7 @@ that it started, none is left out because it takes long.
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 from uuid import UUID
 
@@ -18,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import LONG_TRANSACTION_S, Sessions, transaction
 from gateway.generation.request_state import RequestState
-from gateway.jobs.batches.lines import lock_order, reorder
+from gateway.jobs.batches.lines import lock_order, opened_prefixes, reorder
 from gateway.jobs.batches.states import LineState
 from gateway.jobs.planning.length_correction import (
     LengthCorrection,
@@ -113,13 +114,7 @@ class JobCorrections:
             if not await lock_order(session, batch.tenant_id, batch.model, wait=False):
                 return 0
             rows = await _waiting(session, batch_id)
-            opened = set(
-                await session.scalars(
-                    select(BatchLine.prefix_id).where(
-                        BatchLine.batch_id == batch_id, BatchLine.state == LineState.RUNNING
-                    )
-                )
-            )
+            opened = await opened_prefixes(session, [batch_id])
             ranked = await asyncio.to_thread(_ranked, rows, opened, labels, learned)
             await reorder(session, batch_id, ranked)
         return len(ranked)
@@ -173,7 +168,7 @@ def _groups(rows: Sequence[Row[Any]]) -> tuple[PrefixGroups, list[str]]:
 
 def _ranked(
     rows: Sequence[Row[Any]],
-    opened: set[str | None],
+    opened: AbstractSet[str],
     labels: Sequence[str],
     learned: LengthCorrection,
 ) -> list[tuple[int, int]]:

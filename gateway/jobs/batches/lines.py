@@ -144,6 +144,20 @@ async def lock_order(
     return bool(await session.scalar(select(func.pg_try_advisory_xact_lock(key))))
 
 
+async def opened_prefixes(
+    session: AsyncSession, jobs: Sequence[UUID], owner: UUID | None = None
+) -> frozenset[str]:
+    """The prefixes with which lines of these jobs run: at any gateway, or at the owner's."""
+    running = select(BatchLine.prefix_id).where(
+        BatchLine.batch_id.in_(jobs),
+        BatchLine.state == LineState.RUNNING,
+        BatchLine.prefix_id.is_not(None),
+    )
+    if owner is not None:
+        running = running.where(BatchLine.claimed_by == owner)
+    return frozenset(prefix for prefix in await session.scalars(running.distinct()) if prefix)
+
+
 async def delete_lines(session: AsyncSession, batch_id: UUID) -> None:
     """Delete all lines of a job."""
     await session.execute(delete(BatchLine).where(BatchLine.batch_id == batch_id))

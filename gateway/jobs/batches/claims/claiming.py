@@ -14,9 +14,9 @@ from gateway.jobs.batches.claims.companions import (
     Place,
     due_alike,
     find_companions,
-    opened_prefixes,
     with_companions,
 )
+from gateway.jobs.batches.lines import opened_prefixes
 from gateway.jobs.batches.states import LineState
 from models import Batch, BatchLine, Tenant
 

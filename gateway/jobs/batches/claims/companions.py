@@ -48,19 +48,6 @@ def due_alike(left_s: float, other_left_s: float) -> bool:
     return other_left_s - left_s <= left_s
 
 
-async def opened_prefixes(
-    session: AsyncSession, jobs: Sequence[UUID], owner: UUID
-) -> frozenset[str]:
-    """The prefixes of lines of these jobs that run at this gateway."""
-    running = select(BatchLine.prefix_id).where(
-        BatchLine.claimed_by == owner,
-        BatchLine.state == LineState.RUNNING,
-        BatchLine.batch_id.in_(jobs),
-        BatchLine.prefix_id.is_not(None),
-    )
-    return frozenset(prefix for prefix in await session.scalars(running.distinct()) if prefix)
-
-
 async def find_companions(
     session: AsyncSession, jobs: Sequence[UUID], prefixes: Iterable[str], count: int
 ) -> dict[str, list[Place]]:

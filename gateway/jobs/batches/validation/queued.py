@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.database.errors import LONG_TRANSACTION_S, Sessions, transaction
-from gateway.jobs.batches.lines import Prefix
+from gateway.jobs.batches.lines import Prefix, opened_prefixes
 from gateway.jobs.batches.states import LineState
 from gateway.jobs.planning.client import QueuedPrompts
 from gateway.jobs.planning.prompt_file import PromptFile
@@ -85,7 +85,7 @@ async def queued_jobs(
             for place, job in enumerate(found.jobs):
                 async for rows in _waiting_lines(session, job):
                     await found.add(place, rows)
-            found.opened = await _opened(session, found.jobs)
+            found.opened = await opened_prefixes(session, found.jobs)
         yield found
 
 
@@ -147,13 +147,3 @@ async def _waiting_lines(session: AsyncSession, job: UUID) -> AsyncGenerator[Seq
     streamed = await session.stream(statement.execution_options(yield_per=READ_AT_ONCE))
     async for part in streamed.partitions():
         yield part
-
-
-async def _opened(session: AsyncSession, jobs: Sequence[UUID]) -> frozenset[str]:
-    """The prefixes that lines of these jobs run with."""
-    running = select(BatchLine.prefix_id).where(
-        BatchLine.batch_id.in_(jobs),
-        BatchLine.state == LineState.RUNNING,
-        BatchLine.prefix_id.is_not(None),
-    )
-    return frozenset(prefix for prefix in await session.scalars(running.distinct()) if prefix)
