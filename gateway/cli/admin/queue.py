@@ -7,6 +7,7 @@ import click
 
 from gateway.cli.admin.output import Columns
 from gateway.cli.admin.session import AdminCommand, AdminGroup, AdminSession, pass_session
+from gateway.cli.admin.usage.filters import filter_options, filter_query
 
 COLUMNS: Columns = {
     "state": "state",
@@ -67,12 +68,7 @@ def requests() -> None:
 
 
 @requests.command("list")
-@click.option("--tenant", help="Only this tenant, by name or id.")
-@click.option("--app", help="Only this app, as TENANT/APP or by id.")
-@click.option("--key", "api_key", help="Only this key, as TENANT/APP/KEY or by id.")
-@click.option("--user", help="Only this end user.")
-@click.option("--model", help="Only this model.")
-@click.option("--tier", help="Only this service tier; batch: lines of jobs.")
+@filter_options
 @click.option(
     "--outcome",
     type=click.Choice(["stop", "length", "cancelled", "error"]),
@@ -90,31 +86,22 @@ def requests() -> None:
 @pass_session
 def list_requests(
     session: AdminSession,
-    tenant: str | None,
-    app: str | None,
-    api_key: str | None,
-    user: str | None,
-    model: str | None,
-    tier: str | None,
+    /,
+    *,
     outcome: str | None,
     since: datetime | None,
     until: datetime | None,
     limit: int,
+    **filters: str | None,
 ) -> None:
     """List finished requests of all gateways, newest first."""
-    names = session.names
-    query: dict[str, Any] = {
-        "tenant": tenant and names.tenant(tenant),
-        "app": app and names.app(app),
-        "key": api_key and names.key(api_key),
-        "user": user,
-        "model": model,
-        "tier": tier,
-        "outcome": outcome,
-        "since": since and since.astimezone().isoformat(),
-        "until": until and until.astimezone().isoformat(),
-    }
-    wanted = {name: value for name, value in query.items() if value is not None}
+    wanted = filter_query(
+        session.names,
+        outcome=outcome,
+        since=since.astimezone().isoformat() if since else None,
+        until=until.astimezone().isoformat() if until else None,
+        **filters,
+    )
     found: list[dict[str, Any]] = []
     more = True
     while more and len(found) < limit:

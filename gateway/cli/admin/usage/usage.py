@@ -1,12 +1,13 @@
 """`lmaas admin usage`: what was used, and what it cost."""
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import click
 
 from gateway.cli.admin.output import Columns
 from gateway.cli.admin.session import AdminCommand, AdminSession, pass_session
+from gateway.cli.admin.usage.filters import filter_options, filter_query
 
 GROUPS: Final[Columns] = {
     "day": "day",
@@ -40,44 +41,30 @@ DAY: Final = click.DateTime(["%Y-%m-%d"])
     show_default=True,
     help="What to sum by; may be repeated.",
 )
-@click.option("--tenant", help="Only this tenant, by name or id.")
-@click.option("--app", help="Only this app, as TENANT/APP or by id.")
-@click.option("--key", "api_key", help="Only this key, as TENANT/APP/KEY or by id.")
-@click.option("--user", help="Only this end user.")
-@click.option("--model", help="Only this model.")
-@click.option("--tier", help="Only this service tier; batch: lines of jobs.")
+@filter_options
 @click.option("--limit", type=int, default=1000, show_default=True, help="Most lines.")
 @pass_session
 def show_usage(
     session: AdminSession,
+    /,
+    *,
     since: datetime | None,
     until: datetime | None,
     by: tuple[str, ...],
-    tenant: str | None,
-    app: str | None,
-    api_key: str | None,
-    user: str | None,
-    model: str | None,
-    tier: str | None,
     limit: int,
+    **filters: str | None,
 ) -> None:
     """Sum requests, tokens and cost by tenant or what --by names.
 
     Days are UTC's. Failed requests use nothing; unpriced ones had no price when they arrived.
     """
-    names = session.names
-    query: dict[str, Any] = {
-        "since": since and since.date().isoformat(),
-        "until": until and until.date().isoformat(),
-        "tenant": tenant and names.tenant(tenant),
-        "app": app and names.app(app),
-        "key": api_key and names.key(api_key),
-        "user": user,
-        "model": model,
-        "tier": tier,
-    }
-    given = {name: value for name, value in query.items() if value is not None}
-    page = session.client.get("/admin/usage", group_by=",".join(by), limit=limit, **given)
+    query = filter_query(
+        session.names,
+        since=since.date().isoformat() if since else None,
+        until=until.date().isoformat() if until else None,
+        **filters,
+    )
+    page = session.client.get("/admin/usage", group_by=",".join(by), limit=limit, **query)
     columns = {heading: field for heading, field in GROUPS.items() if heading in by}
     session.output.items(page["data"], {**columns, **SUMS}, none="nothing was used in these days")
     if page["has_more"]:
