@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-import msgspec
 import structlog
 from sqlalchemy import select
 
@@ -14,7 +13,7 @@ from gateway.database.notify import LIMITS, POLL_S, Subscription
 from gateway.errors import DatabaseLost
 from gateway.history.pricing import prices_since
 from gateway.limits.hold_ledger import HoldLedger
-from gateway.limits.limit import Limit
+from gateway.usage.limits.limits import as_limit
 from gateway.usage.price_list import PriceList
 from models import StoredLimit
 
@@ -69,9 +68,3 @@ class LimitFollower:
             self.ledger.use(limits)
             self.ledger.forget_idle(now_s)
             self.prices.use(prices)
-
-
-def as_limit(row: StoredLimit) -> Limit:
-    """A row as a limit."""
-    fields = {name: getattr(row, name) for name in Limit.__struct_fields__ if name != "subject"}
-    return msgspec.convert({**fields, "subject": row.owner}, Limit)

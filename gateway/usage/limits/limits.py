@@ -1,10 +1,12 @@
 """Limits in the database: set, listed and removed; every change notifies all gateways."""
 
+from collections.abc import Mapping
+from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, Self
 from uuid import UUID
 
-from msgspec import Struct
+from msgspec import Struct, convert
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -12,7 +14,7 @@ from gateway.database.errors import Sessions, now_of, transaction
 from gateway.database.notify import LIMITS, React, notify, unchanged
 from gateway.errors import InvalidRequest, NotFound
 from gateway.history.audit import note
-from gateway.limits.limit import BOUNDED, KINDS, UNITS, Effect, Kind, Level
+from gateway.limits.limit import BOUNDED, KINDS, UNITS, Effect, Kind, Level, Limit
 from gateway.usage.limits.owner import find_owner, owner_names
 from gateway.usage.prices import money
 from models import StoredLimit
@@ -44,10 +46,18 @@ class NewLimit(Struct, frozen=True, kw_only=True):
 
 
 class NamedLimit(Struct, frozen=True):
-    """A limit, and its owner's name; None for the node."""
+    """A limit, its owner's name, None for the node, and its last change."""
 
-    limit: StoredLimit
+    limit: Limit
     owner: str | None
+    changed_by: str
+    changed_at: datetime
+
+    @classmethod
+    def of(cls, row: StoredLimit, names: Mapping[UUID, str]) -> Self:
+        """A row, with the names of owners by id."""
+        owner = names.get(row.owner or NODE)
+        return cls(as_limit(row), owner, row.changed_by, row.changed_at)
 
 
 class Limits:
@@ -129,12 +139,11 @@ class Limits:
                 statement = statement.where(getattr(StoredLimit, COLUMN[level]) == found)
             limits = (await session.scalars(statement)).all()
             names = await owner_names(session, limits)
-        return [NamedLimit(limit, names.get(limit.owner or NODE)) for limit in limits]
+        return [NamedLimit.of(limit, names) for limit in limits]
 
 
 async def _named(session: AsyncSession, limit: StoredLimit) -> NamedLimit:
-    names = await owner_names(session, [limit])
-    return NamedLimit(limit, names.get(limit.owner or NODE))
+    return NamedLimit.of(limit, await owner_names(session, [limit]))
 
 
 def whole_amount(kind: Kind, value: str) -> int:
@@ -153,14 +162,20 @@ def whole_amount(kind: Kind, value: str) -> int:
     return int(amount)
 
 
-def value_of(limit: StoredLimit) -> str:
+def as_limit(row: StoredLimit) -> Limit:
+    """A row as a limit."""
+    fields = {name: getattr(row, name) for name in Limit.__struct_fields__ if name != "subject"}
+    return convert({**fields, "subject": row.owner}, Limit)
+
+
+def value_of(limit: Limit) -> str:
     """The amount of a limit in decimal notation."""
-    return money(Decimal(limit.amount) / UNITS[limit.quantity])  # type: ignore[index]
+    return money(Decimal(limit.amount) / UNITS[limit.quantity])
 
 
-def kind_of(limit: StoredLimit) -> Kind:
+def kind_of(limit: Limit) -> Kind:
     """The kind of a limit."""
-    return KINDS[limit.quantity, limit.period]  # type: ignore[index]
+    return KINDS[limit.quantity, limit.period]
 
 
 def subject_of(limit: StoredLimit) -> str:
@@ -168,8 +183,9 @@ def subject_of(limit: StoredLimit) -> str:
     return str(limit.owner or limit.level)
 
 
-def shown(limit: StoredLimit) -> dict[str, Any]:
+def shown(row: StoredLimit) -> dict[str, Any]:
     """The limit in the audit trail."""
+    limit = as_limit(row)
     return {
         "level": limit.level,
         "kind": kind_of(limit),

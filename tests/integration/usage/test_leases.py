@@ -21,7 +21,6 @@ from gateway.limits.leased_accounts import open_leased
 from gateway.limits.limit import Kind, Limit, Quantity
 from gateway.limits.request_hold import RequestHold
 from gateway.usage.limits import lessor, shared_accounts
-from gateway.usage.limits.follower import as_limit
 from gateway.usage.limits.lessor import Lessor
 from gateway.usage.limits.limits import Limits, NewLimit
 from models import LimitAccount, LimitLease
@@ -100,7 +99,7 @@ MakeGateway = Callable[..., Gateway]
 def limit(sessions: Sessions) -> MakeLimit:
     async def make(kind: Kind = "tokens_per_day", value: int = BUDGET) -> Limit:
         new = NewLimit(level="node", owner=None, kind=kind, value=str(value), effect="hard")
-        return as_limit((await Limits(sessions).set(new, by="ada")).limit)
+        return (await Limits(sessions).set(new, by="ada")).limit
 
     return make
 

@@ -88,7 +88,7 @@ async def test_names_stand_for_ids(sessions: Sessions, build: Builder) -> None:
         named = await limits.set(new(names, level=level), by="ada")
         by_id = await limits.set(new(str(owner), "200", level=level), by="ada")
         assert named.owner == by_id.owner == names
-        assert named.limit.owner == owner
+        assert named.limit.subject == owner
         assert named.limit.id == by_id.limit.id
         (found,) = await limits.list(limit=10, level=level, owner=names)
         assert (value_of(found.limit), found.owner) == ("200", names)

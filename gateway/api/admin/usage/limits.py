@@ -72,14 +72,14 @@ class LimitAnswer(Struct, frozen=True, kw_only=True):
         limit = named.limit
         return cls(
             id=limit.id,
-            level=limit.level,  # type: ignore[arg-type]
-            owner_id=limit.owner,
+            level=limit.level,
+            owner_id=limit.subject,
             owner=named.owner,
             kind=kind_of(limit),
             value=value_of(limit),
-            effect=limit.effect,  # type: ignore[arg-type]
-            changed_by=limit.changed_by,
-            changed_at=limit.changed_at,
+            effect=limit.effect,
+            changed_by=named.changed_by,
+            changed_at=named.changed_at,
         )
 
 
