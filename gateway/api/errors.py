@@ -16,7 +16,7 @@ from litestar.types import ExceptionHandlersMap
 from msgspec import Struct
 
 from gateway.api.http_metrics import ERROR_CODE
-from gateway.api.rate_limits import LIMIT, standing_headers
+from gateway.api.usage.rate_limits import LIMIT, standing_headers
 from gateway.api.validation import explain_validation, placed
 from gateway.errors import (
     ClientGone,

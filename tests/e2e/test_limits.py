@@ -7,7 +7,7 @@ from typing import Any
 import openai
 import pytest
 
-from gateway.api.rate_limits import BEYOND, LIMIT
+from gateway.api.usage.rate_limits import BEYOND, LIMIT
 from tests.conftest import PATIENCE_S
 
 Asked = Callable[..., dict[str, Any]]

@@ -16,7 +16,7 @@ from gateway.api.openai.parameters import ignored_header
 from gateway.api.openai.sampling_schema import SamplingRequest, Usage, created
 from gateway.api.openai.streams import event_stream
 from gateway.api.openai.timeouts import ClientTimeouts
-from gateway.api.rate_limits import LIMIT, hold_headers
+from gateway.api.usage.rate_limits import LIMIT, hold_headers
 from gateway.errors import ClientGone
 from gateway.generation.answer import stream_pieces
 from gateway.generation.request_state import RequestState

@@ -9,17 +9,7 @@ from litestar.params import FromPath
 from gateway.api.envelope import to_answer
 from gateway.api.openapi import json_or_csv
 from gateway.api.query import check_query
-from gateway.api.request_list import (
-    AfterPlace,
-    ArrivedSince,
-    ArrivedUntil,
-    OfOutcome,
-    OwnRequest,
-    RequestLimit,
-    RequestListing,
-    in_utc,
-)
-from gateway.api.usage_answer import (
+from gateway.api.usage.answer import (
     Days,
     Format,
     OfModel,
@@ -33,6 +23,16 @@ from gateway.api.usage_answer import (
     UsageOffset,
     groups_of,
     usage_response,
+)
+from gateway.api.usage.request_list import (
+    AfterPlace,
+    ArrivedSince,
+    ArrivedUntil,
+    OfOutcome,
+    OwnRequest,
+    RequestLimit,
+    RequestListing,
+    in_utc,
 )
 from gateway.history.listing import RequestFilter, RequestList
 from gateway.history.requests import known_id

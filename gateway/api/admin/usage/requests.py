@@ -5,7 +5,8 @@ from litestar.di import NamedDependency
 
 from gateway.api.admin.actor import area
 from gateway.api.admin.usage.usage import OfApp, OfKey, OfTenant
-from gateway.api.request_list import (
+from gateway.api.usage.answer import OfModel, OfTier, OfUser
+from gateway.api.usage.request_list import (
     AfterPlace,
     ArrivedSince,
     ArrivedUntil,
@@ -14,7 +15,6 @@ from gateway.api.request_list import (
     RequestListing,
     in_utc,
 )
-from gateway.api.usage_answer import OfModel, OfTier, OfUser
 from gateway.history.listing import FinishedRequest, RequestFilter, RequestList
 from gateway.tenancy.scopes import Scope
 

@@ -8,7 +8,7 @@ from litestar.params import QueryParameter
 
 from gateway.api.admin.actor import area
 from gateway.api.openapi import json_or_csv
-from gateway.api.usage_answer import (
+from gateway.api.usage.answer import (
     Days,
     Format,
     GroupBy,
