@@ -17,6 +17,20 @@ class SwappedPages:
     pages: int
     content: Tensor | None = None
 
+    def fill(self, content: Tensor) -> None:
+        """Keep the copied keys and values, unless they were given up since they were ordered.
+
+        The model's thread copies while the step loop may give up.
+        """
+        self.content = content
+        if not self.pages:
+            self.content = None
+
+    def give_up(self) -> None:
+        """Forget the copy: its sequence is recomputed."""
+        self.tokens = self.pages = 0
+        self.content = None
+
 
 class RestoreCosts:
     """Measured costs of restoring a preempted sequence: copying a page, computing a token.
@@ -43,22 +57,39 @@ class RestoreCosts:
 
 
 class HostTier:
-    """A limited number of pages in host memory."""
+    """A limited number of pages in host memory; copies of background work yield to others."""
 
     def __init__(self, pages: int, costs: RestoreCosts) -> None:
         self.pages = pages
         self.used = 0
         self.swaps = 0  # copies out since the start
         self.costs = costs
+        self._yielding: dict[SwappedPages, None] = {}  # background's, oldest first
+        self._yielding_pages = 0
 
-    def reserve(self, pages: int, tokens: int) -> SwappedPages | None:
-        """Reserve pages for a sequence; None if there are too few or recomputing is cheaper."""
-        if self.used + pages > self.pages or not self.costs.swap_is_cheaper(pages, tokens):
+    def reserve(self, pages: int, tokens: int, *, background: bool = False) -> SwappedPages | None:
+        """Reserve pages for a sequence; None if there are too few or recomputing is cheaper.
+
+        For one that is not background, copies of background work are given up, oldest first.
+        """
+        available = self.pages - self.used + (0 if background else self._yielding_pages)
+        if pages > available or not self.costs.swap_is_cheaper(pages, tokens):
             return None
+        while self.used + pages > self.pages:
+            oldest = next(iter(self._yielding))
+            self.discard(oldest)
+            oldest.give_up()
+        swapped = SwappedPages(tokens, pages)
+        if background:
+            self._yielding[swapped] = None
+            self._yielding_pages += pages
         self.used += pages
         self.swaps += 1
-        return SwappedPages(tokens, pages)
+        return swapped
 
     def discard(self, swapped: SwappedPages) -> None:
         """Free the pages of a copy that is restored or no longer needed."""
         self.used -= swapped.pages
+        if swapped in self._yielding:
+            del self._yielding[swapped]
+            self._yielding_pages -= swapped.pages

@@ -166,7 +166,7 @@ class Runner:
 
     def _move(self, copies: PageCopies) -> None:
         for swapped, pages in copies.swap_out:
-            swapped.content = self.store.copy_out(pages)
+            swapped.fill(self.store.copy_out(pages))
         if copies.scrub:
             self.store.scrub(copies.scrub)
         for swapped, pages in copies.swap_in:

@@ -164,9 +164,12 @@ class KvMemory:
     def swap_out(self, sequence: SequenceState) -> None:
         """Free a sequence's pages; copy them to the host if that beats recomputing."""
         pages = self.pool.pages_for(sequence.computed)
-        swapped = self.host.reserve(pages, sequence.computed) if pages else None
+        swapped = None
+        if pages:
+            swapped = self.host.reserve(pages, sequence.computed, background=sequence.background)
         if swapped is not None:
-            self.copies.swap_out.append((swapped, sequence.pages[:pages]))
+            kept = [copy for copy in self.copies.swap_out if copy[0].pages]  # others were given up
+            self.copies.swap_out = [*kept, (swapped, sequence.pages[:pages])]
         self.release(sequence)
         sequence.swapped = swapped
 
@@ -275,4 +278,4 @@ class KvMemory:
 
 def _needed_to_start(candidate: SequenceState) -> int:
     """Pages that must be free when a sequence starts."""
-    return candidate.swapped.pages if candidate.swapped else 1
+    return max(candidate.swapped.pages, 1) if candidate.swapped else 1

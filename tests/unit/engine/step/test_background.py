@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine.kv.host import HostTier, RestoreCosts
@@ -109,7 +109,7 @@ class Machine:
         assert all(chunk.length > 0 for chunk in plan.chunks)
         assert sum(chunk.length for chunk in plan.chunks) <= self.composer.step_tokens
         for swapped, _ in plan.copies.swap_out:
-            swapped.content = ...  # type: ignore[assignment]
+            swapped.fill(...)  # type: ignore[arg-type]
         assert all(swapped.content is ... for swapped, _ in plan.copies.swap_in)
         settled, self._in_flight = (self._in_flight, plan) if self.pipelined else (plan, None)
         if settled:
@@ -210,6 +210,14 @@ def schedule(
 
 
 @settings(deadline=None)
+@example(  # copies of background work in host memory leave no room for a copy of another
+    others=[Job(3, 1, 1, 1, step=4), Job(27, 3, 1, 3, step=3)],
+    background=[Job(7, 1, 1, 1, preempt_first=BACKGROUND)],
+    step_tokens=2,
+    max_running=None,
+    costs=SWAP,
+    pipelined=False,
+)
 @given(
     st.lists(jobs((0, 1)), min_size=1, max_size=5),
     st.lists(jobs((2, 3)), min_size=1, max_size=5),
