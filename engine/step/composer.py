@@ -75,11 +75,15 @@ class Composer:
 
     def remove(self, sequence: SequenceState) -> None:
         """Remove a sequence from its queue and free its memory."""
+        was_running = sequence in self.running
         for queue in (self.running, self.preempted, self.waiting):
             if sequence in queue:
                 queue.remove(sequence)
         self.memory.release(sequence)
-        self._blocked = False
+        if was_running:
+            self._left_memory(sequence)
+        else:
+            self._blocked = False
 
     def memory_freed(self) -> None:
         """Check again whether the next sequence fits: memory was freed outside the composer."""
@@ -201,7 +205,13 @@ class Composer:
         release(victim)
         self.preempted.append(victim)
         self.preempted.sort(key=lambda sequence: sequence.arrival)
-        self._blocked = False
+        self._left_memory(victim)
+
+    def _left_memory(self, sequence: SequenceState) -> None:
+        """Check again whether the next sequence fits, unless it never counted this one's memory."""
+        idle = not (self.preempted or self.waiting)
+        if idle or not sequence.background or self._next().background:
+            self._blocked = False
 
     def _start(self, preempted: list[SequenceState], *, background: bool) -> bool:
         """Start sequences that fit, in order, either background ones or the others.
@@ -341,7 +351,7 @@ class Composer:
         ready = [s for s in self.running if s.background and s.ready]
         budget = self.step_tokens - sum(chunk.length for chunk in others)
         chunks = self.background.fill(self.memory, ready, budget, others)
-        if any(chunk.length > 1 for chunk in chunks):
+        if self.memory.sharing and any(chunk.length > 1 for chunk in chunks):
             self._blocked = False  # the next sequence may share what these compute
         return chunks
 

@@ -197,7 +197,9 @@ class LaneMemoryEngine(PinningEngine):
             self.background[sequence.arrival] = sequence
 
     def _release(self, sequence: SimulatedSequence, generated: int) -> None:
+        blocked = self._start_blocked and sequence.background and self._queued
         super()._release(sequence, generated)
+        self._start_blocked = blocked  # what waits counted on the memory of background work
         self.background.pop(sequence.arrival, None)
         self.held.pop(sequence.arrival, None)
 

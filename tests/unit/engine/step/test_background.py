@@ -210,6 +210,14 @@ def schedule(
 
 
 @settings(deadline=None)
+@example(  # background work ends while another waits for more than its memory
+    others=[Job(1, 1, 1, 1), Job(5, 12, 12, 2, step=1), Job(1, 12, 12, 1, step=1)],
+    background=[Job(1, 1, 1, 1, preempt_first=BACKGROUND)] * 2,
+    step_tokens=2,
+    max_running=None,
+    costs=SWAP,
+    pipelined=False,
+)
 @example(  # copies of background work in host memory leave no room for a copy of another
     others=[Job(3, 1, 1, 1, step=4), Job(27, 3, 1, 3, step=3)],
     background=[Job(7, 1, 1, 1, preempt_first=BACKGROUND)],
