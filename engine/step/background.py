@@ -83,8 +83,11 @@ class Allowance:
 class BackgroundWork:
     """Limits background work, by the time that it is predicted to add to steps.
 
-    In steps with others it lengthens those without their prompts by a factor of at most `factor` on
-    average: each earns seconds for it, which are saved until they suffice for a row or a page. A
+    It lengthens steps with others by a factor of at most `factor`, in the long run: each without a
+    prompt of others earns seconds for it, which are saved until they suffice for a row or a page.
+    A step gets longer than by what is added to it, since more work of others gathers in it. If it
+    takes a + b seconds, b in proportion to the length of steps, then d seconds more make it 1 + d/a
+    times as long. So it earns (`factor` - 1) · a, with a what any step takes whatever its work. A
     step with a prompt of others takes none in, for someone waits for its first token. Of
     `MAX_HELD_STEPS` steps in a row one takes a row or a page in, so none starves.
 
@@ -162,7 +165,7 @@ class BackgroundWork:
         elif has_prompt:
             left_s = 0.0
         else:
-            left_s = self._earn(seconds)
+            left_s = self._earn(seconds, coefficients[0] or seconds)
         return Allowance(
             left_s,
             coefficients,
@@ -171,11 +174,11 @@ class BackgroundWork:
             least_prompt=self._page_tokens,
         )
 
-    def _earn(self, seconds: float) -> float:
-        """What may be spent in a step that takes `seconds` without background."""
+    def _earn(self, seconds: float, fixed_s: float) -> float:
+        """What may be spent in a step that takes `seconds`, `fixed_s` of them for any work."""
         known_s = seconds if self._others_s is None else self._others_s
         self._others_s = known_s + (seconds - known_s) / RECENT_STEPS
-        earned_s = (self._factor - 1) * seconds
+        earned_s = (self._factor - 1) * fixed_s
         most_s = SAVED_STEPS * earned_s
         self._saved_s = min(max(self._saved_s, -most_s) + earned_s, most_s)
         return self._saved_s

@@ -154,7 +154,7 @@ class BackgroundLimits:
         """What may be spent in a step that takes `seconds` without background."""
         known_s = seconds if self._others_s is None else self._others_s
         self._others_s = known_s + (seconds - known_s) / RECENT_STEPS
-        earned_s = (self._factor - 1) * seconds
+        earned_s = (self._factor - 1) * (NO_WORK.seconds(self._cost) or seconds)
         most_s = SAVED_STEPS * earned_s
         self._saved_s = min(max(self._saved_s, -most_s) + earned_s, most_s)
         return self._saved_s
