@@ -29,8 +29,9 @@ class Sampling(Struct, frozen=True, omit_defaults=True):
 
     Applied in this order: `logit_bias`; `repetition_penalty` (prompt and generated tokens);
     `frequency_penalty` and `presence_penalty` (generated tokens); `allowed` ids, if any are given;
-    temperature; `top_k` (0: all); `top_p`; `min_p`. `logprobs` = n requests the log probability of
-    the sampled token and of the n likeliest ones, before temperature.
+    `min_tokens` to generate before a stop id may follow; `bad_words`, as token ids, that must not
+    be generated; temperature; `top_k` (0: all); `top_p`; `min_p`. `logprobs` = n requests the log
+    probability of the sampled token and of the n likeliest ones, before temperature.
     """
 
     temperature: Annotated[float, Meta(ge=0, le=100)] = 0.0
@@ -42,6 +43,8 @@ class Sampling(Struct, frozen=True, omit_defaults=True):
     repetition_penalty: Annotated[float, Meta(gt=0, le=10)] = 1.0
     logit_bias: dict[int, Annotated[float, Meta(ge=-100, le=100)]] = {}
     allowed: list[int] = []
+    min_tokens: Tokens = 0
+    bad_words: list[Annotated[list[int], Meta(min_length=1)]] = []
     logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     seed: int = 0
 
@@ -213,12 +216,16 @@ class EngineInfo(Struct, frozen=True):
     dtype_reason: str = ""
 
 
-class Finish(Struct, frozen=True):
-    """The end of a sequence: `stop` at a stop id (not in its tokens), `length` at `max_tokens`."""
+class Finish(Struct, frozen=True, omit_defaults=True):
+    """The end of a sequence: `stop` at a stop id (not in its tokens), `length` at `max_tokens`.
+
+    `stop_id` is the one that it stopped at.
+    """
 
     id: SequenceId
     reason: FinishReason
     message: str | None = None
+    stop_id: int | None = None
 
 
 class Hello(Struct, frozen=True, tag="hello", tag_field="event"):

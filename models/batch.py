@@ -57,6 +57,7 @@ class Batch(Base):
     completed: Mapped[int] = mapped_column(server_default=text("0"))
     failed: Mapped[int] = mapped_column(server_default=text("0"))
     input_tokens: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    cached_tokens: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     output_tokens: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     # Predicted work in tokens, of all lines and of those that have ended; `progress` is what had
     # been done at some times: [[seconds since 1970, work], …]; `forecasts` what was expected then:

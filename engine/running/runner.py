@@ -191,13 +191,16 @@ def _sampling_params(chunk: Chunk) -> SamplingParams:
         return GREEDY
     start = sequence.padding + sequence.prompt_tokens
     history = sequence.needs_history
+    position = chunk.start + chunk.length - sequence.padding
+    short = position - sequence.prompt_tokens < sequence.sampling.min_tokens
     return SamplingParams(
         sampling=sequence.sampling,
-        position=chunk.start + chunk.length - sequence.padding,
+        position=position,
         prompt=sequence.tokens[sequence.padding : start] if history else (),
         generated=sequence.tokens[start:] if history else (),
         carried=chunk.carry,
         constraint=sequence.constraint,
+        banned=sorted(sequence.stop_ids) if short else (),
     )
 
 

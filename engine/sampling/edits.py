@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from engine.sampling.bias import Bias
-from engine.sampling.masks import Masks
+from engine.sampling.masks import Bans, Masks
 from engine.sampling.params import SamplingParams
 from engine.sampling.penalties import Penalties, has_penalties
 
@@ -20,6 +20,8 @@ def edits_logits(row_params: SamplingParams) -> bool:
         or has_penalties(sampling)
         or bool(sampling.logit_bias)
         or bool(sampling.allowed)
+        or bool(sampling.bad_words)
+        or bool(row_params.banned)
     )
 
 
@@ -29,12 +31,18 @@ class LogitEdits(NamedTuple):
     bias: Bias | None
     penalties: Penalties | None
     masks: Masks | None
+    bans: Bans | None
 
     @classmethod
     def of(cls, params: Sequence[SamplingParams], vocabulary: int, device: torch.device) -> Self:
         """The changes for these rows."""
         arguments = params, vocabulary, device
-        return cls(Bias.of(*arguments), Penalties.of(*arguments), Masks.of(*arguments))
+        return cls(
+            Bias.of(*arguments),
+            Penalties.of(*arguments),
+            Masks.of(*arguments),
+            Bans.of(*arguments),
+        )
 
     def apply(self, scores: Tensor, previous: Tensor | None) -> None:
         """Change scores (rows, vocabulary) in place; `previous`: the previous step's tokens."""
@@ -44,3 +52,5 @@ class LogitEdits(NamedTuple):
             self.penalties.apply(scores, previous)
         if self.masks is not None:
             self.masks.apply(scores)
+        if self.bans is not None:
+            self.bans.apply(scores, previous)

@@ -13,8 +13,9 @@ class SamplingParams(NamedTuple):
     """How the token of one row is sampled.
 
     `position` is the index of that token in its sequence. `prompt` and `generated` are read only
-    for penalties and constraints. `carried`: the row of the previous step that samples this
-    sequence's newest token, if the host does not know that token yet; `generated` then excludes it.
+    for penalties, bad words and constraints. `banned` ids may not follow. `carried`: the row of the
+    previous step that samples this sequence's newest token, if the host does not know that token
+    yet; `generated` then excludes it.
     """
 
     sampling: Sampling
@@ -23,6 +24,7 @@ class SamplingParams(NamedTuple):
     generated: Sequence[int] = ()
     carried: int | None = None
     constraint: Constraint | None = None
+    banned: Sequence[int] = ()
 
 
 GREEDY: Final = SamplingParams(Sampling(), position=0)  # for rows that take the likeliest token
@@ -36,4 +38,5 @@ def is_greedy(sampling: Sampling) -> bool:
 def needs_history(sampling: Sampling) -> bool:
     """Whether sampling the next token depends on earlier tokens."""
     penalties = (sampling.presence_penalty, sampling.frequency_penalty)
-    return any(penalties) or sampling.repetition_penalty != 1
+    words = any(len(word) > 1 for word in sampling.bad_words)
+    return any(penalties) or sampling.repetition_penalty != 1 or words

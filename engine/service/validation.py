@@ -17,6 +17,7 @@ def rejection_reason(sequence: Sequence, info: EngineInfo) -> str | None:
         sequence.stop_ids,
         sampling.allowed,
         sampling.logit_bias,
+        *sampling.bad_words,
     )
     unknown_id = _outside(info.vocabulary, *fields)
     if unknown_id is not None:

@@ -92,7 +92,7 @@ class SequenceTable:
             return None
         sequence.tokens.append(token)
         if token in sequence.stop_ids:
-            self._end(sequence, "stop")
+            self._end(sequence, "stop", token)
             return None
         if sequence.generated == sequence.max_tokens:
             self._end(sequence, "length")
@@ -206,9 +206,11 @@ class SequenceTable:
         self.paused = False
         self._change_mode("continuous")
 
-    def _end(self, sequence: SequenceState, reason: FinishReason) -> None:
+    def _end(
+        self, sequence: SequenceState, reason: FinishReason, stop_id: int | None = None
+    ) -> None:
         sequence.done = True
-        self._finishes[sequence.id] = Finish(sequence.id, reason)
+        self._finishes[sequence.id] = Finish(sequence.id, reason, stop_id=stop_id)
         self.composer.ended(sequence)
 
     def _finish(self, sequence: SequenceState, finish: Finish) -> None:

@@ -69,7 +69,7 @@ def explain_validation(cause: msgspec.ValidationError) -> tuple[str, str | None]
     reason, _, place = str(cause).rpartition(" - at ")
     if not reason:
         reason, place = place, ""
-    place = place.strip("`").removeprefix("$").lstrip(".")
+    place = place.removeprefix("`key` in ").strip("`").removeprefix("$").lstrip(".")
     if place == "data" or place.startswith(("data.", "data[")):
         place = place.removeprefix("data").lstrip(".")
     if reason == f"{MISSING} `data`":

@@ -200,6 +200,8 @@ class EngineEvents:
                 error = GenerationFailed(f"the engine failed: {reason}")
                 self._settlement.end(state, "error", error)
             else:
+                if finish.stop_id is not None:
+                    state.stopped_at(finish.stop_id)
                 self._settlement.end(state, finish.reason)
         if cut_off:
             self._dispatcher.resume(cut_off)

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from engine.protocol import Sampling
 from gateway.errors import ContextLengthExceeded, InvalidRequest, KeyForbids, shortened
+from gateway.generation.text.prompt_options import PromptOptions
 from gateway.history.record import BATCH_TIER
 from gateway.scheduling.requests import Lane, SharedPrefix
 from gateway.tenancy.authentication import Caller
@@ -44,10 +45,31 @@ class Ceiling(Struct, frozen=True):
     cost: Decimal | None = None
 
 
+class Stops(Struct, frozen=True):
+    """What ends an answer besides its limit: strings, token ids, and the model's own end.
+
+    `shown`: the string or token that ended it is part of the answer. `ignore_eos`: the model's own
+    end does not end it.
+    """
+
+    strings: tuple[str, ...] = ()
+    token_ids: tuple[int, ...] = ()
+    shown: bool = False
+    ignore_eos: bool = False
+
+    @property
+    def none(self) -> bool:
+        """Whether only the limit ends the answer."""
+        return self.ignore_eos and not self.strings and not self.token_ids
+
+
 class GenerationRequest(Struct, frozen=True, kw_only=True):
     """A checked request for `choices` answers to a conversation or to a raw prompt.
 
-    `sampling` has no seed: every choice has its own. The whole answer is due within `deadline_s`
+    Of these the client gets the `kept` ones with the highest mean log probability, all if None.
+    `logprobs` is how many likely tokens the client wants for each of the answer; `sampling` has
+    them too where answers are ranked. It has no seed: every choice has its own, and no bad words:
+    they are encoded with the prompt. The whole answer is due within `deadline_s`
     seconds of arrival; the request waits at most `max_queue_s` seconds. `limit_param` is the API
     parameter that set `max_tokens`. A line of a batch job is in the lane `batch`; `prefix` is what
     its prompt has in common with the others of its group.
@@ -62,7 +84,11 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     sampling: Sampling = Sampling(temperature=1.0)
     seed: int | None = None
     choices: int = 1
-    stops: tuple[str, ...] = ()
+    kept: int | None = None
+    logprobs: int | None = None
+    stops: Stops = Stops()
+    bad_words: tuple[str, ...] = ()
+    prompt_options: PromptOptions = PromptOptions()
     streamed: bool = False
     service_tier: ServiceTier = "default"
     deadline_s: float | None = None
@@ -82,6 +108,11 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
         return URGENCY[self.service_tier]
 
     @property
+    def continues(self) -> bool:
+        """Whether the answer continues a text, a prompt's or the final message's."""
+        return self.prompt is not None or self.prompt_options.continues_final
+
+    @property
     def param(self) -> str:
         """The API parameter that carries the text."""
         return "messages" if self.prompt is None else "prompt"
@@ -93,6 +124,10 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
             return len(self.prompt)
         registered = len(self.caller.instruction or "")
         return registered + sum(len(message.content) for message in self.messages)
+
+    def least_tokens(self, max_tokens: int) -> int:
+        """The tokens that an answer has at least, if it is not cut off."""
+        return max_tokens if self.stops.none else min(self.sampling.min_tokens, max_tokens)
 
     @property
     def instruction(self) -> str:

@@ -84,6 +84,7 @@ class RequestState:
         first_id: UUID | None = None,
         grew: asyncio.Event | None = None,
         hold: RequestHold | None = None,
+        bad_words: Many[list[int]] = (),
     ) -> None:
         self.id = request_id
         self.request = request
@@ -97,14 +98,23 @@ class RequestState:
         self.arrived_at = arrived_at
         self.arrived_s = arrived_s
 
-        scored = request.sampling.logprobs is not None
-        self.answer = GrowingAnswer(decoder, speller, request.stops, scored=scored)
+        self.bad_words = list(bad_words)
+
+        self.answer = GrowingAnswer(
+            decoder,
+            speller,
+            request.stops.strings,
+            scored=request.logprobs is not None,
+            min_tokens=request.sampling.min_tokens,
+            stop_shown=request.stops.shown,
+        )
         self.tokens = self.answer.tokens
         self.hold = hold  # shared with the request's other choices
         # Tokens of the answer that its limits cover so far; None if no limit concerns it.
         self.covered_tokens = hold.answer_tokens if hold is not None and hold.bounded else None
         self.ended_by: Limit | None = None  # the budget that ended the answer
         self.finish_reason: str | None = None
+        self.stop_id: int | None = None  # of the request's `stops`, if one ended the answer
         self.error: LmaasError | None = None
 
         self.prefix: SharedPrefix | None = None  # set at arrival, see `PrefixPins`
@@ -131,6 +141,22 @@ class RequestState:
     def done(self) -> bool:
         """Whether the choice has ended."""
         return self.finish_reason is not None
+
+    @property
+    def stop_reason(self) -> int | str | None:
+        """The stop string or token id of the request that ended the answer; None if none did."""
+        return self.answer.stop_string if self.stop_id is None else self.stop_id
+
+    @property
+    def least_tokens(self) -> int:
+        """The tokens that the answer has at least, if it is not cut off."""
+        return self.request.least_tokens(self.max_tokens)
+
+    @property
+    def mean_logprob(self) -> float:
+        """Mean log probability of the answer's tokens; 0 without any."""
+        scored = self.answer.logprobs
+        return sum(each.logprob for each in scored) / len(scored) if scored else 0.0
 
     @property
     def limited_by(self) -> str | None:
@@ -249,17 +275,19 @@ class RequestState:
     def to_sequence(self, stop_ids: list[int], reserve: int) -> Sequence:
         """The sequence for the engine: the prompt and the tokens generated so far.
 
-        `reserve` is the number of generated tokens for which KV memory is reserved. The salt is the
-        tenant's id, so tenants share no cached prefixes.
+        It ends at `stop_ids`, the model's own, and at those of the request. `reserve` is the number
+        of generated tokens for which KV memory is reserved. The salt is the tenant's id, so tenants
+        share no cached prefixes.
         """
+        stops = self.request.stops
         return Sequence(
             id=self.sequence_id,
             prompt=self.prompt,
             generated=self.tokens.copy(),
             max_tokens=self.max_tokens,
             reserve=reserve,
-            stop_ids=stop_ids,
-            sampling=replace(self.request.sampling, seed=self._seed),
+            stop_ids=[*([] if stops.ignore_eos else stop_ids), *stops.token_ids],
+            sampling=replace(self.request.sampling, seed=self._seed, bad_words=self.bad_words),
             salt=self.tenant,
             preempt_first=self.preempt_first,
         )
@@ -301,6 +329,14 @@ class RequestState:
         stopped = self.answer.grow(tokens, logprobs)
         self._grew.set()
         return stopped
+
+    def stopped_at(self, stop_id: int) -> None:
+        """Note the stop id that ends the answer: the model's own, or one of the request's."""
+        stops = self.request.stops
+        if stop_id in stops.token_ids:
+            self.stop_id = stop_id
+        if stops.shown:
+            self.answer.show_stop(stop_id)
 
     def read(self, *, ended: bool) -> Piece:
         """The text and tokens since the last call; with `ended` all that is left."""

@@ -37,24 +37,30 @@ MESSAGE_US: Final = 16  # to render a message and to encode its markup
 
 
 class EncodedText(Struct, frozen=True):
-    """A prompt's token ids, and the number of tokens of the user input in it."""
+    """Token ids of a prompt and of bad words, and the number of tokens of the user input."""
 
     prompt: list[int]
     user_input_tokens: int
+    bad_words: list[list[int]] = []
 
 
 class PreparedRequest(Struct, frozen=True):
-    """A request's prompt tokens, its answers' token limit, and their predicted length."""
+    """A request's tokens, the least and the most of each answer, and their predicted length."""
 
-    prompt: list[int]
-    user_input_tokens: int
+    encoded: EncodedText
+    least_tokens: int
     max_tokens: int
     opened: OpenPrediction
 
     @property
+    def prompt(self) -> list[int]:
+        """The prompt's tokens."""
+        return self.encoded.prompt
+
+    @property
     def prediction(self) -> Prediction:
         """The newest prediction."""
-        return self.opened.newest
+        return self.opened.newest.at_least(self.least_tokens)
 
 
 class GenerationService:
@@ -121,14 +127,12 @@ class GenerationService:
         """
         encoded, question = await self._read(request)
         opened = await self._predictor.predict_by_model(question)
-        return PreparedRequest(
-            encoded.prompt, encoded.user_input_tokens, question.max_tokens, opened
-        )
+        return _prepared(request, encoded, opened)
 
     async def _read(self, request: GenerationRequest) -> tuple[EncodedText, PredictionRequest]:
         """Encode a request; returns the tokens, and what the predictor is asked."""
         info = self._engine_info()
-        _check_bias(request, info)
+        _check_ids(request, info)
         encoded = await self._encode(request, info)
         _check_prompt(encoded.prompt, request, info)
         limit = answer_limit(
@@ -138,10 +142,20 @@ class GenerationService:
             param=request.param,
             limit_param=request.limit_param,
         )
+        least = request.sampling.min_tokens
+        if least > limit:
+            raise InvalidRequest(
+                f"min_tokens is {least}; an answer to this prompt has at most {limit}",
+                param="min_tokens",
+            )
         return encoded, _question(request, encoded, limit)
 
-    async def start(self, request: GenerationRequest) -> list[RequestState]:
+    async def start(
+        self, request: GenerationRequest, grew: asyncio.Event | None = None
+    ) -> list[RequestState]:
         """Queue a request; returns the state of each choice, to which tokens are added.
+
+        `grew` wakes a reader of several requests.
 
         It is queued by what history says of its length; the model's prediction, whenever it comes,
         ranks it again. The only wait is for its text to be encoded, which is bounded by the queue
@@ -160,9 +174,7 @@ class GenerationService:
         if self._stopping:
             raise ShuttingDown("the gateway is stopping; try again in a moment")
         opened = self._predictor.predict(question)
-        prepared = PreparedRequest(
-            encoded.prompt, encoded.user_input_tokens, question.max_tokens, opened
-        )
+        prepared = _prepared(request, encoded, opened)
         tokens = predicted_tokens(prepared.prompt, prepared.prediction)
         load.check(tenant, request.choices, request.choices * tokens)
         if request.ceiling is not None:
@@ -170,7 +182,7 @@ class GenerationService:
         hold = await self._hold(request, prepared)
         self._check_running(hold)
         key = RecordKey(new_id(), arrived_at)
-        states = self._enqueue(request, prepared, key, arrived_s, hold)
+        states = self._enqueue(request, prepared, key, arrived_s, hold, grew)
         if request.deadline_s is not None:
             await self._raise_if_shed(states, opened)
         return states
@@ -231,9 +243,11 @@ class GenerationService:
         key: RecordKey,
         arrived_s: float,
         hold: RequestHold,
+        grew: asyncio.Event | None = None,
     ) -> list[RequestState]:
+        grew = asyncio.Event() if grew is None else grew
         try:
-            states = self._states(request, prepared, key, arrived_s, hold)
+            states = self._states(request, prepared, key, arrived_s, hold, grew)
         except BaseException:
             self.scheduler.holds.release(hold)
             raise
@@ -249,8 +263,9 @@ class GenerationService:
         key: RecordKey,
         arrived_s: float,
         hold: RequestHold,
+        grew: asyncio.Event,
     ) -> list[RequestState]:
-        grew = asyncio.Event()
+        continued = prepared.prompt if request.continues else ()
         return [
             RequestState(
                 request_id=key.id if choice == 0 else _choice_id(request, key, choice),
@@ -258,16 +273,17 @@ class GenerationService:
                 choice=choice,
                 first_id=key.id if choice else None,
                 prompt=prepared.prompt,
-                user_input_tokens=prepared.user_input_tokens,
+                user_input_tokens=prepared.encoded.user_input_tokens,
                 max_tokens=prepared.max_tokens,
                 prediction=prepared.prediction,
                 opened=prepared.opened,
-                decoder=self._tokenizer.decoder(),
+                decoder=self._tokenizer.decoder(continued),
                 speller=self._tokenizer.speller,
                 arrived_at=key.arrived_at,
                 arrived_s=arrived_s,
                 grew=grew,
                 hold=hold,
+                bad_words=prepared.encoded.bad_words,
             )
             for choice in range(request.choices)
         ]
@@ -278,8 +294,9 @@ class GenerationService:
         if first.lane == "interactive":
             took_s = time.monotonic() - first.arrived_s
             self.scheduler.metrics.predicted(prediction.label, took_s)
+        revised = prediction.at_least(first.least_tokens)
         for state in states:
-            self.scheduler.revise(state, prediction)
+            self.scheduler.revise(state, revised)
 
     async def _raise_if_shed(self, states: list[RequestState], opened: OpenPrediction) -> None:
         """Raise the error if the first decision shed the request, before a stream has begun.
@@ -295,7 +312,7 @@ class GenerationService:
                     self.cancel(state)
                 raise
             for state in states:
-                self.scheduler.revise(state, opened.newest)
+                self.scheduler.revise(state, opened.newest.at_least(state.least_tokens))
             await asyncio.sleep(0)
         error = next((state.error for state in states if state.error), None)
         if error is not None:
@@ -352,19 +369,30 @@ def _choice_id(request: GenerationRequest, key: RecordKey, choice: int) -> UUID:
 def _encoded(
     tokenizer: ChatTokenizer, request: GenerationRequest, context_tokens: int, limit: int
 ) -> EncodedText:
-    """The tokens of the prompt and of its user input; `limit` is in characters."""
+    """The tokens of prompt, bad words and user input; `limit` is in characters."""
+    options = request.prompt_options
     if isinstance(request.prompt, tuple):
-        return EncodedText(list(request.prompt), 0)
-    if isinstance(request.prompt, str):
+        prompt = list(request.prompt)
+    elif isinstance(request.prompt, str):
         prompt = tokenizer.encode_prompt(request.prompt, context_tokens)
     else:
         prompt = tokenizer.encode_chat(
             request.conversation(),
+            options,
             registered=request.registered,
             max_characters=limit,
             context_tokens=context_tokens,
         )
-    return EncodedText(prompt, tokenizer.count(request.user_input))
+    prompt = options.truncated(prompt, context_tokens - (request.max_tokens or 1))
+    words = [ids for word in request.bad_words for ids in tokenizer.encode_bad_word(word)]
+    return EncodedText(prompt, tokenizer.count(request.user_input), words)
+
+
+def _prepared(
+    request: GenerationRequest, encoded: EncodedText, opened: OpenPrediction
+) -> PreparedRequest:
+    limit = opened.request.max_tokens
+    return PreparedRequest(encoded, request.least_tokens(limit), limit, opened)
 
 
 def _check_prompt(prompt: list[int], request: GenerationRequest, info: EngineInfo) -> None:
@@ -397,12 +425,18 @@ def _question(request: GenerationRequest, encoded: EncodedText, limit: int) -> P
     )
 
 
-def _check_bias(request: GenerationRequest, info: EngineInfo) -> None:
-    """InvalidRequest if a bias names a token id unknown to the model."""
-    unknown = [token for token in request.sampling.logit_bias if token >= info.vocabulary]
-    if unknown:
-        raise InvalidRequest(
-            f"logit_bias names token id {unknown[0]}; accepted are this model's, 0 to "
-            f"{info.vocabulary - 1}",
-            param="logit_bias",
-        )
+def _check_ids(request: GenerationRequest, info: EngineInfo) -> None:
+    """InvalidRequest if the request names a token id unknown to the model."""
+    named = {
+        "logit_bias": request.sampling.logit_bias,
+        "allowed_token_ids": request.sampling.allowed,
+        "stop_token_ids": request.stops.token_ids,
+    }
+    for param, ids in named.items():
+        unknown = [token for token in ids if token >= info.vocabulary]
+        if unknown:
+            raise InvalidRequest(
+                f"{param} names token id {unknown[0]}; accepted are this model's, 0 to "
+                f"{info.vocabulary - 1}",
+                param=param,
+            )

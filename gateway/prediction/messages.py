@@ -4,6 +4,7 @@ from typing import Final, Literal, TypeAlias
 from uuid import UUID
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from gateway.quantiles import MEDIAN, P90
 
@@ -77,6 +78,14 @@ class Prediction(Struct, frozen=True, kw_only=True):
     def label(self) -> str:
         """The source, with what the model has read: `model`, or `model+embeddings`."""
         return f"{self.source}+{self.stage}" if self.stage == "embeddings" else self.source
+
+    def at_least(self, tokens: int) -> "Prediction":
+        """The prediction for an answer that has at least this many tokens."""
+        if tokens <= self.quantiles[0]:
+            return self
+        least = float(tokens)
+        first, *others = (max(each, least) for each in self.quantiles)
+        return replace(self, quantiles=(first, *others), mean=max(self.mean, least))
 
     @property
     def median(self) -> float:

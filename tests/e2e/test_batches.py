@@ -72,8 +72,10 @@ async def test_every_line_is_answered_as_the_route_answers_it(
         assert choice["finish_reason"] == direct.choices[0].finish_reason
         assert body["object"] == "chat.completion"
         assert body["model"] == "lmaas-demo"
-    assert batch.usage.output_tokens == sum(
-        each["response"]["body"]["usage"]["completion_tokens"] for each in written
+    usages = [each["response"]["body"]["usage"] for each in written]
+    assert batch.usage.output_tokens == sum(usage["completion_tokens"] for usage in usages)
+    assert batch.usage.input_tokens_details.cached_tokens == sum(
+        usage["prompt_tokens_details"]["cached_tokens"] for usage in usages
     )
 
 

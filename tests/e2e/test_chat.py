@@ -186,11 +186,9 @@ async def test_several_prompts_have_a_choice_each(client: openai.AsyncOpenAI) ->
         ({"prompt": []}, "invalid_value", "prompt"),
         ({"prompt": [10**6]}, "invalid_value", "prompt"),
         ({"prompt": [1, "king"]}, "unsupported_parameter", "prompt"),
-        ({"prompt": ["a", "b"], "stream": True}, "unsupported_parameter", "prompt"),
         ({"prompt": ["king", "king " * 3000]}, "context_length_exceeded", "prompt"),
         ({"prompt": ["king"] * 40, "n": 4}, "unsupported_parameter", "prompt"),
         ({"echo": True}, "unsupported_parameter", "echo"),
-        ({"best_of": 2}, "unsupported_parameter", "best_of"),
         ({"suffix": "!"}, "unsupported_parameter", "suffix"),
     ],
 )
@@ -219,7 +217,7 @@ async def test_models_are_listed_and_shown(client: openai.AsyncOpenAI) -> None:
         ({"temperature": -1}, openai.BadRequestError, "invalid_value", "temperature"),
         ({"top_p": 1.5}, openai.BadRequestError, "invalid_value", "top_p"),
         ({"tools": [{}]}, openai.BadRequestError, "unsupported_parameter", "tools"),
-        ({"stop": ["a"] * 5}, openai.BadRequestError, "invalid_value", "stop"),
+        ({"stop": ["a"] * 65}, openai.BadRequestError, "invalid_value", "stop"),
         ({"stop": ""}, openai.BadRequestError, "invalid_value", "stop"),
         ({"messages": []}, openai.BadRequestError, "invalid_value", "messages"),
         (

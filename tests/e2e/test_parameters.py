@@ -29,7 +29,7 @@ async def test_header_names_the_ignored_fields(
 
 
 @pytest.mark.parametrize(("path", "body"), ROUTES)
-@pytest.mark.parametrize("name", ["guided_json", "max_token", "ignore_eos"])
+@pytest.mark.parametrize("name", ["use_beam_search", "max_token", "echo"])
 async def test_unsupported_field_is_refused_by_name(
     served: Any, path: str, body: dict[str, Any], name: str
 ) -> None:

@@ -5,12 +5,13 @@ import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
+from itertools import groupby
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 from litestar import MediaType, Request, Response
 from litestar.response import Stream
-from msgspec import UNSET, Raw, Struct, structs
+from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
 from gateway.api.openai.parameters import ignored_header
 from gateway.api.openai.sampling_schema import SamplingRequest, Usage, created
@@ -35,18 +36,18 @@ class AnswerFormat(Struct, Generic[Body], frozen=True):
     """How one endpoint formats its answers.
 
     `body` builds a full answer, `event` an event of a stream: both take `choices`, `usage` and the
-    fields common to all answers. `choice` builds a choice of a body. `part` builds a choice of an
-    event: a piece, or the choice's end if None. `opening` precedes a choice's first piece.
-    `logprobs` builds the log probabilities of a piece: a struct of lists.
+    fields common to all answers. `choice` builds a choice of a body, with its index. `part` builds
+    a choice of an event: a piece, or the choice's end if None. `opening` precedes a choice's first
+    piece. `logprobs` builds the log probabilities of a piece: a struct of lists.
     """
 
     prefix: str  # of an answer's id
     body: Callable[..., Body]
     event: Callable[..., object]
     choice: Callable[[int, RequestState, str], Struct]
-    part: Callable[[RequestState, Piece | None], object]
+    part: Callable[[int, RequestState, Piece | None], object]
     logprobs: Callable[[Piece], Struct]
-    opening: Callable[[RequestState], object] | None = None
+    opening: Callable[[int], object] | None = None
 
 
 async def respond(
@@ -71,13 +72,14 @@ async def respond(
     }
     if data.stream:
         await asyncio.sleep(0)  # one turn of the loop: the first decision may assign a batch
-        events = _events(form, head, states, service, with_usage=data.with_usage)
+        events = _events(form, head, states, service, data)
         return event_stream(events, _headers(first, request), timeouts.comment_interval_s)
     try:
         if not await _ended_before_disconnect(states, request):
             raise ClientGone("the client disconnected")
         choices = [
-            await _encoded(form, index, state, service) for index, state in enumerate(states)
+            await _encoded(form, index, state, service)
+            for index, state in enumerate(best_of(states))
         ]
     finally:
         cancel_all(states, service)
@@ -94,7 +96,7 @@ async def _encoded(
     """A choice that has ended, as JSON. Raises its error."""
     if state.error:
         raise state.error
-    logprobs = state.request.sampling.logprobs
+    logprobs = state.request.logprobs
     candidates = 0 if logprobs is None else 1 + logprobs
     work_us = (TOKEN_US + CANDIDATE_US * candidates) * len(state.tokens)
     return await service.workers.finish(
@@ -108,7 +110,7 @@ def encode_choice(form: AnswerFormat[Body], index: int, state: RequestState) -> 
     scored: dict[str, list[bytes]] = {}
     for piece in state.read_parts(ended=True):
         texts.append(piece.text)
-        if state.request.sampling.logprobs is not None:
+        if state.request.logprobs is not None:
             for name, value in structs.asdict(form.logprobs(piece)).items():
                 scored.setdefault(name, []).append(msgspec.json.encode(value))
     fields = structs.asdict(form.choice(index, state, "".join(texts)))
@@ -116,6 +118,24 @@ def encode_choice(form: AnswerFormat[Body], index: int, state: RequestState) -> 
     if scored:
         choice["logprobs"] = {name: _joined(parts) for name, parts in scored.items()}
     return msgspec.json.encode(choice)
+
+
+def best_of(states: Sequence[RequestState]) -> list[RequestState]:
+    """The choices to return: of each request the best ones, if it wants no more. Raises an error.
+
+    The best have the highest mean log probability.
+    """
+    for state in states:
+        if state.error:
+            raise state.error
+    returned = []
+    for _, group in groupby(states, key=lambda state: id(state.request)):
+        choices = list(group)
+        kept = choices[0].request.kept
+        if kept is not None:
+            choices = sorted(choices, key=lambda state: -state.mean_logprob)[:kept]
+        returned += choices
+    return returned
 
 
 def _joined(parts: list[bytes]) -> Raw:
@@ -185,24 +205,31 @@ async def _events(
     head: dict[str, Any],
     states: Sequence[RequestState],
     service: GenerationService,
-    *,
-    with_usage: bool,
+    data: SamplingRequest,
 ) -> AsyncGenerator[object, None]:
     """Yield opening, pieces and end of each choice, then the usage. Raises a choice's error.
 
     The opening leaves with the first piece: clients take the first event for the first token.
     Closing the generator cancels the choices that have not ended.
     """
-    event = partial(form.event, **head, usage=None if with_usage else UNSET)
+    indices = {state: index for index, state in enumerate(states)}
     unopened = set(states) if form.opening else set()
+
+    def event(*choices: object) -> object:
+        usage: Usage | UnsetType | None = None if data.with_usage else UNSET
+        if data.usage_in_every_event or not choices:
+            usage = Usage.of(*states)
+        return form.event(**head, choices=choices, usage=usage)
+
     try:
         async with aclosing(stream_pieces(states)) as grown:
             async for state, piece in grown:
+                index = indices[state]
                 if form.opening and state in unopened:
                     unopened.remove(state)
-                    yield event(choices=[form.opening(state)])
-                yield event(choices=[form.part(state, piece)])
-        if with_usage:
-            yield event(choices=[], usage=Usage.of(*states))
+                    yield event(form.opening(index))
+                yield event(form.part(index, state, piece))
+        if data.with_usage:
+            yield event()
     finally:
         cancel_all(states, service)

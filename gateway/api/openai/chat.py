@@ -6,7 +6,6 @@ from litestar import Controller, Request, Response, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 from litestar.response import Stream
-from msgspec import UNSET
 from msgspec.structs import replace
 
 from gateway.api.openai.answers import AnswerFormat, respond
@@ -20,7 +19,7 @@ from gateway.api.openai.chat_schema import (
     ChunkChoice,
     Delta,
 )
-from gateway.api.openai.sampling_schema import piece_logprobs
+from gateway.api.openai.sampling_schema import end_of, piece_logprobs
 from gateway.api.openai.timeouts import ClientTimeouts
 from gateway.api.openapi import streamed
 from gateway.generation.request import Ceiling
@@ -31,20 +30,18 @@ from gateway.tenancy.authentication import Caller
 
 
 def _choice(index: int, state: RequestState, text: str) -> Choice:
-    limited_by = state.limited_by or UNSET
-    return Choice(AnswerMessage(text), state.finish_reason, index, limited_by=limited_by)
+    return Choice(AnswerMessage(text), state.finish_reason, index, **end_of(state))
 
 
-def _part(state: RequestState, piece: Piece | None) -> ChunkChoice:
+def _part(index: int, state: RequestState, piece: Piece | None) -> ChunkChoice:
     if piece is None:
-        limited_by = state.limited_by or UNSET
-        return ChunkChoice(Delta(), state.choice, state.finish_reason, limited_by=limited_by)
+        return ChunkChoice(Delta(), index, state.finish_reason, **end_of(state))
     logprobs = piece_logprobs(state, piece, ChoiceLogprobs.of)
-    return ChunkChoice(Delta(content=piece.text), state.choice, logprobs=logprobs)
+    return ChunkChoice(Delta(content=piece.text), index, logprobs=logprobs)
 
 
-def _opening(state: RequestState) -> ChunkChoice:
-    return ChunkChoice(Delta(role="assistant", content=""), state.choice)
+def _opening(index: int) -> ChunkChoice:
+    return ChunkChoice(Delta(role="assistant", content=""), index)
 
 
 FORM: Final = AnswerFormat(

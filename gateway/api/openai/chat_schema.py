@@ -1,8 +1,11 @@
 """Request and response bodies of OpenAI's chat completions."""
 
+import re
 from typing import Annotated, Any, Final, Literal, Self
 
+import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.structs import replace
 
 from gateway.api.openai.parameters import IGNORED_FIELDS, REFUSED_FIELDS, FieldRules
 from gateway.api.openai.ranges import Range
@@ -16,13 +19,9 @@ from gateway.tenancy.authentication import Caller
 
 REFUSED: Final[dict[str, tuple[object, ...]]] = {
     **REFUSED_FIELDS,
-    "add_generation_prompt": (True,),
     "add_special_tokens": (False,),
     "audio": (),
-    "best_of": (1,),
     "chat_template": (),
-    "chat_template_kwargs": ({},),
-    "continue_final_message": (False,),
     "documents": ([],),
     "echo": (False,),
     "function_call": ("none", "auto"),
@@ -54,6 +53,8 @@ REFUSED_IN_MESSAGE: Final[dict[str, tuple[object, ...]]] = {
 }
 REFUSED_ROLES: Final = ("tool", "function")
 _RANGES: Final = {"top_logprobs": Range(0, 20)}
+MAX_VARIABLES_BYTES: Final = 16_384
+VARIABLE_NAME: Final = re.compile("[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
 
 
 class ContentPart(Struct):
@@ -89,6 +90,9 @@ class ChatCompletionRequest(SamplingRequest, kw_only=True):
     max_completion_tokens: int | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, _RANGES["top_logprobs"].documented] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
 
     @classmethod
     def rules(cls) -> FieldRules:
@@ -120,6 +124,11 @@ class ChatCompletionRequest(SamplingRequest, kw_only=True):
                 "true",
                 param="top_logprobs",
             )
+        if self.continue_final_message and self.add_generation_prompt:
+            raise InvalidRequest(
+                "continue_final_message is true; then add_generation_prompt cannot be true",
+                param="continue_final_message",
+            )
         newer = self.max_completion_tokens
         return self.generation_request(
             caller,
@@ -131,7 +140,32 @@ class ChatCompletionRequest(SamplingRequest, kw_only=True):
             max_tokens=self.max_tokens if newer is None else newer,
             limit_param="max_tokens" if newer is None else "max_completion_tokens",
             logprobs=(self.top_logprobs or 0) if self.logprobs else None,
+            prompt_options=replace(
+                self.prompt_options,
+                variables=self._variables(),
+                opens_answer=self.add_generation_prompt is not False,
+                continues_final=bool(self.continue_final_message),
+            ),
         )
+
+    def _variables(self) -> dict[str, Any]:
+        """The variables of the chat template. InvalidRequest for a bad name or for too many."""
+        given = self.chat_template_kwargs or {}
+        bad = [name for name in given if not VARIABLE_NAME.fullmatch(name)]
+        if bad:
+            raise InvalidRequest(
+                f"chat_template_kwargs sets {shortened(bad[0])!r}; accepted are names of up to 64 "
+                "letters, digits and underscores",
+                param="chat_template_kwargs",
+            )
+        size = len(msgspec.json.encode(given))
+        if size > MAX_VARIABLES_BYTES:
+            raise InvalidRequest(
+                f"chat_template_kwargs has {size} bytes; at most {MAX_VARIABLES_BYTES} are "
+                "accepted",
+                param="chat_template_kwargs",
+            )
+        return given
 
 
 RULES: Final = FieldRules(
@@ -228,13 +262,14 @@ class AnswerMessage(Struct):
 
 
 class Choice(Struct):
-    """One answer. `limited_by` is the limit on use that ended it, if one did."""
+    """One answer, and the limit on use or the stop of the request that ended it."""
 
     message: AnswerMessage
     finish_reason: str | None
     index: int
     logprobs: ChoiceLogprobs | None = None
     limited_by: str | UnsetType = UNSET
+    stop_reason: int | str | UnsetType = UNSET
 
 
 class ChatCompletion(Struct):
@@ -258,13 +293,14 @@ class Delta(Struct, omit_defaults=True):
 
 
 class ChunkChoice(Struct):
-    """A chunk of one answer. `limited_by` is the limit on use that ended it, if one did."""
+    """A chunk of one answer; the last has the limit on use or the stop that ended it."""
 
     delta: Delta
     index: int
     finish_reason: str | None = None
     logprobs: ChoiceLogprobs | None = None
     limited_by: str | UnsetType = UNSET
+    stop_reason: int | str | UnsetType = UNSET
 
 
 class ChatCompletionChunk(Struct):

@@ -24,7 +24,6 @@ Prompts: TypeAlias = Annotated[
 REFUSED: Final[dict[str, tuple[object, ...]]] = {
     **REFUSED_FIELDS,
     "add_special_tokens": (True,),
-    "best_of": (1,),
     "echo": (False,),
     "prompt_embeds": (),
     "response_format": ({"type": "text"},),
@@ -50,22 +49,21 @@ class CompletionRequest(SamplingRequest, kw_only=True):
         """One request per prompt. InvalidRequest or UnsupportedParameter names a field."""
         self.check(_RANGES)
         prompts = self._prompts()
-        if len(prompts) > MAX_TOTAL_CHOICES // self.choices:
+        if len(prompts) > MAX_TOTAL_CHOICES // self.generated_choices:
             raise UnsupportedParameter(
-                f"{len(prompts)} prompts for {self.choices} choices each are not supported by this "
-                f"gateway; accepted are at most {MAX_TOTAL_CHOICES} choices",
-                param="prompt",
-            )
-        if self.stream and len(prompts) > 1:
-            raise UnsupportedParameter(
-                f"a stream of {len(prompts)} prompts is not supported by this gateway; accepted is "
-                "one",
+                f"{len(prompts)} prompts for {self.generated_choices} choices each are not "
+                f"supported by this gateway; accepted are at most {MAX_TOTAL_CHOICES} choices",
                 param="prompt",
             )
         max_tokens = DEFAULT_TOKENS if self.max_tokens is None else self.max_tokens
         return [
             self.generation_request(
-                caller, timeouts, prompt=prompt, max_tokens=max_tokens, logprobs=self.logprobs
+                caller,
+                timeouts,
+                prompt=prompt,
+                max_tokens=max_tokens,
+                logprobs=self.logprobs,
+                prompt_options=self.prompt_options,
             )
             for prompt in prompts
         ]
@@ -124,13 +122,14 @@ def _by_text(scored: ScoredToken) -> dict[str, float]:
 
 
 class TextChoice(Struct):
-    """One continuation of a prompt. `limited_by` is the limit on use that ended it, if one did."""
+    """One continuation, and the limit on use or the stop of the request that ended it."""
 
     text: str
     finish_reason: str | None
     index: int
     logprobs: TextLogprobs | None = None
     limited_by: str | UnsetType = UNSET
+    stop_reason: int | str | UnsetType = UNSET
 
 
 class Completion(Struct):

@@ -7,7 +7,6 @@ from litestar import Controller, Request, Response, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 from litestar.response import Stream
-from msgspec import UNSET
 from msgspec.structs import replace
 
 from gateway.api.openai.answers import AnswerFormat, cancel_all, respond
@@ -17,7 +16,7 @@ from gateway.api.openai.completion_schema import (
     TextChoice,
     TextLogprobs,
 )
-from gateway.api.openai.sampling_schema import piece_logprobs
+from gateway.api.openai.sampling_schema import end_of, piece_logprobs
 from gateway.api.openai.timeouts import ClientTimeouts
 from gateway.api.openapi import streamed
 from gateway.generation.request import Ceiling, GenerationRequest
@@ -28,14 +27,13 @@ from gateway.tenancy.authentication import Caller
 
 
 def _choice(index: int, state: RequestState, text: str) -> TextChoice:
-    return TextChoice(text, state.finish_reason, index, limited_by=state.limited_by or UNSET)
+    return TextChoice(text, state.finish_reason, index, **end_of(state))
 
 
-def _part(state: RequestState, piece: Piece | None) -> TextChoice:
+def _part(index: int, state: RequestState, piece: Piece | None) -> TextChoice:
     if piece is None:
-        limited_by = state.limited_by or UNSET
-        return TextChoice("", state.finish_reason, state.choice, limited_by=limited_by)
-    return TextChoice(piece.text, None, state.choice, piece_logprobs(state, piece, TextLogprobs.of))
+        return TextChoice("", state.finish_reason, index, **end_of(state))
+    return TextChoice(piece.text, None, index, piece_logprobs(state, piece, TextLogprobs.of))
 
 
 FORM: Final = AnswerFormat("cmpl-", Completion, Completion, _choice, _part, TextLogprobs.of)
@@ -60,7 +58,7 @@ class CompletionsController(Controller):
         service: NamedDependency[GenerationService],
         request: Request[Any, Any, Any],
     ) -> Response[Completion] | Stream:
-        """The continuations of each prompt, in OpenAI's format; a stream takes one prompt."""
+        """The continuations of each prompt, in OpenAI's format."""
         service.check_model(data.model)
         asked = [replace(each, ceiling=ceiling) for each in data.to_requests(caller, timeouts)]
         states = await _start_all(asked, service)
@@ -71,7 +69,9 @@ async def _start_all(
     requests: list[GenerationRequest], service: GenerationService
 ) -> list[RequestState]:
     """Start all requests, or none: raises the first failure."""
-    started = await asyncio.gather(*map(service.start, requests), return_exceptions=True)
+    grew = asyncio.Event()  # one reader reads all
+    starts = (service.start(request, grew) for request in requests)
+    started = await asyncio.gather(*starts, return_exceptions=True)
     failures = [each for each in started if isinstance(each, BaseException)]
     states = [state for each in started if isinstance(each, list) for state in each]
     if failures:

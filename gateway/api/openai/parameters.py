@@ -27,8 +27,6 @@ IGNORED_FIELDS: Final = frozenset(
 # Refused, except with these values, which change nothing. The names are those of OpenAI and vLLM;
 # an unlisted name is refused too.
 REFUSED_FIELDS: Final[dict[str, tuple[object, ...]]] = {
-    "allowed_token_ids": (),
-    "bad_words": ([],),
     "cache_salt": (),
     "detokenize": (True,),
     "guided_choice": (),
@@ -38,23 +36,17 @@ REFUSED_FIELDS: Final[dict[str, tuple[object, ...]]] = {
     "guided_json_object": (False,),
     "guided_regex": (),
     "guided_whitespace_pattern": (),
-    "ignore_eos": (False,),
-    "include_stop_str_in_output": (False,),
     "kv_transfer_params": (),
     "length_penalty": (1.0,),
     "logits_processors": ([],),
-    "min_tokens": (0,),
     "prompt_logprobs": (),
     "repetition_detection": (),
     "return_token_ids": (False,),
     "return_tokens_as_token_ids": (False,),
     "skip_special_tokens": (True,),
     "spaces_between_special_tokens": (True,),
-    "stop_token_ids": ([],),
     "structural_tag": (),
     "structured_outputs": (),
-    "truncate_prompt_tokens": (),
-    "truncation_side": (),
     "use_beam_search": (False,),
     "vllm_xargs": ({},),
 }

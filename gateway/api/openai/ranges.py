@@ -4,19 +4,15 @@ from collections.abc import Mapping
 
 from msgspec import Meta, Struct
 
-from gateway.errors import InvalidRequest, UnsupportedParameter, shortened
+from gateway.errors import InvalidRequest, shortened
 
 
 class Range(Struct, frozen=True):
-    """Numbers from `low` to `high`; if `exclusive`, without `low` itself.
-
-    Up to `elsewhere` a number is valid in OpenAI's API, though not here.
-    """
+    """Numbers from `low` to `high`; if `exclusive`, without `low` itself."""
 
     low: float
     high: float
     exclusive: bool = False
-    elsewhere: float | None = None
 
     def __str__(self) -> str:
         return (
@@ -35,14 +31,7 @@ class Range(Struct, frozen=True):
         return self.low <= value <= self.high and not (self.exclusive and value == self.low)
 
     def check(self, name: str, value: float, *, param: str) -> None:
-        """InvalidRequest if the value is outside; it names value, range and parameter.
-
-        UnsupportedParameter if OpenAI's API would accept it.
-        """
-        if self.elsewhere is not None and self.high < value <= self.elsewhere:
-            raise UnsupportedParameter(
-                f"{name} {value} is not supported by this gateway; accepted is {self}", param=param
-            )
+        """InvalidRequest if the value is outside; it names value, range and parameter."""
         if value not in self:
             raise InvalidRequest(
                 f"{name} is {shortened(str(value))}; accepted is {self}", param=param

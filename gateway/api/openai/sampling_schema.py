@@ -1,7 +1,7 @@
 """The fields common to chat and text completions: sampling, response options and usage."""
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Final, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypedDict, TypeVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -16,18 +16,24 @@ from gateway.generation.request import (
     GenerationRequest,
     Message,
     ServiceTier,
+    Stops,
     check_deadline,
     permitted_tier,
 )
 from gateway.generation.request_state import RequestState
 from gateway.generation.text.growing_answer import Piece
+from gateway.generation.text.prompt_options import PromptOptions
 from gateway.tenancy.authentication import Caller
 
 T = TypeVar("T")
 
 EndUser: TypeAlias = Annotated[str, Meta(max_length=512, pattern=STORABLE)]
 StopString: TypeAlias = Annotated[str, Meta(min_length=1, max_length=256)]
-StopStrings: TypeAlias = Annotated[list[StopString], Meta(max_length=4)]
+StopStrings: TypeAlias = Annotated[list[StopString], Meta(max_length=64)]
+TokenId: TypeAlias = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+TokenIds: TypeAlias = Annotated[list[TokenId], Meta(max_length=1024)]
+BadWord: TypeAlias = Annotated[str, Meta(min_length=1, max_length=256)]
+BadWords: TypeAlias = Annotated[list[BadWord], Meta(max_length=128)]
 
 # Requested tier to applied tier; OpenAI's newest clients send `fast` for priority.
 TIERS: Final[dict[str, ServiceTier]] = {
@@ -41,13 +47,17 @@ REFUSED_TIERS: Final = ("scale",)  # bought from OpenAI
 TierName: TypeAlias = Annotated[str, Meta(extra_json_schema={"enum": list(TIERS)})]
 NO_TIMEOUTS: Final = ClientTimeouts()
 
-MAX_CHOICES: Final = 8
+MAX_CHOICES: Final = 128
+MAX_TOKENS: Final = 2**31 - 1
 MAX_BIASED_TOKENS: Final = 1024
 MAX_TOKEN_ID_DIGITS: Final = 9
 MIN_TOP_P: Final = 1e-9  # of the engine, which needs a share above 0: only the likeliest token
 BIAS: Final = Range(-100, 100)
 RANGES: Final = {
-    "n": Range(1, MAX_CHOICES, elsewhere=128),
+    "n": Range(1, MAX_CHOICES),
+    "best_of": Range(1, MAX_CHOICES),
+    "min_tokens": Range(0, MAX_TOKENS),
+    "truncate_prompt_tokens": Range(-1, MAX_TOKENS),
     "temperature": Range(0, 2),
     "top_p": Range(0, 1),
     "top_k": Range(-1, 1_000_000),
@@ -59,22 +69,23 @@ RANGES: Final = {
 
 
 class StreamOptions(Struct):
-    """Options of a stream."""
+    """Options of a stream: the usage at its end, and with every event (vLLM's)."""
 
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
 
 
 STREAM_OPTIONS: Final = FieldRules(
     frozenset(StreamOptions.__struct_fields__),
     ignored=frozenset({"include_obfuscation"}),
-    refused={"continuous_usage_stats": (False,)},
 )
 
 
 class SamplingRequest(ScreenedBody, kw_only=True):
     """The fields common to both kinds of request; null means unset.
 
-    `top_k` (-1 or 0: all), `min_p` and `repetition_penalty` are vLLM's extensions of OpenAI's API.
+    vLLM's extensions of OpenAI's API are `top_k` (-1 or 0: all), `min_p`, `repetition_penalty`,
+    and the fields from `min_tokens` on.
     """
 
     model: str
@@ -95,6 +106,17 @@ class SamplingRequest(ScreenedBody, kw_only=True):
     user: EndUser | None = None
     safety_identifier: EndUser | None = None
     service_tier: TierName | None = None
+    best_of: Annotated[int, RANGES["best_of"].documented] | None = None
+    min_tokens: Annotated[int, RANGES["min_tokens"].documented] | None = None
+    ignore_eos: bool | None = None
+    stop_token_ids: TokenIds | None = None
+    include_stop_str_in_output: bool | None = None
+    allowed_token_ids: Annotated[TokenIds, Meta(min_length=1)] | None = None
+    bad_words: BadWords | None = None
+    truncate_prompt_tokens: Annotated[int, RANGES["truncate_prompt_tokens"].documented] | None = (
+        None
+    )
+    truncation_side: Literal["left", "right"] | None = None
 
     @classmethod
     def rules(cls) -> FieldRules:
@@ -117,9 +139,36 @@ class SamplingRequest(ScreenedBody, kw_only=True):
         return bool(self.stream_options and self.stream_options.include_usage)
 
     @property
+    def usage_in_every_event(self) -> bool:
+        """Whether each event of the stream has the usage so far."""
+        return bool(self.stream_options and self.stream_options.continuous_usage_stats)
+
+    @property
     def choices(self) -> int:
         """Number of answers requested."""
         return 1 if self.n is None else self.n
+
+    @property
+    def generated_choices(self) -> int:
+        """Number of answers to generate, of which the best are returned."""
+        return self.choices if self.best_of is None else max(self.best_of, self.choices)
+
+    @property
+    def prompt_options(self) -> PromptOptions:
+        """How much of the prompt is kept. InvalidRequest for a side without a length."""
+        if self.truncation_side is not None and self.truncate_prompt_tokens is None:
+            raise InvalidRequest(
+                "truncation_side is only accepted with truncate_prompt_tokens",
+                param="truncation_side",
+            )
+        if self.truncate_prompt_tokens == 0:
+            raise InvalidRequest(
+                "truncate_prompt_tokens is 0; accepted is -1, for what fits, or 1 and more",
+                param="truncate_prompt_tokens",
+            )
+        return PromptOptions(
+            most_tokens=self.truncate_prompt_tokens, keeps_end=self.truncation_side != "right"
+        )
 
     def shown_tier(self, applied: ServiceTier) -> ServiceTier | UnsetType:
         """The service tier in answers; UNSET unless the request sets one."""
@@ -135,6 +184,7 @@ class SamplingRequest(ScreenedBody, kw_only=True):
         max_tokens: int | None,
         limit_param: str = "max_tokens",
         logprobs: int | None,
+        prompt_options: PromptOptions,
     ) -> GenerationRequest:
         """The request for the service, of a conversation or a prompt.
 
@@ -145,6 +195,7 @@ class SamplingRequest(ScreenedBody, kw_only=True):
             raise InvalidRequest(
                 "stream_options is only accepted with stream set to true", param="stream_options"
             )
+        ranked = self._check_best_of()
         stop = self.stop or ()
         return GenerationRequest(
             caller=caller,
@@ -162,16 +213,44 @@ class SamplingRequest(ScreenedBody, kw_only=True):
                 frequency_penalty=_set(self.frequency_penalty, 0.0),
                 repetition_penalty=_set(self.repetition_penalty, 1.0),
                 logit_bias=_bias(self.logit_bias or {}),
-                logprobs=logprobs,
+                allowed=self.allowed_token_ids or [],
+                min_tokens=_set(self.min_tokens, 0),
+                logprobs=0 if ranked and logprobs is None else logprobs,
             ),
             seed=self.seed,
-            choices=self.choices,
-            stops=(stop,) if isinstance(stop, str) else tuple(stop),
+            choices=self.generated_choices,
+            kept=self.choices if ranked else None,
+            logprobs=logprobs,
+            stops=Stops(
+                strings=(stop,) if isinstance(stop, str) else tuple(stop),
+                token_ids=tuple(self.stop_token_ids or ()),
+                shown=bool(self.include_stop_str_in_output),
+                ignore_eos=bool(self.ignore_eos),
+            ),
+            bad_words=tuple(self.bad_words or ()),
+            prompt_options=prompt_options,
             streamed=bool(self.stream),
             service_tier=permitted_tier(caller, self._wanted_tier),
             deadline_s=timeouts.deadline_s,
             max_queue_s=timeouts.max_queue_s,
         )
+
+    def _check_best_of(self) -> bool:
+        """Whether more answers are generated than returned. InvalidRequest for what cannot be."""
+        if self.best_of is None:
+            return False
+        if self.best_of < self.choices:
+            raise InvalidRequest(
+                f"best_of is {self.best_of}; at least n, which is {self.choices}, is needed",
+                param="best_of",
+            )
+        if self.stream and self.best_of > self.choices:
+            raise InvalidRequest(
+                "best_of above n is only accepted with stream set to false: the best answers are "
+                "known at the end",
+                param="best_of",
+            )
+        return self.best_of > self.choices
 
     @property
     def _wanted_tier(self) -> ServiceTier | None:
@@ -248,4 +327,20 @@ def created(state: RequestState) -> int:
 
 def piece_logprobs(state: RequestState, piece: Piece, form: Callable[[Piece], T]) -> T | None:
     """A piece's log probabilities in an endpoint's format; None unless requested."""
-    return None if state.request.sampling.logprobs is None else form(piece)
+    return None if state.request.logprobs is None else form(piece)
+
+
+class ChoiceEnd(TypedDict):
+    """What ended a choice, if its own end did not: fields of the choice in an answer."""
+
+    limited_by: str | UnsetType
+    stop_reason: int | str | UnsetType
+
+
+def end_of(state: RequestState) -> ChoiceEnd:
+    """What ended a choice; UNSET if nothing but its own end or its length did."""
+    reason = state.stop_reason
+    return {
+        "limited_by": state.limited_by or UNSET,
+        "stop_reason": UNSET if reason is None else reason,
+    }

@@ -17,6 +17,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from gateway.errors import StartupFailure
 
 MAX_CHARACTERS: Final = 16 << 20  # of a rendered conversation, where no smaller limit is given
+RESERVED: Final = frozenset(
+    {"add_generation_prompt", "continue_final_message", "documents", "messages", "tools"}
+)
+NO_VARIABLES: Final[Mapping[str, Any]] = {}
 # What the expressions of a template raise on data that they do not expect.
 _FAILURES: Final = (
     TemplateError,
@@ -127,19 +131,34 @@ class ChatTemplate:
                     f"LMAAS_MODEL: the chat template in {origin} fails on a user message: {reason}"
                 ) from first
 
+    @property
+    def reserved(self) -> frozenset[str]:
+        """The names of variables that a request cannot set."""
+        return RESERVED | self._names.keys()
+
     def render(
-        self, messages: Sequence[Mapping[str, str]], max_characters: int = MAX_CHARACTERS
+        self,
+        messages: Sequence[Mapping[str, str]],
+        max_characters: int = MAX_CHARACTERS,
+        *,
+        variables: Mapping[str, Any] = NO_VARIABLES,
+        opens_answer: bool = True,
     ) -> str:
-        """The conversation as text, up to where the answer begins.
+        """The conversation as text; if it `opens_answer`, up to where the answer begins.
 
         RefusedByTemplate with the template's error; TooLong as soon as it exceeds the limit.
         """
         pieces, size = [], 0
-        given = {"messages": messages, "tools": None, "documents": None}
+        given = {
+            **variables,
+            **self._names,
+            "messages": messages,
+            "tools": None,
+            "documents": None,
+            "add_generation_prompt": opens_answer,
+        }
         try:
-            for piece in self._template.generate(
-                **given, add_generation_prompt=True, **self._names
-            ):
+            for piece in self._template.generate(given):
                 size += len(piece)
                 if size > max_characters:
                     raise TooLong

@@ -13,10 +13,20 @@ class AnswerText:
     """
 
     def __init__(
-        self, decoder: AnswerDecoder, stops: Sequence[str], *, placed: bool = False
+        self,
+        decoder: AnswerDecoder,
+        stops: Sequence[str],
+        *,
+        placed: bool = False,
+        min_tokens: int = 0,
+        stop_shown: bool = False,
     ) -> None:
         self._decoder = decoder
-        self._scanner = StopStringScanner(decoder, stops) if stops or placed else None
+        self._scanner = (
+            StopStringScanner(decoder, stops, min_tokens=min_tokens, shown=stop_shown)
+            if stops or placed
+            else None
+        )
         self._unread: list[int] = []
         self._shown = 0
 
@@ -43,6 +53,11 @@ class AnswerText:
         tokens, self._unread = self._unread[:count], self._unread[count:]
         finished = ended and not self._unread
         return self._decoder.feed(tokens) + (self._decoder.finish() if finished else "")
+
+    @property
+    def stop_string(self) -> str | None:
+        """The stop string that is complete, if one is."""
+        return self._scanner.found if self._scanner is not None else None
 
     @property
     def unread(self) -> int:

@@ -33,12 +33,23 @@ class GrowingAnswer:
     """
 
     def __init__(
-        self, decoder: AnswerDecoder, speller: Speller, stops: Sequence[str], *, scored: bool
+        self,
+        decoder: AnswerDecoder,
+        speller: Speller,
+        stops: Sequence[str],
+        *,
+        scored: bool,
+        min_tokens: int = 0,
+        stop_shown: bool = False,
     ) -> None:
         self.tokens: list[int] = []
         self.logprobs: list[TokenLogprobs] = []
-        self._text = AnswerText(decoder, stops, placed=scored)
-        self._logprob_decoder = LogprobDecoder(speller) if scored else None
+        self._text = AnswerText(
+            decoder, stops, placed=scored, min_tokens=min_tokens, stop_shown=stop_shown
+        )
+        self._speller = speller
+        self._stop_text = ""  # of the token that ended the answer, if it is shown
+        self._logprob_decoder = LogprobDecoder(speller, begun=decoder.continues) if scored else None
         self._read_tokens = 0  # with log probabilities
 
     def grow(self, tokens: Sequence[int], logprobs: Sequence[TokenLogprobs]) -> bool:
@@ -47,6 +58,16 @@ class GrowingAnswer:
         self.tokens.extend(tokens[:taken])
         self.logprobs.extend(logprobs[:taken])
         return stopped
+
+    def show_stop(self, token: int) -> None:
+        """Show the text of the token that ended the answer; a control token has none."""
+        spelled = self._speller.spell(token, first=not self.tokens)
+        self._stop_text = "" if spelled.bytes is None else spelled.text
+
+    @property
+    def stop_string(self) -> str | None:
+        """The stop string that ended the answer, if one did."""
+        return self._text.stop_string
 
     def read(self, *, ended: bool) -> Piece:
         """The text and tokens since the last call; with `ended` all that is left."""
@@ -62,10 +83,13 @@ class GrowingAnswer:
         """
         if self._logprob_decoder is not None:
             yield from self._read_scored(self._logprob_decoder, ended=ended)
-            return
-        yield Piece(self._text.read(ended=ended, most=TEXT_PART))
-        while self._text.unread:
+        else:
             yield Piece(self._text.read(ended=ended, most=TEXT_PART))
+            while self._text.unread:
+                yield Piece(self._text.read(ended=ended, most=TEXT_PART))
+        if ended and self._stop_text:
+            yield Piece(self._stop_text)
+            self._stop_text = ""
 
     def _read_scored(self, decoder: LogprobDecoder, *, ended: bool) -> Iterator[Piece]:
         before = self._text.shown

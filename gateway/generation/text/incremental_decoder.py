@@ -16,10 +16,16 @@ class AnswerDecoder:
     depend on its neighbours. Bytes that cannot become a character are decoded to U+FFFD.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, context: Sequence[int] = ()) -> None:
+        """`context`: the tokens that the answer continues; some decoders strip a first space."""
         self._tokenizer = tokenizer
-        self._given: list[int] = []  # tokens of the previous piece
+        self._given = list(context)  # tokens of the previous piece
         self._held: list[int] = []  # tokens whose text is not complete
+
+    @property
+    def continues(self) -> bool:
+        """Whether there is text before the next piece."""
+        return bool(self._tokenizer.decode(self._given, skip_special_tokens=True))
 
     def feed(self, ids: Sequence[int]) -> str:
         """The text that these tokens complete; empty while a character is incomplete."""

@@ -29,9 +29,10 @@ class ScoredToken(Struct, frozen=True, gc=False):
 class LogprobDecoder:
     """Decodes one answer's tokens and top candidates, in order."""
 
-    def __init__(self, speller: Speller) -> None:
+    def __init__(self, speller: Speller, *, begun: bool = False) -> None:
+        """`begun`: the answer continues a text."""
         self._speller = speller
-        self._begun = False  # whether an earlier token had text
+        self._begun = begun  # whether an earlier token had text
 
     def decode(
         self, tokens: Iterable[int], logprobs: Iterable[TokenLogprobs], starts: Iterable[int]

@@ -7,24 +7,47 @@ from gateway.generation.text.incremental_decoder import AnswerDecoder
 
 
 class StopStringScanner:
-    """Scans an answer's text for stop strings; `starts` holds each token's character offset."""
+    """Scans an answer's text for stop strings; `starts` holds each token's character offset.
 
-    def __init__(self, decoder: AnswerDecoder, stops: Sequence[str]) -> None:
+    A string that ends within the first `min_tokens` tokens does not count. The text ends before a
+    stop string, or with it if it is `shown`.
+    """
+
+    def __init__(
+        self,
+        decoder: AnswerDecoder,
+        stops: Sequence[str],
+        *,
+        min_tokens: int = 0,
+        shown: bool = False,
+    ) -> None:
         self._decoder = decoder
         self._stops = tuple(stops)
         self._longest = max(map(len, stops), default=1)
+        self._min_tokens = min_tokens
+        self._shown = shown
         self.starts: list[int] = []
         self._text = ""
         self._cut: int | None = None
+        self.found: str | None = None  # the stop string that is complete
 
     def feed(self, token: int) -> bool:
         """Decode one token; True if a stop string is complete."""
-        self.starts.append(len(self._text))
-        begin = max(0, len(self._text) - self._longest + 1)
+        before = len(self._text)
+        self.starts.append(before)
         self._text += self._decoder.feed([token])
-        found = [self._text.find(stop, begin) for stop in self._stops]
-        self._cut = min((place for place in found if place >= 0), default=None)
-        return self._cut is not None
+        if len(self.starts) < self._min_tokens:
+            return False
+        found = [
+            (place, stop)
+            for stop in self._stops
+            if (place := self._text.find(stop, max(0, before - len(stop) + 1))) >= 0
+        ]
+        if not found:
+            return False
+        place, self.found = min(found, key=lambda each: each[0])
+        self._cut = place + len(self.found) if self._shown else place
+        return True
 
     @property
     def stopped(self) -> bool:

@@ -4,6 +4,9 @@ import hashlib
 import re
 import secrets
 from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +29,7 @@ from gateway.generation.text.chat_template import (
     read_template,
 )
 from gateway.generation.text.incremental_decoder import AnswerDecoder
+from gateway.generation.text.prompt_options import PromptOptions
 from gateway.generation.text.token_bytes import Speller
 
 MODEL_FILES: Final = (
@@ -34,6 +38,8 @@ MODEL_FILES: Final = (
     "chat_template.jinja",
     "config.json",
 )
+DEFAULT_OPTIONS: Final = PromptOptions()
+CONTEXT_TOKENS: Final = 8  # of a continued text, on which the text of the next ones may depend
 SLICE: Final = 32_768  # characters encoded at a time to count those of a long text
 CHARACTERS_PER_TOKEN: Final = 4  # of the context: a text with more is counted before it is encoded
 EXCESS: Final = 2  # contexts; a prompt with more tokens is refused before all are counted
@@ -90,8 +96,9 @@ class ChatTokenizer:
         self._plain.encode_special_tokens = True
         self._plain.no_padding()
         self._plain.no_truncation()
-        added = self._tokenizer.get_added_tokens_decoder().values()
-        controls = [re.escape(token.content) for token in added if token.special]
+        added = self._tokenizer.get_added_tokens_decoder()
+        self._control_ids = {number for number, token in added.items() if token.special}
+        controls = [re.escape(added[number].content) for number in sorted(self._control_ids)]
         self._control = re.compile("|".join(controls) or r"(?!)")
         written = msgspec.json.decode(core.read_bytes(), type=_TokenizerFile)
         self.speller = Speller(self._tokenizer, written.decoder or {})
@@ -103,21 +110,23 @@ class ChatTokenizer:
     def encode_chat(
         self,
         messages: Sequence[Mapping[str, str]],
+        options: PromptOptions = DEFAULT_OPTIONS,
         *,
         registered: bool = False,
         max_characters: int = MAX_CHARACTERS,
         context_tokens: int | None = None,
     ) -> list[int]:
-        """Token ids of a conversation, up to where the answer begins.
+        """Token ids of a conversation, up to where the answer begins, or of what `options` say.
 
         `registered`: the first message is the app's registered instruction. A control token
         written into a message is encoded as plain text. InvalidRequest if the model's template
-        refuses the messages, InstructionRefused if it refuses only the registered one,
-        ContextLengthExceeded if the rendered text has more than `max_characters`, or is much longer
-        than `context_tokens`.
+        refuses the messages or has no place for the final one that the answer continues,
+        InstructionRefused if it refuses only the registered one, ContextLengthExceeded if the
+        rendered text has more than `max_characters`, or is much longer than `context_tokens`.
         """
+        self._check_variables(options)
         try:
-            parts = self._parts(messages, max_characters)
+            parts = self._parts(messages, max_characters, options)
         except RefusedByTemplate as error:
             if registered and self._renders(messages[1:], max_characters):
                 raise InstructionRefused(
@@ -140,6 +149,14 @@ class ChatTokenizer:
             _check_excess(len(ids), context_tokens, param="messages")
         return ids
 
+    def _check_variables(self, options: PromptOptions) -> None:
+        reserved = self._template.reserved & options.variables.keys()
+        if reserved:
+            raise InvalidRequest(
+                f"chat_template_kwargs sets {min(reserved)!r}, which is not the request's to set",
+                param="chat_template_kwargs",
+            )
+
     def check_instruction(self, instruction: str) -> None:
         """InvalidRequest if the model's template refuses this instruction of an app."""
         turns = [
@@ -161,22 +178,40 @@ class ChatTokenizer:
             ) from error
 
     def _parts(
-        self, messages: Sequence[Mapping[str, str]], max_characters: int
+        self,
+        messages: Sequence[Mapping[str, str]],
+        max_characters: int,
+        options: PromptOptions = DEFAULT_OPTIONS,
     ) -> list[tuple[str, bool]]:
-        """The rendered text in parts, and whether a part's control tokens are plain text."""
+        """The rendered text in parts, and whether a part's control tokens are plain text.
+
+        If the answer continues the final message, they end with its content.
+        """
         forged = [self._control.search(m["content"]) is not None for m in messages]
-        if not any(forged):
-            return [(self._template.render(messages, max_characters), False)]
+        final = len(messages) - 1 if options.continues_final else None
+        render = partial(
+            self._template.render,
+            max_characters=max_characters,
+            variables=options.variables,
+            opens_answer=options.opens_answer and not options.continues_final,
+        )
+        if not any(forged) and final is None:
+            return [(render(messages), False)]
         secret = secrets.token_hex(16)  # stands for a forged content while the template renders
         marked = [
-            {**m, "content": f"{secret}{place}."} if is_forged else m
+            {**m, "content": f"{secret}{place}."} if is_forged or place == final else m
             for place, (m, is_forged) in enumerate(zip(messages, forged, strict=True))
         ]
-        rendered = self._template.render(marked, max_characters)
-        pieces = re.split(rf"{secret}(\d+)\.", rendered)
+        pieces = re.split(rf"{secret}(\d+)\.", render(marked))
+        if final is not None:
+            pieces = _up_to(pieces, str(final))
         parts = [
-            (messages[int(piece)]["content"], True) if number % 2 else (piece, False)
+            (messages[int(piece)]["content"], forged[int(piece)]) if number % 2 else (piece, False)
             for number, piece in enumerate(pieces)
+        ]
+        parts = [
+            ("".join(text for text, _ in run), plain)
+            for plain, run in groupby(parts, key=itemgetter(1))
         ]
         if sum(len(text) for text, _ in parts) > max_characters:
             raise TooLong
@@ -188,6 +223,12 @@ class ChatTokenizer:
         except (RefusedByTemplate, TooLong):
             return False
         return True
+
+    def encode_bad_word(self, word: str) -> list[list[int]]:
+        """Token ids of a word that must not be generated: within a text, and after a space."""
+        bare = word.lstrip(" ")
+        spellings = (word, bare, f" {bare}")
+        return [list(ids) for ids in dict.fromkeys(tuple(self.encode(s)) for s in spellings) if ids]
 
     def encode_prompt(self, text: str, context_tokens: int | None = None) -> list[int]:
         """Token ids of a raw prompt, with the tokenizer's special tokens such as BOS.
@@ -204,9 +245,27 @@ class ChatTokenizer:
         """Number of tokens of a text, without special tokens."""
         return len(_encoding(self._tokenizer, text))
 
-    def decoder(self) -> AnswerDecoder:
-        """A decoder for one answer."""
-        return AnswerDecoder(self._tokenizer)
+    def decoder(self, continued: Sequence[int] = ()) -> AnswerDecoder:
+        """A decoder for one answer; `continued`: the prompt whose text it continues.
+
+        A control token ends a text: what follows begins another one.
+        """
+        tail = continued[-CONTEXT_TOKENS:]
+        ends = [place for place, token in enumerate(tail, 1) if token in self._control_ids]
+        return AnswerDecoder(self._tokenizer, tail[ends[-1] if ends else 0 :])
+
+
+def _up_to(pieces: list[str], place: str) -> list[str]:
+    """Texts and places in turn, up to the last of this place. InvalidRequest if it is not there."""
+    places = pieces[1::2]
+    if place not in places:
+        raise InvalidRequest(
+            "the model's chat template does not show the final message, so no answer can "
+            "continue it",
+            param="continue_final_message",
+        )
+    last = len(places) - 1 - places[::-1].index(place)
+    return pieces[: 2 * last + 2]
 
 
 def _encoding(tokenizer: Tokenizer, text: str, *, special: bool = False) -> Encoding:

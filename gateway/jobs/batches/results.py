@@ -20,12 +20,12 @@ END: Final = text(
     "generated_tokens = given.tokens, claimed_by = NULL, "
     "attempts = attempts - (given.state = 0)::int FROM unnest("
     "CAST(:batches AS uuid[]), CAST(:numbers AS int[]), CAST(:states AS smallint[]), "
-    "CAST(:results AS bytea[]), CAST(:tokens AS int[])) "
-    "AS given (batch_id, number, state, result, tokens) "
+    "CAST(:results AS bytea[]), CAST(:tokens AS int[]), CAST(:cached AS int[])) "
+    "AS given (batch_id, number, state, result, tokens, cached) "
     "WHERE line.batch_id = given.batch_id AND line.number = given.number "
     "AND line.state = 1 AND line.claimed_by = :owner "
     "RETURNING line.batch_id, line.number, given.state, line.prompt_tokens, line.prefix_tokens, "
-    "line.predicted_tokens, given.tokens"
+    "line.predicted_tokens, given.tokens, given.cached"
 )
 
 
@@ -39,6 +39,7 @@ class LineResult(Struct, frozen=True, kw_only=True):
     state: LineState
     result: bytes | None = None
     generated_tokens: int = 0
+    cached_tokens: int = 0
 
 
 class _Counts(Struct):
@@ -47,6 +48,7 @@ class _Counts(Struct):
     completed: int = 0
     failed: int = 0
     input_tokens: int = 0
+    cached_tokens: int = 0
     output_tokens: int = 0
     work: float = 0.0
 
@@ -66,6 +68,7 @@ async def write_results(
         "states": [int(result.state) for result in results],
         "results": [result.result for result in results],
         "tokens": [result.generated_tokens for result in results],
+        "cached": [result.cached_tokens for result in results],
     }
     rows: Sequence[Row[Any]] = (await session.execute(END, {"owner": owner, **given})).all()
     for batch_id, counts in _counted(rows).items():
@@ -76,6 +79,7 @@ async def write_results(
                 completed=Batch.completed + counts.completed,
                 failed=Batch.failed + counts.failed,
                 input_tokens=Batch.input_tokens + counts.input_tokens,
+                cached_tokens=Batch.cached_tokens + counts.cached_tokens,
                 output_tokens=Batch.output_tokens + counts.output_tokens,
                 work_done=Batch.work_done + counts.work,
             )
@@ -93,6 +97,7 @@ def _counted(rows: Sequence[Row[Any]]) -> dict[UUID, _Counts]:
         if row.state == LineState.COMPLETED:
             counts.completed += 1
             counts.input_tokens += row.prompt_tokens
+            counts.cached_tokens += row.cached
             counts.output_tokens += row.tokens
         else:
             counts.failed += 1

@@ -173,6 +173,7 @@ class BatchLines(LineSource):
             state=LineState.COMPLETED,
             result=responded(line.key.id, line.custom_id, HTTP_OK, body),
             generated_tokens=tokens,
+            cached_tokens=outcome.states[0].cached_tokens or 0,
         )
 
     def _failed(

@@ -116,7 +116,7 @@ async def test_streams_are_documented_next_to_whole_answers(document: dict[str, 
 async def test_bodies_are_documented_with_their_bounds(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
     chat = schemas["ChatCompletionRequest"]["properties"]
-    assert {"type": "integer", "minimum": 1, "maximum": 8} in chat["n"]["anyOf"]
+    assert {"type": "integer", "minimum": 1, "maximum": 128} in chat["n"]["anyOf"]
     assert schemas["PolicyRequest"]["additionalProperties"] is False
     assert document["paths"]["/admin/predictors"]["post"]["requestBody"]["required"] is False
 

@@ -1,10 +1,10 @@
 """What does not fit a declared type is named, with what is accepted."""
 
 from enum import Enum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from gateway.api.admin.policy import PolicyRequest
 from gateway.api.admin.scoped_keys import ScopedKeyRequest
@@ -16,6 +16,10 @@ from gateway.errors import InvalidRequest
 class Level(Enum):
     LOW = 1
     HIGH = 2
+
+
+class Keyed(Struct):
+    names: dict[Annotated[str, Meta(max_length=2)], int]
 
 
 class Item(Struct):
@@ -58,3 +62,9 @@ def test_value_that_is_not_in_an_enumeration_is_refused_with_those_that_are(
     assert caught.value.param == param
     assert caught.value.message.startswith(f"{param}: invalid enum value")
     assert caught.value.message.endswith(f"; accepted are {accepted}")
+
+
+def test_a_key_that_does_not_fit_is_named_by_its_object() -> None:
+    with pytest.raises(InvalidRequest, match="length <= 2") as caught:
+        convert_strictly({"names": {"abc": 1}}, Keyed)
+    assert caught.value.param == "names"

@@ -9,7 +9,7 @@ import pytest
 from engine.protocol import Finish, Refused
 from gateway.errors import EngineLost, ShuttingDown
 from gateway.generation.engine_events import STEPS_BETWEEN_REVISIONS
-from gateway.generation.request import GenerationRequest
+from gateway.generation.request import GenerationRequest, Stops
 from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.scheduling.control_loop import STEPS_UNTIL_ROOM
 from gateway.scheduling.policy import POLICY_NAMES, PolicyName
@@ -135,7 +135,7 @@ async def test_answer_ends_at_its_stop_string_without_later_tokens(
     scene: SchedulerScene,
 ) -> None:
     scene.connect()
-    request = scene.request(stops=(" golden",))
+    request = scene.request(stops=Stops(strings=(" golden",)))
     await scene.enqueue(request)
     tokens = scene.encode("brave golden castle")
     scene.step({request.sequence_id: tokens})

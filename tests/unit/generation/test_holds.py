@@ -12,7 +12,7 @@ import pytest
 from engine.protocol import Finish, Refused
 from gateway.errors import CeilingExceeded, EngineLost, LimitReached, ShuttingDown
 from gateway.generation.holds.holds import Holds, SpentBudget, subjects_of
-from gateway.generation.request import Ceiling, GenerationRequest
+from gateway.generation.request import Ceiling, GenerationRequest, Stops
 from gateway.generation.request_state import RequestState
 from gateway.generation.text.tokenizer import ChatTokenizer
 from gateway.limits.hold_ledger import HoldLedger
@@ -181,7 +181,7 @@ async def test_an_answer_ends_at_the_last_token_of_its_budget(limited: Scene) ->
 async def test_a_stop_string_within_the_budget_ends_the_answer_as_such(limited: Scene) -> None:
     scene = limited(a_limit(value=PROMPT + 5))
     tokens = scene.encode("brave king")
-    state = await started(scene, length=5, stops=("brave",))
+    state = await started(scene, length=5, stops=Stops(strings=("brave",)))
     scene.step({state.sequence_id: [*tokens, *[7] * 8]})
     assert (state.finish_reason, state.limited_by) == ("stop", None)
 

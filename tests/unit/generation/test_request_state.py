@@ -8,6 +8,7 @@ import pytest
 from engine.protocol import Sampling, TokenLogprobs
 from gateway.errors import GenerationFailed
 from gateway.generation.answer import stream_pieces
+from gateway.generation.request import Stops
 from gateway.generation.request_state import RequestState
 from gateway.generation.text.growing_answer import SCORED_PART, TEXT_PART, Piece
 from tests.unit.generation.conftest import SchedulerScene
@@ -48,7 +49,7 @@ def test_each_choice_has_a_seed_of_its_own(scene: SchedulerScene) -> None:
 
 
 def test_scored_tokens_concatenate_to_the_text(scene: SchedulerScene) -> None:
-    state, text = scene.request(sampling=SCORED), "brave 日本 queen\n"
+    state, text = scene.request(sampling=SCORED, logprobs=1), "brave 日本 queen\n"
     shown: list[Piece] = []
     for token in scene.encode(text):
         state.grow([token], 0.0, token_logprobs([token]))
@@ -59,7 +60,7 @@ def test_scored_tokens_concatenate_to_the_text(scene: SchedulerScene) -> None:
 
 
 def test_scored_token_starts_at_its_text_offset(scene: SchedulerScene) -> None:
-    state = scene.request(sampling=SCORED)
+    state = scene.request(sampling=SCORED, logprobs=1)
     tokens = scene.encode("brave queen finds")
     state.grow(tokens, 0.0, token_logprobs(tokens))
     piece = state.read(ended=True)
@@ -70,7 +71,7 @@ def test_scored_token_starts_at_its_text_offset(scene: SchedulerScene) -> None:
 
 @pytest.mark.parametrize("stop", [" golden", "golden", "n gold"])
 def test_stop_string_and_later_tokens_have_no_logprobs(scene: SchedulerScene, stop: str) -> None:
-    state = scene.request(sampling=SCORED, stops=(stop,))
+    state = scene.request(sampling=SCORED, logprobs=1, stops=Stops(strings=(stop,)))
     tokens = scene.encode("brave queen golden castle")
     assert state.grow(tokens, 0.0, token_logprobs(tokens))
     piece = state.read(ended=True)
@@ -80,7 +81,7 @@ def test_stop_string_and_later_tokens_have_no_logprobs(scene: SchedulerScene, st
 
 
 def test_logprobs_are_held_back_with_a_partial_stop_string(scene: SchedulerScene) -> None:
-    state = scene.request(sampling=SCORED, stops=(" golden castle",))
+    state = scene.request(sampling=SCORED, logprobs=1, stops=Stops(strings=(" golden castle",)))
     for word, shown in (("brave golden", "brave"), ("brave golden bridge", " golden bridge")):
         tokens = scene.encode(word)[len(state.tokens) :]
         state.grow(tokens, 0.0, token_logprobs(tokens))
@@ -90,7 +91,7 @@ def test_logprobs_are_held_back_with_a_partial_stop_string(scene: SchedulerScene
 
 async def test_logprobs_before_an_engine_loss_are_kept(scene: SchedulerScene) -> None:
     scene.connect()
-    state = scene.request(sampling=SCORED)
+    state = scene.request(sampling=SCORED, logprobs=1)
     await scene.enqueue(state)
     first, second = scene.encode("brave queen")
     scene.step({state.sequence_id: [first]}, logprobs={state.sequence_id: token_logprobs([first])})
@@ -103,7 +104,7 @@ async def test_logprobs_before_an_engine_loss_are_kept(scene: SchedulerScene) ->
 
 
 def test_infinite_logprob_becomes_a_number_that_json_can_hold(scene: SchedulerScene) -> None:
-    state = scene.request(sampling=SCORED)
+    state = scene.request(sampling=SCORED, logprobs=1)
     state.grow([9], 0.0, [TokenLogprobs(float("-inf"))])
     assert state.read(ended=True).scored[0].sampled.logprob == -9999.0
 
@@ -151,7 +152,7 @@ def test_backlog_is_read_in_parts_of_limited_size(
     scene: SchedulerScene, sampling: Sampling, steps: list[int]
 ) -> None:
     answer = iter(scene.encode("brave queen finds 日 golden castle") * 200)
-    one, other = (scene.request(sampling=sampling) for _ in range(2))
+    one, other = (scene.request(sampling=sampling, logprobs=sampling.logprobs) for _ in range(2))
     parts: list[Piece] = []
     for length in steps:
         tokens = list(islice(answer, length))

@@ -7,6 +7,7 @@ import pytest
 
 from engine.protocol import Finish, KvState
 from gateway.errors import ContextLengthExceeded
+from gateway.generation.request import Stops
 from gateway.generation.request_state import RequestState
 from gateway.scheduling.policy import POLICY_NAMES, Options, PolicyName, build_policy
 from tests.unit.generation.conftest import SchedulerScene
@@ -156,7 +157,7 @@ async def test_returned_batch_whose_clients_all_left_is_nothing(scene: Scheduler
 async def test_answer_that_ends_at_a_stop_string_is_not_queued_again(
     scene: SchedulerScene,
 ) -> None:
-    stopping, other = scene.request(stops=(" golden",)), scene.request()
+    stopping, other = scene.request(stops=Stops(strings=(" golden",))), scene.request()
     await running_batch(scene, stopping, other)
     golden = scene.encode("brave golden castle")
     scene.step({stopping.sequence_id: golden}, returned=[stopping.sequence_id, other.sequence_id])

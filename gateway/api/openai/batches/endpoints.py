@@ -12,7 +12,7 @@ from gateway.api.errors import error_body, status_of
 from gateway.api.json_errors import explain_json_error, other_encoding
 from gateway.api.json_values import count_values
 from gateway.api.openai import chat, completions
-from gateway.api.openai.answers import AnswerFormat, encode_choice
+from gateway.api.openai.answers import AnswerFormat, best_of, encode_choice
 from gateway.api.openai.chat_schema import ChatCompletionRequest
 from gateway.api.openai.completion_schema import CompletionRequest
 from gateway.api.openai.sampling_schema import SamplingRequest, Usage, created
@@ -75,7 +75,8 @@ class LineEndpoint(Endpoint):
         sent = msgspec.json.decode(body, type=_SentTier).service_tier
         tier: str | UnsetType = UNSET if sent is None else first.request.service_tier
         choices = [
-            msgspec.Raw(encode_choice(form, index, state)) for index, state in enumerate(states)
+            msgspec.Raw(encode_choice(form, index, state))
+            for index, state in enumerate(best_of(states))
         ]
         return msgspec.json.encode(
             form.body(

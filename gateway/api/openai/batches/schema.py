@@ -83,7 +83,7 @@ class BatchProblems(Struct, frozen=True):
 
 
 class InputTokensDetails(Struct, frozen=True):
-    """The cached part of the input tokens, which is not counted: 0."""
+    """The part of the input tokens that was not computed: an equal prefix was kept."""
 
     cached_tokens: int = 0
 
@@ -158,6 +158,7 @@ class BatchAnswer(Struct, frozen=True, kw_only=True):
     def of(cls, batch: Batch, band: Band | None) -> Self:
         """A job as its tenant sees it."""
         used = batch.input_tokens, batch.output_tokens
+        cached = InputTokensDetails(batch.cached_tokens)
         problems = [BatchProblem(**problem) for problem in batch.errors or ()]
         return cls(
             id=f"{PREFIX}{batch.id.hex}",
@@ -179,7 +180,7 @@ class BatchAnswer(Struct, frozen=True, kw_only=True):
             cancelling_at=_time(batch.cancelling_at),
             cancelled_at=_time(batch.cancelled_at),
             request_counts=RequestCounts(batch.total, batch.completed, batch.failed),
-            usage=BatchUsage(*used, sum(used)),
+            usage=BatchUsage(*used, sum(used), cached),
             metadata=batch.labels,
             expected_completion=ExpectedCompletion.of(band) if band else None,
             prefix_sharing=PrefixSharing(**batch.sharing) if batch.sharing else None,

@@ -23,7 +23,9 @@ samplings = st.builds(
     repetition_penalty=st.just(1.0) | st.floats(0.1, 10.0),
     logit_bias=st.dictionaries(st.integers(-3, 20), st.floats(-100.0, 100.0), max_size=4),
     allowed=st.lists(st.integers(-3, 20), max_size=4),
+    bad_words=st.lists(st.lists(tokens, min_size=1, max_size=3), max_size=3),
 )
+banned_ids = st.lists(st.integers(-3, 20), max_size=3)
 LOGITS = torch.tensor([0.5, -1.0, 3.0, 0.0, 2.5, -4.0, 1.0, 1.5, -0.5, 2.0, -2.0, 2.75])
 
 
@@ -45,7 +47,9 @@ def sampled_tokens(params: list[SamplingParams]) -> list[SampledToken]:
     return read_tokens(copy_to_host(sample(LOGITS.expand(len(params), -1), batch)), batch)
 
 
-def slowly_edited(sampling: Sampling, prompt: list[int], generated: list[int]) -> list[float]:
+def slowly_edited(
+    sampling: Sampling, prompt: list[int], generated: list[int], banned: list[int]
+) -> list[float]:
     scores = []
     for token, logit in enumerate(LOGITS.tolist()):
         score = logit + sampling.logit_bias.get(token, 0.0)
@@ -54,17 +58,23 @@ def slowly_edited(sampling: Sampling, prompt: list[int], generated: list[int]) -
             score = score / factor if score > 0 else score * factor
         score -= sampling.frequency_penalty * generated.count(token)
         score -= sampling.presence_penalty * (token in generated)
-        masked = sampling.allowed and token not in sampling.allowed
+        masked = bool(sampling.allowed) and token not in sampling.allowed
+        masked |= token in banned
+        for *before, last in sampling.bad_words:
+            masked |= (
+                token == last and [0, *generated][len(generated) + 1 - len(before) :] == before
+            )
         scores.append(-torch.inf if masked else score)
     return scores
 
 
-@given(st.lists(st.tuples(samplings, histories, histories), min_size=1, max_size=4))
+@given(st.lists(st.tuples(samplings, histories, histories, banned_ids), min_size=1, max_size=4))
 def test_scores_are_edited_in_the_order_the_options_state(
-    rows: list[tuple[Sampling, list[int], list[int]]],
+    rows: list[tuple[Sampling, list[int], list[int], list[int]]],
 ) -> None:
     params = [
-        SamplingParams(sampling, 9, prompt, generated) for sampling, prompt, generated in rows
+        SamplingParams(sampling, 9, prompt, generated, banned=banned)
+        for sampling, prompt, generated, banned in rows
     ]
     expected = torch.tensor([slowly_edited(*row) for row in rows])
     torch.testing.assert_close(edited(params), expected, rtol=1e-5, atol=1e-5)

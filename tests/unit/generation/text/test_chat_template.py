@@ -15,6 +15,7 @@ from gateway.errors import (
     InvalidRequest,
     StartupFailure,
 )
+from gateway.generation.text.prompt_options import PromptOptions
 from gateway.generation.text.tokenizer import ChatTokenizer
 
 SPECIAL = {
@@ -176,3 +177,55 @@ def test_rendered_text_is_bounded(model: Any, text: str) -> None:
     assert tokenizer.encode_chat(turns(("user", text)), max_characters=10 * len(text))
     with pytest.raises(ContextLengthExceeded, match="characters"):
         tokenizer.encode_chat(turns(("user", text)), max_characters=10 * len(text) - 1)
+
+
+THINKING = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+    "{% if enable_thinking is defined and enable_thinking is false %}<no think>{% endif %}"
+    "{{ depth | tojson if depth is defined }}"
+)
+
+
+def text_of(tokenizer: ChatTokenizer, ids: list[int]) -> str:
+    decoder = tokenizer.decoder()
+    return decoder.feed(ids) + decoder.finish()
+
+
+def test_a_request_sets_variables_of_the_template(model: Any) -> None:
+    tokenizer = model(THINKING)
+    options = PromptOptions(variables={"enable_thinking": False, "depth": {"a": [1]}})
+    plain = tokenizer.encode_chat(turns(("user", "king")))
+    varied = tokenizer.encode_chat(turns(("user", "king")), options)
+    assert text_of(tokenizer, varied) == text_of(tokenizer, plain) + '<no think>{"a": [1]}'
+
+
+@pytest.mark.parametrize("name", ["messages", "tools", "bos_token", "add_generation_prompt"])
+def test_what_the_request_does_not_own_cannot_be_set(model: Any, name: str) -> None:
+    with pytest.raises(InvalidRequest, match=name) as caught:
+        model(THINKING).encode_chat(turns(("user", "x")), PromptOptions(variables={name: "x"}))
+    assert caught.value.param == "chat_template_kwargs"
+
+
+@pytest.mark.parametrize("content", ["The brave", "The brave ", "king", "<assistant>", ""])
+def test_the_answer_continues_the_final_message_as_it_is(model: Any, content: str) -> None:
+    tokenizer = model(THINKING)
+    messages = turns(("user", "king"), ("assistant", content))
+    continued = tokenizer.encode_chat(messages, PromptOptions(continues_final=True))
+    begun = tokenizer.encode_chat(turns(("user", "king")))
+    assert text_of(tokenizer, continued) == text_of(tokenizer, begun) + content
+
+
+def test_without_an_opening_the_template_ends_with_the_messages(model: Any) -> None:
+    tokenizer = model(THINKING)
+    closed = tokenizer.encode_chat(turns(("user", "king")), PromptOptions(opens_answer=False))
+    opened = tokenizer.encode_chat(turns(("user", "king")))
+    assert text_of(tokenizer, closed) + "<assistant>" == text_of(tokenizer, opened)
+
+
+def test_a_template_without_the_final_message_cannot_continue_it(model: Any) -> None:
+    with pytest.raises(InvalidRequest, match="does not show the final message") as caught:
+        model("{{ messages[0].content }}").encode_chat(
+            turns(("user", "king"), ("assistant", "The")), PromptOptions(continues_final=True)
+        )
+    assert caught.value.param == "continue_final_message"

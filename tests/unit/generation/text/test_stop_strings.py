@@ -48,6 +48,33 @@ def test_shown_text_only_grows(tokenizer: ChatTokenizer, text: str, stops: list[
     assert all(after.startswith(before) for before, after in pairwise(shown))
 
 
+@given(text=LETTERS, stops=STOPS, min_tokens=st.integers(0, 12), shown=st.booleans())
+def test_a_stop_string_counts_once_enough_tokens_are_there(
+    tokenizer: ChatTokenizer, text: str, stops: list[str], min_tokens: int, *, shown: bool
+) -> None:
+    scanner = StopStringScanner(tokenizer.decoder(), stops, min_tokens=min_tokens, shown=shown)
+    decoder, written, end = tokenizer.decoder(), "", None
+    for number, token in enumerate(tokenizer.encode(text), 1):
+        before = len(written)
+        written += decoder.feed([token])
+        complete = [
+            (place, stop)
+            for stop in stops
+            for place in range(len(written))
+            if written.startswith(stop, place) and place + len(stop) > before
+        ]
+        stopped = number >= min_tokens and bool(complete)
+        assert scanner.feed(token) == stopped
+        if stopped:
+            place = min(place for place, _ in complete)
+            end = next(each for each in stops if (place, each) in complete)
+            assert scanner.found == end
+            assert scanner.visible(ended=True) == written[: place + len(end) * shown]
+            return
+    assert scanner.found is None
+    assert scanner.visible(ended=True) == text
+
+
 def test_partial_stop_string_is_held_back(tokenizer: ChatTokenizer) -> None:
     scanner = StopStringScanner(tokenizer.decoder(), ["golden castle"])
     for token in tokenizer.encode("brave golden"):
