@@ -1,5 +1,7 @@
-"""When the interpreter searches for garbage that refers to itself, which stops the event loop."""
+"""Freed memory: when the interpreter searches for garbage, and when the system gets memory back."""
 
+import asyncio
+import ctypes
 import gc
 from typing import Final
 
@@ -18,3 +20,14 @@ def search_seldom() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG, MIDDLE, OLD)
+
+
+async def return_freed_memory() -> None:
+    """Give memory that large objects took for a while back to the system.
+
+    glibc keeps it, for each thread that used it: tens of MB for each thread that decoded a version
+    of the predictor. Other C libraries return it by themselves.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        await asyncio.to_thread(trim, 0)

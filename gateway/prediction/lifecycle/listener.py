@@ -4,6 +4,7 @@ import structlog
 
 from gateway.database.notify import POLL_S, Subscription
 from gateway.errors import DatabaseLost, NotFound, PredictorRefused, Unavailable
+from gateway.garbage import return_freed_memory
 from gateway.prediction.lifecycle.registry import CHANNEL, Registry
 from gateway.prediction.serving.predictor import LengthPredictor
 
@@ -54,6 +55,8 @@ class PredictorListener:
             artefact = await self._registry.artefact(active)
             await self._predictor.activate(active, artefact)
             self._followed = checksum
+            del artefact
+            await return_freed_memory()
         except PredictorRefused as refused:
             self._refused = checksum
             log.error("predictor_version_refused", predictor=str(active), reason=refused.message)

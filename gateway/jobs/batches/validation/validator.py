@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from gateway.database.errors import LONG_TRANSACTION_S, Sessions, now_of, transaction
 from gateway.errors import LmaasError, NotFound
 from gateway.files.store import FileStore
+from gateway.garbage import return_freed_memory
 from gateway.generation.service import GenerationService
 from gateway.jobs.batches.callers import read_callers
 from gateway.jobs.batches.endpoint import Endpoints
@@ -101,6 +102,7 @@ class BatchValidator:
             outcome = await self._read(batch)
             if isinstance(outcome, InvalidFile):
                 await self._fail(batch, outcome)
+            await return_freed_memory()
         except NotOurs as error:
             log.info("batch_validation_left", batch=str(batch.id), reason=str(error))
         except (LmaasError, SQLAlchemyError, OSError):
