@@ -6,6 +6,7 @@ service the other, with the engine in what it leaves of it.
 """
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -47,6 +48,7 @@ from benchmarks.p2.parts import (
 from benchmarks.p2.serving import Serving, serving
 from benchmarks.p2.version import FittedVersion, make_version
 from engine.checkpoints.catalogue import DEMO_FOLDER
+from gateway.cli.serve import SWITCH_INTERVAL_S
 from gateway.evaluation.corpus import read_corpus
 from gateway.garbage import search_seldom
 from gateway.generation.request import GenerationRequest
@@ -103,7 +105,8 @@ def run(data: Path, model: Path | None, only: Sequence[str], threads: int) -> No
         for name, folder in folders.items():
             with serving(folder, version.artefact) as served:
                 requests = cycle(generation_requests(lines, ANSWER_TOKENS))
-                search_seldom()  # as a gateway that has started
+                search_seldom()  # this and the next as a gateway that has started
+                sys.setswitchinterval(SWITCH_INTERVAL_S)
                 for offered, measured in _load(served, name, requests, report):
                     found.load.setdefault((name, offered), []).append(measured)
                     write()
