@@ -2,12 +2,14 @@
 
 import asyncio
 import fcntl
+import stat
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
 
 import msgspec
+import structlog
 from msgspec import Struct
 
 from gateway.database.connection import Database
@@ -55,6 +57,9 @@ from gateway.usage.limits.running import RunningLimits, running_limits
 LOCK_FILE: Final = "gateway.lock"  # in the data folder; a running gateway keeps it open
 BATCH_OWNER_FILE: Final = "batch_owner"
 ENGINE_START_TIMEOUT_S: Final = 600.0
+OTHERS: Final = 0o066  # read and write by group and others
+
+log = structlog.get_logger()
 
 
 class GatewayNode(Struct, frozen=True):
@@ -207,9 +212,16 @@ async def running_node(
 
 @contextmanager
 def _data_folder(data_dir: Path) -> Iterator[None]:
-    """Create the data folder and lock it: one gateway at a time. StartupFailure if it is in use."""
+    """Create the data folder and lock it: one gateway at a time. StartupFailure if it is in use.
+
+    It holds what tenants sent, so other users of the machine may not read it. They may traverse
+    it: as root, Postgres does.
+    """
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if (mode := stat.S_IMODE(data_dir.stat().st_mode)) & OTHERS:
+            data_dir.chmod(mode & ~OTHERS)
+            log.warning("data_folder_made_private", folder=str(data_dir), mode=f"{mode:o}")
         lock = (data_dir / LOCK_FILE).open("w")
     except OSError as error:
         raise StartupFailure(f"LMAAS_DATA_DIR: {data_dir}: {error.strerror}") from error

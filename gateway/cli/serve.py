@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import math
+import os
 import signal
 import socket
 import sys
@@ -39,6 +40,7 @@ NO_OTHER_MODEL: Final = (
 # After this, a thread that works on a long text lets the event loop go on. Python's default, 5 ms,
 # is waited for several times by each request.
 SWITCH_INTERVAL_S: Final = 0.001
+PRIVATE_UMASK: Final = 0o077  # files are this user's alone, those of the child processes too
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -50,6 +52,7 @@ def serve() -> None:
     """
     settings = read_settings()
     set_up_logging(settings.log_level)
+    os.umask(PRIVATE_UMASK)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the event loop handles it
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     with _listening(settings) as listener, StartReport() as report:

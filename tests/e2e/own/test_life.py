@@ -48,6 +48,7 @@ async def test_second_start_finds_all_data_and_a_stop_leaves_no_process(
     assert await first.stop(signal.SIGINT) == 0
     assert not [process for process in family if _lives(process)]
     assert not (first.data_dir / "server.json").exists()
+    first.data_dir.chmod(0o755)
 
     second = await own.running()
     async with second.client() as client:  # the key of the first start
@@ -58,6 +59,14 @@ async def test_second_start_finds_all_data_and_a_stop_leaves_no_process(
     assert before[0] == "demo"
     assert names == [*before, "a tenant"]
     assert made.json()["name"] == "a tenant"
+    assert open_to_others(second.data_dir) == []
+
+
+def open_to_others(data_dir: Path) -> list[Path]:
+    """What other users may read or write of a data folder; they may traverse that itself."""
+    inside = [path for path in data_dir.rglob("*") if path.owner() == data_dir.owner()]
+    found = [path for path in inside if path.lstat().st_mode & 0o077 and not path.is_symlink()]
+    return found + [data_dir] * bool(data_dir.stat().st_mode & 0o066)
 
 
 async def test_killed_engine_delays_a_stream_without_error(own: Any, asked: Asked) -> None:
