@@ -5,16 +5,17 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from engine.grammar.automaton import Automaton
 from engine.protocol import Sampling
-from engine.sampling.constraint import Constraint
 
 
 class SamplingParams(NamedTuple):
     """How the token of one row is sampled.
 
     `position` is the index of that token in its sequence. `prompt` and `generated` are read only
-    for penalties and constraints. `carried`: the row of the previous step that samples this
-    sequence's newest token, if the host does not know that token yet; `generated` then excludes it.
+    for penalties. `carried`: the row of the previous step that samples this sequence's newest
+    token, if the host does not know that token yet; `generated` then excludes it. `automaton`
+    follows its grammar, from the start with the tokens `restart` if there are any.
     """
 
     sampling: Sampling
@@ -22,7 +23,8 @@ class SamplingParams(NamedTuple):
     prompt: Sequence[int] = ()
     generated: Sequence[int] = ()
     carried: int | None = None
-    constraint: Constraint | None = None
+    automaton: Automaton | None = None
+    restart: list[int] | None = None
 
 
 GREEDY: Final = SamplingParams(Sampling(), position=0)  # for rows that take the likeliest token

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from engine.protocol import Sampling
+from engine.protocol import Grammar, Sampling
 from gateway.errors import ContextLengthExceeded, InvalidRequest, KeyForbids, shortened
 from gateway.history.record import BATCH_TIER
 from gateway.scheduling.requests import Lane, SharedPrefix
@@ -49,8 +49,9 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
 
     `sampling` has no seed: every choice has its own. The whole answer is due within `deadline_s`
     seconds of arrival; the request waits at most `max_queue_s` seconds. `limit_param` is the API
-    parameter that set `max_tokens`. A line of a batch job is in the lane `batch`; `prefix` is what
-    its prompt has in common with the others of its group.
+    parameter that set `max_tokens`, `grammar_param` the one that set `grammar`. A line of a batch
+    job is in the lane `batch`; `prefix` is what its prompt has in common with the others of its
+    group.
     """
 
     caller: Caller
@@ -70,6 +71,8 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     ceiling: Ceiling | None = None
     lane: Lane = "interactive"
     prefix: SharedPrefix | None = None
+    grammar: Grammar | None = None
+    grammar_param: str = "response_format"
 
     @property
     def recorded_tier(self) -> str:

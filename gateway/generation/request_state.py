@@ -262,6 +262,7 @@ class RequestState:
             sampling=replace(self.request.sampling, seed=self._seed),
             salt=self.tenant,
             preempt_first=self.preempt_first,
+            grammar=self.request.grammar,
         )
 
     @property

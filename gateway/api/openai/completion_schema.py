@@ -27,7 +27,6 @@ REFUSED: Final[dict[str, tuple[object, ...]]] = {
     "best_of": (1,),
     "echo": (False,),
     "prompt_embeds": (),
-    "response_format": ({"type": "text"},),
     "suffix": ("",),
 }
 _RANGES: Final = {"logprobs": Range(0, 5)}

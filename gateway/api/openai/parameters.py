@@ -14,6 +14,7 @@ HEADER: Final = "x-lmaas-ignored-parameters"
 # Without effect on the answer, whatever their value.
 IGNORED_FIELDS: Final = frozenset(
     {
+        "guided_decoding_backend",
         "metadata",
         "parallel_tool_calls",
         "priority",
@@ -31,13 +32,6 @@ REFUSED_FIELDS: Final[dict[str, tuple[object, ...]]] = {
     "bad_words": ([],),
     "cache_salt": (),
     "detokenize": (True,),
-    "guided_choice": (),
-    "guided_decoding_backend": (),
-    "guided_grammar": (),
-    "guided_json": (),
-    "guided_json_object": (False,),
-    "guided_regex": (),
-    "guided_whitespace_pattern": (),
     "ignore_eos": (False,),
     "include_stop_str_in_output": (False,),
     "kv_transfer_params": (),
@@ -52,7 +46,6 @@ REFUSED_FIELDS: Final[dict[str, tuple[object, ...]]] = {
     "spaces_between_special_tokens": (True,),
     "stop_token_ids": ([],),
     "structural_tag": (),
-    "structured_outputs": (),
     "truncate_prompt_tokens": (),
     "truncation_side": (),
     "use_beam_search": (False,),

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Final, TypeAlias, TypeVar
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from engine.protocol import Sampling
-from gateway.api.body import ScreenedBody
 from gateway.api.openai.parameters import FieldRules
 from gateway.api.openai.ranges import Range, check_ranges
+from gateway.api.openai.structured_output import StructuredOutput, screen_structured_output
 from gateway.api.openai.timeouts import DEADLINE, ClientTimeouts
 from gateway.api.validation import STORABLE
 from gateway.errors import InvalidRequest, UnsupportedParameter
@@ -71,7 +71,7 @@ STREAM_OPTIONS: Final = FieldRules(
 )
 
 
-class SamplingRequest(ScreenedBody, kw_only=True):
+class SamplingRequest(StructuredOutput, kw_only=True):
     """The fields common to both kinds of request; null means unset.
 
     `top_k` (-1 or 0: all), `min_p` and `repetition_penalty` are vLLM's extensions of OpenAI's API.
@@ -109,7 +109,7 @@ class SamplingRequest(ScreenedBody, kw_only=True):
         if isinstance(options, dict):
             fields["stream_options"], more = STREAM_OPTIONS.screen(options, "stream_options.")
             ignored += [f"stream_options.{name}" for name in more]
-        return fields, ignored
+        return fields, ignored + screen_structured_output(fields)
 
     @property
     def with_usage(self) -> bool:
@@ -145,7 +145,7 @@ class SamplingRequest(ScreenedBody, kw_only=True):
             raise InvalidRequest(
                 "stream_options is only accepted with stream set to true", param="stream_options"
             )
-        stop = self.stop or ()
+        stop, form = self.stop or (), self.form()
         return GenerationRequest(
             caller=caller,
             messages=messages,
@@ -171,6 +171,8 @@ class SamplingRequest(ScreenedBody, kw_only=True):
             service_tier=permitted_tier(caller, self._wanted_tier),
             deadline_s=timeouts.deadline_s,
             max_queue_s=timeouts.max_queue_s,
+            grammar=form.grammar if form else None,
+            grammar_param=form.param if form else "response_format",
         )
 
     @property

@@ -156,7 +156,8 @@ def test_ignored_fields_are_named(form: type[SamplingRequest]) -> None:
     ("fields", "param"),
     [
         ({"max_token": 5}, "max_token"),
-        ({"guided_choice": ["a"]}, "guided_choice"),
+        ({"structural_tag": {"type": "x"}}, "structural_tag"),
+        ({"response_format": {"type": "structural_tag"}}, "response_format.type"),
         ({"min_tokens": False}, "min_tokens"),
         ({"echo": 0}, "echo"),
         ({"stream_options": {"continuous_usage_stats": True}}, None),
