@@ -5,6 +5,7 @@ EngineFailure
 │   ├── ModelUnavailable  the model cannot be fetched, converted or found
 │   └── UnsupportedModel  the model exists but the engine cannot serve it correctly
 ├── OutOfMemory           a step did not fit the device; never shown to a client
+├── GrammarRefused        a grammar cannot be compiled; its sequence ends with an error
 └── RejectedCall          a call over the socket that the engine rejects
     ├── MalformedCall     the message does not follow the protocol
     ├── UnknownRoute      unknown path, or wrong method for it
@@ -35,6 +36,10 @@ class UnsupportedModel(StartupFailure):
 
 class OutOfMemory(EngineFailure):
     """A step did not fit into device memory; the KV pool shrinks."""
+
+
+class GrammarRefused(EngineFailure):
+    """A grammar cannot be compiled; the message is for the client that sent it."""
 
 
 class RejectedCall(EngineFailure):

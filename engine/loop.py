@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from threading import Condition, Thread
 from time import perf_counter
 from typing import Final
@@ -9,10 +10,12 @@ from typing import Final
 import structlog
 
 from engine.errors import OutOfMemory
-from engine.protocol import KvState, SequenceId, SetMode, Step, TokenLogprobs, Unpin
+from engine.grammar.cache import GrammarCache
+from engine.grammar.compiler import CompiledGrammar
+from engine.protocol import Grammar, KvState, SequenceId, SetMode, Step, TokenLogprobs, Unpin
 from engine.running.runner import Runner
 from engine.step.chunks import StepPlan
-from engine.step.commands import Command, Reset
+from engine.step.commands import Command, GrammarCompiled, Reset
 from engine.step.composer import Composer
 from engine.step.in_flight import InFlightStep
 from engine.step.sequence import SequenceState
@@ -39,10 +42,12 @@ class StepLoop(Thread):
         composer: Composer,
         emit: Callable[[Step], None],
         on_failure: Callable[[BaseException], None],
+        grammars: GrammarCache | None = None,
     ) -> None:
         super().__init__(name="step-loop", daemon=True)
         self.stats = Stats()
-        self.table = SequenceTable(composer)
+        self._grammars = grammars or GrammarCache()
+        self.table = SequenceTable(composer, self._compile)
         self._memory = composer.memory
         self._runner = runner
         self._emit = emit
@@ -119,6 +124,13 @@ class StepLoop(Thread):
     def _has_news(self) -> bool:
         """Whether there are ends or losses that no step has reported."""
         return bool(self.table.finished or self._memory.tree.lost)
+
+    def _compile(self, grammar: Grammar) -> Future[CompiledGrammar]:
+        """Compile a grammar; if it is not done at once, `GrammarCompiled` follows."""
+        compiled = self._grammars.compile(grammar)
+        if not compiled.done():
+            compiled.add_done_callback(lambda _: self.put(GrammarCompiled()))
+        return compiled
 
     def _apply_commands(self) -> None:
         released = False

@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 SequenceId: TypeAlias = str
 FinishReason: TypeAlias = Literal["stop", "length", "cancelled", "error"]
 Mode: TypeAlias = Literal["continuous", "lockstep"]
+GrammarKind: TypeAlias = Literal["json_schema", "regex", "lark"]
 
 # The log event at the begin of each phase of the start; its field `phase` is for people to read.
 PHASE_EVENT: Final = "engine_starting"
@@ -49,6 +50,17 @@ class Sampling(Struct, frozen=True, omit_defaults=True):
     seed: int = 0
 
 
+class Grammar(Struct, frozen=True):
+    """The texts that a sequence may generate.
+
+    `source` is a JSON schema, as JSON text; a regular expression that matches the whole text; or a
+    context-free grammar in Lark's notation, with `start` as its first rule.
+    """
+
+    kind: GrammarKind
+    source: str
+
+
 class TokenLogprobs(Struct, frozen=True, gc=False):
     """The log probability of a sampled token, and the likeliest tokens with theirs."""
 
@@ -64,6 +76,8 @@ class Sequence(Struct, frozen=True, omit_defaults=True):
     Sequences of the same `salt` share the KV memory of equal prefixes; others never do. When
     memory runs out, the sequence with the highest `preempt_first` is preempted; one with a lower
     value starts before it. From `BACKGROUND` on, it takes only what others leave of each step.
+    With a `grammar`, its tokens spell a text of it: a stop id is only sampled where that text may
+    end, and where it cannot go on, the sequence ends with `stop`.
     """
 
     id: SequenceId
@@ -75,6 +89,7 @@ class Sequence(Struct, frozen=True, omit_defaults=True):
     sampling: Sampling = Sampling()
     salt: str = ""
     preempt_first: PreemptFirst = 0
+    grammar: Grammar | None = None
 
 
 class Pin(Struct, frozen=True, omit_defaults=True, tag="pin", tag_field="op"):
@@ -217,9 +232,8 @@ class EngineInfo(Struct, frozen=True):
 
 
 class Finish(Struct, frozen=True, omit_defaults=True):
-    """The end of a sequence: `stop` at a stop id (not in its tokens), `length` at `max_tokens`.
-
-    `stop_id` is the one that it stopped at.
+    """The end of a sequence: `stop` at a stop id (not in its tokens) or where its grammar ends,
+    `length` at `max_tokens`. `stop_id` is the one that it stopped at.
     """
 
     id: SequenceId

@@ -27,6 +27,7 @@ from engine.settings import Device, Dtype
 
 NetworkChoice = Literal["auto", "huggingface"]
 CONFIGURATION_FILES: Final = ("config.json", "generation_config.json")
+TOKENIZER_FILE: Final = "tokenizer.json"
 WEIGHT_FILES: Final = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -76,6 +77,12 @@ def load_directly(
     properties = SimpleNamespace(**{**config, "head_dim": shape.head_dim})
     eos = _json(folder / "generation_config.json").get("eos_token_id", config.get("eos_token_id"))
     return LoadedModel.of(properties, network, name, eos, number_format, device)
+
+
+def tokenizer_file(name: str) -> Path | None:
+    """The `tokenizer.json` of a folder or hub name; None if there is none."""
+    folder = _folder(name, (TOKENIZER_FILE,))
+    return folder / TOKENIZER_FILE if folder and (folder / TOKENIZER_FILE).is_file() else None
 
 
 def choose_device(device: Device) -> torch.device:

@@ -1,5 +1,6 @@
 """Runs steps on the model: packs and launches them, and samples their tokens."""
 
+import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from time import perf_counter
@@ -17,6 +18,7 @@ from engine.errors import OutOfMemory, StartupFailure
 from engine.kv.host import RestoreCosts
 from engine.kv.store import KvStore
 from engine.networks.interface import Packed
+from engine.running.grammar_thread import GrammarThread
 from engine.running.graphs import DecodeGraphs, Forward
 from engine.running.loaded_model import LoadedModel
 from engine.running.packing import pack
@@ -57,6 +59,8 @@ class Runner:
         self._now = moment_type(model.device)
         self._previous: Tensor | None = None
         self._thread = _model_thread(threads) if model.device.type == "cpu" else None
+        own = (threads or 1) if self._thread else 0
+        self._grammars = GrammarThread(len(os.sched_getaffinity(0)) - own)
 
     def launch(
         self, plan: StepPlan, started_s: float, previous: InFlightStep | None = None
@@ -112,9 +116,10 @@ class Runner:
         return pages
 
     def close(self) -> None:
-        """End the model's thread."""
+        """End its threads."""
         if self._thread:
             self._thread.shutdown()
+        self._grammars.close()
 
     def _allocate(self, pages: int) -> None:
         model = self.model
@@ -150,11 +155,16 @@ class Runner:
                 if packed.carry is not None:
                     assert previous is not None, "the previous step failed"
                     packed.token_ids[packed.carry[0]] = previous[packed.carry[1]]
+                grammars = batch.grammars
+                filled = self._grammars.fill(grammars) if grammars else None
                 logits = self._forward(packed)
+                if filled is not None:
+                    filled.result()
                 sampled = sample(logits, batch, previous)
                 pending = copy_to_host(sampled)
                 self._previous = sampled.tokens
-                return Executed(pending, began, copied, self._now())
+                complete = self._grammars.follow(grammars, pending) if grammars else None
+                return Executed(pending, began, copied, self._now(), complete)
         except MemoryError as error:
             raise OutOfMemory(str(error)) from error
         except (
@@ -190,6 +200,7 @@ def _sampling_params(chunk: Chunk) -> SamplingParams:
     if sequence.is_greedy:
         return GREEDY
     start = sequence.padding + sequence.prompt_tokens
+    automaton = None if sequence.done else sequence.automaton  # in lock step it is computed on
     history = sequence.needs_history
     position = chunk.start + chunk.length - sequence.padding
     short = position - sequence.prompt_tokens < sequence.sampling.min_tokens
@@ -199,7 +210,10 @@ def _sampling_params(chunk: Chunk) -> SamplingParams:
         prompt=sequence.tokens[sequence.padding : start] if history else (),
         generated=sequence.tokens[start:] if history else (),
         carried=chunk.carry,
-        constraint=sequence.constraint,
+        automaton=automaton,
+        restart=automaton.expect(sequence.tokens, start, carried=chunk.carry is not None)
+        if automaton
+        else None,
         banned=sorted(sequence.stop_ids) if short else (),
     )
 

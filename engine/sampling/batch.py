@@ -9,6 +9,7 @@ from torch import Tensor
 
 from engine.sampling.edits import LogitEdits, edits_logits
 from engine.sampling.filters import SamplingMethod, TokenSampler, make_sampler, method_of
+from engine.sampling.grammar_masks import StepGrammars
 from engine.sampling.logprobs import LogprobRequests
 from engine.sampling.params import GREEDY, SamplingParams
 from engine.sampling.transfer import to_device
@@ -26,12 +27,16 @@ class SamplingGroup(NamedTuple):
 
 
 class SamplingBatch(NamedTuple):
-    """How the rows of a step are sampled; rows outside all groups take the likeliest token."""
+    """How the rows of a step are sampled; rows outside all groups take the likeliest token.
+
+    The masks of `grammars` must be filled before.
+    """
 
     rows: int
     grouped: int
     groups: tuple[SamplingGroup, ...]
     logprob_requests: LogprobRequests | None
+    grammars: StepGrammars | None = None
 
 
 def prepare(
@@ -49,13 +54,23 @@ def prepare(
         if method is not SamplingMethod.GREEDY or edits_logits(row_params):
             methods[method].append(row)
     size = max(1, GROUP_SCORES.get(device.type, MAX_GROUP_SCORES) // vocabulary)
-    groups = [
-        _group(method, rows[start : start + size], params, vocabulary, device)
+    split = [
+        (method, rows[start : start + size])
         for method, rows in methods.items()
         for start in range(0, len(rows), size)
     ]
-    grouped = sum(map(len, methods.values()))
-    return SamplingBatch(len(params), grouped, tuple(groups), LogprobRequests.of(params, device))
+    grammars = StepGrammars.of([row for _, rows in split for row in rows], params, device)
+    groups = [
+        _group(method, rows, params, vocabulary, device, grammars and grammars.masks_of(rows))
+        for method, rows in split
+    ]
+    return SamplingBatch(
+        rows=len(params),
+        grouped=sum(map(len, methods.values())),
+        groups=tuple(groups),
+        logprob_requests=LogprobRequests.of(params, device),
+        grammars=grammars,
+    )
 
 
 def _group(
@@ -64,10 +79,11 @@ def _group(
     params: Sequence[SamplingParams],
     vocabulary: int,
     device: torch.device,
+    grammar_masks: Tensor | None,
 ) -> SamplingGroup:
     members = [params[row] for row in rows]
     return SamplingGroup(
         to_device(torch.tensor(rows), device),
-        LogitEdits.of(members, vocabulary, device),
+        LogitEdits.of(members, vocabulary, device, grammar_masks),
         make_sampler(method, members, vocabulary, device),
     )

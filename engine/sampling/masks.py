@@ -1,13 +1,13 @@
 """Masks of tokens that may not be sampled."""
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from math import inf
 from typing import Final, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
-from engine.sampling.constraint import allowed_mask
 from engine.sampling.params import SamplingParams
 from engine.sampling.transfer import to_device
 
@@ -25,10 +25,11 @@ class Masks(NamedTuple):
         cls, params: Sequence[SamplingParams], vocabulary: int, device: torch.device
     ) -> Self | None:
         """The masks of these rows, or None."""
-        masks = [
-            (row, _mask(row_params, vocabulary, device)) for row, row_params in enumerate(params)
+        present = [
+            (row, allowed_mask(tuple(row_params.sampling.allowed), vocabulary, device))
+            for row, row_params in enumerate(params)
+            if row_params.sampling.allowed
         ]
-        present = [(row, mask) for row, mask in masks if mask is not None]
         if not present:
             return None
         rows = torch.tensor([row for row, _ in present])
@@ -97,18 +98,9 @@ def _ends_with(tokens: Sequence[int], end: Sequence[int]) -> bool:
     return not end or list(tokens[-len(end) :]) == list(end)
 
 
-def _mask(row_params: SamplingParams, vocabulary: int, device: torch.device) -> Tensor | None:
-    """Tokens allowed by both options and constraint: (vocabulary,); None: all."""
-    allowed = (
-        allowed_mask(tuple(row_params.sampling.allowed), vocabulary, device)
-        if row_params.sampling.allowed
-        else None
-    )
-    if row_params.constraint is None:
-        return allowed
-    assert row_params.carried is None, "a constraint needs the sequence's newest token"
-    constrained = row_params.constraint.allowed(row_params.generated)
-    if constrained is None:
-        return allowed
-    constrained = to_device(constrained, device) if constrained.device != device else constrained
-    return constrained if allowed is None else constrained & allowed
+@lru_cache(maxsize=64)
+def allowed_mask(ids: tuple[int, ...], vocabulary: int, device: torch.device) -> Tensor:
+    """True for these tokens: (vocabulary,) booleans; ids outside the vocabulary are ignored."""
+    mask = torch.zeros(vocabulary, dtype=torch.bool)
+    mask[[token for token in ids if 0 <= token < vocabulary]] = True
+    return to_device(mask, device)

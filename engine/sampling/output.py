@@ -14,11 +14,15 @@ MIN_LOGPROB: Final = -9999.0  # in place of minus infinity, which JSON cannot re
 
 
 class SampledToken(NamedTuple):
-    """The token sampled for a row, or the reason why there is none."""
+    """The token sampled for a row, or the reason why there is none.
+
+    `complete`: with it the text of the row's grammar is complete and cannot go on.
+    """
 
     token: int | None
     logprobs: TokenLogprobs | None = None
     reason: str = ""
+    complete: bool = False
 
 
 class PendingOutput(NamedTuple):
@@ -28,6 +32,21 @@ class PendingOutput(NamedTuple):
         Tensor  # float64: tokens, highest scores, then the logprobs of the rows that request them
     )
     copied: torch.cuda.Event | None
+    rows: int
+
+    def tokens(self) -> list[int | None]:
+        """The token of each row, None where none could be sampled; waits for the copy."""
+        self.wait()
+        tokens, highest = self.numbers[: 2 * self.rows].view(2, self.rows).tolist()
+        return [
+            int(token) if isfinite(score) else None
+            for token, score in zip(tokens, highest, strict=True)
+        ]
+
+    def wait(self) -> None:
+        """Wait for the copy."""
+        if self.copied is not None:
+            self.copied.synchronize()
 
 
 def copy_to_host(output: SamplerOutput) -> PendingOutput:
@@ -39,16 +58,15 @@ def copy_to_host(output: SamplerOutput) -> PendingOutput:
     numbers = torch.cat([part.double().flatten() for part in parts])  # exact for ids and float32
     host = numbers.to("cpu", non_blocking=True)
     if numbers.device.type != "cuda":
-        return PendingOutput(host, None)
+        return PendingOutput(host, None, len(output.tokens))
     copied = torch.cuda.Event()
     copied.record(torch.cuda.current_stream(numbers.device))
-    return PendingOutput(host, copied)
+    return PendingOutput(host, copied, len(output.tokens))
 
 
 def read_tokens(pending: PendingOutput, batch: SamplingBatch) -> list[SampledToken]:
     """The token of each row of the batch; waits for the copy."""
-    if pending.copied is not None:
-        pending.copied.synchronize()
+    pending.wait()
     numbers: list[float] = pending.numbers.tolist()
     tokens, highest = numbers[: batch.rows], numbers[batch.rows : 2 * batch.rows]
     listed = _listed(numbers[2 * batch.rows :], batch)

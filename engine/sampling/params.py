@@ -5,17 +5,18 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from engine.grammar.automaton import Automaton
 from engine.protocol import Sampling
-from engine.sampling.constraint import Constraint
 
 
 class SamplingParams(NamedTuple):
     """How the token of one row is sampled.
 
     `position` is the index of that token in its sequence. `prompt` and `generated` are read only
-    for penalties, bad words and constraints. `banned` ids may not follow. `carried`: the row of the
-    previous step that samples this sequence's newest token, if the host does not know that token
-    yet; `generated` then excludes it.
+    for penalties and bad words. `carried`: the row of the previous step that samples this
+    sequence's newest token, if the host does not know that token yet; `generated` then excludes it.
+    `automaton` follows its grammar, from the start with the tokens `restart` if there are any.
+    `banned` ids may not follow.
     """
 
     sampling: Sampling
@@ -23,7 +24,8 @@ class SamplingParams(NamedTuple):
     prompt: Sequence[int] = ()
     generated: Sequence[int] = ()
     carried: int | None = None
-    constraint: Constraint | None = None
+    automaton: Automaton | None = None
+    restart: list[int] | None = None
     banned: Sequence[int] = ()
 
 

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from socket import socket
 from typing import Any, Final
 from uuid import uuid4
@@ -17,12 +18,14 @@ import uvicorn
 import uvloop
 
 from engine.address import Address
+from engine.grammar.cache import GrammarCache, no_compiler
+from engine.grammar.compiler import Compiler
 from engine.kv.host import HostTier
 from engine.kv.pages import PagePool
 from engine.loop import StepLoop
 from engine.protocol import PHASE_EVENT, EngineInfo, KvState, Step
 from engine.running.loaded_model import LoadedModel
-from engine.running.model import load_model
+from engine.running.model import load_model, tokenizer_file
 from engine.running.runner import Runner
 from engine.running.sizing import max_running, pool_pages
 from engine.service.events import EventLog
@@ -84,14 +87,19 @@ def serve(settings: Settings, address: Address) -> int:
         settings.engine_background_factor,
     )
     info = describe(model, pages, settings, composer.max_running)
+    tokenizer = tokenizer_file(settings.model)
+    grammars = GrammarCache(
+        partial(Compiler, tokenizer, model.vocabulary, model.stop_ids) if tokenizer else no_compiler
+    )
     listener = address.listen()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as asynchronous:
-            engine = Engine(runner, composer, info, settings.engine_step_limit_s)
+            engine = Engine(runner, composer, info, settings.engine_step_limit_s, grammars)
             return asynchronous.run(engine.serve(listener))
     finally:
         address.remove()
         runner.close()
+        grammars.close()
 
 
 def describe(model: LoadedModel, pages: int, settings: Settings, running: int) -> EngineInfo:
@@ -120,12 +128,17 @@ class Engine:
     """The step loop and its server; ends when one of them ends."""
 
     def __init__(
-        self, runner: Runner, composer: Composer, info: EngineInfo, step_limit_s: float
+        self,
+        runner: Runner,
+        composer: Composer,
+        info: EngineInfo,
+        step_limit_s: float,
+        grammars: GrammarCache,
     ) -> None:
         self._info = info
         self._step_limit_s = step_limit_s
         self._failures: list[BaseException] = []
-        self._loop = StepLoop(runner, composer, self._emit, self._on_failure)
+        self._loop = StepLoop(runner, composer, self._emit, self._on_failure, grammars)
         self._sessions = Sessions(info, EventLog(busy_s=self._busy_s), self._loop.put)
         self._http = _Http(_http_config(Server(info, self._sessions, self._stats, self._audit)))
 

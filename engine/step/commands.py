@@ -46,6 +46,11 @@ class Reset:
 
 
 @dataclass(frozen=True)
+class GrammarCompiled:
+    """A grammar that sequences wait for is compiled, or refused."""
+
+
+@dataclass(frozen=True)
 class Audit:
     """Check all pages; calls `answer`, on the loop's thread, with the inconsistency or None."""
 
@@ -64,5 +69,6 @@ Command: TypeAlias = (
     | Resume
     | SetMode
     | Reset
+    | GrammarCompiled
     | Audit
 )

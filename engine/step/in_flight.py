@@ -1,6 +1,6 @@
 """A step in flight: launched, its tokens not yet read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from functools import cached_property
 from time import perf_counter
@@ -54,12 +54,16 @@ class CudaMoment:
 
 
 class Executed(NamedTuple):
-    """A step on the device: its pending output and the times of its phases."""
+    """A step on the device: its pending output and the times of its phases.
+
+    `complete` are the rows whose texts their grammars end with the sampled token.
+    """
 
     pending: PendingOutput
     began: Moment
     copied: Moment
     ended: Moment
+    complete: "Future[Collection[int]] | None" = None
 
 
 class InFlightStep:
@@ -126,7 +130,10 @@ class InFlightStep:
         self.ended = executed.ended
         self._measure(executed)
         self._previous_step = None
-        return read_tokens(executed.pending, self._batch)
+        tokens = read_tokens(executed.pending, self._batch)
+        for row in executed.complete.result() if executed.complete else ():
+            tokens[row] = tokens[row]._replace(complete=True)
+        return tokens
 
     def drain(self) -> None:
         """Wait for the end of the step and ignore its result."""

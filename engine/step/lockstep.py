@@ -163,9 +163,7 @@ class LockstepComposer:
                 chunks.append(take_chunk(self.memory, sequence, budget))
                 budget -= chunks[-1].length
         if not chunks:
-            chunks = [
-                self._decode_one(s) for s in self.running if not (s.constraint and s.in_flight)
-            ]
+            chunks = [self._decode_one(sequence) for sequence in self.running]
         return order_chunks(chunks)
 
     def _decode_one(self, sequence: SequenceState) -> Chunk:

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass, field
 
+from engine.grammar.automaton import Automaton
 from engine.kv.host import SwappedPages
 from engine.kv.node import PrefixNode
-from engine.protocol import BACKGROUND, Sampling, Sequence
-from engine.sampling import GREEDY, Constraint, is_greedy, needs_history
+from engine.protocol import BACKGROUND, Grammar, Sampling, Sequence
+from engine.sampling import GREEDY, is_greedy, needs_history
 
 
 @dataclass(eq=False, slots=True)
@@ -28,7 +29,8 @@ class SequenceState:
     expected: int
     stop_ids: frozenset[int] = frozenset()
     sampling: Sampling = GREEDY.sampling
-    constraint: Constraint | None = None
+    grammar: Grammar | None = None
+    automaton: Automaton | None = None  # of its grammar, once that is compiled
     salt: str = ""
     preempt_first: int = 0  # the highest is preempted first and starts last
 
@@ -49,8 +51,8 @@ class SequenceState:
     needs_history: bool = field(init=False)  # whether sampling depends on earlier tokens
 
     def __post_init__(self) -> None:
-        self.is_greedy = self.constraint is None and is_greedy(self.sampling)
-        self.needs_history = self.constraint is not None or needs_history(self.sampling)
+        self.is_greedy = self.grammar is None and is_greedy(self.sampling)
+        self.needs_history = needs_history(self.sampling)
 
     @property
     def background(self) -> bool:
@@ -81,7 +83,7 @@ class SequenceState:
     @property
     def ready(self) -> bool:
         """Whether the next step can compute it."""
-        return not self.at_max_tokens and not (self.constraint and self.in_flight)
+        return not self.at_max_tokens
 
     @property
     def expected_remaining(self) -> int:
@@ -105,4 +107,5 @@ def new_sequence(sequence: Sequence, arrival: int) -> SequenceState:
         sampling=sequence.sampling,
         salt=sequence.salt,
         preempt_first=sequence.preempt_first,
+        grammar=sequence.grammar,
     )

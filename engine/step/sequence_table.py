@@ -1,12 +1,16 @@
 """The table of all present sequences: starts and ends them."""
 
+from collections.abc import Callable
 from collections.abc import Sequence as Many
+from concurrent.futures import Future
 
 import structlog
 
+from engine.grammar.compiler import CompiledGrammar
 from engine.protocol import (
     Finish,
     FinishReason,
+    Grammar,
     Mode,
     Pause,
     Pin,
@@ -19,7 +23,16 @@ from engine.protocol import (
     Unpin,
 )
 from engine.sampling import SampledToken
-from engine.step.commands import Audit, Command, RefusePins, Reset, Start, Stop
+from engine.step.commands import (
+    Audit,
+    Command,
+    GrammarCompiled,
+    RefusePins,
+    Reset,
+    Start,
+    Stop,
+)
+from engine.step.compiling import CompilingBatches, start_automata
 from engine.step.composer import Composer
 from engine.step.lockstep import LockstepComposer
 from engine.step.memory import KvMemory
@@ -31,10 +44,16 @@ log = structlog.get_logger()
 class SequenceTable:
     """All sequences by id, and their composer; executes commands.
 
-    `finished` collects the ends of sequences that are not published yet.
+    `finished` collects the ends of sequences that are not published yet. Sequences with a grammar
+    wait for `compile_grammar`, with the others of their batch, before the composer gets them; each
+    grammar whose result comes later is followed by a `GrammarCompiled`.
     """
 
-    def __init__(self, composer: Composer) -> None:
+    def __init__(
+        self,
+        composer: Composer,
+        compile_grammar: Callable[[Grammar], Future[CompiledGrammar]],
+    ) -> None:
         self.composer: Composer | LockstepComposer = composer
         self._continuous = composer
         self.memory: KvMemory = composer.memory
@@ -45,6 +64,7 @@ class SequenceTable:
             SequenceId, Finish
         ] = {}  # of ended sequences that are still in a batch
         self._arrivals = 0
+        self._compiling = CompilingBatches(compile_grammar)
 
     @property
     def mode(self) -> Mode:
@@ -77,6 +97,8 @@ class SequenceTable:
                 self._change_mode(mode)
             case Reset():
                 self._reset()
+            case GrammarCompiled():
+                self._admit_compiled()
             case Audit(answer):
                 answer(self._audit())
 
@@ -88,13 +110,16 @@ class SequenceTable:
             return None
         if token is None:
             self.memory.release_invalid(sequence)
-            self.end_with_error(sequence, sample.reason)
+            failure = sequence.automaton.failure if sequence.automaton else None
+            self.end_with_error(sequence, failure or sample.reason)
             return None
         sequence.tokens.append(token)
         if token in sequence.stop_ids:
             self._end(sequence, "stop", token)
             return None
-        if sequence.generated == sequence.max_tokens:
+        if sample.complete:
+            self._end(sequence, "stop")
+        elif sequence.generated == sequence.max_tokens:
             self._end(sequence, "length")
         return token
 
@@ -133,8 +158,18 @@ class SequenceTable:
             else:
                 admitted.append(state)
         if admitted:
-            self.composer.add(admitted)
+            self._compiling.add(admitted)
+            self._admit_compiled()
         self.end_oversized()
+
+    def _admit_compiled(self) -> None:
+        """Pass the batches whose grammars are compiled to the composer."""
+        for batch in self._compiling.take_compiled():
+            for sequence, reason in start_automata(batch):
+                self._finish(sequence, Finish(sequence.id, "error", reason))
+            admitted = [sequence for sequence in batch.sequences if not sequence.done]
+            if admitted:
+                self.composer.add(admitted)
 
     def _pin(self, pin: Pin) -> None:
         self.memory.pin(pin)
@@ -202,6 +237,7 @@ class SequenceTable:
         self.composer.take_finished()
         for collection in (self._sequences, self._finishes, self.finished):
             collection.clear()
+        self._compiling.clear()
         self.memory.tree.unpin_all()
         self.paused = False
         self._change_mode("continuous")

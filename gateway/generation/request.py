@@ -7,7 +7,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from engine.protocol import Sampling
+from engine.protocol import Grammar, Sampling
 from gateway.errors import ContextLengthExceeded, InvalidRequest, KeyForbids, shortened
 from gateway.generation.text.prompt_options import PromptOptions
 from gateway.history.record import BATCH_TIER
@@ -71,8 +71,9 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     them too where answers are ranked. It has no seed: every choice has its own, and no bad words:
     they are encoded with the prompt. The whole answer is due within `deadline_s`
     seconds of arrival; the request waits at most `max_queue_s` seconds. `limit_param` is the API
-    parameter that set `max_tokens`. A line of a batch job is in the lane `batch`; `prefix` is what
-    its prompt has in common with the others of its group.
+    parameter that set `max_tokens`, `grammar_param` the one that set `grammar`. A line of a batch
+    job is in the lane `batch`; `prefix` is what its prompt has in common with the others of its
+    group.
     """
 
     caller: Caller
@@ -96,6 +97,8 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     ceiling: Ceiling | None = None
     lane: Lane = "interactive"
     prefix: SharedPrefix | None = None
+    grammar: Grammar | None = None
+    grammar_param: str = "response_format"
 
     @property
     def recorded_tier(self) -> str:

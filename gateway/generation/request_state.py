@@ -290,6 +290,7 @@ class RequestState:
             sampling=replace(self.request.sampling, seed=self._seed, bad_words=self.bad_words),
             salt=self.tenant,
             preempt_first=self.preempt_first,
+            grammar=self.request.grammar,
         )
 
     @property

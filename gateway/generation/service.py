@@ -20,6 +20,7 @@ from gateway.errors import (
     shortened,
 )
 from gateway.generation.engine_events import MAX_OUTAGE_S
+from gateway.generation.grammar.checker import GrammarChecker
 from gateway.generation.request import Ceiling, GenerationRequest, RecordKey, answer_limit
 from gateway.generation.request_state import RequestState, predicted_tokens
 from gateway.generation.scheduler import Scheduler
@@ -81,6 +82,7 @@ class GenerationService:
         scheduler.metrics.count_texts(workers.counts)
         self.started_at = int(time.time())
         self._tokenizer = tokenizer
+        self._grammars = GrammarChecker(tokenizer.file)
         self._predictor = predictor
         self._stopping = False
 
@@ -135,6 +137,10 @@ class GenerationService:
         _check_ids(request, info)
         encoded = await self._encode(request, info)
         _check_prompt(encoded.prompt, request, info)
+        if request.grammar is not None:
+            await self._grammars.check(
+                request.caller.tenant_id.hex, request.grammar, info, param=request.grammar_param
+            )
         limit = answer_limit(
             len(encoded.prompt),
             request.max_tokens,
@@ -327,6 +333,7 @@ class GenerationService:
     def stop(self) -> None:
         """Accept no more requests and end the queued and running ones."""
         self._stopping = True
+        self._grammars.close()
         self.scheduler.cancel_all(ShuttingDown("the gateway stopped before the answer was done"))
 
     async def _encode(self, request: GenerationRequest, info: EngineInfo) -> EncodedText:

@@ -33,7 +33,6 @@ REFUSED: Final[dict[str, tuple[object, ...]]] = {
     "moderation": (),
     "prediction": (),
     "reasoning_effort": ("none",),
-    "response_format": ({"type": "text"},),
     "thinking_token_budget": (),
     "tool_choice": ("none", "auto"),
     "tools": ([],),

@@ -26,7 +26,6 @@ REFUSED: Final[dict[str, tuple[object, ...]]] = {
     "add_special_tokens": (True,),
     "echo": (False,),
     "prompt_embeds": (),
-    "response_format": ({"type": "text"},),
     "suffix": ("",),
 }
 _RANGES: Final = {"logprobs": Range(0, 5)}

@@ -14,6 +14,7 @@ HEADER: Final = "x-lmaas-ignored-parameters"
 # Without effect on the answer, whatever their value.
 IGNORED_FIELDS: Final = frozenset(
     {
+        "guided_decoding_backend",
         "metadata",
         "parallel_tool_calls",
         "priority",
@@ -29,13 +30,6 @@ IGNORED_FIELDS: Final = frozenset(
 REFUSED_FIELDS: Final[dict[str, tuple[object, ...]]] = {
     "cache_salt": (),
     "detokenize": (True,),
-    "guided_choice": (),
-    "guided_decoding_backend": (),
-    "guided_grammar": (),
-    "guided_json": (),
-    "guided_json_object": (False,),
-    "guided_regex": (),
-    "guided_whitespace_pattern": (),
     "kv_transfer_params": (),
     "length_penalty": (1.0,),
     "logits_processors": ([],),
@@ -46,7 +40,6 @@ REFUSED_FIELDS: Final[dict[str, tuple[object, ...]]] = {
     "skip_special_tokens": (True,),
     "spaces_between_special_tokens": (True,),
     "structural_tag": (),
-    "structured_outputs": (),
     "use_beam_search": (False,),
     "vllm_xargs": ({},),
 }

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, TypedDict, TypeVar
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from engine.protocol import Sampling
-from gateway.api.body import ScreenedBody
 from gateway.api.openai.parameters import FieldRules
 from gateway.api.openai.ranges import Range, check_ranges
+from gateway.api.openai.structured_output import StructuredOutput, screen_structured_output
 from gateway.api.openai.timeouts import DEADLINE, ClientTimeouts
 from gateway.api.validation import STORABLE
 from gateway.errors import InvalidRequest, UnsupportedParameter
@@ -81,7 +81,7 @@ STREAM_OPTIONS: Final = FieldRules(
 )
 
 
-class SamplingRequest(ScreenedBody, kw_only=True):
+class SamplingRequest(StructuredOutput, kw_only=True):
     """The fields common to both kinds of request; null means unset.
 
     vLLM's extensions of OpenAI's API are `top_k` (-1 or 0: all), `min_p`, `repetition_penalty`,
@@ -131,7 +131,7 @@ class SamplingRequest(ScreenedBody, kw_only=True):
         if isinstance(options, dict):
             fields["stream_options"], more = STREAM_OPTIONS.screen(options, "stream_options.")
             ignored += [f"stream_options.{name}" for name in more]
-        return fields, ignored
+        return fields, ignored + screen_structured_output(fields)
 
     @property
     def with_usage(self) -> bool:
@@ -196,7 +196,7 @@ class SamplingRequest(ScreenedBody, kw_only=True):
                 "stream_options is only accepted with stream set to true", param="stream_options"
             )
         ranked = self._check_best_of()
-        stop = self.stop or ()
+        stop, form = self.stop or (), self.form()
         return GenerationRequest(
             caller=caller,
             messages=messages,
@@ -233,6 +233,8 @@ class SamplingRequest(ScreenedBody, kw_only=True):
             service_tier=permitted_tier(caller, self._wanted_tier),
             deadline_s=timeouts.deadline_s,
             max_queue_s=timeouts.max_queue_s,
+            grammar=form.grammar if form else None,
+            grammar_param=form.param if form else "response_format",
         )
 
     def _check_best_of(self) -> bool:

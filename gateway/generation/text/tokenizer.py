@@ -85,7 +85,7 @@ class ChatTokenizer:
     """Encodes conversations and decodes answers. Safe to share between tasks."""
 
     def __init__(self, folder: Path) -> None:
-        core = folder / "tokenizer.json"
+        core = self.file = folder / "tokenizer.json"
         if not core.is_file():
             raise StartupFailure(f"LMAAS_MODEL: {folder} has no tokenizer.json")
         self._tokenizer = Tokenizer.from_file(str(core))

@@ -37,9 +37,13 @@ class WorkQueue(Generic[Job]):
     A tenant that had no job goes behind all that have one. Every call takes O(1).
     """
 
-    def __init__(self, bounds: WorkBounds, workers: int) -> None:
-        """`workers` jobs run at the same time: the refusals' `Retry-After` follows from it."""
+    def __init__(self, bounds: WorkBounds, workers: int, what: str = "long texts") -> None:
+        """`workers` jobs run at the same time: the refusals' `Retry-After` follows from it.
+
+        `what` waits, in their messages.
+        """
         self._bounds = bounds
+        self._what = what
         self._workers = workers
         self._tenants: OrderedDict[str, _Waiting[Job]] = OrderedDict()  # the first has the turn
         self._numbers = count()
@@ -57,13 +61,13 @@ class WorkQueue(Generic[Job]):
         bounds, own = self._bounds, self._tenants.get(tenant, _Waiting[Job]({}))
         if _over(len(own.jobs), own.work_us, work_us, bounds.tenant_jobs, bounds.tenant_us):
             raise TenantQueueFull(
-                f"{len(own.jobs)} long texts of this tenant wait to be processed; send fewer at "
+                f"{len(own.jobs)} {self._what} of this tenant wait to be processed; send fewer at "
                 "once",
                 retry_after_s=self._wait_s(own.work_us),
             )
         if _over(len(self), self.work_us, work_us, bounds.total_jobs, bounds.total_us):
             raise QueueFull(
-                f"{len(self)} long texts wait to be processed; try again",
+                f"{len(self)} {self._what} wait to be processed; try again",
                 retry_after_s=self._wait_s(self.work_us),
             )
 

@@ -41,10 +41,13 @@ class TextWorkers:
         bounds: WorkBounds | None = None,
         short_us: int = SHORT_US,
         wait_s: float = WAIT_S,
+        what: str = "long texts",
     ) -> None:
+        """`what` is worked on, in messages."""
         self.counts = dict.fromkeys(("at_once", "thread", "given_up"), 0)  # by where work ran
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="text")
-        self.queue: WorkQueue[_Job] = WorkQueue(bounds or WorkBounds(), threads)
+        self.queue: WorkQueue[_Job] = WorkQueue(bounds or WorkBounds(), threads, what)
+        self._what = what
         self._threads = self._idle = threads
         self._short_us = short_us
         self._wait_s = wait_s
@@ -71,7 +74,9 @@ class TextWorkers:
             if not limit.expired():
                 raise
             self.counts["given_up"] += 1
-            raise Unavailable("the gateway is too busy to process long texts; try again") from error
+            raise Unavailable(
+                f"the gateway is too busy to process {self._what}; try again"
+            ) from error
 
     async def finish(self, tenant: str, work_us: int, work: Callable[[], T]) -> T:
         """The same for what has been generated: takes its turn, but is not refused or given up."""

@@ -156,7 +156,8 @@ def test_ignored_fields_are_named(form: type[SamplingRequest]) -> None:
     ("fields", "param"),
     [
         ({"max_token": 5}, "max_token"),
-        ({"guided_choice": ["a"]}, "guided_choice"),
+        ({"structural_tag": {"type": "x"}}, "structural_tag"),
+        ({"response_format": {"type": "structural_tag"}}, "response_format.type"),
         ({"echo": 0}, "echo"),
         ({"stream_options": {"chunk": True}}, "stream_options.chunk"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),

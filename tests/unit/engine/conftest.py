@@ -10,8 +10,10 @@ import torch
 from msgspec import structs
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from engine.grammar.cache import GrammarCache
 from engine.kv.host import HostTier, RestoreCosts
 from engine.kv.pages import PagePool
 from engine.loop import StepLoop
@@ -25,6 +27,7 @@ from gateway.scheduling.magnus.lockstep import halves_of
 from tests.conftest import PATIENCE_S
 
 VOCABULARY = 97
+END = 96  # the stop id of `tokenizer_file`
 SHAPE = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
@@ -98,6 +101,23 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
 
 
 @pytest.fixture(scope="session")
+def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `tokenizer.json` of the small models: printable ASCII, with four pairs and `END`."""
+    letters = [chr(code) for code in range(0x21, 0x7F) if chr(code) not in "`~^@"]
+    pairs = [("{", '"'), ('"', ":"), ('"', ","), ("0", "0")]
+    pieces = [*letters, "Ġ", "Ċ", *map("".join, pairs)]
+    vocabulary = {piece: place for place, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, pairs))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<end>"])
+    assert tokenizer.token_to_id("<end>") == END == VOCABULARY - 1
+    file = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    tokenizer.save(str(file))
+    return file
+
+
+@pytest.fixture(scope="session")
 def a_runner(model_folder: Callable[[str], Path]) -> Callable[..., Runner]:
     """A runner for a family's small model, or for a folder."""
 
@@ -126,7 +146,12 @@ class LoopRun:
     """
 
     def __init__(
-        self, runner: Runner, memory: KvMemory, step_tokens: int, max_running: int | None
+        self,
+        runner: Runner,
+        memory: KvMemory,
+        step_tokens: int,
+        max_running: int | None,
+        grammars: GrammarCache | None,
     ) -> None:
         self.steps: list[Step] = []
         self.failures: list[BaseException] = []
@@ -134,7 +159,8 @@ class LoopRun:
         self._submitted: dict[str, Sequence] = {}
         self._received: Queue[Step | BaseException] = Queue()
         composer = Composer(memory, step_tokens, max_running)
-        self.loop = StepLoop(runner, composer, self._received.put, self._received.put)
+        received = self._received.put
+        self.loop = StepLoop(runner, composer, received, received, grammars)
 
     def until(self, condition: Callable[["LoopRun"], bool]) -> None:
         """Read steps until a condition holds, within the deadline."""
@@ -212,12 +238,13 @@ def a_run(a_runner: Callable[..., Runner]) -> Iterator[Callable[..., LoopRun]]:
         host_pages: int = 0,
         max_running: int | None = None,
         pin_share: float = 1.0,
+        grammars: GrammarCache | None = None,
     ) -> LoopRun:
         is_runner = isinstance(model, Runner)
         runner = model if is_runner else a_runner(model, pages=pages, page_tokens=page_tokens)
         host = HostTier(host_pages, RestoreCosts(page_copy_s=0.0, token_s=1.0))
         memory = KvMemory(PagePool(pages, page_tokens), host, sharing=sharing, pin_share=pin_share)
-        runs.append(LoopRun(runner, memory, step_tokens, max_running))
+        runs.append(LoopRun(runner, memory, step_tokens, max_running, grammars))
         runs[-1].loop.start()
         return runs[-1]
 

@@ -1,7 +1,6 @@
 """The step loop: ends of sequences, and recovery from failed steps."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import pairwise
 from random import Random
 
@@ -14,7 +13,6 @@ from engine.networks.interface import Packed
 from engine.protocol import Pause, Pin, Preempt, Resume, Revise, Sampling, SetMode, StepWork
 from engine.running.runner import Runner
 from engine.step.commands import Reset, Start, Stop
-from engine.step.sequence import new_sequence
 
 INVALID_TOKEN = 10**6
 VOCABULARY = 97
@@ -350,27 +348,6 @@ def test_a_penalty_counts_the_token_in_flight(a_run: Callable, a_sequence: Calla
     [tokens] = a_run().all([a_sequence("s", sampling=once, max_tokens=30)]).values()
     repeated = [a for a, b in pairwise(tokens) if a == b]
     assert len(repeated) < 5
-
-
-class Alternating:
-    """A grammar: even tokens after odd ones, odd ones after even."""
-
-    def allowed(self, generated: list[int]) -> torch.Tensor:
-        wanted = 1 - generated[-1] % 2 if generated else 0
-        return torch.arange(VOCABULARY) % 2 == wanted
-
-
-def test_a_constraint_sees_every_token_generated_before(
-    a_run: Callable, a_sequence: Callable
-) -> None:
-    run = a_run()
-    submitted = a_sequence("s", max_tokens=12)
-    constrained = replace(new_sequence(submitted, 0), constraint=Alternating())
-    run.loop.table._sequences["s"] = constrained
-    run.loop.table.composer.add([constrained])
-    run.all([a_sequence("neighbour")])
-    run.until(lambda run: "s" in run.finishes)
-    assert [token % 2 for token in run.tokens("s")] == [0, 1] * 6
 
 
 def test_the_loop_ends_if_the_model_can_run_no_step(

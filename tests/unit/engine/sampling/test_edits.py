@@ -1,7 +1,5 @@
 """Bias, penalties and masks against a slow loop over the vocabulary."""
 
-from collections.abc import Sequence
-
 import pytest
 import torch
 from hypothesis import given
@@ -27,13 +25,6 @@ samplings = st.builds(
 )
 banned_ids = st.lists(st.integers(-3, 20), max_size=3)
 LOGITS = torch.tensor([0.5, -1.0, 3.0, 0.0, 2.5, -4.0, 1.0, 1.5, -0.5, 2.0, -2.0, 2.75])
-
-
-class IncreasingConstraint:
-    """Allows all tokens at first, later only ids above the newest one."""
-
-    def allowed(self, generated: Sequence[int]) -> Tensor | None:
-        return torch.arange(VOCABULARY) > generated[-1] if generated else None
 
 
 def edited(params: list[SamplingParams], previous: Tensor | None = None) -> Tensor:
@@ -108,27 +99,8 @@ def test_only_allowed_tokens_are_sampled(temperature: float) -> None:
     assert ids == ({5, 1} if temperature else {1})
 
 
-def test_a_constraint_follows_the_generated_tokens() -> None:
-    params = [
-        SamplingParams(Sampling(), 9, generated=known, constraint=IncreasingConstraint())
-        for known in ([], [2], [9])
-    ]
-    assert [result.token for result in sampled_tokens(params)] == [2, 11, 11]
-
-
-def test_options_and_constraint_must_both_allow_a_token() -> None:
-    named = Sampling(allowed=[1, 4, 6])
-    params = [
-        SamplingParams(named, 9, generated=known, constraint=IncreasingConstraint())
-        for known in ([], [4])
-    ]
-    assert [result.token for result in sampled_tokens(params)] == [4, 6]
-
-
 def test_a_row_without_allowed_tokens_ends_alone_with_the_reason() -> None:
-    stuck = SamplingParams(
-        Sampling(1.0, top_p=0.5), 9, generated=[11], constraint=IncreasingConstraint()
-    )
+    stuck = SamplingParams(Sampling(1.0, top_p=0.5, allowed=[-1]), 9)
     unknown_id = SamplingParams(Sampling(allowed=[99]), 9)
     found = sampled_tokens([SamplingParams(Sampling(), 9), stuck, unknown_id])
     assert [result.token for result in found] == [2, None, None]
