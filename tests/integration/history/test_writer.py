@@ -9,9 +9,11 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 from gateway.database.connection import Database
 from gateway.database.errors import Sessions
+from gateway.history import writer as history_writer
 from gateway.history.record import Record
 from gateway.history.writer import CLOSE_S, MAX_ROWS, HistoryWriter
 from models import Instruction, RequestRecord
+from tests.conftest import PATIENCE_S
 from tests.hanging_postgres import HangingPostgres
 from tests.integration.query_count import counted
 
@@ -41,8 +43,12 @@ async def test_row_equals_the_record(
 
 
 async def test_clean_stop_leaves_nothing_behind(
-    sessions: Sessions, tmp_path: Path, a_record: Callable[..., Record]
+    sessions: Sessions,
+    tmp_path: Path,
+    a_record: Callable[..., Record],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(history_writer, "CLOSE_S", PATIENCE_S)
     writer = HistoryWriter(sessions, tmp_path)
     await writer.start()
     for _ in range(1500):
