@@ -225,6 +225,8 @@ async def test_embedding_revises_the_prediction_of_a_version_that_reads_it(
     assert (by_text.predictor, by_text.stage) == (version, "text")
     assert (revised.predictor, revised.stage) == (version, "embeddings")
     assert revised.label == "model+embeddings"
+    assert by_text.first_scored
+    assert revised.first_scored == by_text.first_scored
     assert revised.median != pytest.approx(by_text.median, rel=0.01)
 
 
