@@ -12,6 +12,7 @@ from gateway.api.admin.actor import area
 from gateway.generation.scheduler import Scheduler
 from gateway.generation.service import GenerationService
 from gateway.scheduling.control_loop import Fallback
+from gateway.scheduling.lmaas.inner_shares import ShareLevel
 from gateway.scheduling.policy import POLICY_NAMES, Options
 from gateway.tenancy.scopes import Scope
 
@@ -43,6 +44,7 @@ class PolicyRequest(Struct, frozen=True, forbid_unknown_fields=True):
     fixed_batch: Size | UnsetType = UNSET
     waste_share: Share | UnsetType = UNSET
     waste_reads: NonNegative | UnsetType | None = UNSET
+    shares: ShareLevel | UnsetType = UNSET
 
     def changed(self, options: Options) -> Options:
         """The options, updated with the given fields."""
@@ -69,6 +71,7 @@ class PolicyAnswer(Struct, frozen=True, kw_only=True):
     fixed_batch: int
     waste_share: float
     waste_reads: float | None
+    shares: ShareLevel
 
     @classmethod
     def of(cls, scheduler: Scheduler) -> Self:
@@ -85,6 +88,7 @@ class PolicyAnswer(Struct, frozen=True, kw_only=True):
             fixed_batch=options.fixed_batch,
             waste_share=options.waste_share,
             waste_reads=options.waste_reads,
+            shares=options.shares,
         )
 
 
