@@ -1,19 +1,26 @@
 """How evenly tenants, apps or users were served (VTC, OSDI 2024, arXiv 2401.00588)."""
 
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 
 from benchmarks.s4.traffic import compared
 from gateway.quantiles import Bools, Floats
-from gateway.replay.measure.results import ReplayResults
 from gateway.replay.workload.workload import Workload
 from gateway.scheduling.lmaas.fair_share import GENERATED_TOKEN_WEIGHT
 
 SAMPLES: Final = 2_000
 
 
-def largest_gap(workload: Workload, results: ReplayResults) -> float:
+class ServiceTimes(Protocol):
+    """When each request started, had its first token and ended, (n,): in a replay or live."""
+
+    dispatched_s: Floats
+    first_token_s: Floats
+    finished_s: Floats
+
+
+def largest_gap(workload: Workload, results: ServiceTimes) -> float:
     """The largest difference of service between those compared, while all had a backlog.
 
     Tenants, or the apps or users of one (`compared`); in prompt tokens. A request is served its
@@ -28,7 +35,7 @@ def largest_gap(workload: Workload, results: ReplayResults) -> float:
     return float(max(gaps))
 
 
-def backlogged(workload: Workload, results: ReplayResults) -> tuple[float, float]:
+def backlogged(workload: Workload, results: ServiceTimes) -> tuple[float, float]:
     """From when and until when requests of all that are compared waited."""
     begins, ends = [], []
     whose = compared(workload)[1]
@@ -49,7 +56,7 @@ def bound(workload: Workload, pool_tokens: int) -> float:
     return 2 * max(longest, GENERATED_TOKEN_WEIGHT * pool_tokens)
 
 
-def _served(workload: Workload, results: ReplayResults, own: Bools, times: Floats) -> Floats:
+def _served(workload: Workload, results: ServiceTimes, own: Bools, times: Floats) -> Floats:
     """The service that these requests have had at each of these times: (len(times),)."""
     own = own & np.isfinite(results.finished_s)
     first, last = results.first_token_s[own], results.finished_s[own]

@@ -5,6 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks.live.tenant import Tenant
+from benchmarks.s4.live_run import HONEST_APP, LYING_APP, requests_of
+from benchmarks.s4.live_run import PHASES as LIVE_PHASES
 from benchmarks.s4.run import fairness_measures, response_of_others
 from benchmarks.s4.service import backlogged, bound, largest_gap
 from benchmarks.s4.traffic import (
@@ -111,3 +114,14 @@ def test_measures_are_of_the_tenants_that_did_nothing() -> None:
     found = fairness_measures(ReplayRun(case, contender, workload, results, None))
     assert (found.others_mean_s, found.tokens_s) == (pytest.approx(13 / 3), pytest.approx(90 / 7))
     assert fairness_measures(ReplayRun(case, contender, alone, results, None)).gap is None
+
+
+def test_live_others_send_the_same_in_each_phase() -> None:
+    tenants = [
+        Tenant(f"{n}", {}, {app: f"{n} {app}" for app in (HONEST_APP, LYING_APP)}) for n in range(5)
+    ]
+    made = {name: requests_of(name, tenants, 2) for name in LIVE_PHASES}
+    assert [len(made[name]) for name in LIVE_PHASES] == [10, 10, 28, 10]
+    assert made[EQUAL][2:] == made[FLOODED][20:] == made[LYING][2:]
+    assert {each.key for each in made[LYING][:2]} == {f"0 {LYING_APP}"}
+    assert {each.key for each in made[ONE_TENANT]} == {f"0 {HONEST_APP}"}
