@@ -104,10 +104,13 @@ class CostClass:
 
     def first_of_part(self, allowed: Callable[[QueueEntry], bool]) -> QueueEntry | None:
         """The first member whose part is allowed, of the `MAX_PARTS` parts that are first."""
-        for part in self._firsts.first(MAX_PARTS):
-            first = part.waits.first(1)[0]
-            if allowed(first):
-                return first
+        looked_at = 0
+        for most in (1, MAX_PARTS):  # mostly one suffices
+            for part in self._firsts.first(most)[looked_at:]:
+                first = part.waits.peek()
+                if first is not None and allowed(first):
+                    return first
+            looked_at = most
         return None
 
     @property
